@@ -1,0 +1,701 @@
+package v1
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+)
+
+// ACMEIssuer says which ACME server (RFC 8555) signs, with which account, and how control of names
+// is proven to it.
+type ACMEIssuer struct {
+	// Address that the server may write to about the account and its certificates. May be changed.
+	// +optional
+	Email string `json:"email,omitempty"`
+
+	// URL of the server's directory: https://acme-v02.api.letsencrypt.org/directory.
+	Server string `json:"server"`
+
+	// Common name of the root to prefer where the server offers several chains: "ISRG Root X1".
+	// The server's default chain is used if none ends in it.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	PreferredChain string `json:"preferredChain,omitempty"`
+
+	// CA certificates that the server is verified with, PEM. Those of the system if left out.
+	// Not together with skipTLSVerify.
+	// +optional
+	CABundle []byte `json:"caBundle,omitempty"`
+
+	// Whether the server is not verified. Insecure: for trials only; prefer caBundle.
+	// Not together with caBundle.
+	// +optional
+	SkipTLSVerify bool `json:"skipTLSVerify,omitempty"`
+
+	// Account outside of ACME that the server binds the ACME account to (RFC 8555 section 7.3.4).
+	// +optional
+	ExternalAccountBinding *ACMEExternalAccountBinding `json:"externalAccountBinding,omitempty"`
+
+	// The Secret and its entry for the private key of the account, which is made if it does not
+	// exist. The entry is tls.key if the key is left out.
+	PrivateKey cmmeta.SecretKeySelector `json:"privateKeySecretRef"`
+
+	// How control of names is proven. For each name the solver whose selector fits best is used.
+	// +optional
+	// +listType=atomic
+	Solvers []ACMEChallengeSolver `json:"solvers,omitempty"`
+
+	// Whether the account must exist already: then its key must be in the Secret.
+	// +optional
+	DisableAccountKeyGeneration bool `json:"disableAccountKeyGeneration,omitempty"`
+
+	// Whether the duration of a Certificate is sent to the server. Many servers, such as Let's
+	// Encrypt, refuse orders that have one.
+	// +optional
+	EnableDurationFeature bool `json:"enableDurationFeature,omitempty"`
+
+	// The server's certificate profile to use, from those that its directory lists.
+	// +optional
+	Profile string `json:"profile,omitempty"`
+
+	// Where the time of renewal comes from. ARI: from the server (RFC 9773), where it has an
+	// opinion. None: from the Certificate alone.
+	// +optional
+	// +kubebuilder:default=ARI
+	RenewalInformationSource ACMERenewalInformationSource `json:"renewalInformationSource,omitempty"`
+}
+
+// ACMERenewalInformationSource says where the time of renewal comes from.
+// +kubebuilder:validation:Enum=ARI;None
+type ACMERenewalInformationSource string
+
+const (
+	// ACMERenewalInformationSourceARI asks the server. It is also what an empty value means.
+	ACMERenewalInformationSourceARI ACMERenewalInformationSource = "ARI"
+	// ACMERenewalInformationSourceNone does not ask the server.
+	ACMERenewalInformationSourceNone ACMERenewalInformationSource = "None"
+)
+
+// ACMEExternalAccountBinding names an account outside of ACME (RFC 8555 section 7.3.4).
+type ACMEExternalAccountBinding struct {
+	// ID that the CA gave for the key.
+	KeyID string `json:"keyID"`
+
+	// The Secret and its entry that hold the key, base64url without padding.
+	Key cmmeta.SecretKeySelector `json:"keySecretRef"`
+
+	// Not used: it is always HS256.
+	//
+	// Deprecated: leave it out.
+	// +optional
+	KeyAlgorithm HMACKeyAlgorithm `json:"keyAlgorithm,omitempty"`
+}
+
+// HMACKeyAlgorithm is an algorithm of RFC 7518 section 3.2.
+// +kubebuilder:validation:Enum=HS256;HS384;HS512
+type HMACKeyAlgorithm string
+
+const (
+	HS256 HMACKeyAlgorithm = "HS256"
+	HS384 HMACKeyAlgorithm = "HS384"
+	HS512 HMACKeyAlgorithm = "HS512"
+)
+
+// ACMEChallengeSolver says how control of names is proven, and of which. Exactly one of http01 and
+// dns01 is set.
+type ACMEChallengeSolver struct {
+	// Which names the solver is for. All, with the lowest rank, if left out.
+	// +optional
+	Selector *CertificateDNSNameSelector `json:"selector,omitempty"`
+
+	// By an HTTP resource (RFC 8555 section 8.3). Not for wildcards.
+	// +optional
+	HTTP01 *ACMEChallengeSolverHTTP01 `json:"http01,omitempty"`
+
+	// By a DNS record (RFC 8555 section 8.4).
+	// +optional
+	DNS01 *ACMEChallengeSolverDNS01 `json:"dns01,omitempty"`
+
+	// How long to wait after the challenge was presented before the server is asked to look at
+	// it, such as 30s, instead of looking oneself first. For networks where the controller
+	// cannot see what the server sees. 0s asks at once.
+	// +optional
+	WaitInsteadOfSelfCheck *metav1.Duration `json:"waitInsteadOfSelfCheck,omitempty"`
+}
+
+// CertificateDNSNameSelector says which names a solver is for. What names more fits better: a
+// name in dnsNames before a zone in dnsZones, a longer zone before a shorter one, then more
+// labels, then the place in the list of solvers.
+type CertificateDNSNameSelector struct {
+	// Labels that the Certificate must have.
+	// +optional
+	MatchLabels map[string]string `json:"matchLabels,omitempty"`
+
+	// Names, exactly as in the certificate.
+	// +optional
+	// +listType=atomic
+	DNSNames []string `json:"dnsNames,omitempty"`
+
+	// Zones: names that are one of these or below one.
+	// +optional
+	// +listType=atomic
+	DNSZones []string `json:"dnsZones,omitempty"`
+}
+
+// ACMEChallengeSolverHTTP01 says how requests of the server are led to the controller. Exactly
+// one of ingress and gatewayHTTPRoute is set.
+type ACMEChallengeSolverHTTP01 struct {
+	// By an Ingress.
+	// +optional
+	Ingress *ACMEChallengeSolverHTTP01Ingress `json:"ingress,omitempty"`
+
+	// By an HTTPRoute of the Gateway API.
+	// +optional
+	GatewayHTTPRoute *ACMEChallengeSolverHTTP01GatewayHTTPRoute `json:"gatewayHTTPRoute,omitempty"`
+}
+
+// ACMEChallengeSolverHTTP01Ingress says which Ingress leads to the controller. At most one of
+// ingressClassName, class and name is set.
+type ACMEChallengeSolverHTTP01Ingress struct {
+	// Type of the Service that is made: NodePort, if left out, or ClusterIP.
+	// +optional
+	ServiceType corev1.ServiceType `json:"serviceType,omitempty"`
+
+	// ingressClassName of the Ingress that is made.
+	// +optional
+	IngressClassName *string `json:"ingressClassName,omitempty"`
+
+	// Annotation kubernetes.io/ingress.class of the Ingress that is made. Prefer ingressClassName.
+	// +optional
+	Class *string `json:"class,omitempty"`
+
+	// An Ingress that exists and is edited, for controllers that give each Ingress an address
+	// of its own.
+	// +optional
+	Name string `json:"name,omitempty"`
+
+	// Settings of the solver's pod, where there is one.
+	// +optional
+	PodTemplate *ACMEChallengeSolverHTTP01IngressPodTemplate `json:"podTemplate,omitempty"`
+
+	// Labels and annotations of the Ingress that is made.
+	// +optional
+	IngressTemplate *ACMEChallengeSolverHTTP01IngressTemplate `json:"ingressTemplate,omitempty"`
+}
+
+// ACMEChallengeSolverHTTP01GatewayHTTPRoute says which HTTPRoute leads to the controller.
+type ACMEChallengeSolverHTTP01GatewayHTTPRoute struct {
+	// Type of the Service that is made: NodePort, if left out, or ClusterIP.
+	// +optional
+	ServiceType corev1.ServiceType `json:"serviceType,omitempty"`
+
+	// Labels of the HTTPRoute.
+	// +optional
+	Labels map[string]string `json:"labels,omitempty"`
+
+	// What the HTTPRoute attaches to: the Gateway, most often.
+	// +optional
+	// +listType=atomic
+	ParentRefs []ParentReference `json:"parentRefs,omitempty"`
+
+	// Settings of the solver's pod, where there is one.
+	// +optional
+	PodTemplate *ACMEChallengeSolverHTTP01IngressPodTemplate `json:"podTemplate,omitempty"`
+}
+
+// ParentReference names what an HTTPRoute attaches to. It has the fields of the Gateway API's type of
+// that name, which is not imported, so that users of this package need not depend on that API.
+type ParentReference struct {
+	// API group of the parent.
+	// +optional
+	// +kubebuilder:default=gateway.networking.k8s.io
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^$|^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`
+	Group *string `json:"group,omitempty"`
+
+	// Kind of the parent.
+	// +optional
+	// +kubebuilder:default=Gateway
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$`
+	Kind *string `json:"kind,omitempty"`
+
+	// Namespace of the parent. That of the HTTPRoute if left out.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	Namespace *string `json:"namespace,omitempty"`
+
+	// Name of the parent.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+
+	// Part of the parent: the listener, if it is a Gateway. All of it if left out.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`
+	SectionName *string `json:"sectionName,omitempty"`
+
+	// Port of the parent. All if left out.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	Port *int32 `json:"port,omitempty"`
+}
+
+// ACMEChallengeSolverHTTP01IngressPodTemplate has settings of the pod that answers the server.
+type ACMEChallengeSolverHTTP01IngressPodTemplate struct {
+	// Labels and annotations of the pod. They take precedence over the controller's.
+	// +optional
+	ACMEChallengeSolverHTTP01IngressPodObjectMeta `json:"metadata"`
+
+	// Where and how the pod runs.
+	// +optional
+	Spec ACMEChallengeSolverHTTP01IngressPodSpec `json:"spec"`
+}
+
+// ACMEChallengeSolverHTTP01IngressPodObjectMeta has metadata of the pod that answers the server.
+type ACMEChallengeSolverHTTP01IngressPodObjectMeta struct {
+	// Annotations of the pod.
+	// +optional
+	Annotations map[string]string `json:"annotations,omitempty"`
+
+	// Labels of the pod.
+	// +optional
+	Labels map[string]string `json:"labels,omitempty"`
+}
+
+// ACMEChallengeSolverHTTP01IngressPodSpec says where and how the pod that answers the server runs.
+// The fields mean what they mean in a pod's spec.
+type ACMEChallengeSolverHTTP01IngressPodSpec struct {
+	// Labels that the node must have.
+	// +optional
+	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
+
+	// Nodes and neighbours that the pod wants.
+	// +optional
+	Affinity *corev1.Affinity `json:"affinity,omitempty"`
+
+	// Taints of nodes that the pod bears.
+	// +optional
+	// +listType=atomic
+	Tolerations []corev1.Toleration `json:"tolerations,omitempty"`
+
+	// Priority of the pod.
+	// +optional
+	PriorityClassName string `json:"priorityClassName,omitempty"`
+
+	// ServiceAccount of the pod.
+	// +optional
+	ServiceAccountName string `json:"serviceAccountName,omitempty"`
+
+	// Secrets that the image is pulled with.
+	// +optional
+	// +patchMergeKey=name
+	// +patchStrategy=merge
+	// +listType=map
+	// +listMapKey=name
+	ImagePullSecrets []corev1.LocalObjectReference `json:"imagePullSecrets,omitempty" patchMergeKey:"name" patchStrategy:"merge"`
+
+	// Security settings of the pod.
+	// +optional
+	SecurityContext *ACMEChallengeSolverHTTP01IngressPodSecurityContext `json:"securityContext,omitempty"`
+
+	// CPU and memory of the pod's container. Those of the controller's options if left out.
+	// +optional
+	Resources *ACMEChallengeSolverHTTP01IngressPodResources `json:"resources,omitempty"`
+}
+
+// ACMEChallengeSolverHTTP01IngressTemplate has settings of the Ingress that is made.
+type ACMEChallengeSolverHTTP01IngressTemplate struct {
+	// Labels and annotations of the Ingress. They take precedence over the controller's.
+	// +optional
+	ACMEChallengeSolverHTTP01IngressObjectMeta `json:"metadata"`
+}
+
+// ACMEChallengeSolverHTTP01IngressObjectMeta has metadata of the Ingress that is made.
+type ACMEChallengeSolverHTTP01IngressObjectMeta struct {
+	// Annotations of the Ingress.
+	// +optional
+	Annotations map[string]string `json:"annotations,omitempty"`
+
+	// Labels of the Ingress.
+	// +optional
+	Labels map[string]string `json:"labels,omitempty"`
+}
+
+// ACMEChallengeSolverHTTP01IngressPodSecurityContext has security settings of the pod that answers
+// the server. The fields mean what they mean in a pod's securityContext.
+type ACMEChallengeSolverHTTP01IngressPodSecurityContext struct {
+	// SELinux labels of the container.
+	// +optional
+	SELinuxOptions *corev1.SELinuxOptions `json:"seLinuxOptions,omitempty"`
+
+	// User ID that the container runs as. That of the image if left out.
+	// +optional
+	RunAsUser *int64 `json:"runAsUser,omitempty"`
+
+	// Group ID that the container runs as. That of the image if left out.
+	// +optional
+	RunAsGroup *int64 `json:"runAsGroup,omitempty"`
+
+	// Whether the container must not run as root.
+	// +optional
+	RunAsNonRoot *bool `json:"runAsNonRoot,omitempty"`
+
+	// Further group IDs of the container.
+	// +optional
+	// +listType=atomic
+	SupplementalGroups []int64 `json:"supplementalGroups,omitempty"`
+
+	// Group ID that owns the pod's volumes.
+	// +optional
+	FSGroup *int64 `json:"fsGroup,omitempty"`
+
+	// Kernel parameters of the pod.
+	// +optional
+	// +listType=atomic
+	Sysctls []corev1.Sysctl `json:"sysctls,omitempty"`
+
+	// When the owner of volumes is changed to fsGroup: Always, if left out, or OnRootMismatch.
+	// +optional
+	FSGroupChangePolicy *corev1.PodFSGroupChangePolicy `json:"fsGroupChangePolicy,omitempty"`
+
+	// Filter for system calls.
+	// +optional
+	SeccompProfile *corev1.SeccompProfile `json:"seccompProfile,omitempty"`
+}
+
+// ACMEChallengeSolverHTTP01IngressPodResources has CPU and memory of the pod that answers the server.
+type ACMEChallengeSolverHTTP01IngressPodResources struct {
+	// What it may use at most.
+	// +optional
+	Limits corev1.ResourceList `json:"limits,omitempty"`
+
+	// What is kept free for it. Not more than the limits.
+	// +optional
+	Requests corev1.ResourceList `json:"requests,omitempty"`
+}
+
+// ACMEChallengeSolverDNS01 says how the DNS record is made. Exactly one provider is set.
+type ACMEChallengeSolverDNS01 struct {
+	// Whether CNAMEs at _acme-challenge names are followed, and the record made where they lead.
+	// None if left out.
+	// +optional
+	CNAMEStrategy CNAMEStrategy `json:"cnameStrategy,omitempty"`
+
+	// DNS servers, host:port, to ask whether the record is visible, in place of those that are
+	// authoritative for it.
+	// +optional
+	// +listType=atomic
+	Nameservers []string `json:"nameservers,omitempty"`
+
+	// Akamai Edge DNS.
+	// +optional
+	Akamai *ACMEIssuerDNS01ProviderAkamai `json:"akamai,omitempty"`
+
+	// Google Cloud DNS.
+	// +optional
+	CloudDNS *ACMEIssuerDNS01ProviderCloudDNS `json:"cloudDNS,omitempty"`
+
+	// Cloudflare.
+	// +optional
+	Cloudflare *ACMEIssuerDNS01ProviderCloudflare `json:"cloudflare,omitempty"`
+
+	// Amazon Route 53.
+	// +optional
+	Route53 *ACMEIssuerDNS01ProviderRoute53 `json:"route53,omitempty"`
+
+	// Azure DNS.
+	// +optional
+	AzureDNS *ACMEIssuerDNS01ProviderAzureDNS `json:"azureDNS,omitempty"`
+
+	// DigitalOcean.
+	// +optional
+	DigitalOcean *ACMEIssuerDNS01ProviderDigitalOcean `json:"digitalocean,omitempty"`
+
+	// A server of joohoi/acme-dns.
+	// +optional
+	AcmeDNS *ACMEIssuerDNS01ProviderAcmeDNS `json:"acmeDNS,omitempty"`
+
+	// Any DNS server that takes dynamic updates (RFC 2136).
+	// +optional
+	RFC2136 *ACMEIssuerDNS01ProviderRFC2136 `json:"rfc2136,omitempty"`
+
+	// A webhook that serves the API of cert-manager's DNS-01 webhooks.
+	// +optional
+	Webhook *ACMEIssuerDNS01ProviderWebhook `json:"webhook,omitempty"`
+}
+
+// CNAMEStrategy says whether CNAMEs are followed.
+// +kubebuilder:validation:Enum=None;Follow
+type CNAMEStrategy string
+
+const (
+	// NoneStrategy makes the record at the name itself.
+	NoneStrategy = "None"
+	// FollowStrategy makes the record where the CNAMEs at the name lead, so that a zone of little
+	// importance can be handed to the controller.
+	FollowStrategy = "Follow"
+)
+
+// ACMEIssuerDNS01ProviderAkamai has the settings of Akamai Edge DNS, from an API client's .edgerc.
+type ACMEIssuerDNS01ProviderAkamai struct {
+	// Host of the API client.
+	ServiceConsumerDomain string `json:"serviceConsumerDomain"`
+
+	// The Secret and its entry that hold the client token.
+	ClientToken cmmeta.SecretKeySelector `json:"clientTokenSecretRef"`
+
+	// The Secret and its entry that hold the client secret.
+	ClientSecret cmmeta.SecretKeySelector `json:"clientSecretSecretRef"`
+
+	// The Secret and its entry that hold the access token.
+	AccessToken cmmeta.SecretKeySelector `json:"accessTokenSecretRef"`
+}
+
+// ACMEIssuerDNS01ProviderCloudDNS has the settings of Google Cloud DNS.
+type ACMEIssuerDNS01ProviderCloudDNS struct {
+	// The Secret and its entry that hold the service account's key, JSON. The credentials of
+	// the environment are used if left out.
+	// +optional
+	ServiceAccount *cmmeta.SecretKeySelector `json:"serviceAccountSecretRef,omitempty"`
+
+	// ID of the project.
+	Project string `json:"project"`
+
+	// Name of the managed zone. Found from the DNS name if left out.
+	// +optional
+	HostedZoneName string `json:"hostedZoneName,omitempty"`
+}
+
+// ACMEIssuerDNS01ProviderCloudflare has the settings of Cloudflare. Exactly one of apiKeySecretRef
+// and apiTokenSecretRef is set.
+type ACMEIssuerDNS01ProviderCloudflare struct {
+	// Address of the account. Needed with apiKeySecretRef.
+	// +optional
+	Email string `json:"email,omitempty"`
+
+	// The Secret and its entry that hold the global API key. Prefer apiTokenSecretRef.
+	// +optional
+	APIKey *cmmeta.SecretKeySelector `json:"apiKeySecretRef,omitempty"`
+
+	// The Secret and its entry that hold an API token with Zone:Read and DNS:Edit.
+	// +optional
+	APIToken *cmmeta.SecretKeySelector `json:"apiTokenSecretRef,omitempty"`
+}
+
+// ACMEIssuerDNS01ProviderDigitalOcean has the settings of DigitalOcean.
+type ACMEIssuerDNS01ProviderDigitalOcean struct {
+	// The Secret and its entry that hold the API token.
+	Token cmmeta.SecretKeySelector `json:"tokenSecretRef"`
+}
+
+// ACMEIssuerDNS01ProviderRoute53 has the settings of Amazon Route 53. Without any credentials those
+// of the environment are used.
+type ACMEIssuerDNS01ProviderRoute53 struct {
+	// Credentials by a ServiceAccount.
+	// +optional
+	Auth *Route53Auth `json:"auth,omitempty"`
+
+	// Access key ID. Not together with accessKeyIDSecretRef.
+	// +optional
+	AccessKeyID string `json:"accessKeyID,omitempty"`
+
+	// The Secret and its entry that hold the access key ID. Not together with accessKeyID.
+	// +optional
+	SecretAccessKeyID *cmmeta.SecretKeySelector `json:"accessKeyIDSecretRef,omitempty"`
+
+	// The Secret and its entry that hold the secret access key. Needed with an access key ID.
+	// +optional
+	SecretAccessKey cmmeta.SecretKeySelector `json:"secretAccessKeySecretRef"`
+
+	// ARN of a role to assume with the credentials.
+	// +optional
+	Role string `json:"role,omitempty"`
+
+	// ID of the hosted zone. Found from the DNS name if left out, which takes the permission
+	// route53:ListHostedZonesByName.
+	// +optional
+	HostedZoneID string `json:"hostedZoneID,omitempty"`
+
+	// AWS region to sign for. That of the environment (AWS_REGION, AWS_DEFAULT_REGION) if left out.
+	// +optional
+	Region string `json:"region,omitempty"`
+}
+
+// Route53Auth says how credentials are had.
+type Route53Auth struct {
+	// By exchanging a token of a ServiceAccount (AssumeRoleWithWebIdentity).
+	Kubernetes *Route53KubernetesAuth `json:"kubernetes"`
+}
+
+// Route53KubernetesAuth says which ServiceAccount's token is exchanged.
+type Route53KubernetesAuth struct {
+	// The ServiceAccount to ask for a token that lives a few minutes.
+	ServiceAccountRef *ServiceAccountRef `json:"serviceAccountRef"`
+}
+
+// ServiceAccountRef names the ServiceAccount that a token is asked for. The token lives for ten
+// minutes.
+type ServiceAccountRef struct {
+	// Name of the ServiceAccount.
+	Name string `json:"name"`
+
+	// Audiences of the token. sts.amazonaws.com if left out.
+	// +optional
+	// +listType=atomic
+	TokenAudiences []string `json:"audiences,omitempty"`
+}
+
+// ACMEIssuerDNS01ProviderAzureDNS has the settings of Azure DNS. Credentials are either those of a
+// service principal, with clientID, clientSecretSecretRef and tenantID, or those of
+// the environment, which managedIdentity may narrow down.
+type ACMEIssuerDNS01ProviderAzureDNS struct {
+	// Client ID of the service principal.
+	// +optional
+	ClientID string `json:"clientID,omitempty"`
+
+	// The Secret and its entry that hold the password of the service principal.
+	// +optional
+	ClientSecret *cmmeta.SecretKeySelector `json:"clientSecretSecretRef,omitempty"`
+
+	// ID of the subscription.
+	SubscriptionID string `json:"subscriptionID"`
+
+	// Tenant ID of the service principal.
+	// +optional
+	TenantID string `json:"tenantID,omitempty"`
+
+	// Resource group that the zone is in.
+	ResourceGroupName string `json:"resourceGroupName"`
+
+	// Name of the zone. Found from the DNS name if left out.
+	// +optional
+	HostedZoneName string `json:"hostedZoneName,omitempty"`
+
+	// The Azure cloud. AzurePublicCloud if left out.
+	// +optional
+	Environment AzureDNSEnvironment `json:"environment,omitempty"`
+
+	// Which managed or workload identity is used.
+	// +optional
+	ManagedIdentity *AzureManagedIdentity `json:"managedIdentity,omitempty"`
+
+	// Whether the zone is public, which it is if left out, or private.
+	// +optional
+	ZoneType AzureZoneType `json:"zoneType,omitempty"`
+}
+
+// AzureZoneType is a type of zone.
+// +kubebuilder:validation:Enum=AzurePublicZone;AzurePrivateZone
+type AzureZoneType string
+
+const (
+	PublicAzureZone  AzureZoneType = "AzurePublicZone"
+	PrivateAzureZone AzureZoneType = "AzurePrivateZone"
+)
+
+// AzureManagedIdentity says which identity is used: a workload identity if the environment has one, and
+// the machine's otherwise.
+type AzureManagedIdentity struct {
+	// Client ID of the identity. Not together with resourceID.
+	// +optional
+	ClientID string `json:"clientID,omitempty"`
+
+	// Resource ID of the identity. Not together with clientID, nor with a workload identity.
+	// +optional
+	ResourceID string `json:"resourceID,omitempty"`
+
+	// Tenant ID of the identity. Not together with resourceID.
+	// +optional
+	TenantID string `json:"tenantID,omitempty"`
+}
+
+// AzureDNSEnvironment is one of the Azure clouds.
+// +kubebuilder:validation:Enum=AzurePublicCloud;AzureChinaCloud;AzureGermanCloud;AzureUSGovernmentCloud
+type AzureDNSEnvironment string
+
+const (
+	AzurePublicCloud       AzureDNSEnvironment = "AzurePublicCloud"
+	AzureChinaCloud        AzureDNSEnvironment = "AzureChinaCloud"
+	AzureGermanCloud       AzureDNSEnvironment = "AzureGermanCloud"
+	AzureUSGovernmentCloud AzureDNSEnvironment = "AzureUSGovernmentCloud"
+)
+
+// ACMEIssuerDNS01ProviderAcmeDNS has the settings of joohoi/acme-dns.
+type ACMEIssuerDNS01ProviderAcmeDNS struct {
+	// URL or host of the server.
+	Host string `json:"host"`
+
+	// The Secret and its entry that hold the accounts, JSON, by domain.
+	AccountSecret cmmeta.SecretKeySelector `json:"accountSecretRef"`
+}
+
+// ACMEIssuerDNS01ProviderRFC2136 has the settings of a DNS server that takes dynamic updates.
+type ACMEIssuerDNS01ProviderRFC2136 struct {
+	// The authoritative server, host:port or host; an IPv6 address in brackets: [2001:db8::1]:53.
+	Nameserver string `json:"nameserver"`
+
+	// The Secret and its entry that hold the TSIG key, base64. Only together with tsigKeyName.
+	// +optional
+	TSIGSecret cmmeta.SecretKeySelector `json:"tsigSecretSecretRef,omitempty"`
+
+	// Name of the TSIG key. Only together with tsigSecretSecretRef.
+	// +optional
+	TSIGKeyName string `json:"tsigKeyName,omitempty"`
+
+	// Algorithm of the TSIG key, in capitals or not: HMACMD5, if left out, HMACSHA1, HMACSHA256
+	// or HMACSHA512.
+	// +optional
+	TSIGAlgorithm string `json:"tsigAlgorithm,omitempty"`
+
+	// Protocol that updates are sent by: UDP, if left out, or TCP.
+	// +optional
+	Protocol RFC2136UpdateProtocol `json:"protocol,omitempty"`
+}
+
+// RFC2136UpdateProtocol is a protocol that updates are sent by.
+// +kubebuilder:validation:Enum=TCP;UDP
+type RFC2136UpdateProtocol string
+
+const (
+	RFC2136UpdateProtocolTCP RFC2136UpdateProtocol = "TCP"
+	RFC2136UpdateProtocolUDP RFC2136UpdateProtocol = "UDP"
+)
+
+// ACMEIssuerDNS01ProviderWebhook names a webhook.
+type ACMEIssuerDNS01ProviderWebhook struct {
+	// API group that the webhook serves.
+	GroupName string `json:"groupName"`
+
+	// Name of the solver in that group.
+	SolverName string `json:"solverName"`
+
+	// What the webhook wants to be told. Secrets do not belong here; the webhook's own
+	// documentation says how it is told of them.
+	// +optional
+	Config *apiextensionsv1.JSON `json:"config,omitempty"`
+}
+
+// ACMEIssuerStatus tells of the account at the ACME server.
+type ACMEIssuerStatus struct {
+	// URL of the account.
+	// +optional
+	URI string `json:"uri,omitempty"`
+
+	// Address that the account was last registered with.
+	// +optional
+	LastRegisteredEmail string `json:"lastRegisteredEmail,omitempty"`
+
+	// Hash of the private key that the account was last registered with.
+	// +optional
+	LastPrivateKeyHash string `json:"lastPrivateKeyHash,omitempty"`
+}

@@ -1,0 +1,132 @@
+package v1
+
+import (
+	"slices"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+)
+
+// GetCertificateCondition returns the condition of the given type in the status, or nil. What it
+// points to belongs to the status.
+func GetCertificateCondition(status *CertificateStatus, t CertificateConditionType) *CertificateCondition {
+	return findCondition(status.Conditions, string(t))
+}
+
+// SetCertificateCondition puts c into the status in place of the condition of its type, and reports
+// whether that changed anything. The transition time of c is ignored: it becomes now if the
+// condition is new or its status changes, and stays what it was otherwise.
+func SetCertificateCondition(status *CertificateStatus, now time.Time, c CertificateCondition) (changed bool) {
+	return putCondition(&status.Conditions, now, c)
+}
+
+// RemoveCertificateCondition removes the condition of the given type from the status, and reports
+// whether there was one.
+func RemoveCertificateCondition(status *CertificateStatus, t CertificateConditionType) (changed bool) {
+	before := len(status.Conditions)
+	status.Conditions = slices.DeleteFunc(status.Conditions, func(c CertificateCondition) bool { return c.Type == t })
+	return len(status.Conditions) != before
+}
+
+// GetCertificateRequestCondition returns the condition of the given type in the status, or nil. What
+// it points to belongs to the status.
+func GetCertificateRequestCondition(status *CertificateRequestStatus, t CertificateRequestConditionType) *CertificateRequestCondition {
+	return findCondition(status.Conditions, string(t))
+}
+
+// SetCertificateRequestCondition does for a CertificateRequest what SetCertificateCondition does
+// for a Certificate.
+func SetCertificateRequestCondition(status *CertificateRequestStatus, now time.Time, c CertificateRequestCondition) (changed bool) {
+	return putCondition(&status.Conditions, now, c)
+}
+
+// CertificateRequestIsApproved reports whether the request was approved.
+func CertificateRequestIsApproved(status *CertificateRequestStatus) bool {
+	return conditionIsTrue(status.Conditions, string(CertificateRequestConditionApproved))
+}
+
+// CertificateRequestIsDenied reports whether the request was denied.
+func CertificateRequestIsDenied(status *CertificateRequestStatus) bool {
+	return conditionIsTrue(status.Conditions, string(CertificateRequestConditionDenied))
+}
+
+// CertificateRequestReadyReason returns the reason of the Ready condition, or "".
+func CertificateRequestReadyReason(status *CertificateRequestStatus) string {
+	if c := GetCertificateRequestCondition(status, CertificateRequestConditionReady); c != nil {
+		return c.Reason
+	}
+	return ""
+}
+
+// GetIssuerCondition returns the condition of the given type in the status, or nil. What it points
+// to belongs to the status.
+func GetIssuerCondition(status *IssuerStatus, t IssuerConditionType) *IssuerCondition {
+	return findCondition(status.Conditions, string(t))
+}
+
+// SetIssuerCondition does for an Issuer or ClusterIssuer what SetCertificateCondition does for
+// a Certificate.
+func SetIssuerCondition(status *IssuerStatus, now time.Time, c IssuerCondition) (changed bool) {
+	return putCondition(&status.Conditions, now, c)
+}
+
+// condition is a pointer to one of the three condition types, which differ in their fields but not
+// in how they are kept.
+//
+// +kubebuilder:object:generate=false
+type condition[C any] interface {
+	*C
+	parts() (conditionType string, status cmmeta.ConditionStatus, since **metav1.Time)
+}
+
+func (c *CertificateCondition) parts() (string, cmmeta.ConditionStatus, **metav1.Time) {
+	return string(c.Type), c.Status, &c.LastTransitionTime
+}
+
+func (c *CertificateRequestCondition) parts() (string, cmmeta.ConditionStatus, **metav1.Time) {
+	return string(c.Type), c.Status, &c.LastTransitionTime
+}
+
+func (c *IssuerCondition) parts() (string, cmmeta.ConditionStatus, **metav1.Time) {
+	return string(c.Type), c.Status, &c.LastTransitionTime
+}
+
+func findCondition[C any, P condition[C]](conditions []C, conditionType string) *C {
+	for i := range conditions {
+		if t, _, _ := P(&conditions[i]).parts(); t == conditionType {
+			return &conditions[i]
+		}
+	}
+	return nil
+}
+
+func conditionIsTrue[C any, P condition[C]](conditions []C, conditionType string) bool {
+	c := findCondition[C, P](conditions, conditionType)
+	if c == nil {
+		return false
+	}
+	_, status, _ := P(c).parts()
+	return status == cmmeta.ConditionTrue
+}
+
+func putCondition[C comparable, P condition[C]](conditions *[]C, now time.Time, c C) (changed bool) {
+	conditionType, status, since := P(&c).parts()
+	t := metav1.NewTime(now)
+	*since = &t
+
+	old := findCondition[C, P](*conditions, conditionType)
+	if old == nil {
+		*conditions = append(*conditions, c)
+		return true
+	}
+	if _, oldStatus, oldSince := P(old).parts(); oldStatus == status && *oldSince != nil {
+		*since = *oldSince
+	}
+	if *old == c { // the transition times are equal as pointers
+		return false
+	}
+	*old = c
+	return true
+}

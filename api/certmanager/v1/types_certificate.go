@@ -1,0 +1,604 @@
+package v1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+)
+
+// Certificate asks for a signed X.509 certificate, which is kept in the Secret that
+// spec.secretName names, with its private key, and renewed before it expires.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:storageversion
+// +kubebuilder:printcolumn:name="Ready",type="string",JSONPath=`.status.conditions[?(@.type == "Ready")].status`
+// +kubebuilder:printcolumn:name="Secret",type="string",JSONPath=`.spec.secretName`
+// +kubebuilder:printcolumn:name="Issuer",type="string",JSONPath=`.spec.issuerRef.name`,priority=1
+// +kubebuilder:printcolumn:name="Status",type="string",JSONPath=`.status.conditions[?(@.type == "Ready")].message`,priority=1
+// +kubebuilder:printcolumn:name="Age",type="date",JSONPath=`.metadata.creationTimestamp`,description="The time since the object was created."
+// +kubebuilder:resource:scope=Namespaced,shortName={cert,certs},categories=cert-manager
+// +kubebuilder:selectablefield:JSONPath=.spec.issuerRef.group
+// +kubebuilder:selectablefield:JSONPath=.spec.issuerRef.kind
+// +kubebuilder:selectablefield:JSONPath=.spec.issuerRef.name
+// +kubebuilder:subresource:status
+type Certificate struct {
+	metav1.TypeMeta `json:",inline"`
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// What the certificate is to be.
+	// +optional
+	Spec CertificateSpec `json:"spec"`
+
+	// What the certificate is at present. Written by the controller.
+	// +optional
+	Status CertificateStatus `json:"status"`
+}
+
+// CertificateList is a list of Certificates.
+//
+// +kubebuilder:object:root=true
+type CertificateList struct {
+	metav1.TypeMeta `json:",inline"`
+	// +optional
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	Items []Certificate `json:"items"`
+}
+
+// PrivateKeyAlgorithm is the kind of a private key.
+// +kubebuilder:validation:Enum=RSA;ECDSA;Ed25519
+type PrivateKeyAlgorithm string
+
+const (
+	RSAKeyAlgorithm     PrivateKeyAlgorithm = "RSA"
+	ECDSAKeyAlgorithm   PrivateKeyAlgorithm = "ECDSA"
+	Ed25519KeyAlgorithm PrivateKeyAlgorithm = "Ed25519"
+)
+
+// PrivateKeyEncoding is the form in which a private key is written to the Secret.
+// +kubebuilder:validation:Enum=PKCS1;PKCS8
+type PrivateKeyEncoding string
+
+const (
+	// PKCS1 is the older form, which each kind of key has its own of: "RSA PRIVATE KEY" (RFC 8017)
+	// or "EC PRIVATE KEY" (RFC 5915). Ed25519 has none and is written as PKCS8.
+	PKCS1 PrivateKeyEncoding = "PKCS1"
+
+	// PKCS8 is the form that all kinds of keys share, "PRIVATE KEY" (RFC 5958).
+	PKCS8 PrivateKeyEncoding = "PKCS8"
+)
+
+// SignatureAlgorithm is how a CertificateRequest is signed. The issuer chooses how it signs the
+// certificate; a selfSigned issuer follows this.
+// +kubebuilder:validation:Enum=SHA256WithRSA;SHA384WithRSA;SHA512WithRSA;ECDSAWithSHA256;ECDSAWithSHA384;ECDSAWithSHA512;PureEd25519
+type SignatureAlgorithm string
+
+const (
+	SHA256WithRSA   SignatureAlgorithm = "SHA256WithRSA"
+	SHA384WithRSA   SignatureAlgorithm = "SHA384WithRSA"
+	SHA512WithRSA   SignatureAlgorithm = "SHA512WithRSA"
+	ECDSAWithSHA256 SignatureAlgorithm = "ECDSAWithSHA256"
+	ECDSAWithSHA384 SignatureAlgorithm = "ECDSAWithSHA384"
+	ECDSAWithSHA512 SignatureAlgorithm = "ECDSAWithSHA512"
+	PureEd25519     SignatureAlgorithm = "PureEd25519"
+)
+
+// CertificateSpec says what a certificate is to be. It is a request: the issuer decides what it
+// signs, and may change or leave out any attribute.
+//
+// There must be something for the certificate to name: commonName, literalSubject, or at least
+// one subject alternative name.
+type CertificateSpec struct {
+	// Attributes of the subject (RFC 5280 section 4.1.2.6), apart from the common name.
+	// Not together with literalSubject.
+	// +optional
+	Subject *X509Subject `json:"subject,omitempty"`
+
+	// The whole subject as a string (RFC 4514), where the order of its attributes or an
+	// attribute that subject lacks matters: CN=foo,DC=corp,DC=example,DC=com.
+	// Not together with subject or commonName.
+	// +optional
+	LiteralSubject string `json:"literalSubject,omitempty"`
+
+	// Common name of the subject, at most 64 bytes. TLS clients do not look at it when there
+	// are subject alternative names.
+	// Not together with literalSubject.
+	// +optional
+	CommonName string `json:"commonName,omitempty"`
+
+	// How long the certificate is to be valid, such as 2160h. At least 1m; 2160h (90 days) if
+	// left out. The issuer may decide otherwise.
+	// +optional
+	Duration *metav1.Duration `json:"duration,omitempty"`
+
+	// How long before it expires the certificate is renewed, such as 720h. The instant is
+	// counted back from the end of the certificate that was really issued. Less than duration,
+	// and at least 5m, or 10s if duration is less than 1h. If left out, a third of the lifetime.
+	// Not together with renewBeforePercentage.
+	// +optional
+	RenewBefore *metav1.Duration `json:"renewBefore,omitempty"`
+
+	// How much of its lifetime is left, in per cent, when the certificate is renewed: with 25, one
+	// that is valid for 60 minutes is renewed after 45. From 1 to 99. What it comes to
+	// with duration must satisfy the bounds of renewBefore.
+	// Not together with renewBefore.
+	// +optional
+	RenewBeforePercentage *int32 `json:"renewBeforePercentage,omitempty"`
+
+	// Whether and in which hours the certificate is renewed. At any hour if left out.
+	// +optional
+	Renewal *CertificateRenewal `json:"renewal,omitempty"`
+
+	// DNS names that the certificate is for.
+	// +optional
+	// +listType=atomic
+	DNSNames []string `json:"dnsNames,omitempty"`
+
+	// IP addresses that the certificate is for.
+	// +optional
+	// +listType=atomic
+	IPAddresses []string `json:"ipAddresses,omitempty"`
+
+	// URIs that the certificate is for, such as spiffe://cluster.local/ns/app/sa/web.
+	// +optional
+	// +listType=atomic
+	URIs []string `json:"uris,omitempty"`
+
+	// Names of other types that the certificate is for, by object identifier. The value is
+	// encoded as a UTF8String, as a user principal name (1.3.6.1.4.1.311.20.2.3) is.
+	// +optional
+	// +listType=atomic
+	OtherNames []OtherName `json:"otherNames,omitempty"`
+
+	// Email addresses that the certificate is for.
+	// +optional
+	// +listType=atomic
+	EmailAddresses []string `json:"emailAddresses,omitempty"`
+
+	// Name of the Secret in the same namespace that the private key and the certificate are
+	// kept in. It is created if it does not exist.
+	SecretName string `json:"secretName"`
+
+	// Labels and annotations for the Secret. One that is removed here is removed there.
+	// +optional
+	SecretTemplate *CertificateSecretTemplate `json:"secretTemplate,omitempty"`
+
+	// Keystores to write to the Secret beside the PEM entries.
+	// +optional
+	Keystores *CertificateKeystores `json:"keystores,omitempty"`
+
+	// The issuer that is to sign. An Issuer is looked for in the Certificate's namespace.
+	IssuerRef cmmeta.IssuerReference `json:"issuerRef"`
+
+	// Whether the certificate is to be that of a CA. Adds "cert sign" to the usages.
+	// +optional
+	IsCA bool `json:"isCA,omitempty"`
+
+	// What the key may be used for. "digital signature" and "key encipherment" if left out.
+	// +optional
+	// +listType=atomic
+	Usages []KeyUsage `json:"usages,omitempty"`
+
+	// How the private key is made and kept.
+	// +optional
+	PrivateKey *CertificatePrivateKey `json:"privateKey,omitempty"`
+
+	// How the certificate request is signed. It must fit privateKey.algorithm: SHA256WithRSA,
+	// SHA384WithRSA or SHA512WithRSA for RSA; ECDSAWithSHA256, ECDSAWithSHA384 or
+	// ECDSAWithSHA512 for ECDSA; PureEd25519 for Ed25519. What is usual for the key if left out.
+	// +optional
+	SignatureAlgorithm SignatureAlgorithm `json:"signatureAlgorithm,omitempty"`
+
+	// Whether the usages are written into the certificate request itself. true if left
+	// out; false is for issuers that refuse requests with these extensions.
+	// +optional
+	EncodeUsagesInRequest *bool `json:"encodeUsagesInRequest,omitempty"`
+
+	// How many CertificateRequests of this Certificate are kept; the oldest are deleted
+	// first. At least 1; 1 if left out.
+	// +optional
+	RevisionHistoryLimit *int32 `json:"revisionHistoryLimit,omitempty"`
+
+	// Further forms of the key and the certificate to write to the Secret.
+	// +optional
+	// +listType=atomic
+	AdditionalOutputFormats []CertificateAdditionalOutputFormat `json:"additionalOutputFormats,omitempty"`
+
+	// Names that a CA may or may not sign for (RFC 5280 section 4.2.1.10). Only with isCA.
+	// +optional
+	NameConstraints *NameConstraints `json:"nameConstraints,omitempty"`
+}
+
+// OtherName is a subject alternative name of a type that X.509 itself does not define.
+type OtherName struct {
+	// Object identifier of the type, dotted: 1.3.6.1.4.1.311.20.2.3.
+	OID string `json:"oid,omitempty"`
+
+	// The name, encoded as a UTF8String.
+	UTF8Value string `json:"utf8Value,omitempty"`
+}
+
+// CertificatePrivateKey says how the private key of a Certificate is made and kept.
+type CertificatePrivateKey struct {
+	// Whether each issuance gets a new key. Always, if left out: it does. Never: the key in the
+	// Secret is used again; one that no longer fits algorithm and size must be
+	// deleted by hand, and until then nothing is issued.
+	// +optional
+	RotationPolicy PrivateKeyRotationPolicy `json:"rotationPolicy,omitempty"`
+
+	// Form of the key in the Secret: PKCS1, if left out, or PKCS8.
+	// +optional
+	Encoding PrivateKeyEncoding `json:"encoding,omitempty"`
+
+	// Kind of the key: RSA, if left out, ECDSA or Ed25519.
+	// +optional
+	Algorithm PrivateKeyAlgorithm `json:"algorithm,omitempty"`
+
+	// Size of the key in bits. RSA: 2048 to 8192, 2048 if left out. ECDSA: 256, 384 or 521, 256
+	// if left out. Ed25519 keys have one size, and this is not read.
+	// +optional
+	Size int `json:"size,omitempty"`
+}
+
+// PrivateKeyRotationPolicy says whether each issuance gets a new private key.
+// +kubebuilder:validation:Enum=Never;Always
+type PrivateKeyRotationPolicy string
+
+const (
+	// RotationPolicyNever keeps the key that is in the Secret.
+	RotationPolicyNever PrivateKeyRotationPolicy = "Never"
+	// RotationPolicyAlways makes a new key for each issuance.
+	RotationPolicyAlways PrivateKeyRotationPolicy = "Always"
+)
+
+// CertificateOutputFormatType is a further form of key and certificate.
+// +kubebuilder:validation:Enum=DER;CombinedPEM
+type CertificateOutputFormatType string
+
+const (
+	// CertificateOutputFormatDER writes the private key, DER, to CertificateOutputFormatDERKey.
+	CertificateOutputFormatDER CertificateOutputFormatType = "DER"
+	// CertificateOutputFormatDERKey is the entry of the Secret for CertificateOutputFormatDER.
+	CertificateOutputFormatDERKey string = "key.der"
+
+	// CertificateOutputFormatCombinedPEM writes the private key, an empty line and the chain,
+	// PEM, to CertificateOutputFormatCombinedPEMKey.
+	CertificateOutputFormatCombinedPEM CertificateOutputFormatType = "CombinedPEM"
+	// CertificateOutputFormatCombinedPEMKey is the entry of the Secret for
+	// CertificateOutputFormatCombinedPEM.
+	CertificateOutputFormatCombinedPEMKey string = "tls-combined.pem"
+)
+
+// CertificateAdditionalOutputFormat asks for a further form of key and certificate.
+type CertificateAdditionalOutputFormat struct {
+	// DER writes the private key to the entry key.der; CombinedPEM writes private key and chain
+	// to the entry tls-combined.pem.
+	Type CertificateOutputFormatType `json:"type"`
+}
+
+// X509Subject has the attributes of a subject (RFC 5280 section 4.1.2.6), apart from the
+// common name.
+type X509Subject struct {
+	// Organizations (O).
+	// +optional
+	// +listType=atomic
+	Organizations []string `json:"organizations,omitempty"`
+
+	// Countries (C), as two-letter codes.
+	// +optional
+	// +listType=atomic
+	Countries []string `json:"countries,omitempty"`
+
+	// Organizational units (OU).
+	// +optional
+	// +listType=atomic
+	OrganizationalUnits []string `json:"organizationalUnits,omitempty"`
+
+	// Localities (L), such as cities.
+	// +optional
+	// +listType=atomic
+	Localities []string `json:"localities,omitempty"`
+
+	// States or provinces (ST).
+	// +optional
+	// +listType=atomic
+	Provinces []string `json:"provinces,omitempty"`
+
+	// Street addresses (STREET).
+	// +optional
+	// +listType=atomic
+	StreetAddresses []string `json:"streetAddresses,omitempty"`
+
+	// Postal codes.
+	// +optional
+	// +listType=atomic
+	PostalCodes []string `json:"postalCodes,omitempty"`
+
+	// Serial number of the subject, which is not that of the certificate.
+	// +optional
+	SerialNumber string `json:"serialNumber,omitempty"`
+}
+
+// CertificateKeystores says which keystores are written to the Secret.
+type CertificateKeystores struct {
+	// Java KeyStore.
+	// +optional
+	JKS *JKSKeystore `json:"jks,omitempty"`
+
+	// PKCS#12 (RFC 7292).
+	// +optional
+	PKCS12 *PKCS12Keystore `json:"pkcs12,omitempty"`
+}
+
+// JKSKeystore says how the Java KeyStore is made.
+type JKSKeystore struct {
+	// Whether the key and the chain are written to keystore.jks and, where the issuer told of a
+	// CA, its certificates to truststore.jks.
+	Create bool `json:"create"`
+
+	// Name of the entry in the keystore. "certificate" if left out.
+	// +optional
+	Alias *string `json:"alias,omitempty"`
+
+	// The Secret, in the same namespace, and its entry that hold the password.
+	// Either this or password.
+	// +optional
+	PasswordSecretRef cmmeta.SecretKeySelector `json:"passwordSecretRef,omitempty"`
+
+	// The password itself, not empty. Either this or passwordSecretRef.
+	// +optional
+	Password *string `json:"password,omitempty"`
+}
+
+// PKCS12Keystore says how the PKCS#12 keystore is made.
+type PKCS12Keystore struct {
+	// Whether the key and the chain are written to keystore.p12 and, where the issuer told of a
+	// CA, its certificates to truststore.p12.
+	Create bool `json:"create"`
+
+	// Algorithms that the keystore is encrypted with, by age.
+	// LegacyRC2, if left out: RC2 and SHA-1, which OpenSSL 3 and Java 20 do not read without more.
+	// LegacyDES: triple DES and SHA-1, which almost everything reads.
+	// Modern2023: AES-256 and SHA-256.
+	// Modern2026: AES-256, and PBMAC1 for integrity (RFC 9579), which needs OpenSSL 3.4 or Java 26.
+	// +optional
+	Profile PKCS12Profile `json:"profile,omitempty"`
+
+	// The Secret, in the same namespace, and its entry that hold the password.
+	// Either this or password.
+	// +optional
+	PasswordSecretRef cmmeta.SecretKeySelector `json:"passwordSecretRef,omitempty"`
+
+	// The password itself, not empty. Either this or passwordSecretRef.
+	// +optional
+	Password *string `json:"password,omitempty"`
+}
+
+// PKCS12Profile is a set of algorithms for a PKCS#12 keystore.
+// +kubebuilder:validation:Enum=LegacyRC2;LegacyDES;Modern2023;Modern2026
+type PKCS12Profile string
+
+const (
+	LegacyRC2PKCS12Profile  PKCS12Profile = "LegacyRC2"
+	LegacyDESPKCS12Profile  PKCS12Profile = "LegacyDES"
+	Modern2023PKCS12Profile PKCS12Profile = "Modern2023"
+	Modern2026PKCS12Profile PKCS12Profile = "Modern2026"
+)
+
+// CertificateRenewal says whether and in which hours a certificate is renewed.
+type CertificateRenewal struct {
+	// RenewBefore: it is renewed as renewBefore or renewBeforePercentage say. Disabled: it is not
+	// renewed, and expires.
+	// +kubebuilder:validation:Enum=RenewBefore;Disabled
+	Policy CertificateRenewalPolicy `json:"policy,omitempty"`
+
+	// Hours in which renewal may begin; any if left out. Not with policy Disabled.
+	// +optional
+	// +listType=atomic
+	Windows []CertificateRenewalWindows `json:"windows,omitempty"`
+}
+
+// CertificateRenewalPolicy says whether a certificate is renewed.
+type CertificateRenewalPolicy string
+
+const (
+	// CertificateRenewalPolicyRenewBefore renews before expiry.
+	CertificateRenewalPolicyRenewBefore CertificateRenewalPolicy = "RenewBefore"
+	// CertificateRenewalPolicyDisabled lets the certificate expire.
+	CertificateRenewalPolicyDisabled CertificateRenewalPolicy = "Disabled"
+)
+
+// CertificateRenewalWindows is a stretch of time that comes again and again, in which renewal
+// may begin.
+type CertificateRenewalWindows struct {
+	// Time zone of cron, by its IANA name: Europe/Berlin. UTC if left out.
+	// +kubebuilder:validation:MinLength=1
+	// +optional
+	Timezone string `json:"timezone,omitempty"`
+
+	// How long the window stays open, such as 4h30m.
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern="^([0-9]+(\\.[0-9]+)?(s|m|h))+$"
+	// +required
+	WindowDuration *metav1.Duration `json:"windowDuration,omitempty"`
+
+	// When the window opens, in the five fields of cron: minute, hour, day of the month, month,
+	// day of the week. "0 2 * * 6" is every Saturday at 2:00.
+	// +kubebuilder:validation:MinLength=1
+	// +required
+	Cron string `json:"cron,omitempty"`
+}
+
+// CertificateStatus says what a certificate is at present.
+type CertificateStatus struct {
+	// Ready: the Secret holds a certificate that is valid and fits the spec. Issuing: a certificate
+	// is being requested, or the last attempt failed.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []CertificateCondition `json:"conditions,omitempty"`
+
+	// When the latest issuance failed. Not set after a success.
+	// +optional
+	LastFailureTime *metav1.Time `json:"lastFailureTime,omitempty"`
+
+	// When the certificate in the Secret becomes or became valid.
+	// +optional
+	NotBefore *metav1.Time `json:"notBefore,omitempty"`
+
+	// When the certificate in the Secret expires.
+	// +optional
+	NotAfter *metav1.Time `json:"notAfter,omitempty"`
+
+	// When the certificate is to be renewed. Not set if no renewal is planned.
+	// +optional
+	RenewalTime *metav1.Time `json:"renewalTime,omitempty"`
+
+	// How many certificates were issued for this object so far. The CertificateRequest of the
+	// next one has this number plus one in its annotation
+	// cert-manager.io/certificate-revision.
+	// +optional
+	Revision *int `json:"revision,omitempty"`
+
+	// The Secret with the private key of the certificate that is being requested.
+	// +optional
+	NextPrivateKeySecretName *string `json:"nextPrivateKeySecretName,omitempty"`
+
+	// How many attempts failed one after the other. Not set after a success.
+	// +optional
+	FailedIssuanceAttempts *int `json:"failedIssuanceAttempts,omitempty"`
+
+	// What the ACME server says about the certificate.
+	// +optional
+	ACME *CertificateACMEStatus `json:"acme,omitempty"`
+}
+
+// CertificateCondition is one aspect of a Certificate's state.
+type CertificateCondition struct {
+	// Which aspect: Ready or Issuing.
+	Type CertificateConditionType `json:"type"`
+
+	// True, False or Unknown.
+	Status cmmeta.ConditionStatus `json:"status"`
+
+	// When status last changed.
+	// +optional
+	LastTransitionTime *metav1.Time `json:"lastTransitionTime,omitempty"`
+
+	// Why, in one word, for programs.
+	// +optional
+	Reason string `json:"reason,omitempty"`
+
+	// Why, in sentences, for people.
+	// +optional
+	Message string `json:"message,omitempty"`
+
+	// The metadata.generation that the condition speaks of. If it is less than the present one,
+	// the latest change of the spec was not looked at yet.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+}
+
+// CertificateConditionType is an aspect of a Certificate's state.
+type CertificateConditionType string
+
+const (
+	// CertificateConditionReady: the Secret holds a certificate that is valid, belongs to the key
+	// beside it, fits the spec, and comes from the issuer that the spec names.
+	CertificateConditionReady CertificateConditionType = "Ready"
+
+	// CertificateConditionIssuing: a certificate is to be requested or is being requested. Others
+	// may set it to True to have one issued at once.
+	CertificateConditionIssuing CertificateConditionType = "Issuing"
+)
+
+// CertificateSecretTemplate has metadata for a Certificate's Secret.
+type CertificateSecretTemplate struct {
+	// Annotations for the Secret. None of cert-manager.io but cert-manager.io/allow-direct-injection.
+	// +optional
+	Annotations map[string]string `json:"annotations,omitempty"`
+
+	// Labels for the Secret.
+	// +optional
+	Labels map[string]string `json:"labels,omitempty"`
+}
+
+// NameConstraints says for which names a CA may sign (RFC 5280 section 4.2.1.10).
+type NameConstraints struct {
+	// Whether clients that do not know the extension must refuse the certificate.
+	// +optional
+	Critical bool `json:"critical,omitempty"`
+
+	// Names that may be signed for.
+	// +optional
+	Permitted *NameConstraintItem `json:"permitted,omitempty"`
+
+	// Names that may not be signed for, even if they are permitted.
+	// +optional
+	Excluded *NameConstraintItem `json:"excluded,omitempty"`
+}
+
+// NameConstraintItem is a set of names.
+type NameConstraintItem struct {
+	// DNS domains; a domain stands for its subdomains too.
+	// +optional
+	// +listType=atomic
+	DNSDomains []string `json:"dnsDomains,omitempty"`
+
+	// IP networks in CIDR notation: 10.0.0.0/8.
+	// +optional
+	// +listType=atomic
+	IPRanges []string `json:"ipRanges,omitempty"`
+
+	// Mailboxes, or hosts or domains that stand for all their mailboxes.
+	// +optional
+	// +listType=atomic
+	EmailAddresses []string `json:"emailAddresses,omitempty"`
+
+	// Hosts or, with a leading dot, domains of URIs.
+	// +optional
+	// +listType=atomic
+	URIDomains []string `json:"uriDomains,omitempty"`
+}
+
+// CertificateACMEStatus is what the ACME server says about a certificate.
+type CertificateACMEStatus struct {
+	// When the server wants the certificate to be renewed (RFC 9773).
+	// +optional
+	ARI *CertificateACMEARIStatus `json:"ari,omitempty"`
+}
+
+// CertificateACMEARIStatus is the ACME Renewal Information (RFC 9773) of a certificate.
+type CertificateACMEARIStatus struct {
+	// Stretch of time in which the server wants the certificate to be renewed.
+	// +optional
+	SuggestedWindow *ACMERenewalWindow `json:"suggestedWindow,omitempty"`
+
+	// Page that explains to a person why the window is where it is.
+	// +optional
+	ExplanationURL string `json:"explanationURL,omitempty"`
+
+	// When the server was last asked.
+	// +optional
+	LastChecked *metav1.Time `json:"lastChecked,omitempty"`
+
+	// When the server will be asked again.
+	// +optional
+	NextCheck *metav1.Time `json:"nextCheck,omitempty"`
+
+	// Why asking failed the last time. Empty if it did not.
+	// +optional
+	LastError string `json:"lastError,omitempty"`
+}
+
+// ACMERenewalWindow is the stretch of time that an ACME server suggests for renewal.
+type ACMERenewalWindow struct {
+	// Its begin.
+	// +required
+	Start *metav1.Time `json:"start"`
+
+	// Its end.
+	// +required
+	End *metav1.Time `json:"end"`
+}

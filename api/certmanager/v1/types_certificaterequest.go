@@ -1,0 +1,167 @@
+package v1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+)
+
+// Reasons of a CertificateRequest's Ready condition. External issuers set and read exactly these.
+const (
+	// CertificateRequestReasonPending: not answered yet.
+	CertificateRequestReasonPending = "Pending"
+	// CertificateRequestReasonFailed: refused for good; status.failureTime says when.
+	CertificateRequestReasonFailed = "Failed"
+	// CertificateRequestReasonIssued: status.certificate holds the certificate.
+	CertificateRequestReasonIssued = "Issued"
+	// CertificateRequestReasonDenied: denied, and never to be signed; status.failureTime says when.
+	CertificateRequestReasonDenied = "Denied"
+)
+
+// CertificateRequest asks an issuer once for a signature. It is approved or denied, then
+// signed or refused, and cannot be used again. Its spec does not change.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:storageversion
+// +kubebuilder:printcolumn:name="Approved",type="string",JSONPath=`.status.conditions[?(@.type == "Approved")].status`
+// +kubebuilder:printcolumn:name="Denied",type="string",JSONPath=`.status.conditions[?(@.type == "Denied")].status`
+// +kubebuilder:printcolumn:name="Ready",type="string",JSONPath=`.status.conditions[?(@.type == "Ready")].status`
+// +kubebuilder:printcolumn:name="Issuer",type="string",JSONPath=`.spec.issuerRef.name`
+// +kubebuilder:printcolumn:name="Requester",type="string",JSONPath=`.spec.username`
+// +kubebuilder:printcolumn:name="Status",type="string",JSONPath=`.status.conditions[?(@.type == "Ready")].message`,priority=1
+// +kubebuilder:printcolumn:name="Age",type="date",JSONPath=`.metadata.creationTimestamp`,description="The time since the object was created."
+// +kubebuilder:resource:scope=Namespaced,shortName={cr,crs},categories=cert-manager
+// +kubebuilder:selectablefield:JSONPath=.spec.issuerRef.group
+// +kubebuilder:selectablefield:JSONPath=.spec.issuerRef.kind
+// +kubebuilder:selectablefield:JSONPath=.spec.issuerRef.name
+// +kubebuilder:subresource:status
+type CertificateRequest struct {
+	metav1.TypeMeta `json:",inline"`
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// What is to be signed, by whom, for whom.
+	// +optional
+	Spec CertificateRequestSpec `json:"spec"`
+
+	// What became of the request.
+	// +optional
+	Status CertificateRequestStatus `json:"status"`
+}
+
+// CertificateRequestList is a list of CertificateRequests.
+//
+// +kubebuilder:object:root=true
+type CertificateRequestList struct {
+	metav1.TypeMeta `json:",inline"`
+	// +optional
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	Items []CertificateRequest `json:"items"`
+}
+
+// CertificateRequestSpec says what is to be signed. The issuer decides what it signs, and may
+// change or leave out any attribute.
+type CertificateRequestSpec struct {
+	// How long the certificate is to be valid. 2160h (90 days) if left out. The issuer may
+	// decide otherwise.
+	// +optional
+	Duration *metav1.Duration `json:"duration,omitempty"`
+
+	// The issuer that is to sign. An Issuer is looked for in the request's namespace.
+	IssuerRef cmmeta.IssuerReference `json:"issuerRef"`
+
+	// The certificate signing request (RFC 2986), PEM. Where it has the extensions for basic
+	// constraints and key usages, they must agree with isCA and usages.
+	Request []byte `json:"request"`
+
+	// Whether the certificate is to be that of a CA. Adds "cert sign" to the usages.
+	// +optional
+	IsCA bool `json:"isCA,omitempty"`
+
+	// What the key may be used for. "digital signature" and "key encipherment" if left out.
+	// +optional
+	// +listType=atomic
+	Usages []KeyUsage `json:"usages,omitempty"`
+
+	// Name of the user who created the request. Set by the API server.
+	// +optional
+	Username string `json:"username,omitempty"`
+
+	// UID of the user who created the request. Set by the API server.
+	// +optional
+	UID string `json:"uid,omitempty"`
+
+	// Groups of the user who created the request. Set by the API server.
+	// +optional
+	// +listType=atomic
+	Groups []string `json:"groups,omitempty"`
+
+	// What else the authentication of the user who created the request brought to light. Set by
+	// the API server.
+	// +optional
+	Extra map[string][]string `json:"extra,omitempty"`
+}
+
+// CertificateRequestStatus says what became of a request.
+type CertificateRequestStatus struct {
+	// Approved, Denied: the decision on the request, which is final. Ready: whether it is signed.
+	// InvalidRequest: that the request itself is at fault.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []CertificateRequestCondition `json:"conditions,omitempty"`
+
+	// The certificate, PEM, followed by those that lead from it to the root, without the root.
+	// +optional
+	Certificate []byte `json:"certificate,omitempty"`
+
+	// The certificate of the CA, PEM, if the issuer knows it.
+	// +optional
+	CA []byte `json:"ca,omitempty"`
+
+	// When the request failed or was denied.
+	// +optional
+	FailureTime *metav1.Time `json:"failureTime,omitempty"`
+}
+
+// CertificateRequestCondition is one aspect of a request's state.
+type CertificateRequestCondition struct {
+	// Which aspect: Ready, InvalidRequest, Approved or Denied.
+	Type CertificateRequestConditionType `json:"type"`
+
+	// True, False or Unknown. Approved and Denied are never anything but True.
+	Status cmmeta.ConditionStatus `json:"status"`
+
+	// When status last changed.
+	// +optional
+	LastTransitionTime *metav1.Time `json:"lastTransitionTime,omitempty"`
+
+	// Why, in one word, for programs.
+	// +optional
+	Reason string `json:"reason,omitempty"`
+
+	// Why, in sentences, for people.
+	// +optional
+	Message string `json:"message,omitempty"`
+}
+
+// CertificateRequestConditionType is an aspect of a request's state.
+type CertificateRequestConditionType string
+
+const (
+	// CertificateRequestConditionReady: status.certificate holds the certificate.
+	CertificateRequestConditionReady CertificateRequestConditionType = "Ready"
+
+	// CertificateRequestConditionInvalidRequest: the issuer will not sign this request, for a
+	// reason that lies in the request and is in the message.
+	CertificateRequestConditionInvalidRequest CertificateRequestConditionType = "InvalidRequest"
+
+	// CertificateRequestConditionApproved: the request may be signed. Only ever True, never
+	// together with Denied, and never taken back.
+	CertificateRequestConditionApproved CertificateRequestConditionType = "Approved"
+
+	// CertificateRequestConditionDenied: the request must not be signed. Only ever True, never
+	// together with Approved, and never taken back.
+	CertificateRequestConditionDenied CertificateRequestConditionType = "Denied"
+)

@@ -1,0 +1,435 @@
+package v1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	acmev1 "github.com/perennial-pki/perennial/api/acme/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+)
+
+// ClusterIssuer is a certificate authority that Certificates of every namespace can name. The
+// Secrets it refers to are in the cluster resource namespace of the controller.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:storageversion
+// +kubebuilder:printcolumn:name="Ready",type="string",JSONPath=`.status.conditions[?(@.type == "Ready")].status`
+// +kubebuilder:printcolumn:name="Status",type="string",JSONPath=`.status.conditions[?(@.type == "Ready")].message`,priority=1
+// +kubebuilder:printcolumn:name="Age",type="date",JSONPath=`.metadata.creationTimestamp`,description="The time since the object was created."
+// +kubebuilder:resource:scope=Cluster,shortName=ciss,categories=cert-manager
+// +kubebuilder:subresource:status
+type ClusterIssuer struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// Which authority signs, and how it is reached.
+	Spec IssuerSpec `json:"spec"`
+
+	// Whether the authority can be used. Written by the controller.
+	// +optional
+	Status IssuerStatus `json:"status"`
+}
+
+// ClusterIssuerList is a list of ClusterIssuers.
+//
+// +kubebuilder:object:root=true
+type ClusterIssuerList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata"`
+
+	Items []ClusterIssuer `json:"items"`
+}
+
+// Issuer is a certificate authority that Certificates of its own namespace can name.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:storageversion
+// +kubebuilder:printcolumn:name="Ready",type="string",JSONPath=`.status.conditions[?(@.type == "Ready")].status`
+// +kubebuilder:printcolumn:name="Status",type="string",JSONPath=`.status.conditions[?(@.type == "Ready")].message`,priority=1
+// +kubebuilder:printcolumn:name="Age",type="date",JSONPath=`.metadata.creationTimestamp`,description="The time since the object was created."
+// +kubebuilder:resource:scope=Namespaced,shortName=iss,categories=cert-manager
+// +kubebuilder:subresource:status
+type Issuer struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// Which authority signs, and how it is reached.
+	Spec IssuerSpec `json:"spec"`
+
+	// Whether the authority can be used. Written by the controller.
+	// +optional
+	Status IssuerStatus `json:"status"`
+}
+
+// IssuerList is a list of Issuers.
+//
+// +kubebuilder:object:root=true
+type IssuerList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata"`
+
+	Items []Issuer `json:"items"`
+}
+
+// IssuerSpec says which authority signs.
+type IssuerSpec struct {
+	IssuerConfig `json:",inline"`
+}
+
+// IssuerConfig has the settings of an issuer's type. Exactly one is set.
+type IssuerConfig struct {
+	// A public or private CA that speaks ACME (RFC 8555), such as Let's Encrypt.
+	// +optional
+	ACME *acmev1.ACMEIssuer `json:"acme,omitempty"`
+
+	// A CA whose certificate and private key are in a Secret. The controller itself signs.
+	// +optional
+	CA *CAIssuer `json:"ca,omitempty"`
+
+	// The PKI secrets engine of a HashiCorp Vault or OpenBao server.
+	// +optional
+	Vault *VaultIssuer `json:"vault,omitempty"`
+
+	// No authority: each certificate is signed with its own private key, as a root is.
+	// +optional
+	SelfSigned *SelfSignedIssuer `json:"selfSigned,omitempty"`
+
+	// CyberArk Certificate Manager, formerly Venafi, or Palo Alto Networks NGTS.
+	// +optional
+	Venafi *VenafiIssuer `json:"venafi,omitempty"`
+}
+
+// VenafiIssuer says where a zone of CyberArk Certificate Manager is. Exactly one of tpp, cloud
+// and ngts is set.
+type VenafiIssuer struct {
+	// The zone, whose policy every request is subject to.
+	Zone string `json:"zone"`
+
+	// Certificate Manager, Self-Hosted, formerly Trust Protection Platform.
+	// +optional
+	TPP *VenafiTPP `json:"tpp,omitempty"`
+
+	// Certificate Manager, SaaS.
+	// +optional
+	Cloud *VenafiCloud `json:"cloud,omitempty"`
+
+	// Next Generation Trust Services of Palo Alto Networks.
+	// +optional
+	NGTS *VenafiNGTS `json:"ngts,omitempty"`
+}
+
+// VenafiNGTS says how Next Generation Trust Services of Palo Alto Networks are reached.
+type VenafiNGTS struct {
+	// Base URL of the API. https://api.strata.paloaltonetworks.com/ngts if left out.
+	// +optional
+	URL string `json:"url,omitempty"`
+
+	// URL where OAuth 2.0 access tokens are had.
+	// https://auth.apps.paloaltonetworks.com/oauth2/access_token if left out.
+	// +optional
+	TokenEndpoint string `json:"tokenEndpoint,omitempty"`
+
+	// ID of the tenant service group that the token is for, without the prefix tsg_id:.
+	TSGID string `json:"tsgID"`
+
+	// The Secret with the OAuth 2.0 client, in the entries client-id and client-secret.
+	CredentialsRef cmmeta.LocalObjectReference `json:"credentialsRef"`
+}
+
+// VenafiTPP says how Certificate Manager, Self-Hosted is reached.
+type VenafiTPP struct {
+	// URL of its vedsdk endpoint: https://tpp.example.com/vedsdk.
+	URL string `json:"url"`
+
+	// The Secret with the credentials: an entry access-token, or username and password.
+	CredentialsRef cmmeta.LocalObjectReference `json:"credentialsRef"`
+
+	// CA certificates that the server is verified with, PEM. Those of the system if neither
+	// this nor caBundleSecretRef is set.
+	// +optional
+	CABundle []byte `json:"caBundle,omitempty"`
+
+	// The Secret and its entry that hold the CA certificates, PEM. ca.crt if the key is left
+	// out. Not together with caBundle.
+	// +optional
+	CABundleSecretRef *cmmeta.SecretKeySelector `json:"caBundleSecretRef,omitempty"`
+}
+
+// VenafiCloud says how Certificate Manager, SaaS is reached.
+type VenafiCloud struct {
+	// Base URL of the API. https://api.venafi.cloud/ if left out.
+	// +optional
+	URL string `json:"url,omitempty"`
+
+	// The Secret and its entry that hold the API key.
+	APITokenSecretRef cmmeta.SecretKeySelector `json:"apiTokenSecretRef"`
+}
+
+// SelfSignedIssuer has what a selfSigned issuer adds to certificates.
+type SelfSignedIssuer struct {
+	// URLs where the revocation list of the certificate is had (RFC 5280 section 4.2.1.13).
+	// +optional
+	// +listType=atomic
+	CRLDistributionPoints []string `json:"crlDistributionPoints,omitempty"`
+}
+
+// VaultIssuer says where a PKI secrets engine of Vault is.
+type VaultIssuer struct {
+	// How the controller proves to Vault who it is.
+	Auth VaultAuth `json:"auth"`
+
+	// URL of the server: https://vault.example.com:8200.
+	Server string `json:"server"`
+
+	// Name that the server's certificate must be for, if it is not the host of server.
+	// +optional
+	ServerName string `json:"serverName,omitempty"`
+
+	// Path of the engine's sign endpoint: pki/sign/my-role.
+	Path string `json:"path"`
+
+	// Namespace in Vault, where it has namespaces.
+	// +optional
+	Namespace string `json:"namespace,omitempty"`
+
+	// CA certificates that the server is verified with, PEM. Those of the system if neither
+	// this nor caBundleSecretRef is set.
+	// +optional
+	CABundle []byte `json:"caBundle,omitempty"`
+
+	// The Secret and its entry that hold the CA certificates, PEM. ca.crt if the key is left
+	// out. Not together with caBundle.
+	// +optional
+	CABundleSecretRef *cmmeta.SecretKeySelector `json:"caBundleSecretRef,omitempty"`
+
+	// The Secret and its entry that hold the controller's client certificate, PEM. tls.crt if
+	// the key is left out. Only together with clientKeySecretRef.
+	// +optional
+	ClientCertSecretRef *cmmeta.SecretKeySelector `json:"clientCertSecretRef,omitempty"`
+
+	// The Secret and its entry that hold the private key of the client certificate, PEM. tls.key
+	// if the key is left out. Only together with clientCertSecretRef.
+	// +optional
+	ClientKeySecretRef *cmmeta.SecretKeySelector `json:"clientKeySecretRef,omitempty"`
+}
+
+// VaultAuth says how the controller proves to Vault who it is. At least one way is set; of
+// several the first in the order of the fields is used.
+type VaultAuth struct {
+	// A token. The entry is token if the key is left out.
+	// +optional
+	TokenSecretRef *cmmeta.SecretKeySelector `json:"tokenSecretRef,omitempty"`
+
+	// The AppRole auth method.
+	// +optional
+	AppRole *VaultAppRole `json:"appRole,omitempty"`
+
+	// The TLS certificate auth method.
+	// +optional
+	ClientCertificate *VaultClientCertificateAuth `json:"clientCertificate,omitempty"`
+
+	// The Kubernetes auth method.
+	// +optional
+	Kubernetes *VaultKubernetesAuth `json:"kubernetes,omitempty"`
+
+	// The AWS auth method, type IAM.
+	// +optional
+	AWS *VaultAWSAuth `json:"aws,omitempty"`
+}
+
+// VaultAppRole has the settings of Vault's AppRole auth method.
+type VaultAppRole struct {
+	// Where the method is mounted: approle.
+	Path string `json:"path"`
+
+	// ID of the role.
+	RoleId string `json:"roleId"`
+
+	// The Secret and its entry that hold the secret ID.
+	SecretRef cmmeta.SecretKeySelector `json:"secretRef"`
+}
+
+// VaultClientCertificateAuth has the settings of Vault's TLS certificate auth method.
+type VaultClientCertificateAuth struct {
+	// Where the method is mounted. /v1/auth/cert if left out.
+	// +optional
+	Path string `json:"mountPath,omitempty"`
+
+	// The Secret of type kubernetes.io/tls with the client certificate.
+	// +optional
+	SecretName string `json:"secretName,omitempty"`
+
+	// The certificate role to log in with. Any that matches if left out.
+	// +optional
+	Name string `json:"name,omitempty"`
+}
+
+// VaultKubernetesAuth has the settings of Vault's Kubernetes auth method. Exactly one of
+// secretRef and serviceAccountRef is set.
+type VaultKubernetesAuth struct {
+	// Where the method is mounted. /v1/auth/kubernetes if left out.
+	// +optional
+	Path string `json:"mountPath,omitempty"`
+
+	// The Secret and its entry that hold a token of a ServiceAccount. The entry is token if
+	// the key is left out.
+	// +optional
+	SecretRef cmmeta.SecretKeySelector `json:"secretRef,omitempty"`
+
+	// The ServiceAccount to ask for a token that lives a few minutes.
+	// +optional
+	ServiceAccountRef *ServiceAccountRef `json:"serviceAccountRef,omitempty"`
+
+	// The role to log in with.
+	Role string `json:"role"`
+}
+
+// ServiceAccountRef names the ServiceAccount that a token is asked for. The token lives for ten
+// minutes. Its audiences are the URL of the Vault server and vault://namespace/issuer, or
+// vault://issuer of a ClusterIssuer.
+type ServiceAccountRef struct {
+	// Name of the ServiceAccount.
+	Name string `json:"name"`
+
+	// Further audiences of the token.
+	// +optional
+	// +listType=atomic
+	TokenAudiences []string `json:"audiences,omitempty"`
+}
+
+// VaultAWSAuth has the settings of Vault's AWS auth method, type IAM.
+type VaultAWSAuth struct {
+	// Where the method is mounted. /v1/auth/aws if left out.
+	// +optional
+	MountPath string `json:"mountPath,omitempty"`
+
+	// The role to log in with.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	Role string `json:"role"`
+
+	// AWS region to sign for. That of the environment (AWS_REGION, AWS_DEFAULT_REGION) if left
+	// out, us-east-1 if that has none.
+	// +optional
+	Region string `json:"region,omitempty"`
+
+	// The ServiceAccount whose token is exchanged for AWS credentials. The credentials of
+	// the environment are used if left out.
+	// +optional
+	ServiceAccountRef *ServiceAccountRef `json:"serviceAccountRef,omitempty"`
+
+	// ARN of the IAM role that the token is exchanged for. Needed with serviceAccountRef.
+	// +optional
+	IAMRoleARN string `json:"iamRoleArn,omitempty"`
+
+	// Value of the header X-Vault-AWS-IAM-Server-ID, if the server asks for one.
+	// +optional
+	VaultHeaderValue string `json:"vaultHeaderValue,omitempty"`
+}
+
+// CAIssuer says where the key pair of a CA is, and what it adds to certificates.
+type CAIssuer struct {
+	// The Secret with the CA's certificate and private key, in the entries tls.crt and tls.key.
+	SecretName string `json:"secretName"`
+
+	// URLs where the revocation list of the CA is had (RFC 5280 section 4.2.1.13).
+	// +optional
+	// +listType=atomic
+	CRLDistributionPoints []string `json:"crlDistributionPoints,omitempty"`
+
+	// URLs of OCSP responders of the CA (RFC 5280 section 4.2.2.1).
+	// +optional
+	// +listType=atomic
+	OCSPServers []string `json:"ocspServers,omitempty"`
+
+	// URLs where the certificate of the CA is had (RFC 5280 section 4.2.2.1).
+	// +optional
+	// +listType=atomic
+	IssuingCertificateURLs []string `json:"issuingCertificateURLs,omitempty"`
+}
+
+// IssuerStatus says whether an issuer can be used.
+type IssuerStatus struct {
+	// Ready: the issuer can be used.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []IssuerCondition `json:"conditions,omitempty"`
+
+	// The account at the ACME server, of an issuer of that type.
+	// +optional
+	ACME *acmev1.ACMEIssuerStatus `json:"acme,omitempty"`
+
+	// The CA in use and those before it, of an issuer of type ca. Perennial's own.
+	// +optional
+	CA *CAIssuerStatus `json:"ca,omitempty"`
+}
+
+// CAIssuerStatus tells the CA in use and those it replaced, so that clients trust certificates of
+// both while the CA changes. Perennial's own.
+type CAIssuerStatus struct {
+	// Certificate of the CA in use, PEM.
+	// +kubebuilder:validation:MaxLength=65536
+	Certificate string `json:"certificate"`
+
+	// SHA-256 of the certificate's DER form, in lower-case hexadecimal digits.
+	// +kubebuilder:validation:MaxLength=64
+	Fingerprint string `json:"fingerprint"`
+
+	// When this certificate came into use.
+	Since metav1.Time `json:"since"`
+
+	// CAs of which certificates may still be in use, the latest first.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=8
+	Previous []PreviousCA `json:"previous,omitempty"`
+}
+
+// PreviousCA is a CA that another one replaced. Perennial's own.
+type PreviousCA struct {
+	// Certificate of the CA, PEM.
+	// +kubebuilder:validation:MaxLength=65536
+	Certificate string `json:"certificate"`
+
+	// SHA-256 of the certificate's DER form, in lower-case hexadecimal digits.
+	// +kubebuilder:validation:MaxLength=64
+	Fingerprint string `json:"fingerprint"`
+
+	// When it was replaced.
+	ReplacedAt metav1.Time `json:"replacedAt"`
+
+	// When it expires.
+	NotAfter metav1.Time `json:"notAfter"`
+}
+
+// IssuerCondition is one aspect of an issuer's state.
+type IssuerCondition struct {
+	// Which aspect: Ready.
+	Type IssuerConditionType `json:"type"`
+
+	// True, False or Unknown.
+	Status cmmeta.ConditionStatus `json:"status"`
+
+	// When status last changed.
+	// +optional
+	LastTransitionTime *metav1.Time `json:"lastTransitionTime,omitempty"`
+
+	// Why, in one word, for programs.
+	// +optional
+	Reason string `json:"reason,omitempty"`
+
+	// Why, in sentences, for people.
+	// +optional
+	Message string `json:"message,omitempty"`
+
+	// The metadata.generation that the condition speaks of. If it is less than the present one,
+	// the latest change of the spec was not looked at yet.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+}
+
+// IssuerConditionType is an aspect of an issuer's state.
+type IssuerConditionType string
+
+// IssuerConditionReady: the issuer can be used. Unless it is True, nothing is signed.
+const IssuerConditionReady IssuerConditionType = "Ready"

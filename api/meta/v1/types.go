@@ -1,0 +1,84 @@
+// Package v1 holds the small types that every other API package refers to: references to
+// issuers and Secrets, and the status of a condition.
+//
+// It has no kinds of its own, so nothing in it is registered with a scheme.
+//
+// +kubebuilder:object:generate=true
+package v1
+
+// GroupName is the group that these types are listed under. No resource is served in it.
+const GroupName = "meta.cert-manager.io"
+
+// TLSCAKey is the entry of a Secret that holds the certificates of the signing CA, PEM.
+// It stands beside the entries tls.crt and tls.key of Secrets of type kubernetes.io/tls.
+const TLSCAKey = "ca.crt"
+
+// What an issuer reference means when it leaves its kind or group out.
+const (
+	DefaultIssuerKind  = "Issuer"
+	DefaultIssuerGroup = "cert-manager.io"
+)
+
+// ConditionStatus says whether a condition holds.
+// +kubebuilder:validation:Enum=True;False;Unknown
+type ConditionStatus string
+
+const (
+	// ConditionTrue: the condition holds.
+	ConditionTrue ConditionStatus = "True"
+	// ConditionFalse: the condition does not hold.
+	ConditionFalse ConditionStatus = "False"
+	// ConditionUnknown: nobody can tell at present.
+	ConditionUnknown ConditionStatus = "Unknown"
+)
+
+// LocalObjectReference names an object in the namespace of the object that refers to it.
+// Where a ClusterIssuer refers to something, the namespace is the cluster resource
+// namespace of the controller.
+type LocalObjectReference struct {
+	// Name of the object.
+	Name string `json:"name"`
+}
+
+// IssuerReference names the issuer that is to sign.
+type IssuerReference struct {
+	// Name of the issuer.
+	Name string `json:"name"`
+
+	// Kind of the issuer: Issuer for one in the same namespace, ClusterIssuer for one that
+	// serves all namespaces, or a kind of an external issuer's group.
+	// Issuer if left out.
+	// +optional
+	Kind string `json:"kind,omitempty"`
+
+	// API group of the issuer. cert-manager.io if left out; external issuers have
+	// a group of their own.
+	// +optional
+	Group string `json:"group,omitempty"`
+}
+
+// KindOrDefault returns the kind of the issuer, Issuer if the reference has none.
+func (r IssuerReference) KindOrDefault() string {
+	if r.Kind == "" {
+		return DefaultIssuerKind
+	}
+	return r.Kind
+}
+
+// GroupOrDefault returns the API group of the issuer, cert-manager.io if the reference has none.
+func (r IssuerReference) GroupOrDefault() string {
+	if r.Group == "" {
+		return DefaultIssuerGroup
+	}
+	return r.Group
+}
+
+// SecretKeySelector names one entry of a Secret.
+type SecretKeySelector struct {
+	LocalObjectReference `json:",inline"`
+
+	// Key of the entry in the Secret's data. Where it may be left out, the field
+	// that holds the selector says which key is then used.
+	// +optional
+	Key string `json:"key,omitempty"`
+}
