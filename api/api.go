@@ -1,0 +1,88 @@
+// Package api has what a cluster must know before Certificates can be created in it: the
+// CustomResourceDefinitions of this directory's packages, and the admission policies that enforce
+// what a schema cannot express.
+package api
+
+import (
+	"bufio"
+	"bytes"
+	"embed"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+	"sigs.k8s.io/yaml"
+)
+
+//go:generate go -C ../test tool controller-gen object crd paths=../api/... output:crd:dir=../api/crds
+
+//go:embed crds/*.yaml
+var crds embed.FS
+
+//go:embed policies/*.yaml
+var policies embed.FS
+
+// CRDs returns the CustomResourceDefinitions, in the order of their names.
+func CRDs() ([]*apiextensionsv1.CustomResourceDefinition, error) {
+	var out []*apiextensionsv1.CustomResourceDefinition
+	err := documents(crds, func(document []byte) error {
+		crd := new(apiextensionsv1.CustomResourceDefinition)
+		if err := yaml.UnmarshalStrict(document, crd); err != nil {
+			return err
+		}
+		out = append(out, crd)
+		return nil
+	})
+	return out, err
+}
+
+// Policies returns the admission policies and their bindings: ValidatingAdmissionPolicies,
+// MutatingAdmissionPolicies, and what these need. A binding comes after its policy, and what
+// a policy refers to comes before it.
+//
+// MutatingAdmissionPolicy is served since Kubernetes 1.36. A cluster before that may leave
+// objects of that kind and its binding out: then nobody stamps a CertificateRequest with its
+// creator, and a forged creator is still refused.
+func Policies() ([]*unstructured.Unstructured, error) {
+	var out []*unstructured.Unstructured
+	err := documents(policies, func(document []byte) error {
+		object := new(unstructured.Unstructured)
+		if err := yaml.Unmarshal(document, object); err != nil {
+			return err
+		}
+		out = append(out, object)
+		return nil
+	})
+	return out, err
+}
+
+// documents calls f for each YAML document in files. The files start with a document, without a
+// separator before it or with one.
+func documents(files fs.FS, f func(document []byte) error) error {
+	return fs.WalkDir(files, ".", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		content, err := fs.ReadFile(files, path)
+		if err != nil {
+			return err
+		}
+		reader := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(content)))
+		for {
+			document, err := reader.Read()
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			if err != nil {
+				return fmt.Errorf("read %s: %w", path, err)
+			}
+			if err := f(document); err != nil {
+				return fmt.Errorf("parse %s: %w", path, err)
+			}
+		}
+	})
+}
