@@ -1,0 +1,138 @@
+package pki
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+)
+
+// maxChainLength is how many different certificates [OrderChain] accepts.
+const maxChainLength = 1000
+
+// OrderChain sorts what an issuer returned. chain begins with the leaf, each next certificate
+// signed the one before it, and a self-signed root is left out, since who trusts it has it
+// already (RFC 8446 section 4.4.2). root is that self-signed root or, when certs holds none, the
+// highest certificate, which then is in chain too. A single certificate is always the chain;
+// root is then nil unless it is a self-signed CA.
+//
+// Duplicates are dropped. It fails when certs are none, more than 1000, or not one single
+// chain, that is if any of them is missing, superfluous or ambiguous.
+func OrderChain(certs []*x509.Certificate) (chain []*x509.Certificate, root *x509.Certificate, err error) {
+	links, err := linkChain(certs)
+	if err != nil {
+		return nil, nil, fmt.Errorf("order certificate chain: %w", err)
+	}
+	for link := links; link != nil; link = link.parent {
+		chain = append(chain, link.cert)
+	}
+	top := len(chain) - 1
+	switch {
+	case isRoot(chain[top]):
+		root = chain[top]
+		if top > 0 {
+			chain = chain[:top]
+		}
+	case top > 0:
+		root = chain[top]
+	}
+	return chain, root, nil
+}
+
+// chainLink is one certificate on the way from the leaf upwards.
+type chainLink struct {
+	cert   *x509.Certificate
+	parent *chainLink
+	child  *chainLink
+}
+
+// linkChain finds the issuer of each certificate and returns the leaf.
+//
+// Candidates are looked up by name, so that the number of signatures to check is about that of
+// the certificates. Input can be made up in which all names are alike; in a single chain that
+// happens for a few at most, so the number of checks has a bound, too.
+func linkChain(certs []*x509.Certificate) (*chainLink, error) {
+	seen := make(map[string]bool, len(certs))
+	bySubject := make(map[string][]*chainLink, len(certs))
+	links := make([]*chainLink, 0, len(certs))
+	for i, cert := range certs {
+		if cert == nil || len(cert.Raw) == 0 {
+			return nil, fmt.Errorf("certificate %d is empty", i+1)
+		}
+		if seen[string(cert.Raw)] {
+			continue
+		}
+		seen[string(cert.Raw)] = true
+		if len(links) == maxChainLength {
+			return nil, fmt.Errorf("there are more than %d certificates", maxChainLength)
+		}
+		link := &chainLink{cert: cert}
+		links = append(links, link)
+		bySubject[string(cert.RawSubject)] = append(bySubject[string(cert.RawSubject)], link)
+	}
+	if len(links) == 0 {
+		return nil, errors.New("there are no certificates")
+	}
+
+	checks := 4*len(links) + 16
+	for _, link := range links {
+		for _, candidate := range bySubject[string(link.cert.RawIssuer)] {
+			if candidate == link {
+				continue
+			}
+			if checks--; checks < 0 {
+				return nil, errors.New("too many certificates have the same subject")
+			}
+			if !SignedBy(link.cert, candidate.cert) {
+				continue
+			}
+			// Two self-signed certificates of one name and key sign each other. Neither
+			// needs a parent, and with one the chain would be a ring.
+			if isRoot(link.cert) {
+				break
+			}
+			if candidate.child != nil {
+				return nil, fmt.Errorf("%s and %s are both signed by %s, so they are not one chain",
+					describe(candidate.child.cert), describe(link.cert), describe(candidate.cert))
+			}
+			link.parent, candidate.child = candidate, link
+			break
+		}
+	}
+
+	var leaf *chainLink
+	for _, link := range links {
+		if link.child != nil {
+			continue
+		}
+		if leaf != nil {
+			return nil, fmt.Errorf("neither %s nor %s signed another of the certificates, so they are not one chain",
+				describe(leaf.cert), describe(link.cert))
+		}
+		leaf = link
+	}
+	if leaf == nil {
+		return nil, errors.New("the certificates sign each other in a ring")
+	}
+	// With one leaf and one child for each parent, only a ring beside the chain can be left over.
+	n := 0
+	for link := leaf; link != nil; link = link.parent {
+		n++
+	}
+	if n != len(links) {
+		return nil, errors.New("some certificates sign each other in a ring")
+	}
+	return leaf, nil
+}
+
+// describe names a certificate in an error, by its subject, which its maker chose freely.
+func describe(cert *x509.Certificate) string {
+	const most = 100
+	subject := cert.Subject.String()
+	if subject == "" {
+		return fmt.Sprintf("the certificate with serial number %x", cert.SerialNumber)
+	}
+	if len(subject) > most {
+		subject = subject[:most] + "..."
+	}
+	return fmt.Sprintf("%q", subject)
+}

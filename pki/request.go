@@ -1,0 +1,504 @@
+package pki
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// Subject holds the attributes of a subject besides its common name, as in spec.subject.
+type Subject struct {
+	Organizations       []string
+	Countries           []string
+	OrganizationalUnits []string
+	Localities          []string
+	Provinces           []string
+	StreetAddresses     []string
+	PostalCodes         []string
+	SerialNumber        string
+}
+
+// OtherName is a subject alternative name of a kind that has only an OID, with a string as its
+// value, such as a user principal name (1.3.6.1.4.1.311.20.2.3).
+type OtherName struct {
+	OID       string // dotted digits
+	UTF8Value string
+}
+
+// NameConstraints limit the names for which a CA may sign (RFC 5280 section 4.2.1.10).
+type NameConstraints struct {
+	Critical bool
+
+	PermittedDNSDomains, ExcludedDNSDomains         []string
+	PermittedIPRanges, ExcludedIPRanges             []string // in CIDR notation
+	PermittedEmailAddresses, ExcludedEmailAddresses []string
+	PermittedURIDomains, ExcludedURIDomains         []string
+}
+
+// Request says what a certificate is to contain. Its fields are those of a Certificate's spec.
+type Request struct {
+	CommonName string
+	Subject    Subject
+	// LiteralSubject takes the place of CommonName and Subject, if it is not empty. See
+	// [ParseLiteralSubject].
+	LiteralSubject string
+
+	DNSNames       []string
+	IPAddresses    []string
+	URIs           []string
+	EmailAddresses []string
+	OtherNames     []OtherName
+
+	IsCA bool
+	// Usages are words as in "server auth". None mean "digital signature" and "key encipherment".
+	Usages []string
+	// EncodeUsages writes Usages into a CSR. Some issuers refuse a CSR with them.
+	EncodeUsages bool
+	// EncodeBasicConstraints writes IsCA into a CSR.
+	EncodeBasicConstraints bool
+	NameConstraints        *NameConstraints
+
+	// SignatureAlgorithm is what the CSR is signed with, as in SHA256WithRSA; empty means
+	// one that fits the key.
+	SignatureAlgorithm string
+}
+
+// CSR makes a PKCS #10 request in DER for the public key of key and signs it. It fails when a
+// field of r cannot be encoded, when r names nothing at all, or when key cannot make a
+// signature of r.SignatureAlgorithm.
+func (r Request) CSR(rand io.Reader, key crypto.Signer) (der []byte, err error) {
+	der, err = r.csr(rand, key)
+	if err != nil {
+		return nil, fmt.Errorf("make certificate request: %w", err)
+	}
+	return der, nil
+}
+
+func (r Request) csr(rand io.Reader, key crypto.Signer) ([]byte, error) {
+	algorithm, err := signatureAlgorithm(r.SignatureAlgorithm, key.Public())
+	if err != nil {
+		return nil, err
+	}
+	subject, commonName, err := r.subjectDER()
+	if err != nil {
+		return nil, err
+	}
+	names, err := r.altNames()
+	if err != nil {
+		return nil, err
+	}
+	if commonName == "" && names.empty() {
+		return nil, errors.New("spec: it names nothing, set one of commonName, literalSubject with a CN, dnsNames, ipAddresses, uris, emailAddresses or otherNames")
+	}
+	extensions, err := r.extensions(names, emptySubject(subject))
+	if err != nil {
+		return nil, err
+	}
+	der, err := x509.CreateCertificateRequest(rand, &x509.CertificateRequest{
+		RawSubject:         subject,
+		SignatureAlgorithm: algorithm,
+		ExtraExtensions:    extensions,
+	}, key)
+	if err != nil {
+		return nil, err
+	}
+	// Whoever signs it parses it: better to learn here that a name is not acceptable.
+	if _, err := x509.ParseCertificateRequest(der); err != nil {
+		return nil, err
+	}
+	return der, nil
+}
+
+func (r Request) extensions(names altNames, emptySubject bool) ([]pkix.Extension, error) {
+	var extensions []pkix.Extension
+	if !names.empty() {
+		value, err := names.marshal()
+		if err != nil {
+			return nil, err
+		}
+		// RFC 5280 section 4.2.1.6: without a subject the names are all there is.
+		extensions = append(extensions, pkix.Extension{Id: oidSubjectAltName, Critical: emptySubject, Value: value})
+	}
+	bits, purposes, err := KeyUsages(r.Usages, r.IsCA)
+	if err != nil {
+		return nil, err
+	}
+	if r.EncodeUsages && bits != 0 {
+		value, err := marshalKeyUsage(bits)
+		if err != nil {
+			return nil, err
+		}
+		extensions = append(extensions, pkix.Extension{Id: oidKeyUsage, Critical: true, Value: value})
+	}
+	if r.EncodeUsages && len(purposes) > 0 {
+		value, err := marshalExtKeyUsage(purposes)
+		if err != nil {
+			return nil, err
+		}
+		extensions = append(extensions, pkix.Extension{Id: oidExtKeyUsage, Value: value})
+	}
+	if r.EncodeBasicConstraints {
+		value, err := asn1.Marshal(basicConstraints{IsCA: r.IsCA, MaxPathLen: -1})
+		if err != nil {
+			return nil, err
+		}
+		extensions = append(extensions, pkix.Extension{Id: oidBasicConstraints, Critical: true, Value: value})
+	}
+	if !r.NameConstraints.empty() {
+		value, err := r.NameConstraints.marshal()
+		if err != nil {
+			return nil, err
+		}
+		extensions = append(extensions, pkix.Extension{Id: oidNameConstraints, Critical: r.NameConstraints.Critical, Value: value})
+	}
+	return extensions, nil
+}
+
+// signatureAlgorithms are the words of spec.signatureAlgorithm.
+var signatureAlgorithms = [...]struct {
+	word      string
+	algorithm x509.SignatureAlgorithm
+	key       KeyAlgorithm
+}{
+	{"SHA256WithRSA", x509.SHA256WithRSA, RSA},
+	{"SHA384WithRSA", x509.SHA384WithRSA, RSA},
+	{"SHA512WithRSA", x509.SHA512WithRSA, RSA},
+	{"ECDSAWithSHA256", x509.ECDSAWithSHA256, ECDSA},
+	{"ECDSAWithSHA384", x509.ECDSAWithSHA384, ECDSA},
+	{"ECDSAWithSHA512", x509.ECDSAWithSHA512, ECDSA},
+	{"PureEd25519", x509.PureEd25519, Ed25519},
+}
+
+// signatureAlgorithm returns the algorithm that word names or, without one, whose hash is about
+// as strong as the key.
+func signatureAlgorithm(word string, pub crypto.PublicKey) (x509.SignatureAlgorithm, error) {
+	var key KeyAlgorithm
+	var algorithm x509.SignatureAlgorithm
+	switch pub := pub.(type) {
+	case *rsa.PublicKey:
+		key, algorithm = RSA, x509.SHA256WithRSA
+		switch n := pub.N.BitLen(); {
+		case n < minRSASize:
+			return 0, fmt.Errorf("an RSA key of %d bits is too short to sign with, use %d or more", n, minRSASize)
+		case n >= 4096:
+			algorithm = x509.SHA512WithRSA
+		case n >= 3072:
+			algorithm = x509.SHA384WithRSA
+		}
+	case *ecdsa.PublicKey:
+		key, algorithm = ECDSA, x509.ECDSAWithSHA256
+		switch n := pub.Curve.Params().BitSize; {
+		case n < 256:
+			return 0, fmt.Errorf("an ECDSA key of %d bits is too short to sign with, use 256 or more", n)
+		case n >= 521:
+			algorithm = x509.ECDSAWithSHA512
+		case n >= 384:
+			algorithm = x509.ECDSAWithSHA384
+		}
+	case ed25519.PublicKey:
+		key, algorithm = Ed25519, x509.PureEd25519
+	default:
+		return 0, fmt.Errorf("keys of type %T cannot sign certificates, use RSA, ECDSA or Ed25519", pub)
+	}
+	if word == "" {
+		return algorithm, nil
+	}
+	for _, known := range signatureAlgorithms {
+		if known.word == word {
+			if known.key != key {
+				return 0, fmt.Errorf("spec.signatureAlgorithm: %s needs a private key of the algorithm %s, not %s", word, known.key, key)
+			}
+			return known.algorithm, nil
+		}
+	}
+	return 0, fmt.Errorf("spec.signatureAlgorithm: %q is not known", word)
+}
+
+// RequestFromCSR is the inverse of [Request.CSR]: it returns what a CSR asks for. It fails for
+// what a Request cannot state: names of other kinds, extended usages without a word.
+//
+// Of the subject it returns the attributes that [Subject] has; LiteralSubject stays empty.
+// Compare RawSubject, or use [Request.CSRDifferences], where the exact subject matters.
+func RequestFromCSR(csr *x509.CertificateRequest) (Request, error) {
+	r, err := requestFromCSR(csr)
+	if err != nil {
+		return Request{}, fmt.Errorf("read certificate request: %w", err)
+	}
+	return r, nil
+}
+
+func requestFromCSR(csr *x509.CertificateRequest) (Request, error) {
+	r := Request{
+		CommonName: csr.Subject.CommonName,
+		Subject: Subject{
+			Organizations:       csr.Subject.Organization,
+			Countries:           csr.Subject.Country,
+			OrganizationalUnits: csr.Subject.OrganizationalUnit,
+			Localities:          csr.Subject.Locality,
+			Provinces:           csr.Subject.Province,
+			StreetAddresses:     csr.Subject.StreetAddress,
+			PostalCodes:         csr.Subject.PostalCode,
+			SerialNumber:        csr.Subject.SerialNumber,
+		},
+	}
+	if ext := findExtension(csr.Extensions, oidSubjectAltName); ext != nil {
+		names, err := parseAltNames(ext.Value)
+		if err != nil {
+			return Request{}, err
+		}
+		if names.foreign > 0 {
+			return Request{}, errors.New("it has a subject alternative name that is none of DNS name, IP address, URI, email address and other name with a UTF-8 value")
+		}
+		r.DNSNames, r.URIs, r.EmailAddresses, r.OtherNames = names.dns, names.uris, names.emails, names.others
+		for _, ip := range names.ips {
+			r.IPAddresses = append(r.IPAddresses, ip.String())
+		}
+	}
+	requested, err := requestedUsages(csr)
+	if err != nil {
+		return Request{}, err
+	}
+	if len(requested.unknown) > 0 {
+		return Request{}, fmt.Errorf("it asks for the extended key usage %s, for which there is no word", requested.unknown[0])
+	}
+	if requested.present {
+		r.EncodeUsages = true
+		r.Usages = FormatUsages(requested.bits, requested.purposes)
+		if len(r.Usages) == 0 {
+			return Request{}, errors.New("its usage extensions are empty")
+		}
+		if _, _, err := ParseUsages(r.Usages); err != nil {
+			return Request{}, err
+		}
+	}
+	if ext := findExtension(csr.Extensions, oidBasicConstraints); ext != nil {
+		constraints, err := parseBasicConstraints(ext.Value)
+		if err != nil {
+			return Request{}, err
+		}
+		r.EncodeBasicConstraints, r.IsCA = true, constraints.IsCA
+	}
+	if ext := findExtension(csr.Extensions, oidNameConstraints); ext != nil {
+		if r.NameConstraints, err = parseNameConstraints(ext); err != nil {
+			return Request{}, err
+		}
+	}
+	for _, known := range signatureAlgorithms {
+		if known.algorithm == csr.SignatureAlgorithm {
+			r.SignatureAlgorithm = known.word
+		}
+	}
+	return r, nil
+}
+
+// CSRDifferences returns the fields of a Certificate's spec in which csr is not what r asks
+// for, nil if there are none. Lists are compared as sets with repetition, whatever their order.
+//
+// The private key, the usages and isCA are not compared: the key has [KeySpec.Differences], and
+// the others need not stand in a CSR and are compared with what came beside it.
+func (r Request) CSRDifferences(csr *x509.CertificateRequest) []string {
+	var fields []string
+	differ := func(field string, different bool) {
+		if different {
+			fields = append(fields, field)
+		}
+	}
+	var names altNames
+	if ext := findExtension(csr.Extensions, oidSubjectAltName); ext != nil {
+		// What cannot be parsed leaves no names, which differs from any that are asked for.
+		names, _ = parseAltNames(ext.Value)
+	}
+	differ("spec.ipAddresses", !sameIPs(r.IPAddresses, names))
+	differ("spec.uris", !sameURIs(r.URIs, names.uris))
+	differ("spec.emailAddresses", !sameSet(r.EmailAddresses, names.emails))
+	differ("spec.dnsNames", !sameSet(r.DNSNames, names.dns))
+	differ("spec.otherNames", names.foreign > 0 || !sameOtherNames(r.OtherNames, names.others))
+	fields = append(fields, r.subjectDifferences(csr)...)
+
+	var constraints *NameConstraints
+	var err error
+	if ext := findExtension(csr.Extensions, oidNameConstraints); ext != nil {
+		constraints, err = parseNameConstraints(ext)
+	}
+	differ("spec.nameConstraints", err != nil || !sameNameConstraints(r.NameConstraints, constraints))
+	return fields
+}
+
+func (r Request) subjectDifferences(csr *x509.CertificateRequest) []string {
+	der, _, err := r.subjectDER()
+	if err == nil && bytes.Equal(der, csr.RawSubject) {
+		return nil
+	}
+	if r.LiteralSubject != "" {
+		return []string{"spec.literalSubject"}
+	}
+	var fields []string
+	for _, attribute := range []struct {
+		field    string
+		want, is []string
+	}{
+		{"spec.commonName", []string{r.CommonName}, []string{csr.Subject.CommonName}},
+		{"spec.subject.serialNumber", []string{r.Subject.SerialNumber}, []string{csr.Subject.SerialNumber}},
+		{"spec.subject.organizations", r.Subject.Organizations, csr.Subject.Organization},
+		{"spec.subject.countries", r.Subject.Countries, csr.Subject.Country},
+		{"spec.subject.localities", r.Subject.Localities, csr.Subject.Locality},
+		{"spec.subject.organizationalUnits", r.Subject.OrganizationalUnits, csr.Subject.OrganizationalUnit},
+		{"spec.subject.postalCodes", r.Subject.PostalCodes, csr.Subject.PostalCode},
+		{"spec.subject.provinces", r.Subject.Provinces, csr.Subject.Province},
+		{"spec.subject.streetAddresses", r.Subject.StreetAddresses, csr.Subject.StreetAddress},
+	} {
+		if !sameSet(attribute.want, attribute.is) {
+			fields = append(fields, attribute.field)
+		}
+	}
+	return fields
+}
+
+// CertificateDifferences is a looser [Request.CSRDifferences] for a certificate of which the CSR is
+// not known. It compares only names, as issuers change the rest of a subject as they like, and
+// lets the common name and the DNS names take each other's place, as issuers copy one to the
+// other. The case of a DNS name does not matter.
+func (r Request) CertificateDifferences(cert *x509.Certificate) []string {
+	var fields []string
+	differ := func(field string, different bool) {
+		if different {
+			fields = append(fields, field)
+		}
+	}
+	commonName := r.CommonName
+	if r.LiteralSubject != "" {
+		// A subject that cannot be parsed is never that of a certificate; what is left to
+		// compare then has no common name.
+		_, commonName, _ = r.subjectDER()
+	}
+	want := nameSet(r.DNSNames, commonName)
+	is := nameSet(cert.DNSNames, cert.Subject.CommonName)
+	differ("spec.commonName", !want.holds(cert.Subject.CommonName) || !is.holds(commonName))
+	differ("spec.dnsNames", !want.holds(cert.DNSNames...) || !is.holds(r.DNSNames...))
+
+	var names altNames
+	if ext := findExtension(cert.Extensions, oidSubjectAltName); ext != nil {
+		names, _ = parseAltNames(ext.Value)
+	}
+	differ("spec.ipAddresses", !sameIPs(r.IPAddresses, names))
+	differ("spec.uris", !sameURIs(r.URIs, names.uris))
+	differ("spec.emailAddresses", !sameSet(r.EmailAddresses, names.emails))
+	return fields
+}
+
+// names is a set of names in lower case.
+type names map[string]bool
+
+func nameSet(dnsNames []string, commonName string) names {
+	set := make(names, len(dnsNames)+1)
+	for _, name := range dnsNames {
+		set[strings.ToLower(name)] = true
+	}
+	set[strings.ToLower(commonName)] = true
+	return set
+}
+
+// holds reports whether all of values are in the set. Empty is no name and always is.
+func (n names) holds(values ...string) bool {
+	for _, value := range values {
+		if value != "" && !n[strings.ToLower(value)] {
+			return false
+		}
+	}
+	return true
+}
+
+// sameSet reports whether a and b hold the same strings equally often.
+func sameSet(a, b []string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	if slices.Equal(a, b) {
+		return true
+	}
+	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
+}
+
+func sameIPs(want []string, is altNames) bool {
+	ips := make([]string, len(is.ips))
+	for i, ip := range is.ips {
+		ips[i] = ip.String()
+	}
+	normal := make([]string, len(want))
+	for i, s := range want {
+		ip, err := parseIP(s)
+		if err != nil {
+			return false
+		}
+		normal[i] = ip.String()
+	}
+	return sameSet(normal, ips)
+}
+
+// sameURIs compares URIs in the form that net/url writes, since issuers write them like that.
+func sameURIs(want, is []string) bool {
+	return sameSet(want, is) || sameSet(normalURIs(want), normalURIs(is))
+}
+
+func normalURIs(uris []string) []string {
+	normal := slices.Clone(uris)
+	for i, uri := range uris {
+		if u, err := url.Parse(uri); err == nil {
+			normal[i] = u.String()
+		}
+	}
+	return normal
+}
+
+func sameOtherNames(want, is []OtherName) bool {
+	return sameSet(flatOtherNames(want), flatOtherNames(is))
+}
+
+// flatOtherNames writes each name as one string. No OID has a space.
+func flatOtherNames(others []OtherName) []string {
+	flat := make([]string, len(others))
+	for i, other := range others {
+		id := other.OID
+		if oid, err := parseOID(id); err == nil {
+			id = oid.String()
+		}
+		flat[i] = id + " " + other.UTF8Value
+	}
+	return flat
+}
+
+func sameNameConstraints(want, is *NameConstraints) bool {
+	if want.empty() || is.empty() {
+		return want.empty() && is.empty()
+	}
+	return want.Critical == is.Critical &&
+		sameSet(want.PermittedDNSDomains, is.PermittedDNSDomains) &&
+		sameSet(want.ExcludedDNSDomains, is.ExcludedDNSDomains) &&
+		sameSet(normalCIDRs(want.PermittedIPRanges), normalCIDRs(is.PermittedIPRanges)) &&
+		sameSet(normalCIDRs(want.ExcludedIPRanges), normalCIDRs(is.ExcludedIPRanges)) &&
+		sameSet(want.PermittedEmailAddresses, is.PermittedEmailAddresses) &&
+		sameSet(want.ExcludedEmailAddresses, is.ExcludedEmailAddresses) &&
+		sameSet(want.PermittedURIDomains, is.PermittedURIDomains) &&
+		sameSet(want.ExcludedURIDomains, is.ExcludedURIDomains)
+}
+
+func normalCIDRs(cidrs []string) []string {
+	normal := slices.Clone(cidrs)
+	for i, cidr := range cidrs {
+		if ipnet, err := parseCIDR(cidr); err == nil {
+			normal[i] = ipnet.String()
+		}
+	}
+	return normal
+}
