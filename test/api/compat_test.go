@@ -1,0 +1,621 @@
+package api_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"math/rand"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	upstreamacme "github.com/cert-manager/cert-manager/pkg/apis/acme/v1"
+	upstream "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
+	"github.com/google/go-cmp/cmp"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/randfill"
+	"sigs.k8s.io/yaml"
+
+	"github.com/perennial-pki/perennial/api"
+	acmev1 "github.com/perennial-pki/perennial/api/acme/v1"
+	certmanagerv1 "github.com/perennial-pki/perennial/api/certmanager/v1"
+)
+
+// kinds pairs each of our kinds with cert-manager's of the same name. withoutOurs empties
+// the fields that cert-manager's type does not have.
+var kinds = []struct {
+	name           string
+	ours, upstream func() any
+	withoutOurs    func(any)
+}{
+	{
+		name:        "Certificate",
+		ours:        func() any { return new(certmanagerv1.Certificate) },
+		upstream:    func() any { return new(upstream.Certificate) },
+		withoutOurs: func(any) {},
+	},
+	{
+		name:        "CertificateRequest",
+		ours:        func() any { return new(certmanagerv1.CertificateRequest) },
+		upstream:    func() any { return new(upstream.CertificateRequest) },
+		withoutOurs: func(any) {},
+	},
+	{
+		name:     "Issuer",
+		ours:     func() any { return new(certmanagerv1.Issuer) },
+		upstream: func() any { return new(upstream.Issuer) },
+		withoutOurs: func(o any) {
+			issuer := o.(*certmanagerv1.Issuer)
+			issuerWithoutOurs(&issuer.Spec, &issuer.Status)
+		},
+	},
+	{
+		name:     "ClusterIssuer",
+		ours:     func() any { return new(certmanagerv1.ClusterIssuer) },
+		upstream: func() any { return new(upstream.ClusterIssuer) },
+		withoutOurs: func(o any) {
+			issuer := o.(*certmanagerv1.ClusterIssuer)
+			issuerWithoutOurs(&issuer.Spec, &issuer.Status)
+		},
+	},
+	{
+		name:        "Order",
+		ours:        func() any { return new(acmev1.Order) },
+		upstream:    func() any { return new(upstreamacme.Order) },
+		withoutOurs: func(any) {},
+	},
+	{
+		name:     "Challenge",
+		ours:     func() any { return new(acmev1.Challenge) },
+		upstream: func() any { return new(upstreamacme.Challenge) },
+		withoutOurs: func(o any) {
+			solverWithoutOurs(&o.(*acmev1.Challenge).Spec.Solver)
+		},
+	},
+}
+
+func issuerWithoutOurs(spec *certmanagerv1.IssuerSpec, status *certmanagerv1.IssuerStatus) {
+	status.CA = nil
+	if spec.ACME == nil {
+		return
+	}
+	spec.ACME.RenewalInformationSource = ""
+	for i := range spec.ACME.Solvers {
+		solverWithoutOurs(&spec.ACME.Solvers[i])
+	}
+}
+
+func solverWithoutOurs(solver *acmev1.ACMEChallengeSolver) {
+	if solver.DNS01 != nil {
+		solver.DNS01.Nameservers = nil
+	}
+}
+
+// fieldsNotInUpstream lists what our schemas have and those of the release of cert-manager that
+// this module compares with have not. spec.….renewalInformationSource and nameservers are in
+// cert-manager's main branch.
+var fieldsNotInUpstream = map[string][]string{
+	"issuers.cert-manager.io":             issuerFieldsNotInUpstream,
+	"clusterissuers.cert-manager.io":      issuerFieldsNotInUpstream,
+	"challenges.acme.cert-manager.io":     {"spec.solver.dns01.nameservers"},
+	"orders.acme.cert-manager.io":         nil,
+	"certificates.cert-manager.io":        nil,
+	"certificaterequests.cert-manager.io": nil,
+}
+
+var issuerFieldsNotInUpstream = []string{
+	"spec.acme.renewalInformationSource",
+	"spec.acme.solvers[].dns01.nameservers",
+	"status.ca",
+}
+
+const roundTrips = 1000
+
+func TestObjectsOfCertManagerSurviveOurTypes(t *testing.T) {
+	for _, kind := range kinds {
+		t.Run(kind.name, func(t *testing.T) {
+			fill := filler(1)
+			for i := range roundTrips {
+				object := kind.upstream()
+				fill.Fill(object)
+				roundTrip(t, i, object, kind.ours(), kind.upstream())
+			}
+		})
+	}
+}
+
+func TestOurObjectsSurviveCertManagersTypes(t *testing.T) {
+	for _, kind := range kinds {
+		t.Run(kind.name, func(t *testing.T) {
+			fill := filler(2)
+			for i := range roundTrips {
+				object := kind.ours()
+				fill.Fill(object)
+				kind.withoutOurs(object)
+				roundTrip(t, i, object, kind.upstream(), kind.ours())
+			}
+		})
+	}
+}
+
+// roundTrip marshals from, reads that into to, marshals it again, and expects the same JSON. Then it
+// reads that into again, a value of from's type, and expects the same object as from.
+func roundTrip(t *testing.T, i int, from, to, again any) {
+	t.Helper()
+	first := marshal(t, from)
+	unmarshalStrict(t, first, to)
+	second := marshal(t, to)
+	if diff := cmp.Diff(generic(t, first), generic(t, second)); diff != "" {
+		t.Fatalf("object %d is not the same JSON after %T (-before +after):\n%s", i, to, diff)
+	}
+	unmarshalStrict(t, second, again)
+	if third := marshal(t, again); !bytes.Equal(first, third) {
+		t.Fatalf("object %d is not the same after %T and back:\n%s\n%s", i, to, first, third)
+	}
+}
+
+func marshal(t *testing.T, object any) []byte {
+	t.Helper()
+	b, err := json.Marshal(object)
+	if err != nil {
+		t.Fatalf("marshal %T: %v", object, err)
+	}
+	return b
+}
+
+func unmarshalStrict(t *testing.T, b []byte, object any) {
+	t.Helper()
+	decoder := json.NewDecoder(bytes.NewReader(b))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(object); err != nil {
+		t.Fatalf("unmarshal into %T: %v\n%s", object, err, b)
+	}
+}
+
+func generic(t *testing.T, b []byte) any {
+	t.Helper()
+	decoder := json.NewDecoder(bytes.NewReader(b))
+	decoder.UseNumber()
+	var out any
+	if err := decoder.Decode(&out); err != nil {
+		t.Fatalf("unmarshal: %v\n%s", err, b)
+	}
+	return out
+}
+
+// filler fills objects with random values that JSON can carry.
+func filler(seed int64) *randfill.Filler {
+	return randfill.NewWithSeed(seed).NilChance(0.3).NumElements(1, 3).MaxDepth(30).Funcs(
+		func(o *metav1.Time, c randfill.Continue) {
+			*o = metav1.NewTime(time.Unix(c.Int63n(4e9), 0).UTC())
+		},
+		func(o *metav1.Duration, c randfill.Continue) {
+			o.Duration = time.Duration(c.Int63())
+		},
+		func(o *metav1.FieldsV1, c randfill.Continue) {
+			o.SetRawBytes([]byte(`{"f:spec":{}}`))
+		},
+		func(o *apiextensionsv1.JSON, c randfill.Continue) {
+			o.Raw = fmt.Appendf(nil, `{"key":%d}`, c.Intn(100))
+		},
+		func(o *resource.Quantity, c randfill.Continue) {
+			*o = *resource.NewMilliQuantity(c.Int63n(1e9), resource.DecimalSI)
+			_ = o.String() // fills the cached form, as reading it from JSON does
+		},
+		func(o *string, c randfill.Continue) {
+			*o = randomString(c.Rand)
+		},
+	)
+}
+
+// randomString returns a short string that is sometimes empty and sometimes not ASCII.
+func randomString(r *rand.Rand) string {
+	alphabet := []rune("abcXYZ019-./:*@ \"<ä€")
+	out := make([]rune, r.Intn(8))
+	for i := range out {
+		out[i] = alphabet[r.Intn(len(alphabet))]
+	}
+	return string(out)
+}
+
+func TestEveryFieldIsFilled(t *testing.T) {
+	// The two tests above prove nothing of a field that the filler never sets.
+	for _, kind := range kinds {
+		t.Run(kind.name, func(t *testing.T) {
+			fill := filler(3)
+			seen := map[string]bool{}
+			for range roundTrips {
+				object := kind.upstream()
+				fill.Fill(object)
+				paths(generic(t, marshal(t, object)), "", seen)
+			}
+			crd := upstreamCRDs(t)[crdName(kind.name)]
+			for _, path := range schemaPaths(schemaOf(t, crd)) {
+				if !seen[path] && !strings.HasPrefix(path, "metadata") && !seen[path+"[]"] {
+					t.Errorf("no object had %s", path)
+				}
+			}
+		})
+	}
+}
+
+// paths adds the path of every value in v to out, with [] for the elements of lists.
+func paths(v any, path string, out map[string]bool) {
+	if path != "" {
+		out[path] = true
+	}
+	switch v := v.(type) {
+	case map[string]any:
+		for key, value := range v {
+			paths(value, join(path, key), out)
+		}
+	case []any:
+		for _, value := range v {
+			paths(value, path+"[]", out)
+		}
+	}
+}
+
+func join(path, name string) string {
+	if path == "" {
+		return name
+	}
+	return path + "." + name
+}
+
+// crdName returns the name of the CRD of one of the kinds.
+func crdName(kind string) string {
+	group := certmanagerv1.GroupName
+	if kind == "Order" || kind == "Challenge" {
+		group = acmev1.GroupName
+	}
+	return strings.ToLower(kind) + "s." + group
+}
+
+func TestSchemasHaveAllThatCertManagersHave(t *testing.T) {
+	ours := ourCRDs(t)
+	for name, crd := range upstreamCRDs(t) {
+		t.Run(name, func(t *testing.T) {
+			if ours[name] == nil {
+				t.Fatal("there is no such CRD")
+			}
+			compareSchemas(t, "", schemaOf(t, crd), schemaOf(t, ours[name]))
+		})
+	}
+}
+
+func TestSchemasAddOnlyWhatIsDocumented(t *testing.T) {
+	upstream := upstreamCRDs(t)
+	for name, crd := range ourCRDs(t) {
+		if upstream[name] == nil {
+			continue // a kind of our own
+		}
+		t.Run(name, func(t *testing.T) {
+			theirs := schemaPaths(schemaOf(t, upstream[name]))
+			var added []string
+			for _, path := range schemaPaths(schemaOf(t, crd)) {
+				covered := slices.ContainsFunc(added, func(parent string) bool { return strings.HasPrefix(path, parent) })
+				if !slices.Contains(theirs, path) && !covered {
+					added = append(added, path)
+				}
+			}
+			if diff := cmp.Diff(fieldsNotInUpstream[name], added); diff != "" {
+				t.Errorf("fields that are not in cert-manager (-documented +found):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestKindsAreServedAsCertManagerServesThem(t *testing.T) {
+	ours := ourCRDs(t)
+	for name, theirs := range upstreamCRDs(t) {
+		t.Run(name, func(t *testing.T) {
+			crd := ours[name]
+			if crd == nil {
+				t.Fatal("there is no such CRD")
+			}
+			if diff := cmp.Diff(theirs.Spec.Names, crd.Spec.Names); diff != "" {
+				t.Errorf("names (-cert-manager +ours):\n%s", diff)
+			}
+			if theirs.Spec.Group != crd.Spec.Group || theirs.Spec.Scope != crd.Spec.Scope {
+				t.Errorf("group and scope are %s, %s, cert-manager's %s, %s",
+					crd.Spec.Group, crd.Spec.Scope, theirs.Spec.Group, theirs.Spec.Scope)
+			}
+			their, our := theirs.Spec.Versions, crd.Spec.Versions
+			if len(our) != len(their) || len(our) != 1 {
+				t.Fatalf("%d versions, cert-manager has %d", len(our), len(their))
+			}
+			if our[0].Name != their[0].Name || our[0].Served != their[0].Served || our[0].Storage != their[0].Storage {
+				t.Errorf("version is %s, cert-manager's %s", our[0].Name, their[0].Name)
+			}
+			if diff := cmp.Diff(their[0].SelectableFields, our[0].SelectableFields); diff != "" {
+				t.Errorf("selectable fields (-cert-manager +ours):\n%s", diff)
+			}
+			if diff := cmp.Diff(their[0].Subresources, our[0].Subresources); diff != "" {
+				t.Errorf("subresources (-cert-manager +ours):\n%s", diff)
+			}
+			if diff := cmp.Diff(columns(their[0]), columns(our[0])); diff != "" {
+				t.Errorf("columns (-cert-manager +ours):\n%s", diff)
+			}
+		})
+	}
+}
+
+// columns returns the columns without their descriptions, which are in our own words.
+func columns(version apiextensionsv1.CustomResourceDefinitionVersion) []apiextensionsv1.CustomResourceColumnDefinition {
+	out := slices.Clone(version.AdditionalPrinterColumns)
+	for i := range out {
+		out[i].Description = ""
+	}
+	return out
+}
+
+// compareSchemas reports what theirs has and ours has not, or has otherwise, and where ours requires
+// what theirs does not.
+func compareSchemas(t *testing.T, path string, theirs, ours *apiextensionsv1.JSONSchemaProps) {
+	t.Helper()
+	if theirs == nil {
+		return
+	}
+	if ours == nil {
+		t.Errorf("%s: missing", path)
+		return
+	}
+	type comparable struct {
+		Type, Format      string
+		Default           string
+		Nullable          bool
+		Enum              []string
+		Pattern           string
+		IntOrString       bool
+		PreserveUnknown   bool
+		ListType, MapType string
+		ListMapKeys       []string
+		HasProperties     bool
+		HasItems          bool
+		HasAdditional     bool
+	}
+	summary := func(s *apiextensionsv1.JSONSchemaProps) comparable {
+		out := comparable{
+			Type: s.Type, Format: s.Format, Nullable: s.Nullable, Pattern: s.Pattern,
+			IntOrString:     s.XIntOrString,
+			PreserveUnknown: s.XPreserveUnknownFields != nil && *s.XPreserveUnknownFields,
+			ListMapKeys:     s.XListMapKeys,
+			HasProperties:   len(s.Properties) > 0,
+			HasItems:        s.Items != nil,
+			HasAdditional:   s.AdditionalProperties != nil,
+		}
+		if s.Default != nil {
+			out.Default = string(s.Default.Raw)
+		}
+		for _, value := range s.Enum {
+			out.Enum = append(out.Enum, string(value.Raw))
+		}
+		slices.Sort(out.Enum)
+		if s.XListType != nil {
+			out.ListType = *s.XListType
+		}
+		if s.XMapType != nil {
+			out.MapType = *s.XMapType
+		}
+		return out
+	}
+	if diff := cmp.Diff(summary(theirs), summary(ours)); diff != "" {
+		t.Errorf("%s (-cert-manager +ours):\n%s", path, diff)
+	}
+	for _, name := range ours.Required {
+		if _, known := theirs.Properties[name]; known && !slices.Contains(theirs.Required, name) {
+			t.Errorf("%s: required, but not by cert-manager", join(path, name))
+		}
+	}
+	for name, property := range theirs.Properties {
+		var our *apiextensionsv1.JSONSchemaProps
+		if p, ok := ours.Properties[name]; ok {
+			our = &p
+		}
+		compareSchemas(t, join(path, name), &property, our)
+	}
+	if theirs.Items != nil && ours.Items != nil {
+		compareSchemas(t, path+"[]", theirs.Items.Schema, ours.Items.Schema)
+	}
+	if theirs.AdditionalProperties != nil && ours.AdditionalProperties != nil {
+		compareSchemas(t, path+".*", theirs.AdditionalProperties.Schema, ours.AdditionalProperties.Schema)
+	}
+}
+
+// schemaPaths returns the path of every property, sorted, with [] for the elements of lists.
+func schemaPaths(schema *apiextensionsv1.JSONSchemaProps) []string {
+	var out []string
+	var walk func(path string, s *apiextensionsv1.JSONSchemaProps)
+	walk = func(path string, s *apiextensionsv1.JSONSchemaProps) {
+		if s == nil {
+			return
+		}
+		for name, property := range s.Properties {
+			out = append(out, join(path, name))
+			walk(join(path, name), &property)
+		}
+		if s.Items != nil {
+			walk(path+"[]", s.Items.Schema)
+		}
+	}
+	walk("", schema)
+	slices.Sort(out)
+	return out
+}
+
+func schemaOf(t *testing.T, crd *apiextensionsv1.CustomResourceDefinition) *apiextensionsv1.JSONSchemaProps {
+	t.Helper()
+	if len(crd.Spec.Versions) == 0 || crd.Spec.Versions[0].Schema == nil {
+		t.Fatalf("%s has no schema", crd.Name)
+	}
+	return crd.Spec.Versions[0].Schema.OpenAPIV3Schema
+}
+
+func ourCRDs(t *testing.T) map[string]*apiextensionsv1.CustomResourceDefinition {
+	t.Helper()
+	crds, err := api.CRDs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return byName(crds)
+}
+
+// upstreamCRDs reads the CRDs of the release of cert-manager that this module requires from the
+// module cache.
+func upstreamCRDs(t *testing.T) map[string]*apiextensionsv1.CustomResourceDefinition {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(moduleDir(t, "github.com/cert-manager/cert-manager"), "deploy", "crds", "*.yaml"))
+	if err != nil || len(files) != len(kinds) {
+		t.Fatalf("found %d CRDs of cert-manager, expected %d: %v", len(files), len(kinds), err)
+	}
+	var crds []*apiextensionsv1.CustomResourceDefinition
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		crd := new(apiextensionsv1.CustomResourceDefinition)
+		if err := yaml.UnmarshalStrict(content, crd); err != nil {
+			t.Fatalf("parse %s: %v", filepath.Base(file), err)
+		}
+		crds = append(crds, crd)
+	}
+	return byName(crds)
+}
+
+func byName(crds []*apiextensionsv1.CustomResourceDefinition) map[string]*apiextensionsv1.CustomResourceDefinition {
+	out := make(map[string]*apiextensionsv1.CustomResourceDefinition, len(crds))
+	for _, crd := range crds {
+		out[crd.Name] = crd
+	}
+	return out
+}
+
+func TestGroupsAndVersionsAreThoseOfCertManager(t *testing.T) {
+	if got, want := certmanagerv1.GroupVersion, upstream.SchemeGroupVersion; got != want {
+		t.Errorf("certmanager: %s, cert-manager's %s", got, want)
+	}
+	if got, want := acmev1.GroupVersion, upstreamacme.SchemeGroupVersion; got != want {
+		t.Errorf("acme: %s, cert-manager's %s", got, want)
+	}
+	if got, want := fmt.Sprint(certmanagerv1.DefaultKeyUsages()), fmt.Sprint(upstream.DefaultKeyUsages()); got != want {
+		t.Errorf("default usages: %s, cert-manager's %s", got, want)
+	}
+}
+
+// TestIdentifiersAreThoseOfCertManager reads the sources of both, so that code written against
+// cert-manager's types compiles with ours: types, fields with their JSON names, constants with their
+// values, functions.
+func TestIdentifiersAreThoseOfCertManager(t *testing.T) {
+	different := map[string]bool{
+		"const MinimumCertificateDuration": true, // ours is shorter
+	}
+	for _, pkg := range []string{"meta/v1", "certmanager/v1", "acme/v1"} {
+		t.Run(pkg, func(t *testing.T) {
+			theirs := identifiers(t, filepath.Join(moduleDir(t, "github.com/cert-manager/cert-manager"), "pkg", "apis", pkg))
+			ours := identifiers(t, filepath.Join(moduleDir(t, "github.com/perennial-pki/perennial"), "api", pkg))
+			for name, value := range theirs {
+				// The group meta has no kinds to register.
+				if pkg == "meta/v1" && strings.HasPrefix(name, "var ") || name == "func Resource" && pkg == "meta/v1" {
+					continue
+				}
+				name = strings.Replace(name, "var RotationPolicy", "const RotationPolicy", 1)
+				our, ok := ours[name]
+				switch {
+				case !ok:
+					t.Errorf("%s is missing", name)
+				case our != value && !different[name]:
+					t.Errorf("%s is %s, cert-manager's %s", name, our, value)
+				}
+			}
+		})
+	}
+}
+
+// identifiers returns the exported identifiers of the package in dir, each with what must be equal
+// of it: the JSON tag of a field, the value of a string constant.
+func identifiers(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no sources in %s: %v", dir, err)
+	}
+	out := map[string]string{}
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") || strings.HasPrefix(filepath.Base(file), "zz_") {
+			continue
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, decl := range parsed.Decls {
+			switch decl := decl.(type) {
+			case *ast.FuncDecl:
+				name := "func "
+				if decl.Recv != nil {
+					star, ok := decl.Recv.List[0].Type.(*ast.StarExpr)
+					if !ok {
+						continue
+					}
+					name += star.X.(*ast.Ident).Name + "."
+				}
+				if decl.Name.IsExported() {
+					out[name+decl.Name.Name] = ""
+				}
+			case *ast.GenDecl:
+				for _, spec := range decl.Specs {
+					switch spec := spec.(type) {
+					case *ast.TypeSpec:
+						out["type "+spec.Name.Name] = ""
+						structure, ok := spec.Type.(*ast.StructType)
+						if !ok {
+							continue
+						}
+						for _, field := range structure.Fields.List {
+							for _, name := range field.Names {
+								out["field "+spec.Name.Name+"."+name.Name] = field.Tag.Value
+							}
+						}
+					case *ast.ValueSpec:
+						for i, name := range spec.Names {
+							if !name.IsExported() {
+								continue
+							}
+							value := ""
+							if i < len(spec.Values) {
+								if literal, ok := spec.Values[i].(*ast.BasicLit); ok {
+									value = literal.Value
+								}
+							}
+							out[decl.Tok.String()+" "+name.Name] = value
+						}
+					}
+				}
+			}
+		}
+	}
+	return out
+}
+
+// moduleDir returns where the sources of a module are.
+func moduleDir(t *testing.T, module string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", module)
+	cmd.Stderr = os.Stderr
+	dir, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("find the sources of %s: %v", module, err)
+	}
+	return strings.TrimSpace(string(dir))
+}
