@@ -1,0 +1,76 @@
+package controlplane
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"golang.org/x/oauth2"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/transport"
+	"k8s.io/utils/ptr"
+)
+
+const (
+	tokenLifetime = time.Hour
+	// A token is replaced after this part of its life.
+	tokenUse = 0.8
+)
+
+// ServiceAccountConfig is the configuration of a client that acts as an existing ServiceAccount, with its
+// rights and no others. It carries a real token, which is replaced before it ends, for as long as the
+// configuration is in use. No rate limit on the client's side.
+func (c *ControlPlane) ServiceAccountConfig(ctx context.Context, namespace, name string) (*rest.Config, error) {
+	client, err := kubernetes.NewForConfig(c.AdminConfig())
+	if err != nil {
+		return nil, fmt.Errorf("service account %s/%s: %w", namespace, name, err)
+	}
+	tokens := &accountTokens{client: client, namespace: namespace, name: name}
+	first, err := tokens.request(ctx)
+	if err != nil {
+		return nil, err
+	}
+	tokens.first = first
+	source := transport.NewCachedTokenSource(tokens)
+	return &rest.Config{
+		Host:            c.AdminConfig().Host,
+		TLSClientConfig: rest.TLSClientConfig{CAData: c.creds.caPEM},
+		QPS:             -1,
+		WrapTransport: func(rt http.RoundTripper) http.RoundTripper {
+			return transport.ResettableTokenSourceWrapTransport(source)(rt)
+		},
+	}, nil
+}
+
+// accountTokens is an oauth2.TokenSource. It is called by one goroutine at a time.
+type accountTokens struct {
+	client          kubernetes.Interface
+	namespace, name string
+	first           *oauth2.Token
+}
+
+func (t *accountTokens) Token() (*oauth2.Token, error) {
+	if first := t.first; first != nil {
+		t.first = nil
+		return first, nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return t.request(ctx)
+}
+
+func (t *accountTokens) request(ctx context.Context) (*oauth2.Token, error) {
+	now := time.Now()
+	answer, err := t.client.CoreV1().ServiceAccounts(t.namespace).CreateToken(ctx, t.name, &authenticationv1.TokenRequest{
+		Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: ptr.To(int64(tokenLifetime.Seconds()))},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("token of service account %s/%s: %w", t.namespace, t.name, err)
+	}
+	life := answer.Status.ExpirationTimestamp.Sub(now)
+	return &oauth2.Token{AccessToken: answer.Status.Token, Expiry: now.Add(time.Duration(tokenUse * float64(life)))}, nil
+}

@@ -1,0 +1,198 @@
+package controlplane
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
+	apimachineryversion "k8s.io/apimachinery/pkg/version"
+	policy "k8s.io/apiserver/pkg/admission/plugin/policy/generic"
+	genericoptions "k8s.io/apiserver/pkg/server/options"
+	"k8s.io/apiserver/pkg/util/compatibility"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	basecompatibility "k8s.io/component-base/compatibility"
+	aggregator "k8s.io/kube-aggregator/pkg/apiserver"
+	"k8s.io/kubernetes/cmd/kube-apiserver/app"
+	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
+	"k8s.io/kubernetes/pkg/controlplane/reconcilers"
+	kubeoptions "k8s.io/kubernetes/pkg/kubeapiserver/options"
+)
+
+// issuer is the "iss" of every service account token.
+const issuer = "https://kubernetes.default.svc.cluster.local"
+
+type apiServer struct {
+	server *aggregator.APIAggregator
+	cancel context.CancelFunc
+	ctx    context.Context
+	done   chan struct{}
+}
+
+// newAPIServer builds kube-apiserver, with the servers for built-in kinds, custom resources and
+// aggregated APIs in one chain. It waits for etcd.
+func newAPIServer(ctx context.Context, creds *credentials, listener net.Listener, etcdSocket string) (*apiServer, error) {
+	// Policies then count within a tenth of a second of their creation, not a whole one.
+	policy.SetPolicyRefreshIntervalForTests(100 * time.Millisecond)
+
+	s := options.NewServerRunOptions()
+	// A registry of our own: a process may start more than one control plane, one after the other or side by side.
+	registry := basecompatibility.NewComponentGlobalsRegistry()
+	gates := utilfeature.DefaultMutableFeatureGate.DeepCopy()
+	effective := reportedVersion{compatibility.DefaultBuildEffectiveVersion(), kubernetesVersion()}
+	if err := registry.Register(basecompatibility.DefaultKubeComponent, effective, gates); err != nil {
+		return nil, fmt.Errorf("set up kube-apiserver: %w", err)
+	}
+	s.GenericServerRunOptions.ComponentGlobalsRegistry = registry
+	if err := registry.Set(); err != nil {
+		return nil, fmt.Errorf("set up kube-apiserver: %w", err)
+	}
+
+	s.SecureServing.Listener = listener
+	s.SecureServing.BindAddress = net.IPv4(127, 0, 0, 1)
+	s.SecureServing.BindPort = listener.Addr().(*net.TCPAddr).Port
+	s.SecureServing.ServerCert.CertKey = genericoptions.CertKey{CertFile: creds.servingCert, KeyFile: creds.servingKey}
+	// Without it kube-apiserver looks for a default route, which a machine may not have.
+	s.GenericServerRunOptions.AdvertiseAddress = net.IPv4(127, 0, 0, 1)
+	s.EndpointReconcilerType = string(reconcilers.NoneEndpointReconcilerType)
+	s.ServiceClusterIPRanges = clusterIPRange
+	// Nothing here routes cluster IPs: what a Service stands for is reached at its endpoints.
+	s.EnableAggregatorRouting = true
+
+	s.Etcd.StorageConfig.Transport.ServerList = []string{"unix://" + etcdSocket}
+
+	s.Authentication.Anonymous = &kubeoptions.AnonymousAuthenticationOptions{Allow: false}
+	s.Authentication.ClientCert.ClientCA = creds.caCert
+	s.Authentication.ServiceAccounts.Issuers = []string{issuer}
+	s.Authentication.ServiceAccounts.KeyFiles = []string{creds.serviceAccountPub}
+	s.ServiceAccountSigningKeyFile = creds.serviceAccountKey
+	s.Authorization.Modes = []string{"RBAC"}
+
+	requestHeader := genericoptions.NewDelegatingAuthenticationOptions().RequestHeader
+	requestHeader.ClientCAFile = creds.frontProxyCA
+	requestHeader.AllowedNames = []string{frontProxyName}
+	s.Authentication.RequestHeader = &requestHeader
+	s.ProxyClientCertFile, s.ProxyClientKeyFile = creds.frontProxyCert, creds.frontProxyKey
+
+	// Fair queues are for many tenants; here they would cost memory and a part of each request.
+	s.Features.EnablePriorityAndFairness = false
+	s.Features.EnableProfiling = false
+
+	completed, err := s.Complete(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("set up kube-apiserver: %w", err)
+	}
+	if errs := completed.Validate(); len(errs) > 0 {
+		return nil, fmt.Errorf("set up kube-apiserver: %w", utilerrors.NewAggregate(errs))
+	}
+	config, err := app.NewConfig(completed)
+	if err != nil {
+		return nil, fmt.Errorf("set up kube-apiserver: %w", err)
+	}
+	completedConfig, err := config.Complete()
+	if err != nil {
+		return nil, fmt.Errorf("set up kube-apiserver: %w", err)
+	}
+	server, err := app.CreateServerChain(completedConfig)
+	if err != nil {
+		return nil, fmt.Errorf("set up kube-apiserver: %w", err)
+	}
+	// Requests in flight are always let finish; this is how long an open watch can hold up the end.
+	server.GenericAPIServer.ShutdownTimeout = 500 * time.Millisecond
+	return &apiServer{server: server, done: make(chan struct{})}, nil
+}
+
+// start serves. If the server ends other than by stop, fail is told.
+func (s *apiServer) start(fail func(error)) error {
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	prepared, err := s.server.PrepareRun()
+	if err != nil {
+		s.cancel()
+		return fmt.Errorf("start kube-apiserver: %w", err)
+	}
+	go func() {
+		defer close(s.done)
+		err := prepared.Run(s.ctx)
+		if s.ctx.Err() == nil {
+			fail(fmt.Errorf("kube-apiserver stopped by itself: %w", err))
+		}
+	}()
+	return nil
+}
+
+func (s *apiServer) stop() {
+	s.cancel()
+	<-s.done
+}
+
+// waitReady returns when every part of kube-apiserver says that it is ready, and the namespaces that it makes exist.
+func waitReady(ctx, run context.Context, admin *rest.Config) error {
+	config := rest.CopyConfig(admin)
+	config.GroupVersion = &schema.GroupVersion{Version: "v1"}
+	config.APIPath = "/api"
+	config.NegotiatedSerializer = scheme.Codecs.WithoutConversion()
+	config.Timeout = 10 * time.Second
+	client, err := rest.RESTClientFor(config)
+	if err != nil {
+		return fmt.Errorf("client of kube-apiserver: %w", err)
+	}
+	ticker := time.NewTicker(25 * time.Millisecond)
+	defer ticker.Stop()
+	deadline := time.NewTimer(2 * time.Minute)
+	defer deadline.Stop()
+	paths := []string{"/readyz", "/api/v1/namespaces/default", "/api/v1/namespaces/kube-system"}
+	for {
+		var status int
+		result := client.Get().AbsPath(paths[0]).Do(ctx)
+		result.StatusCode(&status)
+		if result.Error() == nil && status == http.StatusOK {
+			if paths = paths[1:]; len(paths) == 0 {
+				return nil
+			}
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for kube-apiserver: %w", ctx.Err())
+		case <-run.Done():
+			return context.Cause(run)
+		case <-deadline.C:
+			return fmt.Errorf("kube-apiserver is not ready after two minutes: GET %s: %w", paths[0], result.Error())
+		case <-ticker.C:
+		}
+	}
+}
+
+// reportedVersion is what GET /version says. The packages of kube-apiserver know their release only
+// when the linker is told; the module that they come from is known always.
+type reportedVersion struct {
+	basecompatibility.MutableEffectiveVersion
+	gitVersion string
+}
+
+func (v reportedVersion) Info() *apimachineryversion.Info {
+	info := v.MutableEffectiveVersion.Info()
+	if info != nil {
+		info.GitVersion, info.GitCommit, info.GitTreeState, info.BuildDate = v.gitVersion, "", "", ""
+	}
+	return info
+}
+
+// kubernetesVersion is the version of k8s.io/kubernetes in this program.
+func kubernetesVersion() string {
+	if build, ok := debug.ReadBuildInfo(); ok {
+		for _, module := range build.Deps {
+			if module.Path == "k8s.io/kubernetes" {
+				return module.Version
+			}
+		}
+	}
+	return "v" + compatibility.DefaultBuildEffectiveVersion().BinaryVersion().String()
+}
+

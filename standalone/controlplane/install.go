@@ -1,0 +1,348 @@
+package controlplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/discovery/cached/memory"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/restmapper"
+
+	"github.com/perennial-pki/perennial/api"
+)
+
+// FieldManager owns the fields of what is installed.
+const FieldManager = "perenniald"
+
+// How long an API may take to be served, or a policy to count, after it was created.
+const installTimeout = 30 * time.Second
+
+var (
+	definitionsResource = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
+	configMaps          = schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}
+)
+
+// InstallAPI installs the API of Perennial: its CustomResourceDefinitions and admission policies.
+// See [Install].
+func InstallAPI(ctx context.Context, config *rest.Config) error {
+	definitions, err := api.CRDs()
+	if err != nil {
+		return fmt.Errorf("install API: %w", err)
+	}
+	policies, err := api.Policies()
+	if err != nil {
+		return fmt.Errorf("install API: %w", err)
+	}
+	var objects []runtime.Object
+	for _, o := range definitions {
+		objects = append(objects, o)
+	}
+	for _, o := range policies {
+		objects = append(objects, o)
+	}
+	return Install(ctx, config, objects...)
+}
+
+// Install applies objects and returns when they take effect: CustomResourceDefinitions are served,
+// admission policies are enforced. Definitions come first, the others follow in the order given. Objects
+// that are already so are not written. Every object must say its apiVersion and kind.
+func Install(ctx context.Context, config *rest.Config, objects ...runtime.Object) error {
+	config = rest.AddUserAgent(config, FieldManager)
+	client, err := dynamic.NewForConfig(config)
+	if err != nil {
+		return fmt.Errorf("install: %w", err)
+	}
+	kinds, err := discovery.NewDiscoveryClientForConfig(config)
+	if err != nil {
+		return fmt.Errorf("install: %w", err)
+	}
+	i := &installer{client: client, kinds: kinds}
+	var definitions, others []*unstructured.Unstructured
+	for _, o := range objects {
+		u, err := toUnstructured(o)
+		if err != nil {
+			return fmt.Errorf("install: %w", err)
+		}
+		if u.GroupVersionKind().GroupKind() == (schema.GroupKind{Group: definitionsResource.Group, Kind: "CustomResourceDefinition"}) {
+			definitions = append(definitions, u)
+		} else {
+			others = append(others, u)
+		}
+	}
+
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(4)
+	for _, u := range definitions {
+		group.Go(func() error { return i.definition(groupCtx, u) })
+	}
+	if err := group.Wait(); err != nil {
+		return fmt.Errorf("install: %w", err)
+	}
+	if len(others) == 0 {
+		return nil
+	}
+
+	mapper := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(kinds))
+	var probes []policyProbe
+	for _, u := range others {
+		gvk := u.GroupVersionKind()
+		mapping, err := mapper.RESTMapping(gvk.GroupKind(), gvk.Version)
+		if err != nil {
+			return fmt.Errorf("install %s %s: %w", gvk.Kind, u.GetName(), err)
+		}
+		changed, err := i.apply(ctx, mapping.Resource, u)
+		if err != nil {
+			return fmt.Errorf("install %s %s: %w", gvk.Kind, u.GetName(), err)
+		}
+		if probe, ok := probeFor(gvk); ok && changed && !containsProbe(probes, probe) {
+			probes = append(probes, probe)
+		}
+	}
+	for _, probe := range probes {
+		if err := i.enforced(ctx, probe); err != nil {
+			return fmt.Errorf("install: %w", err)
+		}
+	}
+	return nil
+}
+
+func toUnstructured(o runtime.Object) (*unstructured.Unstructured, error) {
+	u, ok := o.(*unstructured.Unstructured)
+	if ok {
+		u = u.DeepCopy()
+	} else {
+		content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
+		if err != nil {
+			return nil, fmt.Errorf("convert %T: %w", o, err)
+		}
+		u = &unstructured.Unstructured{Object: content}
+	}
+	if u.GetKind() == "" || u.GetAPIVersion() == "" {
+		return nil, fmt.Errorf("object %q of type %T does not say its apiVersion and kind", u.GetName(), o)
+	}
+	// What the server owns, and Go types write as nulls.
+	unstructured.RemoveNestedField(u.Object, "status")
+	unstructured.RemoveNestedField(u.Object, "metadata", "creationTimestamp")
+	return u, nil
+}
+
+type installer struct {
+	client dynamic.Interface
+	kinds  discovery.DiscoveryInterface
+}
+
+// apply reports whether the object had to be written.
+func (i *installer) apply(ctx context.Context, resource schema.GroupVersionResource, u *unstructured.Unstructured) (bool, error) {
+	var client dynamic.ResourceInterface = i.client.Resource(resource)
+	if ns := u.GetNamespace(); ns != "" {
+		client = i.client.Resource(resource).Namespace(ns)
+	}
+	before := ""
+	old, err := client.Get(ctx, u.GetName(), metav1.GetOptions{})
+	switch {
+	case err == nil:
+		before = old.GetResourceVersion()
+	case !apierrors.IsNotFound(err):
+		return false, err
+	}
+	// An apply that changes nothing is not written by the server.
+	now, err := client.Apply(ctx, u.GetName(), u, metav1.ApplyOptions{FieldManager: FieldManager, Force: true})
+	if err != nil {
+		return false, err
+	}
+	return now.GetResourceVersion() != before, nil
+}
+
+// definition applies a CustomResourceDefinition and waits until all its versions are served.
+func (i *installer) definition(ctx context.Context, u *unstructured.Unstructured) error {
+	if _, err := i.apply(ctx, definitionsResource, u); err != nil {
+		return fmt.Errorf("CustomResourceDefinition %s: %w", u.GetName(), err)
+	}
+	plural, _, _ := unstructured.NestedString(u.Object, "spec", "names", "plural")
+	group, _, _ := unstructured.NestedString(u.Object, "spec", "group")
+	versions, _, _ := unstructured.NestedSlice(u.Object, "spec", "versions")
+	for _, v := range versions {
+		version, _ := v.(map[string]any)
+		if served, _ := version["served"].(bool); !served {
+			continue
+		}
+		groupVersion := fmt.Sprintf("%s/%s", group, version["name"])
+		err := poll(ctx, func() error {
+			list, err := i.kinds.ServerResourcesForGroupVersion(groupVersion)
+			if err != nil {
+				return err
+			}
+			for _, r := range list.APIResources {
+				if r.Name == plural {
+					return nil
+				}
+			}
+			return fmt.Errorf("the server does not list it in %s", groupVersion)
+		})
+		if err != nil {
+			reason := err.Error()
+			if crd, err := i.client.Resource(definitionsResource).Get(ctx, u.GetName(), metav1.GetOptions{}); err == nil {
+				if problem := notEstablished(crd); problem != "" {
+					reason = problem
+				}
+			}
+			return fmt.Errorf("CustomResourceDefinition %s is not served: %s", u.GetName(), reason)
+		}
+	}
+	return nil
+}
+
+// notEstablished joins the messages of the conditions that keep a definition from being served.
+func notEstablished(crd *unstructured.Unstructured) string {
+	conditions, _, _ := unstructured.NestedSlice(crd.Object, "status", "conditions")
+	var problems []string
+	for _, c := range conditions {
+		condition, _ := c.(map[string]any)
+		bad := condition["type"] == "NonStructuralSchema" && condition["status"] == "True" ||
+			(condition["type"] == "NamesAccepted" || condition["type"] == "Established") && condition["status"] == "False"
+		if bad {
+			problems = append(problems, fmt.Sprint(condition["message"]))
+		}
+	}
+	return strings.Join(problems, "; ")
+}
+
+// poll calls f until it succeeds, and returns the last error if it does not in time.
+func poll(ctx context.Context, f func() error) error {
+	ticker := time.NewTicker(25 * time.Millisecond)
+	defer ticker.Stop()
+	deadline := time.NewTimer(installTimeout)
+	defer deadline.Stop()
+	for {
+		err := f()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-deadline.C:
+			return err
+		case <-ticker.C:
+		}
+	}
+}
+
+// A policyProbe finds out whether the policies of one kind that were written are enforced yet. The server reads its
+// policies again a moment after a change, all at once, and says nowhere when it has: so a policy that is
+// written last, and concerns one ConfigMap that never exists, is tried out until it works.
+type policyProbe struct {
+	kind    string
+	version string
+}
+
+func probeFor(gvk schema.GroupVersionKind) (policyProbe, bool) {
+	if gvk.Group != "admissionregistration.k8s.io" {
+		return policyProbe{}, false
+	}
+	switch kind := strings.TrimSuffix(gvk.Kind, "Binding"); kind {
+	case "ValidatingAdmissionPolicy", "MutatingAdmissionPolicy":
+		return policyProbe{kind, gvk.Version}, true
+	}
+	return policyProbe{}, false
+}
+
+func containsProbe(probes []policyProbe, p policyProbe) bool {
+	for _, q := range probes {
+		if q == p {
+			return true
+		}
+	}
+	return false
+}
+
+func (p policyProbe) resource(suffix string) schema.GroupVersionResource {
+	plural := map[string]string{"ValidatingAdmissionPolicy": "validatingadmissionpolic", "MutatingAdmissionPolicy": "mutatingadmissionpolic"}[p.kind]
+	if suffix == "" {
+		plural += "ies"
+	} else {
+		plural += "ybindings"
+	}
+	return schema.GroupVersionResource{Group: "admissionregistration.k8s.io", Version: p.version, Resource: plural}
+}
+
+const (
+	probeLabel = "perennial.dev/probed"
+	probeSpace = metav1.NamespaceDefault
+)
+
+func (i *installer) enforced(ctx context.Context, p policyProbe) (err error) {
+	name := "perennial-probe-" + strings.ToLower(p.kind)
+	policy := map[string]any{
+		"failurePolicy": "Fail",
+		"matchConstraints": map[string]any{
+			"namespaceSelector": map[string]any{"matchLabels": map[string]any{"kubernetes.io/metadata.name": probeSpace}},
+			"resourceRules": []any{map[string]any{
+				"apiGroups": []any{""}, "apiVersions": []any{"v1"}, "resources": []any{"configmaps"}, "operations": []any{"CREATE"},
+				"resourceNames": []any{name},
+			}},
+		},
+	}
+	binding := map[string]any{"policyName": name}
+	if p.kind == "ValidatingAdmissionPolicy" {
+		policy["validations"] = []any{map[string]any{"expression": "false", "message": "this policy only proves that policies are enforced"}}
+		binding["validationActions"] = []any{"Deny"}
+	} else {
+		policy["reinvocationPolicy"] = "Never"
+		policy["mutations"] = []any{map[string]any{"patchType": "ApplyConfiguration", "applyConfiguration": map[string]any{
+			"expression": fmt.Sprintf("Object{metadata: Object.metadata{labels: {%q: \"true\"}}}", probeLabel),
+		}}}
+	}
+	parts := []struct {
+		resource schema.GroupVersionResource
+		kind     string
+		spec     map[string]any
+	}{
+		{p.resource(""), p.kind, policy},
+		{p.resource("Binding"), p.kind + "Binding", binding},
+	}
+	defer func() {
+		for _, part := range parts {
+			// The context may have ended, and the probe must not stay.
+			cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+			deleteErr := i.client.Resource(part.resource).Delete(cleanup, name, metav1.DeleteOptions{})
+			cancel()
+			if deleteErr != nil && !apierrors.IsNotFound(deleteErr) {
+				err = errors.Join(err, fmt.Errorf("remove %s %s: %w", part.kind, name, deleteErr))
+			}
+		}
+	}()
+	for _, part := range parts {
+		u := &unstructured.Unstructured{Object: map[string]any{"spec": part.spec}}
+		u.SetGroupVersionKind(part.resource.GroupVersion().WithKind(part.kind))
+		u.SetName(name)
+		if _, err := i.apply(ctx, part.resource, u); err != nil {
+			return fmt.Errorf("%s %s: %w", part.kind, name, err)
+		}
+	}
+	object := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "ConfigMap"}}
+	object.SetName(name)
+	return poll(ctx, func() error {
+		made, err := i.client.Resource(configMaps).Namespace(probeSpace).Create(ctx, object, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		switch {
+		case p.kind == "ValidatingAdmissionPolicy" && err != nil && strings.Contains(err.Error(), name):
+			return nil
+		case p.kind == "MutatingAdmissionPolicy" && err == nil && made.GetLabels()[probeLabel] != "":
+			return nil
+		case err != nil:
+			return fmt.Errorf("find out whether each %s is enforced: %w", p.kind, err)
+		}
+		return fmt.Errorf("the server does not enforce each %s after %s", p.kind, installTimeout)
+	})
+}
