@@ -43,6 +43,8 @@ type ChallengeList struct {
 }
 
 // ChallengeSpec says what is to be proven, and how.
+//
+// +kubebuilder:validation:XValidation:rule=`self == oldSelf`,message=`spec of a Challenge cannot be changed`
 type ChallengeSpec struct {
 	// URL of the challenge at the server.
 	URL string `json:"url"`

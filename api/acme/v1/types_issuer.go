@@ -10,12 +10,15 @@ import (
 
 // ACMEIssuer says which ACME server (RFC 8555) signs, with which account, and how control of names
 // is proven to it.
+//
+// +kubebuilder:validation:XValidation:rule=`!has(self.caBundle) || self.caBundle.size() == 0 || !has(self.skipTLSVerify) || !self.skipTLSVerify`,message=`caBundle and skipTLSVerify exclude each other: remove skipTLSVerify`,fieldPath=`.skipTLSVerify`
 type ACMEIssuer struct {
 	// Address that the server may write to about the account and its certificates. May be changed.
 	// +optional
 	Email string `json:"email,omitempty"`
 
 	// URL of the server's directory: https://acme-v02.api.letsencrypt.org/directory.
+	// +kubebuilder:validation:MinLength=1
 	Server string `json:"server"`
 
 	// Common name of the root to prefer where the server offers several chains: "ISRG Root X1".
@@ -27,6 +30,8 @@ type ACMEIssuer struct {
 	// CA certificates that the server is verified with, PEM. Those of the system if left out.
 	// Not together with skipTLSVerify.
 	// +optional
+	// +kubebuilder:validation:MaxLength=1048576
+	// +kubebuilder:validation:XValidation:rule=`self.size() == 0 || string(self).contains('-----BEGIN CERTIFICATE-----')`,message=`caBundle must hold certificates, PEM, in base64`
 	CABundle []byte `json:"caBundle,omitempty"`
 
 	// Whether the server is not verified. Insecure: for trials only; prefer caBundle.
@@ -40,11 +45,13 @@ type ACMEIssuer struct {
 
 	// The Secret and its entry for the private key of the account, which is made if it does not
 	// exist. The entry is tls.key if the key is left out.
+	// +kubebuilder:validation:XValidation:rule=`self.name != ""`,message=`privateKeySecretRef must name the Secret for the key of the account`,fieldPath=`.name`
 	PrivateKey cmmeta.SecretKeySelector `json:"privateKeySecretRef"`
 
 	// How control of names is proven. For each name the solver whose selector fits best is used.
 	// +optional
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=500
 	Solvers []ACMEChallengeSolver `json:"solvers,omitempty"`
 
 	// Whether the account must exist already: then its key must be in the Secret.
@@ -81,9 +88,11 @@ const (
 // ACMEExternalAccountBinding names an account outside of ACME (RFC 8555 section 7.3.4).
 type ACMEExternalAccountBinding struct {
 	// ID that the CA gave for the key.
+	// +kubebuilder:validation:MinLength=1
 	KeyID string `json:"keyID"`
 
 	// The Secret and its entry that hold the key, base64url without padding.
+	// +kubebuilder:validation:XValidation:rule=`self.name != "" && has(self.key) && self.key != ""`,message=`must name a Secret and the key of its entry: set name and key`
 	Key cmmeta.SecretKeySelector `json:"keySecretRef"`
 
 	// Not used: it is always HS256.
@@ -105,6 +114,8 @@ const (
 
 // ACMEChallengeSolver says how control of names is proven, and of which. Exactly one of http01 and
 // dns01 is set.
+//
+// +kubebuilder:validation:XValidation:rule=`has(self.http01) != has(self.dns01)`,message=`exactly one of http01 and dns01 must be set`
 type ACMEChallengeSolver struct {
 	// Which names the solver is for. All, with the lowest rank, if left out.
 	// +optional
@@ -122,6 +133,9 @@ type ACMEChallengeSolver struct {
 	// it, such as 30s, instead of looking oneself first. For networks where the controller
 	// cannot see what the server sees. 0s asks at once.
 	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule=`self == '0' || (self.matches('^[+]?(([0-9]+[.]?[0-9]*|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+$') && duration(self) >= duration('0s'))`,message=`waitInsteadOfSelfCheck must be a number, not negative, with the unit h, m or s, such as 30s`
 	WaitInsteadOfSelfCheck *metav1.Duration `json:"waitInsteadOfSelfCheck,omitempty"`
 }
 
@@ -146,6 +160,8 @@ type CertificateDNSNameSelector struct {
 
 // ACMEChallengeSolverHTTP01 says how requests of the server are led to the controller. Exactly
 // one of ingress and gatewayHTTPRoute is set.
+//
+// +kubebuilder:validation:XValidation:rule=`has(self.ingress) != has(self.gatewayHTTPRoute)`,message=`exactly one of ingress and gatewayHTTPRoute must be set`
 type ACMEChallengeSolverHTTP01 struct {
 	// By an Ingress.
 	// +optional
@@ -158,6 +174,9 @@ type ACMEChallengeSolverHTTP01 struct {
 
 // ACMEChallengeSolverHTTP01Ingress says which Ingress leads to the controller. At most one of
 // ingressClassName, class and name is set.
+//
+// +kubebuilder:validation:XValidation:rule=`[has(self.ingressClassName), has(self.class), has(self.name) && self.name != ""].filter(set, set).size() <= 1`,message=`at most one of ingressClassName, class and name can be set`
+// +kubebuilder:validation:XValidation:rule=`!has(self.serviceType) || self.serviceType in ["", 'ClusterIP', 'NodePort']`,message=`serviceType must be ClusterIP or NodePort`,fieldPath=`.serviceType`
 type ACMEChallengeSolverHTTP01Ingress struct {
 	// Type of the Service that is made: NodePort, if left out, or ClusterIP.
 	// +optional
@@ -165,6 +184,8 @@ type ACMEChallengeSolverHTTP01Ingress struct {
 
 	// ingressClassName of the Ingress that is made.
 	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule=`self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')`,message=`ingressClassName must be the name of an IngressClass: lower-case letters, digits, '-' and '.'; for a value of the annotation kubernetes.io/ingress.class use class`
 	IngressClassName *string `json:"ingressClassName,omitempty"`
 
 	// Annotation kubernetes.io/ingress.class of the Ingress that is made. Prefer ingressClassName.
@@ -186,6 +207,8 @@ type ACMEChallengeSolverHTTP01Ingress struct {
 }
 
 // ACMEChallengeSolverHTTP01GatewayHTTPRoute says which HTTPRoute leads to the controller.
+//
+// +kubebuilder:validation:XValidation:rule=`!has(self.serviceType) || self.serviceType in ["", 'ClusterIP', 'NodePort']`,message=`serviceType must be ClusterIP or NodePort`,fieldPath=`.serviceType`
 type ACMEChallengeSolverHTTP01GatewayHTTPRoute struct {
 	// Type of the Service that is made: NodePort, if left out, or ClusterIP.
 	// +optional
@@ -385,6 +408,8 @@ type ACMEChallengeSolverHTTP01IngressPodResources struct {
 }
 
 // ACMEChallengeSolverDNS01 says how the DNS record is made. Exactly one provider is set.
+//
+// +kubebuilder:validation:XValidation:rule=`[has(self.akamai), has(self.cloudDNS), has(self.cloudflare), has(self.route53), has(self.azureDNS), has(self.digitalocean), has(self.acmeDNS), has(self.rfc2136), has(self.webhook)].filter(set, set).size() == 1`,message=`exactly one of acmeDNS, akamai, azureDNS, cloudDNS, cloudflare, digitalocean, rfc2136, route53 and webhook must be set`
 type ACMEChallengeSolverDNS01 struct {
 	// Whether CNAMEs at _acme-challenge names are followed, and the record made where they lead.
 	// None if left out.
@@ -395,6 +420,7 @@ type ACMEChallengeSolverDNS01 struct {
 	// authoritative for it.
 	// +optional
 	// +listType=atomic
+	// +kubebuilder:validation:items:MinLength=1
 	Nameservers []string `json:"nameservers,omitempty"`
 
 	// Akamai Edge DNS.
@@ -449,15 +475,19 @@ const (
 // ACMEIssuerDNS01ProviderAkamai has the settings of Akamai Edge DNS, from an API client's .edgerc.
 type ACMEIssuerDNS01ProviderAkamai struct {
 	// Host of the API client.
+	// +kubebuilder:validation:MinLength=1
 	ServiceConsumerDomain string `json:"serviceConsumerDomain"`
 
 	// The Secret and its entry that hold the client token.
+	// +kubebuilder:validation:XValidation:rule=`self.name != "" && has(self.key) && self.key != ""`,message=`must name a Secret and the key of its entry: set name and key`
 	ClientToken cmmeta.SecretKeySelector `json:"clientTokenSecretRef"`
 
 	// The Secret and its entry that hold the client secret.
+	// +kubebuilder:validation:XValidation:rule=`self.name != "" && has(self.key) && self.key != ""`,message=`must name a Secret and the key of its entry: set name and key`
 	ClientSecret cmmeta.SecretKeySelector `json:"clientSecretSecretRef"`
 
 	// The Secret and its entry that hold the access token.
+	// +kubebuilder:validation:XValidation:rule=`self.name != "" && has(self.key) && self.key != ""`,message=`must name a Secret and the key of its entry: set name and key`
 	AccessToken cmmeta.SecretKeySelector `json:"accessTokenSecretRef"`
 }
 
@@ -466,9 +496,11 @@ type ACMEIssuerDNS01ProviderCloudDNS struct {
 	// The Secret and its entry that hold the service account's key, JSON. The credentials of
 	// the environment are used if left out.
 	// +optional
+	// +kubebuilder:validation:XValidation:rule=`self.name != "" && has(self.key) && self.key != ""`,message=`must name a Secret and the key of its entry: set name and key`
 	ServiceAccount *cmmeta.SecretKeySelector `json:"serviceAccountSecretRef,omitempty"`
 
 	// ID of the project.
+	// +kubebuilder:validation:MinLength=1
 	Project string `json:"project"`
 
 	// Name of the managed zone. Found from the DNS name if left out.
@@ -478,6 +510,9 @@ type ACMEIssuerDNS01ProviderCloudDNS struct {
 
 // ACMEIssuerDNS01ProviderCloudflare has the settings of Cloudflare. Exactly one of apiKeySecretRef
 // and apiTokenSecretRef is set.
+//
+// +kubebuilder:validation:XValidation:rule=`has(self.apiKeySecretRef) != has(self.apiTokenSecretRef)`,message=`exactly one of apiKeySecretRef and apiTokenSecretRef must be set`
+// +kubebuilder:validation:XValidation:rule=`!has(self.apiKeySecretRef) || (has(self.email) && self.email != "")`,message=`email must be set with apiKeySecretRef: the address of the account`,fieldPath=`.email`
 type ACMEIssuerDNS01ProviderCloudflare struct {
 	// Address of the account. Needed with apiKeySecretRef.
 	// +optional
@@ -485,21 +520,26 @@ type ACMEIssuerDNS01ProviderCloudflare struct {
 
 	// The Secret and its entry that hold the global API key. Prefer apiTokenSecretRef.
 	// +optional
+	// +kubebuilder:validation:XValidation:rule=`self.name != "" && has(self.key) && self.key != ""`,message=`must name a Secret and the key of its entry: set name and key`
 	APIKey *cmmeta.SecretKeySelector `json:"apiKeySecretRef,omitempty"`
 
 	// The Secret and its entry that hold an API token with Zone:Read and DNS:Edit.
 	// +optional
+	// +kubebuilder:validation:XValidation:rule=`self.name != "" && has(self.key) && self.key != ""`,message=`must name a Secret and the key of its entry: set name and key`
 	APIToken *cmmeta.SecretKeySelector `json:"apiTokenSecretRef,omitempty"`
 }
 
 // ACMEIssuerDNS01ProviderDigitalOcean has the settings of DigitalOcean.
 type ACMEIssuerDNS01ProviderDigitalOcean struct {
 	// The Secret and its entry that hold the API token.
+	// +kubebuilder:validation:XValidation:rule=`self.name != "" && has(self.key) && self.key != ""`,message=`must name a Secret and the key of its entry: set name and key`
 	Token cmmeta.SecretKeySelector `json:"tokenSecretRef"`
 }
 
 // ACMEIssuerDNS01ProviderRoute53 has the settings of Amazon Route 53. Without any credentials those
 // of the environment are used.
+//
+// +kubebuilder:validation:XValidation:rule=`!has(self.accessKeyID) || self.accessKeyID == "" || !has(self.accessKeyIDSecretRef)`,message=`accessKeyID and accessKeyIDSecretRef exclude each other: remove one`,fieldPath=`.accessKeyID`
 type ACMEIssuerDNS01ProviderRoute53 struct {
 	// Credentials by a ServiceAccount.
 	// +optional
@@ -511,6 +551,7 @@ type ACMEIssuerDNS01ProviderRoute53 struct {
 
 	// The Secret and its entry that hold the access key ID. Not together with accessKeyID.
 	// +optional
+	// +kubebuilder:validation:XValidation:rule=`self.name != "" && has(self.key) && self.key != ""`,message=`must name a Secret and the key of its entry: set name and key`
 	SecretAccessKeyID *cmmeta.SecretKeySelector `json:"accessKeyIDSecretRef,omitempty"`
 
 	// The Secret and its entry that hold the secret access key. Needed with an access key ID.
@@ -547,6 +588,7 @@ type Route53KubernetesAuth struct {
 // minutes.
 type ServiceAccountRef struct {
 	// Name of the ServiceAccount.
+	// +kubebuilder:validation:MinLength=1
 	Name string `json:"name"`
 
 	// Audiences of the token. sts.amazonaws.com if left out.
@@ -558,6 +600,9 @@ type ServiceAccountRef struct {
 // ACMEIssuerDNS01ProviderAzureDNS has the settings of Azure DNS. Credentials are either those of a
 // service principal, with clientID, clientSecretSecretRef and tenantID, or those of
 // the environment, which managedIdentity may narrow down.
+//
+// +kubebuilder:validation:XValidation:rule=`[has(self.clientID) && self.clientID != "", has(self.tenantID) && self.tenantID != "", has(self.clientSecretSecretRef)].filter(set, set).size() in [0, 3]`,message=`clientID, clientSecretSecretRef and tenantID belong together: set all three, or none`
+// +kubebuilder:validation:XValidation:rule=`!has(self.managedIdentity) || ((!has(self.clientID) || self.clientID == "") && (!has(self.tenantID) || self.tenantID == "") && !has(self.clientSecretSecretRef))`,message=`managedIdentity excludes clientID, clientSecretSecretRef and tenantID: remove it, or them`,fieldPath=`.managedIdentity`
 type ACMEIssuerDNS01ProviderAzureDNS struct {
 	// Client ID of the service principal.
 	// +optional
@@ -565,9 +610,11 @@ type ACMEIssuerDNS01ProviderAzureDNS struct {
 
 	// The Secret and its entry that hold the password of the service principal.
 	// +optional
+	// +kubebuilder:validation:XValidation:rule=`self.name != "" && has(self.key) && self.key != ""`,message=`must name a Secret and the key of its entry: set name and key`
 	ClientSecret *cmmeta.SecretKeySelector `json:"clientSecretSecretRef,omitempty"`
 
 	// ID of the subscription.
+	// +kubebuilder:validation:MinLength=1
 	SubscriptionID string `json:"subscriptionID"`
 
 	// Tenant ID of the service principal.
@@ -575,6 +622,7 @@ type ACMEIssuerDNS01ProviderAzureDNS struct {
 	TenantID string `json:"tenantID,omitempty"`
 
 	// Resource group that the zone is in.
+	// +kubebuilder:validation:MinLength=1
 	ResourceGroupName string `json:"resourceGroupName"`
 
 	// Name of the zone. Found from the DNS name if left out.
@@ -605,6 +653,9 @@ const (
 
 // AzureManagedIdentity says which identity is used: a workload identity if the environment has one, and
 // the machine's otherwise.
+//
+// +kubebuilder:validation:XValidation:rule=`!has(self.resourceID) || self.resourceID == "" || ((!has(self.clientID) || self.clientID == "") && (!has(self.tenantID) || self.tenantID == ""))`,message=`resourceID excludes clientID and tenantID: remove it, or them`,fieldPath=`.resourceID`
+// +kubebuilder:validation:XValidation:rule=`!has(self.tenantID) || self.tenantID == "" || (has(self.clientID) && self.clientID != "") || (has(self.resourceID) && self.resourceID != "")`,message=`tenantID needs clientID beside it`,fieldPath=`.clientID`
 type AzureManagedIdentity struct {
 	// Client ID of the identity. Not together with resourceID.
 	// +optional
@@ -633,15 +684,21 @@ const (
 // ACMEIssuerDNS01ProviderAcmeDNS has the settings of joohoi/acme-dns.
 type ACMEIssuerDNS01ProviderAcmeDNS struct {
 	// URL or host of the server.
+	// +kubebuilder:validation:MinLength=1
 	Host string `json:"host"`
 
 	// The Secret and its entry that hold the accounts, JSON, by domain.
+	// +kubebuilder:validation:XValidation:rule=`self.name != "" && has(self.key) && self.key != ""`,message=`must name a Secret and the key of its entry: set name and key`
 	AccountSecret cmmeta.SecretKeySelector `json:"accountSecretRef"`
 }
 
 // ACMEIssuerDNS01ProviderRFC2136 has the settings of a DNS server that takes dynamic updates.
+//
+// +kubebuilder:validation:XValidation:rule=`(has(self.tsigKeyName) && self.tsigKeyName != "") ? (has(self.tsigSecretSecretRef) && self.tsigSecretSecretRef.name != "" && has(self.tsigSecretSecretRef.key) && self.tsigSecretSecretRef.key != "") : !(has(self.tsigSecretSecretRef) && self.tsigSecretSecretRef.name != "" && has(self.tsigSecretSecretRef.key) && self.tsigSecretSecretRef.key != "")`,message=`tsigKeyName and tsigSecretSecretRef, with name and key, belong together: set both, or none`,fieldPath=`.tsigKeyName`
 type ACMEIssuerDNS01ProviderRFC2136 struct {
 	// The authoritative server, host:port or host; an IPv6 address in brackets: [2001:db8::1]:53.
+	// +kubebuilder:validation:MaxLength=512
+	// +kubebuilder:validation:XValidation:rule=`self.matches('^ *(([^ :/\\[\\]]+|\\[[0-9a-fA-F:.%a-z]+\\])(:[^:]*)?|[0-9a-fA-F:.]+) *$')`,message=`nameserver must be host:port or host, an IPv6 address in brackets: ns1.example.com:53, [2001:db8::1]:53`
 	Nameserver string `json:"nameserver"`
 
 	// The Secret and its entry that hold the TSIG key, base64. Only together with tsigKeyName.
@@ -655,6 +712,8 @@ type ACMEIssuerDNS01ProviderRFC2136 struct {
 	// Algorithm of the TSIG key, in capitals or not: HMACMD5, if left out, HMACSHA1, HMACSHA256
 	// or HMACSHA512.
 	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule=`self.upperAscii() in ["", 'HMACMD5', 'HMACSHA1', 'HMACSHA256', 'HMACSHA512']`,message=`tsigAlgorithm must be HMACMD5, HMACSHA1, HMACSHA256 or HMACSHA512`
 	TSIGAlgorithm string `json:"tsigAlgorithm,omitempty"`
 
 	// Protocol that updates are sent by: UDP, if left out, or TCP.
@@ -677,6 +736,7 @@ type ACMEIssuerDNS01ProviderWebhook struct {
 	GroupName string `json:"groupName"`
 
 	// Name of the solver in that group.
+	// +kubebuilder:validation:MinLength=1
 	SolverName string `json:"solverName"`
 
 	// What the webhook wants to be told. Secrets do not belong here; the webhook's own

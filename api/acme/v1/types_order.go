@@ -19,6 +19,11 @@ import (
 // +kubebuilder:selectablefield:JSONPath=.spec.issuerRef.kind
 // +kubebuilder:selectablefield:JSONPath=.spec.issuerRef.name
 // +kubebuilder:subresource:status
+// +kubebuilder:validation:XValidation:rule=`self.spec.request == oldSelf.spec.request`,message=`request of an Order cannot be changed: create another CertificateRequest`,fieldPath=`.spec.request`
+// +kubebuilder:validation:XValidation:rule=`oldSelf.?status.?url.orValue("") in ["", self.?status.?url.orValue("")]`,message=`url of an Order cannot be changed once it is set`,fieldPath=`.status.url`
+// +kubebuilder:validation:XValidation:rule=`oldSelf.?status.?finalizeURL.orValue("") in ["", self.?status.?finalizeURL.orValue("")]`,message=`finalizeURL of an Order cannot be changed once it is set`,fieldPath=`.status.finalizeURL`
+// +kubebuilder:validation:XValidation:rule=`oldSelf.?status.?certificate.orValue(b"") in [b"", self.?status.?certificate.orValue(b"")]`,message=`certificate of an Order cannot be changed once it is set`,fieldPath=`.status.certificate`
+// +kubebuilder:validation:XValidation:rule=`!has(oldSelf.status) || !has(oldSelf.status.authorizations) || oldSelf.status.authorizations.size() == 0 || (has(self.status) && has(self.status.authorizations) && self.status.authorizations.size() == oldSelf.status.authorizations.size() && oldSelf.status.authorizations.all(i, old, self.status.authorizations[i].url == old.url && (!has(old.initialState) || self.status.authorizations[i] == old)))`,message=`authorizations of an Order cannot be changed once they are set`,fieldPath=`.status.authorizations`
 type Order struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata"`
@@ -65,6 +70,9 @@ type OrderSpec struct {
 
 	// How long the certificate is to be valid. The server decides if left out.
 	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule=`self.matches('^[+]?(([0-9]+[.]?[0-9]*|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+$') && duration(self) >= duration('0s')`,message=`duration must be a number with the unit h, m or s, such as 2160h for 90 days`
 	Duration *metav1.Duration `json:"duration,omitempty"`
 
 	// The server's certificate profile to use.
@@ -90,6 +98,7 @@ type OrderStatus struct {
 	// What the server wants to be proven, for each identifier.
 	// +optional
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=1000
 	Authorizations []ACMEAuthorization `json:"authorizations,omitempty"`
 
 	// The certificate, PEM, with its chain.
@@ -112,6 +121,7 @@ type OrderStatus struct {
 // ACMEAuthorization is what the server wants to be proven for one identifier (RFC 8555 section 7.1.4).
 type ACMEAuthorization struct {
 	// URL of the authorization.
+	// +kubebuilder:validation:MaxLength=4096
 	URL string `json:"url"`
 
 	// The DNS name or IP address, without "*." of a wildcard.
@@ -130,6 +140,7 @@ type ACMEAuthorization struct {
 	// The ways to prove it that the server offers.
 	// +optional
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=50
 	Challenges []ACMEChallenge `json:"challenges,omitempty"`
 }
 

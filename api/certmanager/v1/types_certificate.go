@@ -89,6 +89,14 @@ const (
 //
 // There must be something for the certificate to name: commonName, literalSubject, or at least
 // one subject alternative name.
+//
+// +kubebuilder:validation:XValidation:rule=`(has(self.commonName) && self.commonName != "") || (has(self.dnsNames) && self.dnsNames.size() > 0) || (has(self.ipAddresses) && self.ipAddresses.size() > 0) || (has(self.uris) && self.uris.size() > 0) || (has(self.emailAddresses) && self.emailAddresses.size() > 0) || (has(self.otherNames) && self.otherNames.size() > 0) || (has(self.literalSubject) && self.literalSubject.matches('(^|[,+;]) *([cC][nN]|2[.]5[.]4[.]3) *='))`,message=`the certificate must name something: set commonName, literalSubject with a CN, dnsNames, ipAddresses, uris, emailAddresses or otherNames`
+// +kubebuilder:validation:XValidation:rule=`!has(self.literalSubject) || self.literalSubject == "" || ((!has(self.commonName) || self.commonName == "") && (!has(self.subject) || (self.subject.?serialNumber.orValue("") == "" && [self.subject.?organizations, self.subject.?countries, self.subject.?organizationalUnits, self.subject.?localities, self.subject.?provinces, self.subject.?streetAddresses, self.subject.?postalCodes].all(values, values.orValue([]).size() == 0))))`,message=`literalSubject is the whole subject: remove commonName and subject, or remove literalSubject`,fieldPath=`.literalSubject`
+// +kubebuilder:validation:XValidation:rule=`!has(self.renewBefore) || !has(self.renewBeforePercentage)`,message=`renewBefore and renewBeforePercentage exclude each other: remove one`,fieldPath=`.renewBefore`
+// +kubebuilder:validation:XValidation:rule=`!has(self.renewBefore) || !self.renewBefore.matches('^[+.0-9nuµμmsh]+$') || (has(self.duration) ? !self.duration.matches('^[+.0-9nuµμmsh]+$') || (duration(self.renewBefore) < duration(self.duration) && duration(self.renewBefore) >= duration(duration(self.duration) < duration('1h') ? '10s' : '5m')) : duration(self.renewBefore) >= duration('5m') && duration(self.renewBefore) < duration('2160h'))`,message=`renewBefore must be less than duration (2160h if left out) and at least 5m, or at least 10s if duration is less than 1h`,fieldPath=`.renewBefore`
+// +kubebuilder:validation:XValidation:rule=`!has(self.renewBeforePercentage) || !has(self.duration) || !self.duration.matches('^[+.0-9nuµμmsh]+$') || duration(self.duration).getSeconds() * self.renewBeforePercentage >= (duration(self.duration) < duration('1h') ? 1000 : 30000)`,message=`renewBeforePercentage of duration must come to at least 5m, or at least 10s if duration is less than 1h`,fieldPath=`.renewBeforePercentage`
+// +kubebuilder:validation:XValidation:rule=`!has(self.signatureAlgorithm) || (has(self.privateKey) && has(self.privateKey.algorithm) && self.privateKey.algorithm != 'RSA' ? (self.privateKey.algorithm == 'ECDSA' ? self.signatureAlgorithm.startsWith('ECDSA') : self.signatureAlgorithm == 'PureEd25519') : self.signatureAlgorithm.endsWith('RSA'))`,message=`signatureAlgorithm must fit privateKey.algorithm: SHA256WithRSA, SHA384WithRSA or SHA512WithRSA for RSA (the default), ECDSAWithSHA256, ECDSAWithSHA384 or ECDSAWithSHA512 for ECDSA, PureEd25519 for Ed25519`,fieldPath=`.signatureAlgorithm`
+// +kubebuilder:validation:XValidation:rule=`!has(self.nameConstraints) || (has(self.isCA) && self.isCA)`,message=`nameConstraints are for CAs: set isCA to true, or remove them`,fieldPath=`.nameConstraints`
 type CertificateSpec struct {
 	// Attributes of the subject (RFC 5280 section 4.1.2.6), apart from the common name.
 	// Not together with literalSubject.
@@ -99,17 +107,23 @@ type CertificateSpec struct {
 	// attribute that subject lacks matters: CN=foo,DC=corp,DC=example,DC=com.
 	// Not together with subject or commonName.
 	// +optional
+	// +kubebuilder:validation:MaxLength=8192
 	LiteralSubject string `json:"literalSubject,omitempty"`
 
 	// Common name of the subject, at most 64 bytes. TLS clients do not look at it when there
 	// are subject alternative names.
 	// Not together with literalSubject.
 	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:XValidation:rule=`bytes(self).size() <= 64`,message=`commonName must be at most 64 bytes: put a longer name into dnsNames`
 	CommonName string `json:"commonName,omitempty"`
 
 	// How long the certificate is to be valid, such as 2160h. At least 1m; 2160h (90 days) if
 	// left out. The issuer may decide otherwise.
 	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule=`self.matches('^[+]?(([0-9]+[.]?[0-9]*|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+$') && duration(self) >= duration('1m')`,message=`duration must be at least 1m, and a number with the unit h, m or s, such as 2160h for 90 days`
 	Duration *metav1.Duration `json:"duration,omitempty"`
 
 	// How long before it expires the certificate is renewed, such as 720h. The instant is
@@ -117,6 +131,9 @@ type CertificateSpec struct {
 	// and at least 5m, or 10s if duration is less than 1h. If left out, a third of the lifetime.
 	// Not together with renewBeforePercentage.
 	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule=`self.matches('^[+]?(([0-9]+[.]?[0-9]*|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+$') && duration(self) >= duration('10s')`,message=`renewBefore must be at least 10s, and a number with the unit h, m or s, such as 720h for 30 days`
 	RenewBefore *metav1.Duration `json:"renewBefore,omitempty"`
 
 	// How much of its lifetime is left, in per cent, when the certificate is renewed: with 25, one
@@ -124,6 +141,7 @@ type CertificateSpec struct {
 	// with duration must satisfy the bounds of renewBefore.
 	// Not together with renewBefore.
 	// +optional
+	// +kubebuilder:validation:XValidation:rule=`self >= 1 && self <= 99`,message=`renewBeforePercentage must be from 1 to 99: the part of the lifetime that is left at renewal, in per cent`
 	RenewBeforePercentage *int32 `json:"renewBeforePercentage,omitempty"`
 
 	// Whether and in which hours the certificate is renewed. At any hour if left out.
@@ -138,6 +156,9 @@ type CertificateSpec struct {
 	// IP addresses that the certificate is for.
 	// +optional
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=5000
+	// +kubebuilder:validation:items:MaxLength=64
+	// +kubebuilder:validation:items:XValidation:rule=`isIP(self) || isIP(self.lowerAscii().replace('::ffff:', '::'))`,message=`must be an IP address such as 10.0.0.1 or 2001:db8::1`
 	IPAddresses []string `json:"ipAddresses,omitempty"`
 
 	// URIs that the certificate is for, such as spiffe://cluster.local/ns/app/sa/web.
@@ -149,15 +170,21 @@ type CertificateSpec struct {
 	// encoded as a UTF8String, as a user principal name (1.3.6.1.4.1.311.20.2.3) is.
 	// +optional
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=1000
 	OtherNames []OtherName `json:"otherNames,omitempty"`
 
 	// Email addresses that the certificate is for.
 	// +optional
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=2000
+	// +kubebuilder:validation:items:MaxLength=320
+	// +kubebuilder:validation:items:XValidation:rule=`self.matches('^[^[:cntrl:] ()<>[\\]:;@\\\\,".]+([.][^[:cntrl:] ()<>[\\]:;@\\\\,".]+)*@([^[:cntrl:] ()<>[\\]:;@\\\\,".]+([.][^[:cntrl:] ()<>[\\]:;@\\\\,".]+)*|\\[[^[\\]\\\\]+\\])$')`,message=`must be an email address alone, such as jane@example.com`
 	EmailAddresses []string `json:"emailAddresses,omitempty"`
 
 	// Name of the Secret in the same namespace that the private key and the certificate are
 	// kept in. It is created if it does not exist.
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule=`self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')`,message=`secretName must be the name of a Secret: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit`
 	SecretName string `json:"secretName"`
 
 	// Labels and annotations for the Secret. One that is removed here is removed there.
@@ -198,11 +225,14 @@ type CertificateSpec struct {
 	// How many CertificateRequests of this Certificate are kept; the oldest are deleted
 	// first. At least 1; 1 if left out.
 	// +optional
+	// +kubebuilder:validation:Minimum=1
 	RevisionHistoryLimit *int32 `json:"revisionHistoryLimit,omitempty"`
 
 	// Further forms of the key and the certificate to write to the Secret.
 	// +optional
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:XValidation:rule=`self.all(format, self.exists_one(other, other.type == format.type))`,message=`additionalOutputFormats must not name a type twice`
 	AdditionalOutputFormats []CertificateAdditionalOutputFormat `json:"additionalOutputFormats,omitempty"`
 
 	// Names that a CA may or may not sign for (RFC 5280 section 4.2.1.10). Only with isCA.
@@ -211,8 +241,12 @@ type CertificateSpec struct {
 }
 
 // OtherName is a subject alternative name of a type that X.509 itself does not define.
+//
+// +kubebuilder:validation:XValidation:rule=`has(self.oid) && self.oid.matches('^[0-2]([.][0-9]+)+$')`,message=`oid must be an object identifier such as 1.3.6.1.4.1.311.20.2.3`,fieldPath=`.oid`
+// +kubebuilder:validation:XValidation:rule=`has(self.utf8Value) && self.utf8Value != ""`,message=`utf8Value must not be empty`,fieldPath=`.utf8Value`
 type OtherName struct {
 	// Object identifier of the type, dotted: 1.3.6.1.4.1.311.20.2.3.
+	// +kubebuilder:validation:MaxLength=256
 	OID string `json:"oid,omitempty"`
 
 	// The name, encoded as a UTF8String.
@@ -220,6 +254,9 @@ type OtherName struct {
 }
 
 // CertificatePrivateKey says how the private key of a Certificate is made and kept.
+//
+// +kubebuilder:validation:XValidation:rule=`!has(self.size) || self.size == 0 || (has(self.algorithm) && self.algorithm != 'RSA') || (self.size >= 2048 && self.size <= 8192)`,message=`size of an RSA key must be from 2048 to 8192`,fieldPath=`.size`
+// +kubebuilder:validation:XValidation:rule=`!has(self.size) || self.size == 0 || !has(self.algorithm) || self.algorithm != 'ECDSA' || self.size in [256, 384, 521]`,message=`size of an ECDSA key must be 256, 384 or 521`,fieldPath=`.size`
 type CertificatePrivateKey struct {
 	// Whether each issuance gets a new key. Always, if left out: it does. Never: the key in the
 	// Secret is used again; one that no longer fits algorithm and size must be
@@ -238,6 +275,7 @@ type CertificatePrivateKey struct {
 	// Size of the key in bits. RSA: 2048 to 8192, 2048 if left out. ECDSA: 256, 384 or 521, 256
 	// if left out. Ed25519 keys have one size, and this is not read.
 	// +optional
+	// +kubebuilder:validation:Maximum=2147483647
 	Size int `json:"size,omitempty"`
 }
 
@@ -332,6 +370,9 @@ type CertificateKeystores struct {
 }
 
 // JKSKeystore says how the Java KeyStore is made.
+//
+// +kubebuilder:validation:XValidation:rule=`has(self.password) != (has(self.passwordSecretRef) && self.passwordSecretRef.name != "")`,message=`exactly one of password and passwordSecretRef must be set`,fieldPath=`.password`
+// +kubebuilder:validation:XValidation:rule=`!has(self.password) || self.password != ""`,message=`password must not be empty`,fieldPath=`.password`
 type JKSKeystore struct {
 	// Whether the key and the chain are written to keystore.jks and, where the issuer told of a
 	// CA, its certificates to truststore.jks.
@@ -352,6 +393,9 @@ type JKSKeystore struct {
 }
 
 // PKCS12Keystore says how the PKCS#12 keystore is made.
+//
+// +kubebuilder:validation:XValidation:rule=`has(self.password) != (has(self.passwordSecretRef) && self.passwordSecretRef.name != "")`,message=`exactly one of password and passwordSecretRef must be set`,fieldPath=`.password`
+// +kubebuilder:validation:XValidation:rule=`!has(self.password) || self.password != ""`,message=`password must not be empty`,fieldPath=`.password`
 type PKCS12Keystore struct {
 	// Whether the key and the chain are written to keystore.p12 and, where the issuer told of a
 	// CA, its certificates to truststore.p12.
@@ -387,6 +431,9 @@ const (
 )
 
 // CertificateRenewal says whether and in which hours a certificate is renewed.
+//
+// +kubebuilder:validation:XValidation:rule=`has(self.policy)`,message=`policy must be RenewBefore or Disabled`,fieldPath=`.policy`
+// +kubebuilder:validation:XValidation:rule=`!has(self.policy) || self.policy != 'Disabled' || !has(self.windows) || self.windows.size() == 0`,message=`windows have no meaning with the policy Disabled: remove them, or set policy to RenewBefore`,fieldPath=`.windows`
 type CertificateRenewal struct {
 	// RenewBefore: it is renewed as renewBefore or renewBeforePercentage say. Disabled: it is not
 	// renewed, and expires.
@@ -517,6 +564,8 @@ const (
 type CertificateSecretTemplate struct {
 	// Annotations for the Secret. None of cert-manager.io but cert-manager.io/allow-direct-injection.
 	// +optional
+	// +kubebuilder:validation:MaxProperties=1000
+	// +kubebuilder:validation:XValidation:rule=`self.all(key, !key.startsWith('cert-manager.io/') || key == 'cert-manager.io/allow-direct-injection')`,message=`annotations of cert-manager.io are the controller's own: remove those whose name begins with cert-manager.io/, except cert-manager.io/allow-direct-injection`
 	Annotations map[string]string `json:"annotations,omitempty"`
 
 	// Labels for the Secret.
@@ -525,6 +574,8 @@ type CertificateSecretTemplate struct {
 }
 
 // NameConstraints says for which names a CA may sign (RFC 5280 section 4.2.1.10).
+//
+// +kubebuilder:validation:XValidation:rule=`has(self.permitted) || has(self.excluded)`,message=`nameConstraints must have permitted, excluded or both`
 type NameConstraints struct {
 	// Whether clients that do not know the extension must refuse the certificate.
 	// +optional
@@ -549,6 +600,9 @@ type NameConstraintItem struct {
 	// IP networks in CIDR notation: 10.0.0.0/8.
 	// +optional
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=5000
+	// +kubebuilder:validation:items:MaxLength=64
+	// +kubebuilder:validation:items:XValidation:rule=`isCIDR(self)`,message=`must be an IP network such as 10.0.0.0/8 or 2001:db8::/32`
 	IPRanges []string `json:"ipRanges,omitempty"`
 
 	// Mailboxes, or hosts or domains that stand for all their mailboxes.

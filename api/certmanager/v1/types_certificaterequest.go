@@ -35,6 +35,7 @@ const (
 // +kubebuilder:selectablefield:JSONPath=.spec.issuerRef.kind
 // +kubebuilder:selectablefield:JSONPath=.spec.issuerRef.name
 // +kubebuilder:subresource:status
+// +kubebuilder:validation:XValidation:rule=`!has(oldSelf.status) || !has(oldSelf.status.conditions) || oldSelf.status.conditions.all(old, !(old.type in ['Approved', 'Denied']) || (has(self.status) && has(self.status.conditions) && self.status.conditions.exists(new, new == old)))`,message=`the conditions Approved and Denied are final: they can be neither changed nor removed`,fieldPath=`.status.conditions`
 type CertificateRequest struct {
 	metav1.TypeMeta `json:",inline"`
 	// +optional
@@ -62,10 +63,15 @@ type CertificateRequestList struct {
 
 // CertificateRequestSpec says what is to be signed. The issuer decides what it signs, and may
 // change or leave out any attribute.
+//
+// +kubebuilder:validation:XValidation:rule=`self == oldSelf`,message=`spec cannot be changed once the CertificateRequest exists: create another one`
 type CertificateRequestSpec struct {
 	// How long the certificate is to be valid. 2160h (90 days) if left out. The issuer may
 	// decide otherwise.
 	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule=`self.matches('^[+]?(([0-9]+[.]?[0-9]*|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+$') && duration(self) >= duration('0s')`,message=`duration must be a number with the unit h, m or s, such as 2160h for 90 days`
 	Duration *metav1.Duration `json:"duration,omitempty"`
 
 	// The issuer that is to sign. An Issuer is looked for in the request's namespace.
@@ -73,6 +79,7 @@ type CertificateRequestSpec struct {
 
 	// The certificate signing request (RFC 2986), PEM. Where it has the extensions for basic
 	// constraints and key usages, they must agree with isCA and usages.
+	// +kubebuilder:validation:MinLength=1
 	Request []byte `json:"request"`
 
 	// Whether the certificate is to be that of a CA. Adds "cert sign" to the usages.
@@ -110,6 +117,9 @@ type CertificateRequestStatus struct {
 	// +optional
 	// +listType=map
 	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=100
+	// +kubebuilder:validation:XValidation:rule=`self.all(c, !(c.type in ['Approved', 'Denied']) || c.status == 'True')`,message=`the conditions Approved and Denied can only be True`
+	// +kubebuilder:validation:XValidation:rule=`!self.exists(c, c.type == 'Approved') || !self.exists(c, c.type == 'Denied')`,message=`a request cannot be Approved and Denied: remove one of the conditions`
 	Conditions []CertificateRequestCondition `json:"conditions,omitempty"`
 
 	// The certificate, PEM, followed by those that lead from it to the root, without the root.

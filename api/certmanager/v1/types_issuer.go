@@ -76,6 +76,8 @@ type IssuerSpec struct {
 }
 
 // IssuerConfig has the settings of an issuer's type. Exactly one is set.
+//
+// +kubebuilder:validation:XValidation:rule=`[has(self.acme), has(self.ca), has(self.selfSigned), has(self.vault), has(self.venafi)].filter(set, set).size() == 1`,message=`exactly one of acme, ca, selfSigned, vault and venafi must be set`
 type IssuerConfig struct {
 	// A public or private CA that speaks ACME (RFC 8555), such as Let's Encrypt.
 	// +optional
@@ -100,8 +102,11 @@ type IssuerConfig struct {
 
 // VenafiIssuer says where a zone of CyberArk Certificate Manager is. Exactly one of tpp, cloud
 // and ngts is set.
+//
+// +kubebuilder:validation:XValidation:rule=`[has(self.tpp), has(self.cloud), has(self.ngts)].filter(set, set).size() == 1`,message=`exactly one of tpp, cloud and ngts must be set`
 type VenafiIssuer struct {
 	// The zone, whose policy every request is subject to.
+	// +kubebuilder:validation:MinLength=1
 	Zone string `json:"zone"`
 
 	// Certificate Manager, Self-Hosted, formerly Trust Protection Platform.
@@ -129,15 +134,20 @@ type VenafiNGTS struct {
 	TokenEndpoint string `json:"tokenEndpoint,omitempty"`
 
 	// ID of the tenant service group that the token is for, without the prefix tsg_id:.
+	// +kubebuilder:validation:MinLength=1
 	TSGID string `json:"tsgID"`
 
 	// The Secret with the OAuth 2.0 client, in the entries client-id and client-secret.
+	// +kubebuilder:validation:XValidation:rule=`self.name != ""`,message=`credentialsRef must name a Secret`,fieldPath=`.name`
 	CredentialsRef cmmeta.LocalObjectReference `json:"credentialsRef"`
 }
 
 // VenafiTPP says how Certificate Manager, Self-Hosted is reached.
+//
+// +kubebuilder:validation:XValidation:rule=`!has(self.caBundle) || self.caBundle.size() == 0 || !has(self.caBundleSecretRef)`,message=`caBundle and caBundleSecretRef exclude each other: remove one`,fieldPath=`.caBundle`
 type VenafiTPP struct {
 	// URL of its vedsdk endpoint: https://tpp.example.com/vedsdk.
+	// +kubebuilder:validation:MinLength=1
 	URL string `json:"url"`
 
 	// The Secret with the credentials: an entry access-token, or username and password.
@@ -173,11 +183,16 @@ type SelfSignedIssuer struct {
 }
 
 // VaultIssuer says where a PKI secrets engine of Vault is.
+//
+// +kubebuilder:validation:XValidation:rule=`!has(self.caBundle) || self.caBundle.size() == 0 || !has(self.caBundleSecretRef)`,message=`caBundle and caBundleSecretRef exclude each other: remove one`,fieldPath=`.caBundle`
+// +kubebuilder:validation:XValidation:rule=`has(self.clientCertSecretRef) || !has(self.clientKeySecretRef)`,message=`clientKeySecretRef needs clientCertSecretRef beside it`,fieldPath=`.clientCertSecretRef`
+// +kubebuilder:validation:XValidation:rule=`!has(self.clientCertSecretRef) || has(self.clientKeySecretRef)`,message=`clientCertSecretRef needs clientKeySecretRef beside it`,fieldPath=`.clientKeySecretRef`
 type VaultIssuer struct {
 	// How the controller proves to Vault who it is.
 	Auth VaultAuth `json:"auth"`
 
 	// URL of the server: https://vault.example.com:8200.
+	// +kubebuilder:validation:MinLength=1
 	Server string `json:"server"`
 
 	// Name that the server's certificate must be for, if it is not the host of server.
@@ -185,6 +200,9 @@ type VaultIssuer struct {
 	ServerName string `json:"serverName,omitempty"`
 
 	// Path of the engine's sign endpoint: pki/sign/my-role.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=4096
+	// +kubebuilder:validation:XValidation:rule=`!self.matches('(^|/)[.][.](/|$)')`,message=`must not have '..' between slashes`
 	Path string `json:"path"`
 
 	// Namespace in Vault, where it has namespaces.
@@ -194,6 +212,8 @@ type VaultIssuer struct {
 	// CA certificates that the server is verified with, PEM. Those of the system if neither
 	// this nor caBundleSecretRef is set.
 	// +optional
+	// +kubebuilder:validation:MaxLength=1048576
+	// +kubebuilder:validation:XValidation:rule=`self.size() == 0 || string(self).contains('-----BEGIN CERTIFICATE-----')`,message=`caBundle must hold certificates, PEM, in base64`
 	CABundle []byte `json:"caBundle,omitempty"`
 
 	// The Secret and its entry that hold the CA certificates, PEM. ca.crt if the key is left
@@ -214,6 +234,8 @@ type VaultIssuer struct {
 
 // VaultAuth says how the controller proves to Vault who it is. At least one way is set; of
 // several the first in the order of the fields is used.
+//
+// +kubebuilder:validation:XValidation:rule=`has(self.tokenSecretRef) || has(self.appRole) || has(self.clientCertificate) || has(self.kubernetes) || has(self.aws)`,message=`auth must have one of tokenSecretRef, appRole, clientCertificate, kubernetes and aws`
 type VaultAuth struct {
 	// A token. The entry is token if the key is left out.
 	// +optional
@@ -239,12 +261,16 @@ type VaultAuth struct {
 // VaultAppRole has the settings of Vault's AppRole auth method.
 type VaultAppRole struct {
 	// Where the method is mounted: approle.
+	// +kubebuilder:validation:MaxLength=4096
+	// +kubebuilder:validation:XValidation:rule=`!self.matches('(^|/)[.][.](/|$)')`,message=`must not have '..' between slashes`
 	Path string `json:"path"`
 
 	// ID of the role.
+	// +kubebuilder:validation:MinLength=1
 	RoleId string `json:"roleId"`
 
 	// The Secret and its entry that hold the secret ID.
+	// +kubebuilder:validation:XValidation:rule=`self.name != ""`,message=`secretRef must name a Secret`,fieldPath=`.name`
 	SecretRef cmmeta.SecretKeySelector `json:"secretRef"`
 }
 
@@ -252,6 +278,8 @@ type VaultAppRole struct {
 type VaultClientCertificateAuth struct {
 	// Where the method is mounted. /v1/auth/cert if left out.
 	// +optional
+	// +kubebuilder:validation:MaxLength=4096
+	// +kubebuilder:validation:XValidation:rule=`!self.matches('(^|/)[.][.](/|$)')`,message=`must not have '..' between slashes`
 	Path string `json:"mountPath,omitempty"`
 
 	// The Secret of type kubernetes.io/tls with the client certificate.
@@ -265,9 +293,13 @@ type VaultClientCertificateAuth struct {
 
 // VaultKubernetesAuth has the settings of Vault's Kubernetes auth method. Exactly one of
 // secretRef and serviceAccountRef is set.
+//
+// +kubebuilder:validation:XValidation:rule=`has(self.serviceAccountRef) != (has(self.secretRef) && self.secretRef.name != "")`,message=`exactly one of secretRef and serviceAccountRef must be set`
 type VaultKubernetesAuth struct {
 	// Where the method is mounted. /v1/auth/kubernetes if left out.
 	// +optional
+	// +kubebuilder:validation:MaxLength=4096
+	// +kubebuilder:validation:XValidation:rule=`!self.matches('(^|/)[.][.](/|$)')`,message=`must not have '..' between slashes`
 	Path string `json:"mountPath,omitempty"`
 
 	// The Secret and its entry that hold a token of a ServiceAccount. The entry is token if
@@ -280,6 +312,7 @@ type VaultKubernetesAuth struct {
 	ServiceAccountRef *ServiceAccountRef `json:"serviceAccountRef,omitempty"`
 
 	// The role to log in with.
+	// +kubebuilder:validation:MinLength=1
 	Role string `json:"role"`
 }
 
@@ -288,6 +321,7 @@ type VaultKubernetesAuth struct {
 // vault://issuer of a ClusterIssuer.
 type ServiceAccountRef struct {
 	// Name of the ServiceAccount.
+	// +kubebuilder:validation:MinLength=1
 	Name string `json:"name"`
 
 	// Further audiences of the token.
@@ -297,9 +331,13 @@ type ServiceAccountRef struct {
 }
 
 // VaultAWSAuth has the settings of Vault's AWS auth method, type IAM.
+//
+// +kubebuilder:validation:XValidation:rule=`!has(self.serviceAccountRef) || (has(self.iamRoleArn) && self.iamRoleArn != "")`,message=`iamRoleArn must be set with serviceAccountRef: the ARN of the role that its token is exchanged for`,fieldPath=`.iamRoleArn`
 type VaultAWSAuth struct {
 	// Where the method is mounted. /v1/auth/aws if left out.
 	// +optional
+	// +kubebuilder:validation:MaxLength=4096
+	// +kubebuilder:validation:XValidation:rule=`!self.matches('(^|/)[.][.](/|$)')`,message=`must not have '..' between slashes`
 	MountPath string `json:"mountPath,omitempty"`
 
 	// The role to log in with.
@@ -329,6 +367,7 @@ type VaultAWSAuth struct {
 // CAIssuer says where the key pair of a CA is, and what it adds to certificates.
 type CAIssuer struct {
 	// The Secret with the CA's certificate and private key, in the entries tls.crt and tls.key.
+	// +kubebuilder:validation:MinLength=1
 	SecretName string `json:"secretName"`
 
 	// URLs where the revocation list of the CA is had (RFC 5280 section 4.2.1.13).
@@ -339,11 +378,13 @@ type CAIssuer struct {
 	// URLs of OCSP responders of the CA (RFC 5280 section 4.2.2.1).
 	// +optional
 	// +listType=atomic
+	// +kubebuilder:validation:items:MinLength=1
 	OCSPServers []string `json:"ocspServers,omitempty"`
 
 	// URLs where the certificate of the CA is had (RFC 5280 section 4.2.2.1).
 	// +optional
 	// +listType=atomic
+	// +kubebuilder:validation:items:MinLength=1
 	IssuingCertificateURLs []string `json:"issuingCertificateURLs,omitempty"`
 }
 

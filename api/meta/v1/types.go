@@ -41,19 +41,25 @@ type LocalObjectReference struct {
 }
 
 // IssuerReference names the issuer that is to sign.
+//
+// +kubebuilder:validation:XValidation:rule=`self.name != ""`,message=`name must be the name of the issuer`,fieldPath=`.name`
+// +kubebuilder:validation:XValidation:rule=`!has(self.kind) || self.kind in ["", 'Issuer', 'ClusterIssuer'] || (has(self.group) && !(self.group in ["", 'cert-manager.io']))`,message=`kind must be Issuer or ClusterIssuer; for an external issuer also write its API group into issuerRef.group`,fieldPath=`.kind`
 type IssuerReference struct {
 	// Name of the issuer.
+	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name"`
 
 	// Kind of the issuer: Issuer for one in the same namespace, ClusterIssuer for one that
 	// serves all namespaces, or a kind of an external issuer's group.
 	// Issuer if left out.
 	// +optional
+	// +kubebuilder:validation:MaxLength=63
 	Kind string `json:"kind,omitempty"`
 
 	// API group of the issuer. cert-manager.io if left out; external issuers have
 	// a group of their own.
 	// +optional
+	// +kubebuilder:validation:MaxLength=253
 	Group string `json:"group,omitempty"`
 }
 
