@@ -95,8 +95,13 @@ func encodePKCS12Truststore(profile PKCS12Profile, password string, cas []*x509.
 	if err := checkPKCS12Password(password); err != nil {
 		return nil, err
 	}
-	// Java reads two certificates of one name as one, and while a CA is replaced both the old
-	// and the new often have the same subject.
+	return encoder.EncodeTrustStoreEntries(trustEntries(cas), password)
+}
+
+// trustEntries names each certificate by its subject. Java reads two of one name as one, and while
+// a CA is replaced both the old and the new often have the same subject, so a name that is taken,
+// empty or cannot be written gives way to the fingerprint.
+func trustEntries(cas []*x509.Certificate) []pkcs12.TrustStoreEntry {
 	entries := make([]pkcs12.TrustStoreEntry, len(cas))
 	taken := make(map[string]bool, len(cas))
 	for i, ca := range cas {
@@ -107,7 +112,7 @@ func encodePKCS12Truststore(profile PKCS12Profile, password string, cas []*x509.
 		taken[name] = true
 		entries[i] = pkcs12.TrustStoreEntry{Cert: ca, FriendlyName: name}
 	}
-	return encoder.EncodeTrustStoreEntries(entries, password)
+	return entries
 }
 
 func checkPKCS12Password(password string) error {
