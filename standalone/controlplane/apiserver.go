@@ -195,4 +195,3 @@ func kubernetesVersion() string {
 	}
 	return "v" + compatibility.DefaultBuildEffectiveVersion().BinaryVersion().String()
 }
-
