@@ -11,7 +11,7 @@ import (
 // ACMEIssuer says which ACME server (RFC 8555) signs, with which account, and how control of names
 // is proven to it.
 //
-// +kubebuilder:validation:XValidation:rule=`!has(self.caBundle) || self.caBundle.size() == 0 || !has(self.skipTLSVerify) || !self.skipTLSVerify`,message=`caBundle and skipTLSVerify exclude each other: remove skipTLSVerify`,fieldPath=`.skipTLSVerify`
+// +kubebuilder:validation:XValidation:rule=`!has(self.caBundle) || !has(self.skipTLSVerify) || !self.skipTLSVerify`,message=`caBundle and skipTLSVerify exclude each other: remove skipTLSVerify`,fieldPath=`.skipTLSVerify`
 type ACMEIssuer struct {
 	// Address that the server may write to about the account and its certificates. May be changed.
 	// +optional
@@ -31,7 +31,7 @@ type ACMEIssuer struct {
 	// Not together with skipTLSVerify.
 	// +optional
 	// +kubebuilder:validation:MaxLength=1048576
-	// +kubebuilder:validation:XValidation:rule=`self.size() == 0 || string(self).contains('-----BEGIN CERTIFICATE-----')`,message=`caBundle must hold certificates, PEM, in base64`
+	// +kubebuilder:validation:XValidation:rule=`string(self).contains('-----BEGIN CERTIFICATE-----')`,message=`caBundle must hold certificates, PEM, in base64`
 	CABundle []byte `json:"caBundle,omitempty"`
 
 	// Whether the server is not verified. Insecure: for trials only; prefer caBundle.
@@ -698,7 +698,7 @@ type ACMEIssuerDNS01ProviderAcmeDNS struct {
 type ACMEIssuerDNS01ProviderRFC2136 struct {
 	// The authoritative server, host:port or host; an IPv6 address in brackets: [2001:db8::1]:53.
 	// +kubebuilder:validation:MaxLength=512
-	// +kubebuilder:validation:XValidation:rule=`self.matches('^ *(([^ :/\\[\\]]+|\\[[0-9a-fA-F:.%a-z]+\\])(:[^:]*)?|[0-9a-fA-F:.]+) *$')`,message=`nameserver must be host:port or host, an IPv6 address in brackets: ns1.example.com:53, [2001:db8::1]:53`
+	// +kubebuilder:validation:XValidation:rule=`self.matches('^ *(([^ :/\\[\\]]+|\\[[0-9a-fA-F:.%a-z]+\\])(:[^:]*)?) *$')`,message=`nameserver must be host:port or host, an IPv6 address in brackets: ns1.example.com:53, [2001:db8::1]:53`
 	Nameserver string `json:"nameserver"`
 
 	// The Secret and its entry that hold the TSIG key, base64. Only together with tsigKeyName.

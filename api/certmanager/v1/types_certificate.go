@@ -133,7 +133,7 @@ type CertificateSpec struct {
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=64
-	// +kubebuilder:validation:XValidation:rule=`self.matches('^[+]?(([0-9]+[.]?[0-9]*|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+$') && duration(self) >= duration('10s')`,message=`renewBefore must be at least 10s, and a number with the unit h, m or s, such as 720h for 30 days`
+	// +kubebuilder:validation:XValidation:rule=`self.matches('^[+]?(([0-9]+[.]?[0-9]*|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+$') && duration(self) >= duration('0s')`,message=`renewBefore must be a number with the unit h, m or s, such as 720h for 30 days`
 	RenewBefore *metav1.Duration `json:"renewBefore,omitempty"`
 
 	// How much of its lifetime is left, in per cent, when the certificate is renewed: with 25, one

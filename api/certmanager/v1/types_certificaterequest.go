@@ -79,7 +79,6 @@ type CertificateRequestSpec struct {
 
 	// The certificate signing request (RFC 2986), PEM. Where it has the extensions for basic
 	// constraints and key usages, they must agree with isCA and usages.
-	// +kubebuilder:validation:MinLength=1
 	Request []byte `json:"request"`
 
 	// Whether the certificate is to be that of a CA. Adds "cert sign" to the usages.

@@ -144,7 +144,7 @@ type VenafiNGTS struct {
 
 // VenafiTPP says how Certificate Manager, Self-Hosted is reached.
 //
-// +kubebuilder:validation:XValidation:rule=`!has(self.caBundle) || self.caBundle.size() == 0 || !has(self.caBundleSecretRef)`,message=`caBundle and caBundleSecretRef exclude each other: remove one`,fieldPath=`.caBundle`
+// +kubebuilder:validation:XValidation:rule=`!has(self.caBundle) || !has(self.caBundleSecretRef)`,message=`caBundle and caBundleSecretRef exclude each other: remove one`,fieldPath=`.caBundle`
 type VenafiTPP struct {
 	// URL of its vedsdk endpoint: https://tpp.example.com/vedsdk.
 	// +kubebuilder:validation:MinLength=1
@@ -184,7 +184,7 @@ type SelfSignedIssuer struct {
 
 // VaultIssuer says where a PKI secrets engine of Vault is.
 //
-// +kubebuilder:validation:XValidation:rule=`!has(self.caBundle) || self.caBundle.size() == 0 || !has(self.caBundleSecretRef)`,message=`caBundle and caBundleSecretRef exclude each other: remove one`,fieldPath=`.caBundle`
+// +kubebuilder:validation:XValidation:rule=`!has(self.caBundle) || !has(self.caBundleSecretRef)`,message=`caBundle and caBundleSecretRef exclude each other: remove one`,fieldPath=`.caBundle`
 // +kubebuilder:validation:XValidation:rule=`has(self.clientCertSecretRef) || !has(self.clientKeySecretRef)`,message=`clientKeySecretRef needs clientCertSecretRef beside it`,fieldPath=`.clientCertSecretRef`
 // +kubebuilder:validation:XValidation:rule=`!has(self.clientCertSecretRef) || has(self.clientKeySecretRef)`,message=`clientCertSecretRef needs clientKeySecretRef beside it`,fieldPath=`.clientKeySecretRef`
 type VaultIssuer struct {
@@ -213,7 +213,7 @@ type VaultIssuer struct {
 	// this nor caBundleSecretRef is set.
 	// +optional
 	// +kubebuilder:validation:MaxLength=1048576
-	// +kubebuilder:validation:XValidation:rule=`self.size() == 0 || string(self).contains('-----BEGIN CERTIFICATE-----')`,message=`caBundle must hold certificates, PEM, in base64`
+	// +kubebuilder:validation:XValidation:rule=`string(self).contains('-----BEGIN CERTIFICATE-----')`,message=`caBundle must hold certificates, PEM, in base64`
 	CABundle []byte `json:"caBundle,omitempty"`
 
 	// The Secret and its entry that hold the CA certificates, PEM. ca.crt if the key is left

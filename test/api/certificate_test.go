@@ -1,0 +1,296 @@
+package api_test
+
+import (
+	"strings"
+	"testing"
+)
+
+const certificate = `
+apiVersion: cert-manager.io/v1
+kind: Certificate
+metadata: {name: web, namespace: default}
+spec:
+  secretName: web-tls
+  dnsNames: [www.example.com]
+  issuerRef: {name: ca}
+`
+
+func TestCertificatesNameSomething(t *testing.T) {
+	nothing := refused("spec", "the certificate must name something: set commonName, literalSubject with a CN, dnsNames, ipAddresses, uris, emailAddresses or otherNames")
+	judge(t, certificates, certificate, []example{
+		{"a certificate of nothing is refused", `spec: {dnsNames: null}`, nothing},
+		{"a certificate of empty lists and strings is refused", `spec: {dnsNames: [], ipAddresses: [], commonName: ""}`, nothing},
+		{"a subject without a common name is not enough", `spec: {dnsNames: null, subject: {organizations: [Example]}}`, nothing},
+		{"a literal subject without a common name is not enough", `spec: {dnsNames: null, literalSubject: "O=CN,C=DE"}`, nothing},
+		{"a common name is enough", `spec: {dnsNames: null, commonName: web}`, accepted},
+		{"a literal subject with a common name is enough", `spec: {dnsNames: null, literalSubject: "CN=web,O=Example"}`, accepted},
+		{"a literal subject with its common name last is enough", `spec: {dnsNames: null, literalSubject: "O=Example, cn = web"}`, accepted},
+		{"a literal subject with its common name by number is enough", `spec: {dnsNames: null, literalSubject: "O=Example+2.5.4.3=web"}`, accepted},
+		{"an IP address is enough", `spec: {dnsNames: null, ipAddresses: [10.0.0.1]}`, accepted},
+		{"a URI is enough", `spec: {dnsNames: null, uris: ["spiffe://example.com/web"]}`, accepted},
+		{"an email address is enough", `spec: {dnsNames: null, emailAddresses: [jane@example.com]}`, accepted},
+		{"an other name is enough", `spec: {dnsNames: null, otherNames: [{oid: 1.3.6.1.4.1.311.20.2.3, utf8Value: jane@example.com}]}`, accepted},
+	})
+}
+
+func TestCertificatesHaveSubjectsThatCanBeIssued(t *testing.T) {
+	exclusive := refused("spec.literalSubject", "literalSubject is the whole subject: remove commonName and subject, or remove literalSubject")
+	tooLong := refused("spec.commonName", "commonName must be at most 64 bytes: put a longer name into dnsNames")
+	judge(t, certificates, certificate, []example{
+		{"a literal subject excludes a common name", `spec: {literalSubject: "CN=web", commonName: web}`, exclusive},
+		{"a literal subject excludes a subject", `spec: {literalSubject: "CN=web", subject: {countries: [DE]}}`, exclusive},
+		{"a literal subject excludes a serial number", `spec: {literalSubject: "CN=web", subject: {serialNumber: "1"}}`, exclusive},
+		{"a literal subject bears an empty subject", `spec: {literalSubject: "CN=web", subject: {}}`, accepted},
+		{"a literal subject bears empty lists in the subject", `spec: {literalSubject: "CN=web", subject: {organizations: []}, commonName: ""}`, accepted},
+		{"an empty literal subject bears a common name", `spec: {literalSubject: "", commonName: web, subject: {organizations: [Example]}}`, accepted},
+		{"a common name of 64 bytes is accepted", `spec: {commonName: ` + strings.Repeat("a", 64) + `}`, accepted},
+		{"a common name of 65 bytes is refused", `spec: {commonName: ` + strings.Repeat("a", 65) + `}`, tooLong},
+		{"a common name of 33 letters with 66 bytes is refused", `spec: {commonName: ` + strings.Repeat("ä", 33) + `}`, tooLong},
+	})
+}
+
+func TestCertificatesHaveAlternativeNamesThatParse(t *testing.T) {
+	ip := func(path string) verdict {
+		return refused(path, "must be an IP address such as 10.0.0.1 or 2001:db8::1")
+	}
+	email := refused("spec.emailAddresses[0]", "must be an email address alone, such as jane@example.com")
+	oid := refused("spec.otherNames[0].oid", "oid must be an object identifier such as 1.3.6.1.4.1.311.20.2.3")
+	judge(t, certificates, certificate, []example{
+		{"IP addresses of both families are accepted", `spec: {ipAddresses: [10.0.0.1, "2001:db8::1", "::1"]}`, accepted},
+		{"an IPv4 address in IPv6 form is accepted", `spec: {ipAddresses: ["::FFFF:10.0.0.1"]}`, accepted},
+		{"a host name is no IP address", `spec: {ipAddresses: [10.0.0.1, example.com]}`, ip("spec.ipAddresses[1]")},
+		{"a network is no IP address", `spec: {ipAddresses: [10.0.0.0/8]}`, ip("spec.ipAddresses[0]")},
+		{"an address with a zone is no IP address", `spec: {ipAddresses: ["fe80::1%eth0"]}`, ip("spec.ipAddresses[0]")},
+
+		{"usual email addresses are accepted", `spec: {emailAddresses: [jane@example.com, "jane.doe+tag@mail.example.com", "jürgen@exämple.com", jane@localhost, "jane@[10.0.0.1]"]}`, accepted},
+		{"an email address with a name is refused", `spec: {emailAddresses: ["Jane <jane@example.com>"]}`, email},
+		{"an email address without a host is refused", `spec: {emailAddresses: [jane]}`, email},
+		{"an email address with two dots in a row is refused", `spec: {emailAddresses: [jane..doe@example.com]}`, email},
+		{"an email address that ends with a dot is refused", `spec: {emailAddresses: [jane@example.com.]}`, email},
+		{"an email address with two hosts is refused", `spec: {emailAddresses: [jane@example.com@example.org]}`, email},
+		{"an email address with a space is refused", `spec: {emailAddresses: ["jane doe@example.com"]}`, email},
+
+		{"other names are accepted", `spec: {otherNames: [{oid: 1.3.6.1.4.1.311.20.2.3, utf8Value: jane@example.com}, {oid: "2.5", utf8Value: ä}]}`, accepted},
+		{"an other name without an identifier is refused", `spec: {otherNames: [{utf8Value: jane}]}`, oid},
+		{"an other name with a word as identifier is refused", `spec: {otherNames: [{oid: upn, utf8Value: jane}]}`, oid},
+		{"an other name with an impossible identifier is refused", `spec: {otherNames: [{oid: 1.3., utf8Value: jane}]}`, oid},
+		{"an other name without a value is refused", `spec: {otherNames: [{oid: 1.3.6}]}`, refused("spec.otherNames[0].utf8Value", "utf8Value must not be empty")},
+		{"an other name with an empty value is refused", `spec: {otherNames: [{oid: 1.3.6, utf8Value: ""}]}`, refused("spec.otherNames[0].utf8Value", "utf8Value must not be empty")},
+	})
+}
+
+func TestCertificatesOfManyNamesAreAccepted(t *testing.T) {
+	judge(t, certificates, certificate, []example{
+		{"3000 DNS names", `spec: {dnsNames: ` + list(3000, "host-%d.example.com") + `}`, accepted},
+		{"3000 IP addresses", `spec: {ipAddresses: ` + list(3000, `"2001:db8::%x"`) + `}`, accepted},
+		{"3000 URIs", `spec: {uris: ` + list(3000, "spiffe://example.com/ns/default/sa/%d") + `}`, accepted},
+		{"1500 email addresses", `spec: {emailAddresses: ` + list(1500, "user-%d@example.com") + `}`, accepted},
+		{"1000 other names", `spec: {otherNames: ` + list(1000, "{oid: 1.3.6.1.4.1.311.20.2.3, utf8Value: user-%d@example.com}") + `}`, accepted},
+		{"a CA of 1500 networks", `spec: {isCA: true, nameConstraints: {permitted: {ipRanges: ` + list(1500, `"2001:db8:%x::/48"`) + `}}}`, accepted},
+	})
+}
+
+func TestCertificatesNameASecret(t *testing.T) {
+	bad := refused("spec.secretName", "secretName must be the name of a Secret: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit")
+	judge(t, certificates, certificate, []example{
+		{"a name with dots is accepted", `spec: {secretName: web.example.com-tls}`, accepted},
+		{"a missing name is refused", `spec: {secretName: null}`, refused("spec.secretName", "Required value")},
+		{"an empty name is refused", `spec: {secretName: ""}`, bad},
+		{"a name with capitals is refused", `spec: {secretName: WebTLS}`, bad},
+		{"a name with an underscore is refused", `spec: {secretName: web_tls}`, bad},
+		{"a path is refused", `spec: {secretName: default/web}`, bad},
+		{"a name that is too long is refused", `spec: {secretName: ` + strings.Repeat("a", 254) + `}`, refused("spec.secretName", "may not be more than 253 bytes")},
+	})
+}
+
+func TestCertificatesNameAnIssuer(t *testing.T) {
+	kind := refused("spec.issuerRef.kind", "kind must be Issuer or ClusterIssuer; for an external issuer also write its API group into issuerRef.group")
+	judge(t, certificates, certificate, []example{
+		{"an Issuer is accepted", `spec: {issuerRef: {kind: Issuer, group: cert-manager.io}}`, accepted},
+		{"a ClusterIssuer is accepted", `spec: {issuerRef: {kind: ClusterIssuer}}`, accepted},
+		{"empty kind and group are accepted", `spec: {issuerRef: {kind: "", group: ""}}`, accepted},
+		{"any kind of another group is accepted", `spec: {issuerRef: {kind: AWSPCAClusterIssuer, group: awspca.cert-manager.io}}`, accepted},
+		{"a missing name is refused", `spec: {issuerRef: {name: null, kind: Issuer}}`, refused("spec.issuerRef.name", "Required value")},
+		{"an empty name is refused", `spec: {issuerRef: {name: ""}}`, refused("spec.issuerRef.name", "name must be the name of the issuer")},
+		{"an external kind without its group is refused", `spec: {issuerRef: {kind: AWSPCAClusterIssuer}}`, kind},
+		{"an unknown kind of cert-manager.io is refused", `spec: {issuerRef: {kind: Certificate, group: cert-manager.io}}`, kind},
+		{"a missing issuer is refused", `spec: {issuerRef: null}`, refused("spec.issuerRef", "Required value")},
+	})
+}
+
+func TestCertificatesLiveAtLeastAMinute(t *testing.T) {
+	bad := refused("spec.duration", "duration must be at least 1m, and a number with the unit h, m or s, such as 2160h for 90 days")
+	judge(t, certificates, certificate, []example{
+		{"90 days are accepted", `spec: {duration: 2160h}`, accepted},
+		{"90 days as Go writes them are accepted", `spec: {duration: 2160h0m0s}`, accepted},
+		{"a minute is accepted", `spec: {duration: 1m}`, accepted},
+		{"60.5 seconds are accepted", `spec: {duration: 60.5s}`, accepted},
+		{"ten years are accepted", `spec: {duration: 87600h}`, accepted},
+		{"59 seconds are refused", `spec: {duration: 59s}`, bad},
+		{"nothing is refused", `spec: {duration: 0s}`, bad},
+		{"an empty string is refused", `spec: {duration: ""}`, bad},
+		{"less than nothing is refused", `spec: {duration: -2160h}`, bad},
+		{"days are refused", `spec: {duration: 90d}`, bad},
+		{"a number without a unit is refused", `spec: {duration: "3600"}`, bad},
+	})
+}
+
+func TestCertificatesAreRenewedInTime(t *testing.T) {
+	format := refused("spec.renewBefore", "renewBefore must be a number with the unit h, m or s, such as 720h for 30 days")
+	bounds := refused("spec.renewBefore", "renewBefore must be less than duration (2160h if left out) and at least 5m, or at least 10s if duration is less than 1h")
+	percentage := refused("spec.renewBeforePercentage", "renewBeforePercentage of duration must come to at least 5m, or at least 10s if duration is less than 1h")
+	outOfRange := refused("spec.renewBeforePercentage", "renewBeforePercentage must be from 1 to 99: the part of the lifetime that is left at renewal, in per cent")
+	judge(t, certificates, certificate, []example{
+		{"a third of the lifetime is accepted", `spec: {duration: 2160h, renewBefore: 720h}`, accepted},
+		{"five minutes of an hour are accepted", `spec: {duration: 1h, renewBefore: 5m}`, accepted},
+		{"ten seconds of a minute are accepted", `spec: {duration: 1m, renewBefore: 10s}`, accepted},
+		{"less than five minutes of an hour are refused", `spec: {duration: 1h, renewBefore: 299s}`, bounds},
+		{"less than five minutes of the default lifetime are refused", `spec: {renewBefore: 4m}`, bounds},
+		{"less than ten seconds are refused", `spec: {duration: 1m, renewBefore: 9s}`, bounds},
+		{"the whole lifetime is refused", `spec: {duration: 24h, renewBefore: 24h}`, bounds},
+		{"the whole of a short lifetime is refused", `spec: {duration: 2m, renewBefore: 2m}`, bounds},
+		{"the whole default lifetime is refused", `spec: {renewBefore: 2160h}`, bounds},
+		{"all but an hour of the default lifetime is accepted", `spec: {renewBefore: 2159h}`, accepted},
+		{"days are refused", `spec: {renewBefore: 30d}`, format},
+		{"less than nothing is refused", `spec: {renewBefore: -720h}`, format},
+		{"nothing is refused", `spec: {renewBefore: 0s}`, bounds},
+
+		{"a percentage of the default lifetime is accepted", `spec: {renewBeforePercentage: 1}`, accepted},
+		{"99 per cent are accepted", `spec: {renewBeforePercentage: 99}`, accepted},
+		{"a percentage that comes to five minutes is accepted", `spec: {duration: 100m, renewBeforePercentage: 5}`, accepted},
+		{"a percentage that comes to less is refused", `spec: {duration: 100m, renewBeforePercentage: 4}`, percentage},
+		{"95 per cent of an hour come to 57 minutes and are accepted", `spec: {duration: 1h, renewBeforePercentage: 95}`, accepted},
+		{"5 per cent of an hour come to 3 minutes and are refused", `spec: {duration: 1h, renewBeforePercentage: 5}`, percentage},
+		{"20 per cent of a minute come to 12 seconds and are accepted", `spec: {duration: 1m, renewBeforePercentage: 20}`, accepted},
+		{"10 per cent of a minute come to 6 seconds and are refused", `spec: {duration: 1m, renewBeforePercentage: 10}`, percentage},
+		{"no per cent are refused", `spec: {renewBeforePercentage: 0}`, outOfRange},
+		{"100 per cent are refused", `spec: {renewBeforePercentage: 100}`, outOfRange},
+
+		{"an instant and a percentage exclude each other", `spec: {renewBefore: 720h, renewBeforePercentage: 33}`,
+			refused("spec.renewBefore", "renewBefore and renewBeforePercentage exclude each other: remove one")},
+	})
+}
+
+func TestCertificatesAreRenewedInWindowsThatMakeSense(t *testing.T) {
+	window := `{cron: "0 2 * * 6", windowDuration: 4h30m}`
+	judge(t, certificates, certificate, []example{
+		{"windows are accepted", `spec: {renewal: {policy: RenewBefore, windows: [` + window + `, {cron: "0 2 * * *", windowDuration: 1h, timezone: Europe/Berlin}]}}`, accepted},
+		{"renewal can be disabled", `spec: {renewal: {policy: Disabled}}`, accepted},
+		{"renewal can be disabled with an empty list of windows", `spec: {renewal: {policy: Disabled, windows: []}}`, accepted},
+		{"windows without a policy are refused", `spec: {renewal: {windows: [` + window + `]}}`, refused("spec.renewal.policy", "policy must be RenewBefore or Disabled")},
+		{"windows of no renewal are refused", `spec: {renewal: {policy: Disabled, windows: [` + window + `]}}`,
+			refused("spec.renewal.windows", "windows have no meaning with the policy Disabled: remove them, or set policy to RenewBefore")},
+		{"a window without an end is refused", `spec: {renewal: {policy: RenewBefore, windows: [{cron: "0 2 * * 6"}]}}`, refused("spec.renewal.windows[0].windowDuration", "Required value")},
+		{"a window without a begin is refused", `spec: {renewal: {policy: RenewBefore, windows: [{windowDuration: 1h}]}}`, refused("spec.renewal.windows[0].cron", "Required value")},
+		{"a window of days is refused", `spec: {renewal: {policy: RenewBefore, windows: [{cron: "0 2 * * 6", windowDuration: 1d}]}}`,
+			refused("spec.renewal.windows[0].windowDuration", "spec.renewal.windows[0].windowDuration in body should match '^([0-9]+(\\.[0-9]+)?(s|m|h))+$'")},
+	})
+}
+
+func TestCertificatesHaveKeysThatExist(t *testing.T) {
+	rsa := refused("spec.privateKey.size", "size of an RSA key must be from 2048 to 8192")
+	ecdsa := refused("spec.privateKey.size", "size of an ECDSA key must be 256, 384 or 521")
+	signature := refused("spec.signatureAlgorithm", "signatureAlgorithm must fit privateKey.algorithm: SHA256WithRSA, SHA384WithRSA or SHA512WithRSA for RSA (the default), "+
+		"ECDSAWithSHA256, ECDSAWithSHA384 or ECDSAWithSHA512 for ECDSA, PureEd25519 for Ed25519")
+	judge(t, certificates, certificate, []example{
+		{"an RSA key of 2048 bits is accepted", `spec: {privateKey: {algorithm: RSA, size: 2048}}`, accepted},
+		{"an RSA key of 8192 bits is accepted", `spec: {privateKey: {size: 8192}}`, accepted},
+		{"an RSA key of 3000 bits is accepted", `spec: {privateKey: {size: 3000}}`, accepted},
+		{"an RSA key of 1024 bits is refused", `spec: {privateKey: {algorithm: RSA, size: 1024}}`, rsa},
+		{"an RSA key of 16384 bits is refused", `spec: {privateKey: {size: 16384}}`, rsa},
+		{"an RSA key of the size of an ECDSA key is refused", `spec: {privateKey: {size: 256}}`, rsa},
+		{"a key of less than nothing is refused", `spec: {privateKey: {size: -1}}`, rsa},
+		{"the size 0 stands for the default", `spec: {privateKey: {algorithm: ECDSA, size: 0}}`, accepted},
+		{"ECDSA keys of 521 bits are accepted", `spec: {privateKey: {algorithm: ECDSA, size: 521}}`, accepted},
+		{"ECDSA keys of 512 bits are refused", `spec: {privateKey: {algorithm: ECDSA, size: 512}}`, ecdsa},
+		{"the size of an Ed25519 key is not looked at", `spec: {privateKey: {algorithm: Ed25519, size: 1}}`, accepted},
+		{"an unknown algorithm is refused", `spec: {privateKey: {algorithm: DSA}}`, refused("spec.privateKey.algorithm", `supported values: "RSA", "ECDSA", "Ed25519"`)},
+
+		{"RSA signs with RSA", `spec: {signatureAlgorithm: SHA512WithRSA, privateKey: {algorithm: RSA}}`, accepted},
+		{"the default key signs with RSA", `spec: {signatureAlgorithm: SHA256WithRSA}`, accepted},
+		{"ECDSA signs with ECDSA", `spec: {signatureAlgorithm: ECDSAWithSHA384, privateKey: {algorithm: ECDSA}}`, accepted},
+		{"Ed25519 signs with Ed25519", `spec: {signatureAlgorithm: PureEd25519, privateKey: {algorithm: Ed25519}}`, accepted},
+		{"the default key does not sign with ECDSA", `spec: {signatureAlgorithm: ECDSAWithSHA256}`, signature},
+		{"RSA does not sign with Ed25519", `spec: {signatureAlgorithm: PureEd25519, privateKey: {algorithm: RSA}}`, signature},
+		{"ECDSA does not sign with RSA", `spec: {signatureAlgorithm: SHA256WithRSA, privateKey: {algorithm: ECDSA}}`, signature},
+		{"Ed25519 does not sign with ECDSA", `spec: {signatureAlgorithm: ECDSAWithSHA256, privateKey: {algorithm: Ed25519}}`, signature},
+	})
+}
+
+func TestCertificatesHaveUsagesThatExist(t *testing.T) {
+	judge(t, certificates, certificate, []example{
+		{"all usages are accepted", `spec: {usages: [signing, digital signature, content commitment, key encipherment, key agreement, data encipherment,
+			cert sign, crl sign, encipher only, decipher only, any, server auth, client auth, code signing, email protection, s/mime,
+			ipsec end system, ipsec tunnel, ipsec user, timestamping, ocsp signing, microsoft sgc, netscape sgc]}`, accepted},
+		{"an unknown usage is refused", `spec: {usages: [serverAuth]}`, refused("spec.usages[0]", `"netscape sgc"`)},
+	})
+}
+
+func TestCertificatesKeepAtLeastOneRevision(t *testing.T) {
+	judge(t, certificates, certificate, []example{
+		{"one revision is accepted", `spec: {revisionHistoryLimit: 1}`, accepted},
+		{"no revision is refused", `spec: {revisionHistoryLimit: 0}`, refused("spec.revisionHistoryLimit", "should be greater than or equal to 1")},
+	})
+}
+
+func TestSecretTemplatesFitSecrets(t *testing.T) {
+	annotations := refused("spec.secretTemplate.annotations", "annotations of cert-manager.io are the controller's own: remove those whose name begins with cert-manager.io/, except cert-manager.io/allow-direct-injection")
+	policy := func(message string) verdict {
+		return refused("", "ValidatingAdmissionPolicy 'perennial-secret-template' with binding 'perennial-secret-template' denied request: "+message)
+	}
+	label := func(name string) verdict {
+		return policy("spec.secretTemplate.labels['" + name + "'] must be a label: a name such as example.com/team, and a value of at most 63 letters, digits, '-', '_' and '.' that begins and ends with a letter or digit")
+	}
+	judge(t, certificates, certificate, []example{
+		{"labels and annotations are accepted", `spec: {secretTemplate: {labels: {team: web, example.com/tier: ""}, annotations: {example.com/Note: "any text: ä"}}}`, accepted},
+		{"the annotation that allows injection is accepted", `spec: {secretTemplate: {annotations: {cert-manager.io/allow-direct-injection: "true"}}}`, accepted},
+		{"annotations of the controller are refused", `spec: {secretTemplate: {annotations: {cert-manager.io/issuer-name: x}}}`, annotations},
+		{"annotations of others that begin alike are accepted", `spec: {secretTemplate: {annotations: {cert-manager.io.example.com/x: "yes"}}}`, accepted},
+		{"a value that no label can have is refused", `spec: {secretTemplate: {labels: {team: "the web team"}}}`, label("team")},
+		{"a value that is too long for a label is refused", `spec: {secretTemplate: {labels: {team: ` + strings.Repeat("a", 64) + `}}}`, label("team")},
+		{"a name that no label can have is refused", `spec: {secretTemplate: {labels: {"the team": web}}}`, label("the team")},
+		{"a name that no annotation can have is refused", `spec: {secretTemplate: {annotations: {"the team": web}}}`,
+			policy("spec.secretTemplate.annotations['the team'] must have a name such as example.com/team")},
+	})
+}
+
+func TestNameConstraintsAreOfCAs(t *testing.T) {
+	network := refused("spec.nameConstraints.excluded.ipRanges[0]", "must be an IP network such as 10.0.0.0/8 or 2001:db8::/32")
+	judge(t, certificates, certificate, []example{
+		{"a CA with constraints is accepted", `spec: {isCA: true, nameConstraints: {critical: true, permitted: {dnsDomains: [example.com], ipRanges: [10.0.0.0/8], emailAddresses: [example.com], uriDomains: [.example.com]}, excluded: {ipRanges: ["2001:db8::/32"]}}}`, accepted},
+		{"a leaf with constraints is refused", `spec: {nameConstraints: {permitted: {dnsDomains: [example.com]}}}`, refused("spec.nameConstraints", "nameConstraints are for CAs: set isCA to true, or remove them")},
+		{"constraints of nothing are refused", `spec: {isCA: true, nameConstraints: {critical: true}}`, refused("spec.nameConstraints", "nameConstraints must have permitted, excluded or both")},
+		{"an address is no network", `spec: {isCA: true, nameConstraints: {excluded: {ipRanges: [10.0.0.1]}}}`, network},
+		{"a word is no network", `spec: {isCA: true, nameConstraints: {excluded: {ipRanges: [all]}}}`, network},
+	})
+}
+
+func TestAdditionalOutputFormatsAreNamedOnce(t *testing.T) {
+	judge(t, certificates, certificate, []example{
+		{"both formats are accepted", `spec: {additionalOutputFormats: [{type: DER}, {type: CombinedPEM}]}`, accepted},
+		{"a format twice is refused", `spec: {additionalOutputFormats: [{type: DER}, {type: CombinedPEM}, {type: DER}]}`, refused("spec.additionalOutputFormats", "additionalOutputFormats must not name a type twice")},
+		{"an unknown format is refused", `spec: {additionalOutputFormats: [{type: PEM}]}`, refused("spec.additionalOutputFormats[0].type", `supported values: "DER", "CombinedPEM"`)},
+	})
+}
+
+func TestKeystoresHaveOnePassword(t *testing.T) {
+	for _, keystore := range []string{"jks", "pkcs12"} {
+		exactlyOne := refused("spec.keystores."+keystore+".password", "exactly one of password and passwordSecretRef must be set")
+		spec := func(fields string) string { return `spec: {keystores: {` + keystore + `: {` + fields + `}}}` }
+		t.Run(keystore, func(t *testing.T) {
+			judge(t, certificates, certificate, []example{
+				{"a password is accepted", spec(`create: true, password: secret`), accepted},
+				{"a password beside an empty reference is accepted", spec(`create: true, password: secret, passwordSecretRef: {name: ""}`), accepted},
+				{"a reference is accepted", spec(`create: true, passwordSecretRef: {name: keystore, key: password}`), accepted},
+				{"both are refused", spec(`create: true, password: secret, passwordSecretRef: {name: keystore, key: password}`), exactlyOne},
+				{"none is refused", spec(`create: true`), exactlyOne},
+				{"an empty password is refused", spec(`create: true, password: ""`), refused("spec.keystores."+keystore+".password", "password must not be empty")},
+			})
+		})
+	}
+	judge(t, certificates, certificate, []example{
+		{"the profiles of PKCS#12 are accepted", `spec: {keystores: {pkcs12: {create: true, password: secret, profile: Modern2026}}}`, accepted},
+		{"an unknown profile of PKCS#12 is refused", `spec: {keystores: {pkcs12: {create: true, password: secret, profile: Modern}}}`,
+			refused("spec.keystores.pkcs12.profile", `supported values: "LegacyRC2", "LegacyDES", "Modern2023", "Modern2026"`)},
+	})
+}
