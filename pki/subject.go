@@ -39,7 +39,7 @@ func parseDN(s string) (pkix.RDNSequence, error) {
 		return nil, fmt.Errorf("%d bytes are more than the limit of %d", len(s), maxLiteralSubjectSize)
 	}
 	rdns := pkix.RDNSequence{}
-	if strings.Trim(s, " ") == "" {
+	if strings.TrimSpace(s) == "" {
 		return rdns, nil
 	}
 	rdn := pkix.RelativeDistinguishedNameSET{}

@@ -42,7 +42,7 @@ func TestParseLiteralSubject(t *testing.T) {
 		"an escaped number sign":                        {in: `CN=\#b`, want: cn("#b")},
 		"the DER of a string":                           {in: "2.5.4.3=#0c03666f6f", want: cn("foo")},
 		"a value that is empty":                         {in: "CN=", want: cn("")},
-		"nothing":                                       {in: "  ", want: pkix.RDNSequence{}},
+		"nothing":                                       {in: " \t ", want: pkix.RDNSequence{}},
 
 		"an attribute nobody knows":           {in: "FOO=bar", err: `spec.literalSubject: attribute "FOO" is not known`},
 		"an OID that is none":                 {in: "3.1=bar", err: `attribute "3.1" is not known`},
