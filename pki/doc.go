@@ -5,8 +5,8 @@
 // A [Request] says what a certificate is to contain. [Request.CSR] turns it into a PKCS #10
 // request, [Template.Certificate] and [Sign] turn such a request into a certificate, and
 // [Request.CSRDifferences] and [Request.CertificateDifferences] say whether something that
-// exists already is what the Request asks for. What is written agrees byte for byte in meaning
-// with cert-manager, so that either can go on with what the other made. Errors and differences
+// exists already is what the Request asks for. What is written here and what cert-manager
+// writes mean the same, so that either can go on with what the other made. Errors and differences
 // name fields by their path in a Certificate ("spec.dnsNames[2]").
 //
 // Everything that reads input from outside has a size limit, see [Limits], and takes time in

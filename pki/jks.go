@@ -4,13 +4,12 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"strings"
-
-	"crypto/x509/pkix"
 
 	"github.com/pavlo-v-chernykh/keystore-go/v4"
 )
