@@ -5,9 +5,10 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"runtime/debug"
 	"time"
 
+	apiextensionsapiserver "k8s.io/apiextensions-apiserver/pkg/apiserver"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	apimachineryversion "k8s.io/apimachinery/pkg/version"
@@ -15,13 +16,19 @@ import (
 	genericoptions "k8s.io/apiserver/pkg/server/options"
 	"k8s.io/apiserver/pkg/util/compatibility"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
+	"k8s.io/apiserver/pkg/util/webhook"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	basecompatibility "k8s.io/component-base/compatibility"
 	aggregator "k8s.io/kube-aggregator/pkg/apiserver"
+	aggregatorscheme "k8s.io/kube-aggregator/pkg/apiserver/scheme"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
+	"k8s.io/kubernetes/pkg/api/legacyscheme"
+	"k8s.io/kubernetes/pkg/controlplane"
+	controlplaneapiserver "k8s.io/kubernetes/pkg/controlplane/apiserver"
 	"k8s.io/kubernetes/pkg/controlplane/reconcilers"
+	generatedopenapi "k8s.io/kubernetes/pkg/generated/openapi"
 	kubeoptions "k8s.io/kubernetes/pkg/kubeapiserver/options"
 )
 
@@ -37,7 +44,7 @@ type apiServer struct {
 
 // newAPIServer builds kube-apiserver, with the servers for built-in kinds, custom resources and
 // aggregated APIs in one chain. It waits for etcd.
-func newAPIServer(ctx context.Context, creds *credentials, listener net.Listener, etcdSocket string) (*apiServer, error) {
+func newAPIServer(ctx context.Context, creds *credentials, listener net.Listener, etcdSocket string, gate *schemaGate) (*apiServer, error) {
 	// Policies then count within a tenth of a second of their creation, not a whole one.
 	policy.SetPolicyRefreshIntervalForTests(100 * time.Millisecond)
 
@@ -45,7 +52,7 @@ func newAPIServer(ctx context.Context, creds *credentials, listener net.Listener
 	// A registry of our own: a process may start more than one control plane, one after the other or side by side.
 	registry := basecompatibility.NewComponentGlobalsRegistry()
 	gates := utilfeature.DefaultMutableFeatureGate.DeepCopy()
-	effective := reportedVersion{compatibility.DefaultBuildEffectiveVersion(), kubernetesVersion()}
+	effective := reportedVersion{compatibility.DefaultBuildEffectiveVersion()}
 	if err := registry.Register(basecompatibility.DefaultKubeComponent, effective, gates); err != nil {
 		return nil, fmt.Errorf("set up kube-apiserver: %w", err)
 	}
@@ -91,21 +98,45 @@ func newAPIServer(ctx context.Context, creds *credentials, listener net.Listener
 	if errs := completed.Validate(); len(errs) > 0 {
 		return nil, fmt.Errorf("set up kube-apiserver: %w", utilerrors.NewAggregate(errs))
 	}
-	config, err := app.NewConfig(completed)
+	config, err := newConfig(completed, gate)
 	if err != nil {
 		return nil, fmt.Errorf("set up kube-apiserver: %w", err)
 	}
-	completedConfig, err := config.Complete()
-	if err != nil {
-		return nil, fmt.Errorf("set up kube-apiserver: %w", err)
-	}
-	server, err := app.CreateServerChain(completedConfig)
+	server, err := app.CreateServerChain(config)
 	if err != nil {
 		return nil, fmt.Errorf("set up kube-apiserver: %w", err)
 	}
 	// Requests in flight are always let finish; this is how long an open watch can hold up the end.
 	server.GenericAPIServer.ShutdownTimeout = 500 * time.Millisecond
 	return &apiServer{server: server, done: make(chan struct{})}, nil
+}
+
+// newConfig does what app.NewConfig does, with the gate before the clients that the server has of itself.
+func newConfig(o options.CompletedOptions, gate *schemaGate) (app.CompletedConfig, error) {
+	generic, informers, storage, err := controlplaneapiserver.BuildGenericConfig(o.CompletedOptions,
+		[]*runtime.Scheme{legacyscheme.Scheme, apiextensionsapiserver.Scheme, aggregatorscheme.Scheme},
+		controlplane.DefaultAPIResourceConfigSource(), generatedopenapi.GetOpenAPIDefinitions, nil)
+	if err != nil {
+		return app.CompletedConfig{}, err
+	}
+	generic.LoopbackClientConfig.Wrap(gate.wrap)
+	core, resolver, initializers, err := app.CreateKubeAPIServerConfig(o, generic, informers, storage)
+	if err != nil {
+		return app.CompletedConfig{}, err
+	}
+	proxy, egress := core.ControlPlane.ProxyTransport, core.ControlPlane.Generic.EgressSelector
+	extensions, err := controlplaneapiserver.CreateAPIExtensionsConfig(*core.ControlPlane.Generic, core.ControlPlane.VersionedInformers, initializers,
+		o.CompletedOptions, o.MasterCount, resolver,
+		webhook.NewDefaultAuthenticationInfoResolverWrapper(proxy, egress, core.ControlPlane.Generic.LoopbackClientConfig, core.ControlPlane.Generic.TracerProvider))
+	if err != nil {
+		return app.CompletedConfig{}, err
+	}
+	aggregation, err := controlplaneapiserver.CreateAggregatorConfig(*core.ControlPlane.Generic, o.CompletedOptions, core.ControlPlane.VersionedInformers,
+		resolver, proxy, core.ControlPlane.Extra.PeerProxy, initializers)
+	if err != nil {
+		return app.CompletedConfig{}, err
+	}
+	return (&app.Config{Options: o, Aggregator: aggregation, KubeAPIs: core, ApiExtensions: extensions}).Complete()
 }
 
 // start serves. If the server ends other than by stop, fail is told.
@@ -169,29 +200,18 @@ func waitReady(ctx, run context.Context, admin *rest.Config) error {
 	}
 }
 
-// reportedVersion is what GET /version says. The packages of kube-apiserver know their release only
-// when the linker is told; the module that they come from is known always.
+// KubernetesVersion is the release that GET /version reports: that of the module k8s.io/kubernetes,
+// whose own packages know it only when the linker is told.
+const KubernetesVersion = "v1.37.2"
+
 type reportedVersion struct {
 	basecompatibility.MutableEffectiveVersion
-	gitVersion string
 }
 
 func (v reportedVersion) Info() *apimachineryversion.Info {
 	info := v.MutableEffectiveVersion.Info()
 	if info != nil {
-		info.GitVersion, info.GitCommit, info.GitTreeState, info.BuildDate = v.gitVersion, "", "", ""
+		info.GitVersion, info.GitCommit, info.GitTreeState, info.BuildDate = KubernetesVersion, "", "", ""
 	}
 	return info
-}
-
-// kubernetesVersion is the version of k8s.io/kubernetes in this program.
-func kubernetesVersion() string {
-	if build, ok := debug.ReadBuildInfo(); ok {
-		for _, module := range build.Deps {
-			if module.Path == "k8s.io/kubernetes" {
-				return module.Version
-			}
-		}
-	}
-	return "v" + compatibility.DefaultBuildEffectiveVersion().BinaryVersion().String()
 }

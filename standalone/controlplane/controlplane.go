@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
 )
 
@@ -36,6 +37,8 @@ type Options struct {
 	// Fsync makes every write reach the disk before it is acknowledged. Leave it off only where losing
 	// the last writes, or the whole directory, after a power failure does not matter: in tests.
 	Fsync bool
+	// API installs the API of Perennial, as [InstallAPI] does.
+	API bool
 	// GatewayAPI installs the CustomResourceDefinitions of the Gateway API, standard channel.
 	GatewayAPI bool
 	// Log receives the log of kube-apiserver, etcd and the loops. Nil means the file
@@ -112,6 +115,8 @@ func Start(ctx context.Context, o Options) (_ *ControlPlane, err error) {
 		}
 	}
 
+	gate := newSchemaGate()
+	c.closer.add(gate.release)
 	var (
 		db     *database
 		server *apiServer
@@ -127,7 +132,7 @@ func Start(ctx context.Context, o Options) (_ *ControlPlane, err error) {
 		return err
 	})
 	group.Go(func() (err error) {
-		server, err = newAPIServer(run, c.creds, listener, socket.path)
+		server, err = newAPIServer(run, c.creds, listener, socket.path, gate)
 		return err
 	})
 	err = group.Wait()
@@ -151,11 +156,21 @@ func Start(ctx context.Context, o Options) (_ *ControlPlane, err error) {
 	}
 	c.closer.add(loops.stop)
 	c.closer.add(keepCredentials(run, dir.path, c.port))
-	if o.GatewayAPI {
-		progress("installing the Gateway API's CustomResourceDefinitions")
-		if err := installGatewayAPI(ctx, c.AdminConfig()); err != nil {
-			return nil, err
+	var objects []runtime.Object
+	for _, part := range []struct {
+		wanted  bool
+		objects func() ([]runtime.Object, error)
+	}{{o.API, perennialAPI}, {o.GatewayAPI, gatewayDefinitions}} {
+		if part.wanted {
+			more, err := part.objects()
+			if err != nil {
+				return nil, err
+			}
+			objects = append(objects, more...)
 		}
+	}
+	if err := install(ctx, c.AdminConfig(), objects, gate.release); err != nil {
+		return nil, fmt.Errorf("start control plane in %s: %w", dir.path, err)
 	}
 	progress(fmt.Sprintf("ready after %.1f s on https://127.0.0.1:%d", time.Since(began).Seconds(), c.port))
 

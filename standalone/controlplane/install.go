@@ -34,15 +34,23 @@ var (
 )
 
 // InstallAPI installs the API of Perennial: its CustomResourceDefinitions and admission policies.
-// See [Install].
+// See [Install], and [Options].API, which is faster on a control plane that is only being started.
 func InstallAPI(ctx context.Context, config *rest.Config) error {
+	objects, err := perennialAPI()
+	if err != nil {
+		return err
+	}
+	return Install(ctx, config, objects...)
+}
+
+func perennialAPI() ([]runtime.Object, error) {
 	definitions, err := api.CRDs()
 	if err != nil {
-		return fmt.Errorf("install API: %w", err)
+		return nil, fmt.Errorf("API of Perennial: %w", err)
 	}
 	policies, err := api.Policies()
 	if err != nil {
-		return fmt.Errorf("install API: %w", err)
+		return nil, fmt.Errorf("API of Perennial: %w", err)
 	}
 	var objects []runtime.Object
 	for _, o := range definitions {
@@ -51,13 +59,19 @@ func InstallAPI(ctx context.Context, config *rest.Config) error {
 	for _, o := range policies {
 		objects = append(objects, o)
 	}
-	return Install(ctx, config, objects...)
+	return objects, nil
 }
 
 // Install applies objects and returns when they take effect: CustomResourceDefinitions are served,
 // admission policies are enforced. Definitions come first, the others follow in the order given. Objects
 // that are already so are not written. Every object must say its apiVersion and kind.
 func Install(ctx context.Context, config *rest.Config, objects ...runtime.Object) error {
+	return install(ctx, config, objects, nil)
+}
+
+// install calls defined, if given, when all definitions are served and their schemas are published:
+// that makes policies aware of them. Without, it waits until policies are aware by themselves.
+func install(ctx context.Context, config *rest.Config, objects []runtime.Object, defined func()) error {
 	config = rest.AddUserAgent(config, FieldManager)
 	client, err := dynamic.NewForConfig(config)
 	if err != nil {
@@ -89,8 +103,15 @@ func Install(ctx context.Context, config *rest.Config, objects ...runtime.Object
 	if err := group.Wait(); err != nil {
 		return fmt.Errorf("install: %w", err)
 	}
-	if len(others) == 0 {
-		return nil
+	var kindsDefined []schema.GroupVersionKind
+	for _, u := range definitions {
+		kindsDefined = append(kindsDefined, servedKinds(u)...)
+	}
+	if err := poll(ctx, func() error { return published(kinds.OpenAPIV3(), kindsDefined) }); err != nil {
+		return fmt.Errorf("install: %w", err)
+	}
+	if defined != nil {
+		defined()
 	}
 
 	mapper := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(kinds))
@@ -113,6 +134,15 @@ func Install(ctx context.Context, config *rest.Config, objects ...runtime.Object
 		if err := i.enforced(ctx, probe); err != nil {
 			return fmt.Errorf("install: %w", err)
 		}
+	}
+	if defined != nil {
+		return nil
+	}
+	for _, u := range definitions {
+		group.Go(func() error { return i.mutable(ctx, u) })
+	}
+	if err := group.Wait(); err != nil {
+		return fmt.Errorf("install: %w", err)
 	}
 	return nil
 }
