@@ -1,0 +1,30 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// GroupName is the API group of the kinds in this package.
+const GroupName = "perennial.dev"
+
+// CertificateFileKind is the kind of a CertificateFile.
+const CertificateFileKind = "CertificateFile"
+
+var (
+	// GroupVersion is what a manifest of these kinds has as its apiVersion.
+	GroupVersion = schema.GroupVersion{Group: GroupName, Version: "v1alpha1"}
+
+	// SchemeBuilder collects what AddToScheme does.
+	SchemeBuilder = runtime.NewSchemeBuilder(addKnownTypes)
+
+	// AddToScheme makes the kinds of this package known to a scheme.
+	AddToScheme = SchemeBuilder.AddToScheme
+)
+
+func addKnownTypes(scheme *runtime.Scheme) error {
+	scheme.AddKnownTypes(GroupVersion, &CertificateFile{}, &CertificateFileList{})
+	metav1.AddToGroupVersion(scheme, GroupVersion)
+	return nil
+}
