@@ -40,9 +40,9 @@ func CRDs() ([]*apiextensionsv1.CustomResourceDefinition, error) {
 	return out, err
 }
 
-// Policies returns the admission policies and their bindings: ValidatingAdmissionPolicies,
-// MutatingAdmissionPolicies, and what these need. A binding comes after its policy, and what
-// a policy refers to comes before it.
+// Policies returns the admission policies and their bindings, each binding after its policy:
+// ValidatingAdmissionPolicies and MutatingAdmissionPolicies. What each is for, and what RBAC
+// must grant to the controller and to approvers, is in the files themselves.
 //
 // MutatingAdmissionPolicy is served since Kubernetes 1.36. A cluster before that may leave
 // objects of that kind and its binding out: then nobody stamps a CertificateRequest with its

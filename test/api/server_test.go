@@ -11,11 +11,13 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/yaml"
@@ -52,7 +54,35 @@ func startServer() error {
 	if err != nil {
 		return err
 	}
-	return controlplane.InstallAPI(ctx, server.plane.AdminConfig())
+	if err := controlplane.InstallAPI(ctx, server.plane.AdminConfig()); err != nil {
+		return err
+	}
+	return requestsAreStamped(ctx, server.plane.AdminConfig())
+}
+
+// requestsAreStamped waits until CertificateRequests can be created. The server's part that evaluates
+// MutatingAdmissionPolicies reads the schemas of all kinds every few seconds, and refuses
+// kinds that it has not read yet.
+func requestsAreStamped(ctx context.Context, config *rest.Config) error {
+	client, err := dynamic.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	var u unstructured.Unstructured
+	if err := yaml.Unmarshal([]byte(certificateRequest), &u.Object); err != nil {
+		return err
+	}
+	return wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
+		out, err := client.Resource(certificateRequests).Namespace("default").Create(ctx, &u, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		if apierrors.IsServiceUnavailable(err) {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		username, _, err := unstructured.NestedString(out.Object, "spec", "username")
+		return username != "", err
+	})
 }
 
 // adminConfig returns the configuration of a client that may do anything.
@@ -96,7 +126,6 @@ var (
 	orders              = schema.GroupVersionResource{Group: "acme.cert-manager.io", Version: "v1", Resource: "orders"}
 	challenges          = schema.GroupVersionResource{Group: "acme.cert-manager.io", Version: "v1", Resource: "challenges"}
 	namespaces          = schema.GroupVersionResource{Version: "v1", Resource: "namespaces"}
-	configMaps          = schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}
 	clusterRoles        = schema.GroupVersionResource{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "clusterroles"}
 	clusterRoleBindings = schema.GroupVersionResource{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "clusterrolebindings"}
 )
@@ -126,6 +155,15 @@ func object(t testing.TB, manifest string, patches ...string) *unstructured.Unst
 		t.Fatalf("parse manifest: %v\n%s", err, b)
 	}
 	return u
+}
+
+func toYAML(t testing.TB, u *unstructured.Unstructured) string {
+	t.Helper()
+	b, err := yaml.Marshal(u.Object)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
 }
 
 // merge is RFC 7396.

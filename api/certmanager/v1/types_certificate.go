@@ -443,6 +443,7 @@ type CertificateRenewal struct {
 	// Hours in which renewal may begin; any if left out. Not with policy Disabled.
 	// +optional
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=1000
 	Windows []CertificateRenewalWindows `json:"windows,omitempty"`
 }
 
@@ -467,6 +468,8 @@ type CertificateRenewalWindows struct {
 	// How long the window stays open, such as 4h30m.
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:Pattern="^([0-9]+(\\.[0-9]+)?(s|m|h))+$"
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule=`!self.matches('^[0-9.smh]+$') || duration(self) > duration('0s')`,message=`windowDuration must be more than nothing`
 	// +required
 	WindowDuration *metav1.Duration `json:"windowDuration,omitempty"`
 

@@ -1,0 +1,397 @@
+package api_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/rest"
+
+	"github.com/perennial-pki/perennial/api"
+	"github.com/perennial-pki/perennial/standalone/controlplane"
+)
+
+// A permission is what RBAC gives a user, cluster-wide.
+type permission struct {
+	verb, group, resource, name string // resource with its subresource: certificates/status
+}
+
+// approve is the permission that approving a request needs.
+func approve(signer string) permission {
+	return permission{"approve", "cert-manager.io", "signers", signer}
+}
+
+// updateRequests is what one needs to approve a request apart from that.
+var updateRequests = permission{"update", "cert-manager.io", "certificaterequests/status", ""}
+
+// grant gives a new user the permissions and returns its name when they have come into force.
+func grant(t *testing.T, permissions ...permission) string {
+	t.Helper()
+	client := admin(t)
+	var rules []string
+	for _, p := range permissions {
+		rule := fmt.Sprintf(`{verbs: [%q], apiGroups: [%q], resources: [%q]`, p.verb, p.group, p.resource)
+		if p.name != "" {
+			rule += fmt.Sprintf(`, resourceNames: [%q]`, p.name)
+		}
+		rules = append(rules, rule+"}")
+	}
+	role := create(t, client, clusterRoles, object(t, `
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {generateName: user-}
+rules: [`+strings.Join(rules, ", ")+`]
+`))
+	user := role.GetName()
+	create(t, client, clusterRoleBindings, object(t, `
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: `+user+`}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: `+user+`}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: `+user+`}]
+`))
+	for _, p := range permissions {
+		resource, subresource, _ := strings.Cut(p.resource, "/")
+		review := object(t, fmt.Sprintf(`
+apiVersion: authorization.k8s.io/v1
+kind: SubjectAccessReview
+spec:
+  user: %s
+  resourceAttributes: {verb: %q, group: %q, resource: %q, subresource: %q, name: %q}
+`, user, p.verb, p.group, resource, subresource, p.name))
+		eventually(t, "RBAC gives "+user+" its permissions", func() (bool, error) {
+			out, err := client.Resource(schema.GroupVersionResource{Group: "authorization.k8s.io", Version: "v1", Resource: "subjectaccessreviews"}).Create(t.Context(), review, metav1.CreateOptions{})
+			if err != nil {
+				return false, err
+			}
+			allowed, _, err := unstructured.NestedBool(out.Object, "status", "allowed")
+			return allowed, err
+		})
+	}
+	return user
+}
+
+// eventually waits until the condition holds.
+func eventually(t *testing.T, what string, condition func() (bool, error)) {
+	t.Helper()
+	err := wait.PollUntilContextTimeout(t.Context(), 20*time.Millisecond, time.Minute, true, func(context.Context) (bool, error) { return condition() })
+	if err != nil {
+		t.Fatalf("wait until %s: %v", what, err)
+	}
+}
+
+// user is the configuration to impersonate a user.
+func user(name string) rest.ImpersonationConfig { return rest.ImpersonationConfig{UserName: name} }
+
+func TestApprovalTakesAPermission(t *testing.T) {
+	const none = ""
+	tests := []struct {
+		name   string
+		issuer string // spec.issuerRef
+		signer string // the name that the user may approve
+		needs  string // what the refusal tells the user to ask for; none if it is accepted
+	}{
+		{"for an Issuer by its name", `{name: ca}`, "issuers.cert-manager.io/default.ca", none},
+		{"for an Issuer with kind and group", `{name: ca, kind: Issuer, group: cert-manager.io}`, "issuers.cert-manager.io/default.ca", none},
+		{"for all Issuers", `{name: ca}`, "issuers.cert-manager.io/*", none},
+		{"not for an Issuer of the same name in another namespace", `{name: ca}`, "issuers.cert-manager.io/other.ca", `{ca Issuer cert-manager.io}: give it the verb approve on signers.cert-manager.io "issuers.cert-manager.io/default.ca"`},
+		{"not for an Issuer without a namespace", `{name: ca}`, "issuers.cert-manager.io/ca", `{ca Issuer cert-manager.io}: give it the verb approve on signers.cert-manager.io "issuers.cert-manager.io/default.ca"`},
+		{"not for an Issuer as a ClusterIssuer", `{name: ca}`, "clusterissuers.cert-manager.io/*", `{ca Issuer cert-manager.io}: give it the verb approve on signers.cert-manager.io "issuers.cert-manager.io/default.ca"`},
+		{"for a ClusterIssuer by its name", `{name: ca, kind: ClusterIssuer}`, "clusterissuers.cert-manager.io/ca", none},
+		{"for all ClusterIssuers", `{name: ca, kind: ClusterIssuer}`, "clusterissuers.cert-manager.io/*", none},
+		{"not for a ClusterIssuer as an Issuer", `{name: ca, kind: ClusterIssuer}`, "issuers.cert-manager.io/*", `{ca ClusterIssuer cert-manager.io}: give it the verb approve on signers.cert-manager.io "clusterissuers.cert-manager.io/ca"`},
+		{"not for a ClusterIssuer with a namespace", `{name: ca, kind: ClusterIssuer}`, "clusterissuers.cert-manager.io/default.ca", `{ca ClusterIssuer cert-manager.io}: give it the verb approve on signers.cert-manager.io "clusterissuers.cert-manager.io/ca"`},
+
+		{"for an external issuer in a namespace", `{name: ca, kind: StepIssuer, group: example.com}`, "stepissuers.example.com/default.ca", none},
+		{"for an external issuer without a namespace", `{name: ca, kind: StepClusterIssuer, group: example.com}`, "stepclusterissuers.example.com/ca", none},
+		{"for all external issuers of a kind", `{name: ca, kind: StepIssuer, group: example.com}`, "stepissuers.example.com/*", none},
+		{"for an external issuer of the default kind", `{name: ca, group: example.com}`, "issuers.example.com/default.ca", none},
+		{"not for an external issuer as one of ours", `{name: ca, group: example.com}`, "issuers.cert-manager.io/*", `{ca Issuer example.com}: give it the verb approve on signers.cert-manager.io "issuers.example.com/default.ca"`},
+		{"not for an external issuer in another namespace", `{name: ca, kind: StepIssuer, group: example.com}`, "stepissuers.example.com/other.ca", `{ca StepIssuer example.com}: give it the verb approve on signers.cert-manager.io "stepissuers.example.com/default.ca"`},
+		{"not for an external issuer whose name looks like another namespace's", `{name: other.ca, kind: StepIssuer, group: example.com}`, "stepissuers.example.com/other.ca",
+			`{other.ca StepIssuer example.com}: give it the verb approve on signers.cert-manager.io "stepissuers.example.com/default.other.ca"`},
+		{"not for an external issuer without a namespace whose name looks like a namespace's", `{name: ca, kind: StepClusterIssuer, group: example.com}`, "stepclusterissuers.example.com/default.ca",
+			`{ca StepClusterIssuer example.com}: give it the verb approve on signers.cert-manager.io "stepclusterissuers.example.com/ca"`},
+		{"for an external issuer with an irregular plural, as the annotation says", `{name: ca, kind: Policy, group: example.com}`, "policies.example.com/default.ca", none},
+		{"not for an external issuer by the plural that the annotation replaces", `{name: ca, kind: Policy, group: example.com}`, "policys.example.com/default.ca", `{ca Policy example.com}: give it the verb approve on signers.cert-manager.io "policies.example.com/default.ca"`},
+		{"for an external issuer without a namespace, as the annotation says", `{name: pki.ca, kind: Authority, group: example.com}`, "authorities.example.com/pki.ca", none},
+		{"not for an external issuer with a namespace, as the annotation says", `{name: ca, kind: Authority, group: example.com}`, "authorities.example.com/default.ca", `{ca Authority example.com}: give it the verb approve on signers.cert-manager.io "authorities.example.com/ca"`},
+		{"for an external issuer with a namespace, as the annotation says", `{name: ca, kind: ClusterLocal, group: example.com}`, "clusterlocals.example.com/default.ca", none},
+		{"not for an external issuer without a namespace, as the annotation says", `{name: ca, kind: ClusterLocal, group: example.com}`, "clusterlocals.example.com/ca", `{ca ClusterLocal example.com}: give it the verb approve on signers.cert-manager.io "clusterlocals.example.com/default.ca"`},
+	}
+	signers(t, "Policy.example.com=policies, Authority.example.com=authorities/Cluster,\n  ClusterLocal.example.com=clusterlocals/Namespaced,Odd.example.com=odds/Nowhere")
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			name := grant(t, updateRequests, approve(test.signer))
+			stored := create(t, admin(t), certificateRequests, object(t, certificateRequest, `spec: {issuerRef: `+test.issuer+`}`))
+			for _, decision := range []string{"Approved", "Denied"} {
+				err := dryUpdate(t, as(t, user(name)), certificateRequests, stored, `status: {conditions: [{type: `+decision+`, status: "True"}]}`, "status")
+				if test.needs == none {
+					accepted.check(t, err)
+					continue
+				}
+				refused("", `user "`+name+`" does not have permissions to set approved/denied conditions for issuer `+test.needs).check(t, err)
+				if !apierrors.IsForbidden(err) {
+					t.Errorf("is not Forbidden: %v", err)
+				}
+			}
+		})
+	}
+
+	t.Run("an entry of the annotation that makes no sense lets nobody approve", func(t *testing.T) {
+		stored := create(t, admin(t), certificateRequests, object(t, certificateRequest, `spec: {issuerRef: {name: ca, kind: Odd, group: example.com}}`))
+		refused("", "the entry Odd.example.com= in the annotation perennial.dev/signers of the namespace default must be followed by <resource>, <resource>/Cluster or <resource>/Namespaced").check(t,
+			dryUpdate(t, admin(t), certificateRequests, stored, `status: {conditions: [{type: Approved, status: "True"}]}`, "status"))
+	})
+}
+
+// signers sets the annotation that says how the resources of external issuers are called, until the
+// test is over.
+func signers(t *testing.T, annotation string) {
+	t.Helper()
+	client := admin(t).Resource(namespaces)
+	annotate := func(ctx context.Context, value any) error {
+		patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]any{"perennial.dev/signers": value}}})
+		if err != nil {
+			return err
+		}
+		_, err = client.Patch(ctx, "default", types.MergePatchType, patch, metav1.PatchOptions{})
+		return err
+	}
+	if err := annotate(t.Context(), annotation); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := annotate(context.Background(), nil); err != nil {
+			t.Error(err)
+		}
+	})
+	// The policies see the namespace through a cache.
+	stored := create(t, admin(t), certificateRequests, object(t, certificateRequest, `spec: {issuerRef: {name: ca, kind: Odd, group: example.com}}`))
+	eventually(t, "the annotation counts", func() (bool, error) {
+		err := dryUpdate(t, admin(t), certificateRequests, stored, `status: {conditions: [{type: Approved, status: "True"}]}`, "status")
+		return apierrors.IsForbidden(err), nil
+	})
+}
+
+func TestOnlyTheDecisionItselfTakesAPermission(t *testing.T) {
+	client := admin(t)
+	name := grant(t, updateRequests)
+	stored := create(t, client, certificateRequests, object(t, certificateRequest))
+	other := as(t, user(name))
+	t.Run("an issuer may say that it is not ready", func(t *testing.T) {
+		accepted.check(t, dryUpdate(t, other, certificateRequests, stored, `status: {conditions: [{type: Ready, status: "False", reason: Pending}]}`, "status"))
+	})
+	approved := setStatus(t, client, certificateRequests, stored, `status: {conditions: [{type: Approved, status: "True"}]}`)
+	t.Run("an issuer may sign what others approved", func(t *testing.T) {
+		accepted.check(t, dryUpdate(t, other, certificateRequests, approved, `status: {certificate: aGVsbG8=, conditions: [{type: Approved, status: "True"}, {type: Ready, status: "True", reason: Issued}]}`, "status"))
+	})
+	t.Run("an issuer may not deny what others approved", func(t *testing.T) {
+		if err := dryUpdate(t, other, certificateRequests, approved, `status: {conditions: [{type: Denied, status: "True"}]}`, "status"); err == nil {
+			t.Error("was accepted")
+		}
+	})
+}
+
+// requester is a user of whom authentication tells everything.
+func requester(t *testing.T) rest.ImpersonationConfig {
+	return rest.ImpersonationConfig{
+		UserName: grant(t, permission{"create", "cert-manager.io", "certificaterequests", ""}),
+		UID:      "0000-1111",
+		Groups:   []string{"developers", "system:authenticated"},
+		Extra:    map[string][]string{"example.com/department": {"pki", "web"}, "example.com/floor": {"3"}},
+	}
+}
+
+func TestRequestsTellWhoCreatedThem(t *testing.T) {
+	who := requester(t)
+	want := map[string]any{
+		"username": who.UserName,
+		"uid":      "0000-1111",
+		"groups":   []any{"developers", "system:authenticated"},
+		"extra":    map[string]any{"example.com/department": []any{"pki", "web"}, "example.com/floor": []any{"3"}},
+	}
+	for name, patch := range map[string]string{
+		"if the client says nothing":  `{}`,
+		"if the client claims others": `spec: {username: system:admin, uid: "0", groups: [system:masters], extra: {a: [b]}}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			stored, err := as(t, who).Resource(certificateRequests).Namespace("default").Create(t.Context(), object(t, certificateRequest, patch), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(want, identity(t, stored)); diff != "" {
+				t.Errorf("(-expected +found):\n%s", diff)
+			}
+		})
+	}
+	t.Run("if there is nothing but a name, what the client claims besides is removed", func(t *testing.T) {
+		plain := user(grant(t, permission{"create", "cert-manager.io", "certificaterequests", ""}))
+		stored, err := as(t, plain).Resource(certificateRequests).Namespace("default").Create(t.Context(),
+			object(t, certificateRequest, `spec: {username: system:admin, uid: "0", groups: [system:masters], extra: {a: [b]}}`), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(map[string]any{"username": plain.UserName, "groups": []any{"system:authenticated"}}, identity(t, stored)); diff != "" {
+			t.Errorf("(-expected +found):\n%s", diff)
+		}
+	})
+}
+
+// identity returns the fields of a request's spec that tell who created it.
+func identity(t *testing.T, request *unstructured.Unstructured) map[string]any {
+	t.Helper()
+	spec, _, err := unstructured.NestedMap(request.Object, "spec")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key := range spec {
+		if !slices.Contains([]string{"username", "uid", "groups", "extra"}, key) {
+			delete(spec, key)
+		}
+	}
+	return spec
+}
+
+// An API server before Kubernetes 1.36 does not stamp requests with their creator. It must not
+// believe what it is told, either.
+func TestForgedRequestersAreRefusedWhereNobodyStampsThem(t *testing.T) {
+	who := requester(t)
+	client := as(t, who)
+	bindings := admin(t).Resource(schema.GroupVersionResource{Group: "admissionregistration.k8s.io", Version: "v1", Resource: "mutatingadmissionpolicybindings"})
+	if err := bindings.Delete(t.Context(), "perennial-requester", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	stamped := func() (bool, error) {
+		stored, err := client.Resource(certificateRequests).Namespace("default").Create(t.Context(), object(t, certificateRequest), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		if err != nil {
+			return false, err
+		}
+		return len(identity(t, stored)) > 0, nil
+	}
+	t.Cleanup(func() {
+		if err := controlplane.InstallAPI(context.Background(), adminConfig(t)); err != nil {
+			t.Error(err)
+		}
+	})
+	eventually(t, "requests are no longer stamped", func() (bool, error) {
+		yes, err := stamped()
+		return !yes, err
+	})
+
+	forged := func(field, what string) verdict {
+		return refused("", "spec."+field+" must be the "+what+" of the user who creates the CertificateRequest: leave it out")
+	}
+	for _, e := range []example{
+		{"nothing is accepted", `{}`, accepted},
+		{"emptiness is accepted", `spec: {username: "", uid: "", groups: [], extra: {}}`, accepted},
+		{"the truth is accepted", `spec: {username: ` + who.UserName + `, uid: 0000-1111, groups: [system:authenticated, developers], extra: {example.com/floor: ["3"], example.com/department: [web, pki]}}`, accepted},
+		{"the name of another is refused", `spec: {username: system:admin}`, forged("username", "name")},
+		{"the UID of another is refused", `spec: {uid: "0"}`, forged("uid", "UID")},
+		{"a further group is refused", `spec: {groups: [system:authenticated, developers, system:masters]}`, forged("groups", "groups")},
+		{"a group too few is refused", `spec: {groups: [system:authenticated]}`, forged("groups", "groups")},
+		{"a further attribute is refused", `spec: {extra: {example.com/floor: ["3"], example.com/department: [web, pki], a: [b]}}`, forged("extra", "extra attributes")},
+		{"an attribute too few is refused", `spec: {extra: {example.com/floor: ["3"]}}`, forged("extra", "extra attributes")},
+		{"another value of an attribute is refused", `spec: {extra: {example.com/floor: ["4"], example.com/department: [web, pki]}}`, forged("extra", "extra attributes")},
+		{"another attribute is refused", `spec: {extra: {example.com/roof: ["3"], example.com/department: [web, pki]}}`, forged("extra", "extra attributes")},
+	} {
+		t.Run(e.name, func(t *testing.T) {
+			e.want.check(t, dryRun(t, client, certificateRequests, object(t, certificateRequest, e.patch)))
+		})
+	}
+	t.Run("attributes of a user who has none are refused", func(t *testing.T) {
+		plain := as(t, user(grant(t, permission{"create", "cert-manager.io", "certificaterequests", ""})))
+		forged("extra", "extra attributes").check(t, dryRun(t, plain, certificateRequests, object(t, certificateRequest, `spec: {extra: {a: [b]}}`)))
+	})
+}
+
+func TestOnlyTheControllerWritesOrdersAndChallenges(t *testing.T) {
+	const acmeGroup = "acme.cert-manager.io"
+	act := permission{"act", "perennial.dev", "controllers", ""}
+	for _, kind := range []struct {
+		resource schema.GroupVersionResource
+		manifest string
+	}{
+		{orders, order},
+		{challenges, challenge},
+	} {
+		t.Run(kind.resource.Resource, func(t *testing.T) {
+			name := kind.resource.Resource
+			edit := []permission{{"create", acmeGroup, name, ""}, {"update", acmeGroup, name, ""}, {"delete", acmeGroup, name, ""}}
+			editor := grant(t, edit...)
+			controller := as(t, user(grant(t, append(edit, act)...)))
+			denied := refused("", `user "`+editor+`" cannot write the spec of `+name+`, which the controller alone does: create a Certificate instead`)
+
+			t.Run("an editor cannot create one", func(t *testing.T) {
+				err := dryRun(t, as(t, user(editor)), kind.resource, object(t, kind.manifest))
+				denied.check(t, err)
+				if !apierrors.IsForbidden(err) {
+					t.Errorf("is not Forbidden: %v", err)
+				}
+			})
+			t.Run("the controller can", func(t *testing.T) {
+				accepted.check(t, dryRun(t, controller, kind.resource, object(t, kind.manifest)))
+			})
+			stored := create(t, admin(t), kind.resource, object(t, kind.manifest))
+			if kind.resource == orders { // the spec of a Challenge is final for everybody
+				t.Run("an editor cannot change what it asks for", func(t *testing.T) {
+					denied.check(t, dryUpdate(t, as(t, user(editor)), kind.resource, stored, `spec: {dnsNames: [other.example.com]}`))
+				})
+			}
+			t.Run("an editor can remove a finalizer", func(t *testing.T) {
+				accepted.check(t, dryUpdate(t, as(t, user(editor)), kind.resource, stored, `metadata: {finalizers: null, labels: {a: b}}`))
+			})
+			t.Run("an editor can delete it", func(t *testing.T) {
+				err := as(t, user(editor)).Resource(kind.resource).Namespace("default").Delete(t.Context(), stored.GetName(), metav1.DeleteOptions{DryRun: []string{metav1.DryRunAll}})
+				accepted.check(t, err)
+			})
+		})
+	}
+}
+
+func TestPoliciesBindFailClosed(t *testing.T) {
+	policies, err := api.Policies()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bound := map[string]bool{}
+	for _, policy := range policies {
+		name := policy.GetKind() + " " + policy.GetName()
+		if !strings.HasPrefix(policy.GetName(), "perennial-") {
+			t.Errorf("%s: the name does not begin with perennial-", name)
+		}
+		switch policy.GetKind() {
+		case "ValidatingAdmissionPolicy", "MutatingAdmissionPolicy":
+			if failure, _, _ := unstructured.NestedString(policy.Object, "spec", "failurePolicy"); failure != "Fail" {
+				t.Errorf("%s: failurePolicy is %q", name, failure)
+			}
+			bound[name] = bound[name] || false
+		case "ValidatingAdmissionPolicyBinding", "MutatingAdmissionPolicyBinding":
+			to, _, _ := unstructured.NestedString(policy.Object, "spec", "policyName")
+			bound[strings.TrimSuffix(policy.GetKind(), "Binding")+" "+to] = true
+			actions, _, _ := unstructured.NestedStringSlice(policy.Object, "spec", "validationActions")
+			if policy.GetKind() == "ValidatingAdmissionPolicyBinding" && !slices.Equal(actions, []string{"Deny"}) {
+				t.Errorf("%s: validationActions are %v", name, actions)
+			}
+			if ref, ok, _ := unstructured.NestedMap(policy.Object, "spec", "paramRef"); ok && ref["parameterNotFoundAction"] != "Deny" {
+				t.Errorf("%s: parameterNotFoundAction is %v", name, ref["parameterNotFoundAction"])
+			}
+		}
+	}
+	for policy, ok := range bound {
+		if !ok {
+			t.Errorf("%s has no binding", policy)
+		}
+	}
+}
