@@ -1,0 +1,66 @@
+// Package fault gives every error that leaves our process a class, so that whoever retries decides by
+// the class and never by the text. The class is made where the error arises.
+package fault
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Class says what an error means for the next attempt.
+type Class string
+
+const (
+	// Transient errors pass by themselves (a network fault, a 5xx): retry within seconds, with jitter.
+	Transient Class = "Transient"
+	// Limited means that the other side named the earliest time of the next attempt (429, Retry-After).
+	Limited Class = "Limited"
+	// Refused is the other side's final no: a long back-off, ended at once by a change of the
+	// specification or the issuer, or by hand.
+	Refused Class = "Refused"
+	// Misconfigured waits for somebody to change something, and says what. It is not retried by time.
+	Misconfigured Class = "Misconfigured"
+)
+
+// Error is an error with a class. Reason is a CamelCase word for conditions and events; it may be empty.
+type Error struct {
+	Class  Class
+	Reason string
+	// Until is the earliest time of the next attempt. Set for Limited only.
+	Until time.Time
+	Err   error
+}
+
+func (e *Error) Error() string { return e.Err.Error() }
+func (e *Error) Unwrap() error { return e.Err }
+
+// Transientf makes a Transient error.
+func Transientf(reason, format string, args ...any) error {
+	return &Error{Class: Transient, Reason: reason, Err: fmt.Errorf(format, args...)}
+}
+
+// Limitedf makes a Limited error that may be tried again at until.
+func Limitedf(reason string, until time.Time, format string, args ...any) error {
+	return &Error{Class: Limited, Reason: reason, Until: until, Err: fmt.Errorf(format, args...)}
+}
+
+// Refusedf makes a Refused error.
+func Refusedf(reason, format string, args ...any) error {
+	return &Error{Class: Refused, Reason: reason, Err: fmt.Errorf(format, args...)}
+}
+
+// Misconfiguredf makes a Misconfigured error. The text says what to change.
+func Misconfiguredf(reason, format string, args ...any) error {
+	return &Error{Class: Misconfigured, Reason: reason, Err: fmt.Errorf(format, args...)}
+}
+
+// Of returns the classified error in err's chain. An error without a class is Transient:
+// retrying an unknown fault is harmless, giving up on it is not.
+func Of(err error) *Error {
+	var e *Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return &Error{Class: Transient, Err: err}
+}
