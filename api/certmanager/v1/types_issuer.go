@@ -408,16 +408,20 @@ type IssuerStatus struct {
 // CAIssuerStatus tells the CA in use and those it replaced, so that clients trust certificates of
 // both while the CA changes. Perennial's own.
 type CAIssuerStatus struct {
-	// Certificate of the CA in use, PEM.
+	// What clients are to trust, PEM: the root above the CA where its Secret has it, or else the
+	// CA's own certificate.
 	// +kubebuilder:validation:MaxLength=65536
 	Certificate string `json:"certificate"`
 
-	// SHA-256 of the certificate's DER form, in lower-case hexadecimal digits.
+	// SHA-256 of the signing certificate's DER form, in lower-case hexadecimal digits.
 	// +kubebuilder:validation:MaxLength=64
 	Fingerprint string `json:"fingerprint"`
 
-	// When this certificate came into use.
+	// When this signing certificate came into use.
 	Since metav1.Time `json:"since"`
+
+	// When it, or a certificate above it, expires. Nothing that it signs is valid longer.
+	NotAfter metav1.Time `json:"notAfter"`
 
 	// CAs of which certificates may still be in use, the latest first.
 	// +optional
@@ -428,18 +432,18 @@ type CAIssuerStatus struct {
 
 // PreviousCA is a CA that another one replaced. Perennial's own.
 type PreviousCA struct {
-	// Certificate of the CA, PEM.
+	// What clients are to trust as long as a certificate of this CA is in use, PEM.
 	// +kubebuilder:validation:MaxLength=65536
 	Certificate string `json:"certificate"`
 
-	// SHA-256 of the certificate's DER form, in lower-case hexadecimal digits.
+	// SHA-256 of the signing certificate's DER form, in lower-case hexadecimal digits.
 	// +kubebuilder:validation:MaxLength=64
 	Fingerprint string `json:"fingerprint"`
 
 	// When it was replaced.
 	ReplacedAt metav1.Time `json:"replacedAt"`
 
-	// When it expires.
+	// When it expires, and with it all that it signed.
 	NotAfter metav1.Time `json:"notAfter"`
 }
 

@@ -68,6 +68,7 @@ func (in *CAIssuer) DeepCopy() *CAIssuer {
 func (in *CAIssuerStatus) DeepCopyInto(out *CAIssuerStatus) {
 	*out = *in
 	in.Since.DeepCopyInto(&out.Since)
+	in.NotAfter.DeepCopyInto(&out.NotAfter)
 	if in.Previous != nil {
 		in, out := &in.Previous, &out.Previous
 		*out = make([]PreviousCA, len(*in))

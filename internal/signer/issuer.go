@@ -1,0 +1,134 @@
+package signer
+
+import (
+	"context"
+	"fmt"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+)
+
+// Types of issuers: the names of their fields in the spec.
+const (
+	TypeACME       = "acme"
+	TypeCA         = "ca"
+	TypeSelfSigned = "selfSigned"
+	TypeVault      = "vault"
+	TypeVenafi     = "venafi"
+)
+
+// Kinds of issuers.
+const (
+	KindIssuer        = "Issuer"
+	KindClusterIssuer = "ClusterIssuer"
+)
+
+// Issuer is an Issuer or a ClusterIssuer.
+type Issuer struct {
+	cmapi.GenericIssuer
+	// Kind is KindIssuer or KindClusterIssuer.
+	Kind string
+	// SecretNamespace is where the Secrets are that it refers to: its own namespace, or the cluster resource
+	// namespace.
+	SecretNamespace string
+}
+
+// String names the issuer in messages, as in: ClusterIssuer "letsencrypt".
+func (i *Issuer) String() string { return fmt.Sprintf("%s %q", i.Kind, i.GetName()) }
+
+// Generation identifies the issuer and what its spec said. It changes with every change of either.
+func (i *Issuer) Generation() string { return fmt.Sprintf("%s.%d", i.GetUID(), i.GetGeneration()) }
+
+// Type returns the name of the one field of the spec that is set, or "".
+func (i *Issuer) Type() string {
+	switch spec := i.GetSpec(); {
+	case spec.ACME != nil:
+		return TypeACME
+	case spec.CA != nil:
+		return TypeCA
+	case spec.SelfSigned != nil:
+		return TypeSelfSigned
+	case spec.Vault != nil:
+		return TypeVault
+	case spec.Venafi != nil:
+		return TypeVenafi
+	}
+	return ""
+}
+
+// Ready reports whether the issuer can be used, and if not, why not.
+func (i *Issuer) Ready() (ready bool, why string) {
+	c := cmapi.GetIssuerCondition(i.GetStatus(), cmapi.IssuerConditionReady)
+	switch {
+	case c == nil:
+		return false, ""
+	case c.Status == cmmeta.ConditionTrue:
+		return true, ""
+	}
+	return false, c.Message
+}
+
+// Scope says where issuers are looked for.
+type Scope struct {
+	// ClusterResourceNamespace is where the Secrets of ClusterIssuers are.
+	ClusterResourceNamespace string
+	// Namespace, if set, is the only one that is served. There are no ClusterIssuers then.
+	Namespace string
+}
+
+// Of returns the object as an Issuer.
+func (s Scope) Of(issuer cmapi.GenericIssuer) *Issuer {
+	if _, ok := issuer.(*cmapi.ClusterIssuer); ok {
+		return &Issuer{GenericIssuer: issuer, Kind: KindClusterIssuer, SecretNamespace: s.ClusterResourceNamespace}
+	}
+	return &Issuer{GenericIssuer: issuer, Kind: KindIssuer, SecretNamespace: issuer.GetNamespace()}
+}
+
+// Get finds the issuer that ref names in an object of the given namespace. It is nil if there is none, or if
+// the reference is to an external issuer.
+func (s Scope) Get(ctx context.Context, c client.Reader, namespace string, ref cmmeta.IssuerReference) (*Issuer, error) {
+	if External(ref) {
+		return nil, nil
+	}
+	var issuer interface {
+		cmapi.GenericIssuer
+		client.Object
+	} = &cmapi.Issuer{}
+	key := client.ObjectKey{Namespace: namespace, Name: ref.Name}
+	if ref.KindOrDefault() == KindClusterIssuer {
+		if s.Namespace != "" {
+			return nil, nil
+		}
+		issuer, key.Namespace = &cmapi.ClusterIssuer{}, ""
+	}
+	err := c.Get(ctx, key, issuer)
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("get %s %q: %w", ref.KindOrDefault(), ref.Name, err)
+	}
+	return s.Of(issuer), nil
+}
+
+// External reports whether ref names an issuer of another project, which has its own controller.
+func External(ref cmmeta.IssuerReference) bool {
+	return ref.GroupOrDefault() != cmmeta.DefaultIssuerGroup
+}
+
+// Key is the value under which an object of the namespace that refers to an issuer is found in field indexes:
+// the kind, the namespace if it is an Issuer, and the name. External issuers have a key, too.
+func Key(namespace string, ref cmmeta.IssuerReference) string {
+	if ref.KindOrDefault() == KindClusterIssuer {
+		namespace = ""
+	}
+	return ref.GroupOrDefault() + "/" + ref.KindOrDefault() + "/" + namespace + "/" + ref.Name
+}
+
+// Key is the value under which objects that refer to the issuer are found in field indexes.
+func (i *Issuer) Key() string {
+	return Key(i.GetNamespace(), cmmeta.IssuerReference{Name: i.GetName(), Kind: i.Kind})
+}

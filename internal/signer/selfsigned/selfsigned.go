@@ -1,0 +1,91 @@
+// Package selfsigned signs each certificate with its own private key, as the root of a CA is.
+package selfsigned
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
+
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/secrets"
+	"github.com/perennial-pki/perennial/internal/signer"
+	"github.com/perennial-pki/perennial/pki"
+)
+
+// Signer signs for issuers of type selfSigned.
+type Signer struct {
+	Secrets *secrets.Store
+	Keyring *signer.Keyring
+	Limits  pki.Limits
+	Clock   clock.PassiveClock
+}
+
+// Check says that the issuer can be used: there is nothing that could be wrong with it.
+func (*Signer) Check(context.Context, *signer.Issuer) (signer.Readiness, error) {
+	return signer.Readiness{Reason: "IsReady"}, nil
+}
+
+// References returns none.
+func (*Signer) References(*cmapi.IssuerConfig) []string { return nil }
+
+// Sign signs with the private key of the CSR, which is in the Keyring or in the Secret that the request names.
+func (s *Signer) Sign(ctx context.Context, issuer *signer.Issuer, r signer.Request) (signer.Answer, error) {
+	key, err := s.key(ctx, r)
+	if err != nil {
+		return signer.Answer{}, err
+	}
+	now := s.Clock.Now()
+	template, err := pki.Template{
+		NotBefore: now, NotAfter: now.Add(r.Duration),
+		IsCA: r.IsCA, Usages: r.Usages,
+		CRLDistributionPoints: issuer.GetSpec().SelfSigned.CRLDistributionPoints,
+	}.Certificate(r.CSR)
+	if err != nil {
+		return signer.Answer{}, fault.Refusedf("ErrorGenerating", "Error generating certificate template: %w", err)
+	}
+	certificate, err := pki.SelfSign(rand.Reader, template, key)
+	if err != nil {
+		return signer.Answer{}, fault.Refusedf("ErrorSigning", "Error signing certificate: %w", err)
+	}
+	pem := pki.EncodeCertificatePEM(certificate)
+	answer := signer.Answer{Certificate: pem, CA: pem}
+	if len(r.CSR.Subject.ToRDNSequence()) == 0 {
+		answer.WarningReason = "BadConfig"
+		answer.Warning = "the certificate has no subject, and as it is its own issuer, no issuer name, which RFC 5280 section 4.1.2.4 " +
+			"demands: some clients refuse it; set spec.commonName or spec.subject"
+	}
+	return answer, nil
+}
+
+func (s *Signer) key(ctx context.Context, r signer.Request) (crypto.Signer, error) {
+	key := s.Keyring.Get(types.NamespacedName{Namespace: r.Namespace, Name: r.Name})
+	if key != nil && pki.SamePublicKey(key.Public(), r.CSR.PublicKey) {
+		return key, nil
+	}
+	if r.KeySecret == "" {
+		return nil, fault.Refusedf("MissingAnnotation", "Annotation %q missing or reference empty: it must name the Secret with the private key, as a selfSigned issuer signs with that",
+			cmapi.CertificateRequestPrivateKeyAnnotationKey)
+	}
+	secret, err := s.Secrets.Get(ctx, r.Namespace, r.KeySecret)
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, fault.Misconfiguredf("MissingSecret", "Referenced secret %s/%s not found", r.Namespace, r.KeySecret)
+	case err != nil:
+		return nil, fault.Transientf("ErrorGettingSecret", "Failed to get private key from secret %s/%s: %w", r.Namespace, r.KeySecret, err)
+	}
+	key, err = s.Limits.DecodeKeyPEM(secret.Data[corev1.TLSPrivateKeyKey])
+	if err != nil {
+		return nil, fault.Misconfiguredf("ErrorParsingKey", "Failed to get key %q referenced in annotation %q: entry %s: %w",
+			r.KeySecret, cmapi.CertificateRequestPrivateKeyAnnotationKey, corev1.TLSPrivateKeyKey, err)
+	}
+	if !pki.SamePublicKey(key.Public(), r.CSR.PublicKey) {
+		return nil, fault.Refusedf("ErrorKeyMatch", "Error generating certificate template: CSR not signed by referenced private key in secret %s/%s", r.Namespace, r.KeySecret)
+	}
+	return key, nil
+}

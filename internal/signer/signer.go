@@ -1,0 +1,80 @@
+// Package signer says what signs: an Issuer or ClusterIssuer as one value, how to find it, and the one
+// interface that every type of issuer implements. The packages below it implement it, one each.
+//
+// A signer is asked two things: whether an issuer can be used, and to sign a request with it. It keeps no
+// state that matters: asked again after a crash it continues. What it answers is recorded by others, in the
+// conditions of the issuer (package issuer) and of the request (package request).
+package signer
+
+import (
+	"context"
+	"crypto/x509"
+	"time"
+
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+)
+
+// A Signer signs for all issuers of one type.
+//
+// Errors are classified by internal/fault. Misconfigured: wait until somebody changes the issuer or a
+// Secret that References names, and try again then. Refused: the request is finally lost. Transient and Limited:
+// try again by time.
+type Signer interface {
+	// Check says whether the issuer can be used.
+	Check(ctx context.Context, issuer *Issuer) (Readiness, error)
+	// References returns the Secrets, in issuer.SecretNamespace, that a change of means looking again.
+	References(spec *cmapi.IssuerConfig) []string
+	// Sign signs. An answer without a certificate means that it is under way.
+	Sign(ctx context.Context, issuer *Issuer, r Request) (Answer, error)
+}
+
+// Readiness is what Check found out about an issuer that can be used.
+type Readiness struct {
+	// Reason and Message are what the Ready condition says.
+	Reason, Message string
+	// CA is set by signers who hold the CA themselves.
+	CA *CA
+}
+
+// CA is the authority of an issuer who holds it itself.
+type CA struct {
+	// Signing is the certificate that is issuer of leaves.
+	Signing *x509.Certificate
+	// Anchor is what clients are to trust: the highest certificate known above Signing, or Signing.
+	Anchor *x509.Certificate
+}
+
+// Request is a request for a certificate. It has been approved, and its CSR agrees with the rest.
+type Request struct {
+	// Namespace and Name of the object that it comes from. Namespace is empty for a Kubernetes CSR.
+	Namespace, Name string
+	// KeySecret names the Secret with the private key, in Namespace. Only selfSigned needs it.
+	KeySecret string
+	CSR       *x509.CertificateRequest
+	IsCA      bool
+	Usages    []string
+	Duration  time.Duration
+}
+
+// Answer is what became of a request.
+type Answer struct {
+	// Certificate is the leaf and its intermediates, PEM, the root left out. Empty: under way.
+	Certificate []byte
+	// CA is the highest certificate known, PEM. It may be empty.
+	CA []byte
+	// Warning, if not empty, says what the requester may not expect. WarningReason is its short name.
+	Warning, WarningReason string
+	// Pending says what is waited for. Set if Certificate is empty.
+	Pending string
+	// Again is when to ask again, if nothing else happens before. Set if Certificate is empty.
+	Again time.Time
+}
+
+// Set has a signer for each type of issuer, by [Issuer.Type].
+type Set map[string]Signer
+
+// InProcess reports whether signing with an issuer of the type has no effect outside of this process, so that a
+// request that was lost can simply be made again.
+func InProcess(issuerType string) bool {
+	return issuerType == TypeSelfSigned || issuerType == TypeCA
+}
