@@ -132,3 +132,12 @@ func Key(namespace string, ref cmmeta.IssuerReference) string {
 func (i *Issuer) Key() string {
 	return Key(i.GetNamespace(), cmmeta.IssuerReference{Name: i.GetName(), Kind: i.Kind})
 }
+
+// SignerName is how Kubernetes CertificateSigningRequests name the issuer in spec.signerName, as in
+// issuers.cert-manager.io/my-namespace.my-issuer.
+func (i *Issuer) SignerName() string {
+	if i.Kind == KindClusterIssuer {
+		return "clusterissuers." + cmmeta.DefaultIssuerGroup + "/" + i.GetName()
+	}
+	return "issuers." + cmmeta.DefaultIssuerGroup + "/" + i.GetNamespace() + "." + i.GetName()
+}

@@ -1,0 +1,273 @@
+// Package issuer keeps the status of Issuers and ClusterIssuers: whether they can be used and, of those that
+// hold their CA themselves, which CA that is and which ones it replaced.
+package issuer
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"time"
+
+	certificatesv1 "k8s.io/api/certificates/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/observe"
+	"github.com/perennial-pki/perennial/internal/secrets"
+	"github.com/perennial-pki/perennial/internal/signer"
+	"github.com/perennial-pki/perennial/pki"
+)
+
+// previousInterval is how often it is looked whether replaced CAs are still in use. Nobody waits for their end.
+const previousInterval = time.Minute
+
+// Reconciler keeps the status of the issuers of one kind.
+type Reconciler struct {
+	Client  client.Client
+	Secrets *secrets.Store
+	Scope   signer.Scope
+	Signers signer.Set
+	Limits  pki.Limits
+	Events  record.EventRecorder
+	Metrics *observe.Metrics
+	Clock   clock.PassiveClock
+	// Kind is signer.KindIssuer or signer.KindClusterIssuer.
+	Kind string
+	// CSRs says that Kubernetes CertificateSigningRequests are served, too, whose certificates also count.
+	CSRs bool
+}
+
+// object is what Issuer and ClusterIssuer have in common.
+type object interface {
+	client.Object
+	cmapi.GenericIssuer
+}
+
+func (r *Reconciler) new() object {
+	if r.Kind == signer.KindClusterIssuer {
+		return &cmapi.ClusterIssuer{}
+	}
+	return &cmapi.Issuer{}
+}
+
+func (r *Reconciler) newList() client.ObjectList {
+	if r.Kind == signer.KindClusterIssuer {
+		return &cmapi.ClusterIssuerList{}
+	}
+	return &cmapi.IssuerList{}
+}
+
+// bySecret is the field index of issuers by the Secrets, namespace/name, that they refer to.
+const bySecret = "spec.secrets"
+
+// SetupWithManager registers the reconciler. Others is the cache of the metadata of Secrets that are not ours.
+func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, others cache.Cache, o controller.Options) error {
+	err := mgr.GetFieldIndexer().IndexField(ctx, r.new(), bySecret, func(o client.Object) []string {
+		issuer := r.Scope.Of(o.(object))
+		s, ok := r.Signers[issuer.Type()]
+		if !ok {
+			return nil
+		}
+		var keys []string
+		for _, name := range s.References(&issuer.GetSpec().IssuerConfig) {
+			keys = append(keys, issuer.SecretNamespace+"/"+name)
+		}
+		return keys
+	})
+	if err != nil {
+		return fmt.Errorf("index %ss by Secret: %w", r.Kind, err)
+	}
+	name := map[string]string{signer.KindIssuer: "issuers", signer.KindClusterIssuer: "clusterissuers"}[r.Kind]
+	secretChanged := handler.TypedEnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
+		return r.issuersOf(ctx, o.GetNamespace(), o.GetName())
+	})
+	b := ctrl.NewControllerManagedBy(mgr).Named(name).WithOptions(o).
+		For(r.new(), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&corev1.Secret{}, secretChanged).
+		WatchesRawSource(source.Kind(others, client.Object(secrets.Metadata()), secretChanged))
+	return b.Complete(observe.Counted(r.Metrics, name, reconcile.Reconciler(r)))
+}
+
+func (r *Reconciler) issuersOf(ctx context.Context, namespace, secret string) []reconcile.Request {
+	if r.Kind == signer.KindClusterIssuer && namespace != r.Scope.ClusterResourceNamespace {
+		return nil
+	}
+	list := r.newList()
+	err := r.Client.List(ctx, list, client.MatchingFields{bySecret: namespace + "/" + secret},
+		client.UnsafeDisableDeepCopy, &client.ListOptions{DisableReadYourWritesConsistency: true})
+	if err != nil {
+		return nil // only a cache that is stopping fails
+	}
+	var requests []reconcile.Request
+	switch list := list.(type) {
+	case *cmapi.IssuerList:
+		for i := range list.Items {
+			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
+		}
+	case *cmapi.ClusterIssuerList:
+		for i := range list.Items {
+			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
+		}
+	}
+	return requests
+}
+
+// Reconcile looks at one issuer.
+func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	o := r.new()
+	if err := r.Client.Get(ctx, request.NamespacedName, o); err != nil {
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	if o.GetDeletionTimestamp() != nil {
+		return reconcile.Result{}, nil
+	}
+	issuer := r.Scope.Of(o)
+	before := o.DeepCopyObject().(object)
+
+	var readiness signer.Readiness
+	var err error
+	if s, ok := r.Signers[issuer.Type()]; ok {
+		readiness, err = s.Check(ctx, issuer)
+	} else {
+		err = fault.Misconfiguredf("UnsupportedType", "issuers of type %s are not supported by this version of Perennial", issuer.Type())
+	}
+	now := r.Clock.Now()
+	condition := cmapi.IssuerCondition{
+		Type: cmapi.IssuerConditionReady, Status: cmmeta.ConditionTrue,
+		Reason: readiness.Reason, Message: readiness.Message, ObservedGeneration: issuer.GetGeneration(),
+	}
+	failure := (*fault.Error)(nil)
+	if err != nil {
+		failure = fault.Of(err)
+		condition.Status, condition.Reason, condition.Message = cmmeta.ConditionFalse, failure.Reason, err.Error()
+	}
+	status := issuer.GetStatus()
+	old := cmapi.GetIssuerCondition(before.GetStatus(), cmapi.IssuerConditionReady)
+	cmapi.SetIssuerCondition(status, now, condition)
+
+	var result reconcile.Result
+	if readiness.CA != nil {
+		status.CA = rotate(status.CA, readiness.CA, now, func(p cmapi.PreviousCA) bool { return r.inUse(ctx, issuer, p, now) })
+		// When the CA expires, the issuer stops being ready.
+		result.RequeueAfter = status.CA.NotAfter.Sub(now)
+		if len(status.CA.Previous) > 0 {
+			result.RequeueAfter = min(result.RequeueAfter, previousInterval)
+		}
+	}
+	if !equality.Semantic.DeepEqual(before.GetStatus(), status) {
+		patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
+		if err := r.Client.Status().Patch(ctx, o, patch); err != nil {
+			if apierrors.IsNotFound(err) {
+				return reconcile.Result{}, nil
+			}
+			return reconcile.Result{}, fmt.Errorf("write status: %w", err)
+		}
+	}
+	if old == nil || old.Status != condition.Status || old.Reason != condition.Reason {
+		eventType := corev1.EventTypeNormal
+		if condition.Status != cmmeta.ConditionTrue {
+			eventType = corev1.EventTypeWarning
+		}
+		r.Events.Event(o, eventType, condition.Reason, condition.Message)
+	}
+	if failure != nil {
+		switch failure.Class {
+		case fault.Transient:
+			return reconcile.Result{}, err // again with the queue's back-off
+		case fault.Limited:
+			return reconcile.Result{RequeueAfter: failure.Until.Sub(now)}, nil // when the other side said
+		}
+	}
+	return result, nil
+}
+
+// inUse reports whether a certificate signed by a replaced CA is alive: in the Secret of a Certificate, or in a request that
+// somebody else made.
+func (r *Reconciler) inUse(ctx context.Context, issuer *signer.Issuer, p cmapi.PreviousCA, now time.Time) bool {
+	anchor, err := r.Limits.DecodeCertificatePEM([]byte(p.Certificate))
+	if err != nil {
+		return false
+	}
+	alive := func(chainPEM []byte) bool {
+		chain, err := r.Limits.DecodeChainPEM(chainPEM)
+		return err == nil && now.Before(chain[0].NotAfter) && SignedBy(chain, p.Fingerprint, anchor)
+	}
+
+	var certificates cmapi.CertificateList
+	if err := r.Client.List(ctx, &certificates, issuer.OfIssuer()...); err != nil {
+		return true
+	}
+	owned := map[types.UID]bool{}
+	for i := range certificates.Items {
+		crt := &certificates.Items[i]
+		owned[crt.UID] = true
+		secret, err := r.Secrets.Get(ctx, crt.Namespace, crt.Spec.SecretName)
+		if err == nil && alive(secret.Data[corev1.TLSCertKey]) {
+			return true
+		}
+	}
+	var requests cmapi.CertificateRequestList
+	if err := r.Client.List(ctx, &requests, issuer.OfIssuer()...); err != nil {
+		return true
+	}
+	for i := range requests.Items {
+		owner := metav1.GetControllerOf(&requests.Items[i])
+		if (owner == nil || !owned[owner.UID]) && alive(requests.Items[i].Status.Certificate) {
+			return true
+		}
+	}
+	if r.CSRs {
+		var csrs certificatesv1.CertificateSigningRequestList
+		if err := r.Client.List(ctx, &csrs, client.UnsafeDisableDeepCopy); err != nil {
+			return true
+		}
+		for i := range csrs.Items {
+			if csrs.Items[i].Spec.SignerName == issuer.SignerName() && alive(csrs.Items[i].Status.Certificate) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Changed passes changes of an issuer that matter to those who refer to it: its spec, whether it is ready, and its CA.
+func Changed() predicate.Predicate {
+	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+		was, is := e.ObjectOld.(cmapi.GenericIssuer), e.ObjectNew.(cmapi.GenericIssuer)
+		return was.GetGeneration() != is.GetGeneration() || was.GetUID() != is.GetUID() ||
+			!equality.Semantic.DeepEqual(was.GetStatus(), is.GetStatus())
+	}}
+}
+
+// Anchors returns the certificates that clients of the CA's leaves are to trust now: of the CA in use and of those it replaced.
+func Anchors(ca *cmapi.CAIssuerStatus, limits pki.Limits, now time.Time) (current *x509.Certificate, previous []*x509.Certificate) {
+	current, err := limits.DecodeCertificatePEM([]byte(ca.Certificate))
+	if err != nil {
+		return nil, nil
+	}
+	for _, p := range ca.Previous {
+		c, err := limits.DecodeCertificatePEM([]byte(p.Certificate))
+		if err == nil && now.Before(c.NotAfter) && !c.Equal(current) {
+			previous = append(previous, c)
+		}
+	}
+	return current, previous
+}

@@ -1,0 +1,221 @@
+// Package observe tells people and machines what the controllers do: Kubernetes events and Prometheus metrics.
+package observe
+
+import (
+	"context"
+	"fmt"
+	"hash/maphash"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/tools/reference"
+	"k8s.io/utils/clock"
+)
+
+const (
+	// Events of one object stay in order, in one of so many queues. client-go's own broadcaster has one, which
+	// a few hundred certificates at once fill, and then drops events.
+	eventQueues = 4
+	// queueLength is how many events of a queue may wait. Beyond, events are dropped: they inform, and nothing waits for them.
+	queueLength = 4096
+	// eventTimeout bounds one attempt to write an event.
+	eventTimeout = 10 * time.Second
+	// An event that could not be written for want of a connection is tried so often, eventPause apart.
+	eventAttempts = 5
+	eventPause    = 2 * time.Second
+	// flushTimeout is how long events may take to be written when the process ends.
+	flushTimeout = 3 * time.Second
+	// maxEventMessage is the API's limit on the length of a message.
+	maxEventMessage = 1024
+)
+
+// Recorder is a record.EventRecorder that writes events in the background, several at a time. Events that repeat are counted in
+// one object, and an object that has too many of them gets fewer, by client-go's rules.
+type Recorder struct {
+	client    corev1client.EventsGetter
+	scheme    *runtime.Scheme
+	component string
+	clock     clock.Clock
+	log       logr.Logger
+	dropped   func()
+
+	correlator *record.EventCorrelator
+	seed       maphash.Seed
+	queues     [eventQueues]chan *corev1.Event
+}
+
+var _ record.EventRecorder = (*Recorder)(nil)
+
+// RecorderOptions are the parts of a Recorder. Client and Scheme are required.
+type RecorderOptions struct {
+	Client corev1client.EventsGetter
+	Scheme *runtime.Scheme
+	// Component is what events say that they come from.
+	Component string
+	// Clock is the system's if left out.
+	Clock clock.Clock
+	Log   logr.Logger
+	// Dropped, if set, is called for each event that is given up.
+	Dropped func()
+}
+
+// NewRecorder returns a Recorder, which writes nothing before Start.
+func NewRecorder(o RecorderOptions) *Recorder {
+	if o.Clock == nil {
+		o.Clock = clock.RealClock{}
+	}
+	if o.Dropped == nil {
+		o.Dropped = func() {}
+	}
+	r := &Recorder{
+		client: o.Client, scheme: o.Scheme, component: o.Component, clock: o.Clock, log: o.Log, dropped: o.Dropped,
+		correlator: record.NewEventCorrelatorWithOptions(record.CorrelatorOptions{Clock: o.Clock}),
+		seed:       maphash.MakeSeed(),
+	}
+	for i := range r.queues {
+		r.queues[i] = make(chan *corev1.Event, queueLength)
+	}
+	return r
+}
+
+// Event records that something happened to object.
+func (r *Recorder) Event(object runtime.Object, eventType, reason, message string) {
+	r.record(object, nil, eventType, reason, message)
+}
+
+// Eventf is Event with a format.
+func (r *Recorder) Eventf(object runtime.Object, eventType, reason, format string, args ...any) {
+	r.record(object, nil, eventType, reason, fmt.Sprintf(format, args...))
+}
+
+// AnnotatedEventf is Eventf with annotations of the event.
+func (r *Recorder) AnnotatedEventf(object runtime.Object, annotations map[string]string, eventType, reason, format string, args ...any) {
+	r.record(object, annotations, eventType, reason, fmt.Sprintf(format, args...))
+}
+
+func (r *Recorder) record(object runtime.Object, annotations map[string]string, eventType, reason, message string) {
+	ref, err := reference.GetReference(r.scheme, object)
+	if err != nil {
+		r.log.Error(err, "no event, as its object is not known", "reason", reason)
+		return
+	}
+	if len(message) > maxEventMessage {
+		message = message[:maxEventMessage-3] + "..."
+	}
+	now := metav1.NewTime(r.clock.Now())
+	namespace := ref.Namespace
+	if namespace == "" {
+		namespace = metav1.NamespaceDefault
+	}
+	event := &corev1.Event{
+		ObjectMeta: metav1.ObjectMeta{
+			Name:      fmt.Sprintf("%.235s.%x", ref.Name, now.UnixNano()),
+			Namespace: namespace, Annotations: annotations,
+		},
+		InvolvedObject: *ref,
+		Type:           eventType, Reason: reason, Message: message,
+		FirstTimestamp: now, LastTimestamp: now, Count: 1,
+		Source: corev1.EventSource{Component: r.component}, ReportingController: r.component,
+	}
+	queue := r.queues[maphash.String(r.seed, string(ref.UID))%eventQueues]
+	select {
+	case queue <- event:
+	default:
+		r.dropped()
+	}
+}
+
+// NeedLeaderElection says that events are written by whoever has some.
+func (r *Recorder) NeedLeaderElection() bool { return false }
+
+// Start writes events until ctx ends, and then those that wait, as far as flushTimeout allows.
+func (r *Recorder) Start(ctx context.Context) error {
+	flush, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(flushTimeout, cancel) })
+	defer stop()
+	var group sync.WaitGroup
+	for _, queue := range r.queues {
+		group.Go(func() {
+			for {
+				select {
+				case event := <-queue:
+					r.write(flush, event)
+				case <-ctx.Done():
+					for {
+						select {
+						case event := <-queue:
+							r.write(flush, event)
+						default:
+							return
+						}
+					}
+				}
+			}
+		})
+	}
+	group.Wait()
+	return nil
+}
+
+func (r *Recorder) write(ctx context.Context, event *corev1.Event) {
+	result, err := r.correlator.EventCorrelate(event)
+	if err != nil {
+		r.log.Error(err, "event not written", "reason", event.Reason)
+		return
+	}
+	if result.Skip {
+		return
+	}
+	for attempt := 1; ; attempt++ {
+		err := r.send(ctx, result)
+		_, refused := err.(apierrors.APIStatus)
+		switch {
+		case err == nil:
+			return
+		case ctx.Err() != nil, attempt == eventAttempts, refused:
+			// The server's no is final, most often because the namespace is being deleted.
+			if !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+				r.log.V(1).Info("event not written", "reason", event.Reason, "object", event.InvolvedObject.Name, "error", err.Error())
+			}
+			r.dropped()
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-r.clock.After(eventPause):
+		}
+	}
+}
+
+func (r *Recorder) send(ctx context.Context, result *record.EventCorrelateResult) error {
+	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
+	defer cancel()
+	event := result.Event
+	events := r.client.Events(event.Namespace)
+	if event.Count > 1 {
+		written, err := events.Patch(ctx, event.Name, types.StrategicMergePatchType, result.Patch, metav1.PatchOptions{})
+		if err == nil {
+			r.correlator.UpdateState(written)
+			return nil
+		}
+		if !apierrors.IsNotFound(err) { // gone: events live for an hour
+			return err
+		}
+	}
+	event.ResourceVersion = ""
+	written, err := events.Create(ctx, event, metav1.CreateOptions{})
+	if err != nil {
+		return err
+	}
+	r.correlator.UpdateState(written)
+	return nil
+}

@@ -1,0 +1,196 @@
+package observe
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+)
+
+// namespace is cert-manager's prefix, so that its dashboards and alerts work.
+const namespace = "certmanager"
+
+// own is the prefix of what cert-manager does not have.
+const own = "perennial"
+
+// Metrics counts what the controllers do. The state of objects is not counted but read from the cache
+// when it is asked for, see Objects.
+type Metrics struct {
+	syncs, syncErrors *prometheus.CounterVec
+	eventsDropped     prometheus.Counter
+	issued            *prometheus.HistogramVec
+	failed            *prometheus.CounterVec
+}
+
+// NewMetrics returns Metrics that are registered with r.
+func NewMetrics(r prometheus.Registerer, c clock.PassiveClock) *Metrics {
+	m := &Metrics{
+		syncs: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: "controller_sync_call_count",
+			Help: "Number of times that a controller looked at an object."}, []string{"controller"}),
+		syncErrors: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: "controller_sync_error_count",
+			Help: "Number of times that looking at an object ended with an error."}, []string{"controller"}),
+		eventsDropped: prometheus.NewCounter(prometheus.CounterOpts{Namespace: own, Name: "events_dropped_total",
+			Help: "Events that were not written, because too many waited or the API server refused them."}),
+		issued: prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: own, Name: "certificate_issuance_duration_seconds",
+			Help:    "Time from the creation of a CertificateRequest until its certificate is stored.",
+			Buckets: []float64{.05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800}}, []string{"issuer_name", "issuer_kind", "issuer_group"}),
+		failed: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: own, Name: "certificate_issuance_failures_total",
+			Help: "Issuances that failed, by the reason of the failure."}, []string{"issuer_name", "issuer_kind", "issuer_group", "reason"}),
+	}
+	r.MustRegister(m.syncs, m.syncErrors, m.eventsDropped, m.issued, m.failed,
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: namespace, Name: "clock_time_seconds",
+			Help: "The controller's clock, in seconds since 1970. Deprecated: use clock_time_seconds_gauge."}, func() float64 { return float64(c.Now().Unix()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Name: "clock_time_seconds_gauge",
+			Help: "The controller's clock, in seconds since 1970."}, func() float64 { return float64(c.Now().Unix()) }),
+	)
+	return m
+}
+
+// EventDropped counts an event that was given up.
+func (m *Metrics) EventDropped() { m.eventsDropped.Inc() }
+
+// Issued counts an issuance that took d.
+func (m *Metrics) Issued(issuer cmmeta.IssuerReference, d time.Duration) {
+	m.issued.WithLabelValues(issuer.Name, issuer.KindOrDefault(), issuer.GroupOrDefault()).Observe(d.Seconds())
+}
+
+// IssuanceFailed counts an issuance that failed. Reason is one word.
+func (m *Metrics) IssuanceFailed(issuer cmmeta.IssuerReference, reason string) {
+	m.failed.WithLabelValues(issuer.Name, issuer.KindOrDefault(), issuer.GroupOrDefault(), reason).Inc()
+}
+
+// Counted returns a reconciler that does what r does and counts it under the name of the controller.
+func Counted[R comparable](m *Metrics, controller string, r reconcile.TypedReconciler[R]) reconcile.TypedReconciler[R] {
+	syncs, errors := m.syncs.WithLabelValues(controller), m.syncErrors.WithLabelValues(controller)
+	return reconcile.TypedFunc[R](func(ctx context.Context, request R) (reconcile.Result, error) {
+		syncs.Inc()
+		result, err := r.Reconcile(ctx, request)
+		if err != nil {
+			errors.Inc()
+		}
+		return result, err
+	})
+}
+
+// Objects is a prometheus.Collector of the state of Certificates and issuers, which it reads from a cache at each scrape.
+// So it needs no memory of its own, and has no series of objects that are gone.
+type Objects struct {
+	Reader client.Reader
+	// ClusterScoped says that ClusterIssuers are served, too.
+	ClusterScoped bool
+	// Limit is how long a scrape may take.
+	Limit time.Duration
+}
+
+var (
+	certificateLabels = []string{"name", "namespace", "issuer_name", "issuer_kind", "issuer_group"}
+
+	readyStatus = desc(namespace, "certificate_ready_status", "1 for the status of the Ready condition of a Certificate, 0 for the others.",
+		"name", "namespace", "condition", "issuer_name", "issuer_kind", "issuer_group")
+	expirationTime = desc(namespace, "certificate_expiration_timestamp_seconds", "When the certificate in the Secret expires, in seconds since 1970.", certificateLabels...)
+	notAfterTime   = desc(namespace, "certificate_not_after_timestamp_seconds", "When the certificate in the Secret expires, in seconds since 1970.", certificateLabels...)
+	notBeforeTime  = desc(namespace, "certificate_not_before_timestamp_seconds", "When the certificate in the Secret becomes valid, in seconds since 1970.", certificateLabels...)
+	renewalTime    = desc(namespace, "certificate_renewal_timestamp_seconds", "When the certificate is to be renewed, in seconds since 1970. 0 if there is no such time.", certificateLabels...)
+	failedAttempts = desc(own, "certificate_failed_issuance_attempts", "How often in a row issuance failed.", certificateLabels...)
+
+	issuerReady        = desc(namespace, "issuer_ready_status", "1 for the status of the Ready condition of an Issuer, 0 for the others.", "name", "namespace", "condition")
+	clusterIssuerReady = desc(namespace, "clusterissuer_ready_status", "1 for the status of the Ready condition of a ClusterIssuer, 0 for the others.", "name", "condition")
+)
+
+func desc(prefix, name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(prometheus.BuildFQName(prefix, "", name), help, labels, nil)
+}
+
+// Describe implements prometheus.Collector.
+func (o *Objects) Describe(c chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{readyStatus, expirationTime, notAfterTime, notBeforeTime, renewalTime, failedAttempts, issuerReady, clusterIssuerReady} {
+		c <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (o *Objects) Collect(c chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), o.Limit)
+	defer cancel()
+	// Stale by a moment is fine here: do not wait for our own writes.
+	options := []client.ListOption{client.UnsafeDisableDeepCopy, &client.ListOptions{DisableReadYourWritesConsistency: true}}
+
+	var certificates cmapi.CertificateList
+	if err := o.Reader.List(ctx, &certificates, options...); err != nil {
+		c <- prometheus.NewInvalidMetric(readyStatus, err)
+	}
+	for i := range certificates.Items {
+		collectCertificate(c, &certificates.Items[i])
+	}
+	var issuers cmapi.IssuerList
+	if err := o.Reader.List(ctx, &issuers, options...); err != nil {
+		c <- prometheus.NewInvalidMetric(issuerReady, err)
+	}
+	for i := range issuers.Items {
+		issuer := &issuers.Items[i]
+		collectReady(c, issuerReady, issuerStatus(issuer), []string{issuer.Name, issuer.Namespace})
+	}
+	if !o.ClusterScoped {
+		return
+	}
+	var clusterIssuers cmapi.ClusterIssuerList
+	if err := o.Reader.List(ctx, &clusterIssuers, options...); err != nil {
+		c <- prometheus.NewInvalidMetric(clusterIssuerReady, err)
+	}
+	for i := range clusterIssuers.Items {
+		issuer := &clusterIssuers.Items[i]
+		collectReady(c, clusterIssuerReady, issuerStatus(issuer), []string{issuer.Name})
+	}
+}
+
+func issuerStatus(issuer cmapi.GenericIssuer) cmmeta.ConditionStatus {
+	if c := cmapi.GetIssuerCondition(issuer.GetStatus(), cmapi.IssuerConditionReady); c != nil {
+		return c.Status
+	}
+	return cmmeta.ConditionUnknown
+}
+
+func collectCertificate(c chan<- prometheus.Metric, crt *cmapi.Certificate) {
+	ref := crt.Spec.IssuerRef
+	issuer := []string{ref.Name, ref.KindOrDefault(), ref.GroupOrDefault()}
+	ready := cmmeta.ConditionUnknown
+	if condition := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionReady); condition != nil {
+		ready = condition.Status
+	}
+	collectReady(c, readyStatus, ready, []string{crt.Name, crt.Namespace}, issuer...)
+
+	labels := append([]string{crt.Name, crt.Namespace}, issuer...)
+	for d, t := range map[*prometheus.Desc]*metav1.Time{
+		expirationTime: crt.Status.NotAfter, notAfterTime: crt.Status.NotAfter, notBeforeTime: crt.Status.NotBefore, renewalTime: crt.Status.RenewalTime,
+	} {
+		value := 0.0
+		if t != nil {
+			value = float64(t.Unix())
+		}
+		c <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
+	}
+	attempts := 0.0
+	if crt.Status.FailedIssuanceAttempts != nil {
+		attempts = float64(*crt.Status.FailedIssuanceAttempts)
+	}
+	c <- prometheus.MustNewConstMetric(failedAttempts, prometheus.GaugeValue, attempts, labels...)
+}
+
+// collectReady sends a series for each status a condition can have.
+func collectReady(c chan<- prometheus.Metric, d *prometheus.Desc, is cmmeta.ConditionStatus, before []string, after ...string) {
+	for _, status := range []cmmeta.ConditionStatus{cmmeta.ConditionTrue, cmmeta.ConditionFalse, cmmeta.ConditionUnknown} {
+		value := 0.0
+		if status == is {
+			value = 1
+		}
+		labels := append(append(append([]string{}, before...), string(status)), after...)
+		c <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
+	}
+}

@@ -1,0 +1,311 @@
+package request
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	authorizationv1 "k8s.io/api/authorization/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/issuer"
+	"github.com/perennial-pki/perennial/internal/observe"
+	"github.com/perennial-pki/perennial/internal/secrets"
+	"github.com/perennial-pki/perennial/internal/signer"
+	"github.com/perennial-pki/perennial/pki"
+)
+
+// Annotations of a CertificateSigningRequest, which say what its spec has no fields for.
+const (
+	durationAnnotation  = "experimental.cert-manager.io/request-duration"
+	isCAAnnotation      = "experimental.cert-manager.io/request-is-ca"
+	keySecretAnnotation = "experimental.cert-manager.io/private-key-secret-name"
+)
+
+// minimumCSRDuration is that of spec.expirationSeconds.
+const minimumCSRDuration = 10 * time.Minute
+
+// CSRReconciler signs Kubernetes CertificateSigningRequests whose signerName names an issuer of ours. They are
+// approved by others, as Kubernetes wants it.
+type CSRReconciler struct {
+	Client  client.Client
+	Scope   signer.Scope
+	Signers signer.Set
+	Limits  pki.Limits
+	Events  record.EventRecorder
+	Metrics *observe.Metrics
+	Clock   clock.PassiveClock
+}
+
+// bySigner is the field index of unfinished CertificateSigningRequests by signerName, byCSRKeySecret that by the name of
+// the Secret with their private key.
+const (
+	bySigner       = "spec.signerName"
+	byCSRKeySecret = "metadata.annotations." + keySecretAnnotation
+)
+
+// SetupWithManager registers the reconciler. Others is the cache of the metadata of Secrets that are not ours.
+func (r *CSRReconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, others cache.Cache, o controller.Options) error {
+	for field, value := range map[string]func(*certificatesv1.CertificateSigningRequest) string{
+		bySigner: func(csr *certificatesv1.CertificateSigningRequest) string { return csr.Spec.SignerName },
+		byCSRKeySecret: func(csr *certificatesv1.CertificateSigningRequest) string {
+			return csr.Annotations[keySecretAnnotation]
+		},
+	} {
+		err := mgr.GetFieldIndexer().IndexField(ctx, &certificatesv1.CertificateSigningRequest{}, field, func(o client.Object) []string {
+			csr := o.(*certificatesv1.CertificateSigningRequest)
+			if v := value(csr); v != "" && !csrFinished(csr) {
+				return []string{v}
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("index CertificateSigningRequests by %s: %w", field, err)
+		}
+	}
+	matching := func(ctx context.Context, field, value string) []reconcile.Request {
+		var list certificatesv1.CertificateSigningRequestList
+		if err := r.Client.List(ctx, &list, client.MatchingFields{field: value}, client.UnsafeDisableDeepCopy,
+			&client.ListOptions{DisableReadYourWritesConsistency: true}); err != nil {
+			return nil // only a cache that is stopping fails
+		}
+		var requests []reconcile.Request
+		for i := range list.Items {
+			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
+		}
+		return requests
+	}
+	issuerChanged := handler.TypedEnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
+		return matching(ctx, bySigner, r.Scope.Of(o.(cmapi.GenericIssuer)).SignerName())
+	})
+	keyChanged := handler.TypedEnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
+		return matching(ctx, byCSRKeySecret, o.GetName())
+	})
+	const name = "certificatesigningrequests"
+	b := ctrl.NewControllerManagedBy(mgr).Named(name).WithOptions(o).
+		For(&certificatesv1.CertificateSigningRequest{}, builder.WithPredicates(predicate.NewPredicateFuncs(func(o client.Object) bool {
+			csr := o.(*certificatesv1.CertificateSigningRequest)
+			_, _, ours := r.issuerOf(csr.Spec.SignerName)
+			return ours && !csrFinished(csr)
+		}))).
+		Watches(&cmapi.Issuer{}, issuerChanged, builder.WithPredicates(issuer.Changed())).
+		Watches(&corev1.Secret{}, keyChanged).
+		WatchesRawSource(source.Kind(others, client.Object(secrets.Metadata()), keyChanged))
+	if r.Scope.Namespace == "" {
+		b = b.Watches(&cmapi.ClusterIssuer{}, issuerChanged, builder.WithPredicates(issuer.Changed()))
+	}
+	return b.Complete(observe.Counted(r.Metrics, name, reconcile.Reconciler(r)))
+}
+
+// issuerOf is the inverse of signer.Issuer.SignerName. The names of namespaces have no dots, those of issuers may.
+func (r *CSRReconciler) issuerOf(signerName string) (namespace string, ref cmmeta.IssuerReference, ok bool) {
+	resource, name, ok := strings.Cut(signerName, "/")
+	if !ok || name == "" {
+		return "", ref, false
+	}
+	switch resource {
+	case "clusterissuers." + cmmeta.DefaultIssuerGroup:
+		return "", cmmeta.IssuerReference{Kind: signer.KindClusterIssuer, Name: name}, r.Scope.Namespace == ""
+	case "issuers." + cmmeta.DefaultIssuerGroup:
+		namespace, name, ok = strings.Cut(name, ".")
+		return namespace, cmmeta.IssuerReference{Kind: signer.KindIssuer, Name: name},
+			ok && namespace != "" && name != "" && (r.Scope.Namespace == "" || r.Scope.Namespace == namespace)
+	}
+	return "", ref, false
+}
+
+func csrHas(csr *certificatesv1.CertificateSigningRequest, t certificatesv1.RequestConditionType) bool {
+	return slices.ContainsFunc(csr.Status.Conditions, func(c certificatesv1.CertificateSigningRequestCondition) bool { return c.Type == t })
+}
+
+func csrFinished(csr *certificatesv1.CertificateSigningRequest) bool {
+	return len(csr.Status.Certificate) > 0 || csrHas(csr, certificatesv1.CertificateFailed) || csrHas(csr, certificatesv1.CertificateDenied)
+}
+
+// Reconcile looks at one CertificateSigningRequest.
+func (r *CSRReconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	csr := &certificatesv1.CertificateSigningRequest{}
+	if err := r.Client.Get(ctx, request.NamespacedName, csr, client.UnsafeDisableDeepCopy); err != nil {
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	namespace, ref, ours := r.issuerOf(csr.Spec.SignerName)
+	if !ours || csrFinished(csr) || csr.DeletionTimestamp != nil {
+		return reconcile.Result{}, nil
+	}
+	if !csrHas(csr, certificatesv1.CertificateApproved) {
+		r.Events.Event(csr, corev1.EventTypeNormal, "WaitingApproval", "Waiting for the Approved condition before issuing")
+		return reconcile.Result{}, nil
+	}
+	issuer, err := r.Scope.Get(ctx, r.Client, namespace, ref)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	if issuer == nil {
+		r.Events.Eventf(csr, corev1.EventTypeWarning, "IssuerNotFound", "Referenced %s %s not found: create it", ref.Kind, strings.TrimPrefix(namespace+"/"+ref.Name, "/"))
+		return reconcile.Result{}, nil
+	}
+	if issuer.Kind == signer.KindIssuer {
+		allowed, err := r.mayReference(ctx, csr, namespace, ref.Name)
+		if err != nil {
+			return reconcile.Result{}, err
+		}
+		if !allowed {
+			return r.failed(ctx, csr, "DeniedReference", fmt.Sprintf(
+				"Requester may not reference Namespaced Issuer %s/%s: user %q needs the verb reference on signers.cert-manager.io %q in that namespace",
+				namespace, ref.Name, csr.Spec.Username, ref.Name))
+		}
+	}
+	req, err := r.request(csr, issuer)
+	if err != nil {
+		return r.failed(ctx, csr, fault.Of(err).Reason, err.Error())
+	}
+	if ready, why := issuer.Ready(); !ready {
+		message := fmt.Sprintf("Referenced %s does not have a Ready status condition", issuer)
+		if why != "" {
+			message += ": " + why
+		}
+		r.Events.Event(csr, corev1.EventTypeWarning, "IssuerNotReady", message)
+		return reconcile.Result{}, nil
+	}
+	s, ok := r.Signers[issuer.Type()]
+	if !ok {
+		r.Events.Eventf(csr, corev1.EventTypeWarning, "IssuerNotReady", "%s is of type %s, which is not supported by this version of Perennial", issuer, issuer.Type())
+		return reconcile.Result{}, nil
+	}
+	answer, err := s.Sign(ctx, issuer, req)
+	now := r.Clock.Now()
+	if err != nil {
+		failure := fault.Of(err)
+		if failure.Class == fault.Refused {
+			return r.failed(ctx, csr, failure.Reason, err.Error())
+		}
+		r.Events.Event(csr, corev1.EventTypeWarning, failure.Reason, err.Error())
+		switch failure.Class {
+		case fault.Misconfigured:
+			return reconcile.Result{RequeueAfter: mendedBackstop}, nil
+		case fault.Limited:
+			return reconcile.Result{RequeueAfter: failure.Until.Sub(now)}, nil // when the other side said
+		}
+		return reconcile.Result{}, err // again with the queue's back-off
+	}
+	if len(answer.Certificate) == 0 {
+		r.Events.Event(csr, corev1.EventTypeNormal, "IssuancePending", answer.Pending)
+		if answer.Again.After(now) {
+			return reconcile.Result{RequeueAfter: answer.Again.Sub(now)}, nil // when the signer said
+		}
+		return reconcile.Result{}, nil
+	}
+	next := csr.DeepCopy()
+	next.Status.Certificate = answer.Certificate
+	if err := r.write(ctx, csr, next); err != nil {
+		return reconcile.Result{}, err
+	}
+	if answer.Warning != "" {
+		r.Events.Event(csr, corev1.EventTypeWarning, answer.WarningReason, answer.Warning)
+	}
+	r.Events.Event(csr, corev1.EventTypeNormal, "CertificateIssued", issuedMessage)
+	return reconcile.Result{}, nil
+}
+
+// request reads what is asked for. Its errors are final.
+func (r *CSRReconciler) request(csr *certificatesv1.CertificateSigningRequest, issuer *signer.Issuer) (signer.Request, error) {
+	req := signer.Request{
+		Namespace: issuer.SecretNamespace, Name: csr.Name,
+		KeySecret: csr.Annotations[keySecretAnnotation],
+		IsCA:      csr.Annotations[isCAAnnotation] == "true",
+		Duration:  cmapi.DefaultCertificateDuration,
+	}
+	for _, u := range csr.Spec.Usages {
+		req.Usages = append(req.Usages, string(u))
+	}
+	if seconds := csr.Spec.ExpirationSeconds; seconds != nil {
+		req.Duration = time.Duration(*seconds) * time.Second
+	} else if text, ok := csr.Annotations[durationAnnotation]; ok {
+		d, err := time.ParseDuration(text)
+		if err != nil {
+			return req, fault.Refusedf("ErrorParseDuration", "Failed to parse requested duration: annotation %s: %w", durationAnnotation, err)
+		}
+		req.Duration = d
+	}
+	if req.Duration < minimumCSRDuration {
+		return req, fault.Refusedf("InvalidDuration", "CertificateSigningRequest minimum allowed duration is %s, requested %s", minimumCSRDuration, req.Duration)
+	}
+	var err error
+	if req.CSR, err = r.Limits.DecodeCSRPEM(csr.Spec.Request); err != nil {
+		return req, fault.Refusedf("RequestParsingError", "spec.request: %w", err)
+	}
+	if err := pki.CheckCSR(req.CSR, req.IsCA, req.Usages); err != nil {
+		return req, fault.Refusedf("RequestParsingError", "%w", err)
+	}
+	return req, nil
+}
+
+// mayReference asks whether the requester may use an Issuer of the namespace: a CertificateSigningRequest has none, so that
+// without this everybody could use every Issuer.
+func (r *CSRReconciler) mayReference(ctx context.Context, csr *certificatesv1.CertificateSigningRequest, namespace, name string) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, permissionTimeout)
+	defer cancel()
+	extra := map[string]authorizationv1.ExtraValue{}
+	for key, values := range csr.Spec.Extra {
+		extra[key] = authorizationv1.ExtraValue(values)
+	}
+	for _, name := range []string{name, "*"} {
+		review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+			User: csr.Spec.Username, UID: csr.Spec.UID, Groups: csr.Spec.Groups, Extra: extra,
+			ResourceAttributes: &authorizationv1.ResourceAttributes{
+				Group: cmmeta.DefaultIssuerGroup, Resource: "signers", Verb: "reference", Namespace: namespace, Name: name, Version: "*",
+			},
+		}}
+		if err := r.Client.Create(ctx, review, &client.CreateOptions{DisableReadYourWritesConsistency: true}); err != nil {
+			return false, fmt.Errorf("ask whether user %q may reference Issuer %s/%s: %w", csr.Spec.Username, namespace, name, err)
+		}
+		if review.Status.Allowed {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+func (r *CSRReconciler) failed(ctx context.Context, csr *certificatesv1.CertificateSigningRequest, reason, message string) (reconcile.Result, error) {
+	next := csr.DeepCopy()
+	now := metav1.NewTime(r.Clock.Now())
+	next.Status.Conditions = append(next.Status.Conditions, certificatesv1.CertificateSigningRequestCondition{
+		Type: certificatesv1.CertificateFailed, Status: corev1.ConditionTrue, Reason: reason, Message: message,
+		LastUpdateTime: now, LastTransitionTime: now,
+	})
+	if err := r.write(ctx, csr, next); err != nil {
+		return reconcile.Result{}, err
+	}
+	r.Events.Event(csr, corev1.EventTypeWarning, reason, message)
+	return reconcile.Result{}, nil
+}
+
+func (r *CSRReconciler) write(ctx context.Context, was, is *certificatesv1.CertificateSigningRequest) error {
+	err := r.Client.Status().Patch(ctx, is, client.MergeFromWithOptions(was, client.MergeFromWithOptimisticLock{}))
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("write status: %w", err)
+	}
+	return nil
+}

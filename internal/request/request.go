@@ -1,0 +1,287 @@
+// Package request brings CertificateRequests, and Kubernetes CertificateSigningRequests to the same issuers, from their creation to a
+// certificate: approve, sign. Requests to external issuers are approved and otherwise left alone.
+package request
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/issuer"
+	"github.com/perennial-pki/perennial/internal/observe"
+	"github.com/perennial-pki/perennial/internal/secrets"
+	"github.com/perennial-pki/perennial/internal/signer"
+	"github.com/perennial-pki/perennial/pki"
+)
+
+const (
+	// approver is the reason of the Approved condition, and ApprovedMessage its text, that cert-manager's own approver writes.
+	approver        = "cert-manager.io"
+	approvedMessage = "Certificate request has been approved by cert-manager.io"
+	issuedMessage   = "Certificate fetched from issuer successfully"
+
+	// mendedBackstop is when a request looks again at an issuer that was ready but whose Secret was wrong. Normally the issuer's
+	// condition changes meanwhile, and that is watched; it does not if the Secret was mended before anybody else saw it.
+	mendedBackstop = time.Minute
+)
+
+// Reconciler approves and signs CertificateRequests.
+type Reconciler struct {
+	Client  client.Client
+	Scope   signer.Scope
+	Signers signer.Set
+	Limits  pki.Limits
+	Events  record.EventRecorder
+	Metrics *observe.Metrics
+	Clock   clock.PassiveClock
+	// DisableApproval leaves approval to others.
+	DisableApproval bool
+
+	permissions permissions
+}
+
+// byKeySecret is the field index of unfinished CertificateRequests by the Secret, namespace/name, with their private key.
+const byKeySecret = "metadata.annotations." + cmapi.CertificateRequestPrivateKeyAnnotationKey
+
+// SetupWithManager registers the reconciler. Others is the cache of the metadata of Secrets that are not ours.
+func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, others cache.Cache, o controller.Options) error {
+	r.permissions = permissions{client: r.Client, clock: r.Clock}
+	err := mgr.GetFieldIndexer().IndexField(ctx, &cmapi.CertificateRequest{}, byKeySecret, func(o client.Object) []string {
+		cr := o.(*cmapi.CertificateRequest)
+		name := cr.Annotations[cmapi.CertificateRequestPrivateKeyAnnotationKey]
+		if name == "" || finished(&cr.Status) {
+			return nil
+		}
+		return []string{cr.Namespace + "/" + name}
+	})
+	if err != nil {
+		return fmt.Errorf("index CertificateRequests by key: %w", err)
+	}
+	unfinished := func(ctx context.Context, options ...client.ListOption) []reconcile.Request {
+		var list cmapi.CertificateRequestList
+		if err := r.Client.List(ctx, &list, options...); err != nil {
+			return nil // only a cache that is stopping fails
+		}
+		var requests []reconcile.Request
+		for i := range list.Items {
+			if !finished(&list.Items[i].Status) {
+				requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
+			}
+		}
+		return requests
+	}
+	issuerChanged := handler.TypedEnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
+		return unfinished(ctx, r.Scope.Of(o.(cmapi.GenericIssuer)).OfIssuer()...)
+	})
+	keyChanged := handler.TypedEnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
+		return unfinished(ctx, client.MatchingFields{byKeySecret: o.GetNamespace() + "/" + o.GetName()},
+			client.UnsafeDisableDeepCopy, &client.ListOptions{DisableReadYourWritesConsistency: true})
+	})
+	const name = "certificaterequests"
+	b := ctrl.NewControllerManagedBy(mgr).Named(name).WithOptions(o).
+		For(&cmapi.CertificateRequest{}, builder.WithPredicates(predicate.Funcs{
+			CreateFunc: func(e event.CreateEvent) bool { return !done(e.Object.(*cmapi.CertificateRequest)) },
+			UpdateFunc: func(e event.UpdateEvent) bool { return !done(e.ObjectNew.(*cmapi.CertificateRequest)) },
+			DeleteFunc: func(event.DeleteEvent) bool { return false },
+		})).
+		Watches(&cmapi.Issuer{}, issuerChanged, builder.WithPredicates(issuer.Changed())).
+		Watches(&corev1.Secret{}, keyChanged).
+		WatchesRawSource(source.Kind(others, client.Object(secrets.Metadata()), keyChanged))
+	if r.Scope.Namespace == "" {
+		b = b.Watches(&cmapi.ClusterIssuer{}, issuerChanged, builder.WithPredicates(issuer.Changed()))
+	}
+	return b.Complete(observe.Counted(r.Metrics, name, reconcile.Reconciler(r)))
+}
+
+// done reports whether nothing is left to do for us.
+func done(cr *cmapi.CertificateRequest) bool {
+	if signer.External(cr.Spec.IssuerRef) {
+		return cmapi.CertificateRequestIsApproved(&cr.Status) || cmapi.CertificateRequestIsDenied(&cr.Status)
+	}
+	return finished(&cr.Status)
+}
+
+// Reconcile looks at one CertificateRequest.
+func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	cr := &cmapi.CertificateRequest{}
+	if err := r.Client.Get(ctx, request.NamespacedName, cr, client.UnsafeDisableDeepCopy); err != nil {
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	if done(cr) || cr.DeletionTimestamp != nil {
+		return reconcile.Result{}, nil
+	}
+	o, err := r.observe(ctx, cr)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	d := decide(o)
+	if d.verdict == leave {
+		return reconcile.Result{}, nil
+	}
+	next := cr.DeepCopy()
+	var result reconcile.Result
+	var failure error
+	if d.approve {
+		cmapi.SetCertificateRequestCondition(&next.Status, r.Clock.Now(), cmapi.CertificateRequestCondition{
+			Type: cmapi.CertificateRequestConditionApproved, Status: cmmeta.ConditionTrue, Reason: approver, Message: approvedMessage,
+		})
+	}
+	var say func() // after the patch: an event about what was not written would be wrong
+	switch d.verdict {
+	case deny:
+		r.fail(next, cmapi.CertificateRequestReasonDenied, d.message)
+	case wait:
+		say = r.pending(next, d.reason, d.message)
+		if d.reason == "WaitingForApproval" && !r.DisableApproval {
+			result.RequeueAfter = permissionLife // RBAC is not watched
+		}
+	case sign:
+		say, result, failure = r.sign(ctx, next, o.issuer)
+	}
+	if !equality.Semantic.DeepEqual(cr.Status, next.Status) {
+		patch := client.MergeFromWithOptions(cr, client.MergeFromWithOptimisticLock{})
+		err := r.Client.Status().Patch(ctx, next, patch)
+		switch {
+		case apierrors.IsForbidden(err) && d.approve:
+			// We may no longer approve, or RBAC does not let us approve for this external issuer.
+			r.permissions.forget()
+			return reconcile.Result{RequeueAfter: permissionLife}, nil // RBAC is not watched
+		case apierrors.IsNotFound(err):
+			return reconcile.Result{}, nil
+		case err != nil:
+			return reconcile.Result{}, fmt.Errorf("write status: %w", err)
+		}
+		if say != nil {
+			say()
+		}
+	}
+	return result, failure
+}
+
+func (r *Reconciler) observe(ctx context.Context, cr *cmapi.CertificateRequest) (observation, error) {
+	o := observation{request: cr}
+	var err error
+	switch {
+	case r.DisableApproval, cmapi.CertificateRequestIsApproved(&cr.Status), cmapi.CertificateRequestIsDenied(&cr.Status):
+	case signer.External(cr.Spec.IssuerRef):
+		// The name of an external issuer's resource is known to the admission policy alone: try, and let it judge.
+		o.mayApprove = true
+	default:
+		if o.mayApprove, err = r.permissions.mayApprove(ctx, cr); err != nil {
+			return o, err
+		}
+	}
+	o.issuer, err = r.Scope.Get(ctx, r.Client, cr.Namespace, cr.Spec.IssuerRef)
+	return o, err
+}
+
+// sign signs and writes the outcome into the status of cr. The error is one to try again after.
+func (r *Reconciler) sign(ctx context.Context, cr *cmapi.CertificateRequest, issuer *signer.Issuer) (say func(), result reconcile.Result, again error) {
+	csr, err := r.Limits.DecodeCSRPEM(cr.Spec.Request)
+	if err != nil {
+		err = fmt.Errorf("spec.request: %w", err)
+	} else {
+		err = pki.CheckCSR(csr, cr.Spec.IsCA, words(cr.Spec.Usages))
+	}
+	if err != nil {
+		cmapi.SetCertificateRequestCondition(&cr.Status, r.Clock.Now(), cmapi.CertificateRequestCondition{
+			Type: cmapi.CertificateRequestConditionInvalidRequest, Status: cmmeta.ConditionTrue,
+			Reason: "RequestParsingError", Message: err.Error(),
+		})
+		r.fail(cr, cmapi.CertificateRequestReasonFailed, err.Error())
+		return r.warning(cr, "RequestParsingError", err.Error()), reconcile.Result{}, nil
+	}
+	s, ok := r.Signers[issuer.Type()]
+	if !ok {
+		return r.pending(cr, "IssuerNotReady", fmt.Sprintf("%s is of type %s, which is not supported by this version of Perennial", issuer, issuer.Type())), reconcile.Result{}, nil
+	}
+	answer, err := s.Sign(ctx, issuer, signer.Request{
+		Namespace: cr.Namespace, Name: cr.Name,
+		KeySecret: cr.Annotations[cmapi.CertificateRequestPrivateKeyAnnotationKey],
+		CSR:       csr, IsCA: cr.Spec.IsCA, Usages: words(cr.Spec.Usages), Duration: cr.Spec.DurationOrDefault(),
+	})
+	now := r.Clock.Now()
+	if err != nil {
+		switch failure := fault.Of(err); failure.Class {
+		case fault.Refused:
+			r.fail(cr, cmapi.CertificateRequestReasonFailed, err.Error())
+			return r.warning(cr, failure.Reason, err.Error()), reconcile.Result{}, nil
+		case fault.Misconfigured:
+			return r.pending(cr, failure.Reason, err.Error()), reconcile.Result{RequeueAfter: mendedBackstop}, nil
+		case fault.Limited:
+			return r.pending(cr, failure.Reason, err.Error()), reconcile.Result{RequeueAfter: failure.Until.Sub(now)}, nil // when the other side said
+		default:
+			return r.pending(cr, failure.Reason, err.Error()), reconcile.Result{}, err // again with the queue's back-off
+		}
+	}
+	if len(answer.Certificate) == 0 {
+		if answer.Again.After(now) {
+			result.RequeueAfter = answer.Again.Sub(now) // when the signer said
+		}
+		return r.pending(cr, "IssuancePending", answer.Pending), result, nil
+	}
+	cr.Status.Certificate, cr.Status.CA = answer.Certificate, answer.CA
+	cmapi.SetCertificateRequestCondition(&cr.Status, now, cmapi.CertificateRequestCondition{
+		Type: cmapi.CertificateRequestConditionReady, Status: cmmeta.ConditionTrue, Reason: cmapi.CertificateRequestReasonIssued, Message: issuedMessage,
+	})
+	if answer.Warning == "" {
+		// No event: the condition says as much, and it would be a write for each certificate.
+		return nil, reconcile.Result{}, nil
+	}
+	return r.warning(cr, answer.WarningReason, answer.Warning), reconcile.Result{}, nil
+}
+
+// fail ends the request.
+func (r *Reconciler) fail(cr *cmapi.CertificateRequest, reason, message string) {
+	now := metav1.NewTime(r.Clock.Now())
+	if cr.Status.FailureTime == nil {
+		cr.Status.FailureTime = &now
+	}
+	cmapi.SetCertificateRequestCondition(&cr.Status, now.Time, cmapi.CertificateRequestCondition{
+		Type: cmapi.CertificateRequestConditionReady, Status: cmmeta.ConditionFalse, Reason: reason, Message: message,
+	})
+}
+
+// pending writes what the request waits for. There is one event when it begins to wait, not one for each change.
+func (r *Reconciler) pending(cr *cmapi.CertificateRequest, reason, message string) (say func()) {
+	first := cmapi.CertificateRequestReadyReason(&cr.Status) != cmapi.CertificateRequestReasonPending
+	cmapi.SetCertificateRequestCondition(&cr.Status, r.Clock.Now(), cmapi.CertificateRequestCondition{
+		Type: cmapi.CertificateRequestConditionReady, Status: cmmeta.ConditionFalse, Reason: cmapi.CertificateRequestReasonPending, Message: message,
+	})
+	if !first {
+		return nil
+	}
+	return func() { r.Events.Event(cr, corev1.EventTypeNormal, reason, message) }
+}
+
+func (r *Reconciler) warning(cr *cmapi.CertificateRequest, reason, message string) (say func()) {
+	return func() { r.Events.Event(cr, corev1.EventTypeWarning, reason, message) }
+}
+
+func words(usages []cmapi.KeyUsage) []string {
+	var s []string
+	for _, u := range usages {
+		s = append(s, string(u))
+	}
+	return s
+}
