@@ -24,7 +24,10 @@ var (
 )
 
 func addKnownTypes(scheme *runtime.Scheme) error {
-	scheme.AddKnownTypes(GroupVersion, &CertificateFile{}, &CertificateFileList{})
+	scheme.AddKnownTypes(GroupVersion,
+		&CertificateFile{}, &CertificateFileList{},
+		&TrustBundle{}, &TrustBundleList{},
+	)
 	metav1.AddToGroupVersion(scheme, GroupVersion)
 	return nil
 }
