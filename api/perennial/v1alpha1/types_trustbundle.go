@@ -364,4 +364,9 @@ type TrustRetention struct {
 	// What makes it stay until then.
 	// +kubebuilder:validation:MaxLength=1024
 	Reason string `json:"reason"`
+
+	// A Secret, namespace/name, with a certificate of this CA that is alive, if that is what makes it stay.
+	// +optional
+	// +kubebuilder:validation:MaxLength=317
+	UsedBy string `json:"usedBy,omitempty"`
 }

@@ -1,0 +1,449 @@
+package trust
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	api "github.com/perennial-pki/perennial/api/perennial/v1alpha1"
+	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/observe"
+	"github.com/perennial-pki/perennial/internal/secrets"
+	"github.com/perennial-pki/perennial/pki"
+)
+
+// Reconciler carries out TrustBundles.
+type Reconciler struct {
+	// Client reads TrustBundles, issuers, the Secrets that are ours, and the metadata of namespaces and ConfigMaps from caches.
+	Client client.Client
+	// Live reads ConfigMaps, and what is to be written.
+	Live client.Reader
+	// Secrets reads the Secrets that are sources. Its OthersCache must be the cache that SetupWithManager gets.
+	Secrets *secrets.Store
+	// Namespace is where the Secrets and ConfigMaps are that are sources.
+	Namespace string
+	Limits    pki.Limits
+	Events    record.EventRecorder
+	Metrics   *observe.Metrics
+	Clock     clock.PassiveClock
+
+	mu     sync.Mutex
+	states map[string]*state
+}
+
+// state is what is remembered of a TrustBundle between passes. Losing it costs a read of each object that was written.
+type state struct {
+	uid      types.UID
+	contents []*content
+	verified map[string]written
+}
+
+// Field indexes.
+const (
+	// bySource finds TrustBundles by the names of their sources, and by the kind of those that have a selector.
+	bySource = "spec.sources"
+	// byBundle finds the metadata of ConfigMaps and Secrets by the TrustBundle that wrote them.
+	byBundle = "perennial.dev/trust-bundle"
+)
+
+// ByObject is how a cache is to keep the metadata of ConfigMaps: all in the namespace of the sources, and elsewhere those that
+// a TrustBundle wrote.
+func ByObject(namespace string) map[client.Object]cache.ByObject {
+	ours, err := labels.NewRequirement(api.TrustBundleLabelKey, selection.Exists, nil)
+	if err != nil { // the key is a constant
+		panic(err)
+	}
+	return map[client.Object]cache.ByObject{
+		metadata(configMapKind): {
+			Namespaces: map[string]cache.Config{
+				namespace:           {},
+				cache.AllNamespaces: {LabelSelector: labels.NewSelector().Add(*ours)},
+			},
+			Transform: cache.TransformStripManagedFields(),
+		},
+	}
+}
+
+// SetupWithManager registers the reconciler. The manager's cache must have the options ByObject; others is the cache of
+// the metadata of Secrets that are not ours, which must keep their labels and owners.
+func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, others cache.Cache, o controller.Options) error {
+	const name = "trustbundles"
+	err := mgr.GetFieldIndexer().IndexField(ctx, &api.TrustBundle{}, bySource, func(o client.Object) []string {
+		return sourceKeys(o.(*api.TrustBundle))
+	})
+	if err != nil {
+		return fmt.Errorf("index TrustBundles by source: %w", err)
+	}
+	labelled := func(o client.Object) []string {
+		if bundle, ok := o.GetLabels()[api.TrustBundleLabelKey]; ok {
+			return []string{bundle}
+		}
+		return nil
+	}
+	if err := mgr.GetFieldIndexer().IndexField(ctx, metadata(configMapKind), byBundle, labelled); err != nil {
+		return fmt.Errorf("index ConfigMaps by TrustBundle: %w", err)
+	}
+	if err := others.IndexField(ctx, metadata(secretKind), byBundle, labelled); err != nil {
+		return fmt.Errorf("index Secrets by TrustBundle: %w", err)
+	}
+
+	changed := func(kind string) handler.EventHandler {
+		return handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
+			var requests []reconcile.Request
+			if bundle, ok := o.GetLabels()[api.TrustBundleLabelKey]; ok {
+				requests = append(requests, reconcile.Request{NamespacedName: types.NamespacedName{Name: bundle}})
+			}
+			if o.GetNamespace() == r.Namespace {
+				requests = append(requests, r.bundlesOf(ctx, kind+" "+o.GetName())...)
+				requests = append(requests, r.bundlesOf(ctx, kind)...)
+			}
+			return requests
+		})
+	}
+	issuerChanged := func(kind string) handler.EventHandler {
+		return handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
+			return r.bundlesOf(ctx, issuerKey(&api.TrustIssuerSource{Kind: api.TrustIssuerKind(kind), Namespace: o.GetNamespace(), Name: o.GetName()}))
+		})
+	}
+	caChanged := builder.WithPredicates(predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+		was, is := e.ObjectOld.(cmapi.GenericIssuer), e.ObjectNew.(cmapi.GenericIssuer)
+		return was.GetUID() != is.GetUID() || !equality.Semantic.DeepEqual(was.GetStatus().CA, is.GetStatus().CA)
+	}})
+	return ctrl.NewControllerManagedBy(mgr).Named(name).WithOptions(o).
+		For(&api.TrustBundle{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(metadata("Namespace"), handler.EnqueueRequestsFromMapFunc(r.bundlesFor)).
+		Watches(&cmapi.Issuer{}, issuerChanged(issuerKind), caChanged).
+		Watches(&cmapi.ClusterIssuer{}, issuerChanged(clusterIssuerKind), caChanged).
+		Watches(metadata(configMapKind), changed(configMapKind)).
+		Watches(&corev1.Secret{}, changed(secretKind)).
+		WatchesRawSource(source.Kind(others, client.Object(secrets.Metadata()), changed(secretKind))).
+		Complete(observe.Counted(r.Metrics, name, reconcile.Reconciler(r)))
+}
+
+// sourceKeys returns the values under which a TrustBundle is found in the index bySource.
+func sourceKeys(bundle *api.TrustBundle) []string {
+	var keys []string
+	for i := range bundle.Spec.Sources {
+		s := &bundle.Spec.Sources[i]
+		object := func(kind string, o *api.TrustObjectSource) string {
+			if o.Selector != nil {
+				return kind
+			}
+			return kind + " " + o.Name
+		}
+		switch {
+		case s.Issuer != nil:
+			keys = append(keys, issuerKey(s.Issuer))
+		case s.Secret != nil:
+			keys = append(keys, object(secretKind, s.Secret))
+		case s.ConfigMap != nil:
+			keys = append(keys, object(configMapKind, s.ConfigMap))
+		}
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys)
+}
+
+// bundlesOf returns the TrustBundles that have a source of the key.
+func (r *Reconciler) bundlesOf(ctx context.Context, key string) []reconcile.Request {
+	return r.bundles(ctx, func(*api.TrustBundle) bool { return true }, client.MatchingFields{bySource: key})
+}
+
+// bundlesFor returns the TrustBundles that select a namespace.
+func (r *Reconciler) bundlesFor(ctx context.Context, namespace client.Object) []reconcile.Request {
+	return r.bundles(ctx, func(bundle *api.TrustBundle) bool {
+		selector, err := metav1.LabelSelectorAsSelector(&bundle.Spec.Target.NamespaceSelector)
+		return err == nil && selector.Matches(labels.Set(namespace.GetLabels()))
+	})
+}
+
+func (r *Reconciler) bundles(ctx context.Context, filter func(*api.TrustBundle) bool, o ...client.ListOption) []reconcile.Request {
+	var list api.TrustBundleList
+	if err := r.Client.List(ctx, &list, append(o, client.UnsafeDisableDeepCopy, client.DisableReadYourWritesConsistency)...); err != nil {
+		return nil // only a cache that is stopping fails
+	}
+	var requests []reconcile.Request
+	for i := range list.Items {
+		if filter(&list.Items[i]) {
+			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
+		}
+	}
+	return requests
+}
+
+// cacheOf returns the cache that has the metadata of what was written.
+func (r *Reconciler) cacheOf(kind string) client.Reader {
+	if kind == secretKind {
+		return r.Secrets.OthersCache
+	}
+	return r.Client
+}
+
+// Reconcile looks at one TrustBundle.
+func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	bundle := &api.TrustBundle{}
+	if err := r.Client.Get(ctx, request.NamespacedName, bundle); err != nil {
+		if apierrors.IsNotFound(err) {
+			r.forget(request.Name) // what it wrote goes by its owner reference
+		}
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	if bundle.DeletionTimestamp != nil {
+		return reconcile.Result{}, nil
+	}
+	before := bundle.DeepCopy()
+	now := r.Clock.Now()
+
+	gathered, err := r.gather(ctx, bundle, now)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	certs, certificates, again := resolve(facts{
+		spec: &bundle.Spec, gathered: gathered, before: bundle.Status.Certificates, limits: r.Limits, now: now,
+		alive: func(ca *x509.Certificate, others []*x509.Certificate) (time.Time, string) {
+			return r.alive(ctx, ca, others, now)
+		},
+	})
+	outcome := r.put(ctx, bundle, certs)
+
+	status := &bundle.Status
+	status.ObservedGeneration = bundle.Generation
+	if outcome.held {
+		// Nothing was written, so what is there is what was.
+		again = time.Time{}
+	} else {
+		status.Certificates = certificates
+		status.CertificateCount, status.RetainedCount = int32(len(certificates)), 0
+		for i := range certificates {
+			if certificates[i].Retained != nil {
+				status.RetainedCount++
+			}
+		}
+		status.NamespaceCount = int32(outcome.namespaces)
+	}
+	r.setConditions(bundle, gathered, outcome, now)
+	if !equality.Semantic.DeepEqual(before.Status, bundle.Status) {
+		patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
+		if err := r.Client.Status().Patch(ctx, bundle, patch); err != nil {
+			return reconcile.Result{}, client.IgnoreNotFound(fmt.Errorf("write status: %w", err))
+		}
+		r.tell(before, bundle)
+	}
+
+	var result reconcile.Result
+	for _, failure := range outcome.failures {
+		if fault.Of(failure).Class != fault.Misconfigured {
+			return reconcile.Result{}, errors.Join(outcome.failures...) // again with the queue's back-off
+		}
+		result.RequeueAfter = conflictInterval
+	}
+	if !again.IsZero() {
+		// A certificate expires, or it is to be looked whether one is still in use.
+		if wait := max(again.Sub(now), time.Second); result.RequeueAfter == 0 || wait < result.RequeueAfter {
+			result.RequeueAfter = wait
+		}
+	}
+	return result, nil
+}
+
+// outcome is what came of distributing a bundle.
+type outcome struct {
+	// namespaces is how many have the bundle, of the number selected.
+	namespaces, selected int
+	failures             []error
+	// held says that nothing was written at all.
+	held bool
+}
+
+// put writes the bundle to where the spec says.
+func (r *Reconciler) put(ctx context.Context, bundle *api.TrustBundle, certs []*x509.Certificate) outcome {
+	hold := func(err error) outcome { return outcome{held: true, failures: []error{err}} }
+	selector, err := metav1.LabelSelectorAsSelector(&bundle.Spec.Target.NamespaceSelector)
+	if err != nil {
+		return hold(fault.Misconfiguredf("InvalidSelector", "spec.target.namespaceSelector: %w", err))
+	}
+	if len(certs) == 0 && len(bundle.Status.Certificates) == 0 {
+		return hold(fault.Misconfiguredf("NoCertificates", "no source has a CA certificate that can be used"))
+	}
+	if len(certs) > 0 {
+		if _, err := r.Limits.DecodeBundlePEM(pki.EncodeCertificatePEM(certs...)); err != nil {
+			return hold(fault.Misconfiguredf("TooLarge", "the bundle of all sources: %w", err))
+		}
+	}
+	state := r.state(bundle)
+	all, err := contents(bundle, certs, state.contents)
+	if err != nil {
+		return hold(fault.Misconfiguredf("CannotEncode", "spec.target: %w", err))
+	}
+	state.contents = all
+
+	list := metadataList("Namespace")
+	if err := r.Client.List(ctx, list, client.MatchingLabelsSelector{Selector: selector}, client.UnsafeDisableDeepCopy); err != nil {
+		return hold(fmt.Errorf("list namespaces: %w", err))
+	}
+	var namespaces []string
+	for i := range list.Items {
+		if list.Items[i].DeletionTimestamp == nil {
+			namespaces = append(namespaces, list.Items[i].Name)
+		}
+	}
+	slices.Sort(namespaces)
+	done, failures := r.distribute(ctx, bundle, all, namespaces, state.verified)
+	return outcome{namespaces: done, selected: len(namespaces), failures: failures}
+}
+
+func (r *Reconciler) state(bundle *api.TrustBundle) *state {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.states == nil {
+		r.states = map[string]*state{}
+	}
+	s := r.states[bundle.Name]
+	if s == nil || s.uid != bundle.UID {
+		s = &state{uid: bundle.UID, verified: map[string]written{}}
+		r.states[bundle.Name] = s
+	}
+	return s
+}
+
+func (r *Reconciler) forget(name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.states, name)
+}
+
+// alive looks through the Secrets that are ours for certificates that are trusted because of ca and not because of one of
+// the others.
+func (r *Reconciler) alive(ctx context.Context, ca *x509.Certificate, others []*x509.Certificate, now time.Time) (until time.Time, in string) {
+	var list corev1.SecretList
+	err := r.Client.List(ctx, &list, client.UnsafeDisableDeepCopy, client.DisableReadYourWritesConsistency)
+	if err != nil { // only a cache that is stopping fails
+		return now.Add(time.Minute), "(unknown)"
+	}
+	for i := range list.Items {
+		secret := &list.Items[i]
+		chain, err := r.Limits.DecodeChainPEM(secret.Data[corev1.TLSCertKey])
+		if err != nil || !chain[0].NotAfter.After(now) || !chain[0].NotAfter.After(until) {
+			continue
+		}
+		if needs(chain, ca) && !slices.ContainsFunc(others, func(other *x509.Certificate) bool { return needs(chain, other) }) {
+			until, in = chain[0].NotAfter, client.ObjectKeyFromObject(secret).String()
+		}
+	}
+	return until, in
+}
+
+// needs reports whether a chain leads to the CA.
+func needs(chain []*x509.Certificate, ca *x509.Certificate) bool {
+	return slices.ContainsFunc(chain, func(cert *x509.Certificate) bool { return pki.SignedBy(cert, ca) })
+}
+
+// maxProblems is how many problems a condition names.
+const maxProblems = 5
+
+func (r *Reconciler) setConditions(bundle *api.TrustBundle, gathered *gathered, outcome outcome, now time.Time) {
+	set := func(kind string, problems []string, reason, good string) (ok bool, message string) {
+		c := metav1.Condition{
+			Type: kind, Status: metav1.ConditionTrue, Reason: kind, Message: good,
+			ObservedGeneration: bundle.Generation, LastTransitionTime: metav1.NewTime(now),
+		}
+		if len(problems) > 0 {
+			c.Status, c.Reason = metav1.ConditionFalse, reason
+			c.Message = strings.Join(problems[:min(len(problems), maxProblems)], "; ")
+			if more := len(problems) - maxProblems; more > 0 {
+				c.Message += fmt.Sprintf("; and %d more", more)
+			}
+		}
+		meta.SetStatusCondition(&bundle.Status.Conditions, c)
+		return c.Status == metav1.ConditionTrue, c.Message
+	}
+	sources, message := set(api.ConditionSourcesValid, gathered.problems, "SourceRejected",
+		fmt.Sprintf("all sources were read: %d CA certificates", len(gathered.found)))
+
+	var problems []string
+	reason := "WriteFailed"
+	for _, failure := range outcome.failures {
+		problems = append(problems, failure.Error())
+		if f := fault.Of(failure); f.Reason != "" {
+			reason = f.Reason
+		}
+	}
+	distributed, notDistributed := set(api.ConditionDistributed, problems, reason, fmt.Sprintf("%d namespaces have the bundle", outcome.namespaces))
+
+	var open []string
+	reason = "SourceRejected"
+	if !distributed {
+		open = append(open, notDistributed)
+		reason = "NotDistributed"
+	}
+	if !sources {
+		open = append(open, message)
+	}
+	good := fmt.Sprintf("%d CA certificates in %d namespaces", bundle.Status.CertificateCount, bundle.Status.NamespaceCount)
+	if n := bundle.Status.RetainedCount; n > 0 {
+		good += fmt.Sprintf(", %d of them retained: see status.certificates", n)
+	}
+	set(api.ConditionReady, open, reason, good)
+}
+
+// tell writes events about what changed from one status to the next.
+func (r *Reconciler) tell(before, bundle *api.TrustBundle) {
+	was := map[string]*api.TrustedCertificate{}
+	for i := range before.Status.Certificates {
+		was[before.Status.Certificates[i].Fingerprint] = &before.Status.Certificates[i]
+	}
+	changed := false
+	for i := range bundle.Status.Certificates {
+		c := &bundle.Status.Certificates[i]
+		old := was[c.Fingerprint]
+		delete(was, c.Fingerprint)
+		changed = changed || old == nil
+		if c.Retained != nil && (old == nil || old.Retained == nil) {
+			r.Events.Eventf(bundle, corev1.EventTypeNormal, "Retained", "%s is no longer in %s; it stays in the bundle until %s",
+				c.Subject, c.Source, c.Retained.Until.UTC().Format(time.RFC3339))
+		}
+	}
+	for _, c := range before.Status.Certificates {
+		if was[c.Fingerprint] != nil {
+			changed = true
+			r.Events.Eventf(bundle, corev1.EventTypeNormal, "Removed", "%s of %s, fingerprint %.16s..., left the bundle", c.Subject, c.Source, c.Fingerprint)
+		}
+	}
+	for _, kind := range []string{api.ConditionSourcesValid, api.ConditionDistributed} {
+		c, old := meta.FindStatusCondition(bundle.Status.Conditions, kind), meta.FindStatusCondition(before.Status.Conditions, kind)
+		if c.Status == metav1.ConditionFalse && (old == nil || old.Message != c.Message) {
+			r.Events.Event(bundle, corev1.EventTypeWarning, c.Reason, c.Message)
+		}
+	}
+	if changed && meta.IsStatusConditionTrue(bundle.Status.Conditions, api.ConditionDistributed) {
+		r.Events.Eventf(bundle, corev1.EventTypeNormal, "Distributed", "%d CA certificates in %d namespaces",
+			bundle.Status.CertificateCount, bundle.Status.NamespaceCount)
+	}
+}
