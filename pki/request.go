@@ -225,6 +225,26 @@ func signatureAlgorithm(word string, pub crypto.PublicKey) (x509.SignatureAlgori
 	return 0, fmt.Errorf("spec.signatureAlgorithm: %q is not known", word)
 }
 
+// Check says what [Request.CSR] would refuse for a key of the spec, without there being one.
+func (r Request) Check(spec KeySpec) error {
+	if err := spec.Validate(); err != nil {
+		return err
+	}
+	algorithm := spec.Algorithm
+	if algorithm == "" {
+		algorithm = RSA
+	}
+	for _, known := range signatureAlgorithms {
+		if known.word == r.SignatureAlgorithm && known.key != algorithm {
+			return fmt.Errorf("spec.signatureAlgorithm: %s needs spec.privateKey.algorithm %s, not %s", known.word, known.key, algorithm)
+		}
+	}
+	// The rest does not depend on the key. This kind is made in no time, and needs no randomness to sign.
+	r.SignatureAlgorithm = ""
+	_, err := r.csr(nil, ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))
+	return err
+}
+
 // RequestFromCSR is the inverse of [Request.CSR]: it returns what a CSR asks for. It fails for
 // what a Request cannot state: names of other kinds, extended usages without a word.
 //

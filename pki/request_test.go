@@ -432,3 +432,28 @@ func FuzzRequest(f *testing.F) {
 		}
 	})
 }
+
+func TestCheckSaysWhatCSRWouldRefuse(t *testing.T) {
+	for name, test := range map[string]struct {
+		request Request
+		key     KeySpec
+		want    string
+	}{
+		"a name is enough":                         {request: Request{DNSNames: []string{"a.example"}}},
+		"no name":                                  {request: Request{}, want: "it names nothing"},
+		"a signature algorithm of another key":     {request: Request{CommonName: "a", SignatureAlgorithm: "ECDSAWithSHA256"}, want: "spec.signatureAlgorithm"},
+		"a signature algorithm of the key":         {request: Request{CommonName: "a", SignatureAlgorithm: "ECDSAWithSHA256"}, key: KeySpec{Algorithm: ECDSA}},
+		"a key size that there is not":             {request: Request{CommonName: "a"}, key: KeySpec{Algorithm: ECDSA, Size: 255}, want: "spec.privateKey.size"},
+		"an other name whose OID cannot be read":   {request: Request{OtherNames: []OtherName{{OID: "1.x", UTF8Value: "a"}}}, want: "spec.otherNames[0]"},
+		"a literal subject that cannot be read":    {request: Request{LiteralSubject: "CN"}, want: "spec.literalSubject"},
+		"a usage that is not known, by its word":   {request: Request{CommonName: "a", Usages: []string{"flying"}}, want: "flying"},
+		"an IP address that is none, by its field": {request: Request{IPAddresses: []string{"1.2.3"}}, want: "spec.ipAddresses[0]"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := test.request.Check(test.key)
+			if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+				t.Errorf("Check: %v, want %q", err, test.want)
+			}
+		})
+	}
+}

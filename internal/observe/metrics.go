@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -66,15 +67,25 @@ func (m *Metrics) IssuanceFailed(issuer cmmeta.IssuerReference, reason string) {
 	m.failed.WithLabelValues(issuer.Name, issuer.KindOrDefault(), issuer.GroupOrDefault(), reason).Inc()
 }
 
-// Counted returns a reconciler that does what r does and counts it under the name of the controller.
+// conflictRetry is when an object is looked at again that somebody else wrote at the same time. By then the cache has it.
+const conflictRetry = 20 * time.Millisecond
+
+// Counted returns a reconciler that does what r does and counts it under the name of the controller. A conflict is no error: somebody
+// else wrote the object between our read and our write, and it is looked at again.
 func Counted[R comparable](m *Metrics, controller string, r reconcile.TypedReconciler[R]) reconcile.TypedReconciler[R] {
 	syncs, errors := m.syncs.WithLabelValues(controller), m.syncErrors.WithLabelValues(controller)
 	return reconcile.TypedFunc[R](func(ctx context.Context, request R) (reconcile.Result, error) {
 		syncs.Inc()
 		result, err := r.Reconcile(ctx, request)
-		if err != nil {
-			errors.Inc()
+		switch {
+		case err == nil:
+			return result, nil
+		case apierrors.IsConflict(err):
+			return reconcile.Result{RequeueAfter: conflictRetry}, nil
+		case ctx.Err() != nil:
+			return reconcile.Result{}, nil // the process ends
 		}
+		errors.Inc()
 		return result, err
 	})
 }

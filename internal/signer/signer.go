@@ -78,3 +78,7 @@ type Set map[string]Signer
 func InProcess(issuerType string) bool {
 	return issuerType == TypeSelfSigned || issuerType == TypeCA
 }
+
+// Capped reports whether a certificate that was asked for asked long lives noticeably shorter, because its CA does. Less than a
+// hundredth is not worth a word: a CA and a leaf of the same duration are issued moments apart.
+func Capped(asked, got time.Duration) bool { return got < asked-asked/100 }

@@ -62,6 +62,8 @@ func (s *Signer) Sign(ctx context.Context, issuer *signer.Issuer, r signer.Reque
 	notAfter := now.Add(r.Duration)
 	if notAfter.After(pair.notAfter) {
 		notAfter = pair.notAfter
+	}
+	if signer.Capped(r.Duration, notAfter.Sub(now)) {
 		answer.WarningReason = "NotAfterCapped"
 		answer.Warning = fmt.Sprintf("the certificate ends with its CA at %s, not after the %s that were asked for: renew the CA in Secret %s/%s",
 			notAfter.UTC().Format(time.RFC3339), r.Duration, issuer.SecretNamespace, spec.SecretName)

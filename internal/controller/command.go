@@ -1,0 +1,137 @@
+package controller
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/go-logr/logr"
+	"github.com/spf13/cobra"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/perennial-pki/perennial/internal/lifecycle"
+	"github.com/perennial-pki/perennial/pki"
+)
+
+// Command returns the command perennial controller. Its flags have cert-manager's names where that has such a flag.
+func Command() *cobra.Command {
+	o := Options{
+		LeaderElection: true, LeaseNamespace: DefaultLeaseNamespace, ClusterResourceNamespace: DefaultClusterResourceNamespace,
+		LeaseDuration: defaultLeaseDuration, RenewDeadline: defaultRenewDeadline, RetryPeriod: defaultRetryPeriod,
+		MetricsAddress: "0.0.0.0:9402", HealthAddress: "0.0.0.0:9403", Workers: DefaultWorkers,
+		Lifecycle: lifecycle.Settings{MinBackoff: lifecycle.DefaultMinBackoff, MaxBackoff: lifecycle.DefaultMaxBackoff, CopiedAnnotations: lifecycle.DefaultCopiedAnnotations()},
+		Limits:    pki.Limits{Certificate: pki.MaxCertificateSize, PrivateKey: pki.MaxPrivateKeySize, Chain: pki.MaxChainSize, Bundle: pki.MaxBundleSize},
+	}
+	var kubeconfig, format string
+	verbosity := 0
+	cmd := &cobra.Command{
+		Use:   "controller",
+		Short: "Run the controller, which issues and renews certificates",
+		Long: "Runs the controller. In a cluster it is what the Deployment runs; elsewhere it needs --kubeconfig.\n" +
+			"Only one works at a time: the others, and those of cert-manager, wait for the Lease " + leaseName + ".",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := Logger(cmd.ErrOrStderr(), format, verbosity)
+			if err != nil {
+				return err
+			}
+			o.Log = log
+			ctrl.SetLogger(log)
+			klog.SetLogger(log)
+			if err := o.check(); err != nil {
+				return err
+			}
+			cfg, err := restConfig(kubeconfig)
+			if err != nil {
+				return err
+			}
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			return Run(ctx, cfg, o)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&kubeconfig, "kubeconfig", "", "file that says where the Kubernetes API is; the Pod's ServiceAccount if left out")
+	f.StringVar(&o.Namespace, "namespace", o.Namespace, "only look after this namespace; ClusterIssuers are not served then")
+	f.StringVar(&o.ClusterResourceNamespace, "cluster-resource-namespace", o.ClusterResourceNamespace, "namespace of the Secrets that ClusterIssuers refer to")
+	f.BoolVar(&o.LeaderElection, "leader-elect", o.LeaderElection, "wait until no other controller works")
+	f.StringVar(&o.LeaseNamespace, "leader-election-namespace", o.LeaseNamespace, "namespace of the Lease")
+	f.DurationVar(&o.LeaseDuration, "leader-election-lease-duration", o.LeaseDuration, "how long a leader that fell silent keeps the Lease")
+	f.DurationVar(&o.RenewDeadline, "leader-election-renew-deadline", o.RenewDeadline, "how long a leader tries to renew the Lease before it gives up")
+	f.DurationVar(&o.RetryPeriod, "leader-election-retry-period", o.RetryPeriod, "time between attempts to get or renew the Lease")
+	f.StringVar(&o.MetricsAddress, "metrics-listen-address", o.MetricsAddress, "host:port of /metrics; empty for none")
+	f.StringVar(&o.HealthAddress, "health-listen-address", o.HealthAddress, "host:port of /livez and /readyz; empty for none")
+	f.IntVar(&o.Workers, "concurrent-workers", o.Workers, "how many objects of a kind are worked on at once")
+	f.BoolVar(&o.DisableApproval, "disable-auto-approval", false, "leave the approval of CertificateRequests to others")
+	f.BoolVar(&o.DisableCSRs, "disable-certificate-signing-requests", false, "leave Kubernetes CertificateSigningRequests alone")
+	f.BoolVar(&o.Lifecycle.OwnSecrets, "enable-certificate-owner-ref", false, "delete the Secret of a Certificate together with it")
+	f.StringSliceVar(&o.Lifecycle.CopiedAnnotations, "copied-annotation-prefixes", o.Lifecycle.CopiedAnnotations, "which annotations a CertificateRequest gets from its Certificate: prefixes, * for all, with a minus sign for those left out")
+	f.DurationVar(&o.Lifecycle.MinBackoff, "certificate-request-minimum-backoff-duration", o.Lifecycle.MinBackoff, "time after a failed issuance until the next; doubles with each failure")
+	f.DurationVar(&o.Lifecycle.MaxBackoff, "certificate-request-maximum-backoff-duration", o.Lifecycle.MaxBackoff, "longest time after a failed issuance until the next")
+	f.IntVar(&o.Limits.Certificate, "max-certificate-size", o.Limits.Certificate, "largest certificate or CSR that is read, in bytes of PEM")
+	f.IntVar(&o.Limits.PrivateKey, "max-private-key-size", o.Limits.PrivateKey, "largest private key that is read, in bytes of PEM")
+	f.IntVar(&o.Limits.Chain, "max-certificate-chain-length", o.Limits.Chain, "largest chain that is read, in bytes of PEM")
+	f.IntVar(&o.Limits.Bundle, "max-certificate-bundle-size", o.Limits.Bundle, "largest set of CA certificates that is read, in bytes of PEM")
+	f.StringVar(&format, "logging-format", "text", "text or json")
+	f.IntVarP(&verbosity, "v", "v", 0, "how much is logged: 0 what happens, 1 also why, 4 everything")
+	return cmd
+}
+
+func (o *Options) check() error {
+	for _, b := range []struct {
+		flag string
+		bad  bool
+		want string
+	}{
+		{"concurrent-workers", o.Workers < 1, "1 or more"},
+		{"certificate-request-minimum-backoff-duration", o.Lifecycle.MinBackoff <= 0, "more than 0"},
+		{"certificate-request-maximum-backoff-duration", o.Lifecycle.MaxBackoff < o.Lifecycle.MinBackoff, "at least --certificate-request-minimum-backoff-duration"},
+		{"max-certificate-size", o.Limits.Certificate < 1, "more than 0"},
+		{"max-private-key-size", o.Limits.PrivateKey < 1, "more than 0"},
+		{"max-certificate-chain-length", o.Limits.Chain < 1, "more than 0"},
+		{"max-certificate-bundle-size", o.Limits.Bundle < 1, "more than 0"},
+		{"leader-election-renew-deadline", o.LeaderElection && o.RenewDeadline >= o.LeaseDuration, "less than --leader-election-lease-duration"},
+		{"leader-election-retry-period", o.LeaderElection && o.RetryPeriod >= o.RenewDeadline, "less than --leader-election-renew-deadline"},
+	} {
+		if b.bad {
+			return fmt.Errorf("--%s must be %s", b.flag, b.want)
+		}
+	}
+	return nil
+}
+
+// Logger returns a logger that writes to w. Format is text or json. With a verbosity of 0 it tells what happens, with more also why.
+func Logger(w io.Writer, format string, verbosity int) (logr.Logger, error) {
+	// logr's verbosity is slog's level with the sign turned.
+	options := &slog.HandlerOptions{Level: slog.Level(-verbosity)}
+	switch strings.ToLower(format) {
+	case "text":
+		return logr.FromSlogHandler(slog.NewTextHandler(w, options)), nil
+	case "json":
+		return logr.FromSlogHandler(slog.NewJSONHandler(w, options)), nil
+	}
+	return logr.Logger{}, fmt.Errorf("--logging-format must be text or json, not %q", format)
+}
+
+func restConfig(kubeconfig string) (*rest.Config, error) {
+	if kubeconfig == "" {
+		cfg, err := rest.InClusterConfig()
+		if errors.Is(err, rest.ErrNotInCluster) {
+			return nil, errors.New("not in a cluster: say by --kubeconfig where the Kubernetes API is")
+		}
+		return cfg, err
+	}
+	cfg, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("--kubeconfig: %w", err)
+	}
+	return cfg, nil
+}

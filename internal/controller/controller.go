@@ -1,0 +1,323 @@
+// Package controller puts the parts of the controller process together: caches, indexes, signers, reconcilers, leader election,
+// metrics and health. Its Options are the flags of perennial controller.
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	ctrlcontroller "sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	"github.com/perennial-pki/perennial/internal/issuer"
+	"github.com/perennial-pki/perennial/internal/lifecycle"
+	"github.com/perennial-pki/perennial/internal/observe"
+	"github.com/perennial-pki/perennial/internal/request"
+	"github.com/perennial-pki/perennial/internal/secrets"
+	"github.com/perennial-pki/perennial/internal/signer"
+	"github.com/perennial-pki/perennial/internal/signer/ca"
+	"github.com/perennial-pki/perennial/internal/signer/selfsigned"
+	"github.com/perennial-pki/perennial/pki"
+)
+
+// Options are those of the controller. The zero value is what perennial controller does without flags, but for what listens on the
+// network and leader election, which are off.
+type Options struct {
+	// Namespace, if set, is the only one that is looked after. ClusterIssuers are not served then.
+	Namespace string
+	// ClusterResourceNamespace is where the Secrets of ClusterIssuers are. DefaultClusterResourceNamespace if empty.
+	ClusterResourceNamespace string
+
+	// LeaderElection waits until no other process holds the Lease. LeaseNamespace is where that is.
+	LeaderElection bool
+	LeaseNamespace string
+	// LeaseDuration, RenewDeadline and RetryPeriod are those of the Lease. Zero means the defaults.
+	LeaseDuration, RenewDeadline, RetryPeriod time.Duration
+
+	// MetricsAddress and HealthAddress are host:port to serve /metrics, and /livez and /readyz. Empty: not served.
+	MetricsAddress, HealthAddress string
+
+	// Workers is how many objects of a kind are worked on at once. Zero means DefaultWorkers.
+	Workers int
+	// DisableApproval leaves the approval of CertificateRequests to others.
+	DisableApproval bool
+	// DisableCSRs leaves Kubernetes CertificateSigningRequests alone.
+	DisableCSRs bool
+
+	Lifecycle lifecycle.Settings
+	Limits    pki.Limits
+
+	Log logr.Logger
+	// Clock is the system's if left out.
+	Clock clock.Clock
+	// WrapClient, if set, is put around the client that writes. Tests break it.
+	WrapClient func(client.Client) client.Client
+}
+
+// Defaults of Options.
+const (
+	DefaultClusterResourceNamespace = "kube-system"
+	DefaultLeaseNamespace           = "kube-system"
+	DefaultWorkers                  = 8
+
+	// leaseName is cert-manager's.
+	leaseName = "cert-manager-controller"
+
+	defaultLeaseDuration = 60 * time.Second
+	defaultRenewDeadline = 40 * time.Second
+	defaultRetryPeriod   = 15 * time.Second
+)
+
+// Retries after errors that pass by themselves.
+const (
+	firstRetry = 500 * time.Millisecond
+	lastRetry  = time.Minute
+	// A quarter of the delay is random, so that what failed together is not tried again together.
+	retryJitter = 0.25
+)
+
+// Scheme knows all kinds that the controller reads and writes.
+func Scheme() *runtime.Scheme {
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, cmapi.AddToScheme} {
+		if err := add(scheme); err != nil { // two types of one name: a mistake in the program
+			panic(err)
+		}
+	}
+	return scheme
+}
+
+// Run runs the controller until ctx ends, or until it cannot go on.
+func Run(ctx context.Context, cfg *rest.Config, o Options) error {
+	if o.ClusterResourceNamespace == "" {
+		o.ClusterResourceNamespace = DefaultClusterResourceNamespace
+	}
+	if o.LeaseNamespace == "" {
+		o.LeaseNamespace = DefaultLeaseNamespace
+	}
+	if o.Workers <= 0 {
+		o.Workers = DefaultWorkers
+	}
+	if o.Clock == nil {
+		o.Clock = clock.RealClock{}
+	}
+	cfg = rest.CopyConfig(cfg)
+	cfg.QPS = -1 // the API server's Priority and Fairness protects it, and a limit here would only hide who waits for what
+	if cfg.UserAgent == "" {
+		cfg.UserAgent = "perennial-controller"
+	}
+
+	scheme := Scheme()
+	mgr, err := newManager(cfg, scheme, o)
+	if err != nil {
+		return err
+	}
+	others, err := othersCache(cfg, mgr, o)
+	if err != nil {
+		return err
+	}
+	registry := prometheus.NewRegistry()
+	metrics := observe.NewMetrics(registry, o.Clock)
+	events, err := recorder(cfg, mgr, o, metrics)
+	if err != nil {
+		return err
+	}
+	if err := addReconcilers(ctx, mgr, others, events, metrics, o); err != nil {
+		return err
+	}
+	registry.MustRegister(
+		&observe.Objects{Reader: mgr.GetClient(), ClusterScoped: o.Namespace == "", Limit: scrapeTimeout},
+	) // the collectors of the process and of Go are controller-runtime's
+	if o.MetricsAddress != "" {
+		if err := serveMetrics(mgr, o.MetricsAddress, registry); err != nil {
+			return err
+		}
+	}
+	if err := reportHealth(mgr); err != nil {
+		return err
+	}
+	return mgr.Start(ctx)
+}
+
+func newManager(cfg *rest.Config, scheme *runtime.Scheme, o Options) (manager.Manager, error) {
+	duration := func(d, otherwise time.Duration) *time.Duration {
+		if d <= 0 {
+			d = otherwise
+		}
+		return &d
+	}
+	options := manager.Options{
+		Scheme: scheme,
+		Logger: o.Log,
+		Cache: cache.Options{
+			// Managed fields are half of an object, and only those of Secrets are looked at.
+			DefaultTransform: cache.TransformStripManagedFields(),
+			ByObject: map[client.Object]cache.ByObject{
+				&corev1.Secret{}: {Label: secrets.Ours(), Transform: func(o any) (any, error) { return o, nil }},
+			},
+		},
+		NewClient: func(cfg *rest.Config, options client.Options) (client.Client, error) {
+			options.Cache.EnableReadYourWritesConsistency = ptr.To(true)
+			c, err := client.New(cfg, options)
+			if err == nil && o.WrapClient != nil {
+				c = o.WrapClient(c)
+			}
+			return c, err
+		},
+		Metrics:                metricsserver.Options{BindAddress: "0"}, // see serveMetrics
+		HealthProbeBindAddress: o.HealthAddress,
+		LivenessEndpointName:   "/livez",
+		ReadinessEndpointName:  "/readyz",
+
+		LeaderElection: o.LeaderElection, LeaderElectionID: leaseName, LeaderElectionNamespace: o.LeaseNamespace,
+		LeaseDuration: duration(o.LeaseDuration, defaultLeaseDuration), RenewDeadline: duration(o.RenewDeadline, defaultRenewDeadline),
+		RetryPeriod:                   duration(o.RetryPeriod, defaultRetryPeriod),
+		LeaderElectionReleaseOnCancel: true, // the process ends when Run returns
+
+		// Names are checked for the whole process, which may run several, in tests.
+		Controller: config.Controller{SkipNameValidation: ptr.To(true)},
+	}
+	if o.Namespace != "" {
+		options.Cache.DefaultNamespaces = map[string]cache.Config{o.Namespace: {}}
+	}
+	mgr, err := manager.New(cfg, options)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the Kubernetes API: %w", err)
+	}
+	return mgr, nil
+}
+
+// othersCache makes the cache of the metadata of Secrets that are not ours. It keeps no more than what tells that one changed.
+func othersCache(cfg *rest.Config, mgr manager.Manager, o Options) (cache.Cache, error) {
+	options := cache.Options{
+		HTTPClient: mgr.GetHTTPClient(), Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper(),
+		ByObject: map[client.Object]cache.ByObject{
+			secrets.Metadata(): {Label: secrets.Others(), Transform: func(object any) (any, error) {
+				if o, ok := object.(client.Object); ok {
+					o.SetManagedFields(nil)
+					o.SetAnnotations(nil)
+					o.SetLabels(nil)
+					o.SetOwnerReferences(nil)
+				}
+				return object, nil
+			}},
+		},
+	}
+	if o.Namespace != "" {
+		options.DefaultNamespaces = map[string]cache.Config{o.Namespace: {}}
+	}
+	others, err := cache.New(cfg, options)
+	if err != nil {
+		return nil, fmt.Errorf("cache of the metadata of Secrets: %w", err)
+	}
+	return others, mgr.Add(others)
+}
+
+func recorder(cfg *rest.Config, mgr manager.Manager, o Options, metrics *observe.Metrics) (*observe.Recorder, error) {
+	core, err := corev1client.NewForConfigAndClient(cfg, mgr.GetHTTPClient())
+	if err != nil {
+		return nil, fmt.Errorf("client for events: %w", err)
+	}
+	events := observe.NewRecorder(observe.RecorderOptions{
+		Client: core, Scheme: mgr.GetScheme(), Component: "cert-manager-perennial", Clock: o.Clock, Log: o.Log.WithName("events"), Dropped: metrics.EventDropped,
+	})
+	return events, mgr.Add(events)
+}
+
+func addReconcilers(ctx context.Context, mgr manager.Manager, others cache.Cache, events *observe.Recorder, metrics *observe.Metrics, o Options) error {
+	if err := signer.AddIndexes(ctx, mgr.GetFieldIndexer()); err != nil {
+		return err
+	}
+	c := mgr.GetClient()
+	store := &secrets.Store{OursCache: c, OthersCache: others, Live: mgr.GetAPIReader()}
+	keyring := &signer.Keyring{}
+	scope := signer.Scope{ClusterResourceNamespace: o.ClusterResourceNamespace, Namespace: o.Namespace}
+	signers := signer.Set{
+		signer.TypeSelfSigned: &selfsigned.Signer{Secrets: store, Keyring: keyring, Limits: o.Limits, Clock: o.Clock},
+		signer.TypeCA:         &ca.Signer{Secrets: store, Limits: o.Limits, Clock: o.Clock},
+	}
+	work := func() ctrlcontroller.Options {
+		return ctrlcontroller.Options{MaxConcurrentReconciles: o.Workers, RateLimiter: jittered{
+			workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry),
+		}}
+	}
+	setups := []interface {
+		SetupWithManager(context.Context, ctrl.Manager, cache.Cache, ctrlcontroller.Options) error
+	}{
+		&lifecycle.Reconciler{Client: c, Secrets: store, Scope: scope, Keyring: keyring, Limits: o.Limits, Settings: o.Lifecycle, Events: events, Metrics: metrics, Clock: o.Clock},
+		&request.Reconciler{Client: c, Scope: scope, Signers: signers, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, DisableApproval: o.DisableApproval},
+		&issuer.Reconciler{Client: c, Secrets: store, Scope: scope, Signers: signers, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, Kind: signer.KindIssuer, CSRs: !o.DisableCSRs},
+	}
+	if o.Namespace == "" {
+		setups = append(setups, &issuer.Reconciler{Client: c, Secrets: store, Scope: scope, Signers: signers, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, Kind: signer.KindClusterIssuer, CSRs: !o.DisableCSRs})
+	}
+	if !o.DisableCSRs {
+		setups = append(setups, &request.CSRReconciler{Client: c, Scope: scope, Signers: signers, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock})
+	}
+	for _, s := range setups {
+		if err := s.SetupWithManager(ctx, mgr, others, work()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// jittered adds a random part to the delays of a rate limiter.
+type jittered struct {
+	workqueue.TypedRateLimiter[reconcile.Request]
+}
+
+func (j jittered) When(item reconcile.Request) time.Duration {
+	d := j.TypedRateLimiter.When(item)
+	return d + time.Duration(rand.Float64()*retryJitter*float64(d))
+}
+
+// reportHealth serves readiness: that the caches are filled. A replica that is not the leader is ready, too.
+func reportHealth(mgr manager.Manager) error {
+	var synced atomic.Bool
+	err := mgr.Add(everyReplica(func(ctx context.Context) error { // started after the caches are filled
+		synced.Store(true)
+		<-ctx.Done()
+		return nil
+	}))
+	if err != nil {
+		return err
+	}
+	if err := mgr.AddReadyzCheck("caches", func(*http.Request) error {
+		if !synced.Load() {
+			return errors.New("the caches are not filled yet")
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	return mgr.AddHealthzCheck("ping", func(*http.Request) error { return nil })
+}
+
+// everyReplica is a Runnable that does not wait for leadership.
+type everyReplica func(context.Context) error
+
+func (f everyReplica) Start(ctx context.Context) error { return f(ctx) }
+func (everyReplica) NeedLeaderElection() bool          { return false }

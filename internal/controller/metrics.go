@@ -1,0 +1,46 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
+)
+
+const (
+	scrapeTimeout   = 10 * time.Second
+	shutdownTimeout = 3 * time.Second
+)
+
+// serveMetrics serves /metrics on address, of our registry and of controller-runtime's, which has the queues and the client. Ours is
+// not that one, which belongs to the whole process.
+func serveMetrics(mgr manager.Manager, address string, registry *prometheus.Registry) error {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return fmt.Errorf("serve metrics on %s: %w", address, err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/metrics", promhttp.HandlerFor(prometheus.Gatherers{registry, ctrlmetrics.Registry}, promhttp.HandlerOpts{
+		ErrorHandling: promhttp.ContinueOnError, Timeout: 2 * scrapeTimeout,
+	}))
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: scrapeTimeout, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10}
+	return mgr.Add(everyReplica(func(ctx context.Context) error {
+		stop := context.AfterFunc(ctx, func() {
+			ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
+			defer cancel()
+			_ = server.Shutdown(ctx)
+		})
+		defer stop()
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serve metrics: %w", err)
+		}
+		return nil
+	}))
+}

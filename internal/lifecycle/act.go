@@ -1,0 +1,252 @@
+package lifecycle
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"fmt"
+	"maps"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	corev1ac "k8s.io/client-go/applyconfigurations/core/v1"
+	metav1ac "k8s.io/client-go/applyconfigurations/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	"github.com/perennial-pki/perennial/pki"
+)
+
+// act carries out a decision. If it fails midway the next pass observes how far it came.
+func (r *Reconciler) act(ctx context.Context, o *Observation, d *Decision) error {
+	crt := o.Certificate
+	for _, cr := range d.DeleteRequests {
+		r.dropKey(cr)
+		if err := r.delete(ctx, cr); err != nil {
+			return fmt.Errorf("delete CertificateRequest %q: %w", cr.Name, err)
+		}
+	}
+	var key crypto.Signer
+	if s := d.StoreKey; s != nil {
+		var err error
+		if key, err = r.storeKey(ctx, o, s); err != nil {
+			return fmt.Errorf("store private key: %w", err)
+		}
+	}
+	if n := d.Request; n != nil {
+		if n.Key != nil {
+			key = n.Key
+		}
+		if err := r.request(ctx, o, n, key); err != nil {
+			return err
+		}
+	}
+	if c := d.Apply; c != nil {
+		if c.Key == nil {
+			c.Key = key
+		}
+		if err := r.apply(ctx, o, c); err != nil {
+			return err
+		}
+	}
+	for _, secret := range d.DeleteKeys {
+		if err := r.delete(ctx, secret); err != nil {
+			return fmt.Errorf("delete Secret %q with an unused private key: %w", secret.Name, err)
+		}
+	}
+	if !d.HoldStatus && !equality.Semantic.DeepEqual(crt.Status, d.Status) {
+		next := crt.DeepCopy()
+		next.Status = d.Status
+		if err := r.Client.Status().Patch(ctx, next, client.MergeFromWithOptions(crt, client.MergeFromWithOptimisticLock{})); err != nil {
+			if apierrors.IsNotFound(err) {
+				return nil // deleted meanwhile
+			}
+			return fmt.Errorf("write status: %w", err)
+		}
+	}
+	if d.ForgetKey != "" {
+		r.Keyring.Drop(types.NamespacedName{Namespace: crt.Namespace, Name: d.ForgetKey})
+	}
+	if d.Issued != nil {
+		r.Metrics.Issued(crt.Spec.IssuerRef, o.Now.Sub(d.Issued.CreationTimestamp.Time))
+	}
+	if d.Failed != "" {
+		r.Metrics.IssuanceFailed(crt.Spec.IssuerRef, d.Failed)
+	}
+	for _, e := range d.Events {
+		r.Events.Event(crt, e.Type, e.Reason, e.Message)
+	}
+	return nil
+}
+
+// delete deletes the object that was observed, and no later one of its name.
+func (r *Reconciler) delete(ctx context.Context, object client.Object) error {
+	uid := object.GetUID()
+	err := r.Client.Delete(ctx, object, client.Preconditions{UID: &uid})
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		return nil
+	}
+	return err
+}
+
+// storeKey stores the private key, or a new one, in a Secret of its own, and returns it.
+func (r *Reconciler) storeKey(ctx context.Context, o *Observation, s *StoreKey) (crypto.Signer, error) {
+	crt := o.Certificate
+	key := s.Key
+	if key == nil {
+		spec, _ := keySpec(&crt.Spec)
+		var err error
+		if key, err = spec.Generate(rand.Reader); err != nil {
+			return nil, err
+		}
+	}
+	encoded, err := pki.EncodeKeyPEM(key, pki.PKCS8)
+	if err != nil {
+		return nil, err
+	}
+	secret := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: crt.Namespace, Name: KeySecretName(crt, s.Revision),
+			Labels: map[string]string{
+				cmapi.IsNextPrivateKeySecretLabelKey:      "true",
+				cmapi.PartOfCertManagerControllerLabelKey: "true",
+			},
+			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(crt, cmapi.SchemeGroupVersion.WithKind("Certificate"))},
+		},
+		Data: map[string][]byte{corev1.TLSPrivateKeyKey: encoded},
+		Type: corev1.SecretTypeOpaque,
+	}
+	err = r.Client.Create(ctx, secret)
+	if !apierrors.IsAlreadyExists(err) {
+		return key, err
+	}
+	had := &corev1.Secret{}
+	if err := r.Client.Get(ctx, client.ObjectKeyFromObject(secret), had); err != nil {
+		return nil, fmt.Errorf("read Secret %q: %w", secret.Name, err)
+	}
+	if !metav1.IsControlledBy(had, crt) {
+		return nil, fmt.Errorf("Secret %q exists, but does not belong to this Certificate: delete it", secret.Name) //nolint:staticcheck // names a kind
+	}
+	was := had.DeepCopy()
+	had.Labels, had.Data = secret.Labels, secret.Data
+	return key, r.Client.Patch(ctx, had, client.MergeFromWithOptions(was, client.MergeFromWithOptimisticLock{}))
+}
+
+// request makes a CertificateRequest. Without a key it makes a new one, which stays in memory.
+func (r *Reconciler) request(ctx context.Context, o *Observation, n *NewRequest, key crypto.Signer) error {
+	crt := o.Certificate
+	spec := &crt.Spec
+	name := types.NamespacedName{Namespace: crt.Namespace, Name: RequestName(crt.Name, n.Revision)}
+	inMemory := key == nil
+	if inMemory {
+		ks, _ := keySpec(spec)
+		var err error
+		if key, err = ks.Generate(rand.Reader); err != nil {
+			return fmt.Errorf("generate private key: %w", err)
+		}
+	}
+	csr, err := requestOf(spec).CSR(rand.Reader, key)
+	if err != nil {
+		return err // Decide has checked all that depends on the spec
+	}
+	annotations := copiedAnnotations(crt.Annotations, r.Settings.CopiedAnnotations)
+	annotations[cmapi.CertificateRequestRevisionAnnotationKey] = strconv.Itoa(n.Revision)
+	annotations[cmapi.CertificateRequestPrivateKeyAnnotationKey] = KeySecretName(crt, n.Revision)
+	annotations[cmapi.CertificateNameKey] = crt.Name
+	if o.Issuer != nil {
+		annotations[issuerAnnotation] = o.Issuer.Generation()
+	}
+	cr := &cmapi.CertificateRequest{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: name.Namespace, Name: name.Name,
+			Labels: maps.Clone(crt.Labels), Annotations: annotations,
+			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(crt, cmapi.SchemeGroupVersion.WithKind("Certificate"))},
+		},
+		Spec: cmapi.CertificateRequestSpec{
+			Duration: spec.Duration, IssuerRef: spec.IssuerRef, Request: pki.EncodeCSRPEM(csr), IsCA: spec.IsCA, Usages: spec.Usages,
+		},
+	}
+	if inMemory {
+		r.Keyring.Put(name, key) // before somebody else sees the request and signs with it
+	}
+	if err := r.Client.Create(ctx, cr); err != nil {
+		if inMemory {
+			r.Keyring.Drop(name)
+		}
+		if apierrors.IsAlreadyExists(err) {
+			// The one that was deleted is not gone yet, for somebody's finalizer. Its end is watched.
+			return fmt.Errorf("create CertificateRequest %q: the one before it is still being deleted: %w", name.Name, err)
+		}
+		r.Events.Eventf(crt, corev1.EventTypeWarning, "RequestFailed", "Failed to create CertificateRequest: %s", err)
+		return fmt.Errorf("create CertificateRequest %q: %w", name.Name, err)
+	}
+	return nil
+}
+
+// copiedAnnotations chooses the annotations that a request gets.
+func copiedAnnotations(all map[string]string, prefixes []string) map[string]string {
+	if prefixes == nil {
+		prefixes = DefaultCopiedAnnotations()
+	}
+	chosen := map[string]string{}
+	for k, v := range all {
+		include := false
+		for _, p := range prefixes {
+			if out, ok := strings.CutPrefix(p, "-"); ok {
+				if strings.HasPrefix(k, out) {
+					include = false
+					break
+				}
+			} else if p == "*" || strings.HasPrefix(k, p) {
+				include = true
+			}
+		}
+		if include {
+			chosen[k] = v
+		}
+	}
+	return chosen
+}
+
+// apply writes the Secret. What others own in it stays.
+func (r *Reconciler) apply(ctx context.Context, o *Observation, c *Content) error {
+	crt := o.Certificate
+	if c.Temporary {
+		cert, err := temporary(o, c.Key)
+		if err != nil {
+			return err
+		}
+		c.Chain = []*x509.Certificate{cert}
+	}
+	cfg, err := configOf(o, c)
+	if err != nil {
+		return err
+	}
+	if err := encodeKeystores(o, c, cfg); err != nil {
+		return err
+	}
+	// The type of a Secret cannot be changed. One that somebody made before may have another.
+	secretType := corev1.SecretTypeTLS
+	if o.Secret != nil {
+		secretType = o.Secret.Type
+	}
+	secret := corev1ac.Secret(crt.Spec.SecretName, crt.Namespace).
+		WithLabels(cfg.labels).WithAnnotations(cfg.annotations).WithData(cfg.data).WithType(secretType)
+	if ref := cfg.owner; ref != nil {
+		secret.WithOwnerReferences(metav1ac.OwnerReference().WithAPIVersion(ref.APIVersion).WithKind(ref.Kind).WithName(ref.Name).WithUID(ref.UID).
+			WithController(*ref.Controller).WithBlockOwnerDeletion(*ref.BlockOwnerDeletion))
+	}
+	if err := r.Client.Apply(ctx, secret, client.FieldOwner(secretManager), client.ForceOwnership); err != nil {
+		if apierrors.IsInvalid(err) || apierrors.IsForbidden(err) {
+			r.Events.Eventf(crt, corev1.EventTypeWarning, "SecretWriteFailed", "Secret %q cannot be written: %s", crt.Spec.SecretName, err)
+		}
+		return fmt.Errorf("write Secret %q: %w", crt.Spec.SecretName, err)
+	}
+	return nil
+}

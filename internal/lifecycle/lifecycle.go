@@ -1,0 +1,316 @@
+// Package lifecycle keeps one Certificate and its Secret as its spec says, from the first request to the last renewal.
+//
+// There is one reconciler. It observes everything that is known about a Certificate (Observation), decides by a pure function what to
+// do (Decide), and acts. Each write leaves a state that the next pass goes on from, in this process or in one that is started later.
+package lifecycle
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	"github.com/perennial-pki/perennial/internal/issuer"
+	"github.com/perennial-pki/perennial/internal/observe"
+	"github.com/perennial-pki/perennial/internal/secrets"
+	"github.com/perennial-pki/perennial/internal/signer"
+	"github.com/perennial-pki/perennial/pki"
+)
+
+// issuerAnnotation on a request says which issuer it was made for, and which generation of it, so that a change of the issuer
+// ends the back-off after a refusal.
+const issuerAnnotation = "perennial.dev/issuer-generation"
+
+// Reconciler looks after Certificates.
+type Reconciler struct {
+	Client   client.Client
+	Secrets  *secrets.Store
+	Scope    signer.Scope
+	Keyring  *signer.Keyring
+	Limits   pki.Limits
+	Settings Settings
+	Events   record.EventRecorder
+	Metrics  *observe.Metrics
+	Clock    clock.PassiveClock
+}
+
+// Field indexes. Those of Certificates have values without the namespace.
+const (
+	bySecretName     = "spec.secretName"
+	byPasswordSecret = "spec.keystores.passwordSecretRef"
+	byOwner          = "metadata.controller" // of CertificateRequests and of our Secrets, by UID
+)
+
+// fromCache reads from the cache without a copy and without waiting for our own writes.
+var fromCache = []client.ListOption{client.UnsafeDisableDeepCopy, &client.ListOptions{DisableReadYourWritesConsistency: true}}
+
+// SetupWithManager registers the reconciler. Others is the cache of the metadata of Secrets that are not ours.
+func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, others cache.Cache, o controller.Options) error {
+	owner := func(o client.Object) []string {
+		if ref := metav1.GetControllerOf(o); ref != nil && ref.Kind == "Certificate" {
+			return []string{string(ref.UID)}
+		}
+		return nil
+	}
+	for _, index := range []struct {
+		object client.Object
+		field  string
+		values client.IndexerFunc
+	}{
+		{&cmapi.CertificateRequest{}, byOwner, owner},
+		{&corev1.Secret{}, byOwner, owner},
+		{&cmapi.Certificate{}, bySecretName, func(o client.Object) []string { return []string{o.(*cmapi.Certificate).Spec.SecretName} }},
+		{&cmapi.Certificate{}, byPasswordSecret, func(o client.Object) []string { return passwordSecrets(&o.(*cmapi.Certificate).Spec) }},
+	} {
+		if err := mgr.GetFieldIndexer().IndexField(ctx, index.object, index.field, index.values); err != nil {
+			return fmt.Errorf("index %T by %s: %w", index.object, index.field, err)
+		}
+	}
+
+	ofOwner := func(o client.Object) []reconcile.Request {
+		if ref := metav1.GetControllerOf(o); ref != nil && ref.Kind == "Certificate" {
+			return []reconcile.Request{{NamespacedName: client.ObjectKey{Namespace: o.GetNamespace(), Name: ref.Name}}}
+		}
+		return nil
+	}
+	list := func(ctx context.Context, options ...client.ListOption) []reconcile.Request {
+		var list cmapi.CertificateList
+		if err := r.Client.List(ctx, &list, append(options, fromCache...)...); err != nil {
+			return nil // only a cache that is stopping fails
+		}
+		var requests []reconcile.Request
+		for i := range list.Items {
+			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
+		}
+		return requests
+	}
+	secretChanged := handler.TypedEnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
+		requests := ofOwner(o) // next private keys
+		requests = append(requests, list(ctx, client.InNamespace(o.GetNamespace()), client.MatchingFields{bySecretName: o.GetName()})...)
+		return append(requests, list(ctx, client.InNamespace(o.GetNamespace()), client.MatchingFields{byPasswordSecret: o.GetName()})...)
+	})
+	requestChanged := handler.TypedEnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request {
+		r.forgetKeyOf(o.(*cmapi.CertificateRequest))
+		return ofOwner(o)
+	})
+	issuerChanged := handler.TypedEnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
+		return list(ctx, r.Scope.Of(o.(cmapi.GenericIssuer)).OfIssuer()...)
+	})
+	// Who else names the same Secret hears of it when a Certificate comes, goes or names another.
+	rivals := handler.TypedEnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
+		return list(ctx, client.InNamespace(o.GetNamespace()), client.MatchingFields{bySecretName: o.(*cmapi.Certificate).Spec.SecretName})
+	})
+
+	const name = "certificates"
+	b := ctrl.NewControllerManagedBy(mgr).Named(name).WithOptions(o).
+		For(&cmapi.Certificate{}).
+		Watches(&cmapi.Certificate{}, rivals, builder.WithPredicates(predicate.Funcs{
+			CreateFunc: func(event.CreateEvent) bool { return false }, // it looks for rivals itself, and an older one keeps the Secret
+			UpdateFunc: func(e event.UpdateEvent) bool {
+				return e.ObjectOld.(*cmapi.Certificate).Spec.SecretName != e.ObjectNew.(*cmapi.Certificate).Spec.SecretName
+			},
+		})).
+		Watches(&cmapi.CertificateRequest{}, requestChanged, builder.WithPredicates(predicate.Funcs{
+			CreateFunc: func(e event.CreateEvent) bool { return e.IsInInitialList }, // otherwise we made it
+		})).
+		Watches(&corev1.Secret{}, secretChanged).
+		WatchesRawSource(source.Kind(others, client.Object(secrets.Metadata()), secretChanged)).
+		Watches(&cmapi.Issuer{}, issuerChanged, builder.WithPredicates(issuer.Changed()))
+	if r.Scope.Namespace == "" {
+		b = b.Watches(&cmapi.ClusterIssuer{}, issuerChanged, builder.WithPredicates(issuer.Changed()))
+	}
+	return b.Complete(observe.Counted(r.Metrics, name, reconcile.Reconciler(r)))
+}
+
+// Reconcile looks at one Certificate.
+func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	crt := &cmapi.Certificate{}
+	if err := r.Client.Get(ctx, request.NamespacedName, crt, client.UnsafeDisableDeepCopy); err != nil {
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	if crt.DeletionTimestamp != nil {
+		return reconcile.Result{}, nil
+	}
+	o, err := r.observe(ctx, crt)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	d := Decide(o)
+	if err := r.act(ctx, o, d); err != nil {
+		return reconcile.Result{}, err
+	}
+	if d.Again.IsZero() {
+		return reconcile.Result{}, nil
+	}
+	ctrl.LoggerFrom(ctx).V(1).Info("will look again", "at", d.Again, "because", d.Why)
+	// At least a moment later: an instant that is past already would be no requeue at all.
+	return reconcile.Result{RequeueAfter: max(d.Again.Sub(r.Clock.Now()), time.Millisecond)}, nil
+}
+
+// observe gathers what is known.
+func (r *Reconciler) observe(ctx context.Context, crt *cmapi.Certificate) (*Observation, error) {
+	o := &Observation{Now: r.Clock.Now(), Settings: r.Settings, Limits: r.Limits, Certificate: crt}
+	secret, err := r.Secrets.Get(ctx, crt.Namespace, crt.Spec.SecretName)
+	switch {
+	case err == nil:
+		o.Secret = secret
+	case !apierrors.IsNotFound(err):
+		return nil, err
+	}
+	if o.Issuer, err = r.Scope.Get(ctx, r.Client, crt.Namespace, crt.Spec.IssuerRef); err != nil {
+		return nil, err
+	}
+	var same cmapi.CertificateList
+	if err := r.Client.List(ctx, &same, append([]client.ListOption{client.InNamespace(crt.Namespace), client.MatchingFields{bySecretName: crt.Spec.SecretName}}, fromCache...)...); err != nil {
+		return nil, fmt.Errorf("list Certificates: %w", err)
+	}
+	for i := range same.Items {
+		if same.Items[i].Name != crt.Name && same.Items[i].DeletionTimestamp == nil {
+			o.Rivals = append(o.Rivals, &same.Items[i])
+		}
+	}
+	if err := r.observeRequests(ctx, o); err != nil {
+		return nil, err
+	}
+	var keys corev1.SecretList
+	if err := r.Client.List(ctx, &keys, append([]client.ListOption{client.InNamespace(crt.Namespace), client.MatchingFields{byOwner: string(crt.UID)}}, fromCache...)...); err != nil {
+		return nil, fmt.Errorf("list next private keys: %w", err)
+	}
+	for i := range keys.Items {
+		if keys.Items[i].Labels[cmapi.IsNextPrivateKeySecretLabelKey] == "true" {
+			o.KeySecrets = append(o.KeySecrets, &keys.Items[i])
+		}
+	}
+	if jks := jksOf(&crt.Spec); jks != nil {
+		if o.JKSPassword, err = r.password(ctx, crt, "jks", jks.PasswordSecretRef.Name, jks.PasswordSecretRef.Key, jks.Password); err != nil {
+			return nil, err
+		}
+	}
+	if p12 := pkcs12Of(&crt.Spec); p12 != nil {
+		if o.PKCS12Password, err = r.password(ctx, crt, "pkcs12", p12.PasswordSecretRef.Name, p12.PasswordSecretRef.Key, p12.Password); err != nil {
+			return nil, err
+		}
+	}
+	return o, nil
+}
+
+// observeRequests finds the requests of the Certificate. Those of the present and the next revision are read by name, which waits until
+// the cache has what we wrote; of older ones the cache is good enough.
+func (r *Reconciler) observeRequests(ctx context.Context, o *Observation) error {
+	crt := o.Certificate
+	get := func(revision int) (*cmapi.CertificateRequest, error) {
+		cr := &cmapi.CertificateRequest{}
+		err := r.Client.Get(ctx, client.ObjectKey{Namespace: crt.Namespace, Name: RequestName(crt.Name, revision)}, cr, client.UnsafeDisableDeepCopy)
+		if apierrors.IsNotFound(err) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("get CertificateRequest: %w", err)
+		}
+		return cr, nil
+	}
+	var err error
+	revision := o.revision()
+	if o.Next, err = get(revision + 1); err != nil {
+		return err
+	}
+	if revision > 0 {
+		if o.Current, err = get(revision); err != nil {
+			return err
+		}
+		if o.Current != nil && !metav1.IsControlledBy(o.Current, crt) {
+			o.Current = nil
+		}
+	}
+	var all cmapi.CertificateRequestList
+	if err := r.Client.List(ctx, &all, append([]client.ListOption{client.InNamespace(crt.Namespace), client.MatchingFields{byOwner: string(crt.UID)}}, fromCache...)...); err != nil {
+		return fmt.Errorf("list CertificateRequests: %w", err)
+	}
+	for i := range all.Items {
+		cr := &all.Items[i]
+		switch cr.Name {
+		case RequestName(crt.Name, revision), RequestName(crt.Name, revision+1):
+			continue
+		}
+		// Clusters have requests with generated names, from before names were made from the revision.
+		switch n := revisionOf(cr); {
+		case n == revision && n > 0 && o.Current == nil:
+			o.Current = cr
+		case n == revision+1 && o.Next == nil:
+			o.Next = cr
+		default:
+			o.Old = append(o.Old, cr)
+		}
+	}
+	if o.Next != nil {
+		o.KeyInMemory = r.Keyring.Get(client.ObjectKeyFromObject(o.Next))
+	}
+	return nil
+}
+
+// passwordSecrets are the names of the Secrets with the passwords of the keystores.
+func passwordSecrets(spec *cmapi.CertificateSpec) []string {
+	var names []string
+	if jks := jksOf(spec); jks != nil && jks.PasswordSecretRef.Name != "" {
+		names = append(names, jks.PasswordSecretRef.Name)
+	}
+	if p12 := pkcs12Of(spec); p12 != nil && p12.PasswordSecretRef.Name != "" {
+		names = append(names, p12.PasswordSecretRef.Name)
+	}
+	return names
+}
+
+func (r *Reconciler) password(ctx context.Context, crt *cmapi.Certificate, keystore, name, key string, literal *string) (Password, error) {
+	if name == "" {
+		if literal == nil || *literal == "" {
+			return Password{Problem: fmt.Sprintf("spec.keystores.%s needs a password: set password or passwordSecretRef", keystore)}, nil
+		}
+		return Password{Value: *literal}, nil
+	}
+	secret, err := r.Secrets.Get(ctx, crt.Namespace, name)
+	switch {
+	case apierrors.IsNotFound(err):
+		return Password{Problem: fmt.Sprintf("Secret %q of spec.keystores.%s.passwordSecretRef does not exist: create it with an entry %q", name, keystore, key)}, nil
+	case err != nil:
+		return Password{}, err
+	case len(secret.Data[key]) == 0:
+		return Password{Problem: fmt.Sprintf("Secret %q of spec.keystores.%s.passwordSecretRef has no entry %q", name, keystore, key)}, nil
+	}
+	return Password{Value: string(secret.Data[key])}, nil
+}
+
+// forgetKeyOf drops the private key in memory of a request that was deleted or answered. A request that was made anew under the same name has
+// another key, which stays.
+func (r *Reconciler) forgetKeyOf(cr *cmapi.CertificateRequest) {
+	if cr.DeletionTimestamp == nil {
+		return
+	}
+	r.dropKey(cr)
+}
+
+func (r *Reconciler) dropKey(cr *cmapi.CertificateRequest) {
+	name := client.ObjectKeyFromObject(cr)
+	key := r.Keyring.Get(name)
+	if key == nil {
+		return
+	}
+	if csr, err := r.Limits.DecodeCSRPEM(cr.Spec.Request); err != nil || pki.SamePublicKey(csr.PublicKey, key.Public()) {
+		r.Keyring.Drop(name)
+	}
+}

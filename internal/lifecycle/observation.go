@@ -1,0 +1,328 @@
+package lifecycle
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/x509"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/issuer"
+	"github.com/perennial-pki/perennial/internal/signer"
+	"github.com/perennial-pki/perennial/pki"
+)
+
+// Observation is everything that is known about a Certificate at one moment.
+type Observation struct {
+	Now         time.Time
+	Settings    Settings
+	Limits      pki.Limits
+	Certificate *cmapi.Certificate
+
+	// Secret is the one that spec.secretName names, nil if it does not exist.
+	Secret *corev1.Secret
+	// Rivals are the other Certificates of the namespace with the same spec.secretName.
+	Rivals []*cmapi.Certificate
+	// Issuer is nil if it does not exist or is external.
+	Issuer *signer.Issuer
+
+	// Current is the request that the present revision comes from, Next the one of the revision after it. Either may be nil.
+	Current, Next *cmapi.CertificateRequest
+	// Old are the other requests of the Certificate.
+	Old []*cmapi.CertificateRequest
+	// KeyInMemory is the private key of Next, if this process has it.
+	KeyInMemory crypto.Signer
+	// KeySecrets are the next private key Secrets of the Certificate. The first that fits Next counts.
+	KeySecrets []*corev1.Secret
+
+	// Passwords of the keystores that the spec asks for.
+	JKSPassword, PKCS12Password Password
+
+	signedBy map[*x509.Certificate]bool // answers of signedByCA, which cost a signature check
+}
+
+// Password is that of a keystore. Problem, if not empty, says why there is none.
+type Password struct {
+	Value   string
+	Problem string
+}
+
+// Settings are those of the controller that concern the life of a Certificate.
+type Settings struct {
+	// OwnSecrets makes the Certificate the owner of its Secret, so that both are deleted together.
+	OwnSecrets bool
+	// MinBackoff and MaxBackoff bound the time between a failed issuance and the next. It doubles with each. Zero
+	// means 1 hour and 32 hours.
+	MinBackoff, MaxBackoff time.Duration
+	// CopiedAnnotations chooses the annotations that a request gets from its Certificate: prefixes, "*" for all, and with a
+	// minus sign those that are left out. Nil means the default.
+	CopiedAnnotations []string
+}
+
+// Defaults of Settings.
+const (
+	DefaultMinBackoff = time.Hour
+	DefaultMaxBackoff = 32 * time.Hour
+)
+
+// DefaultCopiedAnnotations leaves out what tools note on the objects that they manage.
+func DefaultCopiedAnnotations() []string {
+	return []string{"*", "-kubectl.kubernetes.io/", "-fluxcd.io/", "-argocd.argoproj.io/"}
+}
+
+// settleTime is how long an in-process signer may take before its request is treated as one that takes long: the status then
+// says that issuance is under way, and the private key is stored.
+const settleTime = 2 * time.Second
+
+// pair is what a Secret holds.
+type pair struct {
+	key   crypto.Signer
+	chain []*x509.Certificate
+	// reason and message say what is wrong with it, by cert-manager's names. Empty if it is a key with its certificate.
+	reason, message string
+}
+
+func decodePair(limits pki.Limits, secret *corev1.Secret) pair {
+	switch {
+	case secret == nil:
+		return pair{reason: reasonDoesNotExist, message: "Issuing certificate as Secret does not exist"}
+	case secret.Data == nil:
+		return pair{reason: reasonMissingData, message: "Issuing certificate as Secret does not contain any data"}
+	case len(secret.Data[corev1.TLSPrivateKeyKey]) == 0:
+		return pair{reason: reasonMissingData, message: "Issuing certificate as Secret does not contain a private key"}
+	case len(secret.Data[corev1.TLSCertKey]) == 0:
+		p := pair{reason: reasonMissingData, message: "Issuing certificate as Secret does not contain a certificate"}
+		p.key, _ = limits.DecodeKeyPEM(secret.Data[corev1.TLSPrivateKeyKey])
+		return p
+	}
+	var p pair
+	var err error
+	if p.key, err = limits.DecodeKeyPEM(secret.Data[corev1.TLSPrivateKeyKey]); err != nil {
+		p.reason, p.message = reasonInvalidKeyPair, fmt.Sprintf("Issuing certificate as Secret contains invalid private key data: %v", err)
+		return p
+	}
+	if p.chain, err = limits.DecodeChainPEM(secret.Data[corev1.TLSCertKey]); err != nil {
+		p.reason, p.message = reasonInvalidCertificate, fmt.Sprintf("Issuing certificate as Secret contains an invalid certificate: %v", err)
+		return p
+	}
+	if !pki.SamePublicKey(p.chain[0].PublicKey, p.key.Public()) {
+		p.reason, p.message = reasonInvalidKeyPair, "Issuing certificate as Secret contains a private key that does not match the certificate"
+	}
+	return p
+}
+
+// keySpec is what spec.privateKey asks for.
+func keySpec(spec *cmapi.CertificateSpec) (pki.KeySpec, pki.KeyEncoding) {
+	if spec.PrivateKey == nil {
+		return pki.KeySpec{}, ""
+	}
+	return pki.KeySpec{Algorithm: pki.KeyAlgorithm(spec.PrivateKey.Algorithm), Size: spec.PrivateKey.Size}, pki.KeyEncoding(spec.PrivateKey.Encoding)
+}
+
+// reuseKey reports whether renewal keeps the private key.
+func reuseKey(spec *cmapi.CertificateSpec) bool {
+	return spec.PrivateKey != nil && spec.PrivateKey.RotationPolicy == cmapi.RotationPolicyNever
+}
+
+// requestOf is what a spec asks for.
+func requestOf(spec *cmapi.CertificateSpec) pki.Request {
+	r := pki.Request{
+		CommonName: spec.CommonName, LiteralSubject: spec.LiteralSubject,
+		DNSNames: spec.DNSNames, IPAddresses: spec.IPAddresses, URIs: spec.URIs, EmailAddresses: spec.EmailAddresses,
+		IsCA: spec.IsCA, EncodeUsages: spec.EncodeUsagesInRequest == nil || *spec.EncodeUsagesInRequest,
+		SignatureAlgorithm: string(spec.SignatureAlgorithm),
+	}
+	if s := spec.Subject; s != nil {
+		r.Subject = pki.Subject{
+			Organizations: s.Organizations, Countries: s.Countries, OrganizationalUnits: s.OrganizationalUnits,
+			Localities: s.Localities, Provinces: s.Provinces, StreetAddresses: s.StreetAddresses, PostalCodes: s.PostalCodes,
+			SerialNumber: s.SerialNumber,
+		}
+	}
+	for _, u := range spec.Usages {
+		r.Usages = append(r.Usages, string(u))
+	}
+	for _, n := range spec.OtherNames {
+		r.OtherNames = append(r.OtherNames, pki.OtherName{OID: n.OID, UTF8Value: n.UTF8Value})
+	}
+	if n := spec.NameConstraints; n != nil {
+		c := &pki.NameConstraints{Critical: n.Critical}
+		if p := n.Permitted; p != nil {
+			c.PermittedDNSDomains, c.PermittedIPRanges, c.PermittedEmailAddresses, c.PermittedURIDomains = p.DNSDomains, p.IPRanges, p.EmailAddresses, p.URIDomains
+		}
+		if e := n.Excluded; e != nil {
+			c.ExcludedDNSDomains, c.ExcludedIPRanges, c.ExcludedEmailAddresses, c.ExcludedURIDomains = e.DNSDomains, e.IPRanges, e.EmailAddresses, e.URIDomains
+		}
+		r.NameConstraints = c
+	}
+	return r
+}
+
+// requestDifferences returns the fields of the spec that the request, whose CSR is csr, does not ask for as the spec does.
+func requestDifferences(cr *cmapi.CertificateRequest, csr *x509.CertificateRequest, spec *cmapi.CertificateSpec) []string {
+	differences := requestOf(spec).CSRDifferences(csr)
+	if cr.Spec.IsCA != spec.IsCA {
+		differences = append(differences, "spec.isCA")
+	}
+	if !sameUsages(cr.Spec.Usages, spec.Usages) {
+		differences = append(differences, "spec.usages")
+	}
+	if cr.Spec.Duration != nil && spec.Duration != nil && cr.Spec.Duration.Duration != spec.Duration.Duration {
+		differences = append(differences, "spec.duration")
+	}
+	if !sameIssuer(cr.Spec.IssuerRef, spec.IssuerRef) {
+		differences = append(differences, "spec.issuerRef")
+	}
+	return differences
+}
+
+func sameUsages(a, b []cmapi.KeyUsage) bool {
+	a, b = slices.Clone(a), slices.Clone(b)
+	slices.Sort(a)
+	slices.Sort(b)
+	return slices.Equal(a, b)
+}
+
+func sameIssuer(a, b cmmeta.IssuerReference) bool {
+	return a.Name == b.Name && a.KindOrDefault() == b.KindOrDefault() && a.GroupOrDefault() == b.GroupOrDefault()
+}
+
+// revisionOf is the revision that a request is made for, or 0.
+func revisionOf(cr *cmapi.CertificateRequest) int {
+	n, err := strconv.Atoi(cr.Annotations[cmapi.CertificateRequestRevisionAnnotationKey])
+	if err != nil || n < 1 {
+		return 0
+	}
+	return n
+}
+
+// revision is the present revision of the Certificate, 0 before the first.
+func (o *Observation) revision() int {
+	if o.Certificate.Status.Revision == nil {
+		return 0
+	}
+	return *o.Certificate.Status.Revision
+}
+
+// nextKey returns the private key of the request, and the Secret that it is in, if it is in one of its own.
+func (o *Observation) nextKey(csr *x509.CertificateRequest, present pair) (crypto.Signer, *corev1.Secret) {
+	for _, secret := range o.KeySecrets {
+		key, err := o.Limits.DecodeKeyPEM(secret.Data[corev1.TLSPrivateKeyKey])
+		if err == nil && pki.SamePublicKey(key.Public(), csr.PublicKey) {
+			return key, secret
+		}
+	}
+	if o.KeyInMemory != nil && pki.SamePublicKey(o.KeyInMemory.Public(), csr.PublicKey) {
+		return o.KeyInMemory, nil
+	}
+	// The key is in use already: it is to be kept, or its certificate was stored and only the status is behind.
+	if present.key != nil && pki.SamePublicKey(present.key.Public(), csr.PublicKey) {
+		return present.key, nil
+	}
+	return nil, nil
+}
+
+// ca is the status of the CA that the issuer holds itself, or nil.
+func (o *Observation) ca() *cmapi.CAIssuerStatus {
+	if o.Issuer == nil || o.Issuer.GetSpec().CA == nil {
+		return nil
+	}
+	return o.Issuer.GetStatus().CA
+}
+
+// signedByCA reports whether the issuer's CA of today signed the chain.
+func (o *Observation) signedByCA(chain []*x509.Certificate) bool {
+	ca := o.ca()
+	if ca == nil {
+		return false
+	}
+	if by, ok := o.signedBy[chain[0]]; ok {
+		return by
+	}
+	anchor, err := o.Limits.DecodeCertificatePEM([]byte(ca.Certificate))
+	by := err == nil && issuer.SignedBy(chain, ca.Fingerprint, anchor)
+	if o.signedBy == nil {
+		o.signedBy = map[*x509.Certificate]bool{}
+	}
+	o.signedBy[chain[0]] = by
+	return by
+}
+
+// trust returns ca.crt for a chain: first the certificate above it, which clients that read only one need, and as long as the issuer
+// changes its CA also those of the others, so that each client trusts servers of both. issued is what came with the chain.
+func (o *Observation) trust(chain []*x509.Certificate, issued []byte) []byte {
+	ca := o.ca()
+	if ca == nil {
+		return issued
+	}
+	current, previous := issuer.Anchors(ca, o.Limits, o.Now)
+	if current == nil {
+		return issued
+	}
+	if o.signedByCA(chain) {
+		return pki.EncodeCertificatePEM(append([]*x509.Certificate{current}, previous...)...)
+	}
+	// An older CA signed it. Keep what came with it, as far as it is not what others bring.
+	all := []*x509.Certificate{}
+	if own, err := o.Limits.DecodeBundlePEM(issued); err == nil {
+		top := chain[len(chain)-1]
+		for _, c := range own {
+			if pki.SignedBy(top, c) || bytes.Equal(top.Raw, c.Raw) {
+				all = append(all, c)
+			}
+		}
+	}
+	for _, c := range append([]*x509.Certificate{current}, previous...) {
+		if !slices.ContainsFunc(all, c.Equal) {
+			all = append(all, c)
+		}
+	}
+	return pki.EncodeCertificatePEM(all...)
+}
+
+// failure is the end of a request without a certificate.
+type failure struct {
+	reason, message string
+	at              metav1.Time
+	// waits says that only a change of the spec or the issuer can help.
+	waits bool
+}
+
+// failureOf returns how the request failed, or nil if it did not.
+func failureOf(cr *cmapi.CertificateRequest) *failure {
+	at := func(c *cmapi.CertificateRequestCondition) metav1.Time {
+		switch {
+		case cr.Status.FailureTime != nil:
+			return *cr.Status.FailureTime
+		case c.LastTransitionTime != nil:
+			return *c.LastTransitionTime
+		}
+		return cr.CreationTimestamp
+	}
+	invalid := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionInvalidRequest)
+	if invalid != nil && invalid.Status == cmmeta.ConditionTrue {
+		return &failure{reason: string(cmapi.CertificateRequestConditionInvalidRequest), message: invalid.Message, at: at(invalid), waits: true}
+	}
+	ready := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionReady)
+	if ready != nil && ready.Status == cmmeta.ConditionFalse &&
+		(ready.Reason == cmapi.CertificateRequestReasonFailed || ready.Reason == cmapi.CertificateRequestReasonDenied) {
+		return &failure{reason: ready.Reason, message: ready.Message, at: at(ready)}
+	}
+	denied := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionDenied)
+	if denied != nil && denied.Status == cmmeta.ConditionTrue {
+		return &failure{reason: cmapi.CertificateRequestReasonDenied, message: denied.Message, at: at(denied)}
+	}
+	return nil
+}
+
+// issued reports whether the request has its certificate.
+func issued(cr *cmapi.CertificateRequest) bool {
+	return cmapi.CertificateRequestReadyReason(&cr.Status) == cmapi.CertificateRequestReasonIssued && len(cr.Status.Certificate) > 0
+}

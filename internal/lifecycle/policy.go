@@ -1,0 +1,147 @@
+package lifecycle
+
+import (
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/pki"
+)
+
+// Why a certificate is issued, and why it is not ready. They are cert-manager's words, which tools know.
+const (
+	reasonDoesNotExist              = "DoesNotExist"
+	reasonMissingData               = "MissingData"
+	reasonInvalidKeyPair            = "InvalidKeyPair"
+	reasonInvalidCertificate        = "InvalidCertificate"
+	reasonInvalidCertificateRequest = "InvalidCertificateRequest"
+	reasonSecretMismatch            = "SecretMismatch"
+	reasonIncorrectIssuer           = "IncorrectIssuer"
+	reasonIncorrectCertificate      = "IncorrectCertificate"
+	reasonRequestChanged            = "RequestChanged"
+	reasonRenewing                  = "Renewing"
+	reasonExpired                   = "Expired"
+	reasonWindowError               = "WindowError"
+	reasonManuallyTriggered         = "ManuallyTriggered"
+	reasonReady                     = "Ready"
+	reasonCannotRegenerateKey       = "CannotRegenerateKey"
+)
+
+// Reasons of our own.
+const (
+	// reasonInvalidSpec: no request can be made of the spec.
+	reasonInvalidSpec = "InvalidSpec"
+	// reasonWaiting: something else must be there first.
+	reasonKeystorePassword = "KeystorePasswordSecretNotFound"
+	// reasonNameTaken: an object of somebody else has the name that is needed.
+	reasonNameTaken = "NameTaken"
+)
+
+// temporaryAnnotation marks a Secret whose certificate is a stand-in until the issuer has answered.
+const temporaryAnnotation = "perennial.dev/temporary-certificate"
+
+// violation is the first thing that is wrong with what a Certificate has.
+type violation struct{ reason, message string }
+
+// violated looks for what is wrong with the Secret, in cert-manager's order, but for the age of the certificate.
+func violated(o *Observation, p pair) *violation {
+	if p.reason != "" {
+		return &violation{p.reason, p.message}
+	}
+	spec := &o.Certificate.Spec
+	annotations := o.Secret.Annotations
+	if annotations[temporaryAnnotation] == "true" {
+		return &violation{reasonMissingData, "Issuing certificate as Secret contains a temporary certificate"}
+	}
+	name, kind, group := annotations[cmapi.IssuerNameAnnotationKey], annotations[cmapi.IssuerKindAnnotationKey], annotations[cmapi.IssuerGroupAnnotationKey]
+	if was := (cmmeta.IssuerReference{Name: name, Kind: kind, Group: group}); name != "" && !sameIssuer(was, spec.IssuerRef) {
+		return &violation{reasonIncorrectIssuer, fmt.Sprintf("Issuing certificate as Secret was previously issued by %q",
+			was.KindOrDefault()+"."+was.GroupOrDefault()+"/"+name)}
+	}
+	if other, ok := annotations[cmapi.CertificateNameKey]; ok && other != o.Certificate.Name {
+		return &violation{reasonIncorrectCertificate, issuedForOther(other)}
+	}
+	ks, _ := keySpec(spec)
+	if differences := ks.Differences(p.key.Public()); len(differences) > 0 {
+		return &violation{reasonSecretMismatch, fmt.Sprintf("Existing private key is not up to date for spec: %v", differences)}
+	}
+	if o.Current == nil {
+		// What it was issued from is gone. The certificate tells less, as issuers change what they sign.
+		if differences := requestOf(spec).CertificateDifferences(p.chain[0]); len(differences) > 0 {
+			return &violation{reasonSecretMismatch, fmt.Sprintf("Issuing certificate as Existing issued Secret is not up to date for spec: %v", differences)}
+		}
+		return nil
+	}
+	csr, err := o.Limits.DecodeCSRPEM(o.Current.Spec.Request)
+	if err != nil {
+		return &violation{reasonInvalidCertificateRequest, fmt.Sprintf("Failed to decode current CertificateRequest: %v", err)}
+	}
+	if !pki.SamePublicKey(csr.PublicKey, p.key.Public()) {
+		return &violation{reasonSecretMismatch, "Secret contains a private key that does not match the current CertificateRequest"}
+	}
+	if differences := requestDifferences(o.Current, csr, spec); len(differences) > 0 {
+		return &violation{reasonRequestChanged, fmt.Sprintf("Fields on existing CertificateRequest resource not up to date: %v", differences)}
+	}
+	return nil
+}
+
+func issuedForOther(name string) string {
+	return fmt.Sprintf("Secret was issued for %q. If this message is not transient, you might have two conflicting Certificates pointing to the same secret.", name)
+}
+
+// expired says that the certificate is past its end.
+func expired(p pair, now time.Time) *violation {
+	if now.After(p.chain[0].NotAfter) {
+		return &violation{reasonExpired, "Certificate expired on " + p.chain[0].NotAfter.Format(time.RFC1123)}
+	}
+	return nil
+}
+
+// rival returns the Certificate that has the Secret in this one's place, or nil. Of several that name the same Secret it is the one
+// that the Secret was issued for and, before there is such a Secret, the oldest.
+func rival(o *Observation) *cmapi.Certificate {
+	if len(o.Rivals) == 0 {
+		return nil
+	}
+	if o.Secret != nil {
+		holder := o.Secret.Annotations[cmapi.CertificateNameKey]
+		if holder == o.Certificate.Name {
+			return nil
+		}
+		for _, r := range o.Rivals {
+			if r.Name == holder {
+				return r
+			}
+		}
+	}
+	oldest := o.Certificate
+	for _, r := range o.Rivals {
+		if r.CreationTimestamp.Before(&oldest.CreationTimestamp) ||
+			r.CreationTimestamp.Equal(&oldest.CreationTimestamp) && r.Name < oldest.Name {
+			oldest = r
+		}
+	}
+	if oldest == o.Certificate {
+		return nil
+	}
+	return oldest
+}
+
+// keptKey is the private key that the next certificate is to have because the spec says so, or nil for a new one. The
+// violation says that the spec forbids both.
+func keptKey(o *Observation, p pair) (pair, *violation) {
+	if !reuseKey(&o.Certificate.Spec) || p.key == nil {
+		return pair{}, nil
+	}
+	ks, _ := keySpec(&o.Certificate.Spec)
+	if differences := ks.Differences(p.key.Public()); len(differences) > 0 {
+		return pair{}, &violation{reasonCannotRegenerateKey, fmt.Sprintf(
+			"User intervention required: the private key in Secret %q does not match %v, and spec.privateKey.rotationPolicy Never forbids a new one: "+
+				"set it to Always, or delete the entry %s of the Secret",
+			o.Certificate.Spec.SecretName, differences, corev1.TLSPrivateKeyKey)}
+	}
+	return p, nil
+}

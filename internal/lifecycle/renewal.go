@@ -1,0 +1,249 @@
+package lifecycle
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"strings"
+	"time"
+
+	"github.com/robfig/cron/v3"
+	"k8s.io/apimachinery/pkg/types"
+
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	"github.com/perennial-pki/perennial/internal/signer"
+)
+
+// schedule is when a certificate is to be renewed.
+type schedule struct {
+	// at is zero if it is never renewed by time: renewal is disabled, or the certificate ends with its CA, so that a new
+	// one would not live longer.
+	at time.Time
+	// capped says that the certificate ends with its CA, earlier than was asked for.
+	capped bool
+	// windowErr says why no renewal window fits. at is then the time without windows.
+	windowErr error
+}
+
+const (
+	// Renewals of certificates that were issued at the same time are spread over this part of their life,
+	jitterFraction = 50
+	// but over no more than this.
+	maxJitter = 12 * time.Hour
+	// The leaves of a CA that was replaced are issued anew over this part of their life,
+	rotationFraction = 10
+	// but over no more than this.
+	maxRotation = 6 * time.Hour
+	// A certificate is renewed outside of its windows when less than this part of its life is left.
+	backstopFraction = 12
+)
+
+// renewal returns when the certificate is to be renewed. The time is the same whenever it is asked for: what is random in it
+// follows from the UID of the Certificate and the serial number of the certificate. ca is the issuer's CA, if it is one that
+// signs itself, and signedByCA whether it signed this certificate.
+func renewal(cert *x509.Certificate, spec *cmapi.CertificateSpec, uid types.UID, ca *cmapi.CAIssuerStatus, signedByCA bool) schedule {
+	var s schedule
+	life := cert.NotAfter.Sub(cert.NotBefore)
+	if life <= 0 {
+		return schedule{at: cert.NotBefore}
+	}
+	stable := stableFraction(string(uid), cert.SerialNumber.String())
+	disabled := spec.Renewal != nil && spec.Renewal.Policy == cmapi.CertificateRenewalPolicyDisabled
+
+	var replaced time.Time // when to renew because the CA was replaced
+	if ca != nil {
+		switch {
+		case signedByCA:
+			s.capped = !cert.NotAfter.Before(ca.NotAfter.Time.Truncate(time.Second)) && signer.Capped(spec.DurationOrDefault(), life)
+		default:
+			spread := min(life/rotationFraction, maxRotation)
+			replaced = ca.Since.Add(time.Duration(stable * float64(spread)))
+		}
+	}
+	if disabled {
+		return s
+	}
+	if !s.capped {
+		before := beforeExpiry(life, spec)
+		jitter := min(life/jitterFraction, maxJitter, (life-before)/2)
+		s.at = cert.NotAfter.Add(-before - time.Duration(stable*float64(jitter)))
+		if spec.Renewal != nil && len(spec.Renewal.Windows) > 0 {
+			inWindow, err := intoWindow(s.at, cert.NotBefore, cert.NotAfter, spec.Renewal.Windows, stable)
+			if err == nil {
+				s.at = inWindow
+			}
+			s.windowErr = err
+		}
+	}
+	if !replaced.IsZero() && (s.at.IsZero() || replaced.Before(s.at)) {
+		s.at = replaced
+	}
+	// The status has whole seconds. What is compared with it must have no more.
+	s.at = s.at.Truncate(time.Second)
+	return s
+}
+
+// beforeExpiry is how long before its expiry a certificate is renewed, without jitter.
+func beforeExpiry(life time.Duration, spec *cmapi.CertificateSpec) time.Duration {
+	switch {
+	case spec.RenewBefore != nil && spec.RenewBefore.Duration > 0 && spec.RenewBefore.Duration < life:
+		return spec.RenewBefore.Duration
+	case spec.RenewBeforePercentage != nil && *spec.RenewBeforePercentage > 0 && *spec.RenewBeforePercentage < 100:
+		return time.Duration(float64(life) * float64(*spec.RenewBeforePercentage) / 100)
+	}
+	return life / 3
+}
+
+// stableFraction is a number in [0, 1) that depends on nothing but its arguments.
+func stableFraction(parts ...string) float64 {
+	h := fnv.New64a()
+	for _, p := range parts {
+		h.Write([]byte(p))
+		h.Write([]byte{0})
+	}
+	x := h.Sum64()
+	// FNV's high bits hardly depend on the last bytes: mix them.
+	x ^= x >> 33
+	x *= 0xff51afd7ed558ccd
+	x ^= x >> 33
+	return float64(x>>11) / (1 << 53)
+}
+
+// postponed returns when a renewal that is due may happen, if its windows demand a later time than now: the beginning of the
+// next window, unless the certificate would be too near to its end then. It is zero if the renewal may happen now.
+func postponed(cert *x509.Certificate, spec *cmapi.CertificateSpec, now time.Time) time.Time {
+	if spec.Renewal == nil || len(spec.Renewal.Windows) == 0 {
+		return time.Time{}
+	}
+	windows, err := parseWindows(spec.Renewal.Windows)
+	if err != nil {
+		return time.Time{}
+	}
+	var next time.Time
+	for _, w := range windows {
+		if start := w.latestStart(now.Add(-w.length), now); !start.IsZero() {
+			return time.Time{} // inside
+		}
+		if start := w.cron.Next(now); !start.IsZero() && (next.IsZero() || start.Before(next)) {
+			next = start
+		}
+	}
+	backstop := cert.NotAfter.Add(-cert.NotAfter.Sub(cert.NotBefore) / backstopFraction)
+	if next.IsZero() || !next.Before(backstop) {
+		return time.Time{}
+	}
+	return next
+}
+
+// intoWindow moves a renewal time into the latest window before it or, if there is none in the life of the certificate, into the first
+// after it. Inside a window it takes a moment of the first half, which stable in [0, 1) chooses.
+func intoWindow(at, notBefore, notAfter time.Time, spec []cmapi.CertificateRenewalWindows, stable float64) (time.Time, error) {
+	windows, err := parseWindows(spec)
+	if err != nil {
+		return time.Time{}, err
+	}
+	var before, after time.Time
+	for _, w := range windows {
+		if start := w.latestStart(notBefore.Add(-w.length), at); !start.IsZero() {
+			if at.Before(start.Add(w.length)) {
+				return at, nil
+			}
+			if t := w.moment(start, stable); t.After(notBefore) && t.After(before) {
+				before = t
+			}
+		}
+		if start := w.cron.Next(at); !start.IsZero() {
+			if t := w.moment(start, stable); t.Before(notAfter) && (after.IsZero() || t.Before(after)) {
+				after = t
+			}
+		}
+	}
+	switch {
+	case !before.IsZero():
+		return before, nil
+	case !after.IsZero():
+		return after, nil
+	}
+	return time.Time{}, fmt.Errorf("no window of spec.renewal.windows lies between %s and %s: the certificate will be renewed at %s, outside of them",
+		stamp(notBefore), stamp(notAfter), stamp(at))
+}
+
+// window is a time that comes again and again.
+type window struct {
+	cron   cron.Schedule
+	length time.Duration
+}
+
+func (w window) moment(start time.Time, stable float64) time.Time {
+	return start.Add(time.Duration(stable * float64(w.length) / 2))
+}
+
+// latestStart returns the last start in (from, to], or zero.
+func (w window) latestStart(from, to time.Time) time.Time {
+	next := w.cron.Next(from)
+	if next.IsZero() || next.After(to) {
+		return time.Time{}
+	}
+	// There is a start in (low, to], and none in (high, to].
+	low, high := from, to
+	for high.Sub(low) > time.Second {
+		middle := low.Add(high.Sub(low) / 2)
+		if t := w.cron.Next(middle); t.IsZero() || t.After(to) {
+			high = middle
+		} else {
+			low = middle
+		}
+	}
+	return w.cron.Next(low)
+}
+
+// cronParser knows the five fields minute, hour, day of month, month and day of week, and no @daily or seconds.
+var cronParser = cron.NewParser(cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow)
+
+// maxCron is the length of a cron expression that is looked at. Lists of all minutes, hours, days and months fit.
+const maxCron = 512
+
+func parseWindows(spec []cmapi.CertificateRenewalWindows) ([]window, error) {
+	var windows []window
+	for i, s := range spec {
+		w, err := parseWindow(s)
+		if err != nil {
+			return nil, fmt.Errorf("spec.renewal.windows[%d].%w", i, err)
+		}
+		windows = append(windows, w)
+	}
+	return windows, nil
+}
+
+// parseWindow reads a window. Its error begins with the name of the field.
+func parseWindow(s cmapi.CertificateRenewalWindows) (window, error) {
+	zone := s.Timezone
+	if zone == "" {
+		zone = "UTC"
+	}
+	location, err := time.LoadLocation(zone)
+	if err != nil || zone == "Local" {
+		return window{}, fmt.Errorf("timezone: %q is no time zone: write a name of the IANA database, such as Europe/Berlin", s.Timezone)
+	}
+	if strings.Contains(s.Cron, "TZ=") {
+		return window{}, errors.New("cron: the time zone belongs into the field timezone")
+	}
+	if len(s.Cron) > maxCron {
+		return window{}, fmt.Errorf("cron: longer than %d characters", maxCron)
+	}
+	parsed, err := cronParser.Parse(s.Cron)
+	if err != nil {
+		return window{}, fmt.Errorf("cron: %q: %w; write minute, hour, day of month, month and day of week, such as \"0 2 * * 6\"", s.Cron, err)
+	}
+	parsed.(*cron.SpecSchedule).Location = location
+	if parsed.Next(time.Unix(0, 0)).IsZero() {
+		return window{}, fmt.Errorf("cron: %q is a date that never comes", s.Cron)
+	}
+	if s.WindowDuration == nil || s.WindowDuration.Duration <= 0 {
+		return window{}, errors.New("windowDuration: must be more than 0, such as 2h")
+	}
+	return window{cron: parsed, length: s.WindowDuration.Duration}, nil
+}
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -1,0 +1,178 @@
+// Package cluster gives tests a real Kubernetes API with Perennial's API and RBAC installed, and runs the controller in it under the
+// rights that are shipped.
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/go-logr/logr/testr"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/perennial-pki/perennial/deploy"
+	"github.com/perennial-pki/perennial/internal/controller"
+	"github.com/perennial-pki/perennial/standalone/controlplane"
+)
+
+// patience is how long something that happens by itself may take on a busy machine. Tests do not depend on how long it does.
+const patience = time.Minute
+
+var shared struct {
+	start sync.Once
+	err   error
+	dir   string
+	plane *controlplane.ControlPlane
+}
+
+// Main runs the tests of a package, which share one control plane, and stops it. It is started when the first test asks for it.
+func Main(m *testing.M) {
+	code := m.Run()
+	if shared.plane != nil {
+		shared.plane.Stop()
+	}
+	os.RemoveAll(shared.dir)
+	os.Exit(code)
+}
+
+func start() error {
+	var err error
+	if shared.dir, err = os.MkdirTemp("", "perennial-test-"); err != nil {
+		return err
+	}
+	ctx := context.Background()
+	if shared.plane, err = controlplane.Start(ctx, controlplane.Options{DataDir: shared.dir, API: true}); err != nil {
+		return err
+	}
+	rbac, err := deploy.RBAC()
+	if err != nil {
+		return err
+	}
+	var objects []runtime.Object
+	for _, o := range rbac {
+		objects = append(objects, o)
+	}
+	return controlplane.Install(ctx, shared.plane.AdminConfig(), objects...)
+}
+
+// Plane is the control plane that the tests of this package share.
+func Plane(t testing.TB) *controlplane.ControlPlane {
+	t.Helper()
+	shared.start.Do(func() { shared.err = start() })
+	if shared.err != nil {
+		t.Fatalf("start the control plane: %v", shared.err)
+	}
+	return shared.plane
+}
+
+// Admin is a client that may do anything.
+func Admin(t testing.TB) client.WithWatch {
+	t.Helper()
+	c, err := client.NewWithWatch(Plane(t).AdminConfig(), client.Options{Scheme: controller.Scheme()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// Namespace makes a namespace for the test and deletes it when the test ends.
+func Namespace(t testing.TB) string {
+	t.Helper()
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "test-"}}
+	admin := Admin(t)
+	if err := admin.Create(t.Context(), ns); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = admin.Delete(context.Background(), ns) })
+	return ns.Name
+}
+
+// Config is what the controller connects with: its ServiceAccount.
+func Config(t testing.TB) *rest.Config {
+	t.Helper()
+	cfg, err := Plane(t).ServiceAccountConfig(t.Context(), deploy.Namespace, deploy.ServiceAccount)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+// Controller is a controller that runs.
+type Controller struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+	err    error
+}
+
+// Run runs the controller until the test ends, or Stop.
+func Run(t testing.TB, o controller.Options) *Controller {
+	t.Helper()
+	if o.Log.GetSink() == nil {
+		o.Log = testLog(t)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	c := &Controller{cancel: cancel, done: make(chan struct{})}
+	cfg := Config(t)
+	go func() {
+		defer close(c.done)
+		c.err = controller.Run(ctx, cfg, o)
+	}()
+	t.Cleanup(func() {
+		if err := c.Stop(); err != nil {
+			t.Errorf("the controller ended with: %v", err)
+		}
+	})
+	return c
+}
+
+// Stop stops the controller, waits until it has ended, and returns the error that it ended with.
+func (c *Controller) Stop() error {
+	c.cancel()
+	<-c.done
+	return c.err
+}
+
+// Done is closed when the controller has ended.
+func (c *Controller) Done() <-chan struct{} { return c.done }
+
+func testLog(t testing.TB) logr.Logger {
+	if os.Getenv("PERENNIAL_TEST_LOG") == "" {
+		return logr.Discard()
+	}
+	return testr.NewWithInterface(t, testr.Options{Verbosity: 1})
+}
+
+// Eventually waits until f returns nil, and fails the test with its last error if it does not.
+func Eventually(t testing.TB, f func() error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		err := f()
+		if err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("still not so after %s: %v", patience, err)
+		case <-ticker.C:
+		}
+	}
+}
+
+// ErrNotYet is for conditions of Eventually that have nothing more to say.
+var ErrNotYet = errors.New("not yet")
+
+// NotYet is for conditions of Eventually.
+func NotYet(format string, args ...any) error { return fmt.Errorf("not yet: "+format, args...) }
