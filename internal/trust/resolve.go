@@ -1,7 +1,6 @@
 package trust
 
 import (
-	"cmp"
 	"crypto/x509"
 	"fmt"
 	"slices"
@@ -92,9 +91,7 @@ func resolve(f facts) (certs []*x509.Certificate, status []api.TrustedCertificat
 			kept = append(kept, retained{cert, entry})
 		}
 	}
-	slices.SortStableFunc(kept, func(a, b retained) int {
-		return cmp.Or(b.entry.Retained.Since.Compare(a.entry.Retained.Since.Time), strings.Compare(a.entry.Fingerprint, b.entry.Fingerprint))
-	})
+	slices.SortStableFunc(kept, func(a, b retained) int { return b.entry.Retained.Since.Compare(a.entry.Retained.Since.Time) })
 	for _, k := range kept[:min(len(kept), maxRetained)] {
 		certs, status = append(certs, k.cert), append(status, k.entry)
 		sooner(k.entry.Retained.Until.Time)
