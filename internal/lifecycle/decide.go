@@ -434,8 +434,9 @@ func (d *decider) wait(next *cmapi.CertificateRequest, key crypto.Signer, keySec
 		d.keepKeys = append(d.keepKeys, keySecret)
 	}
 	detail := ""
-	if d.Issuer == nil && signer.External(d.Certificate.Spec.IssuerRef) {
-		ref := d.Certificate.Spec.IssuerRef
+	if ref := d.Certificate.Spec.IssuerRef; signer.External(ref) && !cmapi.CertificateRequestIsApproved(&next.Status) {
+		detail = fmt.Sprintf("CertificateRequest %q is not approved: approve it, or let the controller do so by RBAC on signers.cert-manager.io", next.Name)
+	} else if signer.External(ref) {
 		detail = fmt.Sprintf("no controller of %s has said anything about it: is the one for %s.%s running?", ref.GroupOrDefault(), ref.KindOrDefault(), ref.GroupOrDefault())
 	}
 	if ready := cmapi.GetCertificateRequestCondition(&next.Status, cmapi.CertificateRequestConditionReady); ready != nil {

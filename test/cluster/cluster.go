@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/perennial-pki/perennial/deploy"
@@ -36,6 +37,7 @@ var shared struct {
 
 // Main runs the tests of a package, which share one control plane, and stops it. It is started when the first test asks for it.
 func Main(m *testing.M) {
+	ctrl.SetLogger(logr.Discard()) // what is not given a logger
 	code := m.Run()
 	if shared.plane != nil {
 		shared.plane.Stop()

@@ -1,0 +1,105 @@
+// Bench measures the controller against the real Kubernetes API, on whatever machine it runs: certificates a second, the controller's CPU and
+// memory, and the API requests that a certificate takes. The API server, etcd and the load are in this process, the controller is one
+// of its own, under the RBAC that is shipped.
+//
+//	go -C test run ./bench [-certificates 500] [-clients 16] [-fleet 5000]
+//
+// First it measures the ceiling: the same writes for each certificate, of objects of the same size, sent by the load's clients with no
+// controller at all.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"time"
+
+	"github.com/perennial-pki/perennial/deploy"
+	"github.com/perennial-pki/perennial/standalone/controlplane"
+	kruntime "k8s.io/apimachinery/pkg/runtime"
+)
+
+func main() {
+	var o options
+	flag.IntVar(&o.certificates, "certificates", 500, "certificates that are created at once")
+	flag.IntVar(&o.clients, "clients", 16, "clients that create them")
+	flag.IntVar(&o.fleet, "fleet", 5000, "certificates to measure memory and restart with; 0 for none")
+	flag.StringVar(&o.profile, "profile", "", "write a CPU profile of the controller to this file")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, o); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+type options struct {
+	certificates, clients, fleet int
+	profile                      string
+}
+
+func run(ctx context.Context, o options) error {
+	dir, err := os.MkdirTemp("", "perennial-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+
+	step("building the controller")
+	binary := filepath.Join(dir, "perennial")
+	build := exec.CommandContext(ctx, "go", "build", "-o", binary, "github.com/perennial-pki/perennial/cmd/perennial")
+	build.Stderr = os.Stderr
+	if err := build.Run(); err != nil {
+		return fmt.Errorf("build the controller: %w", err)
+	}
+
+	plane, err := controlplane.Start(ctx, controlplane.Options{DataDir: filepath.Join(dir, "data"), API: true, Progress: step})
+	if err != nil {
+		return err
+	}
+	defer plane.Stop()
+	rbac, err := deploy.RBAC()
+	if err != nil {
+		return err
+	}
+	var objects []kruntime.Object
+	for _, r := range rbac {
+		objects = append(objects, r)
+	}
+	if err := controlplane.Install(ctx, plane.AdminConfig(), objects...); err != nil {
+		return err
+	}
+	b := &bench{options: o, dir: dir, binary: binary, plane: plane}
+	if err := b.prepare(ctx); err != nil {
+		return err
+	}
+	fmt.Printf("%s, %d CPUs shared by kube-apiserver, etcd, the load and the controller\n\n", runtime.Version(), runtime.NumCPU())
+
+	step("the ceiling: the same writes without a controller")
+	ceiling, err := b.ceiling(ctx)
+	if err != nil {
+		return fmt.Errorf("ceiling: %w", err)
+	}
+	step("certificates with the controller")
+	burst, err := b.burst(ctx)
+	if err != nil {
+		return fmt.Errorf("certificates: %w", err)
+	}
+	burst.print(ceiling, o)
+	if o.fleet > 0 {
+		step(fmt.Sprintf("a fleet of %d", o.fleet))
+		if err := b.fleetRestart(ctx); err != nil {
+			return fmt.Errorf("fleet: %w", err)
+		}
+	}
+	return nil
+}
+
+func step(message string) { fmt.Fprintf(os.Stderr, "%s %s\n", time.Now().Format("15:04:05"), message) }

@@ -1,0 +1,190 @@
+package lifecycle_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	"github.com/perennial-pki/perennial/internal/controller"
+	"github.com/perennial-pki/perennial/test/cluster"
+)
+
+var errDead = errors.New("the process is dead")
+
+// life ends at the n-th write: nothing is written from then on, as after a kill.
+type life struct {
+	mu     sync.Mutex
+	left   int  // writes until the end
+	after  bool // the last write still reaches the server
+	died   chan struct{}
+	closed bool
+}
+
+func (l *life) write(write func() error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return errDead
+	}
+	if l.left--; l.left > 0 {
+		return write()
+	}
+	if l.after {
+		_ = write()
+	}
+	l.closed = true
+	close(l.died)
+	return errDead
+}
+
+// mortal is a client whose process dies.
+type mortal struct {
+	client.Client
+	life *life
+}
+
+func (m *mortal) Create(ctx context.Context, o client.Object, options ...client.CreateOption) error {
+	if o.GetObjectKind().GroupVersionKind().Group == "authorization.k8s.io" || o.GetName() == "" {
+		return m.Client.Create(ctx, o, options...) // a question, not a write
+	}
+	return m.life.write(func() error { return m.Client.Create(ctx, o, options...) })
+}
+
+func (m *mortal) Delete(ctx context.Context, o client.Object, options ...client.DeleteOption) error {
+	return m.life.write(func() error { return m.Client.Delete(ctx, o, options...) })
+}
+
+func (m *mortal) Patch(ctx context.Context, o client.Object, p client.Patch, options ...client.PatchOption) error {
+	return m.life.write(func() error { return m.Client.Patch(ctx, o, p, options...) })
+}
+
+func (m *mortal) Apply(ctx context.Context, o runtime.ApplyConfiguration, options ...client.ApplyOption) error {
+	return m.life.write(func() error { return m.Client.Apply(ctx, o, options...) })
+}
+
+func (m *mortal) Status() client.SubResourceWriter {
+	return &mortalStatus{m.Client.Status(), m.life}
+}
+
+type mortalStatus struct {
+	client.SubResourceWriter
+	life *life
+}
+
+func (m *mortalStatus) Patch(ctx context.Context, o client.Object, p client.Patch, options ...client.SubResourcePatchOption) error {
+	return m.life.write(func() error { return m.SubResourceWriter.Patch(ctx, o, p, options...) })
+}
+
+// TestAKillAtAnyWriteLosesNothing kills the controller at each of its writes, once before and once after the write reached the
+// server, starts it again, and looks at what it ends with.
+func TestAKillAtAnyWriteLosesNothing(t *testing.T) {
+	reuse := func(crt *cmapi.Certificate) { crt.Spec.PrivateKey.RotationPolicy = cmapi.RotationPolicyNever }
+	external := func(crt *cmapi.Certificate) {
+		crt.Spec.IssuerRef.Group, crt.Spec.IssuerRef.Kind = "test.example.com", "Issuer"
+	}
+	for _, scenario := range []struct {
+		name  string
+		crt   *cmapi.Certificate
+		renew bool
+	}{
+		{name: "the first certificate", crt: certificate("a", "ca")},
+		{name: "the first certificate of an issuer of another process", crt: certificate("a", "ca", external)},
+		{name: "a renewal", crt: certificate("a", "ca"), renew: true},
+		{name: "a renewal that keeps the key", crt: certificate("a", "ca", reuse), renew: true},
+		{name: "a renewal at an issuer of another process", crt: certificate("a", "ca", external), renew: true},
+		{name: "a renewal at an issuer of another process that keeps the key", crt: certificate("a", "ca", external, reuse), renew: true},
+	} {
+		t.Run(scenario.name, func(t *testing.T) {
+			t.Parallel()
+			for n := 1; ; n++ {
+				survived := true
+				for _, after := range []bool{false, true} {
+					if killAt(t, n, after, scenario.crt.DeepCopy(), scenario.renew) {
+						survived = false
+					}
+				}
+				if survived {
+					if n < 4 {
+						t.Fatalf("the controller wrote only %d times: nothing was tested", n-1)
+					}
+					return
+				}
+				if n > 40 {
+					t.Fatal("the controller does not stop writing")
+				}
+			}
+		})
+	}
+}
+
+// killAt lets the controller live for n writes. It reports whether it died of that.
+func killAt(t *testing.T, n int, after bool, crt *cmapi.Certificate, renew bool) (died bool) {
+	w := newWorld(t)
+	w.caIssuer("ca", 24*time.Hour)
+	w.externalIssuer()
+	w.create(crt)
+	revision := 1
+	if renew {
+		first := w.run(controller.Options{})
+		w.untilReady(crt.Name, 1)
+		if err := first.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		w.renew(crt.Name)
+		revision = 2
+	}
+	end := &life{left: n, after: after, died: make(chan struct{})}
+	mortalRun := w.run(controller.Options{WrapClient: func(c client.Client) client.Client { return &mortal{c, end} }})
+	finished := make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		defer close(finished)
+		watcher, err := w.Watch(ctx, &cmapi.CertificateList{}, client.InNamespace(w.namespace))
+		if err != nil {
+			return
+		}
+		defer watcher.Stop()
+		for e := range watcher.ResultChan() {
+			if crt, ok := e.Object.(*cmapi.Certificate); ok && ready(revision)(crt) == nil {
+				return
+			}
+		}
+	}()
+	select {
+	case <-end.died:
+		died = true
+	case <-finished:
+	}
+	cancel()
+	if err := mortalRun.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	w.run(controller.Options{})
+	w.untilReady(crt.Name, revision)
+	at := fmt.Sprintf("killed at write %d (after it: %t)", n, after)
+	cluster.Eventually(t, func() error { // what is left over is deleted before or with the last status
+		if keys := w.nextKeys(); len(keys) != 0 {
+			return fmt.Errorf("%s: %d next private keys are left", at, len(keys))
+		}
+		if requests := w.requests(); len(requests) != 1 {
+			return fmt.Errorf("%s: %d requests are left, want 1", at, len(requests))
+		}
+		return nil
+	})
+	leaf := w.leaf(w.secret(crt.Name))
+	now := w.getCertificate(crt.Name)
+	if *now.Status.Revision != revision {
+		t.Errorf("%s: revision %d, want %d: a certificate was issued once more", at, *now.Status.Revision, revision)
+	}
+	if !now.Status.NotAfter.Time.Equal(leaf.NotAfter) {
+		t.Errorf("%s: the status speaks of another certificate than the Secret holds", at)
+	}
+	return died
+}
