@@ -9,7 +9,9 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	corev1ac "k8s.io/client-go/applyconfigurations/core/v1"
 	"k8s.io/utils/ptr"
@@ -219,7 +221,23 @@ func (b *bench) ceiling(ctx context.Context) (float64, error) {
 		}
 		return event(3, "Issuing", "The certificate has been successfully issued")
 	})
-	return float64(b.certificates) / time.Since(began).Seconds(), err
+	rate := float64(b.certificates) / time.Since(began).Seconds()
+	if err != nil {
+		return 0, err
+	}
+	return rate, b.vanish(ctx, namespace)
+}
+
+// vanish deletes a namespace and waits until all of it is gone: what was written by hand is nothing that the controller should find.
+func (b *bench) vanish(ctx context.Context, name string) error {
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	if err := b.admin.Delete(ctx, ns); err != nil {
+		return err
+	}
+	return wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, 2*time.Minute, true, func(ctx context.Context) (bool, error) {
+		err := b.admin.Get(ctx, client.ObjectKeyFromObject(ns), ns)
+		return apierrors.IsNotFound(err), client.IgnoreNotFound(err)
+	})
 }
 
 // issue creates n certificates and waits until all are Ready. It returns how long that took for each, sorted, and for all.
