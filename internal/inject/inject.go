@@ -20,7 +20,6 @@ import (
 	"k8s.io/client-go/tools/record"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
@@ -47,7 +46,7 @@ const apiServerInterval = 10 * time.Minute
 
 // Reconciler injects CA certificates.
 type Reconciler struct {
-	// Client reads Certificates and the metadata of targets from caches.
+	// Client reads Certificates from a cache and writes.
 	Client client.Client
 	// Live reads the targets that have an annotation.
 	Live    client.Reader
@@ -62,12 +61,9 @@ type Reconciler struct {
 	Events      record.EventRecorder
 	Metrics     *observe.Metrics
 	Clock       clock.PassiveClock
-}
 
-// Request names a target.
-type Request struct {
-	// Resource is that of the Target.
-	Resource, Name string
+	// known is a cache of the metadata of targets. SetupWithManager makes it.
+	known cache.Cache
 }
 
 // APIServerCA returns a function that reads the CA with which config verifies the API server.
@@ -81,16 +77,8 @@ func APIServerCA(config *rest.Config) func() ([]byte, error) {
 	}
 }
 
-// ByObject is how a cache is to keep the metadata of targets: only what the Reconciler looks at. The annotation in which
-// kubectl apply keeps a copy of a whole CRD is no part of it.
-func ByObject() map[client.Object]cache.ByObject {
-	byObject := map[client.Object]cache.ByObject{}
-	for _, t := range Targets() {
-		byObject[t.metadata()] = cache.ByObject{Transform: strip}
-	}
-	return byObject
-}
-
+// strip leaves of the metadata of targets what the Reconciler looks at. The annotation in which kubectl apply keeps a copy
+// of a whole CRD is no part of it.
 func strip(object any) (any, error) {
 	o, ok := object.(*metav1.PartialObjectMetadata)
 	if !ok {
@@ -114,11 +102,19 @@ func strip(object any) (any, error) {
 // bySource is the field index of the metadata of targets by their source.
 const bySource = "perennial.dev/source"
 
-// SetupWithManager registers the reconciler. The manager's cache should have the options ByObject; others is the cache of
-// the metadata of Secrets that are not ours. Kinds that the API server does not have are left out.
-func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, others cache.Cache, o controller.TypedOptions[Request]) error {
+// request names a target. Targets have no namespace, so that of the request says which of them it is.
+func (t *Target) request(name string) reconcile.Request {
+	return reconcile.Request{NamespacedName: types.NamespacedName{Namespace: t.Resource, Name: name}}
+}
+
+// SetupWithManager registers the reconciler. Others is the cache of the metadata of Secrets that are not ours. Kinds that the
+// API server does not have are left out.
+func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, others cache.Cache, o controller.Options) error {
 	const name = "cainjector"
 	served := r.Targets[:0:0]
+	options := cache.Options{
+		HTTPClient: mgr.GetHTTPClient(), Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper(), ByObject: map[client.Object]cache.ByObject{},
+	}
 	for _, t := range r.Targets {
 		_, err := mgr.GetRESTMapper().RESTMapping(t.Kind.GroupKind(), t.Kind.Version)
 		switch {
@@ -129,12 +125,21 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, oth
 			return fmt.Errorf("look for %s: %w", t.Resource, err)
 		}
 		served = append(served, t)
+		options.ByObject[t.metadata()] = cache.ByObject{Transform: strip}
 	}
 	r.Targets = served
+	known, err := cache.New(mgr.GetConfig(), options)
+	if err != nil {
+		return fmt.Errorf("cache of the metadata of targets: %w", err)
+	}
+	if err := mgr.Add(known); err != nil {
+		return err
+	}
+	r.known = known
 
-	b := builder.TypedControllerManagedBy[Request](mgr).Named(name).WithOptions(o)
+	b := ctrl.NewControllerManagedBy(mgr).Named(name).WithOptions(o)
 	for _, t := range r.Targets {
-		err := mgr.GetFieldIndexer().IndexField(ctx, t.metadata(), bySource, func(o client.Object) []string {
+		err := known.IndexField(ctx, t.metadata(), bySource, func(o client.Object) []string {
 			// Of several annotations the one that is followed is found in spite of the error.
 			if s, _ := wanted(o.GetAnnotations()); !s.none() {
 				return []string{s.key()}
@@ -144,13 +149,12 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, oth
 		if err != nil {
 			return fmt.Errorf("index %s by source: %w", t.Resource, err)
 		}
-		b = b.Watches(t.metadata(),
-			handler.TypedEnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []Request {
-				return []Request{{Resource: t.Resource, Name: o.GetName()}}
-			}),
-			builder.WithPredicates(predicate.NewPredicateFuncs(concerns)))
+		changed := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request {
+			return []reconcile.Request{t.request(o.GetName())}
+		})
+		b = b.WatchesRawSource(ctrlsource.Kind(known, client.Object(t.metadata()), changed, predicate.NewPredicateFuncs(concerns)))
 	}
-	secretChanged := handler.TypedEnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []Request {
+	secretChanged := handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
 		requests := r.targetsOf(ctx, source{cmapi.WantInjectFromSecretAnnotation, client.ObjectKeyFromObject(o)})
 		if certificate, ok := o.GetAnnotations()[cmapi.CertificateNameKey]; ok {
 			key := client.ObjectKey{Namespace: o.GetNamespace(), Name: certificate}
@@ -158,12 +162,12 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, oth
 		}
 		return requests
 	})
-	b = b.Watches(&corev1.Secret{}, secretChanged).
-		WatchesRawSource(ctrlsource.TypedKind(others, client.Object(secrets.Metadata()), secretChanged)).
-		Watches(&cmapi.Certificate{}, handler.TypedEnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []Request {
+	return b.Watches(&corev1.Secret{}, secretChanged).
+		WatchesRawSource(ctrlsource.Kind(others, client.Object(secrets.Metadata()), secretChanged)).
+		Watches(&cmapi.Certificate{}, handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
 			return r.targetsOf(ctx, source{cmapi.WantInjectAnnotation, client.ObjectKeyFromObject(o)})
-		}))
-	return b.Complete(observe.Counted(r.Metrics, name, reconcile.TypedReconciler[Request](r)))
+		})).
+		Complete(observe.Counted(r.Metrics, name, reconcile.Reconciler(r)))
 }
 
 // concerns reports whether a target has an annotation, or had one.
@@ -180,31 +184,29 @@ func owned(o client.Object) int {
 }
 
 // targetsOf returns the targets into which the source is injected.
-func (r *Reconciler) targetsOf(ctx context.Context, s source) []Request {
-	var requests []Request
+func (r *Reconciler) targetsOf(ctx context.Context, s source) []reconcile.Request {
+	var requests []reconcile.Request
 	for _, t := range r.Targets {
 		list := t.metadataList()
-		err := r.Client.List(ctx, list, client.MatchingFields{bySource: s.key()},
-			client.UnsafeDisableDeepCopy, client.DisableReadYourWritesConsistency)
-		if err != nil {
+		if err := r.known.List(ctx, list, client.MatchingFields{bySource: s.key()}, client.UnsafeDisableDeepCopy); err != nil {
 			return requests // only a cache that is stopping fails
 		}
 		for i := range list.Items {
-			requests = append(requests, Request{Resource: t.Resource, Name: list.Items[i].Name})
+			requests = append(requests, t.request(list.Items[i].Name))
 		}
 	}
 	return requests
 }
 
 // Reconcile looks at one target.
-func (r *Reconciler) Reconcile(ctx context.Context, request Request) (reconcile.Result, error) {
-	i := slices.IndexFunc(r.Targets, func(t Target) bool { return t.Resource == request.Resource })
+func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	i := slices.IndexFunc(r.Targets, func(t Target) bool { return t.Resource == request.Namespace })
 	if i < 0 {
-		return reconcile.Result{}, reconcile.TerminalError(fmt.Errorf("CA injection into %s is turned off", request.Resource))
+		return reconcile.Result{}, reconcile.TerminalError(fmt.Errorf("CA injection into %s is turned off", request.Namespace))
 	}
 	t := &r.Targets[i]
 	known := t.metadata()
-	if err := r.Client.Get(ctx, client.ObjectKey{Name: request.Name}, known); err != nil {
+	if err := r.known.Get(ctx, client.ObjectKey{Name: request.Name}, known); err != nil {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
 	if known.DeletionTimestamp != nil {
@@ -297,7 +299,7 @@ func (r *Reconciler) apply(ctx context.Context, t *Target, object *unstructured.
 	}
 	target := t.metadata()
 	target.Name = object.GetName()
-	err = r.Client.Patch(ctx, target, client.RawPatch(types.ApplyPatchType, patch), client.ForceOwnership, client.FieldOwner(FieldManager))
+	err = r.Client.Patch(ctx, target, client.RawPatch(types.ApplyPatchType, patch), client.ForceOwnership, client.FieldOwner(FieldManager), client.DisableReadYourWritesConsistency)
 	if err != nil {
 		return fmt.Errorf("write CA certificates into %s %s: %w", t.Kind.Kind, object.GetName(), err)
 	}
@@ -322,7 +324,7 @@ func (r *Reconciler) release(ctx context.Context, t *Target, name string) error 
 	if err != nil {
 		return err
 	}
-	err = r.Client.Patch(ctx, live, client.RawPatch(types.JSONPatchType, patch), client.FieldOwner(FieldManager))
+	err = r.Client.Patch(ctx, live, client.RawPatch(types.JSONPatchType, patch), client.FieldOwner(FieldManager), client.DisableReadYourWritesConsistency)
 	if apierrors.IsInvalid(err) || apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 		return nil // the test failed: somebody changed it, which is an event of its own
 	}

@@ -254,7 +254,7 @@ func (r *Reconciler) ensure(ctx context.Context, c *content, namespace string, k
 	}
 	object := metadata(c.kind)
 	object.Namespace, object.Name = namespace, c.name
-	// What is written is read live, and the cache of Secrets that the client knows is not the one that has these.
+	// It is not from the client's cache that these objects are read.
 	options := []client.PatchOption{client.FieldOwner(FieldManager), client.DisableReadYourWritesConsistency}
 	if uid != "" {
 		// A new one is not forced: if somebody else makes it at this moment, that is a conflict.
@@ -293,7 +293,7 @@ func (r *Reconciler) distribute(ctx context.Context, bundle *api.TrustBundle, al
 	var cached []*metav1.PartialObjectMetadata
 	for _, kind := range []string{configMapKind, secretKind} {
 		list := metadataList(kind)
-		if err := r.cacheOf(kind).List(ctx, list, client.MatchingFields{byBundle: bundle.Name}); err != nil {
+		if err := r.known.List(ctx, list, client.MatchingFields{byBundle: bundle.Name}); err != nil {
 			return 0, []error{fmt.Errorf("list %ss of TrustBundle %s: %w", kind, bundle.Name, err)}
 		}
 		for i := range list.Items {

@@ -41,11 +41,11 @@ import (
 
 // Reconciler carries out TrustBundles.
 type Reconciler struct {
-	// Client reads TrustBundles, issuers, the Secrets that are ours, and the metadata of namespaces and ConfigMaps from caches.
+	// Client reads TrustBundles, issuers, the Secrets that are ours, and the metadata of namespaces from caches, and writes.
 	Client client.Client
-	// Live reads ConfigMaps, and what is to be written.
+	// Live reads ConfigMaps, and the objects that are to be written.
 	Live client.Reader
-	// Secrets reads the Secrets that are sources. Its OthersCache must be the cache that SetupWithManager gets.
+	// Secrets reads the Secrets that are sources.
 	Secrets *secrets.Store
 	// Namespace is where the Secrets and ConfigMaps are that are sources.
 	Namespace string
@@ -53,6 +53,10 @@ type Reconciler struct {
 	Events    record.EventRecorder
 	Metrics   *observe.Metrics
 	Clock     clock.PassiveClock
+
+	// known is a cache of the metadata of ConfigMaps and Secrets: of those that were written, and of all ConfigMaps in
+	// Namespace. SetupWithManager makes it.
+	known cache.Cache
 
 	mu     sync.Mutex
 	states map[string]*state
@@ -73,26 +77,23 @@ const (
 	byBundle = "perennial.dev/trust-bundle"
 )
 
-// ByObject is how a cache is to keep the metadata of ConfigMaps: all in the namespace of the sources, and elsewhere those that
-// a TrustBundle wrote.
-func ByObject(namespace string) map[client.Object]cache.ByObject {
-	ours, err := labels.NewRequirement(api.TrustBundleLabelKey, selection.Exists, nil)
-	if err != nil { // the key is a constant
-		panic(err)
+func (r *Reconciler) newCache(mgr ctrl.Manager) (cache.Cache, error) {
+	written, err := labels.NewRequirement(api.TrustBundleLabelKey, selection.Exists, nil)
+	if err != nil {
+		return nil, err
 	}
-	return map[client.Object]cache.ByObject{
-		metadata(configMapKind): {
-			Namespaces: map[string]cache.Config{
-				namespace:           {},
-				cache.AllNamespaces: {LabelSelector: labels.NewSelector().Add(*ours)},
-			},
-			Transform: cache.TransformStripManagedFields(),
+	only := labels.NewSelector().Add(*written)
+	return cache.New(mgr.GetConfig(), cache.Options{
+		HTTPClient: mgr.GetHTTPClient(), Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper(),
+		DefaultTransform: cache.TransformStripManagedFields(),
+		ByObject: map[client.Object]cache.ByObject{
+			metadata(configMapKind): {Namespaces: map[string]cache.Config{r.Namespace: {}, cache.AllNamespaces: {LabelSelector: only}}},
+			metadata(secretKind):    {Label: only},
 		},
-	}
+	})
 }
 
-// SetupWithManager registers the reconciler. The manager's cache must have the options ByObject; others is the cache of
-// the metadata of Secrets that are not ours, which must keep their labels and owners.
+// SetupWithManager registers the reconciler. Others is the cache of the metadata of Secrets that are not ours.
 func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, others cache.Cache, o controller.Options) error {
 	const name = "trustbundles"
 	err := mgr.GetFieldIndexer().IndexField(ctx, &api.TrustBundle{}, bySource, func(o client.Object) []string {
@@ -101,30 +102,36 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, oth
 	if err != nil {
 		return fmt.Errorf("index TrustBundles by source: %w", err)
 	}
-	labelled := func(o client.Object) []string {
-		if bundle, ok := o.GetLabels()[api.TrustBundleLabelKey]; ok {
-			return []string{bundle}
+	if r.known, err = r.newCache(mgr); err != nil {
+		return fmt.Errorf("cache of the metadata of ConfigMaps: %w", err)
+	}
+	if err := mgr.Add(r.known); err != nil {
+		return err
+	}
+	for _, kind := range []string{configMapKind, secretKind} {
+		err := r.known.IndexField(ctx, metadata(kind), byBundle, func(o client.Object) []string {
+			if bundle, ok := o.GetLabels()[api.TrustBundleLabelKey]; ok {
+				return []string{bundle}
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("index %ss by TrustBundle: %w", kind, err)
 		}
-		return nil
-	}
-	if err := mgr.GetFieldIndexer().IndexField(ctx, metadata(configMapKind), byBundle, labelled); err != nil {
-		return fmt.Errorf("index ConfigMaps by TrustBundle: %w", err)
-	}
-	if err := others.IndexField(ctx, metadata(secretKind), byBundle, labelled); err != nil {
-		return fmt.Errorf("index Secrets by TrustBundle: %w", err)
 	}
 
-	changed := func(kind string) handler.EventHandler {
+	writtenChanged := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request {
+		if bundle, ok := o.GetLabels()[api.TrustBundleLabelKey]; ok {
+			return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: bundle}}}
+		}
+		return nil
+	})
+	sourceChanged := func(kind string) handler.EventHandler {
 		return handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
-			var requests []reconcile.Request
-			if bundle, ok := o.GetLabels()[api.TrustBundleLabelKey]; ok {
-				requests = append(requests, reconcile.Request{NamespacedName: types.NamespacedName{Name: bundle}})
+			if o.GetNamespace() != r.Namespace {
+				return nil
 			}
-			if o.GetNamespace() == r.Namespace {
-				requests = append(requests, r.bundlesOf(ctx, kind+" "+o.GetName())...)
-				requests = append(requests, r.bundlesOf(ctx, kind)...)
-			}
-			return requests
+			return append(r.bundlesOf(ctx, kind+" "+o.GetName()), r.bundlesOf(ctx, kind)...)
 		})
 	}
 	issuerChanged := func(kind string) handler.EventHandler {
@@ -141,9 +148,11 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, oth
 		Watches(metadata("Namespace"), handler.EnqueueRequestsFromMapFunc(r.bundlesFor)).
 		Watches(&cmapi.Issuer{}, issuerChanged(issuerKind), caChanged).
 		Watches(&cmapi.ClusterIssuer{}, issuerChanged(clusterIssuerKind), caChanged).
-		Watches(metadata(configMapKind), changed(configMapKind)).
-		Watches(&corev1.Secret{}, changed(secretKind)).
-		WatchesRawSource(source.Kind(others, client.Object(secrets.Metadata()), changed(secretKind))).
+		Watches(&corev1.Secret{}, sourceChanged(secretKind)).
+		WatchesRawSource(source.Kind(others, client.Object(secrets.Metadata()), sourceChanged(secretKind))).
+		WatchesRawSource(source.Kind(r.known, client.Object(metadata(configMapKind)), sourceChanged(configMapKind))).
+		WatchesRawSource(source.Kind(r.known, client.Object(metadata(configMapKind)), writtenChanged)).
+		WatchesRawSource(source.Kind(r.known, client.Object(metadata(secretKind)), writtenChanged)).
 		Complete(observe.Counted(r.Metrics, name, reconcile.Reconciler(r)))
 }
 
@@ -196,14 +205,6 @@ func (r *Reconciler) bundles(ctx context.Context, filter func(*api.TrustBundle) 
 		}
 	}
 	return requests
-}
-
-// cacheOf returns the cache that has the metadata of what was written.
-func (r *Reconciler) cacheOf(kind string) client.Reader {
-	if kind == secretKind {
-		return r.Secrets.OthersCache
-	}
-	return r.Client
 }
 
 // Reconcile looks at one TrustBundle.

@@ -1,0 +1,585 @@
+package inject_test
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/base64"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/inject"
+	"github.com/perennial-pki/perennial/pki"
+	"github.com/perennial-pki/perennial/test/cluster"
+	"github.com/perennial-pki/perennial/test/inject/rig"
+)
+
+func TestMain(m *testing.M) { cluster.Main(m) }
+
+// ca is a CA that can sign.
+type ca struct {
+	cert *x509.Certificate
+	key  crypto.Signer
+}
+
+func newCA(t testing.TB, name string) ca {
+	t.Helper()
+	key, err := pki.KeySpec{Algorithm: pki.ECDSA}.Generate(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := pki.SelfSign(rand.Reader, &x509.Certificate{
+		Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(24 * time.Hour),
+	}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ca{cert, key}
+}
+
+// serverCertificate signs a certificate for 127.0.0.1.
+func (c ca) serverCertificate(t testing.TB) (chainPEM, keyPEM []byte) {
+	t.Helper()
+	key, err := pki.KeySpec{Algorithm: pki.ECDSA}.Generate(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := pki.Sign(rand.Reader, &x509.Certificate{
+		Subject: pkix.Name{CommonName: "server"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, KeyUsage: x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, NotBefore: c.cert.NotBefore, NotAfter: c.cert.NotAfter,
+	}, c.cert, key.Public(), c.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if keyPEM, err = pki.EncodeKeyPEM(key, pki.PKCS8); err != nil {
+		t.Fatal(err)
+	}
+	return pki.EncodeCertificatePEM(leaf), keyPEM
+}
+
+func create(t testing.TB, o client.Object) client.Object {
+	t.Helper()
+	admin := rig.Admin(t)
+	if err := admin.Create(t.Context(), o); err != nil {
+		t.Fatalf("create %T %s: %v", o, o.GetName(), err)
+	}
+	t.Cleanup(func() {
+		if err := admin.Delete(context.Background(), o); client.IgnoreNotFound(err) != nil {
+			t.Errorf("delete %T %s: %v", o, o.GetName(), err)
+		}
+	})
+	return o
+}
+
+// secretWithCA makes a Secret with CAs. With a certificate it is that of a Certificate, which is made, too.
+func secretWithCA(t testing.TB, namespace, name, certificate string, cas ...ca) {
+	t.Helper()
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Data: map[string][]byte{cmmeta.TLSCAKey: bundleOf(cas...)}}
+	if certificate == "" {
+		secret.Annotations = map[string]string{cmapi.AllowsInjectionFromSecretAnnotation: "true"}
+	} else {
+		secret.Labels = map[string]string{cmapi.PartOfCertManagerControllerLabelKey: "true"}
+		secret.Annotations = map[string]string{cmapi.CertificateNameKey: certificate}
+		create(t, &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: certificate}, Spec: cmapi.CertificateSpec{
+			SecretName: name, CommonName: name, IssuerRef: cmmeta.IssuerReference{Name: "nobody"},
+		}})
+	}
+	create(t, secret)
+}
+
+func setCA(t testing.TB, namespace, name string, cas ...ca) {
+	t.Helper()
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
+	patch(t, secret, fmt.Sprintf(`{"data": {"ca.crt": %q}}`, base64.StdEncoding.EncodeToString(bundleOf(cas...))))
+}
+
+func patch(t testing.TB, o client.Object, merge string) {
+	t.Helper()
+	if err := rig.Admin(t).Patch(t.Context(), o, client.RawPatch(types.MergePatchType, []byte(merge))); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func annotate(t testing.TB, o *unstructured.Unstructured, annotation, value string) {
+	t.Helper()
+	patch(t, o.DeepCopy(), fmt.Sprintf(`{"metadata": {"annotations": {%q: %q}}}`, annotation, value))
+}
+
+func bundleOf(cas ...ca) []byte {
+	var certs []*x509.Certificate
+	for _, c := range cas {
+		certs = append(certs, c.cert)
+	}
+	return pki.EncodeCertificatePEM(certs...)
+}
+
+// A target is an object with caBundle fields.
+type target struct {
+	resource string
+	manifest string
+	// bundles are the paths of the fields.
+	bundles []string
+	// owned is what the controller owns of the object, in the form of managed fields.
+	owned string
+}
+
+const ownedWebhooks = `{"f:webhooks":{` +
+	`"k:{\"name\":\"one.example.com\"}":{".":{},"f:clientConfig":{"f:caBundle":{}},"f:name":{}},` +
+	`"k:{\"name\":\"two.example.com\"}":{".":{},"f:clientConfig":{"f:caBundle":{}},"f:name":{}}}}`
+
+var targets = []target{
+	{"mutatingwebhookconfigurations", webhooks("MutatingWebhookConfiguration"), []string{"webhooks.0.clientConfig.caBundle", "webhooks.1.clientConfig.caBundle"}, ownedWebhooks},
+	{"validatingwebhookconfigurations", webhooks("ValidatingWebhookConfiguration"), []string{"webhooks.0.clientConfig.caBundle", "webhooks.1.clientConfig.caBundle"}, ownedWebhooks},
+	{"customresourcedefinitions", `
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata:
+  name: things.example.com
+spec:
+  group: example.com
+  names: {kind: Thing, plural: things}
+  scope: Cluster
+  versions:
+  - {name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object}}}
+  conversion:
+    strategy: Webhook
+    webhook:
+      conversionReviewVersions: [v1]
+      clientConfig:
+        service: {namespace: default, name: webhook}
+`, []string{"spec.conversion.webhook.clientConfig.caBundle"}, `{"f:spec":{"f:conversion":{"f:webhook":{"f:clientConfig":{"f:caBundle":{}}}}}}`},
+	{"apiservices", `
+apiVersion: apiregistration.k8s.io/v1
+kind: APIService
+metadata:
+  name: v1.metrics.example.com
+spec:
+  group: metrics.example.com
+  version: v1
+  groupPriorityMinimum: 100
+  versionPriority: 100
+  service: {namespace: default, name: metrics}
+`, []string{"spec.caBundle"}, `{"f:spec":{"f:caBundle":{}}}`},
+}
+
+func webhooks(kind string) string {
+	return `
+apiVersion: admissionregistration.k8s.io/v1
+kind: ` + kind + `
+metadata:
+  name: example
+webhooks:
+- name: one.example.com
+  admissionReviewVersions: [v1]
+  sideEffects: None
+  rules: [{apiGroups: [nothing.example.com], apiVersions: [v1], operations: [CREATE], resources: [things]}]
+  clientConfig: {url: "https://127.0.0.1:1/one"}
+- name: two.example.com
+  admissionReviewVersions: [v1]
+  sideEffects: None
+  rules: [{apiGroups: [nothing.example.com], apiVersions: [v1], operations: [CREATE], resources: [things]}]
+  clientConfig: {url: "https://127.0.0.1:1/two"}
+`
+}
+
+func (tt target) object(t testing.TB) *unstructured.Unstructured {
+	t.Helper()
+	u := &unstructured.Unstructured{}
+	if err := yaml.Unmarshal([]byte(tt.manifest), u); err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+// get returns the object as it is now.
+func get(t testing.TB, o *unstructured.Unstructured) *unstructured.Unstructured {
+	t.Helper()
+	u := &unstructured.Unstructured{}
+	u.SetGroupVersionKind(o.GroupVersionKind())
+	if err := rig.Admin(t).Get(t.Context(), client.ObjectKeyFromObject(o), u); err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+// has says why the bundles of the object are not those CAs, in this order.
+func (tt target) has(t testing.TB, o *unstructured.Unstructured, cas ...ca) error {
+	t.Helper()
+	now := get(t, o)
+	for _, path := range tt.bundles {
+		if got, want := field(t, now.Object, path), bundleOf(cas...); !bytes.Equal(got, want) {
+			return cluster.NotYet("%s is %s, expected %s", path, names(got), names(want))
+		}
+	}
+	return nil
+}
+
+func field(t testing.TB, object any, path string) []byte {
+	t.Helper()
+	for key := range strings.SplitSeq(path, ".") {
+		switch o := object.(type) {
+		case []any:
+			object = o[key[0]-'0']
+		case map[string]any:
+			object = o[key]
+		}
+	}
+	encoded, _ := object.(string)
+	data, err := base64.StdEncoding.DecodeString(encoded)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// unset removes the field.
+func unset(object any, path string) {
+	keys := strings.Split(path, ".")
+	for _, key := range keys[:len(keys)-1] {
+		switch o := object.(type) {
+		case []any:
+			object = o[key[0]-'0']
+		case map[string]any:
+			object = o[key]
+		}
+	}
+	delete(object.(map[string]any), keys[len(keys)-1])
+}
+
+// managedFields returns what the controller owns of the object.
+func managedFields(o *unstructured.Unstructured) string {
+	for _, f := range o.GetManagedFields() {
+		if f.Manager == inject.FieldManager {
+			return f.FieldsV1.GetRawString()
+		}
+	}
+	return ""
+}
+
+func names(bundle []byte) string {
+	certs, err := pki.DecodeBundlePEM(bundle)
+	if err != nil {
+		return fmt.Sprintf("%.40q", bundle)
+	}
+	var out []string
+	for _, cert := range certs {
+		out = append(out, cert.Subject.CommonName)
+	}
+	return strings.Join(out, ", ")
+}
+
+func TestEveryTargetFollowsItsAnnotations(t *testing.T) {
+	rig.Run(t, rig.Options{})
+	apiServer, err := inject.APIServerCA(cluster.Config(t))()
+	if err != nil {
+		t.Fatal(err)
+	}
+	apiServerCert, err := pki.DecodeCertificatePEM(apiServer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range targets {
+		t.Run(tt.resource, func(t *testing.T) {
+			ns := cluster.Namespace(t)
+			first, second, third, fourth := newCA(t, "first"), newCA(t, "second"), newCA(t, "third"), newCA(t, "fourth")
+			secretWithCA(t, ns, "tls", "webhook", first)
+			secretWithCA(t, ns, "other", "", fourth)
+			o := tt.object(t)
+			o.SetAnnotations(map[string]string{cmapi.WantInjectAnnotation: ns + "/webhook"})
+			create(t, o)
+			soon := func(cas ...ca) {
+				t.Helper()
+				cluster.Eventually(t, func() error { return tt.has(t, o, cas...) })
+			}
+			soon(first)
+
+			setCA(t, ns, "tls", second, first) // as a rotation begins
+			soon(second, first)
+			setCA(t, ns, "tls", second) // and ends: who has not noticed yet must not be cut off
+			setCA(t, ns, "tls", third)
+			soon(third, second, first)
+			if got, want := managedFields(get(t, o)), tt.owned; got != want {
+				t.Errorf("owns %s, expected %s", got, want)
+			}
+
+			// Another source.
+			patch(t, o.DeepCopy(), fmt.Sprintf(`{"metadata": {"annotations": {%q: null, %q: %q}}}`,
+				cmapi.WantInjectAnnotation, cmapi.WantInjectFromSecretAnnotation, ns+"/other"))
+			cluster.Eventually(t, func() error {
+				if got := field(t, get(t, o).Object, tt.bundles[0]); !strings.HasPrefix(names(got), "fourth, ") {
+					return cluster.NotYet("the bundle is %s", names(got))
+				}
+				return nil
+			})
+			// And the third.
+			patch(t, o.DeepCopy(), fmt.Sprintf(`{"metadata": {"annotations": {%q: null, %q: "true"}}}`,
+				cmapi.WantInjectFromSecretAnnotation, cmapi.WantInjectAPIServerCAAnnotation))
+			cluster.Eventually(t, func() error {
+				if got := field(t, get(t, o).Object, tt.bundles[0]); !bytes.HasPrefix(got, pki.EncodeCertificatePEM(apiServerCert)) {
+					return cluster.NotYet("the bundle is %s", names(got))
+				}
+				return nil
+			})
+
+			// Somebody empties it, as a new version of a manifest does, or to be rid of an old CA.
+			empty := get(t, o)
+			for _, path := range tt.bundles {
+				unset(empty.Object, path)
+			}
+			if err := rig.Admin(t).Update(t.Context(), empty); err != nil {
+				t.Fatal(err)
+			}
+			cluster.Eventually(t, func() error {
+				for _, path := range tt.bundles {
+					if got := field(t, get(t, o).Object, path); !bytes.Equal(got, pki.EncodeCertificatePEM(apiServerCert)) {
+						return cluster.NotYet("%s is %s", path, names(got))
+					}
+				}
+				return nil
+			})
+
+			// Without annotation the bundle stays, and belongs to nobody.
+			patch(t, o.DeepCopy(), fmt.Sprintf(`{"metadata": {"annotations": {%q: null}}}`, cmapi.WantInjectAPIServerCAAnnotation))
+			cluster.Eventually(t, func() error {
+				if fields := managedFields(get(t, o)); fields != "" {
+					return cluster.NotYet("there is an owner of %s", fields)
+				}
+				return nil
+			})
+			if got := field(t, get(t, o).Object, tt.bundles[0]); !bytes.Equal(got, pki.EncodeCertificatePEM(apiServerCert)) {
+				t.Errorf("the bundle is %s", names(got))
+			}
+		})
+	}
+}
+
+func TestMistakesAreToldByEvents(t *testing.T) {
+	rig.Run(t, rig.Options{})
+	ns := cluster.Namespace(t)
+	first := newCA(t, "first")
+	secretWithCA(t, ns, "good", "", first)
+	for name, change := range map[string]func(*corev1.Secret){
+		"closed":  func(s *corev1.Secret) { s.Annotations = nil },
+		"empty":   func(s *corev1.Secret) { s.Data = nil },
+		"no-pem":  func(s *corev1.Secret) { s.Data["ca.crt"] = []byte("certificate") },
+		"key":     func(s *corev1.Secret) { _, s.Data["ca.crt"] = first.serverCertificate(t) },
+		"foreign": func(s *corev1.Secret) { s.Annotations[cmapi.CertificateNameKey] = "another" },
+	} {
+		secret := &corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name, Annotations: map[string]string{cmapi.AllowsInjectionFromSecretAnnotation: "true"}},
+			Data:       map[string][]byte{cmmeta.TLSCAKey: bundleOf(first)},
+		}
+		change(secret)
+		create(t, secret)
+	}
+	for _, name := range []string{"foreign", "missing"} {
+		create(t, &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}, Spec: cmapi.CertificateSpec{
+			SecretName: name, CommonName: name, IssuerRef: cmmeta.IssuerReference{Name: "nobody"},
+		}})
+	}
+	for _, test := range []struct {
+		name              string
+		annotation, value string
+		reason, message   string
+	}{
+		{"a name without namespace", cmapi.WantInjectAnnotation, "webhook", "InvalidAnnotation", `annotation cert-manager.io/inject-ca-from is "webhook": write it as namespace/name`},
+		{"a word that is neither true nor false", cmapi.WantInjectAPIServerCAAnnotation, "yes", "InvalidAnnotation", `annotation cert-manager.io/inject-apiserver-ca is "yes": it can be "true" or "false"`},
+		{"a Certificate that does not exist", cmapi.WantInjectAnnotation, ns + "/none", "SourceNotFound", "Certificate " + ns + "/none, named by annotation cert-manager.io/inject-ca-from, does not exist"},
+		{"a Certificate without Secret", cmapi.WantInjectAnnotation, ns + "/missing", "SourceNotFound", "Secret " + ns + "/missing of Certificate " + ns + "/missing does not exist yet"},
+		{"a Secret of another Certificate", cmapi.WantInjectAnnotation, ns + "/foreign", "SourceNotAllowed", "Secret " + ns + `/foreign belongs to Certificate "another", not to Certificate ` + ns + "/foreign"},
+		{"a Secret that does not exist", cmapi.WantInjectFromSecretAnnotation, ns + "/none", "SourceNotFound", "Secret " + ns + "/none, named by annotation cert-manager.io/inject-ca-from-secret, does not exist"},
+		{"a Secret that does not allow it", cmapi.WantInjectFromSecretAnnotation, ns + "/closed", "SourceNotAllowed", "Secret " + ns + `/closed does not allow it: annotate it with cert-manager.io/allow-direct-injection: "true"`},
+		{"a Secret without CA", cmapi.WantInjectFromSecretAnnotation, ns + "/empty", "SourceHasNoCA", "Secret " + ns + "/empty has no ca.crt: its issuer does not tell its CA"},
+		{"a Secret that holds something else", cmapi.WantInjectFromSecretAnnotation, ns + "/no-pem", "SourceInvalid", "ca.crt of Secret " + ns + "/no-pem: "},
+		{"a Secret with a private key in the place of its CA", cmapi.WantInjectFromSecretAnnotation, ns + "/key", "SourceInvalid", "ca.crt of Secret " + ns + "/key: "},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			o := targets[1].object(t)
+			o.SetName("")
+			o.SetGenerateName("mistake-")
+			o.SetAnnotations(map[string]string{test.annotation: test.value})
+			create(t, o)
+			event := eventOf(t, o, corev1.EventTypeWarning)
+			if event.Reason != test.reason || !strings.HasPrefix(event.Message, test.message) {
+				t.Errorf("got %s: %s\nexpected %s: %s", event.Reason, event.Message, test.reason, test.message)
+			}
+			if got := field(t, get(t, o).Object, "webhooks.0.clientConfig.caBundle"); len(got) > 0 {
+				t.Errorf("the bundle is %s", names(got))
+			}
+			// Repaired, it works.
+			patch(t, o.DeepCopy(), fmt.Sprintf(`{"metadata": {"annotations": {%q: null, %q: %q}}}`, test.annotation, cmapi.WantInjectFromSecretAnnotation, ns+"/good"))
+			if test.annotation == cmapi.WantInjectFromSecretAnnotation {
+				annotate(t, o, test.annotation, ns+"/good")
+			}
+			cluster.Eventually(t, func() error { return targets[1].has(t, o, first) })
+		})
+	}
+	t.Run("a CRD that is not converted", func(t *testing.T) {
+		o := targets[2].object(t)
+		o.SetAnnotations(map[string]string{cmapi.WantInjectFromSecretAnnotation: ns + "/good"})
+		unstructured.RemoveNestedField(o.Object, "spec", "conversion")
+		create(t, o)
+		if event := eventOf(t, o, corev1.EventTypeWarning); event.Reason != "NothingToInject" {
+			t.Errorf("got %s: %s", event.Reason, event.Message)
+		}
+	})
+	t.Run("two annotations at once", func(t *testing.T) {
+		o := targets[0].object(t)
+		o.SetAnnotations(map[string]string{cmapi.WantInjectFromSecretAnnotation: ns + "/good", cmapi.WantInjectAnnotation: ns + "/missing"})
+		create(t, o)
+		if event := eventOf(t, o, corev1.EventTypeWarning); event.Reason != "InvalidAnnotation" {
+			t.Errorf("got %s: %s", event.Reason, event.Message)
+		}
+		cluster.Eventually(t, func() error { return targets[0].has(t, o, first) })
+	})
+}
+
+// eventOf waits for an event of the object.
+func eventOf(t testing.TB, o *unstructured.Unstructured, eventType string) corev1.Event {
+	t.Helper()
+	var found corev1.Event
+	cluster.Eventually(t, func() error {
+		var events corev1.EventList
+		if err := rig.Admin(t).List(t.Context(), &events, client.InNamespace(metav1.NamespaceDefault)); err != nil {
+			return err
+		}
+		i := slices.IndexFunc(events.Items, func(e corev1.Event) bool { return e.InvolvedObject.UID == o.GetUID() && e.Type == eventType })
+		if i < 0 {
+			return cluster.ErrNotYet
+		}
+		found = events.Items[i]
+		return nil
+	})
+	return found
+}
+
+func TestARestartWritesNothing(t *testing.T) {
+	first := newCA(t, "first")
+	ns := cluster.Namespace(t)
+	secretWithCA(t, ns, "ca", "", first)
+	o, other := targets[0].object(t), targets[1].object(t)
+	for _, o := range []*unstructured.Unstructured{o, other} {
+		o.SetAnnotations(map[string]string{cmapi.WantInjectFromSecretAnnotation: ns + "/ca"})
+		create(t, o)
+	}
+	running := rig.Run(t, rig.Options{})
+	cluster.Eventually(t, func() error { return targets[0].has(t, o, first) })
+	cluster.Eventually(t, func() error { return targets[1].has(t, other, first) })
+	running.Stop()
+
+	version := get(t, o).GetResourceVersion()
+	patch(t, other.DeepCopy(), fmt.Sprintf(`{"metadata": {"annotations": {%q: null}}}`, cmapi.WantInjectFromSecretAnnotation))
+	running = rig.Run(t, rig.Options{})
+	cluster.Eventually(t, func() error {
+		if managedFields(get(t, other)) != "" { // what was removed while nobody looked is noticed
+			return cluster.ErrNotYet
+		}
+		if passes := running.Passes(t, "cainjector"); passes < 2 {
+			return cluster.NotYet("%d of 2 were looked at", passes)
+		}
+		return nil
+	})
+	if now := get(t, o).GetResourceVersion(); now != version {
+		t.Error("it was written")
+	}
+}
+
+func TestATargetThatIsTurnedOffIsLeftAlone(t *testing.T) {
+	first := newCA(t, "first")
+	ns := cluster.Namespace(t)
+	secretWithCA(t, ns, "ca", "", first)
+	on := inject.Targets()
+	on = slices.DeleteFunc(on, func(t inject.Target) bool { return t.Resource == "mutatingwebhookconfigurations" })
+	rig.Run(t, rig.Options{Targets: on})
+	off, o := targets[0].object(t), targets[1].object(t)
+	for _, o := range []*unstructured.Unstructured{off, o} { // the one that is turned off first
+		o.SetAnnotations(map[string]string{cmapi.WantInjectFromSecretAnnotation: ns + "/ca"})
+		create(t, o)
+	}
+	cluster.Eventually(t, func() error { return targets[1].has(t, o, first) })
+	if got := field(t, get(t, off).Object, targets[0].bundles[0]); len(got) > 0 {
+		t.Errorf("the bundle is %s", names(got))
+	}
+}
+
+// Who manages a configuration by server-side apply can take a webhook out of it once the annotation is gone.
+func TestWebhooksCanBeTakenOutByServerSideApply(t *testing.T) {
+	rig.Run(t, rig.Options{})
+	first := newCA(t, "first")
+	ns := cluster.Namespace(t)
+	secretWithCA(t, ns, "ca", "", first)
+	apply := func(annotations map[string]string, n int64) (*unstructured.Unstructured, error) {
+		o := targets[1].object(t)
+		o.SetAnnotations(annotations)
+		list, _, _ := unstructured.NestedSlice(o.Object, "webhooks")
+		_ = unstructured.SetNestedSlice(o.Object, list[:n], "webhooks")
+		err := rig.Admin(t).Apply(t.Context(), client.ApplyConfigurationFromUnstructured(o), client.FieldOwner("flux"))
+		return o, err
+	}
+	o, err := apply(map[string]string{cmapi.WantInjectFromSecretAnnotation: ns + "/ca"}, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = rig.Admin(t).Delete(context.Background(), o) })
+	cluster.Eventually(t, func() error { return targets[1].has(t, o, first) })
+	if _, err := apply(nil, 2); err != nil {
+		t.Fatal(err)
+	}
+	cluster.Eventually(t, func() error {
+		_, err := apply(nil, 1)
+		if apierrors.IsInvalid(err) {
+			return cluster.NotYet("%v", err)
+		}
+		return err
+	})
+	list, _, err := unstructured.NestedSlice(get(t, o).Object, "webhooks")
+	if err != nil || len(list) != 1 {
+		t.Fatalf("has %d webhooks: %v", len(list), err)
+	}
+	if got := field(t, get(t, o).Object, "webhooks.0.clientConfig.caBundle"); !bytes.Equal(got, bundleOf(first)) {
+		t.Errorf("the bundle is %s", names(got))
+	}
+}
+
+func TestForeignSecretsCauseNoPass(t *testing.T) {
+	running := rig.Run(t, rig.Options{})
+	first := newCA(t, "first")
+	ns := cluster.Namespace(t)
+	secretWithCA(t, ns, "ca", "", first)
+	o := targets[0].object(t)
+	o.SetAnnotations(map[string]string{cmapi.WantInjectFromSecretAnnotation: ns + "/ca"})
+	create(t, o)
+	cluster.Eventually(t, func() error { return targets[0].has(t, o, first) })
+	second := newCA(t, "second")
+	setCA(t, ns, "ca", second)
+	cluster.Eventually(t, func() error { return targets[0].has(t, o, second, first) })
+	passesOfOne := running.Passes(t, "cainjector")
+
+	for i := range 100 {
+		create(t, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: fmt.Sprintf("foreign-%d", i)}})
+	}
+	third := newCA(t, "third")
+	setCA(t, ns, "ca", third) // comes after them in the watch
+	cluster.Eventually(t, func() error { return targets[0].has(t, o, third, second, first) })
+	if passes := running.Passes(t, "cainjector") - passesOfOne; passes > 5 {
+		t.Errorf("100 Secrets that nobody asked for caused about %d passes", passes)
+	}
+}

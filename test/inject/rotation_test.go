@@ -1,0 +1,236 @@
+package inject_test
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"io"
+	"log"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	admissionv1 "k8s.io/api/admission/v1"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/pki"
+	"github.com/perennial-pki/perennial/test/cluster"
+	"github.com/perennial-pki/perennial/test/inject/rig"
+)
+
+// webhookServer is an admission webhook that allows everything. Each connection is used for one call, so that the certificate
+// is verified anew each time.
+func webhookServer(t *testing.T, certificate func() *tls.Certificate, served func()) (url string) {
+	t.Helper()
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+		if c := certificate(); c != nil {
+			return c, nil
+		}
+		return nil, errors.New("there is no certificate yet")
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var review admissionv1.AdmissionReview
+		if err := json.NewDecoder(io.LimitReader(r.Body, 1<<20)).Decode(&review); err != nil || review.Request == nil {
+			http.Error(w, "not an AdmissionReview", http.StatusBadRequest)
+			return
+		}
+		served()
+		review.Response = &admissionv1.AdmissionResponse{UID: review.Request.UID, Allowed: true}
+		_ = json.NewEncoder(w).Encode(review)
+	})}
+	s.SetKeepAlivesEnabled(false)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = s.Serve(listener) // ends with Close
+	}()
+	t.Cleanup(func() {
+		_ = s.Close()
+		<-done
+	})
+	return "https://" + listener.Addr().String()
+}
+
+// renew has a Certificate issued again now.
+func renew(t *testing.T, namespace, name string) {
+	t.Helper()
+	admin := rig.Admin(t)
+	crt := &cmapi.Certificate{}
+	if err := admin.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: name}, crt); err != nil {
+		t.Fatal(err)
+	}
+	before := crt.DeepCopy()
+	cmapi.SetCertificateCondition(&crt.Status, time.Now(), cmapi.CertificateCondition{
+		Type: cmapi.CertificateConditionIssuing, Status: cmmeta.ConditionTrue, Reason: "ManuallyTriggered", ObservedGeneration: crt.Generation,
+	})
+	if err := admin.Status().Patch(t.Context(), crt, client.MergeFrom(before)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func secretOf(t *testing.T, namespace, name string) (*corev1.Secret, error) {
+	t.Helper()
+	secret := &corev1.Secret{}
+	return secret, rig.Admin(t).Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: name}, secret)
+}
+
+// A CA is replaced, and after it the certificate of a webhook, while the API server calls the webhook all the time.
+func TestNoCallFailsWhileTheCAOfAWebhookIsReplaced(t *testing.T) {
+	rig.Run(t, rig.Options{Certificates: true})
+	ns := cluster.Namespace(t)
+	admin := rig.Admin(t)
+	ecdsa := &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm}
+	issuer := func(name string, config cmapi.IssuerConfig) {
+		create(t, &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}, Spec: cmapi.IssuerSpec{IssuerConfig: config}})
+	}
+	certificate := func(name, issuer string, spec cmapi.CertificateSpec) {
+		spec.SecretName, spec.IssuerRef, spec.PrivateKey = name, cmmeta.IssuerReference{Name: issuer}, ecdsa
+		create(t, &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}, Spec: spec})
+	}
+	issuer("root", cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}})
+	certificate("ca", "root", cmapi.CertificateSpec{IsCA: true, CommonName: "ca"})
+	issuer("ca", cmapi.IssuerConfig{CA: &cmapi.CAIssuer{SecretName: "ca"}})
+	certificate("webhook", "ca", cmapi.CertificateSpec{IPAddresses: []string{"127.0.0.1"}})
+
+	// The server loads its certificate whenever its Secret changes, at once.
+	var served atomic.Pointer[tls.Certificate]
+	watch, err := admin.Watch(t.Context(), &corev1.SecretList{}, client.InNamespace(ns), client.MatchingFields{"metadata.name": "webhook"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(watch.Stop)
+	go func() {
+		for event := range watch.ResultChan() {
+			secret, ok := event.Object.(*corev1.Secret)
+			if !ok {
+				continue
+			}
+			if pair, err := tls.X509KeyPair(secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey]); err == nil {
+				served.Store(&pair)
+			}
+		}
+	}()
+	var calls atomic.Int64
+	url := webhookServer(t, served.Load, func() { calls.Add(1) })
+	// A second server has a certificate of the next CA as soon as there is that CA. Who can call it knows the new bundle.
+	var next atomic.Pointer[tls.Certificate]
+	nextURL := webhookServer(t, next.Load, func() {})
+
+	fail, none := admissionregistrationv1.Fail, admissionregistrationv1.SideEffectClassNone
+	webhook := func(name, url string) admissionregistrationv1.ValidatingWebhook {
+		return admissionregistrationv1.ValidatingWebhook{
+			Name: name + ".example.com", AdmissionReviewVersions: []string{"v1"}, SideEffects: &none, FailurePolicy: &fail,
+			ClientConfig: admissionregistrationv1.WebhookClientConfig{URL: &url},
+			Rules: []admissionregistrationv1.RuleWithOperations{{
+				Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create},
+				Rule:       admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"configmaps"}},
+			}},
+			NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"kubernetes.io/metadata.name": ns}},
+			ObjectSelector:    &metav1.LabelSelector{MatchLabels: map[string]string{"ask": name}},
+		}
+	}
+	create(t, &admissionregistrationv1.ValidatingWebhookConfiguration{
+		ObjectMeta: metav1.ObjectMeta{Name: "rotation", Annotations: map[string]string{cmapi.WantInjectAnnotation: ns + "/webhook"}},
+		Webhooks:   []admissionregistrationv1.ValidatingWebhook{webhook("current", url), webhook("next", nextURL)},
+	})
+	call := func(webhook string) error {
+		return admin.Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{
+			Namespace: ns, GenerateName: "call-", Labels: map[string]string{"ask": webhook}}}, client.DryRunAll)
+	}
+	cluster.Eventually(t, func() error {
+		if err := call("current"); err != nil {
+			return err
+		}
+		if calls.Load() == 0 {
+			return cluster.NotYet("the webhook is not called")
+		}
+		return nil
+	})
+
+	// From here on no call may fail.
+	ctx, stop := context.WithCancel(t.Context())
+	var failures atomic.Int64
+	var group sync.WaitGroup
+	for range 2 {
+		group.Go(func() {
+			for ctx.Err() == nil {
+				if err := call("current"); err != nil && ctx.Err() == nil && failures.Add(1) <= 3 {
+					t.Errorf("after %d calls: %v", calls.Load(), err)
+				}
+			}
+		})
+	}
+	t.Cleanup(group.Wait)
+	t.Cleanup(stop)
+	moreCalls := func() {
+		t.Helper()
+		until := calls.Load() + 20
+		cluster.Eventually(t, func() error {
+			if calls.Load() < until {
+				return cluster.ErrNotYet
+			}
+			return nil
+		})
+	}
+
+	caSecret, err := secretOf(t, ns, "ca")
+	if err != nil {
+		t.Fatal(err)
+	}
+	oldCA, err := pki.DecodeCertificatePEM(caSecret.Data[corev1.TLSCertKey])
+	if err != nil {
+		t.Fatal(err)
+	}
+	renew(t, ns, "ca")
+	var newCert ca
+	cluster.Eventually(t, func() error {
+		secret, err := secretOf(t, ns, "ca")
+		if err != nil {
+			return err
+		}
+		if newCert.cert, err = pki.DecodeCertificatePEM(secret.Data[corev1.TLSCertKey]); err != nil {
+			return err
+		}
+		if newCert.cert.Equal(oldCA) {
+			return cluster.NotYet("the CA is the old one")
+		}
+		newCert.key, err = pki.DecodeKeyPEM(secret.Data[corev1.TLSPrivateKeyKey])
+		return err
+	})
+	chain, key := newCert.serverCertificate(t)
+	pair, err := tls.X509KeyPair(chain, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next.Store(&pair)
+	// Before any certificate is replaced the API server trusts those of the new CA, too.
+	cluster.Eventually(t, func() error { return call("next") })
+	moreCalls()
+
+	renew(t, ns, "webhook")
+	cluster.Eventually(t, func() error {
+		c := served.Load()
+		if c == nil || !pki.SignedBy(c.Leaf, newCert.cert) {
+			return cluster.NotYet("the webhook serves a certificate of the old CA")
+		}
+		return nil
+	})
+	moreCalls()
+	stop()
+	group.Wait()
+	if n := failures.Load(); n > 0 {
+		t.Errorf("%d of %d calls failed", n, n+calls.Load())
+	}
+	t.Logf("%d calls, %d failed", calls.Load(), failures.Load())
+}
