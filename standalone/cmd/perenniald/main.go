@@ -1,3 +1,5 @@
+// Perenniald keeps the certificates of one machine alive. It runs a Kubernetes API of its own, applies a directory of manifests to it,
+// and issues and renews what they ask for.
 package main
 
 import (
@@ -5,32 +7,67 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"time"
+	"path/filepath"
+	"syscall"
+	_ "time/tzdata" // renewal windows name time zones, and not every machine has them
 
-	"github.com/perennial-pki/perennial/standalone/controlplane"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
 )
 
 func main() {
-	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer cancel()
-	t := time.Now()
-	c, err := controlplane.Start(ctx, controlplane.Options{DataDir: os.Args[1], Fsync: len(os.Args) > 2, API: true, Progress: func(s string) { fmt.Println(time.Since(t).Round(time.Millisecond), s) }})
-	if err != nil {
-		fmt.Println(err)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// A second signal ends the process at once.
+	context.AfterFunc(ctx, stop)
+	if err := command().ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "perenniald:", err)
 		os.Exit(1)
 	}
-	t1 := time.Now()
-	err = controlplane.InstallAPI(ctx, c.AdminConfig())
-	fmt.Println("install", time.Since(t1), err)
-	fmt.Println(c.KubeconfigPath())
-	b, _ := os.ReadFile("/proc/self/status")
-	fmt.Println(string(b[len(b)-700:]))
-	select {
-	case <-ctx.Done():
-	case <-c.Done():
-		fmt.Println(c.Err())
+}
+
+func command() *cobra.Command {
+	var o options
+	cmd := &cobra.Command{
+		Use:   "perenniald --manifests DIR",
+		Short: "Keeps the certificates of this machine alive",
+		Long: "Runs a Kubernetes API on this machine, on the loopback interface alone, applies the manifests of a directory to it, again whenever one\n" +
+			"changes, and issues and renews the certificates that they ask for.",
+		Example: "  perenniald --manifests /etc/perennial\n" +
+			"  perenniald --manifests ./manifests --data-dir ./data --table",
+		Args:          cobra.NoArgs,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.terminal = term.IsTerminal(int(os.Stdout.Fd()))
+			return run(cmd.Context(), o, os.Stdout)
+		},
 	}
-	t2 := time.Now()
-	c.Stop()
-	fmt.Println("stopped", time.Since(t2))
+	f := cmd.Flags()
+	f.StringVar(&o.dataDir, "data-dir", defaultDataDir(), "where all state is kept: created with mode 0700, for one perenniald at a time")
+	f.StringVar(&o.manifests, "manifests", "", "directory of YAML files to apply, again whenever one changes; nothing if left out")
+	f.BoolVar(&o.prune, "prune", false, "delete what was applied from --manifests and is no longer written there")
+	f.IntVar(&o.port, "port", 0, "port of the API on 127.0.0.1; the one of last time, or a free one, if left out")
+	f.BoolVar(&o.gatewayAPI, "gateway-api", false, "install the CustomResourceDefinitions of the Gateway API")
+	f.StringSliceVar(&o.fileRoots, "file-root", nil, "directory below which CertificateFiles may write; may be given several times; none if left out")
+	f.BoolVar(&o.table, "table", false, "show a table of all certificates, and again when something changes")
+	f.StringVar(&o.metrics, "metrics-listen-address", "", "host:port of /metrics; not served if left out")
+	f.IntVarP(&o.verbosity, "v", "v", 0, "how much the controller logs: 0 what happens, 1 also why, 4 everything")
+	return cmd
+}
+
+// defaultDataDir is where state belongs: of the machine for root, of the user for others (XDG Base Directory Specification).
+func defaultDataDir() string {
+	if os.Geteuid() == 0 {
+		return "/var/lib/perennial"
+	}
+	state := os.Getenv("XDG_STATE_HOME")
+	if !filepath.IsAbs(state) {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return ""
+		}
+		state = filepath.Join(home, ".local", "state")
+	}
+	return filepath.Join(state, "perennial")
 }

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/perennial-pki/perennial/deploy"
+	"github.com/perennial-pki/perennial/internal/controller"
+	"github.com/perennial-pki/perennial/standalone/controlplane"
+	"github.com/perennial-pki/perennial/standalone/manifests"
+)
+
+// options are the flags.
+type options struct {
+	dataDir    string
+	manifests  string
+	prune      bool
+	port       int
+	gatewayAPI bool
+	fileRoots  []string
+	table      bool
+	terminal   bool // standard output is one
+	metrics    string
+	verbosity  int
+}
+
+// maxControllerLog is how large the controller's log grows before it is begun anew. The one before is kept.
+const maxControllerLog = 10 << 20
+
+// run runs everything until ctx ends or something fails for good.
+func run(ctx context.Context, o options, out io.Writer) error {
+	if o.dataDir == "" {
+		return errors.New("say by --data-dir where to keep the data")
+	}
+	if o.manifests != "" {
+		info, err := os.Stat(o.manifests)
+		if err != nil {
+			return fmt.Errorf("--manifests: %w", err)
+		}
+		if !info.IsDir() {
+			return fmt.Errorf("--manifests: %s is a file: name the directory that it is in", o.manifests)
+		}
+	}
+	s := newScreen(out, o.table, o.terminal)
+	defer s.close()
+
+	plane, err := controlplane.Start(ctx, controlplane.Options{
+		DataDir: o.dataDir, Port: o.port, Fsync: true, API: true, GatewayAPI: o.gatewayAPI, Progress: s.say,
+	})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		began := time.Now()
+		s.say("stopping")
+		plane.Stop()
+		s.say(fmt.Sprintf("stopped after %.1f s", time.Since(began).Seconds()))
+	}()
+	admin := plane.AdminConfig()
+	cfg, err := account(ctx, plane, admin)
+	if err != nil {
+		return err
+	}
+	s.say("kubeconfig: " + plane.KubeconfigPath())
+	s.say("try: kubectl --kubeconfig " + plane.KubeconfigPath() + " get certificates -A")
+
+	log, err := openLog(filepath.Join(plane.DataDir(), "log", "controller.log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	logger, err := controller.Logger(log, "text", o.verbosity)
+	if err != nil {
+		return err
+	}
+	ctrl.SetLogger(logger)
+
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		err := controller.Run(ctx, cfg, controller.Options{
+			ClusterResourceNamespace: deploy.Namespace, MetricsAddress: o.metrics, Log: logger,
+		})
+		if err != nil {
+			return fmt.Errorf("controller: %w (its log: %s)", err, log.Name())
+		}
+		return nil
+	})
+	group.Go(func() error { return watchCertificates(ctx, admin, s) })
+	if o.manifests != "" {
+		applier, err := manifests.New(admin, manifests.Options{Dir: o.manifests, Prune: o.prune, Report: func(r manifests.Report) {
+			if r.Action != manifests.Unchanged {
+				s.say(r.String())
+			}
+		}})
+		if err != nil {
+			return err
+		}
+		group.Go(func() error { return applier.Run(ctx) })
+	}
+	group.Go(func() error {
+		select {
+		case <-plane.Done():
+			if err := plane.Err(); err != nil {
+				return fmt.Errorf("the control plane stopped: %w", err)
+			}
+			return errors.New("the control plane stopped")
+		case <-ctx.Done():
+			return nil
+		}
+	})
+	return group.Wait()
+}
+
+// account installs the controller's ServiceAccount and rights, and returns what it connects with: it has no others.
+func account(ctx context.Context, plane *controlplane.ControlPlane, admin *rest.Config) (*rest.Config, error) {
+	rbac, err := deploy.RBAC()
+	if err != nil {
+		return nil, err
+	}
+	var objects []runtime.Object
+	for _, o := range rbac {
+		objects = append(objects, o)
+	}
+	if err := controlplane.Install(ctx, admin, objects...); err != nil {
+		return nil, err
+	}
+	return plane.ServiceAccountConfig(ctx, deploy.Namespace, deploy.ServiceAccount)
+}
+
+// openLog opens the log to append to, and begins anew if it has become large.
+func openLog(path string) (*os.File, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("log of the controller: %w", err)
+	}
+	if info, err := os.Stat(path); err == nil && info.Size() > maxControllerLog {
+		if err := os.Rename(path, path+".old"); err != nil {
+			return nil, fmt.Errorf("log of the controller: %w", err)
+		}
+	}
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("log of the controller: %w", err)
+	}
+	return f, nil
+}

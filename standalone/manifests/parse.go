@@ -1,0 +1,329 @@
+package manifests
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	sigsyaml "sigs.k8s.io/yaml"
+)
+
+const (
+	maxFile      = 4 << 20
+	maxDocuments = 10_000
+)
+
+// A document is an object and where it is written.
+type document struct {
+	file   string
+	line   int // of the document's first line in the file
+	text   []byte
+	object *unstructured.Unstructured
+}
+
+// key identifies an object, whatever the version it is written in.
+type key struct {
+	schema.GroupKind
+	namespace, name string
+}
+
+func (d *document) key() key {
+	return key{d.object.GroupVersionKind().GroupKind(), d.object.GetNamespace(), d.object.GetName()}
+}
+
+// A parseError says in which line of a file something is wrong.
+type parseError struct {
+	line int
+	err  error
+}
+
+func (e *parseError) Error() string { return e.err.Error() }
+func (e *parseError) Unwrap() error { return e.err }
+
+// yamlLine finds the line, counted within the document, in messages of the YAML parser.
+var yamlLine = regexp.MustCompile(`\bline (\d+): `)
+
+// parse returns the objects of a file, which may hold several documents. An error means that none of the file is to
+// be trusted, and is always a *parseError.
+func parse(file string, content []byte) ([]*document, error) {
+	if len(content) > maxFile {
+		return nil, &parseError{1, fmt.Errorf("the file is larger than %d MiB", maxFile>>20)}
+	}
+	var documents []*document
+	for _, part := range split(content) {
+		if blank(part.text) {
+			continue
+		}
+		if len(documents) >= maxDocuments {
+			return nil, &parseError{part.line, fmt.Errorf("the file has more than %d documents", maxDocuments)}
+		}
+		found, err := parseDocument(file, part.line, part.text)
+		if err != nil {
+			return nil, err
+		}
+		documents = append(documents, found...)
+	}
+	return documents, nil
+}
+
+type part struct {
+	line int
+	text []byte
+}
+
+// split cuts a file at its lines that begin a document. Inside a block of text such a line is indented.
+func split(content []byte) []part {
+	parts := []part{{line: 1}}
+	line := 1
+	for l := range bytes.Lines(content) {
+		if bytes.HasPrefix(l, []byte("---")) && (len(l) == 3 || bytes.ContainsAny(l[3:4], " \t\r\n")) {
+			parts = append(parts, part{line: line + 1})
+			// What stands behind the dashes belongs to the document; almost always it is nothing or a comment.
+			if rest := bytes.TrimSpace(l[3:]); len(rest) > 0 && rest[0] != '#' {
+				parts[len(parts)-1] = part{line: line, text: append([]byte("   "), l[3:]...)}
+			}
+		} else {
+			last := &parts[len(parts)-1]
+			last.text = append(last.text, l...)
+		}
+		line++
+	}
+	return parts
+}
+
+// blank tells whether a document has nothing but comments.
+func blank(text []byte) bool {
+	for l := range bytes.Lines(text) {
+		l = bytes.TrimSpace(l)
+		if len(l) > 0 && l[0] != '#' && !bytes.HasPrefix(l, []byte("%")) && !bytes.Equal(l, []byte("...")) {
+			return false
+		}
+	}
+	return true
+}
+
+func parseDocument(file string, line int, text []byte) ([]*document, error) {
+	var content map[string]any
+	if err := sigsyaml.UnmarshalStrict(text, &content); err != nil {
+		message := strings.TrimPrefix(err.Error(), "error converting YAML to JSON: ")
+		at := line
+		if m := yamlLine.FindStringSubmatchIndex(message); m != nil {
+			if n, err := strconv.Atoi(message[m[2]:m[3]]); err == nil {
+				at = line + n - 1
+				message = message[:m[0]] + message[m[1]:]
+			}
+		}
+		return nil, &parseError{at, errors.New(strings.Join(strings.Fields(message), " "))}
+	}
+	if content == nil {
+		return nil, nil
+	}
+	u := &unstructured.Unstructured{Object: content}
+	wrong := func(path, format string, args ...any) error {
+		return &parseError{lineOf(line, text, path), fmt.Errorf(format, args...)}
+	}
+	for _, field := range []string{"apiVersion", "kind"} {
+		if s, ok := content[field].(string); !ok || s == "" {
+			return nil, wrong(field, "%s is missing", field)
+		}
+	}
+	if _, err := schema.ParseGroupVersion(u.GetAPIVersion()); err != nil {
+		return nil, wrong("apiVersion", "apiVersion: %v", err)
+	}
+	if u.GetKind() == "List" && u.GetAPIVersion() == "v1" {
+		items, ok := content["items"].([]any)
+		if !ok {
+			return nil, wrong("items", "items is missing")
+		}
+		var documents []*document
+		for i, item := range items {
+			path := fmt.Sprintf("items[%d]", i)
+			at := lineOf(line, text, path)
+			content, ok := item.(map[string]any)
+			if ok && content["kind"] == "List" {
+				return nil, &parseError{at, fmt.Errorf("%s is a List within a List", path)}
+			}
+			written, err := sigsyaml.Marshal(item)
+			if err == nil {
+				var found []*document
+				if found, err = parseDocument(file, at, written); err == nil {
+					for _, d := range found {
+						d.line, d.text = at, nil // the text is not the file's
+					}
+					documents = append(documents, found...)
+				}
+			}
+			if err != nil {
+				return nil, &parseError{at, fmt.Errorf("%s: %w", path, err)}
+			}
+		}
+		return documents, nil
+	}
+	metadata, ok := content["metadata"].(map[string]any)
+	if !ok {
+		return nil, wrong("metadata", "metadata is missing")
+	}
+	if name, ok := metadata["name"].(string); !ok || name == "" {
+		return nil, wrong("metadata.name", "metadata.name is missing")
+	}
+	if ns, ok := metadata["namespace"]; ok {
+		if _, ok := ns.(string); !ok {
+			return nil, wrong("metadata.namespace", "metadata.namespace must be text")
+		}
+	}
+	return []*document{{file: file, line: line, text: text, object: u}}, nil
+}
+
+// lineOf is the line of the file in which the field of a document stands, or its closest parent that is written.
+func lineOf(start int, text []byte, path string) int {
+	var root yaml.Node
+	if err := yaml.Unmarshal(text, &root); err != nil || len(root.Content) == 0 {
+		return start
+	}
+	node := root.Content[0]
+	line := start + node.Line - 1
+	for _, step := range steps(path) {
+		if node.Kind == yaml.AliasNode {
+			node = node.Alias
+		}
+		var next *yaml.Node
+		switch node.Kind {
+		case yaml.MappingNode:
+			for i := 0; i+1 < len(node.Content); i += 2 {
+				if node.Content[i].Value == step {
+					line, next = start+node.Content[i].Line-1, node.Content[i+1]
+				}
+			}
+		case yaml.SequenceNode:
+			if i, err := strconv.Atoi(step); err == nil && i >= 0 && i < len(node.Content) {
+				next = node.Content[i]
+				line = start + next.Line - 1
+			}
+		}
+		if next == nil {
+			break
+		}
+		node = next
+	}
+	return line
+}
+
+// steps takes a path as the API server writes it apart: spec.dnsNames[0], metadata.labels[a.b/c].
+func steps(path string) []string {
+	var out []string
+	for path != "" {
+		switch i := strings.IndexAny(path, ".["); {
+		case i == 0 && path[0] == '[':
+			end := strings.IndexByte(path, ']')
+			if end < 0 {
+				return append(out, path[1:])
+			}
+			out = append(out, strings.Trim(path[1:end], `"`))
+			path = strings.TrimPrefix(path[end+1:], ".")
+		case i < 0:
+			return append(out, path)
+		default:
+			if i > 0 {
+				out = append(out, path[:i])
+			}
+			if path[i] == '.' {
+				i++
+			}
+			path = path[i:]
+		}
+	}
+	return out
+}
+
+// A file is one that was read, or an error that says why it was not.
+type file struct {
+	path      string
+	content   []byte
+	documents []*document
+	err       *parseError
+}
+
+// readDir reads the manifests of a directory and those below it, in the order of their paths. What
+// begins with a dot is not a manifest. The error is about the directory itself: then nothing is known.
+func readDir(dir string) (files []*file, dirs []string, err error) {
+	seen := map[string]bool{} // directories, so that links in a circle come to an end
+	var walk func(string) error
+	walk = func(dir string) error {
+		real, err := filepath.EvalSymlinks(dir)
+		if err != nil {
+			return err
+		}
+		if seen[real] {
+			return nil
+		}
+		seen[real] = true
+		dirs = append(dirs, dir)
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			return err
+		}
+		for _, entry := range entries {
+			if strings.HasPrefix(entry.Name(), ".") {
+				continue
+			}
+			path := filepath.Join(dir, entry.Name())
+			info, err := os.Stat(path) // through links: mounted configuration consists of them
+			if errors.Is(err, fs.ErrNotExist) {
+				continue // gone in this moment, or a link to nowhere
+			}
+			switch {
+			case err != nil:
+				return err
+			case info.IsDir():
+				if err := walk(path); err != nil {
+					return err
+				}
+			case info.Mode().IsRegular() && slices.Contains([]string{".yaml", ".yml", ".json"}, strings.ToLower(filepath.Ext(path))):
+				if f := readFile(path); f != nil {
+					files = append(files, f)
+				}
+			}
+		}
+		return nil
+	}
+	if err := walk(dir); err != nil {
+		return nil, dirs, err
+	}
+	slices.SortFunc(files, func(a, b *file) int { return strings.Compare(a.path, b.path) })
+	return files, dirs, nil
+}
+
+// readFile returns nil if the file is gone.
+func readFile(path string) *file {
+	f := &file{path: path}
+	in, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		defer in.Close()
+		f.content, err = io.ReadAll(io.LimitReader(in, maxFile+1))
+	}
+	if err != nil {
+		var pathError *fs.PathError
+		if errors.As(err, &pathError) {
+			err = pathError.Err
+		}
+		f.err = &parseError{0, fmt.Errorf("cannot be read: %w", err)}
+		return f
+	}
+	f.documents, err = parse(path, f.content)
+	errors.As(err, &f.err)
+	return f
+}
