@@ -113,11 +113,23 @@ func blank(text []byte) bool {
 	return true
 }
 
+// leading is how many lines stand before the first that says something.
+func leading(text []byte) int {
+	n := 0
+	for l := range bytes.Lines(text) {
+		if !blank(l) {
+			return n
+		}
+		n++
+	}
+	return 0
+}
+
 func parseDocument(file string, line int, text []byte) ([]*document, error) {
 	var content map[string]any
 	if err := sigsyaml.UnmarshalStrict(text, &content); err != nil {
 		message := strings.TrimPrefix(err.Error(), "error converting YAML to JSON: ")
-		at := line
+		at := line + leading(text)
 		if m := yamlLine.FindStringSubmatchIndex(message); m != nil {
 			if n, err := strconv.Atoi(message[m[2]:m[3]]); err == nil {
 				at = line + n - 1
