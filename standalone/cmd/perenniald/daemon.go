@@ -17,6 +17,7 @@ import (
 	"github.com/perennial-pki/perennial/deploy"
 	"github.com/perennial-pki/perennial/internal/controller"
 	"github.com/perennial-pki/perennial/standalone/controlplane"
+	"github.com/perennial-pki/perennial/standalone/files"
 	"github.com/perennial-pki/perennial/standalone/manifests"
 )
 
@@ -49,6 +50,13 @@ func run(ctx context.Context, o options, out io.Writer) error {
 		}
 		if !info.IsDir() {
 			return fmt.Errorf("--manifests: %s is a file: name the directory that it is in", o.manifests)
+		}
+	}
+	for _, root := range o.fileRoots {
+		if info, err := os.Stat(root); err != nil {
+			return fmt.Errorf("--file-root: %w", err)
+		} else if !info.IsDir() || !filepath.IsAbs(root) {
+			return fmt.Errorf("--file-root: %s must be the absolute path of a directory", root)
 		}
 	}
 	s := newScreen(out, o.table, o.terminal)
@@ -96,6 +104,9 @@ func run(ctx context.Context, o options, out io.Writer) error {
 		return nil
 	})
 	group.Go(func() error { return watchCertificates(ctx, admin, s) })
+	group.Go(func() error {
+		return files.Run(ctx, admin, files.Options{Roots: o.fileRoots, Report: s.say, Log: logger.WithName("files")})
+	})
 	if o.manifests != "" {
 		applier, err := manifests.New(admin, manifests.Options{Dir: o.manifests, Prune: o.prune, Report: func(r manifests.Report) {
 			if r.Action != manifests.Unchanged {

@@ -1,0 +1,316 @@
+package files
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	perennial "github.com/perennial-pki/perennial/api/perennial/v1alpha1"
+)
+
+func content(word string) version {
+	return version{
+		files: map[string][]byte{"tls.crt": []byte("certificate " + word), "tls.key": []byte("key " + word)},
+		uid:   -1, gid: -1, mode: 0o640, dirMode: 0o750, reload: true, relevantToIdentity: word,
+	}
+}
+
+func placeIn(t *testing.T, root, rel string) place {
+	t.Helper()
+	p, err := newPlace([]string{root}, filepath.Join(root, rel))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func put(t *testing.T, p place, v version) (changed bool) {
+	t.Helper()
+	changed, err := p.put(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return changed
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+func TestFilesAreWrittenOnceForEachVersion(t *testing.T) {
+	root := t.TempDir()
+	p := placeIn(t, root, "deep/down/web")
+	if !put(t, p, content("one")) {
+		t.Error("the first version was not written")
+	}
+	if got := read(t, filepath.Join(p.directory, "tls.key")); got != "key one" {
+		t.Errorf("tls.key holds %q", got)
+	}
+	for path, mode := range map[string]os.FileMode{"": 0o750, "tls.crt": 0o640, "tls.key": 0o640} {
+		info, err := os.Stat(filepath.Join(p.directory, path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode().Perm() != mode {
+			t.Errorf("mode of %q is %o, want %o", path, info.Mode().Perm(), mode)
+		}
+	}
+	if put(t, p, content("one")) {
+		t.Error("the same version was written twice")
+	}
+	for _, word := range []string{"two", "three", "four"} {
+		if !put(t, p, content(word)) {
+			t.Errorf("version %s was not written", word)
+		}
+		if got := read(t, filepath.Join(p.directory, "tls.crt")); got != "certificate "+word {
+			t.Errorf("tls.crt holds %q", got)
+		}
+	}
+	entries, err := os.ReadDir(filepath.Dir(p.directory))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(entries) != 3 { // the link, the version in use and the one before
+		t.Errorf("the directory has %v, want the link and two versions", entries)
+	}
+}
+
+func TestWhatSomebodyChangedIsPutRight(t *testing.T) {
+	p := placeIn(t, t.TempDir(), "web")
+	put(t, p, content("one"))
+	for name, harm := range map[string]func() error{
+		"a file was overwritten": func() error { return os.WriteFile(filepath.Join(p.directory, "tls.crt"), []byte("x"), 0o640) },
+		"a file was removed":     func() error { return os.Remove(filepath.Join(p.directory, "tls.key")) },
+		"a mode was changed":     func() error { return os.Chmod(filepath.Join(p.directory, "tls.key"), 0o666) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := harm(); err != nil {
+				t.Fatal(err)
+			}
+			if !put(t, p, content("one")) {
+				t.Error("nothing was written")
+			}
+			if !holdsNow(t, p, "one") {
+				t.Error("it is not right again")
+			}
+		})
+	}
+}
+
+func holdsNow(t *testing.T, p place, word string) bool {
+	t.Helper()
+	dir, err := p.parent()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	current, err := p.current(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p.holds(dir, current, content(word))
+}
+
+func TestAReaderNeverSeesAKeyWithTheCertificateOfAnother(t *testing.T) {
+	p := placeIn(t, t.TempDir(), "web")
+	put(t, p, content("0"))
+	stop, failed := make(chan struct{}), make(chan error, 1)
+	go func() {
+		defer close(failed)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			// As a server does: it resolves the directory once and then reads both.
+			dir, err := filepath.EvalSymlinks(p.directory)
+			if err != nil {
+				failed <- fmt.Errorf("for a moment there was nothing: %w", err)
+				return
+			}
+			crt, err1 := os.ReadFile(filepath.Join(dir, "tls.crt"))
+			key, err2 := os.ReadFile(filepath.Join(dir, "tls.key"))
+			if err1 != nil || err2 != nil {
+				continue // two versions later it is gone, which a server that is that slow sees
+			}
+			if strings.TrimPrefix(string(crt), "certificate ") != strings.TrimPrefix(string(key), "key ") {
+				failed <- fmt.Errorf("read %q with %q", crt, key)
+				return
+			}
+		}
+	}()
+	for i := range 200 {
+		put(t, p, content(fmt.Sprint(i+1)))
+	}
+	close(stop)
+	if err := <-failed; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPlacesThatAreNotSafeAreRefused(t *testing.T) {
+	root, outside := t.TempDir(), t.TempDir()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(os.Symlink(outside, filepath.Join(root, "link")))
+	must(os.Mkdir(filepath.Join(root, "taken"), 0o755))
+	must(os.Symlink("elsewhere", filepath.Join(root, "foreign")))
+	must(os.Mkdir(filepath.Join(root, "open"), 0o755))
+	must(os.Chmod(filepath.Join(root, "open"), 0o777))
+	for name, test := range map[string]struct{ directory, says string }{
+		"beside the root":                   {root + "-other/web", "is not below a root"},
+		"the root itself":                   {root, "is not below a root"},
+		"above it by dots":                  {root + "/../web", "is not below a root"},
+		"through a symbolic link":           {root + "/link/web", "symbolic link"},
+		"where a directory is":              {root + "/taken", "was not made by perenniald"},
+		"where somebody else's link is":     {root + "/foreign", "did not make"},
+		"in a directory open to everybody":  {root + "/open/web", "everybody can write"},
+		"through a file as if a directory":  {root + "/taken/../link/web", "symbolic link"},
+		"in a directory of many new levels": {root + "/a/b/c/d", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, err := newPlace([]string{root}, test.directory)
+			if err == nil {
+				_, err = p.put(content("one"))
+			}
+			if test.says == "" && err != nil || test.says != "" && (err == nil || !strings.Contains(err.Error(), test.says)) {
+				t.Errorf("error %v, want %q", err, test.says)
+			}
+		})
+	}
+	if entries, _ := os.ReadDir(outside); len(entries) != 0 {
+		t.Errorf("%v was written outside of the root", entries)
+	}
+	if _, err := newPlace(nil, "/etc/web"); err == nil || !strings.Contains(err.Error(), "--file-root") {
+		t.Errorf("without roots: %v, want a word about --file-root", err)
+	}
+}
+
+func TestAChangeIsPendingUntilItWasToldOf(t *testing.T) {
+	root := t.TempDir()
+	p := placeIn(t, root, "web")
+	pending := func() bool {
+		t.Helper()
+		// As a process does that was started just now.
+		found, err := placeIn(t, root, "web").pending()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	put(t, p, content("one"))
+	if !pending() {
+		t.Error("a change that nobody was told of is not pending")
+	}
+	mark, err := p.mark()
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, p, content("two"))
+	if err := p.told(mark); err != nil {
+		t.Fatal(err)
+	}
+	if !pending() {
+		t.Error("the second change is no longer pending, though only the first was told of")
+	}
+	if mark, err = p.mark(); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.told(mark); err != nil {
+		t.Fatal(err)
+	}
+	if pending() {
+		t.Error("a change that was told of is still pending")
+	}
+	if put(t, p, content("two")); pending() {
+		t.Error("it is pending again, though nothing changed")
+	}
+}
+
+func TestACommandIsRunWithoutAShell(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "out")
+	run := func(timeout time.Duration, args ...string) error {
+		return command(t.Context(), timeout, "/some/where", args)
+	}
+	if err := run(time.Minute, "/usr/bin/env", "sh", "-c", `printf '%s|%s|%s' "$PERENNIAL_DIRECTORY" "$HOME" "$1" > `+out, "sh", "$(id); *"); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, out); got != "/some/where||$(id); *" {
+		t.Errorf("the command saw %q", got)
+	}
+	if err := run(time.Minute, "/bin/sh", "-c", "yes nonsense | head -c 100000; echo the last line >&2; exit 3"); err == nil ||
+		!strings.Contains(err.Error(), "exit status 3") || !strings.HasSuffix(err.Error(), "the last line") || len(err.Error()) > 2*maxOutput {
+		t.Errorf("a failure says %v", err)
+	}
+	if err := run(time.Minute, "/no/such/program"); err == nil || !strings.Contains(err.Error(), "no such file") {
+		t.Errorf("a program that is not there: %v", err)
+	}
+	pidFile := filepath.Join(t.TempDir(), "pid")
+	if err := run(500*time.Millisecond, "/bin/sh", "-c", "sleep 1000 & echo $! > "+pidFile+"; wait"); err == nil || !strings.Contains(err.Error(), "not finished after 500ms") {
+		t.Errorf("a command that hangs: %v", err)
+	}
+	pid := strings.TrimSpace(read(t, pidFile))
+	deadline := time.Now().Add(time.Minute)
+	for state(pid) != "" && state(pid) != "Z" {
+		if time.Now().After(deadline) {
+			t.Fatalf("process %s, which the command started, still lives", pid)
+		}
+	}
+}
+
+// state is the state of a process, "" if there is none.
+func state(pid string) string {
+	data, err := os.ReadFile("/proc/" + pid + "/stat")
+	if err != nil {
+		return ""
+	}
+	_, rest, _ := strings.Cut(string(data), ") ")
+	return rest[:1]
+}
+
+func TestASignalReachesTheProcessOfThePIDFile(t *testing.T) {
+	cmd := exec.Command("sleep", "1000")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pidFile := filepath.Join(t.TempDir(), "pid")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(pidFile, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send := func() error {
+		return reload(context.Background(), &perennial.CertificateFileReload{Signal: &perennial.ReloadSignal{Name: "TERM", PIDFile: pidFile}}, "/")
+	}
+	for text, says := range map[string]string{"": "not the number", "1": "not the number", "-1": "not the number", "4194305\n": "there is no process", "seven": "not the number"} {
+		write(text)
+		if err := send(); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("pidFile with %q: %v, want %q", text, err, says)
+		}
+	}
+	write(fmt.Sprintf("%d\n/var/lib/data\n", cmd.Process.Pid))
+	if err := send(); err != nil {
+		t.Fatal(err)
+	}
+	err := cmd.Wait()
+	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGTERM {
+		t.Errorf("the process ended with %v, not with SIGTERM", err)
+	}
+}
