@@ -277,6 +277,9 @@ func (r *reconciler) tell(cf *perennial.CertificateFile, at place, set func(stri
 		cf.Status.Reload = &perennial.ReloadStatus{}
 	}
 	status := cf.Status.Reload
+	if cf.Status.ObservedGeneration != cf.Generation {
+		status.NextAttempt = nil // what failed may be mended: do not wait
+	}
 	r.mu.Lock()
 	done, ended := r.results[cf.Name]
 	delete(r.results, cf.Name)

@@ -1,0 +1,232 @@
+package standalone_test
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	perennial "github.com/perennial-pki/perennial/api/perennial/v1alpha1"
+	"github.com/perennial-pki/perennial/internal/controller"
+	"github.com/perennial-pki/perennial/pki"
+	"github.com/perennial-pki/perennial/standalone/files"
+)
+
+// machine is one on which CertificateFiles are carried out.
+type machine struct {
+	*testing.T
+	client.Client
+	root string
+	stop func()
+}
+
+func newMachine(t *testing.T) *machine {
+	t.Helper()
+	scheme := controller.Scheme()
+	if err := perennial.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	c, err := client.New(plane(t).AdminConfig(), client.Options{Scheme: scheme})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &machine{T: t, Client: c, root: t.TempDir()}
+	m.start()
+	t.Cleanup(func() { m.stop() })
+	return m
+}
+
+// start starts what perenniald runs for files.
+func (m *machine) start() {
+	m.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() {
+		done <- files.Run(ctx, plane(m).AdminConfig(), files.Options{Roots: []string{m.root}, Log: logr.Discard()})
+	}()
+	m.stop = func() {
+		cancel()
+		if err := <-done; err != nil {
+			m.Error(err)
+		}
+		m.stop = func() {}
+	}
+}
+
+// issue puts a new certificate into the Secret of a Certificate, which is made if there is none, and returns its serial number.
+func (m *machine) issue(name string) string {
+	m.Helper()
+	key, err := pki.KeySpec{Algorithm: pki.ECDSA}.Generate(rand.Reader)
+	if err != nil {
+		m.Fatal(err)
+	}
+	now := time.Now()
+	leaf, err := pki.TemporaryCertificate(rand.Reader, pki.Request{CommonName: name}, key, now, now.Add(time.Hour))
+	if err != nil {
+		m.Fatal(err)
+	}
+	keyPEM, err := pki.EncodeKeyPEM(key, pki.PKCS8)
+	if err != nil {
+		m.Fatal(err)
+	}
+	data := map[string][]byte{"tls.crt": pki.EncodeCertificatePEM(leaf), "tls.key": keyPEM, "ca.crt": pki.EncodeCertificatePEM(leaf)}
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}}
+	if err := m.Get(m.Context(), client.ObjectKeyFromObject(secret), secret); err == nil {
+		secret.Data = data
+		if err := m.Update(m.Context(), secret); err != nil {
+			m.Fatal(err)
+		}
+		return fmt.Sprintf("%x", leaf.SerialNumber)
+	}
+	secret.Labels, secret.Data, secret.Type = map[string]string{cmapi.PartOfCertManagerControllerLabelKey: "true"}, data, corev1.SecretTypeTLS
+	for _, o := range []client.Object{secret, &cmapi.Certificate{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name},
+		Spec:       cmapi.CertificateSpec{CommonName: name, SecretName: name, IssuerRef: cmmeta.IssuerReference{Name: "none"}},
+	}} {
+		if err := m.Create(m.Context(), o); err != nil {
+			m.Fatal(err)
+		}
+	}
+	return fmt.Sprintf("%x", leaf.SerialNumber)
+}
+
+func (m *machine) file(name string, reload *perennial.CertificateFileReload) *perennial.CertificateFile {
+	m.Helper()
+	cf := &perennial.CertificateFile{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: perennial.CertificateFileSpec{
+			CertificateRef: perennial.CertificateReference{Namespace: "default", Name: name},
+			Directory:      filepath.Join(m.root, name),
+			Files:          perennial.CertificateFileNames{Combined: "all.pem"},
+			Reload:         reload,
+		},
+	}
+	if err := m.Create(m.Context(), cf); err != nil {
+		m.Fatal(err)
+	}
+	return cf
+}
+
+// until waits until the Ready condition has the status and speaks of what is wanted.
+func (m *machine) until(name string, status metav1.ConditionStatus, says string, also func(*perennial.CertificateFile) bool) *perennial.CertificateFile {
+	m.Helper()
+	cf := &perennial.CertificateFile{}
+	eventually(m, func() error {
+		if err := m.Get(m.Context(), client.ObjectKey{Name: name}, cf); err != nil {
+			return err
+		}
+		c := meta.FindStatusCondition(cf.Status.Conditions, perennial.ConditionReady)
+		if c == nil || c.Status != status || !strings.Contains(c.Message, says) || also != nil && !also(cf) {
+			return fmt.Errorf("%w: %+v", errNotYet, cf.Status)
+		}
+		return nil
+	})
+	return cf
+}
+
+func serial(s string) func(*perennial.CertificateFile) bool {
+	return func(cf *perennial.CertificateFile) bool { return cf.Status.Deployed != nil && cf.Status.Deployed.Serial == s }
+}
+
+func (m *machine) lines(path string) int {
+	m.Helper()
+	data, err := os.ReadFile(path)
+	if os.IsNotExist(err) {
+		return 0
+	}
+	if err != nil {
+		m.Fatal(err)
+	}
+	return strings.Count(string(data), "\n")
+}
+
+func TestACertificateIsPutIntoFilesAndToldOfOnceForEachChange(t *testing.T) {
+	m := newMachine(t)
+	log := filepath.Join(m.root, "log")
+	m.file("web", &perennial.CertificateFileReload{Command: &perennial.ReloadCommand{Args: []string{"/bin/sh", "-c", `test -s "$PERENNIAL_DIRECTORY/tls.key" && echo reloaded >> ` + log}}})
+	m.until("web", metav1.ConditionFalse, "does not exist", nil)
+
+	first := m.issue("web")
+	m.until("web", metav1.ConditionTrue, "is in "+filepath.Join(m.root, "web"), serial(first))
+	for _, name := range []string{"tls.crt", "tls.key", "ca.crt", "all.pem"} {
+		if info, err := os.Stat(filepath.Join(m.root, "web", name)); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", name, info, err)
+		}
+	}
+	second := m.issue("web")
+	m.until("web", metav1.ConditionTrue, "", serial(second))
+	if n := m.lines(log); n != 2 {
+		t.Errorf("reloaded %d times, want once for each of 2 changes", n)
+	}
+
+	// A restart without a change tells nobody.
+	m.stop()
+	m.start()
+	third := m.issue("web")
+	m.until("web", metav1.ConditionTrue, "", serial(third))
+	if n := m.lines(log); n != 3 {
+		t.Errorf("reloaded %d times after 3 changes and a restart", n)
+	}
+}
+
+func TestAReloadThatFailsIsTriedAgainAndSaysWhy(t *testing.T) {
+	m := newMachine(t)
+	m.issue("failing")
+	allowed := filepath.Join(m.root, "allowed")
+	m.file("failing", &perennial.CertificateFileReload{Command: &perennial.ReloadCommand{Args: []string{"/bin/sh", "-c", "test -e " + allowed + " || { echo the configuration is broken; exit 1; }"}}})
+	cf := m.until("failing", metav1.ConditionFalse, "the configuration is broken", func(cf *perennial.CertificateFile) bool { return cf.Status.Reload.Failures >= 2 })
+	if !meta.IsStatusConditionTrue(cf.Status.Conditions, perennial.ConditionDeployed) {
+		t.Error("the files are there, but the condition Deployed does not say so")
+	}
+	if err := os.WriteFile(allowed, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cf = m.until("failing", metav1.ConditionTrue, "", nil)
+	if cf.Status.Reload.Failures != 0 || cf.Status.Reload.NextAttempt != nil || cf.Status.Reload.Pending {
+		t.Errorf("after it succeeded the status still says %+v", cf.Status.Reload)
+	}
+}
+
+func TestAReloadThatWasInterruptedIsMadeUpFor(t *testing.T) {
+	m := newMachine(t)
+	m.issue("interrupted")
+	log, begun := filepath.Join(m.root, "log"), filepath.Join(m.root, "begun")
+	m.file("interrupted", &perennial.CertificateFileReload{Command: &perennial.ReloadCommand{Args: []string{"/bin/sh", "-c", "if test -e " + begun + "; then echo done >> " + log + "; else touch " + begun + "; sleep 1000; fi"}}})
+	eventually(t, func() error { _, err := os.Stat(begun); return err })
+	m.stop()
+	if n := m.lines(log); n != 0 {
+		t.Fatal("the first reload was not interrupted")
+	}
+	m.start()
+	m.until("interrupted", metav1.ConditionTrue, "", nil)
+	if n := m.lines(log); n != 1 {
+		t.Errorf("reloaded %d times after the restart, want once", n)
+	}
+}
+
+func TestAFileOutsideOfTheRootsIsRefused(t *testing.T) {
+	m := newMachine(t)
+	m.issue("outside")
+	cf := &perennial.CertificateFile{
+		ObjectMeta: metav1.ObjectMeta{Name: "outside"},
+		Spec: perennial.CertificateFileSpec{
+			CertificateRef: perennial.CertificateReference{Namespace: "default", Name: "outside"}, Directory: "/etc/perennial-test/outside",
+		},
+	}
+	if err := m.Create(t.Context(), cf); err != nil {
+		t.Fatal(err)
+	}
+	m.until("outside", metav1.ConditionFalse, "is not below a root", nil)
+}
