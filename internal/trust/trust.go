@@ -386,7 +386,7 @@ func (r *Reconciler) setConditions(bundle *api.TrustBundle, gathered *gathered, 
 		return c.Status == metav1.ConditionTrue, c.Message
 	}
 	sources, message := set(api.ConditionSourcesValid, gathered.problems, "SourceRejected",
-		fmt.Sprintf("all sources were read: %d CA certificates", len(gathered.found)))
+		"all sources were read: "+count(len(gathered.found), "CA certificate"))
 
 	var problems []string
 	reason := "WriteFailed"
@@ -396,7 +396,7 @@ func (r *Reconciler) setConditions(bundle *api.TrustBundle, gathered *gathered, 
 			reason = f.Reason
 		}
 	}
-	distributed, notDistributed := set(api.ConditionDistributed, problems, reason, fmt.Sprintf("%d namespaces have the bundle", outcome.namespaces))
+	distributed, notDistributed := set(api.ConditionDistributed, problems, reason, "the bundle is in "+count(outcome.namespaces, "namespace"))
 
 	var open []string
 	reason = "SourceRejected"
@@ -407,11 +407,22 @@ func (r *Reconciler) setConditions(bundle *api.TrustBundle, gathered *gathered, 
 	if !sources {
 		open = append(open, message)
 	}
-	good := fmt.Sprintf("%d CA certificates in %d namespaces", bundle.Status.CertificateCount, bundle.Status.NamespaceCount)
+	good := summary(&bundle.Status)
 	if n := bundle.Status.RetainedCount; n > 0 {
 		good += fmt.Sprintf(", %d of them retained: see status.certificates", n)
 	}
 	set(api.ConditionReady, open, reason, good)
+}
+
+func summary(s *api.TrustBundleStatus) string {
+	return count(int(s.CertificateCount), "CA certificate") + " in " + count(int(s.NamespaceCount), "namespace")
+}
+
+func count(n int, of string) string {
+	if n != 1 {
+		of += "s"
+	}
+	return fmt.Sprintf("%d %s", n, of)
 }
 
 // tell writes events about what changed from one status to the next.
@@ -444,7 +455,6 @@ func (r *Reconciler) tell(before, bundle *api.TrustBundle) {
 		}
 	}
 	if changed && meta.IsStatusConditionTrue(bundle.Status.Conditions, api.ConditionDistributed) {
-		r.Events.Eventf(bundle, corev1.EventTypeNormal, "Distributed", "%d CA certificates in %d namespaces",
-			bundle.Status.CertificateCount, bundle.Status.NamespaceCount)
+		r.Events.Event(bundle, corev1.EventTypeNormal, "Distributed", summary(&bundle.Status))
 	}
 }
