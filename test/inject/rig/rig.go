@@ -140,7 +140,7 @@ func Run(t testing.TB, o Options) *Controllers {
 		}
 	}
 	if o.Certificates {
-		cluster.Run(t, controller.Options{Clock: o.Clock})
+		cluster.Run(t, controller.Options{Clock: o.Clock, ClusterResourceNamespace: o.Namespace})
 	}
 	if o.Namespace == "" {
 		o.Namespace = controller.DefaultClusterResourceNamespace
