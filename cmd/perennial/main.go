@@ -1,26 +1,21 @@
-// Perennial keeps TLS certificates alive.
+// Perennial keeps TLS certificates alive. In a cluster it is the controller, for people it is the command line.
 package main
 
 import (
-	"fmt"
+	"context"
 	"os"
+	"os/signal"
+	"syscall"
 	_ "time/tzdata" // renewal windows name time zones, and images have none
 
-	"github.com/spf13/cobra"
-
+	"github.com/perennial-pki/perennial/internal/cli"
 	"github.com/perennial-pki/perennial/internal/controller"
 )
 
 func main() {
-	root := &cobra.Command{
-		Use:           "perennial",
-		Short:         "Keeps TLS certificates alive",
-		SilenceUsage:  true,
-		SilenceErrors: true,
-	}
-	root.AddCommand(controller.Command())
-	if err := root.Execute(); err != nil {
-		fmt.Fprintln(os.Stderr, "perennial:", err)
-		os.Exit(1)
-	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	p := cli.New()
+	code := p.Run(ctx, p.Command(controller.Command()), os.Args[1:])
+	stop()
+	os.Exit(code)
 }

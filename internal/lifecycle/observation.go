@@ -131,6 +131,12 @@ func reuseKey(spec *cmapi.CertificateSpec) bool {
 	return spec.PrivateKey != nil && spec.PrivateKey.RotationPolicy == cmapi.RotationPolicyNever
 }
 
+// RequestOf returns what a spec asks for: the certificate, the private key, and the form in which that is stored.
+func RequestOf(spec *cmapi.CertificateSpec) (pki.Request, pki.KeySpec, pki.KeyEncoding) {
+	ks, encoding := keySpec(spec)
+	return requestOf(spec), ks, encoding
+}
+
 // requestOf is what a spec asks for.
 func requestOf(spec *cmapi.CertificateSpec) pki.Request {
 	r := pki.Request{

@@ -1,0 +1,154 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"time"
+
+	"github.com/spf13/cobra"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/discovery"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+)
+
+// Version is that of the program, set when it is linked. Without, it is that of the module.
+var Version string
+
+func (p *Program) check() *cobra.Command {
+	cmd := &cobra.Command{Use: "check", Short: "See whether something works", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	var wait time.Duration
+	interval := 5 * time.Second
+	api := &cobra.Command{
+		Use:   "api",
+		Short: "See whether the API is installed and takes Certificates",
+		Long:  "Has the API server judge a Certificate without storing it. Exit code 3 if that does not work.",
+		Args:  exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := p.connect()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), max(wait, requestTimeout))
+			defer cancel()
+			deadline := p.Clock.Now().Add(wait)
+			for {
+				err := checkAPI(ctx, c)
+				if err == nil {
+					fmt.Fprintln(p.Out, "the API is ready")
+					return nil
+				}
+				if left := deadline.Sub(p.Clock.Now()); left <= 0 || ctx.Err() != nil {
+					return &exitError{ExitNotReady, errors.New("the API is not ready: " + describe(err))}
+				} else if wait > 0 {
+					fmt.Fprintf(p.Err, "not ready yet: %s\n", describe(err))
+					timer := time.NewTimer(min(interval, left))
+					select {
+					case <-ctx.Done():
+					case <-timer.C:
+					}
+				}
+			}
+		},
+	}
+	p.kubeFlags(api)
+	api.Flags().DurationVar(&wait, "wait", 0, "how long to wait until it is ready")
+	api.Flags().DurationVar(&interval, "interval", interval, "time between attempts")
+	cmd.AddCommand(api)
+	return cmd
+}
+
+// checkAPI has the API server judge a Certificate that is wrong in one way, and sees whether it says so.
+func checkAPI(ctx context.Context, c *cluster) error {
+	good := &cmapi.Certificate{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "perennial-check-", Namespace: c.namespace},
+		Spec:       cmapi.CertificateSpec{DNSNames: []string{"check.example.com"}, SecretName: "perennial-check", IssuerRef: cmmeta.IssuerReference{Name: "perennial-check"}},
+	}
+	bad := good.DeepCopy()
+	bad.Spec.SecretName = ""
+	if err := c.Create(ctx, good, client.DryRunAll); err != nil {
+		if meta.IsNoMatchError(err) || apierrors.IsNotFound(err) {
+			return fmt.Errorf("the CustomResourceDefinitions of cert-manager.io are not installed: %w", err)
+		}
+		return err
+	}
+	if err := c.Create(ctx, bad, client.DryRunAll); err == nil {
+		return errors.New("the API server accepted a Certificate without spec.secretName: its CustomResourceDefinitions are incomplete")
+	}
+	return nil
+}
+
+// versionReport is what version prints as JSON.
+type versionReport struct {
+	Client string `json:"client"`
+	Go     string `json:"go"`
+	Server string `json:"server,omitempty"`
+	Error  string `json:"error,omitempty"`
+}
+
+func (p *Program) version() *cobra.Command {
+	var clientOnly bool
+	cmd := &cobra.Command{
+		Use: "version", Short: "Show the version of this program and of the API server", Args: exactly(),
+		RunE: func(_ *cobra.Command, _ []string) error {
+			r := versionReport{Client: clientVersion(), Go: runtime.Version()}
+			if !clientOnly {
+				if server, err := p.serverVersion(); err != nil {
+					r.Error = describe(err)
+				} else {
+					r.Server = server
+				}
+			}
+			if p.json() {
+				return p.printJSON(r)
+			}
+			fmt.Fprintf(p.Out, "perennial %s (%s)\n", r.Client, r.Go)
+			switch {
+			case r.Server != "":
+				fmt.Fprintf(p.Out, "Kubernetes API %s\n", r.Server)
+			case r.Error != "":
+				fmt.Fprintf(p.Err, "no API server: %s\n", r.Error)
+			}
+			return nil
+		},
+	}
+	p.kubeFlags(cmd)
+	p.outputFlag(cmd)
+	cmd.Flags().BoolVar(&clientOnly, "client", false, "only of this program")
+	return cmd
+}
+
+func clientVersion() string {
+	if Version != "" {
+		return Version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "unknown"
+}
+
+func (p *Program) serverVersion() (string, error) {
+	c, err := p.connect()
+	if err != nil {
+		return "", err
+	}
+	c.config.Timeout = 5 * time.Second
+	d, err := discovery.NewDiscoveryClientForConfig(c.config)
+	if err != nil {
+		return "", err
+	}
+	v, err := d.ServerVersion()
+	if err != nil {
+		return "", err
+	}
+	return v.GitVersion, nil
+}

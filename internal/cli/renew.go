@@ -1,0 +1,149 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/util/retry"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+)
+
+func (p *Program) renew() *cobra.Command {
+	var all, everywhere bool
+	var selector string
+	cmd := &cobra.Command{
+		Use:   "renew NAME... | -l SELECTOR | --all",
+		Short: "Have Certificates issued anew, now",
+		Long:  "Has Certificates issued anew at once, whatever their renewal time is. It also ends the wait after a failure.",
+		Example: "  perennial renew web api -n shop\n" +
+			"  perennial renew -l team=payments -A\n" +
+			"  perennial renew --all -n shop",
+		RunE: func(cmd *cobra.Command, names []string) error {
+			switch {
+			case len(names) == 0 && selector == "" && !all:
+				return usage("say which: NAME..., -l SELECTOR or --all")
+			case len(names) > 0 && (selector != "" || all), selector != "" && all:
+				return usage("say which in one way: NAME..., -l SELECTOR or --all")
+			case len(names) > 0 && everywhere:
+				return usage("-A goes with -l or --all, not with NAME")
+			}
+			c, err := p.connect()
+			if err != nil {
+				return err
+			}
+			n := 0
+			one := func(key client.ObjectKey) error {
+				if err := p.renewOne(cmd.Context(), c, key); err != nil {
+					return err
+				}
+				n++
+				fmt.Fprintf(p.Out, "certificate %s/%s will be issued anew\n", key.Namespace, key.Name)
+				return nil
+			}
+			for _, name := range names {
+				if err := one(client.ObjectKey{Namespace: c.namespace, Name: name}); err != nil {
+					return err
+				}
+			}
+			if len(names) > 0 {
+				return nil
+			}
+			options, err := selection(c, everywhere, selector)
+			if err != nil {
+				return err
+			}
+			if err := eachCertificate(cmd, c, options, func(crt *cmapi.Certificate) error { return one(client.ObjectKeyFromObject(crt)) }); err != nil {
+				return err
+			}
+			if n == 0 {
+				return &exitError{ExitNotFound, fmt.Errorf("no Certificates found")}
+			}
+			return nil
+		},
+	}
+	p.kubeFlags(cmd)
+	cmd.Flags().BoolVar(&all, "all", false, "all of the namespace, or with -A of all namespaces")
+	cmd.Flags().BoolVarP(&everywhere, "all-namespaces", "A", false, "in all namespaces")
+	cmd.Flags().StringVarP(&selector, "selector", "l", "", "those with these labels")
+	return cmd
+}
+
+func (p *Program) renewOne(ctx context.Context, c *cluster, key client.ObjectKey) error {
+	return retry.RetryOnConflict(retry.DefaultRetry, func() error {
+		crt := &cmapi.Certificate{}
+		if err := c.Get(ctx, key, crt); err != nil {
+			if apierrors.IsNotFound(err) {
+				return &exitError{ExitNotFound, fmt.Errorf("there is no Certificate %q in namespace %q", key.Name, key.Namespace)}
+			}
+			return err
+		}
+		was := crt.DeepCopy()
+		// A transition now, also if it is being issued: that is how the controller tells this wish from an older one.
+		cmapi.RemoveCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing)
+		cmapi.SetCertificateCondition(&crt.Status, p.Clock.Now(), cmapi.CertificateCondition{
+			Type: cmapi.CertificateConditionIssuing, Status: cmmeta.ConditionTrue,
+			Reason: "ManuallyTriggered", Message: "Certificate re-issuance manually triggered", ObservedGeneration: crt.Generation,
+		})
+		return c.Status().Patch(ctx, crt, client.MergeFromWithOptions(was, client.MergeFromWithOptimisticLock{}))
+	})
+}
+
+func (p *Program) approve() *cobra.Command {
+	return p.judge("approve", "Approve a CertificateRequest", cmapi.CertificateRequestConditionApproved)
+}
+
+func (p *Program) deny() *cobra.Command {
+	return p.judge("deny", "Deny a CertificateRequest, for good", cmapi.CertificateRequestConditionDenied)
+}
+
+func (p *Program) judge(verb, short string, condition cmapi.CertificateRequestConditionType) *cobra.Command {
+	var reason, message string
+	done := map[string]string{"approve": "approved", "deny": "denied"}[verb]
+	cmd := &cobra.Command{
+		Use: verb + " NAME", Short: short,
+		Long: short + ". Your user needs the verb approve on signers.cert-manager.io for its issuer.",
+		Args: exactly("the NAME of a CertificateRequest"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if reason == "" || message == "" {
+				return usage("--reason and --message must not be empty")
+			}
+			c, err := p.connect()
+			if err != nil {
+				return err
+			}
+			return retry.RetryOnConflict(retry.DefaultRetry, func() error {
+				cr := &cmapi.CertificateRequest{}
+				if err := c.Get(cmd.Context(), client.ObjectKey{Namespace: c.namespace, Name: args[0]}, cr); err != nil {
+					if apierrors.IsNotFound(err) {
+						return &exitError{ExitNotFound, fmt.Errorf("there is no CertificateRequest %q in namespace %q", args[0], c.namespace)}
+					}
+					return err
+				}
+				switch {
+				case cmapi.CertificateRequestIsApproved(&cr.Status):
+					return fmt.Errorf("CertificateRequest %q is approved already", cr.Name) //nolint:staticcheck // names a kind
+				case cmapi.CertificateRequestIsDenied(&cr.Status):
+					return fmt.Errorf("CertificateRequest %q is denied already", cr.Name) //nolint:staticcheck // names a kind
+				}
+				was := cr.DeepCopy()
+				cmapi.SetCertificateRequestCondition(&cr.Status, p.Clock.Now(), cmapi.CertificateRequestCondition{
+					Type: condition, Status: cmmeta.ConditionTrue, Reason: reason, Message: message,
+				})
+				if err := c.Status().Patch(cmd.Context(), cr, client.MergeFromWithOptions(was, client.MergeFromWithOptimisticLock{})); err != nil {
+					return err
+				}
+				fmt.Fprintf(p.Out, "certificaterequest %s/%s %s\n", cr.Namespace, cr.Name, done)
+				return nil
+			})
+		},
+	}
+	p.kubeFlags(cmd)
+	cmd.Flags().StringVar(&reason, "reason", "KubectlCertManager", "why, in one word, for programs")
+	cmd.Flags().StringVar(&message, "message", "manually "+done+" by \""+p.Name+"\"", "why, for people")
+	return cmd
+}

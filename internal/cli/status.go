@@ -1,0 +1,217 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	acmev1 "github.com/perennial-pki/perennial/api/acme/v1"
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/explain"
+)
+
+func (p *Program) status() *cobra.Command {
+	cmd := &cobra.Command{Use: "status", Short: "Say what state something is in, and what to do", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	events := 8
+	certificate := &cobra.Command{
+		Use: "certificate NAME", Aliases: []string{"cert", "crt"},
+		Short: "Say what state a Certificate is in, and what to do",
+		Long: "Follows a Certificate to its Secret: each object on the way, its state, why, and the latest events.\n" +
+			"Exit code 3 if the Certificate is not ready, 4 if it does not exist.",
+		Args: exactly("the NAME of a Certificate"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := p.connect()
+			if err != nil {
+				return err
+			}
+			return p.statusOf(cmd.Context(), c, args[0], events)
+		},
+	}
+	p.kubeFlags(certificate)
+	p.outputFlag(certificate)
+	certificate.Flags().IntVar(&events, "events", events, "how many of the latest events to show")
+	cmd.AddCommand(certificate)
+	return cmd
+}
+
+// statusReport is what status certificate prints as JSON.
+type statusReport struct {
+	explain.Report
+	Events []eventLine `json:"events"`
+}
+
+type eventLine struct {
+	Time    metav1.Time `json:"time"`
+	Type    string      `json:"type"`
+	Object  string      `json:"object"`
+	Reason  string      `json:"reason"`
+	Message string      `json:"message"`
+	Count   int32       `json:"count"`
+}
+
+func (p *Program) statusOf(ctx context.Context, c *cluster, name string, limit int) error {
+	objects, err := gather(ctx, c, name)
+	if err != nil {
+		return err
+	}
+	now := p.Clock.Now()
+	report := statusReport{Report: explain.Explain(objects, now)}
+	if report.Events, err = eventsOf(ctx, c, objects, limit); err != nil {
+		return err
+	}
+	if p.json() {
+		if err := p.printJSON(report); err != nil {
+			return err
+		}
+	} else {
+		fmt.Fprintf(p.Out, "Certificate %s/%s %s\n", report.Namespace, report.Name, report.Summary)
+		if report.Next != "" {
+			fmt.Fprintf(p.Out, "Next: %s\n", report.Next)
+		}
+		fmt.Fprintln(p.Out)
+		w := p.table()
+		for _, s := range report.Steps {
+			since := ""
+			if s.Since != nil {
+				since = explain.Until(s.Since.Time, now)
+			}
+			fmt.Fprintf(w, "%s %s\t%s\t%s\t%s\n", s.Kind, s.Name, s.State, since, s.Detail)
+		}
+		w.Flush()
+		if len(report.Events) > 0 {
+			fmt.Fprintln(p.Out, "\nEvents")
+			for _, e := range report.Events {
+				times := ""
+				if e.Count > 1 {
+					times = fmt.Sprintf(" (%d times)", e.Count)
+				}
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s%s\n", explain.Until(e.Time.Time, now), e.Object, e.Reason, e.Message, times)
+			}
+			w.Flush()
+		}
+	}
+	if !report.Ready {
+		return &exitError{code: ExitNotReady}
+	}
+	return nil
+}
+
+// gather reads what belongs to a Certificate.
+func gather(ctx context.Context, c *cluster, name string) (explain.Objects, error) {
+	o := explain.Objects{Certificate: &cmapi.Certificate{}}
+	in := client.InNamespace(c.namespace)
+	if err := c.Get(ctx, client.ObjectKey{Namespace: c.namespace, Name: name}, o.Certificate); err != nil {
+		if apierrors.IsNotFound(err) && !meta.IsNoMatchError(err) {
+			return o, &exitError{ExitNotFound, fmt.Errorf("there is no Certificate %q in namespace %q", name, c.namespace)}
+		}
+		return o, err
+	}
+	crt := o.Certificate
+	ref := crt.Spec.IssuerRef
+	var issuer interface {
+		client.Object
+		cmapi.GenericIssuer
+	} = &cmapi.Issuer{}
+	key := client.ObjectKey{Namespace: c.namespace, Name: ref.Name}
+	if ref.KindOrDefault() == "ClusterIssuer" {
+		issuer, key.Namespace = &cmapi.ClusterIssuer{}, ""
+	}
+	if ref.GroupOrDefault() != cmmeta.DefaultIssuerGroup {
+		o.ExternalIssuer = true
+	} else if err := c.Get(ctx, key, issuer); err == nil {
+		o.Issuer = issuer
+	} else if !apierrors.IsNotFound(err) {
+		return o, err
+	}
+	var requests cmapi.CertificateRequestList
+	if err := c.List(ctx, &requests, in); err != nil {
+		return o, err
+	}
+	for _, r := range requests.Items {
+		if metav1.IsControlledBy(&r, crt) {
+			o.Requests = append(o.Requests, r)
+		}
+	}
+	// Who may not see Orders and Challenges gets the rest.
+	var orders acmev1.OrderList
+	if err := c.List(ctx, &orders, in); err == nil {
+		o.Orders = orders.Items
+	} else if !apierrors.IsForbidden(err) && !meta.IsNoMatchError(err) {
+		return o, err
+	}
+	var challenges acmev1.ChallengeList
+	if err := c.List(ctx, &challenges, in); err == nil {
+		o.Challenges = challenges.Items
+	} else if !apierrors.IsForbidden(err) && !meta.IsNoMatchError(err) {
+		return o, err
+	}
+	secret := &corev1.Secret{}
+	switch err := c.Get(ctx, client.ObjectKey{Namespace: c.namespace, Name: crt.Spec.SecretName}, secret); {
+	case err == nil:
+		o.Secret = secret
+	case apierrors.IsForbidden(err):
+		o.SecretHidden = true
+	case !apierrors.IsNotFound(err):
+		return o, err
+	}
+	return o, nil
+}
+
+// eventsOf are the latest events about the objects, the latest last.
+func eventsOf(ctx context.Context, c *cluster, o explain.Objects, limit int) ([]eventLine, error) {
+	about := map[types.UID]bool{o.Certificate.UID: true}
+	if o.Issuer != nil {
+		about[o.Issuer.GetUID()] = true
+	}
+	for i := range o.Requests {
+		about[o.Requests[i].UID] = true
+	}
+	for i := range o.Orders {
+		if owner := metav1.GetControllerOf(&o.Orders[i]); owner != nil && about[owner.UID] {
+			about[o.Orders[i].UID] = true
+		}
+	}
+	for i := range o.Challenges {
+		if owner := metav1.GetControllerOf(&o.Challenges[i]); owner != nil && about[owner.UID] {
+			about[o.Challenges[i].UID] = true
+		}
+	}
+	lines := []eventLine{}
+	namespaces := []string{c.namespace}
+	if o.Issuer != nil && o.Issuer.GetNamespace() == "" && c.namespace != metav1.NamespaceDefault {
+		namespaces = append(namespaces, metav1.NamespaceDefault) // where the events of cluster-scoped objects are
+	}
+	for _, namespace := range namespaces {
+		var list corev1.EventList
+		if err := c.List(ctx, &list, client.InNamespace(namespace)); err != nil {
+			if apierrors.IsForbidden(err) {
+				continue
+			}
+			return nil, err
+		}
+		for _, e := range list.Items {
+			if about[e.InvolvedObject.UID] {
+				lines = append(lines, eventLine{Time: e.LastTimestamp, Type: e.Type, Object: e.InvolvedObject.Kind + " " + e.InvolvedObject.Name, Reason: e.Reason, Message: e.Message, Count: e.Count})
+			}
+		}
+	}
+	slices.SortStableFunc(lines, func(a, b eventLine) int {
+		return cmp.Or(a.Time.Compare(b.Time.Time), strings.Compare(a.Object, b.Object))
+	})
+	if len(lines) > limit {
+		lines = lines[len(lines)-limit:]
+	}
+	return lines, nil
+}

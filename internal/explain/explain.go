@@ -1,0 +1,381 @@
+// Package explain says in words what state a Certificate is in: what is wrong, where, since when, and what to do next. It is a pure
+// function of the objects that belong to the Certificate; who shows its answer reads them.
+package explain
+
+import (
+	"crypto/x509"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	acmev1 "github.com/perennial-pki/perennial/api/acme/v1"
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/pki"
+)
+
+// Objects are what belongs to a Certificate. All but the Certificate may be missing.
+type Objects struct {
+	Certificate *cmapi.Certificate
+	Issuer      cmapi.GenericIssuer
+	// ExternalIssuer says that the issuer is of another project, so that Issuer is nil though it may exist.
+	ExternalIssuer bool
+	Requests       []cmapi.CertificateRequest
+	Orders         []acmev1.Order
+	Challenges     []acmev1.Challenge
+	Secret         *corev1.Secret
+	// SecretHidden says that the Secret may not be read.
+	SecretHidden bool
+}
+
+// State is how something is.
+type State string
+
+// The states of a step.
+const (
+	OK      State = "ok"
+	Waiting State = "waiting"
+	Failed  State = "failed"
+	Missing State = "missing"
+)
+
+// Step is one of the objects between a Certificate and its Secret.
+type Step struct {
+	Kind   string       `json:"kind"`
+	Name   string       `json:"name"`
+	State  State        `json:"state"`
+	Detail string       `json:"detail,omitempty"`
+	Since  *metav1.Time `json:"since,omitempty"`
+}
+
+// Report is the answer.
+type Report struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	// Ready is that of the Certificate's condition.
+	Ready bool `json:"ready"`
+	// Summary says in a sentence how things are, Next what to do. Next is empty if there is nothing to do.
+	Summary string `json:"summary"`
+	Next    string `json:"next,omitempty"`
+	Steps   []Step `json:"steps"`
+
+	NotAfter    *metav1.Time `json:"notAfter,omitempty"`
+	RenewalTime *metav1.Time `json:"renewalTime,omitempty"`
+	Revision    int          `json:"revision,omitempty"`
+}
+
+// Explain explains the state of a Certificate.
+func Explain(o Objects, now time.Time) Report {
+	crt := o.Certificate
+	r := Report{Namespace: crt.Namespace, Name: crt.Name, NotAfter: crt.Status.NotAfter, RenewalTime: crt.Status.RenewalTime}
+	if crt.Status.Revision != nil {
+		r.Revision = *crt.Status.Revision
+	}
+	ready := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionReady)
+	issuing := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing)
+	r.Ready = ready != nil && ready.Status == cmmeta.ConditionTrue
+
+	r.Steps = append(r.Steps, certificateStep(crt, ready, issuing), issuerStep(o))
+	if request := latest(o.Requests); request != nil {
+		r.Steps = append(r.Steps, requestStep(request))
+		for i := range o.Orders {
+			if metav1.IsControlledBy(&o.Orders[i], request) {
+				r.Steps = append(r.Steps, orderStep(&o.Orders[i]))
+				for j := range o.Challenges {
+					if metav1.IsControlledBy(&o.Challenges[j], &o.Orders[i]) {
+						r.Steps = append(r.Steps, challengeStep(&o.Challenges[j]))
+					}
+				}
+			}
+		}
+	}
+	r.Steps = append(r.Steps, secretStep(o, now))
+	r.Summary, r.Next = summary(o, r, ready, issuing, now)
+	return r
+}
+
+// latest is the request of the highest revision.
+func latest(requests []cmapi.CertificateRequest) *cmapi.CertificateRequest {
+	var last *cmapi.CertificateRequest
+	for i := range requests {
+		if last == nil || revisionOf(&requests[i]) > revisionOf(last) {
+			last = &requests[i]
+		}
+	}
+	return last
+}
+
+func revisionOf(cr *cmapi.CertificateRequest) int {
+	n := 0
+	_, _ = fmt.Sscanf(cr.Annotations[cmapi.CertificateRequestRevisionAnnotationKey], "%d", &n)
+	return n
+}
+
+func certificateStep(crt *cmapi.Certificate, ready, issuing *cmapi.CertificateCondition) Step {
+	s := Step{Kind: "Certificate", Name: crt.Name, State: Waiting, Detail: "the controller has not looked at it yet"}
+	switch {
+	case issuing != nil && issuing.Status == cmmeta.ConditionFalse:
+		s.State, s.Detail, s.Since = Failed, issuing.Message, issuing.LastTransitionTime
+	case issuing != nil && issuing.Status == cmmeta.ConditionTrue:
+		s.State, s.Detail, s.Since = Waiting, issuing.Message, issuing.LastTransitionTime
+	case ready != nil && ready.Status == cmmeta.ConditionTrue:
+		s.State, s.Detail, s.Since = OK, ready.Message, ready.LastTransitionTime
+	case ready != nil:
+		s.State, s.Detail, s.Since = Failed, ready.Message, ready.LastTransitionTime
+	}
+	return s
+}
+
+func issuerStep(o Objects) Step {
+	ref := o.Certificate.Spec.IssuerRef
+	s := Step{Kind: ref.KindOrDefault(), Name: ref.Name}
+	switch {
+	case o.ExternalIssuer:
+		s.Kind += "." + ref.GroupOrDefault()
+		s.State, s.Detail = OK, "an external issuer: its own controller signs"
+	case o.Issuer == nil:
+		s.State, s.Detail = Missing, "it does not exist"
+	default:
+		c := cmapi.GetIssuerCondition(o.Issuer.GetStatus(), cmapi.IssuerConditionReady)
+		switch {
+		case c == nil:
+			s.State, s.Detail = Waiting, "the controller has not looked at it yet"
+		case c.Status == cmmeta.ConditionTrue:
+			s.State, s.Detail, s.Since = OK, strings.TrimSpace(c.Reason+" "+c.Message), c.LastTransitionTime
+		default:
+			s.State, s.Detail, s.Since = Failed, c.Message, c.LastTransitionTime
+		}
+	}
+	return s
+}
+
+func requestStep(cr *cmapi.CertificateRequest) Step {
+	s := Step{Kind: "CertificateRequest", Name: cr.Name, State: Waiting, Since: &cr.CreationTimestamp}
+	ready := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionReady)
+	denied := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionDenied)
+	switch {
+	case denied != nil && denied.Status == cmmeta.ConditionTrue:
+		s.State, s.Detail, s.Since = Failed, "denied: "+denied.Message, denied.LastTransitionTime
+	case ready != nil && ready.Status == cmmeta.ConditionTrue:
+		s.State, s.Detail, s.Since = OK, ready.Message, ready.LastTransitionTime
+	case ready != nil && ready.Reason == cmapi.CertificateRequestReasonFailed:
+		s.State, s.Detail, s.Since = Failed, ready.Message, ready.LastTransitionTime
+	case !cmapi.CertificateRequestIsApproved(&cr.Status):
+		s.Detail = "not approved yet"
+	case ready != nil:
+		s.Detail, s.Since = ready.Message, ready.LastTransitionTime
+	default:
+		s.Detail = "approved, and not signed yet"
+	}
+	return s
+}
+
+func orderStep(o *acmev1.Order) Step {
+	s := Step{Kind: "Order", Name: o.Name, State: Waiting, Since: &o.CreationTimestamp, Detail: string(o.Status.State)}
+	switch o.Status.State {
+	case acmev1.Valid:
+		s.State = OK
+	case acmev1.Invalid, acmev1.Expired, acmev1.Errored:
+		s.State = Failed
+		if o.Status.FailureTime != nil {
+			s.Since = o.Status.FailureTime
+		}
+	case "":
+		s.Detail = "not sent to the ACME server yet"
+	}
+	if o.Status.Reason != "" {
+		s.Detail += ": " + o.Status.Reason
+	}
+	return s
+}
+
+func challengeStep(c *acmev1.Challenge) Step {
+	s := Step{Kind: "Challenge", Name: c.Name, State: Waiting, Since: &c.CreationTimestamp}
+	parts := []string{fmt.Sprintf("%s for %s", c.Spec.Type, c.Spec.DNSName)}
+	switch c.Status.State {
+	case acmev1.Valid:
+		s.State = OK
+	case acmev1.Invalid, acmev1.Expired, acmev1.Errored:
+		s.State = Failed
+	}
+	if c.Status.State != "" {
+		parts = append(parts, string(c.Status.State))
+	}
+	if c.Status.Presented {
+		parts = append(parts, "presented")
+	}
+	s.Detail = strings.Join(parts, ", ")
+	if c.Status.Reason != "" {
+		s.Detail += ": " + c.Status.Reason
+	}
+	return s
+}
+
+func secretStep(o Objects, now time.Time) Step {
+	s := Step{Kind: "Secret", Name: o.Certificate.Spec.SecretName}
+	switch {
+	case o.SecretHidden:
+		s.State, s.Detail = OK, "you may not read it"
+		return s
+	case o.Secret == nil:
+		s.State, s.Detail = Missing, "it does not exist"
+		return s
+	}
+	chain, err := pki.DecodeChainPEM(o.Secret.Data[corev1.TLSCertKey])
+	if err != nil {
+		s.State, s.Detail = Failed, "it holds no certificate: "+err.Error()
+		return s
+	}
+	leaf := chain[0]
+	if key, err := pki.DecodeKeyPEM(o.Secret.Data[corev1.TLSPrivateKeyKey]); err != nil {
+		s.State, s.Detail = Failed, "it holds no private key: "+err.Error()
+	} else if !pki.SamePublicKey(key.Public(), leaf.PublicKey) {
+		s.State, s.Detail = Failed, "its private key and its certificate do not belong together"
+	} else if now.After(leaf.NotAfter) {
+		s.State, s.Detail = Failed, fmt.Sprintf("its certificate for %s expired", subjectOf(leaf))
+		s.Since = &metav1.Time{Time: leaf.NotAfter}
+	} else {
+		s.State, s.Detail = OK, fmt.Sprintf("certificate for %s, issued by %q, valid until %s", subjectOf(leaf), leaf.Issuer.String(), leaf.NotAfter.UTC().Format(time.RFC3339))
+		s.Since = &metav1.Time{Time: leaf.NotBefore}
+	}
+	return s
+}
+
+// subjectOf names what a certificate is for, in a few words.
+func subjectOf(cert *x509.Certificate) string {
+	names := slices.Clone(cert.DNSNames)
+	for _, ip := range cert.IPAddresses {
+		names = append(names, ip.String())
+	}
+	for _, u := range cert.URIs {
+		names = append(names, u.String())
+	}
+	names = append(names, cert.EmailAddresses...)
+	switch {
+	case len(names) == 0:
+		return cert.Subject.String()
+	case len(names) > 3:
+		return fmt.Sprintf("%s and %d more names", strings.Join(names[:3], ", "), len(names)-3)
+	}
+	return strings.Join(names, ", ")
+}
+
+// summary says how things are, and what to do.
+func summary(o Objects, r Report, ready, issuing *cmapi.CertificateCondition, now time.Time) (summary, next string) {
+	crt := o.Certificate
+	in := func(t *metav1.Time) string { return Until(t.Time, now) }
+	switch {
+	case r.Ready && issuing == nil:
+		summary = "is up to date"
+		if r.NotAfter != nil {
+			summary += ", expires " + in(r.NotAfter)
+		}
+		if r.RenewalTime != nil {
+			summary += ", will be renewed " + in(r.RenewalTime)
+		}
+	case r.Ready:
+		summary = "is valid"
+		if r.NotAfter != nil {
+			summary += " and expires " + in(r.NotAfter)
+		}
+		if issuing.Status == cmmeta.ConditionTrue {
+			summary += "; a new one is being issued"
+		} else {
+			summary += "; renewing it failed"
+		}
+	case ready == nil:
+		summary = "has not been looked at"
+	default:
+		summary = "is not ready: " + lower(ready.Message)
+	}
+	// The step furthest down that is not well is where it stands.
+	for _, s := range slices.Backward(r.Steps) {
+		if s.State == OK || s.Kind == "Secret" {
+			continue
+		}
+		if advice := advise(s, o); advice != "" {
+			return summary, advice
+		}
+	}
+	if ready == nil {
+		return summary, "see whether the controller runs and can reach the Kubernetes API"
+	}
+	if !r.Ready && issuing == nil {
+		return summary, fmt.Sprintf("kubectl describe certificate %s -n %s", crt.Name, crt.Namespace)
+	}
+	return summary, ""
+}
+
+// advise says what to do about a step that is not well.
+func advise(s Step, o Objects) string {
+	crt := o.Certificate
+	switch s.Kind {
+	case "Challenge", "Order":
+		if s.State == Failed {
+			return fmt.Sprintf("%s %s failed (%s): mend what it says, then: perennial renew %s -n %s", s.Kind, s.Name, s.Detail, crt.Name, crt.Namespace)
+		}
+		return fmt.Sprintf("wait for %s %s: %s", s.Kind, s.Name, s.Detail)
+	case "CertificateRequest":
+		switch {
+		case s.State == Failed:
+			return fmt.Sprintf("CertificateRequest %s failed (%s): mend what it says, then: perennial renew %s -n %s", s.Name, s.Detail, crt.Name, crt.Namespace)
+		case s.Detail == "not approved yet":
+			return fmt.Sprintf("perennial approve %s -n %s", s.Name, crt.Namespace)
+		}
+		return "" // it waits for what another step tells better
+	case crt.Spec.IssuerRef.KindOrDefault():
+		switch s.State {
+		case Missing:
+			if s.Kind == "ClusterIssuer" {
+				return fmt.Sprintf("create ClusterIssuer %q, or correct spec.issuerRef", s.Name)
+			}
+			return fmt.Sprintf("create Issuer %q in namespace %q, or correct spec.issuerRef", s.Name, crt.Namespace)
+		case Failed:
+			return fmt.Sprintf("mend %s %s: %s", s.Kind, s.Name, s.Detail)
+		}
+		return "see whether the controller runs"
+	case "Certificate":
+		if s.State == Failed {
+			return s.Detail
+		}
+	}
+	return ""
+}
+
+// Until says when t is, from now on: in 3 days, or 2 hours ago.
+func Until(t, now time.Time) string {
+	d := t.Sub(now).Round(time.Second)
+	if d < 0 {
+		return span(-d) + " ago"
+	}
+	return "in " + span(d)
+}
+
+func span(d time.Duration) string {
+	unit := func(n time.Duration, name string) string {
+		if n == 1 {
+			return "1 " + name
+		}
+		return fmt.Sprintf("%d %ss", n, name)
+	}
+	switch {
+	case d >= 48*time.Hour:
+		return unit(d/(24*time.Hour), "day")
+	case d >= 2*time.Hour:
+		return unit(d/time.Hour, "hour")
+	case d >= 2*time.Minute:
+		return unit(d/time.Minute, "minute")
+	}
+	return unit(d/time.Second, "second")
+}
+
+func lower(s string) string {
+	if len(s) > 1 && s[0] >= 'A' && s[0] <= 'Z' && s[1] >= 'a' && s[1] <= 'z' {
+		return strings.ToLower(s[:1]) + s[1:]
+	}
+	return s
+}
