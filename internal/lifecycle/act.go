@@ -159,6 +159,9 @@ func (r *Reconciler) request(ctx context.Context, o *Observation, n *NewRequest,
 	annotations[cmapi.CertificateRequestRevisionAnnotationKey] = strconv.Itoa(n.Revision)
 	annotations[cmapi.CertificateRequestPrivateKeyAnnotationKey] = KeySecretName(crt, n.Revision)
 	annotations[cmapi.CertificateNameKey] = crt.Name
+	if n.Attempt > 1 {
+		annotations[attemptAnnotation] = strconv.Itoa(n.Attempt)
+	}
 	if o.Issuer != nil {
 		annotations[issuerAnnotation] = o.Issuer.Generation()
 	}

@@ -61,6 +61,8 @@ type StoreKey struct {
 // NewRequest is a CertificateRequest to make.
 type NewRequest struct {
 	Revision int
+	// Attempt is 1, and one more for each that failed before.
+	Attempt int
 	// Key is the private key that is kept; nil for that of StoreKey or, if there is none, for a new one that is held in memory.
 	Key crypto.Signer
 }
@@ -266,7 +268,10 @@ func (d *decider) owned(cr *cmapi.CertificateRequest) bool {
 // ofEarlierIncarnation reports whether the request belongs to a Certificate of this name that was deleted since.
 func (d *decider) ofEarlierIncarnation(cr *cmapi.CertificateRequest) bool {
 	owner := metav1.GetControllerOf(cr)
-	return owner != nil && owner.Kind == "Certificate" && owner.Name == d.Certificate.Name && owner.UID != d.Certificate.UID &&
+	if owner == nil { // it was orphaned, or restored without its owner
+		return cr.Annotations[cmapi.CertificateNameKey] == d.Certificate.Name && revisionOf(cr) > 0
+	}
+	return owner.Kind == "Certificate" && owner.Name == d.Certificate.Name && owner.UID != d.Certificate.UID &&
 		strings.HasPrefix(owner.APIVersion, cmmeta.DefaultIssuerGroup+"/")
 }
 
@@ -277,8 +282,7 @@ func (d *decider) discard(cr *cmapi.CertificateRequest) {
 // failed deals with a request that failed. It returns true if the issuance is to be tried again now.
 func (d *decider) failed(next *cmapi.CertificateRequest, f *failure, asked bool) (again bool) {
 	issuing := d.condition(cmapi.CertificateConditionIssuing)
-	counted := d.Certificate.Status.LastFailureTime != nil && d.Certificate.Status.LastFailureTime.Unix() == f.at.Unix() &&
-		d.Certificate.Status.FailedIssuanceAttempts != nil
+	counted := d.counted(next, f)
 	switch {
 	case asked && (counted || issuing.LastTransitionTime != nil && issuing.LastTransitionTime.After(f.at.Time)):
 		return true // somebody asked for another attempt after this failure
@@ -312,6 +316,16 @@ func (d *decider) failed(next *cmapi.CertificateRequest, f *failure, asked bool)
 		d.tell(corev1.EventTypeWarning, f.reason, message)
 	}
 	return false
+}
+
+// counted reports whether the status has the failure already. The request says which attempt it is; its time alone has only seconds.
+func (d *decider) counted(next *cmapi.CertificateRequest, f *failure) bool {
+	at, attempts := d.Certificate.Status.LastFailureTime, d.Certificate.Status.FailedIssuanceAttempts
+	if at == nil || attempts == nil || at.Unix() < f.at.Unix() {
+		return false
+	}
+	attempt, err := strconv.Atoi(next.Annotations[attemptAnnotation])
+	return err != nil || *attempts >= attempt // without one it is the first
 }
 
 // backoffEnd is when the next attempt may be made after those that failed, or zero.
@@ -369,8 +383,13 @@ func (d *decider) request(why *violation, asked bool) {
 		d.tell(corev1.EventTypeNormal, "Issuing", why.message)
 	}
 	d.tell(corev1.EventTypeNormal, "Requested", fmt.Sprintf("Created new CertificateRequest resource %q", RequestName(d.Certificate.Name, r.Revision)))
+	r.Attempt = 1
+	if n := d.Status.FailedIssuanceAttempts; n != nil {
+		r.Attempt += *n
+	}
 	if d.inProcess() {
-		d.HoldStatus = true
+		// Failures that were forgotten must not be taken for those of this attempt.
+		d.HoldStatus = d.Certificate.Status.FailedIssuanceAttempts == nil || d.Status.FailedIssuanceAttempts != nil
 		d.look(d.Now.Add(settleTime), "the request should have been answered by then")
 		return
 	}

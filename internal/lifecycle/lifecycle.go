@@ -37,6 +37,9 @@ import (
 // ends the back-off after a refusal.
 const issuerAnnotation = "perennial.dev/issuer-generation"
 
+// attemptAnnotation on a request says which attempt in a row it is. The first has none.
+const attemptAnnotation = "perennial.dev/attempt"
+
 // Reconciler looks after Certificates.
 type Reconciler struct {
 	Client   client.Client

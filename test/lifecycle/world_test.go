@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	clocktesting "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
@@ -320,4 +321,20 @@ func (w *world) externalIssuer() {
 			_ = w.Status().Update(ctx, cr) // a conflict comes again as an event
 		}
 	}()
+}
+
+func clientKey(o client.Object) client.ObjectKey { return client.ObjectKeyFromObject(o) }
+
+// newClock is a clock that stands still until it is stepped, at the present time.
+func newClock() *clocktesting.FakeClock { return clocktesting.NewFakeClock(time.Now()) }
+
+// nudge has the controller look at the Certificate, as it would when the time came that a stepped clock shows.
+func (w *world) nudge(name string) {
+	w.Helper()
+	change(w, named(&cmapi.Certificate{}, name), func(crt *cmapi.Certificate) {
+		if crt.Annotations == nil {
+			crt.Annotations = map[string]string{}
+		}
+		crt.Annotations["nudged"] = time.Now().String()
+	})
 }
