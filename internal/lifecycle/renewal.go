@@ -107,6 +107,8 @@ func stableFraction(parts ...string) float64 {
 	x ^= x >> 33
 	x *= 0xff51afd7ed558ccd
 	x ^= x >> 33
+	x *= 0xc4ceb9fe1a85ec53
+	x ^= x >> 33
 	return float64(x>>11) / (1 << 53)
 }
 

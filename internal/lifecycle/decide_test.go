@@ -1,0 +1,411 @@
+package lifecycle
+
+import (
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/signer"
+	"github.com/perennial-pki/perennial/pki"
+)
+
+// scene is what a test tells about a Certificate, before anybody looks at it.
+type scene struct {
+	*testing.T
+	*Observation
+	key crypto.Signer // of the next request
+}
+
+var created = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+
+// newScene is a Certificate that was created just now, with an in-process issuer that is ready.
+func newScene(t *testing.T) *scene {
+	issuer := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "ca", Namespace: "ns", UID: "issuer", Generation: 1}}
+	issuer.Spec.SelfSigned = &cmapi.SelfSignedIssuer{}
+	return &scene{T: t, Observation: &Observation{
+		Now:    created,
+		Issuer: &signer.Issuer{GenericIssuer: issuer, Kind: "Issuer", SecretNamespace: "ns"},
+		Certificate: &cmapi.Certificate{
+			ObjectMeta: metav1.ObjectMeta{Name: "web", Namespace: "ns", UID: "web", Generation: 1, CreationTimestamp: metav1.NewTime(created)},
+			Spec: cmapi.CertificateSpec{
+				DNSNames: []string{"web.example.com"}, SecretName: "web", IssuerRef: cmmeta.IssuerReference{Name: "ca"},
+				PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm}, Duration: duration(90 * day),
+			},
+		},
+	}}
+}
+
+// after lets time pass.
+func (s *scene) after(d time.Duration) *scene { s.Now = s.Now.Add(d); return s }
+
+// external takes an issuer in the place that is not in this process.
+func (s *scene) external() *scene {
+	s.Issuer = nil
+	s.Certificate.Spec.IssuerRef = cmmeta.IssuerReference{Name: "ca", Kind: "Thing", Group: "example.com"}
+	return s
+}
+
+func (s *scene) newKey() crypto.Signer {
+	s.Helper()
+	key, err := pki.KeySpec{Algorithm: pki.ECDSA}.Generate(rand.Reader)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return key
+}
+
+// requested adds the request of the next revision, made now, whose key is in memory.
+func (s *scene) requested() *scene {
+	s.Helper()
+	s.key = s.newKey()
+	s.KeyInMemory = s.key
+	s.Next = s.requestFor(s.revision()+1, s.key)
+	return s
+}
+
+func (s *scene) requestFor(revision int, key crypto.Signer) *cmapi.CertificateRequest {
+	s.Helper()
+	der, err := requestOf(&s.Certificate.Spec).CSR(rand.Reader, key)
+	if err != nil {
+		s.Fatal(err)
+	}
+	name := RequestName("web", revision)
+	cr := &cmapi.CertificateRequest{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "ns", CreationTimestamp: metav1.NewTime(s.Now), Annotations: map[string]string{
+			cmapi.CertificateRequestRevisionAnnotationKey: strings.TrimPrefix(name, "web-"), cmapi.CertificateNameKey: "web",
+		}, OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(s.Certificate, cmapi.SchemeGroupVersion.WithKind("Certificate"))}},
+		Spec: cmapi.CertificateRequestSpec{Request: pki.EncodeCSRPEM(der), IssuerRef: s.Certificate.Spec.IssuerRef, Duration: s.Certificate.Spec.Duration},
+	}
+	if s.Issuer != nil {
+		cr.Annotations[issuerAnnotation] = s.Issuer.Generation()
+	}
+	return cr
+}
+
+// signed gives the next request its certificate.
+func (s *scene) signed() *scene {
+	s.Helper()
+	s.Next.Status.Certificate = pki.EncodeCertificatePEM(s.certificateFor(s.key))
+	cmapi.SetCertificateRequestCondition(&s.Next.Status, s.Now, cmapi.CertificateRequestCondition{Type: "Ready", Status: "True", Reason: "Issued"})
+	return s
+}
+
+func (s *scene) certificateFor(key crypto.Signer) *x509.Certificate {
+	s.Helper()
+	der, err := requestOf(&s.Certificate.Spec).CSR(rand.Reader, key)
+	if err != nil {
+		s.Fatal(err)
+	}
+	csr, err := pki.DecodeCSRPEM(pki.EncodeCSRPEM(der))
+	if err != nil {
+		s.Fatal(err)
+	}
+	template, err := pki.Template{NotBefore: s.Now, NotAfter: s.Now.Add(90 * day)}.Certificate(csr)
+	if err != nil {
+		s.Fatal(err)
+	}
+	cert, err := pki.SelfSign(rand.Reader, template, key)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return cert
+}
+
+// failed ends the next request.
+func (s *scene) failed(reason string) *scene {
+	s.Next.Status.FailureTime = ptr.To(metav1.NewTime(s.Now))
+	cmapi.SetCertificateRequestCondition(&s.Next.Status, s.Now, cmapi.CertificateRequestCondition{Type: "Ready", Status: "False", Reason: reason, Message: "the CA said no"})
+	return s
+}
+
+// issued is a Certificate whose first revision is stored.
+func (s *scene) issued() *scene {
+	s.Helper()
+	s.requested().signed()
+	s.carryOut(Decide(s.Observation))
+	return s
+}
+
+// carryOut does what a decision says, as far as it shows in the next observation.
+func (s *scene) carryOut(d *Decision) {
+	s.Helper()
+	if d.Apply != nil {
+		cfg, err := configOf(s.Observation, d.Apply)
+		if err != nil {
+			s.Fatal(err)
+		}
+		if err := encodeKeystores(s.Observation, d.Apply, cfg); err != nil {
+			s.Fatal(err)
+		}
+		s.Secret = &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "web", Namespace: "ns", Labels: cfg.labels, Annotations: cfg.annotations, ManagedFields: managedFields(cfg)}, Data: cfg.data, Type: corev1.SecretTypeTLS}
+	}
+	if d.Issued != nil {
+		s.Current, s.Next, s.KeyInMemory = d.Issued, nil, nil
+	}
+	if slices.Contains(d.DeleteRequests, s.Next) {
+		s.Next = nil
+	}
+	if !d.HoldStatus {
+		s.Certificate.Status = d.Status
+	}
+}
+
+// managedFields is what the API server notes of an apply.
+func managedFields(cfg *secretConfig) []metav1.ManagedFieldsEntry {
+	set := func(names []string) string {
+		slices.Sort(names)
+		return `{"f:` + strings.Join(names, `":{},"f:`) + `":{}}`
+	}
+	raw := `{"f:data":` + set(slices.Collect(maps.Keys(cfg.data))) + `,"f:metadata":{"f:annotations":` + set(slices.Collect(maps.Keys(cfg.annotations))) +
+		`,"f:labels":` + set(slices.Collect(maps.Keys(cfg.labels))) + `}}`
+	return []metav1.ManagedFieldsEntry{{Manager: secretManager, Operation: metav1.ManagedFieldsOperationApply, FieldsV1: &metav1.FieldsV1{Raw: []byte(raw)}}}
+}
+
+// issuingBecause sets Issuing to True, now.
+func (s *scene) issuingBecause(reason string) *scene {
+	cmapi.SetCertificateCondition(&s.Certificate.Status, s.Now, cmapi.CertificateCondition{Type: "Issuing", Status: "True", Reason: reason, Message: "because"})
+	return s
+}
+
+// outcome is a decision in a few words.
+func outcome(d *Decision) string {
+	var words []string
+	for _, cr := range d.DeleteRequests {
+		words = append(words, "delete "+cr.Name)
+	}
+	if d.StoreKey != nil {
+		words = append(words, "store key")
+	}
+	if d.Request != nil {
+		words = append(words, "request "+RequestName("web", d.Request.Revision))
+	}
+	if d.Apply != nil {
+		if d.Apply.Temporary {
+			words = append(words, "stand in")
+		} else {
+			words = append(words, "apply")
+		}
+	}
+	if len(d.DeleteKeys) > 0 {
+		words = append(words, "delete keys")
+	}
+	if d.HoldStatus {
+		words = append(words, "hold status")
+		return strings.Join(words, ", ")
+	}
+	for _, t := range []cmapi.CertificateConditionType{"Ready", "Issuing"} {
+		if c := cmapi.GetCertificateCondition(&d.Status, t); c != nil {
+			words = append(words, string(t)+"="+string(c.Status)+"/"+c.Reason)
+		}
+	}
+	return strings.Join(words, ", ")
+}
+
+func TestDecide(t *testing.T) {
+	for name, test := range map[string]struct {
+		scene func(*scene)
+		want  string
+		// again is when to look again, after the Certificate was created; 0: not checked.
+		again time.Duration
+	}{
+		// From nothing to the first certificate.
+		"a new Certificate is requested, and nothing is written for what is over in a moment": {
+			func(*scene) {}, "request web-1, hold status", settleTime},
+		"at an issuer outside of the process the key is stored first and the status says so": {
+			func(s *scene) { s.external() }, "store key, request web-1, Ready=False/DoesNotExist, Issuing=True/DoesNotExist", 0},
+		"an issuer that does not exist is treated like one outside": {
+			func(s *scene) { s.Issuer = nil }, "store key, request web-1, Ready=False/DoesNotExist, Issuing=True/DoesNotExist", 0},
+		"a request that was made just now is waited for in silence": {
+			func(s *scene) { s.requested().after(time.Second) }, "hold status", settleTime},
+		"one that takes longer is announced, and its key stored": {
+			func(s *scene) { s.requested().after(3 * time.Second) }, "store key, Ready=False/DoesNotExist, Issuing=True/DoesNotExist", 0},
+		"a certificate is stored, and the status says that all is well": {
+			func(s *scene) { s.requested().signed() }, "apply, Ready=True/Ready", 0},
+		"after a restart the key of a request is lost: it is made anew": {
+			func(s *scene) { s.requested().KeyInMemory = nil }, "delete web-1, request web-1, hold status", 0},
+		"a certificate whose key was lost is of no use either": {
+			func(s *scene) { s.requested().signed().KeyInMemory = nil }, "delete web-1, request web-1, hold status", 0},
+		"a request that the spec has overtaken is made anew": {
+			func(s *scene) { s.requested().Certificate.Spec.DNSNames = []string{"other.example.com"} }, "delete web-1, request web-1, hold status", 0},
+		"a certificate for another key is never stored": {
+			func(s *scene) {
+				s.requested().signed()
+				s.Next.Status.Certificate = pki.EncodeCertificatePEM(s.certificateFor(s.newKey()))
+			},
+			"Ready=False/DoesNotExist, Issuing=False/InvalidCertificate", time.Hour},
+		"the status is made up for if only that is behind": {
+			func(s *scene) {
+				s.requested().signed()
+				status := s.Certificate.Status
+				d := Decide(s.Observation)
+				next := s.Next
+				s.carryOut(d)
+				s.Certificate.Status, s.Next, s.Current, s.KeyInMemory = status, next, nil, nil
+			}, "Ready=True/Ready", 0},
+
+		// Nothing to do, and small repairs.
+		"a certificate that is well needs nothing until it is renewed": {
+			func(s *scene) { s.issued() }, "Ready=True/Ready", 0},
+		"a lost Secret is issued anew": {
+			func(s *scene) { s.issued().Secret = nil }, "request web-2, hold status", 0},
+		"a label of ours that was lost comes back without a new certificate": {
+			func(s *scene) { s.issued(); delete(s.Secret.Labels, cmapi.PartOfCertManagerControllerLabelKey) }, "apply, Ready=True/Ready", 0},
+		"an output format that is asked for is added without a new certificate": {
+			func(s *scene) {
+				s.issued().Certificate.Spec.AdditionalOutputFormats = []cmapi.CertificateAdditionalOutputFormat{{Type: "DER"}}
+			}, "apply, Ready=True/Ready", 0},
+		"another key encoding is applied without a new certificate": {
+			func(s *scene) { s.issued().Certificate.Spec.PrivateKey.Encoding = cmapi.PKCS8 }, "apply, Ready=True/Ready", 0},
+
+		// Reasons for a new certificate, in order.
+		"a key that does not fit the certificate": {
+			func(s *scene) {
+				s.issued()
+				s.Secret.Data["tls.key"], _ = pki.EncodeKeyPEM(s.newKey(), "")
+			}, "request web-2, hold status", 0},
+		"another name": {
+			func(s *scene) { s.issued().Certificate.Spec.DNSNames = []string{"other.example.com"} }, "request web-2, hold status", 0},
+		"another issuer": {
+			func(s *scene) { s.issued().Certificate.Spec.IssuerRef.Name = "other" }, "request web-2, hold status", 0},
+		"the issuer's kind written out is not another issuer": {
+			func(s *scene) { s.issued().Certificate.Spec.IssuerRef.Kind = "Issuer" }, "Ready=True/Ready", 0},
+		"the time of renewal": {
+			func(s *scene) { s.issued().after(61 * day) }, "request web-2, hold status", 0},
+		"not before it": {
+			func(s *scene) { s.issued().after(59 * day) }, "Ready=True/Ready", 0},
+		"somebody asks for it": {
+			func(s *scene) { s.issued().issuingBecause("ManuallyTriggered") }, "request web-2, hold status", 0},
+		"an expired certificate is not ready, and says so even if nothing is written about the request": {
+			func(s *scene) {
+				s.issued().after(91 * day)
+				s.Certificate.Spec.Renewal = &cmapi.CertificateRenewal{Policy: "Disabled"}
+			}, "Ready=False/Expired", 0},
+		"a renewal replaces the Secret and forgets the old request": {
+			func(s *scene) { s.issued().after(61 * day).requested().signed() }, "delete web-1, apply, Ready=True/Ready", 0},
+
+		// Failure.
+		"a failure is counted and waits an hour": {
+			func(s *scene) { s.requested().failed("Failed") }, "Ready=False/DoesNotExist, Issuing=False/Failed", time.Hour},
+		"a failure that is counted is not counted again": {
+			func(s *scene) {
+				s.requested().failed("Failed")
+				s.carryOut(Decide(s.Observation))
+				s.after(time.Minute)
+			}, "Ready=False/DoesNotExist, Issuing=False/Failed", time.Hour},
+		"after the hour it is tried again": {
+			func(s *scene) { s.requested().failed("Failed"); s.carryOut(Decide(s.Observation)); s.after(time.Hour) }, "delete web-1, request web-1, hold status", 0},
+		"a wait of two hours after the second failure": {
+			func(s *scene) {
+				s.requested().failed("Failed")
+				s.Certificate.Status.FailedIssuanceAttempts, s.Certificate.Status.LastFailureTime = ptr.To(1), ptr.To(metav1.NewTime(created.Add(-time.Hour)))
+			}, "Ready=False/DoesNotExist, Issuing=False/Failed", 2 * time.Hour},
+		"and never more than 32": {
+			func(s *scene) {
+				s.requested().failed("Failed")
+				s.Certificate.Status.FailedIssuanceAttempts, s.Certificate.Status.LastFailureTime = ptr.To(40), ptr.To(metav1.NewTime(created.Add(-time.Hour)))
+			}, "Ready=False/DoesNotExist, Issuing=False/Failed", 32 * time.Hour},
+		"the wait ends when somebody asks": {
+			func(s *scene) {
+				s.requested().failed("Failed")
+				s.carryOut(Decide(s.Observation))
+				s.after(time.Minute).issuingBecause("ManuallyTriggered")
+			}, "delete web-1, request web-1, hold status", 0},
+		"the wait ends when the spec changes": {
+			func(s *scene) {
+				s.requested().failed("Failed")
+				s.carryOut(Decide(s.Observation))
+				s.after(time.Minute).Certificate.Spec.DNSNames = []string{"other.example.com"}
+			}, "delete web-1, request web-1, Ready=False/DoesNotExist, Issuing=False/Failed", 0},
+		"the wait ends when the issuer changes": {
+			func(s *scene) {
+				s.requested().failed("Failed")
+				s.carryOut(Decide(s.Observation))
+				s.after(time.Minute).Issuer.GenericIssuer.(*cmapi.Issuer).Generation++
+			}, "delete web-1, request web-1, Ready=False/DoesNotExist, Issuing=False/Failed", 0},
+		"the wait goes on when somebody deletes the request that failed": {
+			func(s *scene) {
+				s.requested().failed("Failed")
+				s.carryOut(Decide(s.Observation))
+				s.after(time.Minute).Next = nil
+			}, "Ready=False/DoesNotExist, Issuing=False/Failed", time.Hour},
+		"an invalid request waits for a change, not for time": {
+			func(s *scene) {
+				s.requested().failed("Failed")
+				cmapi.SetCertificateRequestCondition(&s.Next.Status, s.Now, cmapi.CertificateRequestCondition{Type: "InvalidRequest", Status: "True", Message: "bad"})
+				s.carryOut(Decide(s.Observation))
+				s.after(100 * day)
+			}, "Ready=False/DoesNotExist, Issuing=False/InvalidRequest", 0},
+		"a failed renewal leaves a good certificate ready": {
+			func(s *scene) { s.issued().after(61 * day).requested().failed("Denied") }, "Ready=True/Ready, Issuing=False/Denied", 0},
+
+		// What cannot be requested.
+		"a spec that no request can be made of": {
+			func(s *scene) { s.Certificate.Spec.SignatureAlgorithm = "SHA256WithRSA" }, "Ready=False/DoesNotExist, Issuing=False/InvalidSpec", 0},
+		"a key that must be kept and does not fit": {
+			func(s *scene) {
+				s.issued()
+				s.Certificate.Spec.PrivateKey.RotationPolicy, s.Certificate.Spec.PrivateKey.Size = "Never", 384
+			}, "Ready=False/SecretMismatch, Issuing=False/CannotRegenerateKey", 0},
+		"wrong windows of a good certificate are told, and do not let it expire": {
+			func(s *scene) { s.issued().Certificate.Spec.Renewal = weekly("", "61 * * * *", time.Hour) }, "Ready=True/Ready, Issuing=False/WindowError", 0},
+
+		// Others.
+		"an older Certificate with the same Secret has it": {
+			func(s *scene) {
+				s.Rivals = []*cmapi.Certificate{{ObjectMeta: metav1.ObjectMeta{Name: "older", CreationTimestamp: metav1.NewTime(created.Add(-time.Hour))}}}
+			}, "Ready=False/IncorrectCertificate", 0},
+		"a younger one does not": {
+			func(s *scene) {
+				s.Rivals = []*cmapi.Certificate{{ObjectMeta: metav1.ObjectMeta{Name: "younger", CreationTimestamp: metav1.NewTime(created.Add(time.Hour))}}}
+			}, "request web-1, hold status", 0},
+		"a request of somebody else is not touched": {
+			func(s *scene) {
+				s.requested().Next.OwnerReferences = nil
+				delete(s.Next.Annotations, cmapi.CertificateNameKey)
+			},
+			"Ready=False/DoesNotExist, Issuing=False/NameTaken", 0},
+		"one of a Certificate that was deleted is": {
+			func(s *scene) { s.requested().Next.OwnerReferences[0].UID = "earlier" }, "delete web-1, request web-1, hold status", 0},
+		"a stand-in while the issuer takes its time": {
+			func(s *scene) {
+				s.external().Certificate.Annotations = map[string]string{cmapi.IssueTemporaryCertificateAnnotation: "true"}
+			},
+			"store key, request web-1, stand in, Ready=False/DoesNotExist, Issuing=True/DoesNotExist", 0},
+		"a missing keystore password is waited for, and the key kept": {
+			func(s *scene) {
+				s.requested().signed()
+				s.Certificate.Spec.Keystores = &cmapi.CertificateKeystores{JKS: &cmapi.JKSKeystore{Create: true}}
+				s.JKSPassword = Password{Problem: "no password"}
+			}, "store key, Ready=False/DoesNotExist, Issuing=True/DoesNotExist", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t)
+			test.scene(s)
+			d := Decide(s.Observation)
+			if got := outcome(d); got != test.want {
+				t.Errorf("decided:\n  %s\nwant:\n  %s", got, test.want)
+			}
+			if test.again != 0 && !d.Again.Equal(created.Add(test.again)) {
+				t.Errorf("looks again after %s (%s), want after %s", d.Again.Sub(created), d.Why, test.again)
+			}
+			// Whoever carries it out and looks again finds nothing more to write, unless a request is under way.
+			if d.Request == nil && d.StoreKey == nil && !d.HoldStatus {
+				s.carryOut(d)
+				if again := Decide(s.Observation); again.Apply != nil || again.Request != nil || len(again.DeleteRequests) > len(d.DeleteRequests) {
+					t.Errorf("a second look decides: %s", outcome(again))
+				}
+			}
+		})
+	}
+}

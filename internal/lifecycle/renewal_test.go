@@ -1,0 +1,159 @@
+package lifecycle
+
+import (
+	"crypto/x509"
+	"math/big"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+)
+
+const day = 24 * time.Hour
+
+// monday is a Monday at midnight.
+var monday = time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC)
+
+func validFor(life time.Duration) *x509.Certificate {
+	return &x509.Certificate{NotBefore: monday, NotAfter: monday.Add(life), SerialNumber: big.NewInt(7)}
+}
+
+func duration(d time.Duration) *metav1.Duration { return &metav1.Duration{Duration: d} }
+
+func weekly(zone, cron string, length time.Duration) *cmapi.CertificateRenewal {
+	return &cmapi.CertificateRenewal{Policy: "RenewBefore", Windows: []cmapi.CertificateRenewalWindows{{Timezone: zone, Cron: cron, WindowDuration: duration(length)}}}
+}
+
+func TestRenewalIsBetweenAnEarliestAndALatestTime(t *testing.T) {
+	for name, test := range map[string]struct {
+		life     time.Duration
+		spec     cmapi.CertificateSpec
+		from, to time.Duration // after the beginning; the latest is without jitter
+	}{
+		"a third before the end by default":                    {life: 90 * day, from: 60*day - 12*time.Hour, to: 60 * day},
+		"jitter is a fiftieth of a short life":                 {life: 100 * time.Minute, from: 64 * time.Minute, to: 67 * time.Minute},
+		"renewBefore":                                          {life: 90 * day, spec: cmapi.CertificateSpec{RenewBefore: duration(10 * day)}, from: 80*day - 12*time.Hour, to: 80 * day},
+		"renewBefore longer than the life means a third":       {life: 6 * day, spec: cmapi.CertificateSpec{RenewBefore: duration(30 * day)}, from: 4*day - 3*time.Hour, to: 4 * day},
+		"renewBeforePercentage is the part that is left":       {life: 100 * day, spec: cmapi.CertificateSpec{RenewBeforePercentage: ptr.To(int32(25))}, from: 75*day - 12*time.Hour, to: 75 * day},
+		"nearly the whole life still leaves time to be in use": {life: time.Hour, spec: cmapi.CertificateSpec{RenewBefore: duration(59 * time.Minute)}, from: 30 * time.Second, to: time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			spread := map[time.Time]bool{}
+			for _, uid := range []types.UID{"a", "b", "c", "d", "e"} {
+				s := renewal(validFor(test.life), &test.spec, uid, nil, false)
+				if again := renewal(validFor(test.life), &test.spec, uid, nil, false); again != s {
+					t.Errorf("asked twice: %v and %v", s, again)
+				}
+				after := s.at.Sub(monday)
+				if after < test.from || after > test.to {
+					t.Errorf("renewal after %s, want between %s and %s", after, test.from, test.to)
+				}
+				spread[s.at] = true
+			}
+			if len(spread) < 4 {
+				t.Errorf("five certificates are renewed at %d times only", len(spread))
+			}
+		})
+	}
+}
+
+func TestRenewalWaitsForItsWindow(t *testing.T) {
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		life     time.Duration
+		renewal  *cmapi.CertificateRenewal
+		from, to time.Time
+		err      string
+	}{
+		"into the last window before": {life: 90 * day, renewal: weekly("", "0 2 * * 6", 4*time.Hour),
+			from: time.Date(2026, 7, 25, 2, 0, 0, 0, time.UTC), to: time.Date(2026, 7, 25, 4, 0, 0, 0, time.UTC)},
+		"in the time zone of the window": {life: 90 * day, renewal: weekly("Europe/Berlin", "0 2 * * 6", 4*time.Hour),
+			from: time.Date(2026, 7, 25, 2, 0, 0, 0, berlin), to: time.Date(2026, 7, 25, 4, 0, 0, 0, berlin)},
+		"a window that is always open changes nothing": {life: 90 * day, renewal: weekly("", "0 * * * *", time.Hour),
+			from: monday.Add(60*day - 12*time.Hour), to: monday.Add(60 * day)},
+		"into the first after, if there is none before": {life: 30 * day, renewal: weekly("", "0 0 25 6 *", day),
+			from: time.Date(2026, 6, 25, 0, 0, 0, 0, time.UTC), to: time.Date(2026, 6, 25, 12, 0, 0, 0, time.UTC)},
+		"at its time, with an error, if there is none at all": {life: 30 * day, renewal: weekly("", "0 0 25 12 *", day),
+			from: monday.Add(20*day - 15*time.Hour), to: monday.Add(20 * day), err: "no window of spec.renewal.windows"},
+		"never, if renewal is disabled": {life: 30 * day, renewal: &cmapi.CertificateRenewal{Policy: "Disabled"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := renewal(validFor(test.life), &cmapi.CertificateSpec{Renewal: test.renewal}, "uid", nil, false)
+			if test.from.IsZero() != s.at.IsZero() || s.at.Before(test.from) || s.at.After(test.to) {
+				t.Errorf("renewal at %s, want between %s and %s", s.at, test.from, test.to)
+			}
+			if test.err == "" && s.windowErr != nil || test.err != "" && (s.windowErr == nil || !strings.Contains(s.windowErr.Error(), test.err)) {
+				t.Errorf("error %v, want %q", s.windowErr, test.err)
+			}
+		})
+	}
+}
+
+func TestADueRenewalWaitsForTheNextWindowUnlessTheEndIsNear(t *testing.T) {
+	spec := &cmapi.CertificateSpec{Renewal: weekly("", "0 2 * * 6", 4*time.Hour)} // Saturdays from 2 to 6
+	for name, test := range map[string]struct{ now, want time.Time }{
+		"inside of the window":           {now: time.Date(2026, 7, 25, 5, 59, 0, 0, time.UTC)},
+		"after it, the next one":         {now: time.Date(2026, 7, 25, 6, 1, 0, 0, time.UTC), want: time.Date(2026, 8, 1, 2, 0, 0, 0, time.UTC)},
+		"when the next is too late, now": {now: time.Date(2026, 8, 22, 7, 0, 0, 0, time.UTC)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := postponed(validFor(90*day), spec, test.now); !got.Equal(test.want) {
+				t.Errorf("postponed to %s, want %s", got, test.want)
+			}
+		})
+	}
+}
+
+func TestTheLeavesOfAReplacedCAAreRenewedSoonAndNotAllAtOnce(t *testing.T) {
+	replaced := monday.Add(10 * day)
+	ca := &cmapi.CAIssuerStatus{Since: metav1.NewTime(replaced), NotAfter: metav1.NewTime(monday.Add(3650 * day))}
+	spec := &cmapi.CertificateSpec{Duration: duration(90 * day)}
+	times := map[time.Time]bool{}
+	for _, uid := range []types.UID{"a", "b", "c", "d"} {
+		s := renewal(validFor(90*day), spec, uid, ca, false)
+		if after := s.at.Sub(replaced); after < 0 || after > maxRotation {
+			t.Errorf("renewal %s after the CA was replaced, want at most %s", after, maxRotation)
+		}
+		times[s.at] = true
+	}
+	if len(times) < 3 {
+		t.Errorf("four leaves are renewed at %d times only", len(times))
+	}
+	if s := renewal(validFor(90*day), spec, "a", ca, true); s.at.Sub(monday) < 59*day || s.capped {
+		t.Errorf("a leaf of the CA in use: %+v", s)
+	}
+	ca.NotAfter = metav1.NewTime(monday.Add(30 * day))
+	if s := renewal(validFor(30*day), spec, "a", ca, true); !s.at.IsZero() || !s.capped {
+		t.Errorf("a leaf that ends with its CA: %+v, want no renewal", s)
+	}
+}
+
+func FuzzWindow(f *testing.F) {
+	f.Add("Europe/Berlin", "0 2 * * 6")
+	f.Add("", "*/5 1-3,7 * JAN-MAR MON")
+	f.Add("Local", "TZ=UTC 0 0 * * *")
+	f.Add("UTC", "0 0 29 2 *")
+	f.Fuzz(func(t *testing.T, zone, cron string) {
+		w, err := parseWindow(cmapi.CertificateRenewalWindows{Timezone: zone, Cron: cron, WindowDuration: duration(time.Hour)})
+		if err != nil {
+			return
+		}
+		from, to := monday, monday.Add(400*day)
+		if last := w.latestStart(from, to); !last.IsZero() {
+			if last.After(to) || !last.After(from) {
+				t.Errorf("the latest start in (%s, %s] is %s", from, to, last)
+			}
+			if next := w.cron.Next(last); !next.IsZero() && !next.After(to) {
+				t.Errorf("%s is not the latest start: %s comes after it", last, next)
+			}
+		}
+	})
+}
