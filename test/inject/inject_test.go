@@ -3,8 +3,6 @@ package inject_test
 import (
 	"bytes"
 	"context"
-	"crypto"
-	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
@@ -13,13 +11,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
@@ -33,102 +29,41 @@ import (
 
 func TestMain(m *testing.M) { cluster.Main(m) }
 
-// ca is a CA that can sign.
-type ca struct {
-	cert *x509.Certificate
-	key  crypto.Signer
-}
-
-func newCA(t testing.TB, name string) ca {
-	t.Helper()
-	key, err := pki.KeySpec{Algorithm: pki.ECDSA}.Generate(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := pki.SelfSign(rand.Reader, &x509.Certificate{
-		Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(24 * time.Hour),
-	}, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ca{cert, key}
-}
-
 // serverCertificate signs a certificate for 127.0.0.1.
-func (c ca) serverCertificate(t testing.TB) (chainPEM, keyPEM []byte) {
+func serverCertificate(t testing.TB, c rig.CA) (chainPEM, keyPEM []byte) {
 	t.Helper()
-	key, err := pki.KeySpec{Algorithm: pki.ECDSA}.Generate(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	leaf, err := pki.Sign(rand.Reader, &x509.Certificate{
+	leaf, key := c.Sign(t, x509.Certificate{
 		Subject: pkix.Name{CommonName: "server"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, NotBefore: c.cert.NotBefore, NotAfter: c.cert.NotAfter,
-	}, c.cert, key.Public(), c.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if keyPEM, err = pki.EncodeKeyPEM(key, pki.PKCS8); err != nil {
-		t.Fatal(err)
-	}
-	return pki.EncodeCertificatePEM(leaf), keyPEM
-}
-
-func create(t testing.TB, o client.Object) client.Object {
-	t.Helper()
-	admin := rig.Admin(t)
-	if err := admin.Create(t.Context(), o); err != nil {
-		t.Fatalf("create %T %s: %v", o, o.GetName(), err)
-	}
-	t.Cleanup(func() {
-		if err := admin.Delete(context.Background(), o); client.IgnoreNotFound(err) != nil {
-			t.Errorf("delete %T %s: %v", o, o.GetName(), err)
-		}
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	})
-	return o
+	return pki.EncodeCertificatePEM(leaf), rig.KeyPEM(t, key)
 }
 
 // secretWithCA makes a Secret with CAs. With a certificate it is that of a Certificate, which is made, too.
-func secretWithCA(t testing.TB, namespace, name, certificate string, cas ...ca) {
+func secretWithCA(t testing.TB, namespace, name, certificate string, cas ...rig.CA) {
 	t.Helper()
-	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Data: map[string][]byte{cmmeta.TLSCAKey: bundleOf(cas...)}}
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Data: map[string][]byte{cmmeta.TLSCAKey: rig.PEM(cas...)}}
 	if certificate == "" {
 		secret.Annotations = map[string]string{cmapi.AllowsInjectionFromSecretAnnotation: "true"}
 	} else {
 		secret.Labels = map[string]string{cmapi.PartOfCertManagerControllerLabelKey: "true"}
 		secret.Annotations = map[string]string{cmapi.CertificateNameKey: certificate}
-		create(t, &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: certificate}, Spec: cmapi.CertificateSpec{
+		rig.Create(t, &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: certificate}, Spec: cmapi.CertificateSpec{
 			SecretName: name, CommonName: name, IssuerRef: cmmeta.IssuerReference{Name: "nobody"},
 		}})
 	}
-	create(t, secret)
+	rig.Create(t, secret)
 }
 
-func setCA(t testing.TB, namespace, name string, cas ...ca) {
+func setCA(t testing.TB, namespace, name string, cas ...rig.CA) {
 	t.Helper()
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
-	patch(t, secret, fmt.Sprintf(`{"data": {"ca.crt": %q}}`, base64.StdEncoding.EncodeToString(bundleOf(cas...))))
-}
-
-func patch(t testing.TB, o client.Object, merge string) {
-	t.Helper()
-	if err := rig.Admin(t).Patch(t.Context(), o, client.RawPatch(types.MergePatchType, []byte(merge))); err != nil {
-		t.Fatal(err)
-	}
+	rig.Patch(t, secret, `{"data": {"ca.crt": %q}}`, base64.StdEncoding.EncodeToString(rig.PEM(cas...)))
 }
 
 func annotate(t testing.TB, o *unstructured.Unstructured, annotation, value string) {
 	t.Helper()
-	patch(t, o.DeepCopy(), fmt.Sprintf(`{"metadata": {"annotations": {%q: %q}}}`, annotation, value))
-}
-
-func bundleOf(cas ...ca) []byte {
-	var certs []*x509.Certificate
-	for _, c := range cas {
-		certs = append(certs, c.cert)
-	}
-	return pki.EncodeCertificatePEM(certs...)
+	rig.Patch(t, o.DeepCopy(), `{"metadata": {"annotations": {%q: %q}}}`, annotation, value)
 }
 
 // A target is an object with caBundle fields.
@@ -221,12 +156,12 @@ func get(t testing.TB, o *unstructured.Unstructured) *unstructured.Unstructured 
 }
 
 // has says why the bundles of the object are not those CAs, in this order.
-func (tt target) has(t testing.TB, o *unstructured.Unstructured, cas ...ca) error {
+func (tt target) has(t testing.TB, o *unstructured.Unstructured, cas ...rig.CA) error {
 	t.Helper()
 	now := get(t, o)
 	for _, path := range tt.bundles {
-		if got, want := field(t, now.Object, path), bundleOf(cas...); !bytes.Equal(got, want) {
-			return cluster.NotYet("%s is %s, expected %s", path, names(got), names(want))
+		if got, want := field(t, now.Object, path), rig.PEM(cas...); !bytes.Equal(got, want) {
+			return cluster.NotYet("%s is %s, expected %s", path, rig.Names(got), rig.Names(want))
 		}
 	}
 	return nil
@@ -274,18 +209,6 @@ func managedFields(o *unstructured.Unstructured) string {
 	return ""
 }
 
-func names(bundle []byte) string {
-	certs, err := pki.DecodeBundlePEM(bundle)
-	if err != nil {
-		return fmt.Sprintf("%.40q", bundle)
-	}
-	var out []string
-	for _, cert := range certs {
-		out = append(out, cert.Subject.CommonName)
-	}
-	return strings.Join(out, ", ")
-}
-
 func TestEveryTargetFollowsItsAnnotations(t *testing.T) {
 	rig.Run(t, rig.Options{})
 	apiServer, err := inject.APIServerCA(cluster.Config(t))()
@@ -299,13 +222,13 @@ func TestEveryTargetFollowsItsAnnotations(t *testing.T) {
 	for _, tt := range targets {
 		t.Run(tt.resource, func(t *testing.T) {
 			ns := cluster.Namespace(t)
-			first, second, third, fourth := newCA(t, "first"), newCA(t, "second"), newCA(t, "third"), newCA(t, "fourth")
+			first, second, third, fourth := rig.NewCA(t, "first"), rig.NewCA(t, "second"), rig.NewCA(t, "third"), rig.NewCA(t, "fourth")
 			secretWithCA(t, ns, "tls", "webhook", first)
 			secretWithCA(t, ns, "other", "", fourth)
 			o := tt.object(t)
 			o.SetAnnotations(map[string]string{cmapi.WantInjectAnnotation: ns + "/webhook"})
-			create(t, o)
-			soon := func(cas ...ca) {
+			rig.Create(t, o)
+			soon := func(cas ...rig.CA) {
 				t.Helper()
 				cluster.Eventually(t, func() error { return tt.has(t, o, cas...) })
 			}
@@ -321,20 +244,20 @@ func TestEveryTargetFollowsItsAnnotations(t *testing.T) {
 			}
 
 			// Another source.
-			patch(t, o.DeepCopy(), fmt.Sprintf(`{"metadata": {"annotations": {%q: null, %q: %q}}}`,
-				cmapi.WantInjectAnnotation, cmapi.WantInjectFromSecretAnnotation, ns+"/other"))
+			rig.Patch(t, o.DeepCopy(), `{"metadata": {"annotations": {%q: null, %q: %q}}}`,
+				cmapi.WantInjectAnnotation, cmapi.WantInjectFromSecretAnnotation, ns+"/other")
 			cluster.Eventually(t, func() error {
-				if got := field(t, get(t, o).Object, tt.bundles[0]); !strings.HasPrefix(names(got), "fourth, ") {
-					return cluster.NotYet("the bundle is %s", names(got))
+				if got := field(t, get(t, o).Object, tt.bundles[0]); !strings.HasPrefix(rig.Names(got), "fourth, ") {
+					return cluster.NotYet("the bundle is %s", rig.Names(got))
 				}
 				return nil
 			})
 			// And the third.
-			patch(t, o.DeepCopy(), fmt.Sprintf(`{"metadata": {"annotations": {%q: null, %q: "true"}}}`,
-				cmapi.WantInjectFromSecretAnnotation, cmapi.WantInjectAPIServerCAAnnotation))
+			rig.Patch(t, o.DeepCopy(), `{"metadata": {"annotations": {%q: null, %q: "true"}}}`,
+				cmapi.WantInjectFromSecretAnnotation, cmapi.WantInjectAPIServerCAAnnotation)
 			cluster.Eventually(t, func() error {
 				if got := field(t, get(t, o).Object, tt.bundles[0]); !bytes.HasPrefix(got, pki.EncodeCertificatePEM(apiServerCert)) {
-					return cluster.NotYet("the bundle is %s", names(got))
+					return cluster.NotYet("the bundle is %s", rig.Names(got))
 				}
 				return nil
 			})
@@ -350,14 +273,14 @@ func TestEveryTargetFollowsItsAnnotations(t *testing.T) {
 			cluster.Eventually(t, func() error {
 				for _, path := range tt.bundles {
 					if got := field(t, get(t, o).Object, path); !bytes.Equal(got, pki.EncodeCertificatePEM(apiServerCert)) {
-						return cluster.NotYet("%s is %s", path, names(got))
+						return cluster.NotYet("%s is %s", path, rig.Names(got))
 					}
 				}
 				return nil
 			})
 
 			// Without annotation the bundle stays, and belongs to nobody.
-			patch(t, o.DeepCopy(), fmt.Sprintf(`{"metadata": {"annotations": {%q: null}}}`, cmapi.WantInjectAPIServerCAAnnotation))
+			rig.Patch(t, o.DeepCopy(), `{"metadata": {"annotations": {%q: null}}}`, cmapi.WantInjectAPIServerCAAnnotation)
 			cluster.Eventually(t, func() error {
 				if fields := managedFields(get(t, o)); fields != "" {
 					return cluster.NotYet("there is an owner of %s", fields)
@@ -365,7 +288,7 @@ func TestEveryTargetFollowsItsAnnotations(t *testing.T) {
 				return nil
 			})
 			if got := field(t, get(t, o).Object, tt.bundles[0]); !bytes.Equal(got, pki.EncodeCertificatePEM(apiServerCert)) {
-				t.Errorf("the bundle is %s", names(got))
+				t.Errorf("the bundle is %s", rig.Names(got))
 			}
 		})
 	}
@@ -374,24 +297,24 @@ func TestEveryTargetFollowsItsAnnotations(t *testing.T) {
 func TestMistakesAreToldByEvents(t *testing.T) {
 	rig.Run(t, rig.Options{})
 	ns := cluster.Namespace(t)
-	first := newCA(t, "first")
+	first := rig.NewCA(t, "first")
 	secretWithCA(t, ns, "good", "", first)
 	for name, change := range map[string]func(*corev1.Secret){
 		"closed":  func(s *corev1.Secret) { s.Annotations = nil },
 		"empty":   func(s *corev1.Secret) { s.Data = nil },
 		"no-pem":  func(s *corev1.Secret) { s.Data["ca.crt"] = []byte("certificate") },
-		"key":     func(s *corev1.Secret) { _, s.Data["ca.crt"] = first.serverCertificate(t) },
+		"key":     func(s *corev1.Secret) { _, s.Data["ca.crt"] = serverCertificate(t, first) },
 		"foreign": func(s *corev1.Secret) { s.Annotations[cmapi.CertificateNameKey] = "another" },
 	} {
 		secret := &corev1.Secret{
 			ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name, Annotations: map[string]string{cmapi.AllowsInjectionFromSecretAnnotation: "true"}},
-			Data:       map[string][]byte{cmmeta.TLSCAKey: bundleOf(first)},
+			Data:       map[string][]byte{cmmeta.TLSCAKey: rig.PEM(first)},
 		}
 		change(secret)
-		create(t, secret)
+		rig.Create(t, secret)
 	}
 	for _, name := range []string{"foreign", "missing"} {
-		create(t, &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}, Spec: cmapi.CertificateSpec{
+		rig.Create(t, &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}, Spec: cmapi.CertificateSpec{
 			SecretName: name, CommonName: name, IssuerRef: cmmeta.IssuerReference{Name: "nobody"},
 		}})
 	}
@@ -416,16 +339,16 @@ func TestMistakesAreToldByEvents(t *testing.T) {
 			o.SetName("")
 			o.SetGenerateName("mistake-")
 			o.SetAnnotations(map[string]string{test.annotation: test.value})
-			create(t, o)
+			rig.Create(t, o)
 			event := eventOf(t, o, corev1.EventTypeWarning)
 			if event.Reason != test.reason || !strings.HasPrefix(event.Message, test.message) {
 				t.Errorf("got %s: %s\nexpected %s: %s", event.Reason, event.Message, test.reason, test.message)
 			}
 			if got := field(t, get(t, o).Object, "webhooks.0.clientConfig.caBundle"); len(got) > 0 {
-				t.Errorf("the bundle is %s", names(got))
+				t.Errorf("the bundle is %s", rig.Names(got))
 			}
 			// Repaired, it works.
-			patch(t, o.DeepCopy(), fmt.Sprintf(`{"metadata": {"annotations": {%q: null, %q: %q}}}`, test.annotation, cmapi.WantInjectFromSecretAnnotation, ns+"/good"))
+			rig.Patch(t, o.DeepCopy(), `{"metadata": {"annotations": {%q: null, %q: %q}}}`, test.annotation, cmapi.WantInjectFromSecretAnnotation, ns+"/good")
 			if test.annotation == cmapi.WantInjectFromSecretAnnotation {
 				annotate(t, o, test.annotation, ns+"/good")
 			}
@@ -436,7 +359,7 @@ func TestMistakesAreToldByEvents(t *testing.T) {
 		o := targets[2].object(t)
 		o.SetAnnotations(map[string]string{cmapi.WantInjectFromSecretAnnotation: ns + "/good"})
 		unstructured.RemoveNestedField(o.Object, "spec", "conversion")
-		create(t, o)
+		rig.Create(t, o)
 		if event := eventOf(t, o, corev1.EventTypeWarning); event.Reason != "NothingToInject" {
 			t.Errorf("got %s: %s", event.Reason, event.Message)
 		}
@@ -444,7 +367,7 @@ func TestMistakesAreToldByEvents(t *testing.T) {
 	t.Run("two annotations at once", func(t *testing.T) {
 		o := targets[0].object(t)
 		o.SetAnnotations(map[string]string{cmapi.WantInjectFromSecretAnnotation: ns + "/good", cmapi.WantInjectAnnotation: ns + "/missing"})
-		create(t, o)
+		rig.Create(t, o)
 		if event := eventOf(t, o, corev1.EventTypeWarning); event.Reason != "InvalidAnnotation" {
 			t.Errorf("got %s: %s", event.Reason, event.Message)
 		}
@@ -472,13 +395,13 @@ func eventOf(t testing.TB, o *unstructured.Unstructured, eventType string) corev
 }
 
 func TestARestartWritesNothing(t *testing.T) {
-	first := newCA(t, "first")
+	first := rig.NewCA(t, "first")
 	ns := cluster.Namespace(t)
 	secretWithCA(t, ns, "ca", "", first)
 	o, other := targets[0].object(t), targets[1].object(t)
 	for _, o := range []*unstructured.Unstructured{o, other} {
 		o.SetAnnotations(map[string]string{cmapi.WantInjectFromSecretAnnotation: ns + "/ca"})
-		create(t, o)
+		rig.Create(t, o)
 	}
 	running := rig.Run(t, rig.Options{})
 	cluster.Eventually(t, func() error { return targets[0].has(t, o, first) })
@@ -486,7 +409,7 @@ func TestARestartWritesNothing(t *testing.T) {
 	running.Stop()
 
 	version := get(t, o).GetResourceVersion()
-	patch(t, other.DeepCopy(), fmt.Sprintf(`{"metadata": {"annotations": {%q: null}}}`, cmapi.WantInjectFromSecretAnnotation))
+	rig.Patch(t, other.DeepCopy(), `{"metadata": {"annotations": {%q: null}}}`, cmapi.WantInjectFromSecretAnnotation)
 	running = rig.Run(t, rig.Options{})
 	cluster.Eventually(t, func() error {
 		if managedFields(get(t, other)) != "" { // what was removed while nobody looked is noticed
@@ -503,7 +426,7 @@ func TestARestartWritesNothing(t *testing.T) {
 }
 
 func TestATargetThatIsTurnedOffIsLeftAlone(t *testing.T) {
-	first := newCA(t, "first")
+	first := rig.NewCA(t, "first")
 	ns := cluster.Namespace(t)
 	secretWithCA(t, ns, "ca", "", first)
 	on := inject.Targets()
@@ -512,18 +435,18 @@ func TestATargetThatIsTurnedOffIsLeftAlone(t *testing.T) {
 	off, o := targets[0].object(t), targets[1].object(t)
 	for _, o := range []*unstructured.Unstructured{off, o} { // the one that is turned off first
 		o.SetAnnotations(map[string]string{cmapi.WantInjectFromSecretAnnotation: ns + "/ca"})
-		create(t, o)
+		rig.Create(t, o)
 	}
 	cluster.Eventually(t, func() error { return targets[1].has(t, o, first) })
 	if got := field(t, get(t, off).Object, targets[0].bundles[0]); len(got) > 0 {
-		t.Errorf("the bundle is %s", names(got))
+		t.Errorf("the bundle is %s", rig.Names(got))
 	}
 }
 
 // Who manages a configuration by server-side apply can take a webhook out of it once the annotation is gone.
 func TestWebhooksCanBeTakenOutByServerSideApply(t *testing.T) {
 	rig.Run(t, rig.Options{})
-	first := newCA(t, "first")
+	first := rig.NewCA(t, "first")
 	ns := cluster.Namespace(t)
 	secretWithCA(t, ns, "ca", "", first)
 	apply := func(annotations map[string]string, n int64) (*unstructured.Unstructured, error) {
@@ -554,29 +477,29 @@ func TestWebhooksCanBeTakenOutByServerSideApply(t *testing.T) {
 	if err != nil || len(list) != 1 {
 		t.Fatalf("has %d webhooks: %v", len(list), err)
 	}
-	if got := field(t, get(t, o).Object, "webhooks.0.clientConfig.caBundle"); !bytes.Equal(got, bundleOf(first)) {
-		t.Errorf("the bundle is %s", names(got))
+	if got := field(t, get(t, o).Object, "webhooks.0.clientConfig.caBundle"); !bytes.Equal(got, rig.PEM(first)) {
+		t.Errorf("the bundle is %s", rig.Names(got))
 	}
 }
 
 func TestForeignSecretsCauseNoPass(t *testing.T) {
 	running := rig.Run(t, rig.Options{})
-	first := newCA(t, "first")
+	first := rig.NewCA(t, "first")
 	ns := cluster.Namespace(t)
 	secretWithCA(t, ns, "ca", "", first)
 	o := targets[0].object(t)
 	o.SetAnnotations(map[string]string{cmapi.WantInjectFromSecretAnnotation: ns + "/ca"})
-	create(t, o)
+	rig.Create(t, o)
 	cluster.Eventually(t, func() error { return targets[0].has(t, o, first) })
-	second := newCA(t, "second")
+	second := rig.NewCA(t, "second")
 	setCA(t, ns, "ca", second)
 	cluster.Eventually(t, func() error { return targets[0].has(t, o, second, first) })
 	passesOfOne := running.Passes(t, "cainjector")
 
 	for i := range 100 {
-		create(t, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: fmt.Sprintf("foreign-%d", i)}})
+		rig.Create(t, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: fmt.Sprintf("foreign-%d", i)}})
 	}
-	third := newCA(t, "third")
+	third := rig.NewCA(t, "third")
 	setCA(t, ns, "ca", third) // comes after them in the watch
 	cluster.Eventually(t, func() error { return targets[0].has(t, o, third, second, first) })
 	if passes := running.Passes(t, "cainjector") - passesOfOne; passes > 5 {

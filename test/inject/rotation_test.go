@@ -11,7 +11,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	admissionv1 "k8s.io/api/admission/v1"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
@@ -20,7 +19,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
-	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/pki"
 	"github.com/perennial-pki/perennial/test/cluster"
 	"github.com/perennial-pki/perennial/test/inject/rig"
@@ -62,23 +60,6 @@ func webhookServer(t *testing.T, certificate func() *tls.Certificate, served fun
 	return "https://" + listener.Addr().String()
 }
 
-// renew has a Certificate issued again now.
-func renew(t *testing.T, namespace, name string) {
-	t.Helper()
-	admin := rig.Admin(t)
-	crt := &cmapi.Certificate{}
-	if err := admin.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: name}, crt); err != nil {
-		t.Fatal(err)
-	}
-	before := crt.DeepCopy()
-	cmapi.SetCertificateCondition(&crt.Status, time.Now(), cmapi.CertificateCondition{
-		Type: cmapi.CertificateConditionIssuing, Status: cmmeta.ConditionTrue, Reason: "ManuallyTriggered", ObservedGeneration: crt.Generation,
-	})
-	if err := admin.Status().Patch(t.Context(), crt, client.MergeFrom(before)); err != nil {
-		t.Fatal(err)
-	}
-}
-
 func secretOf(t *testing.T, namespace, name string) (*corev1.Secret, error) {
 	t.Helper()
 	secret := &corev1.Secret{}
@@ -90,18 +71,7 @@ func TestNoCallFailsWhileTheCAOfAWebhookIsReplaced(t *testing.T) {
 	rig.Run(t, rig.Options{Certificates: true})
 	ns := cluster.Namespace(t)
 	admin := rig.Admin(t)
-	ecdsa := &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm}
-	issuer := func(name string, config cmapi.IssuerConfig) {
-		create(t, &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}, Spec: cmapi.IssuerSpec{IssuerConfig: config}})
-	}
-	certificate := func(name, issuer string, spec cmapi.CertificateSpec) {
-		spec.SecretName, spec.IssuerRef, spec.PrivateKey = name, cmmeta.IssuerReference{Name: issuer}, ecdsa
-		create(t, &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}, Spec: spec})
-	}
-	issuer("root", cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}})
-	certificate("ca", "root", cmapi.CertificateSpec{IsCA: true, CommonName: "ca"})
-	issuer("ca", cmapi.IssuerConfig{CA: &cmapi.CAIssuer{SecretName: "ca"}})
-	certificate("webhook", "ca", cmapi.CertificateSpec{IPAddresses: []string{"127.0.0.1"}})
+	rig.CAIssuer(t, ns, "webhook", cmapi.CertificateSpec{IPAddresses: []string{"127.0.0.1"}})
 
 	// The server loads its certificate whenever its Secret changes, at once.
 	var served atomic.Pointer[tls.Certificate]
@@ -140,7 +110,7 @@ func TestNoCallFailsWhileTheCAOfAWebhookIsReplaced(t *testing.T) {
 			ObjectSelector:    &metav1.LabelSelector{MatchLabels: map[string]string{"ask": name}},
 		}
 	}
-	create(t, &admissionregistrationv1.ValidatingWebhookConfiguration{
+	rig.Create(t, &admissionregistrationv1.ValidatingWebhookConfiguration{
 		ObjectMeta: metav1.ObjectMeta{Name: "rotation", Annotations: map[string]string{cmapi.WantInjectAnnotation: ns + "/webhook"}},
 		Webhooks:   []admissionregistrationv1.ValidatingWebhook{webhook("current", url), webhook("next", nextURL)},
 	})
@@ -192,23 +162,23 @@ func TestNoCallFailsWhileTheCAOfAWebhookIsReplaced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	renew(t, ns, "ca")
-	var newCert ca
+	rig.Renew(t, ns, "ca")
+	var newCert rig.CA
 	cluster.Eventually(t, func() error {
 		secret, err := secretOf(t, ns, "ca")
 		if err != nil {
 			return err
 		}
-		if newCert.cert, err = pki.DecodeCertificatePEM(secret.Data[corev1.TLSCertKey]); err != nil {
+		if newCert.Certificate, err = pki.DecodeCertificatePEM(secret.Data[corev1.TLSCertKey]); err != nil {
 			return err
 		}
-		if newCert.cert.Equal(oldCA) {
+		if newCert.Certificate.Equal(oldCA) {
 			return cluster.NotYet("the CA is the old one")
 		}
-		newCert.key, err = pki.DecodeKeyPEM(secret.Data[corev1.TLSPrivateKeyKey])
+		newCert.Key, err = pki.DecodeKeyPEM(secret.Data[corev1.TLSPrivateKeyKey])
 		return err
 	})
-	chain, key := newCert.serverCertificate(t)
+	chain, key := serverCertificate(t, newCert)
 	pair, err := tls.X509KeyPair(chain, key)
 	if err != nil {
 		t.Fatal(err)
@@ -218,10 +188,10 @@ func TestNoCallFailsWhileTheCAOfAWebhookIsReplaced(t *testing.T) {
 	cluster.Eventually(t, func() error { return call("next") })
 	moreCalls()
 
-	renew(t, ns, "webhook")
+	rig.Renew(t, ns, "webhook")
 	cluster.Eventually(t, func() error {
 		c := served.Load()
-		if c == nil || !pki.SignedBy(c.Leaf, newCert.cert) {
+		if c == nil || !pki.SignedBy(c.Leaf, newCert.Certificate) {
 			return cluster.NotYet("the webhook serves a certificate of the old CA")
 		}
 		return nil

@@ -36,7 +36,7 @@ func apply(t *testing.T, dir string) {
 			if err := yaml.UnmarshalStrict(document, &u.Object); err != nil {
 				t.Fatalf("%s: %v", file, err)
 			}
-			create(t, u)
+			rig.Create(t, u)
 		}
 	}
 }
@@ -59,7 +59,7 @@ func TestTheExamplesWork(t *testing.T) {
 			return err
 		}
 		if got := c.Data["ca.crt"]; got == "" || got != string(s.Data["ca.crt"]) {
-			return cluster.NotYet("the ConfigMap holds %s, the Secret %s", names(got), names(string(s.Data["ca.crt"])))
+			return cluster.NotYet("the ConfigMap holds %s, the Secret %s", rig.Names(got), rig.Names(string(s.Data["ca.crt"])))
 		}
 		return nil
 	})
@@ -68,7 +68,7 @@ func TestTheExamplesWork(t *testing.T) {
 		if err := admin.Get(t.Context(), client.ObjectKey{Name: "inject-example"}, webhook); err != nil {
 			return err
 		}
-		if got := names(string(webhook.Webhooks[0].ClientConfig.CABundle)); got != "Webhook CA" {
+		if got := rig.Names(string(webhook.Webhooks[0].ClientConfig.CABundle)); got != "Webhook CA" {
 			return cluster.NotYet("the bundle is %s", got)
 		}
 		return nil

@@ -3,8 +3,6 @@ package trust_test
 import (
 	"bytes"
 	"context"
-	"crypto"
-	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"fmt"
@@ -19,12 +17,10 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	clocktesting "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
-	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	api "github.com/perennial-pki/perennial/api/perennial/v1alpha1"
 	"github.com/perennial-pki/perennial/pki"
 	"github.com/perennial-pki/perennial/test/cluster"
@@ -33,79 +29,11 @@ import (
 
 func TestMain(m *testing.M) { cluster.Main(m) }
 
-// ca is a CA that can sign.
-type ca struct {
-	*x509.Certificate
-	key crypto.Signer
-}
-
-func newCA(t testing.TB, name string, change ...func(*x509.Certificate)) ca {
-	t.Helper()
-	key, err := pki.KeySpec{Algorithm: pki.ECDSA}.Generate(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-	}
-	for _, c := range change {
-		c(template)
-	}
-	cert, err := pki.SelfSign(rand.Reader, template, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ca{cert, key}
-}
-
-// leaf signs a certificate that expires at the given time.
-func (c ca) leaf(t testing.TB, until time.Time) *x509.Certificate {
-	t.Helper()
-	key, err := pki.KeySpec{Algorithm: pki.ECDSA}.Generate(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	leaf, err := pki.Sign(rand.Reader, &x509.Certificate{Subject: pkix.Name{CommonName: "leaf"}, NotBefore: c.NotBefore, NotAfter: until}, c.Certificate, key.Public(), c.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return leaf
-}
-
-func pemOf(cas ...ca) []byte {
-	var certs []*x509.Certificate
-	for _, c := range cas {
-		certs = append(certs, c.Certificate)
-	}
-	return pki.EncodeCertificatePEM(certs...)
-}
-
-func create(t testing.TB, o client.Object) {
-	t.Helper()
-	admin := rig.Admin(t)
-	if err := admin.Create(t.Context(), o); err != nil {
-		t.Fatalf("create %T %s: %v", o, o.GetName(), err)
-	}
-	t.Cleanup(func() {
-		if err := admin.Delete(context.Background(), o); client.IgnoreNotFound(err) != nil {
-			t.Errorf("delete %T %s: %v", o, o.GetName(), err)
-		}
-	})
-}
-
-func patch(t testing.TB, o client.Object, merge string) {
-	t.Helper()
-	if err := rig.Admin(t).Patch(t.Context(), o, client.RawPatch(types.MergePatchType, []byte(merge))); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // namespace makes a namespace that bundles of the test select, and its label.
 func namespace(t testing.TB, label string) string {
 	t.Helper()
 	ns := cluster.Namespace(t)
-	patch(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}, fmt.Sprintf(`{"metadata": {"labels": {"trust": %q}}}`, label))
+	rig.Patch(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}, `{"metadata": {"labels": {"trust": %q}}}`, label)
 	return ns
 }
 
@@ -119,7 +47,7 @@ func sources(t testing.TB, o rig.Options) (string, *rig.Controllers) {
 func secret(t testing.TB, namespace, name string, data map[string][]byte) *corev1.Secret {
 	t.Helper()
 	s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: map[string]string{"app": "trust"}}, Data: data}
-	create(t, s)
+	rig.Create(t, s)
 	return s
 }
 
@@ -140,8 +68,15 @@ func bundle(t testing.TB, name string, change func(*api.TrustBundleSpec)) *api.T
 		NamespaceSelector: metav1.LabelSelector{MatchLabels: map[string]string{"trust": name}}, ConfigMap: &api.TrustTargetObject{},
 	}}}
 	change(&b.Spec)
-	create(t, b)
+	rig.Create(t, b)
 	return b
+}
+
+// leafOf is a certificate that the CA signed, PEM.
+func leafOf(t testing.TB, c rig.CA, until time.Time) []byte {
+	t.Helper()
+	leaf, _ := c.Sign(t, x509.Certificate{Subject: pkix.Name{CommonName: "leaf"}, NotAfter: until})
+	return pki.EncodeCertificatePEM(leaf)
 }
 
 func fromSecret(name string) []api.TrustSource {
@@ -155,28 +90,16 @@ func configMap(t testing.TB, namespace, name string) (*corev1.ConfigMap, error) 
 }
 
 // has says why the ConfigMap of a bundle does not hold exactly those CAs.
-func has(t testing.TB, namespace, name string, cas ...ca) error {
+func has(t testing.TB, namespace, name string, cas ...rig.CA) error {
 	t.Helper()
 	c, err := configMap(t, namespace, name)
 	if err != nil {
 		return err
 	}
-	if got, want := c.Data["ca.crt"], string(pemOf(cas...)); got != want {
-		return cluster.NotYet("ConfigMap %s/%s holds %s, expected %s", namespace, name, names(got), names(want))
+	if got, want := c.Data["ca.crt"], string(rig.PEM(cas...)); got != want {
+		return cluster.NotYet("ConfigMap %s/%s holds %s, expected %s", namespace, name, rig.Names(got), rig.Names(want))
 	}
 	return nil
-}
-
-func names(bundle string) string {
-	certs, err := pki.DecodeBundlePEM([]byte(bundle))
-	if err != nil {
-		return fmt.Sprintf("%.40q", bundle)
-	}
-	var out []string
-	for _, cert := range certs {
-		out = append(out, cert.Subject.CommonName)
-	}
-	return strings.Join(out, ", ")
 }
 
 func soon(t testing.TB, f func() error) {
@@ -184,7 +107,7 @@ func soon(t testing.TB, f func() error) {
 	cluster.Eventually(t, f)
 }
 
-func soonHas(t testing.TB, namespace, name string, cas ...ca) {
+func soonHas(t testing.TB, namespace, name string, cas ...rig.CA) {
 	t.Helper()
 	soon(t, func() error { return has(t, namespace, name, cas...) })
 }
@@ -228,26 +151,26 @@ func condition(kind string, status metav1.ConditionStatus, message string) func(
 
 func TestABundleHasTheCAsOfAllSourcesInAllFormats(t *testing.T) {
 	ns, _ := sources(t, rig.Options{})
-	one, two, three, four, five := newCA(t, "one"), newCA(t, "two"), newCA(t, "three"), newCA(t, "four"), newCA(t, "five")
-	secret(t, ns, "one", map[string][]byte{"ca.crt": pemOf(one)})
-	secret(t, ns, "two", map[string][]byte{"tls.crt": pemOf(two), "ca.crt": pemOf(one)})
-	secret(t, ns, "secrets-of-the-label", map[string][]byte{"root.pem": pemOf(three)})
-	create(t, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "four"},
-		Data: map[string]string{"a.pem": string(pemOf(four))}, BinaryData: map[string][]byte{"b.pem": pemOf(one, four)}})
+	one, two, three, four, five := rig.NewCA(t, "one"), rig.NewCA(t, "two"), rig.NewCA(t, "three"), rig.NewCA(t, "four"), rig.NewCA(t, "five")
+	secret(t, ns, "one", map[string][]byte{"ca.crt": rig.PEM(one)})
+	secret(t, ns, "two", map[string][]byte{"tls.crt": rig.PEM(two), "ca.crt": rig.PEM(one)})
+	secret(t, ns, "secrets-of-the-label", map[string][]byte{"root.pem": rig.PEM(three)})
+	rig.Create(t, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "four"},
+		Data: map[string]string{"a.pem": string(rig.PEM(four))}, BinaryData: map[string][]byte{"b.pem": rig.PEM(one, four)}})
 
 	admin := rig.Admin(t)
 	issuer := &cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: "formats"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{CA: &cmapi.CAIssuer{SecretName: "none"}}}}
-	create(t, issuer)
-	previous := newCA(t, "previous")
+	rig.Create(t, issuer)
+	previous := rig.NewCA(t, "previous")
 	withCA := issuer.DeepCopy()
-	withCA.Status.CA = &cmapi.CAIssuerStatus{Certificate: string(pemOf(five)), Fingerprint: "5", NotAfter: metav1.NewTime(five.NotAfter), Since: metav1.Now(),
-		Previous: []cmapi.PreviousCA{{Certificate: string(pemOf(previous)), Fingerprint: "4", NotAfter: metav1.NewTime(previous.NotAfter), ReplacedAt: metav1.Now()}}}
+	withCA.Status.CA = &cmapi.CAIssuerStatus{Certificate: string(rig.PEM(five)), Fingerprint: "5", NotAfter: metav1.NewTime(five.NotAfter), Since: metav1.Now(),
+		Previous: []cmapi.PreviousCA{{Certificate: string(rig.PEM(previous)), Fingerprint: "4", NotAfter: metav1.NewTime(previous.NotAfter), ReplacedAt: metav1.Now()}}}
 	if err := admin.Status().Patch(t.Context(), withCA, client.MergeFrom(issuer)); err != nil {
 		t.Fatal(err)
 	}
 
 	selected, other := namespace(t, "formats"), namespace(t, "another")
-	literal := newCA(t, "literal")
+	literal := rig.NewCA(t, "literal")
 	all := &api.TrustTargetObject{
 		Name: "trust", PEM: &api.TrustPEM{Key: "roots.pem"}, PKCS12: &api.TrustPKCS12{}, JKS: &api.TrustJKS{Password: new(api.TrustPassword("geheim"))},
 		Labels: map[string]string{"team": "a"}, Annotations: map[string]string{"note": "b"},
@@ -259,13 +182,13 @@ func TestABundleHasTheCAsOfAllSourcesInAllFormats(t *testing.T) {
 			{Secret: &api.TrustObjectSource{Selector: &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "app", Operator: "In", Values: []string{"trust"}}}}, Key: "root.pem"}},
 			{ConfigMap: &api.TrustObjectSource{Name: "four", AllKeys: true}},
 			{Issuer: &api.TrustIssuerSource{Name: "formats"}},
-			{InLine: string(pemOf(literal, one))},
+			{InLine: string(rig.PEM(literal, one))},
 		}
 		s.Target.ConfigMap, s.Target.Secret = all, all.DeepCopy()
 	})
 	// Of the Secrets with the label only one has the key.
 	status := soonStatus(t, b, condition(api.ConditionSourcesValid, metav1.ConditionFalse, `spec.sources[2] (Secrets with labels "app in (trust)", root.pem): one, root.pem: it has no such key; `))
-	want := []ca{one, two, three, four, five, previous, literal}
+	want := []rig.CA{one, two, three, four, five, previous, literal}
 	var certs []*x509.Certificate
 	for _, c := range want {
 		certs = append(certs, c.Certificate)
@@ -282,8 +205,8 @@ func TestABundleHasTheCAsOfAllSourcesInAllFormats(t *testing.T) {
 		"ConfigMap": {"roots.pem": []byte(c.Data["roots.pem"]), "truststore.p12": c.BinaryData["truststore.p12"], "truststore.jks": c.BinaryData["truststore.jks"]},
 		"Secret":    s.Data,
 	} {
-		if !bytes.Equal(data["roots.pem"], pemOf(want...)) {
-			t.Errorf("%s: roots.pem holds %s", kind, names(string(data["roots.pem"])))
+		if !bytes.Equal(data["roots.pem"], rig.PEM(want...)) {
+			t.Errorf("%s: roots.pem holds %s", kind, rig.Names(string(data["roots.pem"])))
 		}
 		if err := pki.CheckPKCS12Truststore(data["truststore.p12"], "changeit", certs); err != nil {
 			t.Errorf("%s: %v", kind, err)
@@ -306,8 +229,8 @@ func TestABundleHasTheCAsOfAllSourcesInAllFormats(t *testing.T) {
 	}
 
 	// A format that is no longer wanted goes, and what others put there stays.
-	patch(t, c, `{"data": {"mine": "x"}}`)
-	patch(t, b, `{"spec": {"target": {"configMap": {"jks": null}}}}`)
+	rig.Patch(t, c, `{"data": {"mine": "x"}}`)
+	rig.Patch(t, b, `{"spec": {"target": {"configMap": {"jks": null}}}}`)
 	soon(t, func() error {
 		c, err := configMap(t, selected, "trust")
 		if err != nil {
@@ -322,8 +245,8 @@ func TestABundleHasTheCAsOfAllSourcesInAllFormats(t *testing.T) {
 
 func TestTheBundleFollowsTheNamespaces(t *testing.T) {
 	ns, _ := sources(t, rig.Options{})
-	one := newCA(t, "one")
-	secret(t, ns, "ca", map[string][]byte{"ca.crt": pemOf(one)})
+	one := rig.NewCA(t, "one")
+	secret(t, ns, "ca", map[string][]byte{"ca.crt": rig.PEM(one)})
 	first := namespace(t, "follows")
 	b := bundle(t, "follows", func(s *api.TrustBundleSpec) { s.Sources = fromSecret("ca") })
 	soonHas(t, first, "follows", one)
@@ -331,12 +254,12 @@ func TestTheBundleFollowsTheNamespaces(t *testing.T) {
 	soonHas(t, second, "follows", one)
 	soonStatus(t, b, condition(api.ConditionReady, metav1.ConditionTrue, "1 CA certificate in 2 namespaces"))
 
-	patch(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: first}}, `{"metadata": {"labels": {"trust": null}}}`)
+	rig.Patch(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: first}}, `{"metadata": {"labels": {"trust": null}}}`)
 	soonGone(t, first, "follows")
 	soonStatus(t, b, condition(api.ConditionReady, metav1.ConditionTrue, "in 1 namespace"))
 
 	// What somebody changes or deletes comes back.
-	patch(t, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: second, Name: "follows"}}, `{"data": {"ca.crt": "mine"}}`)
+	rig.Patch(t, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: second, Name: "follows"}}, `{"data": {"ca.crt": "mine"}}`)
 	soonHas(t, second, "follows", one)
 	if err := rig.Admin(t).Delete(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: second, Name: "follows"}}); err != nil {
 		t.Fatal(err)
@@ -344,18 +267,18 @@ func TestTheBundleFollowsTheNamespaces(t *testing.T) {
 	soonHas(t, second, "follows", one)
 
 	// Under another name the old one goes.
-	patch(t, b, `{"spec": {"target": {"configMap": {"name": "other"}}}}`)
+	rig.Patch(t, b, `{"spec": {"target": {"configMap": {"name": "other"}}}}`)
 	soonHas(t, second, "other", one)
 	soonGone(t, second, "follows")
 	// A Secret in its place.
-	patch(t, b, `{"spec": {"target": {"configMap": null, "secret": {}}}}`)
+	rig.Patch(t, b, `{"spec": {"target": {"configMap": null, "secret": {}}}}`)
 	soonGone(t, second, "other")
 	soon(t, func() error {
 		s := &corev1.Secret{}
 		if err := rig.Admin(t).Get(t.Context(), client.ObjectKey{Namespace: second, Name: "follows"}, s); err != nil {
 			return err
 		}
-		if !bytes.Equal(s.Data["ca.crt"], pemOf(one)) {
+		if !bytes.Equal(s.Data["ca.crt"], rig.PEM(one)) {
 			return cluster.ErrNotYet
 		}
 		return nil
@@ -375,10 +298,10 @@ func TestTheBundleFollowsTheNamespaces(t *testing.T) {
 
 func TestWhatBelongsToOthersIsLeftAlone(t *testing.T) {
 	ns, _ := sources(t, rig.Options{})
-	one := newCA(t, "one")
-	secret(t, ns, "ca", map[string][]byte{"ca.crt": pemOf(one)})
+	one := rig.NewCA(t, "one")
+	secret(t, ns, "ca", map[string][]byte{"ca.crt": rig.PEM(one)})
 	good, bad := namespace(t, "others"), namespace(t, "others")
-	create(t, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: bad, Name: "others"}, Data: map[string]string{"mine": "x"}})
+	rig.Create(t, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: bad, Name: "others"}, Data: map[string]string{"mine": "x"}})
 	b := bundle(t, "others", func(s *api.TrustBundleSpec) { s.Sources = fromSecret("ca") })
 	soonHas(t, good, "others", one)
 	why := "ConfigMap " + bad + "/others exists and is not of this TrustBundle: delete it, or choose another name in spec.target"
@@ -402,28 +325,24 @@ func TestWhatBelongsToOthersIsLeftAlone(t *testing.T) {
 	})
 	soonStatus(t, other, condition(api.ConditionDistributed, metav1.ConditionFalse, `ConfigMap `+good+`/others is of TrustBundle "others": choose another name in spec.target`))
 	// With another name there is no conflict.
-	patch(t, other, `{"spec": {"target": {"configMap": {"name": "free"}}}}`)
+	rig.Patch(t, other, `{"spec": {"target": {"configMap": {"name": "free"}}}}`)
 	soonStatus(t, other, condition(api.ConditionReady, metav1.ConditionTrue, ""))
 	// An object whose label says so is taken over.
-	patch(t, c, `{"metadata": {"labels": {"perennial.dev/trust-bundle": "others"}}}`)
+	rig.Patch(t, c, `{"metadata": {"labels": {"perennial.dev/trust-bundle": "others"}}}`)
 	soonHas(t, bad, "others", one)
 	soonStatus(t, b, condition(api.ConditionReady, metav1.ConditionTrue, ""))
 }
 
 func TestWhatCannotBeTrustedIsNamed(t *testing.T) {
 	ns, _ := sources(t, rig.Options{})
-	good := newCA(t, "good")
-	expired := newCA(t, "expired", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })
-	secret(t, ns, "good", map[string][]byte{"ca.crt": pemOf(good)})
-	secret(t, ns, "leaf", map[string][]byte{"ca.crt": pki.EncodeCertificatePEM(good.leaf(t, good.NotAfter))})
-	secret(t, ns, "expired", map[string][]byte{"ca.crt": pemOf(expired)})
-	secret(t, ns, "oversize", map[string][]byte{"ca.crt": bytes.Repeat(pemOf(good), 1000)})
-	keyPEM, err := pki.EncodeKeyPEM(good.key, pki.PKCS8)
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret(t, ns, "key", map[string][]byte{"ca.crt": append(pemOf(newCA(t, "with key")), keyPEM...)})
-	create(t, &cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: "self"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}}})
+	good := rig.NewCA(t, "good")
+	expired := rig.NewCA(t, "expired", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })
+	secret(t, ns, "good", map[string][]byte{"ca.crt": rig.PEM(good)})
+	secret(t, ns, "leaf", map[string][]byte{"ca.crt": leafOf(t, good, good.NotAfter)})
+	secret(t, ns, "expired", map[string][]byte{"ca.crt": rig.PEM(expired)})
+	secret(t, ns, "oversize", map[string][]byte{"ca.crt": bytes.Repeat(rig.PEM(good), 1000)})
+	secret(t, ns, "key", map[string][]byte{"ca.crt": append(rig.PEM(rig.NewCA(t, "with key")), rig.KeyPEM(t, good.Key)...)})
+	rig.Create(t, &cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: "self"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}}})
 	selected := namespace(t, "named")
 	b := bundle(t, "named", func(s *api.TrustBundleSpec) { s.Sources = fromSecret("good") })
 	soonStatus(t, b, condition(api.ConditionReady, metav1.ConditionTrue, ""))
@@ -447,7 +366,7 @@ func TestWhatCannotBeTrustedIsNamed(t *testing.T) {
 		{"a literal that is none", `{"inLine": "x"}`, "spec.sources[1] (inLine): "},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			patch(t, b, fmt.Sprintf(`{"spec": {"sources": [{"secret": {"name": "good"}}, %s]}}`, test.source))
+			rig.Patch(t, b, `{"spec": {"sources": [{"secret": {"name": "good"}}, %s]}}`, test.source)
 			status := soonStatus(t, b, condition(api.ConditionSourcesValid, metav1.ConditionFalse, test.want))
 			if err := condition(api.ConditionReady, metav1.ConditionFalse, test.want)(status); err != nil {
 				t.Error(err)
@@ -465,20 +384,20 @@ func TestWhatCannotBeTrustedIsNamed(t *testing.T) {
 		for i := range 2 {
 			data := make([]byte, 0, 200_000)
 			for j := 0; len(data) < 180_000; j++ {
-				data = append(data, pemOf(newCA(t, fmt.Sprintf("large-%d-%d", i, j), func(c *x509.Certificate) { c.Subject.Organization = []string{strings.Repeat("x", 4000)} }))...)
+				data = append(data, rig.PEM(rig.NewCA(t, fmt.Sprintf("large-%d-%d", i, j), func(c *x509.Certificate) { c.Subject.Organization = []string{strings.Repeat("x", 4000)} }))...)
 			}
 			name := fmt.Sprintf("large-%d", i)
 			secret(t, ns, name, map[string][]byte{"ca.crt": data})
 			large += fmt.Sprintf(`, {"secret": {"name": %q}}`, name)
 		}
-		patch(t, b, `{"spec": {"sources": [{"secret": {"name": "good"}}`+large+`]}}`)
+		rig.Patch(t, b, `{"spec": {"sources": [{"secret": {"name": "good"}}%s]}}`, large)
 		soonStatus(t, b, condition(api.ConditionDistributed, metav1.ConditionFalse, "the bundle of all sources: "))
 		if err := has(t, selected, "named", good); err != nil {
 			t.Errorf("the bundle is no longer what it was: %v", err)
 		}
 	})
 	t.Run("repaired it is ready", func(t *testing.T) {
-		patch(t, b, `{"spec": {"sources": [{"secret": {"name": "good"}}]}}`)
+		rig.Patch(t, b, `{"spec": {"sources": [{"secret": {"name": "good"}}]}}`)
 		soonStatus(t, b, condition(api.ConditionReady, metav1.ConditionTrue, "1 CA certificate in 1 namespace"))
 	})
 	t.Run("a bundle of nothing is not written", func(t *testing.T) {
@@ -496,8 +415,8 @@ func TestWhatCannotBeTrustedIsNamed(t *testing.T) {
 func TestAReplacedCAStaysUntilItsLastCertificateExpires(t *testing.T) {
 	now := clocktesting.NewFakeClock(time.Now())
 	ns, _ := sources(t, rig.Options{Clock: now})
-	old, next := newCA(t, "old"), newCA(t, "next")
-	source := secret(t, ns, "ca", map[string][]byte{"ca.crt": pemOf(old)})
+	old, next := rig.NewCA(t, "old"), rig.NewCA(t, "next")
+	source := secret(t, ns, "ca", map[string][]byte{"ca.crt": rig.PEM(old)})
 	selected := namespace(t, "replaced")
 	b := bundle(t, "replaced", func(s *api.TrustBundleSpec) {
 		s.Sources = fromSecret("ca")
@@ -505,7 +424,7 @@ func TestAReplacedCAStaysUntilItsLastCertificateExpires(t *testing.T) {
 	})
 	soonHas(t, selected, "replaced", old)
 
-	set(t, source, "ca.crt", pemOf(next))
+	set(t, source, "ca.crt", rig.PEM(next))
 	soonHas(t, selected, "replaced", next, old)
 	status := soonStatus(t, b, condition(api.ConditionReady, metav1.ConditionTrue, "2 CA certificates in 1 namespace, 1 of them retained: see status.certificates"))
 	retained := status.Certificates[1].Retained
@@ -528,23 +447,23 @@ func TestAReplacedCAStaysUntilItsLastCertificateExpires(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if !strings.Contains(c.Data["ca.crt"], string(pemOf(old))) || !strings.Contains(c.Data["ca.crt"], string(pemOf(next))) {
-			return cluster.NotYet("the bundle is %s", names(c.Data["ca.crt"]))
+		if !strings.Contains(c.Data["ca.crt"], string(rig.PEM(old))) || !strings.Contains(c.Data["ca.crt"], string(rig.PEM(next))) {
+			return cluster.NotYet("the bundle is %s", rig.Names(c.Data["ca.crt"]))
 		}
 		return nil
 	})
-	source = secret(t, ns, "ca", map[string][]byte{"ca.crt": pemOf(next)})
+	source = secret(t, ns, "ca", map[string][]byte{"ca.crt": rig.PEM(next)})
 	soonHas(t, selected, "replaced", next, old)
 
 	// That time is over, but a certificate of the old CA is alive, in a Secret of this system.
 	expiry := now.Now().Add(3 * time.Hour).Truncate(time.Second)
-	create(t, &corev1.Secret{
+	rig.Create(t, &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "leaf", Labels: map[string]string{cmapi.PartOfCertManagerControllerLabelKey: "true"}},
-		Data:       map[string][]byte{corev1.TLSCertKey: pki.EncodeCertificatePEM(old.leaf(t, expiry))},
+		Data:       map[string][]byte{corev1.TLSCertKey: leafOf(t, old, expiry)},
 	})
 	now.Step(2 * time.Hour)
 	touch := func(value string) {
-		patch(t, source.DeepCopy(), fmt.Sprintf(`{"metadata": {"annotations": {"touched": %q}}}`, value))
+		rig.Patch(t, source.DeepCopy(), `{"metadata": {"annotations": {"touched": %q}}}`, value)
 	}
 	touch("1")
 	soonStatus(t, b, func(s *api.TrustBundleStatus) error {
@@ -564,8 +483,8 @@ func TestAReplacedCAStaysUntilItsLastCertificateExpires(t *testing.T) {
 
 func TestAReplacedCALeavesByItself(t *testing.T) {
 	ns, _ := sources(t, rig.Options{})
-	old, next := newCA(t, "old"), newCA(t, "next")
-	source := secret(t, ns, "ca", map[string][]byte{"ca.crt": pemOf(old)})
+	old, next := rig.NewCA(t, "old"), rig.NewCA(t, "next")
+	source := secret(t, ns, "ca", map[string][]byte{"ca.crt": rig.PEM(old)})
 	selected := namespace(t, "leaves")
 	bundle(t, "leaves", func(s *api.TrustBundleSpec) {
 		s.Sources = fromSecret("ca")
@@ -573,7 +492,7 @@ func TestAReplacedCALeavesByItself(t *testing.T) {
 	})
 	soonHas(t, selected, "leaves", old)
 	replaced := time.Now()
-	set(t, source, "ca.crt", pemOf(next))
+	set(t, source, "ca.crt", rig.PEM(next))
 	soonHas(t, selected, "leaves", next)
 	if kept := time.Since(replaced); kept < time.Second { // times are stored in whole seconds
 		t.Errorf("it left after %s", kept)
@@ -582,22 +501,22 @@ func TestAReplacedCALeavesByItself(t *testing.T) {
 
 func TestWhatIsTakenOutOfTheSpecLeavesAtOnce(t *testing.T) {
 	ns, _ := sources(t, rig.Options{})
-	one, two, three, literal := newCA(t, "one"), newCA(t, "two"), newCA(t, "three"), newCA(t, "literal")
-	secret(t, ns, "one", map[string][]byte{"ca.crt": pemOf(one)})
-	source := secret(t, ns, "two", map[string][]byte{"ca.crt": pemOf(two)})
+	one, two, three, literal := rig.NewCA(t, "one"), rig.NewCA(t, "two"), rig.NewCA(t, "three"), rig.NewCA(t, "literal")
+	secret(t, ns, "one", map[string][]byte{"ca.crt": rig.PEM(one)})
+	source := secret(t, ns, "two", map[string][]byte{"ca.crt": rig.PEM(two)})
 	selected := namespace(t, "spec")
 	b := bundle(t, "spec", func(s *api.TrustBundleSpec) {
-		s.Sources = append(fromSecret("one"), append(fromSecret("two"), api.TrustSource{InLine: string(pemOf(literal))})...)
+		s.Sources = append(fromSecret("one"), append(fromSecret("two"), api.TrustSource{InLine: string(rig.PEM(literal))})...)
 	})
 	soonHas(t, selected, "spec", one, two, literal)
-	set(t, source, "ca.crt", pemOf(three))
+	set(t, source, "ca.crt", rig.PEM(three))
 	soonHas(t, selected, "spec", one, three, literal, two)
-	patch(t, b, fmt.Sprintf(`{"spec": {"distrust": [%q]}}`, pki.Fingerprint(two.Certificate)))
+	rig.Patch(t, b, `{"spec": {"distrust": [%q]}}`, pki.Fingerprint(two.Certificate))
 	soonHas(t, selected, "spec", one, three, literal)
-	patch(t, b, `{"spec": {"sources": [{"secret": {"name": "one"}}]}}`)
+	rig.Patch(t, b, `{"spec": {"sources": [{"secret": {"name": "one"}}]}}`)
 	soonHas(t, selected, "spec", one)
 	// Of the last one nobody may be trusted.
-	patch(t, b, fmt.Sprintf(`{"spec": {"distrust": [%q]}}`, pki.Fingerprint(one.Certificate)))
+	rig.Patch(t, b, `{"spec": {"distrust": [%q]}}`, pki.Fingerprint(one.Certificate))
 	soonHas(t, selected, "spec")
 }
 
@@ -606,16 +525,7 @@ func TestTheBundleOfAnIssuerHasBothCAsWhileOneReplacesTheOther(t *testing.T) {
 	_, _ = sources(t, rig.Options{Certificates: true})
 	ns := cluster.Namespace(t)
 	admin := rig.Admin(t)
-	ecdsa := &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm}
-	certificate := func(name, issuer string, isCA bool) {
-		create(t, &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}, Spec: cmapi.CertificateSpec{
-			CommonName: name, DNSNames: []string{name}, IsCA: isCA, SecretName: name, IssuerRef: cmmeta.IssuerReference{Name: issuer}, PrivateKey: ecdsa,
-		}})
-	}
-	create(t, &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "root"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}}})
-	certificate("ca", "root", true)
-	create(t, &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "ca"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{CA: &cmapi.CAIssuer{SecretName: "ca"}}}})
-	certificate("server", "ca", false)
+	rig.CAIssuer(t, ns, "server", cmapi.CertificateSpec{CommonName: "server", DNSNames: []string{"server"}})
 	selected := namespace(t, "issuer")
 	b := bundle(t, "issuer", func(s *api.TrustBundleSpec) {
 		s.Sources = []api.TrustSource{{Issuer: &api.TrustIssuerSource{Kind: "Issuer", Namespace: ns, Name: "ca"}}}
@@ -646,23 +556,9 @@ func TestTheBundleOfAnIssuerHasBothCAsWhileOneReplacesTheOther(t *testing.T) {
 		_, err = cert.Verify(x509.VerifyOptions{Roots: pool, DNSName: "server"})
 		return err
 	}
-	renew := func(name string) {
-		t.Helper()
-		crt := &cmapi.Certificate{}
-		if err := admin.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: name}, crt); err != nil {
-			t.Fatal(err)
-		}
-		before := crt.DeepCopy()
-		cmapi.SetCertificateCondition(&crt.Status, time.Now(), cmapi.CertificateCondition{
-			Type: cmapi.CertificateConditionIssuing, Status: cmmeta.ConditionTrue, Reason: "ManuallyTriggered", ObservedGeneration: crt.Generation,
-		})
-		if err := admin.Status().Patch(t.Context(), crt, client.MergeFrom(before)); err != nil {
-			t.Fatal(err)
-		}
-	}
 	old := leaf()
 	soon(t, func() error { return verifies(old) })
-	renew("ca")
+	rig.Renew(t, ns, "ca")
 	soonStatus(t, b, func(s *api.TrustBundleStatus) error {
 		if s.CertificateCount != 2 || s.RetainedCount != 0 {
 			return cluster.NotYet("%d certificates, %d retained", s.CertificateCount, s.RetainedCount)
@@ -672,7 +568,7 @@ func TestTheBundleOfAnIssuerHasBothCAsWhileOneReplacesTheOther(t *testing.T) {
 	if err := verifies(old); err != nil {
 		t.Errorf("a certificate of the replaced CA: %v", err)
 	}
-	renew("server")
+	rig.Renew(t, ns, "server")
 	var renewed *x509.Certificate
 	soon(t, func() error {
 		if renewed = leaf(); renewed.Equal(old) {
@@ -739,8 +635,8 @@ func TestNothingIsWrittenTwice(t *testing.T) {
 	w := &writes{}
 	wrap := func(c client.Client) client.Client { return counted{c, w} }
 	ns, running := sources(t, rig.Options{WrapClient: wrap})
-	one, two := newCA(t, "one"), newCA(t, "two")
-	source := secret(t, ns, "ca", map[string][]byte{"ca.crt": pemOf(one)})
+	one, two := rig.NewCA(t, "one"), rig.NewCA(t, "two")
+	source := secret(t, ns, "ca", map[string][]byte{"ca.crt": rig.PEM(one)})
 	var selected []string
 	for range 3 {
 		selected = append(selected, namespace(t, "twice"))
@@ -750,7 +646,7 @@ func TestNothingIsWrittenTwice(t *testing.T) {
 		s.Target.ConfigMap = &api.TrustTargetObject{PEM: &api.TrustPEM{}, PKCS12: &api.TrustPKCS12{}, JKS: &api.TrustJKS{}}
 	})
 	soonStatus(t, b, condition(api.ConditionReady, metav1.ConditionTrue, "1 CA certificate in 3 namespaces"))
-	set(t, source, "ca.crt", pemOf(one, two))
+	set(t, source, "ca.crt", rig.PEM(one, two))
 	soonStatus(t, b, condition(api.ConditionReady, metav1.ConditionTrue, "2 CA certificates in 3 namespaces"))
 	if got, want := w.get(), map[string]int{"patch": 6, "patch status": 2}; !maps.Equal(got, want) {
 		t.Errorf("wrote %v, expected %v", got, want)
@@ -763,7 +659,7 @@ func TestNothingIsWrittenTwice(t *testing.T) {
 		secret(t, other, fmt.Sprintf("foreign-%d", i), nil)
 		secret(t, ns, fmt.Sprintf("foreign-%d", i), nil)
 	}
-	patch(t, source, `{"metadata": {"annotations": {"note": "x"}}}`) // comes after them in the watch
+	rig.Patch(t, source, `{"metadata": {"annotations": {"note": "x"}}}`) // comes after them in the watch
 	soon(t, func() error {
 		if running.Passes(t, "trustbundles") == before {
 			return cluster.ErrNotYet
