@@ -1,0 +1,93 @@
+package explain
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	acmev1 "github.com/perennial-pki/perennial/api/acme/v1"
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+)
+
+var now = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+
+func at(d time.Duration) *metav1.Time { t := metav1.NewTime(now.Add(d)); return &t }
+
+func crt(conditions ...cmapi.CertificateCondition) *cmapi.Certificate {
+	c := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: "web", Namespace: "shop", UID: "web"}, Spec: cmapi.CertificateSpec{SecretName: "web", IssuerRef: cmmeta.IssuerReference{Name: "ca"}}}
+	c.Status.Conditions = conditions
+	return c
+}
+
+func ready(status cmmeta.ConditionStatus, message string) cmapi.CertificateCondition {
+	return cmapi.CertificateCondition{Type: "Ready", Status: status, Message: message, LastTransitionTime: at(-time.Hour)}
+}
+
+func issuing(status cmmeta.ConditionStatus, message string) cmapi.CertificateCondition {
+	return cmapi.CertificateCondition{Type: "Issuing", Status: status, Message: message, LastTransitionTime: at(-time.Minute)}
+}
+
+func issuer(status cmmeta.ConditionStatus, message string) *cmapi.Issuer {
+	i := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "ca", Namespace: "shop"}}
+	i.Status.Conditions = []cmapi.IssuerCondition{{Type: "Ready", Status: status, Message: message}}
+	return i
+}
+
+func request(conditions ...cmapi.CertificateRequestCondition) cmapi.CertificateRequest {
+	r := cmapi.CertificateRequest{ObjectMeta: metav1.ObjectMeta{Name: "web-1", UID: "request", CreationTimestamp: *at(-time.Minute), Annotations: map[string]string{cmapi.CertificateRequestRevisionAnnotationKey: "1"}}}
+	r.Status.Conditions = conditions
+	return r
+}
+
+func TestAStateIsExplainedWithWhatToDoNext(t *testing.T) {
+	missing := ready("False", "Issuing certificate as Secret does not exist")
+	inWork := issuing("True", "Issuing certificate as Secret does not exist")
+	approved := cmapi.CertificateRequestCondition{Type: "Approved", Status: "True"}
+	controller := true
+	order := acmev1.Order{ObjectMeta: metav1.ObjectMeta{Name: "web-1-7", UID: "order", OwnerReferences: []metav1.OwnerReference{{UID: "request", Controller: &controller}}}}
+	order.Status.State = acmev1.Pending
+	challenge := acmev1.Challenge{ObjectMeta: metav1.ObjectMeta{Name: "web-1-7-9", OwnerReferences: []metav1.OwnerReference{{UID: "order", Controller: &controller}}}}
+	challenge.Spec.Type, challenge.Spec.DNSName = acmev1.ACMEChallengeTypeDNS01, "example.com"
+	challenge.Status.State, challenge.Status.Reason = acmev1.Invalid, "no TXT record"
+
+	good := crt(ready("True", "Certificate is up to date and has not expired"))
+	good.Status.NotAfter, good.Status.RenewalTime = at(30*24*time.Hour), at(3*time.Hour)
+
+	for name, test := range map[string]struct {
+		objects       Objects
+		summary, next string
+	}{
+		"all is well": {Objects{Certificate: good, Issuer: issuer("True", "")},
+			"is up to date, expires in 30 days, will be renewed in 3 hours", ""},
+		"nobody has looked at it": {Objects{Certificate: crt(), Issuer: issuer("True", "")},
+			"has not been looked at", "see whether the controller runs"},
+		"no issuer": {Objects{Certificate: crt(missing, inWork)},
+			"is not ready: issuing certificate", `create Issuer "ca" in namespace "shop", or correct spec.issuerRef`},
+		"an issuer that is not ready": {Objects{Certificate: crt(missing, inWork), Issuer: issuer("False", "no Secret x")},
+			"is not ready", "mend Issuer ca: no Secret x"},
+		"a request that waits for approval": {Objects{Certificate: crt(missing, inWork), Issuer: issuer("True", ""), Requests: []cmapi.CertificateRequest{request()}},
+			"is not ready", "perennial approve web-1 -n shop"},
+		"a denied request": {Objects{Certificate: crt(missing, issuing("False", "x")), Issuer: issuer("True", ""), Requests: []cmapi.CertificateRequest{request(cmapi.CertificateRequestCondition{Type: "Denied", Status: "True", Message: "not today"})}},
+			"is not ready", "CertificateRequest web-1 failed (denied: not today)"},
+		"a challenge that failed": {Objects{Certificate: crt(missing, inWork), Issuer: issuer("True", ""), Requests: []cmapi.CertificateRequest{request(approved)}, Orders: []acmev1.Order{order}, Challenges: []acmev1.Challenge{challenge}},
+			"is not ready", "Challenge web-1-7-9 failed (DNS-01 for example.com, invalid: no TXT record)"},
+		"a renewal that failed": {Objects{Certificate: func() *cmapi.Certificate {
+			c := good.DeepCopy()
+			c.Status.Conditions = append(c.Status.Conditions, issuing("False", "the CA said no"))
+			return c
+		}(), Issuer: issuer("True", "")}, "is valid and expires in 30 days; renewing it failed", "the CA said no"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := Explain(test.objects, now)
+			if !strings.HasPrefix(r.Summary, test.summary) {
+				t.Errorf("summary %q, want %q", r.Summary, test.summary)
+			}
+			if !strings.HasPrefix(r.Next, test.next) || test.next == "" && r.Next != "" {
+				t.Errorf("next %q, want %q", r.Next, test.next)
+			}
+		})
+	}
+}
