@@ -1,4 +1,5 @@
 package test
+
 import (
 	_ "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	_ "github.com/letsencrypt/pebble/v2/wfe"

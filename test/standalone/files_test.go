@@ -137,7 +137,9 @@ func (m *machine) until(name string, status metav1.ConditionStatus, says string,
 }
 
 func serial(s string) func(*perennial.CertificateFile) bool {
-	return func(cf *perennial.CertificateFile) bool { return cf.Status.Deployed != nil && cf.Status.Deployed.Serial == s }
+	return func(cf *perennial.CertificateFile) bool {
+		return cf.Status.Deployed != nil && cf.Status.Deployed.Serial == s
+	}
 }
 
 func (m *machine) lines(path string) int {

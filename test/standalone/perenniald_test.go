@@ -1,0 +1,220 @@
+package standalone_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// perenniald is the daemon, compiled once for all tests.
+var perenniald struct {
+	build sync.Once
+	path  string
+	err   error
+}
+
+func buildPerenniald(t *testing.T) string {
+	t.Helper()
+	perenniald.build.Do(func() {
+		dir, err := os.MkdirTemp("", "perennial-standalone-")
+		if err != nil {
+			perenniald.err = err
+			return
+		}
+		perenniald.path = filepath.Join(dir, "perenniald")
+		out, err := exec.Command("go", "build", "-o", perenniald.path, "github.com/perennial-pki/perennial/standalone/cmd/perenniald").CombinedOutput()
+		if err != nil {
+			perenniald.err = fmt.Errorf("%w\n%s", err, out)
+		}
+	})
+	if perenniald.err != nil {
+		t.Fatalf("build perenniald: %v", perenniald.err)
+	}
+	return perenniald.path
+}
+
+// daemon is a perenniald that runs.
+type daemon struct {
+	t    *testing.T
+	cmd  *exec.Cmd
+	done chan error
+
+	mu    sync.Mutex
+	lines []string
+	more  chan struct{} // has a value after a new line
+}
+
+func startDaemon(t *testing.T, args ...string) *daemon {
+	t.Helper()
+	cmd := exec.Command(buildPerenniald(t), args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stderr = cmd.Stdout
+	d := &daemon{t: t, cmd: cmd, done: make(chan error, 1), more: make(chan struct{}, 1)}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		read := bufio.NewReader(out)
+		for {
+			line, err := read.ReadString('\n')
+			if line != "" {
+				d.mu.Lock()
+				d.lines = append(d.lines, strings.TrimRight(line, "\n"))
+				d.mu.Unlock()
+				select {
+				case d.more <- struct{}{}:
+				default:
+				}
+			}
+			if err != nil {
+				_, _ = io.Copy(io.Discard, out)
+				d.done <- cmd.Wait()
+				return
+			}
+		}
+	}()
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	return d
+}
+
+func (d *daemon) output() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return strings.Join(d.lines, "\n")
+}
+
+// until waits for a line that has all of the words.
+func (d *daemon) until(words ...string) {
+	d.t.Helper()
+	limit := time.After(2 * time.Minute)
+	for {
+		d.mu.Lock()
+		for _, line := range d.lines {
+			all := true
+			for _, w := range words {
+				all = all && strings.Contains(line, w)
+			}
+			if all {
+				d.mu.Unlock()
+				return
+			}
+		}
+		d.mu.Unlock()
+		select {
+		case <-d.more:
+		case err := <-d.done:
+			d.t.Fatalf("perenniald ended with %v before it said %q:\n%s", err, words, d.output())
+		case <-limit:
+			d.t.Fatalf("perenniald does not say %q:\n%s", words, d.output())
+		}
+	}
+}
+
+// stop asks it to stop, as systemd does, and waits for that.
+func (d *daemon) stop() {
+	d.t.Helper()
+	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		d.t.Fatal(err)
+	}
+	if err := <-d.done; err != nil {
+		d.t.Fatalf("perenniald ended with %v:\n%s", err, d.output())
+	}
+}
+
+func copyDir(t *testing.T, from, to string) {
+	t.Helper()
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+const quickstart = "../../examples/quickstart"
+
+func TestTheQuickstartIsIssuedAndGoesOnAfterARestart(t *testing.T) {
+	dir := t.TempDir()
+	data, manifests := filepath.Join(dir, "data"), filepath.Join(dir, "manifests")
+	copyDir(t, quickstart, manifests)
+	d := startDaemon(t, "--data-dir", data, "--manifests", manifests, "--table")
+	d.until("kubeconfig: " + filepath.Join(data, "kubeconfig"))
+	for _, name := range []string{"perennial-system/root", "default/web", "default/api-server", "default/api-client", "default/short-lived"} {
+		d.until("certificate "+name+" issued: valid until ", "next renewal at ")
+	}
+	d.until("NAMESPACE", "CERTIFICATE", "READY", "EXPIRES IN")
+	d.until("default", "web", "True", "ClusterIssuer ca")
+
+	// A file that changes is applied again, and one that is broken stops no other.
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(manifests, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("broken.yaml", "apiVersion: cert-manager.io/v1\nkind: Certificate\nmetadata:\n  name: broken\nspec:\n  dnsNames: [broken.example.com]\n  issuerRef:\n    name: ca\n")
+	d.until("broken.yaml:", "Certificate default/broken", "secretName")
+	write("more.yaml", "apiVersion: cert-manager.io/v1\nkind: Certificate\nmetadata:\n  name: more\nspec:\n  secretName: more\n  dnsNames: [more.example.com]\n  issuerRef:\n    name: ca\n    kind: ClusterIssuer\n")
+	d.until("certificate default/more issued")
+	write("more.yaml", "apiVersion: cert-manager.io/v1\nkind: Certificate\nmetadata:\n  name: more\nspec:\n  secretName: more\n  dnsNames: [yet.more.example.com]\n  issuerRef:\n    name: ca\n    kind: ClusterIssuer\n")
+	d.until("certificate default/more renewed, revision 2")
+	d.stop()
+
+	again := startDaemon(t, "--data-dir", data, "--manifests", manifests, "--table")
+	again.until("default", "web", "True", "ClusterIssuer ca")
+	if strings.Contains(again.output(), "certificate default/web issued") || strings.Contains(again.output(), "certificate default/web renewed") {
+		t.Errorf("a restart issued what was there:\n%s", again.output())
+	}
+
+	// Another process cannot have the same directory.
+	second := startDaemon(t, "--data-dir", data)
+	err := <-second.done
+	if lines := strings.Split(second.output(), "\n"); err == nil || len(lines) != 1 || !strings.Contains(lines[0], data) {
+		t.Errorf("a second perenniald on the directory ended with %v:\n%s", err, second.output())
+	}
+	again.stop()
+}
+
+func TestAStartThatCannotBeSaysWhyInOneLine(t *testing.T) {
+	dir := t.TempDir()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	port := fmt.Sprint(taken.Addr().(*net.TCPAddr).Port)
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		args []string
+		says string
+	}{
+		"a taken port":                  {[]string{"--data-dir", filepath.Join(dir, "data"), "--port", port}, port},
+		"a data directory that is none": {[]string{"--data-dir", filepath.Join(file, "data")}, file},
+		"manifests that are not there":  {[]string{"--data-dir", filepath.Join(dir, "data"), "--manifests", filepath.Join(dir, "none")}, "--manifests"},
+		"manifests that are a file":     {[]string{"--data-dir", filepath.Join(dir, "data"), "--manifests", file}, "name the directory"},
+		"a root that is not there":      {[]string{"--data-dir", filepath.Join(dir, "data"), "--file-root", filepath.Join(dir, "none")}, "--file-root"},
+		"an unknown flag":               {[]string{"--frobnicate"}, "unknown flag"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := startDaemon(t, test.args...)
+			err := <-d.done
+			lines := strings.Split(d.output(), "\n")
+			if err == nil || len(lines) != 1 || !strings.HasPrefix(lines[0], "perenniald: ") || !strings.Contains(lines[0], test.says) {
+				t.Errorf("it ended with %v:\n%s\nwant one line with %q", err, d.output(), test.says)
+			}
+		})
+	}
+}
