@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -17,6 +18,7 @@ import (
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 
+	"github.com/perennial-pki/perennial/internal/inject"
 	"github.com/perennial-pki/perennial/internal/lifecycle"
 	"github.com/perennial-pki/perennial/pki"
 )
@@ -31,6 +33,7 @@ func Command() *cobra.Command {
 		Limits:    pki.Limits{Certificate: pki.MaxCertificateSize, PrivateKey: pki.MaxPrivateKeySize, Chain: pki.MaxChainSize, Bundle: pki.MaxBundleSize},
 	}
 	var kubeconfig, format string
+	injected := map[string]*bool{}
 	verbosity := 0
 	cmd := &cobra.Command{
 		Use:   "controller",
@@ -44,10 +47,14 @@ func Command() *cobra.Command {
 				return err
 			}
 			o.Log = log
+			o.Targets = slices.DeleteFunc(inject.Targets(), func(t inject.Target) bool { return !*injected[t.Resource] })
 			ctrl.SetLogger(log)
 			klog.SetLogger(log)
 			if err := o.check(); err != nil {
 				return err
+			}
+			if _, err := enabled(o.Controllers); err != nil {
+				return fmt.Errorf("--controllers: %w", err)
 			}
 			cfg, err := restConfig(kubeconfig)
 			if err != nil {
@@ -70,8 +77,10 @@ func Command() *cobra.Command {
 	f.StringVar(&o.MetricsAddress, "metrics-listen-address", o.MetricsAddress, "host:port of /metrics; empty for none")
 	f.StringVar(&o.HealthAddress, "health-listen-address", o.HealthAddress, "host:port of /livez and /readyz; empty for none")
 	f.IntVar(&o.Workers, "concurrent-workers", o.Workers, "how many objects of a kind are worked on at once")
-	f.BoolVar(&o.DisableApproval, "disable-auto-approval", false, "leave the approval of CertificateRequests to others")
-	f.BoolVar(&o.DisableCSRs, "disable-certificate-signing-requests", false, "leave Kubernetes CertificateSigningRequests alone")
+	f.StringSliceVar(&o.Controllers, "controllers", []string{"*"}, "which controllers run, with a minus sign those that do not, as in *,-"+approver+": "+strings.Join(Controllers(), ", "))
+	for _, target := range inject.Targets() {
+		injected[target.Resource] = f.Bool("enable-"+target.Resource+"-injectable", true, "inject CAs into "+target.Resource)
+	}
 	f.BoolVar(&o.Lifecycle.OwnSecrets, "enable-certificate-owner-ref", false, "delete the Secret of a Certificate together with it")
 	f.StringSliceVar(&o.Lifecycle.CopiedAnnotations, "copied-annotation-prefixes", o.Lifecycle.CopiedAnnotations, "which annotations a CertificateRequest gets from its Certificate: prefixes, * for all, with a minus sign for those left out")
 	f.DurationVar(&o.Lifecycle.MinBackoff, "certificate-request-minimum-backoff-duration", o.Lifecycle.MinBackoff, "time after a failed issuance until the next; doubles with each failure")

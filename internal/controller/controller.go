@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -31,6 +32,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	perennial "github.com/perennial-pki/perennial/api/perennial/v1alpha1"
+	"github.com/perennial-pki/perennial/internal/inject"
 	"github.com/perennial-pki/perennial/internal/issuer"
 	"github.com/perennial-pki/perennial/internal/lifecycle"
 	"github.com/perennial-pki/perennial/internal/observe"
@@ -39,6 +42,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/internal/signer/ca"
 	"github.com/perennial-pki/perennial/internal/signer/selfsigned"
+	"github.com/perennial-pki/perennial/internal/trust"
 	"github.com/perennial-pki/perennial/pki"
 )
 
@@ -61,10 +65,10 @@ type Options struct {
 
 	// Workers is how many objects of a kind are worked on at once. Zero means DefaultWorkers.
 	Workers int
-	// DisableApproval leaves the approval of CertificateRequests to others.
-	DisableApproval bool
-	// DisableCSRs leaves Kubernetes CertificateSigningRequests alone.
-	DisableCSRs bool
+	// Controllers are the names of those that run, of Controllers(): "*" for all, with a minus sign those that do not. Nil means all.
+	Controllers []string
+	// Targets are the kinds into which CAs are injected. Nil means all.
+	Targets []inject.Target
 
 	Lifecycle lifecycle.Settings
 	Limits    pki.Limits
@@ -74,6 +78,8 @@ type Options struct {
 	Clock clock.Clock
 	// WrapClient, if set, is put around the client that writes. Tests break it.
 	WrapClient func(client.Client) client.Client
+	// Registry gets the metrics. A new one if left out.
+	Registry *prometheus.Registry
 }
 
 // Defaults of Options.
@@ -101,7 +107,7 @@ const (
 // Scheme knows all kinds that the controller reads and writes.
 func Scheme() *runtime.Scheme {
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, cmapi.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, cmapi.AddToScheme, perennial.AddToScheme} {
 		if err := add(scheme); err != nil { // two types of one name: a mistake in the program
 			panic(err)
 		}
@@ -138,13 +144,16 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	if err != nil {
 		return err
 	}
-	registry := prometheus.NewRegistry()
+	registry := o.Registry
+	if registry == nil {
+		registry = prometheus.NewRegistry()
+	}
 	metrics := observe.NewMetrics(registry, o.Clock)
 	events, err := recorder(cfg, mgr, o, metrics)
 	if err != nil {
 		return err
 	}
-	if err := addReconcilers(ctx, mgr, others, events, metrics, o); err != nil {
+	if err := addReconcilers(ctx, cfg, mgr, others, events, metrics, o); err != nil {
 		return err
 	}
 	registry.MustRegister(
@@ -246,38 +255,95 @@ func recorder(cfg *rest.Config, mgr manager.Manager, o Options, metrics *observe
 	return events, mgr.Add(events)
 }
 
-func addReconcilers(ctx context.Context, mgr manager.Manager, others cache.Cache, events *observe.Recorder, metrics *observe.Metrics, o Options) error {
+// The names of the controllers. That of the approver is cert-manager's.
+const (
+	certificates               = "certificates"
+	certificateRequests        = "certificaterequests"
+	approver                   = "certificaterequests-approver"
+	certificateSigningRequests = "certificatesigningrequests"
+	issuers                    = "issuers"
+	clusterIssuers             = "clusterissuers"
+	caInjector                 = "cainjector"
+	trustBundles               = "trustbundles"
+)
+
+// Controllers returns the names of all controllers.
+func Controllers() []string {
+	return []string{certificates, certificateRequests, approver, certificateSigningRequests, issuers, clusterIssuers, caInjector, trustBundles}
+}
+
+// enabled returns the controllers that the list, as in Options, chooses.
+func enabled(list []string) (map[string]bool, error) {
+	on := map[string]bool{}
+	for _, name := range Controllers() {
+		on[name] = list == nil
+	}
+	for _, name := range list {
+		name, off := strings.CutPrefix(name, "-")
+		_, known := on[name]
+		switch {
+		case name == "*" && !off:
+			for _, name := range Controllers() {
+				on[name] = true
+			}
+		case known:
+			on[name] = !off
+		default:
+			return nil, fmt.Errorf("there is no controller %q: choose of *, %s, with a minus sign for those that are not to run", name, strings.Join(Controllers(), ", "))
+		}
+	}
+	return on, nil
+}
+
+// reconciler is what all our packages of reconcilers have.
+type reconciler interface {
+	SetupWithManager(context.Context, ctrl.Manager, cache.Cache, ctrlcontroller.Options) error
+}
+
+func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, others cache.Cache, events *observe.Recorder, metrics *observe.Metrics, o Options) error {
+	on, err := enabled(o.Controllers)
+	if err != nil {
+		return err
+	}
 	if err := signer.AddIndexes(ctx, mgr.GetFieldIndexer()); err != nil {
 		return err
 	}
-	c := mgr.GetClient()
-	store := &secrets.Store{OursCache: c, OthersCache: others, Live: mgr.GetAPIReader()}
+	c, live := mgr.GetClient(), mgr.GetAPIReader()
+	store := &secrets.Store{OursCache: c, OthersCache: others, Live: live}
 	keyring := &signer.Keyring{}
 	scope := signer.Scope{ClusterResourceNamespace: o.ClusterResourceNamespace, Namespace: o.Namespace}
 	signers := signer.Set{
 		signer.TypeSelfSigned: &selfsigned.Signer{Secrets: store, Keyring: keyring, Limits: o.Limits, Clock: o.Clock},
 		signer.TypeCA:         &ca.Signer{Secrets: store, Limits: o.Limits, Clock: o.Clock},
 	}
-	work := func() ctrlcontroller.Options {
-		return ctrlcontroller.Options{MaxConcurrentReconciles: o.Workers, RateLimiter: jittered{
+	issuersOf := func(kind string) reconciler {
+		return &issuer.Reconciler{Client: c, Secrets: store, Scope: scope, Signers: signers, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, Kind: kind, CSRs: on[certificateSigningRequests]}
+	}
+	targets := o.Targets
+	if targets == nil {
+		targets = inject.Targets()
+	}
+	for _, part := range []struct {
+		name string
+		// clusterWide is what has no place in a controller for one namespace.
+		clusterWide bool
+		reconciler  reconciler
+	}{
+		{certificates, false, &lifecycle.Reconciler{Client: c, Secrets: store, Scope: scope, Keyring: keyring, Limits: o.Limits, Settings: o.Lifecycle, Events: events, Metrics: metrics, Clock: o.Clock}},
+		{certificateRequests, false, &request.Reconciler{Client: c, Scope: scope, Signers: signers, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, DisableApproval: !on[approver]}},
+		{certificateSigningRequests, false, &request.CSRReconciler{Client: c, Scope: scope, Signers: signers, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
+		{issuers, false, issuersOf(signer.KindIssuer)},
+		{clusterIssuers, true, issuersOf(signer.KindClusterIssuer)},
+		{caInjector, false, &inject.Reconciler{Client: c, Live: live, Secrets: store, Targets: targets, Namespace: o.Namespace, APIServerCA: inject.APIServerCA(cfg), Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
+		{trustBundles, true, &trust.Reconciler{Client: c, Live: live, Secrets: store, Namespace: o.ClusterResourceNamespace, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
+	} {
+		if !on[part.name] || part.clusterWide && o.Namespace != "" || part.name == caInjector && len(targets) == 0 {
+			continue
+		}
+		work := ctrlcontroller.Options{MaxConcurrentReconciles: o.Workers, RateLimiter: jittered{
 			workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry),
 		}}
-	}
-	setups := []interface {
-		SetupWithManager(context.Context, ctrl.Manager, cache.Cache, ctrlcontroller.Options) error
-	}{
-		&lifecycle.Reconciler{Client: c, Secrets: store, Scope: scope, Keyring: keyring, Limits: o.Limits, Settings: o.Lifecycle, Events: events, Metrics: metrics, Clock: o.Clock},
-		&request.Reconciler{Client: c, Scope: scope, Signers: signers, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, DisableApproval: o.DisableApproval},
-		&issuer.Reconciler{Client: c, Secrets: store, Scope: scope, Signers: signers, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, Kind: signer.KindIssuer, CSRs: !o.DisableCSRs},
-	}
-	if o.Namespace == "" {
-		setups = append(setups, &issuer.Reconciler{Client: c, Secrets: store, Scope: scope, Signers: signers, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, Kind: signer.KindClusterIssuer, CSRs: !o.DisableCSRs})
-	}
-	if !o.DisableCSRs {
-		setups = append(setups, &request.CSRReconciler{Client: c, Scope: scope, Signers: signers, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock})
-	}
-	for _, s := range setups {
-		if err := s.SetupWithManager(ctx, mgr, others, work()); err != nil {
+		if err := part.reconciler.SetupWithManager(ctx, mgr, others, work); err != nil {
 			return err
 		}
 	}
