@@ -131,7 +131,7 @@ func (r *Reconciler) storeKey(ctx context.Context, o *Observation, s *StoreKey) 
 		return nil, fmt.Errorf("read Secret %q: %w", secret.Name, err)
 	}
 	if !metav1.IsControlledBy(had, crt) {
-		return nil, fmt.Errorf("Secret %q exists, but does not belong to this Certificate: delete it", secret.Name) //nolint:staticcheck // names a kind
+		return nil, fmt.Errorf("the Secret %q exists, but does not belong to this Certificate: delete it", secret.Name)
 	}
 	was := had.DeepCopy()
 	had.Labels, had.Data = secret.Labels, secret.Data

@@ -169,7 +169,7 @@ func managedFields(cfg *secretConfig) []metav1.ManagedFieldsEntry {
 	}
 	raw := `{"f:data":` + set(slices.Collect(maps.Keys(cfg.data))) + `,"f:metadata":{"f:annotations":` + set(slices.Collect(maps.Keys(cfg.annotations))) +
 		`,"f:labels":` + set(slices.Collect(maps.Keys(cfg.labels))) + `}}`
-	return []metav1.ManagedFieldsEntry{{Manager: secretManager, Operation: metav1.ManagedFieldsOperationApply, FieldsV1: &metav1.FieldsV1{Raw: []byte(raw)}}}
+	return []metav1.ManagedFieldsEntry{{Manager: secretManager, Operation: metav1.ManagedFieldsOperationApply, FieldsV1: metav1.NewFieldsV1(raw)}}
 }
 
 // issuingBecause sets Issuing to True, now.

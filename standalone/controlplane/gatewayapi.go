@@ -16,17 +16,17 @@ var gatewayAPI embed.FS
 func gatewayDefinitions() ([]runtime.Object, error) {
 	files, err := fs.Glob(gatewayAPI, "gatewayapi/*.yaml")
 	if err != nil {
-		return nil, fmt.Errorf("Gateway API: %w", err)
+		return nil, fmt.Errorf("read the definitions of the Gateway API: %w", err)
 	}
 	var objects []runtime.Object
 	for _, file := range files {
 		content, err := gatewayAPI.ReadFile(file)
 		if err != nil {
-			return nil, fmt.Errorf("Gateway API: %w", err)
+			return nil, fmt.Errorf("read the definitions of the Gateway API: %w", err)
 		}
 		u := new(unstructured.Unstructured)
 		if err := yaml.Unmarshal(content, &u.Object); err != nil {
-			return nil, fmt.Errorf("Gateway API: %s: %w", file, err)
+			return nil, fmt.Errorf("read the definitions of the Gateway API: %s: %w", file, err)
 		}
 		objects = append(objects, u)
 	}

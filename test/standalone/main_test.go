@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"k8s.io/client-go/kubernetes"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/perennial-pki/perennial/standalone/controlplane"
 )
@@ -167,15 +166,6 @@ func start(t *testing.T, o controlplane.Options) *controlplane.ControlPlane {
 func admin(t testing.TB, c *controlplane.ControlPlane) kubernetes.Interface {
 	t.Helper()
 	k, err := kubernetes.NewForConfig(c.AdminConfig())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return k
-}
-
-func objects(t testing.TB, c *controlplane.ControlPlane) client.WithWatch {
-	t.Helper()
-	k, err := client.NewWithWatch(c.AdminConfig(), client.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
