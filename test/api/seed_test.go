@@ -1,0 +1,50 @@
+package api_test
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// Manifests that were written for cert-manager are taken as they stand, with nothing unknown in them.
+func TestManifestsOfCertManagerAreAccepted(t *testing.T) {
+	resources := map[string]schema.GroupVersionResource{
+		"Certificate":   certificates,
+		"ClusterIssuer": clusterIssuers,
+		"Ingress":       {Group: "networking.k8s.io", Version: "v1", Resource: "ingresses"},
+	}
+	files, err := filepath.Glob("../testdata/seed/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no manifests: %v", err)
+	}
+	client := admin(t)
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			content, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, document := range bytes.Split(content, []byte("\n---\n")) {
+				u := object(t, string(document))
+				resource, known := resources[u.GetKind()]
+				if !known {
+					t.Fatalf("no resource for kind %q", u.GetKind())
+				}
+				options := metav1.CreateOptions{FieldValidation: metav1.FieldValidationStrict}
+				if namespace := u.GetNamespace(); namespace != "" {
+					ns := object(t, "apiVersion: v1\nkind: Namespace\nmetadata: {name: "+namespace+"}")
+					if _, err := client.Resource(namespaces).Create(t.Context(), ns, options); err != nil {
+						t.Fatalf("create namespace: %v", err)
+					}
+				}
+				if _, err := client.Resource(resource).Namespace(u.GetNamespace()).Create(t.Context(), u, options); err != nil {
+					t.Fatalf("create %s %s: %v", u.GetKind(), u.GetName(), err)
+				}
+			}
+		})
+	}
+}
