@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"crypto"
 	"crypto/rand"
+	"crypto/x509"
 	"fmt"
 	"slices"
 	"sync"
@@ -30,9 +32,17 @@ type bench struct {
 	dir, binary string
 	plane       *controlplane.ControlPlane
 	admin       client.WithWatch
+	root        *x509.Certificate
+	rootKey     crypto.Signer
 }
 
 const issuerName = "bench-ca"
+
+// The issuers of the load: one that signs in the controller's process, and one that is asked elsewhere.
+var (
+	inProcess = cmmeta.IssuerReference{Name: issuerName, Kind: "ClusterIssuer"}
+	elsewhere = cmmeta.IssuerReference{Name: issuerName, Kind: "OutsideIssuer", Group: "bench.example.com"}
+)
 
 // prepare makes the CA and the issuer.
 func (b *bench) prepare(ctx context.Context) (err error) {
@@ -65,6 +75,7 @@ func (b *bench) prepare(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	b.root, b.rootKey = root, key
 	for _, o := range []client.Object{
 		&corev1.Secret{
 			ObjectMeta: metav1.ObjectMeta{Namespace: deploy.Namespace, Name: issuerName}, Type: corev1.SecretTypeTLS,
@@ -86,14 +97,14 @@ func (b *bench) namespace(ctx context.Context, name string) error {
 	return b.admin.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})
 }
 
-func certificate(namespace string, i int) *cmapi.Certificate {
+func certificate(issuer cmmeta.IssuerReference, namespace string, i int) *cmapi.Certificate {
 	name := fmt.Sprintf("crt-%05d", i)
 	return &cmapi.Certificate{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
 		Spec: cmapi.CertificateSpec{
 			SecretName: name, DNSNames: []string{name + ".bench.example.com"},
 			PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm},
-			IssuerRef:  cmmeta.IssuerReference{Name: issuerName, Kind: "ClusterIssuer"},
+			IssuerRef:  issuer,
 		},
 	}
 }
@@ -156,7 +167,7 @@ func (b *bench) ceiling(ctx context.Context) (float64, error) {
 
 	began := time.Now()
 	err = b.each(ctx, b.certificates, func(ctx context.Context, c client.Client, i int) error {
-		crt := certificate(namespace, i)
+		crt := certificate(inProcess, namespace, i)
 		if err := c.Create(ctx, crt); err != nil {
 			return err
 		}
@@ -241,7 +252,7 @@ func (b *bench) vanish(ctx context.Context, name string) error {
 }
 
 // issue creates n certificates and waits until all are Ready. It returns how long that took for each, sorted, and for all.
-func (b *bench) issue(ctx context.Context, namespace string, n int) ([]time.Duration, time.Duration, error) {
+func (b *bench) issue(ctx context.Context, issuer cmmeta.IssuerReference, namespace string, n int) ([]time.Duration, time.Duration, error) {
 	if err := b.namespace(ctx, namespace); err != nil {
 		return nil, 0, err
 	}
@@ -256,7 +267,7 @@ func (b *bench) issue(ctx context.Context, namespace string, n int) ([]time.Dura
 	failed := make(chan error, 1)
 	go func() {
 		failed <- b.each(ctx, n, func(ctx context.Context, c client.Client, i int) error {
-			crt := certificate(namespace, i)
+			crt := certificate(issuer, namespace, i)
 			mu.Lock()
 			created[crt.Name] = time.Now()
 			mu.Unlock()
@@ -294,4 +305,49 @@ func (b *bench) issue(ctx context.Context, namespace string, n int) ([]time.Dura
 	all := time.Since(began)
 	slices.Sort(took)
 	return took, all, nil
+}
+
+// signOutside stands for a signer that is asked over the network: it approves and answers each request of the issuer elsewhere in one write.
+func (b *bench) signOutside(ctx context.Context) {
+	watcher, err := b.admin.Watch(ctx, &cmapi.CertificateRequestList{})
+	if err != nil {
+		step("the signer cannot watch: " + err.Error())
+		return
+	}
+	defer watcher.Stop()
+	for e := range watcher.ResultChan() {
+		cr, ok := e.Object.(*cmapi.CertificateRequest)
+		if !ok || e.Type != watch.Added || cr.Spec.IssuerRef != elsewhere {
+			continue
+		}
+		if err := b.signOne(ctx, cr); err != nil && ctx.Err() == nil {
+			step("the signer failed: " + err.Error())
+			return
+		}
+	}
+}
+
+func (b *bench) signOne(ctx context.Context, cr *cmapi.CertificateRequest) error {
+	csr, err := pki.DecodeCSRPEM(cr.Spec.Request)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	template, err := pki.Template{NotBefore: now, NotAfter: now.AddDate(0, 3, 0)}.Certificate(csr)
+	if err != nil {
+		return err
+	}
+	leaf, err := pki.Sign(rand.Reader, template, b.root, csr.PublicKey, b.rootKey)
+	if err != nil {
+		return err
+	}
+	was := cr.DeepCopy()
+	cr.Status.Certificate, cr.Status.CA = pki.EncodeCertificatePEM(leaf), pki.EncodeCertificatePEM(b.root)
+	for _, condition := range []cmapi.CertificateRequestCondition{
+		{Type: "Approved", Status: "True", Reason: "Bench", Message: "approved"},
+		{Type: "Ready", Status: "True", Reason: "Issued", Message: "issued"},
+	} {
+		cmapi.SetCertificateRequestCondition(&cr.Status, now, condition)
+	}
+	return b.admin.Status().Patch(ctx, cr, client.MergeFrom(was))
 }

@@ -88,11 +88,20 @@ func run(ctx context.Context, o options) error {
 		return fmt.Errorf("ceiling: %w", err)
 	}
 	step("certificates with the controller")
-	burst, err := b.burst(ctx)
+	burst, err := b.burst(ctx, inProcess, "burst", b.certificates)
 	if err != nil {
 		return fmt.Errorf("certificates: %w", err)
 	}
-	burst.print(ceiling, o)
+	fmt.Printf("%d ECDSA certificates of a CA ClusterIssuer, created by %d clients at once\n\n", len(burst.took), o.clients)
+	burst.print(ceiling)
+	step("certificates of a signer with outside effects")
+	go b.signOutside(ctx)
+	outside, err := b.burst(ctx, elsewhere, "outside", b.certificates)
+	if err != nil {
+		return fmt.Errorf("certificates of an external issuer: %w", err)
+	}
+	fmt.Printf("%d ECDSA certificates of a signer with outside effects: key and request are stored before it is asked\n\n", len(outside.took))
+	outside.print(0)
 	if o.fleet > 0 {
 		step(fmt.Sprintf("a fleet of %d", o.fleet))
 		if err := b.fleetRestart(ctx); err != nil {
