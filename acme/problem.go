@@ -1,0 +1,191 @@
+package acme
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// Types of problems, section 6.7 and the documents named.
+const (
+	problemPrefix = "urn:ietf:params:acme:error:"
+
+	ProblemAccountDoesNotExist     = problemPrefix + "accountDoesNotExist"
+	ProblemAlreadyReplaced         = problemPrefix + "alreadyReplaced" // RFC 9773
+	ProblemAlreadyRevoked          = problemPrefix + "alreadyRevoked"
+	ProblemBadCSR                  = problemPrefix + "badCSR"
+	ProblemBadNonce                = problemPrefix + "badNonce"
+	ProblemBadPublicKey            = problemPrefix + "badPublicKey"
+	ProblemBadRevocationReason     = problemPrefix + "badRevocationReason"
+	ProblemBadSignatureAlgorithm   = problemPrefix + "badSignatureAlgorithm"
+	ProblemCAA                     = problemPrefix + "caa"
+	ProblemCompound                = problemPrefix + "compound"
+	ProblemConflict                = problemPrefix + "conflict"
+	ProblemConnection              = problemPrefix + "connection"
+	ProblemDNS                     = problemPrefix + "dns"
+	ProblemExternalAccountRequired = problemPrefix + "externalAccountRequired"
+	ProblemIncorrectResponse       = problemPrefix + "incorrectResponse"
+	ProblemInvalidContact          = problemPrefix + "invalidContact"
+	ProblemInvalidProfile          = problemPrefix + "invalidProfile" // draft-ietf-acme-profiles
+	ProblemMalformed               = problemPrefix + "malformed"
+	ProblemOrderNotReady           = problemPrefix + "orderNotReady"
+	ProblemRateLimited             = problemPrefix + "rateLimited"
+	ProblemRejectedIdentifier      = problemPrefix + "rejectedIdentifier"
+	ProblemServerInternal          = problemPrefix + "serverInternal"
+	ProblemTLS                     = problemPrefix + "tls"
+	ProblemUnauthorized            = problemPrefix + "unauthorized"
+	ProblemUnsupportedContact      = problemPrefix + "unsupportedContact"
+	ProblemUnsupportedIdentifier   = problemPrefix + "unsupportedIdentifier"
+	ProblemUserActionRequired      = problemPrefix + "userActionRequired"
+)
+
+const (
+	maxDetail      = 2048
+	maxSubproblems = 100
+)
+
+// Problem is why a server refused a request or a challenge failed, section 6.7 and RFC 9457. Its texts are cleaned of control
+// characters and cut to a length that can be shown.
+type Problem struct {
+	// Type is one of the constants, or a URI of the server's own, or empty if the reply was not a problem document.
+	Type string
+	// Title and Detail are for people.
+	Title, Detail string
+	// Status is the HTTP status, or 0 if the problem is not that of a request.
+	Status int
+	// Instance is a page about this occurrence, as for userActionRequired.
+	Instance string
+	// Identifier is what a subproblem is about.
+	Identifier *Identifier
+	// Subproblems say more for each identifier, section 6.7.1.
+	Subproblems []Problem
+	// RetryAfter is when the request may be repeated, or zero if the server did not say.
+	RetryAfter time.Time
+	// TermsOfService is the URL of terms that must be agreed to anew, section 7.3.3.
+	TermsOfService string
+	// Action is what was asked for, as in Exchange. It is empty in the errors of challenges and orders.
+	Action string
+}
+
+// Error says what was asked, and what the server said, with what it said of each identifier.
+func (p *Problem) Error() string {
+	var b strings.Builder
+	if p.Action != "" {
+		b.WriteString(p.Action + ": ")
+	}
+	b.WriteString(p.text())
+	return b.String()
+}
+
+func (p *Problem) text() string {
+	var parts []string
+	if p.Identifier != nil {
+		parts = append(parts, p.Identifier.Value)
+	}
+	detail := p.Detail
+	if detail == "" {
+		detail = p.Title
+	}
+	if detail == "" {
+		detail = http.StatusText(p.Status)
+	}
+	if name := strings.TrimPrefix(p.Type, problemPrefix); name != "" {
+		detail += " (" + name + ")"
+	} else if p.Status != 0 {
+		detail += fmt.Sprintf(" (HTTP status %d)", p.Status)
+	}
+	parts = append(parts, detail)
+	text := strings.Join(parts, ": ")
+	var subs []string
+	for i := range p.Subproblems {
+		subs = append(subs, p.Subproblems[i].text())
+	}
+	if len(subs) > 0 {
+		text += ": " + strings.Join(subs, "; ")
+	}
+	return text
+}
+
+// IsProblem reports whether err is, or wraps, a Problem of one of the types.
+func IsProblem(err error, types ...string) bool {
+	var p *Problem
+	return errors.As(err, &p) && slices.Contains(types, p.Type)
+}
+
+// UnmarshalJSON reads a problem document. Fields of a wrong type are ignored: a server in trouble is not always exact.
+func (p *Problem) UnmarshalJSON(data []byte) error {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(data, &fields); err != nil {
+		return err
+	}
+	*p = Problem{}
+	text := func(name string, limit int) string {
+		var s string
+		if json.Unmarshal(fields[name], &s) != nil {
+			return ""
+		}
+		return clean(s, limit)
+	}
+	p.Type, p.Title, p.Detail, p.Instance = text("type", 200), text("title", 200), text("detail", maxDetail), text("instance", maxURL)
+	if json.Unmarshal(fields["status"], &p.Status) != nil || p.Status < 100 || p.Status > 599 {
+		p.Status = 0
+	}
+	var id Identifier
+	if len(fields["identifier"]) > 0 && json.Unmarshal(fields["identifier"], &id) == nil && id.Value != "" {
+		p.Identifier = &Identifier{Type: clean(id.Type, 20), Value: clean(id.Value, 255)}
+	}
+	var subs []json.RawMessage
+	if json.Unmarshal(fields["subproblems"], &subs) == nil {
+		for _, raw := range subs[:min(len(subs), maxSubproblems)] {
+			var sub Problem
+			if json.Unmarshal(raw, &sub) == nil {
+				sub.Subproblems = nil // section 6.7.1 knows one level
+				p.Subproblems = append(p.Subproblems, sub)
+			}
+		}
+	}
+	return nil
+}
+
+// parseProblem reads the body of a reply with an error status.
+func parseProblem(status int, media string, body []byte, links []Link) *Problem {
+	p := &Problem{}
+	if media == "application/problem+json" || media == "application/json" {
+		if json.Unmarshal(body, p) != nil {
+			*p = Problem{}
+		}
+	}
+	p.Status = status
+	for _, l := range links {
+		if l.Rel == "terms-of-service" {
+			p.TermsOfService = l.URL
+		}
+	}
+	return p
+}
+
+// clean makes text from outside fit to be shown: no control characters, and at most so many bytes.
+func clean(s string, limit int) string {
+	cut := len(s) > limit
+	if cut {
+		s = s[:limit]
+	}
+	s = strings.Map(func(r rune) rune {
+		switch {
+		case r == unicode.ReplacementChar:
+			return -1
+		case !unicode.IsPrint(r):
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, ""))
+	if cut {
+		s += "…"
+	}
+	return s
+}
