@@ -198,4 +198,3 @@ func (c *Client) Orders(ctx context.Context, a Account, page string) (OrderList,
 	}
 	return list, nil
 }
-

@@ -21,4 +21,6 @@ type Identifier struct {
 func DNS(name string) Identifier { return Identifier{IdentifierDNS, strings.ToLower(name)} }
 
 // IP is the identifier of an address.
-func IP(addr netip.Addr) Identifier { return Identifier{IdentifierIP, addr.Unmap().WithZone("").String()} }
+func IP(addr netip.Addr) Identifier {
+	return Identifier{IdentifierIP, addr.Unmap().WithZone("").String()}
+}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -31,17 +32,23 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	perennial "github.com/perennial-pki/perennial/api/perennial/v1alpha1"
+	"github.com/perennial-pki/perennial/internal/account"
 	"github.com/perennial-pki/perennial/internal/inject"
 	"github.com/perennial-pki/perennial/internal/issuer"
 	"github.com/perennial-pki/perennial/internal/lifecycle"
 	"github.com/perennial-pki/perennial/internal/observe"
+	"github.com/perennial-pki/perennial/internal/order"
 	"github.com/perennial-pki/perennial/internal/request"
 	"github.com/perennial-pki/perennial/internal/secrets"
 	"github.com/perennial-pki/perennial/internal/signer"
+	acmesigner "github.com/perennial-pki/perennial/internal/signer/acme"
 	"github.com/perennial-pki/perennial/internal/signer/ca"
 	"github.com/perennial-pki/perennial/internal/signer/selfsigned"
+	"github.com/perennial-pki/perennial/internal/solver"
+	"github.com/perennial-pki/perennial/internal/solver/http01"
 	"github.com/perennial-pki/perennial/internal/trust"
 	"github.com/perennial-pki/perennial/pki"
 )
@@ -69,6 +76,11 @@ type Options struct {
 	Controllers []string
 	// Targets are the kinds into which CAs are injected. Nil means all.
 	Targets []inject.Target
+
+	// HTTP01Address is host:port on which HTTP-01 challenges are answered, for all names whose port 80 leads there. Empty: not answered.
+	HTTP01Address string
+	// Dial connects to the sites whose challenges are checked. A net.Dialer's if nil.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 	Lifecycle lifecycle.Settings
 	Limits    pki.Limits
@@ -107,7 +119,7 @@ const (
 // Scheme knows all kinds that the controller reads and writes.
 func Scheme() *runtime.Scheme {
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, cmapi.AddToScheme, perennial.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, cmapi.AddToScheme, cmacme.AddToScheme, perennial.AddToScheme} {
 		if err := add(scheme); err != nil { // two types of one name: a mistake in the program
 			panic(err)
 		}
@@ -265,11 +277,13 @@ const (
 	clusterIssuers             = "clusterissuers"
 	caInjector                 = "cainjector"
 	trustBundles               = "trustbundles"
+	orders                     = "orders"
+	challenges                 = "challenges"
 )
 
 // Controllers returns the names of all controllers.
 func Controllers() []string {
-	return []string{certificates, certificateRequests, approver, certificateSigningRequests, issuers, clusterIssuers, caInjector, trustBundles}
+	return []string{certificates, certificateRequests, approver, certificateSigningRequests, issuers, clusterIssuers, orders, challenges, caInjector, trustBundles}
 }
 
 // enabled returns the controllers that the list, as in Options, chooses.
@@ -312,7 +326,23 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 	store := &secrets.Store{OursCache: c, OthersCache: others, Live: live}
 	keyring := &signer.Keyring{}
 	scope := signer.Scope{ClusterResourceNamespace: o.ClusterResourceNamespace, Namespace: o.Namespace}
+	if err := order.AddIndexes(ctx, mgr.GetFieldIndexer()); err != nil {
+		return err
+	}
+	accounts := &account.Accounts{Client: c, Secrets: store, Limits: o.Limits, Clock: o.Clock, UserAgent: "perennial", Observe: metrics.ACMEExchange}
+	solvers := map[cmacme.ACMEChallengeType]solver.Solver{}
+	if o.HTTP01Address != "" {
+		s := &http01.Solver{Cache: c, Live: live, Dial: o.Dial, Now: o.Clock.Now}
+		if err := http01.AddIndexes(ctx, mgr.GetFieldIndexer()); err != nil {
+			return err
+		}
+		if err := serveHTTP01(mgr, o.HTTP01Address, s.Handler()); err != nil {
+			return err
+		}
+		solvers[cmacme.ACMEChallengeTypeHTTP01] = s
+	}
 	signers := signer.Set{
+		signer.TypeACME:       &acmesigner.Signer{Client: c, Accounts: accounts, Clock: o.Clock},
 		signer.TypeSelfSigned: &selfsigned.Signer{Secrets: store, Keyring: keyring, Limits: o.Limits, Clock: o.Clock},
 		signer.TypeCA:         &ca.Signer{Secrets: store, Limits: o.Limits, Clock: o.Clock},
 	}
@@ -334,6 +364,8 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 		{certificateSigningRequests, false, &request.CSRReconciler{Client: c, Scope: scope, Signers: signers, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
 		{issuers, false, issuersOf(signer.KindIssuer)},
 		{clusterIssuers, true, issuersOf(signer.KindClusterIssuer)},
+		{orders, false, &order.Reconciler{Client: c, Scope: scope, Accounts: accounts, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
+		{challenges, false, &order.ChallengeReconciler{Client: c, Scope: scope, Accounts: accounts, Solvers: solvers, Events: events, Metrics: metrics, Clock: o.Clock}},
 		{caInjector, false, &inject.Reconciler{Client: c, Live: live, Secrets: store, Targets: targets, Namespace: o.Namespace, APIServerCA: inject.APIServerCA(cfg), Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
 		{trustBundles, true, &trust.Reconciler{Client: c, Live: live, Secrets: store, Namespace: o.ClusterResourceNamespace, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
 	} {
@@ -387,3 +419,18 @@ type everyReplica func(context.Context) error
 
 func (f everyReplica) Start(ctx context.Context) error { return f(ctx) }
 func (everyReplica) NeedLeaderElection() bool          { return false }
+
+// serveHTTP01 answers HTTP-01 challenges on every replica.
+func serveHTTP01(mgr manager.Manager, address string, handler http.Handler) error {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return fmt.Errorf("listen for HTTP-01 challenges: %w", err)
+	}
+	return mgr.Add(&manager.Server{
+		Name: "http01", Listener: listener,
+		Server: &http.Server{
+			Handler: handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second,
+			IdleTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10,
+		},
+	})
+}

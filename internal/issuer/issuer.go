@@ -163,6 +163,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	old := cmapi.GetIssuerCondition(before.GetStatus(), cmapi.IssuerConditionReady)
 	cmapi.SetIssuerCondition(status, now, condition)
 
+	if readiness.ACME != nil {
+		status.ACME = readiness.ACME
+	}
 	var result reconcile.Result
 	if readiness.CA != nil {
 		status.CA = rotate(status.CA, readiness.CA, now, func(p cmapi.PreviousCA) bool { return r.inUse(ctx, issuer, p, now) })

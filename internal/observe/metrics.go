@@ -2,6 +2,7 @@ package observe
 
 import (
 	"context"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -11,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
+	"github.com/perennial-pki/perennial/acme"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 )
@@ -28,6 +30,8 @@ type Metrics struct {
 	eventsDropped     prometheus.Counter
 	issued            *prometheus.HistogramVec
 	failed            *prometheus.CounterVec
+	acmeRequests      *prometheus.CounterVec
+	acmeDuration      *prometheus.SummaryVec
 }
 
 // NewMetrics returns Metrics that are registered with r.
@@ -44,8 +48,12 @@ func NewMetrics(r prometheus.Registerer, c clock.PassiveClock) *Metrics {
 			Buckets: []float64{.05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800}}, []string{"issuer_name", "issuer_kind", "issuer_group"}),
 		failed: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: own, Name: "certificate_issuance_failures_total",
 			Help: "Issuances that failed, by the reason of the failure."}, []string{"issuer_name", "issuer_kind", "issuer_group", "reason"}),
+		acmeRequests: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: "http_acme_client_request_count",
+			Help: "Requests to ACME servers. The status is 999 if there was no reply."}, acmeLabels),
+		acmeDuration: prometheus.NewSummaryVec(prometheus.SummaryOpts{Namespace: namespace, Name: "http_acme_client_request_duration_seconds",
+			Help: "Time that ACME servers took to reply.", Objectives: map[float64]float64{.5: .05, .9: .01, .99: .001}}, acmeLabels),
 	}
-	r.MustRegister(m.syncs, m.syncErrors, m.eventsDropped, m.issued, m.failed,
+	r.MustRegister(m.syncs, m.syncErrors, m.eventsDropped, m.issued, m.failed, m.acmeRequests, m.acmeDuration,
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: namespace, Name: "clock_time_seconds",
 			Help: "The controller's clock, in seconds since 1970. Deprecated: use clock_time_seconds_gauge."}, func() float64 { return float64(c.Now().Unix()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Name: "clock_time_seconds_gauge",
@@ -65,6 +73,33 @@ func (m *Metrics) Issued(issuer cmmeta.IssuerReference, d time.Duration) {
 // IssuanceFailed counts an issuance that failed. Reason is one word.
 func (m *Metrics) IssuanceFailed(issuer cmmeta.IssuerReference, reason string) {
 	m.failed.WithLabelValues(issuer.Name, issuer.KindOrDefault(), issuer.GroupOrDefault(), reason).Inc()
+}
+
+var acmeLabels = []string{"scheme", "host", "action", "method", "status"}
+
+// acmeActions are cert-manager's names of what is asked of an ACME server.
+var acmeActions = map[string]string{
+	"directory": "discover", "newNonce": "new_nonce", "newAccount": "register", "account": "get_reg", "keyChange": "account_key_rollover",
+	"newOrder": "authorize_order", "order": "get_order", "orders": "list_orders", "authorization": "get_authorization",
+	"challenge": "accept_challenge", "finalize": "create_order_cert", "certificate": "fetch_cert", "revokeCert": "revoke_cert",
+	"renewalInfo": "get_renewal_info",
+}
+
+// noReply is the status of a request that got no reply.
+const noReply = 999
+
+// ACMEExchange counts a request to an ACME server.
+func (m *Metrics) ACMEExchange(e acme.Exchange) {
+	action, known := acmeActions[e.Action]
+	if !known {
+		action = "unnamed_action"
+	}
+	if e.Status == 0 {
+		e.Status = noReply
+	}
+	labels := []string{e.Scheme, e.Host, action, e.Method, strconv.Itoa(e.Status)}
+	m.acmeRequests.WithLabelValues(labels...).Inc()
+	m.acmeDuration.WithLabelValues(labels...).Observe(e.Duration.Seconds())
 }
 
 // conflictRetry is when an object is looked at again that somebody else wrote at the same time. By then the cache has it.

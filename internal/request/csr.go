@@ -24,6 +24,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/fault"
@@ -107,6 +108,7 @@ func (r *CSRReconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, 
 			_, _, ours := r.issuerOf(csr.Spec.SignerName)
 			return ours && !csrFinished(csr)
 		}))).
+		Owns(&cmacme.Order{}).
 		Watches(&cmapi.Issuer{}, issuerChanged, builder.WithPredicates(issuer.Changed())).
 		Watches(&corev1.Secret{}, keyChanged).
 		WatchesRawSource(source.Kind(others, client.Object(secrets.Metadata()), keyChanged))
@@ -230,6 +232,8 @@ func (r *CSRReconciler) Reconcile(ctx context.Context, request reconcile.Request
 func (r *CSRReconciler) request(csr *certificatesv1.CertificateSigningRequest, issuer *signer.Issuer) (signer.Request, error) {
 	req := signer.Request{
 		Namespace: issuer.SecretNamespace, Name: csr.Name,
+		Owner:     *metav1.NewControllerRef(csr, certificatesv1.SchemeGroupVersion.WithKind("CertificateSigningRequest")),
+		Labels:    csr.Labels,
 		KeySecret: csr.Annotations[keySecretAnnotation],
 		IsCA:      csr.Annotations[isCAAnnotation] == "true",
 		Duration:  cmapi.DefaultCertificateDuration,

@@ -24,6 +24,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/fault"
@@ -105,6 +106,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, oth
 			DeleteFunc: func(event.DeleteEvent) bool { return false },
 		})).
 		Watches(&cmapi.Issuer{}, issuerChanged, builder.WithPredicates(issuer.Changed())).
+		Owns(&cmacme.Order{}).
 		Watches(&corev1.Secret{}, keyChanged).
 		WatchesRawSource(source.Kind(others, client.Object(secrets.Metadata()), keyChanged))
 	if r.Scope.Namespace == "" {
@@ -217,6 +219,8 @@ func (r *Reconciler) sign(ctx context.Context, cr *cmapi.CertificateRequest, iss
 	}
 	answer, err := s.Sign(ctx, issuer, signer.Request{
 		Namespace: cr.Namespace, Name: cr.Name,
+		Owner:  *metav1.NewControllerRef(cr, cmapi.SchemeGroupVersion.WithKind("CertificateRequest")),
+		Labels: cr.Labels, Annotations: cr.Annotations,
 		KeySecret: cr.Annotations[cmapi.CertificateRequestPrivateKeyAnnotationKey],
 		CSR:       csr, IsCA: cr.Spec.IsCA, Usages: words(cr.Spec.Usages), Duration: cr.Spec.DurationOrDefault(),
 	})

@@ -11,6 +11,9 @@ import (
 	"crypto/x509"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 )
 
@@ -34,6 +37,8 @@ type Readiness struct {
 	Reason, Message string
 	// CA is set by signers who hold the CA themselves.
 	CA *CA
+	// ACME is set by those who have an account at an ACME server.
+	ACME *cmacme.ACMEIssuerStatus
 }
 
 // CA is the authority of an issuer who holds it itself.
@@ -48,6 +53,9 @@ type CA struct {
 type Request struct {
 	// Namespace and Name of the object that it comes from. Namespace is empty for a Kubernetes CSR.
 	Namespace, Name string
+	// Owner refers to that object. Labels and Annotations are its own.
+	Owner               metav1.OwnerReference
+	Labels, Annotations map[string]string
 	// KeySecret names the Secret with the private key, in Namespace. Only selfSigned needs it.
 	KeySecret string
 	CSR       *x509.CertificateRequest

@@ -32,6 +32,7 @@ type options struct {
 	table      bool
 	terminal   bool // standard output is one
 	metrics    string
+	http01     string
 	verbosity  int
 }
 
@@ -96,7 +97,7 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		err := controller.Run(ctx, cfg, controller.Options{
-			ClusterResourceNamespace: deploy.Namespace, MetricsAddress: o.metrics, Log: logger,
+			ClusterResourceNamespace: deploy.Namespace, MetricsAddress: o.metrics, HTTP01Address: o.http01, Log: logger,
 		})
 		if err != nil {
 			return fmt.Errorf("controller: %w (its log: %s)", err, log.Name())

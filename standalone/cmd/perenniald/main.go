@@ -51,6 +51,7 @@ func command() *cobra.Command {
 	f.BoolVar(&o.gatewayAPI, "gateway-api", false, "install the CustomResourceDefinitions of the Gateway API")
 	f.StringSliceVar(&o.fileRoots, "file-root", nil, "directory below which CertificateFiles may write; may be given several times; none if left out")
 	f.BoolVar(&o.table, "table", false, "show a table of all certificates, and again when something changes")
+	f.StringVar(&o.http01, "http01-listen-address", "", "host:port on which HTTP-01 challenges are answered, such as :80; not answered if left out")
 	f.StringVar(&o.metrics, "metrics-listen-address", "", "host:port of /metrics; not served if left out")
 	f.IntVarP(&o.verbosity, "v", "v", 0, "how much the controller logs: 0 what happens, 1 also why, 4 everything")
 	return cmd

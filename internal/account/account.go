@@ -1,0 +1,347 @@
+// Package account keeps the accounts of ACME issuers: their keys, their registration, and the clients that speak for them. The key is
+// stored before the CA hears of it, so that no crash loses an account; the account is found by its key, so that nothing else needs
+// to be remembered.
+package account
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/perennial-pki/perennial/acme"
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/secrets"
+	"github.com/perennial-pki/perennial/internal/signer"
+	"github.com/perennial-pki/perennial/pki"
+)
+
+const (
+	// recoverInterval is how often an account that the CA has forgotten is registered again at most. A CA that forgets it each
+	// time is not asked in a loop.
+	recoverInterval = 10 * time.Minute
+	// maxMACKey is how long the MAC key of an external account may be, in base64.
+	maxMACKey = 4096
+
+	managedByLabel, managedBy = "app.kubernetes.io/managed-by", "cert-manager"
+)
+
+// Accounts has the accounts of all ACME issuers.
+type Accounts struct {
+	Client  client.Client
+	Secrets *secrets.Store
+	Limits  pki.Limits
+	Clock   clock.PassiveClock
+	// UserAgent and Observe are those of acme.Client.
+	UserAgent string
+	Observe   func(acme.Exchange)
+
+	mu        sync.Mutex
+	clients   map[server]*acme.Client
+	recovered map[string]time.Time // by Issuer.Key
+}
+
+// server is what a client depends on.
+type server struct {
+	directory, caBundle string
+	skipVerify          bool
+}
+
+// client returns the client for an issuer's server. Issuers of one CA share it, and so its nonces and connections.
+func (a *Accounts) client(spec *cmacme.ACMEIssuer) (*acme.Client, error) {
+	key := server{spec.Server, string(spec.CABundle), spec.SkipTLSVerify}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if c := a.clients[key]; c != nil {
+		return c, nil
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone() // the proxy of the environment, the roots of the system
+	if len(spec.CABundle) > 0 || spec.SkipTLSVerify {
+		transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: spec.SkipTLSVerify} //nolint:gosec // the user says so
+	}
+	if len(spec.CABundle) > 0 {
+		roots := x509.NewCertPool()
+		if !roots.AppendCertsFromPEM(spec.CABundle) {
+			return nil, fault.Misconfiguredf("InvalidConfig", "spec.acme.caBundle holds no certificate in PEM: put the CA of %s there", spec.Server)
+		}
+		transport.TLSClientConfig.RootCAs = roots
+	}
+	c := &acme.Client{
+		Directory: spec.Server, HTTP: &http.Client{Transport: transport}, UserAgent: a.UserAgent, Now: a.Clock.Now, Observe: a.Observe,
+	}
+	if a.clients == nil {
+		a.clients = map[server]*acme.Client{}
+	}
+	a.clients[key] = c
+	return c, nil
+}
+
+// Of returns the account of an issuer that is registered, and the client to use it with.
+func (a *Accounts) Of(ctx context.Context, issuer *signer.Issuer) (*acme.Client, acme.Account, error) {
+	status := issuer.GetStatus().ACME
+	if ready, why := issuer.Ready(); !ready || status == nil || status.URI == "" {
+		if why == "" {
+			why = "its account is not registered yet"
+		}
+		return nil, acme.Account{}, fault.Misconfiguredf("IssuerNotReady", "%s is not ready: %s", issuer, why)
+	}
+	c, err := a.client(issuer.GetSpec().ACME)
+	if err != nil {
+		return nil, acme.Account{}, err
+	}
+	key, err := a.key(ctx, issuer)
+	if err != nil {
+		return nil, acme.Account{}, err
+	}
+	if hash(key) != status.LastPrivateKeyHash {
+		return nil, acme.Account{}, fault.Misconfiguredf("IssuerNotReady", "the account key of %s changed and is not registered yet", issuer)
+	}
+	return c, acme.Account{URL: status.URI, Key: key}, nil
+}
+
+// Register sees to it that the issuer has an account, and returns what its status is to say. The CA is asked only if something
+// changed since the status was written.
+func (a *Accounts) Register(ctx context.Context, issuer *signer.Issuer) (*cmacme.ACMEIssuerStatus, error) {
+	spec, old := issuer.GetSpec().ACME, issuer.GetStatus().ACME
+	c, err := a.client(spec)
+	if err != nil {
+		return nil, err
+	}
+	key, err := a.key(ctx, issuer)
+	fresh := false
+	if apierrors.IsNotFound(err) {
+		if spec.DisableAccountKeyGeneration {
+			return nil, fault.Misconfiguredf("ErrVerifyACMEAccount",
+				"Secret %s/%s with the account key, spec.acme.privateKeySecretRef, does not exist, and disableAccountKeyGeneration is set: create it",
+				issuer.SecretNamespace, spec.PrivateKey.Name)
+		}
+		fresh = true
+		key, err = a.makeKey(ctx, issuer)
+	}
+	if err != nil {
+		return nil, err
+	}
+	status := &cmacme.ACMEIssuerStatus{LastRegisteredEmail: spec.Email, LastPrivateKeyHash: hash(key)}
+	if old != nil && old.URI != "" && old.LastPrivateKeyHash == status.LastPrivateKeyHash && old.LastRegisteredEmail == spec.Email {
+		c := cmapi.GetIssuerCondition(issuer.GetStatus(), cmapi.IssuerConditionReady)
+		if c != nil && c.Status == cmmeta.ConditionTrue && c.ObservedGeneration == issuer.GetGeneration() {
+			return old, nil
+		}
+	}
+	account, err := a.register(ctx, issuer, c, key, fresh)
+	if err != nil {
+		return nil, Fault("ErrRegisterACMEAccount", a.Clock.Now(), err)
+	}
+	status.URI = account.URL
+	return status, nil
+}
+
+// Recover registers the key again after the CA said that there is no such account, and writes the account's URL into the issuer's
+// status if it is another one.
+func (a *Accounts) Recover(ctx context.Context, issuer *signer.Issuer) error {
+	now := a.Clock.Now()
+	a.mu.Lock()
+	last := a.recovered[issuer.Key()]
+	if next := last.Add(recoverInterval); now.Before(next) {
+		a.mu.Unlock()
+		return fault.Limitedf("ErrVerifyACMEAccount", next, "the CA knows no account of %s although it was registered again at %s",
+			issuer, last.UTC().Format(time.RFC3339))
+	}
+	if a.recovered == nil {
+		a.recovered = map[string]time.Time{}
+	}
+	a.recovered[issuer.Key()] = now
+	a.mu.Unlock()
+	c, err := a.client(issuer.GetSpec().ACME)
+	if err != nil {
+		return err
+	}
+	key, err := a.key(ctx, issuer)
+	if err != nil {
+		return err
+	}
+	account, err := a.register(ctx, issuer, c, key, false)
+	if err != nil {
+		return Fault("ErrRegisterACMEAccount", now, err)
+	}
+	if status := issuer.GetStatus().ACME; status != nil && status.URI == account.URL {
+		return nil
+	}
+	object, ok := issuer.GenericIssuer.(client.Object)
+	if !ok {
+		return fmt.Errorf("%s is no object", issuer)
+	}
+	next := object.DeepCopyObject().(interface {
+		client.Object
+		cmapi.GenericIssuer
+	})
+	next.GetStatus().ACME = &cmacme.ACMEIssuerStatus{
+		URI: account.URL, LastRegisteredEmail: issuer.GetSpec().ACME.Email, LastPrivateKeyHash: hash(key),
+	}
+	if err := a.Client.Status().Patch(ctx, next, client.MergeFromWithOptions(object, client.MergeFromWithOptimisticLock{})); err != nil {
+		return fmt.Errorf("write status of %s: %w", issuer, err)
+	}
+	return nil
+}
+
+// register finds the account of the key, or makes it. A key that was just made cannot have one. Finding comes first because some
+// bindings to an external account can be used only once.
+func (a *Accounts) register(ctx context.Context, issuer *signer.Issuer, c *acme.Client, key crypto.Signer, fresh bool) (acme.Account, error) {
+	spec := issuer.GetSpec().ACME
+	var contact []string
+	if spec.Email != "" {
+		contact = []string{"mailto:" + spec.Email}
+	}
+	if !fresh {
+		account, err := c.FindAccount(ctx, key)
+		switch {
+		case acme.IsProblem(err, acme.ProblemAccountDoesNotExist):
+		case err != nil:
+			return acme.Account{}, err
+		case account.Status != "" && account.Status != acme.StatusValid:
+			return acme.Account{}, fault.Misconfiguredf("ErrVerifyACMEAccount", "account %s is %s: delete Secret %s/%s, and a new account will be made",
+				account.URL, account.Status, issuer.SecretNamespace, spec.PrivateKey.Name)
+		default:
+			// CAs no longer say what the contacts are: compare with what was registered last.
+			last := ""
+			if old := issuer.GetStatus().ACME; old != nil {
+				last = old.LastRegisteredEmail
+			}
+			if last == spec.Email {
+				return account, nil
+			}
+			if _, err := c.UpdateContact(ctx, account, contact); err != nil {
+				return acme.Account{}, Fault("ErrUpdateACMEAccount", a.Clock.Now(), err)
+			}
+			return account, nil
+		}
+	}
+	request := acme.AccountRequest{Key: key, Contact: contact, TermsOfServiceAgreed: true}
+	if b := spec.ExternalAccountBinding; b != nil {
+		mac, err := a.macKey(ctx, issuer, b)
+		if err != nil {
+			return acme.Account{}, err
+		}
+		request.ExternalAccountBinding = &acme.ExternalAccountBinding{KeyID: b.KeyID, MACKey: mac}
+	}
+	account, err := c.NewAccount(ctx, request)
+	if acme.IsProblem(err, acme.ProblemExternalAccountRequired) && spec.ExternalAccountBinding == nil {
+		return acme.Account{}, fault.Misconfiguredf("ErrRegisterACMEAccount",
+			"the CA wants an external account binding: set spec.acme.externalAccountBinding to the key that it gave you: %w", err)
+	}
+	return account, err
+}
+
+func keyEntry(ref cmmeta.SecretKeySelector) string {
+	if ref.Key != "" {
+		return ref.Key
+	}
+	return corev1.TLSPrivateKeyKey
+}
+
+// key reads the account key. The error is apierrors.IsNotFound if there is no Secret.
+func (a *Accounts) key(ctx context.Context, issuer *signer.Issuer) (crypto.Signer, error) {
+	ref := issuer.GetSpec().ACME.PrivateKey
+	secret, err := a.Secrets.Get(ctx, issuer.SecretNamespace, ref.Name)
+	if err != nil {
+		return nil, err
+	}
+	return a.decodeKey(secret, keyEntry(ref))
+}
+
+func (a *Accounts) decodeKey(secret *corev1.Secret, entry string) (crypto.Signer, error) {
+	data := secret.Data[entry]
+	if len(data) == 0 {
+		return nil, fault.Misconfiguredf("ErrVerifyACMEAccount", "Secret %s/%s, spec.acme.privateKeySecretRef, has no entry %s: put the account key there, or delete the Secret",
+			secret.Namespace, secret.Name, entry)
+	}
+	key, err := a.Limits.DecodeKeyPEM(data)
+	if err == nil {
+		_, err = acme.Thumbprint(key.Public())
+	}
+	if err != nil {
+		return nil, fault.Misconfiguredf("ErrVerifyACMEAccount", "entry %s of Secret %s/%s is no account key: %w", entry, secret.Namespace, secret.Name, err)
+	}
+	return key, nil
+}
+
+// makeKey makes the account key and stores it. If somebody else was faster, theirs counts.
+func (a *Accounts) makeKey(ctx context.Context, issuer *signer.Issuer) (crypto.Signer, error) {
+	ref := issuer.GetSpec().ACME.PrivateKey
+	key, err := pki.KeySpec{Algorithm: pki.ECDSA}.Generate(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	encoded, err := pki.EncodeKeyPEM(key, pki.PKCS8)
+	if err != nil {
+		return nil, err
+	}
+	secret := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: issuer.SecretNamespace, Name: ref.Name, Labels: map[string]string{managedByLabel: managedBy}},
+		Data:       map[string][]byte{keyEntry(ref): encoded},
+	}
+	err = a.Client.Create(ctx, secret)
+	switch {
+	case apierrors.IsAlreadyExists(err):
+		if err := a.Secrets.Live.Get(ctx, client.ObjectKeyFromObject(secret), secret); err != nil {
+			return nil, fmt.Errorf("read Secret %s/%s with the account key: %w", secret.Namespace, secret.Name, err)
+		}
+		return a.decodeKey(secret, keyEntry(ref))
+	case err != nil:
+		return nil, fault.Transientf("ErrRegisterACMEAccount", "store the account key in Secret %s/%s: %w", secret.Namespace, secret.Name, err)
+	}
+	return key, nil
+}
+
+func (a *Accounts) macKey(ctx context.Context, issuer *signer.Issuer, b *cmacme.ACMEExternalAccountBinding) ([]byte, error) {
+	const field = "spec.acme.externalAccountBinding.keySecretRef"
+	at := issuer.SecretNamespace + "/" + b.Key.Name
+	secret, err := a.Secrets.Get(ctx, issuer.SecretNamespace, b.Key.Name)
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, fault.Misconfiguredf("ErrRegisterACMEAccount", "Secret %s, %s, does not exist: create it with the MAC key that the CA gave you", at, field)
+	case err != nil:
+		return nil, fault.Transientf("ErrRegisterACMEAccount", "get Secret %s: %w", at, err)
+	}
+	text := strings.TrimRight(strings.TrimSpace(string(secret.Data[b.Key.Key])), "=")
+	if text == "" || len(text) > maxMACKey {
+		return nil, fault.Misconfiguredf("ErrRegisterACMEAccount", "Secret %s, %s, has no MAC key in entry %s", at, field, b.Key.Key)
+	}
+	// CAs write base64url, people copy base64.
+	mac, err := base64.RawURLEncoding.DecodeString(strings.NewReplacer("+", "-", "/", "_").Replace(text))
+	if err != nil {
+		return nil, fault.Misconfiguredf("ErrRegisterACMEAccount", "entry %s of Secret %s, %s, is not base64url", b.Key.Key, at, field)
+	}
+	return mac, nil
+}
+
+// hash identifies a private key in the status. That of an RSA key is cert-manager's, so that an adopted issuer is not registered again.
+func hash(key crypto.Signer) string {
+	var der []byte
+	if k, ok := key.(*rsa.PrivateKey); ok {
+		der = x509.MarshalPKCS1PrivateKey(k)
+	} else {
+		// Of other keys the public half is as good, and says less.
+		der, _ = x509.MarshalPKIXPublicKey(key.Public())
+	}
+	sum := sha256.Sum256(der)
+	return base64.StdEncoding.EncodeToString(sum[:])
+}

@@ -1,0 +1,52 @@
+package account
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/perennial-pki/perennial/acme"
+	"github.com/perennial-pki/perennial/internal/fault"
+)
+
+const (
+	// unsaid is how long a CA that limits us and does not say until when is left alone.
+	unsaid = time.Hour
+	// atLeast is the shortest wait after a refusal that names a time.
+	atLeast = time.Second
+)
+
+// Fault classifies an error of an ACME client: what the CA refuses finally is Refused; what it limits is Limited until the time that it
+// names; what it wants somebody to do is Misconfigured; its own faults, and those of the network, pass.
+func Fault(reason string, now time.Time, err error) error {
+	var classified *fault.Error
+	if err == nil || errors.As(err, &classified) {
+		return err
+	}
+	var p *acme.Problem
+	if !errors.As(err, &p) {
+		return &fault.Error{Class: fault.Transient, Reason: reason, Err: err}
+	}
+	switch {
+	case p.Type == acme.ProblemRateLimited, p.Status == http.StatusTooManyRequests,
+		p.Status == http.StatusServiceUnavailable && !p.RetryAfter.IsZero():
+		until := p.RetryAfter
+		if until.IsZero() {
+			until = now.Add(unsaid)
+		}
+		if first := now.Add(atLeast); until.Before(first) {
+			until = first
+		}
+		return fault.Limitedf(reason, until, "%w; it will be asked again at %s", err, until.UTC().Format(time.RFC3339))
+	case p.Status >= 500, p.Type == acme.ProblemServerInternal, p.Type == acme.ProblemBadNonce:
+		return &fault.Error{Class: fault.Transient, Reason: reason, Err: err}
+	case p.Type == acme.ProblemUserActionRequired:
+		where := p.Instance
+		if where == "" {
+			where = p.TermsOfService
+		}
+		return fault.Misconfiguredf(reason, "%w: somebody must visit %s", err, where)
+	}
+	return &fault.Error{Class: fault.Refused, Reason: reason, Err: fmt.Errorf("the CA refuses: %w", err)}
+}

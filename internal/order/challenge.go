@@ -1,0 +1,269 @@
+package order
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/perennial-pki/perennial/acme"
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	"github.com/perennial-pki/perennial/internal/account"
+	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/issuer"
+	"github.com/perennial-pki/perennial/internal/observe"
+	"github.com/perennial-pki/perennial/internal/signer"
+	"github.com/perennial-pki/perennial/internal/solver"
+)
+
+const (
+	// cleanUpLimit is how long it is tried to take away what was set up for a challenge. Then the Challenge goes, and an event names what
+	// stays: nothing may hang on a credential that is gone.
+	cleanUpLimit = 10 * time.Minute
+	cleanUpAgain = 15 * time.Second
+	// checkAgain is when it is looked again whether a proof can be seen.
+	checkAgain = 2 * time.Second
+)
+
+// ChallengeReconciler brings Challenges to their end.
+type ChallengeReconciler struct {
+	Client   client.Client
+	Scope    signer.Scope
+	Accounts *account.Accounts
+	// Solvers are those of the types of challenges.
+	Solvers map[cmacme.ACMEChallengeType]solver.Solver
+	Events  record.EventRecorder
+	Metrics *observe.Metrics
+	Clock   clock.PassiveClock
+
+	pace pace
+}
+
+// SetupWithManager registers the reconciler.
+func (r *ChallengeReconciler) SetupWithManager(_ context.Context, mgr ctrl.Manager, _ cache.Cache, o controller.Options) error {
+	issuerChanged := handler.TypedEnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
+		var list cmacme.ChallengeList
+		if err := r.Client.List(ctx, &list, cached(byIssuer, r.Scope.Of(o.(cmapi.GenericIssuer)).Key())...); err != nil {
+			return nil // only a cache that is stopping fails
+		}
+		var requests []reconcile.Request
+		for i := range list.Items {
+			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
+		}
+		return requests
+	})
+	const name = "challenges"
+	b := ctrl.NewControllerManagedBy(mgr).Named(name).WithOptions(o).
+		For(&cmacme.Challenge{}).
+		Watches(&cmapi.Issuer{}, issuerChanged, builder.WithPredicates(issuer.Changed()))
+	if r.Scope.Namespace == "" {
+		b = b.Watches(&cmapi.ClusterIssuer{}, issuerChanged, builder.WithPredicates(issuer.Changed()))
+	}
+	return b.Complete(observe.Counted(r.Metrics, name, reconcile.Reconciler(r)))
+}
+
+// Reconcile looks at one Challenge.
+func (r *ChallengeReconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	ch := &cmacme.Challenge{}
+	if err := r.Client.Get(ctx, request.NamespacedName, ch, client.UnsafeDisableDeepCopy); err != nil {
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	if ch.DeletionTimestamp != nil {
+		r.pace.forget(string(ch.UID))
+		return r.cleanUp(ctx, ch)
+	}
+	if finished(ch.Status.State) {
+		return reconcile.Result{}, nil // the Order deletes it
+	}
+	next := ch.DeepCopy()
+	result, say, err := r.step(ctx, next)
+	if err != nil {
+		result, err = r.failed(next, err)
+	}
+	if equality.Semantic.DeepEqual(ch.Status, next.Status) {
+		return result, err
+	}
+	if err := r.Client.Status().Patch(ctx, next, client.MergeFromWithOptions(ch, client.MergeFromWithOptimisticLock{})); err != nil {
+		if apierrors.IsNotFound(err) {
+			return reconcile.Result{}, nil
+		}
+		return reconcile.Result{}, fmt.Errorf("write status: %w", err)
+	}
+	for _, f := range say {
+		f()
+	}
+	if !finished(ch.Status.State) && finished(next.Status.State) && next.Status.State != cmacme.Valid {
+		r.Events.Event(next, corev1.EventTypeWarning, "Failed", next.Status.Reason)
+	}
+	return result, err
+}
+
+// failed writes an error into the status, by its class, and says when to go on.
+func (r *ChallengeReconciler) failed(ch *cmacme.Challenge, err error) (reconcile.Result, error) {
+	now := r.Clock.Now()
+	failure := fault.Of(account.Fault("", now, err))
+	ch.Status.Reason = failure.Error()
+	switch failure.Class {
+	case fault.Refused:
+		ch.Status.State, ch.Status.Processing = cmacme.Errored, false
+		return reconcile.Result{}, nil
+	case fault.Limited:
+		return reconcile.Result{RequeueAfter: failure.Until.Sub(now)}, nil // when the CA said
+	case fault.Misconfigured:
+		return reconcile.Result{RequeueAfter: lastPoll}, nil // Secrets of solvers are not watched
+	}
+	return reconcile.Result{}, err // again with the queue's back-off
+}
+
+// step makes the next step of a challenge and writes into its status what came of it.
+func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (result reconcile.Result, say []func(), err error) {
+	i, err := r.Scope.Get(ctx, r.Client, ch.Namespace, ch.Spec.IssuerRef)
+	if err != nil {
+		return result, nil, err
+	}
+	if i == nil || i.GetSpec().ACME == nil {
+		return result, nil, fault.Misconfiguredf("IssuerNotFound", "there is no ACME %s %q: create it", ch.Spec.IssuerRef.KindOrDefault(), ch.Spec.IssuerRef.Name)
+	}
+	s := r.Solvers[ch.Spec.Type]
+	if s == nil {
+		return result, nil, fault.Misconfiguredf("NoSolver", "this process solves no challenges of type %s", ch.Spec.Type)
+	}
+	ca, by, err := r.Accounts.Of(ctx, i)
+	if err != nil {
+		return result, nil, err
+	}
+	now := r.Clock.Now()
+	st := &ch.Status
+	accepted := st.State == cmacme.Processing
+
+	// What the server knows comes first: the proof may be given, or lost, already. Between presenting and accepting there is nothing
+	// new to be known.
+	if accepted || !st.Presented {
+		z, err := ca.Authorization(ctx, by, ch.Spec.AuthorizationURL)
+		if err != nil {
+			return result, nil, err
+		}
+		if over(ch, z) {
+			st.Processing = false
+			if st.State == cmacme.Valid {
+				say = append(say, func() {
+					r.Events.Eventf(ch, corev1.EventTypeNormal, "DomainVerified", "Domain %q verified with %q validation", ch.Spec.DNSName, ch.Spec.Type)
+				})
+			}
+			return result, say, nil
+		}
+		if accepted {
+			return reconcile.Result{RequeueAfter: r.pace.next(string(ch.UID), now, z.RetryAfter)}, nil, nil // the CA is looking
+		}
+	}
+	if !st.Presented {
+		if err := s.Present(ctx, i, ch); err != nil {
+			say = append(say, func() { r.Events.Event(ch, corev1.EventTypeWarning, "PresentError", err.Error()) })
+			return result, say, err
+		}
+		at := metav1.NewTime(now)
+		st.Processing, st.Presented, st.PresentedAt = true, true, &at
+		st.State = cmacme.Pending
+		say = append(say, func() {
+			r.Events.Eventf(ch, corev1.EventTypeNormal, "Presented", "Presented challenge using %s challenge mechanism", ch.Spec.Type)
+		})
+	}
+	if wait := ch.Spec.Solver.WaitInsteadOfSelfCheck; wait != nil {
+		if until := st.PresentedAt.Add(wait.Duration); now.Before(until) {
+			st.Reason = fmt.Sprintf("Waiting %s instead of a self check, until %s", wait.Duration, until.UTC().Format(time.RFC3339))
+			return reconcile.Result{RequeueAfter: until.Sub(now)}, say, nil // the end of the wait
+		}
+	} else {
+		seen, err := s.Check(ctx, i, ch)
+		if err != nil {
+			return result, say, err
+		}
+		if !seen.Visible {
+			st.Reason = fmt.Sprintf("Waiting for %s challenge propagation: %s", ch.Spec.Type, seen.Why)
+			return reconcile.Result{RequeueAfter: checkAgain}, say, nil // others, whom we cannot watch, have to see it
+		}
+	}
+	if _, err := ca.AcceptChallenge(ctx, by, ch.Spec.URL); err != nil {
+		return result, say, err
+	}
+	st.State, st.Reason = cmacme.Processing, "The ACME server is looking at the challenge"
+	r.pace.forget(string(ch.UID))
+	return reconcile.Result{RequeueAfter: firstPoll / 4}, say, nil // the CA needs a moment
+}
+
+// over writes the end of a challenge into its status, if its authorization has come to one.
+func over(ch *cmacme.Challenge, z acme.Authorization) bool {
+	st := &ch.Status
+	switch z.Status {
+	case acme.StatusPending:
+		return false
+	case acme.StatusValid:
+		st.State, st.Reason = cmacme.Valid, "Successfully authorized domain"
+	case acme.StatusInvalid:
+		st.State, st.Reason = cmacme.Invalid, "the CA says that the authorization is invalid, and not why"
+		for _, c := range z.Challenges {
+			if c.Error != nil && (c.URL == ch.Spec.URL || st.Reason == "") {
+				st.Reason = "the CA could not verify it: " + c.Error.Error()
+			}
+		}
+	default: // deactivated, expired, revoked
+		st.State, st.Reason = cmacme.Expired, fmt.Sprintf("the authorization is %s", z.Status)
+	}
+	return true
+}
+
+// cleanUp takes away what was set up, and lets the Challenge go.
+func (r *ChallengeReconciler) cleanUp(ctx context.Context, ch *cmacme.Challenge) (reconcile.Result, error) {
+	ours := func(f string) bool {
+		return f == cmacme.ACMEDomainQualifiedFinalizer || f == cmacme.ACMELegacyFinalizer
+	}
+	if !slices.ContainsFunc(ch.Finalizers, ours) {
+		return reconcile.Result{}, nil
+	}
+	if err := r.takeAway(ctx, ch); err != nil {
+		limit := ch.DeletionTimestamp.Add(cleanUpLimit)
+		if now := r.Clock.Now(); now.Before(limit) {
+			r.Events.Eventf(ch, corev1.EventTypeWarning, "CleanUpError", "Error cleaning up challenge, tried until %s: %s", limit.UTC().Format(time.RFC3339), err)
+			return reconcile.Result{RequeueAfter: min(cleanUpAgain, limit.Sub(now))}, nil // it may pass, but not for ever
+		}
+		r.Events.Eventf(ch, corev1.EventTypeWarning, "CleanUpError", "Gave up cleaning up the %s challenge of %s: %s. What was set up for it stays: remove it by hand",
+			ch.Spec.Type, ch.Spec.DNSName, err)
+	}
+	next := ch.DeepCopy()
+	next.Finalizers = slices.DeleteFunc(next.Finalizers, ours)
+	err := r.Client.Patch(ctx, next, client.MergeFromWithOptions(ch, client.MergeFromWithOptimisticLock{}))
+	if client.IgnoreNotFound(err) != nil {
+		return reconcile.Result{}, fmt.Errorf("remove finalizer: %w", err)
+	}
+	return reconcile.Result{}, nil
+}
+
+func (r *ChallengeReconciler) takeAway(ctx context.Context, ch *cmacme.Challenge) error {
+	s := r.Solvers[ch.Spec.Type]
+	if s == nil || !ch.Status.Presented && !ch.Status.Processing && ch.Status.State == "" && ch.Status.Reason == "" {
+		return nil // never begun
+	}
+	i, err := r.Scope.Get(ctx, r.Client, ch.Namespace, ch.Spec.IssuerRef)
+	if err != nil {
+		return err
+	}
+	if i == nil {
+		return fmt.Errorf("there is no longer a %s %q", ch.Spec.IssuerRef.KindOrDefault(), ch.Spec.IssuerRef.Name)
+	}
+	return s.CleanUp(ctx, i, ch)
+}

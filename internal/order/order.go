@@ -1,0 +1,493 @@
+package order
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/perennial-pki/perennial/acme"
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	"github.com/perennial-pki/perennial/internal/account"
+	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/issuer"
+	"github.com/perennial-pki/perennial/internal/observe"
+	"github.com/perennial-pki/perennial/internal/signer"
+	"github.com/perennial-pki/perennial/pki"
+)
+
+const (
+	// byIssuer is the field index of unfinished Orders and Challenges by signer.Key.
+	byIssuer = "spec.issuerRef"
+	// byOrder is the field index of Challenges by the UID of their Order.
+	byOrder = "metadata.ownerReferences.order"
+	// atOnce is how many authorizations of an order are read at once.
+	atOnce = 8
+)
+
+// Reconciler brings Orders to their certificates.
+type Reconciler struct {
+	Client   client.Client
+	Scope    signer.Scope
+	Accounts *account.Accounts
+	Limits   pki.Limits
+	Events   record.EventRecorder
+	Metrics  *observe.Metrics
+	Clock    clock.PassiveClock
+
+	pace pace
+}
+
+// AddIndexes adds the indexes that the reconcilers of this package need.
+func AddIndexes(ctx context.Context, indexer client.FieldIndexer) error {
+	err := errors.Join(
+		indexer.IndexField(ctx, &cmacme.Order{}, byIssuer, func(o client.Object) []string {
+			order := o.(*cmacme.Order)
+			if finished(order.Status.State) {
+				return nil
+			}
+			return []string{signer.Key(order.Namespace, order.Spec.IssuerRef)}
+		}),
+		indexer.IndexField(ctx, &cmacme.Challenge{}, byIssuer, func(o client.Object) []string {
+			ch := o.(*cmacme.Challenge)
+			if finished(ch.Status.State) && ch.DeletionTimestamp == nil {
+				return nil
+			}
+			return []string{signer.Key(ch.Namespace, ch.Spec.IssuerRef)}
+		}),
+		indexer.IndexField(ctx, &cmacme.Challenge{}, byOrder, func(o client.Object) []string {
+			if owner := metav1.GetControllerOf(o); owner != nil {
+				return []string{string(owner.UID)}
+			}
+			return nil
+		}),
+	)
+	if err != nil {
+		return fmt.Errorf("index Orders and Challenges: %w", err)
+	}
+	return nil
+}
+
+// SetupWithManager registers the reconciler.
+func (r *Reconciler) SetupWithManager(_ context.Context, mgr ctrl.Manager, _ cache.Cache, o controller.Options) error {
+	issuerChanged := handler.TypedEnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
+		var list cmacme.OrderList
+		key := r.Scope.Of(o.(cmapi.GenericIssuer)).Key()
+		if err := r.Client.List(ctx, &list, cached(byIssuer, key)...); err != nil {
+			return nil // only a cache that is stopping fails
+		}
+		var requests []reconcile.Request
+		for i := range list.Items {
+			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
+		}
+		return requests
+	})
+	const name = "orders"
+	b := ctrl.NewControllerManagedBy(mgr).Named(name).WithOptions(o).
+		For(&cmacme.Order{}).
+		Owns(&cmacme.Challenge{}).
+		Watches(&cmapi.Issuer{}, issuerChanged, builder.WithPredicates(issuer.Changed()))
+	if r.Scope.Namespace == "" {
+		b = b.Watches(&cmapi.ClusterIssuer{}, issuerChanged, builder.WithPredicates(issuer.Changed()))
+	}
+	return b.Complete(observe.Counted(r.Metrics, name, reconcile.Reconciler(r)))
+}
+
+// cached are the options of a list from an index, without a copy. The caller must not change what it gets.
+func cached(index, value string) []client.ListOption {
+	return []client.ListOption{
+		client.MatchingFields{index: value}, client.UnsafeDisableDeepCopy, &client.ListOptions{DisableReadYourWritesConsistency: true},
+	}
+}
+
+// finished reports whether nothing more will become of an Order or Challenge.
+func finished(s cmacme.State) bool {
+	switch s {
+	case cmacme.Valid, cmacme.Invalid, cmacme.Expired, cmacme.Errored:
+		return true
+	}
+	return false
+}
+
+// Reconcile looks at one Order.
+func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	order := &cmacme.Order{}
+	if err := r.Client.Get(ctx, request.NamespacedName, order, client.UnsafeDisableDeepCopy); err != nil {
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	if order.DeletionTimestamp != nil {
+		return reconcile.Result{}, nil // its Challenges go with it
+	}
+	var challenges cmacme.ChallengeList
+	if err := r.Client.List(ctx, &challenges, client.InNamespace(order.Namespace),
+		client.MatchingFields{byOrder: string(order.UID)}, client.UnsafeDisableDeepCopy); err != nil {
+		return reconcile.Result{}, err
+	}
+	if finished(order.Status.State) {
+		r.pace.forget(string(order.UID))
+		return reconcile.Result{}, r.discard(ctx, challenges.Items)
+	}
+	next := order.DeepCopy()
+	result, err := r.step(ctx, next, challenges.Items)
+	if err != nil {
+		result, err = r.failed(ctx, next, err)
+	}
+	if equality.Semantic.DeepEqual(order.Status, next.Status) {
+		return result, err
+	}
+	if err := r.Client.Status().Patch(ctx, next, client.MergeFromWithOptions(order, client.MergeFromWithOptimisticLock{})); err != nil {
+		if apierrors.IsNotFound(err) {
+			return reconcile.Result{}, nil
+		}
+		return reconcile.Result{}, fmt.Errorf("write status: %w", err)
+	}
+	if order.Status.State != next.Status.State && finished(next.Status.State) {
+		if next.Status.State == cmacme.Valid {
+			r.Events.Event(next, corev1.EventTypeNormal, "Complete", "Order completed successfully")
+		} else {
+			r.Events.Event(next, corev1.EventTypeWarning, "Failed", next.Status.Reason)
+		}
+	}
+	return result, err
+}
+
+// discard deletes Challenges that are no longer needed. What they have set up is taken away by their own reconciler.
+func (r *Reconciler) discard(ctx context.Context, challenges []cmacme.Challenge) error {
+	for i := range challenges {
+		if challenges[i].DeletionTimestamp == nil {
+			if err := r.Client.Delete(ctx, &challenges[i], client.Preconditions{UID: &challenges[i].UID}); client.IgnoreNotFound(err) != nil && !apierrors.IsConflict(err) {
+				return fmt.Errorf("delete Challenge %s: %w", challenges[i].Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// failed writes an error into the status, by its class, and says when to go on.
+func (r *Reconciler) failed(ctx context.Context, order *cmacme.Order, err error) (reconcile.Result, error) {
+	now := r.Clock.Now()
+	if acme.IsProblem(err, acme.ProblemAccountDoesNotExist) {
+		i, e := r.Scope.Get(ctx, r.Client, order.Namespace, order.Spec.IssuerRef)
+		if e == nil && i != nil {
+			e = r.Accounts.Recover(ctx, i)
+		}
+		if e == nil {
+			return reconcile.Result{RequeueAfter: time.Second}, nil // when the cache has the new account
+		}
+		err = e
+	}
+	failure := fault.Of(account.Fault("", now, err))
+	switch failure.Class {
+	case fault.Refused:
+		end(order, now, cmacme.Errored, failure.Error())
+		return reconcile.Result{}, nil
+	case fault.Limited:
+		order.Status.Reason = failure.Error()
+		return reconcile.Result{RequeueAfter: failure.Until.Sub(now)}, nil // when the CA said
+	case fault.Misconfigured:
+		order.Status.Reason = failure.Error()
+		return reconcile.Result{}, nil // issuers are watched
+	}
+	return reconcile.Result{}, err // again with the queue's back-off
+}
+
+// end writes that the order is lost.
+func end(order *cmacme.Order, now time.Time, state cmacme.State, reason string) {
+	order.Status.State, order.Status.Reason = state, reason
+	if order.Status.FailureTime == nil {
+		t := metav1.NewTime(now)
+		order.Status.FailureTime = &t
+	}
+}
+
+// step makes the next step of an order and writes into its status what came of it.
+func (r *Reconciler) step(ctx context.Context, order *cmacme.Order, challenges []cmacme.Challenge) (reconcile.Result, error) {
+	i, err := r.Scope.Get(ctx, r.Client, order.Namespace, order.Spec.IssuerRef)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	if i == nil || i.GetSpec().ACME == nil {
+		return reconcile.Result{}, fault.Misconfiguredf("IssuerNotFound", "there is no ACME %s %q: create it", order.Spec.IssuerRef.KindOrDefault(), order.Spec.IssuerRef.Name)
+	}
+	ca, by, err := r.Accounts.Of(ctx, i)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	o := conversation{ca: ca, by: by, now: r.Clock.Now()}
+	st := &order.Status
+	switch {
+	case st.URL == "":
+		return reconcile.Result{}, o.begin(ctx, order) // the write of the status brings us back
+	case slices.ContainsFunc(st.Authorizations, func(z cmacme.ACMEAuthorization) bool { return z.Identifier == "" }):
+		return reconcile.Result{}, o.readAuthorizations(ctx, order)
+	case st.State == cmacme.Pending:
+		open, created, err := r.challenge(ctx, order, i, by, challenges)
+		if err != nil || created || open {
+			return reconcile.Result{}, err // Challenges are watched
+		}
+	}
+	return r.advance(ctx, o, order, i, challenges)
+}
+
+// conversation is what speaks with the CA for an account.
+type conversation struct {
+	ca  *acme.Client
+	by  acme.Account
+	now time.Time
+}
+
+// request is what the CA is asked for. It follows from the Order alone, so that it is the same after a crash.
+func request(order *cmacme.Order) (acme.OrderRequest, error) {
+	r := acme.OrderRequest{Profile: order.Spec.Profile, Replaces: order.Spec.Replaces}
+	add := func(id acme.Identifier) {
+		if !slices.Contains(r.Identifiers, id) {
+			r.Identifiers = append(r.Identifiers, id)
+		}
+	}
+	addresses := slices.Clone(order.Spec.IPAddresses)
+	if cn := order.Spec.CommonName; cn != "" {
+		if _, err := netip.ParseAddr(cn); err == nil {
+			addresses = append(addresses, cn)
+		} else {
+			add(acme.DNS(cn))
+		}
+	}
+	for _, name := range order.Spec.DNSNames {
+		add(acme.DNS(name))
+	}
+	for _, s := range addresses {
+		addr, err := netip.ParseAddr(s)
+		if err != nil {
+			return r, fault.Refusedf("InvalidOrder", "spec.ipAddresses: %q is not an IP address", s)
+		}
+		add(acme.IP(addr))
+	}
+	slices.SortFunc(r.Identifiers, func(a, b acme.Identifier) int {
+		return strings.Compare(a.Type+" "+a.Value, b.Type+" "+b.Value)
+	})
+	if order.Spec.Duration != nil {
+		notAfter := order.CreationTimestamp.Add(order.Spec.Duration.Duration).UTC()
+		r.NotAfter = &notAfter
+	}
+	return r, nil
+}
+
+// begin asks for the order.
+func (o conversation) begin(ctx context.Context, order *cmacme.Order) error {
+	ask, err := request(order)
+	if err != nil {
+		return err
+	}
+	got, err := o.ca.NewOrder(ctx, o.by, ask)
+	if ask.Replaces != "" && aboutReplaces(err) {
+		// The certificate is needed, whatever the CA thinks of its predecessor.
+		ask.Replaces = ""
+		got, err = o.ca.NewOrder(ctx, o.by, ask)
+	}
+	if err != nil {
+		return err
+	}
+	st := &order.Status
+	st.URL, st.FinalizeURL, st.State, st.Reason = got.URL, got.Finalize, cmacme.State(got.Status), ""
+	for _, url := range got.Authorizations {
+		st.Authorizations = append(st.Authorizations, cmacme.ACMEAuthorization{URL: url})
+	}
+	return nil
+}
+
+// aboutReplaces reports whether an order may have been refused because of what it replaces: RFC 9773 section 5 and what CAs do.
+func aboutReplaces(err error) bool {
+	var p *acme.Problem
+	if !errors.As(err, &p) {
+		return false
+	}
+	switch p.Type {
+	case acme.ProblemAlreadyReplaced:
+		return true
+	case acme.ProblemMalformed, acme.ProblemUnauthorized:
+		return strings.Contains(strings.ToLower(p.Detail), "replace")
+	}
+	return p.Status == 404
+}
+
+// readAuthorizations fills in what the order's authorizations are about.
+func (o conversation) readAuthorizations(ctx context.Context, order *cmacme.Order) error {
+	found := make([]acme.Authorization, len(order.Status.Authorizations))
+	errs := make([]error, len(found))
+	var group sync.WaitGroup
+	slots := make(chan struct{}, atOnce)
+	for i, z := range order.Status.Authorizations {
+		if z.Identifier != "" {
+			continue
+		}
+		group.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			found[i], errs[i] = o.ca.Authorization(ctx, o.by, z.URL)
+		})
+	}
+	group.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	for i := range found {
+		z := &order.Status.Authorizations[i]
+		if z.Identifier != "" {
+			continue
+		}
+		wildcard := found[i].Wildcard
+		z.Identifier, z.Wildcard, z.InitialState = found[i].Identifier.Value, &wildcard, cmacme.State(found[i].Status)
+		for _, ch := range found[i].Challenges {
+			if ch.Token != "" {
+				z.Challenges = append(z.Challenges, cmacme.ACMEChallenge{URL: ch.URL, Token: ch.Token, Type: ch.Type})
+			}
+		}
+	}
+	return nil
+}
+
+// challenge makes the Challenges that are missing, and reports whether one is still open.
+func (r *Reconciler) challenge(ctx context.Context, order *cmacme.Order, i *signer.Issuer, by acme.Account, challenges []cmacme.Challenge) (open, created bool, err error) {
+	for _, z := range order.Status.Authorizations {
+		if z.InitialState != cmacme.Pending {
+			continue
+		}
+		at := slices.IndexFunc(challenges, func(c cmacme.Challenge) bool { return c.Spec.AuthorizationURL == z.URL && c.DeletionTimestamp == nil })
+		if at >= 0 {
+			switch state := challenges[at].Status.State; {
+			case state == cmacme.Valid:
+			case finished(state):
+				return false, created, nil // the order is lost: the CA says how
+			default:
+				open = true
+			}
+			continue
+		}
+		ch, err := challengeFor(order, z, i.GetSpec().ACME.Solvers, by.Key.Public())
+		if err != nil {
+			return open, created, err
+		}
+		if err := r.Client.Create(ctx, ch); err != nil {
+			if apierrors.IsAlreadyExists(err) { // one that is being deleted: its deletion is watched
+				open = true
+				continue
+			}
+			return open, created, fmt.Errorf("create Challenge %s: %w", ch.Name, err)
+		}
+		created = true
+		r.Events.Eventf(order, corev1.EventTypeNormal, "Created", "Created Challenge resource %q for domain %q", ch.Name, ch.Spec.DNSName)
+	}
+	if order.Status.Reason != "" {
+		order.Status.Reason = "" // what it waited for is there
+	}
+	return open, created, nil
+}
+
+// advance reads the order at the CA and does what its status wants.
+func (r *Reconciler) advance(ctx context.Context, o conversation, order *cmacme.Order, i *signer.Issuer, challenges []cmacme.Challenge) (reconcile.Result, error) {
+	got, err := o.ca.Order(ctx, o.by, order.Status.URL)
+	var p *acme.Problem
+	if errors.As(err, &p) && (p.Type == acme.ProblemMalformed || p.Status == 404) {
+		// CAs forget orders that have expired.
+		end(order, o.now, cmacme.Expired, fmt.Sprintf("the CA no longer knows the order: %s", p))
+		return reconcile.Result{}, nil
+	}
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	if got.Status == acme.StatusReady {
+		csr, err := r.Limits.DecodeCSRPEM(order.Spec.Request)
+		if err != nil {
+			return reconcile.Result{}, fault.Refusedf("InvalidOrder", "spec.request: %w", err)
+		}
+		if got, err = o.ca.Finalize(ctx, o.by, got, csr.Raw); acme.IsProblem(err, acme.ProblemOrderNotReady) {
+			return reconcile.Result{RequeueAfter: r.pace.next(string(order.UID), o.now, time.Time{})}, nil // another pass was faster, or the CA is
+		}
+		if err != nil {
+			return reconcile.Result{}, err
+		}
+	}
+	st := &order.Status
+	switch got.Status {
+	case acme.StatusValid:
+		return reconcile.Result{}, r.fetch(ctx, o, order, got, i.GetSpec().ACME.PreferredChain)
+	case acme.StatusInvalid:
+		end(order, o.now, cmacme.Invalid, why(got, challenges))
+		return reconcile.Result{}, nil
+	case acme.StatusPending:
+		for n := range challenges {
+			if s := challenges[n].Status.State; finished(s) && s != cmacme.Valid {
+				// The CA may take a moment to draw the consequence; there is no other.
+				end(order, o.now, s, why(got, challenges))
+				return reconcile.Result{}, nil
+			}
+		}
+	default:
+		st.State = cmacme.State(got.Status)
+		st.Reason = ""
+	}
+	// When the CA said, or a little later each time.
+	return reconcile.Result{RequeueAfter: r.pace.next(string(order.UID), o.now, got.RetryAfter)}, nil
+}
+
+// why says why an order failed: what the CA says of each challenge, and of the order.
+func why(got acme.Order, challenges []cmacme.Challenge) string {
+	var parts []string
+	for i := range challenges {
+		if s := challenges[i].Status; finished(s.State) && s.State != cmacme.Valid {
+			parts = append(parts, fmt.Sprintf("%s of %s: %s", challenges[i].Spec.Type, challenges[i].Spec.DNSName, s.Reason))
+		}
+	}
+	if got.Error != nil && len(parts) == 0 {
+		parts = append(parts, got.Error.Error())
+	}
+	if len(parts) == 0 {
+		parts = append(parts, "the CA says that the order is invalid, and not why")
+	}
+	return strings.Join(parts, "; ")
+}
+
+// fetch reads the certificate, and stores it if it is what was asked for.
+func (r *Reconciler) fetch(ctx context.Context, o conversation, order *cmacme.Order, got acme.Order, preferred string) error {
+	chain, err := o.ca.Certificate(ctx, o.by, got.Certificate)
+	if err != nil {
+		return err
+	}
+	chosen := chain.ChainPEM
+	if preferred != "" && !r.tops(chosen, preferred) {
+		for _, url := range chain.Alternates {
+			other, err := o.ca.Certificate(ctx, o.by, url)
+			if err != nil {
+				return err
+			}
+			if r.tops(other.ChainPEM, preferred) {
+				chosen = other.ChainPEM
+				break
+			}
+		}
+	}
+	if err := r.check(order, chosen, o.now); err != nil {
+		return fault.Refusedf("InvalidCertificate", "the CA sent a certificate that is not what was asked for: %w", err)
+	}
+	order.Status.Certificate, order.Status.State, order.Status.Reason = chosen, cmacme.Valid, ""
+	return nil
+}

@@ -1,0 +1,180 @@
+// Package acme signs with an ACME server, by way of an Order, which package order brings to its certificate.
+package acme
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"hash/fnv"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/account"
+	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/signer"
+	"github.com/perennial-pki/perennial/pki"
+)
+
+// maxStem is how much of a request's name is in the name of its Order.
+const maxStem = 52
+
+// Signer signs for issuers of type acme.
+type Signer struct {
+	Client   client.Client
+	Accounts *account.Accounts
+	Clock    clock.PassiveClock
+}
+
+// References returns the Secrets of the account. Those of the solvers are read when a challenge needs them.
+func (*Signer) References(spec *cmapi.IssuerConfig) []string {
+	names := []string{spec.ACME.PrivateKey.Name}
+	if b := spec.ACME.ExternalAccountBinding; b != nil {
+		names = append(names, b.Key.Name)
+	}
+	return names
+}
+
+// Check sees to it that the issuer has an account.
+func (s *Signer) Check(ctx context.Context, issuer *signer.Issuer) (signer.Readiness, error) {
+	status, err := s.Accounts.Register(ctx, issuer)
+	if err != nil {
+		return signer.Readiness{}, err
+	}
+	return signer.Readiness{
+		Reason: "ACMEAccountRegistered", Message: "The ACME account was registered with the ACME server", ACME: status,
+	}, nil
+}
+
+// Sign makes the Order of the request, and answers with its certificate when that is there.
+func (s *Signer) Sign(ctx context.Context, issuer *signer.Issuer, r signer.Request) (signer.Answer, error) {
+	desired, err := orderFor(issuer, r)
+	if err != nil {
+		return signer.Answer{}, err
+	}
+	order := &cmacme.Order{}
+	err = s.Client.Get(ctx, client.ObjectKeyFromObject(desired), order)
+	switch {
+	case apierrors.IsNotFound(err):
+		if err := s.Client.Create(ctx, desired); err != nil && !apierrors.IsAlreadyExists(err) {
+			return signer.Answer{}, fault.Transientf("OrderCreatingError", "create Order %s/%s: %w", desired.Namespace, desired.Name, err)
+		}
+		return waiting(desired), nil
+	case err != nil:
+		return signer.Answer{}, fault.Transientf("OrderGetError", "get Order %s/%s: %w", desired.Namespace, desired.Name, err)
+	}
+	owner := metav1.GetControllerOf(order)
+	if owner == nil || owner.UID != r.Owner.UID || !bytes.Equal(order.Spec.Request, desired.Spec.Request) {
+		// Of a request of the same name that is gone, and whose garbage is not collected yet.
+		if err := s.Client.Delete(ctx, order, client.Preconditions{UID: &order.UID}); client.IgnoreNotFound(err) != nil {
+			return signer.Answer{}, fault.Transientf("OrderGetError", "delete Order %s/%s of an earlier request: %w", order.Namespace, order.Name, err)
+		}
+		answer := waiting(desired)
+		answer.Again = s.Clock.Now().Add(time.Second) // deletion of what we do not own is not watched
+		return answer, nil
+	}
+	switch order.Status.State {
+	case cmacme.Valid:
+		return signer.Answer{Certificate: order.Status.Certificate}, nil
+	case cmacme.Invalid, cmacme.Errored, cmacme.Expired:
+		return signer.Answer{}, fault.Refusedf("OrderFailed", "Failed to wait for order resource %q to become ready: order is in %q state: %s",
+			order.Name, order.Status.State, order.Status.Reason)
+	}
+	return waiting(order), nil
+}
+
+func waiting(order *cmacme.Order) signer.Answer {
+	text := fmt.Sprintf("Waiting on certificate issuance from order %s/%s: %q", order.Namespace, order.Name, order.Status.State)
+	if order.Status.Reason != "" {
+		text += ": " + order.Status.Reason
+	}
+	return signer.Answer{Pending: text}
+}
+
+// orderFor returns the Order of a request. It is the same whenever it is asked for.
+func orderFor(issuer *signer.Issuer, r signer.Request) (*cmacme.Order, error) {
+	csr, spec := r.CSR, issuer.GetSpec().ACME
+	if err := orderable(csr, r.IsCA); err != nil {
+		return nil, err
+	}
+	var addresses []string
+	for _, ip := range csr.IPAddresses {
+		addresses = append(addresses, ip.String())
+	}
+	order := &cmacme.Order{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: r.Namespace, Labels: maps.Clone(r.Labels), Annotations: maps.Clone(r.Annotations),
+			OwnerReferences: []metav1.OwnerReference{r.Owner},
+		},
+		Spec: cmacme.OrderSpec{
+			IssuerRef:  cmmeta.IssuerReference{Name: issuer.GetName(), Kind: issuer.Kind, Group: cmmeta.DefaultIssuerGroup},
+			CommonName: csr.Subject.CommonName, DNSNames: csr.DNSNames, IPAddresses: addresses,
+			Profile: spec.Profile,
+		},
+	}
+	if order.Namespace == "" { // a Kubernetes CSR has none
+		order.Namespace = issuer.SecretNamespace
+	}
+	if spec.EnableDurationFeature {
+		order.Spec.Duration = &metav1.Duration{Duration: r.Duration}
+	}
+	name, err := orderName(r.Name, order.Spec)
+	if err != nil {
+		return nil, err
+	}
+	order.Name = name
+	order.Spec.Request = pki.EncodeCSRPEM(csr.Raw)
+	return order, nil
+}
+
+// orderable reports what no ACME server can certify.
+func orderable(csr *x509.CertificateRequest, isCA bool) error {
+	names := slices.Clone(csr.DNSNames)
+	for _, ip := range csr.IPAddresses {
+		names = append(names, ip.String())
+	}
+	cn := csr.Subject.CommonName
+	switch {
+	case isCA:
+		return fault.Refusedf("InvalidOrder", "ACME servers issue no CA certificates: leave spec.isCA out, or use an issuer of type ca")
+	case len(names) == 0:
+		return fault.Refusedf("InvalidOrder", "an ACME certificate needs at least one of spec.dnsNames and spec.ipAddresses")
+	case len(csr.URIs) > 0 || len(csr.EmailAddresses) > 0:
+		return fault.Refusedf("InvalidOrder", "ACME servers certify DNS names and IP addresses alone: leave spec.uris and spec.emailAddresses out")
+	case cn != "" && !slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, cn) }):
+		return fault.Refusedf("InvalidOrder", "The CSR PEM requests a commonName that is not present in the list of dnsNames or ipAddresses. "+
+			"If a commonName is set, ACME requires that the value is also present in the list of dnsNames or ipAddresses: %q does not exist in %q", cn, names)
+	}
+	return nil
+}
+
+// orderName is the name that cert-manager gives an Order: the request's, and a hash of the spec.
+func orderName(request string, spec cmacme.OrderSpec) (string, error) {
+	text, err := json.Marshal(spec)
+	if err != nil {
+		return "", err
+	}
+	h := fnv.New32()
+	h.Write(text)
+	stem := request
+	if len(request) >= maxStem {
+		// Two long names may begin alike.
+		h.Write([]byte(request))
+		sum := sha256.Sum256([]byte(request))
+		stem = strings.TrimRight(request[:maxStem-9], "-.") + "-" + hex.EncodeToString(sum[:4])
+	}
+	return fmt.Sprintf("%s-%d", stem, h.Sum32()), nil
+}

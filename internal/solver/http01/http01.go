@@ -1,0 +1,179 @@
+// Package http01 answers HTTP-01 challenges, RFC 8555 section 8.3, from the process itself: one server knows the tokens of all
+// Challenges from its cache, so that no challenge needs a server of its own.
+package http01
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/perennial-pki/perennial/acme"
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	"github.com/perennial-pki/perennial/internal/signer"
+	"github.com/perennial-pki/perennial/internal/solver"
+)
+
+const (
+	// byToken is the field index of HTTP-01 Challenges by their token.
+	byToken = "spec.token"
+
+	checkTimeout = 10 * time.Second
+	maxRedirects = 10
+	// maxAnswer is more than a key authorization can have.
+	maxAnswer = 1 << 10
+	// unreachable is after how long a site that cannot be reached at all from here is left to the CA to judge: it may be reachable from
+	// outside only. A wrong answer is never passed over.
+	unreachable = 2 * time.Minute
+)
+
+// Solver answers HTTP-01 challenges.
+type Solver struct {
+	// Cache has the Challenges, and Live reads them from the API server.
+	Cache, Live client.Reader
+	// Dial connects for the self-check. A net.Dialer's if nil.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Now is the clock.
+	Now func() time.Time
+}
+
+// AddIndexes adds the index that Handler needs.
+func AddIndexes(ctx context.Context, indexer client.FieldIndexer) error {
+	err := indexer.IndexField(ctx, &cmacme.Challenge{}, byToken, func(o client.Object) []string {
+		if ch := o.(*cmacme.Challenge); ch.Spec.Type == cmacme.ACMEChallengeTypeHTTP01 {
+			return []string{ch.Spec.Token}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("index Challenges by token: %w", err)
+	}
+	return nil
+}
+
+// Handler answers for all tokens, each on the host of its Challenge alone. "/" and "/healthz" say that it is there.
+func (s *Solver) Handler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
+			return
+		}
+		if r.URL.Path == "/" || r.URL.Path == "/healthz" {
+			w.WriteHeader(http.StatusOK)
+			return
+		}
+		token, found := strings.CutPrefix(r.URL.Path, acme.HTTP01Path(""))
+		if !found || token == "" || strings.Contains(token, "/") {
+			http.NotFound(w, r)
+			return
+		}
+		proof, err := s.find(r.Context(), token, hostname(r.Host))
+		switch {
+		case err != nil:
+			http.Error(w, "not available", http.StatusServiceUnavailable)
+		case proof == "":
+			http.NotFound(w, r)
+		default:
+			w.Header().Set("Content-Type", "application/octet-stream")
+			_, _ = io.WriteString(w, proof)
+		}
+	})
+}
+
+// find returns the key authorization for a token on a host, or "". The cache of a replica may lag behind what the leader wrote.
+func (s *Solver) find(ctx context.Context, token, host string) (string, error) {
+	var list cmacme.ChallengeList
+	if err := s.Cache.List(ctx, &list, client.MatchingFields{byToken: token}, client.UnsafeDisableDeepCopy); err != nil {
+		return "", err
+	}
+	for i := range list.Items {
+		if strings.EqualFold(list.Items[i].Spec.DNSName, host) {
+			return list.Items[i].Spec.Key, nil
+		}
+	}
+	return "", nil
+}
+
+// hostname is the host of a Host field: without port, and without the brackets of an IPv6 address.
+func hostname(host string) string {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	return strings.TrimSuffix(strings.Trim(host, "[]"), ".")
+}
+
+// Present has nothing to do: the Challenge itself is what Handler answers from.
+func (s *Solver) Present(context.Context, *signer.Issuer, *cmacme.Challenge) error { return nil }
+
+// CleanUp has nothing to do.
+func (s *Solver) CleanUp(context.Context, *signer.Issuer, *cmacme.Challenge) error { return nil }
+
+// Check asks the site for the token as the ACME server will.
+func (s *Solver) Check(ctx context.Context, _ *signer.Issuer, ch *cmacme.Challenge) (solver.Sight, error) {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	target := URL(ch.Spec.DNSName, ch.Spec.Token)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	if err != nil {
+		return solver.Sight{}, err
+	}
+	request.Header.Set("User-Agent", "perennial-http01-check")
+	transport := &http.Transport{DialContext: s.Dial, DisableKeepAlives: true, ResponseHeaderTimeout: checkTimeout}
+	client := http.Client{Transport: transport, CheckRedirect: redirect}
+	response, err := client.Do(request)
+	if err != nil {
+		var no *net.OpError
+		if errors.As(err, &no) && no.Op == "dial" && ch.Status.PresentedAt != nil && s.Now().Sub(ch.Status.PresentedAt.Time) > unreachable {
+			return solver.Sight{Visible: true}, nil
+		}
+		return solver.Sight{Why: fmt.Sprintf("%s cannot be read: %s", target, cause(err))}, nil
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return solver.Sight{Why: fmt.Sprintf("%s answers with status %d", target, response.StatusCode)}, nil
+	}
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	if err != nil {
+		return solver.Sight{Why: fmt.Sprintf("%s cannot be read: %s", target, cause(err))}, nil
+	}
+	if strings.TrimRight(string(body), " \t\r\n") != ch.Spec.Key {
+		return solver.Sight{Why: fmt.Sprintf("%s answers, but with something else: another server receives the requests for this host", target)}, nil
+	}
+	return solver.Sight{Visible: true}, nil
+}
+
+// URL is what the ACME server asks for.
+func URL(name, token string) string {
+	if addr, err := netip.ParseAddr(name); err == nil && addr.Is6() {
+		name = "[" + name + "]"
+	}
+	return (&url.URL{Scheme: "http", Host: name, Path: acme.HTTP01Path(token)}).String()
+}
+
+// redirect follows what ACME servers follow: to ports 80 and 443.
+func redirect(r *http.Request, via []*http.Request) error {
+	if len(via) > maxRedirects {
+		return fmt.Errorf("more than %d redirects", maxRedirects)
+	}
+	if port := r.URL.Port(); port != "" && port != "80" && port != "443" {
+		return fmt.Errorf("redirected to port %s, where ACME servers do not follow", port)
+	}
+	return nil
+}
+
+// cause leaves out the URL, which the caller names.
+func cause(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err
+	}
+	return err
+}

@@ -1,0 +1,207 @@
+// Package order_test issues certificates from a real ACME server, through Orders and Challenges on a real Kubernetes API.
+package order_test
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/miekg/dns"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/controller"
+	"github.com/perennial-pki/perennial/pki"
+	"github.com/perennial-pki/perennial/test/cluster"
+	"github.com/perennial-pki/perennial/test/pebble"
+)
+
+func TestMain(m *testing.M) { cluster.Main(m) }
+
+// rig is a CA, the site that it validates, and a controller that answers there.
+type rig struct {
+	t         *testing.T
+	ca        *pebble.Server
+	admin     client.WithWatch
+	namespace string
+}
+
+func start(t *testing.T, o pebble.Options) *rig {
+	t.Helper()
+	port := freePort(t)
+	o.Resolver, o.HTTPPort = everythingIsHere(t), port
+	ca, err := pebble.Start(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ca.Close() })
+	site := fmt.Sprintf("127.0.0.1:%d", port)
+	cluster.Run(t, controller.Options{
+		HTTP01Address: site,
+		// Port 80 of every name leads to the controller.
+		Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, network, site)
+		},
+	})
+	return &rig{t: t, ca: ca, admin: cluster.Admin(t), namespace: cluster.Namespace(t)}
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// everythingIsHere is a DNS server for which every name is on this machine.
+func everythingIsHere(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.ListenPacket("udp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		m := new(dns.Msg).SetReply(q)
+		if q.Question[0].Qtype == dns.TypeA {
+			m.Answer = append(m.Answer, &dns.A{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET}, A: net.IPv4(127, 0, 0, 1)})
+		}
+		_ = w.WriteMsg(m)
+	})
+	for _, server := range []*dns.Server{{Listener: listener, Handler: answer}, {PacketConn: conn, Handler: answer}} {
+		go server.ActivateAndServe() //nolint:errcheck // ends with Shutdown
+		t.Cleanup(func() { _ = server.Shutdown() })
+	}
+	return listener.Addr().String()
+}
+
+func (r *rig) create(o client.Object) {
+	r.t.Helper()
+	o.SetNamespace(r.namespace)
+	if err := r.admin.Create(r.t.Context(), o); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// issuer makes an issuer of the CA that solves HTTP-01 challenges.
+func (r *rig) issuer(change ...func(*cmacme.ACMEIssuer)) {
+	r.t.Helper()
+	spec := &cmacme.ACMEIssuer{
+		Server: r.ca.Directory, CABundle: r.ca.CABundle, Email: "ops@example.com",
+		PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "account"}},
+		Solvers:    []cmacme.ACMEChallengeSolver{{HTTP01: &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}}}},
+	}
+	for _, f := range change {
+		f(spec)
+	}
+	r.create(&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "pebble"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{ACME: spec}}})
+}
+
+func (r *rig) certificate(name string, dnsNames ...string) *cmapi.Certificate {
+	r.t.Helper()
+	crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: cmapi.CertificateSpec{
+		SecretName: name, DNSNames: dnsNames, IssuerRef: cmmeta.IssuerReference{Name: "pebble"},
+		PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm},
+	}}
+	r.create(crt)
+	return crt
+}
+
+func (r *rig) ready(crt *cmapi.Certificate) {
+	r.t.Helper()
+	cluster.Eventually(r.t, func() error {
+		if err := r.admin.Get(r.t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
+			return err
+		}
+		if c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionReady); c == nil || c.Status != cmmeta.ConditionTrue {
+			return cluster.NotYet("Certificate %s is not Ready:\n%s", crt.Name, r.story())
+		}
+		return nil
+	})
+}
+
+// story is what a person would look at.
+func (r *rig) story() string {
+	var b strings.Builder
+	var orders cmacme.OrderList
+	var challenges cmacme.ChallengeList
+	var requests cmapi.CertificateRequestList
+	for _, list := range []client.ObjectList{&orders, &challenges, &requests} {
+		if err := r.admin.List(r.t.Context(), list, client.InNamespace(r.namespace)); err != nil {
+			return err.Error()
+		}
+	}
+	for _, cr := range requests.Items {
+		fmt.Fprintf(&b, "request %s: %+v\n", cr.Name, cr.Status.Conditions)
+	}
+	for _, o := range orders.Items {
+		fmt.Fprintf(&b, "order %s: %q %s\n", o.Name, o.Status.State, o.Status.Reason)
+	}
+	for _, c := range challenges.Items {
+		fmt.Fprintf(&b, "challenge %s: %q %s\n", c.Name, c.Status.State, c.Status.Reason)
+	}
+	return b.String()
+}
+
+func TestACertificateIsIssuedByHTTP01(t *testing.T) {
+	r := start(t, pebble.Options{RejectNonces: 20})
+	r.issuer()
+	crt := r.certificate("site", "www.example.com", "example.com")
+	r.ready(crt)
+
+	var secret corev1.Secret
+	if err := r.admin.Get(t.Context(), client.ObjectKey{Namespace: r.namespace, Name: "site"}, &secret); err != nil {
+		t.Fatal(err)
+	}
+	chain, err := pki.Limits{}.DecodeChainPEM(secret.Data[corev1.TLSCertKey])
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots, err := r.ca.Roots()
+	if err != nil {
+		t.Fatal(err)
+	}
+	trusted, between := x509.NewCertPool(), x509.NewCertPool()
+	trusted.AddCert(roots[0])
+	for _, c := range chain[1:] {
+		between.AddCert(c)
+	}
+	for _, name := range []string{"www.example.com", "example.com"} {
+		if _, err := chain[0].Verify(x509.VerifyOptions{DNSName: name, Roots: trusted, Intermediates: between}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+
+	// One order, valid; the challenges are gone.
+	var orders cmacme.OrderList
+	if err := r.admin.List(t.Context(), &orders, client.InNamespace(r.namespace)); err != nil {
+		t.Fatal(err)
+	}
+	if len(orders.Items) != 1 || orders.Items[0].Status.State != cmacme.Valid {
+		t.Errorf("orders:\n%s", r.story())
+	}
+	cluster.Eventually(t, func() error {
+		var list cmacme.ChallengeList
+		if err := r.admin.List(t.Context(), &list, client.InNamespace(r.namespace)); err != nil {
+			return err
+		}
+		if len(list.Items) > 0 {
+			return cluster.NotYet("there are Challenges left:\n%s", r.story())
+		}
+		return nil
+	})
+}
