@@ -74,6 +74,8 @@ func Command() *cobra.Command {
 	f.DurationVar(&o.LeaseDuration, "leader-election-lease-duration", o.LeaseDuration, "how long a leader that fell silent keeps the Lease")
 	f.DurationVar(&o.RenewDeadline, "leader-election-renew-deadline", o.RenewDeadline, "how long a leader tries to renew the Lease before it gives up")
 	f.DurationVar(&o.RetryPeriod, "leader-election-retry-period", o.RetryPeriod, "time between attempts to get or renew the Lease")
+	f.StringSliceVar(&o.Nameservers, "dns01-recursive-nameservers", nil, "host:port or https URLs of the DNS servers by which the zones of DNS-01 challenges are found; the system's if left out")
+	f.BoolVar(&o.RecursiveOnly, "dns01-recursive-nameservers-only", false, "ask those servers for the records of DNS-01 challenges, too, not the authoritative ones")
 	f.StringVar(&o.HTTP01Address, "http01-listen-address", o.HTTP01Address, "host:port on which HTTP-01 challenges are answered; empty for none")
 	f.StringVar(&o.MetricsAddress, "metrics-listen-address", o.MetricsAddress, "host:port of /metrics; empty for none")
 	f.StringVar(&o.HealthAddress, "health-listen-address", o.HealthAddress, "host:port of /livez and /readyz; empty for none")

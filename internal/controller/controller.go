@@ -48,6 +48,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/signer/ca"
 	"github.com/perennial-pki/perennial/internal/signer/selfsigned"
 	"github.com/perennial-pki/perennial/internal/solver"
+	"github.com/perennial-pki/perennial/internal/solver/dns01"
 	"github.com/perennial-pki/perennial/internal/solver/http01"
 	"github.com/perennial-pki/perennial/internal/trust"
 	"github.com/perennial-pki/perennial/pki"
@@ -79,6 +80,10 @@ type Options struct {
 
 	// HTTP01Address is host:port on which HTTP-01 challenges are answered, for all names whose port 80 leads there. Empty: not answered.
 	HTTP01Address string
+	// Nameservers are the recursive DNS servers, host:port or https URLs, by which the zones of DNS-01 challenges and their servers are found. The
+	// system's if empty. RecursiveOnly asks them for the records, too.
+	Nameservers   []string
+	RecursiveOnly bool
 	// Dial connects to the sites whose challenges are checked. A net.Dialer's if nil.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
@@ -330,7 +335,9 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 		return err
 	}
 	accounts := &account.Accounts{Client: c, Secrets: store, Limits: o.Limits, Clock: o.Clock, UserAgent: "perennial", Observe: metrics.ACMEExchange}
-	solvers := map[cmacme.ACMEChallengeType]solver.Solver{}
+	solvers := map[cmacme.ACMEChallengeType]solver.Solver{
+		cmacme.ACMEChallengeTypeDNS01: &dns01.Solver{Secrets: store, Nameservers: o.Nameservers, RecursiveOnly: o.RecursiveOnly, Now: o.Clock.Now},
+	}
 	if o.HTTP01Address != "" {
 		s := &http01.Solver{Cache: c, Live: live, Dial: o.Dial, Now: o.Clock.Now}
 		if err := http01.AddIndexes(ctx, mgr.GetFieldIndexer()); err != nil {

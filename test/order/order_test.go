@@ -9,7 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/miekg/dns"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -20,15 +19,20 @@ import (
 	"github.com/perennial-pki/perennial/internal/controller"
 	"github.com/perennial-pki/perennial/pki"
 	"github.com/perennial-pki/perennial/test/cluster"
+	"github.com/perennial-pki/perennial/test/dnsserver"
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
 func TestMain(m *testing.M) { cluster.Main(m) }
 
+// The key that the DNS server takes updates with.
+const tsigKey, tsigSecret = "updates", "c2VjcmV0LW9mLXRoZS10c2lnLWtleS1mb3ItdGVzdHM="
+
 // rig is a CA, the site that it validates, and a controller that answers there.
 type rig struct {
 	t         *testing.T
 	ca        *pebble.Server
+	names     *dnsserver.Server
 	admin     client.WithWatch
 	namespace string
 }
@@ -36,7 +40,12 @@ type rig struct {
 func start(t *testing.T, o pebble.Options) *rig {
 	t.Helper()
 	port := freePort(t)
-	o.Resolver, o.HTTPPort = everythingIsHere(t), port
+	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com", "delegated.example"}, KeyName: tsigKey, Secret: tsigSecret})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(names.Close)
+	o.Resolver, o.HTTPPort = names.Addr, port
 	ca, err := pebble.Start(o)
 	if err != nil {
 		t.Fatal(err)
@@ -51,7 +60,7 @@ func start(t *testing.T, o pebble.Options) *rig {
 			return d.DialContext(ctx, network, site)
 		},
 	})
-	return &rig{t: t, ca: ca, admin: cluster.Admin(t), namespace: cluster.Namespace(t)}
+	return &rig{t: t, ca: ca, names: names, admin: cluster.Admin(t), namespace: cluster.Namespace(t)}
 }
 
 func freePort(t *testing.T) int {
@@ -62,31 +71,6 @@ func freePort(t *testing.T) int {
 	}
 	defer l.Close()
 	return l.Addr().(*net.TCPAddr).Port
-}
-
-// everythingIsHere is a DNS server for which every name is on this machine.
-func everythingIsHere(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn, err := net.ListenPacket("udp", listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	answer := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
-		m := new(dns.Msg).SetReply(q)
-		if q.Question[0].Qtype == dns.TypeA {
-			m.Answer = append(m.Answer, &dns.A{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET}, A: net.IPv4(127, 0, 0, 1)})
-		}
-		_ = w.WriteMsg(m)
-	})
-	for _, server := range []*dns.Server{{Listener: listener, Handler: answer}, {PacketConn: conn, Handler: answer}} {
-		go server.ActivateAndServe() //nolint:errcheck // ends with Shutdown
-		t.Cleanup(func() { _ = server.Shutdown() })
-	}
-	return listener.Addr().String()
 }
 
 func (r *rig) create(o client.Object) {
@@ -101,7 +85,7 @@ func (r *rig) create(o client.Object) {
 func (r *rig) issuer(change ...func(*cmacme.ACMEIssuer)) {
 	r.t.Helper()
 	spec := &cmacme.ACMEIssuer{
-		Server: r.ca.Directory, CABundle: r.ca.CABundle, Email: "ops@example.com",
+		Server: r.ca.Directory, CABundle: r.ca.CABundle, Email: "ops@example.org",
 		PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "account"}},
 		Solvers:    []cmacme.ACMEChallengeSolver{{HTTP01: &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}}}},
 	}
@@ -201,6 +185,53 @@ func TestACertificateIsIssuedByHTTP01(t *testing.T) {
 		}
 		if len(list.Items) > 0 {
 			return cluster.NotYet("there are Challenges left:\n%s", r.story())
+		}
+		return nil
+	})
+}
+
+// byDNS makes the issuer solve DNS-01 challenges by dynamic updates.
+func (r *rig) byDNS(strategy cmacme.CNAMEStrategy) func(*cmacme.ACMEIssuer) {
+	r.t.Helper()
+	r.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "tsig"}, StringData: map[string]string{"key": tsigSecret}})
+	return func(spec *cmacme.ACMEIssuer) {
+		spec.Solvers = []cmacme.ACMEChallengeSolver{{DNS01: &cmacme.ACMEChallengeSolverDNS01{
+			CNAMEStrategy: strategy, Nameservers: []string{r.names.Addr},
+			RFC2136: &cmacme.ACMEIssuerDNS01ProviderRFC2136{
+				Nameserver: r.names.Addr, TSIGKeyName: tsigKey, TSIGAlgorithm: "HMACSHA256",
+				TSIGSecret: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "tsig"}, Key: "key"},
+			},
+		}}}
+	}
+}
+
+func TestAWildcardAndItsApexAreIssuedByDNS01AndForeignRecordsStay(t *testing.T) {
+	r := start(t, pebble.Options{})
+	r.names.AddTXT("_acme-challenge.example.com", "somebody else's")
+	r.issuer(r.byDNS(""))
+	r.ready(r.certificate("wildcard", "*.example.com", "example.com"))
+	cluster.Eventually(t, func() error {
+		if got := r.names.TXT("_acme-challenge.example.com"); len(got) != 1 || got[0] != "somebody else's" {
+			return cluster.NotYet("the zone has %q", got)
+		}
+		return nil
+	})
+}
+
+func TestDNS01FollowsACNAMEToADelegatedZone(t *testing.T) {
+	r := start(t, pebble.Options{})
+	r.names.CNAME("_acme-challenge.example.com", "com.challenges.delegated.example")
+	r.issuer(r.byDNS(cmacme.FollowStrategy))
+	r.ready(r.certificate("aliased", "example.com"))
+}
+
+func TestANameThatNoSolverIsForSaysSo(t *testing.T) {
+	r := start(t, pebble.Options{})
+	r.issuer()
+	r.certificate("wildcard", "*.example.com")
+	cluster.Eventually(t, func() error {
+		if story := r.story(); !strings.Contains(story, `no solver of the issuer can be used for "*.example.com"`) {
+			return cluster.NotYet("it says\n%s", story)
 		}
 		return nil
 	})

@@ -1,0 +1,175 @@
+// Package dns01 puts the TXT records of DNS-01 challenges, RFC 8555 section 8.4, where an ACME server will ask for them, and looks whether
+// every authoritative server of the zone has them. The servers are asked directly, so that no resolver remembers that there was nothing.
+package dns01
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/perennial-pki/perennial/acme"
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/secrets"
+	"github.com/perennial-pki/perennial/internal/signer"
+	"github.com/perennial-pki/perennial/internal/solver"
+)
+
+// Record is one TXT value at one name.
+type Record struct {
+	// FQDN is the name that the ACME server comes to, after CNAMEs if those are followed, with a dot at its end.
+	FQDN string
+	// Zone is the apex of the zone that has the name, with a dot at its end.
+	Zone  string
+	Value string
+	TTL   time.Duration
+}
+
+// A Provider changes the records of a zone. Present adds one value beside what stands at the name, CleanUp removes that one value. Both may
+// be repeated, also by another process, and obey ctx.
+type Provider interface {
+	Present(ctx context.Context, r Record) error
+	CleanUp(ctx context.Context, r Record) error
+}
+
+const (
+	// recordTTL is the least that every provider takes.
+	recordTTL = 60 * time.Second
+	// attempt bounds one change of a record, and one look at the servers.
+	attempt = 20 * time.Second
+)
+
+// Solver gives the proof of DNS-01 challenges.
+type Solver struct {
+	Secrets *secrets.Store
+	// Nameservers are host:port or https URLs of recursive servers, by which zones and their servers are found. The system's if empty.
+	Nameservers []string
+	// RecursiveOnly asks those for the records, too, where the authoritative servers cannot be reached.
+	RecursiveOnly bool
+	// Dial connects to name servers. A net.Dialer's if nil.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Now is the clock.
+	Now func() time.Time
+}
+
+func (s *Solver) resolver(spec *cmacme.ACMEChallengeSolverDNS01) *Resolver {
+	r := &Resolver{Nameservers: s.Nameservers, RecursiveOnly: s.RecursiveOnly, Dial: s.Dial}
+	if len(spec.Nameservers) > 0 {
+		r.Nameservers, r.RecursiveOnly = spec.Nameservers, true
+	}
+	return r
+}
+
+// locate finds the record of a challenge.
+func (s *Solver) locate(ctx context.Context, ch *cmacme.Challenge) (Record, error) {
+	spec := ch.Spec.Solver.DNS01
+	name, zone, err := s.resolver(spec).Locate(ctx, acme.DNS01Name(ch.Spec.DNSName), spec.CNAMEStrategy == cmacme.FollowStrategy)
+	if err != nil {
+		return Record{}, fault.Transientf("PresentError", "find the zone of %s: %w", ch.Spec.DNSName, err)
+	}
+	return Record{FQDN: name, Zone: zone, Value: ch.Spec.Key, TTL: recordTTL}, nil
+}
+
+// Present adds the record.
+func (s *Solver) Present(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) error {
+	return s.change(ctx, issuer, ch, Provider.Present)
+}
+
+// CleanUp removes the record.
+func (s *Solver) CleanUp(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) error {
+	return s.change(ctx, issuer, ch, Provider.CleanUp)
+}
+
+func (s *Solver) change(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge, change func(Provider, context.Context, Record) error) error {
+	ctx, cancel := context.WithTimeout(ctx, attempt)
+	defer cancel()
+	p, err := s.provider(ctx, issuer, ch.Spec.Solver.DNS01)
+	if err != nil {
+		return err
+	}
+	record, err := s.locate(ctx, ch)
+	if err != nil {
+		return err
+	}
+	return change(p, ctx, record)
+}
+
+// Check asks all authoritative servers of the zone.
+func (s *Solver) Check(ctx context.Context, _ *signer.Issuer, ch *cmacme.Challenge) (solver.Sight, error) {
+	ctx, cancel := context.WithTimeout(ctx, attempt)
+	defer cancel()
+	record, err := s.locate(ctx, ch)
+	if err != nil {
+		return solver.Sight{Why: err.Error()}, nil
+	}
+	answers, err := s.resolver(ch.Spec.Solver.DNS01).Ask(ctx, record)
+	if err != nil {
+		return solver.Sight{Why: err.Error()}, nil
+	}
+	var since time.Time
+	if ch.Status.PresentedAt != nil {
+		since = ch.Status.PresentedAt.Time
+	}
+	return Judge(record, answers, since, s.Now()), nil
+}
+
+// provider makes the provider that a solver names.
+func (s *Solver) provider(ctx context.Context, issuer *signer.Issuer, spec *cmacme.ACMEChallengeSolverDNS01) (Provider, error) {
+	secret := func(field, name, key string) (string, error) {
+		at := issuer.SecretNamespace + "/" + name
+		got, err := s.Secrets.Get(ctx, issuer.SecretNamespace, name)
+		switch {
+		case apierrors.IsNotFound(err):
+			return "", fault.Misconfiguredf("PresentError", "Secret %s, %s, does not exist: create it with the entry %s", at, field, key)
+		case err != nil:
+			return "", fault.Transientf("PresentError", "get Secret %s: %w", at, err)
+		case len(got.Data[key]) == 0:
+			return "", fault.Misconfiguredf("PresentError", "Secret %s, %s, has no entry %s", at, field, key)
+		}
+		return strings.TrimSpace(string(got.Data[key])), nil
+	}
+	if c := spec.RFC2136; c != nil {
+		p := &rfc2136{nameserver: c.Nameserver, protocol: strings.ToLower(string(c.Protocol)), dial: s.Dial, now: s.Now}
+		if c.TSIGKeyName != "" {
+			var err error
+			if p.secret, err = secret("dns01.rfc2136.tsigSecretSecretRef", c.TSIGSecret.Name, c.TSIGSecret.Key); err != nil {
+				return nil, err
+			}
+		}
+		return p, p.configure(c.TSIGKeyName, c.TSIGAlgorithm)
+	}
+	return nil, fault.Misconfiguredf("InvalidSolver", "the dns01 solver names no provider that this version of Perennial knows: use rfc2136")
+}
+
+// fqdn returns a name with a dot at its end, in lower case.
+func fqdn(name string) string {
+	return strings.ToLower(strings.TrimSuffix(name, ".")) + "."
+}
+
+// under reports whether a name is an apex or below it. Both end with a dot.
+func under(name, apex string) bool {
+	return apex == "." || name == apex || strings.HasSuffix(name, "."+apex)
+}
+
+// quoted shortens values for a message.
+func quoted(values []string) string {
+	if len(values) == 0 {
+		return "no TXT record"
+	}
+	const few = 3
+	var parts []string
+	for _, v := range values[:min(len(values), few)] {
+		if len(v) > 64 {
+			v = v[:64] + "…"
+		}
+		parts = append(parts, fmt.Sprintf("%q", v))
+	}
+	if len(values) > few {
+		parts = append(parts, fmt.Sprintf("and %d more", len(values)-few))
+	}
+	return strings.Join(parts, ", ")
+}

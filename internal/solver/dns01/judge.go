@@ -1,0 +1,53 @@
+package dns01
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/perennial-pki/perennial/internal/solver"
+)
+
+// silence is how long a server that cannot be reached holds up a challenge. The ACME server may have the same difficulty, or none.
+const silence = time.Minute
+
+// Answer is what one name server said, on the first of its addresses that said anything.
+type Answer struct {
+	// Server is the name, and Address what was asked last.
+	Server, Address string
+	// Values are the TXT values at the name. They count only if Err is nil.
+	Values []string
+	// Err is why nothing was heard from any address.
+	Err error
+}
+
+// Judge decides whether a record that was put there at since can be relied on. Every server must have it; one that answers without it
+// always blocks; one that cannot be reached blocks for a minute.
+func Judge(r Record, answers []Answer, since, now time.Time) solver.Sight {
+	if len(answers) == 0 {
+		return solver.Sight{Why: fmt.Sprintf("no name server of %s is known", r.Zone)}
+	}
+	var without, silent []string
+	have := 0
+	for _, a := range answers {
+		who := strings.TrimSuffix(a.Server, ".")
+		if a.Address != "" && a.Address != a.Server {
+			who += " (" + a.Address + ")"
+		}
+		switch {
+		case a.Err != nil:
+			silent = append(silent, fmt.Sprintf("%s cannot be reached: %s", who, a.Err))
+		case slices.Contains(a.Values, r.Value):
+			have++
+		default:
+			without = append(without, fmt.Sprintf("%s still answers %s", who, quoted(a.Values)))
+		}
+	}
+	patient := since.IsZero() || now.Before(since.Add(silence))
+	if len(without) == 0 && have > 0 && (len(silent) == 0 || !patient) {
+		return solver.Sight{Visible: true}
+	}
+	return solver.Sight{Why: fmt.Sprintf("of the %d name servers of %s, %d have the TXT record of %s; %s", len(answers), strings.TrimSuffix(r.Zone, "."),
+		have, strings.TrimSuffix(r.FQDN, "."), strings.Join(append(without, silent...), "; "))}
+}
