@@ -20,6 +20,7 @@ import (
 
 	"github.com/perennial-pki/perennial/internal/inject"
 	"github.com/perennial-pki/perennial/internal/lifecycle"
+	"github.com/perennial-pki/perennial/internal/shim"
 	"github.com/perennial-pki/perennial/pki"
 )
 
@@ -74,6 +75,11 @@ func Command() *cobra.Command {
 	f.DurationVar(&o.LeaseDuration, "leader-election-lease-duration", o.LeaseDuration, "how long a leader that fell silent keeps the Lease")
 	f.DurationVar(&o.RenewDeadline, "leader-election-renew-deadline", o.RenewDeadline, "how long a leader tries to renew the Lease before it gives up")
 	f.DurationVar(&o.RetryPeriod, "leader-election-retry-period", o.RetryPeriod, "time between attempts to get or renew the Lease")
+	f.StringSliceVar(&o.Shim.AutoAnnotations, "auto-certificate-annotations", []string{shim.DefaultAutoAnnotation}, `annotations of an Ingress that, with the value "true", ask for a certificate of the default issuer`)
+	f.StringSliceVar(&o.Shim.ExtraAnnotations, "extra-certificate-annotations", nil, "annotations that Certificates get from the Ingress that they are for")
+	f.StringVar(&o.Shim.DefaultIssuer.Name, "default-issuer-name", "", "issuer of Ingresses that name none")
+	f.StringVar(&o.Shim.DefaultIssuer.Kind, "default-issuer-kind", "Issuer", "kind of the default issuer")
+	f.StringVar(&o.Shim.DefaultIssuer.Group, "default-issuer-group", "cert-manager.io", "API group of the default issuer")
 	f.StringSliceVar(&o.Nameservers, "dns01-recursive-nameservers", nil, "host:port or https URLs of the DNS servers by which the zones of DNS-01 challenges are found; the system's if left out")
 	f.BoolVar(&o.RecursiveOnly, "dns01-recursive-nameservers-only", false, "ask those servers for the records of DNS-01 challenges, too, not the authoritative ones")
 	f.StringVar(&o.HTTP01Address, "http01-listen-address", o.HTTP01Address, "host:port on which HTTP-01 challenges are answered; empty for none")

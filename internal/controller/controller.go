@@ -16,6 +16,7 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
@@ -43,6 +44,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/order"
 	"github.com/perennial-pki/perennial/internal/request"
 	"github.com/perennial-pki/perennial/internal/secrets"
+	"github.com/perennial-pki/perennial/internal/shim"
 	"github.com/perennial-pki/perennial/internal/signer"
 	acmesigner "github.com/perennial-pki/perennial/internal/signer/acme"
 	"github.com/perennial-pki/perennial/internal/signer/ca"
@@ -86,6 +88,9 @@ type Options struct {
 	RecursiveOnly bool
 	// Dial connects to the sites whose challenges are checked. A net.Dialer's if nil.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+	// Shim says what is taken from annotated Ingresses.
+	Shim shim.Settings
 
 	Lifecycle lifecycle.Settings
 	Limits    pki.Limits
@@ -201,7 +206,8 @@ func newManager(cfg *rest.Config, scheme *runtime.Scheme, o Options) (manager.Ma
 			// Managed fields are half of an object, and only those of Secrets are looked at.
 			DefaultTransform: cache.TransformStripManagedFields(),
 			ByObject: map[client.Object]cache.ByObject{
-				&corev1.Secret{}: {Label: secrets.Ours(), Transform: func(o any) (any, error) { return o, nil }},
+				&networkingv1.Ingress{}: {Transform: shim.Strip},
+				&corev1.Secret{}:        {Label: secrets.Ours(), Transform: func(o any) (any, error) { return o, nil }},
 			},
 		},
 		NewClient: func(cfg *rest.Config, options client.Options) (client.Client, error) {
@@ -284,11 +290,12 @@ const (
 	trustBundles               = "trustbundles"
 	orders                     = "orders"
 	challenges                 = "challenges"
+	ingressShim                = "ingress-shim"
 )
 
 // Controllers returns the names of all controllers.
 func Controllers() []string {
-	return []string{certificates, certificateRequests, approver, certificateSigningRequests, issuers, clusterIssuers, orders, challenges, caInjector, trustBundles}
+	return []string{certificates, certificateRequests, approver, certificateSigningRequests, issuers, clusterIssuers, orders, challenges, ingressShim, caInjector, trustBundles}
 }
 
 // enabled returns the controllers that the list, as in Options, chooses.
@@ -373,6 +380,7 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 		{clusterIssuers, true, issuersOf(signer.KindClusterIssuer)},
 		{orders, false, &order.Reconciler{Client: c, Scope: scope, Accounts: accounts, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
 		{challenges, false, &order.ChallengeReconciler{Client: c, Scope: scope, Accounts: accounts, Solvers: solvers, Events: events, Metrics: metrics, Clock: o.Clock}},
+		{ingressShim, false, &shim.Reconciler{Client: c, Scope: scope, Settings: o.Shim, Events: events, Metrics: metrics}},
 		{caInjector, false, &inject.Reconciler{Client: c, Live: live, Secrets: store, Targets: targets, Namespace: o.Namespace, APIServerCA: inject.APIServerCA(cfg), Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
 		{trustBundles, true, &trust.Reconciler{Client: c, Live: live, Secrets: store, Namespace: o.ClusterResourceNamespace, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
 	} {

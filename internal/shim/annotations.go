@@ -1,0 +1,235 @@
+package shim
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	"github.com/perennial-pki/perennial/pki"
+)
+
+const (
+	// maxItems is how many items a list in an annotation may have, and maxTemplate how long a secret template may be. The API server
+	// takes annotations of 256 KiB altogether.
+	maxItems    = 1000
+	maxTemplate = 64 << 10
+)
+
+// setter writes the value of an annotation into a Certificate. The error says what would be right.
+type setter func(crt *cmapi.Certificate, value string) error
+
+// setters are the annotations that set a field of the Certificate, each by its key. The algorithm comes before the size.
+var setters = []struct {
+	key string
+	set setter
+}{
+	{cmapi.CommonNameAnnotationKey, func(c *cmapi.Certificate, v string) error { c.Spec.CommonName = v; return nil }},
+	{cmapi.AltNamesAnnotationKey, func(c *cmapi.Certificate, v string) error { return list(&c.Spec.DNSNames, v) }},
+	{cmapi.IPSANAnnotationKey, func(c *cmapi.Certificate, v string) error { return list(&c.Spec.IPAddresses, v) }},
+	{cmapi.URISANAnnotationKey, func(c *cmapi.Certificate, v string) error { return list(&c.Spec.URIs, v) }},
+	{cmapi.EmailsAnnotationKey, func(c *cmapi.Certificate, v string) error { return list(&c.Spec.EmailAddresses, v) }},
+	{cmapi.SubjectOrganizationsAnnotationKey, subject(func(s *cmapi.X509Subject) *[]string { return &s.Organizations })},
+	{cmapi.SubjectOrganizationalUnitsAnnotationKey, subject(func(s *cmapi.X509Subject) *[]string { return &s.OrganizationalUnits })},
+	{cmapi.SubjectCountriesAnnotationKey, subject(func(s *cmapi.X509Subject) *[]string { return &s.Countries })},
+	{cmapi.SubjectProvincesAnnotationKey, subject(func(s *cmapi.X509Subject) *[]string { return &s.Provinces })},
+	{cmapi.SubjectLocalitiesAnnotationKey, subject(func(s *cmapi.X509Subject) *[]string { return &s.Localities })},
+	{cmapi.SubjectPostalCodesAnnotationKey, subject(func(s *cmapi.X509Subject) *[]string { return &s.PostalCodes })},
+	{cmapi.SubjectStreetAddressesAnnotationKey, subject(func(s *cmapi.X509Subject) *[]string { return &s.StreetAddresses })},
+	{cmapi.SubjectSerialNumberAnnotationKey, func(c *cmapi.Certificate, v string) error {
+		if v != "" {
+			subjectOf(c).SerialNumber = v
+		}
+		return nil
+	}},
+	{cmapi.DurationAnnotationKey, func(c *cmapi.Certificate, v string) error { return duration(&c.Spec.Duration, v) }},
+	{cmapi.RenewBeforeAnnotationKey, func(c *cmapi.Certificate, v string) error { return duration(&c.Spec.RenewBefore, v) }},
+	{cmapi.RenewBeforePercentageAnnotationKey, func(c *cmapi.Certificate, v string) error {
+		n, err := number(v, 1, 99)
+		c.Spec.RenewBeforePercentage = ptr.To(int32(n))
+		return err
+	}},
+	{cmapi.UsagesAnnotationKey, usages},
+	{cmapi.RevisionHistoryLimitAnnotationKey, func(c *cmapi.Certificate, v string) error {
+		n, err := number(v, 1, 1<<31-1)
+		c.Spec.RevisionHistoryLimit = ptr.To(int32(n))
+		return err
+	}},
+	{cmapi.PrivateKeyAlgorithmAnnotationKey, func(c *cmapi.Certificate, v string) error {
+		return oneOf(&keyOf(c).Algorithm, v, cmapi.RSAKeyAlgorithm, cmapi.ECDSAKeyAlgorithm, cmapi.Ed25519KeyAlgorithm)
+	}},
+	{cmapi.PrivateKeyEncodingAnnotationKey, func(c *cmapi.Certificate, v string) error {
+		return oneOf(&keyOf(c).Encoding, v, cmapi.PKCS1, cmapi.PKCS8)
+	}},
+	{cmapi.PrivateKeySizeAnnotationKey, keySize},
+	{cmapi.PrivateKeyRotationPolicyAnnotationKey, func(c *cmapi.Certificate, v string) error {
+		return oneOf(&keyOf(c).RotationPolicy, v, cmapi.RotationPolicyAlways, cmapi.RotationPolicyNever)
+	}},
+	{cmapi.IngressSecretTemplate, secretTemplate},
+}
+
+// translate writes all annotations into a Certificate. Each mistake names its annotation.
+func translate(crt *cmapi.Certificate, annotations map[string]string) []Mistake {
+	var mistakes []Mistake
+	for _, s := range setters {
+		value, found := annotations[s.key]
+		if !found {
+			continue
+		}
+		if err := s.set(crt, value); err != nil {
+			mistakes = append(mistakes, Mistake{s.key, err.Error()})
+		}
+	}
+	return mistakes
+}
+
+func subjectOf(c *cmapi.Certificate) *cmapi.X509Subject {
+	if c.Spec.Subject == nil {
+		c.Spec.Subject = &cmapi.X509Subject{}
+	}
+	return c.Spec.Subject
+}
+
+func keyOf(c *cmapi.Certificate) *cmapi.CertificatePrivateKey {
+	if c.Spec.PrivateKey == nil {
+		c.Spec.PrivateKey = &cmapi.CertificatePrivateKey{}
+	}
+	return c.Spec.PrivateKey
+}
+
+// list adds the items of a list to those that are there.
+func list(to *[]string, value string) error {
+	for item := range strings.SplitSeq(value, ",") {
+		if item = strings.TrimSpace(item); item != "" && !slices.Contains(*to, item) {
+			*to = append(*to, item)
+		}
+		if len(*to) > maxItems {
+			return fmt.Errorf("more than %d items", maxItems)
+		}
+	}
+	return nil
+}
+
+func subject(field func(*cmapi.X509Subject) *[]string) setter {
+	return func(c *cmapi.Certificate, value string) error {
+		items, err := pki.SplitCSV(value)
+		switch {
+		case err != nil:
+			return fmt.Errorf("%w: write a list separated by commas, with quotes around what has commas itself", err)
+		case len(items) > maxItems:
+			return fmt.Errorf("more than %d items", maxItems)
+		case len(items) > 0:
+			*field(subjectOf(c)) = items
+		}
+		return nil
+	}
+}
+
+func duration(to **metav1.Duration, value string) error {
+	d, err := time.ParseDuration(value)
+	if err != nil {
+		return fmt.Errorf("%q is not a duration: write a number with the unit h, m or s, such as 2160h for 90 days", short(value))
+	}
+	*to = &metav1.Duration{Duration: d}
+	return nil
+}
+
+func number(value string, low, high int) (int, error) {
+	n, err := strconv.Atoi(value)
+	if err != nil || n < low || n > high {
+		return 0, fmt.Errorf("%q is not a number from %d to %d", short(value), low, high)
+	}
+	return n, nil
+}
+
+func oneOf[T ~string](to *T, value string, valid ...T) error {
+	if !slices.Contains(valid, T(value)) {
+		return fmt.Errorf("%q is none of %s", short(value), joined(valid))
+	}
+	*to = T(value)
+	return nil
+}
+
+func joined[T ~string](values []T) string {
+	var s []string
+	for _, v := range values {
+		s = append(s, string(v))
+	}
+	return strings.Join(s, ", ")
+}
+
+func keySize(c *cmapi.Certificate, value string) error {
+	key := keyOf(c)
+	n, err := strconv.Atoi(value)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%q is not a number", short(value))
+	case key.Algorithm == cmapi.ECDSAKeyAlgorithm && !slices.Contains([]int{256, 384, 521}, n):
+		return fmt.Errorf("%d is no size of an ECDSA key: write 256, 384 or 521", n)
+	case (key.Algorithm == "" || key.Algorithm == cmapi.RSAKeyAlgorithm) && (n < 2048 || n > 8192):
+		return fmt.Errorf("%d is no size of an RSA key: write a number from 2048 to 8192", n)
+	}
+	key.Size = n
+	return nil
+}
+
+func usages(c *cmapi.Certificate, value string) error {
+	var words []string
+	if err := list(&words, value); err != nil {
+		return err
+	}
+	var found []cmapi.KeyUsage
+	for _, w := range words {
+		if !slices.Contains(knownUsages, cmapi.KeyUsage(w)) {
+			return fmt.Errorf("%q is none of %s", short(w), joined(knownUsages))
+		}
+		found = append(found, cmapi.KeyUsage(w))
+	}
+	if len(found) > 0 {
+		c.Spec.Usages = found
+	}
+	return nil
+}
+
+// knownUsages are those of the API.
+var knownUsages = []cmapi.KeyUsage{
+	"signing", "digital signature", "content commitment", "key encipherment", "key agreement", "data encipherment", "cert sign", "crl sign",
+	"encipher only", "decipher only", "any", "server auth", "client auth", "code signing", "email protection", "s/mime", "ipsec end system",
+	"ipsec tunnel", "ipsec user", "timestamping", "ocsp signing", "microsoft sgc", "netscape sgc",
+}
+
+func secretTemplate(c *cmapi.Certificate, value string) error {
+	if len(value) > maxTemplate {
+		return fmt.Errorf("longer than %d KiB", maxTemplate>>10)
+	}
+	decoder := json.NewDecoder(strings.NewReader(value))
+	decoder.DisallowUnknownFields()
+	template := &cmapi.CertificateSecretTemplate{}
+	if err := decoder.Decode(template); err != nil {
+		return fmt.Errorf(`not JSON of the form {"annotations": {...}, "labels": {...}}: %w`, err)
+	}
+	for key := range template.Annotations {
+		if strings.HasPrefix(key, "cert-manager.io/") && key != cmapi.AllowsInjectionFromSecretAnnotation {
+			return fmt.Errorf("annotation %q belongs to cert-manager.io: leave it out", short(key))
+		}
+	}
+	if len(template.Annotations)+len(template.Labels) > 0 {
+		c.Spec.SecretTemplate = template
+	}
+	return nil
+}
+
+// short cuts what is quoted in messages.
+func short(s string) string {
+	const most = 60
+	if len(s) > most {
+		return strings.ToValidUTF8(s[:most], "") + "…"
+	}
+	return s
+}

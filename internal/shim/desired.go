@@ -1,0 +1,265 @@
+package shim
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/signer"
+)
+
+// DefaultAutoAnnotation is the annotation that asks for a certificate of the default issuer.
+const DefaultAutoAnnotation = "kubernetes.io/tls-acme"
+
+// applySetLabel would make kubectl prune the Certificate: it belongs to the object alone.
+const applySetLabel = "applyset.kubernetes.io/part-of"
+
+// Settings say what is taken from objects.
+type Settings struct {
+	// AutoAnnotations are the annotations of an Ingress that, with the value "true", ask for a certificate of DefaultIssuer.
+	// DefaultAutoAnnotation alone if nil.
+	AutoAnnotations []string
+	// DefaultIssuer signs where an object names none. Its name may be empty: then there is none.
+	DefaultIssuer cmmeta.IssuerReference
+	// ExtraAnnotations are copied to the Certificates.
+	ExtraAnnotations []string
+}
+
+// Mistake is something on an object that cannot be followed.
+type Mistake struct {
+	// Field is the annotation, or the path of the field.
+	Field string
+	// Message says what is wrong, and what would be right.
+	Message string
+}
+
+func (m Mistake) String() string { return m.Field + ": " + m.Message }
+
+// source is an object that may ask for certificates, of whatever kind.
+type source struct {
+	metav1.Object
+	kind schema.GroupVersionKind
+	// auto says that AutoAnnotations count.
+	auto bool
+	// edit says that the object itself may solve HTTP-01 challenges.
+	edit bool
+	// tls are the Secrets that it wants.
+	tls []wanted
+	// mistakes are those in the fields that tls comes from.
+	mistakes []Mistake
+}
+
+// wanted is a Secret that an object wants, for these hosts.
+type wanted struct {
+	secret string
+	hosts  []string
+}
+
+// ofIngress reads an Ingress.
+func ofIngress(o *networkingv1.Ingress) source {
+	s := source{Object: o, kind: networkingv1.SchemeGroupVersion.WithKind("Ingress"), auto: true, edit: true}
+	for i, tls := range o.Spec.TLS {
+		path := fmt.Sprintf("spec.tls[%d]", i)
+		switch {
+		case tls.SecretName == "":
+			s.mistakes = append(s.mistakes, Mistake{path + ".secretName", "is missing: name the Secret that the certificate is to be stored in"})
+		case len(tls.Hosts) == 0:
+			s.mistakes = append(s.mistakes, Mistake{path + ".hosts", "is empty: name the hosts that the certificate is for"})
+		case slices.ContainsFunc(s.tls, func(w wanted) bool { return w.secret == tls.SecretName }):
+			s.mistakes = append(s.mistakes, Mistake{path + ".secretName", fmt.Sprintf("%q is in an earlier entry, too: put the hosts into one entry", tls.SecretName)})
+		default:
+			s.tls = append(s.tls, wanted{tls.SecretName, tls.Hosts})
+		}
+	}
+	return s
+}
+
+// desired is what an object asks for.
+type desired struct {
+	// asks is whether it asks for anything.
+	asks bool
+	// broken says that something does not let us know what it asks for. Then its Certificates stay as they are.
+	broken       bool
+	certificates []*cmapi.Certificate
+	mistakes     []Mistake
+}
+
+// want turns an object into the Certificates that it asks for. It is a pure function.
+func want(s source, settings Settings) desired {
+	annotations := s.GetAnnotations()
+	issuer, asks, mistakes := issuerOf(s, settings)
+	if !asks {
+		return desired{}
+	}
+	d := desired{asks: true, mistakes: append(mistakes, s.mistakes...), broken: len(mistakes) > 0}
+	if d.broken {
+		return d
+	}
+	for i, w := range s.tls {
+		crt := &cmapi.Certificate{
+			ObjectMeta: metav1.ObjectMeta{
+				Namespace: s.GetNamespace(), Name: w.secret, Labels: maps.Clone(s.GetLabels()), Annotations: passedOn(s, settings),
+				OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(s, s.kind)},
+			},
+			Spec: cmapi.CertificateSpec{
+				SecretName: w.secret, IssuerRef: issuer, Usages: []cmapi.KeyUsage{cmapi.UsageDigitalSignature, cmapi.UsageKeyEncipherment},
+			},
+		}
+		delete(crt.Labels, applySetLabel)
+		for _, host := range w.hosts {
+			to := &crt.Spec.DNSNames
+			if _, err := netip.ParseAddr(host); err == nil {
+				to = &crt.Spec.IPAddresses
+			}
+			if !slices.Contains(*to, host) {
+				*to = append(*to, host)
+			}
+		}
+		wrong := translate(crt, annotations)
+		if len(wrong) > 0 {
+			if i == 0 { // they are the same for each
+				d.mistakes = append(d.mistakes, wrong...)
+			}
+			d.broken = true
+			continue
+		}
+		d.certificates = append(d.certificates, crt)
+	}
+	if d.broken {
+		d.certificates = nil
+	}
+	return d
+}
+
+// issuerOf returns the issuer that an object names, and whether it asks for certificates at all.
+func issuerOf(s source, settings Settings) (ref cmmeta.IssuerReference, asks bool, mistakes []Mistake) {
+	annotations := s.GetAnnotations()
+	name, byIssuer := annotations[cmapi.IngressIssuerNameAnnotationKey]
+	cluster, byCluster := annotations[cmapi.IngressClusterIssuerNameAnnotationKey]
+	kind, byKind := annotations[cmapi.IssuerKindAnnotationKey]
+	group, byGroup := annotations[cmapi.IssuerGroupAnnotationKey]
+	switch {
+	case byIssuer && byCluster:
+		return ref, true, []Mistake{{cmapi.IngressClusterIssuerNameAnnotationKey, "stands beside " + cmapi.IngressIssuerNameAnnotationKey + ": keep one of them"}}
+	case byCluster && byKind:
+		return ref, true, []Mistake{{cmapi.IssuerKindAnnotationKey, "stands beside " + cmapi.IngressClusterIssuerNameAnnotationKey + ", which says the kind: leave it out"}}
+	case byCluster && byGroup:
+		return ref, true, []Mistake{{cmapi.IssuerGroupAnnotationKey, "stands beside " + cmapi.IngressClusterIssuerNameAnnotationKey + ", which says the group: leave it out"}}
+	case byCluster:
+		if cluster == "" {
+			return ref, true, []Mistake{{cmapi.IngressClusterIssuerNameAnnotationKey, "is empty: name a ClusterIssuer"}}
+		}
+		return cmmeta.IssuerReference{Name: cluster, Kind: signer.KindClusterIssuer, Group: cmmeta.DefaultIssuerGroup}, true, nil
+	case byIssuer:
+		if name == "" {
+			return ref, true, []Mistake{{cmapi.IngressIssuerNameAnnotationKey, "is empty: name an Issuer of this namespace"}}
+		}
+		ref = cmmeta.IssuerReference{Name: name, Kind: signer.KindIssuer, Group: cmmeta.DefaultIssuerGroup}
+		if kind != "" {
+			ref.Kind = kind
+		}
+		if group != "" {
+			ref.Group = group
+		}
+		return ref, true, nil
+	}
+	auto := settings.AutoAnnotations
+	if auto == nil {
+		auto = []string{DefaultAutoAnnotation}
+	}
+	for _, key := range auto {
+		if !s.auto || annotations[key] != "true" {
+			continue
+		}
+		if settings.DefaultIssuer.Name == "" {
+			return ref, true, []Mistake{{key, "asks for a certificate of the default issuer, and there is none: name one with " +
+				cmapi.IngressClusterIssuerNameAnnotationKey + " or the flag --default-issuer-name"}}
+		}
+		ref = settings.DefaultIssuer
+		if kind != "" {
+			ref.Kind = kind
+		}
+		if group != "" {
+			ref.Group = group
+		}
+		if ref.Kind == "" {
+			ref.Kind = signer.KindIssuer
+		}
+		if ref.Group == "" {
+			ref.Group = cmmeta.DefaultIssuerGroup
+		}
+		return ref, true, nil
+	}
+	return ref, false, nil
+}
+
+// passed are the annotations of a Certificate that the object decides alone.
+var passed = []string{
+	cmacme.ACMECertificateHTTP01IngressNameOverride, cmacme.ACMECertificateHTTP01IngressClassOverride,
+	cmacme.ACMECertificateHTTP01IngressClassNameOverride, cmapi.IssueTemporaryCertificateAnnotation, cmapi.VenafiCustomFieldsAnnotationKey,
+}
+
+// passedOn returns the annotations that the Certificates get.
+func passedOn(s source, settings Settings) map[string]string {
+	from, to := s.GetAnnotations(), map[string]string{}
+	for _, key := range settings.ExtraAnnotations {
+		if v, found := from[key]; found {
+			to[key] = v
+		}
+	}
+	if v, found := from[cmapi.VenafiCustomFieldsAnnotationKey]; found {
+		to[cmapi.VenafiCustomFieldsAnnotationKey] = v
+	}
+	if s.edit {
+		if from[cmacme.IngressEditInPlaceAnnotationKey] == "true" {
+			to[cmacme.ACMECertificateHTTP01IngressNameOverride] = s.GetName()
+			// Some load balancers do not serve the challenge before there is a certificate.
+			to[cmapi.IssueTemporaryCertificateAnnotation] = "true"
+		}
+		if v, found := from[cmapi.IngressACMEIssuerHTTP01IngressClassAnnotationKey]; found {
+			to[cmacme.ACMECertificateHTTP01IngressClassOverride] = v
+		}
+		if v, found := from[cmapi.IngressACMEIssuerHTTP01IngressClassNameAnnotationKey]; found {
+			to[cmacme.ACMECertificateHTTP01IngressClassNameOverride] = v
+		}
+	}
+	if len(to) == 0 {
+		return nil
+	}
+	return to
+}
+
+// merge returns the Certificate that is there with what is desired: the whole spec and labels, and the annotations that the object decides.
+func merge(is, should *cmapi.Certificate, settings Settings) *cmapi.Certificate {
+	next := is.DeepCopy()
+	next.Spec, next.Labels = *should.Spec.DeepCopy(), maps.Clone(should.Labels)
+	for _, key := range append(slices.Clone(passed), settings.ExtraAnnotations...) {
+		if v, found := should.Annotations[key]; found {
+			if next.Annotations == nil {
+				next.Annotations = map[string]string{}
+			}
+			next.Annotations[key] = v
+		} else {
+			delete(next.Annotations, key)
+		}
+	}
+	return next
+}
+
+// text is what stands on the object about its mistakes.
+func text(mistakes []Mistake) string {
+	var s []string
+	for _, m := range mistakes {
+		s = append(s, m.String())
+	}
+	return strings.Join(s, "; ")
+}
