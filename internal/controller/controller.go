@@ -32,6 +32,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	gwapi "sigs.k8s.io/gateway-api/apis/v1"
+	gwbeta "sigs.k8s.io/gateway-api/apis/v1beta1"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
@@ -89,7 +91,7 @@ type Options struct {
 	// Dial connects to the sites whose challenges are checked. A net.Dialer's if nil.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
-	// Shim says what is taken from annotated Ingresses.
+	// Shim says what is taken from annotated Ingresses, Gateways and ListenerSets.
 	Shim shim.Settings
 
 	Lifecycle lifecycle.Settings
@@ -129,7 +131,7 @@ const (
 // Scheme knows all kinds that the controller reads and writes.
 func Scheme() *runtime.Scheme {
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, cmapi.AddToScheme, cmacme.AddToScheme, perennial.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, cmapi.AddToScheme, cmacme.AddToScheme, perennial.AddToScheme, gwapi.Install, gwbeta.Install} {
 		if err := add(scheme); err != nil { // two types of one name: a mistake in the program
 			panic(err)
 		}
@@ -291,11 +293,14 @@ const (
 	orders                     = "orders"
 	challenges                 = "challenges"
 	ingressShim                = "ingress-shim"
+	gatewayShim                = "gateway-shim"
+	listenerSets               = "listenerset"
 )
 
 // Controllers returns the names of all controllers.
 func Controllers() []string {
-	return []string{certificates, certificateRequests, approver, certificateSigningRequests, issuers, clusterIssuers, orders, challenges, ingressShim, caInjector, trustBundles}
+	return []string{certificates, certificateRequests, approver, certificateSigningRequests, issuers, clusterIssuers, orders, challenges, ingressShim, gatewayShim, listenerSets,
+		caInjector, trustBundles}
 }
 
 // enabled returns the controllers that the list, as in Options, chooses.
@@ -367,24 +372,23 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 	if targets == nil {
 		targets = inject.Targets()
 	}
+	wide := o.Namespace == "" // what is of the whole cluster has no place in a controller for one namespace
 	for _, part := range []struct {
-		name string
-		// clusterWide is what has no place in a controller for one namespace.
-		clusterWide bool
-		reconciler  reconciler
+		on         bool
+		reconciler reconciler
 	}{
-		{certificates, false, &lifecycle.Reconciler{Client: c, Secrets: store, Scope: scope, Keyring: keyring, Limits: o.Limits, Settings: o.Lifecycle, Events: events, Metrics: metrics, Clock: o.Clock}},
-		{certificateRequests, false, &request.Reconciler{Client: c, Scope: scope, Signers: signers, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, DisableApproval: !on[approver]}},
-		{certificateSigningRequests, false, &request.CSRReconciler{Client: c, Scope: scope, Signers: signers, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
-		{issuers, false, issuersOf(signer.KindIssuer)},
-		{clusterIssuers, true, issuersOf(signer.KindClusterIssuer)},
-		{orders, false, &order.Reconciler{Client: c, Scope: scope, Accounts: accounts, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
-		{challenges, false, &order.ChallengeReconciler{Client: c, Scope: scope, Accounts: accounts, Solvers: solvers, Events: events, Metrics: metrics, Clock: o.Clock}},
-		{ingressShim, false, &shim.Reconciler{Client: c, Scope: scope, Settings: o.Shim, Events: events, Metrics: metrics}},
-		{caInjector, false, &inject.Reconciler{Client: c, Live: live, Secrets: store, Targets: targets, Namespace: o.Namespace, APIServerCA: inject.APIServerCA(cfg), Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
-		{trustBundles, true, &trust.Reconciler{Client: c, Live: live, Secrets: store, Namespace: o.ClusterResourceNamespace, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
+		{on[certificates], &lifecycle.Reconciler{Client: c, Secrets: store, Scope: scope, Keyring: keyring, Limits: o.Limits, Settings: o.Lifecycle, Events: events, Metrics: metrics, Clock: o.Clock}},
+		{on[certificateRequests], &request.Reconciler{Client: c, Scope: scope, Signers: signers, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, DisableApproval: !on[approver]}},
+		{on[certificateSigningRequests], &request.CSRReconciler{Client: c, Scope: scope, Signers: signers, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
+		{on[issuers], issuersOf(signer.KindIssuer)},
+		{on[clusterIssuers] && wide, issuersOf(signer.KindClusterIssuer)},
+		{on[orders], &order.Reconciler{Client: c, Scope: scope, Accounts: accounts, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
+		{on[challenges], &order.ChallengeReconciler{Client: c, Scope: scope, Accounts: accounts, Solvers: solvers, Events: events, Metrics: metrics, Clock: o.Clock}},
+		{on[ingressShim] || on[gatewayShim] || on[listenerSets], &shim.Reconciler{Client: c, Scope: scope, Settings: o.Shim, Ingresses: on[ingressShim], Gateways: on[gatewayShim], ListenerSets: on[listenerSets], Events: events, Metrics: metrics}},
+		{on[caInjector] && len(targets) > 0, &inject.Reconciler{Client: c, Live: live, Secrets: store, Targets: targets, Namespace: o.Namespace, APIServerCA: inject.APIServerCA(cfg), Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
+		{on[trustBundles] && wide, &trust.Reconciler{Client: c, Live: live, Secrets: store, Namespace: o.ClusterResourceNamespace, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
 	} {
-		if !on[part.name] || part.clusterWide && o.Namespace != "" || part.name == caInjector && len(targets) == 0 {
+		if !part.on {
 			continue
 		}
 		work := ctrlcontroller.Options{MaxConcurrentReconciles: o.Workers, RateLimiter: jittered{

@@ -56,7 +56,7 @@ type Password struct {
 
 // Settings are those of the controller that concern the life of a Certificate.
 type Settings struct {
-	// OwnSecrets makes the Certificate the owner of its Secret, so that both are deleted together.
+	// OwnSecrets makes a Certificate without a deletion policy the owner of its Secret, so that both are deleted together.
 	OwnSecrets bool
 	// MinBackoff and MaxBackoff bound the time between a failed issuance and the next. It doubles with each. Zero
 	// means 1 hour and 32 hours.

@@ -102,7 +102,7 @@ func configOf(o *Observation, c *Content) (*secretConfig, error) {
 	if c.Temporary {
 		cfg.annotations[temporaryAnnotation] = "true"
 	}
-	if o.Settings.OwnSecrets {
+	if policy := spec.DeletionPolicy; policy == cmapi.DeletionPolicyDelete || policy == "" && o.Settings.OwnSecrets {
 		cfg.owner = metav1.NewControllerRef(o.Certificate, cmapi.SchemeGroupVersion.WithKind("Certificate"))
 	}
 	if jks := jksOf(spec); jks != nil {

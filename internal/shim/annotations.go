@@ -15,6 +15,9 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
+// DeletionPolicyAnnotation on an object says what becomes of the Secret when its Certificate is deleted.
+const DeletionPolicyAnnotation = "perennial.dev/deletion-policy"
+
 const (
 	// maxItems is how many items a list in an annotation may have, and maxTemplate how long a secret template may be. The API server
 	// takes annotations of 256 KiB altogether.
@@ -72,6 +75,9 @@ var setters = []struct {
 		return oneOf(&keyOf(c).RotationPolicy, v, cmapi.RotationPolicyAlways, cmapi.RotationPolicyNever)
 	}},
 	{cmapi.IngressSecretTemplate, secretTemplate},
+	{DeletionPolicyAnnotation, func(c *cmapi.Certificate, v string) error {
+		return oneOf(&c.Spec.DeletionPolicy, v, cmapi.DeletionPolicyRetain, cmapi.DeletionPolicyDelete)
+	}},
 }
 
 // translate writes all annotations into a Certificate. Each mistake names its annotation.

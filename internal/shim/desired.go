@@ -10,6 +10,8 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
@@ -19,6 +21,10 @@ import (
 
 // DefaultAutoAnnotation is the annotation that asks for a certificate of the default issuer.
 const DefaultAutoAnnotation = "kubernetes.io/tls-acme"
+
+// RequestedByAnnotation stands on a Certificate in another namespace than the Gateway or ListenerSet that it is for, and names that:
+// Gateway/namespace/name. In the same namespace an owner reference does.
+const RequestedByAnnotation = "perennial.dev/requested-by"
 
 // applySetLabel would make kubectl prune the Certificate: it belongs to the object alone.
 const applySetLabel = "applyset.kubernetes.io/part-of"
@@ -32,6 +38,8 @@ type Settings struct {
 	DefaultIssuer cmmeta.IssuerReference
 	// ExtraAnnotations are copied to the Certificates.
 	ExtraAnnotations []string
+	// ExtraProtocols are protocols of listeners that are served by TLS, beside HTTPS and TLS.
+	ExtraProtocols []string
 }
 
 // Mistake is something on an object that cannot be followed.
@@ -44,40 +52,57 @@ type Mistake struct {
 
 func (m Mistake) String() string { return m.Field + ": " + m.Message }
 
-// source is an object that may ask for certificates, of whatever kind.
-type source struct {
-	metav1.Object
+// asker is an object that may ask for certificates, of whatever kind.
+type asker struct {
+	client.Object
 	kind schema.GroupVersionKind
-	// auto says that AutoAnnotations count.
-	auto bool
-	// edit says that the object itself may solve HTTP-01 challenges.
-	edit bool
+	// annotations are those that count: its own, and what it inherits.
+	annotations map[string]string
+	// ingress says that it is an Ingress, for which some annotations count that others do not have.
+	ingress bool
+	// parent is what HTTPRoutes for its challenges attach to. Nil for an Ingress.
+	parent *parent
 	// tls are the Secrets that it wants.
 	tls []wanted
+	// kept are Secrets of which it is not known what it wants. Their Certificates stay as they are.
+	kept []types.NamespacedName
 	// mistakes are those in the fields that tls comes from.
 	mistakes []Mistake
 }
 
 // wanted is a Secret that an object wants, for these hosts.
 type wanted struct {
-	secret string
+	secret types.NamespacedName
 	hosts  []string
 }
 
+// parent is a Gateway or ListenerSet.
+type parent struct{ kind, namespace, name string }
+
+func (s *asker) mistake(field, format string, args ...any) {
+	s.mistakes = append(s.mistakes, Mistake{field, fmt.Sprintf(format, args...)})
+}
+
+// named is how messages and annotations name the object.
+func (s *asker) named() string { return s.kind.Kind + "/" + s.GetNamespace() + "/" + s.GetName() }
+
+var kindIngress = networkingv1.SchemeGroupVersion.WithKind("Ingress")
+
 // ofIngress reads an Ingress.
-func ofIngress(o *networkingv1.Ingress) source {
-	s := source{Object: o, kind: networkingv1.SchemeGroupVersion.WithKind("Ingress"), auto: true, edit: true}
+func ofIngress(o *networkingv1.Ingress) *asker {
+	s := &asker{Object: o, kind: kindIngress, annotations: o.Annotations, ingress: true}
 	for i, tls := range o.Spec.TLS {
-		path := fmt.Sprintf("spec.tls[%d]", i)
+		path, secret := fmt.Sprintf("spec.tls[%d]", i), types.NamespacedName{Namespace: o.Namespace, Name: tls.SecretName}
 		switch {
 		case tls.SecretName == "":
-			s.mistakes = append(s.mistakes, Mistake{path + ".secretName", "is missing: name the Secret that the certificate is to be stored in"})
+			s.mistake(path+".secretName", "is missing: name the Secret that the certificate is to be stored in")
+		case slices.ContainsFunc(s.tls, func(w wanted) bool { return w.secret == secret }):
+			s.mistake(path+".secretName", "%q is in an earlier entry, too: put the hosts into one entry", tls.SecretName)
 		case len(tls.Hosts) == 0:
-			s.mistakes = append(s.mistakes, Mistake{path + ".hosts", "is empty: name the hosts that the certificate is for"})
-		case slices.ContainsFunc(s.tls, func(w wanted) bool { return w.secret == tls.SecretName }):
-			s.mistakes = append(s.mistakes, Mistake{path + ".secretName", fmt.Sprintf("%q is in an earlier entry, too: put the hosts into one entry", tls.SecretName)})
+			s.mistake(path+".hosts", "is empty: name the hosts that the certificate is for")
+			s.kept = append(s.kept, secret)
 		default:
-			s.tls = append(s.tls, wanted{tls.SecretName, tls.Hosts})
+			s.tls = append(s.tls, wanted{secret, tls.Hosts})
 		}
 	}
 	return s
@@ -90,29 +115,47 @@ type desired struct {
 	// broken says that something does not let us know what it asks for. Then its Certificates stay as they are.
 	broken       bool
 	certificates []*cmapi.Certificate
-	mistakes     []Mistake
+	// kept are Certificates that stay as they are.
+	kept     []types.NamespacedName
+	mistakes []Mistake
 }
 
 // want turns an object into the Certificates that it asks for. It is a pure function.
-func want(s source, settings Settings) desired {
-	annotations := s.GetAnnotations()
+func want(s *asker, settings Settings) desired {
 	issuer, asks, mistakes := issuerOf(s, settings)
 	if !asks {
 		return desired{}
 	}
-	d := desired{asks: true, mistakes: append(mistakes, s.mistakes...), broken: len(mistakes) > 0}
+	// The annotations are the same for all Certificates, so a mistake in them is told once.
+	mistakes = append(mistakes, translate(&cmapi.Certificate{}, s.annotations)...)
+	d := desired{asks: true, kept: s.kept, mistakes: append(mistakes, s.mistakes...), broken: len(mistakes) > 0}
 	if d.broken {
 		return d
 	}
-	for i, w := range s.tls {
+	for _, w := range s.tls {
+		elsewhere := w.secret.Namespace != s.GetNamespace()
+		if elsewhere && issuer.Kind == signer.KindIssuer && issuer.Group == cmmeta.DefaultIssuerGroup {
+			d.mistakes = append(d.mistakes, Mistake{cmapi.IngressIssuerNameAnnotationKey, fmt.Sprintf(
+				"names an Issuer of this namespace, but Secret %q is in another: name a ClusterIssuer by %s", w.secret, cmapi.IngressClusterIssuerNameAnnotationKey)})
+			d.kept = append(d.kept, w.secret)
+			continue
+		}
 		crt := &cmapi.Certificate{
 			ObjectMeta: metav1.ObjectMeta{
-				Namespace: s.GetNamespace(), Name: w.secret, Labels: maps.Clone(s.GetLabels()), Annotations: passedOn(s, settings),
-				OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(s, s.kind)},
+				Namespace: w.secret.Namespace, Name: w.secret.Name, Labels: maps.Clone(s.GetLabels()), Annotations: passedOn(s, settings),
 			},
 			Spec: cmapi.CertificateSpec{
-				SecretName: w.secret, IssuerRef: issuer, Usages: []cmapi.KeyUsage{cmapi.UsageDigitalSignature, cmapi.UsageKeyEncipherment},
+				SecretName: w.secret.Name, IssuerRef: issuer, Usages: []cmapi.KeyUsage{cmapi.UsageDigitalSignature, cmapi.UsageKeyEncipherment},
 			},
+		}
+		if elsewhere { // owners are in the namespace of what they own
+			crt.Annotations[RequestedByAnnotation] = s.named()
+			crt.Annotations[cmacme.ACMECertificateHTTP01ParentRefNamespace] = s.parent.namespace
+		} else {
+			crt.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(s, s.kind)}
+		}
+		if len(crt.Annotations) == 0 {
+			crt.Annotations = nil
 		}
 		delete(crt.Labels, applySetLabel)
 		for _, host := range w.hosts {
@@ -124,25 +167,15 @@ func want(s source, settings Settings) desired {
 				*to = append(*to, host)
 			}
 		}
-		wrong := translate(crt, annotations)
-		if len(wrong) > 0 {
-			if i == 0 { // they are the same for each
-				d.mistakes = append(d.mistakes, wrong...)
-			}
-			d.broken = true
-			continue
-		}
+		translate(crt, s.annotations)
 		d.certificates = append(d.certificates, crt)
-	}
-	if d.broken {
-		d.certificates = nil
 	}
 	return d
 }
 
 // issuerOf returns the issuer that an object names, and whether it asks for certificates at all.
-func issuerOf(s source, settings Settings) (ref cmmeta.IssuerReference, asks bool, mistakes []Mistake) {
-	annotations := s.GetAnnotations()
+func issuerOf(s *asker, settings Settings) (ref cmmeta.IssuerReference, asks bool, mistakes []Mistake) {
+	annotations := s.annotations
 	name, byIssuer := annotations[cmapi.IngressIssuerNameAnnotationKey]
 	cluster, byCluster := annotations[cmapi.IngressClusterIssuerNameAnnotationKey]
 	kind, byKind := annotations[cmapi.IssuerKindAnnotationKey]
@@ -177,7 +210,7 @@ func issuerOf(s source, settings Settings) (ref cmmeta.IssuerReference, asks boo
 		auto = []string{DefaultAutoAnnotation}
 	}
 	for _, key := range auto {
-		if !s.auto || annotations[key] != "true" {
+		if !s.ingress || annotations[key] != "true" {
 			continue
 		}
 		if settings.DefaultIssuer.Name == "" {
@@ -205,12 +238,13 @@ func issuerOf(s source, settings Settings) (ref cmmeta.IssuerReference, asks boo
 // passed are the annotations of a Certificate that the object decides alone.
 var passed = []string{
 	cmacme.ACMECertificateHTTP01IngressNameOverride, cmacme.ACMECertificateHTTP01IngressClassOverride,
-	cmacme.ACMECertificateHTTP01IngressClassNameOverride, cmapi.IssueTemporaryCertificateAnnotation, cmapi.VenafiCustomFieldsAnnotationKey,
+	cmacme.ACMECertificateHTTP01IngressClassNameOverride, cmacme.ACMECertificateHTTP01ParentRefKind, cmacme.ACMECertificateHTTP01ParentRefName,
+	cmacme.ACMECertificateHTTP01ParentRefNamespace, cmapi.IssueTemporaryCertificateAnnotation, cmapi.VenafiCustomFieldsAnnotationKey,
 }
 
 // passedOn returns the annotations that the Certificates get.
-func passedOn(s source, settings Settings) map[string]string {
-	from, to := s.GetAnnotations(), map[string]string{}
+func passedOn(s *asker, settings Settings) map[string]string {
+	from, to := s.annotations, map[string]string{}
 	for _, key := range settings.ExtraAnnotations {
 		if v, found := from[key]; found {
 			to[key] = v
@@ -219,7 +253,7 @@ func passedOn(s source, settings Settings) map[string]string {
 	if v, found := from[cmapi.VenafiCustomFieldsAnnotationKey]; found {
 		to[cmapi.VenafiCustomFieldsAnnotationKey] = v
 	}
-	if s.edit {
+	if s.ingress {
 		if from[cmacme.IngressEditInPlaceAnnotationKey] == "true" {
 			to[cmacme.ACMECertificateHTTP01IngressNameOverride] = s.GetName()
 			// Some load balancers do not serve the challenge before there is a certificate.
@@ -232,8 +266,11 @@ func passedOn(s source, settings Settings) map[string]string {
 			to[cmacme.ACMECertificateHTTP01IngressClassNameOverride] = v
 		}
 	}
-	if len(to) == 0 {
-		return nil
+	if p := s.parent; p != nil {
+		to[cmacme.ACMECertificateHTTP01ParentRefKind], to[cmacme.ACMECertificateHTTP01ParentRefName] = p.kind, p.name
+		if p.namespace != s.GetNamespace() {
+			to[cmacme.ACMECertificateHTTP01ParentRefNamespace] = p.namespace
+		}
 	}
 	return to
 }

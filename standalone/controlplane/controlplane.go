@@ -160,7 +160,7 @@ func Start(ctx context.Context, o Options) (_ *ControlPlane, err error) {
 	for _, part := range []struct {
 		wanted  bool
 		objects func() ([]runtime.Object, error)
-	}{{o.API, perennialAPI}, {o.GatewayAPI, gatewayDefinitions}} {
+	}{{o.API, perennialAPI}, {o.GatewayAPI, GatewayDefinitions}} {
 		if part.wanted {
 			more, err := part.objects()
 			if err != nil {

@@ -13,7 +13,8 @@ import (
 //go:embed gatewayapi/*.yaml
 var gatewayAPI embed.FS
 
-func gatewayDefinitions() ([]runtime.Object, error) {
+// GatewayDefinitions returns the CustomResourceDefinitions of the Gateway API, as its project publishes them.
+func GatewayDefinitions() ([]runtime.Object, error) {
 	files, err := fs.Glob(gatewayAPI, "gatewayapi/*.yaml")
 	if err != nil {
 		return nil, fmt.Errorf("read the definitions of the Gateway API: %w", err)

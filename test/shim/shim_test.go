@@ -90,15 +90,15 @@ func (r *rig) change(o client.Object, f func()) {
 	})
 }
 
-// problem waits until the annotation of the Ingress says something, or nothing if says is empty.
-func (r *rig) problem(o *networkingv1.Ingress, says string) {
+// problem waits until the annotation of the object says something, or nothing if says is empty.
+func (r *rig) problem(o client.Object, says string) {
 	r.Helper()
 	cluster.Eventually(r, func() error {
 		if err := r.admin.Get(r.Context(), client.ObjectKeyFromObject(o), o); err != nil {
 			return err
 		}
-		if got := o.Annotations[shim.ProblemAnnotation]; says == "" && got != "" || !strings.Contains(got, says) {
-			return cluster.NotYet("the annotation of %s says %q", o.Name, got)
+		if got := o.GetAnnotations()[shim.ProblemAnnotation]; says == "" && got != "" || !strings.Contains(got, says) {
+			return cluster.NotYet("the annotation of %s says %q", o.GetName(), got)
 		}
 		return nil
 	})

@@ -149,6 +149,11 @@ type CertificateSpec struct {
 	// +optional
 	Renewal *CertificateRenewal `json:"renewal,omitempty"`
 
+	// What becomes of the Secret when the Certificate is deleted: Retain keeps it, Delete deletes it,
+	// too. Without it, the flag --enable-certificate-owner-ref of the controller decides.
+	// +optional
+	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
+
 	// DNS names that the certificate is for.
 	// +optional
 	// +listType=atomic
@@ -429,6 +434,17 @@ const (
 	LegacyDESPKCS12Profile  PKCS12Profile = "LegacyDES"
 	Modern2023PKCS12Profile PKCS12Profile = "Modern2023"
 	Modern2026PKCS12Profile PKCS12Profile = "Modern2026"
+)
+
+// DeletionPolicy says what becomes of the Secret of a Certificate that is deleted.
+// +kubebuilder:validation:Enum=Retain;Delete
+type DeletionPolicy string
+
+const (
+	// DeletionPolicyRetain keeps the Secret.
+	DeletionPolicyRetain DeletionPolicy = "Retain"
+	// DeletionPolicyDelete deletes the Secret together with the Certificate.
+	DeletionPolicyDelete DeletionPolicy = "Delete"
 )
 
 // CertificateRenewal says whether and in which hours a certificate is renewed.
