@@ -10,12 +10,13 @@ import (
 
 	"github.com/perennial-pki/perennial/internal/cli"
 	"github.com/perennial-pki/perennial/internal/controller"
+	"github.com/perennial-pki/perennial/internal/solver/http01"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	p := cli.New()
-	code := p.Run(ctx, p.Command(controller.Command()), os.Args[1:])
+	code := p.Run(ctx, p.Command(controller.Command(), http01.Command()), os.Args[1:])
 	stop()
 	os.Exit(code)
 }

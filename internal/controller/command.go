@@ -13,11 +13,15 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/inject"
 	"github.com/perennial-pki/perennial/internal/lifecycle"
 	"github.com/perennial-pki/perennial/internal/shim"
@@ -33,7 +37,9 @@ func Command() *cobra.Command {
 		Lifecycle: lifecycle.Settings{MinBackoff: lifecycle.DefaultMinBackoff, MaxBackoff: lifecycle.DefaultMaxBackoff, CopiedAnnotations: lifecycle.DefaultCopiedAnnotations()},
 		Limits:    pki.Limits{Certificate: pki.MaxCertificateSize, PrivateKey: pki.MaxPrivateKeySize, Chain: pki.MaxChainSize, Bundle: pki.MaxBundleSize},
 	}
-	var kubeconfig, format string
+	var kubeconfig, format, http01Service string
+	var cpu, memory [2]string // requests, limits
+	var targetRef bool
 	injected := map[string]*bool{}
 	verbosity := 0
 	cmd := &cobra.Command{
@@ -52,6 +58,20 @@ func Command() *cobra.Command {
 			ctrl.SetLogger(log)
 			klog.SetLogger(log)
 			if err := o.check(); err != nil {
+				return err
+			}
+			o.HTTP01.WithoutTargetRef = !targetRef
+			if http01Service != "" {
+				namespace, name, found := strings.Cut(http01Service, "/")
+				if !found || namespace == "" || name == "" || strings.Contains(name, "/") {
+					return fmt.Errorf("--http01-service must be namespace/name, not %q", http01Service)
+				}
+				o.HTTP01.Service = types.NamespacedName{Namespace: namespace, Name: name}
+			}
+			if o.HTTP01.Pods.Requests, err = resources("request", cpu[0], memory[0]); err != nil {
+				return err
+			}
+			if o.HTTP01.Pods.Limits, err = resources("limit", cpu[1], memory[1]); err != nil {
 				return err
 			}
 			if _, err := enabled(o.Controllers); err != nil {
@@ -84,6 +104,16 @@ func Command() *cobra.Command {
 	f.StringSliceVar(&o.Nameservers, "dns01-recursive-nameservers", nil, "host:port or https URLs of the DNS servers by which the zones of DNS-01 challenges are found; the system's if left out")
 	f.BoolVar(&o.RecursiveOnly, "dns01-recursive-nameservers-only", false, "ask those servers for the records of DNS-01 challenges, too, not the authoritative ones")
 	f.StringVar(&o.HTTP01Address, "http01-listen-address", o.HTTP01Address, "host:port on which HTTP-01 challenges are answered; empty for none")
+	f.StringVar(&http01Service, "http01-service", "", "namespace/name of the Service of this controller's replicas, with a port named http that leads to --http01-listen-address; HTTP-01 requests are led to its endpoints")
+	f.StringVar((*string)(&o.HTTP01.Mode), "http01-solver-mode", string(cmacme.HTTP01SolverModeShared), "who answers HTTP-01 challenges where a solver does not say: Shared, the controller itself, or Pod, a pod for each challenge")
+	f.BoolVar(&targetRef, "http01-endpoint-target-ref", true, "name the controller's pods in the EndpointSlices for HTTP-01 challenges")
+	f.StringVar(&o.HTTP01.Webroot, "http01-webroot", "", "directory of a web server below which proofs of HTTP-01 challenges are written, in place of answering requests")
+	f.StringVar(&o.HTTP01.Pods.Image, "http01-solver-image", "", "image of the pods that answer HTTP-01 challenges: that of this program")
+	f.StringVar(&cpu[0], "http01-solver-request-cpu", "10m", "CPU that is kept free for such a pod")
+	f.StringVar(&memory[0], "http01-solver-request-memory", "64Mi", "memory that is kept free for such a pod")
+	f.StringVar(&cpu[1], "http01-solver-limit-cpu", "100m", "CPU that such a pod may use")
+	f.StringVar(&memory[1], "http01-solver-limit-memory", "64Mi", "memory that such a pod may use")
+	f.BoolVar(&o.HTTP01.Pods.RunAsRoot, "http01-solver-run-as-root", false, "let such pods run as root")
 	f.StringVar(&o.MetricsAddress, "metrics-listen-address", o.MetricsAddress, "host:port of /metrics; empty for none")
 	f.StringVar(&o.HealthAddress, "health-listen-address", o.HealthAddress, "host:port of /livez and /readyz; empty for none")
 	f.IntVar(&o.Workers, "concurrent-workers", o.Workers, "how many objects of a kind are worked on at once")
@@ -111,6 +141,7 @@ func (o *Options) check() error {
 		want string
 	}{
 		{"concurrent-workers", o.Workers < 1, "1 or more"},
+		{"http01-solver-mode", o.HTTP01.Mode != cmacme.HTTP01SolverModeShared && o.HTTP01.Mode != cmacme.HTTP01SolverModePod, "Shared or Pod"},
 		{"certificate-request-minimum-backoff-duration", o.Lifecycle.MinBackoff <= 0, "more than 0"},
 		{"certificate-request-maximum-backoff-duration", o.Lifecycle.MaxBackoff < o.Lifecycle.MinBackoff, "at least --certificate-request-minimum-backoff-duration"},
 		{"max-certificate-size", o.Limits.Certificate < 1, "more than 0"},
@@ -125,6 +156,18 @@ func (o *Options) check() error {
 		}
 	}
 	return nil
+}
+
+func resources(what, cpu, memory string) (corev1.ResourceList, error) {
+	list := corev1.ResourceList{}
+	for name, value := range map[corev1.ResourceName]string{corev1.ResourceCPU: cpu, corev1.ResourceMemory: memory} {
+		q, err := resource.ParseQuantity(value)
+		if err != nil {
+			return nil, fmt.Errorf("--http01-solver-%s-%s must be a quantity such as 100m or 64Mi, not %q", what, name, value)
+		}
+		list[name] = q
+	}
+	return list, nil
 }
 
 // Logger returns a logger that writes to w. Format is text or json. With a verbosity of 0 it tells what happens, with more also why.

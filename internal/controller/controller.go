@@ -16,8 +16,11 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
@@ -84,6 +87,9 @@ type Options struct {
 
 	// HTTP01Address is host:port on which HTTP-01 challenges are answered, for all names whose port 80 leads there. Empty: not answered.
 	HTTP01Address string
+	// HTTP01 are the settings of what leads HTTP-01 requests there in a cluster. Its Service, if set, is looked at for the addresses of all
+	// replicas.
+	HTTP01 HTTP01
 	// Nameservers are the recursive DNS servers, host:port or https URLs, by which the zones of DNS-01 challenges and their servers are found. The
 	// system's if empty. RecursiveOnly asks them for the records, too.
 	Nameservers   []string
@@ -104,6 +110,15 @@ type Options struct {
 	WrapClient func(client.Client) client.Client
 	// Registry gets the metrics. A new one if left out.
 	Registry *prometheus.Registry
+}
+
+// HTTP01 are the settings of the solver of HTTP-01 challenges; see the fields of http01.Solver.
+type HTTP01 struct {
+	Mode             cmacme.HTTP01SolverMode
+	Service          types.NamespacedName
+	WithoutTargetRef bool
+	Webroot          string
+	Pods             http01.PodSettings
 }
 
 // Defaults of Options.
@@ -233,6 +248,11 @@ func newManager(cfg *rest.Config, scheme *runtime.Scheme, o Options) (manager.Ma
 		// Names are checked for the whole process, which may run several, in tests.
 		Controller: config.Controller{SkipNameValidation: ptr.To(true)},
 	}
+	if service := o.HTTP01.Service; service.Name != "" {
+		options.Cache.ByObject[&discoveryv1.EndpointSlice{}] = cache.ByObject{
+			Namespaces: map[string]cache.Config{service.Namespace: {LabelSelector: labels.SelectorFromSet(labels.Set{discoveryv1.LabelServiceName: service.Name})}},
+		}
+	}
 	if o.Namespace != "" {
 		options.Cache.DefaultNamespaces = map[string]cache.Config{o.Namespace: {}}
 	}
@@ -347,18 +367,28 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 		return err
 	}
 	accounts := &account.Accounts{Client: c, Secrets: store, Limits: o.Limits, Clock: o.Clock, UserAgent: "perennial", Observe: metrics.ACMEExchange}
-	solvers := map[cmacme.ACMEChallengeType]solver.Solver{
-		cmacme.ACMEChallengeTypeDNS01: &dns01.Solver{Secrets: store, Nameservers: o.Nameservers, RecursiveOnly: o.RecursiveOnly, Now: o.Clock.Now},
+	direct, err := client.New(cfg, client.Options{HTTPClient: mgr.GetHTTPClient(), Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper()})
+	if err != nil {
+		return err
 	}
-	if o.HTTP01Address != "" {
-		s := &http01.Solver{Cache: c, Live: live, Dial: o.Dial, Now: o.Clock.Now}
-		if err := http01.AddIndexes(ctx, mgr.GetFieldIndexer()); err != nil {
+	if o.WrapClient != nil {
+		direct = o.WrapClient(direct)
+	}
+	answers := &http01.Solver{
+		Cache: c, Direct: direct, Mode: o.HTTP01.Mode, Listens: o.HTTP01Address != "", Service: o.HTTP01.Service, WithoutTargetRef: o.HTTP01.WithoutTargetRef,
+		Webroot: o.HTTP01.Webroot, Pods: o.HTTP01.Pods, Dial: o.Dial, Now: o.Clock.Now,
+	}
+	if err := http01.AddIndexes(ctx, mgr.GetFieldIndexer()); err != nil {
+		return err
+	}
+	if answers.Listens {
+		if err := serveHTTP01(mgr, o.HTTP01Address, answers.Handler()); err != nil {
 			return err
 		}
-		if err := serveHTTP01(mgr, o.HTTP01Address, s.Handler()); err != nil {
-			return err
-		}
-		solvers[cmacme.ACMEChallengeTypeHTTP01] = s
+	}
+	solvers := map[cmacme.ACMEChallengeType]solver.Solver{
+		cmacme.ACMEChallengeTypeHTTP01: answers,
+		cmacme.ACMEChallengeTypeDNS01:  &dns01.Solver{Secrets: store, Nameservers: o.Nameservers, RecursiveOnly: o.RecursiveOnly, Now: o.Clock.Now},
 	}
 	signers := signer.Set{
 		signer.TypeACME:       &acmesigner.Signer{Client: c, Accounts: accounts, Clock: o.Clock},

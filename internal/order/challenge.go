@@ -255,15 +255,21 @@ func (r *ChallengeReconciler) cleanUp(ctx context.Context, ch *cmacme.Challenge)
 
 func (r *ChallengeReconciler) takeAway(ctx context.Context, ch *cmacme.Challenge) error {
 	s := r.Solvers[ch.Spec.Type]
-	if s == nil || !ch.Status.Presented && !ch.Status.Processing && ch.Status.State == "" && ch.Status.Reason == "" {
+	st := &ch.Status
+	if s == nil || !st.Presented && st.State == cmacme.Valid {
 		return nil // never begun
 	}
 	i, err := r.Scope.Get(ctx, r.Client, ch.Namespace, ch.Spec.IssuerRef)
 	if err != nil {
 		return err
 	}
-	if i == nil {
-		return fmt.Errorf("there is no longer a %s %q", ch.Spec.IssuerRef.KindOrDefault(), ch.Spec.IssuerRef.Name)
+	if i == nil && ch.Spec.Type == cmacme.ACMEChallengeTypeDNS01 { // whose credentials it has
+		err = fmt.Errorf("there is no longer a %s %q", ch.Spec.IssuerRef.KindOrDefault(), ch.Spec.IssuerRef.Name)
+	} else {
+		err = s.CleanUp(ctx, i, ch)
 	}
-	return s.CleanUp(ctx, i, ch)
+	if !st.Presented && !st.Processing {
+		return nil // if at all, it was made by a process that ended before it could say so
+	}
+	return err
 }

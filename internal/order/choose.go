@@ -31,6 +31,10 @@ func challengeFor(order *cmacme.Order, z cmacme.ACMEAuthorization, solvers []cma
 		return nil, fault.Misconfiguredf("NoSolver", "no solver of the issuer can be used for %q: the CA offers %s; correct spec.acme.solvers and their selectors",
 			name, strings.Join(types, ", "))
 	}
+	solver = solver.DeepCopy()
+	if err := override(solver, order); err != nil {
+		return nil, err
+	}
 	proof, err := acme.KeyAuthorization(offered.Token, key)
 	if err != nil {
 		return nil, err
@@ -47,7 +51,7 @@ func challengeFor(order *cmacme.Order, z cmacme.ACMEAuthorization, solvers []cma
 		},
 		Spec: cmacme.ChallengeSpec{
 			URL: offered.URL, AuthorizationURL: z.URL, DNSName: z.Identifier, Wildcard: wildcard(z), Type: kind, Token: offered.Token, Key: proof,
-			Solver: *solver.DeepCopy(), IssuerRef: order.Spec.IssuerRef,
+			Solver: *solver, IssuerRef: order.Spec.IssuerRef,
 		},
 	}
 	// What is chosen by is of no use afterwards.
@@ -60,6 +64,59 @@ func challengeFor(order *cmacme.Order, z cmacme.ACMEAuthorization, solvers []cma
 	h.Write(text)
 	ch.Name = fmt.Sprintf("%s-%d", strings.TrimRight(order.Name[:min(len(order.Name), 52)], "-."), h.Sum32())
 	return ch, nil
+}
+
+// override follows the annotations by which a Certificate says through which Ingress or Gateway its HTTP-01 challenges are answered.
+func override(solver *cmacme.ACMEChallengeSolver, order *cmacme.Order) error {
+	if solver.HTTP01 == nil {
+		return nil
+	}
+	a := order.Annotations
+	if ingress := solver.HTTP01.Ingress; ingress != nil {
+		var set []string
+		for _, o := range []struct {
+			key   string
+			write func(string)
+		}{
+			{cmacme.ACMECertificateHTTP01IngressNameOverride, func(v string) { ingress.Name = v }},
+			{cmacme.ACMECertificateHTTP01IngressClassOverride, func(v string) { ingress.Class = &v }},
+			{cmacme.ACMECertificateHTTP01IngressClassNameOverride, func(v string) { ingress.IngressClassName = &v }},
+		} {
+			if v, found := a[o.key]; found {
+				ingress.Name, ingress.Class, ingress.IngressClassName = "", nil, nil
+				o.write(v)
+				set = append(set, o.key)
+			}
+		}
+		if len(set) > 1 {
+			return fault.Misconfiguredf("Annotations", "the Certificate has the annotations %s: keep one of them", strings.Join(set, " and "))
+		}
+	}
+	route := solver.HTTP01.GatewayHTTPRoute
+	if route == nil {
+		return nil
+	}
+	name, named := a[cmacme.ACMECertificateHTTP01ParentRefName]
+	kind, kinded := a[cmacme.ACMECertificateHTTP01ParentRefKind]
+	if named != kinded {
+		return fault.Misconfiguredf("Annotations", "the Certificate has one of the annotations %s and %s: set both, or none",
+			cmacme.ACMECertificateHTTP01ParentRefName, cmacme.ACMECertificateHTTP01ParentRefKind)
+	}
+	if named {
+		namespace := order.Namespace
+		if v := a[cmacme.ACMECertificateHTTP01ParentRefNamespace]; v != "" {
+			namespace = v
+		}
+		// That of the annotations takes the place of the same one of the issuer.
+		route.ParentRefs = slices.DeleteFunc(route.ParentRefs, func(p cmacme.ParentReference) bool {
+			return p.Name == name && p.Namespace != nil && *p.Namespace == namespace && (p.Kind == nil || *p.Kind == kind)
+		})
+		route.ParentRefs = append(route.ParentRefs, cmacme.ParentReference{Name: name, Kind: &kind, Namespace: &namespace})
+	}
+	if len(route.ParentRefs) == 0 {
+		return fault.Misconfiguredf("NoParent", "the HTTPRoute of the solver has no parent: set parentRefs, or annotate the Gateway itself")
+	}
+	return nil
 }
 
 func wildcard(z cmacme.ACMEAuthorization) bool { return z.Wildcard != nil && *z.Wildcard }

@@ -41,7 +41,7 @@ var kinds = []struct {
 		name:        "Certificate",
 		ours:        func() any { return new(certmanagerv1.Certificate) },
 		upstream:    func() any { return new(upstream.Certificate) },
-		withoutOurs: func(any) {},
+		withoutOurs: func(o any) { o.(*certmanagerv1.Certificate).Spec.DeletionPolicy = "" },
 	},
 	{
 		name:        "CertificateRequest",
@@ -98,6 +98,9 @@ func solverWithoutOurs(solver *acmev1.ACMEChallengeSolver) {
 	if solver.DNS01 != nil {
 		solver.DNS01.Nameservers = nil
 	}
+	if solver.HTTP01 != nil {
+		solver.HTTP01.SolverMode = ""
+	}
 }
 
 // fieldsNotInUpstream lists what our schemas have and those of the release of cert-manager that
@@ -106,15 +109,16 @@ func solverWithoutOurs(solver *acmev1.ACMEChallengeSolver) {
 var fieldsNotInUpstream = map[string][]string{
 	"issuers.cert-manager.io":             issuerFieldsNotInUpstream,
 	"clusterissuers.cert-manager.io":      issuerFieldsNotInUpstream,
-	"challenges.acme.cert-manager.io":     {"spec.solver.dns01.nameservers"},
+	"challenges.acme.cert-manager.io":     {"spec.solver.dns01.nameservers", "spec.solver.http01.solverMode"},
 	"orders.acme.cert-manager.io":         nil,
-	"certificates.cert-manager.io":        nil,
+	"certificates.cert-manager.io":        {"spec.deletionPolicy"},
 	"certificaterequests.cert-manager.io": nil,
 }
 
 var issuerFieldsNotInUpstream = []string{
 	"spec.acme.renewalInformationSource",
 	"spec.acme.solvers[].dns01.nameservers",
+	"spec.acme.solvers[].http01.solverMode",
 	"status.ca",
 }
 

@@ -170,7 +170,24 @@ type ACMEChallengeSolverHTTP01 struct {
 	// By an HTTPRoute of the Gateway API.
 	// +optional
 	GatewayHTTPRoute *ACMEChallengeSolverHTTP01GatewayHTTPRoute `json:"gatewayHTTPRoute,omitempty"`
+
+	// Who answers: Shared, the controller itself, or Pod, a pod made for the challenge in its
+	// namespace, for load balancers and meshes that only reach pods of their own namespace. If left
+	// out, the flag --http01-solver-mode of the controller decides.
+	// +optional
+	SolverMode HTTP01SolverMode `json:"solverMode,omitempty"`
 }
+
+// HTTP01SolverMode says who answers an HTTP-01 challenge.
+// +kubebuilder:validation:Enum=Shared;Pod
+type HTTP01SolverMode string
+
+const (
+	// HTTP01SolverModeShared has the controller's own replicas answer.
+	HTTP01SolverModeShared HTTP01SolverMode = "Shared"
+	// HTTP01SolverModePod has a pod answer that is made for the challenge.
+	HTTP01SolverModePod HTTP01SolverMode = "Pod"
+)
 
 // ACMEChallengeSolverHTTP01Ingress says which Ingress leads to the controller. At most one of
 // ingressClassName, class and name is set.
@@ -197,7 +214,7 @@ type ACMEChallengeSolverHTTP01Ingress struct {
 	// +optional
 	Name string `json:"name,omitempty"`
 
-	// Settings of the solver's pod, where there is one.
+	// Settings of the solver's pod, with solverMode Pod.
 	// +optional
 	PodTemplate *ACMEChallengeSolverHTTP01IngressPodTemplate `json:"podTemplate,omitempty"`
 
@@ -223,7 +240,7 @@ type ACMEChallengeSolverHTTP01GatewayHTTPRoute struct {
 	// +listType=atomic
 	ParentRefs []ParentReference `json:"parentRefs,omitempty"`
 
-	// Settings of the solver's pod, where there is one.
+	// Settings of the solver's pod, with solverMode Pod.
 	// +optional
 	PodTemplate *ACMEChallengeSolverHTTP01IngressPodTemplate `json:"podTemplate,omitempty"`
 }

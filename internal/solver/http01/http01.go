@@ -12,8 +12,10 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/perennial-pki/perennial/acme"
@@ -30,6 +32,11 @@ const (
 	maxRedirects = 10
 	// maxAnswer is more than a key authorization can have.
 	maxAnswer = 1 << 10
+	// minToken is how long tokens are at least: 128 bits (RFC 8555 section 8.3).
+	minToken = 22
+	// readRate is how many requests a second for unknown tokens are passed on to the API server.
+	readRate    = 5
+	readTimeout = 5 * time.Second
 	// unreachable is after how long a site that cannot be reached at all from here is left to the CA to judge: it may be reachable from
 	// outside only. A wrong answer is never passed over.
 	unreachable = 2 * time.Minute
@@ -37,12 +44,33 @@ const (
 
 // Solver answers HTTP-01 challenges.
 type Solver struct {
-	// Cache has the Challenges, and Live reads them from the API server.
-	Cache, Live client.Reader
+	// Cache has the Challenges, and the EndpointSlices of Service.
+	Cache client.Reader
+	// Direct reads from and writes to the API server, past all caches.
+	Direct client.Client
+
+	// Mode is that of solvers that say none. Shared if empty.
+	Mode cmacme.HTTP01SolverMode
+	// Listens says that Handler is served.
+	Listens bool
+	// Service is that of the controller's replicas, with a port named http on which Handler is served. Requests are led to its endpoints
+	// by what is made for each Challenge. If its name is empty, requests arrive by themselves.
+	Service types.NamespacedName
+	// WithoutTargetRef leaves out of EndpointSlices which pods the endpoints are, for controllers that only take pods of a Service's own
+	// namespace.
+	WithoutTargetRef bool
+	// Webroot, if set, is a directory below which the proofs are written for a web server, instead of all this.
+	Webroot string
+	// Pods are the settings of solver pods.
+	Pods PodSettings
+
 	// Dial connects for the self-check. A net.Dialer's if nil.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Now is the clock.
 	Now func() time.Time
+
+	made  made
+	reads limiter
 }
 
 // AddIndexes adds the index that Handler needs.
@@ -59,8 +87,14 @@ func AddIndexes(ctx context.Context, indexer client.FieldIndexer) error {
 	return nil
 }
 
-// Handler answers for all tokens, each on the host of its Challenge alone. "/" and "/healthz" say that it is there.
+// Handler answers for all tokens, each on the host of its Challenge alone.
 func (s *Solver) Handler() http.Handler {
+	return answer(func(r *http.Request, token, host string) (string, error) { return s.find(r.Context(), token, host) })
+}
+
+// answer answers requests for tokens by what proof returns for one and the host that was asked. "/" and "/healthz" say that somebody is
+// there, as load balancers want to know.
+func answer(proof func(r *http.Request, token, host string) (string, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
@@ -75,31 +109,61 @@ func (s *Solver) Handler() http.Handler {
 			http.NotFound(w, r)
 			return
 		}
-		proof, err := s.find(r.Context(), token, hostname(r.Host))
+		text, err := proof(r, token, hostname(r.Host))
 		switch {
 		case err != nil:
 			http.Error(w, "not available", http.StatusServiceUnavailable)
-		case proof == "":
+		case text == "":
 			http.NotFound(w, r)
 		default:
 			w.Header().Set("Content-Type", "application/octet-stream")
-			_, _ = io.WriteString(w, proof)
+			_, _ = io.WriteString(w, text)
 		}
 	})
 }
 
-// find returns the key authorization for a token on a host, or "". The cache of a replica may lag behind what the leader wrote.
+// find returns the key authorization for a token on a host, or "". The cache of a replica may lag behind what the leader wrote, so the
+// API server is asked before it is said that there is none, though not as often as strangers may like to ask.
 func (s *Solver) find(ctx context.Context, token, host string) (string, error) {
 	var list cmacme.ChallengeList
 	if err := s.Cache.List(ctx, &list, client.MatchingFields{byToken: token}, client.UnsafeDisableDeepCopy); err != nil {
 		return "", err
 	}
+	if len(list.Items) == 0 && len(token) >= minToken {
+		if !s.reads.allow(s.Now()) {
+			return "", errBusy
+		}
+		ctx, cancel := context.WithTimeout(ctx, readTimeout)
+		defer cancel()
+		if err := s.Direct.List(ctx, &list); err != nil {
+			return "", err
+		}
+	}
 	for i := range list.Items {
-		if strings.EqualFold(list.Items[i].Spec.DNSName, host) {
-			return list.Items[i].Spec.Key, nil
+		if ch := &list.Items[i]; ch.Spec.Type == cmacme.ACMEChallengeTypeHTTP01 && ch.Spec.Token == token && strings.EqualFold(ch.Spec.DNSName, host) {
+			return ch.Spec.Key, nil
 		}
 	}
 	return "", nil
+}
+
+var errBusy = errors.New("too many requests for unknown tokens")
+
+// limiter lets something happen readRate times in a second.
+type limiter struct {
+	mu     sync.Mutex
+	second int64
+	n      int
+}
+
+func (l *limiter) allow(now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if second := now.Unix(); second != l.second {
+		l.second, l.n = second, 0
+	}
+	l.n++
+	return l.n <= readRate
 }
 
 // hostname is the host of a Host field: without port, and without the brackets of an IPv6 address.
@@ -110,14 +174,20 @@ func hostname(host string) string {
 	return strings.TrimSuffix(strings.Trim(host, "[]"), ".")
 }
 
-// Present has nothing to do: the Challenge itself is what Handler answers from.
-func (s *Solver) Present(context.Context, *signer.Issuer, *cmacme.Challenge) error { return nil }
-
-// CleanUp has nothing to do.
-func (s *Solver) CleanUp(context.Context, *signer.Issuer, *cmacme.Challenge) error { return nil }
-
-// Check asks the site for the token as the ACME server will.
+// Check asks the site for the token as the ACME server will. If it does not answer, what leads requests here is made again if it is gone.
 func (s *Solver) Check(ctx context.Context, _ *signer.Issuer, ch *cmacme.Challenge) (solver.Sight, error) {
+	seen, err := s.look(ctx, ch)
+	if err != nil || seen.Visible {
+		return seen, err
+	}
+	why, err := s.keep(ctx, ch)
+	if why != "" {
+		seen.Why += "; " + why
+	}
+	return seen, err
+}
+
+func (s *Solver) look(ctx context.Context, ch *cmacme.Challenge) (solver.Sight, error) {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	target := URL(ch.Spec.DNSName, ch.Spec.Token)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/perennial-pki/perennial/deploy"
 	"github.com/perennial-pki/perennial/internal/controller"
+	"github.com/perennial-pki/perennial/internal/shim"
 	"github.com/perennial-pki/perennial/standalone/controlplane"
 	"github.com/perennial-pki/perennial/standalone/files"
 	"github.com/perennial-pki/perennial/standalone/manifests"
@@ -33,6 +34,8 @@ type options struct {
 	terminal   bool // standard output is one
 	metrics    string
 	http01     string
+	webroot    string
+	shim       shim.Settings
 	verbosity  int
 }
 
@@ -97,7 +100,8 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		err := controller.Run(ctx, cfg, controller.Options{
-			ClusterResourceNamespace: deploy.Namespace, MetricsAddress: o.metrics, HTTP01Address: o.http01, Log: logger,
+			ClusterResourceNamespace: deploy.Namespace, MetricsAddress: o.metrics, HTTP01Address: o.http01,
+			HTTP01: controller.HTTP01{Webroot: o.webroot}, Shim: o.shim, Log: logger,
 		})
 		if err != nil {
 			return fmt.Errorf("controller: %w (its log: %s)", err, log.Name())

@@ -52,6 +52,11 @@ func command() *cobra.Command {
 	f.StringSliceVar(&o.fileRoots, "file-root", nil, "directory below which CertificateFiles may write; may be given several times; none if left out")
 	f.BoolVar(&o.table, "table", false, "show a table of all certificates, and again when something changes")
 	f.StringVar(&o.http01, "http01-listen-address", "", "host:port on which HTTP-01 challenges are answered, such as :80; not answered if left out")
+	f.StringVar(&o.webroot, "http01-webroot", "", "directory of a web server below which proofs of HTTP-01 challenges are written, in place of answering requests")
+	f.StringVar(&o.shim.DefaultIssuer.Name, "default-issuer-name", "", "issuer of Ingresses with the annotation kubernetes.io/tls-acme that name none")
+	f.StringVar(&o.shim.DefaultIssuer.Kind, "default-issuer-kind", "ClusterIssuer", "kind of the default issuer")
+	f.StringVar(&o.shim.DefaultIssuer.Group, "default-issuer-group", "cert-manager.io", "API group of the default issuer")
+	f.StringSliceVar(&o.shim.ExtraAnnotations, "extra-certificate-annotations", nil, "annotations that Certificates get from the Ingress, Gateway or ListenerSet that they are for")
 	f.StringVar(&o.metrics, "metrics-listen-address", "", "host:port of /metrics; not served if left out")
 	f.IntVarP(&o.verbosity, "v", "v", 0, "how much the controller logs: 0 what happens, 1 also why, 4 everything")
 	return cmd

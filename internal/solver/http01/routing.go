@@ -1,0 +1,232 @@
+package http01
+
+import (
+	"fmt"
+	"hash/adler32"
+	"hash/fnv"
+	"maps"
+	"net/netip"
+	"slices"
+	"strconv"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
+	gwapi "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/perennial-pki/perennial/acme"
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+)
+
+const (
+	// port is that of the Services, and of solver pods. It is cert-manager's.
+	port = 8089
+
+	labelDomain = "acme.cert-manager.io/http-domain"
+	labelToken  = "acme.cert-manager.io/http-token"
+	labelSolver = "acme.cert-manager.io/http01-solver"
+
+	ingressClassAnnotation = "kubernetes.io/ingress.class"
+)
+
+// nameOf is the name of all that is made for a Challenge.
+func nameOf(ch *cmacme.Challenge) string {
+	h := fnv.New64a()
+	h.Write([]byte(ch.UID))
+	return fmt.Sprintf("cm-acme-http-solver-%x", h.Sum64())
+}
+
+// metadata of what is made for a Challenge: it goes together with it.
+func metadata(ch *cmacme.Challenge) metav1.ObjectMeta {
+	sum := func(s string) string { return strconv.FormatUint(uint64(adler32.Checksum([]byte(s))), 10) }
+	return metav1.ObjectMeta{
+		Namespace: ch.Namespace, Name: nameOf(ch),
+		Labels:          map[string]string{labelDomain: sum(ch.Spec.DNSName), labelToken: sum(ch.Spec.Token), labelSolver: "true"},
+		OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(ch, cmacme.SchemeGroupVersion.WithKind("Challenge"))},
+	}
+}
+
+// serviceOf is the Service of a Challenge. Without a selector, its endpoints are slicesOf.
+func serviceOf(ch *cmacme.Challenge, selector map[string]string, families int) *corev1.Service {
+	o := &corev1.Service{ObjectMeta: metadata(ch), Spec: corev1.ServiceSpec{
+		Type:     corev1.ServiceTypeNodePort, // what most load balancers of clouds need
+		Selector: selector,
+		Ports:    []corev1.ServicePort{{Name: "http", Port: port, TargetPort: intstr.FromInt32(port), Protocol: corev1.ProtocolTCP}},
+	}}
+	o.Annotations = map[string]string{"auth.istio.io/8089": "NONE"}
+	asked := corev1.ServiceType("")
+	if i := ch.Spec.Solver.HTTP01.Ingress; i != nil {
+		asked = i.ServiceType
+	} else if r := ch.Spec.Solver.HTTP01.GatewayHTTPRoute; r != nil {
+		asked = r.ServiceType
+	}
+	if asked != "" {
+		o.Spec.Type = asked
+	}
+	if families > 1 {
+		o.Spec.IPFamilyPolicy = ptr.To(corev1.IPFamilyPolicyPreferDualStack)
+	}
+	return o
+}
+
+// slicesOf are the EndpointSlices of a Service: the controller's own replicas, as the slices of its own Service say. One address an
+// endpoint and one slice for each family is what all readers understand.
+func slicesOf(ch *cmacme.Challenge, replicas []discoveryv1.EndpointSlice, withoutPods bool) []*discoveryv1.EndpointSlice {
+	families := map[discoveryv1.AddressType]*discoveryv1.EndpointSlice{}
+	for _, from := range replicas {
+		i := slices.IndexFunc(from.Ports, func(p discoveryv1.EndpointPort) bool { return p.Port != nil && ptr.Deref(p.Name, "") == "http" })
+		if i < 0 && len(from.Ports) == 1 && from.Ports[0].Port != nil {
+			i = 0
+		}
+		if i < 0 || from.AddressType != discoveryv1.AddressTypeIPv4 && from.AddressType != discoveryv1.AddressTypeIPv6 {
+			continue
+		}
+		to := families[from.AddressType]
+		if to == nil {
+			to = &discoveryv1.EndpointSlice{ObjectMeta: metadata(ch), AddressType: from.AddressType}
+			to.Name += map[discoveryv1.AddressType]string{discoveryv1.AddressTypeIPv4: "-ipv4", discoveryv1.AddressTypeIPv6: "-ipv6"}[from.AddressType]
+			to.Labels[discoveryv1.LabelServiceName] = nameOf(ch)
+			to.Labels[discoveryv1.LabelManagedBy] = "perennial"
+			to.Ports = []discoveryv1.EndpointPort{{Name: ptr.To("http"), Port: from.Ports[i].Port, Protocol: ptr.To(corev1.ProtocolTCP)}}
+			families[from.AddressType] = to
+		}
+		for _, e := range from.Endpoints {
+			if e.Conditions.Ready != nil && !*e.Conditions.Ready {
+				continue
+			}
+			for _, address := range e.Addresses {
+				endpoint := discoveryv1.Endpoint{
+					Addresses:  []string{address},
+					Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(true), Serving: ptr.To(true), Terminating: ptr.To(false)},
+					NodeName:   e.NodeName, Zone: e.Zone,
+				}
+				if !withoutPods {
+					endpoint.TargetRef = e.TargetRef
+				}
+				to.Endpoints = append(to.Endpoints, endpoint)
+			}
+		}
+	}
+	var all []*discoveryv1.EndpointSlice
+	for _, family := range []discoveryv1.AddressType{discoveryv1.AddressTypeIPv4, discoveryv1.AddressTypeIPv6} {
+		if s := families[family]; s != nil && len(s.Endpoints) > 0 {
+			slices.SortFunc(s.Endpoints, func(a, b discoveryv1.Endpoint) int {
+				return netip.MustParseAddr(a.Addresses[0]).Compare(netip.MustParseAddr(b.Addresses[0]))
+			})
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// ingressPath leads the requests for a token to the Service of its Challenge.
+func ingressPath(ch *cmacme.Challenge) networkingv1.HTTPIngressPath {
+	return networkingv1.HTTPIngressPath{
+		Path: acme.HTTP01Path(ch.Spec.Token), PathType: ptr.To(networkingv1.PathTypeExact),
+		Backend: networkingv1.IngressBackend{Service: &networkingv1.IngressServiceBackend{Name: nameOf(ch), Port: networkingv1.ServiceBackendPort{Number: port}}},
+	}
+}
+
+// hostOf is the host of a rule: none for an address, which hosts cannot be.
+func hostOf(ch *cmacme.Challenge) string {
+	if _, err := netip.ParseAddr(ch.Spec.DNSName); err == nil {
+		return ""
+	}
+	return ch.Spec.DNSName
+}
+
+// ingressOf is the Ingress of a Challenge.
+func ingressOf(ch *cmacme.Challenge) *networkingv1.Ingress {
+	solver := ch.Spec.Solver.HTTP01.Ingress
+	o := &networkingv1.Ingress{ObjectMeta: metadata(ch), Spec: networkingv1.IngressSpec{
+		IngressClassName: solver.IngressClassName,
+		Rules: []networkingv1.IngressRule{{Host: hostOf(ch), IngressRuleValue: networkingv1.IngressRuleValue{
+			HTTP: &networkingv1.HTTPIngressRuleValue{Paths: []networkingv1.HTTPIngressPath{ingressPath(ch)}},
+		}}},
+	}}
+	o.Annotations = map[string]string{"nginx.ingress.kubernetes.io/whitelist-source-range": "0.0.0.0/0,::/0"}
+	if solver.Class != nil {
+		o.Annotations[ingressClassAnnotation] = *solver.Class
+	}
+	if t := solver.IngressTemplate; t != nil {
+		maps.Copy(o.Annotations, t.Annotations)
+		maps.Copy(o.Labels, t.Labels)
+	}
+	return o
+}
+
+// withPath returns the rules of an Ingress with the path of a Challenge, and whether that changed them.
+func withPath(rules []networkingv1.IngressRule, ch *cmacme.Challenge) ([]networkingv1.IngressRule, bool) {
+	path, host := ingressPath(ch), hostOf(ch)
+	into := -1
+	for i, rule := range rules {
+		if rule.Host != host || rule.HTTP == nil {
+			continue
+		}
+		if slices.ContainsFunc(rule.HTTP.Paths, func(p networkingv1.HTTPIngressPath) bool { return samePath(p, path) }) {
+			return rules, false
+		}
+		if into < 0 {
+			into = i
+		}
+	}
+	next := copyRules(rules)
+	if into >= 0 {
+		next[into].HTTP.Paths = append(next[into].HTTP.Paths, path)
+		return next, true
+	}
+	return append(next, networkingv1.IngressRule{Host: host, IngressRuleValue: networkingv1.IngressRuleValue{
+		HTTP: &networkingv1.HTTPIngressRuleValue{Paths: []networkingv1.HTTPIngressPath{path}},
+	}}), true
+}
+
+// withoutPath returns the rules of an Ingress as they were before withPath, and whether that changed them.
+func withoutPath(rules []networkingv1.IngressRule, ch *cmacme.Challenge) ([]networkingv1.IngressRule, bool) {
+	path, changed := ingressPath(ch), false
+	next := copyRules(rules)
+	for i := range next {
+		if next[i].HTTP == nil {
+			continue
+		}
+		n := len(next[i].HTTP.Paths)
+		next[i].HTTP.Paths = slices.DeleteFunc(next[i].HTTP.Paths, func(p networkingv1.HTTPIngressPath) bool { return samePath(p, path) })
+		changed = changed || len(next[i].HTTP.Paths) < n
+	}
+	// No rule that somebody wrote is without paths: that is not valid.
+	next = slices.DeleteFunc(next, func(r networkingv1.IngressRule) bool { return r.HTTP != nil && len(r.HTTP.Paths) == 0 })
+	return next, changed
+}
+
+func samePath(a, b networkingv1.HTTPIngressPath) bool {
+	return a.Path == b.Path && a.Backend.Service != nil && a.Backend.Service.Name == b.Backend.Service.Name
+}
+
+func copyRules(rules []networkingv1.IngressRule) []networkingv1.IngressRule {
+	return (&networkingv1.IngressSpec{Rules: rules}).DeepCopy().Rules
+}
+
+// routeOf is the HTTPRoute of a Challenge.
+func routeOf(ch *cmacme.Challenge) *gwapi.HTTPRoute {
+	solver := ch.Spec.Solver.HTTP01.GatewayHTTPRoute
+	o := &gwapi.HTTPRoute{ObjectMeta: metadata(ch)}
+	maps.Copy(o.Labels, solver.Labels)
+	for _, p := range solver.ParentRefs {
+		o.Spec.ParentRefs = append(o.Spec.ParentRefs, gwapi.ParentReference{
+			Group: (*gwapi.Group)(p.Group), Kind: (*gwapi.Kind)(p.Kind), Namespace: (*gwapi.Namespace)(p.Namespace), Name: gwapi.ObjectName(p.Name),
+			SectionName: (*gwapi.SectionName)(p.SectionName), Port: (*gwapi.PortNumber)(p.Port),
+		})
+	}
+	if host := hostOf(ch); host != "" {
+		o.Spec.Hostnames = []gwapi.Hostname{gwapi.Hostname(host)}
+	}
+	backend := gwapi.HTTPBackendRef{}
+	backend.Name, backend.Port = gwapi.ObjectName(nameOf(ch)), ptr.To(gwapi.PortNumber(port))
+	o.Spec.Rules = []gwapi.HTTPRouteRule{{
+		Matches:     []gwapi.HTTPRouteMatch{{Path: &gwapi.HTTPPathMatch{Type: ptr.To(gwapi.PathMatchExact), Value: ptr.To(acme.HTTP01Path(ch.Spec.Token))}}},
+		BackendRefs: []gwapi.HTTPBackendRef{backend},
+	}}
+	return o
+}

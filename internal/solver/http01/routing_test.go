@@ -1,0 +1,117 @@
+package http01
+
+import (
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+)
+
+func challenge(host string) *cmacme.Challenge {
+	return &cmacme.Challenge{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "c", UID: "1"}, Spec: cmacme.ChallengeSpec{
+		DNSName: host, Token: "token", Key: "token.thumbprint",
+		Solver: cmacme.ACMEChallengeSolver{HTTP01: &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}}},
+	}}
+}
+
+func rule(host string, paths ...string) networkingv1.IngressRule {
+	r := networkingv1.IngressRule{Host: host}
+	for _, p := range paths {
+		if r.HTTP == nil {
+			r.HTTP = &networkingv1.HTTPIngressRuleValue{}
+		}
+		r.HTTP.Paths = append(r.HTTP.Paths, networkingv1.HTTPIngressPath{Path: p, Backend: networkingv1.IngressBackend{Service: &networkingv1.IngressServiceBackend{Name: "web"}}})
+	}
+	return r
+}
+
+func TestAnIngressIsEditedAndAfterwardsAsItWas(t *testing.T) {
+	for name, test := range map[string]struct {
+		host  string
+		rules []networkingv1.IngressRule
+		want  int // rules with the path
+	}{
+		"no rules":                      {"a.example.com", nil, 1},
+		"a rule for the host":           {"a.example.com", []networkingv1.IngressRule{rule("b.example.com", "/"), rule("a.example.com", "/", "/x")}, 2},
+		"two rules for the host":        {"a.example.com", []networkingv1.IngressRule{rule("a.example.com", "/"), rule("a.example.com", "/x")}, 2},
+		"a rule for another host":       {"a.example.com", []networkingv1.IngressRule{rule("b.example.com", "/")}, 2},
+		"a rule for the default only":   {"a.example.com", []networkingv1.IngressRule{rule("a.example.com")}, 2},
+		"an address, which has no host": {"192.0.2.1", []networkingv1.IngressRule{rule("", "/")}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ch := challenge(test.host)
+			before := copyRules(test.rules)
+			with, changed := withPath(test.rules, ch)
+			if !changed || len(with) != test.want {
+				t.Errorf("got %+v", with)
+			}
+			if _, changed := withPath(with, ch); changed {
+				t.Error("it is changed again")
+			}
+			after, changed := withoutPath(with, ch)
+			if !changed || !equality.Semantic.DeepEqual(after, before) || !equality.Semantic.DeepEqual(test.rules, before) {
+				t.Errorf("afterwards it is %+v", after)
+			}
+			if _, changed := withoutPath(after, ch); changed {
+				t.Error("it is changed after it was as it was")
+			}
+		})
+	}
+}
+
+func TestSlicesOfTheReplicas(t *testing.T) {
+	slice := func(family discoveryv1.AddressType, ready bool, addresses ...string) discoveryv1.EndpointSlice {
+		s := discoveryv1.EndpointSlice{AddressType: family, Ports: []discoveryv1.EndpointPort{
+			{Name: ptr.To("metrics"), Port: ptr.To[int32](9402)}, {Name: ptr.To("http"), Port: ptr.To[int32](8089)},
+		}}
+		for _, a := range addresses {
+			s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{Addresses: []string{a}, Conditions: discoveryv1.EndpointConditions{Ready: &ready},
+				NodeName: ptr.To("node"), TargetRef: &corev1.ObjectReference{Kind: "Pod", Name: "p"}})
+		}
+		return s
+	}
+	got := slicesOf(challenge("a.example.com"), []discoveryv1.EndpointSlice{
+		slice(discoveryv1.AddressTypeIPv4, true, "192.0.2.2", "192.0.2.1"), slice(discoveryv1.AddressTypeIPv6, true, "2001:db8::1"),
+		slice(discoveryv1.AddressTypeIPv4, false, "192.0.2.3"), slice(discoveryv1.AddressTypeFQDN, true, "a.example.com"),
+	}, false)
+	if len(got) != 2 || got[0].AddressType != discoveryv1.AddressTypeIPv4 || len(got[0].Endpoints) != 2 || got[0].Endpoints[0].Addresses[0] != "192.0.2.1" ||
+		*got[0].Ports[0].Port != 8089 || got[1].Endpoints[0].TargetRef == nil || *got[1].Endpoints[0].NodeName != "node" {
+		t.Errorf("got %+v", got)
+	}
+	for _, e := range got[0].Endpoints {
+		if !*e.Conditions.Ready || !*e.Conditions.Serving || len(e.Addresses) != 1 {
+			t.Errorf("an endpoint is %+v", e)
+		}
+	}
+	without := slicesOf(challenge("a.example.com"), []discoveryv1.EndpointSlice{slice(discoveryv1.AddressTypeIPv4, true, "192.0.2.1")}, true)
+	if without[0].Endpoints[0].TargetRef != nil {
+		t.Error("the pod is named")
+	}
+	if s := serviceOf(challenge("a"), nil, 2); s.Spec.IPFamilyPolicy == nil || *s.Spec.IPFamilyPolicy != corev1.IPFamilyPolicyPreferDualStack || len(s.Spec.Selector) > 0 {
+		t.Errorf("the Service is %+v", s.Spec)
+	}
+}
+
+func TestAnIngressFollowsItsSolver(t *testing.T) {
+	ch := challenge("a.example.com")
+	ch.Spec.Solver.HTTP01.Ingress = &cmacme.ACMEChallengeSolverHTTP01Ingress{
+		Class: ptr.To("nginx"), ServiceType: corev1.ServiceTypeClusterIP,
+		IngressTemplate: &cmacme.ACMEChallengeSolverHTTP01IngressTemplate{ACMEChallengeSolverHTTP01IngressObjectMeta: cmacme.ACMEChallengeSolverHTTP01IngressObjectMeta{
+			Annotations: map[string]string{"nginx.ingress.kubernetes.io/whitelist-source-range": "192.0.2.0/24"}, Labels: map[string]string{"team": "shop"},
+		}},
+	}
+	o := ingressOf(ch)
+	if o.Annotations["kubernetes.io/ingress.class"] != "nginx" || o.Annotations["nginx.ingress.kubernetes.io/whitelist-source-range"] != "192.0.2.0/24" ||
+		o.Labels["team"] != "shop" || o.Labels[labelSolver] != "true" || *o.Spec.Rules[0].HTTP.Paths[0].PathType != networkingv1.PathTypeExact {
+		t.Errorf("the Ingress is %+v", o)
+	}
+	if s := serviceOf(ch, nil, 1); s.Spec.Type != corev1.ServiceTypeClusterIP {
+		t.Errorf("the Service is of type %s", s.Spec.Type)
+	}
+}

@@ -1,0 +1,433 @@
+// Package http01_test issues certificates by HTTP-01 through what leads requests to the controller in a cluster.
+package http01_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gwapi "sigs.k8s.io/gateway-api/apis/v1"
+	"sigs.k8s.io/yaml"
+
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/deploy"
+	"github.com/perennial-pki/perennial/internal/controller"
+	"github.com/perennial-pki/perennial/internal/solver/http01"
+	"github.com/perennial-pki/perennial/test/cluster"
+	"github.com/perennial-pki/perennial/test/dnsserver"
+	"github.com/perennial-pki/perennial/test/pebble"
+)
+
+func TestMain(m *testing.M) { cluster.Main(m) }
+
+// replicas is the Service of the controller's replicas.
+var replicas = types.NamespacedName{Namespace: deploy.Namespace, Name: "perennial-http01"}
+
+// rig is a CA that sees a cluster from outside: port 80 of all names leads to its edge.
+type rig struct {
+	*testing.T
+	ca        *pebble.Server
+	admin     client.WithWatch
+	network   *network
+	site      atomic.Pointer[http.Handler] // what the edge shows where no rule leads elsewhere
+	edge      string                       // host:port
+	listens   string                       // host:port of the controller
+	namespace string
+}
+
+func start(t *testing.T, change ...func(*controller.Options)) *rig {
+	t.Helper()
+	cluster.InstallGatewayAPI(t)
+	r := &rig{T: t, admin: cluster.Admin(t), network: &network{}, namespace: cluster.Namespace(t)}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.edge = listener.Addr().String()
+	r.site.Store(ptr.To(http.NotFoundHandler()))
+	site := http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) { (*r.site.Load()).ServeHTTP(w, q) })
+	server := &http.Server{Handler: &edge{api: r.admin, network: r.network, site: site}}
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(func() { server.Close() })
+
+	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(names.Close)
+	if r.ca, err = pebble.Start(pebble.Options{Resolver: names.Addr, HTTPPort: listener.Addr().(*net.TCPAddr).Port}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.ca.Close() })
+
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.listens = free.Addr().String()
+	free.Close()
+	o := controller.Options{
+		HTTP01Address: r.listens, HTTP01: controller.HTTP01{Service: replicas},
+		Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, network, r.edge)
+		},
+	}
+	for _, f := range change {
+		f(&o)
+	}
+	r.deploy()
+	cluster.Run(t, o)
+	return r
+}
+
+// deploy makes the EndpointSlices of the controller's Service, as kube-controller-manager does.
+func (r *rig) deploy() {
+	r.Helper()
+	port := int32(0)
+	if _, err := fmt.Sscan(r.listens[strings.LastIndex(r.listens, ":")+1:], &port); err != nil {
+		r.Fatal(err)
+	}
+	for family, address := range map[discoveryv1.AddressType]string{discoveryv1.AddressTypeIPv4: "192.0.2.10", discoveryv1.AddressTypeIPv6: "2001:db8::10"} {
+		o := &discoveryv1.EndpointSlice{
+			ObjectMeta: metav1.ObjectMeta{
+				Namespace: replicas.Namespace, GenerateName: replicas.Name + "-", Labels: map[string]string{discoveryv1.LabelServiceName: replicas.Name},
+			},
+			AddressType: family,
+			Ports:       []discoveryv1.EndpointPort{{Name: ptr.To("http"), Port: &port, Protocol: ptr.To(corev1.ProtocolTCP)}},
+			Endpoints: []discoveryv1.Endpoint{{
+				Addresses: []string{address}, NodeName: ptr.To("node-1"), Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(true)},
+				TargetRef: &corev1.ObjectReference{Kind: "Pod", Namespace: replicas.Namespace, Name: "perennial-0"},
+			}},
+		}
+		if err := r.admin.Create(r.Context(), o); err != nil {
+			r.Fatal(err)
+		}
+		r.Cleanup(func() { _ = r.admin.Delete(context.Background(), o) })
+		r.network.route(net.JoinHostPort(address, fmt.Sprint(port)), r.listens)
+	}
+}
+
+func (r *rig) create(o client.Object) {
+	r.Helper()
+	if o.GetNamespace() == "" {
+		o.SetNamespace(r.namespace)
+	}
+	if err := r.admin.Create(r.Context(), o); err != nil {
+		r.Fatal(err)
+	}
+}
+
+// issuer makes a ClusterIssuer of the CA.
+func (r *rig) issuer(name string, solver cmacme.ACMEChallengeSolverHTTP01) {
+	r.Helper()
+	o := &cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	o.Spec.ACME = &cmacme.ACMEIssuer{
+		Server: r.ca.Directory, CABundle: r.ca.CABundle, PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: r.namespace + "-account"}},
+		Solvers: []cmacme.ACMEChallengeSolver{{HTTP01: &solver}},
+	}
+	if err := r.admin.Create(r.Context(), o); err != nil {
+		r.Fatal(err)
+	}
+	r.Cleanup(func() { _ = r.admin.Delete(context.Background(), o) })
+}
+
+func byIngress(class string) cmacme.ACMEChallengeSolverHTTP01 {
+	return cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{IngressClassName: &class}}
+}
+
+// ready waits for a Certificate, and looks at its Secret.
+func (r *rig) ready(namespace, name string) {
+	r.Helper()
+	crt := &cmapi.Certificate{}
+	cluster.Eventually(r, func() error {
+		if err := r.admin.Get(r.Context(), client.ObjectKey{Namespace: namespace, Name: name}, crt); err != nil {
+			return err
+		}
+		if c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionReady); c == nil || c.Status != cmmeta.ConditionTrue {
+			return cluster.NotYet("Certificate %s is not Ready: %s", name, r.story(namespace))
+		}
+		return nil
+	})
+	secret := &corev1.Secret{}
+	if err := r.admin.Get(r.Context(), client.ObjectKey{Namespace: namespace, Name: crt.Spec.SecretName}, secret); err != nil {
+		r.Fatal(err)
+	}
+	if secret.Type != corev1.SecretTypeTLS || len(secret.Data["tls.crt"]) == 0 || len(secret.Data["tls.key"]) == 0 {
+		r.Errorf("the Secret is of type %s", secret.Type)
+	}
+}
+
+func (r *rig) story(namespace string) string {
+	var challenges cmacme.ChallengeList
+	if err := r.admin.List(r.Context(), &challenges, client.InNamespace(namespace)); err != nil {
+		return err.Error()
+	}
+	var all []string
+	for _, c := range challenges.Items {
+		all = append(all, fmt.Sprintf("%s %s %s", c.Spec.DNSName, c.Status.State, c.Status.Reason))
+	}
+	return strings.Join(all, "; ")
+}
+
+// clean waits until nothing of what is made for challenges is in a namespace.
+func (r *rig) clean(namespace string) {
+	r.Helper()
+	cluster.Eventually(r, func() error {
+		for _, list := range []client.ObjectList{
+			&cmacme.ChallengeList{}, &corev1.ServiceList{}, &corev1.PodList{}, &discoveryv1.EndpointSliceList{}, &gwapi.HTTPRouteList{},
+		} {
+			if err := r.admin.List(r.Context(), list, client.InNamespace(namespace)); err != nil {
+				return err
+			}
+			if n := fmt.Sprintf("%T", list); !empty(list) {
+				return cluster.NotYet("there are %s", n)
+			}
+		}
+		var ingresses networkingv1.IngressList
+		if err := r.admin.List(r.Context(), &ingresses, client.InNamespace(namespace)); err != nil {
+			return err
+		}
+		for _, o := range ingresses.Items {
+			if strings.HasPrefix(o.Name, "cm-acme-http-solver-") {
+				return cluster.NotYet("there is Ingress %s", o.Name)
+			}
+		}
+		return nil
+	})
+}
+
+func empty(list client.ObjectList) bool {
+	return list.GetRemainingItemCount() == nil && !bytes.Contains(must(yaml.Marshal(list)), []byte("\n- "))
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+func TestTheLessonsIngressIsIssuedThroughItsController(t *testing.T) {
+	r := start(t)
+	const namespace = "payments"
+	if err := r.admin.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}); err != nil && !apierrors.IsAlreadyExists(err) {
+		t.Fatal(err)
+	}
+	r.issuer("letsencrypt-prod", byIngress("nginx"))
+	content, err := os.ReadFile("../../examples/lesson/ingress-with-tls.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &networkingv1.Ingress{}
+	if err := yaml.UnmarshalStrict(content, o); err != nil {
+		t.Fatal(err)
+	}
+	r.create(o)
+	r.ready(namespace, "api-payments-tls")
+	r.clean(namespace)
+	after := &networkingv1.Ingress{}
+	if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(o), after); err != nil {
+		t.Fatal(err)
+	}
+	if !equality.Semantic.DeepEqual(o.Spec, after.Spec) || !equality.Semantic.DeepEqual(o.Annotations, after.Annotations) {
+		t.Errorf("the Ingress is now %+v", after)
+	}
+}
+
+func TestAnIngressIsEditedInPlaceAndAfterwardsAsItWas(t *testing.T) {
+	r := start(t)
+	r.issuer("in-place", byIngress("other"))
+	path := networkingv1.HTTPIngressPath{Path: "/", PathType: ptr.To(networkingv1.PathTypePrefix), Backend: networkingv1.IngressBackend{
+		Service: &networkingv1.IngressServiceBackend{Name: "web", Port: networkingv1.ServiceBackendPort{Number: 80}}}}
+	o := &networkingv1.Ingress{
+		ObjectMeta: metav1.ObjectMeta{Name: "web", Annotations: map[string]string{
+			"cert-manager.io/cluster-issuer": "in-place", "acme.cert-manager.io/http01-edit-in-place": "true",
+		}},
+		Spec: networkingv1.IngressSpec{
+			IngressClassName: ptr.To("nginx"),
+			// One of the hosts has a rule, the other has none.
+			TLS:   []networkingv1.IngressTLS{{Hosts: []string{"a.example.com", "b.example.com"}, SecretName: "tls"}},
+			Rules: []networkingv1.IngressRule{{Host: "a.example.com", IngressRuleValue: networkingv1.IngressRuleValue{HTTP: &networkingv1.HTTPIngressRuleValue{Paths: []networkingv1.HTTPIngressPath{path}}}}},
+		},
+	}
+	r.create(o)
+	r.ready(r.namespace, "tls")
+	r.clean(r.namespace)
+	after := &networkingv1.Ingress{}
+	if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(o), after); err != nil {
+		t.Fatal(err)
+	}
+	if !equality.Semantic.DeepEqual(o.Spec, after.Spec) {
+		t.Errorf("the Ingress is now %+v", after.Spec)
+	}
+}
+
+func TestAGatewayIsIssuedThroughAnHTTPRoute(t *testing.T) {
+	r := start(t)
+	r.issuer("by-route", cmacme.ACMEChallengeSolverHTTP01{GatewayHTTPRoute: &cmacme.ACMEChallengeSolverHTTP01GatewayHTTPRoute{}})
+	l := gwapi.Listener{
+		Name: "web", Port: 443, Protocol: gwapi.HTTPSProtocolType, Hostname: ptr.To(gwapi.Hostname("gw.example.com")),
+		TLS: &gwapi.ListenerTLSConfig{CertificateRefs: []gwapi.SecretObjectReference{{Name: "tls"}}},
+	}
+	r.create(&gwapi.Gateway{
+		ObjectMeta: metav1.ObjectMeta{Name: "edge", Annotations: map[string]string{"cert-manager.io/cluster-issuer": "by-route"}},
+		Spec:       gwapi.GatewaySpec{GatewayClassName: "test", Listeners: []gwapi.Listener{l}},
+	})
+	r.ready(r.namespace, "tls")
+	r.clean(r.namespace)
+}
+
+// challenge makes a Challenge of an issuer that does not exist, so that nothing comes of it.
+func (r *rig) challenge(name, host, token string) *cmacme.Challenge {
+	r.Helper()
+	class := "nginx"
+	ch := &cmacme.Challenge{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: cmacme.ChallengeSpec{
+		URL: "https://ca.example/c", AuthorizationURL: "https://ca.example/z", DNSName: host, Type: cmacme.ACMEChallengeTypeHTTP01, Token: token, Key: token + ".thumbprint",
+		Solver:    cmacme.ACMEChallengeSolver{HTTP01: &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{IngressClassName: &class}}},
+		IssuerRef: cmmeta.IssuerReference{Name: "nobody"},
+	}}
+	r.create(ch)
+	return ch
+}
+
+func TestEveryReplicaAnswersFromTheMomentThatAChallengeIsThere(t *testing.T) {
+	r := start(t)
+	cluster.Eventually(t, func() error { // it listens before its caches are full
+		if status, _ := read(t, r.listens, "", "/healthz"); status != http.StatusOK {
+			return cluster.NotYet("status %d", status)
+		}
+		return nil
+	})
+	const token = "a-token-that-is-long-enough-to-be-one"
+	path := "/.well-known/acme-challenge/" + token
+	if status, _ := read(t, r.listens, "www.example.com", path); status == http.StatusOK {
+		t.Error("a token that nobody knows is answered")
+	}
+	r.challenge("one", "www.example.com", token)
+	if status, body := read(t, r.listens, "www.example.com", path); status != http.StatusOK || body != token+".thumbprint" {
+		t.Errorf("right after it was made: %d %q", status, body)
+	}
+	for host, want := range map[string]int{"WWW.example.com:80": http.StatusOK, "other.example.com": http.StatusNotFound, "": http.StatusNotFound} {
+		if status, _ := read(t, r.listens, host, path); status != want {
+			t.Errorf("host %q gets %d", host, status)
+		}
+	}
+	if status, _ := read(t, r.listens, "anything", "/"); status != http.StatusOK {
+		t.Errorf("a load balancer that looks at / gets %d", status)
+	}
+	if status, _ := read(t, r.listens, "www.example.com", "/.well-known/acme-challenge/../"+token); status == http.StatusOK {
+		t.Error("another path is answered")
+	}
+}
+
+func TestAnAddressIsCertified(t *testing.T) {
+	r := start(t)
+	r.issuer("addresses", byIngress("nginx"))
+	r.create(&cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: "tls"}, Spec: cmapi.CertificateSpec{
+		SecretName: "tls", IPAddresses: []string{"127.0.0.1"}, IssuerRef: cmmeta.IssuerReference{Name: "addresses", Kind: "ClusterIssuer"},
+	}})
+	r.ready(r.namespace, "tls")
+	r.clean(r.namespace)
+}
+
+func TestASolverPodAnswersWhereTheMeshReachesNoOther(t *testing.T) {
+	binary := filepath.Join(t.TempDir(), "perennial")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "../../cmd/perennial").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	r := start(t, func(o *controller.Options) { o.HTTP01.Pods = http01.PodSettings{Image: "registry.example/perennial:1"} })
+	solver := byIngress("nginx")
+	solver.SolverMode = cmacme.HTTP01SolverModePod
+	solver.Ingress.PodTemplate = &cmacme.ACMEChallengeSolverHTTP01IngressPodTemplate{
+		ACMEChallengeSolverHTTP01IngressPodObjectMeta: cmacme.ACMEChallengeSolverHTTP01IngressPodObjectMeta{Labels: map[string]string{"team": "shop"}, Annotations: map[string]string{"sidecar.istio.io/inject": "true"}},
+		Spec: cmacme.ACMEChallengeSolverHTTP01IngressPodSpec{NodeSelector: map[string]string{"disk": "ssd"}, Tolerations: []corev1.Toleration{{Key: "k"}}},
+	}
+	r.issuer("by-pod", solver)
+	crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: "tls"}, Spec: cmapi.CertificateSpec{
+		SecretName: "tls", DNSNames: []string{"pod.example.com"}, IssuerRef: cmmeta.IssuerReference{Name: "by-pod", Kind: "ClusterIssuer"},
+	}}
+	r.create(crt)
+
+	// What the kubelet does.
+	var pods corev1.PodList
+	cluster.Eventually(t, func() error {
+		if err := r.admin.List(t.Context(), &pods, client.InNamespace(r.namespace)); err != nil {
+			return err
+		}
+		if len(pods.Items) == 0 {
+			return cluster.NotYet("there is no pod: %s", r.story(r.namespace))
+		}
+		return nil
+	})
+	pod := &pods.Items[0]
+	if pod.Labels["team"] != "shop" || pod.Annotations["sidecar.istio.io/inject"] != "true" || pod.Spec.NodeSelector["disk"] != "ssd" ||
+		pod.Spec.NodeSelector["kubernetes.io/os"] != "linux" || !slices.ContainsFunc(pod.Spec.Tolerations, func(t corev1.Toleration) bool { return t.Key == "k" }) ||
+		pod.Spec.Containers[0].Image != "registry.example/perennial:1" || *pod.Spec.AutomountServiceAccountToken {
+		t.Errorf("the pod is %+v", pod)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	run := exec.CommandContext(t.Context(), binary, append(slices.Clone(pod.Spec.Containers[0].Args), "--listen-address="+address)...)
+	run.Stderr = os.Stderr
+	if err := run.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = run.Process.Kill(); _ = run.Wait() })
+	r.network.route("192.0.2.77:8089", address)
+	pod.Status.Phase, pod.Status.PodIP, pod.Status.PodIPs = corev1.PodRunning, "192.0.2.77", []corev1.PodIP{{IP: "192.0.2.77"}}
+	if err := r.admin.Status().Update(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+	r.ready(r.namespace, "tls")
+	// There is no kubelet to say that the pod has ended.
+	if err := client.IgnoreNotFound(r.admin.Delete(t.Context(), pod, client.GracePeriodSeconds(0))); err != nil {
+		t.Fatal(err)
+	}
+	r.clean(r.namespace)
+}
+
+func TestAWebServerAnswersFromAWebroot(t *testing.T) {
+	webroot := t.TempDir()
+	r := start(t, func(o *controller.Options) {
+		o.HTTP01Address, o.HTTP01 = "", controller.HTTP01{Webroot: webroot}
+	})
+	r.site.Store(ptr.To(http.FileServer(http.Dir(webroot))))
+	r.issuer("by-webroot", byIngress("nginx"))
+	r.create(&cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: "tls"}, Spec: cmapi.CertificateSpec{
+		SecretName: "tls", DNSNames: []string{"root.example.com"}, IssuerRef: cmmeta.IssuerReference{Name: "by-webroot", Kind: "ClusterIssuer"},
+	}})
+	r.ready(r.namespace, "tls")
+	r.clean(r.namespace)
+	cluster.Eventually(t, func() error {
+		files, err := os.ReadDir(filepath.Join(webroot, ".well-known", "acme-challenge"))
+		if err == nil && len(files) > 0 {
+			err = cluster.NotYet("there are %v", files)
+		}
+		return err
+	})
+}
