@@ -2,7 +2,7 @@
 // memory, and the API requests that a certificate takes. The API server, etcd and the load are in this process, the controller is one
 // of its own, under the RBAC that is shipped.
 //
-//	go -C test run ./bench [-certificates 500] [-clients 16] [-fleet 5000]
+//	go -C test run ./bench [-certificates 500] [-clients 16] [-fleet 5000] [-ingresses 500] [-secrets 50000]
 //
 // First it measures the ceiling: the same writes for each certificate, of objects of the same size, sent by the load's clients with no
 // controller at all.
@@ -20,9 +20,12 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/go-logr/logr"
+	kruntime "k8s.io/apimachinery/pkg/runtime"
+	ctrl "sigs.k8s.io/controller-runtime"
+
 	"github.com/perennial-pki/perennial/deploy"
 	"github.com/perennial-pki/perennial/standalone/controlplane"
-	kruntime "k8s.io/apimachinery/pkg/runtime"
 )
 
 func main() {
@@ -30,8 +33,11 @@ func main() {
 	flag.IntVar(&o.certificates, "certificates", 500, "certificates that are created at once")
 	flag.IntVar(&o.clients, "clients", 16, "clients that create them")
 	flag.IntVar(&o.fleet, "fleet", 5000, "certificates to measure memory and restart with; 0 for none")
+	flag.IntVar(&o.ingresses, "ingresses", 500, "annotated Ingresses that are created at once; 0 for none")
+	flag.IntVar(&o.secrets, "secrets", 50000, "Secrets of others in the cluster; 0 for none")
 	flag.StringVar(&o.profile, "profile", "", "write a CPU profile of the controller to this file")
 	flag.Parse()
+	ctrl.SetLogger(logr.Discard())
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, o); err != nil {
@@ -41,8 +47,8 @@ func main() {
 }
 
 type options struct {
-	certificates, clients, fleet int
-	profile                      string
+	certificates, clients, fleet, ingresses, secrets int
+	profile                                          string
 }
 
 func run(ctx context.Context, o options) error {
@@ -102,10 +108,22 @@ func run(ctx context.Context, o options) error {
 	}
 	fmt.Printf("%d ECDSA certificates of a signer with outside effects: key and request are stored before it is asked\n\n", len(outside.took))
 	outside.print(0)
+	if o.ingresses > 0 {
+		step("annotated Ingresses")
+		if err := b.ingressBurst(ctx); err != nil {
+			return fmt.Errorf("ingresses: %w", err)
+		}
+	}
 	if o.fleet > 0 {
 		step(fmt.Sprintf("a fleet of %d", o.fleet))
 		if err := b.fleetRestart(ctx); err != nil {
 			return fmt.Errorf("fleet: %w", err)
+		}
+	}
+	if o.secrets > 0 {
+		step(fmt.Sprintf("%d Secrets of others", o.secrets))
+		if err := b.foreignSecrets(ctx); err != nil {
+			return fmt.Errorf("secrets of others: %w", err)
 		}
 	}
 	return nil
