@@ -1,4 +1,5 @@
 # make up      run Perennial on this machine with the quickstart's certificates
+# make up-acme the same with an ACME server and a DNS server on this machine
 # make test    run all tests
 # make bench   measure certificates a second, memory and API requests
 # make fuzz    fuzz every parser for FUZZTIME each
@@ -11,11 +12,16 @@ FUZZTIME ?= 20s
 MODULES := . standalone test
 PACKAGES := ./... ./standalone/... ./test/...
 
-.PHONY: up test bench fuzz lint generate build
+.PHONY: up up-acme test bench fuzz lint generate build
 
 up:
 	@scripts/step "building perenniald (the first time this compiles kube-apiserver: some minutes)" go build -o bin/perenniald ./standalone/cmd/perenniald
 	@exec bin/perenniald --data-dir $(DATA) --manifests $(MANIFESTS) --table
+
+up-acme:
+	@scripts/step "building perenniald (the first time this compiles kube-apiserver: some minutes)" go build -o bin/perenniald ./standalone/cmd/perenniald
+	@scripts/step "building the CA and the DNS server" go build -o bin/lab ./test/lab
+	@exec bin/lab -perenniald bin/perenniald -manifests examples/acme -data-dir .perennial-acme
 
 build:
 	@scripts/step "building perennial" go build -o bin/perennial ./cmd/perennial

@@ -17,6 +17,7 @@ import (
 	"math/big"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -171,6 +172,10 @@ const TLSALPN01Protocol = "acme-tls/1"
 
 // acmeIdentifier is the extension that has the digest of the key authorization, RFC 8737 section 6.1.
 var acmeIdentifier = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 31}
+
+// TLSALPN01Extension is the identifier of the extension, which must be critical, by which such a certificate proves, RFC 8737 section 6.1.
+// Its value is the SHA-256 digest of the key authorization as an OCTET STRING.
+func TLSALPN01Extension() asn1.ObjectIdentifier { return slices.Clone(acmeIdentifier) }
 
 // TLSALPN01Certificate makes the certificate that answers a tls-alpn-01 challenge, RFC 8737 section 3, for a domain or, RFC 8738
 // section 6, an address. It is valid for a week around now.

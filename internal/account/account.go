@@ -295,8 +295,11 @@ func (a *Accounts) makeKey(ctx context.Context, issuer *signer.Issuer) (crypto.S
 		return nil, err
 	}
 	secret := &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Namespace: issuer.SecretNamespace, Name: ref.Name, Labels: map[string]string{managedByLabel: managedBy}},
-		Data:       map[string][]byte{keyEntry(ref): encoded},
+		// With the controller's own label the cache that waits for our writes sees it.
+		ObjectMeta: metav1.ObjectMeta{Namespace: issuer.SecretNamespace, Name: ref.Name, Labels: map[string]string{
+			managedByLabel: managedBy, cmapi.PartOfCertManagerControllerLabelKey: "true",
+		}},
+		Data: map[string][]byte{keyEntry(ref): encoded},
 	}
 	err = a.Client.Create(ctx, secret)
 	switch {

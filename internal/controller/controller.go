@@ -57,6 +57,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/solver"
 	"github.com/perennial-pki/perennial/internal/solver/dns01"
 	"github.com/perennial-pki/perennial/internal/solver/http01"
+	"github.com/perennial-pki/perennial/internal/solver/tlsalpn01"
 	"github.com/perennial-pki/perennial/internal/trust"
 	"github.com/perennial-pki/perennial/pki"
 )
@@ -90,6 +91,9 @@ type Options struct {
 	// HTTP01 are the settings of what leads HTTP-01 requests there in a cluster. Its Service, if set, is looked at for the addresses of all
 	// replicas.
 	HTTP01 HTTP01
+	// TLSALPN01Address is host:port on which TLS-ALPN-01 challenges are answered; not if empty. Connections that ask for something else are
+	// passed on to PassthroughTo, host:port, or closed if that is empty.
+	TLSALPN01Address, PassthroughTo string
 	// Nameservers are the recursive DNS servers, host:port or https URLs, by which the zones of DNS-01 challenges and their servers are found. The
 	// system's if empty. RecursiveOnly asks them for the records, too.
 	Nameservers   []string
@@ -133,6 +137,9 @@ const (
 	defaultLeaseDuration = 60 * time.Second
 	defaultRenewDeadline = 40 * time.Second
 	defaultRetryPeriod   = 15 * time.Second
+
+	// reconcileLimit is how long one look at an object may take.
+	reconcileLimit = 3 * time.Minute
 )
 
 // Retries after errors that pass by themselves.
@@ -246,7 +253,8 @@ func newManager(cfg *rest.Config, scheme *runtime.Scheme, o Options) (manager.Ma
 		LeaderElectionReleaseOnCancel: true, // the process ends when Run returns
 
 		// Names are checked for the whole process, which may run several, in tests.
-		Controller: config.Controller{SkipNameValidation: ptr.To(true)},
+		// Every call in a reconciliation has a deadline of its own; this is for what we overlook.
+		Controller: config.Controller{SkipNameValidation: ptr.To(true), ReconciliationTimeout: reconcileLimit},
 	}
 	if service := o.HTTP01.Service; service.Name != "" {
 		options.Cache.ByObject[&discoveryv1.EndpointSlice{}] = cache.ByObject{
@@ -386,9 +394,19 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 			return err
 		}
 	}
+	handshakes := &tlsalpn01.Solver{Cache: c, Live: direct, Listens: o.TLSALPN01Address != "", Dial: o.Dial, Now: o.Clock.Now}
+	if handshakes.Listens {
+		if err := tlsalpn01.AddIndexes(ctx, mgr.GetFieldIndexer()); err != nil {
+			return err
+		}
+		if err := serveTLSALPN01(mgr, o.TLSALPN01Address, &tlsalpn01.Listener{Solver: handshakes, PassthroughTo: o.PassthroughTo, Log: o.Log.WithName("tlsalpn01")}); err != nil {
+			return err
+		}
+	}
 	solvers := map[cmacme.ACMEChallengeType]solver.Solver{
-		cmacme.ACMEChallengeTypeHTTP01: answers,
-		cmacme.ACMEChallengeTypeDNS01:  &dns01.Solver{Secrets: store, Nameservers: o.Nameservers, RecursiveOnly: o.RecursiveOnly, Now: o.Clock.Now},
+		cmacme.ACMEChallengeTypeTLSALPN01: handshakes,
+		cmacme.ACMEChallengeTypeHTTP01:    answers,
+		cmacme.ACMEChallengeTypeDNS01:     &dns01.Solver{Secrets: store, Nameservers: o.Nameservers, RecursiveOnly: o.RecursiveOnly, Now: o.Clock.Now},
 	}
 	signers := signer.Set{
 		signer.TypeACME:       &acmesigner.Signer{Client: c, Accounts: accounts, Clock: o.Clock},
@@ -482,4 +500,13 @@ func serveHTTP01(mgr manager.Manager, address string, handler http.Handler) erro
 			IdleTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10,
 		},
 	})
+}
+
+// serveTLSALPN01 answers TLS-ALPN-01 challenges on every replica.
+func serveTLSALPN01(mgr manager.Manager, address string, l *tlsalpn01.Listener) error {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return fmt.Errorf("listen for TLS-ALPN-01 challenges: %w", err)
+	}
+	return mgr.Add(everyReplica(func(ctx context.Context) error { return l.Serve(ctx, listener) }))
 }

@@ -2,6 +2,7 @@ package observe
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"time"
 
@@ -108,7 +109,7 @@ const conflictRetry = 20 * time.Millisecond
 // Counted returns a reconciler that does what r does and counts it under the name of the controller. A conflict is no error: somebody
 // else wrote the object between our read and our write, and it is looked at again.
 func Counted[R comparable](m *Metrics, controller string, r reconcile.TypedReconciler[R]) reconcile.TypedReconciler[R] {
-	syncs, errors := m.syncs.WithLabelValues(controller), m.syncErrors.WithLabelValues(controller)
+	syncs, failures := m.syncs.WithLabelValues(controller), m.syncErrors.WithLabelValues(controller)
 	return reconcile.TypedFunc[R](func(ctx context.Context, request R) (reconcile.Result, error) {
 		syncs.Inc()
 		result, err := r.Reconcile(ctx, request)
@@ -117,10 +118,10 @@ func Counted[R comparable](m *Metrics, controller string, r reconcile.TypedRecon
 			return result, nil
 		case apierrors.IsConflict(err):
 			return reconcile.Result{RequeueAfter: conflictRetry}, nil
-		case ctx.Err() != nil:
+		case errors.Is(ctx.Err(), context.Canceled):
 			return reconcile.Result{}, nil // the process ends
 		}
-		errors.Inc()
+		failures.Inc()
 		return result, err
 	})
 }

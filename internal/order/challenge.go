@@ -52,6 +52,8 @@ type ChallengeReconciler struct {
 	Clock   clock.PassiveClock
 
 	pace pace
+	// seen is since when a proof can be seen. After a restart it counts anew.
+	seen instants
 }
 
 // SetupWithManager registers the reconciler.
@@ -85,6 +87,7 @@ func (r *ChallengeReconciler) Reconcile(ctx context.Context, request reconcile.R
 	}
 	if ch.DeletionTimestamp != nil {
 		r.pace.forget(string(ch.UID))
+		r.seen.drop(string(ch.UID))
 		return r.cleanUp(ctx, ch)
 	}
 	if finished(ch.Status.State) {
@@ -195,7 +198,14 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 		}
 		if !seen.Visible {
 			st.Reason = fmt.Sprintf("Waiting for %s challenge propagation: %s", ch.Spec.Type, seen.Why)
+			r.seen.drop(string(ch.UID))
 			return reconcile.Result{RequeueAfter: checkAgain}, say, nil // others, whom we cannot watch, have to see it
+		}
+	}
+	if wait := ch.Spec.Solver.WaitForRecordToPropagate; wait != nil {
+		if until := r.seen.since(string(ch.UID), now).Add(wait.Duration); now.Before(until) {
+			st.Reason = fmt.Sprintf("Waiting %s after the proof could be seen, until %s", wait.Duration, until.UTC().Format(time.RFC3339))
+			return reconcile.Result{RequeueAfter: until.Sub(now)}, say, nil // the end of the wait
 		}
 	}
 	if _, err := ca.AcceptChallenge(ctx, by, ch.Spec.URL); err != nil {

@@ -39,9 +39,9 @@ func challengeFor(order *cmacme.Order, z cmacme.ACMEAuthorization, solvers []cma
 	if err != nil {
 		return nil, err
 	}
-	kind := cmacme.ACMEChallengeTypeHTTP01
-	if solver.DNS01 != nil {
-		kind, proof = cmacme.ACMEChallengeTypeDNS01, acme.DNS01Value(proof)
+	kind, _ := typeOf(solver)
+	if kind == cmacme.ACMEChallengeTypeDNS01 {
+		proof = acme.DNS01Value(proof)
 	}
 	ch := &cmacme.Challenge{
 		ObjectMeta: metav1.ObjectMeta{
@@ -64,6 +64,17 @@ func challengeFor(order *cmacme.Order, z cmacme.ACMEAuthorization, solvers []cma
 	h.Write(text)
 	ch.Name = fmt.Sprintf("%s-%d", strings.TrimRight(order.Name[:min(len(order.Name), 52)], "-."), h.Sum32())
 	return ch, nil
+}
+
+// typeOf is the type of the challenges that a solver solves, by the name of the API and by that of the protocol.
+func typeOf(s *cmacme.ACMEChallengeSolver) (cmacme.ACMEChallengeType, string) {
+	switch {
+	case s.DNS01 != nil:
+		return cmacme.ACMEChallengeTypeDNS01, acme.ChallengeDNS01
+	case s.TLSALPN01 != nil:
+		return cmacme.ACMEChallengeTypeTLSALPN01, acme.ChallengeTLSALPN01
+	}
+	return cmacme.ACMEChallengeTypeHTTP01, acme.ChallengeHTTP01
 }
 
 // override follows the annotations by which a Certificate says through which Ingress or Gateway its HTTP-01 challenges are answered.
@@ -143,10 +154,7 @@ func choose(solvers []cmacme.ACMEChallengeSolver, z cmacme.ACMEAuthorization, la
 	var bestScore score
 	for i := range solvers {
 		s := &solvers[i]
-		kind := acme.ChallengeHTTP01
-		if s.DNS01 != nil {
-			kind = acme.ChallengeDNS01
-		}
+		_, kind := typeOf(s)
 		at := slices.IndexFunc(z.Challenges, func(c cmacme.ACMEChallenge) bool { return c.Type == kind })
 		if at < 0 {
 			continue

@@ -207,7 +207,8 @@ func (r *Reconciler) failed(ctx context.Context, order *cmacme.Order, err error)
 		order.Status.Reason = failure.Error()
 		return reconcile.Result{}, nil // issuers are watched
 	}
-	return reconcile.Result{}, err // again with the queue's back-off
+	order.Status.Reason = failure.Error() + "; it is tried again"
+	return reconcile.Result{}, err // with the queue's back-off
 }
 
 // end writes that the order is lost.

@@ -39,3 +39,31 @@ func (p *pace) forget(uid string) {
 	defer p.mu.Unlock()
 	delete(p.delay, uid)
 }
+
+// instants remember when something was first so.
+type instants struct {
+	mu sync.Mutex
+	of map[string]time.Time
+}
+
+// since returns when it was first so, which is now if it was not so before.
+func (i *instants) since(key string, now time.Time) time.Time {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.of == nil {
+		i.of = map[string]time.Time{}
+	}
+	first, found := i.of[key]
+	if !found {
+		first = now
+		i.of[key] = now
+	}
+	return first
+}
+
+// drop says that it is no longer so.
+func (i *instants) drop(key string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	delete(i.of, key)
+}

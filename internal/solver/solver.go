@@ -3,6 +3,8 @@ package solver
 
 import (
 	"context"
+	"sync"
+	"time"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/signer"
@@ -24,4 +26,25 @@ type Sight struct {
 	Visible bool
 	// Why says what was seen instead, for people. Set if it is not visible.
 	Why string
+}
+
+// Reads bounds how often strangers, who ask for challenges that nobody knows, can make us ask the API server. The zero value is ready.
+type Reads struct {
+	mu     sync.Mutex
+	second int64
+	n      int
+}
+
+// readRate is how many reads there may be in a second.
+const readRate = 5
+
+// Allow reports whether one more read may be made now.
+func (r *Reads) Allow(now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if second := now.Unix(); second != r.second {
+		r.second, r.n = second, 0
+	}
+	r.n++
+	return r.n <= readRate
 }

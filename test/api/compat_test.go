@@ -95,6 +95,7 @@ func issuerWithoutOurs(spec *certmanagerv1.IssuerSpec, status *certmanagerv1.Iss
 }
 
 func solverWithoutOurs(solver *acmev1.ACMEChallengeSolver) {
+	solver.TLSALPN01, solver.WaitForRecordToPropagate = nil, nil
 	if solver.DNS01 != nil {
 		solver.DNS01.Nameservers = nil
 	}
@@ -109,7 +110,7 @@ func solverWithoutOurs(solver *acmev1.ACMEChallengeSolver) {
 var fieldsNotInUpstream = map[string][]string{
 	"issuers.cert-manager.io":             issuerFieldsNotInUpstream,
 	"clusterissuers.cert-manager.io":      issuerFieldsNotInUpstream,
-	"challenges.acme.cert-manager.io":     {"spec.solver.dns01.nameservers", "spec.solver.http01.solverMode"},
+	"challenges.acme.cert-manager.io":     {"spec.solver.dns01.nameservers", "spec.solver.http01.solverMode", "spec.solver.tlsALPN01", "spec.solver.waitForRecordToPropagate"},
 	"orders.acme.cert-manager.io":         nil,
 	"certificates.cert-manager.io":        {"spec.deletionPolicy"},
 	"certificaterequests.cert-manager.io": nil,
@@ -119,6 +120,8 @@ var issuerFieldsNotInUpstream = []string{
 	"spec.acme.renewalInformationSource",
 	"spec.acme.solvers[].dns01.nameservers",
 	"spec.acme.solvers[].http01.solverMode",
+	"spec.acme.solvers[].tlsALPN01",
+	"spec.acme.solvers[].waitForRecordToPropagate",
 	"status.ca",
 }
 

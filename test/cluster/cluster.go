@@ -7,12 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/go-logr/logr"
-	"github.com/go-logr/logr/testr"
+	"github.com/go-logr/logr/funcr"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -146,11 +147,29 @@ func (c *Controller) Stop() error {
 // Done is closed when the controller has ended.
 func (c *Controller) Done() <-chan struct{} { return c.done }
 
+// testLog is the log of a controller, which is shown when the test fails.
 func testLog(t testing.TB) logr.Logger {
-	if os.Getenv("PERENNIAL_TEST_LOG") == "" {
-		return logr.Discard()
-	}
-	return testr.NewWithInterface(t, testr.Options{Verbosity: 1})
+	const most = 300
+	var mu sync.Mutex
+	var lines []string
+	t.Cleanup(func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if t.Failed() {
+			t.Logf("the end of the controller's log:\n%s", strings.Join(lines, "\n"))
+		}
+	})
+	return funcr.New(func(prefix, args string) {
+		if strings.Contains(args, "Starting EventSource") || strings.Contains(args, "Starting Controller") {
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		lines = append(lines, prefix+" "+args)
+		if len(lines) > most {
+			lines = lines[1:]
+		}
+	}, funcr.Options{LogTimestamp: true, Verbosity: 1})
 }
 
 // Eventually waits until f returns nil, and fails the test with its last error if it does not.

@@ -3,11 +3,16 @@ package order_test
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -30,11 +35,14 @@ const tsigKey, tsigSecret = "updates", "c2VjcmV0LW9mLXRoZS10c2lnLWtleS1mb3ItdGVz
 
 // rig is a CA, the site that it validates, and a controller that answers there.
 type rig struct {
-	t         *testing.T
-	ca        *pebble.Server
-	names     *dnsserver.Server
-	admin     client.WithWatch
-	namespace string
+	t     *testing.T
+	ca    *pebble.Server
+	names *dnsserver.Server
+	// handshakes is where TLS-ALPN-01 challenges are answered, in front of the site behind.
+	handshakes string
+	behind     *httptest.Server
+	admin      client.WithWatch
+	namespace  string
 }
 
 func start(t *testing.T, o pebble.Options) *rig {
@@ -45,22 +53,27 @@ func start(t *testing.T, o pebble.Options) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(names.Close)
-	o.Resolver, o.HTTPPort = names.Addr, port
+	o.Resolver, o.HTTPPort, o.TLSPort = names.Addr, port, freePort(t)
 	ca, err := pebble.Start(o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ca.Close() })
-	site := fmt.Sprintf("127.0.0.1:%d", port)
+	site, handshakes := fmt.Sprintf("127.0.0.1:%d", port), fmt.Sprintf("127.0.0.1:%d", o.TLSPort)
+	behind := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "the site") }))
+	t.Cleanup(behind.Close)
 	cluster.Run(t, controller.Options{
-		HTTP01Address: site,
-		// Port 80 of every name leads to the controller.
-		Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		HTTP01Address: site, TLSALPN01Address: handshakes, PassthroughTo: behind.Listener.Addr().String(),
+		// Ports 80 and 443 of every name lead to the controller.
+		Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
 			var d net.Dialer
+			if strings.HasSuffix(address, ":443") {
+				return d.DialContext(ctx, network, handshakes)
+			}
 			return d.DialContext(ctx, network, site)
 		},
 	})
-	return &rig{t: t, ca: ca, names: names, admin: cluster.Admin(t), namespace: cluster.Namespace(t)}
+	return &rig{t: t, handshakes: handshakes, behind: behind, ca: ca, names: names, admin: cluster.Admin(t), namespace: cluster.Namespace(t)}
 }
 
 func freePort(t *testing.T) int {
@@ -235,4 +248,51 @@ func TestANameThatNoSolverIsForSaysSo(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+func TestALiveSiteIsCertifiedByTLSALPN01(t *testing.T) {
+	r := start(t, pebble.Options{})
+	r.issuer(func(spec *cmacme.ACMEIssuer) {
+		spec.Solvers = []cmacme.ACMEChallengeSolver{{TLSALPN01: &cmacme.ACMEChallengeSolverTLSALPN01{}, WaitForRecordToPropagate: &metav1.Duration{Duration: time.Second}}}
+	})
+	crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: "site"}, Spec: cmapi.CertificateSpec{
+		SecretName: "site", DNSNames: []string{"www.example.com"}, IPAddresses: []string{"127.0.0.1"}, IssuerRef: cmmeta.IssuerReference{Name: "pebble"},
+	}}
+	r.create(crt)
+
+	// Whoever visits the site meanwhile comes to the site.
+	visitor := r.behind.Client()
+	visitor.Transport.(*http.Transport).DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, network, r.handshakes)
+	}
+	visit := func() {
+		t.Helper()
+		response, err := visitor.Get(r.behind.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		visitor.CloseIdleConnections()
+		if body, err := io.ReadAll(response.Body); err != nil || string(body) != "the site" {
+			t.Errorf("the site says %q, %v", body, err)
+		}
+	}
+	cluster.Eventually(t, func() error {
+		visit()
+		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
+			return err
+		}
+		if c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionReady); c == nil || c.Status != cmmeta.ConditionTrue {
+			return cluster.NotYet("%s", r.story())
+		}
+		return nil
+	})
+
+	// A challenge that nobody has posed is not answered.
+	conn, err := tls.Dial("tcp", r.handshakes, &tls.Config{NextProtos: []string{"acme-tls/1"}, ServerName: "other.example.com", InsecureSkipVerify: true})
+	if err == nil {
+		conn.Close()
+		t.Error("there is an answer for a name without a challenge")
+	}
 }

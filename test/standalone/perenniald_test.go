@@ -55,7 +55,12 @@ type daemon struct {
 
 func startDaemon(t *testing.T, args ...string) *daemon {
 	t.Helper()
-	cmd := exec.Command(buildPerenniald(t), args...)
+	return startProgram(t, buildPerenniald(t), args...)
+}
+
+func startProgram(t *testing.T, path string, args ...string) *daemon {
+	t.Helper()
+	cmd := exec.Command(path, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -183,6 +188,19 @@ func TestTheQuickstartIsIssuedAndGoesOnAfterARestart(t *testing.T) {
 		t.Errorf("a second perenniald on the directory ended with %v:\n%s", err, second.output())
 	}
 	again.stop()
+}
+
+func TestTheACMEQuickstartIssuesByEveryTypeOfChallenge(t *testing.T) {
+	dir := t.TempDir()
+	lab := filepath.Join(dir, "lab")
+	if out, err := exec.Command("go", "build", "-o", lab, "../lab").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	d := startProgram(t, lab, "-perenniald", buildPerenniald(t), "-manifests", "../../examples/acme", "-data-dir", filepath.Join(dir, "data"))
+	for _, name := range []string{"ingress-nginx/wildcard-example-com", "payments/api-payments-tls", "default/www", "default/tls", "default/fleeting"} {
+		d.until("certificate "+name+" issued: valid until ", "next renewal at ")
+	}
+	d.stop()
 }
 
 func TestAStartThatCannotBeSaysWhyInOneLine(t *testing.T) {

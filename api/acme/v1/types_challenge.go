@@ -77,7 +77,7 @@ type ChallengeSpec struct {
 }
 
 // ACMEChallengeType is a type of challenge.
-// +kubebuilder:validation:Enum=HTTP-01;DNS-01
+// +kubebuilder:validation:Enum=HTTP-01;DNS-01;TLS-ALPN-01
 type ACMEChallengeType string
 
 const (
@@ -85,6 +85,8 @@ const (
 	ACMEChallengeTypeHTTP01 ACMEChallengeType = "HTTP-01"
 	// ACMEChallengeTypeDNS01 is proven by a DNS record (RFC 8555 section 8.4).
 	ACMEChallengeTypeDNS01 ACMEChallengeType = "DNS-01"
+	// ACMEChallengeTypeTLSALPN01 is proven in a TLS handshake (RFC 8737).
+	ACMEChallengeTypeTLSALPN01 ACMEChallengeType = "TLS-ALPN-01"
 )
 
 // ChallengeStatus says how far a challenge is.

@@ -112,10 +112,10 @@ const (
 	HS512 HMACKeyAlgorithm = "HS512"
 )
 
-// ACMEChallengeSolver says how control of names is proven, and of which. Exactly one of http01 and
-// dns01 is set.
+// ACMEChallengeSolver says how control of names is proven, and of which. Exactly one of http01,
+// dns01 and tlsALPN01 is set.
 //
-// +kubebuilder:validation:XValidation:rule=`has(self.http01) != has(self.dns01)`,message=`exactly one of http01 and dns01 must be set`
+// +kubebuilder:validation:XValidation:rule=`[has(self.http01), has(self.dns01), has(self.tlsALPN01)].filter(set, set).size() == 1`,message=`exactly one of http01, dns01 and tlsALPN01 must be set`
 type ACMEChallengeSolver struct {
 	// Which names the solver is for. All, with the lowest rank, if left out.
 	// +optional
@@ -129,6 +129,19 @@ type ACMEChallengeSolver struct {
 	// +optional
 	DNS01 *ACMEChallengeSolverDNS01 `json:"dns01,omitempty"`
 
+	// By a TLS handshake on port 443 (RFC 8737), which must lead to the controller. Not for
+	// wildcards.
+	// +optional
+	TLSALPN01 *ACMEChallengeSolverTLSALPN01 `json:"tlsALPN01,omitempty"`
+
+	// How long to wait after the controller has seen the proof itself before the server is asked to
+	// look at it, such as 30s. For names whose records reach some places later than others.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule=`self == '0' || (self.matches('^[+]?(([0-9]+[.]?[0-9]*|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+$') && duration(self) >= duration('0s'))`,message=`waitForRecordToPropagate must be a number, not negative, with the unit h, m or s, such as 30s`
+	WaitForRecordToPropagate *metav1.Duration `json:"waitForRecordToPropagate,omitempty"`
+
 	// How long to wait after the challenge was presented before the server is asked to look at
 	// it, such as 30s, instead of looking oneself first. For networks where the controller
 	// cannot see what the server sees. 0s asks at once.
@@ -138,6 +151,10 @@ type ACMEChallengeSolver struct {
 	// +kubebuilder:validation:XValidation:rule=`self == '0' || (self.matches('^[+]?(([0-9]+[.]?[0-9]*|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+$') && duration(self) >= duration('0s'))`,message=`waitInsteadOfSelfCheck must be a number, not negative, with the unit h, m or s, such as 30s`
 	WaitInsteadOfSelfCheck *metav1.Duration `json:"waitInsteadOfSelfCheck,omitempty"`
 }
+
+// ACMEChallengeSolverTLSALPN01 says how requests of the server are led to the controller. What
+// receives port 443 passes connections that offer the protocol acme-tls/1 on to the controller.
+type ACMEChallengeSolverTLSALPN01 struct{}
 
 // CertificateDNSNameSelector says which names a solver is for. What names more fits better: a
 // name in dnsNames before a zone in dnsZones, a longer zone before a shorter one, then more

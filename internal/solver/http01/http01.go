@@ -12,7 +12,6 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
-	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -33,9 +32,7 @@ const (
 	// maxAnswer is more than a key authorization can have.
 	maxAnswer = 1 << 10
 	// minToken is how long tokens are at least: 128 bits (RFC 8555 section 8.3).
-	minToken = 22
-	// readRate is how many requests a second for unknown tokens are passed on to the API server.
-	readRate    = 5
+	minToken    = 22
 	readTimeout = 5 * time.Second
 	// unreachable is after how long a site that cannot be reached at all from here is left to the CA to judge: it may be reachable from
 	// outside only. A wrong answer is never passed over.
@@ -70,7 +67,7 @@ type Solver struct {
 	Now func() time.Time
 
 	made  made
-	reads limiter
+	reads solver.Reads
 }
 
 // AddIndexes adds the index that Handler needs.
@@ -130,7 +127,7 @@ func (s *Solver) find(ctx context.Context, token, host string) (string, error) {
 		return "", err
 	}
 	if len(list.Items) == 0 && len(token) >= minToken {
-		if !s.reads.allow(s.Now()) {
+		if !s.reads.Allow(s.Now()) {
 			return "", errBusy
 		}
 		ctx, cancel := context.WithTimeout(ctx, readTimeout)
@@ -148,23 +145,6 @@ func (s *Solver) find(ctx context.Context, token, host string) (string, error) {
 }
 
 var errBusy = errors.New("too many requests for unknown tokens")
-
-// limiter lets something happen readRate times in a second.
-type limiter struct {
-	mu     sync.Mutex
-	second int64
-	n      int
-}
-
-func (l *limiter) allow(now time.Time) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if second := now.Unix(); second != l.second {
-		l.second, l.n = second, 0
-	}
-	l.n++
-	return l.n <= readRate
-}
 
 // hostname is the host of a Host field: without port, and without the brackets of an IPv6 address.
 func hostname(host string) string {

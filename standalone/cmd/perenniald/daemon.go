@@ -35,6 +35,8 @@ type options struct {
 	metrics    string
 	http01     string
 	webroot    string
+	tlsalpn01  string
+	passTo     string
 	shim       shim.Settings
 	verbosity  int
 }
@@ -101,6 +103,7 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	group.Go(func() error {
 		err := controller.Run(ctx, cfg, controller.Options{
 			ClusterResourceNamespace: deploy.Namespace, MetricsAddress: o.metrics, HTTP01Address: o.http01,
+			TLSALPN01Address: o.tlsalpn01, PassthroughTo: o.passTo,
 			HTTP01: controller.HTTP01{Webroot: o.webroot}, Shim: o.shim, Log: logger,
 		})
 		if err != nil {

@@ -52,6 +52,8 @@ func command() *cobra.Command {
 	f.StringSliceVar(&o.fileRoots, "file-root", nil, "directory below which CertificateFiles may write; may be given several times; none if left out")
 	f.BoolVar(&o.table, "table", false, "show a table of all certificates, and again when something changes")
 	f.StringVar(&o.http01, "http01-listen-address", "", "host:port on which HTTP-01 challenges are answered, such as :80; not answered if left out")
+	f.StringVar(&o.tlsalpn01, "tlsalpn01-listen-address", "", "host:port on which TLS-ALPN-01 challenges are answered, such as :443; not answered if left out")
+	f.StringVar(&o.passTo, "tlsalpn01-passthrough-to", "", "host:port of the site that gets, unread, all connections to that address that are for no challenge; they are closed if left out")
 	f.StringVar(&o.webroot, "http01-webroot", "", "directory of a web server below which proofs of HTTP-01 challenges are written, in place of answering requests")
 	f.StringVar(&o.shim.DefaultIssuer.Name, "default-issuer-name", "", "issuer of Ingresses with the annotation kubernetes.io/tls-acme that name none")
 	f.StringVar(&o.shim.DefaultIssuer.Kind, "default-issuer-kind", "ClusterIssuer", "kind of the default issuer")

@@ -1,0 +1,176 @@
+package tlsalpn01
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+
+	"github.com/perennial-pki/perennial/acme"
+)
+
+const (
+	// helloTimeout is how long a client may take for its ClientHello, and for the handshake of a challenge.
+	helloTimeout = 10 * time.Second
+	// maxHello is more than a ClientHello can be that is not split over many records.
+	maxHello = 64 << 10
+	// maxWaiting is how many connections may be without a ClientHello at once.
+	maxWaiting   = 1000
+	connectLimit = 10 * time.Second
+	acceptAgain  = 100 * time.Millisecond
+)
+
+// A Listener answers challenges on connections, and passes all others on.
+type Listener struct {
+	Solver *Solver
+	// PassthroughTo is host:port of the site that gets, unread, every connection that does not ask for exactly the protocol acme-tls/1. Those
+	// are closed if it is empty.
+	PassthroughTo string
+	Log           logr.Logger
+}
+
+// Serve answers until ctx ends. It closes the listener.
+func (l *Listener) Serve(ctx context.Context, listener net.Listener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { listener.Close() })()
+	var group sync.WaitGroup
+	defer group.Wait()
+	waiting := make(chan struct{}, maxWaiting)
+	for {
+		conn, err := listener.Accept()
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			if errors.Is(err, net.ErrClosed) {
+				return err
+			}
+			select { // out of file descriptors, or the client was gone at once: the next may be better
+			case <-ctx.Done():
+				return nil
+			case <-time.After(acceptAgain):
+			}
+			continue
+		}
+		select {
+		case waiting <- struct{}{}:
+		default:
+			conn.Close()
+			continue
+		}
+		group.Go(func() {
+			defer conn.Close()
+			defer context.AfterFunc(ctx, func() { conn.Close() })()
+			hello, read, err := clientHello(ctx, conn)
+			<-waiting
+			switch {
+			case err != nil:
+				return
+			case len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == acme.TLSALPN01Protocol:
+				l.answer(ctx, &replayed{Conn: conn, first: read}, hello.ServerName)
+			case l.PassthroughTo != "":
+				l.pass(ctx, conn, read)
+			}
+		})
+	}
+}
+
+// errRead ends a handshake of which only the ClientHello is wanted.
+var errRead = errors.New("read")
+
+// clientHello reads the ClientHello from a connection, and returns it with all bytes that were read.
+func clientHello(ctx context.Context, conn net.Conn) (hello *tls.ClientHelloInfo, read []byte, err error) {
+	r := &recorded{Conn: conn}
+	if err := conn.SetReadDeadline(time.Now().Add(helloTimeout)); err != nil {
+		return nil, nil, err
+	}
+	err = tls.Server(r, &tls.Config{GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+		hello = h
+		return nil, errRead
+	}}).HandshakeContext(ctx)
+	if hello == nil {
+		return nil, nil, err
+	}
+	return hello, r.read, conn.SetReadDeadline(time.Time{})
+}
+
+// recorded remembers what is read from a connection, and writes nothing to it.
+type recorded struct {
+	net.Conn
+	read []byte
+}
+
+func (r *recorded) Read(p []byte) (int, error) {
+	if len(r.read) >= maxHello {
+		return 0, errors.New("the ClientHello is too long")
+	}
+	n, err := r.Conn.Read(p)
+	r.read = append(r.read, p[:n]...)
+	return n, err
+}
+
+func (r *recorded) Write(p []byte) (int, error) { return len(p), nil }
+func (r *recorded) Close() error                { return nil }
+
+// replayed gives first what was read already.
+type replayed struct {
+	net.Conn
+	first []byte
+}
+
+func (r *replayed) Read(p []byte) (int, error) {
+	if len(r.first) > 0 {
+		n := copy(p, r.first)
+		r.first = r.first[n:]
+		return n, nil
+	}
+	return r.Conn.Read(p)
+}
+
+// answer makes the handshake of a challenge. Nothing is said on the connection afterwards.
+func (l *Listener) answer(ctx context.Context, conn net.Conn, name string) {
+	ctx, cancel := context.WithTimeout(ctx, helloTimeout)
+	defer cancel()
+	certificate, err := l.Solver.certificate(ctx, name)
+	if err != nil {
+		l.Log.V(1).Info("a TLS-ALPN-01 challenge is not answered", "host", name, "from", conn.RemoteAddr().String(), "why", err.Error())
+		return
+	}
+	server := tls.Server(conn, &tls.Config{
+		Certificates: []tls.Certificate{*certificate}, NextProtos: []string{acme.TLSALPN01Protocol}, MinVersion: tls.VersionTLS12,
+	})
+	if err := server.HandshakeContext(ctx); err == nil {
+		_ = server.Close()
+	}
+}
+
+// pass relays a connection to the site, whose own handshake begins with what was read.
+func (l *Listener) pass(ctx context.Context, conn net.Conn, read []byte) {
+	dialer := net.Dialer{Timeout: connectLimit}
+	site, err := dialer.DialContext(ctx, "tcp", l.PassthroughTo)
+	if err != nil {
+		l.Log.Info("the site behind the listener cannot be reached", "address", l.PassthroughTo, "why", err.Error())
+		return
+	}
+	defer site.Close()
+	defer context.AfterFunc(ctx, func() { site.Close() })()
+	if _, err := site.Write(read); err != nil {
+		return
+	}
+	var group sync.WaitGroup
+	relay := func(to, from net.Conn) {
+		_, _ = io.Copy(to, from)
+		if half, ok := to.(interface{ CloseWrite() error }); ok {
+			_ = half.CloseWrite()
+		}
+	}
+	group.Go(func() { relay(site, conn) })
+	relay(conn, site)
+	group.Wait()
+}
