@@ -39,7 +39,7 @@ func Command() *cobra.Command {
 	}
 	var kubeconfig, format, http01Service string
 	var cpu, memory [2]string // requests, limits
-	var targetRef bool
+	var targetRef, nonRoot bool
 	injected := map[string]*bool{}
 	verbosity := 0
 	cmd := &cobra.Command{
@@ -60,7 +60,7 @@ func Command() *cobra.Command {
 			if err := o.check(); err != nil {
 				return err
 			}
-			o.HTTP01.WithoutTargetRef = !targetRef
+			o.HTTP01.WithoutTargetRef, o.HTTP01.Pods.RunAsRoot = !targetRef, !nonRoot
 			if http01Service != "" {
 				namespace, name, found := strings.Cut(http01Service, "/")
 				if !found || namespace == "" || name == "" || strings.Contains(name, "/") {
@@ -71,7 +71,7 @@ func Command() *cobra.Command {
 			if o.HTTP01.Pods.Requests, err = resources("request", cpu[0], memory[0]); err != nil {
 				return err
 			}
-			if o.HTTP01.Pods.Limits, err = resources("limit", cpu[1], memory[1]); err != nil {
+			if o.HTTP01.Pods.Limits, err = resources("limits", cpu[1], memory[1]); err != nil {
 				return err
 			}
 			if _, err := enabled(o.Controllers); err != nil {
@@ -104,18 +104,20 @@ func Command() *cobra.Command {
 	f.StringSliceVar(&o.Nameservers, "dns01-recursive-nameservers", nil, "host:port or https URLs of the DNS servers by which the zones of DNS-01 challenges are found; the system's if left out")
 	f.BoolVar(&o.RecursiveOnly, "dns01-recursive-nameservers-only", false, "ask those servers for the records of DNS-01 challenges, too, not the authoritative ones")
 	f.StringVar(&o.HTTP01Address, "http01-listen-address", o.HTTP01Address, "host:port on which HTTP-01 challenges are answered; empty for none")
+	f.BoolVar(&o.Ambient.ClusterIssuers, "cluster-issuer-ambient-credentials", true, "let DNS-01 solvers of ClusterIssuers use the credentials of the controller's environment where they name none")
+	f.BoolVar(&o.Ambient.Issuers, "issuer-ambient-credentials", false, "let those of Issuers do so, too")
 	f.StringVar(&o.TLSALPN01Address, "tlsalpn01-listen-address", "", "host:port on which TLS-ALPN-01 challenges are answered; empty for none")
 	f.StringVar(&o.PassthroughTo, "tlsalpn01-passthrough-to", "", "host:port of the site that gets, unread, all connections to that address that are for no challenge; they are closed if left out")
 	f.StringVar(&http01Service, "http01-service", "", "namespace/name of the Service of this controller's replicas, with a port named http that leads to --http01-listen-address; HTTP-01 requests are led to its endpoints")
 	f.StringVar((*string)(&o.HTTP01.Mode), "http01-solver-mode", string(cmacme.HTTP01SolverModeShared), "who answers HTTP-01 challenges where a solver does not say: Shared, the controller itself, or Pod, a pod for each challenge")
 	f.BoolVar(&targetRef, "http01-endpoint-target-ref", true, "name the controller's pods in the EndpointSlices for HTTP-01 challenges")
 	f.StringVar(&o.HTTP01.Webroot, "http01-webroot", "", "directory of a web server below which proofs of HTTP-01 challenges are written, in place of answering requests")
-	f.StringVar(&o.HTTP01.Pods.Image, "http01-solver-image", "", "image of the pods that answer HTTP-01 challenges: that of this program")
-	f.StringVar(&cpu[0], "http01-solver-request-cpu", "10m", "CPU that is kept free for such a pod")
-	f.StringVar(&memory[0], "http01-solver-request-memory", "64Mi", "memory that is kept free for such a pod")
-	f.StringVar(&cpu[1], "http01-solver-limit-cpu", "100m", "CPU that such a pod may use")
-	f.StringVar(&memory[1], "http01-solver-limit-memory", "64Mi", "memory that such a pod may use")
-	f.BoolVar(&o.HTTP01.Pods.RunAsRoot, "http01-solver-run-as-root", false, "let such pods run as root")
+	f.StringVar(&o.HTTP01.Pods.Image, "acme-http01-solver-image", "", "image of the pods that answer HTTP-01 challenges: that of this program")
+	f.StringVar(&cpu[0], "acme-http01-solver-resource-request-cpu", "10m", "CPU that is kept free for such a pod")
+	f.StringVar(&memory[0], "acme-http01-solver-resource-request-memory", "64Mi", "memory that is kept free for such a pod")
+	f.StringVar(&cpu[1], "acme-http01-solver-resource-limits-cpu", "100m", "CPU that such a pod may use")
+	f.StringVar(&memory[1], "acme-http01-solver-resource-limits-memory", "64Mi", "memory that such a pod may use")
+	f.BoolVar(&nonRoot, "acme-http01-solver-run-as-non-root", true, "forbid such pods to run as root")
 	f.StringVar(&o.MetricsAddress, "metrics-listen-address", o.MetricsAddress, "host:port of /metrics; empty for none")
 	f.StringVar(&o.HealthAddress, "health-listen-address", o.HealthAddress, "host:port of /livez and /readyz; empty for none")
 	f.IntVar(&o.Workers, "concurrent-workers", o.Workers, "how many objects of a kind are worked on at once")
@@ -165,7 +167,7 @@ func resources(what, cpu, memory string) (corev1.ResourceList, error) {
 	for name, value := range map[corev1.ResourceName]string{corev1.ResourceCPU: cpu, corev1.ResourceMemory: memory} {
 		q, err := resource.ParseQuantity(value)
 		if err != nil {
-			return nil, fmt.Errorf("--http01-solver-%s-%s must be a quantity such as 100m or 64Mi, not %q", what, name, value)
+			return nil, fmt.Errorf("--acme-http01-solver-resource-%s-%s must be a quantity such as 100m or 64Mi, not %q", what, name, value)
 		}
 		list[name] = q
 	}

@@ -15,9 +15,11 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -98,6 +100,8 @@ type Options struct {
 	// system's if empty. RecursiveOnly asks them for the records, too.
 	Nameservers   []string
 	RecursiveOnly bool
+	// Ambient says whose DNS-01 solvers may use the credentials of the process's environment where they name none.
+	Ambient dns01.Ambient
 	// Dial connects to the sites whose challenges are checked. A net.Dialer's if nil.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
@@ -137,6 +141,9 @@ const (
 	defaultLeaseDuration = 60 * time.Second
 	defaultRenewDeadline = 40 * time.Second
 	defaultRetryPeriod   = 15 * time.Second
+
+	// tokenSeconds is how long tokens of ServiceAccounts live. The API server takes no less.
+	tokenSeconds = int64(600)
 
 	// reconcileLimit is how long one look at an object may take.
 	reconcileLimit = 3 * time.Minute
@@ -406,7 +413,9 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 	solvers := map[cmacme.ACMEChallengeType]solver.Solver{
 		cmacme.ACMEChallengeTypeTLSALPN01: handshakes,
 		cmacme.ACMEChallengeTypeHTTP01:    answers,
-		cmacme.ACMEChallengeTypeDNS01:     &dns01.Solver{Secrets: store, Nameservers: o.Nameservers, RecursiveOnly: o.RecursiveOnly, Now: o.Clock.Now},
+		cmacme.ACMEChallengeTypeDNS01: &dns01.Solver{
+			Secrets: store, Nameservers: o.Nameservers, RecursiveOnly: o.RecursiveOnly, Ambient: o.Ambient, Tokens: tokens(direct), Now: o.Clock.Now,
+		},
 	}
 	signers := signer.Set{
 		signer.TypeACME:       &acmesigner.Signer{Client: c, Accounts: accounts, Clock: o.Clock},
@@ -509,4 +518,16 @@ func serveTLSALPN01(mgr manager.Manager, address string, l *tlsalpn01.Listener) 
 		return fmt.Errorf("listen for TLS-ALPN-01 challenges: %w", err)
 	}
 	return mgr.Add(everyReplica(func(ctx context.Context) error { return l.Serve(ctx, listener) }))
+}
+
+// tokens asks for tokens of ServiceAccounts.
+func tokens(c client.Client) dns01.Tokens {
+	return func(ctx context.Context, account types.NamespacedName, audiences []string) (string, error) {
+		request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{Audiences: audiences, ExpirationSeconds: ptr.To(tokenSeconds)}}
+		o := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: account.Namespace, Name: account.Name}}
+		if err := c.SubResource("token").Create(ctx, o, request); err != nil {
+			return "", err
+		}
+		return request.Status.Token, nil
+	}
 }

@@ -210,7 +210,11 @@ func (r *CSRReconciler) Reconcile(ctx context.Context, request reconcile.Request
 		return reconcile.Result{}, err // again with the queue's back-off
 	}
 	if len(answer.Certificate) == 0 {
-		r.Events.Event(csr, corev1.EventTypeNormal, "IssuancePending", answer.Pending)
+		reason, message := "IssuancePending", answer.Pending
+		if answer.Created != "" {
+			reason, message = "OrderCreated", answer.Created
+		}
+		r.Events.Event(csr, corev1.EventTypeNormal, reason, message)
 		if answer.Again.After(now) {
 			return reconcile.Result{RequeueAfter: answer.Again.Sub(now)}, nil // when the signer said
 		}

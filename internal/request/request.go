@@ -242,7 +242,11 @@ func (r *Reconciler) sign(ctx context.Context, cr *cmapi.CertificateRequest, iss
 		if answer.Again.After(now) {
 			result.RequeueAfter = answer.Again.Sub(now) // when the signer said
 		}
-		return r.pending(cr, "IssuancePending", answer.Pending), result, nil
+		say := r.pending(cr, "IssuancePending", answer.Pending)
+		if answer.Created != "" {
+			say = func() { r.Events.Event(cr, corev1.EventTypeNormal, "OrderCreated", answer.Created) }
+		}
+		return say, result, nil
 	}
 	cr.Status.Certificate, cr.Status.CA = answer.Certificate, answer.CA
 	cmapi.SetCertificateRequestCondition(&cr.Status, now, cmapi.CertificateRequestCondition{

@@ -66,6 +66,8 @@ type Request struct {
 
 // Answer is what became of a request.
 type Answer struct {
+	// Created says, for an event OrderCreated, what was made for the request just now. Empty if nothing was.
+	Created string
 	// Certificate is the leaf and its intermediates, PEM, the root left out. Empty: under way.
 	Certificate []byte
 	// CA is the highest certificate known, PEM. It may be empty.

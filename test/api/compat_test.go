@@ -125,6 +125,9 @@ var issuerFieldsNotInUpstream = []string{
 	"status.ca",
 }
 
+// valuesNotInUpstream are values of fields that cert-manager does not know, by path.
+var valuesNotInUpstream = map[string][]string{"spec.type": {`"TLS-ALPN-01"`}}
+
 const roundTrips = 1000
 
 func TestObjectsOfCertManagerSurviveOurTypes(t *testing.T) {
@@ -423,7 +426,9 @@ func compareSchemas(t *testing.T, path string, theirs, ours *apiextensionsv1.JSO
 		}
 		return out
 	}
-	if diff := cmp.Diff(summary(theirs), summary(ours)); diff != "" {
+	our := summary(ours)
+	our.Enum = slices.DeleteFunc(our.Enum, func(v string) bool { return slices.Contains(valuesNotInUpstream[path], v) })
+	if diff := cmp.Diff(summary(theirs), our); diff != "" {
 		t.Errorf("%s (-cert-manager +ours):\n%s", path, diff)
 	}
 	for _, name := range ours.Required {

@@ -157,7 +157,7 @@ func TestACMEIssuersSayWhereTheServerIs(t *testing.T) {
 func TestSolversSayHow(t *testing.T) {
 	solver := func(settings string) string { return `spec: {acme: {solvers: [{` + settings + `}]}}` }
 	at := func(path string) string { return "spec.acme.solvers[0]" + path }
-	one := refused(at(""), "exactly one of http01 and dns01 must be set")
+	one := refused(at(""), "exactly one of http01, dns01 and tlsALPN01 must be set")
 	oneRoute := refused(at(".http01"), "exactly one of ingress and gatewayHTTPRoute must be set")
 	class := refused(at(".http01.ingress"), "at most one of ingressClassName, class and name can be set")
 	className := refused(at(".http01.ingress.ingressClassName"), "ingressClassName must be the name of an IngressClass: lower-case letters, digits, '-' and '.'; "+
@@ -188,6 +188,13 @@ func TestSolversSayHow(t *testing.T) {
 			nodeSelector: {kubernetes.io/os: linux}, tolerations: [{key: a, operator: Exists}], imagePullSecrets: [{name: pull}],
 			securityContext: {runAsNonRoot: true, runAsUser: 1000}, resources: {limits: {cpu: 100m, memory: 64Mi}}}}}}`), accepted},
 
+		{"a solver pod is accepted", solver(`http01: {ingress: {}, solverMode: Pod}`), accepted},
+		{"an unknown mode is refused", solver(`http01: {ingress: {}, solverMode: Sidecar}`), refused(at(".http01.solverMode"), `Unsupported value: "Sidecar": supported values: "Shared", "Pod"`)},
+		{"a handshake is accepted", solver(`tlsALPN01: {}`), accepted},
+		{"a handshake beside a record is refused", solver(`tlsALPN01: {}, dns01: {digitalocean: {tokenSecretRef: {name: do, key: token}}}`), one},
+		{"a wait after the check is accepted", solver(`http01: {ingress: {}}, waitForRecordToPropagate: 30s`), accepted},
+		{"a negative wait after the check is refused", solver(`http01: {ingress: {}}, waitForRecordToPropagate: -1s`),
+			refused(at(".waitForRecordToPropagate"), "waitForRecordToPropagate must be a number, not negative, with the unit h, m or s, such as 30s")},
 		{"a wait is accepted", solver(`http01: {ingress: {}}, waitInsteadOfSelfCheck: 2m`), accepted},
 		{"no wait is accepted", solver(`http01: {ingress: {}}, waitInsteadOfSelfCheck: 0s`), accepted},
 		{"a negative wait is refused", solver(`http01: {ingress: {}}, waitInsteadOfSelfCheck: -1s`), wait},

@@ -102,6 +102,13 @@ func (s *Server) AddTXT(name, value string) {
 	}
 }
 
+// SetTXT makes these the TXT values at a name.
+func (s *Server) SetTXT(name string, values ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.texts[canonical(name)] = slices.Clone(values)
+}
+
 // CNAME makes a name an alias.
 func (s *Server) CNAME(name, target string) {
 	s.mu.Lock()

@@ -72,7 +72,9 @@ func (s *Signer) Sign(ctx context.Context, issuer *signer.Issuer, r signer.Reque
 		if err := s.Client.Create(ctx, desired); err != nil && !apierrors.IsAlreadyExists(err) {
 			return signer.Answer{}, fault.Transientf("OrderCreatingError", "create Order %s/%s: %w", desired.Namespace, desired.Name, err)
 		}
-		return waiting(desired), nil
+		answer := waiting(desired)
+		answer.Created = fmt.Sprintf("Created Order resource %s/%s", desired.Namespace, desired.Name)
+		return answer, nil
 	case err != nil:
 		return signer.Answer{}, fault.Transientf("OrderGetError", "get Order %s/%s: %w", desired.Namespace, desired.Name, err)
 	}

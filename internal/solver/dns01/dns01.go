@@ -10,6 +10,7 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/perennial-pki/perennial/acme"
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
@@ -36,6 +37,22 @@ type Provider interface {
 	CleanUp(ctx context.Context, r Record) error
 }
 
+// A Settler is a Provider that knows when a change has reached all of its servers.
+type Settler interface {
+	// Settled says whether the last change of the record by this process has, if there was one.
+	Settled(ctx context.Context, r Record) (bool, error)
+}
+
+// Ambient says whose solvers may use the credentials of the process's environment where they name none.
+type Ambient struct{ ClusterIssuers, Issuers bool }
+
+func (a Ambient) allows(issuer *signer.Issuer) bool {
+	return issuer.Kind == signer.KindClusterIssuer && a.ClusterIssuers || issuer.Kind == signer.KindIssuer && a.Issuers
+}
+
+// Tokens asks for a token of a ServiceAccount.
+type Tokens func(ctx context.Context, account types.NamespacedName, audiences []string) (string, error)
+
 const (
 	// recordTTL is the least that every provider takes.
 	recordTTL = 60 * time.Second
@@ -50,10 +67,15 @@ type Solver struct {
 	Nameservers []string
 	// RecursiveOnly asks those for the records, too, where the authoritative servers cannot be reached.
 	RecursiveOnly bool
+	// Ambient says who may use the credentials of the environment.
+	Ambient Ambient
+	Tokens  Tokens
 	// Dial connects to name servers. A net.Dialer's if nil.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Now is the clock.
 	Now func() time.Time
+
+	pool pool
 }
 
 func (s *Solver) resolver(spec *cmacme.ACMEChallengeSolverDNS01) *Resolver {
@@ -98,8 +120,8 @@ func (s *Solver) change(ctx context.Context, issuer *signer.Issuer, ch *cmacme.C
 	return change(p, ctx, record)
 }
 
-// Check asks all authoritative servers of the zone.
-func (s *Solver) Check(ctx context.Context, _ *signer.Issuer, ch *cmacme.Challenge) (solver.Sight, error) {
+// Check asks all authoritative servers of the zone, and then the provider, if that knows whether it is done.
+func (s *Solver) Check(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) (solver.Sight, error) {
 	ctx, cancel := context.WithTimeout(ctx, attempt)
 	defer cancel()
 	record, err := s.locate(ctx, ch)
@@ -114,7 +136,24 @@ func (s *Solver) Check(ctx context.Context, _ *signer.Issuer, ch *cmacme.Challen
 	if ch.Status.PresentedAt != nil {
 		since = ch.Status.PresentedAt.Time
 	}
-	return Judge(record, answers, since, s.Now()), nil
+	seen := Judge(record, answers, since, s.Now())
+	if !seen.Visible {
+		return seen, nil
+	}
+	p, err := s.provider(ctx, issuer, ch.Spec.Solver.DNS01)
+	if err != nil {
+		return solver.Sight{}, err
+	}
+	if p, ok := p.(Settler); ok {
+		settled, err := p.Settled(ctx, record)
+		if err != nil {
+			return solver.Sight{}, err
+		}
+		if !settled {
+			return solver.Sight{Why: "the servers that were asked have the record, but the provider says that not all of its servers do yet"}, nil
+		}
+	}
+	return seen, nil
 }
 
 // provider makes the provider that a solver names.
@@ -142,7 +181,10 @@ func (s *Solver) provider(ctx context.Context, issuer *signer.Issuer, spec *cmac
 		}
 		return p, p.configure(c.TSIGKeyName, c.TSIGAlgorithm)
 	}
-	return nil, fault.Misconfiguredf("InvalidSolver", "the dns01 solver names no provider that this version of Perennial knows: use rfc2136")
+	if c := spec.Route53; c != nil {
+		return s.route53(ctx, issuer, c, secret)
+	}
+	return nil, fault.Misconfiguredf("InvalidSolver", "the dns01 solver names no provider that this version of Perennial knows: use rfc2136 or route53")
 }
 
 // fqdn returns a name with a dot at its end, in lower case.

@@ -85,7 +85,7 @@ func (s *Solver) Present(ctx context.Context, _ *signer.Issuer, ch *cmacme.Chall
 	}
 	if s.mode(ch) == cmacme.HTTP01SolverModePod {
 		if s.Pods.Image == "" {
-			return fault.Misconfiguredf("NoSolverImage", "solverMode is Pod, and the controller has no image for it: start it with --http01-solver-image")
+			return fault.Misconfiguredf("NoSolverImage", "solverMode is Pod, and the controller has no image for it: start it with --acme-http01-solver-image")
 		}
 		return s.route(ctx, ch, nil)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/perennial-pki/perennial/deploy"
 	"github.com/perennial-pki/perennial/internal/controller"
 	"github.com/perennial-pki/perennial/internal/shim"
+	"github.com/perennial-pki/perennial/internal/solver/dns01"
 	"github.com/perennial-pki/perennial/standalone/controlplane"
 	"github.com/perennial-pki/perennial/standalone/files"
 	"github.com/perennial-pki/perennial/standalone/manifests"
@@ -38,7 +39,10 @@ type options struct {
 	tlsalpn01  string
 	passTo     string
 	shim       shim.Settings
-	verbosity  int
+	// nameservers and recursiveOnly are those of DNS-01 challenges.
+	nameservers   []string
+	recursiveOnly bool
+	verbosity     int
 }
 
 // maxControllerLog is how large the controller's log grows before it is begun anew. The one before is kept.
@@ -104,7 +108,8 @@ func run(ctx context.Context, o options, out io.Writer) error {
 		err := controller.Run(ctx, cfg, controller.Options{
 			ClusterResourceNamespace: deploy.Namespace, MetricsAddress: o.metrics, HTTP01Address: o.http01,
 			TLSALPN01Address: o.tlsalpn01, PassthroughTo: o.passTo,
-			HTTP01: controller.HTTP01{Webroot: o.webroot}, Shim: o.shim, Log: logger,
+			HTTP01: controller.HTTP01{Webroot: o.webroot}, Shim: o.shim, Ambient: dns01.Ambient{ClusterIssuers: true, Issuers: true}, // the machine is the administrator's alone
+			Nameservers: o.nameservers, RecursiveOnly: o.recursiveOnly, Log: logger,
 		})
 		if err != nil {
 			return fmt.Errorf("controller: %w (its log: %s)", err, log.Name())

@@ -54,6 +54,8 @@ func command() *cobra.Command {
 	f.StringVar(&o.http01, "http01-listen-address", "", "host:port on which HTTP-01 challenges are answered, such as :80; not answered if left out")
 	f.StringVar(&o.tlsalpn01, "tlsalpn01-listen-address", "", "host:port on which TLS-ALPN-01 challenges are answered, such as :443; not answered if left out")
 	f.StringVar(&o.passTo, "tlsalpn01-passthrough-to", "", "host:port of the site that gets, unread, all connections to that address that are for no challenge; they are closed if left out")
+	f.StringSliceVar(&o.nameservers, "dns01-recursive-nameservers", nil, "host:port or https URLs of the DNS servers by which the zones of DNS-01 challenges are found; the system's if left out")
+	f.BoolVar(&o.recursiveOnly, "dns01-recursive-nameservers-only", false, "ask those servers for the records of DNS-01 challenges, too, not the authoritative ones")
 	f.StringVar(&o.webroot, "http01-webroot", "", "directory of a web server below which proofs of HTTP-01 challenges are written, in place of answering requests")
 	f.StringVar(&o.shim.DefaultIssuer.Name, "default-issuer-name", "", "issuer of Ingresses with the annotation kubernetes.io/tls-acme that name none")
 	f.StringVar(&o.shim.DefaultIssuer.Kind, "default-issuer-kind", "ClusterIssuer", "kind of the default issuer")

@@ -1,0 +1,47 @@
+package dns01
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"sync"
+)
+
+// maxPool is how many providers are kept. Clusters have a few; beyond it they are made again.
+const maxPool = 128
+
+// pool keeps providers that are costly to make, or remember something, by all that they were made from.
+type pool struct {
+	mu sync.Mutex
+	of map[[sha256.Size]byte]Provider
+}
+
+// get returns the provider of these settings, of which secrets are part.
+func (p *pool) get(kind string, settings []string, make func() (Provider, error)) (Provider, error) {
+	key := sha256.Sum256(fmt.Appendf(nil, "%s %q", kind, settings))
+	p.mu.Lock()
+	found := p.of[key]
+	p.mu.Unlock()
+	if found != nil {
+		return found, nil
+	}
+	made, err := make()
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if found := p.of[key]; found != nil { // somebody was faster
+		return found, nil
+	}
+	if p.of == nil {
+		p.of = map[[sha256.Size]byte]Provider{}
+	}
+	if len(p.of) >= maxPool {
+		for other := range p.of { // any
+			delete(p.of, other)
+			break
+		}
+	}
+	p.of[key] = made
+	return made, nil
+}

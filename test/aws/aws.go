@@ -1,0 +1,309 @@
+// Package aws stands for the parts of AWS that DNS-01 by Route 53 speaks with: STS, which gives credentials for roles and refuses a role
+// that assumes itself, and Route 53, whose changes are PENDING for a while before the servers have them. Both speak the real protocols on
+// real sockets; a real DNS server answers for the zones.
+package aws
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/xml"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/perennial-pki/perennial/test/dnsserver"
+)
+
+// Cloud is an AWS.
+type Cloud struct {
+	// Token is what AssumeRoleWithWebIdentity takes, for the roles in Web.
+	Token string
+	Web   []string
+	// Trust says which roles may be assumed by which.
+	Trust map[string][]string
+	// Keys are the access key IDs of users, with their ARNs.
+	Keys map[string]string
+	// DNS gets the TXT records of Zones, which are names by ID, when a change is INSYNC. Access says whose roles may change a zone.
+	DNS    *dnsserver.Server
+	Zones  map[string]string
+	Access map[string][]string
+	// Private are the IDs of the zones that are private.
+	Private []string
+	// Pending is how long a change is PENDING.
+	Pending time.Duration
+
+	// STS and Route53 are the URLs of the endpoints, once started.
+	STS, Route53 string
+
+	mu       sync.Mutex
+	identity map[string]string // ARNs by access key ID
+	sets     map[string]map[string]set
+	changes  map[string]time.Time
+	calls    []string
+}
+
+type set struct {
+	ttl    int64
+	values []string
+}
+
+// Start starts the endpoints.
+func (c *Cloud) Start() (stop func()) {
+	c.identity, c.sets, c.changes = map[string]string{}, map[string]map[string]set{}, map[string]time.Time{}
+	for k, v := range c.Keys {
+		c.identity[k] = v
+	}
+	for id := range c.Zones {
+		c.sets[id] = map[string]set{}
+	}
+	s, r := httptest.NewServer(http.HandlerFunc(c.sts)), httptest.NewServer(http.HandlerFunc(c.route53))
+	c.STS, c.Route53 = s.URL, r.URL
+	return func() { s.Close(); r.Close() }
+}
+
+// Put sets the values of a name, without their quotes.
+func (c *Cloud) Put(zone, name string, values ...string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var quoted []string
+	for _, v := range values {
+		quoted = append(quoted, `"`+v+`"`)
+	}
+	c.sets[zone][name] = set{300, quoted}
+	c.DNS.SetTXT(name, values...)
+}
+
+// Values are those of a name, without their quotes.
+func (c *Cloud) Values(zone, name string) []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return unquoted(c.sets[zone][name].values)
+}
+
+// Calls are the actions that were called, by whom.
+func (c *Cloud) Calls() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.calls)
+}
+
+func unquoted(values []string) []string {
+	var all []string
+	for _, v := range values {
+		all = append(all, strings.Trim(v, `"`))
+	}
+	return all
+}
+
+var credential = regexp.MustCompile(`Credential=([^/]+)/`)
+
+// caller is the ARN of who signed a request, or "".
+func (c *Cloud) caller(r *http.Request) string {
+	if m := credential.FindStringSubmatch(r.Header.Get("Authorization")); m != nil {
+		return c.identity[m[1]]
+	}
+	return ""
+}
+
+// roleOf is the role that an assumed identity is, or the ARN itself.
+func roleOf(identity string) string {
+	rest, found := strings.CutPrefix(identity, "arn:aws:sts::")
+	account, resource, _ := strings.Cut(rest, ":assumed-role/")
+	if !found {
+		return identity
+	}
+	name, _, _ := strings.Cut(resource, "/")
+	return "arn:aws:iam::" + account + ":role/" + name
+}
+
+func refuse(w http.ResponseWriter, status int, code, message string) {
+	w.Header().Set("Content-Type", "text/xml")
+	w.WriteHeader(status)
+	fmt.Fprintf(w, `<ErrorResponse><Error><Type>Sender</Type><Code>%s</Code><Message>%s</Message></Error><RequestId>r</RequestId></ErrorResponse>`, code, message)
+}
+
+func (c *Cloud) sts(w http.ResponseWriter, r *http.Request) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := r.ParseForm(); err != nil {
+		refuse(w, http.StatusBadRequest, "MalformedQueryString", err.Error())
+		return
+	}
+	action, role, who := r.Form.Get("Action"), r.Form.Get("RoleArn"), c.caller(r)
+	c.calls = append(c.calls, action+" "+roleOf(who))
+	switch action {
+	case "GetCallerIdentity":
+		if who == "" {
+			refuse(w, http.StatusForbidden, "InvalidClientTokenId", "The security token included in the request is invalid")
+			return
+		}
+		fmt.Fprintf(w, `<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult><Arn>%s</Arn><UserId>u</UserId><Account>a</Account></GetCallerIdentityResult></GetCallerIdentityResponse>`, who)
+	case "AssumeRoleWithWebIdentity":
+		if r.Form.Get("WebIdentityToken") != c.Token || !slices.Contains(c.Web, role) {
+			refuse(w, http.StatusForbidden, "AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity")
+			return
+		}
+		c.grant(w, action, role, r.Form.Get("RoleSessionName"))
+	case "AssumeRole":
+		if who == "" || roleOf(who) == role || !slices.Contains(c.Trust[role], roleOf(who)) {
+			refuse(w, http.StatusForbidden, "AccessDenied", fmt.Sprintf("User: %s is not authorized to perform: sts:AssumeRole on resource: %s", who, role))
+			return
+		}
+		c.grant(w, action, role, r.Form.Get("RoleSessionName"))
+	default:
+		refuse(w, http.StatusBadRequest, "InvalidAction", action)
+	}
+}
+
+// grant gives credentials of a role.
+func (c *Cloud) grant(w http.ResponseWriter, action, role, session string) {
+	id := "ASIA" + random()
+	account, name, _ := strings.Cut(strings.TrimPrefix(role, "arn:aws:iam::"), ":role/")
+	identity := fmt.Sprintf("arn:aws:sts::%s:assumed-role/%s/%s", account, name, session)
+	c.identity[id] = identity
+	fmt.Fprintf(w, `<%[1]sResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><%[1]sResult><AssumedRoleUser><Arn>%[2]s</Arn><AssumedRoleId>x:y</AssumedRoleId></AssumedRoleUser><Credentials><AccessKeyId>%[3]s</AccessKeyId><SecretAccessKey>secret</SecretAccessKey><SessionToken>token</SessionToken><Expiration>%[4]s</Expiration></Credentials></%[1]sResult></%[1]sResponse>`,
+		action, identity, id, time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
+}
+
+func random() string {
+	b := make([]byte, 8)
+	_, _ = rand.Read(b) // it never fails
+	return strings.ToUpper(hex.EncodeToString(b))
+}
+
+type changeBatch struct {
+	XMLName xml.Name `xml:"ChangeResourceRecordSetsRequest"`
+	Changes []struct {
+		Action string
+		Set    struct {
+			Name   string
+			Type   string
+			TTL    int64
+			Values []string `xml:"ResourceRecords>ResourceRecord>Value"`
+		} `xml:"ResourceRecordSet"`
+	} `xml:"ChangeBatch>Changes>Change"`
+}
+
+const namespace = `xmlns="https://route53.amazonaws.com/doc/2013-04-01/"`
+
+func (c *Cloud) route53(w http.ResponseWriter, r *http.Request) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	who := roleOf(c.caller(r))
+	c.settle()
+	parts := strings.Split(strings.Trim(strings.TrimPrefix(r.URL.Path, "/2013-04-01"), "/"), "/")
+	if len(parts) > 1 && parts[0] == "hostedzone" && !slices.Contains(c.Access[parts[1]], who) || who == "" {
+		c.calls = append(c.calls, "denied "+r.URL.Path+" "+who)
+		refuse(w, http.StatusForbidden, "AccessDenied", fmt.Sprintf("User: %s is not authorized to access this resource", who))
+		return
+	}
+	w.Header().Set("Content-Type", "text/xml")
+	switch {
+	case parts[0] == "hostedzonesbyname":
+		c.calls = append(c.calls, "ListHostedZonesByName "+who)
+		fmt.Fprintf(w, `<ListHostedZonesByNameResponse %s><HostedZones>`, namespace)
+		for id, name := range c.Zones {
+			if name+"." == strings.TrimSuffix(r.URL.Query().Get("dnsname"), ".")+"." && slices.Contains(c.Access[id], who) {
+				fmt.Fprintf(w, `<HostedZone><Id>/hostedzone/%s</Id><Name>%s.</Name><CallerReference>r</CallerReference><Config><PrivateZone>%v</PrivateZone></Config></HostedZone>`,
+					id, name, slices.Contains(c.Private, id))
+			}
+		}
+		fmt.Fprint(w, `</HostedZones><IsTruncated>false</IsTruncated><MaxItems>10</MaxItems></ListHostedZonesByNameResponse>`)
+	case parts[0] == "change":
+		c.calls = append(c.calls, "GetChange "+who)
+		at, found := c.changes[parts[1]]
+		if !found {
+			refuse(w, http.StatusNotFound, "NoSuchChange", parts[1])
+			return
+		}
+		status := "INSYNC"
+		if time.Now().Before(at) {
+			status = "PENDING"
+		}
+		fmt.Fprintf(w, `<GetChangeResponse %s><ChangeInfo><Id>/change/%s</Id><Status>%s</Status><SubmittedAt>%s</SubmittedAt></ChangeInfo></GetChangeResponse>`,
+			namespace, parts[1], status, time.Now().UTC().Format(time.RFC3339))
+	case len(parts) == 3 && parts[2] == "rrset" && r.Method == http.MethodGet:
+		c.calls = append(c.calls, "ListResourceRecordSets "+who)
+		name := strings.TrimSuffix(r.URL.Query().Get("name"), ".")
+		fmt.Fprintf(w, `<ListResourceRecordSetsResponse %s><ResourceRecordSets>`, namespace)
+		if s, found := c.sets[parts[1]][name]; found {
+			fmt.Fprintf(w, `<ResourceRecordSet><Name>%s.</Name><Type>TXT</Type><TTL>%d</TTL><ResourceRecords>`, name, s.ttl)
+			for _, v := range s.values {
+				fmt.Fprint(w, `<ResourceRecord><Value>`)
+				_ = xml.EscapeText(w, []byte(v))
+				fmt.Fprint(w, `</Value></ResourceRecord>`)
+			}
+			fmt.Fprint(w, `</ResourceRecords></ResourceRecordSet>`)
+		}
+		fmt.Fprint(w, `</ResourceRecordSets><IsTruncated>false</IsTruncated><MaxItems>1</MaxItems></ListResourceRecordSetsResponse>`)
+	case len(parts) == 3 && parts[2] == "rrset" && r.Method == http.MethodPost:
+		c.change(w, r, parts[1], who)
+	default:
+		refuse(w, http.StatusBadRequest, "InvalidInput", r.Method+" "+r.URL.Path)
+	}
+}
+
+// change carries out a batch, whole or not at all.
+func (c *Cloud) change(w http.ResponseWriter, r *http.Request, zone, who string) {
+	c.calls = append(c.calls, "ChangeResourceRecordSets "+who)
+	body, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
+	var batch changeBatch
+	if err == nil {
+		err = xml.Unmarshal(body, &batch)
+	}
+	if err != nil {
+		refuse(w, http.StatusBadRequest, "InvalidInput", err.Error())
+		return
+	}
+	next := map[string]set{}
+	for name, s := range c.sets[zone] {
+		next[name] = s
+	}
+	for _, change := range batch.Changes {
+		name := strings.TrimSuffix(change.Set.Name, ".")
+		is, found := next[name]
+		switch {
+		case change.Set.Type != "TXT" || !strings.HasSuffix("."+name, "."+c.Zones[zone]):
+			refuse(w, http.StatusBadRequest, "InvalidChangeBatch", "not in this zone")
+			return
+		case change.Action == "CREATE" && !found:
+			next[name] = set{change.Set.TTL, change.Set.Values}
+		case change.Action == "DELETE" && found && is.ttl == change.Set.TTL && slices.Equal(is.values, change.Set.Values):
+			delete(next, name)
+		default:
+			w.WriteHeader(http.StatusBadRequest)
+			fmt.Fprintf(w, `<InvalidChangeBatch %s><Messages><Message>Tried to %s %s, but it does not match</Message></Messages></InvalidChangeBatch>`, namespace, change.Action, name)
+			return
+		}
+	}
+	c.sets[zone] = next
+	id := "C" + random()
+	c.changes[id] = time.Now().Add(c.Pending)
+	fmt.Fprintf(w, `<ChangeResourceRecordSetsResponse %s><ChangeInfo><Id>/change/%s</Id><Status>PENDING</Status><SubmittedAt>%s</SubmittedAt></ChangeInfo></ChangeResourceRecordSetsResponse>`,
+		namespace, id, time.Now().UTC().Format(time.RFC3339))
+	time.AfterFunc(c.Pending, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.settle()
+	})
+}
+
+// settle gives the servers what is due.
+func (c *Cloud) settle() {
+	for _, at := range c.changes {
+		if time.Now().Before(at) {
+			return // the servers have all of it at once, when the last change is through
+		}
+	}
+	for _, sets := range c.sets {
+		for name, s := range sets {
+			c.DNS.SetTXT(name, unquoted(s.values)...)
+		}
+	}
+}

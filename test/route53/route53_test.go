@@ -1,0 +1,323 @@
+// Package route53_test issues the lesson's wildcard certificate, from its manifests as they stand, by the AWS SDK's own ways to AWS.
+package route53_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/test/aws"
+	"github.com/perennial-pki/perennial/test/cluster"
+	"github.com/perennial-pki/perennial/test/dnsserver"
+	"github.com/perennial-pki/perennial/test/pebble"
+)
+
+func TestMain(m *testing.M) { cluster.Main(m) }
+
+const (
+	// lessonRole is that of the lesson's issuers and, by IRSA, of the controller itself.
+	lessonRole = "arn:aws:iam::123456789012:role/cert-manager-dns01-role"
+	zone       = "Z123"
+	record     = "_acme-challenge.example.com"
+)
+
+type world struct {
+	*testing.T
+	cloud *aws.Cloud
+	names *dnsserver.Server
+	admin client.WithWatch
+	env   []string
+	flags []string
+}
+
+// start makes AWS, the internet with Let's Encrypt at its own names, and what a pod of the controller would find in its environment.
+func start(t *testing.T) *world {
+	t.Helper()
+	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(names.Close)
+	ca, err := pebble.Start(pebble.Options{Resolver: names.Addr})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ca.Close() })
+	dir := t.TempDir()
+	token := filepath.Join(dir, "token")
+	if err := os.WriteFile(token, []byte("the token of the pod"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cloud := &aws.Cloud{
+		Token: "the token of the pod", Web: []string{lessonRole}, DNS: names, Pending: time.Second,
+		Zones: map[string]string{zone: "example.com", "ZPRIVATE": "example.com"}, Private: []string{"ZPRIVATE"},
+		Access: map[string][]string{zone: {lessonRole}, "ZPRIVATE": {lessonRole}},
+	}
+	t.Cleanup(cloud.Start())
+	cloud.Put(zone, record, "somebody else's")
+	proxy, roots := internet(t, ca, "acme-v02.api.letsencrypt.org", "acme-staging-v02.api.letsencrypt.org")
+	trusted := filepath.Join(dir, "roots.pem")
+	if err := os.WriteFile(trusted, roots, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return &world{
+		T: t, cloud: cloud, names: names, admin: cluster.Admin(t),
+		env: []string{
+			"AWS_ROLE_ARN=" + lessonRole, "AWS_WEB_IDENTITY_TOKEN_FILE=" + token, "AWS_REGION=us-east-1",
+			"AWS_ENDPOINT_URL_STS=" + cloud.STS, "AWS_ENDPOINT_URL_ROUTE_53=" + cloud.Route53,
+			"HTTPS_PROXY=" + proxy, "NO_PROXY=127.0.0.1", "SSL_CERT_FILE=" + trusted,
+		},
+		flags: []string{"--dns01-recursive-nameservers=" + names.Addr, "--dns01-recursive-nameservers-only"},
+	}
+}
+
+// internet is a proxy behind which the hosts lead to the CA, with certificates that the roots it returns vouch for.
+func internet(t *testing.T, ca *pebble.Server, hosts ...string) (proxy string, roots []byte) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "the internet"}, DNSNames: hosts, NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(ca.CABundle)
+	behind, err := url.Parse(ca.Directory)
+	if err != nil {
+		t.Fatal(err)
+	}
+	site := &http.Server{Handler: &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = "https", behind.Host, r.In.Host
+			if r.In.URL.Path == "/directory" { // where Let's Encrypt has it, and Pebble has not
+				r.Out.URL.Path = behind.Path
+			}
+		},
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, ServerName: "127.0.0.1"}},
+	}}
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = site.Serve(listener) }()
+	t.Cleanup(func() { site.Close() })
+
+	way, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host, _, _ := net.SplitHostPort(r.Host)
+		if r.Method != http.MethodConnect || !slices.Contains(hosts, host) {
+			http.Error(w, "there is nothing else", http.StatusForbidden)
+			return
+		}
+		to, err := net.Dial("tcp", listener.Addr().String())
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		defer to.Close()
+		w.WriteHeader(http.StatusOK)
+		conn, buffered, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		go func() { _, _ = io.Copy(to, buffered); to.Close() }()
+		_, _ = io.Copy(conn, to)
+	})}
+	go func() { _ = server.Serve(way) }()
+	t.Cleanup(func() { server.Close() })
+	return "http://" + way.Addr().String(), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
+// apply creates what a manifest has, in which the words are replaced.
+func (w *world) apply(file string, replace ...string) {
+	w.Helper()
+	content, err := os.ReadFile(filepath.Join("../../examples/lesson", file))
+	if err != nil {
+		w.Fatal(err)
+	}
+	text := strings.NewReplacer(replace...).Replace(string(content))
+	for document := range bytes.SplitSeq([]byte(text), []byte("\n---\n")) {
+		u := &unstructured.Unstructured{}
+		if err := yaml.Unmarshal(document, &u.Object); err != nil {
+			w.Fatal(err)
+		}
+		if ns := u.GetNamespace(); ns != "" {
+			if err := w.admin.Create(w.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}); err != nil && !apierrors.IsAlreadyExists(err) {
+				w.Fatal(err)
+			}
+		}
+		if err := w.admin.Create(w.Context(), u); err != nil {
+			w.Fatal(err)
+		}
+		w.Cleanup(func() { _ = w.admin.Delete(context.Background(), u) })
+	}
+}
+
+// issued waits for the lesson's certificate, and looks at its Secret and at the zone.
+func (w *world) issued(namespace string) {
+	w.Helper()
+	crt := &cmapi.Certificate{}
+	cluster.Eventually(w, func() error {
+		if err := w.admin.Get(w.Context(), client.ObjectKey{Namespace: namespace, Name: "wildcard-example-com"}, crt); err != nil {
+			return err
+		}
+		if c := cmapi.GetCertificateCondition(&crt.Status, "Ready"); c == nil || c.Status != cmmeta.ConditionTrue {
+			return cluster.NotYet("%s", w.story(namespace))
+		}
+		return nil
+	})
+	secret := &corev1.Secret{}
+	if err := w.admin.Get(w.Context(), client.ObjectKey{Namespace: namespace, Name: "wildcard-example-com-tls"}, secret); err != nil {
+		w.Fatal(err)
+	}
+	if secret.Type != corev1.SecretTypeTLS {
+		w.Errorf("the Secret is of type %s", secret.Type)
+	}
+	pair, err := tls.X509KeyPair(secret.Data["tls.crt"], secret.Data["tls.key"])
+	if err != nil {
+		w.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(pair.Certificate[0])
+	if err != nil {
+		w.Fatal(err)
+	}
+	if names := slices.Sorted(slices.Values(leaf.DNSNames)); !slices.Equal(names, []string{"*.example.com", "example.com"}) {
+		w.Errorf("the certificate is for %v", names)
+	}
+	cluster.Eventually(w, func() error {
+		if got := w.cloud.Values(zone, record); !slices.Equal(got, []string{"somebody else's"}) {
+			return cluster.NotYet("the zone has %q", got)
+		}
+		return nil
+	})
+}
+
+func (w *world) story(namespace string) string {
+	var b strings.Builder
+	var issuers cmapi.ClusterIssuerList
+	var orders cmacme.OrderList
+	var challenges cmacme.ChallengeList
+	for _, list := range []client.ObjectList{&issuers, &orders, &challenges} {
+		if err := w.admin.List(w.Context(), list); err != nil {
+			return err.Error()
+		}
+	}
+	for _, i := range issuers.Items {
+		fmt.Fprintf(&b, "issuer %s: %+v\n", i.Name, i.Status.Conditions)
+	}
+	for _, o := range orders.Items {
+		fmt.Fprintf(&b, "order %s: %q %s\n", o.Name, o.Status.State, o.Status.Reason)
+	}
+	for _, c := range challenges.Items {
+		fmt.Fprintf(&b, "challenge %s: %q %s\n", c.Name, c.Status.State, c.Status.Reason)
+	}
+	return b.String()
+}
+
+// told waits until there is an event of each kind, with a reason and a text.
+func (w *world) told(namespace string, events [][3]string) {
+	w.Helper()
+	cluster.Eventually(w, func() error {
+		var list corev1.EventList
+		if err := w.admin.List(w.Context(), &list, client.InNamespace(namespace)); err != nil {
+			return err
+		}
+		for _, want := range events {
+			if !slices.ContainsFunc(list.Items, func(e corev1.Event) bool {
+				return e.InvolvedObject.Kind == want[0] && e.Reason == want[1] && strings.Contains(e.Message, want[2])
+			}) {
+				return cluster.NotYet("there is no event %v", want)
+			}
+		}
+		return nil
+	})
+}
+
+func TestTheLessonsManifestsAsTheyStand(t *testing.T) {
+	w := start(t)
+	cluster.Process(t, w.env, w.flags...)
+	w.apply("cluster-issuer.yaml")
+	w.apply("certificate.yaml")
+	w.issued("ingress-nginx")
+	w.told("ingress-nginx", [][3]string{
+		{"Certificate", "Issuing", "Issuing certificate as Secret does not exist"},
+		{"Certificate", "Requested", "Created new CertificateRequest resource"},
+		{"CertificateRequest", "OrderCreated", "Created Order resource ingress-nginx/wildcard-example-com-1-"},
+		{"Order", "Created", "Created Challenge resource"},
+		{"Challenge", "Presented", "Presented challenge using DNS-01"},
+		{"Certificate", "Issuing", "The certificate has been successfully issued"},
+	})
+	calls := w.cloud.Calls()
+	if slices.ContainsFunc(calls, func(c string) bool { return strings.HasPrefix(c, "AssumeRole ") }) {
+		t.Error("the role was asked to assume itself")
+	}
+	if !slices.ContainsFunc(calls, func(c string) bool { return strings.HasPrefix(c, "GetChange ") }) {
+		t.Error("nobody waited until the change was INSYNC")
+	}
+}
+
+func TestARoleOfAnotherAccountIsAssumed(t *testing.T) {
+	w := start(t)
+	const other = "arn:aws:iam::999999999999:role/dns"
+	w.cloud.Trust = map[string][]string{other: {lessonRole}}
+	w.cloud.Access = map[string][]string{zone: {other}}
+	cluster.Process(t, w.env, w.flags...)
+	namespace := cluster.Namespace(t)
+	w.apply("cluster-issuer.yaml", lessonRole, other)
+	w.apply("certificate.yaml", "namespace: ingress-nginx", "namespace: "+namespace)
+	w.issued(namespace)
+}
+
+func TestWhatAWSRefusesStandsOnTheChallenge(t *testing.T) {
+	w := start(t)
+	w.cloud.Access = map[string][]string{zone: {"arn:aws:iam::1:role/somebody-else"}}
+	cluster.Process(t, w.env, append(w.flags, "--v=2")...)
+	namespace := cluster.Namespace(t)
+	w.apply("cluster-issuer.yaml")
+	w.apply("certificate.yaml", "namespace: ingress-nginx", "namespace: "+namespace)
+	cluster.Eventually(t, func() error {
+		if story := w.story(namespace); !strings.Contains(story, "there is no public hosted zone for _acme-challenge.example.com.") {
+			return cluster.NotYet("%s", story)
+		}
+		return nil
+	})
+}
