@@ -105,7 +105,12 @@ func parseDirectory(base string, body []byte) (*Directory, error) {
 	return &dir, nil
 }
 
-// unsupported is the error for a resource that the directory does not name.
-func unsupported(resource string) error {
-	return fmt.Errorf("the CA does not offer %s: its directory does not name it", resource)
+// UnsupportedError says that the CA does not offer something.
+type UnsupportedError struct{ Resource string }
+
+func (e *UnsupportedError) Error() string {
+	return fmt.Sprintf("the CA does not offer %s: its directory does not name it", e.Resource)
 }
+
+// unsupported is the error for a resource that the directory does not name.
+func unsupported(resource string) error { return &UnsupportedError{resource} }

@@ -49,6 +49,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/lifecycle"
 	"github.com/perennial-pki/perennial/internal/observe"
 	"github.com/perennial-pki/perennial/internal/order"
+	"github.com/perennial-pki/perennial/internal/renewalinfo"
 	"github.com/perennial-pki/perennial/internal/request"
 	"github.com/perennial-pki/perennial/internal/secrets"
 	"github.com/perennial-pki/perennial/internal/shim"
@@ -327,6 +328,7 @@ const (
 	trustBundles               = "trustbundles"
 	orders                     = "orders"
 	challenges                 = "challenges"
+	renewalInfo                = "certificates-renewalinfo"
 	ingressShim                = "ingress-shim"
 	gatewayShim                = "gateway-shim"
 	listenerSets               = "listenerset"
@@ -334,7 +336,7 @@ const (
 
 // Controllers returns the names of all controllers.
 func Controllers() []string {
-	return []string{certificates, certificateRequests, approver, certificateSigningRequests, issuers, clusterIssuers, orders, challenges, ingressShim, gatewayShim, listenerSets,
+	return []string{certificates, certificateRequests, approver, certificateSigningRequests, issuers, clusterIssuers, orders, challenges, renewalInfo, ingressShim, gatewayShim, listenerSets,
 		caInjector, trustBundles}
 }
 
@@ -441,6 +443,7 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 		{on[clusterIssuers] && wide, issuersOf(signer.KindClusterIssuer)},
 		{on[orders], &order.Reconciler{Client: c, Scope: scope, Accounts: accounts, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
 		{on[challenges], &order.ChallengeReconciler{Client: c, Scope: scope, Accounts: accounts, Solvers: solvers, Events: events, Metrics: metrics, Clock: o.Clock}},
+		{on[renewalInfo], &renewalinfo.Reconciler{Client: c, Secrets: store, Scope: scope, Accounts: accounts, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
 		{on[ingressShim] || on[gatewayShim] || on[listenerSets], &shim.Reconciler{Client: c, Scope: scope, Settings: o.Shim, Ingresses: on[ingressShim], Gateways: on[gatewayShim], ListenerSets: on[listenerSets], Events: events, Metrics: metrics}},
 		{on[caInjector] && len(targets) > 0, &inject.Reconciler{Client: c, Live: live, Secrets: store, Targets: targets, Namespace: o.Namespace, APIServerCA: inject.APIServerCA(cfg), Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
 		{on[trustBundles] && wide, &trust.Reconciler{Client: c, Live: live, Secrets: store, Namespace: o.ClusterResourceNamespace, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},

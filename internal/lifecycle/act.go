@@ -19,7 +19,10 @@ import (
 	metav1ac "k8s.io/client-go/applyconfigurations/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/perennial-pki/perennial/acme"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
 )
 
@@ -165,6 +168,10 @@ func (r *Reconciler) request(ctx context.Context, o *Observation, n *NewRequest,
 	if o.Issuer != nil {
 		annotations[issuerAnnotation] = o.Issuer.Generation()
 	}
+	delete(annotations, signer.ReplacesAnnotation) // it is for us to say
+	if id := replaces(o); id != "" {
+		annotations[signer.ReplacesAnnotation] = id
+	}
 	cr := &cmapi.CertificateRequest{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: name.Namespace, Name: name.Name,
@@ -190,6 +197,31 @@ func (r *Reconciler) request(ctx context.Context, o *Observation, n *NewRequest,
 		return fmt.Errorf("create CertificateRequest %q: %w", name.Name, err)
 	}
 	return nil
+}
+
+// replaces is the identifier, RFC 9773 section 4.1, of the certificate that a request is to renew, if its ACME server says when to renew, and
+// has issued it.
+func replaces(o *Observation) string {
+	crt := o.Certificate
+	if crt.Status.ACME == nil || crt.Status.ACME.ARI == nil || o.Secret == nil || !ofIssuer(o.Secret, crt.Spec.IssuerRef) {
+		return ""
+	}
+	chain, err := o.Limits.DecodeChainPEM(o.Secret.Data[corev1.TLSCertKey])
+	if err != nil {
+		return ""
+	}
+	id, err := acme.CertID(chain[0])
+	if err != nil {
+		return ""
+	}
+	return id
+}
+
+// ofIssuer reports whether the content of a Secret is said to be of an issuer.
+func ofIssuer(secret *corev1.Secret, ref cmmeta.IssuerReference) bool {
+	a := secret.Annotations
+	return a[cmapi.IssuerNameAnnotationKey] == ref.Name && a[cmapi.IssuerKindAnnotationKey] == ref.KindOrDefault() &&
+		a[cmapi.IssuerGroupAnnotationKey] == ref.GroupOrDefault()
 }
 
 // copiedAnnotations chooses the annotations that a request gets.

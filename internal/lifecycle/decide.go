@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/signer"
@@ -160,7 +161,7 @@ func (d *decider) issueIfDue() {
 	issuing := d.condition(cmapi.CertificateConditionIssuing)
 	asked := issuing != nil && issuing.Status == cmmeta.ConditionTrue
 	if why == nil && !d.plan.at.IsZero() && !d.Now.Before(d.plan.at) {
-		if later := postponed(d.present.chain[0], &d.Certificate.Spec, d.Now); !later.IsZero() && !asked {
+		if later := postponed(d.present.chain[0], &d.Certificate.Spec, d.Now); !later.IsZero() && !asked && !d.urgent() {
 			d.look(later, "the next renewal window begins")
 		} else {
 			why = &violation{reasonRenewing, d.renewingMessage()}
@@ -204,7 +205,24 @@ func (d *decider) renewingMessage() string {
 }
 
 func (d *decider) schedule(chain []*x509.Certificate) schedule {
-	return renewal(chain[0], &d.Certificate.Spec, d.Certificate.UID, d.ca(), d.signedByCA(chain))
+	return renewal(chain[0], &d.Certificate.Spec, d.Certificate.UID, d.ca(), d.signedByCA(chain), d.suggested())
+}
+
+// suggested is when the CA wants the present certificate to be renewed, nil if it does not say, or is not to be asked.
+func (d *decider) suggested() *cmapi.ACMERenewalWindow {
+	if d.Issuer == nil || d.Status.ACME == nil || d.Status.ACME.ARI == nil {
+		return nil
+	}
+	if spec := d.Issuer.GetSpec().ACME; spec == nil || spec.RenewalInformationSource == cmacme.ACMERenewalInformationSourceNone {
+		return nil
+	}
+	return d.Status.ACME.ARI.SuggestedWindow
+}
+
+// urgent reports whether the CA wanted the renewal to be over by now, as it does before it revokes a certificate.
+func (d *decider) urgent() bool {
+	w := d.suggested()
+	return w != nil && w.End != nil && w.End.Time.Before(d.Now)
 }
 
 func (d *decider) issue(why *violation, asked bool) {
@@ -513,6 +531,7 @@ func (d *decider) complete(next *cmapi.CertificateRequest, key crypto.Signer, wh
 	}
 	d.present = pair{key: key, chain: chain}
 	d.violation = nil
+	d.Status.ACME = nil // it was about the one before
 	d.plan = d.schedule(chain)
 	d.Status.Revision = ptr.To(d.revision() + 1)
 	d.forgetFailures()
@@ -605,6 +624,10 @@ func (d *decider) describe() {
 	d.Status.RenewalTime = nil
 	if !d.plan.at.IsZero() {
 		d.Status.RenewalTime = ptr.To(metav1.NewTime(d.plan.at))
+		if was := d.Certificate.Status.RenewalTime; d.plan.overruled && (was == nil || !was.Time.Equal(d.plan.at)) {
+			d.tell(corev1.EventTypeWarning, "RenewBeforeIgnored", fmt.Sprintf("renewBefore asks for renewal in the first half of the certificate's life, and the ACME server "+
+				"suggests when to renew: it is renewed at %s. Ask for less, or set renewalInformationSource: None on the issuer", stamp(d.plan.at)))
+		}
 		if d.Now.Before(d.plan.at) {
 			d.look(d.plan.at, "the certificate is to be renewed")
 		}

@@ -24,6 +24,9 @@ type schedule struct {
 	capped bool
 	// windowErr says why no renewal window fits. at is then the time without windows.
 	windowErr error
+	// overruled says that renewBefore or its percentage is not followed, as the CA suggests when to renew, and they ask for more than half of
+	// the life.
+	overruled bool
 }
 
 const (
@@ -37,12 +40,15 @@ const (
 	maxRotation = 6 * time.Hour
 	// A certificate is renewed outside of its windows when less than this part of its life is left.
 	backstopFraction = 12
+	// Whatever the CA suggests, a certificate is renewed when this part of its life is left.
+	suggestedFraction = 5
 )
 
 // renewal returns when the certificate is to be renewed. The time is the same whenever it is asked for: what is random in it
 // follows from the UID of the Certificate and the serial number of the certificate. ca is the issuer's CA, if it is one that
-// signs itself, and signedByCA whether it signed this certificate.
-func renewal(cert *x509.Certificate, spec *cmapi.CertificateSpec, uid types.UID, ca *cmapi.CAIssuerStatus, signedByCA bool) schedule {
+// signs itself, and signedByCA whether it signed this certificate. suggested is when the CA wants it to be renewed, RFC 9773, nil if it
+// does not say.
+func renewal(cert *x509.Certificate, spec *cmapi.CertificateSpec, uid types.UID, ca *cmapi.CAIssuerStatus, signedByCA bool, suggested *cmapi.ACMERenewalWindow) schedule {
 	var s schedule
 	life := cert.NotAfter.Sub(cert.NotBefore)
 	if life <= 0 {
@@ -68,6 +74,19 @@ func renewal(cert *x509.Certificate, spec *cmapi.CertificateSpec, uid types.UID,
 		before := beforeExpiry(life, spec)
 		jitter := min(life/jitterFraction, maxJitter, (life-before)/2)
 		s.at = cert.NotAfter.Add(-before - time.Duration(stable*float64(jitter)))
+		if suggested != nil && suggested.Start != nil && suggested.End != nil && suggested.End.After(suggested.Start.Time) {
+			own := s.at
+			s.at = chosen(suggested, string(uid), cert.SerialNumber.String())
+			if backstop := cert.NotAfter.Add(-life / suggestedFraction); backstop.Before(s.at) {
+				s.at = backstop
+			}
+			if explicit := spec.RenewBefore != nil || spec.RenewBeforePercentage != nil; explicit {
+				s.overruled = before >= life/2
+				if !s.overruled && own.Before(s.at) {
+					s.at = own
+				}
+			}
+		}
 		if spec.Renewal != nil && len(spec.Renewal.Windows) > 0 {
 			inWindow, err := intoWindow(s.at, cert.NotBefore, cert.NotAfter, spec.Renewal.Windows, stable)
 			if err == nil {
@@ -82,6 +101,12 @@ func renewal(cert *x509.Certificate, spec *cmapi.CertificateSpec, uid types.UID,
 	// The status has whole seconds. What is compared with it must have no more.
 	s.at = s.at.Truncate(time.Second)
 	return s
+}
+
+// chosen is a random moment of a window, RFC 9773 section 4.2. It is another only if the window is.
+func chosen(w *cmapi.ACMERenewalWindow, uid, serial string) time.Time {
+	fraction := stableFraction(uid, serial, stamp(w.Start.Time), stamp(w.End.Time))
+	return w.Start.Add(time.Duration(fraction * float64(w.End.Sub(w.Start.Time))))
 }
 
 // beforeExpiry is how long before its expiry a certificate is renewed, without jitter.

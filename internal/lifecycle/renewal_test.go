@@ -45,8 +45,8 @@ func TestRenewalIsBetweenAnEarliestAndALatestTime(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			spread := map[time.Time]bool{}
 			for _, uid := range []types.UID{"a", "b", "c", "d", "e"} {
-				s := renewal(validFor(test.life), &test.spec, uid, nil, false)
-				if again := renewal(validFor(test.life), &test.spec, uid, nil, false); again != s {
+				s := renewal(validFor(test.life), &test.spec, uid, nil, false, nil)
+				if again := renewal(validFor(test.life), &test.spec, uid, nil, false, nil); again != s {
 					t.Errorf("asked twice: %v and %v", s, again)
 				}
 				after := s.at.Sub(monday)
@@ -86,7 +86,7 @@ func TestRenewalWaitsForItsWindow(t *testing.T) {
 		"never, if renewal is disabled": {life: 30 * day, renewal: &cmapi.CertificateRenewal{Policy: "Disabled"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := renewal(validFor(test.life), &cmapi.CertificateSpec{Renewal: test.renewal}, "uid", nil, false)
+			s := renewal(validFor(test.life), &cmapi.CertificateSpec{Renewal: test.renewal}, "uid", nil, false, nil)
 			if test.from.IsZero() != s.at.IsZero() || s.at.Before(test.from) || s.at.After(test.to) {
 				t.Errorf("renewal at %s, want between %s and %s", s.at, test.from, test.to)
 			}
@@ -118,7 +118,7 @@ func TestTheLeavesOfAReplacedCAAreRenewedSoonAndNotAllAtOnce(t *testing.T) {
 	spec := &cmapi.CertificateSpec{Duration: duration(90 * day)}
 	times := map[time.Time]bool{}
 	for _, uid := range []types.UID{"a", "b", "c", "d"} {
-		s := renewal(validFor(90*day), spec, uid, ca, false)
+		s := renewal(validFor(90*day), spec, uid, ca, false, nil)
 		if after := s.at.Sub(replaced); after < 0 || after > maxRotation {
 			t.Errorf("renewal %s after the CA was replaced, want at most %s", after, maxRotation)
 		}
@@ -127,11 +127,11 @@ func TestTheLeavesOfAReplacedCAAreRenewedSoonAndNotAllAtOnce(t *testing.T) {
 	if len(times) < 3 {
 		t.Errorf("four leaves are renewed at %d times only", len(times))
 	}
-	if s := renewal(validFor(90*day), spec, "a", ca, true); s.at.Sub(monday) < 59*day || s.capped {
+	if s := renewal(validFor(90*day), spec, "a", ca, true, nil); s.at.Sub(monday) < 59*day || s.capped {
 		t.Errorf("a leaf of the CA in use: %+v", s)
 	}
 	ca.NotAfter = metav1.NewTime(monday.Add(30 * day))
-	if s := renewal(validFor(30*day), spec, "a", ca, true); !s.at.IsZero() || !s.capped {
+	if s := renewal(validFor(30*day), spec, "a", ca, true, nil); !s.at.IsZero() || !s.capped {
 		t.Errorf("a leaf that ends with its CA: %+v, want no renewal", s)
 	}
 }
@@ -156,4 +156,39 @@ func FuzzWindow(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestTheSuggestionOfTheCAIsFollowed(t *testing.T) {
+	cert := validFor(90 * day)
+	window := func(from, to time.Duration) *cmapi.ACMERenewalWindow {
+		start, end := metav1.NewTime(cert.NotBefore.Add(from)), metav1.NewTime(cert.NotBefore.Add(to))
+		return &cmapi.ACMERenewalWindow{Start: &start, End: &end}
+	}
+	before := func(d time.Duration) cmapi.CertificateSpec {
+		return cmapi.CertificateSpec{RenewBefore: &metav1.Duration{Duration: d}}
+	}
+	for name, test := range map[string]struct {
+		spec      cmapi.CertificateSpec
+		window    *cmapi.ACMERenewalWindow
+		from, to  time.Duration // after the begin of the life
+		overruled bool
+	}{
+		"inside of its window":                          {cmapi.CertificateSpec{}, window(61*day, 63*day), 61 * day, 63 * day, false},
+		"at once, after a revocation":                   {cmapi.CertificateSpec{}, window(-2*time.Hour, -time.Hour), -2 * time.Hour, -time.Hour, false},
+		"not later than the backstop":                   {cmapi.CertificateSpec{}, window(85*day, 86*day), 72 * day, 72 * day, false},
+		"earlier, if renewBefore asks for it":           {before(40 * day), window(61*day, 63*day), 49 * day, 50 * day, false},
+		"not later, if renewBefore asks for it":         {before(10 * day), window(61*day, 63*day), 61 * day, 63 * day, false},
+		"not for more than half of the life":            {before(60 * day), window(61*day, 63*day), 61 * day, 63 * day, true},
+		"a window that ends before it begins is no one": {cmapi.CertificateSpec{}, window(63*day, 61*day), 59 * day, 60 * day, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := renewal(cert, &test.spec, "uid", nil, false, test.window)
+			if at := s.at.Sub(cert.NotBefore); at < test.from || at > test.to || s.overruled != test.overruled {
+				t.Errorf("after %.1f days, overruled: %v", at.Hours()/24, s.overruled)
+			}
+			if again := renewal(cert, &test.spec, "uid", nil, false, test.window); again != s {
+				t.Errorf("it moved to %v", again)
+			}
+		})
+	}
 }

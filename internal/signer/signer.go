@@ -49,6 +49,10 @@ type CA struct {
 	Anchor *x509.Certificate
 }
 
+// ReplacesAnnotation stands on a request that renews a certificate whose ACME server is to be told so: the certificate's identifier,
+// RFC 9773 section 4.1.
+const ReplacesAnnotation = "perennial.dev/replaces"
+
 // Request is a request for a certificate. It has been approved, and its CSR agrees with the rest.
 type Request struct {
 	// Namespace and Name of the object that it comes from. Namespace is empty for a Kubernetes CSR.

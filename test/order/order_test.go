@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/perennial-pki/perennial/acme"
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
@@ -295,4 +297,100 @@ func TestALiveSiteIsCertifiedByTLSALPN01(t *testing.T) {
 		conn.Close()
 		t.Error("there is an answer for a name without a challenge")
 	}
+}
+
+func TestARenewalFollowsTheCAsSuggestion(t *testing.T) {
+	r := start(t, pebble.Options{})
+	r.issuer()
+	crt := r.certificate("site", "www.example.com")
+	r.ready(crt)
+	ari := func() *cmapi.CertificateACMEARIStatus {
+		t.Helper()
+		cluster.Eventually(t, func() error {
+			if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
+				return err
+			}
+			if crt.Status.ACME == nil || crt.Status.ACME.ARI == nil || crt.Status.RenewalTime == nil {
+				return cluster.NotYet("the status is %+v", crt.Status)
+			}
+			if at, w := crt.Status.RenewalTime, crt.Status.ACME.ARI.SuggestedWindow; at.Before(w.Start) || w.End.Before(at) {
+				return cluster.NotYet("the renewal at %s is not between %s and %s", at, w.Start, w.End)
+			}
+			return nil
+		})
+		return crt.Status.ACME.ARI
+	}
+	first := ari()
+	if !first.NextCheck.After(first.LastChecked.Time) {
+		t.Errorf("it is asked again at %s", first.NextCheck)
+	}
+
+	// The CA revokes the certificate, and wants it to be renewed. When it is asked next, that happens at once.
+	var secret corev1.Secret
+	if err := r.admin.Get(t.Context(), client.ObjectKey{Namespace: r.namespace, Name: "site"}, &secret); err != nil {
+		t.Fatal(err)
+	}
+	chain, err := pki.Limits{}.DecodeChainPEM(secret.Data[corev1.TLSCertKey])
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := pki.Limits{}.DecodeKeyPEM(secret.Data[corev1.TLSPrivateKeyKey])
+	if err != nil {
+		t.Fatal(err)
+	}
+	by := &acme.Client{Directory: r.ca.Directory, HTTP: r.ca.Client()}
+	if err := by.RevokeWithKey(t.Context(), key, chain[0].Raw, acme.ReasonSuperseded); err != nil {
+		t.Fatal(err)
+	}
+	cluster.Eventually(t, func() error {
+		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
+			return err
+		}
+		past := metav1.NewTime(time.Now().Add(-time.Minute))
+		crt.Status.ACME.ARI.NextCheck = &past
+		return r.admin.Status().Update(t.Context(), crt)
+	})
+	cluster.Eventually(t, func() error {
+		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
+			return err
+		}
+		if crt.Status.Revision == nil || *crt.Status.Revision != 2 {
+			return cluster.NotYet("the status is %+v\n%s", crt.Status, r.story())
+		}
+		return nil
+	})
+	second := ari()
+	if second.SuggestedWindow.Start.Time.Equal(first.SuggestedWindow.Start.Time) {
+		t.Error("the new certificate has the window of the old")
+	}
+	var orders cmacme.OrderList
+	if err := r.admin.List(t.Context(), &orders, client.InNamespace(r.namespace)); err != nil {
+		t.Fatal(err)
+	}
+	id, err := acme.CertID(chain[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(orders.Items, func(o cmacme.Order) bool { return o.Spec.Replaces == id }) {
+		t.Errorf("no order replaces %s", id)
+	}
+
+	// An issuer that is told not to ask does not, and says nothing.
+	issuer := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: "pebble"}}
+	cluster.Eventually(t, func() error {
+		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(issuer), issuer); err != nil {
+			return err
+		}
+		issuer.Spec.ACME.RenewalInformationSource = cmacme.ACMERenewalInformationSourceNone
+		return r.admin.Update(t.Context(), issuer)
+	})
+	cluster.Eventually(t, func() error {
+		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
+			return err
+		}
+		if crt.Status.ACME != nil {
+			return cluster.NotYet("the status has %+v", crt.Status.ACME)
+		}
+		return nil
+	})
 }

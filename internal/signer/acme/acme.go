@@ -124,7 +124,7 @@ func orderFor(issuer *signer.Issuer, r signer.Request) (*cmacme.Order, error) {
 		Spec: cmacme.OrderSpec{
 			IssuerRef:  cmmeta.IssuerReference{Name: issuer.GetName(), Kind: issuer.Kind, Group: cmmeta.DefaultIssuerGroup},
 			CommonName: csr.Subject.CommonName, DNSNames: csr.DNSNames, IPAddresses: addresses,
-			Profile: spec.Profile,
+			Profile: spec.Profile, Replaces: r.Annotations[signer.ReplacesAnnotation],
 		},
 	}
 	if order.Namespace == "" { // a Kubernetes CSR has none
