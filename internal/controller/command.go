@@ -24,6 +24,7 @@ import (
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/inject"
 	"github.com/perennial-pki/perennial/internal/lifecycle"
+	"github.com/perennial-pki/perennial/internal/order"
 	"github.com/perennial-pki/perennial/internal/shim"
 	"github.com/perennial-pki/perennial/pki"
 )
@@ -108,6 +109,7 @@ func Command() *cobra.Command {
 	f.BoolVar(&o.Ambient.Issuers, "issuer-ambient-credentials", false, "let those of Issuers do so, too")
 	f.StringVar(&o.TLSALPN01Address, "tlsalpn01-listen-address", "", "host:port on which TLS-ALPN-01 challenges are answered; empty for none")
 	f.StringVar(&o.PassthroughTo, "tlsalpn01-passthrough-to", "", "host:port of the site that gets, unread, all connections to that address that are for no challenge; they are closed if left out")
+	f.IntVar(&o.MaxChallenges, "max-concurrent-challenges", order.DefaultMaxChallenges, "how many ACME challenges are worked on at once; issuers and namespaces share them evenly")
 	f.StringVar(&http01Service, "http01-service", "", "namespace/name of the Service of this controller's replicas, with a port named http that leads to --http01-listen-address; HTTP-01 requests are led to its endpoints")
 	f.StringVar((*string)(&o.HTTP01.Mode), "http01-solver-mode", string(cmacme.HTTP01SolverModeShared), "who answers HTTP-01 challenges where a solver does not say: Shared, the controller itself, or Pod, a pod for each challenge")
 	f.BoolVar(&targetRef, "http01-endpoint-target-ref", true, "name the controller's pods in the EndpointSlices for HTTP-01 challenges")
@@ -145,6 +147,7 @@ func (o *Options) check() error {
 		want string
 	}{
 		{"concurrent-workers", o.Workers < 1, "1 or more"},
+		{"max-concurrent-challenges", o.MaxChallenges < 1, "1 or more"},
 		{"http01-solver-mode", o.HTTP01.Mode != cmacme.HTTP01SolverModeShared && o.HTTP01.Mode != cmacme.HTTP01SolverModePod, "Shared or Pod"},
 		{"certificate-request-minimum-backoff-duration", o.Lifecycle.MinBackoff <= 0, "more than 0"},
 		{"certificate-request-maximum-backoff-duration", o.Lifecycle.MaxBackoff < o.Lifecycle.MinBackoff, "at least --certificate-request-minimum-backoff-duration"},

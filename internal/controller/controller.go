@@ -89,6 +89,8 @@ type Options struct {
 	// Targets are the kinds into which CAs are injected. Nil means all.
 	Targets []inject.Target
 
+	// MaxChallenges is how many ACME challenges are worked on at once. Zero means order.DefaultMaxChallenges.
+	MaxChallenges int
 	// HTTP01Address is host:port on which HTTP-01 challenges are answered, for all names whose port 80 leads there. Empty: not answered.
 	HTTP01Address string
 	// HTTP01 are the settings of what leads HTTP-01 requests there in a cluster. Its Service, if set, is looked at for the addresses of all
@@ -145,6 +147,9 @@ const (
 
 	// tokenSeconds is how long tokens of ServiceAccounts live. The API server takes no less.
 	tokenSeconds = int64(600)
+
+	// lanesAtOnce is how many CAs can be slow before others wait for them.
+	lanesAtOnce = 4
 
 	// reconcileLimit is how long one look at an object may take.
 	reconcileLimit = 3 * time.Minute
@@ -441,8 +446,8 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 		{on[certificateSigningRequests], &request.CSRReconciler{Client: c, Scope: scope, Signers: signers, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
 		{on[issuers], issuersOf(signer.KindIssuer)},
 		{on[clusterIssuers] && wide, issuersOf(signer.KindClusterIssuer)},
-		{on[orders], &order.Reconciler{Client: c, Scope: scope, Accounts: accounts, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
-		{on[challenges], &order.ChallengeReconciler{Client: c, Scope: scope, Accounts: accounts, Solvers: solvers, Events: events, Metrics: metrics, Clock: o.Clock}},
+		{on[orders], &order.Reconciler{Client: c, Scope: scope, Accounts: accounts, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, Lane: o.Workers}},
+		{on[challenges], &order.ChallengeReconciler{Client: c, Scope: scope, Accounts: accounts, Solvers: solvers, Events: events, Metrics: metrics, Clock: o.Clock, Max: o.MaxChallenges, Lane: o.Workers}},
 		{on[renewalInfo], &renewalinfo.Reconciler{Client: c, Secrets: store, Scope: scope, Accounts: accounts, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
 		{on[ingressShim] || on[gatewayShim] || on[listenerSets], &shim.Reconciler{Client: c, Scope: scope, Settings: o.Shim, Ingresses: on[ingressShim], Gateways: on[gatewayShim], ListenerSets: on[listenerSets], Events: events, Metrics: metrics}},
 		{on[caInjector] && len(targets) > 0, &inject.Reconciler{Client: c, Live: live, Secrets: store, Targets: targets, Namespace: o.Namespace, APIServerCA: inject.APIServerCA(cfg), Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
@@ -451,7 +456,12 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 		if !part.on {
 			continue
 		}
-		work := ctrlcontroller.Options{MaxConcurrentReconciles: o.Workers, RateLimiter: jittered{
+		workers := o.Workers
+		switch part.reconciler.(type) {
+		case *order.Reconciler, *order.ChallengeReconciler:
+			workers *= lanesAtOnce // they wait for others, of whom each has a part of them
+		}
+		work := ctrlcontroller.Options{MaxConcurrentReconciles: workers, RateLimiter: jittered{
 			workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry),
 		}}
 		if err := part.reconciler.SetupWithManager(ctx, mgr, others, work); err != nil {

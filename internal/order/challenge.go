@@ -11,6 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -19,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/perennial-pki/perennial/acme"
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
@@ -50,8 +52,14 @@ type ChallengeReconciler struct {
 	Events  record.EventRecorder
 	Metrics *observe.Metrics
 	Clock   clock.PassiveClock
+	// Max is how many challenges are worked on at once. DefaultMaxChallenges if zero.
+	Max int
+	// Lane is how many exchanges there may be with one CA at once.
+	Lane int
 
-	pace pace
+	queue workqueue.TypedRateLimitingInterface[reconcile.Request] // SetupWithManager sets it
+	lanes lanes
+	pace  pace
 	// seen is since when a proof can be seen. After a restart it counts anew.
 	seen instants
 }
@@ -72,6 +80,10 @@ func (r *ChallengeReconciler) SetupWithManager(_ context.Context, mgr ctrl.Manag
 	const name = "challenges"
 	b := ctrl.NewControllerManagedBy(mgr).Named(name).WithOptions(o).
 		For(&cmacme.Challenge{}).
+		WatchesRawSource(source.Func(func(_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
+			r.queue = queue
+			return nil
+		})).
 		Watches(&cmapi.Issuer{}, issuerChanged, builder.WithPredicates(issuer.Changed()))
 	if r.Scope.Namespace == "" {
 		b = b.Watches(&cmapi.ClusterIssuer{}, issuerChanged, builder.WithPredicates(issuer.Changed()))
@@ -83,7 +95,11 @@ func (r *ChallengeReconciler) SetupWithManager(_ context.Context, mgr ctrl.Manag
 func (r *ChallengeReconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	ch := &cmacme.Challenge{}
 	if err := r.Client.Get(ctx, request.NamespacedName, ch, client.UnsafeDisableDeepCopy); err != nil {
-		return reconcile.Result{}, client.IgnoreNotFound(err)
+		if apierrors.IsNotFound(err) {
+			r.admitNext(ctx) // its place is free
+			return reconcile.Result{}, nil
+		}
+		return reconcile.Result{}, err
 	}
 	if ch.DeletionTimestamp != nil {
 		r.pace.forget(string(ch.UID))
@@ -152,6 +168,22 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 	}
 	now := r.Clock.Now()
 	st := &ch.Status
+	if !st.Presented {
+		may, err := r.admits(ctx, ch)
+		if err != nil {
+			return result, nil, err
+		}
+		if !may {
+			return reconcile.Result{RequeueAfter: seldomAgain}, nil, nil // admitNext is faster, unless something is missed
+		}
+	} else if at := st.PresentedAt; at != nil && now.Sub(at.Time) > givenUp {
+		return result, nil, fault.Refusedf("TimedOut", "given up %s after it was presented: %s", givenUp, st.Reason)
+	}
+	leave, room := r.lanes.enter(i.GetSpec().ACME.Server, max(r.Lane, whenSlow), now)
+	if !room {
+		return reconcile.Result{RequeueAfter: laneAgain}, nil, nil // the CA is slow, and others have workers, too
+	}
+	defer leave()
 	accepted := st.State == cmacme.Processing
 
 	// What the server knows comes first: the proof may be given, or lost, already. Between presenting and accepting there is nothing
@@ -199,7 +231,7 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 		if !seen.Visible {
 			st.Reason = fmt.Sprintf("Waiting for %s challenge propagation: %s", ch.Spec.Type, seen.Why)
 			r.seen.drop(string(ch.UID))
-			return reconcile.Result{RequeueAfter: checkAgain}, say, nil // others, whom we cannot watch, have to see it
+			return reconcile.Result{RequeueAfter: checkDelay(now.Sub(st.PresentedAt.Time))}, say, nil // others, whom we cannot watch, have to see it
 		}
 	}
 	if wait := ch.Spec.Solver.WaitForRecordToPropagate; wait != nil {
@@ -214,6 +246,51 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 	st.State, st.Reason = cmacme.Processing, "The ACME server is looking at the challenge"
 	r.pace.forget(string(ch.UID))
 	return reconcile.Result{RequeueAfter: firstPoll / 4}, say, nil // the CA needs a moment
+}
+
+// unfinished returns the challenges of all issuers that are not over.
+func (r *ChallengeReconciler) unfinished(ctx context.Context) ([]*cmacme.Challenge, error) {
+	var list cmacme.ChallengeList
+	if err := r.Client.List(ctx, &list, client.UnsafeDisableDeepCopy, &client.ListOptions{DisableReadYourWritesConsistency: true}); err != nil {
+		return nil, err
+	}
+	var all []*cmacme.Challenge
+	for i := range list.Items {
+		if ch := &list.Items[i]; !finished(ch.Status.State) || active(ch) {
+			all = append(all, ch)
+		}
+	}
+	return all, nil
+}
+
+func (r *ChallengeReconciler) most() int {
+	if r.Max > 0 {
+		return r.Max
+	}
+	return DefaultMaxChallenges
+}
+
+// admits reports whether a challenge may begin.
+func (r *ChallengeReconciler) admits(ctx context.Context, ch *cmacme.Challenge) (bool, error) {
+	all, err := r.unfinished(ctx)
+	if err != nil {
+		return false, err
+	}
+	if len(all) <= r.most() { // the cache may not have this one yet
+		return true, nil
+	}
+	return slices.ContainsFunc(admitted(all, r.most()), func(a *cmacme.Challenge) bool { return a.UID == ch.UID }), nil
+}
+
+// admitNext lets those look that may begin now.
+func (r *ChallengeReconciler) admitNext(ctx context.Context) {
+	all, err := r.unfinished(ctx)
+	if err != nil || len(all) == 0 {
+		return
+	}
+	for _, ch := range admitted(all, r.most()) {
+		r.queue.Add(reconcile.Request{NamespacedName: client.ObjectKeyFromObject(ch)})
+	}
 }
 
 // over writes the end of a challenge into its status, if its authorization has come to one.

@@ -53,8 +53,11 @@ type Reconciler struct {
 	Events   record.EventRecorder
 	Metrics  *observe.Metrics
 	Clock    clock.PassiveClock
+	// Lane is how many exchanges there may be with one CA at once.
+	Lane int
 
-	pace pace
+	lanes lanes
+	pace  pace
 }
 
 // AddIndexes adds the indexes that the reconcilers of this package need.
@@ -233,6 +236,11 @@ func (r *Reconciler) step(ctx context.Context, order *cmacme.Order, challenges [
 	if err != nil {
 		return reconcile.Result{}, err
 	}
+	leave, room := r.lanes.enter(i.GetSpec().ACME.Server, max(r.Lane, whenSlow), r.Clock.Now())
+	if !room {
+		return reconcile.Result{RequeueAfter: laneAgain}, nil // the CA is slow, and others have workers, too
+	}
+	defer leave()
 	o := conversation{ca: ca, by: by, now: r.Clock.Now()}
 	st := &order.Status
 	switch {

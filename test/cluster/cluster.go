@@ -160,8 +160,10 @@ func testLog(t testing.TB) logr.Logger {
 		}
 	})
 	return funcr.New(func(prefix, args string) {
-		if strings.Contains(args, "Starting EventSource") || strings.Contains(args, "Starting Controller") {
-			return
+		for _, usual := range []string{"Starting EventSource", "Starting Controller", "Starting workers", "Shutdown signal", "All workers finished", "Stopping and waiting"} {
+			if strings.Contains(args, usual) {
+				return
+			}
 		}
 		mu.Lock()
 		defer mu.Unlock()
