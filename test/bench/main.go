@@ -35,6 +35,7 @@ func main() {
 	flag.IntVar(&o.fleet, "fleet", 5000, "certificates to measure memory and restart with; 0 for none")
 	flag.IntVar(&o.ingresses, "ingresses", 500, "annotated Ingresses that are created at once; 0 for none")
 	flag.IntVar(&o.secrets, "secrets", 50000, "Secrets of others in the cluster; 0 for none")
+	flag.BoolVar(&o.acme, "acme", true, "measure certificates of an ACME server")
 	flag.StringVar(&o.profile, "profile", "", "write a CPU profile of the controller to this file")
 	flag.Parse()
 	ctrl.SetLogger(logr.Discard())
@@ -48,6 +49,7 @@ func main() {
 
 type options struct {
 	certificates, clients, fleet, ingresses, secrets int
+	acme                                             bool
 	profile                                          string
 }
 
@@ -112,6 +114,12 @@ func run(ctx context.Context, o options) error {
 		step("annotated Ingresses")
 		if err := b.ingressBurst(ctx); err != nil {
 			return fmt.Errorf("ingresses: %w", err)
+		}
+	}
+	if o.acme {
+		step("certificates of an ACME server")
+		if err := b.acmeServer(ctx); err != nil {
+			return fmt.Errorf("acme: %w", err)
 		}
 	}
 	if o.fleet > 0 {

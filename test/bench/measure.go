@@ -38,7 +38,7 @@ type process struct {
 }
 
 // start starts the controller and waits until its caches are filled.
-func (b *bench) start(ctx context.Context) (*process, error) {
+func (b *bench) start(ctx context.Context, flags ...string) (*process, error) {
 	kubeconfig, err := b.kubeconfig(ctx)
 	if err != nil {
 		return nil, err
@@ -49,8 +49,8 @@ func (b *bench) start(ctx context.Context) (*process, error) {
 	}
 	defer log.Close()
 	const health = "127.0.0.1:19403"
-	cmd := exec.Command(b.binary, "controller", "--kubeconfig", kubeconfig, "--cluster-resource-namespace", deploy.Namespace,
-		"--leader-elect=false", "--metrics-listen-address", "127.0.0.1:19402", "--health-listen-address", health)
+	cmd := exec.Command(b.binary, append([]string{"controller", "--kubeconfig", kubeconfig, "--cluster-resource-namespace", deploy.Namespace,
+		"--leader-elect=false", "--metrics-listen-address", "127.0.0.1:19402", "--health-listen-address", health}, flags...)...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {

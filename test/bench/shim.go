@@ -178,6 +178,11 @@ func (b *bench) foreignSecrets(ctx context.Context) error {
 
 // reconciles is how often all reconcilers were called so far.
 func reconciles(ctx context.Context) (float64, error) {
+	return gauge(ctx, "certmanager_controller_sync_call_count")
+}
+
+// gauge is the sum of a metric of the controller.
+func gauge(ctx context.Context, name string) (float64, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:19402/metrics", nil)
 	if err != nil {
 		return 0, err
@@ -192,13 +197,13 @@ func reconciles(ctx context.Context) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	family := families["certmanager_controller_sync_call_count"]
+	family := families[name]
 	if family == nil {
-		return 0, fmt.Errorf("the controller has no metric certmanager_controller_sync_call_count")
+		return 0, fmt.Errorf("the controller has no metric %s", name)
 	}
 	var total float64
 	for _, m := range family.GetMetric() {
-		total += value(m)
+		total += m.GetCounter().GetValue() + m.GetGauge().GetValue()
 	}
 	return total, nil
 }

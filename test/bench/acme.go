@@ -1,0 +1,241 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/deploy"
+	"github.com/perennial-pki/perennial/test/dnsserver"
+	"github.com/perennial-pki/perennial/test/pebble"
+)
+
+const tsigName, tsigSecret = "bench", "YmVuY2htYXJrLXNlY3JldC1vZi10c2lnLWtleS1sb25n"
+
+// acmeServer measures certificates of an ACME server: one, ten and a hundred at once, by DNS-01 and by HTTP-01.
+func (b *bench) acmeServer(ctx context.Context) error {
+	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"bench.example.com"}, KeyName: tsigName, Secret: tsigSecret})
+	if err != nil {
+		return err
+	}
+	defer names.Close()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	site := listener.Addr().String()
+	port := listener.Addr().(*net.TCPAddr).Port
+	listener.Close()
+	var exchanges counter
+	ca, err := pebble.Start(pebble.Options{Resolver: names.Addr, HTTPPort: port, Wrap: exchanges.wrap})
+	if err != nil {
+		return err
+	}
+	defer ca.Close()
+	if err := b.admin.Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: deploy.Namespace, Name: "tsig"}, StringData: map[string]string{"key": tsigSecret}}); err != nil {
+		return err
+	}
+	issuers := map[string]cmacme.ACMEChallengeSolver{
+		"dns-01": {DNS01: &cmacme.ACMEChallengeSolverDNS01{Nameservers: []string{names.Addr}, RFC2136: &cmacme.ACMEIssuerDNS01ProviderRFC2136{
+			Nameserver: names.Addr, TSIGKeyName: tsigName, TSIGAlgorithm: "HMACSHA256",
+			TSIGSecret: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "tsig"}, Key: "key"},
+		}}},
+		// Port 80 of these names is not this machine's, so nothing is looked at first.
+		"http-01": {HTTP01: &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}}, WaitInsteadOfSelfCheck: &metav1.Duration{}},
+	}
+	p, err := b.start(ctx, "--http01-listen-address="+site)
+	if err != nil {
+		return err
+	}
+	defer p.stop()
+	fmt.Println("ECDSA certificates of Pebble, without its sleep before a validation, and with its Retry-After at 0")
+	fmt.Println()
+	fmt.Printf("  %-10s %14s %12s %12s %16s %16s\n", "", "all Ready", "p50", "p99", "API writes each", "exchanges each")
+	for _, kind := range []string{"dns-01", "http-01"} {
+		issuer := &cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: kind}}
+		issuer.Spec.ACME = &cmacme.ACMEIssuer{
+			Server: ca.Directory, CABundle: ca.CABundle, Solvers: []cmacme.ACMEChallengeSolver{issuers[kind]},
+			PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: kind}},
+		}
+		if err := b.admin.Create(ctx, issuer); err != nil {
+			return err
+		}
+		if err := b.issuerReady(ctx, issuer); err != nil {
+			return err
+		}
+		for _, n := range []int{1, 10, 100} {
+			if err := b.quiet(ctx); err != nil {
+				return err
+			}
+			before, err := b.requests(ctx)
+			if err != nil {
+				return err
+			}
+			asked := exchanges.total()
+			took, all, err := b.issue(ctx, cmmeta.IssuerReference{Name: kind, Kind: "ClusterIssuer"}, fmt.Sprintf("%s-%d", kind, n), n)
+			if err != nil {
+				return err
+			}
+			if err := b.quiet(ctx); err != nil {
+				return err
+			}
+			after, err := b.requests(ctx)
+			if err != nil {
+				return err
+			}
+			writes := 0.0
+			for key, count := range after.since(before).counts {
+				verb, resource, _ := strings.Cut(key, " ")
+				if slices.Contains(writeVerbs, verb) && (slices.Contains(ofCertificates, resource) || slices.Contains(ofACME, resource)) {
+					writes += count
+				}
+			}
+			fmt.Printf("  %-10s %12.2f s %10.2f s %10.2f s %16.1f %16.1f\n", fmt.Sprintf("%s %d", kind, n), all.Seconds(), quantile(took, .5).Seconds(), quantile(took, .99).Seconds(),
+				writes/float64(n)-1, float64(exchanges.total()-asked)/float64(n))
+		}
+	}
+	fmt.Println()
+	for _, l := range exchanges.lines() {
+		fmt.Printf("    %s\n", l)
+	}
+	fmt.Println()
+	return b.besideOneThatHangs(ctx, names.Addr)
+}
+
+// besideOneThatHangs measures one certificate after the other, first alone, then while another CA hangs under 60 of its own.
+func (b *bench) besideOneThatHangs(ctx context.Context, resolver string) error {
+	const runs, others = 20, 60
+	works := cmmeta.IssuerReference{Name: "dns-01", Kind: "ClusterIssuer"}
+	one := func(namespace string) (time.Duration, error) {
+		var took []time.Duration
+		for i := range runs {
+			t, _, err := b.issue(ctx, works, fmt.Sprintf("%s-%d", namespace, i), 1)
+			if err != nil {
+				return 0, err
+			}
+			took = append(took, t...)
+		}
+		slices.Sort(took)
+		return quantile(took, .5), nil
+	}
+	alone, err := one("alone")
+	if err != nil {
+		return err
+	}
+	goroutines, err := gauge(ctx, "go_goroutines")
+	if err != nil {
+		return err
+	}
+	var hangs atomic.Bool
+	release := make(chan struct{})
+	ca, err := pebble.Start(pebble.Options{Resolver: resolver, Wrap: func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if hangs.Load() {
+				select {
+				case <-release:
+				case <-r.Context().Done():
+				}
+			}
+			h.ServeHTTP(w, r)
+		})
+	}})
+	if err != nil {
+		return err
+	}
+	defer ca.Close()
+	defer close(release)
+	issuer := &cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: "hangs"}}
+	issuer.Spec.ACME = &cmacme.ACMEIssuer{
+		Server: ca.Directory, CABundle: ca.CABundle, PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "hangs"}},
+		Solvers: []cmacme.ACMEChallengeSolver{{HTTP01: &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}}}},
+	}
+	if err := b.admin.Create(ctx, issuer); err != nil {
+		return err
+	}
+	if err := b.issuerReady(ctx, issuer); err != nil {
+		return err
+	}
+	hangs.Store(true)
+	if err := b.namespace(ctx, "hangs"); err != nil {
+		return err
+	}
+	if err := b.each(ctx, others, func(ctx context.Context, c client.Client, i int) error {
+		return c.Create(ctx, certificate(cmmeta.IssuerReference{Name: "hangs", Kind: "ClusterIssuer"}, "hangs", i))
+	}); err != nil {
+		return err
+	}
+	beside, err := one("beside")
+	if err != nil {
+		return err
+	}
+	then, err := gauge(ctx, "go_goroutines")
+	if err != nil {
+		return err
+	}
+	fmt.Printf("One certificate by DNS-01 after the other, while another CA hangs under %d\n\n", others)
+	fmt.Printf("  median alone                          %8.0f ms\n", alone.Seconds()*1000)
+	fmt.Printf("  median beside the CA that hangs       %8.0f ms   %+.0f %%\n", beside.Seconds()*1000, 100*(beside.Seconds()/alone.Seconds()-1))
+	fmt.Printf("  goroutines of the controller          %8.0f before, %.0f meanwhile\n\n", goroutines, then)
+	return nil
+}
+
+func (b *bench) issuerReady(ctx context.Context, issuer *cmapi.ClusterIssuer) error {
+	err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
+		err := b.admin.Get(ctx, client.ObjectKeyFromObject(issuer), issuer)
+		return err == nil && slices.ContainsFunc(issuer.Status.Conditions, func(c cmapi.IssuerCondition) bool { return c.Type == "Ready" && c.Status == "True" }), err
+	})
+	if err != nil {
+		return fmt.Errorf("the issuer %s does not become ready: %w", issuer.Name, err)
+	}
+	return nil
+}
+
+var ofACME = []string{"orders", "orders/status", "challenges", "challenges/status"}
+
+// counter counts the requests to a server by method and the first part of the path.
+type counter struct {
+	n  atomic.Int64
+	mu sync.Mutex
+	by map[string]int
+}
+
+func (c *counter) wrap(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c.n.Add(1)
+		first, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+		c.mu.Lock()
+		if c.by == nil {
+			c.by = map[string]int{}
+		}
+		c.by[r.Method+" "+first]++
+		c.mu.Unlock()
+		h.ServeHTTP(w, r)
+	})
+}
+
+func (c *counter) total() int64 { return c.n.Load() }
+
+func (c *counter) lines() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var lines []string
+	for k, n := range c.by {
+		lines = append(lines, fmt.Sprintf("%-40s %8d", k, n))
+	}
+	slices.Sort(lines)
+	return lines
+}
