@@ -134,7 +134,11 @@ func (c *Client) updateAccount(ctx context.Context, a Account, payload any) (Acc
 	if err != nil {
 		return Account{}, err
 	}
-	return c.account(m, "account", a.URL, a.Key)
+	updated, err := c.account(m, "account", a.URL, a.Key)
+	if err == nil && updated.OrdersURL == "" { // not every reply has what does not change
+		updated.OrdersURL = a.OrdersURL
+	}
+	return updated, err
 }
 
 // ChangeKey replaces the key of the account, section 7.3.5, and returns the account with the new one. If the CA has an account with

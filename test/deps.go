@@ -2,5 +2,4 @@ package test
 
 import (
 	_ "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
-	_ "github.com/mholt/acmez/v3/acme"
 )
