@@ -89,7 +89,8 @@ func (s *Solver) resolver(spec *cmacme.ACMEChallengeSolverDNS01) *Resolver {
 // locate finds the record of a challenge.
 func (s *Solver) locate(ctx context.Context, ch *cmacme.Challenge) (Record, error) {
 	spec := ch.Spec.Solver.DNS01
-	name, zone, err := s.resolver(spec).Locate(ctx, acme.DNS01Name(ch.Spec.DNSName), spec.CNAMEStrategy == cmacme.FollowStrategy)
+	name, zone, err := s.resolver(spec).Locate(ctx, acme.DNS01Name(ch.Spec.DNSName),
+		spec.CNAMEStrategy == cmacme.FollowStrategy || spec.AcmeDNS != nil) // acme-dns is always behind a CNAME
 	if err != nil {
 		return Record{}, fault.Transientf("PresentError", "find the zone of %s: %w", ch.Spec.DNSName, err)
 	}
@@ -109,7 +110,7 @@ func (s *Solver) CleanUp(ctx context.Context, issuer *signer.Issuer, ch *cmacme.
 func (s *Solver) change(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge, change func(Provider, context.Context, Record) error) error {
 	ctx, cancel := context.WithTimeout(ctx, attempt)
 	defer cancel()
-	p, err := s.provider(ctx, issuer, ch.Spec.Solver.DNS01)
+	p, err := s.provider(ctx, issuer, ch)
 	if err != nil {
 		return err
 	}
@@ -140,7 +141,7 @@ func (s *Solver) Check(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Ch
 	if !seen.Visible {
 		return seen, nil
 	}
-	p, err := s.provider(ctx, issuer, ch.Spec.Solver.DNS01)
+	p, err := s.provider(ctx, issuer, ch)
 	if err != nil {
 		return solver.Sight{}, err
 	}
@@ -157,7 +158,11 @@ func (s *Solver) Check(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Ch
 }
 
 // provider makes the provider that a solver names.
-func (s *Solver) provider(ctx context.Context, issuer *signer.Issuer, spec *cmacme.ACMEChallengeSolverDNS01) (Provider, error) {
+func (s *Solver) provider(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) (Provider, error) {
+	spec := ch.Spec.Solver.DNS01
+	if issuer == nil {
+		return nil, fault.Misconfiguredf("IssuerNotFound", "the issuer, whose credentials it takes, is gone")
+	}
 	secret := func(field, name, key string) (string, error) {
 		at := issuer.SecretNamespace + "/" + name
 		got, err := s.Secrets.Get(ctx, issuer.SecretNamespace, name)
@@ -181,10 +186,51 @@ func (s *Solver) provider(ctx context.Context, issuer *signer.Issuer, spec *cmac
 		}
 		return p, p.configure(c.TSIGKeyName, c.TSIGAlgorithm)
 	}
+	if c := spec.Cloudflare; c != nil {
+		var token, key string
+		var err error
+		switch {
+		case c.APIToken != nil:
+			token, err = secret("dns01.cloudflare.apiTokenSecretRef", c.APIToken.Name, c.APIToken.Key)
+		case c.APIKey != nil && c.Email != "":
+			key, err = secret("dns01.cloudflare.apiKeySecretRef", c.APIKey.Name, c.APIKey.Key)
+		default:
+			err = fault.Misconfiguredf("InvalidSolver", "dns01.cloudflare names no credentials: set apiTokenSecretRef, or email and apiKeySecretRef")
+		}
+		if err != nil {
+			return nil, err
+		}
+		return s.pool.get("cloudflare", []string{token, c.Email, key}, func() (Provider, error) {
+			p := newCloudflare(cloudflareAPI, token, c.Email, key)
+			p.now = s.Now
+			return p, nil
+		})
+	}
+	if c := spec.DigitalOcean; c != nil {
+		token, err := secret("dns01.digitalocean.tokenSecretRef", c.Token.Name, c.Token.Key)
+		if err != nil {
+			return nil, err
+		}
+		p := newDigitalOcean(digitalOceanAPI, token)
+		p.now = s.Now
+		return p, nil
+	}
+	if c := spec.AcmeDNS; c != nil {
+		accounts, err := secret("dns01.acmeDNS.accountSecretRef", c.AccountSecret.Name, c.AccountSecret.Key)
+		if err != nil {
+			return nil, err
+		}
+		p, err := newACMEDNS(c.Host, accounts, ch.Spec.DNSName)
+		if err != nil {
+			return nil, err
+		}
+		p.now = s.Now
+		return p, nil
+	}
 	if c := spec.Route53; c != nil {
 		return s.route53(ctx, issuer, c, secret)
 	}
-	return nil, fault.Misconfiguredf("InvalidSolver", "the dns01 solver names no provider that this version of Perennial knows: use rfc2136 or route53")
+	return nil, fault.Misconfiguredf("InvalidSolver", "the dns01 solver names no provider that this version of Perennial knows: use rfc2136, route53, cloudflare, digitalocean or acmeDNS")
 }
 
 // fqdn returns a name with a dot at its end, in lower case.

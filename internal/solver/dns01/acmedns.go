@@ -1,0 +1,52 @@
+package dns01
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strings"
+
+	"github.com/perennial-pki/perennial/internal/fault"
+)
+
+// acmeDNS sets the values of a name that a server of acme-dns answers for alone, and to which a CNAME leads. It keeps the last two values and
+// forgets the older: there is nothing to clean up.
+type acmeDNS struct {
+	rest
+	subdomain string
+}
+
+// acmeDNSAccount is what a registration at acme-dns returns, and what tools keep in one file for all names.
+type acmeDNSAccount struct {
+	FullDomain string `json:"fulldomain"`
+	SubDomain  string `json:"subdomain"`
+	Username   string `json:"username"`
+	Password   string `json:"password"`
+}
+
+// newACMEDNS makes the provider for a name from the accounts of a Secret.
+func newACMEDNS(host, accounts, name string) (*acmeDNS, error) {
+	var all map[string]acmeDNSAccount
+	if err := json.Unmarshal([]byte(accounts), &all); err != nil {
+		return nil, fault.Misconfiguredf("InvalidSolver", "the Secret of dns01.acmeDNS.accountSecretRef is not a JSON object of accounts by name")
+	}
+	account, found := all[name]
+	if !found {
+		return nil, fault.Misconfiguredf("InvalidSolver", "the Secret of dns01.acmeDNS.accountSecretRef has no account for %q: register one, and let _acme-challenge.%s be a CNAME to its fulldomain", name, name)
+	}
+	if !strings.Contains(host, "://") {
+		host = "https://" + host
+	}
+	return &acmeDNS{subdomain: account.SubDomain, rest: rest{name: "acme-dns", base: strings.TrimSuffix(host, "/"), header: http.Header{
+		"X-Api-User": {account.Username}, "X-Api-Key": {account.Password},
+	}}}, nil
+}
+
+// Present sets the value.
+func (p *acmeDNS) Present(ctx context.Context, r Record) error {
+	_, err := p.do(ctx, http.MethodPost, "/update", map[string]string{"subdomain": p.subdomain, "txt": r.Value}, nil)
+	return err
+}
+
+// CleanUp has nothing to do.
+func (p *acmeDNS) CleanUp(context.Context, Record) error { return nil }
