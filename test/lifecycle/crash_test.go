@@ -2,85 +2,16 @@ package lifecycle_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"sync"
 	"testing"
 	"time"
 
-	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	"github.com/perennial-pki/perennial/internal/controller"
 	"github.com/perennial-pki/perennial/test/cluster"
 )
-
-var errDead = errors.New("the process is dead")
-
-// life ends at the n-th write: nothing is written from then on, as after a kill.
-type life struct {
-	mu     sync.Mutex
-	left   int  // writes until the end
-	after  bool // the last write still reaches the server
-	died   chan struct{}
-	closed bool
-}
-
-func (l *life) write(write func() error) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.closed {
-		return errDead
-	}
-	if l.left--; l.left > 0 {
-		return write()
-	}
-	if l.after {
-		_ = write()
-	}
-	l.closed = true
-	close(l.died)
-	return errDead
-}
-
-// mortal is a client whose process dies.
-type mortal struct {
-	client.Client
-	life *life
-}
-
-func (m *mortal) Create(ctx context.Context, o client.Object, options ...client.CreateOption) error {
-	if o.GetObjectKind().GroupVersionKind().Group == "authorization.k8s.io" || o.GetName() == "" {
-		return m.Client.Create(ctx, o, options...) // a question, not a write
-	}
-	return m.life.write(func() error { return m.Client.Create(ctx, o, options...) })
-}
-
-func (m *mortal) Delete(ctx context.Context, o client.Object, options ...client.DeleteOption) error {
-	return m.life.write(func() error { return m.Client.Delete(ctx, o, options...) })
-}
-
-func (m *mortal) Patch(ctx context.Context, o client.Object, p client.Patch, options ...client.PatchOption) error {
-	return m.life.write(func() error { return m.Client.Patch(ctx, o, p, options...) })
-}
-
-func (m *mortal) Apply(ctx context.Context, o runtime.ApplyConfiguration, options ...client.ApplyOption) error {
-	return m.life.write(func() error { return m.Client.Apply(ctx, o, options...) })
-}
-
-func (m *mortal) Status() client.SubResourceWriter {
-	return &mortalStatus{m.Client.Status(), m.life}
-}
-
-type mortalStatus struct {
-	client.SubResourceWriter
-	life *life
-}
-
-func (m *mortalStatus) Patch(ctx context.Context, o client.Object, p client.Patch, options ...client.SubResourcePatchOption) error {
-	return m.life.write(func() error { return m.SubResourceWriter.Patch(ctx, o, p, options...) })
-}
 
 // TestAKillAtAnyWriteLosesNothing kills the controller at each of its writes, once before and once after the write reached the
 // server, starts it again, and looks at what it ends with.
@@ -140,8 +71,8 @@ func killAt(t *testing.T, n int, after bool, crt *cmapi.Certificate, renew bool)
 		w.renew(crt.Name)
 		revision = 2
 	}
-	end := &life{left: n, after: after, died: make(chan struct{})}
-	mortalRun := w.run(controller.Options{WrapClient: func(c client.Client) client.Client { return &mortal{c, end} }})
+	end := cluster.NewLife(n, after)
+	mortalRun := w.run(controller.Options{WrapClient: end.Wrap})
 	finished := make(chan struct{})
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
@@ -158,7 +89,7 @@ func killAt(t *testing.T, n int, after bool, crt *cmapi.Certificate, renew bool)
 		}
 	}()
 	select {
-	case <-end.died:
+	case <-end.Died():
 		died = true
 	case <-finished:
 	}

@@ -1,0 +1,97 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+var errDead = errors.New("the process is dead")
+
+// Life is that of a process. It ends at the n-th write: nothing is written from then on, as after a kill.
+type Life struct {
+	mu     sync.Mutex
+	left   int  // writes until the end
+	after  bool // the last write still reaches the server
+	died   chan struct{}
+	closed bool
+}
+
+func (l *Life) write(write func() error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return errDead
+	}
+	if l.left--; l.left > 0 {
+		return write()
+	}
+	if l.after {
+		_ = write()
+	}
+	l.closed = true
+	close(l.died)
+	return errDead
+}
+
+// mortal is a client whose process dies.
+type mortal struct {
+	client.Client
+	life *Life
+}
+
+func (m *mortal) Create(ctx context.Context, o client.Object, options ...client.CreateOption) error {
+	if o.GetObjectKind().GroupVersionKind().Group == "authorization.k8s.io" || o.GetName() == "" {
+		return m.Client.Create(ctx, o, options...) // a question, not a write
+	}
+	return m.life.write(func() error { return m.Client.Create(ctx, o, options...) })
+}
+
+func (m *mortal) Delete(ctx context.Context, o client.Object, options ...client.DeleteOption) error {
+	return m.life.write(func() error { return m.Client.Delete(ctx, o, options...) })
+}
+
+func (m *mortal) Patch(ctx context.Context, o client.Object, p client.Patch, options ...client.PatchOption) error {
+	return m.life.write(func() error { return m.Client.Patch(ctx, o, p, options...) })
+}
+
+func (m *mortal) Apply(ctx context.Context, o runtime.ApplyConfiguration, options ...client.ApplyOption) error {
+	return m.life.write(func() error { return m.Client.Apply(ctx, o, options...) })
+}
+
+func (m *mortal) Status() client.SubResourceWriter {
+	return &mortalStatus{m.Client.Status(), m.life}
+}
+
+type mortalStatus struct {
+	client.SubResourceWriter
+	life *Life
+}
+
+func (m *mortalStatus) Patch(ctx context.Context, o client.Object, p client.Patch, options ...client.SubResourcePatchOption) error {
+	return m.life.write(func() error { return m.SubResourceWriter.Patch(ctx, o, p, options...) })
+}
+
+// NewLife is one of so many writes, of which the last still reaches the server if after is set.
+func NewLife(writes int, after bool) *Life {
+	return &Life{left: writes, after: after, died: make(chan struct{})}
+}
+
+// Wrap makes a client that writes as long as the process lives.
+func (l *Life) Wrap(c client.Client) client.Client { return &mortal{c, l} }
+
+// End ends it now.
+func (l *Life) End() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.closed {
+		l.closed = true
+		close(l.died)
+	}
+}
+
+// Died is closed when it has ended.
+func (l *Life) Died() <-chan struct{} { return l.died }

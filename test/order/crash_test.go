@@ -1,0 +1,213 @@
+package order_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"fmt"
+	"math"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	"github.com/perennial-pki/perennial/internal/controller"
+	"github.com/perennial-pki/perennial/pki"
+	"github.com/perennial-pki/perennial/test/cluster"
+	"github.com/perennial-pki/perennial/test/dnsserver"
+	"github.com/perennial-pki/perennial/test/pebble"
+)
+
+// witness stands before a CA. It counts what a CA cares for, and ends the life of a process at one of its exchanges.
+type witness struct {
+	mu sync.Mutex
+	// left is how many exchanges there are until the end; after says that the last is still answered by the CA, though nobody hears it.
+	left  int
+	after bool
+	end   func()
+
+	orders, finalized []string // paths
+}
+
+func (w *witness) wrap(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		w.mu.Lock()
+		w.left--
+		dies := w.left == 0
+		w.mu.Unlock()
+		if dies && !w.after {
+			w.end()
+			panic(http.ErrAbortHandler)
+		}
+		reply := httptest.NewRecorder()
+		h.ServeHTTP(reply, r)
+		w.mu.Lock()
+		switch {
+		case strings.HasPrefix(r.URL.Path, "/order-plz") && reply.Code == http.StatusCreated:
+			w.orders = append(w.orders, reply.Header().Get("Location"))
+		case strings.HasPrefix(r.URL.Path, "/finalize-order/") && reply.Code == http.StatusOK && !slices.Contains(w.finalized, r.URL.Path):
+			w.finalized = append(w.finalized, r.URL.Path)
+		}
+		w.mu.Unlock()
+		if dies {
+			w.end()
+			panic(http.ErrAbortHandler)
+		}
+		for k, v := range reply.Header() {
+			rw.Header()[k] = v
+		}
+		rw.WriteHeader(reply.Code)
+		_, _ = rw.Write(reply.Body.Bytes())
+	})
+}
+
+// TestAKillAtAnyMomentCostsAtMostAnOrderThatIsNeverFinalized kills the controller at each of its writes and at each of its exchanges with the
+// CA, once before and once after the other side has seen it, starts it again, and looks at what the CA has seen.
+func TestAKillAtAnyMomentCostsAtMostAnOrderThatIsNeverFinalized(t *testing.T) {
+	for _, of := range []string{"write", "exchange"} {
+		for _, after := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, after it: %t", of, after), func(t *testing.T) {
+				t.Parallel()
+				n := 1
+				for killAt(t, of, n, after) {
+					if n++; n > 80 {
+						t.Fatal("the controller does not come to an end")
+					}
+				}
+				if n < 8 {
+					t.Fatalf("there were only %d: nothing was tested", n-1)
+				}
+			})
+		}
+	}
+}
+
+// killAt issues a certificate, and kills the controller at its n-th write or exchange. It reports whether that was reached.
+func killAt(t *testing.T, of string, n int, after bool) (died bool) {
+	t.Helper()
+	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer names.Close()
+	life := cluster.NewLife(math.MaxInt, after)
+	saw := &witness{left: math.MaxInt, after: after, end: func() { life.End() }}
+	if of == "write" {
+		life = cluster.NewLife(n, after)
+	} else {
+		saw.left = n
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := listener.Addr().(*net.TCPAddr).Port
+	ca, err := pebble.Start(pebble.Options{Resolver: names.Addr, HTTPPort: port, Wrap: saw.wrap})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ca.Close()
+	site := fmt.Sprintf("127.0.0.1:%d", port)
+	r := &rig{t: t, ca: ca, admin: cluster.Admin(t), namespace: cluster.Namespace(t)}
+	// The other replicas, which live on, answer the CA.
+	replicas := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		var list cmacme.ChallengeList
+		if err := r.admin.List(q.Context(), &list, client.InNamespace(r.namespace)); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		for _, ch := range list.Items {
+			if strings.HasSuffix(q.URL.Path, "/"+ch.Spec.Token) {
+				fmt.Fprint(w, ch.Spec.Key)
+				return
+			}
+		}
+		http.NotFound(w, q)
+	})}
+	go func() { _ = replicas.Serve(listener) }()
+	defer replicas.Close()
+	options := controller.Options{
+		Namespace: r.namespace, HTTP01Address: "127.0.0.1:0", Controllers: []string{"*", "-certificates-renewalinfo"},
+		Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, network, site)
+		},
+	}
+	r.issuer()
+	crt := r.certificate("site", "www.example.com")
+
+	mortal := options
+	mortal.WrapClient = life.Wrap
+	first := cluster.Run(t, mortal)
+	finished := make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() {
+		defer close(finished)
+		watcher, err := r.admin.Watch(ctx, &cmapi.CertificateList{}, client.InNamespace(r.namespace))
+		if err != nil {
+			return
+		}
+		defer watcher.Stop()
+		for e := range watcher.ResultChan() {
+			if crt, ok := e.Object.(*cmapi.Certificate); ok && crt.Status.NotAfter != nil {
+				return
+			}
+		}
+	}()
+	select {
+	case <-life.Died():
+		died = true
+	case <-finished:
+	}
+	cancel()
+	if err := first.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	second := cluster.Run(t, options)
+	defer func() {
+		if err := second.Stop(); err != nil {
+			t.Error(err)
+		}
+	}()
+	r.ready(crt)
+	at := fmt.Sprintf("killed at %s %d (after it: %t)", of, n, after)
+	cluster.Eventually(t, func() error {
+		var challenges cmacme.ChallengeList
+		if err := r.admin.List(t.Context(), &challenges, client.InNamespace(r.namespace)); err != nil {
+			return err
+		}
+		if len(challenges.Items) > 0 {
+			return cluster.NotYet("%s: there are Challenges left", at)
+		}
+		return nil
+	})
+	saw.mu.Lock()
+	defer saw.mu.Unlock()
+	if len(saw.finalized) != 1 || len(saw.orders) > 2 || len(saw.orders) > 1 && !died {
+		t.Errorf("%s: the CA saw the orders %v, and finalized %v", at, saw.orders, saw.finalized)
+	}
+	secret := &corev1.Secret{}
+	if err := r.admin.Get(t.Context(), client.ObjectKey{Namespace: r.namespace, Name: "site"}, secret); err != nil {
+		t.Fatal(err)
+	}
+	chain, err := pki.Limits{}.DecodeChainPEM(secret.Data[corev1.TLSCertKey])
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := pki.Limits{}.DecodeKeyPEM(secret.Data[corev1.TLSPrivateKeyKey])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !key.Public().(*ecdsa.PublicKey).Equal(chain[0].PublicKey) {
+		t.Errorf("%s: the key and the certificate do not belong together", at)
+	}
+	return died
+}
