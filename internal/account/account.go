@@ -65,8 +65,8 @@ type server struct {
 	skipVerify          bool
 }
 
-// client returns the client for an issuer's server. Issuers of one CA share it, and so its nonces and connections.
-func (a *Accounts) client(spec *cmacme.ACMEIssuer) (*acme.Client, error) {
+// Server returns the client for an issuer's server. Issuers of one CA share it, and so its nonces and connections.
+func (a *Accounts) Server(spec *cmacme.ACMEIssuer) (*acme.Client, error) {
 	key := server{spec.Server, string(spec.CABundle), spec.SkipTLSVerify}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -103,7 +103,7 @@ func (a *Accounts) Of(ctx context.Context, issuer *signer.Issuer) (*acme.Client,
 		}
 		return nil, acme.Account{}, fault.Misconfiguredf("IssuerNotReady", "%s is not ready: %s", issuer, why)
 	}
-	c, err := a.client(issuer.GetSpec().ACME)
+	c, err := a.Server(issuer.GetSpec().ACME)
 	if err != nil {
 		return nil, acme.Account{}, err
 	}
@@ -121,7 +121,7 @@ func (a *Accounts) Of(ctx context.Context, issuer *signer.Issuer) (*acme.Client,
 // changed since the status was written.
 func (a *Accounts) Register(ctx context.Context, issuer *signer.Issuer) (*cmacme.ACMEIssuerStatus, error) {
 	spec, old := issuer.GetSpec().ACME, issuer.GetStatus().ACME
-	c, err := a.client(spec)
+	c, err := a.Server(spec)
 	if err != nil {
 		return nil, err
 	}
@@ -170,7 +170,7 @@ func (a *Accounts) Recover(ctx context.Context, issuer *signer.Issuer) error {
 	}
 	a.recovered[issuer.Key()] = now
 	a.mu.Unlock()
-	c, err := a.client(issuer.GetSpec().ACME)
+	c, err := a.Server(issuer.GetSpec().ACME)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,112 @@
+package cli_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/perennial-pki/perennial/acme"
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/controller"
+	"github.com/perennial-pki/perennial/pki"
+	"github.com/perennial-pki/perennial/test/cluster"
+	"github.com/perennial-pki/perennial/test/dnsserver"
+	"github.com/perennial-pki/perennial/test/pebble"
+)
+
+func TestACertificateIsRevokedAndAnotherIssued(t *testing.T) {
+	s := newShell(t)
+	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(names.Close)
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := free.Addr().(*net.TCPAddr).Port
+	free.Close()
+	ca, err := pebble.Start(pebble.Options{Resolver: names.Addr, HTTPPort: port})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ca.Close() })
+	site := fmt.Sprintf("127.0.0.1:%d", port)
+	cluster.Run(t, controller.Options{Namespace: s.namespace, HTTP01Address: site, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, network, site)
+	}})
+	issuer := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "pebble"}}
+	issuer.Spec.ACME = &cmacme.ACMEIssuer{
+		Server: ca.Directory, CABundle: ca.CABundle, PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "account"}},
+		Solvers: []cmacme.ACMEChallengeSolver{{HTTP01: &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}}}},
+	}
+	self := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "self"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}}}
+	crt := func(name, issuer string) *cmapi.Certificate {
+		return &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: name}, Spec: cmapi.CertificateSpec{
+			SecretName: name, DNSNames: []string{name + ".example.com"}, IssuerRef: cmmeta.IssuerReference{Name: issuer},
+			PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm},
+		}}
+	}
+	web := crt("web", "pebble")
+	for _, o := range []client.Object{issuer, self, web, crt("other", "self")} {
+		if err := s.Create(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	revision := func(n int) {
+		t.Helper()
+		cluster.Eventually(t, func() error {
+			if err := s.Get(t.Context(), client.ObjectKeyFromObject(web), web); err != nil {
+				return err
+			}
+			if web.Status.Revision == nil || *web.Status.Revision != n || cmapi.GetCertificateCondition(&web.Status, cmapi.CertificateConditionIssuing) != nil {
+				return cluster.NotYet("the status is %+v", web.Status)
+			}
+			return nil
+		})
+	}
+	revision(1)
+	secret := &corev1.Secret{}
+	if err := s.Get(t.Context(), client.ObjectKeyFromObject(web), secret); err != nil {
+		t.Fatal(err)
+	}
+	chain, err := pki.Limits{}.DecodeChainPEM(secret.Data[corev1.TLSCertKey])
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := pki.Limits{}.DecodeKeyPEM(secret.Data[corev1.TLSPrivateKeyKey])
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	s.perennial("revoke", "web").says(t, 2, "--reason must be one of affiliationChanged, cessationOfOperation, keyCompromise, superseded, unspecified")
+	s.perennial("revoke", "nobody", "--reason", "superseded").says(t, 4, `there is no Certificate "nobody"`)
+	s.perennial("revoke", "other", "--reason", "superseded").says(t, 3, `Issuer "self" is not an ACME issuer`)
+	s.perennial("revoke", "web", "--reason", "keyCompromise").says(t, 0, "is revoked", "will be issued anew")
+	revision(2)
+	by := &acme.Client{Directory: ca.Directory, HTTP: ca.Client()}
+	if err := by.RevokeWithKey(t.Context(), key, chain[0].Raw, acme.ReasonUnspecified); !acme.IsProblem(err, acme.ProblemAlreadyRevoked) {
+		t.Errorf("the CA does not know of it: %v", err)
+	}
+	s.perennial("revoke", "web", "--reason", "superseded", "--no-renewal").says(t, 0, "is revoked")
+	s.perennial("revoke", "web", "--reason", "superseded", "--no-renewal").says(t, 0, "was revoked before")
+
+	// A compromised key is not kept.
+	cluster.Eventually(t, func() error {
+		if err := s.Get(t.Context(), client.ObjectKeyFromObject(web), web); err != nil {
+			return err
+		}
+		web.Spec.PrivateKey.RotationPolicy = cmapi.RotationPolicyNever
+		return s.Update(t.Context(), web)
+	})
+	s.perennial("revoke", "web", "--reason", "keyCompromise").says(t, 1, "rotationPolicy: Never", "set Always first")
+}
