@@ -169,6 +169,10 @@ func (r *Reconciler) request(ctx context.Context, o *Observation, n *NewRequest,
 		annotations[issuerAnnotation] = o.Issuer.Generation()
 	}
 	delete(annotations, signer.ReplacesAnnotation) // it is for us to say
+	delete(annotations, signer.ProfileAnnotation)
+	if spec.ACMEProfile != "" {
+		annotations[signer.ProfileAnnotation] = spec.ACMEProfile
+	}
 	if id := replaces(o); id != "" {
 		annotations[signer.ReplacesAnnotation] = id
 	}

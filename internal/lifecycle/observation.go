@@ -186,6 +186,9 @@ func requestDifferences(cr *cmapi.CertificateRequest, csr *x509.CertificateReque
 	if !sameIssuer(cr.Spec.IssuerRef, spec.IssuerRef) {
 		differences = append(differences, "spec.issuerRef")
 	}
+	if cr.Annotations[signer.ProfileAnnotation] != spec.ACMEProfile {
+		differences = append(differences, "spec.acmeProfile")
+	}
 	return differences
 }
 

@@ -217,6 +217,11 @@ func (r *Reconciler) sign(ctx context.Context, cr *cmapi.CertificateRequest, iss
 	if !ok {
 		return r.pending(cr, "IssuerNotReady", fmt.Sprintf("%s is of type %s, which is not supported by this version of Perennial", issuer, issuer.Type())), reconcile.Result{}, nil
 	}
+	if cr.Annotations[signer.ProfileAnnotation] != "" && issuer.Type() != signer.TypeACME {
+		message := fmt.Sprintf("spec.acmeProfile: %s is not an ACME issuer: leave the profile out, or name another issuer", issuer)
+		r.fail(cr, cmapi.CertificateRequestReasonFailed, message)
+		return r.warning(cr, "InvalidProfile", message), reconcile.Result{}, nil
+	}
 	answer, err := s.Sign(ctx, issuer, signer.Request{
 		Namespace: cr.Namespace, Name: cr.Name,
 		Owner:  *metav1.NewControllerRef(cr, cmapi.SchemeGroupVersion.WithKind("CertificateRequest")),

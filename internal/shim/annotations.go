@@ -12,6 +12,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
 )
 
@@ -75,6 +76,7 @@ var setters = []struct {
 		return oneOf(&keyOf(c).RotationPolicy, v, cmapi.RotationPolicyAlways, cmapi.RotationPolicyNever)
 	}},
 	{cmapi.IngressSecretTemplate, secretTemplate},
+	{signer.ProfileAnnotation, func(c *cmapi.Certificate, v string) error { c.Spec.ACMEProfile = v; return nil }},
 	{DeletionPolicyAnnotation, func(c *cmapi.Certificate, v string) error {
 		return oneOf(&c.Spec.DeletionPolicy, v, cmapi.DeletionPolicyRetain, cmapi.DeletionPolicyDelete)
 	}},

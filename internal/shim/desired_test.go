@@ -57,6 +57,7 @@ func TestAnnotations(t *testing.T) {
 		"cert-manager.io/private-key-encoding":        {"PKCS8", `"encoding":"PKCS8"`, "PEM", "PKCS1, PKCS8"},
 		"cert-manager.io/private-key-size":            {"4096", `"size":4096`, "1024", "from 2048 to 8192"},
 		"cert-manager.io/private-key-rotation-policy": {"Never", `"rotationPolicy":"Never"`, "Sometimes", "Always, Never"},
+		"perennial.dev/acme-profile":                  {"shortlived", `"acmeProfile":"shortlived"`, "", ""},
 		"perennial.dev/deletion-policy":               {"Delete", `"deletionPolicy":"Delete"`, "Keep", "Retain, Delete"},
 		"cert-manager.io/secret-template":             {`{"labels":{"a":"b"}}`, `"secretTemplate":{"labels":{"a":"b"}}`, `{"label":{}}`, "labels"},
 	} {

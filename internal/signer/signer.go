@@ -49,6 +49,9 @@ type CA struct {
 	Anchor *x509.Certificate
 }
 
+// ProfileAnnotation stands on a request for a certificate of a profile of its ACME server, in place of that of the issuer.
+const ProfileAnnotation = "perennial.dev/acme-profile"
+
 // ReplacesAnnotation stands on a request that renews a certificate whose ACME server is to be told so: the certificate's identifier,
 // RFC 9773 section 4.1.
 const ReplacesAnnotation = "perennial.dev/replaces"

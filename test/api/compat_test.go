@@ -38,10 +38,13 @@ var kinds = []struct {
 	withoutOurs    func(any)
 }{
 	{
-		name:        "Certificate",
-		ours:        func() any { return new(certmanagerv1.Certificate) },
-		upstream:    func() any { return new(upstream.Certificate) },
-		withoutOurs: func(o any) { o.(*certmanagerv1.Certificate).Spec.DeletionPolicy = "" },
+		name:     "Certificate",
+		ours:     func() any { return new(certmanagerv1.Certificate) },
+		upstream: func() any { return new(upstream.Certificate) },
+		withoutOurs: func(o any) {
+			spec := &o.(*certmanagerv1.Certificate).Spec
+			spec.DeletionPolicy, spec.ACMEProfile = "", ""
+		},
 	},
 	{
 		name:        "CertificateRequest",
@@ -112,7 +115,7 @@ var fieldsNotInUpstream = map[string][]string{
 	"clusterissuers.cert-manager.io":      issuerFieldsNotInUpstream,
 	"challenges.acme.cert-manager.io":     {"spec.solver.dns01.nameservers", "spec.solver.http01.solverMode", "spec.solver.tlsALPN01", "spec.solver.waitForRecordToPropagate"},
 	"orders.acme.cert-manager.io":         nil,
-	"certificates.cert-manager.io":        {"spec.deletionPolicy"},
+	"certificates.cert-manager.io":        {"spec.acmeProfile", "spec.deletionPolicy"},
 	"certificaterequests.cert-manager.io": nil,
 }
 

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/letsencrypt/pebble/v2/ca"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -453,4 +454,61 @@ func TestACAThatHangsStopsNoOther(t *testing.T) {
 	for i := range 3 {
 		r.ready(r.certificate(fmt.Sprintf("works-%d", i), fmt.Sprintf("w%d.example.com", i)))
 	}
+}
+
+func TestACertificateChoosesItsProfile(t *testing.T) {
+	r := start(t, pebble.Options{Profiles: map[string]ca.Profile{
+		"classic": {Description: "90 days", ValidityPeriod: 90 * 86400}, "shortlived": {Description: "160 hours", ValidityPeriod: 160 * 3600},
+	}})
+	r.issuer(func(spec *cmacme.ACMEIssuer) { spec.Profile = "classic" })
+	crt := r.certificate("site", "www.example.com")
+	r.ready(crt)
+	if life := crt.Status.NotAfter.Sub(crt.Status.NotBefore.Time); life < 80*24*time.Hour {
+		t.Errorf("by the issuer's profile it lives %s", life)
+	}
+	profile := func(name string) {
+		t.Helper()
+		cluster.Eventually(t, func() error {
+			if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
+				return err
+			}
+			crt.Spec.ACMEProfile = name
+			return r.admin.Update(t.Context(), crt)
+		})
+	}
+	profile("shortlived")
+	cluster.Eventually(t, func() error {
+		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
+			return err
+		}
+		if life := crt.Status.NotAfter.Sub(crt.Status.NotBefore.Time); life > 161*time.Hour {
+			return cluster.NotYet("it lives %s:\n%s", life, r.story())
+		}
+		return nil
+	})
+	if at := crt.Status.RenewalTime; at == nil || !at.Before(crt.Status.NotAfter) {
+		t.Errorf("it is renewed at %s", at)
+	}
+	profile("nonesuch")
+	cluster.Eventually(t, func() error {
+		if story := r.story(); !strings.Contains(story, "nonesuch") {
+			return cluster.NotYet("it says\n%s", story)
+		}
+		return nil
+	})
+}
+
+func TestAProfileWithoutAnACMEServerIsRefused(t *testing.T) {
+	r := start(t, pebble.Options{})
+	r.create(&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "self"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}}})
+	crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: "site"}, Spec: cmapi.CertificateSpec{
+		SecretName: "site", DNSNames: []string{"www.example.com"}, IssuerRef: cmmeta.IssuerReference{Name: "self"}, ACMEProfile: "shortlived",
+	}}
+	r.create(crt)
+	cluster.Eventually(t, func() error {
+		if story := r.story(); !strings.Contains(story, "spec.acmeProfile: Issuer \"self\" is not an ACME issuer") {
+			return cluster.NotYet("it says\n%s", story)
+		}
+		return nil
+	})
 }

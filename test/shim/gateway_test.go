@@ -190,6 +190,7 @@ var annotations = []struct{ key, value, want string }{
 	{"private-key-size", "4096", `"size":4096`},
 	{"private-key-rotation-policy", "Never", `"rotationPolicy":"Never"`},
 	{"secret-template", `{"labels":{"a":"b"}}`, `"secretTemplate":{"labels":{"a":"b"}}`},
+	{"perennial.dev/acme-profile", "shortlived", `"acmeProfile":"shortlived"`},
 	{"perennial.dev/deletion-policy", "Delete", `"deletionPolicy":"Delete"`},
 }
 

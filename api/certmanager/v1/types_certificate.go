@@ -149,6 +149,12 @@ type CertificateSpec struct {
 	// +optional
 	Renewal *CertificateRenewal `json:"renewal,omitempty"`
 
+	// Profile of the ACME server to use, from those that its directory lists, such as shortlived, in
+	// place of that of the issuer. Only with an ACME issuer.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	ACMEProfile string `json:"acmeProfile,omitempty"`
+
 	// What becomes of the Secret when the Certificate is deleted: Retain keeps it, Delete deletes it,
 	// too. Without it, the flag --enable-certificate-owner-ref of the controller decides.
 	// +optional

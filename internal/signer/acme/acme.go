@@ -127,6 +127,9 @@ func orderFor(issuer *signer.Issuer, r signer.Request) (*cmacme.Order, error) {
 			Profile: spec.Profile, Replaces: r.Annotations[signer.ReplacesAnnotation],
 		},
 	}
+	if profile := r.Annotations[signer.ProfileAnnotation]; profile != "" {
+		order.Spec.Profile = profile
+	}
 	if order.Namespace == "" { // a Kubernetes CSR has none
 		order.Namespace = issuer.SecretNamespace
 	}
