@@ -111,6 +111,12 @@ func (a *Accounts) Of(ctx context.Context, issuer *signer.Issuer) (*acme.Client,
 	if err != nil {
 		return nil, acme.Account{}, err
 	}
+	if rotating, err := a.rotating(ctx, issuer); err != nil || rotating {
+		if err == nil {
+			err = fault.Misconfiguredf("IssuerNotReady", "the account key of %s is being changed", issuer)
+		}
+		return nil, acme.Account{}, err
+	}
 	if hash(key) != status.LastPrivateKeyHash {
 		return nil, acme.Account{}, fault.Misconfiguredf("IssuerNotReady", "the account key of %s changed and is not registered yet", issuer)
 	}
@@ -137,6 +143,9 @@ func (a *Accounts) Register(ctx context.Context, issuer *signer.Issuer) (*cmacme
 		key, err = a.makeKey(ctx, issuer)
 	}
 	if err != nil {
+		return nil, err
+	}
+	if key, err = a.rotate(ctx, issuer, c, key); err != nil {
 		return nil, err
 	}
 	status := &cmacme.ACMEIssuerStatus{LastRegisteredEmail: spec.Email, LastPrivateKeyHash: hash(key)}
@@ -177,6 +186,9 @@ func (a *Accounts) Recover(ctx context.Context, issuer *signer.Issuer) error {
 	key, err := a.key(ctx, issuer)
 	if err != nil {
 		return err
+	}
+	if rotating, err := a.rotating(ctx, issuer); err != nil || rotating {
+		return err // what the CA does not know is the old key
 	}
 	account, err := a.register(ctx, issuer, c, key, false)
 	if err != nil {
@@ -347,4 +359,10 @@ func hash(key crypto.Signer) string {
 	}
 	sum := sha256.Sum256(der)
 	return base64.StdEncoding.EncodeToString(sum[:])
+}
+
+// Stale reports whether an account is no longer the issuer's, as its key was changed meanwhile: then an error is no judgement.
+func (a *Accounts) Stale(ctx context.Context, issuer *signer.Issuer, by acme.Account) bool {
+	_, now, err := a.Of(ctx, issuer)
+	return err != nil || now.URL != by.URL || hash(now.Key) != hash(by.Key)
 }

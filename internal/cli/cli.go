@@ -101,7 +101,7 @@ func (p *Program) Command(more ...*cobra.Command) *cobra.Command {
 	root.SetErr(p.Err)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{ExitUsage, err} })
 	root.CompletionOptions.HiddenDefaultCmd = false
-	root.AddCommand(p.status(), p.list(), p.renew(), p.revoke(), p.approve(), p.deny(), p.inspect(), p.create(), p.check(), p.version())
+	root.AddCommand(p.status(), p.list(), p.renew(), p.revoke(), p.rotateAccountKey(), p.approve(), p.deny(), p.inspect(), p.create(), p.check(), p.version())
 	root.AddCommand(more...)
 	return root
 }

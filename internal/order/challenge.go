@@ -111,6 +111,13 @@ func (r *ChallengeReconciler) Reconcile(ctx context.Context, request reconcile.R
 	}
 	next := ch.DeepCopy()
 	result, say, err := r.step(ctx, next)
+	if err != nil && notBelieved(err) {
+		if i, e := r.Scope.Get(ctx, r.Client, ch.Namespace, ch.Spec.IssuerRef); e == nil && i != nil {
+			if _, _, e := r.Accounts.Of(ctx, i); e != nil {
+				err = fault.Transientf("AccountChanged", "the account key was changed meanwhile: %w", err)
+			}
+		}
+	}
 	if err != nil {
 		result, err = r.failed(next, err)
 	}

@@ -242,6 +242,20 @@ func (r *Reconciler) step(ctx context.Context, order *cmacme.Order, challenges [
 	}
 	defer leave()
 	o := conversation{ca: ca, by: by, now: r.Clock.Now()}
+	result, err := r.converse(ctx, o, order, i, challenges)
+	if err != nil && notBelieved(err) && r.Accounts.Stale(ctx, i, by) {
+		return reconcile.Result{}, fault.Transientf("AccountChanged", "the account key was changed meanwhile: %w", err)
+	}
+	return result, err
+}
+
+// notBelieved reports whether the CA did not accept who asked.
+func notBelieved(err error) bool {
+	return acme.IsProblem(err, acme.ProblemMalformed, acme.ProblemUnauthorized)
+}
+
+// converse makes the next step with the CA.
+func (r *Reconciler) converse(ctx context.Context, o conversation, order *cmacme.Order, i *signer.Issuer, challenges []cmacme.Challenge) (reconcile.Result, error) {
 	st := &order.Status
 	switch {
 	case st.URL == "":
@@ -249,7 +263,7 @@ func (r *Reconciler) step(ctx context.Context, order *cmacme.Order, challenges [
 	case slices.ContainsFunc(st.Authorizations, func(z cmacme.ACMEAuthorization) bool { return z.Identifier == "" }):
 		return reconcile.Result{}, o.readAuthorizations(ctx, order)
 	case st.State == cmacme.Pending:
-		open, created, err := r.challenge(ctx, order, i, by, challenges)
+		open, created, err := r.challenge(ctx, order, i, o.by, challenges)
 		if err != nil || created || open {
 			return reconcile.Result{}, err // Challenges are watched
 		}
@@ -386,6 +400,11 @@ func (r *Reconciler) challenge(ctx context.Context, order *cmacme.Order, i *sign
 			case state == cmacme.Valid:
 			case finished(state):
 				return false, created, nil // the order is lost: the CA says how
+			case state != cmacme.Processing && r.outdated(order, z, i, by, &challenges[at]):
+				if err := r.discard(ctx, challenges[at:at+1]); err != nil {
+					return open, created, err
+				}
+				open = true // its end is watched
 			default:
 				open = true
 			}
@@ -409,6 +428,12 @@ func (r *Reconciler) challenge(ctx context.Context, order *cmacme.Order, i *sign
 		order.Status.Reason = "" // what it waited for is there
 	}
 	return open, created, nil
+}
+
+// outdated reports whether the proof of a challenge is not what the CA will look for, as it is made of an account key that was changed.
+func (r *Reconciler) outdated(order *cmacme.Order, z cmacme.ACMEAuthorization, i *signer.Issuer, by acme.Account, is *cmacme.Challenge) bool {
+	should, err := challengeFor(order, z, i.GetSpec().ACME.Solvers, by.Key.Public())
+	return err == nil && should.Spec.Type == is.Spec.Type && should.Spec.Token == is.Spec.Token && should.Spec.Key != is.Spec.Key
 }
 
 // advance reads the order at the CA and does what its status wants.

@@ -109,4 +109,28 @@ func TestACertificateIsRevokedAndAnotherIssued(t *testing.T) {
 		return s.Update(t.Context(), web)
 	})
 	s.perennial("revoke", "web", "--reason", "keyCompromise").says(t, 1, "rotationPolicy: Never", "set Always first")
+
+	// The account gets another key, and goes on.
+	s.perennial("rotate-account-key", "self").says(t, 3, "is not an ACME issuer")
+	s.perennial("rotate-account-key", "nobody").says(t, 4, `there is no Issuer "nobody"`)
+	if err := s.Get(t.Context(), client.ObjectKeyFromObject(issuer), issuer); err != nil {
+		t.Fatal(err)
+	}
+	account := issuer.Status.ACME
+	s.perennial("rotate-account-key", "pebble").says(t, 0, "the account of Issuer pebble has a new key")
+	cluster.Eventually(t, func() error {
+		if err := s.Get(t.Context(), client.ObjectKeyFromObject(issuer), issuer); err != nil {
+			return err
+		}
+		if now := issuer.Status.ACME; now.URI != account.URI || now.LastPrivateKeyHash == account.LastPrivateKeyHash {
+			return cluster.NotYet("the account was %+v and is %+v", account, now)
+		}
+		return nil
+	})
+	after := crt("after", "pebble")
+	if err := s.Create(t.Context(), after); err != nil {
+		t.Fatal(err)
+	}
+	web = after
+	revision(1)
 }
