@@ -519,8 +519,12 @@ func (r *Reconciler) fetch(ctx context.Context, o conversation, order *cmacme.Or
 			}
 		}
 	}
-	if err := r.check(order, chosen, o.now); err != nil {
+	extra, err := r.check(order, chosen, o.now)
+	if err != nil {
 		return fault.Refusedf("InvalidCertificate", "the CA sent a certificate that is not what was asked for: %w", err)
+	}
+	if len(extra) > 0 {
+		r.Events.Eventf(order, corev1.EventTypeWarning, "ExtraNames", "The CA has added names that nobody asked for: %s", strings.Join(extra, ", "))
 	}
 	order.Status.Certificate, order.Status.State, order.Status.Reason = chosen, cmacme.Valid, ""
 	return nil
