@@ -1,0 +1,115 @@
+package order_test
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/perennial-pki/perennial/internal/controller"
+	"github.com/perennial-pki/perennial/test/cluster"
+	"github.com/perennial-pki/perennial/test/dnsserver"
+	"github.com/perennial-pki/perennial/test/pebble"
+)
+
+// TestACertificateComesThoughEveryRequestFailsTheFirstTime has the CA fail once for each URL that it is asked for, in each way that servers
+// and networks have. The certificate must come, with one order that is finalized.
+func TestACertificateComesThoughEveryRequestFailsTheFirstTime(t *testing.T) {
+	problem := func(status int, header ...string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/problem+json")
+			for i := 0; i < len(header); i += 2 {
+				w.Header().Set(header[i], header[i+1])
+			}
+			w.WriteHeader(status)
+			kind := "serverInternal"
+			if status == http.StatusTooManyRequests {
+				kind = "rateLimited"
+			}
+			fmt.Fprintf(w, `{"type": "urn:ietf:params:acme:error:%s", "detail": "not now", "status": %d}`, kind, status)
+		}
+	}
+	for name, fails := range map[string]http.HandlerFunc{
+		"it is dropped":    func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+		"429 with seconds": problem(http.StatusTooManyRequests, "Retry-After", "1"),
+		"429 with a date": func(w http.ResponseWriter, r *http.Request) {
+			problem(http.StatusTooManyRequests, "Retry-After", time.Now().Add(2*time.Second).UTC().Format(http.TimeFormat))(w, r)
+		},
+		"503 with seconds": problem(http.StatusServiceUnavailable, "Retry-After", "1"),
+		"500":              problem(http.StatusInternalServerError),
+		"a page of a proxy": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/html")
+			w.WriteHeader(http.StatusBadGateway)
+			fmt.Fprint(w, "<html>bad gateway</html>")
+		},
+		"a body that ends too early": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			w.Header().Set("Content-Length", "1000")
+			fmt.Fprint(w, `{"status": `)
+		},
+		"a body without end": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			for range 1 << 10 {
+				if _, err := fmt.Fprint(w, strings.Repeat(" ", 16<<10)); err != nil {
+					return
+				}
+			}
+		},
+		"URLs of somebody else": func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			w.Header().Set("Location", "https://evil.example/1")
+			fmt.Fprint(w, `{"status": "pending", "finalize": "https://evil.example/f", "authorizations": ["https://evil.example/z"], "newNonce": "http://evil.example/n",
+				"newAccount": "http://evil.example/a", "newOrder": "http://evil.example/o", "challenges": [{"type": "http-01", "url": "https://evil.example/c", "token": "x"}]}`)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var mu sync.Mutex
+			failed := map[string]bool{}
+			saw := &witness{left: math.MaxInt}
+			names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer names.Close()
+			port := freePort(t)
+			site := fmt.Sprintf("127.0.0.1:%d", port)
+			ca, err := pebble.Start(pebble.Options{Resolver: names.Addr, HTTPPort: port, Wrap: func(h http.Handler) http.Handler {
+				next := saw.wrap(h)
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					mu.Lock()
+					first := !failed[r.Method+r.URL.Path]
+					failed[r.Method+r.URL.Path] = true
+					mu.Unlock()
+					if first {
+						fails(w, r)
+						return
+					}
+					next.ServeHTTP(w, r)
+				})
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ca.Close()
+			r := &rig{t: t, ca: ca, admin: cluster.Admin(t), namespace: cluster.Namespace(t)}
+			running := cluster.Run(t, controller.Options{Namespace: r.namespace, HTTP01Address: site, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+				var d net.Dialer
+				return d.DialContext(ctx, network, site)
+			}})
+			defer func() { _ = running.Stop() }()
+			r.issuer()
+			r.ready(r.certificate("site", "www.example.com"))
+			saw.mu.Lock()
+			defer saw.mu.Unlock()
+			if len(saw.finalized) != 1 || len(saw.orders) != 1 {
+				t.Errorf("the CA saw the orders %v, and finalized %v", saw.orders, saw.finalized)
+			}
+		})
+	}
+}
