@@ -57,7 +57,7 @@ func (p *Program) revoke() *cobra.Command {
 				return err
 			}
 			if why == acme.ReasonKeyCompromise && !keep && r.keepsKey {
-				return fmt.Errorf("Certificate %s keeps its private key at renewals (spec.privateKey.rotationPolicy: Never): set Always first, so that the next certificate has another", args[0]) //nolint:staticcheck // Certificate is a name
+				return fmt.Errorf("the Certificate %s keeps its private key at renewals (spec.privateKey.rotationPolicy: Never): set Always first, so that the next certificate has another", args[0])
 			}
 			err = r.ca.RevokeWithKey(cmd.Context(), r.key, r.leaf.Raw, why)
 			switch {
@@ -112,7 +112,7 @@ func (p *Program) revocable(ctx context.Context, c *cluster, key client.ObjectKe
 	secret := &corev1.Secret{}
 	if err := c.Get(ctx, client.ObjectKey{Namespace: crt.Namespace, Name: crt.Spec.SecretName}, secret); err != nil {
 		if apierrors.IsNotFound(err) {
-			return nil, &exitError{ExitNotReady, fmt.Errorf("Secret %q does not exist: there is nothing to revoke", crt.Spec.SecretName)}
+			return nil, &exitError{ExitNotReady, fmt.Errorf("the Secret %q does not exist: there is nothing to revoke", crt.Spec.SecretName)}
 		}
 		return nil, err
 	}
@@ -122,11 +122,11 @@ func (p *Program) revocable(ctx context.Context, c *cluster, key client.ObjectKe
 	}
 	chain, err := pki.Limits{}.DecodeChainPEM(secret.Data[corev1.TLSCertKey])
 	if err != nil {
-		return nil, fmt.Errorf("Secret %q, tls.crt: %w", secret.Name, err) //nolint:staticcheck // Secret is a name
+		return nil, fmt.Errorf("entry tls.crt of Secret %q: %w", secret.Name, err)
 	}
 	private, err := pki.Limits{}.DecodeKeyPEM(secret.Data[corev1.TLSPrivateKeyKey])
 	if err != nil {
-		return nil, fmt.Errorf("Secret %q, tls.key: %w", secret.Name, err) //nolint:staticcheck // Secret is a name
+		return nil, fmt.Errorf("entry tls.key of Secret %q: %w", secret.Name, err)
 	}
 	r := &revocable{leaf: chain[0], key: private}
 	r.keepsKey = crt.Spec.PrivateKey != nil && crt.Spec.PrivateKey.RotationPolicy == cmapi.RotationPolicyNever

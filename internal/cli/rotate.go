@@ -90,7 +90,7 @@ func storeNext(ctx context.Context, c *cluster, key client.ObjectKey, entry stri
 	secret := &corev1.Secret{}
 	if err := c.Get(ctx, key, secret); err != nil {
 		if apierrors.IsNotFound(err) {
-			return &exitError{ExitNotFound, fmt.Errorf("Secret %s with the account key does not exist", key)} //nolint:staticcheck // Secret is a name
+			return &exitError{ExitNotFound, fmt.Errorf("the Secret %s with the account key does not exist", key)}
 		}
 		return err
 	}
