@@ -361,8 +361,14 @@ func hash(key crypto.Signer) string {
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// Stale reports whether an account is no longer the issuer's, as its key was changed meanwhile: then an error is no judgement.
-func (a *Accounts) Stale(ctx context.Context, issuer *signer.Issuer, by acme.Account) bool {
-	_, now, err := a.Of(ctx, issuer)
-	return err != nil || now.URL != by.URL || hash(now.Key) != hash(by.Key)
+// Believed returns the error of an exchange, as one that passes if the CA did not accept who asked, and the account's key was changed
+// meanwhile: then it is no judgement.
+func (a *Accounts) Believed(ctx context.Context, issuer *signer.Issuer, by acme.Account, err error) error {
+	if !acme.IsProblem(err, acme.ProblemMalformed, acme.ProblemUnauthorized) {
+		return err
+	}
+	if _, now, e := a.Of(ctx, issuer); e == nil && now.URL == by.URL && hash(now.Key) == hash(by.Key) {
+		return err
+	}
+	return fault.Transientf("AccountChanged", "the account key was changed meanwhile: %w", err)
 }

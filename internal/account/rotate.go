@@ -5,7 +5,6 @@ import (
 	"crypto"
 	"fmt"
 
-	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/perennial-pki/perennial/acme"
@@ -59,14 +58,9 @@ func (a *Accounts) rotate(ctx context.Context, issuer *signer.Issuer, c *acme.Cl
 	changed := secret.DeepCopy()
 	changed.Data[entry] = secret.Data[entry+NextSuffix]
 	delete(changed.Data, entry+NextSuffix)
-	if err := a.write(ctx, secret, changed); err != nil {
+	// A Secret that is not ours by its label is in no cache that waits for our writes.
+	if err := a.Client.Patch(ctx, changed, client.MergeFromWithOptions(secret, client.MergeFromWithOptimisticLock{}), client.DisableReadYourWritesConsistency); err != nil {
 		return nil, fault.Transientf("ErrUpdateACMEAccount", "store the new account key in Secret %s/%s: %w", secret.Namespace, secret.Name, err)
 	}
 	return next, nil
-}
-
-// write patches a Secret. One that is not ours by its label is in no cache that waits for our writes.
-func (a *Accounts) write(ctx context.Context, was, is *corev1.Secret) error {
-	return a.Client.Patch(ctx, is, client.MergeFromWithOptions(was, client.MergeFromWithOptimisticLock{}),
-		&client.PatchOptions{}, client.DisableReadYourWritesConsistency)
 }

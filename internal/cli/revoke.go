@@ -116,7 +116,7 @@ func (p *Program) revocable(ctx context.Context, c *cluster, key client.ObjectKe
 		}
 		return nil, err
 	}
-	if a := secret.Annotations; a[cmapi.IssuerNameAnnotationKey] != ref.Name || a[cmapi.IssuerKindAnnotationKey] != ref.KindOrDefault() {
+	if a := secret.Annotations; !signer.Issued(ref, secret) {
 		return nil, &exitError{ExitNotReady, fmt.Errorf("the certificate in Secret %q was issued by %s %q, not by %s %q: only who has issued it can revoke it",
 			secret.Name, a[cmapi.IssuerKindAnnotationKey], a[cmapi.IssuerNameAnnotationKey], ref.KindOrDefault(), ref.Name)}
 	}

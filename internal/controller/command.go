@@ -26,6 +26,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/lifecycle"
 	"github.com/perennial-pki/perennial/internal/order"
 	"github.com/perennial-pki/perennial/internal/shim"
+	"github.com/perennial-pki/perennial/internal/solver/http01"
 	"github.com/perennial-pki/perennial/pki"
 )
 
@@ -115,10 +116,11 @@ func Command() *cobra.Command {
 	f.BoolVar(&targetRef, "http01-endpoint-target-ref", true, "name the controller's pods in the EndpointSlices for HTTP-01 challenges")
 	f.StringVar(&o.HTTP01.Webroot, "http01-webroot", "", "directory of a web server below which proofs of HTTP-01 challenges are written, in place of answering requests")
 	f.StringVar(&o.HTTP01.Pods.Image, "acme-http01-solver-image", "", "image of the pods that answer HTTP-01 challenges: that of this program")
-	f.StringVar(&cpu[0], "acme-http01-solver-resource-request-cpu", "10m", "CPU that is kept free for such a pod")
-	f.StringVar(&memory[0], "acme-http01-solver-resource-request-memory", "64Mi", "memory that is kept free for such a pod")
-	f.StringVar(&cpu[1], "acme-http01-solver-resource-limits-cpu", "100m", "CPU that such a pod may use")
-	f.StringVar(&memory[1], "acme-http01-solver-resource-limits-memory", "64Mi", "memory that such a pod may use")
+	requests, limits := http01.DefaultRequests(), http01.DefaultLimits()
+	f.StringVar(&cpu[0], "acme-http01-solver-resource-request-cpu", requests.Cpu().String(), "CPU that is kept free for such a pod")
+	f.StringVar(&memory[0], "acme-http01-solver-resource-request-memory", requests.Memory().String(), "memory that is kept free for such a pod")
+	f.StringVar(&cpu[1], "acme-http01-solver-resource-limits-cpu", limits.Cpu().String(), "CPU that such a pod may use")
+	f.StringVar(&memory[1], "acme-http01-solver-resource-limits-memory", limits.Memory().String(), "memory that such a pod may use")
 	f.BoolVar(&nonRoot, "acme-http01-solver-run-as-non-root", true, "forbid such pods to run as root")
 	f.StringVar(&o.MetricsAddress, "metrics-listen-address", o.MetricsAddress, "host:port of /metrics; empty for none")
 	f.StringVar(&o.HealthAddress, "health-listen-address", o.HealthAddress, "host:port of /livez and /readyz; empty for none")

@@ -251,6 +251,15 @@ func (r *Reconciler) inUse(ctx context.Context, issuer *signer.Issuer, p cmapi.P
 	return false
 }
 
+// Watch makes a controller hear of the issuers of a scope.
+func Watch(b *builder.Builder, scope signer.Scope, h handler.EventHandler, which predicate.Predicate) *builder.Builder {
+	b = b.Watches(&cmapi.Issuer{}, h, builder.WithPredicates(which))
+	if scope.Namespace == "" {
+		b = b.Watches(&cmapi.ClusterIssuer{}, h, builder.WithPredicates(which))
+	}
+	return b
+}
+
 // Changed passes changes of an issuer that matter to those who refer to it: its spec, whether it is ready, and its CA.
 func Changed() predicate.Predicate {
 	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {

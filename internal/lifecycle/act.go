@@ -21,7 +21,6 @@ import (
 
 	"github.com/perennial-pki/perennial/acme"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
-	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
 )
@@ -207,7 +206,7 @@ func (r *Reconciler) request(ctx context.Context, o *Observation, n *NewRequest,
 // has issued it.
 func replaces(o *Observation) string {
 	crt := o.Certificate
-	if crt.Status.ACME == nil || crt.Status.ACME.ARI == nil || o.Secret == nil || !ofIssuer(o.Secret, crt.Spec.IssuerRef) {
+	if crt.Status.ACME == nil || crt.Status.ACME.ARI == nil || o.Secret == nil || !signer.Issued(crt.Spec.IssuerRef, o.Secret) {
 		return ""
 	}
 	chain, err := o.Limits.DecodeChainPEM(o.Secret.Data[corev1.TLSCertKey])
@@ -219,13 +218,6 @@ func replaces(o *Observation) string {
 		return ""
 	}
 	return id
-}
-
-// ofIssuer reports whether the content of a Secret is said to be of an issuer.
-func ofIssuer(secret *corev1.Secret, ref cmmeta.IssuerReference) bool {
-	a := secret.Annotations
-	return a[cmapi.IssuerNameAnnotationKey] == ref.Name && a[cmapi.IssuerKindAnnotationKey] == ref.KindOrDefault() &&
-		a[cmapi.IssuerGroupAnnotationKey] == ref.GroupOrDefault()
 }
 
 // copiedAnnotations chooses the annotations that a request gets.

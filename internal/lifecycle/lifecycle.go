@@ -133,12 +133,8 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, oth
 			CreateFunc: func(e event.CreateEvent) bool { return e.IsInInitialList }, // otherwise we made it
 		})).
 		Watches(&corev1.Secret{}, secretChanged).
-		WatchesRawSource(source.Kind(others, client.Object(secrets.Metadata()), secretChanged)).
-		Watches(&cmapi.Issuer{}, issuerChanged, builder.WithPredicates(issuer.Changed()))
-	if r.Scope.Namespace == "" {
-		b = b.Watches(&cmapi.ClusterIssuer{}, issuerChanged, builder.WithPredicates(issuer.Changed()))
-	}
-	return b.Complete(observe.Counted(r.Metrics, name, reconcile.Reconciler(r)))
+		WatchesRawSource(source.Kind(others, client.Object(secrets.Metadata()), secretChanged))
+	return issuer.Watch(b, r.Scope, issuerChanged, issuer.Changed()).Complete(observe.Counted(r.Metrics, name, reconcile.Reconciler(r)))
 }
 
 // Reconcile looks at one Certificate.

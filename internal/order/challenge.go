@@ -14,7 +14,6 @@ import (
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
@@ -83,12 +82,8 @@ func (r *ChallengeReconciler) SetupWithManager(_ context.Context, mgr ctrl.Manag
 		WatchesRawSource(source.Func(func(_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
 			r.queue = queue
 			return nil
-		})).
-		Watches(&cmapi.Issuer{}, issuerChanged, builder.WithPredicates(issuer.Changed()))
-	if r.Scope.Namespace == "" {
-		b = b.Watches(&cmapi.ClusterIssuer{}, issuerChanged, builder.WithPredicates(issuer.Changed()))
-	}
-	return b.Complete(observe.Counted(r.Metrics, name, reconcile.Reconciler(r)))
+		}))
+	return issuer.Watch(b, r.Scope, issuerChanged, issuer.Changed()).Complete(observe.Counted(r.Metrics, name, reconcile.Reconciler(r)))
 }
 
 // Reconcile looks at one Challenge.
@@ -111,13 +106,6 @@ func (r *ChallengeReconciler) Reconcile(ctx context.Context, request reconcile.R
 	}
 	next := ch.DeepCopy()
 	result, say, err := r.step(ctx, next)
-	if err != nil && notBelieved(err) {
-		if i, e := r.Scope.Get(ctx, r.Client, ch.Namespace, ch.Spec.IssuerRef); e == nil && i != nil {
-			if _, _, e := r.Accounts.Of(ctx, i); e != nil {
-				err = fault.Transientf("AccountChanged", "the account key was changed meanwhile: %w", err)
-			}
-		}
-	}
 	if err != nil {
 		result, err = r.failed(next, err)
 	}
@@ -173,6 +161,7 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 	if err != nil {
 		return result, nil, err
 	}
+	defer func() { err = r.Accounts.Believed(ctx, i, by, err) }()
 	now := r.Clock.Now()
 	st := &ch.Status
 	if !st.Presented {

@@ -17,7 +17,6 @@ import (
 	"k8s.io/client-go/tools/record"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
@@ -107,12 +106,8 @@ func (r *Reconciler) SetupWithManager(_ context.Context, mgr ctrl.Manager, _ cac
 	const name = "orders"
 	b := ctrl.NewControllerManagedBy(mgr).Named(name).WithOptions(o).
 		For(&cmacme.Order{}).
-		Owns(&cmacme.Challenge{}).
-		Watches(&cmapi.Issuer{}, issuerChanged, builder.WithPredicates(issuer.Changed()))
-	if r.Scope.Namespace == "" {
-		b = b.Watches(&cmapi.ClusterIssuer{}, issuerChanged, builder.WithPredicates(issuer.Changed()))
-	}
-	return b.Complete(observe.Counted(r.Metrics, name, reconcile.Reconciler(r)))
+		Owns(&cmacme.Challenge{})
+	return issuer.Watch(b, r.Scope, issuerChanged, issuer.Changed()).Complete(observe.Counted(r.Metrics, name, reconcile.Reconciler(r)))
 }
 
 // cached are the options of a list from an index, without a copy. The caller must not change what it gets.
@@ -243,15 +238,7 @@ func (r *Reconciler) step(ctx context.Context, order *cmacme.Order, challenges [
 	defer leave()
 	o := conversation{ca: ca, by: by, now: r.Clock.Now()}
 	result, err := r.converse(ctx, o, order, i, challenges)
-	if err != nil && notBelieved(err) && r.Accounts.Stale(ctx, i, by) {
-		return reconcile.Result{}, fault.Transientf("AccountChanged", "the account key was changed meanwhile: %w", err)
-	}
-	return result, err
-}
-
-// notBelieved reports whether the CA did not accept who asked.
-func notBelieved(err error) bool {
-	return acme.IsProblem(err, acme.ProblemMalformed, acme.ProblemUnauthorized)
+	return result, r.Accounts.Believed(ctx, i, by, err)
 }
 
 // converse makes the next step with the CA.

@@ -15,7 +15,6 @@ import (
 	"k8s.io/client-go/tools/record"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
@@ -73,12 +72,8 @@ func (r *Reconciler) SetupWithManager(_ context.Context, mgr ctrl.Manager, _ cac
 		}
 		return requests
 	})
-	b := ctrl.NewControllerManagedBy(mgr).Named(name).WithOptions(o).For(&cmapi.Certificate{}).
-		Watches(&cmapi.Issuer{}, changed, builder.WithPredicates(issuer.Changed()))
-	if r.Scope.Namespace == "" {
-		b = b.Watches(&cmapi.ClusterIssuer{}, changed, builder.WithPredicates(issuer.Changed()))
-	}
-	return b.Complete(observe.Counted(r.Metrics, name, reconcile.Reconciler(r)))
+	b := ctrl.NewControllerManagedBy(mgr).Named(name).WithOptions(o).For(&cmapi.Certificate{})
+	return issuer.Watch(b, r.Scope, changed, issuer.Changed()).Complete(observe.Counted(r.Metrics, name, reconcile.Reconciler(r)))
 }
 
 // Reconcile looks at one Certificate.
@@ -144,9 +139,7 @@ func (r *Reconciler) leaf(ctx context.Context, crt *cmapi.Certificate) (*x509.Ce
 	if err != nil {
 		return nil, client.IgnoreNotFound(err)
 	}
-	ref := crt.Spec.IssuerRef
-	if a := secret.Annotations; a[cmapi.IssuerNameAnnotationKey] != ref.Name || a[cmapi.IssuerKindAnnotationKey] != ref.KindOrDefault() ||
-		a[cmapi.IssuerGroupAnnotationKey] != ref.GroupOrDefault() || a[cmapi.CertificateNameKey] != crt.Name {
+	if !signer.Issued(crt.Spec.IssuerRef, secret) || secret.Annotations[cmapi.CertificateNameKey] != crt.Name {
 		return nil, nil
 	}
 	chain, err := r.Limits.DecodeChainPEM(secret.Data[corev1.TLSCertKey])

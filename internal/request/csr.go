@@ -109,13 +109,9 @@ func (r *CSRReconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, 
 			return ours && !csrFinished(csr)
 		}))).
 		Owns(&cmacme.Order{}).
-		Watches(&cmapi.Issuer{}, issuerChanged, builder.WithPredicates(issuer.Changed())).
 		Watches(&corev1.Secret{}, keyChanged).
 		WatchesRawSource(source.Kind(others, client.Object(secrets.Metadata()), keyChanged))
-	if r.Scope.Namespace == "" {
-		b = b.Watches(&cmapi.ClusterIssuer{}, issuerChanged, builder.WithPredicates(issuer.Changed()))
-	}
-	return b.Complete(observe.Counted(r.Metrics, name, reconcile.Reconciler(r)))
+	return issuer.Watch(b, r.Scope, issuerChanged, issuer.Changed()).Complete(observe.Counted(r.Metrics, name, reconcile.Reconciler(r)))
 }
 
 // issuerOf is the inverse of signer.Issuer.SignerName. The names of namespaces have no dots, those of issuers may.

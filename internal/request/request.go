@@ -105,14 +105,10 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, oth
 			UpdateFunc: func(e event.UpdateEvent) bool { return !done(e.ObjectNew.(*cmapi.CertificateRequest)) },
 			DeleteFunc: func(event.DeleteEvent) bool { return false },
 		})).
-		Watches(&cmapi.Issuer{}, issuerChanged, builder.WithPredicates(issuer.Changed())).
 		Owns(&cmacme.Order{}).
 		Watches(&corev1.Secret{}, keyChanged).
 		WatchesRawSource(source.Kind(others, client.Object(secrets.Metadata()), keyChanged))
-	if r.Scope.Namespace == "" {
-		b = b.Watches(&cmapi.ClusterIssuer{}, issuerChanged, builder.WithPredicates(issuer.Changed()))
-	}
-	return b.Complete(observe.Counted(r.Metrics, name, reconcile.Reconciler(r)))
+	return issuer.Watch(b, r.Scope, issuerChanged, issuer.Changed()).Complete(observe.Counted(r.Metrics, name, reconcile.Reconciler(r)))
 }
 
 // done reports whether nothing is left to do for us.

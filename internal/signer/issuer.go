@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -112,6 +113,13 @@ func (s Scope) Get(ctx context.Context, c client.Reader, namespace string, ref c
 		return nil, fmt.Errorf("get %s %q: %w", ref.KindOrDefault(), ref.Name, err)
 	}
 	return s.Of(issuer), nil
+}
+
+// Issued reports whether the certificate in a Secret is said to be of an issuer.
+func Issued(by cmmeta.IssuerReference, secret *corev1.Secret) bool {
+	a := secret.Annotations
+	return a[cmapi.IssuerNameAnnotationKey] == by.Name && a[cmapi.IssuerKindAnnotationKey] == by.KindOrDefault() &&
+		a[cmapi.IssuerGroupAnnotationKey] == by.GroupOrDefault()
 }
 
 // External reports whether ref names an issuer of another project, which has its own controller.

@@ -3,6 +3,8 @@ package solver
 
 import (
 	"context"
+	"errors"
+	"net"
 	"sync"
 	"time"
 
@@ -26,6 +28,17 @@ type Sight struct {
 	Visible bool
 	// Why says what was seen instead, for people. Set if it is not visible.
 	Why string
+}
+
+// unreachable is after how long a site that cannot be reached at all from here is left to the CA to judge: it may be reachable from
+// outside only.
+const unreachable = 2 * time.Minute
+
+// LeftToCA reports whether a challenge is to be passed on unchecked after such an error of the self-check: that nobody can be connected to,
+// for long. A wrong answer is never passed over.
+func LeftToCA(err error, ch *cmacme.Challenge, now time.Time) bool {
+	var no *net.OpError
+	return errors.As(err, &no) && no.Op == "dial" && ch.Status.PresentedAt != nil && now.Sub(ch.Status.PresentedAt.Time) > unreachable
 }
 
 // Reads bounds how often strangers, who ask for challenges that nobody knows, can make us ask the API server. The zero value is ready.

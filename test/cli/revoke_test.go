@@ -6,7 +6,6 @@ import (
 	"net"
 	"testing"
 
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -15,7 +14,6 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/controller"
-	"github.com/perennial-pki/perennial/pki"
 	"github.com/perennial-pki/perennial/test/cluster"
 	"github.com/perennial-pki/perennial/test/dnsserver"
 	"github.com/perennial-pki/perennial/test/pebble"
@@ -28,12 +26,7 @@ func TestACertificateIsRevokedAndAnotherIssued(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(names.Close)
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := free.Addr().(*net.TCPAddr).Port
-	free.Close()
+	port := cluster.FreePort(t)
 	ca, err := pebble.Start(pebble.Options{Resolver: names.Addr, HTTPPort: port})
 	if err != nil {
 		t.Fatal(err)
@@ -75,18 +68,7 @@ func TestACertificateIsRevokedAndAnotherIssued(t *testing.T) {
 		})
 	}
 	revision(1)
-	secret := &corev1.Secret{}
-	if err := s.Get(t.Context(), client.ObjectKeyFromObject(web), secret); err != nil {
-		t.Fatal(err)
-	}
-	chain, err := pki.Limits{}.DecodeChainPEM(secret.Data[corev1.TLSCertKey])
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, err := pki.Limits{}.DecodeKeyPEM(secret.Data[corev1.TLSPrivateKeyKey])
-	if err != nil {
-		t.Fatal(err)
-	}
+	chain, key := cluster.Pair(t, client.ObjectKeyFromObject(web))
 
 	s.perennial("revoke", "web").says(t, 2, "--reason must be one of affiliationChanged, cessationOfOperation, keyCompromise, superseded, unspecified")
 	s.perennial("revoke", "nobody", "--reason", "superseded").says(t, 4, `there is no Certificate "nobody"`)

@@ -4,8 +4,11 @@ package cluster
 
 import (
 	"context"
+	"crypto"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"sync"
@@ -23,6 +26,7 @@ import (
 
 	"github.com/perennial-pki/perennial/deploy"
 	"github.com/perennial-pki/perennial/internal/controller"
+	"github.com/perennial-pki/perennial/pki"
 	"github.com/perennial-pki/perennial/standalone/controlplane"
 )
 
@@ -172,6 +176,35 @@ func testLog(t testing.TB) logr.Logger {
 			lines = lines[1:]
 		}
 	}, funcr.Options{LogTimestamp: true, Verbosity: 1})
+}
+
+// FreePort is a port of 127.0.0.1 that is free now.
+func FreePort(t testing.TB) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// Pair is the chain and the private key in a Secret.
+func Pair(t testing.TB, key client.ObjectKey) ([]*x509.Certificate, crypto.Signer) {
+	t.Helper()
+	secret := &corev1.Secret{}
+	if err := Admin(t).Get(t.Context(), key, secret); err != nil {
+		t.Fatal(err)
+	}
+	chain, err := pki.Limits{}.DecodeChainPEM(secret.Data[corev1.TLSCertKey])
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := pki.Limits{}.DecodeKeyPEM(secret.Data[corev1.TLSPrivateKeyKey])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return chain, private
 }
 
 // Eventually waits until f returns nil, and fails the test with its last error if it does not.

@@ -80,12 +80,7 @@ func start(t *testing.T, change ...func(*controller.Options)) *rig {
 	}
 	t.Cleanup(func() { r.ca.Close() })
 
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.listens = free.Addr().String()
-	free.Close()
+	r.listens = fmt.Sprintf("127.0.0.1:%d", cluster.FreePort(t))
 	o := controller.Options{
 		HTTP01Address: r.listens, HTTP01: controller.HTTP01{Service: replicas},
 		Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
@@ -352,10 +347,6 @@ func TestAnAddressIsCertified(t *testing.T) {
 }
 
 func TestASolverPodAnswersWhereTheMeshReachesNoOther(t *testing.T) {
-	binary := filepath.Join(t.TempDir(), "perennial")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "../../cmd/perennial").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
 	r := start(t, func(o *controller.Options) { o.HTTP01.Pods = http01.PodSettings{Image: "registry.example/perennial:1"} })
 	solver := byIngress("nginx")
 	solver.SolverMode = cmacme.HTTP01SolverModePod
@@ -386,13 +377,8 @@ func TestASolverPodAnswersWhereTheMeshReachesNoOther(t *testing.T) {
 		pod.Spec.Containers[0].Image != "registry.example/perennial:1" || *pod.Spec.AutomountServiceAccountToken {
 		t.Errorf("the pod is %+v", pod)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	l.Close()
-	run := exec.CommandContext(t.Context(), binary, append(slices.Clone(pod.Spec.Containers[0].Args), "--listen-address="+address)...)
+	address := fmt.Sprintf("127.0.0.1:%d", cluster.FreePort(t))
+	run := exec.CommandContext(t.Context(), cluster.Program(t), append(slices.Clone(pod.Spec.Containers[0].Args), "--listen-address="+address)...)
 	run.Stderr = os.Stderr
 	if err := run.Start(); err != nil {
 		t.Fatal(err)

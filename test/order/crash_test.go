@@ -13,13 +13,11 @@ import (
 	"sync"
 	"testing"
 
-	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	"github.com/perennial-pki/perennial/internal/controller"
-	"github.com/perennial-pki/perennial/pki"
 	"github.com/perennial-pki/perennial/test/cluster"
 	"github.com/perennial-pki/perennial/test/dnsserver"
 	"github.com/perennial-pki/perennial/test/pebble"
@@ -194,18 +192,7 @@ func killAt(t *testing.T, of string, n int, after bool) (died bool) {
 	if len(saw.finalized) != 1 || len(saw.orders) > 2 || len(saw.orders) > 1 && !died {
 		t.Errorf("%s: the CA saw the orders %v, and finalized %v", at, saw.orders, saw.finalized)
 	}
-	secret := &corev1.Secret{}
-	if err := r.admin.Get(t.Context(), client.ObjectKey{Namespace: r.namespace, Name: "site"}, secret); err != nil {
-		t.Fatal(err)
-	}
-	chain, err := pki.Limits{}.DecodeChainPEM(secret.Data[corev1.TLSCertKey])
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, err := pki.Limits{}.DecodeKeyPEM(secret.Data[corev1.TLSPrivateKeyKey])
-	if err != nil {
-		t.Fatal(err)
-	}
+	chain, key := cluster.Pair(t, client.ObjectKey{Namespace: r.namespace, Name: "site"})
 	if !key.Public().(*ecdsa.PublicKey).Equal(chain[0].PublicKey) {
 		t.Errorf("%s: the key and the certificate do not belong together", at)
 	}

@@ -77,7 +77,7 @@ func TestACertificateComesThoughEveryRequestFailsTheFirstTime(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer names.Close()
-			port := freePort(t)
+			port := cluster.FreePort(t)
 			site := fmt.Sprintf("127.0.0.1:%d", port)
 			ca, err := pebble.Start(pebble.Options{Resolver: names.Addr, HTTPPort: port, Wrap: func(h http.Handler) http.Handler {
 				next := saw.wrap(h)

@@ -26,7 +26,6 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/controller"
-	"github.com/perennial-pki/perennial/pki"
 	"github.com/perennial-pki/perennial/test/cluster"
 	"github.com/perennial-pki/perennial/test/dnsserver"
 	"github.com/perennial-pki/perennial/test/pebble"
@@ -51,13 +50,13 @@ type rig struct {
 
 func start(t *testing.T, o pebble.Options) *rig {
 	t.Helper()
-	port := freePort(t)
+	port := cluster.FreePort(t)
 	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com", "delegated.example"}, KeyName: tsigKey, Secret: tsigSecret})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(names.Close)
-	o.Resolver, o.HTTPPort, o.TLSPort = names.Addr, port, freePort(t)
+	o.Resolver, o.HTTPPort, o.TLSPort = names.Addr, port, cluster.FreePort(t)
 	ca, err := pebble.Start(o)
 	if err != nil {
 		t.Fatal(err)
@@ -78,16 +77,6 @@ func start(t *testing.T, o pebble.Options) *rig {
 		},
 	})
 	return &rig{t: t, handshakes: handshakes, behind: behind, ca: ca, names: names, admin: cluster.Admin(t), namespace: cluster.Namespace(t)}
-}
-
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 func (r *rig) create(o client.Object) {
@@ -164,14 +153,7 @@ func TestACertificateIsIssuedByHTTP01(t *testing.T) {
 	crt := r.certificate("site", "www.example.com", "example.com")
 	r.ready(crt)
 
-	var secret corev1.Secret
-	if err := r.admin.Get(t.Context(), client.ObjectKey{Namespace: r.namespace, Name: "site"}, &secret); err != nil {
-		t.Fatal(err)
-	}
-	chain, err := pki.Limits{}.DecodeChainPEM(secret.Data[corev1.TLSCertKey])
-	if err != nil {
-		t.Fatal(err)
-	}
+	chain, _ := cluster.Pair(t, client.ObjectKey{Namespace: r.namespace, Name: "site"})
 	roots, err := r.ca.Roots()
 	if err != nil {
 		t.Fatal(err)
@@ -328,18 +310,7 @@ func TestARenewalFollowsTheCAsSuggestion(t *testing.T) {
 	}
 
 	// The CA revokes the certificate, and wants it to be renewed. When it is asked next, that happens at once.
-	var secret corev1.Secret
-	if err := r.admin.Get(t.Context(), client.ObjectKey{Namespace: r.namespace, Name: "site"}, &secret); err != nil {
-		t.Fatal(err)
-	}
-	chain, err := pki.Limits{}.DecodeChainPEM(secret.Data[corev1.TLSCertKey])
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, err := pki.Limits{}.DecodeKeyPEM(secret.Data[corev1.TLSPrivateKeyKey])
-	if err != nil {
-		t.Fatal(err)
-	}
+	chain, key := cluster.Pair(t, client.ObjectKey{Namespace: r.namespace, Name: "site"})
 	by := &acme.Client{Directory: r.ca.Directory, HTTP: r.ca.Client()}
 	if err := by.RevokeWithKey(t.Context(), key, chain[0].Raw, acme.ReasonSuperseded); err != nil {
 		t.Fatal(err)

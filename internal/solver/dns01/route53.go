@@ -196,36 +196,27 @@ func (p *amazonRoute53) hostedZone(ctx context.Context, r Record) (string, error
 		return id, nil
 	}
 	private := ""
-	// The apex is where DNS says it is, or, where the controller sees other zones than the world, somewhere else on the way up.
-	for name := r.Zone; ; name = r.FQDN {
-		for n := name; n != "" && n != "."; _, n, _ = strings.Cut(n, ".") {
-			out, err := p.api.ListHostedZonesByName(ctx, &route53.ListHostedZonesByNameInput{DNSName: aws.String(n), MaxItems: aws.Int32(10)})
-			if err != nil {
-				return "", awsFault("list the hosted zones by name (route53:ListHostedZonesByName)", err)
-			}
-			for _, z := range out.HostedZones {
-				if fqdn(aws.ToString(z.Name)) != n {
-					continue
-				}
-				if z.Config != nil && z.Config.PrivateZone {
-					private = aws.ToString(z.Id)
-					continue
-				}
-				id := strings.TrimPrefix(aws.ToString(z.Id), "/hostedzone/")
-				p.mu.Lock()
-				defer p.mu.Unlock()
-				if p.zones == nil {
-					p.zones = map[string]string{}
-				}
-				p.zones[r.Zone] = id
-				return id, nil
-			}
-			if name == r.Zone {
-				break // then from the name itself upwards
-			}
+	for _, apex := range apexes(r) {
+		out, err := p.api.ListHostedZonesByName(ctx, &route53.ListHostedZonesByNameInput{DNSName: aws.String(fqdn(apex)), MaxItems: aws.Int32(10)})
+		if err != nil {
+			return "", awsFault("list the hosted zones by name (route53:ListHostedZonesByName)", err)
 		}
-		if name == r.FQDN {
-			break
+		for _, z := range out.HostedZones {
+			if fqdn(aws.ToString(z.Name)) != fqdn(apex) {
+				continue
+			}
+			if z.Config != nil && z.Config.PrivateZone {
+				private = aws.ToString(z.Id)
+				continue
+			}
+			id := strings.TrimPrefix(aws.ToString(z.Id), "/hostedzone/")
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			if p.zones == nil {
+				p.zones = map[string]string{}
+			}
+			p.zones[r.Zone] = id
+			return id, nil
 		}
 	}
 	if private != "" {

@@ -34,9 +34,6 @@ const (
 	// minToken is how long tokens are at least: 128 bits (RFC 8555 section 8.3).
 	minToken    = 22
 	readTimeout = 5 * time.Second
-	// unreachable is after how long a site that cannot be reached at all from here is left to the CA to judge: it may be reachable from
-	// outside only. A wrong answer is never passed over.
-	unreachable = 2 * time.Minute
 )
 
 // Solver answers HTTP-01 challenges.
@@ -180,8 +177,7 @@ func (s *Solver) look(ctx context.Context, ch *cmacme.Challenge) (solver.Sight, 
 	client := http.Client{Transport: transport, CheckRedirect: redirect}
 	response, err := client.Do(request)
 	if err != nil {
-		var no *net.OpError
-		if errors.As(err, &no) && no.Op == "dial" && ch.Status.PresentedAt != nil && s.Now().Sub(ch.Status.PresentedAt.Time) > unreachable {
+		if solver.LeftToCA(err, ch, s.Now()) {
 			return solver.Sight{Visible: true}, nil
 		}
 		return solver.Sight{Why: fmt.Sprintf("%s cannot be read: %s", target, cause(err))}, nil

@@ -8,7 +8,6 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/asn1"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -30,8 +29,6 @@ const (
 
 	checkTimeout = 10 * time.Second
 	readTimeout  = 5 * time.Second
-	// unreachable is after how long a site that cannot be reached at all from here is left to the CA to judge.
-	unreachable = 2 * time.Minute
 )
 
 // Solver answers TLS-ALPN-01 challenges.
@@ -125,8 +122,7 @@ func (s *Solver) Check(ctx context.Context, _ *signer.Issuer, ch *cmacme.Challen
 	address := net.JoinHostPort(ch.Spec.DNSName, "443")
 	conn, err := dial(ctx, "tcp", address)
 	if err != nil {
-		var no *net.OpError
-		if errors.As(err, &no) && no.Op == "dial" && ch.Status.PresentedAt != nil && s.Now().Sub(ch.Status.PresentedAt.Time) > unreachable {
+		if solver.LeftToCA(err, ch, s.Now()) {
 			return solver.Sight{Visible: true}, nil
 		}
 		return solver.Sight{Why: fmt.Sprintf("%s cannot be connected to: %s", address, err)}, nil

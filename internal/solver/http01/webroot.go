@@ -1,0 +1,45 @@
+package http01
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+
+	"github.com/perennial-pki/perennial/acme"
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	"github.com/perennial-pki/perennial/internal/fault"
+)
+
+// write puts the key authorization where a web server finds it. No symbolic link leads out of Webroot.
+func (s *Solver) write(ch *cmacme.Challenge) error {
+	root, err := os.OpenRoot(s.Webroot)
+	if err != nil {
+		return fault.Misconfiguredf("Webroot", "--http01-webroot: %w", err)
+	}
+	defer root.Close()
+	name := acme.HTTP01Path(ch.Spec.Token)[1:]
+	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
+		return fault.Misconfiguredf("Webroot", "--http01-webroot: %w", err)
+	}
+	if err := root.WriteFile(name, []byte(ch.Spec.Key), 0o644); err != nil {
+		return fault.Misconfiguredf("Webroot", "--http01-webroot: %w", err)
+	}
+	return nil
+}
+
+// remove takes the file of write away.
+func (s *Solver) remove(ch *cmacme.Challenge) error {
+	root, err := os.OpenRoot(s.Webroot)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("--http01-webroot: %w", err)
+	}
+	defer root.Close()
+	if err := root.Remove(acme.HTTP01Path(ch.Spec.Token)[1:]); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("--http01-webroot: %w", err)
+	}
+	return nil
+}
