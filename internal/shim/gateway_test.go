@@ -131,6 +131,27 @@ func TestAListenerSetInheritsTheIssuerOfItsGateway(t *testing.T) {
 	}
 }
 
+func FuzzListenerAnnotations(f *testing.F) {
+	f.Add("a,b", "true")
+	f.Add(" a , ,zz", "")
+	f.Fuzz(func(t *testing.T, ignored, fallback string) {
+		annotations := map[string]string{"cert-manager.io/cluster-issuer": "ca", "cert-manager.io/ignore-tls-listeners": ignored, parentFallback: fallback}
+		g := gateway(listener("a", "a.example.com", "tls"), listener("b", "", "tls"))
+		g.Annotations = annotations
+		set := &gwapi.ListenerSet{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "set", Annotations: annotations}}
+		for _, l := range g.Spec.Listeners {
+			set.Spec.Listeners = append(set.Spec.Listeners, gwapi.ListenerEntry{Name: l.Name, Hostname: l.Hostname, Protocol: l.Protocol, Port: l.Port, TLS: l.TLS})
+		}
+		for _, s := range []*asker{ofGateway(g, nil, nobody), ofListenerSet(set, g, nil, nobody)} {
+			for _, m := range want(s, Settings{}).mistakes {
+				if len(m.Message) > 2000 {
+					t.Errorf("a message of %d bytes", len(m.Message))
+				}
+			}
+		}
+	})
+}
+
 func TestGrants(t *testing.T) {
 	from := gwapi.ReferenceGrantFrom{Group: gwapi.GroupName, Kind: "Gateway", Namespace: "shop"}
 	for name, test := range map[string]struct {

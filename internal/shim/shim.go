@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -30,6 +31,7 @@ import (
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	"github.com/perennial-pki/perennial/internal/issuer"
 	"github.com/perennial-pki/perennial/internal/observe"
 	"github.com/perennial-pki/perennial/internal/signer"
 )
@@ -135,6 +137,10 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, _ c
 				return []reconcile.Request{gatewayAPI}
 			}), ours))
 	}
+	b = issuer.Watch(b, r.Scope, handler.EnqueueRequestsFromMapFunc(r.askingFor), predicate.Funcs{
+		CreateFunc: func(e event.CreateEvent) bool { return !e.IsInInitialList },
+		UpdateFunc: func(event.UpdateEvent) bool { return false }, // it is only asked whether it is there
+	})
 	return b.Complete(observe.Counted(r.Metrics, name, reconcile.Reconciler(reconcile.Func(func(rctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 		if request == gatewayAPI {
 			return r.look(rctx, ctx)
@@ -190,6 +196,20 @@ func (r *Reconciler) wantedBy(ctx context.Context, o client.Object) []reconcile.
 	}
 	if by, ok := requestOf(o.GetAnnotations()[RequestedByAnnotation]); ok {
 		requests = append(requests, by)
+	}
+	return requests
+}
+
+// askingFor returns the objects whose Certificates are of an issuer, which has come or gone.
+func (r *Reconciler) askingFor(ctx context.Context, o client.Object) []reconcile.Request {
+	var list cmapi.CertificateList
+	options := append(r.Scope.Of(o.(cmapi.GenericIssuer)).OfIssuer(), client.UnsafeDisableDeepCopy)
+	if err := r.Client.List(ctx, &list, options...); err != nil {
+		return nil // only a cache that is stopping fails
+	}
+	var requests []reconcile.Request
+	for i := range list.Items {
+		requests = append(requests, r.wantedBy(ctx, &list.Items[i])...)
 	}
 	return requests
 }

@@ -198,6 +198,13 @@ func TestAMistakeStandsOnTheIngressUntilItIsMended(t *testing.T) {
 		o.Annotations["cert-manager.io/issuer"] = "nobody"
 	})
 	r.problem(o, `there is no Issuer "nobody"`)
+	nobody := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "nobody"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}}}
+	r.create(nobody)
+	r.problem(o, "")
+	if err := r.admin.Delete(t.Context(), nobody); err != nil {
+		t.Fatal(err)
+	}
+	r.problem(o, `there is no Issuer "nobody"`)
 }
 
 func TestTwoIngressesThatWantOneSecretWithOtherContentAreBothTold(t *testing.T) {
