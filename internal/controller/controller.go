@@ -425,7 +425,7 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 		},
 	}
 	signers := signer.Set{
-		signer.TypeACME:       &acmesigner.Signer{Client: c, Accounts: accounts, Clock: o.Clock},
+		signer.TypeACME:       &acmesigner.Signer{Client: c, Accounts: accounts, Limits: o.Limits, Clock: o.Clock},
 		signer.TypeSelfSigned: &selfsigned.Signer{Secrets: store, Keyring: keyring, Limits: o.Limits, Clock: o.Clock},
 		signer.TypeCA:         &ca.Signer{Secrets: store, Limits: o.Limits, Clock: o.Clock},
 	}

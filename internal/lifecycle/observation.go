@@ -267,6 +267,9 @@ func (o *Observation) signedByCA(chain []*x509.Certificate) bool {
 // trust returns ca.crt for a chain: first the certificate above it, which clients that read only one need, and as long as the issuer
 // changes its CA also those of the others, so that each client trusts servers of both. issued is what came with the chain.
 func (o *Observation) trust(chain []*x509.Certificate, issued []byte) []byte {
+	if o.Issuer != nil && o.Issuer.GetSpec().ACME != nil {
+		return o.Issuer.CAFromChain(chain) // it may be asked for, or no longer, at any time
+	}
 	ca := o.ca()
 	if ca == nil {
 		return issued

@@ -2,14 +2,17 @@ package signer
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/pki"
 )
 
 // Types of issuers: the names of their fields in the spec.
@@ -70,6 +73,19 @@ func (i *Issuer) Ready() (ready bool, why string) {
 		return true, ""
 	}
 	return false, c.Message
+}
+
+// CAFromChain returns what ca.crt is to hold beside a chain of an ACME issuer, PEM: the highest certificate of the chain, if the issuer is to
+// tell it, and if there is one above the leaf.
+func (i *Issuer) CAFromChain(chain []*x509.Certificate) []byte {
+	if acme := i.GetSpec().ACME; acme == nil || acme.IncludeCA != cmacme.ACMEIncludeCAFromChain {
+		return nil
+	}
+	_, top, err := pki.OrderChain(chain)
+	if err != nil || top == nil || top.Equal(chain[0]) {
+		return nil
+	}
+	return pki.EncodeCertificatePEM(top)
 }
 
 // Scope says where issuers are looked for.

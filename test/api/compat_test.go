@@ -91,7 +91,7 @@ func issuerWithoutOurs(spec *certmanagerv1.IssuerSpec, status *certmanagerv1.Iss
 	if spec.ACME == nil {
 		return
 	}
-	spec.ACME.RenewalInformationSource = ""
+	spec.ACME.RenewalInformationSource, spec.ACME.IncludeCA = "", ""
 	for i := range spec.ACME.Solvers {
 		solverWithoutOurs(&spec.ACME.Solvers[i])
 	}
@@ -120,6 +120,7 @@ var fieldsNotInUpstream = map[string][]string{
 }
 
 var issuerFieldsNotInUpstream = []string{
+	"spec.acme.includeCA",
 	"spec.acme.renewalInformationSource",
 	"spec.acme.solvers[].dns01.nameservers",
 	"spec.acme.solvers[].http01.solverMode",

@@ -68,7 +68,24 @@ type ACMEIssuer struct {
 	// +optional
 	// +kubebuilder:default=ARI
 	RenewalInformationSource ACMERenewalInformationSource `json:"renewalInformationSource,omitempty"`
+
+	// Perennial's own. What the entry ca.crt of the Secrets holds. None, if left out: there is no such entry.
+	// FromChain: the highest certificate of the chain that the server sends, which is its root where it
+	// sends that, and else the highest intermediate; truststores hold the same.
+	// +optional
+	IncludeCA ACMEIncludeCA `json:"includeCA,omitempty"`
 }
+
+// ACMEIncludeCA says what ca.crt of an ACME certificate holds.
+// +kubebuilder:validation:Enum=None;FromChain
+type ACMEIncludeCA string
+
+const (
+	// ACMEIncludeCANone leaves ca.crt out. It is also what an empty value means.
+	ACMEIncludeCANone ACMEIncludeCA = "None"
+	// ACMEIncludeCAFromChain takes the highest certificate of the chain.
+	ACMEIncludeCAFromChain ACMEIncludeCA = "FromChain"
+)
 
 // ACMERenewalInformationSource says where the time of renewal comes from.
 // +kubebuilder:validation:Enum=ARI;None

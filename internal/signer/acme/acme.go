@@ -36,6 +36,7 @@ const maxStem = 52
 type Signer struct {
 	Client   client.Client
 	Accounts *account.Accounts
+	Limits   pki.Limits
 	Clock    clock.PassiveClock
 }
 
@@ -90,7 +91,11 @@ func (s *Signer) Sign(ctx context.Context, issuer *signer.Issuer, r signer.Reque
 	}
 	switch order.Status.State {
 	case cmacme.Valid:
-		return signer.Answer{Certificate: order.Status.Certificate}, nil
+		answer := signer.Answer{Certificate: order.Status.Certificate}
+		if chain, err := s.Limits.DecodeChainPEM(order.Status.Certificate); err == nil { // package order has checked it
+			answer.CA = issuer.CAFromChain(chain)
+		}
+		return answer, nil
 	case cmacme.Invalid, cmacme.Errored, cmacme.Expired:
 		return signer.Answer{}, fault.Refusedf("OrderFailed", "Failed to wait for order resource %q to become ready: order is in %q state: %s",
 			order.Name, order.Status.State, order.Status.Reason)

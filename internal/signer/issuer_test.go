@@ -1,0 +1,83 @@
+package signer
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"testing"
+	"time"
+
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	"github.com/perennial-pki/perennial/pki"
+)
+
+func TestTheCAOfAChain(t *testing.T) {
+	sign := func(name string, isCA bool, parent *x509.Certificate, by crypto.Signer) (*x509.Certificate, crypto.Signer) {
+		t.Helper()
+		key, err := pki.KeySpec{Algorithm: pki.ECDSA}.Generate(rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		der, err := pki.Request{CommonName: name, IsCA: isCA}.CSR(rand.Reader, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		csr, err := pki.DecodeCSRPEM(pki.EncodeCSRPEM(der))
+		if err != nil {
+			t.Fatal(err)
+		}
+		now := time.Now()
+		template, err := pki.Template{NotBefore: now, NotAfter: now.Add(time.Hour), IsCA: isCA}.Certificate(csr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if parent == nil {
+			cert, err := pki.SelfSign(rand.Reader, template, key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return cert, key
+		}
+		cert, err := pki.Sign(rand.Reader, template, parent, key.Public(), by)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cert, key
+	}
+	root, rootKey := sign("root", true, nil, nil)
+	between, betweenKey := sign("intermediate", true, root, rootKey)
+	leaf, _ := sign("leaf", false, between, betweenKey)
+
+	for name, test := range map[string]struct {
+		include cmacme.ACMEIncludeCA
+		chain   []*x509.Certificate
+		want    *x509.Certificate
+	}{
+		"not asked for":                {"", []*x509.Certificate{leaf, between, root}, nil},
+		"expressly not asked for":      {"None", []*x509.Certificate{leaf, between, root}, nil},
+		"the root, if it is sent":      {"FromChain", []*x509.Certificate{leaf, between, root}, root},
+		"else the highest that is":     {"FromChain", []*x509.Certificate{leaf, between}, between},
+		"a leaf alone tells of no CA":  {"FromChain", []*x509.Certificate{leaf}, nil},
+		"a CA alone is not its own CA": {"FromChain", []*x509.Certificate{root}, nil},
+		"nor does a broken chain tell": {"FromChain", []*x509.Certificate{leaf, root}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			issuer := &cmapi.Issuer{}
+			issuer.Spec.ACME = &cmacme.ACMEIssuer{IncludeCA: test.include}
+			var want []byte
+			if test.want != nil {
+				want = pki.EncodeCertificatePEM(test.want)
+			}
+			if got := (&Issuer{GenericIssuer: issuer, Kind: KindIssuer}).CAFromChain(test.chain); !bytes.Equal(got, want) {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		})
+	}
+	other := &cmapi.Issuer{}
+	other.Spec.SelfSigned = &cmapi.SelfSignedIssuer{}
+	if got := (&Issuer{GenericIssuer: other, Kind: KindIssuer}).CAFromChain([]*x509.Certificate{leaf, between, root}); got != nil {
+		t.Errorf("an issuer of another type says %q", got)
+	}
+}
