@@ -13,9 +13,13 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"fmt"
+	"net"
 	"net/http"
+	"net/netip"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -40,6 +44,10 @@ const (
 	recoverInterval = 10 * time.Minute
 	// maxMACKey is how long the MAC key of an external account may be, in base64.
 	maxMACKey = 4096
+	// maxClients is how many clients are kept. Beyond, all are forgotten: each costs a directory and a nonce to make again.
+	maxClients = 1000
+	// maxHeader is how large the header of a reply may be.
+	maxHeader = 64 << 10
 
 	managedByLabel, managedBy = "app.kubernetes.io/managed-by", "cert-manager"
 )
@@ -74,6 +82,8 @@ func (a *Accounts) Server(spec *cmacme.ACMEIssuer) (*acme.Client, error) {
 		return c, nil
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone() // the proxy of the environment, the roots of the system
+	transport.MaxResponseHeaderBytes = maxHeader
+	transport.DialContext = (&net.Dialer{Timeout: acme.DefaultTimeout, Control: elsewhere}).DialContext
 	if len(spec.CABundle) > 0 || spec.SkipTLSVerify {
 		transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: spec.SkipTLSVerify} //nolint:gosec // the user says so
 	}
@@ -87,11 +97,30 @@ func (a *Accounts) Server(spec *cmacme.ACMEIssuer) (*acme.Client, error) {
 	c := &acme.Client{
 		Directory: spec.Server, HTTP: &http.Client{Transport: transport}, UserAgent: a.UserAgent, Now: a.Clock.Now, Observe: a.Observe,
 	}
-	if a.clients == nil {
+	if a.clients == nil || len(a.clients) == maxClients {
+		for _, c := range a.clients {
+			c.HTTP.CloseIdleConnections()
+		}
 		a.clients = map[server]*acme.Client{}
 	}
 	a.clients[key] = c
 	return c, nil
+}
+
+// credentials are addresses beside those of the link at which clouds hand out credentials to whoever asks from inside.
+var credentials = []netip.Addr{netip.MustParseAddr("fd00:ec2::254"), netip.MustParseAddr("100.100.100.200")}
+
+// elsewhere refuses connections to addresses that are no CA's. It is asked after the name is resolved. Whoever may create an Issuer would else
+// reach from the controller what is meant for the machine alone.
+func elsewhere(_, address string, _ syscall.RawConn) error {
+	to, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return fmt.Errorf("connect to %s: %w", address, err)
+	}
+	if ip := to.Addr().Unmap().WithZone(""); ip.IsLinkLocalUnicast() || ip.IsMulticast() || ip.IsUnspecified() || slices.Contains(credentials, ip) {
+		return fault.Misconfiguredf("InvalidConfig", "spec.acme.server leads to %s, where no CA is: correct it, or its name in the DNS", ip)
+	}
+	return nil
 }
 
 // Of returns the account of an issuer that is registered, and the client to use it with.
@@ -163,8 +192,8 @@ func (a *Accounts) Register(ctx context.Context, issuer *signer.Issuer) (*cmacme
 	return status, nil
 }
 
-// Recover registers the key again after the CA said that there is no such account, and writes the account's URL into the issuer's
-// status if it is another one.
+// Recover finds out what became of an account that the CA did not accept. One that it has forgotten is registered again with its key, and its
+// URL written into the issuer's status if it is another one. One that is closed makes the issuer unready until somebody replaces the key.
 func (a *Accounts) Recover(ctx context.Context, issuer *signer.Issuer) error {
 	now := a.Clock.Now()
 	a.mu.Lock()
@@ -191,10 +220,11 @@ func (a *Accounts) Recover(ctx context.Context, issuer *signer.Issuer) error {
 		return err // what the CA does not know is the old key
 	}
 	account, err := a.register(ctx, issuer, c, key, false)
-	if err != nil {
-		return Fault("ErrRegisterACMEAccount", now, err)
+	failure := fault.Of(Fault("ErrRegisterACMEAccount", now, err))
+	if err != nil && failure.Class != fault.Misconfigured {
+		return failure
 	}
-	if status := issuer.GetStatus().ACME; status != nil && status.URI == account.URL {
+	if status := issuer.GetStatus().ACME; err == nil && status != nil && status.URI == account.URL {
 		return nil
 	}
 	object, ok := issuer.GenericIssuer.(client.Object)
@@ -205,11 +235,20 @@ func (a *Accounts) Recover(ctx context.Context, issuer *signer.Issuer) error {
 		client.Object
 		cmapi.GenericIssuer
 	})
-	next.GetStatus().ACME = &cmacme.ACMEIssuerStatus{
-		URI: account.URL, LastRegisteredEmail: issuer.GetSpec().ACME.Email, LastPrivateKeyHash: hash(key),
+	if err != nil {
+		cmapi.SetIssuerCondition(next.GetStatus(), now, cmapi.IssuerCondition{
+			Type: cmapi.IssuerConditionReady, Status: cmmeta.ConditionFalse, Reason: failure.Reason, Message: failure.Error(), ObservedGeneration: issuer.GetGeneration(),
+		})
+	} else {
+		next.GetStatus().ACME = &cmacme.ACMEIssuerStatus{
+			URI: account.URL, LastRegisteredEmail: issuer.GetSpec().ACME.Email, LastPrivateKeyHash: hash(key),
+		}
 	}
 	if err := a.Client.Status().Patch(ctx, next, client.MergeFromWithOptions(object, client.MergeFromWithOptimisticLock{})); err != nil {
 		return fmt.Errorf("write status of %s: %w", issuer, err)
+	}
+	if err != nil {
+		return failure
 	}
 	return nil
 }
@@ -226,6 +265,9 @@ func (a *Accounts) register(ctx context.Context, issuer *signer.Issuer, c *acme.
 		account, err := c.FindAccount(ctx, key)
 		switch {
 		case acme.IsProblem(err, acme.ProblemAccountDoesNotExist):
+		case acme.IsProblem(err, acme.ProblemUnauthorized): // so servers say it of an account that was deactivated
+			return acme.Account{}, fault.Misconfiguredf("ErrVerifyACMEAccount", "the CA does not accept the account of Secret %s/%s: delete the Secret, and a new account will be made: %w",
+				issuer.SecretNamespace, spec.PrivateKey.Name, err)
 		case err != nil:
 			return acme.Account{}, err
 		case account.Status != "" && account.Status != acme.StatusValid:

@@ -1,6 +1,7 @@
 package account
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
@@ -15,10 +16,12 @@ const (
 	unsaid = time.Hour
 	// atLeast is the shortest wait after a refusal that names a time.
 	atLeast = time.Second
+	// visited is when a CA is asked again that wants somebody to visit a page, and does not say when: nor will it tell us that it was done.
+	visited = 10 * time.Minute
 )
 
 // Fault classifies an error of an ACME client: what the CA refuses finally is Refused; what it limits is Limited until the time that it
-// names; what it wants somebody to do is Misconfigured; its own faults, and those of the network, pass.
+// names; what it wants somebody to do is asked for again and again, as nobody tells us that it was done; its own faults, and those of the network, pass.
 func Fault(reason string, now time.Time, err error) error {
 	var classified *fault.Error
 	if err == nil || errors.As(err, &classified) {
@@ -26,6 +29,10 @@ func Fault(reason string, now time.Time, err error) error {
 	}
 	var p *acme.Problem
 	if !errors.As(err, &p) {
+		var stranger x509.UnknownAuthorityError
+		if errors.As(err, &stranger) {
+			err = fmt.Errorf("%w: if the server has its certificate from a CA of your own, put that into spec.acme.caBundle", err)
+		}
 		return &fault.Error{Class: fault.Transient, Reason: reason, Err: err}
 	}
 	switch {
@@ -46,7 +53,21 @@ func Fault(reason string, now time.Time, err error) error {
 		if where == "" {
 			where = p.TermsOfService
 		}
-		return fault.Misconfiguredf(reason, "%w: somebody must visit %s", err, where)
+		if where == "" {
+			where = "the page that the CA has sent to you"
+		}
+		until := p.RetryAfter
+		if until.IsZero() {
+			until = now.Add(visited)
+		}
+		return fault.Limitedf(reason, until, "%w: somebody must visit %s; it will be asked again at %s", err, where, until.UTC().Format(time.RFC3339))
 	}
 	return &fault.Error{Class: fault.Refused, Reason: reason, Err: fmt.Errorf("the CA refuses: %w", err)}
+}
+
+// Doubtful reports whether an error may mean that the CA no longer accepts the account: it refused a new order for want of authority, which
+// orders as such do not need.
+func Doubtful(err error) bool {
+	var p *acme.Problem
+	return errors.As(err, &p) && p.Type == acme.ProblemUnauthorized && p.Action == "newOrder"
 }

@@ -39,6 +39,9 @@ import (
 // previousInterval is how often it is looked whether replaced CAs are still in use. Nobody waits for their end.
 const previousInterval = time.Minute
 
+// refusedAgain is when a CA is asked again that refused: what it refuses for may be in its own hands.
+const refusedAgain = time.Hour
+
 // Reconciler keeps the status of the issuers of one kind.
 type Reconciler struct {
 	Client  client.Client
@@ -197,6 +200,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 			return reconcile.Result{}, err // again with the queue's back-off
 		case fault.Limited:
 			return reconcile.Result{RequeueAfter: failure.Until.Sub(now)}, nil // when the other side said
+		case fault.Refused:
+			return reconcile.Result{RequeueAfter: refusedAgain}, nil // changes of the issuer and its Secrets are watched
 		}
 	}
 	return result, nil

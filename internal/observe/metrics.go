@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/perennial-pki/perennial/acme"
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 )
@@ -126,7 +128,7 @@ func Counted[R comparable](m *Metrics, controller string, r reconcile.TypedRecon
 	})
 }
 
-// Objects is a prometheus.Collector of the state of Certificates and issuers, which it reads from a cache at each scrape.
+// Objects is a prometheus.Collector of the state of Certificates, Challenges and issuers, which it reads from a cache at each scrape.
 // So it needs no memory of its own, and has no series of objects that are gone.
 type Objects struct {
 	Reader client.Reader
@@ -147,7 +149,10 @@ var (
 	renewalTime    = desc(namespace, "certificate_renewal_timestamp_seconds", "When the certificate is to be renewed, in seconds since 1970. 0 if there is no such time.", certificateLabels...)
 	failedAttempts = desc(own, "certificate_failed_issuance_attempts", "How often in a row issuance failed.", certificateLabels...)
 
-	issuerReady        = desc(namespace, "issuer_ready_status", "1 for the status of the Ready condition of an Issuer, 0 for the others.", "name", "namespace", "condition")
+	issuerReady     = desc(namespace, "issuer_ready_status", "1 for the status of the Ready condition of an Issuer, 0 for the others.", "name", "namespace", "condition")
+	challengeStatus = desc(namespace, "certificate_challenge_status", "1 for the state of a Challenge, 0 for the others. The reason is without its details.",
+		"status", "domain", "reason", "processing", "name", "namespace", "type")
+
 	clusterIssuerReady = desc(namespace, "clusterissuer_ready_status", "1 for the status of the Ready condition of a ClusterIssuer, 0 for the others.", "name", "condition")
 )
 
@@ -157,7 +162,7 @@ func desc(prefix, name, help string, labels ...string) *prometheus.Desc {
 
 // Describe implements prometheus.Collector.
 func (o *Objects) Describe(c chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{readyStatus, expirationTime, notAfterTime, notBeforeTime, renewalTime, failedAttempts, issuerReady, clusterIssuerReady} {
+	for _, d := range []*prometheus.Desc{readyStatus, expirationTime, notAfterTime, notBeforeTime, renewalTime, failedAttempts, issuerReady, clusterIssuerReady, challengeStatus} {
 		c <- d
 	}
 }
@@ -175,6 +180,13 @@ func (o *Objects) Collect(c chan<- prometheus.Metric) {
 	}
 	for i := range certificates.Items {
 		collectCertificate(c, &certificates.Items[i])
+	}
+	var challenges cmacme.ChallengeList
+	if err := o.Reader.List(ctx, &challenges, options...); err != nil {
+		c <- prometheus.NewInvalidMetric(challengeStatus, err)
+	}
+	for i := range challenges.Items {
+		collectChallenge(c, &challenges.Items[i])
 	}
 	var issuers cmapi.IssuerList
 	if err := o.Reader.List(ctx, &issuers, options...); err != nil {
@@ -228,6 +240,28 @@ func collectCertificate(c chan<- prometheus.Metric, crt *cmapi.Certificate) {
 		attempts = float64(*crt.Status.FailedIssuanceAttempts)
 	}
 	c <- prometheus.MustNewConstMetric(failedAttempts, prometheus.GaugeValue, attempts, labels...)
+}
+
+// challengeStates are the states that a Challenge can have; it has none before it is begun.
+var challengeStates = []cmacme.State{"", cmacme.Ready, cmacme.Valid, cmacme.Pending, cmacme.Processing, cmacme.Invalid, cmacme.Expired, cmacme.Errored}
+
+// maxReason is how long the reason of a Challenge may be in a label.
+const maxReason = 60
+
+func collectChallenge(c chan<- prometheus.Metric, ch *cmacme.Challenge) {
+	// What follows is of this occurrence: a time, an answer, what a server says. Each would be another series.
+	reason, _, _ := strings.Cut(ch.Status.Reason, ":")
+	if reason = strings.ToValidUTF8(reason, ""); len(reason) > maxReason {
+		reason = strings.ToValidUTF8(reason[:maxReason], "")
+	}
+	for _, state := range challengeStates {
+		value := 0.0
+		if state == ch.Status.State {
+			value = 1
+		}
+		c <- prometheus.MustNewConstMetric(challengeStatus, prometheus.GaugeValue, value,
+			string(state), ch.Spec.DNSName, reason, strconv.FormatBool(ch.Status.Processing), ch.Name, ch.Namespace, string(ch.Spec.Type))
+	}
 }
 
 // collectReady sends a series for each status a condition can have.

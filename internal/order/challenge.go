@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
@@ -39,6 +40,8 @@ const (
 	cleanUpAgain = 15 * time.Second
 	// checkAgain is when it is looked again whether a proof can be seen.
 	checkAgain = 2 * time.Second
+	// mendedAgain is when it is looked again at most whether somebody has mended what a challenge needs.
+	mendedAgain = 5 * time.Minute
 )
 
 // ChallengeReconciler brings Challenges to their end.
@@ -139,7 +142,8 @@ func (r *ChallengeReconciler) failed(ch *cmacme.Challenge, err error) (reconcile
 	case fault.Limited:
 		return reconcile.Result{RequeueAfter: failure.Until.Sub(now)}, nil // when the CA said
 	case fault.Misconfigured:
-		return reconcile.Result{RequeueAfter: lastPoll}, nil // Secrets of solvers are not watched
+		// Secrets of solvers are not watched. Whoever mends them does so soon, or not for long.
+		return reconcile.Result{RequeueAfter: min(max(now.Sub(ch.CreationTimestamp.Time)/10, lastPoll), mendedAgain)}, nil
 	}
 	return reconcile.Result{}, err // again with the queue's back-off
 }
@@ -173,7 +177,7 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 			return reconcile.Result{RequeueAfter: seldomAgain}, nil, nil // admitNext is faster, unless something is missed
 		}
 	} else if at := st.PresentedAt; at != nil && now.Sub(at.Time) > givenUp {
-		return result, nil, fault.Refusedf("TimedOut", "given up %s after it was presented: %s", givenUp, st.Reason)
+		return result, nil, fault.Refusedf("TimedOut", "given up after it was presented for %s: %s", givenUp, st.Reason)
 	}
 	leave, room := r.lanes.enter(i.GetSpec().ACME.Server, max(r.Lane, whenSlow), now)
 	if !room {
@@ -216,7 +220,7 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 	}
 	if wait := ch.Spec.Solver.WaitInsteadOfSelfCheck; wait != nil {
 		if until := st.PresentedAt.Add(wait.Duration); now.Before(until) {
-			st.Reason = fmt.Sprintf("Waiting %s instead of a self check, until %s", wait.Duration, until.UTC().Format(time.RFC3339))
+			st.Reason = fmt.Sprintf("Waiting instead of a self check: %s, until %s", wait.Duration, until.UTC().Format(time.RFC3339))
 			return reconcile.Result{RequeueAfter: until.Sub(now)}, say, nil // the end of the wait
 		}
 	} else {
@@ -232,7 +236,7 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 	}
 	if wait := ch.Spec.Solver.WaitForRecordToPropagate; wait != nil {
 		if until := r.seen.since(string(ch.UID), now).Add(wait.Duration); now.Before(until) {
-			st.Reason = fmt.Sprintf("Waiting %s after the proof could be seen, until %s", wait.Duration, until.UTC().Format(time.RFC3339))
+			st.Reason = fmt.Sprintf("Waiting after the proof could be seen: %s, until %s", wait.Duration, until.UTC().Format(time.RFC3339))
 			return reconcile.Result{RequeueAfter: until.Sub(now)}, say, nil // the end of the wait
 		}
 	}
@@ -324,8 +328,9 @@ func (r *ChallengeReconciler) cleanUp(ctx context.Context, ch *cmacme.Challenge)
 			r.Events.Eventf(ch, corev1.EventTypeWarning, "CleanUpError", "Error cleaning up challenge, tried until %s: %s", limit.UTC().Format(time.RFC3339), err)
 			return reconcile.Result{RequeueAfter: min(cleanUpAgain, limit.Sub(now))}, nil // it may pass, but not for ever
 		}
-		r.Events.Eventf(ch, corev1.EventTypeWarning, "CleanUpError", "Gave up cleaning up the %s challenge of %s: %s. What was set up for it stays: remove it by hand",
-			ch.Spec.Type, ch.Spec.DNSName, err)
+		message := fmt.Sprintf("Gave up cleaning up the %s challenge of %s, and %s stays: remove it by hand. %s", ch.Spec.Type, ch.Spec.DNSName, leftover(ch), err)
+		r.Events.Event(ch, corev1.EventTypeWarning, "CleanUpError", message)
+		log.FromContext(ctx).Info(message) // a namespace that is being deleted takes no events
 	}
 	next := ch.DeepCopy()
 	next.Finalizers = slices.DeleteFunc(next.Finalizers, ours)
@@ -346,13 +351,27 @@ func (r *ChallengeReconciler) takeAway(ctx context.Context, ch *cmacme.Challenge
 	if err != nil {
 		return err
 	}
-	if i == nil && ch.Spec.Type == cmacme.ACMEChallengeTypeDNS01 { // whose credentials it has
-		err = fmt.Errorf("there is no longer a %s %q", ch.Spec.IssuerRef.KindOrDefault(), ch.Spec.IssuerRef.Name)
-	} else {
-		err = s.CleanUp(ctx, i, ch)
+	if i == nil {
+		i = r.Scope.Former(ch.Namespace, ch.Spec.IssuerRef) // what it was set up with may still be there
 	}
+	err = s.CleanUp(ctx, i, ch)
 	if !st.Presented && !st.Processing {
 		return nil // if at all, it was made by a process that ended before it could say so
 	}
 	return err
+}
+
+// leftover names what was set up for a challenge.
+func leftover(ch *cmacme.Challenge) string {
+	switch ch.Spec.Type {
+	case cmacme.ACMEChallengeTypeDNS01:
+		text := fmt.Sprintf("the TXT record %s with the value %q", acme.DNS01Name(ch.Spec.DNSName), ch.Spec.Key)
+		if spec := ch.Spec.Solver.DNS01; spec != nil && (spec.CNAMEStrategy == cmacme.FollowStrategy || spec.AcmeDNS != nil) {
+			text += ", where the CNAME of that name leads,"
+		}
+		return text
+	case cmacme.ACMEChallengeTypeHTTP01:
+		return "what answers for /.well-known/acme-challenge/" + ch.Spec.Token
+	}
+	return "what was set up for it"
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -41,6 +42,9 @@ const (
 	byOrder = "metadata.ownerReferences.order"
 	// atOnce is how many authorizations of an order are read at once.
 	atOnce = 8
+	// maxAuthorizations is how many an order may want, and maxOffered how many challenges of each are kept. CAs want one for each name, of
+	// which they take a hundred or a few, and offer less than ten.
+	maxAuthorizations, maxOffered = 1000, 20
 )
 
 // Reconciler brings Orders to their certificates.
@@ -183,15 +187,17 @@ func (r *Reconciler) discard(ctx context.Context, challenges []cmacme.Challenge)
 // failed writes an error into the status, by its class, and says when to go on.
 func (r *Reconciler) failed(ctx context.Context, order *cmacme.Order, err error) (reconcile.Result, error) {
 	now := r.Clock.Now()
-	if acme.IsProblem(err, acme.ProblemAccountDoesNotExist) {
+	if forgotten := acme.IsProblem(err, acme.ProblemAccountDoesNotExist); forgotten || account.Doubtful(err) {
 		i, e := r.Scope.Get(ctx, r.Client, order.Namespace, order.Spec.IssuerRef)
 		if e == nil && i != nil {
 			e = r.Accounts.Recover(ctx, i)
 		}
-		if e == nil {
+		switch {
+		case e == nil && forgotten:
 			return reconcile.Result{RequeueAfter: time.Second}, nil // when the cache has the new account
+		case e != nil && (forgotten || fault.Of(e).Class == fault.Misconfigured):
+			err = e
 		}
-		err = e
 	}
 	failure := fault.Of(account.Fault("", now, err))
 	switch failure.Class {
@@ -207,6 +213,11 @@ func (r *Reconciler) failed(ctx context.Context, order *cmacme.Order, err error)
 	}
 	order.Status.Reason = failure.Error() + "; it is tried again"
 	return reconcile.Result{}, err // with the queue's back-off
+}
+
+// expire writes that the order has come to no end in the time that the CA gave it.
+func expire(order *cmacme.Order, now time.Time, got acme.Order) {
+	end(order, now, cmacme.Expired, fmt.Sprintf("the order expired at %s and was still %s", got.Expires.UTC().Format(time.RFC3339), got.Status))
 }
 
 // end writes that the order is lost.
@@ -316,12 +327,47 @@ func (o conversation) begin(ctx context.Context, order *cmacme.Order) error {
 	if err != nil {
 		return err
 	}
+	if !same(ask.Identifiers, got.Identifiers) {
+		return fault.Refusedf("InvalidOrder", "the CA made an order for %s, not for %s", words(got.Identifiers), words(ask.Identifiers))
+	}
+	if n := len(got.Authorizations); n > maxAuthorizations {
+		return fault.Refusedf("InvalidOrder", "the CA wants %d authorizations for %d names", n, len(ask.Identifiers))
+	}
 	st := &order.Status
 	st.URL, st.FinalizeURL, st.State, st.Reason = got.URL, got.Finalize, cmacme.State(got.Status), ""
 	for _, url := range got.Authorizations {
 		st.Authorizations = append(st.Authorizations, cmacme.ACMEAuthorization{URL: url})
 	}
 	return nil
+}
+
+// same reports whether two lists name the same, in whatever order and spelling.
+func same(a, b []acme.Identifier) bool {
+	has := func(list []acme.Identifier, id acme.Identifier) bool {
+		return slices.ContainsFunc(list, func(other acme.Identifier) bool { return canonical(other) == canonical(id) })
+	}
+	return !slices.ContainsFunc(a, func(id acme.Identifier) bool { return !has(b, id) }) &&
+		!slices.ContainsFunc(b, func(id acme.Identifier) bool { return !has(a, id) })
+}
+
+func canonical(id acme.Identifier) acme.Identifier {
+	if addr, err := netip.ParseAddr(id.Value); err == nil && id.Type == acme.IdentifierIP {
+		return acme.IP(addr)
+	}
+	return acme.Identifier{Type: id.Type, Value: strings.ToLower(id.Value)}
+}
+
+// words names identifiers for people: the first of them, if there are many.
+func words(ids []acme.Identifier) string {
+	const most = 5
+	var parts []string
+	for _, id := range ids[:min(len(ids), most)] {
+		parts = append(parts, strconv.Quote(id.Value[:min(len(id.Value), 255)]))
+	}
+	if n := len(ids) - most; n > 0 {
+		parts = append(parts, fmt.Sprintf("%d more", n))
+	}
+	return strings.Join(parts, ", ")
 }
 
 // aboutReplaces reports whether an order may have been refused because of what it replaces: RFC 9773 section 5 and what CAs do.
@@ -359,15 +405,26 @@ func (o conversation) readAuthorizations(ctx context.Context, order *cmacme.Orde
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
+	ask, err := request(order)
+	if err != nil {
+		return err
+	}
 	for i := range found {
 		z := &order.Status.Authorizations[i]
 		if z.Identifier != "" {
 			continue
 		}
+		// Nothing is proved to a CA but what we have asked for. What is proved already may be more, such as the name above.
+		if id := found[i].Identifier; found[i].Status == acme.StatusPending && !slices.ContainsFunc(ask.Identifiers, func(a acme.Identifier) bool {
+			a.Value = strings.TrimPrefix(a.Value, "*.")
+			return canonical(a) == canonical(id)
+		}) {
+			return fault.Refusedf("InvalidOrder", "the CA wants proof for %s, which the order is not for", words([]acme.Identifier{id}))
+		}
 		wildcard := found[i].Wildcard
 		z.Identifier, z.Wildcard, z.InitialState = found[i].Identifier.Value, &wildcard, cmacme.State(found[i].Status)
 		for _, ch := range found[i].Challenges {
-			if ch.Token != "" {
+			if ch.Token != "" && len(z.Challenges) < maxOffered {
 				z.Challenges = append(z.Challenges, cmacme.ACMEChallenge{URL: ch.URL, Token: ch.Token, Type: ch.Type})
 			}
 		}
@@ -434,6 +491,10 @@ func (r *Reconciler) advance(ctx context.Context, o conversation, order *cmacme.
 	}
 	if err != nil {
 		return reconcile.Result{}, err
+	}
+	if end := got.Expires; end != nil && !o.now.Before(*end) && got.Status != acme.StatusValid && got.Status != acme.StatusInvalid {
+		expire(order, o.now, got)
+		return reconcile.Result{}, nil
 	}
 	if got.Status == acme.StatusReady {
 		csr, err := r.Limits.DecodeCSRPEM(order.Spec.Request)

@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
@@ -129,6 +130,14 @@ func (s Scope) Get(ctx context.Context, c client.Reader, namespace string, ref c
 		return nil, fmt.Errorf("get %s %q: %w", ref.KindOrDefault(), ref.Name, err)
 	}
 	return s.Of(issuer), nil
+}
+
+// Former returns what is known of an issuer that is gone: its name, and where the Secrets are that it referred to.
+func (s Scope) Former(namespace string, ref cmmeta.IssuerReference) *Issuer {
+	if ref.KindOrDefault() == KindClusterIssuer {
+		return s.Of(&cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: ref.Name}})
+	}
+	return s.Of(&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: ref.Name}})
 }
 
 // Issued reports whether the certificate in a Secret is said to be of an issuer.

@@ -1,0 +1,429 @@
+package order_test
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/perennial-pki/perennial/acme"
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/pki"
+	"github.com/perennial-pki/perennial/test/cluster"
+	"github.com/perennial-pki/perennial/test/pebble"
+)
+
+const macKey = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"
+
+// bound makes the issuer register with an external account.
+func bound(spec *cmacme.ACMEIssuer) {
+	spec.ExternalAccountBinding = &cmacme.ACMEExternalAccountBinding{
+		KeyID: "kid-1", Key: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "eab"}, Key: "mac"},
+	}
+}
+
+// accountKey is the key in the account's Secret.
+func (r *rig) accountKey() crypto.Signer {
+	r.t.Helper()
+	secret := &corev1.Secret{}
+	if err := r.admin.Get(r.t.Context(), client.ObjectKey{Namespace: r.namespace, Name: "account"}, secret); err != nil {
+		r.t.Fatal(err)
+	}
+	key, err := pki.Limits{}.DecodeKeyPEM(secret.Data["tls.key"])
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return key
+}
+
+// atCA is the account as the CA has it.
+func (r *rig) atCA() (*acme.Client, acme.Account) {
+	r.t.Helper()
+	by := &acme.Client{Directory: r.ca.Directory, HTTP: r.ca.Client()}
+	account, err := by.FindAccount(r.t.Context(), r.accountKey())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if account, err = by.GetAccount(r.t.Context(), account); err != nil {
+		r.t.Fatal(err)
+	}
+	return by, account
+}
+
+func TestAnExternalAccountThatIsDemandedIsAskedForUntilItIsRight(t *testing.T) {
+	t.Parallel()
+	r, options := shop(t, &front{}, pebble.Options{ExternalAccounts: map[string]string{"kid-1": macKey}})
+	cluster.Run(t, options)
+	r.issuer()
+	r.issuerSays(cmmeta.ConditionFalse, "set spec.acme.externalAccountBinding")
+	r.changeIssuer(bound)
+	r.issuerSays(cmmeta.ConditionFalse, "/eab, spec.acme.externalAccountBinding.keySecretRef, does not exist: create it")
+	wrong := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "eab"}, StringData: map[string]string{"mac": strings.Repeat("A", 64)}}
+	r.create(wrong)
+	r.issuerSays(cmmeta.ConditionFalse, "the CA refuses: newAccount: ")
+	wrong.StringData = map[string]string{"mac": "not base64!"}
+	if err := r.admin.Update(t.Context(), wrong); err != nil {
+		t.Fatal(err)
+	}
+	r.issuerSays(cmmeta.ConditionFalse, "is not base64url")
+	// People copy base64 with its padding, and a line break.
+	mac, err := base64.RawURLEncoding.DecodeString(macKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong.StringData = map[string]string{"mac": base64.StdEncoding.EncodeToString(mac) + "\n"}
+	if err := r.admin.Update(t.Context(), wrong); err != nil {
+		t.Fatal(err)
+	}
+	r.issuerSays(cmmeta.ConditionTrue)
+	r.ready(r.certificate("site", "www.example.com"))
+}
+
+// TestABindingThatCanBeUsedOnceIsUsedOnce has the reply to the registration lost in each way, at a CA that takes a binding once.
+func TestABindingThatCanBeUsedOnceIsUsedOnce(t *testing.T) {
+	for name, dies := range map[string]bool{"the reply is lost on the way": false, "the controller is killed before it has written it down": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var used atomic.Int32
+			f := &front{}
+			f.answer = func(w http.ResponseWriter, r *http.Request, payload map[string]any) bool {
+				if !strings.HasPrefix(r.URL.Path, pathNewAccount) || payload["externalAccountBinding"] == nil {
+					return false
+				}
+				if used.Add(1) > 1 {
+					refuse(w, http.StatusUnauthorized, "unauthorized", "this binding was used before")
+					return true
+				}
+				return false
+			}
+			f.change = func(r *http.Request, payload map[string]any, _ *httptest.ResponseRecorder) {
+				if !dies && strings.HasPrefix(r.URL.Path, pathNewAccount) && payload["externalAccountBinding"] != nil {
+					panic(http.ErrAbortHandler)
+				}
+			}
+			r, options := shop(t, f, pebble.Options{ExternalAccounts: map[string]string{"kid-1": macKey}})
+			eab := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "eab"}, StringData: map[string]string{"mac": macKey}}
+			r.create(eab)
+			r.issuer(bound)
+			if dies {
+				life := cluster.NewLife(2, false) // the key is stored, the status is not written
+				mortal := options
+				mortal.WrapClient = life.Wrap
+				first := cluster.Run(t, mortal)
+				<-life.Died()
+				if err := first.Stop(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			running := cluster.Run(t, options)
+			uri := r.issuerSays(cmmeta.ConditionTrue).URI
+			if n := used.Load(); n != 1 {
+				t.Errorf("the binding was sent %d times", n)
+			}
+
+			// It is not needed any more: neither when the issuer changes, nor when the controller starts.
+			if err := r.admin.Delete(t.Context(), eab); err != nil {
+				t.Fatal(err)
+			}
+			r.changeIssuer(func(spec *cmacme.ACMEIssuer) { spec.Email = "others@example.org" })
+			if again := r.issuerSays(cmmeta.ConditionTrue).URI; again != uri {
+				t.Errorf("the account was %s and is %s", uri, again)
+			}
+			if err := running.Stop(); err != nil {
+				t.Fatal(err)
+			}
+			cluster.Run(t, options)
+			r.ready(r.certificate("site", "www.example.com"))
+		})
+	}
+}
+
+func TestTermsThatHaveChangedSayWhatToVisitUntilSomebodyHas(t *testing.T) {
+	t.Parallel()
+	f := &front{}
+	wants := func(path string) {
+		f.behave(func(w http.ResponseWriter, r *http.Request, _ map[string]any) bool {
+			if !strings.HasPrefix(r.URL.Path, path) {
+				return false
+			}
+			w.Header().Set("Link", `<https://ca.example/terms-2>; rel="terms-of-service"`)
+			w.Header().Set("Retry-After", "1")
+			refuse(w, http.StatusForbidden, "userActionRequired", "Terms of service have changed", `, "instance": "https://ca.example/agree?to=2"`)
+			return true
+		}, nil)
+	}
+	r, options := shop(t, f, pebble.Options{})
+	wants(pathNewAccount)
+	cluster.Run(t, options)
+	r.issuer()
+	r.issuerSays(cmmeta.ConditionFalse, "Terms of service have changed", "somebody must visit https://ca.example/agree?to=2", "it will be asked again at")
+	f.behave(nil, nil)
+	r.issuerSays(cmmeta.ConditionTrue)
+
+	wants(pathNewOrder)
+	crt := r.certificate("site", "www.example.com")
+	r.says("somebody must visit https://ca.example/agree?to=2", "it will be asked again at")
+	f.behave(nil, nil)
+	r.ready(crt)
+	if crt.Status.FailedIssuanceAttempts != nil {
+		t.Errorf("it counts as %d failures", *crt.Status.FailedIssuanceAttempts)
+	}
+}
+
+func TestTheAddressOfAnAccountFollowsTheIssuer(t *testing.T) {
+	t.Parallel()
+	f := &front{}
+	f.change = func(r *http.Request, payload map[string]any, reply *httptest.ResponseRecorder) {
+		if strings.HasPrefix(r.URL.Path, pathNewAccount) && reply.Code < 300 { // as Let's Encrypt
+			edit(t, reply, func(account map[string]any) { delete(account, "contact") })
+		}
+	}
+	r, options := shop(t, f, pebble.Options{})
+	cluster.Run(t, options)
+	r.issuer()
+	uri := r.issuerSays(cmmeta.ConditionTrue).URI
+	for _, email := range []string{"others@example.org", ""} {
+		r.changeIssuer(func(spec *cmacme.ACMEIssuer) { spec.Email = email })
+		status := r.issuerSays(cmmeta.ConditionTrue)
+		if status.URI != uri || status.LastRegisteredEmail != email {
+			t.Errorf("the status is %+v", status)
+		}
+		want := []string{"mailto:" + email}
+		if email == "" {
+			want = nil
+		}
+		if _, account := r.atCA(); !slices.Equal(account.Contact, want) {
+			t.Errorf("the CA has %q for %q", account.Contact, email)
+		}
+	}
+}
+
+func TestAnotherKeyIsAnotherAccount(t *testing.T) {
+	t.Parallel()
+	r, options := shop(t, &front{}, pebble.Options{})
+	cluster.Run(t, options)
+	r.issuer()
+	seen := []string{r.issuerSays(cmmeta.ConditionTrue).URI}
+	other := func(change func(*corev1.Secret)) {
+		t.Helper()
+		secret := &corev1.Secret{}
+		if err := r.admin.Get(t.Context(), client.ObjectKey{Namespace: r.namespace, Name: "account"}, secret); err != nil {
+			t.Fatal(err)
+		}
+		change(secret)
+		cluster.Eventually(t, func() error {
+			if status := r.issuerSays(cmmeta.ConditionTrue); slices.Contains(seen, status.URI) {
+				return cluster.NotYet("the account is still %s", status.URI)
+			}
+			return nil
+		})
+		if _, account := r.atCA(); account.URL != r.getIssuer().Status.ACME.URI {
+			t.Errorf("the account of the key is %s, not %s", account.URL, r.getIssuer().Status.ACME.URI)
+		}
+		seen = append(seen, r.getIssuer().Status.ACME.URI)
+	}
+	other(func(secret *corev1.Secret) { // replaced
+		key, err := pki.KeySpec{Algorithm: pki.ECDSA, Size: 384}.Generate(rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if secret.Data["tls.key"], err = pki.EncodeKeyPEM(key, pki.PKCS8); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.admin.Update(t.Context(), secret); err != nil {
+			t.Fatal(err)
+		}
+	})
+	other(func(secret *corev1.Secret) { // deleted
+		if err := r.admin.Delete(t.Context(), secret); err != nil {
+			t.Fatal(err)
+		}
+	})
+	r.ready(r.certificate("site", "www.example.com"))
+}
+
+func TestAnAccountThatTheCAHasForgottenIsMadeAgainWithTheSameKey(t *testing.T) {
+	t.Parallel()
+	// The CA loses its memory: another one takes its place.
+	var handler atomic.Pointer[http.Handler]
+	other, err := pebble.Start(pebble.Options{Wrap: func(h http.Handler) http.Handler { handler.Store(&h); return h }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { other.Close() })
+	f := &front{}
+	r, options := shop(t, f, pebble.Options{})
+	cluster.Run(t, options)
+	r.issuer()
+	r.issuerSays(cmmeta.ConditionTrue)
+	key := r.accountKey()
+	f.behave(func(w http.ResponseWriter, r *http.Request, _ map[string]any) bool {
+		(*handler.Load()).ServeHTTP(w, r)
+		return true
+	}, nil)
+	r.certificate("site", "www.example.com")
+	cluster.Eventually(t, func() error {
+		by := &acme.Client{Directory: r.ca.Directory, HTTP: r.ca.Client()}
+		account, err := by.FindAccount(t.Context(), key)
+		if err != nil {
+			return err
+		}
+		if status := r.getIssuer().Status.ACME; status.URI != account.URL {
+			return cluster.NotYet("the status is %+v, and the account %s", status, account.URL)
+		}
+		return nil
+	})
+	r.says(`order site-1-`, `"pending"`)
+	if again := r.accountKey(); !again.Public().(interface{ Equal(crypto.PublicKey) bool }).Equal(key.Public()) {
+		t.Error("the account has another key")
+	}
+}
+
+func TestACAThatNeverKnowsItsAccountsIsNotAskedInALoop(t *testing.T) {
+	t.Parallel()
+	f := &front{}
+	r, options := shop(t, f, pebble.Options{})
+	cluster.Run(t, options)
+	r.issuer()
+	r.issuerSays(cmmeta.ConditionTrue)
+	before := f.asked(pathNewAccount)
+	f.behave(func(w http.ResponseWriter, r *http.Request, _ map[string]any) bool {
+		if !strings.HasPrefix(r.URL.Path, pathNewOrder) {
+			return false
+		}
+		refuse(w, http.StatusBadRequest, "accountDoesNotExist", "never heard of it")
+		return true
+	}, nil)
+	r.certificate("one", "one.example.com")
+	r.certificate("two", "two.example.com")
+	r.says("although it was registered again at")
+	if n := f.asked(pathNewAccount) - before; n > 2 {
+		t.Errorf("it was asked %d times for the account", n)
+	}
+	if n := f.asked(pathNewOrder); n > 4 {
+		t.Errorf("it was asked for %d orders", n)
+	}
+}
+
+func TestAnAccountThatIsClosedMakesItsIssuerUnready(t *testing.T) {
+	t.Parallel()
+	r, options := shop(t, &front{}, pebble.Options{})
+	cluster.Run(t, options)
+	r.issuer()
+	r.issuerSays(cmmeta.ConditionTrue)
+	by, account := r.atCA()
+	if _, err := by.DeactivateAccount(t.Context(), account); err != nil {
+		t.Fatal(err)
+	}
+	crt := r.certificate("site", "www.example.com")
+	r.issuerSays(cmmeta.ConditionFalse, "the CA does not accept the account of Secret", "delete the Secret, and a new account will be made")
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: "account"}}
+	if err := r.admin.Delete(t.Context(), secret); err != nil {
+		t.Fatal(err)
+	}
+	r.issuerSays(cmmeta.ConditionTrue)
+	r.ready(crt) // it has waited
+}
+
+func TestNoKeyIsMadeWhereThatIsForbidden(t *testing.T) {
+	t.Parallel()
+	r, options := shop(t, &front{}, pebble.Options{})
+	cluster.Run(t, options)
+	r.issuer(func(spec *cmacme.ACMEIssuer) { spec.DisableAccountKeyGeneration = true })
+	r.issuerSays(cmmeta.ConditionFalse, "spec.acme.privateKeySecretRef, does not exist, and disableAccountKeyGeneration is set: create it")
+	r.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "account"}, StringData: map[string]string{"other": "x"}})
+	r.issuerSays(cmmeta.ConditionFalse, "has no entry tls.key")
+	key, err := pki.KeySpec{Algorithm: pki.ECDSA}.Generate(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	encoded, err := pki.EncodeKeyPEM(key, pki.PKCS8)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: "account"}, Data: map[string][]byte{"tls.key": encoded}}
+	if err := r.admin.Update(t.Context(), secret); err != nil {
+		t.Fatal(err)
+	}
+	r.issuerSays(cmmeta.ConditionTrue)
+	if !r.accountKey().Public().(interface{ Equal(crypto.PublicKey) bool }).Equal(key.Public()) {
+		t.Error("the account has another key")
+	}
+}
+
+// TestAnAdoptedAccountIsKept takes over what cert-manager leaves behind: an RSA key, PKCS #1, whose account the CA knows.
+func TestAnAdoptedAccountIsKept(t *testing.T) {
+	t.Parallel()
+	f := &front{}
+	r, options := shop(t, f, pebble.Options{})
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	encoded := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})
+	by := &acme.Client{Directory: r.ca.Directory, HTTP: r.ca.Client()}
+	account, err := by.NewAccount(t.Context(), acme.AccountRequest{Key: key, TermsOfServiceAgreed: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "account"}, Data: map[string][]byte{"tls.key": encoded}})
+	cluster.Run(t, options)
+	r.issuer()
+	if uri := r.issuerSays(cmmeta.ConditionTrue).URI; uri != account.URL {
+		t.Errorf("the account is %s, and was %s", uri, account.URL)
+	}
+	r.ready(r.certificate("site", "www.example.com"))
+	secret := &corev1.Secret{}
+	if err := r.admin.Get(t.Context(), client.ObjectKey{Namespace: r.namespace, Name: "account"}, secret); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(secret.Data["tls.key"], encoded) {
+		t.Error("the key is not as it was")
+	}
+}
+
+func TestWhoseCertificateTheCAItselfMayHave(t *testing.T) {
+	t.Parallel()
+	r, options := shop(t, &front{}, pebble.Options{})
+	cluster.Run(t, options)
+	stranger, err := pebble.Start(pebble.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stranger.Close()
+	r.issuer(func(spec *cmacme.ACMEIssuer) { spec.CABundle = stranger.CABundle })
+	r.issuerSays(cmmeta.ConditionFalse, "certificate signed by unknown authority", "spec.acme.caBundle")
+	r.changeIssuer(func(spec *cmacme.ACMEIssuer) { spec.CABundle = nil })
+	r.issuerSays(cmmeta.ConditionFalse, "certificate signed by unknown authority", "spec.acme.caBundle")
+	r.changeIssuer(func(spec *cmacme.ACMEIssuer) { spec.SkipTLSVerify = true })
+	r.issuerSays(cmmeta.ConditionTrue)
+	r.changeIssuer(func(spec *cmacme.ACMEIssuer) { spec.SkipTLSVerify, spec.CABundle = false, r.ca.CABundle })
+	r.issuerSays(cmmeta.ConditionTrue)
+	r.ready(r.certificate("site", "www.example.com"))
+}
+
+func TestAServerAtAnAddressOfTheMachineAloneIsNotAsked(t *testing.T) {
+	t.Parallel()
+	r, options := shop(t, &front{}, pebble.Options{})
+	cluster.Run(t, options)
+	r.issuer(func(spec *cmacme.ACMEIssuer) { spec.Server = "https://169.254.169.254/latest/meta-data" })
+	r.issuerSays(cmmeta.ConditionFalse, "spec.acme.server leads to 169.254.169.254, where no CA is")
+	r.changeIssuer(func(spec *cmacme.ACMEIssuer) { spec.Server = "https://[fe80::1]/dir" })
+	r.issuerSays(cmmeta.ConditionFalse, "spec.acme.server leads to fe80::1, where no CA is")
+	r.changeIssuer(func(spec *cmacme.ACMEIssuer) { spec.Server = r.ca.Directory })
+	r.issuerSays(cmmeta.ConditionTrue)
+}
