@@ -417,11 +417,15 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 			return err
 		}
 	}
+	api, err := dns01.NewAPI(cfg, mgr.GetHTTPClient())
+	if err != nil {
+		return err
+	}
 	solvers := map[cmacme.ACMEChallengeType]solver.Solver{
 		cmacme.ACMEChallengeTypeTLSALPN01: handshakes,
 		cmacme.ACMEChallengeTypeHTTP01:    answers,
 		cmacme.ACMEChallengeTypeDNS01: &dns01.Solver{
-			Secrets: store, Nameservers: o.Nameservers, RecursiveOnly: o.RecursiveOnly, Ambient: o.Ambient, Tokens: tokens(direct), Now: o.Clock.Now,
+			Secrets: store, Nameservers: o.Nameservers, RecursiveOnly: o.RecursiveOnly, Ambient: o.Ambient, Tokens: tokens(direct), API: api, Now: o.Clock.Now,
 		},
 	}
 	signers := signer.Set{

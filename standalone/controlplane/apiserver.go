@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
+	"strconv"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apiextensionsapiserver "k8s.io/apiextensions-apiserver/pkg/apiserver"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -18,6 +21,7 @@ import (
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	"k8s.io/apiserver/pkg/util/webhook"
 	"k8s.io/client-go/kubernetes/scheme"
+	corev1listers "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/rest"
 	basecompatibility "k8s.io/component-base/compatibility"
 	aggregator "k8s.io/kube-aggregator/pkg/apiserver"
@@ -124,6 +128,7 @@ func newConfig(o options.CompletedOptions, gate *schemaGate) (app.CompletedConfi
 	if err != nil {
 		return app.CompletedConfig{}, err
 	}
+	resolver = neighbours{resolver, core.ControlPlane.VersionedInformers.Core().V1().Services().Lister()}
 	proxy, egress := core.ControlPlane.ProxyTransport, core.ControlPlane.Generic.EgressSelector
 	extensions, err := controlplaneapiserver.CreateAPIExtensionsConfig(*core.ControlPlane.Generic, core.ControlPlane.VersionedInformers, initializers,
 		o.CompletedOptions, o.MasterCount, resolver,
@@ -137,6 +142,20 @@ func newConfig(o options.CompletedOptions, gate *schemaGate) (app.CompletedConfi
 		return app.CompletedConfig{}, err
 	}
 	return (&app.Config{Options: o, Aggregator: aggregation, KubeAPIs: core, ApiExtensions: extensions}).Complete()
+}
+
+// neighbours resolves Services of type ExternalName beside what kube-apiserver does where addresses of endpoints are routed. An
+// EndpointSlice cannot name a loopback address, and programs of this machine that serve an aggregated API should listen nowhere else.
+type neighbours struct {
+	webhook.ServiceResolver
+	services corev1listers.ServiceLister
+}
+
+func (n neighbours) ResolveEndpoint(namespace, name string, port int32) (*url.URL, error) {
+	if s, err := n.services.Services(namespace).Get(name); err == nil && s.Spec.Type == corev1.ServiceTypeExternalName {
+		return &url.URL{Scheme: "https", Host: net.JoinHostPort(s.Spec.ExternalName, strconv.Itoa(int(port)))}, nil
+	}
+	return n.ServiceResolver.ResolveEndpoint(namespace, name, port)
 }
 
 // start serves. If the server ends other than by stop, fail is told.

@@ -47,15 +47,15 @@ func Program(t testing.TB) string {
 	return program.path
 }
 
-// Process runs the controller as a process of its own, with this environment and these flags, until the test ends.
-func Process(t testing.TB, env []string, flags ...string) {
+// Kubeconfig writes the kubeconfig of a ServiceAccount, for a process of its own, and returns its path.
+func Kubeconfig(t testing.TB, namespace, account string) string {
 	t.Helper()
 	cfg := Plane(t).AdminConfig()
 	k, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	token, err := k.CoreV1().ServiceAccounts(deploy.Namespace).CreateToken(t.Context(), deploy.ServiceAccount, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	token, err := k.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), account, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,9 +68,15 @@ func Process(t testing.TB, env []string, flags ...string) {
 	if err := clientcmd.WriteToFile(*config, kubeconfig); err != nil {
 		t.Fatal(err)
 	}
+	return kubeconfig
+}
+
+// Process runs the controller as a process of its own, with this environment and these flags, until the test ends.
+func Process(t testing.TB, env []string, flags ...string) {
+	t.Helper()
 	var log bytes.Buffer
 	cmd := exec.Command(Program(t), append([]string{
-		"controller", "--kubeconfig", kubeconfig, "--leader-elect=false", "--metrics-listen-address=", "--health-listen-address=", "--v=1",
+		"controller", "--kubeconfig", Kubeconfig(t, deploy.Namespace, deploy.ServiceAccount), "--leader-elect=false", "--metrics-listen-address=", "--health-listen-address=", "--v=1",
 	}, flags...)...)
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}, env...)
 	cmd.Stdout, cmd.Stderr = &log, &log

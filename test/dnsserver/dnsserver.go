@@ -30,6 +30,7 @@ type Server struct {
 	mu      sync.Mutex
 	texts   map[string][]string
 	cnames  map[string]string
+	hidden  map[string]bool
 	servers []*dns.Server
 }
 
@@ -38,7 +39,7 @@ func Start(o Options) (*Server, error) {
 	if o.Address == nil {
 		o.Address = net.IPv4(127, 0, 0, 1)
 	}
-	s := &Server{o: o, texts: map[string][]string{}, cnames: map[string]string{}}
+	s := &Server{o: o, texts: map[string][]string{}, cnames: map[string]string{}, hidden: map[string]bool{}}
 	var listener net.Listener
 	var conn net.PacketConn
 	for range 20 { // a port that is free for TCP may be taken for UDP
@@ -109,6 +110,13 @@ func (s *Server) SetTXT(name string, values ...string) {
 	s.texts[canonical(name)] = slices.Clone(values)
 }
 
+// Hide makes the server answer as if a name had no TXT values, which it keeps, or no longer.
+func (s *Server) Hide(name string, hide bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hidden[canonical(name)] = hide
+}
+
 // CNAME makes a name an alias.
 func (s *Server) CNAME(name, target string) {
 	s.mu.Lock()
@@ -165,7 +173,7 @@ func (s *Server) answer(m *dns.Msg, q dns.Question) {
 	zone := s.zone(name)
 	soa := &dns.SOA{Hdr: header(zone, dns.TypeSOA), Ns: "ns1." + zone, Mbox: "hostmaster." + zone, Serial: 1, Refresh: 60, Retry: 60, Expire: 600, Minttl: 1}
 	switch {
-	case q.Qtype == dns.TypeTXT:
+	case q.Qtype == dns.TypeTXT && !s.hidden[name]:
 		for _, value := range s.texts[name] {
 			m.Answer = append(m.Answer, &dns.TXT{Hdr: header(name, dns.TypeTXT), Txt: []string{value}})
 		}

@@ -70,6 +70,8 @@ type Solver struct {
 	// Ambient says who may use the credentials of the environment.
 	Ambient Ambient
 	Tokens  Tokens
+	// API is the Kubernetes API, behind which webhooks are.
+	API *API
 	// Dial connects to name servers. A net.Dialer's if nil.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Now is the clock.
@@ -108,7 +110,11 @@ func (s *Solver) CleanUp(ctx context.Context, issuer *signer.Issuer, ch *cmacme.
 }
 
 func (s *Solver) change(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge, change func(Provider, context.Context, Record) error) error {
-	ctx, cancel := context.WithTimeout(ctx, attempt)
+	limit := attempt
+	if ch.Spec.Solver.DNS01.Webhook != nil {
+		limit = webhookAttempt
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	p, err := s.provider(ctx, issuer, ch)
 	if err != nil {
@@ -230,7 +236,11 @@ func (s *Solver) provider(ctx context.Context, issuer *signer.Issuer, ch *cmacme
 	if c := spec.Route53; c != nil {
 		return s.route53(ctx, issuer, c, secret)
 	}
-	return nil, fault.Misconfiguredf("InvalidSolver", "the dns01 solver names no provider that this version of Perennial knows: use rfc2136, route53, cloudflare, digitalocean or acmeDNS")
+	if c := spec.Webhook; c != nil {
+		return newWebhook(s.API, c, challengeRequest{UID: string(ch.UID), DNSName: ch.Spec.DNSName, ResourceNamespace: issuer.SecretNamespace,
+			AllowAmbientCredentials: s.Ambient.allows(issuer)})
+	}
+	return nil, fault.Misconfiguredf("InvalidSolver", "the dns01 solver names no provider that this version of Perennial knows: use rfc2136, route53, cloudflare, digitalocean, acmeDNS or webhook")
 }
 
 // fqdn returns a name with a dot at its end, in lower case.

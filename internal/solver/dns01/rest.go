@@ -36,6 +36,8 @@ type rest struct {
 	now    func() time.Time
 	// problem finds the text of an error in its body. The body itself if nil.
 	problem func(body []byte) string
+	// refused makes the error of a status that is not 2xx. What such statuses usually mean if nil.
+	refused func(ctx context.Context, code int, body []byte) error
 }
 
 // restClient sends the requests of all APIs. Redirects would carry credentials elsewhere.
@@ -78,6 +80,9 @@ func (r *rest) do(ctx context.Context, method, path string, in, out any) (status
 		return response.StatusCode, fault.Transientf("PresentError", "read the answer of %s: %w", r.name, err)
 	}
 	if response.StatusCode < 200 || response.StatusCode > 299 {
+		if r.refused != nil {
+			return response.StatusCode, r.refused(ctx, response.StatusCode, text)
+		}
 		return response.StatusCode, r.refusal(response, text)
 	}
 	if out != nil {
@@ -94,15 +99,7 @@ func (r *rest) refusal(response *http.Response, body []byte) error {
 	if r.problem != nil {
 		text = r.problem(body)
 	}
-	text = strings.Map(func(c rune) rune {
-		if c < ' ' {
-			return ' '
-		}
-		return c
-	}, strings.ToValidUTF8(text, ""))
-	if len(text) > maxProblem {
-		text = text[:maxProblem] + "…"
-	}
+	text = brief(text)
 	switch code := response.StatusCode; {
 	case code == http.StatusUnauthorized || code == http.StatusForbidden:
 		return fault.Misconfiguredf("PresentError", "%s refuses the credentials (status %d): %s. Correct the Secret, or what its token may do", r.name, code, text)
@@ -117,6 +114,20 @@ func (r *rest) refusal(response *http.Response, body []byte) error {
 	default:
 		return fault.Misconfiguredf("PresentError", "%s refuses the request (status %d): %s", r.name, code, text)
 	}
+}
+
+// brief makes the text of others fit for one line of ours.
+func brief(text string) string {
+	text = strings.Map(func(c rune) rune {
+		if c < ' ' {
+			return ' '
+		}
+		return c
+	}, strings.ToValidUTF8(text, ""))
+	if len(text) > maxProblem {
+		text = strings.ToValidUTF8(text[:maxProblem], "") + "…"
+	}
+	return strings.TrimSpace(text)
 }
 
 // apexes are the names of the zones that a record may be in, the longest first: where DNS says the apex is, and then, as the controller may

@@ -1,0 +1,216 @@
+package dns01
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/api/validation/path"
+	"k8s.io/apimachinery/pkg/util/validation"
+	restclient "k8s.io/client-go/rest"
+
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	"github.com/perennial-pki/perennial/internal/fault"
+)
+
+// API is the Kubernetes API server, behind which webhooks are.
+type API struct {
+	base   string
+	client *http.Client
+}
+
+// NewAPI makes an API from the configuration of a client and the HTTP client that was made from it.
+func NewAPI(cfg *restclient.Config, client *http.Client) (*API, error) {
+	base, _, err := restclient.DefaultServerUrlFor(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("address of the Kubernetes API: %w", err)
+	}
+	c := *client
+	// The transport adds our token to every request, so a webhook that redirects could have it sent to anybody.
+	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &API{base: strings.TrimSuffix(base.String(), "/"), client: &c}, nil
+}
+
+const (
+	// webhookAttempt bounds one request to a webhook: the API server gives it no longer. Some webhooks wait for their service.
+	webhookAttempt = time.Minute
+	// webhookVersion is the version of every webhook's group.
+	webhookVersion = "v1alpha1"
+	// webhookSolvers is the most names of solvers that are told.
+	webhookSolvers = 10
+)
+
+// The actions of a challengeRequest.
+const (
+	actionPresent = "Present"
+	actionCleanUp = "CleanUp"
+)
+
+// challengePayload is what cert-manager's webhooks take and return: kind ChallengePayload of webhook.acme.cert-manager.io/v1alpha1.
+type challengePayload struct {
+	APIVersion string             `json:"apiVersion"`
+	Kind       string             `json:"kind"`
+	Request    *challengeRequest  `json:"request,omitempty"`
+	Response   *challengeResponse `json:"response,omitempty"`
+}
+
+type challengeRequest struct {
+	UID    string `json:"uid"`
+	Action string `json:"action"`
+	// Type is dns-01.
+	Type string `json:"type"`
+	// DNSName is the name in the certificate, without "*.".
+	DNSName string `json:"dnsName"`
+	// Key is the value of the TXT record.
+	Key string `json:"key"`
+	// ResourceNamespace is where the Secrets are that the configuration names.
+	ResourceNamespace       string                `json:"resourceNamespace"`
+	ResolvedFQDN            string                `json:"resolvedFQDN,omitempty"`
+	ResolvedZone            string                `json:"resolvedZone,omitempty"`
+	AllowAmbientCredentials bool                  `json:"allowAmbientCredentials"`
+	Config                  *apiextensionsv1.JSON `json:"config,omitempty"`
+}
+
+type challengeResponse struct {
+	Success bool   `json:"success"`
+	Status  status `json:"status"`
+}
+
+// status is the part of a metav1.Status that people read.
+type status struct {
+	Message string `json:"message"`
+}
+
+// webhook has the records changed by an aggregated API server that speaks cert-manager's protocol for such webhooks.
+type webhook struct {
+	rest
+	group, solver string
+	request       challengeRequest // without what Present and CleanUp add
+}
+
+// newWebhook makes the provider of a solver. The request has all but the record.
+func newWebhook(api *API, spec *cmacme.ACMEIssuerDNS01ProviderWebhook, request challengeRequest) (*webhook, error) {
+	// Both become part of the path of a request that is made with the rights of the controller.
+	if problems := validation.IsDNS1123Subdomain(spec.GroupName); len(problems) > 0 {
+		return nil, fault.Misconfiguredf("InvalidSolver", "dns01.webhook.groupName: %q is not the name of an API group: %s", spec.GroupName, problems[0])
+	}
+	if problems := path.IsValidPathSegmentName(spec.SolverName); spec.SolverName == "" || len(problems) > 0 {
+		return nil, fault.Misconfiguredf("InvalidSolver", "dns01.webhook.solverName: %q is not the name of a solver: %s", spec.SolverName, strings.Join(problems, ", "))
+	}
+	request.Type, request.Config = "dns-01", spec.Config
+	w := &webhook{group: spec.GroupName, solver: spec.SolverName, request: request,
+		rest: rest{name: "the API server", base: api.base, client: api.client}}
+	w.refused = w.why
+	return w, nil
+}
+
+// Present has the value added.
+func (w *webhook) Present(ctx context.Context, r Record) error { return w.ask(ctx, actionPresent, r) }
+
+// CleanUp has the value removed.
+func (w *webhook) CleanUp(ctx context.Context, r Record) error { return w.ask(ctx, actionCleanUp, r) }
+
+func (w *webhook) ask(ctx context.Context, action string, r Record) error {
+	request := w.request
+	request.Action, request.Key, request.ResolvedFQDN, request.ResolvedZone = action, r.Value, r.FQDN, r.Zone
+	// The apiVersion is that of the protocol, not of the group to which it is sent: so do all clients of these webhooks.
+	var reply challengePayload
+	if _, err := w.do(ctx, http.MethodPost, w.path()+"/"+url.PathEscape(w.solver),
+		challengePayload{APIVersion: "webhook.acme.cert-manager.io/v1alpha1", Kind: "ChallengePayload", Request: &request}, &reply); err != nil {
+		return err
+	}
+	switch {
+	case reply.Response == nil:
+		return fault.Transientf("PresentError", "the webhook %s answers without a response", w.who())
+	case reply.Response.Success:
+		return nil
+	case reply.Response.Status.Message == "":
+		return fault.Transientf("PresentError", "the webhook %s fails, and does not say why: see its log", w.who())
+	}
+	return fault.Transientf("PresentError", "the webhook %s says: %s", w.who(), brief(reply.Response.Status.Message))
+}
+
+func (w *webhook) path() string       { return "/apis/" + w.group + "/" + webhookVersion }
+func (w *webhook) apiService() string { return webhookVersion + "." + w.group }
+func (w *webhook) who() string        { return w.group + "/" + w.solver }
+
+// why says what the status of a refused request means. Where the webhook itself was not reached, that is looked for.
+func (w *webhook) why(ctx context.Context, code int, body []byte) error {
+	text := string(body)
+	var s status
+	if json.Unmarshal(body, &s) == nil && s.Message != "" {
+		text = s.Message
+	}
+	text = brief(text)
+	switch code {
+	case http.StatusForbidden, http.StatusNotFound, http.StatusServiceUnavailable:
+		if err := w.missing(ctx); err != nil {
+			return err
+		}
+	case http.StatusUnauthorized:
+		return fault.Misconfiguredf("PresentError", "the webhook %s does not know who asks (status 401): let it read the ConfigMap "+
+			"extension-apiserver-authentication in kube-system", w.who())
+	}
+	if code == http.StatusForbidden {
+		return fault.Misconfiguredf("PresentError", "the controller may not ask the webhook %s: %s. Bind the webhook's ClusterRole, mostly called "+
+			"<webhook>:domain-solver, to the controller's ServiceAccount", w.who(), text)
+	}
+	if code >= 500 {
+		return fault.Transientf("PresentError", "the webhook %s is in trouble (status %d): %s", w.who(), code, text)
+	}
+	return fault.Misconfiguredf("PresentError", "the webhook %s refuses the request (status %d): %s", w.who(), code, text)
+}
+
+// missing says which part of the way to a webhook is not there: its APIService, the server behind it, the solver in that. It is nil if all
+// are, or if that cannot be found out.
+func (w *webhook) missing(ctx context.Context) error {
+	plain := rest{name: w.name, base: w.base, client: w.client, refused: func(_ context.Context, code int, _ []byte) error {
+		return fmt.Errorf("status %d", code)
+	}}
+	var service struct {
+		Spec struct {
+			Service *struct{ Namespace, Name string }
+		}
+		Status struct {
+			Conditions []struct{ Type, Status, Reason, Message string }
+		}
+	}
+	code, err := plain.do(ctx, http.MethodGet, "/apis/apiregistration.k8s.io/v1/apiservices/"+w.apiService(), nil, &service)
+	switch {
+	case code == http.StatusNotFound:
+		return fault.Misconfiguredf("PresentError", "there is no APIService %s: install the webhook that serves the group %s, or correct dns01.webhook.groupName",
+			w.apiService(), w.group)
+	case err != nil:
+		return nil
+	case service.Spec.Service == nil:
+		return fault.Misconfiguredf("PresentError", "APIService %s is of the API server itself, so it is no webhook: correct dns01.webhook.groupName", w.apiService())
+	}
+	at := service.Spec.Service.Namespace + "/" + service.Spec.Service.Name
+	for _, c := range service.Status.Conditions {
+		if c.Type == "Available" && c.Status != "True" {
+			return fault.Misconfiguredf("PresentError", "APIService %s is not available (%s: %s): does the webhook behind Service %s run?",
+				w.apiService(), brief(c.Reason), brief(c.Message), at)
+		}
+	}
+	var served struct {
+		Resources []struct{ Name string }
+	}
+	if _, err := plain.do(ctx, http.MethodGet, w.path(), nil, &served); err != nil {
+		return nil
+	}
+	var names []string
+	for _, r := range served.Resources {
+		names = append(names, brief(r.Name))
+	}
+	if slices.Contains(names, w.solver) {
+		return nil
+	}
+	return fault.Misconfiguredf("PresentError", "the webhook behind APIService %s has no solver %q, it has %s: correct dns01.webhook.solverName",
+		w.apiService(), w.solver, strings.Join(names[:min(len(names), webhookSolvers)], ", "))
+}
