@@ -5,6 +5,9 @@ import (
 	"slices"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/signer"
 )
@@ -26,34 +29,107 @@ func active(ch *cmacme.Challenge) bool {
 	return ch.Status.Presented && !finished(ch.Status.State) || ch.DeletionTimestamp != nil && ch.Status.Presented
 }
 
-// admitted returns the challenges that may begin, of all that are not finished, if at most so many are worked on at once. Each issuer and
-// namespace gets as much as the others: whoever has least under way is next, then who waits longest. It is a pure function.
-func admitted(all []*cmacme.Challenge, most int) []*cmacme.Challenge {
+// holds reports whether a challenge has one of the few places where its proof stands.
+func holds(ch *cmacme.Challenge) bool {
+	return ch.Status.Presented && ch.Status.EffectiveName != ""
+}
+
+// waits reports whether a challenge is to begin some time.
+func waits(ch *cmacme.Challenge) bool {
+	return !ch.Status.Presented && !finished(ch.Status.State) && ch.DeletionTimestamp == nil
+}
+
+// contest decides which challenges may begin, of all that are not over. It changes nothing.
+type contest struct {
+	all []*cmacme.Challenge
+	// most is how many are worked on at once.
+	most int
+	// room is solver.Exclusive's.
+	room func(*cmacme.Challenge) int
+	// begun are those that this process is presenting, which is not written yet, and at which place.
+	begun map[types.NamespacedName]string
+	// tried is when one was tried last, in vain. It goes to the end of the line, as if it had come then.
+	tried map[types.NamespacedName]time.Time
+}
+
+// earlier orders challenges by how long they wait.
+func (c contest) earlier(a, b *cmacme.Challenge) int {
+	since := func(ch *cmacme.Challenge) time.Time {
+		if at, found := c.tried[client.ObjectKeyFromObject(ch)]; found {
+			return at
+		}
+		return ch.CreationTimestamp.Time
+	}
+	return cmp.Or(since(a).Compare(since(b)), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+}
+
+// standing returns the challenges whose proofs stand at a place, or are being put there.
+func (c contest) standing(place string) []*cmacme.Challenge {
+	var there []*cmacme.Challenge
+	for _, ch := range c.all {
+		if at, begun := c.begun[client.ObjectKeyFromObject(ch)]; begun && at == place || holds(ch) && ch.Status.EffectiveName == place {
+			there = append(there, ch)
+		}
+	}
+	return there
+}
+
+// ahead returns the challenges for which another has to wait at its place, if there is no room for it there.
+func (c contest) ahead(ch *cmacme.Challenge) []*cmacme.Challenge {
+	room, place := c.room(ch), ch.Status.EffectiveName
+	if room == 0 || place == "" {
+		return nil
+	}
+	there := c.standing(place)
+	for _, other := range c.all {
+		if waits(other) && other.Status.EffectiveName == place && !slices.Contains(there, other) && c.earlier(other, ch) < 0 {
+			there = append(there, other)
+		}
+	}
+	if len(there) < room {
+		return nil
+	}
+	return there
+}
+
+// admitted returns the challenges that may begin. Where few proofs can stand at one place, those that wait longest for it are considered. Of them
+// all, each issuer and namespace gets as much as the others: whoever has least under way is next, then who waits longest.
+func (c contest) admitted() []*cmacme.Challenge {
 	group := func(ch *cmacme.Challenge) string {
 		return ch.Namespace + " " + signer.Key(ch.Namespace, ch.Spec.IssuerRef)
 	}
-	underWay, waiting := map[string]int{}, map[string][]*cmacme.Challenge{}
-	free := most
-	for _, ch := range all {
+	underWay, waiting, standing := map[string]int{}, map[string][]*cmacme.Challenge{}, map[string]int{}
+	free := c.most
+	var line []*cmacme.Challenge
+	for _, ch := range c.all {
+		place, begun := c.begun[client.ObjectKeyFromObject(ch)]
+		if !begun && holds(ch) {
+			place = ch.Status.EffectiveName
+		}
+		standing[place]++
 		switch {
-		case active(ch):
+		case begun || active(ch):
 			underWay[group(ch)]++
 			free--
-		case ch.DeletionTimestamp == nil && !finished(ch.Status.State):
-			waiting[group(ch)] = append(waiting[group(ch)], ch)
+		case waits(ch):
+			line = append(line, ch)
 		}
 	}
-	earlier := func(a, b *cmacme.Challenge) int {
-		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
-	}
-	for _, list := range waiting {
-		slices.SortFunc(list, earlier)
+	slices.SortFunc(line, c.earlier)
+	for _, ch := range line {
+		if place, room := ch.Status.EffectiveName, c.room(ch); room > 0 && place != "" {
+			if standing[place] >= room {
+				continue
+			}
+			standing[place]++
+		}
+		waiting[group(ch)] = append(waiting[group(ch)], ch)
 	}
 	var chosen []*cmacme.Challenge
 	for ; free > 0 && len(waiting) > 0; free-- {
 		best := ""
 		for g, list := range waiting {
-			if best == "" || cmp.Or(cmp.Compare(underWay[g], underWay[best]), earlier(list[0], waiting[best][0])) < 0 {
+			if best == "" || cmp.Or(cmp.Compare(underWay[g], underWay[best]), c.earlier(list[0], waiting[best][0])) < 0 {
 				best = g
 			}
 		}

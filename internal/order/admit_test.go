@@ -7,6 +7,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
@@ -41,12 +42,90 @@ func TestWhoIsNext(t *testing.T) {
 		"nobody, if more are under way than may be": {challenges(nil, "a", "le", 9, 8), 4, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var got []string
-			for _, ch := range admitted(test.all, test.most) {
-				got = append(got, ch.Namespace+"/"+ch.Name)
-			}
-			if strings.Join(got, " ") != test.want {
+			c := contest{all: test.all, most: test.most, room: func(*cmacme.Challenge) int { return 0 }}
+			if got := names(c.admitted()); got != test.want {
 				t.Errorf("got %v", got)
+			}
+		})
+	}
+}
+
+func names(all []*cmacme.Challenge) string {
+	var list []string
+	for _, ch := range all {
+		list = append(list, ch.Namespace+"/"+ch.Name)
+	}
+	return strings.Join(list, " ")
+}
+
+func TestWhoIsNextAtAPlaceForFew(t *testing.T) {
+	// Each is younger than those before it, and is written as namespace/name place state.
+	type line []string
+	for name, test := range map[string]struct {
+		line  line
+		room  int
+		most  int
+		begun map[string]string
+		tried map[string]int64 // seconds; the n-th challenge was made at n
+		want  string
+		// behind is for whom the last one waits.
+		behind string
+	}{
+		"one after the other":                                    {line: line{"a/1 x", "b/2 x", "c/3 x"}, room: 1, want: "a/1", behind: "a/1 b/2"},
+		"two at once, if there is room for two":                  {line: line{"a/1 x", "b/2 x", "c/3 x"}, room: 2, want: "a/1 b/2", behind: "a/1 b/2"},
+		"any number, if there is room for any":                   {line: line{"a/1 x", "b/2 x", "c/3 x"}, want: "a/1 b/2 c/3"},
+		"other places do not matter":                             {line: line{"a/1 x presented", "b/2 y", "c/3 z"}, room: 1, want: "b/2 c/3"},
+		"one that is presented has its place":                    {line: line{"b/2 x", "a/1 x presented", "c/3 x"}, room: 1, want: "", behind: "a/1 b/2"},
+		"one that is valid has it until it is cleaned up":        {line: line{"a/1 x presented,valid", "c/3 x"}, room: 1, want: "", behind: "a/1"},
+		"one that was cleaned up has none":                       {line: line{"a/1 x valid", "c/3 x"}, room: 1, want: "c/3"},
+		"one that is being deleted has it until it is gone":      {line: line{"a/1 x presented,deleted", "c/3 x"}, room: 1, want: "", behind: "a/1"},
+		"one that is deleted and was never presented has none":   {line: line{"a/1 x deleted", "c/3 x"}, room: 1, want: "c/3"},
+		"one that is being presented has it before it is known":  {line: line{"a/1 x", "b/2", "c/3 x"}, room: 1, begun: map[string]string{"b/2": "x"}, want: "", behind: "b/2 a/1"},
+		"it has one place, not two, once it is known":            {line: line{"a/1 x presented", "c/3 x"}, room: 2, begun: map[string]string{"a/1": "x"}, want: "c/3"},
+		"one whose place is not known may find it out":           {line: line{"a/1 x presented", "b/2"}, room: 1, want: "b/2"},
+		"one that was begun in vain lets others pass":            {line: line{"a/1 x", "b/2 x", "c/3 x"}, room: 1, tried: map[string]int64{"a/1": 9}, want: "b/2", behind: "b/2"},
+		"of those begun in vain the one that waits longest":      {line: line{"a/1 x", "b/2 x"}, room: 1, tried: map[string]int64{"a/1": 9, "b/2": 8}, want: "b/2"},
+		"those at a full place keep nobody from beginning":       {line: line{"a/1 x presented", "a/2 x", "a/3 x", "a/4"}, room: 1, most: 2, want: "a/4"},
+		"one at its place, if not all may begin that could":      {line: line{"a/1 x", "b/2 x", "b/3 y", "b/4 y"}, room: 1, most: 1, want: "a/1", behind: "b/3"},
+		"nobody, if no more than are under way may be at once":   {line: line{"a/1 x presented", "b/2 y"}, room: 1, most: 1, want: ""},
+		"one of another namespace after one that has been there": {line: line{"b/1 x", "a/2 x"}, room: 1, want: "b/1", behind: "b/1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if test.most == 0 {
+				test.most = 60
+			}
+			c := contest{most: test.most, room: func(*cmacme.Challenge) int { return test.room }, begun: map[types.NamespacedName]string{}, tried: map[types.NamespacedName]time.Time{}}
+			key := func(s string) types.NamespacedName {
+				namespace, name, _ := strings.Cut(s, "/")
+				return types.NamespacedName{Namespace: namespace, Name: name}
+			}
+			for n, text := range test.line {
+				words := append(strings.Split(text, " "), "", "")
+				ch := &cmacme.Challenge{ObjectMeta: metav1.ObjectMeta{Namespace: key(words[0]).Namespace, Name: key(words[0]).Name, CreationTimestamp: metav1.NewTime(time.Unix(int64(n), 0))}}
+				ch.Status.EffectiveName = words[1]
+				for state := range strings.SplitSeq(words[2], ",") {
+					switch state {
+					case "presented":
+						ch.Status.Presented = true
+					case "valid":
+						ch.Status.State = cmacme.Valid
+					case "deleted":
+						ch.DeletionTimestamp = &metav1.Time{Time: time.Unix(10, 0)}
+					}
+				}
+				c.all = append(c.all, ch)
+			}
+			for k, place := range test.begun {
+				c.begun[key(k)] = place
+			}
+			for k, at := range test.tried {
+				c.tried[key(k)] = time.Unix(at, 0)
+			}
+			if got := names(c.admitted()); got != test.want {
+				t.Errorf("next are %q, not %q", got, test.want)
+			}
+			if got := names(c.ahead(c.all[len(c.all)-1])); got != test.behind {
+				t.Errorf("the last one is behind %q, not %q", got, test.behind)
 			}
 		})
 	}

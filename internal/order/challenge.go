@@ -62,8 +62,9 @@ type ChallengeReconciler struct {
 	queue workqueue.TypedRateLimitingInterface[reconcile.Request] // SetupWithManager sets it
 	lanes lanes
 	pace  pace
-	// seen is since when a proof can be seen. After a restart it counts anew.
-	seen instants
+	// seen is since when a proof can be seen, and leaving since when a challenge that is over tries to make room. After a restart they count anew.
+	seen, leaving instants
+	admission     admission
 }
 
 // SetupWithManager registers the reconciler.
@@ -94,10 +95,14 @@ func (r *ChallengeReconciler) Reconcile(ctx context.Context, request reconcile.R
 	ch := &cmacme.Challenge{}
 	if err := r.Client.Get(ctx, request.NamespacedName, ch, client.UnsafeDisableDeepCopy); err != nil {
 		if apierrors.IsNotFound(err) {
+			r.admission.forget(request.NamespacedName)
 			r.admitNext(ctx) // its place is free
 			return reconcile.Result{}, nil
 		}
 		return reconcile.Result{}, err
+	}
+	if !waits(ch) {
+		r.admission.forget(request.NamespacedName)
 	}
 	if ch.DeletionTimestamp != nil {
 		r.pace.forget(string(ch.UID))
@@ -105,7 +110,7 @@ func (r *ChallengeReconciler) Reconcile(ctx context.Context, request reconcile.R
 		return r.cleanUp(ctx, ch)
 	}
 	if finished(ch.Status.State) {
-		return reconcile.Result{}, nil // the Order deletes it
+		return r.makeRoom(ctx, ch) // the Order deletes it
 	}
 	next := ch.DeepCopy()
 	result, say, err := r.step(ctx, next)
@@ -168,15 +173,7 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 	defer func() { err = r.Accounts.Believed(ctx, i, by, err) }()
 	now := r.Clock.Now()
 	st := &ch.Status
-	if !st.Presented {
-		may, err := r.admits(ctx, ch)
-		if err != nil {
-			return result, nil, err
-		}
-		if !may {
-			return reconcile.Result{RequeueAfter: seldomAgain}, nil, nil // admitNext is faster, unless something is missed
-		}
-	} else if at := st.PresentedAt; at != nil && now.Sub(at.Time) > givenUp {
+	if at := st.PresentedAt; st.Presented && at != nil && now.Sub(at.Time) > givenUp {
 		return result, nil, fault.Refusedf("TimedOut", "given up after it was presented for %s: %s", givenUp, st.Reason)
 	}
 	leave, room := r.lanes.enter(i.GetSpec().ACME.Server, max(r.Lane, whenSlow), now)
@@ -184,6 +181,26 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 		return reconcile.Result{RequeueAfter: laneAgain}, nil, nil // the CA is slow, and others have workers, too
 	}
 	defer leave()
+	var beside []*cmacme.Challenge
+	if !st.Presented {
+		key := client.ObjectKeyFromObject(ch)
+		defer func() {
+			if st.Presented {
+				return
+			}
+			if r.admission.cancel(key); err != nil {
+				r.admission.failed(key, now)
+				r.admitNext(ctx) // it lets others pass
+			}
+		}()
+		var may bool
+		if may, beside, err = r.turn(ctx, ch, s); err != nil {
+			return result, nil, err
+		}
+		if !may {
+			return reconcile.Result{RequeueAfter: seldomAgain}, nil, nil // admitNext is faster, unless something is missed
+		}
+	}
 	accepted := st.State == cmacme.Processing
 
 	// What the server knows comes first: the proof may be given, or lost, already. Between presenting and accepting there is nothing
@@ -207,7 +224,13 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 		}
 	}
 	if !st.Presented {
-		if err := s.Present(ctx, i, ch); err != nil {
+		present := s.Present
+		if x, ok := s.(solver.Exclusive); ok && len(beside) > 0 {
+			present = func(ctx context.Context, i *signer.Issuer, ch *cmacme.Challenge) error {
+				return x.PresentBeside(ctx, i, ch, beside)
+			}
+		}
+		if err := present(ctx, i, ch); err != nil {
 			say = append(say, func() { r.Events.Event(ch, corev1.EventTypeWarning, "PresentError", err.Error()) })
 			return result, say, err
 		}
@@ -248,49 +271,28 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 	return reconcile.Result{RequeueAfter: firstPoll / 4}, say, nil // the CA needs a moment
 }
 
-// unfinished returns the challenges of all issuers that are not over.
-func (r *ChallengeReconciler) unfinished(ctx context.Context) ([]*cmacme.Challenge, error) {
-	var list cmacme.ChallengeList
-	if err := r.Client.List(ctx, &list, client.UnsafeDisableDeepCopy, &client.ListOptions{DisableReadYourWritesConsistency: true}); err != nil {
-		return nil, err
-	}
-	var all []*cmacme.Challenge
-	for i := range list.Items {
-		if ch := &list.Items[i]; !finished(ch.Status.State) || active(ch) {
-			all = append(all, ch)
+// turn reports whether it is a challenge's turn to begin, and beside whose proofs. If it waits for others at its place, its reason says so.
+func (r *ChallengeReconciler) turn(ctx context.Context, ch *cmacme.Challenge, s solver.Solver) (may bool, beside []*cmacme.Challenge, err error) {
+	may, beside, ahead, err := r.admit(ctx, ch)
+	room := r.room(ch)
+	if may && room > 0 {
+		// The place may be another one than it was, as CNAMEs change.
+		place, err := s.(solver.Exclusive).Place(ctx, ch)
+		if err != nil {
+			return false, nil, err
+		}
+		if place != ch.Status.EffectiveName {
+			ch.Status.EffectiveName = place
+			may, beside, ahead, err = r.admit(ctx, ch)
+			if err != nil {
+				return false, nil, err
+			}
 		}
 	}
-	return all, nil
-}
-
-func (r *ChallengeReconciler) most() int {
-	if r.Max > 0 {
-		return r.Max
+	if len(ahead) > 0 {
+		ch.Status.Reason = behind(ch, room, ahead)
 	}
-	return DefaultMaxChallenges
-}
-
-// admits reports whether a challenge may begin.
-func (r *ChallengeReconciler) admits(ctx context.Context, ch *cmacme.Challenge) (bool, error) {
-	all, err := r.unfinished(ctx)
-	if err != nil {
-		return false, err
-	}
-	if len(all) <= r.most() { // the cache may not have this one yet
-		return true, nil
-	}
-	return slices.ContainsFunc(admitted(all, r.most()), func(a *cmacme.Challenge) bool { return a.UID == ch.UID }), nil
-}
-
-// admitNext lets those look that may begin now.
-func (r *ChallengeReconciler) admitNext(ctx context.Context) {
-	all, err := r.unfinished(ctx)
-	if err != nil || len(all) == 0 {
-		return
-	}
-	for _, ch := range admitted(all, r.most()) {
-		r.queue.Add(reconcile.Request{NamespacedName: client.ObjectKeyFromObject(ch)})
-	}
+	return may, beside, err
 }
 
 // over writes the end of a challenge into its status, if its authorization has come to one.
@@ -322,15 +324,8 @@ func (r *ChallengeReconciler) cleanUp(ctx context.Context, ch *cmacme.Challenge)
 	if !slices.ContainsFunc(ch.Finalizers, ours) {
 		return reconcile.Result{}, nil
 	}
-	if err := r.takeAway(ctx, ch); err != nil {
-		limit := ch.DeletionTimestamp.Add(cleanUpLimit)
-		if now := r.Clock.Now(); now.Before(limit) {
-			r.Events.Eventf(ch, corev1.EventTypeWarning, "CleanUpError", "Error cleaning up challenge, tried until %s: %s", limit.UTC().Format(time.RFC3339), err)
-			return reconcile.Result{RequeueAfter: min(cleanUpAgain, limit.Sub(now))}, nil // it may pass, but not for ever
-		}
-		message := fmt.Sprintf("Gave up cleaning up the %s challenge of %s, and %s stays: remove it by hand. %s", ch.Spec.Type, ch.Spec.DNSName, leftover(ch), err)
-		r.Events.Event(ch, corev1.EventTypeWarning, "CleanUpError", message)
-		log.FromContext(ctx).Info(message) // a namespace that is being deleted takes no events
+	if again := r.tryCleanUp(ctx, ch, ch.DeletionTimestamp.Time); again > 0 {
+		return reconcile.Result{RequeueAfter: again}, nil // it may pass, but not for ever
 	}
 	next := ch.DeepCopy()
 	next.Finalizers = slices.DeleteFunc(next.Finalizers, ours)
@@ -341,11 +336,50 @@ func (r *ChallengeReconciler) cleanUp(ctx context.Context, ch *cmacme.Challenge)
 	return reconcile.Result{}, nil
 }
 
+// makeRoom takes away what a challenge that is over has set up where there is room for few. Its Order may need others there, and delete it only
+// when they are over, too. Elsewhere that has time until it is deleted.
+func (r *ChallengeReconciler) makeRoom(ctx context.Context, ch *cmacme.Challenge) (reconcile.Result, error) {
+	if !holds(ch) {
+		r.leaving.drop(string(ch.UID))
+		if ch.Status.EffectiveName != "" {
+			r.admitNext(ctx) // its place is free
+		}
+		return reconcile.Result{}, nil
+	}
+	if again := r.tryCleanUp(ctx, ch, r.leaving.since(string(ch.UID), r.Clock.Now())); again > 0 {
+		return reconcile.Result{RequeueAfter: again}, nil // as in cleanUp
+	}
+	next := ch.DeepCopy()
+	next.Status.Presented, next.Status.Processing = false, false
+	err := r.Client.Status().Patch(ctx, next, client.MergeFromWithOptions(ch, client.MergeFromWithOptimisticLock{}))
+	if client.IgnoreNotFound(err) != nil {
+		return reconcile.Result{}, fmt.Errorf("write status: %w", err)
+	}
+	return reconcile.Result{}, nil
+}
+
+// tryCleanUp takes away what was set up, or gives up so long after since. Else it says when it is to be tried again.
+func (r *ChallengeReconciler) tryCleanUp(ctx context.Context, ch *cmacme.Challenge, since time.Time) (again time.Duration) {
+	err := r.takeAway(ctx, ch)
+	if err == nil {
+		return 0
+	}
+	limit := since.Add(cleanUpLimit)
+	if now := r.Clock.Now(); now.Before(limit) {
+		r.Events.Eventf(ch, corev1.EventTypeWarning, "CleanUpError", "Error cleaning up challenge, tried until %s: %s", limit.UTC().Format(time.RFC3339), err)
+		return min(cleanUpAgain, limit.Sub(now))
+	}
+	message := fmt.Sprintf("Gave up cleaning up the %s challenge of %s, and %s stays: remove it by hand. %s", ch.Spec.Type, ch.Spec.DNSName, leftover(ch), err)
+	r.Events.Event(ch, corev1.EventTypeWarning, "CleanUpError", message)
+	log.FromContext(ctx).Info(message) // a namespace that is being deleted takes no events
+	return 0
+}
+
 func (r *ChallengeReconciler) takeAway(ctx context.Context, ch *cmacme.Challenge) error {
 	s := r.Solvers[ch.Spec.Type]
 	st := &ch.Status
 	if s == nil || !st.Presented && st.State == cmacme.Valid {
-		return nil // never begun
+		return nil // never begun, or made room
 	}
 	i, err := r.Scope.Get(ctx, r.Client, ch.Namespace, ch.Spec.IssuerRef)
 	if err != nil {
@@ -353,6 +387,14 @@ func (r *ChallengeReconciler) takeAway(ctx context.Context, ch *cmacme.Challenge
 	}
 	if i == nil {
 		i = r.Scope.Former(ch.Namespace, ch.Spec.IssuerRef) // what it was set up with may still be there
+	}
+	if x, ok := s.(solver.Exclusive); ok && !st.Presented && x.Room(ch) > 0 {
+		// Where another's proof stands by now, it is not to be touched for one that may never have been there.
+		vacant, err := r.reserve(ctx, ch, x)
+		if err != nil || !vacant {
+			return nil
+		}
+		defer r.admission.cancel(client.ObjectKeyFromObject(ch))
 	}
 	err = s.CleanUp(ctx, i, ch)
 	if !st.Presented && !st.Processing {

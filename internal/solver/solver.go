@@ -23,6 +23,18 @@ type Solver interface {
 	CleanUp(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) error
 }
 
+// Exclusive is a Solver of proofs that cannot all stand beside any number of others. Challenges whose proofs stand at the same place take turns
+// there, in all namespaces.
+type Exclusive interface {
+	Solver
+	// Room is how many proofs can stand at once where that of the challenge does, or 0 if any number can. It is known without asking anybody.
+	Room(ch *cmacme.Challenge) int
+	// Place says where the proof will stand, in the same words for all challenges. It is asked only where there is Room for few.
+	Place(ctx context.Context, ch *cmacme.Challenge) (string, error)
+	// PresentBeside is Present, after which the proofs of others at that place, fewer than there is Room for, stand as well.
+	PresentBeside(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge, others []*cmacme.Challenge) error
+}
+
 // Sight is what Check saw.
 type Sight struct {
 	Visible bool

@@ -105,6 +105,11 @@ type ChallengeStatus struct {
 	// +optional
 	PresentedAt *metav1.Time `json:"presentedAt,omitempty"`
 
+	// Perennial's own. The name of the record, after CNAMEs, with a dot at its end. Set where the
+	// provider can have only a few values at one name: challenges with the same one take turns.
+	// +optional
+	EffectiveName string `json:"effectiveName,omitempty"`
+
 	// Why the challenge is in this state.
 	// +optional
 	Reason string `json:"reason,omitempty"`

@@ -9,8 +9,11 @@ import (
 	"github.com/perennial-pki/perennial/internal/fault"
 )
 
-// acmeDNS sets the values of a name that a server of acme-dns answers for alone, and to which a CNAME leads. It keeps the last two values and
-// forgets the older: there is nothing to clean up.
+// acmeDNSValues is how many values a server of acme-dns keeps for an account: setting one forgets the one that was set before the last.
+const acmeDNSValues = 2
+
+// acmeDNS sets the values of a name that a server of acme-dns answers for alone, and to which a CNAME leads. As it keeps few and forgets the
+// older, there is nothing to clean up.
 type acmeDNS struct {
 	rest
 	subdomain string

@@ -104,6 +104,37 @@ func (s *Solver) Present(ctx context.Context, issuer *signer.Issuer, ch *cmacme.
 	return s.change(ctx, issuer, ch, Provider.Present)
 }
 
+// PresentBeside adds the record where a provider keeps only the last few values that were set. Which of them would be the next to go is not to be
+// known, so those that others still need are set again before this one.
+func (s *Solver) PresentBeside(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge, others []*cmacme.Challenge) error {
+	return s.change(ctx, issuer, ch, func(p Provider, ctx context.Context, r Record) error {
+		for _, other := range others {
+			again := r
+			again.Value = other.Spec.Key
+			if err := p.Present(ctx, again); err != nil {
+				return err
+			}
+		}
+		return p.Present(ctx, r)
+	})
+}
+
+// Room is how many values the provider of a challenge can have at one name at once, or 0 if it can have any number.
+func (s *Solver) Room(ch *cmacme.Challenge) int {
+	if spec := ch.Spec.Solver.DNS01; spec != nil && spec.AcmeDNS != nil {
+		return acmeDNSValues
+	}
+	return 0
+}
+
+// Place is the name of the record, after CNAMEs if those are followed.
+func (s *Solver) Place(ctx context.Context, ch *cmacme.Challenge) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, attempt)
+	defer cancel()
+	record, err := s.locate(ctx, ch)
+	return record.FQDN, err
+}
+
 // CleanUp removes the record.
 func (s *Solver) CleanUp(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) error {
 	return s.change(ctx, issuer, ch, Provider.CleanUp)
