@@ -5,7 +5,6 @@ import (
 	"crypto"
 	"crypto/x509"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -18,57 +17,78 @@ import (
 	"github.com/perennial-pki/perennial/acme"
 	acmev1 "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/account"
+	"github.com/perennial-pki/perennial/internal/revocation"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// reasons are those that subscribers may give, RFC 5280 section 5.3.1, by name.
-var reasons = map[string]acme.RevocationReason{
-	"unspecified": acme.ReasonUnspecified, "keyCompromise": acme.ReasonKeyCompromise, "affiliationChanged": acme.ReasonAffiliationChanged,
-	"superseded": acme.ReasonSuperseded, "cessationOfOperation": acme.ReasonCessationOfOperation,
-}
-
 func (p *Program) revoke() *cobra.Command {
-	var reason string
+	var reason, secretName string
 	var keep bool
-	names := strings.Join(slices.Sorted(maps.Keys(reasons)), ", ")
+	var known []string
+	for name := range revocation.Reasons {
+		known = append(known, string(name))
+	}
+	slices.Sort(known)
+	names := strings.Join(known, ", ")
 	cmd := &cobra.Command{
 		Use:   "revoke NAME --reason REASON",
 		Short: "Revoke the certificate of a Certificate at its ACME server, and have another issued",
 		Long: "Revokes the certificate that is in the Secret of a Certificate, with its own private key, at the ACME server that has issued it, and\n" +
-			"has another issued at once. Clients that look at revocation lists refuse it from then on, until the other is served.\n" +
+			"has another issued at once. Clients that look at revocation lists refuse it from then on, until the other is served. CAs take a key\n" +
+			"that revokes its certificate for compromised: the next certificate has another, also with rotationPolicy: Never.\n" +
 			"Reasons: " + names + ".",
 		Example: "  perennial revoke web -n shop --reason keyCompromise\n" +
-			"  perennial revoke old -n shop --reason cessationOfOperation --no-renewal",
-		Args: exactly("the NAME of a Certificate"),
+			"  perennial revoke old -n shop --reason cessationOfOperation --no-renewal\n" +
+			"  perennial revoke --secret left -n shop --reason cessationOfOperation",
+		Args: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case secretName == "":
+				return exactly("the NAME of a Certificate")(cmd, args)
+			case len(args) > 0:
+				return usage("say what in one way: NAME or --secret")
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			why, known := reasons[reason]
-			if !known {
+			why, ok := revocation.Reasons[cmapi.RevocationReason(reason)]
+			if !ok {
 				return usage("--reason must be one of %s", names)
 			}
 			c, err := p.connect()
 			if err != nil {
 				return err
 			}
-			key := client.ObjectKey{Namespace: c.namespace, Name: args[0]}
-			r, err := p.revocable(cmd.Context(), c, key)
+			what, key := "secret", client.ObjectKey{Namespace: c.namespace, Name: secretName}
+			var crt *cmapi.Certificate
+			if secretName == "" {
+				what, key.Name, crt = "certificate", args[0], &cmapi.Certificate{}
+				if err := c.Get(cmd.Context(), key, crt); err != nil {
+					if apierrors.IsNotFound(err) {
+						return &exitError{ExitNotFound, fmt.Errorf("there is no Certificate %q in namespace %q", key.Name, key.Namespace)}
+					}
+					return err
+				}
+			}
+			r, err := p.revocable(cmd.Context(), c, key, crt)
 			if err != nil {
 				return err
 			}
-			if why == acme.ReasonKeyCompromise && !keep && r.keepsKey {
-				return fmt.Errorf("the Certificate %s keeps its private key at renewals (spec.privateKey.rotationPolicy: Never): set Always first, so that the next certificate has another", args[0])
+			if err := r.distrust(cmd.Context(), c, crt); err != nil {
+				return err
 			}
 			err = r.ca.RevokeWithKey(cmd.Context(), r.key, r.leaf.Raw, why)
 			switch {
 			case acme.IsProblem(err, acme.ProblemAlreadyRevoked):
-				fmt.Fprintf(p.Out, "certificate %s with serial number %x was revoked before\n", key, r.leaf.SerialNumber)
+				fmt.Fprintf(p.Out, "%s %s with serial number %x was revoked before\n", what, key, r.leaf.SerialNumber)
 			case err != nil:
 				return fmt.Errorf("revoke at %s: %w", r.ca.Directory, err)
 			default:
-				fmt.Fprintf(p.Out, "certificate %s with serial number %x is revoked\n", key, r.leaf.SerialNumber)
+				fmt.Fprintf(p.Out, "%s %s with serial number %x is revoked\n", what, key, r.leaf.SerialNumber)
 			}
-			if keep {
+			if keep || crt == nil {
 				return nil
 			}
 			if err := p.renewOne(cmd.Context(), c, key); err != nil {
@@ -80,43 +100,47 @@ func (p *Program) revoke() *cobra.Command {
 	}
 	p.kubeFlags(cmd)
 	cmd.Flags().StringVar(&reason, "reason", "", "why: "+names)
+	cmd.Flags().StringVar(&secretName, "secret", "", "the Secret with the certificate and its key, in place of a Certificate that is gone")
 	cmd.Flags().BoolVar(&keep, "no-renewal", false, "have no other issued")
 	return cmd
 }
 
 // revocable is a certificate that can be revoked, and where.
 type revocable struct {
-	ca       *acme.Client
-	leaf     *x509.Certificate
-	key      crypto.Signer
-	keepsKey bool
+	ca     *acme.Client
+	leaf   *x509.Certificate
+	key    crypto.Signer
+	secret *corev1.Secret
 }
 
-// revocable finds the certificate of a Certificate, its key and its ACME server.
-func (p *Program) revocable(ctx context.Context, c *cluster, key client.ObjectKey) (*revocable, error) {
-	crt := &cmapi.Certificate{}
-	if err := c.Get(ctx, key, crt); err != nil {
-		if apierrors.IsNotFound(err) {
-			return nil, &exitError{ExitNotFound, fmt.Errorf("there is no Certificate %q in namespace %q", key.Name, key.Namespace)}
-		}
+// revocable finds the certificate of a Certificate or, if that is nil, in the Secret that key names, its key and its ACME server.
+func (p *Program) revocable(ctx context.Context, c *cluster, key client.ObjectKey, crt *cmapi.Certificate) (*revocable, error) {
+	if crt != nil {
+		key.Name = crt.Spec.SecretName
+	}
+	secret := &corev1.Secret{}
+	if err := c.Get(ctx, key, secret); client.IgnoreNotFound(err) != nil {
 		return nil, err
 	}
-	ref := crt.Spec.IssuerRef
-	issuer, err := signer.Scope{}.Get(ctx, c, crt.Namespace, ref)
+	a := secret.Annotations
+	ref := cmmeta.IssuerReference{Name: a[cmapi.IssuerNameAnnotationKey], Kind: a[cmapi.IssuerKindAnnotationKey], Group: a[cmapi.IssuerGroupAnnotationKey]}
+	switch {
+	case crt != nil:
+		ref = crt.Spec.IssuerRef
+	case secret.Name == "":
+		return nil, &exitError{ExitNotFound, fmt.Errorf("there is no Secret %q in namespace %q", key.Name, key.Namespace)}
+	case ref.Name == "":
+		return nil, &exitError{ExitNotReady, fmt.Errorf("the Secret %q does not say who has issued its certificate", key.Name)}
+	}
+	issuer, err := signer.Scope{}.Get(ctx, c, key.Namespace, ref)
 	switch {
 	case err != nil:
 		return nil, err
 	case issuer == nil || issuer.GetSpec().ACME == nil:
 		return nil, &exitError{ExitNotReady, fmt.Errorf("%s %q is not an ACME issuer: only certificates of ACME servers can be revoked here", ref.KindOrDefault(), ref.Name)}
-	}
-	secret := &corev1.Secret{}
-	if err := c.Get(ctx, client.ObjectKey{Namespace: crt.Namespace, Name: crt.Spec.SecretName}, secret); err != nil {
-		if apierrors.IsNotFound(err) {
-			return nil, &exitError{ExitNotReady, fmt.Errorf("the Secret %q does not exist: there is nothing to revoke", crt.Spec.SecretName)}
-		}
-		return nil, err
-	}
-	if a := secret.Annotations; !signer.Issued(ref, secret) {
+	case secret.Name == "":
+		return nil, &exitError{ExitNotReady, fmt.Errorf("the Secret %q does not exist: there is nothing to revoke", key.Name)}
+	case !signer.Issued(ref, secret):
 		return nil, &exitError{ExitNotReady, fmt.Errorf("the certificate in Secret %q was issued by %s %q, not by %s %q: only who has issued it can revoke it",
 			secret.Name, a[cmapi.IssuerKindAnnotationKey], a[cmapi.IssuerNameAnnotationKey], ref.KindOrDefault(), ref.Name)}
 	}
@@ -128,12 +152,31 @@ func (p *Program) revocable(ctx context.Context, c *cluster, key client.ObjectKe
 	if err != nil {
 		return nil, fmt.Errorf("entry tls.key of Secret %q: %w", secret.Name, err)
 	}
-	r := &revocable{leaf: chain[0], key: private}
-	r.keepsKey = crt.Spec.PrivateKey != nil && crt.Spec.PrivateKey.RotationPolicy == cmapi.RotationPolicyNever
+	r := &revocable{leaf: chain[0], key: private, secret: secret}
 	if r.ca, err = caOf(issuer.GetSpec().ACME); err != nil {
 		return nil, err
 	}
 	return r, nil
+}
+
+// distrust notes on the Secret that its key must not be used again, if somebody else could keep it: a Certificate whose rotationPolicy is Never, or
+// one that is made for the Secret later. It comes before the revocation, so that nothing is lost if this program ends between the two.
+func (r *revocable) distrust(ctx context.Context, c *cluster, crt *cmapi.Certificate) error {
+	if crt != nil && (crt.Spec.PrivateKey == nil || crt.Spec.PrivateKey.RotationPolicy != cmapi.RotationPolicyNever) {
+		return nil
+	}
+	next := r.secret.DeepCopy()
+	changed := revocation.NoteCompromised(next, r.leaf)
+	if crt == nil {
+		changed = revocation.NoteRevoked(next, r.leaf) || changed
+	}
+	if !changed {
+		return nil
+	}
+	if err := c.Patch(ctx, next, client.MergeFromWithOptions(r.secret, client.MergeFromWithOptimisticLock{})); err != nil {
+		return fmt.Errorf("note on Secret %q that its key must not be used again: %w", r.secret.Name, err)
+	}
+	return nil
 }
 
 // caOf is the client of the server of an issuer.

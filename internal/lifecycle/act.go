@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -18,9 +19,11 @@ import (
 	corev1ac "k8s.io/client-go/applyconfigurations/core/v1"
 	metav1ac "k8s.io/client-go/applyconfigurations/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"github.com/perennial-pki/perennial/acme"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	"github.com/perennial-pki/perennial/internal/revocation"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
 )
@@ -28,6 +31,21 @@ import (
 // act carries out a decision. If it fails midway the next pass observes how far it came.
 func (r *Reconciler) act(ctx context.Context, o *Observation, d *Decision) error {
 	crt := o.Certificate
+	if has := slices.Contains(crt.Finalizers, revocation.Finalizer); has != d.Finalizer {
+		next := crt.DeepCopy()
+		if d.Finalizer {
+			controllerutil.AddFinalizer(next, revocation.Finalizer)
+		} else {
+			controllerutil.RemoveFinalizer(next, revocation.Finalizer)
+		}
+		if err := r.Client.Patch(ctx, next, client.MergeFromWithOptions(crt, client.MergeFromWithOptimisticLock{})); err != nil {
+			if apierrors.IsNotFound(err) {
+				return nil // deleted meanwhile
+			}
+			return fmt.Errorf("write finalizer: %w", err)
+		}
+		crt = next
+	}
 	for _, cr := range d.DeleteRequests {
 		r.dropKey(cr)
 		if err := r.delete(ctx, cr); err != nil {

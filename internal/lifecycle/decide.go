@@ -16,6 +16,7 @@ import (
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/revocation"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
 )
@@ -23,6 +24,8 @@ import (
 // Decision is what to do about a Certificate now. Its parts are carried out in the order of the fields: each leaves a state
 // from which the next pass goes on if this one ends there.
 type Decision struct {
+	// Finalizer says that the Certificate is to have revocation.Finalizer. It is settled before anything is requested.
+	Finalizer bool
 	// DeleteRequests are requests that are of no use any more, nor are their private keys.
 	DeleteRequests []*cmapi.CertificateRequest
 	// StoreKey stores a private key until its certificate is there.
@@ -83,7 +86,7 @@ type Content struct {
 
 // Decide says what to do.
 func Decide(o *Observation) *Decision {
-	d := &decider{Observation: o, Decision: &Decision{Status: *o.Certificate.Status.DeepCopy()}}
+	d := &decider{Observation: o, Decision: &Decision{Status: *o.Certificate.Status.DeepCopy(), Finalizer: slices.Contains(o.Certificate.Finalizers, revocation.Finalizer)}}
 	d.present = decodePair(o.Limits, o.Secret)
 	if other := rival(o); other != nil {
 		d.yield(other)
@@ -97,6 +100,7 @@ func Decide(o *Observation) *Decision {
 	d.settleKeys()
 	d.repair()
 	d.describe()
+	d.provideRevocation()
 	d.pruneHistory()
 	return d.Decision
 }
@@ -239,10 +243,14 @@ func (d *decider) issue(why *violation, asked bool) {
 	if next != nil {
 		var err error
 		csr, err = d.Limits.DecodeCSRPEM(next.Spec.Request)
-		if err != nil || len(requestDifferences(next, csr, &d.Certificate.Spec)) > 0 {
+		switch {
+		case err != nil || len(requestDifferences(next, csr, &d.Certificate.Spec)) > 0:
 			// The spec changed since: what the request would bring is not wanted, and what it failed with may be mended.
 			d.discard(next)
 			d.forgetFailures()
+			next = nil
+		case d.compromised() && pki.SamePublicKey(csr.PublicKey, d.present.key.Public()):
+			d.discard(next) // it was made for a key that was given away since
 			next = nil
 		}
 	}
@@ -277,6 +285,9 @@ func (d *decider) issue(why *violation, asked bool) {
 	}
 	d.request(why, asked)
 }
+
+// compromised reports whether the private key that is present must not be used again.
+func (d *decider) compromised() bool { return revocation.Compromised(d.Secret, d.present.key) }
 
 // owned reports whether the request belongs to this Certificate.
 func (d *decider) owned(cr *cmapi.CertificateRequest) bool {
@@ -663,6 +674,53 @@ func (d *decider) warn() {
 	} else {
 		cmapi.RemoveCertificateCondition(&d.Status, conditionCapped)
 	}
+}
+
+// conditionNotRevocable is the condition, ours, of a Certificate that asks for a revocation which its issuer does not offer.
+const conditionNotRevocable cmapi.CertificateConditionType = "NotRevocable"
+
+// provideRevocation sees to it that what is to be revoked when the Certificate is deleted is known then.
+func (d *decider) provideRevocation() {
+	spec := d.Certificate.Spec.Revocation
+	if spec == nil || !spec.OnDelete {
+		d.Finalizer, d.Status.Revocable = false, nil
+		cmapi.RemoveCertificateCondition(&d.Status, conditionNotRevocable)
+		return
+	}
+	ref := d.Certificate.Spec.IssuerRef
+	external := signer.External(ref)
+	if d.Issuer == nil && !external {
+		return // it is not there yet, or no longer
+	}
+	acme := !external && d.Issuer.GetSpec().ACME != nil
+	if d.holds(ref) {
+		d.Status.Revocable = nil
+		if acme {
+			d.Status.Revocable = &cmapi.RevocableCertificate{Certificate: d.present.chain[0].Raw, IssuerRef: ref}
+		}
+	}
+	d.Finalizer = acme || d.Status.Revocable != nil
+	if acme {
+		cmapi.RemoveCertificateCondition(&d.Status, conditionNotRevocable)
+		return
+	}
+	message := fmt.Sprintf("spec.revocation.onDelete asks for a revocation, which %s %q does not offer, as it is not an ACME issuer of Perennial: name one, or remove spec.revocation",
+		ref.KindOrDefault(), ref.Name)
+	if cmapi.GetCertificateCondition(&d.Status, conditionNotRevocable) == nil && !d.HoldStatus {
+		d.tell(corev1.EventTypeWarning, "NotRevocable", message)
+	}
+	d.set(conditionNotRevocable, cmmeta.ConditionTrue, "NotRevocable", message)
+}
+
+// holds reports whether the Secret holds, or is about to, a certificate of the issuer.
+func (d *decider) holds(by cmmeta.IssuerReference) bool {
+	switch {
+	case d.present.reason != "" || d.Apply != nil && d.Apply.Temporary:
+		return false
+	case d.Apply != nil:
+		return sameIssuer(d.Apply.Issuer, by)
+	}
+	return d.Secret != nil && d.Secret.Annotations[temporaryAnnotation] != "true" && signer.Issued(by, d.Secret)
 }
 
 // pruneHistory deletes requests that the history need not keep.

@@ -8,6 +8,7 @@ import (
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/revocation"
 	"github.com/perennial-pki/perennial/pki"
 )
 
@@ -36,6 +37,8 @@ const (
 	reasonInvalidSpec = "InvalidSpec"
 	// reasonWaiting: something else must be there first.
 	reasonKeystorePassword = "KeystorePasswordSecretNotFound"
+	// reasonRevoked: the certificate is revoked.
+	reasonRevoked = "Revoked"
 	// reasonNameTaken: an object of somebody else has the name that is needed.
 	reasonNameTaken = "NameTaken"
 )
@@ -63,6 +66,9 @@ func violated(o *Observation, p pair) *violation {
 	}
 	if other, ok := annotations[cmapi.CertificateNameKey]; ok && other != o.Certificate.Name {
 		return &violation{reasonIncorrectCertificate, issuedForOther(other)}
+	}
+	if revocation.Revoked(o.Secret, p.chain[0]) {
+		return &violation{reasonRevoked, "Issuing certificate as the one in the Secret was revoked when the Certificate that it was issued for was deleted"}
 	}
 	ks, _ := keySpec(spec)
 	if differences := ks.Differences(p.key.Public()); len(differences) > 0 {
@@ -130,10 +136,10 @@ func rival(o *Observation) *cmapi.Certificate {
 	return oldest
 }
 
-// keptKey is the private key that the next certificate is to have because the spec says so, or nil for a new one. The
-// violation says that the spec forbids both.
+// keptKey is the private key that the next certificate is to have because the spec says so, or nil for a new one: also if the one that is
+// there is compromised. The violation says that the spec forbids both.
 func keptKey(o *Observation, p pair) (pair, *violation) {
-	if !reuseKey(&o.Certificate.Spec) || p.key == nil {
+	if !reuseKey(&o.Certificate.Spec) || p.key == nil || revocation.Compromised(o.Secret, p.key) {
 		return pair{}, nil
 	}
 	ks, _ := keySpec(&o.Certificate.Spec)

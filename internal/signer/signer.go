@@ -56,6 +56,9 @@ const ProfileAnnotation = "perennial.dev/acme-profile"
 // RFC 9773 section 4.1.
 const ReplacesAnnotation = "perennial.dev/replaces"
 
+// RehearsalAnnotation stands on a request whose certificate is thrown away: an issuer is to show that it would sign.
+const RehearsalAnnotation = "perennial.dev/rehearsal"
+
 // Request is a request for a certificate. It has been approved, and its CSR agrees with the rest.
 type Request struct {
 	// Namespace and Name of the object that it comes from. Namespace is empty for a Kubernetes CSR.

@@ -118,6 +118,28 @@ func TestCertificatesNameAnIssuer(t *testing.T) {
 	})
 }
 
+func TestCertificatesAreRehearsedElsewhere(t *testing.T) {
+	same := refused("spec.rehearsalIssuerRef", "rehearsalIssuerRef must not be the issuer itself: name a staging issuer, or remove it")
+	judge(t, certificates, certificate, []example{
+		{"another Issuer is accepted", `spec: {rehearsalIssuerRef: {name: staging}}`, accepted},
+		{"a ClusterIssuer of the same name is accepted", `spec: {rehearsalIssuerRef: {name: ca, kind: ClusterIssuer}}`, accepted},
+		{"an external issuer of the same name is accepted", `spec: {rehearsalIssuerRef: {name: ca, group: issuers.example.com}}`, accepted},
+		{"the issuer itself is refused", `spec: {rehearsalIssuerRef: {name: ca}}`, same},
+		{"the issuer itself, written out, is refused", `spec: {rehearsalIssuerRef: {name: ca, kind: Issuer, group: cert-manager.io}}`, same},
+		{"the issuer itself, with empty kind and group, is refused", `spec: {rehearsalIssuerRef: {name: ca, kind: "", group: ""}}`, same},
+		{"an issuer without a name is refused", `spec: {rehearsalIssuerRef: {name: ""}}`, refused("spec.rehearsalIssuerRef.name", "name must be the name of the issuer")},
+	})
+}
+
+func TestCertificatesAreRevokedForAReason(t *testing.T) {
+	judge(t, certificates, certificate, []example{
+		{"no reason is accepted", `spec: {revocation: {onDelete: true}}`, accepted},
+		{"a compromised key is accepted", `spec: {revocation: {onDelete: true, reason: keyCompromise}}`, accepted},
+		{"a reason that only CAs may give is refused", `spec: {revocation: {onDelete: true, reason: cACompromise}}`,
+			refused("spec.revocation.reason", `supported values: "unspecified", "keyCompromise", "affiliationChanged", "superseded", "cessationOfOperation"`)},
+	})
+}
+
 func TestCertificatesLiveAtLeastAMinute(t *testing.T) {
 	bad := refused("spec.duration", "duration must be at least 1m, and a number with the unit h, m or s, such as 2160h for 90 days")
 	judge(t, certificates, certificate, []example{

@@ -42,8 +42,9 @@ var kinds = []struct {
 		ours:     func() any { return new(certmanagerv1.Certificate) },
 		upstream: func() any { return new(upstream.Certificate) },
 		withoutOurs: func(o any) {
-			spec := &o.(*certmanagerv1.Certificate).Spec
-			spec.DeletionPolicy, spec.ACMEProfile = "", ""
+			crt := o.(*certmanagerv1.Certificate)
+			crt.Spec.DeletionPolicy, crt.Spec.ACMEProfile, crt.Spec.RehearsalIssuerRef, crt.Spec.Revocation = "", "", nil, nil
+			crt.Status.Revocable = nil
 		},
 	},
 	{
@@ -74,14 +75,16 @@ var kinds = []struct {
 		name:        "Order",
 		ours:        func() any { return new(acmev1.Order) },
 		upstream:    func() any { return new(upstreamacme.Order) },
-		withoutOurs: func(any) {},
+		withoutOurs: func(o any) { o.(*acmev1.Order).Status.UnreachableSince = nil },
 	},
 	{
 		name:     "Challenge",
 		ours:     func() any { return new(acmev1.Challenge) },
 		upstream: func() any { return new(upstreamacme.Challenge) },
 		withoutOurs: func(o any) {
-			solverWithoutOurs(&o.(*acmev1.Challenge).Spec.Solver)
+			ch := o.(*acmev1.Challenge)
+			solverWithoutOurs(&ch.Spec.Solver)
+			ch.Status.UnreachableSince = nil
 		},
 	},
 }
@@ -113,9 +116,9 @@ func solverWithoutOurs(solver *acmev1.ACMEChallengeSolver) {
 var fieldsNotInUpstream = map[string][]string{
 	"issuers.cert-manager.io":             issuerFieldsNotInUpstream,
 	"clusterissuers.cert-manager.io":      issuerFieldsNotInUpstream,
-	"challenges.acme.cert-manager.io":     {"spec.solver.dns01.nameservers", "spec.solver.http01.solverMode", "spec.solver.tlsALPN01", "spec.solver.waitForRecordToPropagate"},
-	"orders.acme.cert-manager.io":         nil,
-	"certificates.cert-manager.io":        {"spec.acmeProfile", "spec.deletionPolicy"},
+	"challenges.acme.cert-manager.io":     {"spec.solver.dns01.nameservers", "spec.solver.http01.solverMode", "spec.solver.tlsALPN01", "spec.solver.waitForRecordToPropagate", "status.unreachableSince"},
+	"orders.acme.cert-manager.io":         {"status.unreachableSince"},
+	"certificates.cert-manager.io":        {"spec.acmeProfile", "spec.deletionPolicy", "spec.rehearsalIssuerRef", "spec.revocation", "status.revocable"},
 	"certificaterequests.cert-manager.io": nil,
 }
 

@@ -14,6 +14,7 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/controller"
+	"github.com/perennial-pki/perennial/pki"
 	"github.com/perennial-pki/perennial/test/cluster"
 	"github.com/perennial-pki/perennial/test/dnsserver"
 	"github.com/perennial-pki/perennial/test/pebble"
@@ -82,7 +83,7 @@ func TestACertificateIsRevokedAndAnotherIssued(t *testing.T) {
 	s.perennial("revoke", "web", "--reason", "superseded", "--no-renewal").says(t, 0, "is revoked")
 	s.perennial("revoke", "web", "--reason", "superseded", "--no-renewal").says(t, 0, "was revoked before")
 
-	// A compromised key is not kept.
+	// A compromised key is not kept, whatever the Certificate says.
 	cluster.Eventually(t, func() error {
 		if err := s.Get(t.Context(), client.ObjectKeyFromObject(web), web); err != nil {
 			return err
@@ -90,7 +91,32 @@ func TestACertificateIsRevokedAndAnotherIssued(t *testing.T) {
 		web.Spec.PrivateKey.RotationPolicy = cmapi.RotationPolicyNever
 		return s.Update(t.Context(), web)
 	})
-	s.perennial("revoke", "web", "--reason", "keyCompromise").says(t, 1, "rotationPolicy: Never", "set Always first")
+	_, key = cluster.Pair(t, client.ObjectKeyFromObject(web))
+	s.perennial("revoke", "web", "--reason", "keyCompromise").says(t, 0, "will be issued anew")
+	revision(3)
+	chain, next := cluster.Pair(t, client.ObjectKeyFromObject(web))
+	if pki.SamePublicKey(key.Public(), next.Public()) {
+		t.Error("the compromised key is used again")
+	}
+	// That was for the one key: the next is kept.
+	s.perennial("renew", "web").says(t, 0)
+	revision(4)
+	renewed, kept := cluster.Pair(t, client.ObjectKeyFromObject(web))
+	if !pki.SamePublicKey(next.Public(), kept.Public()) || renewed[0].Equal(chain[0]) {
+		t.Error("the key that is to be kept is not")
+	}
+
+	// A Certificate is gone, and its Secret is not.
+	if err := s.Delete(t.Context(), web); err != nil {
+		t.Fatal(err)
+	}
+	s.perennial("revoke", "web", "--secret", "web", "--reason", "superseded").says(t, 2, "say what in one way")
+	s.perennial("revoke", "--secret", "nobody", "--reason", "superseded").says(t, 4, `there is no Secret "nobody"`)
+	s.perennial("revoke", "--secret", "account", "--reason", "superseded").says(t, 3, "does not say who has issued its certificate")
+	s.perennial("revoke", "--secret", "web", "--reason", "cessationOfOperation").says(t, 0, "is revoked")
+	if err := by.RevokeWithKey(t.Context(), kept, renewed[0].Raw, acme.ReasonUnspecified); !acme.IsProblem(err, acme.ProblemAlreadyRevoked) {
+		t.Errorf("the CA does not know of it: %v", err)
+	}
 
 	// The account gets another key, and goes on.
 	s.perennial("rotate-account-key", "self").says(t, 3, "is not an ACME issuer")

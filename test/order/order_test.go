@@ -48,7 +48,7 @@ type rig struct {
 	namespace  string
 }
 
-func start(t *testing.T, o pebble.Options) *rig {
+func start(t *testing.T, o pebble.Options, change ...func(*controller.Options)) *rig {
 	t.Helper()
 	port := cluster.FreePort(t)
 	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com", "delegated.example"}, KeyName: tsigKey, Secret: tsigSecret})
@@ -65,7 +65,7 @@ func start(t *testing.T, o pebble.Options) *rig {
 	site, handshakes := fmt.Sprintf("127.0.0.1:%d", port), fmt.Sprintf("127.0.0.1:%d", o.TLSPort)
 	behind := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "the site") }))
 	t.Cleanup(behind.Close)
-	cluster.Run(t, controller.Options{
+	options := controller.Options{
 		HTTP01Address: site, TLSALPN01Address: handshakes, PassthroughTo: behind.Listener.Addr().String(),
 		// Ports 80 and 443 of every name lead to the controller.
 		Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -75,7 +75,11 @@ func start(t *testing.T, o pebble.Options) *rig {
 			}
 			return d.DialContext(ctx, network, site)
 		},
-	})
+	}
+	for _, f := range change {
+		f(&options)
+	}
+	cluster.Run(t, options)
 	return &rig{t: t, handshakes: handshakes, behind: behind, ca: ca, names: names, admin: cluster.Admin(t), namespace: cluster.Namespace(t)}
 }
 

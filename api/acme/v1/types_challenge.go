@@ -117,4 +117,8 @@ type ChallengeStatus struct {
 	// State of the challenge. Unknown if not set.
 	// +optional
 	State State `json:"state,omitempty"`
+
+	// Perennial's own. Since when the server does not answer, or asks to be left alone for now. Not set when it answers.
+	// +optional
+	UnreachableSince *metav1.Time `json:"unreachableSince,omitempty"`
 }

@@ -116,6 +116,10 @@ type OrderStatus struct {
 	// When the order failed.
 	// +optional
 	FailureTime *metav1.Time `json:"failureTime,omitempty"`
+
+	// Perennial's own. Since when the server does not answer, or asks to be left alone for now. Not set when it answers.
+	// +optional
+	UnreachableSince *metav1.Time `json:"unreachableSince,omitempty"`
 }
 
 // ACMEAuthorization is what the server wants to be proven for one identifier (RFC 8555 section 7.1.4).

@@ -98,6 +98,7 @@ const (
 // +kubebuilder:validation:XValidation:rule=`!has(self.renewBeforePercentage) || !has(self.duration) || !self.duration.matches('^[+.0-9nuµμmsh]+$') || duration(self.duration).getSeconds() * self.renewBeforePercentage >= (duration(self.duration) < duration('1h') ? 1000 : 30000)`,message=`renewBeforePercentage of duration must come to at least 5m, or at least 10s if duration is less than 1h`,fieldPath=`.renewBeforePercentage`
 // +kubebuilder:validation:XValidation:rule=`!has(self.signatureAlgorithm) || (has(self.privateKey) && has(self.privateKey.algorithm) && self.privateKey.algorithm != 'RSA' ? (self.privateKey.algorithm == 'ECDSA' ? self.signatureAlgorithm.startsWith('ECDSA') : self.signatureAlgorithm == 'PureEd25519') : self.signatureAlgorithm.endsWith('RSA'))`,message=`signatureAlgorithm must fit privateKey.algorithm: SHA256WithRSA, SHA384WithRSA or SHA512WithRSA for RSA (the default), ECDSAWithSHA256, ECDSAWithSHA384 or ECDSAWithSHA512 for ECDSA, PureEd25519 for Ed25519`,fieldPath=`.signatureAlgorithm`
 // +kubebuilder:validation:XValidation:rule=`!has(self.nameConstraints) || (has(self.isCA) && self.isCA)`,message=`nameConstraints are for CAs: set isCA to true, or remove them`,fieldPath=`.nameConstraints`
+// +kubebuilder:validation:XValidation:rule=`!has(self.rehearsalIssuerRef) || self.rehearsalIssuerRef.name != self.issuerRef.name || [self.rehearsalIssuerRef.?kind.orValue(""), 'Issuer'].filter(k, k != "")[0] != [self.issuerRef.?kind.orValue(""), 'Issuer'].filter(k, k != "")[0] || [self.rehearsalIssuerRef.?group.orValue(""), 'cert-manager.io'].filter(g, g != "")[0] != [self.issuerRef.?group.orValue(""), 'cert-manager.io'].filter(g, g != "")[0]`,message=`rehearsalIssuerRef must not be the issuer itself: name a staging issuer, or remove it`,fieldPath=`.rehearsalIssuerRef`
 type CertificateSpec struct {
 	// Attributes of the subject (RFC 5280 section 4.1.2.6), apart from the common name.
 	// Not together with literalSubject.
@@ -160,6 +161,10 @@ type CertificateSpec struct {
 	// +optional
 	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
 
+	// Perennial's own. Whether the certificate is revoked when the Certificate is deleted. Only with an ACME issuer.
+	// +optional
+	Revocation *CertificateRevocation `json:"revocation,omitempty"`
+
 	// DNS names that the certificate is for.
 	// +optional
 	// +listType=atomic
@@ -209,6 +214,12 @@ type CertificateSpec struct {
 
 	// The issuer that is to sign. An Issuer is looked for in the Certificate's namespace.
 	IssuerRef cmmeta.IssuerReference `json:"issuerRef"`
+
+	// Perennial's own. An issuer, such as that of the CA's staging server, that must sign a new or changed
+	// specification first, before issuerRef is asked. What it signs is thrown away. Plain renewals are not
+	// rehearsed. If it cannot be reached for 30 minutes, issuerRef is asked without it.
+	// +optional
+	RehearsalIssuerRef *cmmeta.IssuerReference `json:"rehearsalIssuerRef,omitempty"`
 
 	// Whether the certificate is to be that of a CA. Adds "cert sign" to the usages.
 	// +optional
@@ -453,6 +464,36 @@ const (
 	DeletionPolicyDelete DeletionPolicy = "Delete"
 )
 
+// CertificateRevocation says whether and why a certificate is revoked.
+type CertificateRevocation struct {
+	// Whether the certificates that are not expired are revoked when the Certificate is deleted. The
+	// Certificate stays until that is done, but for 10 minutes at most.
+	// +optional
+	OnDelete bool `json:"onDelete,omitempty"`
+
+	// Why (RFC 5280 section 5.3.1). cessationOfOperation, if left out: the names are given up. After
+	// keyCompromise the private key is never used again, also with rotationPolicy Never.
+	// +optional
+	Reason RevocationReason `json:"reason,omitempty"`
+}
+
+// RevocationReason is why a certificate is revoked, of those that subscribers may give.
+// +kubebuilder:validation:Enum=unspecified;keyCompromise;affiliationChanged;superseded;cessationOfOperation
+type RevocationReason string
+
+const (
+	// RevocationReasonUnspecified says nothing.
+	RevocationReasonUnspecified RevocationReason = "unspecified"
+	// RevocationReasonKeyCompromise: somebody else has, or may have, the private key.
+	RevocationReasonKeyCompromise RevocationReason = "keyCompromise"
+	// RevocationReasonAffiliationChanged: the subject's name or organization changed.
+	RevocationReasonAffiliationChanged RevocationReason = "affiliationChanged"
+	// RevocationReasonSuperseded: there is another certificate in its place.
+	RevocationReasonSuperseded RevocationReason = "superseded"
+	// RevocationReasonCessationOfOperation: the names are given up.
+	RevocationReasonCessationOfOperation RevocationReason = "cessationOfOperation"
+)
+
 // CertificateRenewal says whether and in which hours a certificate is renewed.
 //
 // +kubebuilder:validation:XValidation:rule=`has(self.policy)`,message=`policy must be RenewBefore or Disabled`,fieldPath=`.policy`
@@ -545,6 +586,20 @@ type CertificateStatus struct {
 	// What the ACME server says about the certificate.
 	// +optional
 	ACME *CertificateACMEStatus `json:"acme,omitempty"`
+
+	// Perennial's own. What is revoked when the Certificate is deleted. Set with spec.revocation.onDelete, so that it is
+	// known although the Secret may go first.
+	// +optional
+	Revocable *RevocableCertificate `json:"revocable,omitempty"`
+}
+
+// RevocableCertificate is a certificate, and who can revoke it.
+type RevocableCertificate struct {
+	// The certificate, DER, without its chain.
+	Certificate []byte `json:"certificate"`
+
+	// The issuer that issued it.
+	IssuerRef cmmeta.IssuerReference `json:"issuerRef"`
 }
 
 // CertificateCondition is one aspect of a Certificate's state.

@@ -136,7 +136,7 @@ type CertificateRequestStatus struct {
 
 // CertificateRequestCondition is one aspect of a request's state.
 type CertificateRequestCondition struct {
-	// Which aspect: Ready, InvalidRequest, Approved or Denied.
+	// Which aspect: Ready, InvalidRequest, Approved, Denied or Unreachable.
 	Type CertificateRequestConditionType `json:"type"`
 
 	// True, False or Unknown. Approved and Denied are never anything but True.
@@ -169,6 +169,10 @@ const (
 	// CertificateRequestConditionApproved: the request may be signed. Only ever True, never
 	// together with Denied, and never taken back.
 	CertificateRequestConditionApproved CertificateRequestConditionType = "Approved"
+
+	// CertificateRequestConditionUnreachable, Perennial's own: the issuer does not answer, or asks to be left alone for now. Its
+	// transition time says since when. It is there as long as it is True.
+	CertificateRequestConditionUnreachable CertificateRequestConditionType = "Unreachable"
 
 	// CertificateRequestConditionDenied: the request must not be signed. Only ever True, never
 	// together with Approved, and never taken back.

@@ -1,0 +1,303 @@
+package revocation
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/perennial-pki/perennial/acme"
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/account"
+	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/observe"
+	"github.com/perennial-pki/perennial/internal/secrets"
+	"github.com/perennial-pki/perennial/internal/signer"
+	"github.com/perennial-pki/perennial/pki"
+)
+
+const (
+	// limit is how long a Certificate that was deleted waits for its revocation.
+	limit = 10 * time.Minute
+	// again is when it is tried again after an error that may pass, or that somebody may mend: issuers and Secrets are not watched for the
+	// few minutes.
+	again = 15 * time.Second
+)
+
+// Reconciler revokes.
+type Reconciler struct {
+	Client client.Client
+	// Live reads namespaces, which are not cached for this.
+	Live     client.Reader
+	Secrets  *secrets.Store
+	Scope    signer.Scope
+	Accounts *account.Accounts
+	Limits   pki.Limits
+	Events   record.EventRecorder
+	Metrics  *observe.Metrics
+	Clock    clock.PassiveClock
+}
+
+// SetupWithManager registers the reconciler.
+func (r *Reconciler) SetupWithManager(_ context.Context, mgr ctrl.Manager, _ cache.Cache, o controller.Options) error {
+	const name = "certificates-revocation"
+	return ctrl.NewControllerManagedBy(mgr).Named(name).WithOptions(o).
+		For(&cmapi.Certificate{}, builder.WithPredicates(predicate.NewPredicateFuncs(waits))).
+		Complete(observe.Counted(r.Metrics, name, reconcile.Reconciler(r)))
+}
+
+// waits reports whether a Certificate was deleted and waits for its revocation.
+func waits(o client.Object) bool {
+	return o.GetDeletionTimestamp() != nil && slices.Contains(o.GetFinalizers(), Finalizer)
+}
+
+// Reconcile revokes the certificates of a Certificate that was deleted, and lets it go.
+func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	crt := &cmapi.Certificate{}
+	if err := r.Client.Get(ctx, request.NamespacedName, crt); err != nil {
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	if !waits(crt) {
+		return reconcile.Result{}, nil
+	}
+	secret, err := r.Secrets.Get(ctx, crt.Namespace, crt.Spec.SecretName)
+	if apierrors.IsNotFound(err) {
+		secret, err = nil, nil
+	}
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	known, err := r.known(ctx, crt, secret)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	now := r.Clock.Now()
+	end := crt.DeletionTimestamp.Add(limit)
+	for _, c := range known {
+		if !now.Before(c.leaf.NotAfter) {
+			continue
+		}
+		done, err := r.revoke(ctx, crt, c)
+		if err == nil {
+			if !done.before {
+				r.Events.Eventf(crt, corev1.EventTypeNormal, "Revoked", "The certificate with serial number %x is revoked at %s: %s", c.leaf.SerialNumber, done.at, reasonOf(crt))
+			}
+			if secret, err = r.note(ctx, crt, secret, c, done.byKey); err != nil {
+				return reconcile.Result{}, err
+			}
+			continue
+		}
+		final, e := r.final(ctx, crt, err)
+		if e != nil {
+			return reconcile.Result{}, e
+		}
+		if !final && now.Before(end) {
+			r.Events.Eventf(crt, corev1.EventTypeWarning, "RevocationError", "The certificate with serial number %x is not revoked yet, which is tried until %s: %s",
+				c.leaf.SerialNumber, end.UTC().Format(time.RFC3339), err)
+			wait := again
+			if f := fault.Of(err); f.Class == fault.Limited {
+				wait = max(f.Until.Sub(now), again)
+			}
+			return reconcile.Result{RequeueAfter: min(wait, end.Sub(now))}, nil // it may pass, but not for ever
+		}
+		ctrl.LoggerFrom(ctx).Info("a certificate stays unrevoked", "serial", fmt.Sprintf("%x", c.leaf.SerialNumber), "because", err.Error()) // a namespace that ends takes no events
+		r.Events.Event(crt, corev1.EventTypeWarning, "RevocationFailed", abandoned(crt, secret, c, err))
+	}
+	next := crt.DeepCopy()
+	controllerutil.RemoveFinalizer(next, Finalizer)
+	err = r.Client.Patch(ctx, next, client.MergeFromWithOptions(crt, client.MergeFromWithOptimisticLock{}))
+	if client.IgnoreNotFound(err) != nil {
+		return reconcile.Result{}, fmt.Errorf("remove finalizer: %w", err)
+	}
+	return reconcile.Result{}, nil
+}
+
+// abandoned says that a certificate was not revoked, and what somebody may do.
+func abandoned(crt *cmapi.Certificate, secret *corev1.Secret, c certificate, err error) string {
+	text := fmt.Sprintf("Gave up revoking the certificate with serial number %x, which is valid until %s: %s. ",
+		c.leaf.SerialNumber, c.leaf.NotAfter.UTC().Format(time.RFC3339), err)
+	if c.key != nil && secret != nil && !metav1.IsControlledBy(secret, crt) {
+		return text + fmt.Sprintf("To revoke it by hand: perennial revoke --secret %s -n %s --reason %s", secret.Name, secret.Namespace, reasonOf(crt))
+	}
+	return text + fmt.Sprintf("Its private key is gone: it can be revoked with the account key of %s %q by any ACME client", c.by.KindOrDefault(), c.by.Name)
+}
+
+// certificate is one to revoke.
+type certificate struct {
+	leaf *x509.Certificate
+	by   cmmeta.IssuerReference
+	// key is its private key, nil if that is not there.
+	key crypto.Signer
+}
+
+// known are the certificates of a Certificate, as far as something still has them: the status, which outlives all else, the Secret, and the
+// requests that are kept.
+func (r *Reconciler) known(ctx context.Context, crt *cmapi.Certificate, secret *corev1.Secret) ([]certificate, error) {
+	var all []certificate
+	var key crypto.Signer
+	if secret != nil {
+		key, _ = r.Limits.DecodeKeyPEM(secret.Data[corev1.TLSPrivateKeyKey])
+	}
+	add := func(leaf *x509.Certificate, by cmmeta.IssuerReference) {
+		if slices.ContainsFunc(all, func(c certificate) bool { return bytes.Equal(c.leaf.Raw, leaf.Raw) }) {
+			return
+		}
+		c := certificate{leaf: leaf, by: by}
+		if key != nil && pki.SamePublicKey(key.Public(), leaf.PublicKey) {
+			c.key = key
+		}
+		all = append(all, c)
+	}
+	if c := crt.Status.Revocable; c != nil {
+		if leaf, err := x509.ParseCertificate(c.Certificate); err == nil {
+			add(leaf, c.IssuerRef)
+		}
+	}
+	if secret != nil && secret.Annotations[cmapi.CertificateNameKey] == crt.Name {
+		a := secret.Annotations
+		by := cmmeta.IssuerReference{Name: a[cmapi.IssuerNameAnnotationKey], Kind: a[cmapi.IssuerKindAnnotationKey], Group: a[cmapi.IssuerGroupAnnotationKey]}
+		if chain, err := r.Limits.DecodeChainPEM(secret.Data[corev1.TLSCertKey]); err == nil && by.Name != "" {
+			if ours, err := r.ofACME(ctx, crt, by); err != nil || ours {
+				add(chain[0], by)
+			}
+		}
+	}
+	var requests cmapi.CertificateRequestList
+	if err := r.Client.List(ctx, &requests, client.InNamespace(crt.Namespace), client.UnsafeDisableDeepCopy); err != nil {
+		return nil, fmt.Errorf("list CertificateRequests: %w", err)
+	}
+	for i := range requests.Items {
+		cr := &requests.Items[i]
+		if !metav1.IsControlledBy(cr, crt) || cr.Annotations[signer.RehearsalAnnotation] != "" {
+			continue
+		}
+		if chain, err := r.Limits.DecodeChainPEM(cr.Status.Certificate); err == nil {
+			if ours, err := r.ofACME(ctx, crt, cr.Spec.IssuerRef); err != nil || ours {
+				add(chain[0], cr.Spec.IssuerRef)
+			}
+		}
+	}
+	return all, nil
+}
+
+// ofACME reports whether an issuer is one of an ACME server, as far as it is there.
+func (r *Reconciler) ofACME(ctx context.Context, crt *cmapi.Certificate, by cmmeta.IssuerReference) (bool, error) {
+	i, err := r.Scope.Get(ctx, r.Client, crt.Namespace, by)
+	return i != nil && i.GetSpec().ACME != nil, err
+}
+
+// done is how a certificate was revoked.
+type done struct {
+	// at is the directory of the server, before says that it was revoked before, and byKey that its own key did it.
+	at            string
+	before, byKey bool
+}
+
+// revoke revokes a certificate. That is done by the account, if the reason is not a compromised key, as CAs take the certificate's own key for
+// compromised when that asks.
+func (r *Reconciler) revoke(ctx context.Context, crt *cmapi.Certificate, c certificate) (done, error) {
+	now := r.Clock.Now()
+	i, err := r.Scope.Get(ctx, r.Client, crt.Namespace, c.by)
+	if err != nil {
+		return done{}, err
+	}
+	if i == nil || i.GetSpec().ACME == nil {
+		return done{}, fault.Misconfiguredf("IssuerNotFound", "there is no longer an ACME %s %q", c.by.KindOrDefault(), c.by.Name)
+	}
+	server, err := r.Accounts.Server(i.GetSpec().ACME)
+	if err != nil {
+		return done{}, err
+	}
+	ask := func(byKey bool, reason acme.RevocationReason) error {
+		if byKey {
+			return server.RevokeWithKey(ctx, c.key, c.leaf.Raw, reason)
+		}
+		_, by, err := r.Accounts.Of(ctx, i)
+		if apierrors.IsNotFound(err) {
+			err = fault.Misconfiguredf("IssuerNotReady", "the Secret with the account key of %s does not exist", i)
+		}
+		if err != nil {
+			return err
+		}
+		return server.Revoke(ctx, by, c.leaf.Raw, reason)
+	}
+	ways := []bool{false}
+	if c.key != nil {
+		ways = []bool{false, true}
+		if reasonOf(crt) == cmapi.RevocationReasonKeyCompromise {
+			ways = []bool{true, false}
+		}
+	}
+	for _, byKey := range ways {
+		err = ask(byKey, Reasons[reasonOf(crt)])
+		if acme.IsProblem(err, acme.ProblemBadRevocationReason) {
+			err = ask(byKey, acme.ReasonUnspecified) // that it is revoked matters more than why
+		}
+		before := acme.IsProblem(err, acme.ProblemAlreadyRevoked)
+		if err == nil || before {
+			return done{at: server.Directory, before: before, byKey: byKey}, nil
+		}
+		err = account.Fault("RevocationError", now, err)
+		if class := fault.Of(err).Class; class == fault.Transient || class == fault.Limited {
+			break // the other way leads to the same server
+		}
+	}
+	return done{}, err
+}
+
+// final reports whether another attempt would bring nothing: the CA has said no, or what is missing comes back no more, as the namespace ends.
+func (r *Reconciler) final(ctx context.Context, crt *cmapi.Certificate, err error) (bool, error) {
+	var unsupported *acme.UnsupportedError
+	switch class := fault.Of(err).Class; {
+	case class == fault.Refused, errors.As(err, &unsupported):
+		return true, nil
+	case class != fault.Misconfigured:
+		return false, nil
+	}
+	namespace := &corev1.Namespace{}
+	if err := r.Live.Get(ctx, client.ObjectKey{Name: crt.Namespace}, namespace); err != nil {
+		return false, fmt.Errorf("get Namespace %q: %w", crt.Namespace, err)
+	}
+	return namespace.DeletionTimestamp != nil, nil
+}
+
+// note notes on a Secret that stays, and which it returns, that its certificate is revoked, and that its key counts as compromised, if it does.
+func (r *Reconciler) note(ctx context.Context, crt *cmapi.Certificate, secret *corev1.Secret, c certificate, byKey bool) (*corev1.Secret, error) {
+	if c.key == nil || metav1.IsControlledBy(secret, crt) {
+		return secret, nil
+	}
+	next := secret.DeepCopy()
+	changed := false
+	if chain, err := r.Limits.DecodeChainPEM(secret.Data[corev1.TLSCertKey]); err == nil && chain[0].Equal(c.leaf) {
+		changed = NoteRevoked(next, c.leaf)
+	}
+	if byKey || reasonOf(crt) == cmapi.RevocationReasonKeyCompromise {
+		changed = NoteCompromised(next, c.leaf) || changed
+	}
+	if !changed {
+		return secret, nil
+	}
+	if err := r.Client.Patch(ctx, next, client.MergeFromWithOptions(secret, client.MergeFromWithOptimisticLock{})); client.IgnoreNotFound(err) != nil {
+		return nil, fmt.Errorf("note the revocation on Secret %q: %w", secret.Name, err)
+	}
+	return next, nil
+}

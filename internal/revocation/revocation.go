@@ -1,0 +1,89 @@
+// Package revocation revokes the certificates of Certificates that are deleted, where they ask for it, and notes on Secrets that stay what was
+// revoked, so that nobody goes on with it.
+package revocation
+
+import (
+	"crypto"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/perennial-pki/perennial/acme"
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	"github.com/perennial-pki/perennial/pki"
+)
+
+// Finalizer keeps a Certificate until its certificates are revoked.
+const Finalizer = "perennial.dev/revocation"
+
+const (
+	// revokedAnnotation on a Secret is the fingerprint of a certificate that was revoked when its Certificate was deleted.
+	revokedAnnotation = "perennial.dev/revoked"
+	// compromisedAnnotation on a Secret is the digest of a public key whose private key must not be used again.
+	compromisedAnnotation = "perennial.dev/compromised-key"
+)
+
+// Reasons are those that subscribers may give, RFC 5280 section 5.3.1, by name.
+var Reasons = map[cmapi.RevocationReason]acme.RevocationReason{
+	cmapi.RevocationReasonUnspecified:          acme.ReasonUnspecified,
+	cmapi.RevocationReasonKeyCompromise:        acme.ReasonKeyCompromise,
+	cmapi.RevocationReasonAffiliationChanged:   acme.ReasonAffiliationChanged,
+	cmapi.RevocationReasonSuperseded:           acme.ReasonSuperseded,
+	cmapi.RevocationReasonCessationOfOperation: acme.ReasonCessationOfOperation,
+}
+
+// reasonOf is the reason that a Certificate gives.
+func reasonOf(crt *cmapi.Certificate) cmapi.RevocationReason {
+	if r := crt.Spec.Revocation; r != nil && r.Reason != "" {
+		return r.Reason
+	}
+	return cmapi.RevocationReasonCessationOfOperation
+}
+
+// Revoked reports whether the certificate in a Secret is noted as revoked.
+func Revoked(secret *corev1.Secret, leaf *x509.Certificate) bool {
+	noted := secret.Annotations[revokedAnnotation]
+	return noted != "" && noted == pki.Fingerprint(leaf)
+}
+
+// Compromised reports whether a private key in a Secret is noted as one that must not be used again.
+func Compromised(secret *corev1.Secret, key crypto.Signer) bool {
+	if secret == nil || key == nil {
+		return false
+	}
+	noted := secret.Annotations[compromisedAnnotation]
+	return noted != "" && noted == digest(key.Public())
+}
+
+// NoteCompromised notes on a Secret that the private key of the certificate must not be used again, and reports whether that is new.
+func NoteCompromised(secret *corev1.Secret, leaf *x509.Certificate) (changed bool) {
+	return note(secret, compromisedAnnotation, digest(leaf.PublicKey))
+}
+
+// NoteRevoked notes on a Secret that its certificate is revoked, and reports whether that is new. A Certificate that is made for the Secret later has
+// another issued.
+func NoteRevoked(secret *corev1.Secret, leaf *x509.Certificate) (changed bool) {
+	return note(secret, revokedAnnotation, pki.Fingerprint(leaf))
+}
+
+func note(secret *corev1.Secret, annotation, value string) (changed bool) {
+	if secret.Annotations[annotation] == value {
+		return false
+	}
+	if secret.Annotations == nil {
+		secret.Annotations = map[string]string{}
+	}
+	secret.Annotations[annotation] = value
+	return true
+}
+
+func digest(public crypto.PublicKey) string {
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil { // of a certificate that was parsed: cannot be
+		return ""
+	}
+	sum := sha256.Sum256(der)
+	return hex.EncodeToString(sum[:])
+}
