@@ -84,7 +84,7 @@ var kinds = []struct {
 		withoutOurs: func(o any) {
 			ch := o.(*acmev1.Challenge)
 			solverWithoutOurs(&ch.Spec.Solver)
-			ch.Status.UnreachableSince = nil
+			ch.Status.UnreachableSince, ch.Status.EffectiveName = nil, ""
 		},
 	},
 }
@@ -116,7 +116,7 @@ func solverWithoutOurs(solver *acmev1.ACMEChallengeSolver) {
 var fieldsNotInUpstream = map[string][]string{
 	"issuers.cert-manager.io":             issuerFieldsNotInUpstream,
 	"clusterissuers.cert-manager.io":      issuerFieldsNotInUpstream,
-	"challenges.acme.cert-manager.io":     {"spec.solver.dns01.nameservers", "spec.solver.http01.solverMode", "spec.solver.tlsALPN01", "spec.solver.waitForRecordToPropagate", "status.unreachableSince"},
+	"challenges.acme.cert-manager.io":     {"spec.solver.dns01.nameservers", "spec.solver.http01.solverMode", "spec.solver.tlsALPN01", "spec.solver.waitForRecordToPropagate", "status.effectiveName", "status.unreachableSince"},
 	"orders.acme.cert-manager.io":         {"status.unreachableSince"},
 	"certificates.cert-manager.io":        {"spec.acmeProfile", "spec.deletionPolicy", "spec.rehearsalIssuerRef", "spec.revocation", "status.revocable"},
 	"certificaterequests.cert-manager.io": nil,
