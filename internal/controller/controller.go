@@ -106,7 +106,8 @@ type Options struct {
 	RecursiveOnly bool
 	// Ambient says whose DNS-01 solvers may use the credentials of the process's environment where they name none.
 	Ambient dns01.Ambient
-	// Dial connects to the sites whose challenges are checked. A net.Dialer's if nil.
+	// Dial connects to the sites whose challenges are checked, and is given their names unless HTTP01.Nameservers are set. If nil, their
+	// addresses are looked up and connected to.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 	// Shim says what is taken from annotated Ingresses, Gateways and ListenerSets.
@@ -131,6 +132,8 @@ type HTTP01 struct {
 	WithoutTargetRef bool
 	Webroot          string
 	Pods             http01.PodSettings
+	// Nameservers, host:port, are where the addresses of sites are looked up for the self-check, of TLS-ALPN-01, too. The system's if empty.
+	Nameservers []string
 }
 
 // Defaults of Options.
@@ -397,9 +400,13 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 	if o.WrapClient != nil {
 		direct = o.WrapClient(direct)
 	}
+	site := solver.Site{Dial: o.Dial}
+	if o.Dial == nil || len(o.HTTP01.Nameservers) > 0 {
+		site.Lookup = solver.Lookup(o.HTTP01.Nameservers)
+	}
 	answers := &http01.Solver{
 		Cache: c, Direct: direct, Mode: o.HTTP01.Mode, Listens: o.HTTP01Address != "", Service: o.HTTP01.Service, WithoutTargetRef: o.HTTP01.WithoutTargetRef,
-		Webroot: o.HTTP01.Webroot, Pods: o.HTTP01.Pods, Dial: o.Dial, Now: o.Clock.Now,
+		Webroot: o.HTTP01.Webroot, Pods: o.HTTP01.Pods, Site: site, Now: o.Clock.Now,
 	}
 	if err := http01.AddIndexes(ctx, mgr.GetFieldIndexer()); err != nil {
 		return err
@@ -409,7 +416,7 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 			return err
 		}
 	}
-	handshakes := &tlsalpn01.Solver{Cache: c, Live: direct, Listens: o.TLSALPN01Address != "", Dial: o.Dial, Now: o.Clock.Now}
+	handshakes := &tlsalpn01.Solver{Cache: c, Live: direct, Listens: o.TLSALPN01Address != "", Site: site, Now: o.Clock.Now}
 	if handshakes.Listens {
 		if err := tlsalpn01.AddIndexes(ctx, mgr.GetFieldIndexer()); err != nil {
 			return err
@@ -429,6 +436,7 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 			Secrets: store, Nameservers: o.Nameservers, RecursiveOnly: o.RecursiveOnly, Ambient: o.Ambient, Tokens: tokens(direct), API: api, Now: o.Clock.Now,
 		},
 	}
+	names := &dns01.Resolver{Nameservers: o.Nameservers}
 	signers := signer.Set{
 		signer.TypeACME:       &acmesigner.Signer{Client: c, Accounts: accounts, Limits: o.Limits, Clock: o.Clock},
 		signer.TypeSelfSigned: &selfsigned.Signer{Secrets: store, Keyring: keyring, Limits: o.Limits, Clock: o.Clock},
@@ -453,7 +461,7 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 		{on[issuers], issuersOf(signer.KindIssuer)},
 		{on[clusterIssuers] && wide, issuersOf(signer.KindClusterIssuer)},
 		{on[orders], &order.Reconciler{Client: c, Scope: scope, Accounts: accounts, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, Lane: o.Workers}},
-		{on[challenges], &order.ChallengeReconciler{Client: c, Scope: scope, Accounts: accounts, Solvers: solvers, Events: events, Metrics: metrics, Clock: o.Clock, Max: o.MaxChallenges, Lane: o.Workers}},
+		{on[challenges], &order.ChallengeReconciler{Client: c, Scope: scope, Accounts: accounts, Solvers: solvers, Names: names, Events: events, Metrics: metrics, Clock: o.Clock, Max: o.MaxChallenges, Lane: o.Workers}},
 		{on[renewalInfo], &renewalinfo.Reconciler{Client: c, Secrets: store, Scope: scope, Accounts: accounts, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
 		{on[ingressShim] || on[gatewayShim] || on[listenerSets], &shim.Reconciler{Client: c, Scope: scope, Settings: o.Shim, Ingresses: on[ingressShim], Gateways: on[gatewayShim], ListenerSets: on[listenerSets], Events: events, Metrics: metrics}},
 		{on[caInjector] && len(targets) > 0, &inject.Reconciler{Client: c, Live: live, Secrets: store, Targets: targets, Namespace: o.Namespace, APIServerCA: inject.APIServerCA(cfg), Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},

@@ -31,6 +31,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/observe"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/internal/solver"
+	"github.com/perennial-pki/perennial/internal/solver/dns01"
 )
 
 const (
@@ -54,6 +55,8 @@ type ChallengeReconciler struct {
 	Events  record.EventRecorder
 	Metrics *observe.Metrics
 	Clock   clock.PassiveClock
+	// Names answers what the DNS says of names that a CA refused.
+	Names *dns01.Resolver
 	// Max is how many challenges are worked on at once. DefaultMaxChallenges if zero.
 	Max int
 	// Lane is how many exchanges there may be with one CA at once.
@@ -212,6 +215,10 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 		}
 		if over(ch, z) {
 			st.Processing = false
+			if st.State == cmacme.Invalid && st.Presented {
+				leave() // the CA has spoken
+				st.Reason = r.explain(ctx, s, ca, by, ch, problemOf(ch, z))
+			}
 			if st.State == cmacme.Valid {
 				say = append(say, func() {
 					r.Events.Eventf(ch, corev1.EventTypeNormal, "DomainVerified", "Domain %q verified with %q validation", ch.Spec.DNSName, ch.Spec.Type)
@@ -241,6 +248,7 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 			r.Events.Eventf(ch, corev1.EventTypeNormal, "Presented", "Presented challenge using %s challenge mechanism", ch.Spec.Type)
 		})
 	}
+	unseen := ""
 	if wait := ch.Spec.Solver.WaitInsteadOfSelfCheck; wait != nil {
 		if until := st.PresentedAt.Add(wait.Duration); now.Before(until) {
 			st.Reason = fmt.Sprintf("Waiting instead of a self check: %s, until %s", wait.Duration, until.UTC().Format(time.RFC3339))
@@ -256,6 +264,7 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 			r.seen.drop(string(ch.UID))
 			return reconcile.Result{RequeueAfter: checkDelay(now.Sub(st.PresentedAt.Time))}, say, nil // others, whom we cannot watch, have to see it
 		}
+		unseen = seen.Unseen
 	}
 	if wait := ch.Spec.Solver.WaitForRecordToPropagate; wait != nil {
 		if until := r.seen.since(string(ch.UID), now).Add(wait.Duration); now.Before(until) {
@@ -267,6 +276,12 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 		return result, say, err
 	}
 	st.State, st.Reason = cmacme.Processing, "The ACME server is looking at the challenge"
+	if unseen != "" {
+		st.Reason += fmt.Sprintf(", though nothing can be seen from here: %s", unseen)
+		say = append(say, func() {
+			r.Events.Eventf(ch, corev1.EventTypeWarning, "SelfCheckSkipped", "The ACME server is asked to look, though nothing can be seen from here: %s", unseen)
+		})
+	}
 	r.pace.forget(string(ch.UID))
 	return reconcile.Result{RequeueAfter: firstPoll / 4}, say, nil // the CA needs a moment
 }
@@ -304,12 +319,7 @@ func over(ch *cmacme.Challenge, z acme.Authorization) bool {
 	case acme.StatusValid:
 		st.State, st.Reason = cmacme.Valid, "Successfully authorized domain"
 	case acme.StatusInvalid:
-		st.State, st.Reason = cmacme.Invalid, "the CA says that the authorization is invalid, and not why"
-		for _, c := range z.Challenges {
-			if c.Error != nil && (c.URL == ch.Spec.URL || st.Reason == "") {
-				st.Reason = "the CA could not verify it: " + c.Error.Error()
-			}
-		}
+		st.State, st.Reason = cmacme.Invalid, refusal(problemOf(ch, z))
 	default: // deactivated, expired, revoked
 		st.State, st.Reason = cmacme.Expired, fmt.Sprintf("the authorization is %s", z.Status)
 	}

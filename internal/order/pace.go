@@ -57,7 +57,7 @@ const (
 	laneAgain = 250 * time.Millisecond
 )
 
-// enter takes a place in the lane of a CA, if there is room, and returns how to leave it.
+// enter takes a place in the lane of a CA, if there is room, and returns how to leave it, once or more often.
 func (l *lanes) enter(ca string, most int, now time.Time) (leave func(), ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -80,13 +80,13 @@ func (l *lanes) enter(ca string, most int, now time.Time) (leave func(), ok bool
 	l.next++
 	n := l.next
 	underWay[n] = now
-	return func() {
+	return sync.OnceFunc(func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		if delete(underWay, n); len(underWay) == 0 {
 			delete(l.of, ca)
 		}
-	}, true
+	}), true
 }
 
 // instants remember when something was first so.

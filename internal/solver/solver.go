@@ -3,8 +3,6 @@ package solver
 
 import (
 	"context"
-	"errors"
-	"net"
 	"sync"
 	"time"
 
@@ -19,6 +17,8 @@ type Solver interface {
 	Present(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) error
 	// Check looks once whether the ACME server would see it.
 	Check(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) (Sight, error)
+	// Look says what each place shows now that the ACME server may have asked, when it has refused a proof. It changes nothing.
+	Look(ctx context.Context, ch *cmacme.Challenge) ([]View, error)
 	// CleanUp takes away what Present has set up, and nothing else. If it is gone, nothing changes.
 	CleanUp(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) error
 }
@@ -40,17 +40,20 @@ type Sight struct {
 	Visible bool
 	// Why says what was seen instead, for people. Set if it is not visible.
 	Why string
+	// Unseen says why the proof could not be seen from here. Set if it is taken as visible all the same, for the ACME server to judge.
+	Unseen string
 }
 
-// unreachable is after how long a site that cannot be reached at all from here is left to the CA to judge: it may be reachable from
-// outside only.
-const unreachable = 2 * time.Minute
-
-// LeftToCA reports whether a challenge is to be passed on unchecked after such an error of the self-check: that nobody can be connected to,
-// for long. A wrong answer is never passed over.
-func LeftToCA(err error, ch *cmacme.Challenge, now time.Time) bool {
-	var no *net.OpError
-	return errors.As(err, &no) && no.Op == "dial" && ch.Status.PresentedAt != nil && now.Sub(ch.Status.PresentedAt.Time) > unreachable
+// A View is what one of the places shows that an ACME server may ask.
+type View struct {
+	// Where is the address of a site, or a name server. Empty if the site was reached by its name.
+	Where string
+	// Right says that it shows the proof.
+	Right bool
+	// Silent says that nothing was heard from there.
+	Silent bool
+	// Says is what it does instead of showing the proof: the end of a sentence that begins with Where.
+	Says string
 }
 
 // Reads bounds how often strangers, who ask for challenges that nobody knows, can make us ask the API server. The zero value is ready.

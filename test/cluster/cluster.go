@@ -8,10 +8,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -178,15 +180,28 @@ func testLog(t testing.TB) logr.Logger {
 	}, funcr.Options{LogTimestamp: true, Verbosity: 1})
 }
 
-// FreePort is a port of 127.0.0.1 that is free now.
+// The ports that FreePort hands out: below those that systems give to connections, one of which could take a port before it is used.
+const firstPort, ports = 20000, 10000
+
+// given counts the ports that were handed out. It begins anywhere, so that several test programs at once hardly meet.
+var given = func() *atomic.Uint32 {
+	n := &atomic.Uint32{}
+	n.Store(rand.Uint32N(ports))
+	return n
+}()
+
+// FreePort is a port of 127.0.0.1 that is free, and that is handed out once.
 func FreePort(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range ports {
+		port := firstPort + int(given.Add(1)%ports)
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatal("no port is free")
+	return 0
 }
 
 // Pair is the chain and the private key in a Secret.

@@ -3,6 +3,7 @@ package dnsserver
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"slices"
 	"strings"
@@ -31,7 +32,14 @@ type Server struct {
 	texts   map[string][]string
 	cnames  map[string]string
 	hidden  map[string]bool
+	records map[question][]string
+	bogus   map[string]bool
 	servers []*dns.Server
+}
+
+type question struct {
+	name string
+	kind uint16
 }
 
 // Start starts a server on a free port of 127.0.0.1.
@@ -39,7 +47,7 @@ func Start(o Options) (*Server, error) {
 	if o.Address == nil {
 		o.Address = net.IPv4(127, 0, 0, 1)
 	}
-	s := &Server{o: o, texts: map[string][]string{}, cnames: map[string]string{}, hidden: map[string]bool{}}
+	s := &Server{o: o, texts: map[string][]string{}, cnames: map[string]string{}, hidden: map[string]bool{}, records: map[question][]string{}, bogus: map[string]bool{}}
 	var listener net.Listener
 	var conn net.PacketConn
 	for range 20 { // a port that is free for TCP may be taken for UDP
@@ -124,6 +132,20 @@ func (s *Server) CNAME(name, target string) {
 	s.cnames[canonical(name)] = canonical(target)
 }
 
+// Set makes these the records of a type at a name, other than TXT, each as in a zone file. None means that there are none.
+func (s *Server) Set(name string, kind uint16, values ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.records[question{canonical(name), kind}] = slices.Clone(values)
+}
+
+// SetBogus makes the server fail for a name unless it is told not to verify, as a resolver does if the DNSSEC of the name does not verify.
+func (s *Server) SetBogus(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bogus[canonical(name)] = true
+}
+
 func canonical(name string) string { return strings.ToLower(dns.Fqdn(name)) }
 
 // zone is the longest of the zones that a name is in, or "".
@@ -144,7 +166,7 @@ func (s *Server) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	if q.Opcode == dns.OpcodeUpdate {
 		m.Rcode = s.update(w, q)
 	} else if len(q.Question) == 1 {
-		s.answer(m, q.Question[0])
+		s.answer(m, q.Question[0], q.CheckingDisabled)
 	}
 	if t := q.IsTsig(); t != nil && w.TsigStatus() == nil {
 		m.SetTsig(t.Hdr.Name, t.Algorithm, 300, int64(t.TimeSigned))
@@ -152,10 +174,14 @@ func (s *Server) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	_ = w.WriteMsg(m)
 }
 
-func (s *Server) answer(m *dns.Msg, q dns.Question) {
+func (s *Server) answer(m *dns.Msg, q dns.Question, unverified bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	name := canonical(q.Name)
+	if s.bogus[name] && !unverified {
+		m.Rcode = dns.RcodeServerFailure
+		return
+	}
 	header := func(name string, kind uint16) dns.RR_Header {
 		return dns.RR_Header{Name: name, Rrtype: kind, Class: dns.ClassINET}
 	}
@@ -172,7 +198,14 @@ func (s *Server) answer(m *dns.Msg, q dns.Question) {
 	}
 	zone := s.zone(name)
 	soa := &dns.SOA{Hdr: header(zone, dns.TypeSOA), Ns: "ns1." + zone, Mbox: "hostmaster." + zone, Serial: 1, Refresh: 60, Retry: 60, Expire: 600, Minttl: 1}
+	set, found := s.records[question{name, q.Qtype}]
 	switch {
+	case found:
+		for _, value := range set {
+			if rr, err := dns.NewRR(fmt.Sprintf("%s 1 IN %s %s", name, dns.TypeToString[q.Qtype], value)); err == nil {
+				m.Answer = append(m.Answer, rr)
+			}
+		}
 	case q.Qtype == dns.TypeTXT && !s.hidden[name]:
 		for _, value := range s.texts[name] {
 			m.Answer = append(m.Answer, &dns.TXT{Hdr: header(name, dns.TypeTXT), Txt: []string{value}})

@@ -22,6 +22,15 @@ type Answer struct {
 	Err error
 }
 
+// who names the server, and which of its addresses answered.
+func (a Answer) who() string {
+	who := strings.TrimSuffix(a.Server, ".")
+	if a.Address != "" && a.Address != a.Server {
+		who += " (" + a.Address + ")"
+	}
+	return who
+}
+
 // Judge decides whether a record that was put there at since can be relied on. Every server must have it; one that answers without it
 // always blocks; one that cannot be reached blocks for a minute.
 func Judge(r Record, answers []Answer, since, now time.Time) solver.Sight {
@@ -31,10 +40,7 @@ func Judge(r Record, answers []Answer, since, now time.Time) solver.Sight {
 	var without, silent []string
 	have := 0
 	for _, a := range answers {
-		who := strings.TrimSuffix(a.Server, ".")
-		if a.Address != "" && a.Address != a.Server {
-			who += " (" + a.Address + ")"
-		}
+		who := a.who()
 		switch {
 		case a.Err != nil:
 			silent = append(silent, fmt.Sprintf("%s cannot be reached: %s", who, a.Err))

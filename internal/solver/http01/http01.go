@@ -4,6 +4,7 @@ package http01
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -31,6 +32,8 @@ const (
 	maxRedirects = 10
 	// maxAnswer is more than a key authorization can have.
 	maxAnswer = 1 << 10
+	// maxHeader bounds the header of an answer.
+	maxHeader = 16 << 10
 	// minToken is how long tokens are at least: 128 bits (RFC 8555 section 8.3).
 	minToken    = 22
 	readTimeout = 5 * time.Second
@@ -58,8 +61,8 @@ type Solver struct {
 	// Pods are the settings of solver pods.
 	Pods PodSettings
 
-	// Dial connects for the self-check. A net.Dialer's if nil.
-	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Site is how the sites of challenges are reached for the self-check.
+	Site solver.Site
 	// Now is the clock.
 	Now func() time.Time
 
@@ -153,9 +156,13 @@ func hostname(host string) string {
 
 // Check asks the site for the token as the ACME server will. If it does not answer, what leads requests here is made again if it is gone.
 func (s *Solver) Check(ctx context.Context, _ *signer.Issuer, ch *cmacme.Challenge) (solver.Sight, error) {
-	seen, err := s.look(ctx, ch)
-	if err != nil || seen.Visible {
-		return seen, err
+	views, err := s.Look(ctx, ch)
+	if err != nil {
+		return solver.Sight{}, err
+	}
+	seen := solver.JudgeSite(URL(ch.Spec.DNSName, ch.Spec.Token), views, ch, s.Now())
+	if seen.Visible {
+		return seen, nil
 	}
 	why, err := s.keep(ctx, ch)
 	if why != "" {
@@ -164,36 +171,66 @@ func (s *Solver) Check(ctx context.Context, _ *signer.Issuer, ch *cmacme.Challen
 	return seen, err
 }
 
-func (s *Solver) look(ctx context.Context, ch *cmacme.Challenge) (solver.Sight, error) {
+// Look asks each address of the site for the token.
+func (s *Solver) Look(ctx context.Context, ch *cmacme.Challenge) ([]solver.View, error) {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	target := URL(ch.Spec.DNSName, ch.Spec.Token)
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, URL(ch.Spec.DNSName, ch.Spec.Token), nil)
 	if err != nil {
-		return solver.Sight{}, err
+		return nil, err
 	}
 	request.Header.Set("User-Agent", "perennial-http01-check")
-	transport := &http.Transport{DialContext: s.Dial, DisableKeepAlives: true, ResponseHeaderTimeout: checkTimeout}
-	client := http.Client{Transport: transport, CheckRedirect: redirect}
+	return s.Site.Views(ctx, ch.Spec.DNSName, func(ctx context.Context, dial solver.Dial) solver.View {
+		return read(request.Clone(ctx), ch.Spec.Key, dial)
+	}), nil
+}
+
+// read says what a request is answered with.
+func read(request *http.Request, want string, dial solver.Dial) solver.View {
+	at := request.URL
+	client := http.Client{
+		Transport: &http.Transport{
+			DialContext: dial, DisableKeepAlives: true, ResponseHeaderTimeout: checkTimeout, MaxResponseHeaderBytes: maxHeader,
+			TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // ACME servers follow to a site whose certificate has expired, too
+		},
+		CheckRedirect: func(r *http.Request, via []*http.Request) error {
+			at = r.URL
+			return redirect(r, via)
+		},
+	}
 	response, err := client.Do(request)
+	led := ""
+	if at != request.URL {
+		led = fmt.Sprintf("leads to %s, which ", shortened(at.Redacted()))
+	}
 	if err != nil {
-		if solver.LeftToCA(err, ch, s.Now()) {
-			return solver.Sight{Visible: true}, nil
-		}
-		return solver.Sight{Why: fmt.Sprintf("%s cannot be read: %s", target, cause(err))}, nil
+		return solver.View{Says: fmt.Sprintf("%scannot be read: %s", led, cause(err))}
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return solver.Sight{Why: fmt.Sprintf("%s answers with status %d", target, response.StatusCode)}, nil
+		return solver.View{Says: fmt.Sprintf("%sanswers with status %d", led, response.StatusCode)}
 	}
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
 	if err != nil {
-		return solver.Sight{Why: fmt.Sprintf("%s cannot be read: %s", target, cause(err))}, nil
+		return solver.View{Says: fmt.Sprintf("%scannot be read: %s", led, cause(err))}
 	}
-	if strings.TrimRight(string(body), " \t\r\n") != ch.Spec.Key {
-		return solver.Sight{Why: fmt.Sprintf("%s answers, but with something else: another server receives the requests for this host", target)}, nil
+	answer := strings.TrimRight(string(body), " \t\r\n")
+	switch {
+	case answer == want:
+		return solver.View{Right: true}
+	case led != "": // where somebody else's server has led us nothing is shown of what is said there
+		return solver.View{Says: led + "answers, but with something else: another server receives the requests for this host"}
 	}
-	return solver.Sight{Visible: true}, nil
+	return solver.View{Says: fmt.Sprintf("answers, but with something else (%s): another server receives the requests for this host", shortened(answer))}
+}
+
+// shortened quotes the beginning of a text from outside.
+func shortened(s string) string {
+	const most = 60
+	if len(s) > most {
+		return fmt.Sprintf("%q…", s[:most])
+	}
+	return fmt.Sprintf("%q", s)
 }
 
 // URL is what the ACME server asks for.

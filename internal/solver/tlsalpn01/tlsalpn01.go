@@ -7,10 +7,12 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/asn1"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,6 +31,8 @@ const (
 
 	checkTimeout = 10 * time.Second
 	readTimeout  = 5 * time.Second
+	// maxName is how long a DNS name can be.
+	maxName = 253
 )
 
 // Solver answers TLS-ALPN-01 challenges.
@@ -37,8 +41,8 @@ type Solver struct {
 	Cache, Live client.Reader
 	// Listens says that Serve runs.
 	Listens bool
-	// Dial connects for the self-check. A net.Dialer's if nil.
-	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Site is how the sites of challenges are reached for the self-check.
+	Site solver.Site
 	// Now is the clock.
 	Now func() time.Time
 
@@ -113,42 +117,72 @@ func (s *Solver) CleanUp(context.Context, *signer.Issuer, *cmacme.Challenge) err
 
 // Check makes the handshake that the ACME server will.
 func (s *Solver) Check(ctx context.Context, _ *signer.Issuer, ch *cmacme.Challenge) (solver.Sight, error) {
-	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
-	defer cancel()
-	dial := s.Dial
-	if dial == nil {
-		dial = (&net.Dialer{}).DialContext
-	}
-	address := net.JoinHostPort(ch.Spec.DNSName, "443")
-	conn, err := dial(ctx, "tcp", address)
-	if err != nil {
-		if solver.LeftToCA(err, ch, s.Now()) {
-			return solver.Sight{Visible: true}, nil
-		}
-		return solver.Sight{Why: fmt.Sprintf("%s cannot be connected to: %s", address, err)}, nil
-	}
-	defer conn.Close()
-	client := tls.Client(conn, &tls.Config{
-		ServerName: serverName(ch), NextProtos: []string{acme.TLSALPN01Protocol}, MinVersion: tls.VersionTLS12,
-		InsecureSkipVerify: true, // the certificate proves by what it says, not by who signed it
-	})
-	if err := client.HandshakeContext(ctx); err != nil {
-		return solver.Sight{Why: fmt.Sprintf("%s does not answer the protocol %s: %s. What listens there must pass such connections on to the controller",
-			address, acme.TLSALPN01Protocol, err)}, nil
-	}
-	state := client.ConnectionState()
-	if state.NegotiatedProtocol != acme.TLSALPN01Protocol {
-		return solver.Sight{Why: fmt.Sprintf("%s answers, but does not speak %s: another server receives the connections", address, acme.TLSALPN01Protocol)}, nil
-	}
-	sum := sha256.Sum256([]byte(ch.Spec.Key))
-	want, err := asn1.Marshal(sum[:])
+	views, err := s.Look(ctx, ch)
 	if err != nil {
 		return solver.Sight{}, err
 	}
-	for _, e := range state.PeerCertificates[0].Extensions {
+	return solver.JudgeSite(address(ch), views, ch, s.Now()), nil
+}
+
+func address(ch *cmacme.Challenge) string { return net.JoinHostPort(ch.Spec.DNSName, "443") }
+
+// Look makes the handshake with each address of the site.
+func (s *Solver) Look(ctx context.Context, ch *cmacme.Challenge) ([]solver.View, error) {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	sum := sha256.Sum256([]byte(ch.Spec.Key))
+	want, err := asn1.Marshal(sum[:])
+	if err != nil {
+		return nil, err
+	}
+	return s.Site.Views(ctx, ch.Spec.DNSName, func(ctx context.Context, dial solver.Dial) solver.View {
+		return shake(ctx, dial, address(ch), serverName(ch), want)
+	}), nil
+}
+
+// shake says what a handshake with an address comes to.
+func shake(ctx context.Context, dial solver.Dial, address, name string, want []byte) solver.View {
+	conn, err := dial(ctx, "tcp", address)
+	if err != nil {
+		return solver.View{Says: fmt.Sprintf("cannot be connected to: %s", err)}
+	}
+	defer conn.Close()
+	client := tls.Client(conn, &tls.Config{
+		ServerName: name, NextProtos: []string{acme.TLSALPN01Protocol}, MinVersion: tls.VersionTLS12,
+		InsecureSkipVerify: true, // the certificate proves by what it says, not by who signed it
+	})
+	if err := client.HandshakeContext(ctx); err != nil {
+		return solver.View{Says: fmt.Sprintf("does not answer the protocol %s: %s. What listens there must pass such connections on to the controller",
+			acme.TLSALPN01Protocol, err)}
+	}
+	state := client.ConnectionState()
+	leaf := state.PeerCertificates[0]
+	if state.NegotiatedProtocol != acme.TLSALPN01Protocol {
+		return solver.View{Says: fmt.Sprintf("answers, but does not speak %s: another server, with the certificate of %s, receives the connections", acme.TLSALPN01Protocol, holder(leaf))}
+	}
+	for _, e := range leaf.Extensions {
 		if e.Id.Equal(acme.TLSALPN01Extension()) && e.Critical && bytes.Equal(e.Value, want) {
-			return solver.Sight{Visible: true}, nil
+			return solver.View{Right: true}
 		}
 	}
-	return solver.Sight{Why: fmt.Sprintf("%s speaks %s, but proves something else: another ACME client answers there", address, acme.TLSALPN01Protocol)}, nil
+	return solver.View{Says: fmt.Sprintf("speaks %s, but proves something else, for %s: another ACME client answers there", acme.TLSALPN01Protocol, holder(leaf))}
+}
+
+// holder names whose a certificate is, in a few words.
+func holder(leaf *x509.Certificate) string {
+	const few = 3
+	names := slices.Clone(leaf.DNSNames)
+	for _, ip := range leaf.IPAddresses {
+		names = append(names, ip.String())
+	}
+	if len(names) == 0 {
+		names = append(names, leaf.Subject.CommonName)
+	}
+	for i, n := range names[:min(len(names), few)] {
+		names[i] = fmt.Sprintf("%q", n[:min(len(n), maxName)])
+	}
+	if len(names) > few {
+		return fmt.Sprintf("%s and %d more names", strings.Join(names[:few], ", "), len(names)-few)
+	}
+	return strings.Join(names, ", ")
 }
