@@ -106,6 +106,8 @@ type Options struct {
 	RecursiveOnly bool
 	// Ambient says whose DNS-01 solvers may use the credentials of the process's environment where they name none.
 	Ambient dns01.Ambient
+	// OwnMachine says that who writes issuers owns this machine: their DNS-01 solvers may run programs, and reach its own addresses.
+	OwnMachine bool
 	// Dial connects to the sites whose challenges are checked, and is given their names unless HTTP01.Nameservers are set. If nil, their
 	// addresses are looked up and connected to.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
@@ -433,7 +435,7 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 		cmacme.ACMEChallengeTypeTLSALPN01: handshakes,
 		cmacme.ACMEChallengeTypeHTTP01:    answers,
 		cmacme.ACMEChallengeTypeDNS01: &dns01.Solver{
-			Secrets: store, Nameservers: o.Nameservers, RecursiveOnly: o.RecursiveOnly, Ambient: o.Ambient, Tokens: tokens(direct), API: api, Now: o.Clock.Now,
+			Secrets: store, Nameservers: o.Nameservers, RecursiveOnly: o.RecursiveOnly, Ambient: o.Ambient, Tokens: tokens(direct), API: api, OwnMachine: o.OwnMachine, Now: o.Clock.Now,
 		},
 	}
 	names := &dns01.Resolver{Nameservers: o.Nameservers}

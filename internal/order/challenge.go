@@ -2,8 +2,10 @@ package order
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -237,7 +239,11 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 				return x.PresentBeside(ctx, i, ch, beside)
 			}
 		}
-		if err := present(ctx, i, ch); err != nil {
+		err := present(ctx, i, ch)
+		if later := new(solver.Later); errors.As(err, &later) {
+			return reconcile.Result{RequeueAfter: later.After}, say, nil // who is at work says when to look again
+		}
+		if err != nil {
 			say = append(say, func() { r.Events.Event(ch, corev1.EventTypeWarning, "PresentError", err.Error()) })
 			return result, say, err
 		}
@@ -260,6 +266,11 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 			return result, say, err
 		}
 		if !seen.Visible {
+			if seen.Ask != "" && !strings.Contains(st.Reason, seen.Ask) {
+				say = append(say, func() {
+					r.Events.Eventf(ch, corev1.EventTypeWarning, "ActionRequired", "For the %s challenge of %s, %s", ch.Spec.Type, ch.Spec.DNSName, seen.Ask)
+				})
+			}
 			st.Reason = fmt.Sprintf("Waiting for %s challenge propagation: %s", ch.Spec.Type, seen.Why)
 			r.seen.drop(string(ch.UID))
 			return reconcile.Result{RequeueAfter: checkDelay(now.Sub(st.PresentedAt.Time))}, say, nil // others, whom we cannot watch, have to see it
@@ -376,6 +387,12 @@ func (r *ChallengeReconciler) tryCleanUp(ctx context.Context, ch *cmacme.Challen
 	}
 	limit := since.Add(cleanUpLimit)
 	if now := r.Clock.Now(); now.Before(limit) {
+		if later := new(solver.Later); errors.As(err, &later) {
+			if later.Ask {
+				r.Events.Eventf(ch, corev1.EventTypeWarning, "ActionRequired", "The %s challenge of %s is over: %s", ch.Spec.Type, ch.Spec.DNSName, later.Why)
+			}
+			return min(later.After, limit.Sub(now))
+		}
 		r.Events.Eventf(ch, corev1.EventTypeWarning, "CleanUpError", "Error cleaning up challenge, tried until %s: %s", limit.UTC().Format(time.RFC3339), err)
 		return min(cleanUpAgain, limit.Sub(now))
 	}
@@ -407,7 +424,7 @@ func (r *ChallengeReconciler) takeAway(ctx context.Context, ch *cmacme.Challenge
 		defer r.admission.cancel(client.ObjectKeyFromObject(ch))
 	}
 	err = s.CleanUp(ctx, i, ch)
-	if !st.Presented && !st.Processing {
+	if later := new(solver.Later); !st.Presented && !st.Processing && !errors.As(err, &later) {
 		return nil // if at all, it was made by a process that ended before it could say so
 	}
 	return err

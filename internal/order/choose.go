@@ -40,7 +40,11 @@ func challengeFor(order *cmacme.Order, z cmacme.ACMEAuthorization, solvers []cma
 		return nil, err
 	}
 	kind, _ := typeOf(solver)
+	authorization := ""
 	if kind == cmacme.ACMEChallengeTypeDNS01 {
+		if solver.DNS01.Provider != nil {
+			authorization = proof
+		}
 		proof = acme.DNS01Value(proof)
 	}
 	ch := &cmacme.Challenge{
@@ -51,7 +55,7 @@ func challengeFor(order *cmacme.Order, z cmacme.ACMEAuthorization, solvers []cma
 		},
 		Spec: cmacme.ChallengeSpec{
 			URL: offered.URL, AuthorizationURL: z.URL, DNSName: z.Identifier, Wildcard: wildcard(z), Type: kind, Token: offered.Token, Key: proof,
-			Solver: *solver, IssuerRef: order.Spec.IssuerRef,
+			KeyAuthorization: authorization, Solver: *solver, IssuerRef: order.Spec.IssuerRef,
 		},
 	}
 	// What is chosen by is of no use afterwards.

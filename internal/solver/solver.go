@@ -42,7 +42,22 @@ type Sight struct {
 	Why string
 	// Unseen says why the proof could not be seen from here. Set if it is taken as visible all the same, for the ACME server to judge.
 	Unseen string
+	// Ask is what somebody has to do before it can be seen. Empty if nobody has to.
+	Ask string
 }
+
+// Later is returned as an error by who has not failed, and is not done either: something is under way that was begun, or that another
+// challenge began.
+type Later struct {
+	// After is when to come again.
+	After time.Duration
+	// Why says what is waited for, for people.
+	Why string
+	// Ask is set if somebody has to do it.
+	Ask bool
+}
+
+func (l *Later) Error() string { return l.Why }
 
 // A View is what one of the places shows that an ACME server may ask.
 type View struct {

@@ -84,7 +84,7 @@ var kinds = []struct {
 		withoutOurs: func(o any) {
 			ch := o.(*acmev1.Challenge)
 			solverWithoutOurs(&ch.Spec.Solver)
-			ch.Status.UnreachableSince, ch.Status.EffectiveName = nil, ""
+			ch.Spec.KeyAuthorization, ch.Status.UnreachableSince, ch.Status.EffectiveName = "", nil, ""
 		},
 	},
 }
@@ -103,7 +103,7 @@ func issuerWithoutOurs(spec *certmanagerv1.IssuerSpec, status *certmanagerv1.Iss
 func solverWithoutOurs(solver *acmev1.ACMEChallengeSolver) {
 	solver.TLSALPN01, solver.WaitForRecordToPropagate = nil, nil
 	if solver.DNS01 != nil {
-		solver.DNS01.Nameservers = nil
+		solver.DNS01.Nameservers, solver.DNS01.Provider = nil, nil
 	}
 	if solver.HTTP01 != nil {
 		solver.HTTP01.SolverMode = ""
@@ -116,7 +116,7 @@ func solverWithoutOurs(solver *acmev1.ACMEChallengeSolver) {
 var fieldsNotInUpstream = map[string][]string{
 	"issuers.cert-manager.io":             issuerFieldsNotInUpstream,
 	"clusterissuers.cert-manager.io":      issuerFieldsNotInUpstream,
-	"challenges.acme.cert-manager.io":     {"spec.solver.dns01.nameservers", "spec.solver.http01.solverMode", "spec.solver.tlsALPN01", "spec.solver.waitForRecordToPropagate", "status.effectiveName", "status.unreachableSince"},
+	"challenges.acme.cert-manager.io":     {"spec.keyAuthorization", "spec.solver.dns01.nameservers", "spec.solver.dns01.provider", "spec.solver.http01.solverMode", "spec.solver.tlsALPN01", "spec.solver.waitForRecordToPropagate", "status.effectiveName", "status.unreachableSince"},
 	"orders.acme.cert-manager.io":         {"status.unreachableSince"},
 	"certificates.cert-manager.io":        {"spec.acmeProfile", "spec.deletionPolicy", "spec.rehearsalIssuerRef", "spec.revocation", "status.revocable"},
 	"certificaterequests.cert-manager.io": nil,
@@ -126,6 +126,7 @@ var issuerFieldsNotInUpstream = []string{
 	"spec.acme.includeCA",
 	"spec.acme.renewalInformationSource",
 	"spec.acme.solvers[].dns01.nameservers",
+	"spec.acme.solvers[].dns01.provider",
 	"spec.acme.solvers[].http01.solverMode",
 	"spec.acme.solvers[].tlsALPN01",
 	"spec.acme.solvers[].waitForRecordToPropagate",

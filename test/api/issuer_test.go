@@ -207,7 +207,7 @@ func TestSolversSayHow(t *testing.T) {
 func TestDNSProvidersHaveWhatTheyNeed(t *testing.T) {
 	dns := func(settings string) string { return `spec: {acme: {solvers: [{dns01: {` + settings + `}}]}}` }
 	at := func(path string) string { return "spec.acme.solvers[0].dns01" + path }
-	one := refused(at(""), "exactly one of acmeDNS, akamai, azureDNS, cloudDNS, cloudflare, digitalocean, rfc2136, route53 and webhook must be set")
+	one := refused(at(""), "exactly one of acmeDNS, akamai, azureDNS, cloudDNS, cloudflare, digitalocean, provider, rfc2136, route53 and webhook must be set")
 	short := "should be at least 1 chars long"
 	key := func(path string) verdict {
 		return refused(at(path), "must name a Secret and the key of its entry: set name and key")

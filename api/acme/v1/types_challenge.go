@@ -69,6 +69,11 @@ type ChallengeSpec struct {
 	// value of the TXT record, which is the digest of the key authorization (section 8.4).
 	Key string `json:"key"`
 
+	// The key authorization of a DNS-01 challenge, which key is the digest of, for providers that want
+	// it: it cannot be had any more when the account has another key. Perennial's own.
+	// +optional
+	KeyAuthorization string `json:"keyAuthorization,omitempty"`
+
 	// How it is presented.
 	Solver ACMEChallengeSolver `json:"solver"`
 

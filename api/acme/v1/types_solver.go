@@ -339,7 +339,7 @@ type ACMEChallengeSolverHTTP01IngressPodResources struct {
 
 // ACMEChallengeSolverDNS01 says how the DNS record is made. Exactly one provider is set.
 //
-// +kubebuilder:validation:XValidation:rule=`[has(self.akamai), has(self.cloudDNS), has(self.cloudflare), has(self.route53), has(self.azureDNS), has(self.digitalocean), has(self.acmeDNS), has(self.rfc2136), has(self.webhook)].filter(set, set).size() == 1`,message=`exactly one of acmeDNS, akamai, azureDNS, cloudDNS, cloudflare, digitalocean, rfc2136, route53 and webhook must be set`
+// +kubebuilder:validation:XValidation:rule=`[has(self.akamai), has(self.cloudDNS), has(self.cloudflare), has(self.route53), has(self.azureDNS), has(self.digitalocean), has(self.acmeDNS), has(self.rfc2136), has(self.webhook), has(self.provider)].filter(set, set).size() == 1`,message=`exactly one of acmeDNS, akamai, azureDNS, cloudDNS, cloudflare, digitalocean, provider, rfc2136, route53 and webhook must be set`
 type ACMEChallengeSolverDNS01 struct {
 	// Whether CNAMEs at _acme-challenge names are followed, and the record made where they lead.
 	// None if left out.
@@ -388,6 +388,10 @@ type ACMEChallengeSolverDNS01 struct {
 	// A webhook that serves the API of cert-manager's DNS-01 webhooks.
 	// +optional
 	Webhook *ACMEIssuerDNS01ProviderWebhook `json:"webhook,omitempty"`
+
+	// One of the many other DNS services that lego knows. Perennial's own.
+	// +optional
+	Provider *ACMEIssuerDNS01ProviderLego `json:"provider,omitempty"`
 }
 
 // CNAMEStrategy says whether CNAMEs are followed.
@@ -673,4 +677,20 @@ type ACMEIssuerDNS01ProviderWebhook struct {
 	// documentation says how it is told of them.
 	// +optional
 	Config *apiextensionsv1.JSON `json:"config,omitempty"`
+}
+
+// ACMEIssuerDNS01ProviderLego names a DNS service by its name in lego, and has its settings.
+type ACMEIssuerDNS01ProviderLego struct {
+	// Name of the service. docs/dns-providers.md lists all, with their settings.
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]+$`
+	// +kubebuilder:validation:MaxLength=63
+	Name string `json:"name"`
+
+	// Settings that are not secret: an object of strings, numbers and booleans.
+	// +optional
+	Config *apiextensionsv1.JSON `json:"config,omitempty"`
+
+	// A Secret whose entries are settings: credentials, and whatever else is better kept there.
+	// +optional
+	SecretRef *cmmeta.LocalObjectReference `json:"secretRef,omitempty"`
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/secrets"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/internal/solver"
+	"github.com/perennial-pki/perennial/internal/solver/dns01/lego"
 )
 
 // Record is one TXT value at one name.
@@ -72,12 +73,15 @@ type Solver struct {
 	Tokens  Tokens
 	// API is the Kubernetes API, behind which webhooks are.
 	API *API
+	// OwnMachine says that who writes issuers owns this machine: their providers may run programs, and be at its own addresses.
+	OwnMachine bool
 	// Dial connects to name servers. A net.Dialer's if nil.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Now is the clock.
 	Now func() time.Time
 
-	pool pool
+	pool pool[Provider]
+	lego pool[*lego.Provider]
 }
 
 func (s *Solver) resolver(spec *cmacme.ACMEChallengeSolverDNS01) *Resolver {
@@ -123,6 +127,8 @@ func (s *Solver) PresentBeside(ctx context.Context, issuer *signer.Issuer, ch *c
 func (s *Solver) Room(ch *cmacme.Challenge) int {
 	if spec := ch.Spec.Solver.DNS01; spec != nil && spec.AcmeDNS != nil {
 		return acmeDNSValues
+	} else if spec != nil && spec.Provider != nil && lego.Exclusive(spec.Provider.Name) {
+		return 1
 	}
 	return 0
 }
@@ -132,12 +138,19 @@ func (s *Solver) Place(ctx context.Context, ch *cmacme.Challenge) (string, error
 	ctx, cancel := context.WithTimeout(ctx, attempt)
 	defer cancel()
 	record, err := s.locate(ctx, ch)
+	if p := ch.Spec.Solver.DNS01.Provider; p != nil {
+		return lego.Place(p.Name, record.FQDN), err
+	}
 	return record.FQDN, err
 }
 
 // CleanUp removes the record.
 func (s *Solver) CleanUp(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) error {
-	return s.change(ctx, issuer, ch, Provider.CleanUp)
+	err := s.change(ctx, issuer, ch, Provider.CleanUp)
+	if ch.Spec.Solver.DNS01.Provider != nil {
+		return s.remains(ctx, ch, err)
+	}
+	return err
 }
 
 func (s *Solver) change(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge, change func(Provider, context.Context, Record) error) error {
@@ -176,6 +189,10 @@ func (s *Solver) Check(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Ch
 	}
 	seen := Judge(record, answers, since, s.Now())
 	if !seen.Visible {
+		if ch.Spec.Solver.DNS01.Provider != nil && ch.Spec.Solver.DNS01.Provider.Name == manual {
+			seen.Ask = fmt.Sprintf("create the TXT record %s with the value %q, beside others that are there", strings.TrimSuffix(record.FQDN, "."), record.Value)
+			seen.Why = seen.Ask + "; " + seen.Why
+		}
 		return seen, nil
 	}
 	p, err := s.provider(ctx, issuer, ch)
@@ -271,7 +288,10 @@ func (s *Solver) provider(ctx context.Context, issuer *signer.Issuer, ch *cmacme
 		return newWebhook(s.API, c, challengeRequest{UID: string(ch.UID), DNSName: ch.Spec.DNSName, ResourceNamespace: issuer.SecretNamespace,
 			AllowAmbientCredentials: s.Ambient.allows(issuer)})
 	}
-	return nil, fault.Misconfiguredf("InvalidSolver", "the dns01 solver names no provider that this version of Perennial knows: use rfc2136, route53, cloudflare, digitalocean, acmeDNS or webhook")
+	if spec.Provider != nil {
+		return s.legoProvider(ctx, issuer, ch)
+	}
+	return nil, fault.Misconfiguredf("InvalidSolver", "the dns01 solver names no provider that this version of Perennial knows: use rfc2136, route53, cloudflare, digitalocean, acmeDNS, webhook or provider")
 }
 
 // fqdn returns a name with a dot at its end, in lower case.

@@ -10,31 +10,31 @@ import (
 const maxPool = 128
 
 // pool keeps providers that are costly to make, or remember something, by all that they were made from.
-type pool struct {
+type pool[P any] struct {
 	mu sync.Mutex
-	of map[[sha256.Size]byte]Provider
+	of map[[sha256.Size]byte]P
 }
 
 // get returns the provider of these settings, of which secrets are part.
-func (p *pool) get(kind string, settings []string, make func() (Provider, error)) (Provider, error) {
+func (p *pool[P]) get(kind string, settings []string, make func() (P, error)) (P, error) {
 	key := sha256.Sum256(fmt.Appendf(nil, "%s %q", kind, settings))
 	p.mu.Lock()
-	found := p.of[key]
+	found, ok := p.of[key]
 	p.mu.Unlock()
-	if found != nil {
+	if ok {
 		return found, nil
 	}
 	made, err := make()
 	if err != nil {
-		return nil, err
+		return made, err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if found := p.of[key]; found != nil { // somebody was faster
+	if found, ok := p.of[key]; ok { // somebody was faster
 		return found, nil
 	}
 	if p.of == nil {
-		p.of = map[[sha256.Size]byte]Provider{}
+		p.of = map[[sha256.Size]byte]P{}
 	}
 	if len(p.of) >= maxPool {
 		for other := range p.of { // any

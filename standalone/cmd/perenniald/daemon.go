@@ -108,7 +108,7 @@ func run(ctx context.Context, o options, out io.Writer) error {
 		err := controller.Run(ctx, cfg, controller.Options{
 			ClusterResourceNamespace: deploy.Namespace, MetricsAddress: o.metrics, HTTP01Address: o.http01,
 			TLSALPN01Address: o.tlsalpn01, PassthroughTo: o.passTo,
-			HTTP01: controller.HTTP01{Webroot: o.webroot}, Shim: o.shim, Ambient: dns01.Ambient{ClusterIssuers: true, Issuers: true}, // the machine is the administrator's alone
+			HTTP01: controller.HTTP01{Webroot: o.webroot}, Shim: o.shim, Ambient: dns01.Ambient{ClusterIssuers: true, Issuers: true}, OwnMachine: true, // the machine is the administrator's alone
 			Nameservers: o.nameservers, RecursiveOnly: o.recursiveOnly, Log: logger,
 		})
 		if err != nil {

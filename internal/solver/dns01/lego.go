@@ -1,0 +1,124 @@
+package dns01
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/perennial-pki/perennial/acme"
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/signer"
+	"github.com/perennial-pki/perennial/internal/solver"
+	"github.com/perennial-pki/perennial/internal/solver/dns01/lego"
+)
+
+const (
+	// manual is the name of the provider that is a person.
+	manual = "manual"
+	// remainsAgain is when it is looked again whether a record is gone: secondaries have to hear of it.
+	remainsAgain = 15 * time.Second
+	// absence is how long after its end a record that cannot be seen at any server is believed to be gone although removing it fails: it was
+	// removed by a process that ended before it could say so. Before, it may be on its way.
+	absence = time.Minute
+)
+
+// legoRecords makes the record of one challenge by a provider that is shared with others.
+type legoRecords struct {
+	of *lego.Provider
+	ch *cmacme.Challenge
+}
+
+func (l legoRecords) record(r Record) lego.Record {
+	return lego.Record{FQDN: r.FQDN, Zone: r.Zone, Value: r.Value, Domain: l.ch.Spec.DNSName, Token: l.ch.Spec.Token, KeyAuthorization: l.ch.Spec.KeyAuthorization}
+}
+
+func (l legoRecords) Present(ctx context.Context, r Record) error {
+	return l.of.Present(ctx, l.record(r))
+}
+
+func (l legoRecords) CleanUp(ctx context.Context, r Record) error {
+	return l.of.CleanUp(ctx, l.record(r))
+}
+
+// legoProvider makes the provider that dns01.provider names, or finds the one with the same settings, which remembers what it has made.
+func (s *Solver) legoProvider(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) (Provider, error) {
+	if acme.DNS01Value(ch.Spec.KeyAuthorization) != ch.Spec.Key {
+		return nil, fault.Refusedf("PresentError", "the Challenge has no keyAuthorization, which dns01.provider needs: it was not made by this version of Perennial")
+	}
+	spec := ch.Spec.Solver.DNS01.Provider
+	var config []byte
+	if spec.Config != nil {
+		config = spec.Config.Raw
+	}
+	settings := []string{spec.Name, string(config)}
+	var secret map[string][]byte
+	if spec.SecretRef != nil {
+		at := issuer.SecretNamespace + "/" + spec.SecretRef.Name
+		got, err := s.Secrets.Get(ctx, issuer.SecretNamespace, spec.SecretRef.Name)
+		switch {
+		case apierrors.IsNotFound(err):
+			return nil, fault.Misconfiguredf("PresentError", "Secret %s, dns01.provider.secretRef, does not exist: create it, with the settings of %s as entries", at, spec.Name)
+		case err != nil:
+			return nil, fault.Transientf("PresentError", "get Secret %s: %w", at, err)
+		}
+		secret = got.Data
+		for name, value := range secret {
+			settings = append(settings, fmt.Sprintf("%s=%s", name, value))
+		}
+		slices.Sort(settings[2:])
+	}
+	found, err := s.lego.get("lego", settings, func() (*lego.Provider, error) {
+		return lego.New(spec.Name, config, secret, s.OwnMachine, s.Now)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return legoRecords{found, ch}, nil
+}
+
+// remains looks, after CleanUp said err, whether the record can still be seen. Some providers do not find it any more, or one of two that their
+// service has. The recursive servers of all solvers cannot tell: they remember.
+func (s *Solver) remains(ctx context.Context, ch *cmacme.Challenge, err error) error {
+	if later := new(solver.Later); errors.As(err, &later) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, attempt)
+	defer cancel()
+	resolver := s.resolver(ch.Spec.Solver.DNS01)
+	record, failed := s.locate(ctx, ch)
+	if failed != nil || s.RecursiveOnly && len(ch.Spec.Solver.DNS01.Nameservers) == 0 {
+		return err
+	}
+	answers, failed := resolver.Ask(ctx, record)
+	if failed != nil {
+		return err
+	}
+	var at []string
+	silent := len(answers) == 0
+	for _, a := range answers {
+		switch {
+		case a.Err != nil:
+			silent = true
+		case slices.Contains(a.Values, record.Value):
+			at = append(at, strings.TrimSuffix(a.Server, "."))
+		}
+	}
+	switch by := ch.Spec.Solver.DNS01.Provider.Name; {
+	case len(at) > 0 && err != nil:
+		return fault.Transientf("CleanUpError", "%s still has the record: %w", strings.Join(at, ", "), err)
+	case len(at) > 0 && by == manual:
+		return &solver.Later{After: remainsAgain, Why: fmt.Sprintf("remove the TXT record %s with the value %q, which %s still has",
+			strings.TrimSuffix(record.FQDN, "."), record.Value, strings.Join(at, ", ")), Ask: true}
+	case len(at) > 0:
+		return &solver.Later{After: remainsAgain, Why: fmt.Sprintf("%s still has it, although %s was told to remove it", strings.Join(at, ", "), by)}
+	case err != nil && !silent && ch.DeletionTimestamp != nil && s.Now().Sub(ch.DeletionTimestamp.Time) > absence:
+		return nil
+	}
+	return err
+}

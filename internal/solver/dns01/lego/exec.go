@@ -1,0 +1,74 @@
+package lego
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"time"
+)
+
+// own are the providers that are done here, in the way of lego.
+var own = [...]kind{
+	{name: "exec", settings: []setting{{name: "program", form: text}, {name: "mode", form: text}}, exclusive: true, local: true},
+	{name: "manual", local: true},
+}
+
+// maxOutput is how much of a program's output is told when it fails.
+const maxOutput = 1 << 10
+
+// program makes records by running a program, with lego's arguments.
+type program struct {
+	path string
+	raw  bool
+}
+
+func newProgram(v values) (*program, error) {
+	p := &program{path: v["program"], raw: v["mode"] == "RAW"}
+	switch {
+	case p.path == "":
+		return nil, errors.New("dns01.provider.config: exec needs program, the path of what is to be run")
+	case !filepath.IsAbs(p.path):
+		return nil, fmt.Errorf("dns01.provider.config: program: %s is no absolute path", p.path)
+	case v["mode"] != "" && !p.raw:
+		return nil, fmt.Errorf("dns01.provider.config: mode: %q is not RAW: correct it, or leave it out", v["mode"])
+	}
+	return p, nil
+}
+
+func (p *program) present(ctx context.Context, r Record) error { return p.run(ctx, "present", r) }
+func (p *program) cleanUp(ctx context.Context, r Record) error { return p.run(ctx, "cleanup", r) }
+
+func (p *program) run(ctx context.Context, verb string, r Record) error {
+	args := []string{verb, r.FQDN, r.Value}
+	if p.raw {
+		args = []string{verb, "--", r.Domain, r.Token, r.KeyAuthorization}
+	}
+	output := &tail{}
+	c := exec.CommandContext(ctx, p.path, args...) //nolint:gosec // the owner of the machine says which
+	c.Stdout, c.Stderr = output, output
+	c.WaitDelay = time.Second // what the program has started may hold its output open
+	if err := c.Run(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
+		return fmt.Errorf("exec: %s %s: %w: %s", p.path, verb, err, bytes.TrimSpace(output.kept))
+	}
+	return nil
+}
+
+// tail keeps the end of what is written.
+type tail struct{ kept []byte }
+
+func (t *tail) Write(b []byte) (int, error) {
+	t.kept = append(t.kept, b...)
+	if over := len(t.kept) - maxOutput; over > 0 {
+		t.kept = append(t.kept[:0], t.kept[over:]...)
+	}
+	return len(b), nil
+}
+
+// person makes records by asking somebody to. There is nothing to be done here: the check sees when it is done.
+type person struct{}
+
+func (person) present(context.Context, Record) error { return nil }
+func (person) cleanUp(context.Context, Record) error { return nil }

@@ -1,0 +1,369 @@
+// Package lego makes the records of DNS-01 challenges by lego's DNS providers, and keeps from the rest of the process what they are not made for:
+// lego runs once, for one user, with its settings in the environment. Here settings come from an issuer and its Secret alone; a provider has one
+// call at a time, which nobody waits for longer than a moment; what a provider remembers is rebuilt after a restart; and no error tells a secret.
+package lego
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-acme/lego/v5/challenge"
+	"github.com/miekg/dns"
+
+	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/solver"
+)
+
+//go:generate go -C ../../../../test run ./legogen
+
+const (
+	// callLimit bounds one call of a provider. Some wait in it for their service, which may take a minute.
+	callLimit = 2 * time.Minute
+	// pollInterval is how often those look.
+	pollInterval = 2 * time.Second
+	// overtime is how long a call may outlive its context, before it is given up as one that hangs.
+	overtime = 30 * time.Second
+	// patience is how long a worker waits for a call, and again when it comes back for its end.
+	patience, again = time.Second, time.Second
+	// remembered is for how long it is known what this process has made, and taken away. Challenges are given up before.
+	remembered = 3 * time.Hour
+	// maxText is the most that is told of an error.
+	maxText = 400
+	// domainLabels is how many labels the domains have that such services give.
+	domainLabels = 3
+	// shortest is how long a secret must be to be looked for in texts: shorter ones would be found everywhere.
+	shortest = 4
+)
+
+// Record is one TXT value at one name.
+type Record struct {
+	// FQDN is where the record goes, and Zone the apex above it, with dots at their ends.
+	FQDN, Zone, Value string
+	// Domain is the name that is proven. Token and KeyAuthorization are those of RFC 8555 section 8.1; Value is a digest of the latter.
+	Domain, Token, KeyAuthorization string
+}
+
+func (r Record) key() string { return r.FQDN + " " + r.Value }
+
+// backend makes and removes records. Its calls are made one after the other.
+type backend interface {
+	present(ctx context.Context, r Record) error
+	cleanUp(ctx context.Context, r Record) error
+}
+
+// Provider is one provider with its settings.
+type Provider struct {
+	kind    *kind
+	backend backend
+	secrets []string
+	now     func() time.Time
+
+	mu      sync.Mutex
+	running *call
+	// ended are calls whose end nobody has seen yet.
+	ended map[string]*call
+	// made and gone are the records that this instance has made and that still stand, and those that it has taken away, and when.
+	made, gone map[string]time.Time
+}
+
+// call is one call of the backend.
+type call struct {
+	key  string
+	done chan struct{}
+	err  error
+	at   time.Time
+}
+
+// Exclusive reports whether a provider has only one value at a name, so that challenges for one name have to follow each other. It is false for
+// names that do not exist.
+func Exclusive(name string) bool {
+	k, err := find(name)
+	return err == nil && k.exclusive
+}
+
+// Place is where the only value is of an exclusive provider: at the name, or at the domain that the service gives to an account.
+func Place(name, fqdn string) string {
+	k, err := find(name)
+	if labels := dns.Split(fqdn); err == nil && k.wide && len(labels) > domainLabels {
+		return fqdn[labels[len(labels)-domainLabels]:]
+	}
+	return fqdn
+}
+
+// New makes a provider, with settings from an issuer, a JSON object, and from a Secret. If local is set, who writes the issuer owns this machine.
+func New(name string, config []byte, secret map[string][]byte, local bool, now func() time.Time) (*Provider, error) {
+	k, err := find(name)
+	if err != nil {
+		return nil, fault.Misconfiguredf("InvalidSolver", "%w", err)
+	}
+	if k.local && !local {
+		return nil, fault.Misconfiguredf("InvalidSolver", "dns01.provider.name: %q can only be used with perenniald: in a cluster it would let whoever writes an issuer act in the controller's place", name)
+	}
+	v, err := k.read(config, secret)
+	if err != nil {
+		return nil, fault.Misconfiguredf("InvalidSolver", "%w", err)
+	}
+	p := &Provider{kind: k, now: now, ended: map[string]*call{}, made: map[string]time.Time{}, gone: map[string]time.Time{}}
+	for _, value := range secret {
+		parts, _ := split(string(value)) // if it has parts
+		for _, s := range append(slices.Collect(maps.Values(parts)), strings.TrimSpace(string(value))) {
+			if len(s) >= shortest {
+				p.secrets = append(p.secrets, escaped(s)...)
+			}
+		}
+	}
+	slices.SortFunc(p.secrets, func(a, b string) int { return len(b) - len(a) }) // one may be part of another
+	switch name {
+	case "exec":
+		if p.backend, err = newProgram(v); err != nil {
+			return nil, fault.Misconfiguredf("InvalidSolver", "%w", err)
+		}
+		return p, nil
+	case "manual":
+		p.backend = person{}
+		return p, nil
+	}
+	feed, err := feeding()
+	if err != nil {
+		return nil, fault.Transientf("PresentError", "%w", err)
+	}
+	client, err := newClient(local, v)
+	if err != nil {
+		return nil, fault.Misconfiguredf("InvalidSolver", "the Secret of dns01.provider.secretRef: %w", err)
+	}
+	p.backend = &adapter{kind: k, feed: feed, make: func() (challenge.Provider, error) {
+		of, err := k.make(v, client)
+		if u := new(url.Error); err != nil && !errors.As(err, &u) {
+			return nil, fault.Misconfiguredf("InvalidSolver", "dns01.provider %s: %s; %s", name, p.clean(err), k.known())
+		}
+		return of, err
+	}}
+	return p, nil
+}
+
+// adapter calls a provider of lego's.
+type adapter struct {
+	kind *kind
+	feed *feed
+	// make makes of when it is needed first: some ask their service then.
+	make func() (challenge.Provider, error)
+	of   atomic.Pointer[challenge.Provider]
+}
+
+const prefix = "_acme-challenge."
+
+func (a *adapter) present(ctx context.Context, r Record) error {
+	return a.call(ctx, r, challenge.Provider.Present)
+}
+
+func (a *adapter) cleanUp(ctx context.Context, r Record) error {
+	return a.call(ctx, r, challenge.Provider.CleanUp)
+}
+
+func (a *adapter) call(ctx context.Context, r Record, do func(of challenge.Provider, ctx context.Context, domain, token, keyAuth string) error) error {
+	of := a.of.Load()
+	if of == nil {
+		made, err := a.make()
+		if err != nil {
+			return err
+		}
+		of = &made
+		a.of.Store(of)
+	}
+	domain := r.Domain
+	if a.kind.byDomain {
+		var ok bool
+		if domain, ok = strings.CutPrefix(strings.TrimSuffix(r.FQDN, "."), prefix); !ok {
+			return fault.Misconfiguredf("PresentError", "%s cannot make a record at %s: only where the name begins with %s", a.kind.name, r.FQDN, prefix)
+		}
+	}
+	return a.feed.with(ctx, finding{challenge: prefix + domain + ".", effective: r.FQDN, zone: r.Zone}, func() error {
+		return do(*of, ctx, domain, r.Token, r.KeyAuthorization)
+	})
+}
+
+// Present makes the record, unless this process has made it. The error is a solver.Later if that is not over yet: then it is to be called again.
+func (p *Provider) Present(ctx context.Context, r Record) error {
+	return p.do(ctx, "present", r, func(ctx context.Context) error {
+		if _, made := p.at(p.made, r); made {
+			return nil
+		}
+		if err := p.backend.present(ctx, r); err != nil {
+			return err
+		}
+		p.note(r, p.made, p.gone)
+		return nil
+	})
+}
+
+// CleanUp removes the record, unless this process has done so. What a provider has to know for it, and has forgotten with the process that made
+// the record, it learns by making the record once more.
+func (p *Provider) CleanUp(ctx context.Context, r Record) error {
+	return p.do(ctx, "clean up", r, func(ctx context.Context) error {
+		if _, gone := p.at(p.gone, r); gone {
+			return nil
+		}
+		if _, made := p.at(p.made, r); !made && p.kind.stateful {
+			if err := p.backend.present(ctx, r); err != nil {
+				return fmt.Errorf("make the record once more, to be able to remove it: %w", err)
+			}
+			p.note(r, p.made, p.gone)
+		}
+		if err := p.backend.cleanUp(ctx, r); err != nil {
+			return err
+		}
+		p.note(r, p.gone, p.made)
+		return nil
+	})
+}
+
+func (p *Provider) at(m map[string]time.Time, r Record) (time.Time, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t, found := m[r.key()]
+	return t, found
+}
+
+// note moves a record from one memory to the other, and forgets what is old.
+func (p *Provider) note(r Record, to, from map[string]time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.now()
+	delete(from, r.key())
+	to[r.key()] = now
+	for _, m := range []map[string]time.Time{to, from} {
+		for k, t := range m {
+			if now.Sub(t) > remembered {
+				delete(m, k)
+			}
+		}
+	}
+}
+
+// do makes a call, or looks how the one is that was made for the same before. It waits for a moment only.
+func (p *Provider) do(ctx context.Context, verb string, r Record, f func(context.Context) error) error {
+	key := verb + " " + r.key()
+	p.mu.Lock()
+	if c := p.ended[key]; c != nil {
+		delete(p.ended, key)
+		p.mu.Unlock()
+		return c.err
+	}
+	c := p.running
+	switch {
+	case c == nil:
+		c = &call{key: key, done: make(chan struct{})}
+		p.running = c
+		go p.run(context.WithoutCancel(ctx), c, f)
+	case c.key != key:
+		p.mu.Unlock()
+		return &solver.Later{After: again, Why: "waiting for other changes by " + p.kind.name}
+	}
+	p.mu.Unlock()
+	moment := time.NewTimer(patience)
+	defer moment.Stop()
+	select {
+	case <-c.done:
+		p.mu.Lock()
+		delete(p.ended, key)
+		p.mu.Unlock()
+		return c.err
+	case <-moment.C:
+	case <-ctx.Done():
+	}
+	return &solver.Later{After: again, Why: p.kind.name + " is at work"}
+}
+
+// run makes a call and keeps how it ended.
+func (p *Provider) run(ctx context.Context, c *call, f func(context.Context) error) {
+	x := &exchange{}
+	ctx, cancel := context.WithTimeout(context.WithValue(ctx, exchangeKey{}, x), callLimit)
+	defer cancel()
+	result := make(chan error, 1)
+	go func() {
+		defer func() {
+			if r := recover(); r != nil { // the answer of a service may be other than lego thinks
+				result <- fmt.Errorf("%s: lego gave up: %v", p.kind.name, r)
+			}
+		}()
+		result <- f(ctx)
+	}()
+	var err error
+	select {
+	case err = <-result:
+	case <-ctx.Done():
+		hanging := time.NewTimer(overtime)
+		defer hanging.Stop()
+		select {
+		case err = <-result:
+		case <-hanging.C:
+			err = ctx.Err()
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c.err, c.at = p.fault(x, err), p.now()
+	p.running = nil
+	for k, old := range p.ended {
+		if c.at.Sub(old.at) > callLimit {
+			delete(p.ended, k) // whoever asked is no more
+		}
+	}
+	p.ended[c.key] = c
+	close(c.done)
+}
+
+// fault gives an error its class, by what the service answered, and a text that may be shown.
+func (p *Provider) fault(x *exchange, err error) error {
+	var classified *fault.Error
+	if err == nil || errors.As(err, &classified) {
+		return err
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	text := p.clean(err)
+	switch {
+	case errors.Is(err, errLocal):
+		return fault.Misconfiguredf("PresentError", "%s", text)
+	case errors.Is(err, context.DeadlineExceeded):
+		return fault.Transientf("PresentError", "%s was not done within %s", p.kind.name, callLimit)
+	case x.status == 401 || x.status == 403:
+		return fault.Misconfiguredf("PresentError", "%s refuses the credentials: %s. Correct the Secret, or what its token may do", p.kind.name, text)
+	case x.status == 429:
+		return fault.Limitedf("PresentError", p.now().Add(x.retryAfter), "%s says that it is asked too much: %s", p.kind.name, text)
+	case x.status >= 400 && x.status < 500:
+		return fault.Misconfiguredf("PresentError", "%s refuses the request: %s", p.kind.name, text)
+	}
+	return fault.Transientf("PresentError", "%s", text)
+}
+
+// query is the query of a URL, in which some services want their credentials.
+var query = regexp.MustCompile(`\?[^\s"'<>]+`)
+
+// clean is the text of an error without what is secret.
+func (p *Provider) clean(err error) string {
+	text := err.Error()
+	for _, s := range p.secrets {
+		text = strings.ReplaceAll(text, s, "***")
+	}
+	text = query.ReplaceAllString(text, "?…")
+	text = strings.Map(func(c rune) rune {
+		if c < ' ' {
+			return ' '
+		}
+		return c
+	}, strings.ToValidUTF8(text, ""))
+	if len(text) > maxText {
+		text = strings.ToValidUTF8(text[:maxText], "") + "…"
+	}
+	return strings.TrimSpace(text)
+}
