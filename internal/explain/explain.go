@@ -15,6 +15,7 @@ import (
 	acmev1 "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
 )
 
@@ -80,8 +81,17 @@ func Explain(o Objects, now time.Time) Report {
 	r.Ready = ready != nil && ready.Status == cmmeta.ConditionTrue
 
 	r.Steps = append(r.Steps, certificateStep(crt, ready, issuing), issuerStep(o))
-	if request := latest(o.Requests); request != nil {
-		r.Steps = append(r.Steps, requestStep(request))
+	last, rehearsal := latest(o.Requests)
+	for _, request := range []*cmapi.CertificateRequest{rehearsal, last} {
+		if request == nil {
+			continue
+		}
+		step := requestStep(request)
+		if request == rehearsal {
+			ref := request.Spec.IssuerRef
+			step.Detail = fmt.Sprintf("rehearsal at %s %q: %s", ref.KindOrDefault(), ref.Name, step.Detail)
+		}
+		r.Steps = append(r.Steps, step)
 		for i := range o.Orders {
 			if metav1.IsControlledBy(&o.Orders[i], request) {
 				r.Steps = append(r.Steps, orderStep(&o.Orders[i]))
@@ -98,15 +108,17 @@ func Explain(o Objects, now time.Time) Report {
 	return r
 }
 
-// latest is the request of the highest revision.
-func latest(requests []cmapi.CertificateRequest) *cmapi.CertificateRequest {
-	var last *cmapi.CertificateRequest
+// latest is the request of the highest revision, and the one by which the next is rehearsed.
+func latest(requests []cmapi.CertificateRequest) (last, rehearsal *cmapi.CertificateRequest) {
 	for i := range requests {
-		if last == nil || revisionOf(&requests[i]) > revisionOf(last) {
-			last = &requests[i]
+		switch cr := &requests[i]; {
+		case cr.Annotations[signer.RehearsalAnnotation] != "":
+			rehearsal = cr
+		case last == nil || revisionOf(cr) > revisionOf(last):
+			last = cr
 		}
 	}
-	return last
+	return last, rehearsal
 }
 
 func revisionOf(cr *cmapi.CertificateRequest) int {
@@ -323,8 +335,11 @@ func advise(s Step, o Objects) string {
 		switch {
 		case s.State == Failed:
 			return fmt.Sprintf("CertificateRequest %s failed (%s): mend what it says, then: perennial renew %s -n %s", s.Name, s.Detail, crt.Name, crt.Namespace)
-		case s.Detail == "not approved yet":
+		case strings.HasSuffix(s.Detail, "not approved yet"):
 			return fmt.Sprintf("perennial approve %s -n %s", s.Name, crt.Namespace)
+		}
+		if strings.HasPrefix(s.Detail, "rehearsal") {
+			return fmt.Sprintf("wait for the %s", s.Detail)
 		}
 		return "" // it waits for what another step tells better
 	case crt.Spec.IssuerRef.KindOrDefault():

@@ -42,6 +42,13 @@ func request(conditions ...cmapi.CertificateRequestCondition) cmapi.CertificateR
 	return r
 }
 
+func rehearsal(conditions ...cmapi.CertificateRequestCondition) cmapi.CertificateRequest {
+	r := request(conditions...)
+	r.Name, r.UID, r.Annotations = "web-rehearsal", "rehearsal", map[string]string{"perennial.dev/rehearsal": "true"}
+	r.Spec.IssuerRef.Name = "staging"
+	return r
+}
+
 func TestAStateIsExplainedWithWhatToDoNext(t *testing.T) {
 	missing := ready("False", "Issuing certificate as Secret does not exist")
 	inWork := issuing("True", "Issuing certificate as Secret does not exist")
@@ -74,6 +81,16 @@ func TestAStateIsExplainedWithWhatToDoNext(t *testing.T) {
 			"is not ready", "CertificateRequest web-1 failed (denied: not today)"},
 		"a challenge that failed": {Objects{Certificate: crt(missing, inWork), Issuer: issuer("True", ""), Requests: []cmapi.CertificateRequest{request(approved)}, Orders: []acmev1.Order{order}, Challenges: []acmev1.Challenge{challenge}},
 			"is not ready", "Challenge web-1-7-9 failed (DNS-01 for example.com, invalid: no TXT record)"},
+		"a rehearsal that is under way": {Objects{Certificate: crt(missing, inWork), Issuer: issuer("True", ""), Requests: []cmapi.CertificateRequest{rehearsal(approved)}},
+			"is not ready", `wait for the rehearsal at Issuer "staging": approved, and not signed yet`},
+		"a rehearsal that waits for approval": {Objects{Certificate: crt(missing, inWork), Issuer: issuer("True", ""), Requests: []cmapi.CertificateRequest{rehearsal()}},
+			"is not ready", "perennial approve web-rehearsal -n shop"},
+		"a rehearsal that failed, of a change": {Objects{Certificate: crt(missing, inWork), Issuer: issuer("True", ""), Requests: []cmapi.CertificateRequest{
+			request(cmapi.CertificateRequestCondition{Type: "Ready", Status: "True"}), rehearsal(approved, cmapi.CertificateRequestCondition{Type: "Ready", Status: "False", Reason: "Failed", Message: "no such name"})}},
+			"is not ready", `CertificateRequest web-rehearsal failed (rehearsal at Issuer "staging": no such name)`},
+		"the request after a rehearsal": {Objects{Certificate: crt(missing, inWork), Issuer: issuer("True", ""), Requests: []cmapi.CertificateRequest{
+			rehearsal(approved, cmapi.CertificateRequestCondition{Type: "Ready", Status: "True"}), request()}},
+			"is not ready", "perennial approve web-1 -n shop"},
 		"a renewal that failed": {Objects{Certificate: func() *cmapi.Certificate {
 			c := good.DeepCopy()
 			c.Status.Conditions = append(c.Status.Conditions, issuing("False", "the CA said no"))

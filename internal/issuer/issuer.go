@@ -165,6 +165,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	status := issuer.GetStatus()
 	old := cmapi.GetIssuerCondition(before.GetStatus(), cmapi.IssuerConditionReady)
 	cmapi.SetIssuerCondition(status, now, condition)
+	passes := failure != nil && (failure.Class == fault.Transient || failure.Class == fault.Limited)
+	status.SetUnreachable(now, passes, condition.Message, issuer.GetGeneration())
 
 	if readiness.ACME != nil {
 		status.ACME = readiness.ACME

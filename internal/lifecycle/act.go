@@ -67,6 +67,11 @@ func (r *Reconciler) act(ctx context.Context, o *Observation, d *Decision) error
 			return err
 		}
 	}
+	if n := d.Rehearse; n != nil {
+		if err := r.rehearse(ctx, o, n); err != nil {
+			return err
+		}
+	}
 	if c := d.Apply; c != nil {
 		if c.Key == nil {
 			c.Key = key
@@ -171,37 +176,15 @@ func (r *Reconciler) request(ctx context.Context, o *Observation, n *NewRequest,
 			return fmt.Errorf("generate private key: %w", err)
 		}
 	}
-	csr, err := requestOf(spec).CSR(rand.Reader, key)
+	cr, err := r.requestFor(crt, n, o.Issuer, key)
 	if err != nil {
-		return err // Decide has checked all that depends on the spec
+		return err
 	}
-	annotations := copiedAnnotations(crt.Annotations, r.Settings.CopiedAnnotations)
-	annotations[cmapi.CertificateRequestRevisionAnnotationKey] = strconv.Itoa(n.Revision)
-	annotations[cmapi.CertificateRequestPrivateKeyAnnotationKey] = KeySecretName(crt, n.Revision)
-	annotations[cmapi.CertificateNameKey] = crt.Name
-	if n.Attempt > 1 {
-		annotations[attemptAnnotation] = strconv.Itoa(n.Attempt)
-	}
-	if o.Issuer != nil {
-		annotations[issuerAnnotation] = o.Issuer.Generation()
-	}
-	delete(annotations, signer.ReplacesAnnotation) // it is for us to say
-	delete(annotations, signer.ProfileAnnotation)
-	if spec.ACMEProfile != "" {
-		annotations[signer.ProfileAnnotation] = spec.ACMEProfile
-	}
+	cr.Name = name.Name
+	cr.Annotations[cmapi.CertificateRequestRevisionAnnotationKey] = strconv.Itoa(n.Revision)
+	cr.Annotations[cmapi.CertificateRequestPrivateKeyAnnotationKey] = KeySecretName(crt, n.Revision)
 	if id := replaces(o); id != "" {
-		annotations[signer.ReplacesAnnotation] = id
-	}
-	cr := &cmapi.CertificateRequest{
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace: name.Namespace, Name: name.Name,
-			Labels: maps.Clone(crt.Labels), Annotations: annotations,
-			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(crt, cmapi.SchemeGroupVersion.WithKind("Certificate"))},
-		},
-		Spec: cmapi.CertificateRequestSpec{
-			Duration: spec.Duration, IssuerRef: spec.IssuerRef, Request: pki.EncodeCSRPEM(csr), IsCA: spec.IsCA, Usages: spec.Usages,
-		},
+		cr.Annotations[signer.ReplacesAnnotation] = id
 	}
 	if inMemory {
 		r.Keyring.Put(name, key) // before somebody else sees the request and signs with it
@@ -210,14 +193,72 @@ func (r *Reconciler) request(ctx context.Context, o *Observation, n *NewRequest,
 		if inMemory {
 			r.Keyring.Drop(name)
 		}
-		if apierrors.IsAlreadyExists(err) {
-			// The one that was deleted is not gone yet, for somebody's finalizer. Its end is watched.
-			return fmt.Errorf("create CertificateRequest %q: the one before it is still being deleted: %w", name.Name, err)
-		}
-		r.Events.Eventf(crt, corev1.EventTypeWarning, "RequestFailed", "Failed to create CertificateRequest: %s", err)
-		return fmt.Errorf("create CertificateRequest %q: %w", name.Name, err)
+		return r.notCreated(crt, cr, err)
 	}
 	return nil
+}
+
+// rehearse makes the request to the rehearsal issuer. Nobody gets its private key: what it signs is thrown away, and neither the next key nor the one in
+// use is shown to another CA.
+func (r *Reconciler) rehearse(ctx context.Context, o *Observation, n *NewRequest) error {
+	crt := o.Certificate
+	ks, _ := keySpec(&crt.Spec)
+	key, err := ks.Generate(rand.Reader)
+	if err != nil {
+		return fmt.Errorf("generate private key: %w", err)
+	}
+	cr, err := r.requestFor(crt, n, o.RehearsalIssuer, key)
+	if err != nil {
+		return err
+	}
+	cr.Name, cr.Spec.IssuerRef = RehearsalName(crt.Name), *crt.Spec.RehearsalIssuerRef
+	cr.Annotations[signer.RehearsalAnnotation] = "true"
+	if err := r.Client.Create(ctx, cr); err != nil {
+		return r.notCreated(crt, cr, err)
+	}
+	return nil
+}
+
+// requestFor returns what all requests for a Certificate have, but for their name.
+func (r *Reconciler) requestFor(crt *cmapi.Certificate, n *NewRequest, issuer *signer.Issuer, key crypto.Signer) (*cmapi.CertificateRequest, error) {
+	spec := &crt.Spec
+	csr, err := requestOf(spec).CSR(rand.Reader, key)
+	if err != nil {
+		return nil, err // Decide has checked all that depends on the spec
+	}
+	annotations := copiedAnnotations(crt.Annotations, r.Settings.CopiedAnnotations)
+	annotations[cmapi.CertificateNameKey] = crt.Name
+	if n.Attempt > 1 {
+		annotations[attemptAnnotation] = strconv.Itoa(n.Attempt)
+	}
+	if issuer != nil {
+		annotations[issuerAnnotation] = issuer.Generation()
+	}
+	for _, ours := range []string{signer.ReplacesAnnotation, signer.ProfileAnnotation, signer.RehearsalAnnotation} {
+		delete(annotations, ours) // it is for us to say
+	}
+	if spec.ACMEProfile != "" {
+		annotations[signer.ProfileAnnotation] = spec.ACMEProfile
+	}
+	return &cmapi.CertificateRequest{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: crt.Namespace, Labels: maps.Clone(crt.Labels), Annotations: annotations,
+			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(crt, cmapi.SchemeGroupVersion.WithKind("Certificate"))},
+		},
+		Spec: cmapi.CertificateRequestSpec{
+			Duration: spec.Duration, IssuerRef: spec.IssuerRef, Request: pki.EncodeCSRPEM(csr), IsCA: spec.IsCA, Usages: spec.Usages,
+		},
+	}, nil
+}
+
+// notCreated is the error of a request that could not be made.
+func (r *Reconciler) notCreated(crt *cmapi.Certificate, cr *cmapi.CertificateRequest, err error) error {
+	if apierrors.IsAlreadyExists(err) {
+		// The one that was deleted is not gone yet, for somebody's finalizer. Its end is watched.
+		return fmt.Errorf("create CertificateRequest %q: the one before it is still being deleted: %w", cr.Name, err)
+	}
+	r.Events.Eventf(crt, corev1.EventTypeWarning, "RequestFailed", "Failed to create CertificateRequest: %s", err)
+	return fmt.Errorf("create CertificateRequest %q: %w", cr.Name, err)
 }
 
 // replaces is the identifier, RFC 9773 section 4.1, of the certificate that a request is to renew, if its ACME server says when to renew, and

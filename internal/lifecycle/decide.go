@@ -32,6 +32,8 @@ type Decision struct {
 	StoreKey *StoreKey
 	// Request is a request to make.
 	Request *NewRequest
+	// Rehearse is a request to make to the rehearsal issuer. Its private key is thrown away.
+	Rehearse *NewRequest
 	// Apply is what the Secret is to hold.
 	Apply *Content
 	// DeleteKeys are Secrets with private keys that are of no use any more.
@@ -87,7 +89,7 @@ type Content struct {
 // Decide says what to do.
 func Decide(o *Observation) *Decision {
 	d := &decider{Observation: o, Decision: &Decision{Status: *o.Certificate.Status.DeepCopy(), Finalizer: slices.Contains(o.Certificate.Finalizers, revocation.Finalizer)}}
-	d.present = decodePair(o.Limits, o.Secret)
+	d.present, d.rehearsal = decodePair(o.Limits, o.Secret), o.Rehearsal
 	if other := rival(o); other != nil {
 		d.yield(other)
 		return d.Decision
@@ -114,6 +116,8 @@ type decider struct {
 	plan      schedule
 	// keepKeys are the next private key Secrets that are still needed.
 	keepKeys []*corev1.Secret
+	// rehearsal is Rehearsal, unless it is of no use any more.
+	rehearsal *cmapi.CertificateRequest
 	// underWay says that an issuance is not over.
 	underWay bool
 }
@@ -154,6 +158,7 @@ func (d *decider) yield(other *cmapi.Certificate) {
 	if d.Next != nil && d.owned(d.Next) && !issued(d.Next) {
 		d.discard(d.Next)
 	}
+	d.endRehearsal()
 	d.DeleteKeys = d.KeySecrets
 	d.Status.NextPrivateKeySecretName = nil
 	d.Status.NotBefore, d.Status.NotAfter, d.Status.RenewalTime = nil, nil, nil
@@ -192,6 +197,7 @@ func (d *decider) rest() {
 		}
 		d.discard(next) // overtaken
 	}
+	d.endRehearsal()
 	d.forgetFailures()
 	if d.plan.windowErr == nil {
 		cmapi.RemoveCertificateCondition(&d.Status, cmapi.CertificateConditionIssuing)
@@ -262,6 +268,8 @@ func (d *decider) issue(why *violation, asked bool) {
 			d.discard(next)
 			next = nil
 		}
+	} else if !d.rehearsalSettled(asked) {
+		return
 	} else if wait := d.backoffEnd(); d.Next == nil && !asked && d.Now.Before(wait) {
 		// Somebody deleted the request that failed. That is no reason to ask the issuer again earlier.
 		d.look(wait, "the back-off of the failed issuance ends")
@@ -312,10 +320,14 @@ func (d *decider) discard(cr *cmapi.CertificateRequest) {
 func (d *decider) failed(next *cmapi.CertificateRequest, f *failure, asked bool) (again bool) {
 	issuing := d.condition(cmapi.CertificateConditionIssuing)
 	counted := d.counted(next, f)
+	issuer := d.Issuer
+	if next == d.rehearsal {
+		issuer = d.RehearsalIssuer
+	}
 	switch {
 	case asked && (counted || issuing.LastTransitionTime != nil && issuing.LastTransitionTime.After(f.at.Time)):
 		return true // somebody asked for another attempt after this failure
-	case d.Issuer != nil && next.Annotations[issuerAnnotation] != "" && next.Annotations[issuerAnnotation] != d.Issuer.Generation():
+	case issuer != nil && next.Annotations[issuerAnnotation] != "" && next.Annotations[issuerAnnotation] != issuer.Generation():
 		d.forgetFailures()
 		return true // the issuer is not the one that refused
 	case !counted:
@@ -332,7 +344,7 @@ func (d *decider) failed(next *cmapi.CertificateRequest, f *failure, asked bool)
 	if counted && !f.waits && !d.Now.Before(end) {
 		return true
 	}
-	message := "The certificate request has failed to complete and will be retried: " + strings.TrimSuffix(f.message, ".")
+	message := f.intro + strings.TrimSuffix(f.message, ".")
 	if f.waits {
 		message += fmt.Sprintf(". The next attempt is made when spec or the issuer change (attempt %d, %s)", *d.Status.FailedIssuanceAttempts, f.reason)
 	} else {
@@ -402,13 +414,16 @@ func (d *decider) request(why *violation, asked bool) {
 		d.block(problem.reason, problem.message)
 		return
 	}
+	if !d.rehearsed(why, asked) {
+		return
+	}
 	d.underWay = true
 	r := &NewRequest{Revision: d.revision() + 1, Key: kept.key}
 	if kept.key != nil {
 		d.tell(corev1.EventTypeNormal, "Reused", fmt.Sprintf("Reusing private key stored in existing Secret resource %q", spec.SecretName))
 	}
 	d.Request = r
-	if !asked || why.reason == reasonManuallyTriggered {
+	if d.rehearsal == nil && (!asked || why.reason == reasonManuallyTriggered) {
 		d.tell(corev1.EventTypeNormal, "Issuing", why.message)
 	}
 	d.tell(corev1.EventTypeNormal, "Requested", fmt.Sprintf("Created new CertificateRequest resource %q", RequestName(d.Certificate.Name, r.Revision)))
@@ -450,6 +465,9 @@ func (d *decider) inProcess() bool {
 func (d *decider) announce(why *violation, detail string) {
 	d.underWay = true
 	message := why.message
+	if without := d.unrehearsed(); without != "" {
+		detail = strings.TrimSuffix(without+"; "+detail, "; ")
+	}
 	if detail != "" {
 		message = strings.TrimSuffix(baseMessage(message), ".") + waitingFor + detail
 	}
@@ -481,20 +499,26 @@ func (d *decider) wait(next *cmapi.CertificateRequest, key crypto.Signer, keySec
 	} else {
 		d.keepKeys = append(d.keepKeys, keySecret)
 	}
-	detail := ""
-	if ref := d.Certificate.Spec.IssuerRef; signer.External(ref) && !cmapi.CertificateRequestIsApproved(&next.Status) {
-		detail = fmt.Sprintf("CertificateRequest %q is not approved: approve it, or let the controller do so by RBAC on signers.cert-manager.io", next.Name)
-	} else if signer.External(ref) {
-		detail = fmt.Sprintf("no controller of %s has said anything about it: is the one for %s.%s running?", ref.GroupOrDefault(), ref.KindOrDefault(), ref.GroupOrDefault())
-	}
-	if ready := cmapi.GetCertificateRequestCondition(&next.Status, cmapi.CertificateRequestConditionReady); ready != nil {
-		detail = ready.Message
-	}
-	d.announce(why, detail)
+	d.announce(why, notAnswered(next))
 	if keySecret != nil {
 		d.Status.NextPrivateKeySecretName = ptr.To(keySecret.Name)
 	}
 	d.standIn(key)
+}
+
+// notAnswered says what a request waits for.
+func notAnswered(cr *cmapi.CertificateRequest) string {
+	if ready := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionReady); ready != nil {
+		return ready.Message
+	}
+	ref := cr.Spec.IssuerRef
+	switch {
+	case !signer.External(ref):
+		return ""
+	case !cmapi.CertificateRequestIsApproved(&cr.Status):
+		return fmt.Sprintf("CertificateRequest %q is not approved: approve it, or let the controller do so by RBAC on signers.cert-manager.io", cr.Name)
+	}
+	return fmt.Sprintf("no controller of %s has said anything about it: is the one for %s.%s running?", ref.GroupOrDefault(), ref.KindOrDefault(), ref.GroupOrDefault())
 }
 
 // standIn puts a temporary certificate into the Secret, if the Certificate asks for it and the Secret has none at all.
@@ -516,7 +540,7 @@ func (d *decider) complete(next *cmapi.CertificateRequest, key crypto.Signer, wh
 		err = fmt.Errorf("it is for another public key than the request")
 	}
 	if err != nil {
-		f := &failure{reason: reasonInvalidCertificate, at: next.CreationTimestamp, message: fmt.Sprintf(
+		f := &failure{intro: "The certificate request has failed to complete and will be retried: ", reason: reasonInvalidCertificate, at: next.CreationTimestamp, message: fmt.Sprintf(
 			"the issuer returned a certificate in status.certificate of CertificateRequest %q that cannot be used: %v", next.Name, err)}
 		if ready := cmapi.GetCertificateRequestCondition(&next.Status, cmapi.CertificateRequestConditionReady); ready.LastTransitionTime != nil {
 			f.at = *ready.LastTransitionTime
@@ -545,6 +569,7 @@ func (d *decider) complete(next *cmapi.CertificateRequest, key crypto.Signer, wh
 	d.Status.ACME = nil // it was about the one before
 	d.plan = d.schedule(chain)
 	d.Status.Revision = ptr.To(d.revision() + 1)
+	d.endRehearsal()
 	d.forgetFailures()
 	cmapi.RemoveCertificateCondition(&d.Status, cmapi.CertificateConditionIssuing)
 	d.ForgetKey = next.Name

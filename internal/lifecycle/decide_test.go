@@ -156,6 +156,9 @@ func (s *scene) carryOut(d *Decision) {
 	if slices.Contains(d.DeleteRequests, s.Next) {
 		s.Next = nil
 	}
+	if slices.Contains(d.DeleteRequests, s.Rehearsal) {
+		s.Rehearsal = nil
+	}
 	if !d.HoldStatus {
 		s.Certificate.Status = d.Status
 	}
@@ -186,6 +189,9 @@ func outcome(d *Decision) string {
 	}
 	if d.StoreKey != nil {
 		words = append(words, "store key")
+	}
+	if d.Rehearse != nil {
+		words = append(words, "rehearse")
 	}
 	if d.Request != nil {
 		words = append(words, "request "+RequestName("web", d.Request.Revision))

@@ -57,7 +57,8 @@ type Reconciler struct {
 const (
 	bySecretName     = "spec.secretName"
 	byPasswordSecret = "spec.keystores.passwordSecretRef"
-	byOwner          = "metadata.controller" // of CertificateRequests and of our Secrets, by UID
+	byRehearsal      = "spec.rehearsalIssuerRef" // by signer.Key
+	byOwner          = "metadata.controller"     // of CertificateRequests and of our Secrets, by UID
 )
 
 // fromCache reads from the cache without a copy and without waiting for our own writes.
@@ -79,6 +80,12 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, oth
 		{&cmapi.CertificateRequest{}, byOwner, owner},
 		{&corev1.Secret{}, byOwner, owner},
 		{&cmapi.Certificate{}, bySecretName, func(o client.Object) []string { return []string{o.(*cmapi.Certificate).Spec.SecretName} }},
+		{&cmapi.Certificate{}, byRehearsal, func(o client.Object) []string {
+			if ref := o.(*cmapi.Certificate).Spec.RehearsalIssuerRef; ref != nil {
+				return []string{signer.Key(o.GetNamespace(), *ref)}
+			}
+			return nil
+		}},
 		{&cmapi.Certificate{}, byPasswordSecret, func(o client.Object) []string { return passwordSecrets(&o.(*cmapi.Certificate).Spec) }},
 	} {
 		if err := mgr.GetFieldIndexer().IndexField(ctx, index.object, index.field, index.values); err != nil {
@@ -113,7 +120,8 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, oth
 		return ofOwner(o)
 	})
 	issuerChanged := handler.TypedEnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
-		return list(ctx, r.Scope.Of(o.(cmapi.GenericIssuer)).OfIssuer()...)
+		issuer := r.Scope.Of(o.(cmapi.GenericIssuer))
+		return append(list(ctx, issuer.OfIssuer()...), list(ctx, client.MatchingFields{byRehearsal: issuer.Key()})...)
 	})
 	// Who else names the same Secret hears of it when a Certificate comes, goes or names another.
 	rivals := handler.TypedEnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
@@ -175,6 +183,11 @@ func (r *Reconciler) observe(ctx context.Context, crt *cmapi.Certificate) (*Obse
 	if o.Issuer, err = r.Scope.Get(ctx, r.Client, crt.Namespace, crt.Spec.IssuerRef); err != nil {
 		return nil, err
 	}
+	if ref := crt.Spec.RehearsalIssuerRef; ref != nil {
+		if o.RehearsalIssuer, err = r.Scope.Get(ctx, r.Client, crt.Namespace, *ref); err != nil {
+			return nil, err
+		}
+	}
 	var same cmapi.CertificateList
 	if err := r.Client.List(ctx, &same, append([]client.ListOption{client.InNamespace(crt.Namespace), client.MatchingFields{bySecretName: crt.Spec.SecretName}}, fromCache...)...); err != nil {
 		return nil, fmt.Errorf("list Certificates: %w", err)
@@ -213,9 +226,9 @@ func (r *Reconciler) observe(ctx context.Context, crt *cmapi.Certificate) (*Obse
 // the cache has what we wrote; of older ones the cache is good enough.
 func (r *Reconciler) observeRequests(ctx context.Context, o *Observation) error {
 	crt := o.Certificate
-	get := func(revision int) (*cmapi.CertificateRequest, error) {
+	get := func(name string) (*cmapi.CertificateRequest, error) {
 		cr := &cmapi.CertificateRequest{}
-		err := r.Client.Get(ctx, client.ObjectKey{Namespace: crt.Namespace, Name: RequestName(crt.Name, revision)}, cr, client.UnsafeDisableDeepCopy)
+		err := r.Client.Get(ctx, client.ObjectKey{Namespace: crt.Namespace, Name: name}, cr, client.UnsafeDisableDeepCopy)
 		if apierrors.IsNotFound(err) {
 			return nil, nil
 		}
@@ -226,11 +239,16 @@ func (r *Reconciler) observeRequests(ctx context.Context, o *Observation) error 
 	}
 	var err error
 	revision := o.revision()
-	if o.Next, err = get(revision + 1); err != nil {
+	if o.Next, err = get(RequestName(crt.Name, revision+1)); err != nil {
 		return err
 	}
+	if crt.Spec.RehearsalIssuerRef != nil {
+		if o.Rehearsal, err = get(RehearsalName(crt.Name)); err != nil {
+			return err
+		}
+	}
 	if revision > 0 {
-		if o.Current, err = get(revision); err != nil {
+		if o.Current, err = get(RequestName(crt.Name, revision)); err != nil {
 			return err
 		}
 		if o.Current != nil && !metav1.IsControlledBy(o.Current, crt) {
@@ -245,6 +263,11 @@ func (r *Reconciler) observeRequests(ctx context.Context, o *Observation) error 
 		cr := &all.Items[i]
 		switch cr.Name {
 		case RequestName(crt.Name, revision), RequestName(crt.Name, revision+1):
+			continue
+		case RehearsalName(crt.Name):
+			if crt.Spec.RehearsalIssuerRef == nil {
+				o.Rehearsal = cr // it is no longer asked for
+			}
 			continue
 		}
 		// Clusters have requests with generated names, from before names were made from the revision.

@@ -35,6 +35,9 @@ type Observation struct {
 
 	// Current is the request that the present revision comes from, Next the one of the revision after it. Either may be nil.
 	Current, Next *cmapi.CertificateRequest
+	// Rehearsal is the request to the issuer that is to show that it would sign, RehearsalIssuer that issuer. Either may be nil.
+	Rehearsal       *cmapi.CertificateRequest
+	RehearsalIssuer *signer.Issuer
 	// Old are the other requests of the Certificate.
 	Old []*cmapi.CertificateRequest
 	// KeyInMemory is the private key of Next, if this process has it.
@@ -302,13 +305,16 @@ func (o *Observation) trust(chain []*x509.Certificate, issued []byte) []byte {
 // failure is the end of a request without a certificate.
 type failure struct {
 	reason, message string
-	at              metav1.Time
+	// intro says whose failure it is.
+	intro string
+	at    metav1.Time
 	// waits says that only a change of the spec or the issuer can help.
 	waits bool
 }
 
 // failureOf returns how the request failed, or nil if it did not.
 func failureOf(cr *cmapi.CertificateRequest) *failure {
+	const intro = "The certificate request has failed to complete and will be retried: "
 	at := func(c *cmapi.CertificateRequestCondition) metav1.Time {
 		switch {
 		case cr.Status.FailureTime != nil:
@@ -320,16 +326,16 @@ func failureOf(cr *cmapi.CertificateRequest) *failure {
 	}
 	invalid := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionInvalidRequest)
 	if invalid != nil && invalid.Status == cmmeta.ConditionTrue {
-		return &failure{reason: string(cmapi.CertificateRequestConditionInvalidRequest), message: invalid.Message, at: at(invalid), waits: true}
+		return &failure{intro: intro, reason: string(cmapi.CertificateRequestConditionInvalidRequest), message: invalid.Message, at: at(invalid), waits: true}
 	}
 	ready := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionReady)
 	if ready != nil && ready.Status == cmmeta.ConditionFalse &&
 		(ready.Reason == cmapi.CertificateRequestReasonFailed || ready.Reason == cmapi.CertificateRequestReasonDenied) {
-		return &failure{reason: ready.Reason, message: ready.Message, at: at(ready)}
+		return &failure{intro: intro, reason: ready.Reason, message: ready.Message, at: at(ready)}
 	}
 	denied := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionDenied)
 	if denied != nil && denied.Status == cmmeta.ConditionTrue {
-		return &failure{reason: cmapi.CertificateRequestReasonDenied, message: denied.Message, at: at(denied)}
+		return &failure{intro: intro, reason: cmapi.CertificateRequestReasonDenied, message: denied.Message, at: at(denied)}
 	}
 	return nil
 }

@@ -212,6 +212,7 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 	// new to be known.
 	if accepted || !st.Presented {
 		z, err := ca.Authorization(ctx, by, ch.Spec.AuthorizationURL)
+		reached(&st.UnreachableSince, now, err)
 		if err != nil {
 			return result, nil, err
 		}
@@ -283,7 +284,9 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 			return reconcile.Result{RequeueAfter: until.Sub(now)}, say, nil // the end of the wait
 		}
 	}
-	if _, err := ca.AcceptChallenge(ctx, by, ch.Spec.URL); err != nil {
+	_, err = ca.AcceptChallenge(ctx, by, ch.Spec.URL)
+	reached(&st.UnreachableSince, now, err)
+	if err != nil {
 		return result, say, err
 	}
 	st.State, st.Reason = cmacme.Processing, "The ACME server is looking at the challenge"

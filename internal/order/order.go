@@ -249,7 +249,15 @@ func (r *Reconciler) step(ctx context.Context, order *cmacme.Order, challenges [
 	defer leave()
 	o := conversation{ca: ca, by: by, now: r.Clock.Now()}
 	result, err := r.converse(ctx, o, order, i, challenges)
-	return result, r.Accounts.Believed(ctx, i, by, err)
+	err = r.Accounts.Believed(ctx, i, by, err)
+	st := &order.Status
+	reached(&st.UnreachableSince, o.now, err)
+	for n := range challenges {
+		if since := challenges[n].Status.UnreachableSince; since != nil && (st.UnreachableSince == nil || since.Before(st.UnreachableSince)) {
+			st.UnreachableSince = since
+		}
+	}
+	return result, err
 }
 
 // converse makes the next step with the CA.

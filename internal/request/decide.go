@@ -34,6 +34,8 @@ type decision struct {
 	approve bool
 	// reason is that of the event, message the text of event and condition.
 	reason, message string
+	// unreachable says that it waits for an issuer whose server does not answer.
+	unreachable bool
 }
 
 // decide says what is to be done.
@@ -67,6 +69,7 @@ func decide(o observation) decision {
 		if why != "" {
 			d.message += ": " + why
 		}
+		d.unreachable = o.issuer.Unreachable()
 		return d
 	}
 	d.verdict = sign

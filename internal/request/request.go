@@ -150,6 +150,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		r.fail(next, cmapi.CertificateRequestReasonDenied, d.message)
 	case wait:
 		say = r.pending(next, d.reason, d.message)
+		next.Status.SetUnreachable(r.Clock.Now(), d.unreachable, d.message)
 		if d.reason == "WaitingForApproval" && !r.DisableApproval {
 			result.RequeueAfter = permissionLife // RBAC is not watched
 		}
@@ -218,6 +219,8 @@ func (r *Reconciler) sign(ctx context.Context, cr *cmapi.CertificateRequest, iss
 		r.fail(cr, cmapi.CertificateRequestReasonFailed, message)
 		return r.warning(cr, "InvalidProfile", message), reconcile.Result{}, nil
 	}
+	unreachable := ""
+	defer func() { cr.Status.SetUnreachable(r.Clock.Now(), unreachable != "", unreachable) }()
 	answer, err := s.Sign(ctx, issuer, signer.Request{
 		Namespace: cr.Namespace, Name: cr.Name,
 		Owner:  *metav1.NewControllerRef(cr, cmapi.SchemeGroupVersion.WithKind("CertificateRequest")),
@@ -234,12 +237,17 @@ func (r *Reconciler) sign(ctx context.Context, cr *cmapi.CertificateRequest, iss
 		case fault.Misconfigured:
 			return r.pending(cr, failure.Reason, err.Error()), reconcile.Result{RequeueAfter: mendedBackstop}, nil
 		case fault.Limited:
+			unreachable = err.Error()
 			return r.pending(cr, failure.Reason, err.Error()), reconcile.Result{RequeueAfter: failure.Until.Sub(now)}, nil // when the other side said
 		default:
+			unreachable = err.Error()
 			return r.pending(cr, failure.Reason, err.Error()), reconcile.Result{}, err // again with the queue's back-off
 		}
 	}
 	if len(answer.Certificate) == 0 {
+		if answer.Unreachable {
+			unreachable = answer.Pending
+		}
 		if answer.Again.After(now) {
 			result.RequeueAfter = answer.Again.Sub(now) // when the signer said
 		}

@@ -89,6 +89,11 @@ func (i *Issuer) CAFromChain(chain []*x509.Certificate) []byte {
 	return pki.EncodeCertificatePEM(top)
 }
 
+// Unreachable reports whether the issuer is not ready because its server does not answer, or asks to be left alone for now.
+func (i *Issuer) Unreachable() bool {
+	return cmapi.GetIssuerCondition(i.GetStatus(), cmapi.IssuerConditionUnreachable) != nil
+}
+
 // Scope says where issuers are looked for.
 type Scope struct {
 	// ClusterResourceNamespace is where the Secrets of ClusterIssuers are.

@@ -86,6 +86,8 @@ type Answer struct {
 	Warning, WarningReason string
 	// Pending says what is waited for. Set if Certificate is empty.
 	Pending string
+	// Unreachable says that it waits because the other side does not answer, or asks to be left alone for now.
+	Unreachable bool
 	// Again is when to ask again, if nothing else happens before. Set if Certificate is empty.
 	Again time.Time
 }

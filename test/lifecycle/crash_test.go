@@ -9,6 +9,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/controller"
 	"github.com/perennial-pki/perennial/test/cluster"
 )
@@ -20,6 +21,7 @@ func TestAKillAtAnyWriteLosesNothing(t *testing.T) {
 	external := func(crt *cmapi.Certificate) {
 		crt.Spec.IssuerRef.Group, crt.Spec.IssuerRef.Kind = "test.example.com", "Issuer"
 	}
+	rehearsed := func(crt *cmapi.Certificate) { crt.Spec.RehearsalIssuerRef = &cmmeta.IssuerReference{Name: "staging"} }
 	for _, scenario := range []struct {
 		name  string
 		crt   *cmapi.Certificate
@@ -27,6 +29,8 @@ func TestAKillAtAnyWriteLosesNothing(t *testing.T) {
 	}{
 		{name: "the first certificate", crt: certificate("a", "ca")},
 		{name: "the first certificate of an issuer of another process", crt: certificate("a", "ca", external)},
+		{name: "the first certificate, after a rehearsal", crt: certificate("a", "ca", rehearsed)},
+		{name: "the first certificate of an issuer of another process, after a rehearsal", crt: certificate("a", "ca", external, rehearsed)},
 		{name: "a renewal", crt: certificate("a", "ca"), renew: true},
 		{name: "a renewal that keeps the key", crt: certificate("a", "ca", reuse), renew: true},
 		{name: "a renewal at an issuer of another process", crt: certificate("a", "ca", external), renew: true},
@@ -59,6 +63,7 @@ func TestAKillAtAnyWriteLosesNothing(t *testing.T) {
 func killAt(t *testing.T, n int, after bool, crt *cmapi.Certificate, renew bool) (died bool) {
 	w := newWorld(t)
 	w.caIssuer("ca", 24*time.Hour)
+	w.caIssuer("staging", 24*time.Hour)
 	w.externalIssuer()
 	w.create(crt)
 	revision := 1

@@ -41,6 +41,7 @@ type rig struct {
 	t     *testing.T
 	ca    *pebble.Server
 	names *dnsserver.Server
+	port  int // where HTTP-01 challenges are answered
 	// handshakes is where TLS-ALPN-01 challenges are answered, in front of the site behind.
 	handshakes string
 	behind     *httptest.Server
@@ -80,7 +81,7 @@ func start(t *testing.T, o pebble.Options, change ...func(*controller.Options)) 
 		f(&options)
 	}
 	cluster.Run(t, options)
-	return &rig{t: t, handshakes: handshakes, behind: behind, ca: ca, names: names, admin: cluster.Admin(t), namespace: cluster.Namespace(t)}
+	return &rig{t: t, port: port, handshakes: handshakes, behind: behind, ca: ca, names: names, admin: cluster.Admin(t), namespace: cluster.Namespace(t)}
 }
 
 func (r *rig) create(o client.Object) {

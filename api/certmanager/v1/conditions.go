@@ -25,9 +25,7 @@ func SetCertificateCondition(status *CertificateStatus, now time.Time, c Certifi
 // RemoveCertificateCondition removes the condition of the given type from the status, and reports
 // whether there was one.
 func RemoveCertificateCondition(status *CertificateStatus, t CertificateConditionType) (changed bool) {
-	before := len(status.Conditions)
-	status.Conditions = slices.DeleteFunc(status.Conditions, func(c CertificateCondition) bool { return c.Type == t })
-	return len(status.Conditions) != before
+	return dropCondition(&status.Conditions, string(t))
 }
 
 // GetCertificateRequestCondition returns the condition of the given type in the status, or nil. What
@@ -40,6 +38,26 @@ func GetCertificateRequestCondition(status *CertificateRequestStatus, t Certific
 // for a Certificate.
 func SetCertificateRequestCondition(status *CertificateRequestStatus, now time.Time, c CertificateRequestCondition) (changed bool) {
 	return putCondition(&status.Conditions, now, c)
+}
+
+// SetUnreachable puts the condition Unreachable into the status of a request, or takes it away, and reports whether that changed anything.
+func (s *CertificateRequestStatus) SetUnreachable(now time.Time, is bool, message string) (changed bool) {
+	if is {
+		return putCondition(&s.Conditions, now, CertificateRequestCondition{
+			Type: CertificateRequestConditionUnreachable, Status: cmmeta.ConditionTrue, Reason: "Unreachable", Message: message,
+		})
+	}
+	return dropCondition(&s.Conditions, string(CertificateRequestConditionUnreachable))
+}
+
+// SetUnreachable does for an issuer what it does for a request.
+func (s *IssuerStatus) SetUnreachable(now time.Time, is bool, message string, generation int64) (changed bool) {
+	if is {
+		return putCondition(&s.Conditions, now, IssuerCondition{
+			Type: IssuerConditionUnreachable, Status: cmmeta.ConditionTrue, Reason: "Unreachable", Message: message, ObservedGeneration: generation,
+		})
+	}
+	return dropCondition(&s.Conditions, string(IssuerConditionUnreachable))
 }
 
 // CertificateRequestIsApproved reports whether the request was approved.
@@ -109,6 +127,15 @@ func conditionIsTrue[C any, P condition[C]](conditions []C, conditionType string
 	}
 	_, status, _ := P(c).parts()
 	return status == cmmeta.ConditionTrue
+}
+
+func dropCondition[C any, P condition[C]](conditions *[]C, conditionType string) (changed bool) {
+	before := len(*conditions)
+	*conditions = slices.DeleteFunc(*conditions, func(c C) bool {
+		t, _, _ := P(&c).parts()
+		return t == conditionType
+	})
+	return len(*conditions) != before
 }
 
 func putCondition[C comparable, P condition[C]](conditions *[]C, now time.Time, c C) (changed bool) {

@@ -449,7 +449,7 @@ type PreviousCA struct {
 
 // IssuerCondition is one aspect of an issuer's state.
 type IssuerCondition struct {
-	// Which aspect: Ready.
+	// Which aspect: Ready or Unreachable.
 	Type IssuerConditionType `json:"type"`
 
 	// True, False or Unknown.
@@ -476,5 +476,11 @@ type IssuerCondition struct {
 // IssuerConditionType is an aspect of an issuer's state.
 type IssuerConditionType string
 
-// IssuerConditionReady: the issuer can be used. Unless it is True, nothing is signed.
-const IssuerConditionReady IssuerConditionType = "Ready"
+const (
+	// IssuerConditionReady: the issuer can be used. Unless it is True, nothing is signed.
+	IssuerConditionReady IssuerConditionType = "Ready"
+
+	// IssuerConditionUnreachable, Perennial's own: it is not ready because its server does not answer, or asks to be left alone for now. It is there
+	// as long as it is True.
+	IssuerConditionUnreachable IssuerConditionType = "Unreachable"
+)

@@ -108,7 +108,7 @@ func waiting(order *cmacme.Order) signer.Answer {
 	if order.Status.Reason != "" {
 		text += ": " + order.Status.Reason
 	}
-	return signer.Answer{Pending: text}
+	return signer.Answer{Pending: text, Unreachable: order.Status.UnreachableSince != nil}
 }
 
 // orderFor returns the Order of a request. It is the same whenever it is asked for.

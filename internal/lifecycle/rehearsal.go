@@ -1,0 +1,182 @@
+package lifecycle
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/signer"
+)
+
+// A rehearsal is a request of its own to spec.rehearsalIssuerRef, with a private key of its own that nobody keeps. It stays until the certificate is
+// issued: as long as it is there, and fits the spec, nothing is rehearsed again.
+
+// rehearsalPatience is how long a rehearsal issuer may be out of reach before the real one is asked without a rehearsal.
+const rehearsalPatience = 30 * time.Minute
+
+// reasonRehearsalFailed: the rehearsal issuer refused what the spec asks for.
+const reasonRehearsalFailed = "RehearsalFailed"
+
+// RehearsalName is the name of the CertificateRequest by which a Certificate is rehearsed. Those of revisions end with a number.
+func RehearsalName(certificate string) string { return shorten(certificate, 233) + "-rehearsal" }
+
+func nameOf(ref cmmeta.IssuerReference) string {
+	return fmt.Sprintf("%s %q", ref.KindOrDefault(), ref.Name)
+}
+
+// endRehearsal deletes what was rehearsed.
+func (d *decider) endRehearsal() {
+	if d.rehearsal != nil && d.owned(d.rehearsal) {
+		d.discard(d.rehearsal)
+	}
+	d.rehearsal = nil
+}
+
+// rehearsalSettled deals with a rehearsal that is overtaken or has failed. It returns false if nothing is to be requested now.
+func (d *decider) rehearsalSettled(asked bool) bool {
+	cr := d.rehearsal
+	if cr == nil {
+		return true
+	}
+	if !d.owned(cr) {
+		if !d.ofEarlierIncarnation(cr) {
+			d.block(reasonNameTaken, fmt.Sprintf("CertificateRequest %q exists, but does not belong to this Certificate: delete it", cr.Name))
+			return false
+		}
+		d.discard(cr)
+		d.rehearsal = nil
+		return true
+	}
+	if !d.rehearses(cr) {
+		// The spec changed since: what failed may be mended.
+		d.endRehearsal()
+		d.forgetFailures()
+		return true
+	}
+	f := failureOf(cr)
+	if f == nil {
+		return true
+	}
+	f.intro = fmt.Sprintf("The rehearsal at %s has failed, so that %s is not asked: ", nameOf(*d.Certificate.Spec.RehearsalIssuerRef), nameOf(d.Certificate.Spec.IssuerRef))
+	f.reason = reasonRehearsalFailed
+	if !d.failed(cr, f, asked) {
+		return false
+	}
+	d.endRehearsal()
+	return true
+}
+
+// rehearses reports whether the request asks the rehearsal issuer for what the spec asks the issuer for.
+func (d *decider) rehearses(cr *cmapi.CertificateRequest) bool {
+	spec := d.Certificate.Spec
+	if spec.RehearsalIssuerRef == nil {
+		return false
+	}
+	spec.IssuerRef = *spec.RehearsalIssuerRef
+	return d.fits(cr, &spec)
+}
+
+// fits reports whether a request asks for what the spec does, with a private key as the spec wants it.
+func (d *decider) fits(cr *cmapi.CertificateRequest, spec *cmapi.CertificateSpec) bool {
+	csr, err := d.Limits.DecodeCSRPEM(cr.Spec.Request)
+	if err != nil || len(requestDifferences(cr, csr, spec)) > 0 {
+		return false
+	}
+	ks, _ := keySpec(spec)
+	return len(ks.Differences(csr.PublicKey)) == 0
+}
+
+// known reports whether the spec asks for what was issued before, so that there is nothing to rehearse.
+func (d *decider) known() bool {
+	spec := &d.Certificate.Spec
+	if d.Current != nil {
+		return d.fits(d.Current, spec)
+	}
+	// What the certificate was issued from is gone. It tells enough.
+	if !d.holds(spec.IssuerRef) {
+		return false
+	}
+	ks, _ := keySpec(spec)
+	return len(requestOf(spec).CertificateDifferences(d.present.chain[0])) == 0 && len(ks.Differences(d.present.chain[0].PublicKey)) == 0
+}
+
+// rehearsed reports whether the issuer may be asked for the next certificate. If not, it sees to the rehearsal.
+func (d *decider) rehearsed(why *violation, asked bool) bool {
+	ref := d.Certificate.Spec.RehearsalIssuerRef
+	if ref == nil || d.known() {
+		d.endRehearsal()
+		return true
+	}
+	if d.RehearsalIssuer != nil && d.RehearsalIssuer.Type() == signer.TypeSelfSigned {
+		d.block(reasonInvalidSpec, fmt.Sprintf("spec.rehearsalIssuerRef: %s is of type selfSigned, which signs everything: name a staging issuer, or remove it", d.RehearsalIssuer))
+		return false
+	}
+	if !d.rehearsalSettled(asked) {
+		return false
+	}
+	cr := d.rehearsal
+	switch {
+	case cr == nil:
+		d.Rehearse = &NewRequest{Attempt: 1}
+		if n := d.Status.FailedIssuanceAttempts; n != nil {
+			d.Rehearse.Attempt += *n
+		}
+		if !asked || why.reason == reasonManuallyTriggered {
+			d.tell(corev1.EventTypeNormal, "Issuing", why.message)
+		}
+		d.tell(corev1.EventTypeNormal, "Rehearsing", fmt.Sprintf("Created CertificateRequest %q to rehearse the issuance at %s", RehearsalName(d.Certificate.Name), nameOf(*ref)))
+		d.awaitRehearsal(why, "")
+		return false
+	case issued(cr):
+		d.tell(corev1.EventTypeNormal, "Rehearsed", fmt.Sprintf("The rehearsal at %s has succeeded", nameOf(*ref)))
+		return true
+	}
+	message := notAnswered(cr)
+	if since := unreachable(cr); !since.IsZero() {
+		end := since.Add(rehearsalPatience)
+		if !d.Now.Before(end) {
+			d.tell(corev1.EventTypeWarning, "RehearsalSkipped", fmt.Sprintf("%s cannot be reached since %s, so that %s is asked without a rehearsal: %s",
+				nameOf(*ref), stamp(since), nameOf(d.Certificate.Spec.IssuerRef), message))
+			return true
+		}
+		d.look(end, "a rehearsal issuer that cannot be reached is waited for no longer")
+		message += fmt.Sprintf(". If that lasts, %s is asked without a rehearsal at %s", nameOf(d.Certificate.Spec.IssuerRef), stamp(end))
+	}
+	d.awaitRehearsal(why, message)
+	return false
+}
+
+// awaitRehearsal writes into the status that the issuance is under way, as far as its rehearsal.
+func (d *decider) awaitRehearsal(why *violation, detail string) {
+	message := strings.TrimSuffix(baseMessage(why.message), ".") + waitingFor + "the rehearsal at " + nameOf(*d.Certificate.Spec.RehearsalIssuerRef)
+	if detail != "" {
+		message += ": " + detail
+	}
+	d.set(cmapi.CertificateConditionIssuing, cmmeta.ConditionTrue, why.reason, message)
+}
+
+// unrehearsed says that an issuance goes on without its rehearsal, or is empty. A request is made before its rehearsal has succeeded only if
+// that was not waited for.
+func (d *decider) unrehearsed() string {
+	if d.rehearsal == nil || issued(d.rehearsal) {
+		return ""
+	}
+	return fmt.Sprintf("without a rehearsal, as %s could not be reached", nameOf(*d.Certificate.Spec.RehearsalIssuerRef))
+}
+
+// unreachable says since when the issuer of a request cannot be reached. External issuers do not say so: of them it is when they were allowed to
+// sign and did not. It is zero if the issuer answers.
+func unreachable(cr *cmapi.CertificateRequest) time.Time {
+	says := cmapi.CertificateRequestConditionUnreachable
+	if signer.External(cr.Spec.IssuerRef) {
+		says = cmapi.CertificateRequestConditionApproved
+	}
+	if c := cmapi.GetCertificateRequestCondition(&cr.Status, says); c != nil && c.LastTransitionTime != nil {
+		return c.LastTransitionTime.Time
+	}
+	return time.Time{}
+}
