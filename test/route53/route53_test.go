@@ -4,20 +4,10 @@ package route53_test
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
-	"io"
-	"math/big"
-	"net"
 	"net/http"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -38,6 +28,7 @@ import (
 	"github.com/perennial-pki/perennial/test/aws"
 	"github.com/perennial-pki/perennial/test/cluster"
 	"github.com/perennial-pki/perennial/test/dnsserver"
+	"github.com/perennial-pki/perennial/test/internet"
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
@@ -84,87 +75,14 @@ func start(t *testing.T) *world {
 	}
 	t.Cleanup(cloud.Start())
 	cloud.Put(zone, record, "somebody else's")
-	proxy, roots := internet(t, ca, "acme-v02.api.letsencrypt.org", "acme-staging-v02.api.letsencrypt.org")
-	trusted := filepath.Join(dir, "roots.pem")
-	if err := os.WriteFile(trusted, roots, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	site := internet.CA(t, ca)
 	return &world{
 		T: t, cloud: cloud, names: names, admin: cluster.Admin(t),
-		env: []string{
-			"AWS_ROLE_ARN=" + lessonRole, "AWS_WEB_IDENTITY_TOKEN_FILE=" + token, "AWS_REGION=us-east-1",
-			"AWS_ENDPOINT_URL_STS=" + cloud.STS, "AWS_ENDPOINT_URL_ROUTE_53=" + cloud.Route53,
-			"HTTPS_PROXY=" + proxy, "NO_PROXY=127.0.0.1", "SSL_CERT_FILE=" + trusted,
-		},
+		env: append(internet.Start(t, map[string]http.Handler{"acme-v02.api.letsencrypt.org": site, "acme-staging-v02.api.letsencrypt.org": site}),
+			"AWS_ROLE_ARN="+lessonRole, "AWS_WEB_IDENTITY_TOKEN_FILE="+token, "AWS_REGION=us-east-1",
+			"AWS_ENDPOINT_URL_STS="+cloud.STS, "AWS_ENDPOINT_URL_ROUTE_53="+cloud.Route53),
 		flags: []string{"--dns01-recursive-nameservers=" + names.Addr, "--dns01-recursive-nameservers-only"},
 	}
-}
-
-// internet is a proxy behind which the hosts lead to the CA, with certificates that the roots it returns vouch for.
-func internet(t *testing.T, ca *pebble.Server, hosts ...string) (proxy string, roots []byte) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "the internet"}, DNSNames: hosts, NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(ca.CABundle)
-	behind, err := url.Parse(ca.Directory)
-	if err != nil {
-		t.Fatal(err)
-	}
-	site := &http.Server{Handler: &httputil.ReverseProxy{
-		Rewrite: func(r *httputil.ProxyRequest) {
-			r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = "https", behind.Host, r.In.Host
-			if r.In.URL.Path == "/directory" { // where Let's Encrypt has it, and Pebble has not
-				r.Out.URL.Path = behind.Path
-			}
-		},
-		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, ServerName: "127.0.0.1"}},
-	}}
-	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	go func() { _ = site.Serve(listener) }()
-	t.Cleanup(func() { site.Close() })
-
-	way, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		host, _, _ := net.SplitHostPort(r.Host)
-		if r.Method != http.MethodConnect || !slices.Contains(hosts, host) {
-			http.Error(w, "there is nothing else", http.StatusForbidden)
-			return
-		}
-		to, err := net.Dial("tcp", listener.Addr().String())
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusBadGateway)
-			return
-		}
-		defer to.Close()
-		w.WriteHeader(http.StatusOK)
-		conn, buffered, err := http.NewResponseController(w).Hijack()
-		if err != nil {
-			return
-		}
-		defer conn.Close()
-		go func() { _, _ = io.Copy(to, buffered); to.Close() }()
-		_, _ = io.Copy(conn, to)
-	})}
-	go func() { _ = server.Serve(way) }()
-	t.Cleanup(func() { server.Close() })
-	return "http://" + way.Addr().String(), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
 // apply creates what a manifest has, in which the words are replaced.

@@ -17,6 +17,8 @@ const acmeDNSValues = 2
 type acmeDNS struct {
 	rest
 	subdomain string
+	// full is the name that the server answers for, or empty if the account does not say.
+	full string
 }
 
 // acmeDNSAccount is what a registration at acme-dns returns, and what tools keep in one file for all names.
@@ -40,13 +42,17 @@ func newACMEDNS(host, accounts, name string) (*acmeDNS, error) {
 	if !strings.Contains(host, "://") {
 		host = "https://" + host
 	}
-	return &acmeDNS{subdomain: account.SubDomain, rest: rest{name: "acme-dns", base: strings.TrimSuffix(host, "/"), header: http.Header{
+	return &acmeDNS{subdomain: account.SubDomain, full: account.FullDomain, rest: rest{name: "acme-dns", base: strings.TrimSuffix(host, "/"), header: http.Header{
 		"X-Api-User": {account.Username}, "X-Api-Key": {account.Password},
 	}}}, nil
 }
 
-// Present sets the value.
+// Present sets the value, if a CNAME leads where it will be.
 func (p *acmeDNS) Present(ctx context.Context, r Record) error {
+	if p.full != "" && fqdn(p.full) != r.FQDN {
+		return fault.Misconfiguredf("PresentError", "the challenge leads to %s, and not to the account at acme-dns: let _acme-challenge be a CNAME to %s; if only other name servers see it, name those in dns01.nameservers",
+			strings.TrimSuffix(r.FQDN, "."), p.full)
+	}
 	_, err := p.do(ctx, http.MethodPost, "/update", map[string]string{"subdomain": p.subdomain, "txt": r.Value}, nil)
 	return err
 }

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"sync"
 
 	"github.com/perennial-pki/perennial/internal/fault"
 )
@@ -17,9 +16,7 @@ const cloudflareAPI = "https://api.cloudflare.com/client/v4"
 // cloudflare adds and removes single records, which it finds by name and value.
 type cloudflare struct {
 	rest
-
-	mu    sync.Mutex
-	zones map[string]string // IDs by name of the apex
+	zones zoneNames
 }
 
 type cloudflareReply[T any] struct {
@@ -78,10 +75,7 @@ func newCloudflare(base, token, email, key string) *cloudflare {
 
 // zone finds the ID of the zone of a record.
 func (p *cloudflare) zone(ctx context.Context, r Record) (string, error) {
-	p.mu.Lock()
-	id := p.zones[r.Zone]
-	p.mu.Unlock()
-	if id != "" {
+	if id := p.zones.get(r.Zone); id != "" {
 		return id, nil
 	}
 	for _, apex := range apexes(r) {
@@ -93,16 +87,10 @@ func (p *cloudflare) zone(ctx context.Context, r Record) (string, error) {
 			return "", err
 		}
 		for _, z := range reply.Result {
-			if fqdn(z.Name) != fqdn(apex) {
-				continue
+			if fqdn(z.Name) == fqdn(apex) {
+				p.zones.put(r, apex, z.ID)
+				return z.ID, nil
 			}
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			if p.zones == nil {
-				p.zones = map[string]string{}
-			}
-			p.zones[r.Zone] = z.ID
-			return z.ID, nil
 		}
 	}
 	return "", fault.Misconfiguredf("PresentError", "Cloudflare has no zone for %s that this token can see: give it Zone:Read and DNS:Edit for the zone", r.FQDN)
@@ -114,7 +102,10 @@ func (p *cloudflare) find(ctx context.Context, zone string, r Record) ([]cloudfl
 	for page := 1; page <= maxPages; page++ {
 		var reply cloudflareReply[[]cloudflareRecord]
 		query := url.Values{"type": {"TXT"}, "name": {strings.TrimSuffix(r.FQDN, ".")}, "per_page": {"100"}, "page": {fmt.Sprint(page)}}
-		if _, err := p.do(ctx, http.MethodGet, "/zones/"+url.PathEscape(zone)+"/dns_records?"+query.Encode(), nil, &reply); err != nil {
+		if status, err := p.do(ctx, http.MethodGet, "/zones/"+url.PathEscape(zone)+"/dns_records?"+query.Encode(), nil, &reply); err != nil {
+			if status == http.StatusNotFound || status == http.StatusForbidden {
+				p.zones.forget(r.Zone)
+			}
 			return nil, err
 		}
 		for _, record := range reply.Result {

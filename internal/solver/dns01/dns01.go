@@ -51,6 +51,15 @@ func (a Ambient) allows(issuer *signer.Issuer) bool {
 	return issuer.Kind == signer.KindClusterIssuer && a.ClusterIssuers || issuer.Kind == signer.KindIssuer && a.Issuers
 }
 
+// ownCredentials is where the credentials are if an issuer names none.
+const ownCredentials = "the credentials of the controller's environment"
+
+// noAmbient is the error of a solver without credentials that may not use those of the environment. Instead are the fields to set.
+func noAmbient(issuer *signer.Issuer, field, instead string) error {
+	return fault.Misconfiguredf("InvalidSolver", "%s names no credentials, and solvers of %s may not use the controller's own: set %s, or start the controller with --%s-ambient-credentials",
+		field, issuer, instead, map[string]string{signer.KindIssuer: "issuer", signer.KindClusterIssuer: "cluster-issuer"}[issuer.Kind])
+}
+
 // Tokens asks for a token of a ServiceAccount.
 type Tokens func(ctx context.Context, account types.NamespacedName, audiences []string) (string, error)
 
@@ -80,8 +89,9 @@ type Solver struct {
 	// Now is the clock.
 	Now func() time.Time
 
-	pool pool[Provider]
-	lego pool[*lego.Provider]
+	pool  pool[Provider]
+	lego  pool[*lego.Provider]
+	turns turns
 }
 
 func (s *Solver) resolver(spec *cmacme.ACMEChallengeSolverDNS01) *Resolver {
@@ -291,7 +301,17 @@ func (s *Solver) provider(ctx context.Context, issuer *signer.Issuer, ch *cmacme
 	if spec.Provider != nil {
 		return s.legoProvider(ctx, issuer, ch)
 	}
-	return nil, fault.Misconfiguredf("InvalidSolver", "the dns01 solver names no provider that this version of Perennial knows: use rfc2136, route53, cloudflare, digitalocean, acmeDNS, webhook or provider")
+	if c := spec.CloudDNS; c != nil {
+		return s.cloudDNS(ctx, issuer, c, secret)
+	}
+	if c := spec.AzureDNS; c != nil {
+		return s.azureDNS(issuer, c, secret)
+	}
+	if c := spec.Akamai; c != nil {
+		return s.akamai(c, secret)
+	}
+	return nil, fault.Misconfiguredf("InvalidSolver", "the dns01 solver names no provider that this version of Perennial knows: "+
+		"use rfc2136, route53, cloudDNS, azureDNS, cloudflare, digitalocean, akamai, acmeDNS, webhook or provider")
 }
 
 // fqdn returns a name with a dot at its end, in lower case.

@@ -204,8 +204,13 @@ func TestACMEDNSSetsTheValueOfItsAccount(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Present(t.Context(), Record{Value: "v"}); err != nil || got != "x=v" {
+	if err := p.Present(t.Context(), Record{FQDN: "x.auth.example.org.", Value: "v"}); err != nil || got != "x=v" {
 		t.Errorf("%q, %v", got, err)
+	}
+	got = ""
+	err = p.Present(t.Context(), Record{FQDN: "_acme-challenge.example.com.", Value: "v"})
+	if fault.Of(err).Class != fault.Misconfigured || !strings.Contains(err.Error(), "let _acme-challenge be a CNAME to x.auth.example.org") || got != "" {
+		t.Errorf("without a CNAME: %v, %q", err, got)
 	}
 	for name, says := range map[string]string{accounts: "no account for", "{": "not a JSON object"} {
 		if _, err := newACMEDNS(server.URL, name, "example.net"); err == nil || !strings.Contains(err.Error(), says) {
@@ -221,12 +226,14 @@ func TestWhatAnAPIRefuses(t *testing.T) {
 		header http.Header
 		class  fault.Class
 	}{
-		"too much":           {http.StatusTooManyRequests, http.Header{"Retry-After": {"30"}}, fault.Limited},
-		"too much, for ever": {http.StatusTooManyRequests, nil, fault.Limited},
-		"trouble":            {http.StatusBadGateway, nil, fault.Transient},
-		"a bad request":      {http.StatusUnprocessableEntity, nil, fault.Misconfigured},
-		"a redirect":         {http.StatusFound, http.Header{"Location": {"https://evil.example"}}, fault.Misconfigured},
-		"no JSON":            {http.StatusOK, nil, fault.Transient},
+		"too much":               {http.StatusTooManyRequests, http.Header{"Retry-After": {"30"}}, fault.Limited},
+		"too much, until a date": {http.StatusTooManyRequests, http.Header{"Retry-After": {"Thu, 01 Jan 2026 00:01:30 GMT"}}, fault.Limited},
+		"too much, in the past":  {http.StatusTooManyRequests, http.Header{"Retry-After": {"Thu, 01 Jan 2015 00:01:30 GMT"}}, fault.Limited},
+		"too much, for ever":     {http.StatusTooManyRequests, nil, fault.Limited},
+		"trouble":                {http.StatusBadGateway, nil, fault.Transient},
+		"a bad request":          {http.StatusUnprocessableEntity, nil, fault.Misconfigured},
+		"a redirect":             {http.StatusFound, http.Header{"Location": {"https://evil.example"}}, fault.Misconfigured},
+		"no JSON":                {http.StatusOK, nil, fault.Transient},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -260,13 +267,17 @@ func (body roundTripper) RoundTrip(r *http.Request) (*http.Response, error) {
 
 func FuzzServiceReplies(f *testing.F) {
 	f.Add([]byte(`{"success": true, "result": [{"id": "z1", "name": "example.com", "type": "TXT", "content": "v"}], "result_info": {"total_pages": 1}}`))
+	f.Add([]byte(`{"managedZones": [{"name": "z", "dnsName": "example.com."}], "rrsets": [{"name": "_acme-challenge.example.com.", "type": "TXT", "rrdatas": ["v"]}], "id": "1"}`))
+	f.Add([]byte(`{"etag": "e", "type": "PRIMARY", "ttl": 60, "rdata": ["v"], "properties": {"TXTRecords": [{"value": ["v"]}]}}`))
 	f.Add([]byte(`{"domain_records": [{"id": 1, "type": "TXT", "name": "a", "data": "v"}], "links": {"pages": {"next": "x"}}}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		r := Record{FQDN: "_acme-challenge.example.com.", Zone: "example.com.", Value: "v"}
 		client := &http.Client{Transport: roundTripper(body)}
 		c, d := newCloudflare("http://service", "t", "", ""), newDigitalOcean("http://service", "t")
-		c.client, d.client = client, client
-		for _, p := range []Provider{c, d} {
+		g, z := newCloudDNS("http://service", "p", ""), newAzureDNS("http://service", "s", "g", "", azureKinds[""])
+		k := newAkamai("http://service", edgeGrid{now: time.Now}, &turns{})
+		c.client, d.client, g.client, z.client, k.client = client, client, client, client, client
+		for _, p := range []Provider{c, d, g, z, k} {
 			_ = p.Present(t.Context(), r) // whatever it says, it comes to an end
 			_ = p.CleanUp(t.Context(), r)
 		}

@@ -309,7 +309,7 @@ func (r *Resolver) over(ctx context.Context, network, address string, q *dns.Msg
 	return exchangeOver(ctx, r.Dial, network, address, q, dns.Client{Net: network, UDPSize: udpSize})
 }
 
-// exchangeOver sends a message over a connection of its own.
+// exchangeOver sends a message over a connection of its own. There may be an answer beside an error: one whose signature is wrong.
 func exchangeOver(ctx context.Context, dial func(context.Context, string, string) (net.Conn, error), network, address string, q *dns.Msg, client dns.Client) (*dns.Msg, error) {
 	if dial == nil {
 		dial = (&net.Dialer{}).DialContext
@@ -319,10 +319,10 @@ func exchangeOver(ctx context.Context, dial func(context.Context, string, string
 		return nil, err
 	}
 	defer conn.Close()
-	c := &dns.Conn{Conn: conn, UDPSize: udpSize, TsigSecret: client.TsigSecret}
+	c := &dns.Conn{Conn: conn, UDPSize: udpSize}
 	m, _, err := client.ExchangeWithConnContext(ctx, q, c)
 	if err != nil {
-		return nil, err
+		return m, err
 	}
 	if len(m.Question) > 0 && len(q.Question) > 0 && !strings.EqualFold(m.Question[0].Name, q.Question[0].Name) {
 		return nil, errors.New("it answers another question")

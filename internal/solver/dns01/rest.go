@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"maps"
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/perennial-pki/perennial/internal/fault"
@@ -23,6 +25,10 @@ const (
 	maxPages = 50
 	// limitedFor is how long we stay away from an API that says that we ask too much, and not for how long.
 	limitedFor = time.Minute
+	// maxLimited is how long we stay away at most, whatever it says.
+	maxLimited = time.Hour
+	// casAttempts is how often a record set is read and replaced, as somebody else may replace it between.
+	casAttempts = 4
 )
 
 // rest is a JSON API over HTTP.
@@ -30,41 +36,86 @@ type rest struct {
 	// name is how people call the service, for messages.
 	name string
 	base string
-	// header has the credentials.
+	// header has the credentials, unless sign adds them to a request with this body.
 	header http.Header
+	sign   func(request *http.Request, body []byte) error
 	client *http.Client
 	now    func() time.Time
 	// problem finds the text of an error in its body. The body itself if nil.
 	problem func(body []byte) string
 	// refused makes the error of a status that is not 2xx. What such statuses usually mean if nil.
 	refused func(ctx context.Context, code int, body []byte) error
+	// credentials says where those are that a refusal is about. "the Secret" if empty.
+	credentials string
+	// busy reports whether a refusal says that we ask too much, by another status than 429. None does if nil.
+	busy func(body []byte) bool
 }
 
-// restClient sends the requests of all APIs. Redirects would carry credentials elsewhere.
+// call is a request.
+type call struct {
+	method, path string
+	// header is set besides the credentials.
+	header http.Header
+	// in is sent, and the answer is decoded to out, unless they are nil.
+	in, out any
+	// needs is what the credentials must be allowed to do, in the words of the service. It may be empty.
+	needs string
+}
+
+// restClient sends the requests of all APIs, and those for their credentials. Redirects would carry credentials elsewhere.
 var restClient = &http.Client{
 	Timeout:       attempt,
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	Transport:     capped{},
+}
+
+// capped ends answers that are longer than any that is expected, also where a library reads them.
+type capped struct{}
+
+func (capped) RoundTrip(request *http.Request) (*http.Response, error) {
+	response, err := http.DefaultTransport.RoundTrip(request)
+	if err != nil {
+		return nil, err
+	}
+	capBody(response)
+	return response, nil
+}
+
+func capBody(response *http.Response) {
+	response.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(response.Body, maxReply), response.Body}
 }
 
 // do sends a request and decodes its answer. The error of a status is a fault of its class; status is that of the answer.
 func (r *rest) do(ctx context.Context, method, path string, in, out any) (status int, err error) {
-	var body io.Reader
-	if in != nil {
-		text, err := json.Marshal(in)
-		if err != nil {
+	return r.send(ctx, call{method: method, path: path, in: in, out: out})
+}
+
+// send is do for calls that need more words.
+func (r *rest) send(ctx context.Context, c call) (status int, err error) {
+	var sent []byte
+	if c.in != nil {
+		if sent, err = json.Marshal(c.in); err != nil {
 			return 0, err
 		}
-		body = bytes.NewReader(text)
 	}
-	request, err := http.NewRequestWithContext(ctx, method, r.base+path, body)
+	request, err := http.NewRequestWithContext(ctx, c.method, r.base+c.path, bytes.NewReader(sent))
 	if err != nil {
 		return 0, err
 	}
 	maps.Copy(request.Header, r.header)
+	maps.Copy(request.Header, c.header)
 	request.Header.Set("User-Agent", "perennial")
 	request.Header.Set("Accept", "application/json")
-	if in != nil {
+	if c.in != nil {
 		request.Header.Set("Content-Type", "application/json")
+	}
+	if r.sign != nil {
+		if err := r.sign(request, sent); err != nil {
+			return 0, err
+		}
 	}
 	client := r.client
 	if client == nil {
@@ -83,10 +134,10 @@ func (r *rest) do(ctx context.Context, method, path string, in, out any) (status
 		if r.refused != nil {
 			return response.StatusCode, r.refused(ctx, response.StatusCode, text)
 		}
-		return response.StatusCode, r.refusal(response, text)
+		return response.StatusCode, r.refusal(response, text, c.needs)
 	}
-	if out != nil {
-		if err := json.Unmarshal(text, out); err != nil {
+	if c.out != nil {
+		if err := json.Unmarshal(text, c.out); err != nil {
 			return response.StatusCode, fault.Transientf("PresentError", "%s answers with something else than JSON: %w", r.name, err)
 		}
 	}
@@ -94,21 +145,25 @@ func (r *rest) do(ctx context.Context, method, path string, in, out any) (status
 }
 
 // refusal says what a status means for the next attempt.
-func (r *rest) refusal(response *http.Response, body []byte) error {
+func (r *rest) refusal(response *http.Response, body []byte, needs string) error {
 	text := string(body)
 	if r.problem != nil {
 		text = r.problem(body)
 	}
 	text = brief(text)
 	switch code := response.StatusCode; {
+	case code == http.StatusTooManyRequests || r.busy != nil && r.busy(body):
+		return fault.Limitedf("PresentError", retryAt(response.Header, r.now()), "%s says that it is asked too much: %s", r.name, text)
 	case code == http.StatusUnauthorized || code == http.StatusForbidden:
-		return fault.Misconfiguredf("PresentError", "%s refuses the credentials (status %d): %s. Correct the Secret, or what its token may do", r.name, code, text)
-	case code == http.StatusTooManyRequests:
-		wait := limitedFor
-		if seconds, err := strconv.Atoi(response.Header.Get("Retry-After")); err == nil && seconds > 0 {
-			wait = min(time.Duration(seconds)*time.Second, time.Hour)
+		where := r.credentials
+		if where == "" {
+			where = "the Secret"
 		}
-		return fault.Limitedf("PresentError", r.now().Add(wait), "%s says that it is asked too much: %s", r.name, text)
+		may := "what its token may do"
+		if needs != "" {
+			may = "allow them " + needs
+		}
+		return fault.Misconfiguredf("PresentError", "%s refuses the credentials (status %d): %s. Correct %s, or %s", r.name, code, text, where, may)
 	case code >= 500:
 		return fault.Transientf("PresentError", "%s is in trouble (status %d): %s", r.name, code, text)
 	default:
@@ -130,6 +185,19 @@ func brief(text string) string {
 	return strings.TrimSpace(text)
 }
 
+// retryAt is when an API wants to be asked again, at most an hour from now: by Retry-After, in seconds or as a date.
+func retryAt(header http.Header, now time.Time) time.Time {
+	wait := limitedFor
+	if text := header.Get("Retry-After"); text != "" {
+		if seconds, err := strconv.Atoi(text); err == nil {
+			wait = time.Duration(min(max(seconds, 1), int(maxLimited/time.Second))) * time.Second
+		} else if at, err := http.ParseTime(text); err == nil {
+			wait = at.Sub(now)
+		}
+	}
+	return now.Add(min(max(wait, time.Second), maxLimited))
+}
+
 // apexes are the names of the zones that a record may be in, the longest first: where DNS says the apex is, and then, as the controller may
 // see other zones than the service has, from the name upwards.
 func apexes(r Record) []string {
@@ -144,3 +212,59 @@ func apexes(r Record) []string {
 
 // unquoted is a TXT value as some services return it, with quotes.
 func unquoted(s string) string { return strings.Trim(s, `"`) }
+
+// zoneNames remembers what a service calls the zones, by where DNS says that their apex is.
+type zoneNames struct {
+	mu sync.Mutex
+	of map[string]string
+}
+
+func (z *zoneNames) get(apex string) string {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	return z.of[apex]
+}
+
+// put remembers what was found where DNS says that the apex is. What was found elsewhere may hold for one name only.
+func (z *zoneNames) put(r Record, apex, name string) {
+	if fqdn(apex) != r.Zone {
+		return
+	}
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if z.of == nil {
+		z.of = map[string]string{}
+	}
+	z.of[r.Zone] = name
+}
+
+// forget is for a zone that is no longer there: it may have been made anew.
+func (z *zoneNames) forget(apex string) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	delete(z.of, apex)
+}
+
+// errConflict says that a record set is not, or not yet known to be, as it should be, and is to be read again.
+var errConflict = errors.New("they are not as they were read before")
+
+// swap replaces a record set by a function that reads it, and changes it only if it is still so, else returns errConflict. It is
+// repeated then; when that does not end, later.
+func swap(r Record, once func() error) error {
+	var err error
+	for range casAttempts {
+		if err = once(); !errors.Is(err, errConflict) {
+			return err
+		}
+	}
+	return fault.Transientf("PresentError", "change the TXT records of %s: %w", r.FQDN, err)
+}
+
+// noToken is the error of a service that gives no token for the credentials.
+func (r *rest) noToken(name string, response *http.Response, body []byte, problem func(body []byte) string) error {
+	tokens := rest{name: name, credentials: r.credentials, now: r.now, problem: problem}
+	if response.StatusCode == http.StatusBadRequest { // RFC 6749 section 5.2: also for a key that is unknown
+		return fault.Misconfiguredf("PresentError", "%s gives no token for the credentials: %s. Correct %s", name, brief(problem(body)), r.credentials)
+	}
+	return tokens.refusal(response, body, "to get tokens")
+}

@@ -2,8 +2,16 @@ package dns01
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/md5"
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/sha512"
 	"encoding/base64"
+	"encoding/hex"
+	"errors"
 	"fmt"
+	"hash"
 	"net"
 	"strings"
 	"time"
@@ -20,6 +28,35 @@ var tsigAlgorithms = map[string]string{
 
 // tsigFudge is by how many seconds the clocks may differ.
 const tsigFudge = 300
+
+// tsig computes MACs with a key in base64. The library's own leaves out HMAC-MD5, which is the default of the API and of old servers.
+type tsig string
+
+func (key tsig) Generate(msg []byte, t *dns.TSIG) ([]byte, error) {
+	secret, err := base64.StdEncoding.DecodeString(string(key))
+	if err != nil {
+		return nil, err
+	}
+	hashes := map[string]func() hash.Hash{dns.HmacMD5: md5.New, dns.HmacSHA1: sha1.New, dns.HmacSHA256: sha256.New, dns.HmacSHA512: sha512.New}
+	algorithm, known := hashes[dns.CanonicalName(t.Algorithm)]
+	if !known {
+		return nil, dns.ErrKeyAlg
+	}
+	h := hmac.New(algorithm, secret)
+	h.Write(msg)
+	return h.Sum(nil), nil
+}
+
+func (key tsig) Verify(msg []byte, t *dns.TSIG) error {
+	want, err := key.Generate(msg, t)
+	if err != nil {
+		return err
+	}
+	if got, err := hex.DecodeString(t.MAC); err != nil || !hmac.Equal(want, got) {
+		return dns.ErrSig
+	}
+	return nil
+}
 
 // rfc2136 changes records by dynamic updates, RFC 2136, signed with TSIG, RFC 8945, if there is a key.
 type rfc2136 struct {
@@ -62,10 +99,30 @@ func (p *rfc2136) CleanUp(ctx context.Context, r Record) error {
 	return p.update(ctx, r, func(m *dns.Msg, rr dns.RR) { m.Remove([]dns.RR{rr}) })
 }
 
-// update sends one change of one record. Adding what is there and removing what is not are no errors, section 3.4.2.
+// update sends one change of one record, to the zone that DNS says it is in or, as the server may have others than those that can be seen, to
+// the next above that it has.
 func (p *rfc2136) update(ctx context.Context, r Record, change func(m *dns.Msg, rr dns.RR)) error {
+	var first error
+	for _, apex := range apexes(r) {
+		code, err := p.updateZone(ctx, fqdn(apex), r, change)
+		if err == nil {
+			return nil
+		}
+		if first == nil {
+			first = err
+		}
+		if code != dns.RcodeNotAuth && code != dns.RcodeNotZone {
+			break
+		}
+	}
+	return first
+}
+
+// updateZone sends the change to one zone. Adding what is there and removing what is not are no errors, section 3.4.2. The code says that
+// the server does not have the zone only if the signature is not what it refuses.
+func (p *rfc2136) updateZone(ctx context.Context, zone string, r Record, change func(m *dns.Msg, rr dns.RR)) (code int, err error) {
 	m := new(dns.Msg)
-	m.SetUpdate(r.Zone)
+	m.SetUpdate(zone)
 	change(m, &dns.TXT{
 		Hdr: dns.RR_Header{Name: r.FQDN, Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: uint32(r.TTL / time.Second)},
 		Txt: []string{r.Value},
@@ -73,22 +130,36 @@ func (p *rfc2136) update(ctx context.Context, r Record, change func(m *dns.Msg, 
 	client := dns.Client{Net: p.protocol, UDPSize: udpSize}
 	if p.key != "" {
 		m.SetTsig(p.key, p.algorithm, tsigFudge, p.now().Unix())
-		client.TsigSecret = map[string]string{p.key: p.secret}
+		client.TsigProvider = tsig(p.secret)
 	}
 	answer, err := exchangeOver(ctx, p.dial, p.protocol, p.nameserver, m, client)
-	if err != nil {
-		return fault.Transientf("PresentError", "update %s at %s: %w", r.Zone, p.nameserver, err)
+	if answer != nil && answer.IsTsig() != nil && answer.IsTsig().Error != dns.RcodeSuccess {
+		return dns.RcodeRefused, fault.Misconfiguredf("PresentError", "%s does not accept what is signed with the TSIG key %q (%s): %s", p.nameserver, strings.TrimSuffix(p.key, "."),
+			dns.RcodeToString[int(answer.IsTsig().Error)], tsigAdvice(answer.IsTsig().Error))
+	}
+	if err != nil && (answer == nil || !errors.Is(err, dns.ErrAuth)) { // which is what the library makes of NOTAUTH
+		return dns.RcodeServerFailure, fault.Transientf("PresentError", "update %s at %s: %w", zone, p.nameserver, err)
 	}
 	switch answer.Rcode {
 	case dns.RcodeSuccess:
-		return nil
-	case dns.RcodeServerFailure:
-		return fault.Transientf("PresentError", "update %s at %s: it answers SERVFAIL", r.Zone, p.nameserver)
+		return answer.Rcode, nil
 	case dns.RcodeRefused, dns.RcodeNotAuth, dns.RcodeNotZone:
-		return fault.Misconfiguredf("PresentError", "%s refuses to update zone %s (%s): allow %s to change TXT records there", p.nameserver, r.Zone,
+		return answer.Rcode, fault.Misconfiguredf("PresentError", "%s refuses to update zone %s (%s): allow %s to change TXT records there", p.nameserver, zone,
 			dns.RcodeToString[answer.Rcode], p.who())
 	}
-	return fault.Transientf("PresentError", "update %s at %s: it answers %s", r.Zone, p.nameserver, dns.RcodeToString[answer.Rcode])
+	return answer.Rcode, fault.Transientf("PresentError", "update %s at %s: it answers %s", zone, p.nameserver, dns.RcodeToString[answer.Rcode])
+}
+
+// tsigAdvice says what to do about an error of RFC 8945 section 5.3.
+func tsigAdvice(code uint16) string {
+	switch int(code) {
+	case dns.RcodeBadKey:
+		return "let the server know this key, with this algorithm, or correct tsigKeyName or tsigAlgorithm"
+	case dns.RcodeBadTime:
+		return "the clocks of the controller and the server differ by more than five minutes"
+	default:
+		return "the server has another secret, or another algorithm, for it: correct the Secret of tsigSecretSecretRef, or tsigAlgorithm"
+	}
 }
 
 func (p *rfc2136) who() string {

@@ -18,6 +18,8 @@ import (
 	r53types "github.com/aws/aws-sdk-go-v2/service/route53/types"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go"
+	"github.com/aws/smithy-go/middleware"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -34,9 +36,8 @@ const (
 	awsSession  = "perennial"
 	// awsAttempts is how often the SDK sends a request. The queue repeats the whole.
 	awsAttempts = 2
-	// casAttempts is how often a record set is read and replaced, as somebody else may replace it between.
-	casAttempts = 4
-	maxChanges  = 1000
+	// maxChanges is how many changes are remembered until they are on all servers.
+	maxChanges = 1000
 )
 
 // amazonRoute53 changes the record sets of hosted zones. A set is replaced as a whole, by one batch that removes it exactly as it was
@@ -45,8 +46,9 @@ type amazonRoute53 struct {
 	api  *route53.Client
 	zone string // ID; found by name if empty
 
+	zones zoneNames
+
 	mu      sync.Mutex
-	zones   map[string]string // IDs by name
 	changes map[string]string // IDs of the last changes by name and value
 }
 
@@ -76,16 +78,16 @@ func (s *Solver) route53(ctx context.Context, issuer *signer.Issuer, c *cmacme.A
 	case account != nil && c.Role == "":
 		return nil, fault.Misconfiguredf("InvalidSolver", "dns01.route53.auth.kubernetes needs role: the ARN of the role that the ServiceAccount may assume")
 	case id == "" && account == nil && !s.Ambient.allows(issuer):
-		return nil, fault.Misconfiguredf("InvalidSolver", "dns01.route53 names no credentials, and solvers of %s may not use the controller's own: "+
-			"set accessKeyID and secretAccessKeySecretRef, or auth.kubernetes, or start the controller with --%s-ambient-credentials",
-			issuer, map[string]string{signer.KindIssuer: "issuer", signer.KindClusterIssuer: "cluster-issuer"}[issuer.Kind])
+		return nil, noAmbient(issuer, "dns01.route53", "accessKeyID and secretAccessKeySecretRef, or auth.kubernetes")
 	}
 	settings := []string{id, key, c.Role, c.Region, c.HostedZoneID}
 	if account != nil {
 		settings = append(settings, issuer.SecretNamespace, account.Name, fmt.Sprint(account.TokenAudiences))
 	}
 	return s.pool.get("route53", settings, func() (Provider, error) {
-		options := []func(*config.LoadOptions) error{config.WithRetryMaxAttempts(awsAttempts), config.WithAppID("perennial")}
+		options := []func(*config.LoadOptions) error{
+			config.WithRetryMaxAttempts(awsAttempts), config.WithAppID("perennial"), config.WithAPIOptions([]func(*middleware.Stack) error{capAnswers}),
+		}
 		if c.Region != "" {
 			options = append(options, config.WithRegion(c.Region))
 		} else {
@@ -119,6 +121,19 @@ func (s *Solver) route53(ctx context.Context, issuer *signer.Issuer, c *cmacme.A
 		}
 		return &amazonRoute53{api: route53.NewFromConfig(cfg), zone: strings.TrimPrefix(c.HostedZoneID, "/hostedzone/")}, nil
 	})
+}
+
+// capAnswers ends answers that are longer than any that is expected.
+func capAnswers(stack *middleware.Stack) error {
+	return stack.Deserialize.Add(middleware.DeserializeMiddlewareFunc("capAnswers", func(ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler) (
+		middleware.DeserializeOutput, middleware.Metadata, error,
+	) {
+		out, metadata, err := next.HandleDeserialize(ctx, in)
+		if response, ok := out.RawResponse.(*smithyhttp.Response); ok && response.Body != nil {
+			capBody(response.Response)
+		}
+		return out, metadata, err
+	}), middleware.After)
 }
 
 // serviceAccountTokens are the tokens that are exchanged for credentials.
@@ -189,34 +204,36 @@ func (p *amazonRoute53) hostedZone(ctx context.Context, r Record) (string, error
 	if p.zone != "" {
 		return p.zone, nil
 	}
-	p.mu.Lock()
-	id := p.zones[r.Zone]
-	p.mu.Unlock()
-	if id != "" {
+	if id := p.zones.get(r.Zone); id != "" {
 		return id, nil
 	}
 	private := ""
 	for _, apex := range apexes(r) {
-		out, err := p.api.ListHostedZonesByName(ctx, &route53.ListHostedZonesByNameInput{DNSName: aws.String(fqdn(apex)), MaxItems: aws.Int32(10)})
-		if err != nil {
-			return "", awsFault("list the hosted zones by name (route53:ListHostedZonesByName)", err)
-		}
-		for _, z := range out.HostedZones {
-			if fqdn(aws.ToString(z.Name)) != fqdn(apex) {
-				continue
+		in := &route53.ListHostedZonesByNameInput{DNSName: aws.String(fqdn(apex))}
+		for range maxPages {
+			out, err := p.api.ListHostedZonesByName(ctx, in)
+			if err != nil {
+				return "", awsFault("list the hosted zones by name (route53:ListHostedZonesByName)", err)
 			}
-			if z.Config != nil && z.Config.PrivateZone {
-				private = aws.ToString(z.Id)
-				continue
+			// They come by name, beginning with this one.
+			further := out.IsTruncated
+			for _, z := range out.HostedZones {
+				if fqdn(aws.ToString(z.Name)) != fqdn(apex) {
+					further = false
+					continue
+				}
+				id := strings.TrimPrefix(aws.ToString(z.Id), "/hostedzone/")
+				if z.Config != nil && z.Config.PrivateZone {
+					private = id
+					continue
+				}
+				p.zones.put(r, apex, id)
+				return id, nil
 			}
-			id := strings.TrimPrefix(aws.ToString(z.Id), "/hostedzone/")
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			if p.zones == nil {
-				p.zones = map[string]string{}
+			if !further {
+				break
 			}
-			p.zones[r.Zone] = id
-			return id, nil
+			in.DNSName, in.HostedZoneId = out.NextDNSName, out.NextHostedZoneId
 		}
 	}
 	if private != "" {
@@ -253,19 +270,26 @@ func (p *amazonRoute53) replace(ctx context.Context, r Record, change func([]str
 	if err != nil {
 		return err
 	}
-	for n := 1; ; n++ {
+	err = swap(r, func() error {
 		err := p.replaceOnce(ctx, zone, r, change)
-		var batch *r53types.InvalidChangeBatch
-		if err == nil || !errors.As(err, &batch) || n == casAttempts {
-			if err == nil {
-				return nil
-			}
-			if errors.As(err, &batch) {
-				return fault.Transientf("PresentError", "change the TXT records of %s: %s", r.FQDN, batch.ErrorMessage())
-			}
-			return awsFault("change the TXT records of "+r.FQDN, err)
+		var refused *r53types.InvalidChangeBatch
+		if !errors.As(err, &refused) {
+			return err
 		}
+		why := strings.Join(append(refused.Messages, refused.ErrorMessage()), " ")
+		if strings.Contains(why, "Tried to ") { // create what is there, or delete what is not, or is not so
+			return fmt.Errorf("%w: %s", errConflict, brief(why))
+		}
+		return fault.Misconfiguredf("PresentError", "Route 53 refuses to change the TXT records of %s: %s", r.FQDN, brief(why))
+	})
+	var gone *r53types.NoSuchHostedZone
+	if errors.As(err, &gone) {
+		p.zones.forget(r.Zone)
 	}
+	if err != nil {
+		return awsFault("change the TXT records of "+r.FQDN, err)
+	}
+	return nil
 }
 
 func (p *amazonRoute53) replaceOnce(ctx context.Context, zone string, r Record, change func([]string) []string) error {

@@ -1,0 +1,240 @@
+package dns01
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	"github.com/perennial-pki/perennial/internal/fault"
+)
+
+// akamaiNeeds is what an API client must be allowed to do.
+const akamaiNeeds = "to read and write records (API service DNS-Zone Record Management, READ-WRITE)"
+
+// akamai changes the record sets of zones of Edge DNS. Its API has no conditions for a change, and takes one change of a zone at a time. So a
+// zone is changed by one of us after the other, and what was written is read again: a set that somebody else has written at the same
+// moment is read and changed anew.
+type akamai struct {
+	rest
+	turns *turns
+	zones zoneNames
+}
+
+// turns lets a zone be changed by one after the other, whatever their credentials are.
+type turns struct {
+	mu sync.Mutex
+	of map[string]chan struct{}
+}
+
+// take waits for the turn, which ends with done.
+func (t *turns) take(ctx context.Context, zone string) (done func(), err error) {
+	t.mu.Lock()
+	if t.of == nil {
+		t.of = map[string]chan struct{}{}
+	}
+	turn, found := t.of[zone]
+	if !found {
+		turn = make(chan struct{}, 1)
+		t.of[zone] = turn
+	}
+	t.mu.Unlock()
+	select {
+	case turn <- struct{}{}:
+		return func() { <-turn }, nil
+	case <-ctx.Done():
+		return nil, fault.Transientf("PresentError", "zone %s is being changed by other challenges, and Akamai takes one change at a time: it will be tried again", zone)
+	}
+}
+
+// akamai makes the provider, or takes the one that was made of the same settings.
+func (s *Solver) akamai(c *cmacme.ACMEIssuerDNS01ProviderAkamai, secret func(field, name, key string) (string, error)) (Provider, error) {
+	host := strings.TrimSuffix(strings.TrimPrefix(c.ServiceConsumerDomain, "https://"), "/")
+	if at, err := url.Parse("https://" + host); err != nil || at.Host != host || at.Hostname() == "" {
+		return nil, fault.Misconfiguredf("InvalidSolver", "dns01.akamai.serviceConsumerDomain: %.100q is not a host: take that of the API client, such as akab-1234.luna.akamaiapis.net", c.ServiceConsumerDomain)
+	}
+	grid := edgeGrid{now: s.Now}
+	var err error
+	if grid.clientToken, err = secret("dns01.akamai.clientTokenSecretRef", c.ClientToken.Name, c.ClientToken.Key); err != nil {
+		return nil, err
+	}
+	if grid.clientSecret, err = secret("dns01.akamai.clientSecretSecretRef", c.ClientSecret.Name, c.ClientSecret.Key); err != nil {
+		return nil, err
+	}
+	if grid.accessToken, err = secret("dns01.akamai.accessTokenSecretRef", c.AccessToken.Name, c.AccessToken.Key); err != nil {
+		return nil, err
+	}
+	return s.pool.get("akamai", []string{host, grid.clientToken, grid.clientSecret, grid.accessToken}, func() (Provider, error) {
+		p := newAkamai("https://"+host, grid, &s.turns)
+		p.now = s.Now
+		return p, nil
+	})
+}
+
+func newAkamai(base string, grid edgeGrid, turns *turns) *akamai {
+	return &akamai{turns: turns, rest: rest{
+		name: "Akamai", base: base, sign: grid.sign,
+		credentials: "the Secrets of dns01.akamai.clientTokenSecretRef, clientSecretSecretRef and accessTokenSecretRef",
+		problem: func(body []byte) string {
+			e := akamaiProblem(body)
+			if e.Title == "" && e.Detail == "" {
+				return string(body)
+			}
+			return strings.TrimPrefix(e.Title+": "+e.Detail, ": ")
+		},
+	}}
+}
+
+// akamaiError is the body of an error, RFC 9457.
+type akamaiError struct {
+	Title  string `json:"title"`
+	Detail string `json:"detail"`
+}
+
+func akamaiProblem(body []byte) (e akamaiError) {
+	if json.Unmarshal(body, &e) != nil {
+		return akamaiError{}
+	}
+	return e
+}
+
+// zone finds the zone of a name: the one with the longest name.
+func (p *akamai) zone(ctx context.Context, r Record) (string, error) {
+	if name := p.zones.get(r.Zone); name != "" {
+		return name, nil
+	}
+	var refused error
+	for _, apex := range apexes(r) {
+		var zone struct {
+			Type string `json:"type"`
+		}
+		status, err := p.send(ctx, call{method: http.MethodGet, path: "/config-dns/v2/zones/" + url.PathEscape(apex), out: &zone, needs: akamaiNeeds})
+		switch {
+		case err == nil && !strings.EqualFold(zone.Type, "PRIMARY"):
+			return "", fault.Misconfiguredf("PresentError", "zone %s at Akamai is of type %.20q, whose records cannot be changed there: let _acme-challenge be a CNAME to a primary zone, and set cnameStrategy: Follow", apex, zone.Type)
+		case err == nil:
+			p.zones.put(r, apex, apex)
+			return apex, nil
+		case status == http.StatusForbidden: // also of zones of others
+			if refused == nil {
+				refused = err
+			}
+		case status != http.StatusNotFound:
+			return "", err
+		}
+	}
+	if refused != nil {
+		return "", refused
+	}
+	return "", fault.Misconfiguredf("PresentError", "Akamai has no zone for %s that this API client can see: create it, or give the client's user access to its group", r.FQDN)
+}
+
+// akamaiSet is a record set.
+type akamaiSet struct {
+	Name   string   `json:"name"`
+	Type   string   `json:"type"`
+	TTL    int      `json:"ttl"`
+	Values []string `json:"rdata"`
+}
+
+// Present adds the value to the record set.
+func (p *akamai) Present(ctx context.Context, r Record) error { return p.replace(ctx, r, true) }
+
+// CleanUp removes the value from the record set.
+func (p *akamai) CleanUp(ctx context.Context, r Record) error { return p.replace(ctx, r, false) }
+
+func (p *akamai) replace(ctx context.Context, r Record, add bool) error {
+	zone, err := p.zone(ctx, r)
+	if err != nil {
+		return err
+	}
+	done, err := p.turns.take(ctx, zone)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return swap(r, func() error { return p.replaceOnce(ctx, zone, r, add) })
+}
+
+// replaceOnce writes the set if it has to change. Only a set that is read as it shall be is a success.
+func (p *akamai) replaceOnce(ctx context.Context, zone string, r Record, add bool) error {
+	name := strings.TrimSuffix(r.FQDN, ".")
+	path := fmt.Sprintf("/config-dns/v2/zones/%s/names/%s/types/TXT", url.PathEscape(zone), url.PathEscape(name))
+	var set akamaiSet
+	status, err := p.send(ctx, call{method: http.MethodGet, path: path, out: &set, needs: akamaiNeeds})
+	exists := status != http.StatusNotFound
+	if !exists {
+		set, err = akamaiSet{Name: name, Type: "TXT", TTL: int(r.TTL.Seconds())}, nil
+	}
+	if err != nil {
+		return err
+	}
+	ours := func(value string) bool { return unquoted(value) == r.Value }
+	if slices.ContainsFunc(set.Values, ours) == add {
+		return nil
+	}
+	next := call{method: http.MethodPut, path: path, needs: akamaiNeeds}
+	if add {
+		set.Values = append(set.Values, quote(r.Value))
+	} else {
+		set.Values = slices.DeleteFunc(set.Values, ours)
+	}
+	switch {
+	case !exists:
+		next.method = http.MethodPost
+	case len(set.Values) == 0:
+		next.method = http.MethodDelete
+	}
+	if next.method != http.MethodDelete {
+		next.in = set
+	}
+	status, err = p.send(ctx, next)
+	switch {
+	case err == nil:
+		return errConflict // until it is read so
+	// Somebody else is changing the zone, or has made or removed the set.
+	case status == http.StatusConflict, status == http.StatusNotFound && exists,
+		status == http.StatusBadRequest && exists && strings.Contains(err.Error(), "does not exist"):
+		return fmt.Errorf("%w: %w", errConflict, err)
+	case status == http.StatusNotFound:
+		p.zones.forget(r.Zone)
+	}
+	return err
+}
+
+// edgeGrid signs requests as Akamai's API clients do, by the scheme EG1-HMAC-SHA256.
+type edgeGrid struct {
+	clientToken, clientSecret, accessToken string
+	now                                    func() time.Time
+}
+
+// sign adds the Authorization header. Only the body of a POST is signed, the first 128 KiB of it; ours are shorter.
+func (g edgeGrid) sign(request *http.Request, body []byte) error {
+	stamp := g.now().UTC().Format("20060102T15:04:05+0000")
+	header := fmt.Sprintf("EG1-HMAC-SHA256 client_token=%s;access_token=%s;timestamp=%s;nonce=%s;", g.clientToken, g.accessToken, stamp, rand.Text())
+	hash := ""
+	if request.Method == http.MethodPost && len(body) > 0 {
+		sum := sha256.Sum256(body)
+		hash = base64.StdEncoding.EncodeToString(sum[:])
+	}
+	// The empty part is for headers, of which none is signed.
+	text := strings.Join([]string{request.Method, request.URL.Scheme, request.URL.Host, request.URL.RequestURI(), "", hash, header}, "\t")
+	request.Header.Set("Authorization", header+"signature="+mac(mac(g.clientSecret, stamp), text))
+	return nil
+}
+
+func mac(key, text string) string {
+	h := hmac.New(sha256.New, []byte(key))
+	h.Write([]byte(text))
+	return base64.StdEncoding.EncodeToString(h.Sum(nil))
+}

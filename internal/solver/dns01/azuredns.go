@@ -1,0 +1,308 @@
+package dns01
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/cloud"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
+
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/signer"
+)
+
+const azureDNSField = "dns01.azureDNS.clientSecretSecretRef"
+
+// azureClouds are where each cloud's identities and Resource Manager are.
+var azureClouds = map[cmacme.AzureDNSEnvironment]struct {
+	cloud   cloud.Configuration
+	manager string
+}{
+	"":                            {cloud.AzurePublic, "https://management.azure.com"},
+	cmacme.AzurePublicCloud:       {cloud.AzurePublic, "https://management.azure.com"},
+	cmacme.AzureUSGovernmentCloud: {cloud.AzureGovernment, "https://management.usgovcloudapi.net"},
+	cmacme.AzureChinaCloud:        {cloud.AzureChina, "https://management.chinacloudapi.cn"},
+}
+
+// azureKind is how Resource Manager calls what there is of a type of zone.
+type azureKind struct{ zones, version, ttl, values string }
+
+var azureKinds = map[cmacme.AzureZoneType]azureKind{
+	"":                      {"dnsZones", "2018-05-01", "TTL", "TXTRecords"},
+	cmacme.PublicAzureZone:  {"dnsZones", "2018-05-01", "TTL", "TXTRecords"},
+	cmacme.PrivateAzureZone: {"privateDnsZones", "2020-06-01", "ttl", "txtRecords"},
+}
+
+// azureDNS changes the record sets of zones. A set is written on the condition that it is still as it was read (its ETag), so that a value
+// that somebody else has put there in between is never lost.
+type azureDNS struct {
+	rest
+	group string // the resource group, for messages
+	kind  azureKind
+	zone  string // found if empty
+	zones zoneNames
+}
+
+// azureDNS makes the provider, or takes the one that was made of the same settings.
+func (s *Solver) azureDNS(issuer *signer.Issuer, c *cmacme.ACMEIssuerDNS01ProviderAzureDNS, secret func(field, name, key string) (string, error)) (Provider, error) {
+	if c.Environment == cmacme.AzureGermanCloud {
+		return nil, fault.Misconfiguredf("InvalidSolver", "dns01.azureDNS.environment: Microsoft closed AzureGermanCloud in 2021: move the zone to another cloud, and name that")
+	}
+	where, known := azureClouds[c.Environment]
+	if !known {
+		return nil, fault.Misconfiguredf("InvalidSolver", "dns01.azureDNS.environment: %.60q is none of AzurePublicCloud, AzureUSGovernmentCloud, AzureChinaCloud", c.Environment)
+	}
+	kind, known := azureKinds[c.ZoneType]
+	if !known {
+		return nil, fault.Misconfiguredf("InvalidSolver", "dns01.azureDNS.zoneType: %.60q is none of AzurePublicZone, AzurePrivateZone", c.ZoneType)
+	}
+	password, from := "", ownCredentials
+	identity := cmacme.AzureManagedIdentity{}
+	if c.ManagedIdentity != nil {
+		identity = *c.ManagedIdentity
+	}
+	switch {
+	case c.ClientSecret != nil:
+		if c.ClientID == "" || c.TenantID == "" {
+			return nil, fault.Misconfiguredf("InvalidSolver", "dns01.azureDNS: clientID, clientSecretSecretRef and tenantID belong together: set all three, or none")
+		}
+		from = "the Secret of " + azureDNSField
+		var err error
+		if password, err = secret(azureDNSField, c.ClientSecret.Name, c.ClientSecret.Key); err != nil {
+			return nil, err
+		}
+	case c.ClientID != "" || c.TenantID != "":
+		return nil, fault.Misconfiguredf("InvalidSolver", "dns01.azureDNS: clientID and tenantID need clientSecretSecretRef beside them; for a managed or workload identity use managedIdentity")
+	case !s.Ambient.allows(issuer):
+		return nil, noAmbient(issuer, "dns01.azureDNS", "clientID, clientSecretSecretRef and tenantID")
+	}
+	settings := []string{password, c.ClientID, c.TenantID, identity.ClientID, identity.ResourceID, identity.TenantID, string(c.Environment), string(c.ZoneType),
+		c.SubscriptionID, c.ResourceGroupName, c.HostedZoneName}
+	return s.pool.get("azureDNS", settings, func() (Provider, error) {
+		// The queue repeats what fails.
+		options := azcore.ClientOptions{Cloud: where.cloud, Transport: restClient, Retry: policy.RetryOptions{MaxRetries: -1}}
+		token, err := azureCredential(c, identity, password, options)
+		var known *fault.Error
+		switch {
+		case errors.As(err, &known):
+			return nil, err
+		case err != nil:
+			return nil, fault.Misconfiguredf("InvalidSolver", "find credentials for Azure: %s. Correct dns01.azureDNS, or %s", brief(err.Error()), from)
+		}
+		p := newAzureDNS(where.manager, c.SubscriptionID, c.ResourceGroupName, c.HostedZoneName, kind)
+		p.credentials, p.now = from, s.Now
+		p.sign = func(request *http.Request, _ []byte) error {
+			got, err := token.GetToken(request.Context(), policy.TokenRequestOptions{Scopes: []string{where.manager + "/.default"}})
+			if err != nil {
+				return p.tokenFault(err)
+			}
+			request.Header.Set("Authorization", "Bearer "+got.Token)
+			return nil
+		}
+		return p, nil
+	})
+}
+
+// azureCredential is a service principal if there is a password, else the workload identity of the environment if it has one, else the
+// identity of the machine.
+func azureCredential(c *cmacme.ACMEIssuerDNS01ProviderAzureDNS, identity cmacme.AzureManagedIdentity, password string, options azcore.ClientOptions) (azcore.TokenCredential, error) {
+	if password != "" {
+		return azidentity.NewClientSecretCredential(c.TenantID, c.ClientID, password, &azidentity.ClientSecretCredentialOptions{ClientOptions: options})
+	}
+	if os.Getenv("AZURE_FEDERATED_TOKEN_FILE") != "" {
+		if identity.ResourceID != "" {
+			return nil, fault.Misconfiguredf("InvalidSolver", "dns01.azureDNS.managedIdentity.resourceID names an identity of machines, but the controller has a workload identity: set clientID instead")
+		}
+		return azidentity.NewWorkloadIdentityCredential(&azidentity.WorkloadIdentityCredentialOptions{
+			ClientOptions: options, ClientID: identity.ClientID, TenantID: identity.TenantID,
+		})
+	}
+	machine := &azidentity.ManagedIdentityCredentialOptions{ClientOptions: options}
+	switch {
+	case identity.TenantID != "":
+		return nil, fault.Misconfiguredf("InvalidSolver", "dns01.azureDNS.managedIdentity.tenantID is for workload identities, and the controller has none (AZURE_FEDERATED_TOKEN_FILE is not set): remove it")
+	case identity.ClientID != "":
+		machine.ID = azidentity.ClientID(identity.ClientID)
+	case identity.ResourceID != "":
+		machine.ID = azidentity.ResourceID(identity.ResourceID)
+	}
+	return azidentity.NewManagedIdentityCredential(machine)
+}
+
+func newAzureDNS(manager, subscription, group, zone string, kind azureKind) *azureDNS {
+	return &azureDNS{group: group, kind: kind, zone: zone, rest: rest{
+		name: "Azure", base: fmt.Sprintf("%s/subscriptions/%s/resourceGroups/%s/providers/Microsoft.Network/%s", manager, url.PathEscape(subscription), url.PathEscape(group), kind.zones),
+		problem: func(body []byte) string {
+			var reply struct {
+				Error azureError `json:"error"`
+				azureError
+			}
+			if json.Unmarshal(body, &reply) != nil {
+				return string(body)
+			}
+			for _, e := range []azureError{reply.Error, reply.azureError} {
+				if e.Message != "" {
+					return fmt.Sprintf("%s (%s)", e.Message, e.Code)
+				}
+			}
+			return string(body)
+		},
+	}}
+}
+
+// azureError is the body of an error, or is in it.
+type azureError struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+}
+
+// tokenFault says what it means that there is no token.
+func (p *azureDNS) tokenFault(err error) error {
+	var refused *azidentity.AuthenticationFailedError
+	if !errors.As(err, &refused) || refused.RawResponse == nil {
+		return fault.Transientf("PresentError", "get a token of Azure: %s", brief(err.Error()))
+	}
+	body, err := io.ReadAll(io.LimitReader(refused.RawResponse.Body, maxReply))
+	if err != nil {
+		return fault.Transientf("PresentError", "get a token of Azure: %w", err)
+	}
+	return p.noToken("Azure", refused.RawResponse, body, func(body []byte) string {
+		var reply struct {
+			Error       string `json:"error"`
+			Description string `json:"error_description"`
+		}
+		if json.Unmarshal(body, &reply) != nil || reply.Error == "" {
+			return string(body)
+		}
+		return strings.TrimSpace(reply.Error + ": " + reply.Description)
+	})
+}
+
+// dnsZone finds the zone of a name: the one with the longest name.
+func (p *azureDNS) dnsZone(ctx context.Context, r Record) (string, error) {
+	if p.zone != "" {
+		if zone := fqdn(p.zone); !under(r.FQDN, zone) {
+			return "", fault.Misconfiguredf("PresentError", "%s is not in zone %s: correct dns01.azureDNS.hostedZoneName, or leave it out", r.FQDN, p.zone)
+		}
+		return p.zone, nil
+	}
+	if name := p.zones.get(r.Zone); name != "" {
+		return name, nil
+	}
+	var refused error
+	for _, apex := range apexes(r) {
+		// Who may read one zone only is refused all others, also those that do not exist.
+		status, err := p.send(ctx, call{method: http.MethodGet, path: "/" + url.PathEscape(apex) + "?api-version=" + p.kind.version,
+			needs: fmt.Sprintf("Microsoft.Network/%s/read in resource group %s, or set hostedZoneName", p.kind.zones, p.group)})
+		switch {
+		case err == nil:
+			p.zones.put(r, apex, apex)
+			return apex, nil
+		case status == http.StatusForbidden:
+			if refused == nil {
+				refused = err
+			}
+		case status != http.StatusNotFound:
+			return "", err
+		}
+	}
+	if refused != nil {
+		return "", refused
+	}
+	return "", fault.Misconfiguredf("PresentError", "resource group %s has no zone for %s: create it, or correct dns01.azureDNS.subscriptionID, resourceGroupName, zoneType or hostedZoneName", p.group, r.FQDN)
+}
+
+// azureSet is a record set. Its fields are those of public zones; the ones of private zones differ in case, which reading ignores.
+type azureSet struct {
+	ETag       string `json:"etag"`
+	Properties struct {
+		TTL      int               `json:"TTL"`
+		Values   []azureTXT        `json:"TXTRecords"`
+		Metadata map[string]string `json:"metadata"`
+	} `json:"properties"`
+}
+
+// azureTXT is a value, in parts of at most 255 bytes.
+type azureTXT struct {
+	Value []string `json:"value"`
+}
+
+// Present adds the value to the record set.
+func (p *azureDNS) Present(ctx context.Context, r Record) error { return p.replace(ctx, r, true) }
+
+// CleanUp removes the value from the record set.
+func (p *azureDNS) CleanUp(ctx context.Context, r Record) error { return p.replace(ctx, r, false) }
+
+func (p *azureDNS) replace(ctx context.Context, r Record, add bool) error {
+	zone, err := p.dnsZone(ctx, r)
+	if err != nil {
+		return err
+	}
+	return swap(r, func() error { return p.replaceOnce(ctx, zone, r, add) })
+}
+
+func (p *azureDNS) replaceOnce(ctx context.Context, zone string, r Record, add bool) error {
+	name := strings.TrimSuffix(strings.TrimSuffix(r.FQDN, fqdn(zone)), ".")
+	if name == "" {
+		name = "@"
+	}
+	path := fmt.Sprintf("/%s/TXT/%s?api-version=%s", url.PathEscape(strings.TrimSuffix(zone, ".")), url.PathEscape(name), p.kind.version)
+	may := func(verb string) string {
+		return fmt.Sprintf("Microsoft.Network/%s/TXT/%s on zone %s", p.kind.zones, verb, zone)
+	}
+	var set azureSet
+	status, err := p.send(ctx, call{method: http.MethodGet, path: path, out: &set, needs: may("read")})
+	if status == http.StatusNotFound {
+		set, err = azureSet{}, nil
+	}
+	if err != nil {
+		return err
+	}
+	ours := func(v azureTXT) bool { return strings.Join(v.Value, "") == r.Value }
+	values := set.Properties.Values
+	if slices.ContainsFunc(values, ours) == add {
+		return nil
+	}
+	condition := http.Header{"If-Match": {set.ETag}}
+	if set.ETag == "" {
+		condition = http.Header{"If-None-Match": {"*"}}
+	}
+	next := call{method: http.MethodPut, path: path, header: condition, needs: may("write")}
+	if add {
+		values = append(values, azureTXT{[]string{r.Value}})
+	} else if values = slices.DeleteFunc(values, ours); len(values) == 0 {
+		next.method, next.needs = http.MethodDelete, may("delete")
+	}
+	if next.method == http.MethodPut {
+		ttl := set.Properties.TTL
+		if ttl == 0 {
+			ttl = int(r.TTL.Seconds())
+		}
+		properties := map[string]any{p.kind.ttl: ttl, p.kind.values: values}
+		if len(set.Properties.Metadata) > 0 {
+			properties["metadata"] = set.Properties.Metadata
+		}
+		next.in = map[string]any{"properties": properties}
+	}
+	switch status, err = p.send(ctx, next); {
+	case status == http.StatusPreconditionFailed || status == http.StatusConflict:
+		return fmt.Errorf("%w: %w", errConflict, err)
+	case status == http.StatusNotFound && !add:
+		return nil
+	case status == http.StatusNotFound:
+		p.zones.forget(r.Zone)
+		return fault.Misconfiguredf("PresentError", "resource group %s has no zone %s: correct dns01.azureDNS.subscriptionID, resourceGroupName, zoneType or hostedZoneName", p.group, zone)
+	}
+	return err
+}

@@ -1,0 +1,336 @@
+// Package clouds_test issues certificates by DNS-01 at Google Cloud DNS, Azure DNS and Akamai Edge DNS, with each of their kinds of
+// credentials. The services are stand-ins, which a process of the controller reaches at their own names.
+package clouds_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"maps"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/deploy"
+	"github.com/perennial-pki/perennial/test/akamai"
+	"github.com/perennial-pki/perennial/test/azure"
+	"github.com/perennial-pki/perennial/test/cluster"
+	"github.com/perennial-pki/perennial/test/dnsserver"
+	"github.com/perennial-pki/perennial/test/gcp"
+	"github.com/perennial-pki/perennial/test/internet"
+	"github.com/perennial-pki/perennial/test/pebble"
+)
+
+func TestMain(m *testing.M) { cluster.Main(m) }
+
+const (
+	record = "_acme-challenge.example.com"
+	others = "somebody else's"
+	// What the examples say.
+	project, application = "my-project", "33333333-3333-3333-3333-333333333333"
+	// zoneOfAzure is the public zone of the example's resource group.
+	zoneOfAzure = "dns/dnsZones/example.com"
+	// Whom the controller itself is in each cloud.
+	machine, workload, identity = "machine@my-project.iam.gserviceaccount.com", "44444444-4444-4444-4444-444444444444", "55555555-5555-5555-5555-555555555555"
+	// token is what the cluster gives a workload that is federated.
+	token = "the token of the pod"
+)
+
+type world struct {
+	*testing.T
+	admin  client.WithWatch
+	google *gcp.Cloud
+	azure  *azure.Cloud
+	akamai *akamai.API
+	// key is that of a service account.
+	key []byte
+}
+
+// start makes the clouds, Let's Encrypt's staging server, and a controller that has this in its environment beside the way there.
+func start(t *testing.T, env ...string) *world {
+	t.Helper()
+	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(names.Close)
+	ca, err := pebble.Start(pebble.Options{Resolver: names.Addr})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ca.Close() })
+	w := &world{
+		T: t, admin: cluster.Admin(t),
+		google: &gcp.Cloud{
+			Project: project, Zones: map[string]string{"a-private": "example.com", "example": "example.com", "other": "example.net"}, Private: []string{"a-private"},
+			Machine: machine, Access: []string{machine, "dns@my-project.iam.gserviceaccount.com"}, DNS: names, Pending: time.Second,
+		},
+		azure: &azure.Cloud{
+			Tenant: "22222222-2222-2222-2222-222222222222", Subscription: "11111111-1111-1111-1111-111111111111",
+			Passwords: map[string]string{application: "a password"}, Federated: map[string]string{workload: token}, Machine: map[string]string{identity: identity, "/subscriptions/1/identity": identity},
+			Access: map[string][]string{zoneOfAzure: {application, workload, identity}, "dns/privateDnsZones/example.com": {workload}}, DNS: names,
+		},
+		akamai: &akamai.API{
+			Host: "akab-1234.luna.akamaiapis.net", ClientToken: "akab-client", ClientSecret: "a secret", AccessToken: "akab-access",
+			Zones: map[string]string{"example.com": "PRIMARY"}, Conflicts: 2, DNS: names,
+		},
+	}
+	if w.key, err = w.google.Key("dns@my-project.iam.gserviceaccount.com"); err != nil {
+		t.Fatal(err)
+	}
+	sites := map[string]http.Handler{"acme-staging-v02.api.letsencrypt.org": internet.CA(t, ca)}
+	for _, more := range []map[string]http.Handler{w.google.Sites(), w.azure.Sites(), w.akamai.Sites()} {
+		maps.Copy(sites, more)
+	}
+	metadata, stop := w.google.Metadata()
+	t.Cleanup(stop)
+	cluster.Process(t, append(append(internet.Start(t, sites), "GCE_METADATA_HOST="+metadata), env...),
+		"--dns01-recursive-nameservers="+names.Addr, "--dns01-recursive-nameservers-only", "--cluster-resource-namespace="+deploy.Namespace)
+	return w
+}
+
+// federated is the environment of a pod with a workload identity.
+func federated(t *testing.T) []string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte(token), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return []string{"AZURE_CLIENT_ID=" + workload, "AZURE_TENANT_ID=22222222-2222-2222-2222-222222222222", "AZURE_FEDERATED_TOKEN_FILE=" + file, "AZURE_AUTHORITY_HOST=https://login.microsoftonline.com/"}
+}
+
+// secret makes a Secret for the time of the test.
+func (w *world) secret(namespace, name string, data map[string][]byte) {
+	w.Helper()
+	s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Data: data}
+	if err := w.admin.Create(w.Context(), s); err != nil {
+		w.Fatal(err)
+	}
+	w.Cleanup(func() { _ = w.admin.Delete(context.Background(), s) })
+}
+
+// apply creates what an example has, in which the words are replaced, and returns the certificate.
+func (w *world) apply(t *testing.T, file string, replace ...string) client.ObjectKey {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join("../../examples/dns01", file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	namespace := cluster.Namespace(t)
+	text := strings.NewReplacer(append(replace, "namespace: shop", "namespace: "+namespace)...).Replace(string(content))
+	var last *unstructured.Unstructured
+	for document := range bytes.SplitSeq([]byte(text), []byte("\n---\n")) {
+		last = &unstructured.Unstructured{}
+		if err := yaml.Unmarshal(document, &last.Object); err != nil {
+			t.Fatal(err)
+		}
+		if last.GetKind() == cmapi.IssuerKind {
+			last.SetNamespace(namespace)
+		}
+		u := last
+		if err := w.admin.Create(t.Context(), u); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = w.admin.Delete(context.Background(), u) })
+	}
+	return client.ObjectKeyFromObject(last)
+}
+
+// issued waits for a certificate, and until what stands at the name is what stood there before.
+func (w *world) issued(t *testing.T, key client.ObjectKey, values func() []string) {
+	t.Helper()
+	cluster.Eventually(t, func() error {
+		crt := &cmapi.Certificate{}
+		if err := w.admin.Get(t.Context(), key, crt); err != nil {
+			return err
+		}
+		if c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionReady); c == nil || c.Status != cmmeta.ConditionTrue {
+			return cluster.NotYet("%s", w.story(t, key.Namespace))
+		}
+		return nil
+	})
+	secret := &corev1.Secret{}
+	if err := w.admin.Get(t.Context(), client.ObjectKey{Namespace: key.Namespace, Name: key.Name + "-tls"}, secret); err != nil {
+		t.Fatal(err)
+	}
+	pair, err := tls.X509KeyPair(secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey])
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(pair.Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if names := slices.Sorted(slices.Values(leaf.DNSNames)); !slices.Equal(names, []string{"*.example.com", "example.com"}) {
+		t.Errorf("the certificate is for %v", names)
+	}
+	cluster.Eventually(t, func() error {
+		if got := values(); !slices.Equal(got, []string{others}) {
+			return cluster.NotYet("the zone has %q", got)
+		}
+		return nil
+	})
+}
+
+// refused waits until a challenge says why it does not go on.
+func (w *world) refused(t *testing.T, namespace, says string) {
+	t.Helper()
+	cluster.Eventually(t, func() error {
+		if story := w.story(t, namespace); !strings.Contains(story, says) {
+			return cluster.NotYet("%s", story)
+		}
+		return nil
+	})
+}
+
+func (w *world) story(t *testing.T, namespace string) string {
+	var b strings.Builder
+	var orders cmacme.OrderList
+	var challenges cmacme.ChallengeList
+	for _, list := range []client.ObjectList{&orders, &challenges} {
+		if err := w.admin.List(t.Context(), list, client.InNamespace(namespace)); err != nil {
+			return err.Error()
+		}
+	}
+	for _, o := range orders.Items {
+		b.WriteString("order " + o.Name + ": " + string(o.Status.State) + " " + o.Status.Reason + "\n")
+	}
+	for _, c := range challenges.Items {
+		b.WriteString("challenge " + c.Name + ": " + string(c.Status.State) + " " + c.Status.Reason + "\n")
+	}
+	return b.String()
+}
+
+// without removes the lines of a file from the one that begins with a word to another, which stays.
+func without(t *testing.T, file, from, to string) (text, nothing string) {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join("../../examples/dns01", file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := strings.Index(string(content), from)
+	j := i + strings.Index(string(content)[i:], to)
+	return string(content[i:j]), ""
+}
+
+func TestCertificatesByTheCloudsWithEachKindOfCredentials(t *testing.T) {
+	w := start(t, federated(t)...)
+	w.google.Put("example", record, others)
+	w.secret(deploy.Namespace, "clouddns", map[string][]byte{"key.json": w.key})
+	w.secret(deploy.Namespace, "azuredns", map[string][]byte{"password": []byte("a password")})
+	w.secret(deploy.Namespace, "akamai", map[string][]byte{"client_token": []byte("akab-client\n"), "client_secret": []byte("a secret"), "access_token": []byte("akab-access")})
+	google := func() []string { return w.google.Values("example", record) }
+	azure := func() []string { return w.azure.Values(zoneOfAzure, record) }
+
+	t.Run("Cloud DNS, the key of a service account", func(t *testing.T) {
+		w.issued(t, w.apply(t, "clouddns.yaml"), google)
+		calls := strings.Join(w.google.Calls(), "\n")
+		if !strings.Contains(calls, "token dns@my-project.iam.gserviceaccount.com") || !strings.Contains(calls, "GET changes/") || strings.Contains(calls, machine) {
+			t.Errorf("it did %s", calls)
+		}
+	})
+	t.Run("Cloud DNS, the machine's service account, and a zone that is named", func(t *testing.T) {
+		from, to := without(t, "clouddns.yaml", "          serviceAccountSecretRef", "---")
+		w.issued(t, w.apply(t, "clouddns.yaml", from, to+"          hostedZoneName: example\n"), google)
+		if calls := strings.Join(w.google.Calls(), "\n"); !strings.Contains(calls, "metadata token "+machine) || !strings.Contains(calls, "POST changes "+machine) {
+			t.Errorf("it did %s", calls)
+		}
+	})
+	w.azure.Put(zoneOfAzure, record, others)
+	t.Run("Azure DNS, a service principal", func(t *testing.T) {
+		w.issued(t, w.apply(t, "azuredns.yaml"), azure)
+		if calls := strings.Join(w.azure.Calls(), "\n"); !strings.Contains(calls, "PUT "+zoneOfAzure+" "+application) || strings.Contains(calls, workload) {
+			t.Errorf("it did %s", calls)
+		}
+	})
+	principal, nothing := without(t, "azuredns.yaml", "          tenantID", "---")
+	t.Run("Azure DNS, a workload identity, and a zone that is named", func(t *testing.T) {
+		w.issued(t, w.apply(t, "azuredns.yaml", principal, nothing+"          hostedZoneName: example.com\n          environment: AzurePublicCloud\n"), azure)
+		if calls := strings.Join(w.azure.Calls(), "\n"); !strings.Contains(calls, "PUT "+zoneOfAzure+" "+workload) {
+			t.Errorf("it did %s", calls)
+		}
+	})
+	t.Run("Azure DNS, a private zone", func(t *testing.T) {
+		const private = "dns/privateDnsZones/example.com"
+		w.azure.Put(private, record, others)
+		w.issued(t, w.apply(t, "azuredns.yaml", principal, nothing+"          zoneType: AzurePrivateZone\n"), func() []string { return w.azure.Values(private, record) })
+	})
+	w.akamai.Put(record, others)
+	t.Run("Akamai, whose zone is being changed by others", func(t *testing.T) {
+		w.issued(t, w.apply(t, "akamai.yaml"), func() []string { return w.akamai.Values(record) })
+	})
+}
+
+func TestTheIdentityOfAMachineOfAzure(t *testing.T) {
+	w := start(t)
+	w.azure.Put(zoneOfAzure, record, others)
+	principal, nothing := without(t, "azuredns.yaml", "          tenantID", "---")
+	for _, named := range []string{"clientID: " + identity, "resourceID: /subscriptions/1/identity"} {
+		t.Run(named, func(t *testing.T) {
+			w.issued(t, w.apply(t, "azuredns.yaml", principal, nothing+"          managedIdentity: {"+named+"}\n"), func() []string { return w.azure.Values(zoneOfAzure, record) })
+		})
+	}
+	if calls := strings.Join(w.azure.Calls(), "\n"); !strings.Contains(calls, "metadata token "+identity) {
+		t.Errorf("it did %s", calls)
+	}
+	t.Run("one that the machine has not", func(t *testing.T) {
+		key := w.apply(t, "azuredns.yaml", principal, nothing+"          managedIdentity: {clientID: 66666666-6666-6666-6666-666666666666}\n")
+		w.refused(t, key.Namespace, "Correct the credentials of the controller's environment")
+	})
+}
+
+func TestWhatTheCloudsRefuseStandsOnTheChallenge(t *testing.T) {
+	w := start(t, federated(t)...)
+	stranger, err := w.google.Key("stranger@my-project.iam.gserviceaccount.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(file, []byte("of the controller"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.secret(deploy.Namespace, "clouddns", map[string][]byte{
+		"key.json":  stranger,
+		"file.json": []byte(`{"type": "external_account", "audience": "a", "subject_token_type": "urn:ietf:params:oauth:token-type:jwt", "token_url": "https://sts.googleapis.com/v1/token", "credential_source": {"file": "` + file + `"}}`),
+	})
+	w.secret(deploy.Namespace, "azuredns", map[string][]byte{"password": []byte("another password")})
+	w.secret(deploy.Namespace, "akamai", map[string][]byte{"client_token": []byte("akab-client"), "client_secret": []byte("another secret"), "access_token": []byte("akab-access")})
+	tenant := []string{"kind: ClusterIssuer", "kind: Issuer"}
+	account, nothing := without(t, "clouddns.yaml", "          serviceAccountSecretRef", "---")
+	principal, _ := without(t, "azuredns.yaml", "          tenantID", "---")
+	for name, test := range map[string]struct {
+		file    string
+		replace []string
+		says    string
+	}{
+		"a service account that may not list zones": {"clouddns.yaml", nil, "Forbidden (forbidden). Correct the Secret of dns01.cloudDNS.serviceAccountSecretRef, or allow them dns.managedZones.list in project my-project"},
+		"credentials that are read from a file":     {"clouddns.yaml", []string{"key: key.json", "key: file.json"}, `has credentials of type "external_account"`},
+		"the controller's own, for a tenant":        {"clouddns.yaml", append(tenant, account, nothing), "may not use the controller's own: set serviceAccountSecretRef, or start the controller with --issuer-ambient-credentials"},
+		"a password that is wrong":                  {"azuredns.yaml", nil, "Azure refuses the credentials (status 401): invalid_client: AADSTS7000215: Invalid client secret provided."},
+		"a resource group that it may not see":      {"azuredns.yaml", []string{principal, nothing, "resourceGroupName: dns", "resourceGroupName: other"}, "Microsoft.Network/dnsZones/read in resource group other, or set hostedZoneName"},
+		"the controller's identity, for a tenant":   {"azuredns.yaml", append(tenant, principal, nothing), "may not use the controller's own: set clientID, clientSecretSecretRef and tenantID"},
+		"a signature that is wrong":                 {"akamai.yaml", nil, "Akamai refuses the credentials (status 401): Not authorized: The signature does not match. Correct the Secrets of dns01.akamai.clientTokenSecretRef"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			key := w.apply(t, test.file, test.replace...)
+			w.refused(t, key.Namespace, test.says)
+			if story := w.story(t, key.Namespace); strings.Contains(story, "of the controller\n") || strings.Contains(story, "another") {
+				t.Errorf("a secret is told: %s", story)
+			}
+		})
+	}
+}
