@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -121,6 +123,9 @@ func Command() *cobra.Command {
 	f.StringVar(&memory[0], "acme-http01-solver-resource-request-memory", requests.Memory().String(), "memory that is kept free for such a pod")
 	f.StringVar(&cpu[1], "acme-http01-solver-resource-limits-cpu", limits.Cpu().String(), "CPU that such a pod may use")
 	f.StringVar(&memory[1], "acme-http01-solver-resource-limits-memory", limits.Memory().String(), "memory that such a pod may use")
+	f.StringVar(&o.HTTP01.Pods.RuntimeClass, "acme-http01-solver-runtime-class-name", "", "RuntimeClass of such pods; the cluster's own if left out")
+	f.StringToStringVar(&o.HTTP01.Labels, "acme-http01-solver-extra-labels", nil, "labels, key=value, of all that is made for an HTTP-01 challenge")
+	f.StringSliceVar(&o.HTTP01.Nameservers, "acme-http01-solver-nameservers", nil, "host:port of the DNS servers by which sites are found that are looked at before an ACME server is; the system's if left out")
 	f.BoolVar(&nonRoot, "acme-http01-solver-run-as-non-root", true, "forbid such pods to run as root")
 	f.StringVar(&o.MetricsAddress, "metrics-listen-address", o.MetricsAddress, "host:port of /metrics; empty for none")
 	f.StringVar(&o.HealthAddress, "health-listen-address", o.HealthAddress, "host:port of /livez and /readyz; empty for none")
@@ -143,6 +148,17 @@ func Command() *cobra.Command {
 }
 
 func (o *Options) check() error {
+	for _, server := range o.HTTP01.Nameservers {
+		if host, port, err := net.SplitHostPort(server); err != nil || host == "" || port == "" {
+			return fmt.Errorf("--acme-http01-solver-nameservers must be host:port, such as 192.0.2.53:53, not %q", server)
+		}
+	}
+	if o.PassthroughTo != "" && o.TLSALPN01Address == "" {
+		return errors.New("--tlsalpn01-passthrough-to needs --tlsalpn01-listen-address, from where it is passed on")
+	}
+	if errs := validation.ValidateLabels(o.HTTP01.Labels, nil); len(errs) > 0 {
+		return fmt.Errorf("--acme-http01-solver-extra-labels: %s", errs[0].Detail)
+	}
 	for _, b := range []struct {
 		flag string
 		bad  bool

@@ -133,6 +133,7 @@ type HTTP01 struct {
 	Service          types.NamespacedName
 	WithoutTargetRef bool
 	Webroot          string
+	Labels           map[string]string
 	Pods             http01.PodSettings
 	// Nameservers, host:port, are where the addresses of sites are looked up for the self-check, of TLS-ALPN-01, too. The system's if empty.
 	Nameservers []string
@@ -408,7 +409,7 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 	}
 	answers := &http01.Solver{
 		Cache: c, Direct: direct, Mode: o.HTTP01.Mode, Listens: o.HTTP01Address != "", Service: o.HTTP01.Service, WithoutTargetRef: o.HTTP01.WithoutTargetRef,
-		Webroot: o.HTTP01.Webroot, Pods: o.HTTP01.Pods, Site: site, Now: o.Clock.Now,
+		Webroot: o.HTTP01.Webroot, Labels: o.HTTP01.Labels, Pods: o.HTTP01.Pods, Site: site, Now: o.Clock.Now,
 	}
 	if err := http01.AddIndexes(ctx, mgr.GetFieldIndexer()); err != nil {
 		return err

@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/miekg/dns"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -47,6 +48,8 @@ var replicas = types.NamespacedName{Namespace: deploy.Namespace, Name: "perennia
 type rig struct {
 	*testing.T
 	ca        *pebble.Server
+	names     *dnsserver.Server
+	edgeAt    http.Handler // what listens at edge
 	admin     client.WithWatch
 	network   *network
 	site      atomic.Pointer[http.Handler] // what the edge shows where no rule leads elsewhere
@@ -66,15 +69,14 @@ func start(t *testing.T, change ...func(*controller.Options)) *rig {
 	r.edge = listener.Addr().String()
 	r.site.Store(ptr.To(http.NotFoundHandler()))
 	site := http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) { (*r.site.Load()).ServeHTTP(w, q) })
-	server := &http.Server{Handler: &edge{api: r.admin, network: r.network, site: site}}
-	go func() { _ = server.Serve(listener) }()
-	t.Cleanup(func() { server.Close() })
+	r.edgeAt = &edge{api: r.admin, network: r.network, site: site}
+	serve(t, listener, r.edgeAt)
 
-	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com"}})
-	if err != nil {
+	if r.names, err = dnsserver.Start(dnsserver.Options{Zones: []string{"example.com"}}); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(names.Close)
+	t.Cleanup(r.names.Close)
+	names := r.names
 	if r.ca, err = pebble.Start(pebble.Options{Resolver: names.Addr, HTTPPort: listener.Addr().(*net.TCPAddr).Port}); err != nil {
 		t.Fatal(err)
 	}
@@ -82,10 +84,15 @@ func start(t *testing.T, change ...func(*controller.Options)) *rig {
 
 	r.listens = fmt.Sprintf("127.0.0.1:%d", cluster.FreePort(t))
 	o := controller.Options{
-		HTTP01Address: r.listens, HTTP01: controller.HTTP01{Service: replicas},
-		Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		HTTP01Address: r.listens, HTTP01: controller.HTTP01{Service: replicas, Nameservers: []string{names.Addr}},
+		// Port 80 of each address leads to the edge's.
+		Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+			to := r.edge
+			if host, _, err := net.SplitHostPort(address); err == nil && net.ParseIP(host) != nil {
+				to = net.JoinHostPort(host, r.edge[strings.LastIndex(r.edge, ":")+1:])
+			}
 			var d net.Dialer
-			return d.DialContext(ctx, network, r.edge)
+			return d.DialContext(ctx, network, to)
 		},
 	}
 	for _, f := range change {
@@ -94,6 +101,12 @@ func start(t *testing.T, change ...func(*controller.Options)) *rig {
 	r.deploy()
 	cluster.Run(t, o)
 	return r
+}
+
+func serve(t *testing.T, listener net.Listener, handler http.Handler) {
+	server := &http.Server{Handler: handler}
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(func() { server.Close() })
 }
 
 // deploy makes the EndpointSlices of the controller's Service, as kube-controller-manager does.
@@ -278,6 +291,56 @@ func TestAnIngressIsEditedInPlaceAndAfterwardsAsItWas(t *testing.T) {
 	}
 }
 
+func TestAnIngressThatIsChangedMeanwhileIsAfterwardsAsItsOwnerWants(t *testing.T) {
+	r := start(t)
+	r.issuer("in-place", byIngress("other"))
+	rule := func(host, path string) networkingv1.IngressRule {
+		return networkingv1.IngressRule{Host: host, IngressRuleValue: networkingv1.IngressRuleValue{HTTP: &networkingv1.HTTPIngressRuleValue{Paths: []networkingv1.HTTPIngressPath{{
+			Path: path, PathType: ptr.To(networkingv1.PathTypePrefix),
+			Backend: networkingv1.IngressBackend{Service: &networkingv1.IngressServiceBackend{Name: "web", Port: networkingv1.ServiceBackendPort{Number: 80}}},
+		}}}}}
+	}
+	o := &networkingv1.Ingress{
+		ObjectMeta: metav1.ObjectMeta{Name: "web", Annotations: map[string]string{
+			"cert-manager.io/cluster-issuer": "in-place", "acme.cert-manager.io/http01-edit-in-place": "true",
+		}},
+		Spec: networkingv1.IngressSpec{
+			IngressClassName: ptr.To("nobody"), // so it is not answered yet
+			TLS:              []networkingv1.IngressTLS{{Hosts: []string{"a.example.com"}, SecretName: "tls"}},
+			Rules:            []networkingv1.IngressRule{rule("a.example.com", "/")},
+		},
+	}
+	r.create(o)
+	is := &networkingv1.Ingress{}
+	cluster.Eventually(t, func() error {
+		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(o), is); err != nil {
+			return err
+		}
+		if len(is.Spec.Rules) != 1 || len(is.Spec.Rules[0].HTTP.Paths) != 2 {
+			return cluster.NotYet("the rules are %+v", is.Spec.Rules)
+		}
+		return nil
+	})
+	// The owner applies what is in Git, where no challenges are known of.
+	want := o.Spec.DeepCopy()
+	want.IngressClassName, want.Rules = ptr.To("nginx"), []networkingv1.IngressRule{rule("a.example.com", "/new"), rule("c.example.com", "/")}
+	cluster.Eventually(t, func() error {
+		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(o), is); err != nil {
+			return err
+		}
+		is.Spec = *want.DeepCopy()
+		return r.admin.Update(t.Context(), is)
+	})
+	r.ready(r.namespace, "tls")
+	r.clean(r.namespace)
+	if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(o), is); err != nil {
+		t.Fatal(err)
+	}
+	if !equality.Semantic.DeepEqual(is.Spec, *want) {
+		t.Errorf("the Ingress is now %+v", is.Spec)
+	}
+}
+
 func TestAGatewayIsIssuedThroughAnHTTPRoute(t *testing.T) {
 	r := start(t)
 	r.issuer("by-route", cmacme.ACMEChallengeSolverHTTP01{GatewayHTTPRoute: &cmacme.ACMEChallengeSolverHTTP01GatewayHTTPRoute{}})
@@ -346,8 +409,69 @@ func TestAnAddressIsCertified(t *testing.T) {
 	r.clean(r.namespace)
 }
 
+// sixth lets the edge listen on IPv6, too.
+func (r *rig) sixth(handler http.Handler) {
+	r.Helper()
+	listener, err := net.Listen("tcp", net.JoinHostPort("::1", r.edge[strings.LastIndex(r.edge, ":")+1:]))
+	if err != nil {
+		r.Fatalf("this test needs the IPv6 loopback address ::1 (sysctl net.ipv6.conf.lo.disable_ipv6=0; docker run --sysctl net.ipv6.conf.all.disable_ipv6=0): %v", err)
+	}
+	serve(r.T, listener, handler)
+}
+
+func TestHostsThatHaveIPv6AloneAreCertified(t *testing.T) {
+	r := start(t)
+	r.sixth(r.edgeAt)
+	r.names.Set("six.example.com", dns.TypeA)
+	r.names.Set("six.example.com", dns.TypeAAAA, "::1")
+	// So has the controller.
+	var slices discoveryv1.EndpointSliceList
+	if err := r.admin.List(t.Context(), &slices, client.InNamespace(replicas.Namespace), client.MatchingLabels{discoveryv1.LabelServiceName: replicas.Name}); err != nil {
+		t.Fatal(err)
+	}
+	for i := range slices.Items {
+		if s := &slices.Items[i]; s.AddressType == discoveryv1.AddressTypeIPv4 {
+			if err := r.admin.Delete(t.Context(), s); err != nil {
+				t.Fatal(err)
+			}
+			r.network.route(net.JoinHostPort(s.Endpoints[0].Addresses[0], fmt.Sprint(*s.Ports[0].Port)), "127.0.0.1:1")
+		}
+	}
+	r.issuer("six", byIngress("nginx"))
+	r.create(&cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: "tls"}, Spec: cmapi.CertificateSpec{
+		SecretName: "tls", DNSNames: []string{"six.example.com"}, IPAddresses: []string{"::1"}, IssuerRef: cmmeta.IssuerReference{Name: "six", Kind: "ClusterIssuer"},
+	}})
+	r.ready(r.namespace, "tls")
+	r.clean(r.namespace)
+	chain, _ := cluster.Pair(t, client.ObjectKey{Namespace: r.namespace, Name: "tls"})
+	if len(chain[0].IPAddresses) != 1 || !chain[0].IPAddresses[0].Equal(net.IPv6loopback) || chain[0].DNSNames[0] != "six.example.com" {
+		t.Errorf("the certificate is for %v and %v", chain[0].DNSNames, chain[0].IPAddresses)
+	}
+}
+
+func TestAnAddressThatAnswersOtherwiseIsNamedBeforeTheCAIsAsked(t *testing.T) {
+	r := start(t)
+	r.sixth(http.NotFoundHandler())
+	r.names.Set("both.example.com", dns.TypeAAAA, "::1")
+	r.issuer("both", byIngress("nginx"))
+	r.create(&cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: "tls"}, Spec: cmapi.CertificateSpec{
+		SecretName: "tls", DNSNames: []string{"both.example.com"}, IssuerRef: cmmeta.IssuerReference{Name: "both", Kind: "ClusterIssuer"},
+	}})
+	cluster.Eventually(t, func() error {
+		if story := r.story(r.namespace); !strings.Contains(story, "at ::1 answers with status 404") || strings.Contains(story, "127.0.0.1") {
+			return cluster.NotYet("%s", story)
+		}
+		return nil
+	})
+	r.names.Set("both.example.com", dns.TypeAAAA)
+	r.ready(r.namespace, "tls")
+	r.clean(r.namespace)
+}
+
 func TestASolverPodAnswersWhereTheMeshReachesNoOther(t *testing.T) {
-	r := start(t, func(o *controller.Options) { o.HTTP01.Pods = http01.PodSettings{Image: "registry.example/perennial:1"} })
+	r := start(t, func(o *controller.Options) {
+		o.HTTP01.Pods, o.HTTP01.Labels = http01.PodSettings{Image: "registry.example/perennial:1"}, map[string]string{"cost": "edge"}
+	})
 	solver := byIngress("nginx")
 	solver.SolverMode = cmacme.HTTP01SolverModePod
 	solver.Ingress.PodTemplate = &cmacme.ACMEChallengeSolverHTTP01IngressPodTemplate{
@@ -372,6 +496,17 @@ func TestASolverPodAnswersWhereTheMeshReachesNoOther(t *testing.T) {
 		return nil
 	})
 	pod := &pods.Items[0]
+	for _, list := range []client.ObjectList{&corev1.PodList{}, &corev1.ServiceList{}, &networkingv1.IngressList{}} {
+		cluster.Eventually(t, func() error {
+			if err := r.admin.List(t.Context(), list, client.InNamespace(r.namespace), client.MatchingLabels{"cost": "edge"}); err != nil {
+				return err
+			}
+			if empty(list) {
+				return cluster.NotYet("no %T has the label", list)
+			}
+			return nil
+		})
+	}
 	if pod.Labels["team"] != "shop" || pod.Annotations["sidecar.istio.io/inject"] != "true" || pod.Spec.NodeSelector["disk"] != "ssd" ||
 		pod.Spec.NodeSelector["kubernetes.io/os"] != "linux" || !slices.ContainsFunc(pod.Spec.Tolerations, func(t corev1.Toleration) bool { return t.Key == "k" }) ||
 		pod.Spec.Containers[0].Image != "registry.example/perennial:1" || *pod.Spec.AutomountServiceAccountToken {

@@ -58,6 +58,8 @@ type Solver struct {
 	WithoutTargetRef bool
 	// Webroot, if set, is a directory below which the proofs are written for a web server, instead of all this.
 	Webroot string
+	// Labels are put on all that is made for a Challenge, beside its own.
+	Labels map[string]string
 	// Pods are the settings of solver pods.
 	Pods PodSettings
 
@@ -146,12 +148,16 @@ func (s *Solver) find(ctx context.Context, token, host string) (string, error) {
 
 var errBusy = errors.New("too many requests for unknown tokens")
 
-// hostname is the host of a Host field: without port, and without the brackets of an IPv6 address.
+// hostname is the host of a Host field: without port, and without the brackets of an IPv6 address, which is in its shortest form.
 func hostname(host string) string {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
 	}
-	return strings.TrimSuffix(strings.Trim(host, "[]"), ".")
+	host = strings.TrimSuffix(strings.Trim(host, "[]"), ".")
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return addr.String() // there are several ways to write one
+	}
+	return host
 }
 
 // Check asks the site for the token as the ACME server will. If it does not answer, what leads requests here is made again if it is gone.

@@ -25,6 +25,8 @@ type PodSettings struct {
 	Requests, Limits corev1.ResourceList
 	// RunAsRoot lets the container run as root.
 	RunAsRoot bool
+	// RuntimeClass is the RuntimeClass of the pods. The cluster's own if empty.
+	RuntimeClass string
 }
 
 // DefaultRequests and DefaultLimits are what a solver pod gets.
@@ -71,6 +73,9 @@ func podOf(ch *cmacme.Challenge, settings PodSettings) *corev1.Pod {
 			},
 		}},
 	}}
+	if settings.RuntimeClass != "" {
+		o.Spec.RuntimeClassName = &settings.RuntimeClass
+	}
 	o.Annotations = map[string]string{"sidecar.istio.io/inject": "false", "cluster-autoscaler.kubernetes.io/safe-to-evict": "true"}
 	var t *cmacme.ACMEChallengeSolverHTTP01IngressPodTemplate
 	if i := ch.Spec.Solver.HTTP01.Ingress; i != nil {

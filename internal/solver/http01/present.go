@@ -133,6 +133,11 @@ func (s *Solver) route(ctx context.Context, ch *cmacme.Challenge, endpoints []*d
 		all = append(all, ingressOf(ch))
 	}
 	for _, o := range all {
+		for k, v := range s.Labels {
+			if _, ours := o.GetLabels()[k]; !ours {
+				o.GetLabels()[k] = v // metadata always has some
+			}
+		}
 		if err := s.apply(ctx, o); err != nil {
 			return err
 		}

@@ -1,12 +1,14 @@
 package tlsalpn01
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -19,10 +21,13 @@ const (
 	helloTimeout = 10 * time.Second
 	// maxHello is more than a ClientHello can be that is not split over many records.
 	maxHello = 64 << 10
-	// maxWaiting is how many connections may be without a ClientHello at once.
+	// maxWaiting is how many connections may be without a ClientHello at once. If there is one more, the oldest is closed, so that whoever holds
+	// many open keeps out nobody who speaks.
 	maxWaiting   = 1000
 	connectLimit = 10 * time.Second
 	acceptAgain  = 100 * time.Millisecond
+	// halfClosed is how long a relayed connection lives on of which one direction has ended.
+	halfClosed = 10 * time.Minute
 )
 
 // A Listener answers challenges on connections, and passes all others on.
@@ -32,6 +37,9 @@ type Listener struct {
 	// are closed if it is empty.
 	PassthroughTo string
 	Log           logr.Logger
+
+	patience time.Duration // helloTimeout if zero
+	most     int           // maxWaiting if zero
 }
 
 // Serve answers until ctx ends. It closes the listener.
@@ -41,8 +49,8 @@ func (l *Listener) Serve(ctx context.Context, listener net.Listener) error {
 	defer context.AfterFunc(ctx, func() { listener.Close() })()
 	var group sync.WaitGroup
 	defer group.Wait()
-	waiting := make(chan struct{}, maxWaiting)
-	for {
+	waiting := make([]atomic.Pointer[net.Conn], cmp.Or(l.most, maxWaiting))
+	for n := 0; ; n++ {
 		conn, err := listener.Accept()
 		if err != nil {
 			if ctx.Err() != nil {
@@ -58,17 +66,15 @@ func (l *Listener) Serve(ctx context.Context, listener net.Listener) error {
 			}
 			continue
 		}
-		select {
-		case waiting <- struct{}{}:
-		default:
-			conn.Close()
-			continue
+		place, own := &waiting[n%len(waiting)], &conn
+		if old := place.Swap(own); old != nil {
+			(*old).Close()
 		}
 		group.Go(func() {
 			defer conn.Close()
 			defer context.AfterFunc(ctx, func() { conn.Close() })()
-			hello, read, err := clientHello(ctx, conn)
-			<-waiting
+			hello, read, err := clientHello(ctx, conn, cmp.Or(l.patience, helloTimeout))
+			place.CompareAndSwap(own, nil)
 			switch {
 			case err != nil:
 				return
@@ -85,9 +91,9 @@ func (l *Listener) Serve(ctx context.Context, listener net.Listener) error {
 var errRead = errors.New("read")
 
 // clientHello reads the ClientHello from a connection, and returns it with all bytes that were read.
-func clientHello(ctx context.Context, conn net.Conn) (hello *tls.ClientHelloInfo, read []byte, err error) {
+func clientHello(ctx context.Context, conn net.Conn, patience time.Duration) (hello *tls.ClientHelloInfo, read []byte, err error) {
 	r := &recorded{Conn: conn}
-	if err := conn.SetReadDeadline(time.Now().Add(helloTimeout)); err != nil {
+	if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return nil, nil, err
 	}
 	err = tls.Server(r, &tls.Config{GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
@@ -166,6 +172,8 @@ func (l *Listener) pass(ctx context.Context, conn net.Conn, read []byte) {
 	var group sync.WaitGroup
 	relay := func(to, from net.Conn) {
 		_, _ = io.Copy(to, from)
+		_ = from.SetDeadline(time.Now().Add(halfClosed))
+		_ = to.SetDeadline(time.Now().Add(halfClosed))
 		if half, ok := to.(interface{ CloseWrite() error }); ok {
 			_ = half.CloseWrite()
 		}

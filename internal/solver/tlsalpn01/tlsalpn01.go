@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/asn1"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -142,20 +143,18 @@ func (s *Solver) Look(ctx context.Context, ch *cmacme.Challenge) ([]solver.View,
 
 // shake says what a handshake with an address comes to.
 func shake(ctx context.Context, dial solver.Dial, address, name string, want []byte) solver.View {
-	conn, err := dial(ctx, "tcp", address)
-	if err != nil {
+	state, err := handshake(ctx, dial, address, name, acme.TLSALPN01Protocol)
+	var no *net.OpError
+	switch {
+	case errors.As(err, &no) && no.Op == "dial":
 		return solver.View{Says: fmt.Sprintf("cannot be connected to: %s", err)}
+	case err != nil:
+		who := "what listens there"
+		if other, err := handshake(ctx, dial, address, name); err == nil {
+			who += fmt.Sprintf(", with the certificate of %s,", holder(other.PeerCertificates[0]))
+		}
+		return solver.View{Says: fmt.Sprintf("does not answer the protocol %s: %s: %s must pass such connections on to the controller", acme.TLSALPN01Protocol, err, who)}
 	}
-	defer conn.Close()
-	client := tls.Client(conn, &tls.Config{
-		ServerName: name, NextProtos: []string{acme.TLSALPN01Protocol}, MinVersion: tls.VersionTLS12,
-		InsecureSkipVerify: true, // the certificate proves by what it says, not by who signed it
-	})
-	if err := client.HandshakeContext(ctx); err != nil {
-		return solver.View{Says: fmt.Sprintf("does not answer the protocol %s: %s. What listens there must pass such connections on to the controller",
-			acme.TLSALPN01Protocol, err)}
-	}
-	state := client.ConnectionState()
 	leaf := state.PeerCertificates[0]
 	if state.NegotiatedProtocol != acme.TLSALPN01Protocol {
 		return solver.View{Says: fmt.Sprintf("answers, but does not speak %s: another server, with the certificate of %s, receives the connections", acme.TLSALPN01Protocol, holder(leaf))}
@@ -166,6 +165,23 @@ func shake(ctx context.Context, dial solver.Dial, address, name string, want []b
 		}
 	}
 	return solver.View{Says: fmt.Sprintf("speaks %s, but proves something else, for %s: another ACME client answers there", acme.TLSALPN01Protocol, holder(leaf))}
+}
+
+// handshake offers protocols, or none.
+func handshake(ctx context.Context, dial solver.Dial, address, name string, protocols ...string) (tls.ConnectionState, error) {
+	conn, err := dial(ctx, "tcp", address)
+	if err != nil {
+		return tls.ConnectionState{}, err
+	}
+	defer conn.Close()
+	client := tls.Client(conn, &tls.Config{
+		ServerName: name, NextProtos: protocols, MinVersion: tls.VersionTLS12,
+		InsecureSkipVerify: true, // the certificate proves by what it says, not by who signed it
+	})
+	if err := client.HandshakeContext(ctx); err != nil {
+		return tls.ConnectionState{}, err
+	}
+	return client.ConnectionState(), nil
 }
 
 // holder names whose a certificate is, in a few words.

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -68,6 +70,9 @@ func run(ctx context.Context, o options, out io.Writer) error {
 		} else if !info.IsDir() || !filepath.IsAbs(root) {
 			return fmt.Errorf("--file-root: %s must be the absolute path of a directory", root)
 		}
+	}
+	if err := o.checkChallenges(); err != nil {
+		return err
 	}
 	s := newScreen(out, o.table, o.terminal)
 	defer s.close()
@@ -143,6 +148,41 @@ func run(ctx context.Context, o options, out io.Writer) error {
 		}
 	})
 	return group.Wait()
+}
+
+// checkChallenges finds what keeps challenges from being answered before anything is started.
+func (o options) checkChallenges() error {
+	for _, l := range []struct{ flag, address string }{{"--http01-listen-address", o.http01}, {"--tlsalpn01-listen-address", o.tlsalpn01}} {
+		if l.address == "" {
+			continue
+		}
+		listener, err := net.Listen("tcp", l.address)
+		switch {
+		case errors.Is(err, syscall.EACCES):
+			return fmt.Errorf("%s: %w: ports below 1024 are for root, or need the capability CAP_NET_BIND_SERVICE", l.flag, err)
+		case errors.Is(err, syscall.EADDRINUSE):
+			return fmt.Errorf("%s: %w: choose another one, to which what listens there passes challenges on", l.flag, err)
+		case err != nil:
+			return fmt.Errorf("%s: %w", l.flag, err)
+		}
+		listener.Close() // the controller listens there when it runs
+	}
+	if o.webroot != "" {
+		if info, err := os.Stat(o.webroot); err != nil {
+			return fmt.Errorf("--http01-webroot: %w", err)
+		} else if !info.IsDir() {
+			return fmt.Errorf("--http01-webroot: %s is a file: name the directory that the web server serves", o.webroot)
+		}
+	}
+	if o.passTo != "" {
+		if _, _, err := net.SplitHostPort(o.passTo); err != nil {
+			return fmt.Errorf("--tlsalpn01-passthrough-to must be host:port, not %q", o.passTo)
+		}
+		if o.tlsalpn01 == "" {
+			return errors.New("--tlsalpn01-passthrough-to needs --tlsalpn01-listen-address, from where it is passed on")
+		}
+	}
+	return nil
 }
 
 // account installs the controller's ServiceAccount and rights, and returns what it connects with: it has no others.

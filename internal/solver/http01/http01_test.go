@@ -1,0 +1,163 @@
+package http01
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	"github.com/perennial-pki/perennial/internal/solver"
+)
+
+// site answers on an address of its own for port 80 of all addresses of names, but for those that lead elsewhere.
+func site(t *testing.T, addresses string, handler http.Handler, elsewhere map[string]string) solver.Site {
+	t.Helper()
+	server := httptest.NewServer(handler)
+	t.Cleanup(server.Close)
+	return solver.Site{
+		Lookup: func(context.Context, string) (list []netip.Addr, err error) {
+			for a := range strings.FieldsSeq(addresses) {
+				list = append(list, netip.MustParseAddr(a))
+			}
+			return list, nil
+		},
+		Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+			to, found := elsewhere[address]
+			if !found {
+				to = server.Listener.Addr().String()
+			}
+			var d net.Dialer
+			return d.DialContext(ctx, network, to)
+		},
+	}
+}
+
+func TestASiteIsLookedAtAsACAWould(t *testing.T) {
+	secured := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "token.thumbprint\n") }))
+	t.Cleanup(secured.Close)
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>\nsomebody else") }))
+	t.Cleanup(other.Close)
+	says := func(text string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, text) }
+	}
+	leads := func(to string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, to, http.StatusFound) }
+	}
+	const v4, v6 = "192.0.2.1", "2001:db8::1"
+	nobody := "127.0.0.1:1"
+	for name, test := range map[string]struct {
+		addresses string
+		handler   http.HandlerFunc
+		elsewhere map[string]string
+		why       string // visible if empty
+	}{
+		"the proof":                                {v4, says("token.thumbprint"), nil, ""},
+		"white space after it":                     {v4, says("token.thumbprint \r\n"), nil, ""},
+		"the proof, by IPv6":                       {v6, says("token.thumbprint"), nil, ""},
+		"something else":                           {v4, says("hello"), nil, `at 192.0.2.1 answers, but with something else ("hello")`},
+		"more than a proof can be":                 {v4, says(strings.Repeat("x", 1<<20)), nil, `answers, but with something else ("xxx`},
+		"a header without end":                     {v4, func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X", strings.Repeat("x", 1<<20)) }, nil, "cannot be read"},
+		"a status":                                 {v4, http.NotFound, nil, "http://a.example.com/.well-known/acme-challenge/token at 192.0.2.1 answers with status 404"},
+		"one address says something else":          {v4 + " " + v6, says("token.thumbprint"), map[string]string{"[2001:db8::1]:80": other.Listener.Addr().String()}, `at 2001:db8::1 answers, but with something else`},
+		"one address cannot be reached":            {v4 + " " + v6, says("token.thumbprint"), map[string]string{"[2001:db8::1]:80": nobody}, ""},
+		"no address can be reached":                {v4, says(""), map[string]string{v4 + ":80": nobody}, "connection refused"},
+		"a redirect to https, not verified":        {v4, leads("https://a.example.com/x"), map[string]string{v4 + ":443": secured.Listener.Addr().String()}, ""},
+		"a redirect to another port":               {v4, leads("http://a.example.com:8080/x"), nil, "redirected to port 8080, where ACME servers do not follow"},
+		"a redirect in a circle":                   {v4, leads("/.well-known/acme-challenge/token"), nil, "more than 10 redirects"},
+		"a redirect to a page that is not for all": {v4, leads("http://inside.example/x"), map[string]string{"inside.example:80": other.Listener.Addr().String()}, `leads to "http://inside.example/x", which answers, but with something else: another`},
+		"a link-local address":                     {"169.254.169.254", says("token.thumbprint"), nil, "is a link-local address, where no CA comes"},
+		"no address":                               {"", says("token.thumbprint"), nil, "has no address: add an A or AAAA record"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &Solver{Site: site(t, test.addresses, test.handler, test.elsewhere), Now: time.Now}
+			seen, err := s.Check(t.Context(), nil, challenge("a.example.com"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if seen.Visible != (test.why == "") || !strings.Contains(seen.Why, test.why) {
+				t.Errorf("got %+v", seen)
+			}
+			if strings.Contains(seen.Why, "somebody else\"") && strings.Contains(seen.Why, "inside") {
+				t.Error("it shows what is said inside")
+			}
+		})
+	}
+}
+
+func TestARedirectDoesNotLeadToALinkLocalAddress(t *testing.T) {
+	s := &Solver{Now: time.Now}
+	// With its own Dial. A loopback address has the port only where somebody listens there, so the redirect is what is followed.
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "http://169.254.169.254/latest/meta-data/", http.StatusFound)
+	}))
+	t.Cleanup(server.Close)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	views := s.Site.Views(t.Context(), "127.0.0.1", func(_ context.Context, dial solver.Dial) solver.View { return read(request, "", dial) })
+	if len(views) != 1 || views[0].Right || !strings.Contains(views[0].Says, "169.254.169.254 is a link-local address") {
+		t.Errorf("got %+v", views)
+	}
+}
+
+func TestHosts(t *testing.T) {
+	for host, want := range map[string]string{
+		"a.example.com": "a.example.com", "a.example.com:80": "a.example.com", "a.example.com.": "a.example.com", "192.0.2.1:80": "192.0.2.1",
+		"[2001:db8::1]": "2001:db8::1", "[2001:db8::1]:80": "2001:db8::1", "[2001:DB8:0:0:0:0:0:1]:8080": "2001:db8::1", "": "",
+	} {
+		if got := hostname(host); got != want {
+			t.Errorf("%q is %q", host, got)
+		}
+	}
+	if got := URL("2001:db8::1", "token"); got != "http://[2001:db8::1]/.well-known/acme-challenge/token" {
+		t.Errorf("the CA asks for %s", got)
+	}
+}
+
+func TestStrangersMakeUsAskTheAPIServerSeldom(t *testing.T) {
+	scheme := runtime.NewScheme()
+	if err := cmacme.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	var reads atomic.Int32
+	cache := fake.NewClientBuilder().WithScheme(scheme).WithIndex(&cmacme.Challenge{}, byToken, func(client.Object) []string { return nil }).Build()
+	direct := interceptor.NewClient(cache.(client.WithWatch), interceptor.Funcs{List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, o ...client.ListOption) error {
+		reads.Add(1)
+		return c.List(ctx, list, o...)
+	}})
+	now := time.Now()
+	s := &Solver{Cache: cache, Direct: direct, Now: func() time.Time { return now }}
+	ask := func(token string) int {
+		w := httptest.NewRecorder()
+		s.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "http://a.example.com/.well-known/acme-challenge/"+token, nil))
+		return w.Code
+	}
+	codes := map[int]int{}
+	for i := range 50 {
+		codes[ask(fmt.Sprintf("a-token-that-is-long-enough-%d", i))]++
+	}
+	if n := reads.Load(); n == 0 || n > 10 || codes[http.StatusNotFound] != int(n) || codes[http.StatusServiceUnavailable] != 50-int(n) {
+		t.Errorf("it was read %d times, and answered %v", n, codes)
+	}
+	before := reads.Load()
+	now = now.Add(time.Second)
+	if code := ask("too-short-for-a-token"); code != http.StatusNotFound || reads.Load() != before {
+		t.Errorf("what cannot be a token gets %d after %d reads", code, reads.Load()-before)
+	}
+	if code := ask("a-token-that-is-long-enough"); code != http.StatusNotFound || reads.Load() != before+1 {
+		t.Errorf("a second later it gets %d after %d reads", code, reads.Load()-before)
+	}
+}
