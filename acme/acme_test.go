@@ -2,6 +2,7 @@ package acme
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -205,6 +206,43 @@ func TestAHostThatTheDirectoryNamesMayBeAsked(t *testing.T) {
 	o, err := c.Order(t.Context(), s.account(), s.URL+"/order/1")
 	if err != nil || o.Authorizations[0] != "https://authz.example:8443/authz/1" {
 		t.Errorf("%v %v", o, err)
+	}
+}
+
+func TestAnAuthorizationCanComeBeforeAnOrder(t *testing.T) {
+	s, c := newServer(t, func(s *server, w http.ResponseWriter, r *http.Request) {
+		if url := header(t, r).URL; url != s.URL+"/new-authz" {
+			t.Errorf("it is asked at %s", url)
+		}
+		w.Header().Set("Location", "/authz/7")
+		w.WriteHeader(201)
+		_, _ = io.WriteString(w, `{"status":"pending","identifier":{"type":"dns","value":"a.example"},"challenges":[]}`)
+	})
+	var no *UnsupportedError
+	if _, err := c.NewAuthorization(t.Context(), s.account(), DNS("a.example")); !errors.As(err, &no) {
+		t.Errorf("without it in the directory: %v", err)
+	}
+	s.directory = map[string]any{"newAuthz": s.URL + "/new-authz"}
+	c = &Client{Directory: c.Directory, HTTP: c.HTTP, Now: c.Now}
+	z, err := c.NewAuthorization(t.Context(), s.account(), DNS("a.example"))
+	if err != nil || z.URL != s.URL+"/authz/7" || z.Identifier != DNS("a.example") {
+		t.Errorf("%+v, %v", z, err)
+	}
+}
+
+func TestAReplyThatDripsIsNotWaitedFor(t *testing.T) {
+	s, c := newServer(t, func(_ *server, w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(200)
+		_, _ = io.WriteString(w, "{")
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done() // until the client goes
+	})
+	if _, err := c.FetchDirectory(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.Timeout = 100 * time.Millisecond
+	if _, err := c.Order(t.Context(), s.account(), s.URL+"/order/1"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
 	}
 }
 

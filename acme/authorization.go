@@ -33,6 +33,32 @@ func (c *Client) DeactivateAuthorization(ctx context.Context, a Account, url str
 	return c.authorization(ctx, a, url, statusChange{StatusDeactivated})
 }
 
+// NewAuthorization asks for an authorization that no order needs yet, section 7.4.1. Few CAs offer that.
+func (c *Client) NewAuthorization(ctx context.Context, a Account, id Identifier) (Authorization, error) {
+	dir, err := c.directory(ctx)
+	if err != nil {
+		return Authorization{}, err
+	}
+	if dir.NewAuthz == "" {
+		return Authorization{}, unsupported("authorizations without an order")
+	}
+	m, err := c.post(ctx, "newAuthz", dir.NewAuthz, a.Key, a.URL, struct {
+		Identifier Identifier `json:"identifier"`
+	}{id}, "")
+	if err != nil {
+		return Authorization{}, err
+	}
+	z, err := parseAuthorization(m.body, dir.origins)
+	if err != nil {
+		return Authorization{}, invalid("newAuthz", dir.NewAuthz, err)
+	}
+	if m.Location == "" {
+		return Authorization{}, &ProtocolError{"newAuthz", dir.NewAuthz, "there is no Location, which is the authorization's URL"}
+	}
+	z.URL, z.Reply = m.Location, m.Reply
+	return z, nil
+}
+
 func (c *Client) authorization(ctx context.Context, a Account, url string, payload any) (Authorization, error) {
 	m, err := c.post(ctx, "authorization", url, a.Key, a.URL, payload, "")
 	if err != nil {

@@ -499,7 +499,12 @@ func (d *decider) wait(next *cmapi.CertificateRequest, key crypto.Signer, keySec
 	} else {
 		d.keepKeys = append(d.keepKeys, keySecret)
 	}
-	d.announce(why, notAnswered(next))
+	detail := notAnswered(next)
+	if detail != "" && d.Now.Before(settled) {
+		detail = "" // what it waits for in its first moments is not worth a write
+		d.look(settled, "what the request waits for is said then")
+	}
+	d.announce(why, detail)
 	if keySecret != nil {
 		d.Status.NextPrivateKeySecretName = ptr.To(keySecret.Name)
 	}

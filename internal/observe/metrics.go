@@ -83,7 +83,7 @@ var acmeLabels = []string{"scheme", "host", "action", "method", "status"}
 // acmeActions are cert-manager's names of what is asked of an ACME server.
 var acmeActions = map[string]string{
 	"directory": "discover", "newNonce": "new_nonce", "newAccount": "register", "account": "get_reg", "keyChange": "account_key_rollover",
-	"newOrder": "authorize_order", "order": "get_order", "orders": "list_orders", "authorization": "get_authorization",
+	"newOrder": "authorize_order", "order": "get_order", "orders": "list_orders", "authorization": "get_authorization", "newAuthz": "authorize",
 	"challenge": "accept_challenge", "finalize": "create_order_cert", "certificate": "fetch_cert", "revokeCert": "revoke_cert",
 	"renewalInfo": "get_renewal_info",
 }

@@ -16,6 +16,9 @@ import (
 	"github.com/perennial-pki/perennial/internal/fault"
 )
 
+// noSolver is the reason of the event about a name that no solver is for. It is cert-manager's.
+const noSolver = "Solver"
+
 // challengeFor returns the Challenge that gives an authorization of the order. It is the same whenever it is asked for.
 func challengeFor(order *cmacme.Order, z cmacme.ACMEAuthorization, solvers []cmacme.ACMEChallengeSolver, key crypto.PublicKey) (*cmacme.Challenge, error) {
 	solver, offered := choose(solvers, z, order.Labels)
@@ -28,7 +31,7 @@ func challengeFor(order *cmacme.Order, z cmacme.ACMEAuthorization, solvers []cma
 		for _, ch := range z.Challenges {
 			types = append(types, ch.Type)
 		}
-		return nil, fault.Misconfiguredf("NoSolver", "no solver of the issuer can be used for %q: the CA offers %s; correct spec.acme.solvers and their selectors",
+		return nil, fault.Misconfiguredf(noSolver, "no solver of the issuer can be used for %q: the CA offers %s; correct spec.acme.solvers and their selectors",
 			name, strings.Join(types, ", "))
 	}
 	solver = solver.DeepCopy()

@@ -208,6 +208,9 @@ func (r *Reconciler) failed(ctx context.Context, order *cmacme.Order, err error)
 		order.Status.Reason = failure.Error()
 		return reconcile.Result{RequeueAfter: failure.Until.Sub(now)}, nil // when the CA said
 	case fault.Misconfigured:
+		if failure.Reason == noSolver && order.Status.Reason != failure.Error() {
+			r.Events.Event(order, corev1.EventTypeWarning, noSolver, failure.Error())
+		}
 		order.Status.Reason = failure.Error()
 		return reconcile.Result{}, nil // issuers are watched
 	}
@@ -504,11 +507,13 @@ func (r *Reconciler) advance(ctx context.Context, o conversation, order *cmacme.
 		expire(order, o.now, got)
 		return reconcile.Result{}, nil
 	}
+	finalized := false
 	if got.Status == acme.StatusReady {
 		csr, err := r.Limits.DecodeCSRPEM(order.Spec.Request)
 		if err != nil {
 			return reconcile.Result{}, fault.Refusedf("InvalidOrder", "spec.request: %w", err)
 		}
+		finalized = true
 		if got, err = o.ca.Finalize(ctx, o.by, got, csr.Raw); acme.IsProblem(err, acme.ProblemOrderNotReady) {
 			return reconcile.Result{RequeueAfter: r.pace.next(string(order.UID), o.now, time.Time{})}, nil // another pass was faster, or the CA is
 		}
@@ -532,8 +537,10 @@ func (r *Reconciler) advance(ctx context.Context, o conversation, order *cmacme.
 			}
 		}
 	default:
-		st.State = cmacme.State(got.Status)
-		st.Reason = ""
+		// Most CAs need no more than a moment, which is not worth a write.
+		if !finalized {
+			st.State, st.Reason = cmacme.State(got.Status), "The ACME server is processing the order"
+		}
 	}
 	// When the CA said, or a little later each time.
 	return reconcile.Result{RequeueAfter: r.pace.next(string(order.UID), o.now, got.RetryAfter)}, nil

@@ -19,7 +19,7 @@ type pace struct {
 }
 
 // next returns the delay before the next question: until the server's Retry-After, if there was one, else 1 s, and half as much again
-// each time, up to 15 s. A server that wants to be asked at once, again and again, is asked after a quarter of that.
+// each time, up to 15 s. A server that wants to be asked at once, again and again, is asked after a tenth of that.
 func (p *pace) next(uid string, now, retryAfter time.Time) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -29,7 +29,7 @@ func (p *pace) next(uid string, now, retryAfter time.Time) time.Duration {
 	d := min(max(p.delay[uid]*3/2, firstPoll), lastPoll)
 	p.delay[uid] = d
 	if !retryAfter.IsZero() {
-		return min(max(retryAfter.Sub(now), d/4), latestPoll)
+		return min(max(retryAfter.Sub(now), d/10), latestPoll)
 	}
 	return d
 }

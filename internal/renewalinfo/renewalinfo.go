@@ -121,7 +121,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if err := r.write(ctx, crt, next); err != nil {
 		return reconcile.Result{}, err
 	}
-	if w := next.SuggestedWindow; w != nil && (was == nil || !equality.Semantic.DeepEqual(w, was.SuggestedWindow)) {
+	// The first suggestion is as everybody expects it, and stands in the status.
+	first := (was == nil || was.SuggestedWindow == nil) && next.ExplanationURL == ""
+	if w := next.SuggestedWindow; w != nil && !first && (was == nil || !equality.Semantic.DeepEqual(w, was.SuggestedWindow)) {
 		message := fmt.Sprintf("The ACME server suggests renewal between %s and %s", stamp(w.Start), stamp(w.End))
 		if next.ExplanationURL != "" {
 			message += ": see " + next.ExplanationURL

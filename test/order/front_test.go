@@ -213,6 +213,21 @@ func (r *rig) says(words ...string) {
 	})
 }
 
+// failed waits until the Certificate says that its issuance has come to no good end, and why.
+func (r *rig) failed(crt *cmapi.Certificate, why string) {
+	r.t.Helper()
+	cluster.Eventually(r.t, func() error {
+		if err := r.admin.Get(r.t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
+			return err
+		}
+		c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing)
+		if c == nil || c.Status != cmmeta.ConditionFalse || !strings.Contains(c.Message, why) {
+			return cluster.NotYet("the condition is %+v", c)
+		}
+		return nil
+	})
+}
+
 // again asks for the certificate once more, as perennial renew does.
 func (r *rig) again(crt *cmapi.Certificate) {
 	r.t.Helper()

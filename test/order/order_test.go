@@ -239,6 +239,7 @@ func TestANameThatNoSolverIsForSaysSo(t *testing.T) {
 		}
 		return nil
 	})
+	r.tells("Solver", `no solver of the issuer can be used for "*.example.com"`)
 }
 
 func TestALiveSiteIsCertifiedByTLSALPN01(t *testing.T) {

@@ -103,8 +103,14 @@ func (s *Signer) Sign(ctx context.Context, issuer *signer.Issuer, r signer.Reque
 	return waiting(order), nil
 }
 
+// waiting is the answer while there is no certificate. It changes only if the Order has something to say: how far that is stands there, and
+// each change here would be written into the request, and from there into the Certificate.
 func waiting(order *cmacme.Order) signer.Answer {
-	text := fmt.Sprintf("Waiting on certificate issuance from order %s/%s: %q", order.Namespace, order.Name, order.Status.State)
+	state := cmacme.Pending
+	if order.Status.Reason != "" && order.Status.State != cmacme.Unknown {
+		state = order.Status.State
+	}
+	text := fmt.Sprintf("Waiting on certificate issuance from order %s/%s: %q", order.Namespace, order.Name, state)
 	if order.Status.Reason != "" {
 		text += ": " + order.Status.Reason
 	}

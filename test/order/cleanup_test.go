@@ -1,0 +1,161 @@
+package order_test
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	clocktesting "k8s.io/utils/clock/testing"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	"github.com/perennial-pki/perennial/internal/controller"
+	"github.com/perennial-pki/perennial/test/cluster"
+	"github.com/perennial-pki/perennial/test/pebble"
+)
+
+const challengeName = "_acme-challenge.www.example.com"
+
+// presented is a rig with a challenge whose record is in the zone, and which waits for an hour.
+func presented(t *testing.T, change ...func(*controller.Options)) (*rig, *cmapi.Certificate, *cmacme.Challenge) {
+	t.Helper()
+	r, options := shop(t, &front{}, pebble.Options{})
+	for _, f := range change {
+		f(&options)
+	}
+	cluster.Run(t, options)
+	solve := r.byDNS("")
+	r.issuer(func(spec *cmacme.ACMEIssuer) {
+		solve(spec)
+		spec.Solvers[0].WaitInsteadOfSelfCheck = &metav1.Duration{Duration: time.Hour}
+	})
+	crt := r.certificate("site", "www.example.com")
+	ch := &cmacme.Challenge{}
+	cluster.Eventually(t, func() error {
+		var list cmacme.ChallengeList
+		if err := r.admin.List(t.Context(), &list, client.InNamespace(r.namespace)); err != nil {
+			return err
+		}
+		if len(list.Items) != 1 || !list.Items[0].Status.Presented {
+			return cluster.NotYet("%s", r.story())
+		}
+		*ch = list.Items[0]
+		return nil
+	})
+	if got := r.names.TXT(challengeName); len(got) != 1 || got[0] != ch.Spec.Key {
+		t.Fatalf("the zone has %q", got)
+	}
+	return r, crt, ch
+}
+
+// tells waits for an event of an object that has all of the words.
+func (r *rig) tells(reason string, words ...string) {
+	r.t.Helper()
+	cluster.Eventually(r.t, func() error {
+		var events corev1.EventList
+		if err := r.admin.List(r.t.Context(), &events, client.InNamespace(r.namespace)); err != nil {
+			return err
+		}
+		var said []string
+	next:
+		for _, e := range events.Items {
+			if e.Reason != reason {
+				continue
+			}
+			said = append(said, e.Message)
+			for _, w := range words {
+				if !strings.Contains(e.Message, w) {
+					continue next
+				}
+			}
+			return nil
+		}
+		return cluster.NotYet("%s: %q", reason, said)
+	})
+}
+
+func TestARecordIsRemovedThoughItsIssuerIsGone(t *testing.T) {
+	t.Parallel()
+	address := fmt.Sprintf("127.0.0.1:%d", cluster.FreePort(t))
+	r, crt, ch := presented(t, func(o *controller.Options) { o.MetricsAddress = address })
+	metrics := func() string {
+		response, err := http.Get("http://" + address + "/metrics")
+		if err != nil {
+			return err.Error()
+		}
+		defer response.Body.Close()
+		body, err := io.ReadAll(response.Body)
+		if err != nil {
+			return err.Error()
+		}
+		return string(body)
+	}
+	ca := strings.TrimSuffix(strings.TrimPrefix(r.ca.Directory, "https://"), pathDirectory)
+	for _, series := range []string{
+		fmt.Sprintf(`certmanager_certificate_challenge_status{domain="www.example.com",name=%q,namespace=%q,processing="true",reason="Waiting instead of a self check",status="pending",type="DNS-01"} 1`, ch.Name, ch.Namespace),
+		fmt.Sprintf(`certmanager_certificate_challenge_status{domain="www.example.com",name=%q,namespace=%q,processing="true",reason="Waiting instead of a self check",status="valid",type="DNS-01"} 0`, ch.Name, ch.Namespace),
+		fmt.Sprintf(`certmanager_http_acme_client_request_count{action="authorize_order",host=%q,method="POST",scheme="https",status="201"} 1`, ca),
+		fmt.Sprintf(`certmanager_http_acme_client_request_duration_seconds_count{action="authorize_order",host=%q,method="POST",scheme="https",status="201"} 1`, ca),
+	} {
+		cluster.Eventually(t, func() error {
+			if text := metrics(); !strings.Contains(text, series) {
+				return cluster.NotYet("no %s", series)
+			}
+			return nil
+		})
+	}
+
+	r.delete(r.getIssuer())
+	r.delete(crt)
+	r.gone(ch)
+	if got := r.names.TXT(challengeName); len(got) > 0 {
+		t.Errorf("the zone has %q", got)
+	}
+	cluster.Eventually(t, func() error {
+		if strings.Contains(metrics(), fmt.Sprintf("name=%q", ch.Name)) {
+			return cluster.NotYet("there are series of the Challenge")
+		}
+		return nil
+	})
+}
+
+func TestARecordWhoseCredentialsAreGoneStaysAndIsNamed(t *testing.T) {
+	t.Parallel()
+	now := clocktesting.NewFakeClock(time.Now())
+	r, crt, ch := presented(t, func(o *controller.Options) { o.Clock = now })
+	now.Step(time.Second) // events of one object have the time in their names
+	r.delete(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: "tsig"}})
+	r.delete(crt)
+	r.tells("CleanUpError", "Error cleaning up challenge, tried until", "/tsig", "does not exist")
+	if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(ch), ch); err != nil {
+		t.Fatalf("the Challenge is given up too early: %v", err)
+	}
+	now.Step(11 * time.Minute)
+	r.gone(ch)
+	r.tells("CleanUpError", "Gave up", fmt.Sprintf("the TXT record %s with the value %q stays: remove it by hand", challengeName, ch.Spec.Key))
+}
+
+func TestANamespaceGoesThoughItHasChallenges(t *testing.T) {
+	t.Parallel()
+	now := clocktesting.NewFakeClock(time.Now())
+	r, _, ch := presented(t, func(o *controller.Options) { o.Clock = now })
+	r.delete(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: "tsig"}})
+	r.delete(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: r.namespace}})
+	cluster.Eventually(t, func() error {
+		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(ch), ch); err != nil {
+			return err
+		}
+		if ch.DeletionTimestamp == nil {
+			return cluster.NotYet("the Challenge is not deleted")
+		}
+		return nil
+	})
+	now.Step(11 * time.Minute)
+	r.gone(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: r.namespace}})
+}
