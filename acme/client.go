@@ -167,7 +167,9 @@ func (c *Client) exchange(ctx context.Context, action, method, target string, bo
 	if nonce := response.Header.Get("Replay-Nonce"); validNonce(nonce) {
 		m.nonce = nonce
 	}
-	m.body, err = io.ReadAll(io.LimitReader(response.Body, maxBody+1))
+	if m.body, err = io.ReadAll(io.LimitReader(response.Body, maxBody+1)); err == nil {
+		err = ctx.Err() // a server that notices that we leave may end its reply as if it were whole
+	}
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("%s: read the reply: %w", action, err)
@@ -192,8 +194,13 @@ func (c *Client) post(ctx context.Context, action, target string, key crypto.Sig
 			return nil, fmt.Errorf("%s: %w", action, err)
 		}
 	}
-	if err := c.mayAsk(ctx, target); err != nil {
+	// A URL that was stored is checked again before it is used.
+	dir, err := c.directory(ctx)
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", action, err)
+	}
+	if err := dir.origins.check(target); err != nil {
+		return nil, &ProtocolError{action, target, err.Error()}
 	}
 	nonce := c.takeNonce()
 	for try := 1; ; try++ {
@@ -242,15 +249,6 @@ func (c *Client) resolve(base, raw string) (string, error) {
 	o := c.dir.origins
 	c.mu.Unlock()
 	return u.String(), o.check(u.String())
-}
-
-// mayAsk reports an error if the directory names no such origin. So a URL that was stored is checked again before it is used.
-func (c *Client) mayAsk(ctx context.Context, target string) error {
-	dir, err := c.directory(ctx)
-	if err != nil {
-		return err
-	}
-	return dir.origins.check(target)
 }
 
 // origins are the scheme, host and port of URLs that a server may hand out.

@@ -340,7 +340,11 @@ func (a *Accounts) decodeKey(secret *corev1.Secret, entry string) (crypto.Signer
 // makeKey makes the account key and stores it. If somebody else was faster, theirs counts.
 func (a *Accounts) makeKey(ctx context.Context, issuer *signer.Issuer) (crypto.Signer, error) {
 	ref := issuer.GetSpec().ACME.PrivateKey
-	key, err := pki.KeySpec{Algorithm: pki.ECDSA}.Generate(rand.Reader)
+	spec := pki.KeySpec{Algorithm: pki.ECDSA}
+	if issuer.GetSpec().ACME.PrivateKeyAlgorithm == cmacme.ACMEAccountKeyRSA {
+		spec.Algorithm = pki.RSA
+	}
+	key, err := spec.Generate(rand.Reader)
 	if err != nil {
 		return nil, err
 	}

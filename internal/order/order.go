@@ -45,6 +45,8 @@ const (
 	// maxAuthorizations is how many an order may want, and maxOffered how many challenges of each are kept. CAs want one for each name, of
 	// which they take a hundred or a few, and offer less than ten.
 	maxAuthorizations, maxOffered = 1000, 20
+	// longest is how long an Order may take if the CA does not say when its own expires. No CA that is known takes a quarter of it.
+	longest = 30 * 24 * time.Hour
 )
 
 // Reconciler brings Orders to their certificates.
@@ -216,11 +218,6 @@ func (r *Reconciler) failed(ctx context.Context, order *cmacme.Order, err error)
 	}
 	order.Status.Reason = failure.Error() + "; it is tried again"
 	return reconcile.Result{}, err // with the queue's back-off
-}
-
-// expire writes that the order has come to no end in the time that the CA gave it.
-func expire(order *cmacme.Order, now time.Time, got acme.Order) {
-	end(order, now, cmacme.Expired, fmt.Sprintf("the order expired at %s and was still %s", got.Expires.UTC().Format(time.RFC3339), got.Status))
 }
 
 // end writes that the order is lost.
@@ -503,8 +500,12 @@ func (r *Reconciler) advance(ctx context.Context, o conversation, order *cmacme.
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	if end := got.Expires; end != nil && !o.now.Before(*end) && got.Status != acme.StatusValid && got.Status != acme.StatusInvalid {
-		expire(order, o.now, got)
+	until := order.CreationTimestamp.Add(longest)
+	if got.Expires != nil {
+		until = *got.Expires
+	}
+	if !o.now.Before(until) && got.Status != acme.StatusValid && got.Status != acme.StatusInvalid {
+		end(order, o.now, cmacme.Expired, fmt.Sprintf("the order expired at %s and was still %s", until.UTC().Format(time.RFC3339), got.Status))
 		return reconcile.Result{}, nil
 	}
 	finalized := false
@@ -573,7 +574,11 @@ func (r *Reconciler) fetch(ctx context.Context, o conversation, order *cmacme.Or
 	if preferred != "" && !r.tops(chosen, preferred) {
 		for _, url := range chain.Alternates {
 			other, err := o.ca.Certificate(ctx, o.by, url)
-			if err != nil {
+			var wrong *acme.ProtocolError
+			switch {
+			case errors.As(err, &wrong), err != nil && fault.Of(account.Fault("", o.now, err)).Class == fault.Refused:
+				continue // a chain that cannot be had is no reason to lose the certificate
+			case err != nil:
 				return err
 			}
 			if r.tops(other.ChainPEM, preferred) {

@@ -94,7 +94,7 @@ func issuerWithoutOurs(spec *certmanagerv1.IssuerSpec, status *certmanagerv1.Iss
 	if spec.ACME == nil {
 		return
 	}
-	spec.ACME.RenewalInformationSource, spec.ACME.IncludeCA = "", ""
+	spec.ACME.RenewalInformationSource, spec.ACME.IncludeCA, spec.ACME.PrivateKeyAlgorithm = "", "", ""
 	for i := range spec.ACME.Solvers {
 		solverWithoutOurs(&spec.ACME.Solvers[i])
 	}
@@ -124,6 +124,7 @@ var fieldsNotInUpstream = map[string][]string{
 
 var issuerFieldsNotInUpstream = []string{
 	"spec.acme.includeCA",
+	"spec.acme.privateKeyAlgorithm",
 	"spec.acme.renewalInformationSource",
 	"spec.acme.solvers[].dns01.nameservers",
 	"spec.acme.solvers[].dns01.provider",

@@ -149,6 +149,8 @@ func TestACMEIssuersSayWhereTheServerIs(t *testing.T) {
 		{"a chain with a name that is too long is refused", `spec: {acme: {preferredChain: ` + strings.Repeat("a", 65) + `}}`, refused("spec.acme.preferredChain", "may not be more than 64 bytes")},
 		{"no renewal information is accepted", `spec: {acme: {renewalInformationSource: None}}`, accepted},
 		{"an unknown source of renewal information is refused", `spec: {acme: {renewalInformationSource: DNS}}`, refused("spec.acme.renewalInformationSource", `supported values: "ARI", "None"`)},
+		{"an account with an RSA key is accepted", `spec: {acme: {privateKeyAlgorithm: RSA}}`, accepted},
+		{"an account with an Ed25519 key is refused", `spec: {acme: {privateKeyAlgorithm: Ed25519}}`, refused("spec.acme.privateKeyAlgorithm", `supported values: "ECDSA", "RSA"`)},
 		{"a CA from the chain is accepted", `spec: {acme: {includeCA: FromChain}}`, accepted},
 		{"a CA from elsewhere is refused", `spec: {acme: {includeCA: FromAIA}}`, refused("spec.acme.includeCA", `supported values: "None", "FromChain"`)},
 		{"no solvers are accepted", `spec: {acme: {solvers: []}}`, accepted},

@@ -339,6 +339,18 @@ func TestAnAccountThatIsClosedMakesItsIssuerUnready(t *testing.T) {
 	r.ready(crt) // it has waited
 }
 
+func TestTheKeyOfAnAccountIsOfTheKindThatTheIssuerSays(t *testing.T) {
+	t.Parallel()
+	r, options := shop(t, &front{}, pebble.Options{})
+	cluster.Run(t, options)
+	r.issuer(func(spec *cmacme.ACMEIssuer) { spec.PrivateKeyAlgorithm = cmacme.ACMEAccountKeyRSA })
+	r.issuerSays(cmmeta.ConditionTrue)
+	if key, ok := r.accountKey().(*rsa.PrivateKey); !ok || key.N.BitLen() != 2048 {
+		t.Errorf("the key is a %T", r.accountKey())
+	}
+	r.ready(r.certificate("site", "www.example.com"))
+}
+
 func TestNoKeyIsMadeWhereThatIsForbidden(t *testing.T) {
 	t.Parallel()
 	r, options := shop(t, &front{}, pebble.Options{})

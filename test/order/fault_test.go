@@ -2,6 +2,7 @@ package order_test
 
 import (
 	"context"
+	"crypto/ecdsa"
 	"fmt"
 	"math"
 	"net"
@@ -11,11 +12,17 @@ import (
 	"testing"
 	"time"
 
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	"github.com/perennial-pki/perennial/internal/controller"
 	"github.com/perennial-pki/perennial/test/cluster"
 	"github.com/perennial-pki/perennial/test/dnsserver"
 	"github.com/perennial-pki/perennial/test/pebble"
 )
+
+// delay is how long a server takes that takes long.
+const delay = 500 * time.Millisecond
 
 // TestACertificateComesThoughEveryRequestFailsTheFirstTime has the CA fail once for each URL that it is asked for, in each way that servers
 // and networks have. The certificate must come, with one order that is finalized.
@@ -35,6 +42,7 @@ func TestACertificateComesThoughEveryRequestFailsTheFirstTime(t *testing.T) {
 		}
 	}
 	for name, fails := range map[string]http.HandlerFunc{
+		"it takes long":    nil, // and is answered then
 		"it is dropped":    func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
 		"429 with seconds": problem(http.StatusTooManyRequests, "Retry-After", "1"),
 		"429 with a date": func(w http.ResponseWriter, r *http.Request) {
@@ -86,7 +94,10 @@ func TestACertificateComesThoughEveryRequestFailsTheFirstTime(t *testing.T) {
 					first := !failed[r.Method+r.URL.Path]
 					failed[r.Method+r.URL.Path] = true
 					mu.Unlock()
-					if first {
+					switch {
+					case first && fails == nil:
+						time.Sleep(delay)
+					case first:
 						fails(w, r)
 						return
 					}
@@ -109,6 +120,17 @@ func TestACertificateComesThoughEveryRequestFailsTheFirstTime(t *testing.T) {
 			defer saw.mu.Unlock()
 			if len(saw.finalized) != 1 || len(saw.orders) != 1 {
 				t.Errorf("the CA saw the orders %v, and finalized %v", saw.orders, saw.finalized)
+			}
+			chain, key := cluster.Pair(t, client.ObjectKey{Namespace: r.namespace, Name: "site"})
+			if !key.Public().(*ecdsa.PublicKey).Equal(chain[0].PublicKey) {
+				t.Error("the key and the certificate do not belong together")
+			}
+			var requests cmapi.CertificateRequestList
+			if err := r.admin.List(t.Context(), &requests, client.InNamespace(r.namespace)); err != nil {
+				t.Fatal(err)
+			}
+			if len(requests.Items) != 1 {
+				t.Errorf("there were %d requests, each with a key of its own", len(requests.Items))
 			}
 		})
 	}

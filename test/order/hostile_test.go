@@ -305,6 +305,30 @@ func TestAnOrderThatTheCAProcessesForLongHoldsNobodyUp(t *testing.T) {
 	}
 }
 
+func TestOtherChainsThatCannotBeHadAreDoneWithout(t *testing.T) {
+	t.Parallel()
+	f := &front{}
+	r, options := shop(t, f, pebble.Options{})
+	f.behave(func(w http.ResponseWriter, r *http.Request, _ map[string]any) bool {
+		if r.URL.Path != pathCertificate+"missing" {
+			return false
+		}
+		refuse(w, http.StatusNotFound, "malformed", "no such certificate")
+		return true
+	}, func(r *http.Request, _ map[string]any, reply *httptest.ResponseRecorder) {
+		if strings.HasPrefix(r.URL.Path, pathCertificate) {
+			reply.Header().Add("Link", `<https://169.254.169.254/chain>; rel="alternate"`)
+			reply.Header().Add("Link", `<missing>; rel="alternate"`)
+		}
+	})
+	cluster.Run(t, options)
+	r.issuer(func(spec *cmacme.ACMEIssuer) { spec.PreferredChain = "ISRG Root X1" })
+	r.ready(r.certificate("site", "www.example.com"))
+	if n := f.asked(pathCertificate); n < 2 {
+		t.Error("it was not asked for the other chain")
+	}
+}
+
 func TestACAThatIsNotReadyToFinalizeIsAskedAgain(t *testing.T) {
 	t.Parallel()
 	var once sync.Once

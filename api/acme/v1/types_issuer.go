@@ -44,6 +44,11 @@ type ACMEIssuer struct {
 	// +kubebuilder:validation:XValidation:rule=`self.name != ""`,message=`privateKeySecretRef must name the Secret for the key of the account`,fieldPath=`.name`
 	PrivateKey cmmeta.SecretKeySelector `json:"privateKeySecretRef"`
 
+	// Perennial's own. The kind of the account's private key where that is made: ECDSA (P-256), if left out, or
+	// RSA (2048 bits). A key that exists is kept, of whatever kind it is.
+	// +optional
+	PrivateKeyAlgorithm ACMEAccountKeyAlgorithm `json:"privateKeyAlgorithm,omitempty"`
+
 	// How control of names is proven. For each name the solver whose selector fits best is used.
 	// +optional
 	// +listType=atomic
@@ -75,6 +80,17 @@ type ACMEIssuer struct {
 	// +optional
 	IncludeCA ACMEIncludeCA `json:"includeCA,omitempty"`
 }
+
+// ACMEAccountKeyAlgorithm is a kind of key that accounts can have.
+// +kubebuilder:validation:Enum=ECDSA;RSA
+type ACMEAccountKeyAlgorithm string
+
+const (
+	// ACMEAccountKeyECDSA is P-256. It is also what an empty value means.
+	ACMEAccountKeyECDSA ACMEAccountKeyAlgorithm = "ECDSA"
+	// ACMEAccountKeyRSA is RSA with 2048 bits, for servers that take no other.
+	ACMEAccountKeyRSA ACMEAccountKeyAlgorithm = "RSA"
+)
 
 // ACMEIncludeCA says what ca.crt of an ACME certificate holds.
 // +kubebuilder:validation:Enum=None;FromChain
