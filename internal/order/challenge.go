@@ -41,6 +41,8 @@ const (
 	// stays: nothing may hang on a credential that is gone.
 	cleanUpLimit = 10 * time.Minute
 	cleanUpAgain = 15 * time.Second
+	// presentLimit is for how long presenting may be under way before the server is asked again whether it is of use.
+	presentLimit = time.Minute
 	// checkAgain is when it is looked again whether a proof can be seen.
 	checkAgain = 2 * time.Second
 	// mendedAgain is when it is looked again at most whether somebody has mended what a challenge needs.
@@ -67,6 +69,8 @@ type ChallengeReconciler struct {
 	queue workqueue.TypedRateLimitingInterface[reconcile.Request] // SetupWithManager sets it
 	lanes lanes
 	pace  pace
+	// presenting is since when presenting is under way.
+	presenting instants
 	// seen is since when a proof can be seen, and leaving since when a challenge that is over tries to make room. After a restart they count anew.
 	seen, leaving instants
 	admission     admission
@@ -112,6 +116,7 @@ func (r *ChallengeReconciler) Reconcile(ctx context.Context, request reconcile.R
 	if ch.DeletionTimestamp != nil {
 		r.pace.forget(string(ch.UID))
 		r.seen.drop(string(ch.UID))
+		r.presenting.drop(string(ch.UID))
 		return r.cleanUp(ctx, ch)
 	}
 	if finished(ch.Status.State) {
@@ -187,10 +192,11 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 	}
 	defer leave()
 	var beside []*cmacme.Challenge
+	underWay := false
 	if !st.Presented {
 		key := client.ObjectKeyFromObject(ch)
 		defer func() {
-			if st.Presented {
+			if st.Presented || underWay {
 				return
 			}
 			if r.admission.cancel(key); err != nil {
@@ -209,8 +215,8 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 	accepted := st.State == cmacme.Processing
 
 	// What the server knows comes first: the proof may be given, or lost, already. Between presenting and accepting there is nothing
-	// new to be known.
-	if accepted || !st.Presented {
+	// new to be known, nor while it is being presented.
+	if accepted || !st.Presented && !r.presenting.is(string(ch.UID)) {
 		z, err := ca.Authorization(ctx, by, ch.Spec.AuthorizationURL)
 		reached(&st.UnreachableSince, now, err)
 		if err != nil {
@@ -242,8 +248,13 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 		}
 		err := present(ctx, i, ch)
 		if later := new(solver.Later); errors.As(err, &later) {
+			underWay = true
+			if now.Sub(r.presenting.since(string(ch.UID), now)) > presentLimit {
+				r.presenting.drop(string(ch.UID)) // it is looked again whether it is wanted
+			}
 			return reconcile.Result{RequeueAfter: later.After}, say, nil // who is at work says when to look again
 		}
+		r.presenting.drop(string(ch.UID))
 		if err != nil {
 			say = append(say, func() { r.Events.Event(ch, corev1.EventTypeWarning, "PresentError", err.Error()) })
 			return result, say, err

@@ -110,6 +110,14 @@ func (i *instants) since(key string, now time.Time) time.Time {
 	return first
 }
 
+// is reports whether it is so.
+func (i *instants) is(key string) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	_, found := i.of[key]
+	return found
+}
+
 // drop says that it is no longer so.
 func (i *instants) drop(key string) {
 	i.mu.Lock()

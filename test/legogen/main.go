@@ -739,7 +739,11 @@ so. No settings.
 `)
 	sections := func(these []*provider) {
 		for _, p := range these {
-			fmt.Fprintf(b, "\n### %s\n\n[%s](%s); [in lego](https://go-acme.github.io/lego/dns/%s/).", p.name, p.title, p.url, p.name)
+			title := p.title
+			if strings.HasPrefix(p.url, "http") { // others are within lego's own pages
+				title = fmt.Sprintf("[%s](%s)", p.title, p.url)
+			}
+			fmt.Fprintf(b, "\n### %s\n\n%s; [in lego](https://go-acme.github.io/lego/dns/%s/).", p.name, title, p.name)
 			for _, f := range []struct {
 				text string
 				set  bool

@@ -174,6 +174,11 @@ func (s *Solver) change(ctx context.Context, issuer *signer.Issuer, ch *cmacme.C
 	if err != nil {
 		return err
 	}
+	if p, ok := p.(legoRecords); ok {
+		if err := p.of.Busy(); err != nil {
+			return err // before anybody is asked where the record goes
+		}
+	}
 	record, err := s.locate(ctx, ch)
 	if err != nil {
 		return err

@@ -249,6 +249,16 @@ func (p *Provider) note(r Record, to, from map[string]time.Time) {
 	}
 }
 
+// Busy is a solver.Later while a call is under way, also one for the same record: there is nothing to be done until it is over.
+func (p *Provider) Busy() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.running != nil {
+		return &solver.Later{After: again, Why: p.kind.name + " is at work"}
+	}
+	return nil
+}
+
 // do makes a call, or looks how the one is that was made for the same before. It waits for a moment only.
 func (p *Provider) do(ctx context.Context, verb string, r Record, f func(context.Context) error) error {
 	key := verb + " " + r.key()

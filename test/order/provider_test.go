@@ -1,0 +1,279 @@
+package order_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/controller"
+	"github.com/perennial-pki/perennial/test/cluster"
+	"github.com/perennial-pki/perennial/test/dnsserver"
+	"github.com/perennial-pki/perennial/test/pebble"
+)
+
+// powerDNS is the API of a PowerDNS server in front of the rig's DNS server.
+type powerDNS struct {
+	names *dnsserver.Server
+	key   string
+	// keeps makes it say that it has removed what it has not.
+	keeps bool
+}
+
+type rrset struct {
+	Name       string   `json:"name"`
+	Type       string   `json:"type"`
+	TTL        int      `json:"ttl"`
+	ChangeType string   `json:"changetype,omitempty"`
+	Records    []record `json:"records"`
+}
+
+type record struct {
+	Content  string `json:"content"`
+	Disabled bool   `json:"disabled"`
+}
+
+func (p *powerDNS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	reply := func(v any) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(v)
+	}
+	const name = "_acme-challenge.example.com."
+	switch {
+	case r.Header.Get("X-API-Key") != p.key:
+		w.WriteHeader(http.StatusUnauthorized)
+		fmt.Fprint(w, "Unauthorized")
+	case r.URL.Path == "/api":
+		reply([]map[string]any{{"url": "/api/v1", "version": 1}})
+	case r.URL.Path == "/api/v1/servers/localhost/zones/example.com./notify":
+		reply(map[string]string{"result": "Notification queued"})
+	case r.URL.Path != "/api/v1/servers/localhost/zones/example.com.":
+		w.WriteHeader(http.StatusNotFound)
+	case r.Method == http.MethodGet:
+		sets := []rrset{}
+		if values := p.names.TXT(name); len(values) > 0 {
+			s := rrset{Name: name, Type: "TXT", TTL: 60}
+			for _, v := range values {
+				s.Records = append(s.Records, record{Content: `"` + v + `"`})
+			}
+			sets = append(sets, s)
+		}
+		reply(map[string]any{"id": "example.com.", "name": "example.com.", "url": "/api/v1/servers/localhost/zones/example.com.", "kind": "Master", "rrsets": sets})
+	case r.Method == http.MethodPatch:
+		var change struct {
+			Sets []rrset `json:"rrsets"`
+		}
+		if err := json.NewDecoder(r.Body).Decode(&change); err != nil {
+			w.WriteHeader(http.StatusUnprocessableEntity)
+			return
+		}
+		for _, s := range change.Sets {
+			var values []string
+			for _, v := range s.Records {
+				values = append(values, strings.Trim(v.Content, `"`))
+			}
+			if s.ChangeType == "DELETE" {
+				values = nil
+			}
+			if len(values) >= len(p.names.TXT(s.Name)) || !p.keeps {
+				p.names.SetTXT(s.Name, values...)
+			}
+		}
+		w.WriteHeader(http.StatusNoContent)
+	default:
+		w.WriteHeader(http.StatusMethodNotAllowed)
+	}
+}
+
+func (r *rig) powerDNS(key string) (*powerDNS, string) {
+	r.t.Helper()
+	api := &powerDNS{names: r.names, key: key}
+	server := httptest.NewServer(api)
+	r.t.Cleanup(server.Close)
+	return api, server.URL
+}
+
+func ownMachine(o *controller.Options) { o.OwnMachine = true }
+
+// byProvider makes the issuer solve DNS-01 challenges by a provider of lego.
+func (r *rig) byProvider(name, config string) func(*cmacme.ACMEIssuer) {
+	return func(spec *cmacme.ACMEIssuer) {
+		p := &cmacme.ACMEIssuerDNS01ProviderLego{Name: name}
+		if config != "" {
+			p.Config = &apiextensionsv1.JSON{Raw: []byte(config)}
+		}
+		spec.Solvers = []cmacme.ACMEChallengeSolver{{DNS01: &cmacme.ACMEChallengeSolverDNS01{Nameservers: []string{r.names.Addr}, Provider: p}}}
+	}
+}
+
+// events are what events of the namespace say for a reason.
+func (r *rig) events(reason string) []string {
+	r.t.Helper()
+	var list corev1.EventList
+	if err := r.admin.List(r.t.Context(), &list, client.InNamespace(r.namespace)); err != nil {
+		r.t.Fatal(err)
+	}
+	var all []string
+	for _, e := range list.Items {
+		if e.Reason == reason {
+			all = append(all, e.Message)
+		}
+	}
+	return all
+}
+
+func (r *rig) eventually(what string, says func() bool) {
+	r.t.Helper()
+	cluster.Eventually(r.t, func() error {
+		if !says() {
+			return cluster.NotYet("%s:\n%s", what, r.story())
+		}
+		return nil
+	})
+}
+
+func (r *rig) noChallenges() bool {
+	var list cmacme.ChallengeList
+	return r.admin.List(r.t.Context(), &list, client.InNamespace(r.namespace)) == nil && len(list.Items) == 0
+}
+
+func TestTheExampleOfAProviderIssuesAndForeignRecordsStay(t *testing.T) {
+	const name = "_acme-challenge.example.com"
+	r := start(t, pebble.Options{}, ownMachine) // the server of the test is on this machine
+	r.names.AddTXT(name, "somebody else's")
+	_, address := r.powerDNS("good-key")
+	content, err := os.ReadFile(filepath.Join("../../examples/dns-provider", "issuer.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	world := strings.NewReplacer("${API_KEY}", "good-key", "http://ns1.example.com:8081", address, "https://acme-staging-v02.api.letsencrypt.org/directory", r.ca.Directory)
+	var crt *cmapi.Certificate
+	for _, document := range strings.Split(world.Replace(string(content)), "\n---\n") {
+		var kind metav1.TypeMeta
+		if err := yaml.Unmarshal([]byte(document), &kind); err != nil {
+			t.Fatal(err)
+		}
+		read := func(o client.Object) {
+			t.Helper()
+			if err := yaml.UnmarshalStrict([]byte(document), o); err != nil {
+				t.Fatal(err)
+			}
+		}
+		switch kind.Kind {
+		case "Secret":
+			o := &corev1.Secret{}
+			read(o)
+			r.create(o)
+		case "Issuer":
+			o := &cmapi.Issuer{}
+			read(o)
+			o.Spec.ACME.CABundle = r.ca.CABundle
+			o.Spec.ACME.Solvers[0].DNS01.Nameservers = []string{r.names.Addr}
+			r.create(o)
+		case "Certificate":
+			crt = &cmapi.Certificate{}
+			read(crt)
+			r.create(crt)
+		}
+	}
+	r.ready(crt)
+	r.eventually("the zone is as it was", func() bool { return slices.Equal(r.names.TXT(name), []string{"somebody else's"}) })
+	r.eventually("the Challenges are gone", r.noChallenges)
+	for _, e := range append(r.events("CleanUpError"), r.events("PresentError")...) {
+		t.Errorf("an event says %s", e)
+	}
+}
+
+func TestARecordThatAProviderLeavesIsNamedInAnEvent(t *testing.T) {
+	clock := &cluster.Clock{}
+	r := start(t, pebble.Options{}, ownMachine, func(o *controller.Options) { o.Clock = clock })
+	api, address := r.powerDNS("good-key")
+	api.keeps = true
+	r.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "powerdns"}, StringData: map[string]string{"apiKey": "good-key", "host": address}})
+	r.issuer(r.byProvider("pdns", ""), func(spec *cmacme.ACMEIssuer) {
+		spec.Solvers[0].DNS01.Provider.SecretRef = &cmmeta.LocalObjectReference{Name: "powerdns"}
+	})
+	r.ready(r.certificate("site", "example.com"))
+	var value string
+	r.eventually("the Challenge is being deleted", func() bool {
+		var list cmacme.ChallengeList
+		if r.admin.List(t.Context(), &list, client.InNamespace(r.namespace)) != nil || len(list.Items) != 1 {
+			return false
+		}
+		value = list.Items[0].Spec.Key
+		return list.Items[0].DeletionTimestamp != nil
+	})
+	clock.Step(11 * time.Minute) // longer than it is tried
+	r.eventually("an event names the record", func() bool {
+		return slices.ContainsFunc(r.events("CleanUpError"), func(e string) bool {
+			return strings.Contains(e, "_acme-challenge.example.com") && strings.Contains(e, value) && strings.Contains(e, "although pdns was told to remove it")
+		})
+	})
+	r.eventually("the Challenge is gone", r.noChallenges)
+}
+
+func TestARecordIsMadeByHand(t *testing.T) {
+	const name = "_acme-challenge.example.com"
+	r := start(t, pebble.Options{}, ownMachine)
+	r.issuer(r.byProvider("manual", ""))
+	crt := r.certificate("site", "example.com")
+	var value string
+	r.eventually("an event says which record to create", func() bool {
+		for _, e := range r.events("ActionRequired") {
+			if _, rest, found := strings.Cut(e, "create the TXT record "+name+` with the value "`); found {
+				value, _, _ = strings.Cut(rest, `"`)
+			}
+		}
+		return value != ""
+	})
+	if story := r.story(); !strings.Contains(story, value) {
+		t.Errorf("the Challenge does not say it:\n%s", story)
+	}
+	r.names.AddTXT(name, value)
+	r.ready(crt)
+	r.eventually("an event says that it can be removed", func() bool {
+		return slices.ContainsFunc(r.events("ActionRequired"), func(e string) bool {
+			return strings.Contains(e, "is over: remove the TXT record "+name) && strings.Contains(e, value)
+		})
+	})
+	r.names.SetTXT(name)
+	r.eventually("the Challenge is gone", r.noChallenges)
+}
+
+func TestWhatIsWrongWithAProviderIsToldByTheChallenge(t *testing.T) {
+	r := start(t, pebble.Options{})
+	_, address := r.powerDNS("good-key")
+	r.issuer()
+	for name, test := range map[string]struct{ provider, config, says string }{
+		"program": {"exec", `{"program": "/bin/true"}`, `"exec" can only be used with perenniald`},
+		"setting": {"hetzner", `{"token": "x"}`, `provider hetzner has no setting "token": it has`},
+		"name":    {"hetzer", "", `there is no provider "hetzer": docs/dns-providers.md lists all`},
+		"local":   {"technitium", fmt.Sprintf(`{"baseURL": %q}`, address), "credentials"},
+	} {
+		issuer := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		issuer.Spec.ACME = &cmacme.ACMEIssuer{Server: r.ca.Directory, CABundle: r.ca.CABundle,
+			PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: name}}}
+		r.byProvider(test.provider, test.config)(issuer.Spec.ACME)
+		r.create(issuer)
+		crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: cmapi.CertificateSpec{
+			SecretName: name, DNSNames: []string{name + ".example.com"}, IssuerRef: cmmeta.IssuerReference{Name: name},
+		}}
+		r.create(crt)
+		r.eventually(test.says, func() bool { return strings.Contains(r.story(), test.says) })
+	}
+}
