@@ -12,13 +12,11 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/base32"
-	"errors"
 	"fmt"
 	"math/big"
 	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -43,7 +41,8 @@ type Challenge struct {
 	Error *Problem `json:"error,omitempty"`
 	// Token is what the proof is made of. dns-persist-01 has none.
 	Token string `json:"token,omitempty"`
-	// IssuerDomainNames are the names of the CA that a dns-persist-01 record may have, one to ten.
+	// IssuerDomainNames are the names of the CA of which a dns-persist-01 record has one. There are one to ten. None are given if what the server
+	// sent are not: such a challenge is not to be used.
 	IssuerDomainNames []string `json:"issuer-domain-names,omitempty"`
 	Reply             `json:"-"`
 }
@@ -53,7 +52,7 @@ const (
 	maxIssuerNames = 10
 )
 
-// check reports what of a challenge may not be used. Challenges of types that are not known here pass: they are not used.
+// check reports what is wrong with a challenge, if anything. Challenges of types that are not known here pass: they are not used.
 func (ch *Challenge) check(from origins) error {
 	if err := from.check(ch.URL); err != nil {
 		return err
@@ -65,16 +64,16 @@ func (ch *Challenge) check(from origins) error {
 			return fmt.Errorf("the token of %s is not base64url", ch.Type)
 		}
 	case ChallengeDNSPersist01:
-		if n := len(ch.IssuerDomainNames); n == 0 || n > maxIssuerNames {
-			return fmt.Errorf("dns-persist-01 has %d issuer domain names, not 1 to %d", n, maxIssuerNames)
-		}
-		for _, name := range ch.IssuerDomainNames {
-			if !isDomainName(name) {
-				return errors.New("an issuer domain name of dns-persist-01 is no domain name")
-			}
+		// It is one of several ways, in a draft that still changes: the others may be used all the same.
+		if len(ch.IssuerDomainNames) > maxIssuerNames || !all(ch.IssuerDomainNames, isDomainName) {
+			ch.IssuerDomainNames = nil
 		}
 	}
 	return nil
+}
+
+func all(list []string, is func(string) bool) bool {
+	return !slices.ContainsFunc(list, func(s string) bool { return !is(s) })
 }
 
 func isDomainName(s string) bool {
@@ -147,24 +146,6 @@ func DNSAccount01Name(accountURL, domain string) string {
 	sum := sha256.Sum256([]byte(accountURL))
 	label := strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(sum[:10]))
 	return "_" + label + "._acme-challenge." + strings.TrimPrefix(domain, "*.")
-}
-
-// DNSPersist01Name is the name of the standing TXT record for a domain of dns-persist-01.
-func DNSPersist01Name(domain string) string {
-	return "_validation-persist." + strings.TrimPrefix(domain, "*.")
-}
-
-// DNSPersist01Value is what the standing TXT record says: that the account may have certificates of the CA for the name, for
-// wildcards and subdomains, too, if wildcard is set, until a time, or for ever if that is zero.
-func DNSPersist01Value(issuerDomainName, accountURL string, wildcard bool, until time.Time) string {
-	value := issuerDomainName + "; accounturi=" + accountURL
-	if wildcard {
-		value += "; policy=wildcard"
-	}
-	if !until.IsZero() {
-		value += "; persistUntil=" + strconv.FormatInt(until.Unix(), 10)
-	}
-	return value
 }
 
 // TLSALPN01Protocol is the application protocol that the CA asks for, and nobody else, RFC 8737 section 6.2.

@@ -1,6 +1,7 @@
 package order
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -448,7 +449,7 @@ func (r *ChallengeReconciler) takeAway(ctx context.Context, ch *cmacme.Challenge
 func leftover(ch *cmacme.Challenge) string {
 	switch ch.Spec.Type {
 	case cmacme.ACMEChallengeTypeDNS01:
-		text := fmt.Sprintf("the TXT record %s with the value %q", acme.DNS01Name(ch.Spec.DNSName), ch.Spec.Key)
+		text := fmt.Sprintf("the TXT record %s with the value %q", cmp.Or(ch.Spec.RecordName, acme.DNS01Name(ch.Spec.DNSName)), ch.Spec.Key)
 		if spec := ch.Spec.Solver.DNS01; spec != nil && (spec.CNAMEStrategy == cmacme.FollowStrategy || spec.AcmeDNS != nil) {
 			text += ", where the CNAME of that name leads,"
 		}

@@ -1,14 +1,17 @@
 package order
 
 import (
-	"crypto"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
 	"maps"
+	"net/url"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/miekg/dns"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/perennial-pki/perennial/acme"
@@ -20,8 +23,8 @@ import (
 const noSolver = "Solver"
 
 // challengeFor returns the Challenge that gives an authorization of the order. It is the same whenever it is asked for.
-func challengeFor(order *cmacme.Order, z cmacme.ACMEAuthorization, solvers []cmacme.ACMEChallengeSolver, key crypto.PublicKey) (*cmacme.Challenge, error) {
-	solver, offered := choose(solvers, z, order.Labels)
+func challengeFor(order *cmacme.Order, z cmacme.ACMEAuthorization, spec *cmacme.ACMEIssuer, by acme.Account) (*cmacme.Challenge, error) {
+	solver, offered := choose(spec.Solvers, z, order.Labels)
 	if solver == nil {
 		name := z.Identifier
 		if wildcard(z) {
@@ -31,24 +34,29 @@ func challengeFor(order *cmacme.Order, z cmacme.ACMEAuthorization, solvers []cma
 		for _, ch := range z.Challenges {
 			types = append(types, ch.Type)
 		}
-		return nil, fault.Misconfiguredf(noSolver, "no solver of the issuer can be used for %q: the CA offers %s; correct spec.acme.solvers and their selectors",
-			name, strings.Join(types, ", "))
+		var ours []string
+		for i := range spec.Solvers {
+			if _, kind := typeOf(&spec.Solvers[i]); !slices.Contains(ours, kind) {
+				ours = append(ours, kind)
+			}
+		}
+		return nil, fault.Misconfiguredf(noSolver, "no solver of the issuer can be used for %q: the CA offers %s, and the solvers are for %s; correct spec.acme.solvers and their selectors",
+			name, strings.Join(types, ", "), cmp.Or(strings.Join(ours, ", "), "nothing"))
 	}
 	solver = solver.DeepCopy()
 	if err := override(solver, order); err != nil {
 		return nil, err
 	}
-	proof, err := acme.KeyAuthorization(offered.Token, key)
+	recordName, proof, err := proofOf(solver, z, offered, spec.Server, by)
 	if err != nil {
 		return nil, err
 	}
 	kind, _ := typeOf(solver)
 	authorization := ""
-	if kind == cmacme.ACMEChallengeTypeDNS01 {
-		if solver.DNS01.Provider != nil {
-			authorization = proof
+	if solver.DNS01 != nil && solver.DNS01.Provider != nil {
+		if authorization, err = acme.KeyAuthorization(offered.Token, by.Key.Public()); err != nil {
+			return nil, err
 		}
-		proof = acme.DNS01Value(proof)
 	}
 	ch := &cmacme.Challenge{
 		ObjectMeta: metav1.ObjectMeta{
@@ -58,7 +66,7 @@ func challengeFor(order *cmacme.Order, z cmacme.ACMEAuthorization, solvers []cma
 		},
 		Spec: cmacme.ChallengeSpec{
 			URL: offered.URL, AuthorizationURL: z.URL, DNSName: z.Identifier, Wildcard: wildcard(z), Type: kind, Token: offered.Token, Key: proof,
-			KeyAuthorization: authorization, Solver: *solver, IssuerRef: order.Spec.IssuerRef,
+			KeyAuthorization: authorization, RecordName: recordName, Solver: *solver, IssuerRef: order.Spec.IssuerRef,
 		},
 	}
 	// What is chosen by is of no use afterwards.
@@ -76,12 +84,58 @@ func challengeFor(order *cmacme.Order, z cmacme.ACMEAuthorization, solvers []cma
 // typeOf is the type of the challenges that a solver solves, by the name of the API and by that of the protocol.
 func typeOf(s *cmacme.ACMEChallengeSolver) (cmacme.ACMEChallengeType, string) {
 	switch {
+	case s.DNS01 != nil && s.DNS01.ChallengeType != "":
+		return cmacme.ACMEChallengeTypeDNS01, string(s.DNS01.ChallengeType)
 	case s.DNS01 != nil:
 		return cmacme.ACMEChallengeTypeDNS01, acme.ChallengeDNS01
 	case s.TLSALPN01 != nil:
 		return cmacme.ACMEChallengeTypeTLSALPN01, acme.ChallengeTLSALPN01
 	}
 	return cmacme.ACMEChallengeTypeHTTP01, acme.ChallengeHTTP01
+}
+
+// proofOf returns what is presented for a challenge and, if that is a TXT record of another name than dns-01's, where.
+func proofOf(solver *cmacme.ACMEChallengeSolver, z cmacme.ACMEAuthorization, offered *cmacme.ACMEChallenge, server string, by acme.Account) (recordName, proof string, err error) {
+	_, kind := typeOf(solver)
+	if kind == acme.ChallengeDNSPersist01 {
+		proof, err = standing(solver.DNS01, z, offered, server, by)
+		return acme.DNSPersist01Name(z.Identifier), proof, err
+	}
+	if proof, err = acme.KeyAuthorization(offered.Token, by.Key.Public()); err != nil {
+		return "", "", err
+	}
+	switch kind {
+	case acme.ChallengeDNS01:
+		return "", acme.DNS01Value(proof), nil
+	case acme.ChallengeDNSAccount01:
+		return acme.DNSAccount01Name(by.URL, z.Identifier), acme.DNS01Value(proof), nil
+	}
+	return "", proof, nil
+}
+
+// standing is the value of the record of dns-persist-01. It lets the account that it names have certificates of the CA that it names. A server that
+// gave out another CA's account as ours could have us let a stranger have certificates of that CA, so the account must be the server's own.
+func standing(solver *cmacme.ACMEChallengeSolverDNS01, z cmacme.ACMEAuthorization, offered *cmacme.ACMEChallenge, server string, by acme.Account) (string, error) {
+	if len(offered.IssuerDomainNames) == 0 {
+		return "", fault.Refusedf("InvalidChallenge", "the CA's dns-persist-01 challenge of %q cannot be used: it has to name 1 to 10 domain names of the CA, by the draft -01", z.Identifier)
+	}
+	ca, err := url.Parse(server)
+	if err != nil {
+		return "", fault.Misconfiguredf("InvalidConfig", "spec.acme.server: %q is not a URL", server)
+	}
+	account, err := url.Parse(by.URL)
+	if err != nil || !strings.EqualFold(account.Host, ca.Host) {
+		return "", fault.Refusedf("InvalidChallenge", "dns-persist-01 cannot be used: the account %s is not of the host %s of spec.acme.server, so the record could let somebody else have certificates",
+			by.URL, ca.Host)
+	}
+	grant := acme.DNSPersist01{IssuerDomainName: offered.IssuerDomainNames[0], AccountURI: by.URL, Wildcard: wildcard(z)}
+	if until := solver.PersistUntil; until != nil {
+		grant.Until = until.Time
+	}
+	if read, err := acme.ParseDNSPersist01(grant.String()); err != nil || !read.Grants(grant, time.Unix(0, 0)) {
+		return "", fault.Refusedf("InvalidChallenge", "dns-persist-01 cannot be used: a record cannot say %q", grant)
+	}
+	return grant.String(), nil
 }
 
 // override follows the annotations by which a Certificate says through which Ingress or Gateway its HTTP-01 challenges are answered.
@@ -139,63 +193,51 @@ func override(solver *cmacme.ACMEChallengeSolver, order *cmacme.Order) error {
 
 func wildcard(z cmacme.ACMEAuthorization) bool { return z.Wildcard != nil && *z.Wildcard }
 
-// choose returns the solver that fits an authorization best: the one with most of its labels and names where the selector names the
-// name, else the one with the longest zone, else the one with most labels, else the first.
+// choose returns the solver that fits an authorization best. All that its selector names must fit: the labels, one of the names, exactly, and one of
+// the zones. Of those that fit it is the one that names the name, else the one with the longest zone, else the one with most labels, else the first.
 func choose(solvers []cmacme.ACMEChallengeSolver, z cmacme.ACMEAuthorization, labels map[string]string) (*cmacme.ACMEChallengeSolver, *cmacme.ACMEChallenge) {
 	name := z.Identifier
 	if wildcard(z) {
 		name = "*." + name
 	}
-	type score struct{ names, zone, labels int }
-	better := func(a, b score) bool {
-		switch {
-		case a.names != b.names:
-			return a.names > b.names
-		case a.zone != b.zone:
-			return a.zone > b.zone
-		}
-		return a.labels > b.labels
-	}
 	var best *cmacme.ACMEChallengeSolver
 	var with *cmacme.ACMEChallenge
-	var bestScore score
+	var most rank
 	for i := range solvers {
-		s := &solvers[i]
-		_, kind := typeOf(s)
+		_, kind := typeOf(&solvers[i])
 		at := slices.IndexFunc(z.Challenges, func(c cmacme.ACMEChallenge) bool { return c.Type == kind })
-		if at < 0 {
-			continue
-		}
-		var is score
-		if sel := s.Selector; sel != nil {
-			fits := true
-			for k, v := range sel.MatchLabels {
-				if got, ok := labels[k]; !ok || got != v {
-					fits = false
-				}
-			}
-			is.labels = len(sel.MatchLabels)
-			if len(sel.DNSNames) > 0 && slices.ContainsFunc(sel.DNSNames, func(n string) bool { return strings.EqualFold(n, name) }) {
-				is.names = 1
-			}
-			for _, zone := range sel.DNSZones {
-				if within(name, zone) {
-					is.zone = max(is.zone, len(strings.Split(strings.Trim(zone, "."), ".")))
-				}
-			}
-			if !fits || len(sel.DNSNames) > 0 && is.names == 0 && is.zone == 0 || len(sel.DNSZones) > 0 && is.zone == 0 && is.names == 0 {
-				continue
-			}
-		}
-		if best == nil || better(is, bestScore) {
-			best, with, bestScore = s, &z.Challenges[at], is
+		is, fits := rankOf(solvers[i].Selector, name, labels)
+		if at >= 0 && fits && (best == nil || is.compare(most) > 0) {
+			best, with, most = &solvers[i], &z.Challenges[at], is
 		}
 	}
 	return best, with
 }
 
-// within reports whether a name is a zone's apex or below it.
-func within(name, zone string) bool {
-	name, zone = strings.ToLower(strings.TrimPrefix(name, "*.")), strings.ToLower(strings.Trim(zone, "."))
-	return name == zone || strings.HasSuffix(name, "."+zone)
+// rank is how well a selector fits: whether it names the name, how many labels of it its longest zone has, how many labels it wants.
+type rank struct{ name, zone, labels int }
+
+func (r rank) compare(other rank) int {
+	return cmp.Or(cmp.Compare(r.name, other.name), cmp.Compare(r.zone, other.zone), cmp.Compare(r.labels, other.labels))
+}
+
+func rankOf(s *cmacme.CertificateDNSNameSelector, name string, labels map[string]string) (is rank, fits bool) {
+	if s == nil {
+		return is, true
+	}
+	for k, v := range s.MatchLabels {
+		if got, ok := labels[k]; !ok || got != v {
+			return is, false
+		}
+		is.labels++
+	}
+	if slices.Contains(s.DNSNames, name) {
+		is.name = 1
+	}
+	for _, zone := range s.DNSZones {
+		if n := dns.CompareDomainName(zone, name); n == dns.CountLabel(zone) {
+			is.zone = max(is.zone, n)
+		}
+	}
+	return is, (len(s.DNSNames) == 0 || is.name > 0) && (len(s.DNSZones) == 0 || is.zone > 0)
 }

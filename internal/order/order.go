@@ -432,8 +432,8 @@ func (o conversation) readAuthorizations(ctx context.Context, order *cmacme.Orde
 		wildcard := found[i].Wildcard
 		z.Identifier, z.Wildcard, z.InitialState = found[i].Identifier.Value, &wildcard, cmacme.State(found[i].Status)
 		for _, ch := range found[i].Challenges {
-			if ch.Token != "" && len(z.Challenges) < maxOffered {
-				z.Challenges = append(z.Challenges, cmacme.ACMEChallenge{URL: ch.URL, Token: ch.Token, Type: ch.Type})
+			if (ch.Token != "" || ch.Type == acme.ChallengeDNSPersist01) && len(z.Challenges) < maxOffered {
+				z.Challenges = append(z.Challenges, cmacme.ACMEChallenge{URL: ch.URL, Token: ch.Token, Type: ch.Type, IssuerDomainNames: ch.IssuerDomainNames})
 			}
 		}
 	}
@@ -462,7 +462,7 @@ func (r *Reconciler) challenge(ctx context.Context, order *cmacme.Order, i *sign
 			}
 			continue
 		}
-		ch, err := challengeFor(order, z, i.GetSpec().ACME.Solvers, by.Key.Public())
+		ch, err := challengeFor(order, z, i.GetSpec().ACME, by)
 		if err != nil {
 			return open, created, err
 		}
@@ -482,10 +482,11 @@ func (r *Reconciler) challenge(ctx context.Context, order *cmacme.Order, i *sign
 	return open, created, nil
 }
 
-// outdated reports whether the proof of a challenge is not what the CA will look for, as it is made of an account key that was changed.
+// outdated reports whether the proof of a challenge is not what the CA will look for: it is made of an account, or its key, that was changed.
 func (r *Reconciler) outdated(order *cmacme.Order, z cmacme.ACMEAuthorization, i *signer.Issuer, by acme.Account, is *cmacme.Challenge) bool {
-	should, err := challengeFor(order, z, i.GetSpec().ACME.Solvers, by.Key.Public())
-	return err == nil && should.Spec.Type == is.Spec.Type && should.Spec.Token == is.Spec.Token && should.Spec.Key != is.Spec.Key
+	should, err := challengeFor(order, z, i.GetSpec().ACME, by)
+	return err == nil && should.Spec.Type == is.Spec.Type && should.Spec.Token == is.Spec.Token &&
+		(should.Spec.Key != is.Spec.Key || should.Spec.RecordName != is.Spec.RecordName)
 }
 
 // advance reads the order at the CA and does what its status wants.

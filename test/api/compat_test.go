@@ -72,10 +72,18 @@ var kinds = []struct {
 		},
 	},
 	{
-		name:        "Order",
-		ours:        func() any { return new(acmev1.Order) },
-		upstream:    func() any { return new(upstreamacme.Order) },
-		withoutOurs: func(o any) { o.(*acmev1.Order).Status.UnreachableSince = nil },
+		name:     "Order",
+		ours:     func() any { return new(acmev1.Order) },
+		upstream: func() any { return new(upstreamacme.Order) },
+		withoutOurs: func(o any) {
+			order := o.(*acmev1.Order)
+			order.Status.UnreachableSince = nil
+			for _, z := range order.Status.Authorizations {
+				for i := range z.Challenges {
+					z.Challenges[i].IssuerDomainNames = nil
+				}
+			}
+		},
 	},
 	{
 		name:     "Challenge",
@@ -84,7 +92,7 @@ var kinds = []struct {
 		withoutOurs: func(o any) {
 			ch := o.(*acmev1.Challenge)
 			solverWithoutOurs(&ch.Spec.Solver)
-			ch.Spec.KeyAuthorization, ch.Status.UnreachableSince, ch.Status.EffectiveName = "", nil, ""
+			ch.Spec.KeyAuthorization, ch.Spec.RecordName, ch.Status.UnreachableSince, ch.Status.EffectiveName = "", "", nil, ""
 		},
 	},
 }
@@ -104,6 +112,7 @@ func solverWithoutOurs(solver *acmev1.ACMEChallengeSolver) {
 	solver.TLSALPN01, solver.WaitForRecordToPropagate = nil, nil
 	if solver.DNS01 != nil {
 		solver.DNS01.Nameservers, solver.DNS01.Provider = nil, nil
+		solver.DNS01.ChallengeType, solver.DNS01.PersistUntil = "", nil
 	}
 	if solver.HTTP01 != nil {
 		solver.HTTP01.SolverMode = ""
@@ -116,8 +125,8 @@ func solverWithoutOurs(solver *acmev1.ACMEChallengeSolver) {
 var fieldsNotInUpstream = map[string][]string{
 	"issuers.cert-manager.io":             issuerFieldsNotInUpstream,
 	"clusterissuers.cert-manager.io":      issuerFieldsNotInUpstream,
-	"challenges.acme.cert-manager.io":     {"spec.keyAuthorization", "spec.solver.dns01.nameservers", "spec.solver.dns01.provider", "spec.solver.http01.solverMode", "spec.solver.tlsALPN01", "spec.solver.waitForRecordToPropagate", "status.effectiveName", "status.unreachableSince"},
-	"orders.acme.cert-manager.io":         {"status.unreachableSince"},
+	"challenges.acme.cert-manager.io":     {"spec.keyAuthorization", "spec.recordName", "spec.solver.dns01.challengeType", "spec.solver.dns01.nameservers", "spec.solver.dns01.persistUntil", "spec.solver.dns01.provider", "spec.solver.http01.solverMode", "spec.solver.tlsALPN01", "spec.solver.waitForRecordToPropagate", "status.effectiveName", "status.unreachableSince"},
+	"orders.acme.cert-manager.io":         {"status.authorizations[].challenges[].issuerDomainNames", "status.unreachableSince"},
 	"certificates.cert-manager.io":        {"spec.acmeProfile", "spec.deletionPolicy", "spec.rehearsalIssuerRef", "spec.revocation", "status.revocable"},
 	"certificaterequests.cert-manager.io": nil,
 }
@@ -126,7 +135,9 @@ var issuerFieldsNotInUpstream = []string{
 	"spec.acme.includeCA",
 	"spec.acme.privateKeyAlgorithm",
 	"spec.acme.renewalInformationSource",
+	"spec.acme.solvers[].dns01.challengeType",
 	"spec.acme.solvers[].dns01.nameservers",
+	"spec.acme.solvers[].dns01.persistUntil",
 	"spec.acme.solvers[].dns01.provider",
 	"spec.acme.solvers[].http01.solverMode",
 	"spec.acme.solvers[].tlsALPN01",

@@ -31,6 +31,7 @@ type Server struct {
 	mu      sync.Mutex
 	texts   map[string][]string
 	cnames  map[string]string
+	updated []string
 	hidden  map[string]bool
 	records map[question][]string
 	bogus   map[string]bool
@@ -100,6 +101,13 @@ func (s *Server) TXT(name string) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.texts[canonical(name)])
+}
+
+// Updates are the names of the records that dynamic updates were about, in their order.
+func (s *Server) Updates() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.updated)
 }
 
 // AddTXT adds a TXT value.
@@ -237,6 +245,7 @@ func (s *Server) update(w dns.ResponseWriter, q *dns.Msg) int {
 		if !ok {
 			return dns.RcodeRefused
 		}
+		s.updated = append(s.updated, name)
 		value := strings.Join(txt.Txt, "")
 		switch rr.Header().Class {
 		case dns.ClassINET:

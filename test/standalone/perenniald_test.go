@@ -197,7 +197,7 @@ func TestTheACMEQuickstartIssuesByEveryTypeOfChallenge(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	d := startProgram(t, lab, "-perenniald", buildPerenniald(t), "-manifests", "../../examples/acme", "-data-dir", filepath.Join(dir, "data"))
-	for _, name := range []string{"ingress-nginx/wildcard-example-com", "payments/api-payments-tls", "default/www", "default/tls", "default/fleeting"} {
+	for _, name := range []string{"ingress-nginx/wildcard-example-com", "payments/api-payments-tls", "default/www", "default/tls", "default/fleeting", "default/standing", "default/labelled"} {
 		d.until("certificate "+name+" issued: valid until ", "next renewal at ")
 	}
 	d.stop()

@@ -74,6 +74,10 @@ type ChallengeSpec struct {
 	// +optional
 	KeyAuthorization string `json:"keyAuthorization,omitempty"`
 
+	// Perennial's own. The name of the TXT record if it is not _acme-challenge. and the DNS name.
+	// +optional
+	RecordName string `json:"recordName,omitempty"`
+
 	// How it is presented.
 	Solver ACMEChallengeSolver `json:"solver"`
 

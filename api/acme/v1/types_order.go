@@ -153,10 +153,17 @@ type ACMEChallenge struct {
 	// URL of the challenge.
 	URL string `json:"url"`
 
-	// Token that the proof is computed from.
+	// Token that the proof is computed from. Empty for dns-persist-01.
 	Token string `json:"token"`
 
-	// Type as the server writes it: http-01, dns-01. Unknown ones are not used.
+	// Perennial's own. The names of the CA of which a record of dns-persist-01 has one.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=10
+	// +kubebuilder:validation:items:MaxLength=253
+	IssuerDomainNames []string `json:"issuerDomainNames,omitempty"`
+
+	// Type as the server writes it: http-01, dns-01, dns-persist-01. Unknown ones are not used.
 	Type string `json:"type"`
 }
 

@@ -52,9 +52,9 @@ type ACMEChallengeSolver struct {
 // receives port 443 passes connections that offer the protocol acme-tls/1 on to the controller.
 type ACMEChallengeSolverTLSALPN01 struct{}
 
-// CertificateDNSNameSelector says which names a solver is for. What names more fits better: a
-// name in dnsNames before a zone in dnsZones, a longer zone before a shorter one, then more
-// labels, then the place in the list of solvers.
+// CertificateDNSNameSelector says which names a solver is for. All that is set must fit. What names
+// more fits better: a name in dnsNames before a zone in dnsZones, a longer zone before a shorter
+// one, then more labels, then the place in the list of solvers.
 type CertificateDNSNameSelector struct {
 	// Labels that the Certificate must have.
 	// +optional
@@ -337,10 +337,31 @@ type ACMEChallengeSolverHTTP01IngressPodResources struct {
 	Requests corev1.ResourceList `json:"requests,omitempty"`
 }
 
-// ACMEChallengeSolverDNS01 says how the DNS record is made. Exactly one provider is set.
+// ACMEChallengeSolverDNS01 says how the DNS record is made. Exactly one provider is set, or none for a
+// record of dns-persist-01 that is made by hand.
 //
-// +kubebuilder:validation:XValidation:rule=`[has(self.akamai), has(self.cloudDNS), has(self.cloudflare), has(self.route53), has(self.azureDNS), has(self.digitalocean), has(self.acmeDNS), has(self.rfc2136), has(self.webhook), has(self.provider)].filter(set, set).size() == 1`,message=`exactly one of acmeDNS, akamai, azureDNS, cloudDNS, cloudflare, digitalocean, provider, rfc2136, route53 and webhook must be set`
+// +kubebuilder:validation:XValidation:rule=`!has(self.persistUntil) || has(self.challengeType) && self.challengeType == 'dns-persist-01'`,message=`persistUntil is for challengeType dns-persist-01`
+// +kubebuilder:validation:XValidation:rule=`!(has(self.acmeDNS) || has(self.provider)) || !has(self.challengeType) || self.challengeType != 'dns-persist-01'`,message=`acmeDNS and provider cannot have records of dns-persist-01: use another one, or none and make the record by hand`
+// +kubebuilder:validation:XValidation:rule=`[has(self.akamai), has(self.cloudDNS), has(self.cloudflare), has(self.route53), has(self.azureDNS), has(self.digitalocean), has(self.acmeDNS), has(self.rfc2136), has(self.webhook), has(self.provider)].filter(set, set).size() == 1 || has(self.challengeType) && self.challengeType == 'dns-persist-01' && ![has(self.akamai), has(self.cloudDNS), has(self.cloudflare), has(self.route53), has(self.azureDNS), has(self.digitalocean), has(self.acmeDNS), has(self.rfc2136), has(self.webhook), has(self.provider)].exists(set, set)`,message=`exactly one of acmeDNS, akamai, azureDNS, cloudDNS, cloudflare, digitalocean, provider, rfc2136, route53 and webhook must be set`
 type ACMEChallengeSolverDNS01 struct {
+	// Perennial's own, and experimental: its specifications are drafts. Type of the challenge.
+	//
+	// dns-01, if left out: a record for each certificate.
+	//
+	// dns-account-01: the same, but the name of the record differs for each account, so that
+	// several clusters can have their own CNAME for one name.
+	//
+	// dns-persist-01: a record that stands, and lets the account have certificates as long as it
+	// does. Whoever has the account's key can have certificates, then. Without a provider the
+	// record is made by hand: the Challenge says which.
+	// +optional
+	ChallengeType DNS01ChallengeType `json:"challengeType,omitempty"`
+
+	// Perennial's own, and experimental. Until when a record of dns-persist-01 counts. For as long
+	// as it stands if left out.
+	// +optional
+	PersistUntil *metav1.Time `json:"persistUntil,omitempty"`
+
 	// Whether CNAMEs at _acme-challenge names are followed, and the record made where they lead.
 	// None if left out.
 	// +optional
@@ -393,6 +414,19 @@ type ACMEChallengeSolverDNS01 struct {
 	// +optional
 	Provider *ACMEIssuerDNS01ProviderLego `json:"provider,omitempty"`
 }
+
+// DNS01ChallengeType is a type of challenge that is met by a TXT record.
+// +kubebuilder:validation:Enum=dns-01;dns-account-01;dns-persist-01
+type DNS01ChallengeType string
+
+const (
+	// DNS01ChallengeTypeDNS01 is RFC 8555 section 8.4.
+	DNS01ChallengeTypeDNS01 DNS01ChallengeType = "dns-01"
+	// DNS01ChallengeTypeDNSAccount01 is draft-ietf-acme-dns-account-label.
+	DNS01ChallengeTypeDNSAccount01 DNS01ChallengeType = "dns-account-01"
+	// DNS01ChallengeTypeDNSPersist01 is draft-ietf-acme-dns-persist.
+	DNS01ChallengeTypeDNSPersist01 DNS01ChallengeType = "dns-persist-01"
+)
 
 // CNAMEStrategy says whether CNAMEs are followed.
 // +kubebuilder:validation:Enum=None;Follow

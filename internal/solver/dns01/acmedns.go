@@ -29,15 +29,15 @@ type acmeDNSAccount struct {
 	Password   string `json:"password"`
 }
 
-// newACMEDNS makes the provider for a name from the accounts of a Secret.
-func newACMEDNS(host, accounts, name string) (*acmeDNS, error) {
+// newACMEDNS makes the provider for a name, and the name of its record, from the accounts of a Secret.
+func newACMEDNS(host, accounts, name, record string) (*acmeDNS, error) {
 	var all map[string]acmeDNSAccount
 	if err := json.Unmarshal([]byte(accounts), &all); err != nil {
 		return nil, fault.Misconfiguredf("InvalidSolver", "the Secret of dns01.acmeDNS.accountSecretRef is not a JSON object of accounts by name")
 	}
 	account, found := all[name]
 	if !found {
-		return nil, fault.Misconfiguredf("InvalidSolver", "the Secret of dns01.acmeDNS.accountSecretRef has no account for %q: register one, and let _acme-challenge.%s be a CNAME to its fulldomain", name, name)
+		return nil, fault.Misconfiguredf("InvalidSolver", "the Secret of dns01.acmeDNS.accountSecretRef has no account for %q: register one, and let %s be a CNAME to its fulldomain", name, record)
 	}
 	if !strings.Contains(host, "://") {
 		host = "https://" + host

@@ -3,9 +3,11 @@
 package dns01
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,6 +31,13 @@ type Record struct {
 	Zone  string
 	Value string
 	TTL   time.Duration
+	// enough says which values do as well. That value alone if nil.
+	enough func(value string) bool
+}
+
+// in reports whether one of the values at the name is what is looked for.
+func (r Record) in(values []string) bool {
+	return slices.Contains(values, r.Value) || r.enough != nil && slices.ContainsFunc(values, r.enough)
 }
 
 // A Provider changes the records of a zone. Present adds one value beside what stands at the name, CleanUp removes that one value. Both may
@@ -105,16 +114,28 @@ func (s *Solver) resolver(spec *cmacme.ACMEChallengeSolverDNS01) *Resolver {
 // locate finds the record of a challenge.
 func (s *Solver) locate(ctx context.Context, ch *cmacme.Challenge) (Record, error) {
 	spec := ch.Spec.Solver.DNS01
-	name, zone, err := s.resolver(spec).Locate(ctx, acme.DNS01Name(ch.Spec.DNSName),
+	name, zone, err := s.resolver(spec).Locate(ctx, recordName(ch),
 		spec.CNAMEStrategy == cmacme.FollowStrategy || spec.AcmeDNS != nil) // acme-dns is always behind a CNAME
 	if err != nil {
 		return Record{}, fault.Transientf("PresentError", "find the zone of %s: %w", ch.Spec.DNSName, err)
 	}
-	return Record{FQDN: name, Zone: zone, Value: ch.Spec.Key, TTL: recordTTL}, nil
+	record := Record{FQDN: name, Zone: zone, Value: ch.Spec.Key, TTL: recordTTL}
+	if persists(ch) {
+		record.enough = s.grants(ch.Spec.Key)
+	}
+	return record, nil
+}
+
+// recordName is the name of a challenge's record, before CNAMEs.
+func recordName(ch *cmacme.Challenge) string {
+	return cmp.Or(ch.Spec.RecordName, acme.DNS01Name(ch.Spec.DNSName))
 }
 
 // Present adds the record.
 func (s *Solver) Present(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) error {
+	if persists(ch) {
+		return s.presentStanding(ctx, issuer, ch)
+	}
 	return s.change(ctx, issuer, ch, Provider.Present)
 }
 
@@ -154,8 +175,11 @@ func (s *Solver) Place(ctx context.Context, ch *cmacme.Challenge) (string, error
 	return record.FQDN, err
 }
 
-// CleanUp removes the record.
+// CleanUp removes the record, unless it is one that stands.
 func (s *Solver) CleanUp(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) error {
+	if persists(ch) {
+		return nil
+	}
 	err := s.change(ctx, issuer, ch, Provider.CleanUp)
 	if ch.Spec.Solver.DNS01.Provider != nil {
 		return s.remains(ctx, ch, err)
@@ -208,6 +232,9 @@ func (s *Solver) Check(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Ch
 			seen.Ask = fmt.Sprintf("create the TXT record %s with the value %q, beside others that are there", strings.TrimSuffix(record.FQDN, "."), record.Value)
 			seen.Why = seen.Ask + "; " + seen.Why
 		}
+		return seen, nil
+	}
+	if byHand(ch) {
 		return seen, nil
 	}
 	p, err := s.provider(ctx, issuer, ch)
@@ -289,7 +316,7 @@ func (s *Solver) provider(ctx context.Context, issuer *signer.Issuer, ch *cmacme
 		if err != nil {
 			return nil, err
 		}
-		p, err := newACMEDNS(c.Host, accounts, ch.Spec.DNSName)
+		p, err := newACMEDNS(c.Host, accounts, ch.Spec.DNSName, recordName(ch))
 		if err != nil {
 			return nil, err
 		}

@@ -2,7 +2,6 @@ package dns01
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -44,7 +43,7 @@ func Judge(r Record, answers []Answer, since, now time.Time) solver.Sight {
 		switch {
 		case a.Err != nil:
 			silent = append(silent, fmt.Sprintf("%s cannot be reached: %s", who, a.Err))
-		case slices.Contains(a.Values, r.Value):
+		case r.in(a.Values):
 			have++
 		default:
 			without = append(without, fmt.Sprintf("%s still answers %s", who, quoted(a.Values)))

@@ -200,7 +200,7 @@ func TestACMEDNSSetsTheValueOfItsAccount(t *testing.T) {
 	}))
 	defer server.Close()
 	accounts := `{"example.com": {"username": "u", "password": "p", "fulldomain": "x.auth.example.org", "subdomain": "x", "allowfrom": []}}`
-	p, err := newACMEDNS(server.URL, accounts, "example.com")
+	p, err := newACMEDNS(server.URL, accounts, "example.com", "_acme-challenge.example.com")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,7 +213,7 @@ func TestACMEDNSSetsTheValueOfItsAccount(t *testing.T) {
 		t.Errorf("without a CNAME: %v, %q", err, got)
 	}
 	for name, says := range map[string]string{accounts: "no account for", "{": "not a JSON object"} {
-		if _, err := newACMEDNS(server.URL, name, "example.net"); err == nil || !strings.Contains(err.Error(), says) {
+		if _, err := newACMEDNS(server.URL, name, "example.net", "_acme-challenge.example.net"); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%q: %v", name, err)
 		}
 	}

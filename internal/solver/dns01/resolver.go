@@ -208,7 +208,7 @@ func (r *Resolver) askServer(ctx context.Context, s server, record Record) Answe
 			continue
 		}
 		values := texts(m, record.FQDN)
-		if slices.Contains(values, record.Value) {
+		if record.in(values) {
 			return Answer{Server: s.name, Address: address, Values: values}
 		}
 		if !heard {

@@ -1,0 +1,69 @@
+package dns01
+
+import (
+	"context"
+	"reflect"
+	"time"
+
+	"github.com/perennial-pki/perennial/acme"
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/signer"
+)
+
+// persists reports whether a challenge is met by a record that stands: dns-persist-01.
+func persists(ch *cmacme.Challenge) bool {
+	spec := ch.Spec.Solver.DNS01
+	return spec != nil && spec.ChallengeType == cmacme.DNS01ChallengeTypeDNSPersist01
+}
+
+// byHand reports whether such a record is made by the user: the solver names no provider.
+func byHand(ch *cmacme.Challenge) bool {
+	if !persists(ch) {
+		return false
+	}
+	provider := *ch.Spec.Solver.DNS01
+	provider.ChallengeType, provider.PersistUntil, provider.CNAMEStrategy, provider.Nameservers = "", nil, "", nil
+	return reflect.ValueOf(provider).IsZero()
+}
+
+// grants returns which values let the account have the certificate now: also one that somebody else has put there, in other words.
+func (s *Solver) grants(wanted string) func(string) bool {
+	want, err := acme.ParseDNSPersist01(wanted)
+	return func(value string) bool {
+		p, e := acme.ParseDNSPersist01(value)
+		return err == nil && e == nil && p.Grants(want, s.Now())
+	}
+}
+
+// presentStanding makes a record that stands, where there is none yet that is enough. Values beside it are other accounts'.
+func (s *Solver) presentStanding(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) error {
+	look, cancel := context.WithTimeout(ctx, attempt)
+	defer cancel()
+	record, err := s.locate(look, ch)
+	if err != nil {
+		return err
+	}
+	if answers, err := s.resolver(ch.Spec.Solver.DNS01).Ask(look, record); err == nil && stands(record, answers) {
+		return nil
+	}
+	if until := ch.Spec.Solver.DNS01.PersistUntil; until != nil && !s.Now().Before(until.Time) {
+		return fault.Misconfiguredf("PresentError", "dns01.persistUntil: %s is over: choose a later time, or leave it out", until.UTC().Format(time.RFC3339))
+	}
+	if byHand(ch) {
+		return fault.Misconfiguredf("PresentError", "create the TXT record %s with the value %q, beside what stands there, or name a provider in dns01", recordName(ch), ch.Spec.Key)
+	}
+	return s.change(ctx, issuer, ch, Provider.Present)
+}
+
+// stands reports whether every server that answers has the record.
+func stands(r Record, answers []Answer) bool {
+	have := false
+	for _, a := range answers {
+		if a.Err == nil && !r.in(a.Values) {
+			return false
+		}
+		have = have || a.Err == nil
+	}
+	return have
+}
