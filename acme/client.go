@@ -43,6 +43,8 @@ type Client struct {
 	Timeout time.Duration
 	// Now is the clock. time.Now if nil.
 	Now func() time.Time
+	// Before, if set, is asked before each HTTP exchange. If it returns an error, nothing is sent, and the call returns that error.
+	Before func(context.Context) error
 	// Observe, if set, is told of each HTTP exchange. It must not block.
 	Observe func(Exchange)
 
@@ -62,6 +64,8 @@ type Exchange struct {
 	Status int
 	// Duration is the time until the reply was read.
 	Duration time.Duration
+	// RetryAfter is when the reply said to ask again, or zero.
+	RetryAfter time.Time
 }
 
 // Reply is what a reply said beside its body.
@@ -143,13 +147,19 @@ func (c *Client) exchange(ctx context.Context, action, method, target string, bo
 	}
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
+	if c.Before != nil {
+		if err := c.Before(ctx); err != nil {
+			return nil, fmt.Errorf("%s: %w", action, err)
+		}
+	}
 	// A duration is of the real clock, whatever time the caller lives in.
 	began := time.Now()
 	status := 0
+	var retryAfter time.Time
 	defer func() {
 		if c.Observe != nil {
 			c.Observe(Exchange{Action: action, Scheme: request.URL.Scheme, Host: request.URL.Host, Method: method,
-				Status: status, Duration: time.Since(began)})
+				Status: status, Duration: time.Since(began), RetryAfter: retryAfter})
 		}
 	}()
 	response, err := client.Do(request)
@@ -161,6 +171,7 @@ func (c *Client) exchange(ctx context.Context, action, method, target string, bo
 	m := &message{status: status}
 	now := c.now()
 	m.RetryAfter, _ = parseRetryAfter(response.Header.Get("Retry-After"), now)
+	retryAfter = m.RetryAfter
 	m.Links = parseLinks(response.Header.Values("Link"), request.URL)
 	m.Location = response.Header.Get("Location")
 	m.media, _, _ = mime.ParseMediaType(response.Header.Get("Content-Type"))

@@ -32,6 +32,7 @@ import (
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/budget"
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/secrets"
 	"github.com/perennial-pki/perennial/internal/signer"
@@ -58,6 +59,8 @@ type Accounts struct {
 	Secrets *secrets.Store
 	Limits  pki.Limits
 	Clock   clock.PassiveClock
+	// Budget knows which CAs answer nobody, or take no new accounts, until when. It may be nil if no accounts are registered.
+	Budget *budget.Budget
 	// UserAgent and Observe are those of acme.Client.
 	UserAgent string
 	Observe   func(acme.Exchange)
@@ -96,6 +99,15 @@ func (a *Accounts) Server(spec *cmacme.ACMEIssuer) (*acme.Client, error) {
 	}
 	c := &acme.Client{
 		Directory: spec.Server, HTTP: &http.Client{Transport: transport}, UserAgent: a.UserAgent, Now: a.Clock.Now, Observe: a.Observe,
+	}
+	if a.Budget != nil {
+		c.Before = func(ctx context.Context) error { return a.Budget.CA(spec.Server).Open(ctx) }
+		c.Observe = func(e acme.Exchange) {
+			a.Budget.CA(spec.Server).Saw(e.Status, e.RetryAfter)
+			if a.Observe != nil {
+				a.Observe(e)
+			}
+		}
 	}
 	if a.clients == nil || len(a.clients) == maxClients {
 		for _, c := range a.clients {
@@ -296,7 +308,16 @@ func (a *Accounts) register(ctx context.Context, issuer *signer.Issuer, c *acme.
 		}
 		request.ExternalAccountBinding = &acme.ExternalAccountBinding{KeyID: b.KeyID, MACKey: mac}
 	}
+	limits := a.Budget.CA(spec.Server)
+	if err := limits.MayRegister(ctx); err != nil {
+		return acme.Account{}, err
+	}
 	account, err := c.NewAccount(ctx, request)
+	if acme.IsProblem(err, acme.ProblemRateLimited) {
+		// The limit is one of our address, or of the CA: it is the same for all issuers.
+		err = Fault("ErrRegisterACMEAccount", a.Clock.Now(), err)
+		limits.RegistrationRefused(ctx, err.Error(), fault.Of(err).Until)
+	}
 	if acme.IsProblem(err, acme.ProblemExternalAccountRequired) && spec.ExternalAccountBinding == nil {
 		return acme.Account{}, fault.Misconfiguredf("ErrRegisterACMEAccount",
 			"the CA wants an external account binding: set spec.acme.externalAccountBinding to the key that it gave you: %w", err)

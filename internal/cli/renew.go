@@ -19,7 +19,8 @@ func (p *Program) renew() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "renew NAME... | -l SELECTOR | --all",
 		Short: "Have Certificates issued anew, now",
-		Long:  "Has Certificates issued anew at once, whatever their renewal time is. It also ends the wait after a failure.",
+		Long: "Has Certificates issued anew at once, whatever their renewal time is. It also ends the wait after a failure, and the\n" +
+			"pause of names whose validation failed again and again.",
 		Example: "  perennial renew web api -n shop\n" +
 			"  perennial renew -l team=payments -A\n" +
 			"  perennial renew --all -n shop",

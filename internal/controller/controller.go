@@ -44,6 +44,7 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	perennial "github.com/perennial-pki/perennial/api/perennial/v1alpha1"
 	"github.com/perennial-pki/perennial/internal/account"
+	"github.com/perennial-pki/perennial/internal/budget"
 	"github.com/perennial-pki/perennial/internal/inject"
 	"github.com/perennial-pki/perennial/internal/issuer"
 	"github.com/perennial-pki/perennial/internal/lifecycle"
@@ -219,7 +220,7 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	if err != nil {
 		return err
 	}
-	if err := addReconcilers(ctx, cfg, mgr, others, events, metrics, o); err != nil {
+	if err := addReconcilers(ctx, cfg, mgr, others, events, metrics, registry, o); err != nil {
 		return err
 	}
 	registry.MustRegister(
@@ -380,7 +381,7 @@ type reconciler interface {
 	SetupWithManager(context.Context, ctrl.Manager, cache.Cache, ctrlcontroller.Options) error
 }
 
-func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, others cache.Cache, events *observe.Recorder, metrics *observe.Metrics, o Options) error {
+func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, others cache.Cache, events *observe.Recorder, metrics *observe.Metrics, registry prometheus.Registerer, o Options) error {
 	on, err := enabled(o.Controllers)
 	if err != nil {
 		return err
@@ -395,7 +396,6 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 	if err := order.AddIndexes(ctx, mgr.GetFieldIndexer()); err != nil {
 		return err
 	}
-	accounts := &account.Accounts{Client: c, Secrets: store, Limits: o.Limits, Clock: o.Clock, UserAgent: "perennial", Observe: metrics.ACMEExchange}
 	direct, err := client.New(cfg, client.Options{HTTPClient: mgr.GetHTTPClient(), Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper()})
 	if err != nil {
 		return err
@@ -407,6 +407,16 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 	if o.Dial == nil || len(o.HTTP01.Nameservers) > 0 {
 		site.Lookup = solver.Lookup(o.HTTP01.Nameservers)
 	}
+	limits := &budget.Budget{
+		Client: direct, Namespace: o.ClusterResourceNamespace, Clock: o.Clock, Log: o.Log.WithName("limits"), Events: events, Orders: order.Past(c, scope),
+	}
+	if o.Namespace != "" {
+		limits.Namespace = o.Namespace // it may have no rights elsewhere
+	}
+	if err := errors.Join(mgr.Add(limits), registry.Register(limits)); err != nil {
+		return err
+	}
+	accounts := &account.Accounts{Client: c, Secrets: store, Limits: o.Limits, Clock: o.Clock, Budget: limits, UserAgent: "perennial", Observe: metrics.ACMEExchange}
 	answers := &http01.Solver{
 		Cache: c, Direct: direct, Mode: o.HTTP01.Mode, Listens: o.HTTP01Address != "", Service: o.HTTP01.Service, WithoutTargetRef: o.HTTP01.WithoutTargetRef,
 		Webroot: o.HTTP01.Webroot, Labels: o.HTTP01.Labels, Pods: o.HTTP01.Pods, Site: site, Now: o.Clock.Now,
@@ -463,8 +473,8 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 		{on[certificateSigningRequests], &request.CSRReconciler{Client: c, Scope: scope, Signers: signers, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
 		{on[issuers], issuersOf(signer.KindIssuer)},
 		{on[clusterIssuers] && wide, issuersOf(signer.KindClusterIssuer)},
-		{on[orders], &order.Reconciler{Client: c, Scope: scope, Accounts: accounts, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, Lane: o.Workers}},
-		{on[challenges], &order.ChallengeReconciler{Client: c, Scope: scope, Accounts: accounts, Solvers: solvers, Names: names, Events: events, Metrics: metrics, Clock: o.Clock, Max: o.MaxChallenges, Lane: o.Workers}},
+		{on[orders], &order.Reconciler{Client: c, Scope: scope, Accounts: accounts, Budget: limits, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, Lane: o.Workers}},
+		{on[challenges], &order.ChallengeReconciler{Client: c, Scope: scope, Accounts: accounts, Budget: limits, Solvers: solvers, Names: names, Events: events, Metrics: metrics, Clock: o.Clock, Max: o.MaxChallenges, Lane: o.Workers}},
 		{on[renewalInfo], &renewalinfo.Reconciler{Client: c, Secrets: store, Scope: scope, Accounts: accounts, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
 		{on[ingressShim] || on[gatewayShim] || on[listenerSets], &shim.Reconciler{Client: c, Scope: scope, Settings: o.Shim, Ingresses: on[ingressShim], Gateways: on[gatewayShim], ListenerSets: on[listenerSets], Events: events, Metrics: metrics}},
 		{on[caInjector] && len(targets) > 0, &inject.Reconciler{Client: c, Live: live, Secrets: store, Targets: targets, Namespace: o.Namespace, APIServerCA: inject.APIServerCA(cfg), Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},

@@ -304,6 +304,9 @@ func summary(o Objects, r Report, ready, issuing *cmapi.CertificateCondition, no
 	default:
 		summary = "is not ready: " + lower(ready.Message)
 	}
+	if paused := cmapi.GetCertificateCondition(&crt.Status, signer.ConditionPaused); paused != nil && paused.Status == cmmeta.ConditionTrue {
+		return summary, fmt.Sprintf("mend what this says, then: perennial renew %s -n %s: %s", crt.Name, crt.Namespace, paused.Message)
+	}
 	// The step furthest down that is not well is where it stands.
 	for _, s := range slices.Backward(r.Steps) {
 		if s.State == OK || s.Kind == "Secret" {

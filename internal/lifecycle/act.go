@@ -234,8 +234,11 @@ func (r *Reconciler) requestFor(crt *cmapi.Certificate, n *NewRequest, issuer *s
 	if issuer != nil {
 		annotations[issuerAnnotation] = issuer.Generation()
 	}
-	for _, ours := range []string{signer.ReplacesAnnotation, signer.ProfileAnnotation, signer.RehearsalAnnotation} {
+	for _, ours := range []string{signer.ReplacesAnnotation, signer.ProfileAnnotation, signer.RehearsalAnnotation, signer.ManualAnnotation} {
 		delete(annotations, ours) // it is for us to say
+	}
+	if n.Manual {
+		annotations[signer.ManualAnnotation] = "true"
 	}
 	if spec.ACMEProfile != "" {
 		annotations[signer.ProfileAnnotation] = spec.ACMEProfile

@@ -69,6 +69,8 @@ type NewRequest struct {
 	Revision int
 	// Attempt is 1, and one more for each that failed before.
 	Attempt int
+	// Manual says that somebody has asked for it by hand.
+	Manual bool
 	// Key is the private key that is kept; nil for that of StoreKey or, if there is none, for a new one that is held in memory.
 	Key crypto.Signer
 }
@@ -103,6 +105,7 @@ func Decide(o *Observation) *Decision {
 	d.repair()
 	d.describe()
 	d.provideRevocation()
+	d.pause()
 	d.pruneHistory()
 	return d.Decision
 }
@@ -267,6 +270,9 @@ func (d *decider) issue(why *violation, asked bool) {
 			}
 			d.discard(next)
 			next = nil
+		} else if d.endsPause(next) {
+			d.discard(next)
+			next = nil
 		}
 	} else if !d.rehearsalSettled(asked) {
 		return
@@ -296,6 +302,50 @@ func (d *decider) issue(why *violation, asked bool) {
 
 // compromised reports whether the private key that is present must not be used again.
 func (d *decider) compromised() bool { return revocation.Compromised(d.Secret, d.present.key) }
+
+// manual reports whether somebody has asked by hand for a certificate.
+func (d *decider) manual() bool {
+	issuing := d.condition(cmapi.CertificateConditionIssuing)
+	return issuing != nil && issuing.Status == cmmeta.ConditionTrue && issuing.Reason == reasonManuallyTriggered && issuing.LastTransitionTime != nil
+}
+
+// endsPause reports whether somebody wants another attempt for a request that is paused. Nothing was asked of anybody for that yet; the one that
+// follows ends the pause.
+func (d *decider) endsPause(cr *cmapi.CertificateRequest) bool {
+	return pauseOf(cr) != nil && d.manual() && d.condition(cmapi.CertificateConditionIssuing).LastTransitionTime.After(cr.CreationTimestamp.Time)
+}
+
+// pauseOf is the condition of a request whose names are paused, or nil.
+func pauseOf(cr *cmapi.CertificateRequest) *cmapi.CertificateRequestCondition {
+	c := cmapi.GetCertificateRequestCondition(&cr.Status, signer.ConditionPaused)
+	if c == nil || c.Status != cmmeta.ConditionTrue {
+		return nil
+	}
+	return c
+}
+
+// pause says that names of the Certificate are paused, as long as its request says so.
+func (d *decider) pause() {
+	next := d.Next
+	if d.rehearsal != nil && !issued(d.rehearsal) {
+		next = d.rehearsal
+	}
+	if next != nil && slices.Contains(d.DeleteRequests, next) {
+		next = nil
+	}
+	if d.Request != nil || d.Rehearse != nil || next != nil && cmapi.GetCertificateRequestCondition(&next.Status, cmapi.CertificateRequestConditionReady) == nil {
+		return // nobody has looked at the new request
+	}
+	if next == nil || pauseOf(next) == nil || !d.owned(next) {
+		cmapi.RemoveCertificateCondition(&d.Status, signer.ConditionPaused)
+		return
+	}
+	c := pauseOf(next)
+	if was := d.condition(signer.ConditionPaused); was == nil || was.Status != cmmeta.ConditionTrue {
+		d.tell(corev1.EventTypeWarning, signer.ConditionPaused, c.Message)
+	}
+	d.set(signer.ConditionPaused, cmmeta.ConditionTrue, c.Reason, c.Message)
+}
 
 // owned reports whether the request belongs to this Certificate.
 func (d *decider) owned(cr *cmapi.CertificateRequest) bool {
@@ -418,7 +468,7 @@ func (d *decider) request(why *violation, asked bool) {
 		return
 	}
 	d.underWay = true
-	r := &NewRequest{Revision: d.revision() + 1, Key: kept.key}
+	r := &NewRequest{Revision: d.revision() + 1, Key: kept.key, Manual: d.manual()}
 	if kept.key != nil {
 		d.tell(corev1.EventTypeNormal, "Reused", fmt.Sprintf("Reusing private key stored in existing Secret resource %q", spec.SecretName))
 	}

@@ -129,6 +129,16 @@ func (s *scene) failed(reason string) *scene {
 	return s
 }
 
+// paused says that names of the next request are paused.
+func (s *scene) paused() *scene {
+	for _, c := range []cmapi.CertificateRequestCondition{
+		{Type: "Ready", Status: "False", Reason: "Pending"}, {Type: signer.ConditionPaused, Status: "True", Reason: signer.ReasonValidationsFailed},
+	} {
+		cmapi.SetCertificateRequestCondition(&s.Next.Status, s.Now, c)
+	}
+	return s
+}
+
 // issued is a Certificate whose first revision is stored.
 func (s *scene) issued() *scene {
 	s.Helper()
@@ -210,12 +220,33 @@ func outcome(d *Decision) string {
 		words = append(words, "hold status")
 		return strings.Join(words, ", ")
 	}
-	for _, t := range []cmapi.CertificateConditionType{"Ready", "Issuing"} {
+	for _, t := range []cmapi.CertificateConditionType{"Ready", "Issuing", "Paused"} {
 		if c := cmapi.GetCertificateCondition(&d.Status, t); c != nil {
 			words = append(words, string(t)+"="+string(c.Status)+"/"+c.Reason)
 		}
 	}
 	return strings.Join(words, ", ")
+}
+
+func TestARequestThatSomebodyAskedForByHandSaysSo(t *testing.T) {
+	for name, test := range map[string]struct {
+		scene  func(*scene)
+		manual bool
+	}{
+		"a renewal":              {func(s *scene) { s.issued().after(61 * day) }, false},
+		"by hand":                {func(s *scene) { s.issued().issuingBecause("ManuallyTriggered") }, true},
+		"for another reason":     {func(s *scene) { s.issued().issuingBecause("Rotated") }, false},
+		"the first, by hand":     {func(s *scene) { s.issuingBecause("ManuallyTriggered") }, true},
+		"in place of one paused": {func(s *scene) { s.requested().paused().after(time.Minute).issuingBecause("ManuallyTriggered") }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t)
+			test.scene(s)
+			if d := Decide(s.Observation); d.Request == nil || d.Request.Manual != test.manual {
+				t.Errorf("%s: %+v", outcome(d), d.Request)
+			}
+		})
+	}
 }
 
 func TestDecide(t *testing.T) {
@@ -327,6 +358,17 @@ func TestDecide(t *testing.T) {
 				s.carryOut(Decide(s.Observation))
 				s.after(time.Minute).issuingBecause("ManuallyTriggered")
 			}, "delete web-1, request web-1, hold status", 0},
+		"names that are paused are told of": {
+			func(s *scene) { s.requested().paused().after(3 * time.Second) },
+			"store key, Ready=False/DoesNotExist, Issuing=True/DoesNotExist, Paused=True/ValidationsFailed", 0},
+		"also if the request has failed by that": {
+			func(s *scene) { s.requested().paused().failed("Failed") }, "Ready=False/DoesNotExist, Issuing=False/Failed, Paused=True/ValidationsFailed", time.Hour},
+		"whoever asks by hand gets another request for one that is paused": {
+			func(s *scene) { s.requested().paused().after(time.Minute).issuingBecause("ManuallyTriggered") }, "delete web-1, request web-1, hold status", 0},
+		"but one only": {
+			func(s *scene) {
+				s.issuingBecause("ManuallyTriggered").after(time.Second).requested().paused().after(3 * time.Second)
+			}, "store key, Ready=False/DoesNotExist, Issuing=True/DoesNotExist, Paused=True/ValidationsFailed", 0},
 		"the wait ends when the spec changes": {
 			func(s *scene) {
 				s.requested().failed("Failed")

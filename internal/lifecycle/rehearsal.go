@@ -118,10 +118,13 @@ func (d *decider) rehearsed(why *violation, asked bool) bool {
 	if !d.rehearsalSettled(asked) {
 		return false
 	}
+	if cr := d.rehearsal; cr != nil && d.endsPause(cr) {
+		d.endRehearsal()
+	}
 	cr := d.rehearsal
 	switch {
 	case cr == nil:
-		d.Rehearse = &NewRequest{Attempt: 1}
+		d.Rehearse = &NewRequest{Attempt: 1, Manual: d.manual()}
 		if n := d.Status.FailedIssuanceAttempts; n != nil {
 			d.Rehearse.Attempt += *n
 		}

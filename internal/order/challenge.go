@@ -29,6 +29,7 @@ import (
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	"github.com/perennial-pki/perennial/internal/account"
+	"github.com/perennial-pki/perennial/internal/budget"
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/issuer"
 	"github.com/perennial-pki/perennial/internal/observe"
@@ -55,6 +56,7 @@ type ChallengeReconciler struct {
 	Client   client.Client
 	Scope    signer.Scope
 	Accounts *account.Accounts
+	Budget   *budget.Budget
 	// Solvers are those of the types of challenges.
 	Solvers map[cmacme.ACMEChallengeType]solver.Solver
 	Events  record.EventRecorder
@@ -223,7 +225,12 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 		if err != nil {
 			return result, nil, err
 		}
+		was := *st
 		if over(ch, z) {
+			if err := r.judged(ctx, ch, i, by, z); err != nil {
+				*st = was // the end of it can be read again
+				return result, nil, err
+			}
 			st.Processing = false
 			if st.State == cmacme.Invalid && st.Presented {
 				leave() // the CA has spoken

@@ -15,7 +15,9 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -23,11 +25,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/perennial-pki/perennial/acme"
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	"github.com/perennial-pki/perennial/internal/account"
+	"github.com/perennial-pki/perennial/internal/budget"
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/issuer"
 	"github.com/perennial-pki/perennial/internal/observe"
@@ -54,6 +58,7 @@ type Reconciler struct {
 	Client   client.Client
 	Scope    signer.Scope
 	Accounts *account.Accounts
+	Budget   *budget.Budget
 	Limits   pki.Limits
 	Events   record.EventRecorder
 	Metrics  *observe.Metrics
@@ -63,6 +68,8 @@ type Reconciler struct {
 
 	lanes lanes
 	pace  pace
+	// unreplaced are the orders of which the CA does not believe that they replace a certificate. After a restart it is asked once more.
+	unreplaced instants
 }
 
 // AddIndexes adds the indexes that the reconcilers of this package need.
@@ -75,6 +82,7 @@ func AddIndexes(ctx context.Context, indexer client.FieldIndexer) error {
 			}
 			return []string{signer.Key(order.Namespace, order.Spec.IssuerRef)}
 		}),
+		indexer.IndexField(ctx, &cmacme.Order{}, byNames, func(o client.Object) []string { return namesOf(o.(*cmacme.Order)) }),
 		indexer.IndexField(ctx, &cmacme.Challenge{}, byIssuer, func(o client.Object) []string {
 			ch := o.(*cmacme.Challenge)
 			if finished(ch.Status.State) && ch.DeletionTimestamp == nil {
@@ -112,7 +120,11 @@ func (r *Reconciler) SetupWithManager(_ context.Context, mgr ctrl.Manager, _ cac
 	const name = "orders"
 	b := ctrl.NewControllerManagedBy(mgr).Named(name).WithOptions(o).
 		For(&cmacme.Order{}).
-		Owns(&cmacme.Challenge{})
+		Owns(&cmacme.Challenge{}).
+		WatchesRawSource(source.Func(func(_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
+			r.Budget.Wake = func(name types.NamespacedName) { queue.Add(reconcile.Request{NamespacedName: name}) }
+			return nil
+		}))
 	return issuer.Watch(b, r.Scope, issuerChanged, issuer.Changed()).Complete(observe.Counted(r.Metrics, name, reconcile.Reconciler(r)))
 }
 
@@ -136,7 +148,11 @@ func finished(s cmacme.State) bool {
 func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	order := &cmacme.Order{}
 	if err := r.Client.Get(ctx, request.NamespacedName, order, client.UnsafeDisableDeepCopy); err != nil {
-		return reconcile.Result{}, client.IgnoreNotFound(err)
+		if apierrors.IsNotFound(err) {
+			r.Budget.Gone(request.NamespacedName)
+			return reconcile.Result{}, nil
+		}
+		return reconcile.Result{}, err
 	}
 	if order.DeletionTimestamp != nil {
 		return reconcile.Result{}, nil // its Challenges go with it
@@ -148,6 +164,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	}
 	if finished(order.Status.State) {
 		r.pace.forget(string(order.UID))
+		r.unreplaced.drop(string(order.UID))
 		return reconcile.Result{}, r.discard(ctx, challenges.Items)
 	}
 	next := order.DeepCopy()
@@ -164,7 +181,11 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		}
 		return reconcile.Result{}, fmt.Errorf("write status: %w", err)
 	}
+	if order.Status.URL == "" && next.Status.URL != "" {
+		r.Budget.Taken(string(next.UID))
+	}
 	if order.Status.State != next.Status.State && finished(next.Status.State) {
+		r.Budget.Ended(string(next.UID), next.Status.State == cmacme.Valid)
 		if next.Status.State == cmacme.Valid {
 			r.Events.Event(next, corev1.EventTypeNormal, "Complete", "Order completed successfully")
 		} else {
@@ -242,12 +263,27 @@ func (r *Reconciler) step(ctx context.Context, order *cmacme.Order, challenges [
 	if err != nil {
 		return reconcile.Result{}, err
 	}
+	var ask budget.Ask
+	if order.Status.URL == "" { // before it takes a place in the lane: it may have to wait
+		if ask, err = r.ask(ctx, order, i, by); err != nil {
+			return reconcile.Result{}, err
+		}
+		if err := r.admit(ctx, order, i, ask); err != nil {
+			postponedSince(order, r.Clock.Now(), err)
+			return reconcile.Result{}, err
+		}
+	}
 	leave, room := r.lanes.enter(i.GetSpec().ACME.Server, max(r.Lane, whenSlow), r.Clock.Now())
 	if !room {
 		return reconcile.Result{RequeueAfter: laneAgain}, nil // the CA is slow, and others have workers, too
 	}
 	defer leave()
 	o := conversation{ca: ca, by: by, now: r.Clock.Now()}
+	if order.Status.URL == "" {
+		err = r.Accounts.Believed(ctx, i, by, r.refused(ctx, order, i, ask, r.begin(ctx, o, order, i, ask)))
+		postponedSince(order, o.now, err)
+		return reconcile.Result{}, err // the write of the status brings us back
+	}
 	result, err := r.converse(ctx, o, order, i, challenges)
 	err = r.Accounts.Believed(ctx, i, by, err)
 	st := &order.Status
@@ -257,6 +293,9 @@ func (r *Reconciler) step(ctx context.Context, order *cmacme.Order, challenges [
 			st.UnreachableSince = since
 		}
 	}
+	if err == nil && st.State == cmacme.Invalid {
+		err = r.paused(ctx, order, i, by)
+	}
 	return result, err
 }
 
@@ -264,8 +303,6 @@ func (r *Reconciler) step(ctx context.Context, order *cmacme.Order, challenges [
 func (r *Reconciler) converse(ctx context.Context, o conversation, order *cmacme.Order, i *signer.Issuer, challenges []cmacme.Challenge) (reconcile.Result, error) {
 	st := &order.Status
 	switch {
-	case st.URL == "":
-		return reconcile.Result{}, o.begin(ctx, order) // the write of the status brings us back
 	case slices.ContainsFunc(st.Authorizations, func(z cmacme.ACMEAuthorization) bool { return z.Identifier == "" }):
 		return reconcile.Result{}, o.readAuthorizations(ctx, order)
 	case st.State == cmacme.Pending:
@@ -321,14 +358,22 @@ func request(order *cmacme.Order) (acme.OrderRequest, error) {
 }
 
 // begin asks for the order.
-func (o conversation) begin(ctx context.Context, order *cmacme.Order) error {
+func (r *Reconciler) begin(ctx context.Context, o conversation, order *cmacme.Order, i *signer.Issuer, within budget.Ask) error {
 	ask, err := request(order)
 	if err != nil {
 		return err
 	}
+	if r.unreplaced.is(string(order.UID)) {
+		ask.Replaces = ""
+	}
 	got, err := o.ca.NewOrder(ctx, o.by, ask)
 	if ask.Replaces != "" && aboutReplaces(err) {
-		// The certificate is needed, whatever the CA thinks of its predecessor.
+		// The certificate is needed, whatever the CA thinks of its predecessor. But then the order is one like others.
+		r.unreplaced.since(string(order.UID), o.now)
+		within.Window = acme.Window{}
+		if err := r.admit(ctx, order, i, within); err != nil {
+			return err
+		}
 		ask.Replaces = ""
 		got, err = o.ca.NewOrder(ctx, o.by, ask)
 	}
@@ -516,6 +561,7 @@ func (r *Reconciler) advance(ctx context.Context, o conversation, order *cmacme.
 			return reconcile.Result{}, fault.Refusedf("InvalidOrder", "spec.request: %w", err)
 		}
 		finalized = true
+		r.Budget.Final(string(order.UID))
 		if got, err = o.ca.Finalize(ctx, o.by, got, csr.Raw); acme.IsProblem(err, acme.ProblemOrderNotReady) {
 			return reconcile.Result{RequeueAfter: r.pace.next(string(order.UID), o.now, time.Time{})}, nil // another pass was faster, or the CA is
 		}

@@ -25,6 +25,7 @@ import (
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	"github.com/perennial-pki/perennial/internal/account"
+	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/issuer"
 	"github.com/perennial-pki/perennial/internal/observe"
 	"github.com/perennial-pki/perennial/internal/secrets"
@@ -110,6 +111,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		return reconcile.Result{}, nil // it names no authority: no server knows it
 	}
 	info, err := ca.RenewalInfo(ctx, id)
+	if busy := fault.Of(err); busy.Class == fault.Limited {
+		return reconcile.Result{RequeueAfter: busy.Until.Sub(now)}, nil // when the server answers again; it was not asked
+	}
 	var no *acme.UnsupportedError
 	if errors.As(err, &no) {
 		if err := r.write(ctx, crt, nil); err != nil {

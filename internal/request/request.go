@@ -5,6 +5,7 @@ package request
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -229,6 +230,7 @@ func (r *Reconciler) sign(ctx context.Context, cr *cmapi.CertificateRequest, iss
 		CSR:       csr, IsCA: cr.Spec.IsCA, Usages: words(cr.Spec.Usages), Duration: cr.Spec.DurationOrDefault(),
 	})
 	now := r.Clock.Now()
+	pause(cr, answer.Paused, now)
 	if err != nil {
 		switch failure := fault.Of(err); failure.Class {
 		case fault.Refused:
@@ -266,6 +268,17 @@ func (r *Reconciler) sign(ctx context.Context, cr *cmapi.CertificateRequest, iss
 		return nil, reconcile.Result{}, nil
 	}
 	return r.warning(cr, answer.WarningReason, answer.Warning), reconcile.Result{}, nil
+}
+
+// pause writes into the status of a request that names of it are paused, or no longer.
+func pause(cr *cmapi.CertificateRequest, why string, now time.Time) {
+	if why == "" {
+		cr.Status.Conditions = slices.DeleteFunc(cr.Status.Conditions, func(c cmapi.CertificateRequestCondition) bool { return c.Type == signer.ConditionPaused })
+		return
+	}
+	cmapi.SetCertificateRequestCondition(&cr.Status, now, cmapi.CertificateRequestCondition{
+		Type: signer.ConditionPaused, Status: cmmeta.ConditionTrue, Reason: signer.ReasonValidationsFailed, Message: why,
+	})
 }
 
 // fail ends the request.

@@ -59,6 +59,17 @@ const ReplacesAnnotation = "perennial.dev/replaces"
 // RehearsalAnnotation stands on a request whose certificate is thrown away: an issuer is to show that it would sign.
 const RehearsalAnnotation = "perennial.dev/rehearsal"
 
+// ManualAnnotation stands, with the value true, on a request that somebody has asked for by hand: names that are paused as their validation
+// failed again and again are tried now.
+const ManualAnnotation = "perennial.dev/manually-triggered"
+
+// ConditionPaused is the type of a condition, ours, of a request whose names are paused, and of its Certificate. Its reason is
+// ReasonValidationsFailed.
+const (
+	ConditionPaused         = "Paused"
+	ReasonValidationsFailed = "ValidationsFailed"
+)
+
 // Request is a request for a certificate. It has been approved, and its CSR agrees with the rest.
 type Request struct {
 	// Namespace and Name of the object that it comes from. Namespace is empty for a Kubernetes CSR.
@@ -88,6 +99,8 @@ type Answer struct {
 	Pending string
 	// Unreachable says that it waits because the other side does not answer, or asks to be left alone for now.
 	Unreachable bool
+	// Paused, if not empty, says that names are paused as their validation failed again and again, also if the request is lost by that.
+	Paused string
 	// Again is when to ask again, if nothing else happens before. Set if Certificate is empty.
 	Again time.Time
 }

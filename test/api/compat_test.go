@@ -77,7 +77,7 @@ var kinds = []struct {
 		upstream: func() any { return new(upstreamacme.Order) },
 		withoutOurs: func(o any) {
 			order := o.(*acmev1.Order)
-			order.Status.UnreachableSince = nil
+			order.Status.UnreachableSince, order.Status.PausedUntil = nil, nil
 			for _, z := range order.Status.Authorizations {
 				for i := range z.Challenges {
 					z.Challenges[i].IssuerDomainNames = nil
@@ -102,7 +102,7 @@ func issuerWithoutOurs(spec *certmanagerv1.IssuerSpec, status *certmanagerv1.Iss
 	if spec.ACME == nil {
 		return
 	}
-	spec.ACME.RenewalInformationSource, spec.ACME.IncludeCA, spec.ACME.PrivateKeyAlgorithm = "", "", ""
+	spec.ACME.RenewalInformationSource, spec.ACME.IncludeCA, spec.ACME.PrivateKeyAlgorithm, spec.ACME.RateLimits = "", "", "", nil
 	for i := range spec.ACME.Solvers {
 		solverWithoutOurs(&spec.ACME.Solvers[i])
 	}
@@ -126,7 +126,7 @@ var fieldsNotInUpstream = map[string][]string{
 	"issuers.cert-manager.io":             issuerFieldsNotInUpstream,
 	"clusterissuers.cert-manager.io":      issuerFieldsNotInUpstream,
 	"challenges.acme.cert-manager.io":     {"spec.keyAuthorization", "spec.recordName", "spec.solver.dns01.challengeType", "spec.solver.dns01.nameservers", "spec.solver.dns01.persistUntil", "spec.solver.dns01.provider", "spec.solver.http01.solverMode", "spec.solver.tlsALPN01", "spec.solver.waitForRecordToPropagate", "status.effectiveName", "status.unreachableSince"},
-	"orders.acme.cert-manager.io":         {"status.authorizations[].challenges[].issuerDomainNames", "status.unreachableSince"},
+	"orders.acme.cert-manager.io":         {"status.authorizations[].challenges[].issuerDomainNames", "status.pausedUntil", "status.unreachableSince"},
 	"certificates.cert-manager.io":        {"spec.acmeProfile", "spec.deletionPolicy", "spec.rehearsalIssuerRef", "spec.revocation", "status.revocable"},
 	"certificaterequests.cert-manager.io": nil,
 }
@@ -134,6 +134,7 @@ var fieldsNotInUpstream = map[string][]string{
 var issuerFieldsNotInUpstream = []string{
 	"spec.acme.includeCA",
 	"spec.acme.privateKeyAlgorithm",
+	"spec.acme.rateLimits",
 	"spec.acme.renewalInformationSource",
 	"spec.acme.solvers[].dns01.challengeType",
 	"spec.acme.solvers[].dns01.nameservers",

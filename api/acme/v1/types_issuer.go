@@ -1,6 +1,8 @@
 package v1
 
 import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 )
 
@@ -79,6 +81,51 @@ type ACMEIssuer struct {
 	// sends that, and else the highest intermediate; truststores hold the same.
 	// +optional
 	IncludeCA ACMEIncludeCA `json:"includeCA,omitempty"`
+
+	// The limits of the server, which are kept to without being refused first. Those of Let's Encrypt are
+	// known; set here what it granted you beyond them, or the limits of another server. Give all issuers
+	// of one server the same: what they spend is counted together. Perennial's own.
+	// +optional
+	RateLimits *ACMERateLimits `json:"rateLimits,omitempty"`
+}
+
+// ACMERateLimits are limits of an ACME server. One that is left out is what is known of the server, if
+// anything. Perennial's own.
+type ACMERateLimits struct {
+	// Orders of one account. Renewals do not count.
+	// +optional
+	NewOrdersPerAccount *ACMERateLimit `json:"newOrdersPerAccount,omitempty"`
+
+	// Certificates with names of one registered domain, such as example.co.uk, or of one IPv4 address or IPv6
+	// network of 64 bits. Renewals do not count.
+	// +optional
+	CertificatesPerRegisteredDomain *ACMERateLimit `json:"certificatesPerRegisteredDomain,omitempty"`
+
+	// Certificates with exactly the same names.
+	// +optional
+	CertificatesPerExactSet *ACMERateLimit `json:"certificatesPerExactSet,omitempty"`
+
+	// Failed validations of one name by one account.
+	// +optional
+	FailedValidationsPerIdentifier *ACMERateLimit `json:"failedValidationsPerIdentifier,omitempty"`
+}
+
+// ACMERateLimit is so many in a period. What was spent comes back evenly: of 50 in a week, one every 202
+// minutes. Perennial's own.
+//
+// +kubebuilder:validation:XValidation:rule=`self.count == 0 || has(self.period)`,message=`period must be set, such as 168h; a count of 0 alone means that there is no limit`,fieldPath=`.period`
+type ACMERateLimit struct {
+	// How many. 0 means that there is no limit.
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=1000000
+	Count int32 `json:"count"`
+
+	// In which time.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule=`self.matches('^[+]?(([0-9]+[.]?[0-9]*|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+$') && duration(self) >= duration('1s') && duration(self) <= duration('8760h')`,message=`period must be a number with the unit h, m or s, from 1s to 8760h, such as 168h for a week`
+	Period *metav1.Duration `json:"period,omitempty"`
 }
 
 // ACMEAccountKeyAlgorithm is a kind of key that accounts can have.

@@ -120,6 +120,10 @@ type OrderStatus struct {
 	// Perennial's own. Since when the server does not answer, or asks to be left alone for now. Not set when it answers.
 	// +optional
 	UnreachableSince *metav1.Time `json:"unreachableSince,omitempty"`
+
+	// Until when names of the order are paused, as their validation failed again and again. Perennial's own.
+	// +optional
+	PausedUntil *metav1.Time `json:"pausedUntil,omitempty"`
 }
 
 // ACMEAuthorization is what the server wants to be proven for one identifier (RFC 8555 section 7.1.4).

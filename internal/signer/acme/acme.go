@@ -97,7 +97,7 @@ func (s *Signer) Sign(ctx context.Context, issuer *signer.Issuer, r signer.Reque
 		}
 		return answer, nil
 	case cmacme.Invalid, cmacme.Errored, cmacme.Expired:
-		return signer.Answer{}, fault.Refusedf("OrderFailed", "Failed to wait for order resource %q to become ready: order is in %q state: %s",
+		return signer.Answer{Paused: paused(order)}, fault.Refusedf("OrderFailed", "Failed to wait for order resource %q to become ready: order is in %q state: %s",
 			order.Name, order.Status.State, order.Status.Reason)
 	}
 	return waiting(order), nil
@@ -114,7 +114,15 @@ func waiting(order *cmacme.Order) signer.Answer {
 	if order.Status.Reason != "" {
 		text += ": " + order.Status.Reason
 	}
-	return signer.Answer{Pending: text, Unreachable: order.Status.UnreachableSince != nil}
+	return signer.Answer{Pending: text, Unreachable: order.Status.UnreachableSince != nil, Paused: paused(order)}
+}
+
+// paused says that names of the order are paused, if they are.
+func paused(order *cmacme.Order) string {
+	if order.Status.PausedUntil == nil {
+		return ""
+	}
+	return order.Status.Reason
 }
 
 // orderFor returns the Order of a request. It is the same whenever it is asked for.

@@ -1,0 +1,194 @@
+package budget
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
+
+// A ledger must fit into one object of the Kubernetes API, which may have 1 MiB. Beyond these numbers that is forgotten which matters least:
+// buckets that are full again soonest, names that failed longest ago, refusals that end soonest. 10,000 certificates that are issued as fast as
+// Let's Encrypt does it come to 6,000 buckets.
+const (
+	maxBuckets  = 12000
+	maxFailures = 1000
+	maxRefusals = 100
+	maxLedger   = 900 << 10
+	// maxRead is what is read at all.
+	maxRead = 1 << 20
+)
+
+// written is a ledger in JSON. Its times are in ms since 1970.
+type written struct {
+	Buckets  map[key]int64    `json:"buckets,omitempty"`
+	Orders   map[string]*open `json:"orders,omitempty"`
+	Failures map[key]*failure `json:"failures,omitempty"`
+	Refusals map[key]*refusal `json:"refusals,omitempty"`
+}
+
+// Encode forgets what no longer matters, and returns the rest.
+func (l *Ledger) Encode(at time.Time) ([]byte, error) {
+	now := at.UnixMilli()
+	maps.DeleteFunc(l.full, func(_ key, full int64) bool { return full <= now })
+	maps.DeleteFunc(l.refusals, func(_ key, r *refusal) bool { return r.Until <= now })
+	maps.DeleteFunc(l.failures, func(_ key, f *failure) bool { return f.At+forgetAfter.Milliseconds() <= now })
+	keepLast(l.full, maxBuckets, func(full int64) int64 { return full })
+	keepLast(l.failures, maxFailures, func(f *failure) int64 { return f.At })
+	keepLast(l.refusals, maxRefusals, func(r *refusal) int64 { return r.Until })
+	w := written{l.full, l.open, l.failures, l.refusals}
+	text, err := json.Marshal(w)
+	if err == nil && len(text) > maxLedger {
+		for _, f := range l.failures {
+			f.Why = ""
+		}
+		for _, r := range l.refusals {
+			r.Why = short(r.Why, maxWhy)
+		}
+		text, err = json.Marshal(w)
+	}
+	return text, err
+}
+
+// keepLast deletes all entries but the last ones.
+func keepLast[V any](m map[key]V, most int, at func(V) int64) {
+	if len(m) <= most {
+		return
+	}
+	keys := slices.SortedFunc(maps.Keys(m), func(a, b key) int { return cmp.Or(cmp.Compare(at(m[a]), at(m[b])), cmp.Compare(a, b)) })
+	for _, k := range keys[:len(keys)-most] {
+		delete(m, k)
+	}
+}
+
+// Decode reads a ledger. Whatever is in it, the ledger can be used.
+func Decode(text []byte) (*Ledger, error) {
+	if len(text) > maxRead {
+		return nil, fmt.Errorf("it has %d bytes", len(text))
+	}
+	var w written
+	if err := json.Unmarshal(text, &w); err != nil {
+		return nil, fmt.Errorf("it is not the JSON that was written: %w", err)
+	}
+	l := NewLedger()
+	bad := errors.New("it has an entry that was never written")
+	for k, full := range w.Buckets {
+		if full < 0 {
+			return nil, bad
+		}
+		l.full[k] = full
+	}
+	for id, o := range w.Orders {
+		if o == nil {
+			return nil, bad
+		}
+		for _, h := range slices.Concat(o.Order, o.Certificate) {
+			if h.Count < 1 || h.Period < 1 || h.Period > maxPeriod || h.Count > maxCount {
+				return nil, bad
+			}
+		}
+		l.open[id] = o
+		l.index(o, 1)
+	}
+	for k, f := range w.Failures {
+		if f == nil || f.InARow < 1 || f.At < 0 {
+			return nil, bad
+		}
+		l.failures[k] = f
+	}
+	for k, r := range w.Refusals {
+		if r == nil || r.At < 0 || r.Until < 0 {
+			return nil, bad
+		}
+		l.refusals[k] = r
+	}
+	return l, nil
+}
+
+// What the schema of issuers allows.
+const (
+	maxCount  = 1_000_000
+	maxPeriod = 8760 * 3600 * 1000 // in ms
+)
+
+// merge adds what another process has written to the same place. Of two accounts of one thing the one that leaves less counts.
+func (l *Ledger) merge(other *Ledger) {
+	for k, full := range other.full {
+		l.full[k] = max(l.full[k], full)
+	}
+	for id, o := range other.open {
+		if l.open[id] == nil {
+			l.open[id] = o
+			l.index(o, 1)
+		}
+	}
+	for k, f := range other.failures {
+		if mine := l.failures[k]; mine == nil || mine.At < f.At {
+			l.failures[k] = f
+		}
+	}
+	for k, r := range other.refusals {
+		if mine := l.refusals[k]; mine == nil || mine.Until < r.Until {
+			l.refusals[k] = r
+		}
+	}
+	l.changes++
+}
+
+// Past is what an object says of an order.
+type Past struct {
+	Ask
+	// Sent says that the CA has taken the order, Ended that it has come to its end, and Issued with a certificate.
+	Sent, Ended, Issued bool
+}
+
+// Settle closes the open orders of which the objects say that they have ended, or that are no more.
+func (l *Ledger) Settle(objects []Past, at time.Time) {
+	now := at.UnixMilli()
+	known := map[string]*Past{}
+	for i := range objects {
+		known[objects[i].ID] = &objects[i]
+	}
+	for id, o := range l.open {
+		p := known[id]
+		switch {
+		case p == nil: // it ended while nobody looked
+			l.drop(id)
+			l.spend(o.Order, now)
+			l.spend(o.Certificate, now)
+		case p.Ended:
+			l.drop(id)
+			if p.Issued {
+				l.spend(o.Order, now)
+				l.spend(o.Certificate, now)
+			}
+		}
+	}
+}
+
+// Restore makes a ledger of what the objects say: where there is none yet, or it was lost. It lacks orders whose objects are gone, and what
+// failed.
+func Restore(objects []Past, at time.Time) *Ledger {
+	now := at.UnixMilli()
+	l := NewLedger()
+	slices.SortFunc(objects, func(a, b Past) int { return a.Asked.Compare(b.Asked) })
+	for _, o := range objects {
+		p := ask(o.Ask)
+		sent := min(o.Asked.UnixMilli(), now)
+		if !o.Sent {
+			continue
+		}
+		l.reserve(p, sent)
+		l.Taken(o.ID, time.UnixMilli(sent))
+		if open := l.open[o.ID]; open != nil && o.Ended {
+			l.drop(o.ID)
+			if o.Issued {
+				l.spend(open.Certificate, sent)
+			}
+		}
+	}
+	return l
+}

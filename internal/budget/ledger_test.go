@@ -1,0 +1,565 @@
+package budget
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/perennial-pki/perennial/acme"
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+)
+
+var start = time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)
+
+var few = Limits{NewOrders: Limit{3, time.Hour}, Domain: Limit{2, 24 * time.Hour}, Set: Limit{1, 12 * time.Hour}, Validations: Limit{2, time.Hour}}
+
+func asks(id string, names ...string) Ask {
+	a := Ask{ID: id, Namespace: "shop", Name: id, Account: "https://ca.example/acct/1", Limits: few, Asked: start}
+	for _, n := range names {
+		a.Identifiers = append(a.Identifiers, acme.DNS(n))
+	}
+	return a
+}
+
+// issue sends an order and has it issued.
+func issue(t *testing.T, l *Ledger, a Ask, at time.Time) {
+	t.Helper()
+	if v := l.Ask(a, at); !v.Allowed {
+		t.Fatalf("%s: %s", a.ID, v.Message())
+	}
+	l.Taken(a.ID, at)
+	l.Ended(a.ID, true, at)
+}
+
+func TestAskSaysUntilWhenAnOrderWaitsAndWhatFor(t *testing.T) {
+	window := acme.Window{Start: start.Add(-time.Hour), End: start.Add(time.Hour)}
+	for name, test := range map[string]struct {
+		before func(*testing.T, *Ledger)
+		ask    func(*Ask)
+		kind   Kind
+		in     time.Duration // 0 for none
+		says   string
+	}{
+		"a first order goes": {},
+		"orders by account are spent": {before: func(t *testing.T, l *Ledger) {
+			for i := range 3 {
+				issue(t, l, asks(fmt.Sprint(i), fmt.Sprintf("www.d%d.example", i)), start)
+			}
+		}, kind: NewOrders, in: 20 * time.Minute, says: "the limit of 3 new orders of account https://ca.example/acct/1 in 1 hour is spent"},
+		"those of another account are not": {before: func(t *testing.T, l *Ledger) {
+			for i := range 3 {
+				issue(t, l, asks(fmt.Sprint(i), fmt.Sprintf("www.d%d.example", i)), start)
+			}
+		}, ask: func(a *Ask) { a.Account = "https://ca.example/acct/2" }},
+		"a bucket refills evenly": {before: func(t *testing.T, l *Ledger) {
+			for i := range 3 {
+				issue(t, l, asks(fmt.Sprint(i), fmt.Sprintf("www.d%d.example", i)), start.Add(-20*time.Minute))
+			}
+		}},
+		"certificates for the registered domain are spent, by whatever account": {before: func(t *testing.T, l *Ledger) {
+			for i := range 2 {
+				a := asks(fmt.Sprint(i), fmt.Sprintf("w%d.example.co.uk", i))
+				a.Account = "https://ca.example/acct/2"
+				issue(t, l, a, start)
+			}
+		}, kind: Domain, in: 12 * time.Hour, says: "the limit of 2 certificates for example.co.uk and names below it in 1 day is spent"},
+		"certificates for the same names are spent": {before: func(t *testing.T, l *Ledger) {
+			issue(t, l, asks("0", "*.EXAMPLE.co.uk", "www.example.co.uk"), start)
+		}, ask: func(a *Ask) { a.Identifiers = asks("", "www.example.co.uk", "*.example.co.uk").Identifiers }, kind: Set, in: 12 * time.Hour, says: "for exactly these names"},
+		"of several limits the one that is spent longest counts": {before: func(t *testing.T, l *Ledger) {
+			for i := range 2 {
+				issue(t, l, asks(fmt.Sprint(i), fmt.Sprintf("w%d.example.co.uk", i)), start)
+			}
+			issue(t, l, asks("2", "www.other.example"), start)
+		}, kind: Domain, in: 12 * time.Hour},
+		"a renewal takes neither an order nor one of the domain": {before: func(t *testing.T, l *Ledger) {
+			for i := range 2 {
+				issue(t, l, asks(fmt.Sprint(i), fmt.Sprintf("w%d.example.co.uk", i)), start)
+			}
+			issue(t, l, asks("2", "www.other.example"), start)
+		}, ask: func(a *Ask) { a.Renewal = true }},
+		"but it counts for the same names": {before: func(t *testing.T, l *Ledger) {
+			issue(t, l, asks("0", "www.example.co.uk"), start)
+		}, ask: func(a *Ask) { a.Renewal = true }, kind: Set, in: 12 * time.Hour},
+		"a renewal in its window is not counted": {before: func(t *testing.T, l *Ledger) {
+			issue(t, l, asks("0", "www.example.co.uk"), start)
+		}, ask: func(a *Ask) { a.Window = window }},
+		"one that is too early for it waits for the window at most": {before: func(t *testing.T, l *Ledger) {
+			issue(t, l, asks("0", "www.example.co.uk"), start)
+		}, ask: func(a *Ask) { a.Window = acme.Window{Start: start.Add(time.Hour), End: start.Add(2 * time.Hour)} }, kind: Set, in: time.Hour + windowMargin},
+		"one that is too late for it is like others": {before: func(t *testing.T, l *Ledger) {
+			issue(t, l, asks("0", "www.example.co.uk"), start)
+		}, ask: func(a *Ask) { a.Window = acme.Window{Start: start.Add(-2 * time.Hour), End: start} }, kind: Set, in: 12 * time.Hour},
+		"failed validations are spent": {before: func(_ *testing.T, l *Ledger) {
+			for i := range 2 {
+				l.Failed("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), few.Validations, fmt.Sprint(i), "no", start)
+			}
+		}, kind: Validations, in: 30 * time.Minute, says: "2 failed validations of www.example.co.uk in 1 hour"},
+		"a failed authorization counts once": {before: func(_ *testing.T, l *Ledger) {
+			for range 3 {
+				l.Failed("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), few.Validations, "the same", "no", start)
+			}
+		}},
+		"a name that failed five times in a row is paused": {before: func(_ *testing.T, l *Ledger) {
+			for i := range 5 {
+				l.Failed("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), few.Validations, fmt.Sprint(i), "the CA got 404.", start.Add(-time.Hour))
+			}
+		}, kind: Paused, in: 23 * time.Hour, says: "www.example.co.uk is paused until 2026-12-01T23:00:00Z, as its last 5 validations failed, the last at 2026-11-30T23:00:00Z: the CA got 404. It is tried once a day"},
+		"also for a renewal in its window": {before: func(_ *testing.T, l *Ledger) {
+			for i := range 5 {
+				l.Failed("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), Limit{}, fmt.Sprint(i), "no", start)
+			}
+		}, ask: func(a *Ask) { a.Window = window }, kind: Paused, in: 24 * time.Hour},
+		"a wildcard is proven by its base": {before: func(_ *testing.T, l *Ledger) {
+			for i := range 5 {
+				l.Failed("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), Limit{}, fmt.Sprint(i), "no", start)
+			}
+		}, ask: func(a *Ask) { a.Identifiers = asks("", "*.www.example.co.uk").Identifiers }, kind: Paused, in: 24 * time.Hour},
+		"a day later it is tried": {before: func(_ *testing.T, l *Ledger) {
+			for i := range 5 {
+				l.Failed("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), Limit{}, fmt.Sprint(i), "no", start.Add(-24*time.Hour))
+			}
+		}},
+		"but by one order at a time": {before: func(t *testing.T, l *Ledger) {
+			for i := range 5 {
+				l.Failed("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), Limit{}, fmt.Sprint(i), "no", start.Add(-24*time.Hour))
+			}
+			if v := l.Ask(asks("0", "www.example.co.uk", "example.co.uk"), start); !v.Allowed {
+				t.Fatal(v.Message())
+			}
+		}, kind: Paused, in: time.Minute, says: "another order tries it now"},
+		"a success ends the row": {before: func(_ *testing.T, l *Ledger) {
+			for i := range 5 {
+				if i == 3 {
+					l.Validated("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), start)
+				}
+				l.Failed("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), Limit{}, fmt.Sprint(i), "no", start)
+			}
+		}},
+		"a person ends the pause": {before: func(_ *testing.T, l *Ledger) {
+			for i := range 5 {
+				l.Failed("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), Limit{}, fmt.Sprint(i), "no", start)
+			}
+		}, ask: func(a *Ask) { a.Manual = true }},
+		"but not the CA's limit": {before: func(_ *testing.T, l *Ledger) {
+			for i := range 5 {
+				l.Failed("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), few.Validations, fmt.Sprint(i), "no", start)
+			}
+		}, ask: func(a *Ask) { a.Manual = true }, kind: Validations, in: 30 * time.Minute},
+		"an order that is open counts": {before: func(t *testing.T, l *Ledger) {
+			for i := range 2 {
+				if v := l.Ask(asks(fmt.Sprint(i), fmt.Sprintf("w%d.example.co.uk", i)), start.Add(-48*time.Hour)); !v.Allowed {
+					t.Fatal(v.Message())
+				}
+				l.Taken(fmt.Sprint(i), start.Add(-48*time.Hour))
+			}
+		}, kind: Domain, in: 12 * time.Hour},
+		"one that failed does not": {before: func(t *testing.T, l *Ledger) {
+			for i := range 2 {
+				if v := l.Ask(asks(fmt.Sprint(i), fmt.Sprintf("w%d.example.co.uk", i)), start); !v.Allowed {
+					t.Fatal(v.Message())
+				}
+				l.Taken(fmt.Sprint(i), start)
+				l.Ended(fmt.Sprint(i), false, start)
+			}
+		}},
+		"one whose object is gone does if it was to be finalized": {before: func(t *testing.T, l *Ledger) {
+			for i := range 2 {
+				if v := l.Ask(asks(fmt.Sprint(i), fmt.Sprintf("w%d.example.co.uk", i)), start); !v.Allowed {
+					t.Fatal(v.Message())
+				}
+				l.Final(fmt.Sprint(i))
+				l.Gone("shop", fmt.Sprint(i), start)
+			}
+		}, kind: Domain, in: 12 * time.Hour},
+		"no limits": {before: func(t *testing.T, l *Ledger) {
+			for i := range 9 {
+				a := asks(fmt.Sprint(i), "www.example.co.uk")
+				a.Limits = Limits{}
+				issue(t, l, a, start)
+			}
+		}},
+		"what one issuer may do beyond the limits of all counts for all": {before: func(t *testing.T, l *Ledger) {
+			for i := range 3 {
+				a := asks(fmt.Sprint(i), fmt.Sprintf("w%d.example.co.uk", i))
+				a.Limits.Domain, a.Published = Limit{1000, 24 * time.Hour}, few
+				issue(t, l, a, start)
+			}
+		}, ask: func(a *Ask) { a.Published, a.Account = few, "https://ca.example/acct/2" }, kind: Domain, in: 12 * time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := NewLedger()
+			if test.before != nil {
+				test.before(t, l)
+			}
+			// A restart changes nothing.
+			text, err := l.Encode(start)
+			if err != nil {
+				t.Fatal(err)
+			}
+			read, err := Decode(text)
+			if err != nil {
+				t.Fatalf("%v\n%s", err, text)
+			}
+			for when, l := range map[string]*Ledger{"before a restart": l, "after it": read} {
+				a := asks("it", "www.example.co.uk")
+				if test.ask != nil {
+					test.ask(&a)
+				}
+				v := l.Ask(a, start)
+				if v.Allowed != (test.in == 0) || v.Kind != test.kind {
+					t.Fatalf("%s: %+v", when, v)
+				}
+				if v.Allowed {
+					continue
+				}
+				if wait := v.Until.Sub(start); wait != test.in {
+					t.Errorf("%s it waits %s", when, wait)
+				}
+				if !strings.Contains(v.Message(), test.says) {
+					t.Errorf("it says %q", v.Message())
+				}
+				// At that time it goes.
+				if v := l.Ask(a, v.Until); !v.Allowed && !v.Underway && test.kind != Domain {
+					t.Errorf("%s it waits again: %s", when, v.Message())
+				}
+			}
+		})
+	}
+}
+
+func TestAnOrderThatIsAskedForAgainSpendsOnce(t *testing.T) {
+	l := NewLedger()
+	for range 5 {
+		if v := l.Ask(asks("same", "www.example.com"), start); !v.Allowed {
+			t.Fatal(v.Message())
+		}
+	}
+	for i := range 2 {
+		issue(t, l, asks(fmt.Sprint(i), fmt.Sprintf("www.d%d.example", i)), start)
+	}
+	if v := l.Ask(asks("one more", "www.example.org"), start); v.Kind != NewOrders {
+		t.Errorf("%+v", v)
+	}
+}
+
+func TestARenewalWhoseWindowIsOverBeforeItWasSentIsLikeOthers(t *testing.T) {
+	l := NewLedger()
+	issue(t, l, asks("0", "www.example.com"), start)
+	a := asks("1", "www.example.com")
+	a.Window = acme.Window{Start: start.Add(-time.Hour), End: start.Add(time.Hour)}
+	if v := l.Ask(a, start); !v.Allowed {
+		t.Fatal(v.Message())
+	}
+	if v := l.Ask(a, start.Add(2*time.Hour)); v.Kind != Set {
+		t.Errorf("%+v", v)
+	}
+}
+
+func TestWhatTheCARefusesHoldsForAllToWhomTheLimitApplies(t *testing.T) {
+	until := start.Add(time.Hour)
+	other := func(change func(*Ask)) Ask {
+		a := asks("other", "www.example.com")
+		change(&a)
+		return a
+	}
+	same := other(func(*Ask) {})
+	account := other(func(a *Ask) { a.Identifiers = asks("", "www.unrelated.example").Identifiers })
+	domain := other(func(a *Ask) {
+		a.Account, a.Identifiers = "https://ca.example/acct/2", asks("", "api.example.com").Identifiers
+	})
+	names := other(func(a *Ask) { a.Account = "https://ca.example/acct/2" })
+	exempt := other(func(a *Ask) { a.Window = acme.Window{Start: start.Add(-time.Hour), End: start.Add(time.Hour)} })
+	for detail, waits := range map[string][]Ask{
+		`too many new orders (300) from this account in the last 3h0m0s, retry after 2026-12-01 01:00:00 UTC: see https://letsencrypt.org/docs/rate-limits/#new-orders-per-account`:                                   {same, account},
+		`too many certificates (50) already issued for "example.com" in the last 168h0m0s, retry after 2026-12-01 01:00:00 UTC: see https://letsencrypt.org/docs/rate-limits/#new-certificates-per-registered-domain`: {same, domain, names},
+		`too many certificates (5) already issued for this exact set of identifiers in the last 168h0m0s, retry after 2026-12-01 01:00:00 UTC`:                                                                        {same, names},
+		`too many failed authorizations (5) for "www.example.com" in the last 1h0m0s, retry after 2026-12-01 01:00:00 UTC`:                                                                                            {same},
+		`Your account is temporarily prevented from requesting certificates for www.example.com and possibly others. Please visit: https://portal.letsencrypt.org/sfe/v1/unpause?jwt=abc`:                             {same, exempt},
+		`not now`: {same, exempt},
+	} {
+		t.Run(detail[:7]+detail[len(detail)-7:], func(t *testing.T) {
+			l := NewLedger()
+			a := asks("refused", "www.example.com")
+			if v := l.Ask(a, start); !v.Allowed {
+				t.Fatal(v.Message())
+			}
+			if v := l.Refused(a, &acme.Problem{Detail: detail, RetryAfter: until}, until, start); !v.Until.Equal(until) || !strings.Contains(v.Message(), detail) {
+				t.Errorf("it says %q", v.Message())
+			}
+			if len(l.open)+len(l.reserved) > 0 {
+				t.Error("the order that was refused has spent something")
+			}
+			text, err := l.Encode(start)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for name, a := range map[string]Ask{"same": same, "account": account, "domain": domain, "names": names, "exempt": exempt} {
+				should := false
+				for _, w := range waits {
+					should = should || a.Account == w.Account && set(a.Identifiers) == set(w.Identifiers) && a.Window == w.Window
+				}
+				l, err := Decode(text)
+				if err != nil {
+					t.Fatal(err)
+				}
+				a.ID = name
+				if v := l.Ask(a, start); v.Allowed == should {
+					t.Errorf("%s: %+v", name, v)
+				} else if should && !strings.Contains(v.Message(), detail) {
+					t.Errorf("%s: it says %q", name, v.Message())
+				}
+				if v := l.Ask(a, until); !v.Allowed {
+					t.Errorf("%s: afterwards it still waits: %s", name, v.Message())
+				}
+			}
+		})
+	}
+}
+
+func TestAPauseOfTheCAEndsByHandOnce(t *testing.T) {
+	const detail = "Your account is temporarily prevented from requesting certificates for www.example.com, example.com and possibly others. Please visit: https://portal.letsencrypt.org/x"
+	l := NewLedger()
+	a := asks("1", "www.example.com")
+	if v := l.Refused(a, &acme.Problem{Detail: detail}, start.Add(time.Hour), start); v.Until.Sub(start) != 24*time.Hour || v.Kind != Paused {
+		t.Fatalf("%+v", v)
+	}
+	b := asks("2", "www.example.com")
+	b.Manual = true
+	if v := l.Ask(b, start); !v.Allowed {
+		t.Fatal(v.Message())
+	}
+	l.Refused(b, &acme.Problem{Detail: detail}, start.Add(time.Hour), start)
+	if v := l.Ask(b, start); v.Allowed || v.Kind != Paused {
+		t.Errorf("the same order asks again and again: %+v", v)
+	}
+}
+
+func TestWhoeverWaitsForANameHearsThatItsPauseHasEnded(t *testing.T) {
+	for name, end := range map[string]func(*Ledger){
+		"by hand": func(l *Ledger) {
+			a := asks("by hand", "www.example.com")
+			a.Manual, a.Limits = true, Limits{}
+			if v := l.Ask(a, start); !v.Allowed {
+				t.Error(v.Message())
+			}
+		},
+		"as it was proven": func(l *Ledger) { l.Validated("https://ca.example/acct/1", acme.DNS("www.example.com"), start) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := NewLedger()
+			for i := range 5 {
+				l.Failed("https://ca.example/acct/1", acme.DNS("www.example.com"), Limit{}, fmt.Sprint(i), "no", start)
+			}
+			a := asks("waits", "www.example.com", "example.com")
+			a.Limits = Limits{}
+			if v := l.Ask(a, start); v.Kind != Paused {
+				t.Fatalf("%+v", v)
+			}
+			end(l)
+			if woken := l.Admitted(); len(woken) != 1 || woken[0].Name != "waits" {
+				t.Errorf("woken: %+v", woken)
+			}
+		})
+	}
+}
+
+func TestWhoWaitsIsServedInAFairOrder(t *testing.T) {
+	l := NewLedger()
+	limits := Limits{NewOrders: Limit{1, time.Hour}}
+	ask := func(namespace string, i int, expires time.Duration) Ask {
+		a := asks(fmt.Sprintf("%s-%d", namespace, i), fmt.Sprintf("%s%d.example", namespace, i))
+		a.Namespace, a.Limits, a.Asked = namespace, limits, start.Add(time.Duration(i)*time.Second)
+		if expires != 0 {
+			a.Expires = start.Add(expires)
+		}
+		return a
+	}
+	issue(t, l, ask("first", 0, 0), start)
+	var all []Ask
+	for i := range 3 {
+		all = append(all, ask("many", i, 0))
+	}
+	all = append(all, ask("renewals", 1, 30*24*time.Hour), ask("few", 5, 0), ask("renewals", 0, 10*time.Hour))
+	until := map[string]time.Time{}
+	for i, a := range all {
+		v := l.Ask(a, start)
+		if v.Allowed || v.Ahead != i || !v.Until.Equal(start.Add(time.Duration(1+i)*time.Hour)) {
+			t.Fatalf("%s: %+v", a.ID, v)
+		}
+		until[a.ID] = v.Until
+		if again := l.Ask(a, start.Add(time.Minute)); again != v {
+			t.Fatalf("%s: asked again it says %+v, not %+v", a.ID, again, v)
+		}
+	}
+	var order []string
+	for now := start; len(order) < len(all); now = now.Add(time.Hour) {
+		for _, a := range all {
+			was := l.open[a.ID] != nil
+			if !now.Before(until[a.ID]) {
+				until[a.ID] = l.Ask(a, now).Until
+			}
+			if !was && l.open[a.ID] != nil {
+				order = append(order, a.ID)
+				l.Taken(a.ID, now)
+			}
+		}
+		for _, a := range l.Admitted() {
+			if o := l.open[a.ID]; o != nil && !o.Taken {
+				order = append(order, a.ID)
+				l.Taken(a.ID, now)
+			}
+		}
+		if now.Sub(start) > 30*time.Hour {
+			t.Fatalf("some are never served: %v", order)
+		}
+	}
+	if got := strings.Join(order, " "); got != "renewals-0 many-0 few-5 many-1 many-2 renewals-1" {
+		t.Error(got)
+	}
+}
+
+func TestALedgerFitsIntoAConfigMapWhateverHappens(t *testing.T) {
+	l := NewLedger()
+	for i := range 20000 {
+		a := asks(fmt.Sprintf("0f8fad5b-d9cb-469f-a165-%012d", i), fmt.Sprintf("www.d%d.example", i))
+		a.Limits = Limits{NewOrders: Limit{1000000, time.Hour}, Domain: Limit{50, 7 * 24 * time.Hour}, Set: Limit{5, 7 * 24 * time.Hour}, Validations: Limit{5, time.Hour}}
+		if i%20 > 0 {
+			issue(t, l, a, start.Add(time.Duration(i)*time.Second))
+		} else if v := l.Ask(a, start.Add(time.Duration(i)*time.Second)); !v.Allowed {
+			t.Fatal(v.Message())
+		}
+		l.Failed(a.Account, a.Identifiers[0], a.Limits.Validations, fmt.Sprint(i), strings.Repeat("é", 500), start)
+		if i%50 > 0 {
+			continue
+		}
+		l.Refused(asks(fmt.Sprint(i), fmt.Sprintf("w.d%d.example", i)), &acme.Problem{Detail: strings.Repeat("y", 7000)}, start.Add(time.Hour), start)
+	}
+	text, err := l.Encode(start)
+	if err != nil || len(text) > 1000<<10 {
+		t.Fatalf("%d bytes, %v", len(text), err)
+	}
+	if _, err := Decode(text); err != nil {
+		t.Error(err)
+	}
+
+	// What no longer matters is not kept.
+	l = NewLedger()
+	issue(t, l, asks("1", "www.example.com"), start)
+	if text, err := l.Encode(start.Add(30 * 24 * time.Hour)); err != nil || string(text) != "{}" {
+		t.Errorf("%s, %v", text, err)
+	}
+}
+
+func TestALostLedgerIsMadeOfTheObjectsThatExist(t *testing.T) {
+	past := func(id string, ago time.Duration, sent, ended, issued bool, names ...string) Past {
+		p := Past{Ask: asks(id, names...), Sent: sent, Ended: ended, Issued: issued}
+		p.Asked = start.Add(-ago)
+		return p
+	}
+	l := Restore([]Past{
+		past("open", time.Minute, true, false, false, "a.example.com"),
+		past("issued", time.Hour, true, true, true, "b.example.com"),
+		past("failed", time.Hour, true, true, false, "c.example.com"),
+		past("not sent", time.Minute, false, false, false, "d.example.com"),
+	}, start)
+	if v := l.Ask(asks("new", "e.example.com"), start); v.Kind != Domain {
+		t.Errorf("%+v", v)
+	}
+	if v := l.Ask(asks("not sent", "www.example.org"), start); !v.Allowed {
+		t.Error(v.Message())
+	}
+	// The open one is over, and nobody saw its end.
+	l.Settle(nil, start)
+	if len(l.open) > 0 {
+		t.Errorf("still open: %v", l.open)
+	}
+}
+
+func TestAccountsOfTwoProcessesArePutTogether(t *testing.T) {
+	a, b := NewLedger(), NewLedger()
+	issue(t, a, asks("1", "a.example.com"), start)
+	if v := b.Ask(asks("2", "b.example.com"), start); !v.Allowed {
+		t.Fatal(v.Message())
+	}
+	for i := range 5 {
+		b.Failed("https://ca.example/acct/1", acme.DNS("x.example.net"), Limit{}, fmt.Sprint(i), "no", start)
+	}
+	a.merge(b)
+	if v := a.Ask(asks("3", "c.example.com"), start); v.Kind != Domain {
+		t.Errorf("%+v", v)
+	}
+	if v := a.Ask(asks("4", "x.example.net"), start); v.Kind != Paused {
+		t.Errorf("%+v", v)
+	}
+}
+
+func TestDomainsAreRegisteredOnesAndNetworks(t *testing.T) {
+	ids := asks("", "*.www.Example.co.uk", "example.co.uk", "a.b.github.io", "com", "www.example.de").Identifiers
+	ids = append(ids, acme.IP(netip.MustParseAddr("192.0.2.7")), acme.IP(netip.MustParseAddr("2001:db8:1:2:3::4")))
+	if got := strings.Join(domains(ids), " "); got != "192.0.2.7/32 2001:db8:1:2::/64 b.github.io com example.co.uk example.de" {
+		t.Error(got)
+	}
+}
+
+func TestLimitsOfIssuersTakeThePlaceOfThoseThatAreKnown(t *testing.T) {
+	l := Published("https://acme-v02.api.letsencrypt.org/directory").Override(&cmacme.ACMERateLimits{
+		NewOrdersPerAccount:     &cmacme.ACMERateLimit{Count: 1000, Period: &metav1.Duration{Duration: time.Hour}},
+		CertificatesPerExactSet: &cmacme.ACMERateLimit{Count: 0},
+	})
+	if l.NewOrders != (Limit{1000, time.Hour}) || !l.Set.None() || l.Domain != (Limit{50, 7 * 24 * time.Hour}) || l.Validations != (Limit{5, time.Hour}) {
+		t.Errorf("%+v", l)
+	}
+	if l := Published("https://acme.example/directory"); l != (Limits{}) {
+		t.Errorf("%+v", l)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	l := NewLedger()
+	if v := l.Ask(asks("1", "a.example.com"), start); !v.Allowed {
+		f.Fatal(v.Message())
+	}
+	l.Failed("https://ca.example/acct/1", acme.DNS("x.example.net"), few.Validations, "1", "no", start)
+	l.refuse(closedKey, "", "busy", start.Add(time.Hour), start)
+	text, err := l.Encode(start)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(text)
+	f.Add([]byte(`{"orders":{"x":{"order":[{"key":"k","count":-1,"period":0}]}}}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		l, err := Decode(text)
+		if err != nil {
+			return
+		}
+		l.Ask(asks("1", "a.example.com"), start)
+		l.Taken("1", start)
+		l.Settle(nil, start)
+		l.Ask(asks("2", "b.example.com"), start)
+		if _, err := l.Encode(start); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func FuzzRefusal(f *testing.F) {
+	f.Add(`too many certificates (50) already issued for "example.com" in the last 168h0m0s`)
+	f.Add(`prevented from requesting certificates for a, b and possibly others`)
+	f.Fuzz(func(t *testing.T, detail string) {
+		l := NewLedger()
+		v := l.Refused(asks("1", "a.example.com"), &acme.Problem{Detail: detail}, start.Add(time.Hour), start)
+		if v.Until.IsZero() || len(v.Message()) > maxRefusal+1000 {
+			t.Errorf("%+v", v)
+		}
+		text, err := l.Encode(start)
+		if err != nil || !json.Valid(text) {
+			t.Errorf("%s, %v", text, err)
+		}
+	})
+}

@@ -1,0 +1,58 @@
+package budget
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Message says until when an order waits, which limit that is, and what would help.
+func (v Verdict) Message() string {
+	waits := "waits until " + stamp(v.Until) + ": "
+	spent := func(what string) string {
+		s := fmt.Sprintf("the limit of %d %s in %s is spent", v.Limit.Count, what, span(v.Limit.Period))
+		if v.Ahead > 0 {
+			s += fmt.Sprintf(", and %d wait before it", v.Ahead)
+		}
+		return s
+	}
+	switch v.Kind {
+	case NewOrders:
+		return waits + spent("new orders of account "+v.Subject) + ". Fewer certificates with more names each, or an issuer with another account, would help"
+	case Domain:
+		return waits + spent("certificates for "+v.Subject+" and names below it") +
+			". A wildcard in the place of many names, fewer certificates with more names each, or an issuer of another CA, would help"
+	case Set:
+		return waits + spent("certificates for exactly these names") + ". One name more or less, or an issuer of another CA, would help: see why it is issued so often"
+	case Validations:
+		return waits + spent("failed validations of "+v.Subject) + ". Mend what they failed for, or use an issuer with another account"
+	case Paused:
+		if v.Underway {
+			return fmt.Sprintf("%s is paused, as its last %d validations failed, and another order tries it now: see it again at %s", v.Subject, v.Failures, stamp(v.Until))
+		}
+		if v.Failures == 0 { // by the CA
+			return fmt.Sprintf("paused by the CA, asked again at %s, or by perennial renew: %s", stamp(v.Until), v.Why)
+		}
+		return fmt.Sprintf("%s is paused until %s, as its last %d validations failed, the last at %s: %s. It is tried once a day. Mend it, and then: perennial renew",
+			v.Subject, stamp(v.Until), v.Failures, stamp(v.Since), strings.TrimSuffix(v.Why, "."))
+	}
+	return waits + fmt.Sprintf("the CA refused it at %s: %s", stamp(v.Since), v.Why)
+}
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// span is a duration in words: 7 days, 3 hours.
+func span(d time.Duration) string {
+	for _, u := range []struct {
+		unit time.Duration
+		name string
+	}{{24 * time.Hour, "day"}, {time.Hour, "hour"}, {time.Minute, "minute"}} {
+		if n := d / u.unit; d%u.unit == 0 && n > 0 {
+			if n == 1 {
+				return "1 " + u.name
+			}
+			return fmt.Sprintf("%d %ss", n, u.name)
+		}
+	}
+	return d.String()
+}

@@ -1,0 +1,441 @@
+package lifecycle
+
+import (
+	"container/heap"
+	"crypto/x509"
+	"fmt"
+	"math/big"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/perennial-pki/perennial/acme"
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	"github.com/perennial-pki/perennial/internal/budget"
+)
+
+// TestInAYearOfTenThousandCertificatesNoOrderIsRefused runs the scheduler, when to renew and whether an order may be sent, for a year against a CA
+// with Let's Encrypt's limits. All certificates are asked for at once; some names are never proven, others for a while; two accounts share the
+// CA; certificates are revoked, and ask for other names; the process is killed now and then, in the middle of orders.
+func TestInAYearOfTenThousandCertificatesNoOrderIsRefused(t *testing.T) {
+	w := &world{
+		T: t, random: rand.New(rand.NewPCG(1, 2)), ledger: budget.NewLedger(), running: map[string]budget.Past{}, waiting: map[string]*owner{},
+		now: time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC), issued: map[string]time.Time{},
+	}
+	w.ca = &authority{buckets: map[string]*tokens{}, issued: map[string]time.Time{}}
+	began := w.now
+	end := began.Add(365 * day)
+	domains := map[string]bool{}
+	lives := slices.Concat(slices.Repeat([]time.Duration{90 * day}, 8), slices.Repeat([]time.Duration{64 * day}, 4),
+		slices.Repeat([]time.Duration{45 * day}, 7), []time.Duration{160 * time.Hour})
+	const n = 10000
+	var owners []*owner
+	for i := range n {
+		o := &owner{id: i, life: lives[i%len(lives)], account: fmt.Sprintf("https://acme-v02.api.letsencrypt.org/acme/acct/%d", 1+i%3%2), namespace: fmt.Sprintf("team-%d", i%40)}
+		domain := fmt.Sprintf("d%d.example", i/4)
+		if i < 600 {
+			domain = fmt.Sprintf("busy%d.co.uk", i/120) // more than the CA issues for a domain in a week
+		}
+		domains[domain] = true
+		o.names = []string{fmt.Sprintf("www%d.%s", i, domain)}
+		if i%5 == 0 {
+			o.names = append(o.names, "*."+o.names[0])
+		}
+		switch {
+		case i%100 == 17:
+			o.provenFrom = end // never
+		case i%50 == 18:
+			o.provenFrom = began.Add(30 * day)
+		}
+		owners = append(owners, o)
+		w.at(time.Duration(w.random.IntN(600))*time.Second, func() { w.ask(o) })
+	}
+	if len(domains) < 2000 {
+		t.Fatalf("only %d domains", len(domains))
+	}
+	// A third is revoked. The CA suggests a renewal that should be over, which is heard of when it is asked next.
+	w.at(150*day, func() {
+		for _, o := range owners {
+			if o.cert != nil && o.id%3 == 1 {
+				o.cert.revoked = true
+				w.at(time.Duration(w.random.Int64N(int64(6*time.Hour))), func() { w.poll(o) })
+			}
+		}
+	})
+	// Others ask for one name more, at once.
+	w.at(200*day, func() {
+		for _, o := range owners {
+			if o.id%20 == 3 {
+				o.names = append(o.names, "more."+o.names[0])
+				if !o.busy {
+					w.ask(o)
+				}
+			}
+		}
+	})
+	for d := time.Hour; d < 365*day; d += time.Duration(w.random.Int64N(int64(20 * day))) {
+		w.at(d, w.kill)
+	}
+	for w.events.Len() > 0 {
+		e := heap.Pop(&w.events).(moment)
+		if w.now = e.at; !w.now.Before(end) {
+			break
+		}
+		e.do()
+	}
+	if w.ca.refused != "" {
+		t.Errorf("an order was refused: %s", w.ca.refused)
+	}
+	missing, expired := 0, 0
+	for _, o := range owners {
+		if o.provenFrom == end {
+			continue
+		}
+		switch {
+		case o.cert == nil:
+			missing++
+		case o.expired:
+			expired++
+		}
+	}
+	if missing+expired > 0 {
+		t.Errorf("%d certificates were never issued, %d expired before they were renewed", missing, expired)
+	}
+	t.Logf("%d orders, of which %d were exempt; %d certificates, %d failed validations, %d waits, %d kills", w.ca.orders, w.ca.exempt, w.ca.certificates, w.ca.failures, w.waits, w.kills)
+	if w.ca.exempt < n || w.waits < n/2 || w.kills < 20 || w.ca.failures < 1000 {
+		t.Error("the year was too quiet to say anything")
+	}
+}
+
+// owner is a Certificate.
+type owner struct {
+	id                 int
+	names              []string
+	account, namespace string
+	life               time.Duration
+	provenFrom         time.Time // its names cannot be proven before
+
+	cert    *certificate
+	window  *cmapi.ACMERenewalWindow // as it was heard of
+	expired bool
+	busy    bool // an order is on its way, or waits
+	orders  int
+	failed  int // in a row
+	asked   time.Time
+}
+
+type certificate struct {
+	serial     int64
+	names      []string
+	from, to   time.Time
+	revoked    bool
+	leaf       *x509.Certificate
+	superseded bool
+}
+
+// world is the scheduler's side. Its clock is ten seconds ahead of the CA's.
+type world struct {
+	*testing.T
+	random *rand.Rand
+	events agenda
+	now    time.Time // of the CA
+	ca     *authority
+	ledger *budget.Ledger
+
+	running map[string]budget.Past // the objects of orders that were not ended
+	waiting map[string]*owner      // by ID of the order
+	issued  map[string]time.Time   // sets of names
+	waits   int
+	kills   int
+	serial  int64
+}
+
+func (w *world) clock() time.Time { return w.now.Add(10 * time.Second) }
+
+func (w *world) at(in time.Duration, do func()) {
+	heap.Push(&w.events, moment{w.now.Add(in), len(w.events), do})
+}
+
+func (w *world) within(d time.Duration) time.Duration {
+	return time.Duration(w.random.Int64N(int64(d)))
+}
+
+// kill ends the process: what stands in memory alone is lost.
+func (w *world) kill() {
+	w.kills++
+	text, err := w.ledger.Encode(w.clock())
+	if err != nil {
+		w.Fatal(err)
+	}
+	if len(text) > 900<<10 {
+		w.Errorf("the ledger has %d bytes", len(text))
+	}
+	if w.ledger, err = budget.Decode(text); err != nil {
+		w.Fatal(err)
+	}
+	var objects []budget.Past
+	for _, p := range w.running {
+		objects = append(objects, p)
+	}
+	w.ledger.Settle(objects, w.clock())
+	for _, o := range w.waiting { // all ask again
+		w.at(w.within(time.Minute), func() { w.again(o) })
+	}
+}
+
+// ask begins an order.
+func (w *world) ask(o *owner) {
+	o.busy = true
+	o.orders++
+	o.asked = w.clock()
+	w.again(o)
+}
+
+// again asks whether the order may be sent.
+func (w *world) again(o *owner) {
+	id := fmt.Sprintf("%d/%d", o.id, o.orders)
+	if _, sent := w.running[id]; sent || !o.busy {
+		return
+	}
+	limits := budget.Published("https://acme-v02.api.letsencrypt.org/directory")
+	a := budget.Ask{
+		ID: id, Namespace: o.namespace, Name: fmt.Sprint(o.id), Account: o.account, Limits: limits, Published: limits, Asked: o.asked,
+		Renewal: w.clock().Sub(w.issued[strings.Join(o.names, " ")]) < 119*day,
+	}
+	for _, name := range o.names {
+		a.Identifiers = append(a.Identifiers, acme.DNS(name))
+	}
+	if o.cert != nil {
+		a.Expires = o.cert.to
+		if o.window != nil {
+			a.Window = acme.Window{Start: o.window.Start.Time, End: o.window.End.Time}
+		}
+	}
+	v := w.ledger.Ask(a, w.clock())
+	w.wake()
+	if !v.Allowed {
+		if w.waiting[id] == nil {
+			w.waits++
+		}
+		w.waiting[id] = o
+		if !v.Until.After(w.clock()) {
+			w.Fatalf("it waits until a time that is past: %+v", v)
+		}
+		w.at(v.Until.Sub(w.clock()), func() { w.again(o) })
+		return
+	}
+	delete(w.waiting, id)
+	w.running[id] = budget.Past{Ask: a}
+	names, replaced := o.names, o.cert
+	w.at(w.within(3*time.Second), func() {
+		w.ca.newOrder(o.account, names, replaced, w.now)
+		w.running[id] = budget.Past{Ask: a, Sent: true}
+		w.at(w.within(2*time.Second), func() { w.ledger.Taken(id, w.clock()) })
+		w.at(10*time.Second+w.within(20*time.Minute), func() { w.validated(o, id, names) })
+	})
+}
+
+// wake has those ask that may go now.
+func (w *world) wake() {
+	for _, a := range w.ledger.Admitted() {
+		if o := w.waiting[a.ID]; o != nil {
+			w.at(0, func() { w.again(o) })
+		}
+	}
+}
+
+func (w *world) validated(o *owner, id string, names []string) {
+	limits := budget.Published("https://acme-v02.api.letsencrypt.org/directory")
+	if w.now.Before(o.provenFrom) || w.random.IntN(200) == 0 {
+		w.ca.fail(o.account, names[0], w.now)
+		w.ledger.Failed(o.account, acme.DNS(names[0]), limits.Validations, id, "no", w.clock())
+		delete(w.running, id)
+		w.ledger.Ended(id, false, w.clock())
+		w.wake()
+		o.failed++
+		wait := DefaultMinBackoff
+		for i := 1; i < o.failed && wait < DefaultMaxBackoff; i++ {
+			wait *= 2
+		}
+		o.busy = false
+		w.at(min(wait, DefaultMaxBackoff), func() {
+			if !o.busy {
+				w.ask(o)
+			}
+		})
+		return
+	}
+	for _, name := range names {
+		w.ledger.Validated(o.account, acme.DNS(name), w.clock())
+	}
+	w.ledger.Final(id)
+	w.at(w.within(30*time.Second), func() {
+		w.ca.issue(names, w.now)
+		w.serial++
+		c := &certificate{serial: w.serial, names: names, from: w.now, to: w.now.Add(o.life)}
+		c.leaf = &x509.Certificate{NotBefore: c.from, NotAfter: c.to, SerialNumber: big.NewInt(c.serial)}
+		w.at(w.within(30*time.Second), func() {
+			delete(w.running, id)
+			w.ledger.Ended(id, true, w.clock())
+			w.wake()
+			w.issued[strings.Join(names, " ")] = w.clock()
+			if o.cert != nil {
+				o.cert.superseded = true
+				o.expired = o.expired || o.cert.to.Before(w.now)
+			}
+			o.cert, o.failed, o.busy = c, 0, false
+			if len(names) != len(o.names) {
+				w.ask(o) // they changed meanwhile
+				return
+			}
+			w.poll(o)
+		})
+	})
+}
+
+// poll asks the CA when to renew, and waits for that.
+func (w *world) poll(o *owner) {
+	c := o.cert
+	if c == nil || c.superseded {
+		return
+	}
+	start, end := c.window(w.now)
+	from, to := metav1.NewTime(start.Truncate(time.Second)), metav1.NewTime(end.Truncate(time.Second))
+	o.window = &cmapi.ACMERenewalWindow{Start: &from, End: &to}
+	plan := renewal(c.leaf, &cmapi.CertificateSpec{}, types.UID(fmt.Sprint(o.id)), nil, false, o.window)
+	w.at(max(plan.at.Sub(w.clock()), 0), func() {
+		if !c.superseded && !o.busy {
+			w.ask(o)
+		}
+	})
+}
+
+// window is the one that the CA suggests: a fiftieth of the life, when two thirds of it are over, half of it if that is short. A certificate that
+// is revoked should have been renewed.
+func (c *certificate) window(now time.Time) (start, end time.Time) {
+	if c.revoked {
+		return now.Add(-time.Hour), now.Add(-30 * time.Minute)
+	}
+	life := c.to.Sub(c.from)
+	middle := c.to.Add(-life / 3)
+	if life < 10*day {
+		middle = c.from.Add(life / 2)
+	}
+	return middle.Add(-life / 100), middle.Add(life / 100)
+}
+
+// authority counts as the CA does, in tokens that drop into buckets.
+type authority struct {
+	buckets map[string]*tokens
+	issued  map[string]time.Time
+
+	orders, exempt, certificates, failures int
+	refused                                string
+}
+
+type tokens struct {
+	have float64
+	at   time.Time
+}
+
+// bucket returns a bucket as it is now.
+func (a *authority) bucket(name string, size float64, period time.Duration, now time.Time) *tokens {
+	b := a.buckets[name]
+	if b == nil {
+		b = &tokens{have: size, at: now}
+		a.buckets[name] = b
+	}
+	b.have = min(size, b.have+size*float64(now.Sub(b.at))/float64(period))
+	b.at = now
+	return b
+}
+
+func (a *authority) newOrders(account string, now time.Time) *tokens {
+	return a.bucket("orders "+account, 300, 3*time.Hour, now)
+}
+func (a *authority) domain(name string, now time.Time) *tokens {
+	labels := strings.Split(name, ".")
+	keep := 2
+	if strings.HasSuffix(name, ".co.uk") {
+		keep = 3
+	}
+	return a.bucket("domain "+strings.Join(labels[len(labels)-keep:], "."), 50, 7*day, now)
+}
+func (a *authority) set(names []string, now time.Time) *tokens {
+	return a.bucket("set "+strings.Join(names, ","), 5, 7*day, now)
+}
+func (a *authority) failed(account, name string, now time.Time) *tokens {
+	return a.bucket("failed "+account+" "+name, 5, time.Hour, now)
+}
+
+func (a *authority) renewal(names []string, now time.Time) bool {
+	last, found := a.issued[strings.Join(names, ",")]
+	return found && now.Sub(last) < 120*day
+}
+
+func (a *authority) newOrder(account string, names []string, replaces *certificate, now time.Time) {
+	a.orders++
+	if replaces != nil {
+		if start, end := replaces.window(now); !now.Before(start) && now.Before(end) {
+			a.exempt++
+			return
+		}
+	}
+	refuse := func(why string, b *tokens) {
+		if b.have < 1 && a.refused == "" {
+			a.refused = fmt.Sprintf("%s at %s: %s has %.4f tokens", strings.Join(names, ","), now, why, b.have)
+		}
+	}
+	if !a.renewal(names, now) {
+		refuse("the domain", a.domain(names[0], now))
+		orders := a.newOrders(account, now)
+		refuse("the account", orders)
+		orders.have--
+	}
+	for _, name := range names {
+		refuse("failed validations of "+name, a.failed(account, name, now))
+	}
+	refuse("the set", a.set(names, now))
+}
+
+func (a *authority) issue(names []string, now time.Time) {
+	a.certificates++
+	if b := a.domain(names[0], now); !a.renewal(names, now) && b.have >= 1 {
+		b.have--
+	}
+	if b := a.set(names, now); b.have >= 1 {
+		b.have--
+	}
+	a.issued[strings.Join(names, ",")] = now
+}
+
+func (a *authority) fail(account, name string, now time.Time) {
+	a.failures++
+	if b := a.failed(account, name, now); b.have >= 1 {
+		b.have--
+	}
+}
+
+// agenda is what happens, in its order.
+type agenda []moment
+
+type moment struct {
+	at time.Time
+	n  int
+	do func()
+}
+
+func (e agenda) Len() int           { return len(e) }
+func (e agenda) Less(i, j int) bool { return e[i].at.Before(e[j].at) }
+func (e agenda) Swap(i, j int)      { e[i], e[j] = e[j], e[i] }
+func (e *agenda) Push(x any)        { *e = append(*e, x.(moment)) }
+func (e *agenda) Pop() any {
+	last := (*e)[len(*e)-1]
+	*e = (*e)[:len(*e)-1]
+	return last
+}

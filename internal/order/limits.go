@@ -1,0 +1,234 @@
+package order
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/perennial-pki/perennial/acme"
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	"github.com/perennial-pki/perennial/internal/account"
+	"github.com/perennial-pki/perennial/internal/budget"
+	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/signer"
+)
+
+// renewedWithin is how long after a certificate another with the same names counts as its renewal: a day less than Let's Encrypt does.
+const renewedWithin = 119 * 24 * time.Hour
+
+// byNames is the field index of Orders with a certificate by what it is for.
+const byNames = "spec.names"
+
+// limitsOf are the limits of an issuer.
+func limitsOf(spec *cmacme.ACMEIssuer) (own, published budget.Limits) {
+	published = budget.Published(spec.Server)
+	return published.Override(spec.RateLimits), published
+}
+
+// namesOf is what an Order with a certificate is for, and nothing for others.
+func namesOf(order *cmacme.Order) []string {
+	if order.Status.State != cmacme.Valid {
+		return nil
+	}
+	return []string{allNames(order)}
+}
+
+func allNames(order *cmacme.Order) string {
+	ask, err := request(order)
+	if err != nil {
+		return ""
+	}
+	var b strings.Builder
+	for _, id := range ask.Identifiers { // they are sorted
+		b.WriteString(id.Value + " ")
+	}
+	return b.String()
+}
+
+// admit reports an error if the order must wait.
+func (r *Reconciler) admit(ctx context.Context, order *cmacme.Order, i *signer.Issuer, ask budget.Ask) error {
+	v, err := r.Budget.CA(i.GetSpec().ACME.Server).Ask(ctx, ask)
+	if err != nil {
+		return err
+	}
+	if v.Allowed {
+		order.Status.PausedUntil = nil
+		return nil
+	}
+	return postponed(order, v)
+}
+
+// postponed writes into the status that the order waits, and returns the error that says so.
+func postponed(order *cmacme.Order, v budget.Verdict) error {
+	order.Status.PausedUntil = nil
+	if v.Kind == budget.Paused {
+		until := metav1.NewTime(v.Until)
+		order.Status.PausedUntil = &until
+		return fault.Limitedf("Paused", v.Until, "%s", v.Message())
+	}
+	return fault.Limitedf("RateLimited", v.Until, "%s", v.Message())
+}
+
+// postponedSince notes since when the CA cannot be asked for the order, as reached does. A limit that is spent counts, names that are paused do
+// not: their proofs failed.
+func postponedSince(order *cmacme.Order, now time.Time, err error) {
+	if order.Status.PausedUntil == nil {
+		reached(&order.Status.UnreachableSince, now, err)
+	} else {
+		order.Status.UnreachableSince = nil
+	}
+}
+
+// ask is what is to be known of an order before it is sent.
+func (r *Reconciler) ask(ctx context.Context, order *cmacme.Order, i *signer.Issuer, by acme.Account) (budget.Ask, error) {
+	spec := i.GetSpec().ACME
+	wanted, err := request(order)
+	if err != nil {
+		return budget.Ask{}, err
+	}
+	a := budget.Ask{
+		ID: string(order.UID), Namespace: order.Namespace, Name: order.Name, Account: by.URL, Identifiers: wanted.Identifiers,
+		Manual: order.Annotations[signer.ManualAnnotation] == "true", Asked: order.CreationTimestamp.Time,
+	}
+	a.Limits, a.Published = limitsOf(spec)
+	if name := order.Annotations[cmapi.CertificateNameKey]; name != "" {
+		crt := &cmapi.Certificate{}
+		err := r.Client.Get(ctx, client.ObjectKey{Namespace: order.Namespace, Name: name}, crt, client.UnsafeDisableDeepCopy)
+		if client.IgnoreNotFound(err) != nil {
+			return a, err
+		}
+		if t := crt.Status.NotAfter; t != nil {
+			a.Expires = t.Time
+		}
+		if wanted.Replaces != "" && !r.unreplaced.is(string(order.UID)) && crt.Status.ACME != nil && crt.Status.ACME.ARI != nil {
+			if w := crt.Status.ACME.ARI.SuggestedWindow; w != nil && w.Start != nil && w.End != nil {
+				a.Window = acme.Window{Start: w.Start.Time, End: w.End.Time}
+			}
+		}
+	}
+	if a.Limits == (budget.Limits{}) {
+		return a, nil // nobody asks whether it is a renewal
+	}
+	var same cmacme.OrderList
+	if err := r.Client.List(ctx, &same, cached(byNames, allNames(order))...); err != nil {
+		return a, err
+	}
+	for n := range same.Items {
+		if o := &same.Items[n]; sameHost(o.Status.URL, by.URL) && r.Clock.Now().Sub(o.CreationTimestamp.Time) < renewedWithin {
+			a.Renewal = true
+		}
+	}
+	return a, nil
+}
+
+// sameHost reports whether two URLs are of one server.
+func sameHost(a, b string) bool {
+	u, err := url.Parse(a)
+	v, err2 := url.Parse(b)
+	return err == nil && err2 == nil && u.Host != "" && strings.EqualFold(u.Host, v.Host)
+}
+
+// refused learns from the refusal of an order that it came too early, and returns the error of an order that waits. Other errors stay as they
+// are.
+func (r *Reconciler) refused(ctx context.Context, order *cmacme.Order, i *signer.Issuer, ask budget.Ask, err error) error {
+	problem := tooMany(err)
+	if problem == nil {
+		return err
+	}
+	until := fault.Of(account.Fault("", r.Clock.Now(), err)).Until
+	v, e := r.Budget.CA(i.GetSpec().ACME.Server).Refused(ctx, ask, problem, until)
+	if e != nil {
+		return e
+	}
+	return postponed(order, v)
+}
+
+// tooMany returns the problem if it is that a limit is spent. A server that is busy has another: all stay away from it anyway.
+func tooMany(err error) *acme.Problem {
+	var p *acme.Problem
+	if !errors.As(err, &p) || p.Status == http.StatusServiceUnavailable || p.Type != acme.ProblemRateLimited && p.Status != http.StatusTooManyRequests {
+		return nil
+	}
+	return p
+}
+
+// Past returns how to list the orders to the CA of a directory.
+func Past(c client.Reader, scope signer.Scope) func(ctx context.Context, directory string) ([]budget.Past, error) {
+	return func(ctx context.Context, directory string) ([]budget.Past, error) {
+		var list cmacme.OrderList
+		if err := c.List(ctx, &list, client.UnsafeDisableDeepCopy, &client.ListOptions{DisableReadYourWritesConsistency: true}); err != nil {
+			return nil, err
+		}
+		issuers := map[string]*signer.Issuer{}
+		var past []budget.Past
+		for n := range list.Items {
+			o := &list.Items[n]
+			key := signer.Key(o.Namespace, o.Spec.IssuerRef)
+			i, known := issuers[key]
+			if !known {
+				var err error
+				if i, err = scope.Get(ctx, c, o.Namespace, o.Spec.IssuerRef); err != nil {
+					return nil, err
+				}
+				issuers[key] = i
+			}
+			if i == nil || i.GetSpec().ACME == nil || i.GetSpec().ACME.Server != directory || i.GetStatus().ACME == nil {
+				continue
+			}
+			wanted, err := request(o)
+			if err != nil {
+				continue
+			}
+			p := budget.Past{
+				Ask: budget.Ask{
+					ID: string(o.UID), Namespace: o.Namespace, Name: o.Name, Account: i.GetStatus().ACME.URI, Identifiers: wanted.Identifiers,
+					Renewal: wanted.Replaces != "", Asked: o.CreationTimestamp.Time,
+				},
+				Sent: o.Status.URL != "", Ended: finished(o.Status.State), Issued: o.Status.State == cmacme.Valid,
+			}
+			p.Limits, p.Published = limitsOf(i.GetSpec().ACME)
+			past = append(past, p)
+		}
+		return past, nil
+	}
+}
+
+// judged tells the budget how the CA has judged a proof.
+func (r *ChallengeReconciler) judged(ctx context.Context, ch *cmacme.Challenge, i *signer.Issuer, by acme.Account, z acme.Authorization) error {
+	spec := i.GetSpec().ACME
+	ca := r.Budget.CA(spec.Server)
+	switch ch.Status.State {
+	case cmacme.Valid:
+		ca.Validated(by.URL, z.Identifier)
+	case cmacme.Invalid:
+		own, _ := limitsOf(spec)
+		return ca.Failed(ctx, by.URL, z.Identifier, own.Validations, ch.Spec.AuthorizationURL, ch.Status.Reason)
+	}
+	return nil
+}
+
+// paused adds to the reason of an order that failed which of its names are paused from now on.
+func (r *Reconciler) paused(ctx context.Context, order *cmacme.Order, i *signer.Issuer, by acme.Account) error {
+	wanted, err := request(order)
+	if err != nil {
+		return err
+	}
+	names, until, err := r.Budget.CA(i.GetSpec().ACME.Server).PausedUntil(ctx, by.URL, wanted.Identifiers)
+	if err != nil || len(names) == 0 {
+		return err
+	}
+	at := metav1.NewTime(until)
+	order.Status.PausedUntil = &at
+	order.Status.Reason += fmt.Sprintf("; %s failed again and again, and is paused until %s, then tried once a day", strings.Join(names, ", "), until.UTC().Format(time.RFC3339))
+	r.Events.Event(order, corev1.EventTypeWarning, "Paused", order.Status.Reason)
+	return nil
+}

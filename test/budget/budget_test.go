@@ -1,0 +1,189 @@
+// Package budget_test keeps ledgers of ACME servers' limits in a real Kubernetes API.
+package budget_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+
+	"github.com/perennial-pki/perennial/acme"
+	"github.com/perennial-pki/perennial/internal/budget"
+	"github.com/perennial-pki/perennial/internal/controller"
+	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/test/cluster"
+)
+
+func TestMain(m *testing.M) { cluster.Main(m) }
+
+const directory = "https://acme.example/directory"
+
+// process is what one process has, with the rights of the controller. Each write is told to wrote, which may refuse it.
+func process(t *testing.T, namespace string, wrote func() error) *budget.Budget {
+	t.Helper()
+	c, err := client.NewWithWatch(cluster.Config(t), client.Options{Scheme: controller.Scheme()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c = interceptor.NewClient(c, interceptor.Funcs{
+		Create: func(ctx context.Context, c client.WithWatch, o client.Object, options ...client.CreateOption) error {
+			if err := wrote(); err != nil {
+				return err
+			}
+			return c.Create(ctx, o, options...)
+		},
+		Patch: func(ctx context.Context, c client.WithWatch, o client.Object, p client.Patch, options ...client.PatchOption) error {
+			if err := wrote(); err != nil {
+				return err
+			}
+			return c.Patch(ctx, o, p, options...)
+		},
+	})
+	return &budget.Budget{
+		Client: c, Namespace: namespace, Clock: clock.RealClock{}, Events: &record.FakeRecorder{},
+		Orders: func(context.Context, string) ([]budget.Past, error) { return nil, nil },
+	}
+}
+
+func order(id string, limit int64) budget.Ask {
+	return budget.Ask{
+		ID: id, Namespace: "shop", Name: id, Account: directory + "/acct/1", Identifiers: []acme.Identifier{acme.DNS(id + ".example.com")},
+		Limits: budget.Limits{NewOrders: budget.Limit{Count: limit, Period: time.Hour}}, Asked: time.Now(),
+	}
+}
+
+// stored is what the ConfigMap has.
+func stored(t *testing.T, namespace string) string {
+	t.Helper()
+	var list corev1.ConfigMapList
+	if err := cluster.Admin(t).List(t.Context(), &list, client.InNamespace(namespace)); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range list.Items {
+		if c.Annotations["perennial.dev/acme-directory"] == directory {
+			return c.Data["ledger"]
+		}
+	}
+	return ""
+}
+
+func TestWhatAnOrderSpendsIsWrittenBeforeItMayBeSentAndManyShareOneWrite(t *testing.T) {
+	namespace := cluster.Namespace(t)
+	var writes atomic.Int32
+	first, release := make(chan struct{}), make(chan struct{})
+	b := process(t, namespace, func() error {
+		if writes.Add(1) == 1 {
+			close(first)
+			<-release
+		}
+		return nil
+	})
+	const n = 100
+	var group sync.WaitGroup
+	ask := func(i int) {
+		id := fmt.Sprintf("order-%d-", i)
+		v, err := b.CA(directory).Ask(t.Context(), order(id, n))
+		if err != nil || !v.Allowed {
+			t.Errorf("%s: %+v, %v", id, v, err)
+		}
+		if !strings.Contains(stored(t, namespace), id) {
+			t.Errorf("%s may be sent, and is not written", id)
+		}
+	}
+	group.Go(func() { ask(0) })
+	<-first
+	for i := 1; i < n; i++ {
+		group.Go(func() { ask(i) })
+	}
+	close(release)
+	group.Wait()
+	if got := writes.Load(); got >= n {
+		t.Errorf("there were %d writes", got)
+	}
+	if v, err := process(t, namespace, func() error { return nil }).CA(directory).Ask(t.Context(), order("one more", n)); err != nil || v.Allowed != true {
+		// Orders that nobody knows have ended while the process was down: they have spent what they reserved.
+		if v.Kind != budget.NewOrders {
+			t.Errorf("%+v, %v", v, err)
+		}
+	} else {
+		t.Error("after a restart nothing is spent")
+	}
+}
+
+func TestTwoProcessesLoseNothingOfEachOther(t *testing.T) {
+	namespace := cluster.Namespace(t)
+	var group sync.WaitGroup
+	for p := range 2 {
+		b := process(t, namespace, func() error { return nil })
+		for i := range 10 {
+			group.Go(func() {
+				id := fmt.Sprintf("order-%d-%d-", p, i)
+				for {
+					v, err := b.CA(directory).Ask(t.Context(), order(id, 100))
+					if err != nil && fault.Of(err).Class == fault.Transient {
+						continue // the other was faster each time
+					}
+					if err != nil || !v.Allowed {
+						t.Errorf("%s: %+v, %v", id, v, err)
+					}
+					return
+				}
+			})
+		}
+	}
+	group.Wait()
+	text := stored(t, namespace)
+	// The objects of the orders of one are unknown to the other, so they count as spent there: one way or the other all are in it.
+	open := strings.Count(text, `"name":"order-`)
+	if open == 20 {
+		return
+	}
+	after := process(t, namespace, func() error { return nil })
+	allowed := 0
+	for i := range 100 {
+		v, err := after.CA(directory).Ask(t.Context(), order(fmt.Sprintf("after-%d", i), 100))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v.Allowed {
+			allowed++
+		}
+	}
+	if allowed > 80 {
+		t.Errorf("20 orders of 100 were sent, and %d more may be:\n%s", allowed, text)
+	}
+}
+
+func TestAnOrderIsNotSentWhileWhatItSpendsCannotBeWritten(t *testing.T) {
+	namespace := cluster.Namespace(t)
+	broken := true
+	b := process(t, namespace, func() error {
+		if broken {
+			return fmt.Errorf("the disk is full")
+		}
+		return nil
+	})
+	_, err := b.CA(directory).Ask(t.Context(), order("order-1-", 1))
+	if err == nil || fault.Of(err).Class != fault.Transient || !strings.Contains(err.Error(), "ConfigMap "+namespace+"/perennial-acme-limits-") {
+		t.Fatalf("%v", err)
+	}
+	broken = false
+	// Asked again it goes, and has spent once.
+	if v, err := b.CA(directory).Ask(t.Context(), order("order-1-", 1)); err != nil || !v.Allowed {
+		t.Fatalf("%+v, %v", v, err)
+	}
+	// Without limits nothing is written.
+	b = process(t, cluster.Namespace(t), func() error { return fmt.Errorf("a write") })
+	if v, err := b.CA(directory).Ask(t.Context(), order("order-2-", 0)); err != nil || !v.Allowed {
+		t.Errorf("%+v, %v", v, err)
+	}
+}

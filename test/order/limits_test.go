@@ -1,0 +1,479 @@
+package order_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/clock"
+	clocktesting "k8s.io/utils/clock/testing"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/cli"
+	"github.com/perennial-pki/perennial/internal/controller"
+	"github.com/perennial-pki/perennial/internal/lifecycle"
+	"github.com/perennial-pki/perennial/test/cluster"
+	"github.com/perennial-pki/perennial/test/dnsserver"
+	"github.com/perennial-pki/perennial/test/pebble"
+)
+
+// refuser stands before a CA. It counts the requests for orders, and refuses as refuse says.
+type refuser struct {
+	mu     sync.Mutex
+	orders int
+	all    int
+	refuse func(w http.ResponseWriter, path string) bool
+}
+
+func (c *refuser) wrap(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c.mu.Lock()
+		c.all++
+		if strings.HasPrefix(r.URL.Path, "/order-plz") {
+			c.orders++
+		}
+		refuses := c.refuse != nil && c.refuse(w, r.URL.Path)
+		c.mu.Unlock()
+		if !refuses {
+			h.ServeHTTP(w, r)
+		}
+	})
+}
+
+func (c *refuser) counts() (orders, all int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.orders, c.all
+}
+
+func (c *refuser) set(refuse func(http.ResponseWriter, string) bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.refuse = refuse
+}
+
+// limited is a rig whose controllers the test runs itself, and what stands before its CA. The CA validates at a port where nobody answers unless
+// somebody listens on site.
+func limited(t *testing.T) (r *rig, saw *refuser, site string) {
+	t.Helper()
+	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com", "example.org"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(names.Close)
+	saw = &refuser{}
+	port := cluster.FreePort(t)
+	ca, err := pebble.Start(pebble.Options{Resolver: names.Addr, HTTPPort: port, Wrap: saw.wrap})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ca.Close() })
+	return &rig{t: t, ca: ca, names: names, admin: cluster.Admin(t), namespace: cluster.Namespace(t)}, saw, fmt.Sprintf("127.0.0.1:%d", port)
+}
+
+// run runs a controller for the namespace alone that answers challenges on an address.
+func (r *rig) run(o controller.Options, answers string) *cluster.Controller {
+	r.t.Helper()
+	o.Namespace, o.HTTP01Address = r.namespace, answers
+	o.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, network, answers)
+	}
+	return cluster.Run(r.t, o)
+}
+
+// waits waits until a Certificate says that it waits for what words say, while its request has not failed, and returns what it says.
+func (r *rig) waits(name string, words ...string) string {
+	r.t.Helper()
+	message := ""
+	cluster.Eventually(r.t, func() error {
+		crt := &cmapi.Certificate{}
+		if err := r.admin.Get(r.t.Context(), client.ObjectKey{Namespace: r.namespace, Name: name}, crt); err != nil {
+			return err
+		}
+		c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing)
+		if c == nil || c.Status != cmmeta.ConditionTrue {
+			return cluster.NotYet("Certificate %s: %+v\n%s", name, crt.Status.Conditions, r.story())
+		}
+		for _, w := range words {
+			if !strings.Contains(c.Message, w) {
+				return cluster.NotYet("Certificate %s says %q, and not %q\n%s", name, c.Message, w, r.story())
+			}
+		}
+		message = c.Message
+		return nil
+	})
+	return message
+}
+
+// orderOf returns the Order of a Certificate that has not ended.
+func (r *rig) orderOf(name string) *cmacme.Order {
+	r.t.Helper()
+	var list cmacme.OrderList
+	if err := r.admin.List(r.t.Context(), &list, client.InNamespace(r.namespace)); err != nil {
+		r.t.Fatal(err)
+	}
+	for i := range list.Items {
+		if o := &list.Items[i]; o.Annotations[cmapi.CertificateNameKey] == name && o.Status.State == "" {
+			return o
+		}
+	}
+	r.t.Fatalf("Certificate %s has no Order that waits:\n%s", name, r.story())
+	return nil
+}
+
+// nudge has the controller look at an Order, as it would when the time came that a stepped clock shows.
+func (r *rig) nudge(order *cmacme.Order) {
+	r.t.Helper()
+	was := order.DeepCopy()
+	metav1.SetMetaDataAnnotation(&order.ObjectMeta, "nudged", time.Now().String())
+	if err := r.admin.Patch(r.t.Context(), order, client.MergeFrom(was)); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) perennial(args ...string) string {
+	r.t.Helper()
+	var out bytes.Buffer
+	p := &cli.Program{Name: "perennial", In: strings.NewReader(""), Out: &out, Err: &out, Clock: clock.RealClock{}}
+	if code := p.Run(r.t.Context(), p.Command(), append(args, "--kubeconfig", cluster.Plane(r.t).KubeconfigPath(), "-n", r.namespace)); code != 0 {
+		r.t.Logf("perennial %v ended with %d: %s", args, code, out.String())
+	}
+	return out.String()
+}
+
+func TestAnOrderWaitsUntilTheLimitOfItsIssuerHasRoomAlsoAfterARestart(t *testing.T) {
+	r, saw, site := limited(t)
+	now := clocktesting.NewFakeClock(time.Now())
+	options := controller.Options{Clock: now, Controllers: []string{"*", "-certificates-renewalinfo"}}
+	first := r.run(options, site)
+	r.issuer(func(spec *cmacme.ACMEIssuer) {
+		spec.RateLimits = &cmacme.ACMERateLimits{NewOrdersPerAccount: &cmacme.ACMERateLimit{Count: 3, Period: &metav1.Duration{Duration: time.Hour}}}
+	})
+	var early []*cmapi.Certificate
+	for i := range 3 {
+		crt := r.certificate(fmt.Sprintf("early-%d", i), fmt.Sprintf("w%d.example.com", i))
+		r.ready(crt)
+		early = append(early, crt)
+	}
+	late := r.certificate("late", "late.example.com")
+	words := []string{"waits until " + now.Now().Add(20*time.Minute).UTC().Format(time.RFC3339), "the limit of 3 new orders of account https://", " in 1 hour is spent", "another account"}
+	r.waits("late", words...)
+	if out := r.perennial("status", "certificate", "late"); !strings.Contains(out, "waits until ") {
+		t.Errorf("perennial status says\n%s", out)
+	}
+
+	// A restart changes nothing.
+	if err := first.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	second := r.run(options, site)
+	now.Step(5 * time.Minute)
+	r.nudge(r.orderOf("late"))
+	r.waits("late", words...)
+	if orders, _ := saw.counts(); orders != 3 {
+		t.Errorf("the CA was asked for %d orders", orders)
+	}
+
+	// A renewal inside of the window that the CA suggests is not counted.
+	renewed := early[0]
+	cluster.Eventually(t, func() error {
+		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(renewed), renewed); err != nil {
+			return err
+		}
+		start, end := metav1.NewTime(now.Now().Add(-time.Hour)), metav1.NewTime(now.Now().Add(time.Hour))
+		renewed.Status.ACME = &cmapi.CertificateACMEStatus{ARI: &cmapi.CertificateACMEARIStatus{SuggestedWindow: &cmapi.ACMERenewalWindow{Start: &start, End: &end}}}
+		return r.admin.Status().Update(t.Context(), renewed)
+	})
+	r.perennial("renew", "early-0")
+	cluster.Eventually(t, func() error {
+		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(renewed), renewed); err != nil {
+			return err
+		}
+		if *renewed.Status.Revision < 2 {
+			return cluster.NotYet("%s", r.story())
+		}
+		return nil
+	})
+	r.waits("late", words...)
+
+	// What is written of it is for people, too.
+	var list corev1.ConfigMapList
+	if err := r.admin.List(t.Context(), &list, client.InNamespace(r.namespace)); err != nil {
+		t.Fatal(err)
+	}
+	found := false
+	for _, c := range list.Items {
+		found = found || c.Annotations["perennial.dev/acme-directory"] == r.ca.Directory
+	}
+	if !found {
+		t.Error("no ConfigMap says what is spent")
+	}
+
+	now.Step(16 * time.Minute)
+	r.nudge(r.orderOf("late"))
+	r.ready(late)
+	if err := second.Stop(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestALedgerThatCannotBeReadIsReckonedAnew(t *testing.T) {
+	r, saw, site := limited(t)
+	now := clocktesting.NewFakeClock(time.Now())
+	options := controller.Options{Clock: now}
+	first := r.run(options, site)
+	r.issuer(func(spec *cmacme.ACMEIssuer) {
+		spec.RateLimits = &cmacme.ACMERateLimits{CertificatesPerRegisteredDomain: &cmacme.ACMERateLimit{Count: 1, Period: &metav1.Duration{Duration: 168 * time.Hour}}}
+	})
+	r.ready(r.certificate("first", "www.example.com"))
+	if err := first.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	var list corev1.ConfigMapList
+	if err := r.admin.List(t.Context(), &list, client.InNamespace(r.namespace)); err != nil {
+		t.Fatal(err)
+	}
+	broken := 0
+	for _, c := range list.Items {
+		if c.Annotations["perennial.dev/acme-directory"] != "" {
+			c.Data["ledger"] = `{"buckets": "gone"`
+			if err := r.admin.Update(t.Context(), &c); err != nil {
+				t.Fatal(err)
+			}
+			broken++
+		}
+	}
+	if broken != 1 {
+		t.Fatalf("there are %d ledgers", broken)
+	}
+	r.run(options, site)
+	r.certificate("second", "api.example.com")
+	r.waits("second", "waits until ", "the limit of 1 certificates for example.com and names below it in 7 days is spent", "wildcard")
+	if orders, _ := saw.counts(); orders != 1 {
+		t.Errorf("the CA was asked for %d orders", orders)
+	}
+	cluster.Eventually(t, func() error {
+		var list corev1.EventList
+		if err := r.admin.List(t.Context(), &list, client.InNamespace(r.namespace)); err != nil {
+			return err
+		}
+		for _, e := range list.Items {
+			if e.Reason == "LimitsForgotten" {
+				return nil
+			}
+		}
+		return cluster.NotYet("no event says so")
+	})
+}
+
+func TestOtherIssuersOfACAWaitForWhatItRefusesToOne(t *testing.T) {
+	problem := func(status int, kind, retryAfter, detail string) func(http.ResponseWriter) {
+		return func(w http.ResponseWriter) {
+			w.Header().Set("Content-Type", "application/problem+json")
+			if retryAfter != "" {
+				w.Header().Set("Retry-After", retryAfter)
+			}
+			w.WriteHeader(status)
+			fmt.Fprintf(w, `{"type": "urn:ietf:params:acme:error:%s", "detail": %q, "status": %d}`, kind, detail, status)
+		}
+	}
+	start := time.Now()
+	hour := start.Add(time.Hour).UTC()
+	const domain = `too many certificates (50) already issued for "example.com" in the last 168h0m0s`
+	const portal = `Your account is temporarily prevented from requesting certificates for www.example.com and possibly others. Please visit: https://portal.letsencrypt.org/sfe/v1/unpause?jwt=eyJhbGciOi.J9-_x`
+	for name, test := range map[string]struct {
+		refuse func(http.ResponseWriter)
+		says   []string
+		others bool // also those of another account
+		all    bool // nothing at all is asked
+		paused bool
+	}{
+		"429 for a domain, with seconds": {refuse: problem(429, "rateLimited", "3600", domain), says: []string{domain}, others: true},
+		"429 for a domain, with a date":  {refuse: problem(429, "rateLimited", hour.Format(http.TimeFormat), domain), says: []string{hour.Format("2006-01-02T15:04:05Z"), domain}, others: true},
+		"503 with seconds":               {refuse: problem(503, "rateLimited", "3600", "Service busy; retry later."), says: []string{" answers nobody until "}, others: true, all: true},
+		"503 with a date": {refuse: problem(503, "serverInternal", hour.Format(http.TimeFormat), "maintenance"), says: []string{" answers nobody until " + hour.Format("2006-01-02T15:04:05Z")},
+			others: true, all: true},
+		"429 for an account":            {refuse: problem(429, "rateLimited", "3600", `too many new orders (300) from this account in the last 3h0m0s`), says: []string{"too many new orders"}},
+		"429 for a name that is paused": {refuse: problem(429, "rateLimited", "", portal), says: []string{portal}, paused: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r, saw, site := limited(t)
+			now := clocktesting.NewFakeClock(start)
+			options := controller.Options{Clock: now}
+			first := r.run(options, site)
+			r.issuer()
+			other := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "other"}}
+			r.issuer2(other)
+			r.ready(r.certificate("before", "before.example.org"))
+			last := &cmapi.Issuer{}
+			cluster.Eventually(t, func() error {
+				if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(other), last); err != nil {
+					return err
+				}
+				if last.Status.ACME == nil || last.Status.ACME.URI == "" {
+					return cluster.NotYet("no account")
+				}
+				return nil
+			})
+			saw.set(func(w http.ResponseWriter, path string) bool {
+				if strings.HasPrefix(path, "/order-plz") {
+					test.refuse(w)
+					return true
+				}
+				return false
+			})
+			r.certificate("refused", "www.example.com")
+			if test.all {
+				r.waits("refused")
+			} else {
+				r.waits("refused", test.says...)
+			}
+			cluster.Eventually(t, func() error {
+				if orders, _ := saw.counts(); orders < 2 {
+					return cluster.NotYet("it was not asked")
+				}
+				return nil
+			})
+			asked, _ := saw.counts()
+
+			// Of another account, and after a restart: nobody asks.
+			if err := first.Stop(); err != nil {
+				t.Fatal(err)
+			}
+			_, all := saw.counts()
+			r.run(options, site)
+			same := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: "same"}, Spec: cmapi.CertificateSpec{
+				SecretName: "same", DNSNames: []string{"www.example.com", "api.example.com"}, IssuerRef: cmmeta.IssuerReference{Name: "pebble"},
+			}}
+			if test.others {
+				same.Spec.IssuerRef.Name = "other"
+			}
+			r.create(same)
+			r.waits("same", test.says...)
+			if test.paused {
+				r.paused("same", test.says...)
+			}
+			orders, allAfter := saw.counts()
+			if orders != asked {
+				t.Errorf("the CA was asked for %d orders more", orders-asked)
+			}
+			if test.all && allAfter != all {
+				t.Errorf("the CA was asked %d times", allAfter-all)
+			}
+
+			// When the time comes, all go.
+			saw.set(nil)
+			if test.paused { // or somebody says so
+				r.perennial("renew", "same")
+			} else {
+				now.Step(61 * time.Minute)
+				r.nudge(r.orderOf("same"))
+			}
+			r.ready(same)
+		})
+	}
+}
+
+// issuer2 makes another issuer of the same CA, with an account of its own.
+func (r *rig) issuer2(other *cmapi.Issuer) {
+	r.t.Helper()
+	other.Spec.ACME = &cmacme.ACMEIssuer{
+		Server: r.ca.Directory, CABundle: r.ca.CABundle, PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: other.Name}},
+		Solvers: []cmacme.ACMEChallengeSolver{{HTTP01: &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}}}},
+	}
+	r.create(other)
+}
+
+// paused waits until a Certificate has the condition Paused, which says all of this.
+func (r *rig) paused(name string, words ...string) {
+	r.t.Helper()
+	cluster.Eventually(r.t, func() error {
+		crt := &cmapi.Certificate{}
+		if err := r.admin.Get(r.t.Context(), client.ObjectKey{Namespace: r.namespace, Name: name}, crt); err != nil {
+			return err
+		}
+		c := cmapi.GetCertificateCondition(&crt.Status, "Paused")
+		if c == nil || c.Status != cmmeta.ConditionTrue {
+			return cluster.NotYet("Certificate %s is not paused: %+v\n%s", name, crt.Status, r.story())
+		}
+		for _, w := range words {
+			if !strings.Contains(c.Message, w) {
+				return cluster.NotYet("it says %q, and not %q\n%s", c.Message, w, r.story())
+			}
+		}
+		return nil
+	})
+}
+
+func TestANameThatFailsFiveTimesIsPausedUntilSomebodySaysRenew(t *testing.T) {
+	r, saw, site := limited(t)
+	// The controller answers elsewhere than where the CA looks.
+	elsewhere := fmt.Sprintf("127.0.0.1:%d", cluster.FreePort(t))
+	r.run(controller.Options{Lifecycle: lifecycle.Settings{MinBackoff: time.Millisecond, MaxBackoff: time.Millisecond}}, elsewhere)
+	r.issuer()
+	crt := r.certificate("site", "www.example.com")
+	words := []string{"www.example.com is paused until ", "its last 5 validations failed", "the CA could not verify it", "perennial renew"}
+	r.paused("site", words...)
+	r.waits("site", words...)
+	if orders, _ := saw.counts(); orders != 5 {
+		t.Errorf("the CA was asked for %d orders", orders)
+	}
+	if out := r.perennial("status", "certificate", "site"); !strings.Contains(out, "perennial renew site") || !strings.Contains(out, "is paused until ") {
+		t.Errorf("perennial status says\n%s", out)
+	}
+
+	// Another Certificate with that name waits, too.
+	r.certificate("second", "www.example.com", "other.example.com")
+	r.paused("second", words[0])
+
+	// It is mended: requests come to the controller.
+	listener, err := net.Listen("tcp", site)
+	if err != nil {
+		t.Fatal(err)
+	}
+	relay := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		request, err := http.NewRequestWithContext(q.Context(), http.MethodGet, "http://"+elsewhere+q.URL.Path, nil)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		request.Host = q.Host
+		reply, err := http.DefaultClient.Do(request)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		defer reply.Body.Close()
+		w.WriteHeader(reply.StatusCode)
+		_, _ = io.Copy(w, reply.Body)
+	})}
+	go func() { _ = relay.Serve(listener) }()
+	defer relay.Close()
+	r.perennial("renew", "site")
+	r.ready(crt)
+	cluster.Eventually(t, func() error {
+		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
+			return err
+		}
+		if c := cmapi.GetCertificateCondition(&crt.Status, "Paused"); c != nil {
+			return cluster.NotYet("it is still paused: %+v", c)
+		}
+		return nil
+	})
+	second := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: "second"}}
+	r.ready(second) // whose name is no longer paused
+}
