@@ -145,15 +145,24 @@ func Lookup(nameservers []string) func(ctx context.Context, host string) ([]neti
 			return d.DialContext(ctx, network, server)
 		}})
 	}
+	missing := func(err error) bool {
+		var no *net.DNSError
+		return errors.As(err, &no) && no.IsNotFound
+	}
+	ask := func(ctx context.Context, r *net.Resolver, host string) ([]netip.Addr, error) {
+		ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+		defer cancel()
+		return r.LookupNetIP(ctx, "ip", host)
+	}
 	return func(ctx context.Context, host string) (found []netip.Addr, err error) {
+		host = strings.TrimSuffix(host, ".")
 		for _, r := range resolvers {
-			ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
-			found, err = r.LookupNetIP(ctx, "ip", strings.TrimSuffix(host, ".")+".") // without the search list: it is a public name
-			cancel()
-			var no *net.DNSError
-			if err == nil || errors.As(err, &no) && no.IsNotFound {
+			if found, err = ask(ctx, r, host+"."); err == nil || missing(err) { // a public name is whole
 				break
 			}
+		}
+		if len(nameservers) == 0 && missing(err) { // one of a cluster may be that only with the search list
+			return ask(ctx, resolvers[0], host)
 		}
 		return found, err
 	}

@@ -26,13 +26,15 @@ import (
 
 func main() {
 	var perenniald, manifests, data string
+	var fleeting time.Duration
 	flag.StringVar(&perenniald, "perenniald", "bin/perenniald", "the daemon")
 	flag.StringVar(&manifests, "manifests", "examples/acme", "directory of manifests")
 	flag.StringVar(&data, "data-dir", ".perennial-acme", "where all state is kept")
+	flag.DurationVar(&fleeting, "fleeting", 3*time.Minute, "life of the certificates of the profile fleeting")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, perenniald, manifests, data, flag.Args()); err != nil {
+	if err := run(ctx, perenniald, manifests, data, fleeting, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, "lab:", err)
 		os.Exit(1)
 	}
@@ -40,7 +42,7 @@ func main() {
 
 const tsigName, tsigSecret = "lab", "bGFib3JhdG9yeS1zZWNyZXQtb2YtdHNpZy1rZXk="
 
-func run(ctx context.Context, perenniald, manifests, data string, more []string) error {
+func run(ctx context.Context, perenniald, manifests, data string, fleeting time.Duration, more []string) error {
 	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com"}, KeyName: tsigName, Secret: tsigSecret})
 	if err != nil {
 		return fmt.Errorf("start the DNS server: %w", err)
@@ -54,7 +56,7 @@ func run(ctx context.Context, perenniald, manifests, data string, more []string)
 		Resolver: names.Addr, HTTPPort: web, TLSPort: handshakes,
 		Profiles: map[string]ca.Profile{
 			"classic":  {Description: "90 days", ValidityPeriod: uint64((90 * 24 * time.Hour).Seconds())},
-			"fleeting": {Description: "3 minutes", ValidityPeriod: uint64((3 * time.Minute).Seconds())},
+			"fleeting": {Description: fleeting.String(), ValidityPeriod: uint64(fleeting.Seconds())},
 		},
 	})
 	if err != nil {

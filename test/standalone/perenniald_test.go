@@ -2,9 +2,12 @@ package standalone_test
 
 import (
 	"bufio"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +16,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/perennial-pki/perennial/test/dnsserver"
+	"github.com/perennial-pki/perennial/test/pebble"
 )
 
 // perenniald is the daemon, compiled once for all tests.
@@ -196,10 +202,63 @@ func TestTheACMEQuickstartIssuesByEveryTypeOfChallenge(t *testing.T) {
 	if out, err := exec.Command("go", "build", "-o", lab, "../lab").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	d := startProgram(t, lab, "-perenniald", buildPerenniald(t), "-manifests", "../../examples/acme", "-data-dir", filepath.Join(dir, "data"))
+	d := startProgram(t, lab, "-perenniald", buildPerenniald(t), "-manifests", "../../examples/acme", "-data-dir", filepath.Join(dir, "data"), "-fleeting", "30s")
 	for _, name := range []string{"ingress-nginx/wildcard-example-com", "payments/api-payments-tls", "default/www", "default/tls", "default/fleeting", "default/standing", "default/labelled"} {
 		d.until("certificate "+name+" issued: valid until ", "next renewal at ")
 	}
+	d.until("certificate default/fleeting renewed, revision 2")
+	d.stop()
+}
+
+func TestAWebServerProvesByTheWebrootOfPerenniald(t *testing.T) {
+	dir := t.TempDir()
+	webroot, manifests := filepath.Join(dir, "www"), filepath.Join(dir, "manifests")
+	for _, d := range []string{webroot, manifests} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	web := httptest.NewServer(http.FileServer(http.Dir(webroot)))
+	t.Cleanup(web.Close)
+	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(names.Close)
+	ca, err := pebble.Start(pebble.Options{Resolver: names.Addr, HTTPPort: web.Listener.Addr().(*net.TCPAddr).Port})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ca.Close() })
+	text := fmt.Sprintf(`apiVersion: cert-manager.io/v1
+kind: Issuer
+metadata: {name: ca, namespace: default}
+spec:
+  acme:
+    server: %s
+    caBundle: %s
+    privateKeySecretRef: {name: account}
+    solvers:
+    - http01: {ingress: {}}
+      waitInsteadOfSelfCheck: 0s   # port 80 of this world is another one
+---
+apiVersion: cert-manager.io/v1
+kind: Certificate
+metadata: {name: www, namespace: default}
+spec: {secretName: www, dnsNames: [www.example.com], issuerRef: {name: ca}}
+`, ca.Directory, base64.StdEncoding.EncodeToString(ca.CABundle))
+	if err := os.WriteFile(filepath.Join(manifests, "www.yaml"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := startDaemon(t, "--data-dir", filepath.Join(dir, "data"), "--manifests", manifests, "--http01-webroot", webroot)
+	d.until("certificate default/www issued: valid until ")
+	eventually(t, func() error {
+		files, err := os.ReadDir(filepath.Join(webroot, ".well-known", "acme-challenge"))
+		if err == nil && len(files) > 0 {
+			err = fmt.Errorf("%w: there is %s", errNotYet, files[0].Name())
+		}
+		return err
+	})
 	d.stop()
 }
 
@@ -224,6 +283,10 @@ func TestAStartThatCannotBeSaysWhyInOneLine(t *testing.T) {
 		"manifests that are not there":  {[]string{"--data-dir", filepath.Join(dir, "data"), "--manifests", filepath.Join(dir, "none")}, "--manifests"},
 		"manifests that are a file":     {[]string{"--data-dir", filepath.Join(dir, "data"), "--manifests", file}, "name the directory"},
 		"a root that is not there":      {[]string{"--data-dir", filepath.Join(dir, "data"), "--file-root", filepath.Join(dir, "none")}, "--file-root"},
+		"a taken port for HTTP-01":      {[]string{"--data-dir", filepath.Join(dir, "data"), "--http01-listen-address", "127.0.0.1:" + port}, "--http01-listen-address: "},
+		"a taken port for TLS-ALPN-01":  {[]string{"--data-dir", filepath.Join(dir, "data"), "--tlsalpn01-listen-address", "127.0.0.1:" + port}, "passes challenges on"},
+		"a webroot that is not there":   {[]string{"--data-dir", filepath.Join(dir, "data"), "--http01-webroot", filepath.Join(dir, "none")}, "--http01-webroot: "},
+		"a site behind no listener":     {[]string{"--data-dir", filepath.Join(dir, "data"), "--tlsalpn01-passthrough-to", "127.0.0.1:" + port}, "needs --tlsalpn01-listen-address"},
 		"an unknown flag":               {[]string{"--frobnicate"}, "unknown flag"},
 	} {
 		t.Run(name, func(t *testing.T) {

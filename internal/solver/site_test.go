@@ -1,0 +1,52 @@
+package solver_test
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	"github.com/perennial-pki/perennial/internal/solver"
+)
+
+func TestWhatASiteShowsIsJudged(t *testing.T) {
+	right, wrong, silent := solver.View{Where: "192.0.2.1", Right: true}, solver.View{Where: "192.0.2.2", Says: "answers with status 404"},
+		solver.View{Where: "2001:db8::1", Silent: true, Says: "cannot be read: timeout"}
+	presented := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for name, test := range map[string]struct {
+		views []solver.View
+		after time.Duration
+		want  solver.Sight
+	}{
+		"the proof everywhere":                 {[]solver.View{right, right}, 0, solver.Sight{Visible: true}},
+		"an address that answers otherwise":    {[]solver.View{right, wrong}, 0, solver.Sight{Why: "www at 192.0.2.2 answers with status 404"}},
+		"it still does":                        {[]solver.View{silent, wrong}, time.Hour, solver.Sight{Why: "www at 192.0.2.2 answers with status 404"}},
+		"an address that says nothing":         {[]solver.View{right, silent}, 0, solver.Sight{Visible: true}},
+		"nothing heard anywhere":               {[]solver.View{silent}, time.Minute, solver.Sight{Why: "www at 2001:db8::1 cannot be read: timeout"}},
+		"nothing heard anywhere for a while":   {[]solver.View{silent}, 3 * time.Minute, solver.Sight{Visible: true, Unseen: "www at 2001:db8::1 cannot be read: timeout"}},
+		"a site that was reached by its name":  {[]solver.View{{Says: "answers with status 500"}}, 0, solver.Sight{Why: "www answers with status 500"}},
+		"a name that does not exist, for long": {[]solver.View{{Says: "has no address"}}, time.Hour, solver.Sight{Why: "www has no address"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ch := &cmacme.Challenge{Status: cmacme.ChallengeStatus{PresentedAt: &metav1.Time{Time: presented}}}
+			if got := solver.JudgeSite("www", test.views, ch, presented.Add(test.after)); got != test.want {
+				t.Errorf("got %+v, want %+v", got, test.want)
+			}
+		})
+	}
+}
+
+func TestNamesOfThisMachineAreFound(t *testing.T) {
+	found, err := solver.Lookup(nil)(t.Context(), "localhost")
+	if err != nil || !slices.ContainsFunc(found, func(a netip.Addr) bool { return a.Unmap().IsLoopback() }) {
+		t.Errorf("got %v, %v", found, err)
+	}
+	// Nobody listens at the discard port: the second server is asked.
+	if _, err := solver.Lookup([]string{net.JoinHostPort("127.0.0.1", "9"), net.JoinHostPort("127.0.0.1", "9")})(t.Context(), "www.example.com"); err == nil {
+		t.Error("nobody has answered")
+	}
+}
