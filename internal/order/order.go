@@ -590,6 +590,9 @@ func (r *Reconciler) advance(ctx context.Context, o conversation, order *cmacme.
 			st.State, st.Reason = cmacme.State(got.Status), "The ACME server is processing the order"
 		}
 	}
+	if finalized && got.RetryAfter.IsZero() {
+		return reconcile.Result{RequeueAfter: firstPoll / 10}, nil // the CA needs a moment, and has not said how long
+	}
 	// When the CA said, or a little later each time.
 	return reconcile.Result{RequeueAfter: r.pace.next(string(order.UID), o.now, got.RetryAfter)}, nil
 }
