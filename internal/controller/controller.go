@@ -105,6 +105,8 @@ type Options struct {
 	// system's if empty. RecursiveOnly asks them for the records, too.
 	Nameservers   []string
 	RecursiveOnly bool
+	// DialNameservers connects to DNS servers. A net.Dialer's if nil.
+	DialNameservers func(ctx context.Context, network, address string) (net.Conn, error)
 	// Ambient says whose DNS-01 solvers may use the credentials of the process's environment where they name none.
 	Ambient dns01.Ambient
 	// OwnMachine says that who writes issuers owns this machine: their DNS-01 solvers may run programs, and reach its own addresses.
@@ -446,7 +448,8 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 		cmacme.ACMEChallengeTypeTLSALPN01: handshakes,
 		cmacme.ACMEChallengeTypeHTTP01:    answers,
 		cmacme.ACMEChallengeTypeDNS01: &dns01.Solver{
-			Secrets: store, Nameservers: o.Nameservers, RecursiveOnly: o.RecursiveOnly, Ambient: o.Ambient, Tokens: tokens(direct), API: api, OwnMachine: o.OwnMachine, Now: o.Clock.Now,
+			Secrets: store, Nameservers: o.Nameservers, RecursiveOnly: o.RecursiveOnly, Ambient: o.Ambient, Tokens: tokens(direct), API: api, OwnMachine: o.OwnMachine,
+			Dial: o.DialNameservers, Now: o.Clock.Now,
 		},
 	}
 	names := &dns01.Resolver{Nameservers: o.Nameservers}

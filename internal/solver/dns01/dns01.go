@@ -112,9 +112,9 @@ func (s *Solver) resolver(spec *cmacme.ACMEChallengeSolverDNS01) *Resolver {
 }
 
 // locate finds the record of a challenge.
-func (s *Solver) locate(ctx context.Context, ch *cmacme.Challenge) (Record, error) {
+func (s *Solver) locate(ctx context.Context, r *Resolver, ch *cmacme.Challenge) (Record, error) {
 	spec := ch.Spec.Solver.DNS01
-	name, zone, err := s.resolver(spec).Locate(ctx, recordName(ch),
+	name, zone, err := r.Locate(ctx, recordName(ch),
 		spec.CNAMEStrategy == cmacme.FollowStrategy || spec.AcmeDNS != nil) // acme-dns is always behind a CNAME
 	if err != nil {
 		return Record{}, fault.Transientf("PresentError", "find the zone of %s: %w", ch.Spec.DNSName, err)
@@ -156,10 +156,16 @@ func (s *Solver) PresentBeside(ctx context.Context, issuer *signer.Issuer, ch *c
 
 // Room is how many values the provider of a challenge can have at one name at once, or 0 if it can have any number.
 func (s *Solver) Room(ch *cmacme.Challenge) int {
-	if spec := ch.Spec.Solver.DNS01; spec != nil && spec.AcmeDNS != nil {
+	spec := ch.Spec.Solver.DNS01
+	switch {
+	case spec == nil:
+		return 0
+	case spec.AcmeDNS != nil:
 		return acmeDNSValues
-	} else if spec != nil && spec.Provider != nil && lego.Exclusive(spec.Provider.Name) {
+	case spec.Provider != nil && lego.Exclusive(spec.Provider.Name):
 		return 1
+	case spec.Webhook != nil:
+		return webhookValues
 	}
 	return 0
 }
@@ -168,7 +174,7 @@ func (s *Solver) Room(ch *cmacme.Challenge) int {
 func (s *Solver) Place(ctx context.Context, ch *cmacme.Challenge) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, attempt)
 	defer cancel()
-	record, err := s.locate(ctx, ch)
+	record, err := s.locate(ctx, s.resolver(ch.Spec.Solver.DNS01), ch)
 	if p := ch.Spec.Solver.DNS01.Provider; p != nil {
 		return lego.Place(p.Name, record.FQDN), err
 	}
@@ -203,7 +209,7 @@ func (s *Solver) change(ctx context.Context, issuer *signer.Issuer, ch *cmacme.C
 			return err // before anybody is asked where the record goes
 		}
 	}
-	record, err := s.locate(ctx, ch)
+	record, err := s.locate(ctx, s.resolver(ch.Spec.Solver.DNS01), ch)
 	if err != nil {
 		return err
 	}
@@ -214,11 +220,12 @@ func (s *Solver) change(ctx context.Context, issuer *signer.Issuer, ch *cmacme.C
 func (s *Solver) Check(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) (solver.Sight, error) {
 	ctx, cancel := context.WithTimeout(ctx, attempt)
 	defer cancel()
-	record, err := s.locate(ctx, ch)
+	r := s.resolver(ch.Spec.Solver.DNS01)
+	record, err := s.locate(ctx, r, ch)
 	if err != nil {
 		return solver.Sight{Why: err.Error()}, nil
 	}
-	answers, err := s.resolver(ch.Spec.Solver.DNS01).Ask(ctx, record)
+	answers, err := r.Ask(ctx, record)
 	if err != nil {
 		return solver.Sight{Why: err.Error()}, nil
 	}

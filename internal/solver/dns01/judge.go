@@ -17,6 +17,8 @@ type Answer struct {
 	Server, Address string
 	// Values are the TXT values at the name. They count only if Err is nil.
 	Values []string
+	// Alias is where a CNAME at the name leads, if there is one.
+	Alias string
 	// Err is why nothing was heard from any address.
 	Err error
 }
@@ -46,12 +48,19 @@ func Judge(r Record, answers []Answer, since, now time.Time) solver.Sight {
 		case r.in(a.Values):
 			have++
 		default:
-			without = append(without, fmt.Sprintf("%s still answers %s", who, quoted(a.Values)))
+			text := fmt.Sprintf("%s still answers %s", who, quoted(a.Values))
+			if a.Alias != "" {
+				text += fmt.Sprintf(", as a CNAME leads from there to %s: if that is on purpose, set dns01.cnameStrategy to Follow", strings.TrimSuffix(a.Alias, "."))
+			}
+			without = append(without, text)
 		}
 	}
 	patient := since.IsZero() || now.Before(since.Add(silence))
 	if len(without) == 0 && have > 0 && (len(silent) == 0 || !patient) {
 		return solver.Sight{Visible: true}
+	}
+	if found := answers[0].Server != answers[0].Address; found && have == 0 && len(without) == 0 && !patient {
+		silent = append(silent, "if this network lets nothing through to them, set --dns01-recursive-nameservers-only, or dns01.nameservers")
 	}
 	return solver.Sight{Why: fmt.Sprintf("of the %d name servers of %s, %d have the TXT record of %s; %s", len(answers), strings.TrimSuffix(r.Zone, "."),
 		have, strings.TrimSuffix(r.FQDN, "."), strings.Join(append(without, silent...), "; "))}

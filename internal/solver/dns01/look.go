@@ -16,11 +16,12 @@ import (
 func (s *Solver) Look(ctx context.Context, ch *cmacme.Challenge) ([]solver.View, error) {
 	ctx, cancel := context.WithTimeout(ctx, attempt)
 	defer cancel()
-	record, err := s.locate(ctx, ch)
+	r := s.resolver(ch.Spec.Solver.DNS01)
+	record, err := s.locate(ctx, r, ch)
 	if err != nil {
 		return nil, err
 	}
-	answers, err := s.resolver(ch.Spec.Solver.DNS01).Ask(ctx, record)
+	answers, err := r.Ask(ctx, record)
 	if err != nil {
 		return nil, err
 	}
@@ -96,13 +97,7 @@ func (r *Resolver) code(ctx context.Context, address, name string, unverified bo
 	q.SetQuestion(fqdn(name), dns.TypeSOA)
 	q.SetEdns0(udpSize, true)
 	q.CheckingDisabled = unverified
-	var m *dns.Msg
-	var err error
-	if strings.HasPrefix(address, "https://") {
-		m, err = overHTTPS(ctx, address, q)
-	} else if m, err = r.over(ctx, "udp", address, q); err != nil || m.Truncated {
-		m, err = r.over(ctx, "tcp", address, q)
-	}
+	m, err := r.send(ctx, address, q)
 	if err != nil {
 		return 0, err
 	}

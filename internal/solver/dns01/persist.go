@@ -40,11 +40,12 @@ func (s *Solver) grants(wanted string) func(string) bool {
 func (s *Solver) presentStanding(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) error {
 	look, cancel := context.WithTimeout(ctx, attempt)
 	defer cancel()
-	record, err := s.locate(look, ch)
+	r := s.resolver(ch.Spec.Solver.DNS01)
+	record, err := s.locate(look, r, ch)
 	if err != nil {
 		return err
 	}
-	if answers, err := s.resolver(ch.Spec.Solver.DNS01).Ask(look, record); err == nil && stands(record, answers) {
+	if answers, err := r.Ask(look, record); err == nil && stands(record, answers) {
 		return nil
 	}
 	if until := ch.Spec.Solver.DNS01.PersistUntil; until != nil && !s.Now().Before(until.Time) {

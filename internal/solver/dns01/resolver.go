@@ -2,12 +2,15 @@ package dns01
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -27,14 +30,20 @@ const (
 	maxServers, maxAddresses = 16, 4
 	// maxDoH is how long an answer over HTTPS may be: a DNS message is not longer.
 	maxDoH = 64 << 10
+	// maxCuts is how many zones below the one that was found first are looked into.
+	maxCuts = 4
 )
 
-// Resolver finds zones and asks their servers.
+// Resolver finds zones and asks their servers. Locate and Ask are for one look, by one goroutine: they remember the servers of zones.
 type Resolver struct {
 	// Nameservers are those of Solver.
 	Nameservers   []string
 	RecursiveOnly bool
 	Dial          func(ctx context.Context, network, address string) (net.Conn, error)
+
+	// https is for servers that are URLs. The variable secure if nil.
+	https *http.Client
+	known map[string][]server
 }
 
 // Locate returns the name at which the record for a challenge is put, and the apex of its zone, both with a dot at their ends. If
@@ -43,15 +52,12 @@ func (r *Resolver) Locate(ctx context.Context, name string, follow bool) (effect
 	effective = fqdn(name)
 	seen := []string{effective}
 	for {
-		if zone, err = r.apex(ctx, effective); err != nil {
+		target := ""
+		if zone, target, err = r.standing(ctx, effective, follow); err != nil {
 			return "", "", err
 		}
-		if !follow {
+		if !follow || target == "" {
 			return effective, zone, nil
-		}
-		target, err := r.cname(ctx, effective, zone)
-		if err != nil || target == "" {
-			return effective, zone, err
 		}
 		if slices.Contains(seen, target) || len(seen) > maxCNAMEs {
 			return "", "", fmt.Errorf("the CNAMEs at %s lead in a circle or too far: %s", name, strings.Join(append(seen, target), " -> "))
@@ -61,54 +67,108 @@ func (r *Resolver) Locate(ctx context.Context, name string, follow bool) (effect
 	}
 }
 
+// standing returns the zone that a name is in, and where a CNAME at it leads, or "". The name may be the apex of a zone of its own, to
+// which the one above delegates: only the servers of that one are asked, as a recursive server would remember that there is nothing yet.
+func (r *Resolver) standing(ctx context.Context, name string, follow bool) (zone, target string, err error) {
+	zone, authoritative, err := r.apex(ctx, name)
+	if err != nil || r.RecursiveOnly && !follow && !authoritative {
+		return zone, "", err
+	}
+	for range maxCuts {
+		answer, err := r.alias(ctx, name, zone)
+		switch {
+		case err != nil && follow:
+			return "", "", err
+		case err != nil: // whether they are there is seen by the check
+			return zone, "", nil
+		}
+		for _, rr := range answer.Answer {
+			if c, ok := rr.(*dns.CNAME); ok && fqdn(c.Hdr.Name) == name {
+				return zone, fqdn(c.Target), nil
+			}
+		}
+		below := cut(answer, name, zone)
+		if below == zone {
+			break
+		}
+		zone = below
+	}
+	return zone, "", nil
+}
+
+// cut returns the apex of the zone below another in which an answer says that a name is, or the other. A delegation has the name
+// servers of it, an answer that there is nothing its SOA.
+func cut(m *dns.Msg, name, zone string) string {
+	for _, rr := range m.Ns {
+		switch rr.(type) {
+		case *dns.NS, *dns.SOA:
+			if at := fqdn(rr.Header().Name); at != zone && under(at, zone) && under(name, at) {
+				return at
+			}
+		}
+	}
+	return zone
+}
+
 // apex finds the zone of a name. A record of the zone itself, or the SOA with which a server says that there is nothing, names it. The
-// search begins above the first label: that is the one which does not exist yet, and no resolver shall remember so.
-func (r *Resolver) apex(ctx context.Context, name string) (string, error) {
+// search begins above the first label: that is the one which does not exist yet, and no resolver shall remember so. It also says whether
+// the server that was asked is one of the zone's own, which remembers nothing.
+func (r *Resolver) apex(ctx context.Context, name string) (zone string, authoritative bool, err error) {
 	labels := dns.SplitDomainName(name)
 	if len(labels) > 1 && strings.HasPrefix(labels[0], "_") {
 		labels = labels[1:]
 	}
 	var last error
 	for i := range labels {
-		at := fqdn(strings.Join(labels[i:], "."))
-		answer, err := r.recursive(ctx, at, dns.TypeSOA)
+		answer, err := r.recursive(ctx, fqdn(strings.Join(labels[i:], ".")), dns.TypeSOA)
 		if err != nil {
 			last = err
+			if ctx.Err() != nil {
+				break
+			}
 			continue
 		}
-		for _, rr := range append(slices.Clone(answer.Answer), answer.Ns...) {
-			if soa, ok := rr.(*dns.SOA); ok && under(name, fqdn(soa.Hdr.Name)) && fqdn(soa.Hdr.Name) != "." {
-				return fqdn(soa.Hdr.Name), nil
-			}
+		if zone := soaOf(answer, name); zone != "" {
+			return zone, answer.Authoritative, nil
 		}
 	}
 	if last != nil {
-		return "", last
+		return "", false, last
 	}
-	return "", fmt.Errorf("no name server knows a zone of %s", strings.TrimSuffix(name, "."))
+	return "", false, fmt.Errorf("no name server knows a zone of %s", strings.TrimSuffix(name, "."))
 }
 
-// cname returns where a CNAME at the name leads, or "".
-func (r *Resolver) cname(ctx context.Context, name, zone string) (string, error) {
+// soaOf returns the apex that an answer has an SOA of and a name is below, or "". It may stand anywhere, and those of other zones beside it.
+func soaOf(m *dns.Msg, name string) string {
+	for _, rr := range append(slices.Clone(m.Answer), m.Ns...) {
+		if soa, ok := rr.(*dns.SOA); ok {
+			if at := fqdn(soa.Hdr.Name); at != "." && under(name, at) {
+				return at
+			}
+		}
+	}
+	return ""
+}
+
+// alias asks the servers of a zone for a CNAME at a name, one after the other until one answers.
+func (r *Resolver) alias(ctx context.Context, name, zone string) (*dns.Msg, error) {
 	servers, err := r.servers(ctx, zone)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
+	last := fmt.Errorf("no name server of %s has an address", strings.TrimSuffix(zone, "."))
 	for _, s := range servers {
 		for _, address := range s.addresses {
 			answer, err := r.exchange(ctx, address, name, dns.TypeCNAME, r.RecursiveOnly)
-			if err != nil {
-				continue
+			if err == nil {
+				return answer, nil
 			}
-			for _, rr := range answer.Answer {
-				if c, ok := rr.(*dns.CNAME); ok && fqdn(c.Hdr.Name) == name {
-					return fqdn(c.Target), nil
-				}
+			if last = err; ctx.Err() != nil {
+				return nil, last
 			}
-			return "", nil
 		}
 	}
-	return "", fmt.Errorf("no name server of %s can be reached", zone)
+	return nil, last
 }
 
 // server is a name server with its addresses, host:port or a URL.
@@ -128,6 +188,9 @@ func (r *Resolver) servers(ctx context.Context, zone string) ([]server, error) {
 		}
 		return servers, err
 	}
+	if servers, found := r.known[zone]; found {
+		return servers, nil
+	}
 	answer, err := r.recursive(ctx, zone, dns.TypeNS)
 	if err != nil {
 		return nil, err
@@ -146,35 +209,70 @@ func (r *Resolver) servers(ctx context.Context, zone string) ([]server, error) {
 		group.Go(func() { servers[i].addresses, servers[i].err = r.addresses(ctx, servers[i].name) })
 	}
 	group.Wait()
+	if r.known == nil {
+		r.known = map[string][]server{}
+	}
+	r.known[zone] = servers
 	return servers, nil
 }
 
+// addresses returns where a name server listens.
 func (r *Resolver) addresses(ctx context.Context, name string) ([]string, error) {
+	kinds := [...]uint16{dns.TypeA, dns.TypeAAAA}
+	var answers [len(kinds)]*dns.Msg
+	var errs [len(kinds)]error
+	var group sync.WaitGroup
+	for i, kind := range kinds {
+		group.Go(func() { answers[i], errs[i] = r.recursive(ctx, name, kind) })
+	}
+	group.Wait()
 	var found []string
-	var last error
-	for _, kind := range []uint16{dns.TypeA, dns.TypeAAAA} {
-		answer, err := r.recursive(ctx, name, kind)
-		if err != nil {
-			last = err
+	var refused error
+	for _, m := range answers {
+		if m == nil {
 			continue
 		}
-		for _, rr := range answer.Answer {
+		for _, rr := range m.Answer {
+			var ip netip.Addr
 			switch rr := rr.(type) {
 			case *dns.A:
-				found = append(found, net.JoinHostPort(rr.A.String(), "53"))
+				ip, _ = netip.AddrFromSlice(rr.A)
 			case *dns.AAAA:
-				found = append(found, net.JoinHostPort(rr.AAAA.String(), "53"))
+				ip, _ = netip.AddrFromSlice(rr.AAAA)
+			default:
+				continue
+			}
+			if ip = ip.Unmap(); !routed(ip) {
+				refused = fmt.Errorf("its address %s leads to this machine or its own link, where nobody else can ask: name the server in dns01.nameservers if it is meant", ip)
+				continue
+			}
+			if at := netip.AddrPortFrom(ip, 53).String(); !slices.Contains(found, at) {
+				found = append(found, at)
 			}
 		}
 	}
-	if len(found) == 0 && last == nil {
-		last = errors.New("it has no address")
-	}
 	if len(found) > 0 {
-		last = nil
+		return found[:min(len(found), maxAddresses)], nil
 	}
-	return found[:min(len(found), maxAddresses)], last
+	if err := cmp.Or(refused, errs[0], errs[1]); err != nil {
+		return nil, err
+	}
+	return nil, errNoAddress
 }
+
+var errNoAddress = errors.New("it has no address")
+
+// routed reports whether an address that somebody's zone names may be connected to: what others cannot reach is no server of theirs, and may
+// be one of the machine's or the cloud's that only we can reach.
+func routed(ip netip.Addr) bool {
+	return ip.IsValid() && !ip.IsLoopback() && !ip.IsUnspecified() && !ip.IsLinkLocalUnicast() && !ip.IsMulticast() &&
+		!thisNetwork.Contains(ip) && ip != broadcast
+}
+
+var (
+	thisNetwork = netip.MustParsePrefix("0.0.0.0/8") // RFC 1122 section 3.2.1.3: this host
+	broadcast   = netip.MustParseAddr("255.255.255.255")
+)
 
 // Ask asks every server of the record's zone for the TXT values at its name.
 func (r *Resolver) Ask(ctx context.Context, record Record) ([]Answer, error) {
@@ -191,42 +289,49 @@ func (r *Resolver) Ask(ctx context.Context, record Record) ([]Answer, error) {
 	return answers, nil
 }
 
-// askServer asks one server, on one address after the other. An address that has the value settles it; one that answers without it counts
-// unless another one has it.
+// askServer asks one server, on all of its addresses. One that has the value settles it; one that answers without it counts if no other has
+// it.
 func (r *Resolver) askServer(ctx context.Context, s server, record Record) Answer {
-	a := Answer{Server: s.name, Err: s.err}
-	if len(s.addresses) == 0 && a.Err == nil {
-		a.Err = errors.New("it has no address")
+	if len(s.addresses) == 0 {
+		return Answer{Server: s.name, Err: cmp.Or(s.err, errNoAddress)}
 	}
-	heard := false
-	for _, address := range s.addresses {
-		m, err := r.exchange(ctx, address, record.FQDN, dns.TypeTXT, r.RecursiveOnly)
-		if err != nil {
-			if !heard {
-				a.Address, a.Err = address, err
+	said := make([]Answer, len(s.addresses))
+	var group sync.WaitGroup
+	for i, address := range s.addresses {
+		group.Go(func() {
+			a := Answer{Server: s.name, Address: address}
+			m, err := r.exchange(ctx, address, record.FQDN, dns.TypeTXT, r.RecursiveOnly)
+			if a.Err = err; err == nil {
+				a.Values, a.Alias = texts(m, record.FQDN)
+				if !m.Authoritative && !r.RecursiveOnly && !record.in(a.Values) {
+					a.Err = fmt.Errorf("it is no authoritative server of %s", strings.TrimSuffix(record.Zone, "."))
+				}
 			}
-			continue
-		}
-		values := texts(m, record.FQDN)
-		if record.in(values) {
-			return Answer{Server: s.name, Address: address, Values: values}
-		}
-		if !heard {
-			heard, a = true, Answer{Server: s.name, Address: address, Values: values}
+			said[i] = a
+		})
+	}
+	group.Wait()
+	best := said[0]
+	for _, a := range said {
+		switch {
+		case a.Err == nil && record.in(a.Values):
+			return a
+		case a.Err == nil && best.Err != nil:
+			best = a
 		}
 	}
-	return a
+	return best
 }
 
-// texts returns the TXT values at a name, or at where CNAMEs of the answer lead.
-func texts(m *dns.Msg, name string) []string {
+// texts returns the TXT values at a name, or at where CNAMEs of the answer lead, which is alias.
+func texts(m *dns.Msg, name string) (values []string, alias string) {
 	names := []string{name}
-	var values []string
 	for _, rr := range m.Answer {
 		switch rr := rr.(type) {
 		case *dns.CNAME:
-			if len(names) <= maxCNAMEs {
-				names = append(names, fqdn(rr.Target))
+			if len(names) <= maxCNAMEs && slices.Contains(names, fqdn(rr.Hdr.Name)) {
+				alias = fqdn(rr.Target)
+				names = append(names, alias)
 			}
 		case *dns.TXT:
 			if slices.Contains(names, fqdn(rr.Hdr.Name)) {
@@ -234,7 +339,7 @@ func texts(m *dns.Msg, name string) []string {
 			}
 		}
 	}
-	return values
+	return values, alias
 }
 
 func (r *Resolver) nameservers() ([]string, error) {
@@ -284,23 +389,41 @@ func (r *Resolver) exchange(ctx context.Context, address, name string, kind uint
 	q.SetQuestion(name, kind)
 	q.RecursionDesired = recursion
 	q.SetEdns0(udpSize, false)
-	var m *dns.Msg
-	var err error
-	if strings.HasPrefix(address, "https://") {
-		m, err = overHTTPS(ctx, address, q)
-	} else {
-		m, err = r.over(ctx, "udp", address, q)
-		if err != nil || m.Truncated {
-			m, err = r.over(ctx, "tcp", address, q)
-		}
+	m, err := r.send(ctx, address, q)
+	if err == nil && (m.Rcode == dns.RcodeFormatError || m.Rcode == dns.RcodeNotImplemented) {
+		q.Extra = nil // an old server, RFC 6891 section 7
+		m, err = r.send(ctx, address, q)
+	}
+	if err == nil && m.Rcode != dns.RcodeSuccess && m.Rcode != dns.RcodeNameError {
+		err = fmt.Errorf("it answers %s", cmp.Or(dns.RcodeToString[m.Rcode], fmt.Sprintf("RCODE %d", m.Rcode)))
+	}
+	if err == nil {
+		err = meant(m, q)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("ask %s for %s of %s: %w", address, dns.TypeToString[kind], strings.TrimSuffix(name, "."), err)
 	}
-	if m.Rcode != dns.RcodeSuccess && m.Rcode != dns.RcodeNameError {
-		return nil, fmt.Errorf("ask %s for %s of %s: it answers %s", address, dns.TypeToString[kind], strings.TrimSuffix(name, "."), dns.RcodeToString[m.Rcode])
-	}
 	return m, nil
+}
+
+// meant says whether an answer is to the question.
+func meant(m, q *dns.Msg) error {
+	if !m.Response || m.Opcode != q.Opcode || len(m.Question) != 1 || !strings.EqualFold(m.Question[0].Name, q.Question[0].Name) ||
+		m.Question[0].Qtype != q.Question[0].Qtype || m.Question[0].Qclass != q.Question[0].Qclass {
+		return errors.New("it answers another question")
+	}
+	return nil
+}
+
+// send sends a question and returns the whole answer.
+func (r *Resolver) send(ctx context.Context, address string, q *dns.Msg) (*dns.Msg, error) {
+	if strings.HasPrefix(address, "https://") {
+		return overHTTPS(ctx, cmp.Or(r.https, secure), address, q)
+	}
+	if m, err := r.over(ctx, "udp", address, q); err == nil && !m.Truncated {
+		return m, nil
+	}
+	return r.over(ctx, "tcp", address, q)
 }
 
 func (r *Resolver) over(ctx context.Context, network, address string, q *dns.Msg) (*dns.Msg, error) {
@@ -321,19 +444,17 @@ func exchangeOver(ctx context.Context, dial func(context.Context, string, string
 	defer conn.Close()
 	c := &dns.Conn{Conn: conn, UDPSize: udpSize}
 	m, _, err := client.ExchangeWithConnContext(ctx, q, c)
-	if err != nil {
-		return m, err
-	}
-	if len(m.Question) > 0 && len(q.Question) > 0 && !strings.EqualFold(m.Question[0].Name, q.Question[0].Name) {
-		return nil, errors.New("it answers another question")
-	}
-	return m, nil
+	return m, err
 }
 
+// secure asks over HTTPS. Whoever names a server names it, not another one that it redirects to.
+var secure = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+
 // overHTTPS asks by RFC 8484.
-func overHTTPS(ctx context.Context, url string, q *dns.Msg) (*dns.Msg, error) {
+func overHTTPS(ctx context.Context, client *http.Client, url string, q *dns.Msg) (*dns.Msg, error) {
 	ctx, cancel := context.WithTimeout(ctx, exchangeTimeout)
 	defer cancel()
+	const media = "application/dns-message"
 	q.Id = 0 // section 4.1
 	packed, err := q.Pack()
 	if err != nil {
@@ -343,15 +464,18 @@ func overHTTPS(ctx context.Context, url string, q *dns.Msg) (*dns.Msg, error) {
 	if err != nil {
 		return nil, err
 	}
-	request.Header.Set("Content-Type", "application/dns-message")
-	request.Header.Set("Accept", "application/dns-message")
-	response, err := http.DefaultClient.Do(request)
+	request.Header.Set("Content-Type", media)
+	request.Header.Set("Accept", media)
+	response, err := client.Do(request)
 	if err != nil {
 		return nil, err
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("status %d", response.StatusCode)
+	}
+	if kind, _, err := mime.ParseMediaType(response.Header.Get("Content-Type")); err != nil || kind != media {
+		return nil, fmt.Errorf("it does not answer with %s: is that the URL of a DNS server?", media)
 	}
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxDoH+1))
 	if err != nil {
@@ -361,5 +485,8 @@ func overHTTPS(ctx context.Context, url string, q *dns.Msg) (*dns.Msg, error) {
 		return nil, errors.New("the answer is too long")
 	}
 	m := new(dns.Msg)
-	return m, m.Unpack(body)
+	if err := m.Unpack(body); err != nil {
+		return nil, err
+	}
+	return m, nil
 }

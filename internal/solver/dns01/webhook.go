@@ -42,6 +42,9 @@ const (
 	webhookAttempt = time.Minute
 	// webhookVersion is the version of every webhook's group.
 	webhookVersion = "v1alpha1"
+	// webhookValues is how many values webhooks can have at one name: cert-manager never proves a name twice at once, so many of them
+	// know only how to set the whole record set.
+	webhookValues = 1
 	// webhookSolvers is the most names of solvers that are told.
 	webhookSolvers = 10
 )
@@ -211,6 +214,7 @@ func (w *webhook) missing(ctx context.Context) error {
 	if slices.Contains(names, w.solver) {
 		return nil
 	}
+	slices.Sort(names)
 	return fault.Misconfiguredf("PresentError", "the webhook behind APIService %s has no solver %q, it has %s: correct dns01.webhook.solverName",
 		w.apiService(), w.solver, strings.Join(names[:min(len(names), webhookSolvers)], ", "))
 }
