@@ -265,10 +265,16 @@ func (r *Reconciler) notCreated(crt *cmapi.Certificate, cr *cmapi.CertificateReq
 }
 
 // replaces is the identifier, RFC 9773 section 4.1, of the certificate that a request is to renew, if its ACME server says when to renew, and
-// has issued it.
+// has issued it to the account that asks now. To others it would refuse the order.
 func replaces(o *Observation) string {
 	crt := o.Certificate
 	if crt.Status.ACME == nil || crt.Status.ACME.ARI == nil || o.Secret == nil || !signer.Issued(crt.Spec.IssuerRef, o.Secret) {
+		return ""
+	}
+	if o.Issuer == nil || o.Issuer.GetStatus().ACME == nil {
+		return ""
+	}
+	if by := crt.Status.ACME.ARI.Account; by != "" && by != o.Issuer.GetStatus().ACME.URI {
 		return ""
 	}
 	chain, err := o.Limits.DecodeChainPEM(o.Secret.Data[corev1.TLSCertKey])

@@ -235,7 +235,7 @@ func (d *decider) suggested() *cmapi.ACMERenewalWindow {
 // urgent reports whether the CA wanted the renewal to be over by now, as it does before it revokes a certificate.
 func (d *decider) urgent() bool {
 	w := d.suggested()
-	return w != nil && w.End != nil && w.End.Time.Before(d.Now)
+	return w != nil && w.End != nil && !d.Now.Before(w.End.Time)
 }
 
 func (d *decider) issue(why *violation, asked bool) {

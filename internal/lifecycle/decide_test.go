@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/signer"
@@ -185,6 +186,18 @@ func managedFields(cfg *secretConfig) []metav1.ManagedFieldsEntry {
 	return []metav1.ManagedFieldsEntry{{Manager: secretManager, Operation: metav1.ManagedFieldsOperationApply, FieldsV1: metav1.NewFieldsV1(raw)}}
 }
 
+// suggested is an ACME certificate whose CA suggests to renew it so long after it was issued.
+func (s *scene) suggested(from, to time.Duration) *scene {
+	s.Helper()
+	s.ofACME().issued()
+	start, end := metav1.NewTime(created.Add(from)), metav1.NewTime(created.Add(to))
+	s.Certificate.Status.ACME = &cmapi.CertificateACMEStatus{ARI: &cmapi.CertificateACMEARIStatus{SuggestedWindow: &cmapi.ACMERenewalWindow{Start: &start, End: &end}}}
+	if to > 0 {
+		s.carryOut(Decide(s.Observation))
+	}
+	return s
+}
+
 // issuingBecause sets Issuing to True, now.
 func (s *scene) issuingBecause(reason string) *scene {
 	cmapi.SetCertificateCondition(&s.Certificate.Status, s.Now, cmapi.CertificateCondition{Type: "Issuing", Status: "True", Reason: reason, Message: "because"})
@@ -244,6 +257,62 @@ func TestARequestThatSomebodyAskedForByHandSaysSo(t *testing.T) {
 			test.scene(s)
 			if d := Decide(s.Observation); d.Request == nil || d.Request.Manual != test.manual {
 				t.Errorf("%s: %+v", outcome(d), d.Request)
+			}
+		})
+	}
+}
+
+func TestTheSuggestedMomentIsNotOverwritten(t *testing.T) {
+	s := newScene(t).suggested(50*day, 51*day)
+	first := s.Certificate.Status.RenewalTime
+	if first == nil || first.Sub(created) < 50*day || first.Sub(created) > 51*day {
+		t.Fatalf("renewal at %s", first)
+	}
+	for range 5 {
+		d := Decide(s.after(7 * day).Observation)
+		if at := d.Status.RenewalTime; at == nil || !at.Equal(first) {
+			t.Fatalf("renewal at %s, want at %s", at, first)
+		}
+		if !d.Again.Equal(first.Time) {
+			t.Errorf("looks again at %s (%s), want at %s exactly", d.Again, d.Why, first)
+		}
+		s.carryOut(d)
+	}
+}
+
+// signedByCA is a certificate that names its authority, as those of ACME servers do.
+func (s *scene) signedByCA() *x509.Certificate {
+	s.Helper()
+	key := s.newKey()
+	leaf, root := s.certificateFor(key), s.certificateFor(key)
+	root.IsCA, root.SubjectKeyId, root.KeyUsage = true, []byte("authority"), x509.KeyUsageCertSign
+	signed, err := pki.Sign(rand.Reader, leaf, root, key.Public(), key)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return signed
+}
+
+func TestWhatAnOrderReplaces(t *testing.T) {
+	for name, test := range map[string]struct {
+		scene func(*scene)
+		says  bool
+	}{
+		"the certificate that is renewed":                  {func(*scene) {}, true},
+		"nothing at a CA that does not say when to renew":  {func(s *scene) { s.Certificate.Status.ACME = nil }, false},
+		"nothing without one":                              {func(s *scene) { s.Secret = nil }, false},
+		"nothing at another issuer":                        {func(s *scene) { s.Certificate.Spec.IssuerRef.Name = "other" }, false},
+		"nothing by another account":                       {func(s *scene) { s.Issuer.GetStatus().ACME.URI = "https://ca/account/2" }, false},
+		"it, if nobody has noted whose account it was for": {func(s *scene) { s.Certificate.Status.ACME.ARI.Account = "" }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t).suggested(50*day, 51*day)
+			s.Issuer.GetStatus().ACME = &cmacme.ACMEIssuerStatus{URI: "https://ca/account/1"}
+			s.Certificate.Status.ACME.ARI.Account = "https://ca/account/1"
+			s.Secret.Data["tls.crt"] = pki.EncodeCertificatePEM(s.signedByCA())
+			test.scene(s)
+			if id := replaces(s.Observation); (id != "") != test.says {
+				t.Errorf("it says %q", id)
 			}
 		})
 	}
@@ -330,6 +399,34 @@ func TestDecide(t *testing.T) {
 			}, "Ready=False/Expired", 0},
 		"a renewal replaces the Secret and forgets the old request": {
 			func(s *scene) { s.issued().after(61 * day).requested().signed() }, "delete web-1, apply, Ready=True/Ready", 0},
+
+		// What the CA suggests.
+		"the moment that the CA suggests stays between two questions": {
+			func(s *scene) { s.suggested(50*day, 51*day).after(day) }, "Ready=True/Ready", 0},
+		"a failed question changes nothing": {
+			func(s *scene) {
+				s.suggested(50*day, 51*day).after(day).Certificate.Status.ACME.ARI.LastError = "no route"
+			}, "Ready=True/Ready", 0},
+		"it comes": {
+			func(s *scene) { s.suggested(50*day, 51*day).after(51 * day) }, "store key, request web-2, Ready=True/Ready, Issuing=True/Renewing", 0},
+		"not if nobody is to ask the CA": {
+			func(s *scene) {
+				s.suggested(50*day, 51*day).after(51 * day).Issuer.GetSpec().ACME.RenewalInformationSource = cmacme.ACMERenewalInformationSourceNone
+			}, "Ready=True/Ready", 0},
+		"a certificate that is to be revoked is renewed outside of its windows": {
+			func(s *scene) {
+				s.suggested(-2*time.Hour, -time.Hour).Certificate.Spec.Renewal = weekly("", "0 2 * * 6", 4*time.Hour)
+			}, "store key, request web-2, Ready=True/Ready, Issuing=True/Renewing", 0},
+		"a certificate that lives shorter than was asked for is not issued anew for that": {
+			func(s *scene) {
+				s.Certificate.Spec.Duration = duration(365 * day)
+				s.issued().after(59 * day)
+			}, "Ready=True/Ready", 0},
+		"nor if it lives shorter than it is to be renewed before its end": {
+			func(s *scene) {
+				s.Certificate.Spec.Duration, s.Certificate.Spec.RenewBefore = duration(365*day), duration(180*day)
+				s.issued().after(59 * day)
+			}, "Ready=True/Ready", 0},
 
 		// Failure.
 		"a failure is counted and waits an hour": {

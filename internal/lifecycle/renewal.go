@@ -71,6 +71,7 @@ func renewal(cert *x509.Certificate, spec *cmapi.CertificateSpec, uid types.UID,
 		return s
 	}
 	if !s.capped {
+		var from, to time.Time // from when, if it is not earlier, and until when the CA suggests to renew
 		before := beforeExpiry(life, spec)
 		jitter := min(life/jitterFraction, maxJitter, (life-before)/2)
 		s.at = cert.NotAfter.Add(-before - time.Duration(stable*float64(jitter)))
@@ -80,17 +81,23 @@ func renewal(cert *x509.Certificate, spec *cmapi.CertificateSpec, uid types.UID,
 			if backstop := cert.NotAfter.Add(-life / suggestedFraction); backstop.Before(s.at) {
 				s.at = backstop
 			}
-			if explicit := spec.RenewBefore != nil || spec.RenewBeforePercentage != nil; explicit {
-				s.overruled = before >= life/2
+			if asked := asksFor(life, spec); asked > 0 {
+				s.overruled = asked >= life/2
 				if !s.overruled && own.Before(s.at) {
 					s.at = own
 				}
 			}
+			if to = suggested.End.Time; !s.at.Before(suggested.Start.Time) {
+				from = suggested.Start.Time
+			}
 		}
 		if spec.Renewal != nil && len(spec.Renewal.Windows) > 0 {
-			inWindow, err := intoWindow(s.at, cert.NotBefore, cert.NotAfter, spec.Renewal.Windows, stable)
+			inWindow, err := intoWindow(s.at, cert.NotBefore, cert.NotAfter, from, to, spec.Renewal.Windows, stable)
 			if err == nil {
 				s.at = inWindow
+				if !to.IsZero() && to.Before(inWindow) {
+					s.at = to // the CA may revoke it then
+				}
 			}
 			s.windowErr = err
 		}
@@ -107,6 +114,17 @@ func renewal(cert *x509.Certificate, spec *cmapi.CertificateSpec, uid types.UID,
 func chosen(w *cmapi.ACMERenewalWindow, uid, serial string) time.Time {
 	fraction := stableFraction(uid, serial, stamp(w.Start.Time), stamp(w.End.Time))
 	return w.Start.Add(time.Duration(fraction * float64(w.End.Sub(w.Start.Time))))
+}
+
+// asksFor is how long before its expiry the spec asks for the renewal, however sensible that is, or zero if it does not.
+func asksFor(life time.Duration, spec *cmapi.CertificateSpec) time.Duration {
+	switch {
+	case spec.RenewBefore != nil:
+		return spec.RenewBefore.Duration
+	case spec.RenewBeforePercentage != nil:
+		return time.Duration(float64(life) * float64(*spec.RenewBeforePercentage) / 100)
+	}
+	return 0
 }
 
 // beforeExpiry is how long before its expiry a certificate is renewed, without jitter.
@@ -164,8 +182,9 @@ func postponed(cert *x509.Certificate, spec *cmapi.CertificateSpec, now time.Tim
 }
 
 // intoWindow moves a renewal time into the latest window before it or, if there is none in the life of the certificate, into the first
-// after it. Inside a window it takes a moment of the first half, which stable in [0, 1) chooses.
-func intoWindow(at, notBefore, notAfter time.Time, spec []cmapi.CertificateRenewalWindows, stable float64) (time.Time, error) {
+// after it. Inside a window it takes a moment of the first half, which stable in [0, 1) chooses. A later window is taken before an earlier one if it alone
+// lies between from and to, which may be zero.
+func intoWindow(at, notBefore, notAfter, from, to time.Time, spec []cmapi.CertificateRenewalWindows, stable float64) (time.Time, error) {
 	windows, err := parseWindows(spec)
 	if err != nil {
 		return time.Time{}, err
@@ -187,6 +206,8 @@ func intoWindow(at, notBefore, notAfter time.Time, spec []cmapi.CertificateRenew
 		}
 	}
 	switch {
+	case before.Before(from) && !after.IsZero() && after.Before(to):
+		return after, nil
 	case !before.IsZero():
 		return before, nil
 	case !after.IsZero():

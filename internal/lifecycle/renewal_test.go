@@ -158,6 +158,35 @@ func FuzzWindow(f *testing.F) {
 	})
 }
 
+func TestTheMomentOfASuggestionIsChosenOnce(t *testing.T) {
+	cert := validFor(90 * day)
+	window := func(from time.Duration) *cmapi.ACMERenewalWindow {
+		start, end := metav1.NewTime(cert.NotBefore.Add(from)), metav1.NewTime(cert.NotBefore.Add(from+43*time.Hour))
+		return &cmapi.ACMERenewalWindow{Start: &start, End: &end}
+	}
+	at := func(uid types.UID, w *cmapi.ACMERenewalWindow) time.Time {
+		return renewal(cert, &cmapi.CertificateSpec{}, uid, nil, false, w).at
+	}
+	first := at("a", window(60*day))
+	if again := at("a", window(60*day)); !again.Equal(first) {
+		t.Errorf("the same window: first %s, then %s", first, again)
+	}
+	if moved := at("a", window(60*day+time.Hour)); moved.Sub(first) == time.Hour {
+		t.Error("another window: the moment moved with it, and was not chosen anew")
+	}
+	moments := map[time.Time]bool{}
+	for i := range 50 {
+		m := at(types.UID(string(rune('a'+i))), window(60*day))
+		if d := m.Sub(cert.NotBefore); d < 60*day || d > 60*day+43*time.Hour {
+			t.Errorf("%s is outside of the window", m)
+		}
+		moments[m] = true
+	}
+	if len(moments) < 49 {
+		t.Errorf("fifty certificates are renewed at %d moments only", len(moments))
+	}
+}
+
 func TestTheSuggestionOfTheCAIsFollowed(t *testing.T) {
 	cert := validFor(90 * day)
 	window := func(from, to time.Duration) *cmapi.ACMERenewalWindow {
@@ -173,13 +202,22 @@ func TestTheSuggestionOfTheCAIsFollowed(t *testing.T) {
 		from, to  time.Duration // after the begin of the life
 		overruled bool
 	}{
-		"inside of its window":                          {cmapi.CertificateSpec{}, window(61*day, 63*day), 61 * day, 63 * day, false},
-		"at once, after a revocation":                   {cmapi.CertificateSpec{}, window(-2*time.Hour, -time.Hour), -2 * time.Hour, -time.Hour, false},
-		"not later than the backstop":                   {cmapi.CertificateSpec{}, window(85*day, 86*day), 72 * day, 72 * day, false},
-		"earlier, if renewBefore asks for it":           {before(40 * day), window(61*day, 63*day), 49 * day, 50 * day, false},
-		"not later, if renewBefore asks for it":         {before(10 * day), window(61*day, 63*day), 61 * day, 63 * day, false},
-		"not for more than half of the life":            {before(60 * day), window(61*day, 63*day), 61 * day, 63 * day, true},
-		"a window that ends before it begins is no one": {cmapi.CertificateSpec{}, window(63*day, 61*day), 59 * day, 60 * day, false},
+		"inside of its window":                                     {cmapi.CertificateSpec{}, window(61*day, 63*day), 61 * day, 63 * day, false},
+		"at once, after a revocation":                              {cmapi.CertificateSpec{}, window(-2*time.Hour, -time.Hour), -2 * time.Hour, -time.Hour, false},
+		"not later than the backstop":                              {cmapi.CertificateSpec{}, window(85*day, 86*day), 72 * day, 72 * day, false},
+		"earlier, if renewBefore asks for it":                      {before(40 * day), window(61*day, 63*day), 49 * day, 50 * day, false},
+		"not later, if renewBefore asks for it":                    {before(10 * day), window(61*day, 63*day), 61 * day, 63 * day, false},
+		"not for more than half of the life":                       {before(60 * day), window(61*day, 63*day), 61 * day, 63 * day, true},
+		"a little less than half of the life is followed":          {before(44 * day), window(61*day, 63*day), 45*day + 12*time.Hour, 46 * day, false},
+		"half of the life is not":                                  {before(45 * day), window(61*day, 63*day), 61 * day, 63 * day, true},
+		"nor is more than the whole":                               {before(100 * day), window(61*day, 63*day), 61 * day, 63 * day, true},
+		"nor half by percentage":                                   {cmapi.CertificateSpec{RenewBeforePercentage: ptr.To(int32(50))}, window(61*day, 63*day), 61 * day, 63 * day, true},
+		"less by percentage is":                                    {cmapi.CertificateSpec{RenewBeforePercentage: ptr.To(int32(40))}, window(61*day, 63*day), 53 * day, 54 * day, false},
+		"in a maintenance window inside of the suggestion":         {cmapi.CertificateSpec{Renewal: weekly("", "0 2 * * *", 4*time.Hour)}, window(60*day+6*time.Hour, 61*day+5*time.Hour), 61*day + 2*time.Hour, 61*day + 4*time.Hour, false},
+		"in the one before, if there is none inside":               {cmapi.CertificateSpec{Renewal: weekly("", "0 2 * * *", 4*time.Hour)}, window(60*day+7*time.Hour, 60*day+9*time.Hour), 60*day + 2*time.Hour, 60*day + 4*time.Hour, false},
+		"not later than its end, for want of a maintenance window": {cmapi.CertificateSpec{Renewal: weekly("", "0 2 25 8 *", 4*time.Hour)}, window(61*day, 62*day), 62 * day, 62 * day, false},
+		"a window that has no length is no one":                    {cmapi.CertificateSpec{}, window(61*day, 61*day), 59 * day, 60 * day, false},
+		"a window that ends before it begins is no one":            {cmapi.CertificateSpec{}, window(63*day, 61*day), 59 * day, 60 * day, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := renewal(cert, &test.spec, "uid", nil, false, test.window)

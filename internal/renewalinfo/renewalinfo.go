@@ -102,7 +102,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if was != nil && was.NextCheck != nil && now.Before(was.NextCheck.Time) {
 		return reconcile.Result{RequeueAfter: was.NextCheck.Sub(now)}, nil // when the server said
 	}
-	ca, _, err := r.Accounts.Of(ctx, by)
+	ca, holder, err := r.Accounts.Of(ctx, by)
 	if err != nil {
 		return reconcile.Result{RequeueAfter: notReady}, nil // its condition says why
 	}
@@ -121,13 +121,13 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		}
 		return reconcile.Result{RequeueAfter: unsupported}, nil // servers learn
 	}
-	next := after(was, info, err, now)
+	next := after(was, info, err, holder.URL, now)
 	if err := r.write(ctx, crt, next); err != nil {
 		return reconcile.Result{}, err
 	}
 	// The first suggestion is as everybody expects it, and stands in the status.
 	first := (was == nil || was.SuggestedWindow == nil) && next.ExplanationURL == ""
-	if w := next.SuggestedWindow; w != nil && !first && (was == nil || !equality.Semantic.DeepEqual(w, was.SuggestedWindow)) {
+	if w := next.SuggestedWindow; w != nil && !first && (was == nil || !equality.Semantic.DeepEqual(w, was.SuggestedWindow) || next.ExplanationURL != was.ExplanationURL) {
 		message := fmt.Sprintf("The ACME server suggests renewal between %s and %s", stamp(w.Start), stamp(w.End))
 		if next.ExplanationURL != "" {
 			message += ": see " + next.ExplanationURL
@@ -162,10 +162,14 @@ func known(crt *cmapi.Certificate) *cmapi.CertificateACMEARIStatus {
 	return crt.Status.ACME.ARI
 }
 
-// after returns what is known after a question. It is a pure function. What a failed question leaves is the window that was known.
-func after(was *cmapi.CertificateACMEARIStatus, info acme.RenewalInfo, err error, now time.Time) *cmapi.CertificateACMEARIStatus {
+// after returns what is known after a question. It is a pure function. What a failed question leaves is the window that was known. account is that of
+// the issuer; the certificate's own is the one that was there at the first question, right after it was issued.
+func after(was *cmapi.CertificateACMEARIStatus, info acme.RenewalInfo, err error, account string, now time.Time) *cmapi.CertificateACMEARIStatus {
 	at := func(t time.Time) *metav1.Time { m := metav1.NewTime(t.Truncate(time.Second)); return &m }
-	next := &cmapi.CertificateACMEARIStatus{LastChecked: at(now)}
+	next := &cmapi.CertificateACMEARIStatus{LastChecked: at(now), Account: account}
+	if was != nil && was.Account != "" {
+		next.Account = was.Account
+	}
 	if err == nil {
 		next.SuggestedWindow = &cmapi.ACMERenewalWindow{Start: at(info.SuggestedWindow.Start), End: at(info.SuggestedWindow.End)}
 		next.ExplanationURL = info.ExplanationURL

@@ -45,7 +45,7 @@ func TestWhenToAskAgain(t *testing.T) {
 		"it is busy, and says until when":       {nil, acme.RenewalInfo{}, &acme.Problem{Status: 503, RetryAfter: now.Add(time.Hour)}, time.Hour},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := after(test.was, test.info, test.err, now)
+			got := after(test.was, test.info, test.err, "account", now)
 			if wait := got.NextCheck.Sub(now); wait != test.want {
 				t.Errorf("in %s", wait)
 			}
@@ -56,5 +56,26 @@ func TestWhenToAskAgain(t *testing.T) {
 				t.Errorf("the window is %+v", got.SuggestedWindow)
 			}
 		})
+	}
+}
+
+func TestWhatIsKnownOutlivesAFailure(t *testing.T) {
+	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	info := acme.RenewalInfo{SuggestedWindow: acme.Window{Start: now.AddDate(0, 2, 0), End: now.AddDate(0, 2, 2)}, ExplanationURL: "https://ca.example.com/why"}
+	first := after(nil, info, nil, "account 1", now)
+	failed := after(first, acme.RenewalInfo{}, errors.New("no route"), "account 2", now.Add(6*time.Hour))
+	if !failed.SuggestedWindow.Start.Time.Equal(info.SuggestedWindow.Start) || failed.ExplanationURL != info.ExplanationURL || failed.LastError != "no route" {
+		t.Errorf("after a failure: %+v", failed)
+	}
+	again := after(failed, acme.RenewalInfo{SuggestedWindow: info.SuggestedWindow}, nil, "account 2", now.Add(7*time.Hour))
+	if again.LastError != "" || again.ExplanationURL != "" {
+		t.Errorf("after an answer: %+v", again)
+	}
+	if first.Account != "account 1" || again.Account != "account 1" {
+		t.Errorf("the certificate was issued to %q, and then to %q", first.Account, again.Account)
+	}
+	// An account that was not noted by an earlier version is that of now.
+	if noted := after(&cmapi.CertificateACMEARIStatus{}, info, nil, "account 2", now); noted.Account != "account 2" {
+		t.Errorf("the account is %q", noted.Account)
 	}
 }

@@ -291,14 +291,14 @@ func TestAStagingServerThatCannotBeReachedIsWaitedForHalfAnHour(t *testing.T) {
 	}
 	clock.Step(30 * time.Minute)
 	for _, crt := range all {
-		r.until(crt, func() string { // a step of the clock wakes nobody
-			if crt.Status.Revision != nil {
-				return ""
+		cluster.Eventually(t, func() error { // a step of the clock wakes nobody
+			if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
+				return err
 			}
-			crt.Annotations = map[string]string{"nudged": time.Now().String()}
-			_ = r.admin.Update(t.Context(), crt)
-			return "there is no certificate"
+			crt.Annotations = map[string]string{"nudged": "true"}
+			return r.admin.Update(t.Context(), crt)
 		})
+		r.revision(crt, 1)
 		if message := r.event("Certificate", crt.Name, "RehearsalSkipped"); !strings.Contains(message, "is asked without a rehearsal") {
 			t.Errorf("the event says %q", message)
 		}

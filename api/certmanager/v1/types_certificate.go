@@ -725,6 +725,10 @@ type CertificateACMEARIStatus struct {
 	// Why asking failed the last time. Empty if it did not.
 	// +optional
 	LastError string `json:"lastError,omitempty"`
+
+	// Perennial's own. URL of the account that the certificate was issued to. Only that can say that another replaces it.
+	// +optional
+	Account string `json:"account,omitempty"`
 }
 
 // ACMERenewalWindow is the stretch of time that an ACME server suggests for renewal.
