@@ -2,6 +2,8 @@
 // takes one change of a zone at a time. It speaks the real protocol; a real DNS server answers for the zones.
 package akamai
 
+//lint:file-ignore ST1005 The words of the errors are Akamai's.
+
 import (
 	"crypto/hmac"
 	"crypto/sha256"

@@ -3,6 +3,8 @@
 // real protocols; a real DNS server answers for the zones.
 package gcp
 
+//lint:file-ignore ST1005 The words of the errors are Google's.
+
 import (
 	"crypto"
 	"crypto/rand"

@@ -134,16 +134,6 @@ func packed(t testing.TB, m *dns.Msg) [][]byte {
 	return [][]byte{b}
 }
 
-// changed makes a server answer otherwise to questions of one type.
-func changed(answer wire, kind uint16, change wire) wire {
-	return func(q *dns.Msg, tcp bool) [][]byte {
-		if q.Question[0].Qtype == kind {
-			return change(q, tcp)
-		}
-		return answer(q, tcp)
-	}
-}
-
 // world is a network in which addresses of others lead to sockets of this machine.
 type world struct {
 	t       *testing.T

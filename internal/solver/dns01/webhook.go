@@ -11,7 +11,7 @@ import (
 	"time"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
-	"k8s.io/apimachinery/pkg/api/validation/path"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	"k8s.io/apimachinery/pkg/util/validation"
 	restclient "k8s.io/client-go/rest"
 
@@ -103,7 +103,7 @@ func newWebhook(api *API, spec *cmacme.ACMEIssuerDNS01ProviderWebhook, request c
 	if problems := validation.IsDNS1123Subdomain(spec.GroupName); len(problems) > 0 {
 		return nil, fault.Misconfiguredf("InvalidSolver", "dns01.webhook.groupName: %q is not the name of an API group: %s", spec.GroupName, problems[0])
 	}
-	if problems := path.IsValidPathSegmentName(spec.SolverName); spec.SolverName == "" || len(problems) > 0 {
+	if problems := content.IsPathSegmentName(spec.SolverName); spec.SolverName == "" || len(problems) > 0 {
 		return nil, fault.Misconfiguredf("InvalidSolver", "dns01.webhook.solverName: %q is not the name of a solver: %s", spec.SolverName, strings.Join(problems, ", "))
 	}
 	request.Type, request.Config = "dns-01", spec.Config

@@ -134,7 +134,7 @@ func TestStrangersMakeUsAskTheAPIServerSeldom(t *testing.T) {
 	}
 	var reads atomic.Int32
 	cache := fake.NewClientBuilder().WithScheme(scheme).WithIndex(&cmacme.Challenge{}, byToken, func(client.Object) []string { return nil }).Build()
-	direct := interceptor.NewClient(cache.(client.WithWatch), interceptor.Funcs{List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, o ...client.ListOption) error {
+	direct := interceptor.NewClient(cache, interceptor.Funcs{List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, o ...client.ListOption) error {
 		reads.Add(1)
 		return c.List(ctx, list, o...)
 	}})

@@ -39,7 +39,7 @@ func answering(t *testing.T) (*Solver, *atomic.Int32) {
 	c := fake.NewClientBuilder().WithScheme(scheme).WithObjects(ch).
 		WithIndex(&cmacme.Challenge{}, byServerName, func(o client.Object) []string { return []string{serverName(o.(*cmacme.Challenge))} }).Build()
 	reads := &atomic.Int32{}
-	live := interceptor.NewClient(c.(client.WithWatch), interceptor.Funcs{List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, o ...client.ListOption) error {
+	live := interceptor.NewClient(c, interceptor.Funcs{List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, o ...client.ListOption) error {
 		reads.Add(1)
 		return c.List(ctx, list, o...)
 	}})
