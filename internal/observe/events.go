@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -50,6 +51,7 @@ type Recorder struct {
 	correlator *record.EventCorrelator
 	seed       maphash.Seed
 	queues     [eventQueues]chan *corev1.Event
+	last       atomic.Int64 // what stamp returned
 }
 
 var _ record.EventRecorder = (*Recorder)(nil)
@@ -117,7 +119,7 @@ func (r *Recorder) record(object runtime.Object, annotations map[string]string, 
 	}
 	event := &corev1.Event{
 		ObjectMeta: metav1.ObjectMeta{
-			Name:      fmt.Sprintf("%.235s.%x", ref.Name, now.UnixNano()),
+			Name:      fmt.Sprintf("%.235s.%x", ref.Name, r.stamp(now.UnixNano())),
 			Namespace: namespace, Annotations: annotations,
 		},
 		InvolvedObject: *ref,
@@ -130,6 +132,17 @@ func (r *Recorder) record(object runtime.Object, annotations map[string]string, 
 	case queue <- event:
 	default:
 		r.dropped()
+	}
+}
+
+// stamp makes a time in nanoseconds one that no other event of this process has: names are made of it, and a clock may stand still.
+func (r *Recorder) stamp(now int64) int64 {
+	for {
+		last := r.last.Load()
+		next := max(now, last+1)
+		if r.last.CompareAndSwap(last, next) {
+			return next
+		}
 	}
 }
 
