@@ -92,6 +92,9 @@ func (r *Reconciler) act(ctx context.Context, o *Observation, d *Decision) error
 			if apierrors.IsNotFound(err) {
 				return nil // deleted meanwhile
 			}
+			if d.Request != nil {
+				r.tell(crt, d.Events) // the next pass finds the request, and says nothing of it
+			}
 			return fmt.Errorf("write status: %w", err)
 		}
 	}
@@ -104,10 +107,14 @@ func (r *Reconciler) act(ctx context.Context, o *Observation, d *Decision) error
 	if d.Failed != "" {
 		r.Metrics.IssuanceFailed(crt.Spec.IssuerRef, d.Failed)
 	}
-	for _, e := range d.Events {
+	r.tell(crt, d.Events)
+	return nil
+}
+
+func (r *Reconciler) tell(crt *cmapi.Certificate, events []Event) {
+	for _, e := range events {
 		r.Events.Event(crt, e.Type, e.Reason, e.Message)
 	}
-	return nil
 }
 
 // delete deletes the object that was observed, and no later one of its name.
