@@ -10,7 +10,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
@@ -300,44 +299,6 @@ func (o *Observation) trust(chain []*x509.Certificate, issued []byte) []byte {
 		}
 	}
 	return pki.EncodeCertificatePEM(all...)
-}
-
-// failure is the end of a request without a certificate.
-type failure struct {
-	reason, message string
-	// intro says whose failure it is.
-	intro string
-	at    metav1.Time
-	// waits says that only a change of the spec or the issuer can help.
-	waits bool
-}
-
-// failureOf returns how the request failed, or nil if it did not.
-func failureOf(cr *cmapi.CertificateRequest) *failure {
-	const intro = "The certificate request has failed to complete and will be retried: "
-	at := func(c *cmapi.CertificateRequestCondition) metav1.Time {
-		switch {
-		case cr.Status.FailureTime != nil:
-			return *cr.Status.FailureTime
-		case c.LastTransitionTime != nil:
-			return *c.LastTransitionTime
-		}
-		return cr.CreationTimestamp
-	}
-	invalid := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionInvalidRequest)
-	if invalid != nil && invalid.Status == cmmeta.ConditionTrue {
-		return &failure{intro: intro, reason: string(cmapi.CertificateRequestConditionInvalidRequest), message: invalid.Message, at: at(invalid), waits: true}
-	}
-	ready := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionReady)
-	if ready != nil && ready.Status == cmmeta.ConditionFalse &&
-		(ready.Reason == cmapi.CertificateRequestReasonFailed || ready.Reason == cmapi.CertificateRequestReasonDenied) {
-		return &failure{intro: intro, reason: ready.Reason, message: ready.Message, at: at(ready)}
-	}
-	denied := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionDenied)
-	if denied != nil && denied.Status == cmmeta.ConditionTrue {
-		return &failure{intro: intro, reason: cmapi.CertificateRequestReasonDenied, message: denied.Message, at: at(denied)}
-	}
-	return nil
 }
 
 // issued reports whether the request has its certificate.

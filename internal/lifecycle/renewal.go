@@ -11,6 +11,7 @@ import (
 	"github.com/robfig/cron/v3"
 	"k8s.io/apimachinery/pkg/types"
 
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	"github.com/perennial-pki/perennial/internal/signer"
 )
@@ -108,6 +109,35 @@ func renewal(cert *x509.Certificate, spec *cmapi.CertificateSpec, uid types.UID,
 	// The status has whole seconds. What is compared with it must have no more.
 	s.at = s.at.Truncate(time.Second)
 	return s
+}
+
+func (d *decider) renewingMessage() string {
+	message := "Renewing certificate as renewal was scheduled at " + d.plan.at.UTC().String()
+	if ca := d.ca(); ca != nil && !d.signedByCA(d.present.chain) {
+		message += ", as its CA was replaced at " + stamp(ca.Since.Time)
+	}
+	return message
+}
+
+func (d *decider) schedule(chain []*x509.Certificate) schedule {
+	return renewal(chain[0], &d.Certificate.Spec, d.Certificate.UID, d.ca(), d.signedByCA(chain), d.suggested())
+}
+
+// suggested is when the CA wants the present certificate to be renewed, nil if it does not say, or is not to be asked.
+func (d *decider) suggested() *cmapi.ACMERenewalWindow {
+	if d.Issuer == nil || d.Status.ACME == nil || d.Status.ACME.ARI == nil {
+		return nil
+	}
+	if spec := d.Issuer.GetSpec().ACME; spec == nil || spec.RenewalInformationSource == cmacme.ACMERenewalInformationSourceNone {
+		return nil
+	}
+	return d.Status.ACME.ARI.SuggestedWindow
+}
+
+// urgent reports whether the CA wanted the renewal to be over by now, as it does before it revokes a certificate.
+func (d *decider) urgent() bool {
+	w := d.suggested()
+	return w != nil && w.End != nil && !d.Now.Before(w.End.Time)
 }
 
 // chosen is a random moment of a window, RFC 9773 section 4.2. It is another only if the window is.

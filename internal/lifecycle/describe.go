@@ -1,0 +1,101 @@
+package lifecycle
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+)
+
+// repair brings back what a Secret with a good key pair must have besides. No new certificate is needed for that.
+func (d *decider) repair() {
+	if d.Apply != nil || d.Secret == nil || d.present.reason != "" || d.Secret.Annotations[temporaryAnnotation] == "true" {
+		return
+	}
+	annotations := d.Secret.Annotations
+	content := &Content{
+		Key: d.present.key, Chain: d.present.chain, CA: d.Secret.Data[cmmeta.TLSCAKey],
+		// Where it came from is not ours to change: only issuance does.
+		Issuer: cmmeta.IssuerReference{
+			Name: annotations[cmapi.IssuerNameAnnotationKey], Kind: annotations[cmapi.IssuerKindAnnotationKey], Group: annotations[cmapi.IssuerGroupAnnotationKey],
+		},
+		CertificateName: annotations[cmapi.CertificateNameKey],
+	}
+	if content.Issuer.Name != "" && sameIssuer(content.Issuer, d.Certificate.Spec.IssuerRef) {
+		content.CA = d.trust(d.present.chain, content.CA)
+	}
+	drift := driftOf(d.Observation, content)
+	if drift == "" {
+		return
+	}
+	if problem := d.problemOfPasswords(); problem != "" {
+		if ready := d.condition(cmapi.CertificateConditionReady); ready == nil || !strings.Contains(ready.Message, problem) {
+			d.tell(corev1.EventTypeWarning, reasonKeystorePassword, problem)
+		}
+		if d.violation == nil {
+			d.violation = &violation{reasonKeystorePassword, problem}
+		}
+		return
+	}
+	d.Apply = content
+}
+
+// describe writes into the status what the Secret holds.
+func (d *decider) describe() {
+	if d.present.reason != "" {
+		d.Status.NotBefore, d.Status.NotAfter, d.Status.RenewalTime = nil, nil, nil
+		d.set(cmapi.CertificateConditionReady, cmmeta.ConditionFalse, d.violation.reason, d.violation.message)
+		cmapi.RemoveCertificateCondition(&d.Status, conditionCapped)
+		return
+	}
+	leaf := d.present.chain[0]
+	d.Status.NotBefore, d.Status.NotAfter = ptr.To(metav1.NewTime(leaf.NotBefore)), ptr.To(metav1.NewTime(leaf.NotAfter))
+	d.Status.RenewalTime = nil
+	if !d.plan.at.IsZero() {
+		d.Status.RenewalTime = ptr.To(metav1.NewTime(d.plan.at))
+		if was := d.Certificate.Status.RenewalTime; d.plan.overruled && (was == nil || !was.Time.Equal(d.plan.at)) {
+			d.tell(corev1.EventTypeWarning, "RenewBeforeIgnored", fmt.Sprintf("renewBefore asks for renewal in the first half of the certificate's life, and the ACME server "+
+				"suggests when to renew: it is renewed at %s. Ask for less, or set renewalInformationSource: None on the issuer", stamp(d.plan.at)))
+		}
+		if d.Now.Before(d.plan.at) {
+			d.look(d.plan.at, "the certificate is to be renewed")
+		}
+	}
+	bad := d.violation
+	if bad == nil {
+		bad = expired(d.present, d.Now)
+	}
+	if d.Now.Before(leaf.NotAfter) {
+		d.look(leaf.NotAfter.Add(time.Second), "the certificate expires")
+	}
+	if bad != nil {
+		d.set(cmapi.CertificateConditionReady, cmmeta.ConditionFalse, bad.reason, bad.message)
+	} else {
+		d.set(cmapi.CertificateConditionReady, cmmeta.ConditionTrue, reasonReady, "Certificate is up to date and has not expired")
+	}
+	d.warn()
+}
+
+// conditionCapped is the condition, ours, of a certificate that will not live as long as was asked for.
+const conditionCapped cmapi.CertificateConditionType = "LifetimeCapped"
+
+// warn sets and removes what the user should know of a certificate that is good.
+func (d *decider) warn() {
+	leaf := d.present.chain[0]
+	if d.plan.capped {
+		message := fmt.Sprintf("The certificate was asked for %s but ends with its CA at %s, and is not renewed before the CA is: renew the CA of %s",
+			d.Certificate.Spec.DurationOrDefault(), stamp(leaf.NotAfter), d.Issuer)
+		if cmapi.GetCertificateCondition(&d.Status, conditionCapped) == nil {
+			d.tell(corev1.EventTypeWarning, "NotAfterCapped", message)
+		}
+		d.set(conditionCapped, cmmeta.ConditionTrue, "NotAfterCapped", message)
+	} else {
+		cmapi.RemoveCertificateCondition(&d.Status, conditionCapped)
+	}
+}

@@ -1,0 +1,138 @@
+package lifecycle
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+)
+
+// failure is the end of a request without a certificate.
+type failure struct {
+	reason, message string
+	// intro says whose failure it is.
+	intro string
+	at    metav1.Time
+	// waits says that only a change of the spec or the issuer can help.
+	waits bool
+}
+
+// failureOf returns how the request failed, or nil if it did not.
+func failureOf(cr *cmapi.CertificateRequest) *failure {
+	const intro = "The certificate request has failed to complete and will be retried: "
+	at := func(c *cmapi.CertificateRequestCondition) metav1.Time {
+		switch {
+		case cr.Status.FailureTime != nil:
+			return *cr.Status.FailureTime
+		case c.LastTransitionTime != nil:
+			return *c.LastTransitionTime
+		}
+		return cr.CreationTimestamp
+	}
+	invalid := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionInvalidRequest)
+	if invalid != nil && invalid.Status == cmmeta.ConditionTrue {
+		return &failure{intro: intro, reason: string(cmapi.CertificateRequestConditionInvalidRequest), message: invalid.Message, at: at(invalid), waits: true}
+	}
+	ready := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionReady)
+	if ready != nil && ready.Status == cmmeta.ConditionFalse &&
+		(ready.Reason == cmapi.CertificateRequestReasonFailed || ready.Reason == cmapi.CertificateRequestReasonDenied) {
+		return &failure{intro: intro, reason: ready.Reason, message: ready.Message, at: at(ready)}
+	}
+	denied := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionDenied)
+	if denied != nil && denied.Status == cmmeta.ConditionTrue {
+		return &failure{intro: intro, reason: cmapi.CertificateRequestReasonDenied, message: denied.Message, at: at(denied)}
+	}
+	return nil
+}
+
+// failed deals with a request that failed. It returns true if the issuance is to be tried again now.
+func (d *decider) failed(next *cmapi.CertificateRequest, f *failure, asked bool) (again bool) {
+	issuing := d.condition(cmapi.CertificateConditionIssuing)
+	counted := d.counted(next, f)
+	issuer := d.Issuer
+	if next == d.rehearsal {
+		issuer = d.RehearsalIssuer
+	}
+	switch {
+	case asked && (counted || issuing.LastTransitionTime != nil && issuing.LastTransitionTime.After(f.at.Time)):
+		return true // somebody asked for another attempt after this failure
+	case issuer != nil && next.Annotations[issuerAnnotation] != "" && next.Annotations[issuerAnnotation] != issuer.Generation():
+		d.forgetFailures()
+		return true // the issuer is not the one that refused
+	case !counted:
+		attempts := 1
+		if n := d.Certificate.Status.FailedIssuanceAttempts; n != nil {
+			attempts += *n
+		}
+		d.Status.LastFailureTime = f.at.DeepCopy()
+		d.Status.FailedIssuanceAttempts = &attempts
+		d.Failed = f.reason
+		d.ForgetKey = next.Name
+	}
+	end := d.backoffEnd()
+	if counted && !f.waits && !d.Now.Before(end) {
+		return true
+	}
+	message := f.intro + strings.TrimSuffix(f.message, ".")
+	if f.waits {
+		message += fmt.Sprintf(". The next attempt is made when spec or the issuer change (attempt %d, %s)", *d.Status.FailedIssuanceAttempts, f.reason)
+	} else {
+		d.look(end, "the back-off of the failed issuance ends")
+		message += fmt.Sprintf(". The next attempt is at %s, or when spec or the issuer change (attempt %d, %s). To try now: perennial renew %s -n %s",
+			stamp(end), *d.Status.FailedIssuanceAttempts, f.reason, d.Certificate.Name, d.Certificate.Namespace)
+	}
+	d.set(cmapi.CertificateConditionIssuing, cmmeta.ConditionFalse, f.reason, message)
+	if d.Failed != "" {
+		d.tell(corev1.EventTypeWarning, f.reason, message)
+	}
+	return false
+}
+
+// counted reports whether the status has the failure already. The request says which attempt it is; its time alone has only seconds.
+func (d *decider) counted(next *cmapi.CertificateRequest, f *failure) bool {
+	at, attempts := d.Certificate.Status.LastFailureTime, d.Certificate.Status.FailedIssuanceAttempts
+	if at == nil || attempts == nil || at.Unix() < f.at.Unix() {
+		return false
+	}
+	attempt, err := strconv.Atoi(next.Annotations[attemptAnnotation])
+	return err != nil || *attempts >= attempt // without one it is the first
+}
+
+// backoffEnd is when the next attempt may be made after those that failed, or zero.
+func (d *decider) backoffEnd() time.Time {
+	at, attempts := d.Status.LastFailureTime, d.Status.FailedIssuanceAttempts
+	if at == nil || attempts == nil || *attempts < 1 {
+		return time.Time{}
+	}
+	least, most := d.Settings.MinBackoff, d.Settings.MaxBackoff
+	if least <= 0 {
+		least = DefaultMinBackoff
+	}
+	if most <= 0 {
+		most = DefaultMaxBackoff
+	}
+	wait := least
+	for i := 1; i < *attempts && wait < most; i++ {
+		wait *= 2
+	}
+	return at.Add(min(wait, most))
+}
+
+func (d *decider) forgetFailures() {
+	d.Status.LastFailureTime, d.Status.FailedIssuanceAttempts = nil, nil
+}
+
+// block says that nothing can be requested until somebody changes something.
+func (d *decider) block(reason, message string) {
+	was := d.condition(cmapi.CertificateConditionIssuing)
+	d.set(cmapi.CertificateConditionIssuing, cmmeta.ConditionFalse, reason, message)
+	if was == nil || was.Reason != reason || was.Message != message {
+		d.tell(corev1.EventTypeWarning, reason, message)
+	}
+}

@@ -1,0 +1,346 @@
+package lifecycle
+
+import (
+	"crypto"
+	"crypto/x509"
+	"fmt"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/signer"
+	"github.com/perennial-pki/perennial/pki"
+)
+
+// issueIfDue begins, continues or ends an issuance, if there is a reason for one.
+func (d *decider) issueIfDue() {
+	why := d.violation
+	issuing := d.condition(cmapi.CertificateConditionIssuing)
+	asked := issuing != nil && issuing.Status == cmmeta.ConditionTrue
+	if why == nil && !d.plan.at.IsZero() && !d.Now.Before(d.plan.at) {
+		if later := postponed(d.present.chain[0], &d.Certificate.Spec, d.Now); !later.IsZero() && !asked && !d.urgent() {
+			d.look(later, "the next renewal window begins")
+		} else {
+			why = &violation{reasonRenewing, d.renewingMessage()}
+		}
+	}
+	switch {
+	case why == nil && asked:
+		why = &violation{issuing.Reason, issuing.Message}
+	case why == nil:
+		d.rest()
+		return
+	}
+	d.issue(why, asked)
+}
+
+// rest is for a Certificate that needs nothing.
+func (d *decider) rest() {
+	if next := d.Next; next != nil && d.owned(next) {
+		chain, err := d.Limits.DecodeChainPEM(next.Status.Certificate)
+		if err == nil && issued(next) && chain[0].Equal(d.present.chain[0]) {
+			// Its certificate was stored, and only the status does not know.
+			d.complete(next, d.present.key, &violation{})
+			return
+		}
+		d.discard(next) // overtaken
+	}
+	d.endRehearsal()
+	d.forgetFailures()
+	if d.plan.windowErr == nil {
+		cmapi.RemoveCertificateCondition(&d.Status, cmapi.CertificateConditionIssuing)
+		return
+	}
+	d.block(reasonWindowError, d.plan.windowErr.Error())
+}
+
+func (d *decider) issue(why *violation, asked bool) {
+	next := d.Next
+	if next != nil && !d.owned(next) {
+		if !d.ofEarlierIncarnation(next) {
+			d.block(reasonNameTaken, fmt.Sprintf("CertificateRequest %q exists, but does not belong to this Certificate: delete it", next.Name))
+			return
+		}
+		d.discard(next)
+		next = nil
+	}
+	var csr *x509.CertificateRequest
+	if next != nil {
+		var err error
+		csr, err = d.Limits.DecodeCSRPEM(next.Spec.Request)
+		switch {
+		case err != nil || len(requestDifferences(next, csr, &d.Certificate.Spec)) > 0:
+			// The spec changed since: what the request would bring is not wanted, and what it failed with may be mended.
+			d.discard(next)
+			d.forgetFailures()
+			next = nil
+		case d.compromised() && pki.SamePublicKey(csr.PublicKey, d.present.key.Public()):
+			d.discard(next) // it was made for a key that was given away since
+			next = nil
+		}
+	}
+	if next != nil {
+		if f := failureOf(next); f != nil {
+			if !d.failed(next, f, asked) {
+				return
+			}
+			d.discard(next)
+			next = nil
+		} else if d.endsPause(next) {
+			d.discard(next)
+			next = nil
+		}
+	} else if !d.rehearsalSettled(asked) {
+		return
+	} else if wait := d.backoffEnd(); d.Next == nil && !asked && d.Now.Before(wait) {
+		// Somebody deleted the request that failed. That is no reason to ask the issuer again earlier.
+		d.look(wait, "the back-off of the failed issuance ends")
+		return
+	}
+	if next != nil {
+		key, keySecret := d.nextKey(csr, d.present)
+		switch {
+		case key == nil:
+			// Nobody has its private key: it is of no use.
+			d.discard(next)
+		case issued(next):
+			if !d.complete(next, key, why) {
+				return
+			}
+			d.discard(next)
+		default:
+			d.wait(next, key, keySecret, why)
+			return
+		}
+	}
+	d.request(why, asked)
+}
+
+// request makes a request for the next revision.
+func (d *decider) request(why *violation, asked bool) {
+	spec := &d.Certificate.Spec
+	if err := d.check(why); err != nil {
+		d.block(reasonInvalidSpec, err.Error())
+		return
+	}
+	kept, problem := keptKey(d.Observation, d.present)
+	if problem != nil {
+		d.block(problem.reason, problem.message)
+		return
+	}
+	if !d.rehearsed(why, asked) {
+		return
+	}
+	d.underWay = true
+	r := &NewRequest{Revision: d.revision() + 1, Key: kept.key, Manual: d.manual()}
+	if kept.key != nil {
+		d.tell(corev1.EventTypeNormal, "Reused", fmt.Sprintf("Reusing private key stored in existing Secret resource %q", spec.SecretName))
+	}
+	d.Request = r
+	if d.rehearsal == nil && (!asked || why.reason == reasonManuallyTriggered) {
+		d.tell(corev1.EventTypeNormal, "Issuing", why.message)
+	}
+	d.tell(corev1.EventTypeNormal, "Requested", fmt.Sprintf("Created new CertificateRequest resource %q", RequestName(d.Certificate.Name, r.Revision)))
+	r.Attempt = 1
+	if n := d.Status.FailedIssuanceAttempts; n != nil {
+		r.Attempt += *n
+	}
+	if d.inProcess() {
+		// Failures that were forgotten must not be taken for those of this attempt.
+		d.HoldStatus = d.Certificate.Status.FailedIssuanceAttempts == nil || d.Status.FailedIssuanceAttempts != nil
+		d.look(d.Now.Add(settleTime), "the request should have been answered by then")
+		return
+	}
+	d.StoreKey = &StoreKey{Revision: r.Revision, Key: kept.key}
+	d.tell(corev1.EventTypeNormal, "Generated", fmt.Sprintf("Stored new private key in temporary Secret resource %q", KeySecretName(d.Certificate, r.Revision)))
+	d.announce(why, "")
+	d.standIn(kept.key)
+}
+
+// check says what is wrong with the spec that the API server cannot see.
+func (d *decider) check(why *violation) error {
+	spec := &d.Certificate.Spec
+	// Wrong windows are no reason to let a good certificate expire.
+	if spec.Renewal != nil && why.reason != reasonRenewing {
+		if _, err := parseWindows(spec.Renewal.Windows); err != nil {
+			return err
+		}
+	}
+	ks, _ := keySpec(spec)
+	return requestOf(spec).Check(ks)
+}
+
+// inProcess reports whether nothing outside of this process happens when the request is signed.
+func (d *decider) inProcess() bool {
+	return d.Issuer != nil && signer.InProcess(d.Issuer.Type())
+}
+
+// standIn puts a temporary certificate into the Secret, if the Certificate asks for it and the Secret has none at all.
+func (d *decider) standIn(key crypto.Signer) {
+	if d.Certificate.Annotations[cmapi.IssueTemporaryCertificateAnnotation] != "true" || d.present.reason == "" {
+		return
+	}
+	if d.problemOfPasswords() != "" {
+		return
+	}
+	d.Apply = &Content{Key: key, Temporary: true, CertificateName: d.Certificate.Name}
+	d.tell(corev1.EventTypeNormal, "Issuing", "Issued temporary certificate")
+}
+
+// wait deals with a request that has not been answered.
+func (d *decider) wait(next *cmapi.CertificateRequest, key crypto.Signer, keySecret *corev1.Secret, why *violation) {
+	d.underWay = true
+	settled := next.CreationTimestamp.Add(settleTime)
+	// Nobody announces what an in-process signer does in a moment, unless it was announced before.
+	if keySecret == nil && d.inProcess() && d.Now.Before(settled) {
+		d.HoldStatus = true
+		d.look(settled, "the request should have been answered by then")
+		return
+	}
+	if keySecret == nil {
+		d.StoreKey = &StoreKey{Revision: d.revision() + 1, Key: key}
+		d.ForgetKey = next.Name
+	} else {
+		d.keepKeys = append(d.keepKeys, keySecret)
+	}
+	detail := notAnswered(next)
+	if detail != "" && d.Now.Before(settled) {
+		detail = "" // what it waits for in its first moments is not worth a write
+		d.look(settled, "what the request waits for is said then")
+	}
+	d.announce(why, detail)
+	if keySecret != nil {
+		d.Status.NextPrivateKeySecretName = ptr.To(keySecret.Name)
+	}
+	d.standIn(key)
+}
+
+// notAnswered says what a request waits for.
+func notAnswered(cr *cmapi.CertificateRequest) string {
+	if ready := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionReady); ready != nil {
+		return ready.Message
+	}
+	ref := cr.Spec.IssuerRef
+	switch {
+	case !signer.External(ref):
+		return ""
+	case !cmapi.CertificateRequestIsApproved(&cr.Status):
+		return fmt.Sprintf("CertificateRequest %q is not approved: approve it, or let the controller do so by RBAC on signers.cert-manager.io", cr.Name)
+	}
+	return fmt.Sprintf("no controller of %s has said anything about it: is the one for %s.%s running?", ref.GroupOrDefault(), ref.KindOrDefault(), ref.GroupOrDefault())
+}
+
+// waitingFor separates, in the message of the Issuing condition, why a certificate is issued from what that waits for.
+const waitingFor = ". Waiting: "
+
+func baseMessage(message string) string {
+	base, _, _ := strings.Cut(message, waitingFor)
+	return base
+}
+
+// announce writes into the status that an issuance is under way. detail says what it waits for.
+func (d *decider) announce(why *violation, detail string) {
+	d.underWay = true
+	message := why.message
+	if without := d.unrehearsed(); without != "" {
+		detail = strings.TrimSuffix(without+"; "+detail, "; ")
+	}
+	if detail != "" {
+		message = strings.TrimSuffix(baseMessage(message), ".") + waitingFor + detail
+	}
+	d.set(cmapi.CertificateConditionIssuing, cmmeta.ConditionTrue, why.reason, message)
+	d.Status.NextPrivateKeySecretName = ptr.To(KeySecretName(d.Certificate, d.revision()+1))
+}
+
+// complete stores an issued certificate. It returns true if the certificate is of no use and another is to be requested now.
+func (d *decider) complete(next *cmapi.CertificateRequest, key crypto.Signer, why *violation) (again bool) {
+	chain, err := d.Limits.DecodeChainPEM(next.Status.Certificate)
+	if err == nil && !pki.SamePublicKey(chain[0].PublicKey, key.Public()) {
+		err = fmt.Errorf("it is for another public key than the request")
+	}
+	if err != nil {
+		f := &failure{intro: "The certificate request has failed to complete and will be retried: ", reason: reasonInvalidCertificate, at: next.CreationTimestamp, message: fmt.Sprintf(
+			"the issuer returned a certificate in status.certificate of CertificateRequest %q that cannot be used: %v", next.Name, err)}
+		if ready := cmapi.GetCertificateRequestCondition(&next.Status, cmapi.CertificateRequestConditionReady); ready.LastTransitionTime != nil {
+			f.at = *ready.LastTransitionTime
+		}
+		issuing := d.condition(cmapi.CertificateConditionIssuing)
+		return d.failed(next, f, issuing != nil && issuing.Status == cmmeta.ConditionTrue)
+	}
+	if problem := d.problemOfPasswords(); problem != "" {
+		was := d.condition(cmapi.CertificateConditionIssuing)
+		d.keepKeyOf(next, key)
+		d.announce(why, problem)
+		if was == nil || !strings.Contains(was.Message, problem) {
+			d.tell(corev1.EventTypeWarning, reasonKeystorePassword, problem)
+		}
+		return false
+	}
+	stored := d.present.reason == "" && d.present.chain[0].Equal(chain[0]) && d.Secret.Annotations[temporaryAnnotation] == ""
+	if !stored {
+		d.Apply = &Content{
+			Key: key, Chain: chain, CA: d.trust(chain, next.Status.CA),
+			Issuer: d.Certificate.Spec.IssuerRef, CertificateName: d.Certificate.Name,
+		}
+	}
+	d.present = pair{key: key, chain: chain}
+	d.violation = nil
+	d.Status.ACME = nil // it was about the one before
+	d.plan = d.schedule(chain)
+	d.Status.Revision = ptr.To(d.revision() + 1)
+	d.endRehearsal()
+	d.forgetFailures()
+	cmapi.RemoveCertificateCondition(&d.Status, cmapi.CertificateConditionIssuing)
+	d.ForgetKey = next.Name
+	d.Issued = next
+	d.tell(corev1.EventTypeNormal, "Issuing", "The certificate has been successfully issued")
+	return false
+}
+
+// keepKeyOf sees that the private key of a request that must wait is stored.
+func (d *decider) keepKeyOf(next *cmapi.CertificateRequest, key crypto.Signer) {
+	csr, err := d.Limits.DecodeCSRPEM(next.Spec.Request)
+	if err != nil {
+		return
+	}
+	if _, secret := d.nextKey(csr, pair{}); secret != nil {
+		d.keepKeys = append(d.keepKeys, secret)
+		return
+	}
+	d.StoreKey = &StoreKey{Revision: d.revision() + 1, Key: key}
+	d.ForgetKey = next.Name
+}
+
+func (d *decider) problemOfPasswords() string {
+	for _, p := range []Password{d.JKSPassword, d.PKCS12Password} {
+		if p.Problem != "" {
+			return p.Problem
+		}
+	}
+	return ""
+}
+
+// owned reports whether the request belongs to this Certificate.
+func (d *decider) owned(cr *cmapi.CertificateRequest) bool {
+	return metav1.IsControlledBy(cr, d.Certificate)
+}
+
+// ofEarlierIncarnation reports whether the request belongs to a Certificate of this name that was deleted since.
+func (d *decider) ofEarlierIncarnation(cr *cmapi.CertificateRequest) bool {
+	owner := metav1.GetControllerOf(cr)
+	if owner == nil { // it was orphaned, or restored without its owner
+		return cr.Annotations[cmapi.CertificateNameKey] == d.Certificate.Name && revisionOf(cr) > 0
+	}
+	return owner.Kind == "Certificate" && owner.Name == d.Certificate.Name && owner.UID != d.Certificate.UID &&
+		strings.HasPrefix(owner.APIVersion, cmmeta.DefaultIssuerGroup+"/")
+}
+
+// RequestName is the name of the CertificateRequest for a revision of a Certificate. It is cert-manager's.
+func RequestName(certificate string, revision int) string {
+	return shorten(certificate, 233) + "-" + strconv.Itoa(revision)
+}

@@ -1,0 +1,62 @@
+package lifecycle
+
+import (
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/revocation"
+	"github.com/perennial-pki/perennial/internal/signer"
+)
+
+// conditionNotRevocable is the condition, ours, of a Certificate that asks for a revocation which its issuer does not offer.
+const conditionNotRevocable cmapi.CertificateConditionType = "NotRevocable"
+
+// provideRevocation sees to it that what is to be revoked when the Certificate is deleted is known then.
+func (d *decider) provideRevocation() {
+	spec := d.Certificate.Spec.Revocation
+	if spec == nil || !spec.OnDelete {
+		d.Finalizer, d.Status.Revocable = false, nil
+		cmapi.RemoveCertificateCondition(&d.Status, conditionNotRevocable)
+		return
+	}
+	ref := d.Certificate.Spec.IssuerRef
+	external := signer.External(ref)
+	if d.Issuer == nil && !external {
+		return // it is not there yet, or no longer
+	}
+	acme := !external && d.Issuer.GetSpec().ACME != nil
+	if d.holds(ref) {
+		d.Status.Revocable = nil
+		if acme {
+			d.Status.Revocable = &cmapi.RevocableCertificate{Certificate: d.present.chain[0].Raw, IssuerRef: ref}
+		}
+	}
+	d.Finalizer = acme || d.Status.Revocable != nil
+	if acme {
+		cmapi.RemoveCertificateCondition(&d.Status, conditionNotRevocable)
+		return
+	}
+	message := fmt.Sprintf("spec.revocation.onDelete asks for a revocation, which %s %q does not offer, as it is not an ACME issuer of Perennial: name one, or remove spec.revocation",
+		ref.KindOrDefault(), ref.Name)
+	if cmapi.GetCertificateCondition(&d.Status, conditionNotRevocable) == nil && !d.HoldStatus {
+		d.tell(corev1.EventTypeWarning, "NotRevocable", message)
+	}
+	d.set(conditionNotRevocable, cmmeta.ConditionTrue, "NotRevocable", message)
+}
+
+// holds reports whether the Secret holds, or is about to, a certificate of the issuer.
+func (d *decider) holds(by cmmeta.IssuerReference) bool {
+	switch {
+	case d.present.reason != "" || d.Apply != nil && d.Apply.Temporary:
+		return false
+	case d.Apply != nil:
+		return sameIssuer(d.Apply.Issuer, by)
+	}
+	return d.Secret != nil && d.Secret.Annotations[temporaryAnnotation] != "true" && signer.Issued(by, d.Secret)
+}
+
+// compromised reports whether the private key that is present must not be used again.
+func (d *decider) compromised() bool { return revocation.Compromised(d.Secret, d.present.key) }
