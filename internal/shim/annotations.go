@@ -1,8 +1,10 @@
 package shim
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,12 +14,23 @@ import (
 	"k8s.io/utils/ptr"
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/revocation"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// DeletionPolicyAnnotation on an object says what becomes of the Secret when its Certificate is deleted.
-const DeletionPolicyAnnotation = "perennial.dev/deletion-policy"
+// Annotations of an object for fields of the Certificate that are ours.
+const (
+	// DeletionPolicyAnnotation says what becomes of the Secret when its Certificate is deleted.
+	DeletionPolicyAnnotation = "perennial.dev/deletion-policy"
+	// RehearsalIssuerAnnotation names the issuer that must sign first, by its kind and name: ClusterIssuer/letsencrypt-staging.
+	RehearsalIssuerAnnotation = "perennial.dev/rehearsal-issuer"
+	// RevokeOnDeleteAnnotation, if true, has the certificates revoked when their Certificate is deleted,
+	RevokeOnDeleteAnnotation = "perennial.dev/revoke-on-delete"
+	// and RevocationReasonAnnotation says why.
+	RevocationReasonAnnotation = "perennial.dev/revocation-reason"
+)
 
 const (
 	// maxItems is how many items a list in an annotation may have, and maxTemplate how long a secret template may be. The API server
@@ -80,6 +93,16 @@ var setters = []struct {
 	{DeletionPolicyAnnotation, func(c *cmapi.Certificate, v string) error {
 		return oneOf(&c.Spec.DeletionPolicy, v, cmapi.DeletionPolicyRetain, cmapi.DeletionPolicyDelete)
 	}},
+	{RehearsalIssuerAnnotation, rehearsalIssuer},
+	{RevokeOnDeleteAnnotation, func(c *cmapi.Certificate, v string) error {
+		var word string
+		err := oneOf(&word, v, "true", "false")
+		revocationOf(c).OnDelete = word == "true"
+		return err
+	}},
+	{RevocationReasonAnnotation, func(c *cmapi.Certificate, v string) error {
+		return oneOf(&revocationOf(c).Reason, v, slices.Sorted(maps.Keys(revocation.Reasons))...)
+	}},
 }
 
 // translate writes all annotations into a Certificate. Each mistake names its annotation.
@@ -109,6 +132,13 @@ func keyOf(c *cmapi.Certificate) *cmapi.CertificatePrivateKey {
 		c.Spec.PrivateKey = &cmapi.CertificatePrivateKey{}
 	}
 	return c.Spec.PrivateKey
+}
+
+func revocationOf(c *cmapi.Certificate) *cmapi.CertificateRevocation {
+	if c.Spec.Revocation == nil {
+		c.Spec.Revocation = &cmapi.CertificateRevocation{}
+	}
+	return c.Spec.Revocation
 }
 
 // list adds the items of a list to those that are there.
@@ -210,6 +240,20 @@ var knownUsages = []cmapi.KeyUsage{
 	"signing", "digital signature", "content commitment", "key encipherment", "key agreement", "data encipherment", "cert sign", "crl sign",
 	"encipher only", "decipher only", "any", "server auth", "client auth", "code signing", "email protection", "s/mime", "ipsec end system",
 	"ipsec tunnel", "ipsec user", "timestamping", "ocsp signing", "microsoft sgc", "netscape sgc",
+}
+
+// rehearsalIssuer reads KIND/NAME or, of an issuer of another system, KIND.GROUP/NAME.
+func rehearsalIssuer(c *cmapi.Certificate, value string) error {
+	resource, name, found := strings.Cut(value, "/")
+	kind, group, external := strings.Cut(resource, ".")
+	switch {
+	case !found || kind == "" || name == "" || strings.Contains(name, "/") || external && group == "":
+	case !external && kind != signer.KindIssuer && kind != signer.KindClusterIssuer:
+	default:
+		c.Spec.RehearsalIssuerRef = &cmmeta.IssuerReference{Name: name, Kind: kind, Group: cmp.Or(group, cmmeta.DefaultIssuerGroup)}
+		return nil
+	}
+	return fmt.Errorf("%q is no issuer: write ClusterIssuer/NAME, Issuer/NAME or, of another system, KIND.GROUP/NAME", short(value))
 }
 
 func secretTemplate(c *cmapi.Certificate, value string) error {

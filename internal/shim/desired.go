@@ -127,7 +127,8 @@ func want(s *asker, settings Settings) desired {
 		return desired{}
 	}
 	// The annotations are the same for all Certificates, so a mistake in them is told once.
-	mistakes = append(mistakes, translate(&cmapi.Certificate{}, s.annotations)...)
+	alike := &cmapi.Certificate{}
+	mistakes = append(mistakes, translate(alike, s.annotations)...)
 	d := desired{asks: true, kept: s.kept, mistakes: append(mistakes, s.mistakes...), broken: len(mistakes) > 0}
 	if d.broken {
 		return d
@@ -137,6 +138,12 @@ func want(s *asker, settings Settings) desired {
 		if elsewhere && issuer.Kind == signer.KindIssuer && issuer.Group == cmmeta.DefaultIssuerGroup {
 			d.mistakes = append(d.mistakes, Mistake{cmapi.IngressIssuerNameAnnotationKey, fmt.Sprintf(
 				"names an Issuer of this namespace, but Secret %q is in another: name a ClusterIssuer by %s", w.secret, cmapi.IngressClusterIssuerNameAnnotationKey)})
+			d.kept = append(d.kept, w.secret)
+			continue
+		}
+		if r := alike.Spec.RehearsalIssuerRef; elsewhere && r != nil && r.Kind == signer.KindIssuer && r.Group == cmmeta.DefaultIssuerGroup {
+			d.mistakes = append(d.mistakes, Mistake{RehearsalIssuerAnnotation, fmt.Sprintf(
+				"names an Issuer of this namespace, but Secret %q is in another: name a ClusterIssuer", w.secret)})
 			d.kept = append(d.kept, w.secret)
 			continue
 		}

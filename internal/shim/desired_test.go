@@ -59,6 +59,9 @@ func TestAnnotations(t *testing.T) {
 		"cert-manager.io/private-key-rotation-policy": {"Never", `"rotationPolicy":"Never"`, "Sometimes", "Always, Never"},
 		"perennial.dev/acme-profile":                  {"shortlived", `"acmeProfile":"shortlived"`, "", ""},
 		"perennial.dev/deletion-policy":               {"Delete", `"deletionPolicy":"Delete"`, "Keep", "Retain, Delete"},
+		"perennial.dev/rehearsal-issuer":              {"ClusterIssuer/staging", `"rehearsalIssuerRef":{"name":"staging","kind":"ClusterIssuer","group":"cert-manager.io"}`, "staging", "ClusterIssuer/NAME"},
+		"perennial.dev/revoke-on-delete":              {"true", `"revocation":{"onDelete":true}`, "yes", "true, false"},
+		"perennial.dev/revocation-reason":             {"superseded", `"revocation":{"reason":"superseded"}`, "bored", "cessationOfOperation"},
 		"cert-manager.io/secret-template":             {`{"labels":{"a":"b"}}`, `"secretTemplate":{"labels":{"a":"b"}}`, `{"label":{}}`, "labels"},
 	} {
 		t.Run(key, func(t *testing.T) {

@@ -192,6 +192,9 @@ var annotations = []struct{ key, value, want string }{
 	{"secret-template", `{"labels":{"a":"b"}}`, `"secretTemplate":{"labels":{"a":"b"}}`},
 	{"perennial.dev/acme-profile", "shortlived", `"acmeProfile":"shortlived"`},
 	{"perennial.dev/deletion-policy", "Delete", `"deletionPolicy":"Delete"`},
+	{"perennial.dev/rehearsal-issuer", "ClusterIssuer/staging", `"rehearsalIssuerRef":{"name":"staging","kind":"ClusterIssuer","group":"cert-manager.io"}`},
+	{"perennial.dev/revoke-on-delete", "true", `"revocation":{"onDelete":true}`},
+	{"perennial.dev/revocation-reason", "superseded", `"revocation":{"reason":"superseded"}`},
 }
 
 func TestEveryAnnotationArrivesAndGoesAgainOnEveryKind(t *testing.T) {
