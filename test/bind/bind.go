@@ -2,53 +2,20 @@
 package bind
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/miekg/dns"
-)
 
-// program returns named: the one in the PATH, or that of scripts/bind.
-func program(t testing.TB) string {
-	t.Helper()
-	var inPath string
-	for _, name := range []string{"named", "/usr/sbin/named", "/usr/local/sbin/named"} {
-		if found, err := exec.LookPath(name); err == nil {
-			inPath = found
-			break
-		}
-	}
-	if inPath == "" {
-		unpacked, err := filepath.Abs("../../bin/bind/named")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := os.Stat(unpacked); err != nil {
-			t.Fatal("BIND's named is missing: run scripts/bind")
-		}
-		return unpacked
-	}
-	// AppArmor knows named by its path, and would let it read nothing in a test's directory.
-	content, err := os.ReadFile(inPath)
-	if err != nil {
-		t.Fatal(err)
-	}
-	copied := filepath.Join(t.TempDir(), "named")
-	if err := os.WriteFile(copied, content, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	return copied
-}
+	"github.com/perennial-pki/perennial/test/cluster"
+	"github.com/perennial-pki/perennial/test/servers"
+)
 
 // Zone is a zone of a server.
 type Zone struct {
@@ -70,97 +37,76 @@ type Server struct {
 // Start starts a server with zones, and with settings that stand before them, such as keys, until the test ends.
 func Start(t testing.TB, settings string, zones ...Zone) *Server {
 	t.Helper()
-	named := program(t)
-	const tries = 5 // the port may be taken meanwhile
-	var log string
-	for range tries {
-		var s *Server
-		if s, log = try(t, named, settings, zones); s != nil {
-			return s
-		}
-	}
-	t.Fatalf("named does not start:\n%s", log)
-	return nil
-}
-
-func try(t testing.TB, named, settings string, zones []Zone) (*Server, string) {
-	t.Helper()
-	dir := t.TempDir()
-	addr, err := free()
-	if err != nil {
-		t.Fatal(err)
-	}
-	host, port, _ := net.SplitHostPort(addr)
-	write := func(file, content string) {
-		if err := os.WriteFile(filepath.Join(dir, file), []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
 	var config strings.Builder
-	fmt.Fprintf(&config, `options {
-	directory %q; pid-file none; session-keyfile %q;
-	listen-on port %s { %s; }; listen-on-v6 { none; };
-	recursion no; allow-transfer { any; }; notify no; dnssec-validation no; empty-zones-enable no;
-};
-controls { };
-%s
-`, dir, filepath.Join(dir, "session.key"), port, host, settings)
+	config.WriteString(settings)
+	dir := t.TempDir()
 	for _, z := range zones {
 		if z.Of == nil {
-			write(z.Name+".zone", z.Records)
+			write(t, filepath.Join(dir, z.Name+".zone"), z.Records)
 			fmt.Fprintf(&config, "zone %q { type primary; file %q; %s };\n", z.Name, z.Name+".zone", z.Settings)
 			continue
 		}
 		from, at, _ := net.SplitHostPort(z.Of.Addr)
 		fmt.Fprintf(&config, "zone %q { type secondary; file %q; primaries { %s port %s; }; %s };\n", z.Name, z.Name+".copy", from, at, z.Settings)
 	}
-	write("named.conf", config.String())
-	var log bytes.Buffer
-	process := exec.Command(named, "-g", "-4", "-n", "1", "-c", filepath.Join(dir, "named.conf"))
-	process.Stdout, process.Stderr = &log, &log
-	process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := process.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() {
-		_ = process.Wait()
-		close(ended)
-	}()
-	s := &Server{Addr: addr}
+	s, process := start(t, dir, "recursion no; dnssec-validation no;", config.String())
 	for _, z := range zones {
-		if !s.serves(z.Name, ended) {
-			_ = process.Process.Kill()
-			<-ended
-			return nil, log.String()
+		if !process.Until(func() bool {
+			m, err := s.ask(z.Name, dns.TypeSOA)
+			return err == nil && m.Rcode == dns.RcodeSuccess && m.Authoritative
+		}) {
+			t.Fatalf("named does not serve %s:\n%s", z.Name, process.Log())
 		}
 	}
-	t.Cleanup(func() {
-		_ = process.Process.Kill()
-		<-ended
-		if t.Failed() {
-			t.Logf("the log of named at %s:\n%s", addr, log.String())
-		}
-	})
-	return s, ""
+	return s
 }
 
-// serves waits until the server has a zone, and reports whether it has it.
-func (s *Server) serves(zone string, ended <-chan struct{}) bool {
-	deadline := time.After(time.Minute)
-	ticker := time.NewTicker(20 * time.Millisecond)
-	defer ticker.Stop()
-	for {
-		if m, err := s.ask(zone, dns.TypeSOA); err == nil && m.Rcode == dns.RcodeSuccess && m.Authoritative {
-			return true
-		}
-		select {
-		case <-ticker.C:
-		case <-ended:
-			return false
-		case <-deadline:
-			return false
-		}
+// StartResolver starts a server that finds out, from the servers of zones, what it is asked, and remembers it as resolvers do. It is asked over
+// HTTPS at the URL, too, for which it has a certificate and a key in files. If there are anchors, the public keys of signed zones as BIND writes them, it
+// verifies what it is told.
+func StartResolver(t testing.TB, certificate, key, anchors string, zones map[string]*Server) (s *Server, url string) {
+	t.Helper()
+	var config strings.Builder
+	fmt.Fprintf(&config, "tls own { cert-file %q; key-file %q; };\n", certificate, key)
+	for name, of := range zones {
+		host, port, _ := net.SplitHostPort(of.Addr)
+		fmt.Fprintf(&config, "zone %q { type forward; forward only; forwarders { %s port %s; }; };\n", name, host, port)
+	}
+	verify := "no"
+	if anchors != "" {
+		verify = "yes"
+		fmt.Fprintf(&config, "trust-anchors { %s };\n", anchors)
+	}
+	https := cluster.FreePort(t)
+	s, process := start(t, t.TempDir(), fmt.Sprintf("recursion yes; dnssec-validation %s; listen-on port %d tls own http default { 127.0.0.1; };", verify, https), config.String())
+	if !process.Until(func() bool {
+		_, err := s.ask("nothing.test", dns.TypeSOA)
+		return err == nil
+	}) {
+		t.Fatalf("named does not answer:\n%s", process.Log())
+	}
+	return s, fmt.Sprintf("https://127.0.0.1:%d/dns-query", https)
+}
+
+// start starts named in a directory, with options and with what stands beside them.
+func start(t testing.TB, dir, options, config string) (*Server, *servers.Process) {
+	t.Helper()
+	port := cluster.FreePort(t)
+	write(t, filepath.Join(dir, "named.conf"), fmt.Sprintf(`options {
+	directory %q; pid-file none; session-keyfile %q;
+	listen-on port %d { 127.0.0.1; }; listen-on-v6 { none; };
+	allow-transfer { any; }; notify no; empty-zones-enable no; %s
+};
+controls { };
+%s
+`, dir, filepath.Join(dir, "session.key"), port, options, config))
+	return &Server{Addr: fmt.Sprintf("127.0.0.1:%d", port)}, servers.Start(t, "named", "-g", "-4", "-n", "1", "-c", filepath.Join(dir, "named.conf"))
+}
+
+func write(t testing.TB, file, content string) {
+	t.Helper()
+	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -196,21 +142,4 @@ func (s *Server) Notify(t testing.TB, zone string) {
 	if err != nil {
 		t.Fatalf("notify: %v", err)
 	}
-}
-
-// free returns an address of this machine that is free for UDP and TCP now.
-func free() (string, error) {
-	for range 20 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return "", err
-		}
-		p, err := net.ListenPacket("udp", l.Addr().String())
-		l.Close()
-		if err == nil {
-			p.Close()
-			return l.Addr().String(), nil
-		}
-	}
-	return "", errors.New("no port is free for both TCP and UDP")
 }

@@ -1,0 +1,85 @@
+package servers
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Visit asks the site of a name at an address for its page, by HTTP/1.1 or HTTP/2.0, as a visitor whose own address is from, on a connection of its
+// own. It returns the page, and the certificate, which is not verified.
+func Visit(ctx context.Context, name, address, from, protocol string) (page string, leaf *x509.Certificate, err error) {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(protocol == "HTTP/1.1")
+	protocols.SetHTTP2(protocol == "HTTP/2.0")
+	transport := &http.Transport{
+		Protocols: protocols, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}).DialContext(ctx, network, address)
+		},
+	}
+	defer transport.CloseIdleConnections()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+name+"/", nil)
+	if err != nil {
+		return "", nil, err
+	}
+	response, err := (&http.Client{Transport: transport}).Do(request)
+	if err != nil {
+		return "", nil, err
+	}
+	defer response.Body.Close()
+	if response.Proto != protocol {
+		return "", nil, fmt.Errorf("the site speaks %s", response.Proto)
+	}
+	body, err := io.ReadAll(response.Body)
+	return string(body), response.TLS.PeerCertificates[0], err
+}
+
+// Hold makes what, around Pebble, holds up each challenge that it is asked to validate, for visits at that moment. Held waits for the next one, and
+// returns what lets it go on.
+func Hold() (wrap func(http.Handler) http.Handler, held func(t testing.TB) (release func())) {
+	next := make(chan chan struct{})
+	wrap = func(ca http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			body, err := io.ReadAll(r.Body)
+			if err != nil {
+				return
+			}
+			r.Body = io.NopCloser(bytes.NewReader(body))
+			var signed struct{ Payload string } // empty if the challenge is only read
+			if strings.HasPrefix(r.URL.Path, "/chalZ/") && json.Unmarshal(body, &signed) == nil && signed.Payload != "" {
+				release := make(chan struct{})
+				select {
+				case next <- release:
+				case <-r.Context().Done():
+					return
+				}
+				select {
+				case <-release:
+				case <-r.Context().Done():
+					return
+				}
+			}
+			ca.ServeHTTP(w, r)
+		})
+	}
+	return wrap, func(t testing.TB) func() {
+		t.Helper()
+		select {
+		case release := <-next:
+			return func() { close(release) }
+		case <-time.After(time.Minute):
+			t.Fatal("the CA is not asked to validate anything")
+			return nil
+		}
+	}
+}
