@@ -164,7 +164,7 @@ func (s *shared) allReady() {
 
 func TestChallengesTakeTurnsWhereFewValuesCanStand(t *testing.T) {
 	s := shareName(t)
-	cluster.Run(t, controller.Options{})
+	cluster.Run(t, controller.Options{OwnMachine: true})
 	// Of the four two are presented. The others say for whom they wait.
 	cluster.Eventually(t, func() error {
 		all, err := s.challenges()
@@ -210,7 +210,7 @@ func TestTurnsSurviveAKill(t *testing.T) {
 				life := cluster.NewLife(math.MaxInt, false)
 				s.server.kills, s.server.at, s.server.after = life.End, n, after
 				s.server.publish()
-				first := cluster.Run(t, controller.Options{WrapClient: life.Wrap})
+				first := cluster.Run(t, controller.Options{OwnMachine: true, WrapClient: life.Wrap})
 				<-life.Died()
 				if err := first.Stop(); err != nil {
 					t.Fatal(err)
@@ -218,7 +218,7 @@ func TestTurnsSurviveAKill(t *testing.T) {
 				s.server.mu.Lock()
 				s.server.dead = false
 				s.server.mu.Unlock()
-				cluster.Run(t, controller.Options{})
+				cluster.Run(t, controller.Options{OwnMachine: true})
 				s.allReady()
 			})
 		}

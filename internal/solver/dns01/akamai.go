@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -24,7 +23,8 @@ const akamaiNeeds = "to read and write records (API service DNS-Zone Record Mana
 
 // akamai changes the record sets of zones of Edge DNS. Its API has no conditions for a change, and takes one change of a zone at a time. So a
 // zone is changed by one of us after the other, and what was written is read again: a set that somebody else has written at the same
-// moment is read and changed anew.
+// moment is read and changed anew. (Change lists, which become stale when the zone is changed, would be a condition. But a user has one for each
+// zone, so ours would take the place of one that a person has begun; and any other change in a busy zone would fail them.)
 type akamai struct {
 	rest
 	turns *turns
@@ -76,7 +76,7 @@ func (s *Solver) akamai(c *cmacme.ACMEIssuerDNS01ProviderAkamai, secret func(fie
 	}
 	return s.pool.get("akamai", []string{host, grid.clientToken, grid.clientSecret, grid.accessToken}, func() (Provider, error) {
 		p := newAkamai("https://"+host, grid, &s.turns)
-		p.now = s.Now
+		p.client, p.now = s.named(), s.Now
 		return p, nil
 	})
 }
@@ -85,27 +85,7 @@ func newAkamai(base string, grid edgeGrid, turns *turns) *akamai {
 	return &akamai{turns: turns, rest: rest{
 		name: "Akamai", base: base, sign: grid.sign,
 		credentials: "the Secrets of dns01.akamai.clientTokenSecretRef, clientSecretSecretRef and accessTokenSecretRef",
-		problem: func(body []byte) string {
-			e := akamaiProblem(body)
-			if e.Title == "" && e.Detail == "" {
-				return string(body)
-			}
-			return strings.TrimPrefix(e.Title+": "+e.Detail, ": ")
-		},
 	}}
-}
-
-// akamaiError is the body of an error, RFC 9457.
-type akamaiError struct {
-	Title  string `json:"title"`
-	Detail string `json:"detail"`
-}
-
-func akamaiProblem(body []byte) (e akamaiError) {
-	if json.Unmarshal(body, &e) != nil {
-		return akamaiError{}
-	}
-	return e
 }
 
 // zone finds the zone of a name: the one with the longest name.

@@ -149,14 +149,14 @@ func newAzureDNS(manager, subscription, group, zone string, kind azureKind) *azu
 				azureError
 			}
 			if json.Unmarshal(body, &reply) != nil {
-				return string(body)
+				return ""
 			}
 			for _, e := range []azureError{reply.Error, reply.azureError} {
 				if e.Message != "" {
 					return fmt.Sprintf("%s (%s)", e.Message, e.Code)
 				}
 			}
-			return string(body)
+			return ""
 		},
 	}}
 }
@@ -183,7 +183,7 @@ func (p *azureDNS) tokenFault(err error) error {
 			Description string `json:"error_description"`
 		}
 		if json.Unmarshal(body, &reply) != nil || reply.Error == "" {
-			return string(body)
+			return ""
 		}
 		return strings.TrimSpace(reply.Error + ": " + reply.Description)
 	})

@@ -140,7 +140,7 @@ func newCloudDNS(base, project, zone string) *cloudDNS {
 		problem: func(body []byte) string {
 			e := googleProblem(body)
 			if e.Message == "" {
-				return string(body)
+				return ""
 			}
 			return fmt.Sprintf("%s (%s)", e.Message, strings.Join(e.reasons(), ", "))
 		},
@@ -194,7 +194,7 @@ func (p *cloudDNS) tokenFault(err error) error {
 			Description string `json:"error_description"`
 		}
 		if json.Unmarshal(body, &reply) != nil || reply.Error == "" {
-			return string(body)
+			return ""
 		}
 		return strings.TrimSpace(reply.Error + ": " + reply.Description)
 	})

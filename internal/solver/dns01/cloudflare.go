@@ -53,7 +53,7 @@ func newCloudflare(base, token, email, key string) *cloudflare {
 	p := &cloudflare{rest: rest{name: "Cloudflare", base: base, header: http.Header{}, problem: func(body []byte) string {
 		var reply cloudflareReply[json.RawMessage]
 		if json.Unmarshal(body, &reply) != nil || len(reply.Errors) == 0 {
-			return string(body)
+			return ""
 		}
 		var all []string
 		for _, e := range reply.Errors {

@@ -327,7 +327,7 @@ func (s *Solver) provider(ctx context.Context, issuer *signer.Issuer, ch *cmacme
 		if err != nil {
 			return nil, err
 		}
-		p.now = s.Now
+		p.client, p.now = s.named(), s.Now
 		return p, nil
 	}
 	if c := spec.Route53; c != nil {

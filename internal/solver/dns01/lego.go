@@ -46,6 +46,17 @@ func (l legoRecords) CleanUp(ctx context.Context, r Record) error {
 	return l.of.CleanUp(ctx, l.record(r))
 }
 
+// author is who writes issuers of a kind.
+func (s *Solver) author(kind string) lego.Author {
+	switch {
+	case s.OwnMachine:
+		return lego.Owner
+	case kind == signer.KindClusterIssuer:
+		return lego.Admin
+	}
+	return lego.Tenant
+}
+
 // legoProvider makes the provider that dns01.provider names, or finds the one with the same settings, which remembers what it has made.
 func (s *Solver) legoProvider(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) (Provider, error) {
 	if acme.DNS01Value(ch.Spec.KeyAuthorization) != ch.Spec.Key {
@@ -56,7 +67,7 @@ func (s *Solver) legoProvider(ctx context.Context, issuer *signer.Issuer, ch *cm
 	if spec.Config != nil {
 		config = spec.Config.Raw
 	}
-	settings := []string{spec.Name, string(config)}
+	settings := []string{spec.Name, string(config), issuer.Kind} // which says who has written them
 	var secret map[string][]byte
 	if spec.SecretRef != nil {
 		at := issuer.SecretNamespace + "/" + spec.SecretRef.Name
@@ -71,10 +82,10 @@ func (s *Solver) legoProvider(ctx context.Context, issuer *signer.Issuer, ch *cm
 		for name, value := range secret {
 			settings = append(settings, fmt.Sprintf("%s=%s", name, value))
 		}
-		slices.Sort(settings[2:])
+		slices.Sort(settings[3:])
 	}
 	found, err := s.lego.get("lego", settings, func() (*lego.Provider, error) {
-		return lego.New(spec.Name, config, secret, s.OwnMachine, s.Now)
+		return lego.New(spec.Name, config, secret, s.author(issuer.Kind), s.Now)
 	})
 	if err != nil {
 		return nil, err

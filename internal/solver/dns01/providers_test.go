@@ -247,6 +247,9 @@ func TestWhatAnAPIRefuses(t *testing.T) {
 			api := &rest{name: "the service", base: server.URL, now: func() time.Time { return now }}
 			var out struct{}
 			_, err := api.do(t.Context(), http.MethodGet, "/", nil, &out)
+			if err != nil && strings.Contains(err.Error(), "<html>") {
+				t.Errorf("its body is told: %v", err)
+			}
 			var f *fault.Error
 			if !errors.As(err, &f) || f.Class != test.class || len(err.Error()) > 600 || strings.Contains(err.Error(), "\n") {
 				t.Errorf("got %v", err)

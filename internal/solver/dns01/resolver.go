@@ -478,7 +478,7 @@ func overHTTPS(ctx context.Context, client *http.Client, url string, q *dns.Msg)
 		return nil, fmt.Errorf("it does not answer with %s: is that the URL of a DNS server?", media)
 	}
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxDoH+1))
-	if err != nil {
+	if err = cmp.Or(err, ctx.Err()); err != nil { // what is being closed, being late, may look as if it had ended
 		return nil, err
 	}
 	if len(body) > maxDoH {

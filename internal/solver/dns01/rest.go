@@ -2,6 +2,7 @@ package dns01
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/solver"
 )
 
 const (
@@ -41,7 +43,7 @@ type rest struct {
 	sign   func(request *http.Request, body []byte) error
 	client *http.Client
 	now    func() time.Time
-	// problem finds the text of an error in its body. The body itself if nil.
+	// problem finds the text of an error in its body. What solver.Problem finds if nil, or if it finds none.
 	problem func(body []byte) string
 	// refused makes the error of a status that is not 2xx. What such statuses usually mean if nil.
 	refused func(ctx context.Context, code int, body []byte) error
@@ -62,18 +64,32 @@ type call struct {
 	needs string
 }
 
-// restClient sends the requests of all APIs, and those for their credentials. Redirects would carry credentials elsewhere.
-var restClient = &http.Client{
-	Timeout:       attempt,
-	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	Transport:     capped{},
+// restClient sends the requests of all APIs, and those for their credentials; outsideClient those to hosts that an issuer names, where its author
+// does not own this machine.
+var restClient, outsideClient = newRestClient(true), newRestClient(false)
+
+// newRestClient makes a client that does not follow redirects, which would carry credentials elsewhere.
+func newRestClient(ownMachine bool) *http.Client {
+	return &http.Client{
+		Timeout:       attempt,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Transport:     capped{solver.Outside(http.DefaultTransport.(*http.Transport).Clone(), ownMachine)},
+	}
+}
+
+// named is the client for a host that an issuer names.
+func (s *Solver) named() *http.Client {
+	if s.OwnMachine {
+		return restClient
+	}
+	return outsideClient
 }
 
 // capped ends answers that are longer than any that is expected, also where a library reads them.
-type capped struct{}
+type capped struct{ http.RoundTripper }
 
-func (capped) RoundTrip(request *http.Request) (*http.Response, error) {
-	response, err := http.DefaultTransport.RoundTrip(request)
+func (c capped) RoundTrip(request *http.Request) (*http.Response, error) {
+	response, err := c.RoundTripper.RoundTrip(request)
 	if err != nil {
 		return nil, err
 	}
@@ -123,6 +139,9 @@ func (r *rest) send(ctx context.Context, c call) (status int, err error) {
 	}
 	response, err := client.Do(request)
 	if err != nil {
+		if err = solver.NoAnswer(err); errors.Is(err, solver.ErrInside) {
+			return 0, fault.Misconfiguredf("PresentError", "%s cannot be reached: %w", r.name, err)
+		}
 		return 0, fault.Transientf("PresentError", "%s cannot be reached: %w", r.name, err)
 	}
 	defer response.Body.Close()
@@ -146,14 +165,16 @@ func (r *rest) send(ctx context.Context, c call) (status int, err error) {
 
 // refusal says what a status means for the next attempt.
 func (r *rest) refusal(response *http.Response, body []byte, needs string) error {
-	text := string(body)
+	text := ""
 	if r.problem != nil {
 		text = r.problem(body)
 	}
-	text = brief(text)
+	if text = brief(cmp.Or(text, solver.Problem(body))); text != "" {
+		text = ": " + text
+	}
 	switch code := response.StatusCode; {
 	case code == http.StatusTooManyRequests || r.busy != nil && r.busy(body):
-		return fault.Limitedf("PresentError", retryAt(response.Header, r.now()), "%s says that it is asked too much: %s", r.name, text)
+		return fault.Limitedf("PresentError", retryAt(response.Header, r.now()), "%s says that it is asked too much%s", r.name, text)
 	case code == http.StatusUnauthorized || code == http.StatusForbidden:
 		where := r.credentials
 		if where == "" {
@@ -163,11 +184,11 @@ func (r *rest) refusal(response *http.Response, body []byte, needs string) error
 		if needs != "" {
 			may = "allow them " + needs
 		}
-		return fault.Misconfiguredf("PresentError", "%s refuses the credentials (status %d): %s. Correct %s, or %s", r.name, code, text, where, may)
+		return fault.Misconfiguredf("PresentError", "%s refuses the credentials (status %d)%s. Correct %s, or %s", r.name, code, text, where, may)
 	case code >= 500:
-		return fault.Transientf("PresentError", "%s is in trouble (status %d): %s", r.name, code, text)
+		return fault.Transientf("PresentError", "%s is in trouble (status %d)%s", r.name, code, text)
 	default:
-		return fault.Misconfiguredf("PresentError", "%s refuses the request (status %d): %s", r.name, code, text)
+		return fault.Misconfiguredf("PresentError", "%s refuses the request (status %d)%s", r.name, code, text)
 	}
 }
 
@@ -264,7 +285,7 @@ func swap(r Record, once func() error) error {
 func (r *rest) noToken(name string, response *http.Response, body []byte, problem func(body []byte) string) error {
 	tokens := rest{name: name, credentials: r.credentials, now: r.now, problem: problem}
 	if response.StatusCode == http.StatusBadRequest { // RFC 6749 section 5.2: also for a key that is unknown
-		return fault.Misconfiguredf("PresentError", "%s gives no token for the credentials: %s. Correct %s", name, brief(problem(body)), r.credentials)
+		return fault.Misconfiguredf("PresentError", "%s gives no token for the credentials: %s. Correct %s", name, brief(cmp.Or(problem(body), solver.Problem(body), "it does not say why")), r.credentials)
 	}
 	return tokens.refusal(response, body, "to get tokens")
 }

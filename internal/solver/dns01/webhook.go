@@ -2,7 +2,6 @@ package dns01
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -17,6 +16,7 @@ import (
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/solver"
 )
 
 // API is the Kubernetes API server, behind which webhooks are.
@@ -145,12 +145,10 @@ func (w *webhook) who() string        { return w.group + "/" + w.solver }
 
 // why says what the status of a refused request means. Where the webhook itself was not reached, that is looked for.
 func (w *webhook) why(ctx context.Context, code int, body []byte) error {
-	text := string(body)
-	var s status
-	if json.Unmarshal(body, &s) == nil && s.Message != "" {
-		text = s.Message
+	text := brief(solver.Problem(body)) // a metav1.Status has its words in message
+	if text == "" {
+		text = "it does not say why"
 	}
-	text = brief(text)
 	switch code {
 	case http.StatusForbidden, http.StatusNotFound, http.StatusServiceUnavailable:
 		if err := w.missing(ctx); err != nil {

@@ -1,19 +1,20 @@
 package lego
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
-	"syscall"
+	"sync/atomic"
 	"time"
+
+	"github.com/perennial-pki/perennial/internal/solver"
 )
 
 const (
@@ -21,36 +22,28 @@ const (
 	requestTimeout = 30 * time.Second
 	maxReply       = 16 << 20 // of services that have no other answer than the whole zone
 	maxRedirects   = 3
+	maxSaid        = 64 << 10 // of an answer in which an error is looked for
 	// limitedFor is how long we stay away from a service that says that we ask too much, and not for how long.
 	limitedFor = time.Minute
 )
-
-// errLocal is why an address is not connected to.
-var errLocal = errors.New("the address is one of this machine, or of its network's metadata service, which providers may not be at")
-
-// notPublic are addresses of metadata services that no property of the address tells.
-var notPublic = []netip.Addr{netip.MustParseAddr("fd00:ec2::254"), netip.MustParseAddr("100.100.100.200"), netip.MustParseAddr("168.63.129.16")}
-
-// forbidden reports whether an issuer must not make us connect to an address. Addresses of private networks are allowed: there are DNS
-// servers with an API.
-func forbidden(a netip.Addr) bool {
-	a = a.Unmap().WithZone("")
-	if a.IsLoopback() || a.IsUnspecified() || a.IsMulticast() || a.IsLinkLocalUnicast() {
-		return true
-	}
-	for _, n := range notPublic {
-		if a == n {
-			return true
-		}
-	}
-	return false
-}
 
 // exchange is what the service answered last in one call, of which lego's errors tell only the text.
 type exchange struct {
 	mu         sync.Mutex
 	status     int
 	retryAfter time.Duration
+	// from is the host that answered, and said the beginning of its answer. They are kept of hosts whose answers are not to be told.
+	from string
+	said []byte
+	// quiet says that such a host has answered in this call.
+	quiet bool
+}
+
+// begin is for a request that is not answered yet.
+func (x *exchange) begin() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.status, x.retryAfter, x.from, x.said = 0, 0, "", nil
 }
 
 func (x *exchange) note(status int, retryAfter time.Duration) {
@@ -59,16 +52,51 @@ func (x *exchange) note(status int, retryAfter time.Duration) {
 	x.status, x.retryAfter = status, retryAfter
 }
 
+func (x *exchange) hush(from string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.from, x.quiet = from, true
+}
+
+func (x *exchange) hear(said []byte) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.said = append(x.said, said[:min(len(said), maxSaid-len(x.said))]...)
+}
+
+// told is what may be told of a call that failed with err, after a host has answered that its issuer's author has named: what was answered only in
+// the form of an error. Else an issuer could be used to read what only this process can reach.
+func (x *exchange) told(name string, err error) string {
+	if x.status == 0 {
+		if u := new(url.Error); errors.As(err, &u) {
+			return fmt.Sprintf("%s: %s", name, solver.NoAnswer(u.Err))
+		}
+		return fmt.Sprintf("%s: lego gave up after the service had answered", name)
+	}
+	text := fmt.Sprintf("%s: %s answers with status %d", name, x.from, x.status)
+	if x.status < 300 {
+		text = fmt.Sprintf("%s: the answers of %s are not what lego expects", name, x.from)
+	}
+	if said := solver.Problem(x.said); said != "" {
+		text += ": " + said
+	}
+	return text
+}
+
 type exchangeKey struct{}
 
 // door is the transport of a provider's requests.
 type door struct {
-	direct, proxied http.RoundTripper
-	local           bool
+	http.RoundTripper
+	// known are the hosts whose answers may be told; all's if tells is set.
+	known []string
+	tells bool
+	// running is the exchange of the call that is under way. Not all of lego's requests have its context.
+	running atomic.Pointer[exchange]
 }
 
-// newClient makes the HTTP client of one provider. If local is set, it may connect to addresses of this machine.
-func newClient(local bool, v values) (*http.Client, error) {
+// newClient makes the HTTP client of a provider with settings that somebody has written.
+func newClient(k *kind, v values, by Author) (*http.Client, *door, error) {
 	base := http.DefaultTransport.(*http.Transport).Clone()
 	base.MaxConnsPerHost = 4
 	if v.flag("insecureSkipVerify") {
@@ -77,25 +105,14 @@ func newClient(local bool, v values) (*http.Client, error) {
 	if v["tlsCert"] != "" || v["tlsKey"] != "" {
 		pair, err := tls.X509KeyPair([]byte(v["tlsCert"]), []byte(v["tlsKey"]))
 		if err != nil {
-			return nil, errors.New("tlsCert and tlsKey are no certificate and its key, in PEM")
+			return nil, nil, errors.New("tlsCert and tlsKey are no certificate and its key, in PEM")
 		}
 		base.TLSClientConfig = &tls.Config{Certificates: []tls.Certificate{pair}}
 	}
-	direct := base.Clone()
-	direct.Proxy = nil
-	if !local {
-		// The address is judged when it is connected to: a name may lead elsewhere each time it is looked up.
-		direct.DialContext = (&net.Dialer{Timeout: requestTimeout, ControlContext: func(_ context.Context, _, at string, _ syscall.RawConn) error {
-			a, err := netip.ParseAddrPort(at)
-			if err != nil || forbidden(a.Addr()) {
-				return errLocal
-			}
-			return nil
-		}}).DialContext
-	}
+	d := &door{RoundTripper: solver.Outside(base, by == Owner), known: k.hosts, tells: by != Tenant}
 	return &http.Client{
 		Timeout:   requestTimeout,
-		Transport: &door{direct: direct, proxied: base, local: local},
+		Transport: d,
 		// Credentials stay with the host that they are for.
 		CheckRedirect: func(r *http.Request, before []*http.Request) error {
 			if last := before[len(before)-1].URL; len(before) > maxRedirects || r.URL.Host != last.Host || r.URL.Scheme != last.Scheme {
@@ -103,28 +120,35 @@ func newClient(local bool, v values) (*http.Client, error) {
 			}
 			return nil
 		},
-	}, nil
+	}, d, nil
+}
+
+// quiet reports whether a host has answered in the call that is under way whose answers are not to be told.
+func (d *door) quiet() bool {
+	x := d.running.Load()
+	if x == nil {
+		return false
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.quiet
 }
 
 func (d *door) RoundTrip(r *http.Request) (*http.Response, error) {
 	x, _ := r.Context().Value(exchangeKey{}).(*exchange)
 	if x == nil {
+		x = d.running.Load()
+	}
+	if x == nil {
 		x = &exchange{} // of nobody
 	}
-	x.note(0, 0)
-	through := d.direct
-	proxy, err := http.ProxyFromEnvironment(r)
+	x.begin()
+	told := d.tells || slices.Contains(d.known, strings.ToLower(r.URL.Hostname()))
+	response, err := d.RoundTripper.RoundTrip(r)
 	if err != nil {
-		return nil, err
-	}
-	if proxy != nil {
-		if a, err := netip.ParseAddr(r.URL.Hostname()); err == nil && !d.local && forbidden(a) {
-			return nil, errLocal
+		if !told {
+			err = solver.NoAnswer(err)
 		}
-		through = d.proxied
-	}
-	response, err := through.RoundTrip(r)
-	if err != nil {
 		return nil, err
 	}
 	wait := limitedFor
@@ -132,7 +156,12 @@ func (d *door) RoundTrip(r *http.Request) (*http.Response, error) {
 		wait = min(time.Duration(n)*time.Second, time.Hour)
 	}
 	x.note(response.StatusCode, wait)
-	response.Body = &capped{ReadCloser: response.Body, left: maxReply}
+	body := &capped{ReadCloser: response.Body, left: maxReply}
+	if !told {
+		x.hush(r.URL.Scheme + "://" + r.URL.Host)
+		body.hear = x.hear
+	}
+	response.Body = body
 	return response, nil
 }
 
@@ -140,6 +169,7 @@ func (d *door) RoundTrip(r *http.Request) (*http.Response, error) {
 type capped struct {
 	io.ReadCloser
 	left int
+	hear func([]byte) // nil if nobody wants to
 }
 
 func (c *capped) Read(p []byte) (int, error) {
@@ -148,6 +178,9 @@ func (c *capped) Read(p []byte) (int, error) {
 	}
 	n, err := c.ReadCloser.Read(p[:min(len(p), c.left)])
 	c.left -= n
+	if c.hear != nil {
+		c.hear(p[:n])
+	}
 	return n, err
 }
 

@@ -65,6 +65,7 @@ type Provider struct {
 	kind    *kind
 	backend backend
 	secrets []string
+	door    *door // nil if it asks nobody
 	now     func() time.Time
 
 	mu      sync.Mutex
@@ -99,14 +100,35 @@ func Place(name, fqdn string) string {
 	return fqdn
 }
 
-// New makes a provider, with settings from an issuer, a JSON object, and from a Secret. If local is set, who writes the issuer owns this machine.
-func New(name string, config []byte, secret map[string][]byte, local bool, now func() time.Time) (*Provider, error) {
+// Author is who writes the settings of a provider.
+type Author int
+
+const (
+	// Tenant may write issuers in a namespace. What the hosts that it names answer is told only in the form of an error.
+	Tenant Author = iota
+	// Admin may write issuers of the cluster, too.
+	Admin
+	// Owner owns the machine: providers may run programs there, and be at its own addresses.
+	Owner
+)
+
+// usable finds a provider, if settings of that author may use it.
+func usable(name string, by Author) (*kind, error) {
 	k, err := find(name)
 	if err != nil {
 		return nil, fault.Misconfiguredf("InvalidSolver", "%w", err)
 	}
-	if k.local && !local {
+	if k.local && by != Owner {
 		return nil, fault.Misconfiguredf("InvalidSolver", "dns01.provider.name: %q can only be used with perenniald: in a cluster it would let whoever writes an issuer act in the controller's place", name)
+	}
+	return k, nil
+}
+
+// New makes a provider, with settings from an issuer, a JSON object, and from a Secret.
+func New(name string, config []byte, secret map[string][]byte, by Author, now func() time.Time) (*Provider, error) {
+	k, err := usable(name, by)
+	if err != nil {
+		return nil, err
 	}
 	v, err := k.read(config, secret)
 	if err != nil {
@@ -136,14 +158,15 @@ func New(name string, config []byte, secret map[string][]byte, local bool, now f
 	if err != nil {
 		return nil, fault.Transientf("PresentError", "%w", err)
 	}
-	client, err := newClient(local, v)
+	client, door, err := newClient(k, v, by)
 	if err != nil {
 		return nil, fault.Misconfiguredf("InvalidSolver", "the Secret of dns01.provider.secretRef: %w", err)
 	}
+	p.door = door
 	p.backend = &adapter{kind: k, feed: feed, make: func() (challenge.Provider, error) {
 		of, err := k.make(v, client)
-		if u := new(url.Error); err != nil && !errors.As(err, &u) {
-			return nil, fault.Misconfiguredf("InvalidSolver", "dns01.provider %s: %s; %s", name, p.clean(err), k.known())
+		if u := new(url.Error); err != nil && !errors.As(err, &u) && !door.quiet() { // it is of the settings, and of nobody who was asked
+			return nil, fault.Misconfiguredf("InvalidSolver", "dns01.provider %s: %s; %s", name, p.clean(err.Error()), k.known())
 		}
 		return of, err
 	}}
@@ -296,6 +319,9 @@ func (p *Provider) do(ctx context.Context, verb string, r Record, f func(context
 // run makes a call and keeps how it ended.
 func (p *Provider) run(ctx context.Context, c *call, f func(context.Context) error) {
 	x := &exchange{}
+	if p.door != nil {
+		p.door.running.Store(x)
+	}
 	ctx, cancel := context.WithTimeout(context.WithValue(ctx, exchangeKey{}, x), callLimit)
 	defer cancel()
 	result := make(chan error, 1)
@@ -340,9 +366,12 @@ func (p *Provider) fault(x *exchange, err error) error {
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	text := p.clean(err)
+	text := p.clean(err.Error())
+	if x.quiet {
+		text = p.clean(x.told(p.kind.name, err))
+	}
 	switch {
-	case errors.Is(err, errLocal):
+	case errors.Is(err, solver.ErrInside):
 		return fault.Misconfiguredf("PresentError", "%s", text)
 	case errors.Is(err, context.DeadlineExceeded):
 		return fault.Transientf("PresentError", "%s was not done within %s", p.kind.name, callLimit)
@@ -359,9 +388,8 @@ func (p *Provider) fault(x *exchange, err error) error {
 // query is the query of a URL, in which some services want their credentials.
 var query = regexp.MustCompile(`\?[^\s"'<>]+`)
 
-// clean is the text of an error without what is secret.
-func (p *Provider) clean(err error) string {
-	text := err.Error()
+// clean is a text without what is secret.
+func (p *Provider) clean(text string) string {
 	for _, s := range p.secrets {
 		text = strings.ReplaceAll(text, s, "***")
 	}

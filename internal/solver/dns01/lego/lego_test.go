@@ -59,7 +59,7 @@ func standIn(t *testing.T, name string, secret map[string]string, service http.H
 		entries[k] = []byte(v)
 	}
 	return func() *Provider {
-		p, err := New(name, nil, entries, true, time.Now)
+		p, err := New(name, nil, entries, Owner, time.Now)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -76,7 +76,7 @@ func standIn(t *testing.T, name string, secret map[string]string, service http.H
 }
 
 func through(r http.RoundTripper) http.RoundTripper {
-	return &door{direct: r, proxied: r, local: true}
+	return &door{RoundTripper: r, tells: true}
 }
 
 // finish calls until it is over.
@@ -597,7 +597,7 @@ func TestSettings(t *testing.T) {
 			for k, v := range test.secret {
 				secret[k] = []byte(v)
 			}
-			_, err := New(test.name, []byte(test.config), secret, false, time.Now)
+			_, err := New(test.name, []byte(test.config), secret, Tenant, time.Now)
 			if err == nil || !strings.Contains(err.Error(), test.says) || fault.Of(err).Class != fault.Misconfigured {
 				t.Errorf("it says %v", err)
 			}
@@ -609,7 +609,7 @@ func TestSettings(t *testing.T) {
 }
 
 func TestCredentialsThatAreMissingAreNamed(t *testing.T) {
-	p, err := New("hetzner", nil, nil, false, time.Now)
+	p, err := New("hetzner", nil, nil, Tenant, time.Now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -628,7 +628,7 @@ func TestAddressesOfThisMachineAreNotReachedFromACluster(t *testing.T) {
 	elsewhere := httptest.NewServer(http.RedirectHandler(server.URL, http.StatusTemporaryRedirect))
 	defer elsewhere.Close()
 	for _, host := range []string{server.URL, "http://localhost" + port, "http://169.254.169.254", "http://[::1]" + port, "http://[fd00:ec2::254]", "http://[::ffff:127.0.0.1]" + port} {
-		p, err := New("pdns", fmt.Appendf(nil, `{"host": %q}`, host), secret, false, time.Now)
+		p, err := New("pdns", fmt.Appendf(nil, `{"host": %q}`, host), secret, Tenant, time.Now)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -637,17 +637,80 @@ func TestAddressesOfThisMachineAreNotReachedFromACluster(t *testing.T) {
 			t.Errorf("%s: %v", host, err)
 		}
 	}
-	p, err := New("pdns", fmt.Appendf(nil, `{"host": %q}`, server.URL), secret, true, time.Now)
+	p, err := New("pdns", fmt.Appendf(nil, `{"host": %q}`, server.URL), secret, Owner, time.Now)
 	if err != nil {
 		t.Fatal(err)
 	}
 	mustFinish(t, p.Present, record("www.example.com", "token"))
 	// Nor do credentials go where a redirect leads.
-	if p, err = New("pdns", fmt.Appendf(nil, `{"host": %q}`, elsewhere.URL), secret, true, time.Now); err != nil {
+	if p, err = New("pdns", fmt.Appendf(nil, `{"host": %q}`, elsewhere.URL), secret, Owner, time.Now); err != nil {
 		t.Fatal(err)
 	}
 	if err := finish(t, p.Present, record("www.example.com", "other")); err == nil {
 		t.Error("a redirect to another host was followed")
+	}
+}
+
+// asTenant makes a provider with the transport that settings of that author get, but for the way to its service, which is the handler.
+func asTenant(t *testing.T, name string, config []byte, secret map[string][]byte, by Author, service http.Handler) *Provider {
+	t.Helper()
+	server := httptest.NewServer(service)
+	t.Cleanup(server.Close)
+	to, err := url.Parse(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := New(name, config, secret, by, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.door.RoundTripper = rewrite{to}
+	return p
+}
+
+func TestWhatAHostThatATenantNamesAnswersIsToldOnlyAsAnError(t *testing.T) {
+	const hidden = "root:x:0:0 of an internal page"
+	for what, test := range map[string]struct {
+		by          Author
+		name, host  string
+		status      int
+		body        string
+		says        string
+		class       fault.Class
+		tellsHidden bool
+	}{
+		"a page":                          {name: "pdns", host: "http://10.0.0.1:8081", status: 200, body: hidden, says: "the answers of http://10.0.0.1:8081 are not what lego expects", class: fault.Transient},
+		"a page with a status":            {name: "pdns", host: "http://10.0.0.1:8081", status: 404, body: hidden, says: "http://10.0.0.1:8081 answers with status 404", class: fault.Misconfigured},
+		"a secret in JSON":                {name: "pdns", host: "http://10.0.0.1:8081", status: 500, body: `{"password": "` + hidden + `"}`, says: "answers with status 500", class: fault.Transient},
+		"an error in JSON":                {name: "pdns", host: "http://10.0.0.1:8081", status: 422, body: `{"error": "Domain is not canonical", "x": "` + hidden + `"}`, says: "answers with status 422: Domain is not canonical", class: fault.Misconfigured},
+		"credentials":                     {name: "pdns", host: "http://10.0.0.1:8081", status: 401, body: hidden, says: "pdns refuses the credentials: pdns: http://10.0.0.1:8081 answers with status 401. Correct the Secret", class: fault.Misconfigured},
+		"a page, to an administrator":     {by: Admin, name: "pdns", host: "http://10.0.0.1:8081", status: 404, body: hidden, says: hidden, class: fault.Misconfigured, tellsHidden: true},
+		"a page of the service's own":     {name: "autodns", status: 400, body: hidden, says: hidden, class: fault.Misconfigured, tellsHidden: true},
+		"a page in the place of its own":  {name: "autodns", host: "http://10.0.0.1", status: 400, body: hidden, says: "answers with status 400", class: fault.Misconfigured},
+		"an error with a status of a yes": {name: "technitium", host: "http://10.0.0.1:5380", status: 200, body: `{"status": "error", "errorMessage": "No such zone was found"}`, says: "No such zone was found", class: fault.Transient},
+	} {
+		t.Run(what, func(t *testing.T) {
+			at := map[string]string{"pdns": "host", "technitium": "baseURL", "autodns": "endpoint"}[test.name]
+			config := fmt.Appendf(nil, `{%q: %q}`, at, test.host)
+			if test.host == "" {
+				config = nil
+			}
+			secret := map[string]map[string][]byte{
+				"pdns": {"apiKey": []byte("good-token")}, "technitium": {"apiToken": []byte("good-token")},
+				"autodns": {"username": []byte("someone"), "password": []byte("good-token")},
+			}[test.name]
+			p := asTenant(t, test.name, config, secret, test.by, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.WriteHeader(test.status)
+				fmt.Fprint(w, test.body)
+			}))
+			err := finish(t, p.Present, record("www.example.com", "token"))
+			if err == nil || !strings.Contains(err.Error(), test.says) || fault.Of(err).Class != test.class {
+				t.Errorf("it says %v, %v", err, fault.Of(err).Class)
+			}
+			if err != nil && strings.Contains(err.Error(), hidden) != test.tellsHidden {
+				t.Errorf("it tells %v", err)
+			}
+		})
 	}
 }
 
@@ -841,7 +904,7 @@ func TestAProgramMakesTheRecord(t *testing.T) {
 		t.Errorf("the program was called with\n%swant\n%s", got, want)
 	}
 	for config, says := range map[string]string{`{}`: "exec needs program", `{"program": "dns"}`: "no absolute path", `{"program": "/dns", "mode": "raw"}`: "is not RAW"} {
-		if _, err := New("exec", []byte(config), nil, true, time.Now); err == nil || !strings.Contains(err.Error(), says) {
+		if _, err := New("exec", []byte(config), nil, Owner, time.Now); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v", config, err)
 		}
 	}

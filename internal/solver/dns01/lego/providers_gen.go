@@ -197,6 +197,7 @@ var kinds = [...]kind{
 			{name: "apiKey", form: text, secret: true},
 			{name: "ttl", form: number, def: "120"},
 		},
+		hosts: []string{"api.abion.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return abion.NewDNSProviderConfig(&abion.Config{
 				APIKey:             s.text("apiKey"),
@@ -232,6 +233,7 @@ var kinds = [...]kind{
 			{name: "account", form: text},
 			{name: "ttl", form: number, def: "120"},
 		},
+		hosts: []string{"api.alwaysdata.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return alwaysdata.NewDNSProviderConfig(&alwaysdata.Config{
 				APIKey:             s.text("apiKey"),
@@ -250,6 +252,7 @@ var kinds = [...]kind{
 			{name: "apiurl", form: text},
 			{name: "ttl", form: number, def: "300"},
 		},
+		hosts: []string{"engine.anexia-it.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return anexia.NewDNSProviderConfig(&anexia.Config{
 				Token:              s.text("token"),
@@ -286,6 +289,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "600"},
 		},
 		stateful: true,
+		hosts:    []string{"napi.arvancloud.ir"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return arvancloud.NewDNSProviderConfig(&arvancloud.Config{
 				APIKey:             s.text("apiKey"),
@@ -305,6 +309,7 @@ var kinds = [...]kind{
 			{name: "context", form: number, def: "4"},
 			{name: "ttl", form: number, def: "600"},
 		},
+		hosts: []string{"api.autodns.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return autodns.NewDNSProviderConfig(&autodns.Config{
 				Endpoint:           s.address("endpoint"),
@@ -325,6 +330,7 @@ var kinds = [...]kind{
 			{name: "token", form: text, secret: true},
 			{name: "ttl", form: number, def: "120"},
 		},
+		hosts: []string{"my.axelname.ru"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return axelname.NewDNSProviderConfig(&axelname.Config{
 				Nickname:           s.text("nickname"),
@@ -343,6 +349,7 @@ var kinds = [...]kind{
 			{name: "password", form: text, secret: true},
 			{name: "ttl", form: number, def: "300"},
 		},
+		hosts: []string{"api.beget.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return beget.NewDNSProviderConfig(&beget.Config{
 				Username:           s.text("username"),
@@ -361,6 +368,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "3600"},
 		},
 		stateful: true,
+		hosts:    []string{"api.binarylane.com.au"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return binarylane.NewDNSProviderConfig(&binarylane.Config{
 				APIToken:           s.text("apiToken"),
@@ -432,6 +440,7 @@ var kinds = [...]kind{
 			{name: "password", form: text, secret: true},
 			{name: "ttl", form: number, def: "120"},
 		},
+		hosts: []string{"www.bookmyname.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return bookmyname.NewDNSProviderConfig(&bookmyname.Config{
 				Username:           s.text("username"),
@@ -451,6 +460,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "300"},
 		},
 		byDomain: true,
+		hosts:    []string{"api.checkdomain.de"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return checkdomain.NewDNSProviderConfig(&checkdomain.Config{
 				Endpoint:           s.address("endpoint"),
@@ -468,6 +478,7 @@ var kinds = [...]kind{
 			{name: "token", form: text, secret: true},
 			{name: "ttl", form: number, def: "600"},
 		},
+		hosts: []string{"api.civo.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return civo.NewDNSProviderConfig(&civo.Config{
 				Token:              s.text("token"),
@@ -487,6 +498,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "300"},
 		},
 		exclusive: true,
+		hosts:     []string{"admin.vshosting.cloud"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return clouddns.NewDNSProviderConfig(&clouddns.Config{
 				ClientID:           s.text("clientID"),
@@ -508,6 +520,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "60"},
 		},
 		exclusive: true,
+		hosts:     []string{"api.cloudns.net"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return cloudns.NewDNSProviderConfig(&cloudns.Config{
 				AuthID:             s.text("authID"),
@@ -551,6 +564,7 @@ var kinds = [...]kind{
 		},
 		stateful:  true,
 		exclusive: true,
+		hosts:     []string{"auth.iam.cloud.ru", "console.cloud.ru"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return cloudru.NewDNSProviderConfig(&cloudru.Config{
 				ServiceInstanceID:  s.text("serviceInstanceID"),
@@ -571,6 +585,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "60"},
 		},
 		stateful: true,
+		hosts:    []string{"api.35.cn", "api.west.cn"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return com35.NewDNSProviderConfig(&com35.Config{
 				Username:           s.text("username"),
@@ -589,6 +604,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
+		hosts:    []string{"api.connbyte.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return connbyte.NewDNSProviderConfig(&connbyte.Config{
 				Token:              s.text("token"),
@@ -650,6 +666,7 @@ var kinds = [...]kind{
 			{name: "secretKey", form: text, secret: true},
 			{name: "ttl", form: number, def: "60"},
 		},
+		hosts: []string{"api.dns.constellix.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return constellix.NewDNSProviderConfig(&constellix.Config{
 				APIKey:             s.text("apiKey"),
@@ -669,6 +686,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "3600"},
 		},
 		exclusive: true,
+		hosts:     []string{"beta.api.core-networks.de"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return corenetworks.NewDNSProviderConfig(&corenetworks.Config{
 				Login:              s.text("login"),
@@ -710,6 +728,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 			{name: "apiKey", form: text, secret: true},
 		},
+		hosts: []string{"api.curanet.dk"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return curanet.NewDNSProviderConfig(&curanet.Config{
 				ClientID:           s.text("clientID"),
@@ -728,6 +747,7 @@ var kinds = [...]kind{
 			{name: "token", form: text, secret: true},
 			{name: "ttl", form: number, def: "120"},
 		},
+		hosts: []string{"api.czechia.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return czechia.NewDNSProviderConfig(&czechia.Config{
 				Token:              s.text("token"),
@@ -746,6 +766,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 			{name: "apiKey", form: text, secret: true},
 		},
+		hosts: []string{"api.curanet.dk", "api.dandomain.dk"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return dandomain.NewDNSProviderConfig(&dandomain.Config{
 				ClientID:           s.text("clientID"),
@@ -765,6 +786,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		exclusive: true,
+		hosts:     []string{"ddnss.de"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return ddnss.NewDNSProviderConfig(&ddnss.Config{
 				Key:                s.text("key"),
@@ -783,6 +805,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
+		hosts:    []string{"api.derak.cloud"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return derak.NewDNSProviderConfig(&derak.Config{
 				APIKey:             s.text("apiKey"),
@@ -801,6 +824,7 @@ var kinds = [...]kind{
 			{name: "password", form: text, secret: true},
 			{name: "ttl", form: number, def: "120"},
 		},
+		hosts: []string{"dinahosting.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return dinahosting.NewDNSProviderConfig(&dinahosting.Config{
 				Username:           s.text("username"),
@@ -842,6 +866,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
+		hosts:    []string{"www.51dns.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return dns51.NewDNSProviderConfig(&dns51.Config{
 				APIKey:             s.text("apiKey"),
@@ -860,6 +885,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
+		hosts:    []string{"api.dnscale.eu"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return dnscale.NewDNSProviderConfig(&dnscale.Config{
 				APIToken:           s.text("apiToken"),
@@ -876,6 +902,7 @@ var kinds = [...]kind{
 			{name: "apiKey", form: text, secret: true},
 			{name: "ttl", form: number, def: "120"},
 		},
+		hosts: []string{"api.dnsexit.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return dnsexit.NewDNSProviderConfig(&dnsexit.Config{
 				APIKey:             s.text("apiKey"),
@@ -892,6 +919,7 @@ var kinds = [...]kind{
 			{name: "credentials", form: pairs, secret: true},
 		},
 		exclusive: true,
+		hosts:     []string{"www.dnshome.de"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return dnshomede.NewDNSProviderConfig(&dnshomede.Config{
 				Credentials:        s.pairs("credentials"),
@@ -909,6 +937,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
+		hosts:    []string{"api.dns.la"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return dnsla.NewDNSProviderConfig(&dnsla.Config{
 				APIID:              s.text("apiid"),
@@ -930,6 +959,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		exclusive: true,
+		hosts:     []string{"api.dnsmadeeasy.com", "api.sandbox.dnsmadeeasy.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return dnsmadeeasy.NewDNSProviderConfig(&dnsmadeeasy.Config{
 				BaseURL:            s.text("baseURL"),
@@ -949,6 +979,7 @@ var kinds = [...]kind{
 			{name: "apiKey", form: text, secret: true},
 			{name: "ttl", form: number, def: "120"},
 		},
+		hosts: []string{"dnsmint.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return dnsmint.NewDNSProviderConfig(&dnsmint.Config{
 				APIKey:             s.text("apiKey"),
@@ -967,6 +998,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
+		hosts:    []string{"dns.services"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return dnsservices.NewDNSProviderConfig(&dnsservices.Config{
 				Username:           s.text("username"),
@@ -984,6 +1016,7 @@ var kinds = [...]kind{
 			{name: "token", form: text, secret: true},
 		},
 		exclusive: true,
+		hosts:     []string{"my.do.de"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return dode.NewDNSProviderConfig(&dode.Config{
 				Token:              s.text("token"),
@@ -999,6 +1032,7 @@ var kinds = [...]kind{
 			{name: "apiToken", form: text, secret: true},
 			{name: "apiSecret", form: text, secret: true},
 		},
+		hosts: []string{"api.domeneshop.no"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return domeneshop.NewDNSProviderConfig(&domeneshop.Config{
 				APIToken:           s.text("apiToken"),
@@ -1015,6 +1049,7 @@ var kinds = [...]kind{
 			{name: "baseURL", form: text, def: "https://api.dreamhost.com"},
 			{name: "apiKey", form: text, secret: true},
 		},
+		hosts: []string{"api.dreamhost.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return dreamhost.NewDNSProviderConfig(&dreamhost.Config{
 				BaseURL:            s.text("baseURL"),
@@ -1032,6 +1067,7 @@ var kinds = [...]kind{
 		},
 		exclusive: true,
 		wide:      true,
+		hosts:     []string{"www.duckdns.org"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return duckdns.NewDNSProviderConfig(&duckdns.Config{
 				Token:              s.text("token"),
@@ -1050,6 +1086,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		exclusive: true,
+		hosts:     []string{"api.dynect.net"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return dyn.NewDNSProviderConfig(&dyn.Config{
 				CustomerName:       s.text("customerName"),
@@ -1069,6 +1106,7 @@ var kinds = [...]kind{
 			{name: "apiSecret", form: text, secret: true},
 			{name: "ttl", form: number, def: "120"},
 		},
+		hosts: []string{"api.dynadot.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return dynadot.NewDNSProviderConfig(&dynadot.Config{
 				APIKey:             s.text("apiKey"),
@@ -1087,6 +1125,7 @@ var kinds = [...]kind{
 			{name: "password", form: text, secret: true},
 		},
 		exclusive: true,
+		hosts:     []string{"dynup.de"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return dyndnsfree.NewDNSProviderConfig(&dyndnsfree.Config{
 				Username:           s.text("username"),
@@ -1103,6 +1142,7 @@ var kinds = [...]kind{
 			{name: "apiKey", form: text, secret: true},
 			{name: "ttl", form: number, def: "300"},
 		},
+		hosts: []string{"api.dynu.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return dynu.NewDNSProviderConfig(&dynu.Config{
 				APIKey:             s.text("apiKey"),
@@ -1123,6 +1163,7 @@ var kinds = [...]kind{
 		},
 		stateful:  true,
 		exclusive: true,
+		hosts:     []string{"rest.easydns.net"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return easydns.NewDNSProviderConfig(&easydns.Config{
 				Endpoint:           s.address("endpoint"),
@@ -1142,6 +1183,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		exclusive: true,
+		hosts:     []string{"api.edgecenter.ru", "api.gcore.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return edgecenter.NewDNSProviderConfig(&edgecenter.Config{
 				APIToken:           s.text("apiToken"),
@@ -1181,6 +1223,7 @@ var kinds = [...]kind{
 			{name: "signature", form: text, secret: true},
 			{name: "ttl", form: number, def: "3600"},
 		},
+		hosts: []string{"usersapiv2.epik.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return epik.NewDNSProviderConfig(&epik.Config{
 				Signature:          s.text("signature"),
@@ -1198,6 +1241,7 @@ var kinds = [...]kind{
 			{name: "apiKey", form: text, secret: true},
 			{name: "ttl", form: number, def: "600"},
 		},
+		hosts: []string{"rest-api.eurodns.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return eurodns.NewDNSProviderConfig(&eurodns.Config{
 				ApplicationID:      s.text("applicationID"),
@@ -1217,6 +1261,7 @@ var kinds = [...]kind{
 			{name: "orderID", form: text},
 			{name: "ttl", form: number, def: "120"},
 		},
+		hosts: []string{"support.euserv.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return euserv.NewDNSProviderConfig(&euserv.Config{
 				Email:              s.text("email"),
@@ -1278,6 +1323,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
+		hosts:    []string{"api.feno.no"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return feno.NewDNSProviderConfig(&feno.Config{
 				APIKey:             s.text("apiKey"),
@@ -1295,6 +1341,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
+		hosts:    []string{"fornex.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return fornex.NewDNSProviderConfig(&fornex.Config{
 				Example:            s.text("example"),
@@ -1314,6 +1361,7 @@ var kinds = [...]kind{
 		},
 		stateful:  true,
 		exclusive: true,
+		hosts:     []string{"rpc.gandi.net"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return gandi.NewDNSProviderConfig(&gandi.Config{
 				BaseURL:            s.text("baseURL"),
@@ -1335,6 +1383,7 @@ var kinds = [...]kind{
 		},
 		stateful:  true,
 		exclusive: true,
+		hosts:     []string{"api.gandi.net"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return gandiv5.NewDNSProviderConfig(&gandiv5.Config{
 				BaseURL:             s.text("baseURL"),
@@ -1354,6 +1403,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		exclusive: true,
+		hosts:     []string{"api.gcore.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return gcore.NewDNSProviderConfig(&gcore.Config{
 				APIToken:           s.text("apiToken"),
@@ -1372,6 +1422,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
+		hosts:    []string{"api.gis.gehirn.jp"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return gehirn.NewDNSProviderConfig(&gehirn.Config{
 				TokenID:            s.text("tokenID"),
@@ -1392,6 +1443,7 @@ var kinds = [...]kind{
 			{name: "apiKey", form: text, secret: true},
 			{name: "ttl", form: number, def: "120"},
 		},
+		hosts: []string{"api.gigahost.no"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return gigahostno.NewDNSProviderConfig(&gigahostno.Config{
 				Username:           s.text("username"),
@@ -1414,6 +1466,7 @@ var kinds = [...]kind{
 		},
 		stateful:  true,
 		exclusive: true,
+		hosts:     []string{"api.glesys.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return glesys.NewDNSProviderConfig(&glesys.Config{
 				APIUser:            s.text("apiUser"),
@@ -1433,6 +1486,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
+		hosts:    []string{"api.gname.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return gname.NewDNSProviderConfig(&gname.Config{
 				AppID:              s.text("appID"),
@@ -1451,6 +1505,7 @@ var kinds = [...]kind{
 			{name: "apiSecret", form: text, secret: true},
 			{name: "ttl", form: number, def: "600"},
 		},
+		hosts: []string{"api.godaddy.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return godaddy.NewDNSProviderConfig(&godaddy.Config{
 				APIKey:             s.text("apiKey"),
@@ -1469,6 +1524,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "600"},
 		},
 		stateful: true,
+		hosts:    []string{"api.godaddy.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return godaddyv3.NewDNSProviderConfig(&godaddyv3.Config{
 				PersonalAccessToken: s.text("personalAccessToken"),
@@ -1486,6 +1542,7 @@ var kinds = [...]kind{
 			{name: "apiToken", form: text, secret: true},
 			{name: "ttl", form: number, def: "60"},
 		},
+		hosts: []string{"api.hetzner.cloud", "dns.hetzner.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return hetzner.NewDNSProviderConfig(&hetzner.Config{
 				APIKey:             s.text("apiKey"),
@@ -1504,6 +1561,7 @@ var kinds = [...]kind{
 			{name: "zoneName", form: text},
 			{name: "ttl", form: number, def: "120"},
 		},
+		hosts: []string{"secure.hosting.de"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return hostingde.NewDNSProviderConfig(&hostingde.Config{
 				APIKey:             s.text("apiKey"),
@@ -1521,6 +1579,7 @@ var kinds = [...]kind{
 			{name: "apiToken", form: text, secret: true},
 			{name: "ttl", form: number, def: "120"},
 		},
+		hosts: []string{"developers.hostinger.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return hostinger.NewDNSProviderConfig(&hostinger.Config{
 				APIToken:           s.text("apiToken"),
@@ -1538,6 +1597,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
+		hosts:    []string{"api.hosting.nl"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return hostingnl.NewDNSProviderConfig(&hostingnl.Config{
 				APIKey:             s.text("apiKey"),
@@ -1555,6 +1615,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "3600"},
 		},
 		stateful: true,
+		hosts:    []string{"api.ns1.hosttech.eu"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return hosttech.NewDNSProviderConfig(&hosttech.Config{
 				APIKey:             s.text("apiKey"),
@@ -1572,6 +1633,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
+		hosts:    []string{"cloud.hostup.se"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return hostup.NewDNSProviderConfig(&hostup.Config{
 				APIKey:             s.text("apiKey"),
@@ -1589,6 +1651,7 @@ var kinds = [...]kind{
 			{name: "zoneName", form: text},
 			{name: "ttl", form: number, def: "120"},
 		},
+		hosts: []string{"partner.http.net", "secure.hosting.de"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return httpnet.NewDNSProviderConfig(&httpnet.Config{
 				APIKey:             s.text("apiKey"),
@@ -1627,6 +1690,7 @@ var kinds = [...]kind{
 			{name: "credentials", form: pairs, secret: true},
 		},
 		exclusive: true,
+		hosts:     []string{"dyn.dns.he.net"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return hurricane.NewDNSProviderConfig(&hurricane.Config{
 				Credentials:        s.pairs("credentials"),
@@ -1644,6 +1708,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "300"},
 		},
 		stateful: true,
+		hosts:    []string{"api.infomaniak.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return infomaniak.NewDNSProviderConfig(&infomaniak.Config{
 				APIEndpoint:        s.text("apiEndpoint"),
@@ -1662,6 +1727,7 @@ var kinds = [...]kind{
 			{name: "password", form: text, secret: true},
 			{name: "ttl", form: number, def: "3600"},
 		},
+		hosts: []string{"api.internet.bs"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return internetbs.NewDNSProviderConfig(&internetbs.Config{
 				APIKey:             s.text("apiKey"),
@@ -1679,6 +1745,7 @@ var kinds = [...]kind{
 			{name: "apiKey", form: text, secret: true},
 			{name: "ttl", form: number, def: "300"},
 		},
+		hosts: []string{"api.hosting.ionos.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return ionos.NewDNSProviderConfig(&ionos.Config{
 				APIKey:             s.text("apiKey"),
@@ -1696,6 +1763,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
+		hosts:    []string{"dns.de-fra.ionos.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return ionoscloud.NewDNSProviderConfig(&ionoscloud.Config{
 				APIToken:           s.text("apiToken"),
@@ -1711,6 +1779,7 @@ var kinds = [...]kind{
 		settings: []setting{
 			{name: "apiKey", form: text, secret: true},
 		},
+		hosts: []string{"ipv64.net"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return ipv64.NewDNSProviderConfig(&ipv64.Config{
 				APIKey:             s.text("apiKey"),
@@ -1770,6 +1839,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		exclusive: true,
+		hosts:     []string{"dmapi.joker.com", "svc.joker.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return joker.NewDNSProviderConfig(&joker.Config{
 				APIKey:             s.text("apiKey"),
@@ -1790,6 +1860,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
+		hosts:    []string{"api.katapult.io"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return katapult.NewDNSProviderConfig(&katapult.Config{
 				APIKey:             s.text("apiKey"),
@@ -1825,6 +1896,7 @@ var kinds = [...]kind{
 			{name: "apiKey", form: text, secret: true},
 			{name: "ttl", form: number, def: "120"},
 		},
+		hosts: []string{"api.leaseweb.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return leaseweb.NewDNSProviderConfig(&leaseweb.Config{
 				APIKey:             s.text("apiKey"),
@@ -1843,6 +1915,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "3600"},
 		},
 		stateful: true,
+		hosts:    []string{"dns-service.iran.liara.ir"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return liara.NewDNSProviderConfig(&liara.Config{
 				APIKey:             s.text("apiKey"),
@@ -1862,6 +1935,7 @@ var kinds = [...]kind{
 		},
 		stateful:  true,
 		exclusive: true,
+		hosts:     []string{"www.lima-city.de"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return limacity.NewDNSProviderConfig(&limacity.Config{
 				APIKey:             s.text("apiKey"),
@@ -1881,6 +1955,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "300"},
 		},
 		stateful: true,
+		hosts:    []string{"api.loopia.se"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return loopia.NewDNSProviderConfig(&loopia.Config{
 				BaseURL:            s.text("baseURL"),
@@ -1901,6 +1976,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "300"},
 		},
 		stateful: true,
+		hosts:    []string{"api.luadns.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return luadns.NewDNSProviderConfig(&luadns.Config{
 				APIUsername:        s.text("apiUsername"),
@@ -1919,6 +1995,7 @@ var kinds = [...]kind{
 			{name: "clientSecret", form: text, secret: true},
 			{name: "ttl", form: number, def: "120"},
 		},
+		hosts: []string{"clouddns.manageengine.com"},
 		make: func(s values, _ *http.Client) (challenge.Provider, error) {
 			return manageengine.NewDNSProviderConfig(&manageengine.Config{
 				ClientID:           s.text("clientID"),
@@ -1935,6 +2012,7 @@ var kinds = [...]kind{
 			{name: "apiToken", form: text, secret: true},
 			{name: "ttl", form: number, def: "120"},
 		},
+		hosts: []string{"api.metaregistrar.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return metaregistrar.NewDNSProviderConfig(&metaregistrar.Config{
 				APIToken:           s.text("apiToken"),
@@ -1953,6 +2031,7 @@ var kinds = [...]kind{
 		},
 		exclusive: true,
 		byDomain:  true,
+		hosts:     []string{"mijn.host"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return mijnhost.NewDNSProviderConfig(&mijnhost.Config{
 				APIKey:             s.text("apiKey"),
@@ -1971,6 +2050,7 @@ var kinds = [...]kind{
 		},
 		stateful:  true,
 		exclusive: true,
+		hosts:     []string{"api.mittwald.de"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return mittwald.NewDNSProviderConfig(&mittwald.Config{
 				Token:              s.text("token"),
@@ -1989,6 +2069,7 @@ var kinds = [...]kind{
 		},
 		exclusive: true,
 		wide:      true,
+		hosts:     []string{"myaddr.tools"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return myaddr.NewDNSProviderConfig(&myaddr.Config{
 				Credentials:        s.pairs("credentials"),
@@ -2006,6 +2087,7 @@ var kinds = [...]kind{
 			{name: "password", form: text, secret: true},
 		},
 		byDomain: true,
+		hosts:    []string{"www.mydns.jp"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return mydnsjp.NewDNSProviderConfig(&mydnsjp.Config{
 				MasterID:           s.text("masterID"),
@@ -2025,6 +2107,7 @@ var kinds = [...]kind{
 			{name: "authAPIEndpoint", form: address, def: "https://auth.mythic-beasts.com/login"},
 			{name: "ttl", form: number, def: "120"},
 		},
+		hosts: []string{"api.mythic-beasts.com", "auth.mythic-beasts.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return mythicbeasts.NewDNSProviderConfig(&mythicbeasts.Config{
 				UserName:           s.text("userName"),
@@ -2049,6 +2132,7 @@ var kinds = [...]kind{
 		},
 		exclusive: true,
 		byDomain:  true,
+		hosts:     []string{"api.namecheap.com", "api.sandbox.namecheap.com", "dynamicdns.park-your-domain.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return namecheap.NewDNSProviderConfig(&namecheap.Config{
 				BaseURL:            s.text("baseURL"),
@@ -2094,6 +2178,7 @@ var kinds = [...]kind{
 		},
 		exclusive: true,
 		byDomain:  true,
+		hosts:     []string{"api.nearlyfreespeech.net"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return nearlyfreespeech.NewDNSProviderConfig(&nearlyfreespeech.Config{
 				APIKey:             s.text("apiKey"),
@@ -2111,6 +2196,7 @@ var kinds = [...]kind{
 			{name: "apiKey", form: text, secret: true},
 			{name: "ttl", form: number, def: "120"},
 		},
+		hosts: []string{"api.nederhost.nl"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return nederhost.NewDNSProviderConfig(&nederhost.Config{
 				APIKey:             s.text("apiKey"),
@@ -2128,6 +2214,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
+		hosts:    []string{"api.neodigit.net"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return neodigit.NewDNSProviderConfig(&neodigit.Config{
 				Token:              s.text("token"),
@@ -2145,6 +2232,7 @@ var kinds = [...]kind{
 			{name: "password", form: text, secret: true},
 			{name: "customer", form: text},
 		},
+		hosts: []string{"ccp.netcup.net"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return netcup.NewDNSProviderConfig(&netcup.Config{
 				Key:                s.text("key"),
@@ -2161,6 +2249,7 @@ var kinds = [...]kind{
 		settings: []setting{
 			{name: "apiKey", form: text, secret: true},
 		},
+		hosts: []string{"api.netcup.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return netcupv1.NewDNSProviderConfig(&netcupv1.Config{
 				APIKey:             s.text("apiKey"),
@@ -2177,6 +2266,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "300"},
 		},
 		stateful: true,
+		hosts:    []string{"api.netlify.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return netlify.NewDNSProviderConfig(&netlify.Config{
 				Token:              s.text("token"),
@@ -2193,6 +2283,7 @@ var kinds = [...]kind{
 			{name: "token", form: text, secret: true},
 			{name: "ttl", form: number, def: "120"},
 		},
+		hosts: []string{"primarydnsapi.netnod.se"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return netnod.NewDNSProviderConfig(&netnod.Config{
 				Token:              s.text("token"),
@@ -2210,6 +2301,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
+		hosts:    []string{"api.nexdns.tech"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return nexdns.NewDNSProviderConfig(&nexdns.Config{
 				APIToken:           s.text("apiToken"),
@@ -2227,6 +2319,7 @@ var kinds = [...]kind{
 			{name: "token", form: text, secret: true},
 			{name: "customerID", form: text},
 		},
+		hosts: []string{"api.ngenix.net"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return ngenix.NewDNSProviderConfig(&ngenix.Config{
 				Username:           s.text("username"),
@@ -2249,6 +2342,7 @@ var kinds = [...]kind{
 			{name: "mode", form: text, def: "anycast"},
 			{name: "ttl", form: number, def: "900"},
 		},
+		hosts: []string{"api.nicmanager.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return nicmanager.NewDNSProviderConfig(&nicmanager.Config{
 				Login:              s.text("login"),
@@ -2273,6 +2367,7 @@ var kinds = [...]kind{
 			{name: "serviceID", form: text},
 			{name: "secret", form: text, secret: true},
 		},
+		hosts: []string{"api.nic.ru"},
 		make: func(s values, _ *http.Client) (challenge.Provider, error) {
 			return nicru.NewDNSProviderConfig(&nicru.Config{
 				TTL:                s.number("ttl"),
@@ -2294,6 +2389,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		exclusive: true,
+		hosts:     []string{"dns.api.nifcloud.com", "route53.amazonaws.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return nifcloud.NewDNSProviderConfig(&nifcloud.Config{
 				BaseURL:            s.text("baseURL"),
@@ -2313,6 +2409,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "300"},
 		},
 		stateful: true,
+		hosts:    []string{"njal.la"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return njalla.NewDNSProviderConfig(&njalla.Config{
 				Token:              s.text("token"),
@@ -2331,6 +2428,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "3600"},
 		},
 		stateful: true,
+		hosts:    []string{"api.nordname.fi"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return nordname.NewDNSProviderConfig(&nordname.Config{
 				APIKey:             s.text("apiKey"),
@@ -2349,6 +2447,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
+		hosts:    []string{"api.panel.octenium.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return octenium.NewDNSProviderConfig(&octenium.Config{
 				APIKey:             s.text("apiKey"),
@@ -2366,6 +2465,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
+		hosts:    []string{"api.omg.lol"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return omglol.NewDNSProviderConfig(&omglol.Config{
 				APIKey:             s.text("apiKey"),
@@ -2383,6 +2483,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "300"},
 		},
 		stateful: true,
+		hosts:    []string{"api.1cloud.ru"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return onecloudru.NewDNSProviderConfig(&onecloudru.Config{
 				Token:              s.text("token"),
@@ -2400,6 +2501,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		exclusive: true,
+		hosts:     []string{"api.online.net"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return onlinenet.NewDNSProviderConfig(&onlinenet.Config{
 				APIToken:           s.text("apiToken"),
@@ -2418,6 +2520,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "600"},
 		},
 		stateful: true,
+		hosts:    []string{"api.openprovider.eu"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return openprovider.NewDNSProviderConfig(&openprovider.Config{
 				Username:           s.text("username"),
@@ -2435,6 +2538,7 @@ var kinds = [...]kind{
 			{name: "apiKey", form: text, secret: true},
 			{name: "ttl", form: number, def: "120"},
 		},
+		hosts: []string{"api.opusdns.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return opusdns.NewDNSProviderConfig(&opusdns.Config{
 				APIKey:             s.text("apiKey"),
@@ -2457,6 +2561,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "300"},
 		},
 		exclusive: true,
+		hosts:     []string{"iam.eu-de.otc.t-systems.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return otc.NewDNSProviderConfig(&otc.Config{
 				DomainName:         s.text("domainName"),
@@ -2502,6 +2607,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
+		hosts:    []string{"api.pointhq.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return pointdns.NewDNSProviderConfig(&pointdns.Config{
 				Username:           s.text("username"),
@@ -2518,6 +2624,7 @@ var kinds = [...]kind{
 		settings: []setting{
 			{name: "apiKey", form: text, secret: true},
 		},
+		hosts: []string{"api.primedns.net"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return primedns.NewDNSProviderConfig(&primedns.Config{
 				APIKey:             s.text("apiKey"),
@@ -2536,6 +2643,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "300"},
 		},
 		exclusive: true,
+		hosts:     []string{"identity.api.rackspacecloud.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return rackspace.NewDNSProviderConfig(&rackspace.Config{
 				BaseURL:            s.text("baseURL"),
@@ -2556,6 +2664,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
+		hosts:    []string{"rage4.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return rage4.NewDNSProviderConfig(&rage4.Config{
 				Username:           s.text("username"),
@@ -2573,6 +2682,7 @@ var kinds = [...]kind{
 			{name: "apiKey", form: text, secret: true},
 			{name: "ttl", form: number, def: "120"},
 		},
+		hosts: []string{"api.v2.rainyun.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return rainyun.NewDNSProviderConfig(&rainyun.Config{
 				APIKey:             s.text("apiKey"),
@@ -2590,6 +2700,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		exclusive: true,
+		hosts:     []string{"my.rcodezero.at"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return rcodezero.NewDNSProviderConfig(&rcodezero.Config{
 				APIToken:           s.text("apiToken"),
@@ -2609,6 +2720,7 @@ var kinds = [...]kind{
 			{name: "tlsKey", form: text, secret: true},
 			{name: "ttl", form: number, def: "300"},
 		},
+		hosts: []string{"api.reg.ru"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return regru.NewDNSProviderConfig(&regru.Config{
 				Username:           s.text("username"),
@@ -2626,6 +2738,7 @@ var kinds = [...]kind{
 			{name: "apiKey", form: text, secret: true},
 			{name: "ttl", form: number, def: "3600"},
 		},
+		hosts: []string{"rimuhosting.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return rimuhosting.NewDNSProviderConfig(&rimuhosting.Config{
 				APIKey:             s.text("apiKey"),
@@ -2643,6 +2756,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
+		hosts:    []string{"api.ukfast.io"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return safedns.NewDNSProviderConfig(&safedns.Config{
 				AuthToken:          s.text("authToken"),
@@ -2661,6 +2775,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 			{name: "apiKey", form: text, secret: true},
 		},
+		hosts: []string{"api.curanet.dk", "api.scannet.dk"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return scannet.NewDNSProviderConfig(&scannet.Config{
 				ClientID:           s.text("clientID"),
@@ -2681,6 +2796,7 @@ var kinds = [...]kind{
 		},
 		exclusive: true,
 		byDomain:  true,
+		hosts:     []string{"api.selectel.ru"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return selectel.NewDNSProviderConfig(&selectel.Config{
 				Token:              s.text("token"),
@@ -2700,6 +2816,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
+		hosts:    []string{"account.selfhost.de"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return selfhostde.NewDNSProviderConfig(&selfhostde.Config{
 				Username:           s.text("username"),
@@ -2720,6 +2837,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
+		hosts:    []string{"my.selfhost.de"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return selfhostdev2.NewDNSProviderConfig(&selfhostdev2.Config{
 				Credentials:        s.pairs("credentials"),
@@ -2738,6 +2856,7 @@ var kinds = [...]kind{
 			{name: "password", form: text, secret: true},
 			{name: "ttl", form: number, def: "120"},
 		},
+		hosts: []string{"api.servercow.de"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return servercow.NewDNSProviderConfig(&servercow.Config{
 				Username:           s.text("username"),
@@ -2757,6 +2876,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "3600"},
 		},
 		stateful: true,
+		hosts:    []string{"manager.shellrent.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return shellrent.NewDNSProviderConfig(&shellrent.Config{
 				Username:           s.text("username"),
@@ -2776,6 +2896,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
+		hosts:    []string{"api.simply.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return simply.NewDNSProviderConfig(&simply.Config{
 				APIKey:             s.text("apiKey"),
@@ -2795,6 +2916,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		exclusive: true,
+		hosts:     []string{"public-api.sonic.net"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return sonic.NewDNSProviderConfig(&sonic.Config{
 				UserID:             s.text("userID"),
@@ -2813,6 +2935,7 @@ var kinds = [...]kind{
 			{name: "apiSecret", form: text, secret: true},
 			{name: "ttl", form: number, def: "120"},
 		},
+		hosts: []string{"spaceship.dev"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return spaceship.NewDNSProviderConfig(&spaceship.Config{
 				APIKey:             s.text("apiKey"),
@@ -2831,6 +2954,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
+		hosts:    []string{"www.syse.no"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return syse.NewDNSProviderConfig(&syse.Config{
 				Credentials:        s.pairs("credentials"),
@@ -2866,6 +2990,7 @@ var kinds = [...]kind{
 			{name: "secret", form: text, secret: true},
 			{name: "ttl", form: number, def: "120"},
 		},
+		hosts: []string{"www.tele3.cz"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return tele3.NewDNSProviderConfig(&tele3.Config{
 				Key:                s.text("key"),
@@ -2883,6 +3008,7 @@ var kinds = [...]kind{
 			{name: "authToken", form: text, secret: true},
 		},
 		stateful: true,
+		hosts:    []string{"api.timeweb.cloud"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return timewebcloud.NewDNSProviderConfig(&timewebcloud.Config{
 				AuthToken:          s.text("authToken"),
@@ -2900,6 +3026,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "600"},
 		},
 		stateful: true,
+		hosts:    []string{"todapi.now.cn"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return todaynic.NewDNSProviderConfig(&todaynic.Config{
 				AuthUserID:         s.text("authUserID"),
@@ -2917,6 +3044,7 @@ var kinds = [...]kind{
 			{name: "apiKey", form: text, secret: true},
 			{name: "ttl", form: number, def: "300"},
 		},
+		hosts: []string{"api.hosting.ionos.com", "dnsapi.united-domains.de"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return uniteddomains.NewDNSProviderConfig(&uniteddomains.Config{
 				APIKey:             s.text("apiKey"),
@@ -2935,6 +3063,7 @@ var kinds = [...]kind{
 		},
 		stateful:  true,
 		exclusive: true,
+		hosts:     []string{"api.variomedia.de"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return variomedia.NewDNSProviderConfig(&variomedia.Config{
 				APIToken:           s.text("apiToken"),
@@ -2953,6 +3082,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
+		hosts:    []string{"secure.veesp.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return veesp.NewDNSProviderConfig(&veesp.Config{
 				Username:           s.text("username"),
@@ -2972,6 +3102,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "60"},
 		},
 		stateful: true,
+		hosts:    []string{"api.vercel.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return vercel.NewDNSProviderConfig(&vercel.Config{
 				AuthToken:          s.text("authToken"),
@@ -2992,6 +3123,7 @@ var kinds = [...]kind{
 			{name: "password", form: text, secret: true},
 		},
 		exclusive: true,
+		hosts:     []string{"www.versio.nl"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return versio.NewDNSProviderConfig(&versio.Config{
 				BaseURL:            s.address("baseURL"),
@@ -3011,6 +3143,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
+		hosts:    []string{"api.neodigit.net", "api.virtualname.net"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return virtualname.NewDNSProviderConfig(&virtualname.Config{
 				Token:              s.text("token"),
@@ -3029,6 +3162,7 @@ var kinds = [...]kind{
 		},
 		exclusive: true,
 		byDomain:  true,
+		hosts:     []string{"api.selectel.ru", "api.vscale.io"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return vscale.NewDNSProviderConfig(&vscale.Config{
 				Token:              s.text("token"),
@@ -3047,6 +3181,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 			{name: "apiKey", form: text, secret: true},
 		},
+		hosts: []string{"api.curanet.dk", "api.wannafind.dk"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return wannafind.NewDNSProviderConfig(&wannafind.Config{
 				ClientID:           s.text("clientID"),
@@ -3067,6 +3202,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
+		hosts:    []string{"api.webglobe.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return webglobe.NewDNSProviderConfig(&webglobe.Config{
 				Login:              s.text("login"),
@@ -3085,6 +3221,7 @@ var kinds = [...]kind{
 			{name: "apiKey", form: text, secret: true},
 			{name: "ttl", form: number, def: "120"},
 		},
+		hosts: []string{"www.webnames.ca"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return webnamesca.NewDNSProviderConfig(&webnamesca.Config{
 				APIUser:            s.text("apiUser"),
@@ -3101,6 +3238,7 @@ var kinds = [...]kind{
 		settings: []setting{
 			{name: "apiKey", form: text, secret: true},
 		},
+		hosts: []string{"www.webnames.ru"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return webnamesru.NewDNSProviderConfig(&webnamesru.Config{
 				APIKey:             s.text("apiKey"),
@@ -3135,6 +3273,7 @@ var kinds = [...]kind{
 			{name: "password", form: text, secret: true},
 			{name: "ttl", form: number, def: "300"},
 		},
+		hosts: []string{"api.wedos.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return wedos.NewDNSProviderConfig(&wedos.Config{
 				Username:           s.text("username"),
@@ -3154,6 +3293,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "60"},
 		},
 		stateful: true,
+		hosts:    []string{"api.west.cn"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return westcn.NewDNSProviderConfig(&westcn.Config{
 				Username:           s.text("username"),
@@ -3173,6 +3313,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
+		hosts:    []string{"apiv2.xinnet.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return xinnet.NewDNSProviderConfig(&xinnet.Config{
 				Secret:             s.text("secret"),
@@ -3190,6 +3331,7 @@ var kinds = [...]kind{
 			{name: "pddToken", form: text, secret: true},
 			{name: "ttl", form: number, def: "21600"},
 		},
+		hosts: []string{"pddimp.yandex.ru"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return yandex.NewDNSProviderConfig(&yandex.Config{
 				PddToken:           s.text("pddToken"),
@@ -3208,6 +3350,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "21600"},
 		},
 		stateful: true,
+		hosts:    []string{"api360.yandex.net"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return yandex360.NewDNSProviderConfig(&yandex360.Config{
 				OAuthToken:         s.text("oauthToken"),
@@ -3226,6 +3369,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
+		hosts:    []string{"api.zilore.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return zilore.NewDNSProviderConfig(&zilore.Config{
 				AccessKey:          s.text("accessKey"),
@@ -3242,6 +3386,7 @@ var kinds = [...]kind{
 			{name: "user", form: text},
 			{name: "authToken", form: text, secret: true},
 		},
+		hosts: []string{"dynamic.zoneedit.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return zoneedit.NewDNSProviderConfig(&zoneedit.Config{
 				User:               s.text("user"),
@@ -3259,6 +3404,7 @@ var kinds = [...]kind{
 			{name: "username", form: text},
 			{name: "apiKey", form: text, secret: true},
 		},
+		hosts: []string{"api.zone.eu"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return zoneee.NewDNSProviderConfig(&zoneee.Config{
 				Endpoint:           s.address("endpoint"),
@@ -3276,6 +3422,7 @@ var kinds = [...]kind{
 			{name: "apiKey", form: text, secret: true},
 			{name: "ttl", form: number, def: "3600"},
 		},
+		hosts: []string{"rimuhosting.com", "zonomi.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return zonomi.NewDNSProviderConfig(&zonomi.Config{
 				APIKey:             s.text("apiKey"),

@@ -28,6 +28,8 @@ type kind struct {
 	byDomain bool
 	// local: for the owner of the machine alone.
 	local bool
+	// hosts are those that lego's source names: the service itself, wherever no setting says otherwise.
+	hosts []string
 	make  func(values, *http.Client) (challenge.Provider, error)
 }
 

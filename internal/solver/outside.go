@@ -1,0 +1,120 @@
+package solver
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// ErrInside is why an address is not connected to.
+var ErrInside = errors.New("the address is one of this machine, or of its network's metadata service, which a solver's service may not be at")
+
+// metadata are addresses at which clouds hand out credentials, and that no property of the address tells.
+var metadata = []netip.Addr{netip.MustParseAddr("fd00:ec2::254"), netip.MustParseAddr("100.100.100.200"), netip.MustParseAddr("168.63.129.16")}
+
+// inside reports whether an issuer must not make us connect to an address. Addresses of private networks are allowed: there are DNS servers
+// with an API.
+func inside(a netip.Addr) bool {
+	a = a.Unmap().WithZone("")
+	return a.IsLoopback() || a.IsUnspecified() || a.IsMulticast() || a.IsLinkLocalUnicast() || slices.Contains(metadata, a)
+}
+
+// Outside makes the transport of requests to hosts that an issuer names. Unless who writes issuers owns this machine, it does not connect to the
+// machine itself, nor where clouds hand out credentials.
+func Outside(base *http.Transport, ownMachine bool) http.RoundTripper {
+	if ownMachine {
+		return base
+	}
+	direct := base.Clone()
+	direct.Proxy = nil
+	// The address is judged when it is connected to: a name may lead elsewhere each time it is looked up.
+	direct.DialContext = (&net.Dialer{Timeout: dialTimeout, ControlContext: func(_ context.Context, _, at string, _ syscall.RawConn) error {
+		a, err := netip.ParseAddrPort(at)
+		if err != nil || inside(a.Addr()) {
+			return ErrInside
+		}
+		return nil
+	}}).DialContext
+	return &outside{direct: direct, proxied: base}
+}
+
+// dialTimeout bounds one attempt to connect.
+const dialTimeout = 30 * time.Second
+
+type outside struct{ direct, proxied *http.Transport }
+
+func (o *outside) RoundTrip(r *http.Request) (*http.Response, error) {
+	if o.proxied.Proxy != nil {
+		proxy, err := o.proxied.Proxy(r)
+		if err != nil {
+			return nil, err
+		}
+		if proxy != nil { // which alone knows where names lead
+			if a, err := netip.ParseAddr(r.URL.Hostname()); err == nil && inside(a) {
+				return nil, ErrInside
+			}
+			return o.proxied.RoundTrip(r)
+		}
+	}
+	return o.direct.RoundTrip(r)
+}
+
+// NoAnswer says why a request got no answer. It tells nothing of what came in its place: where an issuer names the host, its author would read by
+// that from services that only this process can reach, and that speak something else than HTTP.
+func NoAnswer(err error) error {
+	var dns *net.DNSError
+	var op *net.OpError
+	var certificate *tls.CertificateVerificationError
+	var timeout net.Error
+	switch {
+	case errors.Is(err, ErrInside):
+		return ErrInside
+	case errors.Is(err, context.Canceled):
+		return context.Canceled
+	case errors.Is(err, context.DeadlineExceeded):
+		return context.DeadlineExceeded
+	case errors.As(err, &dns):
+		return dns
+	case errors.As(err, &op):
+		return op
+	case errors.As(err, &certificate):
+		return certificate
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return errors.New("it does not answer in time")
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return errors.New("it closes the connection without an answer")
+	}
+	return errors.New("it does not answer as an HTTP server does")
+}
+
+// Problem is what the body of an error says: a JSON object with a text in one of the entries in which services say it. Other bodies are not told,
+// nor are other entries, for the same reason as in NoAnswer.
+func Problem(body []byte) string {
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(body, &fields) != nil {
+		return ""
+	}
+	var said []string
+	for _, name := range []string{"title", "detail", "error", "error_description", "message", "errorMessage", "msg"} {
+		text := ""
+		var below struct {
+			Message string `json:"message"`
+		}
+		if json.Unmarshal(fields[name], &text) != nil && json.Unmarshal(fields[name], &below) == nil {
+			text = below.Message
+		}
+		if text = strings.TrimSpace(text); text != "" && !slices.Contains(said, text) {
+			said = append(said, text)
+		}
+	}
+	return strings.Join(said, ": ")
+}

@@ -1,0 +1,172 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/tools/go/packages"
+)
+
+// candidates are the names of the providers that import nothing but what is allowed.
+func candidates(dir string) ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(dir, "providers/dns"))
+	if err != nil {
+		return nil, err
+	}
+	imports := map[string][]string{}
+	var of func(path string) error
+	of = func(path string) error {
+		if _, seen := imports[path]; seen {
+			return nil
+		}
+		imports[path] = nil
+		files, err := filepath.Glob(filepath.Join(dir, strings.TrimPrefix(path, module), "*.go"))
+		if err != nil {
+			return err
+		}
+		for _, file := range files {
+			if strings.HasSuffix(file, "_test.go") {
+				continue
+			}
+			f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
+			if err != nil {
+				return err
+			}
+			for _, i := range f.Imports {
+				name, err := strconv.Unquote(i.Path.Value)
+				if err != nil {
+					return err
+				}
+				imports[path] = append(imports[path], name)
+				if strings.HasPrefix(name, dns) {
+					if err := of(name); err != nil {
+						return err
+					}
+				}
+			}
+		}
+		return nil
+	}
+	var clean func(path string, seen map[string]bool) bool
+	clean = func(path string, seen map[string]bool) bool {
+		if seen[path] {
+			return true
+		}
+		seen[path] = true
+		for _, i := range imports[path] {
+			switch first, _, _ := strings.Cut(i, "/"); {
+			case strings.HasPrefix(i, dns):
+				if !clean(i, seen) {
+					return false
+				}
+			case strings.HasPrefix(i, module), !strings.Contains(first, "."):
+			case !slices.ContainsFunc(allowed, func(a string) bool { return strings.HasPrefix(i, a) }):
+				return false
+			}
+		}
+		return true
+	}
+	var names []string
+	for _, e := range entries {
+		name := e.Name()
+		if !e.IsDir() || name == "internal" || native[name] != "" || slices.Contains(gone, name) || slices.Contains(closed, name) || slices.Contains(ours, name) {
+			continue
+		}
+		if err := of(dns + name); err != nil {
+			return nil, err
+		}
+		if clean(dns+name, map[string]bool{}) {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
+func load(dir string, names []string) ([]*provider, error) {
+	var paths []string
+	for _, n := range names {
+		paths = append(paths, dns+n+"/...")
+	}
+	paths = append(paths, dns+"internal/...")
+	loaded, err := packages.Load(&packages.Config{
+		Mode: packages.NeedName | packages.NeedSyntax | packages.NeedTypes | packages.NeedTypesInfo | packages.NeedImports | packages.NeedFiles | packages.NeedCompiledGoFiles | packages.NeedExportFile,
+	}, paths...)
+	if err != nil {
+		return nil, err
+	}
+	by := map[string]*packages.Package{}
+	for _, p := range loaded {
+		if len(p.Errors) == 0 {
+			by[p.PkgPath] = p
+		}
+	}
+	var all []*provider
+	var unread []string
+	for _, n := range names {
+		pkg := by[dns+n]
+		if pkg == nil {
+			return nil, fmt.Errorf("package %s cannot be loaded", n)
+		}
+		p := &provider{name: n, pkg: pkg}
+		if err := errors.Join(p.about(filepath.Join(dir, "providers/dns", n, n+".toml")), p.config()); err != nil {
+			return nil, fmt.Errorf("%s: %w", n, err)
+		}
+		// Some leave the work to a package below or beside them.
+		seen := map[string]bool{}
+		var walk func(*packages.Package)
+		walk = func(q *packages.Package) {
+			if q == nil || seen[q.PkgPath] || !strings.HasPrefix(q.PkgPath, dns) {
+				return
+			}
+			seen[q.PkgPath] = true
+			p.behaviour(q)
+			for path := range q.Imports {
+				walk(by[path])
+			}
+		}
+		walk(pkg)
+		p.byDomain = p.byDomain && !slices.Contains(logged, n)
+		p.wide = slices.Contains(oneRecord, n)
+		p.exclusive = p.exclusive || p.wide || slices.Contains(single, n)
+		if p.replaces && !p.exclusive && !slices.Contains(keeping, n) {
+			unread = append(unread, n)
+		}
+		slices.Sort(p.hosts)
+		all = append(all, p)
+	}
+	if len(unread) > 0 {
+		return nil, fmt.Errorf("%s may put a record set in the place of the one that is there: read Present and CleanUp, and add each to keeping or to single", strings.Join(unread, ", "))
+	}
+	return all, nil
+}
+
+var entry = regexp.MustCompile(`^(Name|URL) = ["'](.*)["']`)
+
+// about reads title and address from lego's description.
+func (p *provider) about(file string) error {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(text)) {
+		switch m := entry.FindStringSubmatch(line); {
+		case m == nil:
+		case m[1] == "Name":
+			p.title = m[2]
+		default:
+			p.url = m[2]
+		}
+	}
+	if p.title == "" {
+		return errors.New("it has no title")
+	}
+	return nil
+}
