@@ -11,6 +11,7 @@ import (
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/signer"
 )
 
 func (p *Program) renew() *cobra.Command {
@@ -39,11 +40,16 @@ func (p *Program) renew() *cobra.Command {
 			}
 			n := 0
 			one := func(key client.ObjectKey) error {
-				if err := p.renewOne(cmd.Context(), c, key); err != nil {
+				underWay, err := p.renewOne(cmd.Context(), c, key)
+				if err != nil {
 					return err
 				}
 				n++
-				fmt.Fprintf(p.Out, "certificate %s/%s will be issued anew\n", key.Namespace, key.Name)
+				if underWay {
+					fmt.Fprintf(p.Out, "certificate %s/%s is being issued already; if that fails, it is tried again at once. What it waits for: perennial status certificate %[2]s -n %[1]s\n", key.Namespace, key.Name)
+				} else {
+					fmt.Fprintf(p.Out, "certificate %s/%s will be issued anew\n", key.Namespace, key.Name)
+				}
 				return nil
 			}
 			for _, name := range names {
@@ -74,8 +80,9 @@ func (p *Program) renew() *cobra.Command {
 	return cmd
 }
 
-func (p *Program) renewOne(ctx context.Context, c *cluster, key client.ObjectKey) error {
-	return retry.RetryOnConflict(retry.DefaultRetry, func() error {
+// renewOne asks for a new certificate. It reports whether one is under way, with which the wish is met unless it fails.
+func (p *Program) renewOne(ctx context.Context, c *cluster, key client.ObjectKey) (underWay bool, err error) {
+	err = retry.RetryOnConflict(retry.DefaultRetry, func() error {
 		crt := &cmapi.Certificate{}
 		if err := c.Get(ctx, key, crt); err != nil {
 			if apierrors.IsNotFound(err) {
@@ -84,6 +91,11 @@ func (p *Program) renewOne(ctx context.Context, c *cluster, key client.ObjectKey
 			return err
 		}
 		was := crt.DeepCopy()
+		is := func(t cmapi.CertificateConditionType) bool {
+			c := cmapi.GetCertificateCondition(&crt.Status, t)
+			return c != nil && c.Status == cmmeta.ConditionTrue
+		}
+		underWay = crt.Status.NextPrivateKeySecretName != nil && is(cmapi.CertificateConditionIssuing) && !is(signer.ConditionPaused)
 		// A transition now, also if it is being issued: that is how the controller tells this wish from an older one.
 		cmapi.RemoveCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing)
 		cmapi.SetCertificateCondition(&crt.Status, p.Clock.Now(), cmapi.CertificateCondition{
@@ -92,6 +104,7 @@ func (p *Program) renewOne(ctx context.Context, c *cluster, key client.ObjectKey
 		})
 		return c.Status().Patch(ctx, crt, client.MergeFromWithOptions(was, client.MergeFromWithOptimisticLock{}))
 	})
+	return underWay, err
 }
 
 func (p *Program) approve() *cobra.Command {

@@ -91,7 +91,7 @@ func (p *Program) revoke() *cobra.Command {
 			if keep || crt == nil {
 				return nil
 			}
-			if err := p.renewOne(cmd.Context(), c, key); err != nil {
+			if _, err := p.renewOne(cmd.Context(), c, key); err != nil {
 				return fmt.Errorf("it is revoked, but not yet renewed; do so by \"perennial renew %s -n %s\": %w", key.Name, key.Namespace, err)
 			}
 			fmt.Fprintf(p.Out, "certificate %s will be issued anew\n", key)

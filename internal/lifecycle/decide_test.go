@@ -57,6 +57,12 @@ func (s *scene) external() *scene {
 	return s
 }
 
+// solvedBy makes the issuer one of an ACME server, with one solver.
+func (s *scene) solvedBy(solver cmacme.ACMEChallengeSolver) *scene {
+	s.Issuer.GetSpec().IssuerConfig = cmapi.IssuerConfig{ACME: &cmacme.ACMEIssuer{Solvers: []cmacme.ACMEChallengeSolver{solver}}}
+	return s
+}
+
 func (s *scene) newKey() crypto.Signer {
 	s.Helper()
 	key, err := pki.KeySpec{Algorithm: pki.ECDSA}.Generate(rand.Reader)
@@ -344,6 +350,27 @@ func TestDecide(t *testing.T) {
 			func(s *scene) { s.requested().signed().KeyInMemory = nil }, "delete web-1, request web-1, hold status", 0},
 		"a request that the spec has overtaken is made anew": {
 			func(s *scene) { s.requested().Certificate.Spec.DNSNames = []string{"other.example.com"} }, "delete web-1, request web-1, hold status", 0},
+		"an annotation that says where HTTP-01 is answered has changed: what is asked for with the old one is dropped, and its failures": {
+			func(s *scene) {
+				s.solvedBy(cmacme.ACMEChallengeSolver{}).requested().Certificate.Annotations = map[string]string{cmacme.ACMECertificateHTTP01IngressClassOverride: "nginx"}
+			}, "delete web-1, store key, request web-1, Ready=False/DoesNotExist, Issuing=True/DoesNotExist", 0},
+		"another annotation decides nothing": {
+			func(s *scene) {
+				s.solvedBy(cmacme.ACMEChallengeSolver{}).requested().Certificate.Annotations = map[string]string{"example.com/team": "payments"}
+			}, "store key, Ready=False/DoesNotExist, Issuing=True/DoesNotExist", 0},
+		"a label by which a solver is chosen has changed": {
+			func(s *scene) {
+				s.solvedBy(cmacme.ACMEChallengeSolver{Selector: &cmacme.CertificateDNSNameSelector{MatchLabels: map[string]string{"dns": "internal"}}})
+				s.requested().Certificate.Labels = map[string]string{"dns": "internal"}
+			}, "delete web-1, store key, request web-1, Ready=False/DoesNotExist, Issuing=True/DoesNotExist", 0},
+		"another label decides nothing": {
+			func(s *scene) {
+				s.solvedBy(cmacme.ACMEChallengeSolver{}).requested().Certificate.Labels = map[string]string{"dns": "internal"}
+			}, "store key, Ready=False/DoesNotExist, Issuing=True/DoesNotExist", 0},
+		"a certificate that is there is taken, however it was proved": {
+			func(s *scene) {
+				s.solvedBy(cmacme.ACMEChallengeSolver{}).requested().signed().Certificate.Annotations = map[string]string{cmacme.ACMECertificateHTTP01IngressClassOverride: "nginx"}
+			}, "apply, Ready=True/Ready", 0},
 		"a certificate for another key is never stored": {
 			func(s *scene) {
 				s.requested().signed()

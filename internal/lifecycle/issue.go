@@ -79,6 +79,11 @@ func (d *decider) issue(why *violation, asked bool) {
 			d.discard(next)
 			d.forgetFailures()
 			next = nil
+		case !issued(next) && d.provedOtherwise(next, d.Issuer):
+			// So did what decides how it is proved.
+			d.discard(next)
+			d.forgetFailures()
+			next = nil
 		case d.compromised() && pki.SamePublicKey(csr.PublicKey, d.present.key.Public()):
 			d.discard(next) // it was made for a key that was given away since
 			next = nil

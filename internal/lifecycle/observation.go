@@ -5,8 +5,10 @@ import (
 	"crypto"
 	"crypto/x509"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -192,6 +194,35 @@ func requestDifferences(cr *cmapi.CertificateRequest, csr *x509.CertificateReque
 		differences = append(differences, "spec.acmeProfile")
 	}
 	return differences
+}
+
+// http01Annotations begin the names of the annotations by which a Certificate says where its HTTP-01 challenges are answered.
+const http01Annotations = "acme.cert-manager.io/http01-"
+
+// provedOtherwise reports whether, of the labels and annotations of the Certificate, those that decide how the issuer's challenges are solved have
+// changed since the request was made. The request, and the Order after it, have copies.
+func (o *Observation) provedOtherwise(cr *cmapi.CertificateRequest, issuer *signer.Issuer) bool {
+	if issuer == nil || issuer.GetSpec().ACME == nil {
+		return false
+	}
+	others := func(key, _ string) bool { return !strings.HasPrefix(key, http01Annotations) }
+	is, was := copiedAnnotations(o.Certificate.Annotations, o.Settings.CopiedAnnotations), maps.Clone(cr.Annotations)
+	maps.DeleteFunc(is, others)
+	maps.DeleteFunc(was, others)
+	if !maps.Equal(is, was) {
+		return true
+	}
+	for _, s := range issuer.GetSpec().ACME.Solvers {
+		if s.Selector == nil {
+			continue
+		}
+		for key := range s.Selector.MatchLabels {
+			if o.Certificate.Labels[key] != cr.Labels[key] {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func sameUsages(a, b []cmapi.KeyUsage) bool {

@@ -51,7 +51,7 @@ func (d *decider) rehearsalSettled(asked bool) bool {
 		d.rehearsal = nil
 		return true
 	}
-	if !d.rehearses(cr) {
+	if !d.rehearses(cr) || !issued(cr) && d.provedOtherwise(cr, d.RehearsalIssuer) {
 		// The spec changed since: what failed may be mended.
 		d.endRehearsal()
 		d.forgetFailures()

@@ -160,8 +160,7 @@ func (r *ChallengeReconciler) failed(ch *cmacme.Challenge, err error) (reconcile
 	case fault.Limited:
 		return reconcile.Result{RequeueAfter: failure.Until.Sub(now)}, nil // when the CA said
 	case fault.Misconfigured:
-		// Secrets of solvers are not watched. Whoever mends them does so soon, or not for long.
-		return reconcile.Result{RequeueAfter: min(max(now.Sub(ch.CreationTimestamp.Time)/10, lastPoll), mendedAgain)}, nil
+		return reconcile.Result{RequeueAfter: mended(now.Sub(ch.CreationTimestamp.Time))}, nil // Secrets of solvers are not watched
 	}
 	return reconcile.Result{}, err // again with the queue's back-off
 }

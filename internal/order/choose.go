@@ -40,7 +40,7 @@ func challengeFor(order *cmacme.Order, z cmacme.ACMEAuthorization, spec *cmacme.
 				ours = append(ours, kind)
 			}
 		}
-		return nil, fault.Misconfiguredf(noSolver, "no solver of the issuer can be used for %q: the CA offers %s, and the solvers are for %s; correct spec.acme.solvers and their selectors",
+		return nil, fault.Misconfiguredf(noSolver, "no solver of the issuer can be used for %q: the CA offers %s, and the solvers are for %s; correct spec.acme.solvers and their selectors, or the labels of the Certificate",
 			name, strings.Join(types, ", "), cmp.Or(strings.Join(ours, ", "), "nothing"))
 	}
 	solver = solver.DeepCopy()

@@ -235,7 +235,7 @@ func (r *Reconciler) failed(ctx context.Context, order *cmacme.Order, err error)
 			r.Events.Event(order, corev1.EventTypeWarning, noSolver, failure.Error())
 		}
 		order.Status.Reason = failure.Error()
-		return reconcile.Result{}, nil // issuers are watched
+		return reconcile.Result{RequeueAfter: mended(now.Sub(order.CreationTimestamp.Time))}, nil // issuers are watched, Secrets are not
 	}
 	order.Status.Reason = failure.Error() + "; it is tried again"
 	return reconcile.Result{}, err // with the queue's back-off

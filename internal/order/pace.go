@@ -40,6 +40,10 @@ func (p *pace) forget(uid string) {
 	delete(p.delay, uid)
 }
 
+// mended is when it is looked again whether somebody has mended what is missing for something of this age: whoever does so does it soon, or not for
+// long.
+func mended(age time.Duration) time.Duration { return min(max(age/10, lastPoll), mendedAgain) }
+
 // lanes keep a CA that is slow, or hangs, from taking all workers: each CA has so many exchanges at once, and few while one of them
 // takes long.
 type lanes struct {

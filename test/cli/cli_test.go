@@ -185,6 +185,16 @@ func TestRenewIssuesAnew(t *testing.T) {
 	revision("b", 2)
 	s.perennial("renew", "--all").says(t, cli.ExitOK)
 	revision("b", 3)
+	waits := certificate("waits")
+	waits.Spec.IssuerRef.Name = "none"
+	s.create(waits)
+	cluster.Eventually(t, func() error {
+		if err := s.Get(t.Context(), client.ObjectKeyFromObject(waits), waits); err != nil || waits.Status.NextPrivateKeySecretName == nil {
+			return cluster.NotYet("%+v, %v", waits.Status, err)
+		}
+		return nil
+	})
+	s.perennial("renew", "waits").says(t, cli.ExitOK, "is being issued already", "perennial status certificate waits -n "+s.namespace)
 	s.perennial("renew", "none").says(t, cli.ExitNotFound, `there is no Certificate "none"`)
 	s.perennial("renew").says(t, cli.ExitUsage, "NAME..., -l SELECTOR or --all")
 	s.perennial("renew", "a", "--all").says(t, cli.ExitUsage, "in one way")
