@@ -256,6 +256,10 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 		err := present(ctx, i, ch)
 		if later := new(solver.Later); errors.As(err, &later) {
 			underWay = true
+			if later.Tell && st.Reason != later.Why {
+				st.Reason = later.Why
+				say = append(say, func() { r.Events.Event(ch, corev1.EventTypeWarning, "ForeignRecords", later.Why) })
+			}
 			if now.Sub(r.presenting.since(string(ch.UID), now)) > presentLimit {
 				r.presenting.drop(string(ch.UID)) // it is looked again whether it is wanted
 			}

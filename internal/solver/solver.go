@@ -53,8 +53,8 @@ type Later struct {
 	After time.Duration
 	// Why says what is waited for, for people.
 	Why string
-	// Ask is set if somebody has to do it.
-	Ask bool
+	// Ask is set if somebody has to do it, and Tell if people should know before it goes on.
+	Ask, Tell bool
 }
 
 func (l *Later) Error() string { return l.Why }

@@ -20,8 +20,8 @@ get credentials, is told on lego's page of the provider; the third column is wha
 Settings that are marked **secret** stand in the Secret, the others there or in `+"`config`"+`. Those that are needed are marked so as far as lego's source tells;
 some need one of several.
 
-- *one at a time*: the service has only one value at a name, so challenges for the same name (as a wildcard and its apex are) wait for each other, and
-  whatever else stands at the name is lost.
+- *one at a time*: the service has only one value at a name, or lego takes all away, so challenges for the same name (as a wildcard and its apex are) wait for each other, and
+  whatever else stands at the name is lost. A value that may be another ACME client's is waited for, until the Challenge is five minutes old; what is lost is named in an event before.
 - *finds by memory*: what CleanUp needs is known only to the process that made the record. After a restart the record is made once more, so that it can
   be removed; a service that has it twice then may keep one, which an event names.
 - *without CNAME*: the record can only be at a name that begins with `+"`_acme-challenge`"+`.

@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
+	"github.com/perennial-pki/perennial/acme"
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
@@ -276,4 +277,66 @@ func TestWhatIsWrongWithAProviderIsToldByTheChallenge(t *testing.T) {
 		r.create(crt)
 		r.eventually(test.says, func() bool { return strings.Contains(r.story(), test.says) })
 	}
+}
+
+// program is a program of the provider exec, by which a service is told what is asked for. The service has one value at a name.
+func (r *rig) program() string {
+	r.t.Helper()
+	service := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, request *http.Request) {
+		if name := request.FormValue("name"); request.FormValue("verb") == "present" {
+			r.names.SetTXT(name, request.FormValue("value"))
+		} else {
+			r.names.SetTXT(name)
+		}
+	}))
+	r.t.Cleanup(service.Close)
+	path := filepath.Join(r.t.TempDir(), "program")
+	script := fmt.Sprintf("#!/bin/bash\nexec 3<>/dev/tcp/%s\nprintf 'GET /?verb=%%s&name=%%s&value=%%s HTTP/1.0\\r\\n\\r\\n' \"$@\" >&3\ngrep -q 200 <&3\n",
+		strings.Replace(service.Listener.Addr().String(), ":", "/", 1))
+	if err := os.WriteFile(path, []byte(script), 0o700); err != nil {
+		r.t.Fatal(err)
+	}
+	return path
+}
+
+func TestAValueThatAProviderWouldRemoveIsWaitedForAndThenNamed(t *testing.T) {
+	clock := &cluster.Clock{}
+	r := start(t, pebble.Options{}, ownMachine, func(o *controller.Options) { o.Clock = clock })
+	const busy, odd = "_acme-challenge.busy.example.com", "_acme-challenge.odd.example.com"
+	theirs := acme.DNS01Value("another client's")
+	r.names.AddTXT(busy, theirs)
+	r.names.AddTXT(odd, "a note")
+	r.issuer(r.byProvider("exec", fmt.Sprintf(`{"program": %q}`, r.program())))
+
+	// What is no challenge's is named before it is lost.
+	r.ready(r.certificate("odd", "odd.example.com"))
+	if got := r.events("ForeignRecords"); len(got) != 1 || !strings.Contains(got[0], `at `+odd+` there is "a note" of somebody else`) {
+		t.Errorf("the events are %q", got)
+	}
+
+	// What may be one is let be, and a Challenge that is given up meanwhile takes nothing away.
+	waits := func() bool {
+		return strings.Contains(r.story(), "another ACME client may be at work at "+busy) && strings.Contains(r.story(), theirs)
+	}
+	given := r.certificate("given-up", "busy.example.com")
+	r.eventually("the Challenge waits", waits)
+	if err := r.admin.Delete(t.Context(), given); err != nil {
+		t.Fatal(err)
+	}
+	r.eventually("the Challenge is gone", r.noChallenges)
+	crt := r.certificate("busy", "busy.example.com")
+	r.eventually("the Challenge waits", waits)
+	if got := r.names.TXT(busy); !slices.Equal(got, []string{theirs}) {
+		t.Fatalf("the zone has %q", got)
+	}
+	r.names.SetTXT(busy) // the other client ends
+	r.ready(crt)
+
+	// But not for ever.
+	r.eventually("the Challenges are gone", r.noChallenges)
+	r.names.SetTXT(busy, theirs)
+	crt = r.certificate("again", "busy.example.com", "www.busy.example.com")
+	r.eventually("the Challenge waits", waits)
+	clock.Step(6 * time.Minute)
+	r.ready(crt)
 }

@@ -136,7 +136,12 @@ func (s *Solver) Present(ctx context.Context, issuer *signer.Issuer, ch *cmacme.
 	if persists(ch) {
 		return s.presentStanding(ctx, issuer, ch)
 	}
-	return s.change(ctx, issuer, ch, Provider.Present)
+	return s.change(ctx, issuer, ch, func(p Provider, ctx context.Context, r Record) error {
+		if err := s.yield(ctx, p, ch, r); err != nil {
+			return err
+		}
+		return p.Present(ctx, r)
+	})
 }
 
 // PresentBeside adds the record where a provider keeps only the last few values that were set. Which of them would be the next to go is not to be
@@ -186,7 +191,12 @@ func (s *Solver) CleanUp(ctx context.Context, issuer *signer.Issuer, ch *cmacme.
 	if persists(ch) {
 		return nil
 	}
-	err := s.change(ctx, issuer, ch, Provider.CleanUp)
+	err := s.change(ctx, issuer, ch, func(p Provider, ctx context.Context, r Record) error {
+		if s.others(ctx, p, ch, r) {
+			return nil
+		}
+		return p.CleanUp(ctx, r)
+	})
 	if ch.Spec.Solver.DNS01.Provider != nil {
 		return s.remains(ctx, ch, err)
 	}

@@ -76,6 +76,9 @@ type Provider struct {
 	made, gone map[string]time.Time
 }
 
+// What calls are for, in their keys.
+const presenting, cleaning = "present ", "clean up "
+
 // call is one call of the backend.
 type call struct {
 	key  string
@@ -216,7 +219,7 @@ func (a *adapter) call(ctx context.Context, r Record, do func(of challenge.Provi
 
 // Present makes the record, unless this process has made it. The error is a solver.Later if that is not over yet: then it is to be called again.
 func (p *Provider) Present(ctx context.Context, r Record) error {
-	return p.do(ctx, "present", r, func(ctx context.Context) error {
+	return p.do(ctx, presenting, r, func(ctx context.Context) error {
 		if _, made := p.at(p.made, r); made {
 			return nil
 		}
@@ -231,7 +234,7 @@ func (p *Provider) Present(ctx context.Context, r Record) error {
 // CleanUp removes the record, unless this process has done so. What a provider has to know for it, and has forgotten with the process that made
 // the record, it learns by making the record once more.
 func (p *Provider) CleanUp(ctx context.Context, r Record) error {
-	return p.do(ctx, "clean up", r, func(ctx context.Context) error {
+	return p.do(ctx, cleaning, r, func(ctx context.Context) error {
 		if _, gone := p.at(p.gone, r); gone {
 			return nil
 		}
@@ -282,9 +285,17 @@ func (p *Provider) Busy() error {
 	return nil
 }
 
+// Begun reports whether this process has made the record, or is about to.
+func (p *Provider) Begun(r Record) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, made := p.made[r.key()]
+	return made || p.running != nil && p.running.key == presenting+r.key() || p.ended[presenting+r.key()] != nil
+}
+
 // do makes a call, or looks how the one is that was made for the same before. It waits for a moment only.
 func (p *Provider) do(ctx context.Context, verb string, r Record, f func(context.Context) error) error {
-	key := verb + " " + r.key()
+	key := verb + r.key()
 	p.mu.Lock()
 	if c := p.ended[key]; c != nil {
 		delete(p.ended, key)

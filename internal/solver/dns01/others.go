@@ -1,0 +1,88 @@
+package dns01
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	"github.com/perennial-pki/perennial/internal/solver"
+	"github.com/perennial-pki/perennial/internal/solver/dns01/lego"
+)
+
+const (
+	// courtesy is for how long a challenge lets another ACME client end, whose value would be lost: most take less. It counts from the challenge's
+	// creation, so that one that had to wait for its turn does not wait twice.
+	courtesy = 5 * time.Minute
+	// courtesyAgain is when it is looked again whether the value is gone.
+	courtesyAgain = 5 * time.Second
+	// losing is in every text that says what is lost, by which it is known that it was said.
+	losing = "will be lost, as it puts one value in the place of all"
+)
+
+// yield looks, before a provider puts one value in the place of all at a name, what else stands there. It returns a solver.Later for as long as
+// that may be another client's challenge, and once for everything else, so that it is told.
+func (s *Solver) yield(ctx context.Context, p Provider, ch *cmacme.Challenge, record Record) error {
+	values, _ := s.standing(ctx, p, ch, record)
+	if len(values) == 0 {
+		return nil
+	}
+	name, by := strings.TrimSuffix(record.FQDN, "."), ch.Spec.Solver.DNS01.Provider.Name
+	if until := ch.CreationTimestamp.Add(courtesy); s.Now().Before(until) && slices.ContainsFunc(values, challengeValue) {
+		return &solver.Later{After: min(courtesyAgain, until.Sub(s.Now())), Tell: true, Why: fmt.Sprintf(
+			"another ACME client may be at work at %s: %s of somebody else stands there. From %s on %s is used all the same, by which it %s",
+			name, quoted(values), until.UTC().Format(time.RFC3339), by, losing)}
+	}
+	if strings.Contains(ch.Status.Reason, losing) {
+		return nil
+	}
+	return &solver.Later{After: time.Second, Tell: true, Why: fmt.Sprintf("at %s there is %s of somebody else. If it stands at that name itself, and is no wildcard, by %s it %s",
+		name, quoted(values), by, losing)}
+}
+
+// others reports whether all that stands where a challenge's record would be is of others, so that there is nothing to be cleaned up.
+func (s *Solver) others(ctx context.Context, p Provider, ch *cmacme.Challenge, record Record) bool {
+	values, ours := s.standing(ctx, p, ch, record)
+	return len(values) > 0 && !ours
+}
+
+// standing are the values of others at the name of a record that was not made yet, as far as is known, by a provider that would remove them, and
+// whether the record stands there all the same. The recursive servers of all solvers are not asked: they remember what is gone.
+func (s *Solver) standing(ctx context.Context, p Provider, ch *cmacme.Challenge, record Record) (values []string, ours bool) {
+	l, ok := p.(legoRecords)
+	if !ok || ch.Status.Presented || !lego.Exclusive(ch.Spec.Solver.DNS01.Provider.Name) || l.of.Begun(l.record(record)) ||
+		s.RecursiveOnly && len(ch.Spec.Solver.DNS01.Nameservers) == 0 {
+		return nil, false
+	}
+	answers, err := s.resolver(ch.Spec.Solver.DNS01).Ask(ctx, record)
+	if err != nil {
+		return nil, false // the check will say so
+	}
+	return foreign(record, answers)
+}
+
+// foreign are the values beside that of the record, which may be there, too.
+func foreign(record Record, answers []Answer) (values []string, ours bool) {
+	for _, a := range answers {
+		for _, v := range a.Values {
+			switch {
+			case a.Err != nil, v == "", slices.Contains(values, v):
+			case v == record.Value:
+				ours = true
+			default:
+				values = append(values, v)
+			}
+		}
+	}
+	slices.Sort(values)
+	return values, ours
+}
+
+// challengeValue reports whether a value may be that of a DNS-01 challenge, RFC 8555 section 8.4: the base64url of a SHA-256.
+func challengeValue(v string) bool {
+	b, err := base64.RawURLEncoding.DecodeString(v)
+	return err == nil && len(b) == 32
+}
