@@ -11,6 +11,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	acmev1 "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
@@ -93,7 +94,7 @@ func Explain(o Objects, now time.Time) Report {
 		}
 		r.Steps = append(r.Steps, step)
 		for i := range o.Orders {
-			if metav1.IsControlledBy(&o.Orders[i], request) {
+			if metav1.IsControlledBy(&o.Orders[i], request) && !overtaken(&o.Orders[i], o.Orders) {
 				r.Steps = append(r.Steps, orderStep(&o.Orders[i]))
 				for j := range o.Challenges {
 					if metav1.IsControlledBy(&o.Challenges[j], &o.Orders[i]) {
@@ -184,6 +185,21 @@ func requestStep(cr *cmapi.CertificateRequest) Step {
 		s.Detail = "approved, and not signed yet"
 	}
 	return s
+}
+
+// owner is the UID of what an Order was made for.
+func owner(o *acmev1.Order) types.UID {
+	if c := metav1.GetControllerOf(o); c != nil {
+		return c.UID
+	}
+	return ""
+}
+
+// overtaken reports whether an Order has lapsed, and another of the same request goes on in its place.
+func overtaken(lapsed *acmev1.Order, all []acmev1.Order) bool {
+	return lapsed.Status.State == acmev1.Expired && slices.ContainsFunc(all, func(o acmev1.Order) bool {
+		return o.Status.State != acmev1.Expired && owner(&o) == owner(lapsed)
+	})
 }
 
 func orderStep(o *acmev1.Order) Step {

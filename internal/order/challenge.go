@@ -156,6 +156,9 @@ func (r *ChallengeReconciler) failed(ch *cmacme.Challenge, err error) (reconcile
 	switch failure.Class {
 	case fault.Refused:
 		ch.Status.State, ch.Status.Processing = cmacme.Errored, false
+		if why := gone(err); why != "" {
+			ch.Status.State, ch.Status.Reason = cmacme.Expired, why
+		}
 		return reconcile.Result{}, nil
 	case fault.Limited:
 		return reconcile.Result{RequeueAfter: failure.Until.Sub(now)}, nil // when the CA said
@@ -224,23 +227,10 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 		if err != nil {
 			return result, nil, err
 		}
-		was := *st
-		if over(ch, z) {
-			if err := r.judged(ctx, ch, i, by, z); err != nil {
-				*st = was // the end of it can be read again
-				return result, nil, err
-			}
-			st.Processing = false
-			if st.State == cmacme.Invalid && st.Presented {
-				leave() // the CA has spoken
-				st.Reason = r.explain(ctx, s, ca, by, ch, problemOf(ch, z))
-			}
-			if st.State == cmacme.Valid {
-				say = append(say, func() {
-					r.Events.Eventf(ch, corev1.EventTypeNormal, "DomainVerified", "Domain %q verified with %q validation", ch.Spec.DNSName, ch.Spec.Type)
-				})
-			}
-			return result, say, nil
+		if over(z) {
+			leave() // the CA has spoken
+			say, err := r.conclude(ctx, s, ca, i, by, ch, z)
+			return result, say, err
 		}
 		if accepted {
 			return reconcile.Result{RequeueAfter: r.pace.next(string(ch.UID), now, z.RetryAfter)}, nil, nil // the CA is looking
@@ -308,6 +298,21 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 	}
 	_, err = ca.AcceptChallenge(ctx, by, ch.Spec.URL)
 	reached(&st.UnreachableSince, now, err)
+	if acme.IsProblem(err, acme.ProblemMalformed, acme.ProblemUnauthorized) {
+		// Its authorization may have come to an end while the proof was on its way: it has expired, or was given otherwise.
+		z, e := ca.Authorization(ctx, by, ch.Spec.AuthorizationURL)
+		if past := z.Expires != nil && !now.Before(*z.Expires); e == nil && past && z.Status == acme.StatusPending {
+			z.Status = acme.StatusExpired
+		}
+		switch {
+		case e != nil:
+			err = e
+		case over(z):
+			leave()
+			concluded, err := r.conclude(ctx, s, ca, i, by, ch, z)
+			return result, append(say, concluded...), err
+		}
+	}
 	if err != nil {
 		return result, say, err
 	}
@@ -346,12 +351,14 @@ func (r *ChallengeReconciler) turn(ctx context.Context, ch *cmacme.Challenge, s 
 	return may, beside, err
 }
 
-// over writes the end of a challenge into its status, if its authorization has come to one.
-func over(ch *cmacme.Challenge, z acme.Authorization) bool {
+// over reports whether an authorization has come to its end.
+func over(z acme.Authorization) bool { return z.Status != acme.StatusPending }
+
+// conclude writes the end of a challenge, which is that of its authorization, into its status, and returns what is to be told then.
+func (r *ChallengeReconciler) conclude(ctx context.Context, s solver.Solver, ca *acme.Client, i *signer.Issuer, by acme.Account, ch *cmacme.Challenge, z acme.Authorization) (say []func(), err error) {
 	st := &ch.Status
+	was := *st
 	switch z.Status {
-	case acme.StatusPending:
-		return false
 	case acme.StatusValid:
 		st.State, st.Reason = cmacme.Valid, "Successfully authorized domain"
 	case acme.StatusInvalid:
@@ -359,7 +366,20 @@ func over(ch *cmacme.Challenge, z acme.Authorization) bool {
 	default: // deactivated, expired, revoked
 		st.State, st.Reason = cmacme.Expired, fmt.Sprintf("the authorization is %s", z.Status)
 	}
-	return true
+	if err := r.judged(ctx, ch, i, by, z); err != nil {
+		*st = was // the end of it can be read again
+		return nil, err
+	}
+	st.Processing = false
+	switch {
+	case st.State == cmacme.Invalid && st.Presented:
+		st.Reason = r.explain(ctx, s, ca, by, ch, problemOf(ch, z))
+	case st.State == cmacme.Valid:
+		say = append(say, func() {
+			r.Events.Eventf(ch, corev1.EventTypeNormal, "DomainVerified", "Domain %q verified with %q validation", ch.Spec.DNSName, ch.Spec.Type)
+		})
+	}
+	return say, nil
 }
 
 // cleanUp takes away what was set up, and lets the Challenge go.

@@ -68,6 +68,8 @@ type Reconciler struct {
 
 	lanes lanes
 	pace  pace
+	// finalized are the orders that the CA was asked to finalize. Of those that began before a restart their state says it, a moment later.
+	finalized instants
 	// unreplaced are the orders of which the CA does not believe that they replace a certificate. After a restart it is asked once more.
 	unreplaced instants
 }
@@ -164,6 +166,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	}
 	if finished(order.Status.State) {
 		r.pace.forget(string(order.UID))
+		r.finalized.drop(string(order.UID))
 		r.unreplaced.drop(string(order.UID))
 		return reconcile.Result{}, r.discard(ctx, challenges.Items)
 	}
@@ -250,6 +253,31 @@ func end(order *cmacme.Order, now time.Time, state cmacme.State, reason string) 
 	}
 }
 
+// lapse writes that the order is of no use any more, though nobody's proof failed: it took too long, or belongs to another account. Another
+// takes its place at once, unless the CA was asked for the certificate of this one: then it may have been issued.
+func (r *Reconciler) lapse(order *cmacme.Order, now time.Time, reason string) {
+	state := cmacme.Expired
+	if order.Status.State == cmacme.Processing || r.finalized.is(string(order.UID)) {
+		state = cmacme.Errored
+	}
+	end(order, now, state, reason)
+}
+
+// gone says that the CA no longer has an order, or an authorization, for the account that asks, if that is what an error means. CAs forget what has
+// expired.
+func gone(err error) string {
+	var p *acme.Problem
+	switch {
+	case !errors.As(err, &p), p.Action != "order" && p.Action != "authorization":
+		return ""
+	case p.Type == acme.ProblemUnauthorized:
+		return fmt.Sprintf("the %s was made by another account, or has expired: %s", p.Action, p)
+	case p.Type == acme.ProblemMalformed, p.Status == 404:
+		return fmt.Sprintf("the CA no longer knows the %s: %s", p.Action, p)
+	}
+	return ""
+}
+
 // step makes the next step of an order and writes into its status what came of it.
 func (r *Reconciler) step(ctx context.Context, order *cmacme.Order, challenges []cmacme.Challenge) (reconcile.Result, error) {
 	i, err := r.Scope.Get(ctx, r.Client, order.Namespace, order.Spec.IssuerRef)
@@ -288,6 +316,10 @@ func (r *Reconciler) step(ctx context.Context, order *cmacme.Order, challenges [
 	err = r.Accounts.Believed(ctx, i, by, err)
 	st := &order.Status
 	reached(&st.UnreachableSince, o.now, err)
+	if why := gone(err); why != "" {
+		r.lapse(order, o.now, why)
+		err = nil
+	}
 	for n := range challenges {
 		if since := challenges[n].Status.UnreachableSince; since != nil && (st.UnreachableSince == nil || since.Before(st.UnreachableSince)) {
 			st.UnreachableSince = since
@@ -438,35 +470,64 @@ func aboutReplaces(err error) bool {
 	return p.Status == 404
 }
 
-// readAuthorizations fills in what the order's authorizations are about.
-func (o conversation) readAuthorizations(ctx context.Context, order *cmacme.Order) error {
-	found := make([]acme.Authorization, len(order.Status.Authorizations))
-	errs := make([]error, len(found))
+// authorizations reads those at the URLs. If one cannot be read, the error says why.
+func (o conversation) authorizations(ctx context.Context, urls []string) ([]acme.Authorization, error) {
+	found := make([]acme.Authorization, len(urls))
+	errs := make([]error, len(urls))
 	var group sync.WaitGroup
 	slots := make(chan struct{}, atOnce)
-	for i, z := range order.Status.Authorizations {
-		if z.Identifier != "" {
-			continue
-		}
+	for i, url := range urls {
 		group.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			found[i], errs[i] = o.ca.Authorization(ctx, o.by, z.URL)
+			found[i], errs[i] = o.ca.Authorization(ctx, o.by, url)
 		})
 	}
 	group.Wait()
-	if err := errors.Join(errs...); err != nil {
+	return found, errors.Join(errs...)
+}
+
+// lapsed says which authorization of an order is of no use any more though no proof failed, if there is one.
+func (o conversation) lapsed(ctx context.Context, order *cmacme.Order) (string, error) {
+	var urls []string
+	for _, z := range order.Status.Authorizations {
+		urls = append(urls, z.URL)
+	}
+	found, err := o.authorizations(ctx, urls)
+	if err != nil {
+		return "", err
+	}
+	for _, z := range found {
+		switch past := z.Expires != nil && !o.now.Before(*z.Expires); {
+		case z.Status == acme.StatusInvalid:
+			return "", nil
+		case past:
+			return fmt.Sprintf("%s: the authorization expired at %s", words([]acme.Identifier{z.Identifier}), z.Expires.UTC().Format(time.RFC3339)), nil
+		case z.Status != acme.StatusPending && z.Status != acme.StatusValid:
+			return fmt.Sprintf("%s: the authorization is %s", words([]acme.Identifier{z.Identifier}), z.Status), nil
+		}
+	}
+	return "", nil
+}
+
+// readAuthorizations fills in what the order's authorizations are about.
+func (o conversation) readAuthorizations(ctx context.Context, order *cmacme.Order) error {
+	var unread []*cmacme.ACMEAuthorization
+	var urls []string
+	for i := range order.Status.Authorizations {
+		if z := &order.Status.Authorizations[i]; z.Identifier == "" {
+			unread, urls = append(unread, z), append(urls, z.URL)
+		}
+	}
+	found, err := o.authorizations(ctx, urls)
+	if err != nil {
 		return err
 	}
 	ask, err := request(order)
 	if err != nil {
 		return err
 	}
-	for i := range found {
-		z := &order.Status.Authorizations[i]
-		if z.Identifier != "" {
-			continue
-		}
+	for i, z := range unread {
 		// Nothing is proved to a CA but what we have asked for. What is proved already may be more, such as the name above.
 		if id := found[i].Identifier; found[i].Status == acme.StatusPending && !slices.ContainsFunc(ask.Identifiers, func(a acme.Identifier) bool {
 			a.Value = strings.TrimPrefix(a.Value, "*.")
@@ -475,7 +536,7 @@ func (o conversation) readAuthorizations(ctx context.Context, order *cmacme.Orde
 			return fault.Refusedf("InvalidOrder", "the CA wants proof for %s, which the order is not for", words([]acme.Identifier{id}))
 		}
 		wildcard := found[i].Wildcard
-		z.Identifier, z.Wildcard, z.InitialState = found[i].Identifier.Value, &wildcard, cmacme.State(found[i].Status)
+		z.Identifier, z.Wildcard, z.InitialState = found[i].Identifier.Value, &wildcard, initialState(found[i].Status)
 		for _, ch := range found[i].Challenges {
 			if (ch.Token != "" || ch.Type == acme.ChallengeDNSPersist01) && len(z.Challenges) < maxOffered {
 				z.Challenges = append(z.Challenges, cmacme.ACMEChallenge{URL: ch.URL, Token: ch.Token, Type: ch.Type, IssuerDomainNames: ch.IssuerDomainNames})
@@ -483,6 +544,15 @@ func (o conversation) readAuthorizations(ctx context.Context, order *cmacme.Orde
 		}
 	}
 	return nil
+}
+
+// initialState is the state of an authorization in an Order.
+func initialState(status string) cmacme.State {
+	switch status {
+	case acme.StatusPending, acme.StatusValid, acme.StatusInvalid:
+		return cmacme.State(status)
+	}
+	return cmacme.Expired // or deactivated, or revoked: of no use
 }
 
 // challenge makes the Challenges that are missing, and reports whether one is still open.
@@ -537,12 +607,6 @@ func (r *Reconciler) outdated(order *cmacme.Order, z cmacme.ACMEAuthorization, i
 // advance reads the order at the CA and does what its status wants.
 func (r *Reconciler) advance(ctx context.Context, o conversation, order *cmacme.Order, i *signer.Issuer, challenges []cmacme.Challenge) (reconcile.Result, error) {
 	got, err := o.ca.Order(ctx, o.by, order.Status.URL)
-	var p *acme.Problem
-	if errors.As(err, &p) && (p.Type == acme.ProblemMalformed || p.Status == 404) {
-		// CAs forget orders that have expired.
-		end(order, o.now, cmacme.Expired, fmt.Sprintf("the CA no longer knows the order: %s", p))
-		return reconcile.Result{}, nil
-	}
 	if err != nil {
 		return reconcile.Result{}, err
 	}
@@ -551,7 +615,7 @@ func (r *Reconciler) advance(ctx context.Context, o conversation, order *cmacme.
 		until = *got.Expires
 	}
 	if !o.now.Before(until) && got.Status != acme.StatusValid && got.Status != acme.StatusInvalid {
-		end(order, o.now, cmacme.Expired, fmt.Sprintf("the order expired at %s and was still %s", until.UTC().Format(time.RFC3339), got.Status))
+		r.lapse(order, o.now, fmt.Sprintf("the order expired at %s and was still %s", until.UTC().Format(time.RFC3339), got.Status))
 		return reconcile.Result{}, nil
 	}
 	finalized := false
@@ -566,22 +630,28 @@ func (r *Reconciler) advance(ctx context.Context, o conversation, order *cmacme.
 			return reconcile.Result{RequeueAfter: r.pace.next(string(order.UID), o.now, time.Time{})}, nil // another pass was faster, or the CA is
 		}
 		if err != nil {
-			return reconcile.Result{}, err
+			return reconcile.Result{}, r.notFinalized(ctx, o, order, err)
 		}
+		r.finalized.since(string(order.UID), o.now)
 	}
 	st := &order.Status
 	switch got.Status {
 	case acme.StatusValid:
 		return reconcile.Result{}, r.fetch(ctx, o, order, got, i.GetSpec().ACME.PreferredChain)
 	case acme.StatusInvalid:
-		end(order, o.now, cmacme.Invalid, why(got, challenges))
-		return reconcile.Result{}, nil
+		return reconcile.Result{}, r.invalid(ctx, o, order, got, challenges)
 	case acme.StatusPending:
-		for n := range challenges {
-			if s := challenges[n].Status.State; finished(s) && s != cmacme.Valid {
-				// The CA may take a moment to draw the consequence; there is no other.
-				end(order, o.now, s, why(got, challenges))
-				return reconcile.Result{}, nil
+		if worst := worst(challenges); worst != "" {
+			// The CA may take a moment to draw the consequence; there is no other.
+			end(order, o.now, worst, why(got, challenges))
+			return reconcile.Result{}, nil
+		}
+		// Nothing is open here. What was proven before this order may have expired, at a CA that says so in the authorization alone.
+		useless := func(z cmacme.ACMEAuthorization) bool { return z.InitialState == cmacme.Expired }
+		if r.pace.slow(string(order.UID)) || slices.ContainsFunc(order.Status.Authorizations, useless) {
+			if text, err := o.lapsed(ctx, order); err != nil || text != "" {
+				r.lapse(order, o.now, text)
+				return reconcile.Result{}, err
 			}
 		}
 	default:
@@ -595,6 +665,58 @@ func (r *Reconciler) advance(ctx context.Context, o conversation, order *cmacme.
 	}
 	// When the CA said, or a little later each time.
 	return reconcile.Result{RequeueAfter: r.pace.next(string(order.UID), o.now, got.RetryAfter)}, nil
+}
+
+// notFinalized returns the error of a finalize, unless it means that the order has lapsed, which is written into its status.
+func (r *Reconciler) notFinalized(ctx context.Context, o conversation, order *cmacme.Order, err error) error {
+	var p *acme.Problem
+	switch {
+	case !errors.As(err, &p):
+	case p.Status == 404:
+		r.lapse(order, o.now, fmt.Sprintf("the CA no longer knows the order: %s", p))
+		return nil
+	case p.Type == acme.ProblemMalformed, p.Type == acme.ProblemUnauthorized:
+		text, e := o.lapsed(ctx, order)
+		if e != nil {
+			return e
+		}
+		if text != "" {
+			r.lapse(order, o.now, text)
+			return nil
+		}
+	}
+	return err
+}
+
+// invalid ends an order that the CA says is invalid.
+func (r *Reconciler) invalid(ctx context.Context, o conversation, order *cmacme.Order, got acme.Order, challenges []cmacme.Challenge) error {
+	switch worst := worst(challenges); {
+	case worst == cmacme.Expired:
+		r.lapse(order, o.now, why(got, challenges))
+		return nil
+	case worst == "" && got.Error == nil:
+		text, err := o.lapsed(ctx, order)
+		if err != nil {
+			return err
+		}
+		if text != "" {
+			r.lapse(order, o.now, text)
+			return nil
+		}
+	}
+	end(order, o.now, cmacme.Invalid, why(got, challenges))
+	return nil
+}
+
+// worst is how challenges ended that did not succeed: of several, one whose proof failed. It is empty if there is none.
+func worst(challenges []cmacme.Challenge) cmacme.State {
+	var worst cmacme.State
+	for i := range challenges {
+		if s := challenges[i].Status.State; finished(s) && s != cmacme.Valid && (worst == "" || worst == cmacme.Expired) {
+			worst = s
+		}
+	}
+	return worst
 }
 
 // why says why an order failed: what the CA says of each challenge, and of the order.

@@ -34,6 +34,13 @@ func (p *pace) next(uid string, now, retryAfter time.Time) time.Duration {
 	return d
 }
 
+// slow reports whether the server is asked as rarely as it gets, as it came to nothing so far.
+func (p *pace) slow(uid string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.delay[uid] >= lastPoll
+}
+
 func (p *pace) forget(uid string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

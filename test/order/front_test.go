@@ -35,6 +35,7 @@ const (
 	pathNewOrder      = "/order-plz"
 	pathOrder         = "/my-order/"
 	pathAuthorization = "/authZ/"
+	pathChallenge     = "/chalZ/"
 	pathFinalize      = "/finalize-order/"
 	pathCertificate   = "/certZ/"
 	pathRenewalInfo   = "/draft-ietf-acme-ari-03/"
@@ -58,7 +59,7 @@ func (f *front) wrap(h http.Handler) http.Handler {
 		if f.seen == nil {
 			f.seen = map[string]int{}
 		}
-		for _, p := range []string{pathDirectory, pathNewAccount, pathNewOrder, pathOrder, pathAuthorization, pathFinalize, pathCertificate, pathRenewalInfo} {
+		for _, p := range []string{pathDirectory, pathNewAccount, pathNewOrder, pathOrder, pathAuthorization, pathChallenge, pathFinalize, pathCertificate, pathRenewalInfo} {
 			if strings.HasPrefix(r.URL.Path, p) {
 				f.seen[p]++
 			}

@@ -220,7 +220,11 @@ func TestAnIssuanceThatDiesAtTheCABeginsAnew(t *testing.T) {
 			r.issuer()
 			crt := r.certificate("site", "www.example.com")
 			r.says(test.says...)
+			// Another order is asked for at once, but not again and again.
 			r.failed(crt, test.says[1])
+			if n := f.asked(pathNewOrder); n < 3 || n > 5 { // nonces may be refused
+				t.Errorf("it was asked for %d orders", n)
+			}
 			f.behave(nil, nil)
 			r.again(crt)
 			r.ready(crt)

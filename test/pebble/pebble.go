@@ -60,6 +60,7 @@ type Server struct {
 
 	server   *http.Server
 	frontend wfe.WebFrontEndImpl
+	store    *db.MemoryStore
 	roots    int
 }
 
@@ -104,7 +105,7 @@ func Start(o Options) (*Server, error) {
 		handler = o.Wrap(handler)
 	}
 	s := &Server{
-		Directory: "https://" + listener.Addr().String() + wfe.DirectoryPath, CABundle: bundle, frontend: frontend, roots: 1 + o.AlternateRoots,
+		Directory: "https://" + listener.Addr().String() + wfe.DirectoryPath, CABundle: bundle, frontend: frontend, store: store, roots: 1 + o.AlternateRoots,
 		server: &http.Server{Handler: handler, ErrorLog: logger, TLSConfig: &tls.Config{Certificates: []tls.Certificate{certificate}}},
 	}
 	go s.server.ServeTLS(listener, "", "") //nolint:errcheck // ends with Close
@@ -140,6 +141,43 @@ func frontend(o Options, logger *log.Logger, store *db.MemoryStore) (wfe.WebFron
 
 // Close stops the CA. It forgets everything.
 func (s *Server) Close() error { return s.server.Close() }
+
+// ExpireOrder has the time of an order be over, by its ID, with which the paths of its URLs end. It reports whether there is such an order.
+func (s *Server) ExpireOrder(id string) bool {
+	order := s.store.GetOrderByID(id)
+	if order == nil {
+		return false
+	}
+	order.Lock()
+	defer order.Unlock()
+	order.ExpiresDate = time.Now().Add(-time.Second)
+	order.Expires = order.ExpiresDate.UTC().Format(time.RFC3339)
+	return true
+}
+
+// ExpireAuthorization has the time of an authorization be over, by its ID or that of a challenge of it. It reports whether there is such a one.
+func (s *Server) ExpireAuthorization(id string) bool {
+	authorization := s.store.GetAuthorizationByID(id)
+	if challenge := s.store.GetChallengeByID(id); challenge != nil {
+		authorization = challenge.Authz
+	}
+	if authorization == nil {
+		return false
+	}
+	authorization.Lock()
+	defer authorization.Unlock()
+	authorization.ExpiresDate = time.Now().Add(-time.Second)
+	authorization.Expires = authorization.ExpiresDate.UTC().Format(time.RFC3339)
+	return true
+}
+
+// OrderOf is the ID of the order that a challenge is for.
+func (s *Server) OrderOf(challenge string) string {
+	if c := s.store.GetChallengeByID(challenge); c != nil {
+		return c.Authz.Order.ID
+	}
+	return ""
+}
 
 // Client is an HTTP client that trusts the server.
 func (s *Server) Client() *http.Client {

@@ -12,6 +12,7 @@ import (
 	"hash/fnv"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -29,8 +30,13 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// maxStem is how much of a request's name is in the name of its Order.
-const maxStem = 52
+const (
+	// maxStem is how much of a request's name is in the name of its Order.
+	maxStem = 52
+	// maxOrders is how many Orders a request may have, one after the other: another is made at once if one has lapsed, which is nobody's fault. A CA
+	// whose orders always lapse is not asked in a loop.
+	maxOrders = 3
+)
 
 // Signer signs for issuers of type acme.
 type Signer struct {
@@ -62,45 +68,56 @@ func (s *Signer) Check(ctx context.Context, issuer *signer.Issuer) (signer.Readi
 
 // Sign makes the Order of the request, and answers with its certificate when that is there.
 func (s *Signer) Sign(ctx context.Context, issuer *signer.Issuer, r signer.Request) (signer.Answer, error) {
-	desired, err := orderFor(issuer, r)
+	for n := 1; ; n++ {
+		answer, lapsed, err := s.sign(ctx, issuer, r, n)
+		if !lapsed || n == maxOrders {
+			return answer, err
+		}
+	}
+}
+
+// sign is Sign with the n-th Order of the request. It reports whether that one has lapsed.
+func (s *Signer) sign(ctx context.Context, issuer *signer.Issuer, r signer.Request, n int) (answer signer.Answer, lapsed bool, err error) {
+	desired, err := orderFor(issuer, r, n)
 	if err != nil {
-		return signer.Answer{}, err
+		return answer, false, err
 	}
 	order := &cmacme.Order{}
 	err = s.Client.Get(ctx, client.ObjectKeyFromObject(desired), order)
 	switch {
 	case apierrors.IsNotFound(err):
 		if err := s.Client.Create(ctx, desired); err != nil && !apierrors.IsAlreadyExists(err) {
-			return signer.Answer{}, fault.Transientf("OrderCreatingError", "create Order %s/%s: %w", desired.Namespace, desired.Name, err)
+			return answer, false, fault.Transientf("OrderCreatingError", "create Order %s/%s: %w", desired.Namespace, desired.Name, err)
 		}
-		answer := waiting(desired)
+		answer = waiting(desired)
 		answer.Created = fmt.Sprintf("Created Order resource %s/%s", desired.Namespace, desired.Name)
-		return answer, nil
+		return answer, false, nil
 	case err != nil:
-		return signer.Answer{}, fault.Transientf("OrderGetError", "get Order %s/%s: %w", desired.Namespace, desired.Name, err)
+		return answer, false, fault.Transientf("OrderGetError", "get Order %s/%s: %w", desired.Namespace, desired.Name, err)
 	}
 	owner := metav1.GetControllerOf(order)
 	if owner == nil || owner.UID != r.Owner.UID || !bytes.Equal(order.Spec.Request, desired.Spec.Request) {
 		// Of a request of the same name that is gone, and whose garbage is not collected yet.
 		if err := s.Client.Delete(ctx, order, client.Preconditions{UID: &order.UID}); client.IgnoreNotFound(err) != nil {
-			return signer.Answer{}, fault.Transientf("OrderGetError", "delete Order %s/%s of an earlier request: %w", order.Namespace, order.Name, err)
+			return answer, false, fault.Transientf("OrderGetError", "delete Order %s/%s of an earlier request: %w", order.Namespace, order.Name, err)
 		}
-		answer := waiting(desired)
+		answer = waiting(desired)
 		answer.Again = s.Clock.Now().Add(time.Second) // deletion of what we do not own is not watched
-		return answer, nil
+		return answer, false, nil
 	}
 	switch order.Status.State {
 	case cmacme.Valid:
-		answer := signer.Answer{Certificate: order.Status.Certificate}
+		answer.Certificate = order.Status.Certificate
 		if chain, err := s.Limits.DecodeChainPEM(order.Status.Certificate); err == nil { // package order has checked it
 			answer.CA = issuer.CAFromChain(chain)
 		}
-		return answer, nil
+		return answer, false, nil
 	case cmacme.Invalid, cmacme.Errored, cmacme.Expired:
-		return signer.Answer{Paused: paused(order)}, fault.Refusedf("OrderFailed", "Failed to wait for order resource %q to become ready: order is in %q state: %s",
+		answer.Paused = paused(order)
+		return answer, order.Status.State == cmacme.Expired, fault.Refusedf("OrderFailed", "Failed to wait for order resource %q to become ready: order is in %q state: %s",
 			order.Name, order.Status.State, order.Status.Reason)
 	}
-	return waiting(order), nil
+	return waiting(order), false, nil
 }
 
 // waiting is the answer while there is no certificate. It changes only if the Order has something to say: how far that is stands there, and
@@ -125,8 +142,8 @@ func paused(order *cmacme.Order) string {
 	return order.Status.Reason
 }
 
-// orderFor returns the Order of a request. It is the same whenever it is asked for.
-func orderFor(issuer *signer.Issuer, r signer.Request) (*cmacme.Order, error) {
+// orderFor returns the n-th Order of a request. It is the same whenever it is asked for.
+func orderFor(issuer *signer.Issuer, r signer.Request, n int) (*cmacme.Order, error) {
 	csr, spec := r.CSR, issuer.GetSpec().ACME
 	if err := orderable(csr, r.IsCA); err != nil {
 		return nil, err
@@ -155,7 +172,7 @@ func orderFor(issuer *signer.Issuer, r signer.Request) (*cmacme.Order, error) {
 	if spec.EnableDurationFeature {
 		order.Spec.Duration = &metav1.Duration{Duration: r.Duration}
 	}
-	name, err := orderName(r.Name, order.Spec)
+	name, err := orderName(r.Name, order.Spec, n)
 	if err != nil {
 		return nil, err
 	}
@@ -185,14 +202,18 @@ func orderable(csr *x509.CertificateRequest, isCA bool) error {
 	return nil
 }
 
-// orderName is the name that cert-manager gives an Order: the request's, and a hash of the spec.
-func orderName(request string, spec cmacme.OrderSpec) (string, error) {
+// orderName is the name that cert-manager gives an Order: the request's, and a hash of the spec, in which is also which one it is if it is not the
+// first.
+func orderName(request string, spec cmacme.OrderSpec, n int) (string, error) {
 	text, err := json.Marshal(spec)
 	if err != nil {
 		return "", err
 	}
 	h := fnv.New32()
 	h.Write(text)
+	if n > 1 {
+		h.Write([]byte(strconv.Itoa(n)))
+	}
 	stem := request
 	if len(request) >= maxStem {
 		// Two long names may begin alike.
