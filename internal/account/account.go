@@ -15,11 +15,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/netip"
-	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -34,6 +31,7 @@ import (
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/budget"
 	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/outside"
 	"github.com/perennial-pki/perennial/internal/secrets"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
@@ -86,7 +84,8 @@ func (a *Accounts) Server(spec *cmacme.ACMEIssuer) (*acme.Client, error) {
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone() // the proxy of the environment, the roots of the system
 	transport.MaxResponseHeaderBytes = maxHeader
-	transport.DialContext = (&net.Dialer{Timeout: acme.DefaultTimeout, Control: elsewhere}).DialContext
+	// Whoever may create an Issuer would else reach from the controller what is meant for the machine alone.
+	transport.DialContext = (&net.Dialer{Timeout: acme.DefaultTimeout, Control: outside.Control}).DialContext
 	if len(spec.CABundle) > 0 || spec.SkipTLSVerify {
 		transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: spec.SkipTLSVerify} //nolint:gosec // the user says so
 	}
@@ -117,22 +116,6 @@ func (a *Accounts) Server(spec *cmacme.ACMEIssuer) (*acme.Client, error) {
 	}
 	a.clients[key] = c
 	return c, nil
-}
-
-// credentials are addresses beside those of the link at which clouds hand out credentials to whoever asks from inside.
-var credentials = []netip.Addr{netip.MustParseAddr("fd00:ec2::254"), netip.MustParseAddr("100.100.100.200")}
-
-// elsewhere refuses connections to addresses that are no CA's. It is asked after the name is resolved. Whoever may create an Issuer would else
-// reach from the controller what is meant for the machine alone.
-func elsewhere(_, address string, _ syscall.RawConn) error {
-	to, err := netip.ParseAddrPort(address)
-	if err != nil {
-		return fmt.Errorf("connect to %s: %w", address, err)
-	}
-	if ip := to.Addr().Unmap().WithZone(""); ip.IsLinkLocalUnicast() || ip.IsMulticast() || ip.IsUnspecified() || slices.Contains(credentials, ip) {
-		return fault.Misconfiguredf("InvalidConfig", "spec.acme.server leads to %s, where no CA is: correct it, or its name in the DNS", ip)
-	}
-	return nil
 }
 
 // Of returns the account of an issuer that is registered, and the client to use it with.

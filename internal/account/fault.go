@@ -9,6 +9,7 @@ import (
 
 	"github.com/perennial-pki/perennial/acme"
 	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/outside"
 )
 
 const (
@@ -29,6 +30,9 @@ func Fault(reason string, now time.Time, err error) error {
 	}
 	var p *acme.Problem
 	if !errors.As(err, &p) {
+		if inside := new(outside.Refused); errors.As(err, &inside) {
+			return fault.Misconfiguredf("InvalidConfig", "spec.acme.server leads to %s, where no CA is: correct it, or its name in the DNS", inside.Address)
+		}
 		var stranger x509.UnknownAuthorityError
 		if errors.As(err, &stranger) {
 			err = fmt.Errorf("%w: if the server has its certificate from a CA of your own, put that into spec.acme.caBundle", err)

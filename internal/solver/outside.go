@@ -13,20 +13,15 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/perennial-pki/perennial/internal/outside"
 )
 
 // ErrInside is why an address is not connected to.
 var ErrInside = errors.New("the address is one of this machine, or of its network's metadata service, which a solver's service may not be at")
 
-// metadata are addresses at which clouds hand out credentials, and that no property of the address tells.
-var metadata = []netip.Addr{netip.MustParseAddr("fd00:ec2::254"), netip.MustParseAddr("100.100.100.200"), netip.MustParseAddr("168.63.129.16")}
-
-// inside reports whether an issuer must not make us connect to an address. Addresses of private networks are allowed: there are DNS servers
-// with an API.
-func inside(a netip.Addr) bool {
-	a = a.Unmap().WithZone("")
-	return a.IsLoopback() || a.IsUnspecified() || a.IsMulticast() || a.IsLinkLocalUnicast() || slices.Contains(metadata, a)
-}
+// inside reports whether an issuer must not make us connect to an address.
+func inside(a netip.Addr) bool { return a.Unmap().IsLoopback() || !outside.Serves(a) }
 
 // Outside makes the transport of requests to hosts that an issuer names. Unless who writes issuers owns this machine, it does not connect to the
 // machine itself, nor where clouds hand out credentials.
@@ -44,15 +39,15 @@ func Outside(base *http.Transport, ownMachine bool) http.RoundTripper {
 		}
 		return nil
 	}}).DialContext
-	return &outside{direct: direct, proxied: base}
+	return &guarded{direct: direct, proxied: base}
 }
 
 // dialTimeout bounds one attempt to connect.
 const dialTimeout = 30 * time.Second
 
-type outside struct{ direct, proxied *http.Transport }
+type guarded struct{ direct, proxied *http.Transport }
 
-func (o *outside) RoundTrip(r *http.Request) (*http.Response, error) {
+func (o *guarded) RoundTrip(r *http.Request) (*http.Response, error) {
 	if o.proxied.Proxy != nil {
 		proxy, err := o.proxied.Proxy(r)
 		if err != nil {

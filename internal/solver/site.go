@@ -9,10 +9,10 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	"github.com/perennial-pki/perennial/internal/outside"
 )
 
 const (
@@ -28,7 +28,7 @@ type Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 // A Site is looked at as an ACME server would: at each of its addresses, because the server chooses one of them.
 type Site struct {
-	// Dial connects. If nil, it connects everywhere but to link-local addresses: no CA comes there, and clouds keep credentials behind them.
+	// Dial connects. If nil, it connects where package outside lets it: no CA comes elsewhere, and clouds keep credentials there.
 	Dial Dial
 	// Lookup returns the addresses of a host. If nil, Dial is given names.
 	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
@@ -59,12 +59,12 @@ func (s Site) Views(ctx context.Context, host string, look func(context.Context,
 }
 
 func (s Site) view(ctx context.Context, host, address string, look func(context.Context, Dial) View) View {
-	if addr, err := netip.ParseAddr(address); err == nil && addr.IsLinkLocalUnicast() {
-		return View{Where: address, Says: "is a link-local address, where no CA comes: correct the record"}
+	if addr, err := netip.ParseAddr(address); err == nil && !outside.Serves(addr) {
+		return View{Where: address, Says: "is an address where no CA comes: correct the record"}
 	}
 	dial := s.Dial
 	if dial == nil {
-		dial = (&net.Dialer{Control: refuseLinkLocal}).DialContext
+		dial = (&net.Dialer{Control: outside.Control}).DialContext
 	}
 	var heard atomic.Int64
 	v := look(ctx, func(ctx context.Context, network, to string) (net.Conn, error) {
@@ -79,14 +79,6 @@ func (s Site) view(ctx context.Context, host, address string, look func(context.
 	})
 	v.Where, v.Silent = address, heard.Load() == 0
 	return v
-}
-
-// refuseLinkLocal keeps redirects from leading to where View does not look.
-func refuseLinkLocal(_, address string, _ syscall.RawConn) error {
-	if at, err := netip.ParseAddrPort(address); err == nil && at.Addr().Unmap().IsLinkLocalUnicast() {
-		return fmt.Errorf("%s is a link-local address", at.Addr())
-	}
-	return nil
 }
 
 // listened counts what is heard on a connection.

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/perennial-pki/perennial/internal/outside"
 )
 
 const (
@@ -242,7 +244,8 @@ func (r *Resolver) addresses(ctx context.Context, name string) ([]string, error)
 			default:
 				continue
 			}
-			if ip = ip.Unmap(); !routed(ip) {
+			// What others cannot reach is no server of theirs, and may be one that only we can reach.
+			if ip = ip.Unmap(); ip.IsLoopback() || !outside.Serves(ip) {
 				refused = fmt.Errorf("its address %s leads to this machine or its own link, where nobody else can ask: name the server in dns01.nameservers if it is meant", ip)
 				continue
 			}
@@ -261,18 +264,6 @@ func (r *Resolver) addresses(ctx context.Context, name string) ([]string, error)
 }
 
 var errNoAddress = errors.New("it has no address")
-
-// routed reports whether an address that somebody's zone names may be connected to: what others cannot reach is no server of theirs, and may
-// be one of the machine's or the cloud's that only we can reach.
-func routed(ip netip.Addr) bool {
-	return ip.IsValid() && !ip.IsLoopback() && !ip.IsUnspecified() && !ip.IsLinkLocalUnicast() && !ip.IsMulticast() &&
-		!thisNetwork.Contains(ip) && ip != broadcast
-}
-
-var (
-	thisNetwork = netip.MustParsePrefix("0.0.0.0/8") // RFC 1122 section 3.2.1.3: this host
-	broadcast   = netip.MustParseAddr("255.255.255.255")
-)
 
 // Ask asks every server of the record's zone for the TXT values at its name.
 func (r *Resolver) Ask(ctx context.Context, record Record) ([]Answer, error) {

@@ -77,7 +77,7 @@ func TestASiteIsLookedAtAsACAWould(t *testing.T) {
 		"a redirect to another port":               {v4, leads("http://a.example.com:8080/x"), nil, "redirected to port 8080, where ACME servers do not follow"},
 		"a redirect in a circle":                   {v4, leads("/.well-known/acme-challenge/token"), nil, "more than 10 redirects"},
 		"a redirect to a page that is not for all": {v4, leads("http://inside.example/x"), map[string]string{"inside.example:80": other.Listener.Addr().String()}, `leads to "http://inside.example/x", which answers, but with something else: another`},
-		"a link-local address":                     {"169.254.169.254", says("token.thumbprint"), nil, "is a link-local address, where no CA comes"},
+		"a link-local address":                     {"169.254.169.254", says("token.thumbprint"), nil, "is an address where no CA comes"},
 		"no address":                               {"", says("token.thumbprint"), nil, "has no address: add an A or AAAA record"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -108,7 +108,7 @@ func TestARedirectDoesNotLeadToALinkLocalAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	views := s.Site.Views(t.Context(), "127.0.0.1", func(_ context.Context, dial solver.Dial) solver.View { return read(request, "", dial) })
-	if len(views) != 1 || views[0].Right || !strings.Contains(views[0].Says, "169.254.169.254 is a link-local address") {
+	if len(views) != 1 || views[0].Right || !strings.Contains(views[0].Says, "169.254.169.254 is an address") {
 		t.Errorf("got %+v", views)
 	}
 }
