@@ -86,13 +86,16 @@ func (c *Client) register(ctx context.Context, dir *Directory, key crypto.Signer
 }
 
 func (c *Client) account(m *message, action, target string, key crypto.Signer) (Account, error) {
-	a := Account{}
-	if err := decode(m.body, &a); err != nil {
+	a, err := parseAccount(m.body)
+	if err != nil {
 		return Account{}, invalid(action, target, err)
 	}
 	a.URL, a.Key, a.Reply = target, key, m.Reply
 	return a, nil
 }
+
+// parseAccount reads an account, which may tell of itself less than everything: some CAs keep contacts to themselves.
+func parseAccount(body []byte) (a Account, err error) { return a, decode(body, &a) }
 
 // GetAccount reads the account.
 func (c *Client) GetAccount(ctx context.Context, a Account) (Account, error) {
@@ -111,13 +114,6 @@ func (c *Client) UpdateContact(ctx context.Context, a Account, contact []string)
 	return c.updateAccount(ctx, a, struct {
 		Contact []string `json:"contact"`
 	}{contact})
-}
-
-// AgreeToTerms agrees to terms of service that have changed, section 7.3.3.
-func (c *Client) AgreeToTerms(ctx context.Context, a Account) (Account, error) {
-	return c.updateAccount(ctx, a, struct {
-		TermsOfServiceAgreed bool `json:"termsOfServiceAgreed"`
-	}{true})
 }
 
 // DeactivateAccount ends the account for ever, section 7.3.6.
@@ -193,12 +189,30 @@ func (c *Client) Orders(ctx context.Context, a Account, page string) (OrderList,
 	if err != nil {
 		return OrderList{}, err
 	}
-	list := OrderList{Reply: m.Reply}
-	if err := decode(m.body, &list); err != nil {
+	dir, err := c.directory(ctx)
+	if err != nil {
+		return OrderList{}, err
+	}
+	list, err := parseOrders(m.body, dir.origins)
+	if err != nil {
 		return OrderList{}, invalid("orders", page, err)
 	}
+	list.Reply = m.Reply
 	if next := m.related("next"); len(next) > 0 && next[0] != page {
 		list.Next = next[0]
+	}
+	return list, nil
+}
+
+func parseOrders(body []byte, from origins) (OrderList, error) {
+	var list OrderList
+	if err := decode(body, &list); err != nil {
+		return OrderList{}, err
+	}
+	for _, u := range list.Orders {
+		if err := from.check(u); err != nil {
+			return OrderList{}, fmt.Errorf("orders: %w", err)
+		}
 	}
 	return list, nil
 }

@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -496,6 +497,8 @@ func FuzzReplies(f *testing.F) {
 		strings.ReplaceAll(pendingOrder, "URL", "https://ca.example"), `{"newNonce":"https://ca.example/n"}`, `[]`, `{"status":"valid"}`,
 		`{"status":"pending","identifier":{"type":"dns","value":"a"},"challenges":[{"type":"http-01","url":"https://ca.example/c","token":"t"}]}`,
 		`{"type":"x","subproblems":[{"identifier":null},{}],"status":"9"}`, `{"suggestedWindow":{"start":"2026-11-03T00:00:00Z"}}`,
+		`{"status":"valid","contact":["mailto:a@ca.example"],"orders":"https://ca.example/orders","URL":"https://ca.example/2"}`,
+		`{"orders":["https://ca.example/order/1","https://other.example/order/2"]}`,
 	} {
 		f.Add([]byte(seed))
 	}
@@ -509,6 +512,12 @@ func FuzzReplies(f *testing.F) {
 		}
 		if o, err := parseOrder(body, from); err == nil && from.check(o.Finalize) != nil {
 			t.Error("an order of another origin passed")
+		}
+		if a, err := parseAccount(body); err == nil && (a.URL != "" || a.Key != nil) {
+			t.Errorf("the body says that the account is %s", a.URL)
+		}
+		if l, err := parseOrders(body, from); err == nil && slices.ContainsFunc(l.Orders, func(u string) bool { return from.check(u) != nil }) {
+			t.Errorf("orders of another origin passed: %q", l.Orders)
 		}
 		if z, err := parseAuthorization(body, from); err == nil {
 			for _, ch := range z.Challenges {

@@ -23,7 +23,7 @@ type Authorization struct {
 	Reply      `json:"-"`
 }
 
-// Authorization reads an authorization.
+// Authorization reads an authorization by POST-as-GET, section 7.5: until its status is valid or invalid, again after its RetryAfter.
 func (c *Client) Authorization(ctx context.Context, a Account, url string) (Authorization, error) {
 	return c.authorization(ctx, a, url, nil)
 }

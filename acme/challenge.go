@@ -95,7 +95,7 @@ func (c *Client) AcceptChallenge(ctx context.Context, a Account, url string) (Ch
 	return c.challenge(ctx, a, url, struct{}{})
 }
 
-// Challenge reads a challenge.
+// Challenge reads a challenge by POST-as-GET, section 7.1.5. That of one that failed is in its Error.
 func (c *Client) Challenge(ctx context.Context, a Account, url string) (Challenge, error) {
 	return c.challenge(ctx, a, url, nil)
 }

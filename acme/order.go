@@ -72,7 +72,7 @@ func (c *Client) NewOrder(ctx context.Context, a Account, r OrderRequest) (Order
 	return c.order(m, "newOrder", m.Location, dir)
 }
 
-// Order reads an order.
+// Order reads an order by POST-as-GET, section 7.1.3. One that is processing is read again after its RetryAfter.
 func (c *Client) Order(ctx context.Context, a Account, url string) (Order, error) {
 	m, err := c.post(ctx, "order", url, a.Key, a.URL, nil, "")
 	if err != nil {

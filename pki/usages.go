@@ -100,14 +100,8 @@ func FormatUsages(ku x509.KeyUsage, eku []x509.ExtKeyUsage) []string {
 	return words
 }
 
-// UsagesOfCSR returns the usages that a request asks for. present says whether it has at least
-// one of the two extensions for it; what the other would say is then zero. Extended usages that
-// the standard library has no name for are left out.
-func UsagesOfCSR(csr *x509.CertificateRequest) (ku x509.KeyUsage, eku []x509.ExtKeyUsage, present bool, err error) {
-	u, err := requestedUsages(csr)
-	return u.bits, u.purposes, u.present, err
-}
-
+// usageExtensions are the usages that a request asks for. present says whether it has at least one of the two extensions for it; what the
+// other would say is then zero. unknown are extended usages that the standard library has no name for.
 type usageExtensions struct {
 	bits     x509.KeyUsage
 	purposes []x509.ExtKeyUsage

@@ -27,9 +27,9 @@ func TestEveryUsageComesBack(t *testing.T) {
 
 		// And through a request.
 		csr := mustCSR(t, Request{CommonName: "a", Usages: []string{u.word}, EncodeUsages: true}, ecKey())
-		gotKU, gotEKU, present, err := UsagesOfCSR(csr)
-		if err != nil || !present || gotKU != ku || !slices.Equal(gotEKU, eku) {
-			t.Errorf("%s came out of a CSR as %v, %v, %t, %v", u.word, gotKU, gotEKU, present, err)
+		got, err := requestedUsages(csr)
+		if err != nil || !got.present || got.bits != ku || !slices.Equal(got.purposes, eku) {
+			t.Errorf("%s came out of a CSR as %+v, %v", u.word, got, err)
 		}
 	}
 }
@@ -70,8 +70,8 @@ func TestFormatUsagesWritesTheOIDOfAPurposeWithoutAWord(t *testing.T) {
 }
 
 func TestUsagesOfACSRWithoutThem(t *testing.T) {
-	_, _, present, err := UsagesOfCSR(mustCSR(t, Request{CommonName: "a"}, ecKey()))
-	if present || err != nil {
-		t.Errorf("got %t, %v", present, err)
+	got, err := requestedUsages(mustCSR(t, Request{CommonName: "a"}, ecKey()))
+	if got.present || err != nil {
+		t.Errorf("got %+v, %v", got, err)
 	}
 }

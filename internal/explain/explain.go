@@ -54,7 +54,7 @@ type Step struct {
 	Since  *metav1.Time `json:"since,omitempty"`
 }
 
-// Report is the answer.
+// Report is how things are with one Certificate: what perennial status prints, and its JSON.
 type Report struct {
 	Namespace string `json:"namespace"`
 	Name      string `json:"name"`

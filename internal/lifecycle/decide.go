@@ -23,7 +23,7 @@ type Decision struct {
 	DeleteRequests []*cmapi.CertificateRequest
 	// StoreKey stores a private key until its certificate is there.
 	StoreKey *StoreKey
-	// Request is a request to make.
+	// Request is made with the key that StoreKey has stored, or that is kept in memory.
 	Request *NewRequest
 	// Rehearse is a request to make to the rehearsal issuer. Its private key is thrown away.
 	Rehearse *NewRequest

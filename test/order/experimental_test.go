@@ -147,22 +147,33 @@ func TestAStandingRecordIsMadeOnceByDNSPersist01(t *testing.T) {
 }
 
 func TestARecordOfDNSPersist01CanBeMadeByHand(t *testing.T) {
-	r := start(t, pebble.Options{})
-	r.issuer(of(cmacme.DNS01ChallengeTypeDNSPersist01, r.byDNS(""), func(spec *cmacme.ACMEChallengeSolverDNS01) { spec.RFC2136 = nil }))
-	account := r.accountURL()
-	crt := r.certificate("wildcard", "*.example.com")
-	value := "pebble.letsencrypt.org; accounturi=" + account + "; policy=wildcard"
-	cluster.Eventually(t, func() error {
-		story := r.story()
-		if says := fmt.Sprintf("create the TXT record _validation-persist.example.com with the value %q", value); !strings.Contains(story, says) {
-			return cluster.NotYet("it does not say %q:\n%s", says, story)
-		}
-		return nil
-	})
-	// Somebody does, in words of their own.
-	r.names.AddTXT("_validation-persist.example.com", "pebble.letsencrypt.org;policy=WILDCARD;accounturi="+account)
-	r.ready(crt)
-	if got := r.names.Updates(); len(got) > 0 {
-		t.Errorf("updated were %q", got)
+	const name = "_validation-persist.example.com"
+	for how, test := range map[string]struct {
+		strategy cmacme.CNAMEStrategy
+		at       string
+	}{"at the name": {"", name}, "where its CNAME leads": {cmacme.FollowStrategy, "validation.delegated.example"}} {
+		t.Run(how, func(t *testing.T) {
+			r := start(t, pebble.Options{})
+			if test.at != name {
+				r.names.CNAME(name, test.at)
+			}
+			r.issuer(of(cmacme.DNS01ChallengeTypeDNSPersist01, r.byDNS(test.strategy), func(spec *cmacme.ACMEChallengeSolverDNS01) { spec.RFC2136 = nil }))
+			account := r.accountURL()
+			crt := r.certificate("wildcard", "*.example.com")
+			value := "pebble.letsencrypt.org; accounturi=" + account + "; policy=wildcard"
+			cluster.Eventually(t, func() error {
+				story := r.story()
+				if says := fmt.Sprintf("create the TXT record %s with the value %q", test.at, value); !strings.Contains(story, says) {
+					return cluster.NotYet("it does not say %q:\n%s", says, story)
+				}
+				return nil
+			})
+			// Somebody does, in words of their own.
+			r.names.AddTXT(test.at, "pebble.letsencrypt.org;policy=WILDCARD;accounturi="+account)
+			r.ready(crt)
+			if got := r.names.Updates(); len(got) > 0 {
+				t.Errorf("updated were %q", got)
+			}
+		})
 	}
 }

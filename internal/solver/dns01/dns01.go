@@ -95,7 +95,7 @@ type Solver struct {
 	OwnMachine bool
 	// Dial connects to name servers. A net.Dialer's if nil.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
-	// Now is the clock.
+	// Now is the time that waits, signatures and persistUntil are reckoned from.
 	Now func() time.Time
 
 	pool  pool[Provider]

@@ -102,7 +102,7 @@ func (s *Solver) remains(ctx context.Context, ch *cmacme.Challenge, err error) e
 	ctx, cancel := context.WithTimeout(ctx, attempt)
 	defer cancel()
 	resolver := s.resolver(ch.Spec.Solver.DNS01)
-	record, failed := s.locate(ctx, s.resolver(ch.Spec.Solver.DNS01), ch)
+	record, failed := s.locate(ctx, resolver, ch)
 	if failed != nil || s.RecursiveOnly && len(ch.Spec.Solver.DNS01.Nameservers) == 0 {
 		return err
 	}

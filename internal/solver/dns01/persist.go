@@ -3,6 +3,7 @@ package dns01
 import (
 	"context"
 	"reflect"
+	"strings"
 	"time"
 
 	"github.com/perennial-pki/perennial/acme"
@@ -52,7 +53,8 @@ func (s *Solver) presentStanding(ctx context.Context, issuer *signer.Issuer, ch 
 		return fault.Misconfiguredf("PresentError", "dns01.persistUntil: %s is over: choose a later time, or leave it out", until.UTC().Format(time.RFC3339))
 	}
 	if byHand(ch) {
-		return fault.Misconfiguredf("PresentError", "create the TXT record %s with the value %q, beside what stands there, or name a provider in dns01", recordName(ch), ch.Spec.Key)
+		return fault.Misconfiguredf("PresentError", "create the TXT record %s with the value %q, beside what stands there, or name a provider in dns01",
+			strings.TrimSuffix(record.FQDN, "."), ch.Spec.Key)
 	}
 	return s.change(ctx, issuer, ch, Provider.Present)
 }

@@ -53,7 +53,6 @@ type rest struct {
 	busy func(body []byte) bool
 }
 
-// call is a request.
 type call struct {
 	method, path string
 	// header is set besides the credentials.

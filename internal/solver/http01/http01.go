@@ -65,7 +65,7 @@ type Solver struct {
 
 	// Site is how the sites of challenges are reached for the self-check.
 	Site solver.Site
-	// Now is the clock.
+	// Now is what waits are reckoned from.
 	Now func() time.Time
 
 	made  made

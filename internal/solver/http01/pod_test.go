@@ -14,7 +14,7 @@ import (
 func TestASolverPodHasEveryFieldOfItsTemplate(t *testing.T) {
 	template := &cmacme.ACMEChallengeSolverHTTP01IngressPodTemplate{
 		ACMEChallengeSolverHTTP01IngressPodObjectMeta: cmacme.ACMEChallengeSolverHTTP01IngressPodObjectMeta{
-			Labels: map[string]string{"team": "shop", labelSolver: "no"}, Annotations: map[string]string{"sidecar.istio.io/inject": "true", "note": "x"},
+			Labels: map[string]string{"team": "shop", cmacme.SolverIdentificationLabelKey: "no"}, Annotations: map[string]string{"sidecar.istio.io/inject": "true", "note": "x"},
 		},
 		Spec: cmacme.ACMEChallengeSolverHTTP01IngressPodSpec{
 			NodeSelector:      map[string]string{"disk": "ssd"},
@@ -49,7 +49,7 @@ func TestASolverPodHasEveryFieldOfItsTemplate(t *testing.T) {
 			pod := podOf(ch, PodSettings{Image: "perennial", RuntimeClass: "gvisor"})
 			spec, c, want := pod.Spec, pod.Spec.SecurityContext, template.Spec.SecurityContext
 			for field, same := range map[string]bool{
-				"labels":             pod.Labels["team"] == "shop" && pod.Labels[labelSolver] == "true",
+				"labels":             pod.Labels["team"] == "shop" && pod.Labels[cmacme.SolverIdentificationLabelKey] == "true",
 				"annotations":        pod.Annotations["note"] == "x" && pod.Annotations["sidecar.istio.io/inject"] == "true" && pod.Annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "true",
 				"nodeSelector":       spec.NodeSelector["disk"] == "ssd" && spec.NodeSelector[corev1.LabelOSStable] == "linux",
 				"affinity":           spec.Affinity != nil && spec.Affinity.NodeAffinity != nil,

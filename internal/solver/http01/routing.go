@@ -25,10 +25,6 @@ const (
 	// port is that of the Services, and of solver pods. It is cert-manager's.
 	port = 8089
 
-	labelDomain = "acme.cert-manager.io/http-domain"
-	labelToken  = "acme.cert-manager.io/http-token"
-	labelSolver = "acme.cert-manager.io/http01-solver"
-
 	ingressClassAnnotation = "kubernetes.io/ingress.class"
 )
 
@@ -44,7 +40,7 @@ func metadata(ch *cmacme.Challenge) metav1.ObjectMeta {
 	sum := func(s string) string { return strconv.FormatUint(uint64(adler32.Checksum([]byte(s))), 10) }
 	return metav1.ObjectMeta{
 		Namespace: ch.Namespace, Name: nameOf(ch),
-		Labels:          map[string]string{labelDomain: sum(ch.Spec.DNSName), labelToken: sum(ch.Spec.Token), labelSolver: "true"},
+		Labels:          map[string]string{cmacme.DomainLabelKey: sum(ch.Spec.DNSName), cmacme.TokenLabelKey: sum(ch.Spec.Token), cmacme.SolverIdentificationLabelKey: "true"},
 		OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(ch, cmacme.SchemeGroupVersion.WithKind("Challenge"))},
 	}
 }

@@ -108,7 +108,7 @@ func TestAnIngressFollowsItsSolver(t *testing.T) {
 	}
 	o := ingressOf(ch)
 	if o.Annotations["kubernetes.io/ingress.class"] != "nginx" || o.Annotations["nginx.ingress.kubernetes.io/whitelist-source-range"] != "192.0.2.0/24" ||
-		o.Labels["team"] != "shop" || o.Labels[labelSolver] != "true" || *o.Spec.Rules[0].HTTP.Paths[0].PathType != networkingv1.PathTypeExact {
+		o.Labels["team"] != "shop" || o.Labels[cmacme.SolverIdentificationLabelKey] != "true" || *o.Spec.Rules[0].HTTP.Paths[0].PathType != networkingv1.PathTypeExact {
 		t.Errorf("the Ingress is %+v", o)
 	}
 	if s := serviceOf(ch, nil, 1); s.Spec.Type != corev1.ServiceTypeClusterIP {

@@ -44,7 +44,7 @@ type Solver struct {
 	Listens bool
 	// Site is how the sites of challenges are reached for the self-check.
 	Site solver.Site
-	// Now is the clock.
+	// Now is when a certificate begins to be valid, and what waits are reckoned from.
 	Now func() time.Time
 
 	reads solver.Reads

@@ -99,15 +99,13 @@ type door struct {
 func newClient(k *kind, v values, by Author) (*http.Client, *door, error) {
 	base := http.DefaultTransport.(*http.Transport).Clone()
 	base.MaxConnsPerHost = 4
-	if v.flag("insecureSkipVerify") {
-		base.TLSClientConfig = &tls.Config{InsecureSkipVerify: true} //nolint:gosec // the user says so
-	}
+	base.TLSClientConfig = &tls.Config{InsecureSkipVerify: v.flag("insecureSkipVerify")} //nolint:gosec // the user says so
 	if v["tlsCert"] != "" || v["tlsKey"] != "" {
 		pair, err := tls.X509KeyPair([]byte(v["tlsCert"]), []byte(v["tlsKey"]))
 		if err != nil {
 			return nil, nil, errors.New("tlsCert and tlsKey are no certificate and its key, in PEM")
 		}
-		base.TLSClientConfig = &tls.Config{Certificates: []tls.Certificate{pair}}
+		base.TLSClientConfig.Certificates = []tls.Certificate{pair}
 	}
 	d := &door{RoundTripper: solver.Outside(base, by == Owner), known: k.hosts, tells: by != Tenant}
 	return &http.Client{

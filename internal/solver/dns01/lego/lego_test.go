@@ -1,8 +1,12 @@
 package lego
 
 import (
+	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -616,6 +620,35 @@ func TestCredentialsThatAreMissingAreNamed(t *testing.T) {
 	err = finish(t, p.Present, record("www.example.com", "token"))
 	if fault.Of(err).Class != fault.Misconfigured || !strings.Contains(err.Error(), "credentials missing") || !strings.Contains(err.Error(), "apiToken (in the Secret)") {
 		t.Errorf("it says %v", err)
+	}
+}
+
+func TestAServerThatIsNotVerifiedGetsTheClientCertificate(t *testing.T) {
+	var who []*x509.Certificate
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { who = r.TLS.PeerCertificates }))
+	server.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
+	server.StartTLS()
+	defer server.Close()
+	pair := server.TLS.Certificates[0]
+	key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := newClient(true, values{
+		"insecureSkipVerify": "true",
+		"tlsCert":            string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]})),
+		"tlsKey":             string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := c.Get(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	if len(who) != 1 || !bytes.Equal(who[0].Raw, pair.Certificate[0]) {
+		t.Error("it gets another certificate, or none")
 	}
 }
 
