@@ -420,7 +420,7 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 	}
 	accounts := &account.Accounts{Client: c, Secrets: store, Limits: o.Limits, Clock: o.Clock, Budget: limits, UserAgent: "perennial", Observe: metrics.ACMEExchange}
 	answers := &http01.Solver{
-		Cache: c, Direct: direct, Mode: o.HTTP01.Mode, Listens: o.HTTP01Address != "", Service: o.HTTP01.Service, WithoutTargetRef: o.HTTP01.WithoutTargetRef,
+		Cache: c, Direct: direct, Namespace: o.Namespace, Mode: o.HTTP01.Mode, Listens: o.HTTP01Address != "", Service: o.HTTP01.Service, WithoutTargetRef: o.HTTP01.WithoutTargetRef,
 		Webroot: o.HTTP01.Webroot, Labels: o.HTTP01.Labels, Pods: o.HTTP01.Pods, Site: site, Now: o.Clock.Now,
 	}
 	if err := http01.AddIndexes(ctx, mgr.GetFieldIndexer()); err != nil {
@@ -431,7 +431,7 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 			return err
 		}
 	}
-	handshakes := &tlsalpn01.Solver{Cache: c, Live: direct, Listens: o.TLSALPN01Address != "", Site: site, Now: o.Clock.Now}
+	handshakes := &tlsalpn01.Solver{Cache: c, Live: direct, Namespace: o.Namespace, Listens: o.TLSALPN01Address != "", Site: site, Now: o.Clock.Now}
 	if handshakes.Listens {
 		if err := tlsalpn01.AddIndexes(ctx, mgr.GetFieldIndexer()); err != nil {
 			return err

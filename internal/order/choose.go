@@ -17,6 +17,8 @@ import (
 	"github.com/perennial-pki/perennial/acme"
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/solver"
+	"github.com/perennial-pki/perennial/internal/solver/tlsalpn01"
 )
 
 // noSolver is the reason of the event about a name that no solver is for. It is cert-manager's.
@@ -69,6 +71,7 @@ func challengeFor(order *cmacme.Order, z cmacme.ACMEAuthorization, spec *cmacme.
 			KeyAuthorization: authorization, RecordName: recordName, Solver: *solver, IssuerRef: order.Spec.IssuerRef,
 		},
 	}
+	label(ch)
 	// What is chosen by is of no use afterwards.
 	ch.Spec.Solver.Selector = nil
 	text, err := json.Marshal(ch.Spec)
@@ -79,6 +82,21 @@ func challengeFor(order *cmacme.Order, z cmacme.ACMEAuthorization, spec *cmacme.
 	h.Write(text)
 	ch.Name = fmt.Sprintf("%s-%d", strings.TrimRight(order.Name[:min(len(order.Name), 52)], "-."), h.Sum32())
 	return ch, nil
+}
+
+// label lets a Challenge be found by the host that the CA asks us for, also by a replica whose cache does not have it yet.
+func label(ch *cmacme.Challenge) {
+	host := ch.Spec.DNSName
+	switch ch.Spec.Type {
+	case cmacme.ACMEChallengeTypeDNS01:
+		return
+	case cmacme.ACMEChallengeTypeTLSALPN01:
+		host = tlsalpn01.ServerName(ch)
+	}
+	if ch.Labels == nil {
+		ch.Labels = map[string]string{}
+	}
+	ch.Labels[cmacme.DomainLabelKey] = solver.LabelOf(strings.ToLower(host))
 }
 
 // typeOf is the type of the challenges that a solver solves, by the name of the API and by that of the protocol.

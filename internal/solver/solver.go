@@ -3,8 +3,13 @@ package solver
 
 import (
 	"context"
+	"hash/adler32"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/signer"
@@ -76,6 +81,16 @@ type Reads struct {
 	mu     sync.Mutex
 	second int64
 	n      int
+}
+
+// Asked are the options of such a read: the Challenges of a namespace, or of all if that is empty, for which an ACME server may ask a host.
+func Asked(namespace, host string) []client.ListOption {
+	return []client.ListOption{client.InNamespace(namespace), client.MatchingLabels{cmacme.DomainLabelKey: LabelOf(strings.ToLower(host))}}
+}
+
+// LabelOf is the value of the labels cmacme.DomainLabelKey and cmacme.TokenLabelKey. Several hosts, or tokens, may have the same.
+func LabelOf(text string) string {
+	return strconv.FormatUint(uint64(adler32.Checksum([]byte(text))), 10)
 }
 
 // readRate is how many reads there may be in a second.

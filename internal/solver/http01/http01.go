@@ -46,6 +46,8 @@ type Solver struct {
 	// Direct reads from and writes to the API server, past all caches.
 	Direct client.Client
 
+	// Namespace is the only one that Challenges are in. All if empty.
+	Namespace string
 	// Mode is that of solvers that say none. Shared if empty.
 	Mode cmacme.HTTP01SolverMode
 	// Listens says that Handler is served.
@@ -134,7 +136,7 @@ func (s *Solver) find(ctx context.Context, token, host string) (string, error) {
 		}
 		ctx, cancel := context.WithTimeout(ctx, readTimeout)
 		defer cancel()
-		if err := s.Direct.List(ctx, &list); err != nil {
+		if err := s.Direct.List(ctx, &list, solver.Asked(s.Namespace, host)...); err != nil {
 			return "", err
 		}
 	}

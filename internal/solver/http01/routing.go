@@ -2,12 +2,10 @@ package http01
 
 import (
 	"fmt"
-	"hash/adler32"
 	"hash/fnv"
 	"maps"
 	"net/netip"
 	"slices"
-	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -19,6 +17,7 @@ import (
 
 	"github.com/perennial-pki/perennial/acme"
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	"github.com/perennial-pki/perennial/internal/solver"
 )
 
 const (
@@ -37,10 +36,9 @@ func nameOf(ch *cmacme.Challenge) string {
 
 // metadata of what is made for a Challenge: it goes together with it.
 func metadata(ch *cmacme.Challenge) metav1.ObjectMeta {
-	sum := func(s string) string { return strconv.FormatUint(uint64(adler32.Checksum([]byte(s))), 10) }
 	return metav1.ObjectMeta{
 		Namespace: ch.Namespace, Name: nameOf(ch),
-		Labels:          map[string]string{cmacme.DomainLabelKey: sum(ch.Spec.DNSName), cmacme.TokenLabelKey: sum(ch.Spec.Token), cmacme.SolverIdentificationLabelKey: "true"},
+		Labels:          map[string]string{cmacme.DomainLabelKey: solver.LabelOf(ch.Spec.DNSName), cmacme.TokenLabelKey: solver.LabelOf(ch.Spec.Token), cmacme.SolverIdentificationLabelKey: "true"},
 		OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(ch, cmacme.SchemeGroupVersion.WithKind("Challenge"))},
 	}
 }

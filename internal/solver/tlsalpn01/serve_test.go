@@ -37,7 +37,7 @@ func answering(t *testing.T) (*Solver, *atomic.Int32) {
 	}
 	ch := challenge("a.example.com")
 	c := fake.NewClientBuilder().WithScheme(scheme).WithObjects(ch).
-		WithIndex(&cmacme.Challenge{}, byServerName, func(o client.Object) []string { return []string{serverName(o.(*cmacme.Challenge))} }).Build()
+		WithIndex(&cmacme.Challenge{}, byServerName, func(o client.Object) []string { return []string{ServerName(o.(*cmacme.Challenge))} }).Build()
 	reads := &atomic.Int32{}
 	live := interceptor.NewClient(c, interceptor.Funcs{List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, o ...client.ListOption) error {
 		reads.Add(1)

@@ -40,6 +40,8 @@ const (
 type Solver struct {
 	// Cache has the Challenges, and Live reads them from the API server.
 	Cache, Live client.Reader
+	// Namespace is the only one that Challenges are in. All if empty.
+	Namespace string
 	// Listens says that Serve runs.
 	Listens bool
 	// Site is how the sites of challenges are reached for the self-check.
@@ -53,7 +55,7 @@ type Solver struct {
 // AddIndexes adds the index that answering needs.
 func AddIndexes(ctx context.Context, indexer client.FieldIndexer) error {
 	err := indexer.IndexField(ctx, &cmacme.Challenge{}, byServerName, func(o client.Object) []string {
-		if name := serverName(o.(*cmacme.Challenge)); name != "" {
+		if name := ServerName(o.(*cmacme.Challenge)); name != "" {
 			return []string{name}
 		}
 		return nil
@@ -64,8 +66,8 @@ func AddIndexes(ctx context.Context, indexer client.FieldIndexer) error {
 	return nil
 }
 
-// serverName is what the CA asks for, or "" if the Challenge is of another type.
-func serverName(ch *cmacme.Challenge) string {
+// ServerName is what the CA asks for, or "" if the Challenge is of another type.
+func ServerName(ch *cmacme.Challenge) string {
 	if ch.Spec.Type != cmacme.ACMEChallengeTypeTLSALPN01 {
 		return ""
 	}
@@ -93,12 +95,12 @@ func (s *Solver) certificate(ctx context.Context, name string) (*tls.Certificate
 	if len(list.Items) == 0 && s.reads.Allow(s.Now()) { // the cache of a replica may lag behind what the leader wrote
 		ctx, cancel := context.WithTimeout(ctx, readTimeout)
 		defer cancel()
-		if err := s.Live.List(ctx, &list); err != nil {
+		if err := s.Live.List(ctx, &list, solver.Asked(s.Namespace, name)...); err != nil {
 			return nil, err
 		}
 	}
 	for i := range list.Items {
-		if ch := &list.Items[i]; serverName(ch) == name {
+		if ch := &list.Items[i]; ServerName(ch) == name {
 			return acme.TLSALPN01Certificate(identifier(ch), ch.Spec.Key, s.Now())
 		}
 	}
@@ -137,7 +139,7 @@ func (s *Solver) Look(ctx context.Context, ch *cmacme.Challenge) ([]solver.View,
 		return nil, err
 	}
 	return s.Site.Views(ctx, ch.Spec.DNSName, func(ctx context.Context, dial solver.Dial) solver.View {
-		return shake(ctx, dial, address(ch), serverName(ch), want)
+		return shake(ctx, dial, address(ch), ServerName(ch), want)
 	}), nil
 }
 

@@ -634,11 +634,11 @@ func TestAServerThatIsNotVerifiedGetsTheClientCertificate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := newClient(true, values{
+	c, _, err := newClient(&kind{}, values{
 		"insecureSkipVerify": "true",
 		"tlsCert":            string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]})),
 		"tlsKey":             string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})),
-	})
+	}, Owner)
 	if err != nil {
 		t.Fatal(err)
 	}
