@@ -3,6 +3,7 @@ package request
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -75,18 +76,41 @@ func (p *permissions) allowed(ctx context.Context, name string) (bool, error) {
 	if err := p.client.Create(ctx, review, &client.CreateOptions{DisableReadYourWritesConsistency: true}); err != nil {
 		return false, fmt.Errorf("ask whether we may approve for signers %q: %w", name, err)
 	}
+	p.note(name, review.Status.Allowed)
+	return review.Status.Allowed, nil
+}
+
+// mayTry reports whether an approval for an external issuer may be tried. The name of its resource is known to the admission policy alone, so that
+// only an attempt tells; one that was refused is believed as long as an answer.
+func (p *permissions) mayTry(cr *cmapi.CertificateRequest) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	known, ok := p.known[ofExternal(cr)]
+	return !ok || p.clock.Since(known.asked) >= permissionLife
+}
+
+// refused takes back what was believed when an approval was refused.
+func (p *permissions) refused(cr *cmapi.CertificateRequest) {
+	if signer.External(cr.Spec.IssuerRef) {
+		p.note(ofExternal(cr), false)
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.known = nil
+}
+
+func (p *permissions) note(name string, allowed bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.known == nil || len(p.known) >= maxPermissions {
 		p.known = map[string]permission{}
 	}
-	p.known[name] = permission{review.Status.Allowed, now}
-	return review.Status.Allowed, nil
+	p.known[name] = permission{allowed, p.clock.Now()}
 }
 
-// forget asks again next time.
-func (p *permissions) forget() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.known = nil
+// ofExternal names an external issuer, as no signer is named: those have no space.
+func ofExternal(cr *cmapi.CertificateRequest) string {
+	ref := cr.Spec.IssuerRef
+	return strings.Join([]string{ref.GroupOrDefault(), ref.KindOrDefault(), cr.Namespace, ref.Name}, " ")
 }

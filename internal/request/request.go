@@ -135,7 +135,10 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	}
 	d := decide(o)
 	if d.verdict == leave {
-		return reconcile.Result{}, nil
+		if r.DisableApproval {
+			return reconcile.Result{}, nil
+		}
+		return reconcile.Result{RequeueAfter: permissionLife}, nil // RBAC, which does not let us approve it, is not watched
 	}
 	next := cr.DeepCopy()
 	var result reconcile.Result
@@ -164,7 +167,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		switch {
 		case apierrors.IsForbidden(err) && d.approve:
 			// We may no longer approve, or RBAC does not let us approve for this external issuer.
-			r.permissions.forget()
+			r.permissions.refused(cr)
 			return reconcile.Result{RequeueAfter: permissionLife}, nil // RBAC is not watched
 		case apierrors.IsNotFound(err):
 			return reconcile.Result{}, nil
@@ -184,8 +187,7 @@ func (r *Reconciler) observe(ctx context.Context, cr *cmapi.CertificateRequest) 
 	switch {
 	case r.DisableApproval, cmapi.CertificateRequestIsApproved(&cr.Status), cmapi.CertificateRequestIsDenied(&cr.Status):
 	case signer.External(cr.Spec.IssuerRef):
-		// The name of an external issuer's resource is known to the admission policy alone: try, and let it judge.
-		o.mayApprove = true
+		o.mayApprove = r.permissions.mayTry(cr)
 	default:
 		if o.mayApprove, err = r.permissions.mayApprove(ctx, cr); err != nil {
 			return o, err

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -80,6 +81,18 @@ func (b *bench) prepare(ctx context.Context) (err error) {
 		&corev1.Secret{
 			ObjectMeta: metav1.ObjectMeta{Namespace: deploy.Namespace, Name: issuerName}, Type: corev1.SecretTypeTLS,
 			Data: map[string][]byte{corev1.TLSCertKey: pki.EncodeCertificatePEM(root), corev1.TLSPrivateKeyKey: keyPEM},
+		},
+		&rbacv1.ClusterRole{
+			ObjectMeta: metav1.ObjectMeta{Name: "approve-elsewhere"},
+			Rules: []rbacv1.PolicyRule{{
+				APIGroups: []string{cmmeta.DefaultIssuerGroup}, Resources: []string{"signers"}, Verbs: []string{"approve"},
+				ResourceNames: []string{"outsideissuers." + elsewhere.Group + "/*"},
+			}},
+		},
+		&rbacv1.ClusterRoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Name: "approve-elsewhere"},
+			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "approve-elsewhere"},
+			Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: deploy.Namespace, Name: "perennial-controller"}},
 		},
 		&cmapi.ClusterIssuer{
 			ObjectMeta: metav1.ObjectMeta{Name: issuerName},
@@ -307,7 +320,7 @@ func (b *bench) issue(ctx context.Context, issuer cmmeta.IssuerReference, namesp
 	return took, all, nil
 }
 
-// signOutside stands for a signer that is asked over the network: it approves and answers each request of the issuer elsewhere in one write.
+// signOutside stands for a signer that is asked over the network: it answers each request of the issuer elsewhere once that is approved.
 func (b *bench) signOutside(ctx context.Context) {
 	watcher, err := b.admin.Watch(ctx, &cmapi.CertificateRequestList{})
 	if err != nil {
@@ -317,7 +330,7 @@ func (b *bench) signOutside(ctx context.Context) {
 	defer watcher.Stop()
 	for e := range watcher.ResultChan() {
 		cr, ok := e.Object.(*cmapi.CertificateRequest)
-		if !ok || e.Type != watch.Added || cr.Spec.IssuerRef != elsewhere {
+		if !ok || e.Type != watch.Modified || cr.Spec.IssuerRef != elsewhere || !cmapi.CertificateRequestIsApproved(&cr.Status) || len(cr.Status.Certificate) > 0 {
 			continue
 		}
 		if err := b.signOne(ctx, cr); err != nil && ctx.Err() == nil {
@@ -343,11 +356,6 @@ func (b *bench) signOne(ctx context.Context, cr *cmapi.CertificateRequest) error
 	}
 	was := cr.DeepCopy()
 	cr.Status.Certificate, cr.Status.CA = pki.EncodeCertificatePEM(leaf), pki.EncodeCertificatePEM(b.root)
-	for _, condition := range []cmapi.CertificateRequestCondition{
-		{Type: "Approved", Status: "True", Reason: "Bench", Message: "approved"},
-		{Type: "Ready", Status: "True", Reason: "Issued", Message: "issued"},
-	} {
-		cmapi.SetCertificateRequestCondition(&cr.Status, now, condition)
-	}
+	cmapi.SetCertificateRequestCondition(&cr.Status, now, cmapi.CertificateRequestCondition{Type: "Ready", Status: "True", Reason: "Issued", Message: "issued"})
 	return b.admin.Status().Patch(ctx, cr, client.MergeFrom(was))
 }
