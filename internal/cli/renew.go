@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -96,9 +97,13 @@ func (p *Program) renewOne(ctx context.Context, c *cluster, key client.ObjectKey
 			return c != nil && c.Status == cmmeta.ConditionTrue
 		}
 		underWay = crt.Status.NextPrivateKeySecretName != nil && is(cmapi.CertificateConditionIssuing) && !is(signer.ConditionPaused)
-		// A transition now, also if it is being issued: that is how the controller tells this wish from an older one.
+		// A transition now, also if it is being issued: that is how the controller tells this wish from an older one, be that of the same second.
+		now := p.Clock.Now()
+		if c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing); c != nil && c.LastTransitionTime != nil && now.Unix() == c.LastTransitionTime.Unix() {
+			now = now.Add(time.Second)
+		}
 		cmapi.RemoveCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing)
-		cmapi.SetCertificateCondition(&crt.Status, p.Clock.Now(), cmapi.CertificateCondition{
+		cmapi.SetCertificateCondition(&crt.Status, now, cmapi.CertificateCondition{
 			Type: cmapi.CertificateConditionIssuing, Status: cmmeta.ConditionTrue,
 			Reason: "ManuallyTriggered", Message: "Certificate re-issuance manually triggered", ObservedGeneration: crt.Generation,
 		})

@@ -66,11 +66,13 @@ func (r *Reconciler) act(ctx context.Context, o *Observation, d *Decision) error
 		if err := r.request(ctx, o, n, key); err != nil {
 			return err
 		}
+		r.tell(crt, n.Events)
 	}
 	if n := d.Rehearse; n != nil {
 		if err := r.rehearse(ctx, o, n); err != nil {
 			return err
 		}
+		r.tell(crt, n.Events)
 	}
 	if c := d.Apply; c != nil {
 		if c.Key == nil {
@@ -79,6 +81,7 @@ func (r *Reconciler) act(ctx context.Context, o *Observation, d *Decision) error
 		if err := r.apply(ctx, o, c); err != nil {
 			return err
 		}
+		r.tell(crt, c.Events)
 	}
 	for _, secret := range d.DeleteKeys {
 		if err := r.delete(ctx, secret); err != nil {
@@ -91,9 +94,6 @@ func (r *Reconciler) act(ctx context.Context, o *Observation, d *Decision) error
 		if err := r.Client.Status().Patch(ctx, next, client.MergeFromWithOptions(crt, client.MergeFromWithOptimisticLock{})); err != nil {
 			if apierrors.IsNotFound(err) {
 				return nil // deleted meanwhile
-			}
-			if d.Request != nil {
-				r.tell(crt, d.Events) // the next pass finds the request, and says nothing of it
 			}
 			return fmt.Errorf("write status: %w", err)
 		}
@@ -244,8 +244,8 @@ func (r *Reconciler) requestFor(crt *cmapi.Certificate, n *NewRequest, issuer *s
 	for _, ours := range []string{signer.ReplacesAnnotation, signer.ProfileAnnotation, signer.RehearsalAnnotation, signer.ManualAnnotation} {
 		delete(annotations, ours) // it is for us to say
 	}
-	if n.Manual {
-		annotations[signer.ManualAnnotation] = "true"
+	if n.Wish != "" {
+		annotations[signer.ManualAnnotation] = n.Wish
 	}
 	if spec.ACMEProfile != "" {
 		annotations[signer.ProfileAnnotation] = spec.ACMEProfile

@@ -37,7 +37,8 @@ type Decision struct {
 	Status cmapi.CertificateStatus
 	// HoldStatus leaves the status as it is for now: what it would say is over in a moment, and is written together with the outcome.
 	HoldStatus bool
-	// Events are told when all has been done.
+	// Events are about what the status says anew. They are told when that is written: a pass that could not write it is followed by one that
+	// decides the same again. What tells of something that was made stands with that, as the next pass only finds it there.
 	Events []Event
 	// Failed and Issued are for the metrics. Failed is the reason of a failure that is counted in this pass.
 	Failed string
@@ -62,8 +63,10 @@ type NewRequest struct {
 	Revision int
 	// Attempt is 1, and one more for each that failed before.
 	Attempt int
-	// Manual says that somebody has asked for it by hand.
-	Manual bool
+	// Wish is the wish of somebody who asked for it by hand, see decider.wish, or empty.
+	Wish string
+	// Events are told when it is made.
+	Events []Event
 	// Key is the private key that is kept; nil for that of StoreKey or, if there is none, for a new one that is held in memory.
 	Key crypto.Signer
 }
@@ -79,6 +82,8 @@ type Content struct {
 	CertificateName string
 	// Temporary asks for a stand-in in the place of Chain.
 	Temporary bool
+	// Events are told when it is written.
+	Events []Event
 }
 
 // Decide says what to do.
@@ -100,6 +105,7 @@ func Decide(o *Observation) *Decision {
 	d.provideRevocation()
 	d.pause()
 	d.pruneHistory()
+	d.Events = append(d.takeBefore(), d.Events...)
 	return d.Decision
 }
 
@@ -114,6 +120,8 @@ type decider struct {
 	keepKeys []*corev1.Secret
 	// rehearsal is Rehearsal, unless it is of no use any more.
 	rehearsal *cmapi.CertificateRequest
+	// before are events about what led to the next request. They are told when that is made, as their cause is gone then.
+	before []Event
 	// underWay says that an issuance is not over.
 	underWay bool
 }
@@ -126,6 +134,16 @@ func (d *decider) look(at time.Time, why string) {
 
 func (d *decider) tell(eventType, reason, message string) {
 	d.Events = append(d.Events, Event{eventType, reason, message})
+}
+
+func (d *decider) takeBefore() []Event {
+	taken := d.before
+	d.before = nil
+	return taken
+}
+
+func (n *NewRequest) tell(eventType, reason, message string) {
+	n.Events = append(n.Events, Event{eventType, reason, message})
 }
 
 func (d *decider) set(t cmapi.CertificateConditionType, status cmmeta.ConditionStatus, reason, message string) (changed bool) {

@@ -81,6 +81,21 @@ func (s *scene) requested() *scene {
 	return s
 }
 
+// wished is requested, for the wish that the Certificate has.
+func (s *scene) wished() *scene {
+	s.Helper()
+	s.requested()
+	s.Next.Annotations[signer.ManualAnnotation] = Decide(s.unrequested()).Request.Wish
+	return s
+}
+
+// unrequested is what was known before there was a request.
+func (s *scene) unrequested() *Observation {
+	o := *s.Observation
+	o.Next, o.KeyInMemory = nil, nil
+	return &o
+}
+
 func (s *scene) requestFor(revision int, key crypto.Signer) *cmapi.CertificateRequest {
 	s.Helper()
 	der, err := requestOf(&s.Certificate.Spec).CSR(rand.Reader, key)
@@ -261,7 +276,7 @@ func TestARequestThatSomebodyAskedForByHandSaysSo(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newScene(t)
 			test.scene(s)
-			if d := Decide(s.Observation); d.Request == nil || d.Request.Manual != test.manual {
+			if d := Decide(s.Observation); d.Request == nil || (d.Request.Wish != "") != test.manual {
 				t.Errorf("%s: %+v", outcome(d), d.Request)
 			}
 		})
@@ -482,6 +497,18 @@ func TestDecide(t *testing.T) {
 				s.carryOut(Decide(s.Observation))
 				s.after(time.Minute).issuingBecause("ManuallyTriggered")
 			}, "delete web-1, request web-1, hold status", 0},
+		"also in the second of the failure, before that was counted": {
+			func(s *scene) { s.requested().failed("Failed").issuingBecause("ManuallyTriggered") },
+			"delete web-1, request web-1, Ready=False/DoesNotExist, Issuing=True/ManuallyTriggered", 0},
+		"and if the attempt that failed was asked for by hand itself": {
+			func(s *scene) {
+				s.issuingBecause("ManuallyTriggered").wished().failed("Failed")
+				s.Certificate.Status.Conditions = nil
+				s.after(time.Second).issuingBecause("ManuallyTriggered")
+			}, "delete web-1, request web-1, Ready=False/DoesNotExist, Issuing=True/ManuallyTriggered", 0},
+		"but not by the wish that the failed attempt was made for": {
+			func(s *scene) { s.issuingBecause("ManuallyTriggered").wished().failed("Failed") },
+			"Ready=False/DoesNotExist, Issuing=False/Failed", time.Hour},
 		"names that are paused are told of": {
 			func(s *scene) { s.requested().paused().after(3 * time.Second) },
 			"store key, Ready=False/DoesNotExist, Issuing=True/DoesNotExist, Paused=True/ValidationsFailed", 0},
@@ -491,7 +518,7 @@ func TestDecide(t *testing.T) {
 			func(s *scene) { s.requested().paused().after(time.Minute).issuingBecause("ManuallyTriggered") }, "delete web-1, request web-1, hold status", 0},
 		"but one only": {
 			func(s *scene) {
-				s.issuingBecause("ManuallyTriggered").after(time.Second).requested().paused().after(3 * time.Second)
+				s.issuingBecause("ManuallyTriggered").after(time.Second).wished().paused().after(3 * time.Second)
 			}, "store key, Ready=False/DoesNotExist, Issuing=True/DoesNotExist, Paused=True/ValidationsFailed", 0},
 		"the wait ends when the spec changes": {
 			func(s *scene) {
@@ -579,5 +606,33 @@ func TestDecide(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// eventsOf are all events that are told if a decision is carried out.
+func eventsOf(d *Decision) []Event {
+	var all []Event
+	for _, n := range []*NewRequest{d.Request, d.Rehearse} {
+		if n != nil {
+			all = append(all, n.Events...)
+		}
+	}
+	if d.Apply != nil {
+		all = append(all, d.Apply.Events...)
+	}
+	return append(all, d.Events...)
+}
+
+func TestAWishInTheSecondOfAFailureIsForAnotherAttempt(t *testing.T) {
+	s := newScene(t).requested().failed("Failed").issuingBecause("ManuallyTriggered")
+	d := Decide(s.Observation)
+	if d.Request == nil || d.Request.Attempt != 2 || d.ForgetKey != "" {
+		t.Fatalf("%s: %+v", outcome(d), d.Request)
+	}
+	if events := eventsOf(d); len(events) < 2 || events[0].Reason != "Failed" || !strings.Contains(events[0].Message, "the CA said no") {
+		t.Errorf("events %v", events)
+	}
+	if n := d.Status.FailedIssuanceAttempts; n == nil || *n != 1 || d.Failed != "Failed" {
+		t.Errorf("the failure is not counted: %v", n)
 	}
 }

@@ -59,27 +59,32 @@ func (d *decider) failed(next *cmapi.CertificateRequest, f *failure, asked bool)
 	if next == d.rehearsal {
 		issuer = d.RehearsalIssuer
 	}
+	// Times have only seconds: a wish by hand is told from the one that failed by what the request says.
+	again = asked && (counted || d.unanswered(next) || issuing.LastTransitionTime != nil && issuing.LastTransitionTime.After(f.at.Time))
 	switch {
-	case asked && (counted || issuing.LastTransitionTime != nil && issuing.LastTransitionTime.After(f.at.Time)):
-		return true // somebody asked for another attempt after this failure
 	case issuer != nil && next.Annotations[issuerAnnotation] != "" && next.Annotations[issuerAnnotation] != issuer.Generation():
 		d.forgetFailures()
 		return true // the issuer is not the one that refused
 	case !counted:
-		attempts := 1
+		attempts := attemptOf(next)
 		if n := d.Certificate.Status.FailedIssuanceAttempts; n != nil {
-			attempts += *n
+			attempts = max(attempts, *n+1)
 		}
 		d.Status.LastFailureTime = f.at.DeepCopy()
 		d.Status.FailedIssuanceAttempts = &attempts
 		d.Failed = f.reason
-		d.ForgetKey = next.Name
+	}
+	message := f.intro + strings.TrimSuffix(f.message, ".")
+	if again { // somebody asked for another attempt after this failure
+		if !counted {
+			d.before = append(d.before, Event{corev1.EventTypeWarning, f.reason, message})
+		}
+		return true
 	}
 	end := d.backoffEnd()
 	if counted && !f.waits && !d.Now.Before(end) {
 		return true
 	}
-	message := f.intro + strings.TrimSuffix(f.message, ".")
 	if f.waits {
 		message += fmt.Sprintf(". The next attempt is made when spec or the issuer change (attempt %d, %s)", *d.Status.FailedIssuanceAttempts, f.reason)
 	} else {
@@ -89,6 +94,7 @@ func (d *decider) failed(next *cmapi.CertificateRequest, f *failure, asked bool)
 	}
 	d.set(cmapi.CertificateConditionIssuing, cmmeta.ConditionFalse, f.reason, message)
 	if d.Failed != "" {
+		d.ForgetKey = next.Name
 		d.tell(corev1.EventTypeWarning, f.reason, message)
 	}
 	return false
@@ -100,8 +106,16 @@ func (d *decider) counted(next *cmapi.CertificateRequest, f *failure) bool {
 	if at == nil || attempts == nil || at.Unix() < f.at.Unix() {
 		return false
 	}
-	attempt, err := strconv.Atoi(next.Annotations[attemptAnnotation])
-	return err != nil || *attempts >= attempt // without one it is the first
+	return *attempts >= attemptOf(next)
+}
+
+// attemptOf is which attempt in a row a request is.
+func attemptOf(cr *cmapi.CertificateRequest) int {
+	n, err := strconv.Atoi(cr.Annotations[attemptAnnotation])
+	if err != nil {
+		return 1 // the first has none
+	}
+	return n
 }
 
 // backoffEnd is when the next attempt may be made after those that failed, or zero.

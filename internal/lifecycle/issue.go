@@ -142,27 +142,30 @@ func (d *decider) request(why *violation, asked bool) {
 		return
 	}
 	d.underWay = true
-	r := &NewRequest{Revision: d.revision() + 1, Key: kept.key, Manual: d.manual()}
+	r := &NewRequest{Revision: d.revision() + 1, Key: kept.key, Wish: d.wish(), Events: d.takeBefore()}
+	if d.rehearsal != nil && r.Wish == "" {
+		r.Wish = d.rehearsal.Annotations[signer.ManualAnnotation]
+	}
 	if kept.key != nil {
-		d.tell(corev1.EventTypeNormal, "Reused", fmt.Sprintf("Reusing private key stored in existing Secret resource %q", spec.SecretName))
+		r.tell(corev1.EventTypeNormal, "Reused", fmt.Sprintf("Reusing private key stored in existing Secret resource %q", spec.SecretName))
 	}
 	d.Request = r
 	if d.rehearsal == nil && (!asked || why.reason == reasonManuallyTriggered) {
-		d.tell(corev1.EventTypeNormal, "Issuing", why.message)
+		r.tell(corev1.EventTypeNormal, "Issuing", why.message)
 	}
-	d.tell(corev1.EventTypeNormal, "Requested", fmt.Sprintf("Created new CertificateRequest resource %q", RequestName(d.Certificate.Name, r.Revision)))
+	r.tell(corev1.EventTypeNormal, "Requested", fmt.Sprintf("Created new CertificateRequest resource %q", RequestName(d.Certificate.Name, r.Revision)))
 	r.Attempt = 1
 	if n := d.Status.FailedIssuanceAttempts; n != nil {
 		r.Attempt += *n
 	}
 	if d.inProcess() {
-		// Failures that were forgotten must not be taken for those of this attempt.
-		d.HoldStatus = d.Certificate.Status.FailedIssuanceAttempts == nil || d.Status.FailedIssuanceAttempts != nil
+		// Failures that were forgotten must not be taken for those of this attempt, nor one that was counted be lost.
+		d.HoldStatus = ptr.Equal(d.Certificate.Status.FailedIssuanceAttempts, d.Status.FailedIssuanceAttempts)
 		d.look(d.Now.Add(settleTime), "the request should have been answered by then")
 		return
 	}
 	d.StoreKey = &StoreKey{Revision: r.Revision, Key: kept.key}
-	d.tell(corev1.EventTypeNormal, "Generated", fmt.Sprintf("Stored new private key in temporary Secret resource %q", KeySecretName(d.Certificate, r.Revision)))
+	r.tell(corev1.EventTypeNormal, "Generated", fmt.Sprintf("Stored new private key in temporary Secret resource %q", KeySecretName(d.Certificate, r.Revision)))
 	d.announce(why, "")
 	d.standIn(kept.key)
 }
@@ -193,8 +196,10 @@ func (d *decider) standIn(key crypto.Signer) {
 	if d.problemOfPasswords() != "" {
 		return
 	}
-	d.Apply = &Content{Key: key, Temporary: true, CertificateName: d.Certificate.Name}
-	d.tell(corev1.EventTypeNormal, "Issuing", "Issued temporary certificate")
+	d.Apply = &Content{
+		Key: key, Temporary: true, CertificateName: d.Certificate.Name,
+		Events: []Event{{corev1.EventTypeNormal, "Issuing", "Issued temporary certificate"}},
+	}
 }
 
 // wait deals with a request that has not been answered.

@@ -10,16 +10,25 @@ import (
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
-// manual reports whether somebody has asked by hand for a certificate.
-func (d *decider) manual() bool {
+// wish is what tells the wish for a certificate, by hand, from others: when it came. It is empty if there is none.
+func (d *decider) wish() string {
 	issuing := d.condition(cmapi.CertificateConditionIssuing)
-	return issuing != nil && issuing.Status == cmmeta.ConditionTrue && issuing.Reason == reasonManuallyTriggered && issuing.LastTransitionTime != nil
+	if issuing == nil || issuing.Status != cmmeta.ConditionTrue || issuing.Reason != reasonManuallyTriggered || issuing.LastTransitionTime == nil {
+		return ""
+	}
+	return stamp(issuing.LastTransitionTime.Time)
+}
+
+// unanswered reports whether somebody has asked by hand, and the request was not made for that.
+func (d *decider) unanswered(cr *cmapi.CertificateRequest) bool {
+	wish := d.wish()
+	return wish != "" && wish != cr.Annotations[signer.ManualAnnotation]
 }
 
 // endsPause reports whether somebody wants another attempt for a request that is paused. Nothing was asked of anybody for that yet; the one that
 // follows ends the pause.
 func (d *decider) endsPause(cr *cmapi.CertificateRequest) bool {
-	return pauseOf(cr) != nil && d.manual() && d.condition(cmapi.CertificateConditionIssuing).LastTransitionTime.After(cr.CreationTimestamp.Time)
+	return pauseOf(cr) != nil && d.unanswered(cr)
 }
 
 // pauseOf is the condition of a request whose names are paused, or nil.

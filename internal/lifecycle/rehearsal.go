@@ -124,26 +124,26 @@ func (d *decider) rehearsed(why *violation, asked bool) bool {
 	cr := d.rehearsal
 	switch {
 	case cr == nil:
-		d.Rehearse = &NewRequest{Attempt: 1, Manual: d.manual()}
+		d.Rehearse = &NewRequest{Attempt: 1, Wish: d.wish(), Events: d.takeBefore()}
 		if n := d.Status.FailedIssuanceAttempts; n != nil {
 			d.Rehearse.Attempt += *n
 		}
 		if !asked || why.reason == reasonManuallyTriggered {
-			d.tell(corev1.EventTypeNormal, "Issuing", why.message)
+			d.Rehearse.tell(corev1.EventTypeNormal, "Issuing", why.message)
 		}
-		d.tell(corev1.EventTypeNormal, "Rehearsing", fmt.Sprintf("Created CertificateRequest %q to rehearse the issuance at %s", RehearsalName(d.Certificate.Name), nameOf(*ref)))
+		d.Rehearse.tell(corev1.EventTypeNormal, "Rehearsing", fmt.Sprintf("Created CertificateRequest %q to rehearse the issuance at %s", RehearsalName(d.Certificate.Name), nameOf(*ref)))
 		d.awaitRehearsal(why, "")
 		return false
 	case issued(cr):
-		d.tell(corev1.EventTypeNormal, "Rehearsed", fmt.Sprintf("The rehearsal at %s has succeeded", nameOf(*ref)))
+		d.before = append(d.before, Event{corev1.EventTypeNormal, "Rehearsed", fmt.Sprintf("The rehearsal at %s has succeeded", nameOf(*ref))})
 		return true
 	}
 	message := notAnswered(cr)
 	if since := unreachable(cr); !since.IsZero() {
 		end := since.Add(rehearsalPatience)
 		if !d.Now.Before(end) {
-			d.tell(corev1.EventTypeWarning, "RehearsalSkipped", fmt.Sprintf("%s cannot be reached since %s, so that %s is asked without a rehearsal: %s",
-				nameOf(*ref), stamp(since), nameOf(d.Certificate.Spec.IssuerRef), message))
+			d.before = append(d.before, Event{corev1.EventTypeWarning, "RehearsalSkipped", fmt.Sprintf("%s cannot be reached since %s, so that %s is asked without a rehearsal: %s",
+				nameOf(*ref), stamp(since), nameOf(d.Certificate.Spec.IssuerRef), message)})
 			return true
 		}
 		d.look(end, "a rehearsal issuer that cannot be reached is waited for no longer")

@@ -203,7 +203,7 @@ func TestARehearsalComesBeforeTheIssuer(t *testing.T) {
 			if c := cmapi.GetCertificateCondition(&d.Status, "Issuing"); test.message != "" && (c == nil || !strings.Contains(c.Message, test.message)) {
 				t.Errorf("the condition is %+v", c)
 			}
-			if events := fmt.Sprint(d.Events); test.event != "" && !strings.Contains(events, test.event+" ") {
+			if events := fmt.Sprint(eventsOf(d)); test.event != "" && !strings.Contains(events, test.event+" ") {
 				t.Errorf("the events are %s", events)
 			}
 			if test.again != 0 && !d.Again.Equal(created.Add(test.again)) {

@@ -97,7 +97,7 @@ func (r *Reconciler) ask(ctx context.Context, order *cmacme.Order, i *signer.Iss
 	}
 	a := budget.Ask{
 		ID: string(order.UID), Namespace: order.Namespace, Name: order.Name, Account: by.URL, Identifiers: wanted.Identifiers,
-		Manual: order.Annotations[signer.ManualAnnotation] == "true", Asked: order.CreationTimestamp.Time,
+		Manual: order.Annotations[signer.ManualAnnotation] != "", Asked: order.CreationTimestamp.Time,
 	}
 	a.Limits, a.Published = limitsOf(spec)
 	if name := order.Annotations[cmapi.CertificateNameKey]; name != "" {

@@ -172,8 +172,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	}
 	next := order.DeepCopy()
 	result, err := r.step(ctx, next, challenges.Items)
+	var say func() // after the patch: a pass that could not write what it says is followed by one that finds the same
 	if err != nil {
-		result, err = r.failed(ctx, next, err)
+		result, say, err = r.failed(ctx, next, err)
 	}
 	if equality.Semantic.DeepEqual(order.Status, next.Status) {
 		return result, err
@@ -187,9 +188,15 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if order.Status.URL == "" && next.Status.URL != "" {
 		r.Budget.Taken(string(next.UID))
 	}
+	if say != nil {
+		say()
+	}
 	if order.Status.State != next.Status.State && finished(next.Status.State) {
 		r.Budget.Ended(string(next.UID), next.Status.State == cmacme.Valid)
 		if next.Status.State == cmacme.Valid {
+			if extra, err := r.check(next, next.Status.Certificate, r.Clock.Now()); err == nil && len(extra) > 0 {
+				r.Events.Eventf(next, corev1.EventTypeWarning, "ExtraNames", "The CA has added names that nobody asked for: %s", strings.Join(extra, ", "))
+			}
 			r.Events.Event(next, corev1.EventTypeNormal, "Complete", "Order completed successfully")
 		} else {
 			r.Events.Event(next, corev1.EventTypeWarning, "Failed", next.Status.Reason)
@@ -211,7 +218,7 @@ func (r *Reconciler) discard(ctx context.Context, challenges []cmacme.Challenge)
 }
 
 // failed writes an error into the status, by its class, and says when to go on.
-func (r *Reconciler) failed(ctx context.Context, order *cmacme.Order, err error) (reconcile.Result, error) {
+func (r *Reconciler) failed(ctx context.Context, order *cmacme.Order, err error) (result reconcile.Result, say func(), again error) {
 	now := r.Clock.Now()
 	if forgotten := acme.IsProblem(err, acme.ProblemAccountDoesNotExist); forgotten || account.Doubtful(err) {
 		i, e := r.Scope.Get(ctx, r.Client, order.Namespace, order.Spec.IssuerRef)
@@ -220,7 +227,7 @@ func (r *Reconciler) failed(ctx context.Context, order *cmacme.Order, err error)
 		}
 		switch {
 		case e == nil && forgotten:
-			return reconcile.Result{RequeueAfter: time.Second}, nil // when the cache has the new account
+			return reconcile.Result{RequeueAfter: time.Second}, nil, nil // when the cache has the new account
 		case e != nil && (forgotten || fault.Of(e).Class == fault.Misconfigured):
 			err = e
 		}
@@ -229,19 +236,19 @@ func (r *Reconciler) failed(ctx context.Context, order *cmacme.Order, err error)
 	switch failure.Class {
 	case fault.Refused:
 		end(order, now, cmacme.Errored, failure.Error())
-		return reconcile.Result{}, nil
+		return reconcile.Result{}, nil, nil
 	case fault.Limited:
 		order.Status.Reason = failure.Error()
-		return reconcile.Result{RequeueAfter: failure.Until.Sub(now)}, nil // when the CA said
+		return reconcile.Result{RequeueAfter: failure.Until.Sub(now)}, nil, nil // when the CA said
 	case fault.Misconfigured:
 		if failure.Reason == noSolver && order.Status.Reason != failure.Error() {
-			r.Events.Event(order, corev1.EventTypeWarning, noSolver, failure.Error())
+			say = func() { r.Events.Event(order, corev1.EventTypeWarning, noSolver, failure.Error()) }
 		}
 		order.Status.Reason = failure.Error()
-		return reconcile.Result{RequeueAfter: mended(now.Sub(order.CreationTimestamp.Time))}, nil // issuers are watched, Secrets are not
+		return reconcile.Result{RequeueAfter: mended(now.Sub(order.CreationTimestamp.Time))}, say, nil // issuers are watched, Secrets are not
 	}
 	order.Status.Reason = failure.Error() + "; it is tried again"
-	return reconcile.Result{}, err // with the queue's back-off
+	return reconcile.Result{}, nil, err // with the queue's back-off
 }
 
 // end writes that the order is lost.
@@ -759,12 +766,8 @@ func (r *Reconciler) fetch(ctx context.Context, o conversation, order *cmacme.Or
 			}
 		}
 	}
-	extra, err := r.check(order, chosen, o.now)
-	if err != nil {
+	if _, err := r.check(order, chosen, o.now); err != nil {
 		return fault.Refusedf("InvalidCertificate", "the CA sent a certificate that is not what was asked for: %w", err)
-	}
-	if len(extra) > 0 {
-		r.Events.Eventf(order, corev1.EventTypeWarning, "ExtraNames", "The CA has added names that nobody asked for: %s", strings.Join(extra, ", "))
 	}
 	order.Status.Certificate, order.Status.State, order.Status.Reason = chosen, cmacme.Valid, ""
 	return nil

@@ -59,7 +59,7 @@ const ReplacesAnnotation = "perennial.dev/replaces"
 // RehearsalAnnotation stands on a request whose certificate is thrown away: an issuer is to show that it would sign.
 const RehearsalAnnotation = "perennial.dev/rehearsal"
 
-// ManualAnnotation stands, with the value true, on a request that somebody has asked for by hand: names that are paused as their validation
+// ManualAnnotation stands, with the time of the wish, on a request that somebody has asked for by hand: names that are paused as their validation
 // failed again and again are tried now.
 const ManualAnnotation = "perennial.dev/manually-triggered"
 
