@@ -74,6 +74,8 @@ type ChallengeReconciler struct {
 	pace  pace
 	// presenting is since when presenting is under way.
 	presenting instants
+	// told are the events of challenges that another pass may find cause to tell again, as it could not write what came of them.
+	told instants
 	// seen is since when a proof can be seen, and leaving since when a challenge that is over tries to make room. After a restart they count anew.
 	seen, leaving instants
 	admission     admission
@@ -120,6 +122,9 @@ func (r *ChallengeReconciler) Reconcile(ctx context.Context, request reconcile.R
 		r.pace.forget(string(ch.UID))
 		r.seen.drop(string(ch.UID))
 		r.presenting.drop(string(ch.UID))
+		for _, reason := range []string{"Presented", "SelfCheckSkipped"} {
+			r.told.drop(string(ch.UID) + reason)
+		}
 		return r.cleanUp(ctx, ch)
 	}
 	if finished(ch.Status.State) {
@@ -146,6 +151,14 @@ func (r *ChallengeReconciler) Reconcile(ctx context.Context, request reconcile.R
 		r.Events.Event(next, corev1.EventTypeWarning, "Failed", next.Status.Reason)
 	}
 	return result, err
+}
+
+// tellOnce tells of something that was done with others, at once: if it cannot be written, the next pass may find no trace of it, or do it again.
+func (r *ChallengeReconciler) tellOnce(ch *cmacme.Challenge, eventType, reason, message string) {
+	if key := string(ch.UID) + reason; !r.told.is(key) {
+		r.told.since(key, r.Clock.Now())
+		r.Events.Event(ch, eventType, reason, message)
+	}
 }
 
 // failed writes an error into the status, by its class, and says when to go on.
@@ -263,9 +276,7 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 		at := metav1.NewTime(now)
 		st.Processing, st.Presented, st.PresentedAt = true, true, &at
 		st.State = cmacme.Pending
-		say = append(say, func() {
-			r.Events.Eventf(ch, corev1.EventTypeNormal, "Presented", "Presented challenge using %s challenge mechanism", ch.Spec.Type)
-		})
+		r.tellOnce(ch, corev1.EventTypeNormal, "Presented", fmt.Sprintf("Presented challenge using %s challenge mechanism", ch.Spec.Type))
 	}
 	unseen := ""
 	if wait := ch.Spec.Solver.WaitInsteadOfSelfCheck; wait != nil {
@@ -319,9 +330,7 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 	st.State, st.Reason = cmacme.Processing, "The ACME server is looking at the challenge"
 	if unseen != "" {
 		st.Reason += fmt.Sprintf(", though nothing can be seen from here: %s", unseen)
-		say = append(say, func() {
-			r.Events.Eventf(ch, corev1.EventTypeWarning, "SelfCheckSkipped", "The ACME server is asked to look, though nothing can be seen from here: %s", unseen)
-		})
+		r.tellOnce(ch, corev1.EventTypeWarning, "SelfCheckSkipped", "The ACME server is asked to look, though nothing can be seen from here: "+unseen)
 	}
 	r.pace.forget(string(ch.UID))
 	return reconcile.Result{RequeueAfter: firstPoll / 4}, say, nil // the CA needs a moment

@@ -255,12 +255,11 @@ func (r *Reconciler) sign(ctx context.Context, cr *cmapi.CertificateRequest, iss
 		if answer.Again.After(now) {
 			result.RequeueAfter = answer.Again.Sub(now) // when the signer said
 		}
-		say := r.pending(cr, "IssuancePending", answer.Pending)
+		r.pending(cr, "IssuancePending", answer.Pending) // that it is under way is no event beside what was made for it
 		if answer.Created != "" {
-			say = nil
 			r.Events.Event(cr, corev1.EventTypeNormal, "OrderCreated", answer.Created) // the next pass only finds it
 		}
-		return say, result, nil
+		return nil, result, nil
 	}
 	cr.Status.Certificate, cr.Status.CA = answer.Certificate, answer.CA
 	cmapi.SetCertificateRequestCondition(&cr.Status, now, cmapi.CertificateRequestCondition{

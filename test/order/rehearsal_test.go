@@ -65,12 +65,15 @@ func (r *rig) staging(o pebble.Options) *pebble.Server {
 	return ca
 }
 
-func (r *rig) rehearsed(name string, at string) *cmapi.Certificate {
+func (r *rig) rehearsed(name, at string, change ...func(*cmapi.Certificate)) *cmapi.Certificate {
 	r.t.Helper()
 	crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: cmapi.CertificateSpec{
 		SecretName: name, DNSNames: []string{name + ".example.com"}, IssuerRef: cmmeta.IssuerReference{Name: "pebble"},
 		PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm}, RehearsalIssuerRef: &cmmeta.IssuerReference{Name: at},
 	}}
+	for _, f := range change {
+		f(crt)
+	}
 	r.create(crt)
 	return crt
 }

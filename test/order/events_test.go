@@ -1,0 +1,75 @@
+package order_test
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/controller"
+	"github.com/perennial-pki/perennial/test/cluster"
+	"github.com/perennial-pki/perennial/test/pebble"
+)
+
+// TestEventsAreToldOnceWhoeverElseWrites lets every write of a status meet a conflict, and looks at what a user is told.
+func TestEventsAreToldOnceWhoeverElseWrites(t *testing.T) {
+	admin := cluster.Admin(t)
+	r := start(t, pebble.Options{}, func(o *controller.Options) { o.WrapClient = cluster.Contested(admin) })
+	r.issuer()
+	r.staging(pebble.Options{})
+	cluster.Eventually(t, func() error { // what waits for an issuer is told of, too
+		var issuers cmapi.IssuerList
+		if err := r.admin.List(t.Context(), &issuers, client.InNamespace(r.namespace)); err != nil {
+			return err
+		}
+		for _, i := range issuers.Items {
+			if c := cmapi.GetIssuerCondition(&i.Status, cmapi.IssuerConditionReady); c == nil || c.Status != cmmeta.ConditionTrue {
+				return cluster.NotYet("the issuer %s is not ready", i.Name)
+			}
+		}
+		return nil
+	})
+	crt := r.rehearsed("site", "staging", func(crt *cmapi.Certificate) {
+		crt.Annotations = map[string]string{cmapi.IssueTemporaryCertificateAnnotation: "true"}
+	})
+	r.ready(crt)
+
+	want := []string{
+		"Certificate Generated", "Certificate Issuing: Issued temporary certificate", "Certificate Issuing: Issuing certificate as Secret does not exist",
+		"Certificate Issuing: The certificate has been successfully issued", "Certificate Rehearsed", "Certificate Rehearsing", "Certificate Requested",
+		"CertificateRequest OrderCreated", "Challenge DomainVerified", "Challenge Presented", "Order Complete", "Order Created",
+	}
+	cluster.Eventually(t, func() error {
+		var list corev1.EventList
+		if err := r.admin.List(t.Context(), &list, client.InNamespace(r.namespace)); err != nil {
+			return err
+		}
+		told, kinds := map[string]int32{}, map[string]bool{}
+		for _, e := range list.Items {
+			if e.InvolvedObject.Kind == "Issuer" {
+				continue
+			}
+			name := e.InvolvedObject.Kind + " " + e.Reason
+			if e.Reason == "Issuing" {
+				name += ": " + e.Message
+			}
+			kinds[name] = true
+			told[e.InvolvedObject.Name+": "+name] += e.Count
+		}
+		for name, n := range told {
+			if n > 1 {
+				t.Fatalf("told %d times: %s", n, name)
+			}
+		}
+		if got := slices.Sorted(maps.Keys(kinds)); !slices.Equal(got, want) {
+			return fmt.Errorf("told:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+		return nil
+	})
+}
