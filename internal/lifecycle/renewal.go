@@ -78,7 +78,7 @@ func renewal(cert *x509.Certificate, spec *cmapi.CertificateSpec, uid types.UID,
 		s.at = cert.NotAfter.Add(-before - time.Duration(stable*float64(jitter)))
 		if suggested != nil && suggested.Start != nil && suggested.End != nil && suggested.End.After(suggested.Start.Time) {
 			own := s.at
-			s.at = chosen(suggested, string(uid), cert.SerialNumber.String())
+			s.at = chosen(suggested, cert.NotBefore.Add(life/2), string(uid), cert.SerialNumber.String())
 			if backstop := cert.NotAfter.Add(-life / suggestedFraction); backstop.Before(s.at) {
 				s.at = backstop
 			}
@@ -140,10 +140,15 @@ func (d *decider) urgent() bool {
 	return w != nil && w.End != nil && !d.Now.Before(w.End.Time)
 }
 
-// chosen is a random moment of a window, RFC 9773 section 4.2. It is another only if the window is.
-func chosen(w *cmapi.ACMERenewalWindow, uid, serial string) time.Time {
+// chosen is a random moment of a window, RFC 9773 section 4.2. It is another only if the window is. Of a window that lies on both sides of the middle
+// of the certificate's life only what comes after that counts: some CAs suggest all of a short life, of which the first moments would do as well.
+func chosen(w *cmapi.ACMERenewalWindow, middle time.Time, uid, serial string) time.Time {
+	from := w.Start.Time
+	if from.Before(middle) && middle.Before(w.End.Time) {
+		from = middle
+	}
 	fraction := stableFraction(uid, serial, stamp(w.Start.Time), stamp(w.End.Time))
-	return w.Start.Add(time.Duration(fraction * float64(w.End.Sub(w.Start.Time))))
+	return from.Add(time.Duration(fraction * float64(w.End.Sub(from))))
 }
 
 // asksFor is how long before its expiry the spec asks for the renewal, however sensible that is, or zero if it does not.
