@@ -190,6 +190,9 @@ func (r *Reconciler) request(ctx context.Context, o *Observation, n *NewRequest,
 	cr.Name = name.Name
 	cr.Annotations[cmapi.CertificateRequestRevisionAnnotationKey] = strconv.Itoa(n.Revision)
 	cr.Annotations[cmapi.CertificateRequestPrivateKeyAnnotationKey] = KeySecretName(crt, n.Revision)
+	if wanted := revocation.For(crt); wanted != "" && o.Issuer != nil && o.Issuer.GetSpec().ACME != nil {
+		cr.Annotations[revocation.ForAnnotation] = wanted
+	}
 	if id := replaces(o); id != "" {
 		cr.Annotations[signer.ReplacesAnnotation] = id
 	}
@@ -241,7 +244,7 @@ func (r *Reconciler) requestFor(crt *cmapi.Certificate, n *NewRequest, issuer *s
 	if issuer != nil {
 		annotations[issuerAnnotation] = issuer.Generation()
 	}
-	for _, ours := range []string{signer.ReplacesAnnotation, signer.ProfileAnnotation, signer.RehearsalAnnotation, signer.ManualAnnotation} {
+	for _, ours := range []string{signer.ReplacesAnnotation, signer.ProfileAnnotation, signer.RehearsalAnnotation, signer.ManualAnnotation, revocation.ForAnnotation} {
 		delete(annotations, ours) // it is for us to say
 	}
 	if n.Wish != "" {

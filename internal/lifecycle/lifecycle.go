@@ -7,11 +7,13 @@ package lifecycle
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -51,6 +53,14 @@ type Reconciler struct {
 	Events   record.EventRecorder
 	Metrics  *observe.Metrics
 	Clock    clock.PassiveClock
+
+	atWork sync.Map // the keys whose pass is under way
+}
+
+// AtWork reports whether a pass for a Certificate is under way.
+func (r *Reconciler) AtWork(key types.NamespacedName) bool {
+	_, is := r.atWork.Load(key)
+	return is
 }
 
 // Field indexes. Those of Certificates have values without the namespace.
@@ -147,6 +157,8 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, oth
 
 // Reconcile looks at one Certificate.
 func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	r.atWork.Store(request.NamespacedName, nil) // before it is read whether it was deleted
+	defer r.atWork.Delete(request.NamespacedName)
 	crt := &cmapi.Certificate{}
 	if err := r.Client.Get(ctx, request.NamespacedName, crt, client.UnsafeDisableDeepCopy); err != nil {
 		return reconcile.Result{}, client.IgnoreNotFound(err)

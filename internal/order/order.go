@@ -20,10 +20,13 @@ import (
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
@@ -35,6 +38,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/issuer"
 	"github.com/perennial-pki/perennial/internal/observe"
+	"github.com/perennial-pki/perennial/internal/revocation"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
 )
@@ -63,6 +67,8 @@ type Reconciler struct {
 	Events   record.EventRecorder
 	Metrics  *observe.Metrics
 	Clock    clock.PassiveClock
+	// Revocation revokes what is issued for Certificates that are deleted meanwhile.
+	Revocation *revocation.Reconciler
 	// Lane is how many exchanges there may be with one CA at once.
 	Lane int
 
@@ -72,6 +78,8 @@ type Reconciler struct {
 	finalized instants
 	// unreplaced are the orders of which the CA does not believe that they replace a certificate. After a restart it is asked once more.
 	unreplaced instants
+	// told is since when an order says what it waits for.
+	told instants
 }
 
 // AddIndexes adds the indexes that the reconcilers of this package need.
@@ -83,6 +91,12 @@ func AddIndexes(ctx context.Context, indexer client.FieldIndexer) error {
 				return nil
 			}
 			return []string{signer.Key(order.Namespace, order.Spec.IssuerRef)}
+		}),
+		indexer.IndexField(ctx, &cmacme.Order{}, byProtected, func(o client.Object) []string {
+			if !protected(o.(*cmacme.Order)) {
+				return nil
+			}
+			return []string{o.GetAnnotations()[cmapi.CertificateNameKey]}
 		}),
 		indexer.IndexField(ctx, &cmacme.Order{}, byNames, func(o client.Object) []string { return namesOf(o.(*cmacme.Order)) }),
 		indexer.IndexField(ctx, &cmacme.Challenge{}, byIssuer, func(o client.Object) []string {
@@ -123,6 +137,9 @@ func (r *Reconciler) SetupWithManager(_ context.Context, mgr ctrl.Manager, _ cac
 	b := ctrl.NewControllerManagedBy(mgr).Named(name).WithOptions(o).
 		For(&cmacme.Order{}).
 		Owns(&cmacme.Challenge{}).
+		Watches(&cmapi.Certificate{}, handler.EnqueueRequestsFromMapFunc(r.protectedOf), builder.WithPredicates(predicate.Funcs{
+			CreateFunc: func(event.CreateEvent) bool { return false }, // its Orders look at it themselves
+		})).
 		WatchesRawSource(source.Func(func(_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
 			r.Budget.Wake = func(name types.NamespacedName) { queue.Add(reconcile.Request{NamespacedName: name}) }
 			return nil
@@ -156,6 +173,11 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		}
 		return reconcile.Result{}, err
 	}
+	if protected(order) {
+		if result, done, err := r.settle(ctx, order); done {
+			return result, err
+		}
+	}
 	if order.DeletionTimestamp != nil {
 		return reconcile.Result{}, nil // its Challenges go with it
 	}
@@ -168,6 +190,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		r.pace.forget(string(order.UID))
 		r.finalized.drop(string(order.UID))
 		r.unreplaced.drop(string(order.UID))
+		r.told.drop(string(order.UID))
 		return reconcile.Result{}, r.discard(ctx, challenges.Items)
 	}
 	next := order.DeepCopy()
@@ -346,8 +369,11 @@ func (r *Reconciler) converse(ctx context.Context, o conversation, order *cmacme
 		return reconcile.Result{}, o.readAuthorizations(ctx, order)
 	case st.State == cmacme.Pending:
 		open, created, err := r.challenge(ctx, order, i, o.by, challenges)
-		if err != nil || created || open {
-			return reconcile.Result{}, err // Challenges are watched
+		if err != nil {
+			return reconcile.Result{}, err
+		}
+		if again := r.tellWaiting(order, challenges); created || open {
+			return reconcile.Result{RequeueAfter: again}, nil // Challenges are watched; if none changes, there is something to tell then
 		}
 	}
 	return r.advance(ctx, o, order, i, challenges)
@@ -598,9 +624,6 @@ func (r *Reconciler) challenge(ctx context.Context, order *cmacme.Order, i *sign
 		created = true
 		r.Events.Eventf(order, corev1.EventTypeNormal, "Created", "Created Challenge resource %q for domain %q", ch.Name, ch.Spec.DNSName)
 	}
-	if order.Status.Reason != "" {
-		order.Status.Reason = "" // what it waited for is there
-	}
 	return open, created, nil
 }
 
@@ -630,6 +653,9 @@ func (r *Reconciler) advance(ctx context.Context, o conversation, order *cmacme.
 		csr, err := r.Limits.DecodeCSRPEM(order.Spec.Request)
 		if err != nil {
 			return reconcile.Result{}, fault.Refusedf("InvalidOrder", "spec.request: %w", err)
+		}
+		if may, err := r.mayFinalize(ctx, order); err != nil || !may {
+			return reconcile.Result{}, err
 		}
 		finalized = true
 		r.Budget.Final(string(order.UID))

@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -25,6 +26,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/perennial-pki/perennial/acme"
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/account"
@@ -36,11 +38,13 @@ import (
 )
 
 const (
-	// limit is how long a Certificate that was deleted waits for its revocation.
-	limit = 10 * time.Minute
+	// Limit is how long a Certificate that was deleted, or what is left of it, waits for its revocation.
+	Limit = 10 * time.Minute
 	// again is when it is tried again after an error that may pass, or that somebody may mend: issuers and Secrets are not watched for the
 	// few minutes.
 	again = 15 * time.Second
+	// atWorkAgain is when it is looked again whether a pass that began before the deletion is over. It takes a few writes.
+	atWorkAgain = 100 * time.Millisecond
 )
 
 // Reconciler revokes.
@@ -55,6 +59,9 @@ type Reconciler struct {
 	Events   record.EventRecorder
 	Metrics  *observe.Metrics
 	Clock    clock.PassiveClock
+	// AtWork reports whether somebody in this process is about to write what they have decided for a Certificate before it was deleted, such as its
+	// Secret. Nil for never.
+	AtWork func(types.NamespacedName) bool
 }
 
 // SetupWithManager registers the reconciler.
@@ -79,6 +86,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if !waits(crt) {
 		return reconcile.Result{}, nil
 	}
+	if r.AtWork != nil && r.AtWork(request.NamespacedName) {
+		return reconcile.Result{RequeueAfter: atWorkAgain}, nil
+	}
 	secret, err := r.Secrets.Get(ctx, crt.Namespace, crt.Spec.SecretName)
 	if apierrors.IsNotFound(err) {
 		secret, err = nil, nil
@@ -91,36 +101,24 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		return reconcile.Result{}, err
 	}
 	now := r.Clock.Now()
-	end := crt.DeletionTimestamp.Add(limit)
+	end := crt.DeletionTimestamp.Add(Limit)
 	for _, c := range known {
 		if !now.Before(c.leaf.NotAfter) {
 			continue
 		}
-		done, err := r.revoke(ctx, crt, c)
-		if err == nil {
-			if !done.before {
-				r.Events.Eventf(crt, corev1.EventTypeNormal, "Revoked", "The certificate with serial number %x is revoked at %s: %s", c.leaf.SerialNumber, done.at, reasonOf(crt))
-			}
-			if secret, err = r.note(ctx, crt, secret, c, done.byKey); err != nil {
-				return reconcile.Result{}, err
-			}
+		how, later, failure, err := r.try(ctx, crt, c, reasonOf(crt), end)
+		switch {
+		case err != nil:
+			return reconcile.Result{}, err
+		case later > 0:
+			return reconcile.Result{RequeueAfter: later}, nil // it may pass, but not for ever
+		case failure != nil:
+			r.abandon(ctx, crt, c, abandoned(crt, secret, c, failure), failure)
 			continue
 		}
-		final, e := r.final(ctx, crt, err)
-		if e != nil {
-			return reconcile.Result{}, e
+		if secret, err = r.note(ctx, crt, secret, c, how.byKey); err != nil {
+			return reconcile.Result{}, err
 		}
-		if !final && now.Before(end) {
-			r.Events.Eventf(crt, corev1.EventTypeWarning, "RevocationError", "The certificate with serial number %x is not revoked yet, which is tried until %s: %s",
-				c.leaf.SerialNumber, end.UTC().Format(time.RFC3339), err)
-			wait := again
-			if f := fault.Of(err); f.Class == fault.Limited {
-				wait = max(f.Until.Sub(now), again)
-			}
-			return reconcile.Result{RequeueAfter: min(wait, end.Sub(now))}, nil // it may pass, but not for ever
-		}
-		ctrl.LoggerFrom(ctx).Info("a certificate stays unrevoked", "serial", fmt.Sprintf("%x", c.leaf.SerialNumber), "because", err.Error()) // a namespace that ends takes no events
-		r.Events.Event(crt, corev1.EventTypeWarning, "RevocationFailed", abandoned(crt, secret, c, err))
 	}
 	next := crt.DeepCopy()
 	controllerutil.RemoveFinalizer(next, Finalizer)
@@ -131,14 +129,64 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	return reconcile.Result{}, nil
 }
 
+// try revokes a certificate, and tells of it on the object that it belongs to. If later is not 0, it is to be tried again then; else a failure is final.
+func (r *Reconciler) try(ctx context.Context, of client.Object, c certificate, reason cmapi.RevocationReason, end time.Time) (how done, later time.Duration, failure, err error) {
+	if how, failure = r.revoke(ctx, of.GetNamespace(), reason, c); failure == nil {
+		if !how.before {
+			r.Events.Eventf(of, corev1.EventTypeNormal, "Revoked", "The certificate with serial number %x is revoked at %s: %s", c.leaf.SerialNumber, how.at, reason)
+		}
+		return how, 0, nil, nil
+	}
+	final, err := r.Final(ctx, of.GetNamespace(), failure)
+	now := r.Clock.Now()
+	if err != nil || final || !now.Before(end) {
+		return how, 0, failure, err
+	}
+	r.Events.Eventf(of, corev1.EventTypeWarning, "RevocationError", "The certificate with serial number %x is not revoked yet, which is tried until %s: %s",
+		c.leaf.SerialNumber, end.UTC().Format(time.RFC3339), failure)
+	later = again
+	if f := fault.Of(failure); f.Class == fault.Limited {
+		later = max(f.Until.Sub(now), again)
+	}
+	return how, min(later, end.Sub(now)), failure, nil
+}
+
+// abandon tells that a certificate stays as it is.
+func (r *Reconciler) abandon(ctx context.Context, of client.Object, c certificate, text string, why error) {
+	ctrl.LoggerFrom(ctx).Info("a certificate stays unrevoked", "serial", fmt.Sprintf("%x", c.leaf.SerialNumber), "because", why.Error()) // a namespace that ends takes no events
+	r.Events.Event(of, corev1.EventTypeWarning, "RevocationFailed", text)
+}
+
+// Left revokes the certificate of an Order whose Certificate is gone, or about to be. It returns when to try again, or 0 if nothing more is to be done
+// about it, also if it was given up.
+func (r *Reconciler) Left(ctx context.Context, order *cmacme.Order, leaf *x509.Certificate, reason cmapi.RevocationReason, end time.Time) (time.Duration, error) {
+	if !r.Clock.Now().Before(leaf.NotAfter) {
+		return 0, nil
+	}
+	c := certificate{leaf: leaf, by: order.Spec.IssuerRef}
+	_, later, failure, err := r.try(ctx, order, c, reason, end)
+	if err == nil && later == 0 && failure != nil {
+		r.abandon(ctx, order, c, gaveUp(c, failure)+lost(c), failure)
+	}
+	return later, err
+}
+
 // abandoned says that a certificate was not revoked, and what somebody may do.
 func abandoned(crt *cmapi.Certificate, secret *corev1.Secret, c certificate, err error) string {
-	text := fmt.Sprintf("Gave up revoking the certificate with serial number %x, which is valid until %s: %s. ",
-		c.leaf.SerialNumber, c.leaf.NotAfter.UTC().Format(time.RFC3339), err)
+	text := gaveUp(c, err)
 	if c.key != nil && secret != nil && !metav1.IsControlledBy(secret, crt) {
 		return text + fmt.Sprintf("To revoke it by hand: perennial revoke --secret %s -n %s --reason %s", secret.Name, secret.Namespace, reasonOf(crt))
 	}
-	return text + fmt.Sprintf("Its private key is gone: it can be revoked with the account key of %s %q by any ACME client", c.by.KindOrDefault(), c.by.Name)
+	return text + lost(c)
+}
+
+func gaveUp(c certificate, err error) string {
+	return fmt.Sprintf("Gave up revoking the certificate with serial number %x, which is valid until %s: %s. ",
+		c.leaf.SerialNumber, c.leaf.NotAfter.UTC().Format(time.RFC3339), err)
+}
+
+func lost(c certificate) string {
+	return fmt.Sprintf("Its private key is gone: it can be revoked with the account key of %s %q by any ACME client", c.by.KindOrDefault(), c.by.Name)
 }
 
 // certificate is one to revoke.
@@ -214,9 +262,9 @@ type done struct {
 
 // revoke revokes a certificate. That is done by the account, if the reason is not a compromised key, as CAs take the certificate's own key for
 // compromised when that asks.
-func (r *Reconciler) revoke(ctx context.Context, crt *cmapi.Certificate, c certificate) (done, error) {
+func (r *Reconciler) revoke(ctx context.Context, namespace string, reason cmapi.RevocationReason, c certificate) (done, error) {
 	now := r.Clock.Now()
-	i, err := r.Scope.Get(ctx, r.Client, crt.Namespace, c.by)
+	i, err := r.Scope.Get(ctx, r.Client, namespace, c.by)
 	if err != nil {
 		return done{}, err
 	}
@@ -227,9 +275,9 @@ func (r *Reconciler) revoke(ctx context.Context, crt *cmapi.Certificate, c certi
 	if err != nil {
 		return done{}, err
 	}
-	ask := func(byKey bool, reason acme.RevocationReason) error {
+	ask := func(byKey bool, why acme.RevocationReason) error {
 		if byKey {
-			return server.RevokeWithKey(ctx, c.key, c.leaf.Raw, reason)
+			return server.RevokeWithKey(ctx, c.key, c.leaf.Raw, why)
 		}
 		_, by, err := r.Accounts.Of(ctx, i)
 		if apierrors.IsNotFound(err) {
@@ -238,17 +286,17 @@ func (r *Reconciler) revoke(ctx context.Context, crt *cmapi.Certificate, c certi
 		if err != nil {
 			return err
 		}
-		return server.Revoke(ctx, by, c.leaf.Raw, reason)
+		return server.Revoke(ctx, by, c.leaf.Raw, why)
 	}
 	ways := []bool{false}
 	if c.key != nil {
 		ways = []bool{false, true}
-		if reasonOf(crt) == cmapi.RevocationReasonKeyCompromise {
+		if reason == cmapi.RevocationReasonKeyCompromise {
 			ways = []bool{true, false}
 		}
 	}
 	for _, byKey := range ways {
-		err = ask(byKey, Reasons[reasonOf(crt)])
+		err = ask(byKey, Reasons[reason])
 		if acme.IsProblem(err, acme.ProblemBadRevocationReason) {
 			err = ask(byKey, acme.ReasonUnspecified) // that it is revoked matters more than why
 		}
@@ -264,8 +312,8 @@ func (r *Reconciler) revoke(ctx context.Context, crt *cmapi.Certificate, c certi
 	return done{}, err
 }
 
-// final reports whether another attempt would bring nothing: the CA has said no, or what is missing comes back no more, as the namespace ends.
-func (r *Reconciler) final(ctx context.Context, crt *cmapi.Certificate, err error) (bool, error) {
+// Final reports whether another attempt would bring nothing: the CA has said no, or what is missing comes back no more, as the namespace ends.
+func (r *Reconciler) Final(ctx context.Context, inNamespace string, err error) (bool, error) {
 	var unsupported *acme.UnsupportedError
 	switch class := fault.Of(err).Class; {
 	case class == fault.Refused, errors.As(err, &unsupported):
@@ -274,8 +322,8 @@ func (r *Reconciler) final(ctx context.Context, crt *cmapi.Certificate, err erro
 		return false, nil
 	}
 	namespace := &corev1.Namespace{}
-	if err := r.Live.Get(ctx, client.ObjectKey{Name: crt.Namespace}, namespace); err != nil {
-		return false, fmt.Errorf("get Namespace %q: %w", crt.Namespace, err)
+	if err := r.Live.Get(ctx, client.ObjectKey{Name: inNamespace}, namespace); err != nil {
+		return false, fmt.Errorf("get Namespace %q: %w", inNamespace, err)
 	}
 	return namespace.DeletionTimestamp != nil, nil
 }

@@ -8,7 +8,11 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 
+	"strings"
+
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/perennial-pki/perennial/acme"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
@@ -17,6 +21,24 @@ import (
 
 // Finalizer keeps a Certificate until its certificates are revoked.
 const Finalizer = "perennial.dev/revocation"
+
+// ForAnnotation on a request and its Order says for which Certificate, by its UID, and why the certificate is to be revoked if that is deleted before it
+// has the certificate. Such an Order has the Finalizer, too.
+const ForAnnotation = "perennial.dev/revoke-for"
+
+// For is the value of ForAnnotation, empty if the Certificate does not ask for a revocation.
+func For(crt *cmapi.Certificate) string {
+	if r := crt.Spec.Revocation; r == nil || !r.OnDelete {
+		return ""
+	}
+	return string(crt.UID) + " " + string(reasonOf(crt))
+}
+
+// Wants reads ForAnnotation. The UID is empty if there is none.
+func Wants(o client.Object) (uid types.UID, reason cmapi.RevocationReason) {
+	first, second, _ := strings.Cut(o.GetAnnotations()[ForAnnotation], " ")
+	return types.UID(first), cmapi.RevocationReason(second)
+}
 
 const (
 	// revokedAnnotation on a Secret is the fingerprint of a certificate that was revoked when its Certificate was deleted.

@@ -17,7 +17,9 @@ type Life struct {
 	left   int  // writes until the end
 	after  bool // the last write still reaches the server
 	died   chan struct{}
-	closed bool
+	ended  bool
+	closed bool   // nothing is written any more
+	then   func() // happens at the last write, in the place of the end
 }
 
 func (l *Life) write(write func() error) error {
@@ -26,14 +28,22 @@ func (l *Life) write(write func() error) error {
 	if l.closed {
 		return errDead
 	}
-	if l.left--; l.left > 0 {
+	if l.left--; l.left > 0 || l.left < 0 && l.then != nil {
+		return write()
+	}
+	if l.then != nil {
+		defer l.end()
+		if !l.after {
+			l.then()
+			return write()
+		}
+		defer l.then()
 		return write()
 	}
 	if l.after {
 		_ = write()
 	}
-	l.closed = true
-	close(l.died)
+	l.end()
 	return errDead
 }
 
@@ -80,6 +90,13 @@ func NewLife(writes int, after bool) *Life {
 	return &Life{left: writes, after: after, died: make(chan struct{})}
 }
 
+// NewMoment is a life that does not end: at the n-th write, before or after it, something happens, and Died is closed.
+func NewMoment(writes int, after bool, then func()) *Life {
+	l := NewLife(writes, after)
+	l.then = then
+	return l
+}
+
 // Wrap makes a client that writes as long as the process lives.
 func (l *Life) Wrap(c client.Client) client.Client { return &mortal{c, l} }
 
@@ -87,8 +104,12 @@ func (l *Life) Wrap(c client.Client) client.Client { return &mortal{c, l} }
 func (l *Life) End() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.closed {
-		l.closed = true
+	l.end()
+}
+
+func (l *Life) end() {
+	if !l.ended {
+		l.ended, l.closed = true, l.then == nil
 		close(l.died)
 	}
 }

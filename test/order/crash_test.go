@@ -13,10 +13,12 @@ import (
 	"sync"
 	"testing"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/controller"
 	"github.com/perennial-pki/perennial/test/cluster"
 	"github.com/perennial-pki/perennial/test/dnsserver"
@@ -30,6 +32,8 @@ type witness struct {
 	left  int
 	after bool
 	end   func()
+	// lives says that end is not that of the process: the exchange goes on.
+	lives bool
 
 	orders, finalized []string // paths
 }
@@ -41,8 +45,9 @@ func (w *witness) wrap(h http.Handler) http.Handler {
 		dies := w.left == 0
 		w.mu.Unlock()
 		if dies && !w.after {
-			w.end()
-			panic(http.ErrAbortHandler)
+			if w.end(); !w.lives {
+				panic(http.ErrAbortHandler)
+			}
 		}
 		reply := httptest.NewRecorder()
 		h.ServeHTTP(reply, r)
@@ -54,9 +59,10 @@ func (w *witness) wrap(h http.Handler) http.Handler {
 			w.finalized = append(w.finalized, r.URL.Path)
 		}
 		w.mu.Unlock()
-		if dies {
-			w.end()
-			panic(http.ErrAbortHandler)
+		if dies && w.after {
+			if w.end(); !w.lives {
+				panic(http.ErrAbortHandler)
+			}
 		}
 		for k, v := range reply.Header() {
 			rw.Header()[k] = v
@@ -97,31 +103,30 @@ func (r *rig) written() bool {
 	return slices.ContainsFunc(orders.Items, func(o cmacme.Order) bool { return o.Status.URL != "" })
 }
 
-// killAt issues a certificate, and kills the controller at its n-th write or exchange. It reports whether that was reached.
-func killAt(t *testing.T, of string, n int, after bool) (died bool) {
+// watched is a world with a CA that can be reached, whatever becomes of the controller, and a Certificate that nobody looks after yet.
+type watched struct {
+	*rig
+	crt     *cmapi.Certificate
+	options controller.Options
+}
+
+func newWatched(t *testing.T, wrap func(http.Handler) http.Handler, change ...func(*cmapi.Certificate)) *watched {
 	t.Helper()
 	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer names.Close()
-	life := cluster.NewLife(math.MaxInt, after)
-	saw := &witness{left: math.MaxInt, after: after, end: func() { life.End() }}
-	if of == "write" {
-		life = cluster.NewLife(n, after)
-	} else {
-		saw.left = n
-	}
+	t.Cleanup(names.Close)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	port := listener.Addr().(*net.TCPAddr).Port
-	ca, err := pebble.Start(pebble.Options{Resolver: names.Addr, HTTPPort: port, Wrap: saw.wrap})
+	ca, err := pebble.Start(pebble.Options{Resolver: names.Addr, HTTPPort: port, Wrap: wrap})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ca.Close()
+	t.Cleanup(func() { ca.Close() })
 	site := fmt.Sprintf("127.0.0.1:%d", port)
 	r := &rig{t: t, ca: ca, admin: cluster.Admin(t), namespace: cluster.Namespace(t)}
 	// The other replicas, which live on, answer the CA.
@@ -140,7 +145,7 @@ func killAt(t *testing.T, of string, n int, after bool) (died bool) {
 		http.NotFound(w, q)
 	})}
 	go func() { _ = replicas.Serve(listener) }()
-	defer replicas.Close()
+	t.Cleanup(func() { replicas.Close() })
 	options := controller.Options{
 		Namespace: r.namespace, HTTP01Address: "127.0.0.1:0", Controllers: []string{"*", "-certificates-renewalinfo"},
 		Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
@@ -149,13 +154,25 @@ func killAt(t *testing.T, of string, n int, after bool) (died bool) {
 		},
 	}
 	r.issuer()
-	crt := r.certificate("site", "www.example.com")
+	crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: "site"}, Spec: cmapi.CertificateSpec{
+		SecretName: "site", DNSNames: []string{"www.example.com"}, IssuerRef: cmmeta.IssuerReference{Name: "pebble"},
+		PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm},
+	}}
+	for _, f := range change {
+		f(crt)
+	}
+	r.create(crt)
+	return &watched{r, crt, options}
+}
 
-	mortal := options
+// until runs a controller until a life has ended, or the Certificate is issued. It reports whether the life has ended.
+func (r *watched) until(life *cluster.Life) (first *cluster.Controller, died bool) {
+	r.t.Helper()
+	mortal := r.options
 	mortal.WrapClient = life.Wrap
-	first := cluster.Run(t, mortal)
+	first = cluster.Run(r.t, mortal)
 	finished := make(chan struct{})
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(r.t.Context())
 	defer cancel()
 	go func() {
 		defer close(finished)
@@ -175,7 +192,21 @@ func killAt(t *testing.T, of string, n int, after bool) (died bool) {
 		died = true
 	case <-finished:
 	}
-	cancel()
+	return first, died
+}
+
+// killAt issues a certificate, and kills the controller at its n-th write or exchange. It reports whether that was reached.
+func killAt(t *testing.T, of string, n int, after bool) (died bool) {
+	t.Helper()
+	life := cluster.NewLife(math.MaxInt, after)
+	saw := &witness{left: math.MaxInt, after: after, end: func() { life.End() }}
+	if of == "write" {
+		life = cluster.NewLife(n, after)
+	} else {
+		saw.left = n
+	}
+	r := newWatched(t, saw.wrap)
+	first, died := r.until(life)
 	if err := first.Stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -184,13 +215,13 @@ func killAt(t *testing.T, of string, n int, after bool) (died bool) {
 	if died && !r.written() {
 		most = 2
 	}
-	second := cluster.Run(t, options)
+	second := cluster.Run(t, r.options)
 	defer func() {
 		if err := second.Stop(); err != nil {
 			t.Error(err)
 		}
 	}()
-	r.ready(crt)
+	r.ready(r.crt)
 	at := fmt.Sprintf("killed at %s %d (after it: %t)", of, n, after)
 	cluster.Eventually(t, func() error {
 		var challenges cmacme.ChallengeList

@@ -1,11 +1,16 @@
 package order_test
 
 import (
+	"context"
 	"fmt"
 	"maps"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -71,5 +76,29 @@ func TestEventsAreToldOnceWhoeverElseWrites(t *testing.T) {
 			return fmt.Errorf("told:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}
 		return nil
+	})
+}
+
+// TestACertificateSaysWhatItsChallengesWaitFor leaves a name to a site that does not answer challenges, and looks at the Certificate alone.
+func TestACertificateSaysWhatItsChallengesWaitFor(t *testing.T) {
+	clock := &cluster.Clock{}
+	clock.Step(time.Minute) // what is made now is pending for long already
+	elsewhere := httptest.NewServer(http.NotFoundHandler())
+	defer elsewhere.Close()
+	r := start(t, pebble.Options{}, func(o *controller.Options) {
+		o.Clock = clock
+		o.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, network, elsewhere.Listener.Addr().String())
+		}
+	})
+	r.issuer()
+	crt := r.certificate("site", "www.example.com")
+	r.until(crt, func() string {
+		c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing)
+		if c == nil || !strings.Contains(c.Message, "HTTP-01 of www.example.com: Waiting for HTTP-01 challenge propagation: ") || !strings.Contains(c.Message, "404") {
+			return "the condition does not say why"
+		}
+		return ""
 	})
 }

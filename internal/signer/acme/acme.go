@@ -26,6 +26,7 @@ import (
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/account"
 	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/revocation"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
 )
@@ -177,6 +178,9 @@ func orderFor(issuer *signer.Issuer, r signer.Request, n int) (*cmacme.Order, er
 		return nil, err
 	}
 	order.Name = name
+	if uid, _ := revocation.Wants(order); uid != "" {
+		order.Finalizers = []string{revocation.Finalizer}
+	}
 	order.Spec.Request = pki.EncodeCSRPEM(csr.Raw)
 	return order, nil
 }

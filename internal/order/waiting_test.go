@@ -1,0 +1,65 @@
+package order
+
+import (
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	clocktesting "k8s.io/utils/clock/testing"
+
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+)
+
+func TestAnOrderSaysWhatItsChallengesWaitForIfThatTakesLong(t *testing.T) {
+	created := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+	challenge := func(name, reason string, state cmacme.State) cmacme.Challenge {
+		return cmacme.Challenge{
+			ObjectMeta: metav1.ObjectMeta{CreationTimestamp: metav1.NewTime(created)},
+			Spec:       cmacme.ChallengeSpec{Type: cmacme.ACMEChallengeTypeHTTP01, DNSName: name},
+			Status:     cmacme.ChallengeStatus{State: state, Reason: reason},
+		}
+	}
+	for name, test := range map[string]struct {
+		challenges []cmacme.Challenge
+		after      time.Duration
+		want       string
+		next       time.Duration
+	}{
+		"nothing at first": {[]cmacme.Challenge{challenge("a.example.com", "not seen", cmacme.Pending)}, time.Second, "", tellAfter},
+		"what it waits for, later": {[]cmacme.Challenge{challenge("a.example.com", "not seen", cmacme.Pending)}, tellAfter,
+			"HTTP-01 of a.example.com: not seen", 0},
+		"nothing of those that are over": {[]cmacme.Challenge{challenge("a.example.com", "done", cmacme.Valid), challenge("b.example.com", "not seen", cmacme.Pending)}, tellAfter,
+			"HTTP-01 of b.example.com: not seen", 0},
+		"nothing if nothing is known": {[]cmacme.Challenge{challenge("a.example.com", "", "")}, tellAfter, "", 0},
+		"not of too many": {[]cmacme.Challenge{
+			challenge("a.example.com", "no", ""), challenge("b.example.com", "no", ""), challenge("c.example.com", "no", ""), challenge("d.example.com", "no", ""),
+			challenge("e.example.com", "no", ""),
+		}, tellAfter, "HTTP-01 of a.example.com: no; HTTP-01 of b.example.com: no; HTTP-01 of c.example.com: no; and 2 more", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, next := waiting(test.challenges, created.Add(test.after))
+			want := time.Time{}
+			if test.next > 0 {
+				want = created.Add(test.next)
+			}
+			if got != test.want || !next.Equal(want) {
+				t.Errorf("%q, next %s", got, next)
+			}
+		})
+	}
+
+	// A reason that changes all the time is not written all the time.
+	clock := clocktesting.NewFakePassiveClock(created.Add(time.Minute))
+	r, order, writes := &Reconciler{Clock: clock}, &cmacme.Order{}, 0
+	for i := range 60 {
+		was := order.Status.Reason
+		r.tellWaiting(order, []cmacme.Challenge{challenge("a.example.com", time.Duration(i).String(), cmacme.Pending)})
+		if order.Status.Reason != was {
+			writes++
+		}
+		clock.SetTime(clock.Now().Add(time.Second))
+	}
+	if writes != 2 {
+		t.Errorf("%d writes in a minute", writes)
+	}
+}

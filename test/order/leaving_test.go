@@ -1,0 +1,144 @@
+package order_test
+
+import (
+	"fmt"
+	"math"
+	"net/http"
+	"sync"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	"github.com/perennial-pki/perennial/pki"
+	"github.com/perennial-pki/perennial/test/cluster"
+)
+
+// TestWhatIsIssuedForADeletedCertificateIsRevoked deletes a Certificate at each write and each exchange of its issuance, with the controller alive or
+// killed in that moment, and looks at whether the CA was asked to revoke everything that it has issued.
+func TestWhatIsIssuedForADeletedCertificateIsRevoked(t *testing.T) {
+	for _, test := range []struct {
+		of          string
+		after, kill bool
+		propagation metav1.DeletionPropagation
+	}{
+		{"write", false, true, metav1.DeletePropagationBackground},
+		{"write", true, true, metav1.DeletePropagationForeground},
+		{"write", true, false, metav1.DeletePropagationBackground},
+		{"exchange", true, true, metav1.DeletePropagationForeground},
+		{"exchange", true, false, metav1.DeletePropagationForeground},
+		{"exchange", false, false, metav1.DeletePropagationBackground},
+	} {
+		t.Run(fmt.Sprintf("%s, after it: %t, killed: %t, %s", test.of, test.after, test.kill, test.propagation), func(t *testing.T) {
+			t.Parallel()
+			n, revoked := 1, 0
+			for {
+				reached, asked := deleteAt(t, test.of, n, test.after, test.kill, test.propagation)
+				revoked += asked
+				if !reached {
+					break
+				}
+				if n++; n > 80 {
+					t.Fatal("the controller does not come to an end")
+				}
+			}
+			if n < 8 || revoked < 2 {
+				t.Fatalf("there were only %d moments, and %d revocations: nothing was tested", n-1, revoked)
+			}
+		})
+	}
+}
+
+// deleteAt issues a certificate, and deletes its Certificate at the n-th write or exchange. It reports whether that was reached, and how many
+// certificates the CA was asked to revoke.
+func deleteAt(t *testing.T, of string, n int, after, kill bool, propagation metav1.DeletionPropagation) (reached bool, asked int) {
+	t.Helper()
+	var r *watched
+	var once sync.Once
+	remove := func() {
+		once.Do(func() {
+			if err := r.admin.Delete(t.Context(), r.crt, client.PropagationPolicy(propagation)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	life, seen := cluster.NewLife(math.MaxInt, after), &registrar{}
+	saw := &witness{left: math.MaxInt, after: after, lives: !kill}
+	saw.end = func() {
+		if !kill {
+			remove()
+		}
+		life.End()
+	}
+	switch {
+	case of == "exchange" && kill:
+		saw.left = n
+	case of == "exchange":
+		saw.left, life = n, cluster.NewMoment(math.MaxInt, after, remove)
+	case kill:
+		life = cluster.NewLife(n, after)
+	default:
+		life = cluster.NewMoment(n, after, remove)
+	}
+	r = newWatched(t, func(h http.Handler) http.Handler { return saw.wrap(seen.wrap(h)) }, func(crt *cmapi.Certificate) {
+		crt.Spec.Revocation = &cmapi.CertificateRevocation{OnDelete: true}
+	})
+	run, reached := r.until(life)
+	if kill {
+		if err := run.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		remove()
+		run = cluster.Run(t, r.options)
+	}
+	remove()
+	defer func() {
+		if err := run.Stop(); err != nil {
+			t.Error(err)
+		}
+	}()
+	at := fmt.Sprintf("at %s %d (after it: %t, killed: %t)", of, n, after, kill)
+	cluster.Eventually(t, func() error {
+		for _, list := range []client.ObjectList{&cmapi.CertificateList{}, &cmacme.OrderList{}, &cmacme.ChallengeList{}} {
+			if err := r.admin.List(t.Context(), list, client.InNamespace(r.namespace)); err != nil {
+				return err
+			}
+			if meta.LenList(list) > 0 {
+				return cluster.NotYet("%s: there is something left: %+v", at, list)
+			}
+		}
+		return nil
+	})
+	seen.mu.Lock()
+	serials := map[string]bool{}
+	for _, a := range seen.asked {
+		serials[a.serial] = true
+	}
+	seen.mu.Unlock()
+	saw.mu.Lock()
+	defer saw.mu.Unlock()
+	if len(serials) != len(saw.finalized) {
+		t.Errorf("%s: the CA has finalized %v, and was asked to revoke %v", at, saw.finalized, serials)
+	}
+	secret := &corev1.Secret{}
+	err := r.admin.Get(t.Context(), client.ObjectKey{Namespace: r.namespace, Name: "site"}, secret)
+	switch {
+	case apierrors.IsNotFound(err):
+	case err != nil:
+		t.Fatal(err)
+	default:
+		chain, err := pki.DecodeChainPEM(secret.Data[corev1.TLSCertKey])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !serials[chain[0].SerialNumber.String()] || secret.Annotations["perennial.dev/revoked"] == "" {
+			t.Errorf("%s: the Secret holds a certificate that is not revoked, or not noted as such: %v", at, secret.Annotations)
+		}
+	}
+	return reached, len(serials)
+}
