@@ -444,17 +444,18 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 	if err != nil {
 		return err
 	}
+	records := &dns01.Solver{
+		Secrets: store, Nameservers: o.Nameservers, RecursiveOnly: o.RecursiveOnly, Ambient: o.Ambient, Tokens: tokens(direct), API: api, OwnMachine: o.OwnMachine,
+		Dial: o.DialNameservers, Now: o.Clock.Now,
+	}
 	solvers := map[cmacme.ACMEChallengeType]solver.Solver{
 		cmacme.ACMEChallengeTypeTLSALPN01: handshakes,
 		cmacme.ACMEChallengeTypeHTTP01:    answers,
-		cmacme.ACMEChallengeTypeDNS01: &dns01.Solver{
-			Secrets: store, Nameservers: o.Nameservers, RecursiveOnly: o.RecursiveOnly, Ambient: o.Ambient, Tokens: tokens(direct), API: api, OwnMachine: o.OwnMachine,
-			Dial: o.DialNameservers, Now: o.Clock.Now,
-		},
+		cmacme.ACMEChallengeTypeDNS01:     records,
 	}
 	names := &dns01.Resolver{Nameservers: o.Nameservers}
 	signers := signer.Set{
-		signer.TypeACME:       &acmesigner.Signer{Client: c, Accounts: accounts, Limits: o.Limits, Clock: o.Clock},
+		signer.TypeACME:       &acmesigner.Signer{Client: c, Accounts: accounts, DNS01: records.Settings, Limits: o.Limits, Clock: o.Clock},
 		signer.TypeSelfSigned: &selfsigned.Signer{Secrets: store, Keyring: keyring, Limits: o.Limits, Clock: o.Clock},
 		signer.TypeCA:         &ca.Signer{Secrets: store, Limits: o.Limits, Clock: o.Clock},
 	}

@@ -168,6 +168,12 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	passes := failure != nil && (failure.Class == fault.Transient || failure.Class == fault.Limited)
 	status.SetUnreachable(now, passes, condition.Message, issuer.GetGeneration())
 
+	told := ""
+	if c := cmapi.GetIssuerCondition(before.GetStatus(), cmapi.IssuerConditionSolversValid); c != nil {
+		told = c.Message
+	}
+	status.SetSolversInvalid(now, readiness.Solvers, issuer.GetGeneration())
+
 	if readiness.ACME != nil {
 		status.ACME = readiness.ACME
 	}
@@ -195,6 +201,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 			eventType = corev1.EventTypeWarning
 		}
 		r.Events.Event(o, eventType, condition.Reason, condition.Message)
+	}
+	if readiness.Solvers != "" && readiness.Solvers != told {
+		r.Events.Event(o, corev1.EventTypeWarning, "InvalidSolver", readiness.Solvers)
 	}
 	if failure != nil {
 		switch failure.Class {

@@ -39,6 +39,8 @@ type Readiness struct {
 	CA *CA
 	// ACME is set by those who have an account at an ACME server.
 	ACME *cmacme.ACMEIssuerStatus
+	// Solvers is what is wrong with the settings of solvers, for people, also where nothing else can be said. Empty if nothing is.
+	Solvers string
 }
 
 // CA is the authority of an issuer who holds it itself.

@@ -24,6 +24,10 @@ func table(all []*provider) []byte {
 	for _, n := range sorted(native) {
 		fmt.Fprintf(b, "\t%q: %q,\n", n, native[n])
 	}
+	b.WriteString("}\n\n// closed are the names in lego of what cannot be used, and why.\nvar closed = map[string]string{\n")
+	for _, n := range sorted(closed) {
+		fmt.Fprintf(b, "\t%q: %q,\n", n, closed[n])
+	}
 	b.WriteString("}\n\n// kinds are lego's providers, by name in order.\nvar kinds = [...]kind{\n")
 	for _, p := range all {
 		fmt.Fprintf(b, "\t{\n\t\tname: %q,\n\t\tsettings: []setting{", p.name)
@@ -31,6 +35,9 @@ func table(all []*provider) []byte {
 			fmt.Fprintf(b, "\n\t\t\t{name: %q, form: %s", s.name, s.kind)
 			if s.secret {
 				b.WriteString(", secret: true")
+			}
+			if s.required {
+				b.WriteString(", needed: true")
 			}
 			if s.def != "" {
 				fmt.Fprintf(b, ", def: %q", s.def)

@@ -19,7 +19,7 @@ var (
 	// gone are services that exist no more, of which lego keeps the name.
 	gone = []string{"stackpath"}
 	// closed have something that only lego itself can set, from its environment.
-	closed = []string{"plesk"}
+	closed = map[string]string{"plesk": "lego takes the address of the server from its own environment alone"}
 	// single put a record set in the place of the one that is there, although their CleanUp names a value.
 	single = []string{"nifcloud"}
 	// keeping change a set as a whole, or a zone, and were read: what else stands there stays.

@@ -77,7 +77,7 @@ func candidates(dir string) ([]string, error) {
 	var names []string
 	for _, e := range entries {
 		name := e.Name()
-		if !e.IsDir() || name == "internal" || native[name] != "" || slices.Contains(gone, name) || slices.Contains(closed, name) || slices.Contains(ours, name) {
+		if !e.IsDir() || name == "internal" || native[name] != "" || slices.Contains(gone, name) || closed[name] != "" || slices.Contains(ours, name) {
 			continue
 		}
 		if err := of(dns + name); err != nil {

@@ -33,7 +33,10 @@ Perennial has solvers of its own for `, len(all)+len(ours), version)
 		}
 		fmt.Fprintf(b, "%s (`dns01.%s`)", n, native[n])
 	}
-	fmt.Fprintf(b, ". %s cannot be used: lego takes its address from the environment alone.", strings.Join(closed, ", "))
+	b.WriteString(".")
+	for _, n := range sorted(closed) {
+		fmt.Fprintf(b, " %s cannot be used, because %s: use a webhook for it, or `exec` on one machine.", n, closed[n])
+	}
 	b.WriteString(`
 
 ## On one machine only

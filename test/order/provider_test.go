@@ -260,11 +260,11 @@ func TestWhatIsWrongWithAProviderIsToldByTheChallenge(t *testing.T) {
 	r := start(t, pebble.Options{})
 	_, address := r.powerDNS("good-key")
 	r.issuer()
-	for name, test := range map[string]struct{ provider, config, says string }{
-		"program": {"exec", `{"program": "/bin/true"}`, `"exec" can only be used with perenniald`},
-		"setting": {"hetzner", `{"token": "x"}`, `provider hetzner has no setting "token": it has`},
-		"name":    {"hetzer", "", `there is no provider "hetzer": docs/dns-providers.md lists all`},
-		"local":   {"technitium", fmt.Sprintf(`{"baseURL": %q}`, address), "credentials"},
+	for name, test := range map[string]struct{ provider, config, says, issuer string }{
+		"program": {"exec", `{"program": "/bin/true"}`, `"exec" can only be used with perenniald`, `"exec" can only be used with perenniald`},
+		"setting": {"hetzner", `{"token": "x"}`, `provider hetzner has no setting "token": it has`, `provider hetzner has no setting "token": it has`},
+		"name":    {"hetzer", "", `there is no provider "hetzer": docs/dns-providers.md lists all`, `there is no provider "hetzer"`},
+		"local":   {"technitium", fmt.Sprintf(`{"baseURL": %q}`, address), "needs apiToken", "provider technitium needs apiToken: put it into a Secret"},
 	} {
 		issuer := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: name}}
 		issuer.Spec.ACME = &cmacme.ACMEIssuer{Server: r.ca.Directory, CABundle: r.ca.CABundle,
@@ -276,6 +276,24 @@ func TestWhatIsWrongWithAProviderIsToldByTheChallenge(t *testing.T) {
 		}}
 		r.create(crt)
 		r.eventually(test.says, func() bool { return strings.Contains(r.story(), test.says) })
+		// What can be told without credentials, the issuer tells, too, as soon as it is there.
+		r.eventually("the issuer "+name+" says so", func() bool {
+			if r.admin.Get(t.Context(), client.ObjectKeyFromObject(issuer), issuer) != nil {
+				return false
+			}
+			c := cmapi.GetIssuerCondition(&issuer.Status, cmapi.IssuerConditionSolversValid)
+			ready := cmapi.GetIssuerCondition(&issuer.Status, cmapi.IssuerConditionReady)
+			return ready != nil && ready.Status == cmmeta.ConditionTrue && c != nil && c.Status == cmmeta.ConditionFalse && strings.Contains(c.Message, "spec.acme.solvers[0]: ") &&
+				strings.Contains(c.Message, test.issuer) && slices.ContainsFunc(r.events("InvalidSolver"), func(e string) bool { return e == c.Message })
+		})
+		// And no longer when it is mended.
+		issuer.Spec.ACME.Solvers = nil
+		if err := r.admin.Update(t.Context(), issuer); err != nil {
+			t.Fatal(err)
+		}
+		r.eventually("the issuer "+name+" is silent", func() bool {
+			return r.admin.Get(t.Context(), client.ObjectKeyFromObject(issuer), issuer) == nil && cmapi.GetIssuerCondition(&issuer.Status, cmapi.IssuerConditionSolversValid) == nil
+		})
 	}
 }
 

@@ -60,6 +60,17 @@ func (s *IssuerStatus) SetUnreachable(now time.Time, is bool, message string, ge
 	return dropCondition(&s.Conditions, string(IssuerConditionUnreachable))
 }
 
+// SetSolversInvalid puts the condition SolversValid, False, into the status of an issuer, or takes it away if there is no message, and reports
+// whether that changed anything.
+func (s *IssuerStatus) SetSolversInvalid(now time.Time, message string, generation int64) (changed bool) {
+	if message != "" {
+		return putCondition(&s.Conditions, now, IssuerCondition{
+			Type: IssuerConditionSolversValid, Status: cmmeta.ConditionFalse, Reason: "InvalidSolver", Message: message, ObservedGeneration: generation,
+		})
+	}
+	return dropCondition(&s.Conditions, string(IssuerConditionSolversValid))
+}
+
 // CertificateRequestIsApproved reports whether the request was approved.
 func CertificateRequestIsApproved(status *CertificateRequestStatus) bool {
 	return conditionIsTrue(status.Conditions, string(CertificateRequestConditionApproved))

@@ -483,4 +483,8 @@ const (
 	// IssuerConditionUnreachable, Perennial's own: it is not ready because its server does not answer, or asks to be left alone for now. It is there
 	// as long as it is True.
 	IssuerConditionUnreachable IssuerConditionType = "Unreachable"
+
+	// IssuerConditionSolversValid, Perennial's own: the settings of its solvers are right, as far as that can be told without their Secrets. It is
+	// there as long as it is False. The issuer may be ready all the same, as other solvers may do.
+	IssuerConditionSolversValid IssuerConditionType = "SolversValid"
 )

@@ -43,8 +43,10 @@ const (
 type Signer struct {
 	Client   client.Client
 	Accounts *account.Accounts
-	Limits   pki.Limits
-	Clock    clock.PassiveClock
+	// DNS01 says what is wrong with a solver's settings. Not all that is shows there.
+	DNS01  func(*signer.Issuer, *cmacme.ACMEChallengeSolverDNS01) error
+	Limits pki.Limits
+	Clock  clock.PassiveClock
 }
 
 // References returns the Secrets of the account. Those of the solvers are read when a challenge needs them.
@@ -56,15 +58,33 @@ func (*Signer) References(spec *cmapi.IssuerConfig) []string {
 	return names
 }
 
-// Check sees to it that the issuer has an account.
+// Check sees to it that the issuer has an account, and looks at its solvers.
 func (s *Signer) Check(ctx context.Context, issuer *signer.Issuer) (signer.Readiness, error) {
+	wrong := s.wrong(issuer)
 	status, err := s.Accounts.Register(ctx, issuer)
 	if err != nil {
-		return signer.Readiness{}, err
+		return signer.Readiness{Solvers: wrong}, err
 	}
 	return signer.Readiness{
-		Reason: "ACMEAccountRegistered", Message: "The ACME account was registered with the ACME server", ACME: status,
+		Reason: "ACMEAccountRegistered", Message: "The ACME account was registered with the ACME server", ACME: status, Solvers: wrong,
 	}, nil
+}
+
+// maxWrong is how many solvers are named that have something wrong.
+const maxWrong = 5
+
+// wrong is what is wrong with the solvers of an issuer.
+func (s *Signer) wrong(issuer *signer.Issuer) string {
+	var all []string
+	for i, c := range issuer.GetSpec().ACME.Solvers {
+		if c.DNS01 == nil || s.DNS01 == nil || len(all) == maxWrong {
+			continue
+		}
+		if err := s.DNS01(issuer, c.DNS01); err != nil {
+			all = append(all, fmt.Sprintf("spec.acme.solvers[%d]: %s", i, err))
+		}
+	}
+	return strings.Join(all, "; ")
 }
 
 // Sign makes the Order of the request, and answers with its certificate when that is there.

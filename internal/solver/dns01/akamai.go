@@ -57,14 +57,22 @@ func (t *turns) take(ctx context.Context, zone string) (done func(), err error) 
 	}
 }
 
-// akamai makes the provider, or takes the one that was made of the same settings.
-func (s *Solver) akamai(c *cmacme.ACMEIssuerDNS01ProviderAkamai, secret func(field, name, key string) (string, error)) (Provider, error) {
+// akamaiHost is the host of the API client.
+func akamaiHost(c *cmacme.ACMEIssuerDNS01ProviderAkamai) (string, error) {
 	host := strings.TrimSuffix(strings.TrimPrefix(c.ServiceConsumerDomain, "https://"), "/")
 	if at, err := url.Parse("https://" + host); err != nil || at.Host != host || at.Hostname() == "" {
-		return nil, fault.Misconfiguredf("InvalidSolver", "dns01.akamai.serviceConsumerDomain: %.100q is not a host: take that of the API client, such as akab-1234.luna.akamaiapis.net", c.ServiceConsumerDomain)
+		return "", fault.Misconfiguredf("InvalidSolver", "dns01.akamai.serviceConsumerDomain: %.100q is not a host: take that of the API client, such as akab-1234.luna.akamaiapis.net", c.ServiceConsumerDomain)
+	}
+	return host, nil
+}
+
+// akamai makes the provider, or takes the one that was made of the same settings.
+func (s *Solver) akamai(c *cmacme.ACMEIssuerDNS01ProviderAkamai, secret func(field, name, key string) (string, error)) (Provider, error) {
+	host, err := akamaiHost(c)
+	if err != nil {
+		return nil, err
 	}
 	grid := edgeGrid{now: s.Now}
-	var err error
 	if grid.clientToken, err = secret("dns01.akamai.clientTokenSecretRef", c.ClientToken.Name, c.ClientToken.Key); err != nil {
 		return nil, err
 	}

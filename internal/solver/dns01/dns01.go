@@ -276,6 +276,9 @@ func (s *Solver) provider(ctx context.Context, issuer *signer.Issuer, ch *cmacme
 	if issuer == nil {
 		return nil, fault.Misconfiguredf("IssuerNotFound", "the issuer, whose credentials it takes, is gone")
 	}
+	if err := s.Settings(issuer, spec); err != nil {
+		return nil, err
+	}
 	secret := func(field, name, key string) (string, error) {
 		at := issuer.SecretNamespace + "/" + name
 		got, err := s.Secrets.Get(ctx, issuer.SecretNamespace, name)
@@ -361,6 +364,36 @@ func (s *Solver) provider(ctx context.Context, issuer *signer.Issuer, ch *cmacme
 	}
 	return nil, fault.Misconfiguredf("InvalidSolver", "the dns01 solver names no provider that this version of Perennial knows: "+
 		"use rfc2136, route53, cloudDNS, azureDNS, cloudflare, digitalocean, akamai, acmeDNS, webhook or provider")
+}
+
+// Settings says what is wrong with a solver of an issuer, as far as that can be told without asking anybody and without its Secrets.
+func (s *Solver) Settings(issuer *signer.Issuer, spec *cmacme.ACMEChallengeSolverDNS01) error {
+	ambient := s.Ambient.allows(issuer)
+	switch {
+	case spec.Provider != nil:
+		c := spec.Provider
+		var config []byte
+		if c.Config != nil {
+			config = c.Config.Raw
+		}
+		return lego.Check(c.Name, config, c.SecretRef != nil, s.author(issuer.Kind))
+	case spec.Webhook != nil:
+		return checkWebhook(spec.Webhook)
+	case spec.Akamai != nil:
+		_, err := akamaiHost(spec.Akamai)
+		return err
+	case spec.Route53 != nil && !ambient:
+		if c := spec.Route53; c.AccessKeyID == "" && c.SecretAccessKeyID == nil && c.SecretAccessKey.Name == "" && c.Auth == nil {
+			return noAmbient(issuer, "dns01.route53", "accessKeyID and secretAccessKeySecretRef, or auth.kubernetes")
+		}
+	case spec.CloudDNS != nil && !ambient && spec.CloudDNS.ServiceAccount == nil:
+		return noAmbient(issuer, "dns01.cloudDNS", "serviceAccountSecretRef")
+	case spec.AzureDNS != nil && !ambient:
+		if c := spec.AzureDNS; c.ClientSecret == nil && c.ClientID == "" && c.TenantID == "" {
+			return noAmbient(issuer, "dns01.azureDNS", "clientID, clientSecretSecretRef and tenantID")
+		}
+	}
+	return nil
 }
 
 // fqdn returns a name with a dot at its end, in lower case.

@@ -97,14 +97,22 @@ type webhook struct {
 	request       challengeRequest // without what Present and CleanUp add
 }
 
-// newWebhook makes the provider of a solver. The request has all but the record.
-func newWebhook(api *API, spec *cmacme.ACMEIssuerDNS01ProviderWebhook, request challengeRequest) (*webhook, error) {
+// checkWebhook looks at the names of a webhook.
+func checkWebhook(spec *cmacme.ACMEIssuerDNS01ProviderWebhook) error {
 	// Both become part of the path of a request that is made with the rights of the controller.
 	if problems := validation.IsDNS1123Subdomain(spec.GroupName); len(problems) > 0 {
-		return nil, fault.Misconfiguredf("InvalidSolver", "dns01.webhook.groupName: %q is not the name of an API group: %s", spec.GroupName, problems[0])
+		return fault.Misconfiguredf("InvalidSolver", "dns01.webhook.groupName: %q is not the name of an API group: %s", spec.GroupName, problems[0])
 	}
 	if problems := content.IsPathSegmentName(spec.SolverName); spec.SolverName == "" || len(problems) > 0 {
-		return nil, fault.Misconfiguredf("InvalidSolver", "dns01.webhook.solverName: %q is not the name of a solver: %s", spec.SolverName, strings.Join(problems, ", "))
+		return fault.Misconfiguredf("InvalidSolver", "dns01.webhook.solverName: %q is not the name of a solver: %s", spec.SolverName, strings.Join(problems, ", "))
+	}
+	return nil
+}
+
+// newWebhook makes the provider of a solver. The request has all but the record.
+func newWebhook(api *API, spec *cmacme.ACMEIssuerDNS01ProviderWebhook, request challengeRequest) (*webhook, error) {
+	if err := checkWebhook(spec); err != nil {
+		return nil, err
 	}
 	request.Type, request.Config = "dns-01", spec.Config
 	w := &webhook{group: spec.GroupName, solver: spec.SolverName, request: request,

@@ -127,6 +127,26 @@ func usable(name string, by Author) (*kind, error) {
 	return k, nil
 }
 
+// Check says what is wrong with settings of which the secret ones, if there are any, are not known.
+func Check(name string, config []byte, secret bool, by Author) error {
+	k, err := usable(name, by)
+	if err != nil {
+		return err
+	}
+	v, err := k.read(config, nil)
+	switch {
+	case err != nil || secret:
+	case name == "exec":
+		_, err = newProgram(v)
+	default:
+		err = k.missing(v)
+	}
+	if err != nil {
+		return fault.Misconfiguredf("InvalidSolver", "%w", err)
+	}
+	return nil
+}
+
 // New makes a provider, with settings from an issuer, a JSON object, and from a Secret.
 func New(name string, config []byte, secret map[string][]byte, by Author, now func() time.Time) (*Provider, error) {
 	k, err := usable(name, by)

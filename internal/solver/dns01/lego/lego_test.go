@@ -612,6 +612,36 @@ func TestSettings(t *testing.T) {
 	}
 }
 
+func TestWhatIsWrongIsToldWithoutTheSecret(t *testing.T) {
+	for what, test := range map[string]struct {
+		name, config string
+		secret       bool
+		by           Author
+		says         string
+	}{
+		"all is there":                      {name: "hetzner", config: `{"ttl": 60}`, secret: true},
+		"no Secret where one is needed":     {name: "gandiv5", secret: true},
+		"a name that there is not":          {name: "hetzer", secret: true, says: `there is no provider "hetzer"`},
+		"a setting that there is not":       {name: "hetzner", config: `{"token": "x"}`, secret: true, says: `provider hetzner has no setting "token": it has`},
+		"a setting of another form":         {name: "hetzner", config: `{"ttl": "long"}`, secret: true, says: "ttl must be a number"},
+		"a secret in the issuer":            {name: "hetzner", config: `{"apiToken": "x"}`, says: "apiToken is secret"},
+		"a Secret is needed":                {name: "abion", says: "dns01.provider.secretRef: provider abion needs apiKey: put it into a Secret"},
+		"a setting is needed, and a Secret": {name: "artfiles", says: "dns01.provider.config: provider artfiles needs username"},
+		"what may be in the Secret":         {name: "artfiles", secret: true},
+		"a program in a cluster":            {name: "exec", config: `{"program": "/bin/true"}`, by: Admin, says: "only be used with perenniald"},
+		"a program":                         {name: "exec", config: `{"program": "/bin/true"}`, by: Owner},
+		"a program without its path":        {name: "exec", by: Owner, says: "exec needs program"},
+		"nothing is needed":                 {name: "manual", by: Owner},
+		"what Perennial has itself":         {name: "route53", says: `for "route53" use dns01.route53`},
+		"what cannot be used":               {name: "plesk", says: `"plesk" cannot be used`},
+	} {
+		err := Check(test.name, []byte(test.config), test.secret, test.by)
+		if (err == nil) != (test.says == "") || err != nil && !strings.Contains(err.Error(), test.says) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
 func TestCredentialsThatAreMissingAreNamed(t *testing.T) {
 	p, err := New("hetzner", nil, nil, Tenant, time.Now)
 	if err != nil {

@@ -189,12 +189,17 @@ var elsewhere = map[string]string{
 	"route53":      "route53",
 }
 
+// closed are the names in lego of what cannot be used, and why.
+var closed = map[string]string{
+	"plesk": "lego takes the address of the server from its own environment alone",
+}
+
 // kinds are lego's providers, by name in order.
 var kinds = [...]kind{
 	{
 		name: "abion",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		hosts: []string{"api.abion.com"},
@@ -211,8 +216,8 @@ var kinds = [...]kind{
 	{
 		name: "active24",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
-			{name: "secret", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
+			{name: "secret", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
@@ -229,7 +234,7 @@ var kinds = [...]kind{
 	{
 		name: "alwaysdata",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "account", form: text},
 			{name: "ttl", form: number, def: "120"},
 		},
@@ -248,7 +253,7 @@ var kinds = [...]kind{
 	{
 		name: "anexia",
 		settings: []setting{
-			{name: "token", form: text, secret: true},
+			{name: "token", form: text, secret: true, needed: true},
 			{name: "apiurl", form: text},
 			{name: "ttl", form: number, def: "300"},
 		},
@@ -267,8 +272,8 @@ var kinds = [...]kind{
 	{
 		name: "artfiles",
 		settings: []setting{
-			{name: "username", form: text},
-			{name: "password", form: text, secret: true},
+			{name: "username", form: text, needed: true},
+			{name: "password", form: text, secret: true, needed: true},
 			{name: "serverName", form: text, def: "dcp"},
 		},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
@@ -285,7 +290,7 @@ var kinds = [...]kind{
 	{
 		name: "arvancloud",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "600"},
 		},
 		stateful: true,
@@ -304,8 +309,8 @@ var kinds = [...]kind{
 		name: "autodns",
 		settings: []setting{
 			{name: "endpoint", form: address, def: "https://api.autodns.com/v1/"},
-			{name: "username", form: text},
-			{name: "password", form: text, secret: true},
+			{name: "username", form: text, needed: true},
+			{name: "password", form: text, secret: true, needed: true},
 			{name: "context", form: number, def: "4"},
 			{name: "ttl", form: number, def: "600"},
 		},
@@ -326,8 +331,8 @@ var kinds = [...]kind{
 	{
 		name: "axelname",
 		settings: []setting{
-			{name: "nickname", form: text},
-			{name: "token", form: text, secret: true},
+			{name: "nickname", form: text, needed: true},
+			{name: "token", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		hosts: []string{"my.axelname.ru"},
@@ -345,8 +350,8 @@ var kinds = [...]kind{
 	{
 		name: "beget",
 		settings: []setting{
-			{name: "username", form: text},
-			{name: "password", form: text, secret: true},
+			{name: "username", form: text, needed: true},
+			{name: "password", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "300"},
 		},
 		hosts: []string{"api.beget.com"},
@@ -364,7 +369,7 @@ var kinds = [...]kind{
 	{
 		name: "binarylane",
 		settings: []setting{
-			{name: "apiToken", form: text, secret: true},
+			{name: "apiToken", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "3600"},
 		},
 		stateful: true,
@@ -382,11 +387,11 @@ var kinds = [...]kind{
 	{
 		name: "bluecat",
 		settings: []setting{
-			{name: "baseURL", form: text},
-			{name: "userName", form: text},
-			{name: "password", form: text, secret: true},
-			{name: "configName", form: text},
-			{name: "dnsView", form: text},
+			{name: "baseURL", form: text, needed: true},
+			{name: "userName", form: text, needed: true},
+			{name: "password", form: text, secret: true, needed: true},
+			{name: "configName", form: text, needed: true},
+			{name: "dnsView", form: text, needed: true},
 			{name: "ttl", form: number, def: "120"},
 			{name: "skipDeploy", form: flag},
 		},
@@ -409,11 +414,11 @@ var kinds = [...]kind{
 	{
 		name: "bluecatv2",
 		settings: []setting{
-			{name: "serverURL", form: text},
-			{name: "username", form: text},
-			{name: "password", form: text, secret: true},
-			{name: "configName", form: text},
-			{name: "viewName", form: text},
+			{name: "serverURL", form: text, needed: true},
+			{name: "username", form: text, needed: true},
+			{name: "password", form: text, secret: true, needed: true},
+			{name: "configName", form: text, needed: true},
+			{name: "viewName", form: text, needed: true},
 			{name: "skipDeploy", form: flag},
 			{name: "ttl", form: number, def: "120"},
 		},
@@ -436,8 +441,8 @@ var kinds = [...]kind{
 	{
 		name: "bookmyname",
 		settings: []setting{
-			{name: "username", form: text},
-			{name: "password", form: text, secret: true},
+			{name: "username", form: text, needed: true},
+			{name: "password", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		hosts: []string{"www.bookmyname.com"},
@@ -456,7 +461,7 @@ var kinds = [...]kind{
 		name: "checkdomain",
 		settings: []setting{
 			{name: "endpoint", form: address, def: "https://api.checkdomain.de"},
-			{name: "token", form: text, secret: true},
+			{name: "token", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "300"},
 		},
 		byDomain: true,
@@ -475,7 +480,7 @@ var kinds = [...]kind{
 	{
 		name: "civo",
 		settings: []setting{
-			{name: "token", form: text, secret: true},
+			{name: "token", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "600"},
 		},
 		hosts: []string{"api.civo.com"},
@@ -492,9 +497,9 @@ var kinds = [...]kind{
 	{
 		name: "clouddns",
 		settings: []setting{
-			{name: "clientID", form: text},
-			{name: "email", form: text},
-			{name: "password", form: text, secret: true},
+			{name: "clientID", form: text, needed: true},
+			{name: "email", form: text, needed: true},
+			{name: "password", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "300"},
 		},
 		exclusive: true,
@@ -516,7 +521,7 @@ var kinds = [...]kind{
 		settings: []setting{
 			{name: "authID", form: text},
 			{name: "subAuthID", form: text},
-			{name: "authPassword", form: text, secret: true},
+			{name: "authPassword", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "60"},
 		},
 		exclusive: true,
@@ -536,8 +541,8 @@ var kinds = [...]kind{
 	{
 		name: "cloudpress",
 		settings: []setting{
-			{name: "baseURL", form: text},
-			{name: "apiKey", form: text, secret: true},
+			{name: "baseURL", form: text, needed: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "accountID", form: text},
 			{name: "ttl", form: number, def: "120"},
 		},
@@ -557,9 +562,9 @@ var kinds = [...]kind{
 	{
 		name: "cloudru",
 		settings: []setting{
-			{name: "serviceInstanceID", form: text},
-			{name: "keyID", form: text},
-			{name: "secret", form: text, secret: true},
+			{name: "serviceInstanceID", form: text, needed: true},
+			{name: "keyID", form: text, needed: true},
+			{name: "secret", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful:  true,
@@ -580,8 +585,8 @@ var kinds = [...]kind{
 	{
 		name: "com35",
 		settings: []setting{
-			{name: "username", form: text},
-			{name: "password", form: text, secret: true},
+			{name: "username", form: text, needed: true},
+			{name: "password", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "60"},
 		},
 		stateful: true,
@@ -600,7 +605,7 @@ var kinds = [...]kind{
 	{
 		name: "connbyte",
 		settings: []setting{
-			{name: "token", form: text, secret: true},
+			{name: "token", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
@@ -619,9 +624,9 @@ var kinds = [...]kind{
 		name: "conoha",
 		settings: []setting{
 			{name: "region", form: text, def: "tyo1"},
-			{name: "tenantID", form: text},
-			{name: "username", form: text},
-			{name: "password", form: text, secret: true},
+			{name: "tenantID", form: text, needed: true},
+			{name: "username", form: text, needed: true},
+			{name: "password", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "60"},
 		},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
@@ -641,9 +646,9 @@ var kinds = [...]kind{
 		name: "conohav3",
 		settings: []setting{
 			{name: "region", form: text, def: "c3j1"},
-			{name: "tenantID", form: text},
-			{name: "userID", form: text},
-			{name: "password", form: text, secret: true},
+			{name: "tenantID", form: text, needed: true},
+			{name: "userID", form: text, needed: true},
+			{name: "password", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "60"},
 		},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
@@ -662,8 +667,8 @@ var kinds = [...]kind{
 	{
 		name: "constellix",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
-			{name: "secretKey", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
+			{name: "secretKey", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "60"},
 		},
 		hosts: []string{"api.dns.constellix.com"},
@@ -681,8 +686,8 @@ var kinds = [...]kind{
 	{
 		name: "corenetworks",
 		settings: []setting{
-			{name: "login", form: text},
-			{name: "password", form: text, secret: true},
+			{name: "login", form: text, needed: true},
+			{name: "password", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "3600"},
 		},
 		exclusive: true,
@@ -702,9 +707,9 @@ var kinds = [...]kind{
 		name: "cpanel",
 		settings: []setting{
 			{name: "mode", form: text, def: "cpanel"},
-			{name: "username", form: text},
-			{name: "token", form: text, secret: true},
-			{name: "baseURL", form: text},
+			{name: "username", form: text, needed: true},
+			{name: "token", form: text, secret: true, needed: true},
+			{name: "baseURL", form: text, needed: true},
 			{name: "ttl", form: number, def: "300"},
 		},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
@@ -723,8 +728,8 @@ var kinds = [...]kind{
 	{
 		name: "curanet",
 		settings: []setting{
-			{name: "clientID", form: text},
-			{name: "clientSecret", form: text, secret: true},
+			{name: "clientID", form: text, needed: true},
+			{name: "clientSecret", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 			{name: "apiKey", form: text, secret: true},
 		},
@@ -744,7 +749,7 @@ var kinds = [...]kind{
 	{
 		name: "czechia",
 		settings: []setting{
-			{name: "token", form: text, secret: true},
+			{name: "token", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		hosts: []string{"api.czechia.com"},
@@ -761,8 +766,8 @@ var kinds = [...]kind{
 	{
 		name: "dandomain",
 		settings: []setting{
-			{name: "clientID", form: text},
-			{name: "clientSecret", form: text, secret: true},
+			{name: "clientID", form: text, needed: true},
+			{name: "clientSecret", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 			{name: "apiKey", form: text, secret: true},
 		},
@@ -782,7 +787,7 @@ var kinds = [...]kind{
 	{
 		name: "ddnss",
 		settings: []setting{
-			{name: "key", form: text, secret: true},
+			{name: "key", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		exclusive: true,
@@ -800,7 +805,7 @@ var kinds = [...]kind{
 	{
 		name: "derak",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "websiteID", form: text},
 			{name: "ttl", form: number, def: "120"},
 		},
@@ -820,8 +825,8 @@ var kinds = [...]kind{
 	{
 		name: "dinahosting",
 		settings: []setting{
-			{name: "username", form: text},
-			{name: "password", form: text, secret: true},
+			{name: "username", form: text, needed: true},
+			{name: "password", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		hosts: []string{"dinahosting.com"},
@@ -839,9 +844,9 @@ var kinds = [...]kind{
 	{
 		name: "directadmin",
 		settings: []setting{
-			{name: "baseURL", form: text},
-			{name: "username", form: text},
-			{name: "password", form: text, secret: true},
+			{name: "baseURL", form: text, needed: true},
+			{name: "username", form: text, needed: true},
+			{name: "password", form: text, secret: true, needed: true},
 			{name: "zoneName", form: text},
 			{name: "ttl", form: number, def: "30"},
 		},
@@ -861,8 +866,8 @@ var kinds = [...]kind{
 	{
 		name: "dns51",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
-			{name: "apiSecret", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
+			{name: "apiSecret", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
@@ -881,7 +886,7 @@ var kinds = [...]kind{
 	{
 		name: "dnscale",
 		settings: []setting{
-			{name: "apiToken", form: text, secret: true},
+			{name: "apiToken", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
@@ -899,7 +904,7 @@ var kinds = [...]kind{
 	{
 		name: "dnsexit",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		hosts: []string{"api.dnsexit.com"},
@@ -916,7 +921,7 @@ var kinds = [...]kind{
 	{
 		name: "dnshomede",
 		settings: []setting{
-			{name: "credentials", form: pairs, secret: true},
+			{name: "credentials", form: pairs, secret: true, needed: true},
 		},
 		exclusive: true,
 		hosts:     []string{"www.dnshome.de"},
@@ -932,8 +937,8 @@ var kinds = [...]kind{
 	{
 		name: "dnsla",
 		settings: []setting{
-			{name: "apiid", form: text},
-			{name: "apiSecret", form: text, secret: true},
+			{name: "apiid", form: text, needed: true},
+			{name: "apiSecret", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
@@ -953,8 +958,8 @@ var kinds = [...]kind{
 		name: "dnsmadeeasy",
 		settings: []setting{
 			{name: "baseURL", form: text},
-			{name: "apiKey", form: text, secret: true},
-			{name: "apiSecret", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
+			{name: "apiSecret", form: text, secret: true, needed: true},
 			{name: "sandbox", form: flag},
 			{name: "ttl", form: number, def: "120"},
 		},
@@ -976,7 +981,7 @@ var kinds = [...]kind{
 	{
 		name: "dnsmint",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		hosts: []string{"dnsmint.com"},
@@ -993,8 +998,8 @@ var kinds = [...]kind{
 	{
 		name: "dnsservices",
 		settings: []setting{
-			{name: "username", form: text},
-			{name: "password", form: text, secret: true},
+			{name: "username", form: text, needed: true},
+			{name: "password", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
@@ -1013,7 +1018,7 @@ var kinds = [...]kind{
 	{
 		name: "dode",
 		settings: []setting{
-			{name: "token", form: text, secret: true},
+			{name: "token", form: text, secret: true, needed: true},
 		},
 		exclusive: true,
 		hosts:     []string{"my.do.de"},
@@ -1029,8 +1034,8 @@ var kinds = [...]kind{
 	{
 		name: "domeneshop",
 		settings: []setting{
-			{name: "apiToken", form: text, secret: true},
-			{name: "apiSecret", form: text, secret: true},
+			{name: "apiToken", form: text, secret: true, needed: true},
+			{name: "apiSecret", form: text, secret: true, needed: true},
 		},
 		hosts: []string{"api.domeneshop.no"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
@@ -1047,7 +1052,7 @@ var kinds = [...]kind{
 		name: "dreamhost",
 		settings: []setting{
 			{name: "baseURL", form: text, def: "https://api.dreamhost.com"},
-			{name: "apiKey", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 		},
 		hosts: []string{"api.dreamhost.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
@@ -1063,7 +1068,7 @@ var kinds = [...]kind{
 	{
 		name: "duckdns",
 		settings: []setting{
-			{name: "token", form: text, secret: true},
+			{name: "token", form: text, secret: true, needed: true},
 		},
 		exclusive: true,
 		wide:      true,
@@ -1080,9 +1085,9 @@ var kinds = [...]kind{
 	{
 		name: "dyn",
 		settings: []setting{
-			{name: "customerName", form: text},
-			{name: "userName", form: text},
-			{name: "password", form: text, secret: true},
+			{name: "customerName", form: text, needed: true},
+			{name: "userName", form: text, needed: true},
+			{name: "password", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		exclusive: true,
@@ -1102,8 +1107,8 @@ var kinds = [...]kind{
 	{
 		name: "dynadot",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
-			{name: "apiSecret", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
+			{name: "apiSecret", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		hosts: []string{"api.dynadot.com"},
@@ -1121,8 +1126,8 @@ var kinds = [...]kind{
 	{
 		name: "dyndnsfree",
 		settings: []setting{
-			{name: "username", form: text},
-			{name: "password", form: text, secret: true},
+			{name: "username", form: text, needed: true},
+			{name: "password", form: text, secret: true, needed: true},
 		},
 		exclusive: true,
 		hosts:     []string{"dynup.de"},
@@ -1139,7 +1144,7 @@ var kinds = [...]kind{
 	{
 		name: "dynu",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "300"},
 		},
 		hosts: []string{"api.dynu.com"},
@@ -1157,8 +1162,8 @@ var kinds = [...]kind{
 		name: "easydns",
 		settings: []setting{
 			{name: "endpoint", form: address, def: "https://rest.easydns.net"},
-			{name: "token", form: text, secret: true},
-			{name: "key", form: text, secret: true},
+			{name: "token", form: text, secret: true, needed: true},
+			{name: "key", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful:  true,
@@ -1179,7 +1184,7 @@ var kinds = [...]kind{
 	{
 		name: "edgecenter",
 		settings: []setting{
-			{name: "apiToken", form: text, secret: true},
+			{name: "apiToken", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		exclusive: true,
@@ -1197,10 +1202,10 @@ var kinds = [...]kind{
 	{
 		name: "efficientip",
 		settings: []setting{
-			{name: "username", form: text},
-			{name: "password", form: text, secret: true},
-			{name: "hostname", form: text},
-			{name: "dnsName", form: text},
+			{name: "username", form: text, needed: true},
+			{name: "password", form: text, secret: true, needed: true},
+			{name: "hostname", form: text, needed: true},
+			{name: "dnsName", form: text, needed: true},
 			{name: "viewName", form: text},
 			{name: "insecureSkipVerify", form: flag},
 		},
@@ -1220,7 +1225,7 @@ var kinds = [...]kind{
 	{
 		name: "epik",
 		settings: []setting{
-			{name: "signature", form: text, secret: true},
+			{name: "signature", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "3600"},
 		},
 		hosts: []string{"usersapiv2.epik.com"},
@@ -1237,8 +1242,8 @@ var kinds = [...]kind{
 	{
 		name: "eurodns",
 		settings: []setting{
-			{name: "applicationID", form: text},
-			{name: "apiKey", form: text, secret: true},
+			{name: "applicationID", form: text, needed: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "600"},
 		},
 		hosts: []string{"rest-api.eurodns.com"},
@@ -1256,9 +1261,9 @@ var kinds = [...]kind{
 	{
 		name: "euserv",
 		settings: []setting{
-			{name: "email", form: text},
-			{name: "password", form: text, secret: true},
-			{name: "orderID", form: text},
+			{name: "email", form: text, needed: true},
+			{name: "password", form: text, secret: true, needed: true},
+			{name: "orderID", form: text, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		hosts: []string{"support.euserv.com"},
@@ -1277,8 +1282,8 @@ var kinds = [...]kind{
 	{
 		name: "excedo",
 		settings: []setting{
-			{name: "apiurl", form: text},
-			{name: "apiKey", form: text, secret: true},
+			{name: "apiurl", form: text, needed: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "60"},
 		},
 		stateful: true,
@@ -1296,10 +1301,10 @@ var kinds = [...]kind{
 	{
 		name: "f5xc",
 		settings: []setting{
-			{name: "apiToken", form: text, secret: true},
-			{name: "tenantName", form: text},
+			{name: "apiToken", form: text, secret: true, needed: true},
+			{name: "tenantName", form: text, needed: true},
 			{name: "server", form: text},
-			{name: "groupName", form: text},
+			{name: "groupName", form: text, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		exclusive: true,
@@ -1319,7 +1324,7 @@ var kinds = [...]kind{
 	{
 		name: "feno",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
@@ -1337,7 +1342,7 @@ var kinds = [...]kind{
 	{
 		name: "fornex",
 		settings: []setting{
-			{name: "example", form: text},
+			{name: "example", form: text, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
@@ -1356,7 +1361,7 @@ var kinds = [...]kind{
 		name: "gandi",
 		settings: []setting{
 			{name: "baseURL", form: text},
-			{name: "apiKey", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "300"},
 		},
 		stateful:  true,
@@ -1399,7 +1404,7 @@ var kinds = [...]kind{
 	{
 		name: "gcore",
 		settings: []setting{
-			{name: "apiToken", form: text, secret: true},
+			{name: "apiToken", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		exclusive: true,
@@ -1417,8 +1422,8 @@ var kinds = [...]kind{
 	{
 		name: "gehirn",
 		settings: []setting{
-			{name: "tokenID", form: text},
-			{name: "tokenSecret", form: text, secret: true},
+			{name: "tokenID", form: text, needed: true},
+			{name: "tokenSecret", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
@@ -1437,8 +1442,8 @@ var kinds = [...]kind{
 	{
 		name: "gigahostno",
 		settings: []setting{
-			{name: "username", form: text},
-			{name: "password", form: text, secret: true},
+			{name: "username", form: text, needed: true},
+			{name: "password", form: text, secret: true, needed: true},
 			{name: "secret", form: text, secret: true},
 			{name: "apiKey", form: text, secret: true},
 			{name: "ttl", form: number, def: "120"},
@@ -1460,8 +1465,8 @@ var kinds = [...]kind{
 	{
 		name: "glesys",
 		settings: []setting{
-			{name: "apiUser", form: text},
-			{name: "apiKey", form: text, secret: true},
+			{name: "apiUser", form: text, needed: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "60"},
 		},
 		stateful:  true,
@@ -1481,8 +1486,8 @@ var kinds = [...]kind{
 	{
 		name: "gname",
 		settings: []setting{
-			{name: "appID", form: text},
-			{name: "appKey", form: text, secret: true},
+			{name: "appID", form: text, needed: true},
+			{name: "appKey", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
@@ -1501,8 +1506,8 @@ var kinds = [...]kind{
 	{
 		name: "godaddy",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
-			{name: "apiSecret", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
+			{name: "apiSecret", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "600"},
 		},
 		hosts: []string{"api.godaddy.com"},
@@ -1520,7 +1525,7 @@ var kinds = [...]kind{
 	{
 		name: "godaddyv3",
 		settings: []setting{
-			{name: "personalAccessToken", form: text, secret: true},
+			{name: "personalAccessToken", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "600"},
 		},
 		stateful: true,
@@ -1557,7 +1562,7 @@ var kinds = [...]kind{
 	{
 		name: "hostingde",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "zoneName", form: text},
 			{name: "ttl", form: number, def: "120"},
 		},
@@ -1576,7 +1581,7 @@ var kinds = [...]kind{
 	{
 		name: "hostinger",
 		settings: []setting{
-			{name: "apiToken", form: text, secret: true},
+			{name: "apiToken", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		hosts: []string{"developers.hostinger.com"},
@@ -1593,7 +1598,7 @@ var kinds = [...]kind{
 	{
 		name: "hostingnl",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
@@ -1611,7 +1616,7 @@ var kinds = [...]kind{
 	{
 		name: "hosttech",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "3600"},
 		},
 		stateful: true,
@@ -1629,7 +1634,7 @@ var kinds = [...]kind{
 	{
 		name: "hostup",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
@@ -1647,7 +1652,7 @@ var kinds = [...]kind{
 	{
 		name: "httpnet",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "zoneName", form: text},
 			{name: "ttl", form: number, def: "120"},
 		},
@@ -1666,7 +1671,7 @@ var kinds = [...]kind{
 	{
 		name: "httpreq",
 		settings: []setting{
-			{name: "endpoint", form: address},
+			{name: "endpoint", form: address, needed: true},
 			{name: "mode", form: text},
 			{name: "username", form: text},
 			{name: "password", form: text, secret: true},
@@ -1687,7 +1692,7 @@ var kinds = [...]kind{
 	{
 		name: "hurricane",
 		settings: []setting{
-			{name: "credentials", form: pairs, secret: true},
+			{name: "credentials", form: pairs, secret: true, needed: true},
 		},
 		exclusive: true,
 		hosts:     []string{"dyn.dns.he.net"},
@@ -1704,7 +1709,7 @@ var kinds = [...]kind{
 		name: "infomaniak",
 		settings: []setting{
 			{name: "apiEndpoint", form: text, def: "https://api.infomaniak.com"},
-			{name: "accessToken", form: text, secret: true},
+			{name: "accessToken", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "300"},
 		},
 		stateful: true,
@@ -1723,8 +1728,8 @@ var kinds = [...]kind{
 	{
 		name: "internetbs",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
-			{name: "password", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
+			{name: "password", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "3600"},
 		},
 		hosts: []string{"api.internet.bs"},
@@ -1742,7 +1747,7 @@ var kinds = [...]kind{
 	{
 		name: "ionos",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "300"},
 		},
 		hosts: []string{"api.hosting.ionos.com"},
@@ -1759,7 +1764,7 @@ var kinds = [...]kind{
 	{
 		name: "ionoscloud",
 		settings: []setting{
-			{name: "apiToken", form: text, secret: true},
+			{name: "apiToken", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
@@ -1777,7 +1782,7 @@ var kinds = [...]kind{
 	{
 		name: "ipv64",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 		},
 		hosts: []string{"ipv64.net"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
@@ -1792,9 +1797,9 @@ var kinds = [...]kind{
 	{
 		name: "ispconfig",
 		settings: []setting{
-			{name: "serverURL", form: text},
-			{name: "username", form: text},
-			{name: "password", form: text, secret: true},
+			{name: "serverURL", form: text, needed: true},
+			{name: "username", form: text, needed: true},
+			{name: "password", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 			{name: "insecureSkipVerify", form: flag},
 		},
@@ -1814,8 +1819,8 @@ var kinds = [...]kind{
 	{
 		name: "ispconfigddns",
 		settings: []setting{
-			{name: "serverURL", form: text},
-			{name: "token", form: text, secret: true},
+			{name: "serverURL", form: text, needed: true},
+			{name: "token", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "3600"},
 		},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
@@ -1856,7 +1861,7 @@ var kinds = [...]kind{
 	{
 		name: "katapult",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
@@ -1874,8 +1879,8 @@ var kinds = [...]kind{
 	{
 		name: "keyhelp",
 		settings: []setting{
-			{name: "baseURL", form: text},
-			{name: "apiKey", form: text, secret: true},
+			{name: "baseURL", form: text, needed: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
@@ -1893,7 +1898,7 @@ var kinds = [...]kind{
 	{
 		name: "leaseweb",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		hosts: []string{"api.leaseweb.com"},
@@ -1910,7 +1915,7 @@ var kinds = [...]kind{
 	{
 		name: "liara",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "teamID", form: text},
 			{name: "ttl", form: number, def: "3600"},
 		},
@@ -1930,7 +1935,7 @@ var kinds = [...]kind{
 	{
 		name: "limacity",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "60"},
 		},
 		stateful:  true,
@@ -1950,8 +1955,8 @@ var kinds = [...]kind{
 		name: "loopia",
 		settings: []setting{
 			{name: "baseURL", form: text, def: "https://api.loopia.se/RPCSERV"},
-			{name: "apiUser", form: text},
-			{name: "apiPassword", form: text, secret: true},
+			{name: "apiUser", form: text, needed: true},
+			{name: "apiPassword", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "300"},
 		},
 		stateful: true,
@@ -1971,8 +1976,8 @@ var kinds = [...]kind{
 	{
 		name: "luadns",
 		settings: []setting{
-			{name: "apiUsername", form: text},
-			{name: "apiToken", form: text, secret: true},
+			{name: "apiUsername", form: text, needed: true},
+			{name: "apiToken", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "300"},
 		},
 		stateful: true,
@@ -1991,8 +1996,8 @@ var kinds = [...]kind{
 	{
 		name: "manageengine",
 		settings: []setting{
-			{name: "clientID", form: text},
-			{name: "clientSecret", form: text, secret: true},
+			{name: "clientID", form: text, needed: true},
+			{name: "clientSecret", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		hosts: []string{"clouddns.manageengine.com"},
@@ -2009,7 +2014,7 @@ var kinds = [...]kind{
 	{
 		name: "metaregistrar",
 		settings: []setting{
-			{name: "apiToken", form: text, secret: true},
+			{name: "apiToken", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		hosts: []string{"api.metaregistrar.com"},
@@ -2026,7 +2031,7 @@ var kinds = [...]kind{
 	{
 		name: "mijnhost",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		exclusive: true,
@@ -2045,7 +2050,7 @@ var kinds = [...]kind{
 	{
 		name: "mittwald",
 		settings: []setting{
-			{name: "token", form: text, secret: true},
+			{name: "token", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "300"},
 		},
 		stateful:  true,
@@ -2064,7 +2069,7 @@ var kinds = [...]kind{
 	{
 		name: "myaddr",
 		settings: []setting{
-			{name: "credentials", form: pairs, secret: true},
+			{name: "credentials", form: pairs, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		exclusive: true,
@@ -2083,8 +2088,8 @@ var kinds = [...]kind{
 	{
 		name: "mydnsjp",
 		settings: []setting{
-			{name: "masterID", form: text},
-			{name: "password", form: text, secret: true},
+			{name: "masterID", form: text, needed: true},
+			{name: "password", form: text, secret: true, needed: true},
 		},
 		byDomain: true,
 		hosts:    []string{"www.mydns.jp"},
@@ -2101,8 +2106,8 @@ var kinds = [...]kind{
 	{
 		name: "mythicbeasts",
 		settings: []setting{
-			{name: "userName", form: text},
-			{name: "password", form: text, secret: true},
+			{name: "userName", form: text, needed: true},
+			{name: "password", form: text, secret: true, needed: true},
 			{name: "apiEndpoint", form: address, def: "https://api.mythic-beasts.com/dns/v2"},
 			{name: "authAPIEndpoint", form: address, def: "https://auth.mythic-beasts.com/login"},
 			{name: "ttl", form: number, def: "120"},
@@ -2125,8 +2130,8 @@ var kinds = [...]kind{
 		name: "namecheap",
 		settings: []setting{
 			{name: "baseURL", form: text, def: "https://api.namecheap.com/xml.response"},
-			{name: "apiUser", form: text},
-			{name: "apiKey", form: text, secret: true},
+			{name: "apiUser", form: text, needed: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "clientIP", form: text},
 			{name: "ttl", form: number, def: "120"},
 		},
@@ -2149,9 +2154,9 @@ var kinds = [...]kind{
 	{
 		name: "namesurfer",
 		settings: []setting{
-			{name: "baseURL", form: text},
-			{name: "apiKey", form: text, secret: true},
-			{name: "apiSecret", form: text, secret: true},
+			{name: "baseURL", form: text, needed: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
+			{name: "apiSecret", form: text, secret: true, needed: true},
 			{name: "view", form: text},
 			{name: "ttl", form: number, def: "300"},
 		},
@@ -2172,8 +2177,8 @@ var kinds = [...]kind{
 	{
 		name: "nearlyfreespeech",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
-			{name: "login", form: text},
+			{name: "apiKey", form: text, secret: true, needed: true},
+			{name: "login", form: text, needed: true},
 			{name: "ttl", form: number, def: "3600"},
 		},
 		exclusive: true,
@@ -2193,7 +2198,7 @@ var kinds = [...]kind{
 	{
 		name: "nederhost",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		hosts: []string{"api.nederhost.nl"},
@@ -2210,7 +2215,7 @@ var kinds = [...]kind{
 	{
 		name: "neodigit",
 		settings: []setting{
-			{name: "token", form: text, secret: true},
+			{name: "token", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
@@ -2228,9 +2233,9 @@ var kinds = [...]kind{
 	{
 		name: "netcup",
 		settings: []setting{
-			{name: "key", form: text, secret: true},
-			{name: "password", form: text, secret: true},
-			{name: "customer", form: text},
+			{name: "key", form: text, secret: true, needed: true},
+			{name: "password", form: text, secret: true, needed: true},
+			{name: "customer", form: text, needed: true},
 		},
 		hosts: []string{"ccp.netcup.net"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
@@ -2247,7 +2252,7 @@ var kinds = [...]kind{
 	{
 		name: "netcupv1",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 		},
 		hosts: []string{"api.netcup.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
@@ -2262,7 +2267,7 @@ var kinds = [...]kind{
 	{
 		name: "netlify",
 		settings: []setting{
-			{name: "token", form: text, secret: true},
+			{name: "token", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "300"},
 		},
 		stateful: true,
@@ -2280,7 +2285,7 @@ var kinds = [...]kind{
 	{
 		name: "netnod",
 		settings: []setting{
-			{name: "token", form: text, secret: true},
+			{name: "token", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		hosts: []string{"primarydnsapi.netnod.se"},
@@ -2297,7 +2302,7 @@ var kinds = [...]kind{
 	{
 		name: "nexdns",
 		settings: []setting{
-			{name: "apiToken", form: text, secret: true},
+			{name: "apiToken", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
@@ -2315,9 +2320,9 @@ var kinds = [...]kind{
 	{
 		name: "ngenix",
 		settings: []setting{
-			{name: "username", form: text},
-			{name: "token", form: text, secret: true},
-			{name: "customerID", form: text},
+			{name: "username", form: text, needed: true},
+			{name: "token", form: text, secret: true, needed: true},
+			{name: "customerID", form: text, needed: true},
 		},
 		hosts: []string{"api.ngenix.net"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
@@ -2337,7 +2342,7 @@ var kinds = [...]kind{
 			{name: "login", form: text},
 			{name: "username", form: text},
 			{name: "email", form: text},
-			{name: "password", form: text, secret: true},
+			{name: "password", form: text, secret: true, needed: true},
 			{name: "otpSecret", form: text, secret: true},
 			{name: "mode", form: text, def: "anycast"},
 			{name: "ttl", form: number, def: "900"},
@@ -2362,10 +2367,10 @@ var kinds = [...]kind{
 		name: "nicru",
 		settings: []setting{
 			{name: "ttl", form: number, def: "30"},
-			{name: "username", form: text},
-			{name: "password", form: text, secret: true},
-			{name: "serviceID", form: text},
-			{name: "secret", form: text, secret: true},
+			{name: "username", form: text, needed: true},
+			{name: "password", form: text, secret: true, needed: true},
+			{name: "serviceID", form: text, needed: true},
+			{name: "secret", form: text, secret: true, needed: true},
 		},
 		hosts: []string{"api.nic.ru"},
 		make: func(s values, _ *http.Client) (challenge.Provider, error) {
@@ -2384,8 +2389,8 @@ var kinds = [...]kind{
 		name: "nifcloud",
 		settings: []setting{
 			{name: "baseURL", form: text},
-			{name: "accessKey", form: text, secret: true},
-			{name: "secretKey", form: text, secret: true},
+			{name: "accessKey", form: text, secret: true, needed: true},
+			{name: "secretKey", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		exclusive: true,
@@ -2405,7 +2410,7 @@ var kinds = [...]kind{
 	{
 		name: "njalla",
 		settings: []setting{
-			{name: "token", form: text, secret: true},
+			{name: "token", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "300"},
 		},
 		stateful: true,
@@ -2423,7 +2428,7 @@ var kinds = [...]kind{
 	{
 		name: "nordname",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "customerUUID", form: text},
 			{name: "ttl", form: number, def: "3600"},
 		},
@@ -2443,7 +2448,7 @@ var kinds = [...]kind{
 	{
 		name: "octenium",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
@@ -2461,7 +2466,7 @@ var kinds = [...]kind{
 	{
 		name: "omglol",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
@@ -2479,7 +2484,7 @@ var kinds = [...]kind{
 	{
 		name: "onecloudru",
 		settings: []setting{
-			{name: "token", form: text, secret: true},
+			{name: "token", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "300"},
 		},
 		stateful: true,
@@ -2497,7 +2502,7 @@ var kinds = [...]kind{
 	{
 		name: "onlinenet",
 		settings: []setting{
-			{name: "apiToken", form: text, secret: true},
+			{name: "apiToken", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		exclusive: true,
@@ -2515,8 +2520,8 @@ var kinds = [...]kind{
 	{
 		name: "openprovider",
 		settings: []setting{
-			{name: "username", form: text},
-			{name: "password", form: text, secret: true},
+			{name: "username", form: text, needed: true},
+			{name: "password", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "600"},
 		},
 		stateful: true,
@@ -2535,7 +2540,7 @@ var kinds = [...]kind{
 	{
 		name: "opusdns",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		hosts: []string{"api.opusdns.com"},
@@ -2552,10 +2557,10 @@ var kinds = [...]kind{
 	{
 		name: "otc",
 		settings: []setting{
-			{name: "domainName", form: text},
-			{name: "projectName", form: text},
-			{name: "userName", form: text},
-			{name: "password", form: text, secret: true},
+			{name: "domainName", form: text, needed: true},
+			{name: "projectName", form: text, needed: true},
+			{name: "userName", form: text, needed: true},
+			{name: "password", form: text, secret: true, needed: true},
 			{name: "identityEndpoint", form: text, def: "https://iam.eu-de.otc.t-systems.com:443/v3/auth/tokens", in: ".otc.t-systems.com"},
 			{name: "privateZone", form: flag},
 			{name: "ttl", form: number, def: "300"},
@@ -2580,8 +2585,8 @@ var kinds = [...]kind{
 	{
 		name: "pdns",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
-			{name: "host", form: address},
+			{name: "apiKey", form: text, secret: true, needed: true},
+			{name: "host", form: address, needed: true},
 			{name: "serverName", form: text, def: "localhost"},
 			{name: "apiVersion", form: number},
 			{name: "ttl", form: number, def: "120"},
@@ -2602,8 +2607,8 @@ var kinds = [...]kind{
 	{
 		name: "pointdns",
 		settings: []setting{
-			{name: "username", form: text},
-			{name: "password", form: text, secret: true},
+			{name: "username", form: text, needed: true},
+			{name: "password", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
@@ -2622,7 +2627,7 @@ var kinds = [...]kind{
 	{
 		name: "primedns",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 		},
 		hosts: []string{"api.primedns.net"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
@@ -2638,8 +2643,8 @@ var kinds = [...]kind{
 		name: "rackspace",
 		settings: []setting{
 			{name: "baseURL", form: text, def: "https://identity.api.rackspacecloud.com/v2.0/tokens"},
-			{name: "apiUser", form: text},
-			{name: "apiKey", form: text, secret: true},
+			{name: "apiUser", form: text, needed: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "300"},
 		},
 		exclusive: true,
@@ -2659,8 +2664,8 @@ var kinds = [...]kind{
 	{
 		name: "rage4",
 		settings: []setting{
-			{name: "username", form: text},
-			{name: "password", form: text, secret: true},
+			{name: "username", form: text, needed: true},
+			{name: "password", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
@@ -2679,7 +2684,7 @@ var kinds = [...]kind{
 	{
 		name: "rainyun",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		hosts: []string{"api.v2.rainyun.com"},
@@ -2696,7 +2701,7 @@ var kinds = [...]kind{
 	{
 		name: "rcodezero",
 		settings: []setting{
-			{name: "apiToken", form: text, secret: true},
+			{name: "apiToken", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		exclusive: true,
@@ -2714,8 +2719,8 @@ var kinds = [...]kind{
 	{
 		name: "regru",
 		settings: []setting{
-			{name: "username", form: text},
-			{name: "password", form: text, secret: true},
+			{name: "username", form: text, needed: true},
+			{name: "password", form: text, secret: true, needed: true},
 			{name: "tlsCert", form: text},
 			{name: "tlsKey", form: text, secret: true},
 			{name: "ttl", form: number, def: "300"},
@@ -2735,7 +2740,7 @@ var kinds = [...]kind{
 	{
 		name: "rimuhosting",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "3600"},
 		},
 		hosts: []string{"rimuhosting.com"},
@@ -2752,7 +2757,7 @@ var kinds = [...]kind{
 	{
 		name: "safedns",
 		settings: []setting{
-			{name: "authToken", form: text, secret: true},
+			{name: "authToken", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
@@ -2770,8 +2775,8 @@ var kinds = [...]kind{
 	{
 		name: "scannet",
 		settings: []setting{
-			{name: "clientID", form: text},
-			{name: "clientSecret", form: text, secret: true},
+			{name: "clientID", form: text, needed: true},
+			{name: "clientSecret", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 			{name: "apiKey", form: text, secret: true},
 		},
@@ -2791,7 +2796,7 @@ var kinds = [...]kind{
 	{
 		name: "selectel",
 		settings: []setting{
-			{name: "token", form: text, secret: true},
+			{name: "token", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "60"},
 		},
 		exclusive: true,
@@ -2810,9 +2815,9 @@ var kinds = [...]kind{
 	{
 		name: "selfhostde",
 		settings: []setting{
-			{name: "username", form: text},
-			{name: "password", form: text, secret: true},
-			{name: "recordsMapping", form: lists},
+			{name: "username", form: text, needed: true},
+			{name: "password", form: text, secret: true, needed: true},
+			{name: "recordsMapping", form: lists, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
@@ -2832,8 +2837,8 @@ var kinds = [...]kind{
 	{
 		name: "selfhostdev2",
 		settings: []setting{
-			{name: "credentials", form: pairs, secret: true},
-			{name: "recordsMapping", form: lists},
+			{name: "credentials", form: pairs, secret: true, needed: true},
+			{name: "recordsMapping", form: lists, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
@@ -2852,8 +2857,8 @@ var kinds = [...]kind{
 	{
 		name: "servercow",
 		settings: []setting{
-			{name: "username", form: text},
-			{name: "password", form: text, secret: true},
+			{name: "username", form: text, needed: true},
+			{name: "password", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		hosts: []string{"api.servercow.de"},
@@ -2871,8 +2876,8 @@ var kinds = [...]kind{
 	{
 		name: "shellrent",
 		settings: []setting{
-			{name: "username", form: text},
-			{name: "token", form: text, secret: true},
+			{name: "username", form: text, needed: true},
+			{name: "token", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "3600"},
 		},
 		stateful: true,
@@ -2891,7 +2896,7 @@ var kinds = [...]kind{
 	{
 		name: "simply",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "accountName", form: text},
 			{name: "ttl", form: number, def: "120"},
 		},
@@ -2911,8 +2916,8 @@ var kinds = [...]kind{
 	{
 		name: "sonic",
 		settings: []setting{
-			{name: "userID", form: text},
-			{name: "apiKey", form: text, secret: true},
+			{name: "userID", form: text, needed: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		exclusive: true,
@@ -2931,8 +2936,8 @@ var kinds = [...]kind{
 	{
 		name: "spaceship",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
-			{name: "apiSecret", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
+			{name: "apiSecret", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		hosts: []string{"spaceship.dev"},
@@ -2950,7 +2955,7 @@ var kinds = [...]kind{
 	{
 		name: "syse",
 		settings: []setting{
-			{name: "credentials", form: pairs, secret: true},
+			{name: "credentials", form: pairs, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
@@ -2968,8 +2973,8 @@ var kinds = [...]kind{
 	{
 		name: "technitium",
 		settings: []setting{
-			{name: "baseURL", form: text},
-			{name: "apiToken", form: text, secret: true},
+			{name: "baseURL", form: text, needed: true},
+			{name: "apiToken", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
@@ -2986,8 +2991,8 @@ var kinds = [...]kind{
 	{
 		name: "tele3",
 		settings: []setting{
-			{name: "key", form: text, secret: true},
-			{name: "secret", form: text, secret: true},
+			{name: "key", form: text, secret: true, needed: true},
+			{name: "secret", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		hosts: []string{"www.tele3.cz"},
@@ -3005,7 +3010,7 @@ var kinds = [...]kind{
 	{
 		name: "timewebcloud",
 		settings: []setting{
-			{name: "authToken", form: text, secret: true},
+			{name: "authToken", form: text, secret: true, needed: true},
 		},
 		stateful: true,
 		hosts:    []string{"api.timeweb.cloud"},
@@ -3021,8 +3026,8 @@ var kinds = [...]kind{
 	{
 		name: "todaynic",
 		settings: []setting{
-			{name: "authUserID", form: text},
-			{name: "apiKey", form: text, secret: true},
+			{name: "authUserID", form: text, needed: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "600"},
 		},
 		stateful: true,
@@ -3041,7 +3046,7 @@ var kinds = [...]kind{
 	{
 		name: "uniteddomains",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "300"},
 		},
 		hosts: []string{"api.hosting.ionos.com", "dnsapi.united-domains.de"},
@@ -3058,7 +3063,7 @@ var kinds = [...]kind{
 	{
 		name: "variomedia",
 		settings: []setting{
-			{name: "apiToken", form: text, secret: true},
+			{name: "apiToken", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "300"},
 		},
 		stateful:  true,
@@ -3077,8 +3082,8 @@ var kinds = [...]kind{
 	{
 		name: "veesp",
 		settings: []setting{
-			{name: "username", form: text},
-			{name: "password", form: text, secret: true},
+			{name: "username", form: text, needed: true},
+			{name: "password", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
@@ -3097,7 +3102,7 @@ var kinds = [...]kind{
 	{
 		name: "vercel",
 		settings: []setting{
-			{name: "authToken", form: text, secret: true},
+			{name: "authToken", form: text, secret: true, needed: true},
 			{name: "teamID", form: text},
 			{name: "ttl", form: number, def: "60"},
 		},
@@ -3119,8 +3124,8 @@ var kinds = [...]kind{
 		settings: []setting{
 			{name: "baseURL", form: address, def: "https://www.versio.nl/api/v1/"},
 			{name: "ttl", form: number, def: "300"},
-			{name: "username", form: text},
-			{name: "password", form: text, secret: true},
+			{name: "username", form: text, needed: true},
+			{name: "password", form: text, secret: true, needed: true},
 		},
 		exclusive: true,
 		hosts:     []string{"www.versio.nl"},
@@ -3139,7 +3144,7 @@ var kinds = [...]kind{
 	{
 		name: "virtualname",
 		settings: []setting{
-			{name: "token", form: text, secret: true},
+			{name: "token", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
@@ -3157,7 +3162,7 @@ var kinds = [...]kind{
 	{
 		name: "vscale",
 		settings: []setting{
-			{name: "token", form: text, secret: true},
+			{name: "token", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "60"},
 		},
 		exclusive: true,
@@ -3176,8 +3181,8 @@ var kinds = [...]kind{
 	{
 		name: "wannafind",
 		settings: []setting{
-			{name: "clientID", form: text},
-			{name: "clientSecret", form: text, secret: true},
+			{name: "clientID", form: text, needed: true},
+			{name: "clientSecret", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 			{name: "apiKey", form: text, secret: true},
 		},
@@ -3197,8 +3202,8 @@ var kinds = [...]kind{
 	{
 		name: "webglobe",
 		settings: []setting{
-			{name: "login", form: text},
-			{name: "token", form: text, secret: true},
+			{name: "login", form: text, needed: true},
+			{name: "token", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
@@ -3217,8 +3222,8 @@ var kinds = [...]kind{
 	{
 		name: "webnamesca",
 		settings: []setting{
-			{name: "apiUser", form: text},
-			{name: "apiKey", form: text, secret: true},
+			{name: "apiUser", form: text, needed: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		hosts: []string{"www.webnames.ca"},
@@ -3236,7 +3241,7 @@ var kinds = [...]kind{
 	{
 		name: "webnamesru",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 		},
 		hosts: []string{"www.webnames.ru"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
@@ -3251,8 +3256,8 @@ var kinds = [...]kind{
 	{
 		name: "websupport",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
-			{name: "secret", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
+			{name: "secret", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
@@ -3269,8 +3274,8 @@ var kinds = [...]kind{
 	{
 		name: "wedos",
 		settings: []setting{
-			{name: "username", form: text},
-			{name: "password", form: text, secret: true},
+			{name: "username", form: text, needed: true},
+			{name: "password", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "300"},
 		},
 		hosts: []string{"api.wedos.com"},
@@ -3288,8 +3293,8 @@ var kinds = [...]kind{
 	{
 		name: "westcn",
 		settings: []setting{
-			{name: "username", form: text},
-			{name: "password", form: text, secret: true},
+			{name: "username", form: text, needed: true},
+			{name: "password", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "60"},
 		},
 		stateful: true,
@@ -3308,8 +3313,8 @@ var kinds = [...]kind{
 	{
 		name: "xinnet",
 		settings: []setting{
-			{name: "secret", form: text, secret: true},
-			{name: "agentID", form: text},
+			{name: "secret", form: text, secret: true, needed: true},
+			{name: "agentID", form: text, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
@@ -3328,7 +3333,7 @@ var kinds = [...]kind{
 	{
 		name: "yandex",
 		settings: []setting{
-			{name: "pddToken", form: text, secret: true},
+			{name: "pddToken", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "21600"},
 		},
 		hosts: []string{"pddimp.yandex.ru"},
@@ -3345,8 +3350,8 @@ var kinds = [...]kind{
 	{
 		name: "yandex360",
 		settings: []setting{
-			{name: "oauthToken", form: text, secret: true},
-			{name: "orgID", form: number},
+			{name: "oauthToken", form: text, secret: true, needed: true},
+			{name: "orgID", form: number, needed: true},
 			{name: "ttl", form: number, def: "21600"},
 		},
 		stateful: true,
@@ -3365,7 +3370,7 @@ var kinds = [...]kind{
 	{
 		name: "zilore",
 		settings: []setting{
-			{name: "accessKey", form: text, secret: true},
+			{name: "accessKey", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
 		stateful: true,
@@ -3383,8 +3388,8 @@ var kinds = [...]kind{
 	{
 		name: "zoneedit",
 		settings: []setting{
-			{name: "user", form: text},
-			{name: "authToken", form: text, secret: true},
+			{name: "user", form: text, needed: true},
+			{name: "authToken", form: text, secret: true, needed: true},
 		},
 		hosts: []string{"dynamic.zoneedit.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
@@ -3401,8 +3406,8 @@ var kinds = [...]kind{
 		name: "zoneee",
 		settings: []setting{
 			{name: "endpoint", form: address, def: "https://api.zone.eu/v2/"},
-			{name: "username", form: text},
-			{name: "apiKey", form: text, secret: true},
+			{name: "username", form: text, needed: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 		},
 		hosts: []string{"api.zone.eu"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
@@ -3419,7 +3424,7 @@ var kinds = [...]kind{
 	{
 		name: "zonomi",
 		settings: []setting{
-			{name: "apiKey", form: text, secret: true},
+			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "3600"},
 		},
 		hosts: []string{"rimuhosting.com", "zonomi.com"},

@@ -38,6 +38,8 @@ type setting struct {
 	name   string
 	form   form
 	secret bool
+	// needed: lego takes its settings from the environment only if this is there.
+	needed bool
 	def    string
 	// in is the domain that the address must be in. Any if empty.
 	in string
@@ -73,6 +75,9 @@ func find(name string) (*kind, error) {
 	}
 	if field := elsewhere[name]; field != "" {
 		return nil, fmt.Errorf("dns01.provider.name: for %q use dns01.%s", name, field)
+	}
+	if why := closed[name]; why != "" {
+		return nil, fmt.Errorf("dns01.provider.name: %q cannot be used, because %s: use a webhook for it", name, why)
 	}
 	return nil, fmt.Errorf("dns01.provider.name: there is no provider %q: %s lists all", name, docs)
 }
@@ -167,6 +172,20 @@ func (k *kind) read(config []byte, secret map[string][]byte) (values, error) {
 		}
 	}
 	return v, nil
+}
+
+// missing says what is needed and cannot come from a Secret, as none is named.
+func (k *kind) missing(v values) error {
+	for _, s := range k.settings {
+		switch {
+		case !s.needed || v[s.name] != "":
+		case s.secret:
+			return fmt.Errorf("dns01.provider.secretRef: provider %s needs %s: put it into a Secret, as the entry %s, and name that", k.name, s.name, s.name)
+		default:
+			return fmt.Errorf("dns01.provider.config: provider %s needs %s", k.name, s.name)
+		}
+	}
+	return nil
 }
 
 // check says what is wrong with a value.
