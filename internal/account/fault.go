@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/perennial-pki/perennial/acme"
+	"github.com/perennial-pki/perennial/internal/budget"
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/outside"
 )
@@ -17,6 +18,8 @@ const (
 	unsaid = time.Hour
 	// atLeast is the shortest wait after a refusal that names a time.
 	atLeast = time.Second
+	// atMost is the longest: no limit of a CA that is known takes longer to refill. A CA, or what is in front of it, that says more is asked all the same.
+	atMost = 7 * 24 * time.Hour
 	// visited is when a CA is asked again that wants somebody to visit a page, and does not say when: nor will it tell us that it was done.
 	visited = 10 * time.Minute
 )
@@ -46,8 +49,14 @@ func Fault(reason string, now time.Time, err error) error {
 		if until.IsZero() {
 			until = now.Add(unsaid)
 		}
+		last := now.Add(atMost)
+		if p.Status == http.StatusServiceUnavailable {
+			last = now.Add(budget.LongestClosed)
+		}
 		if first := now.Add(atLeast); until.Before(first) {
 			until = first
+		} else if until.After(last) {
+			until = last
 		}
 		return fault.Limitedf(reason, until, "%w; it will be asked again at %s", err, until.UTC().Format(time.RFC3339))
 	case p.Status >= 500, p.Type == acme.ProblemServerInternal, p.Type == acme.ProblemBadNonce:

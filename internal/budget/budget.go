@@ -39,6 +39,8 @@ const (
 	worthWriting = time.Minute
 	// maxCAs is of how many CAs the ledgers are kept in memory, if they have nothing to do.
 	maxCAs = 256
+	// LongestClosed is how long a CA is left alone at most that answers nobody, whatever it says: all its certificates wait for that.
+	LongestClosed = 24 * time.Hour
 	// flushLimit is how long the process may take to write what is left when it ends.
 	flushLimit = 3 * time.Second
 )
@@ -255,8 +257,10 @@ func (c *CA) Saw(status int, retryAfter time.Time) {
 	}
 	now := c.budget.Clock.Now()
 	until := retryAfter
-	if least := now.Add(time.Second); until.Before(least) {
+	if least, most := now.Add(time.Second), now.Add(LongestClosed); until.Before(least) {
 		until = least
+	} else if until.After(most) {
+		until = most
 	}
 	c.mu.Lock()
 	if until.After(c.closed) {

@@ -47,8 +47,8 @@ const (
 	presentLimit = time.Minute
 	// checkAgain is when it is looked again whether a proof can be seen.
 	checkAgain = 2 * time.Second
-	// mendedAgain is when it is looked again at most whether somebody has mended what a challenge needs.
-	mendedAgain = 5 * time.Minute
+	// Whether somebody has mended what a challenge needs is looked at between these.
+	mendedSoonest, mendedAgain = 15 * time.Second, 5 * time.Minute
 )
 
 // ChallengeReconciler brings Challenges to their end.

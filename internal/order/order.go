@@ -331,6 +331,9 @@ func (r *Reconciler) step(ctx context.Context, order *cmacme.Order, challenges [
 			return reconcile.Result{}, err
 		}
 	}
+	if wait := r.pace.early(string(order.UID), r.Clock.Now()); wait > 0 && order.Status.State == cmacme.Processing {
+		return reconcile.Result{RequeueAfter: wait}, nil // whatever brings us here, the CA has said when to ask, or been asked just now
+	}
 	leave, room := r.lanes.enter(i.GetSpec().ACME.Server, max(r.Lane, whenSlow), r.Clock.Now())
 	if !room {
 		return reconcile.Result{RequeueAfter: laneAgain}, nil // the CA is slow, and others have workers, too
@@ -682,22 +685,29 @@ func (r *Reconciler) advance(ctx context.Context, o conversation, order *cmacme.
 		// Nothing is open here. What was proven before this order may have expired, at a CA that says so in the authorization alone.
 		useless := func(z cmacme.ACMEAuthorization) bool { return z.InitialState == cmacme.Expired }
 		if r.pace.slow(string(order.UID)) || slices.ContainsFunc(order.Status.Authorizations, useless) {
-			if text, err := o.lapsed(ctx, order); err != nil || text != "" {
-				r.lapse(order, o.now, text)
+			text, err := o.lapsed(ctx, order)
+			if err != nil {
 				return reconcile.Result{}, err
 			}
-		}
-	default:
-		// Most CAs need no more than a moment, which is not worth a write.
-		if !finalized {
-			st.State, st.Reason = cmacme.State(got.Status), "The ACME server is processing the order"
+			if text != "" {
+				r.lapse(order, o.now, text)
+				return reconcile.Result{}, nil
+			}
 		}
 	}
 	if finalized && got.RetryAfter.IsZero() {
 		return reconcile.Result{RequeueAfter: firstPoll / 10}, nil // the CA needs a moment, and has not said how long
 	}
 	// When the CA said, or a little later each time.
-	return reconcile.Result{RequeueAfter: r.pace.next(string(order.UID), o.now, got.RetryAfter)}, nil
+	wait := r.pace.next(string(order.UID), o.now, got.RetryAfter)
+	// Most CAs need no more than a moment, which is not worth a write.
+	if got.Status == acme.StatusProcessing && (!finalized || wait >= worthSaying) {
+		st.State, st.Reason = cmacme.Processing, "The ACME server is processing the order"
+		if !got.RetryAfter.IsZero() && wait >= worthSaying {
+			st.Reason += ", and is asked again at " + o.now.Add(wait).UTC().Format(time.RFC3339)
+		}
+	}
+	return reconcile.Result{RequeueAfter: wait}, nil
 }
 
 // notFinalized returns the error of a finalize, unless it means that the order has lapsed, which is written into its status.

@@ -7,49 +7,66 @@ import (
 
 const (
 	firstPoll = time.Second
-	lastPoll  = 15 * time.Second
+	lastPoll  = time.Minute
 	// A server that names a later time is obeyed up to here: then it is asked all the same.
 	latestPoll = time.Hour
+	// worthSaying is the shortest wait that a status speaks of: each costs a write.
+	worthSaying = time.Minute
 )
 
 // pace says when to ask the server again about an object that is under way. It forgets at a restart, which costs one question.
 type pace struct {
-	mu    sync.Mutex
-	delay map[string]time.Duration
+	mu sync.Mutex
+	of map[string]question
+}
+
+// question is what was asked last: how long after that it is to be asked again if the server does not say, and when that is.
+type question struct {
+	delay time.Duration
+	again time.Time
 }
 
 // next returns the delay before the next question: until the server's Retry-After, if there was one, else 1 s, and half as much again
-// each time, up to 15 s. A server that wants to be asked at once, again and again, is asked after a tenth of that.
+// each time, up to a minute, so that nobody waits half as long again as the server needs. A server that wants to be asked at once, again and
+// again, is asked after a tenth of that.
 func (p *pace) next(uid string, now, retryAfter time.Time) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.delay == nil {
-		p.delay = map[string]time.Duration{}
+	if p.of == nil {
+		p.of = map[string]question{}
 	}
-	d := min(max(p.delay[uid]*3/2, firstPoll), lastPoll)
-	p.delay[uid] = d
+	d := min(max(p.of[uid].delay*3/2, firstPoll), lastPoll)
+	wait := d
 	if !retryAfter.IsZero() {
-		return min(max(retryAfter.Sub(now), d/10), latestPoll)
+		wait = min(max(retryAfter.Sub(now), d/10), latestPoll)
 	}
-	return d
+	p.of[uid] = question{d, now.Add(wait)}
+	return wait
+}
+
+// early returns how long it is until the next question. It is not positive if that may be asked.
+func (p *pace) early(uid string, now time.Time) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.of[uid].again.Sub(now)
 }
 
 // slow reports whether the server is asked as rarely as it gets, as it came to nothing so far.
 func (p *pace) slow(uid string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.delay[uid] >= lastPoll
+	return p.of[uid].delay >= lastPoll
 }
 
 func (p *pace) forget(uid string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.delay, uid)
+	delete(p.of, uid)
 }
 
 // mended is when it is looked again whether somebody has mended what is missing for something of this age: whoever does so does it soon, or not for
 // long.
-func mended(age time.Duration) time.Duration { return min(max(age/10, lastPoll), mendedAgain) }
+func mended(age time.Duration) time.Duration { return min(max(age/10, mendedSoonest), mendedAgain) }
 
 // lanes keep a CA that is slow, or hangs, from taking all workers: each CA has so many exchanges at once, and few while one of them
 // takes long.

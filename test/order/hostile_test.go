@@ -13,6 +13,7 @@ import (
 	"math/big"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,6 +22,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
@@ -306,6 +308,231 @@ func TestAnOrderThatTheCAProcessesForLongHoldsNobodyUp(t *testing.T) {
 	}
 	if orders, finalized := f.asked(pathNewOrder)-orders, f.asked(pathFinalize)-finalized; orders != slow+1 || finalized != slow+1 {
 		t.Errorf("in the end the CA was asked for %d orders, and %d times to finalize", orders, finalized)
+	}
+}
+
+// TestAnOrderThatTakesTwentyMinutesIsAskedForPolitely has a CA process orders for long, and say in each way when to ask again. The clock is put
+// forward by minutes, and each time somebody touches the Orders, which is no reason to ask.
+func TestAnOrderThatTakesTwentyMinutesIsAskedForPolitely(t *testing.T) {
+	t.Parallel()
+	ways := map[string]struct {
+		retryAfter string
+		most       int // questions in 20 minutes, of which 10 come after a restart
+		says       string
+	}{
+		"silent":    {"", 30, "The ACME server is processing the order"},
+		"minutes":   {"300", 7, "The ACME server is processing the order, and is asked again at "},
+		"ages":      {"1000000000", 3, "The ACME server is processing the order, and is asked again at "},
+		"year-9999": {"Fri, 31 Dec 9999 23:59:59 GMT", 3, "The ACME server is processing the order, and is asked again at "},
+		"negative":  {"-5", 30, "The ACME server is processing the order"},
+		"past":      {"Sun, 01 Nov 2020 12:00:00 GMT", 60, "The ACME server is processing the order"},
+		"lost":      {"", 30, "The ACME server is processing the order"}, // expires before it is done
+	}
+	clock := &cluster.Clock{}
+	f := &front{}
+	r, options := shop(t, f, pebble.Options{ReuseAuthorizations: 100})
+	options.Clock = clock
+	running := cluster.Run(t, options)
+	r.issuer()
+	var names []string
+	for name := range ways {
+		names = append(names, name+".example.com")
+	}
+	r.ready(r.certificate("all", names...))
+	r.changeIssuer(func(spec *cmacme.ACMEIssuer) { spec.Solvers = nil })
+	r.issuerSays(cmmeta.ConditionTrue)
+	orders, finalized := f.asked(pathNewOrder), f.asked(pathFinalize)
+	expires := clock.Now().Add(30 * time.Minute).UTC().Format(time.RFC3339)
+	polls := map[string]int{}
+	f.behave(nil, func(r *http.Request, _ map[string]any, reply *httptest.ResponseRecorder) {
+		poll := strings.HasPrefix(r.URL.Path, pathOrder)
+		if reply.Code >= 300 || !poll && !strings.HasPrefix(r.URL.Path, pathFinalize) {
+			return
+		}
+		edit(t, reply, func(o map[string]any) {
+			for name, way := range ways {
+				if !strings.Contains(fmt.Sprint(o["identifiers"]), name) {
+					continue
+				}
+				if poll {
+					f.mu.Lock()
+					polls[name]++
+					f.mu.Unlock()
+				}
+				if o["status"] == "valid" {
+					o["status"] = "processing"
+					delete(o, "certificate")
+				}
+				if way.retryAfter != "" {
+					reply.Header().Set("Retry-After", way.retryAfter)
+				}
+				if name == "lost" {
+					o["expires"] = expires
+				}
+			}
+		})
+	})
+	asked := func(name string) int {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return polls[name]
+	}
+	certificates := map[string]*cmapi.Certificate{}
+	for name := range ways {
+		certificates[name] = r.certificate(name, name+".example.com")
+	}
+	for name, way := range ways {
+		cluster.Eventually(t, func() error {
+			if o := r.order(name); o.Status.State != cmacme.Processing || !strings.HasPrefix(o.Status.Reason, way.says) {
+				return cluster.NotYet("the order of %s is %q: %s", name, o.Status.State, o.Status.Reason)
+			}
+			return nil
+		})
+	}
+	minutes := func(n int) {
+		for range n {
+			before := asked("silent")
+			clock.Step(time.Minute)
+			for name := range ways {
+				r.nudge(r.order(name))
+			}
+			cluster.Eventually(t, func() error {
+				if asked("silent") == before {
+					return cluster.NotYet("nobody asks for the order after a minute")
+				}
+				return nil
+			})
+		}
+	}
+	minutes(10)
+	if err := running.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	cluster.Run(t, options)
+	minutes(10)
+	for name, way := range ways {
+		if n := asked(name); n > way.most {
+			t.Errorf("of %s it was asked %d times", name, n)
+		}
+	}
+	if n := asked("minutes"); n < 3 {
+		t.Errorf("of minutes it was asked %d times", n)
+	}
+	// One takes longer than the CA keeps it. That fails, and is not repeated at once: its certificate may have been issued.
+	clock.Step(11 * time.Minute)
+	r.nudge(r.order("lost"))
+	r.failed(certificates["lost"], "the order expired at "+expires+" and was still processing")
+	f.behave(nil, nil)
+	clock.Step(time.Hour)
+	for name, crt := range certificates {
+		if name != "lost" {
+			r.nudge(r.order(name))
+			r.ready(crt)
+		}
+	}
+	if orders, finalized := f.asked(pathNewOrder)-orders, f.asked(pathFinalize)-finalized; orders != len(ways) || finalized != len(ways) {
+		t.Errorf("the CA was asked for %d orders, and %d times to finalize", orders, finalized)
+	}
+}
+
+// order returns the Order of a Certificate that has one.
+func (r *rig) order(name string) *cmacme.Order {
+	r.t.Helper()
+	var list cmacme.OrderList
+	if err := r.admin.List(r.t.Context(), &list, client.InNamespace(r.namespace)); err != nil {
+		r.t.Fatal(err)
+	}
+	for i := range list.Items {
+		if o := &list.Items[i]; o.Annotations[cmapi.CertificateNameKey] == name {
+			return o
+		}
+	}
+	return &cmacme.Order{}
+}
+
+// TestACAThatLimitsUsForEverIsAskedAgain has a CA say in each way when it wants to be asked again for an order. Who waits says until when, which is
+// soon enough for the certificate.
+func TestACAThatLimitsUsForEverIsAskedAgain(t *testing.T) {
+	t.Parallel()
+	const week, day = 7 * 24 * time.Hour, 24 * time.Hour
+	type way struct {
+		status     int
+		retryAfter string
+		// waits is how long it is waited. Zero: it passes at once.
+		waits time.Duration
+	}
+	ways := map[string]way{}
+	for name, w := range map[string]struct {
+		retryAfter       string
+		limited, useless time.Duration
+	}{
+		"ages":      {"1000000000", week, day},
+		"year-9999": {"Fri, 31 Dec 9999 23:59:59 GMT", week, day},
+		"negative":  {"-5", time.Hour, 0},
+		"past":      {"Sun, 01 Nov 2020 12:00:00 GMT", 0, 0},
+	} {
+		ways["limited-"+name] = way{http.StatusTooManyRequests, w.retryAfter, w.limited}
+		ways["closed-"+name] = way{http.StatusServiceUnavailable, w.retryAfter, w.useless}
+	}
+	clock := &cluster.Clock{}
+	f := &front{}
+	r, options := shop(t, f, pebble.Options{})
+	options.Clock = clock
+	var mu sync.Mutex
+	refused := map[string]bool{}
+	f.behave(func(w http.ResponseWriter, q *http.Request, payload map[string]any) bool {
+		if !strings.HasPrefix(q.URL.Path, pathNewOrder) {
+			return false
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		for name, way := range ways {
+			if strings.Contains(fmt.Sprint(payload["identifiers"]), name) && !refused[name] {
+				refused[name] = true
+				w.Header().Set("Retry-After", way.retryAfter)
+				refuse(w, way.status, "rateLimited", "not now")
+				return true
+			}
+		}
+		return false
+	}, func(q *http.Request, _ map[string]any, reply *httptest.ResponseRecorder) {
+		if reply.Code < 300 && (strings.HasPrefix(q.URL.Path, pathNewOrder) || strings.HasPrefix(q.URL.Path, pathOrder) || strings.HasPrefix(q.URL.Path, pathFinalize)) {
+			edit(t, reply, func(o map[string]any) { o["expires"] = clock.Now().Add(day).UTC().Format(time.RFC3339) }) // the CA's clock goes with ours
+		}
+	})
+	cluster.Run(t, options)
+	certificates := map[string]*cmapi.Certificate{}
+	for name := range ways {
+		// What a CA limits, or that it is closed, holds for its directory: each is another one.
+		issuer := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		directory := r.ca.Directory
+		r.ca.Directory += "?" + name
+		r.issuer2(issuer)
+		r.ca.Directory = directory
+		crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: cmapi.CertificateSpec{
+			SecretName: name, DNSNames: []string{name + ".example.com"}, IssuerRef: cmmeta.IssuerReference{Name: name},
+		}}
+		r.create(crt)
+		certificates[name] = crt
+	}
+	until := regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`)
+	for name, way := range ways {
+		if way.waits == 0 {
+			r.ready(certificates[name])
+			continue
+		}
+		message := r.waits(name, "T") // a time
+		at, err := time.Parse(time.RFC3339, until.FindString(message))
+		if wait := at.Sub(clock.Now()); err != nil || wait > way.waits || wait < way.waits-10*time.Minute {
+			t.Errorf("%s waits for %s, not %s: %s", name, wait, way.waits, message)
+		}
+	}
+	clock.Step(week)
+	for name, way := range ways {
+		if way.waits > 0 {
+			r.nudge(r.orderOf(name))
+			r.ready(certificates[name])
+		}
 	}
 }
 
