@@ -4,11 +4,15 @@
 package aws
 
 import (
+	"bytes"
+	"cmp"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/xml"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -16,6 +20,9 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	sdk "github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 
 	"github.com/perennial-pki/perennial/test/dnsserver"
 )
@@ -27,12 +34,15 @@ type Cloud struct {
 	Web   []string
 	// Trust says which roles may be assumed by which.
 	Trust map[string][]string
-	// Keys are the access key IDs of users, with their ARNs.
-	Keys map[string]string
-	// DNS gets the TXT records of Zones, which are names by ID, when a change is INSYNC. Access says whose roles may change a zone.
-	DNS    *dnsserver.Server
-	Zones  map[string]string
-	Access map[string][]string
+	// OIDC takes the tokens of a cluster's ServiceAccounts for a role, if set.
+	OIDC func(token, role string) bool
+	// Keys are the keys of users by their IDs.
+	Keys map[string]Key
+	// DNS gets the TXT records of Zones, which are names by ID, when a change is INSYNC, and Inside, if set, those of private zones. Access says
+	// whose roles, or users, may change a zone.
+	DNS, Inside *dnsserver.Server
+	Zones       map[string]string
+	Access      map[string][]string
 	// Private are the IDs of the zones that are private.
 	Private []string
 	// Pending is how long a change is PENDING.
@@ -41,12 +51,16 @@ type Cloud struct {
 	// STS and Route53 are the URLs of the endpoints, once started.
 	STS, Route53 string
 
-	mu       sync.Mutex
-	identity map[string]string // ARNs by access key ID
-	sets     map[string]map[string]set
-	changes  map[string]time.Time
-	calls    []string
+	mu      sync.Mutex
+	keys    map[string]Key
+	sets    map[string]map[string]set
+	changes map[string]time.Time
+	calls   []string
+	regions []string
 }
+
+// Key is an access key: whose it is, by ARN, and its secret.
+type Key struct{ Of, Secret string }
 
 type set struct {
 	ttl    int64
@@ -55,10 +69,8 @@ type set struct {
 
 // Start starts the endpoints.
 func (c *Cloud) Start() (stop func()) {
-	c.identity, c.sets, c.changes = map[string]string{}, map[string]map[string]set{}, map[string]time.Time{}
-	for k, v := range c.Keys {
-		c.identity[k] = v
-	}
+	c.keys, c.sets, c.changes = map[string]Key{}, map[string]map[string]set{}, map[string]time.Time{}
+	maps.Copy(c.keys, c.Keys)
 	for id := range c.Zones {
 		c.sets[id] = map[string]set{}
 	}
@@ -76,7 +88,18 @@ func (c *Cloud) Put(zone, name string, values ...string) {
 		quoted = append(quoted, `"`+v+`"`)
 	}
 	c.sets[zone][name] = set{300, quoted}
-	c.DNS.SetTXT(name, values...)
+	c.publish(zone, name)
+}
+
+// publish gives the servers of a zone what it has at a name.
+func (c *Cloud) publish(zone, name string) {
+	server := c.DNS
+	if slices.Contains(c.Private, zone) {
+		server = c.Inside
+	}
+	if server != nil {
+		server.SetTXT(name, unquoted(c.sets[zone][name].values)...)
+	}
 }
 
 // Values are those of a name, without their quotes.
@@ -93,6 +116,13 @@ func (c *Cloud) Calls() []string {
 	return slices.Clone(c.calls)
 }
 
+// Regions are those that requests were signed for, in their order.
+func (c *Cloud) Regions() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.regions)
+}
+
 func unquoted(values []string) []string {
 	var all []string
 	for _, v := range values {
@@ -101,14 +131,52 @@ func unquoted(values []string) []string {
 	return all
 }
 
-var credential = regexp.MustCompile(`Credential=([^/]+)/`)
+// signature is that of a request: by which key, when, for which region and service, and of which headers.
+var signature = regexp.MustCompile(`Credential=([^/]+)/\d+/([^/]+)/([^/]+)/aws4_request, SignedHeaders=([^,]+), Signature=`)
 
-// caller is the ARN of who signed a request, or "".
-func (c *Cloud) caller(r *http.Request) string {
-	if m := credential.FindStringSubmatch(r.Header.Get("Authorization")); m != nil {
-		return c.identity[m[1]]
+// caller is the ARN of who signed a request, or "" if nobody did. The request is signed again with the key that it names.
+func (c *Cloud) caller(r *http.Request) (who, refused string, err error) {
+	claimed := r.Header.Get("Authorization")
+	if claimed == "" {
+		return "", "", nil
 	}
-	return ""
+	m := signature.FindStringSubmatch(claimed)
+	if m == nil {
+		return "", "IncompleteSignature", nil
+	}
+	key, found := c.keys[m[1]]
+	if !found {
+		return "", "InvalidClientTokenId", nil
+	}
+	body, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
+	if err != nil {
+		return "", "", err
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	at, err := time.Parse("20060102T150405Z", r.Header.Get("X-Amz-Date"))
+	if err != nil {
+		return "", "IncompleteSignature", nil
+	}
+	again, err := http.NewRequest(r.Method, "http://"+r.Host+r.URL.RequestURI(), nil)
+	if err != nil {
+		return "", "", err
+	}
+	again.ContentLength = r.ContentLength
+	for name := range strings.SplitSeq(m[4], ";") {
+		if values := r.Header.Values(name); len(values) > 0 {
+			again.Header[http.CanonicalHeaderKey(name)] = values
+		}
+	}
+	sum := sha256.Sum256(body)
+	err = v4.NewSigner().SignHTTP(r.Context(), sdk.Credentials{AccessKeyID: m[1], SecretAccessKey: key.Secret}, again, hex.EncodeToString(sum[:]), m[3], m[2], at)
+	if err != nil {
+		return "", "", err
+	}
+	if again.Header.Get("Authorization") != claimed {
+		return "", "SignatureDoesNotMatch", nil
+	}
+	c.regions = append(c.regions, m[2])
+	return key.Of, "", nil
 }
 
 // roleOf is the role that an assumed identity is, or the ARN itself.
@@ -131,11 +199,15 @@ func refuse(w http.ResponseWriter, status int, code, message string) {
 func (c *Cloud) sts(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := r.ParseForm(); err != nil {
-		refuse(w, http.StatusBadRequest, "MalformedQueryString", err.Error())
+	who, refused, err := c.caller(r)
+	if err == nil && refused == "" {
+		err = r.ParseForm()
+	}
+	if err != nil || refused != "" {
+		refuse(w, http.StatusForbidden, cmp.Or(refused, "MalformedQueryString"), "The request cannot be authenticated")
 		return
 	}
-	action, role, who := r.Form.Get("Action"), r.Form.Get("RoleArn"), c.caller(r)
+	action, role := r.Form.Get("Action"), r.Form.Get("RoleArn")
 	c.calls = append(c.calls, action+" "+roleOf(who))
 	switch action {
 	case "GetCallerIdentity":
@@ -145,7 +217,8 @@ func (c *Cloud) sts(w http.ResponseWriter, r *http.Request) {
 		}
 		fmt.Fprintf(w, `<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult><Arn>%s</Arn><UserId>u</UserId><Account>a</Account></GetCallerIdentityResult></GetCallerIdentityResponse>`, who)
 	case "AssumeRoleWithWebIdentity":
-		if r.Form.Get("WebIdentityToken") != c.Token || !slices.Contains(c.Web, role) {
+		token := r.Form.Get("WebIdentityToken")
+		if (token != c.Token || !slices.Contains(c.Web, role)) && (c.OIDC == nil || !c.OIDC(token, role)) {
 			refuse(w, http.StatusForbidden, "AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity")
 			return
 		}
@@ -166,9 +239,10 @@ func (c *Cloud) grant(w http.ResponseWriter, action, role, session string) {
 	id := "ASIA" + random()
 	account, name, _ := strings.Cut(strings.TrimPrefix(role, "arn:aws:iam::"), ":role/")
 	identity := fmt.Sprintf("arn:aws:sts::%s:assumed-role/%s/%s", account, name, session)
-	c.identity[id] = identity
-	fmt.Fprintf(w, `<%[1]sResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><%[1]sResult><AssumedRoleUser><Arn>%[2]s</Arn><AssumedRoleId>x:y</AssumedRoleId></AssumedRoleUser><Credentials><AccessKeyId>%[3]s</AccessKeyId><SecretAccessKey>secret</SecretAccessKey><SessionToken>token</SessionToken><Expiration>%[4]s</Expiration></Credentials></%[1]sResult></%[1]sResponse>`,
-		action, identity, id, time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
+	key := Key{Of: identity, Secret: random()}
+	c.keys[id] = key
+	fmt.Fprintf(w, `<%[1]sResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><%[1]sResult><AssumedRoleUser><Arn>%[2]s</Arn><AssumedRoleId>x:y</AssumedRoleId></AssumedRoleUser><Credentials><AccessKeyId>%[3]s</AccessKeyId><SecretAccessKey>%[5]s</SecretAccessKey><SessionToken>token</SessionToken><Expiration>%[4]s</Expiration></Credentials></%[1]sResult></%[1]sResponse>`,
+		action, identity, id, time.Now().Add(time.Hour).UTC().Format(time.RFC3339), key.Secret)
 }
 
 func random() string {
@@ -195,7 +269,13 @@ const namespace = `xmlns="https://route53.amazonaws.com/doc/2013-04-01/"`
 func (c *Cloud) route53(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	who := roleOf(c.caller(r))
+	identity, refused, err := c.caller(r)
+	if err != nil || refused != "" {
+		c.calls = append(c.calls, "refused "+r.URL.Path)
+		refuse(w, http.StatusForbidden, cmp.Or(refused, "InternalFailure"), "The request cannot be authenticated")
+		return
+	}
+	who := roleOf(identity)
 	c.settle()
 	parts := strings.Split(strings.Trim(strings.TrimPrefix(r.URL.Path, "/2013-04-01"), "/"), "/")
 	if len(parts) > 1 && parts[0] == "hostedzone" && !slices.Contains(c.Access[parts[1]], who) || who == "" {
@@ -301,9 +381,9 @@ func (c *Cloud) settle() {
 			return // the servers have all of it at once, when the last change is through
 		}
 	}
-	for _, sets := range c.sets {
-		for name, s := range sets {
-			c.DNS.SetTXT(name, unquoted(s.values)...)
+	for zone, sets := range c.sets {
+		for name := range sets {
+			c.publish(zone, name)
 		}
 	}
 }

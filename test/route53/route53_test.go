@@ -51,7 +51,7 @@ type world struct {
 }
 
 // start makes AWS, the internet with Let's Encrypt at its own names, and what a pod of the controller would find in its environment.
-func start(t *testing.T) *world {
+func start(t *testing.T, change ...func(*aws.Cloud)) *world {
 	t.Helper()
 	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com"}})
 	if err != nil {
@@ -73,6 +73,9 @@ func start(t *testing.T) *world {
 		Zones: map[string]string{zone: "example.com", "ZPRIVATE": "example.com"}, Private: []string{"ZPRIVATE"},
 		Access: map[string][]string{zone: {lessonRole}, "ZPRIVATE": {lessonRole}},
 	}
+	for _, f := range change {
+		f(cloud)
+	}
 	t.Cleanup(cloud.Start())
 	cloud.Put(zone, record, "somebody else's")
 	site := internet.CA(t, ca)
@@ -88,7 +91,7 @@ func start(t *testing.T) *world {
 // apply creates what a manifest has, in which the words are replaced.
 func (w *world) apply(file string, replace ...string) {
 	w.Helper()
-	content, err := os.ReadFile(filepath.Join("../../examples/lesson", file))
+	content, err := os.ReadFile(filepath.Join("../../examples", file))
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -110,12 +113,18 @@ func (w *world) apply(file string, replace ...string) {
 	}
 }
 
-// issued waits for the lesson's certificate, and looks at its Secret and at the zone.
+// issued waits for the lesson's certificate.
 func (w *world) issued(namespace string) {
+	w.Helper()
+	w.ready(namespace, "wildcard-example-com", zone)
+}
+
+// ready waits for a certificate, and looks at its Secret and at the zone by which it was issued.
+func (w *world) ready(namespace, name, zone string) {
 	w.Helper()
 	crt := &cmapi.Certificate{}
 	cluster.Eventually(w, func() error {
-		if err := w.admin.Get(w.Context(), client.ObjectKey{Namespace: namespace, Name: "wildcard-example-com"}, crt); err != nil {
+		if err := w.admin.Get(w.Context(), client.ObjectKey{Namespace: namespace, Name: name}, crt); err != nil {
 			return err
 		}
 		if c := cmapi.GetCertificateCondition(&crt.Status, "Ready"); c == nil || c.Status != cmmeta.ConditionTrue {
@@ -124,7 +133,7 @@ func (w *world) issued(namespace string) {
 		return nil
 	})
 	secret := &corev1.Secret{}
-	if err := w.admin.Get(w.Context(), client.ObjectKey{Namespace: namespace, Name: "wildcard-example-com-tls"}, secret); err != nil {
+	if err := w.admin.Get(w.Context(), client.ObjectKey{Namespace: namespace, Name: name + "-tls"}, secret); err != nil {
 		w.Fatal(err)
 	}
 	if secret.Type != corev1.SecretTypeTLS {
@@ -193,8 +202,8 @@ func (w *world) told(namespace string, events [][3]string) {
 func TestTheLessonsManifestsAsTheyStand(t *testing.T) {
 	w := start(t)
 	cluster.Process(t, w.env, w.flags...)
-	w.apply("cluster-issuer.yaml")
-	w.apply("certificate.yaml")
+	w.apply("lesson/cluster-issuer.yaml")
+	w.apply("lesson/certificate.yaml")
 	w.issued("ingress-nginx")
 	w.told("ingress-nginx", [][3]string{
 		{"Certificate", "Issuing", "Issuing certificate as Secret does not exist"},
@@ -220,8 +229,8 @@ func TestARoleOfAnotherAccountIsAssumed(t *testing.T) {
 	w.cloud.Access = map[string][]string{zone: {other}}
 	cluster.Process(t, w.env, w.flags...)
 	namespace := cluster.Namespace(t)
-	w.apply("cluster-issuer.yaml", lessonRole, other)
-	w.apply("certificate.yaml", "namespace: ingress-nginx", "namespace: "+namespace)
+	w.apply("lesson/cluster-issuer.yaml", lessonRole, other)
+	w.apply("lesson/certificate.yaml", "namespace: ingress-nginx", "namespace: "+namespace)
 	w.issued(namespace)
 }
 
@@ -230,8 +239,8 @@ func TestWhatAWSRefusesStandsOnTheChallenge(t *testing.T) {
 	w.cloud.Access = map[string][]string{zone: {"arn:aws:iam::1:role/somebody-else"}}
 	cluster.Process(t, w.env, append(w.flags, "--v=2")...)
 	namespace := cluster.Namespace(t)
-	w.apply("cluster-issuer.yaml")
-	w.apply("certificate.yaml", "namespace: ingress-nginx", "namespace: "+namespace)
+	w.apply("lesson/cluster-issuer.yaml")
+	w.apply("lesson/certificate.yaml", "namespace: ingress-nginx", "namespace: "+namespace)
 	cluster.Eventually(t, func() error {
 		if story := w.story(namespace); !strings.Contains(story, "there is no public hosted zone for _acme-challenge.example.com.") {
 			return cluster.NotYet("%s", story)
