@@ -15,6 +15,7 @@ import (
 	"github.com/perennial-pki/perennial/acme"
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/pki"
 	"github.com/perennial-pki/perennial/test/cluster"
 	"github.com/perennial-pki/perennial/test/pebble"
@@ -175,5 +176,41 @@ func TestARecordOfDNSPersist01CanBeMadeByHand(t *testing.T) {
 				t.Errorf("updated were %q", got)
 			}
 		})
+	}
+}
+
+func TestDNSAccount01ByAcmeDNSAndByAProvider(t *testing.T) {
+	r := start(t, pebble.Options{}, ownMachine)
+	_, address := r.powerDNS("good-key")
+	r.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "powerdns"}, StringData: map[string]string{"apiKey": "good-key", "host": address}})
+	server := startACMEDNS(t, r.names)
+	server.publish()
+	r.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "accounts"}, StringData: map[string]string{"json": fmt.Sprintf(
+		`{"away.example.com": {"username": "user", "password": "password", "fulldomain": %q, "subdomain": %q}}`, fullDomain, strings.Split(fullDomain, ".")[0])}})
+	account := func(solver *cmacme.ACMEChallengeSolverDNS01) {
+		solver.ChallengeType = cmacme.DNS01ChallengeTypeDNSAccount01
+	}
+	r.issuer(of(cmacme.DNS01ChallengeTypeDNSAccount01, r.byProvider("pdns", "")), func(spec *cmacme.ACMEIssuer) {
+		spec.Solvers[0].DNS01.Provider.SecretRef = &cmmeta.LocalObjectReference{Name: "powerdns"}
+		away := cmacme.ACMEChallengeSolver{
+			Selector: &cmacme.CertificateDNSNameSelector{DNSNames: []string{"away.example.com"}},
+			DNS01: &cmacme.ACMEChallengeSolverDNS01{Nameservers: []string{r.names.Addr}, AcmeDNS: &cmacme.ACMEIssuerDNS01ProviderAcmeDNS{
+				Host: server.URL, AccountSecret: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "accounts"}, Key: "json"},
+			}},
+		}
+		account(away.DNS01)
+		spec.Solvers = append(spec.Solvers, away)
+	})
+	r.names.CNAME(acme.DNSAccount01Name(r.accountURL(), "away.example.com"), fullDomain)
+	record := acme.DNSAccount01Name(r.accountURL(), "example.com")
+	r.names.AddTXT("_acme-challenge.example.com", "another account's")
+	r.ready(r.certificate("wildcard", "*.example.com", "example.com"))
+	r.ready(r.certificate("away", "away.example.com"))
+	r.eventually("the zone is as it was", func() bool { return len(r.names.TXT(record)) == 0 })
+	if got := r.names.TXT("_acme-challenge.example.com"); !slices.Equal(got, []string{"another account's"}) {
+		t.Errorf("the usual name has %q", got)
+	}
+	if got := r.events("CleanUpError"); len(got) > 0 {
+		t.Errorf("the events are %q", got)
 	}
 }

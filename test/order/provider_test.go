@@ -3,12 +3,15 @@ package order_test
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,6 +37,10 @@ type powerDNS struct {
 	key   string
 	// keeps makes it say that it has removed what it has not.
 	keeps bool
+
+	mu sync.Mutex
+	// changed are names that were changed.
+	changed []string
 }
 
 type rrset struct {
@@ -54,7 +61,8 @@ func (p *powerDNS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(v)
 	}
-	const name = "_acme-challenge.example.com."
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	switch {
 	case r.Header.Get("X-API-Key") != p.key:
 		w.WriteHeader(http.StatusUnauthorized)
@@ -67,12 +75,14 @@ func (p *powerDNS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNotFound)
 	case r.Method == http.MethodGet:
 		sets := []rrset{}
-		if values := p.names.TXT(name); len(values) > 0 {
+		for _, name := range append([]string{"_acme-challenge.example.com."}, p.changed...) {
 			s := rrset{Name: name, Type: "TXT", TTL: 60}
-			for _, v := range values {
+			for _, v := range p.names.TXT(name) {
 				s.Records = append(s.Records, record{Content: `"` + v + `"`})
 			}
-			sets = append(sets, s)
+			if len(s.Records) > 0 {
+				sets = append(sets, s)
+			}
 		}
 		reply(map[string]any{"id": "example.com.", "name": "example.com.", "url": "/api/v1/servers/localhost/zones/example.com.", "kind": "Master", "rrsets": sets})
 	case r.Method == http.MethodPatch:
@@ -93,6 +103,7 @@ func (p *powerDNS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			}
 			if len(values) >= len(p.names.TXT(s.Name)) || !p.keeps {
 				p.names.SetTXT(s.Name, values...)
+				p.changed = slices.Compact(append(p.changed, s.Name))
 			}
 		}
 		w.WriteHeader(http.StatusNoContent)
@@ -357,4 +368,86 @@ func TestAValueThatAProviderWouldRemoveIsWaitedForAndThenNamed(t *testing.T) {
 	r.eventually("the Challenge waits", waits)
 	clock.Step(6 * time.Minute)
 	r.ready(crt)
+}
+
+// silent is a server that takes what comes, by UDP and TCP, and never answers. Heard says that it was asked.
+func silent(t *testing.T) (address string, heard func() bool) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	var asked atomic.Bool
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			asked.Store(true)
+			t.Cleanup(func() { conn.Close() })
+		}
+	}()
+	if conn, err := net.ListenPacket("udp", listener.Addr().String()); err == nil { // else nobody answers there either
+		t.Cleanup(func() { conn.Close() })
+		go func() {
+			for {
+				if _, _, err := conn.ReadFrom(make([]byte, 512)); err != nil {
+					return
+				}
+				asked.Store(true)
+			}
+		}()
+	}
+	return listener.Addr().String(), asked.Load
+}
+
+func TestADNSServerOrServiceThatNeverAnswersKeepsNoOtherProviderWaiting(t *testing.T) {
+	r := start(t, pebble.Options{}, ownMachine)
+	_, address := r.powerDNS("good-key")
+	deadNames, namesAsked := silent(t)
+	deadAPI, apiAsked := silent(t)
+	by := func(issuer, nameserver, host string) {
+		t.Helper()
+		r.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: issuer}, StringData: map[string]string{"apiKey": "good-key", "host": host}})
+		o := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: issuer}}
+		o.Spec.ACME = &cmacme.ACMEIssuer{Server: r.ca.Directory, CABundle: r.ca.CABundle,
+			PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: issuer + "-account"}}}
+		r.byProvider("pdns", "")(o.Spec.ACME)
+		o.Spec.ACME.Solvers[0].DNS01.Nameservers = []string{nameserver}
+		o.Spec.ACME.Solvers[0].DNS01.Provider.SecretRef = &cmmeta.LocalObjectReference{Name: issuer}
+		r.create(o)
+	}
+	by("dead-names", deadNames, address)
+	by("dead-api", r.names.Addr, "http://"+deadAPI)
+	by("live", r.names.Addr, address)
+	certificate := func(issuer string, n int) *cmapi.Certificate {
+		crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("%s-%d", issuer, n)}, Spec: cmapi.CertificateSpec{
+			SecretName: fmt.Sprintf("%s-%d", issuer, n), DNSNames: []string{fmt.Sprintf("%s-%d.example.com", issuer, n)}, IssuerRef: cmmeta.IssuerReference{Name: issuer},
+		}}
+		r.create(crt)
+		return crt
+	}
+	var dead []*cmapi.Certificate
+	for n := range 3 {
+		dead = append(dead, certificate("dead-names", n), certificate("dead-api", n))
+	}
+	r.eventually("both dead servers are asked", func() bool { return namesAsked() && apiAsked() })
+	var live []*cmapi.Certificate
+	for n := range 3 {
+		live = append(live, certificate("live", n))
+	}
+	for _, crt := range live {
+		r.ready(crt)
+	}
+	for _, crt := range dead {
+		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
+			t.Fatal(err)
+		}
+		if c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionReady); c == nil || c.Status == cmmeta.ConditionTrue {
+			t.Errorf("%s: %+v", crt.Name, c)
+		}
+	}
+	r.eventually("it is said which server does not answer", func() bool { return strings.Contains(r.story(), deadNames) })
 }

@@ -376,7 +376,13 @@ func (s *Solver) Settings(issuer *signer.Issuer, spec *cmacme.ACMEChallengeSolve
 		if c.Config != nil {
 			config = c.Config.Raw
 		}
-		return lego.Check(c.Name, config, c.SecretRef != nil, s.author(issuer.Kind))
+		if err := lego.Check(c.Name, config, c.SecretRef != nil, s.author(issuer.Kind)); err != nil {
+			return err
+		}
+		if spec.ChallengeType == cmacme.DNS01ChallengeTypeDNSAccount01 && spec.CNAMEStrategy != cmacme.FollowStrategy && lego.ByDomain(c.Name) {
+			return fault.Misconfiguredf("InvalidSolver", "dns01.provider %s cannot have the record of dns-account-01 itself: let a CNAME lead from it to a name that begins with _acme-challenge., "+
+				"and set cnameStrategy: Follow; or use another provider", c.Name)
+		}
 	case spec.Webhook != nil:
 		return checkWebhook(spec.Webhook)
 	case spec.Akamai != nil:

@@ -94,6 +94,12 @@ func Exclusive(name string) bool {
 	return err == nil && k.exclusive
 }
 
+// ByDomain reports whether a provider can have records only at names that begin with _acme-challenge.
+func ByDomain(name string) bool {
+	k, err := find(name)
+	return err == nil && k.byDomain
+}
+
 // Place is where the only value is of an exclusive provider: at the name, or at the domain that the service gives to an account.
 func Place(name, fqdn string) string {
 	k, err := find(name)
