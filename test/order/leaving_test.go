@@ -1,10 +1,15 @@
 package order_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"math"
+	"net"
 	"net/http"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -13,10 +18,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/perennial-pki/perennial/acme"
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	"github.com/perennial-pki/perennial/internal/controller"
 	"github.com/perennial-pki/perennial/pki"
 	"github.com/perennial-pki/perennial/test/cluster"
+	"github.com/perennial-pki/perennial/test/pebble"
 )
 
 // TestWhatIsIssuedForADeletedCertificateIsRevoked deletes a Certificate at each write and each exchange of its issuance, with the controller alive or
@@ -141,4 +149,68 @@ func deleteAt(t *testing.T, of string, n int, after, kill bool, propagation meta
 		}
 	}
 	return reached, len(serials)
+}
+
+// TestARevocationThatIsAskedForOnTheWayHolds sets spec.revocation when the order is under way, and deletes the Certificate in the moment in which the CA
+// finalizes it.
+func TestARevocationThatIsAskedForOnTheWayHolds(t *testing.T) {
+	var open atomic.Bool
+	var finalized func()
+	seen := &registrar{}
+	r := start(t, pebble.Options{Wrap: func(h http.Handler) http.Handler {
+		h = seen.wrap(h)
+		return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+			h.ServeHTTP(w, q)
+			if strings.HasPrefix(q.URL.Path, "/finalize-order/") {
+				finalized()
+			}
+		})
+	}}, func(o *controller.Options) {
+		dial := o.Dial
+		o.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			if !open.Load() {
+				return nil, errors.New("the site is not up yet")
+			}
+			return dial(ctx, network, address)
+		}
+	})
+	r.issuer()
+	crt := r.certificate("site", "www.example.com")
+	finalized = sync.OnceFunc(func() { r.delete(crt, client.PropagationPolicy(metav1.DeletePropagationForeground)) })
+	cluster.Eventually(t, func() error {
+		if !strings.Contains(r.story(), "the site is not up yet") {
+			return cluster.NotYet("%s", r.story())
+		}
+		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
+			return err
+		}
+		crt.Spec.Revocation = &cmapi.CertificateRevocation{OnDelete: true, Reason: cmapi.RevocationReasonSuperseded}
+		return r.admin.Update(t.Context(), crt)
+	})
+	cluster.Eventually(t, func() error { // what was asked for is settled
+		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
+			return err
+		}
+		if len(crt.Finalizers) == 0 {
+			return cluster.NotYet("it has no finalizer")
+		}
+		return nil
+	})
+	open.Store(true)
+	r.gone(crt)
+	cluster.Eventually(t, func() error {
+		var orders cmacme.OrderList
+		if err := r.admin.List(t.Context(), &orders, client.InNamespace(r.namespace)); err != nil {
+			return err
+		}
+		if len(orders.Items) > 0 {
+			return cluster.NotYet("there is an Order left:\n%s", r.story())
+		}
+		return nil
+	})
+	seen.mu.Lock()
+	defer seen.mu.Unlock()
+	if len(seen.asked) == 0 || seen.asked[0].reason != acme.ReasonSuperseded || !seen.asked[0].byAccount {
+		t.Errorf("the CA was asked: %+v", seen.asked)
+	}
 }
