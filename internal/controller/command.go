@@ -28,6 +28,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/lifecycle"
 	"github.com/perennial-pki/perennial/internal/order"
 	"github.com/perennial-pki/perennial/internal/shim"
+	"github.com/perennial-pki/perennial/internal/solver/dns01"
 	"github.com/perennial-pki/perennial/internal/solver/http01"
 	"github.com/perennial-pki/perennial/pki"
 )
@@ -152,6 +153,9 @@ func (o *Options) check() error {
 		if host, port, err := net.SplitHostPort(server); err != nil || host == "" || port == "" {
 			return fmt.Errorf("--acme-http01-solver-nameservers must be host:port, such as 192.0.2.53:53, not %q", server)
 		}
+	}
+	if _, err := dns01.ParseNameservers(o.Nameservers); err != nil {
+		return fmt.Errorf("--dns01-recursive-nameservers: %w", err)
 	}
 	if o.PassthroughTo != "" && o.TLSALPN01Address == "" {
 		return errors.New("--tlsalpn01-passthrough-to needs --tlsalpn01-listen-address, from where it is passed on")

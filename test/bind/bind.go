@@ -32,6 +32,8 @@ type Zone struct {
 type Server struct {
 	// Addr is host:port, for UDP and TCP.
 	Addr string
+	// URL is where a resolver is asked over HTTPS.
+	URL string
 }
 
 // Start starts a server with zones, and with settings that stand before them, such as keys, until the test ends.
@@ -61,31 +63,45 @@ func Start(t testing.TB, settings string, zones ...Zone) *Server {
 	return s
 }
 
-// StartResolver starts a server that finds out, from the servers of zones, what it is asked, and remembers it as resolvers do. It is asked over
-// HTTPS at the URL, too, for which it has a certificate and a key in files. If there are anchors, the public keys of signed zones as BIND writes them, it
-// verifies what it is told.
-func StartResolver(t testing.TB, certificate, key, anchors string, zones map[string]*Server) (s *Server, url string) {
+// Resolver finds out, from the servers of zones, what it is asked, and remembers it.
+type Resolver struct {
+	Zones map[string]*Server
+	// Certificate and Key are files with which it is asked over HTTPS, too.
+	Certificate, Key string
+	// Anchors are the public keys of signed zones, as BIND writes them. If there are any it verifies what it is told.
+	Anchors string
+}
+
+// StartResolver starts a resolver, until the test ends.
+func StartResolver(t testing.TB, r Resolver) *Server {
 	t.Helper()
+	options := "recursion yes; dnssec-validation no;"
 	var config strings.Builder
-	fmt.Fprintf(&config, "tls own { cert-file %q; key-file %q; };\n", certificate, key)
-	for name, of := range zones {
+	if r.Anchors != "" {
+		// What it would ask to tell the zone which keys it trusts proves that there is nothing beside it, as long as it is remembered.
+		options = "recursion yes; dnssec-validation yes; trust-anchor-telemetry no;"
+		fmt.Fprintf(&config, "trust-anchors { %s };\n", r.Anchors)
+	}
+	url := ""
+	if r.Certificate != "" {
+		port := cluster.FreePort(t)
+		url = fmt.Sprintf("https://127.0.0.1:%d/dns-query", port)
+		options += fmt.Sprintf(" listen-on port %d tls own http default { 127.0.0.1; };", port)
+		fmt.Fprintf(&config, "tls own { cert-file %q; key-file %q; };\n", r.Certificate, r.Key)
+	}
+	for name, of := range r.Zones {
 		host, port, _ := net.SplitHostPort(of.Addr)
 		fmt.Fprintf(&config, "zone %q { type forward; forward only; forwarders { %s port %s; }; };\n", name, host, port)
 	}
-	verify := "no"
-	if anchors != "" {
-		verify = "yes"
-		fmt.Fprintf(&config, "trust-anchors { %s };\n", anchors)
-	}
-	https := cluster.FreePort(t)
-	s, process := start(t, t.TempDir(), fmt.Sprintf("recursion yes; dnssec-validation %s; listen-on port %d tls own http default { 127.0.0.1; };", verify, https), config.String())
+	s, process := start(t, t.TempDir(), options, config.String())
+	s.URL = url
 	if !process.Until(func() bool {
 		_, err := s.ask("nothing.test", dns.TypeSOA)
 		return err == nil
 	}) {
 		t.Fatalf("named does not answer:\n%s", process.Log())
 	}
-	return s, fmt.Sprintf("https://127.0.0.1:%d/dns-query", https)
+	return s
 }
 
 // start starts named in a directory, with options and with what stands beside them.
@@ -95,7 +111,7 @@ func start(t testing.TB, dir, options, config string) (*Server, *servers.Process
 	write(t, filepath.Join(dir, "named.conf"), fmt.Sprintf(`options {
 	directory %q; pid-file none; session-keyfile %q;
 	listen-on port %d { 127.0.0.1; }; listen-on-v6 { none; };
-	allow-transfer { any; }; notify no; empty-zones-enable no; %s
+	allow-transfer { any; }; notify no; empty-zones-enable no; querylog yes; %s
 };
 controls { };
 %s

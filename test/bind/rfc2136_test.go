@@ -11,6 +11,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
@@ -50,7 +51,7 @@ func zone(servers int, more ...string) bind.Zone {
 	return z
 }
 
-// rig is a CA that asks one of the servers, and a controller that finds them all by the first.
+// rig is a CA, and a controller whose issuers update the primary.
 type rig struct {
 	*testing.T
 	ca        *pebble.Server
@@ -59,15 +60,19 @@ type rig struct {
 	primary   *bind.Server
 }
 
-func start(t *testing.T, asks *bind.Server, servers ...*bind.Server) *rig {
+// start starts a CA that asks one server, and a controller that finds zones by another. The servers of zones are at 192.0.2.1 and so on; the first is
+// the primary.
+func start(t *testing.T, asks, finds *bind.Server, servers ...*bind.Server) *rig {
 	t.Helper()
-	ca, err := pebble.Start(pebble.Options{Resolver: asks.Addr})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ca.Close() })
+	return startAt(t, clock.RealClock{}, asks, finds, servers...)
+}
+
+// startAt is start with a clock.
+func startAt(t *testing.T, now clock.Clock, asks, finds *bind.Server, servers ...*bind.Server) *rig {
+	t.Helper()
+	r := withCA(t, asks, servers[0])
 	cluster.Run(t, controller.Options{
-		Nameservers: []string{servers[0].Addr},
+		Namespace: r.namespace, Clock: now, Nameservers: []string{finds.Addr}, // what other tests left behind would ask, and resolvers remember
 		DialNameservers: func(ctx context.Context, network, address string) (net.Conn, error) {
 			for i, s := range servers {
 				if address == fmt.Sprintf("192.0.2.%d:53", i+1) {
@@ -77,9 +82,27 @@ func start(t *testing.T, asks *bind.Server, servers ...*bind.Server) *rig {
 			return new(net.Dialer).DialContext(ctx, network, address)
 		},
 	})
-	r := &rig{T: t, ca: ca, admin: cluster.Admin(t), namespace: cluster.Namespace(t), primary: servers[0]}
+	return r
+}
+
+// withCA starts a CA that asks a server, and no controller.
+func withCA(t *testing.T, asks, primary *bind.Server) *rig {
+	t.Helper()
+	ca, err := pebble.Start(pebble.Options{Resolver: asks.Addr})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ca.Close() })
+	r := &rig{T: t, ca: ca, admin: cluster.Admin(t), namespace: cluster.Namespace(t), primary: primary}
 	r.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "tsig"}, StringData: map[string]string{"key": tsigSecret}})
 	return r
+}
+
+// in is the rig for a part of its test.
+func (r *rig) in(t *testing.T) *rig {
+	part := *r
+	part.T = t
+	return &part
 }
 
 func (r *rig) create(o client.Object) {
@@ -174,7 +197,7 @@ func (r *rig) has(name string, values ...string) {
 
 func TestEveryTSIGAlgorithmOverUDPAndTCP(t *testing.T) {
 	primary := bind.Start(t, keys, zone(1, `_acme-challenge.hmacmd5-udp TXT "somebody else's"`))
-	r := start(t, primary, primary)
+	r := start(t, primary, primary, primary)
 	var solvers []cmacme.ACMEChallengeSolver
 	var names []string
 	for _, algorithm := range []string{"HMACMD5", "HMACSHA1", "HMACSHA256", "HMACSHA512"} {
@@ -210,7 +233,7 @@ func TestASecondaryThatLagsIsWaitedForAndNamed(t *testing.T) {
 	z.Of = primary
 	z.Settings = ""
 	secondary := bind.Start(t, "", z)
-	r := start(t, secondary, primary, secondary) // the CA asks the one that lags: too early would be a failure
+	r := start(t, secondary, primary, primary, secondary) // the CA asks the one that lags: too early would be a failure
 	r.issuer("bind", cmacme.ACMEChallengeSolver{DNS01: &cmacme.ACMEChallengeSolverDNS01{RFC2136: r.updates("HMACSHA256")}})
 	crt := r.certificate("bind", "wildcard", "example.com", "*.example.com")
 	const waits = `of the 2 name servers of example.com, 1 have the TXT record of _acme-challenge.example.com; ns2.example.com (192.0.2.2:53) still answers "somebody else's"`
@@ -234,7 +257,7 @@ func TestThereAreWaysAroundTheCheckAndToWaitAfterIt(t *testing.T) {
 	z.Of = primary
 	z.Settings = ""
 	secondary := bind.Start(t, "", z)
-	r := start(t, primary, primary, secondary)
+	r := start(t, primary, primary, primary, secondary)
 	updates := &cmacme.ACMEChallengeSolverDNS01{RFC2136: r.updates("HMACSHA256")}
 	r.issuer("unchecked", cmacme.ACMEChallengeSolver{DNS01: updates, WaitInsteadOfSelfCheck: &metav1.Duration{}})
 	r.ready(r.certificate("unchecked", "unchecked", "unchecked.example.com")) // though the secondary has nothing
@@ -244,4 +267,17 @@ func TestThereAreWaysAroundTheCheckAndToWaitAfterIt(t *testing.T) {
 	r.says("patient.example.com", "ns2.example.com (192.0.2.2:53) still answers no TXT record")
 	secondary.Notify(t, "example.com")
 	r.says("patient.example.com", "Waiting after the proof could be seen: 1h0m0s, until ")
+}
+
+func TestASecondaryThatForwardsUpdatesWillDo(t *testing.T) {
+	z := zone(1)
+	primary := bind.Start(t, keys, z)
+	z.Of, z.Settings = primary, "allow-update-forwarding { any; };"
+	secondary := bind.Start(t, keys, z)
+	r := start(t, primary, primary, primary)
+	r.issuer("bind", cmacme.ACMEChallengeSolver{DNS01: &cmacme.ACMEChallengeSolverDNS01{RFC2136: r.updates("HMACSHA256", func(p *cmacme.ACMEIssuerDNS01ProviderRFC2136) {
+		p.Nameserver = secondary.Addr
+	})}})
+	r.ready(r.certificate("bind", "forwarded", "forwarded.example.com"))
+	r.has("_acme-challenge.forwarded.example.com")
 }

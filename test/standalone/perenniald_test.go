@@ -286,6 +286,7 @@ func TestAStartThatCannotBeSaysWhyInOneLine(t *testing.T) {
 		"a taken port for HTTP-01":      {[]string{"--data-dir", filepath.Join(dir, "data"), "--http01-listen-address", "127.0.0.1:" + port}, "--http01-listen-address: "},
 		"a taken port for TLS-ALPN-01":  {[]string{"--data-dir", filepath.Join(dir, "data"), "--tlsalpn01-listen-address", "127.0.0.1:" + port}, "passes challenges on"},
 		"a webroot that is not there":   {[]string{"--data-dir", filepath.Join(dir, "data"), "--http01-webroot", filepath.Join(dir, "none")}, "--http01-webroot: "},
+		"a DNS server that is no URL":   {[]string{"--data-dir", filepath.Join(dir, "data"), "--dns01-recursive-nameservers", "http://user:secret@dns.example.com/"}, `--dns01-recursive-nameservers: the DNS server "http://dns.example.com/" must be host:port`},
 		"a site behind no listener":     {[]string{"--data-dir", filepath.Join(dir, "data"), "--tlsalpn01-passthrough-to", "127.0.0.1:" + port}, "needs --tlsalpn01-listen-address"},
 		"an unknown flag":               {[]string{"--frobnicate"}, "unknown flag"},
 	} {

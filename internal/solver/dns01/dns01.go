@@ -5,12 +5,14 @@ package dns01
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/miekg/dns"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -114,9 +116,15 @@ func (s *Solver) resolver(spec *cmacme.ACMEChallengeSolverDNS01) *Resolver {
 // locate finds the record of a challenge.
 func (s *Solver) locate(ctx context.Context, r *Resolver, ch *cmacme.Challenge) (Record, error) {
 	spec := ch.Spec.Solver.DNS01
+	if _, err := ParseNameservers(spec.Nameservers); err != nil {
+		return Record{}, fault.Misconfiguredf("InvalidSolver", "dns01.nameservers: %w", err)
+	}
 	name, zone, err := r.Locate(ctx, recordName(ch),
 		spec.CNAMEStrategy == cmacme.FollowStrategy || spec.AcmeDNS != nil) // acme-dns is always behind a CNAME
-	if err != nil {
+	switch {
+	case errors.Is(err, rcode(dns.RcodeServerFailure)) && r.Bogus(ctx, ch.Spec.DNSName):
+		return Record{}, fault.Transientf("PresentError", "find the zone of %s: %w, as its DNSSEC does not verify: correct the DS record at the registrar, or sign the zone anew", ch.Spec.DNSName, err)
+	case err != nil:
 		return Record{}, fault.Transientf("PresentError", "find the zone of %s: %w", ch.Spec.DNSName, err)
 	}
 	record := Record{FQDN: name, Zone: zone, Value: ch.Spec.Key, TTL: recordTTL}

@@ -547,7 +547,18 @@ func TestServersOverHTTPS(t *testing.T) {
 		"that fail": {handler: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) }, says: "status 502"},
 		"that lead elsewhere": {handler: func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect)
-		}, says: "status 307"},
+		}, says: "status 307: it leads elsewhere"},
+		"that cut their answer off": {handler: func(w http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			q := new(dns.Msg)
+			if err := q.Unpack(body); err != nil {
+				t.Error(err)
+			}
+			m := new(dns.Msg).SetReply(q)
+			m.Truncated = true
+			w.Header().Set("Content-Type", media)
+			_, _ = w.Write(packed(t, m)[0])
+		}, says: "the answer is cut off"},
 	} {
 		t.Run(title, func(t *testing.T) {
 			t.Parallel()
@@ -641,4 +652,31 @@ func FuzzResolver(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestWhichNameserversCanBeNamed(t *testing.T) {
+	for given, want := range map[string]string{
+		"192.0.2.53":                        "192.0.2.53:53",
+		"192.0.2.53:5353":                   "192.0.2.53:5353",
+		"2001:db8::53":                      "[2001:db8::53]:53",
+		"[2001:db8::53]":                    "[2001:db8::53]:53",
+		"dns.example.com":                   "dns.example.com:53",
+		"https://dns.example.com/dns-query": "https://dns.example.com/dns-query",
+
+		"http://dns.example.com/dns-query":         `the DNS server "http://dns.example.com/dns-query" must be host:port, or a URL such as https://`,
+		"tls://dns.example.com":                    `the DNS server "tls://dns.example.com" must be`,
+		"https:///dns-query":                       "must be host:port, or a URL",
+		"https://dns.example.com/dns-query{?dns}":  "must be host:port, or a URL",
+		"https://dns.example.com:port/":            "must be host:port, or a URL",
+		"https://user:secret@dns.example.com/a@b":  "must not have credentials",
+		"https://user:secret@dns.example.com:port": "must be host:port, or a URL",
+	} {
+		got, err := ParseNameservers([]string{given})
+		if err != nil {
+			got = []string{err.Error()}
+		}
+		if strings.Contains(got[0], "secret") || !strings.Contains(got[0], want) || err == nil && got[0] != want {
+			t.Errorf("%s: got %s, want %s", given, got[0], want)
+		}
+	}
 }

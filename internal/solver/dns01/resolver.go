@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -62,7 +64,8 @@ func (r *Resolver) Locate(ctx context.Context, name string, follow bool) (effect
 			return effective, zone, nil
 		}
 		if slices.Contains(seen, target) || len(seen) > maxCNAMEs {
-			return "", "", fmt.Errorf("the CNAMEs at %s lead in a circle or too far: %s", name, strings.Join(append(seen, target), " -> "))
+			path := strings.ReplaceAll(strings.Join(append(seen, target), " -> "), ". ", " ")
+			return "", "", fmt.Errorf("the CNAMEs at %s lead in a circle or too far: %s", name, strings.TrimSuffix(path, "."))
 		}
 		seen = append(seen, target)
 		effective = target
@@ -113,18 +116,19 @@ func cut(m *dns.Msg, name, zone string) string {
 }
 
 // apex finds the zone of a name. A record of the zone itself, or the SOA with which a server says that there is nothing, names it. The
-// search begins above the first label: that is the one which does not exist yet, and no resolver shall remember so. It also says whether
-// the server that was asked is one of the zone's own, which remembers nothing.
+// search begins above the first label: that is the one which does not exist yet, and no resolver shall remember so. The target of a CNAME may be
+// a zone right below a top-level domain, whose servers know nothing of private zones: that is asked for itself. It also says whether the server that was
+// asked is one of the zone's own, which remembers nothing.
 func (r *Resolver) apex(ctx context.Context, name string) (zone string, authoritative bool, err error) {
 	labels := dns.SplitDomainName(name)
-	if len(labels) > 1 && strings.HasPrefix(labels[0], "_") {
+	if len(labels) > 2 || len(labels) > 1 && strings.HasPrefix(labels[0], "_") {
 		labels = labels[1:]
 	}
-	var last error
+	var first error
 	for i := range labels {
 		answer, err := r.recursive(ctx, fqdn(strings.Join(labels[i:], ".")), dns.TypeSOA)
 		if err != nil {
-			last = err
+			first = cmp.Or(first, err)
 			if ctx.Err() != nil {
 				break
 			}
@@ -134,8 +138,8 @@ func (r *Resolver) apex(ctx context.Context, name string) (zone string, authorit
 			return zone, answer.Authoritative, nil
 		}
 	}
-	if last != nil {
-		return "", false, last
+	if first != nil {
+		return "", false, first
 	}
 	return "", false, fmt.Errorf("no name server knows a zone of %s", strings.TrimSuffix(name, "."))
 }
@@ -333,15 +337,36 @@ func texts(m *dns.Msg, name string) (values []string, alias string) {
 	return values, alias
 }
 
-func (r *Resolver) nameservers() ([]string, error) {
+// ParseNameservers completes the addresses of DNS servers, which are host:port, host, or https URLs.
+func ParseNameservers(servers []string) ([]string, error) {
 	var list []string
-	for _, s := range r.Nameservers {
-		if !strings.HasPrefix(s, "https://") {
-			if _, _, err := net.SplitHostPort(s); err != nil {
-				s = net.JoinHostPort(strings.Trim(s, "[]"), "53")
+	for _, s := range servers {
+		if strings.Contains(s, "://") {
+			u, err := url.Parse(s)
+			if err != nil || u.Scheme != "https" || u.Host == "" || strings.ContainsAny(s, "{}") {
+				return nil, fmt.Errorf("the DNS server %q must be host:port, or a URL such as https://dns.example.com/dns-query", hidden(s))
 			}
+			if u.User != nil {
+				return nil, fmt.Errorf("the URL of the DNS server %q must not have credentials", hidden(s))
+			}
+		} else if _, _, err := net.SplitHostPort(s); err != nil {
+			s = net.JoinHostPort(strings.Trim(s, "[]"), "53")
 		}
 		list = append(list, s)
+	}
+	return list, nil
+}
+
+// hidden is a URL without the credentials in it.
+func hidden(s string) string {
+	scheme, rest, _ := strings.Cut(s, "://")
+	return scheme + "://" + rest[strings.LastIndex(rest, "@")+1:]
+}
+
+func (r *Resolver) nameservers() ([]string, error) {
+	list, err := ParseNameservers(r.Nameservers)
+	if err != nil {
+		return nil, err
 	}
 	if len(list) > 0 {
 		return list, nil
@@ -386,7 +411,7 @@ func (r *Resolver) exchange(ctx context.Context, address, name string, kind uint
 		m, err = r.send(ctx, address, q)
 	}
 	if err == nil && m.Rcode != dns.RcodeSuccess && m.Rcode != dns.RcodeNameError {
-		err = fmt.Errorf("it answers %s", cmp.Or(dns.RcodeToString[m.Rcode], fmt.Sprintf("RCODE %d", m.Rcode)))
+		err = rcode(m.Rcode)
 	}
 	if err == nil {
 		err = meant(m, q)
@@ -395,6 +420,13 @@ func (r *Resolver) exchange(ctx context.Context, address, name string, kind uint
 		return nil, fmt.Errorf("ask %s for %s of %s: %w", address, dns.TypeToString[kind], strings.TrimSuffix(name, "."), err)
 	}
 	return m, nil
+}
+
+// rcode is the error of a server that fails.
+type rcode int
+
+func (r rcode) Error() string {
+	return "it answers " + cmp.Or(dns.RcodeToString[int(r)], fmt.Sprintf("RCODE %d", int(r)))
 }
 
 // meant says whether an answer is to the question.
@@ -442,7 +474,7 @@ func exchangeOver(ctx context.Context, dial func(context.Context, string, string
 var secure = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 
 // overHTTPS asks by RFC 8484.
-func overHTTPS(ctx context.Context, client *http.Client, url string, q *dns.Msg) (*dns.Msg, error) {
+func overHTTPS(ctx context.Context, client *http.Client, server string, q *dns.Msg) (*dns.Msg, error) {
 	ctx, cancel := context.WithTimeout(ctx, exchangeTimeout)
 	defer cancel()
 	const media = "application/dns-message"
@@ -451,7 +483,7 @@ func overHTTPS(ctx context.Context, client *http.Client, url string, q *dns.Msg)
 	if err != nil {
 		return nil, err
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(packed))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, server, bytes.NewReader(packed))
 	if err != nil {
 		return nil, err
 	}
@@ -459,10 +491,13 @@ func overHTTPS(ctx context.Context, client *http.Client, url string, q *dns.Msg)
 	request.Header.Set("Accept", media)
 	response, err := client.Do(request)
 	if err != nil {
-		return nil, err
+		return nil, unreachable(err)
 	}
 	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
+	switch {
+	case response.StatusCode >= 300 && response.StatusCode < 400:
+		return nil, fmt.Errorf("status %d: it leads elsewhere, where nobody follows: name the URL that answers", response.StatusCode)
+	case response.StatusCode != http.StatusOK:
 		return nil, fmt.Errorf("status %d", response.StatusCode)
 	}
 	if kind, _, err := mime.ParseMediaType(response.Header.Get("Content-Type")); err != nil || kind != media {
@@ -477,7 +512,23 @@ func overHTTPS(ctx context.Context, client *http.Client, url string, q *dns.Msg)
 	}
 	m := new(dns.Msg)
 	if err := m.Unpack(body); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("the answer cannot be read: %w", err)
+	}
+	if m.Truncated { // there is no other transport on which there is more of it
+		return nil, errors.New("the answer is cut off")
 	}
 	return m, nil
+}
+
+// unreachable says in few words why a URL, which the message names already, could not be asked.
+func unreachable(err error) error {
+	var whole *url.Error
+	if errors.As(err, &whole) {
+		err = whole.Err
+	}
+	var untrusted *tls.CertificateVerificationError
+	if errors.As(err, &untrusted) {
+		return fmt.Errorf("%w: SSL_CERT_FILE in the controller's environment names a file of CAs to trust", err)
+	}
+	return err
 }

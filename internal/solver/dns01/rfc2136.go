@@ -104,7 +104,11 @@ func (p *rfc2136) CleanUp(ctx context.Context, r Record) error {
 func (p *rfc2136) update(ctx context.Context, r Record, change func(m *dns.Msg, rr dns.RR)) error {
 	var first error
 	for _, apex := range apexes(r) {
-		code, err := p.updateZone(ctx, fqdn(apex), r, change)
+		zone := fqdn(apex)
+		if first != nil && zone != r.FQDN && p.delegates(ctx, r.FQDN, zone) {
+			break
+		}
+		code, err := p.updateZone(ctx, zone, r, change)
 		if err == nil {
 			return nil
 		}
@@ -116,6 +120,15 @@ func (p *rfc2136) update(ctx context.Context, r Record, change func(m *dns.Msg, 
 		}
 	}
 	return first
+}
+
+// delegates reports whether the server says that a name is in a zone of other servers, below one of its own. It would take an update all the same,
+// which nobody could see.
+func (p *rfc2136) delegates(ctx context.Context, name, zone string) bool {
+	q := new(dns.Msg).SetQuestion(name, dns.TypeTXT)
+	q.RecursionDesired = false
+	answer, err := exchangeOver(ctx, p.dial, p.protocol, p.nameserver, q, dns.Client{Net: p.protocol, UDPSize: udpSize})
+	return err == nil && !answer.Authoritative && meant(answer, q) == nil && cut(answer, name, zone) != zone
 }
 
 // updateZone sends the change to one zone. Adding what is there and removing what is not are no errors, section 3.4.2. The code says that
@@ -138,16 +151,20 @@ func (p *rfc2136) updateZone(ctx context.Context, zone string, r Record, change 
 			dns.RcodeToString[int(answer.IsTsig().Error)], tsigAdvice(answer.IsTsig().Error))
 	}
 	if err != nil && (answer == nil || !errors.Is(err, dns.ErrAuth)) { // which is what the library makes of NOTAUTH
-		return dns.RcodeServerFailure, fault.Transientf("PresentError", "update %s at %s: %w", zone, p.nameserver, err)
+		return dns.RcodeServerFailure, fault.Transientf("PresentError", "update the zone %s at %s: %w", strings.TrimSuffix(zone, "."), p.nameserver, err)
 	}
+	apex := strings.TrimSuffix(zone, ".")
 	switch answer.Rcode {
 	case dns.RcodeSuccess:
 		return answer.Rcode, nil
-	case dns.RcodeRefused, dns.RcodeNotAuth, dns.RcodeNotZone:
-		return answer.Rcode, fault.Misconfiguredf("PresentError", "%s refuses to update zone %s (%s): allow %s to change TXT records there", p.nameserver, zone,
-			dns.RcodeToString[answer.Rcode], p.who())
+	case dns.RcodeNotAuth, dns.RcodeNotZone:
+		return answer.Rcode, fault.Misconfiguredf("PresentError", "%s does not have the zone %s (%s): let dns01.rfc2136.nameserver be the primary server of that zone", p.nameserver, apex,
+			dns.RcodeToString[answer.Rcode])
+	case dns.RcodeRefused:
+		return answer.Rcode, fault.Misconfiguredf("PresentError", "%s refuses to update the zone %s (REFUSED): let it allow %s to change TXT records there, or, if it is a secondary of that zone, "+
+			"let dns01.rfc2136.nameserver be the primary", p.nameserver, apex, p.who())
 	}
-	return answer.Rcode, fault.Transientf("PresentError", "update %s at %s: it answers %s", zone, p.nameserver, dns.RcodeToString[answer.Rcode])
+	return answer.Rcode, fault.Transientf("PresentError", "update the zone %s at %s: it answers %s", apex, p.nameserver, dns.RcodeToString[answer.Rcode])
 }
 
 // tsigAdvice says what to do about an error of RFC 8945 section 5.3.
@@ -164,7 +181,7 @@ func tsigAdvice(code uint16) string {
 
 func (p *rfc2136) who() string {
 	if p.key == "" {
-		return "updates that are not signed, or set tsigKeyName,"
+		return "updates that are not signed (or set tsigKeyName)"
 	}
 	return fmt.Sprintf("the TSIG key %q", strings.TrimSuffix(p.key, "."))
 }

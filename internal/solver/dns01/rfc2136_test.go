@@ -158,7 +158,7 @@ func TestWhatAServerRefusesToUpdate(t *testing.T) {
 		"with another secret":       {"b3RoZXI=", 0, "example.com.", "(BADSIG): the server has another secret"},
 		"with a key it has not":     {tsigSecret, dns.RcodeBadKey, "example.com.", "(BADKEY): let the server know this key"},
 		"when a clock is wrong":     {tsigSecret, dns.RcodeBadTime, "example.com.", "(BADTIME): the clocks"},
-		"in a zone that it has not": {tsigSecret, 0, "example.org.", "refuses to update zone example.org. (NOTAUTH): allow the TSIG key \"key\""},
+		"in a zone that it has not": {tsigSecret, 0, "example.org.", "does not have the zone example.org (NOTAUTH): let dns01.rfc2136.nameserver be the primary server of that zone"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			u := &updatable{hash: sha256.New, answers: test.answers}

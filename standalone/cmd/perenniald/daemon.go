@@ -174,6 +174,9 @@ func (o options) checkChallenges() error {
 			return fmt.Errorf("--http01-webroot: %s is a file: name the directory that the web server serves", o.webroot)
 		}
 	}
+	if _, err := dns01.ParseNameservers(o.nameservers); err != nil {
+		return fmt.Errorf("--dns01-recursive-nameservers: %w", err)
+	}
 	if o.passTo != "" {
 		if _, _, err := net.SplitHostPort(o.passTo); err != nil {
 			return fmt.Errorf("--tlsalpn01-passthrough-to must be host:port, not %q", o.passTo)
