@@ -3,10 +3,7 @@
 package clouds_test
 
 import (
-	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"maps"
 	"net/http"
 	"os"
@@ -20,19 +17,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/yaml"
 
-	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
-	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/deploy"
 	"github.com/perennial-pki/perennial/test/akamai"
 	"github.com/perennial-pki/perennial/test/azure"
 	"github.com/perennial-pki/perennial/test/cluster"
-	"github.com/perennial-pki/perennial/test/dnsserver"
 	"github.com/perennial-pki/perennial/test/gcp"
 	"github.com/perennial-pki/perennial/test/internet"
-	"github.com/perennial-pki/perennial/test/pebble"
 )
 
 func TestMain(m *testing.M) { cluster.Main(m) }
@@ -63,16 +55,7 @@ type world struct {
 // start makes the clouds, Let's Encrypt's staging server, and a controller that has this in its environment beside the way there.
 func start(t *testing.T, env ...string) *world {
 	t.Helper()
-	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(names.Close)
-	ca, err := pebble.Start(pebble.Options{Resolver: names.Addr})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ca.Close() })
+	names, ca := internet.NamesAndCA(t)
 	w := &world{
 		T: t, admin: cluster.Admin(t),
 		google: &gcp.Cloud{
@@ -89,9 +72,11 @@ func start(t *testing.T, env ...string) *world {
 			Zones: map[string]string{"example.com": "PRIMARY"}, Conflicts: 2, DNS: names,
 		},
 	}
-	if w.key, err = w.google.Key("dns@my-project.iam.gserviceaccount.com"); err != nil {
+	key, err := w.google.Key("dns@my-project.iam.gserviceaccount.com")
+	if err != nil {
 		t.Fatal(err)
 	}
+	w.key = key
 	sites := map[string]http.Handler{"acme-staging-v02.api.letsencrypt.org": internet.CA(t, ca)}
 	for _, more := range []map[string]http.Handler{w.google.Sites(), w.azure.Sites(), w.akamai.Sites()} {
 		maps.Copy(sites, more)
@@ -132,52 +117,17 @@ func (w *world) apply(t *testing.T, file string, replace ...string) client.Objec
 	}
 	namespace := cluster.Namespace(t)
 	text := strings.NewReplacer(append(replace, "namespace: shop", "namespace: "+namespace)...).Replace(string(content))
-	var last *unstructured.Unstructured
-	for document := range bytes.SplitSeq([]byte(text), []byte("\n---\n")) {
-		last = &unstructured.Unstructured{}
-		if err := yaml.Unmarshal(document, &last.Object); err != nil {
-			t.Fatal(err)
+	return internet.Apply(t, w.admin, text, func(u *unstructured.Unstructured) {
+		if u.GetKind() == cmapi.IssuerKind {
+			u.SetNamespace(namespace)
 		}
-		if last.GetKind() == cmapi.IssuerKind {
-			last.SetNamespace(namespace)
-		}
-		u := last
-		if err := w.admin.Create(t.Context(), u); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = w.admin.Delete(context.Background(), u) })
-	}
-	return client.ObjectKeyFromObject(last)
+	})
 }
 
 // issued waits for a certificate, and until what stands at the name is what stood there before.
 func (w *world) issued(t *testing.T, key client.ObjectKey, values func() []string) {
 	t.Helper()
-	cluster.Eventually(t, func() error {
-		crt := &cmapi.Certificate{}
-		if err := w.admin.Get(t.Context(), key, crt); err != nil {
-			return err
-		}
-		if c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionReady); c == nil || c.Status != cmmeta.ConditionTrue {
-			return cluster.NotYet("%s", w.story(t, key.Namespace))
-		}
-		return nil
-	})
-	secret := &corev1.Secret{}
-	if err := w.admin.Get(t.Context(), client.ObjectKey{Namespace: key.Namespace, Name: key.Name + "-tls"}, secret); err != nil {
-		t.Fatal(err)
-	}
-	pair, err := tls.X509KeyPair(secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey])
-	if err != nil {
-		t.Fatal(err)
-	}
-	leaf, err := x509.ParseCertificate(pair.Certificate[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	if names := slices.Sorted(slices.Values(leaf.DNSNames)); !slices.Equal(names, []string{"*.example.com", "example.com"}) {
-		t.Errorf("the certificate is for %v", names)
-	}
+	internet.Issued(t, w.admin, key)
 	cluster.Eventually(t, func() error {
 		if got := values(); !slices.Equal(got, []string{others}) {
 			return cluster.NotYet("the zone has %q", got)
@@ -190,29 +140,11 @@ func (w *world) issued(t *testing.T, key client.ObjectKey, values func() []strin
 func (w *world) refused(t *testing.T, namespace, says string) {
 	t.Helper()
 	cluster.Eventually(t, func() error {
-		if story := w.story(t, namespace); !strings.Contains(story, says) {
+		if story := internet.Story(t, w.admin, client.InNamespace(namespace)); !strings.Contains(story, says) {
 			return cluster.NotYet("%s", story)
 		}
 		return nil
 	})
-}
-
-func (w *world) story(t *testing.T, namespace string) string {
-	var b strings.Builder
-	var orders cmacme.OrderList
-	var challenges cmacme.ChallengeList
-	for _, list := range []client.ObjectList{&orders, &challenges} {
-		if err := w.admin.List(t.Context(), list, client.InNamespace(namespace)); err != nil {
-			return err.Error()
-		}
-	}
-	for _, o := range orders.Items {
-		b.WriteString("order " + o.Name + ": " + string(o.Status.State) + " " + o.Status.Reason + "\n")
-	}
-	for _, c := range challenges.Items {
-		b.WriteString("challenge " + c.Name + ": " + string(c.Status.State) + " " + c.Status.Reason + "\n")
-	}
-	return b.String()
 }
 
 // without removes the lines of a file from the one that begins with a word to another, which stays.
@@ -328,7 +260,7 @@ func TestWhatTheCloudsRefuseStandsOnTheChallenge(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			key := w.apply(t, test.file, test.replace...)
 			w.refused(t, key.Namespace, test.says)
-			if story := w.story(t, key.Namespace); strings.Contains(story, "of the controller\n") || strings.Contains(story, "another") {
+			if story := internet.Story(t, w.admin, client.InNamespace(key.Namespace)); strings.Contains(story, "of the controller\n") || strings.Contains(story, "another") {
 				t.Errorf("a secret is told: %s", story)
 			}
 		})

@@ -14,6 +14,7 @@ import (
 	"github.com/perennial-pki/perennial/test/aws"
 	"github.com/perennial-pki/perennial/test/cluster"
 	"github.com/perennial-pki/perennial/test/dnsserver"
+	"github.com/perennial-pki/perennial/test/internet"
 )
 
 const (
@@ -65,7 +66,7 @@ func (w *world) key(namespace, secret string) {
 func (w *world) said(namespace, says string) {
 	w.Helper()
 	cluster.Eventually(w, func() error {
-		if story := w.story(namespace); !strings.Contains(story, says) {
+		if story := internet.Story(w, w.admin); !strings.Contains(story, says) {
 			return cluster.NotYet("it does not say %q: %s", says, story)
 		}
 		return nil
@@ -124,7 +125,7 @@ func TestCertificatesByRoute53WithAnAccessKey(t *testing.T) {
 			w.key(namespace, test.secret)
 			w.apply("dns01/route53.yaml", append(test.replace, issuer(namespace)...)...)
 			w.said(namespace, test.says)
-			if story := w.story(namespace); strings.Contains(story, secretKey) || strings.Contains(story, "another secret") {
+			if story := internet.Story(w, w.admin); strings.Contains(story, secretKey) || strings.Contains(story, "another secret") {
 				t.Errorf("the secret is told: %s", story)
 			}
 		})

@@ -2,11 +2,6 @@
 package route53_test
 
 import (
-	"bytes"
-	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -20,16 +15,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/yaml"
 
-	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
-	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
-	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/test/aws"
 	"github.com/perennial-pki/perennial/test/cluster"
 	"github.com/perennial-pki/perennial/test/dnsserver"
 	"github.com/perennial-pki/perennial/test/internet"
-	"github.com/perennial-pki/perennial/test/pebble"
 )
 
 func TestMain(m *testing.M) { cluster.Main(m) }
@@ -53,16 +43,7 @@ type world struct {
 // start makes AWS, the internet with Let's Encrypt at its own names, and what a pod of the controller would find in its environment.
 func start(t *testing.T, change ...func(*aws.Cloud)) *world {
 	t.Helper()
-	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(names.Close)
-	ca, err := pebble.Start(pebble.Options{Resolver: names.Addr})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ca.Close() })
+	names, ca := internet.NamesAndCA(t)
 	dir := t.TempDir()
 	token := filepath.Join(dir, "token")
 	if err := os.WriteFile(token, []byte("the token of the pod"), 0o600); err != nil {
@@ -96,21 +77,13 @@ func (w *world) apply(file string, replace ...string) {
 		w.Fatal(err)
 	}
 	text := strings.NewReplacer(replace...).Replace(string(content))
-	for document := range bytes.SplitSeq([]byte(text), []byte("\n---\n")) {
-		u := &unstructured.Unstructured{}
-		if err := yaml.Unmarshal(document, &u.Object); err != nil {
-			w.Fatal(err)
-		}
+	internet.Apply(w, w.admin, text, func(u *unstructured.Unstructured) {
 		if ns := u.GetNamespace(); ns != "" {
 			if err := w.admin.Create(w.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}); err != nil && !apierrors.IsAlreadyExists(err) {
 				w.Fatal(err)
 			}
 		}
-		if err := w.admin.Create(w.Context(), u); err != nil {
-			w.Fatal(err)
-		}
-		w.Cleanup(func() { _ = w.admin.Delete(context.Background(), u) })
-	}
+	})
 }
 
 // issued waits for the lesson's certificate.
@@ -122,62 +95,13 @@ func (w *world) issued(namespace string) {
 // ready waits for a certificate, and looks at its Secret and at the zone by which it was issued.
 func (w *world) ready(namespace, name, zone string) {
 	w.Helper()
-	crt := &cmapi.Certificate{}
-	cluster.Eventually(w, func() error {
-		if err := w.admin.Get(w.Context(), client.ObjectKey{Namespace: namespace, Name: name}, crt); err != nil {
-			return err
-		}
-		if c := cmapi.GetCertificateCondition(&crt.Status, "Ready"); c == nil || c.Status != cmmeta.ConditionTrue {
-			return cluster.NotYet("%s", w.story(namespace))
-		}
-		return nil
-	})
-	secret := &corev1.Secret{}
-	if err := w.admin.Get(w.Context(), client.ObjectKey{Namespace: namespace, Name: name + "-tls"}, secret); err != nil {
-		w.Fatal(err)
-	}
-	if secret.Type != corev1.SecretTypeTLS {
-		w.Errorf("the Secret is of type %s", secret.Type)
-	}
-	pair, err := tls.X509KeyPair(secret.Data["tls.crt"], secret.Data["tls.key"])
-	if err != nil {
-		w.Fatal(err)
-	}
-	leaf, err := x509.ParseCertificate(pair.Certificate[0])
-	if err != nil {
-		w.Fatal(err)
-	}
-	if names := slices.Sorted(slices.Values(leaf.DNSNames)); !slices.Equal(names, []string{"*.example.com", "example.com"}) {
-		w.Errorf("the certificate is for %v", names)
-	}
+	internet.Issued(w, w.admin, client.ObjectKey{Namespace: namespace, Name: name})
 	cluster.Eventually(w, func() error {
 		if got := w.cloud.Values(zone, record); !slices.Equal(got, []string{"somebody else's"}) {
 			return cluster.NotYet("the zone has %q", got)
 		}
 		return nil
 	})
-}
-
-func (w *world) story(namespace string) string {
-	var b strings.Builder
-	var issuers cmapi.ClusterIssuerList
-	var orders cmacme.OrderList
-	var challenges cmacme.ChallengeList
-	for _, list := range []client.ObjectList{&issuers, &orders, &challenges} {
-		if err := w.admin.List(w.Context(), list); err != nil {
-			return err.Error()
-		}
-	}
-	for _, i := range issuers.Items {
-		fmt.Fprintf(&b, "issuer %s: %+v\n", i.Name, i.Status.Conditions)
-	}
-	for _, o := range orders.Items {
-		fmt.Fprintf(&b, "order %s: %q %s\n", o.Name, o.Status.State, o.Status.Reason)
-	}
-	for _, c := range challenges.Items {
-		fmt.Fprintf(&b, "challenge %s: %q %s\n", c.Name, c.Status.State, c.Status.Reason)
-	}
-	return b.String()
 }
 
 // told waits until there is an event of each kind, with a reason and a text.
@@ -242,7 +166,7 @@ func TestWhatAWSRefusesStandsOnTheChallenge(t *testing.T) {
 	w.apply("lesson/cluster-issuer.yaml")
 	w.apply("lesson/certificate.yaml", "namespace: ingress-nginx", "namespace: "+namespace)
 	cluster.Eventually(t, func() error {
-		if story := w.story(namespace); !strings.Contains(story, "there is no public hosted zone for _acme-challenge.example.com.") {
+		if story := internet.Story(w, w.admin); !strings.Contains(story, "there is no public hosted zone for _acme-challenge.example.com.") {
 			return cluster.NotYet("%s", story)
 		}
 		return nil
