@@ -10,10 +10,12 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -77,6 +79,16 @@ type Reply struct {
 	// Links are the links of the reply, RFC 8288.
 	Links []Link `json:"-"`
 }
+
+// NoReply is that a request was sent, and its reply did not come whole: the server may have done what it was asked for.
+type NoReply struct {
+	// Action is what was asked.
+	Action string
+	Err    error
+}
+
+func (e *NoReply) Error() string { return e.Action + ": " + e.Err.Error() }
+func (e *NoReply) Unwrap() error { return e.Err }
 
 // ProtocolError is a reply that no ACME server may give.
 type ProtocolError struct {
@@ -162,7 +174,12 @@ func (c *Client) exchange(ctx context.Context, action, method, target string, bo
 				Status: status, Duration: time.Since(began), RetryAfter: retryAfter})
 		}
 	}()
+	var sent atomic.Bool
+	request = request.WithContext(httptrace.WithClientTrace(request.Context(), &httptrace.ClientTrace{WroteHeaders: func() { sent.Store(true) }}))
 	response, err := client.Do(request)
+	if err != nil && sent.Load() {
+		return nil, &NoReply{action, err}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", action, err)
 	}
@@ -183,7 +200,7 @@ func (c *Client) exchange(ctx context.Context, action, method, target string, bo
 	}
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("%s: read the reply: %w", action, err)
+		return nil, &NoReply{action, fmt.Errorf("read the reply: %w", err)}
 	case len(m.body) > maxBody:
 		return nil, &ProtocolError{action, target, errTooLarge.Error()}
 	case status >= 400:

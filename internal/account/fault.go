@@ -51,7 +51,7 @@ func Fault(reason string, now time.Time, err error) error {
 		}
 		last := now.Add(atMost)
 		if p.Status == http.StatusServiceUnavailable {
-			last = now.Add(budget.LongestClosed)
+			reason, last = fault.Busy, now.Add(budget.LongestClosed)
 		}
 		if first := now.Add(atLeast); until.Before(first) {
 			until = first

@@ -95,7 +95,10 @@ func (b *Budget) all() []*CA {
 	return all
 }
 
-// Taken says that the CA has taken an order, Final that it is about to be finalized, Ended that it has ended.
+// Unheard says that an order was sent and nothing was heard of it, Taken that the CA has taken an order, Final that it is about to be finalized, Ended that it has ended.
+func (b *Budget) Unheard(id string) {
+	b.change(id, func(l *Ledger, now time.Time) { l.Unheard(id, now) })
+}
 func (b *Budget) Taken(id string) { b.change(id, func(l *Ledger, now time.Time) { l.Taken(id, now) }) }
 func (b *Budget) Final(id string) { b.change(id, func(l *Ledger, _ time.Time) { l.Final(id) }) }
 func (b *Budget) Ended(id string, issued bool) {
@@ -247,7 +250,7 @@ func (c *CA) Open(ctx context.Context) error {
 	if !c.budget.Clock.Now().Before(c.closed) {
 		return nil
 	}
-	return fault.Limitedf("Busy", c.closed, "%s said that it answers nobody until %s: nothing is asked before", c.directory, stamp(c.closed))
+	return fault.Limitedf(fault.Busy, c.closed, "%s said that it answers nobody until %s: nothing is asked before", c.directory, stamp(c.closed))
 }
 
 // Saw learns from a reply: with a status of 503 and a time, all stay away until then.
@@ -334,6 +337,7 @@ func (c *CA) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	ledger.interrupted(c.budget.Clock.Now())
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.ledger, c.object = ledger, object
@@ -363,7 +367,7 @@ func (c *CA) read(ctx context.Context) (*Ledger, *corev1.ConfigMap, error) {
 	}
 	ledger, err := Decode([]byte(object.Data[entry]))
 	if err != nil {
-		const message = "what is spent of the limits of %s cannot be read: %v. It is reckoned anew from the Orders that exist; failed ones and deleted ones are not among them"
+		const message = "what is spent of the limits of %s cannot be read: %v. It is reckoned anew from the Orders that exist; deleted ones are not among them"
 		c.budget.Events.Eventf(object, corev1.EventTypeWarning, "LimitsForgotten", message, c.directory, err)
 		c.budget.Log.Info(fmt.Sprintf(message, c.directory, err), "configMap", name)
 		return Restore(objects, now), object, nil

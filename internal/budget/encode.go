@@ -8,6 +8,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"github.com/perennial-pki/perennial/acme"
 )
 
 // A ledger must fit into one object of the Kubernetes API, which may have 1 MiB. Beyond these numbers that is forgotten which matters least:
@@ -143,9 +145,14 @@ type Past struct {
 	Ask
 	// Sent says that the CA has taken the order, Ended that it has come to its end, and Issued with a certificate.
 	Sent, Ended, Issued bool
+	// Failed are the names of which one at least was not proven, at At, and Why what the CA said of it. Paused is until when they are paused.
+	Failed []acme.Identifier
+	At     time.Time
+	Why    string
+	Paused time.Time
 }
 
-// Settle closes the open orders of which the objects say that they have ended, or that are no more.
+// Settle closes the open orders of which the objects say that they have ended, or that are no more, and counts those that the CA has taken.
 func (l *Ledger) Settle(objects []Past, at time.Time) {
 	now := at.UnixMilli()
 	known := map[string]*Past{}
@@ -165,12 +172,14 @@ func (l *Ledger) Settle(objects []Past, at time.Time) {
 				l.spend(o.Order, now)
 				l.spend(o.Certificate, now)
 			}
+		case p.Sent:
+			l.Taken(id, p.Asked)
 		}
 	}
 }
 
-// Restore makes a ledger of what the objects say: where there is none yet, or it was lost. It lacks orders whose objects are gone, and what
-// failed.
+// Restore makes a ledger of what the objects say: where there is none yet, or it was lost. It lacks orders whose objects are gone. Of an order that
+// failed each name that may have been the reason counts as failed once, and is paused if it can have been no other.
 func Restore(objects []Past, at time.Time) *Ledger {
 	now := at.UnixMilli()
 	l := NewLedger()
@@ -178,12 +187,22 @@ func Restore(objects []Past, at time.Time) *Ledger {
 	for _, o := range objects {
 		p := ask(o.Ask)
 		sent := min(o.Asked.UnixMilli(), now)
+		for _, id := range o.Failed {
+			failed := l.Failed(o.Account, id, o.Limits.Validations, o.ID+" "+base(id), o.Why, o.At)
+			if f := l.failures[failureKey(o.Account, base(id))]; len(o.Failed) == 1 && o.Paused.After(at) {
+				f.InARow, f.At = max(failed, pauseAfter), o.Paused.Add(-pauseLength).UnixMilli()
+			}
+		}
 		if !o.Sent {
 			continue
 		}
 		l.reserve(p, sent)
 		l.Taken(o.ID, time.UnixMilli(sent))
-		if open := l.open[o.ID]; open != nil && o.Ended {
+		switch open := l.open[o.ID]; {
+		case open == nil:
+		case !o.Ended:
+			open.Final = true // what may have come of it is not known
+		default:
 			l.drop(o.ID)
 			if o.Issued {
 				l.spend(open.Certificate, sent)

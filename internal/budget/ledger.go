@@ -445,6 +445,22 @@ func (l *Ledger) spend(holds []hold, now int64) {
 	}
 }
 
+// Unheard says that an order was sent, and nothing was heard of it. The CA may have counted it, and counts it again when it is repeated, though it may
+// answer with the same order.
+func (l *Ledger) Unheard(id string, at time.Time) {
+	if o := l.open[id]; o != nil && !o.Taken && len(o.Order) > 0 {
+		l.spend(o.Order, at.UnixMilli())
+		l.changes++
+	}
+}
+
+// interrupted says that a process ended, which may have sent each order of which the CA's answer is not known.
+func (l *Ledger) interrupted(at time.Time) {
+	for id := range l.open {
+		l.Unheard(id, at)
+	}
+}
+
 // Taken says that the CA has taken an order.
 func (l *Ledger) Taken(id string, at time.Time) {
 	o := l.open[id]

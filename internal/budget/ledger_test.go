@@ -563,3 +563,94 @@ func FuzzRefusal(f *testing.F) {
 		}
 	})
 }
+
+func TestAnOrderOfWhichNothingWasHeardCountsForEachTimeThatItIsSent(t *testing.T) {
+	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
+	limits := Limits{NewOrders: Limit{3, time.Hour}}
+	order := func(id string) Ask {
+		return Ask{ID: id, Account: "https://ca.example/1", Identifiers: []acme.Identifier{acme.DNS(id + ".example.com")}, Limits: limits, Asked: now}
+	}
+	for name, test := range map[string]struct {
+		happens func(l *Ledger) *Ledger
+		left    int // of three
+	}{
+		"it was heard":                {func(l *Ledger) *Ledger { l.Taken("a", now); return l }, 2},
+		"its reply was lost once":     {func(l *Ledger) *Ledger { l.Unheard("a", now); l.Ask(order("a"), now); l.Taken("a", now); return l }, 1},
+		"its reply was lost twice":    {func(l *Ledger) *Ledger { l.Unheard("a", now); l.Unheard("a", now); l.Taken("a", now); return l }, 0},
+		"what comes later is nothing": {func(l *Ledger) *Ledger { l.Taken("a", now); l.Unheard("a", now); return l }, 2},
+		"the process ended meanwhile": {func(l *Ledger) *Ledger {
+			text, err := l.Encode(now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			next, err := Decode(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			next.Settle([]Past{{Ask: order("a")}}, now)
+			next.interrupted(now)
+			next.Ask(order("a"), now)
+			next.Taken("a", now)
+			return next
+		}, 1},
+		"the process ended when the CA had answered": {func(l *Ledger) *Ledger {
+			l.Settle([]Past{{Ask: order("a"), Sent: true}}, now)
+			l.interrupted(now)
+			return l
+		}, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := NewLedger()
+			if v := l.Ask(order("a"), now); !v.Allowed {
+				t.Fatal(v.Message())
+			}
+			l = test.happens(l)
+			left := 0
+			for _, id := range []string{"b", "c", "d"} {
+				if l.Ask(order(id), now).Allowed {
+					left++
+				}
+			}
+			if left != test.left {
+				t.Errorf("%d orders more may be sent, not %d", left, test.left)
+			}
+		})
+	}
+}
+
+func TestALostLedgerIsMadeOfWhatTheOrdersSayOfFailures(t *testing.T) {
+	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
+	limits := Limits{Validations: Limit{1, time.Hour}}
+	names := func(list ...string) (ids []acme.Identifier) {
+		for _, name := range list {
+			ids = append(ids, acme.DNS(name))
+		}
+		return ids
+	}
+	past := func(failed []acme.Identifier, paused time.Time) Past {
+		return Past{
+			Ask:  Ask{ID: "past", Account: "https://ca.example/1", Identifiers: failed, Limits: limits, Asked: now.Add(-time.Hour)},
+			Sent: true, Ended: true, Failed: failed, At: now.Add(-time.Minute), Why: "no answer", Paused: paused,
+		}
+	}
+	for name, test := range map[string]struct {
+		past Past
+		want map[string]Kind // empty: it may go
+	}{
+		"a name that failed has spent its limit":           {past(names("a.example.com"), time.Time{}), map[string]Kind{"a.example.com": Validations, "b.example.com": ""}},
+		"of several each may have been it":                 {past(names("a.example.com", "b.example.com"), time.Time{}), map[string]Kind{"a.example.com": Validations, "b.example.com": Validations}},
+		"the only name is paused":                          {past(names("a.example.com"), now.Add(23*time.Hour)), map[string]Kind{"a.example.com": Paused}},
+		"a pause that is over is none":                     {past(names("a.example.com"), now.Add(-time.Second)), map[string]Kind{"a.example.com": Validations}},
+		"of several names it is not known which is paused": {past(names("a.example.com", "b.example.com"), now.Add(23*time.Hour)), map[string]Kind{"a.example.com": Validations}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := Restore([]Past{test.past}, now)
+			for name, want := range test.want {
+				v := l.Ask(Ask{ID: name, Account: "https://ca.example/1", Identifiers: names(name), Limits: limits, Asked: now}, now)
+				if v.Allowed != (want == "") || !v.Allowed && v.Kind != want {
+					t.Errorf("%s: %+v, want %q", name, v, want)
+				}
+			}
+		})
+	}
+}

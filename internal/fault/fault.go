@@ -23,6 +23,9 @@ const (
 	Misconfigured Class = "Misconfigured"
 )
 
+// Busy is the reason of a Limited error of a server that answers nobody for now. Other limits are an answer to who asked.
+const Busy = "Busy"
+
 // Error is an error with a class. Reason is a CamelCase word for conditions and events; it may be empty.
 type Error struct {
 	Class  Class

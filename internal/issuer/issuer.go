@@ -165,7 +165,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	status := issuer.GetStatus()
 	old := cmapi.GetIssuerCondition(before.GetStatus(), cmapi.IssuerConditionReady)
 	cmapi.SetIssuerCondition(status, now, condition)
-	passes := failure != nil && (failure.Class == fault.Transient || failure.Class == fault.Limited)
+	passes := failure != nil && (failure.Class == fault.Transient || failure.Class == fault.Limited && failure.Reason == fault.Busy)
 	status.SetUnreachable(now, passes, condition.Message, issuer.GetGeneration())
 
 	told := ""

@@ -78,16 +78,6 @@ func postponed(order *cmacme.Order, v budget.Verdict) error {
 	return fault.Limitedf("RateLimited", v.Until, "%s", v.Message())
 }
 
-// postponedSince notes since when the CA cannot be asked for the order, as reached does. A limit that is spent counts, names that are paused do
-// not: their proofs failed.
-func postponedSince(order *cmacme.Order, now time.Time, err error) {
-	if order.Status.PausedUntil == nil {
-		reached(&order.Status.UnreachableSince, now, err)
-	} else {
-		order.Status.UnreachableSince = nil
-	}
-}
-
 // ask is what is to be known of an order before it is sent.
 func (r *Reconciler) ask(ctx context.Context, order *cmacme.Order, i *signer.Issuer, by acme.Account) (budget.Ask, error) {
 	spec := i.GetSpec().ACME
@@ -195,11 +185,31 @@ func Past(c client.Reader, scope signer.Scope) func(ctx context.Context, directo
 				},
 				Sent: o.Status.URL != "", Ended: finished(o.Status.State), Issued: o.Status.State == cmacme.Valid,
 			}
+			p.Failed, p.At, p.Why = failedOf(o, wanted.Identifiers)
+			if t := o.Status.PausedUntil; t != nil {
+				p.Paused = t.Time
+			}
 			p.Limits, p.Published = limitsOf(i.GetSpec().ACME)
 			past = append(past, p)
 		}
 		return past, nil
 	}
+}
+
+// failedOf returns the names of an order of which one at least was not proven, or is paused, when that was, and why.
+func failedOf(o *cmacme.Order, wanted []acme.Identifier) (names []acme.Identifier, at time.Time, why string) {
+	switch {
+	case o.Status.State == cmacme.Invalid && o.Status.FailureTime != nil:
+		for _, z := range o.Status.Authorizations {
+			if z.InitialState == cmacme.Pending {
+				names = append(names, acme.Identifier{Value: z.Identifier})
+			}
+		}
+		return names, o.Status.FailureTime.Time, o.Status.Reason
+	case o.Status.PausedUntil != nil && o.Status.URL == "":
+		return wanted, o.CreationTimestamp.Time, o.Status.Reason
+	}
+	return nil, at, ""
 }
 
 // judged tells the budget how the CA has judged a proof.

@@ -327,7 +327,7 @@ func (r *Reconciler) step(ctx context.Context, order *cmacme.Order, challenges [
 			return reconcile.Result{}, err
 		}
 		if err := r.admit(ctx, order, i, ask); err != nil {
-			postponedSince(order, r.Clock.Now(), err)
+			reached(&order.Status.UnreachableSince, r.Clock.Now(), err)
 			return reconcile.Result{}, err
 		}
 	}
@@ -342,7 +342,7 @@ func (r *Reconciler) step(ctx context.Context, order *cmacme.Order, challenges [
 	o := conversation{ca: ca, by: by, now: r.Clock.Now()}
 	if order.Status.URL == "" {
 		err = r.Accounts.Believed(ctx, i, by, r.refused(ctx, order, i, ask, r.begin(ctx, o, order, i, ask)))
-		postponedSince(order, o.now, err)
+		reached(&order.Status.UnreachableSince, o.now, err)
 		return reconcile.Result{}, err // the write of the status brings us back
 	}
 	result, err := r.converse(ctx, o, order, i, challenges)
@@ -434,7 +434,7 @@ func (r *Reconciler) begin(ctx context.Context, o conversation, order *cmacme.Or
 	if r.unreplaced.is(string(order.UID)) {
 		ask.Replaces = ""
 	}
-	got, err := o.ca.NewOrder(ctx, o.by, ask)
+	got, err := r.newOrder(ctx, o, order, ask)
 	if ask.Replaces != "" && aboutReplaces(err) {
 		// The certificate is needed, whatever the CA thinks of its predecessor. But then the order is one like others.
 		r.unreplaced.since(string(order.UID), o.now)
@@ -443,7 +443,7 @@ func (r *Reconciler) begin(ctx context.Context, o conversation, order *cmacme.Or
 			return err
 		}
 		ask.Replaces = ""
-		got, err = o.ca.NewOrder(ctx, o.by, ask)
+		got, err = r.newOrder(ctx, o, order, ask)
 	}
 	if err != nil {
 		return err
@@ -460,6 +460,17 @@ func (r *Reconciler) begin(ctx context.Context, o conversation, order *cmacme.Or
 		st.Authorizations = append(st.Authorizations, cmacme.ACMEAuthorization{URL: url})
 	}
 	return nil
+}
+
+// newOrder sends the order. The budget is told if the CA may have taken it and nobody knows.
+func (r *Reconciler) newOrder(ctx context.Context, o conversation, order *cmacme.Order, ask acme.OrderRequest) (acme.Order, error) {
+	got, err := o.ca.NewOrder(ctx, o.by, ask)
+	var silent *acme.NoReply
+	var wrong *acme.ProtocolError
+	if errors.As(err, &silent) && silent.Action == "newOrder" || errors.As(err, &wrong) && wrong.Action == "newOrder" {
+		r.Budget.Unheard(string(order.UID))
+	}
+	return got, err
 }
 
 // same reports whether two lists name the same, in whatever order and spelling.

@@ -17,18 +17,18 @@ func reached(since **metav1.Time, now time.Time, err error) {
 	if errors.As(err, &api) {
 		return // that was another server
 	}
-	switch fault.Of(account.Fault("", now, err)).Class {
-	case fault.Misconfigured:
+	switch failure := fault.Of(account.Fault("", now, err)); {
+	case err == nil:
+	case failure.Class == fault.Misconfigured:
 		return // it was not asked
-	case fault.Refused:
-	default:
-		if err != nil {
-			if *since == nil {
-				at := metav1.NewTime(now.Truncate(time.Second))
-				*since = &at
-			}
-			return
+	case failure.Class == fault.Limited && failure.Reason != fault.Busy:
+		// A limit that is spent, or a name that is paused, is an answer: whoever rehearses waits for that.
+	case failure.Class != fault.Refused:
+		if *since == nil {
+			at := metav1.NewTime(now.Truncate(time.Second))
+			*since = &at
 		}
+		return
 	}
 	*since = nil
 }

@@ -89,7 +89,7 @@ func (i *Issuer) CAFromChain(chain []*x509.Certificate) []byte {
 	return pki.EncodeCertificatePEM(top)
 }
 
-// Unreachable reports whether the issuer is not ready because its server does not answer, or asks to be left alone for now.
+// Unreachable reports whether the issuer is not ready because its server does not answer, or answers nobody for now.
 func (i *Issuer) Unreachable() bool {
 	return cmapi.GetIssuerCondition(i.GetStatus(), cmapi.IssuerConditionUnreachable) != nil
 }

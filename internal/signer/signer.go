@@ -99,7 +99,7 @@ type Answer struct {
 	Warning, WarningReason string
 	// Pending says what is waited for. Set if Certificate is empty.
 	Pending string
-	// Unreachable says that it waits because the other side does not answer, or asks to be left alone for now.
+	// Unreachable says that it waits because the other side does not answer, or answers nobody for now.
 	Unreachable bool
 	// Paused, if not empty, says that names are paused as their validation failed again and again, also if the request is lost by that.
 	Paused string

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -250,6 +251,31 @@ func TestAnOrderWaitsUntilTheLimitOfItsIssuerHasRoomAlsoAfterARestart(t *testing
 	r.ready(late)
 	if err := second.Stop(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestAnOrderWhoseReplyIsLostIsCountedAsTheCADoes(t *testing.T) {
+	t.Parallel()
+	var once sync.Once
+	f := &front{}
+	r, options := shop(t, f, pebble.Options{})
+	f.behave(nil, func(q *http.Request, _ map[string]any, reply *httptest.ResponseRecorder) {
+		if strings.HasPrefix(q.URL.Path, pathNewOrder) && reply.Code == http.StatusCreated {
+			once.Do(func() { panic(http.ErrAbortHandler) })
+		}
+	})
+	cluster.Run(t, options)
+	r.issuer(func(spec *cmacme.ACMEIssuer) {
+		spec.RateLimits = &cmacme.ACMERateLimits{NewOrdersPerAccount: &cmacme.ACMERateLimit{Count: 2, Period: &metav1.Duration{Duration: 24 * time.Hour}}}
+	})
+	r.ready(r.certificate("lost", "lost.example.com"))
+	if n := f.asked(pathNewOrder); n != 2 {
+		t.Errorf("the CA was asked for %d orders", n)
+	}
+	r.certificate("late", "late.example.com")
+	r.waits("late", "waits until ", "the limit of 2 new orders of account https://")
+	if n := f.asked(pathNewOrder); n != 2 {
+		t.Errorf("the CA was asked for %d orders", n)
 	}
 }
 

@@ -282,6 +282,33 @@ func TestAStagingServerThatCannotBeReachedIsWaitedForHalfAnHour(t *testing.T) {
 		Server: "https://127.0.0.1:1/dir", PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "never-account"}},
 	}
 	r.create(never)
+	// A third one answers, and what it says is that a limit is spent.
+	limits := &refuser{}
+	limits.set(func(w http.ResponseWriter, path string) bool {
+		if strings.HasPrefix(path, pathNewOrder) {
+			w.Header().Set("Retry-After", "7200")
+			refuse(w, http.StatusTooManyRequests, "rateLimited", "too many orders")
+			return true
+		}
+		return false
+	})
+	busy, err := pebble.Start(pebble.Options{Resolver: r.names.Addr, HTTPPort: r.port, Wrap: limits.wrap})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { busy.Close() })
+	limited := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "limited"}}
+	limited.Spec.ACME = r.getIssuer().Spec.ACME
+	limited.Spec.ACME.Server, limited.Spec.ACME.CABundle, limited.Spec.ACME.PrivateKey.Name = busy.Directory, busy.CABundle, "limited-account"
+	r.create(limited)
+	waits := r.rehearsed("limited", "limited")
+	r.until(waits, func() string {
+		c := cmapi.GetCertificateCondition(&waits.Status, cmapi.CertificateConditionIssuing)
+		if c == nil || c.Status != cmmeta.ConditionTrue || !strings.Contains(c.Message, "too many orders") || strings.Contains(c.Message, "without a rehearsal") {
+			return "it does not say that it waits for the limit alone"
+		}
+		return ""
+	})
 	all := []*cmapi.Certificate{r.rehearsed("gone", "staging"), r.rehearsed("never", "never")}
 	for _, crt := range all {
 		r.until(crt, func() string {
@@ -305,5 +332,12 @@ func TestAStagingServerThatCannotBeReachedIsWaitedForHalfAnHour(t *testing.T) {
 		if message := r.event("Certificate", crt.Name, "RehearsalSkipped"); !strings.Contains(message, "is asked without a rehearsal") {
 			t.Errorf("the event says %q", message)
 		}
+	}
+	limits.set(nil)
+	clock.Step(2 * time.Hour)
+	r.nudge(r.orderOf("limited"))
+	r.revision(waits, 1)
+	if message := r.event("Certificate", "limited", "Rehearsed"); !strings.Contains(message, "has succeeded") {
+		t.Errorf("the event says %q", message)
 	}
 }

@@ -127,7 +127,7 @@ type ChallengeStatus struct {
 	// +optional
 	State State `json:"state,omitempty"`
 
-	// Perennial's own. Since when the server does not answer, or asks to be left alone for now. Not set when it answers.
+	// Perennial's own. Since when the server does not answer, or answers nobody for now. Not set when it answers.
 	// +optional
 	UnreachableSince *metav1.Time `json:"unreachableSince,omitempty"`
 }

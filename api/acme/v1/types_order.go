@@ -117,7 +117,7 @@ type OrderStatus struct {
 	// +optional
 	FailureTime *metav1.Time `json:"failureTime,omitempty"`
 
-	// Perennial's own. Since when the server does not answer, or asks to be left alone for now. Not set when it answers.
+	// Perennial's own. Since when the server does not answer, or answers nobody for now. Not set when it answers.
 	// +optional
 	UnreachableSince *metav1.Time `json:"unreachableSince,omitempty"`
 

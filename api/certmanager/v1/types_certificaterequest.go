@@ -170,7 +170,7 @@ const (
 	// together with Denied, and never taken back.
 	CertificateRequestConditionApproved CertificateRequestConditionType = "Approved"
 
-	// CertificateRequestConditionUnreachable, Perennial's own: the issuer does not answer, or asks to be left alone for now. Its
+	// CertificateRequestConditionUnreachable, Perennial's own: the issuer does not answer, or answers nobody for now. Its
 	// transition time says since when. It is there as long as it is True.
 	CertificateRequestConditionUnreachable CertificateRequestConditionType = "Unreachable"
 

@@ -480,7 +480,7 @@ const (
 	// IssuerConditionReady: the issuer can be used. Unless it is True, nothing is signed.
 	IssuerConditionReady IssuerConditionType = "Ready"
 
-	// IssuerConditionUnreachable, Perennial's own: it is not ready because its server does not answer, or asks to be left alone for now. It is there
+	// IssuerConditionUnreachable, Perennial's own: it is not ready because its server does not answer, or answers nobody for now. It is there
 	// as long as it is True.
 	IssuerConditionUnreachable IssuerConditionType = "Unreachable"
 
