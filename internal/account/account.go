@@ -31,6 +31,7 @@ import (
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/budget"
 	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/lane"
 	"github.com/perennial-pki/perennial/internal/outside"
 	"github.com/perennial-pki/perennial/internal/secrets"
 	"github.com/perennial-pki/perennial/internal/signer"
@@ -118,6 +119,11 @@ func (a *Accounts) Server(spec *cmacme.ACMEIssuer) (*acme.Client, error) {
 	return c, nil
 }
 
+// Party is the ACME server of an issuer, as one that makes others wait.
+func Party(spec *cmacme.ACMEIssuer) lane.Party {
+	return lane.Party{Who: "the ACME server " + spec.Server}
+}
+
 // Of returns the account of an issuer that is registered, and the client to use it with.
 func (a *Accounts) Of(ctx context.Context, issuer *signer.Issuer) (*acme.Client, acme.Account, error) {
 	status := issuer.GetStatus().ACME
@@ -179,6 +185,10 @@ func (a *Accounts) Register(ctx context.Context, issuer *signer.Issuer) (*cmacme
 			return old, nil
 		}
 	}
+	if err := lane.Enter(ctx, Party(spec)); err != nil {
+		return nil, err
+	}
+	defer lane.Leave(ctx)
 	account, err := a.register(ctx, issuer, c, key, fresh)
 	if err != nil {
 		return nil, Fault("ErrRegisterACMEAccount", a.Clock.Now(), err)

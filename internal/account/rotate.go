@@ -9,6 +9,7 @@ import (
 
 	"github.com/perennial-pki/perennial/acme"
 	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/lane"
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
@@ -40,6 +41,9 @@ func (a *Accounts) rotate(ctx context.Context, issuer *signer.Issuer, c *acme.Cl
 		return nil, err
 	}
 	if hash(next) != hash(key) {
+		if err := lane.Enter(ctx, Party(issuer.GetSpec().ACME)); err != nil {
+			return nil, err
+		}
 		// The CA may know the new key already: its answer may have been lost.
 		_, err := c.FindAccount(ctx, next)
 		if acme.IsProblem(err, acme.ProblemAccountDoesNotExist) {

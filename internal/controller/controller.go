@@ -47,6 +47,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/budget"
 	"github.com/perennial-pki/perennial/internal/inject"
 	"github.com/perennial-pki/perennial/internal/issuer"
+	"github.com/perennial-pki/perennial/internal/lane"
 	"github.com/perennial-pki/perennial/internal/lifecycle"
 	"github.com/perennial-pki/perennial/internal/observe"
 	"github.com/perennial-pki/perennial/internal/order"
@@ -157,9 +158,6 @@ const (
 
 	// tokenSeconds is how long tokens of ServiceAccounts live. The API server takes no less.
 	tokenSeconds = int64(600)
-
-	// lanesAtOnce is how many CAs can be slow before others wait for them.
-	lanesAtOnce = 4
 
 	// reconcileLimit is how long one look at an object may take.
 	reconcileLimit = 3 * time.Minute
@@ -459,8 +457,10 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 		signer.TypeSelfSigned: &selfsigned.Signer{Secrets: store, Keyring: keyring, Limits: o.Limits, Clock: o.Clock},
 		signer.TypeCA:         &ca.Signer{Secrets: store, Limits: o.Limits, Clock: o.Clock},
 	}
+	// Those who wait for others do so in lanes, of their own, with more workers than can wait.
+	lanes := func() *lane.Lanes { return lane.New(o.Workers, o.Clock) }
 	issuersOf := func(kind string) reconciler {
-		return &issuer.Reconciler{Client: c, Secrets: store, Scope: scope, Signers: signers, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, Kind: kind, CSRs: on[certificateSigningRequests]}
+		return &issuer.Reconciler{Lanes: lanes(), Client: c, Secrets: store, Scope: scope, Signers: signers, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, Kind: kind, CSRs: on[certificateSigningRequests]}
 	}
 	targets := o.Targets
 	if targets == nil {
@@ -468,7 +468,7 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 	}
 	wide := o.Namespace == "" // what is of the whole cluster has no place in a controller for one namespace
 	lives := &lifecycle.Reconciler{Client: c, Secrets: store, Scope: scope, Keyring: keyring, Limits: o.Limits, Settings: o.Lifecycle, Events: events, Metrics: metrics, Clock: o.Clock}
-	revoker := &revocation.Reconciler{Client: c, Live: live, Secrets: store, Scope: scope, Accounts: accounts, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, AtWork: lives.AtWork}
+	revoker := &revocation.Reconciler{Client: c, Live: live, Secrets: store, Scope: scope, Accounts: accounts, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, AtWork: lives.AtWork, Lanes: lanes()}
 	for _, part := range []struct {
 		on         bool
 		reconciler reconciler
@@ -479,9 +479,9 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 		{on[certificateSigningRequests], &request.CSRReconciler{Client: c, Scope: scope, Signers: signers, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
 		{on[issuers], issuersOf(signer.KindIssuer)},
 		{on[clusterIssuers] && wide, issuersOf(signer.KindClusterIssuer)},
-		{on[orders], &order.Reconciler{Client: c, Scope: scope, Accounts: accounts, Budget: limits, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, Revocation: revoker, Lane: o.Workers}},
-		{on[challenges], &order.ChallengeReconciler{Client: c, Scope: scope, Accounts: accounts, Budget: limits, Solvers: solvers, Names: names, Events: events, Metrics: metrics, Clock: o.Clock, Max: o.MaxChallenges, Lane: o.Workers}},
-		{on[renewalInfo], &renewalinfo.Reconciler{Client: c, Secrets: store, Scope: scope, Accounts: accounts, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
+		{on[orders], &order.Reconciler{Client: c, Scope: scope, Accounts: accounts, Budget: limits, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, Revocation: revoker, Lanes: lanes()}},
+		{on[challenges], &order.ChallengeReconciler{Client: c, Scope: scope, Accounts: accounts, Budget: limits, Solvers: solvers, Names: names, Events: events, Metrics: metrics, Clock: o.Clock, Max: o.MaxChallenges, Lanes: lanes()}},
+		{on[renewalInfo], &renewalinfo.Reconciler{Client: c, Secrets: store, Scope: scope, Accounts: accounts, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, Lanes: lanes()}},
 		{on[ingressShim] || on[gatewayShim] || on[listenerSets], &shim.Reconciler{Client: c, Scope: scope, Settings: o.Shim, Ingresses: on[ingressShim], Gateways: on[gatewayShim], ListenerSets: on[listenerSets], Events: events, Metrics: metrics}},
 		{on[caInjector] && len(targets) > 0, &inject.Reconciler{Client: c, Live: live, Secrets: store, Targets: targets, Namespace: o.Namespace, APIServerCA: inject.APIServerCA(cfg), Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
 		{on[trustBundles] && wide, &trust.Reconciler{Client: c, Live: live, Secrets: store, Namespace: o.ClusterResourceNamespace, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
@@ -491,8 +491,8 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 		}
 		workers := o.Workers
 		switch part.reconciler.(type) {
-		case *order.Reconciler, *order.ChallengeReconciler:
-			workers *= lanesAtOnce // they wait for others, of whom each has a part of them
+		case *order.Reconciler, *order.ChallengeReconciler, *issuer.Reconciler, *renewalinfo.Reconciler, *revocation.Reconciler:
+			workers = lane.Workers(o.Workers)
 		}
 		work := ctrlcontroller.Options{MaxConcurrentReconciles: workers, RateLimiter: jittered{
 			workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry),

@@ -30,6 +30,7 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/lane"
 	"github.com/perennial-pki/perennial/internal/observe"
 	"github.com/perennial-pki/perennial/internal/secrets"
 	"github.com/perennial-pki/perennial/internal/signer"
@@ -52,6 +53,7 @@ type Reconciler struct {
 	Events  record.EventRecorder
 	Metrics *observe.Metrics
 	Clock   clock.PassiveClock
+	Lanes   *lane.Lanes
 	// Kind is signer.KindIssuer or signer.KindClusterIssuer.
 	Kind string
 	// CSRs says that Kubernetes CertificateSigningRequests are served, too, whose certificates also count.
@@ -105,8 +107,9 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, oth
 	b := ctrl.NewControllerManagedBy(mgr).Named(name).WithOptions(o).
 		For(r.new(), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&corev1.Secret{}, secretChanged).
-		WatchesRawSource(source.Kind(others, client.Object(secrets.Metadata()), secretChanged))
-	return b.Complete(observe.Counted(r.Metrics, name, reconcile.Reconciler(r)))
+		WatchesRawSource(source.Kind(others, client.Object(secrets.Metadata()), secretChanged)).
+		WatchesRawSource(r.Lanes.Calls())
+	return b.Complete(observe.Counted(r.Metrics, name, r.Lanes.Reconciler(r)))
 }
 
 func (r *Reconciler) issuersOf(ctx context.Context, namespace, secret string) []reconcile.Request {
@@ -151,6 +154,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		readiness, err = s.Check(ctx, issuer)
 	} else {
 		err = fault.Misconfiguredf("UnsupportedType", "issuers of type %s are not supported by this version of Perennial", issuer.Type())
+	}
+	if lane.Is(err) {
+		return reconcile.Result{}, err
 	}
 	now := r.Clock.Now()
 	condition := cmapi.IssuerCondition{

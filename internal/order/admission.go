@@ -77,7 +77,15 @@ func (r *ChallengeReconciler) most() int {
 
 // contest has all challenges that are not over, or hold a place, as the cache and this process know them. The lock must be held while it is used.
 func (r *ChallengeReconciler) contest(ctx context.Context) (contest, error) {
-	c := contest{most: r.most(), room: r.room, begun: r.admission.begun, tried: r.admission.tried}
+	now := r.Clock.Now()
+	c := contest{most: r.most(), room: r.room, begun: r.admission.begun, tried: r.admission.tried,
+		inLine: func(ch *cmacme.Challenge) bool {
+			return r.Lanes.Waits(reconcile.Request{NamespacedName: client.ObjectKeyFromObject(ch)})
+		},
+		idle: func(ch *cmacme.Challenge) bool {
+			return longAgo(ch, now) || r.Lanes.Stuck(reconcile.Request{NamespacedName: client.ObjectKeyFromObject(ch)})
+		},
+	}
 	var list cmacme.ChallengeList
 	if err := r.Client.List(ctx, &list, client.UnsafeDisableDeepCopy, &client.ListOptions{DisableReadYourWritesConsistency: true}); err != nil {
 		return c, err

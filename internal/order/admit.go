@@ -29,6 +29,15 @@ func active(ch *cmacme.Challenge) bool {
 	return ch.Status.Presented && !finished(ch.Status.State) || ch.DeletionTimestamp != nil && ch.Status.Presented
 }
 
+// longAgo reports whether a challenge was set up, or deleted, so long ago that it is looked at seldom: whoever it waits for takes their time.
+func longAgo(ch *cmacme.Challenge, now time.Time) bool {
+	at := ch.Status.PresentedAt
+	if ch.DeletionTimestamp != nil {
+		at = ch.DeletionTimestamp
+	}
+	return at != nil && now.Sub(at.Time) > sometimes
+}
+
 // holds reports whether a challenge has one of the few places where its proof stands.
 func holds(ch *cmacme.Challenge) bool {
 	return ch.Status.Presented && ch.Status.EffectiveName != ""
@@ -50,6 +59,8 @@ type contest struct {
 	begun map[types.NamespacedName]string
 	// tried is when one was tried last, in vain. It goes to the end of the line, as if it had come then.
 	tried map[types.NamespacedName]time.Time
+	// inLine reports whether one waits for a place in a lane, and idle whether nobody works on one that is set up.
+	inLine, idle func(*cmacme.Challenge) bool
 }
 
 // earlier orders challenges by how long they wait.
@@ -93,7 +104,8 @@ func (c contest) ahead(ch *cmacme.Challenge) []*cmacme.Challenge {
 }
 
 // admitted returns the challenges that may begin. Where few proofs can stand at one place, those that wait longest for it are considered. Of them
-// all, each issuer and namespace gets as much as the others: whoever has least under way is next, then who waits longest.
+// all, each issuer and namespace gets as much as the others: whoever has least under way is next, then who waits longest. One that nobody works on,
+// as others make it wait, is under way, and yet keeps nobody from beginning.
 func (c contest) admitted() []*cmacme.Challenge {
 	group := func(ch *cmacme.Challenge) string {
 		return ch.Namespace + " " + signer.Key(ch.Namespace, ch.Spec.IssuerRef)
@@ -110,8 +122,10 @@ func (c contest) admitted() []*cmacme.Challenge {
 		switch {
 		case begun || active(ch):
 			underWay[group(ch)]++
-			free--
-		case waits(ch):
+			if begun || !c.idle(ch) {
+				free--
+			}
+		case waits(ch) && !c.inLine(ch):
 			line = append(line, ch)
 		}
 	}

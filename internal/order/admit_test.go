@@ -2,6 +2,7 @@ package order
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -42,7 +43,33 @@ func TestWhoIsNext(t *testing.T) {
 		"nobody, if more are under way than may be": {challenges(nil, "a", "le", 9, 8), 4, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := contest{all: test.all, most: test.most, room: func(*cmacme.Challenge) int { return 0 }}
+			c := contest{all: test.all, most: test.most, room: func(*cmacme.Challenge) int { return 0 }, inLine: never, idle: never}
+			if got := names(c.admitted()); got != test.want {
+				t.Errorf("got %v", got)
+			}
+		})
+	}
+}
+
+func never(*cmacme.Challenge) bool { return false }
+
+func TestWhoIsMadeToWaitByOthersKeepsNobodyFromBeginning(t *testing.T) {
+	// The first ten of twenty are set up, and all places are taken.
+	all := challenges(challenges(nil, "a", "le", 20, 10), "b", "le", 2, 0)
+	few := func(from, to int) func(*cmacme.Challenge) bool {
+		return func(ch *cmacme.Challenge) bool { return slices.Contains(all[from:to], ch) }
+	}
+	for name, test := range map[string]struct {
+		inLine, idle func(*cmacme.Challenge) bool
+		want         string
+	}{
+		"nobody, as long as all are worked on":                   {never, never, ""},
+		"as many as nobody works on, others first":               {never, few(0, 3), "b/le-0 b/le-1 a/le-10"},
+		"nobody who waits for a place in a lane":                 {few(10, 19), few(0, 3), "b/le-0 b/le-1 a/le-19"},
+		"as many as may be at once, if nobody works on the rest": {never, few(0, 10), "b/le-0 b/le-1 a/le-10 a/le-11 a/le-12 a/le-13 a/le-14 a/le-15 a/le-16 a/le-17"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := contest{all: all, most: 10, room: func(*cmacme.Challenge) int { return 0 }, inLine: test.inLine, idle: test.idle}
 			if got := names(c.admitted()); got != test.want {
 				t.Errorf("got %v", got)
 			}
@@ -94,7 +121,7 @@ func TestWhoIsNextAtAPlaceForFew(t *testing.T) {
 			if test.most == 0 {
 				test.most = 60
 			}
-			c := contest{most: test.most, room: func(*cmacme.Challenge) int { return test.room }, begun: map[types.NamespacedName]string{}, tried: map[types.NamespacedName]time.Time{}}
+			c := contest{most: test.most, room: func(*cmacme.Challenge) int { return test.room }, begun: map[types.NamespacedName]string{}, tried: map[types.NamespacedName]time.Time{}, inLine: never, idle: never}
 			key := func(s string) types.NamespacedName {
 				namespace, name, _ := strings.Cut(s, "/")
 				return types.NamespacedName{Namespace: namespace, Name: name}
@@ -128,38 +155,5 @@ func TestWhoIsNextAtAPlaceForFew(t *testing.T) {
 				t.Errorf("the last one is behind %q, not %q", got, test.behind)
 			}
 		})
-	}
-}
-
-func TestACAThatHangsHasFewWorkers(t *testing.T) {
-	var l lanes
-	now := time.Unix(0, 0)
-	var leave []func()
-	for range 4 {
-		f, ok := l.enter("hangs", 4, now)
-		if !ok {
-			t.Fatal("there is room")
-		}
-		leave = append(leave, f)
-	}
-	if _, ok := l.enter("hangs", 4, now); ok {
-		t.Error("there is no more room than for four")
-	}
-	if _, ok := l.enter("works", 4, now); !ok {
-		t.Error("another CA has its own lane")
-	}
-	leave[0]()
-	leave[1]()
-	leave[1]() // twice is once
-	if _, ok := l.enter("hangs", 4, now.Add(3*time.Second)); ok {
-		t.Error("two that take long are enough")
-	}
-	leave[2]()
-	if _, ok := l.enter("hangs", 4, now.Add(3*time.Second)); !ok {
-		t.Error("one more may try")
-	}
-	leave[3]()
-	if len(l.of["hangs"]) != 1 {
-		t.Errorf("there are %d under way", len(l.of["hangs"]))
 	}
 }

@@ -32,6 +32,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/budget"
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/issuer"
+	"github.com/perennial-pki/perennial/internal/lane"
 	"github.com/perennial-pki/perennial/internal/observe"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/internal/solver"
@@ -47,6 +48,8 @@ const (
 	presentLimit = time.Minute
 	// checkAgain is when it is looked again whether a proof can be seen.
 	checkAgain = 2 * time.Second
+	// seenFor is for how long a proof that was seen is not looked for again before the CA is asked.
+	seenFor = 10 * time.Second
 	// Whether somebody has mended what a challenge needs is looked at between these.
 	mendedSoonest, mendedAgain = 15 * time.Second, 5 * time.Minute
 )
@@ -65,14 +68,12 @@ type ChallengeReconciler struct {
 	// Names answers what the DNS says of names that a CA refused.
 	Names *dns01.Resolver
 	// Max is how many challenges are worked on at once. DefaultMaxChallenges if zero.
-	Max int
-	// Lane is how many exchanges there may be with one CA at once.
-	Lane int
+	Max   int
+	Lanes *lane.Lanes
 
 	queue workqueue.TypedRateLimitingInterface[reconcile.Request] // SetupWithManager sets it
-	lanes lanes
 	pace  pace
-	// presenting is since when presenting is under way.
+	// presenting is since when presenting is under way, or waits for its place in a lane.
 	presenting instants
 	// told are the events of challenges that another pass may find cause to tell again, as it could not write what came of them.
 	told instants
@@ -100,8 +101,9 @@ func (r *ChallengeReconciler) SetupWithManager(_ context.Context, mgr ctrl.Manag
 		WatchesRawSource(source.Func(func(_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
 			r.queue = queue
 			return nil
-		}))
-	return issuer.Watch(b, r.Scope, issuerChanged, issuer.Changed()).Complete(observe.Counted(r.Metrics, name, reconcile.Reconciler(r)))
+		})).
+		WatchesRawSource(r.Lanes.Calls())
+	return issuer.Watch(b, r.Scope, issuerChanged, issuer.Changed()).Complete(observe.Counted(r.Metrics, name, r.Lanes.Reconciler(r)))
 }
 
 // Reconcile looks at one Challenge.
@@ -132,8 +134,12 @@ func (r *ChallengeReconciler) Reconcile(ctx context.Context, request reconcile.R
 	}
 	next := ch.DeepCopy()
 	result, say, err := r.step(ctx, next)
+	lane.Leave(ctx)
 	if err != nil {
 		result, err = r.failed(next, err)
+	}
+	if lane.Is(err) {
+		defer r.admitNext(ctx) // others need not wait, too
 	}
 	if equality.Semantic.DeepEqual(ch.Status, next.Status) {
 		return result, err
@@ -164,6 +170,12 @@ func (r *ChallengeReconciler) tellOnce(ch *cmacme.Challenge, eventType, reason, 
 // failed writes an error into the status, by its class, and says when to go on.
 func (r *ChallengeReconciler) failed(ch *cmacme.Challenge, err error) (reconcile.Result, error) {
 	now := r.Clock.Now()
+	if full := new(lane.Full); errors.As(err, &full) {
+		if full.Stuck {
+			ch.Status.Reason = full.Error()
+		}
+		return reconcile.Result{}, err
+	}
 	failure := fault.Of(account.Fault("", now, err))
 	ch.Status.Reason = failure.Error()
 	switch failure.Class {
@@ -204,11 +216,7 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 	if at := st.PresentedAt; st.Presented && at != nil && now.Sub(at.Time) > givenUp {
 		return result, nil, fault.Refusedf("TimedOut", "given up after it was presented for %s: %s", givenUp, st.Reason)
 	}
-	leave, room := r.lanes.enter(i.GetSpec().ACME.Server, max(r.Lane, whenSlow), now)
-	if !room {
-		return reconcile.Result{RequeueAfter: laneAgain}, nil, nil // the CA is slow, and others have workers, too
-	}
-	defer leave()
+	server := account.Party(i.GetSpec().ACME)
 	var beside []*cmacme.Challenge
 	underWay := false
 	if !st.Presented {
@@ -217,7 +225,7 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 			if st.Presented || underWay {
 				return
 			}
-			if r.admission.cancel(key); err != nil {
+			if r.admission.cancel(key); err != nil && !lane.Is(err) {
 				r.admission.failed(key, now)
 				r.admitNext(ctx) // it lets others pass
 			}
@@ -235,19 +243,23 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 	// What the server knows comes first: the proof may be given, or lost, already. Between presenting and accepting there is nothing
 	// new to be known, nor while it is being presented.
 	if accepted || !st.Presented && !r.presenting.is(string(ch.UID)) {
+		if err := lane.Enter(ctx, server); err != nil {
+			return result, nil, err
+		}
 		z, err := ca.Authorization(ctx, by, ch.Spec.AuthorizationURL)
 		reached(&st.UnreachableSince, now, err)
 		if err != nil {
 			return result, nil, err
 		}
 		if over(z) {
-			leave() // the CA has spoken
 			say, err := r.conclude(ctx, s, ca, i, by, ch, z)
 			return result, say, err
 		}
 		if accepted {
 			return reconcile.Result{RequeueAfter: r.pace.next(string(ch.UID), now, z.RetryAfter)}, nil, nil // the CA is looking
 		}
+		lane.Leave(ctx)
+		r.presenting.since(string(ch.UID), now)
 	}
 	if !st.Presented {
 		present := s.Present
@@ -257,16 +269,19 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 			}
 		}
 		err := present(ctx, i, ch)
-		if later := new(solver.Later); errors.As(err, &later) {
-			underWay = true
-			if later.Tell && st.Reason != later.Why {
+		later := new(solver.Later)
+		if underWay = errors.As(err, &later); underWay || lane.Is(err) {
+			if underWay && later.Tell && st.Reason != later.Why {
 				st.Reason = later.Why
 				say = append(say, func() { r.Events.Event(ch, corev1.EventTypeWarning, "ForeignRecords", later.Why) })
 			}
 			if now.Sub(r.presenting.since(string(ch.UID), now)) > presentLimit {
 				r.presenting.drop(string(ch.UID)) // it is looked again whether it is wanted
 			}
-			return reconcile.Result{RequeueAfter: later.After}, say, nil // who is at work says when to look again
+			if underWay {
+				return reconcile.Result{RequeueAfter: later.After}, say, nil // who is at work says when to look again
+			}
+			return result, say, err
 		}
 		r.presenting.drop(string(ch.UID))
 		if err != nil {
@@ -284,8 +299,9 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 			st.Reason = fmt.Sprintf("Waiting instead of a self check: %s, until %s", wait.Duration, until.UTC().Format(time.RFC3339))
 			return reconcile.Result{RequeueAfter: until.Sub(now)}, say, nil // the end of the wait
 		}
-	} else {
+	} else if !r.seenLately(ch, now) {
 		seen, err := s.Check(ctx, i, ch)
+		lane.Leave(ctx)
 		if err != nil {
 			return result, say, err
 		}
@@ -299,13 +315,18 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 			r.seen.drop(string(ch.UID))
 			return reconcile.Result{RequeueAfter: checkDelay(now.Sub(st.PresentedAt.Time))}, say, nil // others, whom we cannot watch, have to see it
 		}
-		unseen = seen.Unseen
+		if unseen = seen.Unseen; unseen == "" {
+			r.seen.since(string(ch.UID), now)
+		}
 	}
 	if wait := ch.Spec.Solver.WaitForRecordToPropagate; wait != nil {
 		if until := r.seen.since(string(ch.UID), now).Add(wait.Duration); now.Before(until) {
 			st.Reason = fmt.Sprintf("Waiting after the proof could be seen: %s, until %s", wait.Duration, until.UTC().Format(time.RFC3339))
 			return reconcile.Result{RequeueAfter: until.Sub(now)}, say, nil // the end of the wait
 		}
+	}
+	if err := lane.Enter(ctx, server); err != nil {
+		return result, say, err
 	}
 	_, err = ca.AcceptChallenge(ctx, by, ch.Spec.URL)
 	reached(&st.UnreachableSince, now, err)
@@ -319,7 +340,6 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 		case e != nil:
 			err = e
 		case over(z):
-			leave()
 			concluded, err := r.conclude(ctx, s, ca, i, by, ch, z)
 			return result, append(say, concluded...), err
 		}
@@ -334,6 +354,12 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 	}
 	r.pace.forget(string(ch.UID))
 	return reconcile.Result{RequeueAfter: firstPoll / 4}, say, nil // the CA needs a moment
+}
+
+// seenLately reports whether the proof was seen just now, and the CA had no place left to be told so.
+func (r *ChallengeReconciler) seenLately(ch *cmacme.Challenge, now time.Time) bool {
+	uid := string(ch.UID)
+	return ch.Spec.Solver.WaitForRecordToPropagate == nil && r.seen.is(uid) && now.Sub(r.seen.since(uid, now)) < seenFor
 }
 
 // turn reports whether it is a challenge's turn to begin, and beside whose proofs. If it waits for others at its place, its reason says so.
@@ -375,15 +401,16 @@ func (r *ChallengeReconciler) conclude(ctx context.Context, s solver.Solver, ca 
 	default: // deactivated, expired, revoked
 		st.State, st.Reason = cmacme.Expired, fmt.Sprintf("the authorization is %s", z.Status)
 	}
-	if err := r.judged(ctx, ch, i, by, z); err != nil {
+	err = r.judged(ctx, ch, i, by, z)
+	if err == nil && st.State == cmacme.Invalid && st.Presented {
+		st.Reason, err = r.explain(ctx, s, ca, by, ch, problemOf(ch, z))
+	}
+	if err != nil {
 		*st = was // the end of it can be read again
 		return nil, err
 	}
 	st.Processing = false
-	switch {
-	case st.State == cmacme.Invalid && st.Presented:
-		st.Reason = r.explain(ctx, s, ca, by, ch, problemOf(ch, z))
-	case st.State == cmacme.Valid:
+	if st.State == cmacme.Valid {
 		say = append(say, func() {
 			r.Events.Eventf(ch, corev1.EventTypeNormal, "DomainVerified", "Domain %q verified with %q validation", ch.Spec.DNSName, ch.Spec.Type)
 		})
@@ -436,11 +463,15 @@ func (r *ChallengeReconciler) makeRoom(ctx context.Context, ch *cmacme.Challenge
 // tryCleanUp takes away what was set up, or gives up so long after since. Else it says when it is to be tried again.
 func (r *ChallengeReconciler) tryCleanUp(ctx context.Context, ch *cmacme.Challenge, since time.Time) (again time.Duration) {
 	err := r.takeAway(ctx, ch)
+	lane.Leave(ctx)
 	if err == nil {
 		return 0
 	}
 	limit := since.Add(cleanUpLimit)
 	if now := r.Clock.Now(); now.Before(limit) {
+		if full := new(lane.Full); errors.As(err, &full) {
+			return min(full.After, limit.Sub(now)) // its place calls, but not for ever
+		}
 		if later := new(solver.Later); errors.As(err, &later) {
 			if later.Ask {
 				r.Events.Eventf(ch, corev1.EventTypeWarning, "ActionRequired", "The %s challenge of %s is over: %s", ch.Spec.Type, ch.Spec.DNSName, later.Why)
@@ -472,13 +503,16 @@ func (r *ChallengeReconciler) takeAway(ctx context.Context, ch *cmacme.Challenge
 	if x, ok := s.(solver.Exclusive); ok && !st.Presented && x.Room(ch) > 0 {
 		// Where another's proof stands by now, it is not to be touched for one that may never have been there.
 		vacant, err := r.reserve(ctx, ch, x)
-		if err != nil || !vacant {
+		switch {
+		case lane.Is(err):
+			return err
+		case err != nil || !vacant:
 			return nil
 		}
 		defer r.admission.cancel(client.ObjectKeyFromObject(ch))
 	}
 	err = s.CleanUp(ctx, i, ch)
-	if later := new(solver.Later); !st.Presented && !st.Processing && !errors.As(err, &later) {
+	if later := new(solver.Later); !st.Presented && !st.Processing && !errors.As(err, &later) && !lane.Is(err) {
 		return nil // if at all, it was made by a process that ended before it could say so
 	}
 	return err

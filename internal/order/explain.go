@@ -10,6 +10,7 @@ import (
 
 	"github.com/perennial-pki/perennial/acme"
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	"github.com/perennial-pki/perennial/internal/lane"
 	"github.com/perennial-pki/perennial/internal/solver"
 	"github.com/perennial-pki/perennial/internal/solver/dns01"
 )
@@ -74,12 +75,15 @@ func refusal(p *acme.Problem) string {
 	return "the CA could not verify it: " + text
 }
 
-// explain says why a proof was refused: what the CA saw, what we see, and what to do.
-func (r *ChallengeReconciler) explain(ctx context.Context, s solver.Solver, ca *acme.Client, by acme.Account, ch *cmacme.Challenge, p *acme.Problem) string {
+// explain says why a proof was refused: what the CA saw, what we see, and what to do. The error is a lane.Full.
+func (r *ChallengeReconciler) explain(ctx context.Context, s solver.Solver, ca *acme.Client, by acme.Account, ch *cmacme.Challenge, p *acme.Problem) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, explainTimeout)
 	defer cancel()
 	f := failure{kind: ch.Spec.Type, name: ch.Spec.DNSName, wildcard: ch.Spec.Wildcard, problem: p}
 	if _, err := netip.ParseAddr(f.name); err != nil && p != nil {
+		if err := lane.Enter(ctx, solver.Party(ch)); err != nil {
+			return "", err
+		}
 		switch {
 		case aboutCAA(p):
 			f.caa = caa{account: by.URL}
@@ -87,13 +91,15 @@ func (r *ChallengeReconciler) explain(ctx context.Context, s solver.Solver, ca *
 				f.caa.identities = dir.Meta.CAAIdentities
 			}
 			f.caa.records, f.caa.at, f.caa.unknown = r.Names.CAA(ctx, f.name)
-			return f.String()
+			return f.String(), nil
 		case p.Type == acme.ProblemDNS || strings.Contains(p.Detail, "DNSSEC"):
 			f.bogus = r.Names.Bogus(ctx, f.name)
 		}
 	}
-	f.views, f.unknown = s.Look(ctx, ch)
-	return f.String()
+	if f.views, f.unknown = s.Look(ctx, ch); lane.Is(f.unknown) {
+		return "", f.unknown
+	}
+	return f.String(), nil
 }
 
 // aboutCAA reports whether a CA was kept from issuing by CAA records.

@@ -22,6 +22,7 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	"github.com/perennial-pki/perennial/internal/account"
 	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/lane"
 	"github.com/perennial-pki/perennial/internal/revocation"
 	"github.com/perennial-pki/perennial/internal/signer"
 )
@@ -157,11 +158,12 @@ func (r *Reconciler) revoke(ctx context.Context, order *cmacme.Order, crt *cmapi
 		return 0, err
 	}
 	if i != nil && i.GetSpec().ACME != nil {
-		leave, room := r.lanes.enter(i.GetSpec().ACME.Server, max(r.Lane, whenSlow), now)
-		if !room {
-			return laneAgain, nil // the CA is slow, and others have workers, too
+		if err := lane.Enter(ctx, account.Party(i.GetSpec().ACME)); err != nil && now.Before(until) {
+			return 0, err
+		} else if err != nil {
+			ctx = lane.Anyway(ctx) // for the last time
 		}
-		defer leave()
+		defer lane.Leave(ctx)
 	}
 	if leaf == nil {
 		var working bool

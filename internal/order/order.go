@@ -37,6 +37,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/budget"
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/issuer"
+	"github.com/perennial-pki/perennial/internal/lane"
 	"github.com/perennial-pki/perennial/internal/observe"
 	"github.com/perennial-pki/perennial/internal/revocation"
 	"github.com/perennial-pki/perennial/internal/signer"
@@ -69,11 +70,9 @@ type Reconciler struct {
 	Clock    clock.PassiveClock
 	// Revocation revokes what is issued for Certificates that are deleted meanwhile.
 	Revocation *revocation.Reconciler
-	// Lane is how many exchanges there may be with one CA at once.
-	Lane int
+	Lanes      *lane.Lanes
 
-	lanes lanes
-	pace  pace
+	pace pace
 	// finalized are the orders that the CA was asked to finalize. Of those that began before a restart their state says it, a moment later.
 	finalized instants
 	// unreplaced are the orders of which the CA does not believe that they replace a certificate. After a restart it is asked once more.
@@ -143,8 +142,9 @@ func (r *Reconciler) SetupWithManager(_ context.Context, mgr ctrl.Manager, _ cac
 		WatchesRawSource(source.Func(func(_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
 			r.Budget.Wake = func(name types.NamespacedName) { queue.Add(reconcile.Request{NamespacedName: name}) }
 			return nil
-		}))
-	return issuer.Watch(b, r.Scope, issuerChanged, issuer.Changed()).Complete(observe.Counted(r.Metrics, name, reconcile.Reconciler(r)))
+		})).
+		WatchesRawSource(r.Lanes.Calls())
+	return issuer.Watch(b, r.Scope, issuerChanged, issuer.Changed()).Complete(observe.Counted(r.Metrics, name, r.Lanes.Reconciler(r)))
 }
 
 // cached are the options of a list from an index, without a copy. The caller must not change what it gets.
@@ -243,14 +243,22 @@ func (r *Reconciler) discard(ctx context.Context, challenges []cmacme.Challenge)
 // failed writes an error into the status, by its class, and says when to go on.
 func (r *Reconciler) failed(ctx context.Context, order *cmacme.Order, err error) (result reconcile.Result, say func(), again error) {
 	now := r.Clock.Now()
+	if lane.Is(err) {
+		return reconcile.Result{}, nil, err
+	}
 	if forgotten := acme.IsProblem(err, acme.ProblemAccountDoesNotExist); forgotten || account.Doubtful(err) {
 		i, e := r.Scope.Get(ctx, r.Client, order.Namespace, order.Spec.IssuerRef)
 		if e == nil && i != nil {
-			e = r.Accounts.Recover(ctx, i)
+			if e = lane.Enter(ctx, account.Party(i.GetSpec().ACME)); e == nil {
+				e = r.Accounts.Recover(ctx, i)
+				lane.Leave(ctx)
+			}
 		}
 		switch {
 		case e == nil && forgotten:
 			return reconcile.Result{RequeueAfter: time.Second}, nil, nil // when the cache has the new account
+		case lane.Is(e):
+			return reconcile.Result{}, nil, e
 		case e != nil && (forgotten || fault.Of(e).Class == fault.Misconfigured):
 			err = e
 		}
@@ -334,11 +342,10 @@ func (r *Reconciler) step(ctx context.Context, order *cmacme.Order, challenges [
 	if wait := r.pace.early(string(order.UID), r.Clock.Now()); wait > 0 && order.Status.State == cmacme.Processing {
 		return reconcile.Result{RequeueAfter: wait}, nil // whatever brings us here, the CA has said when to ask, or been asked just now
 	}
-	leave, room := r.lanes.enter(i.GetSpec().ACME.Server, max(r.Lane, whenSlow), r.Clock.Now())
-	if !room {
-		return reconcile.Result{RequeueAfter: laneAgain}, nil // the CA is slow, and others have workers, too
+	if err := lane.Enter(ctx, account.Party(i.GetSpec().ACME)); err != nil {
+		return reconcile.Result{}, err
 	}
-	defer leave()
+	defer lane.Leave(ctx)
 	o := conversation{ca: ca, by: by, now: r.Clock.Now()}
 	if order.Status.URL == "" {
 		err = r.Accounts.Believed(ctx, i, by, r.refused(ctx, order, i, ask, r.begin(ctx, o, order, i, ask)))

@@ -68,55 +68,6 @@ func (p *pace) forget(uid string) {
 // long.
 func mended(age time.Duration) time.Duration { return min(max(age/10, mendedSoonest), mendedAgain) }
 
-// lanes keep a CA that is slow, or hangs, from taking all workers: each CA has so many exchanges at once, and few while one of them
-// takes long.
-type lanes struct {
-	mu   sync.Mutex
-	of   map[string]map[int]time.Time // when the exchanges under way with a CA began
-	next int
-}
-
-const (
-	// slow is how long an exchange takes with a CA that is in trouble.
-	slow = 2 * time.Second
-	// whenSlow is how many exchanges there may be with such a CA at once.
-	whenSlow = 2
-	// laneAgain is when it is looked again whether there is room.
-	laneAgain = 250 * time.Millisecond
-)
-
-// enter takes a place in the lane of a CA, if there is room, and returns how to leave it, once or more often.
-func (l *lanes) enter(ca string, most int, now time.Time) (leave func(), ok bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	underWay := l.of[ca]
-	for _, began := range underWay {
-		if now.Sub(began) > slow {
-			most = min(most, whenSlow)
-		}
-	}
-	if len(underWay) >= most {
-		return nil, false
-	}
-	if underWay == nil {
-		if l.of == nil {
-			l.of = map[string]map[int]time.Time{}
-		}
-		underWay = map[int]time.Time{}
-		l.of[ca] = underWay
-	}
-	l.next++
-	n := l.next
-	underWay[n] = now
-	return sync.OnceFunc(func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		if delete(underWay, n); len(underWay) == 0 {
-			delete(l.of, ca)
-		}
-	}), true
-}
-
 // instants remember when something was first so.
 type instants struct {
 	mu sync.Mutex

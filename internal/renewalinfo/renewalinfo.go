@@ -27,6 +27,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/account"
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/issuer"
+	"github.com/perennial-pki/perennial/internal/lane"
 	"github.com/perennial-pki/perennial/internal/observe"
 	"github.com/perennial-pki/perennial/internal/secrets"
 	"github.com/perennial-pki/perennial/internal/signer"
@@ -56,6 +57,7 @@ type Reconciler struct {
 	Events   record.EventRecorder
 	Metrics  *observe.Metrics
 	Clock    clock.PassiveClock
+	Lanes    *lane.Lanes
 }
 
 // SetupWithManager registers the reconciler.
@@ -73,8 +75,8 @@ func (r *Reconciler) SetupWithManager(_ context.Context, mgr ctrl.Manager, _ cac
 		}
 		return requests
 	})
-	b := ctrl.NewControllerManagedBy(mgr).Named(name).WithOptions(o).For(&cmapi.Certificate{})
-	return issuer.Watch(b, r.Scope, changed, issuer.Changed()).Complete(observe.Counted(r.Metrics, name, reconcile.Reconciler(r)))
+	b := ctrl.NewControllerManagedBy(mgr).Named(name).WithOptions(o).For(&cmapi.Certificate{}).WatchesRawSource(r.Lanes.Calls())
+	return issuer.Watch(b, r.Scope, changed, issuer.Changed()).Complete(observe.Counted(r.Metrics, name, r.Lanes.Reconciler(r)))
 }
 
 // Reconcile looks at one Certificate.
@@ -110,7 +112,11 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if err != nil {
 		return reconcile.Result{}, nil // it names no authority: no server knows it
 	}
+	if err := lane.Enter(ctx, account.Party(by.GetSpec().ACME)); err != nil {
+		return reconcile.Result{}, err
+	}
 	info, err := ca.RenewalInfo(ctx, id)
+	lane.Leave(ctx)
 	if busy := fault.Of(err); busy.Class == fault.Limited {
 		return reconcile.Result{RequeueAfter: busy.Until.Sub(now)}, nil // when the server answers again; it was not asked
 	}

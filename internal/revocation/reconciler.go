@@ -31,6 +31,7 @@ import (
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/account"
 	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/lane"
 	"github.com/perennial-pki/perennial/internal/observe"
 	"github.com/perennial-pki/perennial/internal/secrets"
 	"github.com/perennial-pki/perennial/internal/signer"
@@ -59,6 +60,7 @@ type Reconciler struct {
 	Events   record.EventRecorder
 	Metrics  *observe.Metrics
 	Clock    clock.PassiveClock
+	Lanes    *lane.Lanes
 	// AtWork reports whether somebody in this process is about to write what they have decided for a Certificate before it was deleted, such as its
 	// Secret. Nil for never.
 	AtWork func(types.NamespacedName) bool
@@ -69,7 +71,8 @@ func (r *Reconciler) SetupWithManager(_ context.Context, mgr ctrl.Manager, _ cac
 	const name = "certificates-revocation"
 	return ctrl.NewControllerManagedBy(mgr).Named(name).WithOptions(o).
 		For(&cmapi.Certificate{}, builder.WithPredicates(predicate.NewPredicateFuncs(waits))).
-		Complete(observe.Counted(r.Metrics, name, reconcile.Reconciler(r)))
+		WatchesRawSource(r.Lanes.Calls()).
+		Complete(observe.Counted(r.Metrics, name, r.Lanes.Reconciler(r)))
 }
 
 // waits reports whether a Certificate was deleted and waits for its revocation.
@@ -141,6 +144,9 @@ func (r *Reconciler) try(ctx context.Context, of client.Object, c certificate, r
 	now := r.Clock.Now()
 	if err != nil || final || !now.Before(end) {
 		return how, 0, failure, err
+	}
+	if full := new(lane.Full); errors.As(failure, &full) {
+		return how, min(full.After, end.Sub(now)), failure, nil // it was not asked yet
 	}
 	r.Events.Eventf(of, corev1.EventTypeWarning, "RevocationError", "The certificate with serial number %x is not revoked yet, which is tried until %s: %s",
 		c.leaf.SerialNumber, end.UTC().Format(time.RFC3339), failure)
@@ -275,6 +281,10 @@ func (r *Reconciler) revoke(ctx context.Context, namespace string, reason cmapi.
 	if err != nil {
 		return done{}, err
 	}
+	if err := lane.Enter(ctx, account.Party(i.GetSpec().ACME)); err != nil {
+		return done{}, err
+	}
+	defer lane.Leave(ctx)
 	ask := func(byKey bool, why acme.RevocationReason) error {
 		if byKey {
 			return server.RevokeWithKey(ctx, c.key, c.leaf.Raw, why)

@@ -12,11 +12,12 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	"github.com/perennial-pki/perennial/internal/lane"
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
 // A Solver gives the proof of one type of challenge. Every method makes one attempt, within a deadline of its own, and may be called
-// again after a crash. Errors are classified by internal/fault.
+// again after a crash. Errors are classified by internal/fault, but for that of package lane: whoever makes it wait makes too many others wait.
 type Solver interface {
 	// Present sets up what the challenge asks for. If it is there, nothing changes.
 	Present(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) error
@@ -26,6 +27,15 @@ type Solver interface {
 	Look(ctx context.Context, ch *cmacme.Challenge) ([]View, error)
 	// CleanUp takes away what Present has set up, and nothing else. If it is gone, nothing changes.
 	CleanUp(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) error
+}
+
+// Party is who makes wait who looks for the proof of a challenge: the site, or the name servers, of its name.
+func Party(ch *cmacme.Challenge) lane.Party {
+	who := "the site " + ch.Spec.DNSName
+	if ch.Spec.Type == cmacme.ACMEChallengeTypeDNS01 {
+		who = "the name servers of " + ch.Spec.DNSName
+	}
+	return lane.Party{Who: who, Of: ch.Namespace}
 }
 
 // Exclusive is a Solver of proofs that cannot all stand beside any number of others. Challenges whose proofs stand at the same place take turns

@@ -113,33 +113,60 @@ func (b *bench) acmeServer(ctx context.Context) error {
 		fmt.Printf("    %s\n", l)
 	}
 	fmt.Println()
-	return b.besideOneThatHangs(ctx, names.Addr)
+	return b.besideOneThatHangs(ctx, names.Addr, ca)
 }
 
-// besideOneThatHangs measures one certificate after the other, first alone, then while another CA hangs under 60 of its own.
-func (b *bench) besideOneThatHangs(ctx context.Context, resolver string) error {
+// besideOneThatHangs measures one certificate after the other, first alone, then while another CA hangs under 60 of its own, and then while a
+// DNS service hangs under 60 of the same CA, too.
+func (b *bench) besideOneThatHangs(ctx context.Context, resolver string, works *pebble.Server) error {
 	const runs, others = 20, 60
-	works := cmmeta.IssuerReference{Name: "dns-01", Kind: "ClusterIssuer"}
-	one := func(namespace string) (time.Duration, error) {
+	one := func(namespace string) (median time.Duration, goroutines float64, err error) {
 		var took []time.Duration
 		for i := range runs {
-			t, _, err := b.issue(ctx, works, fmt.Sprintf("%s-%d", namespace, i), 1)
+			t, _, err := b.issue(ctx, cmmeta.IssuerReference{Name: "dns-01", Kind: "ClusterIssuer"}, fmt.Sprintf("%s-%d", namespace, i), 1)
 			if err != nil {
-				return 0, err
+				return 0, 0, err
 			}
 			took = append(took, t...)
 		}
 		slices.Sort(took)
-		return quantile(took, .5), nil
+		goroutines, err = gauge(ctx, "go_goroutines")
+		return quantile(took, .5), goroutines, err
 	}
-	alone, err := one("alone")
+	// under makes an issuer, which hangs when it is ready, and asks it for certificates.
+	under := func(name string, spec cmacme.ACMEIssuer, hang func()) error {
+		spec.PrivateKey = cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: name}}
+		issuer := &cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		issuer.Spec.ACME = &spec
+		if err := b.admin.Create(ctx, issuer); err != nil {
+			return err
+		}
+		if err := b.issuerReady(ctx, issuer); err != nil {
+			return err
+		}
+		hang()
+		if err := b.namespace(ctx, name); err != nil {
+			return err
+		}
+		return b.each(ctx, others, func(ctx context.Context, c client.Client, i int) error {
+			return c.Create(ctx, certificate(cmmeta.IssuerReference{Name: name, Kind: "ClusterIssuer"}, name, i))
+		})
+	}
+	alone, before, err := one("alone")
 	if err != nil {
 		return err
 	}
-	goroutines, err := gauge(ctx, "go_goroutines")
-	if err != nil {
-		return err
+	fmt.Printf("One certificate by DNS-01 after the other, while others hang under %d\n\n", others)
+	fmt.Printf("  median alone                          %8.0f ms            %.0f goroutines of the controller\n", alone.Seconds()*1000, before)
+	beside := func(name, text string) error {
+		median, goroutines, err := one("beside-" + name)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("  median beside %-24s%8.0f ms   %+4.0f %%   %.0f\n", text, median.Seconds()*1000, 100*(median.Seconds()/alone.Seconds()-1), goroutines)
+		return nil
 	}
+
 	var hangs atomic.Bool
 	release := make(chan struct{})
 	ca, err := pebble.Start(pebble.Options{Resolver: resolver, Wrap: func(h http.Handler) http.Handler {
@@ -158,38 +185,35 @@ func (b *bench) besideOneThatHangs(ctx context.Context, resolver string) error {
 	}
 	defer ca.Close()
 	defer close(release)
-	issuer := &cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: "hangs"}}
-	issuer.Spec.ACME = &cmacme.ACMEIssuer{
-		Server: ca.Directory, CABundle: ca.CABundle, PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "hangs"}},
+	err = under("hangs", cmacme.ACMEIssuer{
+		Server: ca.Directory, CABundle: ca.CABundle,
 		Solvers: []cmacme.ACMEChallengeSolver{{HTTP01: &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}}}},
-	}
-	if err := b.admin.Create(ctx, issuer); err != nil {
-		return err
-	}
-	if err := b.issuerReady(ctx, issuer); err != nil {
-		return err
-	}
-	hangs.Store(true)
-	if err := b.namespace(ctx, "hangs"); err != nil {
-		return err
-	}
-	if err := b.each(ctx, others, func(ctx context.Context, c client.Client, i int) error {
-		return c.Create(ctx, certificate(cmmeta.IssuerReference{Name: "hangs", Kind: "ClusterIssuer"}, "hangs", i))
-	}); err != nil {
-		return err
-	}
-	beside, err := one("beside")
+	}, func() { hangs.Store(true) })
 	if err != nil {
 		return err
 	}
-	then, err := gauge(ctx, "go_goroutines")
+	if err := beside("ca", "the CA that hangs"); err != nil {
+		return err
+	}
+
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // nobody accepts, so the kernel does, and that is all
 	if err != nil {
 		return err
 	}
-	fmt.Printf("One certificate by DNS-01 after the other, while another CA hangs under %d\n\n", others)
-	fmt.Printf("  median alone                          %8.0f ms\n", alone.Seconds()*1000)
-	fmt.Printf("  median beside the CA that hangs       %8.0f ms   %+.0f %%\n", beside.Seconds()*1000, 100*(beside.Seconds()/alone.Seconds()-1))
-	fmt.Printf("  goroutines of the controller          %8.0f before, %.0f meanwhile\n\n", goroutines, then)
+	defer silent.Close()
+	err = under("silent", cmacme.ACMEIssuer{
+		Server: works.Directory, CABundle: works.CABundle,
+		Solvers: []cmacme.ACMEChallengeSolver{{DNS01: &cmacme.ACMEChallengeSolverDNS01{Nameservers: []string{resolver}, RFC2136: &cmacme.ACMEIssuerDNS01ProviderRFC2136{
+			Nameserver: silent.Addr().String(), Protocol: "TCP",
+		}}}},
+	}, func() {})
+	if err != nil {
+		return err
+	}
+	if err := beside("dns", "a DNS service, too"); err != nil {
+		return err
+	}
+	fmt.Println()
 	return nil
 }
 

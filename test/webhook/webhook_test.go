@@ -8,11 +8,13 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -310,6 +312,111 @@ func TestTheExampleIssuesAWildcardAndItsApexThroughAWebhook(t *testing.T) {
 	r.apply("2-issuer.yaml")
 	r.ready(&cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Namespace: "acme-webhook", Name: "wildcard"}})
 	r.gone("_acme-challenge.example.com")
+}
+
+// silence stands where the webhook would: it says what it serves, as the API server wants to know, and answers nothing else. It returns how many
+// wait for that, and how many did at most at once.
+func (r *rig) silence() (wait func() (now, most int)) {
+	r.Helper()
+	tls := filepath.Join(r.files, "tls")
+	cluster.Eventually(r, func() error {
+		_, err := os.Stat(filepath.Join(tls, "tls.key"))
+		return err
+	})
+	var mu sync.Mutex
+	var now, most int
+	release := make(chan struct{})
+	listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", r.port))
+	if err != nil {
+		r.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		if q.Method != http.MethodPost {
+			w.Header().Set("Content-Type", "application/json")
+			fmt.Fprintf(w, `{"kind":"APIResourceList","apiVersion":"v1","groupVersion":"%s/v1alpha1","resources":[{"name":"rfc2136","namespaced":false,"kind":"ChallengePayload","verbs":["create"]}]}`, group)
+			return
+		}
+		mu.Lock()
+		now++
+		most = max(most, now)
+		mu.Unlock()
+		select {
+		case <-release:
+		case <-q.Context().Done():
+		}
+		mu.Lock()
+		now--
+		mu.Unlock()
+	})}
+	go server.ServeTLS(listener, filepath.Join(tls, "tls.crt"), filepath.Join(tls, "tls.key"))
+	r.Cleanup(func() {
+		close(release)
+		server.Close()
+	})
+	r.available("True")
+	return func() (int, int) {
+		mu.Lock()
+		defer mu.Unlock()
+		return now, most
+	}
+}
+
+func TestAWebhookThatNeverAnswersStopsNoOtherSolverOfTheSameCA(t *testing.T) {
+	r := start(t)
+	wait := r.silence()
+	const many = 20
+	config := r.settings()
+	first := r.certificate(cmacme.ACMEIssuerDNS01ProviderWebhook{GroupName: group, SolverName: "rfc2136", Config: config})
+	create := func(o client.Object) {
+		t.Helper()
+		o.SetNamespace(r.namespace)
+		if err := r.admin.Create(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ask := func(issuer, name string) *cmapi.Certificate {
+		t.Helper()
+		crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: cmapi.CertificateSpec{
+			SecretName: name, DNSNames: []string{name + ".example.com"}, IssuerRef: cmmeta.IssuerReference{Name: issuer},
+			PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm},
+		}}
+		create(crt)
+		return crt
+	}
+	for i := range many {
+		ask("by-webhook", fmt.Sprint("dead-", i))
+	}
+	hangs := func() {
+		t.Helper()
+		cluster.Eventually(t, func() error {
+			if now, _ := wait(); now == 0 {
+				return cluster.NotYet("nobody waits for the webhook; the challenges say %q", r.reasons(r.namespace))
+			}
+			return nil
+		})
+	}
+	hangs()
+	r.says("Waiting for its turn at the webhook acme.example.com/rfc2136, which takes long to answer others")
+	create(&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "direct"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{ACME: &cmacme.ACMEIssuer{
+		Server: r.ca.Directory, CABundle: r.ca.CABundle, PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "direct"}},
+		Solvers: []cmacme.ACMEChallengeSolver{{DNS01: &cmacme.ACMEChallengeSolverDNS01{
+			Nameservers: []string{r.names.Addr}, RFC2136: &cmacme.ACMEIssuerDNS01ProviderRFC2136{Nameserver: r.names.Addr, TSIGKeyName: tsigKey, TSIGAlgorithm: "HMACSHA256",
+				TSIGSecret: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "tsig"}, Key: "key"}},
+		}}},
+	}}}})
+	for i := range 3 {
+		r.ready(ask("direct", fmt.Sprint("works-", i)))
+	}
+	hangs()
+	if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(first), first); err != nil {
+		t.Fatal(err)
+	}
+	if c := cmapi.GetCertificateCondition(&first.Status, cmapi.CertificateConditionReady); c != nil && c.Status == cmmeta.ConditionTrue {
+		t.Error("there is a certificate, although the webhook never answered")
+	}
+	if _, most := wait(); most > 2*controller.DefaultWorkers { // the end of one may be seen after the beginning of the next
+		t.Errorf("%d waited for the webhook at once", most)
+	}
 }
 
 func TestAWebhookThatIsNotInstalledIsNamedAndUsedWhenItComes(t *testing.T) {

@@ -38,15 +38,16 @@ type turns struct {
 }
 
 // take waits for the turn, which ends with done.
-func (t *turns) take(ctx context.Context, zone string) (done func(), err error) {
+func (t *turns) take(ctx context.Context, base, zone string) (done func(), err error) {
+	key := base + " " + zone // whoever names a service of their own, which hangs, keeps nobody else waiting
 	t.mu.Lock()
 	if t.of == nil {
 		t.of = map[string]chan struct{}{}
 	}
-	turn, found := t.of[zone]
+	turn, found := t.of[key]
 	if !found {
 		turn = make(chan struct{}, 1)
-		t.of[zone] = turn
+		t.of[key] = turn
 	}
 	t.mu.Unlock()
 	select {
@@ -146,7 +147,7 @@ func (p *akamai) replace(ctx context.Context, r Record, add bool) error {
 	if err != nil {
 		return err
 	}
-	done, err := p.turns.take(ctx, zone)
+	done, err := p.turns.take(ctx, p.base, zone)
 	if err != nil {
 		return err
 	}

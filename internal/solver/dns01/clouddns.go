@@ -18,6 +18,7 @@ import (
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/lane"
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
@@ -90,7 +91,7 @@ func checkGoogleKey(text string, issuer *signer.Issuer) error {
 }
 
 // cloudDNS makes the provider, or takes the one that was made of the same settings.
-func (s *Solver) cloudDNS(ctx context.Context, issuer *signer.Issuer, c *cmacme.ACMEIssuerDNS01ProviderCloudDNS, secret func(field, name, key string) (string, error)) (Provider, error) {
+func (s *Solver) cloudDNS(ctx context.Context, issuer *signer.Issuer, c *cmacme.ACMEIssuerDNS01ProviderCloudDNS, service lane.Party, secret func(field, name, key string) (string, error)) (Provider, error) {
 	key, from := "", ownCredentials
 	if ref := c.ServiceAccount; ref != nil {
 		from = "the Secret of " + cloudDNSField
@@ -105,6 +106,9 @@ func (s *Solver) cloudDNS(ctx context.Context, issuer *signer.Issuer, c *cmacme.
 		return nil, noAmbient(issuer, "dns01.cloudDNS", "serviceAccountSecretRef")
 	}
 	return s.pool.get("cloudDNS", []string{key, c.Project, c.HostedZoneName}, func() (Provider, error) {
+		if err := lane.Enter(ctx, service); err != nil { // it may be asked where it is
+			return nil, err
+		}
 		options := &credentials.DetectOptions{Scopes: []string{googleScope}, Client: restClient, DisableAsyncRefresh: true}
 		var found *auth.Credentials
 		var err error

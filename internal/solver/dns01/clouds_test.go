@@ -17,6 +17,7 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/lane"
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
@@ -105,7 +106,7 @@ func TestCloudSolversSayWhatIsWrong(t *testing.T) {
 			var err error
 			switch {
 			case test.spec.CloudDNS != nil:
-				p, err = s.cloudDNS(t.Context(), issuer, test.spec.CloudDNS, secret)
+				p, err = s.cloudDNS(t.Context(), issuer, test.spec.CloudDNS, lane.Party{}, secret)
 			case test.spec.AzureDNS != nil:
 				p, err = s.azureDNS(issuer, test.spec.AzureDNS, secret)
 			default:
@@ -129,7 +130,7 @@ func TestCloudDNSOfAnotherUniverseIsAskedThere(t *testing.T) {
 	s := &Solver{Now: time.Now}
 	issuer := &signer.Issuer{GenericIssuer: &cmapi.Issuer{}, Kind: signer.KindClusterIssuer}
 	key := serviceAccountKey(t, map[string]string{"universe_domain": "universe.example"})
-	p, err := s.cloudDNS(t.Context(), issuer, &cmacme.ACMEIssuerDNS01ProviderCloudDNS{Project: "p:q", ServiceAccount: &cmmeta.SecretKeySelector{}},
+	p, err := s.cloudDNS(t.Context(), issuer, &cmacme.ACMEIssuerDNS01ProviderCloudDNS{Project: "p:q", ServiceAccount: &cmmeta.SecretKeySelector{}}, lane.Party{},
 		func(string, string, string) (string, error) { return key, nil })
 	if err != nil {
 		t.Fatal(err)

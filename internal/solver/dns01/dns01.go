@@ -5,6 +5,8 @@ package dns01
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -19,6 +21,7 @@ import (
 	"github.com/perennial-pki/perennial/acme"
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/lane"
 	"github.com/perennial-pki/perennial/internal/secrets"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/internal/solver"
@@ -113,8 +116,11 @@ func (s *Solver) resolver(spec *cmacme.ACMEChallengeSolverDNS01) *Resolver {
 	return r
 }
 
-// locate finds the record of a challenge.
+// locate finds the record of a challenge, and goes on to wait for its name servers.
 func (s *Solver) locate(ctx context.Context, r *Resolver, ch *cmacme.Challenge) (Record, error) {
+	if err := lane.Enter(ctx, solver.Party(ch)); err != nil {
+		return Record{}, err
+	}
 	spec := ch.Spec.Solver.DNS01
 	if _, err := ParseNameservers(spec.Nameservers); err != nil {
 		return Record{}, fault.Misconfiguredf("InvalidSolver", "dns01.nameservers: %w", err)
@@ -223,15 +229,42 @@ func (s *Solver) change(ctx context.Context, issuer *signer.Issuer, ch *cmacme.C
 		return err
 	}
 	if p, ok := p.(legoRecords); ok {
-		if err := p.of.Busy(); err != nil {
+		done, err := p.of.Busy(ctx, ch.Spec.Key)
+		if err != nil {
 			return err // before anybody is asked where the record goes
+		}
+		if done {
+			ctx = lane.Anyway(ctx) // the end of its call is there to be seen
 		}
 	}
 	record, err := s.locate(ctx, s.resolver(ch.Spec.Solver.DNS01), ch)
 	if err != nil {
 		return err
 	}
+	if _, ok := p.(legoRecords); !ok { // whose calls outlive this, and have places of their own
+		if err := lane.Enter(ctx, party(issuer, ch)); err != nil {
+			return err
+		}
+	}
 	return change(p, ctx, record)
+}
+
+// party is the DNS service of a challenge's solver, as one that makes others wait: another one for each tenant and each setting, so that nobody's
+// endpoint or credentials slow down those of others.
+func party(issuer *signer.Issuer, ch *cmacme.Challenge) lane.Party {
+	spec := ch.Spec.Solver.DNS01
+	who := "its DNS service"
+	switch {
+	case spec.Webhook != nil:
+		who = fmt.Sprintf("the webhook %s/%s", spec.Webhook.GroupName, spec.Webhook.SolverName)
+	case spec.RFC2136 != nil:
+		who = "the name server " + spec.RFC2136.Nameserver
+	}
+	settings, err := json.Marshal(spec)
+	if err != nil { // raw JSON that is none is told by the provider
+		settings = nil
+	}
+	return lane.Party{Who: who, Of: fmt.Sprintf("%s %x", issuer.SecretNamespace, sha256.Sum256(settings))}
 }
 
 // Check asks all authoritative servers of the zone, and then the provider, if that knows whether it is done.
@@ -240,6 +273,9 @@ func (s *Solver) Check(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Ch
 	defer cancel()
 	r := s.resolver(ch.Spec.Solver.DNS01)
 	record, err := s.locate(ctx, r, ch)
+	if lane.Is(err) {
+		return solver.Sight{}, err
+	}
 	if err != nil {
 		return solver.Sight{Why: err.Error()}, nil
 	}
@@ -262,11 +298,15 @@ func (s *Solver) Check(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Ch
 	if byHand(ch) {
 		return seen, nil
 	}
+	lane.Leave(ctx)
 	p, err := s.provider(ctx, issuer, ch)
 	if err != nil {
 		return solver.Sight{}, err
 	}
 	if p, ok := p.(Settler); ok {
+		if err := lane.Enter(ctx, party(issuer, ch)); err != nil {
+			return solver.Sight{}, err
+		}
 		settled, err := p.Settled(ctx, record)
 		if err != nil {
 			return solver.Sight{}, err
@@ -352,7 +392,7 @@ func (s *Solver) provider(ctx context.Context, issuer *signer.Issuer, ch *cmacme
 		return p, nil
 	}
 	if c := spec.Route53; c != nil {
-		return s.route53(ctx, issuer, c, secret)
+		return s.route53(ctx, issuer, c, party(issuer, ch), secret)
 	}
 	if c := spec.Webhook; c != nil {
 		return newWebhook(s.API, c, challengeRequest{UID: string(ch.UID), DNSName: ch.Spec.DNSName, ResourceNamespace: issuer.SecretNamespace,
@@ -362,7 +402,7 @@ func (s *Solver) provider(ctx context.Context, issuer *signer.Issuer, ch *cmacme
 		return s.legoProvider(ctx, issuer, ch)
 	}
 	if c := spec.CloudDNS; c != nil {
-		return s.cloudDNS(ctx, issuer, c, secret)
+		return s.cloudDNS(ctx, issuer, c, party(issuer, ch), secret)
 	}
 	if c := spec.AzureDNS; c != nil {
 		return s.azureDNS(issuer, c, secret)

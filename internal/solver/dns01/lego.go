@@ -13,6 +13,7 @@ import (
 	"github.com/perennial-pki/perennial/acme"
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/lane"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/internal/solver"
 	"github.com/perennial-pki/perennial/internal/solver/dns01/lego"
@@ -103,6 +104,9 @@ func (s *Solver) remains(ctx context.Context, ch *cmacme.Challenge, err error) e
 	defer cancel()
 	resolver := s.resolver(ch.Spec.Solver.DNS01)
 	record, failed := s.locate(ctx, resolver, ch)
+	if lane.Is(failed) {
+		return failed
+	}
 	if failed != nil || s.RecursiveOnly && len(ch.Spec.Solver.DNS01.Nameservers) == 0 {
 		return err
 	}

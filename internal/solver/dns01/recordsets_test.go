@@ -538,15 +538,18 @@ func TestWhoMayReadOneZoneOfAzureOnlyFindsIt(t *testing.T) {
 
 func TestWhoWaitsForAZoneOfAkamaiTooLongIsTriedAgain(t *testing.T) {
 	var all turns
-	done, err := all.take(t.Context(), "example.com")
-	if err != nil {
-		t.Fatal(err)
-	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	r := Record{FQDN: "_acme-challenge.example.com.", Zone: "example.com.", Value: "v", TTL: time.Minute}
 	s := &sets{of: map[string][]string{}}
 	p := newTestAkamai(t, s, "good", &all)
+	if _, err := all.take(t.Context(), "https://somebody-elses.example", "example.com"); err != nil { // which is another zone
+		t.Fatal(err)
+	}
+	done, err := all.take(t.Context(), p.base, "example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
 	p.zones.put(r, "example.com", "example.com")
 	if err := p.Present(ctx, r); fault.Of(err).Class != fault.Transient || !strings.Contains(err.Error(), "one change at a time") {
 		t.Errorf("got %v", err)

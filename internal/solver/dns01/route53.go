@@ -25,6 +25,7 @@ import (
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/lane"
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
@@ -53,7 +54,7 @@ type amazonRoute53 struct {
 }
 
 // route53 makes the provider, or takes the one that was made of the same settings.
-func (s *Solver) route53(ctx context.Context, issuer *signer.Issuer, c *cmacme.ACMEIssuerDNS01ProviderRoute53, secret func(field, name, key string) (string, error)) (Provider, error) {
+func (s *Solver) route53(ctx context.Context, issuer *signer.Issuer, c *cmacme.ACMEIssuerDNS01ProviderRoute53, service lane.Party, secret func(field, name, key string) (string, error)) (Provider, error) {
 	id, key := c.AccessKeyID, ""
 	var err error
 	if ref := c.SecretAccessKeyID; ref != nil {
@@ -85,6 +86,9 @@ func (s *Solver) route53(ctx context.Context, issuer *signer.Issuer, c *cmacme.A
 		settings = append(settings, issuer.SecretNamespace, account.Name, fmt.Sprint(account.TokenAudiences))
 	}
 	return s.pool.get("route53", settings, func() (Provider, error) {
+		if err := lane.Enter(ctx, service); err != nil { // AWS says who we are
+			return nil, err
+		}
 		options := []func(*config.LoadOptions) error{
 			config.WithRetryMaxAttempts(awsAttempts), config.WithAppID("perennial"), config.WithAPIOptions([]func(*middleware.Stack) error{capAnswers}),
 		}

@@ -20,6 +20,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/lane"
 	"github.com/perennial-pki/perennial/internal/solver"
 )
 
@@ -301,14 +302,29 @@ func (p *Provider) note(r Record, to, from map[string]time.Time) {
 	}
 }
 
-// Busy is a solver.Later while a call is under way, also one for the same record: there is nothing to be done until it is over.
-func (p *Provider) Busy() error {
+// Busy looks, before anybody is asked where the record with a value goes, whether there is anything to be done. A call for it that is over has
+// an end to be seen. While one is under way the error is a solver.Later, and while one for another record is, it is a lane.Full.
+func (p *Provider) Busy(ctx context.Context, value string) (over bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.running != nil {
-		return &solver.Later{After: again, Why: p.kind.name + " is at work"}
+	ours := func(key string) bool { return strings.HasSuffix(key, " "+value) }
+	for key := range p.ended {
+		if ours(key) {
+			return true, nil
+		}
 	}
-	return nil
+	switch {
+	case p.running == nil:
+		return false, nil
+	case ours(p.running.key):
+		return false, &solver.Later{After: again, Why: p.kind.name + " is at work"}
+	}
+	return false, lane.Enter(ctx, p.party())
+}
+
+// party is the provider as one that makes others wait.
+func (p *Provider) party() lane.Party {
+	return lane.Party{Who: "the DNS provider " + p.kind.name, Of: fmt.Sprintf("%p", p), Alone: true}
 }
 
 // Begun reports whether this process has made the record, or is about to.
@@ -331,9 +347,17 @@ func (p *Provider) do(ctx context.Context, verb string, r Record, f func(context
 	c := p.running
 	switch {
 	case c == nil:
+		left, err := lane.Keep(ctx, p.party()) // until the call is over
+		if err != nil {
+			p.mu.Unlock()
+			return err
+		}
 		c = &call{key: key, done: make(chan struct{})}
 		p.running = c
-		go p.run(context.WithoutCancel(ctx), c, f)
+		go func() {
+			defer left()
+			p.run(context.WithoutCancel(ctx), c, f)
+		}()
 	case c.key != key:
 		p.mu.Unlock()
 		return &solver.Later{After: again, Why: "waiting for other changes by " + p.kind.name}

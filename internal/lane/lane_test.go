@@ -1,0 +1,303 @@
+package lane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
+	testclock "k8s.io/utils/clock/testing"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+)
+
+// world is a reconciler whose passes wait for whom they are told to.
+type world struct {
+	t     *testing.T
+	clock *testclock.FakePassiveClock
+	*Lanes
+	queue workqueue.TypedRateLimitingInterface[reconcile.Request]
+}
+
+func newWorld(t *testing.T) *world {
+	clock := testclock.NewFakePassiveClock(time.Unix(1e9, 0))
+	w := &world{t: t, clock: clock, Lanes: New(4, clock), queue: workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[reconcile.Request]())}
+	t.Cleanup(w.queue.ShutDown)
+	if err := w.Calls().Start(t.Context(), w.queue); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func request(namespace string, n int) reconcile.Request {
+	return reconcile.Request{NamespacedName: types.NamespacedName{Namespace: namespace, Name: fmt.Sprint(n)}}
+}
+
+// settle lets all who are called have an answer at once.
+func (w *world) settle(who string) {
+	for w.queue.Len() > 0 {
+		r, _ := w.queue.Get()
+		w.queue.Done(r)
+		t := w.begin(r)
+		if err := t.enter(Party{Who: who}); err != nil {
+			w.t.Errorf("there is no place for %s, who was called: %v", r, err)
+		}
+		t.end()
+	}
+}
+
+// later lets time pass.
+func (w *world) later(d time.Duration) { w.clock.SetTime(w.clock.Now().Add(d)) }
+
+// pass is a pass of a namespace's n-th object that waits for a party, if there is a place for it.
+func (w *world) pass(namespace string, n int, who string) (end func(), ok bool) {
+	t := w.begin(request(namespace, n))
+	if err := t.enter(Party{Who: who}); err != nil {
+		if !Is(err) {
+			w.t.Fatalf("the error is %v", err)
+		}
+		t.end()
+		return nil, false
+	}
+	return t.end, true
+}
+
+// hang makes passes of a namespace that do not end, each for a party of its own or all for one, and returns for how many there was a place.
+func (w *world) hang(namespace string, n int, who func(int) string) (ends []func()) {
+	for i := range n {
+		if end, ok := w.pass(namespace, i, who(i)); ok {
+			ends = append(ends, end)
+		}
+	}
+	return ends
+}
+
+// next is who is called next, or "".
+func (w *world) next() string {
+	if w.queue.Len() == 0 {
+		return ""
+	}
+	r, _ := w.queue.Get()
+	w.queue.Done(r)
+	return r.String()
+}
+
+func one(who string) func(int) string { return func(int) string { return who } }
+func each(who string) func(int) string {
+	return func(i int) string { return fmt.Sprint(who, " ", i) }
+}
+
+func (w *world) sound() {
+	w.t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.taken != 0 || len(w.of) != 0 || len(w.line) != 0 || len(w.called) != 0 {
+		w.t.Errorf("when all is over %d places are taken, namespaces have %v, and %d wait and %d are called", w.taken, w.of, len(w.line), len(w.called))
+	}
+}
+
+func TestAPartyThatHangsHasFewPlaces(t *testing.T) {
+	w := newWorld(t)
+	ends := w.hang("a", 10, one("hangs"))
+	if len(ends) != 4 {
+		t.Errorf("there is a place for %d", len(ends))
+	}
+	if end, ok := w.pass("a", 100, "works"); !ok {
+		t.Error("another party has its own lane")
+	} else {
+		end()
+	}
+	w.later(3 * time.Second)
+	if ends[0](); w.next() != "" {
+		t.Error("three that take long are enough")
+	}
+	if ends[1](); w.next() != "" {
+		t.Error("two that take long are enough")
+	}
+	ends[2]()
+	if w.queue.Len() != 1 {
+		t.Errorf("%d are called for the place of the third", w.queue.Len())
+	}
+	if ends[3](); w.queue.Len() != 2 {
+		t.Errorf("%d are called, and not two, although nobody is there who takes long", w.queue.Len())
+	}
+	w.settle("hangs") // it answers fast, so it has recovered
+	if ends := w.hang("b", 10, one("hangs")); len(ends) < 3 {
+		t.Errorf("there is a place for %d at who has recovered", len(ends))
+	} else {
+		for _, end := range ends {
+			end()
+		}
+	}
+}
+
+func TestOneWhoIsForOneAtATimeHasOnePlaceAndCallsTheNext(t *testing.T) {
+	w := newWorld(t)
+	alone := Party{Who: "alone", Alone: true}
+	of := w.Reconciler(reconcile.Func(func(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
+		return reconcile.Result{}, Enter(ctx, alone)
+	}))
+	first := w.begin(request("a", 1))
+	left, err := Keep(context.WithValue(t.Context(), turnKey{}, first), alone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.end() // what it has begun goes on
+	result, err := of.Reconcile(t.Context(), request("b", 2))
+	if err != nil || result.RequeueAfter <= 0 {
+		t.Errorf("who waits gets %v, %v", result, err)
+	}
+	if w.next() != "" {
+		t.Error("somebody is called while it is taken")
+	}
+	left()
+	left() // twice is once
+	if w.next() != "b/2" {
+		t.Error("who waits is not called")
+	}
+	if result, err := of.Reconcile(t.Context(), request("c", 3)); err != nil || result.RequeueAfter <= 0 {
+		t.Errorf("who was not called took the place that is kept: %v, %v", result, err)
+	}
+	if result, err := of.Reconcile(t.Context(), request("b", 2)); err != nil || result != (reconcile.Result{}) {
+		t.Errorf("who was called gets %v, %v", result, err)
+	}
+	// The next one does not come for it, as it has something else to do.
+	if w.next() != "c/3" {
+		t.Error("the next one is not called")
+	}
+	w.begin(request("c", 3)).end()
+	if end, ok := w.pass("d", 4, "alone"); !ok {
+		t.Error("a place that nobody came for stays taken")
+	} else {
+		end()
+	}
+	w.sound()
+}
+
+func TestANamespaceWithAnyNumberOfThoseWhoHangLeavesPlacesForOthers(t *testing.T) {
+	w := newWorld(t)
+	ends := w.hang("hostile", 1000, each("hangs"))
+	if len(ends) >= w.places/2 {
+		t.Errorf("it has %d of %d places", len(ends), w.places)
+	}
+	for i := range 5 {
+		if len(w.hang(fmt.Sprint("tenant ", i), 1, one(fmt.Sprint("works ", i)))) != 1 {
+			t.Errorf("there is no place for tenant %d", i)
+		}
+	}
+	w.later(time.Minute)
+	for _, end := range ends {
+		end()
+	}
+	// As many others of them have their turn.
+	if n := w.of["hostile"]; n == 0 || n > len(ends) {
+		t.Errorf("%d are called, after %d", n, len(ends))
+	}
+}
+
+func TestThoseWhoAreKnownToHangLeaveHalfOfTheirNamespacesShareToTheRestOfIt(t *testing.T) {
+	w := newWorld(t)
+	ends := w.hang("a", 9, each("hangs"))
+	if len(ends) != 9 {
+		t.Fatalf("%d are waited for", len(ends))
+	}
+	w.later(time.Minute)
+	for _, end := range ends {
+		end()
+	}
+	again := len(w.hang("a", 9, each("hangs")))
+	if again == 0 || again > 7 {
+		t.Errorf("%d that are known to hang have places", again)
+	}
+	for i := range 2 {
+		if _, ok := w.pass("a", 10+i, fmt.Sprint("works ", i)); !ok {
+			t.Errorf("there is no place left for number %d of those that are not", i)
+		}
+	}
+}
+
+func TestThereIsAnEndToAllPlaces(t *testing.T) {
+	w := newWorld(t)
+	n := 0
+	for i := range 200 {
+		n += len(w.hang(fmt.Sprint("namespace ", i), 10, each(fmt.Sprint(i))))
+	}
+	if n != w.places {
+		t.Errorf("%d wait in %d places", n, w.places)
+	}
+	if workers := Workers(4); workers <= w.places {
+		t.Errorf("%d workers are no more than wait in %d places", workers, w.places)
+	}
+}
+
+func TestTheNamespaceWithFewestPlacesIsCalledFirst(t *testing.T) {
+	w := newWorld(t)
+	ends := w.hang("a", 4, one("ca"))
+	for i := range 3 {
+		w.later(time.Millisecond)
+		if _, ok := w.pass("a", 4+i, "ca"); ok {
+			t.Fatal("there is a place")
+		}
+	}
+	for i := range 2 {
+		w.later(time.Millisecond)
+		if _, ok := w.pass("b", i, "ca"); ok {
+			t.Fatal("there is a place")
+		}
+	}
+	ends[0]()
+	ends[1]()
+	ends[2]()
+	for _, want := range []string{"b/0", "b/1", "a/4"} {
+		if got := w.next(); got != want {
+			t.Errorf("%q is called, not %q", got, want)
+		}
+	}
+}
+
+func TestWhoWaitsForLongSaysSo(t *testing.T) {
+	w := newWorld(t)
+	w.hang("a", 4, one("ca"))
+	try := func() *Full {
+		t.Helper()
+		turn := w.begin(request("b", 1))
+		defer turn.end()
+		full := new(Full)
+		if err := turn.enter(Party{Who: "ca"}); !errors.As(err, &full) {
+			t.Fatalf("the error is %v", err)
+		}
+		return full
+	}
+	if full := try(); full.Stuck || full.After != Slow || w.Stuck(request("b", 1)) || !w.Waits(request("b", 1)) {
+		t.Errorf("at first it is %+v", full)
+	}
+	w.later(Slow)
+	if full := try(); !full.Stuck || full.After != anyway || !w.Stuck(request("b", 1)) {
+		t.Errorf("then it is %+v", full)
+	}
+	if w.begin(request("b", 1)).end(); w.Waits(request("b", 1)) {
+		t.Error("one that came for something else still waits")
+	}
+}
+
+func TestWhoWasSlowIsForgotten(t *testing.T) {
+	w := newWorld(t)
+	ends := w.hang("a", 3, each("hangs"))
+	w.later(time.Minute)
+	for _, end := range ends {
+		end()
+	}
+	if len(w.parties) != 3 {
+		t.Errorf("%d are remembered", len(w.parties))
+	}
+	w.later(remembered + time.Second)
+	if end, ok := w.pass("a", 1, "works"); ok {
+		end()
+	}
+	if len(w.parties) != 0 {
+		t.Errorf("%d are remembered still", len(w.parties))
+	}
+	w.sound()
+}
