@@ -149,10 +149,8 @@ func Command() *cobra.Command {
 }
 
 func (o *Options) check() error {
-	for _, server := range o.HTTP01.Nameservers {
-		if host, port, err := net.SplitHostPort(server); err != nil || host == "" || port == "" {
-			return fmt.Errorf("--acme-http01-solver-nameservers must be host:port, such as 192.0.2.53:53, not %q", server)
-		}
+	if err := CheckSiteNameservers(o.HTTP01.Nameservers); err != nil {
+		return err
 	}
 	if _, err := dns01.ParseNameservers(o.Nameservers); err != nil {
 		return fmt.Errorf("--dns01-recursive-nameservers: %w", err)
@@ -182,6 +180,16 @@ func (o *Options) check() error {
 	} {
 		if b.bad {
 			return fmt.Errorf("--%s must be %s", b.flag, b.want)
+		}
+	}
+	return nil
+}
+
+// CheckSiteNameservers says what is wrong with the value of --acme-http01-solver-nameservers, which perenniald has, too.
+func CheckSiteNameservers(servers []string) error {
+	for _, server := range servers {
+		if host, port, err := net.SplitHostPort(server); err != nil || host == "" || port == "" {
+			return fmt.Errorf("--acme-http01-solver-nameservers must be host:port, such as 192.0.2.53:53, not %q", server)
 		}
 	}
 	return nil

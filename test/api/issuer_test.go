@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"encoding/base64"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -228,6 +229,9 @@ func TestDNSProvidersHaveWhatTheyNeed(t *testing.T) {
 	tsig := refused(at(".rfc2136.tsigKeyName"), "tsigKeyName and tsigSecretSecretRef, with name and key, belong together: set both, or none")
 	nameserver := refused(at(".rfc2136.nameserver"), "nameserver must be host:port or host, an IPv6 address in brackets: ns1.example.com:53, [2001:db8::1]:53")
 	cloudflareUnion := refused(at(".cloudflare"), "exactly one of apiKeySecretRef and apiTokenSecretRef must be set")
+	server := func(i int) verdict {
+		return refused(at(fmt.Sprintf(".nameservers[%d]", i)), "must be host:port, an IPv6 address in brackets, or an https:// URL: 192.0.2.53:53, [2001:db8::53]:53, https://dns.example.com/dns-query")
+	}
 	judgeIssuers(t, acme, []example{
 		{"no provider is refused", dns(`cnameStrategy: Follow`), one},
 		{"two providers are refused", dns(`route53: {region: a}, cloudflare: {apiTokenSecretRef: {name: cf, key: token}}`), one},
@@ -244,7 +248,11 @@ func TestDNSProvidersHaveWhatTheyNeed(t *testing.T) {
 		{"an unknown type of challenge is refused", dns(`challengeType: dns-02, route53: {region: a}`), refused(at(".challengeType"), `supported values: "dns-01", "dns-account-01", "dns-persist-01"`)},
 		{"an unknown strategy is refused", dns(`cnameStrategy: Maybe, route53: {region: a}`), refused(at(".cnameStrategy"), `supported values: "None", "Follow"`)},
 		{"nameservers are accepted", dns(`nameservers: ["10.0.0.53:53"], route53: {region: a}`), accepted},
-		{"an empty nameserver is refused", dns(`nameservers: [""], route53: {region: a}`), refused(at(".nameservers[0]"), short)},
+		{"nameservers of each kind are accepted", dns(`nameservers: ["ns.example.com:53", "[2001:db8::53]:53", "https://dns.example.com/dns-query"], route53: {region: a}`), accepted},
+		{"a nameserver without a port is refused", dns(`nameservers: ["10.0.0.53:53", "10.0.0.54"], route53: {region: a}`), server(1)},
+		{"an IPv6 nameserver without brackets is refused", dns(`nameservers: ["2001:db8::53"], route53: {region: a}`), server(0)},
+		{"a nameserver by http is refused", dns(`nameservers: ["http://dns.example.com/dns-query"], route53: {region: a}`), server(0)},
+		{"an empty nameserver is refused", dns(`nameservers: [""], route53: {region: a}`), server(0)},
 
 		{"Akamai is accepted", dns(`akamai: {serviceConsumerDomain: a, clientTokenSecretRef: {name: a, key: t}, clientSecretSecretRef: {name: a, key: s}, accessTokenSecretRef: {name: a, key: a}}`), accepted},
 		{"Akamai without a host is refused", dns(`akamai: {serviceConsumerDomain: "", clientTokenSecretRef: {name: a, key: t}, clientSecretSecretRef: {name: a, key: s}, accessTokenSecretRef: {name: a, key: a}}`), refused(at(".akamai.serviceConsumerDomain"), short)},

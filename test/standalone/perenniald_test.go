@@ -288,6 +288,8 @@ func TestAStartThatCannotBeSaysWhyInOneLine(t *testing.T) {
 		"a webroot that is not there":   {[]string{"--data-dir", filepath.Join(dir, "data"), "--http01-webroot", filepath.Join(dir, "none")}, "--http01-webroot: "},
 		"a DNS server that is no URL":   {[]string{"--data-dir", filepath.Join(dir, "data"), "--dns01-recursive-nameservers", "http://user:secret@dns.example.com/"}, `--dns01-recursive-nameservers: the DNS server "http://dns.example.com/" must be host:port`},
 		"a site behind no listener":     {[]string{"--data-dir", filepath.Join(dir, "data"), "--tlsalpn01-passthrough-to", "127.0.0.1:" + port}, "needs --tlsalpn01-listen-address"},
+		"a name server without a port":  {[]string{"--data-dir", filepath.Join(dir, "data"), "--acme-http01-solver-nameservers", "192.0.2.53"}, "--acme-http01-solver-nameservers must be host:port, such as 192.0.2.53:53"},
+		"no challenge at once":          {[]string{"--data-dir", filepath.Join(dir, "data"), "--max-concurrent-challenges", "0"}, "--max-concurrent-challenges must be 1 or more"},
 		"an unknown flag":               {[]string{"--frobnicate"}, "unknown flag"},
 	} {
 		t.Run(name, func(t *testing.T) {

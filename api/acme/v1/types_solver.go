@@ -25,13 +25,13 @@ type ACMEChallengeSolver struct {
 	// +optional
 	DNS01 *ACMEChallengeSolverDNS01 `json:"dns01,omitempty"`
 
-	// By a TLS handshake on port 443 (RFC 8737), which must lead to the controller. Not for
+	// Perennial's own. By a TLS handshake on port 443 (RFC 8737), which must lead to the controller. Not for
 	// wildcards.
 	// +optional
 	TLSALPN01 *ACMEChallengeSolverTLSALPN01 `json:"tlsALPN01,omitempty"`
 
-	// How long to wait after the controller has seen the proof itself before the server is asked to
-	// look at it, such as 30s. For names whose records reach some places later than others.
+	// Perennial's own. How long to wait after the controller has seen the proof itself before the server is
+	// asked to look at it, such as 30s. For names whose records reach some places later than others.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=64
@@ -84,7 +84,7 @@ type ACMEChallengeSolverHTTP01 struct {
 	// +optional
 	GatewayHTTPRoute *ACMEChallengeSolverHTTP01GatewayHTTPRoute `json:"gatewayHTTPRoute,omitempty"`
 
-	// Who answers: Shared, the controller itself, or Pod, a pod made for the challenge in its
+	// Perennial's own. Who answers: Shared, the controller itself, or Pod, a pod made for the challenge in its
 	// namespace, for load balancers and meshes that only reach pods of their own namespace. If left
 	// out, the flag --http01-solver-mode of the controller decides.
 	// +optional
@@ -205,7 +205,8 @@ type ParentReference struct {
 
 // ACMEChallengeSolverHTTP01IngressPodTemplate has settings of the pod that answers the server.
 type ACMEChallengeSolverHTTP01IngressPodTemplate struct {
-	// Labels and annotations of the pod. They take precedence over the controller's.
+	// Labels and annotations of the pod. Annotations take precedence over the controller's. Labels do
+	// not, as the pod's Service selects by them.
 	// +optional
 	ACMEChallengeSolverHTTP01IngressPodObjectMeta `json:"metadata"`
 
@@ -367,11 +368,13 @@ type ACMEChallengeSolverDNS01 struct {
 	// +optional
 	CNAMEStrategy CNAMEStrategy `json:"cnameStrategy,omitempty"`
 
-	// DNS servers, host:port, to ask whether the record is visible, in place of those that are
-	// authoritative for it.
+	// Perennial's own. DNS servers, host:port or the https:// URL of a server of DNS over HTTPS, to ask whether
+	// the record is visible, in place of those that are authoritative for it.
 	// +optional
 	// +listType=atomic
-	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:MaxItems=8
+	// +kubebuilder:validation:items:MaxLength=253
+	// +kubebuilder:validation:items:XValidation:rule=`self.matches('^https://[^/ ]+(/.*)?$') || self.matches('^([^:/ \\[\\]]+|\\[[0-9a-fA-F:.]+\\]):[0-9]{1,5}$')`,message=`must be host:port, an IPv6 address in brackets, or an https:// URL: 192.0.2.53:53, [2001:db8::53]:53, https://dns.example.com/dns-query`
 	Nameservers []string `json:"nameservers,omitempty"`
 
 	// Akamai Edge DNS.

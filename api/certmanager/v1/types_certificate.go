@@ -150,7 +150,7 @@ type CertificateSpec struct {
 	// +optional
 	Renewal *CertificateRenewal `json:"renewal,omitempty"`
 
-	// Profile of the ACME server to use, from those that its directory lists, such as shortlived, in
+	// Perennial's own. Profile of the ACME server to use, from those that its directory lists, such as shortlived, in
 	// place of that of the issuer. Only with an ACME issuer.
 	// +optional
 	// +kubebuilder:validation:MaxLength=253

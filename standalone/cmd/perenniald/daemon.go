@@ -44,7 +44,10 @@ type options struct {
 	// nameservers and recursiveOnly are those of DNS-01 challenges.
 	nameservers   []string
 	recursiveOnly bool
-	verbosity     int
+	// siteNameservers are those by which sites are found.
+	siteNameservers []string
+	maxChallenges   int
+	verbosity       int
 }
 
 // maxControllerLog is how large the controller's log grows before it is begun anew. The one before is kept.
@@ -113,8 +116,8 @@ func run(ctx context.Context, o options, out io.Writer) error {
 		err := controller.Run(ctx, cfg, controller.Options{
 			ClusterResourceNamespace: deploy.Namespace, MetricsAddress: o.metrics, HTTP01Address: o.http01,
 			TLSALPN01Address: o.tlsalpn01, PassthroughTo: o.passTo,
-			HTTP01: controller.HTTP01{Webroot: o.webroot}, Shim: o.shim, Ambient: dns01.Ambient{ClusterIssuers: true, Issuers: true}, OwnMachine: true, // the machine is the administrator's alone
-			Nameservers: o.nameservers, RecursiveOnly: o.recursiveOnly, Log: logger,
+			HTTP01: controller.HTTP01{Webroot: o.webroot, Nameservers: o.siteNameservers}, Shim: o.shim, Ambient: dns01.Ambient{ClusterIssuers: true, Issuers: true}, OwnMachine: true, // the machine is the administrator's alone
+			Nameservers: o.nameservers, RecursiveOnly: o.recursiveOnly, MaxChallenges: o.maxChallenges, Log: logger,
 		})
 		if err != nil {
 			return fmt.Errorf("controller: %w (its log: %s)", err, log.Name())
@@ -166,6 +169,12 @@ func (o options) checkChallenges() error {
 			return fmt.Errorf("%s: %w", l.flag, err)
 		}
 		listener.Close() // the controller listens there when it runs
+	}
+	if err := controller.CheckSiteNameservers(o.siteNameservers); err != nil {
+		return err
+	}
+	if o.maxChallenges < 1 {
+		return errors.New("--max-concurrent-challenges must be 1 or more")
 	}
 	if o.webroot != "" {
 		if info, err := os.Stat(o.webroot); err != nil {
