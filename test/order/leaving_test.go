@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -151,12 +152,11 @@ func deleteAt(t *testing.T, of string, n int, after, kill bool, propagation meta
 	return reached, len(serials)
 }
 
-// TestARevocationThatIsAskedForOnTheWayHolds sets spec.revocation when the order is under way, and deletes the Certificate in the moment in which the CA
-// finalizes it.
-func TestARevocationThatIsAskedForOnTheWayHolds(t *testing.T) {
+// leaving sets spec.revocation when the order is under way, deletes the Certificate in the moment in which the CA finalizes it, and waits until it is gone.
+func leaving(t *testing.T, seen *registrar, clock *cluster.Clock, propagation metav1.DeletionPropagation) *rig {
+	t.Helper()
 	var open atomic.Bool
 	var finalized func()
-	seen := &registrar{}
 	r := start(t, pebble.Options{Wrap: func(h http.Handler) http.Handler {
 		h = seen.wrap(h)
 		return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
@@ -166,6 +166,7 @@ func TestARevocationThatIsAskedForOnTheWayHolds(t *testing.T) {
 			}
 		})
 	}}, func(o *controller.Options) {
+		o.Clock = clock
 		dial := o.Dial
 		o.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
 			if !open.Load() {
@@ -176,7 +177,7 @@ func TestARevocationThatIsAskedForOnTheWayHolds(t *testing.T) {
 	})
 	r.issuer()
 	crt := r.certificate("site", "www.example.com")
-	finalized = sync.OnceFunc(func() { r.delete(crt, client.PropagationPolicy(metav1.DeletePropagationForeground)) })
+	finalized = sync.OnceFunc(func() { r.delete(crt, client.PropagationPolicy(propagation)) })
 	cluster.Eventually(t, func() error {
 		if !strings.Contains(r.story(), "the site is not up yet") {
 			return cluster.NotYet("%s", r.story())
@@ -198,19 +199,58 @@ func TestARevocationThatIsAskedForOnTheWayHolds(t *testing.T) {
 	})
 	open.Store(true)
 	r.gone(crt)
-	cluster.Eventually(t, func() error {
+	return r
+}
+
+// noOrders waits until all Orders are gone. Those that are not are touched, as a step of the clock wakes nobody.
+func (r *rig) noOrders() {
+	r.t.Helper()
+	cluster.Eventually(r.t, func() error {
 		var orders cmacme.OrderList
-		if err := r.admin.List(t.Context(), &orders, client.InNamespace(r.namespace)); err != nil {
+		if err := r.admin.List(r.t.Context(), &orders, client.InNamespace(r.namespace)); err != nil {
 			return err
+		}
+		for i := range orders.Items {
+			metav1.SetMetaDataAnnotation(&orders.Items[i].ObjectMeta, "nudged", time.Now().String())
+			_ = r.admin.Update(r.t.Context(), &orders.Items[i])
 		}
 		if len(orders.Items) > 0 {
 			return cluster.NotYet("there is an Order left:\n%s", r.story())
 		}
 		return nil
 	})
+}
+
+func TestARevocationThatIsAskedForOnTheWayHolds(t *testing.T) {
+	seen := &registrar{}
+	r := leaving(t, seen, &cluster.Clock{}, metav1.DeletePropagationForeground)
+	r.noOrders()
 	seen.mu.Lock()
 	defer seen.mu.Unlock()
 	if len(seen.asked) == 0 || seen.asked[0].reason != acme.ReasonSuperseded || !seen.asked[0].byAccount {
 		t.Errorf("the CA was asked: %+v", seen.asked)
+	}
+}
+
+func TestAnOrderThatCannotBeRevokedIsGivenUp(t *testing.T) {
+	clock, seen := &cluster.Clock{}, &registrar{refuse: func(revocation) (string, int) { return "serverInternal", http.StatusInternalServerError }}
+	r := leaving(t, seen, clock, metav1.DeletePropagationBackground)
+	var order string
+	cluster.Eventually(t, func() error {
+		var orders cmacme.OrderList
+		if err := r.admin.List(t.Context(), &orders, client.InNamespace(r.namespace)); err != nil {
+			return err
+		}
+		if len(orders.Items) != 1 || orders.Items[0].DeletionTimestamp == nil {
+			return cluster.NotYet("%s", r.story())
+		}
+		order = orders.Items[0].Name
+		return nil
+	})
+	r.event("Order", order, "RevocationError")
+	clock.Step(10 * time.Minute)
+	r.noOrders()
+	if message := r.event("Order", order, "RevocationFailed"); !strings.Contains(message, `with the account key of Issuer "pebble"`) {
+		t.Errorf("the event says %q", message)
 	}
 }
