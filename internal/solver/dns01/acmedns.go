@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/perennial-pki/perennial/internal/fault"
@@ -29,6 +30,18 @@ type acmeDNSAccount struct {
 	Password   string `json:"password"`
 }
 
+// acmeDNSBase is the URL of a server, whose host may be given alone.
+func acmeDNSBase(host string) (string, error) {
+	if !strings.Contains(host, "://") {
+		host = "https://" + host
+	}
+	at, err := url.Parse(host)
+	if err != nil || at.Scheme != "https" && at.Scheme != "http" || at.Hostname() == "" || at.RawQuery != "" || at.Fragment != "" {
+		return "", fault.Misconfiguredf("InvalidSolver", "dns01.acmeDNS.host: %.100q is not a host, nor a URL that begins with https:// or http://", host)
+	}
+	return strings.TrimSuffix(host, "/"), nil
+}
+
 // newACMEDNS makes the provider for a name, and the name of its record, from the accounts of a Secret.
 func newACMEDNS(host, accounts, name, record string) (*acmeDNS, error) {
 	var all map[string]acmeDNSAccount
@@ -39,10 +52,11 @@ func newACMEDNS(host, accounts, name, record string) (*acmeDNS, error) {
 	if !found {
 		return nil, fault.Misconfiguredf("InvalidSolver", "the Secret of dns01.acmeDNS.accountSecretRef has no account for %q: register one, and let %s be a CNAME to its fulldomain", name, record)
 	}
-	if !strings.Contains(host, "://") {
-		host = "https://" + host
+	base, err := acmeDNSBase(host)
+	if err != nil {
+		return nil, err
 	}
-	return &acmeDNS{subdomain: account.SubDomain, full: account.FullDomain, rest: rest{name: "acme-dns", base: strings.TrimSuffix(host, "/"), header: http.Header{
+	return &acmeDNS{subdomain: account.SubDomain, full: account.FullDomain, rest: rest{name: "acme-dns", base: base, header: http.Header{
 		"X-Api-User": {account.Username}, "X-Api-Key": {account.Password},
 	}}}, nil
 }

@@ -433,6 +433,9 @@ func (s *Solver) Settings(issuer *signer.Issuer, spec *cmacme.ACMEChallengeSolve
 		}
 	case spec.Webhook != nil:
 		return checkWebhook(spec.Webhook)
+	case spec.AcmeDNS != nil:
+		_, err := acmeDNSBase(spec.AcmeDNS.Host)
+		return err
 	case spec.Akamai != nil:
 		_, err := akamaiHost(spec.Akamai)
 		return err

@@ -286,3 +286,20 @@ func FuzzServiceReplies(f *testing.F) {
 		}
 	})
 }
+
+func FuzzACMEDNSAccounts(f *testing.F) {
+	f.Add("https://auth.example.org", `{"example.com": {"username": "u", "password": "p", "fulldomain": "x.auth.example.org", "subdomain": "x"}}`)
+	f.Add("%", `{"example.com": {}}`)
+	f.Add("auth.example.org", `[]`)
+	f.Fuzz(func(t *testing.T, host, accounts string) {
+		p, err := newACMEDNS(host, accounts, "example.com", "_acme-challenge.example.com")
+		if err == nil {
+			p.client = &http.Client{Transport: roundTripper(`{"txt": "v"}`)}
+			err = p.Present(t.Context(), Record{FQDN: "x.auth.example.org.", Value: "v"})
+		}
+		var classified *fault.Error
+		if err != nil && !errors.As(err, &classified) {
+			t.Errorf("not classified: %v", err)
+		}
+	})
+}

@@ -257,19 +257,25 @@ func URL(name, token string) string {
 // redirect follows what ACME servers follow: to ports 80 and 443.
 func redirect(r *http.Request, via []*http.Request) error {
 	if len(via) > maxRedirects {
-		return fmt.Errorf("more than %d redirects", maxRedirects)
+		return refusal(fmt.Sprintf("more than %d redirects", maxRedirects))
 	}
 	if port := r.URL.Port(); port != "" && port != "80" && port != "443" {
-		return fmt.Errorf("redirected to port %s, where ACME servers do not follow", port)
+		return refusal(fmt.Sprintf("redirected to port %s, where ACME servers do not follow", port))
 	}
 	return nil
 }
 
-// cause leaves out the URL, which the caller names.
+// refusal says why a redirect is not followed.
+type refusal string
+
+func (r refusal) Error() string { return string(r) }
+
+// cause leaves out the URL, which the caller names, and what a server says that does not speak HTTP: whoever may have a certificate requested
+// names the host.
 func cause(err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
-		return u.Err
+	var r refusal
+	if errors.As(err, &r) {
+		return r
 	}
-	return err
+	return solver.NoAnswer(err)
 }
