@@ -38,6 +38,7 @@ type Listener struct {
 	PassthroughTo string
 	Log           logr.Logger
 
+	site     reach
 	patience time.Duration // helloTimeout if zero
 	most     int           // maxWaiting if zero
 }
@@ -156,13 +157,24 @@ func (l *Listener) answer(ctx context.Context, conn net.Conn, name string) {
 	}
 }
 
+// reach counts connections that were lost since the site could last be reached.
+type reach struct{ n atomic.Int64 }
+
+func (r *reach) lost() int64  { return r.n.Add(1) }
+func (r *reach) found() int64 { return r.n.Swap(0) }
+
 // pass relays a connection to the site, whose own handshake begins with what was read.
 func (l *Listener) pass(ctx context.Context, conn net.Conn, read []byte) {
 	dialer := net.Dialer{Timeout: connectLimit}
 	site, err := dialer.DialContext(ctx, "tcp", l.PassthroughTo)
 	if err != nil {
-		l.Log.Info("the site behind the listener cannot be reached", "address", l.PassthroughTo, "why", err.Error())
+		if l.site.lost() == 1 && ctx.Err() == nil { // once for all visitors, who may be many
+			l.Log.Info("the site behind the listener cannot be reached", "address", l.PassthroughTo, "why", err.Error())
+		}
 		return
+	}
+	if n := l.site.found(); n > 0 {
+		l.Log.Info("the site behind the listener can be reached again", "address", l.PassthroughTo, "connections lost", n)
 	}
 	defer site.Close()
 	defer context.AfterFunc(ctx, func() { site.Close() })()
