@@ -15,12 +15,15 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/miekg/dns"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	"github.com/perennial-pki/perennial/test/bind"
 	"github.com/perennial-pki/perennial/test/cluster"
 )
@@ -131,13 +134,27 @@ func TestWhatIsWrongWithAServerOverHTTPSIsToldByTheChallenge(t *testing.T) {
 		}), []string{"status 302: it leads elsewhere, where nobody follows: name the URL that answers"}},
 		"no-dns": {broken(func(w http.ResponseWriter, b []byte) { w.Header().Set("Content-Type", "text/html"); write(w, b) }),
 			[]string{"it does not answer with application/dns-message: is that the URL of a DNS server?"}},
-		"misnamed": {"http://127.0.0.1/dns-query", []string{`dns01.nameservers: the DNS server "http://127.0.0.1/dns-query" must be host:port, or a URL such as https://`}},
+		"misnamed": {"https://dns.example.com/dns-query{?dns}", []string{`dns01.nameservers: the DNS server "https://dns.example.com/dns-query{?dns}" must be host:port, or a URL such as https://`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := r.in(t)
 			r.issuer(name, cmacme.ACMEChallengeSolver{DNS01: &cmacme.ACMEChallengeSolverDNS01{RFC2136: r.updates("HMACSHA256"), Nameservers: []string{test.server}}})
 			r.certificate(name, name, name+".example.com")
 			r.says(name+".example.com", append(test.says, test.server)...)
+			if name != "misnamed" {
+				return
+			}
+			// That is told by the issuer, too.
+			cluster.Eventually(t, func() error {
+				issuer := &cmapi.Issuer{}
+				if err := r.admin.Get(t.Context(), client.ObjectKey{Namespace: r.namespace, Name: name}, issuer); err != nil {
+					return err
+				}
+				if c := cmapi.GetIssuerCondition(&issuer.Status, cmapi.IssuerConditionSolversValid); c == nil || !strings.Contains(c.Message, test.says[0]) {
+					return cluster.NotYet("%+v", issuer.Status.Conditions)
+				}
+				return nil
+			})
 		})
 	}
 }

@@ -116,14 +116,21 @@ func (s *Solver) resolver(spec *cmacme.ACMEChallengeSolverDNS01) *Resolver {
 	return r
 }
 
+func checkNameservers(spec *cmacme.ACMEChallengeSolverDNS01) error {
+	if _, err := ParseNameservers(spec.Nameservers); err != nil {
+		return fault.Misconfiguredf("InvalidSolver", "dns01.nameservers: %w", err)
+	}
+	return nil
+}
+
 // locate finds the record of a challenge, and goes on to wait for its name servers.
 func (s *Solver) locate(ctx context.Context, r *Resolver, ch *cmacme.Challenge) (Record, error) {
 	if err := lane.Enter(ctx, solver.Party(ch)); err != nil {
 		return Record{}, err
 	}
 	spec := ch.Spec.Solver.DNS01
-	if _, err := ParseNameservers(spec.Nameservers); err != nil {
-		return Record{}, fault.Misconfiguredf("InvalidSolver", "dns01.nameservers: %w", err)
+	if err := checkNameservers(spec); err != nil {
+		return Record{}, err
 	}
 	name, zone, err := r.Locate(ctx, recordName(ch),
 		spec.CNAMEStrategy == cmacme.FollowStrategy || spec.AcmeDNS != nil) // acme-dns is always behind a CNAME
@@ -416,6 +423,9 @@ func (s *Solver) provider(ctx context.Context, issuer *signer.Issuer, ch *cmacme
 
 // Settings says what is wrong with a solver of an issuer, as far as that can be told without asking anybody and without its Secrets.
 func (s *Solver) Settings(issuer *signer.Issuer, spec *cmacme.ACMEChallengeSolverDNS01) error {
+	if err := checkNameservers(spec); err != nil {
+		return err
+	}
 	ambient := s.Ambient.allows(issuer)
 	switch {
 	case spec.Provider != nil:
