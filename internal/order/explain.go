@@ -18,6 +18,8 @@ import (
 const (
 	// explainTimeout bounds all that is looked at to explain a refusal.
 	explainTimeout = 15 * time.Second
+	// maxExplained is how many names of an order are looked at.
+	maxExplained = 3
 	// maxRefusal is how much of what a CA says is shown, in bytes: more than CAs write about one name.
 	maxRefusal = 1500
 )
@@ -86,11 +88,7 @@ func (r *ChallengeReconciler) explain(ctx context.Context, s solver.Solver, ca *
 		}
 		switch {
 		case aboutCAA(p):
-			f.caa = caa{account: by.URL}
-			if dir, err := ca.FetchDirectory(ctx); err == nil {
-				f.caa.identities = dir.Meta.CAAIdentities
-			}
-			f.caa.records, f.caa.at, f.caa.unknown = r.Names.CAA(ctx, f.name)
+			f.caa = caaOf(ctx, r.Names, ca, by, f.name)
 			return f.String(), nil
 		case p.Type == acme.ProblemDNS || strings.Contains(p.Detail, "DNSSEC"):
 			f.bogus = r.Names.Bogus(ctx, f.name)
@@ -100,6 +98,50 @@ func (r *ChallengeReconciler) explain(ctx context.Context, s solver.Solver, ca *
 		return "", f.unknown
 	}
 	return f.String(), nil
+}
+
+// caaOf reads who may issue for a name.
+func caaOf(ctx context.Context, names *dns01.Resolver, ca *acme.Client, by acme.Account, name string) caa {
+	c := caa{account: by.URL}
+	if dir, err := ca.FetchDirectory(ctx); err == nil {
+		c.identities = dir.Meta.CAAIdentities
+	}
+	c.records, c.at, c.unknown = names.CAA(ctx, name)
+	return c
+}
+
+// explainCAA says which CAA records keep the CA from issuing an order whose names are all proven: CAs read them again when they issue. It is empty if
+// the problem is another one.
+func (r *Reconciler) explainCAA(ctx context.Context, o conversation, order *cmacme.Order, challenges []cmacme.Challenge, p *acme.Problem) string {
+	if !aboutCAA(p) {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(ctx, explainTimeout)
+	defer cancel()
+	var all, named []string
+	for _, name := range order.Spec.DNSNames {
+		all = append(all, name)
+		if strings.Contains(p.Error(), strings.TrimPrefix(name, "*.")) {
+			named = append(named, name)
+		}
+	}
+	if len(named) == 0 {
+		named = all
+	}
+	var parts []string
+	for _, name := range named[:min(len(named), maxExplained)] {
+		base := strings.TrimPrefix(name, "*.")
+		var kind cmacme.ACMEChallengeType
+		for i := range challenges {
+			if challenges[i].Spec.DNSName == base {
+				kind = challenges[i].Spec.Type
+			}
+		}
+		if text := caaOf(ctx, r.Names, o.ca, o.by, base).advice(base, base != name, kind); !slices.Contains(parts, text) {
+			parts = append(parts, text)
+		}
+	}
+	return strings.Join(parts, ". ")
 }
 
 // aboutCAA reports whether a CA was kept from issuing by CAA records.
@@ -263,7 +305,11 @@ func (c caa) advice(name string, wildcard bool, kind cmacme.ACMEChallengeType) s
 			if strings.TrimSpace(parameters) == "" {
 				return seen + ": they allow this CA, so they were changed lately, or not every name server has them"
 			}
-			return fmt.Sprintf("%s, and its parameters do not fit: this is accounturi=%s and validationmethods=%s", seen, c.account, strings.ToLower(string(kind)))
+			text := fmt.Sprintf("%s, and its parameters do not fit: this is accounturi=%s", seen, c.account)
+			if kind != "" {
+				text += " and validationmethods=" + strings.ToLower(string(kind))
+			}
+			return text
 		}
 	}
 	return fmt.Sprintf("%s: add   %s. CAA 0 %s %q", seen, c.at, tag, c.identities[0])

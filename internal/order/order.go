@@ -41,6 +41,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/observe"
 	"github.com/perennial-pki/perennial/internal/revocation"
 	"github.com/perennial-pki/perennial/internal/signer"
+	"github.com/perennial-pki/perennial/internal/solver/dns01"
 	"github.com/perennial-pki/perennial/pki"
 )
 
@@ -70,7 +71,9 @@ type Reconciler struct {
 	Clock    clock.PassiveClock
 	// Revocation revokes what is issued for Certificates that are deleted meanwhile.
 	Revocation *revocation.Reconciler
-	Lanes      *lane.Lanes
+	// Names answers what the DNS says of names that a CA refused.
+	Names *dns01.Resolver
+	Lanes *lane.Lanes
 
 	pace pace
 	// finalized are the orders that the CA was asked to finalize. Of those that began before a restart their state says it, a moment later.
@@ -684,7 +687,7 @@ func (r *Reconciler) advance(ctx context.Context, o conversation, order *cmacme.
 			return reconcile.Result{RequeueAfter: r.pace.next(string(order.UID), o.now, time.Time{})}, nil // another pass was faster, or the CA is
 		}
 		if err != nil {
-			return reconcile.Result{}, r.notFinalized(ctx, o, order, err)
+			return reconcile.Result{}, r.notFinalized(ctx, o, order, challenges, err)
 		}
 		r.finalized.since(string(order.UID), o.now)
 	}
@@ -729,10 +732,12 @@ func (r *Reconciler) advance(ctx context.Context, o conversation, order *cmacme.
 }
 
 // notFinalized returns the error of a finalize, unless it means that the order has lapsed, which is written into its status.
-func (r *Reconciler) notFinalized(ctx context.Context, o conversation, order *cmacme.Order, err error) error {
+func (r *Reconciler) notFinalized(ctx context.Context, o conversation, order *cmacme.Order, challenges []cmacme.Challenge, err error) error {
 	var p *acme.Problem
 	switch {
 	case !errors.As(err, &p):
+	case aboutCAA(p):
+		return fmt.Errorf("%w. %s", err, r.explainCAA(ctx, o, order, challenges, p))
 	case p.Status == 404:
 		r.lapse(order, o.now, fmt.Sprintf("the CA no longer knows the order: %s", p))
 		return nil
@@ -765,7 +770,13 @@ func (r *Reconciler) invalid(ctx context.Context, o conversation, order *cmacme.
 			return nil
 		}
 	}
-	end(order, o.now, cmacme.Invalid, why(got, challenges))
+	reason := why(got, challenges)
+	if got.Error != nil {
+		if text := r.explainCAA(ctx, o, order, challenges, got.Error); text != "" {
+			reason += ". " + text
+		}
+	}
+	end(order, o.now, cmacme.Invalid, reason)
 	return nil
 }
 

@@ -115,6 +115,23 @@ func TestAFailedValidationSaysWhatTheCASawAndWhatIsSeenHere(t *testing.T) {
 				`The CAA records of example.com allow issue "rival.example": add   example.com. CAA 0 issue "pebble.letsencrypt.org"`,
 			},
 		},
+		"a CAA record for another CA, when the certificate is asked for": {
+			func(_ *testing.T, s stage) {
+				s.options.Nameservers = []string{s.names.Addr}
+				s.names.Set("example.com", dns.TypeCAA, `0 issue "rival.example"`)
+				s.front.behave(func(w http.ResponseWriter, q *http.Request, _ map[string]any) bool {
+					if !strings.HasPrefix(q.URL.Path, pathFinalize) {
+						return false
+					}
+					refuse(w, http.StatusForbidden, "caa", "While processing CAA for www.example.com: CAA record for example.com prevents issuance")
+					return true
+				}, nil)
+			}, http01,
+			[]string{
+				"the CA refuses: finalize: While processing CAA for www.example.com: CAA record for example.com prevents issuance (caa). ",
+				`The CAA records of example.com allow issue "rival.example": add   example.com. CAA 0 issue "pebble.letsencrypt.org"`,
+			},
+		},
 		"a DNSSEC chain that is broken": {
 			func(t *testing.T, s stage) {
 				elsewhere(t, s.options)
