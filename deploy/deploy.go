@@ -1,5 +1,5 @@
-// Package deploy holds the manifests that a cluster needs beside the API: the controller's ServiceAccount and what RBAC lets
-// it do.
+// Package deploy holds the manifests that a cluster needs beside the API: the controller's ServiceAccount, what RBAC lets
+// it do, and the Service from whose endpoints HTTP-01 challenges are answered.
 package deploy
 
 import (
@@ -20,13 +20,23 @@ const (
 //go:embed rbac.yaml
 var rbac string
 
+//go:embed http01-service.yaml
+var http01Service string
+
 // RBAC returns the namespace and the ServiceAccount of the controller and its rights, in the order in which to apply them.
-func RBAC() ([]*unstructured.Unstructured, error) {
+func RBAC() ([]*unstructured.Unstructured, error) { return parse("rbac.yaml", rbac) }
+
+// HTTP01Service returns the Service for the flag --http01-service.
+func HTTP01Service() ([]*unstructured.Unstructured, error) {
+	return parse("http01-service.yaml", http01Service)
+}
+
+func parse(name, text string) ([]*unstructured.Unstructured, error) {
 	var objects []*unstructured.Unstructured
-	for _, document := range strings.Split(rbac, "\n---\n") {
+	for _, document := range strings.Split(text, "\n---\n") {
 		u := &unstructured.Unstructured{}
 		if err := yaml.Unmarshal([]byte(document), &u.Object); err != nil {
-			return nil, fmt.Errorf("rbac.yaml: %w", err)
+			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 		objects = append(objects, u)
 	}

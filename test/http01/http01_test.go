@@ -41,7 +41,7 @@ import (
 
 func TestMain(m *testing.M) { cluster.Main(m) }
 
-// replicas is the Service of the controller's replicas.
+// replicas is the Service of the controller's replicas: that of deploy/http01-service.yaml.
 var replicas = types.NamespacedName{Namespace: deploy.Namespace, Name: "perennial-http01"}
 
 // rig is a CA that sees a cluster from outside: port 80 of all names leads to its edge.
@@ -109,9 +109,23 @@ func serve(t *testing.T, listener net.Listener, handler http.Handler) {
 	t.Cleanup(func() { server.Close() })
 }
 
-// deploy makes the EndpointSlices of the controller's Service, as kube-controller-manager does.
+// deploy makes the controller's Service as it is shipped, and its EndpointSlices as kube-controller-manager does.
 func (r *rig) deploy() {
 	r.Helper()
+	shipped, err := deploy.HTTP01Service()
+	if err != nil {
+		r.Fatal(err)
+	}
+	if err := r.admin.Create(r.Context(), shipped[0]); client.IgnoreAlreadyExists(err) != nil {
+		r.Fatal(err)
+	}
+	service := &corev1.Service{}
+	if err := r.admin.Get(r.Context(), replicas, service); err != nil {
+		r.Fatal(err)
+	}
+	if len(service.Spec.Ports) != 1 {
+		r.Fatalf("the Service has the ports %v", service.Spec.Ports)
+	}
 	port := int32(0)
 	if _, err := fmt.Sscan(r.listens[strings.LastIndex(r.listens, ":")+1:], &port); err != nil {
 		r.Fatal(err)
@@ -122,7 +136,7 @@ func (r *rig) deploy() {
 				Namespace: replicas.Namespace, GenerateName: replicas.Name + "-", Labels: map[string]string{discoveryv1.LabelServiceName: replicas.Name},
 			},
 			AddressType: family,
-			Ports:       []discoveryv1.EndpointPort{{Name: ptr.To("http"), Port: &port, Protocol: ptr.To(corev1.ProtocolTCP)}},
+			Ports:       []discoveryv1.EndpointPort{{Name: &service.Spec.Ports[0].Name, Port: &port, Protocol: ptr.To(corev1.ProtocolTCP)}},
 			Endpoints: []discoveryv1.Endpoint{{
 				Addresses: []string{address}, NodeName: ptr.To("node-1"), Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(true)},
 				TargetRef: &corev1.ObjectReference{Kind: "Pod", Namespace: replicas.Namespace, Name: "perennial-0"},
