@@ -58,7 +58,7 @@ type Accounts struct {
 	Secrets *secrets.Store
 	Limits  pki.Limits
 	Clock   clock.PassiveClock
-	// Budget knows which CAs answer nobody, or take no new accounts, until when. It may be nil if no accounts are registered.
+	// Budget knows which CAs are to be left alone, or take no new accounts, until when. It may be nil if no accounts are registered.
 	Budget *budget.Budget
 	// UserAgent and Observe are those of acme.Client.
 	UserAgent string
@@ -103,7 +103,7 @@ func (a *Accounts) Server(spec *cmacme.ACMEIssuer) (*acme.Client, error) {
 	if a.Budget != nil {
 		c.Before = func(ctx context.Context) error { return a.Budget.CA(spec.Server).Open(ctx) }
 		c.Observe = func(e acme.Exchange) {
-			a.Budget.CA(spec.Server).Saw(e.Status, e.RetryAfter)
+			a.Budget.CA(spec.Server).Saw(e)
 			if a.Observe != nil {
 				a.Observe(e)
 			}

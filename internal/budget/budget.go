@@ -37,6 +37,8 @@ const (
 	later = 2 * time.Second
 	// worthWriting is the shortest wait that is remembered over a restart.
 	worthWriting = time.Minute
+	// unsaid is how long all stay away from a CA that limits our address and does not say until when. Then one asks before the others.
+	unsaid = time.Minute
 	// maxCAs is of how many CAs the ledgers are kept in memory, if they have nothing to do.
 	maxCAs = 256
 	// LongestClosed is how long a CA is left alone at most that answers nobody, whatever it says: all its certificates wait for that.
@@ -149,7 +151,7 @@ type CA struct {
 	saved  uint64            // changes of the ledger that are written
 	saving chan struct{}     // closed when the write that is under way ends; nil if none is
 	timer  *time.Timer       // of a write that can wait
-	closed time.Time         // until when the CA answers nobody
+	closed time.Time         // until when the CA is to be left alone
 }
 
 // name is that of the ConfigMap.
@@ -240,7 +242,7 @@ func (c *CA) RegistrationRefused(ctx context.Context, why string, until time.Tim
 	c.change(func(l *Ledger, now time.Time) { l.refuse(accountsKey, "", why, until, now) })
 }
 
-// Open is nil unless the CA has said that it answers nobody until a time that has not come.
+// Open is nil unless the CA is to be left alone until a time that has not come.
 func (c *CA) Open(ctx context.Context) error {
 	if err := c.load(ctx); err != nil {
 		return err
@@ -250,16 +252,23 @@ func (c *CA) Open(ctx context.Context) error {
 	if !c.budget.Clock.Now().Before(c.closed) {
 		return nil
 	}
-	return fault.Limitedf(fault.Busy, c.closed, "%s said that it answers nobody until %s: nothing is asked before", c.directory, stamp(c.closed))
+	return fault.Limitedf(fault.Busy, c.closed, "%s wants to be left alone until %s: nothing is asked before", c.directory, stamp(c.closed))
 }
 
-// Saw learns from a reply: with a status of 503 and a time, all stay away until then.
-func (c *CA) Saw(status int, retryAfter time.Time) {
-	if status != http.StatusServiceUnavailable || retryAfter.IsZero() {
+// Saw learns from an exchange until when all stay away from the CA: if it says so with a status of 503, or limits what is asked of it without an
+// account, which it can count by our address alone.
+func (c *CA) Saw(e acme.Exchange) {
+	now := c.budget.Clock.Now()
+	until := e.RetryAfter
+	switch {
+	case e.Status == http.StatusServiceUnavailable && !until.IsZero():
+	case e.Status == http.StatusTooManyRequests && (e.Action == "directory" || e.Action == "newNonce"):
+		if until.IsZero() {
+			until = now.Add(unsaid)
+		}
+	default:
 		return
 	}
-	now := c.budget.Clock.Now()
-	until := retryAfter
 	if least, most := now.Add(time.Second), now.Add(LongestClosed); until.Before(least) {
 		until = least
 	} else if until.After(most) {

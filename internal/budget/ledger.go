@@ -23,7 +23,7 @@ const (
 	Refused Kind = "refused"
 	// Accounts is that the CA has refused a new account.
 	Accounts Kind = "new_accounts"
-	// Closed is a CA that answers nobody.
+	// Closed is a CA that is to be left alone.
 	Closed Kind = "closed"
 )
 

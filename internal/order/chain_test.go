@@ -56,6 +56,35 @@ func TestWhatIsWrongWithAChain(t *testing.T) {
 		return sign(t, template, root, public, caKey)
 	}
 	same := func(*x509.Certificate) {}
+	// old is what has expired an hour ago: a root, an intermediate below the root, and one above an intermediate.
+	old := func(name string, subject, parent *x509.Certificate, public crypto.PublicKey, by crypto.Signer) *x509.Certificate {
+		template := *ca
+		template.NotAfter = now.Add(-time.Hour)
+		if subject != nil {
+			template.Subject = subject.Subject
+		} else {
+			template.Subject = pkix.Name{CommonName: name}
+		}
+		if parent == nil {
+			parent = &template
+		}
+		return sign(t, &template, parent, public, by)
+	}
+	middleKey, otherRootKey := p256(t), p256(t)
+	middle := &x509.Certificate{
+		SerialNumber: big.NewInt(3), Subject: pkix.Name{CommonName: "middle"}, NotBefore: now.AddDate(-1, 0, 0), NotAfter: now.AddDate(1, 0, 0), IsCA: true, BasicConstraintsValid: true,
+	}
+	between := sign(t, middle, root, middleKey.Public(), caKey)
+	oldBetween := old("", between, root, middleKey.Public(), caKey)
+	oldRoot := old("old root", nil, nil, otherRootKey.Public(), otherRootKey)
+	cross := old("", root, oldRoot, caKey.Public(), otherRootKey) // the root, as an older one has signed it
+	higher := func(public crypto.PublicKey) *x509.Certificate {
+		template := &x509.Certificate{
+			SerialNumber: big.NewInt(2), NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(0, 3, 0),
+			DNSNames: []string{"www.example.com", "example.com"}, IPAddresses: []net.IP{net.IPv4(192, 0, 2, 1)},
+		}
+		return sign(t, template, between, public, middleKey)
+	}(key.Public())
 	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{"www.example.com"}}, key)
 	if err != nil {
 		t.Fatal(err)
@@ -69,13 +98,19 @@ func TestWhatIsWrongWithAChain(t *testing.T) {
 		says  string
 		extra []string
 	}{
-		"nothing":                   {[]*x509.Certificate{leaf(same, key.Public()), root}, "", nil},
-		"nothing, without the root": {[]*x509.Certificate{leaf(same, key.Public())}, "", nil},
-		"another key":               {[]*x509.Certificate{leaf(same, caKey.Public()), root}, "another key", nil},
-		"it has expired":            {[]*x509.Certificate{leaf(func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Minute) }, key.Public()), root}, "it expired at", nil},
-		"a name is missing":         {[]*x509.Certificate{leaf(func(c *x509.Certificate) { c.DNSNames = c.DNSNames[:1] }, key.Public()), root}, `"example.com" is not among its names`, nil},
-		"an address is missing":     {[]*x509.Certificate{leaf(func(c *x509.Certificate) { c.IPAddresses = nil }, key.Public()), root}, "192.0.2.1 is not among its addresses", nil},
-		"it was signed by another":  {[]*x509.Certificate{leaf(same, key.Public()), stranger}, "not signed by the next one", nil},
+		"nothing":                       {[]*x509.Certificate{leaf(same, key.Public()), root}, "", nil},
+		"nothing, without the root":     {[]*x509.Certificate{leaf(same, key.Public())}, "", nil},
+		"another key":                   {[]*x509.Certificate{leaf(same, caKey.Public()), root}, "another key", nil},
+		"it has expired":                {[]*x509.Certificate{leaf(func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Minute) }, key.Public()), root}, "it expired at", nil},
+		"a name is missing":             {[]*x509.Certificate{leaf(func(c *x509.Certificate) { c.DNSNames = c.DNSNames[:1] }, key.Public()), root}, `"example.com" is not among its names`, nil},
+		"an address is missing":         {[]*x509.Certificate{leaf(func(c *x509.Certificate) { c.IPAddresses = nil }, key.Public()), root}, "192.0.2.1 is not among its addresses", nil},
+		"it was signed by another":      {[]*x509.Certificate{leaf(same, key.Public()), stranger}, "not signed by the next one", nil},
+		"nothing, with an intermediate": {[]*x509.Certificate{higher, between}, "", nil},
+		"an intermediate has expired":   {[]*x509.Certificate{higher, oldBetween}, `the intermediate certificate "middle" expired at`, nil},
+		"an intermediate has expired, and the root is there":                          {[]*x509.Certificate{higher, oldBetween, root}, `the intermediate certificate "middle" expired at`, nil},
+		"an intermediate has expired below a root that is old":                        {[]*x509.Certificate{higher, oldBetween, cross}, `the intermediate certificate "middle" expired at`, nil},
+		"nothing, if a root has expired that an older one has signed":                 {[]*x509.Certificate{higher, between, cross}, "", nil},
+		"nothing, if a root has expired that an older one has signed, which is there": {[]*x509.Certificate{higher, between, cross, oldRoot}, "", nil},
 		"it has more names": {[]*x509.Certificate{leaf(func(c *x509.Certificate) {
 			c.DNSNames = append(c.DNSNames, "more.example.com")
 			c.IPAddresses = append(c.IPAddresses, net.IPv4(192, 0, 2, 2))

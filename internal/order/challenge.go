@@ -216,6 +216,9 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 	if at := st.PresentedAt; st.Presented && at != nil && now.Sub(at.Time) > givenUp {
 		return result, nil, fault.Refusedf("TimedOut", "given up after it was presented for %s: %s", givenUp, st.Reason)
 	}
+	if wait := r.pace.told(string(ch.UID), now); wait > 0 && st.State == cmacme.Processing {
+		return reconcile.Result{RequeueAfter: wait}, nil, nil // when the CA said
+	}
 	server := account.Party(i.GetSpec().ACME)
 	var beside []*cmacme.Challenge
 	underWay := false
@@ -328,7 +331,7 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 	if err := lane.Enter(ctx, server); err != nil {
 		return result, say, err
 	}
-	_, err = ca.AcceptChallenge(ctx, by, ch.Spec.URL)
+	got, err := ca.AcceptChallenge(ctx, by, ch.Spec.URL)
 	reached(&st.UnreachableSince, now, err)
 	if acme.IsProblem(err, acme.ProblemMalformed, acme.ProblemUnauthorized) {
 		// Its authorization may have come to an end while the proof was on its way: it has expired, or was given otherwise.
@@ -353,6 +356,9 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 		r.tellOnce(ch, corev1.EventTypeWarning, "SelfCheckSkipped", "The ACME server is asked to look, though nothing can be seen from here: "+unseen)
 	}
 	r.pace.forget(string(ch.UID))
+	if !got.RetryAfter.IsZero() {
+		return reconcile.Result{RequeueAfter: r.pace.next(string(ch.UID), now, got.RetryAfter)}, say, nil // when the CA said
+	}
 	return reconcile.Result{RequeueAfter: firstPoll / 4}, say, nil // the CA needs a moment
 }
 
@@ -467,6 +473,10 @@ func (r *ChallengeReconciler) tryCleanUp(ctx context.Context, ch *cmacme.Challen
 	if err == nil {
 		return 0
 	}
+	begun := ch.Status.Presented || ch.Status.Processing
+	if class := fault.Of(err).Class; !begun && (class == fault.Misconfigured || class == fault.Refused) {
+		return 0 // what keeps it from being taken away has kept it from being set up
+	}
 	limit := since.Add(cleanUpLimit)
 	if now := r.Clock.Now(); now.Before(limit) {
 		if full := new(lane.Full); errors.As(err, &full) {
@@ -481,7 +491,11 @@ func (r *ChallengeReconciler) tryCleanUp(ctx context.Context, ch *cmacme.Challen
 		r.Events.Eventf(ch, corev1.EventTypeWarning, "CleanUpError", "Error cleaning up challenge, tried until %s: %s", limit.UTC().Format(time.RFC3339), err)
 		return min(cleanUpAgain, limit.Sub(now))
 	}
-	message := fmt.Sprintf("Gave up cleaning up the %s challenge of %s, and %s stays: remove it by hand. %s", ch.Spec.Type, ch.Spec.DNSName, leftover(ch), err)
+	stays := "stays: remove it by hand"
+	if !begun { // if at all, it was set up by a process that ended before it could say so
+		stays = "may be there: look, and remove it by hand"
+	}
+	message := fmt.Sprintf("Gave up cleaning up the %s challenge of %s, and %s %s. %s", ch.Spec.Type, ch.Spec.DNSName, leftover(ch), stays, err)
 	r.Events.Event(ch, corev1.EventTypeWarning, "CleanUpError", message)
 	log.FromContext(ctx).Info(message) // a namespace that is being deleted takes no events
 	return 0
@@ -490,8 +504,8 @@ func (r *ChallengeReconciler) tryCleanUp(ctx context.Context, ch *cmacme.Challen
 func (r *ChallengeReconciler) takeAway(ctx context.Context, ch *cmacme.Challenge) error {
 	s := r.Solvers[ch.Spec.Type]
 	st := &ch.Status
-	if s == nil || !st.Presented && st.State == cmacme.Valid {
-		return nil // never begun, or made room
+	if s == nil || !st.Presented && finished(st.State) && st.EffectiveName != "" {
+		return nil // it can be no longer there, or has made room
 	}
 	i, err := r.Scope.Get(ctx, r.Client, ch.Namespace, ch.Spec.IssuerRef)
 	if err != nil {
@@ -503,19 +517,12 @@ func (r *ChallengeReconciler) takeAway(ctx context.Context, ch *cmacme.Challenge
 	if x, ok := s.(solver.Exclusive); ok && !st.Presented && x.Room(ch) > 0 {
 		// Where another's proof stands by now, it is not to be touched for one that may never have been there.
 		vacant, err := r.reserve(ctx, ch, x)
-		switch {
-		case lane.Is(err):
+		if err != nil || !vacant {
 			return err
-		case err != nil || !vacant:
-			return nil
 		}
 		defer r.admission.cancel(client.ObjectKeyFromObject(ch))
 	}
-	err = s.CleanUp(ctx, i, ch)
-	if later := new(solver.Later); !st.Presented && !st.Processing && !errors.As(err, &later) && !lane.Is(err) {
-		return nil // if at all, it was made by a process that ended before it could say so
-	}
-	return err
+	return s.CleanUp(ctx, i, ch)
 }
 
 // leftover names what was set up for a challenge.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -197,10 +198,10 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		return reconcile.Result{}, r.discard(ctx, challenges.Items)
 	}
 	next := order.DeepCopy()
-	result, err := r.step(ctx, next, challenges.Items)
-	var say func() // after the patch: a pass that could not write what it says is followed by one that finds the same
+	var say []func() // after the patch: a pass that could not write what it says is followed by one that finds the same
+	result, err := r.step(ctx, next, challenges.Items, &say)
 	if err != nil {
-		result, say, err = r.failed(ctx, next, err)
+		result, err = r.failed(ctx, next, err, &say)
 	}
 	if equality.Semantic.DeepEqual(order.Status, next.Status) {
 		return result, err
@@ -214,15 +215,12 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if order.Status.URL == "" && next.Status.URL != "" {
 		r.Budget.Taken(string(next.UID))
 	}
-	if say != nil {
-		say()
+	for _, f := range say {
+		f()
 	}
 	if order.Status.State != next.Status.State && finished(next.Status.State) {
 		r.Budget.Ended(string(next.UID), next.Status.State == cmacme.Valid)
 		if next.Status.State == cmacme.Valid {
-			if extra, err := r.check(next, next.Status.Certificate, r.Clock.Now()); err == nil && len(extra) > 0 {
-				r.Events.Eventf(next, corev1.EventTypeWarning, "ExtraNames", "The CA has added names that nobody asked for: %s", strings.Join(extra, ", "))
-			}
 			r.Events.Event(next, corev1.EventTypeNormal, "Complete", "Order completed successfully")
 		} else {
 			r.Events.Event(next, corev1.EventTypeWarning, "Failed", next.Status.Reason)
@@ -244,10 +242,10 @@ func (r *Reconciler) discard(ctx context.Context, challenges []cmacme.Challenge)
 }
 
 // failed writes an error into the status, by its class, and says when to go on.
-func (r *Reconciler) failed(ctx context.Context, order *cmacme.Order, err error) (result reconcile.Result, say func(), again error) {
+func (r *Reconciler) failed(ctx context.Context, order *cmacme.Order, err error, say *[]func()) (result reconcile.Result, again error) {
 	now := r.Clock.Now()
 	if lane.Is(err) {
-		return reconcile.Result{}, nil, err
+		return reconcile.Result{}, err
 	}
 	if forgotten := acme.IsProblem(err, acme.ProblemAccountDoesNotExist); forgotten || account.Doubtful(err) {
 		i, e := r.Scope.Get(ctx, r.Client, order.Namespace, order.Spec.IssuerRef)
@@ -259,9 +257,9 @@ func (r *Reconciler) failed(ctx context.Context, order *cmacme.Order, err error)
 		}
 		switch {
 		case e == nil && forgotten:
-			return reconcile.Result{RequeueAfter: time.Second}, nil, nil // when the cache has the new account
+			return reconcile.Result{RequeueAfter: time.Second}, nil // when the cache has the new account
 		case lane.Is(e):
-			return reconcile.Result{}, nil, e
+			return reconcile.Result{}, e
 		case e != nil && (forgotten || fault.Of(e).Class == fault.Misconfigured):
 			err = e
 		}
@@ -270,19 +268,19 @@ func (r *Reconciler) failed(ctx context.Context, order *cmacme.Order, err error)
 	switch failure.Class {
 	case fault.Refused:
 		end(order, now, cmacme.Errored, failure.Error())
-		return reconcile.Result{}, nil, nil
+		return reconcile.Result{}, nil
 	case fault.Limited:
 		order.Status.Reason = failure.Error()
-		return reconcile.Result{RequeueAfter: failure.Until.Sub(now)}, nil, nil // when the CA said
+		return reconcile.Result{RequeueAfter: failure.Until.Sub(now)}, nil // when the CA said
 	case fault.Misconfigured:
 		if failure.Reason == noSolver && order.Status.Reason != failure.Error() {
-			say = func() { r.Events.Event(order, corev1.EventTypeWarning, noSolver, failure.Error()) }
+			*say = append(*say, func() { r.Events.Event(order, corev1.EventTypeWarning, noSolver, failure.Error()) })
 		}
 		order.Status.Reason = failure.Error()
-		return reconcile.Result{RequeueAfter: mended(now.Sub(order.CreationTimestamp.Time))}, say, nil // issuers are watched, Secrets are not
+		return reconcile.Result{RequeueAfter: mended(now.Sub(order.CreationTimestamp.Time))}, nil // issuers are watched, Secrets are not
 	}
 	order.Status.Reason = failure.Error() + "; it is tried again"
-	return reconcile.Result{}, nil, err // with the queue's back-off
+	return reconcile.Result{}, err // with the queue's back-off
 }
 
 // end writes that the order is lost.
@@ -320,7 +318,7 @@ func gone(err error) string {
 }
 
 // step makes the next step of an order and writes into its status what came of it.
-func (r *Reconciler) step(ctx context.Context, order *cmacme.Order, challenges []cmacme.Challenge) (reconcile.Result, error) {
+func (r *Reconciler) step(ctx context.Context, order *cmacme.Order, challenges []cmacme.Challenge, say *[]func()) (reconcile.Result, error) {
 	i, err := r.Scope.Get(ctx, r.Client, order.Namespace, order.Spec.IssuerRef)
 	if err != nil {
 		return reconcile.Result{}, err
@@ -349,7 +347,7 @@ func (r *Reconciler) step(ctx context.Context, order *cmacme.Order, challenges [
 		return reconcile.Result{}, err
 	}
 	defer lane.Leave(ctx)
-	o := conversation{ca: ca, by: by, now: r.Clock.Now()}
+	o := conversation{ca: ca, by: by, now: r.Clock.Now(), say: say}
 	if order.Status.URL == "" {
 		err = r.Accounts.Believed(ctx, i, by, r.refused(ctx, order, i, ask, r.begin(ctx, o, order, i, ask)))
 		reached(&order.Status.UnreachableSince, o.now, err)
@@ -397,6 +395,8 @@ type conversation struct {
 	ca  *acme.Client
 	by  acme.Account
 	now time.Time
+	// say is what is to be told when the status is written.
+	say *[]func()
 }
 
 // request is what the CA is asked for. It follows from the Order alone, so that it is the same after a crash.
@@ -512,19 +512,21 @@ func words(ids []acme.Identifier) string {
 	return strings.Join(parts, ", ")
 }
 
-// aboutReplaces reports whether an order may have been refused because of what it replaces: RFC 9773 section 5 and what CAs do.
+// aboutReplaces reports whether an order was refused because of what it replaces: RFC 9773 section 5 and what CAs do. There is one type of problem
+// for it. Of the others that CAs use, the words must speak of it, as each of them has other reasons, too, which asking once more would not mend;
+// and it must be the CA that speaks, not a proxy on the way.
 func aboutReplaces(err error) bool {
 	var p *acme.Problem
 	if !errors.As(err, &p) {
 		return false
 	}
-	switch p.Type {
-	case acme.ProblemAlreadyReplaced:
+	switch {
+	case p.Type == acme.ProblemAlreadyReplaced:
 		return true
-	case acme.ProblemMalformed, acme.ProblemUnauthorized:
-		return strings.Contains(strings.ToLower(p.Detail), "replace")
+	case p.Type == acme.ProblemMalformed, p.Type == acme.ProblemUnauthorized, p.Type != "" && p.Status == http.StatusNotFound:
+		return strings.Contains(strings.ToLower(p.Title+" "+p.Detail), "replac") // replaces, replacement, replacing
 	}
-	return p.Status == 404
+	return false
 }
 
 // authorizations reads those at the URLs. If one cannot be read, the error says why.
@@ -806,34 +808,4 @@ func why(got acme.Order, challenges []cmacme.Challenge) string {
 		parts = append(parts, "the CA says that the order is invalid, and not why")
 	}
 	return strings.Join(parts, "; ")
-}
-
-// fetch reads the certificate, and stores it if it is what was asked for.
-func (r *Reconciler) fetch(ctx context.Context, o conversation, order *cmacme.Order, got acme.Order, preferred string) error {
-	chain, err := o.ca.Certificate(ctx, o.by, got.Certificate)
-	if err != nil {
-		return err
-	}
-	chosen := chain.ChainPEM
-	if preferred != "" && !r.tops(chosen, preferred) {
-		for _, url := range chain.Alternates {
-			other, err := o.ca.Certificate(ctx, o.by, url)
-			var wrong *acme.ProtocolError
-			switch {
-			case errors.As(err, &wrong), err != nil && fault.Of(account.Fault("", o.now, err)).Class == fault.Refused:
-				continue // a chain that cannot be had is no reason to lose the certificate
-			case err != nil:
-				return err
-			}
-			if r.tops(other.ChainPEM, preferred) {
-				chosen = other.ChainPEM
-				break
-			}
-		}
-	}
-	if _, err := r.check(order, chosen, o.now); err != nil {
-		return fault.Refusedf("InvalidCertificate", "the CA sent a certificate that is not what was asked for: %w", err)
-	}
-	order.Status.Certificate, order.Status.State, order.Status.Reason = chosen, cmacme.Valid, ""
-	return nil
 }

@@ -20,10 +20,11 @@ type pace struct {
 	of map[string]question
 }
 
-// question is what was asked last: how long after that it is to be asked again if the server does not say, and when that is.
+// question is what was asked last: how long after that it is to be asked again if the server does not say, when that is, and whether the server said so.
 type question struct {
 	delay time.Duration
 	again time.Time
+	told  bool
 }
 
 // next returns the delay before the next question: until the server's Retry-After, if there was one, else 1 s, and half as much again
@@ -36,11 +37,11 @@ func (p *pace) next(uid string, now, retryAfter time.Time) time.Duration {
 		p.of = map[string]question{}
 	}
 	d := min(max(p.of[uid].delay*3/2, firstPoll), lastPoll)
-	wait := d
+	wait, least := d, d/10
 	if !retryAfter.IsZero() {
-		wait = min(max(retryAfter.Sub(now), d/10), latestPoll)
+		wait = min(max(retryAfter.Sub(now), least), latestPoll)
 	}
-	p.of[uid] = question{d, now.Add(wait)}
+	p.of[uid] = question{d, now.Add(wait), !retryAfter.IsZero() && wait > least}
 	return wait
 }
 
@@ -49,6 +50,16 @@ func (p *pace) early(uid string, now time.Time) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.of[uid].again.Sub(now)
+}
+
+// told is early for a server that has said when to ask again.
+func (p *pace) told(uid string, now time.Time) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if q := p.of[uid]; q.told {
+		return q.again.Sub(now)
+	}
+	return 0
 }
 
 // slow reports whether the server is asked as rarely as it gets, as it came to nothing so far.

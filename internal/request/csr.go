@@ -235,6 +235,7 @@ func (r *CSRReconciler) request(csr *certificatesv1.CertificateSigningRequest, i
 		Owner:     *metav1.NewControllerRef(csr, certificatesv1.SchemeGroupVersion.WithKind("CertificateSigningRequest")),
 		Labels:    csr.Labels,
 		KeySecret: csr.Annotations[keySecretAnnotation],
+		IssuerRef: cmmeta.IssuerReference{Name: issuer.GetName(), Kind: issuer.Kind, Group: cmmeta.DefaultIssuerGroup},
 		IsCA:      csr.Annotations[isCAAnnotation] == "true",
 		Duration:  cmapi.DefaultCertificateDuration,
 	}
@@ -250,6 +251,7 @@ func (r *CSRReconciler) request(csr *certificatesv1.CertificateSigningRequest, i
 		}
 		req.Duration = d
 	}
+	req.Asked = &metav1.Duration{Duration: req.Duration} // cert-manager asks for its default if nothing is said
 	if req.Duration < minimumCSRDuration {
 		return req, fault.Refusedf("InvalidDuration", "CertificateSigningRequest minimum allowed duration is %s, requested %s", minimumCSRDuration, req.Duration)
 	}

@@ -229,7 +229,8 @@ func (r *Reconciler) sign(ctx context.Context, cr *cmapi.CertificateRequest, iss
 		Owner:  *metav1.NewControllerRef(cr, cmapi.SchemeGroupVersion.WithKind("CertificateRequest")),
 		Labels: cr.Labels, Annotations: cr.Annotations,
 		KeySecret: cr.Annotations[cmapi.CertificateRequestPrivateKeyAnnotationKey],
-		CSR:       csr, IsCA: cr.Spec.IsCA, Usages: words(cr.Spec.Usages), Duration: cr.Spec.DurationOrDefault(),
+		IssuerRef: cr.Spec.IssuerRef,
+		CSR:       csr, IsCA: cr.Spec.IsCA, Usages: words(cr.Spec.Usages), Duration: cr.Spec.DurationOrDefault(), Asked: cr.Spec.Duration,
 	})
 	now := r.Clock.Now()
 	pause(cr, answer.Paused, now)

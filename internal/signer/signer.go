@@ -15,6 +15,7 @@ import (
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 )
 
 // A Signer signs for all issuers of one type.
@@ -81,10 +82,14 @@ type Request struct {
 	Labels, Annotations map[string]string
 	// KeySecret names the Secret with the private key, in Namespace. Only selfSigned needs it.
 	KeySecret string
+	// IssuerRef is how it names its issuer: kind and group may be left out.
+	IssuerRef cmmeta.IssuerReference
 	CSR       *x509.CertificateRequest
 	IsCA      bool
 	Usages    []string
 	Duration  time.Duration
+	// Asked is the duration that it asks for: nil if that is left to the CA.
+	Asked *metav1.Duration
 }
 
 // Answer is what became of a request.

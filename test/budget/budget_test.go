@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/utils/clock"
+	clocktesting "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
@@ -185,5 +186,50 @@ func TestAnOrderIsNotSentWhileWhatItSpendsCannotBeWritten(t *testing.T) {
 	b = process(t, cluster.Namespace(t), func() error { return fmt.Errorf("a write") })
 	if v, err := b.CA(directory).Ask(t.Context(), order("order-2-", 0)); err != nil || !v.Allowed {
 		t.Errorf("%+v, %v", v, err)
+	}
+}
+
+func TestWhichRepliesKeepAllAwayFromACA(t *testing.T) {
+	hour := time.Now().Add(time.Hour)
+	for name, test := range map[string]struct {
+		reply acme.Exchange
+		span  time.Duration // from about now; none if zero
+	}{
+		"it is busy, and says until when":            {acme.Exchange{Action: "newOrder", Status: 503, RetryAfter: hour}, time.Hour},
+		"it is busy, and does not say until when":    {acme.Exchange{Action: "newOrder", Status: 503}, 0},
+		"it limits the directory":                    {acme.Exchange{Action: "directory", Status: 429, RetryAfter: hour}, time.Hour},
+		"it limits nonces":                           {acme.Exchange{Action: "newNonce", Status: 429, RetryAfter: hour}, time.Hour},
+		"it limits nonces, and says the past":        {acme.Exchange{Action: "newNonce", Status: 429, RetryAfter: hour.Add(-2 * time.Hour)}, time.Second},
+		"it limits nonces, and says no time":         {acme.Exchange{Action: "newNonce", Status: 429}, time.Minute},
+		"it limits orders, which is by account":      {acme.Exchange{Action: "newOrder", Status: 429, RetryAfter: hour}, 0},
+		"it limits renewal information, and no more": {acme.Exchange{Action: "renewalInfo", Status: 429, RetryAfter: hour}, 0},
+		"it answers":         {acme.Exchange{Action: "directory", Status: 200, RetryAfter: hour}, 0},
+		"it does not answer": {acme.Exchange{Action: "directory"}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			namespace := cluster.Namespace(t)
+			now := clocktesting.NewFakePassiveClock(hour.Add(-time.Hour))
+			b := process(t, namespace, func() error { return nil })
+			b.Clock = now
+			ca := b.CA(directory)
+			if err := ca.Open(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			ca.Saw(test.reply)
+			err := ca.Open(t.Context())
+			if test.span == 0 {
+				if err != nil {
+					t.Errorf("nobody may ask: %v", err)
+				}
+				return
+			}
+			if f := fault.Of(err); err == nil || f.Class != fault.Limited || !f.Until.Equal(now.Now().Add(test.span)) {
+				t.Fatalf("it says %v", err)
+			}
+			now.SetTime(now.Now().Add(test.span))
+			if err := ca.Open(t.Context()); err != nil {
+				t.Errorf("when the time has come: %v", err)
+			}
+		})
 	}
 }

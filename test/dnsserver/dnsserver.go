@@ -35,8 +35,23 @@ type Server struct {
 	hidden  map[string]bool
 	records map[question][]string
 	bogus   map[string]bool
+	fate    func() Fate
 	servers []*dns.Server
 }
+
+// Fate is what becomes of a dynamic update.
+type Fate int
+
+const (
+	// Done is that it is done, and answered.
+	Done Fate = iota
+	// Failed is that the server answers that it has failed.
+	Failed
+	// Lost is that the server never hears of it.
+	Lost
+	// Unheard is that it is done, and nobody hears the answer.
+	Unheard
+)
 
 type question struct {
 	name string
@@ -154,6 +169,13 @@ func (s *Server) SetBogus(name string) {
 	s.bogus[canonical(name)] = true
 }
 
+// Updating has f say what becomes of each dynamic update from now on.
+func (s *Server) Updating(f func() Fate) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fate = f
+}
+
 func canonical(name string) string { return strings.ToLower(dns.Fqdn(name)) }
 
 // zone is the longest of the zones that a name is in, or "".
@@ -172,7 +194,24 @@ func (s *Server) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	m := new(dns.Msg).SetReply(q)
 	m.Authoritative = true
 	if q.Opcode == dns.OpcodeUpdate {
-		m.Rcode = s.update(w, q)
+		s.mu.Lock()
+		fate := s.fate
+		s.mu.Unlock()
+		is := Done
+		if fate != nil {
+			is = fate()
+		}
+		switch is {
+		case Lost:
+			return
+		case Failed:
+			m.Rcode = dns.RcodeServerFailure
+		default:
+			m.Rcode = s.update(w, q)
+		}
+		if is == Unheard {
+			return
+		}
 	} else if len(q.Question) == 1 {
 		s.answer(m, q.Question[0], q.CheckingDisabled)
 	}

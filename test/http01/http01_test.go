@@ -566,3 +566,39 @@ func TestAWebServerAnswersFromAWebroot(t *testing.T) {
 		return err
 	})
 }
+
+// TestACertificateSaysThroughWhatItsChallengesAreAnswered has issuers whose own choice leads nowhere.
+func TestACertificateSaysThroughWhatItsChallengesAreAnswered(t *testing.T) {
+	r := start(t)
+	r.create(&networkingv1.Ingress{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: networkingv1.IngressSpec{
+		IngressClassName: ptr.To("nginx"),
+		Rules: []networkingv1.IngressRule{{Host: "name.example.com", IngressRuleValue: networkingv1.IngressRuleValue{HTTP: &networkingv1.HTTPIngressRuleValue{Paths: []networkingv1.HTTPIngressPath{{
+			Path: "/", PathType: ptr.To(networkingv1.PathTypePrefix), Backend: networkingv1.IngressBackend{Service: &networkingv1.IngressServiceBackend{Name: "web", Port: networkingv1.ServiceBackendPort{Number: 80}}},
+		}}}}}},
+	}})
+	r.create(&gwapi.Gateway{ObjectMeta: metav1.ObjectMeta{Name: "edge"}, Spec: gwapi.GatewaySpec{
+		GatewayClassName: "test", Listeners: []gwapi.Listener{{Name: "web", Port: 80, Protocol: gwapi.HTTPProtocolType}},
+	}})
+	r.issuer("nowhere", byIngress("nobody"))
+	r.issuer("parentless", cmacme.ACMEChallengeSolverHTTP01{GatewayHTTPRoute: &cmacme.ACMEChallengeSolverHTTP01GatewayHTTPRoute{}})
+	for name, test := range map[string]struct {
+		issuer      string
+		annotations map[string]string
+	}{
+		"name":       {"nowhere", map[string]string{"acme.cert-manager.io/http01-override-ingress-name": "web"}},
+		"class":      {"nowhere", map[string]string{"acme.cert-manager.io/http01-override-ingress-class": "nginx"}},
+		"class-name": {"nowhere", map[string]string{"acme.cert-manager.io/http01-override-ingress-ingressclassname": "nginx"}},
+		"parent": {"parentless", map[string]string{
+			"acme.cert-manager.io/http01-parentrefname": "edge", "acme.cert-manager.io/http01-parentrefkind": "Gateway", "acme.cert-manager.io/http01-parentrefnamespace": r.namespace,
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r.create(&cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: test.annotations}, Spec: cmapi.CertificateSpec{
+				SecretName: name, DNSNames: []string{name + ".example.com"}, IssuerRef: cmmeta.IssuerReference{Name: test.issuer, Kind: "ClusterIssuer"},
+				PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm},
+			}})
+			r.ready(r.namespace, name)
+			r.clean(r.namespace)
+		})
+	}
+}

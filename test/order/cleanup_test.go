@@ -3,8 +3,10 @@ package order_test
 import (
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,6 +19,7 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	"github.com/perennial-pki/perennial/internal/controller"
 	"github.com/perennial-pki/perennial/test/cluster"
+	"github.com/perennial-pki/perennial/test/dnsserver"
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
@@ -157,4 +160,112 @@ func TestANamespaceGoesThoughItHasChallenges(t *testing.T) {
 	})
 	now.Step(11 * time.Minute)
 	r.gone(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: r.namespace}})
+}
+
+// abandoned is a rig with a record in the zone that a controller has put there, and of which it could not say so before it was killed: its
+// Challenge is about to be deleted. The options are those of another controller.
+func abandoned(t *testing.T) (*rig, *cmacme.Challenge, controller.Options) {
+	t.Helper()
+	r, options := shop(t, &front{}, pebble.Options{})
+	life := cluster.NewLife(math.MaxInt, false)
+	r.names.AddTXT(challengeName, "somebody else's")
+	r.names.Updating(func() dnsserver.Fate {
+		defer life.End()
+		return dnsserver.Unheard
+	})
+	r.issuer(r.byDNS(""))
+	crt := r.certificate("site", "www.example.com")
+	mortal := options
+	mortal.WrapClient = life.Wrap
+	first := cluster.Run(t, mortal)
+	select {
+	case <-life.Died():
+	case <-t.Context().Done():
+		t.Fatal("nothing was put into the zone")
+	}
+	if err := first.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	var list cmacme.ChallengeList
+	if err := r.admin.List(t.Context(), &list, client.InNamespace(r.namespace)); err != nil {
+		t.Fatal(err)
+	}
+	if len(list.Items) != 1 || list.Items[0].Status.Presented {
+		t.Fatalf("%s", r.story())
+	}
+	ch := &list.Items[0]
+	cluster.Eventually(t, func() error {
+		if got := r.names.TXT(challengeName); len(got) != 2 || got[1] != ch.Spec.Key {
+			return cluster.NotYet("the zone has %q", got)
+		}
+		return nil
+	})
+	r.delete(crt)
+	cluster.Eventually(t, func() error {
+		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(ch), ch); err != nil {
+			return err
+		}
+		if ch.DeletionTimestamp == nil {
+			return cluster.NotYet("the Challenge is not deleted")
+		}
+		return nil
+	})
+	return r, ch, options
+}
+
+func TestARecordThatNobodySaidIsThereIsRemovedThoughTheDNSServiceFailsOnce(t *testing.T) {
+	t.Parallel()
+	r, ch, options := abandoned(t)
+	var updates atomic.Int64
+	r.names.Updating(func() dnsserver.Fate {
+		if updates.Add(1) == 1 {
+			return dnsserver.Failed
+		}
+		return dnsserver.Done
+	})
+	cluster.Run(t, options)
+	r.tells("CleanUpError", "Error cleaning up challenge, tried until")
+	r.gone(ch)
+	if got := r.names.TXT(challengeName); len(got) != 1 || got[0] != "somebody else's" {
+		t.Errorf("the zone has %q", got)
+	}
+}
+
+func TestARecordThatNobodySaidIsThereIsNamedIfTheDNSServiceFailsForLong(t *testing.T) {
+	t.Parallel()
+	r, ch, options := abandoned(t)
+	r.names.Updating(func() dnsserver.Fate { return dnsserver.Failed })
+	now := &cluster.Clock{}
+	options.Clock = now
+	cluster.Run(t, options)
+	r.tells("CleanUpError", "Error cleaning up challenge, tried until")
+	now.Step(11 * time.Minute)
+	r.gone(ch)
+	r.tells("CleanUpError", "Gave up", fmt.Sprintf("the TXT record %s with the value %q may be there: look, and remove it by hand", challengeName, ch.Spec.Key))
+}
+
+func TestAChallengeThatCouldNeverBeginGoesAtOnce(t *testing.T) {
+	t.Parallel()
+	r, options := shop(t, &front{}, pebble.Options{})
+	cluster.Run(t, options)
+	solve := r.byDNS("")
+	r.delete(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: "tsig"}})
+	r.issuer(solve)
+	crt := r.certificate("site", "www.example.com")
+	r.says("/tsig, dns01.rfc2136.tsigSecretSecretRef, does not exist")
+	var list cmacme.ChallengeList
+	if err := r.admin.List(t.Context(), &list, client.InNamespace(r.namespace)); err != nil || len(list.Items) != 1 {
+		t.Fatalf("%v\n%s", err, r.story())
+	}
+	r.delete(crt)
+	r.gone(&list.Items[0])
+	var events corev1.EventList
+	if err := r.admin.List(t.Context(), &events, client.InNamespace(r.namespace)); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range events.Items {
+		if e.Reason == "CleanUpError" {
+			t.Errorf("an event speaks of what was never there: %s", e.Message)
+		}
+	}
 }

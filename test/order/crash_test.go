@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -72,25 +73,39 @@ func (w *witness) wrap(h http.Handler) http.Handler {
 	})
 }
 
-// TestAKillAtAnyMomentCostsAtMostAnOrderThatIsNeverFinalized kills the controller at each of its writes and at each of its exchanges with the
-// CA, once before and once after the other side has seen it, starts it again, and looks at what the CA has seen.
+// TestAKillAtAnyMomentCostsAtMostAnOrderThatIsNeverFinalized kills the controller at each of its writes, at each of its exchanges with the CA, and
+// at each of its changes of the DNS, once before and once after the other side has seen it, starts it again, and looks at what the CA has seen and
+// what stands in the zone.
 func TestAKillAtAnyMomentCostsAtMostAnOrderThatIsNeverFinalized(t *testing.T) {
-	for _, of := range []string{"write", "exchange"} {
+	for _, test := range []struct {
+		by, of string
+		least  int // of them there are
+	}{
+		{"HTTP-01", "write", 8}, {"HTTP-01", "exchange", 8},
+		{"DNS-01", "write", 8}, {"DNS-01", "exchange", 8}, {"DNS-01", "update", 2},
+	} {
 		for _, after := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s, after it: %t", of, after), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s: %s, after it: %t", test.by, test.of, after), func(t *testing.T) {
 				t.Parallel()
 				n := 1
-				for killAt(t, of, n, after) {
+				for killAt(t, kill{test.by, test.of, n, after}) {
 					if n++; n > 80 {
 						t.Fatal("the controller does not come to an end")
 					}
 				}
-				if n < 8 {
+				if n <= test.least {
 					t.Fatalf("there were only %d: nothing was tested", n-1)
 				}
 			})
 		}
 	}
+}
+
+// kill says when a controller that issues by a type of challenge is killed: at its n-th write, exchange with the CA or update of the DNS.
+type kill struct {
+	by, of string
+	n      int
+	after  bool
 }
 
 // written reports whether there is an Order that says where the CA has it.
@@ -112,7 +127,7 @@ type watched struct {
 
 func newWatched(t *testing.T, wrap func(http.Handler) http.Handler, change ...func(*cmapi.Certificate)) *watched {
 	t.Helper()
-	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com"}})
+	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com"}, KeyName: tsigKey, Secret: tsigSecret})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +143,7 @@ func newWatched(t *testing.T, wrap func(http.Handler) http.Handler, change ...fu
 	}
 	t.Cleanup(func() { ca.Close() })
 	site := fmt.Sprintf("127.0.0.1:%d", port)
-	r := &rig{t: t, ca: ca, admin: cluster.Admin(t), namespace: cluster.Namespace(t)}
+	r := &rig{t: t, ca: ca, names: names, admin: cluster.Admin(t), namespace: cluster.Namespace(t)}
 	// The other replicas, which live on, answer the CA.
 	replicas := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		var list cmacme.ChallengeList
@@ -195,17 +210,37 @@ func (r *watched) until(life *cluster.Life) (first *cluster.Controller, died boo
 	return first, died
 }
 
-// killAt issues a certificate, and kills the controller at its n-th write or exchange. It reports whether that was reached.
-func killAt(t *testing.T, of string, n int, after bool) (died bool) {
+// killAt issues a certificate, and kills the controller. It reports whether it came to that.
+func killAt(t *testing.T, at kill) (died bool) {
 	t.Helper()
-	life := cluster.NewLife(math.MaxInt, after)
-	saw := &witness{left: math.MaxInt, after: after, end: func() { life.End() }}
-	if of == "write" {
-		life = cluster.NewLife(n, after)
-	} else {
-		saw.left = n
+	const foreign = "somebody else's"
+	life := cluster.NewLife(math.MaxInt, at.after)
+	saw := &witness{left: math.MaxInt, after: at.after, end: func() { life.End() }}
+	switch at.of {
+	case "write":
+		life = cluster.NewLife(at.n, at.after)
+	case "exchange":
+		saw.left = at.n
 	}
 	r := newWatched(t, saw.wrap)
+	r.names.AddTXT(challengeName, foreign)
+	if at.by == "DNS-01" {
+		r.changeIssuer(r.byDNS(""))
+	}
+	if at.of == "update" {
+		var updates atomic.Int64
+		r.names.Updating(func() dnsserver.Fate {
+			switch {
+			case updates.Add(1) != int64(at.n):
+				return dnsserver.Done
+			case at.after:
+				defer life.End()
+				return dnsserver.Unheard
+			}
+			life.End()
+			return dnsserver.Lost
+		})
+	}
 	first, died := r.until(life)
 	if err := first.Stop(); err != nil {
 		t.Fatal(err)
@@ -222,25 +257,28 @@ func killAt(t *testing.T, of string, n int, after bool) (died bool) {
 		}
 	}()
 	r.ready(r.crt)
-	at := fmt.Sprintf("killed at %s %d (after it: %t)", of, n, after)
+	when := fmt.Sprintf("killed at %s %d (after it: %t)", at.of, at.n, at.after)
 	cluster.Eventually(t, func() error {
 		var challenges cmacme.ChallengeList
 		if err := r.admin.List(t.Context(), &challenges, client.InNamespace(r.namespace)); err != nil {
 			return err
 		}
 		if len(challenges.Items) > 0 {
-			return cluster.NotYet("%s: there are Challenges left", at)
+			return cluster.NotYet("%s: there are Challenges left", when)
 		}
 		return nil
 	})
+	if got := r.names.TXT(challengeName); len(got) != 1 || got[0] != foreign {
+		t.Errorf("%s: the zone has %q, and not what it had before", when, got)
+	}
 	saw.mu.Lock()
 	defer saw.mu.Unlock()
 	if len(saw.finalized) != 1 || len(saw.orders) > most {
-		t.Errorf("%s: the CA saw the orders %v, of which there may be %d, and finalized %v", at, saw.orders, most, saw.finalized)
+		t.Errorf("%s: the CA saw the orders %v, of which there may be %d, and finalized %v", when, saw.orders, most, saw.finalized)
 	}
 	chain, key := cluster.Pair(t, client.ObjectKey{Namespace: r.namespace, Name: "site"})
 	if !key.Public().(*ecdsa.PublicKey).Equal(chain[0].PublicKey) {
-		t.Errorf("%s: the key and the certificate do not belong together", at)
+		t.Errorf("%s: the key and the certificate do not belong together", when)
 	}
 	return died
 }

@@ -582,6 +582,39 @@ func TestACAThatIsNotReadyToFinalizeIsAskedAgain(t *testing.T) {
 	}
 }
 
+// TestACAThatSaysWhenToAskAfterAProofIsObeyed has a CA say, when it is asked to look at a proof, that it is to be asked again in some seconds.
+func TestACAThatSaysWhenToAskAfterAProofIsObeyed(t *testing.T) {
+	t.Parallel()
+	const wait = 3 * time.Second
+	var mu sync.Mutex
+	var accepted, next time.Time
+	f := &front{}
+	r, options := shop(t, f, pebble.Options{})
+	f.behave(func(_ http.ResponseWriter, r *http.Request, _ map[string]any) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		if strings.HasPrefix(r.URL.Path, pathAuthorization) && !accepted.IsZero() && next.IsZero() {
+			next = time.Now()
+		}
+		return false
+	}, func(r *http.Request, _ map[string]any, reply *httptest.ResponseRecorder) {
+		if strings.HasPrefix(r.URL.Path, pathChallenge) {
+			mu.Lock()
+			defer mu.Unlock()
+			accepted = time.Now()
+			reply.Header().Set("Retry-After", fmt.Sprint(wait.Seconds()))
+		}
+	})
+	cluster.Run(t, options)
+	r.issuer()
+	r.ready(r.certificate("site", "www.example.com"))
+	mu.Lock()
+	defer mu.Unlock()
+	if accepted.IsZero() || next.Sub(accepted) < wait {
+		t.Errorf("it was asked again %s after it had said %s", next.Sub(accepted), wait)
+	}
+}
+
 func TestACAWithoutASenseOfTimeIsPolledAllTheSame(t *testing.T) {
 	for _, value := range []string{"0", "-1", "soon", "Sun, 01 Nov 2020 12:00:00 GMT", "1e9"} {
 		t.Run(value, func(t *testing.T) {

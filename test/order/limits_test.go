@@ -353,8 +353,8 @@ func TestOtherIssuersOfACAWaitForWhatItRefusesToOne(t *testing.T) {
 	}{
 		"429 for a domain, with seconds": {refuse: problem(429, "rateLimited", "3600", domain), says: []string{domain}, others: true},
 		"429 for a domain, with a date":  {refuse: problem(429, "rateLimited", hour.Format(http.TimeFormat), domain), says: []string{hour.Format("2006-01-02T15:04:05Z"), domain}, others: true},
-		"503 with seconds":               {refuse: problem(503, "rateLimited", "3600", "Service busy; retry later."), says: []string{" answers nobody until "}, others: true, all: true},
-		"503 with a date": {refuse: problem(503, "serverInternal", hour.Format(http.TimeFormat), "maintenance"), says: []string{" answers nobody until " + hour.Format("2006-01-02T15:04:05Z")},
+		"503 with seconds":               {refuse: problem(503, "rateLimited", "3600", "Service busy; retry later."), says: []string{" wants to be left alone until "}, others: true, all: true},
+		"503 with a date": {refuse: problem(503, "serverInternal", hour.Format(http.TimeFormat), "maintenance"), says: []string{" wants to be left alone until " + hour.Format("2006-01-02T15:04:05Z")},
 			others: true, all: true},
 		"429 for an account":            {refuse: problem(429, "rateLimited", "3600", `too many new orders (300) from this account in the last 3h0m0s`), says: []string{"too many new orders"}},
 		"429 for a name that is paused": {refuse: problem(429, "rateLimited", "", portal), says: []string{portal}, paused: true},
@@ -527,4 +527,94 @@ func TestANameThatFailsFiveTimesIsPausedUntilSomebodySaysRenew(t *testing.T) {
 	})
 	second := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: "second"}}
 	r.ready(second) // whose name is no longer paused
+}
+
+// TestACAThatLimitsOurAddressIsLeftAloneByAll has a CA refuse what needs no account, as those do that count by address, to many orders of two issuers.
+func TestACAThatLimitsOurAddressIsLeftAloneByAll(t *testing.T) {
+	const many = 40
+	for name, path := range map[string]string{"its directory": pathDirectory, "its nonces": "/nonce-plz"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r, saw, site := limited(t)
+			now := clocktesting.NewFakeClock(time.Now())
+			r.follow(now)
+			options := controller.Options{Clock: now}
+			first := r.run(options, site)
+			r.issuer()
+			other := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "other"}}
+			r.issuer2(other)
+			r.issuerSays(cmmeta.ConditionTrue)
+			cluster.Eventually(t, func() error {
+				is := &cmapi.Issuer{}
+				if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(other), is); err != nil {
+					return err
+				}
+				if is.Status.ACME == nil || is.Status.ACME.URI == "" {
+					return cluster.NotYet("no account")
+				}
+				return nil
+			})
+			if err := first.Stop(); err != nil {
+				t.Fatal(err)
+			}
+
+			var refused int // guarded by the refuser
+			saw.set(func(w http.ResponseWriter, asked string) bool {
+				if asked != path {
+					return false
+				}
+				refused++
+				w.Header().Set("Retry-After", "3600")
+				w.WriteHeader(http.StatusTooManyRequests)
+				return true
+			})
+			_, before := saw.counts()
+			var certificates []*cmapi.Certificate
+			for i := range many {
+				crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("site-%d", i)}, Spec: cmapi.CertificateSpec{
+					SecretName: fmt.Sprintf("site-%d", i), DNSNames: []string{fmt.Sprintf("w%d.example.com", i)},
+					IssuerRef: cmmeta.IssuerReference{Name: []string{"pebble", "other"}[i%2]}, PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm},
+				}}
+				r.create(crt)
+				certificates = append(certificates, crt)
+			}
+			// One controller is refused; another one, after it, asks nobody.
+			for range 2 {
+				running := r.run(options, site)
+				cluster.Eventually(t, func() error {
+					var orders cmacme.OrderList
+					if err := r.admin.List(t.Context(), &orders, client.InNamespace(r.namespace)); err != nil {
+						return err
+					}
+					waiting := 0
+					for i := range orders.Items {
+						if orders.Items[i].Status.Reason != "" {
+							waiting++
+						}
+					}
+					if waiting < many {
+						return cluster.NotYet("%d of %d orders say that they wait", waiting, many)
+					}
+					return nil
+				})
+				if err := running.Stop(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			saw.mu.Lock()
+			asked := saw.all - before
+			saw.refuse = nil
+			saw.mu.Unlock()
+			// Those that were on their way when the first was refused are no more than a lane is wide; each asks for the directory, and for a nonce.
+			if most := 2 * controller.DefaultWorkers; asked > most {
+				t.Errorf("for %d orders the CA was asked %d times, and refused %d times; it may be %d times", many, asked, refused, most)
+			}
+
+			now.Step(61 * time.Minute)
+			r.run(options, site)
+			for _, crt := range certificates {
+				r.ready(crt)
+			}
+		})
+	}
 }

@@ -116,6 +116,11 @@ func rotateKilledAt(t *testing.T, of string, n int, after bool) (died bool) {
 	if err := second.Stop(); err != nil {
 		t.Fatal(err)
 	}
+	select {
+	case <-life.Died(): // of the write that was waited for
+		died = true
+	default:
+	}
 	saw.mu.Lock()
 	saw.left = math.MaxInt // what follows is not what is killed
 	saw.mu.Unlock()

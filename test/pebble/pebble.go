@@ -19,10 +19,12 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/letsencrypt/pebble/v2/ca"
+	"github.com/letsencrypt/pebble/v2/core"
 	"github.com/letsencrypt/pebble/v2/db"
 	"github.com/letsencrypt/pebble/v2/va"
 	"github.com/letsencrypt/pebble/v2/wfe"
@@ -100,7 +102,7 @@ func Start(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	handler := frontend.Handler()
+	handler := replaceable(frontend.Handler(), store)
 	if o.Wrap != nil {
 		handler = o.Wrap(handler)
 	}
@@ -137,6 +139,24 @@ func frontend(o Options, logger *log.Logger, store *db.MemoryStore) (wfe.WebFron
 	authority := ca.New(logger, store, "", "ecdsa", o.AlternateRoots, 1, o.Profiles)
 	validator := va.New(logger, o.HTTPPort, o.TLSPort, false, o.Resolver, store)
 	return wfe.New(logger, store, validator, authority, []string{"pebble.letsencrypt.org"}, false, len(o.ExternalAccounts) > 0, o.RetryAfter, o.RetryAfter), nil
+}
+
+// replaceable has Pebble find the orders of all certificates that a renewal says it replaces. It looks for their serial number as DER has it, which
+// begins with a zero byte if the number would else be negative, and stores it without: one certificate of 256 could not be replaced.
+func replaceable(h http.Handler, store *db.MemoryStore) http.Handler {
+	const path = "/certZ/"
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if id, found := strings.CutPrefix(r.URL.Path, path); found && len(id) > 0 && id[0] >= '8' {
+			if _, err := store.GetOrderByIssuedSerial("00" + id); err != nil {
+				if order, err := store.GetOrderByIssuedSerial(id); err == nil {
+					_ = store.AddOrderByIssuedSerial(&core.Order{ // has a certificate
+						ID: order.ID, AccountID: order.AccountID, Order: order.Order, CertificateObject: &core.Certificate{ID: "00" + id},
+					})
+				}
+			}
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 // Close stops the CA. It forgets everything.

@@ -4,9 +4,7 @@ package acme
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
@@ -23,7 +21,6 @@ import (
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
-	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/account"
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/revocation"
@@ -179,7 +176,7 @@ func orderFor(issuer *signer.Issuer, r signer.Request, n int) (*cmacme.Order, er
 			OwnerReferences: []metav1.OwnerReference{r.Owner},
 		},
 		Spec: cmacme.OrderSpec{
-			IssuerRef:  cmmeta.IssuerReference{Name: issuer.GetName(), Kind: issuer.Kind, Group: cmmeta.DefaultIssuerGroup},
+			IssuerRef:  r.IssuerRef,
 			CommonName: csr.Subject.CommonName, DNSNames: csr.DNSNames, IPAddresses: addresses,
 			Profile: spec.Profile, Replaces: r.Annotations[signer.ReplacesAnnotation],
 		},
@@ -191,9 +188,9 @@ func orderFor(issuer *signer.Issuer, r signer.Request, n int) (*cmacme.Order, er
 		order.Namespace = issuer.SecretNamespace
 	}
 	if spec.EnableDurationFeature {
-		order.Spec.Duration = &metav1.Duration{Duration: r.Duration}
+		order.Spec.Duration = r.Asked
 	}
-	name, err := orderName(r.Name, order.Spec, n)
+	name, err := orderName(r, order.Spec, n)
 	if err != nil {
 		return nil, err
 	}
@@ -226,10 +223,21 @@ func orderable(csr *x509.CertificateRequest, isCA bool) error {
 	return nil
 }
 
-// orderName is the name that cert-manager gives an Order: the request's, and a hash of the spec, in which is also which one it is if it is not the
-// first.
-func orderName(request string, spec cmacme.OrderSpec, n int) (string, error) {
-	text, err := json.Marshal(spec)
+// orderName is the name that cert-manager gives an Order: the request's, and a hash of the spec without the CSR. Who changes over from
+// cert-manager meanwhile goes on with the Order that is there. If it is not the first one, the hash is also of which one it is.
+func orderName(r signer.Request, spec cmacme.OrderSpec, n int) (string, error) {
+	var hashed any = spec
+	stem := r.Name
+	if len(r.Name) >= maxStem {
+		// Two long names may begin alike.
+		of := "certificateRequestName"
+		if r.Owner.Kind != "CertificateRequest" {
+			of = "certificateSigningRequestName"
+		}
+		hashed = map[string]any{of: r.Name, "spec": spec} // in the order of the keys
+		stem = strings.TrimRight(r.Name[:maxStem], "-.")
+	}
+	text, err := json.Marshal(hashed)
 	if err != nil {
 		return "", err
 	}
@@ -237,13 +245,6 @@ func orderName(request string, spec cmacme.OrderSpec, n int) (string, error) {
 	h.Write(text)
 	if n > 1 {
 		h.Write([]byte(strconv.Itoa(n)))
-	}
-	stem := request
-	if len(request) >= maxStem {
-		// Two long names may begin alike.
-		h.Write([]byte(request))
-		sum := sha256.Sum256([]byte(request))
-		stem = strings.TrimRight(request[:maxStem-9], "-.") + "-" + hex.EncodeToString(sum[:4])
 	}
 	return fmt.Sprintf("%s-%d", stem, h.Sum32()), nil
 }

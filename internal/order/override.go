@@ -1,0 +1,62 @@
+package order
+
+import (
+	"slices"
+	"strings"
+
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	"github.com/perennial-pki/perennial/internal/fault"
+)
+
+// override follows the annotations by which a Certificate says through which Ingress or Gateway its HTTP-01 challenges are answered.
+func override(solver *cmacme.ACMEChallengeSolver, order *cmacme.Order) error {
+	if solver.HTTP01 == nil {
+		return nil
+	}
+	a := order.Annotations
+	if ingress := solver.HTTP01.Ingress; ingress != nil {
+		var set []string
+		for _, o := range []struct {
+			key   string
+			write func(string)
+		}{
+			{cmacme.ACMECertificateHTTP01IngressNameOverride, func(v string) { ingress.Name = v }},
+			{cmacme.ACMECertificateHTTP01IngressClassOverride, func(v string) { ingress.Class = &v }},
+			{cmacme.ACMECertificateHTTP01IngressClassNameOverride, func(v string) { ingress.IngressClassName = &v }},
+		} {
+			if v, found := a[o.key]; found {
+				ingress.Name, ingress.Class, ingress.IngressClassName = "", nil, nil
+				o.write(v)
+				set = append(set, o.key)
+			}
+		}
+		if len(set) > 1 {
+			return fault.Misconfiguredf("Annotations", "the Certificate has the annotations %s: keep one of them", strings.Join(set, " and "))
+		}
+	}
+	route := solver.HTTP01.GatewayHTTPRoute
+	if route == nil {
+		return nil
+	}
+	name, named := a[cmacme.ACMECertificateHTTP01ParentRefName]
+	kind, kinded := a[cmacme.ACMECertificateHTTP01ParentRefKind]
+	if named != kinded {
+		return fault.Misconfiguredf("Annotations", "the Certificate has one of the annotations %s and %s: set both, or none",
+			cmacme.ACMECertificateHTTP01ParentRefName, cmacme.ACMECertificateHTTP01ParentRefKind)
+	}
+	if named {
+		namespace := order.Namespace
+		if v := a[cmacme.ACMECertificateHTTP01ParentRefNamespace]; v != "" {
+			namespace = v
+		}
+		// That of the annotations takes the place of the same one of the issuer.
+		route.ParentRefs = slices.DeleteFunc(route.ParentRefs, func(p cmacme.ParentReference) bool {
+			return p.Name == name && p.Namespace != nil && *p.Namespace == namespace && (p.Kind == nil || *p.Kind == kind)
+		})
+		route.ParentRefs = append(route.ParentRefs, cmacme.ParentReference{Name: name, Kind: &kind, Namespace: &namespace})
+	}
+	if len(route.ParentRefs) == 0 {
+		return fault.Misconfiguredf("NoParent", "the HTTPRoute of the solver has no parent: set parentRefs, or annotate the Gateway itself")
+	}
+	return nil
+}
