@@ -124,7 +124,7 @@ func (r *ChallengeReconciler) Reconcile(ctx context.Context, request reconcile.R
 		r.pace.forget(string(ch.UID))
 		r.seen.drop(string(ch.UID))
 		r.presenting.drop(string(ch.UID))
-		for _, reason := range []string{"Presented", "SelfCheckSkipped"} {
+		for _, reason := range []string{"Started", "Presented", "SelfCheckSkipped"} {
 			r.told.drop(string(ch.UID) + reason)
 		}
 		return r.cleanUp(ctx, ch)
@@ -263,6 +263,7 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 		}
 		lane.Leave(ctx)
 		r.presenting.since(string(ch.UID), now)
+		r.tellOnce(ch, corev1.EventTypeNormal, "Started", "Challenge scheduled for processing")
 	}
 	if !st.Presented {
 		present := s.Present

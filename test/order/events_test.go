@@ -48,7 +48,7 @@ func TestEventsAreToldOnceWhoeverElseWrites(t *testing.T) {
 	want := []string{
 		"Certificate Generated", "Certificate Issuing: Issued temporary certificate", "Certificate Issuing: Issuing certificate as Secret does not exist",
 		"Certificate Issuing: The certificate has been successfully issued", "Certificate Rehearsed", "Certificate Rehearsing", "Certificate Requested",
-		"CertificateRequest OrderCreated", "Challenge DomainVerified", "Challenge Presented", "Order Complete", "Order Created",
+		"CertificateRequest OrderCreated", "Challenge DomainVerified", "Challenge Presented", "Challenge Started", "Order Complete", "Order Created",
 	}
 	cluster.Eventually(t, func() error {
 		var list corev1.EventList

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/xml"
 	"fmt"
 	"io"
 	"maps"
@@ -15,6 +16,10 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/route53"
 
 	"github.com/perennial-pki/perennial/internal/fault"
 )
@@ -256,6 +261,94 @@ func newTestAkamai(t *testing.T, s *sets, secret string, turns *turns) *akamai {
 	return p
 }
 
+// newTestRoute53 speaks with a stand-in for Route 53, which carries batches out whole or not at all. Its key ID is the token.
+func newTestRoute53(t *testing.T, s *sets, token, zone string) *amazonRoute53 {
+	const namespace = `xmlns="https://route53.amazonaws.com/doc/2013-04-01/"`
+	type record struct{ Value string }
+	type recordSet struct {
+		Name    string
+		Type    string
+		TTL     int64
+		Records []record `xml:"ResourceRecords>ResourceRecord"`
+	}
+	answer := func(w http.ResponseWriter, name string, body any) {
+		fmt.Fprintf(w, "<%s %s>", name, namespace)
+		if err := xml.NewEncoder(w).Encode(body); err != nil {
+			t.Error(err)
+		}
+		fmt.Fprintf(w, "</%s>", name)
+	}
+	base := s.serve(t, func(w http.ResponseWriter, r *http.Request, body []byte) {
+		w.Header().Set("Content-Type", "text/xml")
+		path := strings.TrimSuffix(strings.TrimPrefix(r.URL.Path, "/2013-04-01"), "/")
+		switch {
+		case !strings.Contains(r.Header.Get("Authorization"), "Credential=good/"):
+			w.WriteHeader(http.StatusForbidden)
+			fmt.Fprintf(w, "<ErrorResponse %s><Error><Code>InvalidClientTokenId</Code><Message>The security token is invalid.</Message></Error></ErrorResponse>", namespace)
+		case path == "/hostedzonesbyname":
+			found := ""
+			if r.URL.Query().Get("dnsname") == "example.com." {
+				found = "<HostedZone><Id>/hostedzone/Z1</Id><Name>example.com.</Name><CallerReference>r</CallerReference></HostedZone>"
+			}
+			fmt.Fprintf(w, "<ListHostedZonesByNameResponse %s><HostedZones>%s</HostedZones><IsTruncated>false</IsTruncated><MaxItems>10</MaxItems></ListHostedZonesByNameResponse>", namespace, found)
+		case path == "/hostedzone/Z1/rrset" && r.Method == http.MethodGet:
+			name := r.URL.Query().Get("name")
+			var list struct {
+				XMLName xml.Name    `xml:"ResourceRecordSets"`
+				Sets    []recordSet `xml:"ResourceRecordSet"`
+			}
+			if values := s.of[name]; len(values) > 0 {
+				set := recordSet{Name: name, Type: "TXT", TTL: 300}
+				for _, v := range values {
+					set.Records = append(set.Records, record{v})
+				}
+				list.Sets = append(list.Sets, set)
+			}
+			answer(w, "ListResourceRecordSetsResponse", list)
+		case path == "/hostedzone/Z1/rrset":
+			var batch struct {
+				Changes []struct {
+					Action string
+					Set    recordSet `xml:"ResourceRecordSet"`
+				} `xml:"ChangeBatch>Changes>Change"`
+			}
+			if err := xml.Unmarshal(body, &batch); err != nil || len(batch.Changes) == 0 {
+				t.Errorf("it sends %s: %v", body, err)
+			}
+			next := maps.Clone(s.of)
+			for _, c := range batch.Changes {
+				is, found := next[c.Set.Name]
+				var values []string
+				for _, r := range c.Set.Records {
+					values = append(values, r.Value)
+				}
+				switch {
+				case c.Action == "CREATE" && !found:
+					next[c.Set.Name] = values
+				case c.Action == "DELETE" && found && c.Set.TTL == 300 && slices.Equal(is, values):
+					delete(next, c.Set.Name)
+				default:
+					w.WriteHeader(http.StatusBadRequest)
+					answer(w, "InvalidChangeBatch", struct {
+						XMLName xml.Name `xml:"Messages"`
+						Message string
+					}{Message: fmt.Sprintf("Tried to %s resource record set [name='%s', type='TXT'] but it is otherwise", strings.ToLower(c.Action), c.Set.Name)})
+					return
+				}
+			}
+			s.of = next
+			fmt.Fprintf(w, "<ChangeResourceRecordSetsResponse %s><ChangeInfo><Id>/change/C1</Id><Status>PENDING</Status><SubmittedAt>2026-01-01T00:00:00Z</SubmittedAt></ChangeInfo></ChangeResourceRecordSetsResponse>", namespace)
+		default:
+			w.WriteHeader(http.StatusNotFound)
+			fmt.Fprintf(w, "<ErrorResponse %s><Error><Code>NoSuchHostedZone</Code><Message>No hosted zone found</Message></Error></ErrorResponse>", namespace)
+		}
+	})
+	api := route53.New(route53.Options{
+		BaseEndpoint: aws.String(base), Region: awsRegion, RetryMaxAttempts: 1, Credentials: credentials.NewStaticCredentialsProvider(token, "secret", ""),
+	})
+	return &amazonRoute53{api: api, zone: zone}
+}
+
 // setProviders make a provider that writes sets, with good or bad credentials.
 var setProviders = map[string]func(t *testing.T, s *sets, token string) Provider{
 	"cloudDNS":             func(t *testing.T, s *sets, token string) Provider { return newTestCloudDNS(t, s, token, "") },
@@ -269,7 +362,9 @@ var setProviders = map[string]func(t *testing.T, s *sets, token string) Provider
 	"azureDNS, private": func(t *testing.T, s *sets, token string) Provider {
 		return newTestAzureDNS(t, s, token, "", azureKinds["AzurePrivateZone"])
 	},
-	"akamai": func(t *testing.T, s *sets, token string) Provider { return newTestAkamai(t, s, token, &turns{}) },
+	"akamai":              func(t *testing.T, s *sets, token string) Provider { return newTestAkamai(t, s, token, &turns{}) },
+	"route53":             func(t *testing.T, s *sets, token string) Provider { return newTestRoute53(t, s, token, "") },
+	"route53, zone named": func(t *testing.T, s *sets, token string) Provider { return newTestRoute53(t, s, token, "Z1") },
 }
 
 // written is a value as it is in a set of a service.
@@ -411,8 +506,12 @@ func TestWhatServicesWithSetsRefuse(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			s := &sets{of: map[string][]string{}}
 			err := make(t, s, "wrong").Present(t.Context(), Record{FQDN: "_acme-challenge.example.com.", Zone: "example.com.", Value: "v"})
-			if fault.Of(err).Class != fault.Misconfigured || !strings.Contains(err.Error(), "refuses the credentials") || !strings.Contains(err.Error(), "SecretRef") ||
-				!strings.Contains(err.Error(), "allow them ") || strings.Contains(err.Error(), "wrong") {
+			says := []string{"refuses the credentials", "SecretRef", "allow them "}
+			if strings.HasPrefix(kind, "route53") { // whose credentials may come from elsewhere
+				says = []string{"InvalidClientTokenId", "Correct the credentials or their policy"}
+			}
+			unsaid := slices.ContainsFunc(says, func(text string) bool { return err == nil || !strings.Contains(err.Error(), text) })
+			if fault.Of(err).Class != fault.Misconfigured || unsaid || strings.Contains(err.Error(), "wrong") {
 				t.Errorf("wrong credentials: %v", err)
 			}
 			if strings.Contains(kind, "named") {
@@ -421,6 +520,24 @@ func TestWhatServicesWithSetsRefuse(t *testing.T) {
 			err = make(t, s, "good").Present(t.Context(), Record{FQDN: "_acme-challenge.example.org.", Zone: "example.org.", Value: "v"})
 			if fault.Of(err).Class != fault.Misconfigured || !strings.Contains(err.Error(), "_acme-challenge.example.org.") {
 				t.Errorf("a foreign zone: %v", err)
+			}
+		})
+	}
+}
+
+func TestRoute53LeavesSetsAloneThatAreChosenOtherwise(t *testing.T) {
+	for name, set := range map[string]string{
+		"an alias":         "<AliasTarget><HostedZoneId>Z2</HostedZoneId><DNSName>other.example.com.</DNSName><EvaluateTargetHealth>false</EvaluateTargetHealth></AliasTarget>",
+		"weighted records": `<SetIdentifier>blue</SetIdentifier><Weight>10</Weight><TTL>300</TTL><ResourceRecords><ResourceRecord><Value>"v"</Value></ResourceRecord></ResourceRecords>`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &sets{more: map[string]string{
+				"GET /2013-04-01/hostedzone/Z1/rrset?maxitems=1&name=_acme-challenge.example.com.&type=TXT": "200 <ListResourceRecordSetsResponse><ResourceRecordSets><ResourceRecordSet>" +
+					"<Name>_acme-challenge.example.com.</Name><Type>TXT</Type>" + set + "</ResourceRecordSet></ResourceRecordSets><IsTruncated>false</IsTruncated></ListResourceRecordSetsResponse>",
+			}}
+			err := newTestRoute53(t, s, "good", "Z1").Present(t.Context(), Record{FQDN: "_acme-challenge.example.com.", Zone: "example.com.", Value: "v"})
+			if fault.Of(err).Class != fault.Misconfigured || !strings.Contains(err.Error(), "an alias, or chosen by a routing policy: remove those") || s.last != "" {
+				t.Errorf("got %v, and it wrote %q", err, s.last)
 			}
 		})
 	}
