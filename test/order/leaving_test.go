@@ -170,7 +170,7 @@ func leaving(t *testing.T, seen *registrar, clock *cluster.Clock, propagation me
 		dial := o.Dial
 		o.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
 			if !open.Load() {
-				return nil, errors.New("the site is not up yet")
+				return nil, &net.OpError{Op: "dial", Net: network, Err: errors.New("the site is not up yet")}
 			}
 			return dial(ctx, network, address)
 		}
