@@ -53,11 +53,7 @@ func Fault(reason string, now time.Time, err error) error {
 		if p.Status == http.StatusServiceUnavailable {
 			reason, last = fault.Busy, now.Add(budget.LongestClosed)
 		}
-		if first := now.Add(atLeast); until.Before(first) {
-			until = first
-		} else if until.After(last) {
-			until = last
-		}
+		until = within(until, now, last)
 		return fault.Limitedf(reason, until, "%w; it will be asked again at %s", err, until.UTC().Format(time.RFC3339))
 	case p.Status >= 500, p.Type == acme.ProblemServerInternal, p.Type == acme.ProblemBadNonce:
 		return &fault.Error{Class: fault.Transient, Reason: reason, Err: err}
@@ -69,13 +65,24 @@ func Fault(reason string, now time.Time, err error) error {
 		if where == "" {
 			where = "the page that the CA has sent to you"
 		}
-		until := p.RetryAfter
-		if until.IsZero() {
+		until := within(p.RetryAfter, now, now.Add(atMost))
+		if p.RetryAfter.IsZero() {
 			until = now.Add(visited)
 		}
 		return fault.Limitedf(reason, until, "%w: somebody must visit %s; it will be asked again at %s", err, where, until.UTC().Format(time.RFC3339))
 	}
 	return &fault.Error{Class: fault.Refused, Reason: reason, Err: fmt.Errorf("the CA refuses: %w", err)}
+}
+
+// within is a time that a CA names, as far as it is believed.
+func within(until, now, last time.Time) time.Time {
+	if first := now.Add(atLeast); until.Before(first) {
+		return first
+	}
+	if until.After(last) {
+		return last
+	}
+	return until
 }
 
 // Doubtful reports whether an error may mean that the CA no longer accepts the account: it refused a new order for want of authority, which

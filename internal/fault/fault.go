@@ -38,6 +38,9 @@ type Error struct {
 func (e *Error) Error() string { return e.Err.Error() }
 func (e *Error) Unwrap() error { return e.Err }
 
+// Wait is how long it is until the next attempt of a Limited error. It is never zero, which would mean never: the time may have come meanwhile.
+func (e *Error) Wait(now time.Time) time.Duration { return max(e.Until.Sub(now), time.Millisecond) }
+
 // Transientf makes a Transient error.
 func Transientf(reason, format string, args ...any) error {
 	return &Error{Class: Transient, Reason: reason, Err: fmt.Errorf(format, args...)}

@@ -216,7 +216,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		case fault.Transient:
 			return reconcile.Result{}, err // again with the queue's back-off
 		case fault.Limited:
-			return reconcile.Result{RequeueAfter: failure.Until.Sub(now)}, nil // when the other side said
+			return reconcile.Result{RequeueAfter: failure.Wait(now)}, nil // when the other side said
 		case fault.Refused:
 			return reconcile.Result{RequeueAfter: refusedAgain}, nil // changes of the issuer and its Secrets are watched
 		}

@@ -233,7 +233,7 @@ func (d *decider) wait(next *cmapi.CertificateRequest, key crypto.Signer, keySec
 // notAnswered says what a request waits for.
 func notAnswered(cr *cmapi.CertificateRequest) string {
 	if ready := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionReady); ready != nil {
-		return ready.Message
+		return strings.TrimPrefix(ready.Message, "Waiting on ") // which the text says already
 	}
 	ref := cr.Spec.IssuerRef
 	switch {

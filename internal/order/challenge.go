@@ -124,6 +124,7 @@ func (r *ChallengeReconciler) Reconcile(ctx context.Context, request reconcile.R
 		r.pace.forget(string(ch.UID))
 		r.seen.drop(string(ch.UID))
 		r.presenting.drop(string(ch.UID))
+		r.leaving.drop(string(ch.UID))
 		for _, reason := range []string{"Started", "Presented", "SelfCheckSkipped"} {
 			r.told.drop(string(ch.UID) + reason)
 		}
@@ -186,7 +187,7 @@ func (r *ChallengeReconciler) failed(ch *cmacme.Challenge, err error) (reconcile
 		}
 		return reconcile.Result{}, nil
 	case fault.Limited:
-		return reconcile.Result{RequeueAfter: failure.Until.Sub(now)}, nil // when the CA said
+		return reconcile.Result{RequeueAfter: failure.Wait(now)}, nil // when the CA said
 	case fault.Misconfigured:
 		return reconcile.Result{RequeueAfter: mended(now.Sub(ch.CreationTimestamp.Time))}, nil // Secrets of solvers are not watched
 	}

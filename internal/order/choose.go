@@ -11,13 +11,18 @@ import (
 
 func wildcard(z cmacme.ACMEAuthorization) bool { return z.Wildcard != nil && *z.Wildcard }
 
+// nameOf is what an authorization is for, as a Certificate names it.
+func nameOf(z cmacme.ACMEAuthorization) string {
+	if wildcard(z) {
+		return "*." + z.Identifier
+	}
+	return z.Identifier
+}
+
 // choose returns the solver that fits an authorization best. All that its selector names must fit: the labels, one of the names, exactly, and one of
 // the zones. Of those that fit it is the one that names the name, else the one with the longest zone, else the one with most labels, else the first.
 func choose(solvers []cmacme.ACMEChallengeSolver, z cmacme.ACMEAuthorization, labels map[string]string) (*cmacme.ACMEChallengeSolver, *cmacme.ACMEChallenge) {
-	name := z.Identifier
-	if wildcard(z) {
-		name = "*." + name
-	}
+	name := nameOf(z)
 	var best *cmacme.ACMEChallengeSolver
 	var with *cmacme.ACMEChallenge
 	var most rank

@@ -111,22 +111,16 @@ func caaOf(ctx context.Context, names *dns01.Resolver, ca *acme.Client, by acme.
 }
 
 // explainCAA says which CAA records keep the CA from issuing an order whose names are all proven: CAs read them again when they issue. It is empty if
-// the problem is another one.
-func (r *Reconciler) explainCAA(ctx context.Context, o conversation, order *cmacme.Order, challenges []cmacme.Challenge, p *acme.Problem) string {
+// the problem is another one. The error is a lane.Full.
+func (r *Reconciler) explainCAA(ctx context.Context, o conversation, order *cmacme.Order, challenges []cmacme.Challenge, p *acme.Problem) (string, error) {
 	if !aboutCAA(p) {
-		return ""
+		return "", nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, explainTimeout)
 	defer cancel()
-	var all, named []string
-	for _, name := range order.Spec.DNSNames {
-		all = append(all, name)
-		if strings.Contains(p.Error(), strings.TrimPrefix(name, "*.")) {
-			named = append(named, name)
-		}
-	}
+	named := slices.DeleteFunc(slices.Clone(order.Spec.DNSNames), func(name string) bool { return !strings.Contains(p.Error(), strings.TrimPrefix(name, "*.")) })
 	if len(named) == 0 {
-		named = all
+		named = order.Spec.DNSNames
 	}
 	var parts []string
 	for _, name := range named[:min(len(named), maxExplained)] {
@@ -137,11 +131,14 @@ func (r *Reconciler) explainCAA(ctx context.Context, o conversation, order *cmac
 				kind = challenges[i].Spec.Type
 			}
 		}
+		if err := lane.Enter(ctx, solver.NameServers(order.Namespace, base)); err != nil {
+			return "", err
+		}
 		if text := caaOf(ctx, r.Names, o.ca, o.by, base).advice(base, base != name, kind); !slices.Contains(parts, text) {
 			parts = append(parts, text)
 		}
 	}
-	return strings.Join(parts, ". ")
+	return strings.Join(parts, ". "), nil
 }
 
 // aboutCAA reports whether a CA was kept from issuing by CAA records.

@@ -130,6 +130,7 @@ func (r *Reconciler) leaf(order *cmacme.Order) *x509.Certificate {
 }
 
 func (r *Reconciler) release(ctx context.Context, order *cmacme.Order) error {
+	r.left.drop(string(order.UID))
 	next := order.DeepCopy()
 	controllerutil.RemoveFinalizer(next, revocation.Finalizer)
 	err := r.Client.Patch(ctx, next, client.MergeFromWithOptions(order, client.MergeFromWithOptimisticLock{}))
@@ -143,7 +144,7 @@ func (r *Reconciler) release(ctx context.Context, order *cmacme.Order) error {
 // The Order is not finalized any more: that is done for the same key, and so not at the same time.
 func (r *Reconciler) revoke(ctx context.Context, order *cmacme.Order, crt *cmapi.Certificate) (again time.Duration, err error) {
 	now := r.Clock.Now()
-	until := now.Add(revocation.Limit)
+	until := r.left.since(string(order.UID), now).Add(revocation.Limit)
 	if t := order.DeletionTimestamp; t != nil {
 		until = t.Add(revocation.Limit)
 	} else if crt != nil {
@@ -175,7 +176,7 @@ func (r *Reconciler) revoke(ctx context.Context, order *cmacme.Order, crt *cmapi
 				return 0, e
 			case !final && now.Before(until):
 				if f := fault.Of(err); f.Class == fault.Limited {
-					return min(f.Until.Sub(now), until.Sub(now)), nil
+					return min(f.Wait(now), until.Sub(now)), nil
 				}
 				return min(cleanUpAgain, until.Sub(now)), nil
 			}

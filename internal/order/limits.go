@@ -227,18 +227,18 @@ func (r *ChallengeReconciler) judged(ctx context.Context, ch *cmacme.Challenge, 
 }
 
 // paused adds to the reason of an order that failed which of its names are paused from now on.
-func (r *Reconciler) paused(ctx context.Context, order *cmacme.Order, i *signer.Issuer, by acme.Account) error {
+func (r *Reconciler) paused(ctx context.Context, o conversation, order *cmacme.Order, i *signer.Issuer) error {
 	wanted, err := request(order)
 	if err != nil {
 		return err
 	}
-	names, until, err := r.Budget.CA(i.GetSpec().ACME.Server).PausedUntil(ctx, by.URL, wanted.Identifiers)
+	names, until, err := r.Budget.CA(i.GetSpec().ACME.Server).PausedUntil(ctx, o.by.URL, wanted.Identifiers)
 	if err != nil || len(names) == 0 {
 		return err
 	}
 	at := metav1.NewTime(until)
 	order.Status.PausedUntil = &at
 	order.Status.Reason += fmt.Sprintf("; %s failed again and again, and is paused until %s, then tried once a day", strings.Join(names, ", "), until.UTC().Format(time.RFC3339))
-	r.Events.Event(order, corev1.EventTypeWarning, "Paused", order.Status.Reason)
+	*o.say = append(*o.say, func() { r.Events.Event(order, corev1.EventTypeWarning, "Paused", order.Status.Reason) })
 	return nil
 }

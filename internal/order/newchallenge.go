@@ -25,10 +25,6 @@ const noSolver = "Solver"
 func challengeFor(order *cmacme.Order, z cmacme.ACMEAuthorization, spec *cmacme.ACMEIssuer, by acme.Account) (*cmacme.Challenge, error) {
 	solver, offered := choose(spec.Solvers, z, order.Labels)
 	if solver == nil {
-		name := z.Identifier
-		if wildcard(z) {
-			name = "*." + name
-		}
 		var types []string
 		for _, ch := range z.Challenges {
 			types = append(types, ch.Type)
@@ -40,7 +36,7 @@ func challengeFor(order *cmacme.Order, z cmacme.ACMEAuthorization, spec *cmacme.
 			}
 		}
 		return nil, fault.Misconfiguredf(noSolver, "no solver of the issuer can be used for %q: the CA offers %s, and the solvers are for %s; correct spec.acme.solvers and their selectors, or the labels of the Certificate",
-			name, strings.Join(types, ", "), cmp.Or(strings.Join(ours, ", "), "nothing"))
+			nameOf(z), strings.Join(types, ", "), cmp.Or(strings.Join(ours, ", "), "nothing"))
 	}
 	solver = solver.DeepCopy()
 	if err := override(solver, order); err != nil {

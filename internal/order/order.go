@@ -4,12 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/netip"
 	"slices"
-	"strconv"
-	"strings"
-	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -51,11 +46,6 @@ const (
 	byIssuer = "spec.issuerRef"
 	// byOrder is the field index of Challenges by the UID of their Order.
 	byOrder = "metadata.ownerReferences.order"
-	// atOnce is how many authorizations of an order are read at once.
-	atOnce = 8
-	// maxAuthorizations is how many an order may want, and maxOffered how many challenges of each are kept. CAs want one for each name, of
-	// which they take a hundred or a few, and offer less than ten.
-	maxAuthorizations, maxOffered = 1000, 20
 	// longest is how long an Order may take if the CA does not say when its own expires. No CA that is known takes a quarter of it.
 	longest = 30 * 24 * time.Hour
 )
@@ -81,6 +71,8 @@ type Reconciler struct {
 	finalized instants
 	// unreplaced are the orders of which the CA does not believe that they replace a certificate. After a restart it is asked once more.
 	unreplaced instants
+	// left is since when the Certificate of an Order is known to be gone. After a restart it counts anew.
+	left instants
 	// told is since when an order says what it waits for.
 	told instants
 }
@@ -271,7 +263,7 @@ func (r *Reconciler) failed(ctx context.Context, order *cmacme.Order, err error,
 		return reconcile.Result{}, nil
 	case fault.Limited:
 		order.Status.Reason = failure.Error()
-		return reconcile.Result{RequeueAfter: failure.Until.Sub(now)}, nil // when the CA said
+		return reconcile.Result{RequeueAfter: failure.Wait(now)}, nil // when the CA said
 	case fault.Misconfigured:
 		if failure.Reason == noSolver && order.Status.Reason != failure.Error() {
 			*say = append(*say, func() { r.Events.Event(order, corev1.EventTypeWarning, noSolver, failure.Error()) })
@@ -281,40 +273,6 @@ func (r *Reconciler) failed(ctx context.Context, order *cmacme.Order, err error,
 	}
 	order.Status.Reason = failure.Error() + "; it is tried again"
 	return reconcile.Result{}, err // with the queue's back-off
-}
-
-// end writes that the order is lost.
-func end(order *cmacme.Order, now time.Time, state cmacme.State, reason string) {
-	order.Status.State, order.Status.Reason = state, reason
-	if order.Status.FailureTime == nil {
-		t := metav1.NewTime(now)
-		order.Status.FailureTime = &t
-	}
-}
-
-// lapse writes that the order is of no use any more, though nobody's proof failed: it took too long, or belongs to another account. Another
-// takes its place at once, unless the CA was asked for the certificate of this one: then it may have been issued.
-func (r *Reconciler) lapse(order *cmacme.Order, now time.Time, reason string) {
-	state := cmacme.Expired
-	if order.Status.State == cmacme.Processing || r.finalized.is(string(order.UID)) {
-		state = cmacme.Errored
-	}
-	end(order, now, state, reason)
-}
-
-// gone says that the CA no longer has an order, or an authorization, for the account that asks, if that is what an error means. CAs forget what has
-// expired.
-func gone(err error) string {
-	var p *acme.Problem
-	switch {
-	case !errors.As(err, &p), p.Action != "order" && p.Action != "authorization":
-		return ""
-	case p.Type == acme.ProblemUnauthorized:
-		return fmt.Sprintf("the %s was made by another account, or has expired: %s", p.Action, p)
-	case p.Type == acme.ProblemMalformed, p.Status == 404:
-		return fmt.Sprintf("the CA no longer knows the %s: %s", p.Action, p)
-	}
-	return ""
 }
 
 // step makes the next step of an order and writes into its status what came of it.
@@ -353,6 +311,7 @@ func (r *Reconciler) step(ctx context.Context, order *cmacme.Order, challenges [
 		reached(&order.Status.UnreachableSince, o.now, err)
 		return reconcile.Result{}, err // the write of the status brings us back
 	}
+	was := order.Status
 	result, err := r.converse(ctx, o, order, i, challenges)
 	err = r.Accounts.Believed(ctx, i, by, err)
 	st := &order.Status
@@ -367,7 +326,9 @@ func (r *Reconciler) step(ctx context.Context, order *cmacme.Order, challenges [
 		}
 	}
 	if err == nil && st.State == cmacme.Invalid {
-		err = r.paused(ctx, order, i, by)
+		if err = r.paused(ctx, o, order, i); err != nil {
+			*st = was // the end of it can be read again
+		}
 	}
 	return result, err
 }
@@ -397,221 +358,6 @@ type conversation struct {
 	now time.Time
 	// say is what is to be told when the status is written.
 	say *[]func()
-}
-
-// request is what the CA is asked for. It follows from the Order alone, so that it is the same after a crash.
-func request(order *cmacme.Order) (acme.OrderRequest, error) {
-	r := acme.OrderRequest{Profile: order.Spec.Profile, Replaces: order.Spec.Replaces}
-	add := func(id acme.Identifier) {
-		if !slices.Contains(r.Identifiers, id) {
-			r.Identifiers = append(r.Identifiers, id)
-		}
-	}
-	addresses := slices.Clone(order.Spec.IPAddresses)
-	if cn := order.Spec.CommonName; cn != "" {
-		if _, err := netip.ParseAddr(cn); err == nil {
-			addresses = append(addresses, cn)
-		} else {
-			add(acme.DNS(cn))
-		}
-	}
-	for _, name := range order.Spec.DNSNames {
-		add(acme.DNS(name))
-	}
-	for _, s := range addresses {
-		addr, err := netip.ParseAddr(s)
-		if err != nil {
-			return r, fault.Refusedf("InvalidOrder", "spec.ipAddresses: %q is not an IP address", s)
-		}
-		add(acme.IP(addr))
-	}
-	slices.SortFunc(r.Identifiers, func(a, b acme.Identifier) int {
-		return strings.Compare(a.Type+" "+a.Value, b.Type+" "+b.Value)
-	})
-	if order.Spec.Duration != nil {
-		notAfter := order.CreationTimestamp.Add(order.Spec.Duration.Duration).UTC()
-		r.NotAfter = &notAfter
-	}
-	return r, nil
-}
-
-// begin asks for the order.
-func (r *Reconciler) begin(ctx context.Context, o conversation, order *cmacme.Order, i *signer.Issuer, within budget.Ask) error {
-	ask, err := request(order)
-	if err != nil {
-		return err
-	}
-	if r.unreplaced.is(string(order.UID)) {
-		ask.Replaces = ""
-	}
-	got, err := r.newOrder(ctx, o, order, ask)
-	if ask.Replaces != "" && aboutReplaces(err) {
-		// The certificate is needed, whatever the CA thinks of its predecessor. But then the order is one like others.
-		r.unreplaced.since(string(order.UID), o.now)
-		within.Window = acme.Window{}
-		if err := r.admit(ctx, order, i, within); err != nil {
-			return err
-		}
-		ask.Replaces = ""
-		got, err = r.newOrder(ctx, o, order, ask)
-	}
-	if err != nil {
-		return err
-	}
-	if !same(ask.Identifiers, got.Identifiers) {
-		return fault.Refusedf("InvalidOrder", "the CA made an order for %s, not for %s", words(got.Identifiers), words(ask.Identifiers))
-	}
-	if n := len(got.Authorizations); n > maxAuthorizations {
-		return fault.Refusedf("InvalidOrder", "the CA wants %d authorizations for %d names", n, len(ask.Identifiers))
-	}
-	st := &order.Status
-	st.URL, st.FinalizeURL, st.State, st.Reason = got.URL, got.Finalize, cmacme.State(got.Status), ""
-	for _, url := range got.Authorizations {
-		st.Authorizations = append(st.Authorizations, cmacme.ACMEAuthorization{URL: url})
-	}
-	return nil
-}
-
-// newOrder sends the order. The budget is told if the CA may have taken it and nobody knows.
-func (r *Reconciler) newOrder(ctx context.Context, o conversation, order *cmacme.Order, ask acme.OrderRequest) (acme.Order, error) {
-	got, err := o.ca.NewOrder(ctx, o.by, ask)
-	var silent *acme.NoReply
-	var wrong *acme.ProtocolError
-	if errors.As(err, &silent) && silent.Action == "newOrder" || errors.As(err, &wrong) && wrong.Action == "newOrder" {
-		r.Budget.Unheard(string(order.UID))
-	}
-	return got, err
-}
-
-// same reports whether two lists name the same, in whatever order and spelling.
-func same(a, b []acme.Identifier) bool {
-	has := func(list []acme.Identifier, id acme.Identifier) bool {
-		return slices.ContainsFunc(list, func(other acme.Identifier) bool { return canonical(other) == canonical(id) })
-	}
-	return !slices.ContainsFunc(a, func(id acme.Identifier) bool { return !has(b, id) }) &&
-		!slices.ContainsFunc(b, func(id acme.Identifier) bool { return !has(a, id) })
-}
-
-func canonical(id acme.Identifier) acme.Identifier {
-	if addr, err := netip.ParseAddr(id.Value); err == nil && id.Type == acme.IdentifierIP {
-		return acme.IP(addr)
-	}
-	return acme.Identifier{Type: id.Type, Value: strings.ToLower(id.Value)}
-}
-
-// words names identifiers for people: the first of them, if there are many.
-func words(ids []acme.Identifier) string {
-	const most = 5
-	var parts []string
-	for _, id := range ids[:min(len(ids), most)] {
-		parts = append(parts, strconv.Quote(id.Value[:min(len(id.Value), 255)]))
-	}
-	if n := len(ids) - most; n > 0 {
-		parts = append(parts, fmt.Sprintf("%d more", n))
-	}
-	return strings.Join(parts, ", ")
-}
-
-// aboutReplaces reports whether an order was refused because of what it replaces: RFC 9773 section 5 and what CAs do. There is one type of problem
-// for it. Of the others that CAs use, the words must speak of it, as each of them has other reasons, too, which asking once more would not mend;
-// and it must be the CA that speaks, not a proxy on the way.
-func aboutReplaces(err error) bool {
-	var p *acme.Problem
-	if !errors.As(err, &p) {
-		return false
-	}
-	switch {
-	case p.Type == acme.ProblemAlreadyReplaced:
-		return true
-	case p.Type == acme.ProblemMalformed, p.Type == acme.ProblemUnauthorized, p.Type != "" && p.Status == http.StatusNotFound:
-		return strings.Contains(strings.ToLower(p.Title+" "+p.Detail), "replac") // replaces, replacement, replacing
-	}
-	return false
-}
-
-// authorizations reads those at the URLs. If one cannot be read, the error says why.
-func (o conversation) authorizations(ctx context.Context, urls []string) ([]acme.Authorization, error) {
-	found := make([]acme.Authorization, len(urls))
-	errs := make([]error, len(urls))
-	var group sync.WaitGroup
-	slots := make(chan struct{}, atOnce)
-	for i, url := range urls {
-		group.Go(func() {
-			slots <- struct{}{}
-			defer func() { <-slots }()
-			found[i], errs[i] = o.ca.Authorization(ctx, o.by, url)
-		})
-	}
-	group.Wait()
-	return found, errors.Join(errs...)
-}
-
-// lapsed says which authorization of an order is of no use any more though no proof failed, if there is one.
-func (o conversation) lapsed(ctx context.Context, order *cmacme.Order) (string, error) {
-	var urls []string
-	for _, z := range order.Status.Authorizations {
-		urls = append(urls, z.URL)
-	}
-	found, err := o.authorizations(ctx, urls)
-	if err != nil {
-		return "", err
-	}
-	for _, z := range found {
-		switch past := z.Expires != nil && !o.now.Before(*z.Expires); {
-		case z.Status == acme.StatusInvalid:
-			return "", nil
-		case past:
-			return fmt.Sprintf("%s: the authorization expired at %s", words([]acme.Identifier{z.Identifier}), z.Expires.UTC().Format(time.RFC3339)), nil
-		case z.Status != acme.StatusPending && z.Status != acme.StatusValid:
-			return fmt.Sprintf("%s: the authorization is %s", words([]acme.Identifier{z.Identifier}), z.Status), nil
-		}
-	}
-	return "", nil
-}
-
-// readAuthorizations fills in what the order's authorizations are about.
-func (o conversation) readAuthorizations(ctx context.Context, order *cmacme.Order) error {
-	var unread []*cmacme.ACMEAuthorization
-	var urls []string
-	for i := range order.Status.Authorizations {
-		if z := &order.Status.Authorizations[i]; z.Identifier == "" {
-			unread, urls = append(unread, z), append(urls, z.URL)
-		}
-	}
-	found, err := o.authorizations(ctx, urls)
-	if err != nil {
-		return err
-	}
-	ask, err := request(order)
-	if err != nil {
-		return err
-	}
-	for i, z := range unread {
-		// Nothing is proved to a CA but what we have asked for. What is proved already may be more, such as the name above.
-		if id := found[i].Identifier; found[i].Status == acme.StatusPending && !slices.ContainsFunc(ask.Identifiers, func(a acme.Identifier) bool {
-			a.Value = strings.TrimPrefix(a.Value, "*.")
-			return canonical(a) == canonical(id)
-		}) {
-			return fault.Refusedf("InvalidOrder", "the CA wants proof for %s, which the order is not for", words([]acme.Identifier{id}))
-		}
-		wildcard := found[i].Wildcard
-		z.Identifier, z.Wildcard, z.InitialState = found[i].Identifier.Value, &wildcard, initialState(found[i].Status)
-		for _, ch := range found[i].Challenges {
-			if (ch.Token != "" || ch.Type == acme.ChallengeDNSPersist01) && len(z.Challenges) < maxOffered {
-				z.Challenges = append(z.Challenges, cmacme.ACMEChallenge{URL: ch.URL, Token: ch.Token, Type: ch.Type, IssuerDomainNames: ch.IssuerDomainNames})
-			}
-		}
-	}
-	return nil
-}
-
-// initialState is the state of an authorization in an Order.
-func initialState(status string) cmacme.State {
-	switch status {
-	case acme.StatusPending, acme.StatusValid, acme.StatusInvalid:
-		return cmacme.State(status)
-	}
-	return cmacme.Expired // or deactivated, or revoked: of no use
 }
 
 // challenge makes the Challenges that are missing, and reports whether one is still open.
@@ -708,13 +454,8 @@ func (r *Reconciler) advance(ctx context.Context, o conversation, order *cmacme.
 		// Nothing is open here. What was proven before this order may have expired, at a CA that says so in the authorization alone.
 		useless := func(z cmacme.ACMEAuthorization) bool { return z.InitialState == cmacme.Expired }
 		if r.pace.slow(string(order.UID)) || slices.ContainsFunc(order.Status.Authorizations, useless) {
-			text, err := o.lapsed(ctx, order)
-			if err != nil {
+			if lapsed, err := r.lapsed(ctx, o, order); lapsed || err != nil {
 				return reconcile.Result{}, err
-			}
-			if text != "" {
-				r.lapse(order, o.now, text)
-				return reconcile.Result{}, nil
 			}
 		}
 	}
@@ -731,81 +472,4 @@ func (r *Reconciler) advance(ctx context.Context, o conversation, order *cmacme.
 		}
 	}
 	return reconcile.Result{RequeueAfter: wait}, nil
-}
-
-// notFinalized returns the error of a finalize, unless it means that the order has lapsed, which is written into its status.
-func (r *Reconciler) notFinalized(ctx context.Context, o conversation, order *cmacme.Order, challenges []cmacme.Challenge, err error) error {
-	var p *acme.Problem
-	switch {
-	case !errors.As(err, &p):
-	case aboutCAA(p):
-		return fmt.Errorf("%w. %s", err, r.explainCAA(ctx, o, order, challenges, p))
-	case p.Status == 404:
-		r.lapse(order, o.now, fmt.Sprintf("the CA no longer knows the order: %s", p))
-		return nil
-	case p.Type == acme.ProblemMalformed, p.Type == acme.ProblemUnauthorized:
-		text, e := o.lapsed(ctx, order)
-		if e != nil {
-			return e
-		}
-		if text != "" {
-			r.lapse(order, o.now, text)
-			return nil
-		}
-	}
-	return err
-}
-
-// invalid ends an order that the CA says is invalid.
-func (r *Reconciler) invalid(ctx context.Context, o conversation, order *cmacme.Order, got acme.Order, challenges []cmacme.Challenge) error {
-	switch worst := worst(challenges); {
-	case worst == cmacme.Expired:
-		r.lapse(order, o.now, why(got, challenges))
-		return nil
-	case worst == "" && got.Error == nil:
-		text, err := o.lapsed(ctx, order)
-		if err != nil {
-			return err
-		}
-		if text != "" {
-			r.lapse(order, o.now, text)
-			return nil
-		}
-	}
-	reason := why(got, challenges)
-	if got.Error != nil {
-		if text := r.explainCAA(ctx, o, order, challenges, got.Error); text != "" {
-			reason += ". " + text
-		}
-	}
-	end(order, o.now, cmacme.Invalid, reason)
-	return nil
-}
-
-// worst is how challenges ended that did not succeed: of several, one whose proof failed. It is empty if there is none.
-func worst(challenges []cmacme.Challenge) cmacme.State {
-	var worst cmacme.State
-	for i := range challenges {
-		if s := challenges[i].Status.State; finished(s) && s != cmacme.Valid && (worst == "" || worst == cmacme.Expired) {
-			worst = s
-		}
-	}
-	return worst
-}
-
-// why says why an order failed: what the CA says of each challenge, and of the order.
-func why(got acme.Order, challenges []cmacme.Challenge) string {
-	var parts []string
-	for i := range challenges {
-		if s := challenges[i].Status; finished(s.State) && s.State != cmacme.Valid {
-			parts = append(parts, fmt.Sprintf("%s of %s: %s", challenges[i].Spec.Type, challenges[i].Spec.DNSName, s.Reason))
-		}
-	}
-	if got.Error != nil && len(parts) == 0 {
-		parts = append(parts, got.Error.Error())
-	}
-	if len(parts) == 0 {
-		parts = append(parts, "the CA says that the order is invalid, and not why")
-	}
-	return strings.Join(parts, "; ")
 }

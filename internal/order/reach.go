@@ -9,13 +9,14 @@ import (
 
 	"github.com/perennial-pki/perennial/internal/account"
 	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/lane"
 )
 
 // reached notes, in the field of a status that says since when the server does not answer, what became of an exchange with it.
 func reached(since **metav1.Time, now time.Time, err error) {
 	var api apierrors.APIStatus
-	if errors.As(err, &api) {
-		return // that was another server
+	if lane.Is(err) || errors.As(err, &api) {
+		return // that was another server, or none
 	}
 	switch failure := fault.Of(account.Fault("", now, err)); {
 	case err == nil:

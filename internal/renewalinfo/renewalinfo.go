@@ -118,7 +118,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	info, err := ca.RenewalInfo(ctx, id)
 	lane.Leave(ctx)
 	if busy := fault.Of(err); busy.Class == fault.Limited {
-		return reconcile.Result{RequeueAfter: busy.Until.Sub(now)}, nil // when the server answers again; it was not asked
+		return reconcile.Result{RequeueAfter: busy.Wait(now)}, nil // when the server answers again; it was not asked
 	}
 	var no *acme.UnsupportedError
 	if errors.As(err, &no) {

@@ -201,7 +201,7 @@ func (r *CSRReconciler) Reconcile(ctx context.Context, request reconcile.Request
 		case fault.Misconfigured:
 			return reconcile.Result{RequeueAfter: mendedBackstop}, nil
 		case fault.Limited:
-			return reconcile.Result{RequeueAfter: failure.Until.Sub(now)}, nil // when the other side said
+			return reconcile.Result{RequeueAfter: failure.Wait(now)}, nil // when the other side said
 		}
 		return reconcile.Result{}, err // again with the queue's back-off
 	}

@@ -243,7 +243,7 @@ func (r *Reconciler) sign(ctx context.Context, cr *cmapi.CertificateRequest, iss
 			return r.pending(cr, failure.Reason, err.Error()), reconcile.Result{RequeueAfter: mendedBackstop}, nil
 		case fault.Limited:
 			unreachable = err.Error()
-			return r.pending(cr, failure.Reason, err.Error()), reconcile.Result{RequeueAfter: failure.Until.Sub(now)}, nil // when the other side said
+			return r.pending(cr, failure.Reason, err.Error()), reconcile.Result{RequeueAfter: failure.Wait(now)}, nil // when the other side said
 		default:
 			unreachable = err.Error()
 			return r.pending(cr, failure.Reason, err.Error()), reconcile.Result{}, err // again with the queue's back-off

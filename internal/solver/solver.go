@@ -31,11 +31,15 @@ type Solver interface {
 
 // Party is who makes wait who looks for the proof of a challenge: the site, or the name servers, of its name.
 func Party(ch *cmacme.Challenge) lane.Party {
-	who := "the site " + ch.Spec.DNSName
 	if ch.Spec.Type == cmacme.ACMEChallengeTypeDNS01 {
-		who = "the name servers of " + ch.Spec.DNSName
+		return NameServers(ch.Namespace, ch.Spec.DNSName)
 	}
-	return lane.Party{Who: who, Of: ch.Namespace}
+	return lane.Party{Who: "the site " + ch.Spec.DNSName, Of: ch.Namespace}
+}
+
+// NameServers are those of a name, as far as a namespace waits for them.
+func NameServers(namespace, name string) lane.Party {
+	return lane.Party{Who: "the name servers of " + name, Of: namespace}
 }
 
 // Exclusive is a Solver of proofs that cannot all stand beside any number of others. Challenges whose proofs stand at the same place take turns

@@ -504,11 +504,7 @@ func TestACAThatLimitsUsForEverIsAskedAgain(t *testing.T) {
 	certificates := map[string]*cmapi.Certificate{}
 	for name := range ways {
 		// What a CA limits, or that it is closed, holds for its directory: each is another one.
-		issuer := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: name}}
-		directory := r.ca.Directory
-		r.ca.Directory += "?" + name
-		r.issuer2(issuer)
-		r.ca.Directory = directory
+		r.issuerOf(r.namespace, name, func(spec *cmacme.ACMEIssuer) { spec.Server += "?" + name })
 		crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: cmapi.CertificateSpec{
 			SecretName: name, DNSNames: []string{name + ".example.com"}, IssuerRef: cmmeta.IssuerReference{Name: name},
 		}}

@@ -100,15 +100,17 @@ func (p *pit) waited() int {
 	return p.most
 }
 
-// issuerOf makes an issuer of the rig's CA, or of what the change says, in a namespace.
-func (r *rig) issuerOf(namespace, name string, change func(*cmacme.ACMEIssuer)) *cmapi.Issuer {
+// issuerOf makes an issuer of the rig's CA, or of what is changed, in a namespace, with an account of its own.
+func (r *rig) issuerOf(namespace, name string, change ...func(*cmacme.ACMEIssuer)) *cmapi.Issuer {
 	r.t.Helper()
 	issuer := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
 	issuer.Spec.ACME = &cmacme.ACMEIssuer{
 		Server: r.ca.Directory, CABundle: r.ca.CABundle, PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: name}},
 		Solvers: []cmacme.ACMEChallengeSolver{{HTTP01: &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}}}},
 	}
-	change(issuer.Spec.ACME)
+	for _, f := range change {
+		f(issuer.Spec.ACME)
+	}
 	if err := r.admin.Create(r.t.Context(), issuer); err != nil {
 		r.t.Fatal(err)
 	}
@@ -167,6 +169,19 @@ func (r *rig) stillOpen(all []*cmapi.Certificate) {
 
 const many = 40
 
+// worksBeside has an issuer wait for many names that never answer, and another, or the same, issue for three that do.
+func (r *rig) worksBeside(dead *pit, hangs, works *cmapi.Issuer) {
+	r.t.Helper()
+	hang := r.ask(hangs, "dead", many)
+	r.wait("dead-", many)
+	dead.holds()
+	for _, crt := range r.ask(works, "works", 3) {
+		r.ready(crt)
+	}
+	dead.holds()
+	r.stillOpen(hang)
+}
+
 func TestSitesThatNeverAnswerStopNoOtherSiteOfTheSameIssuer(t *testing.T) {
 	for kind, solver := range map[string]cmacme.ACMEChallengeSolver{
 		"HTTP-01":     {HTTP01: &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}}},
@@ -184,14 +199,7 @@ func TestSitesThatNeverAnswerStopNoOtherSiteOfTheSameIssuer(t *testing.T) {
 				}
 			})
 			issuer := r.issuerOf(r.namespace, "pebble", func(spec *cmacme.ACMEIssuer) { spec.Solvers = []cmacme.ACMEChallengeSolver{solver} })
-			hang := r.ask(issuer, "dead", many)
-			r.wait("dead-", many)
-			dead.holds()
-			for _, crt := range r.ask(issuer, "works", 3) {
-				r.ready(crt)
-			}
-			dead.holds()
-			r.stillOpen(hang)
+			r.worksBeside(dead, issuer, issuer)
 		})
 	}
 }
@@ -206,14 +214,7 @@ func TestNameServersThatNeverAnswerStopNoOtherIssuer(t *testing.T) {
 			Nameservers: []string{dead.addr}, RFC2136: &cmacme.ACMEIssuerDNS01ProviderRFC2136{Nameserver: dead.addr},
 		}}}
 	})
-	hang := r.ask(hangs, "dead", many)
-	r.wait("dead-", many)
-	dead.holds()
-	for _, crt := range r.ask(works, "works", 3) {
-		r.ready(crt)
-	}
-	dead.holds()
-	r.stillOpen(hang)
+	r.worksBeside(dead, hangs, works)
 }
 
 func TestAServerForUpdatesThatNeverAnswersStopsNoOtherSolver(t *testing.T) {
@@ -230,14 +231,7 @@ func TestAServerForUpdatesThatNeverAnswersStopsNoOtherSolver(t *testing.T) {
 		}
 		spec.Solvers = append(spec.Solvers, *broken)
 	})
-	hang := r.ask(issuer, "dead", many)
-	r.wait("dead-", many)
-	dead.holds()
-	for _, crt := range r.ask(issuer, "works", 3) {
-		r.ready(crt)
-	}
-	dead.holds()
-	r.stillOpen(hang)
+	r.worksBeside(dead, issuer, issuer)
 	if most := dead.waited(); most > 2*controller.DefaultWorkers { // the end of one may be seen after the beginning of the next
 		t.Errorf("%d waited for one server at once", most)
 	}
@@ -251,7 +245,7 @@ func TestANamespaceFullOfIssuersThatHangStopsNoOther(t *testing.T) {
 		r.issuerOf(hostile, fmt.Sprintf("hangs-%d", i), func(spec *cmacme.ACMEIssuer) { spec.Server = fmt.Sprintf("https://%s/%d", dead.addr, i) })
 	}
 	dead.holds()
-	issuer := r.issuerOf(r.namespace, "pebble", func(*cmacme.ACMEIssuer) {})
+	issuer := r.issuerOf(r.namespace, "pebble")
 	for _, crt := range r.ask(issuer, "works", 3) {
 		r.ready(crt)
 	}

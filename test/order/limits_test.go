@@ -367,19 +367,9 @@ func TestOtherIssuersOfACAWaitForWhatItRefusesToOne(t *testing.T) {
 			options := controller.Options{Clock: now}
 			first := r.run(options, site)
 			r.issuer()
-			other := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "other"}}
-			r.issuer2(other)
+			other := r.issuerOf(r.namespace, "other")
 			r.ready(r.certificate("before", "before.example.org"))
-			last := &cmapi.Issuer{}
-			cluster.Eventually(t, func() error {
-				if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(other), last); err != nil {
-					return err
-				}
-				if last.Status.ACME == nil || last.Status.ACME.URI == "" {
-					return cluster.NotYet("no account")
-				}
-				return nil
-			})
+			r.registered(other)
 			saw.set(func(w http.ResponseWriter, path string) bool {
 				if strings.HasPrefix(path, "/order-plz") {
 					test.refuse(w)
@@ -439,14 +429,18 @@ func TestOtherIssuersOfACAWaitForWhatItRefusesToOne(t *testing.T) {
 	}
 }
 
-// issuer2 makes another issuer of the same CA, with an account of its own.
-func (r *rig) issuer2(other *cmapi.Issuer) {
+// registered waits until an issuer has its account.
+func (r *rig) registered(issuer *cmapi.Issuer) {
 	r.t.Helper()
-	other.Spec.ACME = &cmacme.ACMEIssuer{
-		Server: r.ca.Directory, CABundle: r.ca.CABundle, PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: other.Name}},
-		Solvers: []cmacme.ACMEChallengeSolver{{HTTP01: &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}}}},
-	}
-	r.create(other)
+	cluster.Eventually(r.t, func() error {
+		if err := r.admin.Get(r.t.Context(), client.ObjectKeyFromObject(issuer), issuer); err != nil {
+			return err
+		}
+		if issuer.Status.ACME == nil || issuer.Status.ACME.URI == "" {
+			return cluster.NotYet("%s has no account", issuer.Name)
+		}
+		return nil
+	})
 }
 
 // paused waits until a Certificate has the condition Paused, which says all of this.
@@ -541,19 +535,9 @@ func TestACAThatLimitsOurAddressIsLeftAloneByAll(t *testing.T) {
 			options := controller.Options{Clock: now}
 			first := r.run(options, site)
 			r.issuer()
-			other := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "other"}}
-			r.issuer2(other)
+			other := r.issuerOf(r.namespace, "other")
 			r.issuerSays(cmmeta.ConditionTrue)
-			cluster.Eventually(t, func() error {
-				is := &cmapi.Issuer{}
-				if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(other), is); err != nil {
-					return err
-				}
-				if is.Status.ACME == nil || is.Status.ACME.URI == "" {
-					return cluster.NotYet("no account")
-				}
-				return nil
-			})
+			r.registered(other)
 			if err := first.Stop(); err != nil {
 				t.Fatal(err)
 			}
