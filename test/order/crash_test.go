@@ -210,6 +210,18 @@ func (r *watched) until(life *cluster.Life) (first *cluster.Controller, died boo
 	return first, died
 }
 
+// noChallenges is the error that Challenges are left.
+func (r *watched) noChallenges(when string) error {
+	var challenges cmacme.ChallengeList
+	if err := r.admin.List(r.t.Context(), &challenges, client.InNamespace(r.namespace)); err != nil {
+		return err
+	}
+	if len(challenges.Items) > 0 {
+		return cluster.NotYet("%s: there are Challenges left", when)
+	}
+	return nil
+}
+
 // killAt issues a certificate, and kills the controller. It reports whether it came to that.
 func killAt(t *testing.T, at kill) (died bool) {
 	t.Helper()
@@ -242,6 +254,18 @@ func killAt(t *testing.T, at kill) (died bool) {
 		})
 	}
 	first, died := r.until(life)
+	when := fmt.Sprintf("killed at %s %d (after it: %t)", at.of, at.n, at.after)
+	if !died { // cleaning up is under way
+		cluster.Eventually(t, func() error {
+			select {
+			case <-life.Died():
+				died = true
+				return nil
+			default:
+			}
+			return r.noChallenges(when)
+		})
+	}
 	if err := first.Stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -257,17 +281,7 @@ func killAt(t *testing.T, at kill) (died bool) {
 		}
 	}()
 	r.ready(r.crt)
-	when := fmt.Sprintf("killed at %s %d (after it: %t)", at.of, at.n, at.after)
-	cluster.Eventually(t, func() error {
-		var challenges cmacme.ChallengeList
-		if err := r.admin.List(t.Context(), &challenges, client.InNamespace(r.namespace)); err != nil {
-			return err
-		}
-		if len(challenges.Items) > 0 {
-			return cluster.NotYet("%s: there are Challenges left", when)
-		}
-		return nil
-	})
+	cluster.Eventually(t, func() error { return r.noChallenges(when) })
 	if got := r.names.TXT(challengeName); len(got) != 1 || got[0] != foreign {
 		t.Errorf("%s: the zone has %q, and not what it had before", when, got)
 	}

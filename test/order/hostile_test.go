@@ -639,7 +639,12 @@ func TestAReplacementThatTheCAHasAlreadyIsFoundAgain(t *testing.T) {
 	cluster.Run(t, options)
 	r.issuer()
 	crt := r.certificate("site", "www.example.com")
-	r.ready(crt)
+	r.until(crt, func() string {
+		if crt.Status.ACME == nil || crt.Status.ACME.ARI == nil || crt.Status.ACME.ARI.SuggestedWindow == nil {
+			return "the CA was not asked yet when to renew, so a renewal would not say what it replaces"
+		}
+		return ""
+	})
 
 	var mu sync.Mutex
 	var pending *httptest.ResponseRecorder
