@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/perennial-pki/perennial/acme"
+	"github.com/perennial-pki/perennial/internal/outside"
 )
 
 // A ledger must fit into one object of the Kubernetes API, which may have 1 MiB. Beyond these numbers that is forgotten which matters least:
@@ -48,7 +49,7 @@ func (l *Ledger) Encode(at time.Time) ([]byte, error) {
 			f.Why = ""
 		}
 		for _, r := range l.refusals {
-			r.Why = short(r.Why, maxWhy)
+			r.Why = outside.Short(r.Why, maxWhy)
 		}
 		text, err = json.Marshal(w)
 	}

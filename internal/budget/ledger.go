@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/perennial-pki/perennial/acme"
+	"github.com/perennial-pki/perennial/internal/outside"
 )
 
 // Kind says what an order waits for.
@@ -528,7 +529,7 @@ func (l *Ledger) Failed(account string, id acme.Identifier, limit Limit, authori
 		return f.InARow
 	}
 	f.InARow++
-	f.At, f.Authorization, f.Why = now, digest, short(why, maxWhy)
+	f.At, f.Authorization, f.Why = now, digest, outside.Short(why, maxWhy)
 	if !limit.None() {
 		b := limit.key(Validations, account+" "+name)
 		l.full[b] = limit.take(l.full[b], now)
@@ -588,7 +589,7 @@ func (l *Ledger) endPauses(p *asking) bool {
 
 // refuse remembers a refusal.
 func (l *Ledger) refuse(k key, by, why string, until, at time.Time) {
-	l.refusals[k] = &refusal{At: at.UnixMilli(), Until: until.UnixMilli(), By: by, Why: short(why, maxRefusal)}
+	l.refusals[k] = &refusal{At: at.UnixMilli(), Until: until.UnixMilli(), By: by, Why: outside.Short(why, maxRefusal)}
 	l.changes++
 }
 
@@ -610,7 +611,7 @@ var (
 func (l *Ledger) Refused(a Ask, problem *acme.Problem, until, at time.Time) Verdict {
 	p := ask(a)
 	kind, names := scopeOf(problem.Detail)
-	v := Verdict{Kind: Refused, Until: until, Why: short(problem.Detail, maxRefusal), Since: at}
+	v := Verdict{Kind: Refused, Until: until, Why: outside.Short(problem.Detail, maxRefusal), Since: at}
 	learn := func(k key) { l.refuse(k, a.ID, problem.Detail, until, at) }
 	match := func(known []string, keys []key) (found bool) {
 		for i, k := range known {

@@ -35,11 +35,3 @@ func scopeOf(detail string) (kind Kind, names []string) {
 	}
 	return "", nil
 }
-
-// short cuts a text to a length.
-func short(s string, limit int) string {
-	if len(s) <= limit {
-		return s
-	}
-	return strings.ToValidUTF8(s[:limit], "") + "…"
-}

@@ -92,15 +92,13 @@ func (p *Program) renewOne(ctx context.Context, c *cluster, key client.ObjectKey
 			return err
 		}
 		was := crt.DeepCopy()
-		is := func(t cmapi.CertificateConditionType) bool {
-			c := cmapi.GetCertificateCondition(&crt.Status, t)
-			return c != nil && c.Status == cmmeta.ConditionTrue
-		}
-		underWay = crt.Status.NextPrivateKeySecretName != nil && is(cmapi.CertificateConditionIssuing) && !is(signer.ConditionPaused)
-		// A transition now, also if it is being issued: that is how the controller tells this wish from an older one, be that of the same second.
+		issuing := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing)
+		is := func(c *cmapi.CertificateCondition) bool { return c != nil && c.Status == cmmeta.ConditionTrue }
+		underWay = crt.Status.NextPrivateKeySecretName != nil && is(issuing) && !is(cmapi.GetCertificateCondition(&crt.Status, signer.ConditionPaused))
+		// A transition after the last one, also if it is being issued: that is how the controller tells this wish from older ones.
 		now := p.Clock.Now()
-		if c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing); c != nil && c.LastTransitionTime != nil && now.Unix() == c.LastTransitionTime.Unix() {
-			now = now.Add(time.Second)
+		if issuing != nil && issuing.LastTransitionTime != nil && now.Unix() <= issuing.LastTransitionTime.Unix() {
+			now = issuing.LastTransitionTime.Add(time.Second)
 		}
 		cmapi.RemoveCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing)
 		cmapi.SetCertificateCondition(&crt.Status, now, cmapi.CertificateCondition{

@@ -451,7 +451,7 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 		cmacme.ACMEChallengeTypeHTTP01:    answers,
 		cmacme.ACMEChallengeTypeDNS01:     records,
 	}
-	names := &dns01.Resolver{Nameservers: o.Nameservers}
+	names := &dns01.Resolver{Dial: o.DialNameservers, Nameservers: o.Nameservers}
 	signers := signer.Set{
 		signer.TypeACME:       &acmesigner.Signer{Client: c, Accounts: accounts, DNS01: records.Settings, Limits: o.Limits, Clock: o.Clock},
 		signer.TypeSelfSigned: &selfsigned.Signer{Secrets: store, Keyring: keyring, Limits: o.Limits, Clock: o.Clock},

@@ -23,9 +23,11 @@ type failure struct {
 	waits bool
 }
 
+// requestFailed introduces what the issuer said.
+const requestFailed = "The certificate request has failed to complete and will be retried: "
+
 // failureOf returns how the request failed, or nil if it did not.
 func failureOf(cr *cmapi.CertificateRequest) *failure {
-	const intro = "The certificate request has failed to complete and will be retried: "
 	at := func(c *cmapi.CertificateRequestCondition) metav1.Time {
 		switch {
 		case cr.Status.FailureTime != nil:
@@ -37,16 +39,16 @@ func failureOf(cr *cmapi.CertificateRequest) *failure {
 	}
 	invalid := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionInvalidRequest)
 	if invalid != nil && invalid.Status == cmmeta.ConditionTrue {
-		return &failure{intro: intro, reason: string(cmapi.CertificateRequestConditionInvalidRequest), message: invalid.Message, at: at(invalid), waits: true}
+		return &failure{intro: requestFailed, reason: string(cmapi.CertificateRequestConditionInvalidRequest), message: invalid.Message, at: at(invalid), waits: true}
 	}
 	ready := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionReady)
 	if ready != nil && ready.Status == cmmeta.ConditionFalse &&
 		(ready.Reason == cmapi.CertificateRequestReasonFailed || ready.Reason == cmapi.CertificateRequestReasonDenied) {
-		return &failure{intro: intro, reason: ready.Reason, message: ready.Message, at: at(ready)}
+		return &failure{intro: requestFailed, reason: ready.Reason, message: ready.Message, at: at(ready)}
 	}
 	denied := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionDenied)
 	if denied != nil && denied.Status == cmmeta.ConditionTrue {
-		return &failure{intro: intro, reason: cmapi.CertificateRequestReasonDenied, message: denied.Message, at: at(denied)}
+		return &failure{intro: requestFailed, reason: cmapi.CertificateRequestReasonDenied, message: denied.Message, at: at(denied)}
 	}
 	return nil
 }

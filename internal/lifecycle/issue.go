@@ -274,7 +274,7 @@ func (d *decider) complete(next *cmapi.CertificateRequest, key crypto.Signer, wh
 		err = fmt.Errorf("it is for another public key than the request")
 	}
 	if err != nil {
-		f := &failure{intro: "The certificate request has failed to complete and will be retried: ", reason: reasonInvalidCertificate, at: next.CreationTimestamp, message: fmt.Sprintf(
+		f := &failure{intro: requestFailed, reason: reasonInvalidCertificate, at: next.CreationTimestamp, message: fmt.Sprintf(
 			"the issuer returned a certificate in status.certificate of CertificateRequest %q that cannot be used: %v", next.Name, err)}
 		if ready := cmapi.GetCertificateRequestCondition(&next.Status, cmapi.CertificateRequestConditionReady); ready.LastTransitionTime != nil {
 			f.at = *ready.LastTransitionTime

@@ -11,6 +11,7 @@ import (
 	"github.com/perennial-pki/perennial/acme"
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/outside"
 	"github.com/perennial-pki/perennial/internal/solver"
 	"github.com/perennial-pki/perennial/internal/solver/dns01"
 )
@@ -70,11 +71,7 @@ func refusal(p *acme.Problem) string {
 	if p == nil {
 		return "the CA says that the authorization is invalid, and not why"
 	}
-	text := p.Error()
-	if len(text) > maxRefusal {
-		text = strings.ToValidUTF8(text[:maxRefusal], "") + "…"
-	}
-	return "the CA could not verify it: " + text
+	return "the CA could not verify it: " + outside.Short(p.Error(), maxRefusal)
 }
 
 // explain says why a proof was refused: what the CA saw, what we see, and what to do. The error is a lane.Full.

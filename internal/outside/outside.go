@@ -1,5 +1,5 @@
 // Package outside says where nobody else may make this process connect to. Issuers, zones and redirects lead to addresses that their authors choose, and
-// some addresses answer only whoever asks from inside: what they hand out is meant for this machine alone.
+// some addresses answer only whoever asks from inside: what they hand out is meant for this machine alone. It also says what of an answer may be told.
 package outside
 
 import (
@@ -24,6 +24,9 @@ func Serves(ip netip.Addr) bool {
 	return ip.IsValid() && !ip.IsLinkLocalUnicast() && !ip.IsMulticast() && !ip.IsUnspecified() && ip != broadcast && !thisNetwork.Contains(ip) &&
 		!slices.Contains(metadata, ip)
 }
+
+// Elsewhere reports whether a service may be at an address that is not of this machine.
+func Elsewhere(ip netip.Addr) bool { return !ip.Unmap().IsLoopback() && Serves(ip) }
 
 // Refused is the error of a connection to an address at which no service of somebody else is.
 type Refused struct{ Address netip.Addr }

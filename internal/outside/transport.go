@@ -1,4 +1,4 @@
-package solver
+package outside
 
 import (
 	"context"
@@ -13,19 +13,14 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"github.com/perennial-pki/perennial/internal/outside"
 )
 
 // ErrInside is why an address is not connected to.
 var ErrInside = errors.New("the address is one of this machine, or of its network's metadata service, which a solver's service may not be at")
 
-// inside reports whether an issuer must not make us connect to an address.
-func inside(a netip.Addr) bool { return a.Unmap().IsLoopback() || !outside.Serves(a) }
-
-// Outside makes the transport of requests to hosts that an issuer names. Unless who writes issuers owns this machine, it does not connect to the
+// Transport makes that of requests to hosts that an issuer names. Unless who writes issuers owns this machine, it does not connect to the
 // machine itself, nor where clouds hand out credentials.
-func Outside(base *http.Transport, ownMachine bool) http.RoundTripper {
+func Transport(base *http.Transport, ownMachine bool) http.RoundTripper {
 	if ownMachine {
 		return base
 	}
@@ -34,7 +29,7 @@ func Outside(base *http.Transport, ownMachine bool) http.RoundTripper {
 	// The address is judged when it is connected to: a name may lead elsewhere each time it is looked up.
 	direct.DialContext = (&net.Dialer{Timeout: dialTimeout, ControlContext: func(_ context.Context, _, at string, _ syscall.RawConn) error {
 		a, err := netip.ParseAddrPort(at)
-		if err != nil || inside(a.Addr()) {
+		if err != nil || !Elsewhere(a.Addr()) {
 			return ErrInside
 		}
 		return nil
@@ -54,7 +49,7 @@ func (o *guarded) RoundTrip(r *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 		if proxy != nil { // which alone knows where names lead
-			if a, err := netip.ParseAddr(r.URL.Hostname()); err == nil && inside(a) {
+			if a, err := netip.ParseAddr(r.URL.Hostname()); err == nil && !Elsewhere(a) {
 				return nil, ErrInside
 			}
 			return o.proxied.RoundTrip(r)

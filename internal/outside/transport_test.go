@@ -1,4 +1,4 @@
-package solver
+package outside
 
 import (
 	"errors"
@@ -85,7 +85,7 @@ func TestHostsThatAnIssuerNamesAreNotThisMachine(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		response, err := (&http.Client{Transport: Outside(http.DefaultTransport.(*http.Transport).Clone(), ownMachine)}).Do(request)
+		response, err := (&http.Client{Transport: Transport(http.DefaultTransport.(*http.Transport).Clone(), ownMachine)}).Do(request)
 		if err == nil {
 			response.Body.Close()
 		}
@@ -101,7 +101,7 @@ func TestHostsThatAnIssuerNamesAreNotThisMachine(t *testing.T) {
 		"127.0.0.1": true, "::1": true, "169.254.169.254": true, "fe80::1%eth0": true, "::ffff:127.0.0.1": true, "0.0.0.0": true, "fd00:ec2::254": true,
 		"100.100.100.200": true, "168.63.129.16": true, "224.0.0.1": true, "10.0.0.1": false, "192.0.2.1": false, "2001:db8::1": false,
 	} {
-		if got := inside(netip.MustParseAddr(address)); got != want {
+		if got := !Elsewhere(netip.MustParseAddr(address)); got != want {
 			t.Errorf("%s: %v", address, got)
 		}
 	}

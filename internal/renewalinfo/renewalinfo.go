@@ -29,6 +29,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/issuer"
 	"github.com/perennial-pki/perennial/internal/lane"
 	"github.com/perennial-pki/perennial/internal/observe"
+	"github.com/perennial-pki/perennial/internal/outside"
 	"github.com/perennial-pki/perennial/internal/secrets"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
@@ -41,6 +42,8 @@ const (
 	usual = 6 * time.Hour
 	// firstRetry is after an error that may pass. It doubles up to usual.
 	firstRetry = time.Minute
+	// maxError is how much of an error stands in a status, in bytes.
+	maxError = 500
 	// unsupported is when a server is asked again that does not offer it.
 	unsupported = 24 * time.Hour
 	// notReady is when an issuer is looked at again that is not ready.
@@ -201,16 +204,8 @@ func after(was *cmapi.CertificateACMEARIStatus, info acme.RenewalInfo, err error
 	if was != nil {
 		next.SuggestedWindow, next.ExplanationURL = was.SuggestedWindow, was.ExplanationURL
 	}
-	next.LastError, next.NextCheck = short(err.Error()), at(now.Add(wait))
+	next.LastError, next.NextCheck = outside.Short(err.Error(), maxError), at(now.Add(wait))
 	return next
-}
-
-func short(s string) string {
-	const most = 500
-	if len(s) > most {
-		return s[:most] + "…"
-	}
-	return s
 }
 
 // write writes what is known into the status, if that changes it. Nil removes it.

@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
-
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"

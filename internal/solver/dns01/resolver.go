@@ -249,7 +249,7 @@ func (r *Resolver) addresses(ctx context.Context, name string) ([]string, error)
 				continue
 			}
 			// What others cannot reach is no server of theirs, and may be one that only we can reach.
-			if ip = ip.Unmap(); ip.IsLoopback() || !outside.Serves(ip) {
+			if ip = ip.Unmap(); !outside.Elsewhere(ip) {
 				refused = fmt.Errorf("its address %s leads to this machine or its own link, where nobody else can ask: name the server in dns01.nameservers if it is meant", ip)
 				continue
 			}
@@ -349,8 +349,15 @@ func ParseNameservers(servers []string) ([]string, error) {
 			if u.User != nil {
 				return nil, fmt.Errorf("the URL of the DNS server %q must not have credentials", hidden(s))
 			}
-		} else if _, _, err := net.SplitHostPort(s); err != nil {
-			s = net.JoinHostPort(strings.Trim(s, "[]"), "53")
+		} else {
+			host, port, err := net.SplitHostPort(s)
+			if err != nil {
+				host, port = strings.Trim(s, "[]"), "53"
+			}
+			if host == "" || port == "" {
+				return nil, fmt.Errorf("the DNS server %q must be host:port, or a URL such as https://dns.example.com/dns-query", s)
+			}
+			s = net.JoinHostPort(host, port)
 		}
 		list = append(list, s)
 	}
@@ -522,12 +529,8 @@ func overHTTPS(ctx context.Context, client *http.Client, server string, q *dns.M
 
 // unreachable says in few words why a URL, which the message names already, could not be asked.
 func unreachable(err error) error {
-	var whole *url.Error
-	if errors.As(err, &whole) {
-		err = whole.Err
-	}
-	var untrusted *tls.CertificateVerificationError
-	if errors.As(err, &untrusted) {
+	err = outside.NoAnswer(err)
+	if untrusted := new(tls.CertificateVerificationError); errors.As(err, &untrusted) {
 		return fmt.Errorf("%w: SSL_CERT_FILE in the controller's environment names a file of CAs to trust", err)
 	}
 	return err

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/solver"
+	"github.com/perennial-pki/perennial/internal/outside"
 )
 
 const (
@@ -43,7 +43,7 @@ type rest struct {
 	sign   func(request *http.Request, body []byte) error
 	client *http.Client
 	now    func() time.Time
-	// problem finds the text of an error in its body. What solver.Problem finds if nil, or if it finds none.
+	// problem finds the text of an error in its body. What outside.Problem finds if nil, or if it finds none.
 	problem func(body []byte) string
 	// refused makes the error of a status that is not 2xx. What such statuses usually mean if nil.
 	refused func(ctx context.Context, code int, body []byte) error
@@ -72,7 +72,7 @@ func newRestClient(ownMachine bool) *http.Client {
 	return &http.Client{
 		Timeout:       attempt,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Transport:     capped{solver.Outside(http.DefaultTransport.(*http.Transport).Clone(), ownMachine)},
+		Transport:     capped{outside.Transport(http.DefaultTransport.(*http.Transport).Clone(), ownMachine)},
 	}
 }
 
@@ -138,7 +138,7 @@ func (r *rest) send(ctx context.Context, c call) (status int, err error) {
 	}
 	response, err := client.Do(request)
 	if err != nil {
-		if err = solver.NoAnswer(err); errors.Is(err, solver.ErrInside) {
+		if err = outside.NoAnswer(err); errors.Is(err, outside.ErrInside) {
 			return 0, fault.Misconfiguredf("PresentError", "%s cannot be reached: %w", r.name, err)
 		}
 		return 0, fault.Transientf("PresentError", "%s cannot be reached: %w", r.name, err)
@@ -168,7 +168,7 @@ func (r *rest) refusal(response *http.Response, body []byte, needs string) error
 	if r.problem != nil {
 		text = r.problem(body)
 	}
-	if text = brief(cmp.Or(text, solver.Problem(body))); text != "" {
+	if text = brief(cmp.Or(text, outside.Problem(body))); text != "" {
 		text = ": " + text
 	}
 	switch code := response.StatusCode; {
@@ -192,18 +192,7 @@ func (r *rest) refusal(response *http.Response, body []byte, needs string) error
 }
 
 // brief makes the text of others fit for one line of ours.
-func brief(text string) string {
-	text = strings.Map(func(c rune) rune {
-		if c < ' ' {
-			return ' '
-		}
-		return c
-	}, strings.ToValidUTF8(text, ""))
-	if len(text) > maxProblem {
-		text = strings.ToValidUTF8(text[:maxProblem], "") + "…"
-	}
-	return strings.TrimSpace(text)
-}
+func brief(text string) string { return outside.Line(text, maxProblem) }
 
 // retryAt is when an API wants to be asked again, at most an hour from now: by Retry-After, in seconds or as a date.
 func retryAt(header http.Header, now time.Time) time.Time {
@@ -284,7 +273,7 @@ func swap(r Record, once func() error) error {
 func (r *rest) noToken(name string, response *http.Response, body []byte, problem func(body []byte) string) error {
 	tokens := rest{name: name, credentials: r.credentials, now: r.now, problem: problem}
 	if response.StatusCode == http.StatusBadRequest { // RFC 6749 section 5.2: also for a key that is unknown
-		return fault.Misconfiguredf("PresentError", "%s gives no token for the credentials: %s. Correct %s", name, brief(cmp.Or(problem(body), solver.Problem(body), "it does not say why")), r.credentials)
+		return fault.Misconfiguredf("PresentError", "%s gives no token for the credentials: %s. Correct %s", name, brief(cmp.Or(problem(body), outside.Problem(body), "it does not say why")), r.credentials)
 	}
 	return tokens.refusal(response, body, "to get tokens")
 }

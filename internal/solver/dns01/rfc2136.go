@@ -150,10 +150,10 @@ func (p *rfc2136) updateZone(ctx context.Context, zone string, r Record, change 
 		return dns.RcodeRefused, fault.Misconfiguredf("PresentError", "%s does not accept what is signed with the TSIG key %q (%s): %s", p.nameserver, strings.TrimSuffix(p.key, "."),
 			dns.RcodeToString[int(answer.IsTsig().Error)], tsigAdvice(answer.IsTsig().Error))
 	}
-	if err != nil && (answer == nil || !errors.Is(err, dns.ErrAuth)) { // which is what the library makes of NOTAUTH
-		return dns.RcodeServerFailure, fault.Transientf("PresentError", "update the zone %s at %s: %w", strings.TrimSuffix(zone, "."), p.nameserver, err)
-	}
 	apex := strings.TrimSuffix(zone, ".")
+	if err != nil && (answer == nil || !errors.Is(err, dns.ErrAuth)) { // which is what the library makes of NOTAUTH
+		return dns.RcodeServerFailure, fault.Transientf("PresentError", "update the zone %s at %s: %w", apex, p.nameserver, err)
+	}
 	switch answer.Rcode {
 	case dns.RcodeSuccess:
 		return answer.Rcode, nil

@@ -16,7 +16,7 @@ import (
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/solver"
+	"github.com/perennial-pki/perennial/internal/outside"
 )
 
 // API is the Kubernetes API server, behind which webhooks are.
@@ -153,7 +153,7 @@ func (w *webhook) who() string        { return w.group + "/" + w.solver }
 
 // why says what the status of a refused request means. Where the webhook itself was not reached, that is looked for.
 func (w *webhook) why(ctx context.Context, code int, body []byte) error {
-	text := brief(solver.Problem(body)) // a metav1.Status has its words in message
+	text := brief(outside.Problem(body)) // a metav1.Status has its words in message
 	if text == "" {
 		text = "it does not say why"
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/perennial-pki/perennial/acme"
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/outside"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/internal/solver"
 )
@@ -277,5 +278,5 @@ func cause(err error) error {
 	if errors.As(err, &r) {
 		return r
 	}
-	return solver.NoAnswer(err)
+	return outside.NoAnswer(err)
 }

@@ -14,7 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/perennial-pki/perennial/internal/solver"
+	"github.com/perennial-pki/perennial/internal/outside"
 )
 
 const (
@@ -69,7 +69,7 @@ func (x *exchange) hear(said []byte) {
 func (x *exchange) told(name string, err error) string {
 	if x.status == 0 {
 		if u := new(url.Error); errors.As(err, &u) {
-			return fmt.Sprintf("%s: %s", name, solver.NoAnswer(u.Err))
+			return fmt.Sprintf("%s: %s", name, outside.NoAnswer(u.Err))
 		}
 		return fmt.Sprintf("%s: lego gave up after the service had answered", name)
 	}
@@ -77,7 +77,7 @@ func (x *exchange) told(name string, err error) string {
 	if x.status < 300 {
 		text = fmt.Sprintf("%s: the answers of %s are not what lego expects", name, x.from)
 	}
-	if said := solver.Problem(x.said); said != "" {
+	if said := outside.Problem(x.said); said != "" {
 		text += ": " + said
 	}
 	return text
@@ -107,7 +107,7 @@ func newClient(k *kind, v values, by Author) (*http.Client, *door, error) {
 		}
 		base.TLSClientConfig.Certificates = []tls.Certificate{pair}
 	}
-	d := &door{RoundTripper: solver.Outside(base, by == Owner), known: k.hosts, tells: by != Tenant}
+	d := &door{RoundTripper: outside.Transport(base, by == Owner), known: k.hosts, tells: by != Tenant}
 	return &http.Client{
 		Timeout:   requestTimeout,
 		Transport: d,
@@ -145,7 +145,7 @@ func (d *door) RoundTrip(r *http.Request) (*http.Response, error) {
 	response, err := d.RoundTripper.RoundTrip(r)
 	if err != nil {
 		if !told {
-			err = solver.NoAnswer(err)
+			err = outside.NoAnswer(err)
 		}
 		return nil, err
 	}

@@ -21,6 +21,7 @@ import (
 
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/outside"
 	"github.com/perennial-pki/perennial/internal/solver"
 )
 
@@ -432,7 +433,7 @@ func (p *Provider) fault(x *exchange, err error) error {
 		text = p.clean(x.told(p.kind.name, err))
 	}
 	switch {
-	case errors.Is(err, solver.ErrInside):
+	case errors.Is(err, outside.ErrInside):
 		return fault.Misconfiguredf("PresentError", "%s", text)
 	case errors.Is(err, context.DeadlineExceeded):
 		return fault.Transientf("PresentError", "%s was not done within %s", p.kind.name, callLimit)
@@ -455,14 +456,5 @@ func (p *Provider) clean(text string) string {
 		text = strings.ReplaceAll(text, s, "***")
 	}
 	text = query.ReplaceAllString(text, "?…")
-	text = strings.Map(func(c rune) rune {
-		if c < ' ' {
-			return ' '
-		}
-		return c
-	}, strings.ToValidUTF8(text, ""))
-	if len(text) > maxText {
-		text = strings.ToValidUTF8(text[:maxText], "") + "…"
-	}
-	return strings.TrimSpace(text)
+	return outside.Line(text, maxText)
 }
