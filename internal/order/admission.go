@@ -22,7 +22,6 @@ type admission struct {
 	mu    sync.Mutex
 	begun map[types.NamespacedName]string
 	tried map[types.NamespacedName]time.Time
-	// rests are those tried in vain that have not come again yet.
 	rests map[types.NamespacedName]bool
 }
 
@@ -78,7 +77,7 @@ func (r *ChallengeReconciler) most() int {
 // contest has all challenges that are not over, or hold a place, as the cache and this process know them. The lock must be held while it is used.
 func (r *ChallengeReconciler) contest(ctx context.Context) (contest, error) {
 	now := r.Clock.Now()
-	c := contest{most: r.most(), room: r.room, begun: r.admission.begun, tried: r.admission.tried,
+	c := contest{most: r.most(), room: r.room, begun: r.admission.begun, tried: r.admission.tried, rests: r.admission.rests,
 		inLine: func(ch *cmacme.Challenge) bool {
 			return r.Lanes.Waits(reconcile.Request{NamespacedName: client.ObjectKeyFromObject(ch)})
 		},
@@ -121,6 +120,7 @@ func (r *ChallengeReconciler) admit(ctx context.Context, ch *cmacme.Challenge) (
 	switch {
 	case again, !few && len(c.all) <= c.most:
 	case !slices.Contains(c.admitted(), ch):
+		delete(r.admission.begun, key) // if it was begun at another place, it waits from now on, and is not to be passed over
 		return false, nil, c.ahead(ch), nil
 	}
 	if few {
@@ -148,7 +148,7 @@ func (r *ChallengeReconciler) reserve(ctx context.Context, ch *cmacme.Challenge,
 	return true, nil
 }
 
-// admitNext lets those look that may begin now. One that was tried in vain comes again in its own time.
+// admitNext lets those look that may begin now.
 func (r *ChallengeReconciler) admitNext(ctx context.Context) {
 	r.admission.mu.Lock()
 	defer r.admission.mu.Unlock()
@@ -157,10 +157,7 @@ func (r *ChallengeReconciler) admitNext(ctx context.Context) {
 		return
 	}
 	for _, ch := range c.admitted() {
-		key := client.ObjectKeyFromObject(ch)
-		if !r.admission.rests[key] {
-			r.queue.Add(reconcile.Request{NamespacedName: key})
-		}
+		r.queue.Add(reconcile.Request{NamespacedName: client.ObjectKeyFromObject(ch)})
 	}
 }
 

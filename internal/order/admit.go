@@ -59,6 +59,8 @@ type contest struct {
 	begun map[types.NamespacedName]string
 	// tried is when one was tried last, in vain. It goes to the end of the line, as if it had come then.
 	tried map[types.NamespacedName]time.Time
+	// rests are those tried in vain that have not come again yet, which keep nobody from a place.
+	rests map[types.NamespacedName]bool
 	// inLine reports whether one waits for a place in a lane, and idle whether nobody works on one that is set up.
 	inLine, idle func(*cmacme.Challenge) bool
 }
@@ -93,7 +95,7 @@ func (c contest) ahead(ch *cmacme.Challenge) []*cmacme.Challenge {
 	}
 	there := c.standing(place)
 	for _, other := range c.all {
-		if waits(other) && other.Status.EffectiveName == place && !slices.Contains(there, other) && c.earlier(other, ch) < 0 {
+		if waits(other) && !c.rests[client.ObjectKeyFromObject(other)] && other.Status.EffectiveName == place && !slices.Contains(there, other) && c.earlier(other, ch) < 0 {
 			there = append(there, other)
 		}
 	}
@@ -114,7 +116,8 @@ func (c contest) admitted() []*cmacme.Challenge {
 	free := c.most
 	var line []*cmacme.Challenge
 	for _, ch := range c.all {
-		place, begun := c.begun[client.ObjectKeyFromObject(ch)]
+		key := client.ObjectKeyFromObject(ch)
+		place, begun := c.begun[key]
 		if !begun && holds(ch) {
 			place = ch.Status.EffectiveName
 		}
@@ -125,7 +128,7 @@ func (c contest) admitted() []*cmacme.Challenge {
 			if begun || !c.idle(ch) {
 				free--
 			}
-		case waits(ch) && !c.inLine(ch):
+		case waits(ch) && !c.inLine(ch) && !c.rests[key]:
 			line = append(line, ch)
 		}
 	}

@@ -94,6 +94,7 @@ func TestWhoIsNextAtAPlaceForFew(t *testing.T) {
 		most  int
 		begun map[string]string
 		tried map[string]int64 // seconds; the n-th challenge was made at n
+		rests string
 		want  string
 		// behind is for whom the last one waits.
 		behind string
@@ -112,6 +113,8 @@ func TestWhoIsNextAtAPlaceForFew(t *testing.T) {
 		"one whose place is not known may find it out":           {line: line{"a/1 x presented", "b/2"}, room: 1, want: "b/2"},
 		"one that was begun in vain lets others pass":            {line: line{"a/1 x", "b/2 x", "c/3 x"}, room: 1, tried: map[string]int64{"a/1": 9}, want: "b/2", behind: "b/2"},
 		"of those begun in vain the one that waits longest":      {line: line{"a/1 x", "b/2 x"}, room: 1, tried: map[string]int64{"a/1": 9, "b/2": 8}, want: "b/2"},
+		"nobody waits for one that was begun in vain and rests":  {line: line{"a/1 x", "b/2 x", "c/3 x"}, room: 1, tried: map[string]int64{"a/1": 1}, rests: "a/1", want: "b/2", behind: "b/2"},
+		"one that rests is not to begin":                         {line: line{"a/1 x"}, room: 1, rests: "a/1", want: ""},
 		"those at a full place keep nobody from beginning":       {line: line{"a/1 x presented", "a/2 x", "a/3 x", "a/4"}, room: 1, most: 2, want: "a/4"},
 		"one at its place, if not all may begin that could":      {line: line{"a/1 x", "b/2 x", "b/3 y", "b/4 y"}, room: 1, most: 1, want: "a/1", behind: "b/3"},
 		"nobody, if no more than are under way may be at once":   {line: line{"a/1 x presented", "b/2 y"}, room: 1, most: 1, want: ""},
@@ -121,7 +124,7 @@ func TestWhoIsNextAtAPlaceForFew(t *testing.T) {
 			if test.most == 0 {
 				test.most = 60
 			}
-			c := contest{most: test.most, room: func(*cmacme.Challenge) int { return test.room }, begun: map[types.NamespacedName]string{}, tried: map[types.NamespacedName]time.Time{}, inLine: never, idle: never}
+			c := contest{most: test.most, room: func(*cmacme.Challenge) int { return test.room }, begun: map[types.NamespacedName]string{}, tried: map[types.NamespacedName]time.Time{}, rests: map[types.NamespacedName]bool{}, inLine: never, idle: never}
 			key := func(s string) types.NamespacedName {
 				namespace, name, _ := strings.Cut(s, "/")
 				return types.NamespacedName{Namespace: namespace, Name: name}
@@ -148,6 +151,7 @@ func TestWhoIsNextAtAPlaceForFew(t *testing.T) {
 			for k, at := range test.tried {
 				c.tried[key(k)] = time.Unix(at, 0)
 			}
+			c.rests[key(test.rests)] = true
 			if got := names(c.admitted()); got != test.want {
 				t.Errorf("next are %q, not %q", got, test.want)
 			}

@@ -196,6 +196,21 @@ func (r *ChallengeReconciler) failed(ch *cmacme.Challenge, err error) (reconcile
 
 // step makes the next step of a challenge and writes into its status what came of it.
 func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (result reconcile.Result, say []func(), err error) {
+	now := r.Clock.Now()
+	st := &ch.Status
+	underWay := false
+	if !st.Presented {
+		defer func() {
+			if st.Presented || underWay {
+				return
+			}
+			key := client.ObjectKeyFromObject(ch)
+			if r.admission.cancel(key); err != nil && !lane.Is(err) {
+				r.admission.failed(key, now)
+				r.admitNext(ctx) // it lets others pass
+			}
+		}()
+	}
 	i, err := r.Scope.Get(ctx, r.Client, ch.Namespace, ch.Spec.IssuerRef)
 	if err != nil {
 		return result, nil, err
@@ -212,8 +227,6 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 		return result, nil, err
 	}
 	defer func() { err = r.Accounts.Believed(ctx, i, by, err) }()
-	now := r.Clock.Now()
-	st := &ch.Status
 	if at := st.PresentedAt; st.Presented && at != nil && now.Sub(at.Time) > givenUp {
 		return result, nil, fault.Refusedf("TimedOut", "given up after it was presented for %s: %s", givenUp, st.Reason)
 	}
@@ -222,18 +235,7 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 	}
 	server := account.Party(i.GetSpec().ACME)
 	var beside []*cmacme.Challenge
-	underWay := false
 	if !st.Presented {
-		key := client.ObjectKeyFromObject(ch)
-		defer func() {
-			if st.Presented || underWay {
-				return
-			}
-			if r.admission.cancel(key); err != nil && !lane.Is(err) {
-				r.admission.failed(key, now)
-				r.admitNext(ctx) // it lets others pass
-			}
-		}()
 		var may bool
 		if may, beside, err = r.turn(ctx, ch, s); err != nil {
 			return result, nil, err
