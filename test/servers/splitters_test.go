@@ -20,8 +20,6 @@ import (
 	"github.com/perennial-pki/perennial/internal/controller"
 	"github.com/perennial-pki/perennial/pki"
 	"github.com/perennial-pki/perennial/test/cluster"
-	"github.com/perennial-pki/perennial/test/dnsserver"
-	"github.com/perennial-pki/perennial/test/pebble"
 	"github.com/perennial-pki/perennial/test/servers"
 )
 
@@ -139,17 +137,7 @@ func TestALiveSiteIsCertifiedBehindASplitter(t *testing.T) {
 					}
 				}
 			}
-			names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com"}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(names.Close)
-			hold, held := servers.Hold()
-			ca, err := pebble.Start(pebble.Options{Resolver: names.Addr, TLSPort: port, Wrap: hold})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { ca.Close() })
+			ca, held := servers.CA(t, port)
 			namespace, admin := cluster.Namespace(t), cluster.Admin(t)
 			cluster.Run(t, controller.Options{
 				Namespace: namespace, TLSALPN01Address: a.controller,

@@ -13,6 +13,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/perennial-pki/perennial/test/dnsserver"
+	"github.com/perennial-pki/perennial/test/pebble"
 )
 
 // Visit asks the site of a name at an address for its page, by HTTP/1.1 or HTTP/2.0, as a visitor whose own address is from, on a connection of its
@@ -44,9 +47,24 @@ func Visit(ctx context.Context, name, address, from, protocol string) (page stri
 	return string(body), response.TLS.PeerCertificates[0], err
 }
 
-// Hold makes what, around Pebble, holds up each challenge that it is asked to validate, for visits at that moment. Held waits for the next one, and
-// returns what lets it go on.
-func Hold() (wrap func(http.Handler) http.Handler, held func(t testing.TB) (release func())) {
+// CA starts a Pebble that finds the names of example.com on this machine, where it asks at tlsPort, and that is held up at each challenge that it is asked
+// to validate, for visits at that moment. Held waits for the next one, and returns what lets it go on.
+func CA(t testing.TB, tlsPort int) (ca *pebble.Server, held func(t testing.TB) (release func())) {
+	t.Helper()
+	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(names.Close)
+	wrap, held := hold()
+	if ca, err = pebble.Start(pebble.Options{Resolver: names.Addr, TLSPort: tlsPort, Wrap: wrap}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ca.Close() })
+	return ca, held
+}
+
+func hold() (wrap func(http.Handler) http.Handler, held func(t testing.TB) (release func())) {
 	next := make(chan chan struct{})
 	wrap = func(ca http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

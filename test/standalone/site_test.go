@@ -15,8 +15,6 @@ import (
 
 	"github.com/perennial-pki/perennial/internal/cli"
 	"github.com/perennial-pki/perennial/test/cluster"
-	"github.com/perennial-pki/perennial/test/dnsserver"
-	"github.com/perennial-pki/perennial/test/pebble"
 	"github.com/perennial-pki/perennial/test/servers"
 )
 
@@ -30,17 +28,7 @@ func TestTheSiteOfThisMachineIsThereWhileItsCertificateIsIssuedAndRenewed(t *tes
 	}
 	port := cluster.FreePort(t)
 	front, behind := fmt.Sprintf("127.0.0.1:%d", port), fmt.Sprintf("127.0.0.1:%d", cluster.FreePort(t))
-	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(names.Close)
-	hold, held := servers.Hold()
-	ca, err := pebble.Start(pebble.Options{Resolver: names.Addr, TLSPort: port, Wrap: hold})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ca.Close() })
+	ca, held := servers.CA(t, port)
 	text, err := os.ReadFile("../../examples/tlsalpn01/site.yaml")
 	if err != nil {
 		t.Fatal(err)
