@@ -17,12 +17,60 @@ import (
 	"github.com/perennial-pki/perennial/internal/solver"
 )
 
-// admission remembers what a contest has to know and the objects do not say yet. The zero value is ready.
+// admission remembers what a contest has to know: the challenges as they were seen last, and what they do not say yet. The zero value is ready.
 type admission struct {
-	mu    sync.Mutex
-	begun map[types.NamespacedName]string
-	tried map[types.NamespacedName]time.Time
-	rests map[types.NamespacedName]bool
+	mu sync.Mutex
+	// known are those that are not over, or hold a place. The first contest lists them, and from then on each pass tells of its own.
+	known  map[types.NamespacedName]*cmacme.Challenge
+	listed bool
+	begun  map[types.NamespacedName]string
+	tried  map[types.NamespacedName]time.Time
+	rests  map[types.NamespacedName]bool
+}
+
+// see remembers how a challenge is now.
+func (a *admission) see(ch *cmacme.Challenge) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	key := client.ObjectKeyFromObject(ch)
+	if !waits(ch) {
+		a.settle(key)
+	}
+	a.enter(key, ch)
+}
+
+// enter puts a challenge among the known, if it belongs there. The lock must be held.
+func (a *admission) enter(key types.NamespacedName, ch *cmacme.Challenge) {
+	if finished(ch.Status.State) && !active(ch) && !holds(ch) {
+		delete(a.known, key)
+		return
+	}
+	if a.known == nil {
+		a.known = map[types.NamespacedName]*cmacme.Challenge{}
+	}
+	a.known[key] = ch
+}
+
+// settle says that the objects say all there is to know of a challenge. The lock must be held.
+func (a *admission) settle(key types.NamespacedName) {
+	delete(a.begun, key)
+	delete(a.tried, key)
+	delete(a.rests, key)
+}
+
+// forget says that a challenge is gone.
+func (a *admission) forget(key types.NamespacedName) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.settle(key)
+	delete(a.known, key)
+}
+
+// again is when one that has to wait looks again in case something was missed, the later the more there are.
+func (a *admission) again() time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return seldomAgain * time.Duration(1+len(a.known)/1000)
 }
 
 // failed says that a challenge was tried in vain.
@@ -33,15 +81,6 @@ func (a *admission) failed(key types.NamespacedName, now time.Time) {
 		a.tried, a.rests = map[types.NamespacedName]time.Time{}, map[types.NamespacedName]bool{}
 	}
 	a.tried[key], a.rests[key] = now, true
-}
-
-// forget says that the objects say all there is to know of a challenge.
-func (a *admission) forget(key types.NamespacedName) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	delete(a.begun, key)
-	delete(a.tried, key)
-	delete(a.rests, key)
 }
 
 // cancel says that a challenge was not begun after all.
@@ -74,28 +113,31 @@ func (r *ChallengeReconciler) most() int {
 	return DefaultMaxChallenges
 }
 
-// contest has all challenges that are not over, or hold a place, as the cache and this process know them. The lock must be held while it is used.
+// contest has all challenges that are not over, or hold a place, as this process knows them. The lock must be held while it is used.
 func (r *ChallengeReconciler) contest(ctx context.Context) (contest, error) {
-	now := r.Clock.Now()
-	c := contest{most: r.most(), room: r.room, begun: r.admission.begun, tried: r.admission.tried, rests: r.admission.rests,
+	now, a := r.Clock.Now(), &r.admission
+	if !a.listed {
+		var list cmacme.ChallengeList
+		if err := r.Client.List(ctx, &list, client.UnsafeDisableDeepCopy, &client.ListOptions{DisableReadYourWritesConsistency: true}); err != nil {
+			return contest{}, err
+		}
+		for i := range list.Items {
+			key := client.ObjectKeyFromObject(&list.Items[i])
+			if _, seen := a.known[key]; !seen {
+				a.enter(key, list.Items[i].DeepCopy()) // a copy, so that it does not keep the whole list
+			}
+		}
+		a.listed = true
+	}
+	return contest{
+		all: slices.Collect(maps.Values(a.known)), most: r.most(), room: r.room, begun: a.begun, tried: a.tried, rests: a.rests,
 		inLine: func(ch *cmacme.Challenge) bool {
 			return r.Lanes.Waits(reconcile.Request{NamespacedName: client.ObjectKeyFromObject(ch)})
 		},
 		idle: func(ch *cmacme.Challenge) bool {
 			return longAgo(ch, now) || r.Lanes.Stuck(reconcile.Request{NamespacedName: client.ObjectKeyFromObject(ch)})
 		},
-	}
-	var list cmacme.ChallengeList
-	if err := r.Client.List(ctx, &list, client.UnsafeDisableDeepCopy, &client.ListOptions{DisableReadYourWritesConsistency: true}); err != nil {
-		return c, err
-	}
-	for i := range list.Items {
-		ch := &list.Items[i]
-		if _, begun := c.begun[client.ObjectKeyFromObject(ch)]; begun || !finished(ch.Status.State) || active(ch) || holds(ch) {
-			c.all = append(c.all, ch)
-		}
-	}
-	return c, nil
+	}, nil
 }
 
 // admit reports whether a challenge may begin, which counts at once, and then whose proofs must go on standing beside its own. If
@@ -109,7 +151,7 @@ func (r *ChallengeReconciler) admit(ctx context.Context, ch *cmacme.Challenge) (
 	}
 	key, place := client.ObjectKeyFromObject(ch), ch.Status.EffectiveName
 	delete(r.admission.rests, key)
-	// The cache may not have this one yet, or not its place.
+	// Its place may have been found out just now.
 	c.all = append(slices.DeleteFunc(c.all, func(other *cmacme.Challenge) bool { return client.ObjectKeyFromObject(other) == key }), ch)
 	at, again := c.begun[key]
 	if again = again && at == place; !again {
@@ -117,11 +159,13 @@ func (r *ChallengeReconciler) admit(ctx context.Context, ch *cmacme.Challenge) (
 		delete(c.begun, key)
 	}
 	few := c.room(ch) > 0 && place != ""
-	switch {
-	case again, !few && len(c.all) <= c.most:
-	case !slices.Contains(c.admitted(), ch):
-		delete(r.admission.begun, key) // if it was begun at another place, it waits from now on, and is not to be passed over
-		return false, nil, c.ahead(ch), nil
+	if !again && (few || len(c.all) > c.most) {
+		next := c.admitted()
+		if !slices.Contains(next, ch) {
+			delete(r.admission.begun, key) // if it was begun at another place, it waits from now on, and is not to be passed over
+			r.call(next)
+			return false, nil, c.ahead(ch), nil
+		}
 	}
 	if few {
 		beside = slices.DeleteFunc(c.standing(place), func(other *cmacme.Challenge) bool { return other == ch || finished(other.Status.State) })
@@ -156,7 +200,12 @@ func (r *ChallengeReconciler) admitNext(ctx context.Context) {
 	if err != nil || len(c.all) == 0 {
 		return
 	}
-	for _, ch := range c.admitted() {
+	r.call(c.admitted())
+}
+
+// call lets challenges look at once.
+func (r *ChallengeReconciler) call(all []*cmacme.Challenge) {
+	for _, ch := range all {
 		r.queue.Add(reconcile.Request{NamespacedName: client.ObjectKeyFromObject(ch)})
 	}
 }

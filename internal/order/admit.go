@@ -84,6 +84,7 @@ func (c contest) standing(place string) []*cmacme.Challenge {
 			there = append(there, ch)
 		}
 	}
+	slices.SortFunc(there, c.earlier)
 	return there
 }
 
@@ -94,11 +95,13 @@ func (c contest) ahead(ch *cmacme.Challenge) []*cmacme.Challenge {
 		return nil
 	}
 	there := c.standing(place)
+	standing := len(there)
 	for _, other := range c.all {
-		if waits(other) && !c.rests[client.ObjectKeyFromObject(other)] && other.Status.EffectiveName == place && !slices.Contains(there, other) && c.earlier(other, ch) < 0 {
+		if waits(other) && !c.rests[client.ObjectKeyFromObject(other)] && other.Status.EffectiveName == place && !slices.Contains(there[:standing], other) && c.earlier(other, ch) < 0 {
 			there = append(there, other)
 		}
 	}
+	slices.SortFunc(there[standing:], c.earlier)
 	if len(there) < room {
 		return nil
 	}
@@ -131,6 +134,9 @@ func (c contest) admitted() []*cmacme.Challenge {
 		case waits(ch) && !c.inLine(ch) && !c.rests[key]:
 			line = append(line, ch)
 		}
+	}
+	if free <= 0 {
+		return nil
 	}
 	slices.SortFunc(line, c.earlier)
 	for _, ch := range line {

@@ -117,9 +117,7 @@ func (r *ChallengeReconciler) Reconcile(ctx context.Context, request reconcile.R
 		}
 		return reconcile.Result{}, err
 	}
-	if !waits(ch) {
-		r.admission.forget(request.NamespacedName)
-	}
+	r.admission.see(ch)
 	if ch.DeletionTimestamp != nil {
 		r.pace.forget(string(ch.UID))
 		r.seen.drop(string(ch.UID))
@@ -241,7 +239,7 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 			return result, nil, err
 		}
 		if !may {
-			return reconcile.Result{RequeueAfter: seldomAgain}, nil, nil // admitNext is faster, unless something is missed
+			return reconcile.Result{RequeueAfter: r.admission.again()}, nil, nil // admitNext is faster, unless something is missed
 		}
 	}
 	accepted := st.State == cmacme.Processing
@@ -453,9 +451,7 @@ func (r *ChallengeReconciler) cleanUp(ctx context.Context, ch *cmacme.Challenge)
 func (r *ChallengeReconciler) makeRoom(ctx context.Context, ch *cmacme.Challenge) (reconcile.Result, error) {
 	if !holds(ch) {
 		r.leaving.drop(string(ch.UID))
-		if ch.Status.EffectiveName != "" {
-			r.admitNext(ctx) // its place is free
-		}
+		r.admitNext(ctx) // its place is free
 		return reconcile.Result{}, nil
 	}
 	if again := r.tryCleanUp(ctx, ch, r.leaving.since(string(ch.UID), r.Clock.Now())); again > 0 {
@@ -524,7 +520,10 @@ func (r *ChallengeReconciler) takeAway(ctx context.Context, ch *cmacme.Challenge
 		if err != nil || !vacant {
 			return err
 		}
-		defer r.admission.cancel(client.ObjectKeyFromObject(ch))
+		defer func() {
+			r.admission.cancel(client.ObjectKeyFromObject(ch))
+			r.admitNext(ctx) // who came meanwhile
+		}()
 	}
 	return s.CleanUp(ctx, i, ch)
 }

@@ -64,7 +64,7 @@ func (b *bench) acmeServer(ctx context.Context) error {
 	defer p.stop()
 	fmt.Println("ECDSA certificates of Pebble, without its sleep before a validation, and with its Retry-After at 0")
 	fmt.Println()
-	fmt.Printf("  %-10s %14s %12s %12s %16s %16s\n", "", "all Ready", "p50", "p99", "API writes each", "exchanges each")
+	fmt.Printf("  %-12s %12s %12s %12s %12s %16s %16s\n", "", "all Ready", "p50", "p99", "CPU each", "API writes each", "exchanges each")
 	for _, kind := range []string{"dns-01", "http-01"} {
 		issuer := &cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: kind}}
 		issuer.Spec.ACME = &cmacme.ACMEIssuer{
@@ -77,7 +77,11 @@ func (b *bench) acmeServer(ctx context.Context) error {
 		if err := b.issuerReady(ctx, issuer); err != nil {
 			return err
 		}
-		for _, n := range []int{1, 10, 100} {
+		sizes := []int{1, 10, 100}
+		if kind == "dns-01" && b.line > 0 {
+			sizes = append(sizes, b.line)
+		}
+		for _, n := range sizes {
 			if err := b.quiet(ctx); err != nil {
 				return err
 			}
@@ -86,6 +90,10 @@ func (b *bench) acmeServer(ctx context.Context) error {
 				return err
 			}
 			asked := exchanges.total()
+			cpu, err := p.cpu()
+			if err != nil {
+				return err
+			}
 			took, all, err := b.issue(ctx, cmmeta.IssuerReference{Name: kind, Kind: "ClusterIssuer"}, fmt.Sprintf("%s-%d", kind, n), n)
 			if err != nil {
 				return err
@@ -97,6 +105,10 @@ func (b *bench) acmeServer(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
+			used, err := p.cpu()
+			if err != nil {
+				return err
+			}
 			writes := 0.0
 			for key, count := range after.since(before).counts {
 				verb, resource, _ := strings.Cut(key, " ")
@@ -104,8 +116,8 @@ func (b *bench) acmeServer(ctx context.Context) error {
 					writes += count
 				}
 			}
-			fmt.Printf("  %-10s %12.2f s %10.2f s %10.2f s %16.1f %16.1f\n", fmt.Sprintf("%s %d", kind, n), all.Seconds(), quantile(took, .5).Seconds(), quantile(took, .99).Seconds(),
-				writes/float64(n)-1, float64(exchanges.total()-asked)/float64(n))
+			fmt.Printf("  %-12s %10.2f s %10.2f s %10.2f s %9.1f ms %16.1f %16.1f\n", fmt.Sprintf("%s %d", kind, n), all.Seconds(), quantile(took, .5).Seconds(), quantile(took, .99).Seconds(),
+				(used-cpu).Seconds()*1000/float64(n), writes/float64(n)-1, float64(exchanges.total()-asked)/float64(n))
 		}
 	}
 	fmt.Println()

@@ -2,7 +2,7 @@
 // memory, and the API requests that a certificate takes. The API server, etcd and the load are in this process, the controller is one
 // of its own, under the RBAC that is shipped.
 //
-//	go -C test run ./bench [-certificates 500] [-clients 16] [-fleet 5000] [-ingresses 500] [-secrets 50000]
+//	go -C test run ./bench [-certificates 500] [-clients 16] [-fleet 5000] [-ingresses 500] [-secrets 50000] [-line 1000]
 //
 // First it measures the ceiling: the same writes for each certificate, of objects of the same size, sent by the load's clients with no
 // controller at all.
@@ -36,6 +36,7 @@ func main() {
 	flag.IntVar(&o.ingresses, "ingresses", 500, "annotated Ingresses that are created at once; 0 for none")
 	flag.IntVar(&o.secrets, "secrets", 50000, "Secrets of others in the cluster; 0 for none")
 	flag.BoolVar(&o.acme, "acme", true, "measure certificates of an ACME server")
+	flag.IntVar(&o.line, "line", 1000, "certificates that are asked of an ACME server at once, far more than are worked on at once; 0 for none")
 	flag.StringVar(&o.profile, "profile", "", "write a CPU profile of the controller to this file")
 	flag.Parse()
 	ctrl.SetLogger(logr.Discard())
@@ -48,9 +49,9 @@ func main() {
 }
 
 type options struct {
-	certificates, clients, fleet, ingresses, secrets int
-	acme                                             bool
-	profile                                          string
+	certificates, clients, fleet, ingresses, secrets, line int
+	acme                                                   bool
+	profile                                                string
 }
 
 func run(ctx context.Context, o options) error {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
@@ -214,7 +216,7 @@ func TestAChangedSpecificationSucceedsAtTheStagingServerFirst(t *testing.T) {
 	}
 }
 
-func TestTheExampleIsRehearsedIssuedAndRevoked(t *testing.T) {
+func TestTheExamplesAreRehearsedIssuedAndRevoked(t *testing.T) {
 	production, rehearsal, revoked := &counter{}, &counter{}, &registrar{}
 	r := start(t, pebble.Options{Wrap: func(h http.Handler) http.Handler { return production.wrap(revoked.wrap(h)) }})
 	staging, err := pebble.Start(pebble.Options{Resolver: r.names.Addr, HTTPPort: r.port, Wrap: rehearsal.wrap})
@@ -245,16 +247,42 @@ func TestTheExampleIsRehearsedIssuedAndRevoked(t *testing.T) {
 		}
 		t.Cleanup(func() { _ = r.admin.Delete(context.Background(), issuer) })
 	}
-	r.create(crt)
-	r.revision(crt, 1)
-	if s, p := rehearsal.orders.Load(), production.orders.Load(); s != 1 || p != 1 {
-		t.Errorf("there were %d orders at the staging server and %d at the CA", s, p)
+	ingress := &networkingv1.Ingress{}
+	data, err = os.ReadFile("../../examples/rehearsal/ingress.yaml")
+	if err == nil {
+		err = yaml.UnmarshalStrict(data, ingress)
 	}
-	chain, _ := cluster.Pair(t, client.ObjectKeyFromObject(crt))
+	if err != nil {
+		t.Fatal(err)
+	}
+	issued := func(crt *cmapi.Certificate, orders int32) (serial string) {
+		t.Helper()
+		r.revision(crt, 1)
+		if s, p := rehearsal.orders.Load(), production.orders.Load(); s != orders || p != orders {
+			t.Errorf("there were %d orders at the staging server and %d at the CA", s, p)
+		}
+		chain, _ := cluster.Pair(t, client.ObjectKeyFromObject(crt))
+		return chain[0].SerialNumber.String()
+	}
+	r.create(crt)
+	first := issued(crt, 1)
+	r.create(ingress)
+	ofIngress := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: ingress.Spec.TLS[0].SecretName}}
+	cluster.Eventually(t, func() error {
+		err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(ofIngress), ofIngress)
+		if apierrors.IsNotFound(err) {
+			return cluster.NotYet("the Ingress has no Certificate")
+		}
+		return err
+	})
+	second := issued(ofIngress, 2)
 	r.delete(crt)
-	r.gone(crt)
-	if got := revoked.of(chain[0].SerialNumber.String()); len(got) != 1 || got[0].reason != acme.ReasonCessationOfOperation {
-		t.Errorf("the CA was asked to revoke %+v", got)
+	r.delete(ingress)
+	for serial, crt := range map[string]*cmapi.Certificate{first: crt, second: ofIngress} {
+		r.gone(crt)
+		if got := revoked.of(serial); len(got) != 1 || got[0].reason != acme.ReasonCessationOfOperation {
+			t.Errorf("for %s the CA was asked to revoke %+v", crt.Name, got)
+		}
 	}
 }
 
