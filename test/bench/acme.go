@@ -26,7 +26,8 @@ import (
 
 const tsigName, tsigSecret = "bench", "YmVuY2htYXJrLXNlY3JldC1vZi10c2lnLWtleS1sb25n"
 
-// acmeServer measures certificates of an ACME server: one, ten and a hundred at once, by DNS-01 and by HTTP-01.
+// acmeServer measures certificates of an ACME server: one, ten and a hundred at once, by DNS-01 and by HTTP-01, and then a long line
+// of them.
 func (b *bench) acmeServer(ctx context.Context) error {
 	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"bench.example.com"}, KeyName: tsigName, Secret: tsigSecret})
 	if err != nil {
@@ -65,10 +66,10 @@ func (b *bench) acmeServer(ctx context.Context) error {
 	fmt.Println("ECDSA certificates of Pebble, without its sleep before a validation, and with its Retry-After at 0")
 	fmt.Println()
 	fmt.Printf("  %-12s %12s %12s %12s %12s %16s %16s\n", "", "all Ready", "p50", "p99", "CPU each", "API writes each", "exchanges each")
-	for _, kind := range []string{"dns-01", "http-01"} {
+	for kind, solver := range issuers {
 		issuer := &cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: kind}}
 		issuer.Spec.ACME = &cmacme.ACMEIssuer{
-			Server: ca.Directory, CABundle: ca.CABundle, Solvers: []cmacme.ACMEChallengeSolver{issuers[kind]},
+			Server: ca.Directory, CABundle: ca.CABundle, Solvers: []cmacme.ACMEChallengeSolver{solver},
 			PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: kind}},
 		}
 		if err := b.admin.Create(ctx, issuer); err != nil {
@@ -77,48 +78,52 @@ func (b *bench) acmeServer(ctx context.Context) error {
 		if err := b.issuerReady(ctx, issuer); err != nil {
 			return err
 		}
-		sizes := []int{1, 10, 100}
-		if kind == "dns-01" && b.line > 0 {
-			sizes = append(sizes, b.line)
+	}
+	runs := []struct {
+		kind string
+		n    int
+	}{{"dns-01", 1}, {"dns-01", 10}, {"dns-01", 100}, {"http-01", 1}, {"http-01", 10}, {"http-01", 100}, {"dns-01", b.line}}
+	for i, run := range runs {
+		kind, n := run.kind, run.n
+		if n == 0 {
+			continue
 		}
-		for _, n := range sizes {
-			if err := b.quiet(ctx); err != nil {
-				return err
-			}
-			before, err := b.requests(ctx)
-			if err != nil {
-				return err
-			}
-			asked := exchanges.total()
-			cpu, err := p.cpu()
-			if err != nil {
-				return err
-			}
-			took, all, err := b.issue(ctx, cmmeta.IssuerReference{Name: kind, Kind: "ClusterIssuer"}, fmt.Sprintf("%s-%d", kind, n), n)
-			if err != nil {
-				return err
-			}
-			if err := b.quiet(ctx); err != nil {
-				return err
-			}
-			after, err := b.requests(ctx)
-			if err != nil {
-				return err
-			}
-			used, err := p.cpu()
-			if err != nil {
-				return err
-			}
-			writes := 0.0
-			for key, count := range after.since(before).counts {
-				verb, resource, _ := strings.Cut(key, " ")
-				if slices.Contains(writeVerbs, verb) && (slices.Contains(ofCertificates, resource) || slices.Contains(ofACME, resource)) {
-					writes += count
-				}
-			}
-			fmt.Printf("  %-12s %10.2f s %10.2f s %10.2f s %9.1f ms %16.1f %16.1f\n", fmt.Sprintf("%s %d", kind, n), all.Seconds(), quantile(took, .5).Seconds(), quantile(took, .99).Seconds(),
-				(used-cpu).Seconds()*1000/float64(n), writes/float64(n)-1, float64(exchanges.total()-asked)/float64(n))
+		if err := b.quiet(ctx); err != nil {
+			return err
 		}
+		before, err := b.requests(ctx)
+		if err != nil {
+			return err
+		}
+		asked := exchanges.total()
+		cpu, err := p.cpu()
+		if err != nil {
+			return err
+		}
+		took, all, err := b.issue(ctx, cmmeta.IssuerReference{Name: kind, Kind: "ClusterIssuer"}, fmt.Sprintf("acme-%d", i), n)
+		if err != nil {
+			return err
+		}
+		if err := b.quiet(ctx); err != nil {
+			return err
+		}
+		after, err := b.requests(ctx)
+		if err != nil {
+			return err
+		}
+		used, err := p.cpu()
+		if err != nil {
+			return err
+		}
+		writes := 0.0
+		for key, count := range after.since(before).counts {
+			verb, resource, _ := strings.Cut(key, " ")
+			if slices.Contains(writeVerbs, verb) && (slices.Contains(ofCertificates, resource) || slices.Contains(ofACME, resource)) {
+				writes += count
+			}
+		}
+		fmt.Printf("  %-12s %10.2f s %10.2f s %10.2f s %9.1f ms %16.1f %16.1f\n", fmt.Sprintf("%s %d", kind, n), all.Seconds(), quantile(took, .5).Seconds(), quantile(took, .99).Seconds(),
+			(used-cpu).Seconds()*1000/float64(n), writes/float64(n)-1, float64(exchanges.total()-asked)/float64(n))
 	}
 	fmt.Println()
 	for _, l := range exchanges.lines() {
