@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"bytes"
+	"maps"
 	"os"
 	"path/filepath"
 	"testing"
@@ -46,5 +47,28 @@ func TestManifestsOfCertManagerAreAccepted(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What is shown as the examples of the lesson is what the lesson has, to the byte.
+func TestTheExamplesOfTheLessonAreItsManifests(t *testing.T) {
+	files := func(dir string) map[string]string {
+		t.Helper()
+		all, err := filepath.Glob(filepath.Join(dir, "*"))
+		if err != nil || len(all) == 0 {
+			t.Fatalf("no manifests in %s: %v", dir, err)
+		}
+		contents := map[string]string{}
+		for _, file := range all {
+			content, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			contents[filepath.Base(file)] = string(content)
+		}
+		return contents
+	}
+	if examples, lesson := files("../../examples/lesson"), files("../testdata/seed"); !maps.Equal(examples, lesson) {
+		t.Errorf("examples/lesson has %q, and the lesson %q", examples, lesson)
 	}
 }

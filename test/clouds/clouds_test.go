@@ -127,7 +127,7 @@ func (w *world) apply(t *testing.T, file string, replace ...string) client.Objec
 // issued waits for a certificate, and until what stands at the name is what stood there before.
 func (w *world) issued(t *testing.T, key client.ObjectKey, values func() []string) {
 	t.Helper()
-	internet.Issued(t, w.admin, key)
+	internet.Issued(t, w.admin, key, "*.example.com", "example.com")
 	cluster.Eventually(t, func() error {
 		if got := values(); !slices.Equal(got, []string{others}) {
 			return cluster.NotYet("the zone has %q", got)

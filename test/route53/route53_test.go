@@ -2,6 +2,7 @@
 package route53_test
 
 import (
+	"context"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	"github.com/perennial-pki/perennial/test/aws"
 	"github.com/perennial-pki/perennial/test/cluster"
 	"github.com/perennial-pki/perennial/test/dnsserver"
@@ -95,7 +97,7 @@ func (w *world) issued(namespace string) {
 // ready waits for a certificate, and looks at its Secret and at the zone by which it was issued.
 func (w *world) ready(namespace, name, zone string) {
 	w.Helper()
-	internet.Issued(w, w.admin, client.ObjectKey{Namespace: namespace, Name: name})
+	internet.Issued(w, w.admin, client.ObjectKey{Namespace: namespace, Name: name}, "*.example.com", "example.com")
 	cluster.Eventually(w, func() error {
 		if got := w.cloud.Values(zone, record); !slices.Equal(got, []string{"somebody else's"}) {
 			return cluster.NotYet("the zone has %q", got)
@@ -128,7 +130,18 @@ func TestTheLessonsManifestsAsTheyStand(t *testing.T) {
 	cluster.Process(t, w.env, w.flags...)
 	w.apply("lesson/cluster-issuer.yaml")
 	w.apply("lesson/certificate.yaml")
+	w.apply("lesson/ingress-with-tls.yaml")
 	w.issued("ingress-nginx")
+	// That of the Ingress is named after its Secret, and stays when the Ingress goes, as nothing collects garbage here.
+	ofIngress := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Namespace: "payments", Name: "api-payments-tls"}}
+	t.Cleanup(func() { _ = w.admin.Delete(context.Background(), ofIngress) })
+	internet.Issued(w, w.admin, client.ObjectKeyFromObject(ofIngress), "api.payments.example.com")
+	cluster.Eventually(w, func() error {
+		if got := w.cloud.Values(zone, "_acme-challenge.api.payments.example.com"); len(got) > 0 {
+			return cluster.NotYet("the zone has %q", got)
+		}
+		return nil
+	})
 	w.told("ingress-nginx", [][3]string{
 		{"Certificate", "Issuing", "Issuing certificate as Secret does not exist"},
 		{"Certificate", "Requested", "Created new CertificateRequest resource"},
