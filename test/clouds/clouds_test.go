@@ -1,5 +1,5 @@
-// Package clouds_test issues certificates by DNS-01 at Google Cloud DNS, Azure DNS and Akamai Edge DNS, with each of their kinds of
-// credentials. The services are stand-ins, which a process of the controller reaches at their own names.
+// Package clouds_test issues certificates by DNS-01 at Google Cloud DNS, Azure DNS, Akamai Edge DNS, Cloudflare, DigitalOcean and acme-dns, with
+// each of their kinds of credentials. The services are stand-ins, which a process of the controller reaches at their own names.
 package clouds_test
 
 import (
@@ -20,9 +20,13 @@ import (
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	"github.com/perennial-pki/perennial/deploy"
+	"github.com/perennial-pki/perennial/test/acmedns"
 	"github.com/perennial-pki/perennial/test/akamai"
 	"github.com/perennial-pki/perennial/test/azure"
+	"github.com/perennial-pki/perennial/test/cloudflare"
 	"github.com/perennial-pki/perennial/test/cluster"
+	"github.com/perennial-pki/perennial/test/digitalocean"
+	"github.com/perennial-pki/perennial/test/dnsserver"
 	"github.com/perennial-pki/perennial/test/gcp"
 	"github.com/perennial-pki/perennial/test/internet"
 )
@@ -44,10 +48,14 @@ const (
 
 type world struct {
 	*testing.T
-	admin  client.WithWatch
-	google *gcp.Cloud
-	azure  *azure.Cloud
-	akamai *akamai.API
+	admin        client.WithWatch
+	names        *dnsserver.Server
+	google       *gcp.Cloud
+	azure        *azure.Cloud
+	akamai       *akamai.API
+	cloudflare   *cloudflare.API
+	digitalOcean *digitalocean.API
+	acmeDNS      *acmedns.Server
 	// key is that of a service account.
 	key []byte
 }
@@ -57,7 +65,7 @@ func start(t *testing.T, env ...string) *world {
 	t.Helper()
 	names, ca := internet.NamesAndCA(t)
 	w := &world{
-		T: t, admin: cluster.Admin(t),
+		T: t, admin: cluster.Admin(t), names: names,
 		google: &gcp.Cloud{
 			Project: project, Zones: map[string]string{"a-private": "example.com", "example": "example.com", "other": "example.net"}, Private: []string{"a-private"},
 			Machine: machine, Access: []string{machine, "dns@my-project.iam.gserviceaccount.com"}, DNS: names, Pending: time.Second,
@@ -71,14 +79,22 @@ func start(t *testing.T, env ...string) *world {
 			Host: "akab-1234.luna.akamaiapis.net", ClientToken: "akab-client", ClientSecret: "a secret", AccessToken: "akab-access",
 			Zones: map[string]string{"example.com": "PRIMARY"}, Conflicts: 2, DNS: names,
 		},
+		cloudflare: &cloudflare.API{
+			Token: "cloudflare-token", Email: "ops@example.com", Key: "cloudflare-key", Zones: map[string]string{"023e105f4ecef8ad9ca31a8372d0c353": "example.com"}, DNS: names,
+		},
+		digitalOcean: &digitalocean.API{Token: "digitalocean-token", Domains: []string{"example.com", "example.net"}, DNS: names},
+		acmeDNS: &acmedns.Server{
+			User: "eabcdb41-d89f-4580-826f-3e62e9755ef2", Password: "acmedns-password", FullDomain: "d420c923-bbd7-4056-ab64-c3ca54c9b3cf.auth.example.com", DNS: names,
+		},
 	}
+	w.acmeDNS.Show()
 	key, err := w.google.Key("dns@my-project.iam.gserviceaccount.com")
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.key = key
-	sites := map[string]http.Handler{"acme-staging-v02.api.letsencrypt.org": internet.CA(t, ca)}
-	for _, more := range []map[string]http.Handler{w.google.Sites(), w.azure.Sites(), w.akamai.Sites()} {
+	sites := map[string]http.Handler{"acme-staging-v02.api.letsencrypt.org": internet.CA(t, ca), "auth.example.com": w.acmeDNS}
+	for _, more := range []map[string]http.Handler{w.google.Sites(), w.azure.Sites(), w.akamai.Sites(), w.cloudflare.Sites(), w.digitalOcean.Sites()} {
 		maps.Copy(sites, more)
 	}
 	metadata, stop := w.google.Metadata()
@@ -165,6 +181,8 @@ func TestCertificatesByTheCloudsWithEachKindOfCredentials(t *testing.T) {
 	w.secret(deploy.Namespace, "clouddns", map[string][]byte{"key.json": w.key})
 	w.secret(deploy.Namespace, "azuredns", map[string][]byte{"password": []byte("a password")})
 	w.secret(deploy.Namespace, "akamai", map[string][]byte{"client_token": []byte("akab-client\n"), "client_secret": []byte("a secret"), "access_token": []byte("akab-access")})
+	w.secret(deploy.Namespace, "cloudflare", map[string][]byte{"token": []byte("cloudflare-token\n"), "key": []byte("cloudflare-key")})
+	w.secret(deploy.Namespace, "digitalocean", map[string][]byte{"token": []byte("digitalocean-token\n")})
 	google := func() []string { return w.google.Values("example", record) }
 	azure := func() []string { return w.azure.Values(zoneOfAzure, record) }
 
@@ -205,6 +223,37 @@ func TestCertificatesByTheCloudsWithEachKindOfCredentials(t *testing.T) {
 	t.Run("Akamai, whose zone is being changed by others", func(t *testing.T) {
 		w.issued(t, w.apply(t, "akamai.yaml"), func() []string { return w.akamai.Values(record) })
 	})
+	w.cloudflare.Put("023e105f4ecef8ad9ca31a8372d0c353", record, others)
+	flare := func() []string { return w.cloudflare.Values(record) }
+	t.Run("Cloudflare, a token", func(t *testing.T) {
+		w.issued(t, w.apply(t, "cloudflare.yaml"), flare)
+		if calls := strings.Join(w.cloudflare.Calls(), "\n"); !strings.Contains(calls, "POST /023e105f4ecef8ad9ca31a8372d0c353/dns_records token") {
+			t.Errorf("it did %s", calls)
+		}
+	})
+	t.Run("Cloudflare, the key of an account", func(t *testing.T) {
+		w.issued(t, w.apply(t, "cloudflare.yaml", "          apiTokenSecretRef:", "          email: ops@example.com\n          apiKeySecretRef:", "key: token", "key: key"), flare)
+		if calls := strings.Join(w.cloudflare.Calls(), "\n"); !strings.Contains(calls, "POST /023e105f4ecef8ad9ca31a8372d0c353/dns_records key") {
+			t.Errorf("it did %s", calls)
+		}
+	})
+	w.digitalOcean.Put("example.com", record, others)
+	t.Run("DigitalOcean", func(t *testing.T) {
+		w.issued(t, w.apply(t, "digitalocean.yaml"), func() []string { return w.digitalOcean.Values(record) })
+		if calls := strings.Join(w.digitalOcean.Calls(), "\n"); !strings.Contains(calls, "POST /v2/domains/example.com/records") {
+			t.Errorf("it did %s", calls)
+		}
+	})
+}
+
+func TestAnAccountOfACMEDNSAnswersForANameAndItsWildcard(t *testing.T) {
+	w := start(t)
+	w.names.CNAME(record, w.acmeDNS.FullDomain)
+	w.secret(deploy.Namespace, "acmedns", map[string][]byte{"accounts.json": []byte(w.acmeDNS.Accounts("example.com"))})
+	internet.Issued(t, w.admin, w.apply(t, "acmedns.yaml"), "*.example.com", "example.com")
+	if n := w.acmeDNS.Updates(); n < 2 {
+		t.Errorf("there were %d updates", n)
+	}
 }
 
 func TestTheIdentityOfAMachineOfAzure(t *testing.T) {
@@ -241,6 +290,9 @@ func TestWhatTheCloudsRefuseStandsOnTheChallenge(t *testing.T) {
 	})
 	w.secret(deploy.Namespace, "azuredns", map[string][]byte{"password": []byte("another password")})
 	w.secret(deploy.Namespace, "akamai", map[string][]byte{"client_token": []byte("akab-client"), "client_secret": []byte("another secret"), "access_token": []byte("akab-access")})
+	w.secret(deploy.Namespace, "cloudflare", map[string][]byte{"token": []byte("another token")})
+	w.secret(deploy.Namespace, "digitalocean", map[string][]byte{"token": []byte("another token")})
+	w.secret(deploy.Namespace, "acmedns", map[string][]byte{"accounts.json": []byte(w.acmeDNS.Accounts("example.net"))})
 	tenant := []string{"kind: ClusterIssuer", "kind: Issuer"}
 	account, nothing := without(t, "clouddns.yaml", "          serviceAccountSecretRef", "---")
 	principal, _ := without(t, "azuredns.yaml", "          tenantID", "---")
@@ -255,6 +307,9 @@ func TestWhatTheCloudsRefuseStandsOnTheChallenge(t *testing.T) {
 		"a password that is wrong":                  {"azuredns.yaml", nil, "Azure refuses the credentials (status 401): invalid_client: AADSTS7000215: Invalid client secret provided."},
 		"a resource group that it may not see":      {"azuredns.yaml", []string{principal, nothing, "resourceGroupName: dns", "resourceGroupName: other"}, "Microsoft.Network/dnsZones/read in resource group other, or set hostedZoneName"},
 		"the controller's identity, for a tenant":   {"azuredns.yaml", append(tenant, principal, nothing), "may not use the controller's own: set clientID, clientSecretSecretRef and tenantID"},
+		"a token that Cloudflare does not know":     {"cloudflare.yaml", nil, "Cloudflare refuses the credentials (status 403): Invalid access token (9109). Correct the Secret, or what its token may do"},
+		"a token that DigitalOcean does not know":   {"digitalocean.yaml", nil, "DigitalOcean refuses the credentials (status 401): Unable to authenticate you. Correct the Secret, or what its token may do"},
+		"a name without an account at acme-dns":     {"acmedns.yaml", nil, `has no account for "example.com": register one, and let _acme-challenge.example.com be a CNAME to its fulldomain`},
 		"a signature that is wrong":                 {"akamai.yaml", nil, "Akamai refuses the credentials (status 401): Not authorized: The signature does not match. Correct the Secrets of dns01.akamai.clientTokenSecretRef"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -1,7 +1,6 @@
 package order_test
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"math"
@@ -20,82 +19,59 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/controller"
+	"github.com/perennial-pki/perennial/test/acmedns"
 	"github.com/perennial-pki/perennial/test/cluster"
 	"github.com/perennial-pki/perennial/test/dnsserver"
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// acmeDNS is a server of acme-dns with one account. As the real one it has two values, and an update replaces the one that was set before
-// the other. Its DNS side shows them when it is published.
-type acmeDNS struct {
-	*httptest.Server
-	names *dnsserver.Server
+const fullDomain = "d420c923-bbd7-4056-ab64-c3ca54c9b3cf.delegated.example"
 
-	mu        sync.Mutex
-	rows      [2]string // the older first
-	published bool
-	// kills ends a process at one of its updates, counted from 1; after says that the update counts all the same. Nobody is answered until it is
-	// cleared.
+// mortal is a server of acme-dns at which a process dies. Nobody is answered from then on, until it is cleared.
+type mortal struct {
+	*acmedns.Server
+	url string
+
+	mu sync.Mutex
+	// kills ends a process at one of its updates, counted from 1; after says that the update counts all the same.
 	kills func()
 	at    int
 	after bool
 	dead  bool
 }
 
-const fullDomain = "d420c923-bbd7-4056-ab64-c3ca54c9b3cf.delegated.example"
-
-func startACMEDNS(t *testing.T, names *dnsserver.Server) *acmeDNS {
+func startACMEDNS(t *testing.T, names *dnsserver.Server) *mortal {
 	t.Helper()
-	a := &acmeDNS{names: names}
-	a.Server = httptest.NewServer(a)
-	t.Cleanup(a.Close)
-	return a
+	m := &mortal{Server: &acmedns.Server{User: "user", Password: "password", FullDomain: fullDomain, DNS: names}}
+	server := httptest.NewServer(m)
+	t.Cleanup(server.Close)
+	m.url = server.URL
+	return m
 }
 
-func (a *acmeDNS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	var update struct{ Subdomain, TXT string }
-	if err := json.NewDecoder(r.Body).Decode(&update); err != nil || r.URL.Path != "/update" || len(update.TXT) != 43 ||
-		r.Header.Get("X-Api-User") != "user" || r.Header.Get("X-Api-Key") != "password" || update.Subdomain+".delegated.example" != fullDomain {
-		http.Error(w, `{"error": "forbidden"}`, http.StatusUnauthorized)
+func (m *mortal) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.dead {
+		panic(http.ErrAbortHandler)
+	}
+	m.at--
+	if m.at != 0 || m.kills == nil {
+		m.Server.ServeHTTP(w, r)
 		return
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.dead {
-		panic(http.ErrAbortHandler)
+	if m.after {
+		m.Server.ServeHTTP(httptest.NewRecorder(), r)
 	}
-	a.at--
-	dies := a.at == 0 && a.kills != nil
-	if !dies || a.after {
-		a.rows = [2]string{a.rows[1], update.TXT}
-		a.show()
-	}
-	if dies {
-		a.dead = true
-		a.kills()
-		panic(http.ErrAbortHandler)
-	}
-	fmt.Fprintf(w, `{"txt": %q}`, update.TXT)
-}
-
-// show gives the values to the DNS side. The lock must be held.
-func (a *acmeDNS) show() {
-	if a.published {
-		a.names.SetTXT(fullDomain, slices.DeleteFunc(slices.Clone(a.rows[:]), func(v string) bool { return v == "" })...)
-	}
-}
-
-func (a *acmeDNS) publish() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.published = true
-	a.show()
+	m.dead = true
+	m.kills()
+	panic(http.ErrAbortHandler)
 }
 
 // shared is a name that two namespaces have certificates of, by one account of acme-dns.
 type shared struct {
 	*rig
-	server       *acmeDNS
+	server       *mortal
 	certificates []*cmapi.Certificate
 }
 
@@ -116,12 +92,11 @@ func shareName(t *testing.T) *shared {
 	for _, namespace := range []string{s.namespace, cluster.Namespace(t)} {
 		r := *s.rig
 		r.namespace = namespace
-		r.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "accounts"}, StringData: map[string]string{"json": fmt.Sprintf(
-			`{"example.com": {"username": "user", "password": "password", "fulldomain": %q, "subdomain": %q}}`, fullDomain, strings.Split(fullDomain, ".")[0])}})
+		r.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "accounts"}, StringData: map[string]string{"json": s.server.Accounts("example.com")}})
 		r.issuer(func(spec *cmacme.ACMEIssuer) {
 			spec.Solvers = []cmacme.ACMEChallengeSolver{{DNS01: &cmacme.ACMEChallengeSolverDNS01{
 				Nameservers: []string{names.Addr}, AcmeDNS: &cmacme.ACMEIssuerDNS01ProviderAcmeDNS{
-					Host: s.server.URL, AccountSecret: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "accounts"}, Key: "json"},
+					Host: s.server.url, AccountSecret: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "accounts"}, Key: "json"},
 				},
 			}}}
 		})
@@ -198,7 +173,7 @@ func TestChallengesTakeTurnsWhereFewValuesCanStand(t *testing.T) {
 		}
 		return nil
 	})
-	s.server.publish()
+	s.server.Show()
 	s.allReady()
 }
 
@@ -209,7 +184,7 @@ func TestTurnsSurviveAKill(t *testing.T) {
 				s := shareName(t)
 				life := cluster.NewLife(math.MaxInt, false)
 				s.server.kills, s.server.at, s.server.after = life.End, n, after
-				s.server.publish()
+				s.server.Show()
 				first := cluster.Run(t, controller.Options{OwnMachine: true, WrapClient: life.Wrap})
 				<-life.Died()
 				if err := first.Stop(); err != nil {

@@ -184,9 +184,8 @@ func TestDNSAccount01ByAcmeDNSAndByAProvider(t *testing.T) {
 	_, address := r.powerDNS("good-key")
 	r.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "powerdns"}, StringData: map[string]string{"apiKey": "good-key", "host": address}})
 	server := startACMEDNS(t, r.names)
-	server.publish()
-	r.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "accounts"}, StringData: map[string]string{"json": fmt.Sprintf(
-		`{"away.example.com": {"username": "user", "password": "password", "fulldomain": %q, "subdomain": %q}}`, fullDomain, strings.Split(fullDomain, ".")[0])}})
+	server.Show()
+	r.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "accounts"}, StringData: map[string]string{"json": server.Accounts("away.example.com")}})
 	account := func(solver *cmacme.ACMEChallengeSolverDNS01) {
 		solver.ChallengeType = cmacme.DNS01ChallengeTypeDNSAccount01
 	}
@@ -195,7 +194,7 @@ func TestDNSAccount01ByAcmeDNSAndByAProvider(t *testing.T) {
 		away := cmacme.ACMEChallengeSolver{
 			Selector: &cmacme.CertificateDNSNameSelector{DNSNames: []string{"away.example.com"}},
 			DNS01: &cmacme.ACMEChallengeSolverDNS01{Nameservers: []string{r.names.Addr}, AcmeDNS: &cmacme.ACMEIssuerDNS01ProviderAcmeDNS{
-				Host: server.URL, AccountSecret: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "accounts"}, Key: "json"},
+				Host: server.url, AccountSecret: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "accounts"}, Key: "json"},
 			}},
 		}
 		account(away.DNS01)
