@@ -271,16 +271,24 @@ func TestWhatIsWrongWithAProviderIsToldByTheChallenge(t *testing.T) {
 	r := start(t, pebble.Options{})
 	_, address := r.powerDNS("good-key")
 	r.issuer()
-	for name, test := range map[string]struct{ provider, config, says, issuer string }{
-		"program": {"exec", `{"program": "/bin/true"}`, `"exec" can only be used with perenniald`, `"exec" can only be used with perenniald`},
-		"setting": {"hetzner", `{"token": "x"}`, `provider hetzner has no setting "token": it has`, `provider hetzner has no setting "token": it has`},
-		"name":    {"hetzer", "", `there is no provider "hetzer": docs/dns-providers.md lists all`, `there is no provider "hetzer"`},
-		"local":   {"technitium", fmt.Sprintf(`{"baseURL": %q}`, address), "needs apiToken", "provider technitium needs apiToken: put it into a Secret"},
+	half := func(spec *cmacme.ACMEIssuer) {
+		half := &cmacme.ACMEIssuerDNS01ProviderRoute53{SecretAccessKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "not-there"}, Key: "key"}}
+		spec.Solvers = []cmacme.ACMEChallengeSolver{{DNS01: &cmacme.ACMEChallengeSolverDNS01{Nameservers: []string{r.names.Addr}, Route53: half}}}
+	}
+	for name, test := range map[string]struct {
+		solver       func(*cmacme.ACMEIssuer)
+		says, issuer string
+	}{
+		"program": {r.byProvider("exec", `{"program": "/bin/true"}`), `"exec" can only be used with perenniald`, `"exec" can only be used with perenniald`},
+		"setting": {r.byProvider("hetzner", `{"token": "x"}`), `provider hetzner has no setting "token": it has`, `provider hetzner has no setting "token": it has`},
+		"name":    {r.byProvider("hetzer", ""), `there is no provider "hetzer": docs/dns-providers.md lists all`, `there is no provider "hetzer"`},
+		"local":   {r.byProvider("technitium", fmt.Sprintf(`{"baseURL": %q}`, address)), "needs apiToken", "provider technitium needs apiToken: put it into a Secret"},
+		"half":    {half, "an access key ID or a secret access key, but not both", "dns01.route53 has an access key ID or a secret access key, but not both: set both, or none"},
 	} {
 		issuer := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: name}}
 		issuer.Spec.ACME = &cmacme.ACMEIssuer{Server: r.ca.Directory, CABundle: r.ca.CABundle,
 			PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: name}}}
-		r.byProvider(test.provider, test.config)(issuer.Spec.ACME)
+		test.solver(issuer.Spec.ACME)
 		r.create(issuer)
 		crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: cmapi.CertificateSpec{
 			SecretName: name, DNSNames: []string{name + ".example.com"}, IssuerRef: cmmeta.IssuerReference{Name: name},

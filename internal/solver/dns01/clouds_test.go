@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
@@ -74,6 +75,7 @@ func TestCloudSolversSayWhatIsWrong(t *testing.T) {
 		"Azure with a service principal":       {azure(cmacme.ACMEIssuerDNS01ProviderAzureDNS{ClientID: "c", TenantID: "t", ClientSecret: ref}), "password", signer.KindIssuer, nil, ""},
 		"Azure without the tenant":             {azure(cmacme.ACMEIssuerDNS01ProviderAzureDNS{ClientID: "c", ClientSecret: ref}), "password", signer.KindIssuer, nil, "belong together"},
 		"Azure without the password":           {azure(cmacme.ACMEIssuerDNS01ProviderAzureDNS{ClientID: "c", TenantID: "t"}), "", signer.KindClusterIssuer, nil, "use managedIdentity"},
+		"Azure with a password of nothing":     {azure(cmacme.ACMEIssuerDNS01ProviderAzureDNS{ClientID: "c", TenantID: "t", ClientSecret: ref}), "", signer.KindIssuer, nil, "find credentials for Azure"},
 		"Azure with a tenant that is none":     {azure(cmacme.ACMEIssuerDNS01ProviderAzureDNS{ClientID: "c", TenantID: "../evil", ClientSecret: ref}), "password", signer.KindIssuer, nil, "Correct dns01.azureDNS"},
 		"Azure in a cloud that is closed":      {azure(cmacme.ACMEIssuerDNS01ProviderAzureDNS{ClientID: "c", TenantID: "t", ClientSecret: ref, Environment: "AzureGermanCloud"}), "password", signer.KindIssuer, nil, "closed AzureGermanCloud"},
 		"Azure in a cloud that is none":        {azure(cmacme.ACMEIssuerDNS01ProviderAzureDNS{ClientID: "c", TenantID: "t", ClientSecret: ref, Environment: "Mars"}), "password", signer.KindIssuer, nil, `"Mars" is none of`},
@@ -86,6 +88,10 @@ func TestCloudSolversSayWhatIsWrong(t *testing.T) {
 		"Azure with a machine that is a workload": {azure(cmacme.ACMEIssuerDNS01ProviderAzureDNS{ManagedIdentity: &cmacme.AzureManagedIdentity{ResourceID: "/subscriptions/s/x"}}), "", signer.KindClusterIssuer,
 			map[string]string{"AZURE_FEDERATED_TOKEN_FILE": "/token"}, "set clientID instead"},
 		"Azure with a workload of no name": {azure(cmacme.ACMEIssuerDNS01ProviderAzureDNS{}), "", signer.KindClusterIssuer, map[string]string{"AZURE_FEDERATED_TOKEN_FILE": "/token"}, "no client ID specified"},
+
+		"a TSIG key of an algorithm that is none": {cmacme.ACMEChallengeSolverDNS01{RFC2136: &cmacme.ACMEIssuerDNS01ProviderRFC2136{TSIGKeyName: "k", TSIGAlgorithm: "HMACSHA3"}}, "", signer.KindIssuer, nil,
+			`tsigAlgorithm: "HMACSHA3" is none of HMACMD5`},
+		"Cloudflare with a key of nobody": {cmacme.ACMEChallengeSolverDNS01{Cloudflare: &cmacme.ACMEIssuerDNS01ProviderCloudflare{APIKey: ref}}, "", signer.KindIssuer, nil, "names no credentials"},
 
 		"Akamai":                          {akamaiSpec("akab-1.luna.akamaiapis.net", ref), "token", signer.KindIssuer, nil, ""},
 		"Akamai with the URL of its host": {akamaiSpec("https://akab-1.luna.akamaiapis.net/", ref), "token", signer.KindIssuer, nil, ""},
@@ -104,11 +110,12 @@ func TestCloudSolversSayWhatIsWrong(t *testing.T) {
 			secret := func(string, string, string) (string, error) { return test.secret, nil }
 			var p Provider
 			var err error
-			switch {
+			switch err = s.Settings(issuer, &test.spec); {
+			case err != nil:
 			case test.spec.CloudDNS != nil:
 				p, err = s.cloudDNS(t.Context(), issuer, test.spec.CloudDNS, lane.Party{}, secret)
 			case test.spec.AzureDNS != nil:
-				p, err = s.azureDNS(issuer, test.spec.AzureDNS, secret)
+				p, err = s.azureDNS(test.spec.AzureDNS, secret)
 			default:
 				p, err = s.akamai(test.spec.Akamai, secret)
 			}
@@ -119,6 +126,15 @@ func TestCloudSolversSayWhatIsWrong(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 		})
+	}
+}
+
+func TestABlankEntryIsNoCredential(t *testing.T) {
+	for _, value := range []string{"", " \n", "\t"} {
+		got, err := entryOf(&corev1.Secret{Data: map[string][]byte{"key": []byte(value)}}, "shop/aws", "dns01.route53.secretAccessKeySecretRef", "key")
+		if err == nil || got != "" || !strings.Contains(err.Error(), "Secret shop/aws, dns01.route53.secretAccessKeySecretRef, has no entry key") {
+			t.Errorf("%q: got %q, %v", value, got, err)
+		}
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -342,10 +343,8 @@ func (s *Solver) provider(ctx context.Context, issuer *signer.Issuer, ch *cmacme
 			return "", fault.Misconfiguredf("PresentError", "Secret %s, %s, does not exist: create it with the entry %s", at, field, key)
 		case err != nil:
 			return "", fault.Transientf("PresentError", "get Secret %s: %w", at, err)
-		case len(got.Data[key]) == 0:
-			return "", fault.Misconfiguredf("PresentError", "Secret %s, %s, has no entry %s", at, field, key)
 		}
-		return strings.TrimSpace(string(got.Data[key])), nil
+		return entryOf(got, at, field, key)
 	}
 	if c := spec.RFC2136; c != nil {
 		p := &rfc2136{nameserver: c.Nameserver, protocol: strings.ToLower(string(c.Protocol)), dial: s.Dial, now: s.Now}
@@ -360,13 +359,10 @@ func (s *Solver) provider(ctx context.Context, issuer *signer.Issuer, ch *cmacme
 	if c := spec.Cloudflare; c != nil {
 		var token, key string
 		var err error
-		switch {
-		case c.APIToken != nil:
+		if c.APIToken != nil {
 			token, err = secret("dns01.cloudflare.apiTokenSecretRef", c.APIToken.Name, c.APIToken.Key)
-		case c.APIKey != nil && c.Email != "":
+		} else {
 			key, err = secret("dns01.cloudflare.apiKeySecretRef", c.APIKey.Name, c.APIKey.Key)
-		default:
-			err = fault.Misconfiguredf("InvalidSolver", "dns01.cloudflare names no credentials: set apiTokenSecretRef, or email and apiKeySecretRef")
 		}
 		if err != nil {
 			return nil, err
@@ -412,7 +408,7 @@ func (s *Solver) provider(ctx context.Context, issuer *signer.Issuer, ch *cmacme
 		return s.cloudDNS(ctx, issuer, c, party(issuer, ch), secret)
 	}
 	if c := spec.AzureDNS; c != nil {
-		return s.azureDNS(issuer, c, secret)
+		return s.azureDNS(c, secret)
 	}
 	if c := spec.Akamai; c != nil {
 		return s.akamai(c, secret)
@@ -421,12 +417,21 @@ func (s *Solver) provider(ctx context.Context, issuer *signer.Issuer, ch *cmacme
 		"use rfc2136, route53, cloudDNS, azureDNS, cloudflare, digitalocean, akamai, acmeDNS, webhook or provider")
 }
 
+// entryOf is what a Secret has in an entry, without the space around it. A blank one is none: what is made without a credential may look for those of the
+// environment instead.
+func entryOf(secret *corev1.Secret, at, field, key string) (string, error) {
+	value := strings.TrimSpace(string(secret.Data[key]))
+	if value == "" {
+		return "", fault.Misconfiguredf("PresentError", "Secret %s, %s, has no entry %s", at, field, key)
+	}
+	return value, nil
+}
+
 // Settings says what is wrong with a solver of an issuer, as far as that can be told without asking anybody and without its Secrets.
 func (s *Solver) Settings(issuer *signer.Issuer, spec *cmacme.ACMEChallengeSolverDNS01) error {
 	if err := checkNameservers(spec); err != nil {
 		return err
 	}
-	ambient := s.Ambient.allows(issuer)
 	switch {
 	case spec.Provider != nil:
 		c := spec.Provider
@@ -449,16 +454,18 @@ func (s *Solver) Settings(issuer *signer.Issuer, spec *cmacme.ACMEChallengeSolve
 	case spec.Akamai != nil:
 		_, err := akamaiHost(spec.Akamai)
 		return err
-	case spec.Route53 != nil && !ambient:
-		if c := spec.Route53; c.AccessKeyID == "" && c.SecretAccessKeyID == nil && c.SecretAccessKey.Name == "" && c.Auth == nil {
-			return noAmbient(issuer, "dns01.route53", "accessKeyID and secretAccessKeySecretRef, or auth.kubernetes")
+	case spec.RFC2136 != nil:
+		return checkTSIG(spec.RFC2136)
+	case spec.Cloudflare != nil:
+		if c := spec.Cloudflare; c.APIToken == nil && (c.APIKey == nil || c.Email == "") {
+			return fault.Misconfiguredf("InvalidSolver", "dns01.cloudflare names no credentials: set apiTokenSecretRef, or email and apiKeySecretRef")
 		}
-	case spec.CloudDNS != nil && !ambient && spec.CloudDNS.ServiceAccount == nil:
+	case spec.Route53 != nil:
+		return s.checkRoute53(issuer, spec.Route53)
+	case spec.CloudDNS != nil && spec.CloudDNS.ServiceAccount == nil && !s.Ambient.allows(issuer):
 		return noAmbient(issuer, "dns01.cloudDNS", "serviceAccountSecretRef")
-	case spec.AzureDNS != nil && !ambient:
-		if c := spec.AzureDNS; c.ClientSecret == nil && c.ClientID == "" && c.TenantID == "" {
-			return noAmbient(issuer, "dns01.azureDNS", "clientID, clientSecretSecretRef and tenantID")
-		}
+	case spec.AzureDNS != nil:
+		return s.checkAzureDNS(issuer, spec.AzureDNS)
 	}
 	return nil
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/fault"
 )
 
@@ -69,7 +70,15 @@ type rfc2136 struct {
 	now        func() time.Time
 }
 
-// configure checks what was set. The messages name the fields of the API.
+// checkTSIG says what is wrong with a solver's settings.
+func checkTSIG(c *cmacme.ACMEIssuerDNS01ProviderRFC2136) error {
+	if _, known := tsigAlgorithms[strings.ToUpper(c.TSIGAlgorithm)]; c.TSIGKeyName != "" && !known {
+		return fault.Misconfiguredf("InvalidSolver", "dns01.rfc2136.tsigAlgorithm: %.60q is none of HMACMD5, HMACSHA1, HMACSHA256, HMACSHA512", c.TSIGAlgorithm)
+	}
+	return nil
+}
+
+// configure takes the settings, which have been checked, and the secret, which has not.
 func (p *rfc2136) configure(keyName, algorithm string) error {
 	if _, _, err := net.SplitHostPort(p.nameserver); err != nil {
 		p.nameserver = net.JoinHostPort(strings.Trim(p.nameserver, "[]"), "53")
@@ -80,11 +89,7 @@ func (p *rfc2136) configure(keyName, algorithm string) error {
 	if keyName == "" {
 		return nil
 	}
-	p.key = fqdn(keyName)
-	var known bool
-	if p.algorithm, known = tsigAlgorithms[strings.ToUpper(algorithm)]; !known {
-		return fault.Misconfiguredf("InvalidSolver", "dns01.rfc2136.tsigAlgorithm: %q is none of HMACMD5, HMACSHA1, HMACSHA256, HMACSHA512", algorithm)
-	}
+	p.key, p.algorithm = fqdn(keyName), tsigAlgorithms[strings.ToUpper(algorithm)]
 	if _, err := base64.StdEncoding.DecodeString(p.secret); err != nil {
 		return fault.Misconfiguredf("InvalidSolver", "dns01.rfc2136.tsigSecretSecretRef: the secret is not base64, as tsig-keygen prints it")
 	}

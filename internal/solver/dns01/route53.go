@@ -53,7 +53,31 @@ type amazonRoute53 struct {
 	changes map[string]string // IDs of the last changes by name and value
 }
 
-// route53 makes the provider, or takes the one that was made of the same settings.
+// route53Account is the ServiceAccount whose token is exchanged, or nil.
+func route53Account(c *cmacme.ACMEIssuerDNS01ProviderRoute53) *cmacme.ServiceAccountRef {
+	if c.Auth == nil || c.Auth.Kubernetes == nil {
+		return nil
+	}
+	return c.Auth.Kubernetes.ServiceAccountRef
+}
+
+// checkRoute53 says what is wrong with a solver's settings.
+func (s *Solver) checkRoute53(issuer *signer.Issuer, c *cmacme.ACMEIssuerDNS01ProviderRoute53) error {
+	id, key, account := c.AccessKeyID != "" || c.SecretAccessKeyID != nil, c.SecretAccessKey.Name != "", route53Account(c)
+	switch {
+	case id != key:
+		return fault.Misconfiguredf("InvalidSolver", "dns01.route53 has an access key ID or a secret access key, but not both: set both, or none")
+	case id && account != nil:
+		return fault.Misconfiguredf("InvalidSolver", "dns01.route53 has both an access key and auth.kubernetes: keep one of them")
+	case account != nil && c.Role == "":
+		return fault.Misconfiguredf("InvalidSolver", "dns01.route53.auth.kubernetes needs role: the ARN of the role that the ServiceAccount may assume")
+	case !id && account == nil && !s.Ambient.allows(issuer):
+		return noAmbient(issuer, "dns01.route53", "accessKeyID and secretAccessKeySecretRef, or auth.kubernetes")
+	}
+	return nil
+}
+
+// route53 makes the provider of settings that have been checked, or takes the one that was made of the same.
 func (s *Solver) route53(ctx context.Context, issuer *signer.Issuer, c *cmacme.ACMEIssuerDNS01ProviderRoute53, service lane.Party, secret func(field, name, key string) (string, error)) (Provider, error) {
 	id, key := c.AccessKeyID, ""
 	var err error
@@ -67,20 +91,7 @@ func (s *Solver) route53(ctx context.Context, issuer *signer.Issuer, c *cmacme.A
 			return nil, err
 		}
 	}
-	var account *cmacme.ServiceAccountRef
-	if c.Auth != nil && c.Auth.Kubernetes != nil {
-		account = c.Auth.Kubernetes.ServiceAccountRef
-	}
-	switch {
-	case (id == "") != (key == ""):
-		return nil, fault.Misconfiguredf("InvalidSolver", "dns01.route53 has an access key ID or a secret access key, but not both: set both, or none")
-	case id != "" && account != nil:
-		return nil, fault.Misconfiguredf("InvalidSolver", "dns01.route53 has both an access key and auth.kubernetes: keep one of them")
-	case account != nil && c.Role == "":
-		return nil, fault.Misconfiguredf("InvalidSolver", "dns01.route53.auth.kubernetes needs role: the ARN of the role that the ServiceAccount may assume")
-	case id == "" && account == nil && !s.Ambient.allows(issuer):
-		return nil, noAmbient(issuer, "dns01.route53", "accessKeyID and secretAccessKeySecretRef, or auth.kubernetes")
-	}
+	account := route53Account(c)
 	settings := []string{id, key, c.Role, c.Region, c.HostedZoneID}
 	if account != nil {
 		settings = append(settings, issuer.SecretNamespace, account.Name, fmt.Sprint(account.TokenAudiences))
@@ -97,7 +108,7 @@ func (s *Solver) route53(ctx context.Context, issuer *signer.Issuer, c *cmacme.A
 		} else {
 			options = append(options, config.WithDefaultRegion(awsRegion))
 		}
-		if id != "" || account != nil { // what the environment says about credentials is not looked at
+		if c.SecretAccessKey.Name != "" || account != nil { // what the environment says about credentials is not looked at
 			options = append(options, config.WithCredentialsProvider(credentials.NewStaticCredentialsProvider(id, key, "")))
 		}
 		cfg, err := config.LoadDefaultConfig(ctx, options...)

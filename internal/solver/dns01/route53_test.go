@@ -1,7 +1,6 @@
 package dns01
 
 import (
-	"context"
 	"strings"
 	"testing"
 
@@ -10,7 +9,6 @@ import (
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
-	"github.com/perennial-pki/perennial/internal/lane"
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
@@ -47,7 +45,7 @@ func TestRoute53SaysWhichCredentialsAreMissing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := &Solver{Ambient: Ambient{ClusterIssuers: true}}
 			issuer := &signer.Issuer{GenericIssuer: &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "le"}}, Kind: signer.KindIssuer, SecretNamespace: "shop"}
-			_, err := s.route53(context.Background(), issuer, &test.spec, lane.Party{}, func(string, string, string) (string, error) { return "secret", nil })
+			err := s.Settings(issuer, &cmacme.ACMEChallengeSolverDNS01{Route53: &test.spec})
 			if err == nil || !strings.Contains(err.Error(), test.says) {
 				t.Errorf("got %v", err)
 			}
