@@ -1,0 +1,144 @@
+package docs
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// hole is what stands in a text of the code for what is filled in.
+const hole = "\x00"
+
+var (
+	verb = regexp.MustCompile(`%[-+#0-9.\[\]]*[a-zA-Z]`)
+	// filledIn is what stands in a message of the documentation for that: dots, words in capitals, numbers, fields, and words that the code has as
+	// values. What follows a comma or a colon may be of another text.
+	filledIn = regexp.MustCompile("\\.\\.\\.|[\"();`]|, |: |\\b[A-Z][A-Z_]+\\b|\\b[a-zA-Z0-9]+(\\.[a-zA-Z0-9]+)+\\b|\\b[a-z]*[0-9][a-z0-9]*\\b|acme-tls/|" +
+		"\\b(Issuer|HTTPRoute|Cloudflare|DigitalOcean|Google|Azure|Akamai|Cloud DNS)\\b")
+	// others are the words of Go's own library.
+	others = []string{"signed by unknown authority", "failed to verify certificate"}
+	// spoken are the columns of docs/acme.md that have messages.
+	spoken = []string{"message", "the issuer says", "it ends with", "event or condition"}
+	word   = regexp.MustCompile(`\b[a-z]+\b`)
+)
+
+// told are the fixed words of each message that docs/acme.md explains, by its row.
+func told(t *testing.T) map[string][]string {
+	t.Helper()
+	text, err := os.ReadFile("../../docs/acme.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := map[string][]string{}
+	speaks := false
+	for line := range strings.Lines(string(text)) {
+		cells := strings.Split(line, " |")
+		first := strings.TrimPrefix(cells[0], "| ")
+		switch {
+		case !strings.HasPrefix(line, "|"):
+			speaks = false
+		case slices.Contains(spoken, first):
+			speaks = true
+		case speaks && !strings.HasPrefix(line, "|---"):
+			for _, words := range filledIn.Split(first, -1) {
+				words = strings.Trim(words, " .,:-")
+				if strings.Contains(words, " ") && !slices.Contains(others, words) {
+					rows[first] = append(rows[first], words)
+				}
+			}
+		}
+	}
+	if len(rows) < 100 {
+		t.Fatalf("only %d rows: have the columns other names?", len(rows))
+	}
+	return rows
+}
+
+// constant is the text of an expression, with holes for what is not constant.
+func constant(e ast.Expr) string {
+	switch e := e.(type) {
+	case *ast.BasicLit:
+		if text, err := strconv.Unquote(e.Value); err == nil {
+			return verb.ReplaceAllString(text, hole)
+		}
+	case *ast.BinaryExpr:
+		return constant(e.X) + constant(e.Y)
+	}
+	return hole
+}
+
+// code calls visit for each node of what is not a test below these directories.
+func code(t *testing.T, visit func(files *token.FileSet, n ast.Node) bool, dirs ...string) {
+	t.Helper()
+	files := token.NewFileSet()
+	for _, dir := range dirs {
+		err := filepath.WalkDir(filepath.Join("../..", dir), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") || strings.HasSuffix(path, "_gen.go") {
+				return err
+			}
+			parsed, err := parser.ParseFile(files, path, nil, parser.SkipObjectResolution)
+			if err != nil {
+				return err
+			}
+			ast.Inspect(parsed, func(n ast.Node) bool { return visit(files, n) })
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestEachMessageThatIsExplainedExists(t *testing.T) {
+	var all strings.Builder
+	code(t, func(_ *token.FileSet, n ast.Node) bool {
+		if e, ok := n.(ast.Expr); ok {
+			all.WriteString(constant(e) + hole)
+		}
+		return true
+	}, "acme", "internal")
+	for row, words := range told(t) {
+		for _, w := range words {
+			if !strings.Contains(all.String(), w) {
+				t.Errorf("docs/acme.md explains %q, but nobody says %q", row, w)
+			}
+		}
+	}
+}
+
+func TestEachErrorOfAnACMEIssuanceIsExplained(t *testing.T) {
+	var words []string
+	for _, w := range told(t) {
+		words = append(words, w...)
+	}
+	code(t, func(files *token.FileSet, n ast.Node) bool {
+		call, ok := n.(*ast.CallExpr)
+		if !ok {
+			return true
+		}
+		f, ok := call.Fun.(*ast.SelectorExpr)
+		if !ok {
+			return true
+		}
+		if of, ok := f.X.(*ast.Ident); !ok || of.Name != "fault" || !strings.HasSuffix(f.Sel.Name, "f") {
+			return true
+		}
+		// With less than three words of its own, it is another's.
+		format := slices.IndexFunc(call.Args, func(e ast.Expr) bool { return len(word.FindAllString(constant(e), -1)) > 2 })
+		if format < 0 {
+			return true
+		}
+		if text := constant(call.Args[format]); !slices.ContainsFunc(words, func(w string) bool { return strings.Contains(text, w) }) {
+			t.Errorf("%s: docs/acme.md does not explain %q", files.Position(call.Pos()), strings.ReplaceAll(text, hole, "..."))
+		}
+		return true
+	}, "internal/account", "internal/budget", "internal/order", "internal/signer/acme", "internal/solver")
+}
