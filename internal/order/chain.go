@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -26,6 +27,8 @@ type offer struct {
 	extra []string // as check has it
 	err   error    // what is wrong with it, if anything
 }
+
+var errAnotherKey = errors.New("it is for another key")
 
 // maxAlternates is how many other chains are looked at. CAs have two or three.
 const maxAlternates = 10
@@ -59,7 +62,11 @@ func (r *Reconciler) fetch(ctx context.Context, o conversation, order *cmacme.Or
 			best = len(offers) - 1
 		}
 	}
-	if err := offers[best].err; err != nil {
+	if err := offers[best].err; errors.Is(err, errAnotherKey) && !r.finalized.is(string(order.UID)) {
+		// Nothing was issued for this one, whatever its state says: the other one may have waited too long to be waited for, or be no Order.
+		end(order, o.now, cmacme.Expired, "the CA has answered another request for the same names with this order, too, and issued it for that one's key")
+		return nil
+	} else if err != nil {
 		return fault.Refusedf("InvalidCertificate", "the CA sent a certificate that is not what was asked for: %w", err)
 	}
 	if why := besides(offers, best, preferred); why != "" {
@@ -72,6 +79,12 @@ func (r *Reconciler) fetch(ctx context.Context, o conversation, order *cmacme.Or
 	}
 	order.Status.Certificate, order.Status.State, order.Status.Reason = offers[best].pem, cmacme.Valid, ""
 	return nil
+}
+
+// forKey reports whether a certificate is for a key.
+func forKey(leaf *x509.Certificate, key crypto.PublicKey) bool {
+	is, ok := leaf.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && is.Equal(key)
 }
 
 // judge looks at a chain that the CA offers.
@@ -121,9 +134,8 @@ func (r *Reconciler) check(order *cmacme.Order, chainPEM []byte, now time.Time) 
 		return nil, fmt.Errorf("spec.request: %w", err)
 	}
 	leaf := chain[0]
-	key, ok := leaf.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
-	if !ok || !key.Equal(csr.PublicKey) {
-		return nil, errors.New("it is for another key")
+	if !forKey(leaf, csr.PublicKey) {
+		return nil, errAnotherKey
 	}
 	if !now.Before(leaf.NotAfter) {
 		return nil, fmt.Errorf("it expired at %s", leaf.NotAfter.UTC().Format(time.RFC3339))

@@ -226,6 +226,10 @@ func (r *Reconciler) issued(ctx context.Context, order *cmacme.Order, i *signer.
 	if err != nil {
 		return nil, false, fault.Refusedf("InvalidCertificate", "the CA sent a certificate that cannot be read: %w", err)
 	}
+	csr, err := r.Limits.DecodeCSRPEM(order.Spec.Request)
+	if err != nil || !forKey(certs[0], csr.PublicKey) {
+		return nil, false, nil // it was issued for another who was answered with the same order, and is theirs
+	}
 	return certs[0], false, nil
 }
 

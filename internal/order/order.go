@@ -75,6 +75,10 @@ type Reconciler struct {
 	left instants
 	// told is since when an order says what it waits for.
 	told instants
+	// twins are orders for the same, open is since when one of them is known to be open, and waits since when one waits for another.
+	twins       twins
+	open, waits instants
+	queue       workqueue.TypedRateLimitingInterface[reconcile.Request] // set before the first pass
 }
 
 // AddIndexes adds the indexes that the reconcilers of this package need.
@@ -93,6 +97,7 @@ func AddIndexes(ctx context.Context, indexer client.FieldIndexer) error {
 			}
 			return []string{o.GetAnnotations()[cmapi.CertificateNameKey]}
 		}),
+		indexer.IndexField(ctx, &cmacme.Order{}, byOpen, func(o client.Object) []string { return openOf(o.(*cmacme.Order)) }),
 		indexer.IndexField(ctx, &cmacme.Order{}, byNames, func(o client.Object) []string { return namesOf(o.(*cmacme.Order)) }),
 		indexer.IndexField(ctx, &cmacme.Challenge{}, byIssuer, func(o client.Object) []string {
 			ch := o.(*cmacme.Challenge)
@@ -136,6 +141,7 @@ func (r *Reconciler) SetupWithManager(_ context.Context, mgr ctrl.Manager, _ cac
 			CreateFunc: func(event.CreateEvent) bool { return false }, // its Orders look at it themselves
 		})).
 		WatchesRawSource(source.Func(func(_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
+			r.queue = queue
 			r.Budget.Wake = func(name types.NamespacedName) { queue.Add(reconcile.Request{NamespacedName: name}) }
 			return nil
 		})).
@@ -165,6 +171,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if err := r.Client.Get(ctx, request.NamespacedName, order, client.UnsafeDisableDeepCopy); err != nil {
 		if apierrors.IsNotFound(err) {
 			r.Budget.Gone(request.NamespacedName)
+			r.open.drop(request.String())
+			r.waits.drop(request.String())
+			r.over(request.NamespacedName)
 			return reconcile.Result{}, nil
 		}
 		return reconcile.Result{}, err
@@ -184,10 +193,15 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	}
 	if finished(order.Status.State) {
 		r.pace.forget(string(order.UID))
-		r.finalized.drop(string(order.UID))
-		r.unreplaced.drop(string(order.UID))
-		r.told.drop(string(order.UID))
+		for _, remembered := range []*instants{&r.finalized, &r.unreplaced, &r.told} {
+			remembered.drop(string(order.UID))
+		}
+		r.open.drop(request.String())
+		r.over(request.NamespacedName)
 		return reconcile.Result{}, r.discard(ctx, challenges.Items)
+	}
+	if order.Status.URL != "" {
+		r.twins.written(request.NamespacedName)
 	}
 	next := order.DeepCopy()
 	var say []func() // after the patch: a pass that could not write what it says is followed by one that finds the same
@@ -307,7 +321,18 @@ func (r *Reconciler) step(ctx context.Context, order *cmacme.Order, challenges [
 	defer lane.Leave(ctx)
 	o := conversation{ca: ca, by: by, now: r.Clock.Now(), say: say}
 	if order.Status.URL == "" {
+		first, err := r.first(ctx, order, by)
+		if err != nil {
+			return reconcile.Result{}, err
+		}
+		if first != nil {
+			return r.behind(order, *first), nil
+		}
+		r.waits.drop(client.ObjectKeyFromObject(order).String())
 		err = r.Accounts.Believed(ctx, i, by, r.refused(ctx, order, i, ask, r.begin(ctx, o, order, i, ask)))
+		if err != nil {
+			r.over(client.ObjectKeyFromObject(order))
+		}
 		reached(&order.Status.UnreachableSince, o.now, err)
 		return reconcile.Result{}, err // the write of the status brings us back
 	}
@@ -438,6 +463,7 @@ func (r *Reconciler) advance(ctx context.Context, o conversation, order *cmacme.
 			return reconcile.Result{}, r.notFinalized(ctx, o, order, challenges, err)
 		}
 		r.finalized.since(string(order.UID), o.now)
+		r.over(client.ObjectKeyFromObject(order))
 	}
 	st := &order.Status
 	switch got.Status {
