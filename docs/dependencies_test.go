@@ -15,7 +15,7 @@ var major = regexp.MustCompile(`[/.]v[0-9]+$`)
 // listed are the modules in each table of docs/dependencies.md, by its title. A row names the first in full, and those beside it by their last part.
 func listed(t *testing.T) map[string][]string {
 	t.Helper()
-	text, err := os.ReadFile("../../docs/dependencies.md")
+	text, err := os.ReadFile("dependencies.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +44,7 @@ func listed(t *testing.T) map[string][]string {
 func TestEachDirectDependencyIsListed(t *testing.T) {
 	tables := listed(t)
 	required := map[string]bool{}
-	for title, file := range map[string]string{"Root module": "../../go.mod", "standalone/": "../../standalone/go.mod", "test/": "../go.mod"} {
+	for title, file := range map[string]string{"Root module": "../go.mod", "standalone/": "../standalone/go.mod", "test/": "../test/go.mod"} {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)

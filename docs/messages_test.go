@@ -33,7 +33,7 @@ var (
 // told are the fixed words of each message that docs/acme.md explains, by its row.
 func told(t *testing.T) map[string][]string {
 	t.Helper()
-	text, err := os.ReadFile("../../docs/acme.md")
+	text, err := os.ReadFile("acme.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +80,7 @@ func code(t *testing.T, visit func(files *token.FileSet, n ast.Node) bool, dirs 
 	t.Helper()
 	files := token.NewFileSet()
 	for _, dir := range dirs {
-		err := filepath.WalkDir(filepath.Join("../..", dir), func(path string, d fs.DirEntry, err error) error {
+		err := filepath.WalkDir(filepath.Join("..", dir), func(path string, d fs.DirEntry, err error) error {
 			if err != nil || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") || strings.HasSuffix(path, "_gen.go") {
 				return err
 			}
