@@ -22,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -36,6 +37,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/solver/http01"
 	"github.com/perennial-pki/perennial/test/cluster"
 	"github.com/perennial-pki/perennial/test/dnsserver"
+	"github.com/perennial-pki/perennial/test/internet"
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
@@ -172,6 +174,15 @@ func (r *rig) issuer(name string, solver cmacme.ACMEChallengeSolverHTTP01) {
 		r.Fatal(err)
 	}
 	r.Cleanup(func() { _ = r.admin.Delete(context.Background(), o) })
+}
+
+// example creates what a file of the examples has, in the namespace of the rig and with issuers of its CA, and returns the name of its Certificate.
+func (r *rig) example(file string) string {
+	r.Helper()
+	return internet.Apply(r, r.admin, string(must(os.ReadFile(filepath.Join("../../examples/acme-options", file)))), func(u *unstructured.Unstructured) {
+		u.SetNamespace(r.namespace)
+		internet.At(r.ca, u)
+	}).Name
 }
 
 func byIngress(class string) cmacme.ACMEChallengeSolverHTTP01 {
@@ -370,6 +381,21 @@ func TestAGatewayIsIssuedThroughAnHTTPRoute(t *testing.T) {
 	r.clean(r.namespace)
 }
 
+func TestTheExampleOfAGatewayNamesTheParentOfItsHTTPRoutes(t *testing.T) {
+	r := start(t)
+	routes, err := r.admin.Watch(t.Context(), &gwapi.HTTPRouteList{}, client.InNamespace(r.namespace))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer routes.Stop()
+	r.ready(r.namespace, r.example("gateway.yaml"))
+	made, is := (<-routes.ResultChan()).Object.(*gwapi.HTTPRoute)
+	if !is || len(made.Spec.ParentRefs) != 1 || made.Spec.ParentRefs[0].Name != "edge" || ptr.Deref(made.Spec.ParentRefs[0].SectionName, "") != "http" || made.Labels["team"] != "shop" {
+		t.Errorf("the HTTPRoute was %+v", made)
+	}
+	r.clean(r.namespace)
+}
+
 // challenge makes a Challenge of an issuer that does not exist, so that nothing comes of it.
 func (r *rig) challenge(name, host, token string) *cmacme.Challenge {
 	r.Helper()
@@ -486,17 +512,7 @@ func TestASolverPodAnswersWhereTheMeshReachesNoOther(t *testing.T) {
 	r := start(t, func(o *controller.Options) {
 		o.HTTP01.Pods, o.HTTP01.Labels = http01.PodSettings{Image: "registry.example/perennial:1"}, map[string]string{"cost": "edge"}
 	})
-	solver := byIngress("nginx")
-	solver.SolverMode = cmacme.HTTP01SolverModePod
-	solver.Ingress.PodTemplate = &cmacme.ACMEChallengeSolverHTTP01IngressPodTemplate{
-		ACMEChallengeSolverHTTP01IngressPodObjectMeta: cmacme.ACMEChallengeSolverHTTP01IngressPodObjectMeta{Labels: map[string]string{"team": "shop"}, Annotations: map[string]string{"sidecar.istio.io/inject": "true"}},
-		Spec: cmacme.ACMEChallengeSolverHTTP01IngressPodSpec{NodeSelector: map[string]string{"disk": "ssd"}, Tolerations: []corev1.Toleration{{Key: "k"}}},
-	}
-	r.issuer("by-pod", solver)
-	crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: "tls"}, Spec: cmapi.CertificateSpec{
-		SecretName: "tls", DNSNames: []string{"pod.example.com"}, IssuerRef: cmmeta.IssuerReference{Name: "by-pod", Kind: "ClusterIssuer"},
-	}}
-	r.create(crt)
+	crt := r.example("solver-pod.yaml")
 
 	// What the kubelet does.
 	var pods corev1.PodList
@@ -522,8 +538,8 @@ func TestASolverPodAnswersWhereTheMeshReachesNoOther(t *testing.T) {
 		})
 	}
 	if pod.Labels["team"] != "shop" || pod.Annotations["sidecar.istio.io/inject"] != "true" || pod.Spec.NodeSelector["disk"] != "ssd" ||
-		pod.Spec.NodeSelector["kubernetes.io/os"] != "linux" || !slices.ContainsFunc(pod.Spec.Tolerations, func(t corev1.Toleration) bool { return t.Key == "k" }) ||
-		pod.Spec.Containers[0].Image != "registry.example/perennial:1" || *pod.Spec.AutomountServiceAccountToken {
+		pod.Spec.NodeSelector["kubernetes.io/os"] != "linux" || !slices.ContainsFunc(pod.Spec.Tolerations, func(t corev1.Toleration) bool { return t.Key == "dedicated" && t.Value == "edge" }) ||
+		pod.Spec.Containers[0].Resources.Limits.Memory().String() != "48Mi" || pod.Spec.Containers[0].Image != "registry.example/perennial:1" || *pod.Spec.AutomountServiceAccountToken {
 		t.Errorf("the pod is %+v", pod)
 	}
 	address := fmt.Sprintf("127.0.0.1:%d", cluster.FreePort(t))
@@ -538,7 +554,7 @@ func TestASolverPodAnswersWhereTheMeshReachesNoOther(t *testing.T) {
 	if err := r.admin.Status().Update(t.Context(), pod); err != nil {
 		t.Fatal(err)
 	}
-	r.ready(r.namespace, "tls")
+	r.ready(r.namespace, crt)
 	// There is no kubelet to say that the pod has ended.
 	if err := client.IgnoreNotFound(r.admin.Delete(t.Context(), pod, client.GracePeriodSeconds(0))); err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"fmt"
 	"slices"
 	"strings"
@@ -46,7 +47,7 @@ func Apply(t testing.TB, admin client.Client, manifest string, prepare func(*uns
 	var last client.ObjectKey
 	for document := range strings.SplitSeq(manifest, "\n---\n") {
 		u := &unstructured.Unstructured{}
-		if err := yaml.Unmarshal([]byte(document), &u.Object); err != nil {
+		if err := yaml.UnmarshalStrict([]byte(document), &u.Object); err != nil {
 			t.Fatal(err)
 		}
 		prepare(u)
@@ -57,6 +58,14 @@ func Apply(t testing.TB, admin client.Client, manifest string, prepare func(*uns
 		last = client.ObjectKeyFromObject(u)
 	}
 	return last
+}
+
+// At makes an object of a manifest, if it is an issuer, one of this CA.
+func At(ca *pebble.Server, u *unstructured.Unstructured) {
+	if issuer, found, _ := unstructured.NestedFieldNoCopy(u.Object, "spec", "acme"); found {
+		spec := issuer.(map[string]any)
+		spec["server"], spec["caBundle"] = ca.Directory, base64.StdEncoding.EncodeToString(ca.CABundle)
+	}
 }
 
 // Issued waits until a Certificate is Ready, and looks whether its Secret is for these names, which are sorted.

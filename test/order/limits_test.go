@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -157,12 +158,17 @@ func (r *rig) orderOf(name string) *cmacme.Order {
 	return nil
 }
 
-// nudge has the controller look at an Order, as it would when the time came that a stepped clock shows.
-func (r *rig) nudge(order *cmacme.Order) {
+// nudge has the controller look at an object, as it would when the time came that a stepped clock shows.
+func (r *rig) nudge(o client.Object) {
 	r.t.Helper()
-	was := order.DeepCopy()
-	metav1.SetMetaDataAnnotation(&order.ObjectMeta, "nudged", time.Now().String())
-	if err := r.admin.Patch(r.t.Context(), order, client.MergeFrom(was)); err != nil {
+	was := o.DeepCopyObject().(client.Object)
+	annotations := maps.Clone(o.GetAnnotations())
+	if annotations == nil {
+		annotations = map[string]string{}
+	}
+	annotations["nudged"] = time.Now().String()
+	o.SetAnnotations(annotations)
+	if err := r.admin.Patch(r.t.Context(), o, client.MergeFrom(was)); err != nil {
 		r.t.Fatal(err)
 	}
 }

@@ -19,7 +19,6 @@ import (
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/yaml"
 
 	"github.com/perennial-pki/perennial/acme"
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
@@ -169,40 +168,7 @@ func TestTheExampleOfAProviderIssuesAndForeignRecordsStay(t *testing.T) {
 	r := start(t, pebble.Options{}, ownMachine) // the server of the test is on this machine
 	r.names.AddTXT(name, "somebody else's")
 	_, address := r.powerDNS("good-key")
-	content, err := os.ReadFile(filepath.Join("../../examples/dns-provider", "issuer.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	world := strings.NewReplacer("${API_KEY}", "good-key", "http://ns1.example.com:8081", address, "https://acme-staging-v02.api.letsencrypt.org/directory", r.ca.Directory)
-	var crt *cmapi.Certificate
-	for _, document := range strings.Split(world.Replace(string(content)), "\n---\n") {
-		var kind metav1.TypeMeta
-		if err := yaml.Unmarshal([]byte(document), &kind); err != nil {
-			t.Fatal(err)
-		}
-		read := func(o client.Object) {
-			t.Helper()
-			if err := yaml.UnmarshalStrict([]byte(document), o); err != nil {
-				t.Fatal(err)
-			}
-		}
-		switch kind.Kind {
-		case "Secret":
-			o := &corev1.Secret{}
-			read(o)
-			r.create(o)
-		case "Issuer":
-			o := &cmapi.Issuer{}
-			read(o)
-			o.Spec.ACME.CABundle = r.ca.CABundle
-			o.Spec.ACME.Solvers[0].DNS01.Nameservers = []string{r.names.Addr}
-			r.create(o)
-		case "Certificate":
-			crt = &cmapi.Certificate{}
-			read(crt)
-			r.create(crt)
-		}
-	}
+	crt := r.example("dns-provider/issuer.yaml", "${API_KEY}", "good-key", "http://ns1.example.com:8081", address)
 	r.ready(crt)
 	r.eventually("the zone is as it was", func() bool { return slices.Equal(r.names.TXT(name), []string{"somebody else's"}) })
 	r.eventually("the Challenges are gone", r.noChallenges)
