@@ -26,6 +26,7 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/controller"
+	"github.com/perennial-pki/perennial/internal/order"
 	"github.com/perennial-pki/perennial/test/cluster"
 	"github.com/perennial-pki/perennial/test/dnsserver"
 	"github.com/perennial-pki/perennial/test/pebble"
@@ -374,62 +375,95 @@ func TestARenewalFollowsTheCAsSuggestion(t *testing.T) {
 	})
 }
 
+// TestACAThatHangsStopsNoOther has a CA hang under as many certificates as may be challenged at once: when their orders are asked for, or when all their
+// challenges are set up, and so have all the places that there are.
 func TestACAThatHangsStopsNoOther(t *testing.T) {
-	r := start(t, pebble.Options{})
-	r.issuer()
-	// The other CA registers accounts, and then hangs.
-	var hangs atomic.Bool
-	release := make(chan struct{})
-	other, err := pebble.Start(pebble.Options{Resolver: r.names.Addr, Wrap: func(h http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
-			if hangs.Load() {
-				select {
-				case <-release:
-				case <-q.Context().Done():
+	const wait = 90 * time.Second // as the challenges are set up, until the CA is asked
+	for name, under := range map[string]string{"when orders are asked for": "order", "under challenges that are set up": "challenge"} {
+		t.Run(name, func(t *testing.T) {
+			clock := &cluster.Clock{}
+			r := start(t, pebble.Options{}, func(o *controller.Options) { o.Clock = clock })
+			r.issuer()
+			var hangs atomic.Bool
+			var hung atomic.Int32
+			release := make(chan struct{})
+			other, err := pebble.Start(pebble.Options{Resolver: r.names.Addr, Wrap: func(h http.Handler) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+					if hangs.Load() {
+						hung.Add(1)
+						defer hung.Add(-1)
+						select {
+						case <-release:
+						case <-q.Context().Done():
+						}
+					}
+					h.ServeHTTP(w, q)
+				})
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { other.Close() })
+			t.Cleanup(func() { close(release) })
+			issuer := r.issuerOf(r.namespace, "hangs", func(spec *cmacme.ACMEIssuer) {
+				spec.Server, spec.CABundle = other.Directory, other.CABundle
+				spec.Solvers[0].WaitInsteadOfSelfCheck = &metav1.Duration{Duration: wait}
+			})
+			cluster.Eventually(t, func() error {
+				if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(issuer), issuer); err != nil {
+					return err
+				}
+				if issuer.Status.ACME == nil || issuer.Status.ACME.URI == "" {
+					return cluster.NotYet("there is no account: %+v", issuer.Status)
+				}
+				return nil
+			})
+			setUp := func() (challenges []cmacme.Challenge) {
+				t.Helper()
+				var list cmacme.ChallengeList
+				if err := r.admin.List(t.Context(), &list, client.InNamespace(r.namespace)); err != nil {
+					t.Fatal(err)
+				}
+				for _, ch := range list.Items {
+					if ch.Spec.IssuerRef.Name == issuer.Name && ch.Status.Presented && ch.Status.State == cmacme.Pending {
+						challenges = append(challenges, ch)
+					}
+				}
+				return challenges
+			}
+			hangs.Store(under == "order")
+			hang := r.ask(issuer, "hangs", order.DefaultMaxChallenges)
+			if under == "challenge" {
+				cluster.Eventually(t, func() error {
+					if n := len(setUp()); n < len(hang) {
+						return cluster.NotYet("%d challenges are set up:\n%s", n, r.story())
+					}
+					return nil
+				})
+				hangs.Store(true)
+				clock.Step(wait)
+				for _, ch := range setUp() {
+					was := ch.DeepCopy()
+					metav1.SetMetaDataAnnotation(&ch.ObjectMeta, "nudged", "yes")
+					if err := r.admin.Patch(t.Context(), &ch, client.MergeFrom(was)); err != nil {
+						t.Fatal(err)
+					}
 				}
 			}
-			h.ServeHTTP(w, q)
+			cluster.Eventually(t, func() error {
+				if hung.Load() == 0 {
+					return cluster.NotYet("nobody waits for the CA that hangs")
+				}
+				return nil
+			})
+			for i := range 3 {
+				r.ready(r.certificate(fmt.Sprintf("works-%d", i), fmt.Sprintf("w%d.example.com", i)))
+			}
+			if n := len(setUp()); under == "challenge" && n < len(hang) {
+				t.Errorf("%d challenges are still set up", n)
+			}
+			r.stillOpen(hang)
 		})
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { other.Close() })
-	t.Cleanup(func() { close(release) })
-	issuer := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "hangs"}}
-	issuer.Spec.ACME = &cmacme.ACMEIssuer{
-		Server: other.Directory, CABundle: other.CABundle, PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "hangs"}},
-		Solvers: []cmacme.ACMEChallengeSolver{{HTTP01: &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}}}},
-	}
-	r.create(issuer)
-	cluster.Eventually(t, func() error {
-		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(issuer), issuer); err != nil {
-			return err
-		}
-		if issuer.Status.ACME == nil || issuer.Status.ACME.URI == "" {
-			return cluster.NotYet("there is no account: %+v", issuer.Status)
-		}
-		return nil
-	})
-	hangs.Store(true)
-	for i := range 60 {
-		r.create(&cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("hangs-%d", i)}, Spec: cmapi.CertificateSpec{
-			SecretName: fmt.Sprintf("hangs-%d", i), DNSNames: []string{fmt.Sprintf("h%d.example.com", i)}, IssuerRef: cmmeta.IssuerReference{Name: "hangs"},
-			PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm},
-		}})
-	}
-	cluster.Eventually(t, func() error {
-		var orders cmacme.OrderList
-		if err := r.admin.List(t.Context(), &orders, client.InNamespace(r.namespace)); err != nil {
-			return err
-		}
-		if len(orders.Items) < 60 {
-			return cluster.NotYet("there are %d orders", len(orders.Items))
-		}
-		return nil
-	})
-	for i := range 3 {
-		r.ready(r.certificate(fmt.Sprintf("works-%d", i), fmt.Sprintf("w%d.example.com", i)))
 	}
 }
 
