@@ -133,8 +133,8 @@ func (b *bench) acmeServer(ctx context.Context) error {
 	return b.besideOneThatHangs(ctx, names.Addr, ca)
 }
 
-// besideOneThatHangs measures one certificate after the other, first alone, then while another CA hangs under 60 of its own, and then while a
-// DNS service hangs under 60 of the same CA, too.
+// besideOneThatHangs measures one certificate after the other, first alone, then while another CA hangs under 60 challenges, and then while a
+// DNS service hangs under 60 certificates of the same CA, too.
 func (b *bench) besideOneThatHangs(ctx context.Context, resolver string, works *pebble.Server) error {
 	const runs, others = 20, 60
 	one := func(namespace string) (median time.Duration, goroutines float64, err error) {
@@ -150,8 +150,8 @@ func (b *bench) besideOneThatHangs(ctx context.Context, resolver string, works *
 		goroutines, err = gauge(ctx, "go_goroutines")
 		return quantile(took, .5), goroutines, err
 	}
-	// under makes an issuer, which hangs when it is ready, and asks it for certificates.
-	under := func(name string, spec cmacme.ACMEIssuer, hang func()) error {
+	// under makes an issuer, and asks it for certificates.
+	under := func(name string, spec cmacme.ACMEIssuer) error {
 		spec.PrivateKey = cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: name}}
 		issuer := &cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: name}}
 		issuer.Spec.ACME = &spec
@@ -161,7 +161,6 @@ func (b *bench) besideOneThatHangs(ctx context.Context, resolver string, works *
 		if err := b.issuerReady(ctx, issuer); err != nil {
 			return err
 		}
-		hang()
 		if err := b.namespace(ctx, name); err != nil {
 			return err
 		}
@@ -185,10 +184,12 @@ func (b *bench) besideOneThatHangs(ctx context.Context, resolver string, works *
 	}
 
 	var hangs atomic.Bool
+	var hung atomic.Int32
 	release := make(chan struct{})
 	ca, err := pebble.Start(pebble.Options{Resolver: resolver, Wrap: func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if hangs.Load() {
+				hung.Add(1)
 				select {
 				case <-release:
 				case <-r.Context().Done():
@@ -202,12 +203,37 @@ func (b *bench) besideOneThatHangs(ctx context.Context, resolver string, works *
 	}
 	defer ca.Close()
 	defer close(release)
+	// The CA is asked to look when all challenges are set up, and then hangs.
 	err = under("hangs", cmacme.ACMEIssuer{
 		Server: ca.Directory, CABundle: ca.CABundle,
-		Solvers: []cmacme.ACMEChallengeSolver{{HTTP01: &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}}}},
-	}, func() { hangs.Store(true) })
+		Solvers: []cmacme.ACMEChallengeSolver{{
+			HTTP01: &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}}, WaitInsteadOfSelfCheck: &metav1.Duration{Duration: 20 * time.Second},
+		}},
+	})
 	if err != nil {
 		return err
+	}
+	setUp := 0
+	err = wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
+		var list cmacme.ChallengeList
+		if err := b.admin.List(ctx, &list, client.InNamespace("hangs")); err != nil {
+			return false, err
+		}
+		setUp = 0
+		for _, ch := range list.Items {
+			if ch.Status.Presented {
+				setUp++
+			}
+		}
+		return setUp == others, nil
+	})
+	if err != nil {
+		return fmt.Errorf("%d of %d challenges are set up: %w", setUp, others, err)
+	}
+	hangs.Store(true)
+	err = wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, time.Minute, true, func(context.Context) (bool, error) { return hung.Load() > 0, nil })
+	if err != nil {
+		return fmt.Errorf("the CA is not asked to look at the challenges: %w", err)
 	}
 	if err := beside("ca", "the CA that hangs"); err != nil {
 		return err
@@ -223,7 +249,7 @@ func (b *bench) besideOneThatHangs(ctx context.Context, resolver string, works *
 		Solvers: []cmacme.ACMEChallengeSolver{{DNS01: &cmacme.ACMEChallengeSolverDNS01{Nameservers: []string{resolver}, RFC2136: &cmacme.ACMEIssuerDNS01ProviderRFC2136{
 			Nameserver: silent.Addr().String(), Protocol: "TCP",
 		}}}},
-	}, func() {})
+	})
 	if err != nil {
 		return err
 	}
