@@ -306,7 +306,7 @@ func (a *Accounts) register(ctx context.Context, issuer *signer.Issuer, c *acme.
 		return acme.Account{}, err
 	}
 	account, err := c.NewAccount(ctx, request)
-	if acme.IsProblem(err, acme.ProblemRateLimited) {
+	if Limited(err) != nil {
 		// The limit is one of our address, or of the CA: it is the same for all issuers.
 		err = Fault("ErrRegisterACMEAccount", a.Clock.Now(), err)
 		limits.RegistrationRefused(ctx, err.Error(), fault.Of(err).Until)

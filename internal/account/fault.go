@@ -74,6 +74,16 @@ func Fault(reason string, now time.Time, err error) error {
 	return &fault.Error{Class: fault.Refused, Reason: reason, Err: fmt.Errorf("the CA refuses: %w", err)}
 }
 
+// Limited returns the problem if it is that a limit is spent, whether the CA says so or what is in front of it. A server that is busy has another: all
+// stay away from it anyway.
+func Limited(err error) *acme.Problem {
+	var p *acme.Problem
+	if !errors.As(err, &p) || p.Status == http.StatusServiceUnavailable || p.Type != acme.ProblemRateLimited && p.Status != http.StatusTooManyRequests {
+		return nil
+	}
+	return p
+}
+
 // within is a time that a CA names, as far as it is believed.
 func within(until, now, last time.Time) time.Time {
 	if first := now.Add(atLeast); until.Before(first) {

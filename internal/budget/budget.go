@@ -346,7 +346,7 @@ func (c *CA) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ledger.interrupted(c.budget.Clock.Now())
+	ledger.Interrupted(c.budget.Clock.Now())
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.ledger, c.object = ledger, object

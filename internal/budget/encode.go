@@ -146,11 +146,20 @@ type Past struct {
 	Ask
 	// Sent says that the CA has taken the order, Ended that it has come to its end, and Issued with a certificate.
 	Sent, Ended, Issued bool
-	// Failed are the names of which one at least was not proven, at At, and Why what the CA said of it. Paused is until when they are paused.
+	// At is when it ended, with a certificate or without, or was paused: the latest that it can be. It is zero if that is not known.
+	At time.Time
+	// Failed are the names of which one at least was not proven, and Why what the CA said of it. Paused is until when they are paused.
 	Failed []acme.Identifier
-	At     time.Time
 	Why    string
 	Paused time.Time
+}
+
+// last is the latest that can be meant with At. An order may have waited for days before it was sent, so that when it was asked for says little.
+func (p *Past) last(now int64) int64 {
+	if p.At.IsZero() {
+		return now
+	}
+	return min(max(p.At.UnixMilli(), p.Asked.UnixMilli()), now)
 }
 
 // Settle closes the open orders of which the objects say that they have ended, or that are no more, and counts those that the CA has taken.
@@ -169,36 +178,43 @@ func (l *Ledger) Settle(objects []Past, at time.Time) {
 			l.spend(o.Certificate, now)
 		case p.Ended:
 			l.drop(id)
-			if p.Issued {
+			if p.Sent {
 				l.spend(o.Order, now)
+			}
+			if p.Issued {
 				l.spend(o.Certificate, now)
 			}
 		case p.Sent:
-			l.Taken(id, p.Asked)
+			l.Taken(id, at) // it was earlier, and nobody knows when
 		}
 	}
 }
 
-// Restore makes a ledger of what the objects say: where there is none yet, or it was lost. It lacks orders whose objects are gone. Of an order that
-// failed each name that may have been the reason counts as failed once, and is paused if it can have been no other.
+// Restore makes a ledger of what the objects say: where there is none yet, or it was lost. It lacks orders whose objects are gone. What an order
+// spent it spent when it ended, at the latest. Of one that failed each name that may have been the reason counts as failed once, and is paused if it
+// can have been no other.
 func Restore(objects []Past, at time.Time) *Ledger {
 	now := at.UnixMilli()
 	l := NewLedger()
-	slices.SortFunc(objects, func(a, b Past) int { return a.Asked.Compare(b.Asked) })
+	slices.SortFunc(objects, func(a, b Past) int { return cmp.Compare(a.last(now), b.last(now)) })
 	for _, o := range objects {
-		p := ask(o.Ask)
-		sent := min(o.Asked.UnixMilli(), now)
+		spent := o.last(now)
 		for _, id := range o.Failed {
-			failed := l.Failed(o.Account, id, o.Limits.Validations, o.ID+" "+base(id), o.Why, o.At)
+			failed := l.Failed(o.Account, id, o.Limits.Validations, o.ID+" "+base(id), o.Why, time.UnixMilli(spent))
 			if f := l.failures[failureKey(o.Account, base(id))]; len(o.Failed) == 1 && o.Paused.After(at) {
 				f.InARow, f.At = max(failed, pauseAfter), o.Paused.Add(-pauseLength).UnixMilli()
+			}
+		}
+		if o.Issued { // what failed before ends with it
+			for _, id := range o.Identifiers {
+				l.Validated(o.Account, id, at)
 			}
 		}
 		if !o.Sent {
 			continue
 		}
-		l.reserve(p, sent)
-		l.Taken(o.ID, time.UnixMilli(sent))
+		l.reserve(ask(o.Ask), spent)
+		l.Taken(o.ID, time.UnixMilli(spent))
 		switch open := l.open[o.ID]; {
 		case open == nil:
 		case !o.Ended:
@@ -206,7 +222,7 @@ func Restore(objects []Past, at time.Time) *Ledger {
 		default:
 			l.drop(o.ID)
 			if o.Issued {
-				l.spend(open.Certificate, sent)
+				l.spend(open.Certificate, spent)
 			}
 		}
 	}

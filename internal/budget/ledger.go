@@ -455,8 +455,8 @@ func (l *Ledger) Unheard(id string, at time.Time) {
 	}
 }
 
-// interrupted says that a process ended, which may have sent each order of which the CA's answer is not known.
-func (l *Ledger) interrupted(at time.Time) {
+// Interrupted says that a process ended, which may have sent each order of which the CA's answer is not known.
+func (l *Ledger) Interrupted(at time.Time) {
 	for id := range l.open {
 		l.Unheard(id, at)
 	}

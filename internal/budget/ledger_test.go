@@ -462,15 +462,55 @@ func TestALostLedgerIsMadeOfTheObjectsThatExist(t *testing.T) {
 		p.Asked = start.Add(-ago)
 		return p
 	}
-	l := Restore([]Past{
-		past("open", time.Minute, true, false, false, "a.example.com"),
-		past("issued", time.Hour, true, true, true, "b.example.com"),
-		past("failed", time.Hour, true, true, false, "c.example.com"),
-		past("not sent", time.Minute, false, false, false, "d.example.com"),
-	}, start)
-	if v := l.Ask(asks("new", "e.example.com"), start); v.Kind != Domain {
-		t.Errorf("%+v", v)
+	at := func(ago time.Duration, p Past) Past { p.At = start.Add(-ago); return p }
+	for name, test := range map[string]struct {
+		past []Past
+		kind Kind
+		in   time.Duration // 0 for none
+	}{
+		"one that is open, and one that was issued, count": {[]Past{
+			past("open", time.Minute, true, false, false, "a.example.com"), at(time.Hour, past("issued", time.Hour, true, true, true, "b.example.com")),
+		}, Domain, 11 * time.Hour},
+		"one that failed has spent no certificate, one that was not sent nothing": {[]Past{
+			past("open", time.Minute, true, false, false, "a.example.com"), at(time.Hour, past("failed", time.Hour, true, true, false, "c.example.com")),
+			past("not sent", time.Minute, false, false, false, "d.example.com"),
+		}, "", 0},
+		"those that were issued long ago are forgotten": {[]Past{
+			at(24*time.Hour, past("a", 24*time.Hour, true, true, true, "a.example.com")), at(24*time.Hour, past("b", 24*time.Hour, true, true, true, "b.example.com")),
+		}, "", 0},
+		"those that had waited long, and were issued just now, count from now on": {[]Past{
+			at(0, past("a", 192*time.Hour, true, true, true, "a.example.com")), at(0, past("b", 192*time.Hour, true, true, true, "b.example.com")),
+		}, Domain, 12 * time.Hour},
+		"what was issued last counts last, whatever was asked for first": {[]Past{
+			at(0, past("a", 192*time.Hour, true, true, true, "a.example.com")), at(12*time.Hour, past("b", 13*time.Hour, true, true, true, "b.example.com")),
+			at(time.Hour, past("c", time.Hour, true, true, true, "c.example.com")),
+		}, Domain, 12 * time.Hour},
+		"where it is not known when one was issued it was now": {[]Past{
+			past("a", 192*time.Hour, true, true, true, "a.example.com"), past("b", 192*time.Hour, true, true, true, "b.example.com"),
+		}, Domain, 12 * time.Hour},
+		"of one that is open it is not known when it was sent": {[]Past{
+			past("a", 192*time.Hour, true, false, false, "a.example.org"), past("b", 192*time.Hour, true, false, false, "b.example.net"),
+			past("c", 192*time.Hour, true, false, false, "c.example.edu"),
+		}, NewOrders, 20 * time.Minute},
+		"one that has failed was sent before that": {[]Past{
+			at(time.Minute, past("a", 192*time.Hour, true, true, false, "a.example.org")), at(time.Minute, past("b", 192*time.Hour, true, true, false, "b.example.net")),
+			at(time.Minute, past("c", 192*time.Hour, true, true, false, "c.example.edu")),
+		}, NewOrders, 19 * time.Minute},
+		"nothing was before it was asked for": {[]Past{
+			at(48*time.Hour, past("a", 0, true, true, true, "a.example.com")), at(48*time.Hour, past("b", 0, true, true, true, "b.example.com")),
+		}, Domain, 12 * time.Hour},
+		"nothing is yet to come": {[]Past{
+			at(-48*time.Hour, past("a", time.Hour, true, true, true, "a.example.com")), at(-48*time.Hour, past("b", time.Hour, true, true, true, "b.example.com")),
+		}, Domain, 12 * time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := Restore(test.past, start).Ask(asks("new", "e.example.com"), start)
+			if v.Allowed != (test.in == 0) || v.Kind != test.kind || !v.Allowed && v.Until.Sub(start) != test.in {
+				t.Errorf("%+v", v)
+			}
+		})
 	}
+	l := Restore([]Past{past("open", time.Minute, true, false, false, "a.example.com"), past("not sent", time.Minute, false, false, false, "d.example.com")}, start)
 	if v := l.Ask(asks("not sent", "www.example.org"), start); !v.Allowed {
 		t.Error(v.Message())
 	}
@@ -588,14 +628,35 @@ func TestAnOrderOfWhichNothingWasHeardCountsForEachTimeThatItIsSent(t *testing.T
 				t.Fatal(err)
 			}
 			next.Settle([]Past{{Ask: order("a")}}, now)
-			next.interrupted(now)
+			next.Interrupted(now)
 			next.Ask(order("a"), now)
 			next.Taken("a", now)
 			return next
 		}, 1},
+		"the process ended when the CA had answered, long after it was asked for": {func(l *Ledger) *Ledger {
+			for _, id := range []string{"x", "y"} {
+				l.Ask(order(id), now)
+				l.Taken(id, now)
+			}
+			p := Past{Ask: order("a"), Sent: true}
+			p.Asked = now.Add(-2 * time.Hour)
+			l.Settle([]Past{p}, now)
+			l.Interrupted(now)
+			return l
+		}, 0},
+		"the process ended when the CA had answered, and it failed meanwhile": {func(l *Ledger) *Ledger {
+			l.Settle([]Past{{Ask: order("a"), Sent: true, Ended: true}}, now)
+			l.Interrupted(now)
+			return l
+		}, 2},
+		"the process ended, and the CA never had it": {func(l *Ledger) *Ledger {
+			l.Settle([]Past{{Ask: order("a"), Ended: true}}, now)
+			l.Interrupted(now)
+			return l
+		}, 3},
 		"the process ended when the CA had answered": {func(l *Ledger) *Ledger {
 			l.Settle([]Past{{Ask: order("a"), Sent: true}}, now)
-			l.interrupted(now)
+			l.Interrupted(now)
 			return l
 		}, 2},
 	} {
@@ -627,24 +688,42 @@ func TestALostLedgerIsMadeOfWhatTheOrdersSayOfFailures(t *testing.T) {
 		}
 		return ids
 	}
-	past := func(failed []acme.Identifier, paused time.Time) Past {
+	five := func(and ...Past) (all []Past) {
+		for i := range 5 {
+			all = append(all, Past{
+				Ask:  Ask{ID: fmt.Sprint(i), Account: "https://ca.example/1", Limits: Limits{}, Asked: now.Add(-23 * time.Hour)},
+				Sent: true, Ended: true, Failed: names("a.example.com"), At: now.Add(-20 * time.Hour),
+			})
+		}
+		return append(all, and...)
+	}
+	proven := func(ago time.Duration) Past {
 		return Past{
-			Ask:  Ask{ID: "past", Account: "https://ca.example/1", Identifiers: failed, Limits: limits, Asked: now.Add(-time.Hour)},
-			Sent: true, Ended: true, Failed: failed, At: now.Add(-time.Minute), Why: "no answer", Paused: paused,
+			Ask:  Ask{ID: "proven", Account: "https://ca.example/1", Identifiers: names("a.example.com"), Asked: now.Add(-48 * time.Hour)},
+			Sent: true, Ended: true, Issued: true, At: now.Add(-ago),
 		}
 	}
+	past := func(failed []acme.Identifier, paused time.Time) []Past {
+		return []Past{{
+			Ask:  Ask{ID: "past", Account: "https://ca.example/1", Identifiers: failed, Limits: limits, Asked: now.Add(-time.Hour)},
+			Sent: true, Ended: true, Failed: failed, At: now.Add(-time.Minute), Why: "no answer", Paused: paused,
+		}}
+	}
 	for name, test := range map[string]struct {
-		past Past
+		past []Past
 		want map[string]Kind // empty: it may go
 	}{
 		"a name that failed has spent its limit":           {past(names("a.example.com"), time.Time{}), map[string]Kind{"a.example.com": Validations, "b.example.com": ""}},
 		"of several each may have been it":                 {past(names("a.example.com", "b.example.com"), time.Time{}), map[string]Kind{"a.example.com": Validations, "b.example.com": Validations}},
 		"the only name is paused":                          {past(names("a.example.com"), now.Add(23*time.Hour)), map[string]Kind{"a.example.com": Paused}},
 		"a pause that is over is none":                     {past(names("a.example.com"), now.Add(-time.Second)), map[string]Kind{"a.example.com": Validations}},
+		"a name that failed again and again is paused":     {five(), map[string]Kind{"a.example.com": Paused}},
+		"not if it was proven afterwards":                  {five(proven(time.Hour)), map[string]Kind{"a.example.com": ""}},
+		"but if it was proven before":                      {five(proven(30 * time.Hour)), map[string]Kind{"a.example.com": Paused}},
 		"of several names it is not known which is paused": {past(names("a.example.com", "b.example.com"), now.Add(23*time.Hour)), map[string]Kind{"a.example.com": Validations}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := Restore([]Past{test.past}, now)
+			l := Restore(test.past, now)
 			for name, want := range test.want {
 				v := l.Ask(Ask{ID: name, Account: "https://ca.example/1", Identifiers: names(name), Limits: limits, Asked: now}, now)
 				if v.Allowed != (want == "") || !v.Allowed && v.Kind != want {

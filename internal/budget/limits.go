@@ -37,9 +37,9 @@ func (l Limit) free(full, reserved, now int64) int64 {
 	return max(full, now) + (reserved+1-l.Count)*l.interval()
 }
 
-// take returns when a bucket is full again after one more token was taken. It does not get emptier than empty.
+// take returns when a bucket is full again after one more token was taken. It does not get emptier than empty, nor fuller if now is long ago.
 func (l Limit) take(full, now int64) int64 {
-	return min(max(full, now)+l.interval(), now+l.Count*l.interval())
+	return max(full, min(max(full, now)+l.interval(), now+l.Count*l.interval()))
 }
 
 // Limits are those of a CA.

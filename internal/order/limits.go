@@ -2,9 +2,7 @@ package order
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"strings"
 	"time"
@@ -20,10 +18,14 @@ import (
 	"github.com/perennial-pki/perennial/internal/budget"
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/signer"
+	"github.com/perennial-pki/perennial/pki"
 )
 
 // renewedWithin is how long after a certificate another with the same names counts as its renewal: a day less than Let's Encrypt does.
 const renewedWithin = 119 * 24 * time.Hour
+
+// backdated is how much earlier than it was issued a certificate begins at most: an hour, at Let's Encrypt.
+const backdated = time.Hour
 
 // byNames is the field index of Orders with a certificate by what it is for.
 const byNames = "spec.names"
@@ -130,7 +132,7 @@ func sameHost(a, b string) bool {
 // refused learns from the refusal of an order that it came too early, and returns the error of an order that waits. Other errors stay as they
 // are.
 func (r *Reconciler) refused(ctx context.Context, order *cmacme.Order, i *signer.Issuer, ask budget.Ask, err error) error {
-	problem := tooMany(err)
+	problem := account.Limited(err)
 	if problem == nil {
 		return err
 	}
@@ -140,15 +142,6 @@ func (r *Reconciler) refused(ctx context.Context, order *cmacme.Order, i *signer
 		return e
 	}
 	return postponed(order, v)
-}
-
-// tooMany returns the problem if it is that a limit is spent. A server that is busy has another: all stay away from it anyway.
-func tooMany(err error) *acme.Problem {
-	var p *acme.Problem
-	if !errors.As(err, &p) || p.Status == http.StatusServiceUnavailable || p.Type != acme.ProblemRateLimited && p.Status != http.StatusTooManyRequests {
-		return nil
-	}
-	return p
 }
 
 // Past returns how to list the orders to the CA of a directory.
@@ -185,7 +178,8 @@ func Past(c client.Reader, scope signer.Scope) func(ctx context.Context, directo
 				},
 				Sent: o.Status.URL != "", Ended: finished(o.Status.State), Issued: o.Status.State == cmacme.Valid,
 			}
-			p.Failed, p.At, p.Why = failedOf(o, wanted.Identifiers)
+			p.At = lastOf(o)
+			p.Failed, p.Why = failedOf(o, wanted.Identifiers)
 			if t := o.Status.PausedUntil; t != nil {
 				p.Paused = t.Time
 			}
@@ -196,8 +190,26 @@ func Past(c client.Reader, scope signer.Scope) func(ctx context.Context, directo
 	}
 }
 
-// failedOf returns the names of an order of which one at least was not proven, or is paused, when that was, and why.
-func failedOf(o *cmacme.Order, wanted []acme.Identifier) (names []acme.Identifier, at time.Time, why string) {
+// lastOf is when an order ended, or was paused, at the latest: zero if that is not known.
+func lastOf(o *cmacme.Order) time.Time {
+	switch st := o.Status; {
+	case st.State == cmacme.Valid:
+		if leaf, err := pki.DecodeCertificatePEM(st.Certificate); err == nil {
+			return leaf.NotBefore.Add(backdated)
+		}
+	case st.FailureTime != nil:
+		return st.FailureTime.Time
+	case pausedUnsent(o):
+		return o.CreationTimestamp.Time
+	}
+	return time.Time{}
+}
+
+// pausedUnsent reports whether an order was not sent as its names are paused.
+func pausedUnsent(o *cmacme.Order) bool { return o.Status.PausedUntil != nil && o.Status.URL == "" }
+
+// failedOf returns the names of an order of which one at least was not proven, or is paused, and why.
+func failedOf(o *cmacme.Order, wanted []acme.Identifier) (names []acme.Identifier, why string) {
 	switch {
 	case o.Status.State == cmacme.Invalid && o.Status.FailureTime != nil:
 		for _, z := range o.Status.Authorizations {
@@ -205,11 +217,11 @@ func failedOf(o *cmacme.Order, wanted []acme.Identifier) (names []acme.Identifie
 				names = append(names, acme.Identifier{Value: z.Identifier})
 			}
 		}
-		return names, o.Status.FailureTime.Time, o.Status.Reason
-	case o.Status.PausedUntil != nil && o.Status.URL == "":
-		return wanted, o.CreationTimestamp.Time, o.Status.Reason
+		return names, o.Status.Reason
+	case pausedUnsent(o):
+		return wanted, o.Status.Reason
 	}
-	return nil, at, ""
+	return nil, ""
 }
 
 // judged tells the budget how the CA has judged a proof.

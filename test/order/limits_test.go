@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -70,19 +71,26 @@ func (c *refuser) set(refuse func(http.ResponseWriter, string) bool) {
 // somebody listens on site.
 func limited(t *testing.T) (r *rig, saw *refuser, site string) {
 	t.Helper()
+	saw = &refuser{}
+	r, site = behind(t, saw.wrap)
+	return r, saw, site
+}
+
+// behind is such a rig behind whatever stands before its CA.
+func behind(t *testing.T, wrap func(http.Handler) http.Handler) (r *rig, site string) {
+	t.Helper()
 	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com", "example.org"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(names.Close)
-	saw = &refuser{}
 	port := cluster.FreePort(t)
-	ca, err := pebble.Start(pebble.Options{Resolver: names.Addr, HTTPPort: port, Wrap: saw.wrap})
+	ca, err := pebble.Start(pebble.Options{Resolver: names.Addr, HTTPPort: port, Wrap: wrap})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ca.Close() })
-	return &rig{t: t, ca: ca, names: names, admin: cluster.Admin(t), namespace: cluster.Namespace(t)}, saw, fmt.Sprintf("127.0.0.1:%d", port)
+	return &rig{t: t, ca: ca, names: names, admin: cluster.Admin(t), namespace: cluster.Namespace(t)}, fmt.Sprintf("127.0.0.1:%d", port)
 }
 
 // run runs a controller for the namespace alone that answers challenges on an address.
@@ -431,6 +439,70 @@ func TestOtherIssuersOfACAWaitForWhatItRefusesToOne(t *testing.T) {
 				r.nudge(r.orderOf("same"))
 			}
 			r.ready(same)
+		})
+	}
+}
+
+func TestNoIssuerAsksForANewAccountWhileTheCATakesNone(t *testing.T) {
+	for name, refuse := range map[string]func(http.ResponseWriter){
+		"as the CA says": func(w http.ResponseWriter) {
+			w.Header().Set("Content-Type", "application/problem+json")
+			w.WriteHeader(http.StatusTooManyRequests)
+			fmt.Fprint(w, `{"type": "urn:ietf:params:acme:error:rateLimited", "detail": "too many new registrations (10) from this IP address in the last 3h0m0s", "status": 429}`)
+		},
+		"as what is in front of the CA says": func(w http.ResponseWriter) {
+			w.WriteHeader(http.StatusTooManyRequests)
+			fmt.Fprint(w, "<html>slow down</html>")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			saw := &front{}
+			r, site := behind(t, saw.wrap)
+			now := clocktesting.NewFakeClock(time.Now())
+			r.follow(now)
+			options := controller.Options{Clock: now}
+			var refused atomic.Int64
+			saw.behave(func(w http.ResponseWriter, asked *http.Request, payload map[string]any) bool {
+				if !strings.HasPrefix(asked.URL.Path, pathNewAccount) || payload["onlyReturnExisting"] == true {
+					return false
+				}
+				refused.Add(1)
+				w.Header().Set("Retry-After", "3600")
+				refuse(w)
+				return true
+			}, nil)
+			first := r.run(options, site)
+			other := r.issuerOf(r.namespace, "other")
+			cluster.Eventually(t, func() error {
+				if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(other), other); err != nil {
+					return err
+				}
+				if ready := cmapi.GetIssuerCondition(&other.Status, cmapi.IssuerConditionReady); ready == nil || !strings.Contains(ready.Message, "it will be asked again at ") {
+					return cluster.NotYet("the condition of the issuer that was refused is %+v", ready)
+				}
+				return nil
+			})
+			if err := first.Stop(); err != nil {
+				t.Fatal(err)
+			}
+
+			// After a restart, too, another asks for none.
+			second := r.run(options, site)
+			r.issuer()
+			r.issuerSays(cmmeta.ConditionFalse, "the CA takes no new accounts until ")
+			if n := refused.Load(); n != 1 {
+				t.Errorf("the CA was asked for %d new accounts", n)
+			}
+			if err := second.Stop(); err != nil {
+				t.Fatal(err)
+			}
+
+			saw.behave(nil, nil)
+			now.Step(61 * time.Minute)
+			r.run(options, site)
+			r.issuerSays(cmmeta.ConditionTrue)
+			r.registered(other)
 		})
 	}
 }
