@@ -146,7 +146,7 @@ type Past struct {
 	Ask
 	// Sent says that the CA has taken the order, Ended that it has come to its end, and Issued with a certificate.
 	Sent, Ended, Issued bool
-	// At is when it ended, with a certificate or without, or was paused: the latest that it can be. It is zero if that is not known.
+	// At is when its certificate begins, or when it failed or was paused. It is zero if that is not known.
 	At time.Time
 	// Failed are the names of which one at least was not proven, and Why what the CA said of it. Paused is until when they are paused.
 	Failed []acme.Identifier
@@ -154,12 +154,20 @@ type Past struct {
 	Paused time.Time
 }
 
-// last is the latest that can be meant with At. An order may have waited for days before it was sent, so that when it was asked for says little.
+// backdated is how much earlier than it was issued a certificate begins at most: an hour, at Let's Encrypt, by a clock that may be behind ours.
+const backdated = time.Hour + time.Minute
+
+// last is when an order was sent, and its certificate issued, at the latest. It may have waited for days before, so that when it was asked for says
+// little.
 func (p *Past) last(now int64) int64 {
-	if p.At.IsZero() {
+	at := p.At
+	if at.IsZero() {
 		return now
 	}
-	return min(max(p.At.UnixMilli(), p.Asked.UnixMilli()), now)
+	if p.Issued {
+		at = at.Add(backdated)
+	}
+	return min(max(at.UnixMilli(), p.Asked.UnixMilli()), now)
 }
 
 // Settle closes the open orders of which the objects say that they have ended, or that are no more, and counts those that the CA has taken.
@@ -190,18 +198,21 @@ func (l *Ledger) Settle(objects []Past, at time.Time) {
 	}
 }
 
-// Restore makes a ledger of what the objects say: where there is none yet, or it was lost. It lacks orders whose objects are gone. What an order
-// spent it spent when it ended, at the latest. Of one that failed each name that may have been the reason counts as failed once, and is paused if it
-// can have been no other.
+// Restore makes a ledger of what the objects say: where there is none yet, or it was lost. It lacks orders whose objects are gone. Of one that
+// failed each name that may have been the reason counts as failed once, and is paused if it can have been no other.
 func Restore(objects []Past, at time.Time) *Ledger {
 	now := at.UnixMilli()
 	l := NewLedger()
 	slices.SortFunc(objects, func(a, b Past) int { return cmp.Compare(a.last(now), b.last(now)) })
 	for _, o := range objects {
 		spent := o.last(now)
+		names := map[string]bool{}
+		for _, id := range o.Failed {
+			names[base(id)] = true
+		}
 		for _, id := range o.Failed {
 			failed := l.Failed(o.Account, id, o.Limits.Validations, o.ID+" "+base(id), o.Why, time.UnixMilli(spent))
-			if f := l.failures[failureKey(o.Account, base(id))]; len(o.Failed) == 1 && o.Paused.After(at) {
+			if f := l.failures[failureKey(o.Account, base(id))]; len(names) == 1 && o.Paused.After(at) {
 				f.InARow, f.At = max(failed, pauseAfter), o.Paused.Add(-pauseLength).UnixMilli()
 			}
 		}
@@ -223,6 +234,17 @@ func Restore(objects []Past, at time.Time) *Ledger {
 			l.drop(o.ID)
 			if o.Issued {
 				l.spend(open.Certificate, spent)
+			}
+		}
+	}
+	// One that does not say that it was sent may have been, just before the process ended. If nothing else is spent that does no harm.
+	for _, o := range objects {
+		if o.Sent || o.Ended || o.Renewal || o.Paused.After(at) {
+			continue
+		}
+		for _, s := range ask(o.Ask).orders {
+			if full := l.full[s.key]; full > now {
+				l.full[s.key] = s.limit.take(full, now)
 			}
 		}
 	}

@@ -462,7 +462,12 @@ func TestALostLedgerIsMadeOfTheObjectsThatExist(t *testing.T) {
 		p.Asked = start.Add(-ago)
 		return p
 	}
-	at := func(ago time.Duration, p Past) Past { p.At = start.Add(-ago); return p }
+	at := func(ago time.Duration, p Past) Past {
+		if p.At = start.Add(-ago); p.Issued {
+			p.At = p.At.Add(-backdated)
+		}
+		return p
+	}
 	for name, test := range map[string]struct {
 		past []Past
 		kind Kind
@@ -716,6 +721,7 @@ func TestALostLedgerIsMadeOfWhatTheOrdersSayOfFailures(t *testing.T) {
 		"a name that failed has spent its limit":           {past(names("a.example.com"), time.Time{}), map[string]Kind{"a.example.com": Validations, "b.example.com": ""}},
 		"of several each may have been it":                 {past(names("a.example.com", "b.example.com"), time.Time{}), map[string]Kind{"a.example.com": Validations, "b.example.com": Validations}},
 		"the only name is paused":                          {past(names("a.example.com"), now.Add(23*time.Hour)), map[string]Kind{"a.example.com": Paused}},
+		"also if it was asked for with its wildcard":       {past(names("a.example.com", "*.a.example.com"), now.Add(23*time.Hour)), map[string]Kind{"a.example.com": Paused}},
 		"a pause that is over is none":                     {past(names("a.example.com"), now.Add(-time.Second)), map[string]Kind{"a.example.com": Validations}},
 		"a name that failed again and again is paused":     {five(), map[string]Kind{"a.example.com": Paused}},
 		"not if it was proven afterwards":                  {five(proven(time.Hour)), map[string]Kind{"a.example.com": ""}},

@@ -24,9 +24,6 @@ import (
 // renewedWithin is how long after a certificate another with the same names counts as its renewal: a day less than Let's Encrypt does.
 const renewedWithin = 119 * 24 * time.Hour
 
-// backdated is how much earlier than it was issued a certificate begins at most: an hour, at Let's Encrypt.
-const backdated = time.Hour
-
 // byNames is the field index of Orders with a certificate by what it is for.
 const byNames = "spec.names"
 
@@ -178,7 +175,7 @@ func Past(c client.Reader, scope signer.Scope) func(ctx context.Context, directo
 				},
 				Sent: o.Status.URL != "", Ended: finished(o.Status.State), Issued: o.Status.State == cmacme.Valid,
 			}
-			p.At = lastOf(o)
+			p.At = whenOf(o)
 			p.Failed, p.Why = failedOf(o, wanted.Identifiers)
 			if t := o.Status.PausedUntil; t != nil {
 				p.Paused = t.Time
@@ -190,12 +187,12 @@ func Past(c client.Reader, scope signer.Scope) func(ctx context.Context, directo
 	}
 }
 
-// lastOf is when an order ended, or was paused, at the latest: zero if that is not known.
-func lastOf(o *cmacme.Order) time.Time {
+// whenOf is when the certificate of an order begins, or when the order failed or was paused: zero if that is not known.
+func whenOf(o *cmacme.Order) time.Time {
 	switch st := o.Status; {
 	case st.State == cmacme.Valid:
 		if leaf, err := pki.DecodeCertificatePEM(st.Certificate); err == nil {
-			return leaf.NotBefore.Add(backdated)
+			return leaf.NotBefore
 		}
 	case st.FailureTime != nil:
 		return st.FailureTime.Time

@@ -12,7 +12,7 @@ import (
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 )
 
-func TestWhenAnOrderEndedAtTheLatest(t *testing.T) {
+func TestWhatAnOrderSaysOfWhenItEnded(t *testing.T) {
 	created := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	later := metav1.NewTime(created.Add(time.Hour))
 	key := p256(t)
@@ -22,7 +22,7 @@ func TestWhenAnOrderEndedAtTheLatest(t *testing.T) {
 		status cmacme.OrderStatus
 		want   time.Time
 	}{
-		"an hour after its certificate begins":               {cmacme.OrderStatus{State: cmacme.Valid, URL: "x", Certificate: leaf}, created.Add(193 * time.Hour)},
+		"when its certificate begins":                        {cmacme.OrderStatus{State: cmacme.Valid, URL: "x", Certificate: leaf}, created.Add(192 * time.Hour)},
 		"unknown, if that cannot be read":                    {cmacme.OrderStatus{State: cmacme.Valid, URL: "x", Certificate: []byte("?")}, time.Time{}},
 		"when it failed":                                     {cmacme.OrderStatus{State: cmacme.Invalid, URL: "x", FailureTime: &later}, later.Time},
 		"when it was asked for, if its names are paused":     {cmacme.OrderStatus{PausedUntil: &later}, created},
@@ -32,7 +32,7 @@ func TestWhenAnOrderEndedAtTheLatest(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := &cmacme.Order{ObjectMeta: metav1.ObjectMeta{CreationTimestamp: metav1.NewTime(created)}, Status: test.status}
-			if got := lastOf(o); !got.Equal(test.want) {
+			if got := whenOf(o); !got.Equal(test.want) {
 				t.Errorf("%s", got)
 			}
 		})
