@@ -501,6 +501,18 @@ func TestALostLedgerIsMadeOfTheObjectsThatExist(t *testing.T) {
 			at(time.Minute, past("a", 192*time.Hour, true, true, false, "a.example.org")), at(time.Minute, past("b", 192*time.Hour, true, true, false, "b.example.net")),
 			at(time.Minute, past("c", 192*time.Hour, true, true, false, "c.example.edu")),
 		}, NewOrders, 19 * time.Minute},
+		"one that may have been sent counts, too, while others do": {[]Past{
+			at(0, past("a", time.Hour, true, true, false, "a.example.org")), at(0, past("b", time.Hour, true, true, false, "b.example.net")),
+			past("c", time.Hour, false, false, false, "c.example.edu"),
+		}, NewOrders, 20 * time.Minute},
+		"but not if it was never sent as it failed before": {[]Past{
+			at(0, past("a", time.Hour, true, true, false, "a.example.org")), at(0, past("b", time.Hour, true, true, false, "b.example.net")),
+			at(0, past("c", time.Hour, false, true, false, "c.example.edu")),
+		}, "", 0},
+		"nor if nothing was sent yet": {[]Past{
+			past("a", time.Hour, false, false, false, "a.example.org"), past("b", time.Hour, false, false, false, "b.example.net"),
+			past("c", time.Hour, false, false, false, "c.example.edu"),
+		}, "", 0},
 		"nothing was before it was asked for": {[]Past{
 			at(48*time.Hour, past("a", 0, true, true, true, "a.example.com")), at(48*time.Hour, past("b", 0, true, true, true, "b.example.com")),
 		}, Domain, 12 * time.Hour},
