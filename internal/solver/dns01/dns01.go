@@ -81,7 +81,8 @@ type Tokens func(ctx context.Context, account types.NamespacedName, audiences []
 const (
 	// recordTTL is the least that every provider takes.
 	recordTTL = 60 * time.Second
-	// attempt bounds one change of a record, and one look at the servers.
+	// attempt bounds each thing that is done for a challenge: getting a provider ready, finding where the record goes, one change of it, and one look at
+	// the servers. None has what another one has left of it.
 	attempt = 20 * time.Second
 )
 
@@ -199,8 +200,6 @@ func (s *Solver) Room(ch *cmacme.Challenge) int {
 
 // Place is the name of the record, after CNAMEs if those are followed.
 func (s *Solver) Place(ctx context.Context, ch *cmacme.Challenge) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, attempt)
-	defer cancel()
 	record, err := s.locate(ctx, s.resolver(ch.Spec.Solver.DNS01), ch)
 	if p := ch.Spec.Solver.DNS01.Provider; p != nil {
 		return lego.Place(p.Name, record.FQDN), err
@@ -226,12 +225,6 @@ func (s *Solver) CleanUp(ctx context.Context, issuer *signer.Issuer, ch *cmacme.
 }
 
 func (s *Solver) change(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge, change func(Provider, context.Context, Record) error) error {
-	limit := attempt
-	if ch.Spec.Solver.DNS01.Webhook != nil {
-		limit = webhookAttempt
-	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
 	p, err := s.provider(ctx, issuer, ch)
 	if err != nil {
 		return err
@@ -254,6 +247,12 @@ func (s *Solver) change(ctx context.Context, issuer *signer.Issuer, ch *cmacme.C
 			return err
 		}
 	}
+	limit := attempt
+	if ch.Spec.Solver.DNS01.Webhook != nil {
+		limit = webhookAttempt
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
 	return change(p, ctx, record)
 }
 
@@ -277,8 +276,6 @@ func party(issuer *signer.Issuer, ch *cmacme.Challenge) lane.Party {
 
 // Check asks all authoritative servers of the zone, and then the provider, if that knows whether it is done.
 func (s *Solver) Check(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) (solver.Sight, error) {
-	ctx, cancel := context.WithTimeout(ctx, attempt)
-	defer cancel()
 	r := s.resolver(ch.Spec.Solver.DNS01)
 	record, err := s.locate(ctx, r, ch)
 	if lane.Is(err) {
@@ -315,6 +312,8 @@ func (s *Solver) Check(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Ch
 		if err := lane.Enter(ctx, party(issuer, ch)); err != nil {
 			return solver.Sight{}, err
 		}
+		ctx, cancel := context.WithTimeout(ctx, attempt)
+		defer cancel()
 		settled, err := p.Settled(ctx, record)
 		if err != nil {
 			return solver.Sight{}, err
@@ -328,6 +327,8 @@ func (s *Solver) Check(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Ch
 
 // provider makes the provider that a solver names.
 func (s *Solver) provider(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) (Provider, error) {
+	ctx, cancel := context.WithTimeout(ctx, attempt)
+	defer cancel()
 	spec := ch.Spec.Solver.DNS01
 	if issuer == nil {
 		return nil, fault.Misconfiguredf("IssuerNotFound", "the issuer, whose credentials it takes, is gone")

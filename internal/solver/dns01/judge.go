@@ -60,7 +60,7 @@ func Judge(r Record, answers []Answer, since, now time.Time) solver.Sight {
 		return solver.Sight{Visible: true}
 	}
 	if found := answers[0].Server != answers[0].Address; found && have == 0 && len(without) == 0 && !patient {
-		silent = append(silent, "if this network lets nothing through to them, set --dns01-recursive-nameservers-only, or dns01.nameservers")
+		silent = append(silent, barred)
 	}
 	return solver.Sight{Why: fmt.Sprintf("of the %d name servers of %s, %d have the TXT record of %s; %s", len(answers), strings.TrimSuffix(r.Zone, "."),
 		have, strings.TrimSuffix(r.FQDN, "."), strings.Join(append(without, silent...), "; "))}

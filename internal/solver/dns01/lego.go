@@ -100,8 +100,6 @@ func (s *Solver) remains(ctx context.Context, ch *cmacme.Challenge, err error) e
 	if later := new(solver.Later); errors.As(err, &later) {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, attempt)
-	defer cancel()
 	resolver := s.resolver(ch.Spec.Solver.DNS01)
 	record, failed := s.locate(ctx, resolver, ch)
 	if lane.Is(failed) {

@@ -14,8 +14,6 @@ import (
 
 // Look asks all name servers of the record's zone for it.
 func (s *Solver) Look(ctx context.Context, ch *cmacme.Challenge) ([]solver.View, error) {
-	ctx, cancel := context.WithTimeout(ctx, attempt)
-	defer cancel()
 	r := s.resolver(ch.Spec.Solver.DNS01)
 	record, err := s.locate(ctx, r, ch)
 	if err != nil {
@@ -71,8 +69,11 @@ func (r *Resolver) CAA(ctx context.Context, name string) (records []CAA, at stri
 	return nil, "", nil
 }
 
-// Bogus reports whether DNSSEC is what keeps a name from being found: the recursive servers fail, but not if they are told not to verify.
+// Bogus reports whether DNSSEC is what keeps a name from being found: the recursive servers fail, but not if they are told not to verify. It is an
+// attempt of its own.
 func (r *Resolver) Bogus(ctx context.Context, name string) bool {
+	ctx, cancel := context.WithTimeout(ctx, attempt)
+	defer cancel()
 	list, err := r.nameservers()
 	if err != nil {
 		return false

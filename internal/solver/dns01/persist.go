@@ -39,14 +39,12 @@ func (s *Solver) grants(wanted string) func(string) bool {
 
 // presentStanding makes a record that stands, where there is none yet that is enough. Values beside it are other accounts'.
 func (s *Solver) presentStanding(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) error {
-	look, cancel := context.WithTimeout(ctx, attempt)
-	defer cancel()
 	r := s.resolver(ch.Spec.Solver.DNS01)
-	record, err := s.locate(look, r, ch)
+	record, err := s.locate(ctx, r, ch)
 	if err != nil {
 		return err
 	}
-	if answers, err := r.Ask(look, record); err == nil && stands(record, answers) {
+	if answers, err := r.Ask(ctx, record); err == nil && stands(record, answers) {
 		return nil
 	}
 	if until := ch.Spec.Solver.DNS01.PersistUntil; until != nil && !s.Now().Before(until.Time) {

@@ -36,7 +36,15 @@ const (
 	maxDoH = 64 << 10
 	// maxCuts is how many zones below the one that was found first are looked into.
 	maxCuts = 4
+	// stagger is how long a server of a zone is waited for before another one is asked, too: RFC 8305 section 5 has it for connections. patience is
+	// the same for a recursive one, which has to ask others; those after it may be others' view of the DNS.
+	stagger, patience = 250 * time.Millisecond, time.Second
+	// aliasTimeout bounds how long the servers of a zone are asked for a CNAME: where all of them are silent, there is time left for what comes next.
+	aliasTimeout = 5 * time.Second
 )
+
+// barred is what may be the matter where no server of a zone is heard from.
+const barred = "if this network lets nothing through to them, set --dns01-recursive-nameservers-only, or dns01.nameservers"
 
 // Resolver finds zones and asks their servers. Locate and Ask are for one look, by one goroutine: they remember the servers of zones.
 type Resolver struct {
@@ -51,8 +59,10 @@ type Resolver struct {
 }
 
 // Locate returns the name at which the record for a challenge is put, and the apex of its zone, both with a dot at their ends. If
-// follow is set, that is where CNAMEs at the name lead.
+// follow is set, that is where CNAMEs at the name lead. It is an attempt of its own.
 func (r *Resolver) Locate(ctx context.Context, name string, follow bool) (effective, zone string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, attempt)
+	defer cancel()
 	effective = fqdn(name)
 	seen := []string{effective}
 	for {
@@ -156,25 +166,76 @@ func soaOf(m *dns.Msg, name string) string {
 	return ""
 }
 
-// alias asks the servers of a zone for a CNAME at a name, one after the other until one answers.
+// alias asks the servers of a zone for a CNAME at a name, until one answers: each on its first address, then on the others.
 func (r *Resolver) alias(ctx context.Context, name, zone string) (*dns.Msg, error) {
 	servers, err := r.servers(ctx, zone)
 	if err != nil {
 		return nil, err
 	}
-	last := fmt.Errorf("no name server of %s has an address", strings.TrimSuffix(zone, "."))
-	for _, s := range servers {
-		for _, address := range s.addresses {
-			answer, err := r.exchange(ctx, address, name, dns.TypeCNAME, r.RecursiveOnly)
-			if err == nil {
-				return answer, nil
-			}
-			if last = err; ctx.Err() != nil {
-				return nil, last
+	var addresses []string
+	for i := range maxAddresses {
+		for _, s := range servers {
+			if i < len(s.addresses) {
+				addresses = append(addresses, s.addresses[i])
 			}
 		}
 	}
-	return nil, last
+	if len(addresses) == 0 {
+		return nil, fmt.Errorf("no name server of %s has an address", strings.TrimSuffix(zone, "."))
+	}
+	wait := stagger
+	if r.RecursiveOnly {
+		wait = patience
+	}
+	ctx, cancel := context.WithTimeout(ctx, aliasTimeout)
+	defer cancel()
+	answer, err := firstOf(ctx, addresses, wait, func(ctx context.Context, address string) (*dns.Msg, error) {
+		return r.exchange(ctx, address, name, dns.TypeCNAME, r.RecursiveOnly)
+	})
+	if code := rcode(0); err != nil && !r.RecursiveOnly && !errors.As(err, &code) {
+		return nil, fmt.Errorf("none of the name servers of %s can be reached: %w; %s", strings.TrimSuffix(zone, "."), err, barred)
+	}
+	return answer, err
+}
+
+// firstOf asks servers in their order until one answers. The next one is asked when one fails, and when one has been silent for so long: those that are
+// silent hold up nobody for longer. If all fail, the error is that of one that says why, or else of the one that failed first.
+func firstOf(ctx context.Context, addresses []string, wait time.Duration, ask func(ctx context.Context, address string) (*dns.Msg, error)) (*dns.Msg, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type reply struct {
+		answer *dns.Msg
+		err    error
+	}
+	replies := make(chan reply, len(addresses))
+	next := time.NewTimer(0)
+	defer next.Stop()
+	var failed error
+	code := rcode(0)
+	for asked, heard := 0, 0; heard < len(addresses); {
+		select {
+		case <-next.C:
+			address := addresses[asked]
+			go func() {
+				answer, err := ask(ctx, address)
+				replies <- reply{answer, err}
+			}()
+			if asked++; asked < len(addresses) {
+				next.Reset(wait)
+			}
+		case r := <-replies:
+			if r.err == nil {
+				return r.answer, nil
+			}
+			if heard++; failed == nil || errors.As(r.err, &code) && !errors.As(failed, &code) {
+				failed = r.err
+			}
+			if asked < len(addresses) {
+				next.Reset(0)
+			}
+		}
+	}
+	return nil, failed
 }
 
 // server is a name server with its addresses, host:port or a URL.
@@ -269,8 +330,10 @@ func (r *Resolver) addresses(ctx context.Context, name string) ([]string, error)
 
 var errNoAddress = errors.New("it has no address")
 
-// Ask asks every server of the record's zone for the TXT values at its name.
+// Ask asks every server of the record's zone for the TXT values at its name, within an attempt of its own.
 func (r *Resolver) Ask(ctx context.Context, record Record) ([]Answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, attempt)
+	defer cancel()
 	servers, err := r.servers(ctx, record.Zone)
 	if err != nil {
 		return nil, err
@@ -388,21 +451,15 @@ func (r *Resolver) nameservers() ([]string, error) {
 	return list, nil
 }
 
-// recursive asks the recursive servers, one after the other.
+// recursive asks the recursive servers, of which the first are preferred.
 func (r *Resolver) recursive(ctx context.Context, name string, kind uint16) (*dns.Msg, error) {
 	list, err := r.nameservers()
 	if err != nil {
 		return nil, err
 	}
-	var last error
-	for _, s := range list {
-		m, err := r.exchange(ctx, s, name, kind, true)
-		if err == nil {
-			return m, nil
-		}
-		last = err
-	}
-	return nil, last
+	return firstOf(ctx, list, patience, func(ctx context.Context, address string) (*dns.Msg, error) {
+		return r.exchange(ctx, address, name, kind, true)
+	})
 }
 
 // exchange asks one server, over UDP and, if the answer is cut off or does not come, over TCP. A server that fails is an error; one that
@@ -472,6 +529,11 @@ func exchangeOver(ctx context.Context, dial func(context.Context, string, string
 		return nil, err
 	}
 	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { // the library knows of deadlines alone
+		if errors.Is(ctx.Err(), context.Canceled) {
+			conn.Close()
+		}
+	})()
 	c := &dns.Conn{Conn: conn, UDPSize: udpSize}
 	m, _, err := client.ExchangeWithConnContext(ctx, q, c)
 	return m, err
