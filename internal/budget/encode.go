@@ -237,13 +237,19 @@ func Restore(objects []Past, at time.Time) *Ledger {
 			}
 		}
 	}
-	// One that does not say that it was sent may have been, just before the process ended. If nothing else is spent that does no harm.
+	// One that does not say that it was sent may have been, just before the process ended, if there was room for it. If nothing else is spent that
+	// does no harm.
+	room := map[key]bool{}
 	for _, o := range objects {
 		if o.Sent || o.Ended || o.Renewal || o.Paused.After(at) {
 			continue
 		}
 		for _, s := range ask(o.Ask).orders {
-			if full := l.full[s.key]; full > now {
+			full := l.full[s.key]
+			if _, known := room[s.key]; !known {
+				room[s.key] = full > now && s.limit.free(full, 0, now) <= now
+			}
+			if room[s.key] {
 				l.full[s.key] = s.limit.take(full, now)
 			}
 		}

@@ -505,7 +505,11 @@ func TestALostLedgerIsMadeOfTheObjectsThatExist(t *testing.T) {
 			at(0, past("a", time.Hour, true, true, false, "a.example.org")), at(0, past("b", time.Hour, true, true, false, "b.example.net")),
 			past("c", time.Hour, false, false, false, "c.example.edu"),
 		}, NewOrders, 20 * time.Minute},
-		"but not if it was never sent as it failed before": {[]Past{
+		"but not where there was no room for it": {[]Past{
+			at(10*time.Minute, past("a", time.Hour, true, true, false, "a.example.org")), at(10*time.Minute, past("b", time.Hour, true, true, false, "b.example.net")),
+			at(10*time.Minute, past("c", time.Hour, true, true, false, "c.example.edu")), past("d", time.Hour, false, false, false, "d.example.edu"),
+		}, NewOrders, 10 * time.Minute},
+		"nor if it was never sent as it failed before": {[]Past{
 			at(0, past("a", time.Hour, true, true, false, "a.example.org")), at(0, past("b", time.Hour, true, true, false, "b.example.net")),
 			at(0, past("c", time.Hour, false, true, false, "c.example.edu")),
 		}, "", 0},

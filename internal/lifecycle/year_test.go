@@ -135,12 +135,13 @@ type owner struct {
 	expired bool
 	busy    bool // an order is on its way, or waits
 	orders  int
-	failed  int    // in a row
-	last    *order // with which cert was issued
+	failed  int      // in a row
+	kept    []*order // with a certificate, the last one with cert
 	latest  *order
 }
 
-// order is an Order: what of it is in the API. The last one with a certificate is kept, and those after it; one that failed until the next.
+// order is an Order: what of it is in the API. One that failed is deleted when the next is asked for; of those with a certificate the last are kept,
+// as the revisionHistoryLimit says.
 type order struct {
 	budget.Past
 	owner    *owner
@@ -211,6 +212,9 @@ func (w *world) aim() {
 		}
 	})
 }
+
+// history is how many Orders with a certificate are kept: all of a week, in which CAs count, also of certificates that are renewed after half of it.
+const history = 3
 
 // later is when what need not be written at once is written.
 const later = 2 * time.Second
@@ -302,7 +306,7 @@ func (w *world) again(x *order) {
 		return
 	}
 	o, a := x.owner, x.Ask
-	a.Renewal = o.last != nil && slices.Equal(o.last.names, x.names) && w.clock().Sub(o.last.Asked) < 119*day
+	a.Renewal = slices.ContainsFunc(o.kept, func(k *order) bool { return slices.Equal(k.names, x.names) && w.clock().Sub(k.Asked) < 119*day })
 	if o.cert != nil {
 		a.Expires = o.cert.to
 		if o.window != nil {
@@ -415,9 +419,12 @@ func (w *world) validated(x *order) {
 			if o.cert != nil {
 				o.cert.superseded = true
 				o.expired = o.expired || o.cert.to.Before(w.now)
-				delete(w.orders, o.last.ID)
 			}
-			o.cert, o.last, o.failed, o.busy = c, x, 0, false
+			if o.kept = append(o.kept, x); len(o.kept) > history {
+				delete(w.orders, o.kept[0].ID)
+				o.kept = o.kept[1:]
+			}
+			o.cert, o.failed, o.busy = c, 0, false
 			if len(x.names) != len(o.names) {
 				w.ask(o) // they changed meanwhile
 				return
