@@ -168,28 +168,32 @@ func (r *ChallengeReconciler) admit(ctx context.Context, ch *cmacme.Challenge) (
 		}
 	}
 	if few {
-		beside = slices.DeleteFunc(c.standing(place), func(other *cmacme.Challenge) bool { return other == ch || finished(other.Status.State) })
+		beside = slices.DeleteFunc(c.standing(place), func(other *cmacme.Challenge) bool { return other == ch || ended(other) })
 	}
 	r.admission.begin(key, place)
 	return true, beside, nil, nil
 }
 
-// reserve takes a place where nobody's proof stands, until it is cancelled.
-func (r *ChallengeReconciler) reserve(ctx context.Context, ch *cmacme.Challenge, x solver.Exclusive) (vacant bool, err error) {
+// vacant returns an error, a solver.Later, if another's proof stands at the place of a challenge that is over: taking away what may be there of this one
+// might take that, too. None is put there meanwhile.
+func (r *ChallengeReconciler) vacant(ctx context.Context, ch *cmacme.Challenge, x solver.Exclusive) (err error) {
 	place := ch.Status.EffectiveName
 	if place == "" {
 		if place, err = x.Place(ctx, ch); err != nil {
-			return false, err
+			return err
 		}
 	}
 	r.admission.mu.Lock()
 	defer r.admission.mu.Unlock()
 	c, err := r.contest(ctx)
-	if err != nil || len(c.standing(place)) > 0 {
-		return false, err
+	if err != nil {
+		return err
 	}
-	r.admission.begin(client.ObjectKeyFromObject(ch), place)
-	return true, nil
+	if there := slices.DeleteFunc(c.standing(place), ended); len(there) > 0 {
+		return &solver.Later{After: cleanUpAgain, Why: fmt.Sprintf("It could not be removed, as the value of %s/%s was needed at %s, and the DNS provider may have taken that away, too",
+			there[0].Namespace, there[0].Name, strings.TrimSuffix(place, "."))}
+	}
+	return nil
 }
 
 // admitNext lets those look that may begin now.

@@ -38,9 +38,18 @@ func longAgo(ch *cmacme.Challenge, now time.Time) bool {
 	return at != nil && now.Sub(at.Time) > sometimes
 }
 
-// holds reports whether a challenge has one of the few places where its proof stands.
+// ended reports whether the proof of a challenge is needed no more.
+func ended(ch *cmacme.Challenge) bool {
+	return finished(ch.Status.State) || ch.DeletionTimestamp != nil
+}
+
+// unsaid reports whether something may be set up for a challenge though nobody could say so: presenting it was begun, and has failed, or not come to its
+// end.
+func unsaid(ch *cmacme.Challenge) bool { return ch.Status.Processing && !ch.Status.Presented }
+
+// holds reports whether a challenge has one of the few places where its proof stands. What may stand there is to be taken away before others come.
 func holds(ch *cmacme.Challenge) bool {
-	return ch.Status.Presented && ch.Status.EffectiveName != ""
+	return ch.Status.EffectiveName != "" && (ch.Status.Presented || unsaid(ch) && ended(ch))
 }
 
 // waits reports whether a challenge is to begin some time.

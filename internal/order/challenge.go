@@ -179,7 +179,7 @@ func (r *ChallengeReconciler) failed(ch *cmacme.Challenge, err error) (reconcile
 	ch.Status.Reason = failure.Error()
 	switch failure.Class {
 	case fault.Refused:
-		ch.Status.State, ch.Status.Processing = cmacme.Errored, false
+		ch.Status.State, ch.Status.Processing = cmacme.Errored, unsaid(ch)
 		if why := gone(err); why != "" {
 			ch.Status.State, ch.Status.Reason = cmacme.Expired, why
 		}
@@ -265,6 +265,11 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 		lane.Leave(ctx)
 		r.presenting.since(string(ch.UID), now)
 		r.tellOnce(ch, corev1.EventTypeNormal, "Started", "Challenge scheduled for processing")
+	}
+	if !st.Presented && r.room(ch) > 0 && !st.Processing {
+		// That something may stand at its place is written before it does. Whoever only waits for a place has nothing there to be taken away.
+		st.Processing, underWay = true, true
+		return result, say, nil // the write of the status brings us back
 	}
 	if !st.Presented {
 		present := s.Present
@@ -417,7 +422,7 @@ func (r *ChallengeReconciler) conclude(ctx context.Context, s solver.Solver, ca 
 		*st = was // the end of it can be read again
 		return nil, err
 	}
-	st.Processing = false
+	st.Processing = unsaid(ch)
 	if st.State == cmacme.Valid {
 		say = append(say, func() {
 			r.Events.Eventf(ch, corev1.EventTypeNormal, "DomainVerified", "Domain %q verified with %q validation", ch.Spec.DNSName, ch.Spec.Type)
@@ -473,8 +478,7 @@ func (r *ChallengeReconciler) tryCleanUp(ctx context.Context, ch *cmacme.Challen
 	if err == nil {
 		return 0
 	}
-	begun := ch.Status.Presented || ch.Status.Processing
-	if class := fault.Of(err).Class; !begun && (class == fault.Misconfigured || class == fault.Refused) {
+	if class := fault.Of(err).Class; !ch.Status.Presented && (class == fault.Misconfigured || class == fault.Refused) {
 		return 0 // what keeps it from being taken away has kept it from being set up
 	}
 	limit := since.Add(cleanUpLimit)
@@ -492,7 +496,7 @@ func (r *ChallengeReconciler) tryCleanUp(ctx context.Context, ch *cmacme.Challen
 		return min(cleanUpAgain, limit.Sub(now))
 	}
 	stays := "stays: remove it by hand"
-	if !begun { // if at all, it was set up by a process that ended before it could say so
+	if !ch.Status.Presented { // if at all, it was set up by a call that failed all the same, or by a process that ended before it could say so
 		stays = "may be there: look, and remove it by hand"
 	}
 	message := fmt.Sprintf("Gave up cleaning up the %s challenge of %s, and %s %s. %s", ch.Spec.Type, ch.Spec.DNSName, leftover(ch), stays, err)
@@ -503,9 +507,16 @@ func (r *ChallengeReconciler) tryCleanUp(ctx context.Context, ch *cmacme.Challen
 
 func (r *ChallengeReconciler) takeAway(ctx context.Context, ch *cmacme.Challenge) error {
 	s := r.Solvers[ch.Spec.Type]
-	st := &ch.Status
-	if s == nil || !st.Presented && finished(st.State) && st.EffectiveName != "" {
-		return nil // it can be no longer there, or has made room
+	if s == nil {
+		return nil // it can be no longer there
+	}
+	if x, ok := s.(solver.Exclusive); ok && !ch.Status.Presented && x.Room(ch) > 0 {
+		if !unsaid(ch) {
+			return nil // it has never begun, or has made room
+		}
+		if err := r.vacant(ctx, ch, x); err != nil {
+			return err
+		}
 	}
 	i, err := r.Scope.Get(ctx, r.Client, ch.Namespace, ch.Spec.IssuerRef)
 	if err != nil {
@@ -513,17 +524,6 @@ func (r *ChallengeReconciler) takeAway(ctx context.Context, ch *cmacme.Challenge
 	}
 	if i == nil {
 		i = r.Scope.Former(ch.Namespace, ch.Spec.IssuerRef) // what it was set up with may still be there
-	}
-	if x, ok := s.(solver.Exclusive); ok && !st.Presented && x.Room(ch) > 0 {
-		// Where another's proof stands by now, it is not to be touched for one that may never have been there.
-		vacant, err := r.reserve(ctx, ch, x)
-		if err != nil || !vacant {
-			return err
-		}
-		defer func() {
-			r.admission.cancel(client.ObjectKeyFromObject(ch))
-			r.admitNext(ctx) // who came meanwhile
-		}()
 	}
 	return s.CleanUp(ctx, i, ch)
 }

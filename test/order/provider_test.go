@@ -284,17 +284,27 @@ func TestWhatIsWrongWithAProviderIsToldByTheChallenge(t *testing.T) {
 
 // program is a program of the provider exec, by which a service is told what is asked for. The service has one value at a name.
 func (r *rig) program() string {
-	r.t.Helper()
-	service := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, request *http.Request) {
-		if name := request.FormValue("name"); request.FormValue("verb") == "present" {
-			r.names.SetTXT(name, request.FormValue("value"))
+	return r.programOf(func(verb, name, value string) bool {
+		if verb == "present" {
+			r.names.SetTXT(name, value)
 		} else {
 			r.names.SetTXT(name)
+		}
+		return true
+	})
+}
+
+// programOf is program for a service that does what a test wants, and reports whether it says so.
+func (r *rig) programOf(do func(verb, name, value string) bool) string {
+	r.t.Helper()
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		if !do(request.FormValue("verb"), request.FormValue("name"), request.FormValue("value")) {
+			w.WriteHeader(http.StatusInternalServerError)
 		}
 	}))
 	r.t.Cleanup(service.Close)
 	path := filepath.Join(r.t.TempDir(), "program")
-	script := fmt.Sprintf("#!/bin/bash\nexec 3<>/dev/tcp/%s\nprintf 'GET /?verb=%%s&name=%%s&value=%%s HTTP/1.0\\r\\n\\r\\n' \"$@\" >&3\ngrep -q 200 <&3\n",
+	script := fmt.Sprintf("#!/bin/bash\nexec 3<>/dev/tcp/%s\nprintf 'GET /?verb=%%s&name=%%s&value=%%s HTTP/1.0\\r\\n\\r\\n' \"$@\" >&3\ngrep -q ' 200 ' <&3\n",
 		strings.Replace(service.Listener.Addr().String(), ":", "/", 1))
 	if err := os.WriteFile(path, []byte(script), 0o700); err != nil {
 		r.t.Fatal(err)
