@@ -5,10 +5,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http/httptrace"
 	"os"
-	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-acme/lego/v5/challenge/dns01"
@@ -23,14 +24,28 @@ type finding struct {
 }
 
 // feed answers lego's questions for zones and CNAMEs. lego has one DNS client in a process, which holds a lock for as long as a zone is looked
-// up; here it asks a socket in the same process, so that the lock is held for microseconds, and it finds what the solver's settings let us find.
+// up; here it asks a socket in the same process, so that the lock is held for microseconds, and it finds what the solver's settings let us find: each
+// call what was found for it, whatever others that are under way have found, who may have asked other servers, or have made their own up.
 type feed struct {
 	at string // of the socket
 
-	mu       sync.Mutex
-	findings []*finding
-	freed    chan struct{} // closed when a finding goes
+	// turn is had by who asks the socket, from the moment before it connects until it has its answer. So it is known whose question comes.
+	turn  chan struct{}
+	asker atomic.Pointer[asker]
 }
+
+// asker is a call that has the turn.
+type asker struct {
+	*finding
+	end func() // of the turn, for which it may be called more than once
+}
+
+const (
+	// answerTimeout is how long lego waits for its turn and an answer.
+	answerTimeout = 5 * time.Second
+	// questionTimeout is how long the turn is kept for a question that does not come. Whoever is next has not given up then.
+	questionTimeout = 2 * time.Second
+)
 
 // feeding starts the feed of the process when a provider is used for the first time, and sets up the rest of what lego has one of.
 var feeding = sync.OnceValues(func() (*feed, error) {
@@ -38,7 +53,7 @@ var feeding = sync.OnceValues(func() (*feed, error) {
 	if err != nil {
 		return nil, err
 	}
-	dns01.SetDefaultClient(dns01.NewClient(&dns01.Options{RecursiveNameservers: []string{f.at}, Timeout: 5 * time.Second}))
+	dns01.SetDefaultClient(dns01.NewClient(&dns01.Options{RecursiveNameservers: []string{f.at}, Timeout: answerTimeout}))
 	// lego logs to the standard output, and requests, too, if a variable says so, with what is secret in them. By another one it follows no CNAMEs.
 	log.SetDefault(slog.New(slog.DiscardHandler))
 	for _, v := range []string{"LEGO_DEBUG_DNS_API_HTTP_CLIENT", "LEGO_DISABLE_CNAME_SUPPORT"} {
@@ -56,7 +71,7 @@ func newFeed() (*feed, error) {
 			return nil, fmt.Errorf("open a socket for lego's DNS questions: %w", err)
 		}
 	}
-	f := &feed{at: conn.LocalAddr().String(), freed: make(chan struct{})}
+	f := &feed{at: conn.LocalAddr().String(), turn: make(chan struct{}, 1)}
 	go func() { // for as long as the process lives
 		buffer := make([]byte, dns.MaxMsgSize)
 		for {
@@ -68,81 +83,62 @@ func newFeed() (*feed, error) {
 			if q.Unpack(buffer[:n]) != nil || len(q.Question) != 1 {
 				continue
 			}
-			if packed, err := f.answer(q).Pack(); err == nil {
+			a := f.asker.Load()
+			if a == nil { // what is asked outside of calls nobody has found
+				a = &asker{&finding{}, func() {}}
+			}
+			if packed, err := a.answer(q).Pack(); err == nil {
 				_, _ = conn.WriteTo(packed, from)
 			}
+			a.end()
 		}
 	}()
 	return f, nil
 }
 
-// with calls do while lego finds the finding. Where two challenges found different things of one name, as with different DNS servers, they wait
-// for each other.
-func (f *feed) with(ctx context.Context, x finding, do func() error) error {
-	mine := &x
-	for {
-		f.mu.Lock()
-		freed := f.freed
-		if !slices.ContainsFunc(f.findings, func(other *finding) bool { return contradict(*other, x) }) {
-			f.findings = append(f.findings, mine)
-			f.mu.Unlock()
-			break
-		}
-		f.mu.Unlock()
-		select {
-		case <-freed:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	defer func() {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		f.findings = slices.DeleteFunc(f.findings, func(other *finding) bool { return other == mine })
-		close(f.freed)
-		f.freed = make(chan struct{})
-	}()
-	return do()
-}
-
-// contradict reports whether lego would find something else if it knew both.
-func contradict(a, b finding) bool {
-	if a.challenge == b.challenge && a.effective != b.effective {
-		return true
-	}
-	apex := func(name string) string {
-		best := ""
-		for _, z := range []string{a.zone, b.zone} {
-			if dns.IsSubDomain(z, name) && len(z) > len(best) {
-				best = z
+// with returns a context in which lego finds the finding. The hooks are called by who connects, who waits for the turn first.
+func (f *feed) with(ctx context.Context, x finding) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		ConnectStart: func(_, address string) {
+			if address != f.at {
+				return // a service
 			}
-		}
-		return best
-	}
-	return apex(a.effective) != a.zone || apex(b.effective) != b.zone
+			select {
+			case f.turn <- struct{}{}:
+			case <-ctx.Done():
+				return // it cannot connect any more
+			}
+			a := &asker{finding: &x, end: sync.OnceFunc(func() {
+				f.asker.Store(nil)
+				<-f.turn
+			})}
+			f.asker.Store(a)
+			time.AfterFunc(questionTimeout, a.end)
+		},
+		ConnectDone: func(_, address string, err error) {
+			if a := f.asker.Load(); err != nil && address == f.at && a != nil && a.finding == &x {
+				a.end()
+			}
+		},
+	})
 }
 
-// answer answers a question from the findings.
-func (f *feed) answer(q *dns.Msg) *dns.Msg {
+// answer answers a question from a finding.
+func (x *finding) answer(q *dns.Msg) *dns.Msg {
 	m := new(dns.Msg)
 	m.SetRcode(q, dns.RcodeNameError)
 	name := strings.ToLower(q.Question[0].Name)
 	head := func(kind uint16) dns.RR_Header {
 		return dns.RR_Header{Name: q.Question[0].Name, Rrtype: kind, Class: dns.ClassINET}
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, x := range f.findings {
-		switch kind := q.Question[0].Qtype; {
-		case kind == dns.TypeCNAME && x.challenge == name && x.effective != name:
-			m.Answer = []dns.RR{&dns.CNAME{Hdr: head(kind), Target: x.effective}}
-		case kind == dns.TypeSOA && x.zone == name: // Refresh is how long lego remembers it: not at all
-			m.Answer = []dns.RR{&dns.SOA{Hdr: head(kind), Ns: x.zone, Mbox: x.zone, Serial: 1, Retry: 1, Expire: 1}}
-		default:
-			continue
-		}
-		m.Rcode = dns.RcodeSuccess
-		break
+	switch kind := q.Question[0].Qtype; {
+	case kind == dns.TypeCNAME && x.challenge == name && x.effective != name:
+		m.Answer = []dns.RR{&dns.CNAME{Hdr: head(kind), Target: x.effective}}
+	case kind == dns.TypeSOA && x.zone == name: // Refresh is how long lego remembers it: not at all
+		m.Answer = []dns.RR{&dns.SOA{Hdr: head(kind), Ns: x.zone, Mbox: x.zone, Serial: 1, Retry: 1, Expire: 1}}
+	default:
+		return m
 	}
+	m.Rcode = dns.RcodeSuccess
 	return m
 }

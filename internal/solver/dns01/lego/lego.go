@@ -240,9 +240,7 @@ func (a *adapter) call(ctx context.Context, r Record, do func(of challenge.Provi
 			return fault.Misconfiguredf("PresentError", "%s cannot make a record at %s: only where the name begins with %s", a.kind.name, r.FQDN, prefix)
 		}
 	}
-	return a.feed.with(ctx, finding{challenge: prefix + domain + ".", effective: r.FQDN, zone: r.Zone}, func() error {
-		return do(*of, ctx, domain, r.Token, r.KeyAuthorization)
-	})
+	return do(*of, a.feed.with(ctx, finding{challenge: prefix + domain + ".", effective: r.FQDN, zone: r.Zone}), domain, r.Token, r.KeyAuthorization)
 }
 
 // Present makes the record, unless this process has made it. The error is a solver.Later if that is not over yet: then it is to be called again.

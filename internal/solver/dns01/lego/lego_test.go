@@ -10,8 +10,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"net/url"
 	"os"
 	"os/exec"
@@ -875,9 +877,9 @@ func TestLegoFindsWhatTheSolverFound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	look := func(domain string) (string, string) {
-		info := dns01.GetChallengeInfo(t.Context(), domain, "key")
-		zone, err := dns01.DefaultClient().FindZoneByFqdn(t.Context(), info.EffectiveFQDN)
+	look := func(ctx context.Context, domain string) (string, string) {
+		info := dns01.GetChallengeInfo(ctx, domain, "key")
+		zone, err := dns01.DefaultClient().FindZoneByFqdn(ctx, info.EffectiveFQDN)
 		if err != nil {
 			return info.EffectiveFQDN, err.Error()
 		}
@@ -890,51 +892,124 @@ func TestLegoFindsWhatTheSolverFound(t *testing.T) {
 		"the zone is below another":        {"_acme-challenge.www.example.com.", "_acme-challenge.www.example.com.", "www.example.com."},
 	} {
 		t.Run(what, func(t *testing.T) {
-			if err := f.with(t.Context(), x, func() error {
-				if name, zone := look("www.example.com"); name != x.effective || zone != x.zone {
-					t.Errorf("lego found %s in %s", name, zone)
-				}
-				return nil
-			}); err != nil {
-				t.Fatal(err)
+			if name, zone := look(f.with(t.Context(), x), "www.example.com"); name != x.effective || zone != x.zone {
+				t.Errorf("lego found %s in %s", name, zone)
 			}
 		})
 	}
 	// What nobody has found is asked of nobody.
-	if name, zone := look("www.example.com"); name != "_acme-challenge.www.example.com." || !strings.Contains(zone, "start of authority") {
+	if name, zone := look(t.Context(), "www.example.com"); name != "_acme-challenge.www.example.com." || !strings.Contains(zone, "start of authority") {
 		t.Errorf("lego found %s in %s", name, zone)
 	}
 }
 
-func TestDifferentFindingsOfOneNameWaitForEachOtherAndOthersDoNot(t *testing.T) {
-	f, err := newFeed()
+// hanging is a service that answers nobody before the end. What it was asked for comes from asked.
+func hanging(asked chan<- string, end <-chan struct{}) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case asked <- r.URL.Path:
+		default:
+		}
+		<-end
+		w.WriteHeader(http.StatusServiceUnavailable)
+	})
+}
+
+func TestWhatOthersFindOfANameHoldsUpNobody(t *testing.T) {
+	ours := record("www.example.com", "ours")
+	for what, theirs := range map[string]Record{
+		"a zone of their own making at a name below":  {FQDN: "_acme-challenge.a.www.example.com.", Zone: "www.example.com.", Domain: "a.www.example.com"},
+		"a zone of their own making at the same name": {FQDN: ours.FQDN, Zone: "www.example.com.", Domain: ours.Domain},
+		"a zone above":                     {FQDN: ours.FQDN, Zone: "com.", Domain: ours.Domain},
+		"a CNAME at the same name":         {FQDN: "www.challenges.example.net.", Zone: "example.net.", Domain: ours.Domain},
+		"the same zone, under our name":    {FQDN: ours.FQDN, Zone: ours.Zone, Domain: ours.Domain},
+		"our name as the zone of a record": {FQDN: ours.FQDN, Zone: ours.FQDN, Domain: ours.Domain},
+	} {
+		t.Run(what, func(t *testing.T) {
+			theirs.Token, theirs.KeyAuthorization = "theirs", "theirs.thumbprint"
+			theirs.Value = acme.DNS01Value(theirs.KeyAuthorization)
+			asked, end := make(chan string, 1), make(chan struct{})
+			z := newZone()
+			secret := map[string]string{"authToken": "good-token"}
+			tenant := standIn(t, "vercel", secret, hanging(asked, end))()
+			t.Cleanup(func() { // before the service of the tenant is closed
+				close(end)
+				if err := finish(t, tenant.Present, theirs); err == nil {
+					t.Error("the call that hung has made the record")
+				}
+			})
+			begun := tenant.Present(t.Context(), theirs)
+			if later := new(solver.Later); !errors.As(begun, &later) {
+				t.Fatalf("it does not hang: %v", begun)
+			}
+			if at, want := <-asked, "/v2/domains/"+strings.TrimSuffix(theirs.Zone, ".")+"/records"; at != want {
+				t.Errorf("the tenant's service was asked for %s, not %s", at, want)
+			}
+			mustFinish(t, standIn(t, "vercel", secret, vercelAPI(z))().Present, ours)
+			if got := z.all(); !slices.Equal(got, []string{ours.Value}) {
+				t.Errorf("there is %q", got)
+			}
+		})
+	}
+}
+
+func TestCallsAtOnceFindEachItsOwn(t *testing.T) {
+	f, err := feeding()
 	if err != nil {
 		t.Fatal(err)
 	}
-	itself := finding{"_acme-challenge.example.com.", "_acme-challenge.example.com.", "example.com."}
-	followed := finding{"_acme-challenge.example.com.", "challenges.example.net.", "example.net."}
-	split := finding{"_acme-challenge.a.b.example.com.", "_acme-challenge.a.b.example.com.", "b.example.com."}
-	seenWhole := finding{"_acme-challenge.c.b.example.com.", "_acme-challenge.c.b.example.com.", "example.com."}
-	for _, test := range []struct {
-		held, wanted finding
-		waits        bool
-	}{{itself, followed, true}, {split, seenWhole, true}, {itself, itself, false}, {itself, split, false}} {
-		ctx, cancel := context.WithCancel(t.Context())
-		if err := f.with(ctx, test.held, func() error {
-			entered := make(chan error, 1)
-			go func() { entered <- f.with(ctx, test.wanted, func() error { return nil }) }()
-			if !test.waits {
-				return <-entered
-			}
-			cancel()
-			if err := <-entered; !errors.Is(err, context.Canceled) {
-				t.Errorf("%+v beside %+v: %v", test.wanted, test.held, err)
-			}
-			return nil
-		}); err != nil {
-			t.Errorf("%+v beside %+v: %v", test.wanted, test.held, err)
+	var group sync.WaitGroup
+	for i := range 8 {
+		x := finding{"_acme-challenge.www.example.com.", "_acme-challenge.www.example.com.", "example.com."}
+		switch i % 4 {
+		case 1:
+			x.zone = "www.example.com."
+		case 2:
+			x.effective, x.zone = "www.challenges.example.net.", "challenges.example.net."
+		case 3:
+			x.effective, x.zone = "www.challenges.example.net.", "example.net."
 		}
-		cancel()
+		group.Go(func() {
+			ctx := f.with(t.Context(), x)
+			for range 50 {
+				name := dns01.GetChallengeInfo(ctx, "www.example.com", "key").EffectiveFQDN
+				if zone, err := dns01.DefaultClient().FindZoneByFqdn(ctx, name); err != nil || name != x.effective || zone != x.zone {
+					t.Errorf("for %+v lego found %s in %s, %v", x, name, zone, err)
+				}
+			}
+		})
+	}
+	group.Wait()
+}
+
+func TestACallThatEndsBeforeItAsksKeepsNobodyFromAsking(t *testing.T) {
+	f, err := feeding()
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := finding{"_acme-challenge.www.example.com.", "_acme-challenge.www.example.com.", "example.com."}
+	for what, hangUp := range map[string]func(t *testing.T){
+		"as it is over": func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			over := httptrace.WithClientTrace(f.with(ctx, finding{zone: "example.net."}), &httptrace.ClientTrace{ConnectStart: func(string, string) { cancel() }})
+			if _, err := new(net.Dialer).DialContext(over, "udp", f.at); !errors.Is(err, context.Canceled) {
+				t.Errorf("it connects: %v", err)
+			}
+		},
+		"after it has connected": func(t *testing.T) {
+			conn, err := new(net.Dialer).DialContext(f.with(t.Context(), finding{zone: "example.net."}), "udp", f.at)
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn.Close()
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			hangUp(t)
+			if zone, err := dns01.DefaultClient().FindZoneByFqdn(f.with(t.Context(), x), x.effective); err != nil || zone != x.zone {
+				t.Errorf("lego found %s, %v", zone, err)
+			}
+		})
 	}
 }
 
