@@ -193,7 +193,8 @@ func TestWhatIsNotTrusted(t *testing.T) {
 func TestAStoredURLOfAnotherHostIsNotAsked(t *testing.T) {
 	s, c := newServer(t, nil)
 	_, err := c.Order(t.Context(), s.account(), "https://other.example/order/1")
-	if err == nil || !strings.Contains(err.Error(), "not on a host that the directory names") {
+	var foreign *ForeignURLError
+	if !errors.As(err, &foreign) || !strings.Contains(err.Error(), "not on a host that the directory names") {
 		t.Error(err)
 	}
 }

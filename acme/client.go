@@ -103,6 +103,20 @@ func (e *ProtocolError) Error() string {
 	return fmt.Sprintf("%s at %s: the reply is not valid ACME: %s", e.Action, e.URL, e.Reason)
 }
 
+// ForeignURLError is a URL that was asked to be used and is of another server than the client's: that of an order, say, that was made elsewhere. The
+// server was not asked.
+type ForeignURLError struct {
+	// Action is what was to be asked, and URL where.
+	Action, URL string
+	// Reason says why the URL cannot be of this server.
+	Reason string
+}
+
+// Error says what was not asked, and why.
+func (e *ForeignURLError) Error() string {
+	return fmt.Sprintf("%s: a URL that is not of this server: %s", e.Action, e.Reason)
+}
+
 // errTooLarge is a reply over maxBody.
 var errTooLarge = fmt.Errorf("it is larger than %d KiB", maxBody>>10)
 
@@ -213,6 +227,22 @@ func (c *Client) exchange(ctx context.Context, action, method, target string, bo
 	return m, nil
 }
 
+// Owns returns a *ForeignURLError if a URL cannot be one that this server has handed out. It asks for no more than the directory.
+func (c *Client) Owns(ctx context.Context, url string) error {
+	return c.owns(ctx, "look at a URL", url)
+}
+
+func (c *Client) owns(ctx context.Context, action, target string) error {
+	dir, err := c.directory(ctx)
+	if err != nil {
+		return fmt.Errorf("%s: %w", action, err)
+	}
+	if err := dir.origins.check(target); err != nil {
+		return &ForeignURLError{action, target, err.Error()}
+	}
+	return nil
+}
+
 // post sends a signed request. A nil payload is a POST-as-GET, section 6.3. If kid is empty, the request carries the public key.
 func (c *Client) post(ctx context.Context, action, target string, key crypto.Signer, kid string, payload any, accept string) (*message, error) {
 	var content []byte
@@ -223,12 +253,8 @@ func (c *Client) post(ctx context.Context, action, target string, key crypto.Sig
 		}
 	}
 	// A URL that was stored is checked again before it is used.
-	dir, err := c.directory(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", action, err)
-	}
-	if err := dir.origins.check(target); err != nil {
-		return nil, &ProtocolError{action, target, err.Error()}
+	if err := c.owns(ctx, action, target); err != nil {
+		return nil, err
 	}
 	nonce := c.takeNonce()
 	for try := 1; ; try++ {

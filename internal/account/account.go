@@ -133,6 +133,10 @@ func (a *Accounts) Of(ctx context.Context, issuer *signer.Issuer) (*acme.Client,
 		}
 		return nil, acme.Account{}, fault.Misconfiguredf("IssuerNotReady", "%s is not ready: %s", issuer, why)
 	}
+	if c := cmapi.GetIssuerCondition(issuer.GetStatus(), cmapi.IssuerConditionReady); c.ObservedGeneration != issuer.GetGeneration() {
+		// It may have another server now, where the account is to be another one.
+		return nil, acme.Account{}, fault.Misconfiguredf("IssuerNotReady", "%s is not ready: it was changed, and its account is not looked at yet", issuer)
+	}
 	c, err := a.Server(issuer.GetSpec().ACME)
 	if err != nil {
 		return nil, acme.Account{}, err

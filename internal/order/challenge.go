@@ -176,6 +176,9 @@ func (r *ChallengeReconciler) failed(ch *cmacme.Challenge, err error) (reconcile
 		return reconcile.Result{}, err
 	}
 	failure := fault.Of(account.Fault("", now, err))
+	if errors.As(err, new(*acme.ForeignURLError)) {
+		failure.Class = fault.Refused
+	}
 	ch.Status.Reason = failure.Error()
 	switch failure.Class {
 	case fault.Refused:

@@ -33,10 +33,13 @@ func (r *Reconciler) lapse(order *cmacme.Order, now time.Time, reason string) {
 }
 
 // gone says that the CA no longer has an order, or an authorization, for the account that asks, if that is what an error means. CAs forget what has
-// expired.
+// expired, and never had what was made at another server, which was the issuer's before.
 func gone(err error) string {
 	var p *acme.Problem
+	var foreign *acme.ForeignURLError
 	switch {
+	case errors.As(err, &foreign):
+		return "the issuer has another server by now: " + foreign.Reason
 	case !errors.As(err, &p), p.Action != "order" && p.Action != "authorization":
 		return ""
 	case p.Type == acme.ProblemUnauthorized:

@@ -337,12 +337,20 @@ func (r *Reconciler) step(ctx context.Context, order *cmacme.Order, challenges [
 		return reconcile.Result{}, err // the write of the status brings us back
 	}
 	was := order.Status
-	result, err := r.converse(ctx, o, order, i, challenges)
+	err = ca.Owns(ctx, order.Status.URL) // also while nothing is to be asked of the order
+	var result reconcile.Result
+	if err == nil {
+		result, err = r.converse(ctx, o, order, i, challenges)
+	}
 	err = r.Accounts.Believed(ctx, i, by, err)
 	st := &order.Status
 	reached(&st.UnreachableSince, o.now, err)
 	if why := gone(err); why != "" {
-		r.lapse(order, o.now, why)
+		if errors.As(err, new(*acme.ForeignURLError)) {
+			end(order, o.now, cmacme.Expired, why) // whatever the former server has issued is not wanted
+		} else {
+			r.lapse(order, o.now, why)
+		}
 		err = nil
 	}
 	for n := range challenges {

@@ -149,7 +149,7 @@ func shop(t *testing.T, f *front, o pebble.Options) (*rig, controller.Options) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ca.Close() })
-	r := &rig{t: t, ca: ca, names: names, admin: cluster.Admin(t), namespace: cluster.Namespace(t)}
+	r := &rig{t: t, port: o.HTTPPort, ca: ca, names: names, admin: cluster.Admin(t), namespace: cluster.Namespace(t)}
 	site := fmt.Sprintf("127.0.0.1:%d", o.HTTPPort)
 	return r, controller.Options{Namespace: r.namespace, HTTP01Address: site, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 		var d net.Dialer

@@ -1,0 +1,86 @@
+package order_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/test/cluster"
+	"github.com/perennial-pki/perennial/test/pebble"
+)
+
+// TestAnIssuerCanMoveToAnotherCAAtAnyTime corrects an issuer with orders that are open in each way, and is asked for more while the new CA has no account yet.
+func TestAnIssuerCanMoveToAnotherCAAtAnyTime(t *testing.T) {
+	t.Parallel()
+	f := &front{}
+	r, options := shop(t, f, pebble.Options{})
+	held := make(chan struct{})
+	next, err := pebble.Start(pebble.Options{Resolver: r.names.Addr, HTTPPort: r.port, Wrap: func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+			if strings.HasPrefix(q.URL.Path, pathNewAccount) {
+				<-held
+			}
+			h.ServeHTTP(w, q)
+		})
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { next.Close() })
+	cluster.Run(t, options)
+	http01 := cmacme.ACMEChallengeSolver{HTTP01: &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}}}
+	r.issuer(func(spec *cmacme.ACMEIssuer) {
+		presented, waits := http01, http01
+		presented.WaitInsteadOfSelfCheck = &metav1.Duration{Duration: time.Hour}
+		presented.Selector = &cmacme.CertificateDNSNameSelector{DNSNames: []string{"presented.example.com"}}
+		waits.Selector = &cmacme.CertificateDNSNameSelector{DNSNames: []string{"somewhere-else.example.com"}}
+		spec.Solvers = []cmacme.ACMEChallengeSolver{presented, waits}
+	})
+	r.issuerSays(cmmeta.ConditionTrue)
+	says := func(name, words string) {
+		t.Helper()
+		cluster.Eventually(t, func() error {
+			if o, story := r.order(name), r.story(); !strings.Contains(o.Status.Reason, words) && !strings.Contains(story, words) {
+				return cluster.NotYet("the order of %s is %q: %s\n%s", name, o.Status.State, o.Status.Reason, story)
+			}
+			return nil
+		})
+	}
+	var all []*cmapi.Certificate
+	for _, name := range []string{"presented", "unsolved"} {
+		all = append(all, r.certificate(name, name+".example.com"))
+	}
+	says("presented", "Waiting instead of a self check")
+	says("unsolved", "no solver")
+
+	r.changeIssuer(func(spec *cmacme.ACMEIssuer) {
+		spec.Server, spec.CABundle, spec.Solvers = next.Directory, next.CABundle, []cmacme.ACMEChallengeSolver{http01}
+	})
+	all = append(all, r.certificate("later", "later.example.com"))
+	says("later", "is not ready: it was changed")
+	close(held)
+	roots, err := next.Roots()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, crt := range all {
+		r.ready(crt)
+		if crt.Status.FailedIssuanceAttempts != nil {
+			t.Errorf("%s has failed %d times", crt.Name, *crt.Status.FailedIssuanceAttempts)
+		}
+		chain, _ := cluster.Pair(t, client.ObjectKeyFromObject(crt))
+		if err := chain[len(chain)-1].CheckSignatureFrom(roots[0]); err != nil {
+			t.Errorf("%s is not of the CA to which the issuer has moved: %v", crt.Name, err)
+		}
+	}
+	if n := f.asked(pathFinalize); n != 0 {
+		t.Errorf("the former CA was asked %d times to finalize", n)
+	}
+}
