@@ -926,6 +926,7 @@ func TestWhatOthersFindOfANameHoldsUpNobody(t *testing.T) {
 		"our name as the zone of a record": {FQDN: ours.FQDN, Zone: ours.FQDN, Domain: ours.Domain},
 	} {
 		t.Run(what, func(t *testing.T) {
+			t.Parallel()
 			theirs.Token, theirs.KeyAuthorization = "theirs", "theirs.thumbprint"
 			theirs.Value = acme.DNS01Value(theirs.KeyAuthorization)
 			asked, end := make(chan string, 1), make(chan struct{})
