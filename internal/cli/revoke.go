@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -88,7 +90,11 @@ func (p *Program) revoke() *cobra.Command {
 			default:
 				fmt.Fprintf(p.Out, "%s %s with serial number %x is revoked\n", what, key, r.leaf.SerialNumber)
 			}
-			if keep || crt == nil {
+			switch {
+			case crt == nil:
+				return nil
+			case keep:
+				fmt.Fprintf(p.Out, "certificate %s %s\n", key, outlook(crt))
 				return nil
 			}
 			if _, err := p.renewOne(cmd.Context(), c, key); err != nil {
@@ -101,8 +107,24 @@ func (p *Program) revoke() *cobra.Command {
 	p.kubeFlags(cmd)
 	cmd.Flags().StringVar(&reason, "reason", "", "why: "+names)
 	cmd.Flags().StringVar(&secretName, "secret", "", "the Secret with the certificate and its key, in place of a Certificate that is gone")
-	cmd.Flags().BoolVar(&keep, "no-renewal", false, "have no other issued")
+	cmd.Flags().BoolVar(&keep, "no-renewal", false, "have no other issued now: what is to come, and how to prevent that, is printed")
 	return cmd
+}
+
+// outlook says when a Certificate whose certificate is revoked has another issued if nobody does anything, and what to do if it shall not.
+func outlook(crt *cmapi.Certificate) string {
+	if r := crt.Spec.Renewal; r != nil && r.Policy == cmapi.CertificateRenewalPolicyDisabled {
+		return "is not renewed, as its spec.renewal.policy is Disabled"
+	}
+	when := "when it is due"
+	if a := crt.Status.ACME; a != nil && a.ARI != nil && a.ARI.NextCheck != nil {
+		when = fmt.Sprintf("when the CA suggests so, as CAs do after a revocation (it is asked at %s), or %s", a.ARI.NextCheck.UTC().Format(time.RFC3339), when)
+	}
+	gone := "delete it"
+	if owner := metav1.GetControllerOf(crt); owner != nil {
+		gone = fmt.Sprintf("delete the %s %q that it is made for", owner.Kind, owner.Name)
+	}
+	return "is issued anew " + when + ": if it shall not, " + gone + ", or set spec.renewal.policy: Disabled"
 }
 
 // revocable is a certificate that can be revoked, and where.

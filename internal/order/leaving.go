@@ -9,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -170,29 +169,26 @@ func (r *Reconciler) revoke(ctx context.Context, order *cmacme.Order, crt *cmapi
 		var working bool
 		leaf, working, err = r.issued(ctx, order, i)
 		if err != nil {
-			final, e := r.Revocation.Final(ctx, order.Namespace, err)
-			switch {
-			case e != nil:
-				return 0, e
-			case !final && now.Before(until):
+			if !r.Revocation.Final(ctx, order.Namespace, err) && now.Before(until) {
 				if f := fault.Of(err); f.Class == fault.Limited {
 					return min(f.Wait(now), until.Sub(now)), nil
 				}
 				return min(cleanUpAgain, until.Sub(now)), nil
 			}
-			r.Events.Eventf(order, corev1.EventTypeWarning, "RevocationFailed", "The CA may have issued a certificate for the order %s after its Certificate was deleted, "+
-				"which is not known and not revoked: %s. It can be revoked with the account key by any ACME client", order.Status.URL, err)
+			r.Revocation.Lost(ctx, order, err)
 			return 0, nil
 		}
 		if working && now.Before(until) {
 			return min(settleAgain, until.Sub(now)), nil // until the CA has it
+		} else if working {
+			r.Revocation.Lost(ctx, order, errors.New("the CA still works on it"))
 		}
 	}
 	if leaf == nil {
 		return 0, nil
 	}
 	_, reason := revocation.Wants(order)
-	return r.Revocation.Left(ctx, order, leaf, reason, until)
+	return r.Revocation.Left(ctx, order, leaf, reason, until), nil
 }
 
 // issued asks the CA for the certificate of an order, nil if there is none. Working says that there will be.

@@ -92,36 +92,53 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if r.AtWork != nil && r.AtWork(request.NamespacedName) {
 		return reconcile.Result{RequeueAfter: atWorkAgain}, nil
 	}
+	now := r.Clock.Now()
+	end := crt.DeletionTimestamp.Add(Limit)
 	secret, err := r.Secrets.Get(ctx, crt.Namespace, crt.Spec.SecretName)
-	if apierrors.IsNotFound(err) {
-		secret, err = nil, nil
-	}
 	if err != nil {
-		return reconcile.Result{}, err
+		secret = nil
+	}
+	if err = client.IgnoreNotFound(err); err != nil {
+		if wait := end.Sub(now); wait > 0 { // its key may be needed
+			r.Events.Eventf(crt, corev1.EventTypeWarning, "RevocationError", "The Secret %q, whose certificate is to be revoked, cannot be read yet, which is tried until %s: %s",
+				crt.Spec.SecretName, stamp(end), err)
+			return reconcile.Result{RequeueAfter: min(again, wait)}, nil
+		}
+		r.abandon(ctx, crt, unread(crt, err))
 	}
 	known, err := r.known(ctx, crt, secret)
 	if err != nil {
-		return reconcile.Result{}, err
+		return reconcile.Result{}, err // only a cache that is stopping fails
 	}
-	now := r.Clock.Now()
-	end := crt.DeletionTimestamp.Add(Limit)
+	var unnoted error
 	for _, c := range known {
 		if !now.Before(c.leaf.NotAfter) {
 			continue
 		}
-		how, later, failure, err := r.try(ctx, crt, c, reasonOf(crt), end)
+		how, later, failure := r.try(ctx, crt, c, reasonOf(crt), end)
 		switch {
-		case err != nil:
-			return reconcile.Result{}, err
 		case later > 0:
 			return reconcile.Result{RequeueAfter: later}, nil // it may pass, but not for ever
 		case failure != nil:
-			r.abandon(ctx, crt, c, abandoned(crt, secret, c, failure), failure)
+			r.abandon(ctx, crt, abandoned(crt, secret, c, failure))
 			continue
 		}
-		if secret, err = r.note(ctx, crt, secret, c, how.byKey); err != nil {
-			return reconcile.Result{}, err
+		noted, err := r.note(ctx, crt, secret, c, how.byKey)
+		if err != nil {
+			unnoted = err
+			continue
 		}
+		secret = noted
+	}
+	if wait := end.Sub(r.Clock.Now()); unnoted != nil && wait > 0 {
+		if apierrors.IsConflict(unnoted) {
+			return reconcile.Result{}, unnoted // what others wrote is seen soon
+		}
+		r.Events.Eventf(crt, corev1.EventTypeWarning, "RevocationError", "It is revoked, which cannot be noted yet, and is tried until %s: %s", stamp(end), unnoted)
+		return reconcile.Result{RequeueAfter: min(again, wait)}, nil
+	} else if unnoted != nil {
+		r.abandon(ctx, crt, fmt.Sprintf("Gave up noting on Secret %q that its certificate is revoked: %s. A Certificate that is made for it later goes on with that: "+
+			"delete the Secret, or note it by hand: %s", secret.Name, unnoted, byHand(crt)))
 	}
 	next := crt.DeepCopy()
 	controllerutil.RemoveFinalizer(next, Finalizer)
@@ -133,66 +150,85 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 }
 
 // try revokes a certificate, and tells of it on the object that it belongs to. If later is not 0, it is to be tried again then; else a failure is final.
-func (r *Reconciler) try(ctx context.Context, of client.Object, c certificate, reason cmapi.RevocationReason, end time.Time) (how done, later time.Duration, failure, err error) {
+func (r *Reconciler) try(ctx context.Context, of client.Object, c certificate, reason cmapi.RevocationReason, end time.Time) (how done, later time.Duration, failure error) {
 	if how, failure = r.revoke(ctx, of.GetNamespace(), reason, c); failure == nil {
 		if !how.before {
 			r.Events.Eventf(of, corev1.EventTypeNormal, "Revoked", "The certificate with serial number %x is revoked at %s: %s", c.leaf.SerialNumber, how.at, reason)
 		}
-		return how, 0, nil, nil
+		return how, 0, nil
 	}
-	final, err := r.Final(ctx, of.GetNamespace(), failure)
+	final := r.Final(ctx, of.GetNamespace(), failure)
 	now := r.Clock.Now()
-	if err != nil || final || !now.Before(end) {
-		return how, 0, failure, err
+	if final || !now.Before(end) {
+		return how, 0, failure
 	}
 	if full := new(lane.Full); errors.As(failure, &full) {
-		return how, min(full.After, end.Sub(now)), failure, nil // it was not asked yet
+		return how, min(full.After, end.Sub(now)), failure // it was not asked yet
 	}
 	r.Events.Eventf(of, corev1.EventTypeWarning, "RevocationError", "The certificate with serial number %x is not revoked yet, which is tried until %s: %s",
-		c.leaf.SerialNumber, end.UTC().Format(time.RFC3339), failure)
+		c.leaf.SerialNumber, stamp(end), failure)
 	later = again
 	if f := fault.Of(failure); f.Class == fault.Limited {
 		later = max(f.Until.Sub(now), again)
 	}
-	return how, min(later, end.Sub(now)), failure, nil
+	return how, min(later, end.Sub(now)), failure
 }
 
-// abandon tells that a certificate stays as it is.
-func (r *Reconciler) abandon(ctx context.Context, of client.Object, c certificate, text string, why error) {
-	ctrl.LoggerFrom(ctx).Info("a certificate stays unrevoked", "serial", fmt.Sprintf("%x", c.leaf.SerialNumber), "because", why.Error()) // a namespace that ends takes no events
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// abandon tells what is not done any more.
+func (r *Reconciler) abandon(ctx context.Context, of client.Object, text string) {
+	ctrl.LoggerFrom(ctx).Info("a revocation is given up", "because", text) // a namespace that ends takes no events
 	r.Events.Event(of, corev1.EventTypeWarning, "RevocationFailed", text)
 }
 
 // Left revokes the certificate of an Order whose Certificate is gone, or about to be. It returns when to try again, or 0 if nothing more is to be done
 // about it, also if it was given up.
-func (r *Reconciler) Left(ctx context.Context, order *cmacme.Order, leaf *x509.Certificate, reason cmapi.RevocationReason, end time.Time) (time.Duration, error) {
+func (r *Reconciler) Left(ctx context.Context, order *cmacme.Order, leaf *x509.Certificate, reason cmapi.RevocationReason, end time.Time) time.Duration {
 	if !r.Clock.Now().Before(leaf.NotAfter) {
-		return 0, nil
+		return 0
 	}
 	c := certificate{leaf: leaf, by: order.Spec.IssuerRef}
-	_, later, failure, err := r.try(ctx, order, c, reason, end)
-	if err == nil && later == 0 && failure != nil {
-		r.abandon(ctx, order, c, gaveUp(c, failure)+lost(c), failure)
+	_, later, failure := r.try(ctx, order, c, reason, end)
+	if later == 0 && failure != nil {
+		r.abandon(ctx, order, gaveUp(c, failure)+lost(c))
 	}
-	return later, err
+	return later
+}
+
+// Lost tells that it was given up to find out what the CA has issued for an Order whose Certificate is gone.
+func (r *Reconciler) Lost(ctx context.Context, order *cmacme.Order, err error) {
+	r.abandon(ctx, order, fmt.Sprintf("The CA may have issued a certificate for the order %s after its Certificate was deleted, "+
+		"which is not known and not revoked: %s. It can be revoked with the account key by any ACME client", order.Status.URL, err))
 }
 
 // abandoned says that a certificate was not revoked, and what somebody may do.
 func abandoned(crt *cmapi.Certificate, secret *corev1.Secret, c certificate, err error) string {
 	text := gaveUp(c, err)
 	if c.key != nil && secret != nil && !metav1.IsControlledBy(secret, crt) {
-		return text + fmt.Sprintf("To revoke it by hand: perennial revoke --secret %s -n %s --reason %s", secret.Name, secret.Namespace, reasonOf(crt))
+		return text + "To revoke it by hand: " + byHand(crt)
 	}
 	return text + lost(c)
 }
 
+// unread says that the Secret of a Certificate could not be looked at, and what somebody may do.
+func unread(crt *cmapi.Certificate, err error) string {
+	return fmt.Sprintf("Gave up reading the Secret %q: %s. What it holds is revoked only as far as the Certificate and its requests say what that is, and not noted as revoked. "+
+		"If it stays, delete it after: %s", crt.Spec.SecretName, err, byHand(crt))
+}
+
+// byHand is the command that revokes what is in the Secret of a Certificate, and notes that on it.
+func byHand(crt *cmapi.Certificate) string {
+	return fmt.Sprintf("perennial revoke --secret %s -n %s --reason %s", crt.Spec.SecretName, crt.Namespace, reasonOf(crt))
+}
+
 func gaveUp(c certificate, err error) string {
 	return fmt.Sprintf("Gave up revoking the certificate with serial number %x, which is valid until %s: %s. ",
-		c.leaf.SerialNumber, c.leaf.NotAfter.UTC().Format(time.RFC3339), err)
+		c.leaf.SerialNumber, stamp(c.leaf.NotAfter), err)
 }
 
 func lost(c certificate) string {
-	return fmt.Sprintf("Its private key is gone: it can be revoked with the account key of %s %q by any ACME client", c.by.KindOrDefault(), c.by.Name)
+	return fmt.Sprintf("Without its private key it can be revoked with the account key of %s %q by any ACME client", c.by.KindOrDefault(), c.by.Name)
 }
 
 // certificate is one to revoke.
@@ -322,20 +358,22 @@ func (r *Reconciler) revoke(ctx context.Context, namespace string, reason cmapi.
 	return done{}, err
 }
 
-// Final reports whether another attempt would bring nothing: the CA has said no, or what is missing comes back no more, as the namespace ends.
-func (r *Reconciler) Final(ctx context.Context, inNamespace string, err error) (bool, error) {
+// Final reports whether another attempt would bring nothing: the CA has said no, or what is missing comes back no more, as the namespace ends. If it
+// cannot be known whether that does, such as by a controller for one namespace, another attempt may bring something.
+func (r *Reconciler) Final(ctx context.Context, inNamespace string, err error) bool {
 	var unsupported *acme.UnsupportedError
 	switch class := fault.Of(err).Class; {
 	case class == fault.Refused, errors.As(err, &unsupported):
-		return true, nil
+		return true
 	case class != fault.Misconfigured:
-		return false, nil
+		return false
 	}
 	namespace := &corev1.Namespace{}
 	if err := r.Live.Get(ctx, client.ObjectKey{Name: inNamespace}, namespace); err != nil {
-		return false, fmt.Errorf("get Namespace %q: %w", inNamespace, err)
+		ctrl.LoggerFrom(ctx).Error(err, "cannot see whether the namespace ends, so that a revocation waits until its time is over")
+		return false
 	}
-	return namespace.DeletionTimestamp != nil, nil
+	return namespace.DeletionTimestamp != nil
 }
 
 // note notes on a Secret that stays, and which it returns, that its certificate is revoked, and that its key counts as compromised, if it does.

@@ -80,8 +80,31 @@ func TestACertificateIsRevokedAndAnotherIssued(t *testing.T) {
 	if err := by.RevokeWithKey(t.Context(), key, chain[0].Raw, acme.ReasonUnspecified); !acme.IsProblem(err, acme.ProblemAlreadyRevoked) {
 		t.Errorf("the CA does not know of it: %v", err)
 	}
-	s.perennial("revoke", "web", "--reason", "superseded", "--no-renewal").says(t, 0, "is revoked")
-	s.perennial("revoke", "web", "--reason", "superseded", "--no-renewal").says(t, 0, "was revoked before")
+	// That no other is issued now is not for good, if the Certificate stays as it is.
+	cluster.Eventually(t, func() error {
+		if err := s.Get(t.Context(), client.ObjectKeyFromObject(web), web); err != nil {
+			return err
+		}
+		if web.Status.ACME == nil {
+			return cluster.NotYet("the CA was not asked when to renew: %+v", web.Status)
+		}
+		return nil
+	})
+	s.perennial("revoke", "web", "--reason", "superseded", "--no-renewal").says(t, 0, "is revoked", "is issued anew when the CA suggests so", "(it is asked at 20",
+		"if it shall not, delete it, or set spec.renewal.policy: Disabled")
+	policy := func(renewal *cmapi.CertificateRenewal) {
+		t.Helper()
+		cluster.Eventually(t, func() error {
+			if err := s.Get(t.Context(), client.ObjectKeyFromObject(web), web); err != nil {
+				return err
+			}
+			web.Spec.Renewal = renewal
+			return s.Update(t.Context(), web)
+		})
+	}
+	policy(&cmapi.CertificateRenewal{Policy: cmapi.CertificateRenewalPolicyDisabled})
+	s.perennial("revoke", "web", "--reason", "superseded", "--no-renewal").says(t, 0, "was revoked before", "is not renewed, as its spec.renewal.policy is Disabled")
+	policy(nil)
 
 	// A compromised key is not kept, whatever the Certificate says.
 	cluster.Eventually(t, func() error {
