@@ -168,10 +168,24 @@ func (r *ChallengeReconciler) admit(ctx context.Context, ch *cmacme.Challenge) (
 		}
 	}
 	if few {
-		beside = slices.DeleteFunc(c.standing(place), func(other *cmacme.Challenge) bool { return other == ch || ended(other) })
+		beside = c.beside(ch)
 	}
 	r.admission.begin(key, place)
 	return true, beside, nil, nil
+}
+
+// beside returns the challenges whose proofs must go on standing beside that of one that is presented, if its place is one for few.
+func (r *ChallengeReconciler) beside(ctx context.Context, ch *cmacme.Challenge) ([]*cmacme.Challenge, error) {
+	if r.room(ch) == 0 {
+		return nil, nil
+	}
+	r.admission.mu.Lock()
+	defer r.admission.mu.Unlock()
+	c, err := r.contest(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c.beside(ch), nil
 }
 
 // vacant returns an error, a solver.Later, if another's proof stands at the place of a challenge that is over: taking away what may be there of this one

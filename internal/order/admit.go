@@ -97,6 +97,11 @@ func (c contest) standing(place string) []*cmacme.Challenge {
 	return there
 }
 
+// beside returns the challenges whose proofs must go on standing beside that of another at its place.
+func (c contest) beside(ch *cmacme.Challenge) []*cmacme.Challenge {
+	return slices.DeleteFunc(c.standing(ch.Status.EffectiveName), func(other *cmacme.Challenge) bool { return other.UID == ch.UID || ended(other) })
+}
+
 // ahead returns the challenges for which another has to wait at its place, if there is no room for it there.
 func (c contest) ahead(ch *cmacme.Challenge) []*cmacme.Challenge {
 	room, place := c.room(ch), ch.Status.EffectiveName

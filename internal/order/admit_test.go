@@ -108,6 +108,9 @@ func TestWhoIsNextAtAPlaceForFew(t *testing.T) {
 		"one that was cleaned up has none":                       {line: line{"a/1 x valid", "c/3 x"}, room: 1, want: "c/3"},
 		"one that is being deleted has it until it is gone":      {line: line{"a/1 x presented,deleted", "c/3 x"}, room: 1, want: "", behind: "a/1"},
 		"one that is deleted and was never presented has none":   {line: line{"a/1 x deleted", "c/3 x"}, room: 1, want: "c/3"},
+		"one that may stand has it until it is taken away":       {line: line{"a/1 x begun,valid", "c/3 x"}, room: 1, want: "", behind: "a/1"},
+		"one that may stand and is being deleted has it, too":    {line: line{"a/1 x begun,deleted", "c/3 x"}, room: 1, want: "", behind: "a/1"},
+		"one that may stand and goes on has to take its turn":    {line: line{"c/3 x", "a/1 x begun"}, room: 1, want: "c/3", behind: "c/3"},
 		"one that is being presented has it before it is known":  {line: line{"a/1 x", "b/2", "c/3 x"}, room: 1, begun: map[string]string{"b/2": "x"}, want: "", behind: "b/2 a/1"},
 		"it has one place, not two, once it is known":            {line: line{"a/1 x presented", "c/3 x"}, room: 2, begun: map[string]string{"a/1": "x"}, want: "c/3"},
 		"one whose place is not known may find it out":           {line: line{"a/1 x presented", "b/2"}, room: 1, want: "b/2"},
@@ -137,6 +140,8 @@ func TestWhoIsNextAtAPlaceForFew(t *testing.T) {
 					switch state {
 					case "presented":
 						ch.Status.Presented = true
+					case "begun":
+						ch.Status.Processing = true
 					case "valid":
 						ch.Status.State = cmacme.Valid
 					case "deleted":

@@ -50,6 +50,9 @@ const (
 	checkAgain = 2 * time.Second
 	// seenFor is for how long a proof that was seen is not looked for again before the CA is asked.
 	seenFor = 10 * time.Second
+	// lostAgain is how long after it was presented a proof that is seen nowhere is presented again. Services that publish late need as long, so that it is
+	// done after twice that time next, and so on.
+	lostAgain = 5 * time.Minute
 	// Whether somebody has mended what a challenge needs is looked at between these.
 	mendedSoonest, mendedAgain = 15 * time.Second, 5 * time.Minute
 )
@@ -79,7 +82,9 @@ type ChallengeReconciler struct {
 	told instants
 	// seen is since when a proof can be seen, and leaving since when a challenge that is over tries to make room. After a restart they count anew.
 	seen, leaving instants
-	admission     admission
+	// restored is when a proof that was lost was presented again last. After a restart the time of its first presenting counts.
+	restored  instants
+	admission admission
 }
 
 // SetupWithManager registers the reconciler.
@@ -123,6 +128,7 @@ func (r *ChallengeReconciler) Reconcile(ctx context.Context, request reconcile.R
 		r.seen.drop(string(ch.UID))
 		r.presenting.drop(string(ch.UID))
 		r.leaving.drop(string(ch.UID))
+		r.restored.drop(string(ch.UID))
 		for _, reason := range []string{"Started", "Presented", "SelfCheckSkipped"} {
 			r.told.drop(string(ch.UID) + reason)
 		}
@@ -275,13 +281,7 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 		return result, say, nil // the write of the status brings us back
 	}
 	if !st.Presented {
-		present := s.Present
-		if x, ok := s.(solver.Exclusive); ok && len(beside) > 0 {
-			present = func(ctx context.Context, i *signer.Issuer, ch *cmacme.Challenge) error {
-				return x.PresentBeside(ctx, i, ch, beside)
-			}
-		}
-		err := present(ctx, i, ch)
+		err := present(ctx, s, i, ch, beside)
 		later := new(solver.Later)
 		if underWay = errors.As(err, &later); underWay || lane.Is(err) {
 			if underWay && later.Tell && st.Reason != later.Why {
@@ -326,6 +326,11 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 			}
 			st.Reason = fmt.Sprintf("Waiting for %s challenge propagation: %s", ch.Spec.Type, seen.Why)
 			r.seen.drop(string(ch.UID))
+			if seen.Lost && r.lost(ch, now) {
+				if again, err := r.restore(ctx, s, i, ch, now); again > 0 || err != nil {
+					return reconcile.Result{RequeueAfter: again}, say, err // who is at work says when to look again
+				}
+			}
 			return reconcile.Result{RequeueAfter: checkDelay(now.Sub(st.PresentedAt.Time))}, say, nil // others, whom we cannot watch, have to see it
 		}
 		if unseen = seen.Unseen; unseen == "" {
@@ -376,6 +381,47 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 func (r *ChallengeReconciler) seenLately(ch *cmacme.Challenge, now time.Time) bool {
 	uid := string(ch.UID)
 	return ch.Spec.Solver.WaitForRecordToPropagate == nil && r.seen.is(uid) && now.Sub(r.seen.since(uid, now)) < seenFor
+}
+
+// present sets the proof of a challenge up, beside those of others.
+func present(ctx context.Context, s solver.Solver, i *signer.Issuer, ch *cmacme.Challenge, beside []*cmacme.Challenge) error {
+	if x, ok := s.(solver.Exclusive); ok && len(beside) > 0 {
+		return x.PresentBeside(ctx, i, ch, beside)
+	}
+	return s.Present(ctx, i, ch)
+}
+
+// lost reports whether a proof that is seen nowhere was presented so long ago that it is to be presented again: another tool may have removed it, or the
+// clean-up of another challenge with the same value.
+func (r *ChallengeReconciler) lost(ch *cmacme.Challenge, now time.Time) bool {
+	uid, last := string(ch.UID), ch.Status.PresentedAt.Time
+	if r.restored.is(uid) {
+		last = r.restored.since(uid, now)
+	}
+	return !now.Before(last.Add(max(lostAgain, last.Sub(ch.Status.PresentedAt.Time))))
+}
+
+// restore presents a proof again that is lost, and returns when it is to be done again if that is under way. If it fails the challenge goes on as before.
+func (r *ChallengeReconciler) restore(ctx context.Context, s solver.Solver, i *signer.Issuer, ch *cmacme.Challenge, now time.Time) (again time.Duration, err error) {
+	beside, err := r.beside(ctx, ch)
+	if err != nil {
+		return 0, err
+	}
+	err = present(ctx, s, i, ch, beside)
+	if lane.Is(err) {
+		return 0, err
+	}
+	if later := new(solver.Later); errors.As(err, &later) {
+		return later.After, nil
+	}
+	r.restored.drop(string(ch.UID))
+	r.restored.since(string(ch.UID), now)
+	if err != nil {
+		r.Events.Eventf(ch, corev1.EventTypeWarning, "PresentError", "It could be seen nowhere, and presenting it again fails: %s", err)
+		return 0, nil
+	}
+	r.Events.Eventf(ch, corev1.EventTypeWarning, "PresentedAgain", "What was presented for the %s challenge of %s could be seen nowhere, and was presented again", ch.Spec.Type, ch.Spec.DNSName)
+	return 0, nil
 }
 
 // turn reports whether it is a challenge's turn to begin, and beside whose proofs. If it waits for others at its place, its reason says so.

@@ -73,8 +73,8 @@ type Reconciler struct {
 	unreplaced instants
 	// left is since when the Certificate of an Order is known to be gone. After a restart it counts anew.
 	left instants
-	// told is since when an order says what it waits for.
-	told instants
+	// told is since when an order says what it waits for, and looked when the CA was last asked for one whose challenges are open.
+	told, looked instants
 	// twins are orders for the same, open is since when one of them is known to be open, and waits since when one waits for another.
 	twins       twins
 	open, waits instants
@@ -171,8 +171,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if err := r.Client.Get(ctx, request.NamespacedName, order, client.UnsafeDisableDeepCopy); err != nil {
 		if apierrors.IsNotFound(err) {
 			r.Budget.Gone(request.NamespacedName)
-			r.open.drop(request.String())
-			r.waits.drop(request.String())
+			for _, remembered := range []*instants{&r.open, &r.waits, &r.looked} {
+				remembered.drop(request.String())
+			}
 			r.over(request.NamespacedName)
 			return reconcile.Result{}, nil
 		}
@@ -197,6 +198,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 			remembered.drop(string(order.UID))
 		}
 		r.open.drop(request.String())
+		r.looked.drop(request.String())
 		r.over(request.NamespacedName)
 		return reconcile.Result{}, r.discard(ctx, challenges.Items)
 	}
@@ -373,12 +375,19 @@ func (r *Reconciler) converse(ctx context.Context, o conversation, order *cmacme
 	case slices.ContainsFunc(st.Authorizations, func(z cmacme.ACMEAuthorization) bool { return z.Identifier == "" }):
 		return reconcile.Result{}, o.readAuthorizations(ctx, order)
 	case st.State == cmacme.Pending:
+		next, err := r.look(ctx, o, order, challenges)
+		if err != nil || finished(st.State) {
+			return reconcile.Result{}, err
+		}
 		open, created, err := r.challenge(ctx, order, i, o.by, challenges)
 		if err != nil {
 			return reconcile.Result{}, err
 		}
 		if again := r.tellWaiting(order, challenges); created || open {
-			return reconcile.Result{RequeueAfter: again}, nil // Challenges are watched; if none changes, there is something to tell then
+			if again > 0 {
+				next = min(next, again)
+			}
+			return reconcile.Result{RequeueAfter: next}, nil // Challenges are watched; if none changes, there is something to tell then, or the CA is asked
 		}
 	}
 	return r.advance(ctx, o, order, i, challenges)
@@ -439,18 +448,26 @@ func (r *Reconciler) outdated(order *cmacme.Order, z cmacme.ACMEAuthorization, i
 		(should.Spec.Key != is.Spec.Key || should.Spec.RecordName != is.Spec.RecordName)
 }
 
+// expired ends an order that has expired at the CA, and reports whether it has.
+func (r *Reconciler) expired(o conversation, order *cmacme.Order, got acme.Order) bool {
+	until := order.CreationTimestamp.Add(longest)
+	if got.Expires != nil {
+		until = *got.Expires
+	}
+	if o.now.Before(until) || got.Status == acme.StatusValid || got.Status == acme.StatusInvalid {
+		return false
+	}
+	r.lapse(order, o.now, fmt.Sprintf("the order expired at %s and was still %s", until.UTC().Format(time.RFC3339), got.Status))
+	return true
+}
+
 // advance reads the order at the CA and does what its status wants.
 func (r *Reconciler) advance(ctx context.Context, o conversation, order *cmacme.Order, i *signer.Issuer, challenges []cmacme.Challenge) (reconcile.Result, error) {
 	got, err := o.ca.Order(ctx, o.by, order.Status.URL)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	until := order.CreationTimestamp.Add(longest)
-	if got.Expires != nil {
-		until = *got.Expires
-	}
-	if !o.now.Before(until) && got.Status != acme.StatusValid && got.Status != acme.StatusInvalid {
-		r.lapse(order, o.now, fmt.Sprintf("the order expired at %s and was still %s", until.UTC().Format(time.RFC3339), got.Status))
+	if r.expired(o, order, got) {
 		return reconcile.Result{}, nil
 	}
 	finalized := false

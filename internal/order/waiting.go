@@ -1,10 +1,14 @@
 package order
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"time"
 
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/perennial-pki/perennial/acme"
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 )
 
@@ -16,6 +20,8 @@ const (
 	tellAgain = 30 * time.Second
 	// maxTold is of how many challenges it is told.
 	maxTold = 3
+	// lookAgain is how often the CA is asked for an order whose challenges come to no end. It expires after days, at most CAs.
+	lookAgain = time.Hour
 )
 
 // waiting says why an order is not ready: what those of its challenges wait for that are pending for long. It also returns when that will be another text,
@@ -57,4 +63,29 @@ func (r *Reconciler) tellWaiting(order *cmacme.Order, challenges []cmacme.Challe
 		return 0
 	}
 	return max(next.Sub(now), time.Millisecond)
+}
+
+// look asks the CA for an order that has waited for its challenges for long, and ends it if it is over: what keeps them from being presented may keep them
+// from asking, too. It returns when to do so next.
+func (r *Reconciler) look(ctx context.Context, o conversation, order *cmacme.Order, challenges []cmacme.Challenge) (next time.Duration, err error) {
+	key := client.ObjectKeyFromObject(order).String()
+	if next = r.looked.since(key, o.now).Add(lookAgain).Sub(o.now); next > 0 {
+		return next, nil // after a restart an hour later
+	}
+	got, err := o.ca.Order(ctx, o.by, order.Status.URL)
+	if err != nil {
+		return 0, err
+	}
+	if got.Status == acme.StatusInvalid {
+		return 0, r.invalid(ctx, o, order, got, challenges)
+	}
+	if r.expired(o, order, got) {
+		return 0, nil
+	}
+	if lapsed, err := r.lapsed(ctx, o, order); lapsed || err != nil {
+		return 0, err
+	}
+	r.looked.drop(key)
+	r.looked.since(key, o.now)
+	return lookAgain, nil
 }

@@ -19,7 +19,8 @@ import (
 // A Solver gives the proof of one type of challenge. Every method makes one attempt, within a deadline of its own, and may be called
 // again after a crash. Errors are classified by internal/fault, but for that of package lane: whoever makes it wait makes too many others wait.
 type Solver interface {
-	// Present sets up what the challenge asks for. If it is there, nothing changes.
+	// Present sets up what the challenge asks for. If it is there, nothing changes. If the challenge says that it is presented, that was lost, and is set up
+	// again.
 	Present(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) error
 	// Check looks once whether the ACME server would see it.
 	Check(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) (Sight, error)
@@ -59,6 +60,8 @@ type Sight struct {
 	Visible bool
 	// Why says what was seen instead, for people. Set if it is not visible.
 	Why string
+	// Lost says that none of those that answered has the proof, so that it may have been taken away by others.
+	Lost bool
 	// Unseen says why the proof could not be seen from here. Set if it is taken as visible all the same, for the ACME server to judge.
 	Unseen string
 	// Ask is what somebody has to do before it can be seen. Empty if nobody has to.

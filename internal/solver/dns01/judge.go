@@ -62,6 +62,6 @@ func Judge(r Record, answers []Answer, since, now time.Time) solver.Sight {
 	if found := answers[0].Server != answers[0].Address; found && have == 0 && len(without) == 0 && !patient {
 		silent = append(silent, barred)
 	}
-	return solver.Sight{Why: fmt.Sprintf("of the %d name servers of %s, %d have the TXT record of %s; %s", len(answers), strings.TrimSuffix(r.Zone, "."),
+	return solver.Sight{Lost: have == 0 && len(without) > 0, Why: fmt.Sprintf("of the %d name servers of %s, %d have the TXT record of %s; %s", len(answers), strings.TrimSuffix(r.Zone, "."),
 		have, strings.TrimSuffix(r.FQDN, "."), strings.Join(append(without, silent...), "; "))}
 }

@@ -40,6 +40,9 @@ func (l legoRecords) record(r Record) lego.Record {
 }
 
 func (l legoRecords) Present(ctx context.Context, r Record) error {
+	if l.ch.Status.Presented {
+		return l.of.Restore(ctx, l.record(r))
+	}
 	return l.of.Present(ctx, l.record(r))
 }
 

@@ -79,7 +79,7 @@ type Provider struct {
 }
 
 // What calls are for, in their keys.
-const presenting, cleaning = "present ", "clean up "
+const presenting, restoring, cleaning = "present ", "restore ", "clean up "
 
 // call is one call of the backend.
 type call struct {
@@ -249,6 +249,19 @@ func (p *Provider) Present(ctx context.Context, r Record) error {
 		if _, made := p.at(p.made, r); made {
 			return nil
 		}
+		if err := p.backend.present(ctx, r); err != nil {
+			return err
+		}
+		p.note(r, p.made, p.gone)
+		return nil
+	})
+}
+
+// Restore makes the record again, whether or not this process has made it, as it can be seen nowhere. What may be left of it is removed before: most services
+// would have it twice, of which their providers remove one.
+func (p *Provider) Restore(ctx context.Context, r Record) error {
+	return p.do(ctx, restoring, r, func(ctx context.Context) error {
+		_ = p.backend.cleanUp(ctx, r) // many fail where nothing is left
 		if err := p.backend.present(ctx, r); err != nil {
 			return err
 		}

@@ -854,6 +854,42 @@ func TestAProviderThatTakesLongKeepsNobodyWaiting(t *testing.T) {
 	}
 }
 
+// pile is a service that has a record as often as it is made.
+type pile struct{ made int }
+
+func (p *pile) present(context.Context, Record) error {
+	p.made++
+	return nil
+}
+
+func (p *pile) cleanUp(context.Context, Record) error {
+	if p.made == 0 {
+		return errors.New("there is no such record")
+	}
+	p.made--
+	return nil
+}
+
+func TestARecordThatIsSeenNowhereIsMadeAgainOnce(t *testing.T) {
+	service := &pile{}
+	p := &Provider{kind: &kind{name: "pile"}, backend: service, now: time.Now, ended: map[string]*call{}, made: map[string]time.Time{}, gone: map[string]time.Time{}}
+	r := record("www.example.com", "one")
+	mustFinish(t, p.Present, r)
+	mustFinish(t, p.Restore, r)
+	if service.made != 1 {
+		t.Errorf("one that was only late is there %d times", service.made)
+	}
+	service.made = 0
+	mustFinish(t, p.Restore, r)
+	if service.made != 1 {
+		t.Errorf("one that was lost is there %d times", service.made)
+	}
+	mustFinish(t, p.CleanUp, r)
+	if service.made != 0 {
+		t.Errorf("it is there %d times in the end", service.made)
+	}
+}
+
 func TestWhereOnlyOneValueCanBe(t *testing.T) {
 	for what, test := range map[string]struct {
 		name, fqdn, place string

@@ -1,0 +1,84 @@
+package order_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	"github.com/perennial-pki/perennial/test/cluster"
+	"github.com/perennial-pki/perennial/test/pebble"
+)
+
+// TestARecordThatVanishesBeforeItWasSeenIsMadeAgain has somebody else remove a record that was presented, before any name server has shown it.
+func TestARecordThatVanishesBeforeItWasSeenIsMadeAgain(t *testing.T) {
+	for name, by := range map[string]func(*rig) func(*cmacme.ACMEIssuer){
+		"made by a dynamic update": func(r *rig) func(*cmacme.ACMEIssuer) { return r.byDNS("") },
+		"made by a provider that remembers it": func(r *rig) func(*cmacme.ACMEIssuer) {
+			return r.byProvider("exec", fmt.Sprintf(`{"program": %q}`, r.program()))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r, options := shop(t, &front{}, pebble.Options{})
+			now := &cluster.Clock{}
+			options.OwnMachine, options.Clock = true, now
+			cluster.Run(t, options)
+			r.names.Hide(challengeName, true)
+			r.issuer(by(r))
+			crt := r.certificate("site", "www.example.com")
+			r.eventually("no name server has the record", func() bool { return strings.Contains(r.story(), "still answers") })
+			r.names.SetTXT(challengeName)
+			r.names.Hide(challengeName, false)
+			now.Step(298 * time.Second) // the DNS server takes no signature that is more than five minutes ahead of its own time
+			r.ready(crt)
+			r.tells("PresentedAgain", "www.example.com", "could be seen nowhere")
+			r.eventually("the Challenges are gone", r.noChallenges)
+			if got := r.names.TXT(challengeName); len(got) > 0 {
+				t.Errorf("the zone has %q", got)
+			}
+		})
+	}
+}
+
+// TestAnOrderThatExpiresWhileItsChallengesCannotBeginIsFollowedByAnother has a challenge whose place cannot be found, so that the CA is never asked for it.
+func TestAnOrderThatExpiresWhileItsChallengesCannotBeginIsFollowedByAnother(t *testing.T) {
+	t.Parallel()
+	r, options := shop(t, &front{}, pebble.Options{})
+	now := &cluster.Clock{}
+	options.OwnMachine, options.Clock = true, now
+	cluster.Run(t, options)
+	by := r.byProvider("exec", fmt.Sprintf(`{"program": %q}`, r.program()))
+	nobody := fmt.Sprintf("127.0.0.1:%d", cluster.FreePort(t))
+	r.issuer(by, func(spec *cmacme.ACMEIssuer) { spec.Solvers[0].DNS01.Nameservers = []string{nobody} })
+	crt := r.certificate("site", "www.example.com")
+	r.eventually("the Challenge says what keeps it", func() bool { return strings.Contains(r.story(), "find the zone of www.example.com") })
+	orders := func() []cmacme.Order {
+		var list cmacme.OrderList
+		if err := r.admin.List(t.Context(), &list, client.InNamespace(r.namespace)); err != nil {
+			t.Fatal(err)
+		}
+		return list.Items
+	}
+	r.changeIssuer(by) // which helps the next order
+	first := &orders()[0]
+	if id := first.Status.URL[strings.LastIndex(first.Status.URL, "/")+1:]; !r.ca.ExpireOrder(id) {
+		t.Fatalf("the CA has no order %s", id)
+	}
+	now.Step(61 * time.Minute)
+	before := first.DeepCopy()
+	first.Annotations["example.com/looked-at"] = "now" // the controller's timers are not put forward
+	if err := r.admin.Patch(t.Context(), first, client.MergeFrom(before)); err != nil {
+		t.Fatal(err)
+	}
+	r.ready(crt)
+	if all := orders(); len(all) != 2 || !slices.ContainsFunc(all, func(o cmacme.Order) bool {
+		return o.Status.State == cmacme.Expired && strings.Contains(o.Status.Reason, "the order expired at")
+	}) {
+		t.Errorf("one of its two Orders is to be expired:\n%s", r.story())
+	}
+}
