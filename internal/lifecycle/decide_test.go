@@ -219,6 +219,12 @@ func (s *scene) suggested(from, to time.Duration) *scene {
 	return s
 }
 
+// renewedAtOnce has the certificate follow one that the CA wanted to be renewed at once, so that it is held so long.
+func (s *scene) renewedAtOnce(hold time.Duration) *scene {
+	s.Certificate.Status.ACME.ARI.AtOnce = &cmapi.ACMERenewalAtOnce{Renewals: 1, Since: metav1.NewTime(created), NotBefore: metav1.NewTime(created.Add(hold))}
+	return s
+}
+
 // issuingBecause sets Issuing to True, now.
 func (s *scene) issuingBecause(reason string) *scene {
 	cmapi.SetCertificateCondition(&s.Certificate.Status, s.Now, cmapi.CertificateCondition{Type: "Issuing", Status: "True", Reason: reason, Message: "because"})
@@ -298,6 +304,66 @@ func TestTheSuggestedMomentIsNotOverwritten(t *testing.T) {
 			t.Errorf("looks again at %s (%s), want at %s exactly", d.Again, d.Why, first)
 		}
 		s.carryOut(d)
+	}
+}
+
+func TestARenewalThatIsHeldIsToldOnce(t *testing.T) {
+	s := newScene(t).suggested(-2*time.Hour, -time.Hour).renewedAtOnce(time.Hour)
+	d := Decide(s.Observation)
+	if len(d.Events) != 1 || d.Events[0].Type != corev1.EventTypeWarning || d.Events[0].Reason != "RenewalHeld" {
+		t.Fatalf("the events are %+v", d.Events)
+	}
+	for _, words := range []string{
+		"suggests renewal between 2026-06-01T10:00:00Z and 2026-06-01T11:00:00Z", "(1 in a row, since 2026-06-01T12:00:00Z)", "is renewed at 2026-06-01T13:00:00Z", "renewalInformationSource: None",
+	} {
+		if !strings.Contains(d.Events[0].Message, words) {
+			t.Errorf("there is no %q in %s", words, d.Events[0].Message)
+		}
+	}
+	if at := d.Status.RenewalTime; at == nil || !at.Time.Equal(created.Add(time.Hour)) || !d.Again.Equal(at.Time) {
+		t.Errorf("it is renewed at %s, and looked at again at %s", at, d.Again)
+	}
+	s.carryOut(d)
+	if d := Decide(s.after(time.Minute).Observation); len(d.Events) > 0 {
+		t.Errorf("it tells %+v again", d.Events)
+	}
+}
+
+func TestARenewalAtOnceIsRememberedOfTheSameIssuerOnly(t *testing.T) {
+	for name, test := range map[string]struct {
+		scene      func(*scene)
+		remembered bool
+	}{
+		"of the one that has issued both": {func(*scene) {}, true},
+		"not of another":                  {func(s *scene) { s.Certificate.Spec.IssuerRef.Name = "other" }, false},
+		"not if nobody is to ask the CA": {func(s *scene) {
+			s.issuingBecause("Rotated").Issuer.GetSpec().ACME.RenewalInformationSource = cmacme.ACMERenewalInformationSourceNone
+		}, false},
+		"nor if there was no certificate": {func(s *scene) { s.Secret = nil }, false},
+		"also if the status was not written then": {func(s *scene) {
+			status, next := *s.Certificate.Status.DeepCopy(), s.Next
+			s.carryOut(Decide(s.signed().Observation))
+			s.Certificate.Status, s.Next = status, next
+		}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t).suggested(-2*time.Hour, -time.Hour).after(time.Minute).requested()
+			s.Issuer.GetStatus().ACME = &cmacme.ACMEIssuerStatus{URI: "https://ca/account/1"}
+			s.Certificate.Status.ACME.ARI.LastChecked = ptr.To(metav1.NewTime(created))
+			test.scene(s)
+			if s.Next != nil {
+				s.Next.Spec.IssuerRef = s.Certificate.Spec.IssuerRef
+				s.signed()
+			}
+			d := Decide(s.Observation)
+			acme := d.Status.ACME
+			if d.Status.Revision == nil || *d.Status.Revision != 2 {
+				t.Fatal(outcome(d))
+			}
+			if (acme != nil) != test.remembered || acme != nil && (acme.ARI.AtOnce.Renewals != 1 || acme.ARI.Account != "https://ca/account/1" || acme.ARI.SuggestedWindow != nil) {
+				t.Errorf("it is %+v", acme)
+			}
+		})
 	}
 }
 
@@ -458,6 +524,12 @@ func TestDecide(t *testing.T) {
 		"a certificate that is to be revoked is renewed outside of its windows": {
 			func(s *scene) {
 				s.suggested(-2*time.Hour, -time.Hour).Certificate.Spec.Renewal = weekly("", "0 2 * * 6", 4*time.Hour)
+			}, "store key, request web-2, Ready=True/Ready, Issuing=True/Renewing", 0},
+		"one that the CA wants to be renewed at once, as the one before, waits": {
+			func(s *scene) { s.suggested(-2*time.Hour, -time.Hour).renewedAtOnce(time.Hour).after(59 * time.Minute) }, "Ready=True/Ready", 0},
+		"until then, also outside of its windows": {
+			func(s *scene) {
+				s.suggested(-2*time.Hour, -time.Hour).renewedAtOnce(time.Hour).after(time.Hour).Certificate.Spec.Renewal = weekly("", "0 2 * * 6", 4*time.Hour)
 			}, "store key, request web-2, Ready=True/Ready, Issuing=True/Renewing", 0},
 		"a certificate that lives shorter than was asked for is not issued anew for that": {
 			func(s *scene) {

@@ -59,7 +59,12 @@ func (d *decider) describe() {
 	d.Status.RenewalTime = nil
 	if !d.plan.at.IsZero() {
 		d.Status.RenewalTime = ptr.To(metav1.NewTime(d.plan.at))
-		if was := d.Certificate.Status.RenewalTime; d.plan.overruled && (was == nil || !was.Time.Equal(d.plan.at)) {
+		was := d.Certificate.Status.RenewalTime
+		moved := was == nil || !was.Time.Equal(d.plan.at)
+		if d.plan.held && moved {
+			d.tell(corev1.EventTypeWarning, "RenewalHeld", d.heldMessage())
+		}
+		if d.plan.overruled && moved {
 			d.tell(corev1.EventTypeWarning, "RenewBeforeIgnored", fmt.Sprintf("renewBefore asks for renewal in the first half of the certificate's life, and the ACME server "+
 				"suggests when to renew: it is renewed at %s. Ask for less, or set renewalInformationSource: None on the issuer", stamp(d.plan.at)))
 		}

@@ -300,7 +300,7 @@ func (d *decider) complete(next *cmapi.CertificateRequest, key crypto.Signer, wh
 	}
 	d.present = pair{key: key, chain: chain}
 	d.violation = nil
-	d.Status.ACME = nil // it was about the one before
+	d.rememberAtOnce(chain[0])
 	d.plan = d.schedule(chain)
 	d.Status.Revision = ptr.To(d.revision() + 1)
 	d.endRehearsal()

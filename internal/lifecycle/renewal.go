@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/robfig/cron/v3"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
@@ -28,6 +29,8 @@ type schedule struct {
 	// overruled says that renewBefore or its percentage is not followed, as the CA suggests when to renew, and they ask for more than half of
 	// the life.
 	overruled bool
+	// held says that it would be earlier if the CA had not wanted the certificates before to be renewed at once, too.
+	held bool
 }
 
 const (
@@ -43,13 +46,20 @@ const (
 	backstopFraction = 12
 	// Whatever the CA suggests, a certificate is renewed when this part of its life is left.
 	suggestedFraction = 5
+	// A certificate that follows one that the CA wanted to be renewed at once is not renewed at once again: a CA with a wrong clock would be asked for
+	// certificates without end. How long it is left in use doubles with each in a row,
+	firstHold = time.Hour
+	// up to this,
+	maxHold = 24 * time.Hour
+	// or this part of its life.
+	holdFraction = 8
 )
 
 // renewal returns when the certificate is to be renewed. The time is the same whenever it is asked for: what is random in it
 // follows from the UID of the Certificate and the serial number of the certificate. ca is the issuer's CA, if it is one that
 // signs itself, and signedByCA whether it signed this certificate. suggested is when the CA wants it to be renewed, RFC 9773, nil if it
 // does not say.
-func renewal(cert *x509.Certificate, spec *cmapi.CertificateSpec, uid types.UID, ca *cmapi.CAIssuerStatus, signedByCA bool, suggested *cmapi.ACMERenewalWindow) schedule {
+func renewal(cert *x509.Certificate, spec *cmapi.CertificateSpec, uid types.UID, ca *cmapi.CAIssuerStatus, signedByCA bool, suggested *cmapi.CertificateACMEARIStatus) schedule {
 	var s schedule
 	life := cert.NotAfter.Sub(cert.NotBefore)
 	if life <= 0 {
@@ -76,9 +86,9 @@ func renewal(cert *x509.Certificate, spec *cmapi.CertificateSpec, uid types.UID,
 		before := beforeExpiry(life, spec)
 		jitter := min(life/jitterFraction, maxJitter, (life-before)/2)
 		s.at = cert.NotAfter.Add(-before - time.Duration(stable*float64(jitter)))
-		if suggested != nil && suggested.Start != nil && suggested.End != nil && suggested.End.After(suggested.Start.Time) {
+		if w := windowOf(suggested); w != nil {
 			own := s.at
-			s.at = chosen(suggested, cert.NotBefore.Add(life/2), string(uid), cert.SerialNumber.String())
+			s.at = chosen(w, cert.NotBefore.Add(life/2), string(uid), cert.SerialNumber.String())
 			if backstop := cert.NotAfter.Add(-life / suggestedFraction); backstop.Before(s.at) {
 				s.at = backstop
 			}
@@ -88,11 +98,15 @@ func renewal(cert *x509.Certificate, spec *cmapi.CertificateSpec, uid types.UID,
 					s.at = own
 				}
 			}
-			if to = suggested.End.Time; !s.at.Before(suggested.Start.Time) {
-				from = suggested.Start.Time
+			if once := suggested.AtOnce; once != nil && s.at.Before(once.NotBefore.Time) {
+				s.at, s.held = once.NotBefore.Time, true
+			}
+			if to = w.End.Time; !s.at.Before(w.Start.Time) {
+				from = w.Start.Time
 			}
 		}
-		if spec.Renewal != nil && len(spec.Renewal.Windows) > 0 {
+		// What is held is as urgent as before, and must not be moved to an earlier time.
+		if !s.held && spec.Renewal != nil && len(spec.Renewal.Windows) > 0 {
 			inWindow, err := intoWindow(s.at, cert.NotBefore, cert.NotAfter, from, to, spec.Renewal.Windows, stable)
 			if err == nil {
 				s.at = inWindow
@@ -123,21 +137,84 @@ func (d *decider) schedule(chain []*x509.Certificate) schedule {
 	return renewal(chain[0], &d.Certificate.Spec, d.Certificate.UID, d.ca(), d.signedByCA(chain), d.suggested())
 }
 
+// windowOf is the window that a CA suggests, nil if it does not, or if that is no window.
+func windowOf(suggested *cmapi.CertificateACMEARIStatus) *cmapi.ACMERenewalWindow {
+	if suggested == nil {
+		return nil
+	}
+	w := suggested.SuggestedWindow
+	if w == nil || w.Start == nil || w.End == nil || !w.End.After(w.Start.Time) {
+		return nil
+	}
+	return w
+}
+
+// atOnce is what is to be remembered of a certificate that is replaced now, if the CA wanted that at once: in a window that was over when the CA told of
+// it, or ends soon after the certificate began. was is what the status says of it, and life is how long the new one lives. The clock is ours, as that of
+// the CA may be the reason.
+func atOnce(was *cmapi.CertificateStatus, suggested *cmapi.CertificateACMEARIStatus, life time.Duration, now time.Time) *cmapi.ACMERenewalAtOnce {
+	w := windowOf(suggested)
+	if w == nil {
+		return nil
+	}
+	over := suggested.LastChecked != nil && !suggested.LastChecked.Before(w.End)
+	soon := was.NotBefore != nil && was.NotAfter != nil &&
+		w.End.Sub(was.NotBefore.Time) < 2*min(maxHold, was.NotAfter.Sub(was.NotBefore.Time)/holdFraction)
+	if !over && !soon {
+		return nil
+	}
+	next := &cmapi.ACMERenewalAtOnce{Renewals: 1, Since: metav1.NewTime(now.Truncate(time.Second))}
+	// A certificate that was in use for long ends the row: the CA had something against that one.
+	if once := suggested.AtOnce; once != nil && now.Before(once.NotBefore.Add(maxHold)) {
+		next.Renewals, next.Since = once.Renewals+1, once.Since
+	}
+	hold := maxHold
+	if doubled := next.Renewals - 1; doubled < 5 { // 16 hours; the next is more than maxHold
+		hold = firstHold << doubled
+	}
+	next.NotBefore = metav1.NewTime(now.Add(min(hold, life/holdFraction)).Truncate(time.Second))
+	return next
+}
+
+// rememberAtOnce has the status that is about a certificate that was issued now say whether the CA wanted that at once.
+func (d *decider) rememberAtOnce(next *x509.Certificate) {
+	suggested := d.suggested()
+	d.Status.ACME = nil // it was about the one before
+	if suggested == nil || d.Secret == nil || !signer.Issued(d.Certificate.Spec.IssuerRef, d.Secret) {
+		return // or the one before was of another issuer
+	}
+	if once := atOnce(&d.Status, suggested, next.NotAfter.Sub(next.NotBefore), d.Now); once != nil {
+		ari := &cmapi.CertificateACMEARIStatus{AtOnce: once}
+		if account := d.Issuer.GetStatus().ACME; account != nil {
+			ari.Account = account.URI
+		}
+		d.Status.ACME = &cmapi.CertificateACMEStatus{ARI: ari}
+	}
+}
+
+// heldMessage says why a certificate is not renewed when the CA suggests it.
+func (d *decider) heldMessage() string {
+	ari := d.suggested()
+	return fmt.Sprintf("The ACME server suggests renewal between %s and %s, and has wanted the certificate before to be renewed at once, too (%d in a row, since %s). This one is renewed "+
+		"at %s. The clock of the server or what it says of renewals may be wrong: have it mended, or set renewalInformationSource: None on the issuer",
+		stamp(ari.SuggestedWindow.Start.Time), stamp(ari.SuggestedWindow.End.Time), ari.AtOnce.Renewals, stamp(ari.AtOnce.Since.Time), stamp(d.plan.at))
+}
+
 // suggested is when the CA wants the present certificate to be renewed, nil if it does not say, or is not to be asked.
-func (d *decider) suggested() *cmapi.ACMERenewalWindow {
+func (d *decider) suggested() *cmapi.CertificateACMEARIStatus {
 	if d.Issuer == nil || d.Status.ACME == nil || d.Status.ACME.ARI == nil {
 		return nil
 	}
 	if spec := d.Issuer.GetSpec().ACME; spec == nil || spec.RenewalInformationSource == cmacme.ACMERenewalInformationSourceNone {
 		return nil
 	}
-	return d.Status.ACME.ARI.SuggestedWindow
+	return d.Status.ACME.ARI
 }
 
 // urgent reports whether the CA wanted the renewal to be over by now, as it does before it revokes a certificate.
 func (d *decider) urgent() bool {
-	w := d.suggested()
-	return w != nil && w.End != nil && !d.Now.Before(w.End.Time)
+	w := windowOf(d.suggested())
+	return w != nil && !d.Now.Before(w.End.Time)
 }
 
 // chosen is a random moment of a window, RFC 9773 section 4.2. It is another only if the window is. Of a window that lies on both sides of the middle

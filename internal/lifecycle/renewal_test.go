@@ -160,11 +160,11 @@ func FuzzWindow(f *testing.F) {
 
 func TestTheMomentOfASuggestionIsChosenOnce(t *testing.T) {
 	cert := validFor(90 * day)
-	window := func(from time.Duration) *cmapi.ACMERenewalWindow {
+	window := func(from time.Duration) *cmapi.CertificateACMEARIStatus {
 		start, end := metav1.NewTime(cert.NotBefore.Add(from)), metav1.NewTime(cert.NotBefore.Add(from+43*time.Hour))
-		return &cmapi.ACMERenewalWindow{Start: &start, End: &end}
+		return &cmapi.CertificateACMEARIStatus{SuggestedWindow: &cmapi.ACMERenewalWindow{Start: &start, End: &end}}
 	}
-	at := func(uid types.UID, w *cmapi.ACMERenewalWindow) time.Time {
+	at := func(uid types.UID, w *cmapi.CertificateACMEARIStatus) time.Time {
 		return renewal(cert, &cmapi.CertificateSpec{}, uid, nil, false, w).at
 	}
 	first := at("a", window(60*day))
@@ -189,16 +189,16 @@ func TestTheMomentOfASuggestionIsChosenOnce(t *testing.T) {
 
 func TestTheSuggestionOfTheCAIsFollowed(t *testing.T) {
 	cert := validFor(90 * day)
-	window := func(from, to time.Duration) *cmapi.ACMERenewalWindow {
+	window := func(from, to time.Duration) *cmapi.CertificateACMEARIStatus {
 		start, end := metav1.NewTime(cert.NotBefore.Add(from)), metav1.NewTime(cert.NotBefore.Add(to))
-		return &cmapi.ACMERenewalWindow{Start: &start, End: &end}
+		return &cmapi.CertificateACMEARIStatus{SuggestedWindow: &cmapi.ACMERenewalWindow{Start: &start, End: &end}}
 	}
 	before := func(d time.Duration) cmapi.CertificateSpec {
 		return cmapi.CertificateSpec{RenewBefore: &metav1.Duration{Duration: d}}
 	}
 	for name, test := range map[string]struct {
 		spec      cmapi.CertificateSpec
-		window    *cmapi.ACMERenewalWindow
+		window    *cmapi.CertificateACMEARIStatus
 		from, to  time.Duration // after the begin of the life
 		overruled bool
 	}{
@@ -228,6 +228,110 @@ func TestTheSuggestionOfTheCAIsFollowed(t *testing.T) {
 			}
 			if again := renewal(cert, &test.spec, "uid", nil, false, test.window); again != s {
 				t.Errorf("it moved to %v", again)
+			}
+		})
+	}
+}
+
+func TestACAThatAlwaysWantsRenewalAtOnceIsFollowedOnceAndThenEverLater(t *testing.T) {
+	const life = 90 * day
+	always := func(from, to time.Duration) func(begins, now time.Time) (start, end time.Time) {
+		return func(begins, _ time.Time) (time.Time, time.Time) { return begins.Add(from), begins.Add(to) }
+	}
+	whenAsked := func(from, to time.Duration) func(begins, now time.Time) (start, end time.Time) {
+		return func(_, now time.Time) (time.Time, time.Time) { return now.Add(from), now.Add(to) }
+	}
+	hours := func(n ...int) (all []time.Duration) {
+		for _, h := range n {
+			all = append(all, time.Duration(h)*time.Hour)
+		}
+		return all
+	}
+	for name, test := range map[string]struct {
+		life, behind time.Duration // behind is how wrong the clock of the CA is
+		suggests     func(begins, now time.Time) (start, end time.Time)
+		// after is how long each certificate is in use, at least, and at most an hour longer.
+		after []time.Duration
+	}{
+		"in a year that is over":                                   {life, 0, func(_, _ time.Time) (time.Time, time.Time) { return monday.AddDate(-2, 0, 0), monday.AddDate(-1, 0, 0) }, hours(0, 1, 2, 4, 8, 16, 24, 24, 24)},
+		"before the certificate begins":                            {life, 0, always(-2*time.Hour, -time.Hour), hours(0, 1, 2, 4, 8, 16, 24, 24, 24)},
+		"an hour ago, whenever it is asked":                        {life, 0, whenAsked(-time.Hour, -30*time.Minute), hours(0, 1, 2, 4, 8, 16, 24, 24, 24)},
+		"soon, whenever it is asked":                               {life, 0, whenAsked(0, time.Hour), hours(0, 1, 2, 4, 8, 16, 24, 24, 24)},
+		"by a clock that is ten days behind":                       {life, 10 * day, always(0, time.Hour), hours(0, 1, 2, 4, 8, 16, 24, 24, 24)},
+		"by a clock that is ten days ahead":                        {life, -10 * day, always(-11*day, -10*day-time.Hour), hours(0, 1, 2, 4, 8, 16, 24, 24, 24)},
+		"by a clock so far behind that little of the life is left": {life, 80 * day, always(60*day, 62*day), hours(0, 1, 2, 4, 8, 16, 24, 24, 24)},
+		"of a certificate that lives for a day":                    {day, 0, always(-2*time.Hour, -time.Hour), hours(0, 1, 2, 3, 3, 3)},
+		"not at once, but when two thirds are over":                {life, 0, always(60*day, 60*day+time.Hour), hours(1440, 1440, 1440)},
+		"not at once, but when two thirds of a day are over":       {day, 0, always(15*time.Hour, 16*time.Hour), hours(15, 15, 15)},
+		"not at once, but at some time of the whole life":          {100 * time.Hour, 0, always(50*time.Hour, 51*time.Hour), hours(50, 50, 50)},
+		"not at once, but on the third day":                        {life, 0, always(3*day, 3*day+time.Hour), hours(72, 72, 72)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			now := monday
+			var was cmapi.CertificateStatus
+			var ari *cmapi.CertificateACMEARIStatus
+			for n, want := range test.after {
+				begins := now.Add(-test.behind)
+				cert := &x509.Certificate{NotBefore: begins, NotAfter: begins.Add(test.life), SerialNumber: big.NewInt(int64(n))}
+				issued := now
+				if n > 0 {
+					ari = &cmapi.CertificateACMEARIStatus{AtOnce: atOnce(&was, ari, test.life, now)}
+				} else {
+					ari = &cmapi.CertificateACMEARIStatus{}
+				}
+				was = cmapi.CertificateStatus{NotBefore: ptr.To(metav1.NewTime(cert.NotBefore)), NotAfter: ptr.To(metav1.NewTime(cert.NotAfter))}
+				for { // the CA is asked every six hours
+					start, end := test.suggests(begins, now)
+					ari.LastChecked, ari.SuggestedWindow = ptr.To(metav1.NewTime(now)), &cmapi.ACMERenewalWindow{Start: ptr.To(metav1.NewTime(start)), End: ptr.To(metav1.NewTime(end))}
+					if at := renewal(cert, &cmapi.CertificateSpec{}, "uid", nil, false, ari).at; !at.After(now.Add(6 * time.Hour)) {
+						if at.After(now) {
+							now = at
+						}
+						break
+					}
+					now = now.Add(6 * time.Hour)
+				}
+				if got := now.Sub(issued); got < want || got > want+time.Hour {
+					t.Errorf("certificate %d is renewed after %s, want %s", n+1, got, want)
+				}
+			}
+		})
+	}
+}
+
+func TestWhatIsRememberedOfRenewalsAtOnce(t *testing.T) {
+	now := monday.Add(50 * day)
+	at := func(d time.Duration) *metav1.Time { return ptr.To(metav1.NewTime(now.Add(d))) }
+	once := func(n int32, until time.Duration) *cmapi.ACMERenewalAtOnce {
+		return &cmapi.ACMERenewalAtOnce{Renewals: n, Since: *at(-60 * day), NotBefore: *at(until)}
+	}
+	window := func(from, to time.Duration) *cmapi.ACMERenewalWindow {
+		return &cmapi.ACMERenewalWindow{Start: at(from), End: at(to)}
+	}
+	for name, test := range map[string]struct {
+		ari      *cmapi.CertificateACMEARIStatus
+		renewals int32
+		hold     time.Duration
+	}{
+		"nothing, if the CA does not say when to renew":   {nil, 0, 0},
+		"nothing, if it could not be asked":               {&cmapi.CertificateACMEARIStatus{LastChecked: at(0)}, 0, 0},
+		"nothing, if what it says is no window":           {&cmapi.CertificateACMEARIStatus{LastChecked: at(0), SuggestedWindow: window(-time.Hour, -2*time.Hour)}, 0, 0},
+		"nothing of a renewal in its time":                {&cmapi.CertificateACMEARIStatus{LastChecked: at(-6 * time.Hour), SuggestedWindow: window(-time.Hour, time.Hour)}, 0, 0},
+		"nothing, if that ends a row":                     {&cmapi.CertificateACMEARIStatus{LastChecked: at(-6 * time.Hour), SuggestedWindow: window(-time.Hour, time.Hour), AtOnce: once(3, 0)}, 0, 0},
+		"a revocation":                                    {&cmapi.CertificateACMEARIStatus{LastChecked: at(0), SuggestedWindow: window(-2*time.Hour, -time.Hour)}, 1, time.Hour},
+		"another, right after":                            {&cmapi.CertificateACMEARIStatus{LastChecked: at(0), SuggestedWindow: window(-2*time.Hour, -time.Hour), AtOnce: once(1, time.Minute)}, 2, 2 * time.Hour},
+		"another, long after: that is the first of a row": {&cmapi.CertificateACMEARIStatus{LastChecked: at(0), SuggestedWindow: window(-2*time.Hour, -time.Hour), AtOnce: once(5, -40*day)}, 1, time.Hour},
+		"the sixth waits for a day":                       {&cmapi.CertificateACMEARIStatus{LastChecked: at(0), SuggestedWindow: window(-2*time.Hour, -time.Hour), AtOnce: once(5, 0)}, 6, day},
+		"the thousandth, too":                             {&cmapi.CertificateACMEARIStatus{LastChecked: at(0), SuggestedWindow: window(-2*time.Hour, -time.Hour), AtOnce: once(999, 0)}, 1000, day},
+	} {
+		t.Run(name, func(t *testing.T) {
+			was := &cmapi.CertificateStatus{NotBefore: ptr.To(metav1.NewTime(monday)), NotAfter: ptr.To(metav1.NewTime(monday.Add(90 * day)))}
+			got := atOnce(was, test.ari, 90*day, now)
+			if (got == nil) != (test.renewals == 0) || got != nil && (got.Renewals != test.renewals || !got.NotBefore.Time.Equal(now.Add(test.hold))) {
+				t.Errorf("it is %+v", got)
+			}
+			if got != nil && (got.Renewals == 1) != got.Since.Time.Equal(now) {
+				t.Errorf("it is so since %s", got.Since)
 			}
 		})
 	}

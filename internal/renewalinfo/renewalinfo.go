@@ -171,11 +171,15 @@ func known(crt *cmapi.Certificate) *cmapi.CertificateACMEARIStatus {
 	return crt.Status.ACME.ARI
 }
 
-// after returns what is known after a question. It is a pure function. What a failed question leaves is the window that was known. account is that of
+// after returns what is known after a question. It is a pure function. What a failed question leaves is the window that was known, and any what package
+// lifecycle remembers of the certificates before. account is that of
 // the issuer; the certificate's own is the one that was there at the first question, right after it was issued.
 func after(was *cmapi.CertificateACMEARIStatus, info acme.RenewalInfo, err error, account string, now time.Time) *cmapi.CertificateACMEARIStatus {
 	at := func(t time.Time) *metav1.Time { m := metav1.NewTime(t.Truncate(time.Second)); return &m }
 	next := &cmapi.CertificateACMEARIStatus{LastChecked: at(now), Account: account}
+	if was != nil {
+		next.AtOnce = was.AtOnce
+	}
 	if was != nil && was.Account != "" {
 		next.Account = was.Account
 	}

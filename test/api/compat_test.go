@@ -46,7 +46,7 @@ var kinds = []struct {
 			crt.Spec.DeletionPolicy, crt.Spec.ACMEProfile, crt.Spec.RehearsalIssuerRef, crt.Spec.Revocation = "", "", nil, nil
 			crt.Status.Revocable = nil
 			if crt.Status.ACME != nil && crt.Status.ACME.ARI != nil {
-				crt.Status.ACME.ARI.Account = ""
+				crt.Status.ACME.ARI.Account, crt.Status.ACME.ARI.AtOnce = "", nil
 			}
 		},
 	},
@@ -130,7 +130,7 @@ var fieldsNotInUpstream = map[string][]string{
 	"clusterissuers.cert-manager.io":      issuerFieldsNotInUpstream,
 	"challenges.acme.cert-manager.io":     {"spec.keyAuthorization", "spec.recordName", "spec.solver.dns01.challengeType", "spec.solver.dns01.nameservers", "spec.solver.dns01.persistUntil", "spec.solver.dns01.provider", "spec.solver.http01.solverMode", "spec.solver.tlsALPN01", "spec.solver.waitForRecordToPropagate", "status.effectiveName", "status.unreachableSince"},
 	"orders.acme.cert-manager.io":         {"status.authorizations[].challenges[].issuerDomainNames", "status.pausedUntil", "status.unreachableSince"},
-	"certificates.cert-manager.io":        {"spec.acmeProfile", "spec.deletionPolicy", "spec.rehearsalIssuerRef", "spec.revocation", "status.acme.ari.account", "status.revocable"},
+	"certificates.cert-manager.io":        {"spec.acmeProfile", "spec.deletionPolicy", "spec.rehearsalIssuerRef", "spec.revocation", "status.acme.ari.account", "status.acme.ari.atOnce", "status.revocable"},
 	"certificaterequests.cert-manager.io": nil,
 }
 

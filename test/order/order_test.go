@@ -301,7 +301,7 @@ func TestARenewalFollowsTheCAsSuggestion(t *testing.T) {
 			if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
 				return err
 			}
-			if crt.Status.ACME == nil || crt.Status.ACME.ARI == nil || crt.Status.RenewalTime == nil {
+			if crt.Status.ACME == nil || crt.Status.ACME.ARI == nil || crt.Status.ACME.ARI.SuggestedWindow == nil || crt.Status.RenewalTime == nil {
 				return cluster.NotYet("the status is %+v", crt.Status)
 			}
 			if at, w := crt.Status.RenewalTime, crt.Status.ACME.ARI.SuggestedWindow; at.Before(w.Start) || w.End.Before(at) {

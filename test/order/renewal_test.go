@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -183,4 +184,77 @@ func TestAShortLivedCertificateOfAnIPAddressIsIssuedAndRenewed(t *testing.T) {
 	}
 	r.renew(crt)
 	check(2)
+}
+
+func TestACAThatAlwaysWantsRenewalAtOnceIsNotAskedForCertificatesWithoutEnd(t *testing.T) {
+	t.Parallel()
+	f := &front{}
+	r, options := shop(t, f, pebble.Options{})
+	clock := &cluster.Clock{}
+	options.Clock = clock
+	f.behave(nil, func(r *http.Request, _ map[string]any, reply *httptest.ResponseRecorder) {
+		if strings.HasPrefix(r.URL.Path, pathRenewalInfo) {
+			reply.Header().Set("Retry-After", "60")
+			reply.Body.Reset()
+			_ = json.NewEncoder(reply.Body).Encode(map[string]any{"suggestedWindow": map[string]string{"start": "2025-01-01T00:00:00Z", "end": "2025-01-02T00:00:00Z"}})
+		}
+	})
+	cluster.Run(t, options)
+	r.issuer()
+	crt := r.certificate("site", "www.example.com")
+	// held waits until a certificate is in use that is renewed no earlier than so long after it was issued, and returns when.
+	held := func(revision int, hold time.Duration) time.Time {
+		t.Helper()
+		r.until(crt, func() string {
+			if crt.Status.Revision == nil || *crt.Status.Revision != revision || crt.Status.ACME == nil || crt.Status.ACME.ARI == nil || crt.Status.ACME.ARI.SuggestedWindow == nil {
+				return "the CA has not said when to renew it"
+			}
+			once := crt.Status.ACME.ARI.AtOnce
+			if once == nil || int(once.Renewals) != revision-1 || !crt.Status.RenewalTime.Equal(&once.NotBefore) {
+				return "it is not held"
+			}
+			return ""
+		})
+		if n := f.asked(pathNewOrder); n != revision {
+			t.Errorf("there were %d orders for %d certificates", n, revision)
+		}
+		until := crt.Status.RenewalTime.Time
+		if wait := until.Sub(clock.Now()); wait > hold {
+			t.Errorf("it is held for another %s", wait)
+		}
+		return until
+	}
+
+	// The first is followed: it could have been revoked. The second is not, before an hour is over, whatever happens meanwhile.
+	until := held(2, time.Hour)
+	if message := r.event("Certificate", "site", "RenewalHeld"); !strings.Contains(message, "suggests renewal between 2025-01-01T00:00:00Z and 2025-01-02T00:00:00Z") ||
+		!strings.Contains(message, "renewalInformationSource: None") {
+		t.Errorf("the event says %q", message)
+	}
+	clock.Step(50 * time.Minute)
+	before := crt.Status.ACME.ARI.LastChecked.Time
+	r.nudge(crt)
+	r.until(crt, func() string {
+		if !crt.Status.ACME.ARI.LastChecked.After(before) {
+			return "the CA was not asked again"
+		}
+		return ""
+	})
+	held(2, time.Hour)
+
+	// Then it is followed again, and the next is held for longer.
+	clock.Step(11 * time.Minute)
+	r.nudge(crt)
+	if issued := held(3, 2*time.Hour).Add(-2 * time.Hour); issued.Before(until) {
+		t.Errorf("the third certificate was issued at %s, want not before %s", issued, until)
+	}
+
+	// Who does not want that says so.
+	r.changeIssuer(func(spec *cmacme.ACMEIssuer) { spec.RenewalInformationSource = cmacme.ACMERenewalInformationSourceNone })
+	r.until(crt, func() string {
+		if crt.Status.ACME != nil || crt.Status.RenewalTime == nil || crt.Status.RenewalTime.Sub(clock.Now()) < 24*time.Hour {
+			return "it is held"
+		}
+		return ""
+	})
 }

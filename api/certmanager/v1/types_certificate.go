@@ -729,6 +729,25 @@ type CertificateACMEARIStatus struct {
 	// Perennial's own. URL of the account that the certificate was issued to. Only that can say that another replaces it.
 	// +optional
 	Account string `json:"account,omitempty"`
+
+	// Perennial's own. That certificates in a row were renewed because the server wanted that at once. Missing if it was not so with the one before this.
+	// +optional
+	AtOnce *ACMERenewalAtOnce `json:"atOnce,omitempty"`
+}
+
+// ACMERenewalAtOnce is what is remembered of certificates that the server wanted to be renewed at once, one after the other.
+type ACMERenewalAtOnce struct {
+	// How many there were before this certificate.
+	// +required
+	Renewals int32 `json:"renewals"`
+
+	// When the first of them was renewed.
+	// +required
+	Since metav1.Time `json:"since"`
+
+	// No suggestion has this certificate renewed earlier.
+	// +required
+	NotBefore metav1.Time `json:"notBefore"`
 }
 
 // ACMERenewalWindow is the stretch of time that an ACME server suggests for renewal.
