@@ -66,7 +66,7 @@ type Accounts struct {
 
 	mu        sync.Mutex
 	clients   map[server]*acme.Client
-	recovered map[string]time.Time // by Issuer.Key
+	recovered map[string]time.Time // by Issuer.Key: when the account was registered again. Zero while it is being.
 }
 
 // server is what a client depends on.
@@ -206,7 +206,11 @@ func (a *Accounts) Register(ctx context.Context, issuer *signer.Issuer) (*cmacme
 func (a *Accounts) Recover(ctx context.Context, issuer *signer.Issuer) error {
 	now := a.Clock.Now()
 	a.mu.Lock()
-	last := a.recovered[issuer.Key()]
+	last, known := a.recovered[issuer.Key()]
+	if known && last.IsZero() {
+		a.mu.Unlock()
+		return nil // somebody is at it, and some bindings to an external account can be used only once: what came of it is seen next time
+	}
 	if next := last.Add(recoverInterval); now.Before(next) {
 		a.mu.Unlock()
 		return fault.Limitedf("ErrVerifyACMEAccount", next, "the CA knows no account of %s although it was registered again at %s",
@@ -215,8 +219,18 @@ func (a *Accounts) Recover(ctx context.Context, issuer *signer.Issuer) error {
 	if a.recovered == nil {
 		a.recovered = map[string]time.Time{}
 	}
-	a.recovered[issuer.Key()] = now
+	a.recovered[issuer.Key()] = time.Time{}
 	a.mu.Unlock()
+	registered := false
+	defer func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if registered {
+			a.recovered[issuer.Key()] = now
+		} else {
+			delete(a.recovered, issuer.Key()) // it is tried again when the failure says
+		}
+	}()
 	c, err := a.Server(issuer.GetSpec().ACME)
 	if err != nil {
 		return err
@@ -234,6 +248,7 @@ func (a *Accounts) Recover(ctx context.Context, issuer *signer.Issuer) error {
 		return failure
 	}
 	if status := issuer.GetStatus().ACME; err == nil && status != nil && status.URI == account.URL {
+		registered = true
 		return nil
 	}
 	object, ok := issuer.GenericIssuer.(client.Object)
@@ -259,6 +274,7 @@ func (a *Accounts) Recover(ctx context.Context, issuer *signer.Issuer) error {
 	if err != nil {
 		return failure
 	}
+	registered = true
 	return nil
 }
 
@@ -271,7 +287,7 @@ func (a *Accounts) register(ctx context.Context, issuer *signer.Issuer, c *acme.
 		contact = []string{"mailto:" + spec.Email}
 	}
 	if !fresh {
-		account, err := c.FindAccount(ctx, key)
+		account, err := a.find(ctx, issuer, c, key)
 		switch {
 		case acme.IsProblem(err, acme.ProblemAccountDoesNotExist):
 		case acme.IsProblem(err, acme.ProblemUnauthorized): // so servers say it of an account that was deactivated
@@ -329,6 +345,20 @@ func keyEntry(ref cmmeta.SecretKeySelector) string {
 	return corev1.TLSPrivateKeyKey
 }
 
+// NewKey makes an account key of the kind that the issuer says, and how it stands in a Secret.
+func NewKey(of *cmacme.ACMEIssuer) (crypto.Signer, []byte, error) {
+	spec := pki.KeySpec{Algorithm: pki.ECDSA}
+	if of.PrivateKeyAlgorithm == cmacme.ACMEAccountKeyRSA {
+		spec.Algorithm = pki.RSA
+	}
+	key, err := spec.Generate(rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	encoded, err := pki.EncodeKeyPEM(key, pki.PKCS8)
+	return key, encoded, err
+}
+
 // key reads the account key. The error is apierrors.IsNotFound if there is no Secret.
 func (a *Accounts) key(ctx context.Context, issuer *signer.Issuer) (crypto.Signer, error) {
 	ref := issuer.GetSpec().ACME.PrivateKey
@@ -358,15 +388,7 @@ func (a *Accounts) decodeKey(secret *corev1.Secret, entry string) (crypto.Signer
 // makeKey makes the account key and stores it. If somebody else was faster, theirs counts.
 func (a *Accounts) makeKey(ctx context.Context, issuer *signer.Issuer) (crypto.Signer, error) {
 	ref := issuer.GetSpec().ACME.PrivateKey
-	spec := pki.KeySpec{Algorithm: pki.ECDSA}
-	if issuer.GetSpec().ACME.PrivateKeyAlgorithm == cmacme.ACMEAccountKeyRSA {
-		spec.Algorithm = pki.RSA
-	}
-	key, err := spec.Generate(rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	encoded, err := pki.EncodeKeyPEM(key, pki.PKCS8)
+	key, encoded, err := NewKey(issuer.GetSpec().ACME)
 	if err != nil {
 		return nil, err
 	}

@@ -1,21 +1,33 @@
 package account
 
 import (
+	"bytes"
 	"context"
 	"crypto"
+	"encoding/pem"
+	"errors"
 	"fmt"
 
+	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/perennial-pki/perennial/acme"
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/lane"
 	"github.com/perennial-pki/perennial/internal/signer"
+	"github.com/perennial-pki/perennial/pki"
 )
 
 // NextSuffix is what the name of the entry ends with in which the next account key stands, beside that of the key in use. Whoever puts a key
 // there has the account's key changed to it, RFC 8555 section 7.3.5. The entry goes when that is done.
 const NextSuffix = ".next"
+
+// previousSuffix is what the name of the entry ends with in which the keys before it stand, the newest first. Issuers of several CAs may share a
+// Secret, and the one whose CA does not answer while another one changes the key has its account with one of them still.
+const previousSuffix = ".previous"
+
+// maxPrevious is how many keys before the one in use are kept: a CA may be away for so many changes, and no old key stays for ever.
+const maxPrevious = 3
 
 // rotating reports whether the account key is to be changed.
 func (a *Accounts) rotating(ctx context.Context, issuer *signer.Issuer) (bool, error) {
@@ -28,7 +40,8 @@ func (a *Accounts) rotating(ctx context.Context, issuer *signer.Issuer) (bool, e
 }
 
 // rotate changes the account key to the one that stands beside it, if there is one, and returns the key that is in use then. Both keys stay
-// in the Secret until the CA has changed, so that after a crash at any moment one of them is the account's.
+// in the Secret until the CA has changed, so that after a crash at any moment one of them is the account's. The old one stays after that, too, for
+// the CAs of other issuers with this Secret: see find.
 func (a *Accounts) rotate(ctx context.Context, issuer *signer.Issuer, c *acme.Client, key crypto.Signer) (crypto.Signer, error) {
 	ref := issuer.GetSpec().ACME.PrivateKey
 	entry := keyEntry(ref)
@@ -40,6 +53,9 @@ func (a *Accounts) rotate(ctx context.Context, issuer *signer.Issuer, c *acme.Cl
 	if err != nil {
 		return nil, err
 	}
+	changed := secret.DeepCopy()
+	changed.Data[entry] = secret.Data[entry+NextSuffix]
+	delete(changed.Data, entry+NextSuffix)
 	if hash(next) != hash(key) {
 		if err := lane.Enter(ctx, Party(issuer.GetSpec().ACME)); err != nil {
 			return nil, err
@@ -49,22 +65,109 @@ func (a *Accounts) rotate(ctx context.Context, issuer *signer.Issuer, c *acme.Cl
 		if acme.IsProblem(err, acme.ProblemAccountDoesNotExist) {
 			var old acme.Account
 			if old, err = c.FindAccount(ctx, key); err == nil {
-				_, err = c.ChangeKey(ctx, old, next)
+				_, err = changeKey(ctx, c, old, next)
 			}
 			if acme.IsProblem(err, acme.ProblemAccountDoesNotExist) {
-				err = nil // there is no account to change: one will be made, with the new key
+				err = nil // there is no account to change: one will be found by an older key, or made, with the new key
 			}
+		}
+		if no := (*acme.UnsupportedError)(nil); errors.As(err, &no) {
+			return nil, fault.Misconfiguredf("ErrUpdateACMEAccount", "%w: remove entry %s from Secret %s/%s, and the account stays as it is",
+				no, entry+NextSuffix, secret.Namespace, secret.Name)
 		}
 		if err != nil {
 			return nil, Fault("ErrUpdateACMEAccount", a.Clock.Now(), fmt.Errorf("change the account key: %w", err))
 		}
+		if changed.Data[entry+previousSuffix], err = withPrevious(key, secret.Data[entry+previousSuffix]); err != nil {
+			return nil, err
+		}
 	}
-	changed := secret.DeepCopy()
-	changed.Data[entry] = secret.Data[entry+NextSuffix]
-	delete(changed.Data, entry+NextSuffix)
 	// A Secret that is not ours by its label is in no cache that waits for our writes.
 	if err := a.Client.Patch(ctx, changed, client.MergeFromWithOptions(secret, client.MergeFromWithOptimisticLock{}), client.DisableReadYourWritesConsistency); err != nil {
 		return nil, fault.Transientf("ErrUpdateACMEAccount", "store the new account key in Secret %s/%s: %w", secret.Namespace, secret.Name, err)
 	}
 	return next, nil
+}
+
+// changeKey changes the key of an account. Another issuer of this CA, with the same Secret, may have been faster.
+func changeKey(ctx context.Context, c *acme.Client, of acme.Account, next crypto.Signer) (acme.Account, error) {
+	changed, err := c.ChangeKey(ctx, of, next)
+	if refused := (*acme.Problem)(nil); errors.As(err, &refused) {
+		if found, e := c.FindAccount(ctx, next); e == nil {
+			return found, nil
+		}
+	}
+	return changed, err
+}
+
+// find returns the account of the key in use. If the CA knows none, but one of a key before it, that one gets the key in use: it was changed at the
+// CA of another issuer with the same Secret. If there is neither, the error is a Problem of type accountDoesNotExist.
+func (a *Accounts) find(ctx context.Context, issuer *signer.Issuer, c *acme.Client, key crypto.Signer) (acme.Account, error) {
+	account, none := c.FindAccount(ctx, key)
+	if !acme.IsProblem(none, acme.ProblemAccountDoesNotExist) {
+		return account, none
+	}
+	ref := issuer.GetSpec().ACME.PrivateKey
+	secret, err := a.Secrets.Get(ctx, issuer.SecretNamespace, ref.Name)
+	if err != nil {
+		return acme.Account{}, err
+	}
+	keys, err := a.previous(secret, keyEntry(ref)+previousSuffix)
+	if err != nil {
+		return acme.Account{}, err
+	}
+	for _, old := range keys {
+		account, err := c.FindAccount(ctx, old)
+		if acme.IsProblem(err, acme.ProblemAccountDoesNotExist, acme.ProblemUnauthorized) || err == nil && account.Status != "" && account.Status != acme.StatusValid {
+			continue // there is none, or it is closed
+		}
+		if err == nil {
+			account, err = changeKey(ctx, c, account, key)
+		}
+		if no := (*acme.UnsupportedError)(nil); errors.As(err, &no) {
+			return acme.Account{}, fault.Misconfiguredf("ErrUpdateACMEAccount", "%w, and another issuer has changed the key of Secret %s/%s: put the key of this account, "+
+				"which is in entry %s, into a Secret of its own, and name that in spec.acme.privateKeySecretRef", no, secret.Namespace, secret.Name, keyEntry(ref)+previousSuffix)
+		}
+		if err != nil {
+			return acme.Account{}, fmt.Errorf("change the account key: %w", err)
+		}
+		return account, nil
+	}
+	return acme.Account{}, none
+}
+
+// withPrevious puts a key before those that stand in an entry already, of which the last go.
+func withPrevious(key crypto.Signer, entry []byte) ([]byte, error) {
+	all, err := pki.EncodeKeyPEM(key, pki.PKCS8)
+	if err != nil {
+		return nil, err
+	}
+	for range maxPrevious - 1 {
+		block, rest := pem.Decode(entry)
+		if block == nil {
+			break
+		}
+		all, entry = append(all, pem.EncodeToMemory(block)...), rest
+	}
+	return all, nil
+}
+
+// previous reads the keys before the one in use.
+func (a *Accounts) previous(secret *corev1.Secret, entry string) (keys []crypto.Signer, err error) {
+	rest := bytes.TrimSpace(secret.Data[entry])
+	for len(rest) > 0 && len(keys) < maxPrevious {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			err = errors.New("it is not PEM")
+		} else {
+			var key crypto.Signer
+			key, err = a.Limits.DecodeKeyPEM(pem.EncodeToMemory(block))
+			keys, rest = append(keys, key), bytes.TrimSpace(rest)
+		}
+		if err != nil {
+			return nil, fault.Misconfiguredf("ErrVerifyACMEAccount", "entry %s of Secret %s/%s is to hold the account keys before the one in use: remove it, or correct it: %w",
+				entry, secret.Namespace, secret.Name, err)
+		}
+	}
+	return keys, nil
 }

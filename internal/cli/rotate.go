@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"time"
 
@@ -12,14 +11,17 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	acmev1 "github.com/perennial-pki/perennial/api/acme/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/account"
 	"github.com/perennial-pki/perennial/internal/signer"
-	"github.com/perennial-pki/perennial/pki"
 )
 
 // rotated is how often it is looked whether the controller has changed the key.
 const rotated = 200 * time.Millisecond
+
+// askedCA is how long the CA may take to say what it offers. From where the command is, it may not be reached at all.
+const askedCA = 5 * time.Second
 
 func (p *Program) rotateAccountKey() *cobra.Command {
 	var isCluster bool
@@ -56,12 +58,16 @@ func (p *Program) rotateAccountKey() *cobra.Command {
 				entry = corev1.TLSPrivateKeyKey
 			}
 			key := client.ObjectKey{Namespace: namespace, Name: ref.Name}
-			if err := storeNext(cmd.Context(), c, key, entry+account.NextSuffix); err != nil {
+			if !changesKeys(cmd.Context(), issuer.GetSpec().ACME) {
+				return &exitError{ExitNotReady, fmt.Errorf("the CA of %s %q does not offer key changes: its directory does not name them", kind, args[0])}
+			}
+			if err := storeNext(cmd.Context(), c, issuer.GetSpec().ACME, key, entry); err != nil {
 				return err
 			}
-			err = wait.PollUntilContextTimeout(cmd.Context(), rotated, patience, true, func(ctx context.Context) (bool, error) {
+			err = wait.PollUntilContextTimeout(cmd.Context(), rotated, patience, true, func(context.Context) (bool, error) {
 				secret := &corev1.Secret{}
-				if err := c.Get(ctx, key, secret); err != nil {
+				// Each request has its own deadline. Under that of the whole it would end with an error of its own.
+				if err := c.Get(cmd.Context(), key, secret); err != nil {
 					return false, err
 				}
 				return len(secret.Data[entry+account.NextSuffix]) == 0, nil
@@ -85,8 +91,20 @@ func (p *Program) rotateAccountKey() *cobra.Command {
 	return cmd
 }
 
+// changesKeys reports whether a CA changes the keys of accounts, or cannot be asked from here: then the controller says it.
+func changesKeys(ctx context.Context, spec *acmev1.ACMEIssuer) bool {
+	ctx, cancel := context.WithTimeout(ctx, askedCA)
+	defer cancel()
+	ca, err := caOf(spec)
+	if err != nil {
+		return true
+	}
+	dir, err := ca.FetchDirectory(ctx)
+	return err != nil || dir.KeyChange != ""
+}
+
 // storeNext puts a new key beside the one in use, unless there is one.
-func storeNext(ctx context.Context, c *cluster, key client.ObjectKey, entry string) error {
+func storeNext(ctx context.Context, c *cluster, spec *acmev1.ACMEIssuer, key client.ObjectKey, entry string) error {
 	secret := &corev1.Secret{}
 	if err := c.Get(ctx, key, secret); err != nil {
 		if apierrors.IsNotFound(err) {
@@ -94,19 +112,18 @@ func storeNext(ctx context.Context, c *cluster, key client.ObjectKey, entry stri
 		}
 		return err
 	}
-	if len(secret.Data[entry]) > 0 {
+	if len(secret.Data[entry]) == 0 {
+		return &exitError{ExitNotFound, fmt.Errorf("the Secret %s has no account key in entry %s", key, entry)}
+	}
+	if len(secret.Data[entry+account.NextSuffix]) > 0 {
 		return nil // of an earlier attempt
 	}
-	next, err := pki.KeySpec{Algorithm: pki.ECDSA}.Generate(rand.Reader)
-	if err != nil {
-		return err
-	}
-	encoded, err := pki.EncodeKeyPEM(next, pki.PKCS8)
+	_, encoded, err := account.NewKey(spec)
 	if err != nil {
 		return err
 	}
 	changed := secret.DeepCopy()
-	changed.Data[entry] = encoded
+	changed.Data[entry+account.NextSuffix] = encoded
 	if err := c.Patch(ctx, changed, client.MergeFromWithOptions(secret, client.MergeFromWithOptimisticLock{})); err != nil {
 		return fmt.Errorf("store the new key in Secret %s: %w", key, err)
 	}

@@ -271,8 +271,20 @@ func TestAnAccountThatTheCAHasForgottenIsMadeAgainWithTheSameKey(t *testing.T) {
 	r.issuer()
 	r.issuerSays(cmmeta.ConditionTrue)
 	key := r.accountKey()
+	// It answers nobody at first who wants to be registered: that is no reason to wait for longer than that lasts.
+	var away atomic.Int32
 	f.behave(func(w http.ResponseWriter, r *http.Request, _ map[string]any) bool {
-		(*handler.Load()).ServeHTTP(w, r)
+		switch n := away.Load(); {
+		case !strings.HasPrefix(r.URL.Path, pathNewAccount) || n == 4:
+			(*handler.Load()).ServeHTTP(w, r)
+			return true
+		case n < 2:
+			refuse(w, http.StatusInternalServerError, "serverInternal", "the database is away")
+		default:
+			w.Header().Set("Retry-After", "1")
+			refuse(w, http.StatusServiceUnavailable, "serverInternal", "the database comes back")
+		}
+		away.Add(1)
 		return true
 	}, nil)
 	r.certificate("site", "www.example.com")

@@ -1,9 +1,14 @@
 package order_test
 
 import (
+	"bytes"
+	"crypto"
 	"crypto/rand"
 	"fmt"
 	"math"
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -11,7 +16,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/perennial-pki/perennial/acme"
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/controller"
 	"github.com/perennial-pki/perennial/pki"
 	"github.com/perennial-pki/perennial/test/cluster"
@@ -71,22 +78,7 @@ func rotateKilledAt(t *testing.T, of string, n int, after bool) (died bool) {
 		t.Fatal(err)
 	}
 
-	next, err := pki.KeySpec{Algorithm: pki.ECDSA}.Generate(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	encoded, err := pki.EncodeKeyPEM(next, pki.PKCS8)
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: "account"}}
-	if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(secret), secret); err != nil {
-		t.Fatal(err)
-	}
-	secret.Data["tls.key.next"] = encoded
-	if err := r.admin.Update(t.Context(), secret); err != nil {
-		t.Fatal(err)
-	}
+	next, encoded := r.putNext()
 
 	if of == "write" {
 		life = cluster.NewLife(n, after)
@@ -139,11 +131,162 @@ func rotateKilledAt(t *testing.T, of string, n int, after bool) (died bool) {
 	if found, err := by.FindAccount(t.Context(), next); err != nil || found.URL != account.URI {
 		t.Errorf("%s: the new key has the account %q, %v", at, found.URL, err)
 	}
-	if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(secret), secret); err != nil {
-		t.Fatal(err)
-	}
+	secret := r.accountSecret()
 	if len(secret.Data["tls.key.next"]) > 0 || string(secret.Data["tls.key"]) != string(encoded) {
 		t.Errorf("%s: the Secret has the entries %d, and not the new key", at, len(secret.Data))
 	}
 	return died
+}
+
+// accountSecret is the Secret with the account key.
+func (r *rig) accountSecret() *corev1.Secret {
+	r.t.Helper()
+	secret := &corev1.Secret{}
+	if err := r.admin.Get(r.t.Context(), client.ObjectKey{Namespace: r.namespace, Name: "account"}, secret); err != nil {
+		r.t.Fatal(err)
+	}
+	return secret
+}
+
+// putNext puts a new key beside the account key.
+func (r *rig) putNext() (crypto.Signer, []byte) {
+	r.t.Helper()
+	next, err := pki.KeySpec{Algorithm: pki.ECDSA}.Generate(rand.Reader)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	encoded, err := pki.EncodeKeyPEM(next, pki.PKCS8)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	secret := r.accountSecret()
+	secret.Data["tls.key.next"] = encoded
+	if err := r.admin.Update(r.t.Context(), secret); err != nil {
+		r.t.Fatal(err)
+	}
+	return next, encoded
+}
+
+// sharing makes an issuer of another CA, behind a front, with the account key of the rig's issuer.
+func (r *rig) sharing(f *front) (*pebble.Server, *cmapi.Issuer) {
+	r.t.Helper()
+	ca, err := pebble.Start(pebble.Options{Wrap: f.wrap})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { ca.Close() })
+	issuer := r.issuerOf(r.namespace, "second", func(spec *cmacme.ACMEIssuer) {
+		spec.Server, spec.CABundle, spec.PrivateKey.Name = ca.Directory, ca.CABundle, "account"
+	})
+	r.registered(issuer)
+	return ca, issuer
+}
+
+func TestIssuersOfTwoCAsShareAnAccountKeyThatIsChangedWhileOneCAIsDown(t *testing.T) {
+	t.Parallel()
+	r, options := shop(t, &front{}, pebble.Options{})
+	cluster.Run(t, options)
+	r.issuer()
+	first := r.issuerSays(cmmeta.ConditionTrue)
+	f := &front{}
+	ca, second := r.sharing(f)
+	before := *second.Status.ACME
+
+	f.behave(func(w http.ResponseWriter, _ *http.Request, _ map[string]any) bool {
+		refuse(w, http.StatusInternalServerError, "serverInternal", "the database is away")
+		return true
+	}, nil)
+	var last crypto.Signer
+	for range 2 {
+		var encoded []byte
+		last, encoded = r.putNext()
+		was := r.getIssuer().Status.ACME.LastPrivateKeyHash
+		cluster.Eventually(t, func() error {
+			if secret := r.accountSecret(); len(secret.Data["tls.key.next"]) > 0 || !bytes.Equal(secret.Data["tls.key"], encoded) {
+				return cluster.NotYet("the key is not changed")
+			}
+			if status := r.issuerSays(cmmeta.ConditionTrue); status.LastPrivateKeyHash == was {
+				return cluster.NotYet("the status is %+v", status)
+			}
+			return nil
+		})
+	}
+	f.behave(nil, nil)
+	cluster.Eventually(t, func() error {
+		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(second), second); err != nil {
+			return err
+		}
+		if second.Status.ACME.LastPrivateKeyHash == before.LastPrivateKeyHash {
+			return cluster.NotYet("the status is %+v", second.Status)
+		}
+		return nil
+	})
+	r.registered(second)
+	if now := r.getIssuer().Status.ACME; now.URI != first.URI {
+		t.Errorf("the account was %s and is %s", first.URI, now.URI)
+	}
+	if now := second.Status.ACME; now.URI != before.URI {
+		t.Errorf("the account at the CA that was down was %s and is %s", before.URI, now.URI)
+	}
+	by := &acme.Client{Directory: ca.Directory, HTTP: ca.Client()}
+	if found, err := by.FindAccount(t.Context(), last); err != nil || found.URL != before.URI {
+		t.Errorf("the CA that was down has the account %q for the new key, %v", found.URL, err)
+	}
+}
+
+func TestTheAccountKeyAtACAThatChangesNoneStays(t *testing.T) {
+	t.Parallel()
+	r, options := shop(t, &front{}, pebble.Options{})
+	cluster.Run(t, options)
+	f := &front{}
+	f.behave(nil, func(q *http.Request, _ map[string]any, reply *httptest.ResponseRecorder) {
+		if strings.HasPrefix(q.URL.Path, pathDirectory) {
+			edit(t, reply, func(directory map[string]any) { delete(directory, "keyChange") })
+		}
+	})
+	_, second := r.sharing(f)
+	account := second.Status.ACME.URI
+	says := func(status cmmeta.ConditionStatus, words string) {
+		t.Helper()
+		cluster.Eventually(t, func() error {
+			if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(second), second); err != nil {
+				return err
+			}
+			c := cmapi.GetIssuerCondition(&second.Status, cmapi.IssuerConditionReady)
+			if c == nil || c.Status != status || c.ObservedGeneration != second.Generation || !strings.Contains(c.Message, words) {
+				return cluster.NotYet("the condition is %+v", c)
+			}
+			return nil
+		})
+		if second.Status.ACME.URI != account {
+			t.Errorf("the account was %s and is %s", account, second.Status.ACME.URI)
+		}
+	}
+	old := r.accountSecret().Data["tls.key"]
+	r.putNext()
+	says(cmmeta.ConditionFalse, "does not name it: remove entry tls.key.next from Secret "+r.namespace+"/account, and the account stays as it is")
+	secret := r.accountSecret()
+	delete(secret.Data, "tls.key.next")
+	if err := r.admin.Update(t.Context(), secret); err != nil {
+		t.Fatal(err)
+	}
+	says(cmmeta.ConditionTrue, "")
+
+	// The CA of another issuer with this Secret changes keys.
+	r.issuer()
+	r.issuerSays(cmmeta.ConditionTrue)
+	r.putNext()
+	says(cmmeta.ConditionFalse, "put the key of this account, which is in entry tls.key.previous, into a Secret of its own")
+	r.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "own"}, Data: map[string][]byte{"tls.key": r.accountSecret().Data["tls.key.previous"]}})
+	cluster.Eventually(t, func() error {
+		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(second), second); err != nil {
+			return err
+		}
+		second.Spec.ACME.PrivateKey.Name = "own"
+		return r.admin.Update(t.Context(), second)
+	})
+	says(cmmeta.ConditionTrue, "")
+	if !bytes.Equal(r.accountSecret().Data["tls.key.previous"], old) {
+		t.Error("the key before is not what it was")
+	}
 }
