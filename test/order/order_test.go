@@ -501,12 +501,44 @@ func TestACertificateChoosesItsProfile(t *testing.T) {
 		t.Errorf("it is renewed at %s", at)
 	}
 	profile("nonesuch")
-	cluster.Eventually(t, func() error {
-		if story := r.story(); !strings.Contains(story, "nonesuch") {
-			return cluster.NotYet("it says\n%s", story)
+	r.says(`the CA has no profile "nonesuch"`, `Its directory lists "classic", "shortlived"`)
+}
+
+func TestAProfileThatTheCADoesNotHaveIsNotAskedFor(t *testing.T) {
+	t.Parallel()
+	f := &front{}
+	r, options := shop(t, f, pebble.Options{})
+	f.behave(nil, func(r *http.Request, _ map[string]any, reply *httptest.ResponseRecorder) {
+		if strings.HasPrefix(r.URL.Path, pathDirectory) {
+			edit(t, reply, func(o map[string]any) { delete(o["meta"].(map[string]any), "profiles") })
 		}
-		return nil
 	})
+	cluster.Run(t, options)
+	r.issuer(func(spec *cmacme.ACMEIssuer) { spec.Profile = "shortlived" })
+	crt := r.certificate("site", "www.example.com")
+	r.failed(crt, `the CA has no profile "shortlived", which acmeProfile of the Certificate, or spec.acme.profile of the issuer, asks for. Its directory lists none`)
+	if n := f.asked(pathNewOrder); n > 0 {
+		t.Errorf("the CA was asked for %d orders", n)
+	}
+	r.changeIssuer(func(spec *cmacme.ACMEIssuer) { spec.Profile = "" })
+	r.ready(crt)
+}
+
+func TestAnOrderOfAnotherProfileIsRefused(t *testing.T) {
+	t.Parallel()
+	f := &front{}
+	r, options := shop(t, f, pebble.Options{})
+	f.behave(nil, func(r *http.Request, _ map[string]any, reply *httptest.ResponseRecorder) {
+		if strings.HasPrefix(r.URL.Path, pathNewOrder) && reply.Code == http.StatusCreated {
+			edit(t, reply, func(o map[string]any) { o["profile"] = "another" })
+		}
+	})
+	cluster.Run(t, options)
+	r.issuer(func(spec *cmacme.ACMEIssuer) { spec.Profile = "default" })
+	r.failed(r.certificate("site", "www.example.com"), `the CA made an order of profile "another", not of "default"`)
+	if n := f.asked(pathFinalize); n > 0 {
+		t.Errorf("%d orders were finalized", n)
+	}
 }
 
 func TestAProfileWithoutAnACMEServerIsRefused(t *testing.T) {
