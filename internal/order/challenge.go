@@ -327,6 +327,20 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 			st.Reason = fmt.Sprintf("Waiting for %s challenge propagation: %s", ch.Spec.Type, seen.Why)
 			r.seen.drop(string(ch.UID))
 			if seen.Lost && r.lost(ch, now) {
+				// Another order may have proven the same name meanwhile, by the same value, and taken that away.
+				if err := lane.Enter(ctx, server); err != nil {
+					return result, say, err
+				}
+				z, err := ca.Authorization(ctx, by, ch.Spec.AuthorizationURL)
+				reached(&st.UnreachableSince, now, err)
+				if err != nil {
+					return result, say, err
+				}
+				if over(z) {
+					concluded, err := r.conclude(ctx, s, ca, i, by, ch, z)
+					return result, append(say, concluded...), err
+				}
+				lane.Leave(ctx)
 				if again, err := r.restore(ctx, s, i, ch, now); again > 0 || err != nil {
 					return reconcile.Result{RequeueAfter: again}, say, err // who is at work says when to look again
 				}

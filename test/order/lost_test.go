@@ -7,10 +7,13 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/perennial-pki/perennial/acme"
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/test/cluster"
+	"github.com/perennial-pki/perennial/test/dnsserver"
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
@@ -42,6 +45,48 @@ func TestARecordThatVanishesBeforeItWasSeenIsMadeAgain(t *testing.T) {
 				t.Errorf("the zone has %q", got)
 			}
 		})
+	}
+}
+
+// TestANameThatAnotherOrderHasProvenMeanwhileIsNotProvenAgain has another order of the account prove a name, as those do that share a pending authorization, while
+// the name servers that are asked here have not got the record.
+func TestANameThatAnotherOrderHasProvenMeanwhileIsNotProvenAgain(t *testing.T) {
+	t.Parallel()
+	r, options := shop(t, &front{}, pebble.Options{})
+	now := &cluster.Clock{}
+	options.Clock = now
+	cluster.Run(t, options)
+	late, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(late.Close)
+	r.issuer(r.byDNS(""), func(spec *cmacme.ACMEIssuer) { spec.Solvers[0].DNS01.Nameservers = []string{late.Addr} })
+	crt := r.certificate("site", "www.example.com")
+	r.eventually("no name server has the record", func() bool { return strings.Contains(r.story(), "still answers") })
+	var list cmacme.ChallengeList
+	if err := r.admin.List(t.Context(), &list, client.InNamespace(r.namespace)); err != nil {
+		t.Fatal(err)
+	}
+	ca, account := r.atCA()
+	if _, err := ca.AcceptChallenge(t.Context(), account, list.Items[0].Spec.URL); err != nil {
+		t.Fatal(err)
+	}
+	cluster.Eventually(t, func() error {
+		z, err := ca.Authorization(t.Context(), account, list.Items[0].Spec.AuthorizationURL)
+		if err == nil && z.Status != acme.StatusValid {
+			return cluster.NotYet("the authorization is %s", z.Status)
+		}
+		return err
+	})
+	now.Step(298 * time.Second)
+	r.ready(crt)
+	var events corev1.EventList
+	if err := r.admin.List(t.Context(), &events, client.InNamespace(r.namespace)); err != nil {
+		t.Fatal(err)
+	}
+	if slices.ContainsFunc(events.Items, func(e corev1.Event) bool { return e.Reason == "PresentedAgain" }) {
+		t.Error("the proof was presented again")
 	}
 }
 
