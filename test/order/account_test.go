@@ -288,6 +288,12 @@ func TestAnAccountThatTheCAHasForgottenIsMadeAgainWithTheSameKey(t *testing.T) {
 		return true
 	}, nil)
 	r.certificate("site", "www.example.com")
+	cluster.Eventually(t, func() error { // before this test asks it, too
+		if n := away.Load(); n < 4 {
+			return cluster.NotYet("it was asked %d times\n%s", n, r.story())
+		}
+		return nil
+	})
 	cluster.Eventually(t, func() error {
 		by := &acme.Client{Directory: r.ca.Directory, HTTP: r.ca.Client()}
 		account, err := by.FindAccount(t.Context(), key)

@@ -1,0 +1,66 @@
+package account
+
+import (
+	"crypto"
+	"crypto/rand"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/pki"
+)
+
+func holding(entry []byte) *corev1.Secret {
+	return &corev1.Secret{Data: map[string][]byte{"tls.key.previous": entry}}
+}
+
+func TestTheLastKeysBeforeTheOneInUseAreKeptTheNewestFirst(t *testing.T) {
+	a := &Accounts{}
+	var entry []byte
+	var want []crypto.Signer
+	for range maxPrevious + 2 {
+		key, err := pki.KeySpec{Algorithm: pki.ECDSA}.Generate(rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if entry, err = withPrevious(key, entry); err != nil {
+			t.Fatal(err)
+		}
+		want = append([]crypto.Signer{key}, want...)
+		want = want[:min(len(want), maxPrevious)]
+		got, err := a.previous(holding(entry), "tls.key.previous")
+		if err != nil || len(got) != len(want) {
+			t.Fatalf("%d keys of %d are kept: %v", len(got), len(want), err)
+		}
+		for i := range want {
+			if hash(got[i]) != hash(want[i]) {
+				t.Errorf("key %d of %d is another one", i, len(want))
+			}
+		}
+	}
+}
+
+func FuzzPrevious(f *testing.F) {
+	key, err := pki.KeySpec{Algorithm: pki.ECDSA}.Generate(rand.Reader)
+	if err != nil {
+		f.Fatal(err)
+	}
+	one, err := withPrevious(key, nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(one)
+	f.Add(append(one, "and more"...))
+	f.Add([]byte("no key"))
+	f.Fuzz(func(t *testing.T, entry []byte) {
+		keys, err := (&Accounts{}).previous(holding(entry), "tls.key.previous")
+		if err != nil && (fault.Of(err).Class != fault.Misconfigured || !strings.Contains(err.Error(), "remove it, or correct it")) {
+			t.Errorf("it does not say what to do: %v", err)
+		}
+		if len(keys) > maxPrevious {
+			t.Errorf("%d keys are read", len(keys))
+		}
+	})
+}
