@@ -51,8 +51,9 @@ func (r *Reconciler) fetch(ctx context.Context, o conversation, order *cmacme.Or
 		}
 		other, err := o.ca.Certificate(ctx, o.by, url)
 		var wrong *acme.ProtocolError
+		var foreign *acme.ForeignURLError
 		switch {
-		case errors.As(err, &wrong), err != nil && fault.Of(account.Fault("", o.now, err)).Class == fault.Refused:
+		case errors.As(err, &wrong), errors.As(err, &foreign), err != nil && fault.Of(account.Fault("", o.now, err)).Class == fault.Refused:
 			continue // a chain that cannot be had is no reason to lose the certificate
 		case err != nil:
 			return err

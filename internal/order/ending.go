@@ -38,7 +38,7 @@ func gone(err error) string {
 	var p *acme.Problem
 	var foreign *acme.ForeignURLError
 	switch {
-	case errors.As(err, &foreign):
+	case errors.As(err, &foreign) && foreign.Action != "certificate": // which the CA has named just now
 		return "the issuer has another server by now: " + foreign.Reason
 	case !errors.As(err, &p), p.Action != "order" && p.Action != "authorization":
 		return ""
