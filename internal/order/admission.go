@@ -20,7 +20,7 @@ import (
 // admission remembers what a contest has to know: the challenges as they were seen last, and what they do not say yet. The zero value is ready.
 type admission struct {
 	mu sync.Mutex
-	// known are those that are not over, or hold a place. The first contest lists them, and from then on each pass tells of its own.
+	// known are those that are not over, or hold a place, or may have something there. The first contest lists them, and from then on each pass tells of its own.
 	known  map[types.NamespacedName]*cmacme.Challenge
 	listed bool
 	begun  map[types.NamespacedName]string
@@ -41,7 +41,7 @@ func (a *admission) see(ch *cmacme.Challenge) {
 
 // enter puts a challenge among the known, if it belongs there. The lock must be held.
 func (a *admission) enter(key types.NamespacedName, ch *cmacme.Challenge) {
-	if finished(ch.Status.State) && !active(ch) && !holds(ch) {
+	if finished(ch.Status.State) && !active(ch) && !holds(ch) && !unsaid(ch) {
 		delete(a.known, key)
 		return
 	}
@@ -189,7 +189,7 @@ func (r *ChallengeReconciler) beside(ctx context.Context, ch *cmacme.Challenge) 
 }
 
 // vacant returns an error, a solver.Later, if another's proof stands at the place of a challenge that is over: taking away what may be there of this one
-// might take that, too. None is put there meanwhile.
+// might take that, too. None is put there until it is cancelled.
 func (r *ChallengeReconciler) vacant(ctx context.Context, ch *cmacme.Challenge, x solver.Exclusive) (err error) {
 	place := ch.Status.EffectiveName
 	if place == "" {
@@ -207,6 +207,7 @@ func (r *ChallengeReconciler) vacant(ctx context.Context, ch *cmacme.Challenge, 
 		return &solver.Later{After: cleanUpAgain, Why: fmt.Sprintf("It could not be removed, as the value of %s/%s was needed at %s, and the DNS provider may have taken that away, too",
 			there[0].Namespace, there[0].Name, strings.TrimSuffix(place, "."))}
 	}
+	r.admission.begin(client.ObjectKeyFromObject(ch), place)
 	return nil
 }
 

@@ -47,9 +47,10 @@ func ended(ch *cmacme.Challenge) bool {
 // end.
 func unsaid(ch *cmacme.Challenge) bool { return ch.Status.Processing && !ch.Status.Presented }
 
-// holds reports whether a challenge has one of the few places where its proof stands. What may stand there is to be taken away before others come.
+// holds reports whether a challenge has one of the few places where its proof stands. One of which that is unsaid has it only while it is taken away: where
+// that fails, again and again, others need not wait.
 func holds(ch *cmacme.Challenge) bool {
-	return ch.Status.EffectiveName != "" && (ch.Status.Presented || unsaid(ch) && ended(ch))
+	return ch.Status.Presented && ch.Status.EffectiveName != ""
 }
 
 // waits reports whether a challenge is to begin some time.

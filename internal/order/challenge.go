@@ -517,7 +517,7 @@ func (r *ChallengeReconciler) cleanUp(ctx context.Context, ch *cmacme.Challenge)
 // makeRoom takes away what a challenge that is over has set up where there is room for few. Its Order may need others there, and delete it only
 // when they are over, too. Elsewhere that has time until it is deleted.
 func (r *ChallengeReconciler) makeRoom(ctx context.Context, ch *cmacme.Challenge) (reconcile.Result, error) {
-	if !holds(ch) {
+	if !holds(ch) && !unsaid(ch) {
 		r.leaving.drop(string(ch.UID))
 		r.admitNext(ctx) // its place is free
 		return reconcile.Result{}, nil
@@ -580,6 +580,10 @@ func (r *ChallengeReconciler) takeAway(ctx context.Context, ch *cmacme.Challenge
 		if err := r.vacant(ctx, ch, x); err != nil {
 			return err
 		}
+		defer func() {
+			r.admission.cancel(client.ObjectKeyFromObject(ch))
+			r.admitNext(ctx) // who came meanwhile
+		}()
 	}
 	i, err := r.Scope.Get(ctx, r.Client, ch.Namespace, ch.Spec.IssuerRef)
 	if err != nil {
