@@ -44,21 +44,6 @@ type twins struct {
 	behind map[types.NamespacedName]map[types.NamespacedName]bool
 }
 
-// send reserves the right to send an order, or has it wait for who has it.
-func (t *twins) send(what string, key types.NamespacedName) (first types.NamespacedName, may bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if first, taken := t.sent[what]; taken && first != key {
-		t.wait(first, key)
-		return first, false
-	}
-	if t.sent == nil {
-		t.sent = map[string]types.NamespacedName{}
-	}
-	t.sent[what] = key
-	return key, true
-}
-
 // wait notes that one waits for another. The lock must be held.
 func (t *twins) wait(first, key types.NamespacedName) {
 	if t.behind == nil {
@@ -99,38 +84,39 @@ func (r *Reconciler) over(key types.NamespacedName) {
 }
 
 // first returns the order that is to be finalized before this one is sent, if there is one. If there is none, this one is being sent from now on, until
-// it is written or over.
+// it is written or over. Nobody is over between the look at them and the note that they are waited for.
 func (r *Reconciler) first(ctx context.Context, order *cmacme.Order, by acme.Account) (first *types.NamespacedName, err error) {
-	now, key := r.Clock.Now(), client.ObjectKeyFromObject(order)
-	other, may := r.twins.send(by.URL+" "+wish(order), key)
-	if !may {
+	now, key, what := r.Clock.Now(), client.ObjectKeyFromObject(order), by.URL+" "+wish(order)
+	t := &r.twins
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if other, taken := t.sent[what]; taken && other != key {
+		t.wait(other, key)
 		return &other, nil
 	}
 	var list cmacme.OrderList
 	if err := r.Client.List(ctx, &list, cached(byOpen, wish(order))...); err != nil {
-		r.over(key)
 		return nil, err
 	}
 	for n := range list.Items {
 		o := &list.Items[n]
-		if o.UID == order.UID || !sameHost(o.Status.URL, by.URL) || r.finalized.is(string(o.UID)) || now.Sub(r.open.since(client.ObjectKeyFromObject(o).String(), now)) >= twinPatience {
+		other := client.ObjectKeyFromObject(o)
+		if o.UID == order.UID || !sameHost(o.Status.URL, by.URL) || r.finalized.is(string(o.UID)) || now.Sub(r.open.since(other.String(), now)) >= twinPatience {
 			continue
 		}
 		i, err := r.Scope.Get(ctx, r.Client, o.Namespace, o.Spec.IssuerRef)
 		if err != nil {
-			r.over(key)
 			return nil, err
 		}
-		if i == nil || i.GetStatus().ACME == nil || i.GetStatus().ACME.URI != by.URL {
-			continue
+		if i != nil && i.GetStatus().ACME != nil && i.GetStatus().ACME.URI == by.URL {
+			t.wait(other, key)
+			return &other, nil
 		}
-		other := client.ObjectKeyFromObject(o)
-		r.twins.mu.Lock()
-		r.twins.wait(other, key)
-		r.twins.mu.Unlock()
-		r.over(key)
-		return &other, nil
 	}
+	if t.sent == nil {
+		t.sent = map[string]types.NamespacedName{}
+	}
+	t.sent[what] = key
 	return nil, nil
 }
 
