@@ -66,7 +66,15 @@ type Accounts struct {
 
 	mu        sync.Mutex
 	clients   map[server]*acme.Client
-	recovered map[string]time.Time // by Issuer.Key: when the account was registered again. Zero while it is being.
+	recovered map[string]recovery // by Issuer.Key
+}
+
+// recovery is what was done about an account that the CA did not know.
+type recovery struct {
+	at  time.Time // when it was registered again, zero while it is being
+	url string    // of the account that came of it
+	// inVain says that the CA has not known that one either.
+	inVain bool
 }
 
 // server is what a client depends on.
@@ -124,7 +132,8 @@ func Party(spec *cmacme.ACMEIssuer) lane.Party {
 	return lane.Party{Who: "the ACME server " + spec.Server}
 }
 
-// Of returns the account of an issuer that is registered, and the client to use it with.
+// Of returns the account of an issuer that is registered, and the client to use it with. A CA that does not know it, though it was registered again, is
+// not asked by everyone who wakes up.
 func (a *Accounts) Of(ctx context.Context, issuer *signer.Issuer) (*acme.Client, acme.Account, error) {
 	status := issuer.GetStatus().ACME
 	if ready, why := issuer.Ready(); !ready || status == nil || status.URI == "" {
@@ -153,6 +162,12 @@ func (a *Accounts) Of(ctx context.Context, issuer *signer.Issuer) (*acme.Client,
 	}
 	if hash(key) != status.LastPrivateKeyHash {
 		return nil, acme.Account{}, fault.Misconfiguredf("IssuerNotReady", "the account key of %s changed and is not registered yet", issuer)
+	}
+	a.mu.Lock()
+	last := a.recovered[issuer.Key()]
+	a.mu.Unlock()
+	if last.inVain && last.url == status.URI && a.Clock.Now().Before(last.at.Add(recoverInterval)) {
+		return nil, acme.Account{}, last.fault(issuer)
 	}
 	return c, acme.Account{URL: status.URI, Key: key}, nil
 }
@@ -202,31 +217,33 @@ func (a *Accounts) Register(ctx context.Context, issuer *signer.Issuer) (*cmacme
 }
 
 // Recover finds out what became of an account that the CA did not accept. One that it has forgotten is registered again with its key, and its
-// URL written into the issuer's status if it is another one. One that is closed makes the issuer unready until somebody replaces the key.
-func (a *Accounts) Recover(ctx context.Context, issuer *signer.Issuer) error {
+// URL written into the issuer's status if it is another one. One that is closed makes the issuer unready until somebody replaces the key. If the CA
+// says that it has forgotten one that was registered again just now, the account is of no use until it may be registered once more: see Of.
+func (a *Accounts) Recover(ctx context.Context, issuer *signer.Issuer, forgotten bool) error {
 	now := a.Clock.Now()
 	a.mu.Lock()
 	last, known := a.recovered[issuer.Key()]
-	if known && last.IsZero() {
+	if known && last.at.IsZero() {
 		a.mu.Unlock()
 		return nil // somebody is at it, and some bindings to an external account can be used only once: what came of it is seen next time
 	}
-	if next := last.Add(recoverInterval); now.Before(next) {
+	if now.Before(last.at.Add(recoverInterval)) {
+		last.inVain = last.inVain || forgotten
+		a.recovered[issuer.Key()] = last
 		a.mu.Unlock()
-		return fault.Limitedf("ErrVerifyACMEAccount", next, "the CA knows no account of %s although it was registered again at %s",
-			issuer, last.UTC().Format(time.RFC3339))
+		return last.fault(issuer)
 	}
 	if a.recovered == nil {
-		a.recovered = map[string]time.Time{}
+		a.recovered = map[string]recovery{}
 	}
-	a.recovered[issuer.Key()] = time.Time{}
+	a.recovered[issuer.Key()] = recovery{}
 	a.mu.Unlock()
-	registered := false
+	var registered string
 	defer func() {
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		if registered {
-			a.recovered[issuer.Key()] = now
+		if registered != "" {
+			a.recovered[issuer.Key()] = recovery{at: now, url: registered}
 		} else {
 			delete(a.recovered, issuer.Key()) // it is tried again when the failure says
 		}
@@ -248,7 +265,7 @@ func (a *Accounts) Recover(ctx context.Context, issuer *signer.Issuer) error {
 		return failure
 	}
 	if status := issuer.GetStatus().ACME; err == nil && status != nil && status.URI == account.URL {
-		registered = true
+		registered = account.URL
 		return nil
 	}
 	object, ok := issuer.GenericIssuer.(client.Object)
@@ -274,8 +291,14 @@ func (a *Accounts) Recover(ctx context.Context, issuer *signer.Issuer) error {
 	if err != nil {
 		return failure
 	}
-	registered = true
+	registered = account.URL
 	return nil
+}
+
+// fault says that a recovery was in vain.
+func (r recovery) fault(issuer *signer.Issuer) error {
+	return fault.Limitedf("ErrVerifyACMEAccount", r.at.Add(recoverInterval), "the CA knows no account of %s although it was registered again at %s",
+		issuer, r.at.UTC().Format(time.RFC3339))
 }
 
 // register finds the account of the key, or makes it. A key that was just made cannot have one. Finding comes first because some

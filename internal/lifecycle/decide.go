@@ -89,7 +89,7 @@ type Content struct {
 // Decide says what to do.
 func Decide(o *Observation) *Decision {
 	d := &decider{Observation: o, Decision: &Decision{Status: *o.Certificate.Status.DeepCopy(), Finalizer: slices.Contains(o.Certificate.Finalizers, revocation.Finalizer)}}
-	d.present, d.rehearsal = decodePair(o.Limits, o.Secret), o.Rehearsal
+	d.present, d.from, d.rehearsal = decodePair(o.Limits, o.Secret), o.Current, o.Rehearsal
 	if other := rival(o); other != nil {
 		d.yield(other)
 		return d.Decision
@@ -113,7 +113,9 @@ func Decide(o *Observation) *Decision {
 type decider struct {
 	*Observation
 	*Decision
-	present   pair
+	present pair
+	// from is the request that the present certificate comes from, nil if that is not there any more.
+	from      *cmapi.CertificateRequest
 	violation *violation
 	plan      schedule
 	// keepKeys are the next private key Secrets that are still needed.

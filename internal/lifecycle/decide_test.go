@@ -329,6 +329,29 @@ func TestARenewalThatIsHeldIsToldOnce(t *testing.T) {
 	}
 }
 
+func TestACertificateThatIsDueWhenItIsIssuedIsInUseForAnHourAndThatIsToldOnce(t *testing.T) {
+	s := newScene(t).requested()
+	s.after(-80 * day).signed().after(80 * day) // by the clock of the CA
+	d := Decide(s.Observation)
+	told := slices.IndexFunc(d.Events, func(e Event) bool { return e.Reason == "RenewalHeld" })
+	if told < 0 || d.Events[told].Type != corev1.EventTypeWarning {
+		t.Fatalf("the events are %+v", d.Events)
+	}
+	for _, words := range []string{"asked for at 2026-06-01T12:00:00Z, is valid from 2026-03-13T12:00:00Z", "The clock of the CA is wrong, or that of this cluster", "next at 2026-06-01T13:00:00Z"} {
+		if !strings.Contains(d.Events[told].Message, words) {
+			t.Errorf("there is no %q in %s", words, d.Events[told].Message)
+		}
+	}
+	s.carryOut(d)
+	if d := Decide(s.after(59 * time.Minute).Observation); len(d.Events) > 0 || d.Request != nil || !d.Again.Equal(created.Add(time.Hour)) {
+		t.Errorf("it tells %+v, asks for %+v, and looks again at %s", d.Events, d.Request, d.Again)
+	}
+	s.carryOut(d)
+	if d := Decide(s.after(time.Minute).Observation); d.Request == nil {
+		t.Error("it is not renewed after an hour")
+	}
+}
+
 func TestARenewalAtOnceIsRememberedOfTheSameIssuerOnly(t *testing.T) {
 	for name, test := range map[string]struct {
 		scene      func(*scene)

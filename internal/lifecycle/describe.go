@@ -64,6 +64,9 @@ func (d *decider) describe() {
 		if d.plan.held && moved {
 			d.tell(corev1.EventTypeWarning, "RenewalHeld", d.heldMessage())
 		}
+		if d.plan.backdated && !d.plan.held && moved {
+			d.tell(corev1.EventTypeWarning, "RenewalHeld", d.backdatedMessage())
+		}
 		if d.plan.overruled && moved {
 			d.tell(corev1.EventTypeWarning, "RenewBeforeIgnored", fmt.Sprintf("renewBefore asks for renewal in the first half of the certificate's life, and the ACME server "+
 				"suggests when to renew: it is renewed at %s. Ask for less, or set renewalInformationSource: None on the issuer", stamp(d.plan.at)))

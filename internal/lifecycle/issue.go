@@ -298,7 +298,7 @@ func (d *decider) complete(next *cmapi.CertificateRequest, key crypto.Signer, wh
 			Issuer: d.Certificate.Spec.IssuerRef, CertificateName: d.Certificate.Name,
 		}
 	}
-	d.present = pair{key: key, chain: chain}
+	d.present, d.from = pair{key: key, chain: chain}, next
 	d.violation = nil
 	d.rememberAtOnce(chain[0])
 	d.plan = d.schedule(chain)

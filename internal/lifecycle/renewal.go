@@ -31,6 +31,8 @@ type schedule struct {
 	overruled bool
 	// held says that it would be earlier if the CA had not wanted the certificates before to be renewed at once, too.
 	held bool
+	// backdated says that it would be earlier, and in vain, as the certificate was near its end by our clock when it was issued.
+	backdated bool
 }
 
 const (
@@ -51,15 +53,17 @@ const (
 	firstHold = time.Hour
 	// up to this,
 	maxHold = 24 * time.Hour
-	// or this part of its life.
+	// or this part of its life. Nor is a certificate renewed sooner because it was issued in one of its windows,
+	// or after firstHold by our clock if its time is over when it is issued.
 	holdFraction = 8
 )
 
 // renewal returns when the certificate is to be renewed. The time is the same whenever it is asked for: what is random in it
 // follows from the UID of the Certificate and the serial number of the certificate. ca is the issuer's CA, if it is one that
 // signs itself, and signedByCA whether it signed this certificate. suggested is when the CA wants it to be renewed, RFC 9773, nil if it
-// does not say.
-func renewal(cert *x509.Certificate, spec *cmapi.CertificateSpec, uid types.UID, ca *cmapi.CAIssuerStatus, signedByCA bool, suggested *cmapi.CertificateACMEARIStatus) schedule {
+// does not say. asked is when it was asked for by our clock, zero if that is not known.
+func renewal(cert *x509.Certificate, spec *cmapi.CertificateSpec, uid types.UID, asked time.Time, ca *cmapi.CAIssuerStatus, signedByCA bool,
+	suggested *cmapi.CertificateACMEARIStatus) schedule {
 	var s schedule
 	life := cert.NotAfter.Sub(cert.NotBefore)
 	if life <= 0 {
@@ -86,14 +90,19 @@ func renewal(cert *x509.Certificate, spec *cmapi.CertificateSpec, uid types.UID,
 		before := beforeExpiry(life, spec)
 		jitter := min(life/jitterFraction, maxJitter, (life-before)/2)
 		s.at = cert.NotAfter.Add(-before - time.Duration(stable*float64(jitter)))
+		earliest := asked.Add(min(s.at.Sub(cert.NotBefore), firstHold, life/holdFraction))
+		backdated := s.at.Before(earliest)
+		if backdated {
+			s.at = earliest
+		}
 		if w := windowOf(suggested); w != nil {
 			own := s.at
 			s.at = chosen(w, cert.NotBefore.Add(life/2), string(uid), cert.SerialNumber.String())
 			if backstop := cert.NotAfter.Add(-life / suggestedFraction); backstop.Before(s.at) {
 				s.at = backstop
 			}
-			if asked := asksFor(life, spec); asked > 0 {
-				s.overruled = asked >= life/2
+			if early := asksFor(life, spec); early > 0 {
+				s.overruled = early >= life/2
 				if !s.overruled && own.Before(s.at) {
 					s.at = own
 				}
@@ -107,7 +116,12 @@ func renewal(cert *x509.Certificate, spec *cmapi.CertificateSpec, uid types.UID,
 		}
 		// What is held is as urgent as before, and must not be moved to an earlier time.
 		if !s.held && spec.Renewal != nil && len(spec.Renewal.Windows) > 0 {
-			inWindow, err := intoWindow(s.at, cert.NotBefore, cert.NotAfter, from, to, spec.Renewal.Windows, stable)
+			used := cert.NotBefore
+			if used.Before(asked) {
+				used = asked
+			}
+			used = used.Add(min(maxHold, life/holdFraction))
+			inWindow, err := intoWindow(s.at, used, cert.NotAfter, from, to, spec.Renewal.Windows, stable)
 			if err == nil {
 				s.at = inWindow
 				if !to.IsZero() && to.Before(inWindow) {
@@ -116,6 +130,7 @@ func renewal(cert *x509.Certificate, spec *cmapi.CertificateSpec, uid types.UID,
 			}
 			s.windowErr = err
 		}
+		s.backdated = backdated && s.at.Equal(earliest)
 	}
 	if !replaced.IsZero() && (s.at.IsZero() || replaced.Before(s.at)) {
 		s.at = replaced
@@ -134,7 +149,11 @@ func (d *decider) renewingMessage() string {
 }
 
 func (d *decider) schedule(chain []*x509.Certificate) schedule {
-	return renewal(chain[0], &d.Certificate.Spec, d.Certificate.UID, d.ca(), d.signedByCA(chain), d.suggested())
+	var asked time.Time
+	if d.from != nil {
+		asked = d.from.CreationTimestamp.Time
+	}
+	return renewal(chain[0], &d.Certificate.Spec, d.Certificate.UID, asked, d.ca(), d.signedByCA(chain), d.suggested())
 }
 
 // windowOf is the window that a CA suggests, nil if it does not, or if that is no window.
@@ -198,6 +217,13 @@ func (d *decider) heldMessage() string {
 	return fmt.Sprintf("The ACME server suggests renewal between %s and %s, and has wanted the certificate before to be renewed at once, too (%d in a row, since %s). This one is renewed "+
 		"at %s. The clock of the server or what it says of renewals may be wrong: have it mended, or set renewalInformationSource: None on the issuer",
 		stamp(ari.SuggestedWindow.Start.Time), stamp(ari.SuggestedWindow.End.Time), ari.AtOnce.Renewals, stamp(ari.AtOnce.Since.Time), stamp(d.plan.at))
+}
+
+// backdatedMessage says why a certificate is left in use that is due by its own instants.
+func (d *decider) backdatedMessage() string {
+	leaf := d.present.chain[0]
+	return fmt.Sprintf("The certificate, asked for at %s, is valid from %s to %s and so was to be renewed when it was issued. The clock of the CA is wrong, or that of this cluster: "+
+		"mend it. Until then it is renewed again and again, next at %s", stamp(d.from.CreationTimestamp.Time), stamp(leaf.NotBefore), stamp(leaf.NotAfter), stamp(d.plan.at))
 }
 
 // suggested is when the CA wants the present certificate to be renewed, nil if it does not say, or is not to be asked.
@@ -293,21 +319,21 @@ func postponed(cert *x509.Certificate, spec *cmapi.CertificateSpec, now time.Tim
 	return next
 }
 
-// intoWindow moves a renewal time into the latest window before it or, if there is none in the life of the certificate, into the first
-// after it. Inside a window it takes a moment of the first half, which stable in [0, 1) chooses. A later window is taken before an earlier one if it alone
+// intoWindow moves a renewal time into the latest window before it or, if there is none after used, into the first
+// after it that begins in the life of the certificate. Inside a window it takes a moment of the first half, which stable in [0, 1) chooses. A later window is taken before an earlier one if it alone
 // lies between from and to, which may be zero.
-func intoWindow(at, notBefore, notAfter, from, to time.Time, spec []cmapi.CertificateRenewalWindows, stable float64) (time.Time, error) {
+func intoWindow(at, used, notAfter, from, to time.Time, spec []cmapi.CertificateRenewalWindows, stable float64) (time.Time, error) {
 	windows, err := parseWindows(spec)
 	if err != nil {
 		return time.Time{}, err
 	}
 	var before, after time.Time
 	for _, w := range windows {
-		if start := w.latestStart(notBefore.Add(-w.length), at); !start.IsZero() {
+		if start := w.latestStart(used.Add(-w.length), at); !start.IsZero() {
 			if at.Before(start.Add(w.length)) {
 				return at, nil
 			}
-			if t := w.moment(start, stable); t.After(notBefore) && t.After(before) {
+			if t := w.moment(start, stable); t.After(used) && t.After(before) {
 				before = t
 			}
 		}
@@ -326,7 +352,7 @@ func intoWindow(at, notBefore, notAfter, from, to time.Time, spec []cmapi.Certif
 		return after, nil
 	}
 	return time.Time{}, fmt.Errorf("no window of spec.renewal.windows lies between %s and %s: the certificate will be renewed at %s, outside of them",
-		stamp(notBefore), stamp(notAfter), stamp(at))
+		stamp(used), stamp(notAfter), stamp(at))
 }
 
 // window is a time that comes again and again.

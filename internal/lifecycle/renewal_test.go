@@ -45,8 +45,8 @@ func TestRenewalIsBetweenAnEarliestAndALatestTime(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			spread := map[time.Time]bool{}
 			for _, uid := range []types.UID{"a", "b", "c", "d", "e"} {
-				s := renewal(validFor(test.life), &test.spec, uid, nil, false, nil)
-				if again := renewal(validFor(test.life), &test.spec, uid, nil, false, nil); again != s {
+				s := renewal(validFor(test.life), &test.spec, uid, time.Time{}, nil, false, nil)
+				if again := renewal(validFor(test.life), &test.spec, uid, time.Time{}, nil, false, nil); again != s {
 					t.Errorf("asked twice: %v and %v", s, again)
 				}
 				after := s.at.Sub(monday)
@@ -86,12 +86,48 @@ func TestRenewalWaitsForItsWindow(t *testing.T) {
 		"never, if renewal is disabled": {life: 30 * day, renewal: &cmapi.CertificateRenewal{Policy: "Disabled"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := renewal(validFor(test.life), &cmapi.CertificateSpec{Renewal: test.renewal}, "uid", nil, false, nil)
+			s := renewal(validFor(test.life), &cmapi.CertificateSpec{Renewal: test.renewal}, "uid", time.Time{}, nil, false, nil)
 			if test.from.IsZero() != s.at.IsZero() || s.at.Before(test.from) || s.at.After(test.to) {
 				t.Errorf("renewal at %s, want between %s and %s", s.at, test.from, test.to)
 			}
 			if test.err == "" && s.windowErr != nil || test.err != "" && (s.windowErr == nil || !strings.Contains(s.windowErr.Error(), test.err)) {
 				t.Errorf("error %v, want %q", s.windowErr, test.err)
+			}
+		})
+	}
+}
+
+// TestACertificateIsInUseForAWhileBeforeItIsRenewed renews one again and again, from whatever moment of a week on. That it was issued in one of its
+// windows, or by a CA whose clock is wrong, must not have it renewed in the next moment.
+func TestACertificateIsInUseForAWhileBeforeItIsRenewed(t *testing.T) {
+	for name, test := range map[string]struct {
+		life    time.Duration
+		behind  time.Duration // how far the clock of the CA is behind
+		renewal *cmapi.CertificateRenewal
+		least   time.Duration // from the first to the last of nine renewals
+	}{
+		"without windows":    {life: 90 * day, behind: time.Hour, least: 400 * day},
+		"in a weekly window": {life: 90 * day, behind: time.Hour, renewal: weekly("", "0 2 * * 6", 4*time.Hour), least: 400 * day},
+		"in a weekly window that comes once in its life":  {life: 6 * day, behind: time.Hour, renewal: weekly("", "0 2 * * 6", 4*time.Hour), least: 8 * day},
+		"in a window for a weekend":                       {life: 6 * day, behind: time.Hour, renewal: weekly("", "0 0 * * 6", 2*day), least: 8 * day},
+		"in a yearly window":                              {life: 90 * day, behind: time.Hour, renewal: weekly("", "0 2 3 6 *", 4*time.Hour), least: 200 * day},
+		"in a window of an hour, one that lives for less": {life: time.Hour, renewal: weekly("", "0 2 * * *", 4*time.Hour), least: 4 * time.Hour},
+		"of a CA whose clock is 80 days behind":           {life: 90 * day, behind: 80 * day, least: 8 * time.Hour},
+		"of a CA whose clock is nearly its life behind":   {life: 6 * day, behind: 5 * day, renewal: weekly("", "0 2 * * 6", 4*time.Hour), least: 8 * time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for begin := range 7 * 24 * 2 {
+				now := monday.Add(time.Duration(begin) * 30 * time.Minute)
+				first := now
+				for n := range int64(10) {
+					cert := &x509.Certificate{NotBefore: now.Add(-test.behind), NotAfter: now.Add(test.life - test.behind), SerialNumber: big.NewInt(int64(begin)*100 + n)}
+					if at := renewal(cert, &cmapi.CertificateSpec{Renewal: test.renewal}, "uid", now, nil, false, nil).at; at.After(now) {
+						now = at
+					}
+				}
+				if now.Sub(first) < test.least {
+					t.Fatalf("issued at %s, it was renewed ten times in %s", first, now.Sub(first))
+				}
 			}
 		})
 	}
@@ -118,7 +154,7 @@ func TestTheLeavesOfAReplacedCAAreRenewedSoonAndNotAllAtOnce(t *testing.T) {
 	spec := &cmapi.CertificateSpec{Duration: duration(90 * day)}
 	times := map[time.Time]bool{}
 	for _, uid := range []types.UID{"a", "b", "c", "d"} {
-		s := renewal(validFor(90*day), spec, uid, ca, false, nil)
+		s := renewal(validFor(90*day), spec, uid, time.Time{}, ca, false, nil)
 		if after := s.at.Sub(replaced); after < 0 || after > maxRotation {
 			t.Errorf("renewal %s after the CA was replaced, want at most %s", after, maxRotation)
 		}
@@ -127,11 +163,11 @@ func TestTheLeavesOfAReplacedCAAreRenewedSoonAndNotAllAtOnce(t *testing.T) {
 	if len(times) < 3 {
 		t.Errorf("four leaves are renewed at %d times only", len(times))
 	}
-	if s := renewal(validFor(90*day), spec, "a", ca, true, nil); s.at.Sub(monday) < 59*day || s.capped {
+	if s := renewal(validFor(90*day), spec, "a", time.Time{}, ca, true, nil); s.at.Sub(monday) < 59*day || s.capped {
 		t.Errorf("a leaf of the CA in use: %+v", s)
 	}
 	ca.NotAfter = metav1.NewTime(monday.Add(30 * day))
-	if s := renewal(validFor(30*day), spec, "a", ca, true, nil); !s.at.IsZero() || !s.capped {
+	if s := renewal(validFor(30*day), spec, "a", time.Time{}, ca, true, nil); !s.at.IsZero() || !s.capped {
 		t.Errorf("a leaf that ends with its CA: %+v, want no renewal", s)
 	}
 }
@@ -165,7 +201,7 @@ func TestTheMomentOfASuggestionIsChosenOnce(t *testing.T) {
 		return &cmapi.CertificateACMEARIStatus{SuggestedWindow: &cmapi.ACMERenewalWindow{Start: &start, End: &end}}
 	}
 	at := func(uid types.UID, w *cmapi.CertificateACMEARIStatus) time.Time {
-		return renewal(cert, &cmapi.CertificateSpec{}, uid, nil, false, w).at
+		return renewal(cert, &cmapi.CertificateSpec{}, uid, time.Time{}, nil, false, w).at
 	}
 	first := at("a", window(60*day))
 	if again := at("a", window(60*day)); !again.Equal(first) {
@@ -222,11 +258,11 @@ func TestTheSuggestionOfTheCAIsFollowed(t *testing.T) {
 		"a window that ends before it begins is no one":                 {cmapi.CertificateSpec{}, window(63*day, 61*day), 59 * day, 60 * day, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := renewal(cert, &test.spec, "uid", nil, false, test.window)
+			s := renewal(cert, &test.spec, "uid", time.Time{}, nil, false, test.window)
 			if at := s.at.Sub(cert.NotBefore); at < test.from || at > test.to || s.overruled != test.overruled {
 				t.Errorf("after %.1f days, overruled: %v", at.Hours()/24, s.overruled)
 			}
-			if again := renewal(cert, &test.spec, "uid", nil, false, test.window); again != s {
+			if again := renewal(cert, &test.spec, "uid", time.Time{}, nil, false, test.window); again != s {
 				t.Errorf("it moved to %v", again)
 			}
 		})
@@ -283,7 +319,7 @@ func TestACAThatAlwaysWantsRenewalAtOnceIsFollowedOnceAndThenEverLater(t *testin
 				for { // the CA is asked every six hours
 					start, end := test.suggests(begins, now)
 					ari.LastChecked, ari.SuggestedWindow = ptr.To(metav1.NewTime(now)), &cmapi.ACMERenewalWindow{Start: ptr.To(metav1.NewTime(start)), End: ptr.To(metav1.NewTime(end))}
-					if at := renewal(cert, &cmapi.CertificateSpec{}, "uid", nil, false, ari).at; !at.After(now.Add(6 * time.Hour)) {
+					if at := renewal(cert, &cmapi.CertificateSpec{}, "uid", time.Time{}, nil, false, ari).at; !at.After(now.Add(6 * time.Hour)) {
 						if at.After(now) {
 							now = at
 						}

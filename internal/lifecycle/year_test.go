@@ -448,7 +448,7 @@ func (w *world) poll(o *owner) {
 	start, end := c.window(w.now)
 	from, to := metav1.NewTime(start.Truncate(time.Second)), metav1.NewTime(end.Truncate(time.Second))
 	o.window = &cmapi.ACMERenewalWindow{Start: &from, End: &to}
-	plan := renewal(c.leaf, &cmapi.CertificateSpec{}, types.UID(fmt.Sprint(o.id)), nil, false, &cmapi.CertificateACMEARIStatus{SuggestedWindow: o.window})
+	plan := renewal(c.leaf, &cmapi.CertificateSpec{}, types.UID(fmt.Sprint(o.id)), time.Time{}, nil, false, &cmapi.CertificateACMEARIStatus{SuggestedWindow: o.window})
 	w.at(max(plan.at.Sub(w.clock()), 0), func() {
 		if !c.superseded && !o.busy {
 			w.ask(o)

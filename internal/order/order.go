@@ -259,7 +259,7 @@ func (r *Reconciler) failed(ctx context.Context, order *cmacme.Order, err error,
 		i, e := r.Scope.Get(ctx, r.Client, order.Namespace, order.Spec.IssuerRef)
 		if e == nil && i != nil {
 			if e = lane.Enter(ctx, account.Party(i.GetSpec().ACME)); e == nil {
-				e = r.Accounts.Recover(ctx, i)
+				e = r.Accounts.Recover(ctx, i, forgotten)
 				lane.Leave(ctx)
 			}
 		}

@@ -328,7 +328,11 @@ func TestACAThatNeverKnowsItsAccountsIsNotAskedInALoop(t *testing.T) {
 	}, nil)
 	r.certificate("one", "one.example.com")
 	r.certificate("two", "two.example.com")
-	r.says("although it was registered again at")
+	const why = "although it was registered again at"
+	r.orderWaits("one", why)
+	r.orderWaits("two", why)
+	r.certificate("late", "late.example.com")
+	r.orderWaits("late", why) // without asking the CA
 	if n := f.asked(pathNewAccount) - before; n > 2 {
 		t.Errorf("it was asked %d times for the account", n)
 	}
