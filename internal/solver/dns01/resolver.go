@@ -20,6 +20,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/outside"
 )
 
@@ -151,7 +152,7 @@ func (r *Resolver) apex(ctx context.Context, name string) (zone string, authorit
 	if first != nil {
 		return "", false, first
 	}
-	return "", false, fmt.Errorf("no name server knows a zone of %s: create it, have its parent delegate it, or correct the name", strings.TrimSuffix(name, "."))
+	return "", false, fault.Misconfiguredf("PresentError", "no name server knows a zone of %s: create it, have its parent delegate it, or correct the name", strings.TrimSuffix(name, "."))
 }
 
 // soaOf returns the apex that an answer has an SOA of and a name is below, or "". It may stand anywhere, and those of other zones beside it.
