@@ -61,10 +61,10 @@ func (d *decider) describe() {
 		d.Status.RenewalTime = ptr.To(metav1.NewTime(d.plan.at))
 		was := d.Certificate.Status.RenewalTime
 		moved := was == nil || !was.Time.Equal(d.plan.at)
-		if d.plan.held && moved {
+		switch {
+		case d.plan.held && moved:
 			d.tell(corev1.EventTypeWarning, "RenewalHeld", d.heldMessage())
-		}
-		if d.plan.backdated && !d.plan.held && moved {
+		case d.plan.backdated && moved:
 			d.tell(corev1.EventTypeWarning, "RenewalHeld", d.backdatedMessage())
 		}
 		if d.plan.overruled && moved {

@@ -53,8 +53,8 @@ const (
 	firstHold = time.Hour
 	// up to this,
 	maxHold = 24 * time.Hour
-	// or this part of its life. Nor is a certificate renewed sooner because it was issued in one of its windows,
-	// or after firstHold by our clock if its time is over when it is issued.
+	// or this part of its life. One that was issued in one of its windows is not renewed in the same for the sake of it: that takes maxHold at least, or
+	// this part of its life. And one that is due when it is issued is left in use for firstHold, or this part.
 	holdFraction = 8
 )
 
@@ -116,12 +116,11 @@ func renewal(cert *x509.Certificate, spec *cmapi.CertificateSpec, uid types.UID,
 		}
 		// What is held is as urgent as before, and must not be moved to an earlier time.
 		if !s.held && spec.Renewal != nil && len(spec.Renewal.Windows) > 0 {
-			used := cert.NotBefore
-			if used.Before(asked) {
-				used = asked
+			begins := cert.NotBefore
+			if begins.Before(asked) {
+				begins = asked
 			}
-			used = used.Add(min(maxHold, life/holdFraction))
-			inWindow, err := intoWindow(s.at, used, cert.NotAfter, from, to, spec.Renewal.Windows, stable)
+			inWindow, err := intoWindow(s.at, begins.Add(min(maxHold, life/holdFraction)), cert.NotAfter, from, to, spec.Renewal.Windows, stable)
 			if err == nil {
 				s.at = inWindow
 				if !to.IsZero() && to.Before(inWindow) {
@@ -319,21 +318,21 @@ func postponed(cert *x509.Certificate, spec *cmapi.CertificateSpec, now time.Tim
 	return next
 }
 
-// intoWindow moves a renewal time into the latest window before it or, if there is none after used, into the first
-// after it that begins in the life of the certificate. Inside a window it takes a moment of the first half, which stable in [0, 1) chooses. A later window is taken before an earlier one if it alone
-// lies between from and to, which may be zero.
-func intoWindow(at, used, notAfter, from, to time.Time, spec []cmapi.CertificateRenewalWindows, stable float64) (time.Time, error) {
+// intoWindow moves a renewal time into the latest window before it, but to no moment before earliest, or else into the first window after it that begins
+// before notAfter. Inside a window it takes a moment of the first half, which stable in [0, 1) chooses. A later window is taken before an earlier one if it
+// alone lies between from and to, which may be zero.
+func intoWindow(at, earliest, notAfter, from, to time.Time, spec []cmapi.CertificateRenewalWindows, stable float64) (time.Time, error) {
 	windows, err := parseWindows(spec)
 	if err != nil {
 		return time.Time{}, err
 	}
 	var before, after time.Time
 	for _, w := range windows {
-		if start := w.latestStart(used.Add(-w.length), at); !start.IsZero() {
+		if start := w.latestStart(earliest.Add(-w.length), at); !start.IsZero() {
 			if at.Before(start.Add(w.length)) {
 				return at, nil
 			}
-			if t := w.moment(start, stable); t.After(used) && t.After(before) {
+			if t := w.moment(start, stable); t.After(earliest) && t.After(before) {
 				before = t
 			}
 		}
@@ -352,7 +351,7 @@ func intoWindow(at, used, notAfter, from, to time.Time, spec []cmapi.Certificate
 		return after, nil
 	}
 	return time.Time{}, fmt.Errorf("no window of spec.renewal.windows lies between %s and %s: the certificate will be renewed at %s, outside of them",
-		stamp(used), stamp(notAfter), stamp(at))
+		stamp(earliest), stamp(notAfter), stamp(at))
 }
 
 // window is a time that comes again and again.

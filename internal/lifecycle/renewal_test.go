@@ -104,16 +104,16 @@ func TestACertificateIsInUseForAWhileBeforeItIsRenewed(t *testing.T) {
 		life    time.Duration
 		behind  time.Duration // how far the clock of the CA is behind
 		renewal *cmapi.CertificateRenewal
-		least   time.Duration // from the first to the last of nine renewals
+		least   time.Duration // until the tenth renewal
 	}{
 		"without windows":    {life: 90 * day, behind: time.Hour, least: 400 * day},
 		"in a weekly window": {life: 90 * day, behind: time.Hour, renewal: weekly("", "0 2 * * 6", 4*time.Hour), least: 400 * day},
-		"in a weekly window that comes once in its life":  {life: 6 * day, behind: time.Hour, renewal: weekly("", "0 2 * * 6", 4*time.Hour), least: 8 * day},
-		"in a window for a weekend":                       {life: 6 * day, behind: time.Hour, renewal: weekly("", "0 0 * * 6", 2*day), least: 8 * day},
-		"in a yearly window":                              {life: 90 * day, behind: time.Hour, renewal: weekly("", "0 2 3 6 *", 4*time.Hour), least: 200 * day},
-		"in a window of an hour, one that lives for less": {life: time.Hour, renewal: weekly("", "0 2 * * *", 4*time.Hour), least: 4 * time.Hour},
-		"of a CA whose clock is 80 days behind":           {life: 90 * day, behind: 80 * day, least: 8 * time.Hour},
-		"of a CA whose clock is nearly its life behind":   {life: 6 * day, behind: 5 * day, renewal: weekly("", "0 2 * * 6", 4*time.Hour), least: 8 * time.Hour},
+		"in a weekly window that comes once in its life": {life: 6 * day, behind: time.Hour, renewal: weekly("", "0 2 * * 6", 4*time.Hour), least: 8 * day},
+		"in a window for a weekend":                      {life: 6 * day, behind: time.Hour, renewal: weekly("", "0 0 * * 6", 2*day), least: 8 * day},
+		"in a yearly window":                             {life: 90 * day, behind: time.Hour, renewal: weekly("", "0 2 3 6 *", 4*time.Hour), least: 200 * day},
+		"in a daily window, one that lives for an hour":  {life: time.Hour, renewal: weekly("", "0 2 * * *", 4*time.Hour), least: 4 * time.Hour},
+		"of a CA whose clock is 80 days behind":          {life: 90 * day, behind: 80 * day, least: 8 * time.Hour},
+		"of a CA whose clock is nearly its life behind":  {life: 6 * day, behind: 5 * day, renewal: weekly("", "0 2 * * 6", 4*time.Hour), least: 8 * time.Hour},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for begin := range 7 * 24 * 2 {
