@@ -6,6 +6,7 @@ import (
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/test/bind"
+	"github.com/perennial-pki/perennial/test/cluster"
 )
 
 func TestAliasesAndDelegationsLeadToZonesOfOtherServers(t *testing.T) {
@@ -57,6 +58,13 @@ func TestAliasesAndDelegationsLeadToZonesOfOtherServers(t *testing.T) {
 				if err := r.admin.Delete(t.Context(), crt); err != nil {
 					t.Fatal(err)
 				}
+				// What kept it from being set up is no reason to keep the challenge, as there is nothing to take away.
+				cluster.Eventually(t, func() error {
+					if said := r.reasons(host); said != "" {
+						return cluster.NotYet("there is still a challenge: %s", said)
+					}
+					return nil
+				})
 				return
 			}
 			r.ready(crt)

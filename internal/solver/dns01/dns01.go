@@ -139,6 +139,8 @@ func (s *Solver) locate(ctx context.Context, r *Resolver, ch *cmacme.Challenge) 
 	switch {
 	case errors.Is(err, rcode(dns.RcodeServerFailure)) && r.Bogus(ctx, ch.Spec.DNSName):
 		return Record{}, fault.Transientf("PresentError", "find the zone of %s: %w, as its DNSSEC does not verify: correct the DS record at the registrar, or sign the zone anew", ch.Spec.DNSName, err)
+	case fault.Of(err).Class == fault.Misconfigured:
+		return Record{}, fault.Misconfiguredf("PresentError", "find the zone of %s: %w", ch.Spec.DNSName, err)
 	case err != nil:
 		return Record{}, fault.Transientf("PresentError", "find the zone of %s: %w", ch.Spec.DNSName, err)
 	}

@@ -76,7 +76,7 @@ func (r *Resolver) Locate(ctx context.Context, name string, follow bool) (effect
 		}
 		if slices.Contains(seen, target) || len(seen) > maxCNAMEs {
 			path := strings.ReplaceAll(strings.Join(append(seen, target), " -> "), ". ", " ")
-			return "", "", fmt.Errorf("the CNAMEs at %s lead in a circle or too far: %s", name, strings.TrimSuffix(path, "."))
+			return "", "", fault.Misconfiguredf("PresentError", "the CNAMEs at %s lead in a circle or too far: %s", name, strings.TrimSuffix(path, "."))
 		}
 		seen = append(seen, target)
 		effective = target
