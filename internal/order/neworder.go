@@ -98,6 +98,9 @@ func (r *Reconciler) begin(ctx context.Context, o conversation, order *cmacme.Or
 	}
 	st := &order.Status
 	st.URL, st.FinalizeURL, st.State, st.Reason = got.URL, got.Finalize, cmacme.State(got.Status), ""
+	if finished(st.State) {
+		st.State = cmacme.Ready // it was one that was made before, or was refused at once: it is read what came of it
+	}
 	for _, url := range got.Authorizations {
 		st.Authorizations = append(st.Authorizations, cmacme.ACMEAuthorization{URL: url})
 	}
