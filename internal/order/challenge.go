@@ -143,7 +143,7 @@ func (r *ChallengeReconciler) Reconcile(ctx context.Context, request reconcile.R
 	result, say, err := r.step(ctx, next)
 	lane.Leave(ctx)
 	if err != nil {
-		result, err = r.failed(next, err)
+		result, err = r.failed(ctx, next, err)
 	}
 	if lane.Is(err) {
 		defer r.admitNext(ctx) // others need not wait, too
@@ -175,8 +175,19 @@ func (r *ChallengeReconciler) tellOnce(ch *cmacme.Challenge, eventType, reason, 
 }
 
 // failed writes an error into the status, by its class, and says when to go on.
-func (r *ChallengeReconciler) failed(ch *cmacme.Challenge, err error) (reconcile.Result, error) {
+func (r *ChallengeReconciler) failed(ctx context.Context, ch *cmacme.Challenge, err error) (reconcile.Result, error) {
 	now := r.Clock.Now()
+	if acme.IsProblem(err, acme.ProblemAccountDoesNotExist) {
+		// That is no judgement of the proof, and the account may be there again: a CA of several servers does not know it everywhere at once.
+		i, e := r.Scope.Get(ctx, r.Client, ch.Namespace, ch.Spec.IssuerRef)
+		if e == nil && i != nil {
+			e = recoverAccount(ctx, r.Accounts, i, true)
+		}
+		if e == nil {
+			return reconcile.Result{RequeueAfter: time.Second}, nil // when the cache has the new account
+		}
+		err = e
+	}
 	if full := new(lane.Full); errors.As(err, &full) {
 		if full.Stuck {
 			ch.Status.Reason = full.Error()

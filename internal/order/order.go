@@ -258,10 +258,7 @@ func (r *Reconciler) failed(ctx context.Context, order *cmacme.Order, err error,
 	if forgotten := acme.IsProblem(err, acme.ProblemAccountDoesNotExist); forgotten || account.Doubtful(err) {
 		i, e := r.Scope.Get(ctx, r.Client, order.Namespace, order.Spec.IssuerRef)
 		if e == nil && i != nil {
-			if e = lane.Enter(ctx, account.Party(i.GetSpec().ACME)); e == nil {
-				e = r.Accounts.Recover(ctx, i, forgotten)
-				lane.Leave(ctx)
-			}
+			e = recoverAccount(ctx, r.Accounts, i, forgotten)
 		}
 		switch {
 		case e == nil && forgotten:
@@ -289,6 +286,15 @@ func (r *Reconciler) failed(ctx context.Context, order *cmacme.Order, err error,
 	}
 	order.Status.Reason = failure.Error() + "; it is tried again"
 	return reconcile.Result{}, err // with the queue's back-off
+}
+
+// recoverAccount is Accounts.Recover with a place in the lane of the CA.
+func recoverAccount(ctx context.Context, of *account.Accounts, i *signer.Issuer, forgotten bool) error {
+	if err := lane.Enter(ctx, account.Party(i.GetSpec().ACME)); err != nil {
+		return err
+	}
+	defer lane.Leave(ctx)
+	return of.Recover(ctx, i, forgotten)
 }
 
 // step makes the next step of an order and writes into its status what came of it.

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -380,6 +381,36 @@ func TestAnAccountThatTheCAHasForgottenIsMadeAgainWithTheSameKey(t *testing.T) {
 	r.says(`order site-1-`, `"pending"`)
 	if again := r.accountKey(); !again.Public().(interface{ Equal(crypto.PublicKey) bool }).Equal(key.Public()) {
 		t.Error("the account has another key")
+	}
+}
+
+// TestAnAccountThatTheCADoesNotKnowForAMomentLosesNothing has a CA of several servers, one of which has not heard of the account yet.
+func TestAnAccountThatTheCADoesNotKnowForAMomentLosesNothing(t *testing.T) {
+	for _, test := range []struct {
+		path string
+		nth  int
+	}{{pathNewOrder, 1}, {pathOrder, 1}, {pathAuthorization, 1}, {pathAuthorization, 2}, {pathChallenge, 1}, {pathFinalize, 1}, {pathCertificate, 1}} {
+		t.Run(fmt.Sprint(test.path, test.nth), func(t *testing.T) {
+			t.Parallel()
+			f := &front{}
+			r, options := shop(t, f, pebble.Options{})
+			var lost atomic.Bool
+			f.behave(func(w http.ResponseWriter, r *http.Request, _ map[string]any) bool {
+				if !strings.HasPrefix(r.URL.Path, test.path) || f.asked(test.path) < test.nth || !lost.CompareAndSwap(false, true) {
+					return false
+				}
+				refuse(w, http.StatusBadRequest, "accountDoesNotExist", "never heard of it")
+				return true
+			}, nil)
+			cluster.Run(t, options)
+			r.issuer()
+			uri := r.issuerSays(cmmeta.ConditionTrue).URI
+			crt := r.certificate("site", "www.example.com")
+			r.ready(crt)
+			if !lost.Load() || crt.Status.FailedIssuanceAttempts != nil || r.issuerSays(cmmeta.ConditionTrue).URI != uri || strings.Count(r.story(), "order site-1-") != 1 {
+				t.Errorf("refused: %t, the status is %+v\n%s", lost.Load(), crt.Status, r.story())
+			}
+		})
 	}
 }
 
