@@ -188,8 +188,7 @@ func (a *Accounts) Register(ctx context.Context, issuer *signer.Issuer) (*cmacme
 				"Secret %s/%s with the account key, spec.acme.privateKeySecretRef, does not exist, and disableAccountKeyGeneration is set: create it",
 				issuer.SecretNamespace, spec.PrivateKey.Name)
 		}
-		fresh = true
-		key, err = a.makeKey(ctx, issuer)
+		key, fresh, err = a.makeKey(ctx, issuer)
 	}
 	if err != nil {
 		return nil, err
@@ -322,9 +321,9 @@ func (a *Accounts) register(ctx context.Context, issuer *signer.Issuer, c *acme.
 			return acme.Account{}, fault.Misconfiguredf("ErrVerifyACMEAccount", "account %s is %s: delete Secret %s/%s, and a new account will be made",
 				account.URL, account.Status, issuer.SecretNamespace, spec.PrivateKey.Name)
 		default:
-			// CAs no longer say what the contacts are: compare with what was registered last.
+			// CAs no longer say what the contacts are: compare with what was registered last, if that was this account.
 			last := ""
-			if old := issuer.GetStatus().ACME; old != nil {
+			if old := issuer.GetStatus().ACME; old != nil && old.URI == account.URL {
 				last = old.LastRegisteredEmail
 			}
 			if last == spec.Email {
@@ -408,12 +407,12 @@ func (a *Accounts) decodeKey(secret *corev1.Secret, entry string) (crypto.Signer
 	return key, nil
 }
 
-// makeKey makes the account key and stores it. If somebody else was faster, theirs counts.
-func (a *Accounts) makeKey(ctx context.Context, issuer *signer.Issuer) (crypto.Signer, error) {
+// makeKey makes the account key and stores it. If somebody else was faster, theirs counts, which is not fresh: it may have an account.
+func (a *Accounts) makeKey(ctx context.Context, issuer *signer.Issuer) (key crypto.Signer, fresh bool, err error) {
 	ref := issuer.GetSpec().ACME.PrivateKey
 	key, encoded, err := NewKey(issuer.GetSpec().ACME)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	secret := &corev1.Secret{
 		// With the controller's own label the cache that waits for our writes sees it.
@@ -426,13 +425,14 @@ func (a *Accounts) makeKey(ctx context.Context, issuer *signer.Issuer) (crypto.S
 	switch {
 	case apierrors.IsAlreadyExists(err):
 		if err := a.Secrets.Live.Get(ctx, client.ObjectKeyFromObject(secret), secret); err != nil {
-			return nil, fmt.Errorf("read Secret %s/%s with the account key: %w", secret.Namespace, secret.Name, err)
+			return nil, false, fmt.Errorf("read Secret %s/%s with the account key: %w", secret.Namespace, secret.Name, err)
 		}
-		return a.decodeKey(secret, keyEntry(ref))
+		key, err = a.decodeKey(secret, keyEntry(ref))
+		return key, false, err
 	case err != nil:
-		return nil, fault.Transientf("ErrRegisterACMEAccount", "store the account key in Secret %s/%s: %w", secret.Namespace, secret.Name, err)
+		return nil, false, fault.Transientf("ErrRegisterACMEAccount", "store the account key in Secret %s/%s: %w", secret.Namespace, secret.Name, err)
 	}
-	return key, nil
+	return key, true, nil
 }
 
 func (a *Accounts) macKey(ctx context.Context, issuer *signer.Issuer, b *cmacme.ACMEExternalAccountBinding) ([]byte, error) {

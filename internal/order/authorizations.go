@@ -39,31 +39,41 @@ func (o conversation) authorizations(ctx context.Context, urls []string) ([]acme
 	return found, errors.Join(errs...)
 }
 
-// lapsed says which authorization of an order is of no use any more though no proof failed, if there is one.
-func (o conversation) lapsed(ctx context.Context, order *cmacme.Order) (string, error) {
+// firstToExpire is when the first of authorizations expires, zero if none does. What has expired already when it is new is by another clock.
+func firstToExpire(all []acme.Authorization, now time.Time) (until time.Time) {
+	for _, z := range all {
+		if z.Expires != nil && now.Before(*z.Expires) && (until.IsZero() || z.Expires.Before(until)) {
+			until = *z.Expires
+		}
+	}
+	return until
+}
+
+// lapsed says which authorization of an order is of no use any more though no proof failed, if there is one. Else it returns when the first expires.
+func (o conversation) lapsed(ctx context.Context, order *cmacme.Order) (why string, until time.Time, err error) {
 	var urls []string
 	for _, z := range order.Status.Authorizations {
 		urls = append(urls, z.URL)
 	}
 	found, err := o.authorizations(ctx, urls)
 	if err != nil {
-		return "", err
+		return "", until, err
 	}
 	for _, z := range found {
 		switch past := z.Expires != nil && !o.now.Before(*z.Expires); {
 		case z.Status == acme.StatusInvalid:
-			return "", nil
+			return "", until, nil
 		case past:
-			return fmt.Sprintf("%s: the authorization expired at %s", words([]acme.Identifier{z.Identifier}), z.Expires.UTC().Format(time.RFC3339)), nil
+			return fmt.Sprintf("%s: the authorization expired at %s", words([]acme.Identifier{z.Identifier}), z.Expires.UTC().Format(time.RFC3339)), until, nil
 		case z.Status != acme.StatusPending && z.Status != acme.StatusValid:
-			return fmt.Sprintf("%s: the authorization is %s", words([]acme.Identifier{z.Identifier}), z.Status), nil
+			return fmt.Sprintf("%s: the authorization is %s", words([]acme.Identifier{z.Identifier}), z.Status), until, nil
 		}
 	}
-	return "", nil
+	return "", firstToExpire(found, o.now), nil
 }
 
-// readAuthorizations fills in what the order's authorizations are about.
-func (o conversation) readAuthorizations(ctx context.Context, order *cmacme.Order) error {
+// readAuthorizations fills in what the order's authorizations are about, and returns when the first expires.
+func (o conversation) readAuthorizations(ctx context.Context, order *cmacme.Order) (until time.Time, err error) {
 	var unread []*cmacme.ACMEAuthorization
 	var urls []string
 	for i := range order.Status.Authorizations {
@@ -73,11 +83,11 @@ func (o conversation) readAuthorizations(ctx context.Context, order *cmacme.Orde
 	}
 	found, err := o.authorizations(ctx, urls)
 	if err != nil {
-		return err
+		return until, err
 	}
 	ask, err := request(order)
 	if err != nil {
-		return err
+		return until, err
 	}
 	for i, z := range unread {
 		// Nothing is proved to a CA but what we have asked for. What is proved already may be more, such as the name above.
@@ -85,7 +95,7 @@ func (o conversation) readAuthorizations(ctx context.Context, order *cmacme.Orde
 			a.Value = strings.TrimPrefix(a.Value, "*.")
 			return canonical(a) == canonical(id)
 		}) {
-			return fault.Refusedf("InvalidOrder", "the CA wants proof for %s, which the order is not for", words([]acme.Identifier{id}))
+			return until, fault.Refusedf("InvalidOrder", "the CA wants proof for %s, which the order is not for", words([]acme.Identifier{id}))
 		}
 		wildcard := found[i].Wildcard
 		z.Identifier, z.Wildcard, z.InitialState = found[i].Identifier.Value, &wildcard, initialState(found[i].Status)
@@ -95,7 +105,7 @@ func (o conversation) readAuthorizations(ctx context.Context, order *cmacme.Orde
 			}
 		}
 	}
-	return nil
+	return firstToExpire(found, o.now), nil
 }
 
 // initialState is the state of an authorization in an Order.

@@ -44,6 +44,8 @@ const (
 	// stays: nothing may hang on a credential that is gone.
 	cleanUpLimit = 10 * time.Minute
 	cleanUpAgain = 15 * time.Second
+	// cleanUpLeast is how long it is tried by a process that comes when that is almost over, or long ago: nobody may have tried, and others' answers take time.
+	cleanUpLeast = time.Minute
 	// presentLimit is for how long presenting may be under way before the server is asked again whether it is of use.
 	presentLimit = time.Minute
 	// checkAgain is when it is looked again whether a proof can be seen.
@@ -80,7 +82,8 @@ type ChallengeReconciler struct {
 	presenting instants
 	// told are the events of challenges that another pass may find cause to tell again, as it could not write what came of them.
 	told instants
-	// seen is since when a proof can be seen, and leaving since when a challenge that is over tries to make room. After a restart they count anew.
+	// seen is since when a proof can be seen, and leaving since when it is tried to take away what a challenge that is over has set up. After a restart they
+	// count anew.
 	seen, leaving instants
 	// restored is when a proof that was lost was presented again last. After a restart the time of its first presenting counts.
 	restored  instants
@@ -127,7 +130,6 @@ func (r *ChallengeReconciler) Reconcile(ctx context.Context, request reconcile.R
 		r.pace.forget(string(ch.UID))
 		r.seen.drop(string(ch.UID))
 		r.presenting.drop(string(ch.UID))
-		r.leaving.drop(string(ch.UID))
 		r.restored.drop(string(ch.UID))
 		for _, reason := range []string{"Started", "Presented", "SelfCheckSkipped"} {
 			r.told.drop(string(ch.UID) + reason)
@@ -141,7 +143,7 @@ func (r *ChallengeReconciler) Reconcile(ctx context.Context, request reconcile.R
 	result, say, err := r.step(ctx, next)
 	lane.Leave(ctx)
 	if err != nil {
-		result, err = r.failed(next, err)
+		result, err = r.failed(ctx, next, err)
 	}
 	if lane.Is(err) {
 		defer r.admitNext(ctx) // others need not wait, too
@@ -173,8 +175,19 @@ func (r *ChallengeReconciler) tellOnce(ch *cmacme.Challenge, eventType, reason, 
 }
 
 // failed writes an error into the status, by its class, and says when to go on.
-func (r *ChallengeReconciler) failed(ch *cmacme.Challenge, err error) (reconcile.Result, error) {
+func (r *ChallengeReconciler) failed(ctx context.Context, ch *cmacme.Challenge, err error) (reconcile.Result, error) {
 	now := r.Clock.Now()
+	if acme.IsProblem(err, acme.ProblemAccountDoesNotExist) {
+		// That is no judgement of the proof, and the account may be there again: a CA of several servers does not know it everywhere at once.
+		i, e := r.Scope.Get(ctx, r.Client, ch.Namespace, ch.Spec.IssuerRef)
+		if e == nil && i != nil {
+			e = recoverAccount(ctx, r.Accounts, i, true)
+		}
+		if e == nil {
+			return reconcile.Result{RequeueAfter: time.Second}, nil // when the cache has the new account
+		}
+		err = e
+	}
 	if full := new(lane.Full); errors.As(err, &full) {
 		if full.Stuck {
 			ch.Status.Reason = full.Error()
@@ -500,11 +513,17 @@ func (r *ChallengeReconciler) cleanUp(ctx context.Context, ch *cmacme.Challenge)
 		return f == cmacme.ACMEDomainQualifiedFinalizer || f == cmacme.ACMELegacyFinalizer
 	}
 	if !slices.ContainsFunc(ch.Finalizers, ours) {
+		r.leaving.drop(string(ch.UID))
 		return reconcile.Result{}, nil
 	}
-	if again := r.tryCleanUp(ctx, ch, ch.DeletionTimestamp.Time); again > 0 {
+	limit := ch.DeletionTimestamp.Add(cleanUpLimit)
+	if least := r.leaving.since(string(ch.UID), r.Clock.Now()).Add(cleanUpLeast); limit.Before(least) {
+		limit = least
+	}
+	if again := r.tryCleanUp(ctx, ch, limit); again > 0 {
 		return reconcile.Result{RequeueAfter: again}, nil // it may pass, but not for ever
 	}
+	r.leaving.drop(string(ch.UID))
 	next := ch.DeepCopy()
 	next.Finalizers = slices.DeleteFunc(next.Finalizers, ours)
 	err := r.Client.Patch(ctx, next, client.MergeFromWithOptions(ch, client.MergeFromWithOptimisticLock{}))
@@ -522,7 +541,7 @@ func (r *ChallengeReconciler) makeRoom(ctx context.Context, ch *cmacme.Challenge
 		r.admitNext(ctx) // its place is free
 		return reconcile.Result{}, nil
 	}
-	if again := r.tryCleanUp(ctx, ch, r.leaving.since(string(ch.UID), r.Clock.Now())); again > 0 {
+	if again := r.tryCleanUp(ctx, ch, r.leaving.since(string(ch.UID), r.Clock.Now()).Add(cleanUpLimit)); again > 0 {
 		return reconcile.Result{RequeueAfter: again}, nil // as in cleanUp
 	}
 	next := ch.DeepCopy()
@@ -534,8 +553,8 @@ func (r *ChallengeReconciler) makeRoom(ctx context.Context, ch *cmacme.Challenge
 	return reconcile.Result{}, nil
 }
 
-// tryCleanUp takes away what was set up, or gives up so long after since. Else it says when it is to be tried again.
-func (r *ChallengeReconciler) tryCleanUp(ctx context.Context, ch *cmacme.Challenge, since time.Time) (again time.Duration) {
+// tryCleanUp takes away what was set up, or gives up after the limit. Else it says when it is to be tried again.
+func (r *ChallengeReconciler) tryCleanUp(ctx context.Context, ch *cmacme.Challenge, limit time.Time) (again time.Duration) {
 	err := r.takeAway(ctx, ch)
 	lane.Leave(ctx)
 	if err == nil {
@@ -544,7 +563,6 @@ func (r *ChallengeReconciler) tryCleanUp(ctx context.Context, ch *cmacme.Challen
 	if class := fault.Of(err).Class; !ch.Status.Presented && (class == fault.Misconfigured || class == fault.Refused) {
 		return 0 // what keeps it from being taken away has kept it from being set up
 	}
-	limit := since.Add(cleanUpLimit)
 	if now := r.Clock.Now(); now.Before(limit) {
 		if full := new(lane.Full); errors.As(err, &full) {
 			return min(full.After, limit.Sub(now)) // its place calls, but not for ever

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/perennial-pki/perennial/acme"
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
@@ -99,10 +100,11 @@ func (r *Reconciler) invalid(ctx context.Context, o conversation, order *cmacme.
 
 // lapsed ends an order one of whose authorizations is of no use any more, and reports whether there is one.
 func (r *Reconciler) lapsed(ctx context.Context, o conversation, order *cmacme.Order) (bool, error) {
-	text, err := o.lapsed(ctx, order)
+	text, until, err := o.lapsed(ctx, order)
 	if text != "" {
 		r.lapse(order, o.now, text)
 	}
+	r.due.by(client.ObjectKeyFromObject(order).String(), until)
 	return text != "", err
 }
 

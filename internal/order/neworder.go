@@ -96,8 +96,12 @@ func (r *Reconciler) begin(ctx context.Context, o conversation, order *cmacme.Or
 	if n := len(got.Authorizations); n > maxAuthorizations {
 		return fault.Refusedf("InvalidOrder", "the CA wants %d authorizations for %d names", n, len(ask.Identifiers))
 	}
+	r.expect(order, o.now, got)
 	st := &order.Status
 	st.URL, st.FinalizeURL, st.State, st.Reason = got.URL, got.Finalize, cmacme.State(got.Status), ""
+	if finished(st.State) {
+		st.State = cmacme.Ready // it was one that was made before, or was refused at once: it is read what came of it
+	}
 	for _, url := range got.Authorizations {
 		st.Authorizations = append(st.Authorizations, cmacme.ACMEAuthorization{URL: url})
 	}

@@ -73,8 +73,8 @@ type Reconciler struct {
 	unreplaced instants
 	// left is since when the Certificate of an Order is known to be gone. After a restart it counts anew.
 	left instants
-	// told is since when an order says what it waits for, and looked when the CA was last asked for one whose challenges are open.
-	told, looked instants
+	// told is since when an order says what it waits for, and due when the CA is to be asked for one whose challenges are open.
+	told, due instants
 	// twins are orders for the same, open is since when one of them is known to be open, and waits since when one waits for another.
 	twins       twins
 	open, waits instants
@@ -171,7 +171,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if err := r.Client.Get(ctx, request.NamespacedName, order, client.UnsafeDisableDeepCopy); err != nil {
 		if apierrors.IsNotFound(err) {
 			r.Budget.Gone(request.NamespacedName)
-			for _, remembered := range []*instants{&r.open, &r.waits, &r.looked} {
+			for _, remembered := range []*instants{&r.open, &r.waits, &r.due} {
 				remembered.drop(request.String())
 			}
 			r.over(request.NamespacedName)
@@ -198,7 +198,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 			remembered.drop(string(order.UID))
 		}
 		r.open.drop(request.String())
-		r.looked.drop(request.String())
+		r.due.drop(request.String())
 		r.over(request.NamespacedName)
 		return reconcile.Result{}, r.discard(ctx, challenges.Items)
 	}
@@ -258,10 +258,7 @@ func (r *Reconciler) failed(ctx context.Context, order *cmacme.Order, err error,
 	if forgotten := acme.IsProblem(err, acme.ProblemAccountDoesNotExist); forgotten || account.Doubtful(err) {
 		i, e := r.Scope.Get(ctx, r.Client, order.Namespace, order.Spec.IssuerRef)
 		if e == nil && i != nil {
-			if e = lane.Enter(ctx, account.Party(i.GetSpec().ACME)); e == nil {
-				e = r.Accounts.Recover(ctx, i, forgotten)
-				lane.Leave(ctx)
-			}
+			e = recoverAccount(ctx, r.Accounts, i, forgotten)
 		}
 		switch {
 		case e == nil && forgotten:
@@ -289,6 +286,15 @@ func (r *Reconciler) failed(ctx context.Context, order *cmacme.Order, err error,
 	}
 	order.Status.Reason = failure.Error() + "; it is tried again"
 	return reconcile.Result{}, err // with the queue's back-off
+}
+
+// recoverAccount is Accounts.Recover with a place in the lane of the CA.
+func recoverAccount(ctx context.Context, of *account.Accounts, i *signer.Issuer, forgotten bool) error {
+	if err := lane.Enter(ctx, account.Party(i.GetSpec().ACME)); err != nil {
+		return err
+	}
+	defer lane.Leave(ctx)
+	return of.Recover(ctx, i, forgotten)
 }
 
 // step makes the next step of an order and writes into its status what came of it.
@@ -373,7 +379,11 @@ func (r *Reconciler) converse(ctx context.Context, o conversation, order *cmacme
 	st := &order.Status
 	switch {
 	case slices.ContainsFunc(st.Authorizations, func(z cmacme.ACMEAuthorization) bool { return z.Identifier == "" }):
-		return reconcile.Result{}, o.readAuthorizations(ctx, order)
+		until, err := o.readAuthorizations(ctx, order)
+		if err == nil {
+			r.due.by(client.ObjectKeyFromObject(order).String(), until)
+		}
+		return reconcile.Result{}, err
 	case st.State == cmacme.Pending:
 		next, err := r.look(ctx, o, order, challenges)
 		if err != nil || finished(st.State) {

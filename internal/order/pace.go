@@ -100,6 +100,15 @@ func (i *instants) since(key string, now time.Time) time.Time {
 	return first
 }
 
+// by sees to it that it is so no later than that. Zero is no time.
+func (i *instants) by(key string, at time.Time) {
+	if at.IsZero() || !at.Before(i.since(key, at)) {
+		return
+	}
+	i.drop(key)
+	i.since(key, at)
+}
+
 // is reports whether it is so.
 func (i *instants) is(key string) bool {
 	i.mu.Lock()

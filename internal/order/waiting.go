@@ -20,7 +20,8 @@ const (
 	tellAgain = 30 * time.Second
 	// maxTold is of how many challenges it is told.
 	maxTold = 3
-	// lookAgain is how often the CA is asked for an order whose challenges come to no end. It expires after days, at most CAs.
+	// lookAgain is how often the CA is asked for an order whose challenges come to no end, beside when it has said that the order, or one of its
+	// authorizations, expires.
 	lookAgain = time.Hour
 )
 
@@ -69,8 +70,8 @@ func (r *Reconciler) tellWaiting(order *cmacme.Order, challenges []cmacme.Challe
 // from asking, too. It returns when to do so next.
 func (r *Reconciler) look(ctx context.Context, o conversation, order *cmacme.Order, challenges []cmacme.Challenge) (next time.Duration, err error) {
 	key := client.ObjectKeyFromObject(order).String()
-	if next = r.looked.since(key, o.now).Add(lookAgain).Sub(o.now); next > 0 {
-		return next, nil // after a restart an hour later
+	if next = r.due.since(key, o.now).Sub(o.now); next > 0 {
+		return next, nil // after a restart it is not known, and the CA is asked at once
 	}
 	got, err := o.ca.Order(ctx, o.by, order.Status.URL)
 	if err != nil {
@@ -82,10 +83,19 @@ func (r *Reconciler) look(ctx context.Context, o conversation, order *cmacme.Ord
 	if r.expired(o, order, got) {
 		return 0, nil
 	}
+	r.due.drop(key)
 	if lapsed, err := r.lapsed(ctx, o, order); lapsed || err != nil {
 		return 0, err
 	}
-	r.looked.drop(key)
-	r.looked.since(key, o.now)
-	return lookAgain, nil
+	r.expect(order, o.now, got)
+	return r.due.since(key, o.now).Sub(o.now), nil
+}
+
+// expect notes when the CA is to be asked for an order of which it said this now: when that expires, or after a while.
+func (r *Reconciler) expect(order *cmacme.Order, now time.Time, got acme.Order) {
+	key := client.ObjectKeyFromObject(order).String()
+	r.due.by(key, now.Add(lookAgain))
+	if got.Expires != nil && now.Before(*got.Expires) {
+		r.due.by(key, *got.Expires)
+	}
 }

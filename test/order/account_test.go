@@ -2,12 +2,14 @@ package order_test
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -16,12 +18,18 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/perennial-pki/perennial/acme"
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/account"
+	"github.com/perennial-pki/perennial/internal/budget"
+	"github.com/perennial-pki/perennial/internal/secrets"
+	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
 	"github.com/perennial-pki/perennial/test/cluster"
 	"github.com/perennial-pki/perennial/test/pebble"
@@ -152,6 +160,54 @@ func TestABindingThatCanBeUsedOnceIsUsedOnce(t *testing.T) {
 	}
 }
 
+// blind sees no Secret: it is a cache that is behind.
+type blind struct{ client.Reader }
+
+func (blind) Get(_ context.Context, key client.ObjectKey, _ client.Object, _ ...client.GetOption) error {
+	return apierrors.NewNotFound(corev1.Resource("secrets"), key.Name)
+}
+
+// TestAKeyThatWasPutThereAMomentAgoHasItsAccountFound has a Secret and its issuer made at once, so that the cache shows the issuer first. The binding of the
+// account was used, and its address is another one.
+func TestAKeyThatWasPutThereAMomentAgoHasItsAccountFound(t *testing.T) {
+	t.Parallel()
+	r, _ := shop(t, &front{}, pebble.Options{ExternalAccounts: map[string]string{"kid-1": macKey}})
+	mac, err := base64.RawURLEncoding.DecodeString(macKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := pki.KeySpec{Algorithm: pki.ECDSA}.Generate(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	encoded, err := pki.EncodeKeyPEM(key, pki.PKCS8)
+	if err != nil {
+		t.Fatal(err)
+	}
+	by := &acme.Client{Directory: r.ca.Directory, HTTP: r.ca.Client()}
+	made, err := by.NewAccount(t.Context(), acme.AccountRequest{
+		Key: key, Contact: []string{"mailto:others@example.org"}, TermsOfServiceAgreed: true,
+		ExternalAccountBinding: &acme.ExternalAccountBinding{KeyID: "kid-1", MACKey: mac},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "account"}, Data: map[string][]byte{"tls.key": encoded}})
+	r.issuer(bound) // to a Secret that there is no longer
+	real := clock.RealClock{}
+	accounts := &account.Accounts{
+		Client: r.admin, Secrets: &secrets.Store{OursCache: blind{}, OthersCache: blind{}, Live: r.admin}, Clock: real,
+		Budget: &budget.Budget{Client: r.admin, Namespace: r.namespace, Clock: real, Orders: func(context.Context, string) ([]budget.Past, error) { return nil, nil }},
+	}
+	status, err := accounts.Register(t.Context(), signer.Scope{}.Of(r.getIssuer()))
+	if err != nil || status.URI != made.URL {
+		t.Fatalf("the status is %+v, %v", status, err)
+	}
+	if _, account := r.atCA(); !slices.Equal(account.Contact, []string{"mailto:ops@example.org"}) {
+		t.Errorf("the CA has %q", account.Contact)
+	}
+}
+
 func TestTermsThatHaveChangedSayWhatToVisitUntilSomebodyHas(t *testing.T) {
 	t.Parallel()
 	f := &front{}
@@ -236,7 +292,7 @@ func TestAnotherKeyIsAnotherAccount(t *testing.T) {
 		}
 		seen = append(seen, r.getIssuer().Status.ACME.URI)
 	}
-	other(func(secret *corev1.Secret) { // replaced
+	replace := func(secret *corev1.Secret) crypto.Signer {
 		key, err := pki.KeySpec{Algorithm: pki.ECDSA, Size: 384}.Generate(rand.Reader)
 		if err != nil {
 			t.Fatal(err)
@@ -244,10 +300,27 @@ func TestAnotherKeyIsAnotherAccount(t *testing.T) {
 		if secret.Data["tls.key"], err = pki.EncodeKeyPEM(key, pki.PKCS8); err != nil {
 			t.Fatal(err)
 		}
+		return key
+	}
+	other(func(secret *corev1.Secret) { // replaced
+		replace(secret)
 		if err := r.admin.Update(t.Context(), secret); err != nil {
 			t.Fatal(err)
 		}
 	})
+	other(func(secret *corev1.Secret) { // replaced by that of an account that there is, with another address
+		by := &acme.Client{Directory: r.ca.Directory, HTTP: r.ca.Client()}
+		_, err := by.NewAccount(t.Context(), acme.AccountRequest{Key: replace(secret), Contact: []string{"mailto:others@example.org"}, TermsOfServiceAgreed: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.admin.Update(t.Context(), secret); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if _, account := r.atCA(); !slices.Equal(account.Contact, []string{"mailto:ops@example.org"}) {
+		t.Errorf("the CA has %q", account.Contact)
+	}
 	other(func(secret *corev1.Secret) { // deleted
 		if err := r.admin.Delete(t.Context(), secret); err != nil {
 			t.Fatal(err)
@@ -308,6 +381,36 @@ func TestAnAccountThatTheCAHasForgottenIsMadeAgainWithTheSameKey(t *testing.T) {
 	r.says(`order site-1-`, `"pending"`)
 	if again := r.accountKey(); !again.Public().(interface{ Equal(crypto.PublicKey) bool }).Equal(key.Public()) {
 		t.Error("the account has another key")
+	}
+}
+
+// TestAnAccountThatTheCADoesNotKnowForAMomentLosesNothing has a CA of several servers, one of which has not heard of the account yet.
+func TestAnAccountThatTheCADoesNotKnowForAMomentLosesNothing(t *testing.T) {
+	for _, test := range []struct {
+		path string
+		nth  int
+	}{{pathNewOrder, 1}, {pathOrder, 1}, {pathAuthorization, 1}, {pathAuthorization, 2}, {pathChallenge, 1}, {pathFinalize, 1}, {pathCertificate, 1}} {
+		t.Run(fmt.Sprint(test.path, test.nth), func(t *testing.T) {
+			t.Parallel()
+			f := &front{}
+			r, options := shop(t, f, pebble.Options{})
+			var lost atomic.Bool
+			f.behave(func(w http.ResponseWriter, r *http.Request, _ map[string]any) bool {
+				if !strings.HasPrefix(r.URL.Path, test.path) || f.asked(test.path) < test.nth || !lost.CompareAndSwap(false, true) {
+					return false
+				}
+				refuse(w, http.StatusBadRequest, "accountDoesNotExist", "never heard of it")
+				return true
+			}, nil)
+			cluster.Run(t, options)
+			r.issuer()
+			uri := r.issuerSays(cmmeta.ConditionTrue).URI
+			crt := r.certificate("site", "www.example.com")
+			r.ready(crt)
+			if !lost.Load() || crt.Status.FailedIssuanceAttempts != nil || r.issuerSays(cmmeta.ConditionTrue).URI != uri || strings.Count(r.story(), "order site-1-") != 1 {
+				t.Errorf("refused: %t, the status is %+v\n%s", lost.Load(), crt.Status, r.story())
+			}
+		})
 	}
 }
 

@@ -231,6 +231,52 @@ func TestARecordThatNobodySaidIsThereIsRemovedThoughTheDNSServiceFailsOnce(t *te
 	}
 }
 
+// TestARecordIsRemovedThoughTheControllerWasAwayForLong has the controller come back when the time for that is over, and the DNS service fail once.
+func TestARecordIsRemovedThoughTheControllerWasAwayForLong(t *testing.T) {
+	t.Parallel()
+	r, options := shop(t, &front{}, pebble.Options{})
+	now := &cluster.Clock{}
+	options.OwnMachine, options.Clock = true, now
+	first := cluster.Run(t, options)
+	var removals atomic.Int64
+	r.issuer(r.byProvider("exec", fmt.Sprintf(`{"program": %q}`, r.programOf(func(verb, name, value string) bool {
+		if verb == "cleanup" && removals.Add(1) == 1 {
+			return false
+		}
+		r.edits(verb, name, value)
+		return true
+	}))), func(spec *cmacme.ACMEIssuer) {
+		spec.Solvers[0].WaitInsteadOfSelfCheck = &metav1.Duration{Duration: time.Hour}
+	})
+	crt := r.certificate("site", "www.example.com")
+	var list cmacme.ChallengeList
+	r.eventually("the record is there", func() bool {
+		return r.admin.List(t.Context(), &list, client.InNamespace(r.namespace)) == nil && len(list.Items) == 1 && list.Items[0].Status.Presented
+	})
+	ch := &list.Items[0]
+	if got := r.names.TXT(challengeName); len(got) != 1 {
+		t.Fatalf("the zone has %q", got)
+	}
+	if err := first.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	r.delete(crt)
+	r.eventually("the Challenge is deleted", func() bool {
+		return r.admin.Get(t.Context(), client.ObjectKeyFromObject(ch), ch) == nil && ch.DeletionTimestamp != nil
+	})
+	now.Step(time.Hour)
+	cluster.Run(t, options)
+	r.gone(ch)
+	if got := r.names.TXT(challengeName); len(got) > 0 {
+		t.Errorf("the zone has %q", got)
+	}
+	for _, said := range r.events("CleanUpError") {
+		if strings.Contains(said, "Gave up") {
+			t.Error(said)
+		}
+	}
+}
+
 func TestARecordThatNobodySaidIsThereIsNamedIfTheDNSServiceFailsForLong(t *testing.T) {
 	t.Parallel()
 	r, ch, options := abandoned(t)

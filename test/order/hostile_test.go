@@ -234,6 +234,58 @@ func TestAnIssuanceThatDiesAtTheCABeginsAnew(t *testing.T) {
 	}
 }
 
+// TestANewOrderThatIsOverAlreadyIsNoEnd has the CA answer the request for an order with one that is at its end.
+func TestANewOrderThatIsOverAlreadyIsNoEnd(t *testing.T) {
+	t.Run("valid, for another key", func(t *testing.T) {
+		t.Parallel()
+		f := &front{}
+		r, options := shop(t, f, pebble.Options{})
+		var mu sync.Mutex
+		var order, certificate string
+		answered := false
+		f.behave(nil, func(r *http.Request, _ map[string]any, reply *httptest.ResponseRecorder) {
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case strings.HasPrefix(r.URL.Path, pathCertificate) && certificate == "":
+				certificate = "https://" + r.Host + r.URL.Path
+			case strings.HasPrefix(r.URL.Path, pathNewOrder) && reply.Code < 300 && order == "":
+				order = reply.Header().Get("Location")
+			case strings.HasPrefix(r.URL.Path, pathNewOrder) && reply.Code < 300 && certificate != "" && !answered:
+				answered = true // another request has an order of its own
+				reply.Header().Set("Location", order)
+				edit(t, reply, func(o map[string]any) { o["status"], o["certificate"] = "valid", certificate })
+			}
+		})
+		cluster.Run(t, options)
+		r.issuer()
+		r.ready(r.certificate("site", "www.example.com"))
+		crt := r.certificate("other", "www.example.com")
+		r.ready(crt)
+		cluster.Pair(t, client.ObjectKeyFromObject(crt))
+		r.says(`"expired"`, "issued it for that one's key")
+	})
+	t.Run("invalid", func(t *testing.T) {
+		t.Parallel()
+		f := &front{}
+		r, options := shop(t, f, pebble.Options{})
+		f.behave(nil, func(r *http.Request, _ map[string]any, reply *httptest.ResponseRecorder) {
+			if (strings.HasPrefix(r.URL.Path, pathNewOrder) || strings.HasPrefix(r.URL.Path, pathOrder)) && reply.Code < 300 {
+				edit(t, reply, func(o map[string]any) {
+					o["status"], o["error"] = "invalid", map[string]any{"type": "urn:ietf:params:acme:error:rejectedIdentifier", "detail": "we do not like it"}
+				})
+			}
+		})
+		cluster.Run(t, options)
+		r.issuer()
+		crt := r.certificate("site", "www.example.com")
+		r.failed(crt, "we do not like it")
+		f.behave(nil, nil)
+		r.again(crt)
+		r.ready(crt)
+	})
+}
+
 // TestAnOrderThatTheCAProcessesForLongHoldsNobodyUp is about CAs that know their customers: nothing is to be proved, and orders take minutes.
 func TestAnOrderThatTheCAProcessesForLongHoldsNobodyUp(t *testing.T) {
 	t.Parallel()

@@ -2,8 +2,11 @@ package order_test
 
 import (
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -87,6 +90,68 @@ func TestANameThatAnotherOrderHasProvenMeanwhileIsNotProvenAgain(t *testing.T) {
 	}
 	if slices.ContainsFunc(events.Items, func(e corev1.Event) bool { return e.Reason == "PresentedAgain" }) {
 		t.Error("the proof was presented again")
+	}
+}
+
+// TestAnOrderIsFollowedByAnotherWhenItExpiresThoughItsChallengesCannotBegin has the first order, or its authorization, live for seconds at the CA. The controller
+// knows of that from the CA's first reply, or from what it reads when it is started again.
+func TestAnOrderIsFollowedByAnotherWhenItExpiresThoughItsChallengesCannotBegin(t *testing.T) {
+	for name, test := range map[string]struct {
+		short   string // what expires, by its path
+		restart bool
+		says    string
+	}{
+		"the order": {short: pathOrder, says: "the order expired at"}, "the order, after a restart": {short: pathOrder, restart: true, says: "the order expired at"},
+		"the authorization": {short: pathAuthorization, says: "the authorization expired at"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := &front{}
+			r, options := shop(t, f, pebble.Options{})
+			var mu sync.Mutex
+			firsts := map[string]bool{} // paths of the first order and its authorization
+			expires := time.Now().Add(time.Hour)
+			shorten := func(after time.Duration) {
+				mu.Lock()
+				defer mu.Unlock()
+				expires = time.Now().Add(after)
+			}
+			if !test.restart {
+				shorten(8 * time.Second)
+			}
+			f.behave(nil, func(r *http.Request, _ map[string]any, reply *httptest.ResponseRecorder) {
+				at := r.URL.Path
+				if strings.HasPrefix(at, pathNewOrder) {
+					at = strings.TrimPrefix(reply.Header().Get("Location"), "https://"+r.Host)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				if strings.HasPrefix(at, test.short) && (len(firsts) == 0 || firsts[at]) && reply.Code < 300 {
+					firsts[at] = true
+					edit(t, reply, func(o map[string]any) { o["expires"] = expires.UTC().Format(time.RFC3339Nano) })
+				}
+			})
+			options.OwnMachine = true
+			running := cluster.Run(t, options)
+			by := r.byProvider("exec", fmt.Sprintf(`{"program": %q}`, r.program()))
+			nobody := fmt.Sprintf("127.0.0.1:%d", cluster.FreePort(t))
+			r.issuer(by, func(spec *cmacme.ACMEIssuer) { spec.Solvers[0].DNS01.Nameservers = []string{nobody} })
+			crt := r.certificate("site", "www.example.com")
+			r.eventually("the Challenge says what keeps it", func() bool { return strings.Contains(r.story(), "find the zone of www.example.com") })
+			r.changeIssuer(by) // which helps the next order
+			if test.restart {
+				if err := running.Stop(); err != nil {
+					t.Fatal(err)
+				}
+				shorten(8 * time.Second)
+				cluster.Run(t, options)
+			}
+			r.ready(crt)
+			r.says(`"expired"`, test.says)
+			if strings.Count(r.story(), "order site-1-") != 2 {
+				t.Errorf("there are to be two Orders:\n%s", r.story())
+			}
+		})
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -26,27 +27,34 @@ import (
 )
 
 // TestAnAccountKeyIsChangedThoughTheControllerIsKilledMeanwhile kills the controller at each of its writes and exchanges while it changes an
-// account key. The account must be the same afterwards, and have the new key.
+// account key, because it is to, or because the CA of another issuer with this Secret has changed it. The account must be the same afterwards, and have
+// the new key.
 func TestAnAccountKeyIsChangedThoughTheControllerIsKilledMeanwhile(t *testing.T) {
-	for _, of := range []string{"write", "exchange"} {
-		for _, after := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s, after it: %t", of, after), func(t *testing.T) {
-				t.Parallel()
-				n := 1
-				for rotateKilledAt(t, of, n, after) {
-					if n++; n > 30 {
-						t.Fatal("the controller does not come to an end")
+	for _, test := range []struct {
+		name  string
+		put   func(*rig) (crypto.Signer, []byte)
+		least int // writes there are
+	}{{"it is to be changed", (*rig).putNext, 2}, {"another CA has changed it", (*rig).putChanged, 1}} {
+		for _, of := range []string{"write", "exchange"} {
+			for _, after := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s: %s, after it: %t", test.name, of, after), func(t *testing.T) {
+					t.Parallel()
+					n := 1
+					for rotateKilledAt(t, test.put, of, n, after) {
+						if n++; n > 30 {
+							t.Fatal("the controller does not come to an end")
+						}
 					}
-				}
-				if n < 3 {
-					t.Fatalf("there was only %d: nothing was tested", n-1)
-				}
-			})
+					if n <= test.least {
+						t.Fatalf("there was only %d: nothing was tested", n-1)
+					}
+				})
+			}
 		}
 	}
 }
 
-func rotateKilledAt(t *testing.T, of string, n int, after bool) (died bool) {
+func rotateKilledAt(t *testing.T, put func(*rig) (crypto.Signer, []byte), of string, n int, after bool) (died bool) {
 	t.Helper()
 	life := cluster.NewLife(math.MaxInt, after)
 	saw := &witness{left: math.MaxInt, after: after, end: func() { life.End() }}
@@ -78,7 +86,7 @@ func rotateKilledAt(t *testing.T, of string, n int, after bool) (died bool) {
 		t.Fatal(err)
 	}
 
-	next, encoded := r.putNext()
+	next, encoded := put(r)
 
 	if of == "write" {
 		life = cluster.NewLife(n, after)
@@ -151,6 +159,20 @@ func (r *rig) accountSecret() *corev1.Secret {
 // putNext puts a new key beside the account key.
 func (r *rig) putNext() (crypto.Signer, []byte) {
 	r.t.Helper()
+	return r.putKey(func(secret *corev1.Secret, key []byte) { secret.Data["tls.key.next"] = key })
+}
+
+// putChanged puts a new key in the place of the account key, as an issuer of another CA does.
+func (r *rig) putChanged() (crypto.Signer, []byte) {
+	r.t.Helper()
+	return r.putKey(func(secret *corev1.Secret, key []byte) {
+		secret.Data["tls.key.previous"], secret.Data["tls.key"] = secret.Data["tls.key"], key
+	})
+}
+
+// putKey puts a new key into the Secret with the account key.
+func (r *rig) putKey(put func(*corev1.Secret, []byte)) (crypto.Signer, []byte) {
+	r.t.Helper()
 	next, err := pki.KeySpec{Algorithm: pki.ECDSA}.Generate(rand.Reader)
 	if err != nil {
 		r.t.Fatal(err)
@@ -160,7 +182,7 @@ func (r *rig) putNext() (crypto.Signer, []byte) {
 		r.t.Fatal(err)
 	}
 	secret := r.accountSecret()
-	secret.Data["tls.key.next"] = encoded
+	put(secret, encoded)
 	if err := r.admin.Update(r.t.Context(), secret); err != nil {
 		r.t.Fatal(err)
 	}
@@ -231,6 +253,60 @@ func TestIssuersOfTwoCAsShareAnAccountKeyThatIsChangedWhileOneCAIsDown(t *testin
 	by := &acme.Client{Directory: ca.Directory, HTTP: ca.Client()}
 	if found, err := by.FindAccount(t.Context(), last); err != nil || found.URL != before.URI {
 		t.Errorf("the CA that was down has the account %q for the new key, %v", found.URL, err)
+	}
+}
+
+// TestIssuersOfOneCAThatChangeAnAccountKeyAtOnceKeepTheAccount has both ask the CA for the change of a key that they share before it has answered either.
+func TestIssuersOfOneCAThatChangeAnAccountKeyAtOnceKeepTheAccount(t *testing.T) {
+	t.Parallel()
+	f := &front{}
+	r, options := shop(t, f, pebble.Options{})
+	cluster.Run(t, options)
+	r.issuer()
+	first := r.issuerSays(cmmeta.ConditionTrue)
+	second := r.issuerOf(r.namespace, "second", func(spec *cmacme.ACMEIssuer) { spec.PrivateKey.Name = "account" })
+	r.registered(second)
+
+	old := r.accountSecret().Data["tls.key"]
+	var asked atomic.Int32
+	both := make(chan struct{})
+	f.behave(func(_ http.ResponseWriter, r *http.Request, _ map[string]any) bool {
+		if strings.HasPrefix(r.URL.Path, "/rollover-account-key") {
+			if asked.Add(1) == 2 {
+				close(both)
+			}
+			select {
+			case <-both:
+			case <-r.Context().Done():
+			}
+		}
+		return false
+	}, nil)
+	next, encoded := r.putNext()
+	for _, issuer := range []*cmapi.Issuer{r.getIssuer(), second} {
+		cluster.Eventually(t, func() error {
+			if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(issuer), issuer); err != nil {
+				return err
+			}
+			c := cmapi.GetIssuerCondition(&issuer.Status, cmapi.IssuerConditionReady)
+			if issuer.Status.ACME.LastPrivateKeyHash == first.LastPrivateKeyHash || c == nil || c.Status != cmmeta.ConditionTrue {
+				return cluster.NotYet("the status of %s is %+v", issuer.Name, issuer.Status)
+			}
+			return nil
+		})
+		if uri := issuer.Status.ACME.URI; uri != first.URI {
+			t.Errorf("the account of %s was %s and is %s", issuer.Name, first.URI, uri)
+		}
+	}
+	if n := asked.Load(); n < 2 {
+		t.Errorf("the CA was asked %d times: nothing was tested", n)
+	}
+	by := &acme.Client{Directory: r.ca.Directory, HTTP: r.ca.Client()}
+	if found, err := by.FindAccount(t.Context(), next); err != nil || found.URL != first.URI {
+		t.Errorf("the new key has the account %q, %v", found.URL, err)
+	}
+	if data := r.accountSecret().Data; len(data["tls.key.next"]) > 0 || !bytes.Equal(data["tls.key"], encoded) || !bytes.Equal(data["tls.key.previous"], old) {
+		t.Errorf("the Secret has the entries %d, and not the new key with the old one behind", len(data))
 	}
 }
 
