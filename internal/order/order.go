@@ -424,7 +424,7 @@ func (r *Reconciler) challenge(ctx context.Context, order *cmacme.Order, i *sign
 			case state == cmacme.Valid:
 			case finished(state):
 				return false, created, nil // the order is lost: the CA says how
-			case state != cmacme.Processing && r.outdated(order, z, i, by, &challenges[at]):
+			case state != cmacme.Processing && givesWay(order, z, i.GetSpec().ACME, by, &challenges[at]):
 				if err := r.discard(ctx, challenges[at:at+1]); err != nil {
 					return open, created, err
 				}
@@ -437,6 +437,10 @@ func (r *Reconciler) challenge(ctx context.Context, order *cmacme.Order, i *sign
 		ch, err := challengeFor(order, z, i.GetSpec().ACME, by)
 		if err != nil {
 			return open, created, err
+		}
+		if slices.ContainsFunc(challenges, func(c cmacme.Challenge) bool { return c.Spec.AuthorizationURL == z.URL && c.Spec.Key == ch.Spec.Key }) {
+			open = true // it is being deleted, and takes away the same value that this one sets up; its end is watched
+			continue
 		}
 		if err := r.Client.Create(ctx, ch); err != nil {
 			if apierrors.IsAlreadyExists(err) { // one that is being deleted: its deletion is watched
@@ -451,11 +455,11 @@ func (r *Reconciler) challenge(ctx context.Context, order *cmacme.Order, i *sign
 	return open, created, nil
 }
 
-// outdated reports whether the proof of a challenge is not what the CA will look for: it is made of an account, or its key, that was changed.
-func (r *Reconciler) outdated(order *cmacme.Order, z cmacme.ACMEAuthorization, i *signer.Issuer, by acme.Account, is *cmacme.Challenge) bool {
-	should, err := challengeFor(order, z, i.GetSpec().ACME, by)
-	return err == nil && should.Spec.Type == is.Spec.Type && should.Spec.Token == is.Spec.Token &&
-		(should.Spec.Key != is.Spec.Key || should.Spec.RecordName != is.Spec.RecordName)
+// givesWay reports whether another challenge is to take the place of one that nobody has asked the CA to look at: its solver is not what the issuer now says, or
+// its proof is made of an account, or its key, that was changed. The name is made of all that a challenge is, as it was asked for.
+func givesWay(order *cmacme.Order, z cmacme.ACMEAuthorization, spec *cmacme.ACMEIssuer, by acme.Account, is *cmacme.Challenge) bool {
+	should, err := challengeFor(order, z, spec, by)
+	return err == nil && should.Name != is.Name
 }
 
 // expired ends an order that has expired at the CA, and reports whether it has.

@@ -1,14 +1,18 @@
 package order_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	"github.com/perennial-pki/perennial/test/cluster"
+	"github.com/perennial-pki/perennial/test/dnsserver"
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
@@ -33,16 +37,64 @@ func TestAMistakeThatIsCorrectedOnTheCertificateIsNoticed(t *testing.T) {
 	}
 }
 
+func TestAMistakeThatIsCorrectedOnTheIssuerIsNoticedByWhatIsUnderWay(t *testing.T) {
+	const name = "_acme-challenge.www.example.com"
+	elsewhere, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(elsewhere.Close)
+	for what, test := range map[string]struct {
+		mistake func(*cmacme.ACMEIssuer)
+		says    string
+	}{
+		"a key that the DNS server does not know": {
+			func(spec *cmacme.ACMEIssuer) { spec.Solvers[0].DNS01.RFC2136.TSIGKeyName = "unknown" }, `let it allow the TSIG key "unknown"`},
+		"name servers without the record": {
+			func(spec *cmacme.ACMEIssuer) { spec.Solvers[0].DNS01.Nameservers = []string{elsewhere.Addr} }, "still answers"},
+		"another type": {
+			func(spec *cmacme.ACMEIssuer) {
+				spec.Solvers = []cmacme.ACMEChallengeSolver{{
+					WaitInsteadOfSelfCheck: &metav1.Duration{Duration: time.Hour},
+					HTTP01:                 &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}},
+				}}
+			}, "Waiting instead of a self check"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			r := start(t, pebble.Options{})
+			right := r.byDNS("")
+			r.issuer(right, test.mistake)
+			crt := r.certificate("www", "www.example.com")
+			r.says(test.says)
+			r.changeIssuer(right)
+			r.ready(crt)
+			if orders := r.ordersOf("www"); len(orders) != 1 {
+				t.Errorf("%d Orders: the CA was asked once more", len(orders))
+			}
+			r.eventually("the Challenges are gone", r.noChallenges)
+			if left := r.names.TXT(name); len(left) > 0 {
+				t.Errorf("the zone still has %q", left)
+			}
+		})
+	}
+}
+
+// ordersOf are the Orders of a Certificate.
+func (r *rig) ordersOf(certificate string) []cmacme.Order {
+	r.t.Helper()
+	var orders cmacme.OrderList
+	if err := r.admin.List(r.t.Context(), &orders, client.InNamespace(r.namespace)); err != nil {
+		r.t.Fatal(err)
+	}
+	return slices.DeleteFunc(orders.Items, func(o cmacme.Order) bool { return o.Annotations[cmapi.CertificateNameKey] != certificate })
+}
+
 // orderWaits waits until an Order of the Certificate says why it does not get on.
 func (r *rig) orderWaits(certificate, why string) {
 	r.t.Helper()
 	cluster.Eventually(r.t, func() error {
-		var orders cmacme.OrderList
-		if err := r.admin.List(r.t.Context(), &orders, client.InNamespace(r.namespace)); err != nil {
-			return err
-		}
-		for _, o := range orders.Items {
-			if o.Annotations[cmapi.CertificateNameKey] == certificate && strings.Contains(o.Status.Reason, why) {
+		for _, o := range r.ordersOf(certificate) {
+			if strings.Contains(o.Status.Reason, why) {
 				return nil
 			}
 		}
