@@ -217,14 +217,19 @@ func (a *Accounts) Register(ctx context.Context, issuer *signer.Issuer) (*cmacme
 
 // Recover finds out what became of an account that the CA did not accept. One that it has forgotten is registered again with its key, and its
 // URL written into the issuer's status if it is another one. One that is closed makes the issuer unready until somebody replaces the key. If the CA
-// says that it has forgotten one that was registered again just now, the account is of no use until it may be registered once more: see Of.
-func (a *Accounts) Recover(ctx context.Context, issuer *signer.Issuer, forgotten bool) error {
+// says that it has forgotten one that was registered again just now, the account is of no use until it may be registered once more: see Of. What was asked
+// before that says nothing of it.
+func (a *Accounts) Recover(ctx context.Context, issuer *signer.Issuer, asked time.Time, forgotten bool) error {
 	now := a.Clock.Now()
 	a.mu.Lock()
 	last, known := a.recovered[issuer.Key()]
 	if known && last.at.IsZero() {
 		a.mu.Unlock()
 		return nil // somebody is at it, and some bindings to an external account can be used only once: what came of it is seen next time
+	}
+	if asked.Before(last.at) {
+		a.mu.Unlock()
+		return nil
 	}
 	if now.Before(last.at.Add(recoverInterval)) {
 		last.inVain = last.inVain || forgotten
@@ -242,7 +247,7 @@ func (a *Accounts) Recover(ctx context.Context, issuer *signer.Issuer, forgotten
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		if registered != "" {
-			a.recovered[issuer.Key()] = recovery{at: now, url: registered}
+			a.recovered[issuer.Key()] = recovery{at: a.Clock.Now(), url: registered}
 		} else {
 			delete(a.recovered, issuer.Key()) // it is tried again when the failure says
 		}

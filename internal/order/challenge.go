@@ -140,10 +140,11 @@ func (r *ChallengeReconciler) Reconcile(ctx context.Context, request reconcile.R
 		return r.makeRoom(ctx, ch) // the Order deletes it
 	}
 	next := ch.DeepCopy()
+	began := r.Clock.Now()
 	result, say, err := r.step(ctx, next)
 	lane.Leave(ctx)
 	if err != nil {
-		result, err = r.failed(ctx, next, err)
+		result, err = r.failed(ctx, next, began, err)
 	}
 	if lane.Is(err) {
 		defer r.admitNext(ctx) // others need not wait, too
@@ -174,14 +175,14 @@ func (r *ChallengeReconciler) tellOnce(ch *cmacme.Challenge, eventType, reason, 
 	}
 }
 
-// failed writes an error into the status, by its class, and says when to go on.
-func (r *ChallengeReconciler) failed(ctx context.Context, ch *cmacme.Challenge, err error) (reconcile.Result, error) {
+// failed writes the error of a step into the status, by its class, and says when to go on.
+func (r *ChallengeReconciler) failed(ctx context.Context, ch *cmacme.Challenge, began time.Time, err error) (reconcile.Result, error) {
 	now := r.Clock.Now()
 	if acme.IsProblem(err, acme.ProblemAccountDoesNotExist) {
 		// That is no judgement of the proof, and the account may be there again: a CA of several servers does not know it everywhere at once.
 		i, e := r.Scope.Get(ctx, r.Client, ch.Namespace, ch.Spec.IssuerRef)
 		if e == nil && i != nil {
-			e = recoverAccount(ctx, r.Accounts, i, true)
+			e = recoverAccount(ctx, r.Accounts, i, began, true)
 		}
 		if e == nil {
 			return reconcile.Result{RequeueAfter: time.Second}, nil // when the cache has the new account

@@ -207,9 +207,10 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	}
 	next := order.DeepCopy()
 	var say []func() // after the patch: a pass that could not write what it says is followed by one that finds the same
+	began := r.Clock.Now()
 	result, err := r.step(ctx, next, challenges.Items, &say)
 	if err != nil {
-		result, err = r.failed(ctx, next, err, &say)
+		result, err = r.failed(ctx, next, began, err, &say)
 	}
 	if equality.Semantic.DeepEqual(order.Status, next.Status) {
 		return result, err
@@ -249,8 +250,8 @@ func (r *Reconciler) discard(ctx context.Context, challenges []cmacme.Challenge)
 	return nil
 }
 
-// failed writes an error into the status, by its class, and says when to go on.
-func (r *Reconciler) failed(ctx context.Context, order *cmacme.Order, err error, say *[]func()) (result reconcile.Result, again error) {
+// failed writes the error of a step into the status, by its class, and says when to go on.
+func (r *Reconciler) failed(ctx context.Context, order *cmacme.Order, began time.Time, err error, say *[]func()) (result reconcile.Result, again error) {
 	now := r.Clock.Now()
 	if lane.Is(err) {
 		return reconcile.Result{}, err
@@ -258,7 +259,7 @@ func (r *Reconciler) failed(ctx context.Context, order *cmacme.Order, err error,
 	if forgotten := acme.IsProblem(err, acme.ProblemAccountDoesNotExist); forgotten || account.Doubtful(err) {
 		i, e := r.Scope.Get(ctx, r.Client, order.Namespace, order.Spec.IssuerRef)
 		if e == nil && i != nil {
-			e = recoverAccount(ctx, r.Accounts, i, forgotten)
+			e = recoverAccount(ctx, r.Accounts, i, began, forgotten)
 		}
 		switch {
 		case e == nil && forgotten:
@@ -289,12 +290,12 @@ func (r *Reconciler) failed(ctx context.Context, order *cmacme.Order, err error,
 }
 
 // recoverAccount is Accounts.Recover with a place in the lane of the CA.
-func recoverAccount(ctx context.Context, of *account.Accounts, i *signer.Issuer, forgotten bool) error {
+func recoverAccount(ctx context.Context, of *account.Accounts, i *signer.Issuer, asked time.Time, forgotten bool) error {
 	if err := lane.Enter(ctx, account.Party(i.GetSpec().ACME)); err != nil {
 		return err
 	}
 	defer lane.Leave(ctx)
-	return of.Recover(ctx, i, forgotten)
+	return of.Recover(ctx, i, asked, forgotten)
 }
 
 // step makes the next step of an order and writes into its status what came of it.

@@ -414,6 +414,46 @@ func TestAnAccountThatTheCADoesNotKnowForAMomentLosesNothing(t *testing.T) {
 	}
 }
 
+// TestWhatTheCASaidBeforeAnAccountWasFoundIsNotHeldAgainstIt has the CA not know the account when it is asked for two names at once, and say so of the
+// second when what the first led to is over.
+func TestWhatTheCASaidBeforeAnAccountWasFoundIsNotHeldAgainstIt(t *testing.T) {
+	t.Parallel()
+	f := &front{}
+	r, options := shop(t, f, pebble.Options{})
+	var asked atomic.Int32
+	both, over := make(chan struct{}), make(chan struct{})
+	f.behave(func(w http.ResponseWriter, r *http.Request, _ map[string]any) bool {
+		if !strings.HasPrefix(r.URL.Path, pathChallenge) {
+			return false
+		}
+		wait := both
+		switch asked.Add(1) {
+		case 1:
+		case 2:
+			close(both)
+			wait = over
+		case 3: // the first one again
+			close(over)
+			return false
+		default:
+			return false
+		}
+		select {
+		case <-wait:
+		case <-r.Context().Done():
+		}
+		refuse(w, http.StatusBadRequest, "accountDoesNotExist", "never heard of it")
+		return true
+	}, nil)
+	cluster.Run(t, options)
+	r.issuer()
+	r.issuerSays(cmmeta.ConditionTrue)
+	r.ready(r.certificate("site", "one.example.com", "two.example.com"))
+	if n := asked.Load(); n < 4 {
+		t.Errorf("the CA was asked %d times: nothing was tested", n)
+	}
+}
+
 func TestACAThatNeverKnowsItsAccountsIsNotAskedInALoop(t *testing.T) {
 	t.Parallel()
 	f := &front{}
