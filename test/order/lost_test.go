@@ -110,14 +110,10 @@ func TestAnOrderIsFollowedByAnotherWhenItExpiresThoughItsChallengesCannotBegin(t
 			r, options := shop(t, f, pebble.Options{})
 			var mu sync.Mutex
 			firsts := map[string]bool{} // paths of the first order and its authorization
-			expires := time.Now().Add(time.Hour)
-			shorten := func(after time.Duration) {
-				mu.Lock()
-				defer mu.Unlock()
-				expires = time.Now().Add(after)
-			}
-			if !test.restart {
-				shorten(8 * time.Second)
+			var expires time.Time       // set by the first reply
+			lives := 8 * time.Second
+			if test.restart {
+				lives = time.Hour
 			}
 			f.behave(nil, func(r *http.Request, _ map[string]any, reply *httptest.ResponseRecorder) {
 				at := r.URL.Path
@@ -128,6 +124,9 @@ func TestAnOrderIsFollowedByAnotherWhenItExpiresThoughItsChallengesCannotBegin(t
 				defer mu.Unlock()
 				if strings.HasPrefix(at, test.short) && (len(firsts) == 0 || firsts[at]) && reply.Code < 300 {
 					firsts[at] = true
+					if expires.IsZero() {
+						expires = time.Now().Add(lives)
+					}
 					edit(t, reply, func(o map[string]any) { o["expires"] = expires.UTC().Format(time.RFC3339Nano) })
 				}
 			})
@@ -138,16 +137,18 @@ func TestAnOrderIsFollowedByAnotherWhenItExpiresThoughItsChallengesCannotBegin(t
 			r.issuer(by, func(spec *cmacme.ACMEIssuer) { spec.Solvers[0].DNS01.Nameservers = []string{nobody} })
 			crt := r.certificate("site", "www.example.com")
 			r.eventually("the Challenge says what keeps it", func() bool { return strings.Contains(r.story(), "find the zone of www.example.com") })
-			r.changeIssuer(by) // which helps the next order
 			if test.restart {
 				if err := running.Stop(); err != nil {
 					t.Fatal(err)
 				}
-				shorten(8 * time.Second)
+				mu.Lock()
+				expires, lives = time.Time{}, 8*time.Second
+				mu.Unlock()
 				cluster.Run(t, options)
 			}
-			r.ready(crt)
 			r.says(`"expired"`, test.says)
+			r.changeIssuer(by) // which helps the next order
+			r.ready(crt)
 			if strings.Count(r.story(), "order site-1-") != 2 {
 				t.Errorf("there are to be two Orders:\n%s", r.story())
 			}
@@ -174,7 +175,6 @@ func TestAnOrderThatExpiresWhileItsChallengesCannotBeginIsFollowedByAnother(t *t
 		}
 		return list.Items
 	}
-	r.changeIssuer(by) // which helps the next order
 	first := &orders()[0]
 	if id := first.Status.URL[strings.LastIndex(first.Status.URL, "/")+1:]; !r.ca.ExpireOrder(id) {
 		t.Fatalf("the CA has no order %s", id)
@@ -185,6 +185,8 @@ func TestAnOrderThatExpiresWhileItsChallengesCannotBeginIsFollowedByAnother(t *t
 	if err := r.admin.Patch(t.Context(), first, client.MergeFrom(before)); err != nil {
 		t.Fatal(err)
 	}
+	r.says(`"expired"`)
+	r.changeIssuer(by) // which helps the next order
 	r.ready(crt)
 	if all := orders(); len(all) != 2 || !slices.ContainsFunc(all, func(o cmacme.Order) bool {
 		return o.Status.State == cmacme.Expired && strings.Contains(o.Status.Reason, "the order expired at")
