@@ -575,7 +575,11 @@ func (r *ChallengeReconciler) tryCleanUp(ctx context.Context, ch *cmacme.Challen
 			return min(later.After, limit.Sub(now))
 		}
 		r.Events.Eventf(ch, corev1.EventTypeWarning, "CleanUpError", "Error cleaning up challenge, tried until %s: %s", limit.UTC().Format(time.RFC3339), err)
-		return min(cleanUpAgain, limit.Sub(now))
+		again = cleanUpAgain
+		if failure := fault.Of(err); failure.Class == fault.Limited {
+			again = max(again, failure.Wait(now)) // when its service said
+		}
+		return min(again, limit.Sub(now))
 	}
 	stays := "stays: remove it by hand"
 	if !ch.Status.Presented { // if at all, it was set up by a call that failed all the same, or by a process that ended before it could say so

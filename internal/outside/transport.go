@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -107,4 +108,22 @@ func Problem(body []byte) string {
 		}
 	}
 	return strings.Join(said, ": ")
+}
+
+const (
+	// limitedFor is how long we stay away from a service that says that we ask too much, and not for how long.
+	limitedFor = time.Minute
+	// maxLimited is how long we stay away at most, whatever it says.
+	maxLimited = time.Hour
+)
+
+// RetryAt is when a service wants to be asked again, at most an hour from now: by its Retry-After, in seconds or as a date.
+func RetryAt(retryAfter string, now time.Time) time.Time {
+	wait := limitedFor
+	if seconds, err := strconv.Atoi(retryAfter); err == nil {
+		wait = time.Duration(min(max(seconds, 1), int(maxLimited/time.Second))) * time.Second
+	} else if at, err := http.ParseTime(retryAfter); err == nil {
+		wait = at.Sub(now)
+	}
+	return now.Add(min(max(wait, time.Second), maxLimited))
 }

@@ -56,7 +56,7 @@ func newACMEDNS(host, accounts, name, record string) (*acmeDNS, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &acmeDNS{subdomain: account.SubDomain, full: account.FullDomain, rest: rest{name: "acme-dns", base: base, header: http.Header{
+	return &acmeDNS{subdomain: account.SubDomain, full: account.FullDomain, rest: rest{name: "acme-dns", base: base, secrets: []string{account.Password}, header: http.Header{
 		"X-Api-User": {account.Username}, "X-Api-Key": {account.Password},
 	}}}, nil
 }

@@ -92,7 +92,7 @@ func (s *Solver) akamai(c *cmacme.ACMEIssuerDNS01ProviderAkamai, secret func(fie
 
 func newAkamai(base string, grid edgeGrid, turns *turns) *akamai {
 	return &akamai{turns: turns, rest: rest{
-		name: "Akamai", base: base, sign: grid.sign,
+		name: "Akamai", base: base, sign: grid.sign, secrets: []string{grid.clientToken, grid.clientSecret, grid.accessToken},
 		credentials: "the Secrets of dns01.akamai.clientTokenSecretRef, clientSecretSecretRef and accessTokenSecretRef",
 	}}
 }

@@ -111,7 +111,7 @@ func (s *Solver) azureDNS(c *cmacme.ACMEIssuerDNS01ProviderAzureDNS, secret func
 			return nil, fault.Misconfiguredf("InvalidSolver", "find credentials for Azure: %s. Correct dns01.azureDNS, or %s", brief(err.Error()), from)
 		}
 		p := newAzureDNS(where.manager, c.SubscriptionID, c.ResourceGroupName, c.HostedZoneName, azureKinds[c.ZoneType])
-		p.credentials, p.now = from, s.Now
+		p.credentials, p.secrets, p.now = from, []string{password}, s.Now
 		p.sign = func(request *http.Request, _ []byte) error {
 			got, err := token.GetToken(request.Context(), policy.TokenRequestOptions{Scopes: []string{where.manager + "/.default"}})
 			if err != nil {

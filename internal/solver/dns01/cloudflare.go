@@ -50,7 +50,7 @@ const (
 
 // newCloudflare makes the provider, with a token or, if that is empty, an e-mail address and the key of the whole account.
 func newCloudflare(base, token, email, key string) *cloudflare {
-	p := &cloudflare{rest: rest{name: "Cloudflare", base: base, header: http.Header{}, problem: func(body []byte) string {
+	p := &cloudflare{rest: rest{name: "Cloudflare", base: base, header: http.Header{}, secrets: []string{token, key}, problem: func(body []byte) string {
 		var reply cloudflareReply[json.RawMessage]
 		if json.Unmarshal(body, &reply) != nil || len(reply.Errors) == 0 {
 			return ""

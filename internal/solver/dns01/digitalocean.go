@@ -16,7 +16,7 @@ const digitalOceanAPI = "https://api.digitalocean.com"
 type digitalOcean struct{ rest }
 
 func newDigitalOcean(base, token string) *digitalOcean {
-	return &digitalOcean{rest{name: "DigitalOcean", base: base, header: http.Header{"Authorization": {"Bearer " + token}}}}
+	return &digitalOcean{rest{name: "DigitalOcean", base: base, secrets: []string{token}, header: http.Header{"Authorization": {"Bearer " + token}}}}
 }
 
 type digitalOceanRecord struct {

@@ -278,6 +278,43 @@ func TestTheZoneOfAName(t *testing.T) {
 	}
 }
 
+// A server that does not have the zone says nothing about it, though it answers: the next one is asked.
+func TestACNAMEIsFoundThoughAServerDoesNotHaveTheZone(t *testing.T) {
+	for title, m := range map[string]dns.Msg{
+		"and refers to the root": {Ns: []dns.RR{&dns.NS{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeNS, Class: dns.ClassINET}, Ns: "a.root-servers.net."}}},
+		"and says nothing":       {},
+	} {
+		t.Run(title, func(t *testing.T) {
+			lame := serve(t, "127.0.0.1", func(q *dns.Msg, _ bool) [][]byte { return packed(t, m.Copy().SetReply(q)) })
+			recursive := serve(t, "127.0.0.1", records(t, false, append(parent, "delegated.example. 60 IN SOA a. b. 1 1 1 1 1", "delegated.example. 60 IN NS ns2.example.com.")...))
+			w := &world{t: t, sockets: map[string]string{"192.0.2.1:53": lame, "192.0.2.2:53": serve(t, "127.0.0.1", records(t, true, soa, name+" 60 IN CNAME www.delegated.example."))}}
+			if at, zone, err := w.resolver(recursive).Locate(t.Context(), name, true); err != nil || at != "www.delegated.example." || zone != "delegated.example." {
+				t.Errorf("got %s of %s, %v", at, zone, err)
+			}
+			w.sockets["192.0.2.2:53"] = lame
+			if at, _, err := w.resolver(recursive).Locate(t.Context(), name, true); err == nil || !strings.Contains(err.Error(), "it is no authoritative server of example.com") {
+				t.Errorf("where no server has it: got %s, %v", at, err)
+			}
+			if at, zone, err := w.resolver(recursive).Locate(t.Context(), name, false); err != nil || at != name || zone != "example.com." {
+				t.Errorf("where no CNAMEs are followed: got %s of %s, %v", at, zone, err)
+			}
+		})
+	}
+}
+
+// Where a server has more addresses than are asked, there are some of each family among those.
+func TestAServerOfManyAddressesIsAskedByBothFamilies(t *testing.T) {
+	zone := append(slices.Clone(parent[:2]), "ns1.example.com. 60 IN AAAA 2001:db8::1", "ns1.example.com. 60 IN AAAA 2001:db8::2")
+	for i := range 6 {
+		zone = append(zone, fmt.Sprintf("ns1.example.com. 60 IN A 192.0.2.%d", i+1))
+	}
+	w := &world{t: t, sockets: map[string]string{"[2001:db8::2]:53": serve(t, "127.0.0.1", records(t, true, soa, name+" 60 IN TXT "+value))}}
+	answers, err := w.resolver(serve(t, "127.0.0.1", records(t, false, zone...))).Ask(t.Context(), record)
+	if err != nil || len(answers) != 1 || !record.in(answers[0].Values) {
+		t.Errorf("got %+v, %v", answers, err)
+	}
+}
+
 func TestWhatOneServerAnswers(t *testing.T) {
 	good := records(t, true, soa, name+" 60 IN TXT "+value)
 	reply := func(change func(m *dns.Msg)) wire {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -231,6 +232,9 @@ func TestWhatAnAPIRefuses(t *testing.T) {
 		"too much, in the past":  {http.StatusTooManyRequests, http.Header{"Retry-After": {"Thu, 01 Jan 2015 00:01:30 GMT"}}, fault.Limited},
 		"too much, for ever":     {http.StatusTooManyRequests, nil, fault.Limited},
 		"trouble":                {http.StatusBadGateway, nil, fault.Transient},
+		"trouble for a while":    {http.StatusServiceUnavailable, http.Header{"Retry-After": {"30"}}, fault.Limited},
+		"trouble until a date":   {http.StatusServiceUnavailable, http.Header{"Retry-After": {"Thu, 01 Jan 2026 00:01:30 GMT"}}, fault.Limited},
+		"trouble for who knows":  {http.StatusServiceUnavailable, nil, fault.Transient},
 		"a bad request":          {http.StatusUnprocessableEntity, nil, fault.Misconfigured},
 		"a redirect":             {http.StatusFound, http.Header{"Location": {"https://evil.example"}}, fault.Misconfigured},
 		"no JSON":                {http.StatusOK, nil, fault.Transient},
@@ -258,6 +262,47 @@ func TestWhatAnAPIRefuses(t *testing.T) {
 				t.Errorf("until %s", f.Until)
 			}
 		})
+	}
+}
+
+func TestCredentialsThatAServiceRepeatsAreNotTold(t *testing.T) {
+	const secret = "s3cret/key+with=signs"
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusUnauthorized)
+		said := fmt.Sprintf("%s is not good, nor is %s", secret, url.QueryEscape(secret))
+		for name, values := range r.Header {
+			if name == "Authorization" || strings.HasPrefix(name, "X-A") {
+				said += fmt.Sprintf(", %s: %s", name, values[0])
+			}
+		}
+		_ = json.NewEncoder(w).Encode(map[string]any{"message": said, "errors": []any{map[string]any{"message": said, "code": 1}}})
+	}))
+	defer server.Close()
+	now := func() time.Time { return time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC) }
+	akamai := newAkamai(server.URL, edgeGrid{clientToken: secret, clientSecret: secret, accessToken: secret, now: now}, &turns{})
+	account, err := newACMEDNS(server.URL, `{"example.com": {"username": "u", "password": "`+secret+`", "subdomain": "x"}}`, "example.com", "_acme-challenge.example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	google, azure := newCloudDNS(server.URL, "p", "z"), newAzureDNS(server.URL, "s", "g", "example.com", azureKinds[""])
+	bearer := func(r *http.Request, _ []byte) error {
+		r.Header.Set("Authorization", "Bearer "+secret)
+		return nil
+	}
+	google.sign, azure.sign = bearer, bearer
+	for name, p := range map[string]Provider{
+		"Cloudflare with a token": newCloudflare(server.URL, secret, "", ""), "Cloudflare with a key": newCloudflare(server.URL, "", "a@example.com", secret),
+		"DigitalOcean": newDigitalOcean(server.URL, secret), "acme-dns": account, "Akamai": akamai, "Cloud DNS": google, "Azure": azure,
+	} {
+		err := p.Present(t.Context(), Record{FQDN: "_acme-challenge.example.com.", Zone: "example.com.", Value: "v"})
+		if err == nil || strings.Contains(err.Error(), "s3cret") || !strings.Contains(err.Error(), "*** is not good, nor is ***") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	response := &http.Response{StatusCode: http.StatusBadRequest}
+	azure.secrets = []string{secret}
+	if err := azure.noToken("Azure", response, nil, func([]byte) string { return "invalid_client: " + secret }); strings.Contains(err.Error(), "s3cret") {
+		t.Errorf("Azure's tokens: %v", err)
 	}
 }
 

@@ -191,12 +191,22 @@ func (r *Resolver) alias(ctx context.Context, name, zone string) (*dns.Msg, erro
 	ctx, cancel := context.WithTimeout(ctx, aliasTimeout)
 	defer cancel()
 	answer, err := firstOf(ctx, addresses, wait, func(ctx context.Context, address string) (*dns.Msg, error) {
-		return r.exchange(ctx, address, name, dns.TypeCNAME, r.RecursiveOnly)
+		answer, err := r.exchange(ctx, address, name, dns.TypeCNAME, r.RecursiveOnly)
+		if err == nil && !r.RecursiveOnly && !ofZone(answer, zone) {
+			return nil, fmt.Errorf("ask %s for CNAME of %s: %w", address, strings.TrimSuffix(name, "."), lame(zone))
+		}
+		return answer, err
 	})
-	if code := rcode(0); err != nil && !r.RecursiveOnly && !errors.As(err, &code) {
+	if code, other := rcode(0), lame(""); err != nil && !r.RecursiveOnly && !errors.As(err, &code) && !errors.As(err, &other) {
 		return nil, fmt.Errorf("none of the name servers of %s can be reached: %w; %s", strings.TrimSuffix(zone, "."), err, barred)
 	}
 	return answer, err
+}
+
+// ofZone reports whether an answer is of one of the zone's own servers, or of a cache that stands between and has asked those. Who does not have the zone
+// knows of no records there, and may name servers of zones above.
+func ofZone(m *dns.Msg, zone string) bool {
+	return m.Authoritative || slices.ContainsFunc(append(slices.Clone(m.Answer), m.Ns...), func(rr dns.RR) bool { return under(fqdn(rr.Header().Name), zone) })
 }
 
 // firstOf asks servers in their order until one answers. The next one is asked when one fails, and when one has been silent for so long: those that are
@@ -294,9 +304,9 @@ func (r *Resolver) addresses(ctx context.Context, name string) ([]string, error)
 		group.Go(func() { answers[i], errs[i] = r.recursive(ctx, name, kind) })
 	}
 	group.Wait()
-	var found []string
+	var of [len(kinds)][]string
 	var refused error
-	for _, m := range answers {
+	for i, m := range answers {
 		if m == nil {
 			continue
 		}
@@ -315,13 +325,16 @@ func (r *Resolver) addresses(ctx context.Context, name string) ([]string, error)
 				refused = fmt.Errorf("its address %s leads to this machine or its own link, where nobody else can ask: name the server in dns01.nameservers if it is meant", ip)
 				continue
 			}
-			if at := netip.AddrPortFrom(ip, 53).String(); !slices.Contains(found, at) {
-				found = append(found, at)
+			if at := netip.AddrPortFrom(ip, 53).String(); !slices.Contains(of[i], at) {
+				of[i] = append(of[i], at)
 			}
 		}
 	}
-	if len(found) > 0 {
-		return found[:min(len(found), maxAddresses)], nil
+	// Some of each family, as this network may have one alone.
+	v4, v6 := of[0], of[1]
+	v4 = v4[:min(len(v4), maxAddresses-min(len(v6), maxAddresses/2))]
+	if found := append(v4, v6[:min(len(v6), maxAddresses-len(v4))]...); len(found) > 0 {
+		return found, nil
 	}
 	if err := cmp.Or(refused, errs[0], errs[1]); err != nil {
 		return nil, err
@@ -363,7 +376,7 @@ func (r *Resolver) askServer(ctx context.Context, s server, record Record) Answe
 			if a.Err = err; err == nil {
 				a.Values, a.Alias = texts(m, record.FQDN)
 				if !m.Authoritative && !r.RecursiveOnly && !record.in(a.Values) {
-					a.Err = fmt.Errorf("it is no authoritative server of %s", strings.TrimSuffix(record.Zone, "."))
+					a.Err = lame(record.Zone)
 				}
 			}
 			said[i] = a
@@ -492,6 +505,13 @@ type rcode int
 
 func (r rcode) Error() string {
 	return "it answers " + cmp.Or(dns.RcodeToString[int(r)], fmt.Sprintf("RCODE %d", int(r)))
+}
+
+// lame is the error of a server that does not have the zone which it shall have.
+type lame string
+
+func (zone lame) Error() string {
+	return "it is no authoritative server of " + strings.TrimSuffix(string(zone), ".")
 }
 
 // meant says whether an answer is to the question.

@@ -9,7 +9,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"strconv"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -25,10 +25,6 @@ const (
 	maxProblem = 300
 	// maxPages is the most pages of a list that are read.
 	maxPages = 50
-	// limitedFor is how long we stay away from an API that says that we ask too much, and not for how long.
-	limitedFor = time.Minute
-	// maxLimited is how long we stay away at most, whatever it says.
-	maxLimited = time.Hour
 	// casAttempts is how often a record set is read and replaced, as somebody else may replace it between.
 	casAttempts = 4
 )
@@ -49,6 +45,8 @@ type rest struct {
 	refused func(ctx context.Context, code int, body []byte) error
 	// credentials says where those are that a refusal is about. "the Secret" if empty.
 	credentials string
+	// secrets are not told, though a service repeats them. What sign adds is one without being here.
+	secrets []string
 	// busy reports whether a refusal says that we ask too much, by another status than 429. None does if nil.
 	busy func(body []byte) bool
 }
@@ -168,12 +166,15 @@ func (r *rest) refusal(response *http.Response, body []byte, needs string) error
 	if r.problem != nil {
 		text = r.problem(body)
 	}
-	if text = brief(cmp.Or(text, outside.Problem(body))); text != "" {
+	if text = r.tell(response, cmp.Or(text, outside.Problem(body))); text != "" {
 		text = ": " + text
 	}
+	after := response.Header.Get("Retry-After")
 	switch code := response.StatusCode; {
 	case code == http.StatusTooManyRequests || r.busy != nil && r.busy(body):
-		return fault.Limitedf("PresentError", retryAt(response.Header, r.now()), "%s says that it is asked too much%s", r.name, text)
+		return fault.Limitedf("PresentError", outside.RetryAt(after, r.now()), "%s says that it is asked too much%s", r.name, text)
+	case code == http.StatusServiceUnavailable && after != "":
+		return fault.Limitedf("PresentError", outside.RetryAt(after, r.now()), "%s is in trouble (status %d)%s", r.name, code, text)
 	case code == http.StatusUnauthorized || code == http.StatusForbidden:
 		where := r.credentials
 		if where == "" {
@@ -191,21 +192,18 @@ func (r *rest) refusal(response *http.Response, body []byte, needs string) error
 	}
 }
 
+// tell makes what a service says of an error fit for one line of ours, without the credentials that it was sent.
+func (r *rest) tell(response *http.Response, text string) string {
+	secrets := slices.Clone(r.secrets)
+	if response.Request != nil {
+		_, sent, _ := strings.Cut(response.Request.Header.Get("Authorization"), " ")
+		secrets = append(secrets, sent)
+	}
+	return brief(outside.Without(text, secrets...))
+}
+
 // brief makes the text of others fit for one line of ours.
 func brief(text string) string { return outside.Line(text, maxProblem) }
-
-// retryAt is when an API wants to be asked again, at most an hour from now: by Retry-After, in seconds or as a date.
-func retryAt(header http.Header, now time.Time) time.Time {
-	wait := limitedFor
-	if text := header.Get("Retry-After"); text != "" {
-		if seconds, err := strconv.Atoi(text); err == nil {
-			wait = time.Duration(min(max(seconds, 1), int(maxLimited/time.Second))) * time.Second
-		} else if at, err := http.ParseTime(text); err == nil {
-			wait = at.Sub(now)
-		}
-	}
-	return now.Add(min(max(wait, time.Second), maxLimited))
-}
 
 // apexes are the names of the zones that a record may be in, the longest first: where DNS says the apex is, and then, as the controller may
 // see other zones than the service has, from the name upwards.
@@ -271,9 +269,9 @@ func swap(r Record, once func() error) error {
 
 // noToken is the error of a service that gives no token for the credentials.
 func (r *rest) noToken(name string, response *http.Response, body []byte, problem func(body []byte) string) error {
-	tokens := rest{name: name, credentials: r.credentials, now: r.now, problem: problem}
+	tokens := rest{name: name, credentials: r.credentials, secrets: r.secrets, now: r.now, problem: problem}
 	if response.StatusCode == http.StatusBadRequest { // RFC 6749 section 5.2: also for a key that is unknown
-		return fault.Misconfiguredf("PresentError", "%s gives no token for the credentials: %s. Correct %s", name, brief(cmp.Or(problem(body), outside.Problem(body), "it does not say why")), r.credentials)
+		return fault.Misconfiguredf("PresentError", "%s gives no token for the credentials: %s. Correct %s", name, r.tell(response, cmp.Or(problem(body), outside.Problem(body), "it does not say why")), r.credentials)
 	}
 	return tokens.refusal(response, body, "to get tokens")
 }

@@ -203,13 +203,15 @@ func awsFault(doing string, err error) error {
 	}
 	var api smithy.APIError
 	if errors.As(err, &api) {
+		said, _, _ := strings.Cut(api.ErrorMessage(), "\n") // if there is more, it is the request, with the token of its session
+		said = brief(said)
 		switch api.ErrorCode() {
 		case "AccessDenied", "AccessDeniedException", "InvalidClientTokenId", "SignatureDoesNotMatch", "UnrecognizedClientException", "ExpiredToken", "InvalidIdentityToken":
-			return fault.Misconfiguredf("PresentError", "AWS does not let us %s: %s: %s. Correct the credentials or their policy", doing, api.ErrorCode(), api.ErrorMessage())
+			return fault.Misconfiguredf("PresentError", "AWS does not let us %s: %s: %s. Correct the credentials or their policy", doing, api.ErrorCode(), said)
 		case "NoSuchHostedZone", "InvalidInput":
-			return fault.Misconfiguredf("PresentError", "%s: %s: %s", doing, api.ErrorCode(), api.ErrorMessage())
+			return fault.Misconfiguredf("PresentError", "%s: %s: %s", doing, api.ErrorCode(), said)
 		}
-		return fault.Transientf("PresentError", "%s: %s: %s", doing, api.ErrorCode(), api.ErrorMessage())
+		return fault.Transientf("PresentError", "%s: %s: %s", doing, api.ErrorCode(), said)
 	}
 	return fault.Transientf("PresentError", "%s: %w", doing, err)
 }

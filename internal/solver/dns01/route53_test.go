@@ -1,14 +1,21 @@
 package dns01
 
 import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/route53"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
@@ -25,6 +32,24 @@ func TestARoleIsNotAssumedByItself(t *testing.T) {
 		if got := sameRole(identity, role); got != want {
 			t.Errorf("%q: %v", identity, got)
 		}
+	}
+}
+
+func TestWhatAWSRepeatsOfARequestIsNotTold(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusForbidden)
+		fmt.Fprintf(w, "<ErrorResponse><Error><Type>Sender</Type><Code>SignatureDoesNotMatch</Code><Message>The signature does not match.%s\n\n"+
+			"The Canonical String for this request should have been\n'GET\nx-amz-security-token:%s'</Message></Error></ErrorResponse>",
+			strings.Repeat(" Check your key.", 100), r.Header.Get("X-Amz-Security-Token"))
+	}))
+	defer server.Close()
+	p := &amazonRoute53{zone: "Z1", api: route53.New(route53.Options{
+		BaseEndpoint: aws.String(server.URL), Region: awsRegion, RetryMaxAttempts: 1, Credentials: credentials.NewStaticCredentialsProvider("id", "key", "s3cret"),
+	})}
+	err := p.Present(t.Context(), Record{FQDN: "_acme-challenge.example.com.", Zone: "example.com.", Value: "v"})
+	if fault.Of(err).Class != fault.Misconfigured || !strings.Contains(err.Error(), "SignatureDoesNotMatch: The signature does not match.") ||
+		strings.Contains(err.Error(), "s3cret") || strings.Contains(err.Error(), "\n") || len(err.Error()) > 2*maxProblem {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -170,7 +170,7 @@ func (w *webhook) why(ctx context.Context, code int, body []byte) error {
 		return fault.Misconfiguredf("PresentError", "the controller may not ask the webhook %s: %s. Bind the webhook's ClusterRole, mostly called "+
 			"<webhook>:domain-solver, to the controller's ServiceAccount", w.who(), text)
 	}
-	if code >= 500 {
+	if code >= 500 || code == http.StatusTooManyRequests { // the latter is the API server itself, when many ask it
 		return fault.Transientf("PresentError", "the webhook %s is in trouble (status %d): %s", w.who(), code, text)
 	}
 	return fault.Misconfiguredf("PresentError", "the webhook %s refuses the request (status %d): %s", w.who(), code, text)

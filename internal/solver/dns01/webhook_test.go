@@ -51,6 +51,7 @@ func TestWebhookAnswers(t *testing.T) {
 		"a webhook that trusts nobody": {401, `{"message":"Unauthorized"}`, fault.Misconfigured, "let it read the ConfigMap extension-apiserver-authentication in kube-system"},
 		"a webhook that panics":        {500, `{"message":"this request caused apiserver to panic"}`, fault.Transient, "is in trouble (status 500): this request caused"},
 		"a webhook that is new":        {422, `{"message":"what is this?"}`, fault.Misconfigured, "refuses the request (status 422): what is this?"},
+		"an API server that is busy":   {429, `{"message":"Too many requests, please try again later."}`, fault.Transient, "is in trouble (status 429): Too many requests"},
 		"a redirect":                   {307, ``, fault.Misconfigured, "refuses the request (status 307)"},
 		"an answer without end":        {201, `{"response":{"success":true},"x":"` + strings.Repeat("x", maxReply) + `"}`, fault.Transient, "something else than JSON"},
 	} {

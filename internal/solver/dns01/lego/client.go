@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,15 +22,13 @@ const (
 	maxReply       = 16 << 20 // of services that have no other answer than the whole zone
 	maxRedirects   = 3
 	maxSaid        = 64 << 10 // of an answer in which an error is looked for
-	// limitedFor is how long we stay away from a service that says that we ask too much, and not for how long.
-	limitedFor = time.Minute
 )
 
 // exchange is what the service answered last in one call, of which lego's errors tell only the text.
 type exchange struct {
 	mu         sync.Mutex
 	status     int
-	retryAfter time.Duration
+	retryAfter string
 	// from is the host that answered, and said the beginning of its answer. They are kept of hosts whose answers are not to be told.
 	from string
 	said []byte
@@ -43,10 +40,10 @@ type exchange struct {
 func (x *exchange) begin() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.status, x.retryAfter, x.from, x.said = 0, 0, "", nil
+	x.status, x.retryAfter, x.from, x.said = 0, "", "", nil
 }
 
-func (x *exchange) note(status int, retryAfter time.Duration) {
+func (x *exchange) note(status int, retryAfter string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.status, x.retryAfter = status, retryAfter
@@ -149,11 +146,7 @@ func (d *door) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		return nil, err
 	}
-	wait := limitedFor
-	if n, err := strconv.Atoi(response.Header.Get("Retry-After")); err == nil && n > 0 {
-		wait = min(time.Duration(n)*time.Second, time.Hour)
-	}
-	x.note(response.StatusCode, wait)
+	x.note(response.StatusCode, response.Header.Get("Retry-After"))
 	body := &capped{ReadCloser: response.Body, left: maxReply}
 	if !told {
 		x.hush(r.URL.Scheme + "://" + r.URL.Host)
@@ -180,10 +173,4 @@ func (c *capped) Read(p []byte) (int, error) {
 		c.hear(p[:n])
 	}
 	return n, err
-}
-
-// escaped are the ways in which a secret may stand in a text.
-func escaped(s string) []string {
-	quoted := strconv.Quote(s)
-	return []string{s, url.QueryEscape(s), url.PathEscape(s), quoted[1 : len(quoted)-1]}
 }

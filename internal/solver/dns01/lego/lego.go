@@ -42,8 +42,6 @@ const (
 	maxText = 400
 	// domainLabels is how many labels the domains have that such services give.
 	domainLabels = 3
-	// shortest is how long a secret must be to be looked for in texts: shorter ones would be found everywhere.
-	shortest = 4
 )
 
 // Record is one TXT value at one name.
@@ -168,13 +166,8 @@ func New(name string, config []byte, secret map[string][]byte, by Author, now fu
 	p := &Provider{kind: k, now: now, ended: map[string]*call{}, made: map[string]time.Time{}, gone: map[string]time.Time{}}
 	for _, value := range secret {
 		parts, _ := split(string(value)) // if it has parts
-		for _, s := range append(slices.Collect(maps.Values(parts)), strings.TrimSpace(string(value))) {
-			if len(s) >= shortest {
-				p.secrets = append(p.secrets, escaped(s)...)
-			}
-		}
+		p.secrets = append(append(p.secrets, slices.Collect(maps.Values(parts))...), strings.TrimSpace(string(value)))
 	}
-	slices.SortFunc(p.secrets, func(a, b string) int { return len(b) - len(a) }) // one may be part of another
 	switch name {
 	case "exec":
 		if p.backend, err = newProgram(v); err != nil {
@@ -451,7 +444,9 @@ func (p *Provider) fault(x *exchange, err error) error {
 	case x.status == 401 || x.status == 403:
 		return fault.Misconfiguredf("PresentError", "%s refuses the credentials: %s. Correct the Secret, or what its token may do", p.kind.name, text)
 	case x.status == 429:
-		return fault.Limitedf("PresentError", p.now().Add(x.retryAfter), "%s says that it is asked too much: %s", p.kind.name, text)
+		return fault.Limitedf("PresentError", outside.RetryAt(x.retryAfter, p.now()), "%s says that it is asked too much: %s", p.kind.name, text)
+	case x.status == 503 && x.retryAfter != "":
+		return fault.Limitedf("PresentError", outside.RetryAt(x.retryAfter, p.now()), "%s", text)
 	case x.status >= 400 && x.status < 500:
 		return fault.Misconfiguredf("PresentError", "%s refuses the request: %s", p.kind.name, text)
 	}
@@ -463,9 +458,6 @@ var query = regexp.MustCompile(`\?[^\s"'<>]+`)
 
 // clean is a text without what is secret.
 func (p *Provider) clean(text string) string {
-	for _, s := range p.secrets {
-		text = strings.ReplaceAll(text, s, "***")
-	}
-	text = query.ReplaceAllString(text, "?…")
+	text = query.ReplaceAllString(outside.Without(text, p.secrets...), "?…")
 	return outside.Line(text, maxText)
 }

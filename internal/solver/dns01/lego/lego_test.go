@@ -781,15 +781,18 @@ func TestWhatAHostThatATenantNamesAnswersIsToldOnlyAsAnError(t *testing.T) {
 
 func TestErrorsHaveAClassAndTellNoSecret(t *testing.T) {
 	const key = "s3cret/key+with=signs"
-	answer := http.StatusUnauthorized
+	answer, after := http.StatusUnauthorized, ""
 	service := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Retry-After", "90")
+		w.Header().Set("Retry-After", after)
 		w.WriteHeader(answer)
 		fmt.Fprintf(w, "%s is not good, nor is %s: %s", key, url.QueryEscape(key), r.URL)
 	})
 	now := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
-	for code, class := range map[int]fault.Class{401: fault.Misconfigured, 403: fault.Misconfigured, 404: fault.Misconfigured, 429: fault.Limited, 500: fault.Transient, 503: fault.Transient} {
-		answer = code
+	for code, class := range map[int]fault.Class{401: fault.Misconfigured, 403: fault.Misconfigured, 404: fault.Misconfigured, 429: fault.Limited, 500: fault.Transient, 503: fault.Limited} {
+		answer, after = code, "90"
+		if code == 503 { // the other form
+			after = now.Add(90 * time.Second).Format(http.TimeFormat)
+		}
 		// dode has its token in the URL.
 		for name, secret := range map[string]map[string]string{"pdns": {"apiKey": key, "host": "http://dns.example.com"}, "dode": {"token": key}} {
 			p := standIn(t, name, secret, service)()
