@@ -1,6 +1,7 @@
 package dns01
 
 import (
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/md5"
@@ -80,9 +81,12 @@ func checkTSIG(c *cmacme.ACMEIssuerDNS01ProviderRFC2136) error {
 
 // configure takes the settings, which have been checked, and the secret, which has not.
 func (p *rfc2136) configure(keyName, algorithm string) error {
-	if _, _, err := net.SplitHostPort(p.nameserver); err != nil {
-		p.nameserver = net.JoinHostPort(strings.Trim(p.nameserver, "[]"), "53")
+	// As in cert-manager, there may be space around it, and a colon without a port.
+	host, port, err := net.SplitHostPort(strings.TrimSpace(p.nameserver))
+	if err != nil {
+		host = strings.Trim(strings.TrimSpace(p.nameserver), "[]")
 	}
+	p.nameserver = net.JoinHostPort(host, cmp.Or(port, "53"))
 	if p.protocol == "" {
 		p.protocol = "udp"
 	}

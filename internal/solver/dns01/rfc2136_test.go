@@ -177,3 +177,15 @@ func TestWhatAServerRefusesToUpdate(t *testing.T) {
 		})
 	}
 }
+
+func TestEveryNameServerThatTheAPITakesIsAnAddress(t *testing.T) {
+	for given, want := range map[string]string{
+		"ns1.example.com": "ns1.example.com:53", "ns1.example.com:5353": "ns1.example.com:5353", "ns1.example.com:": "ns1.example.com:53",
+		" 192.0.2.1:53 ": "192.0.2.1:53", " ns1.example.com ": "ns1.example.com:53", "[2001:db8::1]": "[2001:db8::1]:53", "[2001:db8::1]:": "[2001:db8::1]:53",
+	} {
+		p := &rfc2136{nameserver: given}
+		if err := p.configure("", ""); err != nil || p.nameserver != want {
+			t.Errorf("%q: %q, %v", given, p.nameserver, err)
+		}
+	}
+}
