@@ -306,6 +306,19 @@ func TestCredentialsThatAServiceRepeatsAreNotTold(t *testing.T) {
 	}
 }
 
+func TestACredentialThatCannotBeSentIsToldAsTheSecretsFault(t *testing.T) {
+	const secret = "s3cret\nand another line"
+	for name, p := range map[string]Provider{
+		"Cloudflare with a token": newCloudflare("http://service", secret, "", ""), "Cloudflare with a key": newCloudflare("http://service", "", "a@example.com", secret),
+		"Akamai": newAkamai("http://service", edgeGrid{clientToken: secret, now: time.Now}, &turns{}),
+	} {
+		err := p.Present(t.Context(), Record{FQDN: "_acme-challenge.example.com.", Zone: "example.com.", Value: "v"})
+		if fault.Of(err).Class != fault.Misconfigured || !strings.Contains(err.Error(), "a line break") || strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // roundTripper answers every request with the same body.
 type roundTripper []byte
 

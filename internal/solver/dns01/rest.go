@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/outside"
@@ -130,6 +131,11 @@ func (r *rest) send(ctx context.Context, c call) (status int, err error) {
 			return 0, err
 		}
 	}
+	for _, values := range request.Header {
+		if slices.ContainsFunc(values, func(v string) bool { return strings.ContainsFunc(v, unicode.IsControl) }) { // it would be said that nobody answers
+			return 0, fault.Misconfiguredf("PresentError", "the credentials for %s cannot be sent, as there is a line break or another control character in them. Correct %s", r.name, r.from())
+		}
+	}
 	client := r.client
 	if client == nil {
 		client = restClient
@@ -176,21 +182,20 @@ func (r *rest) refusal(response *http.Response, body []byte, needs string) error
 	case code == http.StatusServiceUnavailable && after != "":
 		return fault.Limitedf("PresentError", outside.RetryAt(after, r.now()), "%s is in trouble (status %d)%s", r.name, code, text)
 	case code == http.StatusUnauthorized || code == http.StatusForbidden:
-		where := r.credentials
-		if where == "" {
-			where = "the Secret"
-		}
 		may := "what its token may do"
 		if needs != "" {
 			may = "allow them " + needs
 		}
-		return fault.Misconfiguredf("PresentError", "%s refuses the credentials (status %d)%s. Correct %s, or %s", r.name, code, text, where, may)
+		return fault.Misconfiguredf("PresentError", "%s refuses the credentials (status %d)%s. Correct %s, or %s", r.name, code, text, r.from(), may)
 	case code >= 500:
 		return fault.Transientf("PresentError", "%s is in trouble (status %d)%s", r.name, code, text)
 	default:
 		return fault.Misconfiguredf("PresentError", "%s refuses the request (status %d)%s", r.name, code, text)
 	}
 }
+
+// from is where the credentials are.
+func (r *rest) from() string { return cmp.Or(r.credentials, "the Secret") }
 
 // tell makes what a service says of an error fit for one line of ours, without the credentials that it was sent.
 func (r *rest) tell(response *http.Response, text string) string {
