@@ -302,8 +302,8 @@ func (s *Solver) Check(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Ch
 		}
 		return seen, nil
 	}
-	if byHand(ch) {
-		return seen, nil
+	if spec := ch.Spec.Solver.DNS01; spec.Route53 == nil && spec.CloudDNS == nil {
+		return seen, nil // no other provider is a Settler; that its credentials are gone meanwhile is told when they are needed
 	}
 	lane.Leave(ctx)
 	p, err := s.provider(ctx, issuer, ch)
