@@ -44,3 +44,16 @@ func TestARecordThatIsSeenNeedsNoCredentialsAnyMore(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatNeedsNoCleanUpNeedsNoCredentialsForIt(t *testing.T) {
+	s := &Solver{Secrets: &secrets.Store{OursCache: nothing{}, OthersCache: nothing{}, Live: nothing{}}, Now: time.Now}
+	ch := &cmacme.Challenge{Spec: cmacme.ChallengeSpec{DNSName: "example.com", Key: "v", Solver: cmacme.ACMEChallengeSolver{DNS01: &cmacme.ACMEChallengeSolverDNS01{
+		AcmeDNS: &cmacme.ACMEIssuerDNS01ProviderAcmeDNS{Host: "auth.example.org", AccountSecret: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "gone"}, Key: "k"}},
+	}}}}
+	if err := s.CleanUp(t.Context(), &signer.Issuer{GenericIssuer: &cmapi.Issuer{}, Kind: signer.KindIssuer, SecretNamespace: "shop"}, ch); err != nil {
+		t.Error(err)
+	}
+	if err := s.CleanUp(t.Context(), nil, ch); err != nil {
+		t.Errorf("without its issuer: %v", err)
+	}
+}

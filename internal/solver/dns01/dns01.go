@@ -209,9 +209,9 @@ func (s *Solver) Place(ctx context.Context, ch *cmacme.Challenge) (string, error
 	return record.FQDN, err
 }
 
-// CleanUp removes the record, unless it is one that stands.
+// CleanUp removes the record, unless it is one that stands, or of acme-dns, which forgets it by itself.
 func (s *Solver) CleanUp(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) error {
-	if persists(ch) {
+	if persists(ch) || ch.Spec.Solver.DNS01.AcmeDNS != nil {
 		return nil
 	}
 	err := s.change(ctx, issuer, ch, func(p Provider, ctx context.Context, r Record) error {
