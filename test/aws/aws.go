@@ -32,6 +32,8 @@ type Cloud struct {
 	// Token is what AssumeRoleWithWebIdentity takes, for the roles in Web.
 	Token string
 	Web   []string
+	// Pod is the role that the agent of EKS gives to a pod that shows Token.
+	Pod string
 	// Trust says which roles may be assumed by which.
 	Trust map[string][]string
 	// OIDC takes the tokens of a cluster's ServiceAccounts for a role, if set.
@@ -48,8 +50,8 @@ type Cloud struct {
 	// Pending is how long a change is PENDING.
 	Pending time.Duration
 
-	// STS and Route53 are the URLs of the endpoints, once started.
-	STS, Route53 string
+	// STS and Route53 are the URLs of the endpoints, and Agent that of the agent for pod identities, once started.
+	STS, Route53, Agent string
 
 	mu      sync.Mutex
 	keys    map[string]Key
@@ -74,9 +76,9 @@ func (c *Cloud) Start() (stop func()) {
 	for id := range c.Zones {
 		c.sets[id] = map[string]set{}
 	}
-	s, r := httptest.NewServer(http.HandlerFunc(c.sts)), httptest.NewServer(http.HandlerFunc(c.route53))
-	c.STS, c.Route53 = s.URL, r.URL
-	return func() { s.Close(); r.Close() }
+	s, r, a := httptest.NewServer(http.HandlerFunc(c.sts)), httptest.NewServer(http.HandlerFunc(c.route53)), httptest.NewServer(http.HandlerFunc(c.agent))
+	c.STS, c.Route53, c.Agent = s.URL, r.URL, a.URL
+	return func() { s.Close(); r.Close(); a.Close() }
 }
 
 // Put sets the values of a name, without their quotes.
@@ -236,13 +238,31 @@ func (c *Cloud) sts(w http.ResponseWriter, r *http.Request) {
 
 // grant gives credentials of a role.
 func (c *Cloud) grant(w http.ResponseWriter, action, role, session string) {
-	id := "ASIA" + random()
-	account, name, _ := strings.Cut(strings.TrimPrefix(role, "arn:aws:iam::"), ":role/")
-	identity := fmt.Sprintf("arn:aws:sts::%s:assumed-role/%s/%s", account, name, session)
-	key := Key{Of: identity, Secret: random()}
-	c.keys[id] = key
+	id, key := c.assume(role, session)
 	fmt.Fprintf(w, `<%[1]sResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><%[1]sResult><AssumedRoleUser><Arn>%[2]s</Arn><AssumedRoleId>x:y</AssumedRoleId></AssumedRoleUser><Credentials><AccessKeyId>%[3]s</AccessKeyId><SecretAccessKey>%[5]s</SecretAccessKey><SessionToken>token</SessionToken><Expiration>%[4]s</Expiration></Credentials></%[1]sResult></%[1]sResponse>`,
-		action, identity, id, time.Now().Add(time.Hour).UTC().Format(time.RFC3339), key.Secret)
+		action, key.Of, id, inAnHour(), key.Secret)
+}
+
+// assume makes a key of a role. The identity has the name of the role, not its path.
+func (c *Cloud) assume(role, session string) (id string, key Key) {
+	account, path, _ := strings.Cut(strings.TrimPrefix(role, "arn:aws:iam::"), ":role/")
+	id, key = "ASIA"+random(), Key{Of: fmt.Sprintf("arn:aws:sts::%s:assumed-role/%s/%s", account, path[strings.LastIndex(path, "/")+1:], session), Secret: random()}
+	c.keys[id] = key
+	return id, key
+}
+
+func inAnHour() string { return time.Now().Add(time.Hour).UTC().Format(time.RFC3339) }
+
+// agent gives a pod the credentials of its role.
+func (c *Cloud) agent(w http.ResponseWriter, r *http.Request) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.Pod == "" || r.Header.Get("Authorization") != c.Token {
+		http.Error(w, `{"code": "AccessDeniedException", "message": "Unauthorized"}`, http.StatusForbidden)
+		return
+	}
+	id, key := c.assume(c.Pod, "eks-cluster-perennial")
+	fmt.Fprintf(w, `{"AccessKeyId": %q, "SecretAccessKey": %q, "Token": "token", "Expiration": %q}`, id, key.Secret, inAnHour())
 }
 
 func random() string {

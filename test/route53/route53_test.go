@@ -171,6 +171,25 @@ func TestARoleOfAnotherAccountIsAssumed(t *testing.T) {
 	w.issued(namespace)
 }
 
+func TestARoleWithAPathThatThePodHasAlreadyIsNotAssumed(t *testing.T) {
+	const role = "arn:aws:iam::123456789012:role/platform/cert-manager-dns01-role"
+	w := start(t, func(c *aws.Cloud) { c.Pod = role })
+	w.env = slices.DeleteFunc(w.env, func(v string) bool { return strings.HasPrefix(v, "AWS_ROLE_ARN=") })
+	for i, v := range w.env { // as EKS sets it for a pod identity, in place of what IRSA has
+		if file, found := strings.CutPrefix(v, "AWS_WEB_IDENTITY_TOKEN_FILE="); found {
+			w.env[i] = "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE=" + file
+		}
+	}
+	cluster.Process(t, append(w.env, "AWS_CONTAINER_CREDENTIALS_FULL_URI="+w.cloud.Agent), w.flags...)
+	namespace := cluster.Namespace(t)
+	w.apply("lesson/cluster-issuer.yaml", lessonRole, role)
+	w.apply("lesson/certificate.yaml", "namespace: ingress-nginx", "namespace: "+namespace)
+	w.issued(namespace)
+	if calls := w.cloud.Calls(); slices.ContainsFunc(calls, func(c string) bool { return strings.HasPrefix(c, "AssumeRole") }) {
+		t.Errorf("a role was assumed: %q", calls)
+	}
+}
+
 func TestWhatAWSRefusesStandsOnTheChallenge(t *testing.T) {
 	w := start(t)
 	w.cloud.Access = map[string][]string{zone: {"arn:aws:iam::1:role/somebody-else"}}
