@@ -120,7 +120,7 @@ func (s *Solver) cloudDNS(ctx context.Context, issuer *signer.Issuer, c *cmacme.
 		}
 		universe, err := found.UniverseDomain(ctx)
 		if err != nil {
-			return nil, fault.Transientf("PresentError", "ask where Google's services are: %w", err)
+			return nil, fault.Transientf("PresentError", "ask where Google's services are: %s", brief(err.Error()))
 		}
 		p := newCloudDNS("https://dns."+universe, c.Project, c.HostedZoneName)
 		p.credentials, p.now = from, s.Now
@@ -188,7 +188,7 @@ func googleProblem(body []byte) googleError {
 func (p *cloudDNS) tokenFault(err error) error {
 	var refused *auth.Error
 	if !errors.As(err, &refused) || refused.Response == nil {
-		return fault.Transientf("PresentError", "get a token of Google: %w", err)
+		return fault.Transientf("PresentError", "get a token of Google: %s", brief(err.Error()))
 	}
 	return p.noToken("Google", refused.Response, refused.Body, func(body []byte) string {
 		var reply struct {

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
@@ -173,4 +174,13 @@ func FuzzGoogleKey(f *testing.F) {
 			t.Errorf("a message without end: %s", err)
 		}
 	})
+}
+
+func TestWhyThereIsNoTokenIsOneLine(t *testing.T) {
+	long := errors.New("Received 404 `<html>\n" + strings.Repeat("x", 10*maxProblem) + "`")
+	for name, err := range map[string]error{"Google": newCloudDNS("http://service", "p", "").tokenFault(long), "Azure": newAzureDNS("http://service", "s", "g", "", azureKinds[""]).tokenFault(long)} {
+		if got := err.Error(); !strings.Contains(got, "Received 404") || len(got) > 2*maxProblem || strings.Contains(got, "\n") {
+			t.Errorf("%s: %d bytes: %.80q", name, len(got), got)
+		}
+	}
 }
