@@ -148,6 +148,16 @@ func (s *Server) TXT(t testing.TB, name string) []string {
 	return values
 }
 
+// TTL returns that of the TXT records at a name, of which there must be some.
+func (s *Server) TTL(t testing.TB, name string) uint32 {
+	t.Helper()
+	m, err := s.ask(name, dns.TypeTXT)
+	if err != nil || len(m.Answer) == 0 {
+		t.Fatalf("%s: %v, %v", name, m, err)
+	}
+	return m.Answer[0].Header().Ttl
+}
+
 // Notify tells a secondary that its zone has changed, as its primary would.
 func (s *Server) Notify(t testing.TB, zone string) {
 	t.Helper()

@@ -196,7 +196,7 @@ func (r *rig) has(name string, values ...string) {
 }
 
 func TestEveryTSIGAlgorithmOverUDPAndTCP(t *testing.T) {
-	primary := bind.Start(t, keys, zone(1, `_acme-challenge.hmacmd5-udp TXT "somebody else's"`))
+	primary := bind.Start(t, keys, zone(1, `_acme-challenge.hmacmd5-udp 3600 TXT "somebody else's"`))
 	r := start(t, primary, primary, primary)
 	var solvers []cmacme.ACMEChallengeSolver
 	var names []string
@@ -221,6 +221,9 @@ func TestEveryTSIGAlgorithmOverUDPAndTCP(t *testing.T) {
 		r.ready(crt)
 		if name := "_acme-challenge." + names[i]; names[i] == "hmacmd5-udp.example.com" {
 			r.has(name, "somebody else's")
+			if ttl := primary.TTL(t, name); ttl != 3600 {
+				t.Errorf("somebody else's record has the TTL %d", ttl)
+			}
 		} else {
 			r.has(name)
 		}

@@ -101,11 +101,39 @@ func (p *rfc2136) configure(keyName, algorithm string) error {
 }
 
 func (p *rfc2136) Present(ctx context.Context, r Record) error {
+	r.TTL = p.ttl(ctx, r)
 	return p.update(ctx, r, func(m *dns.Msg, rr dns.RR) { m.Insert([]dns.RR{rr}) })
 }
 
 func (p *rfc2136) CleanUp(ctx context.Context, r Record) error {
 	return p.update(ctx, r, func(m *dns.Msg, rr dns.RR) { m.Remove([]dns.RR{rr}) })
+}
+
+// ttl is that of the values which stand at the name already, if there are any. Servers have one TTL for all values of a name, RFC 2181 section 5.2, so another
+// one would be theirs from then on.
+func (p *rfc2136) ttl(ctx context.Context, r Record) time.Duration {
+	answer, err := p.ask(ctx, r.FQDN)
+	if err != nil || !answer.Authoritative {
+		return r.TTL
+	}
+	for _, rr := range answer.Answer {
+		if h := rr.Header(); h.Rrtype == dns.TypeTXT && fqdn(h.Name) == r.FQDN {
+			return time.Duration(h.Ttl) * time.Second
+		}
+	}
+	return r.TTL
+}
+
+// ask asks the server itself for the values at a name.
+func (p *rfc2136) ask(ctx context.Context, name string) (*dns.Msg, error) {
+	q := new(dns.Msg).SetQuestion(name, dns.TypeTXT)
+	q.RecursionDesired = false
+	q.SetEdns0(udpSize, false)
+	answer, err := exchangeOver(ctx, p.dial, p.protocol, p.nameserver, q, dns.Client{Net: p.protocol, UDPSize: udpSize})
+	if err == nil {
+		err = meant(answer, q)
+	}
+	return answer, err
 }
 
 // update sends one change of one record, to the zone that DNS says it is in or, as the server may have others than those that can be seen, to
@@ -134,10 +162,8 @@ func (p *rfc2136) update(ctx context.Context, r Record, change func(m *dns.Msg, 
 // delegates reports whether the server says that a name is in a zone of other servers, below one of its own. It would take an update all the same,
 // which nobody could see.
 func (p *rfc2136) delegates(ctx context.Context, name, zone string) bool {
-	q := new(dns.Msg).SetQuestion(name, dns.TypeTXT)
-	q.RecursionDesired = false
-	answer, err := exchangeOver(ctx, p.dial, p.protocol, p.nameserver, q, dns.Client{Net: p.protocol, UDPSize: udpSize})
-	return err == nil && !answer.Authoritative && meant(answer, q) == nil && cut(answer, name, zone) != zone
+	answer, err := p.ask(ctx, name)
+	return err == nil && !answer.Authoritative && cut(answer, name, zone) != zone
 }
 
 // updateZone sends the change to one zone. Adding what is there and removing what is not are no errors, section 3.4.2. The code says that
