@@ -79,7 +79,7 @@ func (s *Solver) checkRoute53(issuer *signer.Issuer, c *cmacme.ACMEIssuerDNS01Pr
 
 // route53 makes the provider of settings that have been checked, or takes the one that was made of the same.
 func (s *Solver) route53(ctx context.Context, issuer *signer.Issuer, c *cmacme.ACMEIssuerDNS01ProviderRoute53, service lane.Party, secret func(field, name, key string) (string, error)) (Provider, error) {
-	id, key := c.AccessKeyID, ""
+	id, key := strings.TrimSpace(c.AccessKeyID), ""
 	var err error
 	if ref := c.SecretAccessKeyID; ref != nil {
 		if id, err = secret("dns01.route53.accessKeyIDSecretRef", ref.Name, ref.Key); err != nil {

@@ -16,6 +16,7 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/lane"
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
@@ -50,6 +51,19 @@ func TestWhatAWSRepeatsOfARequestIsNotTold(t *testing.T) {
 	if fault.Of(err).Class != fault.Misconfigured || !strings.Contains(err.Error(), "SignatureDoesNotMatch: The signature does not match.") ||
 		strings.Contains(err.Error(), "s3cret") || strings.Contains(err.Error(), "\n") || len(err.Error()) > 2*maxProblem {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestABlankAtTheEndOfAnAccessKeyIDIsNotOfIt(t *testing.T) {
+	c := &cmacme.ACMEIssuerDNS01ProviderRoute53{AccessKeyID: "AKIA\n", HostedZoneID: "/hostedzone/Z1",
+		SecretAccessKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "aws"}, Key: "key"}}
+	p, err := new(Solver).route53(t.Context(), &signer.Issuer{}, c, lane.Party{}, func(string, string, string) (string, error) { return "secret", nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := p.(*amazonRoute53).api.Options().Credentials.Retrieve(t.Context())
+	if err != nil || got.AccessKeyID != "AKIA" || got.SecretAccessKey != "secret" || p.(*amazonRoute53).zone != "Z1" {
+		t.Errorf("got %+v, %v", got, err)
 	}
 }
 
