@@ -517,6 +517,15 @@ func TestDecide(t *testing.T) {
 			func(s *scene) { s.issued().Certificate.Spec.IssuerRef.Name = "other" }, "request web-2, hold status", 0},
 		"the issuer's kind written out is not another issuer": {
 			func(s *scene) { s.issued().Certificate.Spec.IssuerRef.Kind = "Issuer" }, "Ready=True/Ready", 0},
+		"another profile": {
+			func(s *scene) {
+				s.solvedBy(cmacme.ACMEChallengeSolver{}).issued().Certificate.Spec.ACMEProfile = "shortlived"
+			}, "store key, request web-2, Ready=False/RequestChanged, Issuing=True/RequestChanged", 0},
+		"another profile of the issuer is for the next certificate": {
+			func(s *scene) {
+				s.solvedBy(cmacme.ACMEChallengeSolver{}).issued().Issuer.GetSpec().ACME.Profile = "shortlived"
+				s.Issuer.GenericIssuer.(*cmapi.Issuer).Generation++
+			}, "Ready=True/Ready", 0},
 		"the time of renewal": {
 			func(s *scene) { s.issued().after(61 * day) }, "request web-2, hold status", 0},
 		"not before it": {
