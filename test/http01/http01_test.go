@@ -34,6 +34,7 @@ import (
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/deploy"
 	"github.com/perennial-pki/perennial/internal/controller"
+	"github.com/perennial-pki/perennial/internal/solver"
 	"github.com/perennial-pki/perennial/internal/solver/http01"
 	"github.com/perennial-pki/perennial/test/cluster"
 	"github.com/perennial-pki/perennial/test/dnsserver"
@@ -400,7 +401,8 @@ func TestTheExampleOfAGatewayNamesTheParentOfItsHTTPRoutes(t *testing.T) {
 func (r *rig) challenge(name, host, token string) *cmacme.Challenge {
 	r.Helper()
 	class := "nginx"
-	ch := &cmacme.Challenge{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: cmacme.ChallengeSpec{
+	labels := map[string]string{cmacme.DomainLabelKey: solver.LabelOf(host)} // by which a replica finds one that its cache does not have yet
+	ch := &cmacme.Challenge{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}, Spec: cmacme.ChallengeSpec{
 		URL: "https://ca.example/c", AuthorizationURL: "https://ca.example/z", DNSName: host, Type: cmacme.ACMEChallengeTypeHTTP01, Token: token, Key: token + ".thumbprint",
 		Solver:    cmacme.ACMEChallengeSolver{HTTP01: &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{IngressClassName: &class}}},
 		IssuerRef: cmmeta.IssuerReference{Name: "nobody"},
