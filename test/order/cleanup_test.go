@@ -11,6 +11,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	clocktesting "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -158,8 +159,11 @@ func TestANamespaceGoesThoughItHasChallenges(t *testing.T) {
 		}
 		return nil
 	})
-	now.Step(11 * time.Minute)
-	r.gone(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: r.namespace}})
+	now.Step(11 * time.Minute) // longer than it is tried, unless nobody has tried yet
+	r.eventually("the namespace is gone", func() bool {
+		now.Step(time.Second)
+		return apierrors.IsNotFound(r.admin.Get(t.Context(), client.ObjectKey{Name: r.namespace}, &corev1.Namespace{}))
+	})
 }
 
 // abandoned is a rig with a record in the zone that a controller has put there, and of which it could not say so before it was killed: its
