@@ -419,7 +419,7 @@ func TestEveryReplicaAnswersFromTheMomentThatAChallengeIsThere(t *testing.T) {
 		}
 		return nil
 	})
-	const token = "a-token-that-is-long-enough-to-be-one"
+	token := "a-token-that-is-long-enough-of-" + r.namespace
 	path := "/.well-known/acme-challenge/" + token
 	if status, _ := read(t, r.listens, "www.example.com", path); status == http.StatusOK {
 		t.Error("a token that nobody knows is answered")
