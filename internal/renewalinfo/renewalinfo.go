@@ -104,8 +104,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	}
 	now := r.Clock.Now()
 	was := known(crt)
-	if was != nil && was.NextCheck != nil && now.Before(was.NextCheck.Time) {
-		return reconcile.Result{RequeueAfter: was.NextCheck.Sub(now)}, nil // when the server said
+	if wait := untilNext(was, now); wait > 0 {
+		return reconcile.Result{RequeueAfter: wait}, nil // when the server said
 	}
 	ca, holder, err := r.Accounts.Of(ctx, by)
 	if err != nil {
@@ -169,6 +169,14 @@ func known(crt *cmapi.Certificate) *cmapi.CertificateACMEARIStatus {
 		return nil
 	}
 	return crt.Status.ACME.ARI
+}
+
+// untilNext is how long it is until the server is to be asked. A time that is further away than any that is ever set was by a clock that was ahead.
+func untilNext(was *cmapi.CertificateACMEARIStatus, now time.Time) time.Duration {
+	if was == nil || was.NextCheck == nil || was.NextCheck.Sub(now) > latest {
+		return 0
+	}
+	return max(0, was.NextCheck.Sub(now))
 }
 
 // after returns what is known after a question. It is a pure function. What a failed question leaves is the window that was known, and any what package
