@@ -291,6 +291,33 @@ func TestManyWhoSayNothingKeepOutNobody(t *testing.T) {
 	conn.Close()
 }
 
+func TestOfSeveralChallengesForANameThatIsAnsweredWhichIsPresented(t *testing.T) {
+	s, _ := answering(t)
+	for _, name := range []string{"a", "d", "e"} { // beside c
+		ch := challenge("a.example.com")
+		ch.Name, ch.Spec.Key = name, "token-"+name+".thumbprint"
+		ch.Labels = map[string]string{cmacme.DomainLabelKey: solver.LabelOf("a.example.com")}
+		ch.Status.Presented = name == "d"
+		if err := s.Cache.(client.Client).Create(t.Context(), ch); err != nil {
+			t.Fatal(err)
+		}
+		if place, err := s.Place(t.Context(), ch); s.Room(ch) != 1 || place != "a.example.com:443" || err != nil {
+			t.Errorf("there is room for %d at %q, %v", s.Room(ch), place, err)
+		}
+	}
+	s.Site = solver.Site{Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, network, listen(t, &Listener{Solver: s}))
+	}}
+	ch := challenge("a.example.com")
+	ch.Spec.Key = "token-d.thumbprint"
+	for range 20 {
+		if seen, err := s.Check(t.Context(), nil, ch); err != nil || !seen.Visible {
+			t.Fatalf("it sees %+v, %v", seen, err)
+		}
+	}
+}
+
 func TestStrangersMakeUsAskTheAPIServerSeldom(t *testing.T) {
 	s, reads := answering(t)
 	for i := range 50 {
