@@ -152,8 +152,12 @@ func TestWhatIsPassedOnIsNotChanged(t *testing.T) {
 	t.Cleanup(func() { site.Close() })
 	address := listen(t, &Listener{PassthroughTo: site.Addr().String()})
 	hello := recordedHello(t, "b.example.com", "h2")
+	ways := ways()
+	ways["with a name that this listener does not understand"] = func(hello []byte) [][]byte {
+		return [][]byte{bytes.Replace(hello, []byte("b.example.com"), []byte("b.example.co."), 1)}
+	}
 	sent := append(slices.Clone(hello), "and what follows, of which nothing is understood"...)
-	for way, change := range ways() {
+	for way, change := range ways {
 		t.Run(way, func(t *testing.T) {
 			conn, err := net.Dial("tcp", address)
 			if err != nil {
