@@ -138,7 +138,11 @@ func (s *Solver) route(ctx context.Context, ch *cmacme.Challenge, endpoints []*d
 				o.GetLabels()[k] = v // metadata always has some
 			}
 		}
-		if err := s.apply(ctx, o); err != nil {
+		write := s.apply
+		if _, is := o.(*corev1.Pod); is {
+			write = s.create
+		}
+		if err := write(ctx, o); err != nil {
 			return err
 		}
 	}
@@ -166,6 +170,15 @@ func (s *Solver) apply(ctx context.Context, o client.Object) error {
 	u.SetGroupVersionKind(kind)
 	unstructured.RemoveNestedField(content, "metadata", "creationTimestamp")
 	return judged(kind.Kind, o, s.Direct.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(fieldManager), client.ForceOwnership))
+}
+
+// create makes an object if it is not there. A pod is made once: what admission has changed of it cannot be changed back, or must not be.
+func (s *Solver) create(ctx context.Context, o client.Object) error {
+	err := s.Direct.Create(ctx, o, client.FieldOwner(fieldManager))
+	if apierrors.IsAlreadyExists(err) {
+		return nil
+	}
+	return judged("Pod", o, err)
 }
 
 // judged says what an error of the API server means: what it refuses it will refuse again.
