@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 	gwapi "sigs.k8s.io/gateway-api/apis/v1"
@@ -194,23 +195,25 @@ func judged(kind string, o client.Object, err error) error {
 	return fmt.Errorf("write %s %s/%s: %w", kind, o.GetNamespace(), o.GetName(), err)
 }
 
-// edit changes the rules of the Ingress that a Challenge names.
+// edit changes the rules of the Ingress that a Challenge names. Others change it at the same time: its owner, and other Challenges.
 func (s *Solver) edit(ctx context.Context, ch *cmacme.Challenge, change func([]networkingv1.IngressRule, *cmacme.Challenge) ([]networkingv1.IngressRule, bool)) error {
-	is := &networkingv1.Ingress{}
 	key := types.NamespacedName{Namespace: ch.Namespace, Name: ch.Spec.Solver.HTTP01.Ingress.Name}
-	if err := s.Direct.Get(ctx, key, is); err != nil {
-		if apierrors.IsNotFound(err) {
-			return fault.Misconfiguredf("IngressNotFound", "there is no Ingress %q, which challenges are to be answered through: create it, or correct the solver", key.Name)
+	return retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		is := &networkingv1.Ingress{}
+		if err := s.Direct.Get(ctx, key, is); err != nil {
+			if apierrors.IsNotFound(err) {
+				return fault.Misconfiguredf("IngressNotFound", "there is no Ingress %q, which challenges are to be answered through: create it, or correct the solver", key.Name)
+			}
+			return err
 		}
-		return err
-	}
-	rules, changed := change(is.Spec.Rules, ch)
-	if !changed {
-		return nil
-	}
-	next := is.DeepCopy()
-	next.Spec.Rules = rules
-	return judged("Ingress", is, s.Direct.Patch(ctx, next, client.MergeFromWithOptions(is, client.MergeFromWithOptimisticLock{})))
+		rules, changed := change(is.Spec.Rules, ch)
+		if !changed {
+			return nil
+		}
+		next := is.DeepCopy()
+		next.Spec.Rules = rules
+		return judged("Ingress", is, s.Direct.Patch(ctx, next, client.MergeFromWithOptions(is, client.MergeFromWithOptimisticLock{})))
+	})
 }
 
 // keep makes again what is gone or has changed, and says why a pod does not answer.
