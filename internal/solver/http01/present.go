@@ -83,7 +83,7 @@ func (s *Solver) Present(ctx context.Context, _ *signer.Issuer, ch *cmacme.Chall
 	}
 	if s.mode(ch) == cmacme.HTTP01SolverModePod {
 		if s.Pods.Image == "" {
-			return fault.Misconfiguredf("NoSolverImage", "solverMode is Pod, and the controller has no image for it: start it with --acme-http01-solver-image")
+			return fault.Misconfiguredf("NoSolverImage", "solverMode is Pod, and the controller has no image for it: start it with --acme-http01-solver-image, or choose solverMode Shared")
 		}
 		return s.route(ctx, ch, nil)
 	}
@@ -97,7 +97,7 @@ func (s *Solver) Present(ctx context.Context, _ *signer.Issuer, ch *cmacme.Chall
 		}
 		return s.route(ctx, ch, replicas)
 	case !s.Listens:
-		return fault.Misconfiguredf("NotAnswered", "this controller answers no HTTP-01 challenges: start it with --http01-listen-address, or choose solverMode Pod")
+		return fault.Misconfiguredf("NotAnswered", "this controller answers no HTTP-01 challenges: start it with --http01-listen-address, or, in a cluster, choose solverMode Pod")
 	}
 	return nil
 }
