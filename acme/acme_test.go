@@ -276,6 +276,13 @@ func TestAnErrorThatIsNoProblemDocumentIsOneNevertheless(t *testing.T) {
 	if err == nil || err.Error() != "order: Bad Gateway (HTTP status 502)" {
 		t.Error(err)
 	}
+	// That there is no directory says where.
+	s, c = newServer(t, func(_ *server, w http.ResponseWriter, r *http.Request) { http.NotFound(w, r) })
+	c.Directory = s.URL + "/nothing"
+	_, err = c.Order(t.Context(), s.account(), s.URL+"/order/1")
+	if p := new(Problem); !errors.As(err, &p) || err.Error() != "order: directory: Not Found (HTTP status 404), at "+s.URL+"/nothing" {
+		t.Error(err)
+	}
 }
 
 func TestRetryAfter(t *testing.T) {

@@ -56,6 +56,9 @@ func (c *Client) directory(ctx context.Context) (*Directory, error) {
 	}
 	// Two may fetch it at once. Neither waits for the other: one may be slow, and each has its own deadline.
 	m, err := c.exchange(ctx, "directory", http.MethodGet, c.Directory, nil, "application/json")
+	if p := new(Problem); errors.As(err, &p) {
+		return nil, fmt.Errorf("%w, at %s", err, c.Directory) // most often a URL that is misspelt
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -155,8 +155,8 @@ func (o *Options) check() error {
 	if _, err := dns01.ParseNameservers(o.Nameservers); err != nil {
 		return fmt.Errorf("--dns01-recursive-nameservers: %w", err)
 	}
-	if o.PassthroughTo != "" && o.TLSALPN01Address == "" {
-		return errors.New("--tlsalpn01-passthrough-to needs --tlsalpn01-listen-address, from where it is passed on")
+	if err := CheckPassthrough(o.PassthroughTo, o.TLSALPN01Address); err != nil {
+		return err
 	}
 	if errs := validation.ValidateLabels(o.HTTP01.Labels, nil); len(errs) > 0 {
 		return fmt.Errorf("--acme-http01-solver-extra-labels: %s", errs[0].Detail)
@@ -191,6 +191,20 @@ func CheckSiteNameservers(servers []string) error {
 		if host, port, err := net.SplitHostPort(server); err != nil || host == "" || port == "" {
 			return fmt.Errorf("--acme-http01-solver-nameservers must be host:port, such as 192.0.2.53:53, not %q", server)
 		}
+	}
+	return nil
+}
+
+// CheckPassthrough says what is wrong with the value of --tlsalpn01-passthrough-to, which perenniald has, too.
+func CheckPassthrough(to, listen string) error {
+	if to == "" {
+		return nil
+	}
+	if _, _, err := net.SplitHostPort(to); err != nil {
+		return fmt.Errorf("--tlsalpn01-passthrough-to must be host:port, not %q", to)
+	}
+	if listen == "" {
+		return errors.New("--tlsalpn01-passthrough-to needs --tlsalpn01-listen-address, from where it is passed on")
 	}
 	return nil
 }

@@ -239,10 +239,12 @@ func behind(ch *cmacme.Challenge, room int, ahead []*cmacme.Challenge) string {
 	if more := len(ahead) - few; more > 0 {
 		names = append(names, fmt.Sprintf("%d more", more))
 	}
-	values := "one value"
-	if room > 1 {
-		values = fmt.Sprintf("%d values", room)
+	why := "where the DNS provider can have only one value at once"
+	switch {
+	case ch.Spec.Type == cmacme.ACMEChallengeTypeTLSALPN01:
+		why = "where only one challenge can be answered at once"
+	case room > 1:
+		why = fmt.Sprintf("where the DNS provider can have only %d values at once", room)
 	}
-	return fmt.Sprintf("Waiting for its turn at %s, where the DNS provider can have only %s at once, after %s",
-		strings.TrimSuffix(ch.Status.EffectiveName, "."), values, strings.Join(names, ", "))
+	return fmt.Sprintf("Waiting for its turn at %s, %s, after %s", strings.TrimSuffix(ch.Status.EffectiveName, "."), why, strings.Join(names, ", "))
 }

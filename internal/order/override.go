@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 
+	"k8s.io/utils/ptr"
+
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/fault"
 )
@@ -49,11 +51,12 @@ func override(solver *cmacme.ACMEChallengeSolver, order *cmacme.Order) error {
 		if v := a[cmacme.ACMECertificateHTTP01ParentRefNamespace]; v != "" {
 			namespace = v
 		}
-		// That of the annotations takes the place of the same one of the issuer.
-		route.ParentRefs = slices.DeleteFunc(route.ParentRefs, func(p cmacme.ParentReference) bool {
-			return p.Name == name && p.Namespace != nil && *p.Namespace == namespace && (p.Kind == nil || *p.Kind == kind)
-		})
-		route.ParentRefs = append(route.ParentRefs, cmacme.ParentReference{Name: name, Kind: &kind, Namespace: &namespace})
+		// The issuer may name the same parent, and which of its listeners.
+		if !slices.ContainsFunc(route.ParentRefs, func(p cmacme.ParentReference) bool {
+			return p.Name == name && ptr.Deref(p.Namespace, order.Namespace) == namespace && ptr.Deref(p.Kind, "Gateway") == kind
+		}) {
+			route.ParentRefs = append(route.ParentRefs, cmacme.ParentReference{Name: name, Kind: &kind, Namespace: &namespace})
+		}
 	}
 	if len(route.ParentRefs) == 0 {
 		return fault.Misconfiguredf("NoParent", "the HTTPRoute of the solver has no parent: set parentRefs, or annotate the Gateway itself")

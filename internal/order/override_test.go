@@ -27,6 +27,8 @@ func TestWhatTheAnnotationsOfACertificateChangeInASolver(t *testing.T) {
 		return cmacme.ParentReference{Name: name, Kind: ptr.To("Gateway"), Namespace: &namespace}
 	}
 	infra := cmacme.ParentReference{Name: "edge", Namespace: ptr.To("infra")}
+	listener, set := infra, gateway("infra", "edge")
+	listener.SectionName, set.Kind = ptr.To("http"), ptr.To("ListenerSet")
 	dns := cmacme.ACMEChallengeSolver{DNS01: &cmacme.ACMEChallengeSolverDNS01{}}
 	of := cmacme.ACMEChallengeSolverHTTP01Ingress{IngressClassName: ptr.To("public"), ServiceType: "ClusterIP"}
 	for what, test := range map[string]struct {
@@ -49,7 +51,10 @@ func TestWhatTheAnnotationsOfACertificateChangeInASolver(t *testing.T) {
 		"without annotations the parents stay":       {route(infra), nil, route(infra), ""},
 		"a parent is added, of the same namespace":   {route(infra), annotations{parent: "own", kind: "Gateway"}, route(infra, gateway("shop", "own")), ""},
 		"a parent is added, of another namespace":    {route(infra), annotations{parent: "own", kind: "Gateway", parentSpace: "net"}, route(infra, gateway("net", "own")), ""},
-		"a parent that is there stays the only one":  {route(infra), annotations{parent: "edge", kind: "Gateway", parentSpace: "infra"}, route(gateway("infra", "edge")), ""},
+		"a parent that is there stays the only one":  {route(infra), annotations{parent: "edge", kind: "Gateway", parentSpace: "infra"}, route(infra), ""},
+		"also one of the own namespace":              {route(cmacme.ParentReference{Name: "own"}), annotations{parent: "own", kind: "Gateway"}, route(cmacme.ParentReference{Name: "own"}), ""},
+		"and with the listener that it names":        {route(listener), annotations{parent: "edge", kind: "Gateway", parentSpace: "infra"}, route(listener), ""},
+		"a parent of another kind is another":        {route(infra), annotations{parent: "edge", kind: "ListenerSet", parentSpace: "infra"}, route(infra, set), ""},
 		"a parent without a kind is a mistake":       {route(infra), annotations{parent: "own"}, dns, "set both, or none"},
 		"a kind without a parent is a mistake":       {route(infra), annotations{kind: "Gateway"}, dns, "set both, or none"},
 		"an HTTPRoute needs a parent":                {route(), nil, dns, "has no parent"},

@@ -21,6 +21,8 @@ const (
 	unreachable = 2 * time.Minute
 	// maxAddresses is how many addresses of a site are looked at.
 	maxAddresses = 8
+	// connectTimeout is for how long one address is tried, where there may be others.
+	connectTimeout = 4 * time.Second
 )
 
 // Dial connects, as that of a net.Dialer.
@@ -68,10 +70,15 @@ func (s Site) view(ctx context.Context, host, address string, look func(context.
 	}
 	var heard atomic.Int64
 	v := look(ctx, func(ctx context.Context, network, to string) (net.Conn, error) {
-		if name, port, err := net.SplitHostPort(to); err == nil && address != "" && strings.EqualFold(name, host) {
-			to = net.JoinHostPort(address, port)
+		all := []string{to}
+		if name, port, err := net.SplitHostPort(to); err != nil {
+			return nil, err
+		} else if address != "" && strings.EqualFold(name, host) {
+			all = []string{net.JoinHostPort(address, port)}
+		} else if all, err = s.addresses(ctx, name, port); err != nil {
+			return nil, err
 		}
-		conn, err := dial(ctx, network, to)
+		conn, err := first(ctx, dial, network, all)
 		if err != nil {
 			return nil, err
 		}
@@ -79,6 +86,38 @@ func (s Site) view(ctx context.Context, host, address string, look func(context.
 	})
 	v.Where, v.Silent = address, heard.Load() == 0
 	return v
+}
+
+// addresses are those of a host that the site leads to, which is looked up as the site itself is.
+func (s Site) addresses(ctx context.Context, name, port string) ([]string, error) {
+	if _, err := netip.ParseAddr(name); err == nil || s.Lookup == nil {
+		return []string{net.JoinHostPort(name, port)}, nil
+	}
+	found, err := s.Lookup(ctx, name)
+	if err == nil && len(found) == 0 {
+		err = &net.DNSError{Err: "it has no address", Name: name, IsNotFound: true}
+	}
+	if err != nil {
+		return nil, err
+	}
+	var all []string
+	for _, addr := range found[:min(len(found), maxAddresses)] {
+		all = append(all, net.JoinHostPort(addr.Unmap().String(), port))
+	}
+	return all, nil
+}
+
+// first connects with the first of some addresses, of which there is one at least, that can be connected with.
+func first(ctx context.Context, dial Dial, network string, all []string) (conn net.Conn, err error) {
+	for _, to := range all {
+		within, cancel := context.WithTimeout(ctx, connectTimeout)
+		conn, err = dial(within, network, to)
+		cancel()
+		if err == nil {
+			break
+		}
+	}
+	return conn, err
 }
 
 // listened counts what is heard on a connection.

@@ -1,12 +1,14 @@
 package solver_test
 
 import (
+	"context"
 	"net"
 	"net/netip"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/miekg/dns"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
@@ -36,6 +38,44 @@ func TestWhatASiteShowsIsJudged(t *testing.T) {
 			if got := solver.JudgeSite("www", test.views, ch, presented.Add(test.after)); got != test.want {
 				t.Errorf("got %+v, want %+v", got, test.want)
 			}
+		})
+	}
+}
+
+// TestWhereASiteLeadsIsLookedUpAsTheSiteItself has a DNS server that knows names which nobody else does.
+func TestWhereASiteLeadsIsLookedUpAsTheSiteItself(t *testing.T) {
+	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := &dns.Server{PacketConn: packets, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		m := new(dns.Msg).SetReply(q)
+		if q.Question[0].Qtype == dns.TypeA {
+			m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET}, A: net.IPv4(127, 0, 0, 1)}}
+		}
+		_ = w.WriteMsg(m)
+	})}
+	go func() { _ = names.ActivateAndServe() }()
+	t.Cleanup(func() { _ = names.Shutdown() })
+	site, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { site.Close() })
+	_, port, err := net.SplitHostPort(site.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := solver.Site{Lookup: solver.Lookup([]string{packets.LocalAddr().String()})}
+	for _, to := range []string{"www.site.invalid", "elsewhere.invalid", "127.0.0.1"} {
+		s.Views(t.Context(), "www.site.invalid", func(ctx context.Context, dial solver.Dial) solver.View {
+			conn, err := dial(ctx, "tcp", net.JoinHostPort(to, port))
+			if err != nil {
+				t.Errorf("%s: %v", to, err)
+				return solver.View{}
+			}
+			conn.Close()
+			return solver.View{Right: true}
 		})
 	}
 }

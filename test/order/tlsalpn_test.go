@@ -61,3 +61,28 @@ func TestHostsThatHaveIPv6AloneAreCertifiedByTLSALPN01(t *testing.T) {
 		t.Errorf("the certificate is for %v", chain[0].IPAddresses)
 	}
 }
+
+// TestOneNameIsProvenByTLSALPN01ForSeveralOrdersInTurn has orders that share a name, for which a handshake can be answered in one way only.
+func TestOneNameIsProvenByTLSALPN01ForSeveralOrdersInTurn(t *testing.T) {
+	r := start(t, pebble.Options{})
+	r.issuer(func(spec *cmacme.ACMEIssuer) {
+		spec.Solvers = []cmacme.ACMEChallengeSolver{{TLSALPN01: &cmacme.ACMEChallengeSolverTLSALPN01{}}}
+	})
+	var all []*cmapi.Certificate
+	for i := range 5 {
+		all = append(all, r.certificate(fmt.Sprintf("site-%d", i), "www.example.com", fmt.Sprintf("site-%d.example.com", i)))
+	}
+	r.own(all...)
+	var orders cmacme.OrderList
+	if err := r.admin.List(t.Context(), &orders, client.InNamespace(r.namespace)); err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range orders.Items {
+		if o.Status.State != cmacme.Valid {
+			t.Errorf("the order %s is %s: %s", o.Name, o.Status.State, o.Status.Reason)
+		}
+	}
+	if len(orders.Items) != len(all) {
+		t.Errorf("there were %d orders for %d certificates", len(orders.Items), len(all))
+	}
+}

@@ -114,8 +114,9 @@ type ChallengeStatus struct {
 	// +optional
 	PresentedAt *metav1.Time `json:"presentedAt,omitempty"`
 
-	// Perennial's own. The name of the record, after CNAMEs, with a dot at its end. Set where the
-	// provider can have only a few values at one name: challenges with the same one take turns.
+	// Perennial's own. The name of the record, after CNAMEs, with a dot at its end, or host:port of a
+	// site for TLS-ALPN-01. Set where only a few proofs can stand at once: challenges with the same one
+	// take turns.
 	// +optional
 	EffectiveName string `json:"effectiveName,omitempty"`
 

@@ -27,7 +27,10 @@ func site(t *testing.T, addresses string, handler http.Handler, elsewhere map[st
 	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
 	return solver.Site{
-		Lookup: func(context.Context, string) (list []netip.Addr, err error) {
+		Lookup: func(_ context.Context, host string) (list []netip.Addr, err error) {
+			if host == "inside.example" {
+				return []netip.Addr{netip.MustParseAddr("198.51.100.7")}, nil
+			}
 			for a := range strings.FieldsSeq(addresses) {
 				list = append(list, netip.MustParseAddr(a))
 			}
@@ -76,7 +79,7 @@ func TestASiteIsLookedAtAsACAWould(t *testing.T) {
 		"a redirect to https, not verified":        {v4, leads("https://a.example.com/x"), map[string]string{v4 + ":443": secured.Listener.Addr().String()}, ""},
 		"a redirect to another port":               {v4, leads("http://a.example.com:8080/x"), nil, "redirected to port 8080, where ACME servers do not follow"},
 		"a redirect in a circle":                   {v4, leads("/.well-known/acme-challenge/token"), nil, "more than 10 redirects"},
-		"a redirect to a page that is not for all": {v4, leads("http://inside.example/x"), map[string]string{"inside.example:80": other.Listener.Addr().String()}, `leads to "http://inside.example/x", which answers, but with something else: another`},
+		"a redirect to a page that is not for all": {v4, leads("http://inside.example/x"), map[string]string{"198.51.100.7:80": other.Listener.Addr().String()}, `leads to "http://inside.example/x", which answers, but with something else: another`},
 		"a link-local address":                     {"169.254.169.254", says("token.thumbprint"), nil, "is an address where no CA comes"},
 		"no address":                               {"", says("token.thumbprint"), nil, "has no address: add an A or AAAA record"},
 	} {

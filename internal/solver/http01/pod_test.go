@@ -1,12 +1,18 @@
 package http01
 
 import (
+	"net/http"
 	"reflect"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 )
@@ -83,5 +89,51 @@ func TestASolverPodMayDoNothingByDefault(t *testing.T) {
 	}
 	if c := podOf(challenge("a.example.com"), PodSettings{RunAsRoot: true}).Spec.Containers[0]; *c.SecurityContext.RunAsNonRoot {
 		t.Error("it cannot run as root")
+	}
+}
+
+// TestAPodThatIsChangedAsItIsMadeStaysSo has an admission webhook that takes images from a mirror, as many clusters have.
+func TestAPodThatIsChangedAsItIsMadeStaysSo(t *testing.T) {
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{cmacme.AddToScheme, clientgoscheme.AddToScheme} {
+		if err := add(scheme); err != nil {
+			t.Fatal(err)
+		}
+	}
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	s := &Solver{
+		Direct: fake.NewClientBuilder().WithScheme(scheme).Build(), Mode: cmacme.HTTP01SolverModePod, Pods: PodSettings{Image: "registry.example/perennial:1"},
+		Site: site(t, "192.0.2.1", http.NotFoundHandler(), nil), Now: func() time.Time { return now },
+	}
+	ch := challenge("a.example.com")
+	if err := s.Present(t.Context(), nil, ch); err != nil {
+		t.Fatal(err)
+	}
+	pod := &corev1.Pod{}
+	key := client.ObjectKey{Namespace: ch.Namespace, Name: nameOf(ch)}
+	if err := s.Direct.Get(t.Context(), key, pod); err != nil {
+		t.Fatal(err)
+	}
+	pod.Spec.Containers[0].Image = "mirror.example/perennial:1"
+	if err := s.Direct.Update(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+	now = now.Add(again)
+	if seen, err := s.Check(t.Context(), nil, ch); err != nil || seen.Visible {
+		t.Fatalf("got %+v, %v", seen, err)
+	}
+	if err := s.Direct.Get(t.Context(), key, pod); err != nil || pod.Spec.Containers[0].Image != "mirror.example/perennial:1" {
+		t.Errorf("the image is now %s, %v", pod.Spec.Containers[0].Image, err)
+	}
+	// One that is gone is made again.
+	if err := s.Direct.Delete(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+	now = now.Add(again)
+	if _, err := s.Check(t.Context(), nil, ch); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Direct.Get(t.Context(), key, pod); err != nil {
+		t.Error(err)
 	}
 }

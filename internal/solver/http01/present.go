@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 	gwapi "sigs.k8s.io/gateway-api/apis/v1"
@@ -82,7 +83,7 @@ func (s *Solver) Present(ctx context.Context, _ *signer.Issuer, ch *cmacme.Chall
 	}
 	if s.mode(ch) == cmacme.HTTP01SolverModePod {
 		if s.Pods.Image == "" {
-			return fault.Misconfiguredf("NoSolverImage", "solverMode is Pod, and the controller has no image for it: start it with --acme-http01-solver-image")
+			return fault.Misconfiguredf("NoSolverImage", "solverMode is Pod, and the controller has no image for it: start it with --acme-http01-solver-image, or choose solverMode Shared")
 		}
 		return s.route(ctx, ch, nil)
 	}
@@ -96,7 +97,7 @@ func (s *Solver) Present(ctx context.Context, _ *signer.Issuer, ch *cmacme.Chall
 		}
 		return s.route(ctx, ch, replicas)
 	case !s.Listens:
-		return fault.Misconfiguredf("NotAnswered", "this controller answers no HTTP-01 challenges: start it with --http01-listen-address, or choose solverMode Pod")
+		return fault.Misconfiguredf("NotAnswered", "this controller answers no HTTP-01 challenges: start it with --http01-listen-address, or, in a cluster, choose solverMode Pod")
 	}
 	return nil
 }
@@ -138,7 +139,11 @@ func (s *Solver) route(ctx context.Context, ch *cmacme.Challenge, endpoints []*d
 				o.GetLabels()[k] = v // metadata always has some
 			}
 		}
-		if err := s.apply(ctx, o); err != nil {
+		write := s.apply
+		if _, is := o.(*corev1.Pod); is {
+			write = s.create
+		}
+		if err := write(ctx, o); err != nil {
 			return err
 		}
 	}
@@ -168,6 +173,15 @@ func (s *Solver) apply(ctx context.Context, o client.Object) error {
 	return judged(kind.Kind, o, s.Direct.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(fieldManager), client.ForceOwnership))
 }
 
+// create makes an object if it is not there. A pod is made once: what admission has changed of it cannot be changed back, or must not be.
+func (s *Solver) create(ctx context.Context, o client.Object) error {
+	err := s.Direct.Create(ctx, o, client.FieldOwner(fieldManager))
+	if apierrors.IsAlreadyExists(err) {
+		return nil
+	}
+	return judged("Pod", o, err)
+}
+
 // judged says what an error of the API server means: what it refuses it will refuse again.
 func judged(kind string, o client.Object, err error) error {
 	switch {
@@ -181,23 +195,25 @@ func judged(kind string, o client.Object, err error) error {
 	return fmt.Errorf("write %s %s/%s: %w", kind, o.GetNamespace(), o.GetName(), err)
 }
 
-// edit changes the rules of the Ingress that a Challenge names.
+// edit changes the rules of the Ingress that a Challenge names. Others change it at the same time: its owner, and other Challenges.
 func (s *Solver) edit(ctx context.Context, ch *cmacme.Challenge, change func([]networkingv1.IngressRule, *cmacme.Challenge) ([]networkingv1.IngressRule, bool)) error {
-	is := &networkingv1.Ingress{}
 	key := types.NamespacedName{Namespace: ch.Namespace, Name: ch.Spec.Solver.HTTP01.Ingress.Name}
-	if err := s.Direct.Get(ctx, key, is); err != nil {
-		if apierrors.IsNotFound(err) {
-			return fault.Misconfiguredf("IngressNotFound", "there is no Ingress %q, which challenges are to be answered through: create it, or correct the solver", key.Name)
+	return retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		is := &networkingv1.Ingress{}
+		if err := s.Direct.Get(ctx, key, is); err != nil {
+			if apierrors.IsNotFound(err) {
+				return fault.Misconfiguredf("IngressNotFound", "there is no Ingress %q, which challenges are to be answered through: create it, or correct the solver", key.Name)
+			}
+			return err
 		}
-		return err
-	}
-	rules, changed := change(is.Spec.Rules, ch)
-	if !changed {
-		return nil
-	}
-	next := is.DeepCopy()
-	next.Spec.Rules = rules
-	return judged("Ingress", is, s.Direct.Patch(ctx, next, client.MergeFromWithOptions(is, client.MergeFromWithOptimisticLock{})))
+		rules, changed := change(is.Spec.Rules, ch)
+		if !changed {
+			return nil
+		}
+		next := is.DeepCopy()
+		next.Spec.Rules = rules
+		return judged("Ingress", is, s.Direct.Patch(ctx, next, client.MergeFromWithOptions(is, client.MergeFromWithOptimisticLock{})))
+	})
 }
 
 // keep makes again what is gone or has changed, and says why a pod does not answer.

@@ -1,6 +1,9 @@
 package http01
 
 import (
+	"context"
+	"fmt"
+	"slices"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -8,7 +11,12 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 )
@@ -113,5 +121,55 @@ func TestAnIngressFollowsItsSolver(t *testing.T) {
 	}
 	if s := serviceOf(ch, nil, 1); s.Spec.Type != corev1.ServiceTypeClusterIP {
 		t.Errorf("the Service is of type %s", s.Spec.Type)
+	}
+}
+
+// TestAnIngressThatOthersEditAtTheSameTimeHasBoth has an owner who is always a little faster, as other challenges on the same Ingress are.
+func TestAnIngressThatOthersEditAtTheSameTimeHasBoth(t *testing.T) {
+	scheme := runtime.NewScheme()
+	if err := clientgoscheme.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	web := &networkingv1.Ingress{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"}, Spec: networkingv1.IngressSpec{Rules: []networkingv1.IngressRule{rule("a.example.com", "/")}}}
+	times := 0
+	c := fake.NewClientBuilder().WithScheme(scheme).WithObjects(web).WithInterceptorFuncs(interceptor.Funcs{
+		Patch: func(ctx context.Context, c client.WithWatch, o client.Object, p client.Patch, options ...client.PatchOption) error {
+			if times++; times%2 == 1 {
+				is := &networkingv1.Ingress{}
+				if err := c.Get(ctx, client.ObjectKeyFromObject(o), is); err != nil {
+					return err
+				}
+				is.Spec.Rules = append(is.Spec.Rules, rule(fmt.Sprintf("owner-%d.example.com", times), "/"))
+				if err := c.Update(ctx, is); err != nil {
+					return err
+				}
+			}
+			return c.Patch(ctx, o, p, options...)
+		},
+	}).Build()
+	s := &Solver{Direct: c}
+	ch := challenge("a.example.com")
+	ch.Spec.Solver.HTTP01.Ingress.Name = "web"
+	hosts := func() (all []string) {
+		is := &networkingv1.Ingress{}
+		if err := c.Get(t.Context(), client.ObjectKeyFromObject(web), is); err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range is.Spec.Rules {
+			all = append(all, fmt.Sprint(r.Host, len(r.HTTP.Paths)))
+		}
+		return all
+	}
+	if err := s.edit(t.Context(), ch, withPath); err != nil {
+		t.Fatal(err)
+	}
+	if got := hosts(); !slices.Equal(got, []string{"a.example.com2", "owner-1.example.com1"}) {
+		t.Errorf("it has %v", got)
+	}
+	if err := s.edit(t.Context(), ch, withoutPath); err != nil {
+		t.Fatal(err)
+	}
+	if got := hosts(); !slices.Equal(got, []string{"a.example.com1", "owner-1.example.com1", "owner-3.example.com1"}) {
+		t.Errorf("afterwards it has %v", got)
 	}
 }

@@ -11,7 +11,8 @@ import (
 	"github.com/perennial-pki/perennial/internal/fault"
 )
 
-// write puts the key authorization where a web server finds it. No symbolic link leads out of Webroot.
+// write puts the key authorization where a web server finds it, and can read it as another user, whatever the umask is that protects our
+// other files. No symbolic link leads out of Webroot.
 func (s *Solver) write(ch *cmacme.Challenge) error {
 	root, err := os.OpenRoot(s.Webroot)
 	if err != nil {
@@ -19,10 +20,20 @@ func (s *Solver) write(ch *cmacme.Challenge) error {
 	}
 	defer root.Close()
 	name := acme.HTTP01Path(ch.Spec.Token)[1:]
-	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
-		return fault.Misconfiguredf("Webroot", "--http01-webroot: %w", err)
+	directory := path.Dir(name)
+	for _, d := range []string{path.Dir(directory), directory} {
+		err := root.Mkdir(d, 0o755)
+		if err == nil {
+			err = root.Chmod(d, 0o755)
+		}
+		if err != nil && !errors.Is(err, os.ErrExist) {
+			return fault.Misconfiguredf("Webroot", "--http01-webroot: %w", err)
+		}
 	}
-	if err := root.WriteFile(name, []byte(ch.Spec.Key), 0o644); err != nil {
+	if err = root.WriteFile(name, []byte(ch.Spec.Key), 0o644); err == nil {
+		err = root.Chmod(name, 0o644)
+	}
+	if err != nil {
 		return fault.Misconfiguredf("Webroot", "--http01-webroot: %w", err)
 	}
 	return nil

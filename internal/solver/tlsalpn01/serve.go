@@ -23,9 +23,11 @@ const (
 	maxHello = 64 << 10
 	// maxWaiting is how many connections may be without a ClientHello at once. If there is one more, the oldest is closed, so that whoever holds
 	// many open keeps out nobody who speaks.
-	maxWaiting   = 1000
-	connectLimit = 10 * time.Second
-	acceptAgain  = 100 * time.Millisecond
+	maxWaiting = 1000
+	// handshakeRecord is the type of the record with which TLS begins.
+	handshakeRecord = 22
+	connectLimit    = 10 * time.Second
+	acceptAgain     = 100 * time.Millisecond
 	// halfClosed is how long a relayed connection lives on of which one direction has ended.
 	halfClosed = 10 * time.Minute
 )
@@ -79,7 +81,7 @@ func (l *Listener) Serve(ctx context.Context, listener net.Listener) error {
 			switch {
 			case err != nil:
 				return
-			case len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == acme.TLSALPN01Protocol:
+			case hello != nil && len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == acme.TLSALPN01Protocol:
 				l.answer(ctx, &replayed{Conn: conn, first: read}, hello.ServerName)
 			case l.PassthroughTo != "":
 				l.pass(ctx, conn, read)
@@ -91,7 +93,8 @@ func (l *Listener) Serve(ctx context.Context, listener net.Listener) error {
 // errRead ends a handshake of which only the ClientHello is wanted.
 var errRead = errors.New("read")
 
-// clientHello reads the ClientHello from a connection, and returns it with all bytes that were read.
+// clientHello reads the ClientHello from a connection, and returns it with all bytes that were read. One that is not understood, which the site
+// may understand, is nil.
 func clientHello(ctx context.Context, conn net.Conn, patience time.Duration) (hello *tls.ClientHelloInfo, read []byte, err error) {
 	r := &recorded{Conn: conn}
 	if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
@@ -101,7 +104,7 @@ func clientHello(ctx context.Context, conn net.Conn, patience time.Duration) (he
 		hello = h
 		return nil, errRead
 	}}).HandshakeContext(ctx)
-	if hello == nil {
+	if hello == nil && (r.failed || len(r.read) == 0 || r.read[0] != handshakeRecord) {
 		return nil, nil, err
 	}
 	return hello, r.read, conn.SetReadDeadline(time.Time{})
@@ -110,15 +113,17 @@ func clientHello(ctx context.Context, conn net.Conn, patience time.Duration) (he
 // recorded remembers what is read from a connection, and writes nothing to it.
 type recorded struct {
 	net.Conn
-	read []byte
+	read   []byte
+	failed bool
 }
 
 func (r *recorded) Read(p []byte) (int, error) {
 	if len(r.read) >= maxHello {
+		r.failed = true
 		return 0, errors.New("the ClientHello is too long")
 	}
 	n, err := r.Conn.Read(p)
-	r.read = append(r.read, p[:n]...)
+	r.read, r.failed = append(r.read, p[:n]...), err != nil
 	return n, err
 }
 

@@ -152,8 +152,12 @@ func TestWhatIsPassedOnIsNotChanged(t *testing.T) {
 	t.Cleanup(func() { site.Close() })
 	address := listen(t, &Listener{PassthroughTo: site.Addr().String()})
 	hello := recordedHello(t, "b.example.com", "h2")
+	ways := ways()
+	ways["with a name that this listener does not understand"] = func(hello []byte) [][]byte {
+		return [][]byte{bytes.Replace(hello, []byte("b.example.com"), []byte("b.example.co."), 1)}
+	}
 	sent := append(slices.Clone(hello), "and what follows, of which nothing is understood"...)
-	for way, change := range ways() {
+	for way, change := range ways {
 		t.Run(way, func(t *testing.T) {
 			conn, err := net.Dial("tcp", address)
 			if err != nil {
@@ -289,6 +293,33 @@ func TestManyWhoSayNothingKeepOutNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	conn.Close()
+}
+
+func TestOfSeveralChallengesForANameThatIsAnsweredWhichIsPresented(t *testing.T) {
+	s, _ := answering(t)
+	for _, name := range []string{"a", "d", "e"} { // beside c
+		ch := challenge("a.example.com")
+		ch.Name, ch.Spec.Key = name, "token-"+name+".thumbprint"
+		ch.Labels = map[string]string{cmacme.DomainLabelKey: solver.LabelOf("a.example.com")}
+		ch.Status.Presented = name == "d"
+		if err := s.Cache.(client.Client).Create(t.Context(), ch); err != nil {
+			t.Fatal(err)
+		}
+		if place, err := s.Place(t.Context(), ch); s.Room(ch) != 1 || place != "a.example.com:443" || err != nil {
+			t.Errorf("there is room for %d at %q, %v", s.Room(ch), place, err)
+		}
+	}
+	s.Site = solver.Site{Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, network, listen(t, &Listener{Solver: s}))
+	}}
+	ch := challenge("a.example.com")
+	ch.Spec.Key = "token-d.thumbprint"
+	for range 20 {
+		if seen, err := s.Check(t.Context(), nil, ch); err != nil || !seen.Visible {
+			t.Fatalf("it sees %+v, %v", seen, err)
+		}
+	}
 }
 
 func TestStrangersMakeUsAskTheAPIServerSeldom(t *testing.T) {

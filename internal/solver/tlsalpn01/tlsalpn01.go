@@ -86,26 +86,43 @@ func identifier(ch *cmacme.Challenge) acme.Identifier {
 	return acme.DNS(ch.Spec.DNSName)
 }
 
-// certificate returns the certificate that answers for a server name.
+// certificate returns the certificate that answers for a server name. Of several challenges for it only one is presented at a time.
 func (s *Solver) certificate(ctx context.Context, name string) (*tls.Certificate, error) {
 	name = strings.ToLower(name)
 	var list cmacme.ChallengeList
 	if err := s.Cache.List(ctx, &list, client.MatchingFields{byServerName: name}, client.UnsafeDisableDeepCopy); err != nil {
 		return nil, err
 	}
-	if len(list.Items) == 0 && s.reads.Allow(s.Now()) { // the cache of a replica may lag behind what the leader wrote
+	if len(list.Items) != 1 && s.reads.Allow(s.Now()) { // the cache of a replica may lag behind what the leader wrote
 		ctx, cancel := context.WithTimeout(ctx, readTimeout)
 		defer cancel()
 		if err := s.Live.List(ctx, &list, solver.Asked(s.Namespace, name)...); err != nil {
 			return nil, err
 		}
 	}
+	var asked *cmacme.Challenge
 	for i := range list.Items {
-		if ch := &list.Items[i]; ServerName(ch) == name {
-			return acme.TLSALPN01Certificate(identifier(ch), ch.Spec.Key, s.Now())
+		if ch := &list.Items[i]; ServerName(ch) == name && (asked == nil || ch.Status.Presented) {
+			asked = ch
 		}
 	}
-	return nil, fmt.Errorf("there is no challenge for %q", name)
+	if asked == nil {
+		return nil, fmt.Errorf("there is no challenge for %q", name)
+	}
+	return acme.TLSALPN01Certificate(identifier(asked), asked.Spec.Key, s.Now())
+}
+
+// Room is for one: the CA names no token, so that a handshake can be answered in one way only.
+func (s *Solver) Room(*cmacme.Challenge) int { return 1 }
+
+// Place is the site, with its port, so that it is no name of a DNS record.
+func (s *Solver) Place(_ context.Context, ch *cmacme.Challenge) (string, error) {
+	return strings.ToLower(address(ch)), nil
+}
+
+// PresentBeside is Present, as there are never others.
+func (s *Solver) PresentBeside(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge, _ []*cmacme.Challenge) error {
+	return s.Present(ctx, issuer, ch)
 }
 
 // Present has nothing to do: the Challenge itself is what is answered from.

@@ -186,15 +186,7 @@ func (o options) checkChallenges() error {
 	if _, err := dns01.ParseNameservers(o.nameservers); err != nil {
 		return fmt.Errorf("--dns01-recursive-nameservers: %w", err)
 	}
-	if o.passTo != "" {
-		if _, _, err := net.SplitHostPort(o.passTo); err != nil {
-			return fmt.Errorf("--tlsalpn01-passthrough-to must be host:port, not %q", o.passTo)
-		}
-		if o.tlsalpn01 == "" {
-			return errors.New("--tlsalpn01-passthrough-to needs --tlsalpn01-listen-address, from where it is passed on")
-		}
-	}
-	return nil
+	return controller.CheckPassthrough(o.passTo, o.tlsalpn01)
 }
 
 // account installs the controller's ServiceAccount and rights, and returns what it connects with: it has no others.
