@@ -70,7 +70,7 @@ func (s Site) view(ctx context.Context, host, address string, look func(context.
 	}
 	var heard atomic.Int64
 	v := look(ctx, func(ctx context.Context, network, to string) (net.Conn, error) {
-		all := []string{to}
+		var all []string
 		if name, port, err := net.SplitHostPort(to); err != nil {
 			return nil, err
 		} else if address != "" && strings.EqualFold(name, host) {
