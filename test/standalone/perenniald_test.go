@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/miekg/dns"
+
 	"github.com/perennial-pki/perennial/test/dnsserver"
 	"github.com/perennial-pki/perennial/test/pebble"
 )
@@ -225,6 +227,7 @@ func TestAWebServerProvesByTheWebrootOfPerenniald(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(names.Close)
+	names.Set("inside.example.com", dns.TypeA, "127.77.77.77")
 	ca, err := pebble.Start(pebble.Options{Resolver: names.Addr, HTTPPort: web.Listener.Addr().(*net.TCPAddr).Port})
 	if err != nil {
 		t.Fatal(err)
@@ -241,6 +244,13 @@ spec:
     solvers:
     - http01: {ingress: {}}
       waitInsteadOfSelfCheck: 0s   # port 80 of this world is another one
+    - http01: {ingress: {}}
+      selector: {dnsNames: [inside.example.com]}
+---
+apiVersion: cert-manager.io/v1
+kind: Certificate
+metadata: {name: inside, namespace: default}
+spec: {secretName: inside, dnsNames: [inside.example.com], issuerRef: {name: ca}}
 ---
 apiVersion: cert-manager.io/v1
 kind: Certificate
@@ -250,12 +260,14 @@ spec: {secretName: www, dnsNames: [www.example.com], issuerRef: {name: ca}}
 	if err := os.WriteFile(filepath.Join(manifests, "www.yaml"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	d := startDaemon(t, "--data-dir", filepath.Join(dir, "data"), "--manifests", manifests, "--http01-webroot", webroot)
+	d := startDaemon(t, "--data-dir", filepath.Join(dir, "data"), "--manifests", manifests, "--http01-webroot", webroot, "--acme-http01-solver-nameservers", names.Addr)
 	d.until("certificate default/www issued: valid until ")
+	// The address of a name that these name servers alone know is looked at; there is nobody.
+	d.until("certificate default/inside in work", "at 127.77.77.77 ")
 	eventually(t, func() error {
 		files, err := os.ReadDir(filepath.Join(webroot, ".well-known", "acme-challenge"))
-		if err == nil && len(files) > 0 {
-			err = fmt.Errorf("%w: there is %s", errNotYet, files[0].Name())
+		if err == nil && len(files) != 1 { // that of the name that waits
+			err = fmt.Errorf("%w: there are %v", errNotYet, files)
 		}
 		return err
 	})
