@@ -345,6 +345,22 @@ func TestAnAuthorizationIsUsedAgain(t *testing.T) {
 	w.finish(a, order)
 }
 
+// Those who test that a name is proven again depend on it. Pebble itself reuses one of a hundred.
+func TestACAThatReusesNoAuthorizationsNeverDoes(t *testing.T) {
+	w := start(t, pebble.Options{})
+	a := w.account(p256(t))
+	w.issue(a, names("shop.example.com"))
+	for range 500 {
+		order, err := w.client.NewOrder(t.Context(), a, names("shop.example.com"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if order.Status != acme.StatusPending {
+			t.Fatalf("a new order is %s", order.Status)
+		}
+	}
+}
+
 func TestOtherChains(t *testing.T) {
 	w := start(t, pebble.Options{AlternateRoots: 2})
 	a := w.account(p256(t))

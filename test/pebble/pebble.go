@@ -18,10 +18,12 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"reflect"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+	"unsafe"
 
 	"github.com/letsencrypt/pebble/v2/ca"
 	"github.com/letsencrypt/pebble/v2/core"
@@ -138,7 +140,11 @@ func frontend(o Options, logger *log.Logger, store *db.MemoryStore) (wfe.WebFron
 	}
 	authority := ca.New(logger, store, "", "ecdsa", o.AlternateRoots, 1, o.Profiles)
 	validator := va.New(logger, o.HTTPPort, o.TLSPort, false, o.Resolver, store)
-	return wfe.New(logger, store, validator, authority, []string{"pebble.letsencrypt.org"}, false, len(o.ExternalAccounts) > 0, o.RetryAfter, o.RetryAfter), nil
+	made := wfe.New(logger, store, validator, authority, []string{"pebble.letsencrypt.org"}, false, len(o.ExternalAccounts) > 0, o.RetryAfter, o.RetryAfter)
+	// It reuses one more of a hundred than it is told to, and one where it is told to reuse none.
+	percent := reflect.ValueOf(&made).Elem().FieldByName("authzReusePercent")
+	*(*int)(unsafe.Pointer(percent.UnsafeAddr())) = o.ReuseAuthorizations - 1
+	return made, nil
 }
 
 // replaceable has Pebble find the orders of all certificates that a renewal says it replaces. It looks for their serial number as DER has it, which
