@@ -23,6 +23,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -305,16 +306,32 @@ func TestAnIngressIsEditedInPlaceAndAfterwardsAsItWas(t *testing.T) {
 			Rules: []networkingv1.IngressRule{{Host: "a.example.com", IngressRuleValue: networkingv1.IngressRuleValue{HTTP: &networkingv1.HTTPIngressRuleValue{Paths: []networkingv1.HTTPIngressPath{path}}}}},
 		},
 	}
-	r.create(o)
+	apply := func(o *networkingv1.Ingress) {
+		t.Helper()
+		o = o.DeepCopy()
+		o.Namespace, o.TypeMeta = r.namespace, metav1.TypeMeta{APIVersion: "networking.k8s.io/v1", Kind: "Ingress"}
+		content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		delete(content, "status")
+		if err := r.admin.Apply(t.Context(), client.ApplyConfigurationFromUnstructured(&unstructured.Unstructured{Object: content}), client.FieldOwner("pipeline")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	apply(o)
 	r.ready(r.namespace, "tls")
 	r.clean(r.namespace)
 	after := &networkingv1.Ingress{}
-	if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(o), after); err != nil {
+	if err := r.admin.Get(t.Context(), types.NamespacedName{Namespace: r.namespace, Name: o.Name}, after); err != nil {
 		t.Fatal(err)
 	}
 	if !equality.Semantic.DeepEqual(o.Spec, after.Spec) {
 		t.Errorf("the Ingress is now %+v", after.Spec)
 	}
+	// Its rules are still those of who applied it, who can apply others.
+	o.Spec.Rules[0].HTTP.Paths[0].Path = "/new"
+	apply(o)
 }
 
 func TestAnIngressThatIsChangedMeanwhileIsAfterwardsAsItsOwnerWants(t *testing.T) {

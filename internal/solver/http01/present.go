@@ -119,9 +119,9 @@ func (s *Solver) replicas(ctx context.Context, ch *cmacme.Challenge) ([]*discove
 func (s *Solver) route(ctx context.Context, ch *cmacme.Challenge, endpoints []*discoveryv1.EndpointSlice) error {
 	var all []client.Object
 	if endpoints == nil {
-		all = append(all, podOf(ch, s.Pods), serviceOf(ch, podLabels(ch), 0))
+		all = append(all, podOf(ch, s.Pods), serviceOf(ch, podLabels(ch)))
 	} else {
-		all = append(all, serviceOf(ch, nil, len(endpoints)))
+		all = append(all, serviceOf(ch, nil))
 		for _, slice := range endpoints {
 			all = append(all, slice)
 		}
@@ -212,7 +212,13 @@ func (s *Solver) edit(ctx context.Context, ch *cmacme.Challenge, change func([]n
 		}
 		next := is.DeepCopy()
 		next.Spec.Rules = rules
-		return judged("Ingress", is, s.Direct.Patch(ctx, next, client.MergeFromWithOptions(is, client.MergeFromWithOptimisticLock{})))
+		if err := s.Direct.Patch(ctx, next, client.MergeFromWithOptions(is, client.MergeFromWithOptimisticLock{})); err != nil {
+			return judged("Ingress", is, err)
+		}
+		// The rules go on being their owner's, whose next server-side apply would else be a conflict.
+		owned := next.DeepCopy()
+		owned.ManagedFields = is.ManagedFields
+		return judged("Ingress", is, s.Direct.Patch(ctx, owned, client.MergeFromWithOptions(next, client.MergeFromWithOptimisticLock{})))
 	})
 }
 

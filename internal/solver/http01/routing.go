@@ -44,11 +44,13 @@ func metadata(ch *cmacme.Challenge) metav1.ObjectMeta {
 }
 
 // serviceOf is the Service of a Challenge. Without a selector, its endpoints are slicesOf.
-func serviceOf(ch *cmacme.Challenge, selector map[string]string, families int) *corev1.Service {
+func serviceOf(ch *cmacme.Challenge, selector map[string]string) *corev1.Service {
 	o := &corev1.Service{ObjectMeta: metadata(ch), Spec: corev1.ServiceSpec{
 		Type:     corev1.ServiceTypeNodePort, // what most load balancers of clouds need
 		Selector: selector,
 		Ports:    []corev1.ServicePort{{Name: "http", Port: port, TargetPort: intstr.FromInt32(port), Protocol: corev1.ProtocolTCP}},
+		// A cluster's first family may not be one that the endpoints have.
+		IPFamilyPolicy: ptr.To(corev1.IPFamilyPolicyPreferDualStack),
 	}}
 	o.Annotations = map[string]string{"auth.istio.io/8089": "NONE"}
 	asked := corev1.ServiceType("")
@@ -59,9 +61,6 @@ func serviceOf(ch *cmacme.Challenge, selector map[string]string, families int) *
 	}
 	if asked != "" {
 		o.Spec.Type = asked
-	}
-	if families > 1 {
-		o.Spec.IPFamilyPolicy = ptr.To(corev1.IPFamilyPolicyPreferDualStack)
 	}
 	return o
 }

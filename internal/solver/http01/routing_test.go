@@ -101,7 +101,7 @@ func TestSlicesOfTheReplicas(t *testing.T) {
 	if without[0].Endpoints[0].TargetRef != nil {
 		t.Error("the pod is named")
 	}
-	if s := serviceOf(challenge("a"), nil, 2); s.Spec.IPFamilyPolicy == nil || *s.Spec.IPFamilyPolicy != corev1.IPFamilyPolicyPreferDualStack || len(s.Spec.Selector) > 0 {
+	if s := serviceOf(challenge("a"), nil); s.Spec.IPFamilyPolicy == nil || *s.Spec.IPFamilyPolicy != corev1.IPFamilyPolicyPreferDualStack || len(s.Spec.Selector) > 0 {
 		t.Errorf("the Service is %+v", s.Spec)
 	}
 }
@@ -119,7 +119,7 @@ func TestAnIngressFollowsItsSolver(t *testing.T) {
 		o.Labels["team"] != "shop" || o.Labels[cmacme.SolverIdentificationLabelKey] != "true" || *o.Spec.Rules[0].HTTP.Paths[0].PathType != networkingv1.PathTypeExact {
 		t.Errorf("the Ingress is %+v", o)
 	}
-	if s := serviceOf(ch, nil, 1); s.Spec.Type != corev1.ServiceTypeClusterIP {
+	if s := serviceOf(ch, nil); s.Spec.Type != corev1.ServiceTypeClusterIP {
 		t.Errorf("the Service is of type %s", s.Spec.Type)
 	}
 }
