@@ -219,6 +219,10 @@ func (r *ChallengeReconciler) failed(ctx context.Context, ch *cmacme.Challenge, 
 func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (result reconcile.Result, say []func(), err error) {
 	now := r.Clock.Now()
 	st := &ch.Status
+	if st.Presented && st.PresentedAt == nil { // by cert-manager, which does not say when
+		at := metav1.NewTime(now)
+		st.PresentedAt = &at
+	}
 	underWay := false
 	if !st.Presented {
 		defer func() {
@@ -248,7 +252,7 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 		return result, nil, err
 	}
 	defer func() { err = r.Accounts.Believed(ctx, i, by, err) }()
-	if at := st.PresentedAt; st.Presented && at != nil && now.Sub(at.Time) > givenUp {
+	if st.Presented && now.Sub(st.PresentedAt.Time) > givenUp {
 		return result, nil, fault.Refusedf("TimedOut", "given up after it was presented for %s: %s", givenUp, st.Reason)
 	}
 	if wait := r.pace.told(string(ch.UID), now); wait > 0 && st.State == cmacme.Processing {

@@ -114,3 +114,38 @@ func (r *rig) change(crt *cmapi.Certificate, how func()) {
 		r.t.Fatal(err)
 	}
 }
+
+// TestAChallengeThatCertManagerHasPresentedGoesOn takes over a Challenge, without what cert-manager does not write into its status.
+func TestAChallengeThatCertManagerHasPresentedGoesOn(t *testing.T) {
+	t.Parallel()
+	const name = "_acme-challenge.www.example.com"
+	r, options := shop(t, &front{}, pebble.Options{})
+	r.names.Hide(name, true)
+	running := cluster.Run(t, options)
+	r.issuer(r.byDNS(""))
+	crt := r.certificate("www", "www.example.com")
+	r.says("still answers")
+	if err := running.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	var all cmacme.ChallengeList
+	if err := r.admin.List(t.Context(), &all, client.InNamespace(r.namespace)); err != nil || len(all.Items) != 1 {
+		t.Fatalf("%d Challenges, %v", len(all.Items), err)
+	}
+	ch := &all.Items[0]
+	ch.Status = cmacme.ChallengeStatus{Processing: true, Presented: true, State: cmacme.Pending, Reason: "Waiting for DNS-01 challenge propagation"}
+	if err := r.admin.Status().Update(t.Context(), ch); err != nil {
+		t.Fatal(err)
+	}
+	cluster.Run(t, options)
+	r.says("still answers")
+	r.names.Hide(name, false)
+	r.ready(crt)
+	if orders := r.ordersOf("www"); len(orders) != 1 {
+		t.Errorf("%d Orders: the CA was asked once more", len(orders))
+	}
+	r.eventually("the Challenges are gone", r.noChallenges)
+	if left := r.names.TXT(name); len(left) > 0 {
+		t.Errorf("the zone still has %q", left)
+	}
+}

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
@@ -154,47 +155,32 @@ func ingressOf(ch *cmacme.Challenge) *networkingv1.Ingress {
 // withPath returns the rules of an Ingress with the path of a Challenge, and whether that changed them.
 func withPath(rules []networkingv1.IngressRule, ch *cmacme.Challenge) ([]networkingv1.IngressRule, bool) {
 	path, host := ingressPath(ch), hostOf(ch)
-	into := -1
-	for i, rule := range rules {
-		if rule.Host != host || rule.HTTP == nil {
-			continue
-		}
-		if slices.ContainsFunc(rule.HTTP.Paths, func(p networkingv1.HTTPIngressPath) bool { return samePath(p, path) }) {
-			return rules, false
-		}
-		if into < 0 {
-			into = i
-		}
+	next, _ := withoutPath(rules, ch)
+	into := slices.IndexFunc(next, func(r networkingv1.IngressRule) bool { return r.Host == host && r.HTTP != nil })
+	if into < 0 {
+		next = append(next, networkingv1.IngressRule{Host: host, IngressRuleValue: networkingv1.IngressRuleValue{HTTP: &networkingv1.HTTPIngressRuleValue{}}})
+		into = len(next) - 1
 	}
-	next := copyRules(rules)
-	if into >= 0 {
-		next[into].HTTP.Paths = append(next[into].HTTP.Paths, path)
-		return next, true
-	}
-	return append(next, networkingv1.IngressRule{Host: host, IngressRuleValue: networkingv1.IngressRuleValue{
-		HTTP: &networkingv1.HTTPIngressRuleValue{Paths: []networkingv1.HTTPIngressPath{path}},
-	}}), true
+	next[into].HTTP.Paths = append(next[into].HTTP.Paths, path)
+	return next, !equality.Semantic.DeepEqual(next, rules)
 }
 
-// withoutPath returns the rules of an Ingress as they were before withPath, and whether that changed them.
+// withoutPath returns the rules of an Ingress as they were before withPath, and whether that changed them. The path has the Challenge's token, so it is nobody
+// else's, wherever it leads: cert-manager may have begun this.
 func withoutPath(rules []networkingv1.IngressRule, ch *cmacme.Challenge) ([]networkingv1.IngressRule, bool) {
-	path, changed := ingressPath(ch), false
+	path, changed := acme.HTTP01Path(ch.Spec.Token), false
 	next := copyRules(rules)
 	for i := range next {
 		if next[i].HTTP == nil {
 			continue
 		}
 		n := len(next[i].HTTP.Paths)
-		next[i].HTTP.Paths = slices.DeleteFunc(next[i].HTTP.Paths, func(p networkingv1.HTTPIngressPath) bool { return samePath(p, path) })
+		next[i].HTTP.Paths = slices.DeleteFunc(next[i].HTTP.Paths, func(p networkingv1.HTTPIngressPath) bool { return p.Path == path })
 		changed = changed || len(next[i].HTTP.Paths) < n
 	}
 	// No rule that somebody wrote is without paths: that is not valid.
 	next = slices.DeleteFunc(next, func(r networkingv1.IngressRule) bool { return r.HTTP != nil && len(r.HTTP.Paths) == 0 })
 	return next, changed
-}
-
-func samePath(a, b networkingv1.HTTPIngressPath) bool {
-	return a.Path == b.Path && a.Backend.Service != nil && a.Backend.Service.Name == b.Backend.Service.Name
 }
 
 func copyRules(rules []networkingv1.IngressRule) []networkingv1.IngressRule {
