@@ -265,18 +265,19 @@ func (s *Solver) CleanUp(ctx context.Context, _ *signer.Issuer, ch *cmacme.Chall
 	if http == nil {
 		return nil
 	}
-	pods := s.mode(ch) == cmacme.HTTP01SolverModePod
-	if !pods && s.Webroot != "" {
-		return s.remove(ch)
-	}
-	if !pods && s.Service.Name == "" {
-		return nil
-	}
 	var errs []error
+	// What is owned by the Challenge goes with it; this does not, and may be from a process that answered in another way.
 	if http.Ingress != nil && http.Ingress.Name != "" {
 		if err := s.edit(ctx, ch, withoutPath); err != nil && fault.Of(err).Reason != "IngressNotFound" {
 			errs = append(errs, err)
 		}
+	}
+	pods := s.mode(ch) == cmacme.HTTP01SolverModePod
+	if !pods && s.Webroot != "" {
+		return errors.Join(append(errs, s.remove(ch))...)
+	}
+	if !pods && s.Service.Name == "" {
+		return errors.Join(errs...)
 	}
 	gone := []client.Object{&corev1.Service{}}
 	switch {
