@@ -26,7 +26,12 @@ type admission struct {
 	begun  map[types.NamespacedName]string
 	tried  map[types.NamespacedName]time.Time
 	rests  map[types.NamespacedName]bool
+	had    map[seat]time.Time
 }
+
+// remembered is for how long it counts that a namespace had its turn at a place: longer than several in a row can have one.
+const remembered = 24 * time.Hour
+
 
 // see remembers how a challenge is now.
 func (a *admission) see(ch *cmacme.Challenge) {
@@ -98,6 +103,15 @@ func (a *admission) begin(key types.NamespacedName, place string) {
 	a.begun[key] = place
 }
 
+// seated says that one of a namespace is admitted to a place for few. The lock must be held.
+func (a *admission) seated(s seat, now time.Time) {
+	maps.DeleteFunc(a.had, func(_ seat, at time.Time) bool { return now.Sub(at) > remembered })
+	if a.had == nil {
+		a.had = map[seat]time.Time{}
+	}
+	a.had[s] = now
+}
+
 // room is that of the challenge's solver.
 func (r *ChallengeReconciler) room(ch *cmacme.Challenge) int {
 	if s, ok := r.Solvers[ch.Spec.Type].(solver.Exclusive); ok {
@@ -130,7 +144,7 @@ func (r *ChallengeReconciler) contest(ctx context.Context) (contest, error) {
 		a.listed = true
 	}
 	return contest{
-		all: slices.Collect(maps.Values(a.known)), most: r.most(), room: r.room, begun: a.begun, tried: a.tried, rests: a.rests,
+		all: slices.Collect(maps.Values(a.known)), most: r.most(), room: r.room, begun: a.begun, tried: a.tried, rests: a.rests, had: a.had,
 		inLine: func(ch *cmacme.Challenge) bool {
 			return r.Lanes.Waits(reconcile.Request{NamespacedName: client.ObjectKeyFromObject(ch)})
 		},
@@ -169,6 +183,9 @@ func (r *ChallengeReconciler) admit(ctx context.Context, ch *cmacme.Challenge) (
 	}
 	if few {
 		beside = c.beside(ch)
+		if !again {
+			r.admission.seated(seat{place, ch.Namespace}, r.Clock.Now())
+		}
 	}
 	r.admission.begin(key, place)
 	return true, beside, nil, nil

@@ -71,6 +71,8 @@ type contest struct {
 	tried map[types.NamespacedName]time.Time
 	// rests are those tried in vain that have not come again yet, which keep nobody from a place.
 	rests map[types.NamespacedName]bool
+	// had is when one of a namespace was admitted last to a place for few.
+	had map[seat]time.Time
 	// inLine reports whether one waits for a place in a lane, and idle whether nobody works on one that is set up.
 	inLine, idle func(*cmacme.Challenge) bool
 }
@@ -84,6 +86,15 @@ func (c contest) earlier(a, b *cmacme.Challenge) int {
 		return ch.CreationTimestamp.Time
 	}
 	return cmp.Or(since(a).Compare(since(b)), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+}
+
+// seat is what a namespace can have at a place for few.
+type seat struct{ place, namespace string }
+
+// first orders challenges by whose turn it is at their place, which namespaces take: whoever makes many for a name of others must not keep those from it.
+func (c contest) first(a, b *cmacme.Challenge) int {
+	had := func(ch *cmacme.Challenge) time.Time { return c.had[seat{ch.Status.EffectiveName, ch.Namespace}] }
+	return cmp.Or(had(a).Compare(had(b)), c.earlier(a, b))
 }
 
 // standing returns the challenges whose proofs stand at a place, or are being put there.
@@ -112,18 +123,18 @@ func (c contest) ahead(ch *cmacme.Challenge) []*cmacme.Challenge {
 	there := c.standing(place)
 	standing := len(there)
 	for _, other := range c.all {
-		if waits(other) && !c.rests[client.ObjectKeyFromObject(other)] && other.Status.EffectiveName == place && !slices.Contains(there[:standing], other) && c.earlier(other, ch) < 0 {
+		if waits(other) && !c.rests[client.ObjectKeyFromObject(other)] && other.Status.EffectiveName == place && !slices.Contains(there[:standing], other) && c.first(other, ch) < 0 {
 			there = append(there, other)
 		}
 	}
-	slices.SortFunc(there[standing:], c.earlier)
+	slices.SortFunc(there[standing:], c.first)
 	if len(there) < room {
 		return nil
 	}
 	return there
 }
 
-// admitted returns the challenges that may begin. Where few proofs can stand at one place, those that wait longest for it are considered. Of them
+// admitted returns the challenges that may begin. Where few proofs can stand at one place, those whose turn it is are considered. Of them
 // all, each issuer and namespace gets as much as the others: whoever has least under way is next, then who waits longest. One that nobody works on,
 // as others make it wait, is under way, and yet keeps nobody from beginning.
 func (c contest) admitted() []*cmacme.Challenge {
@@ -153,15 +164,25 @@ func (c contest) admitted() []*cmacme.Challenge {
 	if free <= 0 {
 		return nil
 	}
-	slices.SortFunc(line, c.earlier)
+	places := map[string][]*cmacme.Challenge{}
 	for _, ch := range line {
-		if place, room := ch.Status.EffectiveName, c.room(ch); room > 0 && place != "" {
-			if standing[place] >= room {
-				continue
-			}
-			standing[place]++
+		if place := ch.Status.EffectiveName; c.room(ch) > 0 && place != "" {
+			places[place] = append(places[place], ch)
+			continue
 		}
 		waiting[group(ch)] = append(waiting[group(ch)], ch)
+	}
+	for place, there := range places {
+		slices.SortFunc(there, c.first)
+		for _, ch := range there {
+			if standing[place] < c.room(ch) {
+				standing[place]++
+				waiting[group(ch)] = append(waiting[group(ch)], ch)
+			}
+		}
+	}
+	for _, list := range waiting {
+		slices.SortFunc(list, c.earlier)
 	}
 	var chosen []*cmacme.Challenge
 	for ; free > 0 && len(waiting) > 0; free-- {

@@ -95,6 +95,7 @@ func TestWhoIsNextAtAPlaceForFew(t *testing.T) {
 		begun map[string]string
 		tried map[string]int64 // seconds; the n-th challenge was made at n
 		rests string
+		had   map[string]int64 // namespace and place, and seconds
 		want  string
 		// behind is for whom the last one waits.
 		behind string
@@ -122,12 +123,16 @@ func TestWhoIsNextAtAPlaceForFew(t *testing.T) {
 		"one at its place, if not all may begin that could":      {line: line{"a/1 x", "b/2 x", "b/3 y", "b/4 y"}, room: 1, most: 1, want: "a/1", behind: "b/3"},
 		"nobody, if no more than are under way may be at once":   {line: line{"a/1 x presented", "b/2 y"}, room: 1, most: 1, want: ""},
 		"one of another namespace after one that has been there": {line: line{"b/1 x", "a/2 x"}, room: 1, want: "b/1", behind: "b/1"},
+		"a namespace that had its turn after one that had none":  {line: line{"a/1 x", "a/2 x", "b/3 x"}, room: 1, had: map[string]int64{"a x": 9}, want: "b/3", behind: ""},
+		"of those that had their turn who had it longest ago":    {line: line{"a/1 x", "b/2 x"}, room: 1, had: map[string]int64{"a x": 9, "b x": 8}, want: "b/2"},
+		"a namespace that had its turn at another place":         {line: line{"a/1 x", "b/2 x"}, room: 1, had: map[string]int64{"a y": 9}, want: "a/1", behind: "a/1"},
+		"one that waits behind another namespace says so":        {line: line{"b/1 x presented", "c/2 x", "a/3 x"}, room: 1, had: map[string]int64{"a x": 9}, want: "", behind: "b/1 c/2"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if test.most == 0 {
 				test.most = 60
 			}
-			c := contest{most: test.most, room: func(*cmacme.Challenge) int { return test.room }, begun: map[types.NamespacedName]string{}, tried: map[types.NamespacedName]time.Time{}, rests: map[types.NamespacedName]bool{}, inLine: never, idle: never}
+			c := contest{most: test.most, room: func(*cmacme.Challenge) int { return test.room }, begun: map[types.NamespacedName]string{}, tried: map[types.NamespacedName]time.Time{}, rests: map[types.NamespacedName]bool{}, had: map[seat]time.Time{}, inLine: never, idle: never}
 			key := func(s string) types.NamespacedName {
 				namespace, name, _ := strings.Cut(s, "/")
 				return types.NamespacedName{Namespace: namespace, Name: name}
@@ -157,6 +162,10 @@ func TestWhoIsNextAtAPlaceForFew(t *testing.T) {
 				c.tried[key(k)] = time.Unix(at, 0)
 			}
 			c.rests[key(test.rests)] = true
+			for k, at := range test.had {
+				namespace, place, _ := strings.Cut(k, " ")
+				c.had[seat{place, namespace}] = time.Unix(at, 0)
+			}
 			if got := names(c.admitted()); got != test.want {
 				t.Errorf("next are %q, not %q", got, test.want)
 			}
