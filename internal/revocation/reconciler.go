@@ -92,6 +92,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if r.AtWork != nil && r.AtWork(request.NamespacedName) {
 		return reconcile.Result{RequeueAfter: atWorkAgain}, nil
 	}
+	if For(crt) == "" {
+		return reconcile.Result{}, r.release(ctx, crt) // nobody has looked at it since they changed their mind
+	}
 	now := r.Clock.Now()
 	end := crt.DeletionTimestamp.Add(Limit)
 	secret, err := r.Secrets.Get(ctx, crt.Namespace, crt.Spec.SecretName)
@@ -140,13 +143,18 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		r.abandon(ctx, crt, fmt.Sprintf("Gave up noting on Secret %q that its certificate is revoked: %s. A Certificate that is made for it later goes on with that: "+
 			"delete the Secret, or note it by hand: %s", secret.Name, unnoted, byHand(crt)))
 	}
+	return reconcile.Result{}, r.release(ctx, crt)
+}
+
+// release lets a Certificate go.
+func (r *Reconciler) release(ctx context.Context, crt *cmapi.Certificate) error {
 	next := crt.DeepCopy()
 	controllerutil.RemoveFinalizer(next, Finalizer)
-	err = r.Client.Patch(ctx, next, client.MergeFromWithOptions(crt, client.MergeFromWithOptimisticLock{}))
+	err := r.Client.Patch(ctx, next, client.MergeFromWithOptions(crt, client.MergeFromWithOptimisticLock{}))
 	if client.IgnoreNotFound(err) != nil {
-		return reconcile.Result{}, fmt.Errorf("remove finalizer: %w", err)
+		return fmt.Errorf("remove finalizer: %w", err)
 	}
-	return reconcile.Result{}, nil
+	return nil
 }
 
 // try revokes a certificate, and tells of it on the object that it belongs to. If later is not 0, it is to be tried again then; else a failure is final.
@@ -205,7 +213,7 @@ func (r *Reconciler) Lost(ctx context.Context, order *cmacme.Order, err error) {
 // abandoned says that a certificate was not revoked, and what somebody may do.
 func abandoned(crt *cmapi.Certificate, secret *corev1.Secret, c certificate, err error) string {
 	text := gaveUp(c, err)
-	if c.key != nil && secret != nil && !metav1.IsControlledBy(secret, crt) {
+	if c.key != nil && secret != nil && stays(secret, crt) {
 		return text + "To revoke it by hand: " + byHand(crt)
 	}
 	return text + lost(c)
@@ -321,16 +329,16 @@ func (r *Reconciler) revoke(ctx context.Context, namespace string, reason cmapi.
 		return done{}, err
 	}
 	defer lane.Leave(ctx)
+	_, by, unready := r.Accounts.Of(ctx, i)
+	if apierrors.IsNotFound(unready) {
+		unready = fault.Misconfiguredf("IssuerNotReady", "the Secret with the account key of %s does not exist", i)
+	}
 	ask := func(byKey bool, why acme.RevocationReason) error {
-		if byKey {
+		switch {
+		case byKey:
 			return server.RevokeWithKey(ctx, c.key, c.leaf.Raw, why)
-		}
-		_, by, err := r.Accounts.Of(ctx, i)
-		if apierrors.IsNotFound(err) {
-			err = fault.Misconfiguredf("IssuerNotReady", "the Secret with the account key of %s does not exist", i)
-		}
-		if err != nil {
-			return err
+		case unready != nil:
+			return unready
 		}
 		return server.Revoke(ctx, by, c.leaf.Raw, why)
 	}
@@ -351,7 +359,8 @@ func (r *Reconciler) revoke(ctx context.Context, namespace string, reason cmapi.
 			return done{at: server.Directory, before: before, byKey: byKey}, nil
 		}
 		err = account.Fault("RevocationError", now, err)
-		if class := fault.Of(err).Class; class == fault.Transient || class == fault.Limited {
+		asked := byKey || unready == nil
+		if class := fault.Of(err).Class; asked && (class == fault.Transient || class == fault.Limited) {
 			break // the other way leads to the same server
 		}
 	}
@@ -376,9 +385,14 @@ func (r *Reconciler) Final(ctx context.Context, inNamespace string, err error) b
 	return namespace.DeletionTimestamp != nil
 }
 
+// stays reports whether a Secret is there when its Certificate is gone.
+func stays(secret *corev1.Secret, crt *cmapi.Certificate) bool {
+	return !metav1.IsControlledBy(secret, crt) || slices.Contains(crt.Finalizers, metav1.FinalizerOrphanDependents)
+}
+
 // note notes on a Secret that stays, and which it returns, that its certificate is revoked, and that its key counts as compromised, if it does.
 func (r *Reconciler) note(ctx context.Context, crt *cmapi.Certificate, secret *corev1.Secret, c certificate, byKey bool) (*corev1.Secret, error) {
-	if c.key == nil || metav1.IsControlledBy(secret, crt) {
+	if c.key == nil || !stays(secret, crt) {
 		return secret, nil
 	}
 	next := secret.DeepCopy()

@@ -254,6 +254,43 @@ func TestADeletedCertificateIsRevoked(t *testing.T) {
 		t.Errorf("the CA was asked: %+v", got)
 	}
 
+	// Who changes their mind as late as that, while the CA cannot be reached, gets it back: nothing is revoked that nobody wants to be.
+	seen.mu.Lock()
+	seen.refuse = func(revocation) (string, int) { return "serverInternal", http.StatusInternalServerError }
+	seen.mu.Unlock()
+	crt, leaf, key = r.revocable("late", "")
+	r.delete(crt)
+	r.event("Certificate", "late", "RevocationError")
+	cluster.Eventually(t, func() error {
+		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
+			return err
+		}
+		crt.Spec.Revocation.OnDelete = false
+		return r.admin.Update(t.Context(), crt)
+	})
+	seen.mu.Lock()
+	seen.refuse = nil
+	seen.mu.Unlock()
+	r.gone(crt)
+	if err := by.RevokeWithKey(t.Context(), key, leaf.Raw, acme.ReasonUnspecified); err != nil {
+		t.Errorf("it is revoked all the same: %v", err)
+	}
+
+	// A Secret that would go with its Certificate stays, as who deletes that says so.
+	crt, leaf, _ = r.revocable("orphaned", "", func(crt *cmapi.Certificate) { crt.Spec.DeletionPolicy = cmapi.DeletionPolicyDelete })
+	r.delete(crt, client.PropagationPolicy(metav1.DeletePropagationOrphan))
+	r.gone(crt)
+	if got := seen.of(leaf.SerialNumber.String()); len(got) == 0 || !got[0].byAccount {
+		t.Errorf("the CA was asked: %+v", got)
+	}
+	secret := &corev1.Secret{}
+	if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), secret); err != nil {
+		t.Fatal(err)
+	}
+	if secret.Annotations["perennial.dev/revoked"] == "" {
+		t.Errorf("nothing says that it is revoked: %v", secret.Annotations)
+	}
+
 	// Without its account the certificate's own key is left, which CAs take for compromised from then on.
 	crt, leaf, key = r.revocable("orphan", "", keep)
 	account := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: "account"}}
@@ -278,7 +315,6 @@ func TestADeletedCertificateIsRevoked(t *testing.T) {
 	r.delete(crt)
 	r.gone(crt)
 	revoked(leaf, key, revocation{reason: acme.ReasonCessationOfOperation})
-	secret := &corev1.Secret{}
 	if err := r.admin.Get(t.Context(), client.ObjectKey{Namespace: r.namespace, Name: "orphan"}, secret); err != nil {
 		t.Fatal(err)
 	}
@@ -425,6 +461,12 @@ func TestARevocationIsGivenUpWhateverTheControllerMayNotDo(t *testing.T) {
 	}
 	former := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "former"}, Spec: pebbles.Spec}
 	r.create(former)
+	locked := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "locked"}, Spec: *pebbles.Spec.DeepCopy()}
+	locked.Spec.ACME.PrivateKey.Name = "locked"
+	r.create(locked)
+	keyed, own, _ := r.revocable("keyed", "", func(crt *cmapi.Certificate) {
+		crt.Spec.IssuerRef.Name, crt.Spec.DeletionPolicy = "locked", cmapi.DeletionPolicyDelete
+	})
 	unnoted, noted, _ := r.revocable("unnoted", "")
 	unread, hidden, _ := r.revocable("unread", cmapi.RevocationReasonSuperseded)
 	unseen, _, _ := r.revocable("unseen", "", func(crt *cmapi.Certificate) { crt.Spec.IssuerRef.Name = "former" })
@@ -475,15 +517,23 @@ func TestARevocationIsGivenUpWhateverTheControllerMayNotDo(t *testing.T) {
 	seen.mu.Unlock()
 	r.delete(unread)
 	told(unread, "RevocationError", "is not revoked yet")
-	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: "unread"}}
 	unlabel := client.RawPatch(types.MergePatchType, []byte(`{"metadata": {"labels": {"`+cmapi.PartOfCertManagerControllerLabelKey+`": null}}}`))
-	if err := r.admin.Patch(t.Context(), secret, unlabel); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"unread", "locked"} {
+		if err := r.admin.Patch(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: name}}, unlabel); err != nil {
+			t.Fatal(err)
+		}
 	}
 	told(unread, "RevocationError", `The Secret "unread", whose certificate is to be revoked, cannot be read yet`)
 	seen.mu.Lock()
 	seen.refuse = nil
 	seen.mu.Unlock()
+
+	// An account whose key cannot be read is none. The certificate has one of its own.
+	r.delete(keyed)
+	r.gone(keyed)
+	if got := seen.of(own.SerialNumber.String()); len(got) != 1 || got[0].byAccount {
+		t.Errorf("the CA was asked: %+v", got)
+	}
 
 	for _, crt := range []*cmapi.Certificate{unnoted, unread, unseen} {
 		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
