@@ -340,7 +340,7 @@ func (r *Reconciler) revoke(ctx context.Context, namespace string, reason cmapi.
 		case unready != nil:
 			return unready
 		}
-		return server.Revoke(ctx, by, c.leaf.Raw, why)
+		return r.Accounts.Believed(ctx, i, by, server.Revoke(ctx, by, c.leaf.Raw, why))
 	}
 	ways := []bool{false}
 	if c.key != nil {
@@ -372,6 +372,8 @@ func (r *Reconciler) revoke(ctx context.Context, namespace string, reason cmapi.
 func (r *Reconciler) Final(ctx context.Context, inNamespace string, err error) bool {
 	var unsupported *acme.UnsupportedError
 	switch class := fault.Of(err).Class; {
+	case acme.IsProblem(err, acme.ProblemAccountDoesNotExist):
+		return false // CAs say so for a moment, or it is registered again by who orders
 	case class == fault.Refused, errors.As(err, &unsupported):
 		return true
 	case class != fault.Misconfigured:
