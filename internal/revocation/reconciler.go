@@ -329,16 +329,16 @@ func (r *Reconciler) revoke(ctx context.Context, namespace string, reason cmapi.
 		return done{}, err
 	}
 	defer lane.Leave(ctx)
-	_, by, unready := r.Accounts.Of(ctx, i)
-	if apierrors.IsNotFound(unready) {
-		unready = fault.Misconfiguredf("IssuerNotReady", "the Secret with the account key of %s does not exist", i)
-	}
 	ask := func(byKey bool, why acme.RevocationReason) error {
-		switch {
-		case byKey:
+		if byKey {
 			return server.RevokeWithKey(ctx, c.key, c.leaf.Raw, why)
-		case unready != nil:
-			return unready
+		}
+		_, by, err := r.Accounts.Of(ctx, i)
+		if apierrors.IsNotFound(err) {
+			err = fault.Misconfiguredf("IssuerNotReady", "the Secret with the account key of %s does not exist", i)
+		}
+		if err != nil {
+			return err
 		}
 		return r.Accounts.Believed(ctx, i, by, server.Revoke(ctx, by, c.leaf.Raw, why))
 	}
@@ -359,8 +359,7 @@ func (r *Reconciler) revoke(ctx context.Context, namespace string, reason cmapi.
 			return done{at: server.Directory, before: before, byKey: byKey}, nil
 		}
 		err = account.Fault("RevocationError", now, err)
-		asked := byKey || unready == nil
-		if class := fault.Of(err).Class; asked && (class == fault.Transient || class == fault.Limited) {
+		if class := fault.Of(err).Class; class == fault.Transient || class == fault.Limited {
 			break // the other way leads to the same server
 		}
 	}
