@@ -487,6 +487,11 @@ func TestRenewalInfo(t *testing.T) {
 	if _, err := c.RenewalInfo(t.Context(), "aki.serial"); err == nil {
 		t.Error("a window that ends before its start passed")
 	}
+	// Nobody can write down the year 10000 by RFC 3339, nor a status that has it, and so not that the server was asked.
+	body = `{"suggestedWindow":{"start":"2026-11-02T00:00:00Z","end":"9999-12-31T23:59:59-10:00"}}`
+	if info, err := c.RenewalInfo(t.Context(), "aki.serial"); err == nil {
+		t.Errorf("a window until %s passed", info.SuggestedWindow.End.UTC())
+	}
 }
 
 func TestExchangesAreObserved(t *testing.T) {

@@ -56,6 +56,9 @@ func parseRenewalInfo(body []byte) (RenewalInfo, error) {
 	if w.Start.IsZero() || !w.End.After(w.Start) {
 		return RenewalInfo{}, errors.New("the suggested window does not end after its start")
 	}
+	if w.Start.UTC().Year() < 1 || w.End.UTC().Year() > 9999 {
+		return RenewalInfo{}, errors.New("the suggested window is in years that cannot be written down")
+	}
 	if u, err := url.Parse(info.ExplanationURL); err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") ||
 		len(info.ExplanationURL) > maxURL || clean(info.ExplanationURL, maxURL) != info.ExplanationURL {
 		info.ExplanationURL = "" // it is shown to people, and nothing depends on it

@@ -261,6 +261,8 @@ func (c *CA) Saw(e acme.Exchange) {
 	now := c.budget.Clock.Now()
 	until := e.RetryAfter
 	switch {
+	case e.Action == "renewalInfo": // nobody is waiting for that, and it is often served by others than orders are
+		return
 	case e.Status == http.StatusServiceUnavailable && !until.IsZero():
 	case e.Status == http.StatusTooManyRequests && (e.Action == "directory" || e.Action == "newNonce"):
 		if until.IsZero() {

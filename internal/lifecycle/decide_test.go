@@ -1,9 +1,11 @@
 package lifecycle
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/rand"
 	"crypto/x509"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -26,6 +28,8 @@ type scene struct {
 	*testing.T
 	*Observation
 	key crypto.Signer // of the next request
+	// life is how long certificates live. Zero means 90 days.
+	life time.Duration
 }
 
 var created = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
@@ -133,7 +137,7 @@ func (s *scene) certificateFor(key crypto.Signer) *x509.Certificate {
 	if err != nil {
 		s.Fatal(err)
 	}
-	template, err := pki.Template{NotBefore: s.Now, NotAfter: s.Now.Add(90 * day)}.Certificate(csr)
+	template, err := pki.Template{NotBefore: s.Now, NotAfter: s.Now.Add(cmp.Or(s.life, 90*day))}.Certificate(csr)
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -305,6 +309,69 @@ func TestTheSuggestedMomentIsNotOverwritten(t *testing.T) {
 		}
 		s.carryOut(d)
 	}
+}
+
+func TestASuggestionOutlivesAnIssuerThatIsAwayForAWhile(t *testing.T) {
+	// By its own rule it would be renewed when two thirds of its life are over.
+	s := newScene(t).suggested(66*day, 67*day)
+	want, issuer := s.Certificate.Status.RenewalTime, s.Issuer
+	s.Issuer = nil // such as while its manifest is applied anew
+	d := Decide(s.after(63 * day).Observation)
+	if at := d.Status.RenewalTime; at == nil || !at.Equal(want) || d.Request != nil {
+		t.Errorf("%s, renewal at %s, want at %s", outcome(d), at, want)
+	}
+	s.carryOut(d)
+	// It goes just when the next certificate is there, which the CA wanted at once.
+	gone := newScene(t).suggested(-2*time.Hour, -time.Hour).requested().signed()
+	gone.Issuer = nil
+	if d := Decide(gone.Observation); d.Issued == nil || d.Status.ACME == nil || d.Status.ACME.ARI.AtOnce == nil {
+		t.Errorf("%s, and remembered is %+v", outcome(d), d.Status.ACME)
+	}
+	s.Issuer = issuer
+	if d := Decide(s.Observation); d.Request != nil || !d.Status.RenewalTime.Equal(want) {
+		t.Errorf("%s, renewal at %s, want at %s", outcome(d), d.Status.RenewalTime, want)
+	}
+}
+
+func TestRenewBeforeThatIsNotFollowedIsToldWhenItIsAskedFor(t *testing.T) {
+	s := newScene(t).suggested(50*day, 51*day)
+	told := func() int { return strings.Count(fmt.Sprint(Decide(s.Observation).Events), "RenewBeforeIgnored") }
+	if n := told(); n != 0 {
+		t.Fatalf("it is told %d times though nobody asked", n)
+	}
+	// The moment stays the same, as it is not followed.
+	s.Certificate.Spec.RenewBefore, s.Certificate.Generation = duration(60*day), 2
+	if n := told(); n != 1 {
+		t.Errorf("it is told %d times", n)
+	}
+	s.carryOut(Decide(s.Observation))
+	if n := told(); n != 0 {
+		t.Errorf("it is told again")
+	}
+}
+
+func TestAClockThatWasAheadHoldsUpNoRenewal(t *testing.T) {
+	const ahead = 10 * day
+	t.Run("when the certificate was issued", func(t *testing.T) {
+		s := newScene(t).ofACME()
+		s.life = 160 * time.Hour
+		s.Now = created.Add(ahead)
+		s.requested()
+		s.Now = created // that of the CA is right
+		s.signed()
+		s.Now = created.Add(ahead)
+		s.carryOut(Decide(s.Observation))
+		s.Now = created
+		if at := Decide(s.Observation).Status.RenewalTime; at == nil || at.Sub(created) > s.life*2/3 {
+			t.Errorf("renewal at %s, the certificate ends at %s", at, created.Add(s.life))
+		}
+	})
+	t.Run("when the CA wanted the one before to be renewed at once", func(t *testing.T) {
+		s := newScene(t).suggested(-2*time.Hour, -time.Hour).renewedAtOnce(ahead + time.Hour)
+		if d := Decide(s.Observation); d.Request == nil {
+			t.Errorf("%s, renewal at %s", outcome(d), d.Status.RenewalTime)
+		}
+	})
 }
 
 func TestARenewalThatIsHeldIsToldOnce(t *testing.T) {

@@ -67,7 +67,9 @@ func (d *decider) describe() {
 		case d.plan.backdated && moved:
 			d.tell(corev1.EventTypeWarning, "RenewalHeld", d.backdatedMessage())
 		}
-		if d.plan.overruled && moved {
+		ready := d.condition(cmapi.CertificateConditionReady)
+		asked := ready == nil || ready.ObservedGeneration != d.Certificate.Generation
+		if d.plan.overruled && (moved || asked) {
 			d.tell(corev1.EventTypeWarning, "RenewBeforeIgnored", fmt.Sprintf("renewBefore asks for renewal in the first half of the certificate's life, and the ACME server "+
 				"suggests when to renew: it is renewed at %s. Ask for less, or set renewalInformationSource: None on the issuer", stamp(d.plan.at)))
 		}

@@ -152,6 +152,9 @@ func (d *decider) schedule(chain []*x509.Certificate) schedule {
 	if d.from != nil {
 		asked = d.from.CreationTimestamp.Time
 	}
+	if asked.After(d.Now.Add(firstHold)) {
+		asked = time.Time{} // it was asked for by a clock that was ahead: what is held since then would be held for too long
+	}
 	return renewal(chain[0], &d.Certificate.Spec, d.Certificate.UID, asked, d.ca(), d.signedByCA(chain), d.suggested())
 }
 
@@ -203,8 +206,8 @@ func (d *decider) rememberAtOnce(next *x509.Certificate) {
 	}
 	if once := atOnce(&d.Status, suggested, next.NotAfter.Sub(next.NotBefore), d.Now); once != nil {
 		ari := &cmapi.CertificateACMEARIStatus{AtOnce: once}
-		if account := d.Issuer.GetStatus().ACME; account != nil {
-			ari.Account = account.URI
+		if d.Issuer != nil && d.Issuer.GetStatus().ACME != nil {
+			ari.Account = d.Issuer.GetStatus().ACME.URI
 		}
 		d.Status.ACME = &cmapi.CertificateACMEStatus{ARI: ari}
 	}
@@ -225,15 +228,24 @@ func (d *decider) backdatedMessage() string {
 		"mend it. Until then it is renewed again and again, next at %s", stamp(d.from.CreationTimestamp.Time), stamp(leaf.NotBefore), stamp(leaf.NotAfter), stamp(d.plan.at))
 }
 
-// suggested is when the CA wants the present certificate to be renewed, nil if it does not say, or is not to be asked.
+// suggested is when the CA wants the present certificate to be renewed, nil if it does not say, or is not to be asked. It holds while the issuer is away.
 func (d *decider) suggested() *cmapi.CertificateACMEARIStatus {
-	if d.Issuer == nil || d.Status.ACME == nil || d.Status.ACME.ARI == nil {
+	if d.Status.ACME == nil || d.Status.ACME.ARI == nil || signer.External(d.Certificate.Spec.IssuerRef) {
 		return nil
 	}
-	if spec := d.Issuer.GetSpec().ACME; spec == nil || spec.RenewalInformationSource == cmacme.ACMERenewalInformationSourceNone {
-		return nil
+	if d.Issuer != nil {
+		if spec := d.Issuer.GetSpec().ACME; spec == nil || spec.RenewalInformationSource == cmacme.ACMERenewalInformationSourceNone {
+			return nil
+		}
 	}
-	return d.Status.ACME.ARI
+	ari := d.Status.ACME.ARI
+	if once := ari.AtOnce; once != nil && once.NotBefore.Sub(d.Now) > maxHold {
+		// It was set by a clock that was ahead.
+		without := *ari
+		without.AtOnce = nil
+		return &without
+	}
+	return ari
 }
 
 // urgent reports whether the CA wanted the renewal to be over by now, as it does before it revokes a certificate.

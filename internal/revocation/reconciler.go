@@ -92,6 +92,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if r.AtWork != nil && r.AtWork(request.NamespacedName) {
 		return reconcile.Result{RequeueAfter: atWorkAgain}, nil
 	}
+	if For(crt) == "" {
+		return reconcile.Result{}, r.release(ctx, crt) // nobody has looked at it since they changed their mind
+	}
 	now := r.Clock.Now()
 	end := crt.DeletionTimestamp.Add(Limit)
 	secret, err := r.Secrets.Get(ctx, crt.Namespace, crt.Spec.SecretName)
@@ -140,13 +143,18 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		r.abandon(ctx, crt, fmt.Sprintf("Gave up noting on Secret %q that its certificate is revoked: %s. A Certificate that is made for it later goes on with that: "+
 			"delete the Secret, or note it by hand: %s", secret.Name, unnoted, byHand(crt)))
 	}
+	return reconcile.Result{}, r.release(ctx, crt)
+}
+
+// release lets a Certificate go.
+func (r *Reconciler) release(ctx context.Context, crt *cmapi.Certificate) error {
 	next := crt.DeepCopy()
 	controllerutil.RemoveFinalizer(next, Finalizer)
-	err = r.Client.Patch(ctx, next, client.MergeFromWithOptions(crt, client.MergeFromWithOptimisticLock{}))
+	err := r.Client.Patch(ctx, next, client.MergeFromWithOptions(crt, client.MergeFromWithOptimisticLock{}))
 	if client.IgnoreNotFound(err) != nil {
-		return reconcile.Result{}, fmt.Errorf("remove finalizer: %w", err)
+		return fmt.Errorf("remove finalizer: %w", err)
 	}
-	return reconcile.Result{}, nil
+	return nil
 }
 
 // try revokes a certificate, and tells of it on the object that it belongs to. If later is not 0, it is to be tried again then; else a failure is final.
@@ -205,7 +213,7 @@ func (r *Reconciler) Lost(ctx context.Context, order *cmacme.Order, err error) {
 // abandoned says that a certificate was not revoked, and what somebody may do.
 func abandoned(crt *cmapi.Certificate, secret *corev1.Secret, c certificate, err error) string {
 	text := gaveUp(c, err)
-	if c.key != nil && secret != nil && !metav1.IsControlledBy(secret, crt) {
+	if c.key != nil && secret != nil && stays(secret, crt) {
 		return text + "To revoke it by hand: " + byHand(crt)
 	}
 	return text + lost(c)
@@ -332,7 +340,7 @@ func (r *Reconciler) revoke(ctx context.Context, namespace string, reason cmapi.
 		if err != nil {
 			return err
 		}
-		return server.Revoke(ctx, by, c.leaf.Raw, why)
+		return r.Accounts.Believed(ctx, i, by, server.Revoke(ctx, by, c.leaf.Raw, why))
 	}
 	ways := []bool{false}
 	if c.key != nil {
@@ -363,6 +371,8 @@ func (r *Reconciler) revoke(ctx context.Context, namespace string, reason cmapi.
 func (r *Reconciler) Final(ctx context.Context, inNamespace string, err error) bool {
 	var unsupported *acme.UnsupportedError
 	switch class := fault.Of(err).Class; {
+	case acme.IsProblem(err, acme.ProblemAccountDoesNotExist):
+		return false // CAs say so for a moment, or it is registered again by who orders
 	case class == fault.Refused, errors.As(err, &unsupported):
 		return true
 	case class != fault.Misconfigured:
@@ -376,9 +386,14 @@ func (r *Reconciler) Final(ctx context.Context, inNamespace string, err error) b
 	return namespace.DeletionTimestamp != nil
 }
 
+// stays reports whether a Secret is there when its Certificate is gone.
+func stays(secret *corev1.Secret, crt *cmapi.Certificate) bool {
+	return !metav1.IsControlledBy(secret, crt) || slices.Contains(crt.Finalizers, metav1.FinalizerOrphanDependents)
+}
+
 // note notes on a Secret that stays, and which it returns, that its certificate is revoked, and that its key counts as compromised, if it does.
 func (r *Reconciler) note(ctx context.Context, crt *cmapi.Certificate, secret *corev1.Secret, c certificate, byKey bool) (*corev1.Secret, error) {
-	if c.key == nil || metav1.IsControlledBy(secret, crt) {
+	if c.key == nil || !stays(secret, crt) {
 		return secret, nil
 	}
 	next := secret.DeepCopy()

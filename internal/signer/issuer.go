@@ -145,11 +145,12 @@ func (s Scope) Former(namespace string, ref cmmeta.IssuerReference) *Issuer {
 	return s.Of(&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: ref.Name}})
 }
 
-// Issued reports whether the certificate in a Secret is said to be of an issuer.
+// Issued reports whether the certificate in a Secret is said to be of an issuer. The group may be left out, as cert-manager does if the Certificate does
+// not name it, and so may the kind.
 func Issued(by cmmeta.IssuerReference, secret *corev1.Secret) bool {
 	a := secret.Annotations
-	return a[cmapi.IssuerNameAnnotationKey] == by.Name && a[cmapi.IssuerKindAnnotationKey] == by.KindOrDefault() &&
-		a[cmapi.IssuerGroupAnnotationKey] == by.GroupOrDefault()
+	said := cmmeta.IssuerReference{Name: a[cmapi.IssuerNameAnnotationKey], Kind: a[cmapi.IssuerKindAnnotationKey], Group: a[cmapi.IssuerGroupAnnotationKey]}
+	return said.Name == by.Name && said.KindOrDefault() == by.KindOrDefault() && said.GroupOrDefault() == by.GroupOrDefault()
 }
 
 // External reports whether ref names an issuer of another project, which has its own controller.

@@ -8,8 +8,12 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/pki"
 )
 
@@ -79,5 +83,29 @@ func TestTheCAOfAChain(t *testing.T) {
 	other.Spec.SelfSigned = &cmapi.SelfSignedIssuer{}
 	if got := (&Issuer{GenericIssuer: other, Kind: KindIssuer}).CAFromChain([]*x509.Certificate{leaf, between, root}); got != nil {
 		t.Errorf("an issuer of another type says %q", got)
+	}
+}
+
+func TestWhoHasIssuedWhatIsInASecret(t *testing.T) {
+	by := cmmeta.IssuerReference{Name: "ca"}
+	for name, test := range map[string]struct {
+		annotations map[string]string
+		want        bool
+	}{
+		"as we write it": {map[string]string{cmapi.IssuerNameAnnotationKey: "ca", cmapi.IssuerKindAnnotationKey: "Issuer", cmapi.IssuerGroupAnnotationKey: "cert-manager.io"}, true},
+		"as cert-manager does, if the Certificate does not name the group": {map[string]string{
+			cmapi.IssuerNameAnnotationKey: "ca", cmapi.IssuerKindAnnotationKey: "Issuer", cmapi.IssuerGroupAnnotationKey: "",
+		}, true},
+		"by its name alone":      {map[string]string{cmapi.IssuerNameAnnotationKey: "ca"}, true},
+		"another":                {map[string]string{cmapi.IssuerNameAnnotationKey: "other"}, false},
+		"another kind":           {map[string]string{cmapi.IssuerNameAnnotationKey: "ca", cmapi.IssuerKindAnnotationKey: "ClusterIssuer"}, false},
+		"another group":          {map[string]string{cmapi.IssuerNameAnnotationKey: "ca", cmapi.IssuerGroupAnnotationKey: "example.com"}, false},
+		"nobody, as far as said": {nil, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := Issued(by, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Annotations: test.annotations}}); got != test.want {
+				t.Errorf("it is said to be of %+v: %v", by, got)
+			}
+		})
 	}
 }

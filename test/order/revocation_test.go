@@ -254,6 +254,43 @@ func TestADeletedCertificateIsRevoked(t *testing.T) {
 		t.Errorf("the CA was asked: %+v", got)
 	}
 
+	// Who changes their mind as late as that, while the CA cannot be reached, gets it back: nothing is revoked that nobody wants to be.
+	seen.mu.Lock()
+	seen.refuse = func(revocation) (string, int) { return "serverInternal", http.StatusInternalServerError }
+	seen.mu.Unlock()
+	crt, leaf, key = r.revocable("late", "")
+	r.delete(crt)
+	r.event("Certificate", "late", "RevocationError")
+	cluster.Eventually(t, func() error {
+		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
+			return err
+		}
+		crt.Spec.Revocation.OnDelete = false
+		return r.admin.Update(t.Context(), crt)
+	})
+	seen.mu.Lock()
+	seen.refuse = nil
+	seen.mu.Unlock()
+	r.gone(crt)
+	if err := by.RevokeWithKey(t.Context(), key, leaf.Raw, acme.ReasonUnspecified); err != nil {
+		t.Errorf("it is revoked all the same: %v", err)
+	}
+
+	// A Secret that would go with its Certificate stays, as who deletes that says so.
+	crt, leaf, _ = r.revocable("orphaned", "", func(crt *cmapi.Certificate) { crt.Spec.DeletionPolicy = cmapi.DeletionPolicyDelete })
+	r.delete(crt, client.PropagationPolicy(metav1.DeletePropagationOrphan))
+	r.gone(crt)
+	if got := seen.of(leaf.SerialNumber.String()); len(got) == 0 || !got[0].byAccount {
+		t.Errorf("the CA was asked: %+v", got)
+	}
+	secret := &corev1.Secret{}
+	if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), secret); err != nil {
+		t.Fatal(err)
+	}
+	if secret.Annotations["perennial.dev/revoked"] == "" {
+		t.Errorf("nothing says that it is revoked: %v", secret.Annotations)
+	}
+
 	// Without its account the certificate's own key is left, which CAs take for compromised from then on.
 	crt, leaf, key = r.revocable("orphan", "", keep)
 	account := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: "account"}}
@@ -264,6 +301,15 @@ func TestADeletedCertificateIsRevoked(t *testing.T) {
 		}
 		issuer.Spec.ACME.DisableAccountKeyGeneration = true
 		return r.admin.Update(t.Context(), issuer)
+	})
+	cluster.Eventually(t, func() error { // else it makes another key
+		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(issuer), issuer); err != nil {
+			return err
+		}
+		if c := cmapi.GetIssuerCondition(&issuer.Status, cmapi.IssuerConditionReady); c == nil || c.ObservedGeneration != issuer.Generation {
+			return cluster.NotYet("the issuer is not looked at")
+		}
+		return nil
 	})
 	r.delete(account)
 	cluster.Eventually(t, func() error {
@@ -278,7 +324,6 @@ func TestADeletedCertificateIsRevoked(t *testing.T) {
 	r.delete(crt)
 	r.gone(crt)
 	revoked(leaf, key, revocation{reason: acme.ReasonCessationOfOperation})
-	secret := &corev1.Secret{}
 	if err := r.admin.Get(t.Context(), client.ObjectKey{Namespace: r.namespace, Name: "orphan"}, secret); err != nil {
 		t.Fatal(err)
 	}
@@ -475,8 +520,8 @@ func TestARevocationIsGivenUpWhateverTheControllerMayNotDo(t *testing.T) {
 	seen.mu.Unlock()
 	r.delete(unread)
 	told(unread, "RevocationError", "is not revoked yet")
-	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: "unread"}}
 	unlabel := client.RawPatch(types.MergePatchType, []byte(`{"metadata": {"labels": {"`+cmapi.PartOfCertManagerControllerLabelKey+`": null}}}`))
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: "unread"}}
 	if err := r.admin.Patch(t.Context(), secret, unlabel); err != nil {
 		t.Fatal(err)
 	}
