@@ -38,6 +38,8 @@ const (
 	tryAgain = time.Minute
 	// forgetAfter is how long a failure is remembered that nothing followed.
 	forgetAfter = 60 * 24 * time.Hour
+	// longestRefused is how long a CA is believed that refuses something: see package account.
+	longestRefused = 7 * 24 * time.Hour
 )
 
 // Ask is an order that is to be sent.
@@ -162,7 +164,7 @@ type asking struct {
 	Ask
 	orders, certificates, validations []slot
 	// refusals say what may have been refused, in the same order as their slots; those of pauses and request hold for exempt orders, too.
-	refusedOrders, refusedSet, refusedRequest key
+	refusedOrders, refusedSet, refusedRenewal, refusedRequest key
 	refusedDomains, refusedNames              []key
 	names                                     []string
 	failed, pausedByCA                        []key
@@ -188,6 +190,7 @@ func ask(a Ask) *asking {
 	s := set(a.Identifiers)
 	add(&p.certificates, Set, s, a.Limits.Set, a.Published.Set)
 	p.refusedSet = keyOf(string(Refused), string(Set), s)
+	p.refusedRenewal = keyOf(string(Refused), "renewal", a.Account, s)
 	p.refusedRequest = keyOf(string(Refused), a.Account, s)
 	seen := map[string]bool{}
 	for _, id := range a.Identifiers {
@@ -260,10 +263,17 @@ func (l *Ledger) enter(p *asking, at time.Time) Verdict {
 		v = l.check(p, now, l.line.before(p.ID, at))
 	} else if before == nil {
 		v = l.check(p, now, l.line.all)
-	} else if was := before.verdict; was.Kind == v.Kind && was.Subject == v.Subject && now < was.Until.UnixMilli() && !v.Until.After(was.Until) {
-		v = was // it asks before its time
 	} else {
-		v = l.check(p, now, l.line.before(p.ID, at))
+		was, left := before.verdict, before.left
+		// Before its time it hears the same, unless that cannot be, or others have left that were before it.
+		holds := was.Kind == v.Kind && was.Subject == v.Subject && was.Limit == v.Limit && now < was.Until.UnixMilli() && !v.Until.After(was.Until)
+		if !holds || left != l.line.left {
+			l.line.put(p, v)
+			v = l.check(p, now, l.line.before(p.ID, at))
+		}
+		if holds && (left == l.line.left || !v.Until.Before(was.Until)) {
+			v = was
+		}
 	}
 	l.line.put(p, v)
 	return v
@@ -316,6 +326,29 @@ func (l *Ledger) Admitted() []Ask {
 	return all
 }
 
+// fullAt is when a bucket is full again: no later than an empty one. What is later was counted by a clock that was ahead, or written by hand.
+func (l *Ledger) fullAt(s slot, now int64) int64 {
+	if most := now + s.limit.Count*s.limit.interval(); l.full[s.key] > most {
+		l.full[s.key] = most
+		l.changes++
+	}
+	return l.full[s.key]
+}
+
+// refusal is what is remembered of a refusal, or nil. It was not in the future, nor for longer than CAs are believed.
+func (l *Ledger) refusal(k key, now int64) *refusal {
+	r := l.refusals[k]
+	if r == nil {
+		return nil
+	}
+	at := min(r.At, now)
+	if until := at + min(r.Until-r.At, longestRefused.Milliseconds()); until != r.Until {
+		r.At, r.Until = at, until
+		l.changes++
+	}
+	return r
+}
+
 // check says whether an order may be sent now, or else until when it waits: the longest of all that it waits for. ahead says how many others
 // want a token of a bucket first; nil is nobody.
 func (l *Ledger) check(p *asking, now int64, ahead func(key) int64) Verdict {
@@ -328,7 +361,7 @@ func (l *Ledger) check(p *asking, now int64, ahead func(key) int64) Verdict {
 		v = w
 	}
 	refused := func(k key, kind Kind, subject string) {
-		if r := l.refusals[k]; r != nil {
+		if r := l.refusal(k, now); r != nil {
 			wait(r.Until, Verdict{Kind: kind, Subject: subject, Why: r.Why, Since: time.UnixMilli(r.At).UTC()})
 		}
 	}
@@ -343,7 +376,7 @@ func (l *Ledger) check(p *asking, now int64, ahead func(key) int64) Verdict {
 				if ahead != nil {
 					others = ahead(s.key)
 				}
-				wait(s.limit.free(l.full[s.key], l.reserved[s.key]+others, now), Verdict{Kind: s.kind, Subject: s.subject, Limit: s.limit, Ahead: int(others)})
+				wait(s.limit.free(l.fullAt(s, now), l.reserved[s.key]+others, now), Verdict{Kind: s.kind, Subject: s.subject, Limit: s.limit, Ahead: int(others)})
 			}
 		}
 		slots(p.orders)
@@ -356,6 +389,7 @@ func (l *Ledger) check(p *asking, now int64, ahead func(key) int64) Verdict {
 			}
 		}
 		refused(p.refusedSet, Refused, "")
+		refused(p.refusedRenewal, Refused, "")
 		for i, k := range p.refusedNames {
 			refused(k, Refused, p.names[i])
 		}
@@ -369,6 +403,10 @@ func (l *Ledger) check(p *asking, now int64, ahead func(key) int64) Verdict {
 		f := l.failures[k]
 		if f == nil || f.InARow < pauseAfter {
 			continue
+		}
+		if f.At > now { // as in fullAt
+			f.At = now
+			l.changes++
 		}
 		w := Verdict{Kind: Paused, Subject: p.names[i], Failures: f.InARow, Since: time.UnixMilli(f.At).UTC(), Why: f.Why}
 		until := f.At + pauseLength.Milliseconds()
@@ -485,7 +523,7 @@ func (l *Ledger) Final(id string) {
 
 // Ended says that an order has ended, with a certificate or without. What it reserved is spent, or free for others.
 func (l *Ledger) Ended(id string, issued bool, at time.Time) {
-	l.line.remove(id)
+	l.line.leave(id)
 	o := l.open[id]
 	if o == nil {
 		return
@@ -595,7 +633,7 @@ func (l *Ledger) refuse(k key, by, why string, until, at time.Time) {
 
 // refusedUntil returns until when something of the whole CA is refused, and what the CA said.
 func (l *Ledger) refusedUntil(k key, at time.Time) (until time.Time, why string) {
-	if r := l.refusals[k]; r != nil && r.Until > at.UnixMilli() {
+	if r := l.refusal(k, at.UnixMilli()); r != nil && r.Until > at.UnixMilli() {
 		return time.UnixMilli(r.Until).UTC(), r.Why
 	}
 	return time.Time{}, ""
@@ -649,6 +687,12 @@ func (l *Ledger) Refused(a Ask, problem *acme.Problem, until, at time.Time) Verd
 		}
 	default:
 		learn(p.refusedRequest)
+	}
+	// Whatever we believe that the CA does not count, the same is not sent again.
+	if now := at.UnixMilli(); p.exempt(now) {
+		learn(p.refusedRequest)
+	} else if l.renewal(p, now) {
+		learn(p.refusedRenewal)
 	}
 	l.drops(a.ID)
 	return v

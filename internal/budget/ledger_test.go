@@ -755,3 +755,170 @@ func TestALostLedgerIsMadeOfWhatTheOrdersSayOfFailures(t *testing.T) {
 		})
 	}
 }
+
+func TestAnOrderThatTheCARefusedThoughItShouldNotCountItIsNotSentAgain(t *testing.T) {
+	until := start.Add(time.Hour)
+	for name, change := range map[string]func(*Ask){
+		"a renewal in its window":        func(a *Ask) { a.Window = acme.Window{Start: start.Add(-time.Hour), End: start.Add(2 * time.Hour)} },
+		"a renewal of the same names":    func(a *Ask) { a.Renewal = true },
+		"a renewal without known limits": func(a *Ask) { a.Renewal, a.Limits = true, Limits{} },
+	} {
+		for _, detail := range []string{
+			`too many new orders (300) from this account in the last 3h0m0s`,
+			`too many certificates (50) already issued for "example.com" in the last 168h0m0s`,
+			`too many certificates (5) already issued for this exact set of identifiers in the last 168h0m0s`,
+			`too many failed authorizations (5) for "www.example.com" in the last 1h0m0s`,
+		} {
+			t.Run(name+" "+detail[9:14], func(t *testing.T) {
+				l := NewLedger()
+				a := asks("it", "www.example.com")
+				change(&a)
+				if v := l.Ask(a, start); !v.Allowed {
+					t.Fatal(v.Message())
+				}
+				l.Refused(a, &acme.Problem{Detail: detail}, until, start)
+				if v := l.Ask(a, start.Add(time.Second)); v.Allowed || !v.Until.Equal(until) || !strings.Contains(v.Message(), detail) {
+					t.Errorf("it is sent again: %+v", v)
+				}
+				if v := l.Ask(a, until); !v.Allowed {
+					t.Errorf("it still waits: %s", v.Message())
+				}
+			})
+		}
+	}
+	// An order that is like others is refused for what a renewal in its window is not.
+	l := NewLedger()
+	a := asks("it", "www.example.com")
+	l.Refused(a, &acme.Problem{Detail: `too many certificates (50) already issued for "example.com" in the last 168h0m0s`}, until, start)
+	a.Window = acme.Window{Start: start.Add(-time.Hour), End: until}
+	if v := l.Ask(a, start); !v.Allowed {
+		t.Error(v.Message())
+	}
+}
+
+func TestNothingWaitsLongerThanItMayAfterAClockWasAhead(t *testing.T) {
+	ahead := start.Add(365 * 24 * time.Hour)
+	for name, test := range map[string]struct {
+		before func(*testing.T, *Ledger)
+		most   time.Duration
+	}{
+		"certificates": {func(t *testing.T, l *Ledger) {
+			for i := range 2 {
+				issue(t, l, asks(fmt.Sprint(i), fmt.Sprintf("w%d.example.co.uk", i)), ahead)
+			}
+		}, few.Domain.Period},
+		"failed validations": {func(_ *testing.T, l *Ledger) {
+			for i := range 2 {
+				l.Failed("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), few.Validations, fmt.Sprint(i), "no", ahead)
+			}
+		}, few.Validations.Period},
+		"a pause": {func(_ *testing.T, l *Ledger) {
+			for i := range 5 {
+				l.Failed("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), Limit{}, fmt.Sprint(i), "no", ahead)
+			}
+		}, pauseLength},
+		"a refusal": {func(_ *testing.T, l *Ledger) {
+			l.Refused(asks("0", "www.example.co.uk"), &acme.Problem{Detail: "not now"}, ahead.Add(time.Hour), ahead)
+		}, time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := NewLedger()
+			test.before(t, l)
+			text, err := l.Encode(ahead)
+			if err != nil {
+				t.Fatal(err)
+			}
+			read, err := Decode(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for when, l := range map[string]*Ledger{"before a restart": l, "after it": read} {
+				a, now := asks("it", "www.example.co.uk"), start
+				for v := l.Ask(a, now); !v.Allowed; v = l.Ask(a, now) {
+					if now = v.Until; now.Sub(start) > test.most {
+						t.Fatalf("%s: %s", when, v.Message())
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestALedgerOfAbsurdTimesHoldsNobodyForEver(t *testing.T) {
+	a := asks("it", "www.example.com")
+	p := ask(a)
+	for _, absurd := range []int64{1<<63 - 1, 1 << 62, start.Add(100 * 365 * 24 * time.Hour).UnixMilli()} {
+		text, err := json.Marshal(written{
+			Buckets:  map[key]int64{p.orders[0].key: absurd, p.certificates[0].key: absurd, p.certificates[1].key: absurd, p.validations[0].key: absurd},
+			Failures: map[key]*failure{p.failed[0]: {InARow: 1 << 30, At: absurd}},
+			Refusals: map[key]*refusal{p.refusedRequest: {At: start.UnixMilli(), Until: absurd}, p.refusedSet: {At: absurd, Until: absurd}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := Decode(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		now := start
+		v := l.Ask(a, now)
+		if v.Allowed {
+			t.Errorf("%d is taken for nothing", absurd)
+		}
+		for ; !v.Allowed; v = l.Ask(a, now) {
+			if now = v.Until; now.Sub(start) > longestRefused+few.Domain.Period {
+				t.Fatalf("%d: %s", absurd, v.Message())
+			}
+		}
+	}
+}
+
+func TestWhoeverWaitsIsNextWhenThoseBeforeItHaveLeft(t *testing.T) {
+	l := NewLedger()
+	limits := Limits{Domain: Limit{1, time.Hour}}
+	ask := func(id, name string) Ask {
+		a := asks(id, name)
+		a.Limits = limits
+		return a
+	}
+	issue(t, l, ask("first", "first.example.com"), start)
+	for i := range 50 {
+		if v := l.Ask(ask(fmt.Sprint(i), fmt.Sprintf("w%d.example.com", i)), start); v.Allowed {
+			t.Fatal("it does not wait")
+		}
+	}
+	a := ask("wildcard", "*.example.com")
+	if v := l.Ask(a, start); v.Ahead != 50 || !v.Until.Equal(start.Add(51*time.Hour)) {
+		t.Fatalf("%+v", v)
+	}
+	for i := range 50 {
+		if i%2 == 0 {
+			l.Gone("shop", fmt.Sprint(i), start)
+		} else {
+			l.Ended(fmt.Sprint(i), false, start)
+		}
+	}
+	if v := l.Ask(a, start.Add(time.Minute)); v.Ahead != 0 || !v.Until.Equal(start.Add(time.Hour)) {
+		t.Errorf("it still says: %s", v.Message())
+	}
+}
+
+func TestAnOrderWaitsForTheLimitThatItsIssuerHasNow(t *testing.T) {
+	ask := func(id string, l Limit) Ask {
+		a := asks(id, id+".example.com")
+		a.Limits = Limits{Domain: l}
+		return a
+	}
+	tight, loose := Limit{1, 7 * 24 * time.Hour}, Limit{1, time.Hour}
+	for name, test := range map[string]struct{ was, is Limit }{"looser": {tight, loose}, "tighter": {loose, tight}} {
+		t.Run(name, func(t *testing.T) {
+			l := NewLedger()
+			issue(t, l, ask("a", test.was), start)
+			issue(t, l, ask("b", test.is), start)
+			l.Ask(ask("it", test.was), start)
+			if v := l.Ask(ask("it", test.is), start.Add(time.Minute)); v.Limit != test.is || v.Until.Sub(start) != test.is.Period {
+				t.Errorf("it says: %s", v.Message())
+			}
+		})
+	}
+}

@@ -233,3 +233,34 @@ func TestWhichRepliesKeepAllAwayFromACA(t *testing.T) {
 		})
 	}
 }
+
+// TestACAIsLeftAloneForADayAtMostAfterAClockWasAhead has a CA be busy for an hour while the clock is a year ahead.
+func TestACAIsLeftAloneForADayAtMostAfterAClockWasAhead(t *testing.T) {
+	namespace := cluster.Namespace(t)
+	start := time.Now()
+	now := clocktesting.NewFakePassiveClock(start.AddDate(1, 0, 0))
+	process := func() *budget.CA {
+		b := process(t, namespace, func() error { return nil })
+		b.Clock = now
+		ctx, end := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); _ = b.Start(ctx) }()
+		t.Cleanup(func() { end(); <-done })
+		return b.CA(directory)
+	}
+	ca := process()
+	if err := ca.Open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ca.Saw(acme.Exchange{Action: "newOrder", Status: 503, RetryAfter: now.Now().Add(time.Hour)})
+	if err := ca.Failed(t.Context(), directory+"/acct/1", acme.DNS("www.example.com"), budget.Limit{}, "", "no"); err != nil { // which writes it
+		t.Fatal(err)
+	}
+	now.SetTime(start)
+	for when, ca := range map[string]*budget.CA{"before a restart": ca, "after it": process()} {
+		err := ca.Open(t.Context())
+		if until := fault.Of(err); err != nil && until.Until.Sub(start) > budget.LongestClosed {
+			t.Errorf("%s: %v", when, err)
+		}
+	}
+}
