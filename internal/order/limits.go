@@ -24,6 +24,12 @@ import (
 // renewedWithin is how long after a certificate another with the same names counts as its renewal: a day less than Let's Encrypt does.
 const renewedWithin = 119 * 24 * time.Hour
 
+// rateLimited is the reason of an order that waits for a limit.
+const rateLimited = "RateLimited"
+
+// lineAgain is when an order that waits looks again how long that is: those before it may have left, as somebody made one certificate of many.
+const lineAgain = 10 * time.Minute
+
 // byNames is the field index of Orders with a certificate by what it is for.
 const byNames = "spec.names"
 
@@ -74,7 +80,7 @@ func postponed(order *cmacme.Order, v budget.Verdict) error {
 		order.Status.PausedUntil = &until
 		return fault.Limitedf("Paused", v.Until, "%s", v.Message())
 	}
-	return fault.Limitedf("RateLimited", v.Until, "%s", v.Message())
+	return fault.Limitedf(rateLimited, v.Until, "%s", v.Message())
 }
 
 // ask is what is to be known of an order before it is sent.

@@ -279,7 +279,11 @@ func (r *Reconciler) failed(ctx context.Context, order *cmacme.Order, began time
 		return reconcile.Result{}, nil
 	case fault.Limited:
 		order.Status.Reason = failure.Error()
-		return reconcile.Result{RequeueAfter: failure.Wait(now)}, nil // when the CA said
+		wait := failure.Wait(now)
+		if failure.Reason == rateLimited {
+			wait = min(wait, lineAgain)
+		}
+		return reconcile.Result{RequeueAfter: wait}, nil // when the CA said
 	case fault.Misconfigured:
 		if failure.Reason == noSolver && order.Status.Reason != failure.Error() {
 			*say = append(*say, func() { r.Events.Event(order, corev1.EventTypeWarning, noSolver, failure.Error()) })
