@@ -53,7 +53,28 @@ func (l *Ledger) Encode(at time.Time) ([]byte, error) {
 		}
 		text, err = json.Marshal(w)
 	}
+	for most := int64(1); err == nil && len(text) > maxLedger && most <= 2*maxCount; most *= 2 {
+		w.Orders = l.withoutFew(most, now)
+		text, err = json.Marshal(w)
+	}
 	return text, err
+}
+
+// withoutFew are the open orders without the certificates that they reserve where no more than so many are spent or reserved: orders of a hundred names
+// can be open for more domains than there is room for, most of which are far from their limit.
+func (l *Ledger) withoutFew(most, now int64) map[string]*open {
+	few := func(h hold) bool {
+		return l.reserved[h.Key]+max(l.full[h.Key]-now, 0)/h.limit().interval() <= most
+	}
+	left := map[string]*open{}
+	for id, o := range l.open {
+		c := *o
+		c.Certificate = slices.DeleteFunc(slices.Clone(o.Certificate), few)
+		if !c.Taken || len(c.Certificate)+len(c.Tries) > 0 {
+			left[id] = &c
+		}
+	}
+	return left
 }
 
 // keepLast deletes all entries but the last ones.

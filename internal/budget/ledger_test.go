@@ -922,3 +922,49 @@ func TestAnOrderWaitsForTheLimitThatItsIssuerHasNow(t *testing.T) {
 		})
 	}
 }
+
+func TestALedgerOfOpenOrdersOfManyDomainsFitsIntoAConfigMap(t *testing.T) {
+	l := NewLedger()
+	limits := Published("https://acme-v02.api.letsencrypt.org/directory")
+	limits.NewOrders = Limit{3000, 3 * time.Hour} // granted
+	ask := func(i int) Ask {
+		a := asks(fmt.Sprintf("0f8fad5b-d9cb-469f-a165-%012d", i))
+		a.Limits = limits
+		for n := range 99 {
+			a.Identifiers = append(a.Identifiers, acme.DNS(fmt.Sprintf("www.d%d-%d.example", i, n)))
+		}
+		if i < 50 {
+			a.Identifiers = append(a.Identifiers, acme.DNS(fmt.Sprintf("w%d.busy.example", i)))
+		}
+		return a
+	}
+	const n = 1000
+	for i := range n {
+		if v := l.Ask(ask(i), start); !v.Allowed {
+			t.Fatal(v.Message())
+		}
+		if i%2 == 0 {
+			l.Taken(ask(i).ID, start)
+		}
+	}
+	text, err := l.Encode(start)
+	if err != nil || len(text) > 1000<<10 {
+		t.Fatalf("%d bytes, %v", len(text), err)
+	}
+	read, err := Decode(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for when, l := range map[string]*Ledger{"before a restart": l, "after it": read} {
+		for i := range n {
+			if v := l.Ask(ask(i), start); i%2 > 0 && !v.Allowed {
+				t.Fatalf("%s: one that was let go must wait: %s", when, v.Message())
+			}
+		}
+		a := asks("new", "new.busy.example")
+		a.Limits = limits
+		if v := l.Ask(a, start); v.Kind != Domain {
+			t.Errorf("%s: %+v", when, v)
+		}
+	}
+}
