@@ -8,6 +8,8 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -56,7 +58,7 @@ type Budget struct {
 	Log       logr.Logger
 	Events    record.EventRecorder
 
-	// Orders are the objects of orders to a CA.
+	// Orders are the objects of orders to the CA of a directory, which is Canonical.
 	Orders func(ctx context.Context, directory string) ([]Past, error)
 	// Wake has an order looked at again that may go. Whoever sends orders sets it.
 	Wake func(types.NamespacedName)
@@ -65,8 +67,26 @@ type Budget struct {
 	cas map[string]*CA
 }
 
+// Canonical is the one spelling of a directory's URL by which its CA is known.
+func Canonical(directory string) string {
+	u, err := url.Parse(directory)
+	if err != nil || u.Host == "" {
+		return directory
+	}
+	host := strings.TrimSuffix(strings.ToLower(u.Hostname()), ".")
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	if port := u.Port(); port != "" && port != "443" {
+		host += ":" + port
+	}
+	u.Host, u.Fragment = host, ""
+	return u.String()
+}
+
 // CA returns the ledger of the CA of a directory.
 func (b *Budget) CA(directory string) *CA {
+	directory = Canonical(directory)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	c := b.cas[directory]

@@ -165,9 +165,9 @@ type asking struct {
 	orders, certificates, validations []slot
 	// refusals say what may have been refused, in the same order as their slots; those of pauses and request hold for exempt orders, too.
 	refusedOrders, refusedSet, refusedRenewal, refusedRequest key
-	refusedDomains, refusedNames              []key
-	names                                     []string
-	failed, pausedByCA                        []key
+	refusedDomains, refusedNames                              []key
+	names                                                     []string
+	failed, pausedByCA                                        []key
 }
 
 func ask(a Ask) *asking {

@@ -167,7 +167,7 @@ func Past(c client.Reader, scope signer.Scope) func(ctx context.Context, directo
 				}
 				issuers[key] = i
 			}
-			if i == nil || i.GetSpec().ACME == nil || i.GetSpec().ACME.Server != directory || i.GetStatus().ACME == nil {
+			if i == nil || i.GetSpec().ACME == nil || budget.Canonical(i.GetSpec().ACME.Server) != directory || i.GetStatus().ACME == nil {
 				continue
 			}
 			wanted, err := request(o)
