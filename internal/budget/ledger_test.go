@@ -988,3 +988,48 @@ func TestALedgerOfOpenOrdersOfManyDomainsFitsIntoAConfigMap(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatWasRefusedOrPausedIsNotForgottenThoughItIsMuch(t *testing.T) {
+	const n = 3000
+	l := NewLedger()
+	limitless := func(id, name string) Ask {
+		a := asks(id, name)
+		a.Limits = Limits{}
+		return a
+	}
+	for i := range n {
+		name := fmt.Sprintf("paused%d.example", i)
+		for f := range 5 {
+			l.Failed("https://ca.example/acct/1", acme.DNS(name), Limit{}, fmt.Sprint(name, f), "no", start)
+		}
+		l.Refused(limitless(fmt.Sprint(i), fmt.Sprintf("refused%d.example", i)), &acme.Problem{Detail: "not now: " + strings.Repeat("x", 300)}, start.Add(time.Hour), start)
+	}
+	for i := range n { // of no consequence
+		l.Failed("https://ca.example/acct/1", acme.DNS(fmt.Sprintf("once%d.example", i)), Limit{}, fmt.Sprint(i), "no", start.Add(time.Minute))
+	}
+	text, err := l.Encode(start)
+	if err != nil || len(text) > 1000<<10 {
+		t.Fatalf("%d bytes, %v", len(text), err)
+	}
+	read, err := Decode(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for when, test := range map[string]struct {
+		ledger  *Ledger
+		refused int
+	}{"before a restart": {l, n}, "after it": {read, maxRefusals}} {
+		paused, refused := 0, 0
+		for i := range n {
+			if v := test.ledger.Ask(limitless("a"+fmt.Sprint(i), fmt.Sprintf("paused%d.example", i)), start); v.Kind == Paused {
+				paused++
+			}
+			if v := test.ledger.Ask(limitless("b"+fmt.Sprint(i), fmt.Sprintf("refused%d.example", i)), start); v.Kind == Refused {
+				refused++
+			}
+		}
+		if paused != n || refused != test.refused {
+			t.Errorf("%s %d of %d are paused, %d refused", when, paused, n, refused)
+		}
+	}
+}
