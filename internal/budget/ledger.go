@@ -236,7 +236,8 @@ func (l *Ledger) Ask(a Ask, at time.Time) Verdict {
 		}
 		l.drop(a.ID) // its window is over, or the CA does not believe that it replaces something
 	}
-	ended := a.Manual && l.endPauses(p)
+	// A wish ends the pauses that there were, and none that begins while its order waits.
+	ended := a.Manual && l.line.at(a.ID) == nil && l.endPauses(p)
 	v := l.enter(p, at)
 	if ended {
 		l.admit("", at) // others waited for these names, too

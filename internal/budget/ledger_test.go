@@ -1033,3 +1033,27 @@ func TestWhatWasRefusedOrPausedIsNotForgottenThoughItIsMuch(t *testing.T) {
 		}
 	}
 }
+
+func TestAWishEndsThePausesThatThereWereAndNoLaterOnes(t *testing.T) {
+	l := NewLedger()
+	for i := range 3 {
+		issue(t, l, asks(fmt.Sprint(i), fmt.Sprintf("www.d%d.example", i)), start)
+	}
+	fail := func(row string) {
+		for i := range 5 {
+			l.Failed("https://ca.example/acct/1", acme.DNS("www.example.com"), Limit{}, row+fmt.Sprint(i), "no", start)
+		}
+	}
+	fail("before")
+	a := asks("by hand", "www.example.com")
+	a.Manual = true
+	if v := l.Ask(a, start); v.Kind != NewOrders {
+		t.Fatalf("%+v", v)
+	}
+	fail("meanwhile")
+	for _, in := range []time.Duration{time.Minute, 20 * time.Minute} {
+		if v := l.Ask(a, start.Add(in)); v.Kind != Paused {
+			t.Errorf("after %s: %+v", in, v)
+		}
+	}
+}
