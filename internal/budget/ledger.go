@@ -74,6 +74,8 @@ type Verdict struct {
 	// Subject is what the limit counts by, or the name that is paused. Limit is the one that is spent.
 	Subject string
 	Limit   Limit
+	// Limits is which limit the CA says that a refusal is for, empty if it is not known.
+	Limits Kind
 	// Ahead is how many others are before it.
 	Ahead int
 	// Failures are in a row, the last of them at Since. Why is what the CA said then. Underway says that another order tries the name.
@@ -361,9 +363,9 @@ func (l *Ledger) check(p *asking, now int64, ahead func(key) int64) Verdict {
 		w.Until = time.UnixMilli(until).UTC()
 		v = w
 	}
-	refused := func(k key, kind Kind, subject string) {
+	refused := func(k key, kind Kind, subject string, limits Kind) {
 		if r := l.refusal(k, now); r != nil {
-			wait(r.Until, Verdict{Kind: kind, Subject: subject, Why: r.Why, Since: time.UnixMilli(r.At).UTC()})
+			wait(r.Until, Verdict{Kind: kind, Subject: subject, Limits: limits, Why: r.Why, Since: time.UnixMilli(r.At).UTC()})
 		}
 	}
 	exempt, renewal := p.exempt(now), l.renewal(p, now)
@@ -384,22 +386,22 @@ func (l *Ledger) check(p *asking, now int64, ahead func(key) int64) Verdict {
 		slots(p.certificates)
 		slots(p.validations)
 		if !renewal {
-			refused(p.refusedOrders, Refused, p.Account)
+			refused(p.refusedOrders, Refused, p.Account, NewOrders)
 			for _, k := range p.refusedDomains {
-				refused(k, Refused, "")
+				refused(k, Refused, "", Domain)
 			}
 		}
-		refused(p.refusedSet, Refused, "")
-		refused(p.refusedRenewal, Refused, "")
+		refused(p.refusedSet, Refused, "", Set)
+		refused(p.refusedRenewal, Refused, "", "")
 		for i, k := range p.refusedNames {
-			refused(k, Refused, p.names[i])
+			refused(k, Refused, p.names[i], Validations)
 		}
 		// From the beginning of its window on it is exempt.
 		if begins := p.Window.Start.Add(windowMargin).UnixMilli(); !v.Allowed && !p.Window.Start.IsZero() && now < begins && begins < v.Until.UnixMilli() {
 			v.Until = time.UnixMilli(begins).UTC()
 		}
 	}
-	refused(p.refusedRequest, Refused, "")
+	refused(p.refusedRequest, Refused, "", "")
 	for i, k := range p.failed {
 		f := l.failures[k]
 		if f == nil || f.InARow < pauseAfter {
@@ -418,7 +420,7 @@ func (l *Ledger) check(p *asking, now int64, ahead func(key) int64) Verdict {
 		wait(until, w)
 	}
 	for i, k := range p.pausedByCA {
-		refused(k, Paused, p.names[i])
+		refused(k, Paused, p.names[i], "")
 	}
 	return v
 }
@@ -650,7 +652,7 @@ var (
 func (l *Ledger) Refused(a Ask, problem *acme.Problem, until, at time.Time) Verdict {
 	p := ask(a)
 	kind, names := scopeOf(problem.Detail)
-	v := Verdict{Kind: Refused, Until: until, Why: outside.Short(problem.Detail, maxRefusal), Since: at}
+	v := Verdict{Kind: Refused, Until: until, Limits: kind, Why: outside.Short(problem.Detail, maxRefusal), Since: at}
 	learn := func(k key) { l.refuse(k, a.ID, problem.Detail, until, at) }
 	match := func(known []string, keys []key) (found bool) {
 		for i, k := range known {

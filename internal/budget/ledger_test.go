@@ -289,7 +289,7 @@ func TestWhatTheCARefusesHoldsForAllToWhomTheLimitApplies(t *testing.T) {
 			if v := l.Ask(a, start); !v.Allowed {
 				t.Fatal(v.Message())
 			}
-			if v := l.Refused(a, &acme.Problem{Detail: detail, RetryAfter: until}, until, start); !v.Until.Equal(until) || !strings.Contains(v.Message(), detail) {
+			if v := l.Refused(a, &acme.Problem{Detail: detail, RetryAfter: until}, until, start); !v.Until.Equal(until) || !strings.Contains(v.Message(), detail) || !strings.HasSuffix(v.Message(), help[v.Limits]) {
 				t.Errorf("it says %q", v.Message())
 			}
 			if len(l.open)+len(l.reserved) > 0 {
@@ -311,7 +311,7 @@ func TestWhatTheCARefusesHoldsForAllToWhomTheLimitApplies(t *testing.T) {
 				a.ID = name
 				if v := l.Ask(a, start); v.Allowed == should {
 					t.Errorf("%s: %+v", name, v)
-				} else if should && !strings.Contains(v.Message(), detail) {
+				} else if kind, _ := scopeOf(detail); should && (!strings.Contains(v.Message(), detail) || !strings.HasSuffix(v.Message(), help[kind])) {
 					t.Errorf("%s: it says %q", name, v.Message())
 				}
 				if v := l.Ask(a, until); !v.Allowed {
