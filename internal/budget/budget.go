@@ -172,6 +172,7 @@ type CA struct {
 	saving chan struct{}     // closed when the write that is under way ends; nil if none is
 	timer  *time.Timer       // of a write that can wait
 	closed time.Time         // until when the CA is to be left alone
+	quiet  time.Time         // until when it says nobody when to renew
 }
 
 // name is that of the ConfigMap.
@@ -279,12 +280,39 @@ func (c *CA) Open(ctx context.Context) error {
 	return fault.Limitedf(fault.Busy, c.closed, "%s wants to be left alone until %s: nothing is asked before", c.directory, stamp(c.closed))
 }
 
+// Quiet is nil unless the CA has refused to say when to renew until a time that has not come. After a restart it is asked once more.
+func (c *CA) Quiet() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.budget.Clock.Now()
+	if c.quiet.Sub(now) > LongestClosed {
+		c.quiet = now // as in Open
+	}
+	if !now.Before(c.quiet) {
+		return nil
+	}
+	return fault.Limitedf(fault.Busy, c.quiet, "%s says nobody when to renew until %s", c.directory, stamp(c.quiet))
+}
+
 // Saw learns from an exchange until when all stay away from the CA: if it says so with a status of 503, or limits what is asked of it without an
-// account, which it can count by our address alone.
+// account, which it can count by our address alone. When to renew is asked so, too, but of what certificates can do without: that alone rests then.
 func (c *CA) Saw(e acme.Exchange) {
 	now := c.budget.Clock.Now()
 	until := e.RetryAfter
 	switch {
+	case e.Action == "renewalInfo":
+		if e.Status != http.StatusServiceUnavailable && e.Status != http.StatusTooManyRequests {
+			return
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if last := now.Add(LongestClosed); until.After(last) {
+			until = last
+		}
+		if until.After(c.quiet) {
+			c.quiet = until
+		}
+		return
 	case e.Status == http.StatusServiceUnavailable && !until.IsZero():
 	case e.Status == http.StatusTooManyRequests && (e.Action == "directory" || e.Action == "newNonce"):
 		if until.IsZero() {

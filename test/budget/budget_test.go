@@ -203,6 +203,7 @@ func TestWhichRepliesKeepAllAwayFromACA(t *testing.T) {
 		"it limits nonces, and says no time":         {acme.Exchange{Action: "newNonce", Status: 429}, time.Minute},
 		"it limits orders, which is by account":      {acme.Exchange{Action: "newOrder", Status: 429, RetryAfter: hour}, 0},
 		"it limits renewal information, and no more": {acme.Exchange{Action: "renewalInfo", Status: 429, RetryAfter: hour}, 0},
+		"it does so with the status of a busy one":   {acme.Exchange{Action: "renewalInfo", Status: 503, RetryAfter: hour}, 0},
 		"it answers":         {acme.Exchange{Action: "directory", Status: 200, RetryAfter: hour}, 0},
 		"it does not answer": {acme.Exchange{Action: "directory"}, 0},
 	} {
