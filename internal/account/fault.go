@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/perennial-pki/perennial/acme"
@@ -43,7 +44,7 @@ func Fault(reason string, now time.Time, err error) error {
 		return &fault.Error{Class: fault.Transient, Reason: reason, Err: err}
 	}
 	switch {
-	case p.Type == acme.ProblemRateLimited, p.Status == http.StatusTooManyRequests,
+	case limited(p),
 		p.Status == http.StatusServiceUnavailable && !p.RetryAfter.IsZero():
 		until := p.RetryAfter
 		if until.IsZero() {
@@ -78,10 +79,16 @@ func Fault(reason string, now time.Time, err error) error {
 // stay away from it anyway.
 func Limited(err error) *acme.Problem {
 	var p *acme.Problem
-	if !errors.As(err, &p) || p.Status == http.StatusServiceUnavailable || p.Type != acme.ProblemRateLimited && p.Status != http.StatusTooManyRequests {
+	if !errors.As(err, &p) || p.Status == http.StatusServiceUnavailable || !limited(p) {
 		return nil
 	}
 	return p
+}
+
+// limited reports whether a problem is that a limit is spent, or several are, of as many names.
+func limited(p *acme.Problem) bool {
+	other := func(sub acme.Problem) bool { return sub.Type != acme.ProblemRateLimited }
+	return p.Type == acme.ProblemRateLimited || p.Status == http.StatusTooManyRequests || len(p.Subproblems) > 0 && !slices.ContainsFunc(p.Subproblems, other)
 }
 
 // within is a time that a CA names, as far as it is believed.
