@@ -17,8 +17,9 @@ import (
 const (
 	// unsaid is how long a CA that limits us and does not say until when is left alone.
 	unsaid = time.Hour
-	// atLeast is the shortest wait after a refusal that names a time.
-	atLeast = time.Second
+	// atLeast is the shortest wait after a refusal that names a time, and atOnce that after one whose time has come already: who says so each time is not to
+	// be asked each second.
+	atLeast, atOnce = time.Second, 10 * time.Second
 	// atMost is the longest: no limit of a CA that is known takes longer to refill. A CA, or what is in front of it, that says more is asked all the same.
 	atMost = 7 * 24 * time.Hour
 	// visited is when a CA is asked again that wants somebody to visit a page, and does not say when: nor will it tell us that it was done.
@@ -49,6 +50,8 @@ func Fault(reason string, now time.Time, err error) error {
 		until := p.RetryAfter
 		if until.IsZero() {
 			until = now.Add(unsaid)
+		} else if !until.After(now) {
+			until = now.Add(atOnce)
 		}
 		last := now.Add(atMost)
 		if p.Status == http.StatusServiceUnavailable {

@@ -251,6 +251,9 @@ func (l *Ledger) Ask(a Ask, at time.Time) Verdict {
 func (l *Ledger) enter(p *asking, at time.Time) Verdict {
 	now := at.UnixMilli()
 	before := l.line.at(p.ID)
+	if before != nil {
+		l.inherit(before.asking, p, now)
+	}
 	v := l.check(p, now, nil)
 	if v.Allowed && !l.contested(p, now) {
 		l.reserve(p, now)
@@ -280,6 +283,28 @@ func (l *Ledger) enter(p *asking, at time.Time) Verdict {
 	}
 	l.line.put(p, v)
 	return v
+}
+
+// inherit counts, where the limits of who waits have changed, what was spent of the former ones: a limit that somebody lowers lets nobody go.
+func (l *Ledger) inherit(was, is *asking, now int64) {
+	lists := func(p *asking) [][]slot { return [][]slot{p.orders, p.certificates, p.validations} }
+	for i, list := range lists(is) {
+		for _, s := range list {
+			former := slices.IndexFunc(lists(was)[i], func(o slot) bool {
+				return o.asked && s.asked && o.kind == s.kind && o.subject == s.subject && o.key != s.key
+			})
+			if _, known := l.full[s.key]; known || former < 0 {
+				continue
+			}
+			o := lists(was)[i][former]
+			each := o.limit.interval()
+			spent := (max(l.fullAt(o, now)-now, 0)+each-1)/each + l.reserved[o.key]
+			if spent = min(spent, s.limit.Count); spent > 0 {
+				l.full[s.key] = now + spent*s.limit.interval()
+				l.changes++
+			}
+		}
+	}
 }
 
 // contested reports whether somebody waits for what an order would take.

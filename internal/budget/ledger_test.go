@@ -1057,3 +1057,36 @@ func TestAWishEndsThePausesThatThereWereAndNoLaterOnes(t *testing.T) {
 		}
 	}
 }
+
+func TestALimitThatIsChangedWhileSomethingWaitsKeepsWhatWasSpent(t *testing.T) {
+	was := Limits{NewOrders: Limit{3, time.Hour}, Domain: Limit{3, time.Hour}}
+	ask := func(id string, limits Limits) Ask {
+		a := asks(id, id+".example.com")
+		a.Limits = limits
+		return a
+	}
+	for name, test := range map[string]struct {
+		is Limits
+		in time.Duration
+	}{
+		"one of both is lowered": {Limits{NewOrders: Limit{3, time.Hour}, Domain: Limit{2, time.Hour}}, 30 * time.Minute},
+		"both are":               {Limits{NewOrders: Limit{1, time.Hour}, Domain: Limit{2, time.Hour}}, time.Hour},
+		"both are raised":        {Limits{NewOrders: Limit{4, time.Hour}, Domain: Limit{300, time.Hour}}, 0},
+		"both are lifted":        {Limits{}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := NewLedger()
+			issue(t, l, ask("a", was), start)
+			issue(t, l, ask("b", was), start)
+			if v := l.Ask(ask("open", was), start); !v.Allowed {
+				t.Fatal(v.Message())
+			}
+			if v := l.Ask(ask("it", was), start); v.Allowed {
+				t.Fatal("it does not wait")
+			}
+			if v := l.Ask(ask("it", test.is), start); v.Allowed != (test.in == 0) || !v.Allowed && v.Until.Sub(start) != test.in {
+				t.Errorf("%+v", v)
+			}
+		})
+	}
+}

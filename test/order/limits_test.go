@@ -268,6 +268,37 @@ func TestAnOrderWaitsUntilTheLimitOfItsIssuerHasRoomAlsoAfterARestart(t *testing
 	}
 }
 
+func TestAnOrderThatWaitsGoesWhenTheLimitOfItsIssuerIsRaised(t *testing.T) {
+	r, saw, site := limited(t)
+	r.run(controller.Options{}, site)
+	limit := func(count int32) *cmacme.ACMERateLimits {
+		return &cmacme.ACMERateLimits{CertificatesPerRegisteredDomain: &cmacme.ACMERateLimit{Count: count, Period: &metav1.Duration{Duration: 168 * time.Hour}}}
+	}
+	r.issuer(func(spec *cmacme.ACMEIssuer) { spec.RateLimits = limit(2) })
+	for _, name := range []string{"a", "b"} {
+		r.ready(r.certificate(name, name+".example.com"))
+	}
+	late := r.certificate("late", "late.example.com")
+	r.waits("late", "waits until ", "the limit of 2 certificates for example.com and names below it in 7 days is spent")
+	set := func(count int32) {
+		issuer := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: "pebble"}}
+		cluster.Eventually(t, func() error {
+			if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(issuer), issuer); err != nil {
+				return err
+			}
+			issuer.Spec.ACME.RateLimits = limit(count)
+			return r.admin.Update(t.Context(), issuer)
+		})
+	}
+	set(1)
+	r.waits("late", "waits until ", "the limit of 1 certificates for example.com and names below it in 7 days is spent")
+	if orders, _ := saw.counts(); orders != 2 {
+		t.Errorf("the CA was asked for %d orders", orders)
+	}
+	set(3)
+	r.ready(late)
+}
+
 func TestAnOrderWhoseReplyIsLostIsCountedAsTheCADoes(t *testing.T) {
 	t.Parallel()
 	var once sync.Once
