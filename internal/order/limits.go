@@ -241,6 +241,29 @@ func (r *ChallengeReconciler) judged(ctx context.Context, ch *cmacme.Challenge, 
 	return nil
 }
 
+// failures counts the validations that failed together with an order, and whose Challenges, which go with it, have not heard of that: the CA counts them, too.
+func (r *Reconciler) failures(ctx context.Context, o conversation, i *signer.Issuer, challenges []cmacme.Challenge) error {
+	spec := i.GetSpec().ACME
+	own, _ := limitsOf(spec)
+	for n := range challenges {
+		ch := &challenges[n]
+		if ch.Status.State != cmacme.Processing {
+			continue
+		}
+		z, err := o.ca.Authorization(ctx, o.by, ch.Spec.AuthorizationURL)
+		if err != nil {
+			break // the order has ended all the same
+		}
+		if z.Status != acme.StatusInvalid {
+			continue
+		}
+		if err := r.Budget.CA(spec.Server).Failed(ctx, o.by.URL, z.Identifier, own.Validations, ch.Spec.AuthorizationURL, refusal(problemOf(ch, z))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // paused adds to the reason of an order that failed which of its names are paused from now on.
 func (r *Reconciler) paused(ctx context.Context, o conversation, order *cmacme.Order, i *signer.Issuer) error {
 	wanted, err := request(order)

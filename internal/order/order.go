@@ -378,7 +378,10 @@ func (r *Reconciler) step(ctx context.Context, order *cmacme.Order, challenges [
 		}
 	}
 	if err == nil && st.State == cmacme.Invalid {
-		if err = r.paused(ctx, o, order, i); err != nil {
+		if err = r.failures(ctx, o, i, challenges); err == nil {
+			err = r.paused(ctx, o, order, i)
+		}
+		if err != nil {
 			*st = was // the end of it can be read again
 		}
 	}

@@ -632,6 +632,41 @@ func TestANameThatFailsFiveTimesIsPausedUntilSomebodySaysRenew(t *testing.T) {
 	r.ready(second) // whose name is no longer paused
 }
 
+// TestEachNameOfAnOrderThatFailedIsCounted has a CA refuse the proofs of two names, and say first of one of them that it is to be asked later.
+func TestEachNameOfAnOrderThatFailedIsCounted(t *testing.T) {
+	f := &front{}
+	r, _ := behind(t, f.wrap)
+	var mu sync.Mutex
+	put := false
+	f.behave(nil, func(q *http.Request, _ map[string]any, reply *httptest.ResponseRecorder) {
+		if !strings.HasPrefix(q.URL.Path, pathAuthorization) || reply.Code >= 300 || !strings.Contains(reply.Body.String(), "late.example.com") {
+			return
+		}
+		edit(t, reply, func(z map[string]any) {
+			mu.Lock()
+			defer mu.Unlock()
+			if z["status"] == "invalid" && !put {
+				put = true
+				z["status"] = "pending"
+				reply.Header().Set("Retry-After", "3600")
+			}
+		})
+	})
+	// The controller answers elsewhere than where the CA looks.
+	r.run(controller.Options{}, fmt.Sprintf("127.0.0.1:%d", cluster.FreePort(t)))
+	r.issuer(func(spec *cmacme.ACMEIssuer) {
+		spec.RateLimits = &cmacme.ACMERateLimits{FailedValidationsPerIdentifier: &cmacme.ACMERateLimit{Count: 1, Period: &metav1.Duration{Duration: time.Hour}}}
+	})
+	r.failed(r.certificate("both", "www.example.com", "late.example.com"), "the CA could not verify it")
+	for _, name := range []string{"www", "late"} {
+		r.certificate(name, name+".example.com")
+		r.waits(name, "the limit of 1 failed validations of "+name+".example.com in 1 hour is spent")
+	}
+	if n := f.asked(pathNewOrder); n != 1 {
+		t.Errorf("the CA was asked for %d orders", n)
+	}
+}
+
 // TestACAThatLimitsOurAddressIsLeftAloneByAll has a CA refuse what needs no account, as those do that count by address, to many orders of two issuers.
 func TestACAThatLimitsOurAddressIsLeftAloneByAll(t *testing.T) {
 	const many = 40
