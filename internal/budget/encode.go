@@ -156,8 +156,13 @@ func (l *Ledger) merge(other *Ledger) {
 	for k, full := range other.full {
 		l.full[k] = max(l.full[k], full)
 	}
+	refused := map[string]bool{}
+	for _, r := range l.refusals {
+		refused[r.By] = true
+	}
 	for id, o := range other.open {
-		if l.open[id] == nil {
+		// One that the CA has refused since, or that waits again, was not let go after all.
+		if l.open[id] == nil && (o.Taken || !refused[id] && l.line.at(id) == nil) {
 			l.open[id] = o
 			l.index(o, 1)
 		}

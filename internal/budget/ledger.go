@@ -34,8 +34,8 @@ const (
 	pauseLength = 24 * time.Hour
 	// windowMargin is how far inside its suggested window a renewal must be to count as exempt: clocks differ, and a request takes its time.
 	windowMargin = 30 * time.Second
-	// tryAgain is when it is looked again whether a paused name that somebody else tries is proven.
-	tryAgain = time.Minute
+	// tryAgain is when it is looked again whether a paused name that somebody else tries is proven, unless the end of that is heard of: each time is told.
+	tryAgain = 10 * time.Minute
 	// forgetAfter is how long a failure is remembered that nothing followed.
 	forgetAfter = 60 * 24 * time.Hour
 	// longestRefused is how long a CA is believed that refuses something: see package account.

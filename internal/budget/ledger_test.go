@@ -132,7 +132,7 @@ func TestAskSaysUntilWhenAnOrderWaitsAndWhatFor(t *testing.T) {
 			if v := l.Ask(asks("0", "www.example.co.uk", "example.co.uk"), start); !v.Allowed {
 				t.Fatal(v.Message())
 			}
-		}, kind: Paused, in: time.Minute, says: "another order tries it now"},
+		}, kind: Paused, in: 10 * time.Minute, says: "another order tries it now"},
 		"a success ends the row": {before: func(_ *testing.T, l *Ledger) {
 			for i := range 5 {
 				if i == 3 {
@@ -1088,5 +1088,26 @@ func TestALimitThatIsChangedWhileSomethingWaitsKeepsWhatWasSpent(t *testing.T) {
 				t.Errorf("%+v", v)
 			}
 		})
+	}
+}
+
+func TestWhatAnotherProcessHasWrittenLetsNoOrderGoThatWasRefused(t *testing.T) {
+	l := NewLedger()
+	a := asks("it", "www.example.com")
+	if v := l.Ask(a, start); !v.Allowed {
+		t.Fatal(v.Message())
+	}
+	text, err := l.Encode(start)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Refused(a, &acme.Problem{Detail: "not now"}, start.Add(time.Hour), start)
+	other, err := Decode(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.merge(other)
+	if v := l.Ask(a, start.Add(time.Minute)); v.Kind != Refused {
+		t.Errorf("it is sent again: %+v", v)
 	}
 }
