@@ -48,7 +48,9 @@ func Fault(reason string, now time.Time, err error) error {
 	case limited(p),
 		p.Status == http.StatusServiceUnavailable && !p.RetryAfter.IsZero():
 		until := p.RetryAfter
-		if until.IsZero() {
+		if until.IsZero() && budget.ByAddress(p.Action) {
+			until = now.Add(budget.Unsaid)
+		} else if until.IsZero() {
 			until = now.Add(unsaid)
 		} else if !until.After(now) {
 			until = now.Add(atOnce)
@@ -78,11 +80,11 @@ func Fault(reason string, now time.Time, err error) error {
 	return &fault.Error{Class: fault.Refused, Reason: reason, Err: fmt.Errorf("the CA refuses: %w", err)}
 }
 
-// Limited returns the problem if it is that a limit is spent, whether the CA says so or what is in front of it. A server that is busy has another: all
-// stay away from it anyway.
+// Limited returns the problem if it is that a limit of what was asked is spent, whether the CA says so or what is in front of it. A server that is busy, or
+// limits our address, has another: all stay away from it anyway.
 func Limited(err error) *acme.Problem {
 	var p *acme.Problem
-	if !errors.As(err, &p) || p.Status == http.StatusServiceUnavailable || !limited(p) {
+	if !errors.As(err, &p) || p.Status == http.StatusServiceUnavailable || budget.ByAddress(p.Action) || !limited(p) {
 		return nil
 	}
 	return p

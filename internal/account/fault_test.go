@@ -26,6 +26,8 @@ func TestWhatACAMeansByAProblem(t *testing.T) {
 		"a limit that ends in a month":    {acme.Problem{Status: 429, RetryAfter: now.AddDate(0, 1, 0)}, fault.Limited, "Why", 7 * 24 * time.Hour, true},
 		"a limit that has ended":          {acme.Problem{Status: 429, RetryAfter: now}, fault.Limited, "Why", 10 * time.Second, true},
 		"a limit that ends in a moment":   {acme.Problem{Status: 429, RetryAfter: now.Add(time.Millisecond)}, fault.Limited, "Why", time.Second, true},
+		"a limit of our address":          {acme.Problem{Status: 429, Action: "newNonce"}, fault.Limited, "Why", time.Minute, false},
+		"the same, and until when":        {acme.Problem{Status: 429, Action: "directory", RetryAfter: now.Add(time.Hour)}, fault.Limited, "Why", time.Hour, false},
 		"a busy CA":                       {acme.Problem{Status: 503, RetryAfter: now.Add(time.Minute)}, fault.Limited, fault.Busy, time.Minute, false},
 		"a busy CA that says it as limit": {acme.Problem{Type: acme.ProblemRateLimited, Status: 503}, fault.Limited, fault.Busy, time.Hour, false},
 		"a CA in trouble":                 {acme.Problem{Status: 503}, fault.Transient, "Why", 0, false},

@@ -39,8 +39,8 @@ const (
 	later = 2 * time.Second
 	// worthWriting is the shortest wait that is remembered over a restart.
 	worthWriting = time.Minute
-	// unsaid is how long all stay away from a CA that limits our address and does not say until when. Then one asks before the others.
-	unsaid = time.Minute
+	// Unsaid is how long all stay away from a CA that limits our address and does not say until when. Then one asks before the others.
+	Unsaid = time.Minute
 	// maxCAs is of how many CAs the ledgers are kept in memory, if they have nothing to do.
 	maxCAs = 256
 	// LongestClosed is how long a CA is left alone at most that answers nobody, whatever it says: all its certificates wait for that.
@@ -294,6 +294,10 @@ func (c *CA) Quiet() error {
 	return fault.Limitedf(fault.Busy, c.quiet, "%s says nobody when to renew until %s", c.directory, stamp(c.quiet))
 }
 
+// ByAddress reports whether something is asked of a CA without an account, so that it can limit that by our address alone. When to renew is, too, but
+// that is a limit of its own.
+func ByAddress(action string) bool { return action == "directory" || action == "newNonce" }
+
 // Saw learns from an exchange until when all stay away from the CA: if it says so with a status of 503, or limits what is asked of it without an
 // account, which it can count by our address alone. When to renew is asked so, too, but of what certificates can do without: that alone rests then.
 func (c *CA) Saw(e acme.Exchange) {
@@ -314,9 +318,9 @@ func (c *CA) Saw(e acme.Exchange) {
 		}
 		return
 	case e.Status == http.StatusServiceUnavailable && !until.IsZero():
-	case e.Status == http.StatusTooManyRequests && (e.Action == "directory" || e.Action == "newNonce"):
+	case e.Status == http.StatusTooManyRequests && ByAddress(e.Action):
 		if until.IsZero() {
-			until = now.Add(unsaid)
+			until = now.Add(Unsaid)
 		}
 	default:
 		return
