@@ -297,6 +297,36 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
+// TestARetryAfterIsByTheClockOfTheServer has a client whose clock is ahead, or behind.
+func TestARetryAfterIsByTheClockOfTheServer(t *testing.T) {
+	for name, test := range map[string]struct {
+		ahead      time.Duration
+		retryAfter string
+		wait       time.Duration
+	}{
+		"ahead":              {time.Hour, now.Add(2 * time.Minute).UTC().Format(http.TimeFormat), 2 * time.Minute},
+		"behind":             {-time.Hour, now.Add(2 * time.Minute).UTC().Format(http.TimeFormat), 2 * time.Minute},
+		"ahead, and seconds": {time.Hour, "120", 2 * time.Minute},
+		"the past":           {-time.Hour, now.Add(-time.Minute).UTC().Format(http.TimeFormat), 0},
+		"a year":             {time.Hour, now.AddDate(1, 0, 0).UTC().Format(http.TimeFormat), maxRetryAfter},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, c := newServer(t, func(_ *server, w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Date", now.UTC().Format(http.TimeFormat))
+				w.Header().Set("Retry-After", test.retryAfter)
+				problem(w, 429, `{"type":"urn:ietf:params:acme:error:rateLimited"}`)
+			})
+			ours := now.Add(test.ahead)
+			c.Now = func() time.Time { return ours }
+			_, err := c.NewOrder(t.Context(), s.account(), OrderRequest{})
+			var p *Problem
+			if !errors.As(err, &p) || p.RetryAfter.Sub(ours) != test.wait {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
 func TestLinks(t *testing.T) {
 	base, _ := url.Parse("https://ca.example/cert/1")
 	got := parseLinks([]string{

@@ -28,6 +28,8 @@ const (
 	maxNonceTries = 20
 	// directoryLife is how long a directory is used before it is fetched again.
 	directoryLife = time.Hour
+	// sameTime is by how much two clocks may differ that are taken to be the same: a Date has seconds, and was on its way.
+	sameTime = 2 * time.Second
 	// maxNonces is how many unused nonces are kept.
 	maxNonces = 64
 )
@@ -201,7 +203,13 @@ func (c *Client) exchange(ctx context.Context, action, method, target string, bo
 	status = response.StatusCode
 	m := &message{status: status}
 	now := c.now()
-	m.RetryAfter, _ = parseRetryAfter(response.Header.Get("Retry-After"), now)
+	theirs, err := http.ParseTime(response.Header.Get("Date"))
+	if err != nil || now.Sub(theirs).Abs() <= sameTime {
+		theirs = now
+	}
+	if at, ok := parseRetryAfter(response.Header.Get("Retry-After"), theirs); ok {
+		m.RetryAfter = now.Add(at.Sub(theirs)) // a date is by the server's clock, which ours may be ahead of
+	}
 	retryAfter = m.RetryAfter
 	m.Links = parseLinks(response.Header.Values("Link"), request.URL)
 	m.Location = response.Header.Get("Location")

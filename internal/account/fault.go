@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/perennial-pki/perennial/acme"
@@ -16,8 +17,9 @@ import (
 const (
 	// unsaid is how long a CA that limits us and does not say until when is left alone.
 	unsaid = time.Hour
-	// atLeast is the shortest wait after a refusal that names a time.
-	atLeast = time.Second
+	// atLeast is the shortest wait after a refusal that names a time, and atOnce that after one whose time has come already: who says so each time is not to
+	// be asked each second.
+	atLeast, atOnce = time.Second, 10 * time.Second
 	// atMost is the longest: no limit of a CA that is known takes longer to refill. A CA, or what is in front of it, that says more is asked all the same.
 	atMost = 7 * 24 * time.Hour
 	// visited is when a CA is asked again that wants somebody to visit a page, and does not say when: nor will it tell us that it was done.
@@ -43,11 +45,15 @@ func Fault(reason string, now time.Time, err error) error {
 		return &fault.Error{Class: fault.Transient, Reason: reason, Err: err}
 	}
 	switch {
-	case p.Type == acme.ProblemRateLimited, p.Status == http.StatusTooManyRequests,
+	case limited(p),
 		p.Status == http.StatusServiceUnavailable && !p.RetryAfter.IsZero():
 		until := p.RetryAfter
-		if until.IsZero() {
+		if until.IsZero() && budget.ByAddress(p.Action) {
+			until = now.Add(budget.Unsaid)
+		} else if until.IsZero() {
 			until = now.Add(unsaid)
+		} else if !until.After(now) {
+			until = now.Add(atOnce)
 		}
 		last := now.Add(atMost)
 		if p.Status == http.StatusServiceUnavailable {
@@ -74,14 +80,20 @@ func Fault(reason string, now time.Time, err error) error {
 	return &fault.Error{Class: fault.Refused, Reason: reason, Err: fmt.Errorf("the CA refuses: %w", err)}
 }
 
-// Limited returns the problem if it is that a limit is spent, whether the CA says so or what is in front of it. A server that is busy has another: all
-// stay away from it anyway.
+// Limited returns the problem if it is that a limit of what was asked is spent, whether the CA says so or what is in front of it. A server that is busy, or
+// limits our address, has another: all stay away from it anyway.
 func Limited(err error) *acme.Problem {
 	var p *acme.Problem
-	if !errors.As(err, &p) || p.Status == http.StatusServiceUnavailable || p.Type != acme.ProblemRateLimited && p.Status != http.StatusTooManyRequests {
+	if !errors.As(err, &p) || p.Status == http.StatusServiceUnavailable || budget.ByAddress(p.Action) || !limited(p) {
 		return nil
 	}
 	return p
+}
+
+// limited reports whether a problem is that a limit is spent, or several are, of as many names.
+func limited(p *acme.Problem) bool {
+	other := func(sub acme.Problem) bool { return sub.Type != acme.ProblemRateLimited }
+	return p.Type == acme.ProblemRateLimited || p.Status == http.StatusTooManyRequests || len(p.Subproblems) > 0 && !slices.ContainsFunc(p.Subproblems, other)
 }
 
 // within is a time that a CA names, as far as it is believed.

@@ -8,6 +8,8 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -37,8 +39,8 @@ const (
 	later = 2 * time.Second
 	// worthWriting is the shortest wait that is remembered over a restart.
 	worthWriting = time.Minute
-	// unsaid is how long all stay away from a CA that limits our address and does not say until when. Then one asks before the others.
-	unsaid = time.Minute
+	// Unsaid is how long all stay away from a CA that limits our address and does not say until when. Then one asks before the others.
+	Unsaid = time.Minute
 	// maxCAs is of how many CAs the ledgers are kept in memory, if they have nothing to do.
 	maxCAs = 256
 	// LongestClosed is how long a CA is left alone at most that answers nobody, whatever it says: all its certificates wait for that.
@@ -56,7 +58,7 @@ type Budget struct {
 	Log       logr.Logger
 	Events    record.EventRecorder
 
-	// Orders are the objects of orders to a CA.
+	// Orders are the objects of orders to the CA of a directory, which is Canonical.
 	Orders func(ctx context.Context, directory string) ([]Past, error)
 	// Wake has an order looked at again that may go. Whoever sends orders sets it.
 	Wake func(types.NamespacedName)
@@ -65,8 +67,26 @@ type Budget struct {
 	cas map[string]*CA
 }
 
+// Canonical is the one spelling of a directory's URL by which its CA is known.
+func Canonical(directory string) string {
+	u, err := url.Parse(directory)
+	if err != nil || u.Host == "" {
+		return directory
+	}
+	host := strings.TrimSuffix(strings.ToLower(u.Hostname()), ".")
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	if port := u.Port(); port != "" && port != "443" {
+		host += ":" + port
+	}
+	u.Host, u.Fragment = host, ""
+	return u.String()
+}
+
 // CA returns the ledger of the CA of a directory.
 func (b *Budget) CA(directory string) *CA {
+	directory = Canonical(directory)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	c := b.cas[directory]
@@ -152,6 +172,7 @@ type CA struct {
 	saving chan struct{}     // closed when the write that is under way ends; nil if none is
 	timer  *time.Timer       // of a write that can wait
 	closed time.Time         // until when the CA is to be left alone
+	quiet  time.Time         // until when it says nobody when to renew
 }
 
 // name is that of the ConfigMap.
@@ -249,24 +270,57 @@ func (c *CA) Open(ctx context.Context) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.budget.Clock.Now().Before(c.closed) {
+	now := c.budget.Clock.Now()
+	if c.closed.Sub(now) > LongestClosed {
+		c.closed = now // by a clock that was ahead: the CA says it again
+	}
+	if !now.Before(c.closed) {
 		return nil
 	}
 	return fault.Limitedf(fault.Busy, c.closed, "%s wants to be left alone until %s: nothing is asked before", c.directory, stamp(c.closed))
 }
 
+// Quiet is nil unless the CA has refused to say when to renew until a time that has not come. After a restart it is asked once more.
+func (c *CA) Quiet() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.budget.Clock.Now()
+	if c.quiet.Sub(now) > LongestClosed {
+		c.quiet = now // as in Open
+	}
+	if !now.Before(c.quiet) {
+		return nil
+	}
+	return fault.Limitedf(fault.Busy, c.quiet, "%s says nobody when to renew until %s", c.directory, stamp(c.quiet))
+}
+
+// ByAddress reports whether something is asked of a CA without an account, so that it can limit that by our address alone. When to renew is, too, but
+// that is a limit of its own.
+func ByAddress(action string) bool { return action == "directory" || action == "newNonce" }
+
 // Saw learns from an exchange until when all stay away from the CA: if it says so with a status of 503, or limits what is asked of it without an
-// account, which it can count by our address alone.
+// account, which it can count by our address alone. When to renew is asked so, too, but of what certificates can do without: that alone rests then.
 func (c *CA) Saw(e acme.Exchange) {
 	now := c.budget.Clock.Now()
 	until := e.RetryAfter
 	switch {
-	case e.Action == "renewalInfo": // nobody is waiting for that, and it is often served by others than orders are
+	case e.Action == "renewalInfo":
+		if e.Status != http.StatusServiceUnavailable && e.Status != http.StatusTooManyRequests {
+			return
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if last := now.Add(LongestClosed); until.After(last) {
+			until = last
+		}
+		if until.After(c.quiet) {
+			c.quiet = until
+		}
 		return
 	case e.Status == http.StatusServiceUnavailable && !until.IsZero():
-	case e.Status == http.StatusTooManyRequests && (e.Action == "directory" || e.Action == "newNonce"):
+	case e.Status == http.StatusTooManyRequests && ByAddress(e.Action):
 		if until.IsZero() {
-			until = now.Add(unsaid)
+			until = now.Add(Unsaid)
 		}
 	default:
 		return

@@ -13,13 +13,13 @@ import (
 	"github.com/perennial-pki/perennial/internal/outside"
 )
 
-// A ledger must fit into one object of the Kubernetes API, which may have 1 MiB. Beyond these numbers that is forgotten which matters least:
-// buckets that are full again soonest, names that failed longest ago, refusals that end soonest. 10,000 certificates that are issued as fast as
-// Let's Encrypt does it come to 6,000 buckets.
+// A ledger must fit into one object of the Kubernetes API, which may have 1 MiB. Beyond these numbers that is not written which matters least:
+// buckets that are full again soonest, names that failed longest ago and are not paused, refusals that end soonest. 10,000 certificates that are issued as
+// fast as Let's Encrypt does it come to 6,000 buckets.
 const (
 	maxBuckets  = 12000
-	maxFailures = 1000
-	maxRefusals = 100
+	maxFailures = 4000
+	maxRefusals = 1500
 	maxLedger   = 900 << 10
 	// maxRead is what is read at all.
 	maxRead = 1 << 20
@@ -33,38 +33,72 @@ type written struct {
 	Refusals map[key]*refusal `json:"refusals,omitempty"`
 }
 
-// Encode forgets what no longer matters, and returns the rest.
+// Encode forgets what no longer matters, and returns the rest, as far as there is room for it.
 func (l *Ledger) Encode(at time.Time) ([]byte, error) {
 	now := at.UnixMilli()
 	maps.DeleteFunc(l.full, func(_ key, full int64) bool { return full <= now })
 	maps.DeleteFunc(l.refusals, func(_ key, r *refusal) bool { return r.Until <= now })
 	maps.DeleteFunc(l.failures, func(_ key, f *failure) bool { return f.At+forgetAfter.Milliseconds() <= now })
-	keepLast(l.full, maxBuckets, func(full int64) int64 { return full })
-	keepLast(l.failures, maxFailures, func(f *failure) int64 { return f.At })
-	keepLast(l.refusals, maxRefusals, func(r *refusal) int64 { return r.Until })
-	w := written{l.full, l.open, l.failures, l.refusals}
+	w := written{
+		Buckets: last(l.full, maxBuckets, func(full int64) int64 { return full }), Orders: l.open,
+		Failures: last(l.failures, maxFailures, func(f *failure) int64 {
+			if f.InARow >= pauseAfter {
+				return f.At + forgetAfter.Milliseconds()
+			}
+			return f.At
+		}),
+		Refusals: last(l.refusals, maxRefusals, func(r *refusal) int64 { return r.Until }),
+	}
 	text, err := json.Marshal(w)
-	if err == nil && len(text) > maxLedger {
-		for _, f := range l.failures {
-			f.Why = ""
+	for _, most := range []int{maxWhy, 0} { // bytes of what the CA said
+		if err != nil || len(text) <= maxLedger {
+			return text, err
 		}
-		for _, r := range l.refusals {
-			r.Why = outside.Short(r.Why, maxWhy)
+		failures, refusals := map[key]*failure{}, map[key]*refusal{}
+		for k, f := range w.Failures {
+			failures[k] = &failure{f.InARow, f.At, f.Authorization, ""}
 		}
+		for k, r := range w.Refusals {
+			refusals[k] = &refusal{r.At, r.Until, r.By, outside.Short(r.Why, most)}
+		}
+		w.Failures, w.Refusals = failures, refusals
+		text, err = json.Marshal(w)
+	}
+	for most := int64(1); err == nil && len(text) > maxLedger && most <= 2*maxCount; most *= 2 {
+		w.Orders = l.withoutFew(most, now)
 		text, err = json.Marshal(w)
 	}
 	return text, err
 }
 
-// keepLast deletes all entries but the last ones.
-func keepLast[V any](m map[key]V, most int, at func(V) int64) {
+// withoutFew are the open orders without the certificates that they reserve where no more than so many are spent or reserved: orders of a hundred names
+// can be open for more domains than there is room for, most of which are far from their limit.
+func (l *Ledger) withoutFew(most, now int64) map[string]*open {
+	few := func(h hold) bool {
+		return l.reserved[h.Key]+max(l.full[h.Key]-now, 0)/h.limit().interval() <= most
+	}
+	left := map[string]*open{}
+	for id, o := range l.open {
+		c := *o
+		c.Certificate = slices.DeleteFunc(slices.Clone(o.Certificate), few)
+		if !c.Taken || len(c.Certificate)+len(c.Tries) > 0 {
+			left[id] = &c
+		}
+	}
+	return left
+}
+
+// last returns the last entries of a map.
+func last[V any](m map[key]V, most int, at func(V) int64) map[key]V {
 	if len(m) <= most {
-		return
+		return m
 	}
 	keys := slices.SortedFunc(maps.Keys(m), func(a, b key) int { return cmp.Or(cmp.Compare(at(m[a]), at(m[b])), cmp.Compare(a, b)) })
-	for _, k := range keys[:len(keys)-most] {
-		delete(m, k)
+	chosen := make(map[key]V, most)
+	for _, k := range keys[len(keys)-most:] {
+		chosen[k] = m[k]
 	}
+	return chosen
 }
 
 // Decode reads a ledger. Whatever is in it, the ledger can be used.
@@ -122,8 +156,13 @@ func (l *Ledger) merge(other *Ledger) {
 	for k, full := range other.full {
 		l.full[k] = max(l.full[k], full)
 	}
+	refused := map[string]bool{}
+	for _, r := range l.refusals {
+		refused[r.By] = true
+	}
 	for id, o := range other.open {
-		if l.open[id] == nil {
+		// One that the CA has refused since, or that waits again, was not let go after all.
+		if l.open[id] == nil && (o.Taken || !refused[id] && l.line.at(id) == nil) {
 			l.open[id] = o
 			l.index(o, 1)
 		}

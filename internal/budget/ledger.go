@@ -34,10 +34,12 @@ const (
 	pauseLength = 24 * time.Hour
 	// windowMargin is how far inside its suggested window a renewal must be to count as exempt: clocks differ, and a request takes its time.
 	windowMargin = 30 * time.Second
-	// tryAgain is when it is looked again whether a paused name that somebody else tries is proven.
-	tryAgain = time.Minute
+	// tryAgain is when it is looked again whether a paused name that somebody else tries is proven, unless the end of that is heard of: each time is told.
+	tryAgain = 10 * time.Minute
 	// forgetAfter is how long a failure is remembered that nothing followed.
 	forgetAfter = 60 * 24 * time.Hour
+	// longestRefused is how long a CA is believed that refuses something: see package account.
+	longestRefused = 7 * 24 * time.Hour
 )
 
 // Ask is an order that is to be sent.
@@ -72,6 +74,8 @@ type Verdict struct {
 	// Subject is what the limit counts by, or the name that is paused. Limit is the one that is spent.
 	Subject string
 	Limit   Limit
+	// Limits is which limit the CA says that a refusal is for, empty if it is not known.
+	Limits Kind
 	// Ahead is how many others are before it.
 	Ahead int
 	// Failures are in a row, the last of them at Since. Why is what the CA said then. Underway says that another order tries the name.
@@ -162,10 +166,10 @@ type asking struct {
 	Ask
 	orders, certificates, validations []slot
 	// refusals say what may have been refused, in the same order as their slots; those of pauses and request hold for exempt orders, too.
-	refusedOrders, refusedSet, refusedRequest key
-	refusedDomains, refusedNames              []key
-	names                                     []string
-	failed, pausedByCA                        []key
+	refusedOrders, refusedSet, refusedRenewal, refusedRequest key
+	refusedDomains, refusedNames                              []key
+	names                                                     []string
+	failed, pausedByCA                                        []key
 }
 
 func ask(a Ask) *asking {
@@ -188,6 +192,7 @@ func ask(a Ask) *asking {
 	s := set(a.Identifiers)
 	add(&p.certificates, Set, s, a.Limits.Set, a.Published.Set)
 	p.refusedSet = keyOf(string(Refused), string(Set), s)
+	p.refusedRenewal = keyOf(string(Refused), "renewal", a.Account, s)
 	p.refusedRequest = keyOf(string(Refused), a.Account, s)
 	seen := map[string]bool{}
 	for _, id := range a.Identifiers {
@@ -233,7 +238,8 @@ func (l *Ledger) Ask(a Ask, at time.Time) Verdict {
 		}
 		l.drop(a.ID) // its window is over, or the CA does not believe that it replaces something
 	}
-	ended := a.Manual && l.endPauses(p)
+	// A wish ends the pauses that there were, and none that begins while its order waits.
+	ended := a.Manual && l.line.at(a.ID) == nil && l.endPauses(p)
 	v := l.enter(p, at)
 	if ended {
 		l.admit("", at) // others waited for these names, too
@@ -245,6 +251,9 @@ func (l *Ledger) Ask(a Ask, at time.Time) Verdict {
 func (l *Ledger) enter(p *asking, at time.Time) Verdict {
 	now := at.UnixMilli()
 	before := l.line.at(p.ID)
+	if before != nil {
+		l.inherit(before.asking, p, now)
+	}
 	v := l.check(p, now, nil)
 	if v.Allowed && !l.contested(p, now) {
 		l.reserve(p, now)
@@ -260,13 +269,42 @@ func (l *Ledger) enter(p *asking, at time.Time) Verdict {
 		v = l.check(p, now, l.line.before(p.ID, at))
 	} else if before == nil {
 		v = l.check(p, now, l.line.all)
-	} else if was := before.verdict; was.Kind == v.Kind && was.Subject == v.Subject && now < was.Until.UnixMilli() && !v.Until.After(was.Until) {
-		v = was // it asks before its time
 	} else {
-		v = l.check(p, now, l.line.before(p.ID, at))
+		was, left := before.verdict, before.left
+		// Before its time it hears the same, unless that cannot be, or others have left that were before it.
+		holds := was.Kind == v.Kind && was.Subject == v.Subject && was.Limit == v.Limit && now < was.Until.UnixMilli() && !v.Until.After(was.Until)
+		if !holds || left != l.line.left {
+			l.line.put(p, v)
+			v = l.check(p, now, l.line.before(p.ID, at))
+		}
+		if holds && (left == l.line.left || !v.Until.Before(was.Until)) {
+			v = was
+		}
 	}
 	l.line.put(p, v)
 	return v
+}
+
+// inherit counts, where the limits of who waits have changed, what was spent of the former ones: a limit that somebody lowers lets nobody go.
+func (l *Ledger) inherit(was, is *asking, now int64) {
+	lists := func(p *asking) [][]slot { return [][]slot{p.orders, p.certificates, p.validations} }
+	for i, list := range lists(is) {
+		for _, s := range list {
+			former := slices.IndexFunc(lists(was)[i], func(o slot) bool {
+				return o.asked && s.asked && o.kind == s.kind && o.subject == s.subject && o.key != s.key
+			})
+			if _, known := l.full[s.key]; known || former < 0 {
+				continue
+			}
+			o := lists(was)[i][former]
+			each := o.limit.interval()
+			spent := (max(l.fullAt(o, now)-now, 0)+each-1)/each + l.reserved[o.key]
+			if spent = min(spent, s.limit.Count); spent > 0 {
+				l.full[s.key] = now + spent*s.limit.interval()
+				l.changes++
+			}
+		}
+	}
 }
 
 // contested reports whether somebody waits for what an order would take.
@@ -316,6 +354,29 @@ func (l *Ledger) Admitted() []Ask {
 	return all
 }
 
+// fullAt is when a bucket is full again: no later than an empty one. What is later was counted by a clock that was ahead, or written by hand.
+func (l *Ledger) fullAt(s slot, now int64) int64 {
+	if most := now + s.limit.Count*s.limit.interval(); l.full[s.key] > most {
+		l.full[s.key] = most
+		l.changes++
+	}
+	return l.full[s.key]
+}
+
+// refusal is what is remembered of a refusal, or nil. It was not in the future, nor for longer than CAs are believed.
+func (l *Ledger) refusal(k key, now int64) *refusal {
+	r := l.refusals[k]
+	if r == nil {
+		return nil
+	}
+	at := min(r.At, now)
+	if until := at + min(r.Until-r.At, longestRefused.Milliseconds()); until != r.Until {
+		r.At, r.Until = at, until
+		l.changes++
+	}
+	return r
+}
+
 // check says whether an order may be sent now, or else until when it waits: the longest of all that it waits for. ahead says how many others
 // want a token of a bucket first; nil is nobody.
 func (l *Ledger) check(p *asking, now int64, ahead func(key) int64) Verdict {
@@ -327,9 +388,9 @@ func (l *Ledger) check(p *asking, now int64, ahead func(key) int64) Verdict {
 		w.Until = time.UnixMilli(until).UTC()
 		v = w
 	}
-	refused := func(k key, kind Kind, subject string) {
-		if r := l.refusals[k]; r != nil {
-			wait(r.Until, Verdict{Kind: kind, Subject: subject, Why: r.Why, Since: time.UnixMilli(r.At).UTC()})
+	refused := func(k key, kind Kind, subject string, limits Kind) {
+		if r := l.refusal(k, now); r != nil {
+			wait(r.Until, Verdict{Kind: kind, Subject: subject, Limits: limits, Why: r.Why, Since: time.UnixMilli(r.At).UTC()})
 		}
 	}
 	exempt, renewal := p.exempt(now), l.renewal(p, now)
@@ -343,32 +404,37 @@ func (l *Ledger) check(p *asking, now int64, ahead func(key) int64) Verdict {
 				if ahead != nil {
 					others = ahead(s.key)
 				}
-				wait(s.limit.free(l.full[s.key], l.reserved[s.key]+others, now), Verdict{Kind: s.kind, Subject: s.subject, Limit: s.limit, Ahead: int(others)})
+				wait(s.limit.free(l.fullAt(s, now), l.reserved[s.key]+others, now), Verdict{Kind: s.kind, Subject: s.subject, Limit: s.limit, Ahead: int(others)})
 			}
 		}
 		slots(p.orders)
 		slots(p.certificates)
 		slots(p.validations)
 		if !renewal {
-			refused(p.refusedOrders, Refused, p.Account)
+			refused(p.refusedOrders, Refused, p.Account, NewOrders)
 			for _, k := range p.refusedDomains {
-				refused(k, Refused, "")
+				refused(k, Refused, "", Domain)
 			}
 		}
-		refused(p.refusedSet, Refused, "")
+		refused(p.refusedSet, Refused, "", Set)
+		refused(p.refusedRenewal, Refused, "", "")
 		for i, k := range p.refusedNames {
-			refused(k, Refused, p.names[i])
+			refused(k, Refused, p.names[i], Validations)
 		}
 		// From the beginning of its window on it is exempt.
 		if begins := p.Window.Start.Add(windowMargin).UnixMilli(); !v.Allowed && !p.Window.Start.IsZero() && now < begins && begins < v.Until.UnixMilli() {
 			v.Until = time.UnixMilli(begins).UTC()
 		}
 	}
-	refused(p.refusedRequest, Refused, "")
+	refused(p.refusedRequest, Refused, "", "")
 	for i, k := range p.failed {
 		f := l.failures[k]
 		if f == nil || f.InARow < pauseAfter {
 			continue
+		}
+		if f.At > now { // as in fullAt
+			f.At = now
+			l.changes++
 		}
 		w := Verdict{Kind: Paused, Subject: p.names[i], Failures: f.InARow, Since: time.UnixMilli(f.At).UTC(), Why: f.Why}
 		until := f.At + pauseLength.Milliseconds()
@@ -379,7 +445,7 @@ func (l *Ledger) check(p *asking, now int64, ahead func(key) int64) Verdict {
 		wait(until, w)
 	}
 	for i, k := range p.pausedByCA {
-		refused(k, Paused, p.names[i])
+		refused(k, Paused, p.names[i], "")
 	}
 	return v
 }
@@ -485,7 +551,7 @@ func (l *Ledger) Final(id string) {
 
 // Ended says that an order has ended, with a certificate or without. What it reserved is spent, or free for others.
 func (l *Ledger) Ended(id string, issued bool, at time.Time) {
-	l.line.remove(id)
+	l.line.leave(id)
 	o := l.open[id]
 	if o == nil {
 		return
@@ -595,7 +661,7 @@ func (l *Ledger) refuse(k key, by, why string, until, at time.Time) {
 
 // refusedUntil returns until when something of the whole CA is refused, and what the CA said.
 func (l *Ledger) refusedUntil(k key, at time.Time) (until time.Time, why string) {
-	if r := l.refusals[k]; r != nil && r.Until > at.UnixMilli() {
+	if r := l.refusal(k, at.UnixMilli()); r != nil && r.Until > at.UnixMilli() {
 		return time.UnixMilli(r.Until).UTC(), r.Why
 	}
 	return time.Time{}, ""
@@ -611,7 +677,7 @@ var (
 func (l *Ledger) Refused(a Ask, problem *acme.Problem, until, at time.Time) Verdict {
 	p := ask(a)
 	kind, names := scopeOf(problem.Detail)
-	v := Verdict{Kind: Refused, Until: until, Why: outside.Short(problem.Detail, maxRefusal), Since: at}
+	v := Verdict{Kind: Refused, Until: until, Limits: kind, Why: outside.Short(problem.Detail, maxRefusal), Since: at}
 	learn := func(k key) { l.refuse(k, a.ID, problem.Detail, until, at) }
 	match := func(known []string, keys []key) (found bool) {
 		for i, k := range known {
@@ -649,6 +715,12 @@ func (l *Ledger) Refused(a Ask, problem *acme.Problem, until, at time.Time) Verd
 		}
 	default:
 		learn(p.refusedRequest)
+	}
+	// Whatever we believe that the CA does not count, the same is not sent again.
+	if now := at.UnixMilli(); p.exempt(now) {
+		learn(p.refusedRequest)
+	} else if l.renewal(p, now) {
+		learn(p.refusedRenewal)
 	}
 	l.drops(a.ID)
 	return v

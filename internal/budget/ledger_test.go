@@ -132,7 +132,7 @@ func TestAskSaysUntilWhenAnOrderWaitsAndWhatFor(t *testing.T) {
 			if v := l.Ask(asks("0", "www.example.co.uk", "example.co.uk"), start); !v.Allowed {
 				t.Fatal(v.Message())
 			}
-		}, kind: Paused, in: time.Minute, says: "another order tries it now"},
+		}, kind: Paused, in: 10 * time.Minute, says: "another order tries it now"},
 		"a success ends the row": {before: func(_ *testing.T, l *Ledger) {
 			for i := range 5 {
 				if i == 3 {
@@ -289,7 +289,7 @@ func TestWhatTheCARefusesHoldsForAllToWhomTheLimitApplies(t *testing.T) {
 			if v := l.Ask(a, start); !v.Allowed {
 				t.Fatal(v.Message())
 			}
-			if v := l.Refused(a, &acme.Problem{Detail: detail, RetryAfter: until}, until, start); !v.Until.Equal(until) || !strings.Contains(v.Message(), detail) {
+			if v := l.Refused(a, &acme.Problem{Detail: detail, RetryAfter: until}, until, start); !v.Until.Equal(until) || !strings.Contains(v.Message(), detail) || !strings.HasSuffix(v.Message(), help[v.Limits]) {
 				t.Errorf("it says %q", v.Message())
 			}
 			if len(l.open)+len(l.reserved) > 0 {
@@ -311,7 +311,7 @@ func TestWhatTheCARefusesHoldsForAllToWhomTheLimitApplies(t *testing.T) {
 				a.ID = name
 				if v := l.Ask(a, start); v.Allowed == should {
 					t.Errorf("%s: %+v", name, v)
-				} else if should && !strings.Contains(v.Message(), detail) {
+				} else if kind, _ := scopeOf(detail); should && (!strings.Contains(v.Message(), detail) || !strings.HasSuffix(v.Message(), help[kind])) {
 					t.Errorf("%s: it says %q", name, v.Message())
 				}
 				if v := l.Ask(a, until); !v.Allowed {
@@ -581,6 +581,26 @@ func TestLimitsOfIssuersTakeThePlaceOfThoseThatAreKnown(t *testing.T) {
 	}
 }
 
+func TestACAHasOneLedgerHoweverItsDirectoryIsSpelt(t *testing.T) {
+	b := &Budget{}
+	ca := b.CA("https://acme-v02.api.letsencrypt.org/directory")
+	for _, same := range []string{"https://acme-v02.api.letsencrypt.org:443/directory", "https://ACME-v02.API.letsencrypt.org/directory", "HTTPS://acme-v02.api.letsencrypt.org/directory#x",
+		"https://acme-v02.api.letsencrypt.org./directory"} {
+		if b.CA(same) != ca {
+			t.Errorf("%s has another ledger", same)
+		}
+		if Published(same) != Published("https://acme-v02.api.letsencrypt.org/directory") {
+			t.Errorf("%s has other limits", same)
+		}
+	}
+	for _, other := range []string{"https://acme-staging-v02.api.letsencrypt.org/directory", "https://acme-v02.api.letsencrypt.org:14000/directory",
+		"https://acme-v02.api.letsencrypt.org/other", "https://acme-v02.api.letsencrypt.org/directory?x", "https://[2001:db8::1]/directory", "%"} {
+		if b.CA(other) == ca {
+			t.Errorf("%s has the same ledger", other)
+		}
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	l := NewLedger()
 	if v := l.Ask(asks("1", "a.example.com"), start); !v.Allowed {
@@ -753,5 +773,341 @@ func TestALostLedgerIsMadeOfWhatTheOrdersSayOfFailures(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestAnOrderThatTheCARefusedThoughItShouldNotCountItIsNotSentAgain(t *testing.T) {
+	until := start.Add(time.Hour)
+	for name, change := range map[string]func(*Ask){
+		"a renewal in its window":        func(a *Ask) { a.Window = acme.Window{Start: start.Add(-time.Hour), End: start.Add(2 * time.Hour)} },
+		"a renewal of the same names":    func(a *Ask) { a.Renewal = true },
+		"a renewal without known limits": func(a *Ask) { a.Renewal, a.Limits = true, Limits{} },
+	} {
+		for _, detail := range []string{
+			`too many new orders (300) from this account in the last 3h0m0s`,
+			`too many certificates (50) already issued for "example.com" in the last 168h0m0s`,
+			`too many certificates (5) already issued for this exact set of identifiers in the last 168h0m0s`,
+			`too many failed authorizations (5) for "www.example.com" in the last 1h0m0s`,
+		} {
+			t.Run(name+" "+detail[9:14], func(t *testing.T) {
+				l := NewLedger()
+				a := asks("it", "www.example.com")
+				change(&a)
+				if v := l.Ask(a, start); !v.Allowed {
+					t.Fatal(v.Message())
+				}
+				l.Refused(a, &acme.Problem{Detail: detail}, until, start)
+				if v := l.Ask(a, start.Add(time.Second)); v.Allowed || !v.Until.Equal(until) || !strings.Contains(v.Message(), detail) {
+					t.Errorf("it is sent again: %+v", v)
+				}
+				if v := l.Ask(a, until); !v.Allowed {
+					t.Errorf("it still waits: %s", v.Message())
+				}
+			})
+		}
+	}
+	// An order that is like others is refused for what a renewal in its window is not.
+	l := NewLedger()
+	a := asks("it", "www.example.com")
+	l.Refused(a, &acme.Problem{Detail: `too many certificates (50) already issued for "example.com" in the last 168h0m0s`}, until, start)
+	a.Window = acme.Window{Start: start.Add(-time.Hour), End: until}
+	if v := l.Ask(a, start); !v.Allowed {
+		t.Error(v.Message())
+	}
+}
+
+func TestNothingWaitsLongerThanItMayAfterAClockWasAhead(t *testing.T) {
+	ahead := start.Add(365 * 24 * time.Hour)
+	for name, test := range map[string]struct {
+		before func(*testing.T, *Ledger)
+		most   time.Duration
+	}{
+		"certificates": {func(t *testing.T, l *Ledger) {
+			for i := range 2 {
+				issue(t, l, asks(fmt.Sprint(i), fmt.Sprintf("w%d.example.co.uk", i)), ahead)
+			}
+		}, few.Domain.Period},
+		"failed validations": {func(_ *testing.T, l *Ledger) {
+			for i := range 2 {
+				l.Failed("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), few.Validations, fmt.Sprint(i), "no", ahead)
+			}
+		}, few.Validations.Period},
+		"a pause": {func(_ *testing.T, l *Ledger) {
+			for i := range 5 {
+				l.Failed("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), Limit{}, fmt.Sprint(i), "no", ahead)
+			}
+		}, pauseLength},
+		"a refusal": {func(_ *testing.T, l *Ledger) {
+			l.Refused(asks("0", "www.example.co.uk"), &acme.Problem{Detail: "not now"}, ahead.Add(time.Hour), ahead)
+		}, time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := NewLedger()
+			test.before(t, l)
+			text, err := l.Encode(ahead)
+			if err != nil {
+				t.Fatal(err)
+			}
+			read, err := Decode(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for when, l := range map[string]*Ledger{"before a restart": l, "after it": read} {
+				a, now := asks("it", "www.example.co.uk"), start
+				for v := l.Ask(a, now); !v.Allowed; v = l.Ask(a, now) {
+					if now = v.Until; now.Sub(start) > test.most {
+						t.Fatalf("%s: %s", when, v.Message())
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestALedgerOfAbsurdTimesHoldsNobodyForEver(t *testing.T) {
+	a := asks("it", "www.example.com")
+	p := ask(a)
+	for _, absurd := range []int64{1<<63 - 1, 1 << 62, start.Add(100 * 365 * 24 * time.Hour).UnixMilli()} {
+		text, err := json.Marshal(written{
+			Buckets:  map[key]int64{p.orders[0].key: absurd, p.certificates[0].key: absurd, p.certificates[1].key: absurd, p.validations[0].key: absurd},
+			Failures: map[key]*failure{p.failed[0]: {InARow: 1 << 30, At: absurd}},
+			Refusals: map[key]*refusal{p.refusedRequest: {At: start.UnixMilli(), Until: absurd}, p.refusedSet: {At: absurd, Until: absurd}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := Decode(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		now := start
+		v := l.Ask(a, now)
+		if v.Allowed {
+			t.Errorf("%d is taken for nothing", absurd)
+		}
+		for ; !v.Allowed; v = l.Ask(a, now) {
+			if now = v.Until; now.Sub(start) > longestRefused+few.Domain.Period {
+				t.Fatalf("%d: %s", absurd, v.Message())
+			}
+		}
+	}
+}
+
+func TestWhoeverWaitsIsNextWhenThoseBeforeItHaveLeft(t *testing.T) {
+	l := NewLedger()
+	limits := Limits{Domain: Limit{1, time.Hour}}
+	ask := func(id, name string) Ask {
+		a := asks(id, name)
+		a.Limits = limits
+		return a
+	}
+	issue(t, l, ask("first", "first.example.com"), start)
+	for i := range 50 {
+		if v := l.Ask(ask(fmt.Sprint(i), fmt.Sprintf("w%d.example.com", i)), start); v.Allowed {
+			t.Fatal("it does not wait")
+		}
+	}
+	a := ask("wildcard", "*.example.com")
+	if v := l.Ask(a, start); v.Ahead != 50 || !v.Until.Equal(start.Add(51*time.Hour)) {
+		t.Fatalf("%+v", v)
+	}
+	for i := range 50 {
+		if i%2 == 0 {
+			l.Gone("shop", fmt.Sprint(i), start)
+		} else {
+			l.Ended(fmt.Sprint(i), false, start)
+		}
+	}
+	if v := l.Ask(a, start.Add(time.Minute)); v.Ahead != 0 || !v.Until.Equal(start.Add(time.Hour)) {
+		t.Errorf("it still says: %s", v.Message())
+	}
+}
+
+func TestAnOrderWaitsForTheLimitThatItsIssuerHasNow(t *testing.T) {
+	ask := func(id string, l Limit) Ask {
+		a := asks(id, id+".example.com")
+		a.Limits = Limits{Domain: l}
+		return a
+	}
+	tight, loose := Limit{1, 7 * 24 * time.Hour}, Limit{1, time.Hour}
+	for name, test := range map[string]struct{ was, is Limit }{"looser": {tight, loose}, "tighter": {loose, tight}} {
+		t.Run(name, func(t *testing.T) {
+			l := NewLedger()
+			issue(t, l, ask("a", test.was), start)
+			issue(t, l, ask("b", test.is), start)
+			l.Ask(ask("it", test.was), start)
+			if v := l.Ask(ask("it", test.is), start.Add(time.Minute)); v.Limit != test.is || v.Until.Sub(start) != test.is.Period {
+				t.Errorf("it says: %s", v.Message())
+			}
+		})
+	}
+}
+
+func TestALedgerOfOpenOrdersOfManyDomainsFitsIntoAConfigMap(t *testing.T) {
+	l := NewLedger()
+	limits := Published("https://acme-v02.api.letsencrypt.org/directory")
+	limits.NewOrders = Limit{3000, 3 * time.Hour} // granted
+	ask := func(i int) Ask {
+		a := asks(fmt.Sprintf("0f8fad5b-d9cb-469f-a165-%012d", i))
+		a.Limits = limits
+		for n := range 99 {
+			a.Identifiers = append(a.Identifiers, acme.DNS(fmt.Sprintf("www.d%d-%d.example", i, n)))
+		}
+		if i < 50 {
+			a.Identifiers = append(a.Identifiers, acme.DNS(fmt.Sprintf("w%d.busy.example", i)))
+		}
+		return a
+	}
+	const n = 1000
+	for i := range n {
+		if v := l.Ask(ask(i), start); !v.Allowed {
+			t.Fatal(v.Message())
+		}
+		if i%2 == 0 {
+			l.Taken(ask(i).ID, start)
+		}
+	}
+	text, err := l.Encode(start)
+	if err != nil || len(text) > 1000<<10 {
+		t.Fatalf("%d bytes, %v", len(text), err)
+	}
+	read, err := Decode(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for when, l := range map[string]*Ledger{"before a restart": l, "after it": read} {
+		for i := range n {
+			if v := l.Ask(ask(i), start); i%2 > 0 && !v.Allowed {
+				t.Fatalf("%s: one that was let go must wait: %s", when, v.Message())
+			}
+		}
+		a := asks("new", "new.busy.example")
+		a.Limits = limits
+		if v := l.Ask(a, start); v.Kind != Domain {
+			t.Errorf("%s: %+v", when, v)
+		}
+	}
+}
+
+func TestWhatWasRefusedOrPausedIsNotForgottenThoughItIsMuch(t *testing.T) {
+	const n = 3000
+	l := NewLedger()
+	limitless := func(id, name string) Ask {
+		a := asks(id, name)
+		a.Limits = Limits{}
+		return a
+	}
+	for i := range n {
+		name := fmt.Sprintf("paused%d.example", i)
+		for f := range 5 {
+			l.Failed("https://ca.example/acct/1", acme.DNS(name), Limit{}, fmt.Sprint(name, f), "no", start)
+		}
+		l.Refused(limitless(fmt.Sprint(i), fmt.Sprintf("refused%d.example", i)), &acme.Problem{Detail: "not now: " + strings.Repeat("x", 300)}, start.Add(time.Hour), start)
+	}
+	for i := range n { // of no consequence
+		l.Failed("https://ca.example/acct/1", acme.DNS(fmt.Sprintf("once%d.example", i)), Limit{}, fmt.Sprint(i), "no", start.Add(time.Minute))
+	}
+	text, err := l.Encode(start)
+	if err != nil || len(text) > 1000<<10 {
+		t.Fatalf("%d bytes, %v", len(text), err)
+	}
+	read, err := Decode(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for when, test := range map[string]struct {
+		ledger  *Ledger
+		refused int
+	}{"before a restart": {l, n}, "after it": {read, maxRefusals}} {
+		paused, refused := 0, 0
+		for i := range n {
+			if v := test.ledger.Ask(limitless("a"+fmt.Sprint(i), fmt.Sprintf("paused%d.example", i)), start); v.Kind == Paused {
+				paused++
+			}
+			if v := test.ledger.Ask(limitless("b"+fmt.Sprint(i), fmt.Sprintf("refused%d.example", i)), start); v.Kind == Refused {
+				refused++
+			}
+		}
+		if paused != n || refused != test.refused {
+			t.Errorf("%s %d of %d are paused, %d refused", when, paused, n, refused)
+		}
+	}
+}
+
+func TestAWishEndsThePausesThatThereWereAndNoLaterOnes(t *testing.T) {
+	l := NewLedger()
+	for i := range 3 {
+		issue(t, l, asks(fmt.Sprint(i), fmt.Sprintf("www.d%d.example", i)), start)
+	}
+	fail := func(row string) {
+		for i := range 5 {
+			l.Failed("https://ca.example/acct/1", acme.DNS("www.example.com"), Limit{}, row+fmt.Sprint(i), "no", start)
+		}
+	}
+	fail("before")
+	a := asks("by hand", "www.example.com")
+	a.Manual = true
+	if v := l.Ask(a, start); v.Kind != NewOrders {
+		t.Fatalf("%+v", v)
+	}
+	fail("meanwhile")
+	for _, in := range []time.Duration{time.Minute, 20 * time.Minute} {
+		if v := l.Ask(a, start.Add(in)); v.Kind != Paused {
+			t.Errorf("after %s: %+v", in, v)
+		}
+	}
+}
+
+func TestALimitThatIsChangedWhileSomethingWaitsKeepsWhatWasSpent(t *testing.T) {
+	was := Limits{NewOrders: Limit{3, time.Hour}, Domain: Limit{3, time.Hour}}
+	ask := func(id string, limits Limits) Ask {
+		a := asks(id, id+".example.com")
+		a.Limits = limits
+		return a
+	}
+	for name, test := range map[string]struct {
+		is Limits
+		in time.Duration
+	}{
+		"one of both is lowered": {Limits{NewOrders: Limit{3, time.Hour}, Domain: Limit{2, time.Hour}}, 30 * time.Minute},
+		"both are":               {Limits{NewOrders: Limit{1, time.Hour}, Domain: Limit{2, time.Hour}}, time.Hour},
+		"both are raised":        {Limits{NewOrders: Limit{4, time.Hour}, Domain: Limit{300, time.Hour}}, 0},
+		"both are lifted":        {Limits{}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := NewLedger()
+			issue(t, l, ask("a", was), start)
+			issue(t, l, ask("b", was), start)
+			if v := l.Ask(ask("open", was), start); !v.Allowed {
+				t.Fatal(v.Message())
+			}
+			if v := l.Ask(ask("it", was), start); v.Allowed {
+				t.Fatal("it does not wait")
+			}
+			if v := l.Ask(ask("it", test.is), start); v.Allowed != (test.in == 0) || !v.Allowed && v.Until.Sub(start) != test.in {
+				t.Errorf("%+v", v)
+			}
+		})
+	}
+}
+
+func TestWhatAnotherProcessHasWrittenLetsNoOrderGoThatWasRefused(t *testing.T) {
+	l := NewLedger()
+	a := asks("it", "www.example.com")
+	if v := l.Ask(a, start); !v.Allowed {
+		t.Fatal(v.Message())
+	}
+	text, err := l.Encode(start)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Refused(a, &acme.Problem{Detail: "not now"}, start.Add(time.Hour), start)
+	other, err := Decode(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.merge(other)
+	if v := l.Ask(a, start.Add(time.Minute)); v.Kind != Refused {
+		t.Errorf("it is sent again: %+v", v)
 	}
 }

@@ -62,11 +62,11 @@ var letsEncrypt = map[string]Limits{
 
 // Published returns the limits that are known of a directory's CA.
 func Published(directory string) Limits {
-	u, err := url.Parse(directory)
+	u, err := url.Parse(Canonical(directory))
 	if err != nil {
 		return Limits{}
 	}
-	return letsEncrypt[strings.ToLower(u.Hostname())]
+	return letsEncrypt[u.Hostname()]
 }
 
 // Override returns the limits with those of an issuer in their place.

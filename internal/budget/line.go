@@ -16,6 +16,8 @@ type line struct {
 	waiting map[string]*waiter // by ID
 	wants   map[key]int64      // how many of them want a token of a bucket
 	last    map[string]time.Time
+	// left is how many have left it without being served.
+	left uint64
 	// inOrder is the order of an hour, with some that are gone.
 	inOrder []*waiter
 	hour    int64
@@ -28,6 +30,7 @@ type waiter struct {
 	// class is 0 for urgent ones, 1 for the first of a Certificate, 2 for other renewals; rank says how many of the namespace are before it.
 	class, rank int
 	gone        bool
+	left        uint64 // those that had left when the verdict was made
 }
 
 // classify sets the class.
@@ -58,7 +61,7 @@ func (l *line) put(p *asking, v Verdict) {
 		}
 	}
 	l.want(w, -1)
-	w.asking, w.verdict, w.wants = p, v, nil
+	w.asking, w.verdict, w.wants, w.left = p, v, nil, l.left
 	// One that is paused, or refused, takes no token soon.
 	if v.Kind != Paused && v.Kind != Refused {
 		for _, list := range [][]slot{p.orders, p.certificates} {
@@ -91,8 +94,16 @@ func (l *line) remove(id string) {
 func (l *line) gone(namespace, name string) {
 	for id, w := range l.waiting {
 		if w.Namespace == namespace && w.Name == name {
-			l.remove(id)
+			l.leave(id)
 		}
+	}
+}
+
+// leave says that an order does not wait any more, and was not served.
+func (l *line) leave(id string) {
+	if l.waiting[id] != nil {
+		l.left++
+		l.remove(id)
 	}
 }
 

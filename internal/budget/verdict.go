@@ -18,14 +18,13 @@ func (v Verdict) Message() string {
 	}
 	switch v.Kind {
 	case NewOrders:
-		return waits + spent("new orders of account "+v.Subject) + ". Fewer certificates with more names each, or an issuer with another account, would help"
+		return waits + spent("new orders of account "+v.Subject) + help[NewOrders]
 	case Domain:
-		return waits + spent("certificates for "+v.Subject+" and names below it") +
-			". A wildcard in the place of many names, fewer certificates with more names each, or an issuer of another CA, would help"
+		return waits + spent("certificates for "+v.Subject+" and names below it") + help[Domain]
 	case Set:
-		return waits + spent("certificates for exactly these names") + ". One name more or less, or an issuer of another CA, would help: see why it is issued so often"
+		return waits + spent("certificates for exactly these names") + help[Set]
 	case Validations:
-		return waits + spent("failed validations of "+v.Subject) + ". Mend what they failed for, or use an issuer with another account"
+		return waits + spent("failed validations of "+v.Subject) + help[Validations]
 	case Paused:
 		if v.Underway {
 			return fmt.Sprintf("%s is paused, as its last %d validations failed, and another order tries it now: see it again at %s", v.Subject, v.Failures, stamp(v.Until))
@@ -36,7 +35,15 @@ func (v Verdict) Message() string {
 		return fmt.Sprintf("%s is paused until %s, as its last %d validations failed, the last at %s: %s. It is tried once a day. Mend it, and then: perennial renew",
 			v.Subject, stamp(v.Until), v.Failures, stamp(v.Since), strings.TrimSuffix(v.Why, "."))
 	}
-	return waits + fmt.Sprintf("the CA refused it at %s: %s", stamp(v.Since), v.Why)
+	return waits + fmt.Sprintf("the CA refused it at %s: %s", stamp(v.Since), strings.TrimSuffix(v.Why, ".")) + help[v.Limits]
+}
+
+// help says what would help against a limit that is spent.
+var help = map[Kind]string{
+	NewOrders:   ". Fewer certificates with more names each, or an issuer with another account, would help",
+	Domain:      ". A wildcard in the place of many names, fewer certificates with more names each, or an issuer of another CA, would help",
+	Set:         ". One name more or less, or an issuer of another CA, would help: see why it is issued so often",
+	Validations: ". Mend what they failed for, or use an issuer with another account",
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -86,7 +86,9 @@ type ChallengeReconciler struct {
 	// count anew.
 	seen, leaving instants
 	// restored is when a proof that was lost was presented again last. After a restart the time of its first presenting counts.
-	restored  instants
+	restored instants
+	// limited is until when nothing is done for a challenge, for an account, as the CA or the service of its solver said. After a restart they are asked once more.
+	limited   instants
 	admission admission
 }
 
@@ -251,9 +253,15 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 	if err != nil {
 		return result, nil, err
 	}
-	defer func() { err = r.Accounts.Believed(ctx, i, by, err) }()
+	defer func() {
+		err = r.Accounts.Believed(ctx, i, by, err)
+		r.limited.rest(string(ch.UID)+by.URL, now, err)
+	}()
 	if st.Presented && now.Sub(st.PresentedAt.Time) > givenUp {
 		return result, nil, fault.Refusedf("TimedOut", "given up after it was presented for %s: %s", givenUp, st.Reason)
+	}
+	if wait := r.limited.rests(string(ch.UID)+by.URL, now); wait > 0 {
+		return reconcile.Result{RequeueAfter: wait}, nil, nil // when they said
 	}
 	if wait := r.pace.told(string(ch.UID), now); wait > 0 && st.State == cmacme.Processing {
 		return reconcile.Result{RequeueAfter: wait}, nil, nil // when the CA said

@@ -24,6 +24,12 @@ import (
 // renewedWithin is how long after a certificate another with the same names counts as its renewal: a day less than Let's Encrypt does.
 const renewedWithin = 119 * 24 * time.Hour
 
+// rateLimited is the reason of an order that waits for a limit.
+const rateLimited = "RateLimited"
+
+// lineAgain is when an order that waits looks again how long that is: those before it may have left, as somebody made one certificate of many.
+const lineAgain = 10 * time.Minute
+
 // byNames is the field index of Orders with a certificate by what it is for.
 const byNames = "spec.names"
 
@@ -74,7 +80,7 @@ func postponed(order *cmacme.Order, v budget.Verdict) error {
 		order.Status.PausedUntil = &until
 		return fault.Limitedf("Paused", v.Until, "%s", v.Message())
 	}
-	return fault.Limitedf("RateLimited", v.Until, "%s", v.Message())
+	return fault.Limitedf(rateLimited, v.Until, "%s", v.Message())
 }
 
 // ask is what is to be known of an order before it is sent.
@@ -161,7 +167,7 @@ func Past(c client.Reader, scope signer.Scope) func(ctx context.Context, directo
 				}
 				issuers[key] = i
 			}
-			if i == nil || i.GetSpec().ACME == nil || i.GetSpec().ACME.Server != directory || i.GetStatus().ACME == nil {
+			if i == nil || i.GetSpec().ACME == nil || budget.Canonical(i.GetSpec().ACME.Server) != directory || i.GetStatus().ACME == nil {
 				continue
 			}
 			wanted, err := request(o)
@@ -231,6 +237,29 @@ func (r *ChallengeReconciler) judged(ctx context.Context, ch *cmacme.Challenge, 
 	case cmacme.Invalid:
 		own, _ := limitsOf(spec)
 		return ca.Failed(ctx, by.URL, z.Identifier, own.Validations, ch.Spec.AuthorizationURL, ch.Status.Reason)
+	}
+	return nil
+}
+
+// failures counts the validations that failed together with an order, and whose Challenges, which go with it, have not heard of that: the CA counts them, too.
+func (r *Reconciler) failures(ctx context.Context, o conversation, i *signer.Issuer, challenges []cmacme.Challenge) error {
+	spec := i.GetSpec().ACME
+	own, _ := limitsOf(spec)
+	for n := range challenges {
+		ch := &challenges[n]
+		if ch.Status.State != cmacme.Processing {
+			continue
+		}
+		z, err := o.ca.Authorization(ctx, o.by, ch.Spec.AuthorizationURL)
+		if err != nil {
+			break // the order has ended all the same
+		}
+		if z.Status != acme.StatusInvalid {
+			continue
+		}
+		if err := r.Budget.CA(spec.Server).Failed(ctx, o.by.URL, z.Identifier, own.Validations, ch.Spec.AuthorizationURL, refusal(problemOf(ch, z))); err != nil {
+			return err
+		}
 	}
 	return nil
 }

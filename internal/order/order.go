@@ -75,6 +75,8 @@ type Reconciler struct {
 	left instants
 	// told is since when an order says what it waits for, and due when the CA is to be asked for one whose challenges are open.
 	told, due instants
+	// limited is until when the CA is not asked for an order that it has, for an account, as it said. After a restart it is asked once more.
+	limited instants
 	// twins are orders for the same, open is since when one of them is known to be open, and waits since when one waits for another.
 	twins       twins
 	open, waits instants
@@ -277,7 +279,11 @@ func (r *Reconciler) failed(ctx context.Context, order *cmacme.Order, began time
 		return reconcile.Result{}, nil
 	case fault.Limited:
 		order.Status.Reason = failure.Error()
-		return reconcile.Result{RequeueAfter: failure.Wait(now)}, nil // when the CA said
+		wait := failure.Wait(now)
+		if failure.Reason == rateLimited {
+			wait = min(wait, lineAgain)
+		}
+		return reconcile.Result{RequeueAfter: wait}, nil // when the CA said
 	case fault.Misconfigured:
 		if failure.Reason == noSolver && order.Status.Reason != failure.Error() {
 			*say = append(*say, func() { r.Events.Event(order, corev1.EventTypeWarning, noSolver, failure.Error()) })
@@ -348,10 +354,14 @@ func (r *Reconciler) step(ctx context.Context, order *cmacme.Order, challenges [
 	was := order.Status
 	err = ca.Owns(ctx, order.Status.URL) // also while nothing is to be asked of the order
 	var result reconcile.Result
+	if wait := r.limited.rests(string(order.UID)+by.URL, o.now); wait > 0 && err == nil {
+		return reconcile.Result{RequeueAfter: wait}, nil // when the CA said
+	}
 	if err == nil {
 		result, err = r.converse(ctx, o, order, i, challenges)
 	}
 	err = r.Accounts.Believed(ctx, i, by, err)
+	r.limited.rest(string(order.UID)+by.URL, o.now, err)
 	st := &order.Status
 	reached(&st.UnreachableSince, o.now, err)
 	if why := gone(err); why != "" {
@@ -368,7 +378,10 @@ func (r *Reconciler) step(ctx context.Context, order *cmacme.Order, challenges [
 		}
 	}
 	if err == nil && st.State == cmacme.Invalid {
-		if err = r.paused(ctx, o, order, i); err != nil {
+		if err = r.failures(ctx, o, i, challenges); err == nil {
+			err = r.paused(ctx, o, order, i)
+		}
+		if err != nil {
 			*st = was // the end of it can be read again
 		}
 	}

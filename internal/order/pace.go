@@ -1,8 +1,12 @@
 package order
 
 import (
+	"maps"
 	"sync"
 	"time"
+
+	"github.com/perennial-pki/perennial/internal/account"
+	"github.com/perennial-pki/perennial/internal/fault"
 )
 
 const (
@@ -115,6 +119,28 @@ func (i *instants) is(key string) bool {
 	defer i.mu.Unlock()
 	_, found := i.of[key]
 	return found
+}
+
+// rest has something rest after an error that names a time: whatever happens before, such as the write that tells of the error, is no reason to ask.
+func (i *instants) rest(key string, now time.Time, err error) {
+	f := fault.Of(account.Fault("", now, err))
+	if err == nil || f.Class != fault.Limited {
+		return
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	maps.DeleteFunc(i.of, func(_ string, until time.Time) bool { return !now.Before(until) }) // some may be gone
+	if i.of == nil {
+		i.of = map[string]time.Time{}
+	}
+	i.of[key] = f.Until
+}
+
+// rests returns how long it rests still. It is not positive if it does not.
+func (i *instants) rests(key string, now time.Time) time.Duration {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.of[key].Sub(now)
 }
 
 // drop says that it is no longer so.

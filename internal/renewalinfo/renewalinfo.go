@@ -118,7 +118,10 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if err := lane.Enter(ctx, account.Party(by.GetSpec().ACME)); err != nil {
 		return reconcile.Result{}, err
 	}
-	info, err := ca.RenewalInfo(ctx, id)
+	var info acme.RenewalInfo
+	if err = r.Accounts.Budget.CA(by.GetSpec().ACME.Server).Quiet(); err == nil {
+		info, err = ca.RenewalInfo(ctx, id)
+	}
 	lane.Leave(ctx)
 	if busy := fault.Of(err); busy.Class == fault.Limited {
 		return reconcile.Result{RequeueAfter: busy.Wait(now)}, nil // when the server answers again; it was not asked

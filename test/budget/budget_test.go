@@ -203,9 +203,9 @@ func TestWhichRepliesKeepAllAwayFromACA(t *testing.T) {
 		"it limits nonces, and says no time":         {acme.Exchange{Action: "newNonce", Status: 429}, time.Minute},
 		"it limits orders, which is by account":      {acme.Exchange{Action: "newOrder", Status: 429, RetryAfter: hour}, 0},
 		"it limits renewal information, and no more": {acme.Exchange{Action: "renewalInfo", Status: 429, RetryAfter: hour}, 0},
-		"it is too busy to tell when to renew":       {acme.Exchange{Action: "renewalInfo", Status: 503, RetryAfter: hour}, 0},
-		"it answers":                                 {acme.Exchange{Action: "directory", Status: 200, RetryAfter: hour}, 0},
-		"it does not answer":                         {acme.Exchange{Action: "directory"}, 0},
+		"it does so with the status of a busy one":   {acme.Exchange{Action: "renewalInfo", Status: 503, RetryAfter: hour}, 0},
+		"it answers":         {acme.Exchange{Action: "directory", Status: 200, RetryAfter: hour}, 0},
+		"it does not answer": {acme.Exchange{Action: "directory"}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			namespace := cluster.Namespace(t)
@@ -232,5 +232,36 @@ func TestWhichRepliesKeepAllAwayFromACA(t *testing.T) {
 				t.Errorf("when the time has come: %v", err)
 			}
 		})
+	}
+}
+
+// TestACAIsLeftAloneForADayAtMostAfterAClockWasAhead has a CA be busy for an hour while the clock is a year ahead.
+func TestACAIsLeftAloneForADayAtMostAfterAClockWasAhead(t *testing.T) {
+	namespace := cluster.Namespace(t)
+	start := time.Now()
+	now := clocktesting.NewFakePassiveClock(start.AddDate(1, 0, 0))
+	process := func() *budget.CA {
+		b := process(t, namespace, func() error { return nil })
+		b.Clock = now
+		ctx, end := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); _ = b.Start(ctx) }()
+		t.Cleanup(func() { end(); <-done })
+		return b.CA(directory)
+	}
+	ca := process()
+	if err := ca.Open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ca.Saw(acme.Exchange{Action: "newOrder", Status: 503, RetryAfter: now.Now().Add(time.Hour)})
+	if err := ca.Failed(t.Context(), directory+"/acct/1", acme.DNS("www.example.com"), budget.Limit{}, "", "no"); err != nil { // which writes it
+		t.Fatal(err)
+	}
+	now.SetTime(start)
+	for when, ca := range map[string]*budget.CA{"before a restart": ca, "after it": process()} {
+		err := ca.Open(t.Context())
+		if until := fault.Of(err); err != nil && until.Until.Sub(start) > budget.LongestClosed {
+			t.Errorf("%s: %v", when, err)
+		}
 	}
 }

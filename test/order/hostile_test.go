@@ -663,6 +663,52 @@ func TestACAThatSaysWhenToAskAfterAProofIsObeyed(t *testing.T) {
 	}
 }
 
+// TestACAThatLimitsAnOrderUnderWayIsNotAskedBefore has a CA, which takes its time to answer, refuse a request of an order under way, and say in how many
+// seconds it is to be asked again.
+func TestACAThatLimitsAnOrderUnderWayIsNotAskedBefore(t *testing.T) {
+	const wait = 4 * time.Second
+	for name, path := range map[string]string{
+		"new order": pathNewOrder, "order": pathOrder, "authorization": pathAuthorization, "challenge": pathChallenge, "finalize": pathFinalize, "certificate": pathCertificate,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var mu sync.Mutex
+			var until time.Time
+			early := 0
+			f := &front{}
+			r, options := shop(t, f, pebble.Options{})
+			f.behave(func(w http.ResponseWriter, q *http.Request, _ map[string]any) bool {
+				if !strings.HasPrefix(q.URL.Path, path) {
+					return false
+				}
+				mu.Lock()
+				now := time.Now()
+				if until.IsZero() {
+					until = now.Add(wait)
+				} else if now.Before(until) {
+					early++
+				}
+				limited := now.Before(until)
+				mu.Unlock()
+				if limited {
+					time.Sleep(delay)
+					w.Header().Set("Retry-After", fmt.Sprint(wait.Seconds()))
+					refuse(w, http.StatusTooManyRequests, "rateLimited", "not now")
+				}
+				return limited
+			}, nil)
+			cluster.Run(t, options)
+			r.issuer()
+			r.ready(r.certificate("site", "www.example.com"))
+			mu.Lock()
+			defer mu.Unlock()
+			if until.IsZero() || early > 0 {
+				t.Errorf("it was asked %d times before %s were over", early, wait)
+			}
+		})
+	}
+}
+
 func TestACAWithoutASenseOfTimeIsPolledAllTheSame(t *testing.T) {
 	for _, value := range []string{"0", "-1", "soon", "Sun, 01 Nov 2020 12:00:00 GMT", "1e9"} {
 		t.Run(value, func(t *testing.T) {

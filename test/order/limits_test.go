@@ -268,6 +268,37 @@ func TestAnOrderWaitsUntilTheLimitOfItsIssuerHasRoomAlsoAfterARestart(t *testing
 	}
 }
 
+func TestAnOrderThatWaitsGoesWhenTheLimitOfItsIssuerIsRaised(t *testing.T) {
+	r, saw, site := limited(t)
+	r.run(controller.Options{}, site)
+	limit := func(count int32) *cmacme.ACMERateLimits {
+		return &cmacme.ACMERateLimits{CertificatesPerRegisteredDomain: &cmacme.ACMERateLimit{Count: count, Period: &metav1.Duration{Duration: 168 * time.Hour}}}
+	}
+	r.issuer(func(spec *cmacme.ACMEIssuer) { spec.RateLimits = limit(2) })
+	for _, name := range []string{"a", "b"} {
+		r.ready(r.certificate(name, name+".example.com"))
+	}
+	late := r.certificate("late", "late.example.com")
+	r.waits("late", "waits until ", "the limit of 2 certificates for example.com and names below it in 7 days is spent")
+	set := func(count int32) {
+		issuer := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: "pebble"}}
+		cluster.Eventually(t, func() error {
+			if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(issuer), issuer); err != nil {
+				return err
+			}
+			issuer.Spec.ACME.RateLimits = limit(count)
+			return r.admin.Update(t.Context(), issuer)
+		})
+	}
+	set(1)
+	r.waits("late", "waits until ", "the limit of 1 certificates for example.com and names below it in 7 days is spent")
+	if orders, _ := saw.counts(); orders != 2 {
+		t.Errorf("the CA was asked for %d orders", orders)
+	}
+	set(3)
+	r.ready(late)
+}
+
 func TestAnOrderWhoseReplyIsLostIsCountedAsTheCADoes(t *testing.T) {
 	t.Parallel()
 	var once sync.Once
@@ -599,6 +630,41 @@ func TestANameThatFailsFiveTimesIsPausedUntilSomebodySaysRenew(t *testing.T) {
 	})
 	second := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: "second"}}
 	r.ready(second) // whose name is no longer paused
+}
+
+// TestEachNameOfAnOrderThatFailedIsCounted has a CA refuse the proofs of two names, and say first of one of them that it is to be asked later.
+func TestEachNameOfAnOrderThatFailedIsCounted(t *testing.T) {
+	f := &front{}
+	r, _ := behind(t, f.wrap)
+	var mu sync.Mutex
+	put := false
+	f.behave(nil, func(q *http.Request, _ map[string]any, reply *httptest.ResponseRecorder) {
+		if !strings.HasPrefix(q.URL.Path, pathAuthorization) || reply.Code >= 300 || !strings.Contains(reply.Body.String(), "late.example.com") {
+			return
+		}
+		edit(t, reply, func(z map[string]any) {
+			mu.Lock()
+			defer mu.Unlock()
+			if z["status"] == "invalid" && !put {
+				put = true
+				z["status"] = "pending"
+				reply.Header().Set("Retry-After", "3600")
+			}
+		})
+	})
+	// The controller answers elsewhere than where the CA looks.
+	r.run(controller.Options{}, fmt.Sprintf("127.0.0.1:%d", cluster.FreePort(t)))
+	r.issuer(func(spec *cmacme.ACMEIssuer) {
+		spec.RateLimits = &cmacme.ACMERateLimits{FailedValidationsPerIdentifier: &cmacme.ACMERateLimit{Count: 1, Period: &metav1.Duration{Duration: time.Hour}}}
+	})
+	r.failed(r.certificate("both", "www.example.com", "late.example.com"), "the CA could not verify it")
+	for _, name := range []string{"www", "late"} {
+		r.certificate(name, name+".example.com")
+		r.waits(name, "the limit of 1 failed validations of "+name+".example.com in 1 hour is spent")
+	}
+	if n := f.asked(pathNewOrder); n != 1 {
+		t.Errorf("the CA was asked for %d orders", n)
+	}
 }
 
 // TestACAThatLimitsOurAddressIsLeftAloneByAll has a CA refuse what needs no account, as those do that count by address, to many orders of two issuers.

@@ -258,3 +258,37 @@ func TestACAThatAlwaysWantsRenewalAtOnceIsNotAskedForCertificatesWithoutEnd(t *t
 		return ""
 	})
 }
+
+// TestACAThatLimitsRenewalInformationIsAskedForNoMoreOfItAndForAllElse has a CA refuse to say when to renew, for an hour.
+func TestACAThatLimitsRenewalInformationIsAskedForNoMoreOfItAndForAllElse(t *testing.T) {
+	for _, status := range []int{http.StatusTooManyRequests, http.StatusServiceUnavailable} {
+		t.Run(http.StatusText(status), func(t *testing.T) {
+			t.Parallel()
+			f := &front{}
+			r, options := shop(t, f, pebble.Options{})
+			f.behave(func(w http.ResponseWriter, q *http.Request, _ map[string]any) bool {
+				if !strings.HasPrefix(q.URL.Path, pathRenewalInfo) {
+					return false
+				}
+				w.Header().Set("Retry-After", "3600")
+				refuse(w, status, "rateLimited", "not now")
+				return true
+			}, nil)
+			cluster.Run(t, options)
+			r.issuer()
+			first := r.certificate("first", "first.example.com")
+			r.until(first, func() string {
+				if first.Status.ACME == nil || first.Status.ACME.ARI == nil || !strings.Contains(first.Status.ACME.ARI.LastError, "not now") {
+					return "the CA has not refused to say when to renew"
+				}
+				return ""
+			})
+			for _, name := range []string{"second", "third"} {
+				r.ready(r.certificate(name, name+".example.com"))
+			}
+			if n := f.asked(pathRenewalInfo); n != 1 {
+				t.Errorf("it was asked %d times", n)
+			}
+		})
+	}
+}
