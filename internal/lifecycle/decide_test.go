@@ -613,6 +613,43 @@ func TestDecide(t *testing.T) {
 		"but not by the wish that the failed attempt was made for": {
 			func(s *scene) { s.issuingBecause("ManuallyTriggered").wished().failed("Failed") },
 			"Ready=False/DoesNotExist, Issuing=False/Failed", time.Hour},
+		"a renewal by hand that failed waits as all do": {
+			func(s *scene) {
+				s.issued().issuingBecause("ManuallyTriggered").wished().failed("Failed")
+				s.carryOut(Decide(s.Observation))
+				s.after(time.Minute)
+			}, "Ready=True/Ready, Issuing=False/Failed", time.Hour},
+		"and is tried again": {
+			func(s *scene) {
+				s.issued().issuingBecause("ManuallyTriggered").wished().failed("Failed")
+				s.carryOut(Decide(s.Observation))
+				s.after(time.Hour)
+			}, "delete web-2, request web-2, hold status", 0},
+		"until it succeeds": {
+			func(s *scene) {
+				s.issued().issuingBecause("ManuallyTriggered").wished().failed("Failed")
+				s.carryOut(Decide(s.Observation))
+				s.after(time.Hour)
+				s.carryOut(Decide(s.Observation))
+				s.requested().signed()
+			}, "delete web-1, apply, Ready=True/Ready", 0},
+		"by an attempt that is none by hand": {
+			func(s *scene) {
+				s.external().issued().issuingBecause("ManuallyTriggered").wished().failed("Failed")
+				s.carryOut(Decide(s.Observation))
+				s.after(time.Hour)
+				s.carryOut(Decide(s.Observation))
+				s.requested().Next.Annotations[attemptAnnotation] = "2"
+				s.failed("Failed")
+			}, "Ready=True/Ready, Issuing=False/Failed", 3 * time.Hour},
+		"unless the spec no longer asks for that": {
+			func(s *scene) {
+				was := s.issued().Certificate.Spec.DNSNames
+				s.Certificate.Spec.DNSNames = []string{"other.example.com"}
+				s.requested().failed("Failed")
+				s.carryOut(Decide(s.Observation))
+				s.after(time.Minute).Certificate.Spec.DNSNames = was
+			}, "delete web-2, Ready=True/Ready", 0},
 		"names that are paused are told of": {
 			func(s *scene) { s.requested().paused().after(3 * time.Second) },
 			"store key, Ready=False/DoesNotExist, Issuing=True/DoesNotExist, Paused=True/ValidationsFailed", 0},
