@@ -135,7 +135,7 @@ func (r *Reconciler) SetupWithManager(_ context.Context, mgr ctrl.Manager, _ cac
 	})
 	const name = "orders"
 	b := ctrl.NewControllerManagedBy(mgr).Named(name).WithOptions(o).
-		For(&cmacme.Order{}).
+		For(&cmacme.Order{}, builder.WithPredicates(notWords())).
 		Owns(&cmacme.Challenge{}).
 		Watches(&cmapi.Certificate{}, handler.EnqueueRequestsFromMapFunc(r.protectedOf), builder.WithPredicates(predicate.Funcs{
 			CreateFunc: func(event.CreateEvent) bool { return false }, // its Orders look at it themselves
