@@ -328,6 +328,9 @@ func summary(o Objects, r Report, ready, issuing *cmapi.CertificateCondition, no
 		if s.State == OK || s.Kind == "Secret" {
 			continue
 		}
+		if by := issuerStep(o); s.State == Waiting && (s.Kind == "Order" || s.Kind == "Challenge") && (by.State == Missing || by.State == Failed) {
+			s = by // nothing goes on without it
+		}
 		if advice := advise(s, o); advice != "" {
 			return summary, advice
 		}

@@ -59,6 +59,8 @@ func TestAStateIsExplainedWithWhatToDoNext(t *testing.T) {
 	challenge := acmev1.Challenge{ObjectMeta: metav1.ObjectMeta{Name: "web-1-7-9", OwnerReferences: []metav1.OwnerReference{{UID: "order", Controller: &controller}}}}
 	challenge.Spec.Type, challenge.Spec.DNSName = acmev1.ACMEChallengeTypeDNS01, "example.com"
 	challenge.Status.State, challenge.Status.Reason = acmev1.Invalid, "no TXT record"
+	open := *challenge.DeepCopy()
+	open.Status.State, open.Status.Reason = acmev1.Pending, "not seen yet"
 
 	good := crt(ready("True", "Certificate is up to date and has not expired"))
 	good.Status.NotAfter, good.Status.RenewalTime = at(30*24*time.Hour), at(3*time.Hour)
@@ -75,6 +77,12 @@ func TestAStateIsExplainedWithWhatToDoNext(t *testing.T) {
 			"is not ready: issuing certificate", `create Issuer "ca" in namespace "shop", or correct spec.issuerRef`},
 		"an issuer that is not ready": {Objects{Certificate: crt(missing, inWork), Issuer: issuer("False", "no Secret x")},
 			"is not ready", "mend Issuer ca: no Secret x"},
+		"an issuer that was deleted while a challenge is under way": {Objects{Certificate: crt(missing, inWork), Requests: []cmapi.CertificateRequest{request(approved)}, Orders: []acmev1.Order{order}, Challenges: []acmev1.Challenge{open}},
+			"is not ready", `create Issuer "ca" in namespace "shop", or correct spec.issuerRef`},
+		"one that is not ready any more while a challenge is under way": {Objects{Certificate: crt(missing, inWork), Issuer: issuer("False", "no Secret x"), Requests: []cmapi.CertificateRequest{request(approved)}, Orders: []acmev1.Order{order}, Challenges: []acmev1.Challenge{open}},
+			"is not ready", "mend Issuer ca: no Secret x"},
+		"a challenge that is under way": {Objects{Certificate: crt(missing, inWork), Issuer: issuer("True", ""), Requests: []cmapi.CertificateRequest{request(approved)}, Orders: []acmev1.Order{order}, Challenges: []acmev1.Challenge{open}},
+			"is not ready", "wait for Challenge web-1-7-9: DNS-01 for example.com, pending: not seen yet"},
 		"a request that waits for approval": {Objects{Certificate: crt(missing, inWork), Issuer: issuer("True", ""), Requests: []cmapi.CertificateRequest{request()}},
 			"is not ready", "perennial approve web-1 -n shop"},
 		"a denied request": {Objects{Certificate: crt(missing, issuing("False", "x")), Issuer: issuer("True", ""), Requests: []cmapi.CertificateRequest{request(cmapi.CertificateRequestCondition{Type: "Denied", Status: "True", Message: "not today"})}},
