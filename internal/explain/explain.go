@@ -379,6 +379,11 @@ func advise(s Step, o Objects) string {
 		if s.State == Failed {
 			return s.Detail
 		}
+		// The request tells better what it waits for, unless it is signed, or not ours to sign.
+		if last, _ := latest(o.Requests); o.ExternalIssuer || last != nil && requestStep(last).State == OK {
+			_, detail, _ := strings.Cut(s.Detail, ". Waiting: ")
+			return detail
+		}
 	}
 	return ""
 }

@@ -99,6 +99,11 @@ func TestAStateIsExplainedWithWhatToDoNext(t *testing.T) {
 		"the request after a rehearsal": {Objects{Certificate: crt(missing, inWork), Issuer: issuer("True", ""), Requests: []cmapi.CertificateRequest{
 			rehearsal(approved, cmapi.CertificateRequestCondition{Type: "Ready", Status: "True"}), request()}},
 			"is not ready", "perennial approve web-1 -n shop"},
+		"a certificate that is issued, and waits for a keystore's password": {Objects{Certificate: crt(missing, issuing("True", `Issuing certificate as Secret does not exist. Waiting: Secret "p" does not exist: create it`)),
+			Issuer: issuer("True", ""), Requests: []cmapi.CertificateRequest{request(approved, cmapi.CertificateRequestCondition{Type: "Ready", Status: "True"})}},
+			"is not ready", `Secret "p" does not exist: create it`},
+		"an external issuer that says nothing": {Objects{Certificate: crt(missing, issuing("True", "Issuing certificate as Secret does not exist. Waiting: is its controller running?")),
+			ExternalIssuer: true, Requests: []cmapi.CertificateRequest{request(approved)}}, "is not ready", "is its controller running?"},
 		"a renewal that failed": {Objects{Certificate: func() *cmapi.Certificate {
 			c := good.DeepCopy()
 			c.Status.Conditions = append(c.Status.Conditions, issuing("False", "the CA said no"))
