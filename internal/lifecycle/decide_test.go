@@ -409,7 +409,7 @@ func TestWhatAnOrderReplaces(t *testing.T) {
 		says  bool
 	}{
 		"the certificate that is renewed":                  {func(*scene) {}, true},
-		"it, if one of its names stays": {func(s *scene) { s.Certificate.Spec.DNSNames = []string{"new.example.com", "WEB.example.com"} }, true},
+		"it, if one of its names stays":                    {func(s *scene) { s.Certificate.Spec.DNSNames = []string{"new.example.com", "WEB.example.com"} }, true},
 		"nothing if all names are others":                  {func(s *scene) { s.Certificate.Spec.DNSNames = []string{"new.example.com"} }, false},
 		"nothing at a CA that does not say when to renew":  {func(s *scene) { s.Certificate.Status.ACME = nil }, false},
 		"nothing without one":                              {func(s *scene) { s.Secret = nil }, false},
