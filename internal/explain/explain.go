@@ -16,6 +16,7 @@ import (
 	acmev1 "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/revocation"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
 )
@@ -296,6 +297,13 @@ func subjectOf(cert *x509.Certificate) string {
 func summary(o Objects, r Report, ready, issuing *cmapi.CertificateCondition, now time.Time) (summary, next string) {
 	crt := o.Certificate
 	in := func(t *metav1.Time) string { return Until(t.Time, now) }
+	if crt.DeletionTimestamp != nil {
+		if slices.Contains(crt.Finalizers, revocation.Finalizer) {
+			return "is being deleted: what was issued for it is revoked before", fmt.Sprintf(
+				"wait: that is tried until %s. If it takes long, kubectl describe certificate %s -n %s shows in the events why", crt.DeletionTimestamp.Add(revocation.Limit).UTC().Format(time.RFC3339), crt.Name, crt.Namespace)
+		}
+		return "is being deleted", fmt.Sprintf("wait for whoever has set the finalizers %s", strings.Join(crt.Finalizers, ", "))
+	}
 	switch {
 	case r.Ready && issuing == nil:
 		summary = "is up to date"

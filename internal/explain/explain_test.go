@@ -104,6 +104,16 @@ func TestAStateIsExplainedWithWhatToDoNext(t *testing.T) {
 			"is not ready", `Secret "p" does not exist: create it`},
 		"an external issuer that says nothing": {Objects{Certificate: crt(missing, issuing("True", "Issuing certificate as Secret does not exist. Waiting: is its controller running?")),
 			ExternalIssuer: true, Requests: []cmapi.CertificateRequest{request(approved)}}, "is not ready", "is its controller running?"},
+		"one that is deleted, and has to be revoked": {Objects{Certificate: func() *cmapi.Certificate {
+			c := good.DeepCopy()
+			c.DeletionTimestamp, c.Finalizers = at(-time.Minute), []string{"perennial.dev/revocation"}
+			return c
+		}(), Issuer: issuer("True", "")}, "is being deleted: what was issued for it is revoked before", "wait: that is tried until 2026-06-01T12:09:00Z."},
+		"one that is deleted, and held by somebody else": {Objects{Certificate: func() *cmapi.Certificate {
+			c := good.DeepCopy()
+			c.DeletionTimestamp, c.Finalizers = at(-time.Minute), []string{"foregroundDeletion"}
+			return c
+		}(), Issuer: issuer("True", "")}, "is being deleted", "wait for whoever has set the finalizers foregroundDeletion"},
 		"a renewal that failed": {Objects{Certificate: func() *cmapi.Certificate {
 			c := good.DeepCopy()
 			c.Status.Conditions = append(c.Status.Conditions, issuing("False", "the CA said no"))
