@@ -97,6 +97,13 @@ func AddIndexes(ctx context.Context, indexer client.FieldIndexer) error {
 			}
 			return []string{o.GetAnnotations()[cmapi.CertificateNameKey]}
 		}),
+		indexer.IndexField(ctx, &cmacme.Order{}, signer.OpenOrders, func(o client.Object) []string {
+			owner := metav1.GetControllerOf(o)
+			if owner == nil || finished(o.(*cmacme.Order).Status.State) {
+				return nil
+			}
+			return []string{string(owner.UID)}
+		}),
 		indexer.IndexField(ctx, &cmacme.Order{}, byOpen, func(o client.Object) []string { return openOf(o.(*cmacme.Order)) }),
 		indexer.IndexField(ctx, &cmacme.Order{}, byNames, func(o client.Object) []string { return namesOf(o.(*cmacme.Order)) }),
 		indexer.IndexField(ctx, &cmacme.Challenge{}, byIssuer, func(o client.Object) []string {
