@@ -61,7 +61,15 @@ func (p *Program) rotateAccountKey() *cobra.Command {
 			if !changesKeys(cmd.Context(), issuer.GetSpec().ACME) {
 				return &exitError{ExitNotReady, fmt.Errorf("the CA of %s %q does not offer key changes: its directory does not name them", kind, args[0])}
 			}
-			if err := storeNext(cmd.Context(), c, issuer.GetSpec().ACME, key, entry); err != nil {
+			err = storeNext(cmd.Context(), c, issuer.GetSpec().ACME, key, entry)
+			if apierrors.IsNotFound(err) {
+				err = fmt.Errorf("the Secret %s with the account key does not exist", key)
+				if isCluster {
+					err = fmt.Errorf("%w: --cluster-resource-namespace must be as the controller has it; perenniald has perennial-system", err)
+				}
+				return &exitError{ExitNotFound, err}
+			}
+			if err != nil {
 				return err
 			}
 			err = wait.PollUntilContextTimeout(cmd.Context(), rotated, patience, true, func(context.Context) (bool, error) {
@@ -107,9 +115,6 @@ func changesKeys(ctx context.Context, spec *acmev1.ACMEIssuer) bool {
 func storeNext(ctx context.Context, c *cluster, spec *acmev1.ACMEIssuer, key client.ObjectKey, entry string) error {
 	secret := &corev1.Secret{}
 	if err := c.Get(ctx, key, secret); err != nil {
-		if apierrors.IsNotFound(err) {
-			return &exitError{ExitNotFound, fmt.Errorf("the Secret %s with the account key does not exist", key)}
-		}
 		return err
 	}
 	if len(secret.Data[entry]) == 0 {

@@ -16,6 +16,7 @@ import (
 	acmev1 "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/revocation"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
 )
@@ -296,6 +297,13 @@ func subjectOf(cert *x509.Certificate) string {
 func summary(o Objects, r Report, ready, issuing *cmapi.CertificateCondition, now time.Time) (summary, next string) {
 	crt := o.Certificate
 	in := func(t *metav1.Time) string { return Until(t.Time, now) }
+	if crt.DeletionTimestamp != nil {
+		if slices.Contains(crt.Finalizers, revocation.Finalizer) {
+			return "is being deleted: what was issued for it is revoked before", fmt.Sprintf(
+				"wait: that is tried until %s. If it takes long, kubectl describe certificate %s -n %s shows in the events why", crt.DeletionTimestamp.Add(revocation.Limit).UTC().Format(time.RFC3339), crt.Name, crt.Namespace)
+		}
+		return "is being deleted", fmt.Sprintf("wait for whoever has set the finalizers %s", strings.Join(crt.Finalizers, ", "))
+	}
 	switch {
 	case r.Ready && issuing == nil:
 		summary = "is up to date"
@@ -327,6 +335,9 @@ func summary(o Objects, r Report, ready, issuing *cmapi.CertificateCondition, no
 	for _, s := range slices.Backward(r.Steps) {
 		if s.State == OK || s.Kind == "Secret" {
 			continue
+		}
+		if by := issuerStep(o); s.State == Waiting && (s.Kind == "Order" || s.Kind == "Challenge") && (by.State == Missing || by.State == Failed) {
+			s = by // nothing goes on without it
 		}
 		if advice := advise(s, o); advice != "" {
 			return summary, advice
@@ -375,6 +386,11 @@ func advise(s Step, o Objects) string {
 	case "Certificate":
 		if s.State == Failed {
 			return s.Detail
+		}
+		// The request tells better what it waits for, unless it is signed, or not ours to sign.
+		if last, _ := latest(o.Requests); o.ExternalIssuer || last != nil && requestStep(last).State == OK {
+			_, detail, _ := strings.Cut(s.Detail, ". Waiting: ")
+			return detail
 		}
 	}
 	return ""

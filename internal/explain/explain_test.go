@@ -59,6 +59,8 @@ func TestAStateIsExplainedWithWhatToDoNext(t *testing.T) {
 	challenge := acmev1.Challenge{ObjectMeta: metav1.ObjectMeta{Name: "web-1-7-9", OwnerReferences: []metav1.OwnerReference{{UID: "order", Controller: &controller}}}}
 	challenge.Spec.Type, challenge.Spec.DNSName = acmev1.ACMEChallengeTypeDNS01, "example.com"
 	challenge.Status.State, challenge.Status.Reason = acmev1.Invalid, "no TXT record"
+	open := *challenge.DeepCopy()
+	open.Status.State, open.Status.Reason = acmev1.Pending, "not seen yet"
 
 	good := crt(ready("True", "Certificate is up to date and has not expired"))
 	good.Status.NotAfter, good.Status.RenewalTime = at(30*24*time.Hour), at(3*time.Hour)
@@ -75,6 +77,12 @@ func TestAStateIsExplainedWithWhatToDoNext(t *testing.T) {
 			"is not ready: issuing certificate", `create Issuer "ca" in namespace "shop", or correct spec.issuerRef`},
 		"an issuer that is not ready": {Objects{Certificate: crt(missing, inWork), Issuer: issuer("False", "no Secret x")},
 			"is not ready", "mend Issuer ca: no Secret x"},
+		"an issuer that was deleted while a challenge is under way": {Objects{Certificate: crt(missing, inWork), Requests: []cmapi.CertificateRequest{request(approved)}, Orders: []acmev1.Order{order}, Challenges: []acmev1.Challenge{open}},
+			"is not ready", `create Issuer "ca" in namespace "shop", or correct spec.issuerRef`},
+		"one that is not ready any more while a challenge is under way": {Objects{Certificate: crt(missing, inWork), Issuer: issuer("False", "no Secret x"), Requests: []cmapi.CertificateRequest{request(approved)}, Orders: []acmev1.Order{order}, Challenges: []acmev1.Challenge{open}},
+			"is not ready", "mend Issuer ca: no Secret x"},
+		"a challenge that is under way": {Objects{Certificate: crt(missing, inWork), Issuer: issuer("True", ""), Requests: []cmapi.CertificateRequest{request(approved)}, Orders: []acmev1.Order{order}, Challenges: []acmev1.Challenge{open}},
+			"is not ready", "wait for Challenge web-1-7-9: DNS-01 for example.com, pending: not seen yet"},
 		"a request that waits for approval": {Objects{Certificate: crt(missing, inWork), Issuer: issuer("True", ""), Requests: []cmapi.CertificateRequest{request()}},
 			"is not ready", "perennial approve web-1 -n shop"},
 		"a denied request": {Objects{Certificate: crt(missing, issuing("False", "x")), Issuer: issuer("True", ""), Requests: []cmapi.CertificateRequest{request(cmapi.CertificateRequestCondition{Type: "Denied", Status: "True", Message: "not today"})}},
@@ -91,6 +99,21 @@ func TestAStateIsExplainedWithWhatToDoNext(t *testing.T) {
 		"the request after a rehearsal": {Objects{Certificate: crt(missing, inWork), Issuer: issuer("True", ""), Requests: []cmapi.CertificateRequest{
 			rehearsal(approved, cmapi.CertificateRequestCondition{Type: "Ready", Status: "True"}), request()}},
 			"is not ready", "perennial approve web-1 -n shop"},
+		"a certificate that is issued, and waits for a keystore's password": {Objects{Certificate: crt(missing, issuing("True", `Issuing certificate as Secret does not exist. Waiting: Secret "p" does not exist: create it`)),
+			Issuer: issuer("True", ""), Requests: []cmapi.CertificateRequest{request(approved, cmapi.CertificateRequestCondition{Type: "Ready", Status: "True"})}},
+			"is not ready", `Secret "p" does not exist: create it`},
+		"an external issuer that says nothing": {Objects{Certificate: crt(missing, issuing("True", "Issuing certificate as Secret does not exist. Waiting: is its controller running?")),
+			ExternalIssuer: true, Requests: []cmapi.CertificateRequest{request(approved)}}, "is not ready", "is its controller running?"},
+		"one that is deleted, and has to be revoked": {Objects{Certificate: func() *cmapi.Certificate {
+			c := good.DeepCopy()
+			c.DeletionTimestamp, c.Finalizers = at(-time.Minute), []string{"perennial.dev/revocation"}
+			return c
+		}(), Issuer: issuer("True", "")}, "is being deleted: what was issued for it is revoked before", "wait: that is tried until 2026-06-01T12:09:00Z."},
+		"one that is deleted, and held by somebody else": {Objects{Certificate: func() *cmapi.Certificate {
+			c := good.DeepCopy()
+			c.DeletionTimestamp, c.Finalizers = at(-time.Minute), []string{"foregroundDeletion"}
+			return c
+		}(), Issuer: issuer("True", "")}, "is being deleted", "wait for whoever has set the finalizers foregroundDeletion"},
 		"a renewal that failed": {Objects{Certificate: func() *cmapi.Certificate {
 			c := good.DeepCopy()
 			c.Status.Conditions = append(c.Status.Conditions, issuing("False", "the CA said no"))

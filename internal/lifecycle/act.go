@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -275,7 +276,7 @@ func (r *Reconciler) notCreated(crt *cmapi.Certificate, cr *cmapi.CertificateReq
 }
 
 // replaces is the identifier, RFC 9773 section 4.1, of the certificate that a request is to renew, if its ACME server says when to renew, and
-// has issued it to the account that asks now. To others it would refuse the order.
+// has issued it to the account that asks now, for one of the names at least. Another order it would refuse.
 func replaces(o *Observation) string {
 	crt := o.Certificate
 	if crt.Status.ACME == nil || crt.Status.ACME.ARI == nil || o.Secret == nil || !signer.Issued(crt.Spec.IssuerRef, o.Secret) {
@@ -291,11 +292,25 @@ func replaces(o *Observation) string {
 	if err != nil {
 		return ""
 	}
+	if !sharesNames(chain[0], requestOf(&crt.Spec)) {
+		return ""
+	}
 	id, err := acme.CertID(chain[0])
 	if err != nil {
 		return ""
 	}
 	return id
+}
+
+// sharesNames reports whether a certificate has one of the names or addresses of a request.
+func sharesNames(cert *x509.Certificate, r pki.Request) bool {
+	has := func(name string) bool {
+		return slices.ContainsFunc(cert.DNSNames, func(is string) bool { return strings.EqualFold(is, name) })
+	}
+	return slices.ContainsFunc(append(slices.Clone(r.DNSNames), r.CommonName), has) || slices.ContainsFunc(r.IPAddresses, func(address string) bool {
+		ip := net.ParseIP(address)
+		return ip != nil && slices.ContainsFunc(cert.IPAddresses, ip.Equal)
+	})
 }
 
 // copiedAnnotations chooses the annotations that a request gets.

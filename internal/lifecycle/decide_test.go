@@ -476,6 +476,8 @@ func TestWhatAnOrderReplaces(t *testing.T) {
 		says  bool
 	}{
 		"the certificate that is renewed":                  {func(*scene) {}, true},
+		"it, if one of its names stays":                    {func(s *scene) { s.Certificate.Spec.DNSNames = []string{"new.example.com", "WEB.example.com"} }, true},
+		"nothing if all names are others":                  {func(s *scene) { s.Certificate.Spec.DNSNames = []string{"new.example.com"} }, false},
 		"nothing at a CA that does not say when to renew":  {func(s *scene) { s.Certificate.Status.ACME = nil }, false},
 		"nothing without one":                              {func(s *scene) { s.Secret = nil }, false},
 		"nothing at another issuer":                        {func(s *scene) { s.Certificate.Spec.IssuerRef.Name = "other" }, false},
@@ -680,6 +682,43 @@ func TestDecide(t *testing.T) {
 		"but not by the wish that the failed attempt was made for": {
 			func(s *scene) { s.issuingBecause("ManuallyTriggered").wished().failed("Failed") },
 			"Ready=False/DoesNotExist, Issuing=False/Failed", time.Hour},
+		"a renewal by hand that failed waits as all do": {
+			func(s *scene) {
+				s.issued().issuingBecause("ManuallyTriggered").wished().failed("Failed")
+				s.carryOut(Decide(s.Observation))
+				s.after(time.Minute)
+			}, "Ready=True/Ready, Issuing=False/Failed", time.Hour},
+		"and is tried again": {
+			func(s *scene) {
+				s.issued().issuingBecause("ManuallyTriggered").wished().failed("Failed")
+				s.carryOut(Decide(s.Observation))
+				s.after(time.Hour)
+			}, "delete web-2, request web-2, hold status", 0},
+		"until it succeeds": {
+			func(s *scene) {
+				s.issued().issuingBecause("ManuallyTriggered").wished().failed("Failed")
+				s.carryOut(Decide(s.Observation))
+				s.after(time.Hour)
+				s.carryOut(Decide(s.Observation))
+				s.requested().signed()
+			}, "delete web-1, apply, Ready=True/Ready", 0},
+		"by an attempt that is none by hand": {
+			func(s *scene) {
+				s.external().issued().issuingBecause("ManuallyTriggered").wished().failed("Failed")
+				s.carryOut(Decide(s.Observation))
+				s.after(time.Hour)
+				s.carryOut(Decide(s.Observation))
+				s.requested().Next.Annotations[attemptAnnotation] = "2"
+				s.failed("Failed")
+			}, "Ready=True/Ready, Issuing=False/Failed", 3 * time.Hour},
+		"unless the spec no longer asks for that": {
+			func(s *scene) {
+				was := s.issued().Certificate.Spec.DNSNames
+				s.Certificate.Spec.DNSNames = []string{"other.example.com"}
+				s.requested().failed("Failed")
+				s.carryOut(Decide(s.Observation))
+				s.after(time.Minute).Certificate.Spec.DNSNames = was
+			}, "delete web-2, Ready=True/Ready", 0},
 		"names that are paused are told of": {
 			func(s *scene) { s.requested().paused().after(3 * time.Second) },
 			"store key, Ready=False/DoesNotExist, Issuing=True/DoesNotExist, Paused=True/ValidationsFailed", 0},

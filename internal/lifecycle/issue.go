@@ -22,9 +22,11 @@ func (d *decider) issueIfDue() {
 	why := d.violation
 	issuing := d.condition(cmapi.CertificateConditionIssuing)
 	asked := issuing != nil && issuing.Status == cmmeta.ConditionTrue
+	held := false
 	if why == nil && !d.plan.at.IsZero() && !d.Now.Before(d.plan.at) {
 		if later := postponed(d.present.chain[0], &d.Certificate.Spec, d.Now); !later.IsZero() && !asked && !d.urgent() {
 			d.look(later, "the next renewal window begins")
+			held = true
 		} else {
 			why = &violation{reasonRenewing, d.renewingMessage()}
 		}
@@ -32,11 +34,20 @@ func (d *decider) issueIfDue() {
 	switch {
 	case why == nil && asked:
 		why = &violation{issuing.Reason, issuing.Message}
+	case why == nil && !held && d.triesAgain():
+		// Not the reason of the wish: that one was answered, and another attempt must not pass for a wish that was not.
+		why = &violation{reasonRenewing, "Renewing certificate again, as the last attempt failed"}
 	case why == nil:
 		d.rest()
 		return
 	}
 	d.issue(why, asked)
+}
+
+// triesAgain reports whether an issuance that failed, or the next attempt at it, is not over though nothing is wrong with the certificate: somebody asked
+// for it by hand.
+func (d *decider) triesAgain() bool {
+	return d.Status.FailedIssuanceAttempts != nil && d.Next != nil && d.owned(d.Next) && d.fits(d.Next, &d.Certificate.Spec)
 }
 
 // rest is for a Certificate that needs nothing.

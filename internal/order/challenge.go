@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
@@ -107,7 +108,7 @@ func (r *ChallengeReconciler) SetupWithManager(_ context.Context, mgr ctrl.Manag
 	})
 	const name = "challenges"
 	b := ctrl.NewControllerManagedBy(mgr).Named(name).WithOptions(o).
-		For(&cmacme.Challenge{}).
+		For(&cmacme.Challenge{}, builder.WithPredicates(notWords())).
 		WatchesRawSource(source.Func(func(_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
 			r.queue = queue
 			return nil

@@ -184,7 +184,9 @@ func aboutReplaces(err error) bool {
 	case p.Type == acme.ProblemAlreadyReplaced:
 		return true
 	case p.Type == acme.ProblemMalformed, p.Type == acme.ProblemUnauthorized, p.Type != "" && p.Status == http.StatusNotFound:
-		return strings.Contains(strings.ToLower(p.Title+" "+p.Detail), "replac") // replaces, replacement, replacing
+		said := strings.ToLower(p.Title + " " + p.Detail)
+		return strings.Contains(said, "replac") || // replaces, replacement, replacing
+			strings.Contains(said, "certid") // as RFC 9773 calls what identifies the certificate: its issuer may be one that the CA no longer has
 	}
 	return false
 }

@@ -99,6 +99,13 @@ func AddIndexes(ctx context.Context, indexer client.FieldIndexer) error {
 			}
 			return []string{o.GetAnnotations()[cmapi.CertificateNameKey]}
 		}),
+		indexer.IndexField(ctx, &cmacme.Order{}, signer.OpenOrders, func(o client.Object) []string {
+			owner := metav1.GetControllerOf(o)
+			if owner == nil || finished(o.(*cmacme.Order).Status.State) {
+				return nil
+			}
+			return []string{string(owner.UID)}
+		}),
 		indexer.IndexField(ctx, &cmacme.Order{}, byOpen, func(o client.Object) []string { return openOf(o.(*cmacme.Order)) }),
 		indexer.IndexField(ctx, &cmacme.Order{}, byNames, func(o client.Object) []string { return namesOf(o.(*cmacme.Order)) }),
 		indexer.IndexField(ctx, &cmacme.Challenge{}, byIssuer, func(o client.Object) []string {
@@ -137,7 +144,7 @@ func (r *Reconciler) SetupWithManager(_ context.Context, mgr ctrl.Manager, _ cac
 	})
 	const name = "orders"
 	b := ctrl.NewControllerManagedBy(mgr).Named(name).WithOptions(o).
-		For(&cmacme.Order{}).
+		For(&cmacme.Order{}, builder.WithPredicates(notWords())).
 		Owns(&cmacme.Challenge{}).
 		Watches(&cmapi.Certificate{}, handler.EnqueueRequestsFromMapFunc(r.protectedOf), builder.WithPredicates(predicate.Funcs{
 			CreateFunc: func(event.CreateEvent) bool { return false }, // its Orders look at it themselves

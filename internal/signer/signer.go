@@ -62,6 +62,9 @@ const ReplacesAnnotation = "perennial.dev/replaces"
 // RehearsalAnnotation stands on a request whose certificate is thrown away: an issuer is to show that it would sign.
 const RehearsalAnnotation = "perennial.dev/rehearsal"
 
+// OpenOrders is the field index of Orders that are not over by the UID of the request that they are for.
+const OpenOrders = "metadata.ownerReferences.request"
+
 // ManualAnnotation stands, with the time of the wish, on a request that somebody has asked for by hand: names that are paused as their validation
 // failed again and again are tried now.
 const ManualAnnotation = "perennial.dev/manually-triggered"

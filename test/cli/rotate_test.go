@@ -1,6 +1,7 @@
 package cli_test
 
 import (
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/rand"
@@ -83,6 +84,15 @@ func TestANewAccountKeyIsOfTheKindThatTheIssuerSays(t *testing.T) {
 	issuer("numbers", cmacme.ACMEAccountKeyRSA)
 	changesKeys.Store(true)
 	s.perennial("rotate-account-key", "curve").says(t, 4, "the Secret "+s.namespace+"/curve with the account key does not exist")
+	everywhere := &cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: s.namespace}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{ACME: &cmacme.ACMEIssuer{
+		Server: ca.Directory, CABundle: ca.CABundle, PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "curve"}},
+	}}}}
+	if err := s.Create(t.Context(), everywhere); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Delete(context.Background(), everywhere) }()
+	s.perennial("rotate-account-key", s.namespace, "--cluster-issuer").says(t, 4, "the Secret kube-system/curve with the account key does not exist",
+		"--cluster-resource-namespace must be as the controller has it")
 	s.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "numbers"}})
 	s.perennial("rotate-account-key", "numbers").says(t, 4, "the Secret "+s.namespace+"/numbers has no account key in entry tls.key")
 	if err := s.Delete(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "numbers"}}); err != nil {

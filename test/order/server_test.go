@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/letsencrypt/pebble/v2/ca"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -82,5 +83,32 @@ func TestAnIssuerCanMoveToAnotherCAAtAnyTime(t *testing.T) {
 	}
 	if n := f.asked(pathFinalize); n != 0 {
 		t.Errorf("the former CA was asked %d times to finalize", n)
+	}
+}
+
+// TestAnOrderOfWhatTheIssuerNoLongerAsksForIsLeft changes the profile of an issuer while an order is open. The CA must not issue for both.
+func TestAnOrderOfWhatTheIssuerNoLongerAsksForIsLeft(t *testing.T) {
+	t.Parallel()
+	f := &front{}
+	r, options := shop(t, f, pebble.Options{Profiles: map[string]ca.Profile{"first": {ValidityPeriod: 1e6}, "second": {ValidityPeriod: 1e6}}})
+	cluster.Run(t, options)
+	r.issuer(func(spec *cmacme.ACMEIssuer) {
+		spec.Profile, spec.Solvers[0].WaitInsteadOfSelfCheck = "first", &metav1.Duration{Duration: time.Hour}
+	})
+	crt := r.certificate("site", "www.example.com")
+	r.says("Waiting instead of a self check")
+	for _, profile := range []string{"second", "first"} {
+		r.changeIssuer(func(spec *cmacme.ACMEIssuer) { spec.Profile = profile })
+		cluster.Eventually(t, func() error {
+			if all := r.ordersOf(crt.Name); len(all) != 1 || all[0].Spec.Profile != profile || all[0].Status.URL == "" {
+				return cluster.NotYet("there are the orders %s", r.story())
+			}
+			return nil
+		})
+	}
+	r.changeIssuer(func(spec *cmacme.ACMEIssuer) { spec.Solvers[0].WaitInsteadOfSelfCheck = nil })
+	r.ready(crt)
+	if n := f.asked(pathFinalize); n != 1 {
+		t.Errorf("the CA was asked %d times to finalize", n)
 	}
 }

@@ -104,6 +104,9 @@ func (s *Signer) sign(ctx context.Context, issuer *signer.Issuer, r signer.Reque
 	err = s.Client.Get(ctx, client.ObjectKeyFromObject(desired), order)
 	switch {
 	case apierrors.IsNotFound(err):
+		if err := s.leave(ctx, r); err != nil {
+			return answer, false, err
+		}
 		if err := s.Client.Create(ctx, desired); err != nil && !apierrors.IsAlreadyExists(err) {
 			return answer, false, fault.Transientf("OrderCreatingError", "create Order %s/%s: %w", desired.Namespace, desired.Name, err)
 		}
@@ -136,6 +139,22 @@ func (s *Signer) sign(ctx context.Context, issuer *signer.Issuer, r signer.Reque
 			order.Name, order.Status.State, order.Status.Reason)
 	}
 	return waiting(order), false, nil
+}
+
+// leave deletes the Orders of a request that are not over, before another is made: the issuer asks for something else by now, such as another profile, and
+// the CA would issue for each of them.
+func (s *Signer) leave(ctx context.Context, r signer.Request) error {
+	var open cmacme.OrderList
+	if err := s.Client.List(ctx, &open, client.MatchingFields{signer.OpenOrders: string(r.Owner.UID)}, client.UnsafeDisableDeepCopy); err != nil {
+		return fault.Transientf("OrderGetError", "list the Orders of the request: %w", err)
+	}
+	for i := range open.Items {
+		order := &open.Items[i]
+		if err := s.Client.Delete(ctx, order, client.Preconditions{UID: &order.UID}); client.IgnoreNotFound(err) != nil {
+			return fault.Transientf("OrderGetError", "delete Order %s/%s: %w", order.Namespace, order.Name, err)
+		}
+	}
+	return nil
 }
 
 // waiting is the answer while there is no certificate. It changes only if the Order has something to say: how far that is stands there, and
