@@ -32,7 +32,6 @@ type admission struct {
 // remembered is for how long it counts that a namespace had its turn at a place: longer than several in a row can have one.
 const remembered = 24 * time.Hour
 
-
 // see remembers how a challenge is now.
 func (a *admission) see(ch *cmacme.Challenge) {
 	a.mu.Lock()

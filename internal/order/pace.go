@@ -123,8 +123,11 @@ func (i *instants) is(key string) bool {
 
 // rest has something rest after an error that names a time: whatever happens before, such as the write that tells of the error, is no reason to ask.
 func (i *instants) rest(key string, now time.Time, err error) {
+	if err == nil {
+		return
+	}
 	f := fault.Of(account.Fault("", now, err))
-	if err == nil || f.Class != fault.Limited {
+	if f.Class != fault.Limited {
 		return
 	}
 	i.mu.Lock()
