@@ -155,6 +155,16 @@ func (s *scene) failed(reason string) *scene {
 	return s
 }
 
+// failedInWindow is a renewal that failed half an hour after its window, of an hour each week, began.
+func (s *scene) failedInWindow() *scene {
+	s.Helper()
+	s.issued().Certificate.Spec.Renewal = weekly("", "0 12 * * 1", time.Hour)
+	s.carryOut(Decide(s.Observation))
+	s.after(56*day + 30*time.Minute).requested().failed("Failed")
+	s.carryOut(Decide(s.Observation))
+	return s
+}
+
 // paused says that names of the next request are paused.
 func (s *scene) paused() *scene {
 	for _, c := range []cmapi.CertificateRequestCondition{
@@ -711,6 +721,12 @@ func TestDecide(t *testing.T) {
 				s.requested().Next.Annotations[attemptAnnotation] = "2"
 				s.failed("Failed")
 			}, "Ready=True/Ready, Issuing=False/Failed", 3 * time.Hour},
+		"a renewal that fails in its window is tried again in the next": {
+			func(s *scene) { s.failedInWindow() }, "Ready=True/Ready, Issuing=False/Failed", 63 * day},
+		"and until then the failure is told": {
+			func(s *scene) { s.failedInWindow().after(2 * time.Hour) }, "Ready=True/Ready, Issuing=False/Failed", 63 * day},
+		"when its time has come": {
+			func(s *scene) { s.failedInWindow().after(7*day - 30*time.Minute) }, "delete web-2, request web-2, hold status", 0},
 		"unless the spec no longer asks for that": {
 			func(s *scene) {
 				was := s.issued().Certificate.Spec.DNSNames

@@ -34,7 +34,9 @@ func (d *decider) issueIfDue() {
 	switch {
 	case why == nil && asked:
 		why = &violation{issuing.Reason, issuing.Message}
-	case why == nil && !held && d.triesAgain():
+	case why == nil && held && d.triesAgain():
+		return // what it failed with is told until then
+	case why == nil && d.triesAgain():
 		// Not the reason of the wish: that one was answered, and another attempt must not pass for a wish that was not.
 		why = &violation{reasonRenewing, "Renewing certificate again, as the last attempt failed"}
 	case why == nil:
@@ -45,7 +47,7 @@ func (d *decider) issueIfDue() {
 }
 
 // triesAgain reports whether an issuance that failed, or the next attempt at it, is not over though nothing is wrong with the certificate: somebody asked
-// for it by hand.
+// for it by hand, or its window has ended.
 func (d *decider) triesAgain() bool {
 	return d.Status.FailedIssuanceAttempts != nil && d.Next != nil && d.owned(d.Next) && d.fits(d.Next, &d.Certificate.Spec)
 }

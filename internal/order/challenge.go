@@ -211,11 +211,19 @@ func (r *ChallengeReconciler) failed(ctx context.Context, ch *cmacme.Challenge, 
 		}
 		return reconcile.Result{}, nil
 	case fault.Limited:
-		return reconcile.Result{RequeueAfter: failure.Wait(now)}, nil // when the CA said
+		return reconcile.Result{RequeueAfter: inTime(ch, now, failure.Wait(now))}, nil // when they said
 	case fault.Misconfigured:
 		return reconcile.Result{RequeueAfter: mended(now.Sub(ch.CreationTimestamp.Time))}, nil // Secrets of solvers are not watched
 	}
 	return reconcile.Result{}, err // again with the queue's back-off
+}
+
+// inTime is a wait that does not outlast the challenge.
+func inTime(ch *cmacme.Challenge, now time.Time, wait time.Duration) time.Duration {
+	if ch.Status.PresentedAt == nil {
+		return wait
+	}
+	return min(wait, max(ch.Status.PresentedAt.Add(givenUp).Sub(now), time.Second))
 }
 
 // step makes the next step of a challenge and writes into its status what came of it.
@@ -258,11 +266,11 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 		err = r.Accounts.Believed(ctx, i, by, err)
 		r.limited.rest(string(ch.UID)+by.URL, now, err)
 	}()
-	if st.Presented && now.Sub(st.PresentedAt.Time) > givenUp {
+	if st.Presented && now.Sub(st.PresentedAt.Time) >= givenUp {
 		return result, nil, fault.Refusedf("TimedOut", "given up after it was presented for %s: %s", givenUp, st.Reason)
 	}
 	if wait := r.limited.rests(string(ch.UID)+by.URL, now); wait > 0 {
-		return reconcile.Result{RequeueAfter: wait}, nil, nil // when they said
+		return reconcile.Result{RequeueAfter: inTime(ch, now, wait)}, nil, nil // when they said
 	}
 	if wait := r.pace.told(string(ch.UID), now); wait > 0 && st.State == cmacme.Processing {
 		return reconcile.Result{RequeueAfter: wait}, nil, nil // when the CA said
