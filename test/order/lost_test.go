@@ -194,3 +194,32 @@ func TestAnOrderThatExpiresWhileItsChallengesCannotBeginIsFollowedByAnother(t *t
 		t.Errorf("one of its two Orders is to be expired:\n%s", r.story())
 	}
 }
+
+// TestAProofThatIsNeverSeenIsGivenUp has name servers that never get the record.
+func TestAProofThatIsNeverSeenIsGivenUp(t *testing.T) {
+	t.Parallel()
+	f := &front{}
+	r, options := shop(t, f, pebble.Options{})
+	expires := time.Now().Add(7 * 24 * time.Hour).UTC().Format(time.RFC3339) // as at CAs, where nothing ends before
+	f.behave(nil, func(r *http.Request, _ map[string]any, reply *httptest.ResponseRecorder) {
+		for _, path := range []string{pathNewOrder, pathOrder, pathAuthorization} {
+			if strings.HasPrefix(r.URL.Path, path) && reply.Code < 300 {
+				edit(t, reply, func(o map[string]any) { o["expires"] = expires })
+			}
+		}
+	})
+	now := &cluster.Clock{}
+	options.OwnMachine, options.Clock = true, now
+	cluster.Run(t, options)
+	r.names.Hide(challengeName, true)
+	by := r.byProvider("exec", fmt.Sprintf(`{"program": %q}`, r.program()))
+	r.issuer(by)
+	r.certificate("site", "www.example.com")
+	r.eventually("no name server has the record", func() bool { return strings.Contains(r.story(), "still answers") })
+	now.Step(2 * time.Hour)
+	r.says(`order is in "errored" state: DNS-01 of www.example.com: given up after it was presented for 2h0m0s`, "still answers")
+	r.eventually("the Challenges are gone", r.noChallenges)
+	if got := r.names.TXT(challengeName); len(got) > 0 {
+		t.Errorf("the zone has %q", got)
+	}
+}
