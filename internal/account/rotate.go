@@ -9,6 +9,7 @@ import (
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/perennial-pki/perennial/acme"
@@ -83,7 +84,8 @@ func (a *Accounts) rotate(ctx context.Context, issuer *signer.Issuer, c *acme.Cl
 		}
 	}
 	// A Secret that is not ours by its label is in no cache that waits for our writes.
-	if err := a.Client.Patch(ctx, changed, client.MergeFromWithOptions(secret, client.MergeFromWithOptimisticLock{}), client.DisableReadYourWritesConsistency); err != nil {
+	err = a.Client.Patch(ctx, changed, client.MergeFromWithOptions(secret, client.MergeFromWithOptimisticLock{}), client.DisableReadYourWritesConsistency)
+	if err != nil && !apierrors.IsConflict(err) { // what another issuer with this Secret has written brings us back, if there is still something to do
 		return nil, fault.Transientf("ErrUpdateACMEAccount", "store the new account key in Secret %s/%s: %w", secret.Namespace, secret.Name, err)
 	}
 	return next, nil

@@ -308,6 +308,11 @@ func TestIssuersOfOneCAThatChangeAnAccountKeyAtOnceKeepTheAccount(t *testing.T) 
 	if data := r.accountSecret().Data; len(data["tls.key.next"]) > 0 || !bytes.Equal(data["tls.key"], encoded) || !bytes.Equal(data["tls.key.previous"], old) {
 		t.Errorf("the Secret has the entries %d, and not the new key with the old one behind", len(data))
 	}
+	r.registered(r.issuerOf(r.namespace, "third", func(spec *cmacme.ACMEIssuer) { spec.PrivateKey.Name = "another" }))
+	r.eventually("what comes last is told", func() bool { return len(r.events("ACMEAccountRegistered")) == 3 })
+	if told := r.events("ErrUpdateACMEAccount"); len(told) > 0 {
+		t.Errorf("that one was a little slower is told as a failure: %q", told)
+	}
 }
 
 func TestTheAccountKeyAtACAThatChangesNoneStays(t *testing.T) {
