@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -72,8 +73,9 @@ type Solver struct {
 	// Now is what waits are reckoned from.
 	Now func() time.Time
 
-	made  made
-	reads solver.Reads
+	made    made
+	reads   solver.Reads
+	editing sync.Mutex
 }
 
 // AddIndexes adds the index that Handler needs.

@@ -198,6 +198,9 @@ func judged(kind string, o client.Object, err error) error {
 // edit changes the rules of the Ingress that a Challenge names. Others change it at the same time: its owner, and other Challenges.
 func (s *Solver) edit(ctx context.Context, ch *cmacme.Challenge, change func([]networkingv1.IngressRule, *cmacme.Challenge) ([]networkingv1.IngressRule, bool)) error {
 	key := types.NamespacedName{Namespace: ch.Namespace, Name: ch.Spec.Solver.HTTP01.Ingress.Name}
+	// One after the other: what one has written is not yet its owner's again.
+	s.editing.Lock()
+	defer s.editing.Unlock()
 	return retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 		is := &networkingv1.Ingress{}
 		if err := s.Direct.Get(ctx, key, is); err != nil {
