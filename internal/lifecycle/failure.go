@@ -90,12 +90,13 @@ func (d *decider) failed(next *cmapi.CertificateRequest, f *failure, asked bool)
 	if f.waits {
 		message += fmt.Sprintf(". The next attempt is made when spec or the issuer change (attempt %d, %s)", *d.Status.FailedIssuanceAttempts, f.reason)
 	} else {
+		why := "the back-off of the failed issuance ends"
 		if due := !d.plan.at.IsZero() && !end.Before(d.plan.at); due && d.violation == nil && !d.urgent() {
 			if later := postponed(d.present.chain[0], &d.Certificate.Spec, end); !later.IsZero() {
-				end = later // in no window it is not tried again
+				end, why = later, "the next renewal window begins"
 			}
 		}
-		d.look(end, "the back-off of the failed issuance ends")
+		d.look(end, why)
 		message += fmt.Sprintf(". The next attempt is at %s, or when spec or the issuer change (attempt %d, %s). To try now: perennial renew %s -n %s",
 			stamp(end), *d.Status.FailedIssuanceAttempts, f.reason, d.Certificate.Name, d.Certificate.Namespace)
 	}

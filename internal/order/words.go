@@ -17,21 +17,22 @@ func notWords() predicate.Predicate {
 
 // onlyWords reports whether two versions differ in status.reason, and in nothing else that means something.
 func onlyWords(before, after client.Object) bool {
-	switch now := after.(type) {
+	was, said := wordless(before)
+	is, says := wordless(after)
+	return said != says && equality.Semantic.DeepEqual(was, is)
+}
+
+// wordless returns what an Order or Challenge is, and what it says.
+func wordless(o client.Object) (is client.Object, says string) {
+	switch o := o.(type) {
 	case *cmacme.Order:
-		was, is := *before.(*cmacme.Order), *now
-		if was.Status.Reason == is.Status.Reason {
-			return false
-		}
-		was.Status.Reason, was.ResourceVersion, was.ManagedFields = is.Status.Reason, is.ResourceVersion, is.ManagedFields
-		return equality.Semantic.DeepEqual(&was, &is)
+		c := *o
+		c.Status.Reason, c.ResourceVersion, c.ManagedFields = "", "", nil
+		return &c, o.Status.Reason
 	case *cmacme.Challenge:
-		was, is := *before.(*cmacme.Challenge), *now
-		if was.Status.Reason == is.Status.Reason {
-			return false
-		}
-		was.Status.Reason, was.ResourceVersion, was.ManagedFields = is.Status.Reason, is.ResourceVersion, is.ManagedFields
-		return equality.Semantic.DeepEqual(&was, &is)
+		c := *o
+		c.Status.Reason, c.ResourceVersion, c.ManagedFields = "", "", nil
+		return &c, o.Status.Reason
 	}
-	return false
+	return o, ""
 }

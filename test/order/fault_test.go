@@ -142,44 +142,30 @@ func TestACAWhoseWordsChangeIsAskedNoMoreOftenForThat(t *testing.T) {
 	const times = 4 // the waits between them are half a second, one and two
 	var mu sync.Mutex
 	asked := map[string][]time.Time{}
-	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer names.Close()
-	port := cluster.FreePort(t)
-	site := fmt.Sprintf("127.0.0.1:%d", port)
-	ca, err := pebble.Start(pebble.Options{Resolver: names.Addr, HTTPPort: port, Wrap: func(h http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			what, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
-			mu.Lock()
-			asked[what] = append(asked[what], time.Now())
-			n := len(asked[what])
-			mu.Unlock()
-			if (what == "order-plz" || what == "chalZ") && n < times {
-				w.Header().Set("Content-Type", "application/problem+json")
-				w.WriteHeader(http.StatusInternalServerError)
-				fmt.Fprintf(w, `{"type": "urn:ietf:params:acme:error:serverInternal", "detail": "trouble %d"}`, n)
-				return
+	f := &front{}
+	r, options := shop(t, f, pebble.Options{})
+	f.behave(func(w http.ResponseWriter, q *http.Request, _ map[string]any) bool {
+		for _, path := range []string{pathNewOrder, pathChallenge} {
+			if !strings.HasPrefix(q.URL.Path, path) {
+				continue
 			}
-			h.ServeHTTP(w, r)
-		})
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ca.Close()
-	r := &rig{t: t, ca: ca, admin: cluster.Admin(t), namespace: cluster.Namespace(t)}
-	running := cluster.Run(t, controller.Options{Namespace: r.namespace, HTTP01Address: site, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, network, site)
-	}})
-	defer func() { _ = running.Stop() }()
+			mu.Lock()
+			asked[path] = append(asked[path], time.Now())
+			n := len(asked[path])
+			mu.Unlock()
+			if n < times {
+				refuse(w, http.StatusInternalServerError, "serverInternal", fmt.Sprintf("trouble %d", n))
+				return true
+			}
+		}
+		return false
+	}, nil)
+	cluster.Run(t, options)
 	r.issuer()
 	r.ready(r.certificate("site", "www.example.com"))
 	mu.Lock()
 	defer mu.Unlock()
-	for _, what := range []string{"order-plz", "chalZ"} {
+	for _, what := range []string{pathNewOrder, pathChallenge} {
 		at := asked[what]
 		if len(at) != times {
 			t.Errorf("%s was asked %d times, want %d", what, len(at), times)

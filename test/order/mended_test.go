@@ -68,13 +68,7 @@ func TestAMistakeThatIsCorrectedOnTheIssuerIsNoticedByWhatIsUnderWay(t *testing.
 			r.says(test.says)
 			r.changeIssuer(right)
 			r.ready(crt)
-			if orders := r.ordersOf("www"); len(orders) != 1 {
-				t.Errorf("%d Orders: the CA was asked once more", len(orders))
-			}
-			r.eventually("the Challenges are gone", r.noChallenges)
-			if left := r.names.TXT(name); len(left) > 0 {
-				t.Errorf("the zone still has %q", left)
-			}
+			r.wentOn("www", name)
 		})
 	}
 }
@@ -100,6 +94,18 @@ func (r *rig) orderWaits(certificate, why string) {
 		}
 		return cluster.NotYet("no Order of %s waits because of %q", certificate, why)
 	})
+}
+
+// wentOn says that a Certificate was issued by one Order, of which nothing is left at a name of the zone.
+func (r *rig) wentOn(certificate, name string) {
+	r.t.Helper()
+	if orders := r.ordersOf(certificate); len(orders) != 1 {
+		r.t.Errorf("%d Orders: the CA was asked once more", len(orders))
+	}
+	r.eventually("the Challenges are gone", r.noChallenges)
+	if left := r.names.TXT(name); len(left) > 0 {
+		r.t.Errorf("the zone still has %q", left)
+	}
 }
 
 // change changes a Certificate as an operator would.
@@ -141,11 +147,5 @@ func TestAChallengeThatCertManagerHasPresentedGoesOn(t *testing.T) {
 	r.says("still answers")
 	r.names.Hide(name, false)
 	r.ready(crt)
-	if orders := r.ordersOf("www"); len(orders) != 1 {
-		t.Errorf("%d Orders: the CA was asked once more", len(orders))
-	}
-	r.eventually("the Challenges are gone", r.noChallenges)
-	if left := r.names.TXT(name); len(left) > 0 {
-		t.Errorf("the zone still has %q", left)
-	}
+	r.wentOn("www", name)
 }
