@@ -5,7 +5,7 @@
 //
 // Everything listens on the loopback interface or on a socket that only the owner of the data
 // directory can open. Nothing is anonymous: people use the admin kubeconfig, programs a
-// service account (see [ControlPlane.ServiceAccountConfig]).
+// service account (see package serviceaccount).
 //
 // The data directory holds all state. [Start] on the same directory continues where the last process
 // stopped, even if that one was killed.
@@ -25,6 +25,8 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
+
+	"github.com/perennial-pki/perennial/standalone/install"
 )
 
 // Options says where the control plane lives and how. Only DataDir is required.
@@ -37,7 +39,7 @@ type Options struct {
 	// Fsync makes every write reach the disk before it is acknowledged. Leave it off only where losing
 	// the last writes, or the whole directory, after a power failure does not matter: in tests.
 	Fsync bool
-	// API installs the API of Perennial, as [InstallAPI] does.
+	// API installs the API of Perennial, as [install.API] does.
 	API bool
 	// GatewayAPI installs the CustomResourceDefinitions of the Gateway API, standard channel.
 	GatewayAPI bool
@@ -160,7 +162,7 @@ func Start(ctx context.Context, o Options) (_ *ControlPlane, err error) {
 	for _, part := range []struct {
 		wanted  bool
 		objects func() ([]runtime.Object, error)
-	}{{o.API, perennialAPI}, {o.GatewayAPI, GatewayDefinitions}} {
+	}{{o.API, install.Perennial}, {o.GatewayAPI, install.GatewayAPI}} {
 		if part.wanted {
 			more, err := part.objects()
 			if err != nil {
@@ -169,7 +171,7 @@ func Start(ctx context.Context, o Options) (_ *ControlPlane, err error) {
 			objects = append(objects, more...)
 		}
 	}
-	if err := install(ctx, c.AdminConfig(), objects, gate.release); err != nil {
+	if err := install.AtStart(ctx, c.AdminConfig(), gate.release, objects...); err != nil {
 		return nil, fmt.Errorf("start control plane in %s: %w", dir.path, err)
 	}
 	progress(fmt.Sprintf("ready after %.1f s on https://127.0.0.1:%d", time.Since(began).Seconds(), c.port))

@@ -15,7 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/perennial-pki/perennial/standalone/controlplane"
+	"github.com/perennial-pki/perennial/standalone/install"
 )
 
 // placeholder is what the reader of an example is to fill in.
@@ -28,7 +28,7 @@ func TestTheAPIServerTakesEveryExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	gateways, err := controlplane.GatewayDefinitions()
+	gateways, err := install.GatewayAPI()
 	if err != nil {
 		t.Fatal(err)
 	}

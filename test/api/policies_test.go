@@ -19,7 +19,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/perennial-pki/perennial/api"
-	"github.com/perennial-pki/perennial/standalone/controlplane"
+	"github.com/perennial-pki/perennial/standalone/install"
 )
 
 // A permission is what RBAC gives a user, cluster-wide.
@@ -281,7 +281,7 @@ func TestForgedRequestersAreRefusedWhereNobodyStampsThem(t *testing.T) {
 		return len(identity(t, stored)) > 0, nil
 	}
 	t.Cleanup(func() {
-		if err := controlplane.InstallAPI(context.Background(), adminConfig(t)); err != nil {
+		if err := install.API(context.Background(), adminConfig(t)); err != nil {
 			t.Error(err)
 		}
 	})

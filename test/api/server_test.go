@@ -6,94 +6,25 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/yaml"
 
-	"github.com/perennial-pki/perennial/standalone/controlplane"
+	"github.com/perennial-pki/perennial/test/cluster"
 )
 
-// server is the API server that the tests of this package share, with the CRDs and policies
-// installed. It starts when the first test asks for it.
-var server struct {
-	start sync.Once
-	err   error
-	plane *controlplane.ControlPlane
-	dir   string
-}
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if server.plane != nil {
-		server.plane.Stop()
-	}
-	os.RemoveAll(server.dir)
-	os.Exit(code)
-}
-
-func startServer() error {
-	dir, err := os.MkdirTemp("", "perennial-api-")
-	if err != nil {
-		return err
-	}
-	server.dir = dir
-	ctx := context.Background()
-	server.plane, err = controlplane.Start(ctx, controlplane.Options{DataDir: dir})
-	if err != nil {
-		return err
-	}
-	if err := controlplane.InstallAPI(ctx, server.plane.AdminConfig()); err != nil {
-		return err
-	}
-	return requestsAreStamped(ctx, server.plane.AdminConfig())
-}
-
-// requestsAreStamped waits until CertificateRequests can be created. The server's part that evaluates
-// MutatingAdmissionPolicies reads the schemas of all kinds every few seconds, and refuses
-// kinds that it has not read yet.
-func requestsAreStamped(ctx context.Context, config *rest.Config) error {
-	client, err := dynamic.NewForConfig(config)
-	if err != nil {
-		return err
-	}
-	var u unstructured.Unstructured
-	if err := yaml.Unmarshal([]byte(certificateRequest), &u.Object); err != nil {
-		return err
-	}
-	return wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
-		out, err := client.Resource(certificateRequests).Namespace("default").Create(ctx, &u, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
-		if apierrors.IsServiceUnavailable(err) {
-			return false, nil
-		}
-		if err != nil {
-			return false, err
-		}
-		username, _, err := unstructured.NestedString(out.Object, "spec", "username")
-		return username != "", err
-	})
-}
+func TestMain(m *testing.M) { cluster.Main(m) }
 
 // adminConfig returns the configuration of a client that may do anything.
-func adminConfig(t testing.TB) *rest.Config {
-	t.Helper()
-	server.start.Do(func() { server.err = startServer() })
-	if server.err != nil {
-		t.Fatalf("start the API server: %v", server.err)
-	}
-	return server.plane.AdminConfig()
-}
+func adminConfig(t testing.TB) *rest.Config { return cluster.Plane(t).AdminConfig() }
 
 // admin returns a client that may do anything.
 func admin(t testing.TB) dynamic.Interface {

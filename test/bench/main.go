@@ -26,6 +26,7 @@ import (
 
 	"github.com/perennial-pki/perennial/deploy"
 	"github.com/perennial-pki/perennial/standalone/controlplane"
+	"github.com/perennial-pki/perennial/standalone/install"
 )
 
 func main() {
@@ -82,7 +83,7 @@ func run(ctx context.Context, o options) error {
 	for _, r := range rbac {
 		objects = append(objects, r)
 	}
-	if err := controlplane.Install(ctx, plane.AdminConfig(), objects...); err != nil {
+	if err := install.Objects(ctx, plane.AdminConfig(), objects...); err != nil {
 		return err
 	}
 	b := &bench{options: o, dir: dir, binary: binary, plane: plane}

@@ -21,7 +21,6 @@ import (
 	"github.com/go-logr/logr/funcr"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -29,58 +28,23 @@ import (
 	"github.com/perennial-pki/perennial/deploy"
 	"github.com/perennial-pki/perennial/internal/controller"
 	"github.com/perennial-pki/perennial/pki"
-	"github.com/perennial-pki/perennial/standalone/controlplane"
+	"github.com/perennial-pki/perennial/standalone/serviceaccount"
 )
 
 // patience is how long something that happens by itself may take on a busy machine. Tests do not depend on how long it does.
 const patience = time.Minute
-
-var shared struct {
-	start sync.Once
-	err   error
-	dir   string
-	plane *controlplane.ControlPlane
-}
 
 // Main runs the tests of a package, which share one control plane, and stops it. It is started when the first test asks for it.
 func Main(m *testing.M) {
 	ctrl.SetLogger(logr.Discard()) // what is not given a logger
 	code := m.Run()
 	if shared.plane != nil {
-		shared.plane.Stop()
+		if err := shared.plane.stop(); err != nil {
+			fmt.Fprintln(os.Stderr, "the control plane ended with:", err)
+			code = max(code, 1)
+		}
 	}
-	os.RemoveAll(shared.dir)
 	os.Exit(code)
-}
-
-func start() error {
-	var err error
-	if shared.dir, err = os.MkdirTemp("", "perennial-test-"); err != nil {
-		return err
-	}
-	ctx := context.Background()
-	if shared.plane, err = controlplane.Start(ctx, controlplane.Options{DataDir: shared.dir, API: true}); err != nil {
-		return err
-	}
-	rbac, err := deploy.RBAC()
-	if err != nil {
-		return err
-	}
-	var objects []runtime.Object
-	for _, o := range rbac {
-		objects = append(objects, o)
-	}
-	return controlplane.Install(ctx, shared.plane.AdminConfig(), objects...)
-}
-
-// Plane is the control plane that the tests of this package share.
-func Plane(t testing.TB) *controlplane.ControlPlane {
-	t.Helper()
-	shared.start.Do(func() { shared.err = start() })
-	if shared.err != nil {
-		t.Fatalf("start the control plane: %v", shared.err)
-	}
-	return shared.plane
 }
 
 // Admin is a client that may do anything.
@@ -108,7 +72,7 @@ func Namespace(t testing.TB) string {
 // Config is what the controller connects with: its ServiceAccount.
 func Config(t testing.TB) *rest.Config {
 	t.Helper()
-	cfg, err := Plane(t).ServiceAccountConfig(t.Context(), deploy.Namespace, deploy.ServiceAccount)
+	cfg, err := serviceaccount.Config(t.Context(), Plane(t).AdminConfig(), deploy.Namespace, deploy.ServiceAccount)
 	if err != nil {
 		t.Fatal(err)
 	}

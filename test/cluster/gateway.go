@@ -8,12 +8,12 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/perennial-pki/perennial/standalone/controlplane"
+	"github.com/perennial-pki/perennial/standalone/install"
 )
 
 func gatewayAPI(t testing.TB) []*unstructured.Unstructured {
 	t.Helper()
-	objects, err := controlplane.GatewayDefinitions()
+	objects, err := install.GatewayAPI()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/controller"
 	"github.com/perennial-pki/perennial/internal/solver/http01"
 	"github.com/perennial-pki/perennial/internal/solver/tlsalpn01"
+	"github.com/perennial-pki/perennial/standalone/serviceaccount"
 	"github.com/perennial-pki/perennial/test/cluster"
 )
 
@@ -62,7 +63,7 @@ func TestAReplicaWhoseCacheLagsAnswersByRightsInItsNamespaceAlone(t *testing.T) 
 	r.create(&rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: "replica"}, Rules: []rbacv1.PolicyRule{{APIGroups: []string{"acme.cert-manager.io"}, Resources: []string{"challenges"}, Verbs: []string{"list"}}}})
 	r.create(&rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "replica"}, RoleRef: rbacv1.RoleRef{APIGroup: "rbac.authorization.k8s.io", Kind: "Role", Name: "replica"},
 		Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: r.namespace, Name: "replica"}}})
-	cfg, err := cluster.Plane(t).ServiceAccountConfig(t.Context(), r.namespace, "replica")
+	cfg, err := serviceaccount.Config(t.Context(), cluster.Plane(t).AdminConfig(), r.namespace, "replica")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,6 +24,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/perennial-pki/perennial/standalone/controlplane"
+	"github.com/perennial-pki/perennial/standalone/serviceaccount"
 )
 
 func TestASecondStartContinuesWhereTheFirstStopped(t *testing.T) {
@@ -300,7 +301,7 @@ func TestAServiceAccountHasItsRightsAndNoOthers(t *testing.T) {
 	c := plane(t)
 	k := admin(t, c)
 	namespace := newNamespace(t, k)
-	if _, err := c.ServiceAccountConfig(t.Context(), namespace, "nobody"); !apierrors.IsNotFound(err) {
+	if _, err := serviceaccount.Config(t.Context(), c.AdminConfig(), namespace, "nobody"); !apierrors.IsNotFound(err) {
 		t.Errorf("of an account that does not exist: %v", err)
 	}
 	if _, err := k.CoreV1().ServiceAccounts(namespace).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "reader"}}, metav1.CreateOptions{}); err != nil {
@@ -313,7 +314,7 @@ func TestAServiceAccountHasItsRightsAndNoOthers(t *testing.T) {
 	}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	config, err := c.ServiceAccountConfig(t.Context(), namespace, "reader")
+	config, err := serviceaccount.Config(t.Context(), c.AdminConfig(), namespace, "reader")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/perennial-pki/perennial/standalone/controlplane"
+	"github.com/perennial-pki/perennial/standalone/install"
 )
 
 func parse(t testing.TB, manifest string) *unstructured.Unstructured {
@@ -49,7 +50,7 @@ func TestWhatIsInstalledTakesEffectAtOnce(t *testing.T) {
 	}
 	resource := schema.GroupVersionResource{Group: "install.test", Version: "v1", Resource: "widgets"}
 	// The order is the wrong one: definitions come first all the same.
-	if err := controlplane.Install(t.Context(), c.AdminConfig(), parse(t, `
+	if err := install.Objects(t.Context(), c.AdminConfig(), parse(t, `
 apiVersion: admissionregistration.k8s.io/v1
 kind: ValidatingAdmissionPolicy
 metadata: {name: install-test}
@@ -157,7 +158,7 @@ func TestInstallingAgainWritesNothing(t *testing.T) {
 	if len(before) < 10 {
 		t.Fatalf("installed are only %v", before)
 	}
-	if err := controlplane.InstallAPI(t.Context(), c.AdminConfig()); err != nil {
+	if err := install.API(t.Context(), c.AdminConfig()); err != nil {
 		t.Fatal(err)
 	}
 	for name, version := range versions() {
@@ -169,16 +170,16 @@ func TestInstallingAgainWritesNothing(t *testing.T) {
 
 func TestADefinitionThatCannotBeServedIsReportedWithTheServersReason(t *testing.T) {
 	c := plane(t)
-	if err := controlplane.Install(t.Context(), c.AdminConfig(), definition(t, "taken", "Taken")); err != nil {
+	if err := install.Objects(t.Context(), c.AdminConfig(), definition(t, "taken", "Taken")); err != nil {
 		t.Fatal(err)
 	}
 	invalid := definition(t, "invalid", "Invalid")
 	unstructured.RemoveNestedField(invalid.Object, "spec", "scope")
-	err := controlplane.Install(t.Context(), c.AdminConfig(), invalid)
+	err := install.Objects(t.Context(), c.AdminConfig(), invalid)
 	if err == nil || !strings.Contains(err.Error(), "invalid.install.test") || !strings.Contains(err.Error(), "spec.scope") {
 		t.Errorf("an invalid definition: %v", err)
 	}
-	if err := controlplane.Install(t.Context(), c.AdminConfig(), &apiextensionsv1.CustomResourceDefinition{}); err == nil || !strings.Contains(err.Error(), "apiVersion and kind") {
+	if err := install.Objects(t.Context(), c.AdminConfig(), &apiextensionsv1.CustomResourceDefinition{}); err == nil || !strings.Contains(err.Error(), "apiVersion and kind") {
 		t.Errorf("an object without kind: %v", err)
 	}
 }
@@ -190,7 +191,7 @@ func TestObjectsOfANewKindAreCollectedWithTheirOwner(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := controlplane.Install(t.Context(), c.AdminConfig(), definition(t, "owners", "Owner"), definition(t, "belongings", "Belonging")); err != nil {
+	if err := install.Objects(t.Context(), c.AdminConfig(), definition(t, "owners", "Owner"), definition(t, "belongings", "Belonging")); err != nil {
 		t.Fatal(err)
 	}
 	namespace := newNamespace(t, k)

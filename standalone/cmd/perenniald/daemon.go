@@ -22,7 +22,9 @@ import (
 	"github.com/perennial-pki/perennial/internal/solver/dns01"
 	"github.com/perennial-pki/perennial/standalone/controlplane"
 	"github.com/perennial-pki/perennial/standalone/files"
+	"github.com/perennial-pki/perennial/standalone/install"
 	"github.com/perennial-pki/perennial/standalone/manifests"
+	"github.com/perennial-pki/perennial/standalone/serviceaccount"
 )
 
 // options are the flags.
@@ -93,7 +95,7 @@ func run(ctx context.Context, o options, out io.Writer) error {
 		s.say(fmt.Sprintf("stopped after %.1f s", time.Since(began).Seconds()))
 	}()
 	admin := plane.AdminConfig()
-	cfg, err := account(ctx, plane, admin)
+	cfg, err := account(ctx, admin)
 	if err != nil {
 		return err
 	}
@@ -190,7 +192,7 @@ func (o options) checkChallenges() error {
 }
 
 // account installs the controller's ServiceAccount and rights, and returns what it connects with: it has no others.
-func account(ctx context.Context, plane *controlplane.ControlPlane, admin *rest.Config) (*rest.Config, error) {
+func account(ctx context.Context, admin *rest.Config) (*rest.Config, error) {
 	rbac, err := deploy.RBAC()
 	if err != nil {
 		return nil, err
@@ -199,10 +201,10 @@ func account(ctx context.Context, plane *controlplane.ControlPlane, admin *rest.
 	for _, o := range rbac {
 		objects = append(objects, o)
 	}
-	if err := controlplane.Install(ctx, admin, objects...); err != nil {
+	if err := install.Objects(ctx, admin, objects...); err != nil {
 		return nil, err
 	}
-	return plane.ServiceAccountConfig(ctx, deploy.Namespace, deploy.ServiceAccount)
+	return serviceaccount.Config(ctx, admin, deploy.Namespace, deploy.ServiceAccount)
 }
 
 // openLog opens the log to append to, and begins anew if it has become large.

@@ -1,4 +1,5 @@
-package controlplane
+// Package serviceaccount makes client configurations that act as a ServiceAccount of a cluster.
+package serviceaccount
 
 import (
 	"context"
@@ -21,11 +22,11 @@ const (
 	tokenUse = 0.8
 )
 
-// ServiceAccountConfig is the configuration of a client that acts as an existing ServiceAccount, with its
+// Config is the configuration of a client that acts as an existing ServiceAccount, with its
 // rights and no others. It carries a real token, which is replaced before it ends, for as long as the
 // configuration is in use. No rate limit on the client's side.
-func (c *ControlPlane) ServiceAccountConfig(ctx context.Context, namespace, name string) (*rest.Config, error) {
-	client, err := kubernetes.NewForConfig(c.AdminConfig())
+func Config(ctx context.Context, admin *rest.Config, namespace, name string) (*rest.Config, error) {
+	client, err := kubernetes.NewForConfig(admin)
 	if err != nil {
 		return nil, fmt.Errorf("service account %s/%s: %w", namespace, name, err)
 	}
@@ -37,8 +38,8 @@ func (c *ControlPlane) ServiceAccountConfig(ctx context.Context, namespace, name
 	tokens.first = first
 	source := transport.NewCachedTokenSource(tokens)
 	return &rest.Config{
-		Host:            c.AdminConfig().Host,
-		TLSClientConfig: rest.TLSClientConfig{CAData: c.creds.caPEM},
+		Host:            admin.Host,
+		TLSClientConfig: rest.TLSClientConfig{CAData: admin.CAData},
 		QPS:             -1,
 		WrapTransport: func(rt http.RoundTripper) http.RoundTripper {
 			return transport.ResettableTokenSourceWrapTransport(source)(rt)

@@ -1,4 +1,4 @@
-package controlplane
+package install
 
 import (
 	"embed"
@@ -11,17 +11,17 @@ import (
 )
 
 //go:embed gatewayapi/*.yaml
-var gatewayAPI embed.FS
+var gatewayFiles embed.FS
 
-// GatewayDefinitions returns the CustomResourceDefinitions of the Gateway API, as its project publishes them.
-func GatewayDefinitions() ([]runtime.Object, error) {
-	files, err := fs.Glob(gatewayAPI, "gatewayapi/*.yaml")
+// GatewayAPI returns the CustomResourceDefinitions of the Gateway API, as its project publishes them.
+func GatewayAPI() ([]runtime.Object, error) {
+	files, err := fs.Glob(gatewayFiles, "gatewayapi/*.yaml")
 	if err != nil {
 		return nil, fmt.Errorf("read the definitions of the Gateway API: %w", err)
 	}
 	var objects []runtime.Object
 	for _, file := range files {
-		content, err := gatewayAPI.ReadFile(file)
+		content, err := gatewayFiles.ReadFile(file)
 		if err != nil {
 			return nil, fmt.Errorf("read the definitions of the Gateway API: %w", err)
 		}

@@ -1,0 +1,131 @@
+package cluster
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// ControlPlane is a running kube-apiserver with etcd, in a process of its own.
+type ControlPlane struct {
+	kubeconfig string
+	config     *rest.Config
+	process    *exec.Cmd
+	stdin      io.Closer
+}
+
+// KubeconfigPath is the file that gives a client all rights.
+func (p *ControlPlane) KubeconfigPath() string { return p.kubeconfig }
+
+// AdminConfig is the configuration of a client that has all rights and no rate limit.
+func (p *ControlPlane) AdminConfig() *rest.Config { return rest.CopyConfig(p.config) }
+
+var shared struct {
+	start sync.Once
+	err   error
+	plane *ControlPlane
+}
+
+// Plane is the control plane that the tests of this package share.
+func Plane(t testing.TB) *ControlPlane {
+	t.Helper()
+	shared.start.Do(func() { shared.plane, shared.err = startPlane() })
+	if shared.err != nil {
+		t.Fatalf("start the control plane: %v", shared.err)
+	}
+	return shared.plane
+}
+
+func startPlane() (*ControlPlane, error) {
+	program, err := apiserver()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(program)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	stdin, err := cmd.StdinPipe() // closed by the kernel if this process dies
+	if err != nil {
+		return nil, err
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	path, err := bufio.NewReader(stdout).ReadString('\n')
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s", errors.Join(err, cmd.Wait()), stderr.String())
+	}
+	p := &ControlPlane{kubeconfig: strings.TrimSpace(path), process: cmd, stdin: stdin}
+	if p.config, err = clientcmd.BuildConfigFromFlags("", p.kubeconfig); err != nil {
+		return nil, errors.Join(err, p.stop())
+	}
+	p.config.QPS = -1
+	return p, nil
+}
+
+func (p *ControlPlane) stop() error {
+	p.stdin.Close()
+	return p.process.Wait()
+}
+
+// apiserver returns the path of the command test/apiserver, compiled. Packages that are tested at the same
+// time compile it once.
+func apiserver() (string, error) {
+	root, err := workspace()
+	if err != nil {
+		return "", err
+	}
+	bin := filepath.Join(root, "bin")
+	if err := os.MkdirAll(bin, 0o755); err != nil {
+		return "", err
+	}
+	lock, err := os.Create(filepath.Join(bin, "apiserver.lock"))
+	if err != nil {
+		return "", err
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return "", err
+	}
+	path := filepath.Join(bin, "apiserver")
+	cmd := exec.Command("go", "build", "-o", path, "./test/apiserver")
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("compile the control plane: %w\n%s", err, out)
+	}
+	return path, nil
+}
+
+// workspace is the directory of go.work, above the working directory.
+func workspace() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.work")); err == nil {
+			return dir, nil
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return "", errors.New("no go.work above the working directory")
+		}
+		dir = parent
+	}
+}
