@@ -205,9 +205,25 @@ func (s *scene) carryOut(d *Decision) {
 	if slices.Contains(d.DeleteRequests, s.Rehearsal) {
 		s.Rehearsal = nil
 	}
+	if s.Next != nil && d.ForgetKey == s.Next.Name {
+		s.KeyInMemory = nil
+	}
+	s.KeySecrets = slices.DeleteFunc(s.KeySecrets, func(k *corev1.Secret) bool { return slices.Contains(d.DeleteKeys, k) })
 	if !d.HoldStatus {
 		s.Certificate.Status = d.Status
 	}
+}
+
+// stored puts the private key of the next request into a Secret of its own.
+func (s *scene) stored() *scene {
+	s.Helper()
+	encoded, err := pki.EncodeKeyPEM(s.key, pki.PKCS8)
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.KeyInMemory = nil
+	s.KeySecrets = []*corev1.Secret{{ObjectMeta: metav1.ObjectMeta{Name: KeySecretName(s.Certificate, s.revision()+1)}, Data: map[string][]byte{"tls.key": encoded}}}
+	return s
 }
 
 // managedFields is what the API server notes of an apply.
@@ -560,6 +576,21 @@ func TestDecide(t *testing.T) {
 				s.Next.Status.Certificate = pki.EncodeCertificatePEM(s.certificateFor(s.newKey()))
 			},
 			"Ready=False/DoesNotExist, Issuing=False/InvalidCertificate", time.Hour},
+		"nor asked for again, at an issuer outside of the process, when its key is gone": {
+			func(s *scene) {
+				s.external().requested().stored().signed()
+				s.Next.Status.Certificate = pki.EncodeCertificatePEM(s.certificateFor(s.newKey()))
+				s.carryOut(Decide(s.Observation))
+			},
+			"Ready=False/DoesNotExist, Issuing=False/InvalidCertificate", time.Hour},
+		"nor is what is no certificate": {
+			func(s *scene) {
+				s.external().requested().stored().signed()
+				s.Next.Status.Certificate = []byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+				s.carryOut(Decide(s.Observation))
+				s.after(59 * time.Minute)
+			},
+			"Ready=False/DoesNotExist, Issuing=False/InvalidCertificate", time.Hour},
 		"the status is made up for if only that is behind": {
 			func(s *scene) {
 				s.requested().signed()
@@ -782,6 +813,30 @@ func TestDecide(t *testing.T) {
 				s.issued()
 				s.Certificate.Spec.PrivateKey.RotationPolicy, s.Certificate.Spec.PrivateKey.Size = "Never", 384
 			}, "Ready=False/SecretMismatch, Issuing=False/CannotRegenerateKey", 0},
+		"a key that must be kept and cannot be read": {
+			func(s *scene) {
+				s.issued().Secret.Data["tls.key"] = []byte("-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n")
+				s.Certificate.Spec.PrivateKey.RotationPolicy = "Never"
+			}, "Ready=False/InvalidKeyPair, Issuing=False/CannotRegenerateKey", 0},
+		"or that was put there while the certificate was on its way": {
+			func(s *scene) {
+				s.external().requested().stored().signed()
+				s.Secret = &corev1.Secret{Data: map[string][]byte{"tls.key": []byte("mine")}}
+				s.Certificate.Spec.PrivateKey.RotationPolicy = "Never"
+			}, "Ready=False/MissingData, Issuing=False/CannotRegenerateKey", 0},
+		"one that may be replaced is": {
+			func(s *scene) { s.issued().Secret.Data["tls.key"] = []byte("mine") }, "request web-2, hold status", 0},
+		"a large RSA key for a certificate that lives for minutes": {
+			func(s *scene) {
+				s.Certificate.Spec.PrivateKey = &cmapi.CertificatePrivateKey{Algorithm: "RSA", Size: 8192}
+				s.Certificate.Spec.Duration = duration(30 * time.Minute)
+			}, "Ready=False/DoesNotExist, Issuing=False/InvalidSpec", 0},
+		"more names than fit into what is read of a request": {
+			func(s *scene) {
+				for n := range 1200 {
+					s.Certificate.Spec.DNSNames = append(s.Certificate.Spec.DNSNames, fmt.Sprintf("host-%04d.names.example.com", n))
+				}
+			}, "Ready=False/DoesNotExist, Issuing=False/InvalidSpec", 0},
 		"wrong windows of a good certificate are told, and do not let it expire": {
 			func(s *scene) { s.issued().Certificate.Spec.Renewal = weekly("", "61 * * * *", time.Hour) }, "Ready=True/Ready, Issuing=False/WindowError", 0},
 

@@ -58,7 +58,7 @@ func (d *decider) rest() {
 		chain, err := d.Limits.DecodeChainPEM(next.Status.Certificate)
 		if err == nil && issued(next) && chain[0].Equal(d.present.chain[0]) {
 			// Its certificate was stored, and only the status does not know.
-			d.complete(next, d.present.key, &violation{})
+			d.complete(next, d.present.key, chain, &violation{})
 			return
 		}
 		d.discard(next) // overtaken
@@ -82,6 +82,11 @@ func (d *decider) issue(why *violation, asked bool) {
 		d.discard(next)
 		next = nil
 	}
+	if problem := unreadableKey(d.Observation, d.present); problem != nil {
+		d.keepKeys = d.KeySecrets
+		d.block(problem.reason, problem.message)
+		return
+	}
 	var csr *x509.CertificateRequest
 	if next != nil {
 		var err error
@@ -102,8 +107,13 @@ func (d *decider) issue(why *violation, asked bool) {
 			next = nil
 		}
 	}
+	var chain []*x509.Certificate
 	if next != nil {
-		if f := failureOf(next); f != nil {
+		f := failureOf(next)
+		if f == nil && issued(next) {
+			chain, f = d.answer(next, csr)
+		}
+		if f != nil {
 			if !d.failed(next, f, asked) {
 				return
 			}
@@ -127,10 +137,8 @@ func (d *decider) issue(why *violation, asked bool) {
 			// Nobody has its private key: it is of no use.
 			d.discard(next)
 		case issued(next):
-			if !d.complete(next, key, why) {
-				return
-			}
-			d.discard(next)
+			d.complete(next, key, chain, why)
+			return
 		default:
 			d.wait(next, key, keySecret, why)
 			return
@@ -181,19 +189,6 @@ func (d *decider) request(why *violation, asked bool) {
 	r.tell(corev1.EventTypeNormal, "Generated", fmt.Sprintf("Stored new private key in temporary Secret resource %q", KeySecretName(d.Certificate, r.Revision)))
 	d.announce(why, "")
 	d.standIn(kept.key)
-}
-
-// check says what is wrong with the spec that the API server cannot see.
-func (d *decider) check(why *violation) error {
-	spec := &d.Certificate.Spec
-	// Wrong windows are no reason to let a good certificate expire.
-	if spec.Renewal != nil && why.reason != reasonRenewing {
-		if _, err := parseWindows(spec.Renewal.Windows); err != nil {
-			return err
-		}
-	}
-	ks, _ := keySpec(spec)
-	return requestOf(spec).Check(ks)
 }
 
 // inProcess reports whether nothing outside of this process happens when the request is signed.
@@ -280,21 +275,8 @@ func (d *decider) announce(why *violation, detail string) {
 	d.Status.NextPrivateKeySecretName = ptr.To(KeySecretName(d.Certificate, d.revision()+1))
 }
 
-// complete stores an issued certificate. It returns true if the certificate is of no use and another is to be requested now.
-func (d *decider) complete(next *cmapi.CertificateRequest, key crypto.Signer, why *violation) (again bool) {
-	chain, err := d.Limits.DecodeChainPEM(next.Status.Certificate)
-	if err == nil && !pki.SamePublicKey(chain[0].PublicKey, key.Public()) {
-		err = fmt.Errorf("it is for another public key than the request")
-	}
-	if err != nil {
-		f := &failure{intro: requestFailed, reason: reasonInvalidCertificate, at: next.CreationTimestamp, message: fmt.Sprintf(
-			"the issuer returned a certificate in status.certificate of CertificateRequest %q that cannot be used: %v", next.Name, err)}
-		if ready := cmapi.GetCertificateRequestCondition(&next.Status, cmapi.CertificateRequestConditionReady); ready.LastTransitionTime != nil {
-			f.at = *ready.LastTransitionTime
-		}
-		issuing := d.condition(cmapi.CertificateConditionIssuing)
-		return d.failed(next, f, issuing != nil && issuing.Status == cmmeta.ConditionTrue)
-	}
+// complete stores an issued certificate.
+func (d *decider) complete(next *cmapi.CertificateRequest, key crypto.Signer, chain []*x509.Certificate, why *violation) {
 	if problem := d.problemOfPasswords(); problem != "" {
 		was := d.condition(cmapi.CertificateConditionIssuing)
 		d.keepKeyOf(next, key)
@@ -302,7 +284,7 @@ func (d *decider) complete(next *cmapi.CertificateRequest, key crypto.Signer, wh
 		if was == nil || !strings.Contains(was.Message, problem) {
 			d.tell(corev1.EventTypeWarning, reasonKeystorePassword, problem)
 		}
-		return false
+		return
 	}
 	stored := d.present.reason == "" && d.present.chain[0].Equal(chain[0]) && d.Secret.Annotations[temporaryAnnotation] == ""
 	if !stored {
@@ -322,7 +304,6 @@ func (d *decider) complete(next *cmapi.CertificateRequest, key crypto.Signer, wh
 	d.ForgetKey = next.Name
 	d.Issued = next
 	d.tell(corev1.EventTypeNormal, "Issuing", "The certificate has been successfully issued")
-	return false
 }
 
 // keepKeyOf sees that the private key of a request that must wait is stored.

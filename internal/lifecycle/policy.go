@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/revocation"
@@ -134,20 +132,4 @@ func rival(o *Observation) *cmapi.Certificate {
 		return nil
 	}
 	return oldest
-}
-
-// keptKey is the private key that the next certificate is to have because the spec says so, or nil for a new one: also if the one that is
-// there is compromised. The violation says that the spec forbids both.
-func keptKey(o *Observation, p pair) (pair, *violation) {
-	if !reuseKey(&o.Certificate.Spec) || p.key == nil || revocation.Compromised(o.Secret, p.key) {
-		return pair{}, nil
-	}
-	ks, _ := keySpec(&o.Certificate.Spec)
-	if differences := ks.Differences(p.key.Public()); len(differences) > 0 {
-		return pair{}, &violation{reasonCannotRegenerateKey, fmt.Sprintf(
-			"User intervention required: the private key in Secret %q does not match %v, and spec.privateKey.rotationPolicy Never forbids a new one: "+
-				"set it to Always, or delete the entry %s of the Secret",
-			o.Certificate.Spec.SecretName, differences, corev1.TLSPrivateKeyKey)}
-	}
-	return p, nil
 }

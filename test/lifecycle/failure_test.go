@@ -1,6 +1,9 @@
 package lifecycle_test
 
 import (
+	"crypto/rand"
+	"crypto/x509"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +16,7 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/controller"
+	"github.com/perennial-pki/perennial/pki"
 	"github.com/perennial-pki/perennial/test/cluster"
 )
 
@@ -85,6 +89,54 @@ func TestAFailureIsCountedOnceAndWaitsUnlessSomethingChanges(t *testing.T) {
 	}
 }
 
+func TestAnAnswerForAnotherKeyIsAskedForOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.run(controller.Options{})
+	crt := certificate("a", "ca")
+	crt.Spec.IssuerRef = cmmeta.IssuerReference{Name: "ca", Kind: "Stale", Group: "issuers.example.com"}
+	w.create(crt)
+	_, key := newCA(w, "a", time.Hour)
+	template, err := pki.Template{NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour)}.Certificate(&x509.CertificateRequest{
+		PublicKey: key.Public(), DNSNames: []string{"a.example.com"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stale, err := pki.SelfSign(rand.Reader, template, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := w.untilRequest("a-1")
+	changeStatus(w, named(&cmapi.CertificateRequest{}, "a-1"), func(cr *cmapi.CertificateRequest) {
+		cr.Status.Certificate = pki.EncodeCertificatePEM(stale)
+		cmapi.SetCertificateRequestCondition(&cr.Status, time.Now(), cmapi.CertificateRequestCondition{Type: "Ready", Status: "True", Reason: "Issued"})
+	})
+	c := w.condition("a", cmapi.CertificateConditionIssuing, cmmeta.ConditionFalse, "InvalidCertificate")
+	for _, want := range []string{"it is for another private key than that of the request", "The next attempt is at "} {
+		if !strings.Contains(c.Message, want) {
+			t.Errorf("the message %q does not say %q", c.Message, want)
+		}
+	}
+	// The private key is removed with the failure, which is looked at again and leads to no other request.
+	cluster.Eventually(t, func() error {
+		if n := len(w.nextKeys()); n > 0 {
+			return cluster.NotYet("%d private keys are left", n)
+		}
+		return nil
+	})
+	change(w, named(&cmapi.Certificate{}, "a"), func(crt *cmapi.Certificate) { crt.Labels = map[string]string{"look": "again"} })
+	change(w, named(&cmapi.Certificate{}, "a"), func(crt *cmapi.Certificate) { crt.Spec.RevisionHistoryLimit = ptr.To(int32(3)) })
+	w.until("a", func(crt *cmapi.Certificate) error {
+		if c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing); c.ObservedGeneration != crt.Generation {
+			return cluster.NotYet("the change is not seen")
+		}
+		return nil
+	})
+	if is := w.untilRequest("a-1"); is.UID != first.UID {
+		t.Error("another request was made")
+	}
+}
+
 func TestAnotherIssuerEndsTheWaitAfterARefusal(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -140,6 +192,15 @@ func TestWhatNoIssuerCouldSignIsRefusedBeforeAnythingIsAsked(t *testing.T) {
 		"zone":     {windows("Mars/Olympus", "0 2 * * 6", time.Hour), "spec.renewal.windows[0].timezone"},
 		"cron":     {windows("", "61 2 * * 6", time.Hour), "spec.renewal.windows[0].cron"},
 		"neverday": {windows("", "0 0 30 2 *", time.Hour), "a date that never comes"},
+		"names": {func(crt *cmapi.Certificate) {
+			for n := range 1200 {
+				crt.Spec.DNSNames = append(crt.Spec.DNSNames, fmt.Sprintf("host-%04d.names.example.com", n))
+			}
+		}, "with its 1201 names, and at most 36500 are read"},
+		"large": {func(crt *cmapi.Certificate) {
+			crt.Spec.PrivateKey = &cmapi.CertificatePrivateKey{Algorithm: cmapi.RSAKeyAlgorithm, Size: 8192}
+			crt.Spec.Duration = &metav1.Duration{Duration: 30 * time.Minute}
+		}, "an RSA key of 8192 bits takes long to generate"},
 	} {
 		w.create(certificate(name, "ca", test.edit))
 		c := w.condition(name, cmapi.CertificateConditionIssuing, cmmeta.ConditionFalse, "InvalidSpec")
