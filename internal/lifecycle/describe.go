@@ -22,9 +22,7 @@ func (d *decider) repair() {
 	content := &Content{
 		Key: d.present.key, Chain: d.present.chain, CA: d.Secret.Data[cmmeta.TLSCAKey],
 		// Where it came from is not ours to change: only issuance does.
-		Issuer: cmmeta.IssuerReference{
-			Name: annotations[cmapi.IssuerNameAnnotationKey], Kind: annotations[cmapi.IssuerKindAnnotationKey], Group: annotations[cmapi.IssuerGroupAnnotationKey],
-		},
+		Issuer:          issuerOf(d.Secret),
 		CertificateName: annotations[cmapi.CertificateNameKey],
 	}
 	if content.Issuer.Name != "" && sameIssuer(content.Issuer, d.Certificate.Spec.IssuerRef) {
@@ -32,6 +30,7 @@ func (d *decider) repair() {
 	}
 	drift := driftOf(d.Observation, content)
 	if drift == "" {
+		d.noteKeystores(content)
 		return
 	}
 	if problem := d.problemOfPasswords(); problem != "" {
@@ -44,6 +43,15 @@ func (d *decider) repair() {
 		return
 	}
 	d.Apply = content
+	d.noteKeystores(content)
+}
+
+// noteKeystores writes into the status what the keystores of the Secret are made from.
+func (d *decider) noteKeystores(c *Content) {
+	d.Status.KeystoreDigest = ""
+	if spec := &d.Certificate.Spec; d.problemOfPasswords() == "" && (jksOf(spec) != nil || pkcs12Of(spec) != nil) {
+		d.Status.KeystoreDigest = keystoreDigest(d.Observation, c)
+	}
 }
 
 // describe writes into the status what the Secret holds.

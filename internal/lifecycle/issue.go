@@ -292,6 +292,7 @@ func (d *decider) complete(next *cmapi.CertificateRequest, key crypto.Signer, ch
 			Key: key, Chain: chain, CA: d.trust(chain, next.Status.CA),
 			Issuer: d.Certificate.Spec.IssuerRef, CertificateName: d.Certificate.Name,
 		}
+		d.noteKeystores(d.Apply)
 	}
 	d.present, d.from = pair{key: key, chain: chain}, next
 	d.violation = nil

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
-	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/revocation"
 	"github.com/perennial-pki/perennial/pki"
 )
@@ -44,6 +43,9 @@ const (
 // temporaryAnnotation marks a Secret whose certificate is a stand-in until the issuer has answered.
 const temporaryAnnotation = "perennial.dev/temporary-certificate"
 
+// temporaryIssuer is the common name of the CA that cert-manager makes for each temporary certificate.
+const temporaryIssuer = "cert-manager.local"
+
 // violation is the first thing that is wrong with what a Certificate has.
 type violation struct{ reason, message string }
 
@@ -57,10 +59,17 @@ func violated(o *Observation, p pair) *violation {
 	if annotations[temporaryAnnotation] == "true" {
 		return &violation{reasonMissingData, "Issuing certificate as Secret contains a temporary certificate"}
 	}
-	name, kind, group := annotations[cmapi.IssuerNameAnnotationKey], annotations[cmapi.IssuerKindAnnotationKey], annotations[cmapi.IssuerGroupAnnotationKey]
-	if was := (cmmeta.IssuerReference{Name: name, Kind: kind, Group: group}); name != "" && !sameIssuer(was, spec.IssuerRef) {
+	if p.chain[0].Issuer.CommonName == temporaryIssuer {
+		return &violation{reasonMissingData, "Issuing certificate as Secret contains a temporary certificate of cert-manager"}
+	}
+	was := issuerOf(o.Secret)
+	if was.Name == "" {
+		return &violation{reasonIncorrectIssuer, fmt.Sprintf("Issuing certificate as the annotations of Secret %q name no issuer: "+
+			"what it holds was not issued for this Certificate", spec.SecretName)}
+	}
+	if !sameIssuer(was, spec.IssuerRef) {
 		return &violation{reasonIncorrectIssuer, fmt.Sprintf("Issuing certificate as Secret was previously issued by %q",
-			was.KindOrDefault()+"."+was.GroupOrDefault()+"/"+name)}
+			was.KindOrDefault()+"."+was.GroupOrDefault()+"/"+was.Name)}
 	}
 	if other, ok := annotations[cmapi.CertificateNameKey]; ok && other != o.Certificate.Name {
 		return &violation{reasonIncorrectCertificate, issuedForOther(other)}

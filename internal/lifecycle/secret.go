@@ -29,10 +29,6 @@ import (
 // that wrote is ours to change.
 const secretManager = "cert-manager-certificates-issuing"
 
-// keystoreAnnotation has, for each keystore, a keyed digest of all that it was made from. By it a changed password, alias or
-// profile is noticed without opening the keystore, which is slow on purpose. It tells nothing without the private key.
-const keystoreAnnotation = "perennial.dev/keystores"
-
 // temporaryLife is how long a stand-in is valid. It is replaced as soon as the issuer answers.
 const temporaryLife = 90 * 24 * time.Hour
 
@@ -94,11 +90,7 @@ func configOf(o *Observation, c *Content) (*secretConfig, error) {
 	if c.CertificateName != "" {
 		cfg.annotations[cmapi.CertificateNameKey] = c.CertificateName
 	}
-	if c.Issuer.Name != "" {
-		cfg.annotations[cmapi.IssuerNameAnnotationKey] = c.Issuer.Name
-		cfg.annotations[cmapi.IssuerKindAnnotationKey] = c.Issuer.KindOrDefault()
-		cfg.annotations[cmapi.IssuerGroupAnnotationKey] = c.Issuer.GroupOrDefault()
-	}
+	maps.Copy(cfg.annotations, issuerAnnotations(o.Secret, c.Issuer))
 	if c.Temporary {
 		cfg.annotations[temporaryAnnotation] = "true"
 	}
@@ -117,10 +109,38 @@ func configOf(o *Observation, c *Content) (*secretConfig, error) {
 			cfg.keystores = append(cfg.keystores, cmapi.PKCS12TruststoreKey)
 		}
 	}
-	if len(cfg.keystores) > 0 {
-		cfg.annotations[keystoreAnnotation] = keystoreDigest(o, c)
-	}
 	return cfg, nil
+}
+
+// issuerAnnotations are the annotations that name the issuer. If those of the Secret name the same one they
+// stay as they are: cert-manager leaves kind and group empty where the Certificate does.
+func issuerAnnotations(secret *corev1.Secret, issuer cmmeta.IssuerReference) map[string]string {
+	if issuer.Name == "" {
+		return nil
+	}
+	if secret != nil && sameIssuer(issuerOf(secret), issuer) {
+		had := map[string]string{}
+		for _, k := range []string{cmapi.IssuerNameAnnotationKey, cmapi.IssuerKindAnnotationKey, cmapi.IssuerGroupAnnotationKey} {
+			if v, ok := secret.Annotations[k]; ok {
+				had[k] = v
+			}
+		}
+		return had
+	}
+	return map[string]string{
+		cmapi.IssuerNameAnnotationKey:  issuer.Name,
+		cmapi.IssuerKindAnnotationKey:  issuer.KindOrDefault(),
+		cmapi.IssuerGroupAnnotationKey: issuer.GroupOrDefault(),
+	}
+}
+
+// issuerOf is the issuer that the annotations of a Secret name. Its Name is empty if they name none.
+func issuerOf(secret *corev1.Secret) cmmeta.IssuerReference {
+	return cmmeta.IssuerReference{
+		Name:  secret.Annotations[cmapi.IssuerNameAnnotationKey],
+		Kind:  secret.Annotations[cmapi.IssuerKindAnnotationKey],
+		Group: secret.Annotations[cmapi.IssuerGroupAnnotationKey],
+	}
 }
 
 // keepBytes returns the private key as the Secret has it, if that is the same key in the same form: what somebody wrote with
@@ -235,7 +255,8 @@ func keystoreDigest(o *Observation, c *Content) string {
 	return hex.EncodeToString(mac.Sum(nil)[:16])
 }
 
-// encodeKeystores makes the keystores.
+// encodeKeystores makes the keystores, but for those of the Secret that are right: each encoding gives other
+// bytes, which would make workloads reload for nothing.
 func encodeKeystores(o *Observation, c *Content, cfg *secretConfig) error {
 	if len(cfg.keystores) == 0 {
 		return nil
@@ -248,6 +269,10 @@ func encodeKeystores(o *Observation, c *Content, cfg *secretConfig) error {
 		}
 	}
 	for _, entry := range cfg.keystores {
+		if keystoreRight(o, c, cas, entry) {
+			cfg.data[entry] = o.Secret.Data[entry]
+			continue
+		}
 		var data []byte
 		switch entry {
 		case cmapi.JKSSecretKey:
@@ -267,46 +292,50 @@ func encodeKeystores(o *Observation, c *Content, cfg *secretConfig) error {
 	return nil
 }
 
-// keystoresRight reports whether the keystores in the Secret are those that are wanted. Those that cert-manager made have no digest
-// and are opened.
+// keystoresRight reports whether the keystores in the Secret are those that are wanted.
 func keystoresRight(o *Observation, c *Content, cfg *secretConfig) bool {
-	for _, entry := range cfg.keystores {
-		if len(o.Secret.Data[entry]) == 0 {
-			return false
-		}
-	}
-	if digest, ok := o.Secret.Annotations[keystoreAnnotation]; ok {
-		return digest == cfg.annotations[keystoreAnnotation]
-	}
 	cas, _ := o.Limits.DecodeBundlePEM(c.CA)
-	for _, entry := range cfg.keystores {
-		data := o.Secret.Data[entry]
-		var err error
-		switch entry {
-		case cmapi.JKSSecretKey:
-			err = pki.CheckJKS(data, o.jksOptions(), c.Chain[0])
-		case cmapi.JKSTruststoreKey:
-			err = pki.CheckJKSTruststore(data, o.jksOptions(), cas)
-		case cmapi.PKCS12SecretKey, cmapi.PKCS12TruststoreKey:
-			want := pki.PKCS12Profile(pkcs12Of(&o.Certificate.Spec).Profile)
-			if want == "" {
-				want = pki.LegacyRC2
-			}
-			var profile pki.PKCS12Profile
-			if profile, err = pki.PKCS12ProfileOf(data); err == nil && profile != want {
-				return false
-			}
-			if err == nil && entry == cmapi.PKCS12SecretKey {
-				err = pki.CheckPKCS12(data, o.PKCS12Password.Value, c.Chain[0])
-			} else if err == nil {
-				err = pki.CheckPKCS12Truststore(data, o.PKCS12Password.Value, cas)
-			}
-		}
-		if err != nil {
-			return false
-		}
+	return !slices.ContainsFunc(cfg.keystores, func(entry string) bool { return !keystoreRight(o, c, cas, entry) })
+}
+
+// keystoreRight reports whether a keystore in the Secret is the one that is wanted. The digest in the status
+// tells without opening it, which is slow on purpose. Without a digest, as cert-manager made it, it is opened.
+func keystoreRight(o *Observation, c *Content, cas []*x509.Certificate, entry string) bool {
+	if o.Secret == nil || len(o.Secret.Data[entry]) == 0 {
+		return false
 	}
-	return true
+	if digest := o.Certificate.Status.KeystoreDigest; digest != "" {
+		return digest == keystoreDigest(o, c)
+	}
+	if was, err := o.Limits.DecodeChainPEM(o.Secret.Data[corev1.TLSCertKey]); err != nil ||
+		!slices.EqualFunc(was, c.Chain, (*x509.Certificate).Equal) || !bytes.Equal(o.Secret.Data[cmmeta.TLSCAKey], c.CA) {
+		return false
+	}
+	return openKeystore(o, c, cas, entry) == nil
+}
+
+// openKeystore returns an error if a keystore in the Secret is not the one that is wanted.
+func openKeystore(o *Observation, c *Content, cas []*x509.Certificate, entry string) error {
+	data := o.Secret.Data[entry]
+	switch entry {
+	case cmapi.JKSSecretKey:
+		return pki.CheckJKS(data, o.jksOptions(), c.Chain[0])
+	case cmapi.JKSTruststoreKey:
+		return pki.CheckJKSTruststore(data, o.jksOptions(), cas)
+	}
+	want := pki.PKCS12Profile(pkcs12Of(&o.Certificate.Spec).Profile)
+	if want == "" {
+		want = pki.LegacyRC2
+	}
+	switch profile, err := pki.PKCS12ProfileOf(data); {
+	case err != nil:
+		return err
+	case profile != want:
+		return fmt.Errorf("its profile is %s", profile)
+	case entry == cmapi.PKCS12SecretKey:
+		return pki.CheckPKCS12(data, o.PKCS12Password.Value, c.Chain[0])
+	}
+	return pki.CheckPKCS12Truststore(data, o.PKCS12Password.Value, cas)
 }
 
 // driftOf says in what the Secret is not what c says that it is to be, or "". It looks at what we own, and at what we should own.
@@ -326,9 +355,6 @@ func driftOf(o *Observation, c *Content) string {
 		} else if !keystoresRight(o, c, cfg) {
 			return "keystores"
 		}
-		if _, ok := o.Secret.Annotations[keystoreAnnotation]; !ok {
-			delete(cfg.annotations, keystoreAnnotation) // made by cert-manager, and right: leave it so
-		}
 		for _, entry := range cfg.keystores {
 			cfg.data[entry] = o.Secret.Data[entry]
 		}
@@ -339,9 +365,6 @@ func driftOf(o *Observation, c *Content) string {
 		}
 	}
 	for k, v := range cfg.annotations {
-		if k == keystoreAnnotation {
-			continue
-		}
 		if had, ok := o.Secret.Annotations[k]; !ok || had != v {
 			return "annotation " + k
 		}

@@ -579,6 +579,11 @@ type CertificateStatus struct {
 	// +optional
 	NextPrivateKeySecretName *string `json:"nextPrivateKeySecretName,omitempty"`
 
+	// A digest, keyed with the private key, of what the keystores in the Secret are made from: password, alias,
+	// profile, certificates. A change of any of them is noticed by it without opening the keystores.
+	// +optional
+	KeystoreDigest string `json:"keystoreDigest,omitempty"`
+
 	// How many attempts failed one after the other. Not set after a success.
 	// +optional
 	FailedIssuanceAttempts *int `json:"failedIssuanceAttempts,omitempty"`
