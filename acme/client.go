@@ -98,6 +98,8 @@ type ProtocolError struct {
 	Action, URL string
 	// Reason says what is wrong with the reply.
 	Reason string
+	// Location is the URL of a new resource that the reply names, although its body cannot be read.
+	Location string
 }
 
 // Error says what was asked and what is wrong.
@@ -224,13 +226,13 @@ func (c *Client) exchange(ctx context.Context, action, method, target string, bo
 	case err != nil:
 		return nil, &NoReply{action, fmt.Errorf("read the reply: %w", err)}
 	case len(m.body) > maxBody:
-		return nil, &ProtocolError{action, target, errTooLarge.Error()}
+		return nil, &ProtocolError{Action: action, URL: target, Reason: errTooLarge.Error()}
 	case status >= 400:
 		p := parseProblem(status, m.media, m.body, m.Links)
 		p.Action, p.RetryAfter = action, m.RetryAfter
 		return m, p
 	case status >= 300:
-		return nil, &ProtocolError{action, target, fmt.Sprintf("status %d: redirects are not followed", status)}
+		return nil, &ProtocolError{Action: action, URL: target, Reason: fmt.Sprintf("status %d: redirects are not followed", status)}
 	}
 	return m, nil
 }
@@ -290,7 +292,7 @@ func (c *Client) post(ctx context.Context, action, target string, key crypto.Sig
 		}
 		if m.Location != "" {
 			if m.Location, err = c.resolve(target, m.Location); err != nil {
-				return nil, &ProtocolError{action, target, "Location: " + err.Error()}
+				return nil, &ProtocolError{Action: action, URL: target, Reason: "Location: " + err.Error()}
 			}
 		}
 		return m, nil
@@ -359,5 +361,5 @@ func invalid(action, target string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return &ProtocolError{action, target, err.Error()}
+	return &ProtocolError{Action: action, URL: target, Reason: err.Error()}
 }

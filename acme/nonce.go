@@ -22,7 +22,7 @@ func (c *Client) newNonce(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if m.nonce == "" {
-		return "", &ProtocolError{"newNonce", dir.NewNonce, "there is no Replay-Nonce"}
+		return "", &ProtocolError{Action: "newNonce", URL: dir.NewNonce, Reason: "there is no Replay-Nonce"}
 	}
 	return m.nonce, nil
 }

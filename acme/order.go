@@ -2,6 +2,7 @@ package acme
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -67,9 +68,14 @@ func (c *Client) NewOrder(ctx context.Context, a Account, r OrderRequest) (Order
 		return Order{}, err
 	}
 	if m.Location == "" {
-		return Order{}, &ProtocolError{"newOrder", dir.NewOrder, "there is no Location, which is the order's URL"}
+		return Order{}, &ProtocolError{Action: "newOrder", URL: dir.NewOrder, Reason: "there is no Location, which is the order's URL"}
 	}
-	return c.order(m, "newOrder", m.Location, dir)
+	o, err := c.order(m, "newOrder", m.Location, dir)
+	var wrong *ProtocolError
+	if errors.As(err, &wrong) && !json.Valid(m.body) {
+		wrong.Location = m.Location // where it can be read again
+	}
+	return o, err
 }
 
 // Order reads an order by POST-as-GET, section 7.1.3. One that is processing is read again after its RetryAfter.

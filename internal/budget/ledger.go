@@ -112,6 +112,8 @@ type open struct {
 	Tries []key `json:"tries,omitempty"`
 	// Exempt says that it is let go because the CA does not count it.
 	Exempt bool `json:"exempt,omitempty"`
+	// NoReply says that it was sent and no reply came: what it reserved is spent, and it needs room to be sent again.
+	NoReply bool `json:"noReply,omitempty"`
 	// Taken says that the CA has it, Final that it was asked for the certificate.
 	Taken bool `json:"taken,omitempty"`
 	Final bool `json:"final,omitempty"`
@@ -124,6 +126,8 @@ type hold struct {
 	Key    key   `json:"key"`
 	Count  int64 `json:"count"`
 	Period int64 `json:"period"` // in ms
+	// Set is the limit of an exact set, which an order that is sent again for the same set does not spend.
+	Set bool `json:"set,omitempty"`
 }
 
 func (h hold) limit() Limit { return Limit{h.Count, time.Duration(h.Period) * time.Millisecond} }
@@ -233,10 +237,14 @@ func (l *Ledger) Ask(a Ask, at time.Time) Verdict {
 	now := at.UnixMilli()
 	p := ask(a)
 	if o := l.open[a.ID]; o != nil {
-		if o.Taken || !o.Exempt || p.exempt(now) {
+		if o.Taken || !o.NoReply && (!o.Exempt || p.exempt(now)) {
 			return Verdict{Allowed: true}
 		}
-		l.drop(a.ID) // its window is over, or the CA does not believe that it replaces something
+		l.drop(a.ID) // no reply came, its window is over, or the CA does not believe that it replaces something
+		if v := l.check(p, now, nil); o.NoReply && v.Allowed {
+			l.reserve(p, now) // it was let go before those that wait
+			return v
+		}
 	}
 	// A wish ends the pauses that there were, and none that begins while its order waits.
 	ended := a.Manual && l.line.at(a.ID) == nil && l.endPauses(p)
@@ -457,7 +465,7 @@ func (l *Ledger) reserve(p *asking, now int64) {
 	holds := func(list []slot) (h []hold) {
 		for _, s := range list {
 			if !renewal || s.kind == Set {
-				h = append(h, hold{s.key, s.limit.Count, s.limit.Period.Milliseconds()})
+				h = append(h, hold{s.key, s.limit.Count, s.limit.Period.Milliseconds(), s.kind == Set})
 			}
 		}
 		return h
@@ -512,19 +520,27 @@ func (l *Ledger) spend(holds []hold, now int64) {
 	}
 }
 
-// Unheard says that an order was sent, and nothing was heard of it. The CA may have counted it, and counts it again when it is repeated, though it may
-// answer with the same order.
+// Unheard says that an order was sent and no reply came. The CA may have counted it, by account and by registered domain, and counts it again when it is
+// sent again, though it may answer with the same order. So it is sent again only if there is room for one more.
 func (l *Ledger) Unheard(id string, at time.Time) {
-	if o := l.open[id]; o != nil && !o.Taken && len(o.Order) > 0 {
-		l.spend(o.Order, at.UnixMilli())
-		l.changes++
+	o := l.open[id]
+	if o == nil || o.Taken {
+		return
 	}
+	l.spend(o.Order, at.UnixMilli())
+	l.spend(slices.DeleteFunc(slices.Clone(o.Certificate), func(h hold) bool { return h.Set }), at.UnixMilli())
+	o.NoReply = true
+	l.changes++
 }
 
-// Interrupted says that a process ended, which may have sent each order of which the CA's answer is not known.
+// Interrupted says that a process ended. Each order of which the CA's answer is not known may have been sent, or may have waited to be sent: the new
+// orders count, which are back soon, and the certificates, which take days, do not.
 func (l *Ledger) Interrupted(at time.Time) {
-	for id := range l.open {
-		l.Unheard(id, at)
+	for _, o := range l.open {
+		if !o.Taken && len(o.Order) > 0 {
+			l.spend(o.Order, at.UnixMilli())
+			l.changes++
+		}
 	}
 }
 

@@ -645,6 +645,68 @@ func FuzzRefusal(f *testing.F) {
 	})
 }
 
+func TestAnOrderWithoutReplyIsSentAgainOnlyWithinItsLimits(t *testing.T) {
+	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
+	week := 7 * 24 * time.Hour
+	order := func(id string, limits Limits) Ask {
+		return Ask{ID: id, Account: "https://ca.example/1", Identifiers: []acme.Identifier{acme.DNS(id + ".example.com")}, Limits: limits, Asked: now}
+	}
+	domain, set := Limits{Domain: Limit{5, week}}, Limits{Set: Limit{1, week}}
+	for name, test := range map[string]struct {
+		limits  Limits
+		renewal bool
+		lost    []string
+		sent    int
+	}{
+		"every reply comes":               {domain, false, nil, 5},
+		"the third is lost":               {domain, false, []string{"c"}, 5},
+		"the last that goes is lost":      {domain, false, []string{"e"}, 5},
+		"all are lost":                    {domain, false, []string{"a", "b", "c", "d", "e"}, 5},
+		"by account":                      {Limits{NewOrders: Limit{5, time.Hour}}, false, []string{"c", "e"}, 5},
+		"the set is that of the same":     {set, false, []string{"a", "b"}, 8 + 2},
+		"renewals do not count by domain": {domain, true, []string{"a"}, 8 + 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := NewLedger()
+			sent, lost := 0, map[string]bool{}
+			for _, id := range test.lost {
+				lost[id] = true
+			}
+			taken := map[string]bool{}
+			for range 3 { // passes
+				var went []string
+				for _, id := range []string{"a", "b", "c", "d", "e", "f", "g", "h"} {
+					a := order(id, test.limits)
+					a.Renewal = test.renewal
+					if !taken[id] && l.Ask(a, now).Allowed {
+						sent++
+						went = append(went, id)
+					}
+				}
+				for _, id := range went { // after all were sent
+					if lost[id] {
+						l.Unheard(id, now)
+						delete(lost, id)
+					} else {
+						l.Taken(id, now)
+						taken[id] = true
+					}
+				}
+				text, err := l.Encode(now)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := Decode(text); err != nil {
+					t.Error(err)
+				}
+			}
+			if sent != test.sent {
+				t.Errorf("%d were sent, not %d", sent, test.sent)
+			}
+		})
+	}
+}
+
 func TestAnOrderOfWhichNothingWasHeardCountsForEachTimeThatItIsSent(t *testing.T) {
 	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
 	limits := Limits{NewOrders: Limit{3, time.Hour}}

@@ -40,6 +40,9 @@ func (r *Reconciler) fetch(ctx context.Context, o conversation, order *cmacme.Or
 	if err != nil {
 		return err
 	}
+	if _, err := r.Limits.DecodeChainPEM(chain.ChainPEM); err != nil {
+		return &acme.ProtocolError{Action: "certificate", URL: got.Certificate, Reason: err.Error()}
+	}
 	offers := []offer{r.judge(order, chain.ChainPEM, o.now)}
 	best := 0
 	settled := func() bool {

@@ -89,7 +89,9 @@ type ChallengeReconciler struct {
 	// restored is when a proof that was lost was presented again last. After a restart the time of its first presenting counts.
 	restored instants
 	// limited is until when nothing is done for a challenge, for an account, as the CA or the service of its solver said. After a restart they are asked once more.
-	limited   instants
+	limited instants
+	// unread is since when a reply of the CA cannot be read. After a restart it counts anew.
+	unread    instants
 	admission admission
 }
 
@@ -134,6 +136,7 @@ func (r *ChallengeReconciler) Reconcile(ctx context.Context, request reconcile.R
 		r.seen.drop(string(ch.UID))
 		r.presenting.drop(string(ch.UID))
 		r.restored.drop(string(ch.UID))
+		r.unread.drop(string(ch.UID))
 		for _, reason := range []string{"Started", "Presented", "SelfCheckSkipped"} {
 			r.told.drop(string(ch.UID) + reason)
 		}
@@ -148,6 +151,8 @@ func (r *ChallengeReconciler) Reconcile(ctx context.Context, request reconcile.R
 	lane.Leave(ctx)
 	if err != nil {
 		result, err = r.failed(ctx, next, began, err)
+	} else {
+		r.unread.drop(string(ch.UID))
 	}
 	if lane.Is(err) {
 		defer r.admitNext(ctx) // others need not wait, too
@@ -201,6 +206,9 @@ func (r *ChallengeReconciler) failed(ctx context.Context, ch *cmacme.Challenge, 
 	failure := fault.Of(account.Fault("", now, err))
 	if errors.As(err, new(*acme.ForeignURLError)) {
 		failure.Class = fault.Refused
+	}
+	if unreadable(err) && now.Sub(r.unread.since(string(ch.UID), now)) < readAgain {
+		failure.Class = fault.Transient
 	}
 	ch.Status.Reason = failure.Error()
 	switch failure.Class {

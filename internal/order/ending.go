@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 
 	"github.com/perennial-pki/perennial/acme"
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	"github.com/perennial-pki/perennial/internal/fault"
 )
 
 // end writes that the order is lost.
@@ -49,6 +51,38 @@ func gone(err error) string {
 		return fmt.Sprintf("the CA no longer knows the %s: %s", p.Action, p)
 	}
 	return ""
+}
+
+// readAgain is for how long a reply that cannot be read is fetched again. What has become of an order stays at its URLs.
+const readAgain = time.Hour
+
+// unreadable reports whether a reply is none that an ACME server gives: what stands before it may have given it, or it was cut.
+func unreadable(err error) bool {
+	var wrong *acme.ProtocolError
+	var p *acme.Problem
+	return errors.As(err, &wrong) ||
+		errors.As(err, &p) && p.Type == "" && p.Status >= 400 && p.Status < 500 && p.Status != http.StatusTooManyRequests
+}
+
+// again returns the error with which a reply is fetched again that cannot be read, and nil if it can be, or could not be for too long.
+func (r *Reconciler) again(order *cmacme.Order, now time.Time, err error) error {
+	if !unreadable(err) {
+		r.unread.drop(string(order.UID))
+		return nil
+	}
+	if now.Sub(r.unread.since(string(order.UID), now)) >= readAgain {
+		return nil
+	}
+	return fault.Transientf("UnreadableReply", "%w", err)
+}
+
+// noCertificate is the error of a certificate that could not be read for too long: another order may bring one that can be.
+func noCertificate(err error) error {
+	var wrong *acme.ProtocolError
+	if errors.As(err, &wrong) && wrong.Action == "certificate" {
+		return fault.Refusedf("InvalidCertificate", "the CA sent no certificate that can be read for %s: %w", readAgain, err)
+	}
+	return err
 }
 
 // notFinalized returns the error of a finalize, unless it means that the order has lapsed, which is written into its status.

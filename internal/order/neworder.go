@@ -132,11 +132,17 @@ func offered(profile string, listed map[string]string) error {
 		profile, strings.Join(has, ", "))
 }
 
-// newOrder sends the order. The budget is told if the CA may have taken it and nobody knows.
+// newOrder sends the order. If the reply cannot be read but names the order's URL, the order is read there. The budget is told if the CA may have taken
+// it and its URL is not known.
 func (r *Reconciler) newOrder(ctx context.Context, o conversation, order *cmacme.Order, ask acme.OrderRequest) (acme.Order, error) {
 	got, err := o.ca.NewOrder(ctx, o.by, ask)
 	var silent *acme.NoReply
 	var wrong *acme.ProtocolError
+	if errors.As(err, &wrong) && wrong.Location != "" {
+		if read, e := o.ca.Order(ctx, o.by, wrong.Location); e == nil {
+			return read, nil
+		}
+	}
 	if errors.As(err, &silent) && silent.Action == "newOrder" || errors.As(err, &wrong) && wrong.Action == "newOrder" {
 		r.Budget.Unheard(string(order.UID))
 	}
@@ -183,7 +189,8 @@ func aboutReplaces(err error) bool {
 	switch {
 	case p.Type == acme.ProblemAlreadyReplaced:
 		return true
-	case p.Type == acme.ProblemMalformed, p.Type == acme.ProblemUnauthorized, p.Type != "" && p.Status == http.StatusNotFound:
+	case p.Type == acme.ProblemMalformed, p.Type == acme.ProblemUnauthorized, p.Type == acme.ProblemConflict,
+		p.Type != "" && (p.Status == http.StatusNotFound || p.Status == http.StatusConflict):
 		said := strings.ToLower(p.Title + " " + p.Detail)
 		return strings.Contains(said, "replac") || // replaces, replacement, replacing
 			strings.Contains(said, "certid") // as RFC 9773 calls what identifies the certificate: its issuer may be one that the CA no longer has

@@ -71,6 +71,8 @@ type Reconciler struct {
 	finalized instants
 	// unreplaced are the orders of which the CA does not believe that they replace a certificate. After a restart it is asked once more.
 	unreplaced instants
+	// unread is since when a reply about an order cannot be read. After a restart it counts anew.
+	unread instants
 	// left is since when the Certificate of an Order is known to be gone. After a restart it counts anew.
 	left instants
 	// told is since when an order says what it waits for, and due when the CA is to be asked for one whose challenges are open.
@@ -203,7 +205,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	}
 	if finished(order.Status.State) {
 		r.pace.forget(string(order.UID))
-		for _, remembered := range []*instants{&r.finalized, &r.unreplaced, &r.told} {
+		for _, remembered := range []*instants{&r.finalized, &r.unreplaced, &r.told, &r.unread} {
 			remembered.drop(string(order.UID))
 		}
 		r.open.drop(request.String())
@@ -371,7 +373,10 @@ func (r *Reconciler) step(ctx context.Context, order *cmacme.Order, challenges [
 	r.limited.rest(string(order.UID)+by.URL, o.now, err)
 	st := &order.Status
 	reached(&st.UnreachableSince, o.now, err)
-	if why := gone(err); why != "" {
+	if again := r.again(order, o.now, err); again != nil {
+		err = again
+	} else if err = noCertificate(err); gone(err) != "" {
+		why := gone(err)
 		if errors.As(err, new(*acme.ForeignURLError)) {
 			end(order, o.now, cmacme.Expired, why) // whatever the former server has issued is not wanted
 		} else {

@@ -137,7 +137,7 @@ func TestWhatACAAnswersThatItMustNotIsRefused(t *testing.T) {
 				reply.Body.Reset()
 				reply.Body.WriteString("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
 			}
-		}, says: "the CA sent a certificate that is not what was asked for"},
+		}, says: "the reply is not valid ACME", passes: true},
 		"a place to finalize on another host": {change: on(pathNewOrder, func(o map[string]any) {
 			o["finalize"] = "https://169.254.169.254/finalize"
 		}), says: "finalize: https://169.254.169.254/finalize is not on a host that the directory names", passes: true},
@@ -178,6 +178,68 @@ func TestWhatACAAnswersThatItMustNotIsRefused(t *testing.T) {
 			}
 			r.ready(crt)
 			cluster.Pair(t, client.ObjectKeyFromObject(crt))
+		})
+	}
+}
+
+// TestAReplyThatCannotBeReadIsFetchedAgain has the CA, or what stands before it, spoil a reply twice. What has become of the order stays at its URLs, so
+// the CA makes one order.
+func TestAReplyThatCannotBeReadIsFetchedAgain(t *testing.T) {
+	page := func(status int) func(*httptest.ResponseRecorder) {
+		return func(reply *httptest.ResponseRecorder) {
+			reply.Code = status
+			reply.Header().Set("Content-Type", "text/html")
+			reply.Body = bytes.NewBufferString("<html>another server</html>")
+		}
+	}
+	cut := func(reply *httptest.ResponseRecorder) { reply.Body.Truncate(reply.Body.Len() / 2) }
+	empty := func(reply *httptest.ResponseRecorder) { reply.Body.Reset() }
+	for name, test := range map[string]struct {
+		path  string
+		spoil func(*httptest.ResponseRecorder)
+	}{
+		"an empty certificate":                      {pathCertificate, empty},
+		"a certificate that is cut":                 {pathCertificate, cut},
+		"a certificate of another type":             {pathCertificate, func(reply *httptest.ResponseRecorder) { reply.Header().Set("Content-Type", "text/plain") }},
+		"a page in place of it":                     {pathCertificate, page(http.StatusOK)},
+		"a page with status 403":                    {pathCertificate, page(http.StatusForbidden)},
+		"a page with status 404":                    {pathCertificate, page(http.StatusNotFound)},
+		"a redirect":                                {pathCertificate, page(http.StatusFound)},
+		"an order that is cut":                      {pathOrder, cut},
+		"an order with status 404":                  {pathOrder, page(http.StatusNotFound)},
+		"an empty order":                            {pathOrder, empty},
+		"an order that is cut when it is finalized": {pathFinalize, cut},
+		"an authorization that is cut":              {pathAuthorization, cut},
+		"an authorization with status 403":          {pathAuthorization, page(http.StatusForbidden)},
+		"a challenge that is cut":                   {pathChallenge, cut},
+		"a challenge with status 404":               {pathChallenge, page(http.StatusNotFound)},
+		"a new order that is cut":                   {pathNewOrder, cut},
+		"an empty new order":                        {pathNewOrder, empty},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var spoiled, orders atomic.Int32
+			f := &front{}
+			r, options := shop(t, f, pebble.Options{})
+			f.behave(nil, func(q *http.Request, _ map[string]any, reply *httptest.ResponseRecorder) {
+				if strings.HasPrefix(q.URL.Path, pathNewOrder) && reply.Code == http.StatusCreated {
+					orders.Add(1)
+				}
+				if strings.HasPrefix(q.URL.Path, test.path) && reply.Code < 300 && spoiled.Add(1) <= 2 {
+					test.spoil(reply)
+				}
+			})
+			cluster.Run(t, options)
+			r.issuer()
+			crt := r.certificate("site", "www.example.com")
+			r.ready(crt)
+			cluster.Pair(t, client.ObjectKeyFromObject(crt))
+			if n := orders.Load(); n != 1 {
+				t.Errorf("the CA made %d orders", n)
+			}
+			if got := r.ordersOf("site"); len(got) != 1 {
+				t.Errorf("there are %d Orders", len(got))
+			}
 		})
 	}
 }

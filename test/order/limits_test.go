@@ -324,6 +324,48 @@ func TestAnOrderWhoseReplyIsLostIsCountedAsTheCADoes(t *testing.T) {
 	}
 }
 
+func TestALostReplyCountsAgainstTheLimitOfADomain(t *testing.T) {
+	t.Parallel()
+	var replies atomic.Int32
+	f := &front{}
+	r, options := shop(t, f, pebble.Options{})
+	f.behave(nil, func(q *http.Request, _ map[string]any, reply *httptest.ResponseRecorder) {
+		if strings.HasPrefix(q.URL.Path, pathNewOrder) && reply.Code == http.StatusCreated && replies.Add(1) == 3 {
+			panic(http.ErrAbortHandler)
+		}
+	})
+	cluster.Run(t, options)
+	const limit = 5
+	r.issuer(func(spec *cmacme.ACMEIssuer) {
+		spec.RateLimits = &cmacme.ACMERateLimits{CertificatesPerRegisteredDomain: &cmacme.ACMERateLimit{Count: limit, Period: &metav1.Duration{Duration: 168 * time.Hour}}}
+	})
+	r.issuerSays(cmmeta.ConditionTrue)
+	const all = 8
+	for n := range all {
+		r.certificate(fmt.Sprintf("site-%d", n), fmt.Sprintf("site-%d.example.com", n))
+	}
+	// One of the five was sent twice, so four are issued and four wait.
+	cluster.Eventually(t, func() error {
+		issued, waiting := 0, 0
+		for n := range all {
+			order, found := r.findOrder(fmt.Sprintf("site-%d", n))
+			switch {
+			case found && order.Status.State == cmacme.Valid:
+				issued++
+			case found && strings.Contains(order.Status.Reason, "the limit of 5 certificates for example.com"):
+				waiting++
+			}
+		}
+		if issued != limit-1 || waiting != all-limit+1 {
+			return cluster.NotYet("%d are issued and %d wait: %s", issued, waiting, r.story())
+		}
+		return nil
+	})
+	if n := f.asked(pathNewOrder); n != limit {
+		t.Errorf("the CA was asked for %d orders", n)
+	}
+}
+
 func TestALedgerThatCannotBeReadIsReckonedAnew(t *testing.T) {
 	r, saw, site := limited(t)
 	now := clocktesting.NewFakeClock(time.Now())

@@ -92,6 +92,7 @@ func TestARenewalSaysWhatItReplacesAndComesThoughTheCADoesNotLikeThat(t *testing
 		status        int
 	}{
 		{"it was replaced already", "alreadyReplaced", http.StatusConflict},
+		{"it was replaced already, as older CAs say it", "conflict", http.StatusConflict},
 		{"it makes no sense to the CA", "malformed", http.StatusBadRequest},
 		{"it is somebody else's", "unauthorized", http.StatusForbidden},
 		{"the CA does not know it", "malformed", http.StatusNotFound},
