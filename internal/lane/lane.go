@@ -39,6 +39,8 @@ type Party struct {
 	Of string
 	// Alone says that one at a time may wait for it.
 	Alone bool
+	// Thing says that it is nobody to be asked, but something that one at a time may change, such as a record. It takes no place from others.
+	Thing bool
 }
 
 // Full is the error of who finds no place.
@@ -51,6 +53,9 @@ type Full struct {
 }
 
 func (f *Full) Error() string {
+	if f.Party.Thing {
+		return fmt.Sprintf("Waiting for its turn at %s, which others are changing", f.Party.Who)
+	}
 	return fmt.Sprintf("Waiting for its turn at %s, which takes long to answer others", f.Party.Who)
 }
 
@@ -287,6 +292,9 @@ func (l *Lanes) room(namespace string, who Party, now time.Time) bool {
 			most, all, share = min(most, whenSlow), max(1, all/2), max(1, share/2)
 		}
 	}
+	if who.Thing {
+		return there == 0
+	}
 	if who.Alone {
 		most = 1
 	}
@@ -301,8 +309,10 @@ func (l *Lanes) take(namespace string, who Party) *place {
 	}
 	at := &place{party: who, namespace: namespace}
 	p.places[at] = struct{}{}
-	l.of[namespace]++
-	l.taken++
+	if !who.Thing {
+		l.of[namespace]++
+		l.taken++
+	}
 	return at
 }
 
@@ -311,9 +321,11 @@ func (l *Lanes) free(at *place) {
 	now := l.clock.Now()
 	p := l.parties[at.party]
 	delete(p.places, at)
-	l.taken--
-	if l.of[at.namespace]--; l.of[at.namespace] == 0 {
-		delete(l.of, at.namespace)
+	if !at.party.Thing {
+		l.taken--
+		if l.of[at.namespace]--; l.of[at.namespace] == 0 {
+			delete(l.of, at.namespace)
+		}
 	}
 	switch {
 	case at.since.IsZero(): // nobody came

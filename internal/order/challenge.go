@@ -88,6 +88,8 @@ type ChallengeReconciler struct {
 	seen, leaving instants
 	// restored is when a proof that was lost was presented again last. After a restart the time of its first presenting counts.
 	restored instants
+	// restoring is since when a lost proof is being presented again, of which an event is to tell.
+	restoring instants
 	// limited is until when nothing is done for a challenge, for an account, as the CA or the service of its solver said. After a restart they are asked once more.
 	limited instants
 	// unread is since when a reply of the CA cannot be read. After a restart it counts anew.
@@ -136,6 +138,7 @@ func (r *ChallengeReconciler) Reconcile(ctx context.Context, request reconcile.R
 		r.seen.drop(string(ch.UID))
 		r.presenting.drop(string(ch.UID))
 		r.restored.drop(string(ch.UID))
+		r.restoring.drop(string(ch.UID))
 		r.unread.drop(string(ch.UID))
 		for _, reason := range []string{"Started", "Presented", "SelfCheckSkipped"} {
 			r.told.drop(string(ch.UID) + reason)
@@ -393,6 +396,7 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 		if unseen = seen.Unseen; unseen == "" {
 			r.seen.since(string(ch.UID), now)
 		}
+		r.restorationSeen(ch)
 	}
 	if wait := ch.Spec.Solver.WaitForRecordToPropagate; wait != nil {
 		if until := r.seen.since(string(ch.UID), now).Add(wait.Duration); now.Before(until) {
@@ -469,16 +473,31 @@ func (r *ChallengeReconciler) restore(ctx context.Context, s solver.Solver, i *s
 		return 0, err
 	}
 	if later := new(solver.Later); errors.As(err, &later) {
+		r.restoring.since(string(ch.UID), now)
 		return later.After, nil
 	}
+	r.restoring.drop(string(ch.UID))
 	r.restored.drop(string(ch.UID))
 	r.restored.since(string(ch.UID), now)
 	if err != nil {
 		r.Events.Eventf(ch, corev1.EventTypeWarning, "PresentError", "It could be seen nowhere, and presenting it again fails: %s", err)
 		return 0, nil
 	}
-	r.Events.Eventf(ch, corev1.EventTypeWarning, "PresentedAgain", "What was presented for the %s challenge of %s could be seen nowhere, and was presented again", ch.Spec.Type, ch.Spec.DNSName)
+	r.presentedAgain(ch)
 	return 0, nil
+}
+
+// restorationSeen tells of a proof that is seen again before the call that was to restore it has ended.
+func (r *ChallengeReconciler) restorationSeen(ch *cmacme.Challenge) {
+	if uid := string(ch.UID); r.restoring.is(uid) {
+		r.restoring.drop(uid)
+		r.presentedAgain(ch)
+	}
+}
+
+func (r *ChallengeReconciler) presentedAgain(ch *cmacme.Challenge) {
+	r.Events.Eventf(ch, corev1.EventTypeWarning, "PresentedAgain",
+		"What was presented for the %s challenge of %s could be seen nowhere, and was presented again", ch.Spec.Type, ch.Spec.DNSName)
 }
 
 // turn reports whether it is a challenge's turn to begin, and beside whose proofs. If it waits for others at its place, its reason says so.

@@ -89,12 +89,17 @@ type Controller struct {
 // Run runs the controller until the test ends, or Stop.
 func Run(t testing.TB, o controller.Options) *Controller {
 	t.Helper()
+	return RunAs(t, Config(t), o)
+}
+
+// RunAs is Run with another connection to the API server.
+func RunAs(t testing.TB, cfg *rest.Config, o controller.Options) *Controller {
+	t.Helper()
 	if o.Log.GetSink() == nil {
 		o.Log = testLog(t)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &Controller{cancel: cancel, done: make(chan struct{})}
-	cfg := Config(t)
 	go func() {
 		defer close(c.done)
 		c.err = controller.Run(ctx, cfg, o)

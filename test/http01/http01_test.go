@@ -25,6 +25,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwapi "sigs.k8s.io/gateway-api/apis/v1"
@@ -63,6 +64,12 @@ type rig struct {
 }
 
 func start(t *testing.T, change ...func(*controller.Options)) *rig {
+	t.Helper()
+	return startAs(t, cluster.Config(t), change...)
+}
+
+// startAs is start with another connection of the controller to the API server.
+func startAs(t *testing.T, cfg *rest.Config, change ...func(*controller.Options)) *rig {
 	t.Helper()
 	cluster.InstallGatewayAPI(t)
 	r := &rig{T: t, admin: cluster.Admin(t), network: &network{}, namespace: cluster.Namespace(t)}
@@ -103,7 +110,7 @@ func start(t *testing.T, change ...func(*controller.Options)) *rig {
 		f(&o)
 	}
 	r.deploy()
-	cluster.Run(t, o)
+	cluster.RunAs(t, cfg, o)
 	return r
 }
 

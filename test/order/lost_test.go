@@ -27,6 +27,17 @@ func TestARecordThatVanishesBeforeItWasSeenIsMadeAgain(t *testing.T) {
 		"made by a provider that remembers it": func(r *rig) func(*cmacme.ACMEIssuer) {
 			return r.byProvider("exec", fmt.Sprintf(`{"program": %q}`, r.program()))
 		},
+		"made by a provider that takes longer than a pass": func(r *rig) func(*cmacme.ACMEIssuer) {
+			return r.byProvider("exec", fmt.Sprintf(`{"program": %q}`, r.programOf(func(verb, name, value string) bool {
+				if verb == "present" {
+					r.names.SetTXT(name, value)
+					time.Sleep(3 * time.Second) // it is seen before the program ends
+				} else {
+					r.names.SetTXT(name)
+				}
+				return true
+			})))
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

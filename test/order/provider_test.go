@@ -1,8 +1,10 @@
 package order_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -174,6 +176,73 @@ func TestTheExampleOfAProviderIssuesAndForeignRecordsStay(t *testing.T) {
 	r.eventually("the Challenges are gone", r.noChallenges)
 	for _, e := range append(r.events("CleanUpError"), r.events("PresentError")...) {
 		t.Errorf("an event says %s", e)
+	}
+}
+
+// TestSolversThatLeadToOneRecordChangeItOneAfterTheOther has issuers of both kinds, with accounts and settings of their own, whose service replaces record
+// sets with what was read before.
+func TestSolversThatLeadToOneRecordChangeItOneAfterTheOther(t *testing.T) {
+	r := start(t, pebble.Options{}, ownMachine)
+	api := &powerDNS{names: r.names, key: "good-key"}
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		reply := httptest.NewRecorder()
+		api.ServeHTTP(reply, q)
+		if q.Method == http.MethodGet {
+			time.Sleep(300 * time.Millisecond) // what was read is old when it is used
+		}
+		maps.Copy(w.Header(), reply.Header())
+		w.WriteHeader(reply.Code)
+		_, _ = w.Write(reply.Body.Bytes())
+	}))
+	t.Cleanup(service.Close)
+	r.names.AddTXT("_acme-challenge.example.com", "of another tool")
+	for _, namespace := range []string{r.namespace, "kube-system"} {
+		secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: r.namespace}, StringData: map[string]string{"apiKey": "good-key"}}
+		if err := r.admin.Create(t.Context(), secret); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = r.admin.Delete(context.Background(), secret) })
+	}
+	spec := func(account, config string) cmapi.IssuerSpec {
+		s := &cmacme.ACMEIssuer{
+			Server: r.ca.Directory, CABundle: r.ca.CABundle,
+			PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: r.namespace + account}},
+		}
+		r.byProvider("pdns", config)(s)
+		s.Solvers[0].DNS01.Provider.SecretRef = &cmmeta.LocalObjectReference{Name: r.namespace}
+		return cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{ACME: s}}
+	}
+	wide := &cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: r.namespace}, Spec: spec("-c", fmt.Sprintf(`{"host": %q}`, service.URL))}
+	if err := r.admin.Create(t.Context(), wide); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.admin.Delete(context.Background(), wide) })
+	r.create(&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "slash"}, Spec: spec("-s", fmt.Sprintf(`{"host": %q}`, service.URL+"/"))})
+	r.create(&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "ttl"}, Spec: spec("-t", fmt.Sprintf(`{"host": %q, "ttl": 60}`, service.URL))})
+	var all []*cmapi.Certificate
+	for _, ref := range []cmmeta.IssuerReference{{Name: r.namespace, Kind: "ClusterIssuer"}, {Name: "slash"}, {Name: "ttl"}} {
+		crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: ref.Name}, Spec: cmapi.CertificateSpec{
+			SecretName: ref.Name + "-tls", DNSNames: []string{"example.com", "*.example.com"}, IssuerRef: ref,
+		}}
+		r.create(crt)
+		all = append(all, crt)
+	}
+	for _, crt := range all {
+		r.ready(crt)
+	}
+	r.eventually("the Challenges are gone", r.noChallenges)
+	if got := r.names.TXT("_acme-challenge.example.com"); !slices.Equal(got, []string{"of another tool"}) {
+		t.Errorf("the zone has %q", got)
+	}
+	for _, reason := range []string{"PresentedAgain", "CleanUpError", "PresentError"} {
+		for _, e := range r.events(reason) {
+			t.Errorf("an event says %s: %s", reason, e)
+		}
+	}
+	for _, crt := range all {
+		if got := r.ordersOf(crt.Name); len(got) != 1 {
+			t.Errorf("%s has %d Orders", crt.Name, len(got))
+		}
 	}
 }
 

@@ -105,9 +105,10 @@ type Solver struct {
 	// Now is the time that waits, signatures and persistUntil are reckoned from.
 	Now func() time.Time
 
-	pool  pool[Provider]
-	lego  pool[*lego.Provider]
-	turns turns
+	pool    pool[Provider]
+	lego    pool[*lego.Provider]
+	records lego.Records
+	turns   turns
 }
 
 func (s *Solver) resolver(spec *cmacme.ACMEChallengeSolverDNS01) *Resolver {
@@ -243,6 +244,13 @@ func (s *Solver) change(ctx context.Context, issuer *signer.Issuer, ch *cmacme.C
 	record, err := s.locate(ctx, s.resolver(ch.Spec.Solver.DNS01), ch)
 	if err != nil {
 		return err
+	}
+	if _, ok := p.(*akamai); ok { // whose record sets are replaced without a condition
+		done, err := s.records.Alone(ctx, "akamai", record.FQDN)
+		if err != nil {
+			return err
+		}
+		defer done()
 	}
 	if _, ok := p.(legoRecords); !ok { // whose calls outlive this, and have places of their own
 		if err := lane.Enter(ctx, party(issuer, ch)); err != nil {

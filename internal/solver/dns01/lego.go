@@ -89,7 +89,11 @@ func (s *Solver) legoProvider(ctx context.Context, issuer *signer.Issuer, ch *cm
 		slices.Sort(settings[3:])
 	}
 	found, err := s.lego.get("lego", settings, func() (*lego.Provider, error) {
-		return lego.New(spec.Name, config, secret, s.author(issuer.Kind), s.Now)
+		made, err := lego.New(spec.Name, config, secret, s.author(issuer.Kind), s.Now)
+		if err == nil {
+			made.Records = &s.records
+		}
+		return made, err
 	})
 	if err != nil {
 		return nil, err

@@ -67,6 +67,8 @@ type Provider struct {
 	secrets []string
 	door    *door // nil if it asks nobody
 	now     func() time.Time
+	// Records are shared by all providers that may change the same ones.
+	Records *Records
 
 	mu      sync.Mutex
 	running *call
@@ -352,7 +354,7 @@ func (p *Provider) do(ctx context.Context, verb string, r Record, f func(context
 	c := p.running
 	switch {
 	case c == nil:
-		left, err := lane.Keep(ctx, p.party()) // until the call is over
+		left, err := p.turn(ctx, r)
 		if err != nil {
 			p.mu.Unlock()
 			return err
@@ -380,6 +382,20 @@ func (p *Provider) do(ctx context.Context, verb string, r Record, f func(context
 	case <-ctx.Done():
 	}
 	return &solver.Later{After: again, Why: p.kind.name + " is at work"}
+}
+
+// turn takes the record and the provider, until the call is over.
+func (p *Provider) turn(ctx context.Context, r Record) (over func(), err error) {
+	done, err := p.Records.Alone(ctx, p.kind.name, r.FQDN)
+	if err != nil {
+		return nil, err
+	}
+	left, err := lane.Keep(ctx, p.party())
+	if err != nil {
+		done()
+		return nil, err
+	}
+	return func() { left(); done() }, nil
 }
 
 // run makes a call and keeps how it ended.

@@ -1,0 +1,52 @@
+package lego
+
+import (
+	"context"
+	"regexp"
+	"strings"
+	"sync"
+
+	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/solver"
+)
+
+// Records lets one call at a time change a record set. Most services have no operation for one value: the set is read and
+// written back, so two calls at once lose a value, whatever the settings and credentials of each. The zero value is ready, and nil is
+// for a provider that has its records to itself.
+type Records struct {
+	mu   sync.Mutex
+	busy map[string]bool
+}
+
+// version is what the names of providers end with that use another API of the same service.
+var version = regexp.MustCompile(`v[0-9]+$`)
+
+// Alone takes the record set at a name of a service, until done. The error is a lane.Full while another call has it.
+func (r *Records) Alone(ctx context.Context, service, fqdn string) (done func(), err error) {
+	if r == nil {
+		return func() {}, nil
+	}
+	of := lane.Party{
+		Who: "the DNS record " + strings.TrimSuffix(fqdn, "."), Of: version.ReplaceAllString(service, "") + " " + strings.ToLower(fqdn), Thing: true,
+	}
+	leave, err := lane.Keep(ctx, of)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.busy[of.Of] { // by a call that is in no lane
+		leave()
+		return nil, &solver.Later{After: again, Why: "waiting for another change of " + of.Who}
+	}
+	if r.busy == nil {
+		r.busy = map[string]bool{}
+	}
+	r.busy[of.Of] = true
+	return sync.OnceFunc(func() {
+		r.mu.Lock()
+		delete(r.busy, of.Of)
+		r.mu.Unlock()
+		leave()
+	}), nil
+}
