@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,10 +16,8 @@ import (
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/version"
 )
-
-// Version is that of the program, set when it is linked. Without, it is that of the module.
-var Version string
 
 func (p *Program) check() *cobra.Command {
 	cmd := &cobra.Command{Use: "check", Short: "See whether something works", Args: cobra.NoArgs,
@@ -99,7 +96,7 @@ func (p *Program) version() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "version", Short: "Show the version of this program and of the API server", Args: exactly(),
 		RunE: func(_ *cobra.Command, _ []string) error {
-			r := versionReport{Client: clientVersion(), Go: runtime.Version()}
+			r := versionReport{Client: version.Get(), Go: runtime.Version()}
 			if !clientOnly {
 				if server, err := p.serverVersion(); err != nil {
 					r.Error = describe(err)
@@ -124,16 +121,6 @@ func (p *Program) version() *cobra.Command {
 	p.outputFlag(cmd)
 	cmd.Flags().BoolVar(&clientOnly, "client", false, "only of this program")
 	return cmd
-}
-
-func clientVersion() string {
-	if Version != "" {
-		return Version
-	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "unknown"
 }
 
 func (p *Program) serverVersion() (string, error) {

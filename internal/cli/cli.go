@@ -26,6 +26,7 @@ import (
 
 	acmev1 "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	"github.com/perennial-pki/perennial/internal/version"
 )
 
 // Exit codes.
@@ -93,9 +94,11 @@ func (p *Program) Command(more ...*cobra.Command) *cobra.Command {
 			cobra.CommandDisplayNameAnnotation: p.Name,
 		},
 		SilenceUsage: true, SilenceErrors: true,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Version: version.String(),
+		Args:    cobra.NoArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	root.SetVersionTemplate("perennial {{.Version}}\n") // as perennial version --client
 	root.SetIn(p.In)
 	root.SetOut(p.Out)
 	root.SetErr(p.Err)

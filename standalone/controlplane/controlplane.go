@@ -47,8 +47,12 @@ type Options struct {
 	// log/control-plane.log below DataDir, which is kept below 20 MiB. The writer is shared by all
 	// control planes of a process, because the log of kube-apiserver is: the last one started wins.
 	Log io.Writer
-	// Progress, if set, is told in words what is being waited for, and how long it took.
+	// Progress, if set, is told in words what is being waited for, and how long it took, and warned of
+	// low disk space as long as the control plane runs.
 	Progress func(message string)
+	// LastWords, if set, is called with the reason when etcd cannot go on, as on a full disk. The process
+	// ends when it returns: nothing that was acknowledged is lost.
+	LastWords func(reason error)
 }
 
 // ControlPlane is a running control plane.
@@ -84,6 +88,15 @@ func Start(ctx context.Context, o Options) (_ *ControlPlane, err error) {
 	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			err = explainDisk(dir.path, err)
+		}
+	}()
+	last := &lastWords{dir: dir.path, say: o.LastWords}
+	if last.say == nil {
+		last.say = func(error) {}
+	}
 	c := &ControlPlane{dir: dir, done: make(chan struct{})}
 	defer func() {
 		if err != nil {
@@ -100,6 +113,8 @@ func Start(ctx context.Context, o Options) (_ *ControlPlane, err error) {
 	c.closer.add(func() { listener.Close() })
 	c.port = listener.Addr().(*net.TCPAddr).Port
 
+	room := &disk{dir: dir.path, say: progress}
+	room.look()
 	progress(fmt.Sprintf("starting kube-apiserver and etcd in %s", dir.path))
 	if c.creds, err = ensureCredentials(dir.path, c.port, time.Now()); err != nil {
 		return nil, err
@@ -130,7 +145,7 @@ func Start(ctx context.Context, o Options) (_ *ControlPlane, err error) {
 	}
 	c.closer.add(socket.remove)
 	group.Go(func() (err error) {
-		db, err = startDatabase(ctx, filepath.Join(dir.path, "etcd"), socket.path, o.Fsync)
+		db, err = startDatabase(ctx, filepath.Join(dir.path, "etcd"), socket.path, o.Fsync, last)
 		return err
 	})
 	group.Go(func() (err error) {
@@ -174,6 +189,7 @@ func Start(ctx context.Context, o Options) (_ *ControlPlane, err error) {
 	if err := install.AtStart(ctx, c.AdminConfig(), gate.release, objects...); err != nil {
 		return nil, fmt.Errorf("start control plane in %s: %w", dir.path, err)
 	}
+	go room.watch(run)
 	progress(fmt.Sprintf("ready after %.1f s on https://127.0.0.1:%d", time.Since(began).Seconds(), c.port))
 
 	go func() {

@@ -15,14 +15,14 @@ import (
 type database struct{ etcd *embed.Etcd }
 
 // startDatabase opens the database in dir and returns when it accepts requests at the socket.
-func startDatabase(ctx context.Context, dir, socket string, fsync bool) (*database, error) {
+func startDatabase(ctx context.Context, dir, socket string, fsync bool, last *lastWords) (*database, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create etcd's directory: %w", err)
 	}
 	cfg := embed.NewConfig()
 	cfg.Name = "perennial"
 	cfg.Dir = dir
-	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(etcdLogger())
+	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(etcdLogger().WithOptions(last.options()...))
 
 	client := url.URL{Scheme: "unix", Path: socket}
 	cfg.ListenClientUrls = []url.URL{client}

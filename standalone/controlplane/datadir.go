@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/perennial-pki/perennial/standalone/internal/ownership"
 )
 
 // dataDir is a data directory that this process holds.
@@ -26,6 +28,9 @@ func openDataDir(path string) (*dataDir, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	if err := ownership.Check(path); err != nil {
+		return nil, fmt.Errorf("data directory %s is not safe: %w", path, err)
 	}
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("create data directory: %w", err)

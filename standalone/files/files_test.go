@@ -274,6 +274,42 @@ func TestACommandIsRunWithoutAShell(t *testing.T) {
 	}
 }
 
+func TestACommandMayLeaveAProcessInTheBackground(t *testing.T) {
+	dir := t.TempDir()
+	pidFile, goOn, wrote := filepath.Join(dir, "pid"), filepath.Join(dir, "go-on"), filepath.Join(dir, "wrote")
+	left := func() { // the process that is left ends with the test
+		if pid := strings.TrimSpace(read(t, pidFile)); pid != "" {
+			_ = exec.Command("kill", "-9", pid).Run()
+		}
+	}
+	// It writes to the output that it inherited when the command has long ended.
+	background := "(while ! test -e " + goOn + "; do sleep 0.01; done; echo hello && touch " + wrote + "; sleep 1000) & echo $! > " + pidFile + "; "
+	began := time.Now()
+	if err := command(t.Context(), time.Minute, "/", []string{"/bin/sh", "-c", background + "exit 0"}); err != nil {
+		t.Errorf("exit status 0 is taken for a failure: %v", err)
+	}
+	defer left()
+	if took := time.Since(began); took > 30*time.Second {
+		t.Errorf("the result came after %s, as if it had waited for the process in the background", took)
+	}
+	if err := os.WriteFile(goOn, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(time.Minute); ; {
+		if _, err := os.Stat(wrote); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the process in the background cannot write to its output")
+		}
+	}
+	left()
+	err := command(t.Context(), time.Minute, "/", []string{"/bin/sh", "-c", background + "echo broken; exit 3"})
+	if err == nil || !strings.Contains(err.Error(), "exit status 3") || !strings.Contains(err.Error(), "broken") {
+		t.Errorf("a failure that leaves a process says %v", err)
+	}
+}
+
 // state is the state of a process, "" if there is none.
 func state(pid string) string {
 	data, err := os.ReadFile("/proc/" + pid + "/stat")

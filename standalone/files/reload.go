@@ -5,11 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -78,11 +80,11 @@ func command(ctx context.Context, timeout time.Duration, directory string, args 
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
-	cmd.WaitDelay = time.Second // somebody in the background may still hold the output
-	output := &tail{}
-	cmd.Stdout, cmd.Stderr = output, output
-	err := cmd.Run()
-	if err == nil {
+	output, err := capture(cmd)
+	if err != nil {
+		return fmt.Errorf("%s: %w", args[0], err)
+	}
+	if err = output.run(cmd); err == nil {
 		return nil
 	}
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
@@ -94,19 +96,63 @@ func command(ctx context.Context, timeout time.Duration, directory string, args 
 	return fmt.Errorf("%s: %w", args[0], err)
 }
 
-// tail keeps the end of what is written to it.
-type tail struct{ data []byte }
+// lastOutput is how long the output of a command that has ended may take to arrive.
+const lastOutput = time.Second
 
-func (t *tail) Write(p []byte) (int, error) {
-	t.data = append(t.data, p...)
-	if len(t.data) > maxOutput {
-		t.data = bytes.Clone(t.data[len(t.data)-maxOutput:])
+// output is what a command and the processes that it started write.
+type output struct {
+	read, write *os.File
+	done        chan struct{} // closed when all that hold the other end have ended
+
+	mu   sync.Mutex
+	tail []byte
+}
+
+// capture makes the output of a command.
+func capture(cmd *exec.Cmd) (*output, error) {
+	read, write, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	cmd.Stdout, cmd.Stderr = write, write
+	return &output{read: read, write: write, done: make(chan struct{})}, nil
+}
+
+// run runs the command and returns how it ended. A process that it leaves in the background, as a
+// restart does, may hold the output for as long as it lives: it is read on, so that the process can
+// write, and the result does not wait for it.
+func (o *output) run(cmd *exec.Cmd) error {
+	go func() {
+		defer close(o.done)
+		defer o.read.Close()
+		_, _ = io.Copy(o, o.read)
+	}()
+	err := cmd.Run()
+	o.write.Close()
+	if err != nil {
+		select {
+		case <-o.done:
+		case <-time.After(lastOutput):
+		}
+	}
+	return err
+}
+
+// Write keeps the end of what is written.
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.tail = append(o.tail, p...)
+	if len(o.tail) > maxOutput {
+		o.tail = bytes.Clone(o.tail[len(o.tail)-maxOutput:])
 	}
 	return len(p), nil
 }
 
-func (t *tail) String() string {
-	return strings.ToValidUTF8(strings.Join(strings.Fields(string(t.data)), " "), "?")
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return strings.ToValidUTF8(strings.Join(strings.Fields(string(o.tail)), " "), "?")
 }
 
 // signal sends a signal to the process of the pidFile. The file must belong to root, to us or to the user of that process: nobody else

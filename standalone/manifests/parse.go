@@ -17,6 +17,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	sigsyaml "sigs.k8s.io/yaml"
+
+	"github.com/perennial-pki/perennial/standalone/internal/ownership"
 )
 
 const (
@@ -266,8 +268,16 @@ type file struct {
 	err       *parseError
 }
 
+// Check returns an error if the manifests of a directory cannot be read, or if another user can change
+// the directory or one below it: manifests decide which commands the user of perenniald runs.
+func Check(dir string) error {
+	_, _, err := readDir(dir)
+	return err
+}
+
 // readDir reads the manifests of a directory and those below it, in the order of their paths. What
-// begins with a dot is not a manifest. The error is about the directory itself: then nothing is known.
+// begins with a dot is not a manifest. The error is about a directory: then nothing is known. A file that
+// another user can change has an error of its own, like one that cannot be parsed.
 func readDir(dir string) (files []*file, dirs []string, err error) {
 	seen := map[string]bool{} // directories, so that links in a circle come to an end
 	var walk func(string) error
@@ -281,6 +291,9 @@ func readDir(dir string) (files []*file, dirs []string, err error) {
 		}
 		seen[real] = true
 		dirs = append(dirs, dir)
+		if err := ownership.Check(dir); err != nil {
+			return err
+		}
 		entries, err := os.ReadDir(dir)
 		if err != nil {
 			return err
@@ -319,6 +332,10 @@ func readDir(dir string) (files []*file, dirs []string, err error) {
 // readFile returns nil if the file is gone.
 func readFile(path string) *file {
 	f := &file{path: path}
+	if err := ownership.Check(path); err != nil {
+		f.err = &parseError{0, fmt.Errorf("not applied: %w", err)}
+		return f
+	}
 	in, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -3,6 +3,7 @@ package standalone_test
 import (
 	"bufio"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -286,23 +287,32 @@ func TestAStartThatCannotBeSaysWhyInOneLine(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	open := filepath.Join(dir, "open")
+	if err := errors.Join(os.MkdirAll(filepath.Join(open, "manifests"), 0o755), os.Chmod(open, 0o777)); err != nil {
+		t.Fatal(err)
+	}
 	for name, test := range map[string]struct {
 		args []string
 		says string
 	}{
-		"a taken port":                  {[]string{"--data-dir", filepath.Join(dir, "data"), "--port", port}, port},
-		"a data directory that is none": {[]string{"--data-dir", filepath.Join(file, "data")}, file},
-		"manifests that are not there":  {[]string{"--data-dir", filepath.Join(dir, "data"), "--manifests", filepath.Join(dir, "none")}, "--manifests"},
-		"manifests that are a file":     {[]string{"--data-dir", filepath.Join(dir, "data"), "--manifests", file}, "name the directory"},
-		"a root that is not there":      {[]string{"--data-dir", filepath.Join(dir, "data"), "--file-root", filepath.Join(dir, "none")}, "--file-root"},
-		"a taken port for HTTP-01":      {[]string{"--data-dir", filepath.Join(dir, "data"), "--http01-listen-address", "127.0.0.1:" + port}, "--http01-listen-address: "},
-		"a taken port for TLS-ALPN-01":  {[]string{"--data-dir", filepath.Join(dir, "data"), "--tlsalpn01-listen-address", "127.0.0.1:" + port}, "passes challenges on"},
-		"a webroot that is not there":   {[]string{"--data-dir", filepath.Join(dir, "data"), "--http01-webroot", filepath.Join(dir, "none")}, "--http01-webroot: "},
-		"a DNS server that is no URL":   {[]string{"--data-dir", filepath.Join(dir, "data"), "--dns01-recursive-nameservers", "http://user:secret@dns.example.com/"}, `--dns01-recursive-nameservers: the DNS server "http://dns.example.com/" must be host:port`},
-		"a site behind no listener":     {[]string{"--data-dir", filepath.Join(dir, "data"), "--tlsalpn01-passthrough-to", "127.0.0.1:" + port}, "needs --tlsalpn01-listen-address"},
-		"a name server without a port":  {[]string{"--data-dir", filepath.Join(dir, "data"), "--acme-http01-solver-nameservers", "192.0.2.53"}, "--acme-http01-solver-nameservers must be host:port, such as 192.0.2.53:53"},
-		"no challenge at once":          {[]string{"--data-dir", filepath.Join(dir, "data"), "--max-concurrent-challenges", "0"}, "--max-concurrent-challenges must be 1 or more"},
-		"an unknown flag":               {[]string{"--frobnicate"}, "unknown flag"},
+		"manifests that all users can exchange":  {[]string{"--data-dir", filepath.Join(dir, "data"), "--manifests", filepath.Join(open, "manifests")}, "--manifests: all users can write to " + open + " (mode 0777): chmod go-w " + open},
+		"a data directory that all can exchange": {[]string{"--data-dir", filepath.Join(open, "data")}, "all users can write to " + open + " (mode 0777): chmod go-w " + open},
+		"an argument":                            {[]string{"--data-dir", filepath.Join(dir, "data"), "manifests"}, `unexpected argument "manifests"`},
+		"the version as a command":               {[]string{"version"}, `unexpected argument "version"`},
+		"a value for the version":                {[]string{"--version=raw"}, "--version"},
+		"a taken port":                           {[]string{"--data-dir", filepath.Join(dir, "data"), "--port", port}, port},
+		"a data directory that is none":          {[]string{"--data-dir", filepath.Join(file, "data")}, file},
+		"manifests that are not there":           {[]string{"--data-dir", filepath.Join(dir, "data"), "--manifests", filepath.Join(dir, "none")}, "--manifests"},
+		"manifests that are a file":              {[]string{"--data-dir", filepath.Join(dir, "data"), "--manifests", file}, "name the directory"},
+		"a root that is not there":               {[]string{"--data-dir", filepath.Join(dir, "data"), "--file-root", filepath.Join(dir, "none")}, "--file-root"},
+		"a taken port for HTTP-01":               {[]string{"--data-dir", filepath.Join(dir, "data"), "--http01-listen-address", "127.0.0.1:" + port}, "--http01-listen-address: "},
+		"a taken port for TLS-ALPN-01":           {[]string{"--data-dir", filepath.Join(dir, "data"), "--tlsalpn01-listen-address", "127.0.0.1:" + port}, "passes challenges on"},
+		"a webroot that is not there":            {[]string{"--data-dir", filepath.Join(dir, "data"), "--http01-webroot", filepath.Join(dir, "none")}, "--http01-webroot: "},
+		"a DNS server that is no URL":            {[]string{"--data-dir", filepath.Join(dir, "data"), "--dns01-recursive-nameservers", "http://user:secret@dns.example.com/"}, `--dns01-recursive-nameservers: the DNS server "http://dns.example.com/" must be host:port`},
+		"a site behind no listener":              {[]string{"--data-dir", filepath.Join(dir, "data"), "--tlsalpn01-passthrough-to", "127.0.0.1:" + port}, "needs --tlsalpn01-listen-address"},
+		"a name server without a port":           {[]string{"--data-dir", filepath.Join(dir, "data"), "--acme-http01-solver-nameservers", "192.0.2.53"}, "--acme-http01-solver-nameservers must be host:port, such as 192.0.2.53:53"},
+		"no challenge at once":                   {[]string{"--data-dir", filepath.Join(dir, "data"), "--max-concurrent-challenges", "0"}, "--max-concurrent-challenges must be 1 or more"},
+		"an unknown flag":                        {[]string{"--frobnicate"}, "unknown flag"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := startDaemon(t, test.args...)
@@ -313,4 +323,51 @@ func TestAStartThatCannotBeSaysWhyInOneLine(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestPerennialdSaysItsVersionAndEnds(t *testing.T) {
+	d := startDaemon(t, "--version")
+	select {
+	case err := <-d.done:
+		if said := d.output(); err != nil || !strings.HasPrefix(said, "perenniald ") || !strings.Contains(said, "(go1.") || strings.Contains(said, "\n") {
+			t.Errorf("it ended with %v and said %q", err, said)
+		}
+	case <-time.After(time.Minute):
+		t.Fatalf("it goes on:\n%s", d.output())
+	}
+}
+
+func TestManifestsThatOthersCanWriteAreNotApplied(t *testing.T) {
+	dir := t.TempDir()
+	manifests := filepath.Join(dir, "manifests")
+	if err := os.Mkdir(manifests, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write := func(name string, mode os.FileMode) {
+		t.Helper()
+		path := filepath.Join(manifests, name+".yaml")
+		text := "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: " + name + ", namespace: default}\n"
+		if err := errors.Join(os.WriteFile(path, []byte(text), 0o600), os.Chmod(path, mode)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("safe", 0o644)
+	write("open", 0o666)
+	d := startDaemon(t, "--data-dir", filepath.Join(dir, "data"), "--manifests", manifests)
+	d.until("ConfigMap default/safe created")
+	d.until("open.yaml: not applied: all users can write to ", "chmod go-w "+manifests+"/open.yaml")
+	// While it runs, too.
+	if err := os.Chmod(manifests, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	write("later", 0o644)
+	d.until("all users can write to " + manifests + " (mode 0777): chmod go-w " + manifests)
+	if err := os.Chmod(manifests, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	d.until("ConfigMap default/later created")
+	if strings.Contains(d.output(), "default/open created") {
+		t.Errorf("a manifest that all users can write was applied:\n%s", d.output())
+	}
+	d.stop()
 }

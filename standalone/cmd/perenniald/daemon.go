@@ -68,6 +68,9 @@ func run(ctx context.Context, o options, out io.Writer) error {
 		if !info.IsDir() {
 			return fmt.Errorf("--manifests: %s is a file: name the directory that it is in", o.manifests)
 		}
+		if err := manifests.Check(o.manifests); err != nil {
+			return fmt.Errorf("--manifests: %w", err)
+		}
 	}
 	for _, root := range o.fileRoots {
 		if info, err := os.Stat(root); err != nil {
@@ -83,7 +86,7 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	defer s.close()
 
 	plane, err := controlplane.Start(ctx, controlplane.Options{
-		DataDir: o.dataDir, Port: o.port, Fsync: true, API: true, GatewayAPI: o.gatewayAPI, Progress: s.say,
+		DataDir: o.dataDir, Port: o.port, Fsync: true, API: true, GatewayAPI: o.gatewayAPI, Progress: s.say, LastWords: complain,
 	})
 	if err != nil {
 		return err

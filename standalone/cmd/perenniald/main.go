@@ -12,9 +12,11 @@ import (
 	_ "time/tzdata" // renewal windows name time zones, and not every machine has them
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
 	"github.com/perennial-pki/perennial/internal/order"
+	"github.com/perennial-pki/perennial/internal/version"
 )
 
 func main() {
@@ -23,13 +25,19 @@ func main() {
 	// A second signal ends the process at once.
 	context.AfterFunc(ctx, stop)
 	if err := command().ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "perenniald:", err)
+		complain(err)
 		os.Exit(1)
 	}
 }
 
+// complain writes the one line that says why the process ends.
+func complain(err error) { fmt.Fprintln(os.Stderr, "perenniald:", oneLine(err.Error())) }
+
 func command() *cobra.Command {
 	var o options
+	// cobra takes the flags of this set for its own. Packages of Kubernetes put some there, such as a
+	// --version that does nothing.
+	pflag.CommandLine = pflag.NewFlagSet("perenniald", pflag.ContinueOnError)
 	cmd := &cobra.Command{
 		Use:   "perenniald --manifests DIR",
 		Short: "Keeps the certificates of this machine alive",
@@ -37,7 +45,13 @@ func command() *cobra.Command {
 			"changes, and issues and renews the certificates that they ask for.",
 		Example: "  perenniald --manifests /etc/perennial\n" +
 			"  perenniald --manifests ./manifests --data-dir ./data --table",
-		Args:          cobra.NoArgs,
+		Version: version.String(),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("unexpected argument %q: perenniald takes flags alone, see perenniald --help", args[0])
+			}
+			return nil
+		},
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -45,6 +59,7 @@ func command() *cobra.Command {
 			return run(cmd.Context(), o, os.Stdout)
 		},
 	}
+	cmd.SetVersionTemplate("perenniald {{.Version}}\n")
 	f := cmd.Flags()
 	f.StringVar(&o.dataDir, "data-dir", defaultDataDir(), "where all state is kept: created with mode 0700, for one perenniald at a time")
 	f.StringVar(&o.manifests, "manifests", "", "directory of YAML files to apply, again whenever one changes; nothing if left out")
