@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"net/url"
+	"slices"
 	"unicode/utf8"
 )
 
@@ -51,33 +51,41 @@ type altNames struct {
 	foreign int
 }
 
-func (r Request) altNames() (altNames, error) {
-	names := altNames{dns: r.DNSNames, emails: r.EmailAddresses, uris: r.URIs, others: r.OtherNames}
+// altNames returns the names of the request in canonical form, each once.
+func (r Request) altNames() (names altNames, err error) {
 	for _, list := range []struct {
-		field  string
-		values []string
+		field     string
+		values    []string
+		canonical func(string) (string, error)
+		to        *[]string
 	}{
-		{"spec.dnsNames", r.DNSNames},
-		{"spec.emailAddresses", r.EmailAddresses},
-		{"spec.uris", r.URIs},
+		{"spec.dnsNames", r.DNSNames, DNSName, &names.dns},
+		{"spec.emailAddresses", r.EmailAddresses, CanonicalEmail, &names.emails},
+		{"spec.uris", r.URIs, CanonicalURI, &names.uris},
 	} {
 		for i, value := range list.values {
-			if err := checkIA5(value); err != nil {
+			form, err := list.canonical(value)
+			if err == nil {
+				err = checkIA5(form)
+			}
+			if err != nil {
 				return altNames{}, fmt.Errorf("%s[%d]: %w", list.field, i, err)
 			}
+			*list.to = append(*list.to, form)
 		}
+		*list.to = distinct(list.canonical, *list.to)
 	}
-	for i, uri := range r.URIs {
-		if _, err := url.Parse(uri); err != nil {
-			return altNames{}, fmt.Errorf("spec.uris[%d]: %w", i, err)
-		}
+	if r.LeaveOutCovered {
+		names.dns = WithoutCovered(names.dns)
 	}
 	for i, s := range r.IPAddresses {
 		ip, err := parseIP(s)
 		if err != nil {
 			return altNames{}, fmt.Errorf("spec.ipAddresses[%d]: %w", i, err)
 		}
-		names.ips = append(names.ips, ip)
+		if !slices.Contains(names.ips, ip) {
+			names.ips = append(names.ips, ip)
+		}
 	}
 	for i, other := range r.OtherNames {
 		if _, err := parseOID(other.OID); err != nil {
@@ -88,6 +96,9 @@ func (r Request) altNames() (altNames, error) {
 		}
 		if !utf8.ValidString(other.UTF8Value) {
 			return altNames{}, fmt.Errorf("spec.otherNames[%d].utf8Value: it is not valid UTF-8", i)
+		}
+		if !slices.ContainsFunc(names.others, func(o OtherName) bool { return flatOtherName(o) == flatOtherName(other) }) {
+			names.others = append(names.others, other)
 		}
 	}
 	return names, nil
@@ -267,10 +278,13 @@ func marshalSubtrees(field string, dns, ips, emails, uris []string) ([]asn1.RawV
 		subtrees = append(subtrees, asn1.RawValue{Tag: asn1.TagSequence, IsCompound: true, Bytes: base})
 		return err
 	}
-	addStrings := func(field string, tag int, values []string) error {
+	addStrings := func(field string, tag int, canonical func(string) (string, error), values []string) error {
 		for i, value := range values {
-			// An empty domain is allowed here: as a constraint it stands for all domains.
-			if err := checkIA5(value); value != "" && err != nil {
+			value, err := canonical(value)
+			if err == nil && value != "" { // an empty domain stands for all domains
+				err = checkIA5(value)
+			}
+			if err != nil {
 				return fmt.Errorf("%s[%d]: %w", field, i, err)
 			}
 			if err := add(tag, []byte(value)); err != nil {
@@ -279,7 +293,7 @@ func marshalSubtrees(field string, dns, ips, emails, uris []string) ([]asn1.RawV
 		}
 		return nil
 	}
-	if err := addStrings(field+".dnsDomains", tagDNS, dns); err != nil {
+	if err := addStrings(field+".dnsDomains", tagDNS, constraintDomain, dns); err != nil {
 		return nil, err
 	}
 	for i, cidr := range ips {
@@ -291,10 +305,10 @@ func marshalSubtrees(field string, dns, ips, emails, uris []string) ([]asn1.RawV
 			return nil, err
 		}
 	}
-	if err := addStrings(field+".emailAddresses", tagEmail, emails); err != nil {
+	if err := addStrings(field+".emailAddresses", tagEmail, constraintEmail, emails); err != nil {
 		return nil, err
 	}
-	if err := addStrings(field+".uriDomains", tagURI, uris); err != nil {
+	if err := addStrings(field+".uriDomains", tagURI, constraintDomain, uris); err != nil {
 		return nil, err
 	}
 	return subtrees, nil

@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"slices"
 	"strings"
 )
@@ -59,6 +58,9 @@ type Request struct {
 	URIs           []string
 	EmailAddresses []string
 	OtherNames     []OtherName
+	// LeaveOutCovered leaves DNS names out that a wildcard among them covers, see [Covers]. What
+	// has all of them is not different for that.
+	LeaveOutCovered bool
 
 	IsCA bool
 	// Usages are words as in "server auth". None mean "digital signature" and "key encipherment".
@@ -90,11 +92,12 @@ func (r Request) csr(rand io.Reader, key crypto.Signer) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	subject, commonName, err := r.subjectDER()
+	names, err := r.altNames()
 	if err != nil {
 		return nil, err
 	}
-	names, err := r.altNames()
+	r.CommonName = r.writtenCommonName(names)
+	subject, commonName, err := r.subjectDER()
 	if err != nil {
 		return nil, err
 	}
@@ -118,6 +121,22 @@ func (r Request) csr(rand io.Reader, key crypto.Signer) ([]byte, error) {
 		return nil, err
 	}
 	return der, nil
+}
+
+// writtenCommonName returns the common name in the spelling of the alternative name that it repeats,
+// as ACME servers compare the two. It repeats a wildcard if that covers it and takes its place.
+func (r Request) writtenCommonName(names altNames) string {
+	cn := ComparableDNSName(r.CommonName)
+	if ip, err := parseIP(r.CommonName); err == nil && slices.Contains(names.ips, ip) {
+		return ip.String()
+	}
+	if slices.Contains(names.dns, cn) {
+		return cn
+	}
+	if _, parent, _ := strings.Cut(cn, "."); r.LeaveOutCovered && Covers(names.dns, cn) && slices.Contains(DNSNames(r.DNSNames), cn) {
+		return "*." + parent
+	}
+	return r.CommonName
 }
 
 func (r Request) extensions(names altNames, emptySubject bool) ([]pkix.Extension, error) {
@@ -246,7 +265,7 @@ func (r Request) Check(spec KeySpec) error {
 }
 
 // CSRDifferences returns the fields of a Certificate's spec in which csr is not what r asks
-// for, nil if there are none. Lists are compared as sets with repetition, whatever their order.
+// for, nil if there are none. Names are compared by their canonical form, lists as sets.
 //
 // The private key, the usages and isCA are not compared: the key has [KeySpec.Differences], and
 // the others need not stand in a CSR and are compared with what came beside it.
@@ -262,11 +281,12 @@ func (r Request) CSRDifferences(csr *x509.CertificateRequest) []string {
 		// What cannot be parsed leaves no names, which differs from any that are asked for.
 		names, _ = parseAltNames(ext.Value)
 	}
+	dns := sameNames(DNSName, r.DNSNames, names.dns) || r.LeaveOutCovered && sameSet(WithoutCovered(r.DNSNames), DNSNames(names.dns))
 	differ("spec.ipAddresses", !sameIPs(r.IPAddresses, names))
-	differ("spec.uris", !sameURIs(r.URIs, names.uris))
-	differ("spec.emailAddresses", !sameSet(r.EmailAddresses, names.emails))
-	differ("spec.dnsNames", !sameSet(r.DNSNames, names.dns))
-	differ("spec.otherNames", names.foreign > 0 || !sameOtherNames(r.OtherNames, names.others))
+	differ("spec.uris", !sameNames(CanonicalURI, r.URIs, names.uris))
+	differ("spec.emailAddresses", !sameNames(CanonicalEmail, r.EmailAddresses, names.emails))
+	differ("spec.dnsNames", !dns)
+	differ("spec.otherNames", names.foreign > 0 || !sameNames(itself, flatOtherNames(r.OtherNames), flatOtherNames(names.others)))
 	fields = append(fields, r.subjectDifferences(csr)...)
 
 	var constraints *NameConstraints
@@ -279,6 +299,11 @@ func (r Request) CSRDifferences(csr *x509.CertificateRequest) []string {
 }
 
 func (r Request) subjectDifferences(csr *x509.CertificateRequest) []string {
+	names, spelled := r.comparableNames(), r
+	spelled.CommonName = csr.Subject.CommonName
+	if spelled.writtenCommonName(names) == r.writtenCommonName(names) {
+		r = spelled
+	}
 	der, _, err := r.subjectDER()
 	if err == nil && bytes.Equal(der, csr.RawSubject) {
 		return nil
@@ -311,7 +336,7 @@ func (r Request) subjectDifferences(csr *x509.CertificateRequest) []string {
 // CertificateDifferences is a looser [Request.CSRDifferences] for a certificate of which the CSR is
 // not known. It compares only names, as issuers change the rest of a subject as they like, and
 // lets the common name and the DNS names take each other's place, as issuers copy one to the
-// other. The case of a DNS name does not matter.
+// other.
 func (r Request) CertificateDifferences(cert *x509.Certificate) []string {
 	var fields []string
 	differ := func(field string, different bool) {
@@ -325,8 +350,8 @@ func (r Request) CertificateDifferences(cert *x509.Certificate) []string {
 		// compare then has no common name.
 		_, commonName, _ = r.subjectDER()
 	}
-	want := nameSet(r.DNSNames, commonName)
-	is := nameSet(cert.DNSNames, cert.Subject.CommonName)
+	want := r.nameSet(r.DNSNames, commonName)
+	is := r.nameSet(cert.DNSNames, cert.Subject.CommonName)
 	differ("spec.commonName", !want.holds(cert.Subject.CommonName) || !is.holds(commonName))
 	differ("spec.dnsNames", !want.holds(cert.DNSNames...) || !is.holds(r.DNSNames...))
 
@@ -335,31 +360,41 @@ func (r Request) CertificateDifferences(cert *x509.Certificate) []string {
 		names, _ = parseAltNames(ext.Value)
 	}
 	differ("spec.ipAddresses", !sameIPs(r.IPAddresses, names))
-	differ("spec.uris", !sameURIs(r.URIs, names.uris))
-	differ("spec.emailAddresses", !sameSet(r.EmailAddresses, names.emails))
+	differ("spec.uris", !sameNames(CanonicalURI, r.URIs, names.uris))
+	differ("spec.emailAddresses", !sameNames(CanonicalEmail, r.EmailAddresses, names.emails))
 	return fields
 }
 
-// names is a set of names in lower case.
-type names map[string]bool
-
-func nameSet(dnsNames []string, commonName string) names {
-	set := make(names, len(dnsNames)+1)
-	for _, name := range dnsNames {
-		set[strings.ToLower(name)] = true
+// comparableNames are the DNS names and addresses of r as far as they have a canonical form.
+func (r Request) comparableNames() (names altNames) {
+	names.dns = DNSNames(r.DNSNames)
+	if r.LeaveOutCovered {
+		names.dns = WithoutCovered(r.DNSNames)
 	}
-	set[strings.ToLower(commonName)] = true
-	return set
+	for _, s := range r.IPAddresses {
+		if ip, err := parseIP(s); err == nil {
+			names.ips = append(names.ips, ip)
+		}
+	}
+	return names
+}
+
+// nameSet is a set of DNS names in canonical form. Covered says that it holds what a wildcard in it
+// covers, too.
+type nameSet struct {
+	names   []string
+	covered bool
+}
+
+func (r Request) nameSet(dnsNames []string, commonName string) nameSet {
+	return nameSet{DNSNames(append(slices.Clone(dnsNames), commonName)), r.LeaveOutCovered}
 }
 
 // holds reports whether all of values are in the set. Empty is no name and always is.
-func (n names) holds(values ...string) bool {
-	for _, value := range values {
-		if value != "" && !n[strings.ToLower(value)] {
-			return false
-		}
-	}
-	return true
+func (n nameSet) holds(values ...string) bool {
+	return !slices.ContainsFunc(DNSNames(values), func(name string) bool {
+		return name != "" && !slices.Contains(n.names, name) && !(n.covered && Covers(n.names, name))
+	})
 }
 
 // sameSet reports whether a and b hold the same strings equally often.
@@ -378,62 +413,42 @@ func sameIPs(want []string, is altNames) bool {
 	for i, ip := range is.ips {
 		ips[i] = ip.String()
 	}
-	normal := make([]string, len(want))
-	for i, s := range want {
-		ip, err := parseIP(s)
-		if err != nil {
-			return false
-		}
-		normal[i] = ip.String()
-	}
-	return sameSet(normal, ips)
+	return sameNames(canonicalIP, want, ips)
 }
 
-// sameURIs compares URIs in the form that net/url writes, since issuers write them like that.
-func sameURIs(want, is []string) bool {
-	return sameSet(want, is) || sameSet(normalURIs(want), normalURIs(is))
-}
-
-func normalURIs(uris []string) []string {
-	normal := slices.Clone(uris)
-	for i, uri := range uris {
-		if u, err := url.Parse(uri); err == nil {
-			normal[i] = u.String()
-		}
-	}
-	return normal
-}
-
-func sameOtherNames(want, is []OtherName) bool {
-	return sameSet(flatOtherNames(want), flatOtherNames(is))
-}
-
-// flatOtherNames writes each name as one string. No OID has a space.
 func flatOtherNames(others []OtherName) []string {
 	flat := make([]string, len(others))
 	for i, other := range others {
-		id := other.OID
-		if oid, err := parseOID(id); err == nil {
-			id = oid.String()
-		}
-		flat[i] = id + " " + other.UTF8Value
+		flat[i] = flatOtherName(other)
 	}
 	return flat
 }
+
+// flatOtherName writes a name as one string. No OID has a space.
+func flatOtherName(other OtherName) string {
+	id := other.OID
+	if oid, err := parseOID(id); err == nil {
+		id = oid.String()
+	}
+	return id + " " + other.UTF8Value
+}
+
+// itself is the canonical form of what has only one.
+func itself(s string) (string, error) { return s, nil }
 
 func sameNameConstraints(want, is *NameConstraints) bool {
 	if want.empty() || is.empty() {
 		return want.empty() && is.empty()
 	}
 	return want.Critical == is.Critical &&
-		sameSet(want.PermittedDNSDomains, is.PermittedDNSDomains) &&
-		sameSet(want.ExcludedDNSDomains, is.ExcludedDNSDomains) &&
+		sameNames(constraintDomain, want.PermittedDNSDomains, is.PermittedDNSDomains) &&
+		sameNames(constraintDomain, want.ExcludedDNSDomains, is.ExcludedDNSDomains) &&
 		sameSet(normalCIDRs(want.PermittedIPRanges), normalCIDRs(is.PermittedIPRanges)) &&
 		sameSet(normalCIDRs(want.ExcludedIPRanges), normalCIDRs(is.ExcludedIPRanges)) &&
-		sameSet(want.PermittedEmailAddresses, is.PermittedEmailAddresses) &&
-		sameSet(want.ExcludedEmailAddresses, is.ExcludedEmailAddresses) &&
-		sameSet(want.PermittedURIDomains, is.PermittedURIDomains) &&
-		sameSet(want.ExcludedURIDomains, is.ExcludedURIDomains)
+		sameNames(constraintEmail, want.PermittedEmailAddresses, is.PermittedEmailAddresses) &&
+		sameNames(constraintEmail, want.ExcludedEmailAddresses, is.ExcludedEmailAddresses) &&
+		sameNames(constraintDomain, want.PermittedURIDomains, is.PermittedURIDomains) &&
+		sameNames(constraintDomain, want.ExcludedURIDomains, is.ExcludedURIDomains)
 }
 
 func normalCIDRs(cidrs []string) []string {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/perennial-pki/perennial/acme"
 	"github.com/perennial-pki/perennial/internal/outside"
+	"github.com/perennial-pki/perennial/pki"
 )
 
 // Kind says what an order waits for.
@@ -698,7 +699,7 @@ func (l *Ledger) Refused(a Ask, problem *acme.Problem, until, at time.Time) Verd
 	match := func(known []string, keys []key) (found bool) {
 		for i, k := range known {
 			for _, name := range names {
-				if strings.EqualFold(strings.TrimPrefix(name, "*."), k) {
+				if strings.TrimPrefix(pki.ComparableDNSName(name), "*.") == k {
 					learn(keys[i])
 					v.Subject, found = k, true
 				}

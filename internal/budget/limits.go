@@ -14,6 +14,7 @@ import (
 
 	"github.com/perennial-pki/perennial/acme"
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	"github.com/perennial-pki/perennial/pki"
 )
 
 // Limit is how many of something there may be: a bucket of Count tokens, which are full again after Period. The zero value is no limit.
@@ -105,9 +106,17 @@ func (l Limit) key(kind Kind, subject string) key {
 	return keyOf(string(kind), subject, l.Period.String(), time.Duration(l.Count).String())
 }
 
+// canonical is the one form of what an identifier names.
+func canonical(id acme.Identifier) string {
+	if id.Type == acme.IdentifierIP {
+		return pki.ComparableIP(id.Value)
+	}
+	return pki.ComparableDNSName(id.Value)
+}
+
 // base is the name that is validated for an identifier.
 func base(id acme.Identifier) string {
-	return strings.TrimPrefix(strings.ToLower(id.Value), "*.")
+	return strings.TrimPrefix(canonical(id), "*.")
 }
 
 // domains are what CAs count certificates by: the registered domains of the names, by the public suffix list, and the networks of the addresses.
@@ -135,7 +144,7 @@ func domains(ids []acme.Identifier) []string {
 func set(ids []acme.Identifier) string {
 	all := make([]string, len(ids))
 	for i, id := range ids {
-		all[i] = strings.ToLower(id.Value)
+		all[i] = canonical(id)
 	}
 	slices.Sort(all)
 	return strings.Join(slices.Compact(all), " ")

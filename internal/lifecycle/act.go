@@ -233,7 +233,9 @@ func (r *Reconciler) rehearse(ctx context.Context, o *Observation, n *NewRequest
 // requestFor returns what all requests for a Certificate have, but for their name.
 func (r *Reconciler) requestFor(crt *cmapi.Certificate, n *NewRequest, issuer *signer.Issuer, key crypto.Signer) (*cmapi.CertificateRequest, error) {
 	spec := &crt.Spec
-	csr, err := requestOf(spec).CSR(rand.Reader, key)
+	asked := requestOf(spec)
+	asked.LeaveOutCovered = ofACME(issuer)
+	csr, err := asked.CSR(rand.Reader, key)
 	if err != nil {
 		return nil, err // Decide has checked all that depends on the spec
 	}
@@ -304,13 +306,11 @@ func replaces(o *Observation) string {
 
 // sharesNames reports whether a certificate has one of the names or addresses of a request.
 func sharesNames(cert *x509.Certificate, r pki.Request) bool {
-	has := func(name string) bool {
-		return slices.ContainsFunc(cert.DNSNames, func(is string) bool { return strings.EqualFold(is, name) })
-	}
-	return slices.ContainsFunc(append(slices.Clone(r.DNSNames), r.CommonName), has) || slices.ContainsFunc(r.IPAddresses, func(address string) bool {
-		ip := net.ParseIP(address)
-		return ip != nil && slices.ContainsFunc(cert.IPAddresses, ip.Equal)
-	})
+	has := pki.DNSNames(cert.DNSNames)
+	return slices.ContainsFunc(pki.DNSNames(append(slices.Clone(r.DNSNames), r.CommonName)), func(name string) bool { return slices.Contains(has, name) }) ||
+		slices.ContainsFunc(r.IPAddresses, func(address string) bool {
+			return slices.ContainsFunc(cert.IPAddresses, func(ip net.IP) bool { return ip.String() == pki.ComparableIP(address) })
+		})
 }
 
 // copiedAnnotations chooses the annotations that a request gets.

@@ -92,12 +92,12 @@ func (d *decider) issue(why *violation, asked bool) {
 		var err error
 		csr, err = d.Limits.DecodeCSRPEM(next.Spec.Request)
 		switch {
-		case err != nil || len(requestDifferences(next, csr, &d.Certificate.Spec)) > 0:
+		case err != nil || len(d.requestDifferences(next, csr, &d.Certificate.Spec)) > 0:
 			// The spec changed since: what the request would bring is not wanted, and what it failed with may be mended.
 			d.discard(next)
 			d.forgetFailures()
 			next = nil
-		case !issued(next) && d.provedOtherwise(next, d.Issuer):
+		case !issued(next) && (d.provedOtherwise(next, d.Issuer) || d.redundant(csr)):
 			// So did what decides how it is proved.
 			d.discard(next)
 			d.forgetFailures()

@@ -175,9 +175,25 @@ func requestOf(spec *cmapi.CertificateSpec) pki.Request {
 	return r
 }
 
+// asks is what the spec asks for. Names that a wildcard covers may be missing where an ACME server
+// issues: it refuses to certify both. As long as the issuer is not there, it may be one.
+func (o *Observation) asks(spec *cmapi.CertificateSpec) pki.Request {
+	r := requestOf(spec)
+	r.LeaveOutCovered = o.Issuer == nil && !signer.External(spec.IssuerRef) || ofACME(o.Issuer) || ofACME(o.RehearsalIssuer)
+	return r
+}
+
+func ofACME(issuer *signer.Issuer) bool { return issuer != nil && issuer.Type() == signer.TypeACME }
+
+// redundant reports whether a request to an ACME server has names that it would refuse beside a
+// wildcard: the request was made before it was known what the issuer is, or by an earlier version.
+func (o *Observation) redundant(csr *x509.CertificateRequest) bool {
+	return ofACME(o.Issuer) && len(pki.WithoutCovered(csr.DNSNames)) < len(pki.DNSNames(csr.DNSNames))
+}
+
 // requestDifferences returns the fields of the spec that the request, whose CSR is csr, does not ask for as the spec does.
-func requestDifferences(cr *cmapi.CertificateRequest, csr *x509.CertificateRequest, spec *cmapi.CertificateSpec) []string {
-	differences := requestOf(spec).CSRDifferences(csr)
+func (o *Observation) requestDifferences(cr *cmapi.CertificateRequest, csr *x509.CertificateRequest, spec *cmapi.CertificateSpec) []string {
+	differences := o.asks(spec).CSRDifferences(csr)
 	if cr.Spec.IsCA != spec.IsCA {
 		differences = append(differences, "spec.isCA")
 	}

@@ -83,7 +83,7 @@ func violated(o *Observation, p pair) *violation {
 	}
 	if o.Current == nil {
 		// What it was issued from is gone. The certificate tells less, as issuers change what they sign.
-		if differences := requestOf(spec).CertificateDifferences(p.chain[0]); len(differences) > 0 {
+		if differences := o.asks(spec).CertificateDifferences(p.chain[0]); len(differences) > 0 {
 			return &violation{reasonSecretMismatch, fmt.Sprintf("Issuing certificate as Existing issued Secret is not up to date for spec: %v", differences)}
 		}
 		return nil
@@ -95,7 +95,7 @@ func violated(o *Observation, p pair) *violation {
 	if !pki.SamePublicKey(csr.PublicKey, p.key.Public()) {
 		return &violation{reasonSecretMismatch, "Secret contains a private key that does not match the current CertificateRequest"}
 	}
-	if differences := requestDifferences(o.Current, csr, spec); len(differences) > 0 {
+	if differences := o.requestDifferences(o.Current, csr, spec); len(differences) > 0 {
 		return &violation{reasonRequestChanged, fmt.Sprintf("Fields on existing CertificateRequest resource not up to date: %v", differences)}
 	}
 	return nil

@@ -83,7 +83,7 @@ func (d *decider) rehearses(cr *cmapi.CertificateRequest) bool {
 // fits reports whether a request asks for what the spec does, with a private key as the spec wants it.
 func (d *decider) fits(cr *cmapi.CertificateRequest, spec *cmapi.CertificateSpec) bool {
 	csr, err := d.Limits.DecodeCSRPEM(cr.Spec.Request)
-	if err != nil || len(requestDifferences(cr, csr, spec)) > 0 {
+	if err != nil || len(d.requestDifferences(cr, csr, spec)) > 0 {
 		return false
 	}
 	ks, _ := keySpec(spec)
@@ -101,7 +101,7 @@ func (d *decider) known() bool {
 		return false
 	}
 	ks, _ := keySpec(spec)
-	return len(requestOf(spec).CertificateDifferences(d.present.chain[0])) == 0 && len(ks.Differences(d.present.chain[0].PublicKey)) == 0
+	return len(d.asks(spec).CertificateDifferences(d.present.chain[0])) == 0 && len(ks.Differences(d.present.chain[0].PublicKey)) == 0
 }
 
 // rehearsed reports whether the issuer may be asked for the next certificate. If not, it sees to the rehearsal.

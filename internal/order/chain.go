@@ -18,6 +18,7 @@ import (
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/account"
 	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/pki"
 )
 
 // offer is a chain that a CA offers for a certificate.
@@ -144,13 +145,17 @@ func (r *Reconciler) check(order *cmacme.Order, chainPEM []byte, now time.Time) 
 	if !now.Before(leaf.NotAfter) {
 		return nil, fmt.Errorf("it expired at %s", leaf.NotAfter.UTC().Format(time.RFC3339))
 	}
+	has, asked := pki.DNSNames(leaf.DNSNames), pki.DNSNames(append(slices.Clone(order.Spec.DNSNames), order.Spec.CommonName))
 	for _, name := range order.Spec.DNSNames {
-		if !slices.ContainsFunc(leaf.DNSNames, func(s string) bool { return strings.EqualFold(s, name) }) {
+		if !slices.Contains(has, pki.ComparableDNSName(name)) {
 			return nil, fmt.Errorf("%q is not among its names", name)
 		}
 	}
+	sameIP := func(s string) func(net.IP) bool {
+		return func(ip net.IP) bool { return ip.String() == pki.ComparableIP(s) }
+	}
 	for _, s := range order.Spec.IPAddresses {
-		if ip := net.ParseIP(s); !slices.ContainsFunc(leaf.IPAddresses, ip.Equal) {
+		if !slices.ContainsFunc(leaf.IPAddresses, sameIP(s)) {
 			return nil, fmt.Errorf("%s is not among its addresses", s)
 		}
 	}
@@ -168,13 +173,13 @@ func (r *Reconciler) check(order *cmacme.Order, chainPEM []byte, now time.Time) 
 			return nil, fmt.Errorf("the intermediate certificate %.64q expired at %s", c.Subject.CommonName, c.NotAfter.UTC().Format(time.RFC3339))
 		}
 	}
-	for _, name := range leaf.DNSNames {
-		if !slices.ContainsFunc(order.Spec.DNSNames, func(s string) bool { return strings.EqualFold(s, name) }) && !strings.EqualFold(name, order.Spec.CommonName) {
+	for _, name := range has {
+		if !slices.Contains(asked, name) {
 			extra = append(extra, name)
 		}
 	}
 	for _, ip := range leaf.IPAddresses {
-		if !slices.ContainsFunc(order.Spec.IPAddresses, func(s string) bool { return ip.Equal(net.ParseIP(s)) }) {
+		if !slices.ContainsFunc(order.Spec.IPAddresses, func(s string) bool { return sameIP(s)(ip) }) {
 			extra = append(extra, ip.String())
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/miekg/dns"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	"github.com/perennial-pki/perennial/pki"
 )
 
 func wildcard(z cmacme.ACMEAuthorization) bool { return z.Wildcard != nil && *z.Wildcard }
@@ -19,7 +20,7 @@ func nameOf(z cmacme.ACMEAuthorization) string {
 	return z.Identifier
 }
 
-// choose returns the solver that fits an authorization best. All that its selector names must fit: the labels, one of the names, exactly, and one of
+// choose returns the solver that fits an authorization best. All that its selector names must fit: the labels, one of the names, and one of
 // the zones. Of those that fit it is the one that names the name, else the one with the longest zone, else the one with most labels, else the first.
 func choose(solvers []cmacme.ACMEChallengeSolver, z cmacme.ACMEAuthorization, labels map[string]string) (*cmacme.ACMEChallengeSolver, *cmacme.ACMEChallenge) {
 	name := nameOf(z)
@@ -54,10 +55,12 @@ func rankOf(s *cmacme.CertificateDNSNameSelector, name string, labels map[string
 		}
 		is.labels++
 	}
-	if slices.Contains(s.DNSNames, name) {
+	name = pki.ComparableDNSName(name)
+	if slices.Contains(pki.DNSNames(s.DNSNames), name) {
 		is.name = 1
 	}
 	for _, zone := range s.DNSZones {
+		zone = pki.ComparableDNSName(zone)
 		if n := dns.CompareDomainName(zone, name); n == dns.CountLabel(zone) {
 			is.zone = max(is.zone, n)
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/solver"
 	"github.com/perennial-pki/perennial/internal/solver/tlsalpn01"
+	"github.com/perennial-pki/perennial/pki"
 )
 
 // noSolver is the reason of the event about a name that no solver is for. It is cert-manager's.
@@ -89,7 +90,7 @@ func label(ch *cmacme.Challenge) {
 	if ch.Labels == nil {
 		ch.Labels = map[string]string{}
 	}
-	ch.Labels[cmacme.DomainLabelKey] = solver.LabelOf(strings.ToLower(host))
+	ch.Labels[cmacme.DomainLabelKey] = solver.LabelOf(pki.ComparableDNSName(host))
 }
 
 // typeOf is the type of the challenges that a solver solves, by the name of the API and by that of the protocol.

@@ -17,6 +17,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/outside"
 	"github.com/perennial-pki/perennial/internal/signer"
+	"github.com/perennial-pki/perennial/pki"
 )
 
 // request is what the CA is asked for. It follows from the Order alone, so that it is the same after a crash.
@@ -32,11 +33,11 @@ func request(order *cmacme.Order) (acme.OrderRequest, error) {
 		if _, err := netip.ParseAddr(cn); err == nil {
 			addresses = append(addresses, cn)
 		} else {
-			add(acme.DNS(cn))
+			add(acme.DNS(pki.ComparableDNSName(cn)))
 		}
 	}
 	for _, name := range order.Spec.DNSNames {
-		add(acme.DNS(name))
+		add(acme.DNS(pki.ComparableDNSName(name)))
 	}
 	for _, s := range addresses {
 		addr, err := netip.ParseAddr(s)
@@ -159,10 +160,12 @@ func same(a, b []acme.Identifier) bool {
 }
 
 func canonical(id acme.Identifier) acme.Identifier {
-	if addr, err := netip.ParseAddr(id.Value); err == nil && id.Type == acme.IdentifierIP {
-		return acme.IP(addr)
+	if id.Type == acme.IdentifierIP {
+		id.Value = pki.ComparableIP(id.Value)
+	} else {
+		id.Value = pki.ComparableDNSName(id.Value)
 	}
-	return acme.Identifier{Type: id.Type, Value: strings.ToLower(id.Value)}
+	return id
 }
 
 // words names identifiers for people: the first of them, if there are many.

@@ -1,6 +1,7 @@
 package request
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -259,7 +260,7 @@ func (r *CSRReconciler) request(csr *certificatesv1.CertificateSigningRequest, i
 	if req.CSR, err = r.Limits.DecodeCSRPEM(csr.Spec.Request); err != nil {
 		return req, fault.Refusedf("RequestParsingError", "spec.request: %w", err)
 	}
-	if err := pki.CheckCSR(req.CSR, req.IsCA, req.Usages); err != nil {
+	if err := cmp.Or(pki.CheckCSR(req.CSR, req.IsCA, req.Usages), pki.CheckCSRNames(req.CSR)); err != nil {
 		return req, fault.Refusedf("RequestParsingError", "%w", err)
 	}
 	return req, nil

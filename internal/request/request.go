@@ -205,6 +205,9 @@ func (r *Reconciler) sign(ctx context.Context, cr *cmapi.CertificateRequest, iss
 	} else {
 		err = pki.CheckCSR(csr, cr.Spec.IsCA, words(cr.Spec.Usages))
 	}
+	if owner := metav1.GetControllerOf(cr); err == nil && (owner == nil || owner.Kind != cmapi.CertificateKind) {
+		err = pki.CheckCSRNames(csr) // those of a Certificate were judged when it was applied
+	}
 	if err != nil {
 		cmapi.SetCertificateRequestCondition(&cr.Status, r.Clock.Now(), cmapi.CertificateRequestCondition{
 			Type: cmapi.CertificateRequestConditionInvalidRequest, Status: cmmeta.ConditionTrue,

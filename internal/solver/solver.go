@@ -5,7 +5,6 @@ import (
 	"context"
 	"hash/adler32"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -14,6 +13,7 @@ import (
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/lane"
 	"github.com/perennial-pki/perennial/internal/signer"
+	"github.com/perennial-pki/perennial/pki"
 )
 
 // A Solver gives the proof of one type of challenge. Every method makes one attempt, within a deadline of its own, and may be called
@@ -102,7 +102,7 @@ type Reads struct {
 
 // Asked are the options of such a read: the Challenges of a namespace, or of all if that is empty, for which an ACME server may ask a host.
 func Asked(namespace, host string) []client.ListOption {
-	return []client.ListOption{client.InNamespace(namespace), client.MatchingLabels{cmacme.DomainLabelKey: LabelOf(strings.ToLower(host))}}
+	return []client.ListOption{client.InNamespace(namespace), client.MatchingLabels{cmacme.DomainLabelKey: LabelOf(pki.ComparableDNSName(host))}}
 }
 
 // LabelOf is the value of the labels cmacme.DomainLabelKey and cmacme.TokenLabelKey. Several hosts, or tokens, may have the same.

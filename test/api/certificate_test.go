@@ -1,8 +1,21 @@
 package api_test
 
 import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
+
+	"github.com/perennial-pki/perennial/pki"
 )
 
 const certificate = `
@@ -77,6 +90,107 @@ func TestCertificatesHaveAlternativeNamesThatParse(t *testing.T) {
 		{"an other name without a value is refused", `spec: {otherNames: [{oid: 1.3.6}]}`, refused("spec.otherNames[0].utf8Value", "utf8Value must not be empty")},
 		{"an other name with an empty value is refused", `spec: {otherNames: [{oid: 1.3.6, utf8Value: ""}]}`, refused("spec.otherNames[0].utf8Value", "utf8Value must not be empty")},
 	})
+}
+
+func TestCertificatesHaveDNSNames(t *testing.T) {
+	for _, name := range []string{
+		"www.example.com", "WWW.Example.com", "www.example.com.", "*.example.com", "_dmarc.example.com", "localhost", "bücher.example", "xn--bcher-kva.example",
+		"999.0.0.1", "-", "a.*.example.com", strings.Repeat("a.", 126) + "a",
+		"https://www.example.com/", "https://www.example.com:8443", "www.example.com/path", "10.0.0.0/8", "//a b:1..", "a b", "a.example.com, b.example.com", "a\tb", "a\n",
+		"www.example.com:443", "2001:db8::1", "::ffff:10.0.0.1", "[::1]", "10.0.0.1:80", "10.0.0.1", "10.0.0.1.", "", ".", ".example.com", "a..b", "a..",
+	} {
+		t.Run(name, func(t *testing.T) {
+			want := accepted
+			if err := pki.CheckDNSName(name); err != nil { // the controller's judgement of what the API server cannot see
+				want = refused("spec.dnsNames[1]", err.Error())
+			}
+			want.check(t, dryRun(t, admin(t), certificates, object(t, certificate, fmt.Sprintf("spec: {dnsNames: [first.example.com, %q]}", name))))
+		})
+	}
+}
+
+func TestCertificatesAndRequestsHaveASpec(t *testing.T) {
+	missing := refused("spec", "the spec is missing: write secretName, issuerRef and the names of the certificate below spec, indented")
+	judge(t, certificates, certificate, []example{{"no spec", `spec: null`, missing}})
+	judge(t, certificateRequests, certificateRequest, []example{
+		{"no spec", `spec: null`, refused("spec", "the spec is missing: write request and issuerRef below spec, indented")},
+	})
+}
+
+// TestWhatAnEarlierSchemaTookCanBeUpdated stores objects under the schema without the rules, as an
+// earlier version had it, and looks whether users and the controller can still write them.
+func TestWhatAnEarlierSchemaTookCanBeUpdated(t *testing.T) {
+	client := admin(t)
+	definitions := client.Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"})
+	const name = "certificates.cert-manager.io"
+	now, err := definitions.Get(t.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	schemaOf := func(crd *unstructured.Unstructured) map[string]any {
+		versions, _, err := unstructured.NestedSlice(crd.Object, "spec", "versions")
+		if err != nil || len(versions) != 1 {
+			t.Fatalf("%d versions, error %v", len(versions), err)
+		}
+		return versions[0].(map[string]any)
+	}
+	replace := func(version map[string]any) {
+		t.Helper()
+		patch, err := json.Marshal(map[string]any{"spec": map[string]any{"versions": []any{version}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := definitions.Patch(context.Background(), name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	current, earlier := schemaOf(now.DeepCopy()), schemaOf(now.DeepCopy())
+	top := []string{"schema", "openAPIV3Schema"}
+	unstructured.RemoveNestedField(earlier, append(top, "x-kubernetes-validations")...)
+	dns := []string{"schema", "openAPIV3Schema", "properties", "spec", "properties", "dnsNames"}
+	for _, field := range [][]string{{"maxItems"}, {"items", "maxLength"}, {"items", "x-kubernetes-validations"}} {
+		unstructured.RemoveNestedField(earlier, append(slices.Clone(dns), field...)...)
+	}
+	replace(earlier)
+	t.Cleanup(func() { replace(current) })
+
+	bad := object(t, certificate, `{metadata: {name: earlier-names}, spec: {dnsNames: ["https://www.example.com/", "www.example.com:443", 10.0.0.1, a b, a..b]}}`)
+	bare := object(t, certificate, `{metadata: {name: earlier-spec}, spec: null}`)
+	judged := func(taken bool) {
+		t.Helper()
+		err := wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, time.Minute, true, func(context.Context) (bool, error) {
+			return dryRun(t, client, certificates, bad) == nil == taken && dryRun(t, client, certificates, bare) == nil == taken, nil
+		})
+		if err != nil {
+			t.Fatalf("the API server has not read the schema: %v", err)
+		}
+	}
+	judged(true)
+	create(t, client, certificates, bad)
+	create(t, client, certificates, bare)
+	replace(current)
+	judged(false)
+
+	resource := client.Resource(certificates).Namespace("default")
+	for _, o := range []*unstructured.Unstructured{bad, bare} {
+		for _, change := range []struct {
+			patch       string
+			subresource []string
+		}{
+			{`{"metadata": {"labels": {"a": "b"}, "finalizers": ["perennial.dev/test"]}}`, nil},
+			{`{"status": {"revision": 1}}`, []string{"status"}},
+			{`{"metadata": {"finalizers": null}}`, nil},
+		} {
+			if _, err := resource.Patch(t.Context(), o.GetName(), types.MergePatchType, []byte(change.patch), metav1.PatchOptions{}, change.subresource...); err != nil {
+				t.Errorf("%s: %s: %v", o.GetName(), change.patch, err)
+			}
+		}
+	}
+	if _, err := resource.Patch(t.Context(), bad.GetName(), types.MergePatchType, []byte(`{"spec": {"duration": "2160h"}}`), metav1.PatchOptions{}); err != nil {
+		t.Errorf("another field of the spec cannot be changed: %v", err)
+	}
+	_, err = resource.Patch(t.Context(), bad.GetName(), types.MergePatchType, []byte(`{"spec": {"dnsNames": ["https://www.example.org/"]}}`), metav1.PatchOptions{})
+	refused("spec.dnsNames[0]", pki.CheckDNSName("https://www.example.org/").Error()).check(t, err)
 }
 
 func TestCertificatesOfManyNamesAreAccepted(t *testing.T) {

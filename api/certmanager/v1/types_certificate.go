@@ -22,6 +22,7 @@ import (
 // +kubebuilder:selectablefield:JSONPath=.spec.issuerRef.kind
 // +kubebuilder:selectablefield:JSONPath=.spec.issuerRef.name
 // +kubebuilder:subresource:status
+// +kubebuilder:validation:XValidation:rule=`has(self.spec) || oldSelf.hasValue() && !has(oldSelf.value().spec)`,optionalOldSelf=true,message=`the spec is missing: write secretName, issuerRef and the names of the certificate below spec, indented`,fieldPath=`.spec`
 type Certificate struct {
 	metav1.TypeMeta `json:",inline"`
 	// +optional
@@ -165,9 +166,17 @@ type CertificateSpec struct {
 	// +optional
 	Revocation *CertificateRevocation `json:"revocation,omitempty"`
 
-	// DNS names that the certificate is for.
+	// DNS names that the certificate is for. Case, a dot at the end, and whether a name is written
+	// in Unicode or in its xn-- form make no difference; each is certified once.
 	// +optional
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=5000
+	// +kubebuilder:validation:items:MaxLength=254
+	// +kubebuilder:validation:items:XValidation:rule=`!self.contains('/')`,message=`must be a DNS name alone: write www.example.com instead of https://www.example.com/, and a URI into uris`
+	// +kubebuilder:validation:items:XValidation:rule=`self.contains('/') || !self.matches('[[:space:][:cntrl:]]')`,message=`must be one DNS name without spaces: write each name as an entry of its own`
+	// +kubebuilder:validation:items:XValidation:rule=`self.matches('[/[:space:][:cntrl:]]') || !self.contains(':')`,message=`must be a DNS name without a port: write www.example.com instead of www.example.com:443, and an IPv6 address into ipAddresses`
+	// +kubebuilder:validation:items:XValidation:rule=`self.contains(':') || !isIP(self.endsWith('.') ? self.substring(0, self.size() - 1) : self)`,message=`must be a DNS name, not an IP address: write the address into ipAddresses`
+	// +kubebuilder:validation:items:XValidation:rule=`self.matches('[/:[:space:][:cntrl:]]') || (self.size() > 0 && !self.startsWith('.') && !self.contains('..'))`,message=`must have no empty label: write www.example.com instead of .example.com or www..example.com, and *.example.com for all names of a domain`
 	DNSNames []string `json:"dnsNames,omitempty"`
 
 	// IP addresses that the certificate is for.

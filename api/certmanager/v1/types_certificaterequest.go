@@ -36,6 +36,7 @@ const (
 // +kubebuilder:selectablefield:JSONPath=.spec.issuerRef.name
 // +kubebuilder:subresource:status
 // +kubebuilder:validation:XValidation:rule=`!has(oldSelf.status) || !has(oldSelf.status.conditions) || oldSelf.status.conditions.all(old, !(old.type in ['Approved', 'Denied']) || (has(self.status) && has(self.status.conditions) && self.status.conditions.exists(new, new == old)))`,message=`the conditions Approved and Denied are final: they can be neither changed nor removed`,fieldPath=`.status.conditions`
+// +kubebuilder:validation:XValidation:rule=`has(self.spec) || oldSelf.hasValue() && !has(oldSelf.value().spec)`,optionalOldSelf=true,message=`the spec is missing: write request and issuerRef below spec, indented`,fieldPath=`.spec`
 type CertificateRequest struct {
 	metav1.TypeMeta `json:",inline"`
 	// +optional

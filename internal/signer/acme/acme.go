@@ -223,7 +223,7 @@ func orderFor(issuer *signer.Issuer, r signer.Request, n int) (*cmacme.Order, er
 
 // orderable reports what no ACME server can certify.
 func orderable(csr *x509.CertificateRequest, isCA bool) error {
-	names := slices.Clone(csr.DNSNames)
+	names := pki.DNSNames(csr.DNSNames)
 	for _, ip := range csr.IPAddresses {
 		names = append(names, ip.String())
 	}
@@ -235,7 +235,7 @@ func orderable(csr *x509.CertificateRequest, isCA bool) error {
 		return fault.Refusedf("InvalidOrder", "an ACME certificate needs at least one of spec.dnsNames and spec.ipAddresses")
 	case len(csr.URIs) > 0 || len(csr.EmailAddresses) > 0:
 		return fault.Refusedf("InvalidOrder", "ACME servers certify DNS names and IP addresses alone: leave spec.uris and spec.emailAddresses out")
-	case cn != "" && !slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, cn) }):
+	case cn != "" && !slices.Contains(names, pki.ComparableDNSName(pki.ComparableIP(cn))):
 		return fault.Refusedf("InvalidOrder", "The CSR PEM requests a commonName that is not present in the list of dnsNames or ipAddresses. "+
 			"If a commonName is set, ACME requires that the value is also present in the list of dnsNames or ipAddresses: %q does not exist in %q", cn, names)
 	}

@@ -27,6 +27,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/internal/solver"
 	"github.com/perennial-pki/perennial/internal/solver/dns01/lego"
+	"github.com/perennial-pki/perennial/pki"
 )
 
 // Record is one TXT value at one name.
@@ -481,9 +482,9 @@ func (s *Solver) Settings(issuer *signer.Issuer, spec *cmacme.ACMEChallengeSolve
 	return nil
 }
 
-// fqdn returns a name with a dot at its end, in lower case.
+// fqdn returns the canonical form of a name with a dot at its end.
 func fqdn(name string) string {
-	return strings.ToLower(strings.TrimSuffix(name, ".")) + "."
+	return pki.ComparableDNSName(name) + "."
 }
 
 // under reports whether a name is an apex or below it. Both end with a dot.

@@ -25,6 +25,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/outside"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/internal/solver"
+	"github.com/perennial-pki/perennial/pki"
 )
 
 const (
@@ -145,11 +146,16 @@ func (s *Solver) find(ctx context.Context, token, host string) (string, error) {
 		}
 	}
 	for i := range list.Items {
-		if ch := &list.Items[i]; ch.Spec.Type == cmacme.ACMEChallengeTypeHTTP01 && ch.Spec.Token == token && strings.EqualFold(ch.Spec.DNSName, host) {
+		if ch := &list.Items[i]; ch.Spec.Type == cmacme.ACMEChallengeTypeHTTP01 && ch.Spec.Token == token && sameHost(ch.Spec.DNSName, host) {
 			return ch.Spec.Key, nil
 		}
 	}
 	return "", nil
+}
+
+// sameHost reports whether two hosts are the same name or address.
+func sameHost(a, b string) bool {
+	return pki.ComparableDNSName(pki.ComparableIP(a)) == pki.ComparableDNSName(pki.ComparableIP(b))
 }
 
 var errBusy = errors.New("too many requests for unknown tokens")

@@ -146,7 +146,7 @@ func Command() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			server := &http.Server{
 				Addr: address, Handler: answer(func(_ *http.Request, asked, host string) (string, error) {
-					if asked == token && strings.EqualFold(host, domain) {
+					if asked == token && sameHost(host, domain) {
 						return key, nil
 					}
 					return "", nil

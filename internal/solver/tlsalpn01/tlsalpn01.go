@@ -25,6 +25,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/lane"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/internal/solver"
+	"github.com/perennial-pki/perennial/pki"
 )
 
 const (
@@ -76,19 +77,19 @@ func ServerName(ch *cmacme.Challenge) string {
 	if err != nil {
 		return ""
 	}
-	return strings.ToLower(name)
+	return pki.ComparableDNSName(name)
 }
 
 func identifier(ch *cmacme.Challenge) acme.Identifier {
 	if addr, err := netip.ParseAddr(ch.Spec.DNSName); err == nil {
 		return acme.IP(addr)
 	}
-	return acme.DNS(ch.Spec.DNSName)
+	return acme.DNS(pki.ComparableDNSName(ch.Spec.DNSName))
 }
 
 // certificate returns the certificate that answers for a server name. Of several challenges for it only one is presented at a time.
 func (s *Solver) certificate(ctx context.Context, name string) (*tls.Certificate, error) {
-	name = strings.ToLower(name)
+	name = pki.ComparableDNSName(name)
 	var list cmacme.ChallengeList
 	if err := s.Cache.List(ctx, &list, client.MatchingFields{byServerName: name}, client.UnsafeDisableDeepCopy); err != nil {
 		return nil, err
