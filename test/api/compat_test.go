@@ -44,7 +44,7 @@ var kinds = []struct {
 		withoutOurs: func(o any) {
 			crt := o.(*certmanagerv1.Certificate)
 			crt.Spec.DeletionPolicy, crt.Spec.ACMEProfile, crt.Spec.RehearsalIssuerRef, crt.Spec.Revocation = "", "", nil, nil
-			crt.Status.Revocable = nil
+			crt.Status.Revocable, crt.Status.KeystoreDigest = nil, ""
 			if crt.Status.ACME != nil && crt.Status.ACME.ARI != nil {
 				crt.Status.ACME.ARI.Account, crt.Status.ACME.ARI.AtOnce = "", nil
 			}
@@ -130,7 +130,7 @@ var fieldsNotInUpstream = map[string][]string{
 	"clusterissuers.cert-manager.io":      issuerFieldsNotInUpstream,
 	"challenges.acme.cert-manager.io":     {"spec.keyAuthorization", "spec.recordName", "spec.solver.dns01.challengeType", "spec.solver.dns01.nameservers", "spec.solver.dns01.persistUntil", "spec.solver.dns01.provider", "spec.solver.http01.solverMode", "spec.solver.tlsALPN01", "spec.solver.waitForRecordToPropagate", "status.effectiveName", "status.unreachableSince"},
 	"orders.acme.cert-manager.io":         {"status.authorizations[].challenges[].issuerDomainNames", "status.pausedUntil", "status.unreachableSince"},
-	"certificates.cert-manager.io":        {"spec.acmeProfile", "spec.deletionPolicy", "spec.rehearsalIssuerRef", "spec.revocation", "status.acme.ari.account", "status.acme.ari.atOnce", "status.revocable"},
+	"certificates.cert-manager.io":        {"spec.acmeProfile", "spec.deletionPolicy", "spec.rehearsalIssuerRef", "spec.revocation", "status.acme.ari.account", "status.acme.ari.atOnce", "status.keystoreDigest", "status.revocable"},
 	"certificaterequests.cert-manager.io": nil,
 }
 
@@ -377,17 +377,18 @@ func TestKindsAreServedAsCertManagerServesThem(t *testing.T) {
 			if diff := cmp.Diff(their[0].Subresources, our[0].Subresources); diff != "" {
 				t.Errorf("subresources (-cert-manager +ours):\n%s", diff)
 			}
-			if diff := cmp.Diff(columns(their[0]), withoutNewer(name, columns(our[0]))); diff != "" {
+			if diff := cmp.Diff(columns(their[0]), withoutOurs(name, columns(our[0]))); diff != "" {
 				t.Errorf("columns (-cert-manager +ours):\n%s", diff)
 			}
 		})
 	}
 }
 
-// withoutNewer leaves out the columns that cert-manager got after the release that is compared with.
-func withoutNewer(definition string, columns []apiextensionsv1.CustomResourceColumnDefinition) []apiextensionsv1.CustomResourceColumnDefinition {
+// withoutOurs leaves out the column that only "kubectl get -o wide" shows, so that scripts find cert-manager's
+// columns where they were.
+func withoutOurs(definition string, columns []apiextensionsv1.CustomResourceColumnDefinition) []apiextensionsv1.CustomResourceColumnDefinition {
 	return slices.DeleteFunc(columns, func(c apiextensionsv1.CustomResourceColumnDefinition) bool {
-		return definition == "certificates.cert-manager.io" && c.Name == "Expiration" && c.JSONPath == ".status.notAfter"
+		return definition == "certificates.cert-manager.io" && c.Name == "Expiration" && c.JSONPath == ".status.notAfter" && c.Priority > 0
 	})
 }
 

@@ -15,7 +15,7 @@ apiVersion: cert-manager.io/v1
 kind: CertificateRequest
 metadata: {name: web, namespace: default}
 spec:
-  request: aGVsbG8=
+  request: LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0K
   issuerRef: {name: ca}
 `
 	const order = `
@@ -23,7 +23,7 @@ apiVersion: acme.cert-manager.io/v1
 kind: Order
 metadata: {name: web, namespace: default}
 spec:
-  request: aGVsbG8=
+  request: LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0K
   issuerRef: {name: ca}
 `
 	const issuer = "apiVersion: cert-manager.io/v1\nkind: Issuer\nmetadata: {name: example, namespace: default}\nspec: " + acme

@@ -116,7 +116,7 @@ func TestRequestsAreAcceptedFromTheFirstMomentOn(t *testing.T) {
 			t.Fatal(err)
 		}
 		requests := client.Resource(schema.GroupVersionResource{Group: "cert-manager.io", Version: "v1", Resource: "certificaterequests"}).Namespace("default")
-		request := parse(t, "{apiVersion: cert-manager.io/v1, kind: CertificateRequest, spec: {request: LQ==, issuerRef: {name: ca}}}")
+		request := parse(t, "{apiVersion: cert-manager.io/v1, kind: CertificateRequest, spec: {request: LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0K, issuerRef: {name: ca}}}")
 		request.SetName(name)
 		made, err := requests.Create(t.Context(), request, metav1.CreateOptions{})
 		if err != nil {

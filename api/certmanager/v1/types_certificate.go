@@ -15,7 +15,7 @@ import (
 // +kubebuilder:printcolumn:name="Secret",type="string",JSONPath=`.spec.secretName`
 // +kubebuilder:printcolumn:name="Issuer",type="string",JSONPath=`.spec.issuerRef.name`,priority=1
 // +kubebuilder:printcolumn:name="Status",type="string",JSONPath=`.status.conditions[?(@.type == "Ready")].message`,priority=1
-// +kubebuilder:printcolumn:name="Expiration",type="string",JSONPath=`.status.notAfter`
+// +kubebuilder:printcolumn:name="Expiration",type="string",JSONPath=`.status.notAfter`,priority=1
 // +kubebuilder:printcolumn:name="Age",type="date",JSONPath=`.metadata.creationTimestamp`,description="The time since the object was created."
 // +kubebuilder:resource:scope=Namespaced,shortName={cert,certs},categories=cert-manager
 // +kubebuilder:selectablefield:JSONPath=.spec.issuerRef.group
