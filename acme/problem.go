@@ -82,11 +82,9 @@ func (p *Problem) Error() string {
 	return b.String()
 }
 
+// text is the problem in one line: the identifier, the HTTP status, the full type and the detail, and so each
+// subproblem. Users search for the status and the type.
 func (p *Problem) text() string {
-	var parts []string
-	if p.Identifier != nil {
-		parts = append(parts, p.Identifier.Value)
-	}
 	detail := p.Detail
 	if detail == "" {
 		detail = p.Title
@@ -94,19 +92,24 @@ func (p *Problem) text() string {
 	if detail == "" {
 		detail = http.StatusText(p.Status)
 	}
-	if name := strings.TrimPrefix(p.Type, problemPrefix); name != "" {
-		detail += " (" + name + ")"
-	} else if p.Status != 0 {
-		detail += fmt.Sprintf(" (HTTP status %d)", p.Status)
+	text := detail
+	switch {
+	case p.Type != "" && p.Status != 0:
+		text = fmt.Sprintf("%d %s: %s", p.Status, p.Type, detail)
+	case p.Type != "":
+		text = p.Type + ": " + detail
+	case p.Status != 0:
+		text = fmt.Sprintf("%s (HTTP status %d)", detail, p.Status)
 	}
-	parts = append(parts, detail)
-	text := strings.Join(parts, ": ")
-	var subs []string
+	if p.Identifier != nil {
+		text = p.Identifier.Value + ": " + text
+	}
 	for i := range p.Subproblems {
-		subs = append(subs, p.Subproblems[i].text())
-	}
-	if len(subs) > 0 {
-		text += ": " + strings.Join(subs, "; ")
+		separator := "; "
+		if i == 0 {
+			separator = ": "
+		}
+		text += separator + p.Subproblems[i].text()
 	}
 	return text
 }
