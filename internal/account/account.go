@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -99,9 +100,13 @@ func (a *Accounts) Server(spec *cmacme.ACMEIssuer) (*acme.Client, error) {
 		transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: spec.SkipTLSVerify} //nolint:gosec // the user says so
 	}
 	if len(spec.CABundle) > 0 {
+		bundle, err := a.bundle(spec)
+		if err != nil {
+			return nil, err
+		}
 		roots := x509.NewCertPool()
-		if !roots.AppendCertsFromPEM(spec.CABundle) {
-			return nil, fault.Misconfiguredf("InvalidConfig", "spec.acme.caBundle holds no certificate in PEM: put the CA of %s there", spec.Server)
+		for _, c := range bundle {
+			roots.AddCert(c)
 		}
 		transport.TLSClientConfig.RootCAs = roots
 	}
@@ -132,11 +137,19 @@ func Party(spec *cmacme.ACMEIssuer) lane.Party {
 	return lane.Party{Who: "the ACME server " + spec.Server}
 }
 
+// usable reports whether the issuer has an account. Orders that were begun go on with it, and what was issued can be
+// revoked, also while the issuer is not ready for want of a solver.
+func usable(issuer *signer.Issuer) bool {
+	c, status := cmapi.GetIssuerCondition(issuer.GetStatus(), cmapi.IssuerConditionReady), issuer.GetStatus().ACME
+	return c != nil && status != nil && status.URI != "" && (c.Status == cmmeta.ConditionTrue || c.Reason == signer.ReasonInvalidSolver)
+}
+
 // Of returns the account of an issuer that is registered, and the client to use it with. A CA that does not know it, though it was registered again, is
 // not asked by everyone who wakes up.
 func (a *Accounts) Of(ctx context.Context, issuer *signer.Issuer) (*acme.Client, acme.Account, error) {
 	status := issuer.GetStatus().ACME
-	if ready, why := issuer.Ready(); !ready || status == nil || status.URI == "" {
+	if !usable(issuer) {
+		_, why := issuer.Ready()
 		if why == "" {
 			why = "its account is not registered yet"
 		}
@@ -172,47 +185,102 @@ func (a *Accounts) Of(ctx context.Context, issuer *signer.Issuer) (*acme.Client,
 	return c, acme.Account{URL: status.URI, Key: key}, nil
 }
 
-// Register sees to it that the issuer has an account, and returns what its status is to say. The CA is asked only if something
-// changed since the status was written.
-func (a *Accounts) Register(ctx context.Context, issuer *signer.Issuer) (*cmacme.ACMEIssuerStatus, error) {
+// Registration is what Register found out.
+type Registration struct {
+	// Status is what the issuer's status is to say of the account. It is nil if no account can be used.
+	Status *cmacme.ACMEIssuerStatus
+	// Outage is why the CA could not be asked, where its account can be used all the same: what is known of it stays.
+	Outage error
+}
+
+// Register sees to it that the issuer has an account, and that the CA has its profile. The CA is asked only if
+// something changed since the status was written. What CheckLocal finds wrong must be corrected before.
+func (a *Accounts) Register(ctx context.Context, issuer *signer.Issuer) (Registration, error) {
 	spec, old := issuer.GetSpec().ACME, issuer.GetStatus().ACME
 	c, err := a.Server(spec)
 	if err != nil {
-		return nil, err
+		return Registration{}, err
 	}
 	key, err := a.key(ctx, issuer)
 	fresh := false
 	if apierrors.IsNotFound(err) {
-		if spec.DisableAccountKeyGeneration {
-			return nil, fault.Misconfiguredf("ErrVerifyACMEAccount",
-				"Secret %s/%s with the account key, spec.acme.privateKeySecretRef, does not exist, and disableAccountKeyGeneration is set: create it",
-				issuer.SecretNamespace, spec.PrivateKey.Name)
-		}
 		key, fresh, err = a.makeKey(ctx, issuer)
 	}
 	if err != nil {
-		return nil, err
+		return Registration{}, err
 	}
-	if key, err = a.rotate(ctx, issuer, c, key); err != nil {
-		return nil, err
+	stands := !fresh && standing(issuer, hash(key))
+	rotating, err := a.rotating(ctx, issuer)
+	if err != nil {
+		return Registration{}, err
 	}
-	status := &cmacme.ACMEIssuerStatus{LastRegisteredEmail: spec.Email, LastPrivateKeyHash: hash(key)}
-	if old != nil && old.URI != "" && old.LastPrivateKeyHash == status.LastPrivateKeyHash && old.LastRegisteredEmail == spec.Email {
-		c := cmapi.GetIssuerCondition(issuer.GetStatus(), cmapi.IssuerConditionReady)
-		if c != nil && c.Status == cmmeta.ConditionTrue && c.ObservedGeneration == issuer.GetGeneration() {
-			return old, nil
-		}
+	if stands && !rotating && known(issuer) {
+		return Registration{Status: old}, nil
+	}
+	status, err := a.ask(ctx, issuer, c, key, fresh)
+	if stands && !rotating && err != nil && (fault.Of(err).Class == fault.Transient || Outage(err) != "") && !lane.Is(err) {
+		return Registration{Status: old, Outage: err}, nil
+	}
+	if err != nil {
+		return Registration{}, err
+	}
+	return Registration{Status: status}, nil
+}
+
+// ask finds or makes the account at the CA.
+func (a *Accounts) ask(ctx context.Context, issuer *signer.Issuer, c *acme.Client, key crypto.Signer, fresh bool) (*cmacme.ACMEIssuerStatus, error) {
+	spec := issuer.GetSpec().ACME
+	key, err := a.rotate(ctx, issuer, c, key)
+	if err != nil {
+		return nil, err
 	}
 	if err := lane.Enter(ctx, Party(spec)); err != nil {
 		return nil, err
 	}
 	defer lane.Leave(ctx)
+	if spec.Profile != "" {
+		dir, err := c.FetchDirectory(ctx)
+		if err != nil {
+			return nil, Fault("ErrRegisterACMEAccount", a.Clock.Now(), err)
+		}
+		if err := OfferedProfile(spec.Profile, dir.Meta.Profiles); err != nil {
+			return nil, err
+		}
+	}
 	account, err := a.register(ctx, issuer, c, key, fresh)
 	if err != nil {
 		return nil, Fault("ErrRegisterACMEAccount", a.Clock.Now(), err)
 	}
-	status.URI = account.URL
-	return status, nil
+	return statusOf(issuer, account, key), nil
+}
+
+// statusOf is what the status of an issuer says of its account.
+func statusOf(issuer *signer.Issuer, account acme.Account, key crypto.Signer) *cmacme.ACMEIssuerStatus {
+	spec := issuer.GetSpec().ACME
+	return &cmacme.ACMEIssuerStatus{URI: account.URL, LastRegisteredEmail: spec.Email, LastPrivateKeyHash: hash(key), Server: spec.Server}
+}
+
+// standing reports whether the account in the issuer's status is that of its server and key, and was not refused.
+func standing(issuer *signer.Issuer, keyHash string) bool {
+	old, ready := issuer.GetStatus().ACME, cmapi.GetIssuerCondition(issuer.GetStatus(), cmapi.IssuerConditionReady)
+	if old == nil || old.URI == "" || old.LastPrivateKeyHash != keyHash || ready == nil {
+		return false
+	}
+	// cert-manager does not write the server down: then only the generation tells that it has not changed.
+	sameServer := old.Server == issuer.GetSpec().ACME.Server || old.Server == "" && ready.ObservedGeneration == issuer.GetGeneration()
+	return sameServer && (ready.Status == cmmeta.ConditionTrue || !slices.Contains(accountReasons, ready.Reason))
+}
+
+// accountReasons are those with which Ready says that the account cannot be used.
+var accountReasons = []string{"ErrRegisterACMEAccount", "ErrVerifyACMEAccount", "ErrUpdateACMEAccount"}
+
+// known reports whether the CA was asked about all that the issuer says now, and answered.
+func known(issuer *signer.Issuer) bool {
+	ready := cmapi.GetIssuerCondition(issuer.GetStatus(), cmapi.IssuerConditionReady)
+	return ready.ObservedGeneration == issuer.GetGeneration() &&
+		cmapi.GetIssuerCondition(issuer.GetStatus(), cmapi.IssuerConditionUnreachable) == nil &&
+		issuer.GetStatus().ACME.LastRegisteredEmail == issuer.GetSpec().ACME.Email &&
+		(ready.Status == cmmeta.ConditionTrue || ready.Reason == signer.ReasonInvalidSolver)
 }
 
 // Recover finds out what became of an account that the CA did not accept. One that it has forgotten is registered again with its key, and its
@@ -285,9 +353,7 @@ func (a *Accounts) Recover(ctx context.Context, issuer *signer.Issuer, asked tim
 			Type: cmapi.IssuerConditionReady, Status: cmmeta.ConditionFalse, Reason: failure.Reason, Message: failure.Error(), ObservedGeneration: issuer.GetGeneration(),
 		})
 	} else {
-		next.GetStatus().ACME = &cmacme.ACMEIssuerStatus{
-			URI: account.URL, LastRegisteredEmail: issuer.GetSpec().ACME.Email, LastPrivateKeyHash: hash(key),
-		}
+		next.GetStatus().ACME = statusOf(issuer, account, key)
 	}
 	if err := a.Client.Status().Patch(ctx, next, client.MergeFromWithOptions(object, client.MergeFromWithOptimisticLock{})); err != nil {
 		return fmt.Errorf("write status of %s: %w", issuer, err)
@@ -446,7 +512,7 @@ func (a *Accounts) macKey(ctx context.Context, issuer *signer.Issuer, b *cmacme.
 	secret, err := a.Secrets.Get(ctx, issuer.SecretNamespace, b.Key.Name)
 	switch {
 	case apierrors.IsNotFound(err):
-		return nil, fault.Misconfiguredf("ErrRegisterACMEAccount", "Secret %s, %s, does not exist: create it with the MAC key that the CA gave you", at, field)
+		return nil, fault.Misconfiguredf("ErrRegisterACMEAccount", "Secret %s, %s, does not exist: create it with the MAC key that the CA gave you%s", at, field, issuer.SecretsHint())
 	case err != nil:
 		return nil, fault.Transientf("ErrRegisterACMEAccount", "get Secret %s: %w", at, err)
 	}

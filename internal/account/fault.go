@@ -4,14 +4,19 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/perennial-pki/perennial/acme"
 	"github.com/perennial-pki/perennial/internal/budget"
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/outside"
+	"github.com/perennial-pki/perennial/internal/signer"
 )
 
 const (
@@ -38,11 +43,7 @@ func Fault(reason string, now time.Time, err error) error {
 		if inside := new(outside.Refused); errors.As(err, &inside) {
 			return fault.Misconfiguredf("InvalidConfig", "spec.acme.server leads to %s, where no CA is: correct it, or its name in the DNS", inside.Address)
 		}
-		var stranger x509.UnknownAuthorityError
-		if errors.As(err, &stranger) {
-			err = fmt.Errorf("%w: if the server has its certificate from a CA of your own, put that into spec.acme.caBundle", err)
-		}
-		return &fault.Error{Class: fault.Transient, Reason: reason, Err: err}
+		return &fault.Error{Class: fault.Transient, Reason: reason, Err: unanswered(err)}
 	}
 	switch {
 	case limited(p),
@@ -78,6 +79,57 @@ func Fault(reason string, now time.Time, err error) error {
 		return fault.Limitedf(reason, until, "%w: somebody must visit %s; it will be asked again at %s", err, where, until.UTC().Format(time.RFC3339))
 	}
 	return &fault.Error{Class: fault.Refused, Reason: reason, Err: fmt.Errorf("the CA refuses: %w", err)}
+}
+
+// noAnswer is an exchange to which no reply came. Its text says what was tried, where, and what to do.
+type noAnswer struct {
+	text string
+	error
+}
+
+func (n noAnswer) Error() string { return n.text }
+func (n noAnswer) Unwrap() error { return n.error }
+
+// unanswered explains an error of the network. All others stay as they are.
+func unanswered(err error) error {
+	var tried *url.Error
+	if !errors.As(err, &tried) {
+		return err
+	}
+	var unknown x509.UnknownAuthorityError
+	var name x509.HostnameError
+	var invalid x509.CertificateInvalidError
+	var lookup *net.DNSError
+	next := "see whether the controller can connect there (firewall, NetworkPolicy, HTTPS_PROXY) and the server is up"
+	switch {
+	case errors.As(err, &unknown):
+		next = "if the server has its certificate from a CA of your own, put that into spec.acme.caBundle"
+	case errors.As(err, &name):
+		next = "correct spec.acme.server, or the server's certificate"
+	case errors.As(err, &invalid):
+		next = "correct the server's certificate, or the controller's clock"
+	case errors.As(err, &lookup) && lookup.IsNotFound:
+		next = "correct spec.acme.server, or the DNS that the controller asks"
+	}
+	return noAnswer{fmt.Sprintf("the ACME server does not answer: %s %s: %s: %s", tried.Op, tried.URL, tried.Err, next), err}
+}
+
+// Outage returns the reason of the condition Unreachable if a classified error means that the CA did not answer, or
+// answers nobody, or limits us. Another answer of the CA, or an error of the Kubernetes API, is none.
+func Outage(err error) (reason string) {
+	var api apierrors.APIStatus
+	var protocol *acme.ProtocolError
+	var p *acme.Problem
+	if err == nil || errors.As(err, &api) || errors.As(err, &protocol) {
+		return ""
+	}
+	switch failure := fault.Of(err); {
+	case failure.Class == fault.Transient, failure.Class == fault.Limited && failure.Reason == fault.Busy:
+		return signer.ReasonUnreachable
+	case failure.Class == fault.Limited && (!errors.As(err, &p) || limited(p)):
+		return signer.ReasonRateLimited
+	}
+	return ""
 }
 
 // Limited returns the problem if it is that a limit of what was asked is spent, whether the CA says so or what is in front of it. A server that is busy, or

@@ -453,7 +453,7 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 	}
 	names := &dns01.Resolver{Dial: o.DialNameservers, Nameservers: o.Nameservers}
 	signers := signer.Set{
-		signer.TypeACME:       &acmesigner.Signer{Client: c, Accounts: accounts, DNS01: records.Settings, Limits: o.Limits, Clock: o.Clock},
+		signer.TypeACME:       &acmesigner.Signer{Client: c, Accounts: accounts, DNS01: records, Limits: o.Limits, Clock: o.Clock},
 		signer.TypeSelfSigned: &selfsigned.Signer{Secrets: store, Keyring: keyring, Limits: o.Limits, Clock: o.Clock},
 		signer.TypeCA:         &ca.Signer{Secrets: store, Limits: o.Limits, Clock: o.Clock},
 	}

@@ -11,7 +11,6 @@ import (
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
@@ -148,43 +147,14 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	issuer := r.Scope.Of(o)
 	before := o.DeepCopyObject().(object)
 
-	var readiness signer.Readiness
-	var err error
-	if s, ok := r.Signers[issuer.Type()]; ok {
-		readiness, err = s.Check(ctx, issuer)
-	} else {
-		err = fault.Misconfiguredf("UnsupportedType", "issuers of type %s are not supported by this version of Perennial", issuer.Type())
-	}
+	readiness, err := r.check(ctx, issuer)
 	if lane.Is(err) {
 		return reconcile.Result{}, err
 	}
 	now := r.Clock.Now()
-	condition := cmapi.IssuerCondition{
-		Type: cmapi.IssuerConditionReady, Status: cmmeta.ConditionTrue,
-		Reason: readiness.Reason, Message: readiness.Message, ObservedGeneration: issuer.GetGeneration(),
-	}
-	failure := (*fault.Error)(nil)
-	if err != nil {
-		failure = fault.Of(err)
-		condition.Status, condition.Reason, condition.Message = cmmeta.ConditionFalse, failure.Reason, err.Error()
-	}
-	status := issuer.GetStatus()
-	old := cmapi.GetIssuerCondition(before.GetStatus(), cmapi.IssuerConditionReady)
-	cmapi.SetIssuerCondition(status, now, condition)
-	passes := failure != nil && (failure.Class == fault.Transient || failure.Class == fault.Limited && failure.Reason == fault.Busy)
-	status.SetUnreachable(now, passes, condition.Message, issuer.GetGeneration())
-
-	told := ""
-	if c := cmapi.GetIssuerCondition(before.GetStatus(), cmapi.IssuerConditionSolversValid); c != nil {
-		told = c.Message
-	}
-	status.SetSolversInvalid(now, readiness.Solvers, issuer.GetGeneration())
-
-	if readiness.ACME != nil {
-		status.ACME = readiness.ACME
-	}
 	var result reconcile.Result
 	if readiness.CA != nil {
+		status := issuer.GetStatus()
 		status.CA = rotate(status.CA, readiness.CA, now, func(p cmapi.PreviousCA) bool { return r.inUse(ctx, issuer, p, now) })
 		// When the CA expires, the issuer stops being ready.
 		result.RequeueAfter = status.CA.NotAfter.Sub(now)
@@ -192,36 +162,98 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 			result.RequeueAfter = min(result.RequeueAfter, previousInterval)
 		}
 	}
-	if !equality.Semantic.DeepEqual(before.GetStatus(), status) {
+	said := assess(issuer.GetStatus(), readiness, err, issuer.GetGeneration(), now)
+	if !equality.Semantic.DeepEqual(before.GetStatus(), issuer.GetStatus()) {
 		patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
 		if err := r.Client.Status().Patch(ctx, o, patch); err != nil {
-			if apierrors.IsNotFound(err) {
-				return reconcile.Result{}, nil
-			}
-			return reconcile.Result{}, fmt.Errorf("write status: %w", err)
+			return reconcile.Result{}, observe.StatusRefused(r.Events, before, err)
 		}
 	}
-	if old == nil || old.Status != condition.Status || old.Reason != condition.Reason {
-		eventType := corev1.EventTypeNormal
-		if condition.Status != cmmeta.ConditionTrue {
-			eventType = corev1.EventTypeWarning
-		}
-		r.Events.Event(o, eventType, condition.Reason, condition.Message)
+	for _, e := range said {
+		r.Events.Event(o, e.kind, e.reason, e.message)
 	}
-	if readiness.Solvers != "" && readiness.Solvers != told {
-		r.Events.Event(o, corev1.EventTypeWarning, "InvalidSolver", readiness.Solvers)
+	if err == nil {
+		err = readiness.Unreachable
 	}
-	if failure != nil {
-		switch failure.Class {
-		case fault.Transient:
-			return reconcile.Result{}, err // again with the queue's back-off
-		case fault.Limited:
-			return reconcile.Result{RequeueAfter: failure.Wait(now)}, nil // when the other side said
-		case fault.Refused:
-			return reconcile.Result{RequeueAfter: refusedAgain}, nil // changes of the issuer and its Secrets are watched
-		}
+	if err != nil {
+		return again(err, now)
 	}
 	return result, nil
+}
+
+// check asks the signer of the issuer's type.
+func (r *Reconciler) check(ctx context.Context, issuer *signer.Issuer) (signer.Readiness, error) {
+	if s, ok := r.Signers[issuer.Type()]; ok {
+		return s.Check(ctx, issuer)
+	}
+	return signer.Readiness{}, fault.Misconfiguredf("UnsupportedType", "issuers of type %s are not supported by this version of Perennial", issuer.Type())
+}
+
+// told is an event.
+type told struct{ kind, reason, message string }
+
+// assess writes what was found out about an issuer into its status, and returns the events of what changed.
+func assess(status *cmapi.IssuerStatus, readiness signer.Readiness, err error, generation int64, now time.Time) (events []told) {
+	event := func(problem bool, reason, message string) {
+		kind := corev1.EventTypeNormal
+		if problem {
+			kind = corev1.EventTypeWarning
+		}
+		events = append(events, told{kind, reason, message})
+	}
+	ready := cmapi.IssuerCondition{
+		Type: cmapi.IssuerConditionReady, Status: cmmeta.ConditionTrue,
+		Reason: readiness.Reason, Message: readiness.Message, ObservedGeneration: generation,
+	}
+	if err != nil {
+		ready.Status, ready.Reason, ready.Message = cmmeta.ConditionFalse, fault.Of(err).Reason, err.Error()
+		if ready.Reason == "" {
+			ready.Reason = "Error" // the schema wants one
+		}
+	}
+	old := cmapi.GetIssuerCondition(status, cmapi.IssuerConditionReady)
+	if old == nil || old.Status != ready.Status || old.Reason != ready.Reason {
+		event(err != nil, ready.Reason, ready.Message)
+	}
+	cmapi.SetIssuerCondition(status, now, ready)
+
+	message := ""
+	if readiness.Unreachable != nil {
+		message = readiness.Unreachable.Error()
+	}
+	was := cmapi.GetIssuerCondition(status, cmapi.IssuerConditionUnreachable)
+	if readiness.UnreachableReason != "" && err == nil && (was == nil || was.Reason != readiness.UnreachableReason) {
+		event(true, readiness.UnreachableReason, message)
+	}
+	status.SetUnreachable(now, readiness.UnreachableReason, message, generation)
+
+	solvers := readiness.Solvers
+	if solvers == nil {
+		solvers = &signer.SolverProblem{}
+	}
+	was = cmapi.GetIssuerCondition(status, cmapi.IssuerConditionSolversValid)
+	if solvers.Reason != "" && (was == nil || was.Message != solvers.Message) {
+		event(true, solvers.Reason, solvers.Message)
+	}
+	status.SetSolversInvalid(now, solvers.Reason, solvers.Message, generation)
+
+	if readiness.ACME != nil {
+		status.ACME = readiness.ACME
+	}
+	return events
+}
+
+// again says when an issuer is looked at after an error.
+func again(err error, now time.Time) (reconcile.Result, error) {
+	switch failure := fault.Of(err); failure.Class {
+	case fault.Limited:
+		return reconcile.Result{RequeueAfter: failure.Wait(now)}, nil // when the other side said
+	case fault.Refused:
+		return reconcile.Result{RequeueAfter: refusedAgain}, nil // what it refuses for may be in its own hands
+	case fault.Misconfigured:
+		return reconcile.Result{}, nil // changes of the issuer and its Secrets are watched
+	}
+	return reconcile.Result{}, err // again with the queue's back-off
 }
 
 // inUse reports whether a certificate signed by a replaced CA is alive: in the Secret of a Certificate, or in a request that

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -13,9 +12,9 @@ import (
 
 	"github.com/perennial-pki/perennial/acme"
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	"github.com/perennial-pki/perennial/internal/account"
 	"github.com/perennial-pki/perennial/internal/budget"
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/outside"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
 )
@@ -67,7 +66,7 @@ func (r *Reconciler) begin(ctx context.Context, o conversation, order *cmacme.Or
 		if err != nil {
 			return err
 		}
-		if err := offered(ask.Profile, dir.Meta.Profiles); err != nil {
+		if err := account.OfferedProfile(ask.Profile, dir.Meta.Profiles); err != nil {
 			return err
 		}
 	}
@@ -92,7 +91,7 @@ func (r *Reconciler) begin(ctx context.Context, o conversation, order *cmacme.Or
 		return fault.Refusedf("InvalidOrder", "the CA made an order for %s, not for %s", words(got.Identifiers), words(ask.Identifiers))
 	}
 	if got.Profile != "" && ask.Profile != "" && got.Profile != ask.Profile {
-		return fault.Refusedf("InvalidOrder", "the CA made an order of profile %q, not of %q", outside.Short(got.Profile, maxProfile), ask.Profile)
+		return fault.Refusedf("InvalidOrder", "the CA made an order of profile %q, not of %q", account.ShortProfile(got.Profile), ask.Profile)
 	}
 	if n := len(got.Authorizations); n > maxAuthorizations {
 		return fault.Refusedf("InvalidOrder", "the CA wants %d authorizations for %d names", n, len(ask.Identifiers))
@@ -107,30 +106,6 @@ func (r *Reconciler) begin(ctx context.Context, o conversation, order *cmacme.Or
 		st.Authorizations = append(st.Authorizations, cmacme.ACMEAuthorization{URL: url})
 	}
 	return nil
-}
-
-// maxProfile is how much of the name of a profile is told, in bytes.
-const maxProfile = 64
-
-// offered refuses a profile that the CA's directory does not list: a CA that knows no profiles would take the order, and ignore it.
-func offered(profile string, listed map[string]string) error {
-	if _, is := listed[profile]; is {
-		return nil
-	}
-	const most = 10
-	names := slices.Sorted(maps.Keys(listed))
-	var has []string
-	for _, name := range names[:min(len(names), most)] {
-		has = append(has, strconv.Quote(outside.Short(name, maxProfile)))
-	}
-	switch n := len(names) - most; {
-	case len(names) == 0:
-		has = []string{"none: leave it out"}
-	case n > 0:
-		has = append(has, fmt.Sprintf("%d more", n))
-	}
-	return fault.Refusedf("InvalidProfile", "the CA has no profile %q, which acmeProfile of the Certificate, or spec.acme.profile of the issuer, asks for. Its directory lists %s",
-		profile, strings.Join(has, ", "))
 }
 
 // newOrder sends the order. If the reply cannot be read but names the order's URL, the order is read there. The budget is told if the CA may have taken

@@ -3,11 +3,9 @@ package order
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"testing"
 
 	"github.com/perennial-pki/perennial/acme"
-	"github.com/perennial-pki/perennial/internal/fault"
 )
 
 func TestWhichRefusalsAreAboutWhatAnOrderReplaces(t *testing.T) {
@@ -43,36 +41,6 @@ func TestWhichRefusalsAreAboutWhatAnOrderReplaces(t *testing.T) {
 			}
 			if got := aboutReplaces(err); got != test.want {
 				t.Errorf("got %t", got)
-			}
-		})
-	}
-}
-
-func TestAProfileMustBeOneOfTheDirectory(t *testing.T) {
-	many := map[string]string{}
-	for n := range 30 {
-		many[fmt.Sprintf("p%02d-%s", n, strings.Repeat("x", 1000))] = ""
-	}
-	for name, test := range map[string]struct {
-		listed map[string]string
-		says   string
-	}{
-		"it is listed":               {map[string]string{"classic": "", "short": ""}, ""},
-		"others are":                 {map[string]string{"tls": "", "classic": ""}, `Its directory lists "classic", "tls"`},
-		"none is":                    {nil, "Its directory lists none: leave it out"},
-		"only in another spelling":   {map[string]string{"Short": ""}, `Its directory lists "Short"`},
-		"so many that not all stand": {many, "20 more"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			err := offered("short", test.listed)
-			if test.says == "" && err == nil {
-				return
-			}
-			if test.says == "" || err == nil || !strings.Contains(err.Error(), test.says) || len(err.Error()) > 1000 {
-				t.Fatalf("it says %v", err)
-			}
-			if f := fault.Of(err); f.Class != fault.Refused || f.Reason != "InvalidProfile" {
-				t.Errorf("it is %s, %s", f.Class, f.Reason)
 			}
 		})
 	}

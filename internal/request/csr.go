@@ -11,7 +11,6 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/utils/clock"
@@ -308,11 +307,8 @@ func (r *CSRReconciler) failed(ctx context.Context, csr *certificatesv1.Certific
 
 func (r *CSRReconciler) write(ctx context.Context, was, is *certificatesv1.CertificateSigningRequest) error {
 	err := r.Client.Status().Patch(ctx, is, client.MergeFromWithOptions(was, client.MergeFromWithOptimisticLock{}))
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
 	if err != nil {
-		return fmt.Errorf("write status: %w", err)
+		return observe.StatusRefused(r.Events, was, err)
 	}
 	return nil
 }

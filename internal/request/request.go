@@ -169,10 +169,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 			// We may no longer approve, or RBAC does not let us approve for this external issuer.
 			r.permissions.refused(cr)
 			return reconcile.Result{RequeueAfter: permissionLife}, nil // RBAC is not watched
-		case apierrors.IsNotFound(err):
-			return reconcile.Result{}, nil
 		case err != nil:
-			return reconcile.Result{}, fmt.Errorf("write status: %w", err)
+			return reconcile.Result{}, observe.StatusRefused(r.Events, cr, err)
 		}
 		if say != nil {
 			say()
@@ -225,8 +223,6 @@ func (r *Reconciler) sign(ctx context.Context, cr *cmapi.CertificateRequest, iss
 		r.fail(cr, cmapi.CertificateRequestReasonFailed, message)
 		return r.warning(cr, "InvalidProfile", message), reconcile.Result{}, nil
 	}
-	unreachable := ""
-	defer func() { cr.Status.SetUnreachable(r.Clock.Now(), unreachable != "", unreachable) }()
 	answer, err := s.Sign(ctx, issuer, signer.Request{
 		Namespace: cr.Namespace, Name: cr.Name,
 		Owner:  *metav1.NewControllerRef(cr, cmapi.SchemeGroupVersion.WithKind("CertificateRequest")),
@@ -237,6 +233,7 @@ func (r *Reconciler) sign(ctx context.Context, cr *cmapi.CertificateRequest, iss
 	})
 	now := r.Clock.Now()
 	pause(cr, answer.Paused, now)
+	cr.Status.SetUnreachable(now, answer.Unreachable, answer.Pending)
 	if err != nil {
 		switch failure := fault.Of(err); failure.Class {
 		case fault.Refused:
@@ -245,17 +242,12 @@ func (r *Reconciler) sign(ctx context.Context, cr *cmapi.CertificateRequest, iss
 		case fault.Misconfigured:
 			return r.pending(cr, failure.Reason, err.Error()), reconcile.Result{RequeueAfter: mendedBackstop}, nil
 		case fault.Limited:
-			unreachable = err.Error()
 			return r.pending(cr, failure.Reason, err.Error()), reconcile.Result{RequeueAfter: failure.Wait(now)}, nil // when the other side said
 		default:
-			unreachable = err.Error()
 			return r.pending(cr, failure.Reason, err.Error()), reconcile.Result{}, err // again with the queue's back-off
 		}
 	}
 	if len(answer.Certificate) == 0 {
-		if answer.Unreachable {
-			unreachable = answer.Pending
-		}
 		if answer.Again.After(now) {
 			result.RequeueAfter = answer.Again.Sub(now) // when the signer said
 		}

@@ -44,6 +44,14 @@ type Issuer struct {
 // String names the issuer in messages, as in: ClusterIssuer "letsencrypt".
 func (i *Issuer) String() string { return fmt.Sprintf("%s %q", i.Kind, i.GetName()) }
 
+// SecretsHint ends a message about a Secret that is missing. It says why that is looked for in its namespace.
+func (i *Issuer) SecretsHint() string {
+	if i.Kind != KindClusterIssuer {
+		return ""
+	}
+	return "; the Secrets of ClusterIssuers are in the namespace that --cluster-resource-namespace names"
+}
+
 // Generation identifies the issuer and what its spec said. It changes with every change of either.
 func (i *Issuer) Generation() string { return fmt.Sprintf("%s.%d", i.GetUID(), i.GetGeneration()) }
 
@@ -89,9 +97,19 @@ func (i *Issuer) CAFromChain(chain []*x509.Certificate) []byte {
 	return pki.EncodeCertificatePEM(top)
 }
 
-// Unreachable reports whether the issuer is not ready because its server does not answer, or answers nobody for now.
+// ReasonInvalidSolver is the reason of Ready, False, of an issuer that has solvers, none of which can be used.
+const ReasonInvalidSolver = "InvalidSolver"
+
+// Reasons of the condition Unreachable.
+const (
+	ReasonUnreachable = "Unreachable"
+	ReasonRateLimited = "RateLimited"
+)
+
+// Unreachable reports whether the issuer's server did not answer when it was asked last. A limit is an answer.
 func (i *Issuer) Unreachable() bool {
-	return cmapi.GetIssuerCondition(i.GetStatus(), cmapi.IssuerConditionUnreachable) != nil
+	c := cmapi.GetIssuerCondition(i.GetStatus(), cmapi.IssuerConditionUnreachable)
+	return c != nil && c.Reason == ReasonUnreachable
 }
 
 // Scope says where issuers are looked for.

@@ -32,7 +32,7 @@ type Signer interface {
 	Sign(ctx context.Context, issuer *Issuer, r Request) (Answer, error)
 }
 
-// Readiness is what Check found out about an issuer that can be used.
+// Readiness is what Check found out about an issuer. Solvers and Unreachable count also beside an error.
 type Readiness struct {
 	// Reason and Message are what the Ready condition says.
 	Reason, Message string
@@ -40,9 +40,17 @@ type Readiness struct {
 	CA *CA
 	// ACME is set by those who have an account at an ACME server.
 	ACME *cmacme.ACMEIssuerStatus
-	// Solvers is what is wrong with the settings of solvers, for people, also where nothing else can be said. Empty if nothing is.
-	Solvers string
+	// Solvers is what is wrong with solvers, also where the issuer cannot be used. It is nil if nothing is.
+	Solvers *SolverProblem
+	// Unreachable is why the issuer's server could not be asked, and UnreachableReason the reason of the condition that
+	// says so. An issuer whose account is known can be used all the same: then Check returns no error. Without a reason,
+	// the server was reached, or was not the one that failed.
+	Unreachable       error
+	UnreachableReason string
 }
+
+// SolverProblem is what the condition SolversValid, False, says.
+type SolverProblem struct{ Reason, Message string }
 
 // CA is the authority of an issuer who holds it itself.
 type CA struct {

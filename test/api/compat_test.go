@@ -102,6 +102,9 @@ var kinds = []struct {
 
 func issuerWithoutOurs(spec *certmanagerv1.IssuerSpec, status *certmanagerv1.IssuerStatus) {
 	status.CA = nil
+	if status.ACME != nil {
+		status.ACME.Server = ""
+	}
 	if spec.ACME == nil {
 		return
 	}
@@ -146,7 +149,7 @@ var issuerFieldsNotInUpstream = []string{
 	"spec.acme.solvers[].http01.solverMode",
 	"spec.acme.solvers[].tlsALPN01",
 	"spec.acme.solvers[].waitForRecordToPropagate",
-	"status.ca",
+	"status.acme.server", "status.ca",
 }
 
 // valuesNotInUpstream are values of fields that cert-manager does not know, by path.

@@ -199,9 +199,9 @@ func TestAKeyThatWasPutThereAMomentAgoHasItsAccountFound(t *testing.T) {
 		Client: r.admin, Secrets: &secrets.Store{OursCache: blind{}, OthersCache: blind{}, Live: r.admin}, Clock: real,
 		Budget: &budget.Budget{Client: r.admin, Namespace: r.namespace, Clock: real, Orders: func(context.Context, string) ([]budget.Past, error) { return nil, nil }},
 	}
-	status, err := accounts.Register(t.Context(), signer.Scope{}.Of(r.getIssuer()))
-	if err != nil || status.URI != made.URL {
-		t.Fatalf("the status is %+v, %v", status, err)
+	registered, err := accounts.Register(t.Context(), signer.Scope{}.Of(r.getIssuer()))
+	if err != nil || registered.Status == nil || registered.Status.URI != made.URL {
+		t.Fatalf("the status is %+v, %v", registered.Status, err)
 	}
 	if _, account := r.atCA(); !slices.Equal(account.Contact, []string{"mailto:ops@example.org"}) {
 		t.Errorf("the CA has %q", account.Contact)

@@ -514,13 +514,24 @@ func TestAProfileThatTheCADoesNotHaveIsNotAskedFor(t *testing.T) {
 		}
 	})
 	cluster.Run(t, options)
-	r.issuer(func(spec *cmacme.ACMEIssuer) { spec.Profile = "shortlived" })
-	crt := r.certificate("site", "www.example.com")
+	r.issuer()
+	crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: "site"}, Spec: cmapi.CertificateSpec{
+		SecretName: "site", DNSNames: []string{"www.example.com"}, IssuerRef: cmmeta.IssuerReference{Name: "pebble"}, ACMEProfile: "shortlived",
+	}}
+	r.create(crt)
 	r.failed(crt, `the CA has no profile "shortlived", which acmeProfile of the Certificate, or spec.acme.profile of the issuer, asks for. Its directory lists none`)
 	if n := f.asked(pathNewOrder); n > 0 {
 		t.Errorf("the CA was asked for %d orders", n)
 	}
-	r.changeIssuer(func(spec *cmacme.ACMEIssuer) { spec.Profile = "" })
+	crt.Spec.ACMEProfile = ""
+	cluster.Eventually(t, func() error {
+		crt := &cmapi.Certificate{}
+		if err := r.admin.Get(t.Context(), client.ObjectKey{Namespace: r.namespace, Name: "site"}, crt); err != nil {
+			return err
+		}
+		crt.Spec.ACMEProfile = ""
+		return r.admin.Update(t.Context(), crt)
+	})
 	r.ready(crt)
 }
 

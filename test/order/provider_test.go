@@ -325,6 +325,12 @@ func TestWhatIsWrongWithAProviderIsToldByTheChallenge(t *testing.T) {
 		issuer.Spec.ACME = &cmacme.ACMEIssuer{Server: r.ca.Directory, CABundle: r.ca.CABundle,
 			PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: name}}}
 		test.solver(issuer.Spec.ACME)
+		// Another solver can be used, for other names.
+		others := cmacme.ACMEChallengeSolver{
+			Selector: &cmacme.CertificateDNSNameSelector{DNSNames: []string{"others.example.com"}},
+			HTTP01:   &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}},
+		}
+		issuer.Spec.ACME.Solvers = append(issuer.Spec.ACME.Solvers, others)
 		r.create(issuer)
 		crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: cmapi.CertificateSpec{
 			SecretName: name, DNSNames: []string{name + ".example.com"}, IssuerRef: cmmeta.IssuerReference{Name: name},
@@ -342,7 +348,7 @@ func TestWhatIsWrongWithAProviderIsToldByTheChallenge(t *testing.T) {
 				strings.Contains(c.Message, test.issuer) && slices.ContainsFunc(r.events("InvalidSolver"), func(e string) bool { return e == c.Message })
 		})
 		// And no longer when it is mended.
-		issuer.Spec.ACME.Solvers = nil
+		issuer.Spec.ACME.Solvers = []cmacme.ACMEChallengeSolver{others}
 		if err := r.admin.Update(t.Context(), issuer); err != nil {
 			t.Fatal(err)
 		}

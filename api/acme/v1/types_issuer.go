@@ -201,4 +201,8 @@ type ACMEIssuerStatus struct {
 	// Hash of the private key that the account was last registered with.
 	// +optional
 	LastPrivateKeyHash string `json:"lastPrivateKeyHash,omitempty"`
+
+	// URL of the directory of the server that the account is registered at. Perennial's own.
+	// +optional
+	Server string `json:"server,omitempty"`
 }

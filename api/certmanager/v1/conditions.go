@@ -50,25 +50,26 @@ func (s *CertificateRequestStatus) SetUnreachable(now time.Time, is bool, messag
 	return dropCondition(&s.Conditions, string(CertificateRequestConditionUnreachable))
 }
 
-// SetUnreachable does for an issuer what it does for a request.
-func (s *IssuerStatus) SetUnreachable(now time.Time, is bool, message string, generation int64) (changed bool) {
-	if is {
-		return putCondition(&s.Conditions, now, IssuerCondition{
-			Type: IssuerConditionUnreachable, Status: cmmeta.ConditionTrue, Reason: "Unreachable", Message: message, ObservedGeneration: generation,
-		})
+// SetUnreachable puts the condition Unreachable, with a reason, into the status of an issuer, or takes it away if there
+// is no reason, and reports whether that changed anything.
+func (s *IssuerStatus) SetUnreachable(now time.Time, reason, message string, generation int64) (changed bool) {
+	if reason == "" {
+		return dropCondition(&s.Conditions, string(IssuerConditionUnreachable))
 	}
-	return dropCondition(&s.Conditions, string(IssuerConditionUnreachable))
+	return putCondition(&s.Conditions, now, IssuerCondition{
+		Type: IssuerConditionUnreachable, Status: cmmeta.ConditionTrue, Reason: reason, Message: message, ObservedGeneration: generation,
+	})
 }
 
-// SetSolversInvalid puts the condition SolversValid, False, into the status of an issuer, or takes it away if there is no message, and reports
-// whether that changed anything.
-func (s *IssuerStatus) SetSolversInvalid(now time.Time, message string, generation int64) (changed bool) {
-	if message != "" {
-		return putCondition(&s.Conditions, now, IssuerCondition{
-			Type: IssuerConditionSolversValid, Status: cmmeta.ConditionFalse, Reason: "InvalidSolver", Message: message, ObservedGeneration: generation,
-		})
+// SetSolversInvalid puts the condition SolversValid, False, with a reason, into the status of an issuer, or takes it away
+// if there is no reason, and reports whether that changed anything.
+func (s *IssuerStatus) SetSolversInvalid(now time.Time, reason, message string, generation int64) (changed bool) {
+	if reason == "" {
+		return dropCondition(&s.Conditions, string(IssuerConditionSolversValid))
 	}
-	return dropCondition(&s.Conditions, string(IssuerConditionSolversValid))
+	return putCondition(&s.Conditions, now, IssuerCondition{
+		Type: IssuerConditionSolversValid, Status: cmmeta.ConditionFalse, Reason: reason, Message: message, ObservedGeneration: generation,
+	})
 }
 
 // CertificateRequestIsApproved reports whether the request was approved.

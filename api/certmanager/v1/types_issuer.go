@@ -480,11 +480,13 @@ const (
 	// IssuerConditionReady: the issuer can be used. Unless it is True, nothing is signed.
 	IssuerConditionReady IssuerConditionType = "Ready"
 
-	// IssuerConditionUnreachable, Perennial's own: it is not ready because its server does not answer, or answers nobody for now. It is there
-	// as long as it is True.
+	// IssuerConditionUnreachable, Perennial's own: the issuer's server did not answer when it was asked last, or
+	// answered that it takes no requests now. It is there as long as it is True. An issuer whose account is known is
+	// ready all the same.
 	IssuerConditionUnreachable IssuerConditionType = "Unreachable"
 
-	// IssuerConditionSolversValid, Perennial's own: the settings of its solvers are right, as far as that can be told without their Secrets. It is
-	// there as long as it is False. The issuer may be ready all the same, as other solvers may do.
+	// IssuerConditionSolversValid, Perennial's own: the settings and Secrets of all solvers are right, as far as that
+	// shows without asking a DNS service. It is there as long as it is False. The issuer is ready all the same if one
+	// of its solvers can be used.
 	IssuerConditionSolversValid IssuerConditionType = "SolversValid"
 )

@@ -3,6 +3,7 @@ package acme
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -23,8 +24,10 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	"github.com/perennial-pki/perennial/internal/account"
 	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/lane"
 	"github.com/perennial-pki/perennial/internal/revocation"
 	"github.com/perennial-pki/perennial/internal/signer"
+	"github.com/perennial-pki/perennial/internal/solver/dns01"
 	"github.com/perennial-pki/perennial/pki"
 )
 
@@ -40,48 +43,131 @@ const (
 type Signer struct {
 	Client   client.Client
 	Accounts *account.Accounts
-	// DNS01 says what is wrong with a solver's settings. Not all that is shows there.
-	DNS01  func(*signer.Issuer, *cmacme.ACMEChallengeSolverDNS01) error
+	// DNS01 checks the settings and Secrets of solvers.
+	DNS01  *dns01.Solver
 	Limits pki.Limits
 	Clock  clock.PassiveClock
 }
 
-// References returns the Secrets of the account. Those of the solvers are read when a challenge needs them.
+// References returns the Secrets of the account and of the solvers.
 func (*Signer) References(spec *cmapi.IssuerConfig) []string {
 	names := []string{spec.ACME.PrivateKey.Name}
 	if b := spec.ACME.ExternalAccountBinding; b != nil {
 		names = append(names, b.Key.Name)
 	}
-	return names
-}
-
-// Check sees to it that the issuer has an account, and looks at its solvers.
-func (s *Signer) Check(ctx context.Context, issuer *signer.Issuer) (signer.Readiness, error) {
-	wrong := s.wrong(issuer)
-	status, err := s.Accounts.Register(ctx, issuer)
-	if err != nil {
-		return signer.Readiness{Solvers: wrong}, err
+	for _, c := range spec.ACME.Solvers {
+		if c.DNS01 != nil {
+			names = append(names, dns01.SecretNames(c.DNS01)...)
+		}
 	}
-	return signer.Readiness{
-		Reason: "ACMEAccountRegistered", Message: "The ACME account was registered with the ACME server", ACME: status, Solvers: wrong,
-	}, nil
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
-// maxWrong is how many solvers are named that have something wrong.
-const maxWrong = 5
+// Check looks at everything that needs no CA first, and says all of it at once. If nothing is wrong, it sees to it that
+// the issuer has an account.
+func (s *Signer) Check(ctx context.Context, issuer *signer.Issuer) (signer.Readiness, error) {
+	r := signer.Readiness{Reason: "ACMEAccountRegistered", Message: "The ACME account was registered with the ACME server"}
+	local, err := s.Accounts.CheckLocal(ctx, issuer)
+	if err != nil {
+		return r, err
+	}
+	solvers, err := s.checkSolvers(ctx, issuer)
+	if err != nil {
+		return r, err
+	}
+	r.Solvers = solvers.problem
+	if len(local.Wrong) > 0 {
+		return r, together(local.Wrong[0], append(local.Wrong, solvers.unusable)...)
+	}
+	registered, err := s.Accounts.Register(ctx, issuer)
+	if lane.Is(err) {
+		return r, err
+	}
+	r.ACME = registered.Status
+	if err != nil {
+		if r.UnreachableReason = account.Outage(err); r.UnreachableReason != "" {
+			r.Unreachable = err
+		}
+		return r, together(err, err, local.Binding, solvers.unusable)
+	}
+	if registered.Outage != nil {
+		r.Unreachable, r.UnreachableReason = registered.Outage, cmp.Or(account.Outage(registered.Outage), signer.ReasonUnreachable)
+	}
+	return r, solvers.unusable
+}
 
-// wrong is what is wrong with the solvers of an issuer.
-func (s *Signer) wrong(issuer *signer.Issuer) string {
+// together is an error with the class and reason of the first, and the texts of all, each once.
+func together(first error, all ...error) error {
+	var texts []string
+	for _, err := range all {
+		if err != nil && !slices.Contains(texts, err.Error()) {
+			texts = append(texts, err.Error())
+		}
+	}
+	f := *fault.Of(first)
+	if len(texts) > 1 {
+		f.Err = joined{strings.Join(texts, "; "), f.Err}
+	}
+	return &f
+}
+
+// joined is an error whose text has those of others.
+type joined struct {
+	text string
+	error
+}
+
+func (j joined) Error() string { return j.text }
+func (j joined) Unwrap() error { return j.error }
+
+// maxWrong is how many faults of solvers are told.
+const maxWrong = 10
+
+// solverCheck is what is wrong with the solvers of an issuer.
+type solverCheck struct {
+	// problem is all of it.
+	problem *signer.SolverProblem
+	// unusable is set if there are solvers, and none can be used.
+	unusable error
+}
+
+// checkSolvers looks at the solvers of an issuer. The error is that of a Secret that could not be read.
+func (s *Signer) checkSolvers(ctx context.Context, issuer *signer.Issuer) (solverCheck, error) {
+	spec := issuer.GetSpec().ACME
+	if len(spec.Solvers) == 0 {
+		return solverCheck{problem: &signer.SolverProblem{Reason: "NoSolvers", Message: "spec.acme.solvers is empty: the CA can only issue for names " +
+			"that need no proof, as it knows them by an external account or from elsewhere. For all other names, add a solver"}}, nil
+	}
 	var all []string
-	for i, c := range issuer.GetSpec().ACME.Solvers {
-		if c.DNS01 == nil || s.DNS01 == nil || len(all) == maxWrong {
+	usable := 0
+	for i, c := range spec.Solvers {
+		if c.DNS01 == nil {
+			usable++
 			continue
 		}
-		if err := s.DNS01(issuer, c.DNS01); err != nil {
+		wrong, err := s.DNS01.Verify(ctx, issuer, c.DNS01)
+		if err != nil {
+			return solverCheck{}, err
+		}
+		if len(wrong) == 0 {
+			usable++
+		}
+		for _, err := range wrong {
 			all = append(all, fmt.Sprintf("spec.acme.solvers[%d]: %s", i, err))
 		}
 	}
-	return strings.Join(all, "; ")
+	if len(all) == 0 {
+		return solverCheck{}, nil
+	}
+	if n := len(all); n > maxWrong {
+		all = append(all[:maxWrong], fmt.Sprintf("and %d more", n-maxWrong))
+	}
+	check := solverCheck{problem: &signer.SolverProblem{Reason: signer.ReasonInvalidSolver, Message: strings.Join(all, "; ")}}
+	if usable == 0 {
+		check.unusable = fault.Misconfiguredf(signer.ReasonInvalidSolver, "no solver can be used: %s", check.problem.Message)
+	}
+	return check, nil
 }
 
 // Sign makes the Order of the request, and answers with its certificate when that is there.

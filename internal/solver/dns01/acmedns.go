@@ -2,7 +2,6 @@ package dns01
 
 import (
 	"context"
-	"encoding/json"
 	"net/http"
 	"net/url"
 	"strings"
@@ -44,9 +43,9 @@ func acmeDNSBase(host string) (string, error) {
 
 // newACMEDNS makes the provider for a name, and the name of its record, from the accounts of a Secret.
 func newACMEDNS(host, accounts, name, record string) (*acmeDNS, error) {
-	var all map[string]acmeDNSAccount
-	if err := json.Unmarshal([]byte(accounts), &all); err != nil {
-		return nil, fault.Misconfiguredf("InvalidSolver", "the Secret of dns01.acmeDNS.accountSecretRef is not a JSON object of accounts by name")
+	all, err := acmeDNSAccounts(accounts)
+	if err != nil {
+		return nil, err
 	}
 	account, found := all[name]
 	if !found {

@@ -16,7 +16,6 @@ import (
 
 	"github.com/miekg/dns"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/perennial-pki/perennial/acme"
@@ -348,21 +347,13 @@ func (s *Solver) provider(ctx context.Context, issuer *signer.Issuer, ch *cmacme
 		return nil, err
 	}
 	secret := func(field, name, key string) (string, error) {
-		at := issuer.SecretNamespace + "/" + name
-		got, err := s.Secrets.Get(ctx, issuer.SecretNamespace, name)
-		switch {
-		case apierrors.IsNotFound(err):
-			return "", fault.Misconfiguredf("PresentError", "Secret %s, %s, does not exist: create it with the entry %s", at, field, key)
-		case err != nil:
-			return "", fault.Transientf("PresentError", "get Secret %s: %w", at, err)
-		}
-		return entryOf(got, at, field, key)
+		return s.entry(ctx, issuer, reference{field, name, key})
 	}
 	if c := spec.RFC2136; c != nil {
 		p := &rfc2136{nameserver: c.Nameserver, protocol: strings.ToLower(string(c.Protocol)), dial: s.Dial, now: s.Now}
 		if c.TSIGKeyName != "" {
 			var err error
-			if p.secret, err = secret("dns01.rfc2136.tsigSecretSecretRef", c.TSIGSecret.Name, c.TSIGSecret.Key); err != nil {
+			if p.secret, err = secret(tsigField, c.TSIGSecret.Name, c.TSIGSecret.Key); err != nil {
 				return nil, err
 			}
 		}
@@ -395,7 +386,7 @@ func (s *Solver) provider(ctx context.Context, issuer *signer.Issuer, ch *cmacme
 		return p, nil
 	}
 	if c := spec.AcmeDNS; c != nil {
-		accounts, err := secret("dns01.acmeDNS.accountSecretRef", c.AccountSecret.Name, c.AccountSecret.Key)
+		accounts, err := secret(acmeDNSField, c.AccountSecret.Name, c.AccountSecret.Key)
 		if err != nil {
 			return nil, err
 		}
@@ -434,7 +425,7 @@ func (s *Solver) provider(ctx context.Context, issuer *signer.Issuer, ch *cmacme
 func entryOf(secret *corev1.Secret, at, field, key string) (string, error) {
 	value := strings.TrimSpace(string(secret.Data[key]))
 	if value == "" {
-		return "", fault.Misconfiguredf("PresentError", "Secret %s, %s, has no entry %s", at, field, key)
+		return "", fault.Misconfiguredf("PresentError", "Secret %s, %s, has no entry %s: add it, or correct the key", at, field, key)
 	}
 	return value, nil
 }
@@ -447,11 +438,7 @@ func (s *Solver) Settings(issuer *signer.Issuer, spec *cmacme.ACMEChallengeSolve
 	switch {
 	case spec.Provider != nil:
 		c := spec.Provider
-		var config []byte
-		if c.Config != nil {
-			config = c.Config.Raw
-		}
-		if err := lego.Check(c.Name, config, c.SecretRef != nil, s.author(issuer.Kind)); err != nil {
+		if err := lego.Check(c.Name, raw(c), nil, c.SecretRef == nil, s.author(issuer.Kind)); err != nil {
 			return err
 		}
 		if spec.ChallengeType == cmacme.DNS01ChallengeTypeDNSAccount01 && spec.CNAMEStrategy != cmacme.FollowStrategy && lego.ByDomain(c.Name) {

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-
 	"github.com/perennial-pki/perennial/acme"
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/fault"
@@ -67,22 +65,14 @@ func (s *Solver) legoProvider(ctx context.Context, issuer *signer.Issuer, ch *cm
 		return nil, fault.Refusedf("PresentError", "the Challenge has no keyAuthorization, which dns01.provider needs: it was not made by this version of Perennial")
 	}
 	spec := ch.Spec.Solver.DNS01.Provider
-	var config []byte
-	if spec.Config != nil {
-		config = spec.Config.Raw
-	}
+	config := raw(spec)
 	settings := []string{spec.Name, string(config), issuer.Kind} // which says who has written them
 	var secret map[string][]byte
 	if spec.SecretRef != nil {
-		at := issuer.SecretNamespace + "/" + spec.SecretRef.Name
-		got, err := s.Secrets.Get(ctx, issuer.SecretNamespace, spec.SecretRef.Name)
-		switch {
-		case apierrors.IsNotFound(err):
-			return nil, fault.Misconfiguredf("PresentError", "Secret %s, dns01.provider.secretRef, does not exist: create it, with the settings of %s as entries", at, spec.Name)
-		case err != nil:
-			return nil, fault.Transientf("PresentError", "get Secret %s: %w", at, err)
+		var err error
+		if secret, err = s.settingsOf(ctx, issuer, spec); err != nil {
+			return nil, err
 		}
-		secret = got.Data
 		for name, value := range secret {
 			settings = append(settings, fmt.Sprintf("%s=%s", name, value))
 		}

@@ -94,7 +94,12 @@ func (p *rfc2136) configure(keyName, algorithm string) error {
 		return nil
 	}
 	p.key, p.algorithm = fqdn(keyName), tsigAlgorithms[strings.ToUpper(algorithm)]
-	if _, err := base64.StdEncoding.DecodeString(p.secret); err != nil {
+	return checkTSIGSecret(p.secret)
+}
+
+// checkTSIGSecret reports a secret that is not in the form in which servers print it.
+func checkTSIGSecret(secret string) error {
+	if _, err := base64.StdEncoding.DecodeString(secret); err != nil {
 		return fault.Misconfiguredf("InvalidSolver", "dns01.rfc2136.tsigSecretSecretRef: the secret is not base64, as tsig-keygen prints it")
 	}
 	return nil

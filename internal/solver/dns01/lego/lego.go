@@ -135,15 +135,15 @@ func usable(name string, by Author) (*kind, error) {
 	return k, nil
 }
 
-// Check says what is wrong with settings of which the secret ones, if there are any, are not known.
-func Check(name string, config []byte, secret bool, by Author) error {
+// Check reports what is wrong with settings. Those of a Secret may not be known: then nothing is missing.
+func Check(name string, config []byte, secret map[string][]byte, known bool, by Author) error {
 	k, err := usable(name, by)
 	if err != nil {
 		return err
 	}
-	v, err := k.read(config, nil)
+	v, err := k.read(config, secret)
 	switch {
-	case err != nil || secret:
+	case err != nil || !known:
 	case name == "exec":
 		_, err = newProgram(v)
 	default:

@@ -637,7 +637,7 @@ func TestWhatIsWrongIsToldWithoutTheSecret(t *testing.T) {
 		"what Perennial has itself":         {name: "route53", says: `for "route53" use dns01.route53`},
 		"what cannot be used":               {name: "plesk", says: `"plesk" cannot be used`},
 	} {
-		err := Check(test.name, []byte(test.config), test.secret, test.by)
+		err := Check(test.name, []byte(test.config), nil, !test.secret, test.by)
 		if (err == nil) != (test.says == "") || err != nil && !strings.Contains(err.Error(), test.says) {
 			t.Errorf("%s: %v", what, err)
 		}
