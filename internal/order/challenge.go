@@ -148,6 +148,14 @@ func (r *ChallengeReconciler) Reconcile(ctx context.Context, request reconcile.R
 	if finished(ch.Status.State) {
 		return r.makeRoom(ctx, ch) // the Order deletes it
 	}
+	if !hasFinalizer(ch) {
+		var err error
+		if ch, err = r.protect(ctx, ch); apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+			return reconcile.Result{}, nil // deleted meanwhile
+		} else if err != nil {
+			return reconcile.Result{}, err
+		}
+	}
 	next := ch.DeepCopy()
 	began := r.Clock.Now()
 	result, say, err := r.step(ctx, next)
@@ -558,10 +566,7 @@ func (r *ChallengeReconciler) conclude(ctx context.Context, s solver.Solver, ca 
 
 // cleanUp takes away what was set up, and lets the Challenge go.
 func (r *ChallengeReconciler) cleanUp(ctx context.Context, ch *cmacme.Challenge) (reconcile.Result, error) {
-	ours := func(f string) bool {
-		return f == cmacme.ACMEDomainQualifiedFinalizer || f == cmacme.ACMELegacyFinalizer
-	}
-	if !slices.ContainsFunc(ch.Finalizers, ours) {
+	if !hasFinalizer(ch) {
 		r.leaving.drop(string(ch.UID))
 		return reconcile.Result{}, nil
 	}
@@ -574,7 +579,7 @@ func (r *ChallengeReconciler) cleanUp(ctx context.Context, ch *cmacme.Challenge)
 	}
 	r.leaving.drop(string(ch.UID))
 	next := ch.DeepCopy()
-	next.Finalizers = slices.DeleteFunc(next.Finalizers, ours)
+	next.Finalizers = slices.DeleteFunc(next.Finalizers, isFinalizer)
 	err := r.Client.Patch(ctx, next, client.MergeFromWithOptions(ch, client.MergeFromWithOptimisticLock{}))
 	if client.IgnoreNotFound(err) != nil {
 		return reconcile.Result{}, fmt.Errorf("remove finalizer: %w", err)

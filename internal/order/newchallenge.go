@@ -57,7 +57,6 @@ func challengeFor(order *cmacme.Order, z cmacme.ACMEAuthorization, spec *cmacme.
 	ch := &cmacme.Challenge{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: order.Namespace, Labels: maps.Clone(order.Labels), Annotations: maps.Clone(order.Annotations),
-			Finalizers:      []string{cmacme.ACMEDomainQualifiedFinalizer},
 			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(order, cmacme.SchemeGroupVersion.WithKind("Order"))},
 		},
 		Spec: cmacme.ChallengeSpec{
