@@ -13,7 +13,6 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"fmt"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -61,6 +60,8 @@ type Accounts struct {
 	Clock   clock.PassiveClock
 	// Budget knows which CAs are to be left alone, or take no new accounts, until when. It may be nil if no accounts are registered.
 	Budget *budget.Budget
+	// Egress is how far issuers reach.
+	Egress outside.Egress
 	// UserAgent and Observe are those of acme.Client.
 	UserAgent string
 	Observe   func(acme.Exchange)
@@ -81,12 +82,12 @@ type recovery struct {
 // server is what a client depends on.
 type server struct {
 	directory, caBundle string
-	skipVerify          bool
+	skipVerify, cluster bool
 }
 
-// Server returns the client for an issuer's server. Issuers of one CA share it, and so its nonces and connections.
-func (a *Accounts) Server(spec *cmacme.ACMEIssuer) (*acme.Client, error) {
-	key := server{spec.Server, string(spec.CABundle), spec.SkipTLSVerify}
+// Server returns the client for the server of an issuer of a kind. Issuers of one CA share it, and so its nonces and connections.
+func (a *Accounts) Server(spec *cmacme.ACMEIssuer, kind string) (*acme.Client, error) {
+	key := server{spec.Server, string(spec.CABundle), spec.SkipTLSVerify, kind == signer.KindClusterIssuer}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if c := a.clients[key]; c != nil {
@@ -94,8 +95,6 @@ func (a *Accounts) Server(spec *cmacme.ACMEIssuer) (*acme.Client, error) {
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone() // the proxy of the environment, the roots of the system
 	transport.MaxResponseHeaderBytes = maxHeader
-	// Whoever may create an Issuer would else reach from the controller what is meant for the machine alone.
-	transport.DialContext = (&net.Dialer{Timeout: acme.DefaultTimeout, Control: outside.Control}).DialContext
 	if len(spec.CABundle) > 0 || spec.SkipTLSVerify {
 		transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: spec.SkipTLSVerify} //nolint:gosec // the user says so
 	}
@@ -111,7 +110,7 @@ func (a *Accounts) Server(spec *cmacme.ACMEIssuer) (*acme.Client, error) {
 		transport.TLSClientConfig.RootCAs = roots
 	}
 	c := &acme.Client{
-		Directory: spec.Server, HTTP: &http.Client{Transport: transport}, UserAgent: a.UserAgent, Now: a.Clock.Now, Observe: a.Observe,
+		Directory: spec.Server, HTTP: &http.Client{Transport: a.Egress.Of(key.cluster).Transport(transport)}, UserAgent: a.UserAgent, Now: a.Clock.Now, Observe: a.Observe,
 	}
 	if a.Budget != nil {
 		c.Before = func(ctx context.Context) error { return a.Budget.CA(spec.Server).Open(ctx) }
@@ -159,7 +158,7 @@ func (a *Accounts) Of(ctx context.Context, issuer *signer.Issuer) (*acme.Client,
 		// It may have another server now, where the account is to be another one.
 		return nil, acme.Account{}, fault.Misconfiguredf("IssuerNotReady", "%s is not ready: it was changed, and its account is not looked at yet", issuer)
 	}
-	c, err := a.Server(issuer.GetSpec().ACME)
+	c, err := a.Server(issuer.GetSpec().ACME, issuer.Kind)
 	if err != nil {
 		return nil, acme.Account{}, err
 	}
@@ -197,7 +196,7 @@ type Registration struct {
 // something changed since the status was written. What CheckLocal finds wrong must be corrected before.
 func (a *Accounts) Register(ctx context.Context, issuer *signer.Issuer) (Registration, error) {
 	spec, old := issuer.GetSpec().ACME, issuer.GetStatus().ACME
-	c, err := a.Server(spec)
+	c, err := a.Server(spec, issuer.Kind)
 	if err != nil {
 		return Registration{}, err
 	}
@@ -320,7 +319,7 @@ func (a *Accounts) Recover(ctx context.Context, issuer *signer.Issuer, asked tim
 			delete(a.recovered, issuer.Key()) // it is tried again when the failure says
 		}
 	}()
-	c, err := a.Server(issuer.GetSpec().ACME)
+	c, err := a.Server(issuer.GetSpec().ACME, issuer.Kind)
 	if err != nil {
 		return err
 	}

@@ -41,7 +41,7 @@ func Fault(reason string, now time.Time, err error) error {
 	var p *acme.Problem
 	if !errors.As(err, &p) {
 		if inside := new(outside.Refused); errors.As(err, &inside) {
-			return fault.Misconfiguredf("InvalidConfig", "spec.acme.server leads to %s, where no CA is: correct it, or its name in the DNS", inside.Address)
+			return fault.Misconfiguredf("InvalidConfig", "spec.acme.server leads to %s: %w: %s", inside.Address, inside, outside.Advice)
 		}
 		return &fault.Error{Class: fault.Transient, Reason: reason, Err: unanswered(err)}
 	}

@@ -203,5 +203,5 @@ func (r *revocable) distrust(ctx context.Context, c *cluster, crt *cmapi.Certifi
 
 // caOf is the client of the server of an issuer.
 func caOf(spec *acmev1.ACMEIssuer) (*acme.Client, error) {
-	return (&account.Accounts{UserAgent: "perennial", Clock: clock.RealClock{}}).Server(spec)
+	return (&account.Accounts{UserAgent: "perennial", Clock: clock.RealClock{}}).Server(spec, signer.KindClusterIssuer) // on the user's own machine
 }

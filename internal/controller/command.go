@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"os/signal"
 	"slices"
@@ -45,6 +46,7 @@ func Command() *cobra.Command {
 	var kubeconfig, format, http01Service string
 	var cpu, memory [2]string // requests, limits
 	var targetRef, nonRoot bool
+	var allowed []string
 	injected := map[string]*bool{}
 	verbosity := 0
 	cmd := &cobra.Command{
@@ -62,6 +64,9 @@ func Command() *cobra.Command {
 			o.Targets = slices.DeleteFunc(inject.Targets(), func(t inject.Target) bool { return !*injected[t.Resource] })
 			ctrl.SetLogger(log)
 			klog.SetLogger(log)
+			if o.AllowedAddresses, err = networks(allowed); err != nil {
+				return err
+			}
 			if err := o.check(); err != nil {
 				return err
 			}
@@ -111,6 +116,7 @@ func Command() *cobra.Command {
 	f.StringVar(&o.HTTP01Address, "http01-listen-address", o.HTTP01Address, "host:port on which HTTP-01 challenges are answered; empty for none")
 	f.BoolVar(&o.Ambient.ClusterIssuers, "cluster-issuer-ambient-credentials", true, "let DNS-01 solvers of ClusterIssuers use the credentials of the controller's environment where they name none")
 	f.BoolVar(&o.Ambient.Issuers, "issuer-ambient-credentials", false, "let those of Issuers do so, too")
+	f.StringSliceVar(&allowed, "issuer-allowed-addresses", nil, "addresses or networks of this machine, its link or its cloud's metadata service to which namespaced Issuers may lead; ClusterIssuers may always")
 	f.StringVar(&o.TLSALPN01Address, "tlsalpn01-listen-address", "", "host:port on which TLS-ALPN-01 challenges are answered; empty for none")
 	f.StringVar(&o.PassthroughTo, "tlsalpn01-passthrough-to", "", "host:port of the site that gets, unread, all connections to that address that are for no challenge; they are closed if left out")
 	f.IntVar(&o.MaxChallenges, "max-concurrent-challenges", order.DefaultMaxChallenges, "how many ACME challenges are worked on at once; issuers and namespaces share them evenly")
@@ -144,7 +150,7 @@ func Command() *cobra.Command {
 	f.IntVar(&o.Limits.Chain, "max-certificate-chain-length", o.Limits.Chain, "largest chain that is read, in bytes of PEM")
 	f.IntVar(&o.Limits.Bundle, "max-certificate-bundle-size", o.Limits.Bundle, "largest set of CA certificates that is read, in bytes of PEM")
 	f.StringVar(&format, "logging-format", "text", "text or json")
-	f.IntVarP(&verbosity, "v", "v", 0, "how much is logged: 0 what happens, 1 also why, 4 everything")
+	f.IntVarP(&verbosity, "v", "v", 0, "how much is logged: 0 what happens, 1 also why, 4 everything, 6 also requests to the Kubernetes API; never their bodies")
 	return cmd
 }
 
@@ -185,6 +191,22 @@ func (o *Options) check() error {
 	return nil
 }
 
+// networks reads the value of --issuer-allowed-addresses.
+func networks(texts []string) (all []netip.Prefix, err error) {
+	for _, text := range texts {
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			address, bad := netip.ParseAddr(text)
+			if bad != nil {
+				return nil, fmt.Errorf("--issuer-allowed-addresses must be addresses or networks, such as 127.0.0.1 or 169.254.20.0/24, not %q", text)
+			}
+			prefix = netip.PrefixFrom(address.Unmap(), address.Unmap().BitLen())
+		}
+		all = append(all, prefix.Masked())
+	}
+	return all, nil
+}
+
 // CheckSiteNameservers says what is wrong with the value of --acme-http01-solver-nameservers, which perenniald has, too.
 func CheckSiteNameservers(servers []string) error {
 	for _, server := range servers {
@@ -221,10 +243,13 @@ func resources(what, cpu, memory string) (corev1.ResourceList, error) {
 	return list, nil
 }
 
+// maxVerbosity is the most that is logged. From 8 on the Kubernetes client logs bodies, in which Secrets stand.
+const maxVerbosity = 7
+
 // Logger returns a logger that writes to w. Format is text or json. With a verbosity of 0 it tells what happens, with more also why.
 func Logger(w io.Writer, format string, verbosity int) (logr.Logger, error) {
 	// logr's verbosity is slog's level with the sign turned.
-	options := &slog.HandlerOptions{Level: slog.Level(-verbosity)}
+	options := &slog.HandlerOptions{Level: slog.Level(-min(verbosity, maxVerbosity))}
 	switch strings.ToLower(format) {
 	case "text":
 		return logr.FromSlogHandler(slog.NewTextHandler(w, options)), nil

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -51,6 +52,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/lifecycle"
 	"github.com/perennial-pki/perennial/internal/observe"
 	"github.com/perennial-pki/perennial/internal/order"
+	"github.com/perennial-pki/perennial/internal/outside"
 	"github.com/perennial-pki/perennial/internal/renewalinfo"
 	"github.com/perennial-pki/perennial/internal/request"
 	"github.com/perennial-pki/perennial/internal/revocation"
@@ -112,6 +114,8 @@ type Options struct {
 	Ambient dns01.Ambient
 	// OwnMachine says that who writes issuers owns this machine: their DNS-01 solvers may run programs, and reach its own addresses.
 	OwnMachine bool
+	// AllowedAddresses are those to which namespaced Issuers may lead, although they are of this machine, its link or its cloud.
+	AllowedAddresses []netip.Prefix
 	// Dial connects to the sites whose challenges are checked, and is given their names unless HTTP01.Nameservers are set. If nil, their
 	// addresses are looked up and connected to.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
@@ -403,7 +407,8 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 	if o.WrapClient != nil {
 		direct = o.WrapClient(direct)
 	}
-	site := solver.Site{Dial: o.Dial}
+	egress := outside.Egress{OwnMachine: o.OwnMachine, Allowed: o.AllowedAddresses}
+	site := solver.Site{Dial: o.Dial, Reach: egress.Of(false)} // names of sites are those of Certificates
 	if o.Dial == nil || len(o.HTTP01.Nameservers) > 0 {
 		site.Lookup = solver.Lookup(o.HTTP01.Nameservers)
 	}
@@ -416,7 +421,7 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 	if err := errors.Join(mgr.Add(limits), registry.Register(limits)); err != nil {
 		return err
 	}
-	accounts := &account.Accounts{Client: c, Secrets: store, Limits: o.Limits, Clock: o.Clock, Budget: limits, UserAgent: "perennial", Observe: metrics.ACMEExchange}
+	accounts := &account.Accounts{Client: c, Secrets: store, Limits: o.Limits, Clock: o.Clock, Budget: limits, Egress: egress, UserAgent: "perennial", Observe: metrics.ACMEExchange}
 	answers := &http01.Solver{
 		Cache: c, Direct: direct, Namespace: o.Namespace, Mode: o.HTTP01.Mode, Listens: o.HTTP01Address != "", Service: o.HTTP01.Service, WithoutTargetRef: o.HTTP01.WithoutTargetRef,
 		Webroot: o.HTTP01.Webroot, Labels: o.HTTP01.Labels, Pods: o.HTTP01.Pods, Site: site, Now: o.Clock.Now,
@@ -443,7 +448,7 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 		return err
 	}
 	records := &dns01.Solver{
-		Secrets: store, Nameservers: o.Nameservers, RecursiveOnly: o.RecursiveOnly, Ambient: o.Ambient, Tokens: tokens(direct), API: api, OwnMachine: o.OwnMachine,
+		Secrets: store, Nameservers: o.Nameservers, RecursiveOnly: o.RecursiveOnly, Ambient: o.Ambient, Tokens: tokens(direct), API: api, OwnMachine: o.OwnMachine, Allowed: o.AllowedAddresses,
 		Dial: o.DialNameservers, Now: o.Clock.Now,
 	}
 	solvers := map[cmacme.ACMEChallengeType]solver.Solver{
@@ -451,7 +456,7 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 		cmacme.ACMEChallengeTypeHTTP01:    answers,
 		cmacme.ACMEChallengeTypeDNS01:     records,
 	}
-	names := &dns01.Resolver{Dial: o.DialNameservers, Nameservers: o.Nameservers}
+	names := &dns01.Resolver{Dial: o.DialNameservers, Nameservers: o.Nameservers, Reach: outside.Anywhere()}
 	signers := signer.Set{
 		signer.TypeACME:       &acmesigner.Signer{Client: c, Accounts: accounts, DNS01: records, Limits: o.Limits, Clock: o.Clock},
 		signer.TypeSelfSigned: &selfsigned.Signer{Secrets: store, Keyring: keyring, Limits: o.Limits, Clock: o.Clock},

@@ -3,7 +3,10 @@
 package outside
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"syscall"
@@ -28,21 +31,78 @@ func Serves(ip netip.Addr) bool {
 // Elsewhere reports whether a service may be at an address that is not of this machine.
 func Elsewhere(ip netip.Addr) bool { return !ip.Unmap().IsLoopback() && Serves(ip) }
 
-// Refused is the error of a connection to an address at which no service of somebody else is.
+// Refused is the error of a connection that is not made because of its address.
 type Refused struct{ Address netip.Addr }
 
 func (r *Refused) Error() string {
-	return fmt.Sprintf("%s is an address of this machine or of its cloud, to which nobody else may lead", r.Address)
+	return fmt.Sprintf("%s is an address of this machine, its link or its cloud's metadata service", r.Address)
 }
 
-// Control is that of a net.Dialer, which asks it after names are resolved, as they may lead elsewhere each time.
-func Control(_, address string, _ syscall.RawConn) error {
+// Advice says what to do about a Refused that comes from a setting of an issuer.
+const Advice = "a namespaced Issuer may not lead there: correct it, use a ClusterIssuer, or start the controller with --issuer-allowed-addresses"
+
+// IsRefused reports whether an error is a Refused.
+func IsRefused(err error) bool {
+	var refused *Refused
+	return errors.As(err, &refused)
+}
+
+// Reach says to which addresses the words of others may lead. The zero value is for those to whom this machine belongs: not to its link, nor to a
+// metadata service.
+type Reach struct {
+	anywhere, elsewhere bool
+	allowed             []netip.Prefix
+}
+
+// Anywhere is the reach of flags and of ClusterIssuers, which administrators write.
+func Anywhere() Reach { return Reach{anywhere: true} }
+
+// Egress is how far issuers reach.
+type Egress struct {
+	// OwnMachine says that this machine belongs to those who write issuers.
+	OwnMachine bool
+	// Allowed are addresses to which namespaced Issuers may lead besides those of others.
+	Allowed []netip.Prefix
+}
+
+// Of is the reach of an issuer: one of the cluster reaches everything.
+func (e Egress) Of(cluster bool) Reach {
+	switch {
+	case cluster:
+		return Anywhere()
+	case e.OwnMachine:
+		return Reach{}
+	}
+	return Reach{elsewhere: true, allowed: e.Allowed}
+}
+
+// Allows reports whether an address may be connected to.
+func (r Reach) Allows(ip netip.Addr) bool {
+	ip = ip.Unmap().WithZone("")
+	switch {
+	case r.anywhere:
+		return true
+	case slices.ContainsFunc(r.allowed, func(p netip.Prefix) bool { return p.Contains(ip) }):
+		return true
+	case r.elsewhere:
+		return Elsewhere(ip)
+	}
+	return Serves(ip)
+}
+
+// Check returns a Refused if a connection to an address with a port may not be made.
+func (r Reach) Check(address string) error {
 	to, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return fmt.Errorf("connect to %s: %w", address, err)
 	}
-	if ip := to.Addr().Unmap().WithZone(""); !Serves(ip) {
+	if ip := to.Addr().Unmap().WithZone(""); !r.Allows(ip) {
 		return &Refused{ip}
 	}
 	return nil
+}
+
+// Dialer connects within the reach. Addresses are judged after names are resolved, as a name may lead elsewhere each time.
+func (r Reach) Dialer() *net.Dialer {
+	return &net.Dialer{ControlContext: func(_ context.Context, _, address string, _ syscall.RawConn) error { return r.Check(address) }}
 }

@@ -1,7 +1,6 @@
 package outside
 
 import (
-	"errors"
 	"net"
 	"net/netip"
 	"testing"
@@ -22,10 +21,58 @@ func TestWhereServicesOfOthersAre(t *testing.T) {
 	}
 }
 
-func TestAConnectionIsRefusedBeforeItIsMade(t *testing.T) {
-	_, err := (&net.Dialer{Control: Control}).DialContext(t.Context(), "tcp", "169.254.169.254:80")
-	refused := new(Refused)
-	if !errors.As(err, &refused) || refused.Address.String() != "169.254.169.254" {
-		t.Errorf("got %v", err)
+func TestHowFarIssuersReach(t *testing.T) {
+	egress := Egress{Allowed: []netip.Prefix{netip.MustParsePrefix("127.0.0.53/32"), netip.MustParsePrefix("169.254.20.0/24")}}
+	own := Egress{OwnMachine: true}
+	for address, test := range map[string]struct{ issuer, cluster, own bool }{
+		"192.0.2.1":              {true, true, true},
+		"10.0.0.1":               {true, true, true},
+		"2001:db8::1":            {true, true, true},
+		"127.0.0.1":              {false, true, true},
+		"127.0.0.53":             {true, true, true},
+		"127.1.2.3":              {false, true, true},
+		"::1":                    {false, true, true},
+		"::ffff:127.0.0.1":       {false, true, true},
+		"169.254.169.254":        {false, true, false},
+		"::ffff:169.254.169.254": {false, true, false},
+		"169.254.20.10":          {true, true, false},
+		"fe80::1%eth0":           {false, true, false},
+		"fd00:ec2::254":          {false, true, false},
+		"100.100.100.200":        {false, true, false},
+		"168.63.129.16":          {false, true, false},
+		"0.0.0.0":                {false, true, false},
+		"::":                     {false, true, false},
+		"224.0.0.1":              {false, true, false},
+	} {
+		ip := netip.MustParseAddr(address)
+		if got := egress.Of(false).Allows(ip); got != test.issuer {
+			t.Errorf("an Issuer to %s: %t", address, got)
+		}
+		if got := egress.Of(true).Allows(ip); got != test.cluster {
+			t.Errorf("a ClusterIssuer to %s: %t", address, got)
+		}
+		if got := own.Of(false).Allows(ip); got != test.own {
+			t.Errorf("an Issuer of the machine's owner to %s: %t", address, got)
+		}
 	}
+}
+
+func TestAConnectionIsRefusedBeforeItIsMade(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	_, port, _ := net.SplitHostPort(listener.Addr().String())
+	for _, host := range []string{"127.0.0.1", "localhost", "::1", "169.254.169.254", "0.0.0.0"} { // names are judged by where they lead
+		_, err := Egress{}.Of(false).Dialer().DialContext(t.Context(), "tcp", net.JoinHostPort(host, port))
+		if !IsRefused(err) {
+			t.Errorf("%s: %v", host, err)
+		}
+	}
+	conn, err := Egress{}.Of(true).Dialer().DialContext(t.Context(), "tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
 }

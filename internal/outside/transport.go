@@ -12,36 +12,35 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 )
 
-// ErrInside is why an address is not connected to.
-var ErrInside = errors.New("the address is one of this machine, or of its network's metadata service, which a solver's service may not be at")
-
-// Transport makes that of requests to hosts that an issuer names. Unless who writes issuers owns this machine, it does not connect to the
-// machine itself, nor where clouds hand out credentials.
-func Transport(base *http.Transport, ownMachine bool) http.RoundTripper {
-	if ownMachine {
+// Transport makes that of requests to hosts that others name, within their reach.
+func (r Reach) Transport(base *http.Transport) http.RoundTripper {
+	if r.anywhere {
 		return base
 	}
 	direct := base.Clone()
 	direct.Proxy = nil
-	// The address is judged when it is connected to: a name may lead elsewhere each time it is looked up.
-	direct.DialContext = (&net.Dialer{Timeout: dialTimeout, ControlContext: func(_ context.Context, _, at string, _ syscall.RawConn) error {
-		a, err := netip.ParseAddrPort(at)
-		if err != nil || !Elsewhere(a.Addr()) {
-			return ErrInside
-		}
-		return nil
-	}}).DialContext
-	return &guarded{direct: direct, proxied: base}
+	dialer := r.Dialer()
+	dialer.Timeout = dialTimeout
+	direct.DialContext = dialer.DialContext
+	return &guarded{direct: direct, proxied: base, reach: r}
 }
 
 // dialTimeout bounds one attempt to connect.
 const dialTimeout = 30 * time.Second
 
-type guarded struct{ direct, proxied *http.Transport }
+type guarded struct {
+	direct, proxied *http.Transport
+	reach           Reach
+}
+
+// CloseIdleConnections is that of http.Client.
+func (o *guarded) CloseIdleConnections() {
+	o.direct.CloseIdleConnections()
+	o.proxied.CloseIdleConnections()
+}
 
 func (o *guarded) RoundTrip(r *http.Request) (*http.Response, error) {
 	if o.proxied.Proxy != nil {
@@ -50,8 +49,8 @@ func (o *guarded) RoundTrip(r *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 		if proxy != nil { // which alone knows where names lead
-			if a, err := netip.ParseAddr(r.URL.Hostname()); err == nil && !Elsewhere(a) {
-				return nil, ErrInside
+			if a, err := netip.ParseAddr(r.URL.Hostname()); err == nil && !o.reach.Allows(a) {
+				return nil, &Refused{a.Unmap().WithZone("")}
 			}
 			return o.proxied.RoundTrip(r)
 		}
@@ -66,9 +65,10 @@ func NoAnswer(err error) error {
 	var op *net.OpError
 	var certificate *tls.CertificateVerificationError
 	var timeout net.Error
+	var refused *Refused
 	switch {
-	case errors.Is(err, ErrInside):
-		return ErrInside
+	case errors.As(err, &refused):
+		return refused
 	case errors.Is(err, context.Canceled):
 		return context.Canceled
 	case errors.Is(err, context.DeadlineExceeded):

@@ -1,11 +1,10 @@
 package outside
 
 import (
-	"errors"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/netip"
+	"net/url"
 	"strings"
 	"testing"
 )
@@ -80,30 +79,37 @@ func TestWhatSpeaksAnotherProtocolIsNotQuoted(t *testing.T) {
 func TestHostsThatAnIssuerNamesAreNotThisMachine(t *testing.T) {
 	server := httptest.NewServer(http.NotFoundHandler())
 	defer server.Close()
-	get := func(ownMachine bool) error {
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL, nil)
+	get := func(reach Reach, proxy *url.URL, to string) error {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, to, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		response, err := (&http.Client{Transport: Transport(http.DefaultTransport.(*http.Transport).Clone(), ownMachine)}).Do(request)
+		base := http.DefaultTransport.(*http.Transport).Clone()
+		base.Proxy = http.ProxyURL(proxy)
+		response, err := (&http.Client{Transport: reach.Transport(base)}).Do(request)
 		if err == nil {
 			response.Body.Close()
 		}
 		return err
 	}
-	if err := get(false); !errors.Is(err, ErrInside) {
-		t.Errorf("from a cluster: %v", err)
+	if err := get(Egress{}.Of(false), nil, server.URL); !IsRefused(NoAnswer(err)) {
+		t.Errorf("an Issuer: %v", err)
 	}
-	if err := get(true); err != nil {
-		t.Errorf("of whom the machine is: %v", err)
-	}
-	for address, want := range map[string]bool{
-		"127.0.0.1": true, "::1": true, "169.254.169.254": true, "fe80::1%eth0": true, "::ffff:127.0.0.1": true, "0.0.0.0": true, "fd00:ec2::254": true,
-		"100.100.100.200": true, "168.63.129.16": true, "224.0.0.1": true, "10.0.0.1": false, "192.0.2.1": false, "2001:db8::1": false,
-	} {
-		if got := !Elsewhere(netip.MustParseAddr(address)); got != want {
-			t.Errorf("%s: %v", address, got)
+	for name, reach := range map[string]Reach{"a ClusterIssuer": Egress{}.Of(true), "of whom the machine is": Egress{OwnMachine: true}.Of(false)} {
+		if err := get(reach, nil, server.URL); err != nil {
+			t.Errorf("%s: %v", name, err)
 		}
+	}
+	// A proxy may be anywhere, and leads to no such address either.
+	proxy, err := url.Parse(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := get(Egress{}.Of(false), proxy, "http://ca.example.com"); err != nil {
+		t.Errorf("by a proxy: %v", err)
+	}
+	if err := get(Egress{}.Of(false), proxy, "http://169.254.169.254"); !IsRefused(err) {
+		t.Errorf("by a proxy: %v", err)
 	}
 }
 

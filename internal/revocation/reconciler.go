@@ -321,7 +321,7 @@ func (r *Reconciler) revoke(ctx context.Context, namespace string, reason cmapi.
 	if i == nil || i.GetSpec().ACME == nil {
 		return done{}, fault.Misconfiguredf("IssuerNotFound", "there is no longer an ACME %s %q", c.by.KindOrDefault(), c.by.Name)
 	}
-	server, err := r.Accounts.Server(i.GetSpec().ACME)
+	server, err := r.Accounts.Server(i.GetSpec().ACME, i.Kind)
 	if err != nil {
 		return done{}, err
 	}

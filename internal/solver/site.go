@@ -30,8 +30,10 @@ type Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 // A Site is looked at as an ACME server would: at each of its addresses, because the server chooses one of them.
 type Site struct {
-	// Dial connects. If nil, it connects where package outside lets it: no CA comes elsewhere, and clouds keep credentials there.
+	// Dial connects. If nil, it connects within Reach.
 	Dial Dial
+	// Reach says which addresses of sites are looked at: a CA comes to no others.
+	Reach outside.Reach
 	// Lookup returns the addresses of a host. If nil, Dial is given names.
 	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
 }
@@ -61,12 +63,12 @@ func (s Site) Views(ctx context.Context, host string, look func(context.Context,
 }
 
 func (s Site) view(ctx context.Context, host, address string, look func(context.Context, Dial) View) View {
-	if addr, err := netip.ParseAddr(address); err == nil && !outside.Serves(addr) {
+	if addr, err := netip.ParseAddr(address); err == nil && !s.Reach.Allows(addr) {
 		return View{Where: address, Says: "is an address where no CA comes: correct the record"}
 	}
 	dial := s.Dial
 	if dial == nil {
-		dial = (&net.Dialer{Control: outside.Control}).DialContext
+		dial = s.Reach.Dialer().DialContext
 	}
 	var heard atomic.Int64
 	v := look(ctx, func(ctx context.Context, network, to string) (net.Conn, error) {

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -97,6 +98,9 @@ func RunAs(t testing.TB, cfg *rest.Config, o controller.Options) *Controller {
 	t.Helper()
 	if o.Log.GetSink() == nil {
 		o.Log = testLog(t)
+	}
+	if o.AllowedAddresses == nil { // the servers of tests are on this machine
+		o.AllowedAddresses = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &Controller{cancel: cancel, done: make(chan struct{})}

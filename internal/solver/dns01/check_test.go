@@ -2,6 +2,7 @@ package dns01
 
 import (
 	"context"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -26,7 +27,10 @@ func (nothing) Get(_ context.Context, key client.ObjectKey, _ client.Object, _ .
 func TestARecordThatIsSeenNeedsNoCredentialsAnyMore(t *testing.T) {
 	server := serve(t, "127.0.0.1", records(t, true, "example.com. 60 IN SOA ns1.example.com. a.example.com. 1 1 1 1 1", `_acme-challenge.example.com. 60 IN TXT "v"`))
 	ref := cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "gone"}, Key: "k"}
-	s := &Solver{Secrets: &secrets.Store{OursCache: nothing{}, OthersCache: nothing{}, Live: nothing{}}, Now: time.Now}
+	s := &Solver{
+		Secrets: &secrets.Store{OursCache: nothing{}, OthersCache: nothing{}, Live: nothing{}}, Now: time.Now,
+		Allowed: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+	}
 	for name, test := range map[string]struct {
 		spec cmacme.ACMEChallengeSolverDNS01
 		asks bool // whether its service is asked if the change is settled

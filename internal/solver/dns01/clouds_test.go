@@ -118,7 +118,7 @@ func TestCloudSolversSayWhatIsWrong(t *testing.T) {
 			case test.spec.AzureDNS != nil:
 				p, err = s.azureDNS(test.spec.AzureDNS, secret)
 			default:
-				p, err = s.akamai(test.spec.Akamai, secret)
+				p, err = s.akamai("Issuer", test.spec.Akamai, secret)
 			}
 			switch {
 			case test.says == "" && (err != nil || p == nil):

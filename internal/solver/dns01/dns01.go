@@ -10,8 +10,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/miekg/dns"
@@ -22,6 +24,7 @@ import (
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/outside"
 	"github.com/perennial-pki/perennial/internal/secrets"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/internal/solver"
@@ -100,6 +103,8 @@ type Solver struct {
 	API *API
 	// OwnMachine says that who writes issuers owns this machine: their providers may run programs, and be at its own addresses.
 	OwnMachine bool
+	// Allowed are addresses that namespaced Issuers may name, although they are of this machine, its link or its cloud.
+	Allowed []netip.Prefix
 	// Dial connects to name servers. A net.Dialer's if nil.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Now is the time that waits, signatures and persistUntil are reckoned from.
@@ -109,12 +114,17 @@ type Solver struct {
 	lego    pool[*lego.Provider]
 	records lego.Records
 	turns   turns
+	making  sync.Once
+	made    *tenants
 }
 
-func (s *Solver) resolver(spec *cmacme.ACMEChallengeSolverDNS01) *Resolver {
-	r := &Resolver{Nameservers: s.Nameservers, RecursiveOnly: s.RecursiveOnly, Dial: s.Dial}
-	if len(spec.Nameservers) > 0 {
+func (s *Solver) resolver(ch *cmacme.Challenge) *Resolver {
+	r := &Resolver{Nameservers: s.Nameservers, RecursiveOnly: s.RecursiveOnly, Dial: s.Dial, Reach: outside.Anywhere()}
+	if spec := ch.Spec.Solver.DNS01; len(spec.Nameservers) > 0 {
 		r.Nameservers, r.RecursiveOnly = spec.Nameservers, true
+		if kind := ch.Spec.IssuerRef.KindOrDefault(); s.author(kind) == lego.Tenant {
+			r.Reach, r.https = s.reach(kind), s.tenants().secure
+		}
 	}
 	return r
 }
@@ -140,6 +150,8 @@ func (s *Solver) locate(ctx context.Context, r *Resolver, ch *cmacme.Challenge) 
 	switch {
 	case errors.Is(err, rcode(dns.RcodeServerFailure)) && r.Bogus(ctx, ch.Spec.DNSName):
 		return Record{}, fault.Transientf("PresentError", "find the zone of %s: %w, as its DNSSEC does not verify: correct the DS record at the registrar, or sign the zone anew", ch.Spec.DNSName, err)
+	case outside.IsRefused(err):
+		return Record{}, fault.Misconfiguredf("PresentError", "find the zone of %s: %w: %s", ch.Spec.DNSName, err, outside.Advice)
 	case fault.Of(err).Class == fault.Misconfigured:
 		return Record{}, fault.Misconfiguredf("PresentError", "find the zone of %s: %w", ch.Spec.DNSName, err)
 	case err != nil:
@@ -203,7 +215,7 @@ func (s *Solver) Room(ch *cmacme.Challenge) int {
 
 // Place is the name of the record, after CNAMEs if those are followed.
 func (s *Solver) Place(ctx context.Context, ch *cmacme.Challenge) (string, error) {
-	record, err := s.locate(ctx, s.resolver(ch.Spec.Solver.DNS01), ch)
+	record, err := s.locate(ctx, s.resolver(ch), ch)
 	if p := ch.Spec.Solver.DNS01.Provider; p != nil {
 		return lego.Place(p.Name, record.FQDN), err
 	}
@@ -241,7 +253,7 @@ func (s *Solver) change(ctx context.Context, issuer *signer.Issuer, ch *cmacme.C
 			ctx = lane.Anyway(ctx) // the end of its call is there to be seen
 		}
 	}
-	record, err := s.locate(ctx, s.resolver(ch.Spec.Solver.DNS01), ch)
+	record, err := s.locate(ctx, s.resolver(ch), ch)
 	if err != nil {
 		return err
 	}
@@ -286,7 +298,7 @@ func party(issuer *signer.Issuer, ch *cmacme.Challenge) lane.Party {
 
 // Check asks all authoritative servers of the zone, and then the provider, if that knows whether it is done.
 func (s *Solver) Check(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) (solver.Sight, error) {
-	r := s.resolver(ch.Spec.Solver.DNS01)
+	r := s.resolver(ch)
 	record, err := s.locate(ctx, r, ch)
 	if lane.Is(err) {
 		return solver.Sight{}, err
@@ -350,7 +362,7 @@ func (s *Solver) provider(ctx context.Context, issuer *signer.Issuer, ch *cmacme
 		return s.entry(ctx, issuer, reference{field, name, key})
 	}
 	if c := spec.RFC2136; c != nil {
-		p := &rfc2136{nameserver: c.Nameserver, protocol: strings.ToLower(string(c.Protocol)), dial: s.Dial, now: s.Now}
+		p := &rfc2136{nameserver: c.Nameserver, protocol: strings.ToLower(string(c.Protocol)), dial: within(s.reach(issuer.Kind), s.Dial), now: s.Now}
 		if c.TSIGKeyName != "" {
 			var err error
 			if p.secret, err = secret(tsigField, c.TSIGSecret.Name, c.TSIGSecret.Key); err != nil {
@@ -394,7 +406,7 @@ func (s *Solver) provider(ctx context.Context, issuer *signer.Issuer, ch *cmacme
 		if err != nil {
 			return nil, err
 		}
-		p.client, p.now = s.named(), s.Now
+		p.client, p.now = s.named(issuer.Kind), s.Now
 		return p, nil
 	}
 	if c := spec.Route53; c != nil {
@@ -414,7 +426,7 @@ func (s *Solver) provider(ctx context.Context, issuer *signer.Issuer, ch *cmacme
 		return s.azureDNS(c, secret)
 	}
 	if c := spec.Akamai; c != nil {
-		return s.akamai(c, secret)
+		return s.akamai(issuer.Kind, c, secret)
 	}
 	return nil, fault.Misconfiguredf("InvalidSolver", "the dns01 solver names no provider that this version of Perennial knows: "+
 		"use rfc2136, route53, cloudDNS, azureDNS, cloudflare, digitalocean, akamai, acmeDNS, webhook or provider")

@@ -79,7 +79,7 @@ func (s *Solver) legoProvider(ctx context.Context, issuer *signer.Issuer, ch *cm
 		slices.Sort(settings[3:])
 	}
 	found, err := s.lego.get("lego", settings, func() (*lego.Provider, error) {
-		made, err := lego.New(spec.Name, config, secret, s.author(issuer.Kind), s.Now)
+		made, err := lego.NewWithin(s.reach(issuer.Kind), spec.Name, config, secret, s.author(issuer.Kind), s.Now)
 		if err == nil {
 			made.Records = &s.records
 		}
@@ -97,7 +97,7 @@ func (s *Solver) remains(ctx context.Context, ch *cmacme.Challenge, err error) e
 	if later := new(solver.Later); errors.As(err, &later) {
 		return err
 	}
-	resolver := s.resolver(ch.Spec.Solver.DNS01)
+	resolver := s.resolver(ch)
 	record, failed := s.locate(ctx, resolver, ch)
 	if lane.Is(failed) {
 		return failed

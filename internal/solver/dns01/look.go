@@ -14,7 +14,7 @@ import (
 
 // Look asks all name servers of the record's zone for it.
 func (s *Solver) Look(ctx context.Context, ch *cmacme.Challenge) ([]solver.View, error) {
-	r := s.resolver(ch.Spec.Solver.DNS01)
+	r := s.resolver(ch)
 	record, err := s.locate(ctx, r, ch)
 	if err != nil {
 		return nil, err

@@ -57,7 +57,7 @@ func (s *Solver) standing(ctx context.Context, p Provider, ch *cmacme.Challenge,
 		s.RecursiveOnly && len(ch.Spec.Solver.DNS01.Nameservers) == 0 {
 		return nil, false
 	}
-	answers, err := s.resolver(ch.Spec.Solver.DNS01).Ask(ctx, record)
+	answers, err := s.resolver(ch).Ask(ctx, record)
 	if err != nil {
 		return nil, false // the check will say so
 	}

@@ -39,7 +39,7 @@ func (s *Solver) grants(wanted string) func(string) bool {
 
 // presentStanding makes a record that stands, where there is none yet that is enough. Values beside it are other accounts'.
 func (s *Solver) presentStanding(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) error {
-	r := s.resolver(ch.Spec.Solver.DNS01)
+	r := s.resolver(ch)
 	record, err := s.locate(ctx, r, ch)
 	if err != nil {
 		return err

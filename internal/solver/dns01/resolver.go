@@ -53,6 +53,8 @@ type Resolver struct {
 	Nameservers   []string
 	RecursiveOnly bool
 	Dial          func(ctx context.Context, network, address string) (net.Conn, error)
+	// Reach says where Nameservers may be.
+	Reach outside.Reach
 
 	// https is for servers that are URLs. The variable secure if nil.
 	https *http.Client
@@ -537,7 +539,22 @@ func (r *Resolver) send(ctx context.Context, address string, q *dns.Msg) (*dns.M
 func (r *Resolver) over(ctx context.Context, network, address string, q *dns.Msg) (*dns.Msg, error) {
 	ctx, cancel := context.WithTimeout(ctx, exchangeTimeout)
 	defer cancel()
-	return exchangeOver(ctx, r.Dial, network, address, q, dns.Client{Net: network, UDPSize: udpSize})
+	return exchangeOver(ctx, within(r.Reach, r.Dial), network, address, q, dns.Client{Net: network, UDPSize: udpSize})
+}
+
+// within returns how to connect to servers within reach.
+func within(reach outside.Reach, dial func(context.Context, string, string) (net.Conn, error)) func(context.Context, string, string) (net.Conn, error) {
+	if dial == nil {
+		return reach.Dialer().DialContext
+	}
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		if _, err := netip.ParseAddrPort(address); err == nil {
+			if err := reach.Check(address); err != nil {
+				return nil, err
+			}
+		}
+		return dial(ctx, network, address)
+	}
 }
 
 // exchangeOver sends a message over a connection of its own. There may be an answer beside an error: one whose signature is wrong.
@@ -561,7 +578,14 @@ func exchangeOver(ctx context.Context, dial func(context.Context, string, string
 }
 
 // secure asks over HTTPS. Whoever names a server names it, not another one that it redirects to.
-var secure = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+var secure = newSecureClient(outside.Anywhere())
+
+func newSecureClient(reach outside.Reach) *http.Client {
+	return &http.Client{
+		Transport:     reach.Transport(http.DefaultTransport.(*http.Transport).Clone()),
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
 
 // overHTTPS asks by RFC 8484.
 func overHTTPS(ctx context.Context, client *http.Client, server string, q *dns.Msg) (*dns.Msg, error) {

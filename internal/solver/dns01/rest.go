@@ -17,6 +17,8 @@ import (
 
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/outside"
+	"github.com/perennial-pki/perennial/internal/signer"
+	"github.com/perennial-pki/perennial/internal/solver/dns01/lego"
 )
 
 const (
@@ -62,25 +64,40 @@ type call struct {
 	needs string
 }
 
-// restClient sends the requests of all APIs, and those for their credentials; outsideClient those to hosts that an issuer names, where its author
-// does not own this machine.
-var restClient, outsideClient = newRestClient(true), newRestClient(false)
+// restClient sends the requests of all APIs, and those for their credentials.
+var restClient = newRestClient(outside.Anywhere())
 
 // newRestClient makes a client that does not follow redirects, which would carry credentials elsewhere.
-func newRestClient(ownMachine bool) *http.Client {
+func newRestClient(reach outside.Reach) *http.Client {
 	return &http.Client{
 		Timeout:       attempt,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Transport:     capped{outside.Transport(http.DefaultTransport.(*http.Transport).Clone(), ownMachine)},
+		Transport:     capped{reach.Transport(http.DefaultTransport.(*http.Transport).Clone())},
 	}
 }
 
-// named is the client for a host that an issuer names.
-func (s *Solver) named() *http.Client {
-	if s.OwnMachine {
+// named is the client for a host that an issuer of a kind names.
+func (s *Solver) named(kind string) *http.Client {
+	if s.author(kind) != lego.Tenant {
 		return restClient
 	}
-	return outsideClient
+	return s.tenants().named
+}
+
+// tenants are the clients for what namespaced Issuers name.
+type tenants struct{ named, secure *http.Client }
+
+func (s *Solver) tenants() *tenants {
+	s.making.Do(func() {
+		reach := s.reach(signer.KindIssuer)
+		s.made = &tenants{named: newRestClient(reach), secure: newSecureClient(reach)}
+	})
+	return s.made
+}
+
+// reach is how far an issuer of a kind reaches.
+func (s *Solver) reach(kind string) outside.Reach {
+	return outside.Egress{Allowed: s.Allowed}.Of(s.author(kind) != lego.Tenant)
 }
 
 // capped ends answers that are longer than any that is expected, also where a library reads them.
@@ -142,8 +159,8 @@ func (r *rest) send(ctx context.Context, c call) (status int, err error) {
 	}
 	response, err := client.Do(request)
 	if err != nil {
-		if err = outside.NoAnswer(err); errors.Is(err, outside.ErrInside) {
-			return 0, fault.Misconfiguredf("PresentError", "%s cannot be reached: %w", r.name, err)
+		if err = outside.NoAnswer(err); outside.IsRefused(err) {
+			return 0, fault.Misconfiguredf("PresentError", "%s cannot be reached: %w: %s", r.name, err, outside.Advice)
 		}
 		return 0, fault.Transientf("PresentError", "%s cannot be reached: %w", r.name, err)
 	}

@@ -21,6 +21,7 @@ import (
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/outside"
 )
 
 // tsigAlgorithms are the names that cert-manager's API has for those of RFC 8945 section 6.
@@ -191,6 +192,9 @@ func (p *rfc2136) updateZone(ctx context.Context, zone string, r Record, change 
 			dns.RcodeToString[int(answer.IsTsig().Error)], tsigAdvice(answer.IsTsig().Error))
 	}
 	apex := strings.TrimSuffix(zone, ".")
+	if outside.IsRefused(err) {
+		return dns.RcodeServerFailure, fault.Misconfiguredf("PresentError", "update the zone %s at %s: %w: %s", apex, p.nameserver, err, outside.Advice)
+	}
 	if err != nil && (answer == nil || !errors.Is(err, dns.ErrAuth)) { // which is what the library makes of NOTAUTH
 		return dns.RcodeServerFailure, fault.Transientf("PresentError", "update the zone %s at %s: %w", apex, p.nameserver, err)
 	}

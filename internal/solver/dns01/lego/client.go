@@ -93,7 +93,7 @@ type door struct {
 }
 
 // newClient makes the HTTP client of a provider with settings that somebody has written.
-func newClient(k *kind, v values, by Author) (*http.Client, *door, error) {
+func newClient(k *kind, v values, by Author, reach outside.Reach) (*http.Client, *door, error) {
 	base := http.DefaultTransport.(*http.Transport).Clone()
 	base.MaxConnsPerHost = 4
 	base.TLSClientConfig = &tls.Config{InsecureSkipVerify: v.flag("insecureSkipVerify")} //nolint:gosec // the user says so
@@ -104,7 +104,7 @@ func newClient(k *kind, v values, by Author) (*http.Client, *door, error) {
 		}
 		base.TLSClientConfig.Certificates = []tls.Certificate{pair}
 	}
-	d := &door{RoundTripper: outside.Transport(base, by == Owner), known: k.hosts, tells: by != Tenant}
+	d := &door{RoundTripper: reach.Transport(base), known: k.hosts, tells: by != Tenant}
 	return &http.Client{
 		Timeout:   requestTimeout,
 		Transport: d,

@@ -157,6 +157,15 @@ func Check(name string, config []byte, secret map[string][]byte, known bool, by 
 
 // New makes a provider, with settings from an issuer, a JSON object, and from a Secret.
 func New(name string, config []byte, secret map[string][]byte, by Author, now func() time.Time) (*Provider, error) {
+	reach := outside.Anywhere()
+	if by == Tenant {
+		reach = outside.Egress{}.Of(false)
+	}
+	return NewWithin(reach, name, config, secret, by, now)
+}
+
+// NewWithin is New for a service that is within reach.
+func NewWithin(reach outside.Reach, name string, config []byte, secret map[string][]byte, by Author, now func() time.Time) (*Provider, error) {
 	k, err := usable(name, by)
 	if err != nil {
 		return nil, err
@@ -184,7 +193,7 @@ func New(name string, config []byte, secret map[string][]byte, by Author, now fu
 	if err != nil {
 		return nil, fault.Transientf("PresentError", "%w", err)
 	}
-	client, door, err := newClient(k, v, by)
+	client, door, err := newClient(k, v, by, reach)
 	if err != nil {
 		return nil, fault.Misconfiguredf("InvalidSolver", "the Secret of dns01.provider.secretRef: %w", err)
 	}
@@ -453,8 +462,8 @@ func (p *Provider) fault(x *exchange, err error) error {
 		text = p.clean(x.told(p.kind.name, err))
 	}
 	switch {
-	case errors.Is(err, outside.ErrInside):
-		return fault.Misconfiguredf("PresentError", "%s", text)
+	case outside.IsRefused(err):
+		return fault.Misconfiguredf("PresentError", "%s: %s", text, outside.Advice)
 	case errors.Is(err, context.DeadlineExceeded):
 		return fault.Transientf("PresentError", "%s was not done within %s", p.kind.name, callLimit)
 	case x.status == 401 || x.status == 403:

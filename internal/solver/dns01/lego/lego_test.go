@@ -30,6 +30,7 @@ import (
 
 	"github.com/perennial-pki/perennial/acme"
 	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/outside"
 	"github.com/perennial-pki/perennial/internal/solver"
 )
 
@@ -670,7 +671,7 @@ func TestAServerThatIsNotVerifiedGetsTheClientCertificate(t *testing.T) {
 		"insecureSkipVerify": "true",
 		"tlsCert":            string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]})),
 		"tlsKey":             string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})),
-	}, Owner)
+	}, Owner, outside.Reach{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -698,7 +699,7 @@ func TestAddressesOfThisMachineAreNotReachedFromACluster(t *testing.T) {
 			t.Fatal(err)
 		}
 		err = finish(t, p.Present, record("www.example.com", "token"))
-		if fault.Of(err).Class != fault.Misconfigured || !strings.Contains(err.Error(), "one of this machine") {
+		if fault.Of(err).Class != fault.Misconfigured || !strings.Contains(err.Error(), "an address of this machine") {
 			t.Errorf("%s: %v", host, err)
 		}
 	}
