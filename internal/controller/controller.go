@@ -557,7 +557,7 @@ func serveHTTP01(mgr manager.Manager, address string, handler http.Handler) erro
 		Name: "http01", Listener: listener,
 		Server: &http.Server{
 			Handler: handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second,
-			IdleTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10,
+			IdleTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10, ConnState: new(http01.Connections).State,
 		},
 	})
 }

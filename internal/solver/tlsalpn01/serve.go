@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -28,8 +27,6 @@ const (
 	handshakeRecord = 22
 	connectLimit    = 10 * time.Second
 	acceptAgain     = 100 * time.Millisecond
-	// halfClosed is how long a relayed connection lives on of which one direction has ended.
-	halfClosed = 10 * time.Minute
 )
 
 // A Listener answers challenges on connections, and passes all others on.
@@ -41,6 +38,7 @@ type Listener struct {
 	Log           logr.Logger
 
 	site     reach
+	relays   relays
 	patience time.Duration // helloTimeout if zero
 	most     int           // maxWaiting if zero
 }
@@ -182,20 +180,8 @@ func (l *Listener) pass(ctx context.Context, conn net.Conn, read []byte) {
 		l.Log.Info("the site behind the listener can be reached again", "address", l.PassthroughTo, "connections lost", n)
 	}
 	defer site.Close()
-	defer context.AfterFunc(ctx, func() { site.Close() })()
 	if _, err := site.Write(read); err != nil {
 		return
 	}
-	var group sync.WaitGroup
-	relay := func(to, from net.Conn) {
-		_, _ = io.Copy(to, from)
-		_ = from.SetDeadline(time.Now().Add(halfClosed))
-		_ = to.SetDeadline(time.Now().Add(halfClosed))
-		if half, ok := to.(interface{ CloseWrite() error }); ok {
-			_ = half.CloseWrite()
-		}
-	}
-	group.Go(func() { relay(site, conn) })
-	relay(conn, site)
-	group.Wait()
+	l.relays.run(ctx, conn, site)
 }
