@@ -26,6 +26,7 @@ import (
 
 	acmev1 "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	perennial "github.com/perennial-pki/perennial/api/perennial/v1alpha1"
 	"github.com/perennial-pki/perennial/internal/version"
 )
 
@@ -188,7 +189,7 @@ type cluster struct {
 
 func scheme() *runtime.Scheme {
 	s := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, cmapi.AddToScheme, acmev1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, cmapi.AddToScheme, acmev1.AddToScheme, perennial.AddToScheme} {
 		if err := add(s); err != nil { // two types of one name: a mistake in the program
 			panic(err)
 		}

@@ -18,6 +18,7 @@ import (
 	acmev1 "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	perennial "github.com/perennial-pki/perennial/api/perennial/v1alpha1"
 	"github.com/perennial-pki/perennial/internal/explain"
 )
 
@@ -157,6 +158,17 @@ func gather(ctx context.Context, c *cluster, name string) (explain.Objects, erro
 	} else if !apierrors.IsForbidden(err) && !meta.IsNoMatchError(err) {
 		return o, err
 	}
+	// CertificateFiles are of the administrator of one machine. Elsewhere there are none.
+	var files perennial.CertificateFileList
+	if err := c.List(ctx, &files); err == nil {
+		for _, f := range files.Items {
+			if f.Spec.CertificateRef.Namespace == crt.Namespace && f.Spec.CertificateRef.Name == crt.Name {
+				o.Files = append(o.Files, f)
+			}
+		}
+	} else if !apierrors.IsForbidden(err) && !apierrors.IsNotFound(err) && !meta.IsNoMatchError(err) {
+		return o, err
+	}
 	secret := &corev1.Secret{}
 	switch err := c.Get(ctx, client.ObjectKey{Namespace: c.namespace, Name: crt.Spec.SecretName}, secret); {
 	case err == nil:
@@ -175,6 +187,9 @@ func eventsOf(ctx context.Context, c *cluster, o explain.Objects, limit int) ([]
 	if o.Issuer != nil {
 		about[o.Issuer.GetUID()] = true
 	}
+	for i := range o.Files {
+		about[o.Files[i].UID] = true
+	}
 	for i := range o.Requests {
 		about[o.Requests[i].UID] = true
 	}
@@ -190,7 +205,7 @@ func eventsOf(ctx context.Context, c *cluster, o explain.Objects, limit int) ([]
 	}
 	lines := []eventLine{}
 	namespaces := []string{c.namespace}
-	if o.Issuer != nil && o.Issuer.GetNamespace() == "" && c.namespace != metav1.NamespaceDefault {
+	if (o.Issuer != nil && o.Issuer.GetNamespace() == "" || len(o.Files) > 0) && c.namespace != metav1.NamespaceDefault {
 		namespaces = append(namespaces, metav1.NamespaceDefault) // where the events of cluster-scoped objects are
 	}
 	for _, namespace := range namespaces {

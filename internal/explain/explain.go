@@ -10,12 +10,14 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	acmev1 "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	perennial "github.com/perennial-pki/perennial/api/perennial/v1alpha1"
 	"github.com/perennial-pki/perennial/internal/revocation"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
@@ -33,6 +35,8 @@ type Objects struct {
 	Secret         *corev1.Secret
 	// SecretHidden says that the Secret may not be read.
 	SecretHidden bool
+	// Files put the certificate into files of a machine, where perenniald runs.
+	Files []perennial.CertificateFile
 }
 
 // State is how something is.
@@ -106,6 +110,9 @@ func Explain(o Objects, now time.Time) Report {
 		}
 	}
 	r.Steps = append(r.Steps, secretStep(o, now))
+	for i := range o.Files {
+		r.Steps = append(r.Steps, fileStep(&o.Files[i]))
+	}
 	r.Summary, r.Next = summary(o, r, ready, issuing, now)
 	return r
 }
@@ -184,6 +191,23 @@ func requestStep(cr *cmapi.CertificateRequest) Step {
 		s.Detail, s.Since = ready.Message, ready.LastTransitionTime
 	default:
 		s.Detail = "approved, and not signed yet"
+	}
+	return s
+}
+
+// fileStep is how a CertificateFile is. What only waits for the Certificate is no failure of its own.
+func fileStep(cf *perennial.CertificateFile) Step {
+	s := Step{Kind: "CertificateFile", Name: cf.Name, State: Waiting, Detail: "perenniald has not looked at it yet; in a cluster nothing does"}
+	ready := meta.FindStatusCondition(cf.Status.Conditions, perennial.ConditionReady)
+	if ready == nil {
+		return s
+	}
+	s.State, s.Detail, s.Since = Failed, ready.Message, &ready.LastTransitionTime
+	switch {
+	case ready.Status == metav1.ConditionTrue:
+		s.State = OK
+	case !meta.IsStatusConditionFalse(cf.Status.Conditions, perennial.ConditionDeployed) && cf.Status.Reload != nil && cf.Status.Reload.Failures == 0 && cf.Status.Reload.Pending:
+		s.State = Waiting // for its first reload
 	}
 	return s
 }
@@ -336,6 +360,9 @@ func summary(o Objects, r Report, ready, issuing *cmapi.CertificateCondition, no
 		if s.State == OK || s.Kind == "Secret" {
 			continue
 		}
+		if s.Kind == "CertificateFile" && !r.Ready {
+			continue // it waits for the Certificate
+		}
 		if by := issuerStep(o); s.State == Waiting && (s.Kind == "Order" || s.Kind == "Challenge") && (by.State == Missing || by.State == Failed) {
 			s = by // nothing goes on without it
 		}
@@ -356,6 +383,8 @@ func summary(o Objects, r Report, ready, issuing *cmapi.CertificateCondition, no
 func advise(s Step, o Objects) string {
 	crt := o.Certificate
 	switch s.Kind {
+	case "CertificateFile":
+		return fmt.Sprintf("see CertificateFile %s: %s", s.Name, s.Detail)
 	case "Challenge", "Order":
 		if s.State == Failed {
 			return fmt.Sprintf("%s %s failed (%s): mend what it says, then: perennial renew %s -n %s", s.Kind, s.Name, s.Detail, crt.Name, crt.Namespace)

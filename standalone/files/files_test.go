@@ -2,6 +2,7 @@ package files
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,6 +12,11 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	perennial "github.com/perennial-pki/perennial/api/perennial/v1alpha1"
 )
 
@@ -110,7 +116,7 @@ func TestWhatSomebodyChangedIsPutRight(t *testing.T) {
 
 func holdsNow(t *testing.T, p place, word string) bool {
 	t.Helper()
-	dir, err := p.parent()
+	dir, err := p.parent(true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,11 +141,12 @@ func TestAReaderNeverSeesAKeyWithTheCertificateOfAnother(t *testing.T) {
 			default:
 			}
 			// As a server does: it resolves the directory once and then reads both.
-			dir, err := filepath.EvalSymlinks(p.directory)
+			target, err := os.Readlink(p.directory)
 			if err != nil {
 				failed <- fmt.Errorf("for a moment there was nothing: %w", err)
 				return
 			}
+			dir := filepath.Join(filepath.Dir(p.directory), target)
 			crt, err1 := os.ReadFile(filepath.Join(dir, "tls.crt"))
 			key, err2 := os.ReadFile(filepath.Join(dir, "tls.key"))
 			if err1 != nil || err2 != nil {
@@ -348,5 +355,160 @@ func TestASignalReachesTheProcessOfThePIDFile(t *testing.T) {
 	err := cmd.Wait()
 	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGTERM {
 		t.Errorf("the process ended with %v, not with SIGTERM", err)
+	}
+}
+
+func TestAPlaceLeavesThoseOfLongerNamesAlone(t *testing.T) {
+	root := t.TempDir()
+	short, long, hidden := placeIn(t, root, "web"), placeIn(t, root, "web.example.com"), placeIn(t, root, ".web.old")
+	for _, word := range []string{"one", "two", "three", "four"} {
+		for _, p := range []place{long, hidden, short} {
+			put(t, p, content(word))
+		}
+	}
+	for _, p := range []place{long, hidden, short} {
+		if !holdsNow(t, p, "four") {
+			t.Errorf("%s does not hold its files", p.directory)
+		}
+	}
+	if err := short.remove(); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if e.Name() == "web" || short.owns(e.Name()) {
+			t.Errorf("%s is still there", e.Name())
+		}
+	}
+	if !holdsNow(t, long, "four") || !holdsNow(t, hidden, "four") {
+		t.Error("removing a place took another's files")
+	}
+	if err := short.remove(); err != nil {
+		t.Errorf("removing it again: %v", err)
+	}
+	if err := placeIn(t, root, "never/made/web").remove(); err != nil {
+		t.Errorf("removing what was never made: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(root, "never")); err == nil {
+		t.Error("removing made a directory")
+	}
+	for _, name := range []string{".web.0123456789abcdef-01234567", ".web.new-01234567"} {
+		if _, err := newPlace([]string{root}, filepath.Join(root, name)); err == nil {
+			t.Errorf("%s, a name of a version of another place, is taken", name)
+		}
+	}
+}
+
+func TestADirectoryHasOneOwner(t *testing.T) {
+	root := t.TempDir()
+	other := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(root, other); err != nil {
+		t.Fatal(err)
+	}
+	roots := []string{root, other}
+	now := time.Now()
+	file := func(name, directory string, age time.Duration) perennial.CertificateFile {
+		cf := perennial.CertificateFile{Spec: perennial.CertificateFileSpec{Directory: directory}}
+		cf.Name, cf.CreationTimestamp = name, metav1.NewTime(now.Add(-age))
+		return cf
+	}
+	mine := file("mine", root+"/web", time.Hour)
+	for name, test := range map[string]struct {
+		others []perennial.CertificateFile
+		owner  string
+	}{
+		"alone":                       {},
+		"beside another":              {others: []perennial.CertificateFile{file("a", root+"/web2", 2*time.Hour), file("b", root+"/we", 2*time.Hour)}},
+		"the same, older":             {others: []perennial.CertificateFile{file("a", root+"/web", 2*time.Hour)}, owner: "a"},
+		"the same, younger":           {others: []perennial.CertificateFile{file("a", root+"/web", time.Minute)}},
+		"the same age":                {others: []perennial.CertificateFile{file("a", root+"/web", time.Hour), file("z", root+"/web", time.Hour)}, owner: "a"},
+		"within an older one":         {others: []perennial.CertificateFile{file("a", root, 2*time.Hour), file("b", filepath.Dir(root), 2*time.Hour)}},
+		"around an older one":         {others: []perennial.CertificateFile{file("a", root+"/web/sub", 2*time.Hour)}, owner: "a"},
+		"the same through a link":     {others: []perennial.CertificateFile{file("a", other+"/web", 2*time.Hour)}, owner: "a"},
+		"the oldest of several":       {others: []perennial.CertificateFile{file("a", root+"/web", 2*time.Hour), file("b", root+"/web", 3*time.Hour)}, owner: "b"},
+		"one that is nowhere allowed": {others: []perennial.CertificateFile{file("a", "/elsewhere/web", 2*time.Hour)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			owner := ""
+			if o := ownerOf(roots, &mine, placeIn(t, root, "web"), append(test.others, mine)); o != nil {
+				owner = o.Name
+			}
+			if owner != test.owner {
+				t.Errorf("the directory belongs to %q, want %q", owner, test.owner)
+			}
+		})
+	}
+	inner := file("inner", root+"/web/sub", time.Hour)
+	if o := ownerOf(roots, &inner, placeIn(t, root, "web/sub"), []perennial.CertificateFile{file("a", root+"/web", 2*time.Hour)}); o == nil {
+		t.Error("a directory within that of an older one is taken for its own")
+	}
+}
+
+func TestWhatACertificateVouchesFor(t *testing.T) {
+	end := time.Now().Add(time.Hour).Truncate(time.Second)
+	leaf := &x509.Certificate{NotAfter: end}
+	for name, test := range map[string]struct {
+		ready   *cmapi.CertificateCondition
+		holder  string
+		none    bool // no Secret
+		end     time.Time
+		now     time.Time
+		reason  string // "" if it vouches
+		waiting bool   // for the Certificate to judge what is new
+	}{
+		"ready":                       {ready: &cmapi.CertificateCondition{Status: cmmeta.ConditionTrue}, end: end},
+		"ready, issued for it":        {ready: &cmapi.CertificateCondition{Status: cmmeta.ConditionTrue}, end: end, holder: "web"},
+		"ready, no end in the status": {ready: &cmapi.CertificateCondition{Status: cmmeta.ConditionTrue}},
+		"not looked at":               {reason: reasonWaiting},
+		"not ready":                   {ready: &cmapi.CertificateCondition{Status: cmmeta.ConditionFalse, Reason: "IncorrectCertificate", Message: "another's"}, end: end, reason: "IncorrectCertificate"},
+		"unknown":                     {ready: &cmapi.CertificateCondition{Status: cmmeta.ConditionUnknown}, end: end, reason: reasonWaiting},
+		"no Secret":                   {ready: &cmapi.CertificateCondition{Status: cmmeta.ConditionTrue}, none: true, reason: reasonWaiting},
+		"a Secret of another":         {ready: &cmapi.CertificateCondition{Status: cmmeta.ConditionTrue}, end: end, holder: "other", reason: reasonWaiting},
+		"expired":                     {ready: &cmapi.CertificateCondition{Status: cmmeta.ConditionTrue}, end: end, now: end.Add(time.Second), reason: reasonExpired},
+		"newer than the status":       {ready: &cmapi.CertificateCondition{Status: cmmeta.ConditionTrue}, end: end.Add(-time.Minute), reason: reasonWaiting, waiting: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			crt := &cmapi.Certificate{}
+			crt.Name = "web"
+			if test.ready != nil {
+				test.ready.Type = cmapi.CertificateConditionReady
+				crt.Status.Conditions = []cmapi.CertificateCondition{*test.ready}
+			}
+			if !test.end.IsZero() {
+				crt.Status.NotAfter = &metav1.Time{Time: test.end}
+			}
+			secret := &corev1.Secret{}
+			if test.holder != "" {
+				secret.Annotations = map[string]string{cmapi.CertificateNameKey: test.holder}
+			}
+			if test.none {
+				secret = nil
+			}
+			now := test.now
+			if now.IsZero() {
+				now = end.Add(-time.Minute)
+			}
+			wrong := vouched(crt, secret)
+			if wrong == nil {
+				wrong = current(crt, leaf, now)
+			}
+			switch {
+			case wrong == nil && test.reason != "", wrong != nil && wrong.reason != test.reason, wrong != nil && wrong.unconfirmed != test.waiting:
+				t.Errorf("got %+v, want reason %q, waiting %v", wrong, test.reason, test.waiting)
+			case wrong != nil && !wrong.kept:
+				t.Error("the files that are there do not stay")
+			}
+		})
+	}
+}
+
+func TestPausesGrowToALimit(t *testing.T) {
+	for n, want := range map[int]time.Duration{0: 5 * time.Second, 1: 10 * time.Second, 5: 160 * time.Second, 6: 5 * time.Minute, 10: 5 * time.Minute, 1000: 5 * time.Minute, -1: 5 * time.Second} {
+		if got := pauseAfter(n, 5*time.Second, 5*time.Minute); got != want {
+			t.Errorf("after %d failures: %s, want %s", n, got, want)
+		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -43,8 +44,15 @@ const pendingName = ".reload-pending"
 // maxFile bounds what is read back. Nothing that is written comes near it.
 const maxFile = 4 << 20
 
+// ownName matches what perenniald names the directories of versions, and the links that become the place:
+// a dot, the name of the place, and what version and random name make.
+var ownName = regexp.MustCompile(`^[.](.+)[.]([0-9a-f]{16}-[0-9a-f]{8}|new-[0-9a-f]{8})$`)
+
 // newPlace checks that directory lies below one of the roots.
 func newPlace(roots []string, directory string) (place, error) {
+	if ownName.MatchString(filepath.Base(directory)) {
+		return place{}, fmt.Errorf("spec.directory %s has a name as perenniald gives to its own: choose another one", directory)
+	}
 	best := ""
 	for _, root := range roots {
 		if rel, err := filepath.Rel(root, directory); err == nil && rel != "." && filepath.IsLocal(rel) && len(root) > len(best) {
@@ -63,11 +71,31 @@ func newPlace(roots []string, directory string) (place, error) {
 
 func (p place) base() string { return filepath.Base(p.directory) }
 
+// owns reports whether a name is of a directory or link that perenniald made for this place. The place
+// web.example.com beside the place web has names of its own.
+func (p place) owns(name string) bool {
+	m := ownName.FindStringSubmatch(name)
+	return m != nil && m[1] == p.base()
+}
+
+// real is the path of the place without the symbolic links above its root. Below it none is followed.
+func (p place) real() string {
+	root, err := filepath.EvalSymlinks(p.root)
+	if err != nil {
+		root = p.root
+	}
+	rel, err := filepath.Rel(p.root, p.directory)
+	if err != nil {
+		return p.directory
+	}
+	return filepath.Join(root, rel)
+}
+
 // prefix begins the names of the directories of versions.
 func (p place) prefix() string { return "." + p.base() + "." }
 
-// parent opens the directory that the link is in, and makes it if it is missing.
-func (p place) parent() (*os.File, error) {
+// parent opens the directory that the link is in, and makes it if it is missing and create says so.
+func (p place) parent(create bool) (*os.File, error) {
 	fd, err := unix.Open(p.root, unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_RDONLY, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open root %s: %w", p.root, err)
@@ -82,7 +110,7 @@ func (p place) parent() (*os.File, error) {
 		if name == "." {
 			continue
 		}
-		next, err := openDir(dir, name, true)
+		next, err := openDir(dir, name, create)
 		dir.Close()
 		if err != nil {
 			return nil, err
@@ -136,7 +164,7 @@ func trusted(dir *os.File) error {
 
 // put brings the place to hold v. It reports whether anything had to be written.
 func (p place) put(v version) (changed bool, err error) {
-	dir, err := p.parent()
+	dir, err := p.parent(true)
 	if err != nil {
 		return false, err
 	}
@@ -186,7 +214,7 @@ func (p place) current(dir *os.File) (string, error) {
 		return "", fmt.Errorf("read link %s: %w", p.directory, err)
 	}
 	target := string(buf[:n])
-	if st.Uid != uint32(os.Geteuid()) || !strings.HasPrefix(target, p.prefix()) || strings.Contains(target, "/") {
+	if st.Uid != uint32(os.Geteuid()) || !p.owns(target) {
 		return "", fmt.Errorf("%s is a symbolic link to %s that perenniald did not make: move it away", p.directory, target)
 	}
 	return target, nil
@@ -293,7 +321,7 @@ func (p place) clean(dir *os.File, keep, before string) error {
 		return p.cleanLinks(dir, names)
 	}
 	for _, name := range names {
-		if strings.HasPrefix(name, p.prefix()) && name != keep && name != before {
+		if p.owns(name) && name != keep && name != before {
 			if err := removeAll(dir, name); err != nil {
 				return fmt.Errorf("remove %s: %w", filepath.Join(dir.Name(), name), err)
 			}
@@ -304,13 +332,65 @@ func (p place) clean(dir *os.File, keep, before string) error {
 
 func (p place) cleanLinks(dir *os.File, names []string) error {
 	for _, name := range names {
-		if strings.HasPrefix(name, p.prefix()+"new-") {
+		if p.owns(name) && strings.HasPrefix(name, p.prefix()+"new-") {
 			if err := unix.Unlinkat(int(dir.Fd()), name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
 				return fmt.Errorf("remove %s: %w", filepath.Join(dir.Name(), name), err)
 			}
 		}
 	}
 	return nil
+}
+
+// versions are the paths of the directories of versions that are there.
+func (p place) versions() []string {
+	entries, err := os.ReadDir(filepath.Dir(p.directory))
+	if err != nil {
+		return nil
+	}
+	var paths []string
+	for _, e := range entries {
+		if p.owns(e.Name()) {
+			paths = append(paths, filepath.Join(filepath.Dir(p.directory), e.Name()))
+		}
+	}
+	return paths
+}
+
+// remove removes the link and all versions. Nothing is left to do if the place is not there.
+func (p place) remove() error {
+	dir, err := p.parent(false)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	defer dir.Close()
+	current, err := p.current(dir)
+	if err != nil {
+		return err
+	}
+	if current != "" {
+		if err := unix.Unlinkat(int(dir.Fd()), p.base(), 0); err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("remove link %s: %w", p.directory, err)
+		}
+	}
+	listing, err := openDir(dir, ".", false)
+	if err != nil {
+		return err
+	}
+	defer listing.Close()
+	names, err := listing.Readdirnames(-1)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", dir.Name(), err)
+	}
+	for _, name := range names {
+		if p.owns(name) {
+			if err := removeAll(dir, name); err != nil {
+				return fmt.Errorf("remove %s: %w", filepath.Join(dir.Name(), name), err)
+			}
+		}
+	}
+	return dir.Sync()
 }
 
 // removeAll removes a directory of ours, which has only files in it, or a link.
@@ -379,8 +459,10 @@ func (p place) told(mark string) error {
 }
 
 func (p place) inCurrent(f func(*os.File) error) error {
-	dir, err := p.parent()
-	if err != nil {
+	dir, err := p.parent(false)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	} else if err != nil {
 		return err
 	}
 	defer dir.Close()

@@ -7,10 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -28,8 +30,12 @@ import (
 type machine struct {
 	*testing.T
 	client.Client
-	root string
-	stop func()
+	root    string
+	metrics *prometheus.Registry
+	stop    func()
+
+	mu    sync.Mutex
+	lines []string // that were reported
 }
 
 func newMachine(t *testing.T) *machine {
@@ -42,7 +48,7 @@ func newMachine(t *testing.T) *machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &machine{T: t, Client: c, root: t.TempDir()}
+	m := &machine{T: t, Client: c, root: t.TempDir(), metrics: prometheus.NewRegistry()}
 	m.start()
 	t.Cleanup(func() { m.stop() })
 	return m
@@ -54,7 +60,11 @@ func (m *machine) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
-		done <- files.Run(ctx, plane(m).AdminConfig(), files.Options{Roots: []string{m.root}, Log: logr.Discard()})
+		done <- files.Run(ctx, plane(m).AdminConfig(), files.Options{Roots: []string{m.root}, Log: logr.Discard(), Metrics: m.metrics, Report: func(line string) {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			m.lines = append(m.lines, line)
+		}})
 	}()
 	m.stop = func() {
 		cancel()
@@ -66,14 +76,39 @@ func (m *machine) start() {
 }
 
 // issue puts a new certificate into the Secret of a Certificate, which is made if there is none, and returns its serial number.
-func (m *machine) issue(name string) string {
+func (m *machine) issue(name string) string { m.Helper(); return m.issueFor(name, time.Hour) }
+
+// issueFor is issue with a life. The Certificate vouches for what is in the Secret, as the controller has it do.
+func (m *machine) issueFor(name string, life time.Duration) string {
+	m.Helper()
+	serial, end := m.store(name, life)
+	m.vouch(name, cmmeta.ConditionTrue, "Ready", "Certificate is up to date and has not expired", end)
+	return serial
+}
+
+// vouch writes the Ready condition of a Certificate.
+func (m *machine) vouch(name string, status cmmeta.ConditionStatus, reason, message string, end time.Time) {
+	m.Helper()
+	crt := &cmapi.Certificate{}
+	if err := m.Get(m.Context(), client.ObjectKey{Namespace: "default", Name: name}, crt); err != nil {
+		m.Fatal(err)
+	}
+	crt.Status.NotAfter = &metav1.Time{Time: end}
+	cmapi.SetCertificateCondition(&crt.Status, time.Now(), cmapi.CertificateCondition{Type: cmapi.CertificateConditionReady, Status: status, Reason: reason, Message: message})
+	if err := m.Status().Update(m.Context(), crt); err != nil {
+		m.Fatal(err)
+	}
+}
+
+// store puts a new certificate into the Secret of a Certificate, and returns its serial number and its end.
+func (m *machine) store(name string, life time.Duration) (serial string, end time.Time) {
 	m.Helper()
 	key, err := pki.KeySpec{Algorithm: pki.ECDSA}.Generate(rand.Reader)
 	if err != nil {
 		m.Fatal(err)
 	}
 	now := time.Now()
-	leaf, err := pki.TemporaryCertificate(rand.Reader, pki.Request{CommonName: name}, key, now, now.Add(time.Hour))
+	leaf, err := pki.TemporaryCertificate(rand.Reader, pki.Request{CommonName: name}, key, now, now.Add(life))
 	if err != nil {
 		m.Fatal(err)
 	}
@@ -88,7 +123,7 @@ func (m *machine) issue(name string) string {
 		if err := m.Update(m.Context(), secret); err != nil {
 			m.Fatal(err)
 		}
-		return fmt.Sprintf("%x", leaf.SerialNumber)
+		return fmt.Sprintf("%x", leaf.SerialNumber), leaf.NotAfter
 	}
 	secret.Labels, secret.Data, secret.Type = map[string]string{cmapi.PartOfCertManagerControllerLabelKey: "true"}, data, corev1.SecretTypeTLS
 	for _, o := range []client.Object{secret, &cmapi.Certificate{
@@ -99,7 +134,7 @@ func (m *machine) issue(name string) string {
 			m.Fatal(err)
 		}
 	}
-	return fmt.Sprintf("%x", leaf.SerialNumber)
+	return fmt.Sprintf("%x", leaf.SerialNumber), leaf.NotAfter
 }
 
 func (m *machine) file(name string, reload *perennial.CertificateFileReload) *perennial.CertificateFile {
@@ -142,7 +177,7 @@ func serial(s string) func(*perennial.CertificateFile) bool {
 	}
 }
 
-func (m *machine) lines(path string) int {
+func (m *machine) count(path string) int {
 	m.Helper()
 	data, err := os.ReadFile(path)
 	if os.IsNotExist(err) {
@@ -169,7 +204,7 @@ func TestACertificateIsPutIntoFilesAndToldOfOnceForEachChange(t *testing.T) {
 	}
 	second := m.issue("web")
 	m.until("web", metav1.ConditionTrue, "", serial(second))
-	if n := m.lines(log); n != 2 {
+	if n := m.count(log); n != 2 {
 		t.Errorf("reloaded %d times, want once for each of 2 changes", n)
 	}
 
@@ -178,7 +213,7 @@ func TestACertificateIsPutIntoFilesAndToldOfOnceForEachChange(t *testing.T) {
 	m.start()
 	third := m.issue("web")
 	m.until("web", metav1.ConditionTrue, "", serial(third))
-	if n := m.lines(log); n != 3 {
+	if n := m.count(log); n != 3 {
 		t.Errorf("reloaded %d times after 3 changes and a restart", n)
 	}
 }
@@ -208,12 +243,12 @@ func TestAReloadThatWasInterruptedIsMadeUpFor(t *testing.T) {
 	m.file("interrupted", &perennial.CertificateFileReload{Command: &perennial.ReloadCommand{Args: []string{"/bin/sh", "-c", "if test -e " + begun + "; then echo done >> " + log + "; else touch " + begun + "; sleep 1000; fi"}}})
 	eventually(t, func() error { _, err := os.Stat(begun); return err })
 	m.stop()
-	if n := m.lines(log); n != 0 {
+	if n := m.count(log); n != 0 {
 		t.Fatal("the first reload was not interrupted")
 	}
 	m.start()
 	m.until("interrupted", metav1.ConditionTrue, "", nil)
-	if n := m.lines(log); n != 1 {
+	if n := m.count(log); n != 1 {
 		t.Errorf("reloaded %d times after the restart, want once", n)
 	}
 }

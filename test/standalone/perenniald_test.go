@@ -371,3 +371,38 @@ func TestManifestsThatOthersCanWriteAreNotApplied(t *testing.T) {
 	}
 	d.stop()
 }
+
+// Two Certificates with one Secret: the files of the one that does not get it stay as they are.
+func TestFilesOfACertificateHoldItsOwnCertificate(t *testing.T) {
+	dir := t.TempDir()
+	manifests, root := filepath.Join(dir, "manifests"), filepath.Join(dir, "files")
+	if err := errors.Join(os.Mkdir(manifests, 0o755), os.Mkdir(root, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	certificate := func(name, secret string) string {
+		return "apiVersion: cert-manager.io/v1\nkind: Certificate\nmetadata: {name: " + name + ", namespace: default}\n" +
+			"spec: {secretName: " + secret + ", dnsNames: [" + name + ".example.com], issuerRef: {name: selfsigned}}\n---\n"
+	}
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(manifests, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("a.yaml", "apiVersion: cert-manager.io/v1\nkind: Issuer\nmetadata: {name: selfsigned, namespace: default}\nspec: {selfSigned: {}}\n---\n"+certificate("one", "shared"))
+	d := startDaemon(t, "--data-dir", filepath.Join(dir, "data"), "--manifests", manifests, "--file-root", root)
+	d.until("certificate default/one issued")
+	write("b.yaml", certificate("two", "shared")+"apiVersion: perennial.dev/v1alpha1\nkind: CertificateFile\nmetadata: {name: two}\n"+
+		"spec: {certificateRef: {namespace: default, name: two}, directory: "+root+"/two}\n")
+	d.until("files of two: Certificate default/two is not ready: ", "shared")
+	if _, err := os.Lstat(filepath.Join(root, "two")); !os.IsNotExist(err) {
+		t.Errorf("there are files of a certificate that is not its own: %v", err)
+	}
+	write("b.yaml", certificate("two", "its-own"))
+	d.until("files of two: certificate default/two is in " + root + "/two, valid until ")
+	out, err := exec.Command("openssl", "x509", "-noout", "-ext", "subjectAltName", "-in", filepath.Join(root, "two", "tls.crt")).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "DNS:two.example.com") {
+		t.Errorf("the files hold another certificate: %v\n%s", err, out)
+	}
+	d.stop()
+}

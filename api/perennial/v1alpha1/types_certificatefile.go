@@ -11,7 +11,8 @@ import (
 // It is for administrators alone, for it runs commands as the user of perenniald. That is why it is
 // an object of its own and belongs to no namespace: who may edit a Certificate may not thereby do that.
 //
-// Deleting it leaves the files as they are, for a program may be using them.
+// Deleting it leaves the files as they are, for a program may be using them, unless deletionPolicy says
+// otherwise. Several CertificateFiles cannot share a directory: the oldest has it.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:storageversion
@@ -96,7 +97,27 @@ type CertificateFileSpec struct {
 	// What to do after the files have changed. Nothing if left out: for programs that look at their files themselves.
 	// +optional
 	Reload *CertificateFileReload `json:"reload,omitempty"`
+
+	// What becomes of the files when the CertificateFile is deleted, or gets another directory: Retain leaves
+	// them, and an event names them; Delete removes them, the private key among them.
+	// +optional
+	// +kubebuilder:default=Retain
+	DeletionPolicy FileDeletionPolicy `json:"deletionPolicy,omitempty"`
 }
+
+// FileDeletionPolicy says what becomes of the files of a CertificateFile that is deleted.
+// +kubebuilder:validation:Enum=Retain;Delete
+type FileDeletionPolicy string
+
+const (
+	// FileDeletionPolicyRetain leaves the files.
+	FileDeletionPolicyRetain FileDeletionPolicy = "Retain"
+	// FileDeletionPolicyDelete removes the files.
+	FileDeletionPolicyDelete FileDeletionPolicy = "Delete"
+)
+
+// CertificateFileFinalizer keeps a CertificateFile until its files are removed.
+const CertificateFileFinalizer = "perennial.dev/certificate-files"
 
 // CertificateReference names a Certificate.
 type CertificateReference struct {
@@ -214,10 +235,11 @@ type ReloadSystemdUnit struct {
 
 // Types of a CertificateFile's conditions.
 const (
-	// ConditionReady is True when the files hold the certificate of the Secret and, if somebody is to be told, he was told.
+	// ConditionReady is True when the files hold the certificate that the Certificate vouches for, it has not
+	// expired and, with spec.reload, the reload after it has succeeded.
 	ConditionReady = "Ready"
 
-	// ConditionDeployed is True when the files hold the certificate of the Secret.
+	// ConditionDeployed is True when the files hold the certificate that the Certificate last vouched for.
 	ConditionDeployed = "Deployed"
 )
 
@@ -255,6 +277,10 @@ type DeployedCertificate struct {
 
 	// When the files were written.
 	Time metav1.Time `json:"time"`
+
+	// The directory that the files are in.
+	// +optional
+	Directory string `json:"directory,omitempty"`
 }
 
 // ReloadResult is how a reload went.
@@ -285,6 +311,10 @@ type ReloadStatus struct {
 	// How often it has failed since it last succeeded.
 	// +optional
 	Failures int32 `json:"failures,omitempty"`
+
+	// What the last failure said. Absent after a success.
+	// +optional
+	LastError string `json:"lastError,omitempty"`
 
 	// When it will be tried again.
 	// +optional

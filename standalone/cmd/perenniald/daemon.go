@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/perennial-pki/perennial/deploy"
 	"github.com/perennial-pki/perennial/internal/controller"
@@ -37,7 +38,7 @@ type options struct {
 	fileRoots  []string
 	table      bool
 	terminal   bool // standard output is one
-	metrics    string
+	metricsAt  string
 	http01     string
 	webroot    string
 	tlsalpn01  string
@@ -119,7 +120,7 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		err := controller.Run(ctx, cfg, controller.Options{
-			ClusterResourceNamespace: deploy.Namespace, MetricsAddress: o.metrics, HTTP01Address: o.http01,
+			ClusterResourceNamespace: deploy.Namespace, MetricsAddress: o.metricsAt, HTTP01Address: o.http01,
 			TLSALPN01Address: o.tlsalpn01, PassthroughTo: o.passTo,
 			HTTP01: controller.HTTP01{Webroot: o.webroot, Nameservers: o.siteNameservers}, Shim: o.shim, Ambient: dns01.Ambient{ClusterIssuers: true, Issuers: true}, OwnMachine: true, // the machine is the administrator's alone
 			Nameservers: o.nameservers, RecursiveOnly: o.recursiveOnly, MaxChallenges: o.maxChallenges, Log: logger,
@@ -131,7 +132,7 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	})
 	group.Go(func() error { return watchCertificates(ctx, admin, s) })
 	group.Go(func() error {
-		return files.Run(ctx, admin, files.Options{Roots: o.fileRoots, Report: s.say, Log: logger.WithName("files")})
+		return files.Run(ctx, admin, files.Options{Roots: o.fileRoots, Report: s.say, Log: logger.WithName("files"), Metrics: metrics.Registry})
 	})
 	if o.manifests != "" {
 		applier, err := manifests.New(admin, manifests.Options{Dir: o.manifests, Prune: o.prune, Report: func(r manifests.Report) {

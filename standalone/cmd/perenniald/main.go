@@ -80,7 +80,7 @@ func command() *cobra.Command {
 	f.StringVar(&o.shim.DefaultIssuer.Kind, "default-issuer-kind", "ClusterIssuer", "kind of the default issuer")
 	f.StringVar(&o.shim.DefaultIssuer.Group, "default-issuer-group", "cert-manager.io", "API group of the default issuer")
 	f.StringSliceVar(&o.shim.ExtraAnnotations, "extra-certificate-annotations", nil, "annotations that Certificates get from the Ingress, Gateway or ListenerSet that they are for")
-	f.StringVar(&o.metrics, "metrics-listen-address", "", "host:port of /metrics; not served if left out")
+	f.StringVar(&o.metricsAt, "metrics-listen-address", "", "host:port of /metrics; not served if left out")
 	f.IntVarP(&o.verbosity, "v", "v", 0, "how much the controller logs: 0 what happens, 1 also why, 4 everything")
 	return cmd
 }

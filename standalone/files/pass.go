@@ -1,0 +1,279 @@
+package files
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	perennial "github.com/perennial-pki/perennial/api/perennial/v1alpha1"
+	"github.com/perennial-pki/perennial/pki"
+)
+
+// Reasons of conditions and events. A Certificate that is not ready gives its own.
+const (
+	reasonDeployed       = "Deployed"
+	reasonReloading      = "Reloading"
+	reasonReloadFailed   = "ReloadFailed"
+	reasonWaiting        = "WaitingForCertificate"
+	reasonExpired        = "Expired"
+	reasonInvalid        = "Invalid"
+	reasonDirectoryTaken = "DirectoryTaken"
+	reasonWriteFailed    = "WriteFailed"
+	reasonWriteRefused   = "APIWriteRefused"
+	reasonRemoveFailed   = "RemoveFailed"
+	reasonRemoved        = "FilesRemoved"
+	reasonLeft           = "FilesLeft"
+)
+
+const (
+	// What failed on this machine or at the API is tried again after these pauses: nothing tells when a
+	// disk has space again, or a user exists.
+	firstPause = 5 * time.Second
+	lastPause  = 5 * time.Minute
+	// conflictPause is when an object is read again that another client wrote in the same moment.
+	conflictPause = 20 * time.Millisecond
+	// confirmPause is when a Certificate is looked at again whose status is older than its Secret, should
+	// its change go unnoticed.
+	confirmPause = 10 * time.Second
+)
+
+// statusKey, after the name of a CertificateFile, stands for attempts to write its status.
+const statusKey = "/status"
+
+// trouble is why a CertificateFile is not ready.
+type trouble struct {
+	reason, message string
+	// retry says that it is tried again after a pause, not only when something changes.
+	retry bool
+	// kept says that files which are there stay deployed.
+	kept bool
+	// unconfirmed says that the Certificate has not yet judged what is in its Secret.
+	unconfirmed bool
+}
+
+// reconcile carries out one CertificateFile and writes its status, whatever failed, in one patch.
+func (r *reconciler) reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	cf := &perennial.CertificateFile{}
+	if err := r.client.Get(ctx, request.NamespacedName, cf); apierrors.IsNotFound(err) {
+		r.gone(request.Name)
+		return reconcile.Result{}, nil
+	} else if err != nil {
+		return reconcile.Result{}, err
+	}
+	guarded := r.guard(ctx, cf)
+	before := cf.DeepCopy()
+	var again time.Duration
+	var err error
+	if cf.DeletionTimestamp != nil {
+		var left bool
+		if left, again = r.remove(ctx, cf); !left {
+			return reconcile.Result{}, nil
+		}
+	} else if again, err = r.carryOut(ctx, cf, guarded); err != nil {
+		return reconcile.Result{}, err
+	}
+	cf.Status.ObservedGeneration = cf.Generation
+	r.mu.Lock()
+	r.known[cf.Name] = cf.DeepCopy()
+	r.mu.Unlock()
+	return r.write(ctx, before, cf, again)
+}
+
+// write writes the status if it has changed.
+func (r *reconciler) write(ctx context.Context, before, cf *perennial.CertificateFile, again time.Duration) (reconcile.Result, error) {
+	if equality.Semantic.DeepEqual(before.Status, cf.Status) {
+		return reconcile.Result{RequeueAfter: again}, nil
+	}
+	err := r.client.Status().Patch(ctx, cf.DeepCopy(), client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+	switch {
+	case apierrors.IsConflict(err):
+		return reconcile.Result{RequeueAfter: conflictPause}, nil // it is read again
+	case client.IgnoreNotFound(err) != nil && ctx.Err() != nil:
+		return reconcile.Result{}, nil // the process ends
+	case client.IgnoreNotFound(err) != nil:
+		pause := r.pause(cf.Name + statusKey)
+		r.say(cf, corev1.EventTypeWarning, reasonWriteRefused, fmt.Sprintf(
+			"the API server does not store the status: %v; see what refuses it, such as an admission policy; the next attempt is at %s", err, r.at(pause)))
+		r.report(before, cf)
+		return reconcile.Result{RequeueAfter: pause}, nil // what refuses it may have gone
+	}
+	r.calm(cf.Name + statusKey)
+	r.reported(cf)
+	r.report(before, cf)
+	return reconcile.Result{RequeueAfter: again}, nil
+}
+
+// report says what is new in the Ready condition.
+func (r *reconciler) report(was, is *perennial.CertificateFile) {
+	now, before := meta.FindStatusCondition(is.Status.Conditions, perennial.ConditionReady), meta.FindStatusCondition(was.Status.Conditions, perennial.ConditionReady)
+	if now == nil || now.Reason == reasonReloading || before != nil && before.Message == now.Message && before.Status == now.Status {
+		return
+	}
+	kind := corev1.EventTypeWarning
+	if now.Status == metav1.ConditionTrue || now.Reason == reasonWaiting {
+		kind = corev1.EventTypeNormal
+	}
+	r.say(is, kind, now.Reason, now.Message)
+}
+
+// say writes a line and an event.
+func (r *reconciler) say(cf *perennial.CertificateFile, kind, reason, message string) {
+	r.Report(fmt.Sprintf("files of %s: %s", cf.Name, message))
+	r.events.Event(cf, kind, reason, message)
+}
+
+// pause returns how long to wait after one more failure in a row of what the key names.
+func (r *reconciler) pause(key string) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := r.attempts[key]
+	r.attempts[key]++
+	return pauseAfter(n, firstPause, lastPause)
+}
+
+// pauseAfter doubles the first pause for each failure before, up to the last.
+func pauseAfter(failures int, first, last time.Duration) time.Duration {
+	if failures >= 10 {
+		return last
+	}
+	return min(last, first<<max(failures, 0))
+}
+
+// calm forgets the failures.
+func (r *reconciler) calm(key string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.attempts, key)
+}
+
+func (r *reconciler) at(pause time.Duration) string {
+	return r.Clock.Now().Add(pause).UTC().Format(time.RFC3339)
+}
+
+// condition sets a condition.
+func (r *reconciler) condition(cf *perennial.CertificateFile, t string, status metav1.ConditionStatus, reason, message string) {
+	meta.SetStatusCondition(&cf.Status.Conditions, metav1.Condition{
+		Type: t, Status: status, Reason: reason, Message: message, ObservedGeneration: cf.Generation, LastTransitionTime: metav1.NewTime(r.Clock.Now()),
+	})
+}
+
+// carryOut brings the files up to date, sees to the reload and sets the conditions. It returns when to
+// look again, 0 for when something happens.
+func (r *reconciler) carryOut(ctx context.Context, cf *perennial.CertificateFile, guarded *trouble) (again time.Duration, err error) {
+	at, wrong := r.claim(ctx, cf)
+	ours := wrong == nil
+	if wrong == nil {
+		wrong = guarded
+	}
+	var v version
+	var leaf *x509.Certificate
+	if wrong == nil {
+		if v, leaf, wrong, err = r.source(ctx, cf); err != nil {
+			return 0, err
+		}
+	}
+	if wrong == nil {
+		wrong = r.deploy(ctx, cf, at, v, leaf)
+	}
+	deployed := cf.Status.Deployed
+	there := ours && deployed != nil && (deployed.Directory == "" || deployed.Directory == cf.Spec.Directory)
+	if wrong != nil && wrong.unconfirmed {
+		again = confirmPause
+		if there {
+			wrong = nil // what is in the files still holds
+		}
+	}
+	if wrong != nil && wrong.retry {
+		again = r.pause(cf.Name)
+		wrong.message += "; the next attempt is at " + r.at(again)
+	} else {
+		r.calm(cf.Name)
+	}
+	if wrong != nil && !(wrong.kept && there) {
+		r.condition(cf, perennial.ConditionDeployed, metav1.ConditionFalse, wrong.reason, wrong.message)
+	}
+	if !there {
+		r.condition(cf, perennial.ConditionReady, metav1.ConditionFalse, wrong.reason, wrong.message)
+		return again, nil
+	}
+
+	text := fmt.Sprintf("certificate %s/%s is in %s, valid until %s", cf.Spec.CertificateRef.Namespace, cf.Spec.CertificateRef.Name, cf.Spec.Directory, deployed.NotAfter.UTC().Format(time.RFC3339))
+	if wrong == nil {
+		r.condition(cf, perennial.ConditionDeployed, metav1.ConditionTrue, reasonDeployed, text)
+	}
+	unreloaded, soon, err := r.reloaded(cf, at, text)
+	if err != nil && wrong == nil {
+		soon = r.pause(cf.Name)
+		wrong = &trouble{reason: reasonWriteFailed, message: err.Error() + advice(err) + "; the next attempt is at " + r.at(soon)}
+	}
+	return sooner(sooner(again, soon), r.ready(cf, text, wrong, unreloaded)), nil
+}
+
+// ready sets the Ready condition of files that are there. It returns when they expire.
+func (r *reconciler) ready(cf *perennial.CertificateFile, text string, wrong, unreloaded *trouble) time.Duration {
+	deployed, ref := cf.Status.Deployed, cf.Spec.CertificateRef
+	left := deployed.NotAfter.Sub(r.Clock.Now())
+	switch {
+	case wrong != nil:
+		r.condition(cf, perennial.ConditionReady, metav1.ConditionFalse, wrong.reason, wrong.message+holding(deployed, cf.Spec.Directory, left))
+	case left <= 0:
+		r.condition(cf, perennial.ConditionReady, metav1.ConditionFalse, reasonExpired, fmt.Sprintf(
+			"the certificate in %s expired at %s: see why Certificate %s/%s is not renewed", cf.Spec.Directory, deployed.NotAfter.UTC().Format(time.RFC3339), ref.Namespace, ref.Name))
+	case unreloaded != nil:
+		r.condition(cf, perennial.ConditionReady, metav1.ConditionFalse, unreloaded.reason, unreloaded.message)
+	default:
+		r.condition(cf, perennial.ConditionReady, metav1.ConditionTrue, reasonDeployed, text)
+	}
+	if left <= 0 {
+		return 0
+	}
+	return left + time.Second // the files are then no longer ready
+}
+
+// holding says what the files hold meanwhile.
+func holding(d *perennial.DeployedCertificate, directory string, left time.Duration) string {
+	verb := "is valid until"
+	if left <= 0 {
+		verb = "expired at"
+	}
+	return fmt.Sprintf(". The files in %s are left as they are: their certificate %s %s", directory, verb, d.NotAfter.UTC().Format(time.RFC3339))
+}
+
+// sooner is the shorter of two pauses, of which 0 is none.
+func sooner(a, b time.Duration) time.Duration {
+	switch {
+	case a == 0:
+		return b
+	case b == 0:
+		return a
+	}
+	return min(a, b)
+}
+
+// deploy brings the files to hold v.
+func (r *reconciler) deploy(ctx context.Context, cf *perennial.CertificateFile, at place, v version, leaf *x509.Certificate) *trouble {
+	changed, err := at.put(v)
+	if err != nil {
+		return &trouble{reason: reasonWriteFailed, message: err.Error() + advice(err), retry: true, kept: changed}
+	}
+	was := cf.Status.Deployed
+	if fingerprint := pki.Fingerprint(leaf); changed || was == nil || was.Fingerprint != fingerprint || was.Directory != cf.Spec.Directory {
+		cf.Status.Deployed = &perennial.DeployedCertificate{
+			Serial: fmt.Sprintf("%x", leaf.SerialNumber), Fingerprint: fingerprint, Directory: cf.Spec.Directory,
+			NotAfter: metav1.NewTime(leaf.NotAfter), Time: metav1.NewTime(r.Clock.Now()),
+		}
+	}
+	if was != nil && was.Directory != "" && was.Directory != cf.Spec.Directory {
+		r.moved(ctx, cf, was.Directory)
+	}
+	return nil
+}
