@@ -104,7 +104,7 @@ func TestEachMessageThatIsExplainedExists(t *testing.T) {
 			all.WriteString(constant(e) + hole)
 		}
 		return true
-	}, "acme", "internal")
+	}, "acme", "internal", "pki")
 	for row, words := range told(t) {
 		for _, w := range words {
 			if !strings.Contains(all.String(), w) {

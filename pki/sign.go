@@ -1,7 +1,9 @@
 package pki
 
 import (
+	"bytes"
 	"crypto"
+	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -148,7 +150,8 @@ func parseCIDRs(cidrs []string) ([]*net.IPNet, error) {
 // must be that of parent. To sign with its own key, pass tmpl as parent, too.
 //
 // The serial number is 128 random bits, the signature algorithm follows from signer's key, and a
-// CA gets a subject key identifier of the method that the standard library uses (RFC 7093). tmpl is
+// CA gets a subject key identifier of the method that the standard library uses (RFC 7093), and so does a certificate with
+// the subject of its CA. tmpl is
 // not changed. The signature is verified before it is returned.
 func Sign(rand io.Reader, tmpl, parent *x509.Certificate, pub crypto.PublicKey, signer crypto.Signer) (*x509.Certificate, error) {
 	cert, err := sign(rand, tmpl, parent, pub, signer)
@@ -175,6 +178,12 @@ func sign(rand io.Reader, tmpl, parent *x509.Certificate, pub crypto.PublicKey, 
 	} else {
 		// The standard library leaves it out if subject and issuer have the same name.
 		signed.AuthorityKeyId = parent.SubjectKeyId
+		if len(signed.SubjectKeyId) == 0 && bytes.Equal(tmpl.RawSubject, parent.RawSubject) {
+			// Of two equal names OpenSSL takes the certificate for self-signed, unless its key has another identifier.
+			if signed.SubjectKeyId, err = keyID(pub); err != nil {
+				return nil, err
+			}
+		}
 	}
 	// This verifies the signature with the public key of signer, and that it is parent's.
 	der, err := x509.CreateCertificate(rand, &signed, parent, pub, signer)
@@ -189,6 +198,16 @@ func sign(rand io.Reader, tmpl, parent *x509.Certificate, pub crypto.PublicKey, 
 		return nil, errors.New("the certificate came out with another public key")
 	}
 	return cert, nil
+}
+
+// keyID is a subject key identifier, made as RFC 7093 section 2 says under 4.
+func keyID(pub crypto.PublicKey) ([]byte, error) {
+	der, err := x509.MarshalPKIXPublicKey(pub)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(der)
+	return sum[:20], nil
 }
 
 // serialNumber returns a positive number of up to 128 bits. RFC 5280 section 4.1.2.2 allows

@@ -30,7 +30,8 @@ const Busy = "Busy"
 type Error struct {
 	Class  Class
 	Reason string
-	// Until is the earliest time of the next attempt. Set for Limited only.
+	// Until is the earliest time of the next attempt of Limited. Of Misconfigured it is when the fault
+	// passes by itself, zero if it does not.
 	Until time.Time
 	Err   error
 }

@@ -251,6 +251,9 @@ func again(err error, now time.Time) (reconcile.Result, error) {
 	case fault.Refused:
 		return reconcile.Result{RequeueAfter: refusedAgain}, nil // what it refuses for may be in its own hands
 	case fault.Misconfigured:
+		if !failure.Until.IsZero() {
+			return reconcile.Result{RequeueAfter: failure.Wait(now)}, nil // the fault passes then, as that of a CA that is not valid yet
+		}
 		return reconcile.Result{}, nil // changes of the issuer and its Secrets are watched
 	}
 	return reconcile.Result{}, err // again with the queue's back-off

@@ -1,28 +1,74 @@
 package lifecycle
 
 import (
+	"bytes"
+	"cmp"
 	"crypto/x509"
-	"errors"
 	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
 )
 
 // answer returns the certificate that the issuer gave to the request, or why it cannot be used. It is judged by the
-// request alone, so that it is the same in each pass: the private key may be gone after the first.
+// request alone, as of the time of the answer, so that it is the same in each pass: the private key may be gone after
+// the first.
 func (d *decider) answer(next *cmapi.CertificateRequest, csr *x509.CertificateRequest) ([]*x509.Certificate, *failure) {
-	chain, err := d.Limits.DecodeChainPEM(next.Status.Certificate)
-	if err == nil && !pki.SamePublicKey(chain[0].PublicKey, csr.PublicKey) {
-		err = errors.New("it is for another private key than that of the request. The issuer may have answered an earlier request again")
+	f := &failure{intro: requestFailed, at: next.CreationTimestamp}
+	now := d.Now
+	if ready := cmapi.GetCertificateRequestCondition(&next.Status, cmapi.CertificateRequestConditionReady); ready.LastTransitionTime != nil {
+		f.at = *ready.LastTransitionTime
+		now = f.at.Time
 	}
+	chain, differences, err := d.judge(next, csr, now)
 	if err == nil {
+		d.differences = differences
 		return chain, nil
 	}
-	at := next.CreationTimestamp
-	if ready := cmapi.GetCertificateRequestCondition(&next.Status, cmapi.CertificateRequestConditionReady); ready.LastTransitionTime != nil {
-		at = *ready.LastTransitionTime
+	f.reason = cmp.Or(string(pki.DefectOf(err)), reasonInvalidCertificate)
+	f.message = fmt.Sprintf("the issuer returned a certificate in status.certificate of CertificateRequest %q that cannot be used: %v", next.Name, err)
+	if pki.DefectOf(err) == pki.KeyMismatch {
+		f.message += ". The issuer may have answered an earlier request again"
 	}
-	return nil, &failure{intro: requestFailed, reason: reasonInvalidCertificate, at: at, message: fmt.Sprintf(
-		"the issuer returned a certificate in status.certificate of CertificateRequest %q that cannot be used: %v", next.Name, err)}
+	return nil, f
+}
+
+// judge says whether clients accept what the issuer returned, and if so in what else it is not what was asked for.
+func (d *decider) judge(next *cmapi.CertificateRequest, csr *x509.CertificateRequest, now time.Time) ([]*x509.Certificate, pki.Differences, error) {
+	var none pki.Differences
+	chain, err := d.Limits.DecodeChainPEM(next.Status.Certificate)
+	if err != nil {
+		return nil, none, err
+	}
+	issued := pki.Issued{Chain: chain}
+	if len(bytes.TrimSpace(next.Status.CA)) > 0 {
+		if issued.CAs, err = d.Limits.DecodeBundlePEM(next.Status.CA); err != nil {
+			return nil, none, fmt.Errorf("status.ca: %w", err)
+		}
+	}
+	asked := pki.Asked{CSR: csr, IsCA: next.Spec.IsCA}
+	for _, usage := range next.Spec.Usages {
+		asked.Usages = append(asked.Usages, string(usage))
+	}
+	issuer := ""
+	if d.Issuer != nil {
+		issuer = d.Issuer.Type()
+	}
+	asked.UsagesByCA = issuer == signer.TypeACME
+	if next.Spec.Duration != nil && issuer != signer.TypeCA { // of which the condition LifetimeCapped tells
+		asked.Duration = next.Spec.Duration.Duration
+	}
+	differences, err := pki.Judge(asked, issued, now)
+	return chain, differences, err
+}
+
+// tellDifferences tells in what the certificate that is stored is not what was asked for.
+func (d *decider) tellDifferences() {
+	if text := d.differences.String(); text != "" {
+		d.tell(corev1.EventTypeWarning, "CertificateDiffers", "The certificate is not as it was asked for: "+text)
+	}
 }

@@ -12,6 +12,7 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/revocation"
+	"github.com/perennial-pki/perennial/pki"
 )
 
 // Decision is what to do about a Certificate now. Its parts are carried out in the order of the fields: each leaves a state
@@ -124,6 +125,8 @@ type decider struct {
 	rehearsal *cmapi.CertificateRequest
 	// before are events about what led to the next request. They are told when that is made, as their cause is gone then.
 	before []Event
+	// differences is in what the certificate of the next request is not what was asked for.
+	differences pki.Differences
 	// underWay says that an issuance is not over.
 	underWay bool
 }

@@ -376,6 +376,18 @@ func TestRenewBeforeThatIsNotFollowedIsToldWhenItIsAskedFor(t *testing.T) {
 	}
 }
 
+func TestACertificateThatExpiredBeforeItCouldBeStoredIsNoFailureOfTheIssuer(t *testing.T) {
+	s := newScene(t).external().requested().stored().signed().after(91 * day)
+	d := Decide(s.Observation)
+	if d.Failed != "" || d.Apply == nil {
+		t.Fatalf("decided: %s", outcome(d))
+	}
+	s.carryOut(d)
+	if d := Decide(s.Observation); d.Request == nil {
+		t.Errorf("decided: %s", outcome(d))
+	}
+}
+
 func TestAClockThatWasAheadHoldsUpNoRenewal(t *testing.T) {
 	const ahead = 10 * day
 	t.Run("when the certificate was issued", func(t *testing.T) {
@@ -575,14 +587,14 @@ func TestDecide(t *testing.T) {
 				s.requested().signed()
 				s.Next.Status.Certificate = pki.EncodeCertificatePEM(s.certificateFor(s.newKey()))
 			},
-			"Ready=False/DoesNotExist, Issuing=False/InvalidCertificate", time.Hour},
+			"Ready=False/DoesNotExist, Issuing=False/KeyMismatch", time.Hour},
 		"nor asked for again, at an issuer outside of the process, when its key is gone": {
 			func(s *scene) {
 				s.external().requested().stored().signed()
 				s.Next.Status.Certificate = pki.EncodeCertificatePEM(s.certificateFor(s.newKey()))
 				s.carryOut(Decide(s.Observation))
 			},
-			"Ready=False/DoesNotExist, Issuing=False/InvalidCertificate", time.Hour},
+			"Ready=False/DoesNotExist, Issuing=False/KeyMismatch", time.Hour},
 		"nor is what is no certificate": {
 			func(s *scene) {
 				s.external().requested().stored().signed()
@@ -591,6 +603,15 @@ func TestDecide(t *testing.T) {
 				s.after(59 * time.Minute)
 			},
 			"Ready=False/DoesNotExist, Issuing=False/InvalidCertificate", time.Hour},
+		"nor is what clients would refuse": {
+			func(s *scene) {
+				s.external().requested().stored().signed()
+				s.Certificate.Spec.DNSNames = []string{"other.example.com"}
+				other := pki.EncodeCertificatePEM(s.certificateFor(s.key))
+				s.Certificate.Spec.DNSNames = []string{"web.example.com"}
+				s.Next.Status.Certificate = other
+			},
+			"delete keys, Ready=False/DoesNotExist, Issuing=False/NamesMissing", time.Hour},
 		"the status is made up for if only that is behind": {
 			func(s *scene) {
 				s.requested().signed()

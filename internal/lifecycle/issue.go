@@ -305,6 +305,7 @@ func (d *decider) complete(next *cmapi.CertificateRequest, key crypto.Signer, ch
 	d.ForgetKey = next.Name
 	d.Issued = next
 	d.tell(corev1.EventTypeNormal, "Issuing", "The certificate has been successfully issued")
+	d.tellDifferences()
 }
 
 // keepKeyOf sees that the private key of a request that must wait is stored.

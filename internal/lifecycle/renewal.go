@@ -129,7 +129,7 @@ func renewal(cert *x509.Certificate, spec *cmapi.CertificateSpec, uid types.UID,
 			}
 			s.windowErr = err
 		}
-		s.backdated = backdated && s.at.Equal(earliest)
+		s.backdated = backdated && s.at.Equal(earliest) && asked.Sub(cert.NotBefore) > signer.Backdate
 	}
 	if !replaced.IsZero() && (s.at.IsZero() || replaced.Before(s.at)) {
 		s.at = replaced

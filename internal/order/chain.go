@@ -1,13 +1,9 @@
 package order
 
 import (
-	"bytes"
 	"context"
-	"crypto"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 	"time"
@@ -28,8 +24,6 @@ type offer struct {
 	extra []string // as check has it
 	err   error    // what is wrong with it, if anything
 }
-
-var errAnotherKey = errors.New("it is for another key")
 
 // maxAlternates is how many other chains are looked at. CAs have two or three.
 const maxAlternates = 10
@@ -67,7 +61,7 @@ func (r *Reconciler) fetch(ctx context.Context, o conversation, order *cmacme.Or
 			best = len(offers) - 1
 		}
 	}
-	if err := offers[best].err; errors.Is(err, errAnotherKey) && !r.finalized.is(string(order.UID)) {
+	if err := offers[best].err; pki.DefectOf(err) == pki.KeyMismatch && !r.finalized.is(string(order.UID)) {
 		// Nothing was issued for this one, whatever its state says: the other one may have waited too long to be waited for, or be no Order.
 		end(order, o.now, cmacme.Expired, "the CA has answered another request for the same names with this order, too, and issued it for that one's key")
 		return nil
@@ -84,12 +78,6 @@ func (r *Reconciler) fetch(ctx context.Context, o conversation, order *cmacme.Or
 	}
 	order.Status.Certificate, order.Status.State, order.Status.Reason = offers[best].pem, cmacme.Valid, ""
 	return nil
-}
-
-// forKey reports whether a certificate is for a key.
-func forKey(leaf *x509.Certificate, key crypto.PublicKey) bool {
-	is, ok := leaf.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
-	return ok && is.Equal(key)
 }
 
 // judge looks at a chain that the CA offers.
@@ -123,12 +111,7 @@ func besides(offers []offer, taken int, preferred string) string {
 		preferred, strings.Join(tops, ", "), offers[taken].top)
 }
 
-// check reports what is wrong with a chain for an order: it must be for the key and the names that were asked for, valid now, and each
-// certificate must be signed by the next. Extra are names that the CA has added of itself.
-//
-// Certificates above the leaf must be valid, too, but not all of them. A root is never judged: clients take their own copy. Nor is the highest of
-// several intermediates, which may be a root that an older one has signed: clients who know that root need no more, and it stays in chains for the
-// sake of old ones, as Let's Encrypt's did (ISRG Root X1, signed by DST Root CA X3). The intermediate that has signed the leaf is needed by everybody.
+// check reports what is wrong with a chain for an order, and the names that the CA has added of itself.
 func (r *Reconciler) check(order *cmacme.Order, chainPEM []byte, now time.Time) (extra []string, err error) {
 	chain, err := r.Limits.DecodeChainPEM(chainPEM)
 	if err != nil {
@@ -138,50 +121,6 @@ func (r *Reconciler) check(order *cmacme.Order, chainPEM []byte, now time.Time) 
 	if err != nil {
 		return nil, fmt.Errorf("spec.request: %w", err)
 	}
-	leaf := chain[0]
-	if !forKey(leaf, csr.PublicKey) {
-		return nil, errAnotherKey
-	}
-	if !now.Before(leaf.NotAfter) {
-		return nil, fmt.Errorf("it expired at %s", leaf.NotAfter.UTC().Format(time.RFC3339))
-	}
-	has, asked := pki.DNSNames(leaf.DNSNames), pki.DNSNames(append(slices.Clone(order.Spec.DNSNames), order.Spec.CommonName))
-	for _, name := range order.Spec.DNSNames {
-		if !slices.Contains(has, pki.ComparableDNSName(name)) {
-			return nil, fmt.Errorf("%q is not among its names", name)
-		}
-	}
-	sameIP := func(s string) func(net.IP) bool {
-		return func(ip net.IP) bool { return ip.String() == pki.ComparableIP(s) }
-	}
-	for _, s := range order.Spec.IPAddresses {
-		if !slices.ContainsFunc(leaf.IPAddresses, sameIP(s)) {
-			return nil, fmt.Errorf("%s is not among its addresses", s)
-		}
-	}
-	for i := range len(chain) - 1 {
-		if err := chain[i].CheckSignatureFrom(chain[i+1]); err != nil {
-			return nil, fmt.Errorf("its certificate %d is not signed by the next one: %w", i+1, err)
-		}
-	}
-	above := chain[1:]
-	if n := len(above); n > 0 && bytes.Equal(above[n-1].RawSubject, above[n-1].RawIssuer) {
-		above = above[:n-1]
-	}
-	for i, c := range above {
-		if optional := i > 0 && i == len(above)-1; !optional && !now.Before(c.NotAfter) {
-			return nil, fmt.Errorf("the intermediate certificate %.64q expired at %s", c.Subject.CommonName, c.NotAfter.UTC().Format(time.RFC3339))
-		}
-	}
-	for _, name := range has {
-		if !slices.Contains(asked, name) {
-			extra = append(extra, name)
-		}
-	}
-	for _, ip := range leaf.IPAddresses {
-		if !slices.ContainsFunc(order.Spec.IPAddresses, func(s string) bool { return sameIP(s)(ip) }) {
-			extra = append(extra, ip.String())
-		}
-	}
-	return extra, nil
+	differences, err := pki.Judge(pki.Asked{CSR: csr}, pki.Issued{Chain: chain}, now)
+	return differences.ExtraNames, err
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/lane"
 	"github.com/perennial-pki/perennial/internal/revocation"
 	"github.com/perennial-pki/perennial/internal/signer"
+	"github.com/perennial-pki/perennial/pki"
 )
 
 // An Order whose certificate is to be revoked with its Certificate has a finalizer from before it is finalized until the Certificate has the certificate in
@@ -223,7 +224,7 @@ func (r *Reconciler) issued(ctx context.Context, order *cmacme.Order, i *signer.
 		return nil, false, fault.Refusedf("InvalidCertificate", "the CA sent a certificate that cannot be read: %w", err)
 	}
 	csr, err := r.Limits.DecodeCSRPEM(order.Spec.Request)
-	if err != nil || !forKey(certs[0], csr.PublicKey) {
+	if err != nil || !pki.SamePublicKey(certs[0].PublicKey, csr.PublicKey) {
 		return nil, false, nil // it was issued for another who was answered with the same order, and is theirs
 	}
 	return certs[0], false, nil

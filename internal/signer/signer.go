@@ -135,3 +135,14 @@ func InProcess(issuerType string) bool {
 // Capped reports whether a certificate that was asked for asked long lives noticeably shorter, because its CA does. Less than a
 // hundredth is not worth a word: a CA and a leaf of the same duration are issued moments apart.
 func Capped(asked, got time.Duration) bool { return got < asked-asked/100 }
+
+// Backdate is how long before it is signed a certificate becomes valid, for clients whose clocks are late. It is at most
+// a tenth of its life.
+const Backdate = time.Minute
+
+// Validity returns when a certificate that is signed now begins and ends: both a little earlier, so that it lives as long as was
+// asked for.
+func Validity(now time.Time, life time.Duration) (notBefore, notAfter time.Time) {
+	notBefore = now.Add(-min(Backdate, life/10))
+	return notBefore, notBefore.Add(life)
+}

@@ -111,7 +111,7 @@ func TestAnAnswerForAnotherKeyIsAskedForOnce(t *testing.T) {
 		cr.Status.Certificate = pki.EncodeCertificatePEM(stale)
 		cmapi.SetCertificateRequestCondition(&cr.Status, time.Now(), cmapi.CertificateRequestCondition{Type: "Ready", Status: "True", Reason: "Issued"})
 	})
-	c := w.condition("a", cmapi.CertificateConditionIssuing, cmmeta.ConditionFalse, "InvalidCertificate")
+	c := w.condition("a", cmapi.CertificateConditionIssuing, cmmeta.ConditionFalse, "KeyMismatch")
 	for _, want := range []string{"it is for another private key than that of the request", "The next attempt is at "} {
 		if !strings.Contains(c.Message, want) {
 			t.Errorf("the message %q does not say %q", c.Message, want)

@@ -27,11 +27,11 @@ func TestAShortLivedCertificateIsRenewedInTime(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.caIssuer("ca", 24*time.Hour)
-	w.create(certificate("a", "ca", lives(time.Minute, 57*time.Second)))
+	w.create(certificate("a", "ca", lives(time.Minute, 45*time.Second)))
 	w.run(controller.Options{})
 	first := w.untilReady("a", 1)
 	before := w.leaf(w.secret("a"))
-	if want := before.NotAfter.Add(-57 * time.Second); first.Status.RenewalTime.After(want) || first.Status.RenewalTime.Time.Before(before.NotBefore) {
+	if want := before.NotAfter.Add(-45 * time.Second); first.Status.RenewalTime.After(want) || first.Status.RenewalTime.Time.Before(before.NotBefore) {
 		t.Errorf("renewal at %s, want at most at %s and not before %s", first.Status.RenewalTime, want, before.NotBefore)
 	}
 	w.untilReady("a", 2)

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -44,8 +45,13 @@ func (s *Signer) Check(ctx context.Context, issuer *signer.Issuer) (signer.Readi
 	if err != nil {
 		return signer.Readiness{}, err
 	}
+	message := "Signing CA verified"
+	if pair.incomplete() {
+		message += fmt.Sprintf(". The CA above it is not in the Secret, and clients such as OpenSSL trust only a chain that ends in a root: "+
+			"add the certificate of %.200q to entry %s of Secret %s", pair.anchor.Issuer.String(), cmmeta.TLSCAKey, issuer.GetSpec().CA.SecretName)
+	}
 	return signer.Readiness{
-		Reason: "KeyPairVerified", Message: "Signing CA verified",
+		Reason: "KeyPairVerified", Message: message,
 		CA: &signer.CA{Signing: pair.signing, Anchor: pair.anchor},
 	}, nil
 }
@@ -59,17 +65,17 @@ func (s *Signer) Sign(ctx context.Context, issuer *signer.Issuer, r signer.Reque
 	spec := issuer.GetSpec().CA
 	now := s.Clock.Now()
 	var answer signer.Answer
-	notAfter := now.Add(r.Duration)
+	notBefore, notAfter := signer.Validity(now, r.Duration)
 	if notAfter.After(pair.notAfter) {
 		notAfter = pair.notAfter
 	}
-	if signer.Capped(r.Duration, notAfter.Sub(now)) {
+	if signer.Capped(r.Duration, notAfter.Sub(notBefore)) {
 		answer.WarningReason = "NotAfterCapped"
 		answer.Warning = fmt.Sprintf("the certificate ends with its CA at %s, not after the %s that were asked for: renew the CA in Secret %s/%s",
 			notAfter.UTC().Format(time.RFC3339), r.Duration, issuer.SecretNamespace, spec.SecretName)
 	}
 	template, err := pki.Template{
-		NotBefore: now, NotAfter: notAfter,
+		NotBefore: notBefore, NotAfter: notAfter,
 		IsCA: r.IsCA, Usages: r.Usages,
 		CRLDistributionPoints: spec.CRLDistributionPoints, OCSPServers: spec.OCSPServers, IssuingCertificateURLs: spec.IssuingCertificateURLs,
 	}.Certificate(r.CSR)
@@ -79,6 +85,11 @@ func (s *Signer) Sign(ctx context.Context, issuer *signer.Issuer, r signer.Reque
 	leaf, err := pki.Sign(rand.Reader, template, pair.signing, r.CSR.PublicKey, pair.key)
 	if err != nil {
 		return signer.Answer{}, fault.Refusedf("SigningError", "Error signing certificate: %w", err)
+	}
+	asked := pki.Asked{CSR: r.CSR, IsCA: r.IsCA, Usages: r.Usages}
+	if _, err := pki.Judge(asked, pki.Issued{Chain: append([]*x509.Certificate{leaf}, pair.chain...), CAs: []*x509.Certificate{pair.anchor}}, now); err != nil {
+		return signer.Answer{}, fault.Refusedf(string(pki.DefectOf(err)), "the CA in Secret %s/%s cannot sign this: clients would refuse the certificate, as %w",
+			issuer.SecretNamespace, spec.SecretName, err)
 	}
 	answer.Certificate = append(pki.EncodeCertificatePEM(leaf), pair.chainPEM...)
 	answer.CA = pair.anchorPEM
@@ -94,9 +105,30 @@ type keyPair struct {
 	signing  *x509.Certificate
 	anchor   *x509.Certificate
 	notAfter time.Time // of the first to expire of signing and those above it
-	// chainPEM is what follows a leaf: signing and those above it, the root left out.
+	// chain is what follows a leaf: signing and those above it, the root left out.
+	chain               []*x509.Certificate
 	chainPEM, anchorPEM []byte
+
+	// sound says that clients accept what the CA signs, until notAfter.
+	sound bool
 }
+
+// judge says whether clients accept what the CA signs, and when to look again at one that is not valid yet.
+func (p *keyPair) judge(now time.Time) (again time.Time, err error) {
+	if p.sound && now.Before(p.notAfter) {
+		return again, nil
+	}
+	chain := p.chain
+	if len(chain) == 0 {
+		chain = []*x509.Certificate{p.signing}
+	}
+	again, err = pki.JudgeCA(pki.Issued{Chain: chain, CAs: []*x509.Certificate{p.anchor}}, now)
+	p.sound = err == nil
+	return again, err
+}
+
+// incomplete reports whether the certificate above anchor is not known.
+func (p *keyPair) incomplete() bool { return !bytes.Equal(p.anchor.RawIssuer, p.anchor.RawSubject) }
 
 // keyPair reads the issuer's CA. What was read is kept until the Secret changes.
 func (s *Signer) keyPair(ctx context.Context, issuer *signer.Issuer) (*keyPair, error) {
@@ -109,9 +141,7 @@ func (s *Signer) keyPair(ctx context.Context, issuer *signer.Issuer) (*keyPair, 
 	case err != nil:
 		return nil, fault.Transientf("ErrGetKeyPair", "get key pair of the CA from Secret %s: %w", at, err)
 	}
-	s.mu.Lock()
-	pair := s.cas[at]
-	s.mu.Unlock()
+	pair := s.kept(at)
 	if pair == nil || pair.uid != secret.UID || pair.version != secret.ResourceVersion {
 		if pair, err = s.decode(secret); err != nil {
 			s.keep(at, nil)
@@ -119,10 +149,32 @@ func (s *Signer) keyPair(ctx context.Context, issuer *signer.Issuer) (*keyPair, 
 		}
 		s.keep(at, pair)
 	}
-	if now := s.Clock.Now(); !now.Before(pair.notAfter) {
-		return nil, fault.Misconfiguredf("ErrInvalidKeyPair", "the CA in Secret %s expired at %s: put a new one there", at, pair.notAfter.UTC().Format(time.RFC3339))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if again, err := pair.judge(s.Clock.Now()); err != nil {
+		return nil, &fault.Error{
+			Class: fault.Misconfigured, Reason: "ErrInvalidKeyPair", Until: again,
+			Err: fmt.Errorf("clients would refuse what the CA in Secret %s signs: %w%s", at, err, remedy(err)),
+		}
 	}
 	return pair, nil
+}
+
+// remedy says what to do about a CA that clients would refuse.
+func remedy(err error) string {
+	switch pki.DefectOf(err) {
+	case pki.NotYetValid:
+		return ". It is used from then on; if the clock is wrong correct that, or put another CA there"
+	case pki.NoSubject:
+		return "" // the error says it
+	}
+	return ": put another CA there"
+}
+
+func (s *Signer) kept(at types.NamespacedName) *keyPair {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cas[at]
 }
 
 func (s *Signer) keep(at types.NamespacedName, pair *keyPair) {
@@ -153,21 +205,18 @@ func (s *Signer) decode(secret *corev1.Secret) (*keyPair, error) {
 		return nil, fmt.Errorf("entry %s: %w", corev1.TLSCertKey, err)
 	}
 	signing := certificates[0]
-	switch {
-	case !pki.SamePublicKey(signing.PublicKey, key.Public()):
-		return nil, fmt.Errorf("the private key in %s is not that of the certificate in %s", corev1.TLSPrivateKeyKey, corev1.TLSCertKey)
-	case !signing.IsCA:
-		return nil, fmt.Errorf("signing certificate is not a CA: the certificate in %s lacks basicConstraints CA:TRUE (a Certificate gets it by spec.isCA)", corev1.TLSCertKey)
-	case signing.KeyUsage != 0 && signing.KeyUsage&x509.KeyUsageCertSign == 0:
-		return nil, fmt.Errorf("the certificate in %s may not sign certificates: its key usage lacks cert sign", corev1.TLSCertKey)
+	if !pki.SamePublicKey(signing.PublicKey, key.Public()) {
+		return nil, otherKey(certificates, key)
 	}
 	// ca.crt completes the chain where tls.crt leaves the root out.
-	if bundle := secret.Data[cmmeta.TLSCAKey]; len(bundle) > 0 {
+	if bundle := secret.Data[cmmeta.TLSCAKey]; len(bytes.TrimSpace(bundle)) > 0 {
 		roots, err := s.Limits.DecodeBundlePEM(bundle)
 		if err != nil {
 			return nil, fmt.Errorf("entry %s: %w", cmmeta.TLSCAKey, err)
 		}
-		certificates = append(certificates, above(certificates, roots)...)
+		if certificates, err = complete(certificates, roots); err != nil {
+			return nil, err
+		}
 	}
 	chain, root, err := pki.OrderChain(certificates)
 	if err != nil {
@@ -188,24 +237,41 @@ func (s *Signer) decode(secret *corev1.Secret) (*keyPair, error) {
 	if bytes.Equal(signing.Raw, pair.anchor.Raw) && root != nil {
 		chain = nil // a root: clients have it
 	}
-	pair.chainPEM = pki.EncodeCertificatePEM(chain...)
+	pair.chain, pair.chainPEM = chain, pki.EncodeCertificatePEM(chain...)
 	pair.anchorPEM = pki.EncodeCertificatePEM(pair.anchor)
 	return pair, nil
 }
 
-// above returns the certificate of bundle that signed the chain's last, if that is not in bundle itself. During
-// the rotation of the CA above, bundle has the old and the new one.
-func above(chain, bundle []*x509.Certificate) []*x509.Certificate {
-	top := chain[len(chain)-1]
-	for _, c := range bundle {
-		if bytes.Equal(c.Raw, top.Raw) {
-			return nil
+// otherKey says which certificate the private key belongs to, if it is another one than the first.
+func otherKey(certificates []*x509.Certificate, key crypto.Signer) error {
+	for i, c := range certificates {
+		if pki.SamePublicKey(c.PublicKey, key.Public()) {
+			return fmt.Errorf("%s begins with another certificate than that of the private key in %s, which is number %d: "+
+				"put that one first, and after it those of the CAs above it, the root last", corev1.TLSCertKey, corev1.TLSPrivateKeyKey, i+1)
 		}
 	}
-	for _, c := range bundle {
-		if pki.SignedBy(top, c) {
-			return []*x509.Certificate{c}
+	return fmt.Errorf("the private key in %s is not that of the certificate in %s", corev1.TLSPrivateKeyKey, corev1.TLSCertKey)
+}
+
+// complete adds to a chain the certificates of bundle that are above it. During the rotation of the CA above, bundle has
+// the old and the new one.
+func complete(chain, bundle []*x509.Certificate) ([]*x509.Certificate, error) {
+	for {
+		top := chain[len(chain)-1]
+		if bytes.Equal(top.RawIssuer, top.RawSubject) {
+			return chain, nil
+		}
+		i := slices.IndexFunc(bundle, func(c *x509.Certificate) bool {
+			return !slices.ContainsFunc(chain, c.Equal) && pki.SignedBy(top, c)
+		})
+		switch {
+		case i >= 0:
+			chain = append(chain, bundle[i])
+		case slices.ContainsFunc(bundle, top.Equal):
+			return chain, nil
+		default:
+			return nil, fmt.Errorf("the chain is not complete: entry %s has no certificate that signed that of %.200q, the last in %s: "+
+				"put the certificate of %.200q there", cmmeta.TLSCAKey, top.Subject.String(), corev1.TLSCertKey, top.Issuer.String())
 		}
 	}
-	return nil
 }

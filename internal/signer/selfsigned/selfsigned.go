@@ -40,9 +40,9 @@ func (s *Signer) Sign(ctx context.Context, issuer *signer.Issuer, r signer.Reque
 	if err != nil {
 		return signer.Answer{}, err
 	}
-	now := s.Clock.Now()
+	notBefore, notAfter := signer.Validity(s.Clock.Now(), r.Duration)
 	template, err := pki.Template{
-		NotBefore: now, NotAfter: now.Add(r.Duration),
+		NotBefore: notBefore, NotAfter: notAfter,
 		IsCA: r.IsCA, Usages: r.Usages,
 		CRLDistributionPoints: issuer.GetSpec().SelfSigned.CRLDistributionPoints,
 	}.Certificate(r.CSR)
@@ -59,6 +59,9 @@ func (s *Signer) Sign(ctx context.Context, issuer *signer.Issuer, r signer.Reque
 		answer.WarningReason = "BadConfig"
 		answer.Warning = "the certificate has no subject, and as it is its own issuer, no issuer name, which RFC 5280 section 4.1.2.4 " +
 			"demands: some clients refuse it; set spec.commonName or spec.subject"
+		if r.IsCA {
+			answer.Warning += ". As a CA it cannot be used: what it signs would not name its CA, and issuers of type ca refuse it"
+		}
 	}
 	return answer, nil
 }
