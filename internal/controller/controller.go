@@ -487,7 +487,7 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 		{on[orders], &order.Reconciler{Client: c, Scope: scope, Accounts: accounts, Budget: limits, Names: names, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, Revocation: revoker, Lanes: lanes()}},
 		{on[challenges], &order.ChallengeReconciler{Client: c, Scope: scope, Accounts: accounts, Budget: limits, Solvers: solvers, Names: names, Events: events, Metrics: metrics, Clock: o.Clock, Max: o.MaxChallenges, Lanes: lanes()}},
 		{on[renewalInfo], &renewalinfo.Reconciler{Client: c, Secrets: store, Scope: scope, Accounts: accounts, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, Lanes: lanes()}},
-		{on[ingressShim] || on[gatewayShim] || on[listenerSets], &shim.Reconciler{Client: c, Scope: scope, Settings: o.Shim, Ingresses: on[ingressShim], Gateways: on[gatewayShim], ListenerSets: on[listenerSets], Events: events, Metrics: metrics}},
+		{on[ingressShim] || on[gatewayShim] || on[listenerSets], &shim.Reconciler{Client: c, Scope: scope, Settings: o.Shim, Ingresses: on[ingressShim], Gateways: on[gatewayShim], ListenerSets: on[listenerSets], Events: events, Metrics: metrics, Clock: o.Clock}},
 		{on[caInjector] && len(targets) > 0, &inject.Reconciler{Client: c, Live: live, Secrets: store, Targets: targets, Namespace: o.Namespace, APIServerCA: inject.APIServerCA(cfg), Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
 		{on[trustBundles] && wide, &trust.Reconciler{Client: c, Live: live, Secrets: store, Namespace: o.ClusterResourceNamespace, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
 	} {

@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"fmt"
-	"maps"
 	"net"
 	"slices"
 	"strconv"
@@ -258,7 +257,7 @@ func (r *Reconciler) requestFor(crt *cmapi.Certificate, n *NewRequest, issuer *s
 	}
 	return &cmapi.CertificateRequest{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: crt.Namespace, Labels: maps.Clone(crt.Labels), Annotations: annotations,
+			Namespace: crt.Namespace, Labels: signer.CopiedLabels(crt.Labels), Annotations: annotations,
 			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(crt, cmapi.SchemeGroupVersion.WithKind("Certificate"))},
 		},
 		Spec: cmapi.CertificateRequestSpec{

@@ -185,6 +185,11 @@ func (o *Observation) asks(spec *cmapi.CertificateSpec) pki.Request {
 
 func ofACME(issuer *signer.Issuer) bool { return issuer != nil && issuer.Type() == signer.TypeACME }
 
+// undeferred returns the differences that are a reason to issue before the next renewal.
+func (o *Observation) undeferred(differences []string) []string {
+	return signer.DeferralOf(o.Certificate.Annotations).Now(differences, o.revision())
+}
+
 // redundant reports whether a request to an ACME server has names that it would refuse beside a
 // wildcard: the request was made before it was known what the issuer is, or by an earlier version.
 func (o *Observation) redundant(csr *x509.CertificateRequest) bool {
@@ -209,7 +214,7 @@ func (o *Observation) requestDifferences(cr *cmapi.CertificateRequest, csr *x509
 	if cr.Annotations[signer.ProfileAnnotation] != spec.ACMEProfile {
 		differences = append(differences, "spec.acmeProfile")
 	}
-	return differences
+	return o.undeferred(differences)
 }
 
 // http01Annotations begin the names of the annotations by which a Certificate says where its HTTP-01 challenges are answered.
@@ -233,7 +238,7 @@ func (o *Observation) provedOtherwise(cr *cmapi.CertificateRequest, issuer *sign
 			continue
 		}
 		for key := range s.Selector.MatchLabels {
-			if o.Certificate.Labels[key] != cr.Labels[key] {
+			if !signer.Claims(key) && o.Certificate.Labels[key] != cr.Labels[key] {
 				return true
 			}
 		}

@@ -83,7 +83,7 @@ func violated(o *Observation, p pair) *violation {
 	}
 	if o.Current == nil {
 		// What it was issued from is gone. The certificate tells less, as issuers change what they sign.
-		if differences := o.asks(spec).CertificateDifferences(p.chain[0]); len(differences) > 0 {
+		if differences := o.undeferred(o.asks(spec).CertificateDifferences(p.chain[0])); len(differences) > 0 {
 			return &violation{reasonSecretMismatch, fmt.Sprintf("Issuing certificate as Existing issued Secret is not up to date for spec: %v", differences)}
 		}
 		return nil

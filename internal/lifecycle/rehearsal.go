@@ -101,7 +101,7 @@ func (d *decider) known() bool {
 		return false
 	}
 	ks, _ := keySpec(spec)
-	return len(d.asks(spec).CertificateDifferences(d.present.chain[0])) == 0 && len(ks.Differences(d.present.chain[0].PublicKey)) == 0
+	return len(d.undeferred(d.asks(spec).CertificateDifferences(d.present.chain[0]))) == 0 && len(ks.Differences(d.present.chain[0].PublicKey)) == 0
 }
 
 // rehearsed reports whether the issuer may be asked for the next certificate. If not, it sees to the rehearsal.

@@ -14,6 +14,7 @@ import (
 	"github.com/perennial-pki/perennial/acme"
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/internal/solver"
 	"github.com/perennial-pki/perennial/internal/solver/tlsalpn01"
 	"github.com/perennial-pki/perennial/pki"
@@ -56,7 +57,7 @@ func challengeFor(order *cmacme.Order, z cmacme.ACMEAuthorization, spec *cmacme.
 	}
 	ch := &cmacme.Challenge{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: order.Namespace, Labels: maps.Clone(order.Labels), Annotations: maps.Clone(order.Annotations),
+			Namespace: order.Namespace, Labels: signer.CopiedLabels(order.Labels), Annotations: maps.Clone(order.Annotations),
 			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(order, cmacme.SchemeGroupVersion.WithKind("Order"))},
 		},
 		Spec: cmacme.ChallengeSpec{

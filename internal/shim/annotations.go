@@ -43,67 +43,88 @@ const (
 // setter writes the value of an annotation into a Certificate. The error says what would be right.
 type setter func(crt *cmapi.Certificate, value string) error
 
-// setters are the annotations that set a field of the Certificate, each by its key. The algorithm comes before the size.
-var setters = []struct {
+// annotation is one that sets a field of the Certificate.
+type annotation struct {
 	key string
 	set setter
-}{
-	{cmapi.CommonNameAnnotationKey, func(c *cmapi.Certificate, v string) error { c.Spec.CommonName = v; return nil }},
-	{cmapi.AltNamesAnnotationKey, func(c *cmapi.Certificate, v string) error { return list(&c.Spec.DNSNames, v) }},
-	{cmapi.IPSANAnnotationKey, func(c *cmapi.Certificate, v string) error { return list(&c.Spec.IPAddresses, v) }},
-	{cmapi.URISANAnnotationKey, func(c *cmapi.Certificate, v string) error { return list(&c.Spec.URIs, v) }},
-	{cmapi.EmailsAnnotationKey, func(c *cmapi.Certificate, v string) error { return list(&c.Spec.EmailAddresses, v) }},
-	{cmapi.SubjectOrganizationsAnnotationKey, subject(func(s *cmapi.X509Subject) *[]string { return &s.Organizations })},
-	{cmapi.SubjectOrganizationalUnitsAnnotationKey, subject(func(s *cmapi.X509Subject) *[]string { return &s.OrganizationalUnits })},
-	{cmapi.SubjectCountriesAnnotationKey, subject(func(s *cmapi.X509Subject) *[]string { return &s.Countries })},
-	{cmapi.SubjectProvincesAnnotationKey, subject(func(s *cmapi.X509Subject) *[]string { return &s.Provinces })},
-	{cmapi.SubjectLocalitiesAnnotationKey, subject(func(s *cmapi.X509Subject) *[]string { return &s.Localities })},
-	{cmapi.SubjectPostalCodesAnnotationKey, subject(func(s *cmapi.X509Subject) *[]string { return &s.PostalCodes })},
-	{cmapi.SubjectStreetAddressesAnnotationKey, subject(func(s *cmapi.X509Subject) *[]string { return &s.StreetAddresses })},
-	{cmapi.SubjectSerialNumberAnnotationKey, func(c *cmapi.Certificate, v string) error {
+	// copy carries the field from one spec to another. It is nil for names, which the hosts decide, too.
+	copy func(to, from *cmapi.CertificateSpec)
+	// unread is the field of an annotation that cert-manager never reads, if another value of it is a
+	// reason to issue anew.
+	unread string
+}
+
+// setters are the annotations that set a field of the Certificate, each by its key. The algorithm comes before the size.
+var setters = []annotation{
+	{key: cmapi.CommonNameAnnotationKey, set: func(c *cmapi.Certificate, v string) error { c.Spec.CommonName = v; return nil },
+		copy: field(func(s *cmapi.CertificateSpec) *string { return &s.CommonName })},
+	{key: cmapi.AltNamesAnnotationKey, set: func(c *cmapi.Certificate, v string) error { return list(&c.Spec.DNSNames, v) }},
+	{key: cmapi.IPSANAnnotationKey, set: func(c *cmapi.Certificate, v string) error { return list(&c.Spec.IPAddresses, v) }},
+	{key: cmapi.URISANAnnotationKey, set: func(c *cmapi.Certificate, v string) error { return list(&c.Spec.URIs, v) },
+		copy: field(func(s *cmapi.CertificateSpec) *[]string { return &s.URIs }), unread: "spec.uris"},
+	{key: cmapi.EmailsAnnotationKey, set: func(c *cmapi.Certificate, v string) error { return list(&c.Spec.EmailAddresses, v) },
+		copy: field(func(s *cmapi.CertificateSpec) *[]string { return &s.EmailAddresses })},
+	subject(cmapi.SubjectOrganizationsAnnotationKey, func(s *cmapi.X509Subject) *[]string { return &s.Organizations }),
+	subject(cmapi.SubjectOrganizationalUnitsAnnotationKey, func(s *cmapi.X509Subject) *[]string { return &s.OrganizationalUnits }),
+	subject(cmapi.SubjectCountriesAnnotationKey, func(s *cmapi.X509Subject) *[]string { return &s.Countries }),
+	subject(cmapi.SubjectProvincesAnnotationKey, func(s *cmapi.X509Subject) *[]string { return &s.Provinces }),
+	subject(cmapi.SubjectLocalitiesAnnotationKey, func(s *cmapi.X509Subject) *[]string { return &s.Localities }),
+	subject(cmapi.SubjectPostalCodesAnnotationKey, func(s *cmapi.X509Subject) *[]string { return &s.PostalCodes }),
+	subject(cmapi.SubjectStreetAddressesAnnotationKey, func(s *cmapi.X509Subject) *[]string { return &s.StreetAddresses }),
+	{key: cmapi.SubjectSerialNumberAnnotationKey, set: func(c *cmapi.Certificate, v string) error {
 		if v != "" {
-			subjectOf(c).SerialNumber = v
+			subjectOf(&c.Spec).SerialNumber = v
 		}
 		return nil
-	}},
-	{cmapi.DurationAnnotationKey, func(c *cmapi.Certificate, v string) error { return duration(&c.Spec.Duration, v) }},
-	{cmapi.RenewBeforeAnnotationKey, func(c *cmapi.Certificate, v string) error { return duration(&c.Spec.RenewBefore, v) }},
-	{cmapi.RenewBeforePercentageAnnotationKey, func(c *cmapi.Certificate, v string) error {
+	}, copy: field(func(s *cmapi.CertificateSpec) *string { return &subjectOf(s).SerialNumber })},
+	{key: cmapi.DurationAnnotationKey, set: func(c *cmapi.Certificate, v string) error { return duration(&c.Spec.Duration, v) },
+		copy: field(func(s *cmapi.CertificateSpec) **metav1.Duration { return &s.Duration })},
+	{key: cmapi.RenewBeforeAnnotationKey, set: func(c *cmapi.Certificate, v string) error { return duration(&c.Spec.RenewBefore, v) },
+		copy: field(func(s *cmapi.CertificateSpec) **metav1.Duration { return &s.RenewBefore })},
+	{key: cmapi.RenewBeforePercentageAnnotationKey, set: func(c *cmapi.Certificate, v string) error {
 		n, err := number(v, 1, 99)
 		c.Spec.RenewBeforePercentage = ptr.To(int32(n))
 		return err
-	}},
-	{cmapi.UsagesAnnotationKey, usages},
-	{cmapi.RevisionHistoryLimitAnnotationKey, func(c *cmapi.Certificate, v string) error {
+	}, copy: field(func(s *cmapi.CertificateSpec) **int32 { return &s.RenewBeforePercentage })},
+	{key: cmapi.UsagesAnnotationKey, set: usages, copy: field(func(s *cmapi.CertificateSpec) *[]cmapi.KeyUsage { return &s.Usages })},
+	{key: cmapi.RevisionHistoryLimitAnnotationKey, set: func(c *cmapi.Certificate, v string) error {
 		n, err := number(v, 1, 1<<31-1)
 		c.Spec.RevisionHistoryLimit = ptr.To(int32(n))
 		return err
-	}},
-	{cmapi.PrivateKeyAlgorithmAnnotationKey, func(c *cmapi.Certificate, v string) error {
-		return oneOf(&keyOf(c).Algorithm, v, cmapi.RSAKeyAlgorithm, cmapi.ECDSAKeyAlgorithm, cmapi.Ed25519KeyAlgorithm)
-	}},
-	{cmapi.PrivateKeyEncodingAnnotationKey, func(c *cmapi.Certificate, v string) error {
-		return oneOf(&keyOf(c).Encoding, v, cmapi.PKCS1, cmapi.PKCS8)
-	}},
-	{cmapi.PrivateKeySizeAnnotationKey, keySize},
-	{cmapi.PrivateKeyRotationPolicyAnnotationKey, func(c *cmapi.Certificate, v string) error {
-		return oneOf(&keyOf(c).RotationPolicy, v, cmapi.RotationPolicyAlways, cmapi.RotationPolicyNever)
-	}},
-	{cmapi.IngressSecretTemplate, secretTemplate},
-	{signer.ProfileAnnotation, func(c *cmapi.Certificate, v string) error { c.Spec.ACMEProfile = v; return nil }},
-	{DeletionPolicyAnnotation, func(c *cmapi.Certificate, v string) error {
+	}, copy: field(func(s *cmapi.CertificateSpec) **int32 { return &s.RevisionHistoryLimit })},
+	{key: cmapi.PrivateKeyAlgorithmAnnotationKey, set: func(c *cmapi.Certificate, v string) error {
+		return oneOf(&keyOf(&c.Spec).Algorithm, v, cmapi.RSAKeyAlgorithm, cmapi.ECDSAKeyAlgorithm, cmapi.Ed25519KeyAlgorithm)
+	}, copy: field(func(s *cmapi.CertificateSpec) *cmapi.PrivateKeyAlgorithm { return &keyOf(s).Algorithm })},
+	{key: cmapi.PrivateKeyEncodingAnnotationKey, set: func(c *cmapi.Certificate, v string) error {
+		return oneOf(&keyOf(&c.Spec).Encoding, v, cmapi.PKCS1, cmapi.PKCS8)
+	}, copy: field(func(s *cmapi.CertificateSpec) *cmapi.PrivateKeyEncoding { return &keyOf(s).Encoding })},
+	{key: cmapi.PrivateKeySizeAnnotationKey, set: keySize, copy: field(func(s *cmapi.CertificateSpec) *int { return &keyOf(s).Size })},
+	{key: cmapi.PrivateKeyRotationPolicyAnnotationKey, set: func(c *cmapi.Certificate, v string) error {
+		return oneOf(&keyOf(&c.Spec).RotationPolicy, v, cmapi.RotationPolicyAlways, cmapi.RotationPolicyNever)
+	}, copy: field(func(s *cmapi.CertificateSpec) *cmapi.PrivateKeyRotationPolicy { return &keyOf(s).RotationPolicy })},
+	{key: cmapi.IngressSecretTemplate, set: secretTemplate,
+		copy: field(func(s *cmapi.CertificateSpec) **cmapi.CertificateSecretTemplate { return &s.SecretTemplate })},
+	{key: signer.ProfileAnnotation, set: func(c *cmapi.Certificate, v string) error { c.Spec.ACMEProfile = v; return nil },
+		copy: field(func(s *cmapi.CertificateSpec) *string { return &s.ACMEProfile }), unread: "spec.acmeProfile"},
+	{key: DeletionPolicyAnnotation, set: func(c *cmapi.Certificate, v string) error {
 		return oneOf(&c.Spec.DeletionPolicy, v, cmapi.DeletionPolicyRetain, cmapi.DeletionPolicyDelete)
-	}},
-	{RehearsalIssuerAnnotation, rehearsalIssuer},
-	{RevokeOnDeleteAnnotation, func(c *cmapi.Certificate, v string) error {
+	}, copy: field(func(s *cmapi.CertificateSpec) *cmapi.DeletionPolicy { return &s.DeletionPolicy })},
+	{key: RehearsalIssuerAnnotation, set: rehearsalIssuer,
+		copy: field(func(s *cmapi.CertificateSpec) **cmmeta.IssuerReference { return &s.RehearsalIssuerRef })},
+	{key: RevokeOnDeleteAnnotation, set: func(c *cmapi.Certificate, v string) error {
 		var word string
 		err := oneOf(&word, v, "true", "false")
-		revocationOf(c).OnDelete = word == "true"
+		revocationOf(&c.Spec).OnDelete = word == "true"
 		return err
-	}},
-	{RevocationReasonAnnotation, func(c *cmapi.Certificate, v string) error {
-		return oneOf(&revocationOf(c).Reason, v, slices.Sorted(maps.Keys(revocation.Reasons))...)
-	}},
+	}, copy: field(func(s *cmapi.CertificateSpec) *bool { return &revocationOf(s).OnDelete })},
+	{key: RevocationReasonAnnotation, set: func(c *cmapi.Certificate, v string) error {
+		return oneOf(&revocationOf(&c.Spec).Reason, v, slices.Sorted(maps.Keys(revocation.Reasons))...)
+	}, copy: field(func(s *cmapi.CertificateSpec) *cmapi.RevocationReason { return &revocationOf(s).Reason })},
+}
+
+// field copies the field that at returns.
+func field[T any](at func(*cmapi.CertificateSpec) *T) func(to, from *cmapi.CertificateSpec) {
+	return func(to, from *cmapi.CertificateSpec) { *at(to) = *at(from) }
 }
 
 // translate writes all annotations into a Certificate. Each mistake names its annotation.
@@ -115,31 +136,31 @@ func translate(crt *cmapi.Certificate, annotations map[string]string) []Mistake 
 			continue
 		}
 		if err := s.set(crt, value); err != nil {
-			mistakes = append(mistakes, Mistake{s.key, err.Error()})
+			mistakes = append(mistakes, Mistake{Field: s.key, Message: err.Error()})
 		}
 	}
 	return mistakes
 }
 
-func subjectOf(c *cmapi.Certificate) *cmapi.X509Subject {
-	if c.Spec.Subject == nil {
-		c.Spec.Subject = &cmapi.X509Subject{}
+func subjectOf(s *cmapi.CertificateSpec) *cmapi.X509Subject {
+	if s.Subject == nil {
+		s.Subject = &cmapi.X509Subject{}
 	}
-	return c.Spec.Subject
+	return s.Subject
 }
 
-func keyOf(c *cmapi.Certificate) *cmapi.CertificatePrivateKey {
-	if c.Spec.PrivateKey == nil {
-		c.Spec.PrivateKey = &cmapi.CertificatePrivateKey{}
+func keyOf(s *cmapi.CertificateSpec) *cmapi.CertificatePrivateKey {
+	if s.PrivateKey == nil {
+		s.PrivateKey = &cmapi.CertificatePrivateKey{}
 	}
-	return c.Spec.PrivateKey
+	return s.PrivateKey
 }
 
-func revocationOf(c *cmapi.Certificate) *cmapi.CertificateRevocation {
-	if c.Spec.Revocation == nil {
-		c.Spec.Revocation = &cmapi.CertificateRevocation{}
+func revocationOf(s *cmapi.CertificateSpec) *cmapi.CertificateRevocation {
+	if s.Revocation == nil {
+		s.Revocation = &cmapi.CertificateRevocation{}
 	}
-	return c.Spec.Revocation
+	return s.Revocation
 }
 
 // list adds the items of a list to those that are there.
@@ -155,8 +176,8 @@ func list(to *[]string, value string) error {
 	return nil
 }
 
-func subject(field func(*cmapi.X509Subject) *[]string) setter {
-	return func(c *cmapi.Certificate, value string) error {
+func subject(key string, of func(*cmapi.X509Subject) *[]string) annotation {
+	return annotation{key: key, set: func(c *cmapi.Certificate, value string) error {
 		items, err := pki.SplitCSV(value)
 		switch {
 		case err != nil:
@@ -164,10 +185,10 @@ func subject(field func(*cmapi.X509Subject) *[]string) setter {
 		case len(items) > maxItems:
 			return fmt.Errorf("more than %d items", maxItems)
 		case len(items) > 0:
-			*field(subjectOf(c)) = items
+			*of(subjectOf(&c.Spec)) = items
 		}
 		return nil
-	}
+	}, copy: field(func(s *cmapi.CertificateSpec) *[]string { return of(subjectOf(s)) })}
 }
 
 func duration(to **metav1.Duration, value string) error {
@@ -204,7 +225,7 @@ func joined[T ~string](values []T) string {
 }
 
 func keySize(c *cmapi.Certificate, value string) error {
-	key := keyOf(c)
+	key := keyOf(&c.Spec)
 	n, err := strconv.Atoi(value)
 	switch {
 	case err != nil:

@@ -2,10 +2,8 @@ package shim
 
 import (
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
-	"strings"
 
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -17,6 +15,7 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/signer"
+	"github.com/perennial-pki/perennial/pki"
 )
 
 // DefaultAutoAnnotation is the annotation that asks for a certificate of the default issuer.
@@ -25,9 +24,6 @@ const DefaultAutoAnnotation = "kubernetes.io/tls-acme"
 // RequestedByAnnotation stands on a Certificate in another namespace than the Gateway or ListenerSet that it is for, and names that:
 // Gateway/namespace/name. In the same namespace an owner reference does.
 const RequestedByAnnotation = "perennial.dev/requested-by"
-
-// applySetLabel would make kubectl prune the Certificate: it belongs to the object alone.
-const applySetLabel = "applyset.kubernetes.io/part-of"
 
 // Settings say what is taken from objects.
 type Settings struct {
@@ -41,16 +37,6 @@ type Settings struct {
 	// ExtraProtocols are protocols of listeners that are served by TLS, beside HTTPS and TLS.
 	ExtraProtocols []string
 }
-
-// Mistake is something on an object that cannot be followed.
-type Mistake struct {
-	// Field is the annotation, or the path of the field.
-	Field string
-	// Message says what is wrong, and what would be right.
-	Message string
-}
-
-func (m Mistake) String() string { return m.Field + ": " + m.Message }
 
 // asker is an object that may ask for certificates, of whatever kind.
 type asker struct {
@@ -80,7 +66,7 @@ type wanted struct {
 type parent struct{ kind, namespace, name string }
 
 func (s *asker) mistake(field, format string, args ...any) {
-	s.mistakes = append(s.mistakes, Mistake{field, fmt.Sprintf(format, args...)})
+	s.mistakes = append(s.mistakes, Mistake{Field: field, Message: fmt.Sprintf(format, args...)})
 }
 
 // named is how messages and annotations name the object.
@@ -136,20 +122,20 @@ func want(s *asker, settings Settings) desired {
 	for _, w := range s.tls {
 		elsewhere := w.secret.Namespace != s.GetNamespace()
 		if elsewhere && issuer.Kind == signer.KindIssuer && issuer.Group == cmmeta.DefaultIssuerGroup {
-			d.mistakes = append(d.mistakes, Mistake{cmapi.IngressIssuerNameAnnotationKey, fmt.Sprintf(
+			d.mistakes = append(d.mistakes, Mistake{Field: cmapi.IngressIssuerNameAnnotationKey, Message: fmt.Sprintf(
 				"names an Issuer of this namespace, but Secret %q is in another: name a ClusterIssuer by %s", w.secret, cmapi.IngressClusterIssuerNameAnnotationKey)})
 			d.kept = append(d.kept, w.secret)
 			continue
 		}
 		if r := alike.Spec.RehearsalIssuerRef; elsewhere && r != nil && r.Kind == signer.KindIssuer && r.Group == cmmeta.DefaultIssuerGroup {
-			d.mistakes = append(d.mistakes, Mistake{RehearsalIssuerAnnotation, fmt.Sprintf(
+			d.mistakes = append(d.mistakes, Mistake{Field: RehearsalIssuerAnnotation, Message: fmt.Sprintf(
 				"names an Issuer of this namespace, but Secret %q is in another: name a ClusterIssuer", w.secret)})
 			d.kept = append(d.kept, w.secret)
 			continue
 		}
 		crt := &cmapi.Certificate{
 			ObjectMeta: metav1.ObjectMeta{
-				Namespace: w.secret.Namespace, Name: w.secret.Name, Labels: maps.Clone(s.GetLabels()), Annotations: passedOn(s, settings),
+				Namespace: w.secret.Namespace, Name: w.secret.Name, Labels: signer.CopiedLabels(s.GetLabels()), Annotations: passedOn(s, settings),
 			},
 			Spec: cmapi.CertificateSpec{
 				SecretName: w.secret.Name, IssuerRef: issuer, Usages: []cmapi.KeyUsage{cmapi.UsageDigitalSignature, cmapi.UsageKeyEncipherment},
@@ -161,10 +147,6 @@ func want(s *asker, settings Settings) desired {
 		} else {
 			crt.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(s, s.kind)}
 		}
-		if len(crt.Annotations) == 0 {
-			crt.Annotations = nil
-		}
-		delete(crt.Labels, applySetLabel)
 		for _, host := range w.hosts {
 			to := &crt.Spec.DNSNames
 			if _, err := netip.ParseAddr(host); err == nil {
@@ -175,6 +157,8 @@ func want(s *asker, settings Settings) desired {
 			}
 		}
 		translate(crt, s.annotations)
+		crt.Spec.DNSNames = pki.WithoutCovered(crt.Spec.DNSNames)
+		remember(crt, s.annotations)
 		d.certificates = append(d.certificates, crt)
 	}
 	return d
@@ -189,19 +173,19 @@ func issuerOf(s *asker, settings Settings) (ref cmmeta.IssuerReference, asks boo
 	group, byGroup := annotations[cmapi.IssuerGroupAnnotationKey]
 	switch {
 	case byIssuer && byCluster:
-		return ref, true, []Mistake{{cmapi.IngressClusterIssuerNameAnnotationKey, "stands beside " + cmapi.IngressIssuerNameAnnotationKey + ": keep one of them"}}
+		return ref, true, []Mistake{{Field: cmapi.IngressClusterIssuerNameAnnotationKey, Message: "stands beside " + cmapi.IngressIssuerNameAnnotationKey + ": keep one of them"}}
 	case byCluster && byKind:
-		return ref, true, []Mistake{{cmapi.IssuerKindAnnotationKey, "stands beside " + cmapi.IngressClusterIssuerNameAnnotationKey + ", which says the kind: leave it out"}}
+		return ref, true, []Mistake{{Field: cmapi.IssuerKindAnnotationKey, Message: "stands beside " + cmapi.IngressClusterIssuerNameAnnotationKey + ", which says the kind: leave it out"}}
 	case byCluster && byGroup:
-		return ref, true, []Mistake{{cmapi.IssuerGroupAnnotationKey, "stands beside " + cmapi.IngressClusterIssuerNameAnnotationKey + ", which says the group: leave it out"}}
+		return ref, true, []Mistake{{Field: cmapi.IssuerGroupAnnotationKey, Message: "stands beside " + cmapi.IngressClusterIssuerNameAnnotationKey + ", which says the group: leave it out"}}
 	case byCluster:
 		if cluster == "" {
-			return ref, true, []Mistake{{cmapi.IngressClusterIssuerNameAnnotationKey, "is empty: name a ClusterIssuer"}}
+			return ref, true, []Mistake{{Field: cmapi.IngressClusterIssuerNameAnnotationKey, Message: "is empty: name a ClusterIssuer"}}
 		}
 		return cmmeta.IssuerReference{Name: cluster, Kind: signer.KindClusterIssuer, Group: cmmeta.DefaultIssuerGroup}, true, nil
 	case byIssuer:
 		if name == "" {
-			return ref, true, []Mistake{{cmapi.IngressIssuerNameAnnotationKey, "is empty: name an Issuer of this namespace"}}
+			return ref, true, []Mistake{{Field: cmapi.IngressIssuerNameAnnotationKey, Message: "is empty: name an Issuer of this namespace"}}
 		}
 		ref = cmmeta.IssuerReference{Name: name, Kind: signer.KindIssuer, Group: cmmeta.DefaultIssuerGroup}
 		if kind != "" {
@@ -221,7 +205,7 @@ func issuerOf(s *asker, settings Settings) (ref cmmeta.IssuerReference, asks boo
 			continue
 		}
 		if settings.DefaultIssuer.Name == "" {
-			return ref, true, []Mistake{{key, "asks for a certificate of the default issuer, and there is none: name one with " +
+			return ref, true, []Mistake{{Field: key, Message: "asks for a certificate of the default issuer, and there is none: name one with " +
 				cmapi.IngressClusterIssuerNameAnnotationKey + " or the flag --default-issuer-name"}}
 		}
 		ref = settings.DefaultIssuer
@@ -280,30 +264,4 @@ func passedOn(s *asker, settings Settings) map[string]string {
 		}
 	}
 	return to
-}
-
-// merge returns the Certificate that is there with what is desired: the whole spec and labels, and the annotations that the object decides.
-func merge(is, should *cmapi.Certificate, settings Settings) *cmapi.Certificate {
-	next := is.DeepCopy()
-	next.Spec, next.Labels = *should.Spec.DeepCopy(), maps.Clone(should.Labels)
-	for _, key := range append(slices.Clone(passed), settings.ExtraAnnotations...) {
-		if v, found := should.Annotations[key]; found {
-			if next.Annotations == nil {
-				next.Annotations = map[string]string{}
-			}
-			next.Annotations[key] = v
-		} else {
-			delete(next.Annotations, key)
-		}
-	}
-	return next
-}
-
-// text is what stands on the object about its mistakes.
-func text(mistakes []Mistake) string {
-	var s []string
-	for _, m := range mistakes {
-		s = append(s, m.String())
-	}
-	return strings.Join(s, "; ")
 }

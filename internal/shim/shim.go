@@ -1,8 +1,9 @@
 package shim
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/client-go/util/workqueue"
+	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -33,15 +35,11 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	"github.com/perennial-pki/perennial/internal/issuer"
 	"github.com/perennial-pki/perennial/internal/observe"
+	"github.com/perennial-pki/perennial/internal/outside"
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
 const (
-	// ProblemAnnotation stands on an object whose certificates cannot be made as it asks, and says why. It goes when that is mended.
-	ProblemAnnotation = "perennial.dev/certificate-problem"
-	// maxProblem is how long it may be.
-	maxProblem = 4 << 10
-
 	// byOwner is the field index of Certificates by the UID of the object that controls them, or by RequestedByAnnotation, and bySecret
 	// that of the objects by the Secrets that they name.
 	byOwner  = "metadata.ownerReferences.controller"
@@ -59,11 +57,13 @@ type Reconciler struct {
 	Ingresses, Gateways, ListenerSets bool
 	Events                            record.EventRecorder
 	Metrics                           *observe.Metrics
+	Clock                             clock.Clock
 
 	// SetupWithManager sets these.
 	mgr         ctrl.Manager
 	definitions cache.Cache
 	queue       workqueue.TypedRateLimitingInterface[reconcile.Request]
+	standing    standing
 	// view is nil while the cluster has no Gateway API.
 	view atomic.Pointer[view]
 }
@@ -145,7 +145,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, _ c
 		if request == gatewayAPI {
 			return r.look(rctx, ctx)
 		}
-		return reconcile.Result{}, r.reconcile(rctx, request)
+		return r.reconcile(rctx, request)
 	}))))
 }
 
@@ -293,7 +293,7 @@ func (r *Reconciler) read(ctx context.Context, request reconcile.Request) (s *as
 }
 
 // reconcile looks at one object.
-func (r *Reconciler) reconcile(ctx context.Context, request reconcile.Request) error {
+func (r *Reconciler) reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	if v := r.view.Load(); v != nil && !strings.HasPrefix(request.Name, kindIngress.Kind) {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithCancel(ctx)
@@ -303,80 +303,128 @@ func (r *Reconciler) reconcile(ctx context.Context, request reconcile.Request) e
 	s, writer, known, err := r.read(ctx, request)
 	switch {
 	case err != nil || !known:
-		return err
+		return reconcile.Result{}, err
 	case s == nil || s.GetDeletionTimestamp() != nil:
 		// Those of its namespace go with it.
+		r.standing.forget(request)
 		kind, name, _ := strings.Cut(request.Name, "/")
-		return r.prune(ctx, nil, kind+"/"+request.Namespace+"/"+name, nil)
+		_, failure, err := r.prune(ctx, nil, kind+"/"+request.Namespace+"/"+name, nil)
+		return reconcile.Result{}, cmp.Or(err, failure)
 	}
 	d := want(s, r.Settings)
+	var failure error
 	if !d.broken {
-		mistakes, err := r.apply(ctx, s, d)
+		mistakes, failed, err := r.apply(ctx, s, d)
 		if err != nil {
-			return err
+			return reconcile.Result{}, err
 		}
+		failure = failed
 		d.mistakes = append(d.mistakes, mistakes...)
 	}
-	return r.report(ctx, writer, s, d.mistakes)
+	result, err := r.report(ctx, request, writer, s, d.mistakes)
+	return result, cmp.Or(failure, err)
 }
 
 // apply makes the Certificates of an object what they should be, and returns what stands against it. Those of an object that
-// names no issuer any more stay, and are renewed: to stop that, it is deleted, or its fields change.
-func (r *Reconciler) apply(ctx context.Context, s *asker, d desired) ([]Mistake, error) {
+// names no issuer any more stay, and are renewed: to stop that, it is deleted, or its fields change. The failure is that of a write,
+// which is among the mistakes; the error is that of a read, after which nothing is known.
+func (r *Reconciler) apply(ctx context.Context, s *asker, d desired) (mistakes []Mistake, failure, err error) {
 	if !d.asks {
-		return nil, nil
+		return nil, nil, nil
 	}
-	var mistakes []Mistake
 	stay := d.kept
 	for _, crt := range d.certificates {
-		mistake, err := r.applyOne(ctx, s, crt)
+		found, failed, err := r.applyOne(ctx, s, crt)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		mistakes = append(mistakes, mistake...)
+		mistakes, failure = append(mistakes, found...), errors.Join(failure, failed)
 		stay = append(stay, client.ObjectKeyFromObject(crt))
 	}
 	if len(d.certificates) > 0 {
 		ref := d.certificates[0].Spec.IssuerRef
 		i, err := r.Scope.Get(ctx, r.Client, s.GetNamespace(), ref)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if i == nil && !signer.External(ref) {
-			mistakes = append(mistakes, Mistake{"issuer", fmt.Sprintf("there is no %s %q: create it, or correct the annotation", ref.Kind, ref.Name)})
+			mistakes = append(mistakes, Mistake{Field: "issuer", Message: fmt.Sprintf("there is no %s %q: create it, or correct the annotation", ref.Kind, ref.Name)})
 		}
 	}
 	for _, owner := range []string{string(s.GetUID()), s.named()} {
-		if err := r.prune(ctx, s, owner, stay); err != nil {
-			return nil, err
+		found, failed, err := r.prune(ctx, s, owner, stay)
+		if err != nil {
+			return nil, nil, err
 		}
+		mistakes, failure = append(mistakes, found...), errors.Join(failure, failed)
 	}
-	return mistakes, nil
+	return mistakes, failure, nil
 }
 
 // prune deletes the Certificates of an object but for those that stay.
-func (r *Reconciler) prune(ctx context.Context, s *asker, owner string, stay []types.NamespacedName) error {
+func (r *Reconciler) prune(ctx context.Context, s *asker, owner string, stay []types.NamespacedName) (mistakes []Mistake, failure, err error) {
 	var owned cmapi.CertificateList
 	if err := r.Client.List(ctx, &owned, client.MatchingFields{byOwner: owner}, client.UnsafeDisableDeepCopy); err != nil {
-		return err
+		return nil, nil, err
 	}
 	for i := range owned.Items {
 		crt := &owned.Items[i]
 		if crt.DeletionTimestamp != nil || slices.Contains(stay, client.ObjectKeyFromObject(crt)) {
 			continue
 		}
-		if err := r.Client.Delete(ctx, crt, client.Preconditions{UID: &crt.UID}); client.IgnoreNotFound(err) != nil {
-			return fmt.Errorf("delete Certificate %s: %w", client.ObjectKeyFromObject(crt), err)
-		}
-		if s != nil {
-			r.Events.Eventf(s.Object, corev1.EventTypeNormal, "DeleteCertificate", "Successfully deleted unrequired Certificate %q", crt.Name)
+		err := r.Client.Delete(ctx, crt, client.Preconditions{UID: &crt.UID})
+		switch {
+		case client.IgnoreNotFound(err) == nil:
+			if s != nil {
+				r.Events.Eventf(s.Object, corev1.EventTypeNormal, "DeleteCertificate", "Successfully deleted unrequired Certificate %q", crt.Name)
+			}
+		case s == nil || apierrors.IsConflict(err):
+			failure = errors.Join(failure, fmt.Errorf("delete Certificate %s: %w", client.ObjectKeyFromObject(crt), err))
+		default:
+			m, failed := writeFailed("Certificate "+crt.Name, "is wanted no more, and cannot be deleted", err)
+			mistakes, failure = append(mistakes, m), errors.Join(failure, failed)
 		}
 	}
-	return nil
+	return mistakes, failure, nil
 }
 
-func (r *Reconciler) applyOne(ctx context.Context, s *asker, should *cmapi.Certificate) ([]Mistake, error) {
-	var mistakes []Mistake
+// applyOne makes one Certificate what it should be.
+func (r *Reconciler) applyOne(ctx context.Context, s *asker, should *cmapi.Certificate) (mistakes []Mistake, failure, err error) {
+	if mistakes, err = r.contested(ctx, s, should); err != nil {
+		return nil, nil, err
+	}
+	is := &cmapi.Certificate{}
+	err = r.Client.Get(ctx, client.ObjectKeyFromObject(should), is, client.UnsafeDisableDeepCopy)
+	switch {
+	case apierrors.IsNotFound(err):
+		m, failure := r.written(s, should, "cannot be created", r.Client.Create(ctx, should))
+		if m == nil && failure == nil {
+			r.Events.Eventf(s.Object, corev1.EventTypeNormal, "CreateCertificate", "Successfully created Certificate %q", should.Name)
+		}
+		return append(mistakes, m...), failure, nil
+	case err != nil:
+		return nil, nil, err
+	}
+	next := merge(is, should, s, r.Settings)
+	if !metav1.IsControlledBy(is, s) && (is.Namespace == s.GetNamespace() || is.Annotations[RequestedByAnnotation] != s.named()) {
+		if len(mistakes) == 0 && !equality.Semantic.DeepEqual(is.Spec, next.Spec) {
+			mistakes = append(mistakes, Mistake{Field: s.field(), Message: fmt.Sprintf("Certificate %q, which is not this object's, provides the Secret with other content: "+
+				"delete that Certificate, or name another Secret", is.Name)})
+		}
+		return mistakes, nil, nil
+	}
+	if equality.Semantic.DeepEqual(is, next) {
+		return mistakes, nil, nil
+	}
+	m, failure := r.written(s, should, "cannot be updated", r.Client.Patch(ctx, next, client.MergeFromWithOptions(is, client.MergeFromWithOptimisticLock{})))
+	if m == nil && failure == nil {
+		r.Events.Eventf(s.Object, corev1.EventTypeNormal, "UpdateCertificate", "Successfully updated Certificate %q", should.Name)
+	}
+	return append(mistakes, m...), failure, nil
+}
+
+// contested returns the mistakes of several objects that want one Secret with other content.
+func (r *Reconciler) contested(ctx context.Context, s *asker, should *cmapi.Certificate) (mistakes []Mistake, err error) {
 	self := request(s.kind.Kind, s.GetNamespace(), s.GetName())
 	for _, request := range r.naming(ctx, client.ObjectKeyFromObject(should).String()) {
 		if request == self {
@@ -391,49 +439,29 @@ func (r *Reconciler) applyOne(ctx context.Context, s *asker, should *cmapi.Certi
 		}
 		for _, theirs := range want(other, r.Settings).certificates {
 			if theirs.Name == should.Name && theirs.Namespace == should.Namespace && !equality.Semantic.DeepEqual(theirs.Spec, should.Spec) {
-				mistakes = append(mistakes, Mistake{s.field(), fmt.Sprintf("%s %s wants Secret %q with other content: give each its own Secret, or the same hosts and annotations",
+				mistakes = append(mistakes, Mistake{Field: s.field(), Message: fmt.Sprintf(
+					"%s %s wants Secret %q with other content: give each its own Secret, or the same hosts and annotations",
 					other.kind.Kind, other.GetName(), should.Spec.SecretName)})
 			}
 		}
 	}
-	is := &cmapi.Certificate{}
-	err := r.Client.Get(ctx, client.ObjectKeyFromObject(should), is, client.UnsafeDisableDeepCopy)
-	switch {
-	case apierrors.IsNotFound(err):
-		err := r.Client.Create(ctx, should)
-		switch {
-		case apierrors.IsInvalid(err):
-			return append(mistakes, Mistake{"Certificate " + should.Name, invalid(err)}), nil
-		case apierrors.IsAlreadyExists(err):
-			return mistakes, fmt.Errorf("create Certificate %s: %w", should.Name, err) // the cache is behind
-		case err != nil:
-			return nil, fmt.Errorf("create Certificate %s: %w", should.Name, err)
-		}
-		r.Events.Eventf(s.Object, corev1.EventTypeNormal, "CreateCertificate", "Successfully created Certificate %q", should.Name)
-		return mistakes, nil
-	case err != nil:
-		return nil, err
-	}
-	if !metav1.IsControlledBy(is, s) && (is.Namespace == s.GetNamespace() || is.Annotations[RequestedByAnnotation] != s.named()) {
-		if len(mistakes) == 0 && !equality.Semantic.DeepEqual(is.Spec, should.Spec) {
-			mistakes = append(mistakes, Mistake{s.field(), fmt.Sprintf("Certificate %q, which is not this object's, provides the Secret with other content: "+
-				"delete that Certificate, or name another Secret", is.Name)})
-		}
-		return mistakes, nil
-	}
-	next := merge(is, should, r.Settings)
-	if equality.Semantic.DeepEqual(is, next) {
-		return mistakes, nil
-	}
-	err = r.Client.Patch(ctx, next, client.MergeFromWithOptions(is, client.MergeFromWithOptimisticLock{}))
-	if apierrors.IsInvalid(err) {
-		return append(mistakes, Mistake{"Certificate " + should.Name, invalid(err)}), nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("update Certificate %s: %w", should.Name, err)
-	}
-	r.Events.Eventf(s.Object, corev1.EventTypeNormal, "UpdateCertificate", "Successfully updated Certificate %q", should.Name)
 	return mistakes, nil
+}
+
+// written returns what became of a write of a Certificate: a mistake if the API server refuses it, and a failure if another attempt
+// may succeed in a moment.
+func (r *Reconciler) written(s *asker, crt *cmapi.Certificate, failed string, err error) ([]Mistake, error) {
+	switch name, wrong := "Certificate "+crt.Name, invalid(err); {
+	case err == nil:
+		return nil, nil
+	case wrong != "":
+		return []Mistake{{Field: name, Message: wrong}}, nil
+	case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err):
+		return nil, fmt.Errorf("%s of %s: %s: %w", name, s.named(), failed, err) // the cache is behind
+	default:
+		m, failure := writeFailed(name, failed, err)
+		return []Mistake{m}, failure
+	}
 }
 
 // field is where an object names its Secrets.
@@ -444,44 +472,18 @@ func (s *asker) field() string {
 	return "spec.listeners"
 }
 
-// invalid is what the API server has against a Certificate.
+// invalid returns which fields of a Certificate the API server has something against, and what. None if it is an admission policy that
+// refuses: that is of the cluster, and may change.
 func invalid(err error) string {
-	if s, ok := err.(apierrors.APIStatus); ok && s.Status().Details != nil { //nolint:errorlint // the client returns it so
-		var causes []string
-		for _, c := range s.Status().Details.Causes {
+	var status apierrors.APIStatus
+	if !apierrors.IsInvalid(err) || !errors.As(err, &status) || status.Status().Details == nil {
+		return ""
+	}
+	var causes []string
+	for _, c := range status.Status().Details.Causes {
+		if c.Field != "" {
 			causes = append(causes, c.Field+": "+c.Message)
 		}
-		if len(causes) > 0 {
-			return fmt.Sprint(causes)
-		}
 	}
-	return err.Error()
-}
-
-// report writes what is wrong onto the object, and an event when that changes.
-func (r *Reconciler) report(ctx context.Context, writer client.Client, s *asker, mistakes []Mistake) error {
-	is, stands := s.GetAnnotations()[ProblemAnnotation]
-	should := text(mistakes)
-	if len(should) > maxProblem {
-		should = strings.ToValidUTF8(should[:maxProblem], "")
-	}
-	if is == should && (stands || should == "") {
-		return nil
-	}
-	var value any // null removes it
-	if should != "" {
-		value = should
-	}
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]any{ProblemAnnotation: value}}})
-	if err != nil {
-		return err
-	}
-	target := s.Object.DeepCopyObject().(client.Object)
-	if err := writer.Patch(ctx, target, client.RawPatch(types.MergePatchType, patch)); err != nil {
-		return client.IgnoreNotFound(err)
-	}
-	if should != "" {
-		r.Events.Event(s.Object, corev1.EventTypeWarning, "BadConfig", should)
-	}
-	return nil
+	return outside.Short(strings.Join(causes, "; "), maxAnswer)
 }

@@ -210,7 +210,7 @@ func TestEveryAnnotationArrivesAndGoesAgainOnEveryKind(t *testing.T) {
 	}
 	for secret, o := range objects {
 		t.Run(secret, func(t *testing.T) {
-			r := &rig{t, r.admin, r.namespace}
+			r := &rig{t, r.admin, r.namespace, r.clock}
 			for _, a := range annotations {
 				key := a.key
 				if !strings.Contains(key, "/") {

@@ -6,11 +6,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	clocktesting "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
@@ -25,13 +28,14 @@ type rig struct {
 	*testing.T
 	admin     client.WithWatch
 	namespace string
+	clock     *clocktesting.FakeClock
 }
 
 // start runs a controller, with a self-signed Issuer "self" in a namespace.
 func start(t *testing.T) *rig {
 	t.Helper()
-	cluster.Run(t, controller.Options{})
-	r := &rig{t, cluster.Admin(t), cluster.Namespace(t)}
+	r := &rig{t, cluster.Admin(t), cluster.Namespace(t), clocktesting.NewFakeClock(time.Now())}
+	cluster.Run(t, controller.Options{Clock: r.clock})
 	r.create(&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "self"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}}})
 	return r
 }
@@ -90,7 +94,8 @@ func (r *rig) change(o client.Object, f func()) {
 	})
 }
 
-// problem waits until the annotation of the object says something, or nothing if says is empty.
+// problem waits until the annotation of the object says something, or nothing if says is empty. It lets
+// the minute pass for which the object says nothing.
 func (r *rig) problem(o client.Object, says string) {
 	r.Helper()
 	cluster.Eventually(r, func() error {
@@ -98,10 +103,22 @@ func (r *rig) problem(o client.Object, says string) {
 			return err
 		}
 		if got := o.GetAnnotations()[shim.ProblemAnnotation]; says == "" && got != "" || !strings.Contains(got, says) {
+			r.later(o)
 			return cluster.NotYet("the annotation of %s says %q", o.GetName(), got)
 		}
 		return nil
 	})
+}
+
+// later lets a minute pass, and has the controller look at the object.
+func (r *rig) later(o client.Object) {
+	r.Helper()
+	r.clock.Step(61 * time.Second)
+	patch := fmt.Appendf(nil, `{"metadata": {"annotations": {"test/now": %q}}}`, r.clock.Now())
+	target := o.DeepCopyObject().(client.Object)
+	if err := r.admin.Patch(r.Context(), target, client.RawPatch(types.MergePatchType, patch)); err != nil {
+		r.Fatal(err)
+	}
 }
 
 func TestAnIngressGetsACertificateThatFollowsIt(t *testing.T) {

@@ -277,7 +277,7 @@ func orderFor(issuer *signer.Issuer, r signer.Request, n int) (*cmacme.Order, er
 	}
 	order := &cmacme.Order{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: r.Namespace, Labels: maps.Clone(r.Labels), Annotations: maps.Clone(r.Annotations),
+			Namespace: r.Namespace, Labels: signer.CopiedLabels(r.Labels), Annotations: maps.Clone(r.Annotations),
 			OwnerReferences: []metav1.OwnerReference{r.Owner},
 		},
 		Spec: cmacme.OrderSpec{

@@ -1,0 +1,164 @@
+package shim
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/utils/ptr"
+
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/signer"
+	"github.com/perennial-pki/perennial/pki"
+)
+
+// OwnedAnnotation stands on a Certificate and holds what its object has decided of it, so that it
+// goes when the object no longer says so. All else is the user's.
+const OwnedAnnotation = "perennial.dev/shim-owned"
+
+// owned is the value of OwnedAnnotation.
+type owned struct {
+	// Annotations are those of the object that have set fields, Labels those that were copied.
+	Annotations []string `json:"annotations,omitempty"`
+	Labels      []string `json:"labels,omitempty"`
+}
+
+// ownedOf reads the annotation. It is not known for a Certificate that another controller has made.
+func ownedOf(crt *cmapi.Certificate) (o owned, known bool) {
+	value, found := crt.Annotations[OwnedAnnotation]
+	return o, found && json.Unmarshal([]byte(value), &o) == nil
+}
+
+// remember writes into a Certificate what is decided of it.
+func remember(crt *cmapi.Certificate, annotations map[string]string) {
+	o := owned{Labels: slices.Sorted(maps.Keys(crt.Labels))}
+	for _, s := range setters {
+		if _, found := annotations[s.key]; found {
+			o.Annotations = append(o.Annotations, s.key)
+		}
+	}
+	value, _ := json.Marshal(o) // strings alone always can
+	crt.Annotations = set(crt.Annotations, OwnedAnnotation, string(value))
+}
+
+// merge returns the Certificate that is there with what the object decides: the issuer, the names, and
+// what its annotations set, or had set before they were removed. All else stays.
+func merge(is, should *cmapi.Certificate, s *asker, settings Settings) *cmapi.Certificate {
+	next, should := is.DeepCopy(), should.DeepCopy()
+	before, known := ownedOf(is)
+	spec := &next.Spec
+	spec.SecretName = should.Spec.SecretName
+	if !sameIssuer(spec.IssuerRef, should.Spec.IssuerRef) {
+		spec.IssuerRef = should.Spec.IssuerRef
+	}
+	if !sameDNSNames(spec.DNSNames, should.Spec.DNSNames) {
+		spec.DNSNames = should.Spec.DNSNames
+	}
+	if !sameAddresses(spec.IPAddresses, should.Spec.IPAddresses) {
+		spec.IPAddresses = should.Spec.IPAddresses
+	}
+	var deferred []string
+	for _, setter := range setters {
+		_, set := s.annotations[setter.key]
+		if setter.copy == nil || !set && !slices.Contains(before.Annotations, setter.key) {
+			continue
+		}
+		setter.copy(spec, &should.Spec)
+		if set && !known && setter.unread != "" {
+			deferred = append(deferred, setter.unread)
+		}
+	}
+	tidy(spec, &is.Spec)
+	mergeLabels(next, should, s, before, known)
+	mergeAnnotations(next, should, settings)
+	if n := underWay(is); n > 0 && len(deferred) > 0 && !equality.Semantic.DeepEqual(spec, &is.Spec) {
+		next.Annotations = set(next.Annotations, signer.DeferredAnnotation, signer.Deferral{Fields: deferred, Revision: n}.String())
+	}
+	next.Annotations = set(next.Annotations, OwnedAnnotation, should.Annotations[OwnedAnnotation])
+	return next
+}
+
+// underWay is the last revision of what was asked for before, or 0.
+func underWay(crt *cmapi.Certificate) int {
+	n := ptr.Deref(crt.Status.Revision, 0)
+	if c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing); c != nil && c.Status == cmmeta.ConditionTrue {
+		n++
+	}
+	return n
+}
+
+// mergeLabels sets the labels of the object, and removes those that it no longer has. A label by which
+// tools claim objects goes if another controller has copied it.
+func mergeLabels(next, should *cmapi.Certificate, s *asker, before owned, known bool) {
+	for _, key := range before.Labels {
+		if _, found := should.Labels[key]; !found {
+			delete(next.Labels, key)
+		}
+	}
+	for key, value := range s.GetLabels() {
+		if is, found := next.Labels[key]; !known && found && is == value && signer.Claims(key) {
+			delete(next.Labels, key)
+		}
+	}
+	for key, value := range should.Labels {
+		next.Labels = set(next.Labels, key, value)
+	}
+}
+
+// mergeAnnotations sets the annotations that the object decides alone.
+func mergeAnnotations(next, should *cmapi.Certificate, settings Settings) {
+	for _, key := range append(slices.Clone(passed), settings.ExtraAnnotations...) {
+		if v, found := should.Annotations[key]; found {
+			next.Annotations = set(next.Annotations, key, v)
+		} else {
+			delete(next.Annotations, key)
+		}
+	}
+}
+
+func set(to map[string]string, key, value string) map[string]string {
+	if to == nil {
+		to = map[string]string{}
+	}
+	to[key] = value
+	return to
+}
+
+// tidy removes what has become empty, and had not been there or not been empty.
+func tidy(spec, was *cmapi.CertificateSpec) {
+	if s := spec.Subject; s != nil && equality.Semantic.DeepEqual(*s, cmapi.X509Subject{}) && !equality.Semantic.DeepEqual(s, was.Subject) {
+		spec.Subject = nil
+	}
+	if k := spec.PrivateKey; k != nil && *k == (cmapi.CertificatePrivateKey{}) && !equality.Semantic.DeepEqual(k, was.PrivateKey) {
+		spec.PrivateKey = nil
+	}
+	if r := spec.Revocation; r != nil && *r == (cmapi.CertificateRevocation{}) && !equality.Semantic.DeepEqual(r, was.Revocation) {
+		spec.Revocation = nil
+	}
+}
+
+func sameIssuer(a, b cmmeta.IssuerReference) bool {
+	return a.Name == b.Name && a.KindOrDefault() == b.KindOrDefault() && a.GroupOrDefault() == b.GroupOrDefault()
+}
+
+// sameDNSNames reports whether two lists are of the same names, but for those that a wildcard covers.
+func sameDNSNames(a, b []string) bool {
+	return sameSet(pki.WithoutCovered(a), pki.WithoutCovered(b))
+}
+
+func sameAddresses(a, b []string) bool {
+	canonical := func(all []string) (forms []string) {
+		for _, s := range all {
+			forms = append(forms, pki.ComparableIP(s))
+		}
+		return forms
+	}
+	return sameSet(canonical(a), canonical(b))
+}
+
+func sameSet(a, b []string) bool {
+	distinct := func(all []string) []string { return slices.Compact(slices.Sorted(slices.Values(all))) }
+	return slices.Equal(distinct(a), distinct(b))
+}
