@@ -228,7 +228,7 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 		return err
 	}
 	registry.MustRegister(
-		&observe.Objects{Reader: mgr.GetClient(), ClusterScoped: o.Namespace == "", Limit: scrapeTimeout},
+		&observe.Objects{Reader: mgr.GetClient(), ClusterScoped: o.Namespace == "", Limit: scrapeTimeout, Clock: o.Clock},
 	) // the collectors of the process and of Go are controller-runtime's
 	if o.MetricsAddress != "" {
 		if err := serveMetrics(mgr, o.MetricsAddress, registry); err != nil {
@@ -472,6 +472,7 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 		targets = inject.Targets()
 	}
 	wide := o.Namespace == "" // what is of the whole cluster has no place in a controller for one namespace
+	o.Lifecycle.ApprovedByOthers = !on[approver]
 	lives := &lifecycle.Reconciler{Client: c, Secrets: store, Scope: scope, Keyring: keyring, Limits: o.Limits, Settings: o.Lifecycle, Events: events, Metrics: metrics, Clock: o.Clock}
 	revoker := &revocation.Reconciler{Client: c, Live: live, Secrets: store, Scope: scope, Accounts: accounts, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, AtWork: lives.AtWork, Lanes: lanes()}
 	for _, part := range []struct {

@@ -18,6 +18,7 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	perennial "github.com/perennial-pki/perennial/api/perennial/v1alpha1"
+	"github.com/perennial-pki/perennial/internal/lifecycle"
 	"github.com/perennial-pki/perennial/internal/revocation"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
@@ -84,7 +85,7 @@ func Explain(o Objects, now time.Time) Report {
 	}
 	ready := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionReady)
 	issuing := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing)
-	r.Ready = ready != nil && ready.Status == cmmeta.ConditionTrue
+	r.Ready = ready != nil && ready.Status == cmmeta.ConditionTrue && !expired(crt, now)
 
 	r.Steps = append(r.Steps, certificateStep(crt, ready, issuing), issuerStep(o))
 	last, rehearsal := latest(o.Requests)
@@ -115,6 +116,11 @@ func Explain(o Objects, now time.Time) Report {
 	}
 	r.Summary, r.Next = summary(o, r, ready, issuing, now)
 	return r
+}
+
+// expired reports whether the certificate has ended, by the status.
+func expired(crt *cmapi.Certificate, now time.Time) bool {
+	return crt.Status.NotAfter != nil && now.After(crt.Status.NotAfter.Time)
 }
 
 // latest is the request of the highest revision, and the one by which the next is rehearsed.
@@ -342,13 +348,18 @@ func summary(o Objects, r Report, ready, issuing *cmapi.CertificateCondition, no
 		if r.NotAfter != nil {
 			summary += " and expires " + in(r.NotAfter)
 		}
-		if issuing.Status == cmmeta.ConditionTrue {
+		switch {
+		case issuing.Status == cmmeta.ConditionTrue:
 			summary += "; a new one is being issued"
-		} else {
+		case issuing.Reason == lifecycle.ReasonDeletionFailed:
+			summary += "; what is no longer needed cannot be deleted"
+		default:
 			summary += "; renewing it failed"
 		}
 	case ready == nil:
 		summary = "has not been looked at"
+	case ready.Status == cmmeta.ConditionTrue:
+		return "expired " + in(r.NotAfter) + ", and its status does not say so", "see whether the controller runs and may write the status of Certificates"
 	default:
 		summary = "is not ready: " + lower(ready.Message)
 	}

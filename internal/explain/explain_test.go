@@ -65,10 +65,19 @@ func TestAStateIsExplainedWithWhatToDoNext(t *testing.T) {
 	good := crt(ready("True", "Certificate is up to date and has not expired"))
 	good.Status.NotAfter, good.Status.RenewalTime = at(30*24*time.Hour), at(3*time.Hour)
 
+	ended := crt(ready("True", "Certificate is up to date and has not expired"))
+	ended.Status.NotAfter = at(-time.Hour)
+	undeleted := crt(ready("True", "Certificate is up to date and has not expired"), issuing("False", `CertificateRequest "web-1" is no longer needed and cannot be deleted: no`))
+	undeleted.Status.Conditions[1].Reason, undeleted.Status.NotAfter = "DeletionFailed", at(30*24*time.Hour)
+
 	for name, test := range map[string]struct {
 		objects       Objects
 		summary, next string
 	}{
+		"it ended, and the status could not be written": {Objects{Certificate: ended, Issuer: issuer("True", "")},
+			"expired 60 minutes ago, and its status does not say so", "see whether the controller runs and may write"},
+		"an old request cannot be deleted": {Objects{Certificate: undeleted, Issuer: issuer("True", "")},
+			"is valid and expires in 30 days; what is no longer needed cannot be deleted", `CertificateRequest "web-1" is no longer needed and cannot be deleted`},
 		"all is well": {Objects{Certificate: good, Issuer: issuer("True", "")},
 			"is up to date, expires in 30 days, will be renewed in 3 hours", ""},
 		"nobody has looked at it": {Objects{Certificate: crt(), Issuer: issuer("True", "")},

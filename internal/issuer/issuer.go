@@ -194,6 +194,7 @@ type told struct{ kind, reason, message string }
 
 // assess writes what was found out about an issuer into its status, and returns the events of what changed.
 func assess(status *cmapi.IssuerStatus, readiness signer.Readiness, err error, generation int64, now time.Time) (events []told) {
+	status.ObservedGeneration = generation
 	event := func(problem bool, reason, message string) {
 		kind := corev1.EventTypeNormal
 		if problem {

@@ -1,10 +1,12 @@
 package lifecycle
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/rand"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -18,82 +20,137 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	corev1ac "k8s.io/client-go/applyconfigurations/core/v1"
 	metav1ac "k8s.io/client-go/applyconfigurations/meta/v1"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"github.com/perennial-pki/perennial/acme"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/revocation"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// act carries out a decision. If it fails midway the next pass observes how far it came.
-func (r *Reconciler) act(ctx context.Context, o *Observation, d *Decision) error {
-	crt := o.Certificate
-	if has := slices.Contains(crt.Finalizers, revocation.Finalizer); has != d.Finalizer {
-		next := crt.DeepCopy()
-		if d.Finalizer {
-			controllerutil.AddFinalizer(next, revocation.Finalizer)
-		} else {
-			controllerutil.RemoveFinalizer(next, revocation.Finalizer)
+// errDeleted ends a pass of a Certificate that was deleted meanwhile.
+var errDeleted = errors.New("the Certificate was deleted meanwhile")
+
+// act carries out a decision and writes the status. If a write fails, it is decided again without it, so that the status is written
+// whatever fails. It returns the decision that holds. What was not written is found by the next pass.
+func (r *Reconciler) act(ctx context.Context, o *Observation, d *Decision) (*Decision, error) {
+	failed, err := r.carryOut(ctx, o, d)
+	if err != nil {
+		return d, err
+	}
+	r.remember(ctx, o, d, failed)
+	if len(failed) == 0 {
+		return d, r.writeStatus(ctx, o, d)
+	}
+	before := d
+	d = Decide(o)
+	d.Failed = cmp.Or(d.Failed, before.Failed)
+	if !slices.ContainsFunc(failed, func(e *writeError) bool { return o.Refusals[e.write].told() }) && !becomesUnready(o, d) {
+		return d, nil // it may be over in a moment
+	}
+	return d, r.writeStatus(ctx, o, d)
+}
+
+// becomesUnready reports whether a decision takes Ready=True back.
+func becomesUnready(o *Observation, d *Decision) bool {
+	was := cmapi.GetCertificateCondition(&o.Certificate.Status, cmapi.CertificateConditionReady)
+	is := cmapi.GetCertificateCondition(&d.Status, cmapi.CertificateConditionReady)
+	return was != nil && was.Status == cmmeta.ConditionTrue && is != nil && is.Status != cmmeta.ConditionTrue
+}
+
+// carryOut makes the writes of a decision, but for the status. It stops at one that fails, unless the others do not depend on it. The error
+// is of a pass that ends here.
+func (r *Reconciler) carryOut(ctx context.Context, o *Observation, d *Decision) (failed []*writeError, err error) {
+	note := func(e *writeError) bool {
+		if e == nil {
+			return true
 		}
-		if err := r.Client.Patch(ctx, next, client.MergeFromWithOptions(crt, client.MergeFromWithOptimisticLock{})); err != nil {
-			if apierrors.IsNotFound(err) {
-				return nil // deleted meanwhile
-			}
-			return fmt.Errorf("write finalizer: %w", err)
+		if passing(ctx, e.err) || errors.Is(e.err, errDeleted) {
+			err = e
+			return false
 		}
-		crt = next
+		failed = append(failed, e)
+		return false
+	}
+	if !note(r.setFinalizer(ctx, o, d.Finalizer)) {
+		return failed, err
 	}
 	for _, cr := range d.DeleteRequests {
 		r.dropKey(cr)
-		if err := r.delete(ctx, cr); err != nil {
-			return fmt.Errorf("delete CertificateRequest %q: %w", cr.Name, err)
+		if !note(r.delete(ctx, cr)) && (err != nil || makes(o.Certificate, d, cr.Name)) {
+			return failed, err
 		}
 	}
 	var key crypto.Signer
-	if s := d.StoreKey; s != nil {
-		var err error
-		if key, err = r.storeKey(ctx, o, s); err != nil {
-			return fmt.Errorf("store private key: %w", err)
+	if d.StoreKey != nil {
+		var e *writeError
+		if key, e = r.storeKey(ctx, o, d.StoreKey); !note(e) {
+			return failed, err
 		}
 	}
-	if n := d.Request; n != nil {
-		if n.Key != nil {
-			key = n.Key
+	for _, step := range []func() *writeError{
+		func() *writeError { return r.request(ctx, o, d.Request, key) },
+		func() *writeError { return r.rehearse(ctx, o, d.Rehearse) },
+		func() *writeError { return r.apply(ctx, o, d.Apply, key) },
+	} {
+		if !note(step()) {
+			return failed, err
 		}
-		if err := r.request(ctx, o, n, key); err != nil {
-			return err
-		}
-		r.tell(crt, n.Events)
-	}
-	if n := d.Rehearse; n != nil {
-		if err := r.rehearse(ctx, o, n); err != nil {
-			return err
-		}
-		r.tell(crt, n.Events)
-	}
-	if c := d.Apply; c != nil {
-		if c.Key == nil {
-			c.Key = key
-		}
-		if err := r.apply(ctx, o, c); err != nil {
-			return err
-		}
-		r.tell(crt, c.Events)
 	}
 	for _, secret := range d.DeleteKeys {
-		if err := r.delete(ctx, secret); err != nil {
-			return fmt.Errorf("delete Secret %q with an unused private key: %w", secret.Name, err)
+		if !note(r.delete(ctx, secret)) && err != nil {
+			return failed, err
 		}
 	}
+	return failed, nil
+}
+
+// makes reports whether a decision makes a CertificateRequest of the name.
+func makes(crt *cmapi.Certificate, d *Decision, name string) bool {
+	return d.Request != nil && name == RequestName(crt.Name, d.Request.Revision) || d.Rehearse != nil && name == RehearsalName(crt.Name)
+}
+
+// setFinalizer sets or removes the finalizer that revokes on deletion.
+func (r *Reconciler) setFinalizer(ctx context.Context, o *Observation, want bool) *writeError {
+	crt := o.Certificate
+	if slices.Contains(crt.Finalizers, revocation.Finalizer) == want {
+		return nil
+	}
+	next := crt.DeepCopy()
+	if want {
+		controllerutil.AddFinalizer(next, revocation.Finalizer)
+	} else {
+		controllerutil.RemoveFinalizer(next, revocation.Finalizer)
+	}
+	err := r.Client.Patch(ctx, next, client.MergeFromWithOptions(crt, client.MergeFromWithOptimisticLock{}))
+	switch {
+	case apierrors.IsNotFound(err):
+		err = errDeleted
+	case err == nil:
+		o.Certificate = next
+		return nil
+	}
+	return &writeError{finalizerWrite(crt), reasonFinalizerFailed, fmt.Sprintf("The finalizer %s of the Certificate cannot be written", revocation.Finalizer),
+		"Change what refuses it, or remove spec.revocation", err}
+}
+
+// writeStatus writes the status, if it has changed, and tells what goes with it.
+func (r *Reconciler) writeStatus(ctx context.Context, o *Observation, d *Decision) error {
+	crt := o.Certificate
 	if !d.HoldStatus && !equality.Semantic.DeepEqual(crt.Status, d.Status) {
 		next := crt.DeepCopy()
 		next.Status = d.Status
 		if err := r.Client.Status().Patch(ctx, next, client.MergeFromWithOptions(crt, client.MergeFromWithOptimisticLock{})); err != nil {
 			if apierrors.IsNotFound(err) {
 				return nil // deleted meanwhile
+			}
+			if classOf(err) == fault.Refused && !passing(ctx, err) {
+				r.Events.Eventf(crt, corev1.EventTypeWarning, "StatusWriteFailed", "The status of the Certificate cannot be written, so that it is out of date: %s", err)
 			}
 			return fmt.Errorf("write status: %w", err)
 		}
@@ -118,17 +175,38 @@ func (r *Reconciler) tell(crt *cmapi.Certificate, events []Event) {
 }
 
 // delete deletes the object that was observed, and no later one of its name.
-func (r *Reconciler) delete(ctx context.Context, object client.Object) error {
+func (r *Reconciler) delete(ctx context.Context, object client.Object) *writeError {
 	uid := object.GetUID()
 	err := r.Client.Delete(ctx, object, client.Preconditions{UID: &uid})
-	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+	if err == nil || apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 		return nil
 	}
-	return err
+	w := deletionOf(object)
+	return &writeError{w, ReasonDeletionFailed, fmt.Sprintf("%s is no longer needed and cannot be deleted", w.name), "Change what refuses it, or delete it yourself", err}
 }
 
+func deletionOf(object client.Object) write {
+	kind := "Secret"
+	if _, ok := object.(*cmapi.CertificateRequest); ok {
+		kind = "CertificateRequest"
+	}
+	return write{deletes, fmt.Sprintf("%s %q", kind, object.GetName())}
+}
+
+func finalizerWrite(crt *cmapi.Certificate) write { return write{writesFinalizer, crt.Name} }
+
 // storeKey stores the private key, or a new one, in a Secret of its own, and returns it.
-func (r *Reconciler) storeKey(ctx context.Context, o *Observation, s *StoreKey) (crypto.Signer, error) {
+func (r *Reconciler) storeKey(ctx context.Context, o *Observation, s *StoreKey) (crypto.Signer, *writeError) {
+	name := KeySecretName(o.Certificate, s.Revision)
+	key, err := r.writeKey(ctx, o, s, name)
+	if err != nil {
+		return nil, &writeError{write{writesKey, name}, reasonKeyFailed, fmt.Sprintf("The private key of the next certificate cannot be stored in Secret %q", name),
+			"Change what refuses it, or the Certificate", err}
+	}
+	return key, nil
+}
+
+func (r *Reconciler) writeKey(ctx context.Context, o *Observation, s *StoreKey, name string) (crypto.Signer, error) {
 	crt := o.Certificate
 	key := s.Key
 	if key == nil {
@@ -144,7 +222,7 @@ func (r *Reconciler) storeKey(ctx context.Context, o *Observation, s *StoreKey) 
 	}
 	secret := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: crt.Namespace, Name: KeySecretName(crt, s.Revision),
+			Namespace: crt.Namespace, Name: name,
 			Labels: map[string]string{
 				cmapi.IsNextPrivateKeySecretLabelKey:      "true",
 				cmapi.PartOfCertManagerControllerLabelKey: "true",
@@ -160,10 +238,10 @@ func (r *Reconciler) storeKey(ctx context.Context, o *Observation, s *StoreKey) 
 	}
 	had := &corev1.Secret{}
 	if err := r.Client.Get(ctx, client.ObjectKeyFromObject(secret), had); err != nil {
-		return nil, fmt.Errorf("read Secret %q: %w", secret.Name, err)
+		return nil, fmt.Errorf("read it: %w", err)
 	}
 	if !metav1.IsControlledBy(had, crt) {
-		return nil, fmt.Errorf("the Secret %q exists, but does not belong to this Certificate: delete it", secret.Name)
+		return nil, fault.Refusedf(reasonNameTaken, "it exists, but does not belong to this Certificate: delete it")
 	}
 	was := had.DeepCopy()
 	had.Labels, had.Data = secret.Labels, secret.Data
@@ -171,10 +249,25 @@ func (r *Reconciler) storeKey(ctx context.Context, o *Observation, s *StoreKey) 
 }
 
 // request makes a CertificateRequest. Without a key it makes a new one, which stays in memory.
-func (r *Reconciler) request(ctx context.Context, o *Observation, n *NewRequest, key crypto.Signer) error {
+func (r *Reconciler) request(ctx context.Context, o *Observation, n *NewRequest, key crypto.Signer) *writeError {
+	if n == nil {
+		return nil
+	}
+	if n.Key != nil {
+		key = n.Key
+	}
+	name := RequestName(o.Certificate.Name, n.Revision)
+	if err := r.makeRequest(ctx, o, n, key, name); err != nil {
+		return notCreated(write{writesRequest, name}, err)
+	}
+	r.tell(o.Certificate, n.Events)
+	return nil
+}
+
+func (r *Reconciler) makeRequest(ctx context.Context, o *Observation, n *NewRequest, key crypto.Signer, named string) error {
 	crt := o.Certificate
 	spec := &crt.Spec
-	name := types.NamespacedName{Namespace: crt.Namespace, Name: RequestName(crt.Name, n.Revision)}
+	name := types.NamespacedName{Namespace: crt.Namespace, Name: named}
 	inMemory := key == nil
 	if inMemory {
 		ks, _ := keySpec(spec)
@@ -203,14 +296,26 @@ func (r *Reconciler) request(ctx context.Context, o *Observation, n *NewRequest,
 		if inMemory {
 			r.Keyring.Drop(name)
 		}
-		return r.notCreated(crt, cr, err)
+		return err
 	}
 	return nil
 }
 
 // rehearse makes the request to the rehearsal issuer. Nobody gets its private key: what it signs is thrown away, and neither the next key nor the one in
 // use is shown to another CA.
-func (r *Reconciler) rehearse(ctx context.Context, o *Observation, n *NewRequest) error {
+func (r *Reconciler) rehearse(ctx context.Context, o *Observation, n *NewRequest) *writeError {
+	if n == nil {
+		return nil
+	}
+	name := RehearsalName(o.Certificate.Name)
+	if err := r.makeRehearsal(ctx, o, n, name); err != nil {
+		return notCreated(write{writesRehearsal, name}, err)
+	}
+	r.tell(o.Certificate, n.Events)
+	return nil
+}
+
+func (r *Reconciler) makeRehearsal(ctx context.Context, o *Observation, n *NewRequest, name string) error {
 	crt := o.Certificate
 	ks, _ := keySpec(&crt.Spec)
 	key, err := ks.Generate(rand.Reader)
@@ -221,12 +326,9 @@ func (r *Reconciler) rehearse(ctx context.Context, o *Observation, n *NewRequest
 	if err != nil {
 		return err
 	}
-	cr.Name, cr.Spec.IssuerRef = RehearsalName(crt.Name), *crt.Spec.RehearsalIssuerRef
+	cr.Name, cr.Spec.IssuerRef = name, *crt.Spec.RehearsalIssuerRef
 	cr.Annotations[signer.RehearsalAnnotation] = "true"
-	if err := r.Client.Create(ctx, cr); err != nil {
-		return r.notCreated(crt, cr, err)
-	}
-	return nil
+	return r.Client.Create(ctx, cr)
 }
 
 // requestFor returns what all requests for a Certificate have, but for their name.
@@ -266,14 +368,14 @@ func (r *Reconciler) requestFor(crt *cmapi.Certificate, n *NewRequest, issuer *s
 	}, nil
 }
 
-// notCreated is the error of a request that could not be made.
-func (r *Reconciler) notCreated(crt *cmapi.Certificate, cr *cmapi.CertificateRequest, err error) error {
+// notCreated is the error of a request that could not be made. It begins as cert-manager's event does.
+func notCreated(w write, err error) *writeError {
+	e := &writeError{w, reasonRequestFailed, "Failed to create CertificateRequest", "Change what refuses it, or the Certificate", err}
 	if apierrors.IsAlreadyExists(err) {
-		// The one that was deleted is not gone yet, for somebody's finalizer. Its end is watched.
-		return fmt.Errorf("create CertificateRequest %q: the one before it is still being deleted: %w", cr.Name, err)
+		// It is not gone yet because of its finalizers. Its end is watched.
+		e.text += fmt.Sprintf(": %q before it is still being deleted: its finalizers keep it", w.name)
 	}
-	r.Events.Eventf(crt, corev1.EventTypeWarning, "RequestFailed", "Failed to create CertificateRequest: %s", err)
-	return fmt.Errorf("create CertificateRequest %q: %w", cr.Name, err)
+	return e
 }
 
 // replaces is the identifier, RFC 9773 section 4.1, of the certificate that a request is to renew, if its ACME server says when to renew, and
@@ -338,7 +440,30 @@ func copiedAnnotations(all map[string]string, prefixes []string) map[string]stri
 }
 
 // apply writes the Secret. What others own in it stays.
-func (r *Reconciler) apply(ctx context.Context, o *Observation, c *Content) error {
+func (r *Reconciler) apply(ctx context.Context, o *Observation, c *Content, key crypto.Signer) *writeError {
+	if c == nil {
+		return nil
+	}
+	if c.Key == nil {
+		c.Key = key
+	}
+	err := r.writeSecret(ctx, o, c)
+	if err == nil {
+		r.tell(o.Certificate, c.Events)
+		return nil
+	}
+	name := o.Certificate.Spec.SecretName
+	e := &writeError{write{writesSecret, name}, reasonSecretFailed, fmt.Sprintf("Secret %q cannot be written", name), "Change what refuses it, or the Certificate", err}
+	if o.Secret != nil && ptr.Deref(o.Secret.Immutable, false) {
+		e.advice = "The Secret is immutable: delete it, so that it is made anew, or write another spec.secretName"
+	}
+	if of := (*fault.Error)(nil); errors.As(err, &of) && of.Reason == reasonKeystore {
+		e.reason, e.text = of.Reason, fmt.Sprintf("Secret %q is not written", name)
+	}
+	return e
+}
+
+func (r *Reconciler) writeSecret(ctx context.Context, o *Observation, c *Content) error {
 	crt := o.Certificate
 	if c.Temporary {
 		cert, err := temporary(o, c.Key)
@@ -365,11 +490,5 @@ func (r *Reconciler) apply(ctx context.Context, o *Observation, c *Content) erro
 		secret.WithOwnerReferences(metav1ac.OwnerReference().WithAPIVersion(ref.APIVersion).WithKind(ref.Kind).WithName(ref.Name).WithUID(ref.UID).
 			WithController(*ref.Controller).WithBlockOwnerDeletion(*ref.BlockOwnerDeletion))
 	}
-	if err := r.Client.Apply(ctx, secret, client.FieldOwner(secretManager), client.ForceOwnership); err != nil {
-		if apierrors.IsInvalid(err) || apierrors.IsForbidden(err) {
-			r.Events.Eventf(crt, corev1.EventTypeWarning, "SecretWriteFailed", "Secret %q cannot be written: %s", crt.Spec.SecretName, err)
-		}
-		return fmt.Errorf("write Secret %q: %w", crt.Spec.SecretName, err)
-	}
-	return nil
+	return r.Client.Apply(ctx, secret, client.FieldOwner(secretManager), client.ForceOwnership)
 }

@@ -47,6 +47,9 @@ type Decision struct {
 	// Again is when to look again if nothing happens before, zero for never. Why says why then.
 	Again time.Time
 	Why   string
+
+	// withheld are the writes that are left out because they failed.
+	withheld map[write]*Refusal
 }
 
 // Event is an event about the Certificate.
@@ -93,21 +96,30 @@ func Decide(o *Observation) *Decision {
 	d.present, d.from, d.rehearsal = decodePair(o.Limits, o.Secret), o.Current, o.Rehearsal
 	if other := rival(o); other != nil {
 		d.yield(other)
-		return d.Decision
+	} else {
+		d.keep()
 	}
-	d.violation = violated(o, d.present)
+	d.withholdDeletions()
+	d.Status.ObservedGeneration = o.Certificate.Generation
+	d.conclude()
+	d.Events = append(d.takeBefore(), d.Events...)
+	return d.Decision
+}
+
+// keep is for a Certificate that has the Secret to itself.
+func (d *decider) keep() {
+	d.violation = violated(d.Observation, d.present)
 	if len(d.present.chain) > 0 && d.present.reason == "" {
 		d.plan = d.schedule(d.present.chain)
 	}
 	d.issueIfDue()
 	d.settleKeys()
 	d.repair()
-	d.describe()
 	d.provideRevocation()
+	d.withholdFinalizer()
+	d.describe()
 	d.pause()
 	d.pruneHistory()
-	d.Events = append(d.takeBefore(), d.Events...)
-	return d.Decision
 }
 
 // decider is a Decision that is being made.
@@ -129,6 +141,12 @@ type decider struct {
 	differences pki.Differences
 	// underWay says that an issuance is not over.
 	underWay bool
+	// over says that there is no issuance, so that the condition Issuing goes unless there is a failure.
+	over bool
+	// failure is why the issuance cannot go on; stalled says that only a person can end it. cause is what an issuance waits for.
+	failure *violation
+	stalled bool
+	cause   string
 }
 
 func (d *decider) look(at time.Time, why string) {
@@ -178,6 +196,7 @@ func (d *decider) yield(other *cmapi.Certificate) {
 		}
 	}
 	cmapi.RemoveCertificateCondition(&d.Status, cmapi.CertificateConditionIssuing)
+	d.failure, d.stalled = &violation{reasonIncorrectCertificate, message}, true
 	if d.Next != nil && d.owned(d.Next) && !issued(d.Next) {
 		d.discard(d.Next)
 	}

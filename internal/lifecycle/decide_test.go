@@ -38,6 +38,7 @@ var created = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 func newScene(t *testing.T) *scene {
 	issuer := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "ca", Namespace: "ns", UID: "issuer", Generation: 1}}
 	issuer.Spec.SelfSigned = &cmapi.SelfSignedIssuer{}
+	cmapi.SetIssuerCondition(&issuer.Status, created, cmapi.IssuerCondition{Type: cmapi.IssuerConditionReady, Status: cmmeta.ConditionTrue})
 	return &scene{T: t, Observation: &Observation{
 		Now:    created,
 		Issuer: &signer.Issuer{GenericIssuer: issuer, Kind: "Issuer", SecretNamespace: "ns"},

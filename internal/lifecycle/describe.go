@@ -11,6 +11,7 @@ import (
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/fault"
 )
 
 // repair brings back what a Secret with a good key pair must have besides. No new certificate is needed for that.
@@ -31,6 +32,12 @@ func (d *decider) repair() {
 	drift := driftOf(d.Observation, content)
 	if drift == "" {
 		d.noteKeystores(content)
+		return
+	}
+	if d.withhold(d.secretWrite()) {
+		if f := d.withheld[d.secretWrite()]; f.Reason == reasonKeystore && f.Class == fault.Misconfigured && d.violation == nil {
+			d.violation = &violation{f.Reason, f.Message}
+		}
 		return
 	}
 	if problem := d.problemOfPasswords(); problem != "" {
@@ -58,7 +65,7 @@ func (d *decider) noteKeystores(c *Content) {
 func (d *decider) describe() {
 	if d.present.reason != "" {
 		d.Status.NotBefore, d.Status.NotAfter, d.Status.RenewalTime = nil, nil, nil
-		d.set(cmapi.CertificateConditionReady, cmmeta.ConditionFalse, d.violation.reason, d.violation.message)
+		d.set(cmapi.CertificateConditionReady, cmmeta.ConditionFalse, d.violation.reason, d.because(d.violation.message))
 		cmapi.RemoveCertificateCondition(&d.Status, conditionCapped)
 		return
 	}
@@ -93,7 +100,7 @@ func (d *decider) describe() {
 		d.look(leaf.NotAfter.Add(time.Second), "the certificate expires")
 	}
 	if bad != nil {
-		d.set(cmapi.CertificateConditionReady, cmmeta.ConditionFalse, bad.reason, bad.message)
+		d.set(cmapi.CertificateConditionReady, cmmeta.ConditionFalse, bad.reason, d.because(bad.message))
 	} else {
 		d.set(cmapi.CertificateConditionReady, cmmeta.ConditionTrue, reasonReady, "Certificate is up to date and has not expired")
 	}

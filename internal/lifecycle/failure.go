@@ -100,7 +100,7 @@ func (d *decider) failed(next *cmapi.CertificateRequest, f *failure, asked bool)
 		message += fmt.Sprintf(". The next attempt is at %s, or when spec or the issuer change (attempt %d, %s). To try now: perennial renew %s -n %s",
 			stamp(end), *d.Status.FailedIssuanceAttempts, f.reason, d.Certificate.Name, d.Certificate.Namespace)
 	}
-	d.set(cmapi.CertificateConditionIssuing, cmmeta.ConditionFalse, f.reason, message)
+	d.fail(f.reason, message, true)
 	if d.Failed != "" {
 		d.ForgetKey = next.Name
 		d.tell(corev1.EventTypeWarning, f.reason, message)
@@ -153,7 +153,7 @@ func (d *decider) forgetFailures() {
 // block says that nothing can be requested until somebody changes something.
 func (d *decider) block(reason, message string) {
 	was := d.condition(cmapi.CertificateConditionIssuing)
-	d.set(cmapi.CertificateConditionIssuing, cmmeta.ConditionFalse, reason, message)
+	d.fail(reason, message, true)
 	if was == nil || was.Reason != reason || was.Message != message {
 		d.tell(corev1.EventTypeWarning, reason, message)
 	}

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/x509"
 	"fmt"
@@ -35,8 +36,9 @@ func (d *decider) issueIfDue() {
 	case why == nil && asked:
 		why = &violation{issuing.Reason, issuing.Message}
 	case why == nil && held && d.triesAgain():
+		d.stillFailed()
 		return // what it failed with is told until then
-	case why == nil && d.triesAgain():
+	case why == nil && (d.triesAgain() || d.resumes()):
 		// Not the reason of the wish: that one was answered, and another attempt must not pass for a wish that was not.
 		why = &violation{reasonRenewing, "Renewing certificate again, as the last attempt failed"}
 	case why == nil:
@@ -66,7 +68,7 @@ func (d *decider) rest() {
 	d.endRehearsal()
 	d.forgetFailures()
 	if d.plan.windowErr == nil {
-		cmapi.RemoveCertificateCondition(&d.Status, cmapi.CertificateConditionIssuing)
+		d.over = true
 		return
 	}
 	d.block(reasonWindowError, d.plan.windowErr.Error())
@@ -128,6 +130,7 @@ func (d *decider) issue(why *violation, asked bool) {
 	} else if wait := d.backoffEnd(); d.Next == nil && !asked && d.Now.Before(wait) {
 		// Somebody deleted the request that failed. That is no reason to ask the issuer again earlier.
 		d.look(wait, "the back-off of the failed issuance ends")
+		d.stillFailed()
 		return
 	}
 	if next != nil {
@@ -162,8 +165,14 @@ func (d *decider) request(why *violation, asked bool) {
 	if !d.rehearsed(why, asked) {
 		return
 	}
+	name := write{writesRequest, RequestName(d.Certificate.Name, d.revision()+1)}
+	keyName := write{writesKey, KeySecretName(d.Certificate, d.revision()+1)}
+	if d.withholdRequest(name) || d.withhold(keyName) {
+		d.keepKeys = append(d.keepKeys, d.KeySecrets...) // the next attempt has the use of them
+		return
+	}
 	d.underWay = true
-	r := &NewRequest{Revision: d.revision() + 1, Key: kept.key, Wish: d.wish(), Events: d.takeBefore()}
+	r := &NewRequest{Revision: d.revision() + 1, Key: kept.key, Wish: cmp.Or(d.wish(), d.refusedWish(name), d.refusedWish(keyName)), Events: d.takeBefore()}
 	if d.rehearsal != nil && r.Wish == "" {
 		r.Wish = d.rehearsal.Annotations[signer.ManualAnnotation]
 	}
@@ -179,7 +188,7 @@ func (d *decider) request(why *violation, asked bool) {
 	if n := d.Status.FailedIssuanceAttempts; n != nil {
 		r.Attempt += *n
 	}
-	if d.inProcess() {
+	if d.inProcess() && d.answersAtOnce(nil) {
 		// Failures that were forgotten must not be taken for those of this attempt, nor one that was counted be lost.
 		d.HoldStatus = ptr.Equal(d.Certificate.Status.FailedIssuanceAttempts, d.Status.FailedIssuanceAttempts)
 		d.look(d.Now.Add(settleTime), "the request should have been answered by then")
@@ -196,12 +205,22 @@ func (d *decider) inProcess() bool {
 	return d.Issuer != nil && signer.InProcess(d.Issuer.Type())
 }
 
+// answersAtOnce reports whether the issuer of this process is ready to sign a request, nil for one that is to be made, and its approval
+// does not depend on others.
+func (d *decider) answersAtOnce(cr *cmapi.CertificateRequest) bool {
+	ready := cmapi.GetIssuerCondition(d.Issuer.GetStatus(), cmapi.IssuerConditionReady)
+	if ready == nil || ready.Status != cmmeta.ConditionTrue {
+		return false
+	}
+	return !d.Settings.ApprovedByOthers || cr != nil && cmapi.CertificateRequestIsApproved(&cr.Status)
+}
+
 // standIn puts a temporary certificate into the Secret, if the Certificate asks for it and the Secret has none at all.
 func (d *decider) standIn(key crypto.Signer) {
 	if d.Certificate.Annotations[cmapi.IssueTemporaryCertificateAnnotation] != "true" || d.present.reason == "" {
 		return
 	}
-	if d.problemOfPasswords() != "" {
+	if d.problemOfPasswords() != "" || d.withhold(d.secretWrite()) {
 		return
 	}
 	d.Apply = &Content{
@@ -215,16 +234,10 @@ func (d *decider) wait(next *cmapi.CertificateRequest, key crypto.Signer, keySec
 	d.underWay = true
 	settled := next.CreationTimestamp.Add(settleTime)
 	// Nobody announces what an in-process signer does in a moment, unless it was announced before.
-	if keySecret == nil && d.inProcess() && d.Now.Before(settled) {
+	if keySecret == nil && d.inProcess() && d.Now.Before(settled) && d.answersAtOnce(next) {
 		d.HoldStatus = true
 		d.look(settled, "the request should have been answered by then")
 		return
-	}
-	if keySecret == nil {
-		d.StoreKey = &StoreKey{Revision: d.revision() + 1, Key: key}
-		d.ForgetKey = next.Name
-	} else {
-		d.keepKeys = append(d.keepKeys, keySecret)
 	}
 	detail := notAnswered(next)
 	if detail != "" && d.Now.Before(settled) {
@@ -233,7 +246,10 @@ func (d *decider) wait(next *cmapi.CertificateRequest, key crypto.Signer, keySec
 	}
 	d.announce(why, detail)
 	if keySecret != nil {
+		d.keepKeys = append(d.keepKeys, keySecret)
 		d.Status.NextPrivateKeySecretName = ptr.To(keySecret.Name)
+	} else {
+		d.storeKeyOf(next, key)
 	}
 	d.standIn(key)
 }
@@ -270,6 +286,7 @@ func (d *decider) announce(why *violation, detail string) {
 	}
 	if detail != "" {
 		message = strings.TrimSuffix(baseMessage(message), ".") + waitingFor + detail
+		d.cause = strings.TrimPrefix(waitingFor, ". ") + detail
 	}
 	d.set(cmapi.CertificateConditionIssuing, cmmeta.ConditionTrue, why.reason, message)
 	d.Status.NextPrivateKeySecretName = ptr.To(KeySecretName(d.Certificate, d.revision()+1))
@@ -287,6 +304,12 @@ func (d *decider) complete(next *cmapi.CertificateRequest, key crypto.Signer, ch
 		return
 	}
 	stored := d.present.reason == "" && d.present.chain[0].Equal(chain[0]) && d.Secret.Annotations[temporaryAnnotation] == ""
+	if !stored && d.refused(d.secretWrite()) != nil {
+		d.keepKeyOf(next, key)
+		d.announce(why, "")
+		d.withhold(d.secretWrite())
+		return
+	}
 	if !stored {
 		d.Apply = &Content{
 			Key: key, Chain: chain, CA: d.trust(chain, next.Status.CA),
@@ -301,7 +324,7 @@ func (d *decider) complete(next *cmapi.CertificateRequest, key crypto.Signer, ch
 	d.Status.Revision = ptr.To(d.revision() + 1)
 	d.endRehearsal()
 	d.forgetFailures()
-	cmapi.RemoveCertificateCondition(&d.Status, cmapi.CertificateConditionIssuing)
+	d.over = true
 	d.ForgetKey = next.Name
 	d.Issued = next
 	d.tell(corev1.EventTypeNormal, "Issuing", "The certificate has been successfully issued")
@@ -318,9 +341,20 @@ func (d *decider) keepKeyOf(next *cmapi.CertificateRequest, key crypto.Signer) {
 		d.keepKeys = append(d.keepKeys, secret)
 		return
 	}
+	d.storeKeyOf(next, key)
+}
+
+// storeKeyOf stores the private key of a request, unless that was refused.
+func (d *decider) storeKeyOf(next *cmapi.CertificateRequest, key crypto.Signer) {
+	if d.withhold(write{writesKey, KeySecretName(d.Certificate, d.revision()+1)}) {
+		return
+	}
 	d.StoreKey = &StoreKey{Revision: d.revision() + 1, Key: key}
 	d.ForgetKey = next.Name
 }
+
+// secretWrite is the write of the Secret.
+func (d *decider) secretWrite() write { return write{writesSecret, d.Certificate.Spec.SecretName} }
 
 func (d *decider) problemOfPasswords() string {
 	for _, p := range []Password{d.JKSPassword, d.PKCS12Password} {

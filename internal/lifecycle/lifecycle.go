@@ -6,6 +6,7 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -54,7 +55,8 @@ type Reconciler struct {
 	Metrics  *observe.Metrics
 	Clock    clock.PassiveClock
 
-	atWork sync.Map // the keys whose pass is under way
+	atWork   sync.Map // the keys whose pass is under way
+	refusals refusals
 }
 
 // AtWork reports whether a pass for a Certificate is under way.
@@ -161,17 +163,26 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	defer r.atWork.Delete(request.NamespacedName)
 	crt := &cmapi.Certificate{}
 	if err := r.Client.Get(ctx, request.NamespacedName, crt, client.UnsafeDisableDeepCopy); err != nil {
+		if apierrors.IsNotFound(err) {
+			r.refusals.set(request.NamespacedName, nil)
+		}
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
 	if crt.DeletionTimestamp != nil {
+		r.refusals.set(request.NamespacedName, nil)
 		return reconcile.Result{}, nil
 	}
 	o, err := r.observe(ctx, crt)
 	if err != nil {
-		return reconcile.Result{}, err
+		return reconcile.Result{}, errors.Join(err, r.unread(ctx, o, err))
 	}
-	d := Decide(o)
-	if err := r.act(ctx, o, d); err != nil {
+	d, err := r.act(ctx, o, Decide(o))
+	switch {
+	case errors.Is(err, errDeleted):
+		return reconcile.Result{}, nil
+	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
+		return reconcile.Result{RequeueAfter: lastTransientRetry}, nil // its end is an event
+	case err != nil:
 		return reconcile.Result{}, err
 	}
 	if d.Again.IsZero() {
@@ -182,27 +193,29 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	return reconcile.Result{RequeueAfter: max(d.Again.Sub(r.Clock.Now()), time.Millisecond)}, nil
 }
 
-// observe gathers what is known.
+// observe gathers what is known. With an error it is what was known before.
 func (r *Reconciler) observe(ctx context.Context, crt *cmapi.Certificate) (*Observation, error) {
-	o := &Observation{Now: r.Clock.Now(), Settings: r.Settings, Limits: r.Limits, Certificate: crt}
+	o := &Observation{
+		Now: r.Clock.Now(), Settings: r.Settings, Limits: r.Limits, Certificate: crt, Refusals: r.refusals.get(client.ObjectKeyFromObject(crt)),
+	}
 	secret, err := r.Secrets.Get(ctx, crt.Namespace, crt.Spec.SecretName)
 	switch {
 	case err == nil:
 		o.Secret = secret
 	case !apierrors.IsNotFound(err):
-		return nil, err
+		return o, err
 	}
 	if o.Issuer, err = r.Scope.Get(ctx, r.Client, crt.Namespace, crt.Spec.IssuerRef); err != nil {
-		return nil, err
+		return o, err
 	}
 	if ref := crt.Spec.RehearsalIssuerRef; ref != nil {
 		if o.RehearsalIssuer, err = r.Scope.Get(ctx, r.Client, crt.Namespace, *ref); err != nil {
-			return nil, err
+			return o, err
 		}
 	}
 	var same cmapi.CertificateList
 	if err := r.Client.List(ctx, &same, append([]client.ListOption{client.InNamespace(crt.Namespace), client.MatchingFields{bySecretName: crt.Spec.SecretName}}, fromCache...)...); err != nil {
-		return nil, fmt.Errorf("list Certificates: %w", err)
+		return o, fmt.Errorf("list Certificates: %w", err)
 	}
 	for i := range same.Items {
 		if same.Items[i].Name != crt.Name && same.Items[i].DeletionTimestamp == nil {
@@ -210,11 +223,11 @@ func (r *Reconciler) observe(ctx context.Context, crt *cmapi.Certificate) (*Obse
 		}
 	}
 	if err := r.observeRequests(ctx, o); err != nil {
-		return nil, err
+		return o, err
 	}
 	var keys corev1.SecretList
 	if err := r.Client.List(ctx, &keys, append([]client.ListOption{client.InNamespace(crt.Namespace), client.MatchingFields{byOwner: string(crt.UID)}}, fromCache...)...); err != nil {
-		return nil, fmt.Errorf("list next private keys: %w", err)
+		return o, fmt.Errorf("list next private keys: %w", err)
 	}
 	for i := range keys.Items {
 		if keys.Items[i].Labels[cmapi.IsNextPrivateKeySecretLabelKey] == "true" {
@@ -223,12 +236,12 @@ func (r *Reconciler) observe(ctx context.Context, crt *cmapi.Certificate) (*Obse
 	}
 	if jks := jksOf(&crt.Spec); jks != nil {
 		if o.JKSPassword, err = r.password(ctx, crt, "jks", jks.PasswordSecretRef.Name, jks.PasswordSecretRef.Key, jks.Password); err != nil {
-			return nil, err
+			return o, err
 		}
 	}
 	if p12 := pkcs12Of(&crt.Spec); p12 != nil {
 		if o.PKCS12Password, err = r.password(ctx, crt, "pkcs12", p12.PasswordSecretRef.Name, p12.PasswordSecretRef.Key, p12.Password); err != nil {
-			return nil, err
+			return o, err
 		}
 	}
 	return o, nil
@@ -315,7 +328,7 @@ func (r *Reconciler) password(ctx context.Context, crt *cmapi.Certificate, keyst
 		if literal == nil || *literal == "" {
 			return Password{Problem: fmt.Sprintf("spec.keystores.%s needs a password: set password or passwordSecretRef", keystore)}, nil
 		}
-		return Password{Value: *literal}, nil
+		return Password{Value: *literal, Source: "spec.keystores." + keystore + ".password"}, nil
 	}
 	secret, err := r.Secrets.Get(ctx, crt.Namespace, name)
 	switch {
@@ -326,7 +339,7 @@ func (r *Reconciler) password(ctx context.Context, crt *cmapi.Certificate, keyst
 	case len(secret.Data[key]) == 0:
 		return Password{Problem: fmt.Sprintf("Secret %q of spec.keystores.%s.passwordSecretRef has no entry %q", name, keystore, key)}, nil
 	}
-	return Password{Value: string(secret.Data[key])}, nil
+	return Password{Value: string(secret.Data[key]), Source: fmt.Sprintf("entry %q of Secret %q", key, name)}, nil
 }
 
 // forgetKeyOf drops the private key in memory of a request that was deleted or answered. A request that was made anew under the same name has

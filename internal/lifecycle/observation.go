@@ -49,13 +49,16 @@ type Observation struct {
 	// Passwords of the keystores that the spec asks for.
 	JKSPassword, PKCS12Password Password
 
+	// Refusals are the writes for this Certificate that failed when they were last tried.
+	Refusals map[write]*Refusal
+
 	signedBy map[*x509.Certificate]bool // answers of signedByCA, which cost a signature check
 }
 
-// Password is that of a keystore. Problem, if not empty, says why there is none.
+// Password is that of a keystore. Source says where it stands. Problem, if not empty, says why there is none.
 type Password struct {
-	Value   string
-	Problem string
+	Value, Source string
+	Problem       string
 }
 
 // Settings are those of the controller that concern the life of a Certificate.
@@ -68,6 +71,8 @@ type Settings struct {
 	// CopiedAnnotations chooses the annotations that a request gets from its Certificate: prefixes, "*" for all, and with a
 	// minus sign those that are left out. Nil means the default.
 	CopiedAnnotations []string
+	// ApprovedByOthers says that requests wait for an approval that is not this controller's.
+	ApprovedByOthers bool
 }
 
 // Defaults of Settings.

@@ -12,11 +12,7 @@ import (
 
 // wish is what tells the wish for a certificate, by hand, from others: when it came. It is empty if there is none.
 func (d *decider) wish() string {
-	issuing := d.condition(cmapi.CertificateConditionIssuing)
-	if issuing == nil || issuing.Status != cmmeta.ConditionTrue || issuing.Reason != reasonManuallyTriggered || issuing.LastTransitionTime == nil {
-		return ""
-	}
-	return stamp(issuing.LastTransitionTime.Time)
+	return wishOf(d.condition(cmapi.CertificateConditionIssuing))
 }
 
 // unanswered reports whether somebody has asked by hand, and the request was not made for that.

@@ -108,9 +108,13 @@ func issuedForOther(name string) string {
 // expired says that the certificate is past its end.
 func expired(p pair, now time.Time) *violation {
 	if now.After(p.chain[0].NotAfter) {
-		return &violation{reasonExpired, "Certificate expired on " + p.chain[0].NotAfter.Format(time.RFC1123)}
+		return &violation{reasonExpired, expiredOn(p.chain[0].NotAfter)}
 	}
 	return nil
+}
+
+func expiredOn(end time.Time) string {
+	return "Certificate expired on " + end.UTC().Format(time.RFC1123)
 }
 
 // rival returns the Certificate that has the Secret in this one's place, or nil. Of several that name the same Secret it is the one

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -124,7 +125,11 @@ func (d *decider) rehearsed(why *violation, asked bool) bool {
 	cr := d.rehearsal
 	switch {
 	case cr == nil:
-		d.Rehearse = &NewRequest{Attempt: 1, Wish: d.wish(), Events: d.takeBefore()}
+		name := write{writesRehearsal, RehearsalName(d.Certificate.Name)}
+		if d.withholdRequest(name) {
+			return false
+		}
+		d.Rehearse = &NewRequest{Attempt: 1, Wish: cmp.Or(d.wish(), d.refusedWish(name)), Events: d.takeBefore()}
 		if n := d.Status.FailedIssuanceAttempts; n != nil {
 			d.Rehearse.Attempt += *n
 		}
@@ -155,11 +160,12 @@ func (d *decider) rehearsed(why *violation, asked bool) bool {
 
 // awaitRehearsal writes into the status that the issuance is under way, as far as its rehearsal.
 func (d *decider) awaitRehearsal(why *violation, detail string) {
-	message := strings.TrimSuffix(baseMessage(why.message), ".") + waitingFor + "the rehearsal at " + nameOf(*d.Certificate.Spec.RehearsalIssuerRef)
+	waits := "the rehearsal at " + nameOf(*d.Certificate.Spec.RehearsalIssuerRef)
 	if detail != "" {
-		message += ": " + detail
+		waits += ": " + detail
 	}
-	d.set(cmapi.CertificateConditionIssuing, cmmeta.ConditionTrue, why.reason, message)
+	d.cause = strings.TrimPrefix(waitingFor, ". ") + waits
+	d.set(cmapi.CertificateConditionIssuing, cmmeta.ConditionTrue, why.reason, strings.TrimSuffix(baseMessage(why.message), ".")+waitingFor+waits)
 }
 
 // unrehearsed says that an issuance goes on without its rehearsal, or is empty. A request is made before its rehearsal has succeeded only if

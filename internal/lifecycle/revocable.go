@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -45,6 +46,17 @@ func (d *decider) provideRevocation() {
 		d.tell(corev1.EventTypeWarning, "NotRevocable", message)
 	}
 	d.set(conditionNotRevocable, cmmeta.ConditionTrue, "NotRevocable", message)
+}
+
+// withholdFinalizer leaves the finalizer as it is if its write was refused. Nothing is requested then that it is needed for.
+func (d *decider) withholdFinalizer() {
+	has := slices.Contains(d.Certificate.Finalizers, revocation.Finalizer)
+	if d.Finalizer == has || !d.withhold(finalizerWrite(d.Certificate)) {
+		return
+	}
+	if d.Finalizer = has; !has {
+		d.Request, d.Rehearse, d.StoreKey = nil, nil, nil
+	}
 }
 
 // holds reports whether the Secret holds, or is about to, a certificate of the issuer.

@@ -22,6 +22,7 @@ import (
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/pki"
 )
 
@@ -265,7 +266,7 @@ func encodeKeystores(o *Observation, c *Content, cfg *secretConfig) error {
 	var err error
 	if len(c.CA) > 0 {
 		if cas, err = o.Limits.DecodeBundlePEM(c.CA); err != nil {
-			return fmt.Errorf("CA for the keystores: %w", err)
+			return fault.Refusedf(reasonKeystore, "the CA for the keystores cannot be read: %w", err)
 		}
 	}
 	for _, entry := range cfg.keystores {
@@ -274,6 +275,10 @@ func encodeKeystores(o *Observation, c *Content, cfg *secretConfig) error {
 			continue
 		}
 		var data []byte
+		password := o.JKSPassword
+		if entry == cmapi.PKCS12SecretKey || entry == cmapi.PKCS12TruststoreKey {
+			password = o.PKCS12Password
+		}
 		switch entry {
 		case cmapi.JKSSecretKey:
 			data, err = pki.EncodeJKS(o.jksOptions(), c.Key, c.Chain, cas)
@@ -285,7 +290,8 @@ func encodeKeystores(o *Observation, c *Content, cfg *secretConfig) error {
 			data, err = pki.EncodePKCS12Truststore(pki.PKCS12Profile(pkcs12Of(&o.Certificate.Spec).Profile), o.PKCS12Password.Value, cas)
 		}
 		if err != nil {
-			return fmt.Errorf("make %s: %w", entry, err)
+			return fault.Misconfiguredf(reasonKeystore, "%s cannot be made with the password in %s: %w. Write another password there, best of ASCII characters",
+				entry, password.Source, err)
 		}
 		cfg.data[entry] = data
 	}

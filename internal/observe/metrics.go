@@ -136,6 +136,7 @@ type Objects struct {
 	ClusterScoped bool
 	// Limit is how long a scrape may take.
 	Limit time.Duration
+	Clock clock.PassiveClock
 }
 
 var (
@@ -179,7 +180,7 @@ func (o *Objects) Collect(c chan<- prometheus.Metric) {
 		c <- prometheus.NewInvalidMetric(readyStatus, err)
 	}
 	for i := range certificates.Items {
-		collectCertificate(c, &certificates.Items[i])
+		collectCertificate(c, &certificates.Items[i], o.Clock.Now())
 	}
 	var challenges cmacme.ChallengeList
 	if err := o.Reader.List(ctx, &challenges, options...); err != nil {
@@ -216,12 +217,15 @@ func issuerStatus(issuer cmapi.GenericIssuer) cmmeta.ConditionStatus {
 	return cmmeta.ConditionUnknown
 }
 
-func collectCertificate(c chan<- prometheus.Metric, crt *cmapi.Certificate) {
+func collectCertificate(c chan<- prometheus.Metric, crt *cmapi.Certificate, now time.Time) {
 	ref := crt.Spec.IssuerRef
 	issuer := []string{ref.Name, ref.KindOrDefault(), ref.GroupOrDefault()}
 	ready := cmmeta.ConditionUnknown
 	if condition := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionReady); condition != nil {
 		ready = condition.Status
+	}
+	if end := crt.Status.NotAfter; end != nil && now.After(end.Time) && ready == cmmeta.ConditionTrue {
+		ready = cmmeta.ConditionFalse // the status could not be written
 	}
 	collectReady(c, readyStatus, ready, []string{crt.Name, crt.Namespace}, issuer...)
 

@@ -34,6 +34,7 @@ type Certificate struct {
 
 	// What the certificate is at present. Written by the controller.
 	// +optional
+	// +kubebuilder:default={"observedGeneration":-1}
 	Status CertificateStatus `json:"status"`
 }
 
@@ -555,8 +556,13 @@ type CertificateRenewalWindows struct {
 
 // CertificateStatus says what a certificate is at present.
 type CertificateStatus struct {
+	// The generation of the spec that the rest of the status is about. Perennial's own.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
 	// Ready: the Secret holds a certificate that is valid and fits the spec. Issuing: a certificate
-	// is being requested, or the last attempt failed.
+	// is being requested, or the last attempt failed. Stalled: it is not ready, and only a person can
+	// change that.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

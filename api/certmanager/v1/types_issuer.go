@@ -26,6 +26,7 @@ type ClusterIssuer struct {
 
 	// Whether the authority can be used. Written by the controller.
 	// +optional
+	// +kubebuilder:default={"observedGeneration":-1}
 	Status IssuerStatus `json:"status"`
 }
 
@@ -57,6 +58,7 @@ type Issuer struct {
 
 	// Whether the authority can be used. Written by the controller.
 	// +optional
+	// +kubebuilder:default={"observedGeneration":-1}
 	Status IssuerStatus `json:"status"`
 }
 
@@ -390,6 +392,10 @@ type CAIssuer struct {
 
 // IssuerStatus says whether an issuer can be used.
 type IssuerStatus struct {
+	// The generation of the spec that the rest of the status is about. Perennial's own.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
 	// Ready: the issuer can be used.
 	// +optional
 	// +listType=map

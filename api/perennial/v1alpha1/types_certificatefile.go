@@ -35,6 +35,7 @@ type CertificateFile struct {
 
 	// What is in the files at present. Written by perenniald.
 	// +optional
+	// +kubebuilder:default={"observedGeneration":-1}
 	Status CertificateFileStatus `json:"status,omitempty"`
 }
 

@@ -47,6 +47,7 @@ type TrustBundle struct {
 
 	// What is in the bundle. Written by the controller.
 	// +optional
+	// +kubebuilder:default={"observedGeneration":-1}
 	Status TrustBundleStatus `json:"status,omitempty"`
 }
 

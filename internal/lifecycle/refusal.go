@@ -1,0 +1,433 @@
+package lifecycle
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/fault"
+)
+
+// Reasons of the Issuing condition when a write fails.
+const (
+	// reasonRequestFailed: the CertificateRequest cannot be created. cert-manager's event has this reason.
+	reasonRequestFailed = "RequestFailed"
+	// reasonSecretFailed: the Secret cannot be written.
+	reasonSecretFailed = "SecretWriteFailed"
+	// reasonKeystore: a keystore cannot be made of the certificate and its password.
+	reasonKeystore = "KeystoreFailed"
+	// reasonKeyFailed: the private key of the next certificate cannot be stored.
+	reasonKeyFailed = "PrivateKeyWriteFailed"
+	// reasonFinalizerFailed: the finalizer that revokes on deletion cannot be written.
+	reasonFinalizerFailed = "FinalizerWriteFailed"
+	// ReasonDeletionFailed: what is of no use any more cannot be deleted. Issuance is not affected.
+	ReasonDeletionFailed = "DeletionFailed"
+	// reasonReadFailed: what belongs to the Certificate cannot be read.
+	reasonReadFailed = "ReadFailed"
+)
+
+// The time between two attempts at a write that fails doubles from first to last.
+const (
+	firstRefusedRetry, lastRefusedRetry     = 10 * time.Second, 10 * time.Minute
+	firstTransientRetry, lastTransientRetry = time.Second, time.Minute
+	// Transient failures are written into the status from this one in a row on.
+	toldTransient = 2
+)
+
+// write is one write of act: what it does, and to which object.
+type write struct{ what, name string }
+
+// What writes do.
+const (
+	writesFinalizer = "finalizer"
+	writesKey       = "key"
+	writesRequest   = "request"
+	writesRehearsal = "rehearsal"
+	writesSecret    = "secret"
+	deletes         = "delete"
+	reads           = "read"
+)
+
+// writeError is the failure of a write.
+type writeError struct {
+	write
+	reason string
+	// text introduces the API server's words, advice says what to do.
+	text, advice string
+	err          error
+}
+
+func (e *writeError) Error() string { return e.text + ": " + e.err.Error() }
+func (e *writeError) Unwrap() error { return e.err }
+
+// Refusal is a write that failed, and is not tried again for a while.
+type Refusal struct {
+	Reason string
+	// Class is never fault.Limited.
+	Class fault.Class
+	// Message says what failed, in the API server's words, and what to do.
+	Message string
+	// Attempts counts the failures in a row, the latest of them at At.
+	Attempts int
+	At       time.Time
+	// Until is when the next attempt is made. Zero means when what it depends on changes.
+	Until time.Time
+	// Wish is the trigger by hand that the attempt was made for, see decider.wish.
+	Wish string
+
+	// inputs and surroundings are digests of what the write depends on.
+	inputs, surroundings string
+}
+
+// told reports whether the refusal is worth a write of the status.
+func (f *Refusal) told() bool { return f.Class != fault.Transient || f.Attempts >= toldTransient }
+
+// classOf is the class of an error of the API server, or of one that has a class.
+func classOf(err error) fault.Class {
+	if e := (*fault.Error)(nil); errors.As(err, &e) {
+		return e.Class
+	}
+	if apierrors.IsForbidden(err) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) || apierrors.IsRequestEntityTooLargeError(err) ||
+		apierrors.IsMethodNotSupported(err) {
+		return fault.Refused
+	}
+	return fault.Transient
+}
+
+// passing reports whether an error says nothing about the write: another client wrote meanwhile, the Certificate or its namespace is
+// being deleted, or the process ends.
+func passing(ctx context.Context, err error) bool {
+	return apierrors.IsConflict(err) || errors.Is(ctx.Err(), context.Canceled) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause)
+}
+
+// next is the refusal after another failure. was may be nil.
+func (f *Refusal) next(was *Refusal, name string) {
+	f.Attempts = 1
+	if was != nil {
+		f.Attempts += was.Attempts
+	}
+	first, last := firstRefusedRetry, lastRefusedRetry
+	if f.Class == fault.Transient {
+		first, last = firstTransientRetry, lastTransientRetry
+	}
+	wait := last
+	if doubled := f.Attempts - 1; doubled < 10 {
+		wait = min(first<<doubled, last)
+	}
+	// What failed together is not tried again together.
+	spread := time.Duration(float64(wait) / 4 * stableFraction(name, fmt.Sprint(f.Attempts)))
+	f.Until = f.At.Add(wait + spread)
+	if f.Class == fault.Misconfigured {
+		f.Until = time.Time{}
+	}
+}
+
+// refusals is the memory of the writes that failed, by Certificate. It does not survive a restart, after which each write is
+// tried once.
+type refusals struct {
+	mu sync.Mutex
+	of map[types.NamespacedName]map[write]*Refusal
+}
+
+func (r *refusals) get(key types.NamespacedName) map[write]*Refusal {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.of[key])
+}
+
+func (r *refusals) set(key types.NamespacedName, failed map[write]*Refusal) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(failed) == 0 {
+		delete(r.of, key)
+		return
+	}
+	if r.of == nil {
+		r.of = map[types.NamespacedName]map[write]*Refusal{}
+	}
+	r.of[key] = failed
+}
+
+// inputs is a digest of what the user asks for, and of what decides whether the API server accepts it.
+func (o *Observation) inputs() string {
+	generation := ""
+	if o.Issuer != nil {
+		generation = o.Issuer.Generation()
+	}
+	return digest(string(o.Certificate.UID), fmt.Sprint(o.Certificate.Generation), generation, o.JKSPassword.Value, o.JKSPassword.Problem,
+		o.PKCS12Password.Value, o.PKCS12Password.Problem)
+}
+
+// surroundings is a digest of objects that others may change often.
+func (o *Observation) surroundings() string {
+	parts := []string{}
+	if s := o.Secret; s != nil {
+		parts = append(parts, string(s.UID), fmt.Sprint(ptr.Deref(s.Immutable, false)))
+	}
+	for _, cr := range []*cmapi.CertificateRequest{o.Next, o.Rehearsal} {
+		if cr != nil {
+			parts = append(parts, string(cr.UID))
+		}
+	}
+	for _, m := range []map[string]string{o.Certificate.Labels, o.Certificate.Annotations} { // copied to requests
+		for _, k := range slices.Sorted(maps.Keys(m)) {
+			parts = append(parts, k, m[k])
+		}
+	}
+	return digest(parts...)
+}
+
+func digest(parts ...string) string {
+	h := sha256.New()
+	for _, p := range parts {
+		fmt.Fprintf(h, "%d:%s,", len(p), p)
+	}
+	return string(h.Sum(nil))
+}
+
+// refused returns the failure of a write that is not to be tried now, or nil.
+func (d *decider) refused(w write) *Refusal {
+	f := d.Refusals[w]
+	switch {
+	case f == nil:
+		return nil
+	case f.inputs != d.inputs(), d.askedSince(f), f.At.After(d.Now):
+		return nil
+	case f.surroundings != d.surroundings() && !d.Now.Before(f.At.Add(firstRefusedRetry)):
+		return nil
+	case !f.Until.IsZero() && !d.Now.Before(f.Until):
+		return nil
+	}
+	if f.surroundings != d.surroundings() {
+		d.look(f.At.Add(firstRefusedRetry), "what a refused write depends on has changed")
+	}
+	return f
+}
+
+// askedSince reports whether a user has asked by hand since the write failed.
+func (d *decider) askedSince(f *Refusal) bool {
+	issuing := d.condition(cmapi.CertificateConditionIssuing)
+	asked := issuing != nil && issuing.Status == cmmeta.ConditionTrue && issuing.Reason == reasonManuallyTriggered && issuing.LastTransitionTime != nil
+	return asked && stamp(issuing.LastTransitionTime.Time) != f.Wish
+}
+
+// withhold leaves out a write that failed, and says why. It reports whether it did.
+func (d *decider) withhold(w write) bool {
+	f := d.refused(w)
+	if f == nil {
+		return false
+	}
+	if d.withheld == nil {
+		d.withheld = map[write]*Refusal{}
+	}
+	d.withheld[w] = f
+	d.look(f.Until, "a write that failed is tried again")
+	if f.told() && w.what != deletes {
+		d.fail(f.Reason, d.refusalMessage(f), f.Class != fault.Transient)
+	}
+	return true
+}
+
+// refusalMessage says what failed, what to do, and when the next attempt is.
+func (d *decider) refusalMessage(f *Refusal) string {
+	if f.Until.IsZero() {
+		return fmt.Sprintf("%s. It is tried again when that changes (attempt %d, %s)", f.Message, f.Attempts, f.Reason)
+	}
+	return fmt.Sprintf("%s. The next attempt is at %s, or when spec or the issuer change (attempt %d, %s). To try now: perennial renew %s -n %s",
+		f.Message, stamp(f.Until), f.Attempts, f.Reason, d.Certificate.Name, d.Certificate.Namespace)
+}
+
+// conditionStalled says, by the rules of kstatus, that only a person can end what keeps a certificate from being ready.
+const conditionStalled cmapi.CertificateConditionType = "Stalled"
+
+// fail sets Issuing to False: the issuance cannot go on. It is the cause of a certificate that is not ready; stalled says that only a
+// person can end it. What was said first in a pass stays.
+func (d *decider) fail(reason, message string, stalled bool) {
+	if d.failure != nil {
+		return
+	}
+	d.failure, d.stalled, d.HoldStatus = &violation{reason, message}, stalled, false
+	d.set(cmapi.CertificateConditionIssuing, cmmeta.ConditionFalse, reason, message)
+}
+
+// stillFailed has the condition Issuing say what it said.
+func (d *decider) stillFailed() {
+	issuing := d.condition(cmapi.CertificateConditionIssuing)
+	if issuing == nil || issuing.Status != cmmeta.ConditionFalse {
+		return
+	}
+	d.fail(issuing.Reason, issuing.Message, d.condition(conditionStalled) != nil)
+}
+
+// resumes reports whether an issuance that a write has ended is to go on, though the certificate that is there is good: it was asked
+// for by hand.
+func (d *decider) resumes() bool {
+	issuing := d.condition(cmapi.CertificateConditionIssuing)
+	if issuing == nil || issuing.Status != cmmeta.ConditionFalse || issuing.ObservedGeneration != d.Certificate.Generation {
+		return false
+	}
+	switch issuing.Reason {
+	case reasonRequestFailed, reasonKeyFailed:
+		return true
+	case reasonSecretFailed, reasonKeystore:
+		return d.Next != nil && d.owned(d.Next) && d.fits(d.Next, &d.Certificate.Spec)
+	case reasonFinalizerFailed:
+		return d.refusedWish(finalizerWrite(d.Certificate)) != ""
+	}
+	return false
+}
+
+// withholdDeletions leaves out what cannot be deleted. The condition Issuing says so if no issuance has the use of it.
+func (d *decider) withholdDeletions() {
+	d.DeleteRequests = slices.DeleteFunc(d.DeleteRequests, func(cr *cmapi.CertificateRequest) bool { return d.withhold(deletionOf(cr)) })
+	d.DeleteKeys = slices.DeleteFunc(d.DeleteKeys, func(s *corev1.Secret) bool { return d.withhold(deletionOf(s)) })
+	if !d.over {
+		return
+	}
+	for _, w := range slices.SortedFunc(maps.Keys(d.withheld), func(a, b write) int { return strings.Compare(a.name, b.name) }) {
+		if f := d.withheld[w]; w.what == deletes && f.told() {
+			d.fail(f.Reason, d.refusalMessage(f), f.Class != fault.Transient)
+		}
+	}
+}
+
+// withholdRequest reports whether no request of the name can be made now, as that or the deletion of the one before it was refused.
+func (d *decider) withholdRequest(w write) bool {
+	for _, cr := range d.DeleteRequests {
+		if f := d.refused(deletionOf(cr)); f != nil && cr.Name == w.name {
+			if f.told() {
+				d.fail(f.Reason, d.refusalMessage(f), f.Class != fault.Transient)
+			}
+			return true
+		}
+	}
+	return d.withhold(w)
+}
+
+// refusedWish is the trigger by hand that a request was to be made for which could not be created, or empty.
+func (d *decider) refusedWish(w write) string {
+	if f := d.Refusals[w]; f != nil {
+		return f.Wish
+	}
+	return ""
+}
+
+// conclude writes what the whole pass says: which generation the status is about, and whether a person is needed.
+func (d *decider) conclude() {
+	if d.over && d.failure == nil {
+		cmapi.RemoveCertificateCondition(&d.Status, cmapi.CertificateConditionIssuing)
+	}
+	ready := cmapi.GetCertificateCondition(&d.Status, cmapi.CertificateConditionReady)
+	if d.failure != nil && d.stalled && (ready == nil || ready.Status != cmmeta.ConditionTrue) {
+		d.set(conditionStalled, cmmeta.ConditionTrue, d.failure.reason, d.failure.message)
+	} else {
+		cmapi.RemoveCertificateCondition(&d.Status, conditionStalled)
+	}
+}
+
+// because returns a message of cert-manager's about a certificate that is not ready, and the cause after it.
+func (d *decider) because(message string) string {
+	cause := d.cause
+	if d.failure != nil && cause == "" {
+		cause = d.failure.message
+	}
+	if strings.HasPrefix(cause, message) {
+		return cause
+	}
+	if cause == "" {
+		return message
+	}
+	return strings.TrimSuffix(message, ".") + ". " + cause
+}
+
+// remember notes the writes that failed in a pass, and forgets those that did not.
+func (r *Reconciler) remember(ctx context.Context, o *Observation, d *Decision, failed []*writeError) {
+	key := types.NamespacedName{Namespace: o.Certificate.Namespace, Name: o.Certificate.Name}
+	before := r.refusals.get(key)
+	after := map[write]*Refusal{}
+	maps.Copy(after, d.withheld)
+	issuing := cmapi.GetCertificateCondition(&o.Certificate.Status, cmapi.CertificateConditionIssuing)
+	for _, e := range failed {
+		f := &Refusal{
+			Reason: e.reason, Class: classOf(e.err), Message: strings.TrimSuffix(e.Error(), "."), At: o.Now, Wish: wishOf(issuing),
+			inputs: o.inputs(), surroundings: o.surroundings(),
+		}
+		if f.Class == fault.Limited {
+			f.Class = fault.Transient
+		}
+		if e.advice != "" && f.Class == fault.Refused {
+			f.Message += ". " + e.advice
+		}
+		was := before[e.write]
+		if f.next(was, string(o.Certificate.UID)); f.Wish == "" && was != nil {
+			f.Wish = was.Wish
+		}
+		after[e.write] = f
+		if e.what != deletes && e.what != reads {
+			r.Metrics.IssuanceFailed(o.Certificate.Spec.IssuerRef, f.Reason)
+		}
+		ctrl.LoggerFrom(ctx).Info("write failed", "reason", f.Reason, "class", f.Class, "attempt", f.Attempts, "until", f.Until, "error", e.Error())
+		// After a restart the status knows what was said before.
+		known := was != nil && was.told() && was.Message == f.Message ||
+			issuing != nil && issuing.Reason == f.Reason && strings.HasPrefix(issuing.Message, f.Message)
+		if f.told() && !known {
+			r.Events.Event(o.Certificate, corev1.EventTypeWarning, f.Reason, f.Message)
+		}
+	}
+	r.refusals.set(key, after)
+	o.Refusals = after
+}
+
+// wishOf is when a certificate was asked for by hand, by the condition Issuing, or empty.
+func wishOf(issuing *cmapi.CertificateCondition) string {
+	if issuing == nil || issuing.Status != cmmeta.ConditionTrue || issuing.Reason != reasonManuallyTriggered || issuing.LastTransitionTime == nil {
+		return ""
+	}
+	return stamp(issuing.LastTransitionTime.Time)
+}
+
+// unread writes the status of a Certificate of which something cannot be read. It has no decision, but an end.
+func (r *Reconciler) unread(ctx context.Context, o *Observation, err error) error {
+	if passing(ctx, err) {
+		return nil
+	}
+	crt := o.Certificate
+	e := &writeError{write{reads, crt.Name}, reasonReadFailed, "What the Certificate needs cannot be read", "Allow the controller to read it", err}
+	r.remember(ctx, o, &Decision{withheld: o.Refusals}, []*writeError{e})
+	d := decideUnread(o, o.Refusals[e.write])
+	if !o.Refusals[e.write].told() && !becomesUnready(o, d) {
+		return nil
+	}
+	return r.writeStatus(ctx, o, d)
+}
+
+// decideUnread decides what the status can say though something cannot be read.
+func decideUnread(o *Observation, f *Refusal) *Decision {
+	d := &decider{Observation: o, Decision: &Decision{Status: *o.Certificate.Status.DeepCopy()}}
+	issuing := d.condition(cmapi.CertificateConditionIssuing)
+	if f.told() && (issuing == nil || issuing.Reason == reasonReadFailed) {
+		d.fail(f.Reason, f.Message+". It is tried again each minute", f.Class != fault.Transient)
+	} else {
+		d.stillFailed()
+	}
+	ready, end := d.condition(cmapi.CertificateConditionReady), o.Certificate.Status.NotAfter
+	if ready != nil && ready.Status == cmmeta.ConditionTrue && end != nil && o.Now.After(end.Time) {
+		d.set(cmapi.CertificateConditionReady, cmmeta.ConditionFalse, reasonExpired, d.because(expiredOn(end.Time)))
+	}
+	d.conclude()
+	return d.Decision
+}

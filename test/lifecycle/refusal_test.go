@@ -1,0 +1,459 @@
+package lifecycle_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/cli"
+	"github.com/perennial-pki/perennial/internal/controller"
+	"github.com/perennial-pki/perennial/test/cluster"
+	"github.com/perennial-pki/perennial/test/dnsserver"
+	"github.com/perennial-pki/perennial/test/pebble"
+)
+
+// refusable is a world with a controller whose writes can be refused, and a clock that can be put forward.
+type refusable struct {
+	*world
+	cluster.Refusal
+	clock   cluster.Clock
+	metrics *prometheus.Registry
+}
+
+func newRefusable(t *testing.T) *refusable {
+	t.Helper()
+	return &refusable{world: newWorld(t), metrics: prometheus.NewRegistry()}
+}
+
+func (r *refusable) start(o controller.Options) {
+	r.Helper()
+	o.WrapClient, o.Clock, o.Registry = r.Wrap, &r.clock, r.metrics
+	r.run(o)
+}
+
+// signers make an issuer each, and give what the controller needs to use it and how a Certificate names it.
+var signers = map[string]func(*refusable) (controller.Options, func(*cmapi.Certificate)){
+	"selfSigned": func(r *refusable) (controller.Options, func(*cmapi.Certificate)) {
+		r.selfSigned("signer")
+		return controller.Options{}, func(*cmapi.Certificate) {}
+	},
+	"ca": func(r *refusable) (controller.Options, func(*cmapi.Certificate)) {
+		r.caIssuer("signer", 400*24*time.Hour)
+		return controller.Options{}, func(*cmapi.Certificate) {}
+	},
+	"external": func(r *refusable) (controller.Options, func(*cmapi.Certificate)) {
+		r.externalIssuer()
+		return controller.Options{}, func(crt *cmapi.Certificate) {
+			crt.Spec.IssuerRef.Group, crt.Spec.IssuerRef.Kind = "test.example.com", "Issuer"
+		}
+	},
+	"acme": func(r *refusable) (controller.Options, func(*cmapi.Certificate)) {
+		return r.pebble(), func(crt *cmapi.Certificate) {
+			crt.Spec.Revocation = &cmapi.CertificateRevocation{OnDelete: true}
+		}
+	},
+}
+
+// pebble makes an Issuer of an ACME server that validates by HTTP-01 what the controller answers.
+func (r *refusable) pebble() controller.Options {
+	r.Helper()
+	site := fmt.Sprintf("127.0.0.1:%d", cluster.FreePort(r))
+	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com"}})
+	if err != nil {
+		r.Fatal(err)
+	}
+	r.Cleanup(names.Close)
+	_, port, _ := strings.Cut(site, ":")
+	o := pebble.Options{Resolver: names.Addr}
+	fmt.Sscan(port, &o.HTTPPort)
+	ca, err := pebble.Start(o)
+	if err != nil {
+		r.Fatal(err)
+	}
+	r.Cleanup(func() { ca.Close() })
+	r.create(&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "signer"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{ACME: &cmacme.ACMEIssuer{
+		Server: ca.Directory, CABundle: ca.CABundle, PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "account"}},
+		Solvers: []cmacme.ACMEChallengeSolver{{HTTP01: &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}}}},
+	}}}})
+	return controller.Options{HTTP01Address: site, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, network, site)
+	}}
+}
+
+// creates refuses to create objects of the type of o.
+func creates[T client.Object](suffix string) func(cluster.Write) bool {
+	return func(w cluster.Write) bool {
+		_, is := w.Object.(T)
+		return w.Verb == "create" && is && strings.HasSuffix(w.Name, suffix)
+	}
+}
+
+func deletes[T client.Object](w cluster.Write) bool {
+	_, is := w.Object.(T)
+	return w.Verb == "delete" && is
+}
+
+// The writes of a pass. Each is refused in turn.
+var refusedWrites = map[string]struct {
+	rule   func(cluster.Write) bool
+	reason string
+	// of are the signers for which it is made, nil for all.
+	of []string
+	// edit changes the Certificate, options the controller.
+	edit    func(*cmapi.Certificate)
+	options func(*controller.Options)
+	// renews is refused at the second issuance only, and leaves the Certificate ready.
+	renews bool
+}{
+	"the CertificateRequest": {rule: creates[*cmapi.CertificateRequest]("-1"), reason: "RequestFailed"},
+	"the Secret":             {rule: func(w cluster.Write) bool { return w.Verb == "apply" }, reason: "SecretWriteFailed"},
+	"the next private key":   {rule: creates[*corev1.Secret](""), reason: "PrivateKeyWriteFailed", of: []string{"external", "acme"}},
+	"the private key of a request that waits": {rule: creates[*corev1.Secret](""), reason: "PrivateKeyWriteFailed", of: []string{"selfSigned", "ca"},
+		options: func(o *controller.Options) { o.Controllers = []string{"*", "-certificaterequests-approver"} }},
+	"the rehearsal": {rule: creates[*cmapi.CertificateRequest]("-rehearsal"), reason: "RequestFailed", of: []string{"ca"},
+		edit: func(crt *cmapi.Certificate) { crt.Spec.RehearsalIssuerRef = &cmmeta.IssuerReference{Name: "staging"} }},
+	"the finalizer": {rule: func(w cluster.Write) bool {
+		_, is := w.Object.(*cmapi.Certificate)
+		return w.Verb == "patch" && is
+	}, reason: "FinalizerWriteFailed", of: []string{"acme"}},
+	"the deletion of an old request":    {rule: deletes[*cmapi.CertificateRequest], reason: "DeletionFailed", renews: true},
+	"the deletion of a used key Secret": {rule: deletes[*corev1.Secret], reason: "DeletionFailed", renews: true, of: []string{"external", "acme"}},
+}
+
+func TestWhicheverWriteIsRefusedIsSaidEverywhere(t *testing.T) {
+	for signer, set := range signers {
+		for what, test := range refusedWrites {
+			if test.of != nil && !strings.Contains(strings.Join(test.of, " "), signer) {
+				continue
+			}
+			t.Run(signer+"/"+what, func(t *testing.T) {
+				t.Parallel()
+				r := newRefusable(t)
+				options, names := set(r)
+				r.caIssuer("staging", time.Hour)
+				if test.options != nil {
+					test.options(&options)
+				}
+				if !test.renews {
+					r.Begin(test.rule)
+				}
+				r.start(options)
+				crt := certificate("a", "signer", names)
+				if test.edit != nil {
+					test.edit(crt)
+				}
+				r.create(crt)
+				if test.renews {
+					r.untilReady("a", 1)
+					r.Begin(test.rule)
+					r.renew("a")
+				}
+				c := r.condition("a", cmapi.CertificateConditionIssuing, cmmeta.ConditionFalse, test.reason)
+				r.saysRefusal(c.Message)
+				if test.renews {
+					r.agrees("a", cmmeta.ConditionTrue, cluster.RefusedBecause)
+					if crt := r.getCertificate("a"); *crt.Status.Revision != 2 || stalled(crt) != nil {
+						t.Errorf("status %+v, want the second revision, and not stalled", crt.Status)
+					}
+				} else {
+					r.agrees("a", cmmeta.ConditionFalse, cluster.RefusedBecause)
+					crt := r.getCertificate("a")
+					if s := stalled(crt); s == nil || s.Reason != test.reason || !strings.Contains(s.Message, cluster.RefusedBecause) {
+						t.Errorf("the condition Stalled is %+v", s)
+					}
+					ready := cmapi.GetCertificateCondition(&crt.Status, "Ready")
+					if !strings.HasPrefix(ready.Message, "Issuing certificate as Secret does not exist") || !strings.Contains(ready.Message, cluster.RefusedBecause) {
+						t.Errorf("Ready says %q", ready.Message)
+					}
+				}
+				if message := r.untilEvent("Certificate", "a", test.reason); !strings.Contains(message, cluster.RefusedBecause) {
+					t.Errorf("the event says %q", message)
+				}
+				if n := r.Count(); n > 3 {
+					t.Errorf("tried %d times in a moment", n)
+				}
+				// What was refused is allowed, and asked for at once.
+				r.End()
+				revision := 1
+				if test.renews {
+					revision = 3
+				}
+				if test.options != nil {
+					return // somebody else approves
+				}
+				r.renew("a")
+				crt = r.untilReady("a", revision)
+				if s := stalled(crt); s != nil {
+					t.Errorf("still stalled: %s", s.Message)
+				}
+				r.leaf(r.secret("a"))
+				r.agrees("a", cmmeta.ConditionTrue, "is up to date")
+			})
+		}
+	}
+}
+
+func TestAnExpiredCertificateIsNotReadyWhateverIsRefused(t *testing.T) {
+	for signer, set := range signers {
+		for what, rule := range map[string]func(cluster.Write) bool{
+			"the CertificateRequest": creates[*cmapi.CertificateRequest](""),
+			"the Secret":             func(w cluster.Write) bool { return w.Verb == "apply" },
+		} {
+			t.Run(signer+"/"+what, func(t *testing.T) {
+				t.Parallel()
+				r := newRefusable(t)
+				options, names := set(r)
+				options.Controllers = []string{"*", "-certificates-renewalinfo"}
+				r.start(options)
+				r.create(certificate("a", "signer", names))
+				end := r.untilReady("a", 1).Status.NotAfter.Time
+				r.Begin(rule)
+				r.clock.Step(time.Until(r.getCertificate("a").Status.RenewalTime.Add(time.Minute)))
+				r.nudge("a")
+				c := r.until("a", func(crt *cmapi.Certificate) error {
+					c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing)
+					if c == nil || c.Status != cmmeta.ConditionFalse {
+						return cluster.NotYet("the renewal has not failed")
+					}
+					r.saysRefusal(c.Message)
+					return nil
+				})
+				if ready := cmapi.GetCertificateCondition(&c.Status, "Ready"); ready.Status != cmmeta.ConditionTrue || stalled(c) != nil {
+					t.Errorf("status %+v of a certificate that is good, want Ready and not stalled", c.Status)
+				}
+				r.agrees("a", cmmeta.ConditionTrue, "renewing it failed")
+				r.clock.Step(end.Add(time.Minute).Sub(r.clock.Now()))
+				r.nudge("a")
+				ready := r.condition("a", cmapi.CertificateConditionReady, cmmeta.ConditionFalse, "Expired")
+				if !strings.HasPrefix(ready.Message, "Certificate expired on ") || !strings.Contains(ready.Message, cluster.RefusedBecause) {
+					t.Errorf("Ready says %q", ready.Message)
+				}
+				r.agrees("a", cmmeta.ConditionFalse, "Certificate expired on", cluster.RefusedBecause)
+			})
+		}
+	}
+}
+
+func TestAStatusThatIsRefusedIsToldByAnEventAndTheMetricsAreRight(t *testing.T) {
+	t.Parallel()
+	r := newRefusable(t)
+	r.caIssuer("ca", 400*24*time.Hour)
+	r.start(controller.Options{})
+	r.create(certificate("a", "ca"))
+	end := r.untilReady("a", 1).Status.NotAfter.Time
+	r.Begin(func(w cluster.Write) bool {
+		_, is := w.Object.(*cmapi.Certificate)
+		return w.Verb == "status" && is || creates[*cmapi.CertificateRequest]("")(w)
+	})
+	r.clock.Step(end.Add(time.Minute).Sub(r.clock.Now()))
+	r.nudge("a")
+	if message := r.untilEvent("Certificate", "a", "StatusWriteFailed"); !strings.Contains(message, cluster.RefusedBecause) {
+		t.Errorf("the event says %q", message)
+	}
+	r.agrees("a", cmmeta.ConditionFalse, "its status does not say so")
+}
+
+func TestRealRefusals(t *testing.T) {
+	for name, test := range map[string]struct {
+		make    func(*world)
+		edit    func(*cmapi.Certificate)
+		says    []string
+		repairs func(*world)
+	}{
+		"an immutable Secret": {
+			make: func(w *world) {
+				w.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "a"}, Immutable: ptr.To(true), Data: map[string][]byte{"other": []byte("x")}})
+			},
+			says:    []string{`Secret "a" cannot be written`, "field is immutable when `immutable` is set", "The Secret is immutable: delete it"},
+			repairs: func(w *world) { _ = w.Delete(w.Context(), w.secret("a")) },
+		},
+		"a quota": {
+			make: func(w *world) {
+				w.create(&corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: "few"}, Spec: corev1.ResourceQuotaSpec{
+					Hard: corev1.ResourceList{"count/secrets": resource.MustParse("1")}, // which the CA has
+				}})
+				cluster.Eventually(w, func() error {
+					q := &corev1.ResourceQuota{}
+					if err := w.Get(w.Context(), client.ObjectKey{Namespace: w.namespace, Name: "few"}, q); err != nil || q.Status.Hard == nil {
+						return cluster.NotYet("the quota is not counted: %v", err)
+					}
+					return nil
+				})
+			},
+			says: []string{`Secret "a" cannot be written`, "exceeded quota: few"},
+			repairs: func(w *world) {
+				_ = w.Delete(w.Context(), named(&corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace}}, "few"))
+			},
+		},
+		"an admission policy": {
+			make: func(w *world) { w.freeze() },
+			says: []string{"Failed to create CertificateRequest: ", "changes are frozen"},
+			repairs: func(w *world) {
+				_ = w.Delete(w.Context(), named(&admissionv1.ValidatingAdmissionPolicyBinding{}, "freeze-"+w.namespace))
+			},
+		},
+		"a keystore password that cannot be encoded": {
+			make: func(w *world) {
+				w.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "pw"}, StringData: map[string]string{"password": "pass\U0001F4A5word"}})
+			},
+			edit: pkcs12("pw"),
+			says: []string{"keystore.p12 cannot be made with the password in entry \"password\" of Secret \"pw\"", "It is tried again when that changes"},
+			repairs: func(w *world) {
+				change(w, named(&corev1.Secret{}, "pw"), func(s *corev1.Secret) { s.Data["password"] = []byte("changeit") })
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.caIssuer("ca", 24*time.Hour)
+			test.make(w)
+			w.run(controller.Options{})
+			crt := certificate("a", "ca")
+			if test.edit != nil {
+				test.edit(crt)
+			}
+			w.create(crt)
+			got := w.until("a", func(crt *cmapi.Certificate) error {
+				issuing, ready := cmapi.GetCertificateCondition(&crt.Status, "Issuing"), cmapi.GetCertificateCondition(&crt.Status, "Ready")
+				if issuing == nil || issuing.Status != cmmeta.ConditionFalse || ready == nil || ready.Status != cmmeta.ConditionFalse || stalled(crt) == nil {
+					return cluster.NotYet("not failed")
+				}
+				for _, s := range test.says {
+					if !strings.Contains(issuing.Message, s) || !strings.Contains(ready.Message, s) || !strings.Contains(stalled(crt).Message, s) {
+						return cluster.NotYet("%q is not in all of %q, %q and %q", s, issuing.Message, ready.Message, stalled(crt).Message)
+					}
+				}
+				return nil
+			})
+			w.untilEvent("Certificate", "a", cmapi.GetCertificateCondition(&got.Status, "Issuing").Reason)
+			if got.Status.ObservedGeneration != got.Generation {
+				t.Errorf("observedGeneration %d, generation %d", got.Status.ObservedGeneration, got.Generation)
+			}
+			test.repairs(w)
+			w.untilReady("a", 1)
+			w.leaf(w.secret("a"))
+		})
+	}
+}
+
+// freeze refuses all new CertificateRequests of the namespace.
+func (w *world) freeze() {
+	w.Helper()
+	name := "freeze-" + w.namespace
+	policy := &admissionv1.ValidatingAdmissionPolicy{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: admissionv1.ValidatingAdmissionPolicySpec{
+		FailurePolicy: ptr.To(admissionv1.Fail),
+		MatchConstraints: &admissionv1.MatchResources{ResourceRules: []admissionv1.NamedRuleWithOperations{{RuleWithOperations: admissionv1.RuleWithOperations{
+			Operations: []admissionv1.OperationType{admissionv1.Create},
+			Rule:       admissionv1.Rule{APIGroups: []string{"cert-manager.io"}, APIVersions: []string{"v1"}, Resources: []string{"certificaterequests"}},
+		}}}, NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"kubernetes.io/metadata.name": w.namespace}}},
+		Validations: []admissionv1.Validation{{Expression: "false", Message: "changes are frozen"}},
+	}}
+	binding := &admissionv1.ValidatingAdmissionPolicyBinding{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: admissionv1.ValidatingAdmissionPolicyBindingSpec{
+		PolicyName: name, ValidationActions: []admissionv1.ValidationAction{admissionv1.Deny},
+	}}
+	for _, o := range []client.Object{policy, binding} {
+		if err := w.Create(w.Context(), o); err != nil {
+			w.Fatal(err)
+		}
+		w.Cleanup(func() { _ = w.Delete(context.Background(), o) })
+	}
+	cluster.Eventually(w, func() error {
+		probe := &cmapi.CertificateRequest{ObjectMeta: metav1.ObjectMeta{Name: "probe", Namespace: w.namespace}, Spec: cmapi.CertificateRequestSpec{
+			Request: []byte("x"), IssuerRef: cmmeta.IssuerReference{Name: "none"},
+		}}
+		if err := w.Create(w.Context(), probe, client.DryRunAll); err == nil || !strings.Contains(err.Error(), "changes are frozen") {
+			return cluster.NotYet("the policy does not hold: %v", err)
+		}
+		return nil
+	})
+}
+
+func pkcs12(secret string) func(*cmapi.Certificate) {
+	return func(crt *cmapi.Certificate) {
+		crt.Spec.Keystores = &cmapi.CertificateKeystores{PKCS12: &cmapi.PKCS12Keystore{
+			Create: true, Profile: cmapi.Modern2023PKCS12Profile, PasswordSecretRef: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: secret}, Key: "password"},
+		}}
+	}
+}
+
+func stalled(crt *cmapi.Certificate) *cmapi.CertificateCondition {
+	return cmapi.GetCertificateCondition(&crt.Status, "Stalled")
+}
+
+// saysRefusal fails the test unless the message says why, when the next attempt is, and what to do.
+func (r *refusable) saysRefusal(message string) {
+	r.Helper()
+	for _, want := range []string{cluster.RefusedBecause, "The next attempt is at ", "perennial renew a -n " + r.namespace} {
+		if !strings.Contains(message, want) {
+			r.Errorf("the condition says %q, and not %q", message, want)
+		}
+	}
+}
+
+// agrees fails the test unless the metrics and perennial status say of the Certificate what its condition Ready does.
+func (r *refusable) agrees(name string, ready cmmeta.ConditionStatus, words ...string) {
+	r.Helper()
+	cluster.Eventually(r, func() error {
+		if is, err := readyMetric(r.metrics, r.namespace, name); err != nil || is != string(ready) {
+			return cluster.NotYet("the metric says Ready=%s, want %s: %v", is, ready, err)
+		}
+		return nil
+	})
+	var out bytes.Buffer
+	kubeconfig := cluster.Plane(r).KubeconfigPath()
+	cluster.Eventually(r, func() error {
+		out.Reset()
+		p := &cli.Program{Name: "perennial", In: strings.NewReader(""), Out: &out, Err: &out, Clock: &r.clock}
+		code := p.Run(r.Context(), p.Command(), []string{"status", "certificate", name, "-n", r.namespace, "--kubeconfig", kubeconfig})
+		if want := map[cmmeta.ConditionStatus]int{cmmeta.ConditionTrue: 0, cmmeta.ConditionFalse: cli.ExitNotReady}[ready]; code != want {
+			return cluster.NotYet("perennial status ends with %d, want %d:\n%s", code, want, out.String())
+		}
+		for _, w := range words {
+			if !strings.Contains(out.String(), w) {
+				return cluster.NotYet("perennial status does not say %q:\n%s", w, out.String())
+			}
+		}
+		return nil
+	})
+}
+
+// readyMetric is the status for which certmanager_certificate_ready_status is 1.
+func readyMetric(registry *prometheus.Registry, namespace, name string) (string, error) {
+	families, err := registry.Gather()
+	if err != nil {
+		return "", err
+	}
+	for _, f := range families {
+		if f.GetName() != "certmanager_certificate_ready_status" {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			labels := map[string]string{}
+			for _, l := range m.GetLabel() {
+				labels[l.GetName()] = l.GetValue()
+			}
+			if labels["name"] == name && labels["namespace"] == namespace && m.GetGauge().GetValue() == 1 {
+				return labels["condition"], nil
+			}
+		}
+	}
+	return "", errors.New("there is no such series")
+}
