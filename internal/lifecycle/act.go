@@ -28,6 +28,7 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/observe"
 	"github.com/perennial-pki/perennial/internal/revocation"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
@@ -146,13 +147,7 @@ func (r *Reconciler) writeStatus(ctx context.Context, o *Observation, d *Decisio
 		next := crt.DeepCopy()
 		next.Status = d.Status
 		if err := r.Client.Status().Patch(ctx, next, client.MergeFromWithOptions(crt, client.MergeFromWithOptimisticLock{})); err != nil {
-			if apierrors.IsNotFound(err) {
-				return nil // deleted meanwhile
-			}
-			if classOf(err) == fault.Refused && !passing(ctx, err) {
-				r.Events.Eventf(crt, corev1.EventTypeWarning, "StatusWriteFailed", "The status of the Certificate cannot be written, so that it is out of date: %s", err)
-			}
-			return fmt.Errorf("write status: %w", err)
+			return observe.StatusRefused(r.Events, crt, err)
 		}
 	}
 	if d.ForgetKey != "" {

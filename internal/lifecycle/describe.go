@@ -72,6 +72,9 @@ func (d *decider) describe() {
 	leaf := d.present.chain[0]
 	d.Status.NotBefore, d.Status.NotAfter = ptr.To(metav1.NewTime(leaf.NotBefore)), ptr.To(metav1.NewTime(leaf.NotAfter))
 	d.Status.RenewalTime = nil
+	if !d.plan.withCA.IsZero() {
+		d.Status.RenewalTime = ptr.To(metav1.NewTime(d.plan.withCA))
+	}
 	if !d.plan.at.IsZero() {
 		d.Status.RenewalTime = ptr.To(metav1.NewTime(d.plan.at))
 		was := d.Certificate.Status.RenewalTime
@@ -113,7 +116,7 @@ const conditionCapped cmapi.CertificateConditionType = "LifetimeCapped"
 // warn sets and removes what the user should know of a certificate that is good.
 func (d *decider) warn() {
 	leaf := d.present.chain[0]
-	if d.plan.capped {
+	if d.plan.capped && d.CARenewal.IsZero() {
 		message := fmt.Sprintf("The certificate was asked for %s but ends with its CA at %s, and is not renewed before the CA is: renew the CA of %s",
 			d.Certificate.Spec.DurationOrDefault(), stamp(leaf.NotAfter), d.Issuer)
 		if cmapi.GetCertificateCondition(&d.Status, conditionCapped) == nil {

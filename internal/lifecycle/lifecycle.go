@@ -140,6 +140,11 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, oth
 		return list(ctx, client.InNamespace(o.GetNamespace()), client.MatchingFields{bySecretName: o.(*cmapi.Certificate).Spec.SecretName})
 	})
 
+	// When a CA is renewed is when the certificates that end with it are.
+	leaves := handler.TypedEnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
+		return r.ofCA(ctx, o.(*cmapi.Certificate))
+	})
+
 	const name = "certificates"
 	b := ctrl.NewControllerManagedBy(mgr).Named(name).WithOptions(o).
 		For(&cmapi.Certificate{}).
@@ -148,6 +153,14 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, oth
 			UpdateFunc: func(e event.UpdateEvent) bool {
 				return e.ObjectOld.(*cmapi.Certificate).Spec.SecretName != e.ObjectNew.(*cmapi.Certificate).Spec.SecretName
 			},
+		})).
+		Watches(&cmapi.Certificate{}, leaves, builder.WithPredicates(predicate.Funcs{
+			CreateFunc: func(e event.CreateEvent) bool { return !e.IsInInitialList && e.Object.(*cmapi.Certificate).Spec.IsCA },
+			UpdateFunc: func(e event.UpdateEvent) bool {
+				was, is := e.ObjectOld.(*cmapi.Certificate), e.ObjectNew.(*cmapi.Certificate)
+				return (was.Spec.IsCA || is.Spec.IsCA) && (!was.Status.RenewalTime.Equal(is.Status.RenewalTime) || was.Spec.SecretName != is.Spec.SecretName)
+			},
+			DeleteFunc: func(e event.DeleteEvent) bool { return e.Object.(*cmapi.Certificate).Spec.IsCA },
 		})).
 		Watches(&cmapi.CertificateRequest{}, requestChanged, builder.WithPredicates(predicate.Funcs{
 			CreateFunc: func(e event.CreateEvent) bool { return e.IsInInitialList }, // otherwise we made it
@@ -213,6 +226,9 @@ func (r *Reconciler) observe(ctx context.Context, crt *cmapi.Certificate) (*Obse
 			return o, err
 		}
 	}
+	if o.CARenewal, err = r.caRenewal(ctx, o.Issuer); err != nil {
+		return o, err
+	}
 	var same cmapi.CertificateList
 	if err := r.Client.List(ctx, &same, append([]client.ListOption{client.InNamespace(crt.Namespace), client.MatchingFields{bySecretName: crt.Spec.SecretName}}, fromCache...)...); err != nil {
 		return o, fmt.Errorf("list Certificates: %w", err)
@@ -245,6 +261,61 @@ func (r *Reconciler) observe(ctx context.Context, crt *cmapi.Certificate) (*Obse
 		}
 	}
 	return o, nil
+}
+
+// caRenewal is when a Certificate renews the CA of the issuer, or zero.
+func (r *Reconciler) caRenewal(ctx context.Context, issuer *signer.Issuer) (time.Time, error) {
+	var at time.Time
+	if issuer == nil || issuer.GetSpec().CA == nil {
+		return at, nil
+	}
+	var list cmapi.CertificateList
+	in := []client.ListOption{client.InNamespace(issuer.SecretNamespace), client.MatchingFields{bySecretName: issuer.GetSpec().CA.SecretName}}
+	if err := r.Client.List(ctx, &list, append(in, fromCache...)...); err != nil {
+		return at, fmt.Errorf("list Certificates of the CA: %w", err)
+	}
+	for i := range list.Items {
+		// Of several that name the Secret only the one that has it says when.
+		if renewal := list.Items[i].Status.RenewalTime; renewal != nil && list.Items[i].DeletionTimestamp == nil {
+			at = renewal.Time
+		}
+	}
+	return at, nil
+}
+
+// ofCA are the Certificates whose issuers have their CA from a Certificate.
+func (r *Reconciler) ofCA(ctx context.Context, crt *cmapi.Certificate) []reconcile.Request {
+	var issuers []cmapi.GenericIssuer
+	var namespaced cmapi.IssuerList
+	if err := r.Client.List(ctx, &namespaced, append([]client.ListOption{client.InNamespace(crt.Namespace)}, fromCache...)...); err != nil {
+		return nil // only a cache that is stopping fails
+	}
+	for i := range namespaced.Items {
+		issuers = append(issuers, &namespaced.Items[i])
+	}
+	if r.Scope.Namespace == "" && crt.Namespace == r.Scope.ClusterResourceNamespace {
+		var cluster cmapi.ClusterIssuerList
+		if err := r.Client.List(ctx, &cluster, fromCache...); err != nil {
+			return nil
+		}
+		for i := range cluster.Items {
+			issuers = append(issuers, &cluster.Items[i])
+		}
+	}
+	var requests []reconcile.Request
+	for _, i := range issuers {
+		if ca := i.GetSpec().CA; ca == nil || ca.SecretName != crt.Spec.SecretName {
+			continue
+		}
+		var leaves cmapi.CertificateList
+		if err := r.Client.List(ctx, &leaves, r.Scope.Of(i).OfIssuer()...); err != nil {
+			return nil
+		}
+		for j := range leaves.Items {
+			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&leaves.Items[j])})
+		}
+	}
+	return requests
 }
 
 // observeRequests finds the requests of the Certificate. Those of the present and the next revision are read by name, which waits until

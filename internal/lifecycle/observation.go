@@ -34,6 +34,9 @@ type Observation struct {
 	// Issuer is nil if it does not exist or is external.
 	Issuer *signer.Issuer
 
+	// CARenewal is when a Certificate renews the CA of the issuer. It is zero if none does.
+	CARenewal time.Time
+
 	// Current is the request that the present revision comes from, Next the one of the revision after it. Either may be nil.
 	Current, Next *cmapi.CertificateRequest
 	// Rehearsal is the request to the issuer that is to show that it would sign, RehearsalIssuer that issuer. Either may be nil.

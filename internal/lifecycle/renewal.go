@@ -24,6 +24,8 @@ type schedule struct {
 	at time.Time
 	// capped says that the certificate ends with its CA, earlier than was asked for.
 	capped bool
+	// withCA is when it is renewed because its CA is, if it ends with that: an estimate, which nothing waits for.
+	withCA time.Time
 	// windowErr says why no renewal window fits. at is then the time without windows.
 	windowErr error
 	// overruled says that renewBefore or its percentage is not followed, as the CA suggests when to renew, and they ask for more than half of
@@ -78,8 +80,7 @@ func renewal(cert *x509.Certificate, spec *cmapi.CertificateSpec, uid types.UID,
 		case signedByCA:
 			s.capped = !cert.NotAfter.Before(ca.NotAfter.Time.Truncate(time.Second)) && signer.Capped(spec.DurationOrDefault(), life)
 		default:
-			spread := min(life/rotationFraction, maxRotation)
-			replaced = ca.Since.Add(time.Duration(stable * float64(spread)))
+			replaced = ca.Since.Add(afterCA(life, stable))
 		}
 	}
 	if disabled {
@@ -139,6 +140,11 @@ func renewal(cert *x509.Certificate, spec *cmapi.CertificateSpec, uid types.UID,
 	return s
 }
 
+// afterCA is how long after its CA a certificate is renewed.
+func afterCA(life time.Duration, stable float64) time.Duration {
+	return time.Duration(stable * float64(min(life/rotationFraction, maxRotation)))
+}
+
 func (d *decider) renewingMessage() string {
 	message := "Renewing certificate as renewal was scheduled at " + d.plan.at.UTC().String()
 	if ca := d.ca(); ca != nil && !d.signedByCA(d.present.chain) {
@@ -155,7 +161,17 @@ func (d *decider) schedule(chain []*x509.Certificate) schedule {
 	if asked.After(d.Now.Add(firstHold)) {
 		asked = time.Time{} // it was asked for by a clock that was ahead: what is held since then would be held for too long
 	}
-	return renewal(chain[0], &d.Certificate.Spec, d.Certificate.UID, asked, d.ca(), d.signedByCA(chain), d.suggested())
+	cert, spec := chain[0], &d.Certificate.Spec
+	s := renewal(cert, spec, d.Certificate.UID, asked, d.ca(), d.signedByCA(chain), d.suggested())
+	disabled := spec.Renewal != nil && spec.Renewal.Policy == cmapi.CertificateRenewalPolicyDisabled
+	if s.capped && !disabled && !d.CARenewal.IsZero() {
+		stable := stableFraction(string(d.Certificate.UID), cert.SerialNumber.String())
+		s.withCA = d.CARenewal.Add(afterCA(cert.NotAfter.Sub(cert.NotBefore), stable)).Truncate(time.Second)
+		if cert.NotAfter.Before(s.withCA) {
+			s.withCA = cert.NotAfter
+		}
+	}
+	return s
 }
 
 // windowOf is the window that a CA suggests, nil if it does not, or if that is no window.

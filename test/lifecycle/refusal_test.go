@@ -245,7 +245,7 @@ func TestAnExpiredCertificateIsNotReadyWhateverIsRefused(t *testing.T) {
 				if !strings.HasPrefix(ready.Message, "Certificate expired on ") || !strings.Contains(ready.Message, cluster.RefusedBecause) {
 					t.Errorf("Ready says %q", ready.Message)
 				}
-				r.agrees("a", cmmeta.ConditionFalse, "Certificate expired on", cluster.RefusedBecause)
+				r.agrees("a", cmmeta.ConditionFalse, "certificate expired on", cluster.RefusedBecause)
 			})
 		}
 	}
@@ -264,7 +264,7 @@ func TestAStatusThatIsRefusedIsToldByAnEventAndTheMetricsAreRight(t *testing.T) 
 	})
 	r.clock.Step(end.Add(time.Minute).Sub(r.clock.Now()))
 	r.nudge("a")
-	if message := r.untilEvent("Certificate", "a", "StatusWriteFailed"); !strings.Contains(message, cluster.RefusedBecause) {
+	if message := r.untilEvent("Certificate", "a", "StatusNotWritten"); !strings.Contains(message, cluster.RefusedBecause) {
 		t.Errorf("the event says %q", message)
 	}
 	r.agrees("a", cmmeta.ConditionFalse, "its status does not say so")
@@ -289,12 +289,8 @@ func TestRealRefusals(t *testing.T) {
 				w.create(&corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: "few"}, Spec: corev1.ResourceQuotaSpec{
 					Hard: corev1.ResourceList{"count/secrets": resource.MustParse("1")}, // which the CA has
 				}})
-				cluster.Eventually(w, func() error {
-					q := &corev1.ResourceQuota{}
-					if err := w.Get(w.Context(), client.ObjectKey{Namespace: w.namespace, Name: "few"}, q); err != nil || q.Status.Hard == nil {
-						return cluster.NotYet("the quota is not counted: %v", err)
-					}
-					return nil
+				changeStatus(w, named(&corev1.ResourceQuota{}, "few"), func(q *corev1.ResourceQuota) { // as the controller that counts
+					q.Status.Hard, q.Status.Used = q.Spec.Hard, q.Spec.Hard
 				})
 			},
 			says: []string{`Secret "a" cannot be written`, "exceeded quota: few"},
