@@ -118,6 +118,15 @@ func Explain(o Objects, now time.Time) Report {
 	return r
 }
 
+// withoutCause is the message of Ready without what it repeats of Issuing, which is shown as what to do next.
+func withoutCause(message string, issuing *cmapi.CertificateCondition) string {
+	message, _, _ = strings.Cut(message, ". Waiting: ")
+	if issuing != nil {
+		message = strings.TrimSuffix(message, ". "+issuing.Message)
+	}
+	return message
+}
+
 // expired reports whether the certificate has ended, by the status.
 func expired(crt *cmapi.Certificate, now time.Time) bool {
 	return crt.Status.NotAfter != nil && now.After(crt.Status.NotAfter.Time)
@@ -361,7 +370,7 @@ func summary(o Objects, r Report, ready, issuing *cmapi.CertificateCondition, no
 	case ready.Status == cmmeta.ConditionTrue:
 		return "expired " + in(r.NotAfter) + ", and its status does not say so", "see whether the controller runs and may write the status of Certificates"
 	default:
-		summary = "is not ready: " + lower(ready.Message)
+		summary = "is not ready: " + lower(withoutCause(ready.Message, issuing))
 	}
 	if paused := cmapi.GetCertificateCondition(&crt.Status, signer.ConditionPaused); paused != nil && paused.Status == cmmeta.ConditionTrue {
 		return summary, fmt.Sprintf("mend what this says, then: perennial renew %s -n %s: %s", crt.Name, crt.Namespace, paused.Message)
