@@ -3,6 +3,7 @@ package lifecycle_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -23,6 +24,7 @@ import (
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/cli"
 	"github.com/perennial-pki/perennial/internal/controller"
+	"github.com/perennial-pki/perennial/pki"
 	"github.com/perennial-pki/perennial/test/cluster"
 	"github.com/perennial-pki/perennial/test/dnsserver"
 	"github.com/perennial-pki/perennial/test/pebble"
@@ -105,6 +107,8 @@ func creates[T client.Object](suffix string) func(cluster.Write) bool {
 	}
 }
 
+func appliesSecret(w cluster.Write) bool { return w.Verb == "apply" && w.Name == "a" }
+
 func deletes[T client.Object](w cluster.Write) bool {
 	_, is := w.Object.(T)
 	return w.Verb == "delete" && is
@@ -123,7 +127,7 @@ var refusedWrites = map[string]struct {
 	renews bool
 }{
 	"the CertificateRequest": {rule: creates[*cmapi.CertificateRequest]("-1"), reason: "RequestFailed"},
-	"the Secret":             {rule: func(w cluster.Write) bool { return w.Verb == "apply" }, reason: "SecretWriteFailed"},
+	"the Secret":             {rule: appliesSecret, reason: "SecretWriteFailed"},
 	"the next private key":   {rule: creates[*corev1.Secret](""), reason: "PrivateKeyWriteFailed", of: []string{"external", "acme"}},
 	"the private key of a request that waits": {rule: creates[*corev1.Secret](""), reason: "PrivateKeyWriteFailed", of: []string{"selfSigned", "ca"},
 		options: func(o *controller.Options) { o.Controllers = []string{"*", "-certificaterequests-approver"} }},
@@ -214,7 +218,7 @@ func TestAnExpiredCertificateIsNotReadyWhateverIsRefused(t *testing.T) {
 	for signer, set := range signers {
 		for what, rule := range map[string]func(cluster.Write) bool{
 			"the CertificateRequest": creates[*cmapi.CertificateRequest](""),
-			"the Secret":             func(w cluster.Write) bool { return w.Verb == "apply" },
+			"the Secret":             appliesSecret,
 		} {
 			t.Run(signer+"/"+what, func(t *testing.T) {
 				t.Parallel()
@@ -371,9 +375,14 @@ func (w *world) freeze() {
 		}
 		w.Cleanup(func() { _ = w.Delete(context.Background(), o) })
 	}
+	_, key := newCA(w, "probe", time.Hour)
+	csr, err := pki.Request{CommonName: "probe"}.CSR(rand.Reader, key)
+	if err != nil {
+		w.Fatal(err)
+	}
 	cluster.Eventually(w, func() error {
 		probe := &cmapi.CertificateRequest{ObjectMeta: metav1.ObjectMeta{Name: "probe", Namespace: w.namespace}, Spec: cmapi.CertificateRequestSpec{
-			Request: []byte("x"), IssuerRef: cmmeta.IssuerReference{Name: "none"},
+			Request: pki.EncodeCSRPEM(csr), IssuerRef: cmmeta.IssuerReference{Name: "none"},
 		}}
 		if err := w.Create(w.Context(), probe, client.DryRunAll); err == nil || !strings.Contains(err.Error(), "changes are frozen") {
 			return cluster.NotYet("the policy does not hold: %v", err)
