@@ -6,6 +6,8 @@ package budget
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -31,6 +33,12 @@ const (
 	entry = "ledger"
 	// directoryAnnotation says, for people, of which CA it is.
 	directoryAnnotation = "perennial.dev/acme-directory"
+	// ledgerLabel is on the ConfigMaps of ledgers, by which those are found that nobody needs.
+	ledgerLabel = "perennial.dev/acme-limits"
+	// shortDigest is how much of the digest of the directory's URL the names of ConfigMaps have.
+	shortDigest = 12
+	// sweepAgain is when the ConfigMaps of CAs of which nothing is spent are removed.
+	sweepAgain = time.Hour
 	// ioLimit bounds one attempt to read or write the ledger.
 	ioLimit = 10 * time.Second
 	// writeTries is how often it is tried to write while others write, too.
@@ -145,9 +153,17 @@ func (b *Budget) Gone(name types.NamespacedName) {
 	}
 }
 
-// Start writes what is left when the process ends.
+// Start removes what is over now and then, and writes what is left when the process ends.
 func (b *Budget) Start(ctx context.Context) error {
-	<-ctx.Done()
+	ticker := time.NewTicker(sweepAgain)
+	defer ticker.Stop()
+	for b.sweep(ctx); ctx.Err() == nil; {
+		select {
+		case <-ctx.Done():
+		case <-ticker.C:
+			b.sweep(ctx)
+		}
+	}
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushLimit)
 	defer cancel()
 	for _, c := range b.all() {
@@ -171,13 +187,40 @@ type CA struct {
 	saved  uint64            // changes of the ledger that are written
 	saving chan struct{}     // closed when the write that is under way ends; nil if none is
 	timer  *time.Timer       // of a write that can wait
+	whole  bool              // its name has the whole digest, as the short name is another CA's
 	closed time.Time         // until when the CA is to be left alone
 	quiet  time.Time         // until when it says nobody when to renew
 }
 
-// name is that of the ConfigMap.
+// name is that of the ConfigMap: a short digest of the directory's URL, or the whole one where the ConfigMap of that name says that it is of another CA.
 func (c *CA) name() types.NamespacedName {
-	return types.NamespacedName{Namespace: c.budget.Namespace, Name: "perennial-acme-limits-" + hexOf(c.directory)}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	sum := sha256.Sum256([]byte(c.directory))
+	digest := hex.EncodeToString(sum[:])
+	if !c.whole {
+		digest = digest[:shortDigest]
+	}
+	return types.NamespacedName{Namespace: c.budget.Namespace, Name: "perennial-acme-limits-" + digest}
+}
+
+// get reads the ConfigMap of the CA. One of that name is only taken for it if it has the directory's URL.
+func (c *CA) get(ctx context.Context) (*corev1.ConfigMap, error) {
+	object := &corev1.ConfigMap{}
+	if err := c.budget.Client.Get(ctx, c.name(), object); err != nil {
+		return nil, err
+	}
+	if of, said := object.Annotations[directoryAnnotation]; !said || of == c.directory {
+		return object, nil
+	}
+	c.mu.Lock()
+	again := !c.whole
+	c.whole = true
+	c.mu.Unlock()
+	if again {
+		return c.get(ctx)
+	}
+	return nil, fmt.Errorf("ConfigMap %s is of another CA", c.name())
 }
 
 // Ask says whether an order may be sent now. If so, what it spends is written down when Ask returns.
@@ -416,14 +459,13 @@ func (c *CA) load(ctx context.Context) error {
 func (c *CA) read(ctx context.Context) (*Ledger, *corev1.ConfigMap, error) {
 	ctx, cancel := context.WithTimeout(ctx, ioLimit)
 	defer cancel()
-	name := c.name()
 	objects, err := c.budget.Orders(ctx, c.directory)
 	if err != nil {
 		return nil, nil, fault.Transientf("LimitsUnknown", "list the orders to %s: %w", c.directory, err)
 	}
 	now := c.budget.Clock.Now()
-	object := &corev1.ConfigMap{}
-	err = c.budget.Client.Get(ctx, name, object)
+	object, err := c.get(ctx)
+	name := c.name()
 	switch {
 	case apierrors.IsNotFound(err):
 		return Restore(objects, now), nil, nil
@@ -479,10 +521,16 @@ func (c *CA) write(ctx context.Context) error {
 		c.mu.Lock()
 		changes := c.ledger.changes
 		text, err := c.ledger.Encode(c.budget.Clock.Now())
-		was := c.object
+		was, empty := c.object, c.ledger.empty()
 		c.mu.Unlock()
 		if err != nil {
 			return err
+		}
+		if empty {
+			done, err := c.remove(ctx, was, changes)
+			if done || err != nil {
+				return err
+			}
 		}
 		name := c.name()
 		is := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: name.Namespace, Name: name.Name}}
@@ -490,6 +538,7 @@ func (c *CA) write(ctx context.Context) error {
 			is = was.DeepCopy()
 		}
 		metav1.SetMetaDataAnnotation(&is.ObjectMeta, directoryAnnotation, c.directory)
+		metav1.SetMetaDataLabel(&is.ObjectMeta, ledgerLabel, "")
 		is.Data = map[string]string{entry: string(text)}
 		if was == nil {
 			err = c.budget.Client.Create(ctx, is)
@@ -514,6 +563,85 @@ func (c *CA) write(ctx context.Context) error {
 		c.object = object
 		c.mu.Unlock()
 	}
+}
+
+// remove removes the ConfigMap of a ledger in which nothing is spent, if there is one, and reports whether that is done. If not, others have written it.
+func (c *CA) remove(ctx context.Context, was *corev1.ConfigMap, changes uint64) (done bool, err error) {
+	if was != nil {
+		err := c.budget.Client.Delete(ctx, was, client.Preconditions{UID: &was.UID, ResourceVersion: &was.ResourceVersion})
+		if apierrors.IsConflict(err) || apierrors.IsForbidden(err) {
+			return false, nil
+		}
+		if client.IgnoreNotFound(err) != nil {
+			return false, err
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.object, c.saved = nil, changes
+	return true, nil
+}
+
+// sweep removes the ConfigMaps of CAs of which nothing is spent any more: tenants name as many CAs as they like.
+func (b *Budget) sweep(ctx context.Context) {
+	for _, c := range b.all() {
+		if err := c.tidy(ctx); err != nil {
+			b.Log.V(1).Info("the ConfigMap of a CA of which nothing is spent is not removed yet", "directory", c.directory, "error", err.Error())
+		}
+	}
+	var list corev1.ConfigMapList
+	if err := b.Client.List(ctx, &list, client.InNamespace(b.Namespace), client.HasLabels{ledgerLabel}); err != nil {
+		b.Log.V(1).Info("the ConfigMaps of CAs cannot be listed", "error", err.Error())
+		return
+	}
+	for i := range list.Items {
+		o := &list.Items[i]
+		ledger, err := Decode([]byte(o.Data[entry]))
+		if err != nil || o.Annotations[directoryAnnotation] == "" || b.known(o.Annotations[directoryAnnotation]) {
+			continue
+		}
+		if len(ledger.open) > 0 { // whether these have ended follows from their objects
+			c := b.CA(o.Annotations[directoryAnnotation])
+			if err := c.load(ctx); err == nil {
+				c.soon()
+			}
+			continue
+		}
+		if _, err := ledger.Encode(b.Clock.Now()); err != nil || !ledger.empty() {
+			continue
+		}
+		if err := b.Client.Delete(ctx, o, client.Preconditions{UID: &o.UID, ResourceVersion: &o.ResourceVersion}); client.IgnoreNotFound(err) != nil {
+			b.Log.V(1).Info("the ConfigMap of a CA of which nothing is spent is not removed yet", "configMap", o.Name, "error", err.Error())
+		}
+	}
+}
+
+// known reports whether the ledger of a CA is in memory, which tidies it up itself.
+func (b *Budget) known(directory string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_, is := b.cas[directory]
+	return is
+}
+
+// tidy removes the ConfigMap if what is written there is over.
+func (c *CA) tidy(ctx context.Context) error {
+	c.mu.Lock()
+	if c.ledger == nil || c.object == nil {
+		c.mu.Unlock()
+		return nil
+	}
+	_, err := c.ledger.Encode(c.budget.Clock.Now()) // which forgets what is over
+	empty := err == nil && c.ledger.empty()
+	if empty {
+		c.ledger.changes++
+	}
+	changes := c.ledger.changes
+	c.mu.Unlock()
+	if !empty {
+		return err
+	}
+	return c.durable(ctx, changes)
 }
 
 // soon has what was changed written in a moment, together with what else changes until then.

@@ -156,6 +156,11 @@ func NewLedger() *Ledger {
 	return &Ledger{full: map[key]int64{}, open: map[string]*open{}, failures: map[key]*failure{}, refusals: map[key]*refusal{}, reserved: map[key]int64{}}
 }
 
+// empty reports whether nothing is to be remembered. Encode forgets what is over.
+func (l *Ledger) empty() bool {
+	return len(l.full)+len(l.open)+len(l.failures)+len(l.refusals) == 0
+}
+
 // slot is a bucket that an order needs a token of.
 type slot struct {
 	kind    Kind

@@ -3,7 +3,6 @@ package budget
 import (
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -148,10 +147,4 @@ func set(ids []acme.Identifier) string {
 	}
 	slices.Sort(all)
 	return strings.Join(slices.Compact(all), " ")
-}
-
-// hexOf is a digest of a text that can be part of an object's name.
-func hexOf(s string) string {
-	sum := sha256.Sum256([]byte(s))
-	return hex.EncodeToString(sum[:6])
 }

@@ -220,8 +220,8 @@ func (r *ChallengeReconciler) vacant(ctx context.Context, ch *cmacme.Challenge, 
 		return err
 	}
 	if there := slices.DeleteFunc(c.standing(place), ended); len(there) > 0 {
-		return &solver.Later{After: cleanUpAgain, Why: fmt.Sprintf("It could not be removed, as the value of %s/%s was needed at %s, and the DNS provider may have taken that away, too",
-			there[0].Namespace, there[0].Name, strings.TrimSuffix(place, "."))}
+		return &solver.Later{After: cleanUpAgain, Why: fmt.Sprintf("It could not be removed, as the value of another challenge (%s) was needed at %s, and the DNS provider may have taken that away, too",
+			named(ch.Namespace, there), strings.TrimSuffix(place, "."))}
 	}
 	r.admission.begin(client.ObjectKeyFromObject(ch), place)
 	return nil
@@ -247,14 +247,6 @@ func (r *ChallengeReconciler) call(all []*cmacme.Challenge) {
 
 // behind says for whom a challenge waits.
 func behind(ch *cmacme.Challenge, room int, ahead []*cmacme.Challenge) string {
-	const few = 3
-	var names []string
-	for _, other := range ahead[:min(len(ahead), few)] {
-		names = append(names, other.Namespace+"/"+other.Name)
-	}
-	if more := len(ahead) - few; more > 0 {
-		names = append(names, fmt.Sprintf("%d more", more))
-	}
 	why := "where the DNS provider can have only one value at once"
 	switch {
 	case ch.Spec.Type == cmacme.ACMEChallengeTypeTLSALPN01:
@@ -262,5 +254,30 @@ func behind(ch *cmacme.Challenge, room int, ahead []*cmacme.Challenge) string {
 	case room > 1:
 		why = fmt.Sprintf("where the DNS provider can have only %d values at once", room)
 	}
-	return fmt.Sprintf("Waiting for its turn at %s, %s, after %s", strings.TrimSuffix(ch.Status.EffectiveName, "."), why, strings.Join(names, ", "))
+	return fmt.Sprintf("Waiting for its turn at %s, %s, after %s", strings.TrimSuffix(ch.Status.EffectiveName, "."), why, named(ch.Namespace, ahead))
+}
+
+// named names the first of some challenges to those of a namespace, who may not know of those of others.
+func named(namespace string, all []*cmacme.Challenge) string {
+	const few = 3
+	var names []string
+	own, others := 0, 0
+	for _, ch := range all {
+		switch {
+		case ch.Namespace != namespace:
+			others++
+		case own < few:
+			names = append(names, ch.Name)
+			fallthrough
+		default:
+			own++
+		}
+	}
+	if more := own - few; more > 0 {
+		names = append(names, fmt.Sprintf("%d more", more))
+	}
+	if others > 0 {
+		names = append(names, fmt.Sprintf("%d of other namespaces", others))
+	}
+	return strings.Join(names, ", ")
 }

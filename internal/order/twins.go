@@ -127,6 +127,10 @@ func (r *Reconciler) behind(order *cmacme.Order, first types.NamespacedName) rec
 	if waited < tellAfter {
 		return reconcile.Result{RequeueAfter: tellAfter - waited} // then it is said
 	}
-	order.Status.Reason = fmt.Sprintf("Waiting for the Order %s, which asks for the same names with the same account: the CA would answer both with one order", first)
+	which := "an Order of another namespace" // of which nothing may be told here
+	if first.Namespace == order.Namespace {
+		which = "the Order " + first.Name
+	}
+	order.Status.Reason = fmt.Sprintf("Waiting for %s, which asks for the same names with the same account: the CA would answer both with one order", which)
 	return reconcile.Result{RequeueAfter: time.Minute} // the other one may be open for too long by then
 }

@@ -265,3 +265,132 @@ func TestACAIsLeftAloneForADayAtMostAfterAClockWasAhead(t *testing.T) {
 		}
 	}
 }
+
+// ledgers are the names of the ConfigMaps in a namespace, by directory.
+func ledgers(t *testing.T, namespace string) map[string]string {
+	t.Helper()
+	var list corev1.ConfigMapList
+	if err := cluster.Admin(t).List(t.Context(), &list, client.InNamespace(namespace)); err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]string{}
+	for _, c := range list.Items {
+		if d := c.Annotations["perennial.dev/acme-directory"]; d != "" {
+			all[d] = c.Name
+		}
+	}
+	return all
+}
+
+// TestALedgerIsThatOfTheWholeURL has the ConfigMap of another CA at the name of this one's, as a tenant may find a URL with the same short digest.
+func TestALedgerIsThatOfTheWholeURL(t *testing.T) {
+	namespace := cluster.Namespace(t)
+	b := process(t, namespace, func() error { return nil })
+	if v, err := b.CA(directory).Ask(t.Context(), order("first", 5)); err != nil || !v.Allowed {
+		t.Fatalf("%+v, %v", v, err)
+	}
+	const other = "https://tenant.example/directory"
+	theirs := &corev1.ConfigMap{}
+	admin := cluster.Admin(t)
+	if err := admin.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: ledgers(t, namespace)[directory]}, theirs); err != nil {
+		t.Fatal(err)
+	}
+	theirs.Annotations["perennial.dev/acme-directory"] = other
+	if err := admin.Update(t.Context(), theirs); err != nil {
+		t.Fatal(err)
+	}
+	// Another process finds nothing of its CA, and leaves the other one's alone.
+	b = process(t, namespace, func() error { return nil })
+	if v, err := b.CA(directory).Ask(t.Context(), order("second", 1)); err != nil || !v.Allowed {
+		t.Fatalf("%+v, %v", v, err)
+	}
+	all := ledgers(t, namespace)
+	if len(all) != 2 || all[other] != theirs.Name || all[directory] == theirs.Name {
+		t.Errorf("the ConfigMaps are %v", all)
+	}
+	is := &corev1.ConfigMap{}
+	if err := admin.Get(t.Context(), client.ObjectKeyFromObject(theirs), is); err != nil || is.Data["ledger"] != theirs.Data["ledger"] {
+		t.Errorf("that of the other CA has changed: %v, %v", is.Data, err)
+	}
+	// A third one finds what is spent.
+	b = process(t, namespace, func() error { return nil })
+	b.Orders = func(context.Context, string) ([]budget.Past, error) {
+		return []budget.Past{{Ask: order("second", 1), Sent: true}}, nil
+	}
+	if v, err := b.CA(directory).Ask(t.Context(), order("third", 1)); err != nil || v.Allowed {
+		t.Errorf("%+v, %v", v, err)
+	}
+}
+
+// TestALedgerInWhichNothingIsSpentIsRemoved has many CAs that tenants name.
+func TestALedgerInWhichNothingIsSpentIsRemoved(t *testing.T) {
+	namespace := cluster.Namespace(t)
+	now := clocktesting.NewFakePassiveClock(time.Now())
+	run := func() *budget.Budget {
+		b := process(t, namespace, func() error { return nil })
+		b.Clock = now
+		return b
+	}
+	b := run()
+	for i := range 5 {
+		d := fmt.Sprintf("https://ca-%d.example/directory", i)
+		a := order(fmt.Sprintf("o-%d", i), 5)
+		if v, err := b.CA(d).Ask(t.Context(), a); err != nil || !v.Allowed {
+			t.Fatalf("%+v, %v", v, err)
+		}
+		switch i {
+		case 0:
+			b.Ended(a.ID, false) // it gives back what it had reserved
+		case 1:
+			b.Taken(a.ID)
+			b.Ended(a.ID, true)
+		}
+	}
+	until := func(what string, want ...string) {
+		t.Helper()
+		cluster.Eventually(t, func() error {
+			all := ledgers(t, namespace)
+			for _, d := range want {
+				if all[d] == "" {
+					return cluster.NotYet("%s: the ConfigMaps are %v", what, all)
+				}
+			}
+			if len(all) != len(want) {
+				return cluster.NotYet("%s: the ConfigMaps are %v", what, all)
+			}
+			return nil
+		})
+	}
+	until("one order has failed", "https://ca-1.example/directory", "https://ca-2.example/directory", "https://ca-3.example/directory", "https://ca-4.example/directory")
+
+	// After a restart the objects of the open orders are gone, and an hour later so is what they have spent.
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	b = run()
+	go func() { done <- b.Start(ctx) }()
+	cluster.Eventually(t, func() error {
+		var list corev1.ConfigMapList
+		if err := cluster.Admin(t).List(t.Context(), &list, client.InNamespace(namespace)); err != nil {
+			return err
+		}
+		for _, c := range list.Items {
+			if strings.Contains(c.Data["ledger"], `"orders"`) {
+				return cluster.NotYet("%s", c.Data["ledger"])
+			}
+		}
+		return nil
+	})
+	stop()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	now.SetTime(now.Now().Add(2 * time.Hour))
+	ctx, stop = context.WithCancel(t.Context())
+	defer stop()
+	go func() { done <- run().Start(ctx) }()
+	until("all is over")
+	stop()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}

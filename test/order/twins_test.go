@@ -129,7 +129,7 @@ func TestAnOrderThatIsSharedWithOneThatIsStuckIsReplacedForThatOne(t *testing.T)
 	asked := f.asked(pathNewOrder)
 	clock.Step(31 * time.Second)
 	r.nudge(r.order(good.Name))
-	says(good, "Waiting for the Order "+r.namespace+"/"+r.order(stuck.Name).Name+", which asks for the same names")
+	says(good, "Waiting for the Order "+r.order(stuck.Name).Name+", which asks for the same names")
 	if now := f.asked(pathNewOrder); now != asked {
 		t.Errorf("the CA was asked for %d orders", now)
 	}
