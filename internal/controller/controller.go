@@ -207,13 +207,21 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	}
 
 	scheme := Scheme()
-	mgr, err := newManager(cfg, scheme, o)
+	bound := &secrets.Bound{}
+	mgr, err := newManager(cfg, scheme, bound, o)
 	if err != nil {
 		return err
 	}
 	others, err := othersCache(cfg, mgr, o)
 	if err != nil {
 		return err
+	}
+	ours, err := mgr.GetCache().GetInformer(ctx, &corev1.Secret{}, cache.BlockUntilSynced(false))
+	if err != nil {
+		return fmt.Errorf("cache of Secrets: %w", err)
+	}
+	if err := bound.Watch(ours); err != nil {
+		return fmt.Errorf("cache of Secrets: %w", err)
 	}
 	registry := o.Registry
 	if registry == nil {
@@ -241,7 +249,7 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	return mgr.Start(ctx)
 }
 
-func newManager(cfg *rest.Config, scheme *runtime.Scheme, o Options) (manager.Manager, error) {
+func newManager(cfg *rest.Config, scheme *runtime.Scheme, bound *secrets.Bound, o Options) (manager.Manager, error) {
 	duration := func(d, otherwise time.Duration) *time.Duration {
 		if d <= 0 {
 			d = otherwise
@@ -256,7 +264,7 @@ func newManager(cfg *rest.Config, scheme *runtime.Scheme, o Options) (manager.Ma
 			DefaultTransform: cache.TransformStripManagedFields(),
 			ByObject: map[client.Object]cache.ByObject{
 				&networkingv1.Ingress{}: {Transform: shim.Strip},
-				&corev1.Secret{}:        {Label: secrets.Ours(), Transform: func(o any) (any, error) { return o, nil }},
+				&corev1.Secret{}:        {Label: secrets.Ours(), Transform: bound.Transform},
 			},
 		},
 		NewClient: func(cfg *rest.Config, options client.Options) (client.Client, error) {

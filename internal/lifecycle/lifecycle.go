@@ -246,9 +246,18 @@ func (r *Reconciler) observe(ctx context.Context, crt *cmapi.Certificate) (*Obse
 		return o, fmt.Errorf("list next private keys: %w", err)
 	}
 	for i := range keys.Items {
-		if keys.Items[i].Labels[cmapi.IsNextPrivateKeySecretLabelKey] == "true" {
-			o.KeySecrets = append(o.KeySecrets, &keys.Items[i])
+		key := &keys.Items[i]
+		if key.Labels[cmapi.IsNextPrivateKeySecretLabelKey] != "true" {
+			continue
 		}
+		if !secrets.Cached(key) {
+			if key, err = r.Secrets.Get(ctx, key.Namespace, key.Name); apierrors.IsNotFound(err) {
+				continue
+			} else if err != nil {
+				return nil, err
+			}
+		}
+		o.KeySecrets = append(o.KeySecrets, key)
 	}
 	if jks := jksOf(&crt.Spec); jks != nil {
 		if o.JKSPassword, err = r.password(ctx, crt, "jks", jks.PasswordSecretRef.Name, jks.PasswordSecretRef.Key, jks.Password); err != nil {

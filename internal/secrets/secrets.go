@@ -1,5 +1,5 @@
 // Package secrets reads Secrets without keeping all of the cluster's in memory. Those that are ours, by the label
-// controller.cert-manager.io/fao=true, are in a cache with their content. Of all others only the metadata is, and the
+// controller.cert-manager.io/fao=true, are in a cache with their content, as far as Bound lets them. Of all others only the metadata is, and the
 // content of the few that somebody asks for is read live, once for each version of them.
 package secrets
 
@@ -44,9 +44,10 @@ func Metadata() *metav1.PartialObjectMetadata {
 const (
 	// readTimeout bounds a live read.
 	readTimeout = 10 * time.Second
-	// keep is how many live reads are kept. They are the Secrets of issuers and passwords, of which a cluster
-	// has few; beyond it reads are repeated, not refused.
-	keep = 256
+	// keep is how many live reads are kept, and keepBytes how much content. They are the Secrets of issuers and passwords,
+	// of which a cluster has few; beyond it reads are repeated, not refused.
+	keep      = 256
+	keepBytes = 64 << 20
 )
 
 // Store reads Secrets.
@@ -58,8 +59,9 @@ type Store struct {
 	// Live reads from the API server.
 	Live client.Reader
 
-	mu   sync.Mutex
-	read map[types.NamespacedName]*corev1.Secret
+	mu    sync.Mutex
+	read  map[types.NamespacedName]*corev1.Secret
+	bytes int // of what is read
 }
 
 // Get returns the Secret, which the caller must not change. The error of one that does not exist is
@@ -68,11 +70,14 @@ func (s *Store) Get(ctx context.Context, namespace, name string) (*corev1.Secret
 	key := types.NamespacedName{Namespace: namespace, Name: name}
 	secret := &corev1.Secret{}
 	err := s.OursCache.Get(ctx, key, secret, client.UnsafeDisableDeepCopy)
-	if err == nil || !apierrors.IsNotFound(err) {
+	if err == nil && Cached(secret) || err != nil && !apierrors.IsNotFound(err) {
 		return secret, err
 	}
 	known := Metadata()
-	if err := s.OthersCache.Get(ctx, key, known); err != nil {
+	if err == nil {
+		known.UID, known.ResourceVersion = secret.UID, secret.ResourceVersion
+		secret = &corev1.Secret{}
+	} else if err := s.OthersCache.Get(ctx, key, known); err != nil {
 		s.forget(key)
 		return nil, err
 	}
@@ -97,7 +102,15 @@ func (s *Store) Get(ctx context.Context, namespace, name string) (*corev1.Secret
 func (s *Store) forget(key types.NamespacedName) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.read, key)
+	s.drop(key)
+}
+
+// drop forgets a live read. The lock must be held.
+func (s *Store) drop(key types.NamespacedName) {
+	if secret := s.read[key]; secret != nil {
+		s.bytes -= sizeOf(secret)
+		delete(s.read, key)
+	}
 }
 
 func (s *Store) remember(key types.NamespacedName, secret *corev1.Secret) {
@@ -106,11 +119,14 @@ func (s *Store) remember(key types.NamespacedName, secret *corev1.Secret) {
 	if s.read == nil {
 		s.read = map[types.NamespacedName]*corev1.Secret{}
 	}
-	if _, ok := s.read[key]; !ok && len(s.read) >= keep {
-		for other := range s.read { // any
-			delete(s.read, other)
+	s.drop(key)
+	size := sizeOf(secret)
+	for other := range s.read { // any
+		if len(s.read) < keep && s.bytes+size <= keepBytes {
 			break
 		}
+		s.drop(other)
 	}
 	s.read[key] = secret
+	s.bytes += size
 }

@@ -350,6 +350,16 @@ func (r *Reconciler) alive(ctx context.Context, ca *x509.Certificate, others []*
 	}
 	for i := range list.Items {
 		secret := &list.Items[i]
+		if !secrets.Cached(secret) {
+			full, err := r.Secrets.Get(ctx, secret.Namespace, secret.Name)
+			if err != nil {
+				if apierrors.IsNotFound(err) {
+					continue
+				}
+				return now.Add(time.Minute), "(unknown)"
+			}
+			secret = full
+		}
 		chain, err := r.Limits.DecodeChainPEM(secret.Data[corev1.TLSCertKey])
 		if err != nil || !chain[0].NotAfter.After(now) || !chain[0].NotAfter.After(until) {
 			continue

@@ -13,7 +13,6 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
-	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -76,7 +75,7 @@ type Solver struct {
 
 	made    made
 	reads   solver.Reads
-	editing sync.Mutex
+	editing locks
 }
 
 // AddIndexes adds the index that Handler needs.
@@ -132,7 +131,7 @@ func answer(proof func(r *http.Request, token, host string) (string, error)) htt
 // API server is asked before it is said that there is none, though not as often as strangers may like to ask.
 func (s *Solver) find(ctx context.Context, token, host string) (string, error) {
 	var list cmacme.ChallengeList
-	if err := s.Cache.List(ctx, &list, client.MatchingFields{byToken: token}, client.UnsafeDisableDeepCopy); err != nil {
+	if err := s.Cache.List(ctx, &list, client.MatchingFields{byToken: token}, client.UnsafeDisableDeepCopy, client.DisableReadYourWritesConsistency); err != nil {
 		return "", err
 	}
 	if len(list.Items) == 0 && len(token) >= minToken {

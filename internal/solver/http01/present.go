@@ -29,6 +29,9 @@ import (
 // fieldManager owns the fields of what is made for Challenges.
 const fieldManager = "perennial-http01"
 
+// editTimeout bounds one change of an Ingress, with the wait for those of others.
+const editTimeout = 20 * time.Second
+
 // again is after how long it is looked whether what was made for a Challenge is still there, while the site does not answer.
 const again = 10 * time.Second
 
@@ -199,8 +202,13 @@ func judged(kind string, o client.Object, err error) error {
 func (s *Solver) edit(ctx context.Context, ch *cmacme.Challenge, change func([]networkingv1.IngressRule, *cmacme.Challenge) ([]networkingv1.IngressRule, bool)) error {
 	key := types.NamespacedName{Namespace: ch.Namespace, Name: ch.Spec.Solver.HTTP01.Ingress.Name}
 	// One after the other: what one has written is not yet its owner's again.
-	s.editing.Lock()
-	defer s.editing.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, editTimeout)
+	defer cancel()
+	done, err := s.editing.take(ctx, key)
+	if err != nil {
+		return err
+	}
+	defer done()
 	return retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 		is := &networkingv1.Ingress{}
 		if err := s.Direct.Get(ctx, key, is); err != nil {

@@ -155,6 +155,9 @@ func ingressOf(ch *cmacme.Challenge) *networkingv1.Ingress {
 // withPath returns the rules of an Ingress with the path of a Challenge, and whether that changed them.
 func withPath(rules []networkingv1.IngressRule, ch *cmacme.Challenge) ([]networkingv1.IngressRule, bool) {
 	path, host := ingressPath(ch), hostOf(ch)
+	if stands(rules, host, path) {
+		return rules, false
+	}
 	next, _ := withoutPath(rules, ch)
 	into := slices.IndexFunc(next, func(r networkingv1.IngressRule) bool { return r.Host == host && r.HTTP != nil })
 	if into < 0 {
@@ -163,6 +166,26 @@ func withPath(rules []networkingv1.IngressRule, ch *cmacme.Challenge) ([]network
 	}
 	next[into].HTTP.Paths = append(next[into].HTTP.Paths, path)
 	return next, !equality.Semantic.DeepEqual(next, rules)
+}
+
+// stands reports whether a path is in a rule of the host, as it is to be, and nowhere else. Where in the rules is of no importance: challenges that each
+// moved theirs to the end would change an Ingress without end.
+func stands(rules []networkingv1.IngressRule, host string, path networkingv1.HTTPIngressPath) (there bool) {
+	for _, r := range rules {
+		if r.HTTP == nil {
+			continue
+		}
+		for _, p := range r.HTTP.Paths {
+			switch {
+			case p.Path != path.Path:
+			case there || r.Host != host || !equality.Semantic.DeepEqual(p, path):
+				return false
+			default:
+				there = true
+			}
+		}
+	}
+	return there
 }
 
 // withoutPath returns the rules of an Ingress as they were before withPath, and whether that changed them. The path has the Challenge's token, so it is nobody

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -189,5 +190,25 @@ func TestAnIngressThatOthersEditAtTheSameTimeHasBoth(t *testing.T) {
 	}
 	if got := hosts(); !slices.Equal(got, []string{"a.example.com1", "owner-1.example.com1", "owner-2.example.com1"}) {
 		t.Errorf("afterwards it has %v", got)
+	}
+}
+
+// TestChallengesThatShareAnIngressLeaveEachOthersPathsAlone has hosts with rules of their own and without.
+func TestChallengesThatShareAnIngressLeaveEachOthersPathsAlone(t *testing.T) {
+	rules := []networkingv1.IngressRule{rule("a.example.com", "/"), rule("*.example.com", "/")}
+	var all []*cmacme.Challenge
+	for _, host := range []string{"a.example.com", "b.example.com", "c.example.com", "a.example.com"} {
+		ch := challenge(host)
+		ch.UID, ch.Spec.Token = types.UID(fmt.Sprint("uid-", len(all))), fmt.Sprint("token-", len(all))
+		all = append(all, ch)
+		var changed bool
+		if rules, changed = withPath(rules, ch); !changed {
+			t.Errorf("%s: nothing changed", host)
+		}
+	}
+	for _, ch := range all {
+		if got, changed := withPath(rules, ch); changed {
+			t.Errorf("%s: what stands is moved: %+v", ch.Spec.DNSName, got)
+		}
 	}
 }
