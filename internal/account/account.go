@@ -65,6 +65,8 @@ type Accounts struct {
 	// UserAgent and Observe are those of acme.Client.
 	UserAgent string
 	Observe   func(acme.Exchange)
+	// Guard says why the account of an issuer must not be used for others now. It may be nil.
+	Guard func(*signer.Issuer) error
 
 	mu        sync.Mutex
 	clients   map[server]*acme.Client
@@ -146,6 +148,11 @@ func usable(issuer *signer.Issuer) bool {
 // Of returns the account of an issuer that is registered, and the client to use it with. A CA that does not know it, though it was registered again, is
 // not asked by everyone who wakes up.
 func (a *Accounts) Of(ctx context.Context, issuer *signer.Issuer) (*acme.Client, acme.Account, error) {
+	if a.Guard != nil {
+		if err := a.Guard(issuer); err != nil {
+			return nil, acme.Account{}, err
+		}
+	}
 	status := issuer.GetStatus().ACME
 	if !usable(issuer) {
 		_, why := issuer.Ready()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,6 +17,7 @@ import (
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/policies"
 	"github.com/perennial-pki/perennial/internal/version"
 )
 
@@ -27,8 +29,9 @@ func (p *Program) check() *cobra.Command {
 	api := &cobra.Command{
 		Use:   "api",
 		Short: "See whether the API is installed and takes Certificates",
-		Long:  "Has the API server judge a Certificate without storing it. Exit code 3 if that does not work.",
-		Args:  exactly(),
+		Long: "Has the API server judge a Certificate without storing it, and looks whether the admission policies are enforced, as far as you may read\n" +
+			"them. Exit code 3 if that does not work.",
+		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := p.connect()
 			if err != nil {
@@ -38,8 +41,11 @@ func (p *Program) check() *cobra.Command {
 			defer cancel()
 			deadline := p.Clock.Now().Add(wait)
 			for {
-				err := checkAPI(ctx, c)
+				note, err := checkAPI(ctx, c)
 				if err == nil {
+					if note != "" {
+						fmt.Fprintln(p.Err, note)
+					}
 					fmt.Fprintln(p.Out, "the API is ready")
 					return nil
 				}
@@ -63,8 +69,9 @@ func (p *Program) check() *cobra.Command {
 	return cmd
 }
 
-// checkAPI has the API server judge a Certificate that is wrong in one way, and sees whether it says so.
-func checkAPI(ctx context.Context, c *cluster) error {
+// checkAPI has the API server judge a Certificate that is wrong in one way, and sees whether it says so. It also looks at the admission policies. The
+// note says what could not be looked at.
+func checkAPI(ctx context.Context, c *cluster) (note string, err error) {
 	good := &cmapi.Certificate{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: "perennial-check-", Namespace: c.namespace},
 		Spec:       cmapi.CertificateSpec{DNSNames: []string{"check.example.com"}, SecretName: "perennial-check", IssuerRef: cmmeta.IssuerReference{Name: "perennial-check"}},
@@ -73,14 +80,23 @@ func checkAPI(ctx context.Context, c *cluster) error {
 	bad.Spec.SecretName = ""
 	if err := c.Create(ctx, good, client.DryRunAll); err != nil {
 		if meta.IsNoMatchError(err) || apierrors.IsNotFound(err) {
-			return fmt.Errorf("the CustomResourceDefinitions of cert-manager.io are not installed: %w", err)
+			return "", fmt.Errorf("the CustomResourceDefinitions of cert-manager.io are not installed: %w", err)
 		}
-		return err
+		return "", err
 	}
 	if err := c.Create(ctx, bad, client.DryRunAll); err == nil {
-		return errors.New("the API server accepted a Certificate without spec.secretName: its CustomResourceDefinitions are incomplete")
+		return "", errors.New("the API server accepted a Certificate without spec.secretName: its CustomResourceDefinitions are incomplete")
 	}
-	return nil
+	problems, err := policies.Look(ctx, c, c.namespace)
+	switch {
+	case apierrors.IsForbidden(err):
+		return "whether the admission policies are enforced was not checked, as you may not list them: " + describe(err), nil
+	case err != nil:
+		return "", err
+	case len(problems) > 0:
+		return "", errors.New("the admission policies are not enforced, so that the controller uses no ClusterIssuer and approves nothing: " + strings.Join(problems, "; "))
+	}
+	return "", nil
 }
 
 // versionReport is what version prints as JSON.

@@ -174,6 +174,10 @@ func (p *Program) revocable(ctx context.Context, c *cluster, key client.ObjectKe
 	if err != nil {
 		return nil, fmt.Errorf("entry tls.key of Secret %q: %w", secret.Name, err)
 	}
+	if !pki.SamePublicKey(private.Public(), chain[0].PublicKey) {
+		return nil, &exitError{ExitNotReady, fmt.Errorf("tls.key of Secret %q is not the private key of the certificate in its tls.crt, which only that key can revoke here: put the two together again",
+			secret.Name)}
+	}
 	r := &revocable{leaf: chain[0], key: private, secret: secret}
 	if r.ca, err = caOf(issuer.GetSpec().ACME); err != nil {
 		return nil, err

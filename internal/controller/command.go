@@ -134,6 +134,7 @@ func Command() *cobra.Command {
 	f.StringToStringVar(&o.HTTP01.Labels, "acme-http01-solver-extra-labels", nil, "labels, key=value, of all that is made for an HTTP-01 challenge")
 	f.StringSliceVar(&o.HTTP01.Nameservers, "acme-http01-solver-nameservers", nil, "host:port of the DNS servers by which sites are found that are looked at before an ACME server is; the system's if left out")
 	f.BoolVar(&nonRoot, "acme-http01-solver-run-as-non-root", true, "forbid such pods to run as root")
+	f.BoolVar(&o.AssumePolicies, "assume-admission-policies", false, "do not look whether the admission policies are enforced, such as where the controller may not read them; if they are not, users of any namespace can use the credentials of ClusterIssuers")
 	f.StringVar(&o.MetricsAddress, "metrics-listen-address", o.MetricsAddress, "host:port of /metrics; empty for none")
 	f.StringVar(&o.HealthAddress, "health-listen-address", o.HealthAddress, "host:port of /livez and /readyz; empty for none")
 	f.IntVar(&o.Workers, "concurrent-workers", o.Workers, "how many objects of a kind are worked on at once")

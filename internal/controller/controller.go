@@ -53,6 +53,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/observe"
 	"github.com/perennial-pki/perennial/internal/order"
 	"github.com/perennial-pki/perennial/internal/outside"
+	"github.com/perennial-pki/perennial/internal/policies"
 	"github.com/perennial-pki/perennial/internal/renewalinfo"
 	"github.com/perennial-pki/perennial/internal/request"
 	"github.com/perennial-pki/perennial/internal/revocation"
@@ -119,6 +120,10 @@ type Options struct {
 	// Dial connects to the sites whose challenges are checked, and is given their names unless HTTP01.Nameservers are set. If nil, their
 	// addresses are looked up and connected to.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+	// AssumePolicies says that the admission policies are not looked at, but taken for enforced. If they are not, users of any namespace can use the
+	// credentials of ClusterIssuers.
+	AssumePolicies bool
 
 	// Shim says what is taken from annotated Ingresses, Gateways and ListenerSets.
 	Shim shim.Settings
@@ -232,7 +237,11 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	if err != nil {
 		return err
 	}
-	if err := addReconcilers(ctx, cfg, mgr, others, events, metrics, registry, o); err != nil {
+	guard, err := watchPolicies(cfg, mgr, registry, o)
+	if err != nil {
+		return err
+	}
+	if err := addReconcilers(ctx, cfg, mgr, others, events, metrics, registry, guard, o); err != nil {
 		return err
 	}
 	registry.MustRegister(
@@ -246,7 +255,25 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	if err := reportHealth(mgr); err != nil {
 		return err
 	}
+	guard.Settle(ctx) // before the first pass, which otherwise waits for what is known in a moment
 	return mgr.Start(ctx)
+}
+
+// watchPolicies has the admission policies watched.
+func watchPolicies(cfg *rest.Config, mgr manager.Manager, registry prometheus.Registerer, o Options) (*policies.Watcher, error) {
+	c, err := client.NewWithWatch(cfg, client.Options{HTTPClient: mgr.GetHTTPClient(), Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper()})
+	if err != nil {
+		return nil, fmt.Errorf("client for admission policies: %w", err)
+	}
+	tried := o.ClusterResourceNamespace
+	if o.Namespace != "" {
+		tried = o.Namespace
+	}
+	guard, err := policies.New(c, tried, o.AssumePolicies, o.Log.WithName("policies"), registry)
+	if err != nil {
+		return nil, err
+	}
+	return guard, mgr.Add(guard)
 }
 
 func newManager(cfg *rest.Config, scheme *runtime.Scheme, bound *secrets.Bound, o Options) (manager.Manager, error) {
@@ -393,7 +420,7 @@ type reconciler interface {
 	SetupWithManager(context.Context, ctrl.Manager, cache.Cache, ctrlcontroller.Options) error
 }
 
-func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, others cache.Cache, events *observe.Recorder, metrics *observe.Metrics, registry prometheus.Registerer, o Options) error {
+func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, others cache.Cache, events *observe.Recorder, metrics *observe.Metrics, registry prometheus.Registerer, guard *policies.Watcher, o Options) error {
 	on, err := enabled(o.Controllers)
 	if err != nil {
 		return err
@@ -429,7 +456,7 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 	if err := errors.Join(mgr.Add(limits), registry.Register(limits)); err != nil {
 		return err
 	}
-	accounts := &account.Accounts{Client: c, Secrets: store, Limits: o.Limits, Clock: o.Clock, Budget: limits, Egress: egress, UserAgent: "perennial", Observe: metrics.ACMEExchange}
+	accounts := &account.Accounts{Client: c, Secrets: store, Limits: o.Limits, Clock: o.Clock, Budget: limits, Egress: egress, UserAgent: "perennial", Observe: metrics.ACMEExchange, Guard: guard.Guard}
 	answers := &http01.Solver{
 		Cache: c, Direct: direct, Namespace: o.Namespace, Mode: o.HTTP01.Mode, Listens: o.HTTP01Address != "", Service: o.HTTP01.Service, WithoutTargetRef: o.HTTP01.WithoutTargetRef,
 		Webroot: o.HTTP01.Webroot, Labels: o.HTTP01.Labels, Pods: o.HTTP01.Pods, Site: site, Now: o.Clock.Now,
@@ -473,7 +500,7 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 	// Those who wait for others do so in lanes, of their own, with more workers than can wait.
 	lanes := func() *lane.Lanes { return lane.New(o.Workers, o.Clock) }
 	issuersOf := func(kind string) reconciler {
-		return &issuer.Reconciler{Lanes: lanes(), Client: c, Secrets: store, Scope: scope, Signers: signers, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, Kind: kind, CSRs: on[certificateSigningRequests]}
+		return &issuer.Reconciler{Lanes: lanes(), Client: c, Secrets: store, Scope: scope, Signers: signers, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, Kind: kind, CSRs: on[certificateSigningRequests], Policies: guard}
 	}
 	targets := o.Targets
 	if targets == nil {
@@ -489,12 +516,12 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 	}{
 		{on[certificates], lives},
 		{on[certificates], revoker},
-		{on[certificateRequests], &request.Reconciler{Client: c, Scope: scope, Signers: signers, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, DisableApproval: !on[approver]}},
-		{on[certificateSigningRequests], &request.CSRReconciler{Client: c, Scope: scope, Signers: signers, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
+		{on[certificateRequests], &request.Reconciler{Client: c, Scope: scope, Signers: signers, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, DisableApproval: !on[approver], Unprotected: guard.Unprotected}},
+		{on[certificateSigningRequests], &request.CSRReconciler{Client: c, Scope: scope, Signers: signers, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, Guard: guard.Guard}},
 		{on[issuers], issuersOf(signer.KindIssuer)},
 		{on[clusterIssuers] && wide, issuersOf(signer.KindClusterIssuer)},
 		{on[orders], &order.Reconciler{Client: c, Scope: scope, Accounts: accounts, Budget: limits, Names: names, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, Revocation: revoker, Lanes: lanes()}},
-		{on[challenges], &order.ChallengeReconciler{Client: c, Scope: scope, Accounts: accounts, Budget: limits, Solvers: solvers, Names: names, Events: events, Metrics: metrics, Clock: o.Clock, Max: o.MaxChallenges, Lanes: lanes()}},
+		{on[challenges], &order.ChallengeReconciler{Client: c, Scope: scope, Accounts: accounts, Budget: limits, Solvers: solvers, Names: names, Events: events, Metrics: metrics, Clock: o.Clock, Max: o.MaxChallenges, Lanes: lanes(), Guard: guard.Guard}},
 		{on[renewalInfo], &renewalinfo.Reconciler{Client: c, Secrets: store, Scope: scope, Accounts: accounts, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, Lanes: lanes()}},
 		{on[ingressShim] || on[gatewayShim] || on[listenerSets], &shim.Reconciler{Client: c, Scope: scope, Settings: o.Shim, Ingresses: on[ingressShim], Gateways: on[gatewayShim], ListenerSets: on[listenerSets], Events: events, Metrics: metrics, Clock: o.Clock}},
 		{on[caInjector] && len(targets) > 0, &inject.Reconciler{Client: c, Live: live, Secrets: store, Targets: targets, Namespace: o.Namespace, APIServerCA: inject.APIServerCA(cfg), Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},

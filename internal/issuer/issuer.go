@@ -31,6 +31,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/lane"
 	"github.com/perennial-pki/perennial/internal/observe"
+	"github.com/perennial-pki/perennial/internal/policies"
 	"github.com/perennial-pki/perennial/internal/secrets"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
@@ -57,6 +58,8 @@ type Reconciler struct {
 	Kind string
 	// CSRs says that Kubernetes CertificateSigningRequests are served, too, whose certificates also count.
 	CSRs bool
+	// Policies knows whether ClusterIssuers are protected. It may be nil.
+	Policies *policies.Watcher
 }
 
 // object is what Issuer and ClusterIssuer have in common.
@@ -108,7 +111,33 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, oth
 		Watches(&corev1.Secret{}, secretChanged).
 		WatchesRawSource(source.Kind(others, client.Object(secrets.Metadata()), secretChanged)).
 		WatchesRawSource(r.Lanes.Calls())
+	if r.guarded() {
+		changed := make(chan event.GenericEvent, 1)
+		r.Policies.OnChange(func() {
+			select {
+			case changed <- event.GenericEvent{Object: r.new()}: // of none in particular
+			default:
+			}
+		})
+		b = b.WatchesRawSource(source.Channel(changed, handler.EnqueueRequestsFromMapFunc(r.all)))
+	}
 	return b.Complete(observe.Counted(r.Metrics, name, r.Lanes.Reconciler(r)))
+}
+
+// guarded reports whether the issuers are used only while admission policies protect them.
+func (r *Reconciler) guarded() bool { return r.Policies != nil && r.Kind == signer.KindClusterIssuer }
+
+// all returns all ClusterIssuers.
+func (r *Reconciler) all(ctx context.Context, _ client.Object) []reconcile.Request {
+	var list cmapi.ClusterIssuerList
+	if err := r.Client.List(ctx, &list, client.UnsafeDisableDeepCopy, &client.ListOptions{DisableReadYourWritesConsistency: true}); err != nil {
+		return nil // only a cache that is stopping fails
+	}
+	var requests []reconcile.Request
+	for i := range list.Items {
+		requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
+	}
+	return requests
 }
 
 func (r *Reconciler) issuersOf(ctx context.Context, namespace, secret string) []reconcile.Request {
@@ -162,6 +191,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 			result.RequeueAfter = min(result.RequeueAfter, previousInterval)
 		}
 	}
+	if r.guarded() {
+		issuer.GetStatus().SetUnprotected(now, r.Policies.Unprotected(), issuer.GetGeneration())
+	}
 	said := assess(issuer.GetStatus(), readiness, err, issuer.GetGeneration(), now)
 	if !equality.Semantic.DeepEqual(before.GetStatus(), issuer.GetStatus()) {
 		patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
@@ -171,6 +203,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	}
 	for _, e := range said {
 		r.Events.Event(o, e.kind, e.reason, e.message)
+	}
+	if c := cmapi.GetIssuerCondition(issuer.GetStatus(), cmapi.IssuerConditionUnprotected); c != nil && cmapi.GetIssuerCondition(before.GetStatus(), c.Type) == nil {
+		r.Events.Event(o, corev1.EventTypeWarning, string(c.Type), c.Message)
 	}
 	if err == nil {
 		err = readiness.Unreachable

@@ -336,15 +336,13 @@ func (r *Reconciler) requestFor(crt *cmapi.Certificate, n *NewRequest, issuer *s
 		return nil, err // Decide has checked all that depends on the spec
 	}
 	annotations := copiedAnnotations(crt.Annotations, r.Settings.CopiedAnnotations)
+	maps.DeleteFunc(annotations, func(key, _ string) bool { return strings.HasPrefix(key, ownAnnotations) }) // they are for us to say
 	annotations[cmapi.CertificateNameKey] = crt.Name
 	if n.Attempt > 1 {
 		annotations[attemptAnnotation] = strconv.Itoa(n.Attempt)
 	}
 	if issuer != nil {
 		annotations[issuerAnnotation] = issuer.Generation()
-	}
-	for _, ours := range []string{signer.ReplacesAnnotation, signer.ProfileAnnotation, signer.RehearsalAnnotation, signer.ManualAnnotation, revocation.ForAnnotation} {
-		delete(annotations, ours) // it is for us to say
 	}
 	if n.Wish != "" {
 		annotations[signer.ManualAnnotation] = n.Wish
@@ -388,6 +386,11 @@ func replaces(o *Observation) string {
 	}
 	chain, err := o.Limits.DecodeChainPEM(o.Secret.Data[corev1.TLSCertKey])
 	if err != nil {
+		return ""
+	}
+	// Without its private key the certificate may be that of another user of the account.
+	key, err := o.Limits.DecodeKeyPEM(o.Secret.Data[corev1.TLSPrivateKeyKey])
+	if err != nil || !pki.SamePublicKey(key.Public(), chain[0].PublicKey) {
 		return ""
 	}
 	if !sharesNames(chain[0], requestOf(&crt.Spec)) {

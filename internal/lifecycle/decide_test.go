@@ -496,10 +496,9 @@ func TestARenewalAtOnceIsRememberedOfTheSameIssuerOnly(t *testing.T) {
 	}
 }
 
-// signedByCA is a certificate that names its authority, as those of ACME servers do.
-func (s *scene) signedByCA() *x509.Certificate {
+// signedByCA is a certificate of a key that names its authority, as those of ACME servers do.
+func (s *scene) signedByCA(key crypto.Signer) *x509.Certificate {
 	s.Helper()
-	key := s.newKey()
 	leaf, root := s.certificateFor(key), s.certificateFor(key)
 	root.IsCA, root.SubjectKeyId, root.KeyUsage = true, []byte("authority"), x509.KeyUsageCertSign
 	signed, err := pki.Sign(rand.Reader, leaf, root, key.Public(), key)
@@ -520,6 +519,8 @@ func TestWhatAnOrderReplaces(t *testing.T) {
 		"nothing at a CA that does not say when to renew":  {func(s *scene) { s.Certificate.Status.ACME = nil }, false},
 		"nothing without one":                              {func(s *scene) { s.Secret = nil }, false},
 		"nothing at another issuer":                        {func(s *scene) { s.Certificate.Spec.IssuerRef.Name = "other" }, false},
+		"nothing that the private key of another is for":   {func(s *scene) { s.Secret.Data["tls.crt"] = pki.EncodeCertificatePEM(s.signedByCA(s.newKey())) }, false},
+		"nothing without a private key":                    {func(s *scene) { delete(s.Secret.Data, "tls.key") }, false},
 		"nothing by another account":                       {func(s *scene) { s.Issuer.GetStatus().ACME.URI = "https://ca/account/2" }, false},
 		"it, if nobody has noted whose account it was for": {func(s *scene) { s.Certificate.Status.ACME.ARI.Account = "" }, true},
 	} {
@@ -527,7 +528,11 @@ func TestWhatAnOrderReplaces(t *testing.T) {
 			s := newScene(t).suggested(50*day, 51*day)
 			s.Issuer.GetStatus().ACME = &cmacme.ACMEIssuerStatus{URI: "https://ca/account/1"}
 			s.Certificate.Status.ACME.ARI.Account = "https://ca/account/1"
-			s.Secret.Data["tls.crt"] = pki.EncodeCertificatePEM(s.signedByCA())
+			key, err := s.Limits.DecodeKeyPEM(s.Secret.Data["tls.key"])
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.Secret.Data["tls.crt"] = pki.EncodeCertificatePEM(s.signedByCA(key))
 			test.scene(s)
 			if id := replaces(s.Observation); (id != "") != test.says {
 				t.Errorf("it says %q", id)

@@ -36,6 +36,9 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
+// ownAnnotations begins the names of annotations that the controller alone writes on requests, which a policy sees to.
+const ownAnnotations = "perennial.dev/"
+
 // issuerAnnotation on a request says which issuer it was made for, and which generation of it, so that a change of the issuer
 // ends the back-off after a refusal.
 const issuerAnnotation = "perennial.dev/issuer-generation"

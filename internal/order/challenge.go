@@ -76,6 +76,8 @@ type ChallengeReconciler struct {
 	// Max is how many challenges are worked on at once. DefaultMaxChallenges if zero.
 	Max   int
 	Lanes *lane.Lanes
+	// Guard says why the credentials of an issuer must not be used now. It may be nil.
+	Guard func(*signer.Issuer) error
 
 	queue workqueue.TypedRateLimitingInterface[reconcile.Request] // SetupWithManager sets it
 	pace  pace
@@ -280,6 +282,11 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 	ca, by, err := r.Accounts.Of(ctx, i)
 	if err != nil {
 		return result, nil, err
+	}
+	if !st.Presented {
+		if err := r.recompute(ctx, i, by, ch); err != nil {
+			return result, nil, err
+		}
 	}
 	defer func() {
 		err = r.Accounts.Believed(ctx, i, by, err)
@@ -667,6 +674,9 @@ func (r *ChallengeReconciler) takeAway(ctx context.Context, ch *cmacme.Challenge
 	}
 	if i == nil {
 		i = r.Scope.Former(ch.Namespace, ch.Spec.IssuerRef) // what it was set up with may still be there
+	}
+	if err := r.mayCleanUp(ctx, i, ch); err != nil {
+		return err
 	}
 	return s.CleanUp(ctx, i, ch)
 }

@@ -122,11 +122,7 @@ func has(crt *cmapi.Certificate, leaf *x509.Certificate) bool {
 
 // leaf is the certificate in the status of an Order, or nil.
 func (r *Reconciler) leaf(order *cmacme.Order) *x509.Certificate {
-	chain, err := r.Limits.DecodeChainPEM(order.Status.Certificate)
-	if err != nil {
-		return nil
-	}
-	return chain[0]
+	return revocation.Answered(r.Limits, order.Spec.Request, order.Status.Certificate)
 }
 
 func (r *Reconciler) release(ctx context.Context, order *cmacme.Order) error {

@@ -55,6 +55,8 @@ type CSRReconciler struct {
 	Events  record.EventRecorder
 	Metrics *observe.Metrics
 	Clock   clock.PassiveClock
+	// Guard says why an issuer must not be used now. It may be nil.
+	Guard func(*signer.Issuer) error
 }
 
 // bySigner is the field index of unfinished CertificateSigningRequests by signerName, byCSRKeySecret that by the name of
@@ -183,6 +185,12 @@ func (r *CSRReconciler) Reconcile(ctx context.Context, request reconcile.Request
 		}
 		r.Events.Event(csr, corev1.EventTypeWarning, "IssuerNotReady", message)
 		return reconcile.Result{}, nil
+	}
+	if r.Guard != nil {
+		if err := r.Guard(issuer); err != nil {
+			r.Events.Event(csr, corev1.EventTypeWarning, "IssuerNotReady", err.Error())
+			return reconcile.Result{RequeueAfter: unprotectedAgain}, nil
+		}
 	}
 	s, ok := r.Signers[issuer.Type()]
 	if !ok {

@@ -1,15 +1,23 @@
 package request
 
 import (
+	"crypto/x509"
 	"fmt"
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
 // observation is what is known about a CertificateRequest.
 type observation struct {
 	request *cmapi.CertificateRequest
+	// csr is the CSR. unfit says, for people, what is wrong with it, also that it asks for more than the spec: then it must not be signed by any
+	// issuer.
+	csr   *x509.CertificateRequest
+	unfit string
+	// unprotected says, for people, why neither approval nor the credentials of ClusterIssuers are safe. Empty if they are.
+	unprotected string
 	// mayApprove says that RBAC lets us approve requests to this issuer.
 	mayApprove bool
 	// issuer is nil if there is none of that name.
@@ -21,7 +29,8 @@ type verdict string
 
 const (
 	leave   verdict = "leave"   // nothing: it is finished, or not ours
-	approve verdict = "approve" // approve, and nothing else
+	refuse  verdict = "refuse"  // its CSR must not be signed
+	approve verdict = "approve" // mark it as checked, approve it if that is ours to do, and nothing else
 	deny    verdict = "deny"    // somebody denied it
 	wait    verdict = "wait"    // say what for
 	sign    verdict = "sign"
@@ -30,8 +39,8 @@ const (
 // decision is a verdict and what is said about it.
 type decision struct {
 	verdict
-	// approve says that it is to be approved as well.
-	approve bool
+	// check says that it is to be marked as checked as well, approve that it is to be approved as well.
+	check, approve bool
 	// reason is that of the event, message the text of event and condition.
 	reason, message string
 	// unreachable says that it waits for an issuer whose server does not answer.
@@ -43,21 +52,31 @@ func decide(o observation) decision {
 	cr := o.request
 	status := &cr.Status
 	approved, denied := cmapi.CertificateRequestIsApproved(status), cmapi.CertificateRequestIsDenied(status)
-	approving := !approved && !denied && o.mayApprove
+	external := signer.External(cr.Spec.IssuerRef)
+	approving := !approved && !denied && o.mayApprove && o.unprotected == ""
+	d := decision{verdict: wait, check: !checked(status), approve: approving}
 	switch {
-	case signer.External(cr.Spec.IssuerRef):
-		if approving {
-			return decision{verdict: approve, approve: true}
-		}
-		return decision{verdict: leave}
-	case finished(status):
+	case finished(status), denied && external:
 		return decision{verdict: leave}
 	case denied:
 		return decision{verdict: deny, message: "The CertificateRequest was denied by an approval controller"}
+	case o.unfit != "":
+		return decision{verdict: refuse, message: o.unfit}
+	case external && (d.check || d.approve):
+		d.verdict = approve
+		return d
+	case external:
+		return decision{verdict: leave}
+	case !approved && o.unprotected != "":
+		d.reason, d.message = reasonUnprotected, o.unprotected
+		return d
 	case !approved && !o.mayApprove:
-		return decision{verdict: wait, reason: "WaitingForApproval", message: "Not signing CertificateRequest until it is Approved"}
+		d.reason, d.message = "WaitingForApproval", "Not signing CertificateRequest until it is Approved"
+		return d
+	case o.unprotected != "" && cr.Spec.IssuerRef.KindOrDefault() == signer.KindClusterIssuer:
+		d.reason, d.message = reasonUnprotected, o.unprotected
+		return d
 	}
-	d := decision{verdict: wait, approve: approving}
 	ref := cr.Spec.IssuerRef
 	if o.issuer == nil {
 		d.reason = "IssuerNotFound"
@@ -74,6 +93,15 @@ func decide(o observation) decision {
 	}
 	d.verdict = sign
 	return d
+}
+
+// reasonUnprotected is the reason of what waits until admission policies are enforced.
+const reasonUnprotected = "AdmissionPolicies"
+
+// checked reports whether a request is marked as one whose CSR asks for no more than its spec.
+func checked(status *cmapi.CertificateRequestStatus) bool {
+	c := cmapi.GetCertificateRequestCondition(status, cmapi.CertificateRequestConditionChecked)
+	return c != nil && c.Status == cmmeta.ConditionTrue
 }
 
 func place(cr *cmapi.CertificateRequest) string {

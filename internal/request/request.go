@@ -4,6 +4,7 @@ package request
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"slices"
 	"time"
@@ -41,10 +42,15 @@ const (
 	approver        = "cert-manager.io"
 	approvedMessage = "Certificate request has been approved by cert-manager.io"
 	issuedMessage   = "Certificate fetched from issuer successfully"
+	checkedMessage  = "The CSR asks for no more than the spec"
 
 	// mendedBackstop is when a request looks again at an issuer that was ready but whose Secret was wrong. Normally the issuer's
 	// condition changes meanwhile, and that is watched; it does not if the Secret was mended before anybody else saw it.
 	mendedBackstop = time.Minute
+	// markAgain is when a request gets its mark whose approval by us was refused. RBAC has settled by then.
+	markAgain = time.Second
+	// unprotectedAgain is when a request looks again whether admission policies are enforced, which nothing else tells it.
+	unprotectedAgain = 15 * time.Second
 )
 
 // Reconciler approves and signs CertificateRequests.
@@ -58,6 +64,8 @@ type Reconciler struct {
 	Clock   clock.PassiveClock
 	// DisableApproval leaves approval to others.
 	DisableApproval bool
+	// Unprotected says, for people, why neither approval nor the credentials of ClusterIssuers are safe for now. Empty if they are.
+	Unprotected func() string
 
 	permissions permissions
 }
@@ -114,10 +122,11 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, oth
 
 // done reports whether nothing is left to do for us.
 func done(cr *cmapi.CertificateRequest) bool {
-	if signer.External(cr.Spec.IssuerRef) {
-		return cmapi.CertificateRequestIsApproved(&cr.Status) || cmapi.CertificateRequestIsDenied(&cr.Status)
+	if finished(&cr.Status) {
+		return true
 	}
-	return finished(&cr.Status)
+	decided := cmapi.CertificateRequestIsApproved(&cr.Status) && checked(&cr.Status) || cmapi.CertificateRequestIsDenied(&cr.Status)
+	return decided && signer.External(cr.Spec.IssuerRef)
 }
 
 // Reconcile looks at one CertificateRequest.
@@ -143,6 +152,11 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	next := cr.DeepCopy()
 	var result reconcile.Result
 	var failure error
+	if d.check {
+		cmapi.SetCertificateRequestCondition(&next.Status, r.Clock.Now(), cmapi.CertificateRequestCondition{
+			Type: cmapi.CertificateRequestConditionChecked, Status: cmmeta.ConditionTrue, Reason: "CSRFits", Message: checkedMessage,
+		})
+	}
 	if d.approve {
 		cmapi.SetCertificateRequestCondition(&next.Status, r.Clock.Now(), cmapi.CertificateRequestCondition{
 			Type: cmapi.CertificateRequestConditionApproved, Status: cmmeta.ConditionTrue, Reason: approver, Message: approvedMessage,
@@ -150,16 +164,25 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	}
 	var say func() // after the patch: a pass that could not write what it says is followed by one that finds the same
 	switch d.verdict {
+	case refuse:
+		say = r.refuse(next, d.message)
+	case approve:
+		if !d.approve && !r.DisableApproval {
+			result.RequeueAfter = permissionLife // as above
+		}
 	case deny:
 		r.fail(next, cmapi.CertificateRequestReasonDenied, d.message)
 	case wait:
 		say = r.pending(next, d.reason, d.message)
 		next.Status.SetUnreachable(r.Clock.Now(), d.unreachable, d.message)
-		if d.reason == "WaitingForApproval" && !r.DisableApproval {
+		switch {
+		case d.reason == "WaitingForApproval" && !r.DisableApproval:
 			result.RequeueAfter = permissionLife // RBAC is not watched
+		case d.reason == reasonUnprotected:
+			result.RequeueAfter = unprotectedAgain
 		}
 	case sign:
-		say, result, failure = r.sign(ctx, next, o.issuer)
+		say, result, failure = r.sign(ctx, next, o.issuer, o.csr)
 	}
 	if !equality.Semantic.DeepEqual(cr.Status, next.Status) {
 		patch := client.MergeFromWithOptions(cr, client.MergeFromWithOptimisticLock{})
@@ -168,6 +191,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		case apierrors.IsForbidden(err) && d.approve:
 			// We may no longer approve, or RBAC does not let us approve for this external issuer.
 			r.permissions.refused(cr)
+			if d.check {
+				return reconcile.Result{RequeueAfter: markAgain}, nil // the mark, by which others may approve, goes without our approval
+			}
 			return reconcile.Result{RequeueAfter: permissionLife}, nil // RBAC is not watched
 		case err != nil:
 			return reconcile.Result{}, observe.StatusRefused(r.Events, cr, err)
@@ -181,6 +207,10 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 
 func (r *Reconciler) observe(ctx context.Context, cr *cmapi.CertificateRequest) (observation, error) {
 	o := observation{request: cr}
+	if r.Unprotected != nil {
+		o.unprotected = r.Unprotected()
+	}
+	o.csr, o.unfit = r.check(cr)
 	var err error
 	switch {
 	case r.DisableApproval, cmapi.CertificateRequestIsApproved(&cr.Status), cmapi.CertificateRequestIsDenied(&cr.Status):
@@ -195,25 +225,36 @@ func (r *Reconciler) observe(ctx context.Context, cr *cmapi.CertificateRequest) 
 	return o, err
 }
 
-// sign signs and writes the outcome into the status of cr. The error is one to try again after.
-func (r *Reconciler) sign(ctx context.Context, cr *cmapi.CertificateRequest, issuer *signer.Issuer) (say func(), result reconcile.Result, again error) {
+// check reads the CSR of a request, and says what is wrong with it: it cannot be read, or asks for more than the spec, by which approvers go.
+func (r *Reconciler) check(cr *cmapi.CertificateRequest) (csr *x509.CertificateRequest, unfit string) {
 	csr, err := r.Limits.DecodeCSRPEM(cr.Spec.Request)
 	if err != nil {
-		err = fmt.Errorf("spec.request: %w", err)
-	} else {
-		err = pki.CheckCSR(csr, cr.Spec.IsCA, words(cr.Spec.Usages))
+		return nil, fmt.Sprintf("spec.request: %s", err)
 	}
-	if owner := metav1.GetControllerOf(cr); err == nil && (owner == nil || owner.Kind != cmapi.CertificateKind) {
-		err = pki.CheckCSRNames(csr) // those of a Certificate were judged when it was applied
+	if err := pki.CheckCSR(csr, cr.Spec.IsCA, words(cr.Spec.Usages)); err != nil {
+		return nil, err.Error()
 	}
-	if err != nil {
-		cmapi.SetCertificateRequestCondition(&cr.Status, r.Clock.Now(), cmapi.CertificateRequestCondition{
-			Type: cmapi.CertificateRequestConditionInvalidRequest, Status: cmmeta.ConditionTrue,
-			Reason: "RequestParsingError", Message: err.Error(),
-		})
-		r.fail(cr, cmapi.CertificateRequestReasonFailed, err.Error())
-		return r.warning(cr, "RequestParsingError", err.Error()), reconcile.Result{}, nil
+	// The names of a Certificate were judged when it was applied, and those for external issuers are theirs to judge.
+	if owner := metav1.GetControllerOf(cr); (owner == nil || owner.Kind != cmapi.CertificateKind) && !signer.External(cr.Spec.IssuerRef) {
+		if err := pki.CheckCSRNames(csr); err != nil {
+			return nil, err.Error()
+		}
 	}
+	return csr, ""
+}
+
+// refuse ends a request whose CSR must not be signed.
+func (r *Reconciler) refuse(cr *cmapi.CertificateRequest, message string) (say func()) {
+	cmapi.SetCertificateRequestCondition(&cr.Status, r.Clock.Now(), cmapi.CertificateRequestCondition{
+		Type: cmapi.CertificateRequestConditionInvalidRequest, Status: cmmeta.ConditionTrue,
+		Reason: "RequestParsingError", Message: message,
+	})
+	r.fail(cr, cmapi.CertificateRequestReasonFailed, message)
+	return r.warning(cr, "RequestParsingError", message)
+}
+
+// sign signs and writes the outcome into the status of cr. The error is one to try again after.
+func (r *Reconciler) sign(ctx context.Context, cr *cmapi.CertificateRequest, issuer *signer.Issuer, csr *x509.CertificateRequest) (say func(), result reconcile.Result, again error) {
 	s, ok := r.Signers[issuer.Type()]
 	if !ok {
 		return r.pending(cr, "IssuerNotReady", fmt.Sprintf("%s is of type %s, which is not supported by this version of Perennial", issuer, issuer.Type())), reconcile.Result{}, nil

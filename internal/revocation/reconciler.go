@@ -247,8 +247,10 @@ type certificate struct {
 	key crypto.Signer
 }
 
-// known are the certificates of a Certificate, as far as something still has them: the status, which outlives all else, the Secret, and the
-// requests that are kept.
+// known are the certificates of a Certificate, as far as something still has them. The account of an issuer, which tenants share, revokes each of them,
+// so that each is backed by what its user could not forge: the status, whose field the controller alone writes, and which outlives all else; requests,
+// whose certificates the controller alone writes; and the Secret, if it has the private key, which may revoke its certificate anyway. A certificate
+// alone is public, and so proves nothing, whatever the annotations of its Secret say.
 func (r *Reconciler) known(ctx context.Context, crt *cmapi.Certificate, secret *corev1.Secret) ([]certificate, error) {
 	var all []certificate
 	var key crypto.Signer
@@ -273,7 +275,8 @@ func (r *Reconciler) known(ctx context.Context, crt *cmapi.Certificate, secret *
 	if secret != nil && secret.Annotations[cmapi.CertificateNameKey] == crt.Name {
 		a := secret.Annotations
 		by := cmmeta.IssuerReference{Name: a[cmapi.IssuerNameAnnotationKey], Kind: a[cmapi.IssuerKindAnnotationKey], Group: a[cmapi.IssuerGroupAnnotationKey]}
-		if chain, err := r.Limits.DecodeChainPEM(secret.Data[corev1.TLSCertKey]); err == nil && by.Name != "" {
+		chain, err := r.Limits.DecodeChainPEM(secret.Data[corev1.TLSCertKey])
+		if err == nil && by.Name != "" && key != nil && pki.SamePublicKey(key.Public(), chain[0].PublicKey) {
 			if ours, err := r.ofACME(ctx, crt, by); err != nil || ours {
 				add(chain[0], by)
 			}
@@ -288,9 +291,9 @@ func (r *Reconciler) known(ctx context.Context, crt *cmapi.Certificate, secret *
 		if !metav1.IsControlledBy(cr, crt) || cr.Annotations[signer.RehearsalAnnotation] != "" {
 			continue
 		}
-		if chain, err := r.Limits.DecodeChainPEM(cr.Status.Certificate); err == nil {
+		if leaf := Answered(r.Limits, cr.Spec.Request, cr.Status.Certificate); leaf != nil {
 			if ours, err := r.ofACME(ctx, crt, cr.Spec.IssuerRef); err != nil || ours {
-				add(chain[0], cr.Spec.IssuerRef)
+				add(leaf, cr.Spec.IssuerRef)
 			}
 		}
 	}

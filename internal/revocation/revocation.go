@@ -55,6 +55,20 @@ var Reasons = map[cmapi.RevocationReason]acme.RevocationReason{
 	cmapi.RevocationReasonCessationOfOperation: acme.ReasonCessationOfOperation,
 }
 
+// Answered returns the certificate of a chain, PEM, that was issued for a CSR, PEM: it has the public key that the CSR proves to hold the private key
+// of. It is nil if the chain is that of another key.
+func Answered(limits pki.Limits, request, chain []byte) *x509.Certificate {
+	csr, err := limits.DecodeCSRPEM(request)
+	if err != nil {
+		return nil
+	}
+	certs, err := limits.DecodeChainPEM(chain)
+	if err != nil || !pki.SamePublicKey(certs[0].PublicKey, csr.PublicKey) {
+		return nil
+	}
+	return certs[0]
+}
+
 // reasonOf is the reason that a Certificate gives.
 func reasonOf(crt *cmapi.Certificate) cmapi.RevocationReason {
 	if r := crt.Spec.Revocation; r != nil && r.Reason != "" {

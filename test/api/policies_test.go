@@ -135,8 +135,9 @@ func TestApprovalTakesAPermission(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			name := grant(t, updateRequests, approve(test.signer))
 			stored := create(t, admin(t), certificateRequests, object(t, certificateRequest, `spec: {issuerRef: `+test.issuer+`}`))
+			stored = setStatus(t, admin(t), certificateRequests, stored, `status: {conditions: [{type: Checked, status: "True"}]}`)
 			for _, decision := range []string{"Approved", "Denied"} {
-				err := dryUpdate(t, as(t, user(name)), certificateRequests, stored, `status: {conditions: [{type: `+decision+`, status: "True"}]}`, "status")
+				err := dryUpdate(t, as(t, user(name)), certificateRequests, stored, `status: {conditions: [{type: Checked, status: "True"}, {type: `+decision+`, status: "True"}]}`, "status")
 				if test.needs == none {
 					accepted.check(t, err)
 					continue
@@ -188,7 +189,7 @@ func signers(t *testing.T, annotation string) {
 func TestOnlyTheDecisionItselfTakesAPermission(t *testing.T) {
 	client := admin(t)
 	name := grant(t, updateRequests)
-	stored := create(t, client, certificateRequests, object(t, certificateRequest))
+	stored := create(t, client, certificateRequests, object(t, certificateRequest, `spec: {issuerRef: {name: ca, kind: StepIssuer, group: example.com}}`))
 	other := as(t, user(name))
 	t.Run("an issuer may say that it is not ready", func(t *testing.T) {
 		accepted.check(t, dryUpdate(t, other, certificateRequests, stored, `status: {conditions: [{type: Ready, status: "False", reason: Pending}]}`, "status"))
@@ -356,6 +357,126 @@ func TestOnlyTheControllerWritesOrdersAndChallenges(t *testing.T) {
 				err := as(t, user(editor)).Resource(kind.resource).Namespace("default").Delete(t.Context(), stored.GetName(), metav1.DeleteOptions{DryRun: []string{metav1.DryRunAll}})
 				accepted.check(t, err)
 			})
+		})
+	}
+}
+
+func TestOnlyTheControllerWritesWhatOrdersAndChallengesHaveComeTo(t *testing.T) {
+	act := permission{"act", "perennial.dev", "controllers", ""}
+	for _, kind := range []struct {
+		resource         schema.GroupVersionResource
+		manifest, status string
+	}{
+		{orders, order, `status: {state: valid, certificate: aGVsbG8=}`},
+		{challenges, challenge, `status: {presented: true, state: pending}`},
+	} {
+		name := kind.resource.Resource
+		t.Run(name, func(t *testing.T) {
+			write := permission{"update", "acme.cert-manager.io", name + "/status", ""}
+			editor := grant(t, write, permission{"update", "acme.cert-manager.io", name, ""})
+			stored := create(t, admin(t), kind.resource, object(t, kind.manifest))
+			refused("", `user "`+editor+`" cannot write the status of `+name+`, which the controller alone does: create a Certificate instead`).check(t,
+				dryUpdate(t, as(t, user(editor)), kind.resource, stored, kind.status, "status"))
+			accepted.check(t, dryUpdate(t, as(t, user(grant(t, write, act))), kind.resource, stored, kind.status, "status"))
+		})
+	}
+}
+
+func TestOnlyTheControllerWritesItsAnnotations(t *testing.T) {
+	act := permission{"act", "perennial.dev", "controllers", ""}
+	for _, kind := range []struct {
+		resource schema.GroupVersionResource
+		manifest string
+		may      []permission
+	}{
+		{certificateRequests, certificateRequest, []permission{{"create", "cert-manager.io", "certificaterequests", ""}, {"update", "cert-manager.io", "certificaterequests", ""}}},
+		{orders, order, []permission{{"update", "acme.cert-manager.io", "orders", ""}}},
+		{challenges, challenge, []permission{{"update", "acme.cert-manager.io", "challenges", ""}}},
+	} {
+		name := kind.resource.Resource
+		t.Run(name, func(t *testing.T) {
+			editor := grant(t, kind.may...)
+			other, controller := as(t, user(editor)), as(t, user(grant(t, append(kind.may, act)...)))
+			denied := func(key string) verdict {
+				return refused("", `metadata.annotations[perennial.dev/`+key+`] is the controller's own, and user "`+editor+`" cannot write it: leave out annotations whose name begins with perennial.dev/`)
+			}
+			if kind.resource == certificateRequests {
+				denied("replaces").check(t, dryRun(t, other, kind.resource, object(t, kind.manifest, `metadata: {annotations: {perennial.dev/replaces: x}}`)))
+				accepted.check(t, dryRun(t, controller, kind.resource, object(t, kind.manifest, `metadata: {annotations: {perennial.dev/replaces: x}}`)))
+			}
+			stored := create(t, admin(t), kind.resource, object(t, kind.manifest, `metadata: {annotations: {perennial.dev/attempt: "3"}}`))
+			denied("manually-triggered").check(t, dryUpdate(t, other, kind.resource, stored, `metadata: {annotations: {perennial.dev/manually-triggered: now}}`))
+			denied("attempt").check(t, dryUpdate(t, other, kind.resource, stored, `metadata: {annotations: {perennial.dev/attempt: "1"}}`))
+			denied("attempt").check(t, dryUpdate(t, other, kind.resource, stored, `metadata: {annotations: {perennial.dev/attempt: null}}`))
+			accepted.check(t, dryUpdate(t, other, kind.resource, stored, `metadata: {annotations: {example.com/note: a}, labels: {a: b}}`))
+			accepted.check(t, dryUpdate(t, controller, kind.resource, stored, `metadata: {annotations: {perennial.dev/attempt: "4"}}`))
+		})
+	}
+}
+
+func TestOnlyTheControllerSaysWhatIsRevocable(t *testing.T) {
+	client, write := admin(t), permission{"update", "cert-manager.io", "certificates/status", ""}
+	editor := grant(t, write)
+	stored := create(t, client, certificates, object(t, certificate))
+	one, other := `{certificate: aGVsbG8=, issuerRef: {name: ca}}`, `{certificate: d29ybGQ=, issuerRef: {name: ca}}`
+	denied := refused("", `user "`+editor+`" cannot write status.revocable, which the controller alone does: leave it as it is`)
+	denied.check(t, dryUpdate(t, as(t, user(editor)), certificates, stored, `status: {revocable: `+one+`}`, "status"))
+	stored = setStatus(t, client, certificates, stored, `status: {revocable: `+one+`}`)
+	denied.check(t, dryUpdate(t, as(t, user(editor)), certificates, stored, `status: {revocable: `+other+`}`, "status"))
+	renew := `conditions: [{type: Issuing, status: "True", reason: ManuallyTriggered}]`
+	accepted.check(t, dryUpdate(t, as(t, user(editor)), certificates, stored, `status: {`+renew+`}`, "status"))
+	// Programs of cert-manager write the status without fields that they do not know.
+	accepted.check(t, dryUpdate(t, as(t, user(editor)), certificates, stored, `status: {revocable: null, `+renew+`}`, "status"))
+}
+
+func TestApprovalWaitsUntilTheRequestIsChecked(t *testing.T) {
+	for name, issuer := range map[string]string{"ours": `{name: ca}`, "external": `{name: ca, kind: StepIssuer, group: example.com}`} {
+		t.Run(name, func(t *testing.T) {
+			approver := grant(t, updateRequests, approve("issuers.cert-manager.io/*"), approve("stepissuers.example.com/*"))
+			other := as(t, user(approver))
+			stored := create(t, admin(t), certificateRequests, object(t, certificateRequest, `spec: {issuerRef: `+issuer+`}`))
+			approved := `{type: Approved, status: "True"}`
+			wait := "CertificateRequest " + stored.GetName() + " cannot be approved yet, as the controller has not checked its CSR: " +
+				"try again when it has the condition Checked; if that does not come, see whether the controller runs"
+			refused("", wait).check(t, dryUpdate(t, other, certificateRequests, stored, `status: {conditions: [`+approved+`]}`, "status"))
+			if err := dryUpdate(t, other, certificateRequests, stored, `status: {conditions: [{type: Checked, status: "True"}, `+approved+`]}`, "status"); !apierrors.IsForbidden(err) {
+				t.Errorf("an approver can mark a request as checked: %v", err)
+			}
+			accepted.check(t, dryUpdate(t, other, certificateRequests, stored, `status: {conditions: [{type: Denied, status: "True"}]}`, "status"))
+			failed := setStatus(t, admin(t), certificateRequests, stored, `status: {conditions: [{type: Ready, status: "False", reason: Failed}]}`)
+			refused("", "CertificateRequest "+stored.GetName()+" cannot be approved, as it has failed: see its condition Ready").check(t,
+				dryUpdate(t, other, certificateRequests, failed, `status: {conditions: [{type: Ready, status: "False", reason: Failed}, `+approved+`]}`, "status"))
+			checked := setStatus(t, admin(t), certificateRequests, failed, `status: {conditions: [{type: Checked, status: "True"}]}`)
+			accepted.check(t, dryUpdate(t, other, certificateRequests, checked, `status: {conditions: [{type: Checked, status: "True"}, `+approved+`]}`, "status"))
+			if err := dryUpdate(t, other, certificateRequests, checked, `status: {conditions: []}`, "status"); !apierrors.IsForbidden(err) {
+				t.Errorf("an approver can take the mark away: %v", err)
+			}
+		})
+	}
+}
+
+func TestOnlyTheControllerAnswersRequestsToItsIssuers(t *testing.T) {
+	for name, test := range map[string]struct {
+		issuer string
+		want   func(user string, what string) verdict
+	}{
+		"ours": {`{name: ca}`, func(user, what string) verdict {
+			return refused("", `user "`+user+`" can add the conditions Approved and Denied to this CertificateRequest, but cannot write `+what+`, which the controller alone does`)
+		}},
+		"external": {`{name: ca, kind: StepIssuer, group: example.com}`, func(string, string) verdict { return accepted }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			editor := grant(t, updateRequests)
+			stored := create(t, admin(t), certificateRequests, object(t, certificateRequest, `spec: {issuerRef: `+test.issuer+`}`))
+			for patch, what := range map[string]string{
+				`certificate: aGVsbG8=`:               "status.certificate, status.ca and status.failureTime",
+				`ca: aGVsbG8=`:                        "status.certificate, status.ca and status.failureTime",
+				`failureTime: "2026-01-02T03:04:05Z"`: "status.certificate, status.ca and status.failureTime",
+				`conditions: [{type: Ready, status: "True", reason: Issued}]`:       "other conditions",
+				`conditions: [{type: InvalidRequest, status: "True", reason: Odd}]`: "other conditions",
+			} {
+				test.want(editor, what).check(t, dryUpdate(t, as(t, user(editor)), certificateRequests, stored, `status: {`+patch+`}`, "status"))
+			}
 		})
 	}
 }

@@ -61,6 +61,17 @@ func (s *IssuerStatus) SetUnreachable(now time.Time, reason, message string, gen
 	})
 }
 
+// SetUnprotected puts the condition Unprotected into the status of an issuer, or takes it away if there is no message, and reports whether that
+// changed anything.
+func (s *IssuerStatus) SetUnprotected(now time.Time, message string, generation int64) (changed bool) {
+	if message == "" {
+		return dropCondition(&s.Conditions, string(IssuerConditionUnprotected))
+	}
+	return putCondition(&s.Conditions, now, IssuerCondition{
+		Type: IssuerConditionUnprotected, Status: cmmeta.ConditionTrue, Reason: "AdmissionPolicies", Message: message, ObservedGeneration: generation,
+	})
+}
+
 // SetSolversInvalid puts the condition SolversValid, False, with a reason, into the status of an issuer, or takes it away
 // if there is no reason, and reports whether that changed anything.
 func (s *IssuerStatus) SetSolversInvalid(now time.Time, reason, message string, generation int64) (changed bool) {

@@ -137,7 +137,7 @@ type CertificateRequestStatus struct {
 
 // CertificateRequestCondition is one aspect of a request's state.
 type CertificateRequestCondition struct {
-	// Which aspect: Ready, InvalidRequest, Approved, Denied or Unreachable.
+	// Which aspect: Ready, InvalidRequest, Checked, Approved, Denied or Unreachable.
 	Type CertificateRequestConditionType `json:"type"`
 
 	// True, False or Unknown. Approved and Denied are never anything but True.
@@ -170,6 +170,10 @@ const (
 	// CertificateRequestConditionApproved: the request may be signed. Only ever True, never
 	// together with Denied, and never taken back.
 	CertificateRequestConditionApproved CertificateRequestConditionType = "Approved"
+
+	// CertificateRequestConditionChecked, Perennial's own: the CSR asks for no more than the spec says. The controller alone sets it, and
+	// approval waits for it.
+	CertificateRequestConditionChecked CertificateRequestConditionType = "Checked"
 
 	// CertificateRequestConditionUnreachable, Perennial's own: the issuer does not answer, or answers nobody for now. Its
 	// transition time says since when. It is there as long as it is True.

@@ -455,7 +455,7 @@ type PreviousCA struct {
 
 // IssuerCondition is one aspect of an issuer's state.
 type IssuerCondition struct {
-	// Which aspect: Ready or Unreachable.
+	// Which aspect: Ready, Unreachable, SolversValid or Unprotected.
 	Type IssuerConditionType `json:"type"`
 
 	// True, False or Unknown.
@@ -490,6 +490,10 @@ const (
 	// answered that it takes no requests now. It is there as long as it is True. An issuer whose account is known is
 	// ready all the same.
 	IssuerConditionUnreachable IssuerConditionType = "Unreachable"
+
+	// IssuerConditionUnprotected, Perennial's own, of ClusterIssuers: the admission policies are not seen to be enforced that keep users of a
+	// namespace from its credentials, so that it is not used. It is there as long as it is True.
+	IssuerConditionUnprotected IssuerConditionType = "Unprotected"
 
 	// IssuerConditionSolversValid, Perennial's own: the settings and Secrets of all solvers are right, as far as that
 	// shows without asking a DNS service. It is there as long as it is False. The issuer is ready all the same if one
