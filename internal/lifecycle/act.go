@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strconv"
@@ -103,6 +104,9 @@ func (r *Reconciler) carryOut(ctx context.Context, o *Observation, d *Decision) 
 			return failed, err
 		}
 	}
+	if !note(r.disown(ctx, o.Certificate, d.Disown)) && err != nil {
+		return failed, err
+	}
 	for _, secret := range d.DeleteKeys {
 		if !note(r.delete(ctx, secret)) && err != nil {
 			return failed, err
@@ -167,6 +171,21 @@ func (r *Reconciler) tell(crt *cmapi.Certificate, events []Event) {
 	for _, e := range events {
 		r.Events.Event(crt, e.Type, e.Reason, e.Message)
 	}
+}
+
+// disown takes the Certificate from the owners of a Secret, so that the two are not deleted together.
+func (r *Reconciler) disown(ctx context.Context, crt *cmapi.Certificate, secret *corev1.Secret) *writeError {
+	if secret == nil {
+		return nil
+	}
+	next := secret.DeepCopy()
+	next.OwnerReferences = slices.DeleteFunc(next.OwnerReferences, func(ref metav1.OwnerReference) bool { return ref.UID == crt.UID })
+	err := r.Client.Patch(ctx, next, client.MergeFromWithOptions(secret, client.MergeFromWithOptimisticLock{}))
+	if err == nil || apierrors.IsNotFound(err) {
+		return nil
+	}
+	return &writeError{write{writesSecret, secret.Name}, reasonSecretFailed, fmt.Sprintf("Secret %q holds what is not the Certificate's and cannot be kept from being deleted with it", secret.Name),
+		"Change what refuses it, or remove the owner reference yourself", err}
 }
 
 // delete deletes the object that was observed, and no later one of its name.
@@ -487,6 +506,17 @@ func (r *Reconciler) writeSecret(ctx context.Context, o *Observation, c *Content
 	if ref := cfg.owner; ref != nil {
 		secret.WithOwnerReferences(metav1ac.OwnerReference().WithAPIVersion(ref.APIVersion).WithKind(ref.Kind).WithName(ref.Name).WithUID(ref.UID).
 			WithController(*ref.Controller).WithBlockOwnerDeletion(*ref.BlockOwnerDeletion))
+	}
+	if o.Secret == nil && requestedBy(crt) != "" {
+		// Not by Apply, which would overwrite one that is made at the same time.
+		made := &corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Namespace: crt.Namespace, Name: crt.Spec.SecretName, Labels: cfg.labels, Annotations: maps.Clone(cfg.annotations)},
+			Data:       cfg.data, Type: secretType,
+		}
+		made.Annotations[signer.RequestedByAnnotation] = requestedBy(crt)
+		if err := r.Client.Create(ctx, made, client.FieldOwner(makerManager)); err != nil {
+			return err
+		}
 	}
 	return r.Client.Apply(ctx, secret, client.FieldOwner(secretManager), client.ForceOwnership)
 }

@@ -30,6 +30,8 @@ type Decision struct {
 	Rehearse *NewRequest
 	// Apply is what the Secret is to hold.
 	Apply *Content
+	// Disown is the Secret, if it is no longer to be deleted with the Certificate and is not written otherwise.
+	Disown *corev1.Secret
 	// DeleteKeys are Secrets with private keys that are of no use any more.
 	DeleteKeys []*corev1.Secret
 	// ForgetKey is the request whose private key is no longer needed in memory, or empty.
@@ -96,6 +98,8 @@ func Decide(o *Observation) *Decision {
 	d.present, d.from, d.rehearsal = decodePair(o.Limits, o.Secret), o.Current, o.Rehearsal
 	if other := rival(o); other != nil {
 		d.yield(other)
+	} else if o.overwrites() {
+		d.giveWay()
 	} else {
 		d.keep()
 	}
@@ -115,6 +119,7 @@ func (d *decider) keep() {
 	d.issueIfDue()
 	d.settleKeys()
 	d.repair()
+	d.settleOwner()
 	d.provideRevocation()
 	d.withholdFinalizer()
 	d.describe()
@@ -195,8 +200,13 @@ func (d *decider) yield(other *cmapi.Certificate) {
 			d.tell(corev1.EventTypeWarning, reasonIncorrectCertificate, message)
 		}
 	}
+	d.stop(reasonIncorrectCertificate, message)
+}
+
+// stop ends what is under way for a Secret that is not the Certificate's.
+func (d *decider) stop(reason, message string) {
 	cmapi.RemoveCertificateCondition(&d.Status, cmapi.CertificateConditionIssuing)
-	d.failure, d.stalled = &violation{reasonIncorrectCertificate, message}, true
+	d.failure, d.stalled = &violation{reason, message}, true
 	if d.Next != nil && d.owned(d.Next) && !issued(d.Next) {
 		d.discard(d.Next)
 	}

@@ -95,9 +95,7 @@ func configOf(o *Observation, c *Content) (*secretConfig, error) {
 	if c.Temporary {
 		cfg.annotations[temporaryAnnotation] = "true"
 	}
-	if policy := spec.DeletionPolicy; policy == cmapi.DeletionPolicyDelete || policy == "" && o.Settings.OwnSecrets {
-		cfg.owner = metav1.NewControllerRef(o.Certificate, cmapi.SchemeGroupVersion.WithKind("Certificate"))
-	}
+	cfg.owner = ownerOf(o)
 	if jks := jksOf(spec); jks != nil {
 		cfg.keystores = append(cfg.keystores, cmapi.JKSSecretKey)
 		if len(c.CA) > 0 {

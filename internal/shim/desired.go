@@ -21,9 +21,8 @@ import (
 // DefaultAutoAnnotation is the annotation that asks for a certificate of the default issuer.
 const DefaultAutoAnnotation = "kubernetes.io/tls-acme"
 
-// RequestedByAnnotation stands on a Certificate in another namespace than the Gateway or ListenerSet that it is for, and names that:
-// Gateway/namespace/name. In the same namespace an owner reference does.
-const RequestedByAnnotation = "perennial.dev/requested-by"
+// RequestedByAnnotation is signer.RequestedByAnnotation.
+const RequestedByAnnotation = signer.RequestedByAnnotation
 
 // Settings say what is taken from objects.
 type Settings struct {
@@ -36,6 +35,8 @@ type Settings struct {
 	ExtraAnnotations []string
 	// ExtraProtocols are protocols of listeners that are served by TLS, beside HTTPS and TLS.
 	ExtraProtocols []string
+	// ClusterScoped reports whether the objects of a kind, of an external issuer, live in no namespace. The Reconciler asks the API server.
+	ClusterScoped func(schema.GroupKind) bool
 }
 
 // asker is an object that may ask for certificates, of whatever kind.
@@ -121,17 +122,12 @@ func want(s *asker, settings Settings) desired {
 	}
 	for _, w := range s.tls {
 		elsewhere := w.secret.Namespace != s.GetNamespace()
-		if elsewhere && issuer.Kind == signer.KindIssuer && issuer.Group == cmmeta.DefaultIssuerGroup {
-			d.mistakes = append(d.mistakes, Mistake{Field: cmapi.IngressIssuerNameAnnotationKey, Message: fmt.Sprintf(
-				"names an Issuer of this namespace, but Secret %q is in another: name a ClusterIssuer by %s", w.secret, cmapi.IngressClusterIssuerNameAnnotationKey)})
-			d.kept = append(d.kept, w.secret)
-			continue
-		}
-		if r := alike.Spec.RehearsalIssuerRef; elsewhere && r != nil && r.Kind == signer.KindIssuer && r.Group == cmmeta.DefaultIssuerGroup {
-			d.mistakes = append(d.mistakes, Mistake{Field: RehearsalIssuerAnnotation, Message: fmt.Sprintf(
-				"names an Issuer of this namespace, but Secret %q is in another: name a ClusterIssuer", w.secret)})
-			d.kept = append(d.kept, w.secret)
-			continue
+		if elsewhere {
+			if mistakes := tooMuch(alike, issuer, w.secret, settings); len(mistakes) > 0 {
+				d.mistakes = append(d.mistakes, mistakes...)
+				d.kept = append(d.kept, w.secret)
+				continue
+			}
 		}
 		crt := &cmapi.Certificate{
 			ObjectMeta: metav1.ObjectMeta{
@@ -162,6 +158,45 @@ func want(s *asker, settings Settings) desired {
 		d.certificates = append(d.certificates, crt)
 	}
 	return d
+}
+
+// tooMuch says what an object asks for that it cannot have for a Secret of another namespace: a ReferenceGrant there lets it refer to the Secret, not delete
+// it, nor label it, nor have a certificate of an issuer of that namespace.
+func tooMuch(crt *cmapi.Certificate, issuer cmmeta.IssuerReference, secret types.NamespacedName, settings Settings) (mistakes []Mistake) {
+	switch {
+	case clusterScoped(issuer, settings):
+	case signer.External(issuer):
+		mistakes = append(mistakes, Mistake{Field: cmapi.IssuerKindAnnotationKey, Message: fmt.Sprintf(
+			"names the kind %s.%s, whose issuers are not known to be the same in every namespace, but Secret %q is in another: name a kind of issuer that lives in no namespace",
+			issuer.Kind, issuer.Group, secret)})
+	default:
+		mistakes = append(mistakes, Mistake{Field: cmapi.IngressIssuerNameAnnotationKey, Message: fmt.Sprintf(
+			"names an Issuer of this namespace, but Secret %q is in another: name a ClusterIssuer by %s", secret, cmapi.IngressClusterIssuerNameAnnotationKey)})
+	}
+	if r := crt.Spec.RehearsalIssuerRef; r != nil && !clusterScoped(*r, settings) {
+		mistakes = append(mistakes, Mistake{Field: RehearsalIssuerAnnotation, Message: fmt.Sprintf(
+			"names an Issuer of this namespace, but Secret %q is in another: name a ClusterIssuer", secret)})
+	}
+	for _, own := range []struct {
+		annotation string
+		is         bool
+	}{
+		{DeletionPolicyAnnotation, crt.Spec.DeletionPolicy != ""},
+		{cmapi.IngressSecretTemplate, crt.Spec.SecretTemplate != nil},
+	} {
+		if own.is {
+			mistakes = append(mistakes, Mistake{Field: own.annotation, Message: fmt.Sprintf("is only for Secrets of this namespace, but Secret %q is in another: leave it out, or name a Secret here", secret)})
+		}
+	}
+	return mistakes
+}
+
+// clusterScoped reports whether an issuer is the same in every namespace.
+func clusterScoped(ref cmmeta.IssuerReference, settings Settings) bool {
+	if !signer.External(ref) {
+		return ref.KindOrDefault() == signer.KindClusterIssuer
+	}
+	return settings.ClusterScoped != nil && settings.ClusterScoped(schema.GroupKind{Group: ref.Group, Kind: ref.KindOrDefault()})
 }
 
 // issuerOf returns the issuer that an object names, and whether it asks for certificates at all.

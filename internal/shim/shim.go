@@ -13,7 +13,9 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/client-go/util/workqueue"
@@ -89,6 +91,10 @@ var gatewayAPI = request("CustomResourceDefinition", "", gwapi.GroupName)
 // SetupWithManager registers the reconciler.
 func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, _ cache.Cache, o controller.Options) error {
 	r.mgr = mgr
+	r.Settings.ClusterScoped = func(kind schema.GroupKind) bool {
+		mapping, err := mgr.GetRESTMapper().RESTMapping(kind)
+		return err == nil && mapping.Scope.Name() == meta.RESTScopeNameRoot
+	}
 	err := mgr.GetFieldIndexer().IndexField(ctx, &cmapi.Certificate{}, byOwner, func(o client.Object) []string {
 		var owners []string
 		if owner := metav1.GetControllerOf(o); owner != nil {

@@ -63,6 +63,10 @@ type CA struct {
 // ProfileAnnotation stands on a request for a certificate of a profile of its ACME server, in place of that of the issuer.
 const ProfileAnnotation = "perennial.dev/acme-profile"
 
+// RequestedByAnnotation stands on a Certificate in another namespace than the Gateway or ListenerSet that it is for, and names that:
+// Gateway/namespace/name. In the same namespace an owner reference does. It also stands on the Secret that was made for it.
+const RequestedByAnnotation = "perennial.dev/requested-by"
+
 // ReplacesAnnotation stands on a request that renews a certificate whose ACME server is to be told so: the certificate's identifier,
 // RFC 9773 section 4.1.
 const ReplacesAnnotation = "perennial.dev/replaces"

@@ -1,0 +1,130 @@
+package lifecycle
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
+
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/signer"
+)
+
+// conditionSecretStays is the condition, ours, of a Certificate whose Secret is to be deleted with it and will not be, as it holds what is not the
+// Certificate's.
+const conditionSecretStays cmapi.CertificateConditionType = "SecretStays"
+
+// reasonForeignSecret is the reason of a Secret in the way that belongs to others.
+const reasonForeignSecret = "ForeignSecret"
+
+// makerManager is the field manager that makes Secrets for objects of other namespaces, with the annotation that says so. The one that is shared with
+// cert-manager has no annotations that cert-manager does not know.
+const makerManager = "perennial-controller"
+
+// deletesSecret reports whether the Secret is to be deleted with the Certificate, if nothing else is in it.
+func deletesSecret(o *Observation) bool {
+	policy := o.Certificate.Spec.DeletionPolicy
+	return policy == cmapi.DeletionPolicyDelete || policy == "" && o.Settings.OwnSecrets
+}
+
+// foreign says, for people, what of a Secret is not the Certificate's: entries that others wrote, or that others made it. Empty if all is the Certificate's.
+// The API server notes that in the managed fields.
+func foreign(secret *corev1.Secret) string {
+	if secret == nil {
+		return ""
+	}
+	ours, maker := map[string]bool{}, ""
+	for _, m := range secret.ManagedFields {
+		var set fieldpath.Set
+		if m.Subresource != "" || m.FieldsV1 == nil || set.FromJSON(bytes.NewReader(m.FieldsV1.GetRawBytes())) != nil {
+			continue
+		}
+		if m.Manager != secretManager && m.Manager != makerManager {
+			if set.Has(fieldpath.MakePathOrDie("type")) {
+				maker = m.Manager
+			}
+			continue
+		}
+		set.Iterate(func(p fieldpath.Path) {
+			if len(p) == 2 && p[0].FieldName != nil && *p[0].FieldName == "data" && p[1].FieldName != nil {
+				ours[*p[1].FieldName] = true
+			}
+		})
+	}
+	var others []string
+	for _, entry := range slices.Sorted(maps.Keys(secret.Data)) {
+		if !ours[entry] {
+			others = append(others, entry)
+		}
+	}
+	switch {
+	case maker != "":
+		return fmt.Sprintf("it was made by %q, not for the Certificate", maker)
+	case len(others) > 0:
+		const most = 5
+		text := strings.Join(others[:min(len(others), most)], ", ")
+		if n := len(others) - most; n > 0 {
+			text += fmt.Sprintf(" and %d more", n)
+		}
+		return "it has entries that are not the Certificate's: " + text
+	}
+	return ""
+}
+
+// ownerOf is the owner that the Secret is to have, by which the API server deletes it with the Certificate, or nil.
+func ownerOf(o *Observation) *metav1.OwnerReference {
+	if !deletesSecret(o) || foreign(o.Secret) != "" {
+		return nil
+	}
+	return metav1.NewControllerRef(o.Certificate, cmapi.SchemeGroupVersion.WithKind("Certificate"))
+}
+
+// settleOwner says that the Secret stays in spite of the spec, where it does, and sees to it also where the Secret is not written otherwise.
+func (d *decider) settleOwner() {
+	why := foreign(d.Secret)
+	if why == "" || !deletesSecret(d.Observation) {
+		cmapi.RemoveCertificateCondition(&d.Status, conditionSecretStays)
+		return
+	}
+	message := fmt.Sprintf("Secret %q is not deleted with the Certificate, in spite of its deletionPolicy: %s. Let spec.secretName name a Secret that does not exist, or set deletionPolicy: Retain",
+		d.Certificate.Spec.SecretName, why)
+	if d.condition(conditionSecretStays) == nil {
+		d.tell(corev1.EventTypeWarning, string(conditionSecretStays), message)
+	}
+	d.set(conditionSecretStays, cmmeta.ConditionTrue, "ForeignData", message)
+	if d.Apply == nil && metav1.IsControlledBy(d.Secret, d.Certificate) {
+		d.Disown = d.Secret
+	}
+}
+
+// requestedBy names the Gateway or ListenerSet of another namespace that a Certificate is for, or is empty.
+func requestedBy(crt *cmapi.Certificate) string { return crt.Annotations[signer.RequestedByAnnotation] }
+
+// overwrites reports whether the Certificate is for an object of another namespace, and its Secret is not one that was made for such an object: a
+// ReferenceGrant lets Secrets be referred to, not be overwritten. Only users of the Secret's own namespace can write the annotation.
+func (o *Observation) overwrites() bool {
+	if requestedBy(o.Certificate) == "" || o.Secret == nil || o.Secret.Annotations[signer.RequestedByAnnotation] != "" {
+		return false
+	}
+	if o.Current == nil || len(o.Current.Status.Certificate) == 0 {
+		return true
+	}
+	return !bytes.Equal(bytes.TrimSpace(o.Current.Status.Certificate), bytes.TrimSpace(o.Secret.Data[corev1.TLSCertKey]))
+}
+
+// giveWay leaves a Secret to those that it belongs to.
+func (d *decider) giveWay() {
+	message := fmt.Sprintf("Secret %q exists, and was not made for %s, which a ReferenceGrant lets refer to Secrets of this namespace, not overwrite them: name another Secret, or delete this one",
+		d.Certificate.Spec.SecretName, requestedBy(d.Certificate))
+	if was := d.condition(cmapi.CertificateConditionReady); was == nil || was.Reason != reasonForeignSecret {
+		d.tell(corev1.EventTypeWarning, reasonForeignSecret, message)
+	}
+	d.set(cmapi.CertificateConditionReady, cmmeta.ConditionFalse, reasonForeignSecret, message)
+	d.stop(reasonForeignSecret, message)
+}
