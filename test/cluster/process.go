@@ -77,6 +77,7 @@ func Process(t testing.TB, env []string, flags ...string) {
 	var log bytes.Buffer
 	cmd := exec.Command(Program(t), append([]string{
 		"controller", "--kubeconfig", Kubeconfig(t, deploy.Namespace, deploy.ServiceAccount), "--leader-elect=false", "--metrics-listen-address=", "--health-listen-address=", "--v=1",
+		"--issuer-allowed-addresses=127.0.0.0/8,::1/128", // the servers of tests are on this machine
 	}, flags...)...)
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}, env...)
 	cmd.Stdout, cmd.Stderr = &log, &log

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -65,6 +66,8 @@ func route53Account(c *cmacme.ACMEIssuerDNS01ProviderRoute53) *cmacme.ServiceAcc
 func (s *Solver) checkRoute53(issuer *signer.Issuer, c *cmacme.ACMEIssuerDNS01ProviderRoute53) error {
 	id, key, account := c.AccessKeyID != "" || c.SecretAccessKeyID != nil, c.SecretAccessKey.Name != "", route53Account(c)
 	switch {
+	case c.Region != "" && !awsRegions.MatchString(c.Region): // it becomes part of host names
+		return fault.Misconfiguredf("InvalidSolver", "dns01.route53.region: %.60q is not a region of AWS: name one such as us-east-1, or leave it out", c.Region)
 	case id != key:
 		return fault.Misconfiguredf("InvalidSolver", "dns01.route53 has an access key ID or a secret access key, but not both: set both, or none")
 	case id && account != nil:
@@ -76,6 +79,9 @@ func (s *Solver) checkRoute53(issuer *signer.Issuer, c *cmacme.ACMEIssuerDNS01Pr
 	}
 	return nil
 }
+
+// awsRegions is what the names of regions look like.
+var awsRegions = regexp.MustCompile(`^[a-z0-9-]{1,63}$`)
 
 // route53 makes the provider of settings that have been checked, or takes the one that was made of the same.
 func (s *Solver) route53(ctx context.Context, issuer *signer.Issuer, c *cmacme.ACMEIssuerDNS01ProviderRoute53, service lane.Party, secret func(field, name, key string) (string, error)) (Provider, error) {
