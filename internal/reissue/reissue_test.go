@@ -1,0 +1,78 @@
+package reissue
+
+import (
+	"testing"
+	"time"
+)
+
+var began = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+
+// minutes are when, after the first, counted issuances may start if the cause is always there.
+func minutes(cause Cause, n int) (at []float64) {
+	var h History
+	now := began
+	for range n {
+		if next := h.Next(cause, now); next.After(now) {
+			now = next
+		}
+		h = h.Count(now)
+		at = append(at, now.Sub(began).Minutes())
+	}
+	return at
+}
+
+func TestCountedIssuancesAreSpacedByATimeThatGrows(t *testing.T) {
+	for cause, want := range map[Cause][]float64{
+		SecretOverwritten: {0, 2, 6, 14, 30, 62, 126, 254, 510, 1022, 2046, 3486, 4926},
+		RequestLost:       {0, 2, 6, 14},
+		DueAtOnce:         {0, 2, 6, 14},
+		// Twice in an hour is at once, however often it was before.
+		SecretMissing: {0, 0, 4, 12, 28, 60, 88, 120, 148},
+		SpecChanged:   {0, 0, 4, 12, 28, 60, 88},
+		IssuerChanged: {0, 0, 4},
+		Triggered:     {0, 0, 4},
+	} {
+		if got := minutes(cause, len(want)); !equal(got, want) {
+			t.Errorf("%s: after minutes %v, want %v", cause, got, want)
+		}
+	}
+}
+
+func equal(a, b []float64) bool {
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return len(a) == len(b)
+}
+
+func TestHowAHistoryIsRead(t *testing.T) {
+	five := History{Counted: 5, Last: began, Before: began.Add(-16 * time.Minute)} // the floor is 32 minutes
+	for name, test := range map[string]struct {
+		history History
+		cause   Cause
+		after   time.Duration
+		want    time.Duration // until it may start
+	}{
+		"nothing was counted":                            {History{}, SecretOverwritten, 0, 0},
+		"the first was by another cause":                 {History{Counted: 1, Last: began}, SecretMissing, time.Second, 0},
+		"the second of a cause that is not prompt waits": {History{Counted: 1, Last: began}, SecretOverwritten, 30 * time.Second, 90 * time.Second},
+		"many":          {five, SecretOverwritten, time.Minute, 31 * time.Minute},
+		"many, by hand": {five, Triggered, time.Minute, 31 * time.Minute},
+		"many, when the hour of the last but one ends": {History{Counted: 9, Last: began, Before: began.Add(-50 * time.Minute)}, Triggered, time.Minute, 9 * time.Minute},
+		"forgotten after twice the floor":              {five, SecretOverwritten, 65 * time.Minute, 0},
+		"not before":                                   {History{Counted: 8, Last: began}, SecretOverwritten, 255 * time.Minute, time.Minute},
+		"a clock that was ahead holds up nothing":      {History{Counted: 2, Last: began.Add(90 * 24 * time.Hour), Before: began.Add(89 * 24 * time.Hour)}, SecretOverwritten, 0, 4 * time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			now := began.Add(test.after)
+			if got := max(0, test.history.Next(test.cause, now).Sub(now)); got != test.want {
+				t.Errorf("waits for %s, want %s", got, test.want)
+			}
+		})
+	}
+	if h := five.Count(began.Add(3 * time.Hour)); h.Counted != 1 || !h.Before.IsZero() {
+		t.Errorf("a history that is forgotten goes on as %+v", h)
+	}
+}
