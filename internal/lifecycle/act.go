@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -158,12 +159,36 @@ func (r *Reconciler) writeStatus(ctx context.Context, o *Observation, d *Decisio
 		r.Keyring.Drop(types.NamespacedName{Namespace: crt.Namespace, Name: d.ForgetKey})
 	}
 	if d.Issued != nil {
+		var due time.Time
+		if at := d.Status.RenewalTime; at != nil {
+			due = at.Time
+		}
+		r.Issuances.Issued(client.ObjectKeyFromObject(crt), due)
 		r.Metrics.Issued(crt.Spec.IssuerRef, o.Now.Sub(d.Issued.CreationTimestamp.Time))
 	}
 	if d.Failed != "" {
 		r.Metrics.IssuanceFailed(crt.Spec.IssuerRef, d.Failed)
 	}
 	r.tell(crt, d.Events)
+	return nil
+}
+
+// start makes a request by create. If the issuance counts, that is written down before.
+func (r *Reconciler) start(ctx context.Context, crt *cmapi.Certificate, n *NewRequest, rehearsal bool, create func() error) error {
+	name := client.ObjectKeyFromObject(crt)
+	undo := func() {}
+	if n.Counts != "" {
+		var err error
+		if undo, err = r.Issuances.Count(ctx, name, n.Counts); err != nil {
+			return err
+		}
+	}
+	if err := create(); err != nil {
+		undo()
+		return err
+	}
+	r.Issuances.Started(name, rehearsal)
+	r.Keys.Drop(name) // the request has it
 	return nil
 }
 
@@ -226,7 +251,7 @@ func (r *Reconciler) writeKey(ctx context.Context, o *Observation, s *StoreKey, 
 	if key == nil {
 		spec, _ := keySpec(&crt.Spec)
 		var err error
-		if key, err = spec.Generate(rand.Reader); err != nil {
+		if key, err = generate(spec); err != nil {
 			return nil, err
 		}
 	}
@@ -271,7 +296,7 @@ func (r *Reconciler) request(ctx context.Context, o *Observation, n *NewRequest,
 		key = n.Key
 	}
 	name := RequestName(o.Certificate.Name, n.Revision)
-	if err := r.makeRequest(ctx, o, n, key, name); err != nil {
+	if err := r.start(ctx, o.Certificate, n, false, func() error { return r.makeRequest(ctx, o, n, key, name) }); err != nil {
 		return notCreated(write{writesRequest, name}, err)
 	}
 	r.tell(o.Certificate, n.Events)
@@ -283,11 +308,13 @@ func (r *Reconciler) makeRequest(ctx context.Context, o *Observation, n *NewRequ
 	spec := &crt.Spec
 	name := types.NamespacedName{Namespace: crt.Namespace, Name: named}
 	inMemory := key == nil
-	if inMemory {
+	if inMemory && n.New != nil {
+		key = n.New
+	} else if inMemory {
 		ks, _ := keySpec(spec)
 		var err error
-		if key, err = ks.Generate(rand.Reader); err != nil {
-			return fmt.Errorf("generate private key: %w", err)
+		if key, err = generate(ks); err != nil {
+			return err
 		}
 	}
 	cr, err := r.requestFor(crt, n, o.Issuer, key)
@@ -322,7 +349,7 @@ func (r *Reconciler) rehearse(ctx context.Context, o *Observation, n *NewRequest
 		return nil
 	}
 	name := RehearsalName(o.Certificate.Name)
-	if err := r.makeRehearsal(ctx, o, n, name); err != nil {
+	if err := r.start(ctx, o.Certificate, n, true, func() error { return r.makeRehearsal(ctx, o, n, name) }); err != nil {
 		return notCreated(write{writesRehearsal, name}, err)
 	}
 	r.tell(o.Certificate, n.Events)
@@ -331,10 +358,13 @@ func (r *Reconciler) rehearse(ctx context.Context, o *Observation, n *NewRequest
 
 func (r *Reconciler) makeRehearsal(ctx context.Context, o *Observation, n *NewRequest, name string) error {
 	crt := o.Certificate
-	ks, _ := keySpec(&crt.Spec)
-	key, err := ks.Generate(rand.Reader)
-	if err != nil {
-		return fmt.Errorf("generate private key: %w", err)
+	key := n.New
+	if key == nil {
+		ks, _ := keySpec(&crt.Spec)
+		var err error
+		if key, err = generate(ks); err != nil {
+			return err
+		}
 	}
 	cr, err := r.requestFor(crt, n, o.RehearsalIssuer, key)
 	if err != nil {

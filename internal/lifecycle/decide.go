@@ -11,6 +11,7 @@ import (
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/reissue"
 	"github.com/perennial-pki/perennial/internal/revocation"
 	"github.com/perennial-pki/perennial/pki"
 )
@@ -26,6 +27,8 @@ type Decision struct {
 	StoreKey *StoreKey
 	// Request is made with the key that StoreKey has stored, or that is kept in memory.
 	Request *NewRequest
+	// Generate is the private key that is needed before anything else is done. It takes long, see internal/keygen.
+	Generate *Generate
 	// Rehearse is a request to make to the rehearsal issuer. Its private key is thrown away.
 	Rehearse *NewRequest
 	// Apply is what the Secret is to hold.
@@ -57,6 +60,13 @@ type Decision struct {
 // Event is an event about the Certificate.
 type Event struct{ Type, Reason, Message string }
 
+// Generate is a private key to generate outside of the workers.
+type Generate struct {
+	Spec pki.KeySpec
+	// Rehearsal says that the key is for a rehearsal, and is not kept.
+	Rehearsal bool
+}
+
 // StoreKey is a private key to store in a Secret of its own.
 type StoreKey struct {
 	Revision int
@@ -69,12 +79,16 @@ type NewRequest struct {
 	Revision int
 	// Attempt is 1, and one more for each that failed before.
 	Attempt int
+	// Counts is why the issuance starts before the certificate before it is due, or empty if it does not, see internal/reissue.
+	Counts reissue.Cause
 	// Wish is the wish of somebody who asked for it by hand, see decider.wish, or empty.
 	Wish string
 	// Events are told when it is made.
 	Events []Event
 	// Key is the private key that is kept; nil for that of StoreKey or, if there is none, for a new one that is held in memory.
 	Key crypto.Signer
+	// New is that new one, if it took long to generate.
+	New crypto.Signer
 }
 
 // Content is what the Secret is to hold.
@@ -107,6 +121,10 @@ func Decide(o *Observation) *Decision {
 	d.Status.ObservedGeneration = o.Certificate.Generation
 	d.conclude()
 	d.Events = append(d.takeBefore(), d.Events...)
+	if d.Generate != nil {
+		// Until the key is there all stays as it is, so that the next pass decides the same.
+		d.DeleteRequests, d.DeleteKeys = nil, nil
+	}
 	return d.Decision
 }
 
@@ -144,6 +162,12 @@ type decider struct {
 	before []Event
 	// differences is in what the certificate of the next request is not what was asked for.
 	differences pki.Differences
+	// overtaken is why the request that was there is replaced before the back-off of its failure ends, or empty.
+	overtaken reissue.Cause
+	// retries says that the request that was there failed, and that its back-off has ended.
+	retries bool
+	// delayed is why the certificate is not issued again yet, or empty.
+	delayed reissue.Cause
 	// underWay says that an issuance is not over.
 	underWay bool
 	// over says that there is no issuance, so that the condition Issuing goes unless there is a failure.

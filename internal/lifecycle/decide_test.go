@@ -19,6 +19,7 @@ import (
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/reissue"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
 )
@@ -75,6 +76,12 @@ func (s *scene) newKey() crypto.Signer {
 		s.Fatal(err)
 	}
 	return key
+}
+
+// rsa has the spec ask for a key that takes long.
+func (s *scene) rsa() *scene {
+	s.Certificate.Spec.PrivateKey = &cmapi.CertificatePrivateKey{Algorithm: cmapi.RSAKeyAlgorithm, Size: 4096}
+	return s
 }
 
 // requested adds the request of the next revision, made now, whose key is in memory.
@@ -267,6 +274,9 @@ func outcome(d *Decision) string {
 	var words []string
 	for _, cr := range d.DeleteRequests {
 		words = append(words, "delete "+cr.Name)
+	}
+	if d.Generate != nil {
+		words = append(words, "generate key")
 	}
 	if d.StoreKey != nil {
 		words = append(words, "store key")
@@ -832,6 +842,27 @@ func TestDecide(t *testing.T) {
 		"a failed renewal leaves a good certificate ready": {
 			func(s *scene) { s.issued().after(61 * day).requested().failed("Denied") }, "Ready=True/Ready, Issuing=False/Denied", 0},
 
+		// Private keys that take long.
+		"an RSA key is generated before anything else is done": {
+			func(s *scene) { s.rsa() }, "generate key, hold status", settleTime},
+		"the request that is replaced stays until the key is there": {
+			func(s *scene) { s.requested().KeyInMemory = nil; s.rsa() }, "generate key, hold status", settleTime},
+		"what takes longer is told": {
+			func(s *scene) { s.rsa().after(3 * time.Second).NewKeySince = created }, "generate key, Ready=False/DoesNotExist, Issuing=True/DoesNotExist", 0},
+		"with the key the request is made": {
+			func(s *scene) { s.rsa().NewKey = s.newKey() }, "request web-1, hold status", 0},
+		"also at an issuer outside of the process": {
+			func(s *scene) { s.external().rsa().NewKey = s.newKey() }, "store key, request web-1, Ready=False/DoesNotExist, Issuing=True/DoesNotExist", 0},
+		"a key that is kept needs no other": {
+			func(s *scene) {
+				s.issued().issuingBecause("ManuallyTriggered").Certificate.Spec.PrivateKey.RotationPolicy = "Never"
+			}, "request web-2, hold status", 0},
+		"nothing is generated for what waits": {
+			func(s *scene) {
+				s.rsa().Issuances.History = reissue.History{Counted: 3, Last: created, Edited: [2]time.Time{created, created}}
+			},
+			"Ready=False/DoesNotExist, Issuing=False/ReissueDelayed", 8 * time.Minute},
+
 		// What cannot be requested.
 		"a spec that no request can be made of": {
 			func(s *scene) { s.Certificate.Spec.SignatureAlgorithm = "SHA256WithRSA" }, "Ready=False/DoesNotExist, Issuing=False/InvalidSpec", 0},
@@ -907,7 +938,7 @@ func TestDecide(t *testing.T) {
 				t.Errorf("looks again after %s (%s), want after %s", d.Again.Sub(created), d.Why, test.again)
 			}
 			// Whoever carries it out and looks again finds nothing more to write, unless a request is under way.
-			if d.Request == nil && d.StoreKey == nil && !d.HoldStatus {
+			if d.Request == nil && d.StoreKey == nil && d.Generate == nil && !d.HoldStatus {
 				s.carryOut(d)
 				if again := Decide(s.Observation); again.Apply != nil || again.Request != nil || len(again.DeleteRequests) > len(d.DeleteRequests) {
 					t.Errorf("a second look decides: %s", outcome(again))

@@ -12,10 +12,14 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/reissue"
 )
 
 // repair brings back what a Secret with a good key pair must have besides. No new certificate is needed for that.
 func (d *decider) repair() {
+	if d.delayed == reissue.SecretOverwritten {
+		return // what something else has put there is not made ours
+	}
 	if d.Apply != nil || d.Secret == nil || d.present.reason != "" || d.Secret.Annotations[temporaryAnnotation] == "true" {
 		return
 	}
@@ -67,6 +71,7 @@ func (d *decider) describe() {
 		d.Status.NotBefore, d.Status.NotAfter, d.Status.RenewalTime = nil, nil, nil
 		d.set(cmapi.CertificateConditionReady, cmmeta.ConditionFalse, d.violation.reason, d.because(d.violation.message))
 		cmapi.RemoveCertificateCondition(&d.Status, conditionCapped)
+		cmapi.RemoveCertificateCondition(&d.Status, conditionRenewBefore)
 		return
 	}
 	leaf := d.present.chain[0]
@@ -115,6 +120,7 @@ const conditionCapped cmapi.CertificateConditionType = "LifetimeCapped"
 
 // warn sets and removes what the user should know of a certificate that is good.
 func (d *decider) warn() {
+	d.warnOfRenewBefore()
 	leaf := d.present.chain[0]
 	if d.plan.capped && d.CARenewal.IsZero() {
 		message := fmt.Sprintf("The certificate was asked for %s but ends with its CA at %s, and is not renewed before the CA is: renew the CA of %s",

@@ -11,6 +11,7 @@ import (
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/reissue"
 )
 
 // failure is the end of a request without a certificate.
@@ -66,6 +67,7 @@ func (d *decider) failed(next *cmapi.CertificateRequest, f *failure, asked bool)
 	switch {
 	case issuer != nil && next.Annotations[issuerAnnotation] != "" && next.Annotations[issuerAnnotation] != issuer.Generation():
 		d.forgetFailures()
+		d.overtaken = reissue.IssuerChanged
 		return true // the issuer is not the one that refused
 	case !counted:
 		attempts := attemptOf(next)
@@ -77,14 +79,19 @@ func (d *decider) failed(next *cmapi.CertificateRequest, f *failure, asked bool)
 		d.Failed = f.reason
 	}
 	message := f.intro + strings.TrimSuffix(f.message, ".")
+	end := d.backoffEnd()
+	over := counted && !f.waits && !d.Now.Before(end)
 	if again { // somebody asked for another attempt after this failure
+		if d.retries = over; !over {
+			d.overtaken = reissue.Triggered
+		}
 		if !counted {
 			d.before = append(d.before, Event{corev1.EventTypeWarning, f.reason, message})
 		}
 		return true
 	}
-	end := d.backoffEnd()
-	if counted && !f.waits && !d.Now.Before(end) {
+	if over {
+		d.retries = true
 		return true
 	}
 	if f.waits {
@@ -132,10 +139,7 @@ func (d *decider) backoffEnd() time.Time {
 	if at == nil || attempts == nil || *attempts < 1 {
 		return time.Time{}
 	}
-	least, most := d.Settings.MinBackoff, d.Settings.MaxBackoff
-	if least <= 0 {
-		least = DefaultMinBackoff
-	}
+	least, most := d.leastBackoff(), d.Settings.MaxBackoff
 	if most <= 0 {
 		most = DefaultMaxBackoff
 	}
@@ -144,6 +148,14 @@ func (d *decider) backoffEnd() time.Time {
 		wait *= 2
 	}
 	return at.Add(min(wait, most))
+}
+
+// leastBackoff is the time between the first failure and the next attempt.
+func (d *decider) leastBackoff() time.Duration {
+	if d.Settings.MinBackoff <= 0 {
+		return DefaultMinBackoff
+	}
+	return d.Settings.MinBackoff
 }
 
 func (d *decider) forgetFailures() {

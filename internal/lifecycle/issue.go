@@ -14,6 +14,7 @@ import (
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/reissue"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
 )
@@ -98,15 +99,15 @@ func (d *decider) issue(why *violation, asked bool) {
 			// The spec changed since: what the request would bring is not wanted, and what it failed with may be mended.
 			d.discard(next)
 			d.forgetFailures()
-			next = nil
+			d.overtaken, next = reissue.SpecChanged, nil
 		case !issued(next) && (d.provedOtherwise(next, d.Issuer) || d.redundant(csr)):
 			// So did what decides how it is proved.
 			d.discard(next)
 			d.forgetFailures()
-			next = nil
+			d.overtaken, next = reissue.SpecChanged, nil
 		case d.compromised() && pki.SamePublicKey(csr.PublicKey, d.present.key.Public()):
 			d.discard(next) // it was made for a key that was given away since
-			next = nil
+			d.overtaken, next = reissue.RequestLost, nil
 		}
 	}
 	var chain []*x509.Certificate
@@ -123,7 +124,7 @@ func (d *decider) issue(why *violation, asked bool) {
 			next = nil
 		} else if d.endsPause(next) {
 			d.discard(next)
-			next = nil
+			d.overtaken, next = reissue.Triggered, nil
 		}
 	} else if !d.rehearsalSettled(asked) {
 		return
@@ -139,6 +140,7 @@ func (d *decider) issue(why *violation, asked bool) {
 		case key == nil:
 			// Nobody has its private key: it is of no use.
 			d.discard(next)
+			d.overtaken = reissue.RequestLost
 		case issued(next):
 			d.complete(next, key, chain, why)
 			return
@@ -162,7 +164,18 @@ func (d *decider) request(why *violation, asked bool) {
 		d.block(problem.reason, problem.message)
 		return
 	}
+	counts, admitted := d.admitted(why, asked)
+	if !admitted {
+		return
+	}
 	if !d.rehearsed(why, asked) {
+		if d.Rehearse != nil {
+			d.Rehearse.Counts = counts
+		}
+		return
+	}
+	generated, ok := d.newKey(why, kept.key == nil, false)
+	if !ok {
 		return
 	}
 	name := write{writesRequest, RequestName(d.Certificate.Name, d.revision()+1)}
@@ -172,7 +185,7 @@ func (d *decider) request(why *violation, asked bool) {
 		return
 	}
 	d.underWay = true
-	r := &NewRequest{Revision: d.revision() + 1, Key: kept.key, Wish: cmp.Or(d.wish(), d.refusedWish(name), d.refusedWish(keyName)), Events: d.takeBefore()}
+	r := &NewRequest{New: generated, Counts: counts, Revision: d.revision() + 1, Key: kept.key, Wish: cmp.Or(d.wish(), d.refusedWish(name), d.refusedWish(keyName)), Events: d.takeBefore()}
 	if d.rehearsal != nil && r.Wish == "" {
 		r.Wish = d.rehearsal.Annotations[signer.ManualAnnotation]
 	}
@@ -181,7 +194,7 @@ func (d *decider) request(why *violation, asked bool) {
 	}
 	d.Request = r
 	if d.rehearsal == nil && (!asked || why.reason == reasonManuallyTriggered) {
-		r.tell(corev1.EventTypeNormal, "Issuing", why.message)
+		r.tell(corev1.EventTypeNormal, "Issuing", baseMessage(why.message))
 	}
 	r.tell(corev1.EventTypeNormal, "Requested", fmt.Sprintf("Created new CertificateRequest resource %q", RequestName(d.Certificate.Name, r.Revision)))
 	r.Attempt = 1
@@ -195,6 +208,9 @@ func (d *decider) request(why *violation, asked bool) {
 		return
 	}
 	d.StoreKey = &StoreKey{Revision: r.Revision, Key: kept.key}
+	if kept.key == nil && generated != nil {
+		d.StoreKey.Key = generated
+	}
 	r.tell(corev1.EventTypeNormal, "Generated", fmt.Sprintf("Stored new private key in temporary Secret resource %q", KeySecretName(d.Certificate, r.Revision)))
 	d.announce(why, "")
 	d.standIn(kept.key)

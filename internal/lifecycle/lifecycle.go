@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -30,7 +31,9 @@ import (
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	"github.com/perennial-pki/perennial/internal/issuer"
+	"github.com/perennial-pki/perennial/internal/keygen"
 	"github.com/perennial-pki/perennial/internal/observe"
+	"github.com/perennial-pki/perennial/internal/reissue"
 	"github.com/perennial-pki/perennial/internal/secrets"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
@@ -57,6 +60,10 @@ type Reconciler struct {
 	Events   record.EventRecorder
 	Metrics  *observe.Metrics
 	Clock    clock.PassiveClock
+	// Issuances bounds how often a Certificate is issued before its renewal time.
+	Issuances *reissue.Store
+	// Keys generates private keys that take long.
+	Keys *keygen.Pool
 
 	atWork   sync.Map // the keys whose pass is under way
 	refusals refusals
@@ -169,6 +176,10 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, oth
 			CreateFunc: func(e event.CreateEvent) bool { return e.IsInInitialList }, // otherwise we made it
 		})).
 		Watches(&corev1.Secret{}, secretChanged).
+		WatchesRawSource(source.Func(func(_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
+			r.Keys.OnDone(func(name types.NamespacedName) { queue.Add(reconcile.Request{NamespacedName: name}) })
+			return nil
+		})).
 		WatchesRawSource(source.Kind(others, client.Object(secrets.Metadata()), secretChanged))
 	return issuer.Watch(b, r.Scope, issuerChanged, issuer.Changed()).Complete(observe.Counted(r.Metrics, name, reconcile.Reconciler(r)))
 }
@@ -181,18 +192,24 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if err := r.Client.Get(ctx, request.NamespacedName, crt, client.UnsafeDisableDeepCopy); err != nil {
 		if apierrors.IsNotFound(err) {
 			r.refusals.set(request.NamespacedName, nil)
+			r.Keys.Drop(request.NamespacedName)
 		}
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
 	if crt.DeletionTimestamp != nil {
 		r.refusals.set(request.NamespacedName, nil)
+		r.Keys.Drop(request.NamespacedName)
 		return reconcile.Result{}, nil
 	}
 	o, err := r.observe(ctx, crt)
 	if err != nil {
 		return reconcile.Result{}, errors.Join(err, r.unread(ctx, o, err))
 	}
-	d, err := r.act(ctx, o, Decide(o))
+	d, err := r.decide(o)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	d, err = r.act(ctx, o, d)
 	switch {
 	case errors.Is(err, errDeleted):
 		return reconcile.Result{}, nil
@@ -213,6 +230,10 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 func (r *Reconciler) observe(ctx context.Context, crt *cmapi.Certificate) (*Observation, error) {
 	o := &Observation{
 		Now: r.Clock.Now(), Settings: r.Settings, Limits: r.Limits, Certificate: crt, Refusals: r.refusals.get(client.ObjectKeyFromObject(crt)),
+	}
+	var err error
+	if o.Issuances, err = r.Issuances.Get(ctx, client.ObjectKeyFromObject(crt)); err != nil {
+		return o, err
 	}
 	secret, err := r.Secrets.Get(ctx, crt.Namespace, crt.Spec.SecretName)
 	switch {

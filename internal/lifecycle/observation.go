@@ -16,6 +16,7 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/issuer"
+	"github.com/perennial-pki/perennial/internal/reissue"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
 )
@@ -46,8 +47,15 @@ type Observation struct {
 	Old []*cmapi.CertificateRequest
 	// KeyInMemory is the private key of Next, if this process has it.
 	KeyInMemory crypto.Signer
+	// NewKey is the private key that was generated for the request that is to be made, nil while it is not there.
+	// NewKeySince is since when it is asked for.
+	NewKey      crypto.Signer
+	NewKeySince time.Time
 	// KeySecrets are the next private key Secrets of the Certificate. The first that fits Next counts.
 	KeySecrets []*corev1.Secret
+
+	// Issuances is what is known of the issuances of this Certificate, and of those before it that had its name.
+	Issuances reissue.Record
 
 	// Passwords of the keystores that the spec asks for.
 	JKSPassword, PKCS12Password Password

@@ -10,6 +10,7 @@ import (
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/reissue"
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
@@ -56,6 +57,7 @@ func (d *decider) rehearsalSettled(asked bool) bool {
 		// The spec changed since: what failed may be mended.
 		d.endRehearsal()
 		d.forgetFailures()
+		d.overtaken = reissue.SpecChanged
 		return true
 	}
 	f := failureOf(cr)
@@ -129,12 +131,16 @@ func (d *decider) rehearsed(why *violation, asked bool) bool {
 		if d.withholdRequest(name) {
 			return false
 		}
-		d.Rehearse = &NewRequest{Attempt: 1, Wish: cmp.Or(d.wish(), d.refusedWish(name)), Events: d.takeBefore()}
+		generated, ok := d.newKey(why, true, true)
+		if !ok {
+			return false
+		}
+		d.Rehearse = &NewRequest{New: generated, Attempt: 1, Wish: cmp.Or(d.wish(), d.refusedWish(name)), Events: d.takeBefore()}
 		if n := d.Status.FailedIssuanceAttempts; n != nil {
 			d.Rehearse.Attempt += *n
 		}
 		if !asked || why.reason == reasonManuallyTriggered {
-			d.Rehearse.tell(corev1.EventTypeNormal, "Issuing", why.message)
+			d.Rehearse.tell(corev1.EventTypeNormal, "Issuing", baseMessage(why.message))
 		}
 		d.Rehearse.tell(corev1.EventTypeNormal, "Rehearsing", fmt.Sprintf("Created CertificateRequest %q to rehearse the issuance at %s", RehearsalName(d.Certificate.Name), nameOf(*ref)))
 		d.awaitRehearsal(why, "")

@@ -33,6 +33,8 @@ type schedule struct {
 	overruled bool
 	// held says that it would be earlier if the CA had not wanted the certificates before to be renewed at once, too.
 	held bool
+	// early says that the spec asks for renewal so early, or not before the end of its life, that it is not followed.
+	early bool
 	// backdated says that it would be earlier, and in vain, as the certificate was near its end by our clock when it was issued.
 	backdated bool
 }
@@ -48,6 +50,8 @@ const (
 	maxRotation = 6 * time.Hour
 	// A certificate is renewed outside of its windows when less than this part of its life is left.
 	backstopFraction = 12
+	// Whatever the spec asks for, a certificate is not renewed before this part of its life has passed.
+	soonestFraction = 10
 	// Whatever the CA suggests, a certificate is renewed when this part of its life is left.
 	suggestedFraction = 5
 	// A certificate that follows one that the CA wanted to be renewed at once is not renewed at once again: a CA with a wrong clock would be asked for
@@ -91,6 +95,11 @@ func renewal(cert *x509.Certificate, spec *cmapi.CertificateSpec, uid types.UID,
 		before := beforeExpiry(life, spec)
 		jitter := min(life/jitterFraction, maxJitter, (life-before)/2)
 		s.at = cert.NotAfter.Add(-before - time.Duration(stable*float64(jitter)))
+		s.early = !followed(life, spec)
+		soonest := cert.NotBefore.Add(life / soonestFraction)
+		if s.at.Before(soonest) {
+			s.at = soonest.Add(time.Duration(stable * float64(min(life/jitterFraction, maxJitter))))
+		}
 		earliest := asked.Add(min(s.at.Sub(cert.NotBefore), firstHold, life/holdFraction))
 		backdated := s.at.Before(earliest)
 		if backdated {
@@ -98,6 +107,7 @@ func renewal(cert *x509.Certificate, spec *cmapi.CertificateSpec, uid types.UID,
 		}
 		if w := windowOf(suggested); w != nil {
 			own := s.at
+			s.early = false
 			s.at = chosen(w, cert.NotBefore.Add(life/2), string(uid), cert.SerialNumber.String())
 			if backstop := cert.NotAfter.Add(-life / suggestedFraction); backstop.Before(s.at) {
 				s.at = backstop
@@ -121,7 +131,11 @@ func renewal(cert *x509.Certificate, spec *cmapi.CertificateSpec, uid types.UID,
 			if begins.Before(asked) {
 				begins = asked
 			}
-			inWindow, err := intoWindow(s.at, begins.Add(min(maxHold, life/holdFraction)), cert.NotAfter, from, to, spec.Renewal.Windows, stable)
+			earliest := begins.Add(min(maxHold, life/holdFraction))
+			if earliest.Before(soonest) {
+				earliest = soonest
+			}
+			inWindow, err := intoWindow(s.at, earliest, cert.NotAfter, from, to, spec.Renewal.Windows, stable)
 			if err == nil {
 				s.at = inWindow
 				if !to.IsZero() && to.Before(inWindow) {
@@ -290,17 +304,6 @@ func asksFor(life time.Duration, spec *cmapi.CertificateSpec) time.Duration {
 		return time.Duration(float64(life) * float64(*spec.RenewBeforePercentage) / 100)
 	}
 	return 0
-}
-
-// beforeExpiry is how long before its expiry a certificate is renewed, without jitter.
-func beforeExpiry(life time.Duration, spec *cmapi.CertificateSpec) time.Duration {
-	switch {
-	case spec.RenewBefore != nil && spec.RenewBefore.Duration > 0 && spec.RenewBefore.Duration < life:
-		return spec.RenewBefore.Duration
-	case spec.RenewBeforePercentage != nil && *spec.RenewBeforePercentage > 0 && *spec.RenewBeforePercentage < 100:
-		return time.Duration(float64(life) * float64(*spec.RenewBeforePercentage) / 100)
-	}
-	return life / 3
 }
 
 // stableFraction is a number in [0, 1) that depends on nothing but its arguments.

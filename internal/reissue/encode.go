@@ -16,7 +16,7 @@ const (
 	// maxText is the longest text of a shard that is read.
 	maxText = 1 << 20
 	// maxHistories is how many histories of a shard are written at most. The oldest are left out.
-	maxHistories = 6000
+	maxHistories = 3500
 	// maxCounted is the largest count that is read. More makes no difference.
 	maxCounted = 64
 )
@@ -37,7 +37,9 @@ func (all histories) encode(now time.Time) ([]byte, error) {
 	text := make(histories, len(all))
 	for k, h := range all {
 		h.Counted = min(h.Counted, maxCounted)
-		h.Last, h.Before = h.Last.UTC().Truncate(time.Second), h.Before.UTC().Truncate(time.Second)
+		for _, t := range []*time.Time{&h.Last, &h.Edited[0], &h.Edited[1], &h.Triggered[0], &h.Triggered[1], &h.Other} {
+			*t = t.UTC().Truncate(time.Second)
+		}
 		text[k] = h
 	}
 	return json.Marshal(text)

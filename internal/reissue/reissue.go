@@ -28,17 +28,33 @@ const (
 	DueAtOnce Cause = "DueAtOnce"
 )
 
-// prompt reports whether the cause is acted on at once the first promptly times in an hour: what a user does.
-func (c Cause) prompt() bool {
-	switch c {
-	case SecretMissing, SpecChanged, IssuerChanged, Triggered:
-		return true
-	}
-	return false
-}
+// kind is what causes have in common of which some are acted on at once.
+type kind int
 
 const (
-	// window is the time in which two prompt causes are acted on at once.
+	// other causes are acted on at once the first time in a row.
+	other kind = iota
+	// edited is what users do to objects: acted on at once the first two times in an hour.
+	edited
+	// triggered is what users ask for by hand: so, too, whatever else was counted.
+	triggered
+)
+
+func (c Cause) kind() kind {
+	switch c {
+	case SecretMissing, SpecChanged, IssuerChanged:
+		return edited
+	case Triggered:
+		return triggered
+	}
+	return other
+}
+
+// ByUser reports whether the cause is what users do, by objects or by hand.
+func (c Cause) ByUser() bool { return c.kind() != other }
+
+const (
+	// window is the time in which what users do is acted on at once twice.
 	window = time.Hour
 	// firstFloor is the least time between a counted issuance and the next. It doubles with each in a row,
 	firstFloor = 2 * time.Minute
@@ -48,11 +64,14 @@ const (
 
 // History is what is known of the counted issuances of a Certificate. The zero value has none.
 type History struct {
-	// Counted is how many there were in a row.
-	Counted int `json:"n"`
-	// Last and Before are when the last two started. Before is zero if there was one only.
-	Last   time.Time `json:"last"`
-	Before time.Time `json:"before,omitzero"`
+	// Counted is how many there were in a row, of all causes, and Last when the last one started.
+	Counted int       `json:"n"`
+	Last    time.Time `json:"last"`
+	// Edited and Triggered are when the last two of these kinds started, the last one first. Other is when the last of the
+	// other causes did. Zero means that there was none in the row.
+	Edited    [2]time.Time `json:"edited,omitzero"`
+	Triggered [2]time.Time `json:"triggered,omitzero"`
+	Other     time.Time    `json:"other,omitzero"`
 }
 
 // At is the history as it is to be read now: forgotten after a time without a counted issuance, and with no times in the
@@ -61,11 +80,10 @@ func (h History) At(now time.Time) History {
 	if h.Counted <= 0 || now.Sub(h.Last) > max(window, 2*h.floor()) {
 		return History{}
 	}
-	if h.Last.After(now) {
-		h.Last = now
-	}
-	if h.Before.After(now) {
-		h.Before = now
+	for _, t := range []*time.Time{&h.Last, &h.Edited[0], &h.Edited[1], &h.Triggered[0], &h.Triggered[1], &h.Other} {
+		if t.After(now) {
+			*t = now
+		}
 	}
 	return h
 }
@@ -77,19 +95,39 @@ func (h History) Next(cause Cause, now time.Time) time.Time {
 		return now
 	}
 	next := h.Last.Add(h.floor())
-	if cause.prompt() {
-		// The zero time, of a history of one, is long past.
-		if free := h.Before.Add(window); free.Before(next) {
-			return free
-		}
+	switch cause.kind() {
+	case edited: // of a zero time the window is long past
+		return earlier(next, h.Edited[1].Add(window))
+	case triggered:
+		return earlier(next, h.Triggered[1].Add(window))
+	}
+	if h.Other.IsZero() {
+		return now
 	}
 	return next
 }
 
-// Count returns the history with an issuance that starts now.
-func (h History) Count(now time.Time) History {
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// Count returns the history with an issuance for the cause that starts now.
+func (h History) Count(cause Cause, now time.Time) History {
 	h = h.At(now)
-	return History{Counted: h.Counted + 1, Last: now, Before: h.Last}
+	h.Counted++
+	h.Last = now
+	switch cause.kind() {
+	case edited:
+		h.Edited = [2]time.Time{now, h.Edited[0]}
+	case triggered:
+		h.Triggered = [2]time.Time{now, h.Triggered[0]}
+	default:
+		h.Other = now
+	}
+	return h
 }
 
 // floor is the least time between the last counted issuance and the next.

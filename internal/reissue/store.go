@@ -91,9 +91,9 @@ func (s *Store) Get(ctx context.Context, name types.NamespacedName) (Record, err
 	return r, nil
 }
 
-// Count counts an issuance that starts now. It is written down when Count returns. undo takes it back, as far as this
+// Count counts an issuance for the cause that starts now. It is written down when Count returns. undo takes it back, as far as this
 // process is concerned, if the issuance could not be started.
-func (s *Store) Count(ctx context.Context, name types.NamespacedName) (undo func(), err error) {
+func (s *Store) Count(ctx context.Context, name types.NamespacedName, cause Cause) (undo func(), err error) {
 	k := key(name)
 	shard, object := s.shardOf(k)
 	if err := s.load(ctx, shard, object); err != nil {
@@ -101,7 +101,7 @@ func (s *Store) Count(ctx context.Context, name types.NamespacedName) (undo func
 	}
 	shard.mu.Lock()
 	was := shard.histories[k]
-	is := was.Count(s.Clock.Now())
+	is := was.Count(cause, s.Clock.Now())
 	shard.histories[k] = is
 	shard.changes++
 	must := shard.changes

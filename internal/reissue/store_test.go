@@ -26,7 +26,7 @@ func newStore(c client.Client, clock *clocktesting.FakePassiveClock) *Store {
 
 func count(t *testing.T, s *Store, name types.NamespacedName) func() {
 	t.Helper()
-	undo, err := s.Count(t.Context(), name)
+	undo, err := s.Count(t.Context(), name, SecretOverwritten)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +129,7 @@ func TestWhatCouldNotBeStartedOrWrittenDoesNotCount(t *testing.T) {
 	})
 	s := newStore(c, clock)
 	refuse = true
-	if _, err := s.Count(t.Context(), web); err == nil || !strings.Contains(err.Error(), "system/perennial-issuances-") {
+	if _, err := s.Count(t.Context(), web, SecretOverwritten); err == nil || !strings.Contains(err.Error(), "system/perennial-issuances-") {
 		t.Errorf("the error is %v", err)
 	}
 	if n := counted(t, s, web); n != 0 {
@@ -165,7 +165,7 @@ func TestWhatIsForgottenIsDropped(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	text, _ := histories{"a": {Counted: 2, Last: began, Before: began.Add(-time.Minute)}, "b": {Counted: 1, Last: began}}.encode(began)
+	text, _ := histories{"a": {Counted: 2, Last: began, Edited: [2]time.Time{began, began.Add(-time.Minute)}, Other: began}, "b": {Counted: 1, Last: began}}.encode(began)
 	f.Add(text)
 	f.Add([]byte("null"))
 	f.Add([]byte(`{"a":{"n":99}}`))

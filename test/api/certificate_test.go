@@ -273,38 +273,68 @@ func TestCertificatesLiveAtLeastAMinute(t *testing.T) {
 
 func TestCertificatesAreRenewedInTime(t *testing.T) {
 	format := refused("spec.renewBefore", "renewBefore must be a number with the unit h, m or s, such as 720h for 30 days")
-	bounds := refused("spec.renewBefore", "renewBefore must be less than duration (2160h if left out) and at least 5m, or at least 10s if duration is less than 1h")
-	percentage := refused("spec.renewBeforePercentage", "renewBeforePercentage of duration must come to at least 5m, or at least 10s if duration is less than 1h")
-	outOfRange := refused("spec.renewBeforePercentage", "renewBeforePercentage must be from 1 to 99: the part of the lifetime that is left at renewal, in per cent")
 	judge(t, certificates, certificate, []example{
 		{"a third of the lifetime is accepted", `spec: {duration: 2160h, renewBefore: 720h}`, accepted},
 		{"five minutes of an hour are accepted", `spec: {duration: 1h, renewBefore: 5m}`, accepted},
 		{"ten seconds of a minute are accepted", `spec: {duration: 1m, renewBefore: 10s}`, accepted},
-		{"less than five minutes of an hour are refused", `spec: {duration: 1h, renewBefore: 299s}`, bounds},
-		{"less than five minutes of the default lifetime are refused", `spec: {renewBefore: 4m}`, bounds},
-		{"less than ten seconds are refused", `spec: {duration: 1m, renewBefore: 9s}`, bounds},
-		{"the whole lifetime is refused", `spec: {duration: 24h, renewBefore: 24h}`, bounds},
-		{"the whole of a short lifetime is refused", `spec: {duration: 2m, renewBefore: 2m}`, bounds},
-		{"the whole default lifetime is refused", `spec: {renewBefore: 2160h}`, bounds},
+		{"less than five minutes of an hour are accepted", `spec: {duration: 1h, renewBefore: 299s}`, accepted},
+		{"less than five minutes of the default lifetime are accepted", `spec: {renewBefore: 4m}`, accepted},
+		{"less than ten seconds are accepted", `spec: {duration: 1m, renewBefore: 9s}`, accepted},
+		{"the whole lifetime is accepted", `spec: {duration: 24h, renewBefore: 24h}`, accepted},
+		{"the whole of a short lifetime is accepted", `spec: {duration: 2m, renewBefore: 2m}`, accepted},
+		{"the whole default lifetime is accepted", `spec: {renewBefore: 2160h}`, accepted},
 		{"all but an hour of the default lifetime is accepted", `spec: {renewBefore: 2159h}`, accepted},
 		{"days are refused", `spec: {renewBefore: 30d}`, format},
-		{"less than nothing is refused", `spec: {renewBefore: -720h}`, format},
-		{"nothing is refused", `spec: {renewBefore: 0s}`, bounds},
+		{"less than nothing is accepted", `spec: {renewBefore: -720h}`, accepted},
+		{"nothing is accepted", `spec: {renewBefore: 0s}`, accepted},
 
 		{"a percentage of the default lifetime is accepted", `spec: {renewBeforePercentage: 1}`, accepted},
 		{"99 per cent are accepted", `spec: {renewBeforePercentage: 99}`, accepted},
 		{"a percentage that comes to five minutes is accepted", `spec: {duration: 100m, renewBeforePercentage: 5}`, accepted},
-		{"a percentage that comes to less is refused", `spec: {duration: 100m, renewBeforePercentage: 4}`, percentage},
+		{"a percentage that comes to less is accepted", `spec: {duration: 100m, renewBeforePercentage: 4}`, accepted},
 		{"95 per cent of an hour come to 57 minutes and are accepted", `spec: {duration: 1h, renewBeforePercentage: 95}`, accepted},
-		{"5 per cent of an hour come to 3 minutes and are refused", `spec: {duration: 1h, renewBeforePercentage: 5}`, percentage},
+		{"5 per cent of an hour come to 3 minutes and are accepted", `spec: {duration: 1h, renewBeforePercentage: 5}`, accepted},
 		{"20 per cent of a minute come to 12 seconds and are accepted", `spec: {duration: 1m, renewBeforePercentage: 20}`, accepted},
-		{"10 per cent of a minute come to 6 seconds and are refused", `spec: {duration: 1m, renewBeforePercentage: 10}`, percentage},
-		{"no per cent are refused", `spec: {renewBeforePercentage: 0}`, outOfRange},
-		{"100 per cent are refused", `spec: {renewBeforePercentage: 100}`, outOfRange},
+		{"10 per cent of a minute come to 6 seconds and are accepted", `spec: {duration: 1m, renewBeforePercentage: 10}`, accepted},
+		{"no per cent are accepted", `spec: {renewBeforePercentage: 0}`, accepted},
+		{"100 per cent are accepted", `spec: {renewBeforePercentage: 100}`, accepted},
+
+		{"more per cent than there are are accepted", `spec: {renewBeforePercentage: 1000}`, accepted},
+		{"less than no per cent are accepted", `spec: {renewBeforePercentage: -5}`, accepted},
 
 		{"an instant and a percentage exclude each other", `spec: {renewBefore: 720h, renewBeforePercentage: 33}`,
 			refused("spec.renewBefore", "renewBefore and renewBeforePercentage exclude each other: remove one")},
 	})
+}
+
+// warnings of the API server.
+type warnings []string
+
+func (w *warnings) HandleWarningHeader(_ int, _ string, text string) { *w = append(*w, text) }
+
+func TestARenewalTimeThatIsNotFollowedIsWarnedAbout(t *testing.T) {
+	for spec, says := range map[string]string{
+		`{}`:                                  "",
+		`{renewBefore: 720h}`:                 "",
+		`{duration: 1h, renewBefore: 54m}`:    "",
+		`{renewBeforePercentage: 90}`:         "",
+		`{duration: 1h, renewBefore: 59m59s}`: "spec.renewBefore 59m59s is more than nine tenths of duration (1h): the certificate is not renewed before a tenth of its life has passed",
+		`{renewBefore: 2160h}`:                "spec.renewBefore 2160h is not between 0 and duration (2160h), and does not count",
+		`{duration: 24h, renewBefore: 720h}`:  "spec.renewBefore 720h is not between 0 and duration (24h)",
+		`{renewBefore: -5m}`:                  "spec.renewBefore -5m is not between 0 and",
+		`{renewBefore: 0s}`:                   "spec.renewBefore 0s is not between 0 and",
+		`{renewBeforePercentage: 91}`:         "spec.renewBeforePercentage 91 is more than 90: the certificate is not renewed before a tenth",
+		`{renewBeforePercentage: 100}`:        "spec.renewBeforePercentage 100 is not from 1 to 90",
+		`{renewBeforePercentage: 0}`:          "spec.renewBeforePercentage 0 is not from 1 to 90",
+	} {
+		var got warnings
+		config := adminConfig(t)
+		config.WarningHandler = &got
+		accepted.check(t, dryRun(t, clientFor(t, config), certificates, object(t, certificate, "spec: "+spec)))
+		if all := strings.Join(got, "\n"); (all != "") != (says != "") || !strings.Contains(all, says) {
+			t.Errorf("%s: the warnings are %q, want %q", spec, all, says)
+		}
+	}
 }
 
 func TestCertificatesAreRenewedInWindowsThatMakeSense(t *testing.T) {

@@ -2,7 +2,7 @@
 // memory, and the API requests that a certificate takes. The API server, etcd and the load are in this process, the controller is one
 // of its own, under the RBAC that is shipped.
 //
-//	go -C test run ./bench [-certificates 500] [-clients 16] [-fleet 5000] [-ingresses 500] [-secrets 50000] [-line 1000]
+//	go -C test run ./bench [-certificates 500] [-clients 16] [-fleet 5000] [-ingresses 500] [-secrets 50000] [-line 1000] [-keys 60]
 //
 // First it measures the ceiling: the same writes for each certificate, of objects of the same size, sent by the load's clients with no
 // controller at all.
@@ -38,6 +38,7 @@ func main() {
 	flag.IntVar(&o.secrets, "secrets", 50000, "Secrets of others in the cluster; 0 for none")
 	flag.BoolVar(&o.acme, "acme", true, "measure certificates of an ACME server")
 	flag.IntVar(&o.line, "line", 1000, "certificates that are asked of an ACME server at once, far more than are worked on at once; 0 for none")
+	flag.IntVar(&o.keys, "keys", 60, "namespaces that have RSA keys of 4096 bits made while others want certificates; 0 for none")
 	flag.StringVar(&o.profile, "profile", "", "write a CPU profile of the controller to this file")
 	flag.Parse()
 	ctrl.SetLogger(logr.Discard())
@@ -50,9 +51,9 @@ func main() {
 }
 
 type options struct {
-	certificates, clients, fleet, ingresses, secrets, line int
-	acme                                                   bool
-	profile                                                string
+	certificates, clients, fleet, ingresses, secrets, line, keys int
+	acme                                                         bool
+	profile                                                      string
 }
 
 func run(ctx context.Context, o options) error {
@@ -112,6 +113,12 @@ func run(ctx context.Context, o options) error {
 	}
 	fmt.Printf("%d ECDSA certificates of a signer with outside effects: key and request are stored before it is asked\n\n", len(outside.took))
 	outside.print(0)
+	if o.keys > 0 {
+		step("certificates beside large keys")
+		if err := b.besideLargeKeys(ctx); err != nil {
+			return fmt.Errorf("keys: %w", err)
+		}
+	}
 	if o.ingresses > 0 {
 		step("annotated Ingresses")
 		if err := b.ingressBurst(ctx); err != nil {

@@ -93,9 +93,10 @@ func TestALostSecretOrPairIsIssuedAnew(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.caIssuer("ca", 24*time.Hour)
-	w.create(certificate("a", "ca"))
+	w.create(certificate("a", "ca"), certificate("b", "ca"))
 	w.run(controller.Options{})
 	w.untilReady("a", 1)
+	w.untilReady("b", 1)
 	if err := w.Delete(t.Context(), w.secret("a")); err != nil {
 		t.Fatal(err)
 	}
@@ -108,9 +109,9 @@ func TestALostSecretOrPairIsIssuedAnew(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	change(w, named(&corev1.Secret{}, "a"), func(s *corev1.Secret) { s.Data["tls.key"] = other })
-	w.untilReady("a", 4)
-	w.leaf(w.secret("a"))
+	change(w, named(&corev1.Secret{}, "b"), func(s *corev1.Secret) { s.Data["tls.key"] = other })
+	w.untilReady("b", 2)
+	w.leaf(w.secret("b"))
 }
 
 func TestARotationPolicyDecidesWhetherTheKeyStays(t *testing.T) {

@@ -75,7 +75,7 @@ func TestARenewalSaysWhatItReplacesAndComesThoughTheCADoesNotLikeThat(t *testing
 	picky := &reluctant{}
 	r := start(t, pebble.Options{Wrap: picky.wrap})
 	r.issuer()
-	crt := r.certificate("site", "www.example.com")
+	var crt *cmapi.Certificate
 	n := 1
 	known := func() {
 		t.Helper()
@@ -86,8 +86,7 @@ func TestARenewalSaysWhatItReplacesAndComesThoughTheCADoesNotLikeThat(t *testing
 			return ""
 		})
 	}
-	known()
-	for _, test := range []struct {
+	for i, test := range []struct {
 		name, problem string
 		status        int
 	}{
@@ -99,6 +98,8 @@ func TestARenewalSaysWhatItReplacesAndComesThoughTheCADoesNotLikeThat(t *testing
 		{"the CA has nothing against it", "", 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			crt, n = r.certificate(fmt.Sprintf("site-%d", i), fmt.Sprintf("www%d.example.com", i)), 1
+			known()
 			picky.since(test.problem, test.status)
 			r.renew(crt)
 			n++

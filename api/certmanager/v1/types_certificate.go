@@ -96,8 +96,6 @@ const (
 // +kubebuilder:validation:XValidation:rule=`(has(self.commonName) && self.commonName != "") || (has(self.dnsNames) && self.dnsNames.size() > 0) || (has(self.ipAddresses) && self.ipAddresses.size() > 0) || (has(self.uris) && self.uris.size() > 0) || (has(self.emailAddresses) && self.emailAddresses.size() > 0) || (has(self.otherNames) && self.otherNames.size() > 0) || (has(self.literalSubject) && self.literalSubject.matches('(^|[,+;]) *([cC][nN]|2[.]5[.]4[.]3) *='))`,message=`the certificate must name something: set commonName, literalSubject with a CN, dnsNames, ipAddresses, uris, emailAddresses or otherNames`
 // +kubebuilder:validation:XValidation:rule=`!has(self.literalSubject) || self.literalSubject == "" || ((!has(self.commonName) || self.commonName == "") && (!has(self.subject) || (self.subject.?serialNumber.orValue("") == "" && [self.subject.?organizations, self.subject.?countries, self.subject.?organizationalUnits, self.subject.?localities, self.subject.?provinces, self.subject.?streetAddresses, self.subject.?postalCodes].all(values, values.orValue([]).size() == 0))))`,message=`literalSubject is the whole subject: remove commonName and subject, or remove literalSubject`,fieldPath=`.literalSubject`
 // +kubebuilder:validation:XValidation:rule=`!has(self.renewBefore) || !has(self.renewBeforePercentage)`,message=`renewBefore and renewBeforePercentage exclude each other: remove one`,fieldPath=`.renewBefore`
-// +kubebuilder:validation:XValidation:rule=`!has(self.renewBefore) || !self.renewBefore.matches('^[+.0-9nuµμmsh]+$') || (has(self.duration) ? !self.duration.matches('^[+.0-9nuµμmsh]+$') || (duration(self.renewBefore) < duration(self.duration) && duration(self.renewBefore) >= duration(duration(self.duration) < duration('1h') ? '10s' : '5m')) : duration(self.renewBefore) >= duration('5m') && duration(self.renewBefore) < duration('2160h'))`,message=`renewBefore must be less than duration (2160h if left out) and at least 5m, or at least 10s if duration is less than 1h`,fieldPath=`.renewBefore`
-// +kubebuilder:validation:XValidation:rule=`!has(self.renewBeforePercentage) || !has(self.duration) || !self.duration.matches('^[+.0-9nuµμmsh]+$') || duration(self.duration).getSeconds() * self.renewBeforePercentage >= (duration(self.duration) < duration('1h') ? 1000 : 30000)`,message=`renewBeforePercentage of duration must come to at least 5m, or at least 10s if duration is less than 1h`,fieldPath=`.renewBeforePercentage`
 // +kubebuilder:validation:XValidation:rule=`!has(self.signatureAlgorithm) || (has(self.privateKey) && has(self.privateKey.algorithm) && self.privateKey.algorithm != 'RSA' ? (self.privateKey.algorithm == 'ECDSA' ? self.signatureAlgorithm.startsWith('ECDSA') : self.signatureAlgorithm == 'PureEd25519') : self.signatureAlgorithm.endsWith('RSA'))`,message=`signatureAlgorithm must fit privateKey.algorithm: SHA256WithRSA, SHA384WithRSA or SHA512WithRSA for RSA (the default), ECDSAWithSHA256, ECDSAWithSHA384 or ECDSAWithSHA512 for ECDSA, PureEd25519 for Ed25519`,fieldPath=`.signatureAlgorithm`
 // +kubebuilder:validation:XValidation:rule=`!has(self.nameConstraints) || (has(self.isCA) && self.isCA)`,message=`nameConstraints are for CAs: set isCA to true, or remove them`,fieldPath=`.nameConstraints`
 // +kubebuilder:validation:XValidation:rule=`!has(self.rehearsalIssuerRef) || self.rehearsalIssuerRef.name != self.issuerRef.name || [self.rehearsalIssuerRef.?kind.orValue(""), 'Issuer'].filter(k, k != "")[0] != [self.issuerRef.?kind.orValue(""), 'Issuer'].filter(k, k != "")[0] || [self.rehearsalIssuerRef.?group.orValue(""), 'cert-manager.io'].filter(g, g != "")[0] != [self.issuerRef.?group.orValue(""), 'cert-manager.io'].filter(g, g != "")[0]`,message=`rehearsalIssuerRef must not be the issuer itself: name a staging issuer, or remove it`,fieldPath=`.rehearsalIssuerRef`
@@ -131,21 +129,21 @@ type CertificateSpec struct {
 	Duration *metav1.Duration `json:"duration,omitempty"`
 
 	// How long before it expires the certificate is renewed, such as 720h. The instant is
-	// counted back from the end of the certificate that was really issued. Less than duration,
-	// and at least 5m, or 10s if duration is less than 1h. If left out, a third of the lifetime.
+	// counted back from the end of the certificate that was really issued. If left out, or if it
+	// is not less than the lifetime, a third of the lifetime. It is never renewed before a tenth
+	// of the lifetime has passed.
 	// Not together with renewBeforePercentage.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=64
-	// +kubebuilder:validation:XValidation:rule=`self.matches('^[+]?(([0-9]+[.]?[0-9]*|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+$') && duration(self) >= duration('0s')`,message=`renewBefore must be a number with the unit h, m or s, such as 720h for 30 days`
+	// +kubebuilder:validation:XValidation:rule=`self.matches('^[-+]?(([0-9]+[.]?[0-9]*|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+$') && duration(self) <= duration('2562047h')`,message=`renewBefore must be a number with the unit h, m or s, such as 720h for 30 days`
 	RenewBefore *metav1.Duration `json:"renewBefore,omitempty"`
 
 	// How much of its lifetime is left, in per cent, when the certificate is renewed: with 25, one
-	// that is valid for 60 minutes is renewed after 45. From 1 to 99. What it comes to
-	// with duration must satisfy the bounds of renewBefore.
+	// that is valid for 60 minutes is renewed after 45. From 1 to 90; what is more is taken for 90,
+	// and 100 or more, 0 or less as if it was left out.
 	// Not together with renewBefore.
 	// +optional
-	// +kubebuilder:validation:XValidation:rule=`self >= 1 && self <= 99`,message=`renewBeforePercentage must be from 1 to 99: the part of the lifetime that is left at renewal, in per cent`
 	RenewBeforePercentage *int32 `json:"renewBeforePercentage,omitempty"`
 
 	// Whether and in which hours the certificate is renewed. At any hour if left out.

@@ -1,0 +1,61 @@
+package lifecycle
+
+import (
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+)
+
+// conditionRenewBefore is the condition, ours, of a certificate that is renewed at another time than renewBefore or
+// renewBeforePercentage ask for.
+const conditionRenewBefore cmapi.CertificateConditionType = "RenewBeforeCapped"
+
+// beforeExpiry is how long before its expiry a certificate is renewed, without jitter: as long as the spec asks for, if
+// that is a part of its life, and a third of its life otherwise.
+func beforeExpiry(life time.Duration, spec *cmapi.CertificateSpec) time.Duration {
+	if before := asksFor(life, spec); before > 0 && before < life {
+		return min(before, life-life/soonestFraction)
+	}
+	return life / 3
+}
+
+// followed reports whether a certificate is renewed when the spec asks for it.
+func followed(life time.Duration, spec *cmapi.CertificateSpec) bool {
+	if spec.RenewBefore == nil && spec.RenewBeforePercentage == nil {
+		return true
+	}
+	return (asksFor(life, spec) - beforeExpiry(life, spec)).Abs() < time.Second
+}
+
+// warnOfRenewBefore sets and removes the condition.
+func (d *decider) warnOfRenewBefore() {
+	if !d.plan.early || d.plan.at.IsZero() {
+		cmapi.RemoveCertificateCondition(&d.Status, conditionRenewBefore)
+		return
+	}
+	spec, leaf := &d.Certificate.Spec, d.present.chain[0]
+	life := leaf.NotAfter.Sub(leaf.NotBefore)
+	field, value := "spec.renewBefore", ""
+	if spec.RenewBefore != nil {
+		value = spec.RenewBefore.Duration.String()
+	} else {
+		field, value = "spec.renewBeforePercentage", fmt.Sprintf("%d", *spec.RenewBeforePercentage)
+	}
+	why := fmt.Sprintf("is not between 0 and the certificate's life of %s, and does not count: a third of the life is left when it is renewed", life)
+	if before := asksFor(life, spec); before > 0 && before < life {
+		why = fmt.Sprintf("asks for renewal before a tenth of the certificate's life of %s has passed: it is renewed after a tenth", life)
+	}
+	most := fmt.Sprintf("%s at most", life-life/soonestFraction)
+	if spec.RenewBefore == nil {
+		most = "from 1 to 90"
+	}
+	message := fmt.Sprintf("%s %s %s. Set %s", field, value, why, most)
+	if cmapi.GetCertificateCondition(&d.Status, conditionRenewBefore) == nil {
+		d.tell(corev1.EventTypeWarning, string(conditionRenewBefore), message)
+	}
+	d.set(conditionRenewBefore, cmmeta.ConditionTrue, string(conditionRenewBefore), message)
+}
