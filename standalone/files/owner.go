@@ -194,7 +194,7 @@ func (r *reconciler) remove(ctx context.Context, cf *perennial.CertificateFile) 
 }
 
 // gone says what a CertificateFile that no longer exists leaves behind.
-func (r *reconciler) gone(name string) {
+func (r *reconciler) gone(ctx context.Context, name string) {
 	r.mu.Lock()
 	cf := r.known[name]
 	r.mu.Unlock()
@@ -206,7 +206,29 @@ func (r *reconciler) gone(name string) {
 	if cf.Status.Deployed.Directory != "" {
 		directory = cf.Status.Deployed.Directory
 	}
-	r.say(cf, corev1.EventTypeNormal, reasonLeft, "deleted; "+r.left(directory))
+	message := r.left(directory)
+	if heir := r.heir(ctx, name, directory); heir != "" {
+		message = fmt.Sprintf("CertificateFile %s has %s now", heir, directory)
+	}
+	r.say(cf, corev1.EventTypeNormal, reasonLeft, "deleted; "+message)
+}
+
+// heir is the name of another CertificateFile of the same directory, which takes it over, or "".
+func (r *reconciler) heir(ctx context.Context, name, directory string) string {
+	at, err := newPlace(r.Roots, directory)
+	if err != nil {
+		return ""
+	}
+	var all perennial.CertificateFileList
+	if err := r.client.List(ctx, &all); err != nil {
+		return ""
+	}
+	for i := range all.Items {
+		if its, err := newPlace(r.Roots, all.Items[i].Spec.Directory); err == nil && all.Items[i].Name != name && its.real() == at.real() {
+			return all.Items[i].Name
+		}
+	}
+	return ""
 }
 
 // forget drops what is remembered of a CertificateFile.

@@ -64,7 +64,7 @@ type trouble struct {
 func (r *reconciler) reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	cf := &perennial.CertificateFile{}
 	if err := r.client.Get(ctx, request.NamespacedName, cf); apierrors.IsNotFound(err) {
-		r.gone(request.Name)
+		r.gone(ctx, request.Name)
 		return reconcile.Result{}, nil
 	} else if err != nil {
 		return reconcile.Result{}, err

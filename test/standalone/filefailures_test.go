@@ -282,6 +282,9 @@ func TestEachFailureIsAConditionWithItsCauseAndNextAttempt(t *testing.T) {
 			}
 			m.until(name, metav1.ConditionTrue, "valid until", nil)
 			m.agree(name, "ok", "valid until")
+			if test.reason == "DirectoryTaken" {
+				m.event("a-taken", corev1.EventTypeNormal, "FilesLeft", "deleted; CertificateFile "+name+" has "+cf.Spec.Directory+" now")
+			}
 		})
 	}
 }
