@@ -32,11 +32,11 @@ func (l Limits) decodeCertificatePEM(data []byte) (*x509.Certificate, error) {
 	if err := checkSize(data, max(l.certificate(), l.chain())); err != nil {
 		return nil, err
 	}
-	block, rest := pem.Decode(data)
-	if block == nil {
-		return nil, errNoPEM
+	block, size, err := firstPEM(data)
+	if err != nil {
+		return nil, err
 	}
-	if err := checkSize(data[:len(data)-len(rest)], l.certificate()); err != nil {
+	if err := checkSize(data[:size], l.certificate()); err != nil {
 		return nil, err
 	}
 	return parseCertificateBlock(block)
@@ -73,26 +73,46 @@ func decodeCertificates(data []byte, limit int) ([]*x509.Certificate, error) {
 		return nil, err
 	}
 	var certs []*x509.Certificate
-	for {
-		block, rest := pem.Decode(data)
-		if block == nil {
-			break
+	for r := newPEMReader(data); ; {
+		block, err := r.next()
+		switch {
+		case err != nil:
+			return nil, err
+		case block == nil && certs == nil:
+			return nil, notPEM(data)
+		case block == nil:
+			return certs, nil
 		}
 		cert, err := parseCertificateBlock(block)
 		if err != nil {
-			return nil, fmt.Errorf("block %d: %w", len(certs)+1, err)
+			return nil, r.errorf("%w", err)
 		}
-		certs, data = append(certs, cert), rest
+		certs = append(certs, cert)
 	}
-	if certs == nil {
-		return nil, errNoPEM
+}
+
+// ReadableCertificates returns the certificates in data that can be read, for what is to be kept of something that
+// is written anew. Input of more than l.Bundle bytes has none.
+func (l Limits) ReadableCertificates(data []byte) []*x509.Certificate {
+	if checkSize(data, l.bundle()) != nil {
+		return nil
 	}
-	return certs, nil
+	var certs []*x509.Certificate
+	for r := newPEMReader(data); len(r.rest) > 0; {
+		block, err := r.next()
+		if err != nil || block == nil {
+			continue
+		}
+		if cert, err := parseCertificateBlock(block); err == nil {
+			certs = append(certs, cert)
+		}
+	}
+	return certs
 }
 
 func parseCertificateBlock(block *pem.Block) (*x509.Certificate, error) {
 	if block.Type != labelCertificate && block.Type != labelX509 {
-		return nil, fmt.Errorf("the PEM block is a %s, not a certificate", quoteLabel(block.Type))
+		return nil, fmt.Errorf("it is a %s, not a certificate", quoteLabel(block.Type))
 	}
 	return x509.ParseCertificate(block.Bytes)
 }
@@ -135,9 +155,9 @@ func (l Limits) decodeCSRPEM(data []byte) (*x509.CertificateRequest, error) {
 	if err := checkSize(data, l.certificate()); err != nil {
 		return nil, err
 	}
-	block, _ := pem.Decode(data)
-	if block == nil {
-		return nil, errNoPEM
+	block, _, err := firstPEM(data)
+	if err != nil {
+		return nil, err
 	}
 	if block.Type != labelCSR && block.Type != labelNewCSR {
 		return nil, fmt.Errorf("the PEM block is a %s, not a certificate request", quoteLabel(block.Type))

@@ -215,13 +215,19 @@ func (l Limits) decodeKeyPEM(data []byte) (crypto.Signer, error) {
 	if err := checkSize(data, l.privateKey()); err != nil {
 		return nil, err
 	}
-	block, rest := pem.Decode(data)
+	r := newPEMReader(data)
+	block, err := r.next()
 	// `openssl ecparam -genkey` writes the curve as a block of its own before the key.
-	for block != nil && block.Type == labelECParameters {
-		block, rest = pem.Decode(rest)
+	for err == nil && block != nil && block.Type == labelECParameters {
+		block, err = r.next()
 	}
-	if block == nil {
-		return nil, errNoPEM
+	switch {
+	case err != nil:
+		return nil, err
+	case block == nil && r.block > 0:
+		return nil, errors.New("it has the parameters of a key, and no key")
+	case block == nil:
+		return nil, notPEM(data)
 	}
 	switch block.Type {
 	case labelPKCS8:
@@ -262,10 +268,7 @@ func parsed[K crypto.Signer](key K, err error) (crypto.Signer, error) {
 	return key, nil
 }
 
-var (
-	errNoPEM        = errors.New("no PEM block found")
-	errKeyEncrypted = errors.New("the key is encrypted, store it without a passphrase")
-)
+var errKeyEncrypted = errors.New("the key is encrypted, store it without a passphrase")
 
 func checkSize(data []byte, limit int) error {
 	if len(data) > limit {

@@ -158,7 +158,7 @@ func TestDecodeKeyPEM(t *testing.T) {
 		"text around the block is ignored":      {data: "my key:\n" + string(ecPEM) + "end\n"},
 		"the parameters of OpenSSL are skipped": {data: block("EC PARAMETERS", nil, []byte{6, 8, 42, 134, 72, 206, 61, 3, 1, 7}) + string(ecPEM)},
 		"nothing":                               {data: "", want: "no PEM block found"},
-		"only parameters":                       {data: block("EC PARAMETERS", nil, []byte{6}), want: "no PEM block found"},
+		"only parameters":                       {data: block("EC PARAMETERS", nil, []byte{6}), want: "parameters of a key, and no key"},
 		"a certificate":                         {data: block("CERTIFICATE", nil, []byte{1}), want: `a "CERTIFICATE", not a private key`},
 		"a label as long as the input is cut":   {data: block(strings.Repeat("X", 5000), nil, []byte{1}), want: `XXX..."`},
 		"an encrypted PKCS #8 key":              {data: block("ENCRYPTED PRIVATE KEY", nil, []byte{1}), want: "store it without a passphrase"},

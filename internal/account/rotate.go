@@ -144,32 +144,33 @@ func withPrevious(key crypto.Signer, entry []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	for range maxPrevious - 1 {
-		block, rest := pem.Decode(entry)
-		if block == nil {
-			break
-		}
-		all, entry = append(all, pem.EncodeToMemory(block)...), rest
+	if len(bytes.TrimSpace(entry)) == 0 {
+		return all, nil
+	}
+	blocks, err := pki.SplitPEM(entry)
+	if err != nil {
+		return nil, fmt.Errorf("the keys before the one in use: %w", err)
+	}
+	for _, block := range blocks[:min(len(blocks), maxPrevious-1)] {
+		all = append(all, pem.EncodeToMemory(block)...)
 	}
 	return all, nil
 }
 
 // previous reads the keys before the one in use.
 func (a *Accounts) previous(secret *corev1.Secret, entry string) (keys []crypto.Signer, err error) {
-	rest := bytes.TrimSpace(secret.Data[entry])
-	for len(rest) > 0 && len(keys) < maxPrevious {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			err = errors.New("it is not PEM")
-		} else {
-			var key crypto.Signer
-			key, err = a.Limits.DecodeKeyPEM(pem.EncodeToMemory(block))
-			keys, rest = append(keys, key), bytes.TrimSpace(rest)
-		}
-		if err != nil {
-			return nil, fault.Misconfiguredf("ErrVerifyACMEAccount", "entry %s of Secret %s/%s is to hold the account keys before the one in use: remove it, or correct it: %w",
-				entry, secret.Namespace, secret.Name, err)
-		}
+	if len(bytes.TrimSpace(secret.Data[entry])) == 0 {
+		return nil, nil
+	}
+	blocks, err := pki.SplitPEM(secret.Data[entry])
+	for i := 0; err == nil && i < min(len(blocks), maxPrevious); i++ {
+		var key crypto.Signer
+		key, err = a.Limits.DecodeKeyPEM(pem.EncodeToMemory(blocks[i]))
+		keys = append(keys, key)
+	}
+	if err != nil {
+		return nil, fault.Misconfiguredf("ErrVerifyACMEAccount", "entry %s of Secret %s/%s is to hold the account keys before the one in use: remove it, or correct it: %w",
+			entry, secret.Namespace, secret.Name, err)
 	}
 	return keys, nil
 }

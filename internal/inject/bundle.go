@@ -21,7 +21,7 @@ const maxFormer = 8
 // if all of cas are expired.
 func merge(current []byte, cas []*x509.Certificate, limits pki.Limits, now time.Time) (merged []byte, expiry time.Time) {
 	// What cannot be read, such as the line break that charts like to put there, is nobody's CA.
-	old, _ := limits.DecodeBundlePEM(current)
+	old := limits.ReadableCertificates(current)
 
 	var bundle []*x509.Certificate
 	add := func(cert *x509.Certificate) {

@@ -64,7 +64,7 @@ func configOf(o *Observation, c *Content) (*secretConfig, error) {
 		data:        map[string][]byte{corev1.TLSPrivateKeyKey: keyPEM, corev1.TLSCertKey: chainPEM},
 	}
 	if len(c.CA) > 0 {
-		cfg.data[cmmeta.TLSCAKey] = c.CA
+		cfg.data[cmmeta.TLSCAKey] = pki.PEMForAll(c.CA)
 	}
 	for _, f := range spec.AdditionalOutputFormats {
 		switch f.Type {
@@ -164,7 +164,7 @@ func keepChain(o *Observation, chain []*x509.Certificate, encoded []byte) []byte
 	if err != nil || !slices.EqualFunc(was, chain, (*x509.Certificate).Equal) {
 		return encoded
 	}
-	return had
+	return pki.PEMForAll(had)
 }
 
 // detailsOf are the annotations that describe a certificate. Some of them are there even if empty, as cert-manager has it.

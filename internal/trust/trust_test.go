@@ -265,6 +265,9 @@ func TestUsable(t *testing.T) {
 		{name: "a certificate that is too large is left out", data: pki.EncodeCertificatePEM(large, ca), want: []*x509.Certificate{ca}, problem: "certificate 1 (CN=large): "},
 		{name: "an oversize bundle is refused", data: bytes.Repeat(pki.EncodeCertificatePEM(ca), 1000), problem: "330000"},
 		{name: "a private key is refused", data: append(pki.EncodeCertificatePEM(ca), keyPEM...), problem: "PRIVATE KEY"},
+		{name: "a block that is spoiled is no text between blocks", problem: "PEM block 2 (line ", data: bytes.Join([][]byte{
+			pki.EncodeCertificatePEM(ca), bytes.Replace(pki.EncodeCertificatePEM(future), []byte("MIIB"), []byte("!!!!"), 1), pki.EncodeCertificatePEM(ca),
+		}, nil)},
 		{name: "what is not PEM is refused", data: []byte("ca"), problem: "PEM"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"encoding/base64"
 	"math/big"
 	"net"
 	"os"
@@ -316,4 +317,29 @@ func organizationOnly(t *testing.T) []pkix.Extension {
 		t.Fatal(err)
 	}
 	return []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 30}, Critical: true, Value: value}}
+}
+
+func TestTheIssuerSaysWhatTheSecretLooksLike(t *testing.T) {
+	root := newCA(t, "root", nil, newKey(t, pki.KeySpec{Algorithm: pki.ECDSA}), nil)
+	good := secretOf(t, root.key, []*x509.Certificate{root.cert})
+	certificate := string(good.Data["tls.crt"])
+	for name, test := range map[string]struct{ entry, data, says string }{
+		"base64 twice":           {"tls.crt", base64.StdEncoding.EncodeToString([]byte(certificate)), "entry tls.crt: decode certificate chain: no PEM block found: it is PEM in base64, so that it was encoded twice"},
+		"a key in base64 twice":  {"tls.key", base64.StdEncoding.EncodeToString(good.Data["tls.key"]), "entry tls.key: decode private key: no PEM block found: it is PEM in base64"},
+		"DER":                    {"tls.crt", string(root.cert.Raw), "openssl x509 -inform DER"},
+		"a byte order mark":      {"tls.crt", "\xef\xbb\xbf" + certificate, "PEM block 1 (line 1)"},
+		"a spoiled ca.crt":       {"ca.crt", certificate + strings.ReplaceAll(certificate, "M", "!"), "entry ca.crt: decode certificate bundle: PEM block 2"},
+		"what is cut off":        {"tls.crt", certificate[:len(certificate)-20], "cut off"},
+		"an entry that is empty": {"tls.crt", "", "it has no entry tls.crt"},
+		"certificate and key":    {"tls.crt", string(good.Data["tls.key"]) + certificate, `PEM block 1 (line 1): it is a "EC PRIVATE KEY", not a certificate`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			secret := good.DeepCopy()
+			secret.Data[test.entry] = []byte(test.data)
+			s, issuer := signerOf(secret)
+			if _, err := s.Check(t.Context(), issuer); err == nil || !strings.Contains(err.Error(), test.says) {
+				t.Errorf("the issuer says %v", err)
+			}
+		})
+	}
 }

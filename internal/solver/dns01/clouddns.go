@@ -2,9 +2,7 @@ package dns01
 
 import (
 	"context"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -21,6 +19,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/lane"
 	"github.com/perennial-pki/perennial/internal/signer"
+	"github.com/perennial-pki/perennial/pki"
 )
 
 const (
@@ -70,14 +69,11 @@ func checkGoogleKey(text string, issuer *signer.Issuer) error {
 	if key.Type != "service_account" {
 		return refuse("has credentials of type %.40q: only the key of a service account is taken, whose type is \"service_account\"", key.Type)
 	}
-	block, _ := pem.Decode([]byte(key.PrivateKey))
-	if key.Email == "" || block == nil {
+	if key.Email == "" || key.PrivateKey == "" {
 		return refuse("is not the whole key of a service account: client_email or private_key is missing")
 	}
-	if _, err := x509.ParsePKCS8PrivateKey(block.Bytes); err != nil {
-		if _, err := x509.ParsePKCS1PrivateKey(block.Bytes); err != nil {
-			return refuse("has a private_key that cannot be read")
-		}
+	if _, err := pki.DecodeKeyPEM([]byte(key.PrivateKey)); err != nil {
+		return refuse("has a private_key that cannot be read: %v", err)
 	}
 	if issuer.Kind == signer.KindClusterIssuer {
 		return nil
