@@ -2,16 +2,13 @@ package pki
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/asn1"
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
-
-	"github.com/pavlo-v-chernykh/keystore-go/v4"
 )
 
 // DefaultJKSAlias is the alias of a private key for which none is given.
@@ -29,10 +26,7 @@ type JKSOptions struct {
 }
 
 func (o JKSOptions) alias() string {
-	if o.Alias == "" {
-		return DefaultJKSAlias
-	}
-	return o.Alias
+	return strings.ToLower(cmp.Or(o.Alias, DefaultJKSAlias))
 }
 
 // trustAliases returns the aliases of n trusted certificates: ca, ca-1, ca-2 and so on, as
@@ -65,48 +59,43 @@ func encodeJKS(o JKSOptions, key crypto.Signer, chain, cas []*x509.Certificate) 
 	if len(chain) == 0 {
 		return nil, errNoChain
 	}
+	password, err := jksPassword(o.Password)
+	if err != nil {
+		return nil, err
+	}
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		return nil, err
 	}
-	entry := keystore.PrivateKeyEntry{CreationTime: chain[0].NotBefore, PrivateKey: der}
-	for _, cert := range chain {
-		entry.CertificateChain = append(entry.CertificateChain, jksCertificate(cert))
-	}
-	store := keystore.New(keystore.WithOrderedAliases())
-	if err := store.SetPrivateKeyEntry(o.alias(), entry, []byte(o.Password)); err != nil {
+	entry := jksEntry{alias: o.alias(), made: chain[0].NotBefore}
+	if entry.key, err = protectJKSKey(password, der); err != nil {
 		return nil, err
 	}
-	return storeJKS(store, o, o.alias(), cas)
+	for _, cert := range chain {
+		entry.certs = append(entry.certs, cert.Raw)
+	}
+	return writeJKS(append(trustedJKS(o.alias(), cas), entry), password)
 }
 
 // EncodeJKSTruststore writes a Java keystore that has cas as trusted certificates and no key.
 // o.Alias is not used.
 func EncodeJKSTruststore(o JKSOptions, cas []*x509.Certificate) ([]byte, error) {
-	data, err := storeJKS(keystore.New(keystore.WithOrderedAliases()), o, "", cas)
-	if err != nil {
-		return nil, fmt.Errorf("encode JKS truststore: %w", err)
-	}
-	return data, nil
-}
-
-func storeJKS(store keystore.KeyStore, o JKSOptions, keyAlias string, cas []*x509.Certificate) ([]byte, error) {
-	for i, alias := range trustAliases(len(cas), keyAlias) {
-		entry := keystore.TrustedCertificateEntry{CreationTime: cas[i].NotBefore, Certificate: jksCertificate(cas[i])}
-		if err := store.SetTrustedCertificateEntry(alias, entry); err != nil {
-			return nil, err
+	password, err := jksPassword(o.Password)
+	if err == nil {
+		var data []byte
+		if data, err = writeJKS(trustedJKS("", cas), password); err == nil {
+			return data, nil
 		}
 	}
-	var buf bytes.Buffer
-	if err := store.Store(&buf, []byte(o.Password)); err != nil {
-		return nil, err
-	}
-	return buf.Bytes(), nil
+	return nil, fmt.Errorf("encode JKS truststore: %w", err)
 }
 
-// jksCertificate gives the type that cert-manager writes. Java reads "X509" like "X.509".
-func jksCertificate(cert *x509.Certificate) keystore.Certificate {
-	return keystore.Certificate{Type: "X509", Content: cert.Raw}
+func trustedJKS(keyAlias string, cas []*x509.Certificate) []jksEntry {
+	var entries []jksEntry
+	for i, alias := range trustAliases(len(cas), keyAlias) {
+		entries = append(entries, jksEntry{alias: alias, made: cas[i].NotBefore, certs: [][]byte{cas[i].Raw}})
+	}
+	return entries
 }
 
 var (
@@ -129,21 +118,22 @@ func CheckJKS(data []byte, o JKSOptions, leaf *x509.Certificate) error {
 }
 
 func checkJKS(data []byte, o JKSOptions, leaf *x509.Certificate) error {
-	store, err := loadJKS(data, o)
+	entries, password, err := openJKS(data, o)
 	if err != nil {
 		return err
 	}
-	if !store.IsPrivateKeyEntry(o.alias()) {
+	i := slices.IndexFunc(entries, func(e jksEntry) bool { return e.alias == o.alias() && e.key != nil })
+	if i < 0 {
 		return fmt.Errorf("%w %q", errNoSuchAlias, o.alias())
 	}
-	entry, err := store.GetPrivateKeyEntry(o.alias(), []byte(o.Password))
+	der, err := unprotectJKSKey(password, entries[i].key)
 	if err != nil {
-		return errNoPassword
+		return err
 	}
-	if len(entry.CertificateChain) == 0 || !bytes.Equal(entry.CertificateChain[0].Content, leaf.Raw) {
+	if len(entries[i].certs) == 0 || !bytes.Equal(entries[i].certs[0], leaf.Raw) {
 		return errOtherLeaf
 	}
-	key, err := x509.ParsePKCS8PrivateKey(entry.PrivateKey)
+	key, err := x509.ParsePKCS8PrivateKey(der)
 	if err != nil {
 		return errMalformed
 	}
@@ -168,131 +158,33 @@ func CheckJKSTruststore(data []byte, o JKSOptions, cas []*x509.Certificate) erro
 }
 
 func checkJKSTruststore(data []byte, o JKSOptions, cas []*x509.Certificate) error {
-	store, err := loadJKS(data, o)
+	entries, _, err := openJKS(data, o)
 	if err != nil {
 		return err
 	}
-	if len(store.Aliases()) != len(cas) {
+	if len(entries) != len(cas) {
 		return errOtherTrust
 	}
 	for i, alias := range trustAliases(len(cas), "") {
-		entry, err := store.GetTrustedCertificateEntry(alias)
-		if err != nil || !bytes.Equal(entry.Certificate.Content, cas[i].Raw) {
+		n := slices.IndexFunc(entries, func(e jksEntry) bool { return e.alias == alias && e.key == nil })
+		if n < 0 || !bytes.Equal(entries[n].certs[0], cas[i].Raw) {
 			return errOtherTrust
 		}
 	}
 	return nil
 }
 
-func loadJKS(data []byte, o JKSOptions) (keystore.KeyStore, error) {
-	if err := scanJKS(data); err != nil {
-		return keystore.KeyStore{}, err
+// openJKS reads a keystore and checks its digest with the password.
+func openJKS(data []byte, o JKSOptions) (entries []jksEntry, password []byte, err error) {
+	if password, err = jksPassword(o.Password); err != nil {
+		return nil, nil, err
 	}
-	store := keystore.New()
-	// After the scan all that is left to go wrong is the digest over password and content.
-	if err := store.Load(bytes.NewReader(data), []byte(o.Password)); err != nil {
-		return keystore.KeyStore{}, errNoPassword
+	if entries, err = readJKS(data); err != nil {
+		return nil, nil, err
 	}
-	return store, nil
-}
-
-// The numbers of the format: sun.security.provider.JavaKeyStore.
-const (
-	jksMagic      = 0xFEEDFEED
-	jksVersion1   = 1
-	jksVersion2   = 2
-	jksPrivateKey = 1
-	jksTrusted    = 2
-	jksDigestSize = 20
-	jksSaltSize   = 20
-)
-
-// scanJKS says whether every length in data lies within data. The library allocates what a
-// length says, up to 4 GiB, before it reads; and it takes lengths of an encrypted key as given.
-func scanJKS(data []byte) error {
-	if err := checkSize(data, maxKeystoreSize); err != nil {
-		return err
+	content, digest := data[:len(data)-jksDigestSize], data[len(data)-jksDigestSize:]
+	if !bytes.Equal(jksDigest(password, content), digest) {
+		return nil, nil, errNoPassword
 	}
-	s := jksScanner{rest: data}
-	if s.uint32() != jksMagic {
-		return errors.New("it is not a JKS keystore")
-	}
-	version := s.uint32()
-	if version != jksVersion1 && version != jksVersion2 {
-		return fmt.Errorf("it is a JKS keystore of the unknown version %d", version)
-	}
-	for entries := s.uint32(); entries > 0 && !s.failed; entries-- {
-		tag := s.uint32()
-		s.skip(int(s.uint16())) // alias
-		s.skip(8)               // time of creation
-		switch tag {
-		case jksPrivateKey:
-			s.encryptedKey(s.bytes(s.uint32()))
-			// A certificate takes four bytes at least, so that more cannot follow.
-			n := s.uint32()
-			s.failed = s.failed || uint64(n)*4 > uint64(len(s.rest))
-			for ; n > 0 && !s.failed; n-- {
-				s.certificate(version)
-			}
-		case jksTrusted:
-			s.certificate(version)
-		default:
-			return errMalformed
-		}
-	}
-	if s.failed || len(s.rest) != jksDigestSize {
-		return errMalformed
-	}
-	return nil
-}
-
-// jksScanner reads lengths. After one that exceeds the input it has failed and returns zeros.
-type jksScanner struct {
-	rest   []byte
-	failed bool
-}
-
-func (s *jksScanner) bytes(n uint32) []byte {
-	if s.failed || uint64(n) > uint64(len(s.rest)) {
-		s.failed = true
-		return nil
-	}
-	value := s.rest[:n]
-	s.rest = s.rest[n:]
-	return value
-}
-
-func (s *jksScanner) skip(n int) { s.bytes(uint32(n)) }
-
-func (s *jksScanner) uint16() uint16 {
-	if value := s.bytes(2); value != nil {
-		return binary.BigEndian.Uint16(value)
-	}
-	return 0
-}
-
-func (s *jksScanner) uint32() uint32 {
-	if value := s.bytes(4); value != nil {
-		return binary.BigEndian.Uint32(value)
-	}
-	return 0
-}
-
-func (s *jksScanner) certificate(version uint32) {
-	if version == jksVersion2 {
-		s.skip(int(s.uint16())) // type
-	}
-	s.bytes(s.uint32())
-}
-
-// encryptedKey checks that what is encrypted is at least the salt and the digest around the key.
-func (s *jksScanner) encryptedKey(der []byte) {
-	var info struct {
-		Algorithm pkix.AlgorithmIdentifier
-		Data      []byte
-	}
-	rest, err := asn1.Unmarshal(der, &info)
-	if err != nil || len(rest) != 0 || len(info.Data) < jksSaltSize+jksDigestSize {
-		s.failed = true
-	}
+	return entries, password, nil
 }

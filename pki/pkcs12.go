@@ -12,6 +12,7 @@ import (
 	"encoding/asn1"
 	"errors"
 	"fmt"
+	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
 
@@ -115,9 +116,21 @@ func trustEntries(cas []*x509.Certificate) []pkcs12.TrustStoreEntry {
 	return entries
 }
 
+// PasswordError is the error of a password that the consumers of a keystore could not give. Its text goes on
+// from the name of the password, and holds nothing of it.
+type PasswordError struct{ text string }
+
+func (e *PasswordError) Error() string { return "the password " + e.text }
+
+// JavaTakesPKCS12Password reports whether Java opens PKCS #12 with the password: for that it takes printable ASCII
+// alone (com.sun.crypto.provider.PBEKey). For JKS it takes all.
+func JavaTakesPKCS12Password(password string) bool {
+	return !strings.ContainsFunc(password, func(r rune) bool { return r < ' ' || r > '~' })
+}
+
 func checkPKCS12Password(password string) error {
-	if !utf8.ValidString(password) || !encodesInUCS2(password) {
-		return errors.New("the password has characters that PKCS #12 cannot carry, use ASCII")
+	if !utf8.ValidString(password) || !encodesInUCS2(password) || strings.Contains(password, "\x00") {
+		return &PasswordError{"has characters that PKCS #12 cannot carry: use printable ASCII"}
 	}
 	return nil
 }
