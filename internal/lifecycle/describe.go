@@ -13,6 +13,7 @@ import (
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/reissue"
+	"github.com/perennial-pki/perennial/pki"
 )
 
 // repair brings back what a Secret with a good key pair must have besides. No new certificate is needed for that.
@@ -63,7 +64,39 @@ func (d *decider) noteKeystores(c *Content) {
 	if spec := &d.Certificate.Spec; d.problemOfPasswords() == "" && (jksOf(spec) != nil || pkcs12Of(spec) != nil) {
 		d.Status.KeystoreDigest = keystoreDigest(d.Observation, c)
 	}
+	if is := d.Status.KeystoreDigest; is == "" || is == d.Certificate.Status.KeystoreDigest {
+		return // nothing new was made of the passwords
+	}
+	for _, warning := range passwordWarnings(d.Observation) {
+		d.tell(corev1.EventTypeWarning, reasonPassword, warning)
+	}
 }
+
+// passwordWarnings says what is strange about the passwords of the keystores, though keystores can be made with them.
+func passwordWarnings(o *Observation) (warnings []string) {
+	spec := &o.Certificate.Spec
+	warn := func(p Password, format string, args ...any) {
+		warnings = append(warnings, p.Source+" "+fmt.Sprintf(format, args...))
+	}
+	jks, p12 := jksOf(spec) != nil, pkcs12Of(spec) != nil
+	const lineBreak = "ends with a line break, which is part of the keystore's password: what reads the password without it cannot open the keystore. " +
+		"Write it without a line break, as by printf or echo -n"
+	if jks && strings.ContainsAny(lastOf(o.JKSPassword.Value), "\r\n") {
+		warn(o.JKSPassword, lineBreak)
+	}
+	switch {
+	case p12 && strings.ContainsAny(lastOf(o.PKCS12Password.Value), "\r\n"):
+		if !jks || o.JKSPassword.Source != o.PKCS12Password.Source {
+			warn(o.PKCS12Password, lineBreak)
+		}
+	case p12 && !pki.JavaTakesPKCS12Password(o.PKCS12Password.Value):
+		warn(o.PKCS12Password, "has characters beyond printable ASCII: Java does not open a PKCS #12 keystore with such a password, and OpenSSL does. Write one of ASCII if Java is to open it")
+	}
+	return warnings
+}
+
+// lastOf is the last byte of s, or nothing.
+func lastOf(s string) string { return s[max(len(s)-1, 0):] }
 
 // describe writes into the status what the Secret holds.
 func (d *decider) describe() {

@@ -34,6 +34,8 @@ const (
 	reasonInvalidSpec = "InvalidSpec"
 	// reasonWaiting: something else must be there first.
 	reasonKeystorePassword = "KeystorePasswordSecretNotFound"
+	// reasonPassword: a keystore was made with a password that its consumers may not be able to give.
+	reasonPassword = "KeystorePasswordUnusual"
 	// reasonRevoked: the certificate is revoked.
 	reasonRevoked = "Revoked"
 	// reasonNameTaken: an object of somebody else has the name that is needed.
