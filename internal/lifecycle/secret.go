@@ -247,6 +247,9 @@ func keystoreDigest(o *Observation, c *Content) string {
 	if jksOf(&o.Certificate.Spec) != nil {
 		options := o.jksOptions()
 		add("jks", options.Password, options.Alias)
+		if !pki.JavaTakesPKCS12Password(options.Password) {
+			add("encoding", "UTF-16") // that of such passwords was another in earlier versions
+		}
 	}
 	if p12 := pkcs12Of(&o.Certificate.Spec); p12 != nil {
 		add("pkcs12", o.PKCS12Password.Value, string(p12.Profile))
