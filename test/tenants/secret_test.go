@@ -3,10 +3,12 @@ package tenants_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	clocktesting "k8s.io/utils/clock/testing"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwapi "sigs.k8s.io/gateway-api/apis/v1"
@@ -20,10 +22,14 @@ import (
 )
 
 // selfSigned runs the controller and makes a ClusterIssuer that signs by itself.
-func selfSigned(t *testing.T) *shared {
+func selfSigned(t *testing.T, change ...func(*controller.Options)) *shared {
 	t.Helper()
 	s := &shared{t: t, admin: cluster.Admin(t)}
-	cluster.Run(t, controller.Options{ClusterResourceNamespace: deploy.Namespace})
+	o := controller.Options{ClusterResourceNamespace: deploy.Namespace}
+	for _, f := range change {
+		f(&o)
+	}
+	cluster.Run(t, o)
 	issuer := &cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{GenerateName: "self-"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}}}
 	s.create(issuer)
 	s.issuer = cmmeta.IssuerReference{Kind: "ClusterIssuer", Name: issuer.Name}
@@ -55,7 +61,8 @@ type types struct{ namespace, name string }
 // TestAReferenceGrantAllowsNoOverwriting has a tenant with a ReferenceGrant to the Secrets of another namespace try what that does not allow.
 func TestAReferenceGrantAllowsNoOverwriting(t *testing.T) {
 	cluster.InstallGatewayAPI(t)
-	s := selfSigned(t)
+	now := clocktesting.NewFakeClock(time.Now())
+	s := selfSigned(t, func(o *controller.Options) { o.Clock = now })
 	evil, namespace := tenant(t)
 	victim := cluster.Namespace(t)
 	s.create(&gwbeta.ReferenceGrant{ObjectMeta: metav1.ObjectMeta{Namespace: victim, Name: "gateways"}, Spec: gwbeta.ReferenceGrantSpec{
@@ -103,6 +110,13 @@ func TestAReferenceGrantAllowsNoOverwriting(t *testing.T) {
 				return err
 			}
 			if got := g.Annotations["perennial.dev/certificate-problem"]; !strings.Contains(got, name) {
+				// A mistake is said when it has stood for a minute.
+				now.Step(61 * time.Second)
+				was := g.DeepCopy()
+				g.Annotations["example.com/now"] = now.Now().String()
+				if err := evil.Patch(t.Context(), g, client.MergeFrom(was)); err != nil {
+					return err
+				}
 				return cluster.NotYet("want %q: the problem is %q", name, got)
 			}
 			return nil
