@@ -24,7 +24,8 @@ import (
 
 // Reasons of the Issuing condition when a write fails.
 const (
-	// reasonRequestFailed: the CertificateRequest cannot be created. cert-manager's event has this reason.
+	// reasonRequestFailed: the CertificateRequest cannot be created. cert-manager's event has this
+	// reason.
 	reasonRequestFailed = "RequestFailed"
 	// reasonSecretFailed: the Secret cannot be written.
 	reasonSecretFailed = "SecretWriteFailed"
@@ -101,17 +102,18 @@ func classOf(err error) fault.Class {
 	if e := (*fault.Error)(nil); errors.As(err, &e) {
 		return e.Class
 	}
-	if apierrors.IsForbidden(err) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) || apierrors.IsRequestEntityTooLargeError(err) ||
-		apierrors.IsMethodNotSupported(err) {
+	if apierrors.IsForbidden(err) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) ||
+		apierrors.IsRequestEntityTooLargeError(err) || apierrors.IsMethodNotSupported(err) {
 		return fault.Refused
 	}
 	return fault.Transient
 }
 
-// passing reports whether an error says nothing about the write: another client wrote meanwhile, the Certificate or its namespace is
-// being deleted, or the process ends.
+// passing reports whether an error says nothing about the write: another client wrote meanwhile,
+// the Certificate or its namespace is being deleted, or the process ends.
 func passing(ctx context.Context, err error) bool {
-	return apierrors.IsConflict(err) || errors.Is(ctx.Err(), context.Canceled) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause)
+	return apierrors.IsConflict(err) || errors.Is(ctx.Err(), context.Canceled) ||
+		apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause)
 }
 
 // next is the refusal after another failure. was may be nil.
@@ -136,8 +138,8 @@ func (f *Refusal) next(was *Refusal, name string) {
 	}
 }
 
-// refusals is the memory of the writes that failed, by Certificate. It does not survive a restart, after which each write is
-// tried once.
+// refusals is the memory of the writes that failed, by Certificate. It does not survive a restart,
+// after which each write is tried once.
 type refusals struct {
 	mu sync.Mutex
 	of map[types.NamespacedName]map[write]*Refusal
@@ -162,14 +164,15 @@ func (r *refusals) set(key types.NamespacedName, failed map[write]*Refusal) {
 	r.of[key] = failed
 }
 
-// inputs is a digest of what the user asks for, and of what decides whether the API server accepts it.
+// inputs is a digest of what the user asks for, and of what decides whether the API server accepts
+// it.
 func (o *Observation) inputs() string {
 	generation := ""
 	if o.Issuer != nil {
 		generation = o.Issuer.Generation()
 	}
-	return digest(string(o.Certificate.UID), fmt.Sprint(o.Certificate.Generation), generation, o.JKSPassword.Value, o.JKSPassword.Problem,
-		o.PKCS12Password.Value, o.PKCS12Password.Problem)
+	return digest(string(o.Certificate.UID), fmt.Sprint(o.Certificate.Generation), generation,
+		o.JKSPassword.Value, o.JKSPassword.Problem, o.PKCS12Password.Value, o.PKCS12Password.Problem)
 }
 
 // surroundings is a digest of objects that others may change often.
@@ -221,8 +224,8 @@ func (d *decider) refused(w write) *Refusal {
 // askedSince reports whether a user has asked by hand since the write failed.
 func (d *decider) askedSince(f *Refusal) bool {
 	issuing := d.condition(cmapi.CertificateConditionIssuing)
-	asked := issuing != nil && issuing.Status == cmmeta.ConditionTrue && issuing.Reason == reasonManuallyTriggered && issuing.LastTransitionTime != nil
-	return asked && stamp(issuing.LastTransitionTime.Time) != f.Wish
+	wish := wishOf(issuing)
+	return wish != "" && wish != f.Wish
 }
 
 // withhold leaves out a write that failed, and says why. It reports whether it did.
@@ -247,15 +250,17 @@ func (d *decider) refusalMessage(f *Refusal) string {
 	if f.Until.IsZero() {
 		return fmt.Sprintf("%s. It is tried again when that changes (attempt %d, %s)", f.Message, f.Attempts, f.Reason)
 	}
-	return fmt.Sprintf("%s. The next attempt is at %s, or when spec or the issuer change (attempt %d, %s). To try now: perennial renew %s -n %s",
+	return fmt.Sprintf("%s. The next attempt is at %s, or when spec or the issuer change (attempt %d, %s). "+
+		"To try now: perennial renew %s -n %s",
 		f.Message, stamp(f.Until), f.Attempts, f.Reason, d.Certificate.Name, d.Certificate.Namespace)
 }
 
-// conditionStalled says, by the rules of kstatus, that only a person can end what keeps a certificate from being ready.
+// conditionStalled says, by the rules of kstatus, that only a person can end what keeps a
+// certificate from being ready.
 const conditionStalled cmapi.CertificateConditionType = "Stalled"
 
-// fail sets Issuing to False: the issuance cannot go on. It is the cause of a certificate that is not ready; stalled says that only a
-// person can end it. What was said first in a pass stays.
+// fail sets Issuing to False: the issuance cannot go on. It is the cause of a certificate that is
+// not ready; stalled says that only a person can end it. What was said first in a pass stays.
 func (d *decider) fail(reason, message string, stalled bool) {
 	if d.failure != nil {
 		return
@@ -273,11 +278,12 @@ func (d *decider) stillFailed() {
 	d.fail(issuing.Reason, issuing.Message, d.condition(conditionStalled) != nil)
 }
 
-// resumes reports whether an issuance that a write has ended is to go on, though the certificate that is there is good: it was asked
-// for by hand.
+// resumes reports whether an issuance that a write has ended is to go on, though the certificate
+// that is there is good: it was asked for by hand.
 func (d *decider) resumes() bool {
 	issuing := d.condition(cmapi.CertificateConditionIssuing)
-	if issuing == nil || issuing.Status != cmmeta.ConditionFalse || issuing.ObservedGeneration != d.Certificate.Generation {
+	if issuing == nil || issuing.Status != cmmeta.ConditionFalse ||
+		issuing.ObservedGeneration != d.Certificate.Generation {
 		return false
 	}
 	switch issuing.Reason {
@@ -291,21 +297,26 @@ func (d *decider) resumes() bool {
 	return false
 }
 
-// withholdDeletions leaves out what cannot be deleted. The condition Issuing says so if no issuance has the use of it.
+// withholdDeletions leaves out what cannot be deleted. The condition Issuing says so if no issuance
+// has the use of it.
 func (d *decider) withholdDeletions() {
-	d.DeleteRequests = slices.DeleteFunc(d.DeleteRequests, func(cr *cmapi.CertificateRequest) bool { return d.withhold(deletionOf(cr)) })
+	d.DeleteRequests = slices.DeleteFunc(d.DeleteRequests, func(cr *cmapi.CertificateRequest) bool {
+		return d.withhold(deletionOf(cr))
+	})
 	d.DeleteKeys = slices.DeleteFunc(d.DeleteKeys, func(s *corev1.Secret) bool { return d.withhold(deletionOf(s)) })
 	if !d.over {
 		return
 	}
-	for _, w := range slices.SortedFunc(maps.Keys(d.withheld), func(a, b write) int { return strings.Compare(a.name, b.name) }) {
+	byName := func(a, b write) int { return strings.Compare(a.name, b.name) }
+	for _, w := range slices.SortedFunc(maps.Keys(d.withheld), byName) {
 		if f := d.withheld[w]; w.what == deletes && f.told() {
 			d.fail(f.Reason, d.refusalMessage(f), f.Class != fault.Transient)
 		}
 	}
 }
 
-// withholdRequest reports whether no request of the name can be made now, as that or the deletion of the one before it was refused.
+// withholdRequest reports whether no request of the name can be made now, as that or the deletion
+// of the one before it was refused.
 func (d *decider) withholdRequest(w write) bool {
 	for _, cr := range d.DeleteRequests {
 		if f := d.refused(deletionOf(cr)); f != nil && cr.Name == w.name {
@@ -318,7 +329,8 @@ func (d *decider) withholdRequest(w write) bool {
 	return d.withhold(w)
 }
 
-// refusedWish is the trigger by hand that a request was to be made for which could not be created, or empty.
+// refusedWish is the trigger by hand that a request was to be made for which could not be created,
+// or empty.
 func (d *decider) refusedWish(w write) string {
 	if f := d.Refusals[w]; f != nil {
 		return f.Wish
@@ -326,7 +338,8 @@ func (d *decider) refusedWish(w write) string {
 	return ""
 }
 
-// conclude writes what the whole pass says: which generation the status is about, and whether a person is needed.
+// conclude writes what the whole pass says: which generation the status is about, and whether a
+// person is needed.
 func (d *decider) conclude() {
 	if d.over && d.failure == nil {
 		cmapi.RemoveCertificateCondition(&d.Status, cmapi.CertificateConditionIssuing)
@@ -339,7 +352,8 @@ func (d *decider) conclude() {
 	}
 }
 
-// because returns a message of cert-manager's about a certificate that is not ready, and the cause after it.
+// because returns a message of cert-manager's about a certificate that is not ready, and the cause
+// after it.
 func (d *decider) because(message string) string {
 	cause := d.cause
 	if d.failure != nil && cause == "" {
@@ -363,8 +377,8 @@ func (r *Reconciler) remember(ctx context.Context, o *Observation, d *Decision, 
 	issuing := cmapi.GetCertificateCondition(&o.Certificate.Status, cmapi.CertificateConditionIssuing)
 	for _, e := range failed {
 		f := &Refusal{
-			Reason: e.reason, Class: classOf(e.err), Message: strings.TrimSuffix(e.Error(), "."), At: o.Now, Wish: wishOf(issuing),
-			inputs: o.inputs(), surroundings: o.surroundings(),
+			Reason: e.reason, Class: classOf(e.err), Message: strings.TrimSuffix(e.Error(), "."),
+			At: o.Now, Wish: wishOf(issuing), inputs: o.inputs(), surroundings: o.surroundings(),
 		}
 		if f.Class == fault.Limited {
 			f.Class = fault.Transient
@@ -380,7 +394,8 @@ func (r *Reconciler) remember(ctx context.Context, o *Observation, d *Decision, 
 		if e.what != deletes && e.what != reads {
 			r.Metrics.IssuanceFailed(o.Certificate.Spec.IssuerRef, f.Reason)
 		}
-		ctrl.LoggerFrom(ctx).Info("write failed", "reason", f.Reason, "class", f.Class, "attempt", f.Attempts, "until", f.Until, "error", e.Error())
+		ctrl.LoggerFrom(ctx).Info("write failed",
+			"reason", f.Reason, "class", f.Class, "attempt", f.Attempts, "until", f.Until, "error", e.Error())
 		// After a restart the status knows what was said before.
 		known := was != nil && was.told() && was.Message == f.Message ||
 			issuing != nil && issuing.Reason == f.Reason && strings.HasPrefix(issuing.Message, f.Message)
@@ -394,19 +409,24 @@ func (r *Reconciler) remember(ctx context.Context, o *Observation, d *Decision, 
 
 // wishOf is when a certificate was asked for by hand, by the condition Issuing, or empty.
 func wishOf(issuing *cmapi.CertificateCondition) string {
-	if issuing == nil || issuing.Status != cmmeta.ConditionTrue || issuing.Reason != reasonManuallyTriggered || issuing.LastTransitionTime == nil {
+	if issuing == nil || issuing.Status != cmmeta.ConditionTrue || issuing.Reason != reasonManuallyTriggered ||
+		issuing.LastTransitionTime == nil {
 		return ""
 	}
 	return stamp(issuing.LastTransitionTime.Time)
 }
 
-// unread writes the status of a Certificate of which something cannot be read. It has no decision, but an end.
+// unread writes the status of a Certificate of which something cannot be read. It has no decision,
+// but an end.
 func (r *Reconciler) unread(ctx context.Context, o *Observation, err error) error {
 	if passing(ctx, err) {
 		return nil
 	}
 	crt := o.Certificate
-	e := &writeError{write{reads, crt.Name}, reasonReadFailed, "What the Certificate needs cannot be read", "Allow the controller to read it", err}
+	e := &writeError{
+		write{reads, crt.Name}, reasonReadFailed,
+		"What the Certificate needs cannot be read", "Allow the controller to read it", err,
+	}
 	r.remember(ctx, o, &Decision{withheld: o.Refusals}, []*writeError{e})
 	d := decideUnread(o, o.Refusals[e.write])
 	if !o.Refusals[e.write].told() && !becomesUnready(o, d) {

@@ -14,7 +14,8 @@ const (
 	Terminating = "Terminating"
 )
 
-// Kstatus is the state of an object by the rules of sigs.k8s.io/cli-utils/pkg/kstatus for kinds that it does not know.
+// Kstatus is the state of an object by the rules of sigs.k8s.io/cli-utils/pkg/kstatus for kinds
+// that it does not know.
 func Kstatus(o *unstructured.Unstructured) string {
 	if o.GetDeletionTimestamp() != nil {
 		return Terminating

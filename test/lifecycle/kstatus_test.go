@@ -40,8 +40,9 @@ func (w *world) untilKstatus(name, want string) {
 	})
 }
 
-// tooEarly watches the Certificates of the namespace, and returns a function that ends it and says at which of their versions a
-// tool would have gone on before the certificate of that generation was there.
+// tooEarly watches the Certificates of the namespace, and returns a function that ends it and says
+// at which of their versions a tool would have gone on before the certificate of that generation
+// was there.
 func (w *world) tooEarly() func() []string {
 	w.Helper()
 	ctx, cancel := context.WithCancel(w.Context())

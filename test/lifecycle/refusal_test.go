@@ -30,7 +30,8 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// refusable is a world with a controller whose writes can be refused, and a clock that can be put forward.
+// refusable is a world with a controller whose writes can be refused, and a clock that can be put
+// forward.
 type refusable struct {
 	*world
 	cluster.Refusal
@@ -49,7 +50,8 @@ func (r *refusable) start(o controller.Options) {
 	r.run(o)
 }
 
-// signers make an issuer each, and give what the controller needs to use it and how a Certificate names it.
+// signers make an issuer each, and give what the controller needs to use it and how a Certificate
+// names it.
 var signers = map[string]func(*refusable) (controller.Options, func(*cmapi.Certificate)){
 	"selfSigned": func(r *refusable) (controller.Options, func(*cmapi.Certificate)) {
 		r.selfSigned("signer")
@@ -423,7 +425,8 @@ func (r *refusable) saysRefusal(message string) {
 	}
 }
 
-// agrees fails the test unless the metrics and perennial status say of the Certificate what its condition Ready does.
+// agrees fails the test unless the metrics and perennial status say of the Certificate what its
+// condition Ready does.
 func (r *refusable) agrees(name string, ready cmmeta.ConditionStatus, words ...string) {
 	r.Helper()
 	cluster.Eventually(r, func() error {
