@@ -13,45 +13,58 @@ import (
 // day for a year must not fill the object that holds the bundle.
 const maxFormer = 8
 
-// merge returns the bundle of an object whose bundle was current and whose source has cas: cas, and after them what
-// current has besides, the latest first. Expired ones are left out. If current has the same certificates in another
-// order, it is returned as it is.
+// merge returns the bundle of an object whose bundle was current and whose source has cas: what is in
+// current first, in its order, and after it what cas has besides. Clients that read only the first
+// certificate thus go on with the one that they know. Expired ones are left out, and of those that
+// the source no longer has, all but the latest.
 //
 // It also returns when the first certificate of the bundle expires: then the bundle must be made anew. The bundle is nil
 // if all of cas are expired.
 func merge(current []byte, cas []*x509.Certificate, limits pki.Limits, now time.Time) (merged []byte, expiry time.Time) {
 	// What cannot be read, such as the line break that charts like to put there, is nobody's CA.
 	old := limits.ReadableCertificates(current)
-
+	cas, old = valid(cas, now), valid(old, now)
+	if len(cas) == 0 {
+		return nil, time.Time{}
+	}
+	kept := former(old, cas)
 	var bundle []*x509.Certificate
-	add := func(cert *x509.Certificate) {
-		if !now.Before(cert.NotAfter) || slices.ContainsFunc(bundle, cert.Equal) {
-			return
+	for _, cert := range old {
+		if slices.ContainsFunc(cas, cert.Equal) || slices.ContainsFunc(kept, cert.Equal) {
+			bundle = append(bundle, cert)
 		}
-		bundle = append(bundle, cert)
+	}
+	for _, cert := range cas {
+		if !slices.ContainsFunc(bundle, cert.Equal) {
+			bundle = append(bundle, cert)
+		}
+	}
+	for _, cert := range bundle {
 		if expiry.IsZero() || cert.NotAfter.Before(expiry) {
 			expiry = cert.NotAfter
 		}
 	}
-	for _, ca := range cas {
-		add(ca)
-	}
-	wanted := len(bundle)
-	if wanted == 0 {
-		return nil, time.Time{}
-	}
-	former := slices.Clone(old)
-	slices.SortStableFunc(former, func(a, b *x509.Certificate) int { return b.NotBefore.Compare(a.NotBefore) })
-	for _, cert := range former {
-		if len(bundle) < wanted+maxFormer {
-			add(cert)
-		}
-	}
-	inCurrent := func(cert *x509.Certificate) bool { return slices.ContainsFunc(old, cert.Equal) }
-	if len(old) == len(bundle) && !slices.ContainsFunc(bundle, func(cert *x509.Certificate) bool { return !inCurrent(cert) }) {
-		return current, expiry
+	if all, err := limits.DecodeBundlePEM(current); err == nil && slices.EqualFunc(all, bundle, (*x509.Certificate).Equal) {
+		return current, expiry // as it is written there
 	}
 	return pki.EncodeCertificatePEM(bundle...), expiry
+}
+
+// valid returns the certificates that have not expired, each once.
+func valid(certs []*x509.Certificate, now time.Time) (out []*x509.Certificate) {
+	for _, cert := range certs {
+		if now.Before(cert.NotAfter) && !slices.ContainsFunc(out, cert.Equal) {
+			out = append(out, cert)
+		}
+	}
+	return out
+}
+
+// former returns the latest certificates of a bundle that its source no longer has.
+func former(old, cas []*x509.Certificate) []*x509.Certificate {
+	out := slices.DeleteFunc(slices.Clone(old), func(cert *x509.Certificate) bool { return slices.ContainsFunc(cas, cert.Equal) })
+	slices.SortStableFunc(out, func(a, b *x509.Certificate) int { return b.NotBefore.Compare(a.NotBefore) })
+	return out[:min(len(out), maxFormer)]
 }
 
 func same(a, b []bundle) bool {

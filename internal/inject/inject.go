@@ -32,6 +32,7 @@ import (
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/observe"
+	"github.com/perennial-pki/perennial/internal/outside"
 	"github.com/perennial-pki/perennial/internal/secrets"
 	"github.com/perennial-pki/perennial/pki"
 )
@@ -218,11 +219,19 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	}
 	if from.none() {
 		if err == nil && owned(known) >= 0 {
-			return reconcile.Result{}, r.release(ctx, t, request.Name)
+			return r.outcome(known, 0, r.release(ctx, t, request.Name))
 		}
 		return reconcile.Result{}, nil
 	}
 	again, err := r.inject(ctx, t, known, from)
+	return r.outcome(known, again, err)
+}
+
+// retryInterval is how often a write is tried that the API server refuses: why it does is not watched.
+const retryInterval = 5 * time.Minute
+
+// outcome says what came of a pass: on the target, which has no status that is ours, by an event.
+func (r *Reconciler) outcome(known *metav1.PartialObjectMetadata, again time.Duration, err error) (reconcile.Result, error) {
 	switch failure := fault.Of(err); {
 	case err == nil:
 		return reconcile.Result{RequeueAfter: again}, nil
@@ -232,10 +241,20 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	case failure.Class == fault.Misconfigured:
 		r.warn(known, err)
 		return reconcile.Result{}, nil
+	case fault.RefusedByAPI(err):
+		r.Events.Eventf(known, corev1.EventTypeWarning, reasonInjectionFailed, "%s. It is tried again every 5 minutes", outside.Short(err.Error(), maxAnswer))
+		return reconcile.Result{RequeueAfter: retryInterval}, nil // why it is refused is not watched
 	default:
+		r.Events.Eventf(known, corev1.EventTypeWarning, reasonInjectionFailed, "%s. It is tried again", outside.Short(err.Error(), maxAnswer))
 		return reconcile.Result{}, err
 	}
 }
+
+// reasonInjectionFailed is the reason of events about what cannot be read or written, and maxAnswer how much of the cause they have.
+const (
+	reasonInjectionFailed = "InjectionFailed"
+	maxAnswer             = 1 << 10
+)
 
 func (r *Reconciler) warn(target runtime.Object, err error) {
 	r.Events.Event(target, corev1.EventTypeWarning, fault.Of(err).Reason, err.Error())

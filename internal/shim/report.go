@@ -3,9 +3,7 @@ package shim
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 	"sync"
 	"time"
@@ -16,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
+	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/outside"
 )
 
@@ -59,23 +58,13 @@ func (m Mistake) key() string {
 // a moment may mend.
 func writeFailed(field, failed string, err error) (Mistake, error) {
 	words := outside.Short(err.Error(), maxAnswer)
-	if refused(err) {
+	if fault.RefusedByAPI(err) {
 		return Mistake{Field: field, Message: fmt.Sprintf("%s: the API server refuses it: %s. It is tried again every %s", failed, words, retryText), failed: failed}, nil
 	}
 	return Mistake{Field: field, Message: fmt.Sprintf("%s: %s. It is tried again", failed, words), failed: failed}, fmt.Errorf("%s: %s: %w", field, failed, err)
 }
 
 const retryText = "5 minutes"
-
-// refused reports whether the API server has understood and refused a write.
-func refused(err error) bool {
-	var status apierrors.APIStatus
-	if !errors.As(err, &status) {
-		return false
-	}
-	code := status.Status().Code
-	return code >= 400 && code < 500 && code != http.StatusConflict && code != http.StatusTooManyRequests
-}
 
 // text is what stands on the object about its mistakes.
 func text(mistakes []Mistake) string {
@@ -180,7 +169,7 @@ func (r *Reconciler) report(ctx context.Context, request reconcile.Request, writ
 	switch {
 	case apierrors.IsNotFound(err):
 		return reconcile.Result{}, nil
-	case err != nil && !refused(err):
+	case err != nil && !fault.RefusedByAPI(err):
 		return result, fmt.Errorf("annotate %s: %w", s.named(), err)
 	case err != nil:
 		result.RequeueAfter = retryTime // what makes the API server refuse is not watched

@@ -35,6 +35,7 @@ import (
 	api "github.com/perennial-pki/perennial/api/perennial/v1alpha1"
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/observe"
+	"github.com/perennial-pki/perennial/internal/outside"
 	"github.com/perennial-pki/perennial/internal/secrets"
 	"github.com/perennial-pki/perennial/pki"
 )
@@ -224,9 +225,12 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 
 	gathered, err := r.gather(ctx, bundle, now)
 	if err != nil {
-		return reconcile.Result{}, err
+		// What is distributed stays: nothing is known of what the sources have now.
+		r.unreadable(bundle, err, now)
+		_, failure := r.write(ctx, before, bundle)
+		return again(errors.Join(err, failure))
 	}
-	certs, certificates, again := resolve(facts{
+	certs, certificates, next := resolve(facts{
 		spec: &bundle.Spec, gathered: gathered, before: bundle.Status.Certificates, limits: r.Limits, now: now,
 		alive: func(ca *x509.Certificate, others []*x509.Certificate) (time.Time, string) {
 			return r.alive(ctx, ca, others, now)
@@ -238,7 +242,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	status.ObservedGeneration = bundle.Generation
 	if outcome.held {
 		// Nothing was written, so what is there is what was.
-		again = time.Time{}
+		next = time.Time{}
 	} else {
 		status.Certificates = certificates
 		status.CertificateCount, status.RetainedCount = int32(len(certificates)), 0
@@ -250,28 +254,81 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		status.NamespaceCount = int32(outcome.namespaces)
 	}
 	r.setConditions(bundle, gathered, outcome, now)
-	if !equality.Semantic.DeepEqual(before.Status, bundle.Status) {
-		patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
-		if err := r.Client.Status().Patch(ctx, bundle, patch); err != nil {
-			return reconcile.Result{}, client.IgnoreNotFound(fmt.Errorf("write status: %w", err))
-		}
-		r.tell(before, bundle)
+	gone, failure := r.write(ctx, before, bundle)
+	if gone {
+		return reconcile.Result{}, nil
 	}
-
-	var result reconcile.Result
-	for _, failure := range outcome.failures {
-		if fault.Of(failure).Class != fault.Misconfigured {
-			return reconcile.Result{}, errors.Join(outcome.failures...) // again with the queue's back-off
-		}
-		result.RequeueAfter = conflictInterval
-	}
-	if !again.IsZero() {
+	result, err := again(append(outcome.failures, failure)...)
+	if err == nil && !next.IsZero() {
 		// A certificate expires, or it is to be looked whether one is still in use.
-		if wait := max(again.Sub(now), time.Second); result.RequeueAfter == 0 || wait < result.RequeueAfter {
+		if wait := max(next.Sub(now), time.Second); result.RequeueAfter == 0 || wait < result.RequeueAfter {
 			result.RequeueAfter = wait
 		}
 	}
+	return result, err
+}
+
+// again says when to look again after failures.
+func again(failures ...error) (result reconcile.Result, err error) {
+	for _, failure := range failures {
+		switch {
+		case failure == nil:
+		case fault.Of(failure).Class == fault.Misconfigured, fault.RefusedByAPI(failure):
+			result.RequeueAfter = conflictInterval // what is in the way is not watched
+		default:
+			return reconcile.Result{}, errors.Join(failures...) // again with the queue's back-off
+		}
+	}
 	return result, nil
+}
+
+// write writes the status if it has changed, and events about what did. It reports whether the TrustBundle is gone. That the status
+// cannot be written can only be said by an event.
+func (r *Reconciler) write(ctx context.Context, before, bundle *api.TrustBundle) (gone bool, err error) {
+	if equality.Semantic.DeepEqual(before.Status, bundle.Status) {
+		return false, nil
+	}
+	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
+	switch err := r.Client.Status().Patch(ctx, bundle.DeepCopy(), patch); {
+	case apierrors.IsNotFound(err):
+		return true, nil
+	case fault.RefusedByAPI(err):
+		r.Events.Eventf(bundle, corev1.EventTypeWarning, "StatusNotWritten", "The status is not what is so, as it cannot be written: %s. It is tried again every 5 minutes", outside.Short(err.Error(), maxAnswer))
+		return false, fmt.Errorf("write status: %w", err)
+	case err != nil:
+		return false, fmt.Errorf("write status: %w", err)
+	}
+	r.tell(before, bundle)
+	return false, nil
+}
+
+// maxAnswer is how much of an answer of the API server is told.
+const maxAnswer = 1 << 10
+
+// unreadable says that a source cannot be read.
+func (r *Reconciler) unreadable(bundle *api.TrustBundle, err error, now time.Time) {
+	bundle.Status.ObservedGeneration = bundle.Generation
+	message := outside.Short(err.Error(), maxAnswer) + retryWords(err)
+	for _, kind := range []string{api.ConditionSourcesValid, api.ConditionReady} {
+		meta.SetStatusCondition(&bundle.Status.Conditions, metav1.Condition{
+			Type: kind, Status: metav1.ConditionFalse, Reason: "SourceUnreadable", Message: message + ". What is distributed stays as it is",
+			ObservedGeneration: bundle.Generation, LastTransitionTime: metav1.NewTime(now),
+		})
+	}
+	if meta.FindStatusCondition(bundle.Status.Conditions, api.ConditionDistributed) == nil {
+		meta.SetStatusCondition(&bundle.Status.Conditions, metav1.Condition{
+			Type: api.ConditionDistributed, Status: metav1.ConditionUnknown, Reason: "SourceUnreadable", Message: "nothing is distributed before all sources were read",
+			ObservedGeneration: bundle.Generation, LastTransitionTime: metav1.NewTime(now),
+		})
+	}
+}
+
+// retryWords says when a failure is tried again.
+func retryWords(err error) string {
+	if fault.RefusedByAPI(err) {
+		return ". It is tried again every 5 minutes"
+	}
+	return ""
 }
 
 // outcome is what came of distributing a bundle.
@@ -401,7 +458,7 @@ func (r *Reconciler) setConditions(bundle *api.TrustBundle, gathered *gathered, 
 	var problems []string
 	reason := "WriteFailed"
 	for _, failure := range outcome.failures {
-		problems = append(problems, failure.Error())
+		problems = append(problems, outside.Short(failure.Error(), maxAnswer)+retryWords(failure))
 		if f := fault.Of(failure); f.Reason != "" {
 			reason = f.Reason
 		}
@@ -460,7 +517,7 @@ func (r *Reconciler) tell(before, bundle *api.TrustBundle) {
 	}
 	for _, kind := range []string{api.ConditionSourcesValid, api.ConditionDistributed} {
 		c, old := meta.FindStatusCondition(bundle.Status.Conditions, kind), meta.FindStatusCondition(before.Status.Conditions, kind)
-		if c.Status == metav1.ConditionFalse && (old == nil || old.Message != c.Message) {
+		if c != nil && c.Status == metav1.ConditionFalse && (old == nil || old.Message != c.Message) {
 			r.Events.Event(bundle, corev1.EventTypeWarning, c.Reason, c.Message)
 		}
 	}

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
@@ -30,6 +31,7 @@ func Freeze(t testing.TB, namespace, group, resource string, operations ...admis
 			Operations: operations, Rule: admissionv1.Rule{APIGroups: []string{group}, APIVersions: []string{"*"}, Resources: []string{resource}},
 		}}
 	}
+	plain, _, _ := strings.Cut(resource, "/") // of a subresource
 	controller := fmt.Sprintf("system:serviceaccount:%s:%s", deploy.Namespace, deploy.ServiceAccount)
 	fail := admissionv1.Fail
 	objects := []client.Object{
@@ -40,7 +42,7 @@ func Freeze(t testing.TB, namespace, group, resource string, operations ...admis
 				ResourceRules:     []admissionv1.NamedRuleWithOperations{rule(group, resource, operations...), rule("", "configmaps", admissionv1.Create)},
 			},
 			MatchConditions: []admissionv1.MatchCondition{{Name: "frozen", Expression: fmt.Sprintf(
-				`request.name == %q || request.userInfo.username == %q && request.resource.resource == %q`, name, controller, resource)}},
+				`request.name == %q || request.userInfo.username == %q && request.resource.resource == %q`, name, controller, plain)}},
 			Validations: []admissionv1.Validation{{Expression: "false", Message: FrozenBecause}},
 		}},
 		&admissionv1.ValidatingAdmissionPolicyBinding{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: admissionv1.ValidatingAdmissionPolicyBindingSpec{

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -235,10 +236,10 @@ func TestEveryTargetFollowsItsAnnotations(t *testing.T) {
 			soon(first)
 
 			setCA(t, ns, "tls", second, first) // as a rotation begins
-			soon(second, first)
-			setCA(t, ns, "tls", second) // and ends: who has not noticed yet must not be cut off
+			soon(first, second)                // what is there keeps its place
+			setCA(t, ns, "tls", second)        // and ends: who has not noticed yet must not be cut off
 			setCA(t, ns, "tls", third)
-			soon(third, second, first)
+			soon(first, second, third)
 			if got, want := managedFields(get(t, o)), tt.owned; got != want {
 				t.Errorf("owns %s, expected %s", got, want)
 			}
@@ -247,7 +248,7 @@ func TestEveryTargetFollowsItsAnnotations(t *testing.T) {
 			rig.Patch(t, o.DeepCopy(), `{"metadata": {"annotations": {%q: null, %q: %q}}}`,
 				cmapi.WantInjectAnnotation, cmapi.WantInjectFromSecretAnnotation, ns+"/other")
 			cluster.Eventually(t, func() error {
-				if got := field(t, get(t, o).Object, tt.bundles[0]); !strings.HasPrefix(rig.Names(got), "fourth, ") {
+				if got := field(t, get(t, o).Object, tt.bundles[0]); !strings.HasSuffix(rig.Names(got), ", fourth") {
 					return cluster.NotYet("the bundle is %s", rig.Names(got))
 				}
 				return nil
@@ -256,7 +257,7 @@ func TestEveryTargetFollowsItsAnnotations(t *testing.T) {
 			rig.Patch(t, o.DeepCopy(), `{"metadata": {"annotations": {%q: null, %q: "true"}}}`,
 				cmapi.WantInjectFromSecretAnnotation, cmapi.WantInjectAPIServerCAAnnotation)
 			cluster.Eventually(t, func() error {
-				if got := field(t, get(t, o).Object, tt.bundles[0]); !bytes.HasPrefix(got, pki.EncodeCertificatePEM(apiServerCert)) {
+				if got := field(t, get(t, o).Object, tt.bundles[0]); !bytes.HasSuffix(got, pki.EncodeCertificatePEM(apiServerCert)) {
 					return cluster.NotYet("the bundle is %s", rig.Names(got))
 				}
 				return nil
@@ -373,6 +374,50 @@ func TestMistakesAreToldByEvents(t *testing.T) {
 		}
 		cluster.Eventually(t, func() error { return targets[0].has(t, o, first) })
 	})
+}
+
+// TestARefusedInjectionIsTold refuses each write in turn, and looks whether it is said, and done once it may be. Admission policies do
+// not judge webhook configurations.
+func TestARefusedInjectionIsTold(t *testing.T) {
+	rig.Run(t, rig.Options{})
+	for _, tt := range targets {
+		if strings.HasSuffix(tt.resource, "webhookconfigurations") {
+			continue
+		}
+		t.Run(tt.resource, func(t *testing.T) {
+			ns := cluster.Namespace(t)
+			first, second := rig.NewCA(t, "first"), rig.NewCA(t, "second")
+			secretWithCA(t, ns, "tls", "webhook", first)
+			o := tt.object(t)
+			o.SetAnnotations(map[string]string{cmapi.WantInjectAnnotation: ns + "/webhook"})
+			cluster.Eventually(t, func() error { // that of another test goes
+				err := rig.Admin(t).Get(t.Context(), client.ObjectKeyFromObject(o), o.DeepCopy())
+				if apierrors.IsNotFound(err) {
+					return nil
+				}
+				return cluster.NotYet("%s is there: %v", o.GetName(), err)
+			})
+			rig.Create(t, o)
+			cluster.Eventually(t, func() error { return tt.has(t, o, first) })
+			told := func() {
+				t.Helper()
+				cluster.Eventually(t, func() error {
+					e := eventOf(t, o, corev1.EventTypeWarning)
+					if e.Reason != "InjectionFailed" || !strings.Contains(e.Message, cluster.FrozenBecause) || !strings.HasSuffix(e.Message, "It is tried again every 5 minutes") {
+						return cluster.NotYet("the event is %s: %s", e.Reason, e.Message)
+					}
+					return nil
+				})
+			}
+			end := cluster.Freeze(t, ns, o.GroupVersionKind().Group, tt.resource, admissionv1.Update)
+			setCA(t, ns, "tls", second)
+			told()
+			end()
+			rig.Patch(t, o.DeepCopy(), `{"metadata": {"annotations": {"test/now": "1"}}}`) // rather than wait for five minutes
+			setCA(t, ns, "tls", second, first)
+			cluster.Eventually(t, func() error { return tt.has(t, o, first, second) })
+		})
+	}
 }
 
 // eventOf waits for an event of the object.
@@ -493,7 +538,7 @@ func TestForeignSecretsCauseNoPass(t *testing.T) {
 	cluster.Eventually(t, func() error { return targets[0].has(t, o, first) })
 	second := rig.NewCA(t, "second")
 	setCA(t, ns, "ca", second)
-	cluster.Eventually(t, func() error { return targets[0].has(t, o, second, first) })
+	cluster.Eventually(t, func() error { return targets[0].has(t, o, first, second) })
 	passesOfOne := running.Passes(t, "cainjector")
 
 	for i := range 100 {
@@ -501,7 +546,7 @@ func TestForeignSecretsCauseNoPass(t *testing.T) {
 	}
 	third := rig.NewCA(t, "third")
 	setCA(t, ns, "ca", third) // comes after them in the watch
-	cluster.Eventually(t, func() error { return targets[0].has(t, o, third, second, first) })
+	cluster.Eventually(t, func() error { return targets[0].has(t, o, first, second, third) })
 	if passes := running.Passes(t, "cainjector") - passesOfOne; passes > 5 {
 		t.Errorf("100 Secrets that nobody asked for caused about %d passes", passes)
 	}
