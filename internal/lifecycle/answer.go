@@ -45,7 +45,13 @@ func (d *decider) judge(next *cmapi.CertificateRequest, csr *x509.CertificateReq
 		return nil, none, err
 	}
 	issued := pki.Issued{Chain: chain}
-	if len(bytes.TrimSpace(next.Status.CA)) > 0 {
+	issuer := ""
+	if d.Issuer != nil {
+		issuer = d.Issuer.Type()
+	}
+	// That of an ACME issuer is the top of the chain, which the order package has judged: it may be a root that an older
+	// one has signed, and have expired.
+	if issuer != signer.TypeACME && len(bytes.TrimSpace(next.Status.CA)) > 0 {
 		if issued.CAs, err = d.Limits.DecodeBundlePEM(next.Status.CA); err != nil {
 			return nil, none, fmt.Errorf("status.ca: %w", err)
 		}
@@ -53,10 +59,6 @@ func (d *decider) judge(next *cmapi.CertificateRequest, csr *x509.CertificateReq
 	asked := pki.Asked{CSR: csr, IsCA: next.Spec.IsCA}
 	for _, usage := range next.Spec.Usages {
 		asked.Usages = append(asked.Usages, string(usage))
-	}
-	issuer := ""
-	if d.Issuer != nil {
-		issuer = d.Issuer.Type()
 	}
 	asked.UsagesByCA = issuer == signer.TypeACME
 	if next.Spec.Duration != nil && issuer != signer.TypeCA { // of which the condition LifetimeCapped tells
