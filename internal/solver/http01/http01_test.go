@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	"github.com/perennial-pki/perennial/internal/outside"
 	"github.com/perennial-pki/perennial/internal/solver"
 )
 
@@ -99,20 +100,28 @@ func TestASiteIsLookedAtAsACAWould(t *testing.T) {
 	}
 }
 
-func TestARedirectDoesNotLeadToALinkLocalAddress(t *testing.T) {
-	s := &Solver{Now: time.Now}
-	// With its own Dial. A loopback address has the port only where somebody listens there, so the redirect is what is followed.
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		http.Redirect(w, r, "http://169.254.169.254/latest/meta-data/", http.StatusFound)
-	}))
-	t.Cleanup(server.Close)
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	views := s.Site.Views(t.Context(), "127.0.0.1", func(_ context.Context, dial solver.Dial) solver.View { return read(request, "", dial) })
-	if len(views) != 1 || views[0].Right || !strings.Contains(views[0].Says, "169.254.169.254 is an address") {
-		t.Errorf("got %+v", views)
+func TestARedirectDoesNotLeadIntoThisMachine(t *testing.T) {
+	const port = ":80/latest/meta-data/"
+	for to, refused := range map[string]string{
+		"http://169.254.169.254/latest/meta-data/": "169.254.169.254", "http://127.0.0.2" + port: "127.0.0.2", "http://[::1]" + port: "::1", "http://localhost.localdomain.invalid" + port: "127.0.0.3",
+	} {
+		server := httptest.NewServer(http.RedirectHandler(to, http.StatusFound))
+		t.Cleanup(server.Close)
+		// The site itself is at an address that is allowed. Names of redirects are looked up as it is.
+		site := solver.Site{
+			Reach: outside.Egress{Allowed: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}}.Of(false),
+			Lookup: func(context.Context, string) ([]netip.Addr, error) {
+				return []netip.Addr{netip.MustParseAddr("127.0.0.3")}, nil
+			},
+		}
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		views := site.Views(t.Context(), "127.0.0.1", func(_ context.Context, dial solver.Dial) solver.View { return read(request, "", dial) })
+		if len(views) != 1 || views[0].Right || !strings.Contains(views[0].Says, refused+" is an address of this machine, its link or its cloud's metadata service") {
+			t.Errorf("%s: %+v", to, views)
+		}
 	}
 }
 
