@@ -53,6 +53,9 @@ func (r *Reconciler) act(ctx context.Context, o *Observation, d *Decision) (*Dec
 	before := d
 	d = Decide(o)
 	d.Failed = cmp.Or(d.Failed, before.Failed)
+	if d.StoreKey != nil {
+		d.ForgetKey = "" // the next pass stores it
+	}
 	if !slices.ContainsFunc(failed, func(e *writeError) bool { return o.Refusals[e.write].told() }) && !becomesUnready(o, d) {
 		return d, nil // it may be over in a moment
 	}

@@ -16,6 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -202,6 +203,10 @@ func TestWhicheverWriteIsRefusedIsSaidEverywhere(t *testing.T) {
 					t.Errorf("tried %d times in a moment", n)
 				}
 				// What was refused is allowed, and asked for at once.
+				var request types.UID
+				if test.reason == "SecretWriteFailed" {
+					request = r.untilRequest("a-1").UID
+				}
 				r.End()
 				revision := 1
 				if test.renews {
@@ -217,6 +222,9 @@ func TestWhicheverWriteIsRefusedIsSaidEverywhere(t *testing.T) {
 				}
 				r.leaf(r.secret("a"))
 				r.agrees("a", cmmeta.ConditionTrue, "is up to date")
+				if request != "" && r.untilRequest("a-1").UID != request {
+					t.Error("what was issued was thrown away, and another certificate requested")
+				}
 			})
 		}
 	}
