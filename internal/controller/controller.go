@@ -3,6 +3,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -211,6 +212,10 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	cfg.QPS = -1 // the API server's Priority and Fairness protects it, and a limit here would only hide who waits for what
 	if cfg.UserAgent == "" {
 		cfg.UserAgent = "perennial-controller"
+	}
+	if o.LeaderElection {
+		lease := &fence{path: "/leases/" + leaseName, lasts: cmp.Or(o.LeaseDuration, defaultLeaseDuration), now: time.Now}
+		cfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return &fenced{lease, next} })
 	}
 
 	scheme := Scheme()

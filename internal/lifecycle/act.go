@@ -285,6 +285,14 @@ func (r *Reconciler) writeKey(ctx context.Context, o *Observation, s *StoreKey, 
 	if !metav1.IsControlledBy(had, crt) {
 		return nil, fault.Refusedf(reasonNameTaken, "it exists, but does not belong to this Certificate: delete it")
 	}
+	// Another process that led meanwhile may have made it, for a request of its own. What this pass
+	// decided is then out of date, and to write the key would make that request useless.
+	observed := func(seen *corev1.Secret) bool {
+		return seen.UID == had.UID && seen.ResourceVersion == had.ResourceVersion
+	}
+	if had.Labels[cmapi.IsNextPrivateKeySecretLabelKey] == "true" && !slices.ContainsFunc(o.KeySecrets, observed) {
+		return nil, apierrors.NewConflict(corev1.Resource("secrets"), name, errors.New("it was made since the Certificate was looked at"))
+	}
 	was := had.DeepCopy()
 	had.Labels, had.Data = secret.Labels, secret.Data
 	return key, r.Client.Patch(ctx, had, client.MergeFromWithOptions(was, client.MergeFromWithOptimisticLock{}))

@@ -1,0 +1,161 @@
+package security_test
+
+import (
+	"crypto"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/test/cluster"
+	"github.com/perennial-pki/perennial/test/dnsserver"
+	"github.com/perennial-pki/perennial/test/pebble"
+)
+
+// witness counts what a CA is asked for.
+type witness struct {
+	mu                sync.Mutex
+	orders, finalized []string
+}
+
+func (w *witness) wrap(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		reply := httptest.NewRecorder()
+		h.ServeHTTP(reply, r)
+		w.mu.Lock()
+		switch {
+		case strings.HasPrefix(r.URL.Path, "/order-plz") && reply.Code == http.StatusCreated:
+			w.orders = append(w.orders, reply.Header().Get("Location"))
+		case strings.HasPrefix(r.URL.Path, "/finalize-order/") && reply.Code == http.StatusOK && !slices.Contains(w.finalized, r.URL.Path):
+			w.finalized = append(w.finalized, r.URL.Path)
+		}
+		w.mu.Unlock()
+		for k, v := range reply.Header() {
+			rw.Header()[k] = v
+		}
+		rw.WriteHeader(reply.Code)
+		_, _ = rw.Write(reply.Body.Bytes())
+	})
+}
+
+// inFlight is how many requests to one CA a controller has under way at most.
+const inFlight = 8
+
+// TestALeaderThatWasStoppedWritesNothingTwice stops the leader of two processes again and again while
+// certificates are issued, for longer than its Lease lasts, and lets it go on when the other leads: for a
+// moment both believe to lead. No certificate is issued twice, and no object is made twice.
+func TestALeaderThatWasStoppedWritesNothingTwice(t *testing.T) {
+	const certificates, flips = 40, 4
+	w := newWorld(t)
+	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com"}, KeyName: tsigKey, Secret: tsigSecret})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(names.Close)
+	saw := &witness{}
+	ca, err := pebble.Start(pebble.Options{Resolver: names.Addr, Wrap: saw.wrap})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ca.Close() })
+	w.acmeIssuer("flips", &cmacme.ACMEIssuer{
+		Server: ca.Directory, CABundle: ca.CABundle,
+		PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "flips-account"}},
+		Solvers: []cmacme.ACMEChallengeSolver{{DNS01: &cmacme.ACMEChallengeSolverDNS01{
+			Nameservers: []string{names.Addr},
+			RFC2136: &cmacme.ACMEIssuerDNS01ProviderRFC2136{
+				Nameserver: names.Addr, TSIGKeyName: tsigKey, TSIGAlgorithm: "HMACSHA256", TSIGSecret: w.secret("flips-tsig", "key", tsigSecret),
+			},
+		}}},
+	})
+	w.create(&cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: "flips-selfsigned"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}}})
+
+	flags := []string{"--leader-elect=true", "--leader-election-lease-duration=4s", "--leader-election-renew-deadline=3s", "--leader-election-retry-period=500ms",
+		"--metrics-listen-address=", "--v=1", "--dns01-recursive-nameservers=" + names.Addr, "--dns01-recursive-nameservers-only"}
+	k, err := kubernetes.NewForConfig(cluster.Plane(t).AdminConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	holder := func() string {
+		lease, err := k.CoordinationV1().Leases("kube-system").Get(t.Context(), "cert-manager-controller", metav1.GetOptions{})
+		if err != nil {
+			return ""
+		}
+		return ptr.Deref(lease.Spec.HolderIdentity, "")
+	}
+	otherThan := func(was string) {
+		t.Helper()
+		cluster.Eventually(t, func() error {
+			if now := holder(); now == "" || now == was {
+				return cluster.NotYet("the Lease is held by %q", now)
+			}
+			return nil
+		})
+	}
+	leader := startProcess(t, flags...)
+	otherThan("")
+	follower := startProcess(t, flags...)
+
+	for i := range certificates {
+		issuer := "flips"
+		if i%4 == 3 {
+			issuer = "flips-selfsigned"
+		}
+		w.certificate(fmt.Sprintf("flip-%d", i), issuer)
+	}
+	for range flips {
+		was := holder()
+		leader.signal(syscall.SIGSTOP)
+		otherThan(was)
+		leader.signal(syscall.SIGCONT) // it goes on where it stopped, and finds that it leads no longer
+		leader, follower = follower, leader
+	}
+	_ = follower
+
+	for _, crt := range w.allReady() {
+		if *crt.Status.Revision != 1 {
+			t.Errorf("Certificate %s has revision %d: it was issued twice", crt.Name, *crt.Status.Revision)
+		}
+		chain, key := cluster.Pair(t, client.ObjectKey{Namespace: w.namespace, Name: crt.Spec.SecretName})
+		if !key.Public().(interface{ Equal(x crypto.PublicKey) bool }).Equal(chain[0].PublicKey) {
+			t.Errorf("the key and the certificate of %s do not belong together", crt.Name)
+		}
+	}
+	var requests cmapi.CertificateRequestList
+	if err := w.List(t.Context(), &requests, client.InNamespace(w.namespace)); err != nil {
+		t.Fatal(err)
+	}
+	if len(requests.Items) != certificates {
+		t.Errorf("there are %d CertificateRequests of %d Certificates", len(requests.Items), certificates)
+	}
+	var orders cmacme.OrderList
+	if err := w.List(t.Context(), &orders, client.InNamespace(w.namespace)); err != nil {
+		t.Fatal(err)
+	}
+	const byACME = certificates * 3 / 4
+	if len(orders.Items) != byACME {
+		t.Errorf("there are %d Orders of %d Certificates", len(orders.Items), byACME)
+	}
+	saw.mu.Lock()
+	defer saw.mu.Unlock()
+	if len(saw.finalized) != byACME {
+		t.Errorf("the CA issued %d certificates, want %d", len(saw.finalized), byACME)
+	}
+	// A request that was under way when its process was stopped may be sent once more: its reply is lost.
+	if most := byACME + flips*inFlight; len(saw.orders) > most {
+		t.Errorf("the CA saw %d new orders of %d Certificates, of which %d may be repeated", len(saw.orders), byACME, flips*inFlight)
+	}
+	t.Logf("%d new orders, %d finalized, of %d Certificates by ACME and %d flips", len(saw.orders), len(saw.finalized), byACME, flips)
+}
