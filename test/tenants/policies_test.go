@@ -190,6 +190,9 @@ func TestAControllerThatMayNotReadPoliciesNeedsAFlag(t *testing.T) {
 	s.create(crt)
 	s.waits(crt)
 
+	if err := s.controller.Stop(); err != nil { // two at once would issue against each other
+		t.Fatal(err)
+	}
 	assuming := &shared{t: t, admin: admin, issuer: s.issuer}
 	cluster.Run(t, controller.Options{ClusterResourceNamespace: deploy.Namespace, AssumePolicies: true})
 	assuming.ready(crt)

@@ -29,7 +29,7 @@ func selfSigned(t *testing.T, change ...func(*controller.Options)) *shared {
 	for _, f := range change {
 		f(&o)
 	}
-	cluster.Run(t, o)
+	s.controller = cluster.Run(t, o)
 	issuer := &cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{GenerateName: "self-"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}}}
 	s.create(issuer)
 	s.issuer = cmmeta.IssuerReference{Kind: "ClusterIssuer", Name: issuer.Name}

@@ -132,6 +132,8 @@ type shared struct {
 	admin  client.WithWatch
 	issuer cmmeta.IssuerReference
 	saw    *registrar
+	// controller is the one that runs.
+	controller *cluster.Controller
 }
 
 // share starts an ACME server, its ClusterIssuer, and the controller under the shipped RBAC.
