@@ -192,10 +192,10 @@ func issuerStep(o Objects) Step {
 func requestStep(cr *cmapi.CertificateRequest) Step {
 	s := Step{Kind: "CertificateRequest", Name: cr.Name, State: Waiting, Since: &cr.CreationTimestamp}
 	ready := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionReady)
-	denied := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionDenied)
 	switch {
-	case denied != nil && denied.Status == cmmeta.ConditionTrue:
-		s.State, s.Detail, s.Since = Failed, "denied: "+denied.Message, denied.LastTransitionTime
+	case signer.DenialOf(cr) != nil:
+		denial := signer.DenialOf(cr)
+		s.State, s.Detail, s.Since = Failed, denial.Message, &denial.At
 	case ready != nil && ready.Status == cmmeta.ConditionTrue:
 		s.State, s.Detail, s.Since = OK, ready.Message, ready.LastTransitionTime
 	case ready != nil && ready.Reason == cmapi.CertificateRequestReasonFailed:

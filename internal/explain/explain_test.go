@@ -95,7 +95,7 @@ func TestAStateIsExplainedWithWhatToDoNext(t *testing.T) {
 		"a request that waits for approval": {Objects{Certificate: crt(missing, inWork), Issuer: issuer("True", ""), Requests: []cmapi.CertificateRequest{request()}},
 			"is not ready", "perennial approve web-1 -n shop"},
 		"a denied request": {Objects{Certificate: crt(missing, issuing("False", "x")), Issuer: issuer("True", ""), Requests: []cmapi.CertificateRequest{request(cmapi.CertificateRequestCondition{Type: "Denied", Status: "True", Message: "not today"})}},
-			"is not ready", "CertificateRequest web-1 failed (denied: not today)"},
+			"is not ready", "CertificateRequest web-1 failed (The CertificateRequest was denied by an approval controller: not today)"},
 		"a challenge that failed": {Objects{Certificate: crt(missing, inWork), Issuer: issuer("True", ""), Requests: []cmapi.CertificateRequest{request(approved)}, Orders: []acmev1.Order{order}, Challenges: []acmev1.Challenge{challenge}},
 			"is not ready", "Challenge web-1-7-9 failed (DNS-01 for example.com, invalid: no TXT record)"},
 		"a rehearsal that is under way": {Objects{Certificate: crt(missing, inWork), Issuer: issuer("True", ""), Requests: []cmapi.CertificateRequest{rehearsal(approved)}},

@@ -12,6 +12,7 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/reissue"
+	"github.com/perennial-pki/perennial/internal/signer"
 )
 
 // failure is the end of a request without a certificate.
@@ -38,6 +39,10 @@ func failureOf(cr *cmapi.CertificateRequest) *failure {
 		}
 		return cr.CreationTimestamp
 	}
+	if denial := signer.DenialOf(cr); denial != nil {
+		// Its own time, and not that at which the request was marked, counts: else it would count twice.
+		return &failure{intro: requestFailed, reason: cmapi.CertificateRequestReasonDenied, message: denial.Message, at: denial.At}
+	}
 	invalid := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionInvalidRequest)
 	if invalid != nil && invalid.Status == cmmeta.ConditionTrue {
 		return &failure{intro: requestFailed, reason: string(cmapi.CertificateRequestConditionInvalidRequest), message: invalid.Message, at: at(invalid), waits: true}
@@ -46,10 +51,6 @@ func failureOf(cr *cmapi.CertificateRequest) *failure {
 	if ready != nil && ready.Status == cmmeta.ConditionFalse &&
 		(ready.Reason == cmapi.CertificateRequestReasonFailed || ready.Reason == cmapi.CertificateRequestReasonDenied) {
 		return &failure{intro: requestFailed, reason: ready.Reason, message: ready.Message, at: at(ready)}
-	}
-	denied := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionDenied)
-	if denied != nil && denied.Status == cmmeta.ConditionTrue {
-		return &failure{intro: requestFailed, reason: cmapi.CertificateRequestReasonDenied, message: denied.Message, at: at(denied)}
 	}
 	return nil
 }

@@ -173,6 +173,9 @@ func (r *ChallengeReconciler) Reconcile(ctx context.Context, request reconcile.R
 	if equality.Semantic.DeepEqual(ch.Status, next.Status) {
 		return result, err
 	}
+	if next.Status.State == cmacme.Unknown {
+		next.Status.State = cmacme.Pending
+	}
 	if err := r.Client.Status().Patch(ctx, next, client.MergeFromWithOptions(ch, client.MergeFromWithOptimisticLock{})); err != nil {
 		if apierrors.IsNotFound(err) {
 			return reconcile.Result{}, nil

@@ -59,7 +59,7 @@ func decide(o observation) decision {
 	case finished(status), denied && external:
 		return decision{verdict: leave}
 	case denied:
-		return decision{verdict: deny, message: "The CertificateRequest was denied by an approval controller"}
+		return decision{verdict: deny, message: signer.DenialOf(cr).Message}
 	case o.unfit != "":
 		return decision{verdict: refuse, message: o.unfit}
 	case external && (d.check || d.approve):

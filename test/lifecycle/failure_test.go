@@ -23,7 +23,7 @@ import (
 func (w *world) deny(request string) {
 	w.Helper()
 	changeStatus(w, named(&cmapi.CertificateRequest{}, request), func(cr *cmapi.CertificateRequest) {
-		cmapi.SetCertificateRequestCondition(&cr.Status, time.Now(), cmapi.CertificateRequestCondition{
+		cmapi.SetCertificateRequestCondition(&cr.Status, cr.CreationTimestamp.Time, cmapi.CertificateRequestCondition{
 			Type: cmapi.CertificateRequestConditionDenied, Status: cmmeta.ConditionTrue, Reason: "Policy", Message: "not on a Friday",
 		})
 	})
@@ -45,7 +45,7 @@ func TestAFailureIsCountedOnceAndWaitsUnlessSomethingChanges(t *testing.T) {
 	w.untilRequest("a-1")
 	w.deny("a-1")
 	c := w.condition("a", cmapi.CertificateConditionIssuing, cmmeta.ConditionFalse, "Denied")
-	for _, want := range []string{"The certificate request has failed to complete and will be retried: ", "The next attempt is at ", "attempt 1", "perennial renew a -n " + w.namespace} {
+	for _, want := range []string{"The certificate request has failed to complete and will be retried: The CertificateRequest was denied by an approval controller: Policy: not on a Friday", "The next attempt is at ", "attempt 1", "perennial renew a -n " + w.namespace} {
 		if !strings.Contains(c.Message, want) {
 			t.Errorf("the message %q does not say %q", c.Message, want)
 		}
@@ -53,6 +53,23 @@ func TestAFailureIsCountedOnceAndWaitsUnlessSomethingChanges(t *testing.T) {
 	crt := w.getCertificate("a")
 	if crt.Status.LastFailureTime == nil || *crt.Status.FailedIssuanceAttempts != 1 {
 		t.Fatalf("status %+v, want one failed attempt", crt.Status)
+	}
+	cr := w.untilRequest("a-1")
+	cluster.Eventually(t, func() error {
+		cr = w.untilRequest("a-1")
+		if c := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionReady); c == nil || c.Reason != "Denied" ||
+			!strings.Contains(c.Message, "Policy: not on a Friday") {
+			return cluster.NotYet("the request says %+v", c)
+		}
+		return nil
+	})
+	// That the request is marked as denied, later than it was, is no other denial.
+	w.nudge("a")
+	if crt = w.getCertificate("a"); *crt.Status.FailedIssuanceAttempts != 1 {
+		t.Errorf("%d attempts", *crt.Status.FailedIssuanceAttempts)
+	}
+	if message := w.untilEvent("Certificate", "a", "Denied"); !strings.Contains(message, "Policy: not on a Friday") {
+		t.Errorf("the event says %q", message)
 	}
 	if keys := w.nextKeys(); len(keys) != 0 {
 		t.Errorf("%d private keys are left after a failure", len(keys))

@@ -337,6 +337,9 @@ func TestWhatIsWrongWithAProviderIsToldByTheChallenge(t *testing.T) {
 		}}
 		r.create(crt)
 		r.eventually(test.says, func() bool { return strings.Contains(r.story(), test.says) })
+		r.eventually("the Challenge is pending", func() bool {
+			return strings.Contains(r.story(), `: "pending" `+test.says) || strings.Contains(r.story(), `: "pending" dns01`)
+		})
 		// What can be told without credentials, the issuer tells, too, as soon as it is there.
 		r.eventually("the issuer "+name+" says so", func() bool {
 			if r.admin.Get(t.Context(), client.ObjectKeyFromObject(issuer), issuer) != nil {

@@ -1,0 +1,34 @@
+package signer
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+)
+
+// Denial is an approver's final no.
+type Denial struct {
+	// Message begins as cert-manager's does, and goes on with the approver's reason and words.
+	Message string
+	// At is when the approver said so, but not before the request was made.
+	At metav1.Time
+}
+
+// DenialOf returns the denial of a request, or nil. It does not change when the request is marked as denied later.
+func DenialOf(cr *cmapi.CertificateRequest) *Denial {
+	c := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionDenied)
+	if c == nil || c.Status != cmmeta.ConditionTrue {
+		return nil
+	}
+	d := &Denial{Message: "The CertificateRequest was denied by an approval controller", At: cr.CreationTimestamp}
+	for _, words := range []string{c.Reason, c.Message} {
+		if words != "" {
+			d.Message += ": " + words
+		}
+	}
+	if c.LastTransitionTime != nil && c.LastTransitionTime.After(d.At.Time) {
+		d.At = *c.LastTransitionTime
+	}
+	return d
+}
