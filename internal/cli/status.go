@@ -20,6 +20,7 @@ import (
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	perennial "github.com/perennial-pki/perennial/api/perennial/v1alpha1"
 	"github.com/perennial-pki/perennial/internal/explain"
+	"github.com/perennial-pki/perennial/internal/external"
 )
 
 func (p *Program) status() *cobra.Command {
@@ -130,7 +131,11 @@ func gather(ctx context.Context, c *cluster, name string) (explain.Objects, erro
 		issuer, key.Namespace = &cmapi.ClusterIssuer{}, ""
 	}
 	if ref.GroupOrDefault() != cmmeta.DefaultIssuerGroup {
-		o.ExternalIssuer = true
+		is, err := external.Look(ctx, c, c.RESTMapper(), c.namespace, ref)
+		if err != nil {
+			return o, err
+		}
+		o.ExternalIssuer = &is
 	} else if err := c.Get(ctx, key, issuer); err == nil {
 		o.Issuer = issuer
 	} else if !apierrors.IsNotFound(err) {

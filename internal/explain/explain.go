@@ -3,6 +3,7 @@
 package explain
 
 import (
+	"cmp"
 	"crypto/x509"
 	"fmt"
 	"slices"
@@ -18,6 +19,7 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	perennial "github.com/perennial-pki/perennial/api/perennial/v1alpha1"
+	"github.com/perennial-pki/perennial/internal/external"
 	"github.com/perennial-pki/perennial/internal/lifecycle"
 	"github.com/perennial-pki/perennial/internal/revocation"
 	"github.com/perennial-pki/perennial/internal/signer"
@@ -28,8 +30,8 @@ import (
 type Objects struct {
 	Certificate *cmapi.Certificate
 	Issuer      cmapi.GenericIssuer
-	// ExternalIssuer says that the issuer is of another project, so that Issuer is nil though it may exist.
-	ExternalIssuer bool
+	// ExternalIssuer is how an issuer of another project is. It is nil if the issuer is one of ours.
+	ExternalIssuer *external.State
 	Requests       []cmapi.CertificateRequest
 	Orders         []acmev1.Order
 	Challenges     []acmev1.Challenge
@@ -58,6 +60,8 @@ type Step struct {
 	State  State        `json:"state"`
 	Detail string       `json:"detail,omitempty"`
 	Since  *metav1.Time `json:"since,omitempty"`
+
+	unapproved bool // a request that waits for approval
 }
 
 // Report is how things are with one Certificate: what perennial status prints, and its JSON.
@@ -170,9 +174,8 @@ func issuerStep(o Objects) Step {
 	ref := o.Certificate.Spec.IssuerRef
 	s := Step{Kind: ref.KindOrDefault(), Name: ref.Name}
 	switch {
-	case o.ExternalIssuer:
-		s.Kind += "." + ref.GroupOrDefault()
-		s.State, s.Detail = OK, "an external issuer: its own controller signs"
+	case o.ExternalIssuer != nil:
+		return externalStep(ref, o.ExternalIssuer)
 	case o.Issuer == nil:
 		s.State, s.Detail = Missing, "it does not exist"
 	default:
@@ -189,6 +192,26 @@ func issuerStep(o Objects) Step {
 	return s
 }
 
+// externalStep is the step of an issuer of another project.
+func externalStep(ref cmmeta.IssuerReference, is *external.State) Step {
+	s := Step{Kind: ref.KindOrDefault() + "." + ref.GroupOrDefault(), Name: ref.Name, State: OK, Since: is.Since}
+	switch {
+	case is.Found == external.NoKind:
+		s.State, s.Detail = Missing, fmt.Sprintf("the cluster has no kind %q in the group %q", ref.KindOrDefault(), ref.GroupOrDefault())
+	case is.Found == external.Missing:
+		s.State, s.Detail = Missing, "it does not exist"
+	case is.Found == external.Hidden:
+		s.Detail = "an external issuer, which you may not read: its own controller signs"
+	case is.Ready == metav1.ConditionTrue:
+		s.Detail = strings.TrimSuffix("an external issuer, which is ready: "+is.Message, ": ")
+	case is.Ready != "":
+		s.State, s.Detail = Failed, cmp.Or(is.Message, "it is not ready, and does not say why")
+	default:
+		s.Detail = "an external issuer, which does not say whether it is ready: its own controller signs"
+	}
+	return s
+}
+
 func requestStep(cr *cmapi.CertificateRequest) Step {
 	s := Step{Kind: "CertificateRequest", Name: cr.Name, State: Waiting, Since: &cr.CreationTimestamp}
 	ready := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionReady)
@@ -201,7 +224,10 @@ func requestStep(cr *cmapi.CertificateRequest) Step {
 	case ready != nil && ready.Reason == cmapi.CertificateRequestReasonFailed:
 		s.State, s.Detail, s.Since = Failed, ready.Message, ready.LastTransitionTime
 	case !cmapi.CertificateRequestIsApproved(&cr.Status):
-		s.Detail = "not approved yet"
+		s.Detail, s.unapproved = "not approved yet", true
+		if c := cmapi.GetCertificateRequestCondition(&cr.Status, signer.ConditionApprovalForbidden); c != nil {
+			s.Detail += ": " + c.Message
+		}
 	case ready != nil:
 		s.Detail, s.Since = ready.Message, ready.LastTransitionTime
 	default:
@@ -383,7 +409,7 @@ func summary(o Objects, r Report, ready, issuing *cmapi.CertificateCondition, no
 		if s.Kind == "CertificateFile" && !r.Ready {
 			continue // it waits for the Certificate
 		}
-		if by := issuerStep(o); s.State == Waiting && (s.Kind == "Order" || s.Kind == "Challenge") && (by.State == Missing || by.State == Failed) {
+		if by := issuerStep(o); s.State == Waiting && s.Kind != "Certificate" && (by.State == Missing || by.State == Failed) {
 			s = by // nothing goes on without it
 		}
 		if advice := advise(s, o); advice != "" {
@@ -414,16 +440,22 @@ func advise(s Step, o Objects) string {
 		switch {
 		case s.State == Failed:
 			return fmt.Sprintf("CertificateRequest %s failed (%s): mend what it says, then: perennial renew %s -n %s", s.Name, s.Detail, crt.Name, crt.Namespace)
-		case strings.HasSuffix(s.Detail, "not approved yet"):
+		case s.unapproved:
 			return fmt.Sprintf("perennial approve %s -n %s", s.Name, crt.Namespace)
 		}
 		if strings.HasPrefix(s.Detail, "rehearsal") {
 			return fmt.Sprintf("wait for the %s", s.Detail)
 		}
 		return "" // it waits for what another step tells better
-	case crt.Spec.IssuerRef.KindOrDefault():
+	case issuerStep(o).Kind:
 		switch s.State {
 		case Missing:
+			if o.ExternalIssuer != nil && o.ExternalIssuer.Found == external.NoKind {
+				return fmt.Sprintf("correct spec.issuerRef, or install the issuer's controller: %s", s.Detail)
+			}
+			if o.ExternalIssuer != nil {
+				return fmt.Sprintf("create %s %q, or correct spec.issuerRef", s.Kind, s.Name)
+			}
 			if s.Kind == "ClusterIssuer" {
 				return fmt.Sprintf("create ClusterIssuer %q, or correct spec.issuerRef", s.Name)
 			}
@@ -437,7 +469,7 @@ func advise(s Step, o Objects) string {
 			return s.Detail
 		}
 		// The request tells better what it waits for, unless it is signed, or not ours to sign.
-		if last, _ := latest(o.Requests); o.ExternalIssuer || last != nil && requestStep(last).State == OK {
+		if last, _ := latest(o.Requests); o.ExternalIssuer != nil || last != nil && requestStep(last).State == OK {
 			_, detail, _ := strings.Cut(s.Detail, ". Waiting: ")
 			return detail
 		}

@@ -10,6 +10,7 @@ import (
 	acmev1 "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/external"
 )
 
 var now = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
@@ -34,6 +35,13 @@ func issuer(status cmmeta.ConditionStatus, message string) *cmapi.Issuer {
 	i := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "ca", Namespace: "shop"}}
 	i.Status.Conditions = []cmapi.IssuerCondition{{Type: "Ready", Status: status, Message: message}}
 	return i
+}
+
+// ofStep is a Certificate of an external issuer.
+func ofStep() *cmapi.Certificate {
+	c := crt(ready("False", "Issuing certificate as Secret does not exist"), issuing("True", "Issuing certificate as Secret does not exist"))
+	c.Spec.IssuerRef = cmmeta.IssuerReference{Name: "ca", Kind: "StepIsuer", Group: "certmanager.step.sm"}
+	return c
 }
 
 func request(conditions ...cmapi.CertificateRequestCondition) cmapi.CertificateRequest {
@@ -112,7 +120,15 @@ func TestAStateIsExplainedWithWhatToDoNext(t *testing.T) {
 			Issuer: issuer("True", ""), Requests: []cmapi.CertificateRequest{request(approved, cmapi.CertificateRequestCondition{Type: "Ready", Status: "True"})}},
 			"is not ready", `Secret "p" does not exist: create it`},
 		"an external issuer that says nothing": {Objects{Certificate: crt(missing, issuing("True", "Issuing certificate as Secret does not exist. Waiting: is its controller running?")),
-			ExternalIssuer: true, Requests: []cmapi.CertificateRequest{request(approved)}}, "is not ready", "is its controller running?"},
+			ExternalIssuer: &external.State{Found: external.There}, Requests: []cmapi.CertificateRequest{request(approved)}}, "is not ready", "is its controller running?"},
+		"an external issuer of a kind that there is not": {Objects{Certificate: ofStep(), ExternalIssuer: &external.State{Found: external.NoKind}, Requests: []cmapi.CertificateRequest{request()}},
+			"is not ready", `correct spec.issuerRef, or install the issuer's controller: the cluster has no kind "StepIsuer" in the group "certmanager.step.sm"`},
+		"an external issuer that there is not": {Objects{Certificate: ofStep(), ExternalIssuer: &external.State{Found: external.Missing}, Requests: []cmapi.CertificateRequest{request()}},
+			"is not ready", `create StepIsuer.certmanager.step.sm "ca", or correct spec.issuerRef`},
+		"an external issuer that is not ready": {Objects{Certificate: ofStep(), ExternalIssuer: &external.State{Found: external.There, Ready: "False", Message: "wrong provisioner"}, Requests: []cmapi.CertificateRequest{request(approved)}},
+			"is not ready", "mend StepIsuer.certmanager.step.sm ca: wrong provisioner"},
+		"an external issuer that may not be read": {Objects{Certificate: ofStep(), ExternalIssuer: &external.State{Found: external.Hidden}, Requests: []cmapi.CertificateRequest{request()}},
+			"is not ready", "perennial approve web-1 -n shop"},
 		"one that is deleted, and has to be revoked": {Objects{Certificate: func() *cmapi.Certificate {
 			c := good.DeepCopy()
 			c.DeletionTimestamp, c.Finalizers = at(-time.Minute), []string{"perennial.dev/revocation"}

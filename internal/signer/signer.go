@@ -88,6 +88,10 @@ const (
 	ReasonValidationsFailed = "ValidationsFailed"
 )
 
+// ConditionApprovalForbidden is the type of a condition, ours, of a request that waits because the controller lacks the
+// right to approve it.
+const ConditionApprovalForbidden = "ApprovalForbidden"
+
 // Request is a request for a certificate. It has been approved, and its CSR agrees with the rest.
 type Request struct {
 	// Namespace and Name of the object that it comes from. Namespace is empty for a Kubernetes CSR.
