@@ -524,7 +524,7 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 	}{
 		{on[certificates], lives},
 		{on[certificates], revoker},
-		{on[certificateRequests], &request.Reconciler{Client: c, Scope: scope, Signers: signers, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, DisableApproval: !on[approver], Unprotected: guard.Unprotected}},
+		{on[certificateRequests], &request.Reconciler{Client: c, Live: live, Scope: scope, Signers: signers, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, DisableApproval: !on[approver], Unprotected: guard.Unprotected}},
 		{on[certificateSigningRequests], &request.CSRReconciler{Client: c, Scope: scope, Signers: signers, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, Guard: guard.Guard}},
 		{on[issuers], issuersOf(signer.KindIssuer)},
 		{on[clusterIssuers] && wide, issuersOf(signer.KindClusterIssuer)},

@@ -7,12 +7,15 @@ import (
 	"sync"
 	"time"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/external"
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
@@ -33,6 +36,8 @@ type permissions struct {
 
 	mu    sync.Mutex
 	known map[string]permission
+	kinds map[schema.GroupKind]kindOf
+	user  string
 }
 
 type permission struct {
@@ -40,22 +45,71 @@ type permission struct {
 	asked   time.Time
 }
 
-func (p *permissions) mayApprove(ctx context.Context, cr *cmapi.CertificateRequest) (bool, error) {
-	resource, name := "issuers", cr.Namespace+"."+cr.Spec.IssuerRef.Name
-	switch cr.Spec.IssuerRef.KindOrDefault() {
-	case signer.KindIssuer:
-	case signer.KindClusterIssuer:
-		resource, name = "clusterissuers", cr.Spec.IssuerRef.Name
-	default:
-		return false, nil
+// kindOf is a kind of external issuers, nil if the cluster has none of that name.
+type kindOf struct {
+	kind  *external.Kind
+	asked time.Time
+}
+
+// mayApprove reports whether we may approve a request, and if not, the name that the right to do so must have. The name
+// is empty if there is no such right, as the kind is none of ours.
+func (p *permissions) mayApprove(ctx context.Context, cr *cmapi.CertificateRequest) (allowed bool, needs string, err error) {
+	kind, err := p.kindOf(ctx, cr.Spec.IssuerRef)
+	if err != nil || kind == nil {
+		return false, "", err
 	}
-	for _, name := range []string{"*", name} {
-		allowed, err := p.allowed(ctx, resource+"."+cmmeta.DefaultIssuerGroup+"/"+name)
+	needs = kind.Signer(cr.Namespace, cr.Spec.IssuerRef.Name)
+	for _, name := range []string{kind.Signers(), needs} {
+		allowed, err := p.allowed(ctx, name)
 		if err != nil || allowed {
-			return allowed, err
+			return allowed, needs, err
 		}
 	}
-	return false, nil
+	return false, needs, nil
+}
+
+// kindOf returns the kind that ref names. A kind of another project that the cluster does not have is named as the
+// admission policy names it.
+func (p *permissions) kindOf(ctx context.Context, ref cmmeta.IssuerReference) (*external.Kind, error) {
+	of := func(resource string, namespaced bool) *external.Kind {
+		return &external.Kind{GroupVersionKind: schema.GroupVersionKind{Group: ref.GroupOrDefault(), Kind: ref.KindOrDefault()}, Resource: resource, Namespaced: namespaced}
+	}
+	if !signer.External(ref) {
+		switch ref.KindOrDefault() {
+		case signer.KindIssuer:
+			return of("issuers", true), nil
+		case signer.KindClusterIssuer:
+			return of("clusterissuers", false), nil
+		}
+		return nil, nil
+	}
+	kind, err := p.installed(ref)
+	if err != nil || kind != nil {
+		return kind, err
+	}
+	return of(strings.ToLower(ref.KindOrDefault())+"s", !strings.Contains(ref.KindOrDefault(), "Cluster")), nil
+}
+
+// installed returns the kind of external issuers that ref names, or nil if the cluster has none.
+func (p *permissions) installed(ref cmmeta.IssuerReference) (*external.Kind, error) {
+	now, of := p.clock.Now(), schema.GroupKind{Group: ref.GroupOrDefault(), Kind: ref.KindOrDefault()}
+	p.mu.Lock()
+	known, ok := p.kinds[of]
+	p.mu.Unlock()
+	if ok && now.Sub(known.asked) < permissionLife {
+		return known.kind, nil
+	}
+	kind, err := external.KindOf(p.client.RESTMapper(), ref)
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.kinds == nil || len(p.kinds) >= maxPermissions {
+		p.kinds = map[schema.GroupKind]kindOf{}
+	}
+	p.kinds[of] = kindOf{kind, now}
+	return kind, nil
 }
 
 func (p *permissions) allowed(ctx context.Context, name string) (bool, error) {
@@ -76,41 +130,48 @@ func (p *permissions) allowed(ctx context.Context, name string) (bool, error) {
 	if err := p.client.Create(ctx, review, &client.CreateOptions{DisableReadYourWritesConsistency: true}); err != nil {
 		return false, fmt.Errorf("ask whether we may approve for signers %q: %w", name, err)
 	}
-	p.note(name, review.Status.Allowed)
-	return review.Status.Allowed, nil
-}
-
-// mayTry reports whether an approval for an external issuer may be tried. The name of its resource is known to the admission policy alone, so that
-// only an attempt tells; one that was refused is believed as long as an answer.
-func (p *permissions) mayTry(cr *cmapi.CertificateRequest) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	known, ok := p.known[ofExternal(cr)]
-	return !ok || p.clock.Since(known.asked) >= permissionLife
-}
-
-// refused takes back what was believed when an approval was refused.
-func (p *permissions) refused(cr *cmapi.CertificateRequest) {
-	if signer.External(cr.Spec.IssuerRef) {
-		p.note(ofExternal(cr), false)
-		return
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.known = nil
-}
-
-func (p *permissions) note(name string, allowed bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.known == nil || len(p.known) >= maxPermissions {
 		p.known = map[string]permission{}
 	}
-	p.known[name] = permission{allowed, p.clock.Now()}
+	p.known[name] = permission{review.Status.Allowed, now}
+	return review.Status.Allowed, nil
 }
 
-// ofExternal names an external issuer, as no signer is named: those have no space.
-func ofExternal(cr *cmapi.CertificateRequest) string {
-	ref := cr.Spec.IssuerRef
-	return strings.Join([]string{ref.GroupOrDefault(), ref.KindOrDefault(), cr.Namespace, ref.Name}, " ")
+// refused forgets what was believed when an approval was refused.
+func (p *permissions) refused() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.known = nil
+}
+
+// missing says which right an approval needs, and how the controller gets it.
+func (p *permissions) missing(ctx context.Context, cr *cmapi.CertificateRequest, needs string) string {
+	return fmt.Sprintf("%s may not approve this request: it needs the verb approve on signers.cert-manager.io %q. Bind a ClusterRole with that to it, "+
+		"such as the one that the issuer ships for cert-manager's ServiceAccount; or approve by hand: perennial approve %s -n %s", p.whoWeAre(ctx), needs, cr.Name, cr.Namespace)
+}
+
+// whoWeAre names the user that the API server takes the controller for.
+func (p *permissions) whoWeAre(ctx context.Context) string {
+	p.mu.Lock()
+	user := p.user
+	p.mu.Unlock()
+	if user != "" {
+		return user
+	}
+	ctx, cancel := context.WithTimeout(ctx, permissionTimeout)
+	defer cancel()
+	review := &authenticationv1.SelfSubjectReview{}
+	if err := p.client.Create(ctx, review, &client.CreateOptions{DisableReadYourWritesConsistency: true}); err != nil {
+		return "The controller"
+	}
+	user = fmt.Sprintf("User %q", review.Status.UserInfo.Username)
+	if parts := strings.Split(review.Status.UserInfo.Username, ":"); len(parts) == 4 && parts[0] == "system" && parts[1] == "serviceaccount" {
+		user = fmt.Sprintf("ServiceAccount %s/%s", parts[2], parts[3])
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.user = user
+	return user
 }

@@ -242,7 +242,7 @@ func (r *CSRReconciler) request(csr *certificatesv1.CertificateSigningRequest, i
 		Namespace: issuer.SecretNamespace, Name: csr.Name,
 		Owner:     *metav1.NewControllerRef(csr, certificatesv1.SchemeGroupVersion.WithKind("CertificateSigningRequest")),
 		Labels:    csr.Labels,
-		KeySecret: csr.Annotations[keySecretAnnotation],
+		KeySecret: csr.Annotations[keySecretAnnotation], KeyAnnotation: keySecretAnnotation, KeyMissing: "SecretNotFound",
 		IssuerRef: cmmeta.IssuerReference{Name: issuer.GetName(), Kind: issuer.Kind, Group: cmmeta.DefaultIssuerGroup},
 		IsCA:      csr.Annotations[isCAAnnotation] == "true",
 		Duration:  cmapi.DefaultCertificateDuration,

@@ -20,6 +20,10 @@ type observation struct {
 	unprotected string
 	// mayApprove says that RBAC lets us approve requests to this issuer.
 	mayApprove bool
+	// forbidden says which right to approve is missing. Empty if none is, or if approval is not ours.
+	forbidden string
+	// unasked is why that could not be asked.
+	unasked error
 	// issuer is nil if there is none of that name.
 	issuer *signer.Issuer
 }

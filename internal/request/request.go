@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
@@ -47,8 +48,6 @@ const (
 	// mendedBackstop is when a request looks again at an issuer that was ready but whose Secret was wrong. Normally the issuer's
 	// condition changes meanwhile, and that is watched; it does not if the Secret was mended before anybody else saw it.
 	mendedBackstop = time.Minute
-	// markAgain is when a request gets its mark whose approval by us was refused. RBAC has settled by then.
-	markAgain = time.Second
 	// unprotectedAgain is when a request looks again whether admission policies are enforced, which nothing else tells it.
 	unprotectedAgain = 15 * time.Second
 )
@@ -67,7 +66,11 @@ type Reconciler struct {
 	// Unprotected says, for people, why neither approval nor the credentials of ClusterIssuers are safe for now. Empty if they are.
 	Unprotected func() string
 
+	// Live reads from the API server.
+	Live client.Reader
+
 	permissions permissions
+	signers     signers
 }
 
 // byKeySecret is the field index of unfinished CertificateRequests by the Secret, namespace/name, with their private key.
@@ -76,6 +79,7 @@ const byKeySecret = "metadata.annotations." + cmapi.CertificateRequestPrivateKey
 // SetupWithManager registers the reconciler. Others is the cache of the metadata of Secrets that are not ours.
 func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, others cache.Cache, o controller.Options) error {
 	r.permissions = permissions{client: r.Client, clock: r.Clock}
+	r.signers = signers{client: r.Client, live: r.Live, clock: r.Clock}
 	err := mgr.GetFieldIndexer().IndexField(ctx, &cmapi.CertificateRequest{}, byKeySecret, func(o client.Object) []string {
 		cr := o.(*cmapi.CertificateRequest)
 		name := cr.Annotations[cmapi.CertificateRequestPrivateKeyAnnotationKey]
@@ -126,7 +130,7 @@ func done(cr *cmapi.CertificateRequest) bool {
 		return true
 	}
 	decided := cmapi.CertificateRequestIsApproved(&cr.Status) && checked(&cr.Status) || cmapi.CertificateRequestIsDenied(&cr.Status)
-	return decided && signer.External(cr.Spec.IssuerRef)
+	return decided && signer.External(cr.Spec.IssuerRef) && !forbidden(cr)
 }
 
 // Reconcile looks at one CertificateRequest.
@@ -138,24 +142,31 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if done(cr) || cr.DeletionTimestamp != nil {
 		return reconcile.Result{}, nil
 	}
+	if signer.External(cr.Spec.IssuerRef) && r.Scope.Namespace == "" {
+		if changed := r.publish(ctx, cr); changed {
+			return reconcile.Result{RequeueAfter: signersSettle}, nil // when the policy has seen it
+		}
+	}
 	o, err := r.observe(ctx, cr)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
 	d := decide(o)
-	if d.verdict == leave {
+	if d.verdict == leave && o.forbidden == "" && !forbidden(cr) {
 		if r.DisableApproval {
 			return reconcile.Result{}, nil
 		}
 		return reconcile.Result{RequeueAfter: permissionLife}, nil // RBAC, which does not let us approve it, is not watched
 	}
 	next := cr.DeepCopy()
+	forbid(next, o.forbidden, r.Clock.Now())
 	var result reconcile.Result
-	var failure error
+	if o.forbidden != "" {
+		result.RequeueAfter = permissionLife // RBAC is not watched
+	}
+	failure := o.unasked
 	if d.check {
-		cmapi.SetCertificateRequestCondition(&next.Status, r.Clock.Now(), cmapi.CertificateRequestCondition{
-			Type: cmapi.CertificateRequestConditionChecked, Status: cmmeta.ConditionTrue, Reason: "CSRFits", Message: checkedMessage,
-		})
+		mark(next, r.Clock.Now())
 	}
 	if d.approve {
 		cmapi.SetCertificateRequestCondition(&next.Status, r.Clock.Now(), cmapi.CertificateRequestCondition{
@@ -190,9 +201,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		switch {
 		case apierrors.IsForbidden(err) && d.approve:
 			// We may no longer approve, or RBAC does not let us approve for this external issuer.
-			r.permissions.refused(cr)
-			if d.check {
-				return reconcile.Result{RequeueAfter: markAgain}, nil // the mark, by which others may approve, goes without our approval
+			r.permissions.refused()
+			if err := r.writeForbidden(ctx, cr, d.check, err); err != nil {
+				return reconcile.Result{}, err
 			}
 			return reconcile.Result{RequeueAfter: permissionLife}, nil // RBAC is not watched
 		case err != nil:
@@ -205,6 +216,19 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	return result, failure
 }
 
+// publish tells the admission policy how the resource of a request's external issuer is called. Without that the policy
+// goes by the name of the kind, so that a failure only delays what its entry would allow.
+func (r *Reconciler) publish(ctx context.Context, cr *cmapi.CertificateRequest) (changed bool) {
+	kind, err := r.permissions.installed(cr.Spec.IssuerRef)
+	if err == nil && kind != nil {
+		changed, err = r.signers.publish(ctx, kind)
+	}
+	if err != nil {
+		log.FromContext(ctx).Info("the admission policy goes by the name of the issuer's kind", "kind", cr.Spec.IssuerRef.Kind, "error", err.Error())
+	}
+	return changed
+}
+
 func (r *Reconciler) observe(ctx context.Context, cr *cmapi.CertificateRequest) (observation, error) {
 	o := observation{request: cr}
 	if r.Unprotected != nil {
@@ -214,11 +238,14 @@ func (r *Reconciler) observe(ctx context.Context, cr *cmapi.CertificateRequest) 
 	var err error
 	switch {
 	case r.DisableApproval, cmapi.CertificateRequestIsApproved(&cr.Status), cmapi.CertificateRequestIsDenied(&cr.Status):
-	case signer.External(cr.Spec.IssuerRef):
-		o.mayApprove = r.permissions.mayTry(cr)
 	default:
-		if o.mayApprove, err = r.permissions.mayApprove(ctx, cr); err != nil {
-			return o, err
+		needs := ""
+		o.mayApprove, needs, o.unasked = r.permissions.mayApprove(ctx, cr)
+		switch {
+		case o.unasked != nil:
+			o.forbidden = o.unasked.Error()
+		case !o.mayApprove && needs != "":
+			o.forbidden = r.permissions.missing(ctx, cr, needs)
 		}
 	}
 	o.issuer, err = r.Scope.Get(ctx, r.Client, cr.Namespace, cr.Spec.IssuerRef)
@@ -268,7 +295,7 @@ func (r *Reconciler) sign(ctx context.Context, cr *cmapi.CertificateRequest, iss
 		Namespace: cr.Namespace, Name: cr.Name,
 		Owner:  *metav1.NewControllerRef(cr, cmapi.SchemeGroupVersion.WithKind("CertificateRequest")),
 		Labels: cr.Labels, Annotations: cr.Annotations,
-		KeySecret: cr.Annotations[cmapi.CertificateRequestPrivateKeyAnnotationKey],
+		KeySecret: cr.Annotations[cmapi.CertificateRequestPrivateKeyAnnotationKey], KeyAnnotation: cmapi.CertificateRequestPrivateKeyAnnotationKey, KeyMissing: "MissingSecret",
 		IssuerRef: cr.Spec.IssuerRef,
 		CSR:       csr, IsCA: cr.Spec.IsCA, Usages: words(cr.Spec.Usages), Duration: cr.Spec.DurationOrDefault(), Asked: cr.Spec.Duration,
 	})

@@ -101,6 +101,8 @@ type Request struct {
 	Labels, Annotations map[string]string
 	// KeySecret names the Secret with the private key, in Namespace. Only selfSigned needs it.
 	KeySecret string
+	// KeyAnnotation is the annotation that names it, and KeyMissing the reason of an event that it does not exist.
+	KeyAnnotation, KeyMissing string
 	// IssuerRef is how it names its issuer: kind and group may be left out.
 	IssuerRef cmmeta.IssuerReference
 	CSR       *x509.CertificateRequest

@@ -354,6 +354,38 @@ func TestKubernetesSigningRequestsAreServed(t *testing.T) {
 		t.Error("the certificate of the selfSigned issuer was signed by somebody else")
 	}
 
+	// A key that is missing is said by an event, and waited for; an annotation that is missing is final.
+	const keyAnnotation = "experimental.cert-manager.io/private-key-secret-name"
+	waits := ask(root, "issuers.cert-manager.io/"+ns+".dotted.name", func(csr *certificatesv1.CertificateSigningRequest) {
+		csr.Annotations = map[string]string{keyAnnotation: "later"}
+	})
+	cluster.Eventually(t, func() error {
+		var list corev1.EventList
+		if err := admin.List(t.Context(), &list, client.InNamespace(metav1.NamespaceDefault)); err != nil {
+			return err
+		}
+		for _, e := range list.Items {
+			if e.InvolvedObject.Name == waits.Name && e.Reason == "SecretNotFound" && strings.Contains(e.Message, ns+"/later not found") && strings.Contains(e.Message, keyAnnotation) {
+				return nil
+			}
+		}
+		return cluster.NotYet("no event of %d", len(list.Items))
+	})
+	create(t, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "later"}, Data: map[string][]byte{"tls.key": keyPEM}})
+	certificateOf(waits)
+	none := ask(root, "issuers.cert-manager.io/"+ns+".dotted.name", nil)
+	cluster.Eventually(t, func() error {
+		if err := admin.Get(t.Context(), client.ObjectKeyFromObject(none), none); err != nil {
+			return err
+		}
+		for _, c := range none.Status.Conditions {
+			if c.Type == certificatesv1.CertificateFailed && c.Reason == "MissingAnnotation" && strings.Contains(c.Message, keyAnnotation) {
+				return nil
+			}
+		}
+		return cluster.NotYet("conditions %+v", none.Status.Conditions)
+	})
+
 	// A user without the right to an Issuer of a namespace.
 	create(t, &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "ask"}, Rules: []rbacv1.PolicyRule{{APIGroups: []string{"certificates.k8s.io"}, Resources: []string{"certificatesigningrequests"}, Verbs: []string{"create"}}}},
 		&rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "ask"}, RoleRef: rbacv1.RoleRef{APIGroup: "rbac.authorization.k8s.io", Kind: "ClusterRole", Name: "ask"}, Subjects: []rbacv1.Subject{{Kind: "User", Name: "mallory", APIGroup: "rbac.authorization.k8s.io"}}})

@@ -271,8 +271,9 @@ func TestEachRefusedWriteOfAnIssuanceIsSaid(t *testing.T) {
 			}
 			return c.Message
 		},
-		"patch the status of *v1.Issuer": func(r *rig) string { return strings.Join(r.events("StatusNotWritten"), "\n") },
-		"create *v1.Order":               (*rig).pendingRequest,
+		"patch the status of *v1.Issuer":             func(r *rig) string { return strings.Join(r.events("StatusNotWritten"), "\n") },
+		"patch the status of *v1.CertificateRequest": func(r *rig) string { return strings.Join(r.events("StatusNotWritten"), "\n") },
+		"create *v1.Order":                           (*rig).pendingRequest,
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()

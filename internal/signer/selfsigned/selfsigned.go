@@ -73,19 +73,20 @@ func (s *Signer) key(ctx context.Context, r signer.Request) (crypto.Signer, erro
 	}
 	if r.KeySecret == "" {
 		return nil, fault.Refusedf("MissingAnnotation", "Annotation %q missing or reference empty: it must name the Secret with the private key, as a selfSigned issuer signs with that",
-			cmapi.CertificateRequestPrivateKeyAnnotationKey)
+			r.KeyAnnotation)
 	}
 	secret, err := s.Secrets.Get(ctx, r.Namespace, r.KeySecret)
 	switch {
 	case apierrors.IsNotFound(err):
-		return nil, fault.Misconfiguredf("MissingSecret", "Referenced secret %s/%s not found", r.Namespace, r.KeySecret)
+		return nil, fault.Misconfiguredf(r.KeyMissing, "Referenced secret %s/%s not found: annotation %q names it as the private key of the request; create it, or correct the annotation",
+			r.Namespace, r.KeySecret, r.KeyAnnotation)
 	case err != nil:
 		return nil, fault.Transientf("ErrorGettingSecret", "Failed to get private key from secret %s/%s: %w", r.Namespace, r.KeySecret, err)
 	}
 	key, err = s.Limits.DecodeKeyPEM(secret.Data[corev1.TLSPrivateKeyKey])
 	if err != nil {
 		return nil, fault.Misconfiguredf("ErrorParsingKey", "Failed to get key %q referenced in annotation %q: entry %s: %w",
-			r.KeySecret, cmapi.CertificateRequestPrivateKeyAnnotationKey, corev1.TLSPrivateKeyKey, err)
+			r.KeySecret, r.KeyAnnotation, corev1.TLSPrivateKeyKey, err)
 	}
 	if !pki.SamePublicKey(key.Public(), r.CSR.PublicKey) {
 		return nil, fault.Refusedf("ErrorKeyMatch", "Error generating certificate template: CSR not signed by referenced private key in secret %s/%s", r.Namespace, r.KeySecret)
