@@ -76,7 +76,7 @@ func Fault(reason string, now time.Time, err error) error {
 		if p.RetryAfter.IsZero() {
 			until = now.Add(visited)
 		}
-		return fault.Limitedf(reason, until, "%w: somebody must visit %s; it will be asked again at %s", err, where, until.UTC().Format(time.RFC3339))
+		return fault.Limitedf(reason, until, "%w: visit %s; it will be asked again at %s", err, where, until.UTC().Format(time.RFC3339))
 	}
 	return &fault.Error{Class: fault.Refused, Reason: reason, Err: fmt.Errorf("the CA refuses: %w", err)}
 }

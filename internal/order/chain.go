@@ -73,7 +73,7 @@ func (r *Reconciler) fetch(ctx context.Context, o conversation, order *cmacme.Or
 	}
 	if extra := offers[best].extra; len(extra) > 0 {
 		*o.say = append(*o.say, func() {
-			r.Events.Eventf(order, corev1.EventTypeWarning, "ExtraNames", "The CA has added names that nobody asked for: %s", strings.Join(extra, ", "))
+			r.Events.Eventf(order, corev1.EventTypeWarning, "ExtraNames", "The CA has added names that were not asked for: %s", strings.Join(extra, ", "))
 		})
 	}
 	order.Status.Certificate, order.Status.State, order.Status.Reason = offers[best].pem, cmacme.Valid, ""

@@ -1,7 +1,6 @@
 package order
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
@@ -37,8 +36,12 @@ func challengeFor(order *cmacme.Order, z cmacme.ACMEAuthorization, spec *cmacme.
 				ours = append(ours, kind)
 			}
 		}
+		if len(ours) == 0 {
+			return nil, fault.Misconfiguredf(noSolver, "the CA wants a proof for %q by one of %s, and the issuer has no solvers: add one to spec.acme.solvers",
+				nameOf(z), strings.Join(types, ", "))
+		}
 		return nil, fault.Misconfiguredf(noSolver, "no solver of the issuer can be used for %q: the CA offers %s, and the solvers are for %s; correct spec.acme.solvers and their selectors, or the labels of the Certificate",
-			nameOf(z), strings.Join(types, ", "), cmp.Or(strings.Join(ours, ", "), "nothing"))
+			nameOf(z), strings.Join(types, ", "), strings.Join(ours, ", "))
 	}
 	solver = solver.DeepCopy()
 	if err := override(solver, order); err != nil {

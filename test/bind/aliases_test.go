@@ -46,7 +46,7 @@ func TestAliasesAndDelegationsLeadToZonesOfOtherServers(t *testing.T) {
 		{"shop", "below", ""},
 		{"alias", "above", "as a CNAME leads from there to alias.challenges.example: if that is on purpose, set dns01.cnameStrategy to Follow"},
 		{"circle", "following", "the CNAMEs at _acme-challenge.circle.example.com lead in a circle or too far: _acme-challenge.circle.example.com -> circle.example.com -> _acme-challenge.circle.example.com"},
-		{"dangling", "following", "no name server knows a zone of nobody.nowhere.example"},
+		{"dangling", "following", "know no zone of nobody.nowhere.example"},
 		{"shop", "above", "does not have the zone _acme-challenge.shop.example.com (NOTAUTH): let dns01.rfc2136.nameserver be the primary server of that zone"},
 	} {
 		t.Run(test.name+" "+test.issuer, func(t *testing.T) {

@@ -230,13 +230,13 @@ func TestTermsThatHaveChangedSayWhatToVisitUntilSomebodyHas(t *testing.T) {
 	wants(pathNewAccount)
 	cluster.Run(t, options)
 	r.issuer()
-	r.issuerSays(cmmeta.ConditionFalse, "Terms of service have changed", "somebody must visit https://ca.example/agree?to=2", "it will be asked again at")
+	r.issuerSays(cmmeta.ConditionFalse, "Terms of service have changed", "visit https://ca.example/agree?to=2", "it will be asked again at")
 	f.behave(nil, nil)
 	r.issuerSays(cmmeta.ConditionTrue)
 
 	wants(pathNewOrder)
 	crt := r.certificate("site", "www.example.com")
-	r.says("somebody must visit https://ca.example/agree?to=2", "it will be asked again at")
+	r.says("visit https://ca.example/agree?to=2", "it will be asked again at")
 	f.behave(nil, nil)
 	r.ready(crt)
 	if crt.Status.FailedIssuanceAttempts != nil {

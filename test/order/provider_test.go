@@ -402,7 +402,7 @@ func TestAValueThatAProviderWouldRemoveIsWaitedForAndThenNamed(t *testing.T) {
 
 	// What is no challenge's is named before it is lost.
 	r.ready(r.certificate("odd", "odd.example.com"))
-	if got := r.events("ForeignRecords"); len(got) != 1 || !strings.Contains(got[0], `at `+odd+` there is "a note" of somebody else`) {
+	if got := r.events("ForeignRecords"); len(got) != 1 || !strings.Contains(got[0], `at `+odd+` there is "a note" that Perennial did not make`) {
 		t.Errorf("the events are %q", got)
 	}
 

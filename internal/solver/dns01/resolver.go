@@ -154,7 +154,17 @@ func (r *Resolver) apex(ctx context.Context, name string) (zone string, authorit
 	if first != nil {
 		return "", false, first
 	}
-	return "", false, fault.Misconfiguredf("PresentError", "no name server knows a zone of %s: create it, have its parent delegate it, or correct the name", strings.TrimSuffix(name, "."))
+	asked, err := r.nameservers()
+	if err != nil {
+		return "", false, err
+	}
+	for i, server := range asked {
+		if strings.Contains(server, "://") {
+			asked[i] = hidden(server)
+		}
+	}
+	return "", false, fault.Misconfiguredf("PresentError", "the name servers %s know no zone of %s: create it, have its parent delegate it, or correct the name. "+
+		"Other servers are asked by dns01.nameservers, or --dns01-recursive-nameservers", strings.Join(asked, ", "), strings.TrimSuffix(name, "."))
 }
 
 // soaOf returns the apex that an answer has an SOA of and a name is below, or "". It may stand anywhere, and those of other zones beside it.
