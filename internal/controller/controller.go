@@ -47,6 +47,7 @@ import (
 	perennial "github.com/perennial-pki/perennial/api/perennial/v1alpha1"
 	"github.com/perennial-pki/perennial/internal/account"
 	"github.com/perennial-pki/perennial/internal/budget"
+	"github.com/perennial-pki/perennial/internal/external"
 	"github.com/perennial-pki/perennial/internal/inject"
 	"github.com/perennial-pki/perennial/internal/issuer"
 	"github.com/perennial-pki/perennial/internal/keygen"
@@ -516,7 +517,7 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 	}
 	wide := o.Namespace == "" // what is of the whole cluster has no place in a controller for one namespace
 	o.Lifecycle.ApprovedByOthers = !on[approver]
-	lives := &lifecycle.Reconciler{Client: c, Secrets: store, Scope: scope, Keyring: keyring, Limits: o.Limits, Settings: o.Lifecycle, Events: events, Metrics: metrics, Clock: o.Clock, Issuances: issuances, Keys: keygen.New()}
+	lives := &lifecycle.Reconciler{External: &external.States{Live: live, Mapper: mgr.GetRESTMapper(), Clock: o.Clock}, Client: c, Secrets: store, Scope: scope, Keyring: keyring, Limits: o.Limits, Settings: o.Lifecycle, Events: events, Metrics: metrics, Clock: o.Clock, Issuances: issuances, Keys: keygen.New()}
 	revoker := &revocation.Reconciler{Client: c, Live: live, Secrets: store, Scope: scope, Accounts: accounts, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, AtWork: lives.AtWork, Lanes: lanes()}
 	for _, part := range []struct {
 		on         bool

@@ -333,6 +333,9 @@ func (r *Reconciler) makeRequest(ctx context.Context, o *Observation, n *NewRequ
 		return err
 	}
 	cr.Name = name.Name
+	if generation := externalGeneration(r.externalState(ctx, crt)); generation != "" {
+		cr.Annotations[issuerAnnotation] = generation
+	}
 	cr.Annotations[cmapi.CertificateRequestRevisionAnnotationKey] = strconv.Itoa(n.Revision)
 	cr.Annotations[cmapi.CertificateRequestPrivateKeyAnnotationKey] = KeySecretName(crt, n.Revision)
 	if wanted := revocation.For(crt); wanted != "" && o.Issuer != nil && o.Issuer.GetSpec().ACME != nil {

@@ -11,6 +11,7 @@ import (
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/external"
 	"github.com/perennial-pki/perennial/internal/reissue"
 	"github.com/perennial-pki/perennial/internal/signer"
 )
@@ -70,6 +71,10 @@ func (d *decider) failed(next *cmapi.CertificateRequest, f *failure, asked bool)
 		d.forgetFailures()
 		d.overtaken = reissue.IssuerChanged
 		return true // the issuer is not the one that refused
+	case d.externalChanged(next):
+		d.forgetFailures()
+		d.overtaken = reissue.IssuerChanged
+		return true
 	case !counted:
 		attempts := attemptOf(next)
 		if n := d.Certificate.Status.FailedIssuanceAttempts; n != nil {
@@ -94,6 +99,15 @@ func (d *decider) failed(next *cmapi.CertificateRequest, f *failure, asked bool)
 	if over {
 		d.retries = true
 		return true
+	}
+	if at := d.externalReady(next, f); !at.IsZero() && at.Before(end) {
+		if end = at; counted && !f.waits && !d.Now.Before(end) {
+			d.overtaken = reissue.IssuerChanged
+			return true
+		}
+	}
+	if next != d.rehearsal && externalGeneration(d.External) != "" {
+		d.look(d.Now.Add(external.Interval), "whether the external issuer changed is looked at then")
 	}
 	if f.waits {
 		message += fmt.Sprintf(". The next attempt is made when spec or the issuer change (attempt %d, %s)", *d.Status.FailedIssuanceAttempts, f.reason)

@@ -30,6 +30,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	"github.com/perennial-pki/perennial/internal/external"
 	"github.com/perennial-pki/perennial/internal/issuer"
 	"github.com/perennial-pki/perennial/internal/keygen"
 	"github.com/perennial-pki/perennial/internal/observe"
@@ -64,6 +65,8 @@ type Reconciler struct {
 	Issuances *reissue.Store
 	// Keys generates private keys that take long.
 	Keys *keygen.Pool
+	// External reads external issuers. It may be nil.
+	External *external.States
 
 	atWork   sync.Map // the keys whose pass is under way
 	refusals refusals
@@ -264,6 +267,9 @@ func (r *Reconciler) observe(ctx context.Context, crt *cmapi.Certificate) (*Obse
 	}
 	if err := r.observeRequests(ctx, o); err != nil {
 		return o, err
+	}
+	if o.Next != nil && failureOf(o.Next) != nil {
+		o.External = r.externalState(ctx, crt)
 	}
 	var keys corev1.SecretList
 	if err := r.Client.List(ctx, &keys, append([]client.ListOption{client.InNamespace(crt.Namespace), client.MatchingFields{byOwner: string(crt.UID)}}, fromCache...)...); err != nil {

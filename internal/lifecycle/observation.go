@@ -15,6 +15,7 @@ import (
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/external"
 	"github.com/perennial-pki/perennial/internal/issuer"
 	"github.com/perennial-pki/perennial/internal/reissue"
 	"github.com/perennial-pki/perennial/internal/signer"
@@ -37,6 +38,9 @@ type Observation struct {
 
 	// CARenewal is when a Certificate renews the CA of the issuer. It is zero if none does.
 	CARenewal time.Time
+
+	// External is how an external issuer is whose request failed.
+	External external.State
 
 	// Current is the request that the present revision comes from, Next the one of the revision after it. Either may be nil.
 	Current, Next *cmapi.CertificateRequest
