@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/utils/clock"
+	clocktesting "k8s.io/utils/clock/testing"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -22,6 +23,7 @@ import (
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/deploy"
 	"github.com/perennial-pki/perennial/internal/cli"
+	"github.com/perennial-pki/perennial/internal/controller"
 	"github.com/perennial-pki/perennial/pki"
 	"github.com/perennial-pki/perennial/test/cluster"
 )
@@ -183,4 +185,69 @@ func TestStatusSaysHowAnExternalIssuerIs(t *testing.T) {
 		t.Fatal(err)
 	}
 	says("mend StepIssuer.issuers.example.net prod: wrong provisioner password")
+}
+
+// TestAnExternalIssuerThatIsCorrectedIsAskedAgain has a request that failed, hours before its next attempt.
+func TestAnExternalIssuerThatIsCorrectedIsAskedAgain(t *testing.T) {
+	ns := cluster.Namespace(t)
+	admin := cluster.Admin(t)
+	kind := externalKind(t, "CorrectedIssuer", "correctedissuers", apiextensionsv1.NamespaceScoped)
+	grantController(t, rbacv1.PolicyRule{APIGroups: []string{kind.Group}, Resources: []string{"correctedissuers"}, Verbs: []string{"get"}})
+	now := clocktesting.NewFakeClock(time.Now())
+	run(t, func(o *controller.Options) { o.Clock = now })
+	issuer := &unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{"provisioner": "wrong"}}}
+	issuer.SetGroupVersionKind(kind)
+	issuer.SetNamespace(ns)
+	issuer.SetName("prod")
+	create(t, issuer)
+	crt := leaf(ns, "a", cmmeta.IssuerReference{Name: "prod", Kind: kind.Kind, Group: kind.Group})
+	create(t, crt)
+	cr := &cmapi.CertificateRequest{}
+	cluster.Eventually(t, func() error {
+		if err := admin.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: "a-1"}, cr); err != nil {
+			return err
+		}
+		at := metav1.NewTime(now.Now())
+		cr.Status.FailureTime = &at
+		cmapi.SetCertificateRequestCondition(&cr.Status, at.Time, cmapi.CertificateRequestCondition{Type: "Ready", Status: "False", Reason: "Failed", Message: "wrong provisioner"})
+		return admin.Status().Update(t.Context(), cr)
+	})
+	failed := cr.UID
+	nudge := func() {
+		t.Helper()
+		cluster.Eventually(t, func() error {
+			if err := admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
+				return err
+			}
+			metav1.SetMetaDataAnnotation(&crt.ObjectMeta, "nudged", time.Now().String())
+			return admin.Update(t.Context(), crt)
+		})
+	}
+	cluster.Eventually(t, func() error {
+		if err := admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
+			return err
+		}
+		if c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing); c == nil || c.Status != cmmeta.ConditionFalse {
+			return cluster.NotYet("conditions %+v", crt.Status.Conditions)
+		}
+		return nil
+	})
+	if err := admin.Get(t.Context(), client.ObjectKeyFromObject(issuer), issuer); err != nil {
+		t.Fatal(err)
+	}
+	issuer.Object["spec"] = map[string]any{"provisioner": "right"}
+	if err := admin.Update(t.Context(), issuer); err != nil {
+		t.Fatal(err)
+	}
+	now.Step(2 * time.Minute) // less than any back-off
+	nudge()
+	cluster.Eventually(t, func() error {
+		if err := admin.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: "a-1"}, cr); err != nil {
+			return err
+		}
+		if cr.UID == failed {
+			return cluster.NotYet("the failed request is still there")
+		}
+		return nil
+	})
 }
