@@ -186,6 +186,27 @@ func gather(ctx context.Context, c *cluster, name string) (explain.Objects, erro
 	return o, nil
 }
 
+// latest is when an event happened last. Those of the events.k8s.io API have other fields for it.
+func latest(e *corev1.Event) metav1.Time {
+	switch {
+	case e.Series != nil && !e.Series.LastObservedTime.IsZero():
+		return metav1.NewTime(e.Series.LastObservedTime.Time)
+	case !e.LastTimestamp.IsZero():
+		return e.LastTimestamp
+	case !e.EventTime.IsZero():
+		return metav1.NewTime(e.EventTime.Time)
+	}
+	return e.CreationTimestamp
+}
+
+// occurrences is how often an event happened.
+func occurrences(e *corev1.Event) int32 {
+	if e.Series != nil {
+		return e.Series.Count
+	}
+	return e.Count
+}
+
 // eventsOf are the latest events about the objects, the latest last.
 func eventsOf(ctx context.Context, c *cluster, o explain.Objects, limit int) ([]eventLine, error) {
 	about := map[types.UID]bool{o.Certificate.UID: true}
@@ -223,7 +244,8 @@ func eventsOf(ctx context.Context, c *cluster, o explain.Objects, limit int) ([]
 		}
 		for _, e := range list.Items {
 			if about[e.InvolvedObject.UID] {
-				lines = append(lines, eventLine{Time: e.LastTimestamp, Type: e.Type, Object: e.InvolvedObject.Kind + " " + e.InvolvedObject.Name, Reason: e.Reason, Message: e.Message, Count: e.Count})
+				lines = append(lines, eventLine{Time: latest(&e), Type: e.Type, Object: e.InvolvedObject.Kind + " " + e.InvolvedObject.Name,
+					Reason: e.Reason, Message: e.Message, Count: occurrences(&e)})
 			}
 		}
 	}

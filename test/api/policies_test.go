@@ -414,19 +414,34 @@ func TestOnlyTheControllerWritesItsAnnotations(t *testing.T) {
 	}
 }
 
-func TestOnlyTheControllerSaysWhatIsRevocable(t *testing.T) {
+func TestUsersWriteNothingOfTheStatusOfACertificateButIssuing(t *testing.T) {
 	client, write := admin(t), permission{"update", "cert-manager.io", "certificates/status", ""}
 	editor := grant(t, write)
-	stored := create(t, client, certificates, object(t, certificate))
-	one, other := `{certificate: aGVsbG8=, issuerRef: {name: ca}}`, `{certificate: d29ybGQ=, issuerRef: {name: ca}}`
-	denied := refused("", `user "`+editor+`" cannot write status.revocable, which the controller alone does: leave it as it is`)
-	denied.check(t, dryUpdate(t, as(t, user(editor)), certificates, stored, `status: {revocable: `+one+`}`, "status"))
-	stored = setStatus(t, client, certificates, stored, `status: {revocable: `+one+`}`)
-	denied.check(t, dryUpdate(t, as(t, user(editor)), certificates, stored, `status: {revocable: `+other+`}`, "status"))
-	renew := `conditions: [{type: Issuing, status: "True", reason: ManuallyTriggered}]`
-	accepted.check(t, dryUpdate(t, as(t, user(editor)), certificates, stored, `status: {`+renew+`}`, "status"))
-	// Programs of cert-manager write the status without fields that they do not know.
-	accepted.check(t, dryUpdate(t, as(t, user(editor)), certificates, stored, `status: {revocable: null, `+renew+`}`, "status"))
+	other := as(t, user(editor))
+	const now, ready = `lastTransitionTime: "2026-01-02T03:04:05Z"`, `type: Ready, status: "False", reason: Pending, message: m`
+	one := `{certificate: aGVsbG8=, issuerRef: {name: ca}}`
+	stored := setStatus(t, client, certificates, create(t, client, certificates, object(t, certificate)),
+		`status: {revision: 3, revocable: `+one+`, conditions: [{`+ready+`, `+now+`}]}`)
+	renew := `{type: Issuing, status: "True", reason: ManuallyTriggered}`
+	kept := `{` + ready + `, ` + now + `}`
+	denied := func(what string) verdict {
+		return refused("", `user "`+editor+`" cannot write `+what+`, which the controller alone does: change nothing but the condition Issuing`)
+	}
+	for _, e := range []example{
+		{"to have it renewed", `conditions: [` + kept + `, ` + renew + `]`, accepted},
+		{"without a field that the program does not know", `revocable: null, conditions: [` + kept + `, ` + renew + `]`, accepted},
+		{"another certificate to revoke", `revocable: {certificate: d29ybGQ=, issuerRef: {name: ca}}`, denied("status.revocable")},
+		{"another revision", `revision: 1`, denied("status.revision")},
+		{"a failure that was none", `failedIssuanceAttempts: 9`, denied("status.failedIssuanceAttempts")},
+		{"Ready", `conditions: [{type: Ready, status: "True", reason: Ready, message: m, ` + now + `}]`, denied("the condition Ready")},
+		{"no condition", `conditions: []`, denied("the condition Ready")},
+	} {
+		t.Run(e.name, func(t *testing.T) {
+			e.want.check(t, dryUpdate(t, other, certificates, stored, `status: {`+e.patch+`}`, "status"))
+		})
+	}
+	controller := as(t, user(grant(t, write, permission{"act", "perennial.dev", "controllers", ""})))
+	accepted.check(t, dryUpdate(t, controller, certificates, stored, `status: {revision: 4}`, "status"))
 }
 
 func TestApprovalWaitsUntilTheRequestIsChecked(t *testing.T) {

@@ -101,7 +101,7 @@ func TestAChallengeThatNoOrderAsksForIsNotSetUp(t *testing.T) {
 			if ch.Status.Presented {
 				t.Error("it is presented")
 			}
-			if err := client.IgnoreNotFound(user.Delete(t.Context(), ch)); err != nil {
+			if err := client.IgnoreNotFound(s.admin.Delete(t.Context(), ch)); err != nil {
 				t.Fatal(err)
 			}
 			s.gone(ch)

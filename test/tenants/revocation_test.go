@@ -76,8 +76,12 @@ func TestATenantCannotHaveCertificatesOfOthersRevoked(t *testing.T) {
 	next.Status.Certificate = public
 	forbidden(t, "status.certificate of the request", evil.Status().Update(t.Context(), next), "cannot write status.certificate")
 	forged := &cmapi.CertificateRequest{
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "forged", OwnerReferences: []metav1.OwnerReference{
-			*metav1.NewControllerRef(crt, cmapi.SchemeGroupVersion.WithKind("Certificate"))}},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: namespace, Name: "forged",
+			// Of a later revision, or the controller deletes it as one of the past.
+			Annotations:     map[string]string{cmapi.CertificateRequestRevisionAnnotationKey: "1000"},
+			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(crt, cmapi.SchemeGroupVersion.WithKind("Certificate"))},
+		},
 		Spec: cmapi.CertificateRequestSpec{IssuerRef: s.issuer, Request: csr(t, pki.Request{DNSNames: []string{"nowhere.test"}})},
 	}
 	try(t, evil, forged)

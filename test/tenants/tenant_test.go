@@ -40,19 +40,6 @@ func TestMain(m *testing.M) { cluster.Main(m) }
 // tenantName is the ServiceAccount of a tenant in its namespace.
 const tenantName = "tenant"
 
-// editRules are the rights of cert-manager's edit role, and of those that the edit role of Kubernetes gives beside them.
-func editRules() []rbacv1.PolicyRule {
-	write := []string{"create", "delete", "deletecollection", "patch", "update", "get", "list", "watch"}
-	return []rbacv1.PolicyRule{
-		{APIGroups: []string{"cert-manager.io"}, Resources: []string{"certificates", "certificaterequests", "issuers"}, Verbs: write},
-		{APIGroups: []string{"cert-manager.io"}, Resources: []string{"certificates/status"}, Verbs: []string{"update"}},
-		{APIGroups: []string{"acme.cert-manager.io"}, Resources: []string{"challenges", "orders"}, Verbs: write},
-		{APIGroups: []string{""}, Resources: []string{"secrets", "configmaps", "services"}, Verbs: write},
-		{APIGroups: []string{"networking.k8s.io"}, Resources: []string{"ingresses"}, Verbs: write},
-		{APIGroups: []string{"gateway.networking.k8s.io"}, Resources: []string{"gateways", "listenersets"}, Verbs: write},
-	}
-}
-
 // statusRules are rights to all status subresources, which an administrator may have given in addition.
 func statusRules() []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{
@@ -61,16 +48,29 @@ func statusRules() []rbacv1.PolicyRule {
 	}
 }
 
-// tenant makes a namespace with a user, and returns a client of that user.
+// gatewayRules are what the Gateway API's own definitions give to the role edit in most clusters.
+func gatewayRules() []rbacv1.PolicyRule {
+	return []rbacv1.PolicyRule{{
+		APIGroups: []string{"gateway.networking.k8s.io"}, Resources: []string{"gateways", "listenersets"},
+		Verbs: []string{"create", "delete", "deletecollection", "patch", "update", "get", "list", "watch"},
+	}}
+}
+
+// tenant makes a namespace with a user that has the role edit, with what deploy/rbac.yaml adds to it, and returns a client of that user.
 func tenant(t *testing.T, rules ...rbacv1.PolicyRule) (client.Client, string) {
 	t.Helper()
 	admin, namespace := cluster.Admin(t), cluster.Namespace(t)
-	role := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: tenantName}, Rules: append(editRules(), rules...)}
+	role := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: tenantName}, Rules: append(gatewayRules(), rules...)}
 	for _, o := range []client.Object{
 		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: tenantName}}, role,
 		&rbacv1.RoleBinding{
 			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: tenantName},
 			RoleRef:    rbacv1.RoleRef{APIGroup: "rbac.authorization.k8s.io", Kind: "Role", Name: tenantName},
+			Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: namespace, Name: tenantName}},
+		},
+		&rbacv1.RoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "edit"},
+			RoleRef:    rbacv1.RoleRef{APIGroup: "rbac.authorization.k8s.io", Kind: "ClusterRole", Name: "edit"},
 			Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: namespace, Name: tenantName}},
 		},
 	} {
@@ -87,7 +87,10 @@ func tenant(t *testing.T, rules ...rbacv1.PolicyRule) (client.Client, string) {
 		t.Fatal(err)
 	}
 	cluster.Eventually(t, func() error { // RBAC reads its cache
-		return c.List(t.Context(), &corev1.SecretList{}, client.InNamespace(namespace))
+		if err := c.List(t.Context(), &corev1.SecretList{}, client.InNamespace(namespace)); err != nil {
+			return err
+		}
+		return c.List(t.Context(), &cmapi.CertificateList{}, client.InNamespace(namespace)) // aggregated
 	})
 	return c, namespace
 }
@@ -164,7 +167,7 @@ func share(t *testing.T, change ...func(*controller.Options, *cmacme.ACMEIssuer)
 	for _, f := range change {
 		f(&options, issuer.Spec.ACME)
 	}
-	cluster.Run(t, options)
+	s.controller = cluster.Run(t, options)
 	s.create(issuer)
 	s.issuer = cmmeta.IssuerReference{Kind: "ClusterIssuer", Name: issuer.Name}
 	return s

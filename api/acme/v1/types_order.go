@@ -14,6 +14,7 @@ import (
 // +kubebuilder:printcolumn:name="Issuer",type="string",JSONPath=".spec.issuerRef.name",priority=1
 // +kubebuilder:printcolumn:name="Reason",type="string",JSONPath=".status.reason",description="",priority=1
 // +kubebuilder:printcolumn:name="Age",type="date",JSONPath=".metadata.creationTimestamp",description="The time since the object was created."
+// +kubebuilder:metadata:labels="app.kubernetes.io/version=v0.1.0"
 // +kubebuilder:resource:scope=Namespaced,categories={cert-manager,cert-manager-acme}
 // +kubebuilder:selectablefield:JSONPath=.spec.issuerRef.group
 // +kubebuilder:selectablefield:JSONPath=.spec.issuerRef.kind

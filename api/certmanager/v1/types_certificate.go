@@ -17,6 +17,7 @@ import (
 // +kubebuilder:printcolumn:name="Status",type="string",JSONPath=`.status.conditions[?(@.type == "Ready")].message`,priority=1
 // +kubebuilder:printcolumn:name="Expiration",type="string",JSONPath=`.status.notAfter`,priority=1
 // +kubebuilder:printcolumn:name="Age",type="date",JSONPath=`.metadata.creationTimestamp`,description="The time since the object was created."
+// +kubebuilder:metadata:labels="app.kubernetes.io/version=v0.1.0"
 // +kubebuilder:resource:scope=Namespaced,shortName={cert,certs},categories=cert-manager
 // +kubebuilder:selectablefield:JSONPath=.spec.issuerRef.group
 // +kubebuilder:selectablefield:JSONPath=.spec.issuerRef.kind

@@ -30,6 +30,7 @@ const (
 // +kubebuilder:printcolumn:name="Requester",type="string",JSONPath=`.spec.username`
 // +kubebuilder:printcolumn:name="Status",type="string",JSONPath=`.status.conditions[?(@.type == "Ready")].message`,priority=1
 // +kubebuilder:printcolumn:name="Age",type="date",JSONPath=`.metadata.creationTimestamp`,description="The time since the object was created."
+// +kubebuilder:metadata:labels="app.kubernetes.io/version=v0.1.0"
 // +kubebuilder:resource:scope=Namespaced,shortName={cr,crs},categories=cert-manager
 // +kubebuilder:selectablefield:JSONPath=.spec.issuerRef.group
 // +kubebuilder:selectablefield:JSONPath=.spec.issuerRef.kind

@@ -15,6 +15,7 @@ import (
 // +kubebuilder:printcolumn:name="Ready",type="string",JSONPath=`.status.conditions[?(@.type == "Ready")].status`
 // +kubebuilder:printcolumn:name="Status",type="string",JSONPath=`.status.conditions[?(@.type == "Ready")].message`,priority=1
 // +kubebuilder:printcolumn:name="Age",type="date",JSONPath=`.metadata.creationTimestamp`,description="The time since the object was created."
+// +kubebuilder:metadata:labels="app.kubernetes.io/version=v0.1.0"
 // +kubebuilder:resource:scope=Cluster,shortName=ciss,categories=cert-manager
 // +kubebuilder:subresource:status
 type ClusterIssuer struct {
@@ -47,6 +48,7 @@ type ClusterIssuerList struct {
 // +kubebuilder:printcolumn:name="Ready",type="string",JSONPath=`.status.conditions[?(@.type == "Ready")].status`
 // +kubebuilder:printcolumn:name="Status",type="string",JSONPath=`.status.conditions[?(@.type == "Ready")].message`,priority=1
 // +kubebuilder:printcolumn:name="Age",type="date",JSONPath=`.metadata.creationTimestamp`,description="The time since the object was created."
+// +kubebuilder:metadata:labels="app.kubernetes.io/version=v0.1.0"
 // +kubebuilder:resource:scope=Namespaced,shortName=iss,categories=cert-manager
 // +kubebuilder:subresource:status
 type Issuer struct {

@@ -17,6 +17,7 @@ import (
 // +kubebuilder:object:root=true
 // +kubebuilder:storageversion
 // +kubebuilder:subresource:status
+// +kubebuilder:metadata:labels="app.kubernetes.io/version=v0.1.0"
 // +kubebuilder:resource:scope=Cluster,shortName=certfile,categories=perennial
 // +kubebuilder:printcolumn:name="Ready",type="string",JSONPath=`.status.conditions[?(@.type == "Ready")].status`
 // +kubebuilder:printcolumn:name="Namespace",type="string",JSONPath=`.spec.certificateRef.namespace`

@@ -29,6 +29,7 @@ const (
 // +kubebuilder:object:root=true
 // +kubebuilder:storageversion
 // +kubebuilder:subresource:status
+// +kubebuilder:metadata:labels="app.kubernetes.io/version=v0.1.0"
 // +kubebuilder:resource:scope=Cluster,shortName=tb,categories=perennial
 // +kubebuilder:printcolumn:name="Ready",type="string",JSONPath=`.status.conditions[?(@.type == "Ready")].status`
 // +kubebuilder:printcolumn:name="Certificates",type="integer",JSONPath=`.status.certificateCount`
