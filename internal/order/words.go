@@ -10,16 +10,23 @@ import (
 )
 
 // notWords passes over updates by which an Order or Challenge says something else, and nothing is otherwise. Who says so has said when to look again, too;
-// errors name ports, streams and times that are new each time, and would else be tried again as fast as they can be written.
+// errors name ports, streams and times that are new each time, and would else be tried again as fast as they can be written. So it is with the finalizer of
+// a Challenge: the pass that sets it goes on.
 func notWords() predicate.Predicate {
 	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool { return !onlyWords(e.ObjectOld, e.ObjectNew) }}
 }
 
-// onlyWords reports whether two versions differ in status.reason, and in nothing else that means something.
+// onlyWords reports whether two versions differ in status.reason or a finalizer that was set, and in nothing else that means something.
 func onlyWords(before, after client.Object) bool {
 	was, said := wordless(before)
 	is, says := wordless(after)
-	return said != says && equality.Semantic.DeepEqual(was, is)
+	protected := false
+	if is, ok := is.(*cmacme.Challenge); ok && hasFinalizer(is) {
+		if was := was.(*cmacme.Challenge); !hasFinalizer(was) {
+			was.Finalizers, protected = is.Finalizers, true
+		}
+	}
+	return (said != says || protected) && equality.Semantic.DeepEqual(was, is)
 }
 
 // wordless returns what an Order or Challenge is, and what it says.
