@@ -100,7 +100,8 @@ func (o conversation) readAuthorizations(ctx context.Context, order *cmacme.Orde
 		wildcard := found[i].Wildcard
 		z.Identifier, z.Wildcard, z.InitialState = found[i].Identifier.Value, &wildcard, initialState(found[i].Status)
 		for _, ch := range found[i].Challenges {
-			if (ch.Token != "" || ch.Type == acme.ChallengeDNSPersist01) && len(z.Challenges) < maxOffered {
+			// An offer that cert-manager does not know would keep it from writing the status of the Order.
+			if (ch.Token != "" || ch.Type == acme.ChallengeDNSPersist01 && o.persists) && len(z.Challenges) < maxOffered {
 				z.Challenges = append(z.Challenges, cmacme.ACMEChallenge{URL: ch.URL, Token: ch.Token, Type: ch.Type, IssuerDomainNames: ch.IssuerDomainNames})
 			}
 		}

@@ -343,7 +343,7 @@ func (r *Reconciler) step(ctx context.Context, order *cmacme.Order, challenges [
 		return reconcile.Result{}, err
 	}
 	defer lane.Leave(ctx)
-	o := conversation{ca: ca, by: by, now: r.Clock.Now(), say: say}
+	o := conversation{ca: ca, by: by, now: r.Clock.Now(), say: say, persists: persists(i.GetSpec().ACME)}
 	if order.Status.URL == "" {
 		first, err := r.first(ctx, order, by)
 		if err != nil {
@@ -436,6 +436,15 @@ type conversation struct {
 	now time.Time
 	// say is what is to be told when the status is written.
 	say *[]func()
+	// persists says that a solver of the issuer is for dns-persist-01.
+	persists bool
+}
+
+// persists reports whether an issuer has a solver for dns-persist-01.
+func persists(spec *cmacme.ACMEIssuer) bool {
+	return slices.ContainsFunc(spec.Solvers, func(s cmacme.ACMEChallengeSolver) bool {
+		return s.DNS01 != nil && s.DNS01.ChallengeType == cmacme.DNS01ChallengeTypeDNSPersist01
+	})
 }
 
 // challenge makes the Challenges that are missing, and reports whether one is still open.

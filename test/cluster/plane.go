@@ -49,7 +49,7 @@ func Plane(t testing.TB) *ControlPlane {
 }
 
 func startPlane() (*ControlPlane, error) {
-	program, err := apiserver()
+	program, err := Compiled("apiserver", "test", "./apiserver")
 	if err != nil {
 		return nil, err
 	}
@@ -84,9 +84,9 @@ func (p *ControlPlane) stop() error {
 	return p.process.Wait()
 }
 
-// apiserver returns the path of the command test/apiserver, compiled. Packages that are tested at the same
-// time compile it once.
-func apiserver() (string, error) {
+// Compiled returns the path of a command of this repository, compiled into bin/. dir is that of its module,
+// from the root of the repository. Packages that are tested at the same time compile it once.
+func Compiled(name, dir, pkg string, env ...string) (string, error) {
 	root, err := workspace()
 	if err != nil {
 		return "", err
@@ -95,7 +95,7 @@ func apiserver() (string, error) {
 	if err := os.MkdirAll(bin, 0o755); err != nil {
 		return "", err
 	}
-	lock, err := os.Create(filepath.Join(bin, "apiserver.lock"))
+	lock, err := os.Create(filepath.Join(bin, name+".lock"))
 	if err != nil {
 		return "", err
 	}
@@ -103,11 +103,11 @@ func apiserver() (string, error) {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		return "", err
 	}
-	path := filepath.Join(bin, "apiserver")
-	cmd := exec.Command("go", "build", "-o", path, "./test/apiserver")
-	cmd.Dir = root
+	path := filepath.Join(bin, name)
+	cmd := exec.Command("go", "build", "-o", path, pkg)
+	cmd.Dir, cmd.Env = filepath.Join(root, dir), append(os.Environ(), env...)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("compile the control plane: %w\n%s", err, out)
+		return "", fmt.Errorf("compile %s: %w\n%s", name, err, out)
 	}
 	return path, nil
 }
