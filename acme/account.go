@@ -80,7 +80,8 @@ func (c *Client) register(ctx context.Context, dir *Directory, key crypto.Signer
 		return Account{}, err
 	}
 	if m.Location == "" {
-		return Account{}, &ProtocolError{Action: "newAccount", URL: dir.NewAccount, Reason: "there is no Location, which is the account's URL"}
+		return Account{}, &ProtocolError{Action: "newAccount", URL: dir.NewAccount,
+			Reason: "there is no Location, which is the account's URL"}
 	}
 	return c.account(m, "newAccount", m.Location, key)
 }

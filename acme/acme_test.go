@@ -260,7 +260,8 @@ func TestAProblemSaysWhatTheServerSaid(t *testing.T) {
 	if !errors.As(err, &p) {
 		t.Fatal(err)
 	}
-	if want := "newOrder: 429 urn:ietf:params:acme:error:rateLimited: too many  certificates: a.example: urn:ietf:params:acme:error:caa: CAA forbids"; err.Error() != want {
+	if want := "newOrder: 429 urn:ietf:params:acme:error:rateLimited: too many  certificates: a.example: " +
+		"urn:ietf:params:acme:error:caa: CAA forbids"; err.Error() != want {
 		t.Errorf("got  %s\nwant %s", err, want)
 	}
 	if !p.RetryAfter.Equal(now.Add(2*time.Minute)) || p.Status != 429 || p.TermsOfService != "https://ca.example/tos" {

@@ -53,7 +53,8 @@ func (c *Client) NewAuthorization(ctx context.Context, a Account, id Identifier)
 		return Authorization{}, invalid("newAuthz", dir.NewAuthz, err)
 	}
 	if m.Location == "" {
-		return Authorization{}, &ProtocolError{Action: "newAuthz", URL: dir.NewAuthz, Reason: "there is no Location, which is the authorization's URL"}
+		return Authorization{}, &ProtocolError{Action: "newAuthz", URL: dir.NewAuthz,
+			Reason: "there is no Location, which is the authorization's URL"}
 	}
 	z.URL, z.Reply = m.Location, m.Reply
 	return z, nil

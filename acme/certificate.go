@@ -26,7 +26,8 @@ func (c *Client) Certificate(ctx context.Context, a Account, url string) (Certif
 		return Certificate{}, err
 	}
 	if m.media != mediaChain {
-		return Certificate{}, &ProtocolError{Action: "certificate", URL: url, Reason: fmt.Sprintf("its type is %q, not %s", clean(m.media, 60), mediaChain)}
+		return Certificate{}, &ProtocolError{Action: "certificate", URL: url, Reason: fmt.Sprintf("its type is %q, not %s",
+			clean(m.media, 60), mediaChain)}
 	}
 	return Certificate{URL: url, ChainPEM: m.body, Alternates: m.related("alternate"), Reply: m.Reply}, nil
 }

@@ -232,7 +232,8 @@ func (c *Client) exchange(ctx context.Context, action, method, target string, bo
 		p.Action, p.RetryAfter = action, m.RetryAfter
 		return m, p
 	case status >= 300:
-		return nil, &ProtocolError{Action: action, URL: target, Reason: fmt.Sprintf("status %d: redirects are not followed", status)}
+		return nil, &ProtocolError{Action: action, URL: target, Reason: fmt.Sprintf("status %d: redirects are not followed",
+			status)}
 	}
 	return m, nil
 }

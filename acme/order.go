@@ -68,7 +68,8 @@ func (c *Client) NewOrder(ctx context.Context, a Account, r OrderRequest) (Order
 		return Order{}, err
 	}
 	if m.Location == "" {
-		return Order{}, &ProtocolError{Action: "newOrder", URL: dir.NewOrder, Reason: "there is no Location, which is the order's URL"}
+		return Order{}, &ProtocolError{Action: "newOrder", URL: dir.NewOrder,
+			Reason: "there is no Location, which is the order's URL"}
 	}
 	o, err := c.order(m, "newOrder", m.Location, dir)
 	var wrong *ProtocolError

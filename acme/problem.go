@@ -82,8 +82,8 @@ func (p *Problem) Error() string {
 	return b.String()
 }
 
-// text is the problem in one line: the identifier, the HTTP status, the full type and the detail, and so each
-// subproblem. Users search for the status and the type.
+// text is the problem in one line: the identifier, the HTTP status, the full type and the detail,
+// and so each subproblem. Users search for the status and the type.
 func (p *Problem) text() string {
 	detail := p.Detail
 	if detail == "" {

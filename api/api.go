@@ -40,9 +40,10 @@ func CRDs() ([]*apiextensionsv1.CustomResourceDefinition, error) {
 	return out, err
 }
 
-// RevisionAnnotation on a policy says which revision of its rules it is, 0 if left out. A release that changes the expressions of a policy
-// raises it: then a controller of the release before, which still runs while policies of the next are installed, does not take
-// them for policies that were tampered with.
+// RevisionAnnotation on a policy says which revision of its rules it is, 0 if left out. A release
+// that changes the expressions of a policy raises it: then a controller of the release before,
+// which still runs while policies of the next are installed, does not take them for policies that
+// were tampered with.
 const RevisionAnnotation = "perennial.dev/revision"
 
 // Policies returns the admission policies and their bindings, each binding after its policy:

@@ -20,7 +20,8 @@ func TestObjectsBeginWithAStatusOfNoGeneration(t *testing.T) {
 		}
 		for _, v := range crd.Spec.Versions {
 			status := v.Schema.OpenAPIV3Schema.Properties["status"]
-			if status.Default == nil || string(status.Default.Raw) != `{"observedGeneration":-1}` || status.Properties["observedGeneration"].Type != "integer" {
+			if status.Default == nil || string(status.Default.Raw) != `{"observedGeneration":-1}` ||
+				status.Properties["observedGeneration"].Type != "integer" {
 				t.Errorf("%s %s: the default of status is %v", kind, v.Name, status.Default)
 			}
 		}

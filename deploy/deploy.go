@@ -23,8 +23,8 @@ var rbac string
 //go:embed http01-service.yaml
 var http01Service string
 
-// RBAC returns the namespace and the ServiceAccount of the controller, its rights, and those that the roles view, edit and
-// admin get in addition, in the order in which to apply them.
+// RBAC returns the namespace and the ServiceAccount of the controller, its rights, and those that
+// the roles view, edit and admin get in addition, in the order in which to apply them.
 func RBAC() ([]*unstructured.Unstructured, error) { return parse("rbac.yaml", rbac) }
 
 // HTTP01Service returns the Service for the flag --http01-service.

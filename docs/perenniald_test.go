@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestTheUnitHasNoStartLimitAndIsHardened reads the unit of docs/perenniald.md as systemd does: a key
-// counts in its own section alone.
+// TestTheUnitHasNoStartLimitAndIsHardened reads the unit of docs/perenniald.md as systemd does: a
+// key counts in its own section alone.
 func TestTheUnitHasNoStartLimitAndIsHardened(t *testing.T) {
 	text, err := os.ReadFile("perenniald.md")
 	if err != nil {

@@ -91,8 +91,8 @@ func decodeCertificates(data []byte, limit int) ([]*x509.Certificate, error) {
 	}
 }
 
-// ReadableCertificates returns the certificates in data that can be read, for what is to be kept of something that
-// is written anew. Input of more than l.Bundle bytes has none.
+// ReadableCertificates returns the certificates in data that can be read, for what is to be kept of
+// something that is written anew. Input of more than l.Bundle bytes has none.
 func (l Limits) ReadableCertificates(data []byte) []*x509.Certificate {
 	if checkSize(data, l.bundle()) != nil {
 		return nil

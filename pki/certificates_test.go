@@ -37,25 +37,44 @@ func TestDecodeCertificates(t *testing.T) {
 		want   []*x509.Certificate
 		err    string
 	}{
-		"one certificate":                          {decode: one, data: leafPEM, want: []*x509.Certificate{leaf}},
-		"the first of a chain":                     {decode: one, data: both, want: []*x509.Certificate{leaf}},
-		"the first, whatever follows":              {decode: one, data: leafPEM + garbage, want: []*x509.Certificate{leaf}},
-		"the first of a chain of the size limit":   {decode: one, data: pad(both, MaxChainSize), want: []*x509.Certificate{leaf}},
-		"one in a longer chain is refused":         {decode: one, data: pad(both, MaxChainSize+1), err: "decode certificate: 95001 bytes are more than the limit of 95000"},
-		"one that begins beyond its own limit":     {decode: one, data: strings.Repeat("\n", MaxCertificateSize) + leafPEM, err: "more than the limit of 36500"},
-		"one, but a key comes first":               {decode: one, data: string(keyPEM) + leafPEM, err: `a "PRIVATE KEY", not a certificate`},
-		"one, but there is none":                   {decode: one, data: "certificate", err: "no PEM block found"},
-		"a chain":                                  {decode: DecodeChainPEM, data: both, want: []*x509.Certificate{leaf, root.cert}},
-		"a chain with text between":                {decode: DecodeChainPEM, data: "leaf\n" + leafPEM + "root\n" + rootPEM + "end", want: []*x509.Certificate{leaf, root.cert}},
-		"the old label of OpenSSL":                 {decode: DecodeChainPEM, data: strings.ReplaceAll(leafPEM, "CERTIFICATE", "X509 CERTIFICATE"), want: []*x509.Certificate{leaf}},
-		"a chain of the size limit":                {decode: DecodeChainPEM, data: pad(both, MaxChainSize), want: []*x509.Certificate{leaf, root.cert}},
-		"a chain beyond the size limit":            {decode: DecodeChainPEM, data: pad(both, MaxChainSize+1), err: "decode certificate chain: 95001 bytes are more than the limit of 95000"},
-		"a chain with a broken second certificate": {decode: DecodeChainPEM, data: leafPEM + garbage, err: "PEM block 2 (line "},
-		"a chain with a key":                       {decode: DecodeChainPEM, data: leafPEM + string(keyPEM), err: `it is a "PRIVATE KEY", not a certificate`},
-		"an empty chain":                           {decode: DecodeChainPEM, data: "", err: "no PEM block found"},
-		"a bundle may be longer than a chain":      {decode: DecodeBundlePEM, data: pad(both, MaxBundleSize), want: []*x509.Certificate{leaf, root.cert}},
-		"a bundle beyond the size limit":           {decode: DecodeBundlePEM, data: pad(both, MaxBundleSize+1), err: "decode certificate bundle: 330001 bytes are more than the limit of 330000"},
-		"many beginnings of blocks, and no end":    {decode: DecodeBundlePEM, data: strings.Repeat("-----BEGIN CERTIFICATE-----\n", MaxBundleSize/28), err: "it is cut off"},
+		"one certificate":             {decode: one, data: leafPEM, want: []*x509.Certificate{leaf}},
+		"the first of a chain":        {decode: one, data: both, want: []*x509.Certificate{leaf}},
+		"the first, whatever follows": {decode: one, data: leafPEM + garbage, want: []*x509.Certificate{leaf}},
+		"the first of a chain of the size limit": {
+			decode: one, data: pad(both, MaxChainSize), want: []*x509.Certificate{leaf}},
+		"one in a longer chain is refused": {
+			decode: one, data: pad(both, MaxChainSize+1),
+			err: "decode certificate: 95001 bytes are more than the limit of 95000"},
+		"one that begins beyond its own limit": {
+			decode: one, data: strings.Repeat("\n", MaxCertificateSize) + leafPEM, err: "more than the limit of 36500"},
+		"one, but a key comes first": {
+			decode: one, data: string(keyPEM) + leafPEM, err: `a "PRIVATE KEY", not a certificate`},
+		"one, but there is none": {decode: one, data: "certificate", err: "no PEM block found"},
+		"a chain":                {decode: DecodeChainPEM, data: both, want: []*x509.Certificate{leaf, root.cert}},
+		"a chain with text between": {
+			decode: DecodeChainPEM, data: "leaf\n" + leafPEM + "root\n" + rootPEM + "end", want: []*x509.Certificate{
+				leaf, root.cert}},
+		"the old label of OpenSSL": {
+			decode: DecodeChainPEM, data: strings.ReplaceAll(leafPEM, "CERTIFICATE", "X509 CERTIFICATE"),
+			want: []*x509.Certificate{leaf}},
+		"a chain of the size limit": {
+			decode: DecodeChainPEM, data: pad(both, MaxChainSize), want: []*x509.Certificate{leaf, root.cert}},
+		"a chain beyond the size limit": {
+			decode: DecodeChainPEM, data: pad(both, MaxChainSize+1),
+			err: "decode certificate chain: 95001 bytes are more than the limit of 95000"},
+		"a chain with a broken second certificate": {
+			decode: DecodeChainPEM, data: leafPEM + garbage, err: "PEM block 2 (line "},
+		"a chain with a key": {
+			decode: DecodeChainPEM, data: leafPEM + string(keyPEM), err: `it is a "PRIVATE KEY", not a certificate`},
+		"an empty chain": {decode: DecodeChainPEM, data: "", err: "no PEM block found"},
+		"a bundle may be longer than a chain": {
+			decode: DecodeBundlePEM, data: pad(both, MaxBundleSize), want: []*x509.Certificate{leaf, root.cert}},
+		"a bundle beyond the size limit": {
+			decode: DecodeBundlePEM, data: pad(both, MaxBundleSize+1),
+			err: "decode certificate bundle: 330001 bytes are more than the limit of 330000"},
+		"many beginnings of blocks, and no end": {
+			decode: DecodeBundlePEM, data: strings.Repeat("-----BEGIN CERTIFICATE-----\n", MaxBundleSize/28),
+			err: "it is cut off"},
 		"a limit of one's own for a certificate": {decode: func(b []byte) ([]*x509.Certificate, error) {
 			_, err := Limits{Certificate: 10}.DecodeCertificatePEM(b)
 			return nil, err

@@ -86,12 +86,13 @@ func addSubjectNames(c *x509.Certificate) {
 func likeDNSName(s string) bool {
 	dot := strings.IndexByte(s, '.')
 	return dot > 0 && dot < len(s)-1 && !strings.ContainsFunc(s, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '.' || r == '_' || r == '*')
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '.' || r == '_' ||
+			r == '*')
 	})
 }
 
-// judgeDirectoryName compares the subject of c with the directory names in the constraints of ca, which
-// the standard library does not look at.
+// judgeDirectoryName compares the subject of c with the directory names in the constraints of ca,
+// which the standard library does not look at.
 func judgeDirectoryName(c, ca *x509.Certificate) error {
 	ext := findExtension(ca.Extensions, oidNameConstraints)
 	if ext == nil || emptySubject(c.RawSubject) {
@@ -113,7 +114,8 @@ func judgeDirectoryName(c, ca *x509.Certificate) error {
 		return len(base) <= len(subject) && slices.EqualFunc(base, subject[:len(base)], sameRDN)
 	}
 	if len(permitted) > 0 && !slices.ContainsFunc(permitted, within) || slices.ContainsFunc(excluded, within) {
-		return defectf(NamesNotPermitted, "the name constraints of the CA %s forbid the subject %s", describe(ca), describe(c))
+		return defectf(NamesNotPermitted, "the name constraints of the CA %s forbid the subject %s", describe(ca),
+			describe(c))
 	}
 	return nil
 }
@@ -123,7 +125,8 @@ const tagDirectory = 4
 func directoryNames(subtrees []asn1.RawValue) (names []pkix.RDNSequence) {
 	for _, subtree := range subtrees {
 		var base asn1.RawValue
-		if _, err := asn1.Unmarshal(subtree.Bytes, &base); err != nil || base.Class != asn1.ClassContextSpecific || base.Tag != tagDirectory {
+		if _, err := asn1.Unmarshal(subtree.Bytes, &base); err != nil || base.Class != asn1.ClassContextSpecific ||
+			base.Tag != tagDirectory {
 			continue
 		}
 		var name pkix.RDNSequence
@@ -134,7 +137,8 @@ func directoryNames(subtrees []asn1.RawValue) (names []pkix.RDNSequence) {
 	return names
 }
 
-// sameRDN compares as RFC 5280 section 7.1 says, but for characters beyond ASCII, which must be equal.
+// sameRDN compares as RFC 5280 section 7.1 says, but for characters beyond ASCII, which must be
+// equal.
 func sameRDN(a, b pkix.RelativeDistinguishedNameSET) bool {
 	return slices.EqualFunc(a, b, func(a, b pkix.AttributeTypeAndValue) bool {
 		value := func(v any) string { return strings.ToLower(strings.Join(strings.Fields(fmt.Sprint(v)), " ")) }

@@ -62,7 +62,8 @@ func jksPassword(password string) ([]byte, error) {
 	return data, nil
 }
 
-// jksStream encrypts and decrypts a key: each block of the key is combined with a hash of the one before.
+// jksStream encrypts and decrypts a key: each block of the key is combined with a hash of the one
+// before.
 func jksStream(password, salt, key []byte) []byte {
 	out := make([]byte, len(key))
 	block := salt
@@ -87,12 +88,14 @@ func protectJKSKey(password, key []byte) ([]byte, error) {
 		return nil, err
 	}
 	data := slices.Concat(salt, jksStream(password, salt, key), jksHash(password, key))
-	return asn1.Marshal(protectedKey{pkix.AlgorithmIdentifier{Algorithm: oidJKSKeyProtector, Parameters: asn1.NullRawValue}, data})
+	return asn1.Marshal(protectedKey{pkix.AlgorithmIdentifier{Algorithm: oidJKSKeyProtector,
+		Parameters: asn1.NullRawValue}, data})
 }
 
 func unprotectJKSKey(password, der []byte) ([]byte, error) {
 	var p protectedKey
-	if unmarshalAll(der, &p) != nil || !p.Algorithm.Algorithm.Equal(oidJKSKeyProtector) || len(p.Data) < jksSaltSize+jksDigestSize {
+	if unmarshalAll(der, &p) != nil || !p.Algorithm.Algorithm.Equal(oidJKSKeyProtector) ||
+		len(p.Data) < jksSaltSize+jksDigestSize {
 		return nil, errMalformed
 	}
 	salt, rest := p.Data[:jksSaltSize], p.Data[jksSaltSize:]
@@ -113,8 +116,11 @@ func writeJKS(entries []jksEntry, password []byte) ([]byte, error) {
 	slices.SortStableFunc(entries, func(a, b jksEntry) int { return cmp.Compare(a.alias, b.alias) })
 	var w []byte
 	number := func(n uint32) { w = binary.BigEndian.AppendUint32(w, n) }
-	text := func(s string) { w = append(binary.BigEndian.AppendUint16(w, uint16(len(s))), s...) } //nolint:gosec // checked below
-	sized := func(b []byte) { number(uint32(len(b))); w = append(w, b...) }                       //nolint:gosec // of DER
+	text := func(s string) {
+		w = append(binary.BigEndian.AppendUint16(w, uint16(len(s))),
+			s...)
+	} //nolint:gosec // checked below
+	sized := func(b []byte) { number(uint32(len(b))); w = append(w, b...) } //nolint:gosec // of DER
 	number(jksMagic)
 	number(jksVersion2)
 	number(uint32(len(entries))) //nolint:gosec // as many as certificates

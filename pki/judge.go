@@ -130,7 +130,8 @@ func Judge(asked Asked, issued Issued, now time.Time) (differences Differences, 
 	}
 	differences.Others = append(differencesOf(asked, leaf), missing...)
 	if superfluous > 0 {
-		differences.Others = append(differences.Others, fmt.Sprintf("%d of the certificates that came with it are not part of its chain", superfluous))
+		differences.Others = append(differences.Others,
+			fmt.Sprintf("%d of the certificates that came with it are not part of its chain", superfluous))
 	}
 	return differences, nil
 }
@@ -156,7 +157,8 @@ func judgeNames(csr *x509.CertificateRequest, leaf *x509.Certificate) (extra []s
 		}
 	}
 	commonName := ComparableDNSName(csr.Subject.CommonName)
-	if len(asked) == 0 && commonName != "" && commonName != ComparableDNSName(leaf.Subject.CommonName) && !slices.Contains(got, commonName) {
+	if len(asked) == 0 && commonName != "" && commonName != ComparableDNSName(leaf.Subject.CommonName) &&
+		!slices.Contains(got, commonName) {
 		missing = append(missing, commonName)
 	}
 	if len(missing) > 0 {
@@ -227,7 +229,8 @@ func (i Issued) path(now time.Time) (path certPath, superfluous int, err error) 
 		}
 	}
 	if len(path.certs) > 1 && likeSelfSigned(leaf) {
-		return path, 0, defectf(SignatureInvalid, "it has the subject of the CA that signed it, so that clients take it for self-signed: ask for another subject")
+		return path, 0, defectf(SignatureInvalid,
+			"it has the subject of the CA that signed it, so that clients take it for self-signed: ask for another subject")
 	}
 	if len(i.CAs) == 0 {
 		return path, superfluous, nil
@@ -238,7 +241,8 @@ func (i Issued) path(now time.Time) (path certPath, superfluous int, err error) 
 			return certPath{path.certs[:n], true}, superfluous, nil
 		}
 	}
-	return path, 0, defectf(SignatureInvalid, "ca.crt, which came with it, has no certificate that signed %s, the topmost of its chain",
+	return path, 0, defectf(SignatureInvalid,
+		"ca.crt, which came with it, has no certificate that signed %s, the topmost of its chain",
 		describe(path.certs[len(path.certs)-1]))
 }
 
@@ -252,12 +256,14 @@ func judgeAlone(leaf *x509.Certificate) error {
 	}
 	err := leaf.CheckSignature(leaf.SignatureAlgorithm, leaf.RawTBSCertificate, leaf.Signature)
 	if err != nil && emptySubject(leaf.RawIssuer) {
-		return defectf(SignatureInvalid, "it names no issuer, so that clients cannot find the CA that signed it: the CA needs a subject")
+		return defectf(SignatureInvalid,
+			"it names no issuer, so that clients cannot find the CA that signed it: the CA needs a subject")
 	}
 	return nil
 }
 
-// likeSelfSigned reports whether OpenSSL takes a certificate for one that signed itself, by names and key identifiers.
+// likeSelfSigned reports whether OpenSSL takes a certificate for one that signed itself, by names
+// and key identifiers.
 func likeSelfSigned(c *x509.Certificate) bool {
 	return bytes.Equal(c.RawSubject, c.RawIssuer) &&
 		(len(c.SubjectKeyId) == 0 || len(c.AuthorityKeyId) == 0 || bytes.Equal(c.SubjectKeyId, c.AuthorityKeyId))
@@ -265,7 +271,8 @@ func likeSelfSigned(c *x509.Certificate) bool {
 
 // signerOf returns the certificate that signed c, of several one that is valid now. If there is
 // none the error says why the one that comes closest is not it.
-func signerOf(c *x509.Certificate, candidates []*x509.Certificate, now time.Time, checks *int) (found *x509.Certificate, err error) {
+func signerOf(c *x509.Certificate, candidates []*x509.Certificate, now time.Time,
+	checks *int) (found *x509.Certificate, err error) {
 	err = errNotIssuer
 	for _, candidate := range candidates {
 		if *checks--; *checks < 0 {
@@ -317,13 +324,14 @@ func (p certPath) judgeValidity(now time.Time) error {
 	return nil
 }
 
-// judgePathLength counts the CAs below each CA, RFC 5280 section 4.2.1.9. A CA that is asked for counts,
-// too, since it is to sign.
+// judgePathLength counts the CAs below each CA, RFC 5280 section 4.2.1.9. A CA that is asked for
+// counts, too, since it is to sign.
 func (p certPath) judgePathLength(isCA bool) error {
 	below := 0
 	for i, c := range p.certs {
 		if i > 0 && c.BasicConstraintsValid && c.MaxPathLen >= 0 && below > c.MaxPathLen {
-			return defectf(PathTooLong, "the CA %s has the path length %d, so that no more than %d CAs may be below it, and there are %d",
+			return defectf(PathTooLong,
+				"the CA %s has the path length %d, so that no more than %d CAs may be below it, and there are %d",
 				describe(c), c.MaxPathLen, c.MaxPathLen, below)
 		}
 		if (i > 0 || isCA) && !bytes.Equal(c.RawSubject, c.RawIssuer) {
@@ -333,8 +341,9 @@ func (p certPath) judgePathLength(isCA bool) error {
 	return nil
 }
 
-// judgeUsages looks for the extended usages that were asked for, in the leaf and in all CAs above it:
-// clients take those of a CA as a limit of what it may sign for. A certificate without any is for all.
+// judgeUsages looks for the extended usages that were asked for, in the leaf and in all CAs above
+// it: clients take those of a CA as a limit of what it may sign for. A certificate without any is
+// for all.
 func (p certPath) judgeUsages(asked Asked) (missing []string, err error) {
 	_, purposes, err := KeyUsages(asked.Usages, asked.IsCA)
 	if err != nil {
@@ -414,7 +423,8 @@ func differencesOf(asked Asked, leaf *x509.Certificate) (differences []string) {
 		}
 	}
 	if len(asked.CSR.Subject.Names) > 0 && want.String() != is.String() {
-		differences = append(differences, fmt.Sprintf("its subject is %s, and %s was asked for", quoteSubject(is.String()), quoteSubject(asked.CSR.Subject.String())))
+		differences = append(differences, fmt.Sprintf("its subject is %s, and %s was asked for", quoteSubject(is.String()),
+			quoteSubject(asked.CSR.Subject.String())))
 	}
 	if life := leaf.NotAfter.Sub(leaf.NotBefore); asked.Duration > 0 && life < asked.Duration-asked.Duration/100 {
 		differences = append(differences, fmt.Sprintf("it lives for %s, and %s was asked for", life, asked.Duration))
@@ -445,7 +455,8 @@ func someOf(names []string) string {
 }
 
 // JudgeCA says whether clients accept what a CA signs, as far as the CA decides that: the first of
-// issued.Chain is the CA. The error is a [DefectError]. Until is when a CA becomes valid that is not yet.
+// issued.Chain is the CA. The error is a [DefectError]. Until is when a CA becomes valid that is
+// not yet.
 func JudgeCA(issued Issued, now time.Time) (until time.Time, err error) {
 	ca := issued.Chain[0]
 	if _, err := signatureAlgorithm("", ca.PublicKey); err != nil {
@@ -453,7 +464,8 @@ func JudgeCA(issued Issued, now time.Time) (until time.Time, err error) {
 	}
 	switch {
 	case !ca.IsCA:
-		return until, defectf(NotCA, "signing certificate is not a CA: it lacks basicConstraints CA:TRUE (a Certificate gets it by spec.isCA)")
+		return until, defectf(NotCA,
+			"signing certificate is not a CA: it lacks basicConstraints CA:TRUE (a Certificate gets it by spec.isCA)")
 	case ca.KeyUsage != 0 && ca.KeyUsage&x509.KeyUsageCertSign == 0:
 		return until, defectf(NotCA, "it may not sign certificates: its key usage lacks cert sign")
 	case emptySubject(ca.RawSubject):
@@ -506,5 +518,6 @@ func (p certPath) judgePurposes() error {
 			}
 		}
 	}
-	return defectf(UsagesMissing, "the extended key usages of it and of the CAs above it have none in common, so that it can sign for no usage")
+	return defectf(UsagesMissing,
+		"the extended key usages of it and of the CAs above it have none in common, so that it can sign for no usage")
 }

@@ -158,18 +158,25 @@ func TestDecodeKeyPEM(t *testing.T) {
 		"text around the block is ignored":      {data: "my key:\n" + string(ecPEM) + "end\n"},
 		"the parameters of OpenSSL are skipped": {data: block("EC PARAMETERS", nil, []byte{6, 8, 42, 134, 72, 206, 61, 3, 1, 7}) + string(ecPEM)},
 		"nothing":                               {data: "", want: "no PEM block found"},
-		"only parameters":                       {data: block("EC PARAMETERS", nil, []byte{6}), want: "parameters of a key, and no key"},
-		"a certificate":                         {data: block("CERTIFICATE", nil, []byte{1}), want: `a "CERTIFICATE", not a private key`},
-		"a label as long as the input is cut":   {data: block(strings.Repeat("X", 5000), nil, []byte{1}), want: `XXX..."`},
-		"an encrypted PKCS #8 key":              {data: block("ENCRYPTED PRIVATE KEY", nil, []byte{1}), want: "store it without a passphrase"},
-		"an encrypted PKCS #1 key":              {data: block("RSA PRIVATE KEY", encrypted, []byte{1}), want: "store it without a passphrase"},
-		"an encrypted SEC 1 key":                {data: block("EC PRIVATE KEY", encrypted, []byte{1}), want: "store it without a passphrase"},
-		"bytes that are no PKCS #8 key":         {data: block("PRIVATE KEY", nil, []byte{1}), want: "decode private key"},
-		"bytes that are no PKCS #1 key":         {data: block("RSA PRIVATE KEY", nil, []byte{1}), want: "decode private key"},
-		"bytes that are no SEC 1 key":           {data: block("EC PRIVATE KEY", nil, []byte{1}), want: "decode private key"},
-		"a key that cannot sign":                {data: block("PRIVATE KEY", nil, x25519DER), want: "cannot sign"},
-		"one byte more than the limit":          {data: string(ecPEM) + strings.Repeat("\n", MaxPrivateKeySize+1-len(ecPEM)), want: "13001 bytes are more than the limit of 13000"},
-		"as many bytes as the limit":            {data: string(ecPEM) + strings.Repeat("\n", MaxPrivateKeySize-len(ecPEM))},
+		"only parameters": {
+			data: block("EC PARAMETERS", nil, []byte{6}), want: "parameters of a key, and no key"},
+		"a certificate": {
+			data: block("CERTIFICATE", nil, []byte{1}), want: `a "CERTIFICATE", not a private key`},
+		"a label as long as the input is cut": {data: block(strings.Repeat("X", 5000), nil, []byte{1}), want: `XXX..."`},
+		"an encrypted PKCS #8 key": {
+			data: block("ENCRYPTED PRIVATE KEY", nil, []byte{1}), want: "store it without a passphrase"},
+		"an encrypted PKCS #1 key": {
+			data: block("RSA PRIVATE KEY", encrypted, []byte{1}), want: "store it without a passphrase"},
+		"an encrypted SEC 1 key": {
+			data: block("EC PRIVATE KEY", encrypted, []byte{1}), want: "store it without a passphrase"},
+		"bytes that are no PKCS #8 key": {data: block("PRIVATE KEY", nil, []byte{1}), want: "decode private key"},
+		"bytes that are no PKCS #1 key": {data: block("RSA PRIVATE KEY", nil, []byte{1}), want: "decode private key"},
+		"bytes that are no SEC 1 key":   {data: block("EC PRIVATE KEY", nil, []byte{1}), want: "decode private key"},
+		"a key that cannot sign":        {data: block("PRIVATE KEY", nil, x25519DER), want: "cannot sign"},
+		"one byte more than the limit": {
+			data: string(ecPEM) + strings.Repeat("\n", MaxPrivateKeySize+1-len(ecPEM)),
+			want: "13001 bytes are more than the limit of 13000"},
+		"as many bytes as the limit": {data: string(ecPEM) + strings.Repeat("\n", MaxPrivateKeySize-len(ecPEM))},
 	} {
 		t.Run(name, func(t *testing.T) {
 			key, err := DecodeKeyPEM([]byte(test.data))

@@ -41,11 +41,14 @@ func DNSName(name string) (string, error) {
 
 // The schema of a Certificate refuses the same, in the same words.
 var (
-	errNotAlone   = errors.New("must be a DNS name alone: write www.example.com instead of https://www.example.com/, and a URI into uris")
-	errSpace      = errors.New("must be one DNS name without spaces: write each name as an entry of its own")
-	errPort       = errors.New("must be a DNS name without a port: write www.example.com instead of www.example.com:443, and an IPv6 address into ipAddresses")
+	errNotAlone = errors.New("must be a DNS name alone: write www.example.com instead of https://www.example.com/, " +
+		"and a URI into uris")
+	errSpace = errors.New("must be one DNS name without spaces: write each name as an entry of its own")
+	errPort  = errors.New("must be a DNS name without a port: write www.example.com instead of " +
+		"www.example.com:443, and an IPv6 address into ipAddresses")
 	errAddress    = errors.New("must be a DNS name, not an IP address: write the address into ipAddresses")
-	errEmptyLabel = errors.New("must have no empty label: write www.example.com instead of .example.com or www..example.com, and *.example.com for all names of a domain")
+	errEmptyLabel = errors.New("must have no empty label: write www.example.com instead of .example.com or " +
+		"www..example.com, and *.example.com for all names of a domain")
 )
 
 // CheckDNSName reports what can be no DNS name anywhere. It is lenient: underscores, single labels,

@@ -88,8 +88,9 @@ func TestWhatCanBeNoDNSName(t *testing.T) {
 // TestEachNameIsEncodedOnce reads the names as others do.
 func TestEachNameIsEncodedOnce(t *testing.T) {
 	csr := mustCSR(t, Request{
-		CommonName:     "DUP.example.com",
-		DNSNames:       []string{"dup.example.com", "DUP.example.com", "dup.example.com", "dup.example.com.", "bücher.example", "xn--bcher-kva.example"},
+		CommonName: "DUP.example.com",
+		DNSNames: []string{"dup.example.com", "DUP.example.com", "dup.example.com", "dup.example.com.",
+			"bücher.example", "xn--bcher-kva.example"},
 		IPAddresses:    []string{"192.0.2.1", "::ffff:192.0.2.1", "2001:db8::1", "2001:DB8:0::1"},
 		URIs:           []string{"https://example.com/A", "HTTPS://EXAMPLE.com/A", "https://example.com/a"},
 		EmailAddresses: []string{"jane@example.com", "jane@EXAMPLE.com", "Jane@example.com"},
@@ -121,15 +122,18 @@ func TestEachNameIsEncodedOnce(t *testing.T) {
 
 func TestASpellingIsNoDifference(t *testing.T) {
 	plain := Request{
-		CommonName: "www.example.com", DNSNames: []string{"www.example.com", "xn--bcher-kva.example"}, IPAddresses: []string{"192.0.2.1"},
-		URIs: []string{"https://example.com/"}, EmailAddresses: []string{"jane@example.com"},
+		CommonName: "www.example.com", DNSNames: []string{"www.example.com", "xn--bcher-kva.example"},
+		IPAddresses: []string{"192.0.2.1"},
+		URIs:        []string{"https://example.com/"}, EmailAddresses: []string{"jane@example.com"},
 	}
 	spelled := Request{
-		CommonName: "WWW.example.com.", DNSNames: []string{"bücher.example", "WWW.example.com", "www.example.com."}, IPAddresses: []string{"::ffff:192.0.2.1"},
-		URIs: []string{"HTTPS://EXAMPLE.com/"}, EmailAddresses: []string{"jane@EXAMPLE.com", "jane@example.com"},
+		CommonName: "WWW.example.com.", DNSNames: []string{"bücher.example", "WWW.example.com", "www.example.com."},
+		IPAddresses: []string{"::ffff:192.0.2.1"},
+		URIs:        []string{"HTTPS://EXAMPLE.com/"}, EmailAddresses: []string{"jane@EXAMPLE.com", "jane@example.com"},
 	}
 	root := newRoot(t, "root", ecKey())
-	for name, pair := range map[string][2]Request{"spelled otherwise": {plain, spelled}, "spelled plainly": {spelled, plain}} {
+	for name, pair := range map[string][2]Request{"spelled otherwise": {plain, spelled},
+		"spelled plainly": {spelled, plain}} {
 		if got := pair[1].CSRDifferences(mustCSR(t, pair[0], ecKey())); got != nil {
 			t.Errorf("%s: the CSR differs in %v", name, got)
 		}
@@ -150,14 +154,17 @@ func TestASpellingIsNoDifference(t *testing.T) {
 	if got := (Request{DNSNames: []string{"www.example.com"}}).CSRDifferences(csr); got != nil {
 		t.Errorf("a CSR that names it twice differs in %v", got)
 	}
-	if got := (Request{CommonName: "Jane"}).CSRDifferences(mustCSR(t, Request{CommonName: "jane"}, ecKey())); !slices.Equal(got, []string{"spec.commonName"}) {
+	if got := (Request{CommonName: "Jane"}).CSRDifferences(mustCSR(t, Request{CommonName: "jane"},
+		ecKey())); !slices.Equal(got, []string{"spec.commonName"}) {
 		t.Errorf("a common name that is no DNS name of the certificate differs in %v", got)
 	}
 }
 
 func TestNamesThatAWildcardCovers(t *testing.T) {
-	all := []string{"*.example.com", "WWW.example.com", "example.com", "a.b.example.com", "*.b.example.com", "www.example.com."}
-	if got, want := WithoutCovered(all), []string{"*.example.com", "example.com", "*.b.example.com"}; !slices.Equal(got, want) {
+	all := []string{"*.example.com", "WWW.example.com", "example.com", "a.b.example.com", "*.b.example.com",
+		"www.example.com."}
+	if got, want := WithoutCovered(all), []string{"*.example.com", "example.com", "*.b.example.com"}; !slices.Equal(got,
+		want) {
 		t.Errorf("%q are left, want %q", got, want)
 	}
 	both := Request{CommonName: "www.example.com", DNSNames: []string{"*.example.com", "www.example.com"}}

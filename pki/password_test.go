@@ -30,7 +30,8 @@ func tool(t *testing.T, password string, data []byte, name string, args ...strin
 // javaOpens reports what keytool says when it reads all of a keystore, the private key too.
 func javaOpens(t *testing.T, password, storeType string, data []byte) error {
 	t.Helper()
-	return tool(t, password, data, "keytool", "-J-Dfile.encoding=UTF-8", "-importkeystore", "-noprompt", "-srckeystore", "store", "-srcstoretype", storeType,
+	return tool(t, password, data, "keytool", "-J-Dfile.encoding=UTF-8", "-importkeystore", "-noprompt", "-srckeystore",
+		"store", "-srcstoretype", storeType,
 		"-srcstorepass:file", "password", "-destkeystore", "copy", "-deststoretype", "PKCS12", "-deststorepass", "changeit")
 }
 
@@ -84,7 +85,8 @@ func TestOpenSSLOpensPKCS12(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if err := tool(t, password, data, "openssl", "pkcs12", "-legacy", "-in", "store", "-passin", "file:password", "-nodes"); err != nil {
+				if err := tool(t, password, data, "openssl", "pkcs12", "-legacy", "-in", "store", "-passin", "file:password",
+					"-nodes"); err != nil {
 					t.Errorf("OpenSSL does not open it: %v", err)
 				}
 			})
@@ -107,7 +109,8 @@ func TestJavaOpensPKCS12WithASCIIAlone(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := javaOpens(t, password, "PKCS12", data); (err == nil) != opens || JavaTakesPKCS12Password(password) != opens {
+		if err := javaOpens(t, password, "PKCS12", data); (err == nil) != opens ||
+			JavaTakesPKCS12Password(password) != opens {
 			t.Errorf("%q: Java opens it: %v", password, err)
 		}
 	}

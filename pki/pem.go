@@ -43,10 +43,12 @@ func SplitPEM(data []byte) ([]*pem.Block, error) {
 // PEMForAll returns data, which are PEM blocks that can be read, as all clients read them: with the
 // line break between two blocks that SplitPEM can do without.
 func PEMForAll(data []byte) []byte {
-	return bytes.ReplaceAll(data, append(bytes.Clone(dashes), beginMark...), append(append(bytes.Clone(dashes), '\n'), beginMark...))
+	return bytes.ReplaceAll(data, append(bytes.Clone(dashes), beginMark...), append(append(bytes.Clone(dashes), '\n'),
+		beginMark...))
 }
 
-// firstPEM returns the first block in data, and what it takes of data. What follows is not looked at.
+// firstPEM returns the first block in data, and what it takes of data. What follows is not looked
+// at.
 func firstPEM(data []byte) (block *pem.Block, size int, err error) {
 	r := newPEMReader(data)
 	block, err = r.next()
@@ -124,7 +126,8 @@ func (r *pemReader) body(start, first []byte) (*pem.Block, error) {
 		case !found:
 			return nil, r.errorf("its last line, %d, does not end with \"-----\"", r.line)
 		case !bytes.Equal(end, label):
-			return nil, r.errorf("it begins as %s, but ends, in line %d, as %s", quoteLabel(string(label)), r.line, quoteLabel(string(end)))
+			return nil, r.errorf("it begins as %s, but ends, in line %d, as %s", quoteLabel(string(label)), r.line,
+				quoteLabel(string(end)))
 		case bytes.HasPrefix(rest, beginMark):
 			// The line break between two blocks is missing.
 			r.rest = start[at+len(endMark)+len(end)+len(dashes):]
@@ -155,7 +158,8 @@ func (r *pemReader) spoiled(text []byte) error {
 }
 
 func notBase64(c rune) bool {
-	return !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '+' || c == '/' || c == '=' || c == ' ' || c == '\t')
+	return !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '+' || c == '/' || c == '=' ||
+		c == ' ' || c == '\t')
 }
 
 // likeMark reports whether a line begins or ends a block, or was to.
@@ -236,7 +240,8 @@ func likeBase64(text []byte) string {
 	case err != nil || n == 0:
 		return ""
 	case bytes.Contains(decoded, beginMark):
-		return "it is PEM in base64, so that it was encoded twice: encode it once in data, or write the PEM itself into stringData"
+		return "it is PEM in base64, so that it was encoded twice: encode it once in data, or write the PEM itself into " +
+			"stringData"
 	case decoded[0] == 0x30:
 		return "it is base64 without its lines \"-----BEGIN ...-----\" and \"-----END ...-----\": add them"
 	case likeBase64Text(decoded):

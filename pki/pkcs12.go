@@ -116,14 +116,14 @@ func trustEntries(cas []*x509.Certificate) []pkcs12.TrustStoreEntry {
 	return entries
 }
 
-// PasswordError is the error of a password that the consumers of a keystore could not give. Its text goes on
-// from the name of the password, and holds nothing of it.
+// PasswordError is the error of a password that the consumers of a keystore could not give. Its
+// text goes on from the name of the password, and holds nothing of it.
 type PasswordError struct{ text string }
 
 func (e *PasswordError) Error() string { return "the password " + e.text }
 
-// JavaTakesPKCS12Password reports whether Java opens PKCS #12 with the password: for that it takes printable ASCII
-// alone (com.sun.crypto.provider.PBEKey). For JKS it takes all.
+// JavaTakesPKCS12Password reports whether Java opens PKCS #12 with the password: for that it takes
+// printable ASCII alone (com.sun.crypto.provider.PBEKey). For JKS it takes all.
 func JavaTakesPKCS12Password(password string) bool {
 	return !strings.ContainsFunc(password, func(r rune) bool { return r < ' ' || r > '~' })
 }

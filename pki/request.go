@@ -123,8 +123,9 @@ func (r Request) csr(rand io.Reader, key crypto.Signer) ([]byte, error) {
 	return der, nil
 }
 
-// writtenCommonName returns the common name in the spelling of the alternative name that it repeats,
-// as ACME servers compare the two. It repeats a wildcard if that covers it and takes its place.
+// writtenCommonName returns the common name in the spelling of the alternative name that it
+// repeats, as ACME servers compare the two. It repeats a wildcard if that covers it and takes its
+// place.
 func (r Request) writtenCommonName(names altNames) string {
 	cn := ComparableDNSName(r.CommonName)
 	if ip, err := parseIP(r.CommonName); err == nil && slices.Contains(names.ips, ip) {
@@ -133,7 +134,8 @@ func (r Request) writtenCommonName(names altNames) string {
 	if slices.Contains(names.dns, cn) {
 		return cn
 	}
-	if _, parent, _ := strings.Cut(cn, "."); r.LeaveOutCovered && Covers(names.dns, cn) && slices.Contains(DNSNames(r.DNSNames), cn) {
+	if _, parent, _ := strings.Cut(cn, "."); r.LeaveOutCovered && Covers(names.dns, cn) &&
+		slices.Contains(DNSNames(r.DNSNames), cn) {
 		return "*." + parent
 	}
 	return r.CommonName
@@ -281,12 +283,14 @@ func (r Request) CSRDifferences(csr *x509.CertificateRequest) []string {
 		// What cannot be parsed leaves no names, which differs from any that are asked for.
 		names, _ = parseAltNames(ext.Value)
 	}
-	dns := sameNames(DNSName, r.DNSNames, names.dns) || r.LeaveOutCovered && sameSet(WithoutCovered(r.DNSNames), DNSNames(names.dns))
+	dns := sameNames(DNSName, r.DNSNames, names.dns) || r.LeaveOutCovered && sameSet(WithoutCovered(r.DNSNames),
+		DNSNames(names.dns))
 	differ("spec.ipAddresses", !sameIPs(r.IPAddresses, names))
 	differ("spec.uris", !sameNames(CanonicalURI, r.URIs, names.uris))
 	differ("spec.emailAddresses", !sameNames(CanonicalEmail, r.EmailAddresses, names.emails))
 	differ("spec.dnsNames", !dns)
-	differ("spec.otherNames", names.foreign > 0 || !sameNames(itself, flatOtherNames(r.OtherNames), flatOtherNames(names.others)))
+	differ("spec.otherNames", names.foreign > 0 || !sameNames(itself, flatOtherNames(r.OtherNames),
+		flatOtherNames(names.others)))
 	fields = append(fields, r.subjectDifferences(csr)...)
 
 	var constraints *NameConstraints

@@ -208,12 +208,15 @@ func TestCSRRefuses(t *testing.T) {
 		key  crypto.Signer
 		want string
 	}{
-		"what names nothing":                     {Request{Subject: Subject{Countries: []string{"CH"}}}, ecKey(), "spec: it names nothing"},
-		"a literal subject without a CN":         {Request{LiteralSubject: "O=a"}, ecKey(), "spec: it names nothing"},
-		"a literal subject that cannot be read":  {Request{LiteralSubject: "CN"}, ecKey(), "spec.literalSubject: "},
-		"a subject that is not UTF-8":            {Request{CommonName: "\xff"}, ecKey(), "encode subject"},
-		"an empty DNS name":                      {Request{DNSNames: []string{"a", ""}}, ecKey(), "spec.dnsNames[1]: it is empty"},
-		"a DNS name that no domain has":          {Request{DNSNames: []string{"a\u0378.example"}}, ecKey(), "has characters that no domain name has"},
+		"what names nothing": {
+			Request{Subject: Subject{Countries: []string{"CH"}}}, ecKey(), "spec: it names nothing"},
+		"a literal subject without a CN":        {Request{LiteralSubject: "O=a"}, ecKey(), "spec: it names nothing"},
+		"a literal subject that cannot be read": {Request{LiteralSubject: "CN"}, ecKey(), "spec.literalSubject: "},
+		"a subject that is not UTF-8":           {Request{CommonName: "\xff"}, ecKey(), "encode subject"},
+		"an empty DNS name": {
+			Request{DNSNames: []string{"a", ""}}, ecKey(), "spec.dnsNames[1]: it is empty"},
+		"a DNS name that no domain has": {
+			Request{DNSNames: []string{"a\u0378.example"}}, ecKey(), "has characters that no domain name has"},
 		"an email address beyond ASCII":          {Request{EmailAddresses: []string{"ü@example.com"}}, ecKey(), "spec.emailAddresses[0]"},
 		"an IP address that is none":             {Request{IPAddresses: []string{"192.0.2.1", "192.0.2"}}, ecKey(), `spec.ipAddresses[1]: "192.0.2" is not an IP address`},
 		"an IP address with a zone":              {Request{IPAddresses: []string{"fe80::1%eth0"}}, ecKey(), "spec.ipAddresses[0]"},
@@ -226,10 +229,16 @@ func TestCSRRefuses(t *testing.T) {
 		"a usage nobody knows":                   {Request{CommonName: "a", Usages: []string{"b"}, EncodeUsages: true}, ecKey(), "spec.usages[0]"},
 		"a usage nobody knows, even if left out": {Request{CommonName: "a", Usages: []string{"b"}}, ecKey(), "spec.usages[0]"},
 		"a range that is none":                   {Request{CommonName: "a", NameConstraints: &NameConstraints{PermittedIPRanges: []string{"10.0.0.0"}}}, ecKey(), `spec.nameConstraints.permitted.ipRanges[0]: "10.0.0.0" is not a range`},
-		"a constraint that no domain has":        {Request{CommonName: "a", NameConstraints: &NameConstraints{ExcludedURIDomains: []string{"\u0378"}}}, ecKey(), "spec.nameConstraints.excluded.uriDomains[0]"},
-		"a signature that does not fit the key":  {Request{CommonName: "a", SignatureAlgorithm: "SHA256WithRSA"}, ecKey(), "spec.signatureAlgorithm: SHA256WithRSA needs a private key of the algorithm RSA, not ECDSA"},
-		"a signature nobody knows":               {Request{CommonName: "a", SignatureAlgorithm: "SHA1WithRSA"}, rsaKey(), `spec.signatureAlgorithm: "SHA1WithRSA" is not known`},
-		"a key that does not sign certificates":  {Request{CommonName: "a"}, foreignSigner{}, "cannot sign certificates"},
+		"a constraint that no domain has": {
+			Request{CommonName: "a", NameConstraints: &NameConstraints{ExcludedURIDomains: []string{"\u0378"}}}, ecKey(),
+			"spec.nameConstraints.excluded.uriDomains[0]"},
+		"a signature that does not fit the key": {
+			Request{CommonName: "a", SignatureAlgorithm: "SHA256WithRSA"}, ecKey(),
+			"spec.signatureAlgorithm: SHA256WithRSA needs a private key of the algorithm RSA, not ECDSA"},
+		"a signature nobody knows": {
+			Request{CommonName: "a", SignatureAlgorithm: "SHA1WithRSA"}, rsaKey(),
+			`spec.signatureAlgorithm: "SHA1WithRSA" is not known`},
+		"a key that does not sign certificates": {Request{CommonName: "a"}, foreignSigner{}, "cannot sign certificates"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := test.r.CSR(rand.Reader, test.key)

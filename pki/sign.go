@@ -149,10 +149,10 @@ func parseCIDRs(cidrs []string) ([]*net.IPNet, error) {
 // Sign makes a certificate of tmpl for the key pub and signs it with signer, whose public key
 // must be that of parent. To sign with its own key, pass tmpl as parent, too.
 //
-// The serial number is 128 random bits, the signature algorithm follows from signer's key, and a
-// CA gets a subject key identifier of the method that the standard library uses (RFC 7093), and so does a certificate with
-// the subject of its CA. tmpl is
-// not changed. The signature is verified before it is returned.
+// The serial number is 128 random bits, the signature algorithm follows from signer's key, and a CA
+// gets a subject key identifier of the method that the standard library uses (RFC 7093), and so
+// does a certificate with the subject of its CA. tmpl is not changed. The signature is verified
+// before it is returned.
 func Sign(rand io.Reader, tmpl, parent *x509.Certificate, pub crypto.PublicKey, signer crypto.Signer) (*x509.Certificate, error) {
 	cert, err := sign(rand, tmpl, parent, pub, signer)
 	if err != nil {
@@ -179,7 +179,8 @@ func sign(rand io.Reader, tmpl, parent *x509.Certificate, pub crypto.PublicKey, 
 		// The standard library leaves it out if subject and issuer have the same name.
 		signed.AuthorityKeyId = parent.SubjectKeyId
 		if len(signed.SubjectKeyId) == 0 && bytes.Equal(tmpl.RawSubject, parent.RawSubject) {
-			// Of two equal names OpenSSL takes the certificate for self-signed, unless its key has another identifier.
+			// Of two equal names OpenSSL takes the certificate for self-signed, unless its key has another
+			// identifier.
 			if signed.SubjectKeyId, err = keyID(pub); err != nil {
 				return nil, err
 			}

@@ -6,8 +6,8 @@ import (
 	"fmt"
 )
 
-// CheckRequest says what is wrong with a request for a key of the spec, without there being one: what
-// [Request.Check] says, and whether the CSR would be larger than what is read of one.
+// CheckRequest says what is wrong with a request for a key of the spec, without there being one:
+// what [Request.Check] says, and whether the CSR would be larger than what is read of one.
 func (l Limits) CheckRequest(r Request, spec KeySpec) error {
 	if err := r.Check(spec); err != nil {
 		return err
@@ -23,11 +23,12 @@ func (l Limits) CheckRequest(r Request, spec KeySpec) error {
 	}
 	names := len(r.DNSNames) + len(r.IPAddresses) + len(r.URIs) + len(r.EmailAddresses) + len(r.OtherNames)
 	return fmt.Errorf("spec: the certificate request would have %d bytes with its %d names, and at most %d are read: "+
-		"divide the names among several Certificates, or have the limit raised (--max-certificate-size)", size, names, l.certificate())
+		"divide the names among several Certificates, or have the limit raised (--max-certificate-size)", size, names,
+		l.certificate())
 }
 
-// beyondEd25519 is how much longer a CSR is with a key of the spec than with one of Ed25519: its public key and its
-// signature, and some bytes for the lengths of what these are part of.
+// beyondEd25519 is how much longer a CSR is with a key of the spec than with one of Ed25519: its
+// public key and its signature, and some bytes for the lengths of what these are part of.
 func (s KeySpec) beyondEd25519() int {
 	const lengths = 16
 	switch s.algorithm() {

@@ -8,7 +8,8 @@ import (
 )
 
 func TestARequestThatWouldBeTooLongIsRefusedBeforeThereIsAKey(t *testing.T) {
-	for _, spec := range []KeySpec{{}, {Algorithm: RSA, Size: 4096}, {Algorithm: ECDSA}, {Algorithm: ECDSA, Size: 521}, {Algorithm: Ed25519}} {
+	for _, spec := range []KeySpec{{}, {Algorithm: RSA, Size: 4096}, {Algorithm: ECDSA}, {Algorithm: ECDSA, Size: 521},
+		{Algorithm: Ed25519}} {
 		t.Run(fmt.Sprintf("%s %d", spec.algorithm(), spec.size()), func(t *testing.T) {
 			key, err := spec.Generate(rand.Reader)
 			if err != nil {

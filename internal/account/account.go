@@ -87,7 +87,8 @@ type server struct {
 	skipVerify, cluster bool
 }
 
-// Server returns the client for the server of an issuer of a kind. Issuers of one CA share it, and so its nonces and connections.
+// Server returns the client for the server of an issuer of a kind. Issuers of one CA share it, and
+// so its nonces and connections.
 func (a *Accounts) Server(spec *cmacme.ACMEIssuer, kind string) (*acme.Client, error) {
 	key := server{spec.Server, string(spec.CABundle), spec.SkipTLSVerify, kind == signer.KindClusterIssuer}
 	a.mu.Lock()
@@ -112,7 +113,8 @@ func (a *Accounts) Server(spec *cmacme.ACMEIssuer, kind string) (*acme.Client, e
 		transport.TLSClientConfig.RootCAs = roots
 	}
 	c := &acme.Client{
-		Directory: spec.Server, HTTP: &http.Client{Transport: a.Egress.Of(key.cluster).Transport(transport)}, UserAgent: a.UserAgent, Now: a.Clock.Now, Observe: a.Observe,
+		Directory: spec.Server, HTTP: &http.Client{Transport: a.Egress.Of(key.cluster).Transport(transport)},
+		UserAgent: a.UserAgent, Now: a.Clock.Now, Observe: a.Observe,
 	}
 	if a.Budget != nil {
 		c.Before = func(ctx context.Context) error { return a.Budget.CA(spec.Server).Open(ctx) }
@@ -138,11 +140,12 @@ func Party(spec *cmacme.ACMEIssuer) lane.Party {
 	return lane.Party{Who: "the ACME server " + spec.Server}
 }
 
-// usable reports whether the issuer has an account. Orders that were begun go on with it, and what was issued can be
-// revoked, also while the issuer is not ready for want of a solver.
+// usable reports whether the issuer has an account. Orders that were begun go on with it, and what
+// was issued can be revoked, also while the issuer is not ready for want of a solver.
 func usable(issuer *signer.Issuer) bool {
 	c, status := cmapi.GetIssuerCondition(issuer.GetStatus(), cmapi.IssuerConditionReady), issuer.GetStatus().ACME
-	return c != nil && status != nil && status.URI != "" && (c.Status == cmmeta.ConditionTrue || c.Reason == signer.ReasonInvalidSolver)
+	return c != nil && status != nil && status.URI != "" &&
+		(c.Status == cmmeta.ConditionTrue || c.Reason == signer.ReasonInvalidSolver)
 }
 
 // Of returns the account of an issuer that is registered, and the client to use it with. A CA that does not know it, though it was registered again, is
@@ -193,14 +196,17 @@ func (a *Accounts) Of(ctx context.Context, issuer *signer.Issuer) (*acme.Client,
 
 // Registration is what Register found out.
 type Registration struct {
-	// Status is what the issuer's status is to say of the account. It is nil if no account can be used.
+	// Status is what the issuer's status is to say of the account. It is nil if no account can be
+	// used.
 	Status *cmacme.ACMEIssuerStatus
-	// Outage is why the CA could not be asked, where its account can be used all the same: what is known of it stays.
+	// Outage is why the CA could not be asked, where its account can be used all the same: what is
+	// known of it stays.
 	Outage error
 }
 
-// Register sees to it that the issuer has an account, and that the CA has its profile. The CA is asked only if
-// something changed since the status was written. What CheckLocal finds wrong must be corrected before.
+// Register sees to it that the issuer has an account, and that the CA has its profile. The CA is
+// asked only if something changed since the status was written. What CheckLocal finds wrong must be
+// corrected before.
 func (a *Accounts) Register(ctx context.Context, issuer *signer.Issuer) (Registration, error) {
 	spec, old := issuer.GetSpec().ACME, issuer.GetStatus().ACME
 	c, err := a.Server(spec, issuer.Kind)
@@ -224,7 +230,8 @@ func (a *Accounts) Register(ctx context.Context, issuer *signer.Issuer) (Registr
 		return Registration{Status: old}, nil
 	}
 	status, err := a.ask(ctx, issuer, c, key, fresh)
-	if stands && !rotating && err != nil && (fault.Of(err).Class == fault.Transient || Outage(err) != "") && !lane.Is(err) {
+	if stands && !rotating && err != nil && (fault.Of(err).Class == fault.Transient || Outage(err) != "") &&
+		!lane.Is(err) {
 		return Registration{Status: old, Outage: err}, nil
 	}
 	if err != nil {
@@ -234,7 +241,8 @@ func (a *Accounts) Register(ctx context.Context, issuer *signer.Issuer) (Registr
 }
 
 // ask finds or makes the account at the CA.
-func (a *Accounts) ask(ctx context.Context, issuer *signer.Issuer, c *acme.Client, key crypto.Signer, fresh bool) (*cmacme.ACMEIssuerStatus, error) {
+func (a *Accounts) ask(ctx context.Context, issuer *signer.Issuer, c *acme.Client, key crypto.Signer,
+	fresh bool) (*cmacme.ACMEIssuerStatus, error) {
 	spec := issuer.GetSpec().ACME
 	key, err := a.rotate(ctx, issuer, c, key)
 	if err != nil {
@@ -263,17 +271,21 @@ func (a *Accounts) ask(ctx context.Context, issuer *signer.Issuer, c *acme.Clien
 // statusOf is what the status of an issuer says of its account.
 func statusOf(issuer *signer.Issuer, account acme.Account, key crypto.Signer) *cmacme.ACMEIssuerStatus {
 	spec := issuer.GetSpec().ACME
-	return &cmacme.ACMEIssuerStatus{URI: account.URL, LastRegisteredEmail: spec.Email, LastPrivateKeyHash: hash(key), Server: spec.Server}
+	return &cmacme.ACMEIssuerStatus{URI: account.URL, LastRegisteredEmail: spec.Email, LastPrivateKeyHash: hash(key),
+		Server: spec.Server}
 }
 
-// standing reports whether the account in the issuer's status is that of its server and key, and was not refused.
+// standing reports whether the account in the issuer's status is that of its server and key, and
+// was not refused.
 func standing(issuer *signer.Issuer, keyHash string) bool {
 	old, ready := issuer.GetStatus().ACME, cmapi.GetIssuerCondition(issuer.GetStatus(), cmapi.IssuerConditionReady)
 	if old == nil || old.URI == "" || old.LastPrivateKeyHash != keyHash || ready == nil {
 		return false
 	}
-	// cert-manager does not write the server down: then only the generation tells that it has not changed.
-	sameServer := old.Server == issuer.GetSpec().ACME.Server || old.Server == "" && ready.ObservedGeneration == issuer.GetGeneration()
+	// cert-manager does not write the server down: then only the generation tells that it has not
+	// changed.
+	sameServer := old.Server == issuer.GetSpec().ACME.Server || old.Server == "" &&
+		ready.ObservedGeneration == issuer.GetGeneration()
 	return sameServer && (ready.Status == cmmeta.ConditionTrue || !slices.Contains(accountReasons, ready.Reason))
 }
 
@@ -518,7 +530,8 @@ func (a *Accounts) macKey(ctx context.Context, issuer *signer.Issuer, b *cmacme.
 	secret, err := a.Secrets.Get(ctx, issuer.SecretNamespace, b.Key.Name)
 	switch {
 	case apierrors.IsNotFound(err):
-		return nil, fault.Misconfiguredf("ErrRegisterACMEAccount", "Secret %s, %s, does not exist: create it with the MAC key that the CA gave you%s", at, field, issuer.SecretsHint())
+		return nil, fault.Misconfiguredf("ErrRegisterACMEAccount",
+			"Secret %s, %s, does not exist: create it with the MAC key that the CA gave you%s", at, field, issuer.SecretsHint())
 	case err != nil:
 		return nil, fault.Transientf("ErrRegisterACMEAccount", "get Secret %s: %w", at, err)
 	}

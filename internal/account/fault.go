@@ -41,7 +41,8 @@ func Fault(reason string, now time.Time, err error) error {
 	var p *acme.Problem
 	if !errors.As(err, &p) {
 		if inside := new(outside.Refused); errors.As(err, &inside) {
-			return fault.Misconfiguredf("InvalidConfig", "spec.acme.server leads to %s: %w: %s", inside.Address, inside, outside.Advice)
+			return fault.Misconfiguredf("InvalidConfig", "spec.acme.server leads to %s: %w: %s", inside.Address, inside,
+				outside.Advice)
 		}
 		return &fault.Error{Class: fault.Transient, Reason: reason, Err: unanswered(err)}
 	}
@@ -76,12 +77,14 @@ func Fault(reason string, now time.Time, err error) error {
 		if p.RetryAfter.IsZero() {
 			until = now.Add(visited)
 		}
-		return fault.Limitedf(reason, until, "%w: visit %s; it will be asked again at %s", err, where, until.UTC().Format(time.RFC3339))
+		return fault.Limitedf(reason, until, "%w: visit %s; it will be asked again at %s", err, where,
+			until.UTC().Format(time.RFC3339))
 	}
 	return &fault.Error{Class: fault.Refused, Reason: reason, Err: fmt.Errorf("the CA refuses: %w", err)}
 }
 
-// noAnswer is an exchange to which no reply came. Its text says what was tried, where, and what to do.
+// noAnswer is an exchange to which no reply came. Its text says what was tried, where, and what to
+// do.
 type noAnswer struct {
 	text string
 	error
@@ -111,11 +114,13 @@ func unanswered(err error) error {
 	case errors.As(err, &lookup) && lookup.IsNotFound:
 		next = "correct spec.acme.server, or the DNS that the controller asks"
 	}
-	return noAnswer{fmt.Sprintf("the ACME server does not answer: %s %s: %s: %s", tried.Op, tried.URL, tried.Err, next), err}
+	return noAnswer{fmt.Sprintf("the ACME server does not answer: %s %s: %s: %s", tried.Op, tried.URL, tried.Err, next),
+		err}
 }
 
-// Outage returns the reason of the condition Unreachable if a classified error means that the CA did not answer, or
-// answers nobody, or limits us. Another answer of the CA, or an error of the Kubernetes API, is none.
+// Outage returns the reason of the condition Unreachable if a classified error means that the CA
+// did not answer, or answers nobody, or limits us. Another answer of the CA, or an error of the
+// Kubernetes API, is none.
 func Outage(err error) (reason string) {
 	var api apierrors.APIStatus
 	var protocol *acme.ProtocolError

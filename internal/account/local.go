@@ -24,13 +24,13 @@ import (
 type Local struct {
 	// Wrong is what must be corrected before the CA is asked.
 	Wrong []error
-	// Binding is what is wrong with the binding to an external account. The CA decides whether one is needed where
-	// there is an account key: the account of that key may exist.
+	// Binding is what is wrong with the binding to an external account. The CA decides whether one is
+	// needed where there is an account key: the account of that key may exist.
 	Binding error
 }
 
-// CheckLocal looks at everything about an issuer's account that needs no CA. The error is that of a Secret that could
-// not be read.
+// CheckLocal looks at everything about an issuer's account that needs no CA. The error is that of a
+// Secret that could not be read.
 func (a *Accounts) CheckLocal(ctx context.Context, issuer *signer.Issuer) (Local, error) {
 	spec := issuer.GetSpec().ACME
 	var l Local
@@ -70,8 +70,9 @@ func checkServer(server string) error {
 	if err == nil {
 		server = u.Redacted()
 	}
-	return fault.Misconfiguredf("InvalidURL", "spec.acme.server %.200q is no https URL: set the URL of the CA's directory, "+
-		"such as https://acme-v02.api.letsencrypt.org/directory", server)
+	return fault.Misconfiguredf("InvalidURL",
+		"spec.acme.server %.200q is no https URL: set the URL of the CA's directory, "+
+			"such as https://acme-v02.api.letsencrypt.org/directory", server)
 }
 
 // bundle reads the certificates that the CA's server is verified with.
@@ -81,7 +82,8 @@ func (a *Accounts) bundle(spec *cmacme.ACMEIssuer) ([]*x509.Certificate, error) 
 	}
 	bundle, err := a.Limits.DecodeBundlePEM(spec.CABundle)
 	if err != nil {
-		return nil, fault.Misconfiguredf("InvalidConfig", "spec.acme.caBundle holds no certificate in PEM: put the CA of %.200s there: %w", spec.Server, err)
+		return nil, fault.Misconfiguredf("InvalidConfig",
+			"spec.acme.caBundle holds no certificate in PEM: put the CA of %.200s there: %w", spec.Server, err)
 	}
 	return bundle, nil
 }
@@ -95,7 +97,8 @@ func checkEmail(issuer *signer.Issuer) error {
 	if a, err := mail.ParseAddress(email); err == nil && a.Address == email {
 		return nil
 	}
-	return fault.Misconfiguredf("InvalidConfig", "spec.acme.email %.100q is no address: set one, such as ops@example.com, or leave it out", email)
+	return fault.Misconfiguredf("InvalidConfig",
+		"spec.acme.email %.100q is no address: set one, such as ops@example.com, or leave it out", email)
 }
 
 // checkKey looks at the account key, and reports whether there is one.
@@ -103,12 +106,14 @@ func (a *Accounts) checkKey(ctx context.Context, issuer *signer.Issuer, l *Local
 	ref := issuer.GetSpec().ACME.PrivateKey
 	if faults := validation.IsDNS1123Subdomain(ref.Name); len(faults) > 0 {
 		l.Wrong = append(l.Wrong, fault.Misconfiguredf("InvalidConfig",
-			"spec.acme.privateKeySecretRef.name %.100q cannot be the name of a Secret: use lower case letters, digits, '-' and '.'", ref.Name))
+			"spec.acme.privateKeySecretRef.name %.100q cannot be the name of a Secret: use lower case letters, digits, '-' "+
+				"and '.'", ref.Name))
 		return false, nil
 	}
 	if faults := validation.IsConfigMapKey(keyEntry(ref)); len(faults) > 0 {
 		l.Wrong = append(l.Wrong, fault.Misconfiguredf("InvalidConfig",
-			"spec.acme.privateKeySecretRef.key %.100q cannot be an entry of a Secret: use letters, digits, '-', '_' and '.', or leave it out", ref.Key))
+			"spec.acme.privateKeySecretRef.key %.100q cannot be an entry of a Secret: use letters, digits, '-', '_' and '.', "+
+				"or leave it out", ref.Key))
 		return false, nil
 	}
 	_, err = a.key(ctx, issuer)
@@ -118,7 +123,8 @@ func (a *Accounts) checkKey(ctx context.Context, issuer *signer.Issuer, l *Local
 	case apierrors.IsNotFound(err):
 		if issuer.GetSpec().ACME.DisableAccountKeyGeneration {
 			l.Wrong = append(l.Wrong, fault.Misconfiguredf("ErrVerifyACMEAccount",
-				"Secret %s/%s with the account key, spec.acme.privateKeySecretRef, does not exist, and disableAccountKeyGeneration is set: create it%s",
+				"Secret %s/%s with the account key, spec.acme.privateKeySecretRef, does not exist, and "+
+					"disableAccountKeyGeneration is set: create it%s",
 				issuer.SecretNamespace, ref.Name, issuer.SecretsHint()))
 		}
 		return false, nil
@@ -126,7 +132,8 @@ func (a *Accounts) checkKey(ctx context.Context, issuer *signer.Issuer, l *Local
 		l.Wrong = append(l.Wrong, err)
 		return true, nil
 	}
-	return false, fault.Transientf("ErrVerifyACMEAccount", "get Secret %s/%s with the account key: %w", issuer.SecretNamespace, ref.Name, err)
+	return false, fault.Transientf("ErrVerifyACMEAccount", "get Secret %s/%s with the account key: %w",
+		issuer.SecretNamespace, ref.Name, err)
 }
 
 // ShortProfile is the name of a profile, short enough for a message.
@@ -135,8 +142,8 @@ func ShortProfile(name string) string {
 	return outside.Short(name, most)
 }
 
-// OfferedProfile reports a profile that the CA's directory does not list. A CA that knows no profiles would take the
-// order, and ignore the profile.
+// OfferedProfile reports a profile that the CA's directory does not list. A CA that knows no
+// profiles would take the order, and ignore the profile.
 func OfferedProfile(profile string, listed map[string]string) error {
 	if _, is := listed[profile]; is {
 		return nil
@@ -153,6 +160,8 @@ func OfferedProfile(profile string, listed map[string]string) error {
 	case n > 0:
 		has = append(has, fmt.Sprintf("%d more", n))
 	}
-	return fault.Refusedf("InvalidProfile", "the CA has no profile %q, which acmeProfile of the Certificate, or spec.acme.profile of the issuer, asks for. Its directory lists %s",
+	return fault.Refusedf("InvalidProfile",
+		"the CA has no profile %q, which acmeProfile of the Certificate, or spec.acme.profile of the issuer, asks for. Its "+
+			"directory lists %s",
 		profile, strings.Join(has, ", "))
 }

@@ -83,17 +83,19 @@ func TestWhatIsAnOutage(t *testing.T) {
 		err  error
 		want string
 	}{
-		"nothing is wrong":           {nil, ""},
-		"nothing listens":            {&url.Error{Op: "Get", URL: "https://ca.example/dir", Err: errors.New("connection refused")}, "Unreachable"},
-		"no whole reply":             {&acme.NoReply{Action: "newOrder", Err: errors.New("EOF")}, "Unreachable"},
-		"the CA is in trouble":       {&acme.Problem{Status: 502}, "Unreachable"},
-		"the CA is busy":             {&acme.Problem{Status: 503, RetryAfter: now.Add(time.Minute)}, "Unreachable"},
-		"a limit":                    {&acme.Problem{Status: 429, Type: acme.ProblemRateLimited}, "RateLimited"},
-		"a refusal":                  {&acme.Problem{Status: 403, Type: acme.ProblemUnauthorized}, ""},
-		"a page to visit":            {&acme.Problem{Status: 403, Type: acme.ProblemUserActionRequired}, ""},
-		"no ACME server":             {&acme.ProtocolError{Action: "directory", URL: "https://ca.example", Reason: "not JSON"}, ""},
-		"the Kubernetes API refuses": {fmt.Errorf("store: %w", apierrors.NewForbidden(corev1.Resource("secrets"), "account", nil)), ""},
-		"a wrong setting":            {fault.Misconfiguredf("InvalidConfig", "wrong"), ""},
+		"nothing is wrong": {nil, ""},
+		"nothing listens": {
+			&url.Error{Op: "Get", URL: "https://ca.example/dir", Err: errors.New("connection refused")}, "Unreachable"},
+		"no whole reply":       {&acme.NoReply{Action: "newOrder", Err: errors.New("EOF")}, "Unreachable"},
+		"the CA is in trouble": {&acme.Problem{Status: 502}, "Unreachable"},
+		"the CA is busy":       {&acme.Problem{Status: 503, RetryAfter: now.Add(time.Minute)}, "Unreachable"},
+		"a limit":              {&acme.Problem{Status: 429, Type: acme.ProblemRateLimited}, "RateLimited"},
+		"a refusal":            {&acme.Problem{Status: 403, Type: acme.ProblemUnauthorized}, ""},
+		"a page to visit":      {&acme.Problem{Status: 403, Type: acme.ProblemUserActionRequired}, ""},
+		"no ACME server":       {&acme.ProtocolError{Action: "directory", URL: "https://ca.example", Reason: "not JSON"}, ""},
+		"the Kubernetes API refuses": {
+			fmt.Errorf("store: %w", apierrors.NewForbidden(corev1.Resource("secrets"), "account", nil)), ""},
+		"a wrong setting": {fault.Misconfiguredf("InvalidConfig", "wrong"), ""},
 	} {
 		if got := Outage(Fault("", now, test.err)); got != test.want {
 			t.Errorf("%s: %q", name, got)
@@ -106,14 +108,17 @@ func TestAnErrorOfTheNetworkSaysWhatWasTriedAndWhatToDo(t *testing.T) {
 		return fmt.Errorf("newAccount: directory: %w", &url.Error{Op: "Get", URL: "https://ca.example/dir", Err: err})
 	}
 	for want, err := range map[string]error{
-		"Get https://ca.example/dir: lookup ca.example: no such host: correct spec.acme.server":        get(&net.DNSError{Err: "no such host", Name: "ca.example", IsNotFound: true}),
-		"Get https://ca.example/dir: connection refused: see whether the controller can connect there": get(errors.New("connection refused")),
+		"Get https://ca.example/dir: lookup ca.example: no such host: correct spec.acme.server": get(&net.DNSError{
+			Err: "no such host", Name: "ca.example", IsNotFound: true}),
+		"Get https://ca.example/dir: connection refused: see whether the controller can connect there": get(
+			errors.New("connection refused")),
 		"put that into spec.acme.caBundle":             get(x509.UnknownAuthorityError{}),
 		"or the controller's clock":                    get(x509.CertificateInvalidError{Reason: x509.Expired}),
 		"newOrder: the reply is not what it should be": errors.New("newOrder: the reply is not what it should be"),
 	} {
 		got := Fault("", time.Now(), err).Error()
-		if !strings.Contains(got, want) || strings.Count(got, "ca.example") > 2 || !errors.Is(Fault("", time.Now(), err), err) {
+		if !strings.Contains(got, want) || strings.Count(got, "ca.example") > 2 || !errors.Is(Fault("", time.Now(), err),
+			err) {
 			t.Errorf("it says %s", got)
 		}
 	}

@@ -169,7 +169,8 @@ func (a *Accounts) previous(secret *corev1.Secret, entry string) (keys []crypto.
 		keys = append(keys, key)
 	}
 	if err != nil {
-		return nil, fault.Misconfiguredf("ErrVerifyACMEAccount", "entry %s of Secret %s/%s is to hold the account keys before the one in use: remove it, or correct it: %w",
+		return nil, fault.Misconfiguredf("ErrVerifyACMEAccount",
+			"entry %s of Secret %s/%s is to hold the account keys before the one in use: remove it, or correct it: %w",
 			entry, secret.Namespace, secret.Name, err)
 	}
 	return keys, nil

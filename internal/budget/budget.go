@@ -192,7 +192,8 @@ type CA struct {
 	quiet  time.Time         // until when it says nobody when to renew
 }
 
-// name is that of the ConfigMap: a short digest of the directory's URL, or the whole one where the ConfigMap of that name says that it is of another CA.
+// name is that of the ConfigMap: a short digest of the directory's URL, or the whole one where the
+// ConfigMap of that name says that it is of another CA.
 func (c *CA) name() types.NamespacedName {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -204,7 +205,8 @@ func (c *CA) name() types.NamespacedName {
 	return types.NamespacedName{Namespace: c.budget.Namespace, Name: "perennial-acme-limits-" + digest}
 }
 
-// get reads the ConfigMap of the CA. One of that name is only taken for it if it has the directory's URL.
+// get reads the ConfigMap of the CA. One of that name is only taken for it if it has the
+// directory's URL.
 func (c *CA) get(ctx context.Context) (*corev1.ConfigMap, error) {
 	object := &corev1.ConfigMap{}
 	if err := c.budget.Client.Get(ctx, c.name(), object); err != nil {

@@ -113,7 +113,8 @@ type open struct {
 	Tries []key `json:"tries,omitempty"`
 	// Exempt says that it is let go because the CA does not count it.
 	Exempt bool `json:"exempt,omitempty"`
-	// NoReply says that it was sent and no reply came: what it reserved is spent, and it needs room to be sent again.
+	// NoReply says that it was sent and no reply came: what it reserved is spent, and it needs room to
+	// be sent again.
 	NoReply bool `json:"noReply,omitempty"`
 	// Taken says that the CA has it, Final that it was asked for the certificate.
 	Taken bool `json:"taken,omitempty"`
@@ -127,7 +128,8 @@ type hold struct {
 	Key    key   `json:"key"`
 	Count  int64 `json:"count"`
 	Period int64 `json:"period"` // in ms
-	// Set is the limit of an exact set, which an order that is sent again for the same set does not spend.
+	// Set is the limit of an exact set, which an order that is sent again for the same set does not
+	// spend.
 	Set bool `json:"set,omitempty"`
 }
 
@@ -526,8 +528,9 @@ func (l *Ledger) spend(holds []hold, now int64) {
 	}
 }
 
-// Unheard says that an order was sent and no reply came. The CA may have counted it, by account and by registered domain, and counts it again when it is
-// sent again, though it may answer with the same order. So it is sent again only if there is room for one more.
+// Unheard says that an order was sent and no reply came. The CA may have counted it, by account and
+// by registered domain, and counts it again when it is sent again, though it may answer with the
+// same order. So it is sent again only if there is room for one more.
 func (l *Ledger) Unheard(id string, at time.Time) {
 	o := l.open[id]
 	if o == nil || o.Taken {
@@ -539,8 +542,9 @@ func (l *Ledger) Unheard(id string, at time.Time) {
 	l.changes++
 }
 
-// Interrupted says that a process ended. Each order of which the CA's answer is not known may have been sent, or may have waited to be sent: the new
-// orders count, which are back soon, and the certificates, which take days, do not.
+// Interrupted says that a process ended. Each order of which the CA's answer is not known may have
+// been sent, or may have waited to be sent: the new orders count, which are back soon, and the
+// certificates, which take days, do not.
 func (l *Ledger) Interrupted(at time.Time) {
 	for _, o := range l.open {
 		if !o.Taken && len(o.Order) > 0 {

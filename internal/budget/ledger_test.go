@@ -649,7 +649,8 @@ func TestAnOrderWithoutReplyIsSentAgainOnlyWithinItsLimits(t *testing.T) {
 	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
 	week := 7 * 24 * time.Hour
 	order := func(id string, limits Limits) Ask {
-		return Ask{ID: id, Account: "https://ca.example/1", Identifiers: []acme.Identifier{acme.DNS(id + ".example.com")}, Limits: limits, Asked: now}
+		return Ask{ID: id, Account: "https://ca.example/1", Identifiers: []acme.Identifier{acme.DNS(id + ".example.com")},
+			Limits: limits, Asked: now}
 	}
 	domain, set := Limits{Domain: Limit{5, week}}, Limits{Set: Limit{1, week}}
 	for name, test := range map[string]struct {

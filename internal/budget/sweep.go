@@ -8,7 +8,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// remove removes the ConfigMap of a ledger in which nothing is spent, if there is one, and reports whether that is done. If not, others have written it.
+// remove removes the ConfigMap of a ledger in which nothing is spent, if there is one, and reports
+// whether that is done. If not, others have written it.
 func (c *CA) remove(ctx context.Context, was *corev1.ConfigMap, changes uint64) (done bool, err error) {
 	if was != nil {
 		err := c.budget.Client.Delete(ctx, was, client.Preconditions{UID: &was.UID, ResourceVersion: &was.ResourceVersion})
@@ -25,11 +26,13 @@ func (c *CA) remove(ctx context.Context, was *corev1.ConfigMap, changes uint64) 
 	return true, nil
 }
 
-// sweep removes the ConfigMaps of CAs of which nothing is spent any more: tenants name as many CAs as they like.
+// sweep removes the ConfigMaps of CAs of which nothing is spent any more: tenants name as many CAs
+// as they like.
 func (b *Budget) sweep(ctx context.Context) {
 	for _, c := range b.all() {
 		if err := c.tidy(ctx); err != nil {
-			b.Log.V(1).Info("the ConfigMap of a CA of which nothing is spent is not removed yet", "directory", c.directory, "error", err.Error())
+			b.Log.V(1).Info("the ConfigMap of a CA of which nothing is spent is not removed yet", "directory", c.directory,
+				"error", err.Error())
 		}
 	}
 	var list corev1.ConfigMapList
@@ -53,8 +56,10 @@ func (b *Budget) sweep(ctx context.Context) {
 		if _, err := ledger.Encode(b.Clock.Now()); err != nil || !ledger.empty() {
 			continue
 		}
-		if err := b.Client.Delete(ctx, o, client.Preconditions{UID: &o.UID, ResourceVersion: &o.ResourceVersion}); client.IgnoreNotFound(err) != nil {
-			b.Log.V(1).Info("the ConfigMap of a CA of which nothing is spent is not removed yet", "configMap", o.Name, "error", err.Error())
+		if err := b.Client.Delete(ctx, o,
+			client.Preconditions{UID: &o.UID, ResourceVersion: &o.ResourceVersion}); client.IgnoreNotFound(err) != nil {
+			b.Log.V(1).Info("the ConfigMap of a CA of which nothing is spent is not removed yet", "configMap", o.Name, "error",
+				err.Error())
 		}
 	}
 }

@@ -29,7 +29,8 @@ func (p *Program) check() *cobra.Command {
 	api := &cobra.Command{
 		Use:   "api",
 		Short: "See whether the API is installed and takes Certificates",
-		Long: "Has the API server judge a Certificate without storing it, and looks whether the admission policies are enforced, as far as you may read\n" +
+		Long: "Has the API server judge a Certificate without storing it, and looks whether the admission policies are " +
+			"enforced, as far as you may read\n" +
 			"them. Exit code 3 if that does not work.",
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -69,8 +70,8 @@ func (p *Program) check() *cobra.Command {
 	return cmd
 }
 
-// checkAPI has the API server judge a Certificate that is wrong in one way, and sees whether it says so. It also looks at the admission policies. The
-// note says what could not be looked at.
+// checkAPI has the API server judge a Certificate that is wrong in one way, and sees whether it
+// says so. It also looks at the admission policies. The note says what could not be looked at.
 func checkAPI(ctx context.Context, c *cluster) (note string, err error) {
 	good := &cmapi.Certificate{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: "perennial-check-", Namespace: c.namespace},
@@ -85,7 +86,8 @@ func checkAPI(ctx context.Context, c *cluster) (note string, err error) {
 		return "", err
 	}
 	if err := c.Create(ctx, bad, client.DryRunAll); err == nil {
-		return "", errors.New("the API server accepted a Certificate without spec.secretName: its CustomResourceDefinitions are incomplete")
+		return "", errors.New("the API server accepted a Certificate without spec.secretName: its " +
+			"CustomResourceDefinitions are incomplete")
 	}
 	problems, err := policies.Look(ctx, c, c.namespace)
 	switch {
@@ -94,7 +96,8 @@ func checkAPI(ctx context.Context, c *cluster) (note string, err error) {
 	case err != nil:
 		return "", err
 	case len(problems) > 0:
-		return "", errors.New("the admission policies are not enforced, so that the controller uses no ClusterIssuer and approves nothing: " + strings.Join(problems, "; "))
+		return "", errors.New("the admission policies are not enforced, so that the controller uses no ClusterIssuer and " +
+			"approves nothing: " + strings.Join(problems, "; "))
 	}
 	return "", nil
 }

@@ -189,7 +189,8 @@ type cluster struct {
 
 func scheme() *runtime.Scheme {
 	s := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, cmapi.AddToScheme, acmev1.AddToScheme, perennial.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, cmapi.AddToScheme, acmev1.AddToScheme,
+		perennial.AddToScheme} {
 		if err := add(s); err != nil { // two types of one name: a mistake in the program
 			panic(err)
 		}

@@ -175,8 +175,10 @@ func (p *Program) revocable(ctx context.Context, c *cluster, key client.ObjectKe
 		return nil, fmt.Errorf("entry tls.key of Secret %q: %w", secret.Name, err)
 	}
 	if !pki.SamePublicKey(private.Public(), chain[0].PublicKey) {
-		return nil, &exitError{ExitNotReady, fmt.Errorf("tls.key of Secret %q is not the private key of the certificate in its tls.crt, which only that key can revoke here: put the two together again",
-			secret.Name)}
+		return nil, &exitError{ExitNotReady,
+			fmt.Errorf("tls.key of Secret %q is not the private key of the certificate in its tls.crt, which only that key "+
+				"can revoke here: put the two together again",
+				secret.Name)}
 	}
 	r := &revocable{leaf: chain[0], key: private, secret: secret}
 	if r.ca, err = caOf(issuer.GetSpec().ACME); err != nil {
@@ -207,5 +209,6 @@ func (r *revocable) distrust(ctx context.Context, c *cluster, crt *cmapi.Certifi
 
 // caOf is the client of the server of an issuer.
 func caOf(spec *acmev1.ACMEIssuer) (*acme.Client, error) {
-	return (&account.Accounts{UserAgent: "perennial", Clock: clock.RealClock{}}).Server(spec, signer.KindClusterIssuer) // on the user's own machine
+	// on the user's own machine
+	return (&account.Accounts{UserAgent: "perennial", Clock: clock.RealClock{}}).Server(spec, signer.KindClusterIssuer)
 }

@@ -244,7 +244,8 @@ func eventsOf(ctx context.Context, c *cluster, o explain.Objects, limit int) ([]
 		}
 		for _, e := range list.Items {
 			if about[e.InvolvedObject.UID] {
-				lines = append(lines, eventLine{Time: latest(&e), Type: e.Type, Object: e.InvolvedObject.Kind + " " + e.InvolvedObject.Name,
+				lines = append(lines, eventLine{Time: latest(&e), Type: e.Type,
+					Object: e.InvolvedObject.Kind + " " + e.InvolvedObject.Name,
 					Reason: e.Reason, Message: e.Message, Count: occurrences(&e)})
 			}
 		}

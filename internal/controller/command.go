@@ -116,7 +116,9 @@ func Command() *cobra.Command {
 	f.StringVar(&o.HTTP01Address, "http01-listen-address", o.HTTP01Address, "host:port on which HTTP-01 challenges are answered; empty for none")
 	f.BoolVar(&o.Ambient.ClusterIssuers, "cluster-issuer-ambient-credentials", true, "let DNS-01 solvers of ClusterIssuers use the credentials of the controller's environment where they name none")
 	f.BoolVar(&o.Ambient.Issuers, "issuer-ambient-credentials", false, "let those of Issuers do so, too")
-	f.StringSliceVar(&allowed, "issuer-allowed-addresses", nil, "addresses or networks of this machine, its link or its cloud's metadata service to which namespaced Issuers may lead; ClusterIssuers may always")
+	f.StringSliceVar(&allowed, "issuer-allowed-addresses", nil,
+		"addresses or networks of this machine, its link or its cloud's metadata service to which namespaced Issuers may "+
+			"lead; ClusterIssuers may always")
 	f.StringVar(&o.TLSALPN01Address, "tlsalpn01-listen-address", "", "host:port on which TLS-ALPN-01 challenges are answered; empty for none")
 	f.StringVar(&o.PassthroughTo, "tlsalpn01-passthrough-to", "", "host:port of the site that gets, unread, all connections to that address that are for no challenge; they are closed if left out")
 	f.IntVar(&o.MaxChallenges, "max-concurrent-challenges", order.DefaultMaxChallenges, "how many ACME challenges are worked on at once; issuers and namespaces share them evenly")
@@ -134,7 +136,9 @@ func Command() *cobra.Command {
 	f.StringToStringVar(&o.HTTP01.Labels, "acme-http01-solver-extra-labels", nil, "labels, key=value, of all that is made for an HTTP-01 challenge")
 	f.StringSliceVar(&o.HTTP01.Nameservers, "acme-http01-solver-nameservers", nil, "host:port of the DNS servers by which sites are found that are looked at before an ACME server is; the system's if left out")
 	f.BoolVar(&nonRoot, "acme-http01-solver-run-as-non-root", true, "forbid such pods to run as root")
-	f.BoolVar(&o.AssumePolicies, "assume-admission-policies", false, "do not look whether the admission policies are enforced, such as where the controller may not read them; if they are not, users of any namespace can use the credentials of ClusterIssuers")
+	f.BoolVar(&o.AssumePolicies, "assume-admission-policies", false,
+		"do not look whether the admission policies are enforced, such as where the controller may not read them; if they "+
+			"are not, users of any namespace can use the credentials of ClusterIssuers")
 	f.StringVar(&o.MetricsAddress, "metrics-listen-address", o.MetricsAddress, "host:port of /metrics; empty for none")
 	f.StringVar(&o.HealthAddress, "health-listen-address", o.HealthAddress, "host:port of /livez and /readyz; empty for none")
 	f.IntVar(&o.Workers, "concurrent-workers", o.Workers, "how many objects of a kind are worked on at once")
@@ -151,7 +155,9 @@ func Command() *cobra.Command {
 	f.IntVar(&o.Limits.Chain, "max-certificate-chain-length", o.Limits.Chain, "largest chain that is read, in bytes of PEM")
 	f.IntVar(&o.Limits.Bundle, "max-certificate-bundle-size", o.Limits.Bundle, "largest set of CA certificates that is read, in bytes of PEM")
 	f.StringVar(&format, "logging-format", "text", "text or json")
-	f.IntVarP(&verbosity, "v", "v", 0, "how much is logged: 0 what happens, 1 also why, 4 everything, 6 also requests to the Kubernetes API; never their bodies")
+	f.IntVarP(&verbosity, "v", "v", 0,
+		"how much is logged: 0 what happens, 1 also why, 4 everything, 6 also requests to the Kubernetes API; never "+
+			"their bodies")
 	return cmd
 }
 
@@ -199,7 +205,8 @@ func networks(texts []string) (all []netip.Prefix, err error) {
 		if err != nil {
 			address, bad := netip.ParseAddr(text)
 			if bad != nil {
-				return nil, fmt.Errorf("--issuer-allowed-addresses must be addresses or networks, such as 127.0.0.1 or 169.254.20.0/24, not %q", text)
+				return nil, fmt.Errorf("--issuer-allowed-addresses must be addresses or networks, such as 127.0.0.1 or "+
+					"169.254.20.0/24, not %q", text)
 			}
 			prefix = netip.PrefixFrom(address.Unmap(), address.Unmap().BitLen())
 		}
@@ -244,7 +251,8 @@ func resources(what, cpu, memory string) (corev1.ResourceList, error) {
 	return list, nil
 }
 
-// maxVerbosity is the most that is logged. From 8 on the Kubernetes client logs bodies, in which Secrets stand.
+// maxVerbosity is the most that is logged. From 8 on the Kubernetes client logs bodies, in which
+// Secrets stand.
 const maxVerbosity = 7
 
 // Logger returns a logger that writes to w. Format is text or json. With a verbosity of 0 it tells what happens, with more also why.

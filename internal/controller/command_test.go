@@ -55,7 +55,8 @@ func TestAddressesThatIssuersMayName(t *testing.T) {
 		t.Errorf("%v, %v", got, err)
 	}
 	for _, bad := range []string{"localhost", "127.0.0.1:53", "", "127.0.0.0/33"} {
-		if got, err := networks([]string{bad}); err == nil || !strings.Contains(err.Error(), "--issuer-allowed-addresses must be") {
+		if got, err := networks([]string{bad}); err == nil ||
+			!strings.Contains(err.Error(), "--issuer-allowed-addresses must be") {
 			t.Errorf("%q: %v, %v", bad, got, err)
 		}
 	}

@@ -119,14 +119,15 @@ type Options struct {
 	Ambient dns01.Ambient
 	// OwnMachine says that who writes issuers owns this machine: their DNS-01 solvers may run programs, and reach its own addresses.
 	OwnMachine bool
-	// AllowedAddresses are those to which namespaced Issuers may lead, although they are of this machine, its link or its cloud.
+	// AllowedAddresses are those to which namespaced Issuers may lead, although they are of this
+	// machine, its link or its cloud.
 	AllowedAddresses []netip.Prefix
 	// Dial connects to the sites whose challenges are checked, and is given their names unless HTTP01.Nameservers are set. If nil, their
 	// addresses are looked up and connected to.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
-	// AssumePolicies says that the admission policies are not looked at, but taken for enforced. If they are not, users of any namespace can use the
-	// credentials of ClusterIssuers.
+	// AssumePolicies says that the admission policies are not looked at, but taken for enforced. If
+	// they are not, users of any namespace can use the credentials of ClusterIssuers.
 	AssumePolicies bool
 
 	// Shim says what is taken from annotated Ingresses, Gateways and ListenerSets.
@@ -268,8 +269,10 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 }
 
 // watchPolicies has the admission policies watched.
-func watchPolicies(cfg *rest.Config, mgr manager.Manager, registry prometheus.Registerer, o Options) (*policies.Watcher, error) {
-	c, err := client.NewWithWatch(cfg, client.Options{HTTPClient: mgr.GetHTTPClient(), Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper()})
+func watchPolicies(cfg *rest.Config, mgr manager.Manager, registry prometheus.Registerer,
+	o Options) (*policies.Watcher, error) {
+	c, err := client.NewWithWatch(cfg, client.Options{HTTPClient: mgr.GetHTTPClient(), Scheme: mgr.GetScheme(),
+		Mapper: mgr.GetRESTMapper()})
 	if err != nil {
 		return nil, fmt.Errorf("client for admission policies: %w", err)
 	}
@@ -428,7 +431,9 @@ type reconciler interface {
 	SetupWithManager(context.Context, ctrl.Manager, cache.Cache, ctrlcontroller.Options) error
 }
 
-func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, others cache.Cache, events *observe.Recorder, metrics *observe.Metrics, registry prometheus.Registerer, guard *policies.Watcher, o Options) error {
+func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, others cache.Cache,
+	events *observe.Recorder, metrics *observe.Metrics, registry prometheus.Registerer, guard *policies.Watcher,
+	o Options) error {
 	on, err := enabled(o.Controllers)
 	if err != nil {
 		return err
@@ -464,8 +469,10 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 	if err := errors.Join(mgr.Add(limits), registry.Register(limits)); err != nil {
 		return err
 	}
-	issuances := &reissue.Store{Client: direct, Namespace: limits.Namespace, Clock: o.Clock, Log: o.Log.WithName("issuances")}
-	accounts := &account.Accounts{Client: c, Secrets: store, Limits: o.Limits, Clock: o.Clock, Budget: limits, Egress: egress, UserAgent: "perennial", Observe: metrics.ACMEExchange, Guard: guard.Guard}
+	issuances := &reissue.Store{Client: direct, Namespace: limits.Namespace, Clock: o.Clock,
+		Log: o.Log.WithName("issuances")}
+	accounts := &account.Accounts{Client: c, Secrets: store, Limits: o.Limits, Clock: o.Clock, Budget: limits,
+		Egress: egress, UserAgent: "perennial", Observe: metrics.ACMEExchange, Guard: guard.Guard}
 	answers := &http01.Solver{
 		Cache: c, Direct: direct, Namespace: o.Namespace, Mode: o.HTTP01.Mode, Listens: o.HTTP01Address != "", Service: o.HTTP01.Service, WithoutTargetRef: o.HTTP01.WithoutTargetRef,
 		Webroot: o.HTTP01.Webroot, Labels: o.HTTP01.Labels, Pods: o.HTTP01.Pods, Site: site, Now: o.Clock.Now,
@@ -492,7 +499,8 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 		return err
 	}
 	records := &dns01.Solver{
-		Secrets: store, Nameservers: o.Nameservers, RecursiveOnly: o.RecursiveOnly, Ambient: o.Ambient, Tokens: tokens(direct), API: api, OwnMachine: o.OwnMachine, Allowed: o.AllowedAddresses,
+		Secrets: store, Nameservers: o.Nameservers, RecursiveOnly: o.RecursiveOnly, Ambient: o.Ambient,
+		Tokens: tokens(direct), API: api, OwnMachine: o.OwnMachine, Allowed: o.AllowedAddresses,
 		Dial: o.DialNameservers, Now: o.Clock.Now,
 	}
 	solvers := map[cmacme.ACMEChallengeType]solver.Solver{
@@ -502,14 +510,16 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 	}
 	names := &dns01.Resolver{Dial: o.DialNameservers, Nameservers: o.Nameservers, Reach: outside.Anywhere()}
 	signers := signer.Set{
-		signer.TypeACME:       &acmesigner.Signer{Client: c, Accounts: accounts, DNS01: records, Limits: o.Limits, Clock: o.Clock},
+		signer.TypeACME: &acmesigner.Signer{Client: c, Accounts: accounts, DNS01: records, Limits: o.Limits,
+			Clock: o.Clock},
 		signer.TypeSelfSigned: &selfsigned.Signer{Secrets: store, Keyring: keyring, Limits: o.Limits, Clock: o.Clock},
 		signer.TypeCA:         &ca.Signer{Secrets: store, Limits: o.Limits, Clock: o.Clock},
 	}
 	// Those who wait for others do so in lanes, of their own, with more workers than can wait.
 	lanes := func() *lane.Lanes { return lane.New(o.Workers, o.Clock) }
 	issuersOf := func(kind string) reconciler {
-		return &issuer.Reconciler{Lanes: lanes(), Client: c, Secrets: store, Scope: scope, Signers: signers, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, Kind: kind, CSRs: on[certificateSigningRequests], Policies: guard}
+		return &issuer.Reconciler{Lanes: lanes(), Client: c, Secrets: store, Scope: scope, Signers: signers, Limits: o.Limits,
+			Events: events, Metrics: metrics, Clock: o.Clock, Kind: kind, CSRs: on[certificateSigningRequests], Policies: guard}
 	}
 	targets := o.Targets
 	if targets == nil {
@@ -517,7 +527,9 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 	}
 	wide := o.Namespace == "" // what is of the whole cluster has no place in a controller for one namespace
 	o.Lifecycle.ApprovedByOthers = !on[approver]
-	lives := &lifecycle.Reconciler{External: &external.States{Live: live, Mapper: mgr.GetRESTMapper(), Clock: o.Clock}, Client: c, Secrets: store, Scope: scope, Keyring: keyring, Limits: o.Limits, Settings: o.Lifecycle, Events: events, Metrics: metrics, Clock: o.Clock, Issuances: issuances, Keys: keygen.New()}
+	lives := &lifecycle.Reconciler{External: &external.States{Live: live, Mapper: mgr.GetRESTMapper(), Clock: o.Clock},
+		Client: c, Secrets: store, Scope: scope, Keyring: keyring, Limits: o.Limits, Settings: o.Lifecycle, Events: events,
+		Metrics: metrics, Clock: o.Clock, Issuances: issuances, Keys: keygen.New()}
 	revoker := &revocation.Reconciler{Client: c, Live: live, Secrets: store, Scope: scope, Accounts: accounts, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, AtWork: lives.AtWork, Lanes: lanes()}
 	for _, part := range []struct {
 		on         bool
@@ -525,14 +537,20 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 	}{
 		{on[certificates], lives},
 		{on[certificates], revoker},
-		{on[certificateRequests], &request.Reconciler{Client: c, Live: live, Scope: scope, Signers: signers, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, DisableApproval: !on[approver], Unprotected: guard.Unprotected}},
-		{on[certificateSigningRequests], &request.CSRReconciler{Client: c, Scope: scope, Signers: signers, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, Guard: guard.Guard}},
+		{on[certificateRequests], &request.Reconciler{Client: c, Live: live, Scope: scope, Signers: signers, Limits: o.Limits,
+			Events: events, Metrics: metrics, Clock: o.Clock, DisableApproval: !on[approver], Unprotected: guard.Unprotected}},
+		{on[certificateSigningRequests], &request.CSRReconciler{Client: c, Scope: scope, Signers: signers, Limits: o.Limits,
+			Events: events, Metrics: metrics, Clock: o.Clock, Guard: guard.Guard}},
 		{on[issuers], issuersOf(signer.KindIssuer)},
 		{on[clusterIssuers] && wide, issuersOf(signer.KindClusterIssuer)},
 		{on[orders], &order.Reconciler{Client: c, Scope: scope, Accounts: accounts, Budget: limits, Names: names, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, Revocation: revoker, Lanes: lanes()}},
-		{on[challenges], &order.ChallengeReconciler{Client: c, Scope: scope, Accounts: accounts, Budget: limits, Solvers: solvers, Names: names, Events: events, Metrics: metrics, Clock: o.Clock, Max: o.MaxChallenges, Lanes: lanes(), Guard: guard.Guard}},
+		{on[challenges], &order.ChallengeReconciler{Client: c, Scope: scope, Accounts: accounts, Budget: limits,
+			Solvers: solvers, Names: names, Events: events, Metrics: metrics, Clock: o.Clock, Max: o.MaxChallenges,
+			Lanes: lanes(), Guard: guard.Guard}},
 		{on[renewalInfo], &renewalinfo.Reconciler{Client: c, Secrets: store, Scope: scope, Accounts: accounts, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, Lanes: lanes()}},
-		{on[ingressShim] || on[gatewayShim] || on[listenerSets], &shim.Reconciler{Client: c, Scope: scope, Settings: o.Shim, Ingresses: on[ingressShim], Gateways: on[gatewayShim], ListenerSets: on[listenerSets], Events: events, Metrics: metrics, Clock: o.Clock}},
+		{on[ingressShim] || on[gatewayShim] || on[listenerSets], &shim.Reconciler{Client: c, Scope: scope, Settings: o.Shim,
+			Ingresses: on[ingressShim], Gateways: on[gatewayShim], ListenerSets: on[listenerSets], Events: events,
+			Metrics: metrics, Clock: o.Clock}},
 		{on[caInjector] && len(targets) > 0, &inject.Reconciler{Client: c, Live: live, Secrets: store, Targets: targets, Namespace: o.Namespace, APIServerCA: inject.APIServerCA(cfg), Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
 		{on[trustBundles] && wide, &trust.Reconciler{Client: c, Live: live, Secrets: store, Namespace: o.ClusterResourceNamespace, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
 	} {

@@ -9,12 +9,13 @@ import (
 )
 
 // errFenced is why a write is refused.
-var errFenced = errors.New("this process was stopped for longer than its Lease lasts: another one may lead, so nothing is written")
+var errFenced = errors.New("this process was stopped for longer than its Lease lasts: another one may lead, so " +
+	"nothing is written")
 
-// fence refuses writes to the Kubernetes API once the Lease of this process has run out. A process that
-// was stopped goes on where it was: it would act upon what its caches held then, beside another leader,
-// until it hears that it leads no longer. What an ACME order spends is written before the order is sent,
-// so that this stops, too.
+// fence refuses writes to the Kubernetes API once the Lease of this process has run out. A process
+// that was stopped goes on where it was: it would act upon what its caches held then, beside
+// another leader, until it hears that it leads no longer. What an ACME order spends is written
+// before the order is sent, so that this stops, too.
 type fence struct {
 	path  string // the end of that of the Lease
 	lasts time.Duration
@@ -40,7 +41,8 @@ func (f *fenced) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, errFenced
 	}
 	response, err := f.next.RoundTrip(r)
-	if err == nil && r.Method == http.MethodPut && response.StatusCode == http.StatusOK && strings.HasSuffix(r.URL.Path, f.path) {
+	if err == nil && r.Method == http.MethodPut && response.StatusCode == http.StatusOK && strings.HasSuffix(r.URL.Path,
+		f.path) {
 		f.until.Store(began.Add(f.lasts).UnixNano()) // it was taken or renewed
 	}
 	return response, err
@@ -51,7 +53,8 @@ func (f *fence) refuses(r *http.Request) bool {
 	switch {
 	case r.Method == http.MethodGet || r.Method == http.MethodHead:
 		return false
-	case strings.HasSuffix(r.URL.Path, f.path), strings.HasSuffix(r.URL.Path, "/leases"), strings.Contains(r.URL.Path, "/events"):
+	case strings.HasSuffix(r.URL.Path, f.path), strings.HasSuffix(r.URL.Path, "/leases"),
+		strings.Contains(r.URL.Path, "/events"):
 		return false
 	}
 	return true

@@ -15,10 +15,11 @@ func (f transport) RoundTrip(r *http.Request) (*http.Response, error) { return f
 func TestNothingIsWrittenAfterTheLeaseHasRunOut(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	took := time.Duration(0)
-	f := &fenced{&fence{path: "/leases/it", lasts: 10 * time.Second, now: func() time.Time { return now }}, transport(func(*http.Request) (*http.Response, error) {
-		now = now.Add(took)
-		return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody}, nil
-	})}
+	f := &fenced{&fence{path: "/leases/it", lasts: 10 * time.Second, now: func() time.Time { return now }},
+		transport(func(*http.Request) (*http.Response, error) {
+			now = now.Add(took)
+			return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody}, nil
+		})}
 	const lease, secret = "/apis/coordination.k8s.io/v1/namespaces/n/leases/it", "/api/v1/namespaces/n/secrets/s"
 	for i, step := range []struct {
 		after, took  time.Duration

@@ -122,7 +122,8 @@ func Explain(o Objects, now time.Time) Report {
 	return r
 }
 
-// withoutCause is the message of Ready without what it repeats of Issuing, which is shown as what to do next.
+// withoutCause is the message of Ready without what it repeats of Issuing, which is shown as what
+// to do next.
 func withoutCause(message string, issuing *cmapi.CertificateCondition) string {
 	message, _, _ = strings.Cut(message, ". Waiting: ")
 	if issuing != nil {
@@ -197,7 +198,8 @@ func externalStep(ref cmmeta.IssuerReference, is *external.State) Step {
 	s := Step{Kind: ref.KindOrDefault() + "." + ref.GroupOrDefault(), Name: ref.Name, State: OK, Since: is.Since}
 	switch {
 	case is.Found == external.NoKind:
-		s.State, s.Detail = Missing, fmt.Sprintf("the cluster has no kind %q in the group %q", ref.KindOrDefault(), ref.GroupOrDefault())
+		s.State, s.Detail = Missing, fmt.Sprintf("the cluster has no kind %q in the group %q", ref.KindOrDefault(),
+			ref.GroupOrDefault())
 	case is.Found == external.Missing:
 		s.State, s.Detail = Missing, "it does not exist"
 	case is.Found == external.Hidden:
@@ -236,9 +238,11 @@ func requestStep(cr *cmapi.CertificateRequest) Step {
 	return s
 }
 
-// fileStep is how a CertificateFile is. What only waits for the Certificate is no failure of its own.
+// fileStep is how a CertificateFile is. What only waits for the Certificate is no failure of its
+// own.
 func fileStep(cf *perennial.CertificateFile) Step {
-	s := Step{Kind: "CertificateFile", Name: cf.Name, State: Waiting, Detail: "perenniald has not looked at it yet; in a cluster nothing does"}
+	s := Step{Kind: "CertificateFile", Name: cf.Name, State: Waiting,
+		Detail: "perenniald has not looked at it yet; in a cluster nothing does"}
 	ready := meta.FindStatusCondition(cf.Status.Conditions, perennial.ConditionReady)
 	if ready == nil {
 		return s
@@ -247,7 +251,8 @@ func fileStep(cf *perennial.CertificateFile) Step {
 	switch {
 	case ready.Status == metav1.ConditionTrue:
 		s.State = OK
-	case !meta.IsStatusConditionFalse(cf.Status.Conditions, perennial.ConditionDeployed) && cf.Status.Reload != nil && cf.Status.Reload.Failures == 0 && cf.Status.Reload.Pending:
+	case !meta.IsStatusConditionFalse(cf.Status.Conditions, perennial.ConditionDeployed) && cf.Status.Reload != nil &&
+		cf.Status.Reload.Failures == 0 && cf.Status.Reload.Pending:
 		s.State = Waiting // for its first reload
 	}
 	return s
@@ -394,7 +399,8 @@ func summary(o Objects, r Report, ready, issuing *cmapi.CertificateCondition, no
 	case ready == nil:
 		summary = "has not been looked at"
 	case ready.Status == cmmeta.ConditionTrue:
-		return "expired " + in(r.NotAfter) + ", and its status does not say so", "see whether the controller runs and may write the status of Certificates"
+		return "expired " + in(r.NotAfter) + ", and its status does not say so",
+			"see whether the controller runs and may write the status of Certificates"
 	default:
 		summary = "is not ready: " + lower(withoutCause(ready.Message, issuing))
 	}

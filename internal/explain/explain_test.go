@@ -39,7 +39,8 @@ func issuer(status cmmeta.ConditionStatus, message string) *cmapi.Issuer {
 
 // ofStep is a Certificate of an external issuer.
 func ofStep() *cmapi.Certificate {
-	c := crt(ready("False", "Issuing certificate as Secret does not exist"), issuing("True", "Issuing certificate as Secret does not exist"))
+	c := crt(ready("False", "Issuing certificate as Secret does not exist"),
+		issuing("True", "Issuing certificate as Secret does not exist"))
 	c.Spec.IssuerRef = cmmeta.IssuerReference{Name: "ca", Kind: "StepIsuer", Group: "certmanager.step.sm"}
 	return c
 }
@@ -75,7 +76,8 @@ func TestAStateIsExplainedWithWhatToDoNext(t *testing.T) {
 
 	ended := crt(ready("True", "Certificate is up to date and has not expired"))
 	ended.Status.NotAfter = at(-time.Hour)
-	undeleted := crt(ready("True", "Certificate is up to date and has not expired"), issuing("False", `CertificateRequest "web-1" is no longer needed and cannot be deleted: no`))
+	undeleted := crt(ready("True", "Certificate is up to date and has not expired"),
+		issuing("False", `CertificateRequest "web-1" is no longer needed and cannot be deleted: no`))
 	undeleted.Status.Conditions[1].Reason, undeleted.Status.NotAfter = "DeletionFailed", at(30*24*time.Hour)
 
 	for name, test := range map[string]struct {
@@ -85,7 +87,8 @@ func TestAStateIsExplainedWithWhatToDoNext(t *testing.T) {
 		"it ended, and the status could not be written": {Objects{Certificate: ended, Issuer: issuer("True", "")},
 			"expired 60 minutes ago, and its status does not say so", "see whether the controller runs and may write"},
 		"an old request cannot be deleted": {Objects{Certificate: undeleted, Issuer: issuer("True", "")},
-			"is valid and expires in 30 days; what is no longer needed cannot be deleted", `CertificateRequest "web-1" is no longer needed and cannot be deleted`},
+			"is valid and expires in 30 days; what is no longer needed cannot be deleted",
+			`CertificateRequest "web-1" is no longer needed and cannot be deleted`},
 		"all is well": {Objects{Certificate: good, Issuer: issuer("True", "")},
 			"is up to date, expires in 30 days, will be renewed in 3 hours", ""},
 		"nobody has looked at it": {Objects{Certificate: crt(), Issuer: issuer("True", "")},
@@ -103,7 +106,8 @@ func TestAStateIsExplainedWithWhatToDoNext(t *testing.T) {
 		"a request that waits for approval": {Objects{Certificate: crt(missing, inWork), Issuer: issuer("True", ""), Requests: []cmapi.CertificateRequest{request()}},
 			"is not ready", "perennial approve web-1 -n shop"},
 		"a denied request": {Objects{Certificate: crt(missing, issuing("False", "x")), Issuer: issuer("True", ""), Requests: []cmapi.CertificateRequest{request(cmapi.CertificateRequestCondition{Type: "Denied", Status: "True", Message: "not today"})}},
-			"is not ready", "CertificateRequest web-1 failed (The CertificateRequest was denied by an approval controller: not today)"},
+			"is not ready", "CertificateRequest web-1 failed (The CertificateRequest was denied by an approval controller: " +
+				"not today)"},
 		"a challenge that failed": {Objects{Certificate: crt(missing, inWork), Issuer: issuer("True", ""), Requests: []cmapi.CertificateRequest{request(approved)}, Orders: []acmev1.Order{order}, Challenges: []acmev1.Challenge{challenge}},
 			"is not ready", "Challenge web-1-7-9 failed (DNS-01 for example.com, invalid: no TXT record)"},
 		"a rehearsal that is under way": {Objects{Certificate: crt(missing, inWork), Issuer: issuer("True", ""), Requests: []cmapi.CertificateRequest{rehearsal(approved)}},
@@ -120,14 +124,23 @@ func TestAStateIsExplainedWithWhatToDoNext(t *testing.T) {
 			Issuer: issuer("True", ""), Requests: []cmapi.CertificateRequest{request(approved, cmapi.CertificateRequestCondition{Type: "Ready", Status: "True"})}},
 			"is not ready", `Secret "p" does not exist: create it`},
 		"an external issuer that says nothing": {Objects{Certificate: crt(missing, issuing("True", "Issuing certificate as Secret does not exist. Waiting: is its controller running?")),
-			ExternalIssuer: &external.State{Found: external.There}, Requests: []cmapi.CertificateRequest{request(approved)}}, "is not ready", "is its controller running?"},
-		"an external issuer of a kind that there is not": {Objects{Certificate: ofStep(), ExternalIssuer: &external.State{Found: external.NoKind}, Requests: []cmapi.CertificateRequest{request()}},
+			ExternalIssuer: &external.State{Found: external.There}, Requests: []cmapi.CertificateRequest{request(approved)}},
+			"is not ready", "is its controller running?"},
+		"an external issuer of a kind that there is not": {
+			Objects{Certificate: ofStep(), ExternalIssuer: &external.State{Found: external.NoKind},
+				Requests: []cmapi.CertificateRequest{request()}},
 			"is not ready", `correct spec.issuerRef, or install the issuer's controller: the cluster has no kind "StepIsuer" in the group "certmanager.step.sm"`},
-		"an external issuer that there is not": {Objects{Certificate: ofStep(), ExternalIssuer: &external.State{Found: external.Missing}, Requests: []cmapi.CertificateRequest{request()}},
+		"an external issuer that there is not": {
+			Objects{Certificate: ofStep(), ExternalIssuer: &external.State{Found: external.Missing},
+				Requests: []cmapi.CertificateRequest{request()}},
 			"is not ready", `create StepIsuer.certmanager.step.sm "ca", or correct spec.issuerRef`},
-		"an external issuer that is not ready": {Objects{Certificate: ofStep(), ExternalIssuer: &external.State{Found: external.There, Ready: "False", Message: "wrong provisioner"}, Requests: []cmapi.CertificateRequest{request(approved)}},
+		"an external issuer that is not ready": {
+			Objects{Certificate: ofStep(), ExternalIssuer: &external.State{Found: external.There, Ready: "False",
+				Message: "wrong provisioner"}, Requests: []cmapi.CertificateRequest{request(approved)}},
 			"is not ready", "mend StepIsuer.certmanager.step.sm ca: wrong provisioner"},
-		"an external issuer that may not be read": {Objects{Certificate: ofStep(), ExternalIssuer: &external.State{Found: external.Hidden}, Requests: []cmapi.CertificateRequest{request()}},
+		"an external issuer that may not be read": {
+			Objects{Certificate: ofStep(), ExternalIssuer: &external.State{Found: external.Hidden},
+				Requests: []cmapi.CertificateRequest{request()}},
 			"is not ready", "perennial approve web-1 -n shop"},
 		"one that is deleted, and has to be revoked": {Objects{Certificate: func() *cmapi.Certificate {
 			c := good.DeepCopy()

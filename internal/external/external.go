@@ -1,5 +1,5 @@
-// Package external looks at issuers of other projects: which resource their kind is, whether an issuer is there, and
-// what it says about itself.
+// Package external looks at issuers of other projects: which resource their kind is, whether an
+// issuer is there, and what it says about itself.
 package external
 
 import (
@@ -34,7 +34,8 @@ func KindOf(mapper meta.RESTMapper, ref cmmeta.IssuerReference) (*Kind, error) {
 	case err != nil:
 		return nil, fmt.Errorf("look for the kind %s in group %s: %w", ref.KindOrDefault(), ref.GroupOrDefault(), err)
 	}
-	return &Kind{GroupVersionKind: mapping.GroupVersionKind, Resource: mapping.Resource.Resource, Namespaced: mapping.Scope.Name() == meta.RESTScopeNameNamespace}, nil
+	return &Kind{GroupVersionKind: mapping.GroupVersionKind, Resource: mapping.Resource.Resource,
+		Namespaced: mapping.Scope.Name() == meta.RESTScopeNameNamespace}, nil
 }
 
 // Signer is how RBAC names an issuer of the kind, to whose requests approval is given.
@@ -62,17 +63,19 @@ const (
 // State is how an issuer is.
 type State struct {
 	Found
-	// Generation identifies the issuer and what its spec says, as that of signer.Issuer does. It is empty unless the
-	// issuer is There.
+	// Generation identifies the issuer and what its spec says, as that of signer.Issuer does. It is
+	// empty unless the issuer is There.
 	Generation string
-	// Ready is the status of its Ready condition, empty if it has none. Message and Since are of the condition.
+	// Ready is the status of its Ready condition, empty if it has none. Message and Since are of the
+	// condition.
 	Ready   metav1.ConditionStatus
 	Message string
 	Since   *metav1.Time
 }
 
 // Look reads the issuer that ref names in an object of the namespace.
-func Look(ctx context.Context, c client.Reader, mapper meta.RESTMapper, namespace string, ref cmmeta.IssuerReference) (State, error) {
+func Look(ctx context.Context, c client.Reader, mapper meta.RESTMapper, namespace string,
+	ref cmmeta.IssuerReference) (State, error) {
 	kind, err := KindOf(mapper, ref)
 	if err != nil || kind == nil {
 		return State{Found: NoKind}, err

@@ -19,8 +19,8 @@ const (
 	maxStates = 4096
 )
 
-// States remembers how issuers were a moment ago. Only those are read that a failed request refers to, or that are about
-// to be asked.
+// States remembers how issuers were a moment ago. Only those are read that a failed request refers
+// to, or that are about to be asked.
 type States struct {
 	// Live reads from the API server: a cache would watch all issuers of a kind.
 	Live   client.Reader
@@ -37,7 +37,8 @@ type seen struct {
 	at    time.Time
 }
 
-// State returns how the issuer is that ref names in an object of the namespace, or how it was up to Interval ago.
+// State returns how the issuer is that ref names in an object of the namespace, or how it was up to
+// Interval ago.
 func (s *States) State(ctx context.Context, namespace string, ref cmmeta.IssuerReference) (State, error) {
 	now := s.Clock.Now()
 	s.mu.Lock()

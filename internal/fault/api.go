@@ -7,13 +7,14 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
-// RefusedByAPI reports whether the API server has understood a request and refuses it, as it will until
-// a person changes something: a quota, an admission policy, a right, the object itself.
+// RefusedByAPI reports whether the API server has understood a request and refuses it, as it will
+// until a person changes something: a quota, an admission policy, a right, the object itself.
 func RefusedByAPI(err error) bool {
 	var status apierrors.APIStatus
 	if !errors.As(err, &status) {
 		return false
 	}
 	code := status.Status().Code
-	return code >= http.StatusBadRequest && code < http.StatusInternalServerError && code != http.StatusConflict && code != http.StatusTooManyRequests
+	return code >= http.StatusBadRequest && code < http.StatusInternalServerError && code != http.StatusConflict &&
+		code != http.StatusTooManyRequests
 }

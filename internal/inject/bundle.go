@@ -13,10 +13,10 @@ import (
 // day for a year must not fill the object that holds the bundle.
 const maxFormer = 8
 
-// merge returns the bundle of an object whose bundle was current and whose source has cas: what is in
-// current first, in its order, and after it what cas has besides. Clients that read only the first
-// certificate thus go on with the one that they know. Expired ones are left out, and of those that
-// the source no longer has, all but the latest.
+// merge returns the bundle of an object whose bundle was current and whose source has cas: what is
+// in current first, in its order, and after it what cas has besides. Clients that read only the
+// first certificate thus go on with the one that they know. Expired ones are left out, and of those
+// that the source no longer has, all but the latest.
 //
 // It also returns when the first certificate of the bundle expires: then the bundle must be made anew. The bundle is nil
 // if all of cas are expired.
@@ -44,7 +44,8 @@ func merge(current []byte, cas []*x509.Certificate, limits pki.Limits, now time.
 			expiry = cert.NotAfter
 		}
 	}
-	if all, err := limits.DecodeBundlePEM(current); err == nil && slices.EqualFunc(all, bundle, (*x509.Certificate).Equal) {
+	if all, err := limits.DecodeBundlePEM(current); err == nil && slices.EqualFunc(all, bundle,
+		(*x509.Certificate).Equal) {
 		return current, expiry // as it is written there
 	}
 	return pki.EncodeCertificatePEM(bundle...), expiry
@@ -62,7 +63,8 @@ func valid(certs []*x509.Certificate, now time.Time) (out []*x509.Certificate) {
 
 // former returns the latest certificates of a bundle that its source no longer has.
 func former(old, cas []*x509.Certificate) []*x509.Certificate {
-	out := slices.DeleteFunc(slices.Clone(old), func(cert *x509.Certificate) bool { return slices.ContainsFunc(cas, cert.Equal) })
+	out := slices.DeleteFunc(slices.Clone(old),
+		func(cert *x509.Certificate) bool { return slices.ContainsFunc(cas, cert.Equal) })
 	slices.SortStableFunc(out, func(a, b *x509.Certificate) int { return b.NotBefore.Compare(a.NotBefore) })
 	return out[:min(len(out), maxFormer)]
 }

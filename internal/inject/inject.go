@@ -227,11 +227,13 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	return r.outcome(known, again, err)
 }
 
-// retryInterval is how often a write is tried that the API server refuses: why it does is not watched.
+// retryInterval is how often a write is tried that the API server refuses: why it does is not
+// watched.
 const retryInterval = 5 * time.Minute
 
 // outcome says what came of a pass: on the target, which has no status that is ours, by an event.
-func (r *Reconciler) outcome(known *metav1.PartialObjectMetadata, again time.Duration, err error) (reconcile.Result, error) {
+func (r *Reconciler) outcome(known *metav1.PartialObjectMetadata, again time.Duration,
+	err error) (reconcile.Result, error) {
 	switch failure := fault.Of(err); {
 	case err == nil:
 		return reconcile.Result{RequeueAfter: again}, nil
@@ -242,15 +244,18 @@ func (r *Reconciler) outcome(known *metav1.PartialObjectMetadata, again time.Dur
 		r.warn(known, err)
 		return reconcile.Result{}, nil
 	case fault.RefusedByAPI(err):
-		r.Events.Eventf(known, corev1.EventTypeWarning, reasonInjectionFailed, "%s. It is tried again every 5 minutes", outside.Short(err.Error(), maxAnswer))
+		r.Events.Eventf(known, corev1.EventTypeWarning, reasonInjectionFailed, "%s. It is tried again every 5 minutes",
+			outside.Short(err.Error(), maxAnswer))
 		return reconcile.Result{RequeueAfter: retryInterval}, nil // why it is refused is not watched
 	default:
-		r.Events.Eventf(known, corev1.EventTypeWarning, reasonInjectionFailed, "%s. It is tried again", outside.Short(err.Error(), maxAnswer))
+		r.Events.Eventf(known, corev1.EventTypeWarning, reasonInjectionFailed, "%s. It is tried again",
+			outside.Short(err.Error(), maxAnswer))
 		return reconcile.Result{}, err
 	}
 }
 
-// reasonInjectionFailed is the reason of events about what cannot be read or written, and maxAnswer how much of the cause they have.
+// reasonInjectionFailed is the reason of events about what cannot be read or written, and maxAnswer
+// how much of the cause they have.
 const (
 	reasonInjectionFailed = "InjectionFailed"
 	maxAnswer             = 1 << 10

@@ -137,15 +137,18 @@ func TestMerge(t *testing.T) {
 	}{
 		{name: "an empty bundle gets the source", source: list(current), want: list(current), expiry: current},
 		{name: "a bundle that is not PEM gets the source", current: []byte("\n"), source: list(current), want: list(current), expiry: current},
-		{name: "new CAs go behind the old one, which stays first", current: pki.EncodeCertificatePEM(old), source: list(next, current), want: list(old, next, current), expiry: old},
-		{name: "one that the source still has keeps its place", current: pki.EncodeCertificatePEM(current, old), source: list(next, current), want: list(current, old, next), expiry: old},
+		{name: "new CAs go behind the old one, which stays first", current: pki.EncodeCertificatePEM(old),
+			source: list(next, current), want: list(old, next, current), expiry: old},
+		{name: "one that the source still has keeps its place", current: pki.EncodeCertificatePEM(current, old),
+			source: list(next, current), want: list(current, old, next), expiry: old},
 		{name: "an expired CA of the bundle goes", current: pki.EncodeCertificatePEM(expired, current), source: list(current), want: list(current), expiry: current},
 		{name: "an expired CA of the source is left out", source: list(expired, next), want: list(next), expiry: next},
 		{name: "a source whose CAs have all expired is nothing", current: pki.EncodeCertificatePEM(current), source: list(expired)},
 		{name: "twice the same is once", current: pki.EncodeCertificatePEM(current, current), source: list(current, current), want: list(current), expiry: current},
 		{name: "twice the same does not hide that another is missing", current: pki.EncodeCertificatePEM(current, current), source: list(current, next), want: list(current, next), expiry: current},
 		{name: "another order is left as it is", current: pki.EncodeCertificatePEM(current, next), source: list(next, current), want: list(current, next), expiry: current},
-		{name: "of many former ones the latest stay", current: pki.EncodeCertificatePEM(many...), source: list(next), want: append(newest, next), expiry: next},
+		{name: "of many former ones the latest stay", current: pki.EncodeCertificatePEM(many...), source: list(next),
+			want: append(newest, next), expiry: next},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got, expiry := merge(test.current, test.source, pki.Limits{}, start)

@@ -12,8 +12,8 @@ import (
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
-// TestWhatWasFoundOutAboutAnIssuerIsSaidOnce says each finding twice: the second time nothing changes and no event is
-// written.
+// TestWhatWasFoundOutAboutAnIssuerIsSaidOnce says each finding twice: the second time nothing
+// changes and no event is written.
 func TestWhatWasFoundOutAboutAnIssuerIsSaidOnce(t *testing.T) {
 	now := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
 	good := signer.Readiness{Reason: "ACMEAccountRegistered", Message: "registered"}
@@ -32,17 +32,26 @@ func TestWhatWasFoundOutAboutAnIssuerIsSaidOnce(t *testing.T) {
 	}{
 		"all is well": {good, nil, []string{"Ready=True ACMEAccountRegistered"}, []string{"Normal ACMEAccountRegistered"}},
 		"one solver is wrong": {with(func(r *signer.Readiness) { r.Solvers = oneSolver }), nil,
-			[]string{"Ready=True ACMEAccountRegistered", "SolversValid=False InvalidSolver"}, []string{"Normal ACMEAccountRegistered", "Warning InvalidSolver"}},
-		"the only solver is wrong": {with(func(r *signer.Readiness) { r.Solvers = oneSolver }), fault.Misconfiguredf("InvalidSolver", "no solver can be used"),
-			[]string{"Ready=False InvalidSolver", "SolversValid=False InvalidSolver"}, []string{"Warning InvalidSolver", "Warning InvalidSolver"}},
-		"the CA does not answer, and the account is known": {with(func(r *signer.Readiness) { r.Unreachable, r.UnreachableReason = outage, "Unreachable" }), nil,
-			[]string{"Ready=True ACMEAccountRegistered", "Unreachable=True Unreachable"}, []string{"Normal ACMEAccountRegistered", "Warning Unreachable"}},
-		"the CA does not answer, and there is no account": {with(func(r *signer.Readiness) { r.Unreachable, r.UnreachableReason = outage, "Unreachable" }),
+			[]string{"Ready=True ACMEAccountRegistered", "SolversValid=False InvalidSolver"},
+			[]string{"Normal ACMEAccountRegistered", "Warning InvalidSolver"}},
+		"the only solver is wrong": {
+			with(func(r *signer.Readiness) { r.Solvers = oneSolver }), fault.Misconfiguredf("InvalidSolver",
+				"no solver can be used"),
+			[]string{"Ready=False InvalidSolver", "SolversValid=False InvalidSolver"},
+			[]string{"Warning InvalidSolver", "Warning InvalidSolver"}},
+		"the CA does not answer, and the account is known": {
+			with(func(r *signer.Readiness) { r.Unreachable, r.UnreachableReason = outage, "Unreachable" }), nil,
+			[]string{"Ready=True ACMEAccountRegistered", "Unreachable=True Unreachable"},
+			[]string{"Normal ACMEAccountRegistered", "Warning Unreachable"}},
+		"the CA does not answer, and there is no account": {
+			with(func(r *signer.Readiness) { r.Unreachable, r.UnreachableReason = outage, "Unreachable" }),
 			&fault.Error{Class: fault.Transient, Reason: "ErrRegisterACMEAccount", Err: outage},
-			[]string{"Ready=False ErrRegisterACMEAccount", "Unreachable=True Unreachable"}, []string{"Warning ErrRegisterACMEAccount"}},
+			[]string{"Ready=False ErrRegisterACMEAccount", "Unreachable=True Unreachable"},
+			[]string{"Warning ErrRegisterACMEAccount"}},
 		"the Kubernetes API refuses": {good, fault.Transientf("ErrRegisterACMEAccount", "store: forbidden"),
 			[]string{"Ready=False ErrRegisterACMEAccount"}, []string{"Warning ErrRegisterACMEAccount"}},
-		"an error without a reason": {good, errors.New("something"), []string{"Ready=False Error"}, []string{"Warning Error"}},
+		"an error without a reason": {
+			good, errors.New("something"), []string{"Ready=False Error"}, []string{"Warning Error"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			status := &cmapi.IssuerStatus{}

@@ -130,7 +130,8 @@ func (r *Reconciler) guarded() bool { return r.Policies != nil && r.Kind == sign
 // all returns all ClusterIssuers.
 func (r *Reconciler) all(ctx context.Context, _ client.Object) []reconcile.Request {
 	var list cmapi.ClusterIssuerList
-	if err := r.Client.List(ctx, &list, client.UnsafeDisableDeepCopy, &client.ListOptions{DisableReadYourWritesConsistency: true}); err != nil {
+	if err := r.Client.List(ctx, &list, client.UnsafeDisableDeepCopy,
+		&client.ListOptions{DisableReadYourWritesConsistency: true}); err != nil {
 		return nil // only a cache that is stopping fails
 	}
 	var requests []reconcile.Request
@@ -204,7 +205,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	for _, e := range said {
 		r.Events.Event(o, e.kind, e.reason, e.message)
 	}
-	if c := cmapi.GetIssuerCondition(issuer.GetStatus(), cmapi.IssuerConditionUnprotected); c != nil && cmapi.GetIssuerCondition(before.GetStatus(), c.Type) == nil {
+	if c := cmapi.GetIssuerCondition(issuer.GetStatus(), cmapi.IssuerConditionUnprotected); c != nil &&
+		cmapi.GetIssuerCondition(before.GetStatus(), c.Type) == nil {
 		r.Events.Event(o, corev1.EventTypeWarning, string(c.Type), c.Message)
 	}
 	if err == nil {
@@ -221,14 +223,17 @@ func (r *Reconciler) check(ctx context.Context, issuer *signer.Issuer) (signer.R
 	if s, ok := r.Signers[issuer.Type()]; ok {
 		return s.Check(ctx, issuer)
 	}
-	return signer.Readiness{}, fault.Misconfiguredf("UnsupportedType", "issuers of type %s are not supported by this version of Perennial", issuer.Type())
+	return signer.Readiness{}, fault.Misconfiguredf("UnsupportedType",
+		"issuers of type %s are not supported by this version of Perennial", issuer.Type())
 }
 
 // told is an event.
 type told struct{ kind, reason, message string }
 
-// assess writes what was found out about an issuer into its status, and returns the events of what changed.
-func assess(status *cmapi.IssuerStatus, readiness signer.Readiness, err error, generation int64, now time.Time) (events []told) {
+// assess writes what was found out about an issuer into its status, and returns the events of what
+// changed.
+func assess(status *cmapi.IssuerStatus, readiness signer.Readiness, err error, generation int64,
+	now time.Time) (events []told) {
 	status.ObservedGeneration = generation
 	event := func(problem bool, reason, message string) {
 		kind := corev1.EventTypeNormal
@@ -288,7 +293,8 @@ func again(err error, now time.Time) (reconcile.Result, error) {
 		return reconcile.Result{RequeueAfter: refusedAgain}, nil // what it refuses for may be in its own hands
 	case fault.Misconfigured:
 		if !failure.Until.IsZero() {
-			return reconcile.Result{RequeueAfter: failure.Wait(now)}, nil // the fault passes then, as that of a CA that is not valid yet
+			// the fault passes then, as that of a CA that is not valid yet
+			return reconcile.Result{RequeueAfter: failure.Wait(now)}, nil
 		}
 		return reconcile.Result{}, nil // changes of the issuer and its Secrets are watched
 	}

@@ -1,5 +1,6 @@
-// Package keygen generates private keys that take long, outside of the workers of controllers: an RSA key of 4096 bits
-// keeps a core busy for seconds. Few are generated at once, and namespaces take turns.
+// Package keygen generates private keys that take long, outside of the workers of controllers: an
+// RSA key of 4096 bits keeps a core busy for seconds. Few are generated at once, and namespaces
+// take turns.
 package keygen
 
 import (
@@ -22,8 +23,8 @@ type ID struct {
 	Rehearsal   bool
 }
 
-// Pool generates private keys, and keeps each until Drop. Nothing waits for it: a key that is being generated when the
-// process ends is lost.
+// Pool generates private keys, and keeps each until Drop. Nothing waits for it: a key that is being
+// generated when the process ends is lost.
 type Pool struct {
 	size     int // keys that are generated at once
 	share    int // of these for one namespace
@@ -48,7 +49,10 @@ type job struct {
 
 // New returns a pool for half of the cores, but two keys at once at least.
 func New() *Pool {
-	return newPool(max(2, runtime.GOMAXPROCS(0)/2), func(spec pki.KeySpec) (crypto.Signer, error) { return spec.Generate(rand.Reader) })
+	return newPool(max(2, runtime.GOMAXPROCS(0)/2), func(spec pki.KeySpec) (crypto.Signer,
+		error) {
+		return spec.Generate(rand.Reader)
+	})
 }
 
 func newPool(size int, generate func(pki.KeySpec) (crypto.Signer, error)) *Pool {
@@ -58,11 +62,12 @@ func newPool(size int, generate func(pki.KeySpec) (crypto.Signer, error)) *Pool 
 	}
 }
 
-// OnDone has wake called with the Certificate of each key that is there. It is set before the first Get.
+// OnDone has wake called with the Certificate of each key that is there. It is set before the first
+// Get.
 func (p *Pool) OnDone(wake func(types.NamespacedName)) { p.wake = wake }
 
-// Get returns the private key that was generated for id, nil while it is not there. now is the time, and since is when
-// the key was first asked for.
+// Get returns the private key that was generated for id, nil while it is not there. now is the
+// time, and since is when the key was first asked for.
 func (p *Pool) Get(id ID, spec pki.KeySpec, now time.Time) (key crypto.Signer, since time.Time, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

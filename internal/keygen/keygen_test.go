@@ -72,7 +72,8 @@ func TestNamespacesTakeTurns(t *testing.T) {
 	for range 6 {
 		order = append(order, b.finish())
 	}
-	if want := []string{"greedy/0", "greedy/1", "modest/a", "other/a", "greedy/2", "modest/b"}; !slices.Equal(order, want) {
+	if want := []string{"greedy/0", "greedy/1", "modest/a", "other/a", "greedy/2", "modest/b"}; !slices.Equal(order,
+		want) {
 		t.Errorf("the order is %v, want %v", order, want)
 	}
 	for len(b.turns) > 0 || len(b.busy) > 0 {

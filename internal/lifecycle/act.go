@@ -39,8 +39,9 @@ import (
 // errDeleted ends a pass of a Certificate that was deleted meanwhile.
 var errDeleted = errors.New("the Certificate was deleted meanwhile")
 
-// act carries out a decision and writes the status. If a write fails, it is decided again without it, so that the status is written
-// whatever fails. It returns the decision that holds. What was not written is found by the next pass.
+// act carries out a decision and writes the status. If a write fails, it is decided again without
+// it, so that the status is written whatever fails. It returns the decision that holds. What was
+// not written is found by the next pass.
 func (r *Reconciler) act(ctx context.Context, o *Observation, d *Decision) (*Decision, error) {
 	failed, err := r.carryOut(ctx, o, d)
 	if err != nil {
@@ -56,7 +57,8 @@ func (r *Reconciler) act(ctx context.Context, o *Observation, d *Decision) (*Dec
 	if d.StoreKey != nil {
 		d.ForgetKey = "" // the next pass stores it
 	}
-	if !slices.ContainsFunc(failed, func(e *writeError) bool { return o.Refusals[e.write].told() }) && !becomesUnready(o, d) {
+	if !slices.ContainsFunc(failed, func(e *writeError) bool { return o.Refusals[e.write].told() }) &&
+		!becomesUnready(o, d) {
 		return d, nil // it may be over in a moment
 	}
 	return d, r.writeStatus(ctx, o, d)
@@ -69,8 +71,8 @@ func becomesUnready(o *Observation, d *Decision) bool {
 	return was != nil && was.Status == cmmeta.ConditionTrue && is != nil && is.Status != cmmeta.ConditionTrue
 }
 
-// carryOut makes the writes of a decision, but for the status. It stops at one that fails, unless the others do not depend on it. The error
-// is of a pass that ends here.
+// carryOut makes the writes of a decision, but for the status. It stops at one that fails, unless
+// the others do not depend on it. The error is of a pass that ends here.
 func (r *Reconciler) carryOut(ctx context.Context, o *Observation, d *Decision) (failed []*writeError, err error) {
 	note := func(e *writeError) bool {
 		if e == nil {
@@ -121,7 +123,8 @@ func (r *Reconciler) carryOut(ctx context.Context, o *Observation, d *Decision) 
 
 // makes reports whether a decision makes a CertificateRequest of the name.
 func makes(crt *cmapi.Certificate, d *Decision, name string) bool {
-	return d.Request != nil && name == RequestName(crt.Name, d.Request.Revision) || d.Rehearse != nil && name == RehearsalName(crt.Name)
+	return d.Request != nil && name == RequestName(crt.Name, d.Request.Revision) || d.Rehearse != nil &&
+		name == RehearsalName(crt.Name)
 }
 
 // setFinalizer sets or removes the finalizer that revokes on deletion.
@@ -144,7 +147,8 @@ func (r *Reconciler) setFinalizer(ctx context.Context, o *Observation, want bool
 		o.Certificate = next
 		return nil
 	}
-	return &writeError{finalizerWrite(crt), reasonFinalizerFailed, fmt.Sprintf("The finalizer %s of the Certificate cannot be written", revocation.Finalizer),
+	return &writeError{finalizerWrite(crt), reasonFinalizerFailed,
+		fmt.Sprintf("The finalizer %s of the Certificate cannot be written", revocation.Finalizer),
 		"Change what refuses it, or remove spec.revocation", err}
 }
 
@@ -177,7 +181,8 @@ func (r *Reconciler) writeStatus(ctx context.Context, o *Observation, d *Decisio
 }
 
 // start makes a request by create. If the issuance counts, that is written down before.
-func (r *Reconciler) start(ctx context.Context, crt *cmapi.Certificate, n *NewRequest, rehearsal bool, create func() error) error {
+func (r *Reconciler) start(ctx context.Context, crt *cmapi.Certificate, n *NewRequest, rehearsal bool,
+	create func() error) error {
 	name := client.ObjectKeyFromObject(crt)
 	undo := func() {}
 	if n.Counts != "" {
@@ -201,18 +206,22 @@ func (r *Reconciler) tell(crt *cmapi.Certificate, events []Event) {
 	}
 }
 
-// disown takes the Certificate from the owners of a Secret, so that the two are not deleted together.
+// disown takes the Certificate from the owners of a Secret, so that the two are not deleted
+// together.
 func (r *Reconciler) disown(ctx context.Context, crt *cmapi.Certificate, secret *corev1.Secret) *writeError {
 	if secret == nil {
 		return nil
 	}
 	next := secret.DeepCopy()
-	next.OwnerReferences = slices.DeleteFunc(next.OwnerReferences, func(ref metav1.OwnerReference) bool { return ref.UID == crt.UID })
+	next.OwnerReferences = slices.DeleteFunc(next.OwnerReferences,
+		func(ref metav1.OwnerReference) bool { return ref.UID == crt.UID })
 	err := r.Client.Patch(ctx, next, client.MergeFromWithOptions(secret, client.MergeFromWithOptimisticLock{}))
 	if err == nil || apierrors.IsNotFound(err) {
 		return nil
 	}
-	return &writeError{write{writesSecret, secret.Name}, reasonSecretFailed, fmt.Sprintf("Secret %q holds what is not the Certificate's and cannot be kept from being deleted with it", secret.Name),
+	return &writeError{write{writesSecret, secret.Name}, reasonSecretFailed,
+		fmt.Sprintf("Secret %q holds what is not the Certificate's and cannot be kept from being deleted with it",
+			secret.Name),
 		"Change what refuses it, or remove the owner reference yourself", err}
 }
 
@@ -224,7 +233,8 @@ func (r *Reconciler) delete(ctx context.Context, object client.Object) *writeErr
 		return nil
 	}
 	w := deletionOf(object)
-	return &writeError{w, ReasonDeletionFailed, fmt.Sprintf("%s is no longer needed and cannot be deleted", w.name), "Change what refuses it, or delete it yourself", err}
+	return &writeError{w, ReasonDeletionFailed, fmt.Sprintf("%s is no longer needed and cannot be deleted", w.name),
+		"Change what refuses it, or delete it yourself", err}
 }
 
 func deletionOf(object client.Object) write {
@@ -242,7 +252,8 @@ func (r *Reconciler) storeKey(ctx context.Context, o *Observation, s *StoreKey) 
 	name := KeySecretName(o.Certificate, s.Revision)
 	key, err := r.writeKey(ctx, o, s, name)
 	if err != nil {
-		return nil, &writeError{write{writesKey, name}, reasonKeyFailed, fmt.Sprintf("The private key of the next certificate cannot be stored in Secret %q", name),
+		return nil, &writeError{write{writesKey, name}, reasonKeyFailed,
+			fmt.Sprintf("The private key of the next certificate cannot be stored in Secret %q", name),
 			"Change what refuses it, or the Certificate", err}
 	}
 	return key, nil
@@ -291,7 +302,8 @@ func (r *Reconciler) writeKey(ctx context.Context, o *Observation, s *StoreKey, 
 		return seen.UID == had.UID && seen.ResourceVersion == had.ResourceVersion
 	}
 	if had.Labels[cmapi.IsNextPrivateKeySecretLabelKey] == "true" && !slices.ContainsFunc(o.KeySecrets, observed) {
-		return nil, apierrors.NewConflict(corev1.Resource("secrets"), name, errors.New("it was made since the Certificate was looked at"))
+		return nil, apierrors.NewConflict(corev1.Resource("secrets"), name,
+			errors.New("it was made since the Certificate was looked at"))
 	}
 	was := had.DeepCopy()
 	had.Labels, had.Data = secret.Labels, secret.Data
@@ -307,14 +319,16 @@ func (r *Reconciler) request(ctx context.Context, o *Observation, n *NewRequest,
 		key = n.Key
 	}
 	name := RequestName(o.Certificate.Name, n.Revision)
-	if err := r.start(ctx, o.Certificate, n, false, func() error { return r.makeRequest(ctx, o, n, key, name) }); err != nil {
+	if err := r.start(ctx, o.Certificate, n, false,
+		func() error { return r.makeRequest(ctx, o, n, key, name) }); err != nil {
 		return notCreated(write{writesRequest, name}, err)
 	}
 	r.tell(o.Certificate, n.Events)
 	return nil
 }
 
-func (r *Reconciler) makeRequest(ctx context.Context, o *Observation, n *NewRequest, key crypto.Signer, named string) error {
+func (r *Reconciler) makeRequest(ctx context.Context, o *Observation, n *NewRequest, key crypto.Signer,
+	named string) error {
 	crt := o.Certificate
 	spec := &crt.Spec
 	name := types.NamespacedName{Namespace: crt.Namespace, Name: named}
@@ -399,7 +413,8 @@ func (r *Reconciler) requestFor(crt *cmapi.Certificate, n *NewRequest, issuer *s
 		return nil, err // Decide has checked all that depends on the spec
 	}
 	annotations := copiedAnnotations(crt.Annotations, r.Settings.CopiedAnnotations)
-	maps.DeleteFunc(annotations, func(key, _ string) bool { return strings.HasPrefix(key, ownAnnotations) }) // they are for us to say
+	// they are for us to say
+	maps.DeleteFunc(annotations, func(key, _ string) bool { return strings.HasPrefix(key, ownAnnotations) })
 	annotations[cmapi.CertificateNameKey] = crt.Name
 	if n.Attempt > 1 {
 		annotations[attemptAnnotation] = strconv.Itoa(n.Attempt)
@@ -424,9 +439,11 @@ func (r *Reconciler) requestFor(crt *cmapi.Certificate, n *NewRequest, issuer *s
 	}, nil
 }
 
-// notCreated is the error of a request that could not be made. It begins as cert-manager's event does.
+// notCreated is the error of a request that could not be made. It begins as cert-manager's event
+// does.
 func notCreated(w write, err error) *writeError {
-	e := &writeError{w, reasonRequestFailed, "Failed to create CertificateRequest", "Change what refuses it, or the Certificate", err}
+	e := &writeError{w, reasonRequestFailed, "Failed to create CertificateRequest",
+		"Change what refuses it, or the Certificate", err}
 	if apierrors.IsAlreadyExists(err) {
 		// It is not gone yet because of its finalizers. Its end is watched.
 		e.text += fmt.Sprintf(": %q before it is still being deleted: its finalizers keep it", w.name)
@@ -469,9 +486,11 @@ func replaces(o *Observation) string {
 // sharesNames reports whether a certificate has one of the names or addresses of a request.
 func sharesNames(cert *x509.Certificate, r pki.Request) bool {
 	has := pki.DNSNames(cert.DNSNames)
-	return slices.ContainsFunc(pki.DNSNames(append(slices.Clone(r.DNSNames), r.CommonName)), func(name string) bool { return slices.Contains(has, name) }) ||
+	return slices.ContainsFunc(pki.DNSNames(append(slices.Clone(r.DNSNames), r.CommonName)),
+		func(name string) bool { return slices.Contains(has, name) }) ||
 		slices.ContainsFunc(r.IPAddresses, func(address string) bool {
-			return slices.ContainsFunc(cert.IPAddresses, func(ip net.IP) bool { return ip.String() == pki.ComparableIP(address) })
+			return slices.ContainsFunc(cert.IPAddresses,
+				func(ip net.IP) bool { return ip.String() == pki.ComparableIP(address) })
 		})
 }
 
@@ -514,7 +533,8 @@ func (r *Reconciler) apply(ctx context.Context, o *Observation, c *Content, key 
 		return nil
 	}
 	name := o.Certificate.Spec.SecretName
-	e := &writeError{write{writesSecret, name}, reasonSecretFailed, fmt.Sprintf("Secret %q cannot be written", name), "Change what refuses it, or the Certificate", err}
+	e := &writeError{write{writesSecret, name}, reasonSecretFailed, fmt.Sprintf("Secret %q cannot be written", name),
+		"Change what refuses it, or the Certificate", err}
 	if o.Secret != nil && ptr.Deref(o.Secret.Immutable, false) {
 		e.advice = "The Secret is immutable: delete it, so that it is made anew, or write another spec.secretName"
 	}
@@ -554,8 +574,9 @@ func (r *Reconciler) writeSecret(ctx context.Context, o *Observation, c *Content
 	if o.Secret == nil && requestedBy(crt) != "" {
 		// Not by Apply, which would overwrite one that is made at the same time.
 		made := &corev1.Secret{
-			ObjectMeta: metav1.ObjectMeta{Namespace: crt.Namespace, Name: crt.Spec.SecretName, Labels: cfg.labels, Annotations: maps.Clone(cfg.annotations)},
-			Data:       cfg.data, Type: secretType,
+			ObjectMeta: metav1.ObjectMeta{Namespace: crt.Namespace, Name: crt.Spec.SecretName, Labels: cfg.labels,
+				Annotations: maps.Clone(cfg.annotations)},
+			Data: cfg.data, Type: secretType,
 		}
 		made.Annotations[signer.RequestedByAnnotation] = requestedBy(crt)
 		if err := r.Client.Create(ctx, made, client.FieldOwner(makerManager)); err != nil {

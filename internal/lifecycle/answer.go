@@ -14,13 +14,14 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// answer returns the certificate that the issuer gave to the request, or why it cannot be used. It is judged by the
-// request alone, as of the time of the answer, so that it is the same in each pass: the private key may be gone after
-// the first.
+// answer returns the certificate that the issuer gave to the request, or why it cannot be used. It
+// is judged by the request alone, as of the time of the answer, so that it is the same in each
+// pass: the private key may be gone after the first.
 func (d *decider) answer(next *cmapi.CertificateRequest, csr *x509.CertificateRequest) ([]*x509.Certificate, *failure) {
 	f := &failure{intro: requestFailed, at: next.CreationTimestamp}
 	now := d.Now
-	if ready := cmapi.GetCertificateRequestCondition(&next.Status, cmapi.CertificateRequestConditionReady); ready.LastTransitionTime != nil {
+	if ready := cmapi.GetCertificateRequestCondition(&next.Status,
+		cmapi.CertificateRequestConditionReady); ready.LastTransitionTime != nil {
 		f.at = *ready.LastTransitionTime
 		now = f.at.Time
 	}
@@ -30,15 +31,18 @@ func (d *decider) answer(next *cmapi.CertificateRequest, csr *x509.CertificateRe
 		return chain, nil
 	}
 	f.reason = cmp.Or(string(pki.DefectOf(err)), reasonInvalidCertificate)
-	f.message = fmt.Sprintf("the issuer returned a certificate in status.certificate of CertificateRequest %q that cannot be used: %v", next.Name, err)
+	f.message = fmt.Sprintf("the issuer returned a certificate in status.certificate of CertificateRequest %q that "+
+		"cannot be used: %v", next.Name, err)
 	if pki.DefectOf(err) == pki.KeyMismatch {
 		f.message += ". The issuer may have answered an earlier request again"
 	}
 	return nil, f
 }
 
-// judge says whether clients accept what the issuer returned, and if so in what else it is not what was asked for.
-func (d *decider) judge(next *cmapi.CertificateRequest, csr *x509.CertificateRequest, now time.Time) ([]*x509.Certificate, pki.Differences, error) {
+// judge says whether clients accept what the issuer returned, and if so in what else it is not what
+// was asked for.
+func (d *decider) judge(next *cmapi.CertificateRequest, csr *x509.CertificateRequest,
+	now time.Time) ([]*x509.Certificate, pki.Differences, error) {
 	var none pki.Differences
 	chain, err := d.Limits.DecodeChainPEM(next.Status.Certificate)
 	if err != nil {
@@ -49,8 +53,8 @@ func (d *decider) judge(next *cmapi.CertificateRequest, csr *x509.CertificateReq
 	if d.Issuer != nil {
 		issuer = d.Issuer.Type()
 	}
-	// That of an ACME issuer is the top of the chain, which the order package has judged: it may be a root that an older
-	// one has signed, and have expired.
+	// That of an ACME issuer is the top of the chain, which the order package has judged: it may be a
+	// root that an older one has signed, and have expired.
 	if issuer != signer.TypeACME && len(bytes.TrimSpace(next.Status.CA)) > 0 {
 		if issued.CAs, err = d.Limits.DecodeBundlePEM(next.Status.CA); err != nil {
 			return nil, none, fmt.Errorf("status.ca: %w", err)

@@ -10,8 +10,8 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// An RSA key of more than largestQuickRSA bits takes up to a minute to generate. A certificate that lives for less
-// than leastLifeOfLargeRSA would keep a core busy with that alone.
+// An RSA key of more than largestQuickRSA bits takes up to a minute to generate. A certificate that
+// lives for less than leastLifeOfLargeRSA would keep a core busy with that alone.
 const (
 	largestQuickRSA     = 4096
 	leastLifeOfLargeRSA = time.Hour
@@ -28,7 +28,8 @@ func (d *decider) check(why *violation) error {
 	}
 	ks, _ := keySpec(spec)
 	if life := spec.DurationOrDefault(); isRSA(ks) && ks.Size > largestQuickRSA && life < leastLifeOfLargeRSA {
-		return fmt.Errorf("spec.privateKey.size: an RSA key of %d bits takes long to generate, and the certificate is to live for %s only: "+
+		return fmt.Errorf("spec.privateKey.size: an RSA key of %d bits takes long to generate, and the certificate is to "+
+			"live for %s only: "+
 			"set size to %d or less, or duration to %s or more", ks.Size, life, largestQuickRSA, leastLifeOfLargeRSA)
 	}
 	return d.Limits.CheckRequest(requestOf(spec), ks)
@@ -36,8 +37,9 @@ func (d *decider) check(why *violation) error {
 
 func isRSA(ks pki.KeySpec) bool { return ks.Algorithm == pki.RSA || ks.Algorithm == "" }
 
-// keptKey is the private key that the next certificate is to have because the spec says so, or nil for a new one: also if the one that is
-// there is compromised. The violation says that the spec forbids both.
+// keptKey is the private key that the next certificate is to have because the spec says so, or nil
+// for a new one: also if the one that is there is compromised. The violation says that the spec
+// forbids both.
 func keptKey(o *Observation, p pair) (pair, *violation) {
 	if !reuseKey(&o.Certificate.Spec) || p.key == nil || revocation.Compromised(o.Secret, p.key) {
 		return pair{}, nil
@@ -45,15 +47,16 @@ func keptKey(o *Observation, p pair) (pair, *violation) {
 	ks, _ := keySpec(&o.Certificate.Spec)
 	if differences := ks.Differences(p.key.Public()); len(differences) > 0 {
 		return pair{}, &violation{reasonCannotRegenerateKey, fmt.Sprintf(
-			"User intervention required: the private key in Secret %q does not match %v, and spec.privateKey.rotationPolicy Never forbids a new one: "+
+			"User intervention required: the private key in Secret %q does not match %v, and spec.privateKey.rotationPolicy "+
+				"Never forbids a new one: "+
 				"set it to Always, or delete the entry %s of the Secret",
 			o.Certificate.Spec.SecretName, differences, corev1.TLSPrivateKeyKey)}
 	}
 	return p, nil
 }
 
-// unreadableKey says that the private key that the spec keeps is there and cannot be read, so that neither it nor
-// another can be used.
+// unreadableKey says that the private key that the spec keeps is there and cannot be read, so that
+// neither it nor another can be used.
 func unreadableKey(o *Observation, p pair) *violation {
 	if !reuseKey(&o.Certificate.Spec) || p.key != nil || o.Secret == nil {
 		return nil
@@ -67,7 +70,9 @@ func unreadableKey(o *Observation, p pair) *violation {
 		return nil
 	}
 	return &violation{reasonCannotRegenerateKey, fmt.Sprintf(
-		"User intervention required: the private key in Secret %q cannot be read, and spec.privateKey.rotationPolicy Never forbids a new one: %v. "+
-			"Store it unencrypted, as PEM in PKCS #1, PKCS #8 or SEC 1 form, set rotationPolicy to Always, or delete the entry %s of the Secret",
+		"User intervention required: the private key in Secret %q cannot be read, and spec.privateKey.rotationPolicy Never "+
+			"forbids a new one: %v. "+
+			"Store it unencrypted, as PEM in PKCS #1, PKCS #8 or SEC 1 form, set rotationPolicy to Always, or delete the "+
+			"entry %s of the Secret",
 		o.Certificate.Spec.SecretName, err, corev1.TLSPrivateKeyKey)}
 }

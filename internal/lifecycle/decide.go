@@ -27,13 +27,15 @@ type Decision struct {
 	StoreKey *StoreKey
 	// Request is made with the key that StoreKey has stored, or that is kept in memory.
 	Request *NewRequest
-	// Generate is the private key that is needed before anything else is done. It takes long, see internal/keygen.
+	// Generate is the private key that is needed before anything else is done. It takes long, see
+	// internal/keygen.
 	Generate *Generate
 	// Rehearse is a request to make to the rehearsal issuer. Its private key is thrown away.
 	Rehearse *NewRequest
 	// Apply is what the Secret is to hold.
 	Apply *Content
-	// Disown is the Secret, if it is no longer to be deleted with the Certificate and is not written otherwise.
+	// Disown is the Secret, if it is no longer to be deleted with the Certificate and is not written
+	// otherwise.
 	Disown *corev1.Secret
 	// DeleteKeys are Secrets with private keys that are of no use any more.
 	DeleteKeys []*corev1.Secret
@@ -79,7 +81,8 @@ type NewRequest struct {
 	Revision int
 	// Attempt is 1, and one more for each that failed before.
 	Attempt int
-	// Counts is why the issuance starts before the certificate before it is due, or empty if it does not, see internal/reissue.
+	// Counts is why the issuance starts before the certificate before it is due, or empty if it does
+	// not, see internal/reissue.
 	Counts reissue.Cause
 	// Wish is the wish of somebody who asked for it by hand, see decider.wish, or empty.
 	Wish string
@@ -162,7 +165,8 @@ type decider struct {
 	before []Event
 	// differences is in what the certificate of the next request is not what was asked for.
 	differences pki.Differences
-	// overtaken is why the request that was there is replaced before the back-off of its failure ends, or empty.
+	// overtaken is why the request that was there is replaced before the back-off of its failure ends,
+	// or empty.
 	overtaken reissue.Cause
 	// retries says that the request that was there failed, and that its back-off has ended.
 	retries bool
@@ -170,9 +174,11 @@ type decider struct {
 	delayed reissue.Cause
 	// underWay says that an issuance is not over.
 	underWay bool
-	// over says that there is no issuance, so that the condition Issuing goes unless there is a failure.
+	// over says that there is no issuance, so that the condition Issuing goes unless there is a
+	// failure.
 	over bool
-	// failure is why the issuance cannot go on; stalled says that only a person can end it. cause is what an issuance waits for.
+	// failure is why the issuance cannot go on; stalled says that only a person can end it. cause is
+	// what an issuance waits for.
 	failure *violation
 	stalled bool
 	cause   string

@@ -39,7 +39,8 @@ var created = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 func newScene(t *testing.T) *scene {
 	issuer := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "ca", Namespace: "ns", UID: "issuer", Generation: 1}}
 	issuer.Spec.SelfSigned = &cmapi.SelfSignedIssuer{}
-	cmapi.SetIssuerCondition(&issuer.Status, created, cmapi.IssuerCondition{Type: cmapi.IssuerConditionReady, Status: cmmeta.ConditionTrue})
+	cmapi.SetIssuerCondition(&issuer.Status, created, cmapi.IssuerCondition{Type: cmapi.IssuerConditionReady,
+		Status: cmmeta.ConditionTrue})
 	return &scene{T: t, Observation: &Observation{
 		Now:    created,
 		Issuer: &signer.Issuer{GenericIssuer: issuer, Kind: "Issuer", SecretNamespace: "ns"},
@@ -230,7 +231,8 @@ func (s *scene) stored() *scene {
 		s.Fatal(err)
 	}
 	s.KeyInMemory = nil
-	s.KeySecrets = []*corev1.Secret{{ObjectMeta: metav1.ObjectMeta{Name: KeySecretName(s.Certificate, s.revision()+1)}, Data: map[string][]byte{"tls.key": encoded}}}
+	s.KeySecrets = []*corev1.Secret{{ObjectMeta: metav1.ObjectMeta{Name: KeySecretName(s.Certificate, s.revision()+1)},
+		Data: map[string][]byte{"tls.key": encoded}}}
 	return s
 }
 
@@ -523,13 +525,17 @@ func TestWhatAnOrderReplaces(t *testing.T) {
 		scene func(*scene)
 		says  bool
 	}{
-		"the certificate that is renewed":                  {func(*scene) {}, true},
-		"it, if one of its names stays":                    {func(s *scene) { s.Certificate.Spec.DNSNames = []string{"new.example.com", "WEB.example.com"} }, true},
-		"nothing if all names are others":                  {func(s *scene) { s.Certificate.Spec.DNSNames = []string{"new.example.com"} }, false},
-		"nothing at a CA that does not say when to renew":  {func(s *scene) { s.Certificate.Status.ACME = nil }, false},
-		"nothing without one":                              {func(s *scene) { s.Secret = nil }, false},
-		"nothing at another issuer":                        {func(s *scene) { s.Certificate.Spec.IssuerRef.Name = "other" }, false},
-		"nothing that the private key of another is for":   {func(s *scene) { s.Secret.Data["tls.crt"] = pki.EncodeCertificatePEM(s.signedByCA(s.newKey())) }, false},
+		"the certificate that is renewed": {func(*scene) {}, true},
+		"it, if one of its names stays": {
+			func(s *scene) { s.Certificate.Spec.DNSNames = []string{"new.example.com", "WEB.example.com"} }, true},
+		"nothing if all names are others": {
+			func(s *scene) { s.Certificate.Spec.DNSNames = []string{"new.example.com"} }, false},
+		"nothing at a CA that does not say when to renew": {func(s *scene) { s.Certificate.Status.ACME = nil }, false},
+		"nothing without one":                             {func(s *scene) { s.Secret = nil }, false},
+		"nothing at another issuer": {
+			func(s *scene) { s.Certificate.Spec.IssuerRef.Name = "other" }, false},
+		"nothing that the private key of another is for": {
+			func(s *scene) { s.Secret.Data["tls.crt"] = pki.EncodeCertificatePEM(s.signedByCA(s.newKey())) }, false},
 		"nothing without a private key":                    {func(s *scene) { delete(s.Secret.Data, "tls.key") }, false},
 		"nothing by another account":                       {func(s *scene) { s.Issuer.GetStatus().ACME.URI = "https://ca/account/2" }, false},
 		"it, if nobody has noted whose account it was for": {func(s *scene) { s.Certificate.Status.ACME.ARI.Account = "" }, true},
@@ -848,11 +854,13 @@ func TestDecide(t *testing.T) {
 		"the request that is replaced stays until the key is there": {
 			func(s *scene) { s.requested().KeyInMemory = nil; s.rsa() }, "generate key, hold status", settleTime},
 		"what takes longer is told": {
-			func(s *scene) { s.rsa().after(3 * time.Second).NewKeySince = created }, "generate key, Ready=False/DoesNotExist, Issuing=True/DoesNotExist", 0},
+			func(s *scene) { s.rsa().after(3 * time.Second).NewKeySince = created },
+			"generate key, Ready=False/DoesNotExist, Issuing=True/DoesNotExist", 0},
 		"with the key the request is made": {
 			func(s *scene) { s.rsa().NewKey = s.newKey() }, "request web-1, hold status", 0},
 		"also at an issuer outside of the process": {
-			func(s *scene) { s.external().rsa().NewKey = s.newKey() }, "store key, request web-1, Ready=False/DoesNotExist, Issuing=True/DoesNotExist", 0},
+			func(s *scene) { s.external().rsa().NewKey = s.newKey() },
+			"store key, request web-1, Ready=False/DoesNotExist, Issuing=True/DoesNotExist", 0},
 		"a key that is kept needs no other": {
 			func(s *scene) {
 				s.issued().issuingBecause("ManuallyTriggered").Certificate.Spec.PrivateKey.RotationPolicy = "Never"
@@ -873,7 +881,8 @@ func TestDecide(t *testing.T) {
 			}, "Ready=False/SecretMismatch, Issuing=False/CannotRegenerateKey", 0},
 		"a key that must be kept and cannot be read": {
 			func(s *scene) {
-				s.issued().Secret.Data["tls.key"] = []byte("-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n")
+				s.issued().Secret.Data["tls.key"] = []byte("-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED " +
+					"PRIVATE KEY-----\n")
 				s.Certificate.Spec.PrivateKey.RotationPolicy = "Never"
 			}, "Ready=False/InvalidKeyPair, Issuing=False/CannotRegenerateKey", 0},
 		"or that was put there while the certificate was on its way": {

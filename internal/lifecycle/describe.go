@@ -40,7 +40,8 @@ func (d *decider) repair() {
 		return
 	}
 	if d.withhold(d.secretWrite()) {
-		if f := d.withheld[d.secretWrite()]; f.Reason == reasonKeystore && f.Class == fault.Misconfigured && d.violation == nil {
+		if f := d.withheld[d.secretWrite()]; f.Reason == reasonKeystore && f.Class == fault.Misconfigured &&
+			d.violation == nil {
 			d.violation = &violation{f.Reason, f.Message}
 		}
 		return
@@ -72,14 +73,16 @@ func (d *decider) noteKeystores(c *Content) {
 	}
 }
 
-// passwordWarnings says what is strange about the passwords of the keystores, though keystores can be made with them.
+// passwordWarnings says what is strange about the passwords of the keystores, though keystores can
+// be made with them.
 func passwordWarnings(o *Observation) (warnings []string) {
 	spec := &o.Certificate.Spec
 	warn := func(p Password, format string, args ...any) {
 		warnings = append(warnings, p.Source+" "+fmt.Sprintf(format, args...))
 	}
 	jks, p12 := jksOf(spec) != nil, pkcs12Of(spec) != nil
-	const lineBreak = "ends with a line break, which is part of the keystore's password: what reads the password without it cannot open the keystore. " +
+	const lineBreak = "ends with a line break, which is part of the keystore's password: what reads the password " +
+		"without it cannot open the keystore. " +
 		"Write it without a line break, as by printf or echo -n"
 	if jks && strings.ContainsAny(lastOf(o.JKSPassword.Value), "\r\n") {
 		warn(o.JKSPassword, lineBreak)
@@ -90,7 +93,8 @@ func passwordWarnings(o *Observation) (warnings []string) {
 			warn(o.PKCS12Password, lineBreak)
 		}
 	case p12 && !pki.JavaTakesPKCS12Password(o.PKCS12Password.Value):
-		warn(o.PKCS12Password, "has characters beyond printable ASCII: Java does not open a PKCS #12 keystore with such a password, and OpenSSL does. Write one of ASCII if Java is to open it")
+		warn(o.PKCS12Password, "has characters beyond printable ASCII: Java does not open a PKCS #12 keystore with such a "+
+			"password, and OpenSSL does. Write one of ASCII if Java is to open it")
 	}
 	return warnings
 }

@@ -18,12 +18,13 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// reasonReissueDelayed: the certificate was issued before its renewal time too often, and is not issued again yet.
+// reasonReissueDelayed: the certificate was issued before its renewal time too often, and is not
+// issued again yet.
 const reasonReissueDelayed = "ReissueDelayed"
 
 const (
-	// A certificate that is due when less than this part of its life has passed since it was requested is issued
-	// early all the same,
+	// A certificate that is due when less than this part of its life has passed since it was requested
+	// is issued early all the same,
 	earlyFraction = 10
 	// but not if this has passed,
 	longestEarly = time.Hour
@@ -31,8 +32,8 @@ const (
 	shortestEarly = 30 * time.Second
 )
 
-// admitted reports whether an issuance may start now, and as what it counts, if it starts before the certificate before it
-// is due. If it may not, the status says why and until when.
+// admitted reports whether an issuance may start now, and as what it counts, if it starts before
+// the certificate before it is due. If it may not, the status says why and until when.
 func (d *decider) admitted(why *violation, asked bool) (counts reissue.Cause, ok bool) {
 	if d.rehearsal != nil && d.Issuances.Rehearsed {
 		return "", true // it started with its rehearsal
@@ -52,9 +53,9 @@ func (d *decider) admitted(why *violation, asked bool) (counts reissue.Cause, ok
 	return "", false
 }
 
-// early returns why an issuance that starts now starts before its time, or "" if it does not: if the certificate before
-// it is due, if there was none, or if the back-off of the attempt before it has ended. due is when it would not be early,
-// zero if that is not known.
+// early returns why an issuance that starts now starts before its time, or "" if it does not: if
+// the certificate before it is due, if there was none, or if the back-off of the attempt before it
+// has ended. due is when it would not be early, zero if that is not known.
 func (d *decider) early(why *violation) (cause reissue.Cause, due time.Time) {
 	switch {
 	case d.retries:
@@ -99,7 +100,8 @@ func (d *decider) notBefore() time.Time {
 	return due
 }
 
-// lastIssued is the certificate that was issued last, nil if that is not known. What the Secret holds is less certain.
+// lastIssued is the certificate that was issued last, nil if that is not known. What the Secret
+// holds is less certain.
 func (d *decider) lastIssued() []*x509.Certificate {
 	if d.Current != nil && issued(d.Current) {
 		if chain, err := d.Limits.DecodeChainPEM(d.Current.Status.Certificate); err == nil {
@@ -138,8 +140,8 @@ func (d *decider) causeOf(why *violation) reissue.Cause {
 	return reissue.SecretOverwritten
 }
 
-// overwritten reports whether the Secret holds another private key than that of its request or, if that is gone, was
-// written by something else last.
+// overwritten reports whether the Secret holds another private key than that of its request or, if
+// that is gone, was written by something else last.
 func (d *decider) overwritten() bool {
 	if d.Current != nil && d.present.key != nil {
 		csr, err := d.Limits.DecodeCSRPEM(d.Current.Spec.Request)
@@ -152,13 +154,15 @@ func (d *decider) overwritten() bool {
 func (d *decider) delay(cause reissue.Cause, at time.Time, asked bool) {
 	d.delayed = cause
 	// The request that was there stays: with it the cause is the same in the next pass.
-	d.DeleteRequests = slices.DeleteFunc(d.DeleteRequests, func(cr *cmapi.CertificateRequest) bool { return cr == d.Next && d.owned(cr) })
+	d.DeleteRequests = slices.DeleteFunc(d.DeleteRequests,
+		func(cr *cmapi.CertificateRequest) bool { return cr == d.Next && d.owned(cr) })
 	d.look(at, "the next issuance before the renewal time is allowed")
 	times := fmt.Sprintf("%d times", d.Issuances.Counted)
 	if d.Issuances.Counted == 1 {
 		times = "once"
 	}
-	message := fmt.Sprintf("the certificate was issued before its renewal time %s, last at %s, and is issued again at %s at the earliest: %s",
+	message := fmt.Sprintf("the certificate was issued before its renewal time %s, last at %s, and is issued again at "+
+		"%s at the earliest: %s",
 		times, stamp(d.Issuances.Last), stamp(at.Add(time.Second-1)), d.advice(cause))
 	if !asked || cause != reissue.Triggered {
 		d.block(reasonReissueDelayed, strings.ToUpper(message[:1])+message[1:])
@@ -179,7 +183,8 @@ func (d *decider) advice(cause reissue.Cause) string {
 	secret := fmt.Sprintf("Secret %q", d.Certificate.Spec.SecretName)
 	switch cause {
 	case reissue.SecretMissing:
-		return secret + " or an entry of it, the CertificateRequest or the Certificate was deleted each time. Find what deletes it, such as a tool that prunes what is not in its manifests"
+		return secret + " or an entry of it, the CertificateRequest or the Certificate was deleted each time. Find what " +
+			"deletes it, such as a tool that prunes what is not in its manifests"
 	case reissue.SecretOverwritten:
 		by := "something else"
 		if w := writer(d.Secret, "data", corev1.TLSCertKey, corev1.TLSPrivateKeyKey); w != nil {
@@ -188,31 +193,37 @@ func (d *decider) advice(cause reissue.Cause) string {
 				by += " (at " + stamp(w.Time.Time) + ")"
 			}
 		}
-		return fmt.Sprintf("%s changes %s after the certificate is stored in it. Have it leave %s and %s alone, or set another spec.secretName",
+		return fmt.Sprintf("%s changes %s after the certificate is stored in it. Have it leave %s and %s alone, or set "+
+			"another spec.secretName",
 			by, secret, corev1.TLSCertKey, corev1.TLSPrivateKeyKey)
 	case reissue.SpecChanged:
 		by := "something"
 		if w := writer(d.Certificate, "spec"); w != nil {
 			by = fmt.Sprintf("the field manager %q", w.Manager)
 		}
-		return fmt.Sprintf("%s changed the spec, or the Secret no longer fits it. If nothing is to change, find two tools that apply different manifests of the Certificate: "+
+		return fmt.Sprintf("%s changed the spec, or the Secret no longer fits it. If nothing is to change, find two tools "+
+			"that apply different manifests of the Certificate: "+
 			"kubectl get certificate %s -n %s -o yaml --show-managed-fields", by, d.Certificate.Name, d.Certificate.Namespace)
 	case reissue.IssuerChanged:
 		return fmt.Sprintf("%s or its CA changed each time. Find what changes it", nameOf(d.Certificate.Spec.IssuerRef))
 	case reissue.Triggered:
 		return "it was asked for by hand each time, by perennial renew or the condition Issuing. Find what asks for it"
 	case reissue.RequestLost:
-		return "the private key of the request was deleted each time before the certificate was stored. Find what deletes Secrets that begin with " + d.Certificate.Name + "-"
+		return "the private key of the request was deleted each time before the certificate was stored. Find what deletes " +
+			"Secrets that begin with " + d.Certificate.Name + "-"
 	}
-	return "the certificates are due as soon as they are issued. Correct the clock of the CA, or that of this cluster, or have certificates issued that live longer"
+	return "the certificates are due as soon as they are issued. Correct the clock of the CA, or that of this cluster, " +
+		"or have certificates issued that live longer"
 }
 
-// writer returns the field manager, other than ours, that has written one of the fields of an object last, or nil.
-// Each is the name of an entry below the field parent or, without names, parent itself.
+// writer returns the field manager, other than ours, that has written one of the fields of an
+// object last, or nil. Each is the name of an entry below the field parent or, without names,
+// parent itself.
 func writer(o metav1.Object, parent string, names ...string) *metav1.ManagedFieldsEntry {
 	var last *metav1.ManagedFieldsEntry
 	for _, m := range o.GetManagedFields() {
-		if m.Manager == secretManager && m.Operation == metav1.ManagedFieldsOperationApply || m.Subresource != "" || m.FieldsV1 == nil {
+		if m.Manager == secretManager && m.Operation == metav1.ManagedFieldsOperationApply || m.Subresource != "" ||
+			m.FieldsV1 == nil {
 			continue
 		}
 		var set fieldpath.Set

@@ -16,7 +16,8 @@ import (
 // counted has so many issuances counted until a minute ago, one or two of each kind.
 func (s *scene) counted(n int) *scene {
 	last := s.Now.Add(-time.Minute)
-	s.Issuances.History = reissue.History{Counted: n, Last: last, Edited: [2]time.Time{last}, Triggered: [2]time.Time{last}, Other: last}
+	s.Issuances.History = reissue.History{Counted: n, Last: last, Edited: [2]time.Time{last},
+		Triggered: [2]time.Time{last}, Other: last}
 	if n > 1 {
 		s.Issuances.Edited[1], s.Issuances.Triggered[1] = last.Add(-time.Second), last.Add(-time.Second)
 	}
@@ -34,7 +35,8 @@ func (s *scene) overwritten(manager string) *scene {
 	s.Secret.Data["tls.key"], s.Secret.Data["tls.crt"] = encoded, pki.EncodeCertificatePEM(s.certificateFor(key))
 	at := metav1.NewTime(s.Now)
 	s.Secret.ManagedFields = append(s.Secret.ManagedFields, metav1.ManagedFieldsEntry{
-		Manager: manager, Operation: metav1.ManagedFieldsOperationUpdate, Time: &at, FieldsV1: metav1.NewFieldsV1(`{"f:data":{"f:tls.crt":{},"f:tls.key":{}}}`),
+		Manager: manager, Operation: metav1.ManagedFieldsOperationUpdate, Time: &at,
+		FieldsV1: metav1.NewFieldsV1(`{"f:data":{"f:tls.crt":{},"f:tls.key":{}}}`),
 	})
 	return s
 }
@@ -55,19 +57,30 @@ func TestWhichIssuancesCountAndWhichWait(t *testing.T) {
 			s.carryOut(Decide(s.Observation))
 			s.after(time.Hour).counted(9)
 		}, goes, ""},
-		"a renewal of what lives three minutes":              {func(s *scene) { s.life = 3 * time.Minute; s.issued().after(2 * time.Minute).counted(9) }, goes, ""},
-		"a request whose key went with a process that ended": {func(s *scene) { s.requested().KeyInMemory = nil; s.counted(9) }, goes, ""},
+		"a renewal of what lives three minutes": {
+			func(s *scene) { s.life = 3 * time.Minute; s.issued().after(2 * time.Minute).counted(9) }, goes, ""},
+		"a request whose key went with a process that ended": {
+			func(s *scene) { s.requested().KeyInMemory = nil; s.counted(9) }, goes, ""},
 
-		"a lost Secret":               {func(s *scene) { s.issued().after(day).Secret = nil }, counts, ""},
-		"a lost Secret, once more":    {func(s *scene) { s.issued().after(day).counted(1).Secret = nil }, counts, ""},
-		"a lost Secret, again":        {func(s *scene) { s.issued().after(day).counted(2).Secret = nil }, waits, `Secret "web" or an entry of it, the CertificateRequest or the Certificate was deleted each time`},
-		"a lost entry":                {func(s *scene) { delete(s.issued().after(day).counted(1).Secret.Data, "tls.key") }, counts, ""},
-		"another spec":                {func(s *scene) { s.issued().after(day).counted(1).Certificate.Spec.DNSNames[0] = "a.example.com" }, counts, ""},
-		"another spec, again":         {func(s *scene) { s.issued().after(day).counted(2).Certificate.Spec.DNSNames[0] = "a.example.com" }, waits, "something changed the spec"},
-		"another key type":            {func(s *scene) { s.issued().after(day).counted(1).Certificate.Spec.PrivateKey.Size = 384 }, counts, ""},
-		"another spec, in an attempt": {func(s *scene) { s.requested().counted(2).Certificate.Spec.DNSNames = []string{"a.example.com"} }, waits, "changed the spec"},
-		"by hand":                     {func(s *scene) { s.issued().after(day).counted(1).issuingBecause("ManuallyTriggered") }, counts, ""},
-		"by hand, again":              {func(s *scene) { s.issued().after(day).counted(2).issuingBecause("ManuallyTriggered") }, waits, "by hand each time"},
+		"a lost Secret":            {func(s *scene) { s.issued().after(day).Secret = nil }, counts, ""},
+		"a lost Secret, once more": {func(s *scene) { s.issued().after(day).counted(1).Secret = nil }, counts, ""},
+		"a lost Secret, again": {
+			func(s *scene) { s.issued().after(day).counted(2).Secret = nil }, waits,
+			`Secret "web" or an entry of it, the CertificateRequest or the Certificate was deleted each time`},
+		"a lost entry": {func(s *scene) { delete(s.issued().after(day).counted(1).Secret.Data, "tls.key") }, counts, ""},
+		"another spec": {
+			func(s *scene) { s.issued().after(day).counted(1).Certificate.Spec.DNSNames[0] = "a.example.com" }, counts, ""},
+		"another spec, again": {
+			func(s *scene) { s.issued().after(day).counted(2).Certificate.Spec.DNSNames[0] = "a.example.com" }, waits,
+			"something changed the spec"},
+		"another key type": {
+			func(s *scene) { s.issued().after(day).counted(1).Certificate.Spec.PrivateKey.Size = 384 }, counts, ""},
+		"another spec, in an attempt": {
+			func(s *scene) { s.requested().counted(2).Certificate.Spec.DNSNames = []string{"a.example.com"} }, waits,
+			"changed the spec"},
+		"by hand": {func(s *scene) { s.issued().after(day).counted(1).issuingBecause("ManuallyTriggered") }, counts, ""},
+		"by hand, again": {
+			func(s *scene) { s.issued().after(day).counted(2).issuingBecause("ManuallyTriggered") }, waits, "by hand each time"},
 		"by hand, in the back-off": {func(s *scene) {
 			s.requested().failed("Failed")
 			s.carryOut(Decide(s.Observation))
@@ -78,8 +91,9 @@ func TestWhichIssuancesCountAndWhichWait(t *testing.T) {
 			s.carryOut(Decide(s.Observation))
 			s.counted(2).Issuer.GenericIssuer.(*cmapi.Issuer).Generation++
 		}, waits, `Issuer "ca" or its CA changed each time`},
-		"overwritten":        {func(s *scene) { s.issued().after(day).overwritten("vault") }, counts, ""},
-		"overwritten, again": {func(s *scene) { s.issued().after(day).overwritten("vault").counted(1) }, waits, `the field manager "vault" (at 2026-06-02T12:00:00Z) changes Secret "web" after`},
+		"overwritten": {func(s *scene) { s.issued().after(day).overwritten("vault") }, counts, ""},
+		"overwritten, again": {func(s *scene) { s.issued().after(day).overwritten("vault").counted(1) }, waits,
+			`the field manager "vault" (at 2026-06-02T12:00:00Z) changes Secret "web" after`},
 		"overwritten, and another spec": {func(s *scene) {
 			s.issued().after(day).overwritten("vault").counted(1).Certificate.Spec.DNSNames = []string{"a.example.com"}
 		}, counts, ""},
@@ -96,14 +110,19 @@ func TestWhichIssuancesCountAndWhichWait(t *testing.T) {
 			s.Issuances.Latest = reissue.Latest{Started: created, Due: created.Add(60 * day)}
 			s.counted(1).Current = nil
 		}, waits, "due as soon as they are issued"},
-		"a key that is no key": {func(s *scene) { s.issued().after(day).counted(1).Secret.Data["tls.key"] = []byte("x") }, waits, "something else changes"},
+		"a key that is no key": {
+			func(s *scene) { s.issued().after(day).counted(1).Secret.Data["tls.key"] = []byte("x") }, waits,
+			"something else changes"},
 		"the key of the request was deleted": {func(s *scene) {
 			s.external().requested().counted(1).Issuances.Started = created
 			s.KeyInMemory = nil
 		}, waits, "Secrets that begin with web-"},
-		"made anew under its name, with its Secret": {func(s *scene) { s.Issuances.Latest = reissue.Latest{Started: created.Add(-time.Minute)}; s.counted(2) }, waits, "the Certificate was deleted"},
-		"made anew, in another process":             {func(s *scene) { s.counted(2) }, waits, "the Certificate was deleted"},
-		"made anew, the first time":                 {func(s *scene) { s.Issuances.Latest = reissue.Latest{Started: created.Add(-time.Minute)} }, counts, ""},
+		"made anew under its name, with its Secret": {
+			func(s *scene) { s.Issuances.Latest = reissue.Latest{Started: created.Add(-time.Minute)}; s.counted(2) }, waits,
+			"the Certificate was deleted"},
+		"made anew, in another process": {func(s *scene) { s.counted(2) }, waits, "the Certificate was deleted"},
+		"made anew, the first time": {
+			func(s *scene) { s.Issuances.Latest = reissue.Latest{Started: created.Add(-time.Minute)} }, counts, ""},
 		"made anew, when the one before is due": {func(s *scene) {
 			s.Issuances.Latest = reissue.Latest{Started: created.Add(-60 * day), Due: created.Add(-time.Minute)}
 		}, goes, ""},
@@ -145,7 +164,8 @@ func TestWhichIssuancesCountAndWhichWait(t *testing.T) {
 			}
 			// Nothing is written again until then, and then it goes.
 			s.carryOut(d)
-			if again := Decide(s.after(time.Second).Observation); again.Request != nil || again.Apply != nil || len(again.Events) > 0 {
+			if again := Decide(s.after(time.Second).Observation); again.Request != nil || again.Apply != nil ||
+				len(again.Events) > 0 {
 				t.Errorf("a second later: %s, %+v", outcome(again), again.Events)
 			}
 			s.Now = d.Again
@@ -176,7 +196,8 @@ func TestACertificateThatLivesForAMomentIsIssuedTwiceAMinute(t *testing.T) {
 	s := newScene(t)
 	s.life = 3 * time.Second
 	d := Decide(s.issued().after(4 * time.Second).counted(1).Observation)
-	if c := cmapi.GetCertificateCondition(&d.Status, "Issuing"); c == nil || !strings.Contains(c.Message, "Correct the clock") {
+	if c := cmapi.GetCertificateCondition(&d.Status, "Issuing"); c == nil ||
+		!strings.Contains(c.Message, "Correct the clock") {
 		t.Fatalf("Issuing is %+v", c)
 	}
 	s.carryOut(d)
@@ -193,7 +214,8 @@ func TestAWishThatWaitsStaysAWish(t *testing.T) {
 	d := Decide(s.Observation)
 	s.carryOut(d)
 	c := cmapi.GetCertificateCondition(&s.Certificate.Status, "Issuing")
-	if c.Status != "True" || c.Reason != "ManuallyTriggered" || !strings.HasPrefix(c.Message, "because. Waiting: the certificate was issued") {
+	if c.Status != "True" || c.Reason != "ManuallyTriggered" ||
+		!strings.HasPrefix(c.Message, "because. Waiting: the certificate was issued") {
 		t.Errorf("Issuing is %+v", c)
 	}
 	s.Now = d.Again
@@ -209,7 +231,8 @@ func TestARenewBeforeThatIsNotFollowedIsAConditionAndToldOnce(t *testing.T) {
 		percentage int32
 		says       string // empty: it is followed
 	}{
-		{before: 89 * day, says: "spec.renewBefore 2136h0m0s asks for renewal before a tenth of the certificate's life of 2160h0m0s has passed: it is renewed after a tenth. Set 1944h0m0s at most"},
+		{before: 89 * day, says: "spec.renewBefore 2136h0m0s asks for renewal before a tenth of the certificate's life of " +
+			"2160h0m0s has passed: it is renewed after a tenth. Set 1944h0m0s at most"},
 		{before: 81 * day},
 		{before: 90 * day, says: "spec.renewBefore 2160h0m0s is not between 0 and the certificate's life"},
 		{percentage: 90},

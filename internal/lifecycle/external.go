@@ -13,10 +13,11 @@ import (
 )
 
 const (
-	// noExternal stands on a request in place of the generation of an external issuer that did not exist.
+	// noExternal stands on a request in place of the generation of an external issuer that did not
+	// exist.
 	noExternal = "none"
-	// readyFloor is how long after the first failure an external issuer that became Ready is asked again. It doubles
-	// with each failure, so that one that comes and goes is not asked in a loop.
+	// readyFloor is how long after the first failure an external issuer that became Ready is asked
+	// again. It doubles with each failure, so that one that comes and goes is not asked in a loop.
 	readyFloor = time.Minute
 )
 
@@ -32,7 +33,8 @@ func (r *Reconciler) externalState(ctx context.Context, crt *cmapi.Certificate) 
 	return state
 }
 
-// externalGeneration is what a request remembers of its external issuer. It is empty if that is not known.
+// externalGeneration is what a request remembers of its external issuer. It is empty if that is not
+// known.
 func externalGeneration(is external.State) string {
 	switch is.Found {
 	case external.There:
@@ -43,16 +45,19 @@ func externalGeneration(is external.State) string {
 	return ""
 }
 
-// externalChanged reports whether the external issuer is another one than the request was made for, or was changed.
+// externalChanged reports whether the external issuer is another one than the request was made for,
+// or was changed.
 func (d *decider) externalChanged(next *cmapi.CertificateRequest) bool {
 	was, is := next.Annotations[issuerAnnotation], externalGeneration(d.External)
 	return next != d.rehearsal && was != "" && is != "" && was != is
 }
 
-// externalReady returns when an external issuer is to be asked again that became Ready after the request failed, or zero.
+// externalReady returns when an external issuer is to be asked again that became Ready after the
+// request failed, or zero.
 func (d *decider) externalReady(next *cmapi.CertificateRequest, f *failure) time.Time {
 	is, attempts := d.External, d.Status.FailedIssuanceAttempts
-	if next == d.rehearsal || is.Ready != metav1.ConditionTrue || is.Since == nil || !is.Since.After(f.at.Time) || attempts == nil {
+	if next == d.rehearsal || is.Ready != metav1.ConditionTrue || is.Since == nil || !is.Since.After(f.at.Time) ||
+		attempts == nil {
 		return time.Time{}
 	}
 	return f.at.Add(readyFloor << min(max(*attempts-1, 0), 16))

@@ -27,17 +27,19 @@ func TestAnExternalIssuerThatChangesIsAskedAgain(t *testing.T) {
 		after time.Duration
 		again bool
 	}{
-		"it did not change":                      {"uid.1", as(there), 5 * time.Minute, false},
-		"its spec changed":                       {"uid.1", with("uid.2", "", 0), time.Second, true},
-		"it was made anew":                       {"uid.1", with("other.1", "", 0), time.Second, true},
-		"it appeared":                            {noExternal, as(there), time.Second, true},
-		"it is still missing":                    {noExternal, as(external.State{Found: external.Missing}), 5 * time.Minute, false},
-		"it cannot be read":                      {"uid.1", as(external.State{Found: external.Hidden}), 5 * time.Minute, false},
-		"nothing was remembered":                 {"", as(there), 5 * time.Minute, false},
-		"it became ready":                        {"uid.1", with("uid.1", metav1.ConditionTrue, 2*time.Second), 2 * time.Minute, true},
-		"it became ready a moment ago":           {"uid.1", with("uid.1", metav1.ConditionTrue, 2*time.Second), 10 * time.Second, false},
-		"it was ready when it refused":           {"uid.1", with("uid.1", metav1.ConditionTrue, -time.Hour), 5 * time.Minute, false},
-		"it became unready after it had refused": {"uid.1", with("uid.1", metav1.ConditionFalse, 2*time.Second), 5 * time.Minute, false},
+		"it did not change":      {"uid.1", as(there), 5 * time.Minute, false},
+		"its spec changed":       {"uid.1", with("uid.2", "", 0), time.Second, true},
+		"it was made anew":       {"uid.1", with("other.1", "", 0), time.Second, true},
+		"it appeared":            {noExternal, as(there), time.Second, true},
+		"it is still missing":    {noExternal, as(external.State{Found: external.Missing}), 5 * time.Minute, false},
+		"it cannot be read":      {"uid.1", as(external.State{Found: external.Hidden}), 5 * time.Minute, false},
+		"nothing was remembered": {"", as(there), 5 * time.Minute, false},
+		"it became ready":        {"uid.1", with("uid.1", metav1.ConditionTrue, 2*time.Second), 2 * time.Minute, true},
+		"it became ready a moment ago": {
+			"uid.1", with("uid.1", metav1.ConditionTrue, 2*time.Second), 10 * time.Second, false},
+		"it was ready when it refused": {"uid.1", with("uid.1", metav1.ConditionTrue, -time.Hour), 5 * time.Minute, false},
+		"it became unready after it had refused": {
+			"uid.1", with("uid.1", metav1.ConditionFalse, 2*time.Second), 5 * time.Minute, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newScene(t)
@@ -55,7 +57,8 @@ func TestAnExternalIssuerThatChangesIsAskedAgain(t *testing.T) {
 			if again := d.Request != nil || len(d.DeleteRequests) > 0; again != test.again {
 				t.Errorf("it is asked again: %t; conditions %+v", again, d.Status.Conditions)
 			}
-			if !test.again && externalGeneration(state) != "" && (d.Again.IsZero() || d.Again.After(s.Now.Add(external.Interval))) {
+			if !test.again && externalGeneration(state) != "" &&
+				(d.Again.IsZero() || d.Again.After(s.Now.Add(external.Interval))) {
 				t.Errorf("it is looked at next: %s", d.Again)
 			}
 		})

@@ -42,7 +42,8 @@ func failureOf(cr *cmapi.CertificateRequest) *failure {
 	}
 	if denial := signer.DenialOf(cr); denial != nil {
 		// Its own time, and not that at which the request was marked, counts: else it would count twice.
-		return &failure{intro: requestFailed, reason: cmapi.CertificateRequestReasonDenied, message: denial.Message, at: denial.At}
+		return &failure{intro: requestFailed, reason: cmapi.CertificateRequestReasonDenied, message: denial.Message,
+			at: denial.At}
 	}
 	invalid := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionInvalidRequest)
 	if invalid != nil && invalid.Status == cmmeta.ConditionTrue {

@@ -185,7 +185,8 @@ func (d *decider) request(why *violation, asked bool) {
 		return
 	}
 	d.underWay = true
-	r := &NewRequest{New: generated, Counts: counts, Revision: d.revision() + 1, Key: kept.key, Wish: cmp.Or(d.wish(), d.refusedWish(name), d.refusedWish(keyName)), Events: d.takeBefore()}
+	r := &NewRequest{New: generated, Counts: counts, Revision: d.revision() + 1, Key: kept.key,
+		Wish: cmp.Or(d.wish(), d.refusedWish(name), d.refusedWish(keyName)), Events: d.takeBefore()}
 	if d.rehearsal != nil && r.Wish == "" {
 		r.Wish = d.rehearsal.Annotations[signer.ManualAnnotation]
 	}
@@ -221,8 +222,8 @@ func (d *decider) inProcess() bool {
 	return d.Issuer != nil && signer.InProcess(d.Issuer.Type())
 }
 
-// answersAtOnce reports whether the issuer of this process is ready to sign a request, nil for one that is to be made, and its approval
-// does not depend on others.
+// answersAtOnce reports whether the issuer of this process is ready to sign a request, nil for one
+// that is to be made, and its approval does not depend on others.
 func (d *decider) answersAtOnce(cr *cmapi.CertificateRequest) bool {
 	ready := cmapi.GetIssuerCondition(d.Issuer.GetStatus(), cmapi.IssuerConditionReady)
 	if ready == nil || ready.Status != cmmeta.ConditionTrue {
@@ -309,7 +310,8 @@ func (d *decider) announce(why *violation, detail string) {
 }
 
 // complete stores an issued certificate.
-func (d *decider) complete(next *cmapi.CertificateRequest, key crypto.Signer, chain []*x509.Certificate, why *violation) {
+func (d *decider) complete(next *cmapi.CertificateRequest, key crypto.Signer, chain []*x509.Certificate,
+	why *violation) {
 	if problem := d.problemOfPasswords(); problem != "" {
 		was := d.condition(cmapi.CertificateConditionIssuing)
 		d.keepKeyOf(next, key)

@@ -40,7 +40,8 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// ownAnnotations begins the names of annotations that the controller alone writes on requests, which a policy sees to.
+// ownAnnotations begins the names of annotations that the controller alone writes on requests,
+// which a policy sees to.
 const ownAnnotations = "perennial.dev/"
 
 // issuerAnnotation on a request says which issuer it was made for, and which generation of it, so that a change of the issuer
@@ -171,7 +172,8 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, oth
 			CreateFunc: func(e event.CreateEvent) bool { return !e.IsInInitialList && e.Object.(*cmapi.Certificate).Spec.IsCA },
 			UpdateFunc: func(e event.UpdateEvent) bool {
 				was, is := e.ObjectOld.(*cmapi.Certificate), e.ObjectNew.(*cmapi.Certificate)
-				return (was.Spec.IsCA || is.Spec.IsCA) && (!was.Status.RenewalTime.Equal(is.Status.RenewalTime) || was.Spec.SecretName != is.Spec.SecretName)
+				return (was.Spec.IsCA || is.Spec.IsCA) && (!was.Status.RenewalTime.Equal(is.Status.RenewalTime) ||
+					was.Spec.SecretName != is.Spec.SecretName)
 			},
 			DeleteFunc: func(e event.DeleteEvent) bool { return e.Object.(*cmapi.Certificate).Spec.IsCA },
 		})).
@@ -179,7 +181,8 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, oth
 			CreateFunc: func(e event.CreateEvent) bool { return e.IsInInitialList }, // otherwise we made it
 		})).
 		Watches(&corev1.Secret{}, secretChanged).
-		WatchesRawSource(source.Func(func(_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
+		WatchesRawSource(source.Func(func(_ context.Context,
+			queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
 			r.Keys.OnDone(func(name types.NamespacedName) { queue.Add(reconcile.Request{NamespacedName: name}) })
 			return nil
 		})).
@@ -232,7 +235,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 // observe gathers what is known. With an error it is what was known before.
 func (r *Reconciler) observe(ctx context.Context, crt *cmapi.Certificate) (*Observation, error) {
 	o := &Observation{
-		Now: r.Clock.Now(), Settings: r.Settings, Limits: r.Limits, Certificate: crt, Refusals: r.refusals.get(client.ObjectKeyFromObject(crt)),
+		Now: r.Clock.Now(), Settings: r.Settings, Limits: r.Limits, Certificate: crt,
+		Refusals: r.refusals.get(client.ObjectKeyFromObject(crt)),
 	}
 	var err error
 	if o.Issuances, err = r.Issuances.Get(ctx, client.ObjectKeyFromObject(crt)); err != nil {
@@ -309,7 +313,8 @@ func (r *Reconciler) caRenewal(ctx context.Context, issuer *signer.Issuer) (time
 		return at, nil
 	}
 	var list cmapi.CertificateList
-	in := []client.ListOption{client.InNamespace(issuer.SecretNamespace), client.MatchingFields{bySecretName: issuer.GetSpec().CA.SecretName}}
+	in := []client.ListOption{client.InNamespace(issuer.SecretNamespace),
+		client.MatchingFields{bySecretName: issuer.GetSpec().CA.SecretName}}
 	if err := r.Client.List(ctx, &list, append(in, fromCache...)...); err != nil {
 		return at, fmt.Errorf("list Certificates of the CA: %w", err)
 	}
@@ -326,7 +331,8 @@ func (r *Reconciler) caRenewal(ctx context.Context, issuer *signer.Issuer) (time
 func (r *Reconciler) ofCA(ctx context.Context, crt *cmapi.Certificate) []reconcile.Request {
 	var issuers []cmapi.GenericIssuer
 	var namespaced cmapi.IssuerList
-	if err := r.Client.List(ctx, &namespaced, append([]client.ListOption{client.InNamespace(crt.Namespace)}, fromCache...)...); err != nil {
+	if err := r.Client.List(ctx, &namespaced, append([]client.ListOption{client.InNamespace(crt.Namespace)},
+		fromCache...)...); err != nil {
 		return nil // only a cache that is stopping fails
 	}
 	for i := range namespaced.Items {

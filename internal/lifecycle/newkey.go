@@ -12,8 +12,8 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// newKey returns the new private key that the next request needs, if it is one that takes long to generate. It is not ok
-// while that is not there.
+// newKey returns the new private key that the next request needs, if it is one that takes long to
+// generate. It is not ok while that is not there.
 func (d *decider) newKey(why *violation, needed, rehearsal bool) (key crypto.Signer, ok bool) {
 	spec, _ := keySpec(&d.Certificate.Spec)
 	if !needed || !isRSA(spec) {

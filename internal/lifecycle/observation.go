@@ -51,14 +51,15 @@ type Observation struct {
 	Old []*cmapi.CertificateRequest
 	// KeyInMemory is the private key of Next, if this process has it.
 	KeyInMemory crypto.Signer
-	// NewKey is the private key that was generated for the request that is to be made, nil while it is not there.
-	// NewKeySince is since when it is asked for.
+	// NewKey is the private key that was generated for the request that is to be made, nil while it is
+	// not there. NewKeySince is since when it is asked for.
 	NewKey      crypto.Signer
 	NewKeySince time.Time
 	// KeySecrets are the next private key Secrets of the Certificate. The first that fits Next counts.
 	KeySecrets []*corev1.Secret
 
-	// Issuances is what is known of the issuances of this Certificate, and of those before it that had its name.
+	// Issuances is what is known of the issuances of this Certificate, and of those before it that had
+	// its name.
 	Issuances reissue.Record
 
 	// Passwords of the keystores that the spec asks for.
@@ -70,7 +71,8 @@ type Observation struct {
 	signedBy map[*x509.Certificate]bool // answers of signedByCA, which cost a signature check
 }
 
-// Password is that of a keystore. Source says where it stands. Problem, if not empty, says why there is none.
+// Password is that of a keystore. Source says where it stands. Problem, if not empty, says why
+// there is none.
 type Password struct {
 	Value, Source string
 	Problem       string
@@ -199,7 +201,8 @@ func requestOf(spec *cmapi.CertificateSpec) pki.Request {
 // issues: it refuses to certify both. As long as the issuer is not there, it may be one.
 func (o *Observation) asks(spec *cmapi.CertificateSpec) pki.Request {
 	r := requestOf(spec)
-	r.LeaveOutCovered = o.Issuer == nil && !signer.External(spec.IssuerRef) || ofACME(o.Issuer) || ofACME(o.RehearsalIssuer)
+	r.LeaveOutCovered = o.Issuer == nil && !signer.External(spec.IssuerRef) || ofACME(o.Issuer) ||
+		ofACME(o.RehearsalIssuer)
 	return r
 }
 
@@ -217,7 +220,8 @@ func (o *Observation) redundant(csr *x509.CertificateRequest) bool {
 }
 
 // requestDifferences returns the fields of the spec that the request, whose CSR is csr, does not ask for as the spec does.
-func (o *Observation) requestDifferences(cr *cmapi.CertificateRequest, csr *x509.CertificateRequest, spec *cmapi.CertificateSpec) []string {
+func (o *Observation) requestDifferences(cr *cmapi.CertificateRequest, csr *x509.CertificateRequest,
+	spec *cmapi.CertificateSpec) []string {
 	differences := o.asks(spec).CSRDifferences(csr)
 	if cr.Spec.IsCA != spec.IsCA {
 		differences = append(differences, "spec.isCA")

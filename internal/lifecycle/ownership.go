@@ -16,25 +16,28 @@ import (
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
-// conditionSecretStays is the condition, ours, of a Certificate whose Secret is to be deleted with it and will not be, as it holds what is not the
-// Certificate's.
+// conditionSecretStays is the condition, ours, of a Certificate whose Secret is to be deleted with
+// it and will not be, as it holds what is not the Certificate's.
 const conditionSecretStays cmapi.CertificateConditionType = "SecretStays"
 
 // reasonForeignSecret is the reason of a Secret in the way that belongs to others.
 const reasonForeignSecret = "ForeignSecret"
 
-// makerManager is the field manager that makes Secrets for objects of other namespaces, with the annotation that says so. The one that is shared with
-// cert-manager has no annotations that cert-manager does not know.
+// makerManager is the field manager that makes Secrets for objects of other namespaces, with the
+// annotation that says so. The one that is shared with cert-manager has no annotations that
+// cert-manager does not know.
 const makerManager = "perennial-controller"
 
-// deletesSecret reports whether the Secret is to be deleted with the Certificate, if nothing else is in it.
+// deletesSecret reports whether the Secret is to be deleted with the Certificate, if nothing else
+// is in it.
 func deletesSecret(o *Observation) bool {
 	policy := o.Certificate.Spec.DeletionPolicy
 	return policy == cmapi.DeletionPolicyDelete || policy == "" && o.Settings.OwnSecrets
 }
 
-// foreign says, for people, what of a Secret is not the Certificate's: entries that others wrote, or that others made it. Empty if all is the Certificate's.
-// The API server notes that in the managed fields.
+// foreign says, for people, what of a Secret is not the Certificate's: entries that others wrote,
+// or that others made it. Empty if all is the Certificate's. The API server notes that in the
+// managed fields.
 func foreign(secret *corev1.Secret) string {
 	if secret == nil {
 		return ""
@@ -77,7 +80,8 @@ func foreign(secret *corev1.Secret) string {
 	return ""
 }
 
-// ownerOf is the owner that the Secret is to have, by which the API server deletes it with the Certificate, or nil.
+// ownerOf is the owner that the Secret is to have, by which the API server deletes it with the
+// Certificate, or nil.
 func ownerOf(o *Observation) *metav1.OwnerReference {
 	if !deletesSecret(o) || foreign(o.Secret) != "" {
 		return nil
@@ -85,14 +89,16 @@ func ownerOf(o *Observation) *metav1.OwnerReference {
 	return metav1.NewControllerRef(o.Certificate, cmapi.SchemeGroupVersion.WithKind("Certificate"))
 }
 
-// settleOwner says that the Secret stays in spite of the spec, where it does, and sees to it also where the Secret is not written otherwise.
+// settleOwner says that the Secret stays in spite of the spec, where it does, and sees to it also
+// where the Secret is not written otherwise.
 func (d *decider) settleOwner() {
 	why := foreign(d.Secret)
 	if why == "" || !deletesSecret(d.Observation) {
 		cmapi.RemoveCertificateCondition(&d.Status, conditionSecretStays)
 		return
 	}
-	message := fmt.Sprintf("Secret %q is not deleted with the Certificate, in spite of its deletionPolicy: %s. Let spec.secretName name a Secret that does not exist, or set deletionPolicy: Retain",
+	message := fmt.Sprintf("Secret %q is not deleted with the Certificate, in spite of its deletionPolicy: %s. Let "+
+		"spec.secretName name a Secret that does not exist, or set deletionPolicy: Retain",
 		d.Certificate.Spec.SecretName, why)
 	if d.condition(conditionSecretStays) == nil {
 		d.tell(corev1.EventTypeWarning, string(conditionSecretStays), message)
@@ -103,11 +109,13 @@ func (d *decider) settleOwner() {
 	}
 }
 
-// requestedBy names the Gateway or ListenerSet of another namespace that a Certificate is for, or is empty.
+// requestedBy names the Gateway or ListenerSet of another namespace that a Certificate is for, or
+// is empty.
 func requestedBy(crt *cmapi.Certificate) string { return crt.Annotations[signer.RequestedByAnnotation] }
 
-// overwrites reports whether the Certificate is for an object of another namespace, and its Secret is not one that was made for such an object: a
-// ReferenceGrant lets Secrets be referred to, not be overwritten. Only users of the Secret's own namespace can write the annotation.
+// overwrites reports whether the Certificate is for an object of another namespace, and its Secret
+// is not one that was made for such an object: a ReferenceGrant lets Secrets be referred to, not be
+// overwritten. Only users of the Secret's own namespace can write the annotation.
 func (o *Observation) overwrites() bool {
 	if requestedBy(o.Certificate) == "" || o.Secret == nil || o.Secret.Annotations[signer.RequestedByAnnotation] != "" {
 		return false
@@ -120,7 +128,8 @@ func (o *Observation) overwrites() bool {
 
 // giveWay leaves a Secret to those that it belongs to.
 func (d *decider) giveWay() {
-	message := fmt.Sprintf("Secret %q exists, and was not made for %s, which a ReferenceGrant lets refer to Secrets of this namespace, not overwrite them: name another Secret, or delete this one",
+	message := fmt.Sprintf("Secret %q exists, and was not made for %s, which a ReferenceGrant lets refer to Secrets of "+
+		"this namespace, not overwrite them: name another Secret, or delete this one",
 		d.Certificate.Spec.SecretName, requestedBy(d.Certificate))
 	if was := d.condition(cmapi.CertificateConditionReady); was == nil || was.Reason != reasonForeignSecret {
 		d.tell(corev1.EventTypeWarning, reasonForeignSecret, message)

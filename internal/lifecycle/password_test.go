@@ -12,11 +12,12 @@ import (
 
 func TestPasswordsThatMayNotOpenAKeystoreAreWarnedAboutOnce(t *testing.T) {
 	for name, test := range map[string]struct{ jks, pkcs12, says string }{
-		"a password":                       {"changeit", "changeit", ""},
-		"a line break, JKS":                {"changeit\n", "", `entry "password" of Secret "jks" ends with a line break`},
-		"a line break, PKCS #12":           {"", "changeit\r\n", `entry "password" of Secret "pkcs12" ends with a line break`},
-		"beyond ASCII, JKS":                {"pässwörd", "", ""},
-		"beyond ASCII, PKCS #12":           {"", "pässwörd", `entry "password" of Secret "pkcs12" has characters beyond printable ASCII: Java does not open`},
+		"a password":             {"changeit", "changeit", ""},
+		"a line break, JKS":      {"changeit\n", "", `entry "password" of Secret "jks" ends with a line break`},
+		"a line break, PKCS #12": {"", "changeit\r\n", `entry "password" of Secret "pkcs12" ends with a line break`},
+		"beyond ASCII, JKS":      {"pässwörd", "", ""},
+		"beyond ASCII, PKCS #12": {
+			"", "pässwörd", `entry "password" of Secret "pkcs12" has characters beyond printable ASCII: Java does not open`},
 		"a line break within is no mishap": {"change\nit", "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {

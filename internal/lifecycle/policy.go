@@ -45,7 +45,8 @@ const (
 // temporaryAnnotation marks a Secret whose certificate is a stand-in until the issuer has answered.
 const temporaryAnnotation = "perennial.dev/temporary-certificate"
 
-// temporaryIssuer is the common name of the CA that cert-manager makes for each temporary certificate.
+// temporaryIssuer is the common name of the CA that cert-manager makes for each temporary
+// certificate.
 const temporaryIssuer = "cert-manager.local"
 
 // violation is the first thing that is wrong with what a Certificate has.
@@ -66,8 +67,9 @@ func violated(o *Observation, p pair) *violation {
 	}
 	was := issuerOf(o.Secret)
 	if was.Name == "" {
-		return &violation{reasonIncorrectIssuer, fmt.Sprintf("Issuing certificate as the annotations of Secret %q name no issuer: "+
-			"what it holds was not issued for this Certificate", spec.SecretName)}
+		return &violation{reasonIncorrectIssuer,
+			fmt.Sprintf("Issuing certificate as the annotations of Secret %q name no issuer: "+
+				"what it holds was not issued for this Certificate", spec.SecretName)}
 	}
 	if !sameIssuer(was, spec.IssuerRef) {
 		return &violation{reasonIncorrectIssuer, fmt.Sprintf("Issuing certificate as Secret was previously issued by %q",

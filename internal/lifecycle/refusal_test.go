@@ -39,32 +39,42 @@ func TestARefusedWriteWaitsUntilItsTimeOrAChange(t *testing.T) {
 			"Ready=False/DoesNotExist, Issuing=False/RequestFailed"},
 		"at its time": {func(s *scene) { s.refuse(request, reasonRequestFailed, fault.Refused, 1).after(13 * time.Second) },
 			"request web-1, hold status"},
-		"after more attempts it takes longer": {func(s *scene) { s.refuse(request, reasonRequestFailed, fault.Refused, 5).after(2 * time.Minute) },
+		"after more attempts it takes longer": {
+			func(s *scene) { s.refuse(request, reasonRequestFailed, fault.Refused, 5).after(2 * time.Minute) },
 			"Ready=False/DoesNotExist, Issuing=False/RequestFailed"},
-		"but no more than some minutes": {func(s *scene) { s.refuse(request, reasonRequestFailed, fault.Refused, 50).after(13 * time.Minute) },
+		"but no more than some minutes": {
+			func(s *scene) { s.refuse(request, reasonRequestFailed, fault.Refused, 50).after(13 * time.Minute) },
 			"request web-1, hold status"},
-		"the spec changed": {func(s *scene) { s.refuse(request, reasonRequestFailed, fault.Refused, 5).Certificate.Generation++ },
+		"the spec changed": {func(s *scene) {
+			s.refuse(request, reasonRequestFailed, fault.Refused,
+				5).Certificate.Generation++
+		},
 			"request web-1, hold status"},
 		"a label that a policy asks for was added": {func(s *scene) {
-			s.refuse(request, reasonRequestFailed, fault.Refused, 5).after(11 * time.Second).Certificate.Labels = map[string]string{"team": "payments"}
+			s.refuse(request, reasonRequestFailed, fault.Refused, 5).after(
+				11 * time.Second).Certificate.Labels = map[string]string{"team": "payments"}
 		}, "request web-1, hold status"},
 		"but not each second": {func(s *scene) {
-			s.refuse(request, reasonRequestFailed, fault.Refused, 5).after(time.Second).Certificate.Labels = map[string]string{"team": "payments"}
+			s.refuse(request, reasonRequestFailed, fault.Refused, 5).after(time.Second).Certificate.Labels = map[string]string{
+				"team": "payments"}
 		}, "Ready=False/DoesNotExist, Issuing=False/RequestFailed"},
 		"asked for by hand": {func(s *scene) {
 			s.refuse(request, reasonRequestFailed, fault.Refused, 5).after(time.Second).issuingBecause("ManuallyTriggered")
 		}, "request web-1, hold status"},
-		"a transient failure is not said at once": {func(s *scene) { s.refuse(request, reasonRequestFailed, fault.Transient, 1) },
+		"a transient failure is not said at once": {
+			func(s *scene) { s.refuse(request, reasonRequestFailed, fault.Transient, 1) },
 			"Ready=False/DoesNotExist"},
 		"but if it stays": {func(s *scene) { s.refuse(request, reasonRequestFailed, fault.Transient, 2) },
 			"Ready=False/DoesNotExist, Issuing=False/RequestFailed"},
-		"the Secret: what is issued is kept": {func(s *scene) { s.requested().signed().refuse(secret, reasonSecretFailed, fault.Refused, 1) },
+		"the Secret: what is issued is kept": {
+			func(s *scene) { s.requested().signed().refuse(secret, reasonSecretFailed, fault.Refused, 1) },
 			"store key, Ready=False/DoesNotExist, Issuing=False/SecretWriteFailed"},
 		"a keystore waits for another password": {func(s *scene) {
 			s.requested().signed().refuse(secret, reasonKeystore, fault.Misconfigured, 1).after(24 * time.Hour)
 		}, "store key, Ready=False/DoesNotExist, Issuing=False/KeystoreFailed"},
 		"which is tried at once": {func(s *scene) {
-			s.requested().signed().refuse(secret, reasonKeystore, fault.Misconfigured, 1).JKSPassword = Password{Value: "another"}
+			s.requested().signed().refuse(secret, reasonKeystore, fault.Misconfigured, 1).JKSPassword = Password{
+				Value: "another"}
 		}, "apply, Ready=True/Ready"},
 		"a renewal by hand goes on after it was refused": {func(s *scene) {
 			s.issued().issuingBecause("ManuallyTriggered").refuse(renewed, reasonRequestFailed, fault.Refused, 1)
@@ -137,7 +147,8 @@ func TestACertificateThatExpiredIsNotReadyThoughNothingCanBeRead(t *testing.T) {
 	if outcome(d) != "Ready=False/Expired, Issuing=False/ReadFailed" {
 		t.Errorf("decided %s of one that expired", outcome(d))
 	}
-	if ready := cmapi.GetCertificateCondition(&d.Status, "Ready"); !strings.Contains(ready.Message, "secrets is forbidden") {
+	if ready := cmapi.GetCertificateCondition(&d.Status, "Ready"); !strings.Contains(ready.Message,
+		"secrets is forbidden") {
 		t.Errorf("Ready says %q", ready.Message)
 	}
 }
@@ -149,8 +160,10 @@ func TestReadyGoesOnWithTheCause(t *testing.T) {
 		says    string
 		stalled bool
 	}{
-		"denied": {func(s *scene) { s.requested().failed("Denied") }, base + "The certificate request has failed to complete and will be retried: the CA said no", true},
-		"an issuer of another project that is silent": {func(s *scene) { s.external().requested().after(time.Minute); s.KeyInMemory = s.key },
+		"denied": {func(s *scene) { s.requested().failed("Denied") },
+			base + "The certificate request has failed to complete and will be retried: the CA said no", true},
+		"an issuer of another project that is silent": {
+			func(s *scene) { s.external().requested().after(time.Minute); s.KeyInMemory = s.key },
 			base + "Waiting: ", false},
 		"a spec that cannot be": {func(s *scene) { s.Certificate.Spec.LiteralSubject = "CN=a,FLAVOUR=sweet" }, base, true},
 		"a denial whose request was deleted": {func(s *scene) {
@@ -164,7 +177,8 @@ func TestReadyGoesOnWithTheCause(t *testing.T) {
 			test.scene(s)
 			d := Decide(s.Observation)
 			ready := cmapi.GetCertificateCondition(&d.Status, "Ready")
-			if ready == nil || ready.Reason != "DoesNotExist" || !strings.HasPrefix(ready.Message, test.says) || len(ready.Message) <= len(base) {
+			if ready == nil || ready.Reason != "DoesNotExist" || !strings.HasPrefix(ready.Message, test.says) ||
+				len(ready.Message) <= len(base) {
 				t.Errorf("Ready is %+v", ready)
 			}
 			if is := cmapi.GetCertificateCondition(&d.Status, conditionStalled); (is != nil) != test.stalled {
@@ -193,7 +207,8 @@ func TestTheFirstStatusIsHeldOnlyIfTheIssuerAnswersAtOnce(t *testing.T) {
 		"which is given": {func(s *scene) {
 			s.Settings.ApprovedByOthers = true
 			s.requested()
-			cmapi.SetCertificateRequestCondition(&s.Next.Status, s.Now, cmapi.CertificateRequestCondition{Type: "Approved", Status: "True"})
+			cmapi.SetCertificateRequestCondition(&s.Next.Status, s.Now, cmapi.CertificateRequestCondition{Type: "Approved",
+				Status: "True"})
 		}, "hold status"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -222,7 +237,8 @@ func TestALeafThatEndsWithItsCAIsRenewedWithIt(t *testing.T) {
 	if cmapi.GetCertificateCondition(&d.Status, conditionCapped) != nil {
 		t.Error("the CA is renewed by a Certificate, and a person is asked to")
 	}
-	if at := d.Status.RenewalTime; at == nil || !at.Equal(&metav1.Time{Time: d.plan.withCA}) || !at.Time.Before(leaf.NotAfter) {
+	if at := d.Status.RenewalTime; at == nil || !at.Equal(&metav1.Time{Time: d.plan.withCA}) ||
+		!at.Time.Before(leaf.NotAfter) {
 		t.Errorf("renewalTime is %v", at)
 	}
 }

@@ -104,7 +104,8 @@ func (d *decider) known() bool {
 		return false
 	}
 	ks, _ := keySpec(spec)
-	return len(d.undeferred(d.asks(spec).CertificateDifferences(d.present.chain[0]))) == 0 && len(ks.Differences(d.present.chain[0].PublicKey)) == 0
+	return len(d.undeferred(d.asks(spec).CertificateDifferences(d.present.chain[0]))) == 0 &&
+		len(ks.Differences(d.present.chain[0].PublicKey)) == 0
 }
 
 // rehearsed reports whether the issuer may be asked for the next certificate. If not, it sees to the rehearsal.
@@ -135,7 +136,8 @@ func (d *decider) rehearsed(why *violation, asked bool) bool {
 		if !ok {
 			return false
 		}
-		d.Rehearse = &NewRequest{New: generated, Attempt: 1, Wish: cmp.Or(d.wish(), d.refusedWish(name)), Events: d.takeBefore()}
+		d.Rehearse = &NewRequest{New: generated, Attempt: 1, Wish: cmp.Or(d.wish(), d.refusedWish(name)),
+			Events: d.takeBefore()}
 		if n := d.Status.FailedIssuanceAttempts; n != nil {
 			d.Rehearse.Attempt += *n
 		}
@@ -171,7 +173,8 @@ func (d *decider) awaitRehearsal(why *violation, detail string) {
 		waits += ": " + detail
 	}
 	d.cause = strings.TrimPrefix(waitingFor, ". ") + waits
-	d.set(cmapi.CertificateConditionIssuing, cmmeta.ConditionTrue, why.reason, strings.TrimSuffix(baseMessage(why.message), ".")+waitingFor+waits)
+	d.set(cmapi.CertificateConditionIssuing, cmmeta.ConditionTrue, why.reason, strings.TrimSuffix(baseMessage(why.message),
+		".")+waitingFor+waits)
 }
 
 // unrehearsed says that an issuance goes on without its rehearsal, or is empty. A request is made before its rehearsal has succeeded only if

@@ -24,7 +24,8 @@ type schedule struct {
 	at time.Time
 	// capped says that the certificate ends with its CA, earlier than was asked for.
 	capped bool
-	// withCA is when it is renewed because its CA is, if it ends with that: an estimate, which nothing waits for.
+	// withCA is when it is renewed because its CA is, if it ends with that: an estimate, which nothing
+	// waits for.
 	withCA time.Time
 	// windowErr says why no renewal window fits. at is then the time without windows.
 	windowErr error
@@ -33,7 +34,8 @@ type schedule struct {
 	overruled bool
 	// held says that it would be earlier if the CA had not wanted the certificates before to be renewed at once, too.
 	held bool
-	// early says that the spec asks for renewal so early, or not before the end of its life, that it is not followed.
+	// early says that the spec asks for renewal so early, or not before the end of its life, that it
+	// is not followed.
 	early bool
 	// backdated says that it would be earlier, and in vain, as the certificate was near its end by our clock when it was issued.
 	backdated bool
@@ -50,7 +52,8 @@ const (
 	maxRotation = 6 * time.Hour
 	// A certificate is renewed outside of its windows when less than this part of its life is left.
 	backstopFraction = 12
-	// Whatever the spec asks for, a certificate is not renewed before this part of its life has passed.
+	// Whatever the spec asks for, a certificate is not renewed before this part of its life has
+	// passed.
 	soonestFraction = 10
 	// Whatever the CA suggests, a certificate is renewed when this part of its life is left.
 	suggestedFraction = 5

@@ -35,19 +35,39 @@ func TestRenewalIsBetweenAnEarliestAndALatestTime(t *testing.T) {
 		spec     cmapi.CertificateSpec
 		from, to time.Duration // after the beginning; the latest is without jitter
 	}{
-		"a third before the end by default":                    {life: 90 * day, from: 60*day - 12*time.Hour, to: 60 * day},
-		"jitter is a fiftieth of a short life":                 {life: 100 * time.Minute, from: 64 * time.Minute, to: 67 * time.Minute},
-		"renewBefore":                                          {life: 90 * day, spec: cmapi.CertificateSpec{RenewBefore: duration(10 * day)}, from: 80*day - 12*time.Hour, to: 80 * day},
-		"renewBefore of nearly all the life is capped":         {life: 100 * day, spec: cmapi.CertificateSpec{RenewBefore: duration(99 * day)}, from: 10 * day, to: 10*day + 12*time.Hour},
-		"so it is with minutes":                                {life: time.Hour, spec: cmapi.CertificateSpec{RenewBefore: duration(time.Hour - time.Second)}, from: 6 * time.Minute, to: 6*time.Minute + 72*time.Second},
-		"and with a percentage":                                {life: 100 * day, spec: cmapi.CertificateSpec{RenewBeforePercentage: ptr.To(int32(99))}, from: 10 * day, to: 10*day + 12*time.Hour},
-		"the most that is followed":                            {life: 100 * day, spec: cmapi.CertificateSpec{RenewBefore: duration(80 * day)}, from: 19*day + 12*time.Hour, to: 20 * day},
-		"a percentage of 100 means a third":                    {life: 90 * day, spec: cmapi.CertificateSpec{RenewBeforePercentage: ptr.To(int32(100))}, from: 60*day - 12*time.Hour, to: 60 * day},
-		"renewBefore less than nothing means a third":          {life: 90 * day, spec: cmapi.CertificateSpec{RenewBefore: duration(-day)}, from: 60*day - 12*time.Hour, to: 60 * day},
-		"a window is none before a tenth":                      {life: 100 * day, spec: cmapi.CertificateSpec{RenewBefore: duration(99 * day), Renewal: weekly("", "0 12 * * 1", time.Hour)}, from: 10 * day, to: 17 * day},
-		"renewBefore longer than the life means a third":       {life: 6 * day, spec: cmapi.CertificateSpec{RenewBefore: duration(30 * day)}, from: 4*day - 3*time.Hour, to: 4 * day},
-		"renewBeforePercentage is the part that is left":       {life: 100 * day, spec: cmapi.CertificateSpec{RenewBeforePercentage: ptr.To(int32(25))}, from: 75*day - 12*time.Hour, to: 75 * day},
-		"nearly the whole life still leaves time to be in use": {life: time.Hour, spec: cmapi.CertificateSpec{RenewBefore: duration(59 * time.Minute)}, from: 6 * time.Minute, to: 6*time.Minute + 72*time.Second},
+		"a third before the end by default":    {life: 90 * day, from: 60*day - 12*time.Hour, to: 60 * day},
+		"jitter is a fiftieth of a short life": {life: 100 * time.Minute, from: 64 * time.Minute, to: 67 * time.Minute},
+		"renewBefore": {
+			life: 90 * day, spec: cmapi.CertificateSpec{RenewBefore: duration(10 * day)}, from: 80*day - 12*time.Hour,
+			to: 80 * day},
+		"renewBefore of nearly all the life is capped": {
+			life: 100 * day, spec: cmapi.CertificateSpec{RenewBefore: duration(99 * day)}, from: 10 * day,
+			to: 10*day + 12*time.Hour},
+		"so it is with minutes": {
+			life: time.Hour, spec: cmapi.CertificateSpec{RenewBefore: duration(time.Hour - time.Second)}, from: 6 * time.Minute,
+			to: 6*time.Minute + 72*time.Second},
+		"and with a percentage": {
+			life: 100 * day, spec: cmapi.CertificateSpec{RenewBeforePercentage: ptr.To(int32(99))}, from: 10 * day,
+			to: 10*day + 12*time.Hour},
+		"the most that is followed": {
+			life: 100 * day, spec: cmapi.CertificateSpec{RenewBefore: duration(80 * day)}, from: 19*day + 12*time.Hour,
+			to: 20 * day},
+		"a percentage of 100 means a third": {
+			life: 90 * day, spec: cmapi.CertificateSpec{RenewBeforePercentage: ptr.To(int32(100))}, from: 60*day - 12*time.Hour,
+			to: 60 * day},
+		"renewBefore less than nothing means a third": {
+			life: 90 * day, spec: cmapi.CertificateSpec{RenewBefore: duration(-day)}, from: 60*day - 12*time.Hour, to: 60 * day},
+		"a window is none before a tenth": {
+			life: 100 * day, spec: cmapi.CertificateSpec{RenewBefore: duration(99 * day),
+				Renewal: weekly("", "0 12 * * 1", time.Hour)}, from: 10 * day, to: 17 * day},
+		"renewBefore longer than the life means a third": {
+			life: 6 * day, spec: cmapi.CertificateSpec{RenewBefore: duration(30 * day)}, from: 4*day - 3*time.Hour, to: 4 * day},
+		"renewBeforePercentage is the part that is left": {
+			life: 100 * day, spec: cmapi.CertificateSpec{RenewBeforePercentage: ptr.To(int32(25))}, from: 75*day - 12*time.Hour,
+			to: 75 * day},
+		"nearly the whole life still leaves time to be in use": {
+			life: time.Hour, spec: cmapi.CertificateSpec{RenewBefore: duration(59 * time.Minute)}, from: 6 * time.Minute,
+			to: 6*time.Minute + 72*time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			spread := map[time.Time]bool{}

@@ -10,12 +10,12 @@ import (
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 )
 
-// conditionRenewBefore is the condition, ours, of a certificate that is renewed at another time than renewBefore or
-// renewBeforePercentage ask for.
+// conditionRenewBefore is the condition, ours, of a certificate that is renewed at another time
+// than renewBefore or renewBeforePercentage ask for.
 const conditionRenewBefore cmapi.CertificateConditionType = "RenewBeforeCapped"
 
-// beforeExpiry is how long before its expiry a certificate is renewed, without jitter: as long as the spec asks for, if
-// that is a part of its life, and a third of its life otherwise.
+// beforeExpiry is how long before its expiry a certificate is renewed, without jitter: as long as
+// the spec asks for, if that is a part of its life, and a third of its life otherwise.
 func beforeExpiry(life time.Duration, spec *cmapi.CertificateSpec) time.Duration {
 	if before := asksFor(life, spec); before > 0 && before < life {
 		return min(before, life-life/soonestFraction)
@@ -45,9 +45,11 @@ func (d *decider) warnOfRenewBefore() {
 	} else {
 		field, value = "spec.renewBeforePercentage", fmt.Sprintf("%d", *spec.RenewBeforePercentage)
 	}
-	why := fmt.Sprintf("is not between 0 and the certificate's life of %s, and does not count: a third of the life is left when it is renewed", life)
+	why := fmt.Sprintf("is not between 0 and the certificate's life of %s, and does not count: a third of the life is "+
+		"left when it is renewed", life)
 	if before := asksFor(life, spec); before > 0 && before < life {
-		why = fmt.Sprintf("asks for renewal before a tenth of the certificate's life of %s has passed: it is renewed after a tenth", life)
+		why = fmt.Sprintf("asks for renewal before a tenth of the certificate's life of %s has passed: it is renewed after "+
+			"a tenth", life)
 	}
 	most := fmt.Sprintf("%s at most", life-life/soonestFraction)
 	if spec.RenewBefore == nil {

@@ -48,7 +48,8 @@ func (d *decider) provideRevocation() {
 	d.set(conditionNotRevocable, cmmeta.ConditionTrue, "NotRevocable", message)
 }
 
-// withholdFinalizer leaves the finalizer as it is if its write was refused. Nothing is requested then that it is needed for.
+// withholdFinalizer leaves the finalizer as it is if its write was refused. Nothing is requested
+// then that it is needed for.
 func (d *decider) withholdFinalizer() {
 	has := slices.Contains(d.Certificate.Finalizers, revocation.Finalizer)
 	if d.Finalizer == has || !d.withhold(finalizerWrite(d.Certificate)) {

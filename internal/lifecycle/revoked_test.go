@@ -10,8 +10,9 @@ import (
 	"github.com/perennial-pki/perennial/internal/budget"
 )
 
-// TestTenThousandCertificatesPastTheirWindowsAreEachRenewedOnce has a CA with Let's Encrypt's limits revoke all its certificates: the window that it suggests
-// for each is over when it is heard of, so none of the orders is exempt by its window. The process is killed meanwhile.
+// TestTenThousandCertificatesPastTheirWindowsAreEachRenewedOnce has a CA with Let's Encrypt's
+// limits revoke all its certificates: the window that it suggests for each is over when it is heard
+// of, so none of the orders is exempt by its window. The process is killed meanwhile.
 func TestTenThousandCertificatesPastTheirWindowsAreEachRenewedOnce(t *testing.T) {
 	w := &world{
 		T: t, random: rand.New(rand.NewPCG(3, 4)), ledger: budget.NewLedger(), orders: map[string]*order{},
@@ -22,7 +23,8 @@ func TestTenThousandCertificatesPastTheirWindowsAreEachRenewedOnce(t *testing.T)
 	const n = 10000
 	var owners []*owner
 	for i := range n {
-		o := &owner{id: i, life: 90 * day, account: fmt.Sprintf("https://acme-v02.api.letsencrypt.org/acme/acct/%d", i%2), namespace: fmt.Sprintf("team-%d", i%40)}
+		o := &owner{id: i, life: 90 * day, account: fmt.Sprintf("https://acme-v02.api.letsencrypt.org/acme/acct/%d", i%2),
+			namespace: fmt.Sprintf("team-%d", i%40)}
 		o.names = []string{fmt.Sprintf("www%d.d%d.example", i, i/4)}
 		owners = append(owners, o)
 		w.at(time.Duration(w.random.IntN(600))*time.Second, func() { w.ask(o) })
@@ -66,5 +68,6 @@ func TestTenThousandCertificatesPastTheirWindowsAreEachRenewedOnce(t *testing.T)
 	if took := last.Sub(began.Add(revoked)); took > 8*time.Hour {
 		t.Errorf("the last one was renewed after %s", took)
 	}
-	t.Logf("the last of %d was renewed %s after they were revoked; %d orders, %d sent twice, %d kills, %d waits", n, last.Sub(began.Add(revoked)).Round(time.Minute), w.ca.orders, w.twice, w.kills, w.waits)
+	t.Logf("the last of %d was renewed %s after they were revoked; %d orders, %d sent twice, %d kills, %d waits", n,
+		last.Sub(began.Add(revoked)).Round(time.Minute), w.ca.orders, w.twice, w.kills, w.waits)
 }

@@ -111,15 +111,16 @@ func configOf(o *Observation, c *Content) (*secretConfig, error) {
 	return cfg, nil
 }
 
-// issuerAnnotations are the annotations that name the issuer. If those of the Secret name the same one they
-// stay as they are: cert-manager leaves kind and group empty where the Certificate does.
+// issuerAnnotations are the annotations that name the issuer. If those of the Secret name the same
+// one they stay as they are: cert-manager leaves kind and group empty where the Certificate does.
 func issuerAnnotations(secret *corev1.Secret, issuer cmmeta.IssuerReference) map[string]string {
 	if issuer.Name == "" {
 		return nil
 	}
 	if secret != nil && sameIssuer(issuerOf(secret), issuer) {
 		had := map[string]string{}
-		for _, k := range []string{cmapi.IssuerNameAnnotationKey, cmapi.IssuerKindAnnotationKey, cmapi.IssuerGroupAnnotationKey} {
+		for _, k := range []string{cmapi.IssuerNameAnnotationKey, cmapi.IssuerKindAnnotationKey,
+			cmapi.IssuerGroupAnnotationKey} {
 			if v, ok := secret.Annotations[k]; ok {
 				had[k] = v
 			}
@@ -133,7 +134,8 @@ func issuerAnnotations(secret *corev1.Secret, issuer cmmeta.IssuerReference) map
 	}
 }
 
-// issuerOf is the issuer that the annotations of a Secret name. Its Name is empty if they name none.
+// issuerOf is the issuer that the annotations of a Secret name. Its Name is empty if they name
+// none.
 func issuerOf(secret *corev1.Secret) cmmeta.IssuerReference {
 	return cmmeta.IssuerReference{
 		Name:  secret.Annotations[cmapi.IssuerNameAnnotationKey],
@@ -257,8 +259,8 @@ func keystoreDigest(o *Observation, c *Content) string {
 	return hex.EncodeToString(mac.Sum(nil)[:16])
 }
 
-// encodeKeystores makes the keystores, but for those of the Secret that are right: each encoding gives other
-// bytes, which would make workloads reload for nothing.
+// encodeKeystores makes the keystores, but for those of the Secret that are right: each encoding
+// gives other bytes, which would make workloads reload for nothing.
 func encodeKeystores(o *Observation, c *Content, cfg *secretConfig) error {
 	if len(cfg.keystores) == 0 {
 		return nil
@@ -291,7 +293,8 @@ func encodeKeystores(o *Observation, c *Content, cfg *secretConfig) error {
 			data, err = pki.EncodePKCS12Truststore(pki.PKCS12Profile(pkcs12Of(&o.Certificate.Spec).Profile), o.PKCS12Password.Value, cas)
 		}
 		if err != nil {
-			return fault.Misconfiguredf(reasonKeystore, "%s cannot be made with the password in %s: %w. Write another password there, best of ASCII characters",
+			return fault.Misconfiguredf(reasonKeystore,
+				"%s cannot be made with the password in %s: %w. Write another password there, best of ASCII characters",
 				entry, password.Source, err)
 		}
 		cfg.data[entry] = data
@@ -305,8 +308,9 @@ func keystoresRight(o *Observation, c *Content, cfg *secretConfig) bool {
 	return !slices.ContainsFunc(cfg.keystores, func(entry string) bool { return !keystoreRight(o, c, cas, entry) })
 }
 
-// keystoreRight reports whether a keystore in the Secret is the one that is wanted. The digest in the status
-// tells without opening it, which is slow on purpose. Without a digest, as cert-manager made it, it is opened.
+// keystoreRight reports whether a keystore in the Secret is the one that is wanted. The digest in
+// the status tells without opening it, which is slow on purpose. Without a digest, as cert-manager
+// made it, it is opened.
 func keystoreRight(o *Observation, c *Content, cas []*x509.Certificate, entry string) bool {
 	if o.Secret == nil || len(o.Secret.Data[entry]) == 0 {
 		return false

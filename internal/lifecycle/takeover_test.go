@@ -87,8 +87,9 @@ func TestKeystoresAreEncodedAnewOnlyWhenTheirContentChanges(t *testing.T) {
 			delete(s.Secret.Labels, cmapi.PartOfCertManagerControllerLabelKey)
 			s.Certificate.Status.KeystoreDigest = ""
 		}, false},
-		"the password":                 {func() { s.JKSPassword.Value = "another" }, true},
-		"the password, without digest": {func() { s.JKSPassword.Value = "a third"; s.Certificate.Status.KeystoreDigest = "" }, true},
+		"the password": {func() { s.JKSPassword.Value = "another" }, true},
+		"the password, without digest": {
+			func() { s.JKSPassword.Value = "a third"; s.Certificate.Status.KeystoreDigest = "" }, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			test.change()

@@ -19,12 +19,13 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// mostCounted is the bound: so many issuances of a Certificate start before its renewal time in an hour, at most.
+// mostCounted is the bound: so many issuances of a Certificate start before its renewal time in an
+// hour, at most.
 const mostCounted = 9
 
-// TestInAWeekNoCertificateIsIssuedMoreOftenThanTheBound runs Decide for a week of random specs, answers, edits,
-// deletions, overwritten Secrets, restarts and clock jumps. Some of what happens is repeated as soon as it can be, as by
-// tools that fight.
+// TestInAWeekNoCertificateIsIssuedMoreOftenThanTheBound runs Decide for a week of random specs,
+// answers, edits, deletions, overwritten Secrets, restarts and clock jumps. Some of what happens is
+// repeated as soon as it can be, as by tools that fight.
 func TestInAWeekNoCertificateIsIssuedMoreOftenThanTheBound(t *testing.T) {
 	worst, most, total, early, jumps := 0, 0, 0, 0, 0
 	for seed := range 22 {
@@ -49,7 +50,8 @@ func TestInAWeekNoCertificateIsIssuedMoreOftenThanTheBound(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d issuances, of which %d before the renewal time; at most %d of these in an hour, and %d in all of a Certificate that lives for ten hours or more; %d clock jumps",
+	t.Logf("%d issuances, of which %d before the renewal time; at most %d of these in an hour, and %d in all of a "+
+		"Certificate that lives for ten hours or more; %d clock jumps",
 		total, early, worst, most, jumps)
 	if most > mostCounted+2 {
 		t.Errorf("%d issuances in an hour", most)
@@ -94,10 +96,12 @@ type week struct {
 	requests, early, jumps []time.Time
 }
 
-var fights = []string{"", "overwrite", "overwrite with what is due", "delete the Secret", "edit", "ask", "delete requests", "delete keys", "make anew", "change the issuer", "all"}
+var fights = []string{"", "overwrite", "overwrite with what is due", "delete the Secret", "edit", "ask",
+	"delete requests", "delete keys", "make anew", "change the issuer", "all"}
 
 func newWeek(t *testing.T, seed uint64) *week {
-	w := &week{scene: newScene(t), random: rand.New(rand.NewPCG(seed, 7)), real: created, answers: map[types.UID]time.Time{}, keyring: map[types.UID]crypto.Signer{}}
+	w := &week{scene: newScene(t), random: rand.New(rand.NewPCG(seed, 7)), real: created,
+		answers: map[types.UID]time.Time{}, keyring: map[types.UID]crypto.Signer{}}
 	w.fight = fights[int(seed)%len(fights)]
 	if w.one(2) {
 		w.external()
@@ -295,7 +299,8 @@ func (w *week) answer() {
 		if err != nil {
 			w.Fatal(err)
 		}
-		signs := w.keys[slices.IndexFunc(w.keys, func(k crypto.Signer) bool { return pki.SamePublicKey(k.Public(), csr.PublicKey) })]
+		signs := w.keys[slices.IndexFunc(w.keys,
+			func(k crypto.Signer) bool { return pki.SamePublicKey(k.Public(), csr.PublicKey) })]
 		now := w.Now
 		switch w.random.IntN(10) {
 		case 0:
@@ -314,13 +319,15 @@ func (w *week) answer() {
 		}
 		w.answered = cr.Status.Certificate
 		w.Now = now
-		cmapi.SetCertificateRequestCondition(&cr.Status, now, cmapi.CertificateRequestCondition{Type: "Ready", Status: "True", Reason: "Issued"})
+		cmapi.SetCertificateRequestCondition(&cr.Status, now, cmapi.CertificateRequestCondition{Type: "Ready", Status: "True",
+			Reason: "Issued"})
 	}
 }
 
 func (w *week) fail(cr *cmapi.CertificateRequest) {
 	cr.Status.FailureTime = ptr.To(metav1.NewTime(w.Now))
-	cmapi.SetCertificateRequestCondition(&cr.Status, w.Now, cmapi.CertificateRequestCondition{Type: "Ready", Status: "False", Reason: "Failed", Message: "the CA said no"})
+	cmapi.SetCertificateRequestCondition(&cr.Status, w.Now, cmapi.CertificateRequestCondition{Type: "Ready",
+		Status: "False", Reason: "Failed", Message: "the CA said no"})
 }
 
 // disturb does something.

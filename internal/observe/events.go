@@ -235,15 +235,16 @@ func (r *Recorder) send(ctx context.Context, result *record.EventCorrelateResult
 	return nil
 }
 
-// StatusRefused deals with a status that could not be written. A refusal by the API server, such as that of an admission
-// policy, shows nowhere in the object, so that an event says it. The error is one to try again after, or nil if the object
-// is gone.
+// StatusRefused deals with a status that could not be written. A refusal by the API server, such as
+// that of an admission policy, shows nowhere in the object, so that an event says it. The error is
+// one to try again after, or nil if the object is gone.
 func StatusRefused(events record.EventRecorder, o client.Object, err error) error {
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
 	var refused apierrors.APIStatus
-	if errors.As(err, &refused) && !apierrors.IsConflict(err) && !apierrors.IsTooManyRequests(err) && refused.Status().Code < 500 {
+	if errors.As(err, &refused) && !apierrors.IsConflict(err) && !apierrors.IsTooManyRequests(err) &&
+		refused.Status().Code < 500 {
 		events.Eventf(o, corev1.EventTypeWarning, "StatusNotWritten",
 			"The API server refuses the status of this object, which is therefore out of date; it is tried again: %s", err)
 	}

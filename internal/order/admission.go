@@ -220,8 +220,10 @@ func (r *ChallengeReconciler) vacant(ctx context.Context, ch *cmacme.Challenge, 
 		return err
 	}
 	if there := slices.DeleteFunc(c.standing(place), ended); len(there) > 0 {
-		return &solver.Later{After: cleanUpAgain, Why: fmt.Sprintf("It could not be removed, as the value of another challenge (%s) was needed at %s, and the DNS provider may have taken that away, too",
-			named(ch.Namespace, there), strings.TrimSuffix(place, "."))}
+		return &solver.Later{After: cleanUpAgain,
+			Why: fmt.Sprintf("It could not be removed, as the value of another challenge (%s) was needed at %s, and the DNS "+
+				"provider may have taken that away, too",
+				named(ch.Namespace, there), strings.TrimSuffix(place, "."))}
 	}
 	r.admission.begin(client.ObjectKeyFromObject(ch), place)
 	return nil
@@ -254,10 +256,12 @@ func behind(ch *cmacme.Challenge, room int, ahead []*cmacme.Challenge) string {
 	case room > 1:
 		why = fmt.Sprintf("where the DNS provider can have only %d values at once", room)
 	}
-	return fmt.Sprintf("Waiting for its turn at %s, %s, after %s", strings.TrimSuffix(ch.Status.EffectiveName, "."), why, named(ch.Namespace, ahead))
+	return fmt.Sprintf("Waiting for its turn at %s, %s, after %s", strings.TrimSuffix(ch.Status.EffectiveName, "."), why,
+		named(ch.Namespace, ahead))
 }
 
-// named names the first of some challenges to those of a namespace, who may not know of those of others.
+// named names the first of some challenges to those of a namespace, who may not know of those of
+// others.
 func named(namespace string, all []*cmacme.Challenge) string {
 	const few = 3
 	var names []string

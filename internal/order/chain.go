@@ -73,7 +73,8 @@ func (r *Reconciler) fetch(ctx context.Context, o conversation, order *cmacme.Or
 	}
 	if extra := offers[best].extra; len(extra) > 0 {
 		*o.say = append(*o.say, func() {
-			r.Events.Eventf(order, corev1.EventTypeWarning, "ExtraNames", "The CA has added names that were not asked for: %s", strings.Join(extra, ", "))
+			r.Events.Eventf(order, corev1.EventTypeWarning, "ExtraNames", "The CA has added names that were not asked for: %s",
+				strings.Join(extra, ", "))
 		})
 	}
 	order.Status.Certificate, order.Status.State, order.Status.Reason = offers[best].pem, cmacme.Valid, ""
@@ -111,7 +112,8 @@ func besides(offers []offer, taken int, preferred string) string {
 		preferred, strings.Join(tops, ", "), offers[taken].top)
 }
 
-// check reports what is wrong with a chain for an order, and the names that the CA has added of itself.
+// check reports what is wrong with a chain for an order, and the names that the CA has added of
+// itself.
 func (r *Reconciler) check(order *cmacme.Order, chainPEM []byte, now time.Time) (extra []string, err error) {
 	chain, err := r.Limits.DecodeChainPEM(chainPEM)
 	if err != nil {

@@ -99,17 +99,26 @@ func TestWhatIsWrongWithAChain(t *testing.T) {
 		says  string
 		extra []string
 	}{
-		"nothing":                       {[]*x509.Certificate{leaf(same, key.Public()), root}, "", nil},
-		"nothing, without the root":     {[]*x509.Certificate{leaf(same, key.Public())}, "", nil},
-		"another key":                   {[]*x509.Certificate{leaf(same, caKey.Public()), root}, "another private key", nil},
-		"it has expired":                {[]*x509.Certificate{leaf(func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Minute) }, key.Public()), root}, "it expired at", nil},
-		"a name is missing":             {[]*x509.Certificate{leaf(func(c *x509.Certificate) { c.DNSNames = c.DNSNames[:1] }, key.Public()), root}, `it lacks names that were asked for: "example.com"`, nil},
-		"an address is missing":         {[]*x509.Certificate{leaf(func(c *x509.Certificate) { c.IPAddresses = nil }, key.Public()), root}, `it lacks names that were asked for: "192.0.2.1"`, nil},
+		"nothing":                   {[]*x509.Certificate{leaf(same, key.Public()), root}, "", nil},
+		"nothing, without the root": {[]*x509.Certificate{leaf(same, key.Public())}, "", nil},
+		"another key":               {[]*x509.Certificate{leaf(same, caKey.Public()), root}, "another private key", nil},
+		"it has expired": {
+			[]*x509.Certificate{leaf(func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Minute) }, key.Public()), root},
+			"it expired at", nil},
+		"a name is missing": {
+			[]*x509.Certificate{leaf(func(c *x509.Certificate) { c.DNSNames = c.DNSNames[:1] }, key.Public()), root},
+			`it lacks names that were asked for: "example.com"`, nil},
+		"an address is missing": {
+			[]*x509.Certificate{leaf(func(c *x509.Certificate) { c.IPAddresses = nil }, key.Public()), root},
+			`it lacks names that were asked for: "192.0.2.1"`, nil},
 		"it was signed by another":      {[]*x509.Certificate{leaf(same, key.Public()), stranger}, "not signed by the next one", nil},
 		"nothing, with an intermediate": {[]*x509.Certificate{higher, between}, "", nil},
-		"an intermediate has expired":   {[]*x509.Certificate{higher, oldBetween}, `the intermediate certificate "CN=middle" expired at`, nil},
-		"an intermediate has expired, and the root is there":                          {[]*x509.Certificate{higher, oldBetween, root}, `the intermediate certificate "CN=middle" expired at`, nil},
-		"an intermediate has expired below a root that is old":                        {[]*x509.Certificate{higher, oldBetween, cross}, `the intermediate certificate "CN=middle" expired at`, nil},
+		"an intermediate has expired": {
+			[]*x509.Certificate{higher, oldBetween}, `the intermediate certificate "CN=middle" expired at`, nil},
+		"an intermediate has expired, and the root is there": {
+			[]*x509.Certificate{higher, oldBetween, root}, `the intermediate certificate "CN=middle" expired at`, nil},
+		"an intermediate has expired below a root that is old": {
+			[]*x509.Certificate{higher, oldBetween, cross}, `the intermediate certificate "CN=middle" expired at`, nil},
 		"nothing, if a root has expired that an older one has signed":                 {[]*x509.Certificate{higher, between, cross}, "", nil},
 		"nothing, if a root has expired that an older one has signed, which is there": {[]*x509.Certificate{higher, between, cross, oldRoot}, "", nil},
 		"it has more names": {[]*x509.Certificate{leaf(func(c *x509.Certificate) {

@@ -20,8 +20,9 @@ func nameOf(z cmacme.ACMEAuthorization) string {
 	return z.Identifier
 }
 
-// choose returns the solver that fits an authorization best. All that its selector names must fit: the labels, one of the names, and one of
-// the zones. Of those that fit it is the one that names the name, else the one with the longest zone, else the one with most labels, else the first.
+// choose returns the solver that fits an authorization best. All that its selector names must fit:
+// the labels, one of the names, and one of the zones. Of those that fit it is the one that names
+// the name, else the one with the longest zone, else the one with most labels, else the first.
 func choose(solvers []cmacme.ACMEChallengeSolver, z cmacme.ACMEAuthorization, labels map[string]string) (*cmacme.ACMEChallengeSolver, *cmacme.ACMEChallenge) {
 	name := nameOf(z)
 	var best *cmacme.ACMEChallengeSolver

@@ -51,29 +51,49 @@ func TestWhichSolver(t *testing.T) {
 		want    int // none if -1
 		by      string
 	}{
-		"the first of those that are for all":                        {"www.example.com", "http-01 dns-01", solvers{dns(nil), http(nil)}, 0, "dns-01"},
-		"an empty selector is for all":                               {"www.example.com", "http-01 dns-01", solvers{dns(&selector{}), http(nil)}, 0, "dns-01"},
-		"an empty selector is no better than none":                   {"www.example.com", "http-01 dns-01", solvers{dns(nil), http(&selector{})}, 0, "dns-01"},
-		"of the types that the CA offers":                            {"*.example.com", "dns-01", solvers{http(nil), dns(nil)}, 1, "dns-01"},
-		"none, if the CA offers no such type":                        {"*.example.com", "dns-01", solvers{http(nil), handshake}, -1, ""},
-		"none of no solvers":                                         {"www.example.com", "http-01", nil, -1, ""},
-		"a handshake":                                                {"www.example.com", "http-01 tls-alpn-01", solvers{handshake}, 0, "tls-alpn-01"},
-		"dns-account-01 where that is wanted":                        {"www.example.com", "dns-01 dns-account-01", solvers{of("dns-account-01"), dns(nil)}, 0, "dns-account-01"},
-		"not dns-01 in its place":                                    {"www.example.com", "dns-01", solvers{of("dns-account-01"), of("dns-persist-01")}, -1, ""},
-		"dns-01 by its name":                                         {"www.example.com", "dns-01", solvers{of("dns-01")}, 0, "dns-01"},
-		"a name before all":                                          {"www.example.com", "http-01", solvers{http(nil), http(&selector{DNSNames: []string{"www.example.com"}})}, 1, "http-01"},
-		"a name in other letters":                                    {"www.example.com", "http-01", solvers{http(&selector{DNSNames: []string{"WWW.example.com."}})}, 0, "http-01"},
-		"a name in letters beyond ASCII":                             {"xn--bcher-kva.example", "http-01", solvers{http(&selector{DNSNames: []string{"bücher.example"}})}, 0, "http-01"},
-		"a zone in letters beyond ASCII":                             {"www.xn--bcher-kva.example", "dns-01", solvers{dns(&selector{DNSZones: []string{"Bücher.example"}})}, 0, "dns-01"},
-		"a name is not for its wildcard":                             {"*.example.com", "dns-01", solvers{dns(&selector{DNSNames: []string{"example.com"}})}, -1, ""},
-		"a wildcard by its name":                                     {"*.example.com", "dns-01", solvers{dns(nil), dns(&selector{DNSNames: []string{"*.example.com"}})}, 1, "dns-01"},
-		"a wildcard is not for its name":                             {"example.com", "dns-01", solvers{dns(&selector{DNSNames: []string{"*.example.com"}})}, -1, ""},
-		"several names count as one":                                 {"www.example.com", "http-01", solvers{http(&selector{DNSNames: []string{"www.example.com"}}), http(&selector{DNSNames: []string{"www.example.com", "www.example.com"}})}, 0, "http-01"},
-		"a zone for its apex":                                        {"example.com", "dns-01", solvers{dns(nil), dns(&selector{DNSZones: []string{"example.com"}})}, 1, "dns-01"},
-		"a zone for names below":                                     {"a.b.example.com", "dns-01", solvers{dns(nil), dns(&selector{DNSZones: []string{"example.com"}})}, 1, "dns-01"},
-		"a zone for a wildcard of it":                                {"*.example.com", "dns-01", solvers{dns(nil), dns(&selector{DNSZones: []string{"example.com"}})}, 1, "dns-01"},
-		"a zone in other letters":                                    {"www.example.com", "dns-01", solvers{dns(&selector{DNSZones: []string{"Example.COM"}})}, 0, "dns-01"},
-		"a zone with a dot at its end":                               {"www.example.com", "dns-01", solvers{dns(&selector{DNSZones: []string{"example.com."}})}, 0, "dns-01"},
+		"the first of those that are for all": {
+			"www.example.com", "http-01 dns-01", solvers{dns(nil), http(nil)}, 0, "dns-01"},
+		"an empty selector is for all": {
+			"www.example.com", "http-01 dns-01", solvers{dns(&selector{}), http(nil)}, 0, "dns-01"},
+		"an empty selector is no better than none": {
+			"www.example.com", "http-01 dns-01", solvers{dns(nil), http(&selector{})}, 0, "dns-01"},
+		"of the types that the CA offers":     {"*.example.com", "dns-01", solvers{http(nil), dns(nil)}, 1, "dns-01"},
+		"none, if the CA offers no such type": {"*.example.com", "dns-01", solvers{http(nil), handshake}, -1, ""},
+		"none of no solvers":                  {"www.example.com", "http-01", nil, -1, ""},
+		"a handshake": {
+			"www.example.com", "http-01 tls-alpn-01", solvers{handshake}, 0, "tls-alpn-01"},
+		"dns-account-01 where that is wanted": {
+			"www.example.com", "dns-01 dns-account-01", solvers{of("dns-account-01"), dns(nil)}, 0, "dns-account-01"},
+		"not dns-01 in its place": {"www.example.com", "dns-01", solvers{of("dns-account-01"), of("dns-persist-01")}, -1, ""},
+		"dns-01 by its name":      {"www.example.com", "dns-01", solvers{of("dns-01")}, 0, "dns-01"},
+		"a name before all": {
+			"www.example.com", "http-01", solvers{http(nil), http(&selector{DNSNames: []string{"www.example.com"}})}, 1,
+			"http-01"},
+		"a name in other letters": {
+			"www.example.com", "http-01", solvers{http(&selector{DNSNames: []string{"WWW.example.com."}})}, 0, "http-01"},
+		"a name in letters beyond ASCII": {
+			"xn--bcher-kva.example", "http-01", solvers{http(&selector{DNSNames: []string{"bücher.example"}})}, 0, "http-01"},
+		"a zone in letters beyond ASCII": {
+			"www.xn--bcher-kva.example", "dns-01", solvers{dns(&selector{DNSZones: []string{"Bücher.example"}})}, 0, "dns-01"},
+		"a name is not for its wildcard": {
+			"*.example.com", "dns-01", solvers{dns(&selector{DNSNames: []string{"example.com"}})}, -1, ""},
+		"a wildcard by its name": {
+			"*.example.com", "dns-01", solvers{dns(nil), dns(&selector{DNSNames: []string{"*.example.com"}})}, 1, "dns-01"},
+		"a wildcard is not for its name": {
+			"example.com", "dns-01", solvers{dns(&selector{DNSNames: []string{"*.example.com"}})}, -1, ""},
+		"several names count as one": {
+			"www.example.com", "http-01", solvers{http(&selector{DNSNames: []string{"www.example.com"}}),
+				http(&selector{DNSNames: []string{"www.example.com", "www.example.com"}})}, 0, "http-01"},
+		"a zone for its apex": {
+			"example.com", "dns-01", solvers{dns(nil), dns(&selector{DNSZones: []string{"example.com"}})}, 1, "dns-01"},
+		"a zone for names below": {
+			"a.b.example.com", "dns-01", solvers{dns(nil), dns(&selector{DNSZones: []string{"example.com"}})}, 1, "dns-01"},
+		"a zone for a wildcard of it": {
+			"*.example.com", "dns-01", solvers{dns(nil), dns(&selector{DNSZones: []string{"example.com"}})}, 1, "dns-01"},
+		"a zone in other letters": {
+			"www.example.com", "dns-01", solvers{dns(&selector{DNSZones: []string{"Example.COM"}})}, 0, "dns-01"},
+		"a zone with a dot at its end": {
+			"www.example.com", "dns-01", solvers{dns(&selector{DNSZones: []string{"example.com."}})}, 0, "dns-01"},
 		"a zone that only ends like it is not for it":                {"www.badexample.com", "dns-01", solvers{dns(&selector{DNSZones: []string{"example.com"}})}, -1, ""},
 		"a wildcard zone is for the wildcard":                        {"*.example.com", "dns-01", solvers{dns(&selector{DNSZones: []string{"example.com"}}), dns(&selector{DNSZones: []string{"*.example.com"}})}, 1, "dns-01"},
 		"a wildcard zone is for no other name":                       {"www.example.com", "dns-01", solvers{dns(&selector{DNSZones: []string{"*.example.com"}})}, -1, ""},

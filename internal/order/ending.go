@@ -53,10 +53,12 @@ func gone(err error) string {
 	return ""
 }
 
-// readAgain is for how long a reply that cannot be read is fetched again. What has become of an order stays at its URLs.
+// readAgain is for how long a reply that cannot be read is fetched again. What has become of an
+// order stays at its URLs.
 const readAgain = time.Hour
 
-// unreadable reports whether a reply is none that an ACME server gives: what stands before it may have given it, or it was cut.
+// unreadable reports whether a reply is none that an ACME server gives: what stands before it may
+// have given it, or it was cut.
 func unreadable(err error) bool {
 	var wrong *acme.ProtocolError
 	var p *acme.Problem
@@ -64,7 +66,8 @@ func unreadable(err error) bool {
 		errors.As(err, &p) && p.Type == "" && p.Status >= 400 && p.Status < 500 && p.Status != http.StatusTooManyRequests
 }
 
-// again returns the error with which a reply is fetched again that cannot be read, and nil if it can be, or could not be for too long.
+// again returns the error with which a reply is fetched again that cannot be read, and nil if it
+// can be, or could not be for too long.
 func (r *Reconciler) again(order *cmacme.Order, now time.Time, err error) error {
 	if !unreadable(err) {
 		r.unread.drop(string(order.UID))
@@ -76,7 +79,8 @@ func (r *Reconciler) again(order *cmacme.Order, now time.Time, err error) error 
 	return fault.Transientf("UnreadableReply", "%w", err)
 }
 
-// noCertificate is the error of a certificate that could not be read for too long: another order may bring one that can be.
+// noCertificate is the error of a certificate that could not be read for too long: another order
+// may bring one that can be.
 func noCertificate(err error) error {
 	var wrong *acme.ProtocolError
 	if errors.As(err, &wrong) && wrong.Action == "certificate" {

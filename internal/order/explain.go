@@ -222,7 +222,8 @@ func (f failure) advice() string {
 		case p.Type == acme.ProblemDNS:
 			return "The CA cannot find the name: see whether every name server that the parent zone lists answers from outside, and the DNSSEC of the zone"
 		case len(silent) > 0:
-			return fmt.Sprintf("The CA may have asked %s, which does not answer here: let it answer, or take it out of the zone", of(silent))
+			return fmt.Sprintf("The CA may have asked %s, which does not answer here: let it answer, or take it out of the zone",
+				of(silent))
 		}
 		return "It was there too late for the CA: one of the machines behind a name server may be slower than the one that answers here; waitForRecordToPropagate on the solver waits longer"
 	}

@@ -30,7 +30,8 @@ func TestARefusalIsExplained(t *testing.T) {
 	}{
 		"the CA cannot connect, we can": {
 			failure{kind: cmacme.ACMEChallengeTypeHTTP01, problem: problem(acme.ProblemConnection, "192.0.2.1: Timeout during connect"), views: []solver.View{right}},
-			[]string{"the CA could not verify it: urn:ietf:params:acme:error:connection: 192.0.2.1: Timeout during connect. From here 192.0.2.1 shows the proof. ", "let port 80 be reached from everywhere"},
+			[]string{"the CA could not verify it: urn:ietf:params:acme:error:connection: 192.0.2.1: Timeout during connect. " +
+				"From here 192.0.2.1 shows the proof. ", "let port 80 be reached from everywhere"},
 		},
 		"the CA came to another address": {
 			failure{kind: cmacme.ACMEChallengeTypeHTTP01, problem: problem(acme.ProblemUnauthorized, "203.0.113.9: Invalid response from http://www.example.com/x: 404"), views: []solver.View{right}},
@@ -106,7 +107,8 @@ func TestARefusalIsExplained(t *testing.T) {
 		},
 		"CAA in a subproblem": {
 			failure{problem: &acme.Problem{Type: acme.ProblemUnauthorized, Detail: "several", Subproblems: []acme.Problem{{Type: acme.ProblemCAA, Detail: "forbidden"}}}, caa: caaOf("")},
-			[]string{"urn:ietf:params:acme:error:unauthorized: several: urn:ietf:params:acme:error:caa: forbidden. From here no CAA record of www.example.com is seen"},
+			[]string{"urn:ietf:params:acme:error:unauthorized: several: urn:ietf:params:acme:error:caa: forbidden. From here " +
+				"no CAA record of www.example.com is seen"},
 		},
 		"a CA without a name": {
 			failure{problem: forbidden, caa: caa{at: "example.com", records: []dns01.CAA{{Tag: "issue", Value: "rival.example"}}}}, []string{"add one for this CA, whose documentation has its name"},

@@ -11,9 +11,9 @@ import (
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 )
 
-// finalizerManager owns the finalizer of Challenges. It is cert-manager's, which by server-side apply can
-// remove only a finalizer that its own field manager owns. So an installation can be given back to it while
-// challenges are under way.
+// finalizerManager owns the finalizer of Challenges. It is cert-manager's, which by server-side
+// apply can remove only a finalizer that its own field manager owns. So an installation can be
+// given back to it while challenges are under way.
 const finalizerManager = "cert-manager-challenges"
 
 func isFinalizer(f string) bool {
@@ -31,7 +31,8 @@ func (r *ChallengeReconciler) protect(ctx context.Context, ch *cmacme.Challenge)
 	u.SetName(ch.Name)
 	u.SetUID(ch.UID) // an apply does not bring back one that was deleted
 	u.SetFinalizers([]string{cmacme.ACMEDomainQualifiedFinalizer})
-	err := r.Client.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(finalizerManager), client.ForceOwnership)
+	err := r.Client.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(finalizerManager),
+		client.ForceOwnership)
 	if err != nil {
 		return nil, fmt.Errorf("set finalizer: %w", err)
 	}

@@ -37,7 +37,8 @@ func challengeFor(order *cmacme.Order, z cmacme.ACMEAuthorization, spec *cmacme.
 			}
 		}
 		if len(ours) == 0 {
-			return nil, fault.Misconfiguredf(noSolver, "the CA wants a proof for %q by one of %s, and the issuer has no solvers: add one to spec.acme.solvers",
+			return nil, fault.Misconfiguredf(noSolver,
+				"the CA wants a proof for %q by one of %s, and the issuer has no solvers: add one to spec.acme.solvers",
 				nameOf(z), strings.Join(types, ", "))
 		}
 		return nil, fault.Misconfiguredf(noSolver, "no solver of the issuer can be used for %q: the CA offers %s, and the solvers are for %s; correct spec.acme.solvers and their selectors, or the labels of the Certificate",

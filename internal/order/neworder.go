@@ -91,7 +91,8 @@ func (r *Reconciler) begin(ctx context.Context, o conversation, order *cmacme.Or
 		return fault.Refusedf("InvalidOrder", "the CA made an order for %s, not for %s", words(got.Identifiers), words(ask.Identifiers))
 	}
 	if got.Profile != "" && ask.Profile != "" && got.Profile != ask.Profile {
-		return fault.Refusedf("InvalidOrder", "the CA made an order of profile %q, not of %q", account.ShortProfile(got.Profile), ask.Profile)
+		return fault.Refusedf("InvalidOrder", "the CA made an order of profile %q, not of %q",
+			account.ShortProfile(got.Profile), ask.Profile)
 	}
 	if n := len(got.Authorizations); n > maxAuthorizations {
 		return fault.Refusedf("InvalidOrder", "the CA wants %d authorizations for %d names", n, len(ask.Identifiers))
@@ -108,8 +109,8 @@ func (r *Reconciler) begin(ctx context.Context, o conversation, order *cmacme.Or
 	return nil
 }
 
-// newOrder sends the order. If the reply cannot be read but names the order's URL, the order is read there. The budget is told if the CA may have taken
-// it and its URL is not known.
+// newOrder sends the order. If the reply cannot be read but names the order's URL, the order is
+// read there. The budget is told if the CA may have taken it and its URL is not known.
 func (r *Reconciler) newOrder(ctx context.Context, o conversation, order *cmacme.Order, ask acme.OrderRequest) (acme.Order, error) {
 	got, err := o.ca.NewOrder(ctx, o.by, ask)
 	var silent *acme.NoReply

@@ -20,9 +20,14 @@ func TestWhichRefusalsAreAboutWhatAnOrderReplaces(t *testing.T) {
 		"of an issuer that nobody knows":      {&acme.Problem{Type: acme.ProblemMalformed, Status: 400, Detail: "parsing ARI CertID failed: no known issuer matches the provided Authority Key Identifier"}, true},
 		"a certificate that nobody knows":     {&acme.Problem{Type: acme.ProblemMalformed, Status: 404, Detail: "Could not validate ARI 'replaces' field :: could not find an existing certificate"}, true},
 		"the same, of a type of its own":      {&acme.Problem{Type: acme.ProblemServerInternal, Status: 404, Detail: "no such certificate to replace"}, true},
-		"replaced already, at older CAs":      {&acme.Problem{Type: acme.ProblemConflict, Status: 409, Detail: "cannot indicate an order replaces certificate with serial 3a, which already has a replacement order"}, true},
-		"the same, without its status":        {&acme.Problem{Type: acme.ProblemConflict, Detail: "certificate was already replaced"}, true},
-		"another conflict":                    {&acme.Problem{Type: acme.ProblemConflict, Status: 409, Detail: "a key rollover is under way"}, false},
+		"replaced already, at older CAs": {
+			&acme.Problem{Type: acme.ProblemConflict, Status: 409,
+				Detail: "cannot indicate an order replaces certificate with serial 3a, which already has a replacement order"},
+			true},
+		"the same, without its status": {
+			&acme.Problem{Type: acme.ProblemConflict, Detail: "certificate was already replaced"}, true},
+		"another conflict": {
+			&acme.Problem{Type: acme.ProblemConflict, Status: 409, Detail: "a key rollover is under way"}, false},
 		"a page of a proxy with status 409":   {&acme.Problem{Status: 409, Detail: "replaced"}, false},
 		"something else that is malformed":    {&acme.Problem{Type: acme.ProblemMalformed, Status: 400, Detail: "NotBefore and NotAfter are not supported"}, false},
 		"something else that is not found":    {&acme.Problem{Type: acme.ProblemMalformed, Status: 404, Detail: "no such page"}, false},

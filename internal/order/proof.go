@@ -41,7 +41,9 @@ func standing(solver *cmacme.ACMEChallengeSolverDNS01, z cmacme.ACMEAuthorizatio
 	}
 	account, err := url.Parse(by.URL)
 	if err != nil || !strings.EqualFold(account.Host, ca.Host) {
-		return "", fault.Refusedf("InvalidChallenge", "dns-persist-01 cannot be used: the account %s is not of the host %s of spec.acme.server, so the record could let the owner of another account have certificates",
+		return "", fault.Refusedf("InvalidChallenge",
+			"dns-persist-01 cannot be used: the account %s is not of the host %s of spec.acme.server, so the record could let "+
+				"the owner of another account have certificates",
 			by.URL, ca.Host)
 	}
 	grant := acme.DNSPersist01{IssuerDomainName: offered.IssuerDomainNames[0], AccountURI: by.URL, Wildcard: wildcard(z)}

@@ -131,6 +131,7 @@ func (r *Reconciler) behind(order *cmacme.Order, first types.NamespacedName) rec
 	if first.Namespace == order.Namespace {
 		which = "the Order " + first.Name
 	}
-	order.Status.Reason = fmt.Sprintf("Waiting for %s, which asks for the same names with the same account: the CA would answer both with one order", which)
+	order.Status.Reason = fmt.Sprintf("Waiting for %s, which asks for the same names with the same account: the CA "+
+		"would answer both with one order", which)
 	return reconcile.Result{RequeueAfter: time.Minute} // the other one may be open for too long by then
 }

@@ -39,7 +39,8 @@ func (r *Refused) Error() string {
 }
 
 // Advice says what to do about a Refused that comes from a setting of an issuer.
-const Advice = "a namespaced Issuer may not lead there: correct it, use a ClusterIssuer, or start the controller with --issuer-allowed-addresses"
+const Advice = "a namespaced Issuer may not lead there: correct it, use a ClusterIssuer, or start the controller " +
+	"with --issuer-allowed-addresses"
 
 // IsRefused reports whether an error is a Refused.
 func IsRefused(err error) bool {
@@ -47,8 +48,8 @@ func IsRefused(err error) bool {
 	return errors.As(err, &refused)
 }
 
-// Reach says to which addresses the words of others may lead. The zero value is for those to whom this machine belongs: not to its link, nor to a
-// metadata service.
+// Reach says to which addresses the words of others may lead. The zero value is for those to whom
+// this machine belongs: not to its link, nor to a metadata service.
 type Reach struct {
 	anywhere, elsewhere bool
 	allowed             []netip.Prefix
@@ -102,7 +103,10 @@ func (r Reach) Check(address string) error {
 	return nil
 }
 
-// Dialer connects within the reach. Addresses are judged after names are resolved, as a name may lead elsewhere each time.
+// Dialer connects within the reach. Addresses are judged after names are resolved, as a name may
+// lead elsewhere each time.
 func (r Reach) Dialer() *net.Dialer {
-	return &net.Dialer{ControlContext: func(_ context.Context, _, address string, _ syscall.RawConn) error { return r.Check(address) }}
+	return &net.Dialer{ControlContext: func(_ context.Context, _, address string, _ syscall.RawConn) error {
+		return r.Check(address)
+	}}
 }

@@ -22,7 +22,8 @@ func TestWhereServicesOfOthersAre(t *testing.T) {
 }
 
 func TestHowFarIssuersReach(t *testing.T) {
-	egress := Egress{Allowed: []netip.Prefix{netip.MustParsePrefix("127.0.0.53/32"), netip.MustParsePrefix("169.254.20.0/24")}}
+	egress := Egress{Allowed: []netip.Prefix{netip.MustParsePrefix("127.0.0.53/32"),
+		netip.MustParsePrefix("169.254.20.0/24")}}
 	own := Egress{OwnMachine: true}
 	for address, test := range map[string]struct{ issuer, cluster, own bool }{
 		"192.0.2.1":              {true, true, true},
@@ -64,7 +65,8 @@ func TestAConnectionIsRefusedBeforeItIsMade(t *testing.T) {
 	}
 	defer listener.Close()
 	_, port, _ := net.SplitHostPort(listener.Addr().String())
-	for _, host := range []string{"127.0.0.1", "localhost", "::1", "169.254.169.254", "0.0.0.0"} { // names are judged by where they lead
+	for _, host := range []string{"127.0.0.1", "localhost", "::1", "169.254.169.254", "0.0.0.0"} {
+		// names are judged by where they lead
 		_, err := Egress{}.Of(false).Dialer().DialContext(t.Context(), "tcp", net.JoinHostPort(host, port))
 		if !IsRefused(err) {
 			t.Errorf("%s: %v", host, err)

@@ -95,7 +95,8 @@ func TestHostsThatAnIssuerNamesAreNotThisMachine(t *testing.T) {
 	if err := get(Egress{}.Of(false), nil, server.URL); !IsRefused(NoAnswer(err)) {
 		t.Errorf("an Issuer: %v", err)
 	}
-	for name, reach := range map[string]Reach{"a ClusterIssuer": Egress{}.Of(true), "of whom the machine is": Egress{OwnMachine: true}.Of(false)} {
+	for name, reach := range map[string]Reach{"a ClusterIssuer": Egress{}.Of(true),
+		"of whom the machine is": Egress{OwnMachine: true}.Of(false)} {
 		if err := get(reach, nil, server.URL); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -1,8 +1,9 @@
-// Package policies sees whether the admission policies are enforced that keep the users of one namespace from the credentials that
-// all share.
+// Package policies sees whether the admission policies are enforced that keep the users of one
+// namespace from the credentials that all share.
 //
-// The controller believes what Orders, Challenges, requests and the status of Certificates say, as the policies let nobody else write
-// it. Where they are not enforced it neither uses ClusterIssuers nor approves.
+// The controller believes what Orders, Challenges, requests and the status of Certificates say, as
+// the policies let nobody else write it. Where they are not enforced it neither uses ClusterIssuers
+// nor approves.
 package policies
 
 import (
@@ -26,10 +27,11 @@ import (
 )
 
 const (
-	// every is how often the policies are looked at. Changes are watched; this is for what a watch misses.
+	// every is how often the policies are looked at. Changes are watched; this is for what a watch
+	// misses.
 	every = time.Hour
-	// soonest and latest bound when they are looked at again while they are not enforced: as long as each look costs, and as long as an
-	// administrator may wait after correcting them.
+	// soonest and latest bound when they are looked at again while they are not enforced: as long as
+	// each look costs, and as long as an administrator may wait after correcting them.
 	soonest, latest = time.Second, time.Minute
 	// settle is how long changes are awaited after the first: policies are applied together.
 	settle = 200 * time.Millisecond
@@ -42,7 +44,8 @@ const (
 )
 
 // consequence ends what is said about policies that are not enforced.
-const consequence = ". Until that is corrected the controller uses no ClusterIssuer and approves no CertificateRequest, because a user of any namespace " +
+const consequence = ". Until that is corrected the controller uses no ClusterIssuer and approves no " +
+	"CertificateRequest, because a user of any namespace " +
 	"could have their credentials used for the names of others"
 
 // Watcher knows whether the policies are enforced.
@@ -66,10 +69,12 @@ type Watcher struct {
 const unknown = "it is not known yet whether the admission policies are enforced"
 
 // New returns a Watcher, which has not looked yet.
-func New(c client.WithWatch, namespace string, assumed bool, log logr.Logger, registry prometheus.Registerer) (*Watcher, error) {
+func New(c client.WithWatch, namespace string, assumed bool, log logr.Logger,
+	registry prometheus.Registerer) (*Watcher, error) {
 	w := &Watcher{Client: c, Namespace: namespace, Assumed: assumed, Log: log, every: every, problem: unknown,
 		enforced: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "perennial", Name: "admission_policies_enforced",
-			Help: "1 if the admission policies are seen to be enforced, or are assumed to be, 0 if not: then ClusterIssuers are not used and nothing is approved."})}
+			Help: "1 if the admission policies are seen to be enforced, or are assumed to be, 0 if not: then ClusterIssuers " +
+				"are not used and nothing is approved."})}
 	if assumed {
 		w.problem = ""
 		w.enforced.Set(1)
@@ -77,14 +82,16 @@ func New(c client.WithWatch, namespace string, assumed bool, log logr.Logger, re
 	return w, registry.Register(w.enforced)
 }
 
-// Unprotected says, for people, why ClusterIssuers are not used and nothing is approved. It is empty if all is well.
+// Unprotected says, for people, why ClusterIssuers are not used and nothing is approved. It is
+// empty if all is well.
 func (w *Watcher) Unprotected() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.problem
 }
 
-// Guard is the error of a use of the credentials of an issuer, if it is a ClusterIssuer and the policies are not enforced.
+// Guard is the error of a use of the credentials of an issuer, if it is a ClusterIssuer and the
+// policies are not enforced.
 func (w *Watcher) Guard(i *signer.Issuer) error {
 	if i == nil || i.Kind != signer.KindClusterIssuer {
 		return nil
@@ -101,7 +108,8 @@ func (w *Watcher) OnChange(f func()) { w.changed = append(w.changed, f) }
 // NeedLeaderElection says that every replica looks, so that the next leader knows already.
 func (*Watcher) NeedLeaderElection() bool { return false }
 
-// Settle looks at the policies until they are enforced, or for a moment, as they may just be being installed.
+// Settle looks at the policies until they are enforced, or for a moment, as they may just be being
+// installed.
 func (w *Watcher) Settle(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -118,15 +126,18 @@ func (w *Watcher) Settle(ctx context.Context) {
 	}
 }
 
-// Start looks at the policies whenever they change, every hour, and more often while they are not enforced.
+// Start looks at the policies whenever they change, every hour, and more often while they are not
+// enforced.
 func (w *Watcher) Start(ctx context.Context) error {
 	if w.Assumed {
-		w.Log.Info("admission policies are not looked at, as --assume-admission-policies says: if they are not enforced, users of any namespace can use the credentials of ClusterIssuers")
+		w.Log.Info("admission policies are not looked at, as --assume-admission-policies says: if they are not enforced, " +
+			"users of any namespace can use the credentials of ClusterIssuers")
 		<-ctx.Done()
 		return nil
 	}
 	told := make(chan struct{}, 1)
-	for _, list := range []client.ObjectList{&admissionv1.ValidatingAdmissionPolicyList{}, &admissionv1.ValidatingAdmissionPolicyBindingList{}} {
+	for _, list := range []client.ObjectList{&admissionv1.ValidatingAdmissionPolicyList{},
+		&admissionv1.ValidatingAdmissionPolicyBindingList{}} {
 		go w.watch(ctx, list, told)
 	}
 	wait := soonest
@@ -202,10 +213,12 @@ func (w *Watcher) look(ctx context.Context) error {
 	case errors.Is(ctx.Err(), context.Canceled):
 		return ctx.Err() // the process ends
 	case apierrors.IsForbidden(err):
-		problem = fmt.Sprintf("this controller may not read whether the admission policies are enforced: %s. Let it get, list and watch validatingadmissionpolicies and "+
+		problem = fmt.Sprintf("this controller may not read whether the admission policies are enforced: %s. Let it get, "+
+			"list and watch validatingadmissionpolicies and "+
 			"validatingadmissionpolicybindings, or run it with --assume-admission-policies if they are", err)
 	case err != nil && w.Unprotected() == "":
-		w.Log.Error(err, "cannot see whether the admission policies are still enforced") // the API server does not answer, and so lets nobody write
+		// the API server does not answer, and so lets nobody write
+		w.Log.Error(err, "cannot see whether the admission policies are still enforced")
 		return err
 	case err != nil:
 		problem = fmt.Sprintf("it cannot be seen whether the admission policies are enforced: %s", err)
@@ -240,21 +253,24 @@ func (w *Watcher) note(problem string) {
 	}
 }
 
-// Look reads the policies of the API server, and returns what is wrong with those of ours. It has the server judge a Certificate in the namespace, too, which
-// is not stored, to see whether the server enforces policies at all. An empty namespace leaves that out.
+// Look reads the policies of the API server, and returns what is wrong with those of ours. It has
+// the server judge a Certificate in the namespace, too, which is not stored, to see whether the
+// server enforces policies at all. An empty namespace leaves that out.
 func Look(ctx context.Context, c client.Client, namespace string) (problems []string, err error) {
 	var policies admissionv1.ValidatingAdmissionPolicyList
 	var bindings admissionv1.ValidatingAdmissionPolicyBindingList
 	for _, list := range []client.ObjectList{&policies, &bindings} {
 		if err := c.List(ctx, list); meta.IsNoMatchError(err) || apierrors.IsNotFound(err) {
-			return []string{"this API server has no ValidatingAdmissionPolicies (admissionregistration.k8s.io/v1), which Kubernetes has since 1.30"}, nil
+			return []string{"this API server has no ValidatingAdmissionPolicies (admissionregistration.k8s.io/v1), which " +
+				"Kubernetes has since 1.30"}, nil
 		} else if err != nil {
 			return nil, err
 		}
 	}
 	problems, err = Wrong(policies.Items, bindings.Items)
 	if err == nil && len(problems) == 0 && namespace != "" && !enforced(ctx, c, namespace) {
-		problems = []string{"they are installed, but this API server accepts what they refuse: see whether it runs with the admission plugin ValidatingAdmissionPolicy"}
+		problems = []string{"they are installed, but this API server accepts what they refuse: see whether it runs with " +
+			"the admission plugin ValidatingAdmissionPolicy"}
 	}
 	return problems, err
 }

@@ -27,7 +27,8 @@ import (
 )
 
 // installed are the policies and bindings as the API server returns them, with its defaults.
-func installed(t *testing.T) (policies []admissionv1.ValidatingAdmissionPolicy, bindings []admissionv1.ValidatingAdmissionPolicyBinding) {
+func installed(t *testing.T) (policies []admissionv1.ValidatingAdmissionPolicy,
+	bindings []admissionv1.ValidatingAdmissionPolicyBinding) {
 	t.Helper()
 	policies, named, err := required()
 	if err != nil {
@@ -38,7 +39,8 @@ func installed(t *testing.T) (policies []admissionv1.ValidatingAdmissionPolicy, 
 	}
 	for i := range policies {
 		m := policies[i].Spec.MatchConstraints
-		m.MatchPolicy, m.NamespaceSelector, m.ObjectSelector = ptr.To(admissionv1.Equivalent), &metav1.LabelSelector{}, &metav1.LabelSelector{}
+		m.MatchPolicy, m.NamespaceSelector, m.ObjectSelector = ptr.To(admissionv1.Equivalent), &metav1.LabelSelector{},
+			&metav1.LabelSelector{}
 		for j := range m.ResourceRules {
 			m.ResourceRules[j].Scope = ptr.To(admissionv1.AllScopes)
 		}
@@ -57,10 +59,13 @@ func TestWhatIsWrongWithPolicies(t *testing.T) {
 		change func(*policy, *binding)
 		says   string
 	}{
-		"nothing":            {func(*policy, *binding) {}, ""},
-		"it is missing":      {func(p *policy, _ *binding) { p.Name = "other" }, "does not exist"},
-		"it has no binding":  {func(_ *policy, b *binding) { b.Spec.PolicyName = "other" }, "has no binding"},
-		"its binding audits": {func(_ *policy, b *binding) { b.Spec.ValidationActions = []admissionv1.ValidationAction{"Audit"} }, "validationActions [Audit]"},
+		"nothing":           {func(*policy, *binding) {}, ""},
+		"it is missing":     {func(p *policy, _ *binding) { p.Name = "other" }, "does not exist"},
+		"it has no binding": {func(_ *policy, b *binding) { b.Spec.PolicyName = "other" }, "has no binding"},
+		"its binding audits": {func(_ *policy,
+			b *binding) {
+			b.Spec.ValidationActions = []admissionv1.ValidationAction{"Audit"}
+		}, "validationActions [Audit]"},
 		"its binding warns": {func(_ *policy, b *binding) {
 			b.Spec.ValidationActions = []admissionv1.ValidationAction{"Warn", "Audit"}
 		}, "does not deny"},
@@ -68,15 +73,20 @@ func TestWhatIsWrongWithPolicies(t *testing.T) {
 			b.Spec.ValidationActions = []admissionv1.ValidationAction{"Deny", "Audit"}
 		}, ""},
 		"its binding leaves out objects": {func(_ *policy, b *binding) {
-			b.Spec.MatchResources = &admissionv1.MatchResources{ObjectSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"a": "b"}}}
+			b.Spec.MatchResources = &admissionv1.MatchResources{
+				ObjectSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"a": "b"}}}
 		}, "does not judge everywhere"},
 		"its binding leaves out namespaces": {func(_ *policy, b *binding) {
-			b.Spec.MatchResources = &admissionv1.MatchResources{NamespaceSelector: &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "a", Operator: "Exists"}}}}
+			b.Spec.MatchResources = &admissionv1.MatchResources{
+				NamespaceSelector: &metav1.LabelSelector{
+					MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "a", Operator: "Exists"}}}}
 		}, "does not judge everywhere"},
 		"its binding has empty selectors": {func(_ *policy, b *binding) {
-			b.Spec.MatchResources = &admissionv1.MatchResources{ObjectSelector: &metav1.LabelSelector{}, NamespaceSelector: &metav1.LabelSelector{}, MatchPolicy: ptr.To(admissionv1.Equivalent)}
+			b.Spec.MatchResources = &admissionv1.MatchResources{ObjectSelector: &metav1.LabelSelector{},
+				NamespaceSelector: &metav1.LabelSelector{}, MatchPolicy: ptr.To(admissionv1.Equivalent)}
 		}, ""},
-		"an error lets pass":     {func(p *policy, _ *binding) { p.Spec.FailurePolicy = ptr.To(admissionv1.Ignore) }, "failurePolicy Ignore"},
+		"an error lets pass": {
+			func(p *policy, _ *binding) { p.Spec.FailurePolicy = ptr.To(admissionv1.Ignore) }, "failurePolicy Ignore"},
 		"the default is to fail": {func(p *policy, _ *binding) { p.Spec.FailurePolicy = nil }, ""},
 		"it leaves out namespaces": {func(p *policy, _ *binding) {
 			p.Spec.MatchConstraints.NamespaceSelector.MatchLabels = map[string]string{"a": "b"}
@@ -93,16 +103,21 @@ func TestWhatIsWrongWithPolicies(t *testing.T) {
 		"it judges no updates": {func(p *policy, _ *binding) {
 			p.Spec.MatchConstraints.ResourceRules[0].Operations = []admissionv1.OperationType{"CREATE"}
 		}, "does not judge UPDATE of orders"},
-		"it judges some names": {func(p *policy, _ *binding) { p.Spec.MatchConstraints.ResourceRules[0].ResourceNames = []string{"a"} }, "does not judge CREATE of orders"},
-		"it judges more":       {func(p *policy, _ *binding) { p.Spec.MatchConstraints.ResourceRules[0].Resources = []string{"*/*"} }, ""},
+		"it judges some names": {
+			func(p *policy, _ *binding) { p.Spec.MatchConstraints.ResourceRules[0].ResourceNames = []string{"a"} },
+			"does not judge CREATE of orders"},
+		"it judges more": {
+			func(p *policy, _ *binding) { p.Spec.MatchConstraints.ResourceRules[0].Resources = []string{"*/*"} }, ""},
 		"it judges all operations": {func(p *policy, _ *binding) {
 			p.Spec.MatchConstraints.ResourceRules[0].Operations = []admissionv1.OperationType{"*"}
 		}, ""},
 		"it has an exception": {func(p *policy, _ *binding) {
-			p.Spec.MatchConditions = append(p.Spec.MatchConditions, admissionv1.MatchCondition{Name: "not-mine", Expression: "false"})
+			p.Spec.MatchConditions = append(p.Spec.MatchConditions, admissionv1.MatchCondition{Name: "not-mine",
+				Expression: "false"})
 		}, `another matchCondition "not-mine"`},
-		"its condition is another": {func(p *policy, _ *binding) { p.Spec.MatchConditions[0].Expression = "false" }, "another matchCondition"},
-		"it lets all pass":         {func(p *policy, _ *binding) { p.Spec.Validations[0].Expression = "true" }, "other validations"},
+		"its condition is another": {
+			func(p *policy, _ *binding) { p.Spec.MatchConditions[0].Expression = "false" }, "another matchCondition"},
+		"it lets all pass": {func(p *policy, _ *binding) { p.Spec.Validations[0].Expression = "true" }, "other validations"},
 		"it demands more": {func(p *policy, _ *binding) {
 			p.Spec.Validations = append(p.Spec.Validations, admissionv1.Validation{Expression: "1 == 1"})
 		}, ""},
@@ -125,14 +140,16 @@ func TestWhatIsWrongWithPolicies(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := strings.Join(problems, "; ")
-			if (got == "") != (test.says == "") || !strings.Contains(got, test.says) || got != "" && !strings.HasPrefix(got, "ValidatingAdmissionPolicy "+name) {
+			if (got == "") != (test.says == "") || !strings.Contains(got, test.says) || got != "" && !strings.HasPrefix(got,
+				"ValidatingAdmissionPolicy "+name) {
 				t.Errorf("it says %q", got)
 			}
 		})
 	}
 }
 
-// server is an API server that has the policies, refuses what they refuse, and can be told otherwise.
+// server is an API server that has the policies, refuses what they refuse, and can be told
+// otherwise.
 type server struct {
 	client.WithWatch
 	stored  client.WithWatch
@@ -184,18 +201,22 @@ func newWatcher(t *testing.T, s *server, assumed bool) *Watcher {
 }
 
 func TestWhatIsSeenOfPolicies(t *testing.T) {
-	forbidden := apierrors.NewForbidden(schema.GroupResource{Group: "admissionregistration.k8s.io", Resource: "validatingadmissionpolicies"}, "", errors.New("no"))
+	forbidden := apierrors.NewForbidden(schema.GroupResource{Group: "admissionregistration.k8s.io",
+		Resource: "validatingadmissionpolicies"}, "", errors.New("no"))
 	for name, test := range map[string]struct {
 		change  func(*server)
 		assumed bool
 		says    string
 	}{
-		"all is well":                       {func(*server) {}, false, ""},
-		"the server does not enforce":       {func(s *server) { s.refuses = false }, false, "admission plugin ValidatingAdmissionPolicy"},
+		"all is well": {func(*server) {}, false, ""},
+		"the server does not enforce": {
+			func(s *server) { s.refuses = false }, false, "admission plugin ValidatingAdmissionPolicy"},
 		"they may not be read":              {func(s *server) { s.list = forbidden }, false, "--assume-admission-policies"},
 		"they may not be read, but assumed": {func(s *server) { s.list = forbidden }, true, ""},
-		"the server has none":               {func(s *server) { s.list = apierrors.NewNotFound(schema.GroupResource{}, "") }, false, "since 1.30"},
-		"the server does not answer":        {func(s *server) { s.list = apierrors.NewInternalError(errors.New("later")) }, false, "cannot be seen"},
+		"the server has none": {
+			func(s *server) { s.list = apierrors.NewNotFound(schema.GroupResource{}, "") }, false, "since 1.30"},
+		"the server does not answer": {
+			func(s *server) { s.list = apierrors.NewInternalError(errors.New("later")) }, false, "cannot be seen"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newServer(t)
@@ -246,7 +267,9 @@ func TestPoliciesAreLookedAtAgainWithoutAWatch(t *testing.T) {
 	done := make(chan error, 1)
 	ctx, stop := context.WithCancel(t.Context())
 	go func() { done <- w.Start(ctx) }()
-	if err := s.stored.Delete(ctx, &admissionv1.ValidatingAdmissionPolicyBinding{ObjectMeta: metav1.ObjectMeta{Name: "perennial-approval"}}); err != nil {
+	if err := s.stored.Delete(ctx,
+		&admissionv1.ValidatingAdmissionPolicyBinding{
+			ObjectMeta: metav1.ObjectMeta{Name: "perennial-approval"}}); err != nil {
 		t.Fatal(err)
 	}
 	if problem := <-changed; !strings.Contains(problem, "perennial-approval has no binding") {

@@ -19,7 +19,8 @@ import (
 )
 
 // required returns the policies that deny, and the binding of each by its name.
-func required() (policies []admissionv1.ValidatingAdmissionPolicy, bindings map[string]admissionv1.ValidatingAdmissionPolicyBinding, err error) {
+func required() (policies []admissionv1.ValidatingAdmissionPolicy,
+	bindings map[string]admissionv1.ValidatingAdmissionPolicyBinding, err error) {
 	objects, err := api.Policies()
 	if err != nil {
 		return nil, nil, err
@@ -43,7 +44,11 @@ func required() (policies []admissionv1.ValidatingAdmissionPolicy, bindings map[
 			}
 		}
 	}
-	policies = slices.DeleteFunc(policies, func(p admissionv1.ValidatingAdmissionPolicy) bool { _, found := bindings[p.Name]; return !found })
+	policies = slices.DeleteFunc(policies, func(p admissionv1.ValidatingAdmissionPolicy) bool {
+		_,
+			found := bindings[p.Name]
+		return !found
+	})
 	return policies, bindings, nil
 }
 
@@ -51,8 +56,10 @@ func denies(b admissionv1.ValidatingAdmissionPolicyBinding) bool {
 	return slices.Contains(b.Spec.ValidationActions, admissionv1.Deny)
 }
 
-// Wrong says which of our policies that deny are missing, differ from those of this version, or are bound so that they do not deny.
-func Wrong(installed []admissionv1.ValidatingAdmissionPolicy, bound []admissionv1.ValidatingAdmissionPolicyBinding) ([]string, error) {
+// Wrong says which of our policies that deny are missing, differ from those of this version, or are
+// bound so that they do not deny.
+func Wrong(installed []admissionv1.ValidatingAdmissionPolicy,
+	bound []admissionv1.ValidatingAdmissionPolicyBinding) ([]string, error) {
 	policies, bindings, err := required()
 	if err != nil {
 		return nil, err
@@ -87,7 +94,8 @@ func revision(p *admissionv1.ValidatingAdmissionPolicy) int {
 // again is what to do about a policy that was changed.
 const again = ": install that of this version again"
 
-// policyDiffers says in what a policy does not deny all that it should. What else it denies does not matter.
+// policyDiffers says in what a policy does not deny all that it should. What else it denies does
+// not matter.
 func policyDiffers(want, is admissionv1.ValidatingAdmissionPolicySpec) string {
 	match, wanted := is.MatchConstraints, want.MatchConstraints
 	problem := failsOpen(is)
@@ -119,7 +127,8 @@ func policyDiffers(want, is admissionv1.ValidatingAdmissionPolicySpec) string {
 		}
 	}
 	for _, validation := range want.Validations {
-		if !slices.ContainsFunc(is.Validations, func(v admissionv1.Validation) bool { return v.Expression == validation.Expression }) {
+		if !slices.ContainsFunc(is.Validations,
+			func(v admissionv1.Validation) bool { return v.Expression == validation.Expression }) {
 			return "has other validations" + again
 		}
 	}
@@ -131,8 +140,10 @@ func failsOpen(is admissionv1.ValidatingAdmissionPolicySpec) string {
 	match := is.MatchConstraints
 	switch {
 	case is.FailurePolicy != nil && *is.FailurePolicy != admissionv1.Fail:
-		return "has the failurePolicy " + string(*is.FailurePolicy) + ", by which an error lets everything pass: set it to Fail"
-	case match == nil || selects(match.NamespaceSelector) || selects(match.ObjectSelector) || len(match.ExcludeResourceRules) > 0:
+		return "has the failurePolicy " + string(*is.FailurePolicy) +
+			", by which an error lets everything pass: set it to Fail"
+	case match == nil || selects(match.NamespaceSelector) || selects(match.ObjectSelector) ||
+		len(match.ExcludeResourceRules) > 0:
 		return "leaves objects out by its matchConstraints" + again
 	}
 	return ""
@@ -142,8 +153,10 @@ func selects(s *metav1.LabelSelector) bool {
 	return s != nil && (len(s.MatchLabels) > 0 || len(s.MatchExpressions) > 0)
 }
 
-// covered reports whether one of the rules judges an operation on a resource as the wanted rule does.
-func covered(rules []admissionv1.NamedRuleWithOperations, want admissionv1.NamedRuleWithOperations, resource string, operation admissionv1.OperationType) bool {
+// covered reports whether one of the rules judges an operation on a resource as the wanted rule
+// does.
+func covered(rules []admissionv1.NamedRuleWithOperations, want admissionv1.NamedRuleWithOperations, resource string,
+	operation admissionv1.OperationType) bool {
 	return slices.ContainsFunc(rules, func(r admissionv1.NamedRuleWithOperations) bool {
 		all := r.Scope != nil && *r.Scope != admissionv1.AllScopes && (want.Scope == nil || *r.Scope != *want.Scope)
 		return !all && len(r.ResourceNames) == 0 &&
@@ -166,15 +179,18 @@ func matches(resources []string, want string) bool {
 }
 
 // notBound says why no binding of a policy denies for all.
-func notBound(policy string, want admissionv1.ValidatingAdmissionPolicyBinding, bound []admissionv1.ValidatingAdmissionPolicyBinding) string {
+func notBound(policy string, want admissionv1.ValidatingAdmissionPolicyBinding,
+	bound []admissionv1.ValidatingAdmissionPolicyBinding) string {
 	problem := "has no binding: install its ValidatingAdmissionPolicyBinding"
 	for _, b := range bound {
 		m := b.Spec.MatchResources
 		switch {
 		case b.Spec.PolicyName != policy:
 		case !denies(b):
-			problem = fmt.Sprintf("does not deny, as its binding %s has the validationActions %v: set them to Deny", b.Name, b.Spec.ValidationActions)
-		case m != nil && (selects(m.NamespaceSelector) || selects(m.ObjectSelector) || len(m.ResourceRules) > 0 || len(m.ExcludeResourceRules) > 0):
+			problem = fmt.Sprintf("does not deny, as its binding %s has the validationActions %v: set them to Deny", b.Name,
+				b.Spec.ValidationActions)
+		case m != nil && (selects(m.NamespaceSelector) || selects(m.ObjectSelector) || len(m.ResourceRules) > 0 ||
+			len(m.ExcludeResourceRules) > 0):
 			problem = fmt.Sprintf("does not judge everywhere, as its binding %s has matchResources: remove them", b.Name)
 		case !equality.Semantic.DeepEqual(want.Spec.ParamRef, b.Spec.ParamRef):
 			problem = fmt.Sprintf("has a binding %s with another paramRef", b.Name) + again
@@ -185,13 +201,15 @@ func notBound(policy string, want admissionv1.ValidatingAdmissionPolicyBinding, 
 	return problem
 }
 
-// enforced has the API server judge a Certificate that the policy perennial-secret-template refuses whoever asks, and reports whether it is not accepted.
-// Other reasons to refuse it prove nothing, and are no problem either.
+// enforced has the API server judge a Certificate that the policy perennial-secret-template refuses
+// whoever asks, and reports whether it is not accepted. Other reasons to refuse it prove nothing,
+// and are no problem either.
 func enforced(ctx context.Context, c client.Client, namespace string) bool {
 	err := c.Create(ctx, &cmapi.Certificate{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: "perennial-check-", Namespace: namespace},
 		Spec: cmapi.CertificateSpec{
-			DNSNames: []string{"check.example.com"}, SecretName: "perennial-check", IssuerRef: cmmeta.IssuerReference{Name: "perennial-check"},
+			DNSNames: []string{"check.example.com"}, SecretName: "perennial-check", IssuerRef: cmmeta.IssuerReference{
+				Name: "perennial-check"},
 			SecretTemplate: &cmapi.CertificateSecretTemplate{Labels: map[string]string{"a label cannot have blanks": ""}},
 		},
 	}, client.DryRunAll)

@@ -29,7 +29,10 @@ func (all histories) encode(now time.Time) ([]byte, error) {
 		}
 	}
 	if len(all) > maxHistories {
-		oldest := slices.SortedFunc(maps.Keys(all), func(a, b string) int { return cmp.Or(all[a].Last.Compare(all[b].Last), cmp.Compare(a, b)) })
+		oldest := slices.SortedFunc(maps.Keys(all), func(a, b string) int {
+			return cmp.Or(all[a].Last.Compare(all[b].Last),
+				cmp.Compare(a, b))
+		})
 		for _, k := range oldest[:len(all)-maxHistories] {
 			delete(all, k)
 		}

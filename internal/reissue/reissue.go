@@ -1,9 +1,10 @@
-// Package reissue bounds how often a Certificate is issued before its renewal time, whatever the reason. An issuance
-// counts when it starts before the certificate before it is due. Counted issuances are spaced by a time that doubles
-// with each in a row.
+// Package reissue bounds how often a Certificate is issued before its renewal time, whatever the
+// reason. An issuance counts when it starts before the certificate before it is due. Counted
+// issuances are spaced by a time that doubles with each in a row.
 //
-// The rule is a pure function of a History. Store keeps the histories in ConfigMaps in the controller's own namespace,
-// where tenants cannot write, by the name of the Certificate, so that they outlive it.
+// The rule is a pure function of a History. Store keeps the histories in ConfigMaps in the
+// controller's own namespace, where tenants cannot write, by the name of the Certificate, so that
+// they outlive it.
 package reissue
 
 import "time"
@@ -24,7 +25,8 @@ const (
 	Triggered Cause = "ManuallyTriggered"
 	// RequestLost: the request, or its private key, was deleted before the certificate was stored.
 	RequestLost Cause = "RequestLost"
-	// DueAtOnce: the certificate was due soon after it was issued, by the clock of the CA or of the controller.
+	// DueAtOnce: the certificate was due soon after it was issued, by the clock of the CA or of the
+	// controller.
 	DueAtOnce Cause = "DueAtOnce"
 )
 
@@ -56,7 +58,8 @@ func (c Cause) ByUser() bool { return c.kind() != other }
 const (
 	// window is the time in which what users do is acted on at once twice.
 	window = time.Hour
-	// firstFloor is the least time between a counted issuance and the next. It doubles with each in a row,
+	// firstFloor is the least time between a counted issuance and the next. It doubles with each in a
+	// row,
 	firstFloor = 2 * time.Minute
 	// up to this.
 	maxFloor = 24 * time.Hour
@@ -67,15 +70,15 @@ type History struct {
 	// Counted is how many there were in a row, of all causes, and Last when the last one started.
 	Counted int       `json:"n"`
 	Last    time.Time `json:"last"`
-	// Edited and Triggered are when the last two of these kinds started, the last one first. Other is when the last of the
-	// other causes did. Zero means that there was none in the row.
+	// Edited and Triggered are when the last two of these kinds started, the last one first. Other is
+	// when the last of the other causes did. Zero means that there was none in the row.
 	Edited    [2]time.Time `json:"edited,omitzero"`
 	Triggered [2]time.Time `json:"triggered,omitzero"`
 	Other     time.Time    `json:"other,omitzero"`
 }
 
-// At is the history as it is to be read now: forgotten after a time without a counted issuance, and with no times in the
-// future, which a clock that was ahead has left.
+// At is the history as it is to be read now: forgotten after a time without a counted issuance, and
+// with no times in the future, which a clock that was ahead has left.
 func (h History) At(now time.Time) History {
 	if h.Counted <= 0 || now.Sub(h.Last) > max(window, 2*h.floor()) {
 		return History{}
@@ -88,7 +91,8 @@ func (h History) At(now time.Time) History {
 	return h
 }
 
-// Next returns when the next issuance for the cause may start. It is not after now if that is at once.
+// Next returns when the next issuance for the cause may start. It is not after now if that is at
+// once.
 func (h History) Next(cause Cause, now time.Time) time.Time {
 	h = h.At(now)
 	if h.Counted == 0 {
@@ -139,11 +143,13 @@ func (h History) floor() time.Duration {
 	return min(floor, maxFloor)
 }
 
-// Latest is what this process knows of the last issuance of a Certificate, of which nothing is written.
+// Latest is what this process knows of the last issuance of a Certificate, of which nothing is
+// written.
 type Latest struct {
 	// Started is when its request was made. Zero if this process made none.
 	Started time.Time
-	// Due is when its certificate is to be renewed. Zero if there is none yet, or it is not renewed by time.
+	// Due is when its certificate is to be renewed. Zero if there is none yet, or it is not renewed by
+	// time.
 	Due time.Time
 	// Rehearsed says that only its rehearsal was started, and that it was counted, if it had to be.
 	Rehearsed bool

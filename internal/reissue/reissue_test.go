@@ -56,19 +56,27 @@ func TestHowAHistoryIsRead(t *testing.T) {
 		after   time.Duration
 		want    time.Duration // until it may start
 	}{
-		"nothing was counted":                         {History{}, SecretOverwritten, 0, 0},
-		"the first was by another cause":              {History{Counted: 1, Last: began, Other: began}, SecretMissing, time.Second, 0},
-		"the second of a cause that is not a user's":  {History{Counted: 1, Last: began, Other: began}, SecretOverwritten, 30 * time.Second, 90 * time.Second},
-		"the first of these, after edits":             {History{Counted: 2, Last: began, Edited: [2]time.Time{began, began}}, SecretOverwritten, 0, 0},
-		"many":                                        {five, SecretOverwritten, time.Minute, 31 * time.Minute},
-		"many, and the first by hand":                 {five, Triggered, time.Minute, 0},
-		"by hand after two edits":                     {History{Counted: 2, Last: began, Edited: [2]time.Time{began, began}}, Triggered, 0, 0},
-		"an edit after two by hand":                   {History{Counted: 2, Last: began, Triggered: [2]time.Time{began, began}}, SpecChanged, 0, 0},
-		"the third edit":                              {History{Counted: 2, Last: began, Edited: [2]time.Time{began, ago(1)}}, IssuerChanged, 0, 4 * time.Minute},
-		"when the hour of the last edit but one ends": {History{Counted: 9, Last: began, Edited: [2]time.Time{began, ago(50)}}, SpecChanged, time.Minute, 9 * time.Minute},
-		"forgotten after twice the floor":             {five, SecretOverwritten, 65 * time.Minute, 0},
-		"not before":                                  {History{Counted: 8, Last: began, Other: began}, SecretOverwritten, 255 * time.Minute, time.Minute},
-		"a clock that was ahead holds up nothing":     {History{Counted: 2, Last: ago(-90 * 24 * 60), Other: ago(-90 * 24 * 60)}, SecretOverwritten, 0, 4 * time.Minute},
+		"nothing was counted":            {History{}, SecretOverwritten, 0, 0},
+		"the first was by another cause": {History{Counted: 1, Last: began, Other: began}, SecretMissing, time.Second, 0},
+		"the second of a cause that is not a user's": {
+			History{Counted: 1, Last: began, Other: began}, SecretOverwritten, 30 * time.Second, 90 * time.Second},
+		"the first of these, after edits": {
+			History{Counted: 2, Last: began, Edited: [2]time.Time{began, began}}, SecretOverwritten, 0, 0},
+		"many":                        {five, SecretOverwritten, time.Minute, 31 * time.Minute},
+		"many, and the first by hand": {five, Triggered, time.Minute, 0},
+		"by hand after two edits": {
+			History{Counted: 2, Last: began, Edited: [2]time.Time{began, began}}, Triggered, 0, 0},
+		"an edit after two by hand": {
+			History{Counted: 2, Last: began, Triggered: [2]time.Time{began, began}}, SpecChanged, 0, 0},
+		"the third edit": {
+			History{Counted: 2, Last: began, Edited: [2]time.Time{began, ago(1)}}, IssuerChanged, 0, 4 * time.Minute},
+		"when the hour of the last edit but one ends": {
+			History{Counted: 9, Last: began, Edited: [2]time.Time{began, ago(50)}}, SpecChanged, time.Minute, 9 * time.Minute},
+		"forgotten after twice the floor": {five, SecretOverwritten, 65 * time.Minute, 0},
+		"not before": {
+			History{Counted: 8, Last: began, Other: began}, SecretOverwritten, 255 * time.Minute, time.Minute},
+		"a clock that was ahead holds up nothing": {
+			History{Counted: 2, Last: ago(-90 * 24 * 60), Other: ago(-90 * 24 * 60)}, SecretOverwritten, 0, 4 * time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
 			now := began.Add(test.after)

@@ -91,8 +91,8 @@ func (s *Store) Get(ctx context.Context, name types.NamespacedName) (Record, err
 	return r, nil
 }
 
-// Count counts an issuance for the cause that starts now. It is written down when Count returns. undo takes it back, as far as this
-// process is concerned, if the issuance could not be started.
+// Count counts an issuance for the cause that starts now. It is written down when Count returns.
+// undo takes it back, as far as this process is concerned, if the issuance could not be started.
 func (s *Store) Count(ctx context.Context, name types.NamespacedName, cause Cause) (undo func(), err error) {
 	k := key(name)
 	shard, object := s.shardOf(k)
@@ -115,7 +115,8 @@ func (s *Store) Count(ctx context.Context, name types.NamespacedName, cause Caus
 	}
 	if err := s.save(ctx, shard, object, must); err != nil {
 		undo()
-		return nil, fault.Transientf("IssuancesNotWritten", "write how often Certificates are issued to ConfigMap %s: %w", object, err)
+		return nil, fault.Transientf("IssuancesNotWritten", "write how often Certificates are issued to ConfigMap %s: %w",
+			object, err)
 	}
 	return undo, nil
 }
@@ -184,7 +185,8 @@ func (s *Store) read(ctx context.Context, name types.NamespacedName) (histories,
 	case apierrors.IsNotFound(err):
 		return histories{}, nil, nil
 	case err != nil:
-		return nil, nil, fault.Transientf("IssuancesUnknown", "read how often Certificates were issued from ConfigMap %s: %w", name, err)
+		return nil, nil, fault.Transientf("IssuancesUnknown", "read how often Certificates were issued from ConfigMap %s: %w",
+			name, err)
 	}
 	all, err := decode([]byte(object.Data[entry]))
 	if err != nil {
@@ -232,7 +234,8 @@ func (s *Store) save(ctx context.Context, shard *shard, name types.NamespacedNam
 		if try == writeTries || !others {
 			return err
 		}
-		// Another process has written, or the ConfigMap was deleted: what is there is put together with what is known here.
+		// Another process has written, or the ConfigMap was deleted: what is there is put together with
+		// what is known here.
 		all, object, err := s.read(ctx, name)
 		if err != nil {
 			return err

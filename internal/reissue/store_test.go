@@ -50,7 +50,8 @@ func TestTheCountSurvivesARestartAndNothingIsWrittenWithoutOne(t *testing.T) {
 			writes++
 			return c.Create(ctx, o, options...)
 		},
-		Patch: func(ctx context.Context, c client.WithWatch, o client.Object, p client.Patch, options ...client.PatchOption) error {
+		Patch: func(ctx context.Context, c client.WithWatch, o client.Object, p client.Patch,
+			options ...client.PatchOption) error {
 			writes++
 			return c.Patch(ctx, o, p, options...)
 		},
@@ -129,7 +130,8 @@ func TestWhatCouldNotBeStartedOrWrittenDoesNotCount(t *testing.T) {
 	})
 	s := newStore(c, clock)
 	refuse = true
-	if _, err := s.Count(t.Context(), web, SecretOverwritten); err == nil || !strings.Contains(err.Error(), "system/perennial-issuances-") {
+	if _, err := s.Count(t.Context(), web, SecretOverwritten); err == nil ||
+		!strings.Contains(err.Error(), "system/perennial-issuances-") {
 		t.Errorf("the error is %v", err)
 	}
 	if n := counted(t, s, web); n != 0 {
@@ -165,7 +167,8 @@ func TestWhatIsForgottenIsDropped(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	text, _ := histories{"a": {Counted: 2, Last: began, Edited: [2]time.Time{began, began.Add(-time.Minute)}, Other: began}, "b": {Counted: 1, Last: began}}.encode(began)
+	text, _ := histories{"a": {Counted: 2, Last: began, Edited: [2]time.Time{began, began.Add(-time.Minute)},
+		Other: began}, "b": {Counted: 1, Last: began}}.encode(began)
 	f.Add(text)
 	f.Add([]byte("null"))
 	f.Add([]byte(`{"a":{"n":99}}`))

@@ -51,9 +51,10 @@ type kindOf struct {
 	asked time.Time
 }
 
-// mayApprove reports whether we may approve a request, and if not, the name that the right to do so must have. The name
-// is empty if there is no such right, as the kind is none of ours.
-func (p *permissions) mayApprove(ctx context.Context, cr *cmapi.CertificateRequest) (allowed bool, needs string, err error) {
+// mayApprove reports whether we may approve a request, and if not, the name that the right to do so
+// must have. The name is empty if there is no such right, as the kind is none of ours.
+func (p *permissions) mayApprove(ctx context.Context,
+	cr *cmapi.CertificateRequest) (allowed bool, needs string, err error) {
 	kind, err := p.kindOf(ctx, cr.Spec.IssuerRef)
 	if err != nil || kind == nil {
 		return false, "", err
@@ -68,11 +69,12 @@ func (p *permissions) mayApprove(ctx context.Context, cr *cmapi.CertificateReque
 	return false, needs, nil
 }
 
-// kindOf returns the kind that ref names. A kind of another project that the cluster does not have is named as the
-// admission policy names it.
+// kindOf returns the kind that ref names. A kind of another project that the cluster does not have
+// is named as the admission policy names it.
 func (p *permissions) kindOf(ctx context.Context, ref cmmeta.IssuerReference) (*external.Kind, error) {
 	of := func(resource string, namespaced bool) *external.Kind {
-		return &external.Kind{GroupVersionKind: schema.GroupVersionKind{Group: ref.GroupOrDefault(), Kind: ref.KindOrDefault()}, Resource: resource, Namespaced: namespaced}
+		return &external.Kind{GroupVersionKind: schema.GroupVersionKind{Group: ref.GroupOrDefault(),
+			Kind: ref.KindOrDefault()}, Resource: resource, Namespaced: namespaced}
 	}
 	if !signer.External(ref) {
 		switch ref.KindOrDefault() {
@@ -148,8 +150,10 @@ func (p *permissions) refused() {
 
 // missing says which right an approval needs, and how the controller gets it.
 func (p *permissions) missing(ctx context.Context, cr *cmapi.CertificateRequest, needs string) string {
-	return fmt.Sprintf("%s may not approve this request: it needs the verb approve on signers.cert-manager.io %q. Bind a ClusterRole with that to it, "+
-		"such as the one that the issuer ships for cert-manager's ServiceAccount; or approve by hand: perennial approve %s -n %s", p.whoWeAre(ctx), needs, cr.Name, cr.Namespace)
+	return fmt.Sprintf("%s may not approve this request: it needs the verb approve on signers.cert-manager.io %q. Bind "+
+		"a ClusterRole with that to it, "+
+		"such as the one that the issuer ships for cert-manager's ServiceAccount; or approve by hand: perennial approve "+
+		"%s -n %s", p.whoWeAre(ctx), needs, cr.Name, cr.Namespace)
 }
 
 // whoWeAre names the user that the API server takes the controller for.
@@ -167,7 +171,8 @@ func (p *permissions) whoWeAre(ctx context.Context) string {
 		return "The controller"
 	}
 	user = fmt.Sprintf("User %q", review.Status.UserInfo.Username)
-	if parts := strings.Split(review.Status.UserInfo.Username, ":"); len(parts) == 4 && parts[0] == "system" && parts[1] == "serviceaccount" {
+	if parts := strings.Split(review.Status.UserInfo.Username, ":"); len(parts) == 4 && parts[0] == "system" &&
+		parts[1] == "serviceaccount" {
 		user = fmt.Sprintf("ServiceAccount %s/%s", parts[2], parts[3])
 	}
 	p.mu.Lock()

@@ -12,11 +12,12 @@ import (
 // observation is what is known about a CertificateRequest.
 type observation struct {
 	request *cmapi.CertificateRequest
-	// csr is the CSR. unfit says, for people, what is wrong with it, also that it asks for more than the spec: then it must not be signed by any
-	// issuer.
+	// csr is the CSR. unfit says, for people, what is wrong with it, also that it asks for more than
+	// the spec: then it must not be signed by any issuer.
 	csr   *x509.CertificateRequest
 	unfit string
-	// unprotected says, for people, why neither approval nor the credentials of ClusterIssuers are safe. Empty if they are.
+	// unprotected says, for people, why neither approval nor the credentials of ClusterIssuers are
+	// safe. Empty if they are.
 	unprotected string
 	// mayApprove says that RBAC lets us approve requests to this issuer.
 	mayApprove bool
@@ -43,7 +44,8 @@ const (
 // decision is a verdict and what is said about it.
 type decision struct {
 	verdict
-	// check says that it is to be marked as checked as well, approve that it is to be approved as well.
+	// check says that it is to be marked as checked as well, approve that it is to be approved as
+	// well.
 	check, approve bool
 	// reason is that of the event, message the text of event and condition.
 	reason, message string

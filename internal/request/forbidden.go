@@ -14,7 +14,8 @@ import (
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
-// forbid writes into the status of a request that the controller may not approve it, or takes that away if why is empty.
+// forbid writes into the status of a request that the controller may not approve it, or takes that
+// away if why is empty.
 func forbid(cr *cmapi.CertificateRequest, why string, now time.Time) {
 	if why == "" {
 		cr.Status.Conditions = slices.DeleteFunc(cr.Status.Conditions, func(c cmapi.CertificateRequestCondition) bool {
@@ -35,13 +36,15 @@ func forbidden(cr *cmapi.CertificateRequest) bool {
 // mark writes into the status of a request that its CSR was checked.
 func mark(cr *cmapi.CertificateRequest, now time.Time) {
 	cmapi.SetCertificateRequestCondition(&cr.Status, now, cmapi.CertificateRequestCondition{
-		Type: cmapi.CertificateRequestConditionChecked, Status: cmmeta.ConditionTrue, Reason: "CSRFits", Message: checkedMessage,
+		Type: cmapi.CertificateRequestConditionChecked, Status: cmmeta.ConditionTrue, Reason: "CSRFits",
+		Message: checkedMessage,
 	})
 }
 
-// writeForbidden says that the API server refused our approval, in its words. That has a patch of its own, as the
-// refused one changed nothing, with the mark by which others may approve.
-func (r *Reconciler) writeForbidden(ctx context.Context, cr *cmapi.CertificateRequest, check bool, refusal error) error {
+// writeForbidden says that the API server refused our approval, in its words. That has a patch of
+// its own, as the refused one changed nothing, with the mark by which others may approve.
+func (r *Reconciler) writeForbidden(ctx context.Context, cr *cmapi.CertificateRequest, check bool,
+	refusal error) error {
 	next := cr.DeepCopy()
 	if check {
 		mark(next, r.Clock.Now())

@@ -48,7 +48,8 @@ const (
 	// mendedBackstop is when a request looks again at an issuer that was ready but whose Secret was wrong. Normally the issuer's
 	// condition changes meanwhile, and that is watched; it does not if the Secret was mended before anybody else saw it.
 	mendedBackstop = time.Minute
-	// unprotectedAgain is when a request looks again whether admission policies are enforced, which nothing else tells it.
+	// unprotectedAgain is when a request looks again whether admission policies are enforced, which
+	// nothing else tells it.
 	unprotectedAgain = 15 * time.Second
 )
 
@@ -63,7 +64,8 @@ type Reconciler struct {
 	Clock   clock.PassiveClock
 	// DisableApproval leaves approval to others.
 	DisableApproval bool
-	// Unprotected says, for people, why neither approval nor the credentials of ClusterIssuers are safe for now. Empty if they are.
+	// Unprotected says, for people, why neither approval nor the credentials of ClusterIssuers are
+	// safe for now. Empty if they are.
 	Unprotected func() string
 
 	// Live reads from the API server.
@@ -129,7 +131,8 @@ func done(cr *cmapi.CertificateRequest) bool {
 	if finished(&cr.Status) {
 		return true
 	}
-	decided := cmapi.CertificateRequestIsApproved(&cr.Status) && checked(&cr.Status) || cmapi.CertificateRequestIsDenied(&cr.Status)
+	decided := cmapi.CertificateRequestIsApproved(&cr.Status) && checked(&cr.Status) ||
+		cmapi.CertificateRequestIsDenied(&cr.Status)
 	return decided && signer.External(cr.Spec.IssuerRef) && !forbidden(cr)
 }
 
@@ -216,15 +219,17 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	return result, failure
 }
 
-// publish tells the admission policy how the resource of a request's external issuer is called. Without that the policy
-// goes by the name of the kind, so that a failure only delays what its entry would allow.
+// publish tells the admission policy how the resource of a request's external issuer is called.
+// Without that the policy goes by the name of the kind, so that a failure only delays what its
+// entry would allow.
 func (r *Reconciler) publish(ctx context.Context, cr *cmapi.CertificateRequest) (changed bool) {
 	kind, err := r.permissions.installed(cr.Spec.IssuerRef)
 	if err == nil && kind != nil {
 		changed, err = r.signers.publish(ctx, kind)
 	}
 	if err != nil {
-		log.FromContext(ctx).Info("the admission policy goes by the name of the issuer's kind", "kind", cr.Spec.IssuerRef.Kind, "error", err.Error())
+		log.FromContext(ctx).Info("the admission policy goes by the name of the issuer's kind", "kind",
+			cr.Spec.IssuerRef.Kind, "error", err.Error())
 	}
 	return changed
 }
@@ -252,7 +257,8 @@ func (r *Reconciler) observe(ctx context.Context, cr *cmapi.CertificateRequest) 
 	return o, err
 }
 
-// check reads the CSR of a request, and says what is wrong with it: it cannot be read, or asks for more than the spec, by which approvers go.
+// check reads the CSR of a request, and says what is wrong with it: it cannot be read, or asks for
+// more than the spec, by which approvers go.
 func (r *Reconciler) check(cr *cmapi.CertificateRequest) (csr *x509.CertificateRequest, unfit string) {
 	csr, err := r.Limits.DecodeCSRPEM(cr.Spec.Request)
 	if err != nil {
@@ -261,8 +267,10 @@ func (r *Reconciler) check(cr *cmapi.CertificateRequest) (csr *x509.CertificateR
 	if err := pki.CheckCSR(csr, cr.Spec.IsCA, words(cr.Spec.Usages)); err != nil {
 		return nil, err.Error()
 	}
-	// The names of a Certificate were judged when it was applied, and those for external issuers are theirs to judge.
-	if owner := metav1.GetControllerOf(cr); (owner == nil || owner.Kind != cmapi.CertificateKind) && !signer.External(cr.Spec.IssuerRef) {
+	// The names of a Certificate were judged when it was applied, and those for external issuers are
+	// theirs to judge.
+	if owner := metav1.GetControllerOf(cr); (owner == nil || owner.Kind != cmapi.CertificateKind) &&
+		!signer.External(cr.Spec.IssuerRef) {
 		if err := pki.CheckCSRNames(csr); err != nil {
 			return nil, err.Error()
 		}
@@ -281,7 +289,8 @@ func (r *Reconciler) refuse(cr *cmapi.CertificateRequest, message string) (say f
 }
 
 // sign signs and writes the outcome into the status of cr. The error is one to try again after.
-func (r *Reconciler) sign(ctx context.Context, cr *cmapi.CertificateRequest, issuer *signer.Issuer, csr *x509.CertificateRequest) (say func(), result reconcile.Result, again error) {
+func (r *Reconciler) sign(ctx context.Context, cr *cmapi.CertificateRequest, issuer *signer.Issuer,
+	csr *x509.CertificateRequest) (say func(), result reconcile.Result, again error) {
 	s, ok := r.Signers[issuer.Type()]
 	if !ok {
 		return r.pending(cr, "IssuerNotReady", fmt.Sprintf("%s is of type %s, which is not supported by this version of Perennial", issuer, issuer.Type())), reconcile.Result{}, nil
@@ -295,7 +304,8 @@ func (r *Reconciler) sign(ctx context.Context, cr *cmapi.CertificateRequest, iss
 		Namespace: cr.Namespace, Name: cr.Name,
 		Owner:  *metav1.NewControllerRef(cr, cmapi.SchemeGroupVersion.WithKind("CertificateRequest")),
 		Labels: cr.Labels, Annotations: cr.Annotations,
-		KeySecret: cr.Annotations[cmapi.CertificateRequestPrivateKeyAnnotationKey], KeyAnnotation: cmapi.CertificateRequestPrivateKeyAnnotationKey, KeyMissing: "MissingSecret",
+		KeySecret:     cr.Annotations[cmapi.CertificateRequestPrivateKeyAnnotationKey],
+		KeyAnnotation: cmapi.CertificateRequestPrivateKeyAnnotationKey, KeyMissing: "MissingSecret",
 		IssuerRef: cr.Spec.IssuerRef,
 		CSR:       csr, IsCA: cr.Spec.IsCA, Usages: words(cr.Spec.Usages), Duration: cr.Spec.DurationOrDefault(), Asked: cr.Spec.Duration,
 	})

@@ -18,8 +18,9 @@ import (
 )
 
 const (
-	// signersAnnotation of the namespace default says to the policy perennial-approval-external how the resources of
-	// external issuers are called. What administrators write is in an annotation of its own, which comes first.
+	// signersAnnotation of the namespace default says to the policy perennial-approval-external how
+	// the resources of external issuers are called. What administrators write is in an annotation of
+	// its own, which comes first.
 	signersAnnotation = "perennial.dev/installed-signers"
 	// maxSigners is how many kinds are written there.
 	maxSigners = 200
@@ -29,8 +30,8 @@ const (
 	signersSettle = 2 * time.Second
 )
 
-// signers keeps the map of the admission policy from kinds of external issuers to their resources. It has the kinds
-// that requests refer to and that the cluster serves.
+// signers keeps the map of the admission policy from kinds of external issuers to their resources.
+// It has the kinds that requests refer to and that the cluster serves.
 type signers struct {
 	client client.Client
 	live   client.Reader
@@ -60,7 +61,8 @@ func (s *signers) publish(ctx context.Context, kind *external.Kind) (changed boo
 		metav1.SetMetaDataAnnotation(&next.ObjectMeta, signersAnnotation, entries)
 		patch := client.MergeFromWithOptions(namespace, client.MergeFromWithOptimisticLock{})
 		if err := s.client.Patch(ctx, next, patch, client.DisableReadYourWritesConsistency); err != nil {
-			return false, fmt.Errorf("write the resource of %s into the namespace %s: %w", kind.Kind, metav1.NamespaceDefault, err)
+			return false, fmt.Errorf("write the resource of %s into the namespace %s: %w", kind.Kind, metav1.NamespaceDefault,
+				err)
 		}
 	}
 	if s.seen == nil || len(s.seen) >= maxSigners {
@@ -70,7 +72,8 @@ func (s *signers) publish(ctx context.Context, kind *external.Kind) (changed boo
 	return changed, nil
 }
 
-// withSigner adds a kind to the entries of the map, or corrects its entry, and reports whether that changed anything.
+// withSigner adds a kind to the entries of the map, or corrects its entry, and reports whether that
+// changed anything.
 func withSigner(entries string, kind *external.Kind) (with string, changed bool) {
 	scope := "Cluster"
 	if kind.Namespaced {

@@ -12,7 +12,8 @@ import (
 
 func TestTheMapOfSignersHasEachKindOnce(t *testing.T) {
 	kind := func(name, resource string, namespaced bool) *external.Kind {
-		return &external.Kind{GroupVersionKind: schema.GroupVersionKind{Group: "example.com", Kind: name}, Resource: resource, Namespaced: namespaced}
+		return &external.Kind{GroupVersionKind: schema.GroupVersionKind{Group: "example.com", Kind: name}, Resource: resource,
+			Namespaced: namespaced}
 	}
 	full := ""
 	for n := range maxSigners {
@@ -27,12 +28,19 @@ func TestTheMapOfSignersHasEachKindOnce(t *testing.T) {
 		want    string
 		changed bool
 	}{
-		"the first":                {"", kind("Policy", "policies", true), "Policy.example.com=policies/Namespaced", true},
-		"it is there":              {"Policy.example.com=policies/Namespaced", kind("Policy", "policies", true), "Policy.example.com=policies/Namespaced", false},
-		"its scope is another":     {"Policy.example.com=policies/Namespaced", kind("Policy", "policies", false), "Policy.example.com=policies/Cluster", true},
-		"another one":              {"Policy.example.com=policies/Namespaced", kind("CA", "cas", false), "CA.example.com=cas/Cluster,Policy.example.com=policies/Namespaced", true},
-		"there are many":           {full, kind("Policy", "policies", true), full, false},
-		"one of many is corrected": {full, kind("K000", "kks", true), strings.Replace(full, "K000.example.com=ks/", "K000.example.com=kks/", 1), true},
+		"the first": {"", kind("Policy", "policies", true), "Policy.example.com=policies/Namespaced", true},
+		"it is there": {
+			"Policy.example.com=policies/Namespaced", kind("Policy", "policies", true), "Policy.example.com=policies/Namespaced",
+			false},
+		"its scope is another": {
+			"Policy.example.com=policies/Namespaced", kind("Policy", "policies", false), "Policy.example.com=policies/Cluster",
+			true},
+		"another one": {
+			"Policy.example.com=policies/Namespaced", kind("CA", "cas", false),
+			"CA.example.com=cas/Cluster,Policy.example.com=policies/Namespaced", true},
+		"there are many": {full, kind("Policy", "policies", true), full, false},
+		"one of many is corrected": {
+			full, kind("K000", "kks", true), strings.Replace(full, "K000.example.com=ks/", "K000.example.com=kks/", 1), true},
 	} {
 		if got, changed := withSigner(test.entries, test.kind); got != test.want || changed != test.changed {
 			t.Errorf("%s: %q, %t", name, got, changed)
@@ -41,7 +49,8 @@ func TestTheMapOfSignersHasEachKindOnce(t *testing.T) {
 }
 
 func TestTheNameOfASignerDecidesWhole(t *testing.T) {
-	kind := &external.Kind{GroupVersionKind: schema.GroupVersionKind{Group: "certmanager.step.sm", Kind: "StepClusterIssuer"}, Resource: "stepclusterissuers"}
+	kind := &external.Kind{GroupVersionKind: schema.GroupVersionKind{Group: "certmanager.step.sm",
+		Kind: "StepClusterIssuer"}, Resource: "stepclusterissuers"}
 	if got := kind.Signer("shop", "prod.ca"); got != "stepclusterissuers.certmanager.step.sm/prod.ca" {
 		t.Error(got)
 	}

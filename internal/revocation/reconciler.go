@@ -247,10 +247,12 @@ type certificate struct {
 	key crypto.Signer
 }
 
-// known are the certificates of a Certificate, as far as something still has them. The account of an issuer, which tenants share, revokes each of them,
-// so that each is backed by what its user could not forge: the status, whose field the controller alone writes, and which outlives all else; requests,
-// whose certificates the controller alone writes; and the Secret, if it has the private key, which may revoke its certificate anyway. A certificate
-// alone is public, and so proves nothing, whatever the annotations of its Secret say.
+// known are the certificates of a Certificate, as far as something still has them. The account of
+// an issuer, which tenants share, revokes each of them, so that each is backed by what its user
+// could not forge: the status, whose field the controller alone writes, and which outlives all
+// else; requests, whose certificates the controller alone writes; and the Secret, if it has the
+// private key, which may revoke its certificate anyway. A certificate alone is public, and so
+// proves nothing, whatever the annotations of its Secret say.
 func (r *Reconciler) known(ctx context.Context, crt *cmapi.Certificate, secret *corev1.Secret) ([]certificate, error) {
 	var all []certificate
 	var key crypto.Signer

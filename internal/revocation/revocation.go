@@ -55,8 +55,9 @@ var Reasons = map[cmapi.RevocationReason]acme.RevocationReason{
 	cmapi.RevocationReasonCessationOfOperation: acme.ReasonCessationOfOperation,
 }
 
-// Answered returns the certificate of a chain, PEM, that was issued for a CSR, PEM: it has the public key that the CSR proves to hold the private key
-// of. It is nil if the chain is that of another key.
+// Answered returns the certificate of a chain, PEM, that was issued for a CSR, PEM: it has the
+// public key that the CSR proves to hold the private key of. It is nil if the chain is that of
+// another key.
 func Answered(limits pki.Limits, request, chain []byte) *x509.Certificate {
 	csr, err := limits.DecodeCSRPEM(request)
 	if err != nil {

@@ -12,8 +12,9 @@ import (
 )
 
 const (
-	// namespaceBytes is how much content of the Secrets of a namespace is cached, and allBytes of all. A label is enough to
-	// be among them, so what is beyond is read live like Secrets without it. A Secret of a certificate has 5 to 20 KiB.
+	// namespaceBytes is how much content of the Secrets of a namespace is cached, and allBytes of all.
+	// A label is enough to be among them, so what is beyond is read live like Secrets without it. A
+	// Secret of a certificate has 5 to 20 KiB.
 	namespaceBytes = 16 << 20
 	allBytes       = 512 << 20
 )
@@ -28,7 +29,8 @@ type Bound struct {
 	sum  int
 }
 
-// left is what is cached of the content of a Secret that is beyond the bounds: no Secret of the API has such a key.
+// left is what is cached of the content of a Secret that is beyond the bounds: no Secret of the API
+// has such a key.
 const left = "/not cached"
 
 // Cached reports whether a Secret from the cache has its content.

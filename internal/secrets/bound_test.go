@@ -44,7 +44,8 @@ func TestTheCacheOfSecretsIsBounded(t *testing.T) {
 		if Cached(secret) {
 			return true
 		}
-		if n := sizeOf(secret); n > 2<<10 || secret.UID != "u" || secret.ResourceVersion != "1" || secret.Labels[cmapi.PartOfCertManagerControllerLabelKey] != "true" {
+		if n := sizeOf(secret); n > 2<<10 || secret.UID != "u" || secret.ResourceVersion != "1" ||
+			secret.Labels[cmapi.PartOfCertManagerControllerLabelKey] != "true" {
 			t.Errorf("of %s/%s %d bytes are kept: %+v", namespace, name, n, secret.ObjectMeta)
 		}
 		return false

@@ -1,6 +1,7 @@
-// Package secrets reads Secrets without keeping all of the cluster's in memory. Those that are ours, by the label
-// controller.cert-manager.io/fao=true, are in a cache with their content, as far as Bound lets them. Of all others only the metadata is, and the
-// content of the few that somebody asks for is read live, once for each version of them.
+// Package secrets reads Secrets without keeping all of the cluster's in memory. Those that are
+// ours, by the label controller.cert-manager.io/fao=true, are in a cache with their content, as far
+// as Bound lets them. Of all others only the metadata is, and the content of the few that somebody
+// asks for is read live, once for each version of them.
 package secrets
 
 import (
@@ -44,8 +45,8 @@ func Metadata() *metav1.PartialObjectMetadata {
 const (
 	// readTimeout bounds a live read.
 	readTimeout = 10 * time.Second
-	// keep is how many live reads are kept, and keepBytes how much content. They are the Secrets of issuers and passwords,
-	// of which a cluster has few; beyond it reads are repeated, not refused.
+	// keep is how many live reads are kept, and keepBytes how much content. They are the Secrets of
+	// issuers and passwords, of which a cluster has few; beyond it reads are repeated, not refused.
 	keep      = 256
 	keepBytes = 64 << 20
 )

@@ -47,25 +47,38 @@ type setter func(crt *cmapi.Certificate, value string) error
 type annotation struct {
 	key string
 	set setter
-	// copy carries the field from one spec to another. It is nil for names, which the hosts decide, too.
+	// copy carries the field from one spec to another. It is nil for names, which the hosts decide,
+	// too.
 	copy func(to, from *cmapi.CertificateSpec)
 	// unread is the field of an annotation that cert-manager never reads, if another value of it is a
 	// reason to issue anew.
 	unread string
 }
 
-// setters are the annotations that set a field of the Certificate, each by its key. The algorithm comes before the size.
+// setters are the annotations that set a field of the Certificate, each by its key. The algorithm
+// comes before the size.
 var setters = []annotation{
-	{key: cmapi.CommonNameAnnotationKey, set: func(c *cmapi.Certificate, v string) error { c.Spec.CommonName = v; return nil },
+	{key: cmapi.CommonNameAnnotationKey,
+		set:  func(c *cmapi.Certificate, v string) error { c.Spec.CommonName = v; return nil },
 		copy: field(func(s *cmapi.CertificateSpec) *string { return &s.CommonName })},
-	{key: cmapi.AltNamesAnnotationKey, set: func(c *cmapi.Certificate, v string) error { return list(&c.Spec.DNSNames, v) }},
-	{key: cmapi.IPSANAnnotationKey, set: func(c *cmapi.Certificate, v string) error { return list(&c.Spec.IPAddresses, v) }},
+	{key: cmapi.AltNamesAnnotationKey, set: func(c *cmapi.Certificate, v string) error {
+		return list(&c.Spec.DNSNames,
+			v)
+	}},
+	{key: cmapi.IPSANAnnotationKey, set: func(c *cmapi.Certificate, v string) error {
+		return list(&c.Spec.IPAddresses,
+			v)
+	}},
 	{key: cmapi.URISANAnnotationKey, set: func(c *cmapi.Certificate, v string) error { return list(&c.Spec.URIs, v) },
 		copy: field(func(s *cmapi.CertificateSpec) *[]string { return &s.URIs }), unread: "spec.uris"},
-	{key: cmapi.EmailsAnnotationKey, set: func(c *cmapi.Certificate, v string) error { return list(&c.Spec.EmailAddresses, v) },
+	{key: cmapi.EmailsAnnotationKey, set: func(c *cmapi.Certificate, v string) error {
+		return list(&c.Spec.EmailAddresses,
+			v)
+	},
 		copy: field(func(s *cmapi.CertificateSpec) *[]string { return &s.EmailAddresses })},
 	subject(cmapi.SubjectOrganizationsAnnotationKey, func(s *cmapi.X509Subject) *[]string { return &s.Organizations }),
-	subject(cmapi.SubjectOrganizationalUnitsAnnotationKey, func(s *cmapi.X509Subject) *[]string { return &s.OrganizationalUnits }),
+	subject(cmapi.SubjectOrganizationalUnitsAnnotationKey,
+		func(s *cmapi.X509Subject) *[]string { return &s.OrganizationalUnits }),
 	subject(cmapi.SubjectCountriesAnnotationKey, func(s *cmapi.X509Subject) *[]string { return &s.Countries }),
 	subject(cmapi.SubjectProvincesAnnotationKey, func(s *cmapi.X509Subject) *[]string { return &s.Provinces }),
 	subject(cmapi.SubjectLocalitiesAnnotationKey, func(s *cmapi.X509Subject) *[]string { return &s.Localities }),
@@ -77,16 +90,21 @@ var setters = []annotation{
 		}
 		return nil
 	}, copy: field(func(s *cmapi.CertificateSpec) *string { return &subjectOf(s).SerialNumber })},
-	{key: cmapi.DurationAnnotationKey, set: func(c *cmapi.Certificate, v string) error { return duration(&c.Spec.Duration, v) },
+	{key: cmapi.DurationAnnotationKey, set: func(c *cmapi.Certificate, v string) error {
+		return duration(&c.Spec.Duration,
+			v)
+	},
 		copy: field(func(s *cmapi.CertificateSpec) **metav1.Duration { return &s.Duration })},
-	{key: cmapi.RenewBeforeAnnotationKey, set: func(c *cmapi.Certificate, v string) error { return duration(&c.Spec.RenewBefore, v) },
+	{key: cmapi.RenewBeforeAnnotationKey,
+		set:  func(c *cmapi.Certificate, v string) error { return duration(&c.Spec.RenewBefore, v) },
 		copy: field(func(s *cmapi.CertificateSpec) **metav1.Duration { return &s.RenewBefore })},
 	{key: cmapi.RenewBeforePercentageAnnotationKey, set: func(c *cmapi.Certificate, v string) error {
 		n, err := number(v, 1, 99)
 		c.Spec.RenewBeforePercentage = ptr.To(int32(n))
 		return err
 	}, copy: field(func(s *cmapi.CertificateSpec) **int32 { return &s.RenewBeforePercentage })},
-	{key: cmapi.UsagesAnnotationKey, set: usages, copy: field(func(s *cmapi.CertificateSpec) *[]cmapi.KeyUsage { return &s.Usages })},
+	{key: cmapi.UsagesAnnotationKey, set: usages,
+		copy: field(func(s *cmapi.CertificateSpec) *[]cmapi.KeyUsage { return &s.Usages })},
 	{key: cmapi.RevisionHistoryLimitAnnotationKey, set: func(c *cmapi.Certificate, v string) error {
 		n, err := number(v, 1, 1<<31-1)
 		c.Spec.RevisionHistoryLimit = ptr.To(int32(n))
@@ -98,7 +116,8 @@ var setters = []annotation{
 	{key: cmapi.PrivateKeyEncodingAnnotationKey, set: func(c *cmapi.Certificate, v string) error {
 		return oneOf(&keyOf(&c.Spec).Encoding, v, cmapi.PKCS1, cmapi.PKCS8)
 	}, copy: field(func(s *cmapi.CertificateSpec) *cmapi.PrivateKeyEncoding { return &keyOf(s).Encoding })},
-	{key: cmapi.PrivateKeySizeAnnotationKey, set: keySize, copy: field(func(s *cmapi.CertificateSpec) *int { return &keyOf(s).Size })},
+	{key: cmapi.PrivateKeySizeAnnotationKey, set: keySize,
+		copy: field(func(s *cmapi.CertificateSpec) *int { return &keyOf(s).Size })},
 	{key: cmapi.PrivateKeyRotationPolicyAnnotationKey, set: func(c *cmapi.Certificate, v string) error {
 		return oneOf(&keyOf(&c.Spec).RotationPolicy, v, cmapi.RotationPolicyAlways, cmapi.RotationPolicyNever)
 	}, copy: field(func(s *cmapi.CertificateSpec) *cmapi.PrivateKeyRotationPolicy { return &keyOf(s).RotationPolicy })},

@@ -35,7 +35,8 @@ type Settings struct {
 	ExtraAnnotations []string
 	// ExtraProtocols are protocols of listeners that are served by TLS, beside HTTPS and TLS.
 	ExtraProtocols []string
-	// ClusterScoped reports whether the objects of a kind, of an external issuer, live in no namespace. The Reconciler asks the API server.
+	// ClusterScoped reports whether the objects of a kind, of an external issuer, live in no
+	// namespace. The Reconciler asks the API server.
 	ClusterScoped func(schema.GroupKind) bool
 }
 
@@ -131,7 +132,8 @@ func want(s *asker, settings Settings) desired {
 		}
 		crt := &cmapi.Certificate{
 			ObjectMeta: metav1.ObjectMeta{
-				Namespace: w.secret.Namespace, Name: w.secret.Name, Labels: signer.CopiedLabels(s.GetLabels()), Annotations: passedOn(s, settings),
+				Namespace: w.secret.Namespace, Name: w.secret.Name, Labels: signer.CopiedLabels(s.GetLabels()),
+				Annotations: passedOn(s, settings),
 			},
 			Spec: cmapi.CertificateSpec{
 				SecretName: w.secret.Name, IssuerRef: issuer, Usages: []cmapi.KeyUsage{cmapi.UsageDigitalSignature, cmapi.UsageKeyEncipherment},
@@ -160,18 +162,22 @@ func want(s *asker, settings Settings) desired {
 	return d
 }
 
-// tooMuch says what an object asks for that it cannot have for a Secret of another namespace: a ReferenceGrant there lets it refer to the Secret, not delete
-// it, nor label it, nor have a certificate of an issuer of that namespace.
-func tooMuch(crt *cmapi.Certificate, issuer cmmeta.IssuerReference, secret types.NamespacedName, settings Settings) (mistakes []Mistake) {
+// tooMuch says what an object asks for that it cannot have for a Secret of another namespace: a
+// ReferenceGrant there lets it refer to the Secret, not delete it, nor label it, nor have a
+// certificate of an issuer of that namespace.
+func tooMuch(crt *cmapi.Certificate, issuer cmmeta.IssuerReference, secret types.NamespacedName,
+	settings Settings) (mistakes []Mistake) {
 	switch {
 	case clusterScoped(issuer, settings):
 	case signer.External(issuer):
 		mistakes = append(mistakes, Mistake{Field: cmapi.IssuerKindAnnotationKey, Message: fmt.Sprintf(
-			"names the kind %s.%s, whose issuers are not known to be the same in every namespace, but Secret %q is in another: name a kind of issuer that lives in no namespace",
+			"names the kind %s.%s, whose issuers are not known to be the same in every namespace, but Secret %q is in "+
+				"another: name a kind of issuer that lives in no namespace",
 			issuer.Kind, issuer.Group, secret)})
 	default:
 		mistakes = append(mistakes, Mistake{Field: cmapi.IngressIssuerNameAnnotationKey, Message: fmt.Sprintf(
-			"names an Issuer of this namespace, but Secret %q is in another: name a ClusterIssuer by %s", secret, cmapi.IngressClusterIssuerNameAnnotationKey)})
+			"names an Issuer of this namespace, but Secret %q is in another: name a ClusterIssuer by %s", secret,
+			cmapi.IngressClusterIssuerNameAnnotationKey)})
 	}
 	if r := crt.Spec.RehearsalIssuerRef; r != nil && !clusterScoped(*r, settings) {
 		mistakes = append(mistakes, Mistake{Field: RehearsalIssuerAnnotation, Message: fmt.Sprintf(
@@ -185,7 +191,10 @@ func tooMuch(crt *cmapi.Certificate, issuer cmmeta.IssuerReference, secret types
 		{cmapi.IngressSecretTemplate, crt.Spec.SecretTemplate != nil},
 	} {
 		if own.is {
-			mistakes = append(mistakes, Mistake{Field: own.annotation, Message: fmt.Sprintf("is only for Secrets of this namespace, but Secret %q is in another: leave it out, or name a Secret here", secret)})
+			mistakes = append(mistakes,
+				Mistake{Field: own.annotation,
+					Message: fmt.Sprintf("is only for Secrets of this namespace, but Secret %q is in another: leave it out, or name "+
+						"a Secret here", secret)})
 		}
 	}
 	return mistakes
@@ -196,7 +205,8 @@ func clusterScoped(ref cmmeta.IssuerReference, settings Settings) bool {
 	if !signer.External(ref) {
 		return ref.KindOrDefault() == signer.KindClusterIssuer
 	}
-	return settings.ClusterScoped != nil && settings.ClusterScoped(schema.GroupKind{Group: ref.Group, Kind: ref.KindOrDefault()})
+	return settings.ClusterScoped != nil && settings.ClusterScoped(schema.GroupKind{Group: ref.Group,
+		Kind: ref.KindOrDefault()})
 }
 
 // issuerOf returns the issuer that an object names, and whether it asks for certificates at all.
@@ -208,19 +218,26 @@ func issuerOf(s *asker, settings Settings) (ref cmmeta.IssuerReference, asks boo
 	group, byGroup := annotations[cmapi.IssuerGroupAnnotationKey]
 	switch {
 	case byIssuer && byCluster:
-		return ref, true, []Mistake{{Field: cmapi.IngressClusterIssuerNameAnnotationKey, Message: "stands beside " + cmapi.IngressIssuerNameAnnotationKey + ": keep one of them"}}
+		return ref, true, []Mistake{{Field: cmapi.IngressClusterIssuerNameAnnotationKey,
+			Message: "stands beside " + cmapi.IngressIssuerNameAnnotationKey + ": keep one of them"}}
 	case byCluster && byKind:
-		return ref, true, []Mistake{{Field: cmapi.IssuerKindAnnotationKey, Message: "stands beside " + cmapi.IngressClusterIssuerNameAnnotationKey + ", which says the kind: leave it out"}}
+		return ref, true, []Mistake{
+			{Field: cmapi.IssuerKindAnnotationKey, Message: "stands beside " + cmapi.IngressClusterIssuerNameAnnotationKey +
+				", which says the kind: leave it out"}}
 	case byCluster && byGroup:
-		return ref, true, []Mistake{{Field: cmapi.IssuerGroupAnnotationKey, Message: "stands beside " + cmapi.IngressClusterIssuerNameAnnotationKey + ", which says the group: leave it out"}}
+		return ref, true, []Mistake{
+			{Field: cmapi.IssuerGroupAnnotationKey, Message: "stands beside " + cmapi.IngressClusterIssuerNameAnnotationKey +
+				", which says the group: leave it out"}}
 	case byCluster:
 		if cluster == "" {
-			return ref, true, []Mistake{{Field: cmapi.IngressClusterIssuerNameAnnotationKey, Message: "is empty: name a ClusterIssuer"}}
+			return ref, true, []Mistake{{Field: cmapi.IngressClusterIssuerNameAnnotationKey,
+				Message: "is empty: name a ClusterIssuer"}}
 		}
 		return cmmeta.IssuerReference{Name: cluster, Kind: signer.KindClusterIssuer, Group: cmmeta.DefaultIssuerGroup}, true, nil
 	case byIssuer:
 		if name == "" {
-			return ref, true, []Mistake{{Field: cmapi.IngressIssuerNameAnnotationKey, Message: "is empty: name an Issuer of this namespace"}}
+			return ref, true, []Mistake{{Field: cmapi.IngressIssuerNameAnnotationKey,
+				Message: "is empty: name an Issuer of this namespace"}}
 		}
 		ref = cmmeta.IssuerReference{Name: name, Kind: signer.KindIssuer, Group: cmmeta.DefaultIssuerGroup}
 		if kind != "" {
@@ -240,8 +257,9 @@ func issuerOf(s *asker, settings Settings) (ref cmmeta.IssuerReference, asks boo
 			continue
 		}
 		if settings.DefaultIssuer.Name == "" {
-			return ref, true, []Mistake{{Field: key, Message: "asks for a certificate of the default issuer, and there is none: name one with " +
-				cmapi.IngressClusterIssuerNameAnnotationKey + " or the flag --default-issuer-name"}}
+			return ref, true, []Mistake{
+				{Field: key, Message: "asks for a certificate of the default issuer, and there is none: name one with " +
+					cmapi.IngressClusterIssuerNameAnnotationKey + " or the flag --default-issuer-name"}}
 		}
 		ref = settings.DefaultIssuer
 		if kind != "" {

@@ -47,9 +47,13 @@ func TestListeners(t *testing.T) {
 		want    string // the Certificates: namespace/name=hosts
 		says    string
 	}{
-		"one":                          {gateway(listener("a", "a.example.com", "tls")), "shop/tls=a.example.com", ""},
-		"several that share a Secret":  {gateway(listener("a", "a.example.com", "tls"), listener("b", "*.example.com", "tls"), listener("c", "a.example.com", "tls")), "shop/tls=*.example.com", ""},
-		"one that a wildcard covers":   {gateway(listener("a", "*.gw.example.com", "tls"), listener("b", "keycloak.gw.example.com", "tls"), listener("c", "gw.example.com", "tls")), "shop/tls=*.gw.example.com,gw.example.com", ""},
+		"one": {gateway(listener("a", "a.example.com", "tls")), "shop/tls=a.example.com", ""},
+		"several that share a Secret": {
+			gateway(listener("a", "a.example.com", "tls"), listener("b", "*.example.com", "tls"),
+				listener("c", "a.example.com", "tls")), "shop/tls=*.example.com", ""},
+		"one that a wildcard covers": {
+			gateway(listener("a", "*.gw.example.com", "tls"), listener("b", "keycloak.gw.example.com", "tls"),
+				listener("c", "gw.example.com", "tls")), "shop/tls=*.gw.example.com,gw.example.com", ""},
 		"several Secrets of one":       {gateway(listener("a", "a.example.com", "rsa", "ecdsa")), "shop/rsa=a.example.com shop/ecdsa=a.example.com", ""},
 		"TLS that is passed through":   {gateway(change(listener("a", "", "tls"), func(l *gwapi.Listener) { l.TLS.Mode = ptr.To(gwapi.TLSModePassthrough) })), "", ""},
 		"HTTP":                         {gateway(change(listener("a", ""), func(l *gwapi.Listener) { l.Protocol = gwapi.HTTPProtocolType; l.TLS = nil })), "", ""},

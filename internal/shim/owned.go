@@ -43,8 +43,8 @@ func remember(crt *cmapi.Certificate, annotations map[string]string) {
 	crt.Annotations = set(crt.Annotations, OwnedAnnotation, string(value))
 }
 
-// merge returns the Certificate that is there with what the object decides: the issuer, the names, and
-// what its annotations set, or had set before they were removed. All else stays.
+// merge returns the Certificate that is there with what the object decides: the issuer, the names,
+// and what its annotations set, or had set before they were removed. All else stays.
 func merge(is, should *cmapi.Certificate, s *asker, settings Settings) *cmapi.Certificate {
 	next, should := is.DeepCopy(), should.DeepCopy()
 	before, known := ownedOf(is)
@@ -74,7 +74,8 @@ func merge(is, should *cmapi.Certificate, s *asker, settings Settings) *cmapi.Ce
 	mergeLabels(next, should, s, before, known)
 	mergeAnnotations(next, should, settings)
 	if n := underWay(is); n > 0 && len(deferred) > 0 && !equality.Semantic.DeepEqual(spec, &is.Spec) {
-		next.Annotations = set(next.Annotations, signer.DeferredAnnotation, signer.Deferral{Fields: deferred, Revision: n}.String())
+		next.Annotations = set(next.Annotations, signer.DeferredAnnotation,
+			signer.Deferral{Fields: deferred, Revision: n}.String())
 	}
 	next.Annotations = set(next.Annotations, OwnedAnnotation, should.Annotations[OwnedAnnotation])
 	return next
@@ -83,14 +84,15 @@ func merge(is, should *cmapi.Certificate, s *asker, settings Settings) *cmapi.Ce
 // underWay is the last revision of what was asked for before, or 0.
 func underWay(crt *cmapi.Certificate) int {
 	n := ptr.Deref(crt.Status.Revision, 0)
-	if c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing); c != nil && c.Status == cmmeta.ConditionTrue {
+	if c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing); c != nil &&
+		c.Status == cmmeta.ConditionTrue {
 		n++
 	}
 	return n
 }
 
-// mergeLabels sets the labels of the object, and removes those that it no longer has. A label by which
-// tools claim objects goes if another controller has copied it.
+// mergeLabels sets the labels of the object, and removes those that it no longer has. A label by
+// which tools claim objects goes if another controller has copied it.
 func mergeLabels(next, should *cmapi.Certificate, s *asker, before owned, known bool) {
 	for _, key := range before.Labels {
 		if _, found := should.Labels[key]; !found {
@@ -128,13 +130,16 @@ func set(to map[string]string, key, value string) map[string]string {
 
 // tidy removes what has become empty, and had not been there or not been empty.
 func tidy(spec, was *cmapi.CertificateSpec) {
-	if s := spec.Subject; s != nil && equality.Semantic.DeepEqual(*s, cmapi.X509Subject{}) && !equality.Semantic.DeepEqual(s, was.Subject) {
+	if s := spec.Subject; s != nil && equality.Semantic.DeepEqual(*s, cmapi.X509Subject{}) &&
+		!equality.Semantic.DeepEqual(s, was.Subject) {
 		spec.Subject = nil
 	}
-	if k := spec.PrivateKey; k != nil && *k == (cmapi.CertificatePrivateKey{}) && !equality.Semantic.DeepEqual(k, was.PrivateKey) {
+	if k := spec.PrivateKey; k != nil && *k == (cmapi.CertificatePrivateKey{}) && !equality.Semantic.DeepEqual(k,
+		was.PrivateKey) {
 		spec.PrivateKey = nil
 	}
-	if r := spec.Revocation; r != nil && *r == (cmapi.CertificateRevocation{}) && !equality.Semantic.DeepEqual(r, was.Revocation) {
+	if r := spec.Revocation; r != nil && *r == (cmapi.CertificateRevocation{}) && !equality.Semantic.DeepEqual(r,
+		was.Revocation) {
 		spec.Revocation = nil
 	}
 }
@@ -143,7 +148,8 @@ func sameIssuer(a, b cmmeta.IssuerReference) bool {
 	return a.Name == b.Name && a.KindOrDefault() == b.KindOrDefault() && a.GroupOrDefault() == b.GroupOrDefault()
 }
 
-// sameDNSNames reports whether two lists are of the same names, but for those that a wildcard covers.
+// sameDNSNames reports whether two lists are of the same names, but for those that a wildcard
+// covers.
 func sameDNSNames(a, b []string) bool {
 	return sameSet(pki.WithoutCovered(a), pki.WithoutCovered(b))
 }

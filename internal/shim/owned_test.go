@@ -43,16 +43,20 @@ func TestWhatTheUserHasSetStays(t *testing.T) {
 		t.Errorf("got %+v, want %+v", got, crt)
 	}
 	// What annotations set is theirs, and nothing beside it.
-	s, should := wantOne(t, ingress(map[string]string{"cert-manager.io/subject-organizations": "Example", "cert-manager.io/usages": "client auth"}))
+	s, should := wantOne(t, ingress(map[string]string{"cert-manager.io/subject-organizations": "Example",
+		"cert-manager.io/usages": "client auth"}))
 	got := merge(crt, should, s, Settings{})
-	if !slices.Equal(got.Spec.Subject.Organizations, []string{"Example"}) || !slices.Equal(got.Spec.Subject.Countries, []string{"CH"}) ||
-		!slices.Equal(got.Spec.Usages, []cmapi.KeyUsage{cmapi.UsageClientAuth}) || got.Spec.Keystores == nil || got.Spec.SecretTemplate == nil {
+	if !slices.Equal(got.Spec.Subject.Organizations, []string{"Example"}) || !slices.Equal(got.Spec.Subject.Countries,
+		[]string{"CH"}) ||
+		!slices.Equal(got.Spec.Usages, []cmapi.KeyUsage{cmapi.UsageClientAuth}) || got.Spec.Keystores == nil ||
+		got.Spec.SecretTemplate == nil {
 		t.Errorf("with annotations it is %+v", got.Spec)
 	}
 	// Without them it goes, and nothing beside it.
 	s, should = wantOne(t, ingress(nil))
 	got = merge(got, should, s, Settings{})
-	if len(got.Spec.Subject.Organizations) > 0 || !slices.Equal(got.Spec.Subject.Countries, []string{"CH"}) || !slices.Equal(got.Spec.Usages, should.Spec.Usages) ||
+	if len(got.Spec.Subject.Organizations) > 0 || !slices.Equal(got.Spec.Subject.Countries, []string{"CH"}) ||
+		!slices.Equal(got.Spec.Usages, should.Spec.Usages) ||
 		got.Spec.Keystores == nil || *got.Spec.RenewBeforePercentage != 40 {
 		t.Errorf("without them it is %+v", got.Spec)
 	}
@@ -75,21 +79,31 @@ func TestWhatAnAnnotationHasSetGoesWithIt(t *testing.T) {
 }
 
 var examples = map[string]string{
-	"cert-manager.io/common-name": "www.example.com", "cert-manager.io/alt-names": "a.example.com", "cert-manager.io/ip-sans": "192.0.2.1",
-	"cert-manager.io/uri-sans": "spiffe://a/b", "cert-manager.io/email-sans": "a@example.com", "cert-manager.io/subject-organizations": "A",
-	"cert-manager.io/subject-organizationalunits": "A", "cert-manager.io/subject-countries": "DE", "cert-manager.io/subject-provinces": "A",
-	"cert-manager.io/subject-localities": "A", "cert-manager.io/subject-postalcodes": "A", "cert-manager.io/subject-streetaddresses": "A",
-	"cert-manager.io/subject-serialnumber": "7", "cert-manager.io/duration": "240h", "cert-manager.io/renew-before": "24h",
-	"cert-manager.io/renew-before-percentage": "30", "cert-manager.io/usages": "server auth", "cert-manager.io/revision-history-limit": "3",
-	"cert-manager.io/private-key-algorithm": "ECDSA", "cert-manager.io/private-key-encoding": "PKCS8", "cert-manager.io/private-key-size": "4096",
-	"cert-manager.io/private-key-rotation-policy": "Never", "perennial.dev/acme-profile": "shortlived", "perennial.dev/deletion-policy": "Delete",
-	"perennial.dev/rehearsal-issuer": "ClusterIssuer/staging", "perennial.dev/revoke-on-delete": "true", "perennial.dev/revocation-reason": "superseded",
+	"cert-manager.io/common-name": "www.example.com", "cert-manager.io/alt-names": "a.example.com",
+	"cert-manager.io/ip-sans":  "192.0.2.1",
+	"cert-manager.io/uri-sans": "spiffe://a/b", "cert-manager.io/email-sans": "a@example.com",
+	"cert-manager.io/subject-organizations":       "A",
+	"cert-manager.io/subject-organizationalunits": "A", "cert-manager.io/subject-countries": "DE",
+	"cert-manager.io/subject-provinces":  "A",
+	"cert-manager.io/subject-localities": "A", "cert-manager.io/subject-postalcodes": "A",
+	"cert-manager.io/subject-streetaddresses": "A",
+	"cert-manager.io/subject-serialnumber":    "7", "cert-manager.io/duration": "240h",
+	"cert-manager.io/renew-before":            "24h",
+	"cert-manager.io/renew-before-percentage": "30", "cert-manager.io/usages": "server auth",
+	"cert-manager.io/revision-history-limit": "3",
+	"cert-manager.io/private-key-algorithm":  "ECDSA", "cert-manager.io/private-key-encoding": "PKCS8",
+	"cert-manager.io/private-key-size":            "4096",
+	"cert-manager.io/private-key-rotation-policy": "Never", "perennial.dev/acme-profile": "shortlived",
+	"perennial.dev/deletion-policy":  "Delete",
+	"perennial.dev/rehearsal-issuer": "ClusterIssuer/staging", "perennial.dev/revoke-on-delete": "true",
+	"perennial.dev/revocation-reason": "superseded",
 	"cert-manager.io/secret-template": `{"labels":{"a":"b"}}`,
 }
 
 // TestATakeOverChangesNothing has a Certificate as cert-manager's shim writes it.
 func TestATakeOverChangesNothing(t *testing.T) {
-	o := ingress(map[string]string{"cert-manager.io/alt-names": "WWW.example.com,Shop.example.com,10.0.0.1", "cert-manager.io/uri-sans": "spiffe://a/b"})
+	o := ingress(map[string]string{"cert-manager.io/alt-names": "WWW.example.com,Shop.example.com,10.0.0.1",
+		"cert-manager.io/uri-sans": "spiffe://a/b"})
 	o.Labels = map[string]string{"app.kubernetes.io/instance": "shop", "app": "shop"}
 	s, should := wantOne(t, o)
 	if _, found := should.Labels["app.kubernetes.io/instance"]; found || should.Labels["app"] != "shop" {
@@ -108,17 +122,20 @@ func TestATakeOverChangesNothing(t *testing.T) {
 	}{"at rest": {false, 3}, "in the middle of an issuance": {true, 4}} {
 		is := is.DeepCopy()
 		if test.issuing {
-			is.Status.Conditions = []cmapi.CertificateCondition{{Type: cmapi.CertificateConditionIssuing, Status: cmmeta.ConditionTrue}}
+			is.Status.Conditions = []cmapi.CertificateCondition{
+				{Type: cmapi.CertificateConditionIssuing, Status: cmmeta.ConditionTrue}}
 		}
 		got := merge(is, should, s, Settings{})
 		if !slices.Equal(got.Spec.DNSNames, is.Spec.DNSNames) || got.Spec.IssuerRef != is.Spec.IssuerRef {
 			t.Errorf("%s: the spec is %+v", name, got.Spec)
 		}
-		if _, found := got.Labels["app.kubernetes.io/instance"]; found || got.Labels["app"] != "shop" || got.Labels["tier"] != "1" {
+		if _, found := got.Labels["app.kubernetes.io/instance"]; found || got.Labels["app"] != "shop" ||
+			got.Labels["tier"] != "1" {
 			t.Errorf("%s: the labels are %v", name, got.Labels)
 		}
 		d := signer.DeferralOf(got.Annotations)
-		if len(got.Spec.URIs) != 1 || len(d.Now([]string{"spec.uris"}, test.until)) != 0 || len(d.Now([]string{"spec.uris"}, test.until+1)) != 1 {
+		if len(got.Spec.URIs) != 1 || len(d.Now([]string{"spec.uris"}, test.until)) != 0 ||
+			len(d.Now([]string{"spec.uris"}, test.until+1)) != 1 {
 			t.Errorf("%s: the URIs are %v, deferred %+v", name, got.Spec.URIs, d)
 		}
 		got.Status = cmapi.CertificateStatus{Revision: ptr.To(9)}

@@ -19,18 +19,22 @@ import (
 )
 
 const (
-	// ProblemAnnotation stands on an object whose certificates cannot be made as it asks, and says why. It goes when that is mended.
+	// ProblemAnnotation stands on an object whose certificates cannot be made as it asks, and says
+	// why. It goes when that is mended.
 	ProblemAnnotation = "perennial.dev/certificate-problem"
-	// maxProblem is how long it may be, and maxAnswer how much of an answer of the API server is in it.
+	// maxProblem is how long it may be, and maxAnswer how much of an answer of the API server is in
+	// it.
 	maxProblem, maxAnswer = 4 << 10, 1 << 10
 
 	// settleTime is for how long something must stand before the object of the user says so. Objects
 	// that are applied together come one after the other.
 	settleTime = time.Minute
-	// retryTime is how often a write that the API server refuses is tried: what makes it refuse is not watched.
+	// retryTime is how often a write that the API server refuses is tried: what makes it refuse is not
+	// watched.
 	retryTime = 5 * time.Minute
 
-	// reasonBadConfig is the reason of events about mistakes, cert-manager's, and reasonWriteFailed that of those about refused writes.
+	// reasonBadConfig is the reason of events about mistakes, cert-manager's, and reasonWriteFailed
+	// that of those about refused writes.
 	reasonBadConfig, reasonWriteFailed = "BadConfig", "WriteFailed"
 )
 
@@ -54,14 +58,16 @@ func (m Mistake) key() string {
 	return m.String()
 }
 
-// writeFailed is the mistake that something could not be written. The error is for what an attempt in
-// a moment may mend.
+// writeFailed is the mistake that something could not be written. The error is for what an attempt
+// in a moment may mend.
 func writeFailed(field, failed string, err error) (Mistake, error) {
 	words := outside.Short(err.Error(), maxAnswer)
 	if fault.RefusedByAPI(err) {
-		return Mistake{Field: field, Message: fmt.Sprintf("%s: the API server refuses it: %s. It is tried again every %s", failed, words, retryText), failed: failed}, nil
+		return Mistake{Field: field, Message: fmt.Sprintf("%s: the API server refuses it: %s. It is tried again every %s",
+			failed, words, retryText), failed: failed}, nil
 	}
-	return Mistake{Field: field, Message: fmt.Sprintf("%s: %s. It is tried again", failed, words), failed: failed}, fmt.Errorf("%s: %s: %w", field, failed, err)
+	return Mistake{Field: field, Message: fmt.Sprintf("%s: %s. It is tried again", failed, words), failed: failed},
+		fmt.Errorf("%s: %s: %w", field, failed, err)
 }
 
 const retryText = "5 minutes"
@@ -87,9 +93,10 @@ type memory struct {
 	told  string               // what only an event has said, as the object cannot be written
 }
 
-// settle notes what stands against an object now. It returns what has stood for a minute, and how long
-// it takes until more has; zero if all has.
-func (s *standing) settle(request reconcile.Request, mistakes []Mistake, now time.Time) (settled []Mistake, wait time.Duration) {
+// settle notes what stands against an object now. It returns what has stood for a minute, and how
+// long it takes until more has; zero if all has.
+func (s *standing) settle(request reconcile.Request, mistakes []Mistake,
+	now time.Time) (settled []Mistake, wait time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	was := s.objects[request]
@@ -143,7 +150,8 @@ func (s *standing) forget(request reconcile.Request) {
 }
 
 // report writes what has been wrong for a minute onto the object, and an event when that changes.
-func (r *Reconciler) report(ctx context.Context, request reconcile.Request, writer client.Client, s *asker, mistakes []Mistake) (reconcile.Result, error) {
+func (r *Reconciler) report(ctx context.Context, request reconcile.Request, writer client.Client, s *asker,
+	mistakes []Mistake) (reconcile.Result, error) {
 	settled, wait := r.standing.settle(request, mistakes, r.Clock.Now())
 	result := reconcile.Result{RequeueAfter: wait} // when more of it has stood for long enough
 	for _, m := range mistakes {
@@ -160,7 +168,8 @@ func (r *Reconciler) report(ctx context.Context, request reconcile.Request, writ
 	if should != "" {
 		value = should
 	}
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]any{ProblemAnnotation: value}}})
+	patch, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"annotations": map[string]any{ProblemAnnotation: value}}})
 	if err != nil {
 		return result, err
 	}

@@ -331,9 +331,10 @@ func (r *Reconciler) reconcile(ctx context.Context, request reconcile.Request) (
 	return result, cmp.Or(failure, err)
 }
 
-// apply makes the Certificates of an object what they should be, and returns what stands against it. Those of an object that
-// names no issuer any more stay, and are renewed: to stop that, it is deleted, or its fields change. The failure is that of a write,
-// which is among the mistakes; the error is that of a read, after which nothing is known.
+// apply makes the Certificates of an object what they should be, and returns what stands against
+// it. Those of an object that names no issuer any more stay, and are renewed: to stop that, it is
+// deleted, or its fields change. The failure is that of a write, which is among the mistakes; the
+// error is that of a read, after which nothing is known.
 func (r *Reconciler) apply(ctx context.Context, s *asker, d desired) (mistakes []Mistake, failure, err error) {
 	if !d.asks {
 		return nil, nil, nil
@@ -354,7 +355,9 @@ func (r *Reconciler) apply(ctx context.Context, s *asker, d desired) (mistakes [
 			return nil, nil, err
 		}
 		if i == nil && !signer.External(ref) {
-			mistakes = append(mistakes, Mistake{Field: "issuer", Message: fmt.Sprintf("there is no %s %q: create it, or correct the annotation", ref.Kind, ref.Name)})
+			mistakes = append(mistakes,
+				Mistake{Field: "issuer", Message: fmt.Sprintf("there is no %s %q: create it, or correct the annotation", ref.Kind,
+					ref.Name)})
 		}
 	}
 	for _, owner := range []string{string(s.GetUID()), s.named()} {
@@ -368,7 +371,8 @@ func (r *Reconciler) apply(ctx context.Context, s *asker, d desired) (mistakes [
 }
 
 // prune deletes the Certificates of an object but for those that stay.
-func (r *Reconciler) prune(ctx context.Context, s *asker, owner string, stay []types.NamespacedName) (mistakes []Mistake, failure, err error) {
+func (r *Reconciler) prune(ctx context.Context, s *asker, owner string,
+	stay []types.NamespacedName) (mistakes []Mistake, failure, err error) {
 	var owned cmapi.CertificateList
 	if err := r.Client.List(ctx, &owned, client.MatchingFields{byOwner: owner}, client.UnsafeDisableDeepCopy); err != nil {
 		return nil, nil, err
@@ -382,7 +386,8 @@ func (r *Reconciler) prune(ctx context.Context, s *asker, owner string, stay []t
 		switch {
 		case client.IgnoreNotFound(err) == nil:
 			if s != nil {
-				r.Events.Eventf(s.Object, corev1.EventTypeNormal, "DeleteCertificate", "Successfully deleted unrequired Certificate %q", crt.Name)
+				r.Events.Eventf(s.Object, corev1.EventTypeNormal, "DeleteCertificate",
+					"Successfully deleted unrequired Certificate %q", crt.Name)
 			}
 		case s == nil || apierrors.IsConflict(err):
 			failure = errors.Join(failure, fmt.Errorf("delete Certificate %s: %w", client.ObjectKeyFromObject(crt), err))
@@ -395,7 +400,8 @@ func (r *Reconciler) prune(ctx context.Context, s *asker, owner string, stay []t
 }
 
 // applyOne makes one Certificate what it should be.
-func (r *Reconciler) applyOne(ctx context.Context, s *asker, should *cmapi.Certificate) (mistakes []Mistake, failure, err error) {
+func (r *Reconciler) applyOne(ctx context.Context, s *asker,
+	should *cmapi.Certificate) (mistakes []Mistake, failure, err error) {
 	if mistakes, err = r.contested(ctx, s, should); err != nil {
 		return nil, nil, err
 	}
@@ -405,32 +411,39 @@ func (r *Reconciler) applyOne(ctx context.Context, s *asker, should *cmapi.Certi
 	case apierrors.IsNotFound(err):
 		m, failure := r.written(s, should, "cannot be created", r.Client.Create(ctx, should))
 		if m == nil && failure == nil {
-			r.Events.Eventf(s.Object, corev1.EventTypeNormal, "CreateCertificate", "Successfully created Certificate %q", should.Name)
+			r.Events.Eventf(s.Object, corev1.EventTypeNormal, "CreateCertificate", "Successfully created Certificate %q",
+				should.Name)
 		}
 		return append(mistakes, m...), failure, nil
 	case err != nil:
 		return nil, nil, err
 	}
 	next := merge(is, should, s, r.Settings)
-	if !metav1.IsControlledBy(is, s) && (is.Namespace == s.GetNamespace() || is.Annotations[RequestedByAnnotation] != s.named()) {
+	if !metav1.IsControlledBy(is, s) &&
+		(is.Namespace == s.GetNamespace() || is.Annotations[RequestedByAnnotation] != s.named()) {
 		if len(mistakes) == 0 && !equality.Semantic.DeepEqual(is.Spec, next.Spec) {
-			mistakes = append(mistakes, Mistake{Field: s.field(), Message: fmt.Sprintf("Certificate %q, which is not this object's, provides the Secret with other content: "+
-				"delete that Certificate, or name another Secret", is.Name)})
+			mistakes = append(mistakes,
+				Mistake{Field: s.field(),
+					Message: fmt.Sprintf("Certificate %q, which is not this object's, provides the Secret with other content: "+
+						"delete that Certificate, or name another Secret", is.Name)})
 		}
 		return mistakes, nil, nil
 	}
 	if equality.Semantic.DeepEqual(is, next) {
 		return mistakes, nil, nil
 	}
-	m, failure := r.written(s, should, "cannot be updated", r.Client.Patch(ctx, next, client.MergeFromWithOptions(is, client.MergeFromWithOptimisticLock{})))
+	m, failure := r.written(s, should, "cannot be updated",
+		r.Client.Patch(ctx, next, client.MergeFromWithOptions(is, client.MergeFromWithOptimisticLock{})))
 	if m == nil && failure == nil {
-		r.Events.Eventf(s.Object, corev1.EventTypeNormal, "UpdateCertificate", "Successfully updated Certificate %q", should.Name)
+		r.Events.Eventf(s.Object, corev1.EventTypeNormal, "UpdateCertificate", "Successfully updated Certificate %q",
+			should.Name)
 	}
 	return append(mistakes, m...), failure, nil
 }
 
 // contested returns the mistakes of several objects that want one Secret with other content.
-func (r *Reconciler) contested(ctx context.Context, s *asker, should *cmapi.Certificate) (mistakes []Mistake, err error) {
+func (r *Reconciler) contested(ctx context.Context, s *asker,
+	should *cmapi.Certificate) (mistakes []Mistake, err error) {
 	self := request(s.kind.Kind, s.GetNamespace(), s.GetName())
 	for _, request := range r.naming(ctx, client.ObjectKeyFromObject(should).String()) {
 		if request == self {
@@ -454,8 +467,8 @@ func (r *Reconciler) contested(ctx context.Context, s *asker, should *cmapi.Cert
 	return mistakes, nil
 }
 
-// written returns what became of a write of a Certificate: a mistake if the API server refuses it, and a failure if another attempt
-// may succeed in a moment.
+// written returns what became of a write of a Certificate: a mistake if the API server refuses it,
+// and a failure if another attempt may succeed in a moment.
 func (r *Reconciler) written(s *asker, crt *cmapi.Certificate, failed string, err error) ([]Mistake, error) {
 	switch name, wrong := "Certificate "+crt.Name, invalid(err); {
 	case err == nil:
@@ -478,8 +491,8 @@ func (s *asker) field() string {
 	return "spec.listeners"
 }
 
-// invalid returns which fields of a Certificate the API server has something against, and what. None if it is an admission policy that
-// refuses: that is of the cluster, and may change.
+// invalid returns which fields of a Certificate the API server has something against, and what.
+// None if it is an admission policy that refuses: that is of the cluster, and may change.
 func invalid(err error) string {
 	var status apierrors.APIStatus
 	if !apierrors.IsInvalid(err) || !errors.As(err, &status) || status.Status().Details == nil {

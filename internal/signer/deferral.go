@@ -37,5 +37,6 @@ func (d Deferral) Now(differences []string, revision int) []string {
 	if revision > d.Revision {
 		return differences
 	}
-	return slices.DeleteFunc(slices.Clone(differences), func(field string) bool { return slices.Contains(d.Fields, field) })
+	return slices.DeleteFunc(slices.Clone(differences),
+		func(field string) bool { return slices.Contains(d.Fields, field) })
 }

@@ -15,7 +15,8 @@ type Denial struct {
 	At metav1.Time
 }
 
-// DenialOf returns the denial of a request, or nil. It does not change when the request is marked as denied later.
+// DenialOf returns the denial of a request, or nil. It does not change when the request is marked
+// as denied later.
 func DenialOf(cr *cmapi.CertificateRequest) *Denial {
 	c := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionDenied)
 	if c == nil || c.Status != cmmeta.ConditionTrue {

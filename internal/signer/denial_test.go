@@ -22,14 +22,16 @@ func TestADenialIsTheSameBeforeAndAfterTheRequestIsMarked(t *testing.T) {
 			if signer.DenialOf(cr) != nil {
 				t.Error("it is denied")
 			}
-			c := cmapi.CertificateRequestCondition{Type: cmapi.CertificateRequestConditionDenied, Status: "True", Reason: "Policy", Message: "not on a Friday"}
+			c := cmapi.CertificateRequestCondition{Type: cmapi.CertificateRequestConditionDenied, Status: "True",
+				Reason: "Policy", Message: "not on a Friday"}
 			if !test.said.IsZero() {
 				at := metav1.NewTime(test.said)
 				c.LastTransitionTime = &at
 			}
 			cr.Status.Conditions = append(cr.Status.Conditions, c)
 			denial := *signer.DenialOf(cr)
-			if want := "The CertificateRequest was denied by an approval controller: Policy: not on a Friday"; denial.Message != want || !denial.At.Time.Equal(test.at) {
+			if want := "The CertificateRequest was denied by an approval controller: Policy: not on " +
+				"a Friday"; denial.Message != want || !denial.At.Time.Equal(test.at) {
 				t.Errorf("it says %q at %s", denial.Message, denial.At)
 			}
 			marked := metav1.NewTime(made.Add(time.Hour))

@@ -44,7 +44,8 @@ type Issuer struct {
 // String names the issuer in messages, as in: ClusterIssuer "letsencrypt".
 func (i *Issuer) String() string { return fmt.Sprintf("%s %q", i.Kind, i.GetName()) }
 
-// SecretsHint ends a message about a Secret that is missing. It says why that is looked for in its namespace.
+// SecretsHint ends a message about a Secret that is missing. It says why that is looked for in its
+// namespace.
 func (i *Issuer) SecretsHint() string {
 	if i.Kind != KindClusterIssuer {
 		return ""
@@ -97,7 +98,8 @@ func (i *Issuer) CAFromChain(chain []*x509.Certificate) []byte {
 	return pki.EncodeCertificatePEM(top)
 }
 
-// ReasonInvalidSolver is the reason of Ready, False, of an issuer that has solvers, none of which can be used.
+// ReasonInvalidSolver is the reason of Ready, False, of an issuer that has solvers, none of which
+// can be used.
 const ReasonInvalidSolver = "InvalidSolver"
 
 // Reasons of the condition Unreachable.
@@ -106,7 +108,8 @@ const (
 	ReasonRateLimited = "RateLimited"
 )
 
-// Unreachable reports whether the issuer's server did not answer when it was asked last. A limit is an answer.
+// Unreachable reports whether the issuer's server did not answer when it was asked last. A limit is
+// an answer.
 func (i *Issuer) Unreachable() bool {
 	c := cmapi.GetIssuerCondition(i.GetStatus(), cmapi.IssuerConditionUnreachable)
 	return c != nil && c.Reason == ReasonUnreachable

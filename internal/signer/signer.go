@@ -32,7 +32,8 @@ type Signer interface {
 	Sign(ctx context.Context, issuer *Issuer, r Request) (Answer, error)
 }
 
-// Readiness is what Check found out about an issuer. Solvers and Unreachable count also beside an error.
+// Readiness is what Check found out about an issuer. Solvers and Unreachable count also beside an
+// error.
 type Readiness struct {
 	// Reason and Message are what the Ready condition says.
 	Reason, Message string
@@ -40,11 +41,13 @@ type Readiness struct {
 	CA *CA
 	// ACME is set by those who have an account at an ACME server.
 	ACME *cmacme.ACMEIssuerStatus
-	// Solvers is what is wrong with solvers, also where the issuer cannot be used. It is nil if nothing is.
+	// Solvers is what is wrong with solvers, also where the issuer cannot be used. It is nil if
+	// nothing is.
 	Solvers *SolverProblem
-	// Unreachable is why the issuer's server could not be asked, and UnreachableReason the reason of the condition that
-	// says so. An issuer whose account is known can be used all the same: then Check returns no error. Without a reason,
-	// the server was reached, or was not the one that failed.
+	// Unreachable is why the issuer's server could not be asked, and UnreachableReason the reason of
+	// the condition that says so. An issuer whose account is known can be used all the same: then
+	// Check returns no error. Without a reason, the server was reached, or was not the one that
+	// failed.
 	Unreachable       error
 	UnreachableReason string
 }
@@ -63,8 +66,9 @@ type CA struct {
 // ProfileAnnotation stands on a request for a certificate of a profile of its ACME server, in place of that of the issuer.
 const ProfileAnnotation = "perennial.dev/acme-profile"
 
-// RequestedByAnnotation stands on a Certificate in another namespace than the Gateway or ListenerSet that it is for, and names that:
-// Gateway/namespace/name. In the same namespace an owner reference does. It also stands on the Secret that was made for it.
+// RequestedByAnnotation stands on a Certificate in another namespace than the Gateway or
+// ListenerSet that it is for, and names that: Gateway/namespace/name. In the same namespace an
+// owner reference does. It also stands on the Secret that was made for it.
 const RequestedByAnnotation = "perennial.dev/requested-by"
 
 // ReplacesAnnotation stands on a request that renews a certificate whose ACME server is to be told so: the certificate's identifier,
@@ -88,8 +92,8 @@ const (
 	ReasonValidationsFailed = "ValidationsFailed"
 )
 
-// ConditionApprovalForbidden is the type of a condition, ours, of a request that waits because the controller lacks the
-// right to approve it.
+// ConditionApprovalForbidden is the type of a condition, ours, of a request that waits because the
+// controller lacks the right to approve it.
 const ConditionApprovalForbidden = "ApprovalForbidden"
 
 // Request is a request for a certificate. It has been approved, and its CSR agrees with the rest.
@@ -101,7 +105,8 @@ type Request struct {
 	Labels, Annotations map[string]string
 	// KeySecret names the Secret with the private key, in Namespace. Only selfSigned needs it.
 	KeySecret string
-	// KeyAnnotation is the annotation that names it, and KeyMissing the reason of an event that it does not exist.
+	// KeyAnnotation is the annotation that names it, and KeyMissing the reason of an event that it
+	// does not exist.
 	KeyAnnotation, KeyMissing string
 	// IssuerRef is how it names its issuer: kind and group may be left out.
 	IssuerRef cmmeta.IssuerReference
@@ -146,12 +151,12 @@ func InProcess(issuerType string) bool {
 // hundredth is not worth a word: a CA and a leaf of the same duration are issued moments apart.
 func Capped(asked, got time.Duration) bool { return got < asked-asked/100 }
 
-// Backdate is how long before it is signed a certificate becomes valid, for clients whose clocks are late. It is at most
-// a tenth of its life.
+// Backdate is how long before it is signed a certificate becomes valid, for clients whose clocks
+// are late. It is at most a tenth of its life.
 const Backdate = time.Minute
 
-// Validity returns when a certificate that is signed now begins and ends: both a little earlier, so that it lives as long as was
-// asked for.
+// Validity returns when a certificate that is signed now begins and ends: both a little earlier, so
+// that it lives as long as was asked for.
 func Validity(now time.Time, life time.Duration) (notBefore, notAfter time.Time) {
 	notBefore = now.Add(-min(Backdate, life/10))
 	return notBefore, notBefore.Add(life)

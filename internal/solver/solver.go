@@ -102,7 +102,8 @@ type Reads struct {
 
 // Asked are the options of such a read: the Challenges of a namespace, or of all if that is empty, for which an ACME server may ask a host.
 func Asked(namespace, host string) []client.ListOption {
-	return []client.ListOption{client.InNamespace(namespace), client.MatchingLabels{cmacme.DomainLabelKey: LabelOf(pki.ComparableDNSName(host))}}
+	return []client.ListOption{client.InNamespace(namespace),
+		client.MatchingLabels{cmacme.DomainLabelKey: LabelOf(pki.ComparableDNSName(host))}}
 }
 
 // LabelOf is the value of the labels cmacme.DomainLabelKey and cmacme.TokenLabelKey. Several hosts, or tokens, may have the same.

@@ -241,8 +241,10 @@ func (r *Reconciler) ensure(ctx context.Context, c *content, namespace string, k
 	var uid types.UID
 	if o != nil {
 		if name, ok := o.Labels[api.TrustBundleLabelKey]; !ok {
-			return fault.Misconfiguredf("TargetExists", "%s exists and is not of this TrustBundle: delete it, choose another name in spec.target, or have it taken over: "+
-				"kubectl label %s -n %s %s %s=%s", at, strings.ToLower(c.kind), namespace, c.name, api.TrustBundleLabelKey, bundleOf(c))
+			return fault.Misconfiguredf("TargetExists",
+				"%s exists and is not of this TrustBundle: delete it, choose another name in spec.target, or have it taken over: "+
+					"kubectl label %s -n %s %s %s=%s", at, strings.ToLower(c.kind), namespace, c.name, api.TrustBundleLabelKey,
+				bundleOf(c))
 		} else if name != bundleOf(c) {
 			return fault.Misconfiguredf("TargetExists", "%s is of TrustBundle %q: choose another name in spec.target", at, name)
 		}
@@ -277,11 +279,12 @@ func (r *Reconciler) ensure(ctx context.Context, c *content, namespace string, k
 // trustManager is the API group of trust-manager, whose Bundles own what they write.
 const trustManager = "trust.cert-manager.io"
 
-// takeOver removes the owner of an object that a user has given to a TrustBundle, if that is a Bundle of trust-manager: an object has
-// one controller, and goes with it.
+// takeOver removes the owner of an object that a user has given to a TrustBundle, if that is a
+// Bundle of trust-manager: an object has one controller, and goes with it.
 func (r *Reconciler) takeOver(ctx context.Context, c *content, o *live) error {
 	i := slices.IndexFunc(o.OwnerReferences, func(owner metav1.OwnerReference) bool {
-		return owner.Controller != nil && *owner.Controller && owner.UID != c.owner.UID && (owner.Kind != c.owner.Kind || owner.APIVersion != c.owner.APIVersion)
+		return owner.Controller != nil && *owner.Controller && owner.UID != c.owner.UID &&
+			(owner.Kind != c.owner.Kind || owner.APIVersion != c.owner.APIVersion)
 	})
 	if i < 0 {
 		return nil // none, or a TrustBundle that was deleted and made again, whose objects go now
@@ -289,12 +292,15 @@ func (r *Reconciler) takeOver(ctx context.Context, c *content, o *live) error {
 	owner, at := o.OwnerReferences[i], c.kind+" "+o.Namespace+"/"+o.Name
 	remove := fmt.Sprintf(`[{"op": "test", "path": "/metadata/ownerReferences/%d/uid", "value": %q}, {"op": "remove", "path": "/metadata/ownerReferences/%d"}]`, i, owner.UID, i)
 	if group, err := schema.ParseGroupVersion(owner.APIVersion); err != nil || group.Group != trustManager {
-		return fault.Misconfiguredf("TargetOwned", "%s is controlled by %s %q, which would write it, too: choose another name in spec.target, or take it from there: "+
-			"kubectl patch %s -n %s %s --type=json -p '%s'", at, owner.Kind, owner.Name, strings.ToLower(c.kind), o.Namespace, o.Name, remove)
+		return fault.Misconfiguredf("TargetOwned",
+			"%s is controlled by %s %q, which would write it, too: choose another name in spec.target, or take it from there: "+
+				"kubectl patch %s -n %s %s --type=json -p '%s'", at, owner.Kind, owner.Name, strings.ToLower(c.kind), o.Namespace,
+			o.Name, remove)
 	}
 	object := metadata(c.kind)
 	object.Namespace, object.Name = o.Namespace, o.Name
-	err := r.Client.Patch(ctx, object, client.RawPatch(types.JSONPatchType, []byte(remove)), client.FieldOwner(FieldManager), client.DisableReadYourWritesConsistency)
+	err := r.Client.Patch(ctx, object, client.RawPatch(types.JSONPatchType, []byte(remove)),
+		client.FieldOwner(FieldManager), client.DisableReadYourWritesConsistency)
 	if err != nil {
 		return fmt.Errorf("take over %s from %s %q of trust-manager: %w", at, owner.Kind, owner.Name, err)
 	}

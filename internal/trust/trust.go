@@ -282,8 +282,8 @@ func again(failures ...error) (result reconcile.Result, err error) {
 	return result, nil
 }
 
-// write writes the status if it has changed, and events about what did. It reports whether the TrustBundle is gone. That the status
-// cannot be written can only be said by an event.
+// write writes the status if it has changed, and events about what did. It reports whether the
+// TrustBundle is gone. That the status cannot be written can only be said by an event.
 func (r *Reconciler) write(ctx context.Context, before, bundle *api.TrustBundle) (gone bool, err error) {
 	if equality.Semantic.DeepEqual(before.Status, bundle.Status) {
 		return false, nil
@@ -293,7 +293,9 @@ func (r *Reconciler) write(ctx context.Context, before, bundle *api.TrustBundle)
 	case apierrors.IsNotFound(err):
 		return true, nil
 	case fault.RefusedByAPI(err):
-		r.Events.Eventf(bundle, corev1.EventTypeWarning, "StatusNotWritten", "The status is not what is so, as it cannot be written: %s. It is tried again every 5 minutes", outside.Short(err.Error(), maxAnswer))
+		r.Events.Eventf(bundle, corev1.EventTypeWarning, "StatusNotWritten",
+			"The status is not what is so, as it cannot be written: %s. It is tried again every 5 minutes",
+			outside.Short(err.Error(), maxAnswer))
 		return false, fmt.Errorf("write status: %w", err)
 	case err != nil:
 		return false, fmt.Errorf("write status: %w", err)
@@ -311,13 +313,15 @@ func (r *Reconciler) unreadable(bundle *api.TrustBundle, err error, now time.Tim
 	message := outside.Short(err.Error(), maxAnswer) + retryWords(err)
 	for _, kind := range []string{api.ConditionSourcesValid, api.ConditionReady} {
 		meta.SetStatusCondition(&bundle.Status.Conditions, metav1.Condition{
-			Type: kind, Status: metav1.ConditionFalse, Reason: "SourceUnreadable", Message: message + ". What is distributed stays as it is",
+			Type: kind, Status: metav1.ConditionFalse, Reason: "SourceUnreadable", Message: message +
+				". What is distributed stays as it is",
 			ObservedGeneration: bundle.Generation, LastTransitionTime: metav1.NewTime(now),
 		})
 	}
 	if meta.FindStatusCondition(bundle.Status.Conditions, api.ConditionDistributed) == nil {
 		meta.SetStatusCondition(&bundle.Status.Conditions, metav1.Condition{
-			Type: api.ConditionDistributed, Status: metav1.ConditionUnknown, Reason: "SourceUnreadable", Message: "nothing is distributed before all sources were read",
+			Type: api.ConditionDistributed, Status: metav1.ConditionUnknown, Reason: "SourceUnreadable",
+			Message:            "nothing is distributed before all sources were read",
 			ObservedGeneration: bundle.Generation, LastTransitionTime: metav1.NewTime(now),
 		})
 	}

@@ -266,7 +266,8 @@ func TestUsable(t *testing.T) {
 		{name: "an oversize bundle is refused", data: bytes.Repeat(pki.EncodeCertificatePEM(ca), 1000), problem: "330000"},
 		{name: "a private key is refused", data: append(pki.EncodeCertificatePEM(ca), keyPEM...), problem: "PRIVATE KEY"},
 		{name: "a block that is spoiled is no text between blocks", problem: "PEM block 2 (line ", data: bytes.Join([][]byte{
-			pki.EncodeCertificatePEM(ca), bytes.Replace(pki.EncodeCertificatePEM(future), []byte("MIIB"), []byte("!!!!"), 1), pki.EncodeCertificatePEM(ca),
+			pki.EncodeCertificatePEM(ca), bytes.Replace(pki.EncodeCertificatePEM(future), []byte("MIIB"), []byte("!!!!"), 1),
+			pki.EncodeCertificatePEM(ca),
 		}, nil)},
 		{name: "what is not PEM is refused", data: []byte("ca"), problem: "PEM"},
 	} {

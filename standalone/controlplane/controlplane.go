@@ -50,8 +50,8 @@ type Options struct {
 	// Progress, if set, is told in words what is being waited for, and how long it took, and warned of
 	// low disk space as long as the control plane runs.
 	Progress func(message string)
-	// LastWords, if set, is called with the reason when etcd cannot go on, as on a full disk. The process
-	// ends when it returns: nothing that was acknowledged is lost.
+	// LastWords, if set, is called with the reason when etcd cannot go on, as on a full disk. The
+	// process ends when it returns: nothing that was acknowledged is lost.
 	LastWords func(reason error)
 }
 

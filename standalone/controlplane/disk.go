@@ -59,10 +59,12 @@ func diskWarning(dir string, now space, warned *space) (message string, next *sp
 		return fmt.Sprintf("the file system of %s has enough space again", dir), nil
 	case short == "":
 		return "", nil
-	case warned != nil && now.bytes >= warned.bytes/2 && (now.inodes < 0 || now.inodes > warned.inodes/2 || now.inodes >= lowInodes):
+	case warned != nil && now.bytes >= warned.bytes/2 &&
+		(now.inodes < 0 || now.inodes > warned.inodes/2 || now.inodes >= lowInodes):
 		return "", warned
 	}
-	return fmt.Sprintf("warning: the file system of %s has %s: free space before it is full, or perenniald stops", dir, short), &now
+	return fmt.Sprintf("warning: the file system of %s has %s: free space before it is full, or perenniald stops", dir,
+		short), &now
 }
 
 // disk warns of low space on the file system of a directory.
@@ -102,12 +104,13 @@ func explainDisk(dir string, err error) error {
 	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
 		return err
 	}
-	return fmt.Errorf("the file system of %s is full: %w: free at least %d MiB there and start again; what was stored before is kept",
+	return fmt.Errorf("the file system of %s is full: %w: free at least %d MiB there and start again; what was stored "+
+		"before is kept",
 		dir, err, lowSpace>>20)
 }
 
-// lastWords ends the process with one line when etcd cannot go on: its logger would end it without a
-// word on standard error, or with a stack trace, and the log may be on the disk that is full.
+// lastWords ends the process with one line when etcd cannot go on: its logger would end it without
+// a word on standard error, or with a stack trace, and the log may be on the disk that is full.
 type lastWords struct {
 	dir  string
 	say  func(error)

@@ -10,7 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// advice is what to do about an error of this machine, to follow its text; empty if there is nothing to add.
+// advice is what to do about an error of this machine, to follow its text; empty if there is
+// nothing to add.
 func advice(err error) string {
 	switch {
 	case errors.Is(err, unix.ENOSPC):
@@ -18,7 +19,8 @@ func advice(err error) string {
 	case errors.Is(err, unix.EDQUOT):
 		return ": free space within the quota of the user of perenniald, or raise it"
 	case errors.Is(err, unix.EROFS):
-		return ": mount that file system writable or, if the unit of perenniald has ProtectSystem, list the directory in ReadWritePaths"
+		return ": mount that file system writable or, if the unit of perenniald has ProtectSystem, list the directory in " +
+			"ReadWritePaths"
 	case errors.Is(err, exec.ErrNotFound), errors.Is(err, unix.ENOENT):
 		return ": create it, or correct the path"
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):

@@ -16,7 +16,8 @@ func TestEachErrorOfTheMachineSaysWhatToDo(t *testing.T) {
 		unix.ENOSPC: "free space", unix.EDQUOT: "quota", unix.EROFS: "ReadWritePaths", unix.ENOENT: "correct the path",
 		exec.ErrNotFound: "correct the path", unix.EACCES: "as which perenniald runs", unix.EPERM: "as which perenniald runs",
 	} {
-		if got := advice(fmt.Errorf("write x: %w", &fs.PathError{Op: "open", Path: "x", Err: err})); !strings.Contains(got, says) {
+		if got := advice(fmt.Errorf("write x: %w", &fs.PathError{Op: "open", Path: "x", Err: err})); !strings.Contains(got,
+			says) {
 			t.Errorf("%v: %q, want %q", err, got, says)
 		}
 	}

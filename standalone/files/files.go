@@ -1,6 +1,6 @@
-// Package files carries out CertificateFiles: it puts certificates into files on this machine, and has
-// programs read them again. Only perenniald does that. In a cluster nothing ever writes a file or runs a
-// command.
+// Package files carries out CertificateFiles: it puts certificates into files on this machine, and
+// has programs read them again. Only perenniald does that. In a cluster nothing ever writes a file
+// or runs a command.
 package files
 
 import (
@@ -88,13 +88,15 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	if err != nil {
 		return fmt.Errorf("files: client for events: %w", err)
 	}
-	events := observe.NewRecorder(observe.RecorderOptions{Client: typed.CoreV1(), Scheme: scheme, Component: "perenniald-files", Log: o.Log})
+	events := observe.NewRecorder(observe.RecorderOptions{Client: typed.CoreV1(), Scheme: scheme,
+		Component: "perenniald-files", Log: o.Log})
 	if err := mgr.Add(events); err != nil {
 		return err
 	}
 	r := &reconciler{
 		Options: o, client: mgr.GetClient(), events: events, life: ctx, finished: make(chan event.GenericEvent),
-		running: map[string]bool{}, results: map[string]result{}, known: map[string]*perennial.CertificateFile{}, attempts: map[string]int{},
+		running: map[string]bool{}, results: map[string]result{}, known: map[string]*perennial.CertificateFile{},
+		attempts: map[string]int{},
 	}
 	if err := r.setup(ctx, mgr); err != nil {
 		return err
@@ -166,7 +168,8 @@ func (r *reconciler) setup(ctx context.Context, mgr manager.Manager) error {
 	}
 	return ctrl.NewControllerManagedBy(mgr).Named("certificatefiles").
 		For(&perennial.CertificateFile{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
-		Watches(&perennial.CertificateFile{}, handler.EnqueueRequestsFromMapFunc(r.neighbours), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&perennial.CertificateFile{}, handler.EnqueueRequestsFromMapFunc(r.neighbours),
+			builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&cmapi.Certificate{}, handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
 			return of(ctx, o.GetNamespace(), o.GetName())
 		})).

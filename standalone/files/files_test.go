@@ -290,7 +290,8 @@ func TestACommandMayLeaveAProcessInTheBackground(t *testing.T) {
 		}
 	}
 	// It writes to the output that it inherited when the command has long ended.
-	background := "(while ! test -e " + goOn + "; do sleep 0.01; done; echo hello && touch " + wrote + "; sleep 1000) & echo $! > " + pidFile + "; "
+	background := "(while ! test -e " + goOn + "; do sleep 0.01; done; echo hello && touch " + wrote +
+		"; sleep 1000) & echo $! > " + pidFile + "; "
 	began := time.Now()
 	if err := command(t.Context(), time.Minute, "/", []string{"/bin/sh", "-c", background + "exit 0"}); err != nil {
 		t.Errorf("exit status 0 is taken for a failure: %v", err)
@@ -420,15 +421,21 @@ func TestADirectoryHasOneOwner(t *testing.T) {
 		others []perennial.CertificateFile
 		owner  string
 	}{
-		"alone":                       {},
-		"beside another":              {others: []perennial.CertificateFile{file("a", root+"/web2", 2*time.Hour), file("b", root+"/we", 2*time.Hour)}},
-		"the same, older":             {others: []perennial.CertificateFile{file("a", root+"/web", 2*time.Hour)}, owner: "a"},
-		"the same, younger":           {others: []perennial.CertificateFile{file("a", root+"/web", time.Minute)}},
-		"the same age":                {others: []perennial.CertificateFile{file("a", root+"/web", time.Hour), file("z", root+"/web", time.Hour)}, owner: "a"},
-		"within an older one":         {others: []perennial.CertificateFile{file("a", root, 2*time.Hour), file("b", filepath.Dir(root), 2*time.Hour)}},
-		"around an older one":         {others: []perennial.CertificateFile{file("a", root+"/web/sub", 2*time.Hour)}, owner: "a"},
-		"the same through a link":     {others: []perennial.CertificateFile{file("a", other+"/web", 2*time.Hour)}, owner: "a"},
-		"the oldest of several":       {others: []perennial.CertificateFile{file("a", root+"/web", 2*time.Hour), file("b", root+"/web", 3*time.Hour)}, owner: "b"},
+		"alone": {},
+		"beside another": {
+			others: []perennial.CertificateFile{file("a", root+"/web2", 2*time.Hour), file("b", root+"/we", 2*time.Hour)}},
+		"the same, older":   {others: []perennial.CertificateFile{file("a", root+"/web", 2*time.Hour)}, owner: "a"},
+		"the same, younger": {others: []perennial.CertificateFile{file("a", root+"/web", time.Minute)}},
+		"the same age": {
+			others: []perennial.CertificateFile{file("a", root+"/web", time.Hour), file("z", root+"/web", time.Hour)},
+			owner:  "a"},
+		"within an older one": {
+			others: []perennial.CertificateFile{file("a", root, 2*time.Hour), file("b", filepath.Dir(root), 2*time.Hour)}},
+		"around an older one":     {others: []perennial.CertificateFile{file("a", root+"/web/sub", 2*time.Hour)}, owner: "a"},
+		"the same through a link": {others: []perennial.CertificateFile{file("a", other+"/web", 2*time.Hour)}, owner: "a"},
+		"the oldest of several": {
+			others: []perennial.CertificateFile{file("a", root+"/web", 2*time.Hour), file("b", root+"/web", 3*time.Hour)},
+			owner:  "b"},
 		"one that is nowhere allowed": {others: []perennial.CertificateFile{file("a", "/elsewhere/web", 2*time.Hour)}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -442,7 +449,8 @@ func TestADirectoryHasOneOwner(t *testing.T) {
 		})
 	}
 	inner := file("inner", root+"/web/sub", time.Hour)
-	if o := ownerOf(roots, &inner, placeIn(t, root, "web/sub"), []perennial.CertificateFile{file("a", root+"/web", 2*time.Hour)}); o == nil {
+	if o := ownerOf(roots, &inner, placeIn(t, root, "web/sub"),
+		[]perennial.CertificateFile{file("a", root+"/web", 2*time.Hour)}); o == nil {
 		t.Error("a directory within that of an older one is taken for its own")
 	}
 }
@@ -459,16 +467,24 @@ func TestWhatACertificateVouchesFor(t *testing.T) {
 		reason  string // "" if it vouches
 		waiting bool   // for the Certificate to judge what is new
 	}{
-		"ready":                       {ready: &cmapi.CertificateCondition{Status: cmmeta.ConditionTrue}, end: end},
-		"ready, issued for it":        {ready: &cmapi.CertificateCondition{Status: cmmeta.ConditionTrue}, end: end, holder: "web"},
+		"ready": {ready: &cmapi.CertificateCondition{Status: cmmeta.ConditionTrue}, end: end},
+		"ready, issued for it": {
+			ready: &cmapi.CertificateCondition{Status: cmmeta.ConditionTrue}, end: end, holder: "web"},
 		"ready, no end in the status": {ready: &cmapi.CertificateCondition{Status: cmmeta.ConditionTrue}},
 		"not looked at":               {reason: reasonWaiting},
-		"not ready":                   {ready: &cmapi.CertificateCondition{Status: cmmeta.ConditionFalse, Reason: "IncorrectCertificate", Message: "another's"}, end: end, reason: "IncorrectCertificate"},
-		"unknown":                     {ready: &cmapi.CertificateCondition{Status: cmmeta.ConditionUnknown}, end: end, reason: reasonWaiting},
-		"no Secret":                   {ready: &cmapi.CertificateCondition{Status: cmmeta.ConditionTrue}, none: true, reason: reasonWaiting},
-		"a Secret of another":         {ready: &cmapi.CertificateCondition{Status: cmmeta.ConditionTrue}, end: end, holder: "other", reason: reasonWaiting},
-		"expired":                     {ready: &cmapi.CertificateCondition{Status: cmmeta.ConditionTrue}, end: end, now: end.Add(time.Second), reason: reasonExpired},
-		"newer than the status":       {ready: &cmapi.CertificateCondition{Status: cmmeta.ConditionTrue}, end: end.Add(-time.Minute), reason: reasonWaiting, waiting: true},
+		"not ready": {
+			ready: &cmapi.CertificateCondition{Status: cmmeta.ConditionFalse, Reason: "IncorrectCertificate",
+				Message: "another's"}, end: end, reason: "IncorrectCertificate"},
+		"unknown":   {ready: &cmapi.CertificateCondition{Status: cmmeta.ConditionUnknown}, end: end, reason: reasonWaiting},
+		"no Secret": {ready: &cmapi.CertificateCondition{Status: cmmeta.ConditionTrue}, none: true, reason: reasonWaiting},
+		"a Secret of another": {
+			ready: &cmapi.CertificateCondition{Status: cmmeta.ConditionTrue}, end: end, holder: "other", reason: reasonWaiting},
+		"expired": {
+			ready: &cmapi.CertificateCondition{Status: cmmeta.ConditionTrue}, end: end, now: end.Add(time.Second),
+			reason: reasonExpired},
+		"newer than the status": {
+			ready: &cmapi.CertificateCondition{Status: cmmeta.ConditionTrue}, end: end.Add(-time.Minute), reason: reasonWaiting,
+			waiting: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			crt := &cmapi.Certificate{}
@@ -496,7 +512,8 @@ func TestWhatACertificateVouchesFor(t *testing.T) {
 				wrong = current(crt, leaf, now)
 			}
 			switch {
-			case wrong == nil && test.reason != "", wrong != nil && wrong.reason != test.reason, wrong != nil && wrong.unconfirmed != test.waiting:
+			case wrong == nil && test.reason != "", wrong != nil && wrong.reason != test.reason, wrong != nil &&
+				wrong.unconfirmed != test.waiting:
 				t.Errorf("got %+v, want reason %q, waiting %v", wrong, test.reason, test.waiting)
 			case wrong != nil && !wrong.kept:
 				t.Error("the files that are there do not stay")
@@ -506,7 +523,8 @@ func TestWhatACertificateVouchesFor(t *testing.T) {
 }
 
 func TestPausesGrowToALimit(t *testing.T) {
-	for n, want := range map[int]time.Duration{0: 5 * time.Second, 1: 10 * time.Second, 5: 160 * time.Second, 6: 5 * time.Minute, 10: 5 * time.Minute, 1000: 5 * time.Minute, -1: 5 * time.Second} {
+	for n, want := range map[int]time.Duration{0: 5 * time.Second, 1: 10 * time.Second, 5: 160 * time.Second,
+		6: 5 * time.Minute, 10: 5 * time.Minute, 1000: 5 * time.Minute, -1: 5 * time.Second} {
 		if got := pauseAfter(n, 5*time.Second, 5*time.Minute); got != want {
 			t.Errorf("after %d failures: %s, want %s", n, got, want)
 		}

@@ -15,8 +15,8 @@ var (
 		"When the certificate in the files expires, in seconds since 1970. 0 if there is none.", []string{"name"}, nil)
 )
 
-// collector is a prometheus.Collector of what the last pass found for each CertificateFile, also where the
-// API server did not store it.
+// collector is a prometheus.Collector of what the last pass found for each CertificateFile, also
+// where the API server did not store it.
 type collector reconciler
 
 // Describe implements prometheus.Collector.
@@ -34,7 +34,8 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		if condition := meta.FindStatusCondition(cf.Status.Conditions, perennial.ConditionReady); condition != nil {
 			is = condition.Status
 		}
-		for _, status := range []metav1.ConditionStatus{metav1.ConditionTrue, metav1.ConditionFalse, metav1.ConditionUnknown} {
+		for _, status := range []metav1.ConditionStatus{metav1.ConditionTrue, metav1.ConditionFalse,
+			metav1.ConditionUnknown} {
 			value := 0.0
 			if status == is {
 				value = 1

@@ -25,19 +25,23 @@ func (r *reconciler) claim(ctx context.Context, cf *perennial.CertificateFile) (
 	}
 	var all perennial.CertificateFileList
 	if err := r.client.List(ctx, &all); err != nil {
-		return at, &trouble{reason: reasonWriteFailed, message: fmt.Sprintf("read CertificateFiles: %v", err), retry: true, kept: true}
+		return at, &trouble{reason: reasonWriteFailed, message: fmt.Sprintf("read CertificateFiles: %v", err), retry: true,
+			kept: true}
 	}
 	if owner := ownerOf(r.Roots, cf, at, all.Items); owner != nil {
 		return at, &trouble{reason: reasonDirectoryTaken, message: fmt.Sprintf(
-			"spec.directory %s meets that of CertificateFile %s, %s, which is older and has it: choose another directory, or delete one of the two",
+			"spec.directory %s meets that of CertificateFile %s, %s, which is older and has it: choose another directory, or "+
+				"delete one of the two",
 			cf.Spec.Directory, owner.Name, owner.Spec.Directory)}
 	}
 	return at, nil
 }
 
-// ownerOf returns the CertificateFile that has the directory in this one's place, or nil. Of several
-// whose directories are the same or lie within each other, whatever the paths to them, the oldest has it.
-func ownerOf(roots []string, cf *perennial.CertificateFile, at place, all []perennial.CertificateFile) *perennial.CertificateFile {
+// ownerOf returns the CertificateFile that has the directory in this one's place, or nil. Of
+// several whose directories are the same or lie within each other, whatever the paths to them, the
+// oldest has it.
+func ownerOf(roots []string, cf *perennial.CertificateFile, at place,
+	all []perennial.CertificateFile) *perennial.CertificateFile {
 	var owner *perennial.CertificateFile
 	for i := range all {
 		other := &all[i]
@@ -64,7 +68,8 @@ func meet(a, b place) bool {
 	return x == y || strings.HasPrefix(x, y+"/") || strings.HasPrefix(y, x+"/")
 }
 
-// neighbours are the other CertificateFiles whose directories meet: one of them may have its directory now.
+// neighbours are the other CertificateFiles whose directories meet: one of them may have its
+// directory now.
 func (r *reconciler) neighbours(ctx context.Context, o client.Object) []reconcile.Request {
 	at, err := newPlace(r.Roots, o.(*perennial.CertificateFile).Spec.Directory)
 	if err != nil {
@@ -96,9 +101,11 @@ func (r *reconciler) guard(ctx context.Context, cf *perennial.CertificateFile) *
 	} else {
 		controllerutil.RemoveFinalizer(changed, perennial.CertificateFileFinalizer)
 	}
-	if err := r.client.Patch(ctx, changed, client.MergeFromWithOptions(cf.DeepCopy(), client.MergeFromWithOptimisticLock{})); err != nil {
+	if err := r.client.Patch(ctx, changed, client.MergeFromWithOptions(cf.DeepCopy(),
+		client.MergeFromWithOptimisticLock{})); err != nil {
 		return &trouble{reason: reasonWriteRefused, retry: true, kept: true, message: fmt.Sprintf(
-			"the API server does not store the finalizer %s, which spec.deletionPolicy needs: %v; see what refuses it, such as an admission policy", perennial.CertificateFileFinalizer, err)}
+			"the API server does not store the finalizer %s, which spec.deletionPolicy needs: %v; see what refuses it, such "+
+				"as an admission policy", perennial.CertificateFileFinalizer, err)}
 	}
 	*cf = *changed
 	return nil
@@ -109,13 +116,17 @@ func (r *reconciler) moved(ctx context.Context, cf *perennial.CertificateFile, b
 	if cf.Spec.DeletionPolicy == perennial.FileDeletionPolicyDelete {
 		err := r.removeFrom(ctx, cf, before)
 		if err == nil {
-			r.say(cf, corev1.EventTypeNormal, reasonRemoved, fmt.Sprintf("the files in %s are removed, as they are in %s now", before, cf.Spec.Directory))
+			r.say(cf, corev1.EventTypeNormal, reasonRemoved, fmt.Sprintf("the files in %s are removed, as they are in %s now",
+				before, cf.Spec.Directory))
 			return
 		}
-		r.say(cf, corev1.EventTypeWarning, reasonRemoveFailed, fmt.Sprintf("the files in %s, which are in %s now, could not be removed: %v%s. Remove them yourself", before, cf.Spec.Directory, err, advice(err)))
+		r.say(cf, corev1.EventTypeWarning, reasonRemoveFailed,
+			fmt.Sprintf("the files in %s, which are in %s now, could not be removed: %v%s. Remove them yourself", before,
+				cf.Spec.Directory, err, advice(err)))
 		return
 	}
-	r.say(cf, corev1.EventTypeNormal, reasonLeft, fmt.Sprintf("the files are in %s now; %s", cf.Spec.Directory, r.left(before)))
+	r.say(cf, corev1.EventTypeNormal, reasonLeft, fmt.Sprintf("the files are in %s now; %s", cf.Spec.Directory,
+		r.left(before)))
 }
 
 // removeFrom removes the files in a directory, unless another CertificateFile has it.
@@ -130,7 +141,8 @@ func (r *reconciler) removeFrom(ctx context.Context, cf *perennial.CertificateFi
 	}
 	for i := range all.Items {
 		other := &all.Items[i]
-		if its, err := newPlace(r.Roots, other.Spec.Directory); err == nil && other.Name != cf.Name && meet(at, its) && other.Status.Deployed != nil && other.Status.Deployed.Directory == other.Spec.Directory {
+		if its, err := newPlace(r.Roots, other.Spec.Directory); err == nil && other.Name != cf.Name && meet(at, its) &&
+			other.Status.Deployed != nil && other.Status.Deployed.Directory == other.Spec.Directory {
 			return nil
 		}
 	}
@@ -148,11 +160,12 @@ func (r *reconciler) left(directory string) string {
 			paths[i] = "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
 		}
 	}
-	return fmt.Sprintf("%s stays, with its private key, and is no longer kept up to date. When no program uses it: rm -r %s", directory, strings.Join(paths, " "))
+	return fmt.Sprintf("%s stays, with its private key, and is no longer kept up to date. When no program uses it: "+
+		"rm -r %s", directory, strings.Join(paths, " "))
 }
 
-// remove removes the files of a CertificateFile that is being deleted, if they are to be. Left says that
-// it stays for now, with a condition that says why.
+// remove removes the files of a CertificateFile that is being deleted, if they are to be. Left says
+// that it stays for now, with a condition that says why.
 func (r *reconciler) remove(ctx context.Context, cf *perennial.CertificateFile) (stays bool, again time.Duration) {
 	if !controllerutil.ContainsFinalizer(cf, perennial.CertificateFileFinalizer) {
 		return false, 0 // others have finalizers there
@@ -166,7 +179,8 @@ func (r *reconciler) remove(ctx context.Context, cf *perennial.CertificateFile) 
 	var err error
 	for _, directory := range directories {
 		if err = r.removeFrom(ctx, cf, directory); err != nil {
-			err = fmt.Errorf("the files in %s cannot be removed: %w%s; or take the finalizer %s away, which leaves them", directory, err, advice(err), perennial.CertificateFileFinalizer)
+			err = fmt.Errorf("the files in %s cannot be removed: %w%s; or take the finalizer %s away, which leaves them",
+				directory, err, advice(err), perennial.CertificateFileFinalizer)
 			break
 		}
 	}
@@ -174,10 +188,12 @@ func (r *reconciler) remove(ctx context.Context, cf *perennial.CertificateFile) 
 	if err == nil {
 		changed := cf.DeepCopy()
 		controllerutil.RemoveFinalizer(changed, perennial.CertificateFileFinalizer)
-		err = client.IgnoreNotFound(r.client.Patch(ctx, changed, client.MergeFromWithOptions(cf.DeepCopy(), client.MergeFromWithOptimisticLock{})))
+		err = client.IgnoreNotFound(r.client.Patch(ctx, changed, client.MergeFromWithOptions(cf.DeepCopy(),
+			client.MergeFromWithOptimisticLock{})))
 		if err == nil {
 			if len(directories) > 0 {
-				r.say(cf, corev1.EventTypeNormal, reasonRemoved, fmt.Sprintf("deleted, and the files in %s with it", directories[0]))
+				r.say(cf, corev1.EventTypeNormal, reasonRemoved, fmt.Sprintf("deleted, and the files in %s with it",
+					directories[0]))
 			}
 			r.forget(cf.Name)
 			return false, 0
@@ -185,7 +201,9 @@ func (r *reconciler) remove(ctx context.Context, cf *perennial.CertificateFile) 
 		if apierrors.IsConflict(err) {
 			return true, conflictPause
 		}
-		reason, err = reasonWriteRefused, fmt.Errorf("the files are removed, but the API server does not take the finalizer %s away: %w", perennial.CertificateFileFinalizer, err)
+		reason, err = reasonWriteRefused,
+			fmt.Errorf("the files are removed, but the API server does not take the finalizer %s away: %w",
+				perennial.CertificateFileFinalizer, err)
 	}
 	again = r.pause(cf.Name)
 	message := fmt.Sprintf("%v; the next attempt is at %s", err, r.at(again))
@@ -224,7 +242,8 @@ func (r *reconciler) heir(ctx context.Context, name, directory string) string {
 		return ""
 	}
 	for i := range all.Items {
-		if its, err := newPlace(r.Roots, all.Items[i].Spec.Directory); err == nil && all.Items[i].Name != name && its.real() == at.real() {
+		if its, err := newPlace(r.Roots, all.Items[i].Spec.Directory); err == nil && all.Items[i].Name != name &&
+			its.real() == at.real() {
 			return all.Items[i].Name
 		}
 	}

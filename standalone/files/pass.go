@@ -35,14 +35,14 @@ const (
 )
 
 const (
-	// What failed on this machine or at the API is tried again after these pauses: nothing tells when a
-	// disk has space again, or a user exists.
+	// What failed on this machine or at the API is tried again after these pauses: nothing tells when
+	// a disk has space again, or a user exists.
 	firstPause = 5 * time.Second
 	lastPause  = 5 * time.Minute
 	// conflictPause is when an object is read again that another client wrote in the same moment.
 	conflictPause = 20 * time.Millisecond
-	// confirmPause is when a Certificate is looked at again whose status is older than its Secret, should
-	// its change go unnoticed.
+	// confirmPause is when a Certificate is looked at again whose status is older than its Secret,
+	// should its change go unnoticed.
 	confirmPause = 10 * time.Second
 )
 
@@ -89,11 +89,13 @@ func (r *reconciler) reconcile(ctx context.Context, request reconcile.Request) (
 }
 
 // write writes the status if it has changed.
-func (r *reconciler) write(ctx context.Context, before, cf *perennial.CertificateFile, again time.Duration) (reconcile.Result, error) {
+func (r *reconciler) write(ctx context.Context, before, cf *perennial.CertificateFile,
+	again time.Duration) (reconcile.Result, error) {
 	if equality.Semantic.DeepEqual(before.Status, cf.Status) {
 		return reconcile.Result{RequeueAfter: again}, nil
 	}
-	err := r.client.Status().Patch(ctx, cf.DeepCopy(), client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+	err := r.client.Status().Patch(ctx, cf.DeepCopy(), client.MergeFromWithOptions(before,
+		client.MergeFromWithOptimisticLock{}))
 	switch {
 	case apierrors.IsConflict(err):
 		return reconcile.Result{RequeueAfter: conflictPause}, nil // it is read again
@@ -102,7 +104,8 @@ func (r *reconciler) write(ctx context.Context, before, cf *perennial.Certificat
 	case client.IgnoreNotFound(err) != nil:
 		pause := r.pause(cf.Name + statusKey)
 		r.say(cf, corev1.EventTypeWarning, reasonWriteRefused, fmt.Sprintf(
-			"the API server does not store the status: %v; see what refuses it, such as an admission policy; the next attempt is at %s", err, r.at(pause)))
+			"the API server does not store the status: %v; see what refuses it, such as an admission policy; the next attempt "+
+				"is at %s", err, r.at(pause)))
 		r.report(before, cf)
 		return reconcile.Result{RequeueAfter: pause}, nil // what refuses it may have gone
 	}
@@ -114,8 +117,10 @@ func (r *reconciler) write(ctx context.Context, before, cf *perennial.Certificat
 
 // report says what is new in the Ready condition.
 func (r *reconciler) report(was, is *perennial.CertificateFile) {
-	now, before := meta.FindStatusCondition(is.Status.Conditions, perennial.ConditionReady), meta.FindStatusCondition(was.Status.Conditions, perennial.ConditionReady)
-	if now == nil || now.Reason == reasonReloading || before != nil && before.Message == now.Message && before.Status == now.Status {
+	now, before := meta.FindStatusCondition(is.Status.Conditions, perennial.ConditionReady),
+		meta.FindStatusCondition(was.Status.Conditions, perennial.ConditionReady)
+	if now == nil || now.Reason == reasonReloading || before != nil && before.Message == now.Message &&
+		before.Status == now.Status {
 		return
 	}
 	kind := corev1.EventTypeWarning
@@ -160,15 +165,18 @@ func (r *reconciler) at(pause time.Duration) string {
 }
 
 // condition sets a condition.
-func (r *reconciler) condition(cf *perennial.CertificateFile, t string, status metav1.ConditionStatus, reason, message string) {
+func (r *reconciler) condition(cf *perennial.CertificateFile, t string, status metav1.ConditionStatus, reason,
+	message string) {
 	meta.SetStatusCondition(&cf.Status.Conditions, metav1.Condition{
-		Type: t, Status: status, Reason: reason, Message: message, ObservedGeneration: cf.Generation, LastTransitionTime: metav1.NewTime(r.Clock.Now()),
+		Type: t, Status: status, Reason: reason, Message: message, ObservedGeneration: cf.Generation,
+		LastTransitionTime: metav1.NewTime(r.Clock.Now()),
 	})
 }
 
-// carryOut brings the files up to date, sees to the reload and sets the conditions. It returns when to
-// look again, 0 for when something happens.
-func (r *reconciler) carryOut(ctx context.Context, cf *perennial.CertificateFile, guarded *trouble) (again time.Duration, err error) {
+// carryOut brings the files up to date, sees to the reload and sets the conditions. It returns when
+// to look again, 0 for when something happens.
+func (r *reconciler) carryOut(ctx context.Context, cf *perennial.CertificateFile,
+	guarded *trouble) (again time.Duration, err error) {
 	at, wrong := r.claim(ctx, cf)
 	ours := wrong == nil
 	if wrong == nil {
@@ -206,14 +214,16 @@ func (r *reconciler) carryOut(ctx context.Context, cf *perennial.CertificateFile
 		return again, nil
 	}
 
-	text := fmt.Sprintf("certificate %s/%s is in %s, valid until %s", cf.Spec.CertificateRef.Namespace, cf.Spec.CertificateRef.Name, cf.Spec.Directory, deployed.NotAfter.UTC().Format(time.RFC3339))
+	text := fmt.Sprintf("certificate %s/%s is in %s, valid until %s", cf.Spec.CertificateRef.Namespace,
+		cf.Spec.CertificateRef.Name, cf.Spec.Directory, deployed.NotAfter.UTC().Format(time.RFC3339))
 	if wrong == nil {
 		r.condition(cf, perennial.ConditionDeployed, metav1.ConditionTrue, reasonDeployed, text)
 	}
 	unreloaded, soon, err := r.reloaded(cf, at, text)
 	if err != nil && wrong == nil {
 		soon = r.pause(cf.Name)
-		wrong = &trouble{reason: reasonWriteFailed, message: err.Error() + advice(err) + "; the next attempt is at " + r.at(soon)}
+		wrong = &trouble{reason: reasonWriteFailed, message: err.Error() + advice(err) + "; the next attempt is at " +
+			r.at(soon)}
 	}
 	return sooner(sooner(again, soon), r.ready(cf, text, wrong, unreloaded)), nil
 }
@@ -224,10 +234,12 @@ func (r *reconciler) ready(cf *perennial.CertificateFile, text string, wrong, un
 	left := deployed.NotAfter.Sub(r.Clock.Now())
 	switch {
 	case wrong != nil:
-		r.condition(cf, perennial.ConditionReady, metav1.ConditionFalse, wrong.reason, wrong.message+holding(deployed, cf.Spec.Directory, left))
+		r.condition(cf, perennial.ConditionReady, metav1.ConditionFalse, wrong.reason,
+			wrong.message+holding(deployed, cf.Spec.Directory, left))
 	case left <= 0:
 		r.condition(cf, perennial.ConditionReady, metav1.ConditionFalse, reasonExpired, fmt.Sprintf(
-			"the certificate in %s expired at %s: see why Certificate %s/%s is not renewed", cf.Spec.Directory, deployed.NotAfter.UTC().Format(time.RFC3339), ref.Namespace, ref.Name))
+			"the certificate in %s expired at %s: see why Certificate %s/%s is not renewed", cf.Spec.Directory,
+			deployed.NotAfter.UTC().Format(time.RFC3339), ref.Namespace, ref.Name))
 	case unreloaded != nil:
 		r.condition(cf, perennial.ConditionReady, metav1.ConditionFalse, unreloaded.reason, unreloaded.message)
 	default:
@@ -245,7 +257,8 @@ func holding(d *perennial.DeployedCertificate, directory string, left time.Durat
 	if left <= 0 {
 		verb = "expired at"
 	}
-	return fmt.Sprintf(". The files in %s are left as they are: their certificate %s %s", directory, verb, d.NotAfter.UTC().Format(time.RFC3339))
+	return fmt.Sprintf(". The files in %s are left as they are: their certificate %s %s", directory, verb,
+		d.NotAfter.UTC().Format(time.RFC3339))
 }
 
 // sooner is the shorter of two pauses, of which 0 is none.
@@ -260,13 +273,15 @@ func sooner(a, b time.Duration) time.Duration {
 }
 
 // deploy brings the files to hold v.
-func (r *reconciler) deploy(ctx context.Context, cf *perennial.CertificateFile, at place, v version, leaf *x509.Certificate) *trouble {
+func (r *reconciler) deploy(ctx context.Context, cf *perennial.CertificateFile, at place, v version,
+	leaf *x509.Certificate) *trouble {
 	changed, err := at.put(v)
 	if err != nil {
 		return &trouble{reason: reasonWriteFailed, message: err.Error() + advice(err), retry: true, kept: changed}
 	}
 	was := cf.Status.Deployed
-	if fingerprint := pki.Fingerprint(leaf); changed || was == nil || was.Fingerprint != fingerprint || was.Directory != cf.Spec.Directory {
+	if fingerprint := pki.Fingerprint(leaf); changed || was == nil || was.Fingerprint != fingerprint ||
+		was.Directory != cf.Spec.Directory {
 		cf.Status.Deployed = &perennial.DeployedCertificate{
 			Serial: fmt.Sprintf("%x", leaf.SerialNumber), Fingerprint: fingerprint, Directory: cf.Spec.Directory,
 			NotAfter: metav1.NewTime(leaf.NotAfter), Time: metav1.NewTime(r.Clock.Now()),

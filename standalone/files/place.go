@@ -44,14 +44,15 @@ const pendingName = ".reload-pending"
 // maxFile bounds what is read back. Nothing that is written comes near it.
 const maxFile = 4 << 20
 
-// ownName matches what perenniald names the directories of versions, and the links that become the place:
-// a dot, the name of the place, and what version and random name make.
+// ownName matches what perenniald names the directories of versions, and the links that become the
+// place: a dot, the name of the place, and what version and random name make.
 var ownName = regexp.MustCompile(`^[.](.+)[.]([0-9a-f]{16}-[0-9a-f]{8}|new-[0-9a-f]{8})$`)
 
 // newPlace checks that directory lies below one of the roots.
 func newPlace(roots []string, directory string) (place, error) {
 	if ownName.MatchString(filepath.Base(directory)) {
-		return place{}, fmt.Errorf("spec.directory %s has a name as perenniald gives to its own: choose another one", directory)
+		return place{}, fmt.Errorf("spec.directory %s has a name as perenniald gives to its own: choose another one",
+			directory)
 	}
 	best := ""
 	for _, root := range roots {
@@ -71,14 +72,15 @@ func newPlace(roots []string, directory string) (place, error) {
 
 func (p place) base() string { return filepath.Base(p.directory) }
 
-// owns reports whether a name is of a directory or link that perenniald made for this place. The place
-// web.example.com beside the place web has names of its own.
+// owns reports whether a name is of a directory or link that perenniald made for this place. The
+// place web.example.com beside the place web has names of its own.
 func (p place) owns(name string) bool {
 	m := ownName.FindStringSubmatch(name)
 	return m != nil && m[1] == p.base()
 }
 
-// real is the path of the place without the symbolic links above its root. Below it none is followed.
+// real is the path of the place without the symbolic links above its root. Below it none is
+// followed.
 func (p place) real() string {
 	root, err := filepath.EvalSymlinks(p.root)
 	if err != nil {

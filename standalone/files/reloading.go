@@ -17,9 +17,10 @@ const (
 	lastReloadPause  = 5 * time.Minute
 )
 
-// reloaded sees that a change is followed by a reload: once, and again until that succeeds. It returns why
-// the change is not yet taken up, and when to look again.
-func (r *reconciler) reloaded(cf *perennial.CertificateFile, at place, deployed string) (*trouble, time.Duration, error) {
+// reloaded sees that a change is followed by a reload: once, and again until that succeeds. It
+// returns why the change is not yet taken up, and when to look again.
+func (r *reconciler) reloaded(cf *perennial.CertificateFile, at place,
+	deployed string) (*trouble, time.Duration, error) {
 	if cf.Spec.Reload == nil {
 		cf.Status.Reload = nil
 		return nil, 0, nil
@@ -45,8 +46,9 @@ func (r *reconciler) reloaded(cf *perennial.CertificateFile, at place, deployed 
 	status.Pending = pending
 	now := r.Clock.Now()
 	failed := func() *trouble {
-		return &trouble{reason: reasonReloadFailed, message: fmt.Sprintf("%s, but the reload failed (%d times in a row): %s; the next attempt is at %s",
-			deployed, status.Failures, status.LastError, status.NextAttempt.UTC().Format(time.RFC3339))}
+		return &trouble{reason: reasonReloadFailed,
+			message: fmt.Sprintf("%s, but the reload failed (%d times in a row): %s; the next attempt is at %s",
+				deployed, status.Failures, status.LastError, status.NextAttempt.UTC().Format(time.RFC3339))}
 	}
 	switch {
 	case !pending:
@@ -75,14 +77,16 @@ func noteResult(status *perennial.ReloadStatus, done result) {
 	status.LastResult = perennial.ReloadFailed
 	status.Failures++
 	status.LastError = done.err.Error() + advice(done.err)
-	status.NextAttempt = ptr.To(metav1.NewTime(done.at.Add(pauseAfter(int(status.Failures)-1, firstReloadPause, lastReloadPause))))
+	status.NextAttempt = ptr.To(metav1.NewTime(done.at.Add(pauseAfter(int(status.Failures)-1, firstReloadPause,
+		lastReloadPause))))
 }
 
 // reported drops the result of a reload, which is in the status now.
 func (r *reconciler) reported(cf *perennial.CertificateFile) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if done, ok := r.results[cf.Name]; ok && cf.Status.Reload != nil && cf.Status.Reload.LastTime != nil && !cf.Status.Reload.LastTime.Time.Before(done.at) {
+	if done, ok := r.results[cf.Name]; ok && cf.Status.Reload != nil && cf.Status.Reload.LastTime != nil &&
+		!cf.Status.Reload.LastTime.Time.Before(done.at) {
 		delete(r.results, cf.Name)
 	}
 }

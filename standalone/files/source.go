@@ -24,12 +24,14 @@ func waiting(format string, args ...any) *trouble {
 }
 
 // source reads what the files are to hold. Only what the Certificate vouches for is deployed.
-func (r *reconciler) source(ctx context.Context, cf *perennial.CertificateFile) (version, *x509.Certificate, *trouble, error) {
+func (r *reconciler) source(ctx context.Context,
+	cf *perennial.CertificateFile) (version, *x509.Certificate, *trouble, error) {
 	ref := cf.Spec.CertificateRef
 	crt := &cmapi.Certificate{}
 	err := r.client.Get(ctx, client.ObjectKey{Namespace: ref.Namespace, Name: ref.Name}, crt)
 	if apierrors.IsNotFound(err) {
-		return version{}, nil, waiting("Certificate %s/%s, spec.certificateRef, does not exist: create it", ref.Namespace, ref.Name), nil
+		return version{}, nil, waiting("Certificate %s/%s, spec.certificateRef, does not exist: create it", ref.Namespace,
+			ref.Name), nil
 	} else if err != nil {
 		return version{}, nil, nil, err
 	}
@@ -45,14 +47,17 @@ func (r *reconciler) source(ctx context.Context, cf *perennial.CertificateFile) 
 	}
 	key, err := pki.DecodeKeyPEM(secret.Data[corev1.TLSPrivateKeyKey])
 	if err != nil {
-		return version{}, nil, waiting("Secret %s/%s has no private key that can be read: %v", ref.Namespace, secret.Name, err), nil
+		return version{}, nil, waiting("Secret %s/%s has no private key that can be read: %v", ref.Namespace, secret.Name,
+			err), nil
 	}
 	chain, err := pki.DecodeChainPEM(secret.Data[corev1.TLSCertKey])
 	if err != nil {
-		return version{}, nil, waiting("Secret %s/%s has no certificate that can be read: %v", ref.Namespace, secret.Name, err), nil
+		return version{}, nil, waiting("Secret %s/%s has no certificate that can be read: %v", ref.Namespace, secret.Name,
+			err), nil
 	}
 	if !pki.SamePublicKey(key.Public(), chain[0].PublicKey) {
-		return version{}, nil, waiting("Secret %s/%s holds a private key and a certificate that do not belong together", ref.Namespace, secret.Name), nil
+		return version{}, nil, waiting("Secret %s/%s holds a private key and a certificate that do not belong together",
+			ref.Namespace, secret.Name), nil
 	}
 	if wrong := current(crt, chain[0], r.Clock.Now()); wrong != nil {
 		return version{}, nil, wrong, nil
@@ -65,19 +70,21 @@ func (r *reconciler) source(ctx context.Context, cf *perennial.CertificateFile) 
 	return v, chain[0], nil, nil
 }
 
-// vouched returns why the Certificate does not vouch for its Secret, nil if it does: its Ready condition
-// says so, and the Secret was issued for it. Secret is nil if there is none.
+// vouched returns why the Certificate does not vouch for its Secret, nil if it does: its Ready
+// condition says so, and the Secret was issued for it. Secret is nil if there is none.
 func vouched(crt *cmapi.Certificate, secret *corev1.Secret) *trouble {
 	ready := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionReady)
 	switch {
 	case ready == nil:
 		return waiting("Certificate %s/%s has not been issued yet", crt.Namespace, crt.Name)
 	case ready.Status != cmmeta.ConditionTrue && ready.Reason != "":
-		return &trouble{reason: ready.Reason, message: fmt.Sprintf("Certificate %s/%s is not ready: %s", crt.Namespace, crt.Name, ready.Message), kept: true}
+		return &trouble{reason: ready.Reason, message: fmt.Sprintf("Certificate %s/%s is not ready: %s", crt.Namespace,
+			crt.Name, ready.Message), kept: true}
 	case ready.Status != cmmeta.ConditionTrue:
 		return waiting("Certificate %s/%s is not ready: %s", crt.Namespace, crt.Name, ready.Message)
 	case secret == nil:
-		return waiting("Secret %s/%s of Certificate %s is missing: it is issued again", crt.Namespace, crt.Spec.SecretName, crt.Name)
+		return waiting("Secret %s/%s of Certificate %s is missing: it is issued again", crt.Namespace, crt.Spec.SecretName,
+			crt.Name)
 	}
 	if holder := secret.Annotations[cmapi.CertificateNameKey]; holder != "" && holder != crt.Name {
 		return waiting("Secret %s/%s was issued for Certificate %s, not for %s: give one of the two another spec.secretName",
@@ -86,8 +93,9 @@ func vouched(crt *cmapi.Certificate, secret *corev1.Secret) *trouble {
 	return nil
 }
 
-// current returns why the certificate of the Secret is not deployed though the Certificate is ready: it
-// has expired, or the status is about the certificate before it, so that nothing has judged it yet.
+// current returns why the certificate of the Secret is not deployed though the Certificate is
+// ready: it has expired, or the status is about the certificate before it, so that nothing has
+// judged it yet.
 func current(crt *cmapi.Certificate, leaf *x509.Certificate, now time.Time) *trouble {
 	if now.After(leaf.NotAfter) {
 		return &trouble{reason: reasonExpired, kept: true, message: fmt.Sprintf(
@@ -95,7 +103,8 @@ func current(crt *cmapi.Certificate, leaf *x509.Certificate, now time.Time) *tro
 			crt.Namespace, crt.Spec.SecretName, leaf.NotAfter.UTC().Format(time.RFC3339), crt.Name)}
 	}
 	if at := crt.Status.NotAfter; at != nil && !at.Time.Truncate(time.Second).Equal(leaf.NotAfter.Truncate(time.Second)) {
-		wrong := waiting("Secret %s/%s holds another certificate than the status of Certificate %s says: that is being judged",
+		wrong := waiting("Secret %s/%s holds another certificate than the status of Certificate %s says: that is "+
+			"being judged",
 			crt.Namespace, crt.Spec.SecretName, crt.Name)
 		wrong.unconfirmed = true
 		return wrong
@@ -105,7 +114,8 @@ func current(crt *cmapi.Certificate, leaf *x509.Certificate, now time.Time) *tro
 
 // contents is what the files are to hold, and how.
 func contents(cf *perennial.CertificateFile, secret *corev1.Secret) (version, error) {
-	keyPEM, chainPEM, caPEM := secret.Data[corev1.TLSPrivateKeyKey], secret.Data[corev1.TLSCertKey], secret.Data[cmmeta.TLSCAKey]
+	keyPEM, chainPEM, caPEM := secret.Data[corev1.TLSPrivateKeyKey], secret.Data[corev1.TLSCertKey],
+		secret.Data[cmmeta.TLSCAKey]
 	spec := cf.Spec
 	name := func(n perennial.FileName, otherwise string) string {
 		if n == "" {

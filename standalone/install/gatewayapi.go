@@ -13,7 +13,8 @@ import (
 //go:embed gatewayapi/*.yaml
 var gatewayFiles embed.FS
 
-// GatewayAPI returns the CustomResourceDefinitions of the Gateway API, as its project publishes them.
+// GatewayAPI returns the CustomResourceDefinitions of the Gateway API, as its project publishes
+// them.
 func GatewayAPI() ([]runtime.Object, error) {
 	files, err := fs.Glob(gatewayFiles, "gatewayapi/*.yaml")
 	if err != nil {

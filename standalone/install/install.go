@@ -1,5 +1,5 @@
-// Package install puts an API into a cluster, with the rights of an administrator, and returns when it
-// takes effect: definitions are served, admission policies are enforced.
+// Package install puts an API into a cluster, with the rights of an administrator, and returns when
+// it takes effect: definitions are served, admission policies are enforced.
 package install
 
 import (
@@ -30,8 +30,9 @@ const FieldManager = "perenniald"
 const installTimeout = 30 * time.Second
 
 var (
-	definitionsResource = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
-	configMaps          = schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}
+	definitionsResource = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1",
+		Resource: "customresourcedefinitions"}
+	configMaps = schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}
 )
 
 // API installs the API of Perennial: its CustomResourceDefinitions and admission policies.
@@ -64,15 +65,15 @@ func Perennial() ([]runtime.Object, error) {
 }
 
 // Objects applies objects and returns when they take effect: CustomResourceDefinitions are served,
-// admission policies are enforced. Definitions come first, the others follow in the order given. Objects
-// that are already so are not written. Every object must have an apiVersion and a kind.
+// admission policies are enforced. Definitions come first, the others follow in the order given.
+// Objects that are already so are not written. Every object must have an apiVersion and a kind.
 func Objects(ctx context.Context, config *rest.Config, objects ...runtime.Object) error {
 	return AtStart(ctx, config, nil, objects...)
 }
 
-// AtStart is [Objects] for an API server that is starting. It calls defined when all definitions are served
-// and their schemas are published; defined makes admission policies aware of them. If defined is nil,
-// AtStart waits until the API server has read the schemas again.
+// AtStart is [Objects] for an API server that is starting. It calls defined when all definitions
+// are served and their schemas are published; defined makes admission policies aware of them. If
+// defined is nil, AtStart waits until the API server has read the schemas again.
 func AtStart(ctx context.Context, config *rest.Config, defined func(), objects ...runtime.Object) error {
 	config = rest.AddUserAgent(config, FieldManager)
 	client, err := dynamic.NewForConfig(config)
@@ -90,7 +91,8 @@ func AtStart(ctx context.Context, config *rest.Config, defined func(), objects .
 		if err != nil {
 			return fmt.Errorf("install: %w", err)
 		}
-		if u.GroupVersionKind().GroupKind() == (schema.GroupKind{Group: definitionsResource.Group, Kind: "CustomResourceDefinition"}) {
+		if u.GroupVersionKind().GroupKind() == (schema.GroupKind{Group: definitionsResource.Group,
+			Kind: "CustomResourceDefinition"}) {
 			definitions = append(definitions, u)
 		} else {
 			others = append(others, u)
@@ -175,7 +177,8 @@ type installer struct {
 }
 
 // apply reports whether the object had to be written.
-func (i *installer) apply(ctx context.Context, resource schema.GroupVersionResource, u *unstructured.Unstructured) (bool, error) {
+func (i *installer) apply(ctx context.Context, resource schema.GroupVersionResource,
+	u *unstructured.Unstructured) (bool, error) {
 	var client dynamic.ResourceInterface = i.client.Resource(resource)
 	if ns := u.GetNamespace(); ns != "" {
 		client = i.client.Resource(resource).Namespace(ns)

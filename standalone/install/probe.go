@@ -13,9 +13,10 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// A policyProbe finds out whether the policies of one kind that were written are enforced yet. The server reads its
-// policies again a moment after a change, all at once, and says nowhere when it has: so a policy that is
-// written last, and concerns one ConfigMap that never exists, is tried out until it works.
+// A policyProbe finds out whether the policies of one kind that were written are enforced yet. The
+// server reads its policies again a moment after a change, all at once, and says nowhere when it
+// has: so a policy that is written last, and concerns one ConfigMap that never exists, is tried out
+// until it works.
 type policyProbe struct {
 	kind    string
 	version string
@@ -42,7 +43,8 @@ func containsProbe(probes []policyProbe, p policyProbe) bool {
 }
 
 func (p policyProbe) resource(suffix string) schema.GroupVersionResource {
-	plural := map[string]string{"ValidatingAdmissionPolicy": "validatingadmissionpolic", "MutatingAdmissionPolicy": "mutatingadmissionpolic"}[p.kind]
+	plural := map[string]string{"ValidatingAdmissionPolicy": "validatingadmissionpolic",
+		"MutatingAdmissionPolicy": "mutatingadmissionpolic"}[p.kind]
 	if suffix == "" {
 		plural += "ies"
 	} else {
@@ -70,7 +72,8 @@ func (i *installer) enforced(ctx context.Context, p policyProbe) (err error) {
 	}
 	binding := map[string]any{"policyName": name}
 	if p.kind == "ValidatingAdmissionPolicy" {
-		policy["validations"] = []any{map[string]any{"expression": "false", "message": "this policy only proves that policies are enforced"}}
+		policy["validations"] = []any{
+			map[string]any{"expression": "false", "message": "this policy only proves that policies are enforced"}}
 		binding["validationActions"] = []any{"Deny"}
 	} else {
 		policy["reinvocationPolicy"] = "Never"
@@ -108,7 +111,8 @@ func (i *installer) enforced(ctx context.Context, p policyProbe) (err error) {
 	object := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "ConfigMap"}}
 	object.SetName(name)
 	return poll(ctx, func() error {
-		made, err := i.client.Resource(configMaps).Namespace(probeSpace).Create(ctx, object, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		made, err := i.client.Resource(configMaps).Namespace(probeSpace).Create(ctx, object,
+			metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		switch {
 		case p.kind == "ValidatingAdmissionPolicy" && err != nil && strings.Contains(err.Error(), name):
 			return nil

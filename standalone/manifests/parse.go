@@ -268,16 +268,17 @@ type file struct {
 	err       *parseError
 }
 
-// Check returns an error if the manifests of a directory cannot be read, or if another user can change
-// the directory or one below it: manifests decide which commands the user of perenniald runs.
+// Check returns an error if the manifests of a directory cannot be read, or if another user can
+// change the directory or one below it: manifests decide which commands the user of perenniald
+// runs.
 func Check(dir string) error {
 	_, _, err := readDir(dir)
 	return err
 }
 
 // readDir reads the manifests of a directory and those below it, in the order of their paths. What
-// begins with a dot is not a manifest. The error is about a directory: then nothing is known. A file that
-// another user can change has an error of its own, like one that cannot be parsed.
+// begins with a dot is not a manifest. The error is about a directory: then nothing is known. A
+// file that another user can change has an error of its own, like one that cannot be parsed.
 func readDir(dir string) (files []*file, dirs []string, err error) {
 	seen := map[string]bool{} // directories, so that links in a circle come to an end
 	var walk func(string) error

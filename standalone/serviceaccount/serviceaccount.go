@@ -22,8 +22,8 @@ const (
 	tokenUse = 0.8
 )
 
-// Config is the configuration of a client that acts as an existing ServiceAccount, with its
-// rights and no others. It carries a real token, which is replaced before it ends, for as long as the
+// Config is the configuration of a client that acts as an existing ServiceAccount, with its rights
+// and no others. It carries a real token, which is replaced before it ends, for as long as the
 // configuration is in use. No rate limit on the client's side.
 func Config(ctx context.Context, admin *rest.Config, namespace, name string) (*rest.Config, error) {
 	client, err := kubernetes.NewForConfig(admin)

@@ -94,23 +94,28 @@ func TestCertificatesHaveAlternativeNamesThatParse(t *testing.T) {
 
 func TestCertificatesHaveDNSNames(t *testing.T) {
 	for _, name := range []string{
-		"www.example.com", "WWW.Example.com", "www.example.com.", "*.example.com", "_dmarc.example.com", "localhost", "bücher.example", "xn--bcher-kva.example",
+		"www.example.com", "WWW.Example.com", "www.example.com.", "*.example.com", "_dmarc.example.com", "localhost",
+		"bücher.example", "xn--bcher-kva.example",
 		"999.0.0.1", "-", "a.*.example.com", strings.Repeat("a.", 126) + "a",
-		"https://www.example.com/", "https://www.example.com:8443", "www.example.com/path", "10.0.0.0/8", "//a b:1..", "a b", "a.example.com, b.example.com", "a\tb", "a\n",
-		"www.example.com:443", "2001:db8::1", "::ffff:10.0.0.1", "[::1]", "10.0.0.1:80", "10.0.0.1", "10.0.0.1.", "", ".", ".example.com", "a..b", "a..",
+		"https://www.example.com/", "https://www.example.com:8443", "www.example.com/path", "10.0.0.0/8", "//a b:1..", "a b",
+		"a.example.com, b.example.com", "a\tb", "a\n",
+		"www.example.com:443", "2001:db8::1", "::ffff:10.0.0.1", "[::1]", "10.0.0.1:80", "10.0.0.1", "10.0.0.1.", "", ".",
+		".example.com", "a..b", "a..",
 	} {
 		t.Run(name, func(t *testing.T) {
 			want := accepted
 			if err := pki.CheckDNSName(name); err != nil { // the controller's judgement of what the API server cannot see
 				want = refused("spec.dnsNames[1]", err.Error())
 			}
-			want.check(t, dryRun(t, admin(t), certificates, object(t, certificate, fmt.Sprintf("spec: {dnsNames: [first.example.com, %q]}", name))))
+			want.check(t, dryRun(t, admin(t), certificates,
+				object(t, certificate, fmt.Sprintf("spec: {dnsNames: [first.example.com, %q]}", name))))
 		})
 	}
 }
 
 func TestCertificatesAndRequestsHaveASpec(t *testing.T) {
-	missing := refused("spec", "the spec is missing: write secretName, issuerRef and the names of the certificate below spec, indented")
+	missing := refused("spec",
+		"the spec is missing: write secretName, issuerRef and the names of the certificate below spec, indented")
 	judge(t, certificates, certificate, []example{{"no spec", `spec: null`, missing}})
 	judge(t, certificateRequests, certificateRequest, []example{
 		{"no spec", `spec: null`, refused("spec", "the spec is missing: write request and issuerRef below spec, indented")},
@@ -121,7 +126,8 @@ func TestCertificatesAndRequestsHaveASpec(t *testing.T) {
 // earlier version had it, and looks whether users and the controller can still write them.
 func TestWhatAnEarlierSchemaTookCanBeUpdated(t *testing.T) {
 	client := admin(t)
-	definitions := client.Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"})
+	definitions := client.Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1",
+		Resource: "customresourcedefinitions"})
 	const name = "certificates.cert-manager.io"
 	now, err := definitions.Get(t.Context(), name, metav1.GetOptions{})
 	if err != nil {
@@ -140,7 +146,8 @@ func TestWhatAnEarlierSchemaTookCanBeUpdated(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := definitions.Patch(context.Background(), name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+		if _, err := definitions.Patch(context.Background(), name, types.MergePatchType, patch,
+			metav1.PatchOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -154,13 +161,17 @@ func TestWhatAnEarlierSchemaTookCanBeUpdated(t *testing.T) {
 	replace(earlier)
 	t.Cleanup(func() { replace(current) })
 
-	bad := object(t, certificate, `{metadata: {name: earlier-names}, spec: {dnsNames: ["https://www.example.com/", "www.example.com:443", 10.0.0.1, a b, a..b]}}`)
+	bad := object(t, certificate,
+		`{metadata: {name: earlier-names}, spec: {dnsNames: ["https://www.example.com/", "www.example.com:443", 10.0.0.1, a b, a..b]}}`)
 	bare := object(t, certificate, `{metadata: {name: earlier-spec}, spec: null}`)
 	judged := func(taken bool) {
 		t.Helper()
-		err := wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, time.Minute, true, func(context.Context) (bool, error) {
-			return dryRun(t, client, certificates, bad) == nil == taken && dryRun(t, client, certificates, bare) == nil == taken, nil
-		})
+		err := wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, time.Minute, true,
+			func(context.Context) (bool, error) {
+				return dryRun(t, client, certificates, bad) == nil == taken && dryRun(t, client, certificates,
+						bare) == nil == taken,
+					nil
+			})
 		if err != nil {
 			t.Fatalf("the API server has not read the schema: %v", err)
 		}
@@ -181,15 +192,18 @@ func TestWhatAnEarlierSchemaTookCanBeUpdated(t *testing.T) {
 			{`{"status": {"revision": 1}}`, []string{"status"}},
 			{`{"metadata": {"finalizers": null}}`, nil},
 		} {
-			if _, err := resource.Patch(t.Context(), o.GetName(), types.MergePatchType, []byte(change.patch), metav1.PatchOptions{}, change.subresource...); err != nil {
+			if _, err := resource.Patch(t.Context(), o.GetName(), types.MergePatchType, []byte(change.patch),
+				metav1.PatchOptions{}, change.subresource...); err != nil {
 				t.Errorf("%s: %s: %v", o.GetName(), change.patch, err)
 			}
 		}
 	}
-	if _, err := resource.Patch(t.Context(), bad.GetName(), types.MergePatchType, []byte(`{"spec": {"duration": "2160h"}}`), metav1.PatchOptions{}); err != nil {
+	if _, err := resource.Patch(t.Context(), bad.GetName(), types.MergePatchType,
+		[]byte(`{"spec": {"duration": "2160h"}}`), metav1.PatchOptions{}); err != nil {
 		t.Errorf("another field of the spec cannot be changed: %v", err)
 	}
-	_, err = resource.Patch(t.Context(), bad.GetName(), types.MergePatchType, []byte(`{"spec": {"dnsNames": ["https://www.example.org/"]}}`), metav1.PatchOptions{})
+	_, err = resource.Patch(t.Context(), bad.GetName(), types.MergePatchType,
+		[]byte(`{"spec": {"dnsNames": ["https://www.example.org/"]}}`), metav1.PatchOptions{})
 	refused("spec.dnsNames[0]", pki.CheckDNSName("https://www.example.org/").Error()).check(t, err)
 }
 
@@ -293,9 +307,11 @@ func TestCertificatesAreRenewedInTime(t *testing.T) {
 		{"a percentage that comes to five minutes is accepted", `spec: {duration: 100m, renewBeforePercentage: 5}`, accepted},
 		{"a percentage that comes to less is accepted", `spec: {duration: 100m, renewBeforePercentage: 4}`, accepted},
 		{"95 per cent of an hour come to 57 minutes and are accepted", `spec: {duration: 1h, renewBeforePercentage: 95}`, accepted},
-		{"5 per cent of an hour come to 3 minutes and are accepted", `spec: {duration: 1h, renewBeforePercentage: 5}`, accepted},
+		{"5 per cent of an hour come to 3 minutes and are accepted", `spec: {duration: 1h, renewBeforePercentage: 5}`,
+			accepted},
 		{"20 per cent of a minute come to 12 seconds and are accepted", `spec: {duration: 1m, renewBeforePercentage: 20}`, accepted},
-		{"10 per cent of a minute come to 6 seconds and are accepted", `spec: {duration: 1m, renewBeforePercentage: 10}`, accepted},
+		{"10 per cent of a minute come to 6 seconds and are accepted", `spec: {duration: 1m, renewBeforePercentage: 10}`,
+			accepted},
 		{"no per cent are accepted", `spec: {renewBeforePercentage: 0}`, accepted},
 		{"100 per cent are accepted", `spec: {renewBeforePercentage: 100}`, accepted},
 
@@ -314,18 +330,21 @@ func (w *warnings) HandleWarningHeader(_ int, _ string, text string) { *w = appe
 
 func TestARenewalTimeThatIsNotFollowedIsWarnedAbout(t *testing.T) {
 	for spec, says := range map[string]string{
-		`{}`:                                  "",
-		`{renewBefore: 720h}`:                 "",
-		`{duration: 1h, renewBefore: 54m}`:    "",
-		`{renewBeforePercentage: 90}`:         "",
-		`{duration: 1h, renewBefore: 59m59s}`: "spec.renewBefore 59m59s is more than nine tenths of duration (1h): the certificate is not renewed before a tenth of its life has passed",
-		`{renewBefore: 2160h}`:                "spec.renewBefore 2160h is not between 0 and duration (2160h), and does not count",
-		`{duration: 24h, renewBefore: 720h}`:  "spec.renewBefore 720h is not between 0 and duration (24h)",
-		`{renewBefore: -5m}`:                  "spec.renewBefore -5m is not between 0 and",
-		`{renewBefore: 0s}`:                   "spec.renewBefore 0s is not between 0 and",
-		`{renewBeforePercentage: 91}`:         "spec.renewBeforePercentage 91 is more than 90: the certificate is not renewed before a tenth",
-		`{renewBeforePercentage: 100}`:        "spec.renewBeforePercentage 100 is not from 1 to 90",
-		`{renewBeforePercentage: 0}`:          "spec.renewBeforePercentage 0 is not from 1 to 90",
+		`{}`:                               "",
+		`{renewBefore: 720h}`:              "",
+		`{duration: 1h, renewBefore: 54m}`: "",
+		`{renewBeforePercentage: 90}`:      "",
+		`{duration: 1h, renewBefore: 59m59s}`: "spec.renewBefore 59m59s is more than nine tenths of duration (1h): the " +
+			"certificate is not renewed before a tenth of its life has passed",
+		`{renewBefore: 2160h}`: "spec.renewBefore 2160h is not between 0 and duration (2160h), and does " +
+			"not count",
+		`{duration: 24h, renewBefore: 720h}`: "spec.renewBefore 720h is not between 0 and duration (24h)",
+		`{renewBefore: -5m}`:                 "spec.renewBefore -5m is not between 0 and",
+		`{renewBefore: 0s}`:                  "spec.renewBefore 0s is not between 0 and",
+		`{renewBeforePercentage: 91}`: "spec.renewBeforePercentage 91 is more than 90: the certificate is not " +
+			"renewed before a tenth",
+		`{renewBeforePercentage: 100}`: "spec.renewBeforePercentage 100 is not from 1 to 90",
+		`{renewBeforePercentage: 0}`:   "spec.renewBeforePercentage 0 is not from 1 to 90",
 	} {
 		var got warnings
 		config := adminConfig(t)

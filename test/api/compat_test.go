@@ -129,11 +129,17 @@ func solverWithoutOurs(solver *acmev1.ACMEChallengeSolver) {
 // this module compares with have not. spec.….renewalInformationSource and nameservers are in
 // cert-manager's main branch.
 var fieldsNotInUpstream = map[string][]string{
-	"issuers.cert-manager.io":             issuerFieldsNotInUpstream,
-	"clusterissuers.cert-manager.io":      issuerFieldsNotInUpstream,
-	"challenges.acme.cert-manager.io":     {"spec.keyAuthorization", "spec.recordName", "spec.solver.dns01.challengeType", "spec.solver.dns01.nameservers", "spec.solver.dns01.persistUntil", "spec.solver.dns01.provider", "spec.solver.http01.solverMode", "spec.solver.tlsALPN01", "spec.solver.waitForRecordToPropagate", "status.effectiveName", "status.unreachableSince"},
-	"orders.acme.cert-manager.io":         {"status.authorizations[].challenges[].issuerDomainNames", "status.pausedUntil", "status.unreachableSince"},
-	"certificates.cert-manager.io":        {"spec.acmeProfile", "spec.deletionPolicy", "spec.rehearsalIssuerRef", "spec.revocation", "status.acme.ari.account", "status.acme.ari.atOnce", "status.keystoreDigest", "status.observedGeneration", "status.revocable"},
+	"issuers.cert-manager.io":        issuerFieldsNotInUpstream,
+	"clusterissuers.cert-manager.io": issuerFieldsNotInUpstream,
+	"challenges.acme.cert-manager.io": {
+		"spec.keyAuthorization", "spec.recordName", "spec.solver.dns01.challengeType", "spec.solver.dns01.nameservers",
+		"spec.solver.dns01.persistUntil", "spec.solver.dns01.provider", "spec.solver.http01.solverMode",
+		"spec.solver.tlsALPN01", "spec.solver.waitForRecordToPropagate", "status.effectiveName", "status.unreachableSince"},
+	"orders.acme.cert-manager.io": {
+		"status.authorizations[].challenges[].issuerDomainNames", "status.pausedUntil", "status.unreachableSince"},
+	"certificates.cert-manager.io": {
+		"spec.acmeProfile", "spec.deletionPolicy", "spec.rehearsalIssuerRef", "spec.revocation", "status.acme.ari.account",
+		"status.acme.ari.atOnce", "status.keystoreDigest", "status.observedGeneration", "status.revocable"},
 	"certificaterequests.cert-manager.io": nil,
 }
 
@@ -387,11 +393,13 @@ func TestKindsAreServedAsCertManagerServesThem(t *testing.T) {
 	}
 }
 
-// withoutOurs leaves out the column that only "kubectl get -o wide" shows, so that scripts find cert-manager's
-// columns where they were.
-func withoutOurs(definition string, columns []apiextensionsv1.CustomResourceColumnDefinition) []apiextensionsv1.CustomResourceColumnDefinition {
+// withoutOurs leaves out the column that only "kubectl get -o wide" shows, so that scripts find
+// cert-manager's columns where they were.
+func withoutOurs(definition string,
+	columns []apiextensionsv1.CustomResourceColumnDefinition) []apiextensionsv1.CustomResourceColumnDefinition {
 	return slices.DeleteFunc(columns, func(c apiextensionsv1.CustomResourceColumnDefinition) bool {
-		return definition == "certificates.cert-manager.io" && c.Name == "Expiration" && c.JSONPath == ".status.notAfter" && c.Priority > 0
+		return definition == "certificates.cert-manager.io" && c.Name == "Expiration" && c.JSONPath == ".status.notAfter" &&
+			c.Priority > 0
 	})
 }
 
@@ -404,8 +412,8 @@ func columns(version apiextensionsv1.CustomResourceDefinitionVersion) []apiexten
 	return out
 }
 
-// unobserved is the status that our schemas give a new object, so that tools that follow its conditions wait for
-// the controller. cert-manager's have no default there.
+// unobserved is the status that our schemas give a new object, so that tools that follow its
+// conditions wait for the controller. cert-manager's have no default there.
 const unobserved = `{"observedGeneration":-1}`
 
 // compareSchemas reports what theirs has and ours has not, or has otherwise, and where ours requires

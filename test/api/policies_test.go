@@ -135,9 +135,11 @@ func TestApprovalTakesAPermission(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			name := grant(t, updateRequests, approve(test.signer))
 			stored := create(t, admin(t), certificateRequests, object(t, certificateRequest, `spec: {issuerRef: `+test.issuer+`}`))
-			stored = setStatus(t, admin(t), certificateRequests, stored, `status: {conditions: [{type: Checked, status: "True"}]}`)
+			stored = setStatus(t, admin(t), certificateRequests, stored,
+				`status: {conditions: [{type: Checked, status: "True"}]}`)
 			for _, decision := range []string{"Approved", "Denied"} {
-				err := dryUpdate(t, as(t, user(name)), certificateRequests, stored, `status: {conditions: [{type: Checked, status: "True"}, {type: `+decision+`, status: "True"}]}`, "status")
+				err := dryUpdate(t, as(t, user(name)), certificateRequests, stored,
+					`status: {conditions: [{type: Checked, status: "True"}, {type: `+decision+`, status: "True"}]}`, "status")
 				if test.needs == none {
 					accepted.check(t, err)
 					continue
@@ -189,7 +191,8 @@ func signers(t *testing.T, annotation string) {
 func TestOnlyTheDecisionItselfTakesAPermission(t *testing.T) {
 	client := admin(t)
 	name := grant(t, updateRequests)
-	stored := create(t, client, certificateRequests, object(t, certificateRequest, `spec: {issuerRef: {name: ca, kind: StepIssuer, group: example.com}}`))
+	stored := create(t, client, certificateRequests,
+		object(t, certificateRequest, `spec: {issuerRef: {name: ca, kind: StepIssuer, group: example.com}}`))
 	other := as(t, user(name))
 	t.Run("an issuer may say that it is not ready", func(t *testing.T) {
 		accepted.check(t, dryUpdate(t, other, certificateRequests, stored, `status: {conditions: [{type: Ready, status: "False", reason: Pending}]}`, "status"))
@@ -375,7 +378,8 @@ func TestOnlyTheControllerWritesWhatOrdersAndChallengesHaveComeTo(t *testing.T) 
 			write := permission{"update", "acme.cert-manager.io", name + "/status", ""}
 			editor := grant(t, write, permission{"update", "acme.cert-manager.io", name, ""})
 			stored := create(t, admin(t), kind.resource, object(t, kind.manifest))
-			refused("", `user "`+editor+`" cannot write the status of `+name+`, which the controller alone does: create a Certificate instead`).check(t,
+			refused("", `user "`+editor+`" cannot write the status of `+name+
+				`, which the controller alone does: create a Certificate instead`).check(t,
 				dryUpdate(t, as(t, user(editor)), kind.resource, stored, kind.status, "status"))
 			accepted.check(t, dryUpdate(t, as(t, user(grant(t, write, act))), kind.resource, stored, kind.status, "status"))
 		})
@@ -389,7 +393,8 @@ func TestOnlyTheControllerWritesItsAnnotations(t *testing.T) {
 		manifest string
 		may      []permission
 	}{
-		{certificateRequests, certificateRequest, []permission{{"create", "cert-manager.io", "certificaterequests", ""}, {"update", "cert-manager.io", "certificaterequests", ""}}},
+		{certificateRequests, certificateRequest, []permission{{"create", "cert-manager.io", "certificaterequests", ""},
+			{"update", "cert-manager.io", "certificaterequests", ""}}},
 		{orders, order, []permission{{"update", "acme.cert-manager.io", "orders", ""}}},
 		{challenges, challenge, []permission{{"update", "acme.cert-manager.io", "challenges", ""}}},
 	} {
@@ -398,18 +403,27 @@ func TestOnlyTheControllerWritesItsAnnotations(t *testing.T) {
 			editor := grant(t, kind.may...)
 			other, controller := as(t, user(editor)), as(t, user(grant(t, append(kind.may, act)...)))
 			denied := func(key string) verdict {
-				return refused("", `metadata.annotations[perennial.dev/`+key+`] is the controller's own, and user "`+editor+`" cannot write it: leave out annotations whose name begins with perennial.dev/`)
+				return refused("", `metadata.annotations[perennial.dev/`+key+`] is the controller's own, and user "`+editor+
+					`" cannot write it: leave out annotations whose name begins with perennial.dev/`)
 			}
 			if kind.resource == certificateRequests {
-				denied("replaces").check(t, dryRun(t, other, kind.resource, object(t, kind.manifest, `metadata: {annotations: {perennial.dev/replaces: x}}`)))
-				accepted.check(t, dryRun(t, controller, kind.resource, object(t, kind.manifest, `metadata: {annotations: {perennial.dev/replaces: x}}`)))
+				denied("replaces").check(t,
+					dryRun(t, other, kind.resource, object(t, kind.manifest, `metadata: {annotations: {perennial.dev/replaces: x}}`)))
+				accepted.check(t, dryRun(t, controller, kind.resource,
+					object(t, kind.manifest, `metadata: {annotations: {perennial.dev/replaces: x}}`)))
 			}
-			stored := create(t, admin(t), kind.resource, object(t, kind.manifest, `metadata: {annotations: {perennial.dev/attempt: "3"}}`))
-			denied("manually-triggered").check(t, dryUpdate(t, other, kind.resource, stored, `metadata: {annotations: {perennial.dev/manually-triggered: now}}`))
-			denied("attempt").check(t, dryUpdate(t, other, kind.resource, stored, `metadata: {annotations: {perennial.dev/attempt: "1"}}`))
-			denied("attempt").check(t, dryUpdate(t, other, kind.resource, stored, `metadata: {annotations: {perennial.dev/attempt: null}}`))
-			accepted.check(t, dryUpdate(t, other, kind.resource, stored, `metadata: {annotations: {example.com/note: a}, labels: {a: b}}`))
-			accepted.check(t, dryUpdate(t, controller, kind.resource, stored, `metadata: {annotations: {perennial.dev/attempt: "4"}}`))
+			stored := create(t, admin(t), kind.resource,
+				object(t, kind.manifest, `metadata: {annotations: {perennial.dev/attempt: "3"}}`))
+			denied("manually-triggered").check(t, dryUpdate(t, other, kind.resource, stored,
+				`metadata: {annotations: {perennial.dev/manually-triggered: now}}`))
+			denied("attempt").check(t, dryUpdate(t, other, kind.resource, stored,
+				`metadata: {annotations: {perennial.dev/attempt: "1"}}`))
+			denied("attempt").check(t, dryUpdate(t, other, kind.resource, stored,
+				`metadata: {annotations: {perennial.dev/attempt: null}}`))
+			accepted.check(t, dryUpdate(t, other, kind.resource, stored,
+				`metadata: {annotations: {example.com/note: a}, labels: {a: b}}`))
+			accepted.check(t, dryUpdate(t, controller, kind.resource, stored,
+				`metadata: {annotations: {perennial.dev/attempt: "4"}}`))
 		})
 	}
 }
@@ -418,22 +432,27 @@ func TestUsersWriteNothingOfTheStatusOfACertificateButIssuing(t *testing.T) {
 	client, write := admin(t), permission{"update", "cert-manager.io", "certificates/status", ""}
 	editor := grant(t, write)
 	other := as(t, user(editor))
-	const now, ready = `lastTransitionTime: "2026-01-02T03:04:05Z"`, `type: Ready, status: "False", reason: Pending, message: m`
+	const now, ready = `lastTransitionTime: "2026-01-02T03:04:05Z"`,
+		`type: Ready, status: "False", reason: Pending, message: m`
 	one := `{certificate: aGVsbG8=, issuerRef: {name: ca}}`
 	stored := setStatus(t, client, certificates, create(t, client, certificates, object(t, certificate)),
 		`status: {revision: 3, revocable: `+one+`, conditions: [{`+ready+`, `+now+`}]}`)
 	renew := `{type: Issuing, status: "True", reason: ManuallyTriggered}`
 	kept := `{` + ready + `, ` + now + `}`
 	denied := func(what string) verdict {
-		return refused("", `user "`+editor+`" cannot write `+what+`, which the controller alone does: change nothing but the condition Issuing`)
+		return refused("", `user "`+editor+`" cannot write `+what+
+			`, which the controller alone does: change nothing but the condition Issuing`)
 	}
 	for _, e := range []example{
 		{"to have it renewed", `conditions: [` + kept + `, ` + renew + `]`, accepted},
-		{"without a field that the program does not know", `revocable: null, conditions: [` + kept + `, ` + renew + `]`, accepted},
-		{"another certificate to revoke", `revocable: {certificate: d29ybGQ=, issuerRef: {name: ca}}`, denied("status.revocable")},
+		{"without a field that the program does not know", `revocable: null, conditions: [` + kept + `, ` + renew + `]`,
+			accepted},
+		{"another certificate to revoke", `revocable: {certificate: d29ybGQ=, issuerRef: {name: ca}}`,
+			denied("status.revocable")},
 		{"another revision", `revision: 1`, denied("status.revision")},
 		{"a failure that was none", `failedIssuanceAttempts: 9`, denied("status.failedIssuanceAttempts")},
-		{"Ready", `conditions: [{type: Ready, status: "True", reason: Ready, message: m, ` + now + `}]`, denied("the condition Ready")},
+		{"Ready", `conditions: [{type: Ready, status: "True", reason: Ready, message: m, ` + now + `}]`,
+			denied("the condition Ready")},
 		{"no condition", `conditions: []`, denied("the condition Ready")},
 	} {
 		t.Run(e.name, func(t *testing.T) {
@@ -445,25 +464,36 @@ func TestUsersWriteNothingOfTheStatusOfACertificateButIssuing(t *testing.T) {
 }
 
 func TestApprovalWaitsUntilTheRequestIsChecked(t *testing.T) {
-	for name, issuer := range map[string]string{"ours": `{name: ca}`, "external": `{name: ca, kind: StepIssuer, group: example.com}`} {
+	for name, issuer := range map[string]string{"ours": `{name: ca}`,
+		"external": `{name: ca, kind: StepIssuer, group: example.com}`} {
 		t.Run(name, func(t *testing.T) {
 			approver := grant(t, updateRequests, approve("issuers.cert-manager.io/*"), approve("stepissuers.example.com/*"))
 			other := as(t, user(approver))
 			stored := create(t, admin(t), certificateRequests, object(t, certificateRequest, `spec: {issuerRef: `+issuer+`}`))
 			approved := `{type: Approved, status: "True"}`
-			wait := "CertificateRequest " + stored.GetName() + " cannot be approved yet, as the controller has not checked its CSR: " +
+			wait := "CertificateRequest " + stored.GetName() +
+				" cannot be approved yet, as the controller has not checked its CSR: " +
 				"try again when it has the condition Checked; if that does not come, see whether the controller runs"
-			refused("", wait).check(t, dryUpdate(t, other, certificateRequests, stored, `status: {conditions: [`+approved+`]}`, "status"))
-			if err := dryUpdate(t, other, certificateRequests, stored, `status: {conditions: [{type: Checked, status: "True"}, `+approved+`]}`, "status"); !apierrors.IsForbidden(err) {
+			refused("", wait).check(t, dryUpdate(t, other, certificateRequests, stored, `status: {conditions: [`+approved+`]}`,
+				"status"))
+			if err := dryUpdate(t, other, certificateRequests, stored, `status: {conditions: [{type: Checked, status: "True"}, `+
+				approved+`]}`, "status"); !apierrors.IsForbidden(err) {
 				t.Errorf("an approver can mark a request as checked: %v", err)
 			}
-			accepted.check(t, dryUpdate(t, other, certificateRequests, stored, `status: {conditions: [{type: Denied, status: "True"}]}`, "status"))
-			failed := setStatus(t, admin(t), certificateRequests, stored, `status: {conditions: [{type: Ready, status: "False", reason: Failed}]}`)
-			refused("", "CertificateRequest "+stored.GetName()+" cannot be approved, as it has failed: see its condition Ready").check(t,
-				dryUpdate(t, other, certificateRequests, failed, `status: {conditions: [{type: Ready, status: "False", reason: Failed}, `+approved+`]}`, "status"))
-			checked := setStatus(t, admin(t), certificateRequests, failed, `status: {conditions: [{type: Checked, status: "True"}]}`)
-			accepted.check(t, dryUpdate(t, other, certificateRequests, checked, `status: {conditions: [{type: Checked, status: "True"}, `+approved+`]}`, "status"))
-			if err := dryUpdate(t, other, certificateRequests, checked, `status: {conditions: []}`, "status"); !apierrors.IsForbidden(err) {
+			accepted.check(t, dryUpdate(t, other, certificateRequests, stored,
+				`status: {conditions: [{type: Denied, status: "True"}]}`, "status"))
+			failed := setStatus(t, admin(t), certificateRequests, stored,
+				`status: {conditions: [{type: Ready, status: "False", reason: Failed}]}`)
+			refused("", "CertificateRequest "+stored.GetName()+
+				" cannot be approved, as it has failed: see its condition Ready").check(t,
+				dryUpdate(t, other, certificateRequests, failed,
+					`status: {conditions: [{type: Ready, status: "False", reason: Failed}, `+approved+`]}`, "status"))
+			checked := setStatus(t, admin(t), certificateRequests, failed,
+				`status: {conditions: [{type: Checked, status: "True"}]}`)
+			accepted.check(t, dryUpdate(t, other, certificateRequests, checked,
+				`status: {conditions: [{type: Checked, status: "True"}, `+approved+`]}`, "status"))
+			if err := dryUpdate(t, other, certificateRequests, checked, `status: {conditions: []}`,
+				"status"); !apierrors.IsForbidden(err) {
 				t.Errorf("an approver can take the mark away: %v", err)
 			}
 		})
@@ -476,13 +506,16 @@ func TestOnlyTheControllerAnswersRequestsToItsIssuers(t *testing.T) {
 		want   func(user string, what string) verdict
 	}{
 		"ours": {`{name: ca}`, func(user, what string) verdict {
-			return refused("", `user "`+user+`" can add the conditions Approved and Denied to this CertificateRequest, but cannot write `+what+`, which the controller alone does`)
+			return refused("", `user "`+user+
+				`" can add the conditions Approved and Denied to this CertificateRequest, but cannot write `+what+
+				`, which the controller alone does`)
 		}},
 		"external": {`{name: ca, kind: StepIssuer, group: example.com}`, func(string, string) verdict { return accepted }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			editor := grant(t, updateRequests)
-			stored := create(t, admin(t), certificateRequests, object(t, certificateRequest, `spec: {issuerRef: `+test.issuer+`}`))
+			stored := create(t, admin(t), certificateRequests,
+				object(t, certificateRequest, `spec: {issuerRef: `+test.issuer+`}`))
 			for patch, what := range map[string]string{
 				`certificate: aGVsbG8=`:               "status.certificate, status.ca and status.failureTime",
 				`ca: aGVsbG8=`:                        "status.certificate, status.ca and status.failureTime",
@@ -490,7 +523,8 @@ func TestOnlyTheControllerAnswersRequestsToItsIssuers(t *testing.T) {
 				`conditions: [{type: Ready, status: "True", reason: Issued}]`:       "other conditions",
 				`conditions: [{type: InvalidRequest, status: "True", reason: Odd}]`: "other conditions",
 			} {
-				test.want(editor, what).check(t, dryUpdate(t, as(t, user(editor)), certificateRequests, stored, `status: {`+patch+`}`, "status"))
+				test.want(editor, what).check(t, dryUpdate(t, as(t, user(editor)), certificateRequests, stored,
+					`status: {`+patch+`}`, "status"))
 			}
 		})
 	}
@@ -514,7 +548,8 @@ func TestPoliciesBindFailClosed(t *testing.T) {
 		}
 		switch policy.GetKind() {
 		case "ValidatingAdmissionPolicy", "MutatingAdmissionPolicy":
-			if failure, _, _ := unstructured.NestedString(policy.Object, "spec", "failurePolicy"); failure != "Fail" && !(warns[policy.GetName()] && failure == "Ignore") {
+			if failure, _, _ := unstructured.NestedString(policy.Object, "spec", "failurePolicy"); failure != "Fail" &&
+				!(warns[policy.GetName()] && failure == "Ignore") {
 				t.Errorf("%s: failurePolicy is %q", name, failure)
 			}
 			bound[name] = bound[name] || false

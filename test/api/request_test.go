@@ -43,7 +43,8 @@ func setStatus(t testing.TB, client dynamic.Interface, resource schema.GroupVers
 }
 
 func TestRequestsAreOfTheirForm(t *testing.T) {
-	notPEM := refused("", "ValidatingAdmissionPolicy 'perennial-request-csr' with binding 'perennial-request-csr' denied request: "+
+	notPEM := refused("", "ValidatingAdmissionPolicy 'perennial-request-csr' with binding 'perennial-request-csr' "+
+		"denied request: "+
 		`admission webhook "webhook.cert-manager.io" denied the request: spec.request must be a PEM block of type CERTIFICATE REQUEST`)
 	judge(t, certificateRequests, certificateRequest, []example{
 		{"a request without a CSR is refused", `spec: {request: null}`, refused("spec.request", "Required value")},
@@ -51,7 +52,8 @@ func TestRequestsAreOfTheirForm(t *testing.T) {
 		{"a request that is no PEM is refused", `spec: {request: aGVsbG8=}`, notPEM},
 		{"a request in DER is refused", `spec: {request: MIIBVzCB/gIBADA=}`, notPEM},
 		{"a certificate in its place is refused", `spec: {request: LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCg==}`, notPEM},
-		{"a request of the older type, after other text, is accepted", `spec: {request: 77u/U3ViamVjdDogeAotLS0tLUJFR0lOIE5FVyBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0NCg==}`, accepted},
+		{"a request of the older type, after other text, is accepted",
+			`spec: {request: 77u/U3ViamVjdDogeAotLS0tLUJFR0lOIE5FVyBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0NCg==}`, accepted},
 		{"a request without an issuer is refused", `spec: {issuerRef: {name: ""}}`, refused("spec.issuerRef.name", "name must be the name of the issuer")},
 		{"a request to an unknown kind is refused", `spec: {issuerRef: {kind: Certificate}}`,
 			refused("spec.issuerRef.kind", "kind must be Issuer or ClusterIssuer; for an external issuer also write its API group into issuerRef.group")},

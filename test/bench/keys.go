@@ -17,8 +17,8 @@ import (
 // oneByOne is how many certificates are measured, each created when the one before is Ready.
 const oneByOne = 20
 
-// besideLargeKeys measures certificates with ECDSA keys, one after the other: alone, and while so many namespaces have RSA
-// keys of 4096 bits made without end.
+// besideLargeKeys measures certificates with ECDSA keys, one after the other: alone, and while so
+// many namespaces have RSA keys of 4096 bits made without end.
 func (b *bench) besideLargeKeys(ctx context.Context) error {
 	p, err := b.start(ctx)
 	if err != nil {
@@ -77,17 +77,21 @@ func (b *bench) besideLargeKeys(ctx context.Context) error {
 	if failed != nil {
 		return fmt.Errorf("a certificate with a large key: %w", failed)
 	}
-	fmt.Printf("%d ECDSA certificates of a CA ClusterIssuer, one after the other, beside %d namespaces that have RSA keys of 4096 bits made without end\n\n", oneByOne, b.keys)
+	fmt.Printf("%d ECDSA certificates of a CA ClusterIssuer, one after the other, beside %d namespaces that have RSA "+
+		"keys of 4096 bits made without end\n\n", oneByOne, b.keys)
 	ms := func(d time.Duration) float64 { return d.Seconds() * 1000 }
-	fmt.Printf("  alone                                 %8.0f ms median  %.0f ms at most\n", ms(quantile(alone, .5)), ms(alone[len(alone)-1]))
-	fmt.Printf("  beside them                           %8.0f ms median  %.0f ms at most\n", ms(quantile(beside, .5)), ms(beside[len(beside)-1]))
+	fmt.Printf("  alone                                 %8.0f ms median  %.0f ms at most\n", ms(quantile(alone, .5)),
+		ms(alone[len(alone)-1]))
+	fmt.Printf("  beside them                           %8.0f ms median  %.0f ms at most\n", ms(quantile(beside, .5)),
+		ms(beside[len(beside)-1]))
 	fmt.Printf("  at most twice alone and 500 ms        %8.0f ms\n", ms(2*quantile(alone, .5))+500)
 	fmt.Printf("  large keys in %3.0f s                   %8d\n", took.Seconds(), made-b.keys)
 	fmt.Printf("  the controller ends in                %8.0f ms\n\n", ms(stopped))
 	return nil
 }
 
-// inTurn creates certificates one after the other, and returns how long each took until it was Ready, sorted.
+// inTurn creates certificates one after the other, and returns how long each took until it was
+// Ready, sorted.
 func (b *bench) inTurn(ctx context.Context, namespace string) ([]time.Duration, error) {
 	if err := b.namespace(ctx, namespace); err != nil {
 		return nil, err
@@ -126,7 +130,8 @@ func (b *bench) untilReady(ctx context.Context, crt *cmapi.Certificate) (time.Du
 				return 0, fmt.Errorf("watch ended: %v", e.Object)
 			}
 			is := e.Object.(*cmapi.Certificate)
-			if c := cmapi.GetCertificateCondition(&is.Status, cmapi.CertificateConditionReady); is.Name == crt.Name && c != nil && c.Status == cmmeta.ConditionTrue {
+			if c := cmapi.GetCertificateCondition(&is.Status, cmapi.CertificateConditionReady); is.Name == crt.Name &&
+				c != nil && c.Status == cmmeta.ConditionTrue {
 				return time.Since(began), nil
 			}
 		}

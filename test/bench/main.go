@@ -38,7 +38,8 @@ func main() {
 	flag.IntVar(&o.secrets, "secrets", 50000, "Secrets of others in the cluster; 0 for none")
 	flag.BoolVar(&o.acme, "acme", true, "measure certificates of an ACME server")
 	flag.IntVar(&o.line, "line", 1000, "certificates that are asked of an ACME server at once, far more than are worked on at once; 0 for none")
-	flag.IntVar(&o.keys, "keys", 60, "namespaces that have RSA keys of 4096 bits made while others want certificates; 0 for none")
+	flag.IntVar(&o.keys, "keys", 60,
+		"namespaces that have RSA keys of 4096 bits made while others want certificates; 0 for none")
 	flag.StringVar(&o.profile, "profile", "", "write a CPU profile of the controller to this file")
 	flag.Parse()
 	ctrl.SetLogger(logr.Discard())

@@ -282,7 +282,8 @@ func ledgers(t *testing.T, namespace string) map[string]string {
 	return all
 }
 
-// TestALedgerIsThatOfTheWholeURL has the ConfigMap of another CA at the name of this one's, as a tenant may find a URL with the same short digest.
+// TestALedgerIsThatOfTheWholeURL has the ConfigMap of another CA at the name of this one's, as a
+// tenant may find a URL with the same short digest.
 func TestALedgerIsThatOfTheWholeURL(t *testing.T) {
 	namespace := cluster.Namespace(t)
 	b := process(t, namespace, func() error { return nil })
@@ -292,7 +293,8 @@ func TestALedgerIsThatOfTheWholeURL(t *testing.T) {
 	const other = "https://tenant.example/directory"
 	theirs := &corev1.ConfigMap{}
 	admin := cluster.Admin(t)
-	if err := admin.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: ledgers(t, namespace)[directory]}, theirs); err != nil {
+	if err := admin.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: ledgers(t, namespace)[directory]},
+		theirs); err != nil {
 		t.Fatal(err)
 	}
 	theirs.Annotations["perennial.dev/acme-directory"] = other
@@ -309,7 +311,8 @@ func TestALedgerIsThatOfTheWholeURL(t *testing.T) {
 		t.Errorf("the ConfigMaps are %v", all)
 	}
 	is := &corev1.ConfigMap{}
-	if err := admin.Get(t.Context(), client.ObjectKeyFromObject(theirs), is); err != nil || is.Data["ledger"] != theirs.Data["ledger"] {
+	if err := admin.Get(t.Context(), client.ObjectKeyFromObject(theirs), is); err != nil ||
+		is.Data["ledger"] != theirs.Data["ledger"] {
 		t.Errorf("that of the other CA has changed: %v, %v", is.Data, err)
 	}
 	// A third one finds what is spent.
@@ -361,9 +364,11 @@ func TestALedgerInWhichNothingIsSpentIsRemoved(t *testing.T) {
 			return nil
 		})
 	}
-	until("one order has failed", "https://ca-1.example/directory", "https://ca-2.example/directory", "https://ca-3.example/directory", "https://ca-4.example/directory")
+	until("one order has failed", "https://ca-1.example/directory", "https://ca-2.example/directory",
+		"https://ca-3.example/directory", "https://ca-4.example/directory")
 
-	// After a restart the objects of the open orders are gone, and an hour later so is what they have spent.
+	// After a restart the objects of the open orders are gone, and an hour later so is what they have
+	// spent.
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	b = run()

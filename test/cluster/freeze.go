@@ -19,8 +19,8 @@ import (
 const FrozenBecause = "changes are frozen over the holidays"
 
 // Freeze has an admission policy refuse operations of the controller on a resource: those in the
-// namespace and, if the resource has none, all. It returns when the policy holds; end waits until it
-// no longer does.
+// namespace and, if the resource has none, all. It returns when the policy holds; end waits until
+// it no longer does.
 func Freeze(t testing.TB, namespace, group, resource string, operations ...admissionv1.OperationType) (end func()) {
 	t.Helper()
 	admin := Admin(t)
@@ -28,26 +28,31 @@ func Freeze(t testing.TB, namespace, group, resource string, operations ...admis
 	deny := admissionv1.Deny
 	rule := func(group, resource string, operations ...admissionv1.OperationType) admissionv1.NamedRuleWithOperations {
 		return admissionv1.NamedRuleWithOperations{RuleWithOperations: admissionv1.RuleWithOperations{
-			Operations: operations, Rule: admissionv1.Rule{APIGroups: []string{group}, APIVersions: []string{"*"}, Resources: []string{resource}},
+			Operations: operations, Rule: admissionv1.Rule{APIGroups: []string{group}, APIVersions: []string{"*"},
+				Resources: []string{resource}},
 		}}
 	}
 	plain, _, _ := strings.Cut(resource, "/") // of a subresource
 	controller := fmt.Sprintf("system:serviceaccount:%s:%s", deploy.Namespace, deploy.ServiceAccount)
 	fail := admissionv1.Fail
 	objects := []client.Object{
-		&admissionv1.ValidatingAdmissionPolicy{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: admissionv1.ValidatingAdmissionPolicySpec{
-			FailurePolicy: &fail,
-			MatchConstraints: &admissionv1.MatchResources{
-				NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: namespace}},
-				ResourceRules:     []admissionv1.NamedRuleWithOperations{rule(group, resource, operations...), rule("", "configmaps", admissionv1.Create)},
-			},
-			MatchConditions: []admissionv1.MatchCondition{{Name: "frozen", Expression: fmt.Sprintf(
-				`request.name == %q || request.userInfo.username == %q && request.resource.resource == %q`, name, controller, plain)}},
-			Validations: []admissionv1.Validation{{Expression: "false", Message: FrozenBecause}},
-		}},
-		&admissionv1.ValidatingAdmissionPolicyBinding{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: admissionv1.ValidatingAdmissionPolicyBindingSpec{
-			PolicyName: name, ValidationActions: []admissionv1.ValidationAction{deny},
-		}},
+		&admissionv1.ValidatingAdmissionPolicy{ObjectMeta: metav1.ObjectMeta{Name: name},
+			Spec: admissionv1.ValidatingAdmissionPolicySpec{
+				FailurePolicy: &fail,
+				MatchConstraints: &admissionv1.MatchResources{
+					NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: namespace}},
+					ResourceRules: []admissionv1.NamedRuleWithOperations{rule(group, resource, operations...),
+						rule("", "configmaps", admissionv1.Create)},
+				},
+				MatchConditions: []admissionv1.MatchCondition{{Name: "frozen", Expression: fmt.Sprintf(
+					`request.name == %q || request.userInfo.username == %q && request.resource.resource == %q`, name, controller,
+					plain)}},
+				Validations: []admissionv1.Validation{{Expression: "false", Message: FrozenBecause}},
+			}},
+		&admissionv1.ValidatingAdmissionPolicyBinding{ObjectMeta: metav1.ObjectMeta{Name: name},
+			Spec: admissionv1.ValidatingAdmissionPolicyBindingSpec{
+				PolicyName: name, ValidationActions: []admissionv1.ValidationAction{deny},
+			}},
 	}
 	for _, o := range objects {
 		if err := admin.Create(t.Context(), o); err != nil {

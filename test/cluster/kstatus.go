@@ -20,7 +20,8 @@ func Kstatus(o *unstructured.Unstructured) string {
 	if o.GetDeletionTimestamp() != nil {
 		return Terminating
 	}
-	if observed, found, _ := unstructured.NestedInt64(o.Object, "status", "observedGeneration"); found && observed != o.GetGeneration() {
+	if observed, found, _ := unstructured.NestedInt64(o.Object, "status", "observedGeneration"); found &&
+		observed != o.GetGeneration() {
 		return InProgress
 	}
 	conditions, _, _ := unstructured.NestedSlice(o.Object, "status", "conditions")

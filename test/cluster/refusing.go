@@ -58,7 +58,8 @@ func (r *Refusal) judge(w Write) error {
 	}
 	r.count++
 	resource := schema.GroupResource{Resource: "objects"}
-	return apierrors.NewForbidden(resource, w.Name, fmt.Errorf("ValidatingAdmissionPolicy 'freeze' with binding 'freeze' denied request: %s", RefusedBecause))
+	return apierrors.NewForbidden(resource, w.Name,
+		fmt.Errorf("ValidatingAdmissionPolicy 'freeze' with binding 'freeze' denied request: %s", RefusedBecause))
 }
 
 type refused struct {
@@ -107,7 +108,8 @@ type refusedStatus struct {
 	by *Refusal
 }
 
-func (c *refusedStatus) Patch(ctx context.Context, o client.Object, p client.Patch, options ...client.SubResourcePatchOption) error {
+func (c *refusedStatus) Patch(ctx context.Context, o client.Object, p client.Patch,
+	options ...client.SubResourcePatchOption) error {
 	if err := c.by.judge(Write{"status", o, o.GetName()}); err != nil {
 		return err
 	}

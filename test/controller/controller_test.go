@@ -354,7 +354,8 @@ func TestKubernetesSigningRequestsAreServed(t *testing.T) {
 		t.Error("the certificate of the selfSigned issuer was signed by somebody else")
 	}
 
-	// A key that is missing is said by an event, and waited for; an annotation that is missing is final.
+	// A key that is missing is said by an event, and waited for; an annotation that is missing is
+	// final.
 	const keyAnnotation = "experimental.cert-manager.io/private-key-secret-name"
 	waits := ask(root, "issuers.cert-manager.io/"+ns+".dotted.name", func(csr *certificatesv1.CertificateSigningRequest) {
 		csr.Annotations = map[string]string{keyAnnotation: "later"}
@@ -365,13 +366,15 @@ func TestKubernetesSigningRequestsAreServed(t *testing.T) {
 			return err
 		}
 		for _, e := range list.Items {
-			if e.InvolvedObject.Name == waits.Name && e.Reason == "SecretNotFound" && strings.Contains(e.Message, ns+"/later not found") && strings.Contains(e.Message, keyAnnotation) {
+			if e.InvolvedObject.Name == waits.Name && e.Reason == "SecretNotFound" && strings.Contains(e.Message,
+				ns+"/later not found") && strings.Contains(e.Message, keyAnnotation) {
 				return nil
 			}
 		}
 		return cluster.NotYet("no event of %d", len(list.Items))
 	})
-	create(t, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "later"}, Data: map[string][]byte{"tls.key": keyPEM}})
+	create(t, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "later"},
+		Data: map[string][]byte{"tls.key": keyPEM}})
 	certificateOf(waits)
 	none := ask(root, "issuers.cert-manager.io/"+ns+".dotted.name", nil)
 	cluster.Eventually(t, func() error {
@@ -379,7 +382,8 @@ func TestKubernetesSigningRequestsAreServed(t *testing.T) {
 			return err
 		}
 		for _, c := range none.Status.Conditions {
-			if c.Type == certificatesv1.CertificateFailed && c.Reason == "MissingAnnotation" && strings.Contains(c.Message, keyAnnotation) {
+			if c.Type == certificatesv1.CertificateFailed && c.Reason == "MissingAnnotation" && strings.Contains(c.Message,
+				keyAnnotation) {
 				return nil
 			}
 		}

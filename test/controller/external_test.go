@@ -39,13 +39,16 @@ func externalKind(t *testing.T, kind, plural string, scope apiextensionsv1.Resou
 	if err := apiextensionsv1.AddToScheme(c.Scheme()); err != nil {
 		t.Fatal(err)
 	}
-	crd := &apiextensionsv1.CustomResourceDefinition{ObjectMeta: metav1.ObjectMeta{Name: plural + "." + group}, Spec: apiextensionsv1.CustomResourceDefinitionSpec{
-		Group: group, Scope: scope, Names: apiextensionsv1.CustomResourceDefinitionNames{Kind: kind, Plural: plural},
-		Versions: []apiextensionsv1.CustomResourceDefinitionVersion{{Name: "v1", Served: true, Storage: true,
-			Subresources: &apiextensionsv1.CustomResourceSubresources{Status: &apiextensionsv1.CustomResourceSubresourceStatus{}},
-			Schema:       &apiextensionsv1.CustomResourceValidation{OpenAPIV3Schema: &apiextensionsv1.JSONSchemaProps{Type: "object", XPreserveUnknownFields: ptr.To(true)}},
-		}},
-	}}
+	crd := &apiextensionsv1.CustomResourceDefinition{ObjectMeta: metav1.ObjectMeta{Name: plural + "." + group},
+		Spec: apiextensionsv1.CustomResourceDefinitionSpec{
+			Group: group, Scope: scope, Names: apiextensionsv1.CustomResourceDefinitionNames{Kind: kind, Plural: plural},
+			Versions: []apiextensionsv1.CustomResourceDefinitionVersion{{Name: "v1", Served: true, Storage: true,
+				Subresources: &apiextensionsv1.CustomResourceSubresources{
+					Status: &apiextensionsv1.CustomResourceSubresourceStatus{}},
+				Schema: &apiextensionsv1.CustomResourceValidation{
+					OpenAPIV3Schema: &apiextensionsv1.JSONSchemaProps{Type: "object", XPreserveUnknownFields: ptr.To(true)}},
+			}},
+		}}
 	if err := c.Create(t.Context(), crd); err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +72,8 @@ func grantController(t *testing.T, rule rbacv1.PolicyRule) {
 	t.Helper()
 	name := strings.ToLower(strings.ReplaceAll(t.Name(), "/", "-"))
 	create(t, &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: []rbacv1.PolicyRule{rule}},
-		&rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: name}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name},
+		&rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: name},
+			RoleRef:  rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name},
 			Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: deploy.Namespace, Name: deploy.ServiceAccount}}})
 	t.Cleanup(func() {
 		for _, o := range []client.Object{&rbacv1.ClusterRoleBinding{}, &rbacv1.ClusterRole{}} {
@@ -90,7 +94,8 @@ func asked(t *testing.T, ns, name string, ref cmmeta.IssuerReference) *cmapi.Cer
 	if err != nil {
 		t.Fatal(err)
 	}
-	cr := &cmapi.CertificateRequest{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}, Spec: cmapi.CertificateRequestSpec{IssuerRef: ref, Request: pki.EncodeCSRPEM(der)}}
+	cr := &cmapi.CertificateRequest{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name},
+		Spec: cmapi.CertificateRequestSpec{IssuerRef: ref, Request: pki.EncodeCSRPEM(der)}}
 	create(t, cr)
 	return cr
 }
@@ -103,14 +108,17 @@ func TestAnExternalIssuerIsApprovedByItsWholeNameAndRealPlural(t *testing.T) {
 		scope        apiextensionsv1.ResourceScope
 		signer       string
 	}{
-		{"StepClusterIssuer", "stepclusterissuers", apiextensionsv1.ClusterScoped, "stepclusterissuers.issuers.example.net/prod.ca"},
+		{"StepClusterIssuer", "stepclusterissuers", apiextensionsv1.ClusterScoped,
+			"stepclusterissuers.issuers.example.net/prod.ca"},
 		{"Authority", "authorities", apiextensionsv1.ClusterScoped, "authorities.issuers.example.net/prod.ca"},
-		{"ClusterPolicy", "clusterpolicies", apiextensionsv1.NamespaceScoped, "clusterpolicies.issuers.example.net/" + ns + ".prod.ca"},
+		{"ClusterPolicy", "clusterpolicies", apiextensionsv1.NamespaceScoped, "clusterpolicies.issuers.example.net/" + ns +
+			".prod.ca"},
 	} {
 		t.Run(test.kind, func(t *testing.T) {
 			kind := externalKind(t, test.kind, test.plural, test.scope)
 			running, _ := run(t, nil)
-			cr := asked(t, ns, strings.ToLower(test.kind), cmmeta.IssuerReference{Name: "prod.ca", Kind: kind.Kind, Group: kind.Group})
+			cr := asked(t, ns, strings.ToLower(test.kind), cmmeta.IssuerReference{Name: "prod.ca", Kind: kind.Kind,
+				Group: kind.Group})
 			cluster.Eventually(t, func() error {
 				if err := admin.Get(t.Context(), client.ObjectKeyFromObject(cr), cr); err != nil {
 					return err
@@ -119,13 +127,15 @@ func TestAnExternalIssuerIsApprovedByItsWholeNameAndRealPlural(t *testing.T) {
 				if c == nil || c.Reason != "MissingPermission" {
 					return cluster.NotYet("conditions %+v", cr.Status.Conditions)
 				}
-				want := fmt.Sprintf("ServiceAccount %s/%s may not approve this request: it needs the verb approve on signers.cert-manager.io %q", deploy.Namespace, deploy.ServiceAccount, test.signer)
+				want := fmt.Sprintf("ServiceAccount %s/%s may not approve this request: it needs the verb approve on "+
+					"signers.cert-manager.io %q", deploy.Namespace, deploy.ServiceAccount, test.signer)
 				if !strings.Contains(c.Message, want) {
 					return cluster.NotYet("it says %q, not %q", c.Message, want)
 				}
 				return nil
 			})
-			grantController(t, rbacv1.PolicyRule{APIGroups: []string{"cert-manager.io"}, Resources: []string{"signers"}, ResourceNames: []string{test.signer}, Verbs: []string{"approve"}})
+			grantController(t, rbacv1.PolicyRule{APIGroups: []string{"cert-manager.io"}, Resources: []string{"signers"},
+				ResourceNames: []string{test.signer}, Verbs: []string{"approve"}})
 			// The controller believes an answer about its rights for a minute.
 			if err := running.Stop(); err != nil {
 				t.Fatal(err)
@@ -135,7 +145,8 @@ func TestAnExternalIssuerIsApprovedByItsWholeNameAndRealPlural(t *testing.T) {
 				if err := admin.Get(t.Context(), client.ObjectKeyFromObject(cr), cr); err != nil {
 					return err
 				}
-				if !cmapi.CertificateRequestIsApproved(&cr.Status) || cmapi.GetCertificateRequestCondition(&cr.Status, "ApprovalForbidden") != nil {
+				if !cmapi.CertificateRequestIsApproved(&cr.Status) || cmapi.GetCertificateRequestCondition(&cr.Status,
+					"ApprovalForbidden") != nil {
 					return cluster.NotYet("conditions %+v", cr.Status.Conditions)
 				}
 				return nil
@@ -156,7 +167,8 @@ func TestStatusSaysHowAnExternalIssuerIs(t *testing.T) {
 		cluster.Eventually(t, func() error {
 			var out, errs bytes.Buffer
 			p := &cli.Program{Name: "perennial", In: strings.NewReader(""), Out: &out, Err: &errs, Clock: clock.RealClock{}}
-			p.Run(t.Context(), p.Command(), []string{"status", "certificate", "a", "-n", ns, "--kubeconfig", cluster.Plane(t).KubeconfigPath()})
+			p.Run(t.Context(), p.Command(), []string{"status", "certificate", "a", "-n", ns, "--kubeconfig",
+				cluster.Plane(t).KubeconfigPath()})
 			for _, w := range words {
 				if !strings.Contains(out.String(), w) {
 					return cluster.NotYet("no %q in\n%s%s", w, out.String(), errs.String())
@@ -165,7 +177,8 @@ func TestStatusSaysHowAnExternalIssuerIs(t *testing.T) {
 			return nil
 		})
 	}
-	says(`the cluster has no kind "StepIsuer" in the group "issuers.example.net"`, "correct spec.issuerRef, or install the issuer's controller")
+	says(`the cluster has no kind "StepIsuer" in the group "issuers.example.net"`,
+		"correct spec.issuerRef, or install the issuer's controller")
 	cluster.Eventually(t, func() error {
 		if err := admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
 			return err
@@ -180,19 +193,22 @@ func TestStatusSaysHowAnExternalIssuerIs(t *testing.T) {
 	issuer.SetName("prod")
 	create(t, issuer)
 	issuer.Object["status"] = map[string]any{"conditions": []any{map[string]any{
-		"type": "Ready", "status": "False", "message": "wrong provisioner password", "lastTransitionTime": time.Now().UTC().Format(time.RFC3339)}}}
+		"type": "Ready", "status": "False", "message": "wrong provisioner password",
+		"lastTransitionTime": time.Now().UTC().Format(time.RFC3339)}}}
 	if err := admin.Status().Update(t.Context(), issuer); err != nil {
 		t.Fatal(err)
 	}
 	says("mend StepIssuer.issuers.example.net prod: wrong provisioner password")
 }
 
-// TestAnExternalIssuerThatIsCorrectedIsAskedAgain has a request that failed, hours before its next attempt.
+// TestAnExternalIssuerThatIsCorrectedIsAskedAgain has a request that failed, hours before its next
+// attempt.
 func TestAnExternalIssuerThatIsCorrectedIsAskedAgain(t *testing.T) {
 	ns := cluster.Namespace(t)
 	admin := cluster.Admin(t)
 	kind := externalKind(t, "CorrectedIssuer", "correctedissuers", apiextensionsv1.NamespaceScoped)
-	grantController(t, rbacv1.PolicyRule{APIGroups: []string{kind.Group}, Resources: []string{"correctedissuers"}, Verbs: []string{"get"}})
+	grantController(t, rbacv1.PolicyRule{APIGroups: []string{kind.Group}, Resources: []string{"correctedissuers"},
+		Verbs: []string{"get"}})
 	now := clocktesting.NewFakeClock(time.Now())
 	run(t, func(o *controller.Options) { o.Clock = now })
 	issuer := &unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{"provisioner": "wrong"}}}
@@ -209,7 +225,8 @@ func TestAnExternalIssuerThatIsCorrectedIsAskedAgain(t *testing.T) {
 		}
 		at := metav1.NewTime(now.Now())
 		cr.Status.FailureTime = &at
-		cmapi.SetCertificateRequestCondition(&cr.Status, at.Time, cmapi.CertificateRequestCondition{Type: "Ready", Status: "False", Reason: "Failed", Message: "wrong provisioner"})
+		cmapi.SetCertificateRequestCondition(&cr.Status, at.Time, cmapi.CertificateRequestCondition{Type: "Ready",
+			Status: "False", Reason: "Failed", Message: "wrong provisioner"})
 		return admin.Status().Update(t.Context(), cr)
 	})
 	failed := cr.UID
@@ -227,7 +244,8 @@ func TestAnExternalIssuerThatIsCorrectedIsAskedAgain(t *testing.T) {
 		if err := admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
 			return err
 		}
-		if c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing); c == nil || c.Status != cmmeta.ConditionFalse {
+		if c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing); c == nil ||
+			c.Status != cmmeta.ConditionFalse {
 			return cluster.NotYet("conditions %+v", crt.Status.Conditions)
 		}
 		return nil

@@ -15,7 +15,8 @@ import (
 	"github.com/perennial-pki/perennial/test/cluster"
 )
 
-// TestALabelDoesNotFillTheMemory has a tenant put the label of cached Secrets on large ones of its own, before the controller starts and later.
+// TestALabelDoesNotFillTheMemory has a tenant put the label of cached Secrets on large ones of its
+// own, before the controller starts and later.
 func TestALabelDoesNotFillTheMemory(t *testing.T) {
 	const large = 1 << 20
 	admin, namespace := cluster.Admin(t), cluster.Namespace(t)
@@ -23,8 +24,9 @@ func TestALabelDoesNotFillTheMemory(t *testing.T) {
 		t.Helper()
 		for i := from; i < to; i++ {
 			o := &corev1.Secret{
-				ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprintf("large-%d", i), Labels: map[string]string{cmapi.PartOfCertManagerControllerLabelKey: "true"}},
-				Data:       map[string][]byte{"tls.crt": make([]byte, large-(10<<10))},
+				ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprintf("large-%d", i),
+					Labels: map[string]string{cmapi.PartOfCertManagerControllerLabelKey: "true"}},
+				Data: map[string][]byte{"tls.crt": make([]byte, large-(10<<10))},
 			}
 			if err := admin.Create(t.Context(), o); err != nil {
 				t.Fatal(err)
@@ -34,13 +36,15 @@ func TestALabelDoesNotFillTheMemory(t *testing.T) {
 	fill(0, 40)
 	before := heap()
 	cluster.Run(t, controller.Options{Namespace: namespace})
-	issuer := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "self"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}}}
+	issuer := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "self"},
+		Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}}}
 	if err := admin.Create(t.Context(), issuer); err != nil {
 		t.Fatal(err)
 	}
-	crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "site"}, Spec: cmapi.CertificateSpec{
-		SecretName: "site", DNSNames: []string{"www.example.com"}, IssuerRef: cmmeta.IssuerReference{Name: "self"},
-	}}
+	crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "site"},
+		Spec: cmapi.CertificateSpec{
+			SecretName: "site", DNSNames: []string{"www.example.com"}, IssuerRef: cmmeta.IssuerReference{Name: "self"},
+		}}
 	if err := admin.Create(t.Context(), crt); err != nil {
 		t.Fatal(err)
 	}
@@ -59,8 +63,10 @@ func TestALabelDoesNotFillTheMemory(t *testing.T) {
 	}
 	ready(1)
 	fill(40, 60)
-	// Its own Secrets have no place in the cache, and are read as others are: a deleted one is made again, once.
-	if err := admin.Delete(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "site"}}); err != nil {
+	// Its own Secrets have no place in the cache, and are read as others are: a deleted one is made
+	// again, once.
+	if err := admin.Delete(t.Context(),
+		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "site"}}); err != nil {
 		t.Fatal(err)
 	}
 	ready(2)

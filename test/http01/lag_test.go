@@ -75,8 +75,9 @@ func (d *delayed) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// TestAWatchThatLagsKeepsNoCAWaiting has a controller that hears of Challenges ten seconds late. What its listener answers must not wait for that, nor
-// must its look at the site, which would be believed to be silent.
+// TestAWatchThatLagsKeepsNoCAWaiting has a controller that hears of Challenges ten seconds late.
+// What its listener answers must not wait for that, nor must its look at the site, which would be
+// believed to be silent.
 func TestAWatchThatLagsKeepsNoCAWaiting(t *testing.T) {
 	for name, annotations := range map[string]map[string]string{
 		"an Ingress of its own":          {},
@@ -98,10 +99,12 @@ func TestAWatchThatLagsKeepsNoCAWaiting(t *testing.T) {
 				},
 			}
 			for _, host := range hosts {
-				o.Spec.Rules = append(o.Spec.Rules, networkingv1.IngressRule{Host: host, IngressRuleValue: networkingv1.IngressRuleValue{HTTP: &networkingv1.HTTPIngressRuleValue{
-					Paths: []networkingv1.HTTPIngressPath{{Path: "/", PathType: ptr.To(networkingv1.PathTypePrefix), Backend: networkingv1.IngressBackend{
-						Service: &networkingv1.IngressServiceBackend{Name: "web", Port: networkingv1.ServiceBackendPort{Number: 80}}}}},
-				}}})
+				o.Spec.Rules = append(o.Spec.Rules, networkingv1.IngressRule{Host: host,
+					IngressRuleValue: networkingv1.IngressRuleValue{HTTP: &networkingv1.HTTPIngressRuleValue{
+						Paths: []networkingv1.HTTPIngressPath{{Path: "/", PathType: ptr.To(networkingv1.PathTypePrefix),
+							Backend: networkingv1.IngressBackend{
+								Service: &networkingv1.IngressServiceBackend{Name: "web", Port: networkingv1.ServiceBackendPort{Number: 80}}}}},
+					}}})
 			}
 			began := time.Now()
 			r.create(o)

@@ -257,7 +257,8 @@ func TestEveryTargetFollowsItsAnnotations(t *testing.T) {
 			rig.Patch(t, o.DeepCopy(), `{"metadata": {"annotations": {%q: null, %q: "true"}}}`,
 				cmapi.WantInjectFromSecretAnnotation, cmapi.WantInjectAPIServerCAAnnotation)
 			cluster.Eventually(t, func() error {
-				if got := field(t, get(t, o).Object, tt.bundles[0]); !bytes.HasSuffix(got, pki.EncodeCertificatePEM(apiServerCert)) {
+				if got := field(t, get(t, o).Object, tt.bundles[0]); !bytes.HasSuffix(got,
+					pki.EncodeCertificatePEM(apiServerCert)) {
 					return cluster.NotYet("the bundle is %s", rig.Names(got))
 				}
 				return nil
@@ -376,8 +377,8 @@ func TestMistakesAreToldByEvents(t *testing.T) {
 	})
 }
 
-// TestARefusedInjectionIsTold refuses each write in turn, and looks whether it is said, and done once it may be. Admission policies do
-// not judge webhook configurations.
+// TestARefusedInjectionIsTold refuses each write in turn, and looks whether it is said, and done
+// once it may be. Admission policies do not judge webhook configurations.
 func TestARefusedInjectionIsTold(t *testing.T) {
 	rig.Run(t, rig.Options{})
 	for _, tt := range targets {
@@ -403,7 +404,8 @@ func TestARefusedInjectionIsTold(t *testing.T) {
 				t.Helper()
 				cluster.Eventually(t, func() error {
 					e := eventOf(t, o, corev1.EventTypeWarning)
-					if e.Reason != "InjectionFailed" || !strings.Contains(e.Message, cluster.FrozenBecause) || !strings.HasSuffix(e.Message, "It is tried again every 5 minutes") {
+					if e.Reason != "InjectionFailed" || !strings.Contains(e.Message, cluster.FrozenBecause) ||
+						!strings.HasSuffix(e.Message, "It is tried again every 5 minutes") {
 						return cluster.NotYet("the event is %s: %s", e.Reason, e.Message)
 					}
 					return nil

@@ -16,7 +16,8 @@ import (
 	"github.com/perennial-pki/perennial/test/cluster"
 )
 
-// overwrite puts a pair into the Secret as soon as that holds another, as a tool does that syncs it.
+// overwrite puts a pair into the Secret as soon as that holds another, as a tool does that syncs
+// it.
 func (w *world) overwrite(name, manager string, pair map[string][]byte) {
 	w.Helper()
 	cluster.Eventually(w, func() error {
@@ -59,7 +60,8 @@ func TestAToolThatOverwritesASecretIsNotFoughtWithoutEnd(t *testing.T) {
 	pair := map[string][]byte{"tls.crt": pki.EncodeCertificatePEM(foreign), "tls.key": keyPEM}
 	w.overwrite("a", "vault-sync", pair)
 	w.overwrite("a", "vault-sync", pair)
-	w.delayed("a", `the field manager "vault-sync"`, `changes Secret "a"`, "issued before its renewal time once", "set another spec.secretName")
+	w.delayed("a", `the field manager "vault-sync"`, `changes Secret "a"`, "issued before its renewal time once",
+		"set another spec.secretName")
 	if crt := w.getCertificate("a"); *crt.Status.Revision != 2 {
 		t.Errorf("it is at revision %d, want 2", *crt.Status.Revision)
 	}
@@ -75,14 +77,16 @@ func TestAToolThatOverwritesASecretIsNotFoughtWithoutEnd(t *testing.T) {
 		}
 		return cluster.NotYet("no event says so")
 	})
-	if is := w.secret("a"); string(is.Data["tls.crt"]) != string(pair["tls.crt"]) || is.Labels["controller.cert-manager.io/fao"] == "" {
+	if is := w.secret("a"); string(is.Data["tls.crt"]) != string(pair["tls.crt"]) ||
+		is.Labels["controller.cert-manager.io/fao"] == "" {
 		t.Errorf("the Secret was changed")
 	}
 
 	// Neither another process nor another Certificate of the name begins anew.
 	running.Stop()
 	w.run(controller.Options{})
-	change(w, named(&cmapi.Certificate{}, "a"), func(crt *cmapi.Certificate) { crt.Spec.DNSNames = []string{"b.example.com"} })
+	change(w, named(&cmapi.Certificate{}, "a"),
+		func(crt *cmapi.Certificate) { crt.Spec.DNSNames = []string{"b.example.com"} })
 	w.until("a", func(crt *cmapi.Certificate) error {
 		if crt.Status.Revision == nil || *crt.Status.Revision != 3 {
 			return cluster.NotYet("the changed spec is not issued") // the second that counts, at once
@@ -100,12 +104,14 @@ func TestAToolThatOverwritesASecretIsNotFoughtWithoutEnd(t *testing.T) {
 		}
 		return cluster.NotYet("it is there")
 	})
-	if err := w.Delete(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "a"}}); err != nil {
+	if err := w.Delete(t.Context(),
+		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "a"}}); err != nil {
 		t.Fatal(err)
 	}
 	w.create(certificate("a", "ca"))
 	w.untilReady("a", 1) // the second edit in an hour
-	if err := w.Delete(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "a"}}); err != nil {
+	if err := w.Delete(t.Context(),
+		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "a"}}); err != nil {
 		t.Fatal(err)
 	}
 	w.delayed("a", "issued before its renewal time 3 times", "was deleted each time")
@@ -116,7 +122,8 @@ func TestACertificateIsNotRenewedInTheFirstTenthOfItsLife(t *testing.T) {
 	w := newWorld(t)
 	w.caIssuer("ca", 24*time.Hour)
 	w.create(certificate("a", "ca", func(crt *cmapi.Certificate) {
-		crt.Spec.Duration, crt.Spec.RenewBefore = &metav1.Duration{Duration: time.Hour}, &metav1.Duration{Duration: time.Hour - time.Second}
+		crt.Spec.Duration, crt.Spec.RenewBefore = &metav1.Duration{Duration: time.Hour},
+			&metav1.Duration{Duration: time.Hour - time.Second}
 	}))
 	w.run(controller.Options{})
 	crt := w.untilReady("a", 1)

@@ -45,7 +45,10 @@ func TestAFailureIsCountedOnceAndWaitsUnlessSomethingChanges(t *testing.T) {
 	w.untilRequest("a-1")
 	w.deny("a-1")
 	c := w.condition("a", cmapi.CertificateConditionIssuing, cmmeta.ConditionFalse, "Denied")
-	for _, want := range []string{"The certificate request has failed to complete and will be retried: The CertificateRequest was denied by an approval controller: Policy: not on a Friday", "The next attempt is at ", "attempt 1", "perennial renew a -n " + w.namespace} {
+	for _, want := range []string{
+		"The certificate request has failed to complete and will be retried: The CertificateRequest was denied by an " +
+			"approval controller: Policy: not on a Friday", "The next attempt is at ", "attempt 1", "perennial renew a -n " +
+			w.namespace} {
 		if !strings.Contains(c.Message, want) {
 			t.Errorf("the message %q does not say %q", c.Message, want)
 		}
@@ -57,7 +60,8 @@ func TestAFailureIsCountedOnceAndWaitsUnlessSomethingChanges(t *testing.T) {
 	cr := w.untilRequest("a-1")
 	cluster.Eventually(t, func() error {
 		cr = w.untilRequest("a-1")
-		if c := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionReady); c == nil || c.Reason != "Denied" ||
+		if c := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionReady); c == nil ||
+			c.Reason != "Denied" ||
 			!strings.Contains(c.Message, "Policy: not on a Friday") {
 			return cluster.NotYet("the request says %+v", c)
 		}
@@ -114,8 +118,9 @@ func TestAnAnswerForAnotherKeyIsAskedForOnce(t *testing.T) {
 	crt.Spec.IssuerRef = cmmeta.IssuerReference{Name: "ca", Kind: "Stale", Group: "issuers.example.com"}
 	w.create(crt)
 	_, key := newCA(w, "a", time.Hour)
-	template, err := pki.Template{NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour)}.Certificate(&x509.CertificateRequest{
-		PublicKey: key.Public(), DNSNames: []string{"a.example.com"}})
+	template, err := pki.Template{NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour)}.Certificate(
+		&x509.CertificateRequest{
+			PublicKey: key.Public(), DNSNames: []string{"a.example.com"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +131,8 @@ func TestAnAnswerForAnotherKeyIsAskedForOnce(t *testing.T) {
 	first := w.untilRequest("a-1")
 	changeStatus(w, named(&cmapi.CertificateRequest{}, "a-1"), func(cr *cmapi.CertificateRequest) {
 		cr.Status.Certificate = pki.EncodeCertificatePEM(stale)
-		cmapi.SetCertificateRequestCondition(&cr.Status, time.Now(), cmapi.CertificateRequestCondition{Type: "Ready", Status: "True", Reason: "Issued"})
+		cmapi.SetCertificateRequestCondition(&cr.Status, time.Now(), cmapi.CertificateRequestCondition{Type: "Ready",
+			Status: "True", Reason: "Issued"})
 	})
 	c := w.condition("a", cmapi.CertificateConditionIssuing, cmmeta.ConditionFalse, "KeyMismatch")
 	for _, want := range []string{"it is for another private key than that of the request", "The next attempt is at "} {
@@ -134,17 +140,21 @@ func TestAnAnswerForAnotherKeyIsAskedForOnce(t *testing.T) {
 			t.Errorf("the message %q does not say %q", c.Message, want)
 		}
 	}
-	// The private key is removed with the failure, which is looked at again and leads to no other request.
+	// The private key is removed with the failure, which is looked at again and leads to no other
+	// request.
 	cluster.Eventually(t, func() error {
 		if n := len(w.nextKeys()); n > 0 {
 			return cluster.NotYet("%d private keys are left", n)
 		}
 		return nil
 	})
-	change(w, named(&cmapi.Certificate{}, "a"), func(crt *cmapi.Certificate) { crt.Labels = map[string]string{"look": "again"} })
-	change(w, named(&cmapi.Certificate{}, "a"), func(crt *cmapi.Certificate) { crt.Spec.RevisionHistoryLimit = ptr.To(int32(3)) })
+	change(w, named(&cmapi.Certificate{}, "a"),
+		func(crt *cmapi.Certificate) { crt.Labels = map[string]string{"look": "again"} })
+	change(w, named(&cmapi.Certificate{}, "a"),
+		func(crt *cmapi.Certificate) { crt.Spec.RevisionHistoryLimit = ptr.To(int32(3)) })
 	w.until("a", func(crt *cmapi.Certificate) error {
-		if c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing); c.ObservedGeneration != crt.Generation {
+		if c := cmapi.GetCertificateCondition(&crt.Status,
+			cmapi.CertificateConditionIssuing); c.ObservedGeneration != crt.Generation {
 			return cluster.NotYet("the change is not seen")
 		}
 		return nil

@@ -21,7 +21,8 @@ import (
 	"github.com/perennial-pki/perennial/test/cluster"
 )
 
-// caOf makes a Secret with a root that is changed, and an Issuer with it. The key stands as openssl ecparam writes it.
+// caOf makes a Secret with a root that is changed, and an Issuer with it. The key stands as openssl
+// ecparam writes it.
 func (w *world) caOf(name string, edit func(*x509.Certificate)) {
 	w.Helper()
 	key, err := pki.KeySpec{Algorithm: pki.ECDSA}.Generate(rand.Reader)
@@ -30,8 +31,9 @@ func (w *world) caOf(name string, edit func(*x509.Certificate)) {
 	}
 	now := time.Now()
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(10000 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true, MaxPathLen: -1, KeyUsage: x509.KeyUsageCertSign,
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: now.Add(-time.Hour),
+		NotAfter: now.Add(10000 * time.Hour),
+		IsCA:     true, BasicConstraintsValid: true, MaxPathLen: -1, KeyUsage: x509.KeyUsageCertSign,
 	}
 	edit(template)
 	keyPEM, err := pki.EncodeKeyPEM(key, pki.PKCS1)
@@ -41,8 +43,10 @@ func (w *world) caOf(name string, edit func(*x509.Certificate)) {
 	keyPEM = append([]byte("-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n"), keyPEM...)
 	w.create(&corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: name}, Type: corev1.SecretTypeTLS,
-		Data: map[string][]byte{corev1.TLSCertKey: pki.EncodeCertificatePEM(selfSign(w, template, key)), corev1.TLSPrivateKeyKey: keyPEM},
-	}, &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{CA: &cmapi.CAIssuer{SecretName: name}}}})
+		Data: map[string][]byte{corev1.TLSCertKey: pki.EncodeCertificatePEM(selfSign(w, template, key)),
+			corev1.TLSPrivateKeyKey: keyPEM},
+	}, &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{CA: &cmapi.CAIssuer{SecretName: name}}}})
 }
 
 func selfSign(t testing.TB, template *x509.Certificate, key crypto.Signer) *x509.Certificate {
@@ -58,7 +62,8 @@ func selfSign(t testing.TB, template *x509.Certificate, key crypto.Signer) *x509
 	return cert
 }
 
-// issuerSays waits until the condition Ready of an Issuer has the status, and says what it is to say.
+// issuerSays waits until the condition Ready of an Issuer has the status, and says what it is to
+// say.
 func (w *world) issuerSays(name string, status cmmeta.ConditionStatus, says string) {
 	w.Helper()
 	cluster.Eventually(w, func() error {
@@ -81,23 +86,27 @@ func TestAnIssuerSaysWhyClientsWouldRefuseWhatItsCASigns(t *testing.T) {
 	w.caOf("early", func(c *x509.Certificate) { c.NotBefore = clock.Now().Add(time.Hour) })
 	w.caOf("nameless", func(c *x509.Certificate) { c.Subject = pkix.Name{} })
 	w.caOf("zero", func(c *x509.Certificate) { c.MaxPathLenZero, c.MaxPathLen = true, 0 })
-	w.create(certificate("leaf", "zero"), certificate("sub", "zero", func(crt *cmapi.Certificate) { crt.Spec.IsCA = true }), certificate("late", "early"))
+	w.create(certificate("leaf", "zero"),
+		certificate("sub", "zero", func(crt *cmapi.Certificate) { crt.Spec.IsCA = true }), certificate("late", "early"))
 	w.run(controller.Options{Clock: clock})
 
 	w.issuerSays("nameless", cmmeta.ConditionFalse, "it has no subject")
 	w.issuerSays("early", cmmeta.ConditionFalse, "is not valid before")
 	w.issuerSays("zero", cmmeta.ConditionTrue, "Signing CA verified")
 	w.untilReady("leaf", 1)
-	if c := w.condition("sub", cmapi.CertificateConditionIssuing, cmmeta.ConditionFalse, "Failed"); !strings.Contains(c.Message, "has the path length 0") {
+	if c := w.condition("sub", cmapi.CertificateConditionIssuing, cmmeta.ConditionFalse,
+		"Failed"); !strings.Contains(c.Message, "has the path length 0") {
 		t.Errorf("the Certificate says %q", c.Message)
 	}
 	// When its CA becomes valid the issuer is ready, and what waited for it is issued.
 	clock.Step(time.Hour)
-	change(w, named(&corev1.Secret{}, "early"), func(s *corev1.Secret) { s.Labels = map[string]string{"look": "again"} }) // the queue has its own clock
+	// the queue has its own clock
+	change(w, named(&corev1.Secret{}, "early"), func(s *corev1.Secret) { s.Labels = map[string]string{"look": "again"} })
 	w.issuerSays("early", cmmeta.ConditionTrue, "Signing CA verified")
 	w.untilReady("late", 1)
 	leaf := w.leaf(w.secret("late"))
-	if want := clock.Now().Add(-time.Minute); leaf.NotBefore.After(want) || leaf.NotAfter.Sub(leaf.NotBefore) != cmapi.DefaultCertificateDuration {
+	if want := clock.Now().Add(-time.Minute); leaf.NotBefore.After(want) ||
+		leaf.NotAfter.Sub(leaf.NotBefore) != cmapi.DefaultCertificateDuration {
 		t.Errorf("it is valid from %s to %s, and it is %s", leaf.NotBefore, leaf.NotAfter, clock.Now())
 	}
 }
@@ -116,10 +125,14 @@ func TestWhatClientsWouldRefuseIsNotStored(t *testing.T) {
 		"expired": {func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }, root, "Expired"},
 		"names":   {func(c *x509.Certificate) { c.DNSNames = []string{"other.example.com"} }, root, "NamesMissing"},
 		"ca":      {func(*x509.Certificate) {}, other, "SignatureInvalid"},
-		"usages":  {func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }, root, "UsagesMissing"},
-		"good":    {func(*x509.Certificate) {}, root, ""},
+		"usages": {func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }, root,
+			"UsagesMissing"},
+		"good": {func(*x509.Certificate) {}, root, ""},
 	} {
-		crt := certificate(name, "ca", func(crt *cmapi.Certificate) { crt.Spec.Usages = []cmapi.KeyUsage{"digital signature", "server auth"} })
+		crt := certificate(name, "ca", func(crt *cmapi.Certificate) {
+			crt.Spec.Usages = []cmapi.KeyUsage{"digital signature",
+				"server auth"}
+		})
 		crt.Spec.IssuerRef = cmmeta.IssuerReference{Name: "ca", Kind: "Thing", Group: "issuers.example.com"}
 		w.create(crt)
 		request := w.untilRequest(name + "-1")
@@ -128,7 +141,8 @@ func TestWhatClientsWouldRefuseIsNotStored(t *testing.T) {
 			t.Fatal(err)
 		}
 		template := &x509.Certificate{
-			SerialNumber: big.NewInt(2), DNSNames: csr.DNSNames, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+			SerialNumber: big.NewInt(2), DNSNames: csr.DNSNames, NotBefore: time.Now().Add(-time.Hour),
+			NotAfter:    time.Now().Add(time.Hour),
 			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		}
 		test.edit(template)
@@ -139,14 +153,16 @@ func TestWhatClientsWouldRefuseIsNotStored(t *testing.T) {
 		changeStatus(w, named(&cmapi.CertificateRequest{}, request.Name), func(cr *cmapi.CertificateRequest) {
 			cr.Status.Certificate = pki.EncodeCertificatePEM(&x509.Certificate{Raw: der})
 			cr.Status.CA = pki.EncodeCertificatePEM(test.ca)
-			cmapi.SetCertificateRequestCondition(&cr.Status, time.Now(), cmapi.CertificateRequestCondition{Type: "Ready", Status: "True", Reason: "Issued"})
+			cmapi.SetCertificateRequestCondition(&cr.Status, time.Now(), cmapi.CertificateRequestCondition{Type: "Ready",
+				Status: "True", Reason: "Issued"})
 		})
 		if test.reason == "" {
 			w.untilReady(name, 1)
 			continue
 		}
 		w.condition(name, cmapi.CertificateConditionIssuing, cmmeta.ConditionFalse, test.reason)
-		if err := w.Get(w.Context(), client.ObjectKey{Namespace: w.namespace, Name: name}, &corev1.Secret{}); client.IgnoreNotFound(err) != nil || err == nil {
+		if err := w.Get(w.Context(), client.ObjectKey{Namespace: w.namespace, Name: name},
+			&corev1.Secret{}); client.IgnoreNotFound(err) != nil || err == nil {
 			t.Errorf("%s: there is a Secret: %v", name, err)
 		}
 	}

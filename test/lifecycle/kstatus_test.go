@@ -77,7 +77,8 @@ func TestToolsThatWaitSeeThatACertificateIsInProgress(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	end := w.tooEarly()
-	w.create(&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "ca"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{CA: &cmapi.CAIssuer{SecretName: "ca"}}}})
+	w.create(&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "ca"},
+		Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{CA: &cmapi.CAIssuer{SecretName: "ca"}}}})
 	w.create(certificate("a", "ca"))
 	w.untilKstatus("a", cluster.InProgress) // before any controller
 	w.run(controller.Options{})
@@ -111,13 +112,15 @@ func TestToolsThatWaitEndWhenOnlyAPersonCanHelp(t *testing.T) {
 	w.untilKstatus("a", cluster.InProgress)
 	w.deny("a-1")
 	w.untilKstatus("a", cluster.Failed)
-	change(w, named(&cmapi.Certificate{}, "a"), func(crt *cmapi.Certificate) { crt.Spec.DNSNames = []string{"b.example.com"} })
+	change(w, named(&cmapi.Certificate{}, "a"),
+		func(crt *cmapi.Certificate) { crt.Spec.DNSNames = []string{"b.example.com"} })
 	cluster.Eventually(t, func() error {
 		cr := w.untilRequest("a-1")
 		if cmapi.CertificateRequestIsDenied(&cr.Status) {
 			return cluster.NotYet("the denied request is still there")
 		}
-		cr.Status.Conditions = append(cr.Status.Conditions, cmapi.CertificateRequestCondition{Type: "Approved", Status: "True", Reason: "test", Message: "yes"})
+		cr.Status.Conditions = append(cr.Status.Conditions, cmapi.CertificateRequestCondition{Type: "Approved",
+			Status: "True", Reason: "test", Message: "yes"})
 		return w.Status().Update(t.Context(), cr)
 	})
 	w.untilKstatus("a", cluster.Current)
@@ -128,9 +131,11 @@ func TestObjectsWithoutAStatusAreInProgress(t *testing.T) {
 	w := newWorld(t)
 	meta := metav1.ObjectMeta{Name: "idle-" + w.namespace, Namespace: w.namespace}
 	for kind, o := range map[string]client.Object{
-		"Issuer":        &cmapi.Issuer{ObjectMeta: meta, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}}},
-		"ClusterIssuer": &cmapi.ClusterIssuer{ObjectMeta: meta, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}}},
-		"Certificate":   certificate(meta.Name, "a"),
+		"Issuer": &cmapi.Issuer{ObjectMeta: meta,
+			Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}}},
+		"ClusterIssuer": &cmapi.ClusterIssuer{ObjectMeta: meta,
+			Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}}},
+		"Certificate": certificate(meta.Name, "a"),
 	} {
 		o.SetNamespace(w.namespace)
 		if kind == "ClusterIssuer" {
@@ -150,12 +155,14 @@ func TestALeafIsRenewedWithItsCA(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.selfSigned("root")
-	w.create(&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "ca"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{CA: &cmapi.CAIssuer{SecretName: "ca"}}}})
+	w.create(&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "ca"},
+		Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{CA: &cmapi.CAIssuer{SecretName: "ca"}}}})
 	w.run(controller.Options{})
 	w.create(certificate("ca", "root", func(crt *cmapi.Certificate) { crt.Spec.IsCA = true; crt.Spec.CommonName = "CA" }))
 	ca := w.untilReady("ca", 1)
 	w.create(certificate("a", "ca", func(crt *cmapi.Certificate) {
-		crt.Spec.Duration, crt.Spec.RenewBefore = &metav1.Duration{Duration: 8760 * time.Hour}, &metav1.Duration{Duration: 720 * time.Hour}
+		crt.Spec.Duration, crt.Spec.RenewBefore = &metav1.Duration{Duration: 8760 * time.Hour},
+			&metav1.Duration{Duration: 720 * time.Hour}
 	}))
 	crt := w.untilReady("a", 1)
 	at := crt.Status.RenewalTime

@@ -25,7 +25,8 @@ func TestEachNameIsCertifiedOnce(t *testing.T) {
 	w.run(controller.Options{})
 	w.caIssuer("ca", 24*time.Hour)
 	w.create(certificate("twice", "ca", func(crt *cmapi.Certificate) {
-		crt.Spec.DNSNames = []string{"dup.example.com", "DUP.example.com", "dup.example.com.", "Bücher.example", "xn--bcher-kva.example"}
+		crt.Spec.DNSNames = []string{"dup.example.com", "DUP.example.com", "dup.example.com.", "Bücher.example",
+			"xn--bcher-kva.example"}
 		crt.Spec.IPAddresses = []string{"192.0.2.1", "::ffff:192.0.2.1"}
 		crt.Spec.URIs = []string{"spiffe://Cluster.local/A", "SPIFFE://cluster.local/A"}
 		crt.Spec.EmailAddresses = []string{"Jane@example.com", "Jane@EXAMPLE.com"}
@@ -35,18 +36,22 @@ func TestEachNameIsCertifiedOnce(t *testing.T) {
 	if err := os.WriteFile(file, w.secret("twice").Data["tls.crt"], 0o600); err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.CommandContext(t.Context(), "openssl", "x509", "-in", file, "-noout", "-ext", "subjectAltName").CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), "openssl", "x509", "-in", file, "-noout", "-ext",
+		"subjectAltName").CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	const want = "DNS:dup.example.com, DNS:xn--bcher-kva.example, email:Jane@example.com, IP Address:192.0.2.1, URI:spiffe://cluster.local/A"
+	const want = "DNS:dup.example.com, DNS:xn--bcher-kva.example, email:Jane@example.com, IP Address:192.0.2.1, " +
+		"URI:spiffe://cluster.local/A"
 	if !strings.Contains(string(out), want+"\n") {
 		t.Errorf("OpenSSL reads\n%s\nwant %s", out, want)
 	}
 	// Another spelling is no other certificate.
-	change(w, named(&cmapi.Certificate{}, "twice"), func(crt *cmapi.Certificate) { crt.Spec.DNSNames = []string{"bücher.EXAMPLE", "Dup.Example.com"} })
+	change(w, named(&cmapi.Certificate{}, "twice"),
+		func(crt *cmapi.Certificate) { crt.Spec.DNSNames = []string{"bücher.EXAMPLE", "Dup.Example.com"} })
 	crt := w.until("twice", func(crt *cmapi.Certificate) error {
-		if c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionReady); c.ObservedGeneration != crt.Generation || c.Status != cmmeta.ConditionTrue {
+		if c := cmapi.GetCertificateCondition(&crt.Status,
+			cmapi.CertificateConditionReady); c.ObservedGeneration != crt.Generation || c.Status != cmmeta.ConditionTrue {
 			return cluster.NotYet("the status is %+v", crt.Status)
 		}
 		return nil
@@ -64,8 +69,10 @@ func TestWhatCanBeNoNameIsNotSigned(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, dns := range map[string]string{"url": "https://www.example.com/", "port": "www.example.com:443", "address": "192.0.2.1", "empty": "a..b"} {
-		der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{"www.example.com", dns}}, key)
+	for name, dns := range map[string]string{"url": "https://www.example.com/", "port": "www.example.com:443",
+		"address": "192.0.2.1", "empty": "a..b"} {
+		der, err := x509.CreateCertificateRequest(rand.Reader,
+			&x509.CertificateRequest{DNSNames: []string{"www.example.com", dns}}, key)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -78,14 +85,16 @@ func TestWhatCanBeNoNameIsNotSigned(t *testing.T) {
 				return err
 			}
 			c := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionReady)
-			if c == nil || c.Reason != cmapi.CertificateRequestReasonFailed || !strings.Contains(c.Message, pki.CheckDNSName(dns).Error()) {
+			if c == nil || c.Reason != cmapi.CertificateRequestReasonFailed ||
+				!strings.Contains(c.Message, pki.CheckDNSName(dns).Error()) {
 				return cluster.NotYet("%s: the condition is %+v", name, c)
 			}
 			return nil
 		})
 	}
 	// A name that only the controller can judge is refused before there is a request.
-	w.create(certificate("letters", "ca", func(crt *cmapi.Certificate) { crt.Spec.DNSNames = []string{"a\u0378.example"} }))
+	w.create(certificate("letters", "ca",
+		func(crt *cmapi.Certificate) { crt.Spec.DNSNames = []string{"a\u0378.example"} }))
 	c := w.condition("letters", cmapi.CertificateConditionIssuing, cmmeta.ConditionFalse, "InvalidSpec")
 	if !strings.Contains(c.Message, `spec.dnsNames[0]: "a\u0378.example" has characters that no domain name has`) {
 		t.Errorf("it says %s", c.Message)

@@ -92,10 +92,13 @@ func (r *refusable) pebble() controller.Options {
 		r.Fatal(err)
 	}
 	r.Cleanup(func() { ca.Close() })
-	r.create(&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "signer"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{ACME: &cmacme.ACMEIssuer{
-		Server: ca.Directory, CABundle: ca.CABundle, PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "account"}},
-		Solvers: []cmacme.ACMEChallengeSolver{{HTTP01: &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}}}},
-	}}}})
+	r.create(&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "signer"},
+		Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{ACME: &cmacme.ACMEIssuer{
+			Server: ca.Directory, CABundle: ca.CABundle, PrivateKey: cmmeta.SecretKeySelector{
+				LocalObjectReference: cmmeta.LocalObjectReference{Name: "account"}},
+			Solvers: []cmacme.ACMEChallengeSolver{
+				{HTTP01: &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}}}},
+		}}}})
 	return controller.Options{HTTP01Address: site, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, network, site)
@@ -138,7 +141,8 @@ var refusedWrites = map[string]struct {
 	"the CertificateRequest": {rule: creates[*cmapi.CertificateRequest]("-1"), reason: "RequestFailed"},
 	"the Secret":             {rule: appliesSecret, reason: "SecretWriteFailed"},
 	"the next private key":   {rule: createsKey, reason: "PrivateKeyWriteFailed", of: []string{"external", "acme"}},
-	"the private key of a request that waits": {rule: createsKey, reason: "PrivateKeyWriteFailed", of: []string{"selfSigned", "ca"},
+	"the private key of a request that waits": {
+		rule: createsKey, reason: "PrivateKeyWriteFailed", of: []string{"selfSigned", "ca"},
 		options: func(o *controller.Options) { o.Controllers = []string{"*", "-certificaterequests-approver"} }},
 	"the rehearsal": {rule: creates[*cmapi.CertificateRequest]("-rehearsal"), reason: "RequestFailed", of: []string{"ca"},
 		edit: func(crt *cmapi.Certificate) { crt.Spec.RehearsalIssuerRef = &cmmeta.IssuerReference{Name: "staging"} }},
@@ -146,8 +150,9 @@ var refusedWrites = map[string]struct {
 		_, is := w.Object.(*cmapi.Certificate)
 		return w.Verb == "patch" && is
 	}, reason: "FinalizerWriteFailed", of: []string{"acme"}},
-	"the deletion of an old request":    {rule: deletes[*cmapi.CertificateRequest], reason: "DeletionFailed", renews: true},
-	"the deletion of a used key Secret": {rule: deletes[*corev1.Secret], reason: "DeletionFailed", renews: true, of: []string{"external", "acme"}},
+	"the deletion of an old request": {rule: deletes[*cmapi.CertificateRequest], reason: "DeletionFailed", renews: true},
+	"the deletion of a used key Secret": {
+		rule: deletes[*corev1.Secret], reason: "DeletionFailed", renews: true, of: []string{"external", "acme"}},
 }
 
 func TestWhicheverWriteIsRefusedIsSaidEverywhere(t *testing.T) {
@@ -192,7 +197,8 @@ func TestWhicheverWriteIsRefusedIsSaidEverywhere(t *testing.T) {
 						t.Errorf("the condition Stalled is %+v", s)
 					}
 					ready := cmapi.GetCertificateCondition(&crt.Status, "Ready")
-					if !strings.HasPrefix(ready.Message, "Issuing certificate as Secret does not exist") || !strings.Contains(ready.Message, cluster.RefusedBecause) {
+					if !strings.HasPrefix(ready.Message, "Issuing certificate as Secret does not exist") ||
+						!strings.Contains(ready.Message, cluster.RefusedBecause) {
 						t.Errorf("Ready says %q", ready.Message)
 					}
 				}
@@ -259,14 +265,16 @@ func TestAnExpiredCertificateIsNotReadyWhateverIsRefused(t *testing.T) {
 					r.saysRefusal(c.Message)
 					return nil
 				})
-				if ready := cmapi.GetCertificateCondition(&c.Status, "Ready"); ready.Status != cmmeta.ConditionTrue || stalled(c) != nil {
+				if ready := cmapi.GetCertificateCondition(&c.Status, "Ready"); ready.Status != cmmeta.ConditionTrue ||
+					stalled(c) != nil {
 					t.Errorf("status %+v of a certificate that is good, want Ready and not stalled", c.Status)
 				}
 				r.agrees("a", cmmeta.ConditionTrue, "renewing it failed")
 				r.clock.Step(end.Add(time.Minute).Sub(r.clock.Now()))
 				r.nudge("a")
 				ready := r.condition("a", cmapi.CertificateConditionReady, cmmeta.ConditionFalse, "Expired")
-				if !strings.HasPrefix(ready.Message, "Certificate expired on ") || !strings.Contains(ready.Message, cluster.RefusedBecause) {
+				if !strings.HasPrefix(ready.Message, "Certificate expired on ") || !strings.Contains(ready.Message,
+					cluster.RefusedBecause) {
 					t.Errorf("Ready says %q", ready.Message)
 				}
 				r.agrees("a", cmmeta.ConditionFalse, "certificate expired on", cluster.RefusedBecause)
@@ -288,7 +296,8 @@ func TestAStatusThatIsRefusedIsToldByAnEventAndTheMetricsAreRight(t *testing.T) 
 	})
 	r.clock.Step(end.Add(time.Minute).Sub(r.clock.Now()))
 	r.nudge("a")
-	if message := r.untilEvent("Certificate", "a", "StatusNotWritten"); !strings.Contains(message, cluster.RefusedBecause) {
+	if message := r.untilEvent("Certificate", "a", "StatusNotWritten"); !strings.Contains(message,
+		cluster.RefusedBecause) {
 		t.Errorf("the event says %q", message)
 	}
 	r.agrees("a", cmmeta.ConditionFalse, "its status does not say so")
@@ -303,9 +312,11 @@ func TestRealRefusals(t *testing.T) {
 	}{
 		"an immutable Secret": {
 			make: func(w *world) {
-				w.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "a"}, Immutable: ptr.To(true), Data: map[string][]byte{"other": []byte("x")}})
+				w.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "a"}, Immutable: ptr.To(true),
+					Data: map[string][]byte{"other": []byte("x")}})
 			},
-			says:    []string{`Secret "a" cannot be written`, "field is immutable when `immutable` is set", "The Secret is immutable: delete it"},
+			says: []string{`Secret "a" cannot be written`, "field is immutable when `immutable` is set",
+				"The Secret is immutable: delete it"},
 			repairs: func(w *world) { _ = w.Delete(w.Context(), w.secret("a")) },
 		},
 		"a quota": {
@@ -313,13 +324,15 @@ func TestRealRefusals(t *testing.T) {
 				w.create(&corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: "few"}, Spec: corev1.ResourceQuotaSpec{
 					Hard: corev1.ResourceList{"count/secrets": resource.MustParse("1")}, // which the CA has
 				}})
-				changeStatus(w, named(&corev1.ResourceQuota{}, "few"), func(q *corev1.ResourceQuota) { // as the controller that counts
+				changeStatus(w, named(&corev1.ResourceQuota{}, "few"), func(q *corev1.ResourceQuota) {
+					// as the controller that counts
 					q.Status.Hard, q.Status.Used = q.Spec.Hard, q.Spec.Hard
 				})
 			},
 			says: []string{`Secret "a" cannot be written`, "exceeded quota: few"},
 			repairs: func(w *world) {
-				_ = w.Delete(w.Context(), named(&corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace}}, "few"))
+				_ = w.Delete(w.Context(), named(&corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace}},
+					"few"))
 			},
 		},
 		"an admission policy": {
@@ -331,10 +344,12 @@ func TestRealRefusals(t *testing.T) {
 		},
 		"a keystore password that cannot be encoded": {
 			make: func(w *world) {
-				w.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "pw"}, StringData: map[string]string{"password": "pass\U0001F4A5word"}})
+				w.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "pw"},
+					StringData: map[string]string{"password": "pass\U0001F4A5word"}})
 			},
 			edit: pkcs12("pw"),
-			says: []string{"keystore.p12 cannot be made with the password in entry \"password\" of Secret \"pw\"", "It is tried again when that changes"},
+			says: []string{"keystore.p12 cannot be made with the password in entry \"password\" of Secret \"pw\"",
+				"It is tried again when that changes"},
 			repairs: func(w *world) {
 				change(w, named(&corev1.Secret{}, "pw"), func(s *corev1.Secret) { s.Data["password"] = []byte("changeit") })
 			},
@@ -352,13 +367,17 @@ func TestRealRefusals(t *testing.T) {
 			}
 			w.create(crt)
 			got := w.until("a", func(crt *cmapi.Certificate) error {
-				issuing, ready := cmapi.GetCertificateCondition(&crt.Status, "Issuing"), cmapi.GetCertificateCondition(&crt.Status, "Ready")
-				if issuing == nil || issuing.Status != cmmeta.ConditionFalse || ready == nil || ready.Status != cmmeta.ConditionFalse || stalled(crt) == nil {
+				issuing, ready := cmapi.GetCertificateCondition(&crt.Status, "Issuing"), cmapi.GetCertificateCondition(&crt.Status,
+					"Ready")
+				if issuing == nil || issuing.Status != cmmeta.ConditionFalse || ready == nil ||
+					ready.Status != cmmeta.ConditionFalse || stalled(crt) == nil {
 					return cluster.NotYet("not failed")
 				}
 				for _, s := range test.says {
-					if !strings.Contains(issuing.Message, s) || !strings.Contains(ready.Message, s) || !strings.Contains(stalled(crt).Message, s) {
-						return cluster.NotYet("%q is not in all of %q, %q and %q", s, issuing.Message, ready.Message, stalled(crt).Message)
+					if !strings.Contains(issuing.Message, s) || !strings.Contains(ready.Message, s) ||
+						!strings.Contains(stalled(crt).Message, s) {
+						return cluster.NotYet("%q is not in all of %q, %q and %q", s, issuing.Message, ready.Message,
+							stalled(crt).Message)
 					}
 				}
 				return nil
@@ -378,17 +397,22 @@ func TestRealRefusals(t *testing.T) {
 func (w *world) freeze() {
 	w.Helper()
 	name := "freeze-" + w.namespace
-	policy := &admissionv1.ValidatingAdmissionPolicy{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: admissionv1.ValidatingAdmissionPolicySpec{
-		FailurePolicy: ptr.To(admissionv1.Fail),
-		MatchConstraints: &admissionv1.MatchResources{ResourceRules: []admissionv1.NamedRuleWithOperations{{RuleWithOperations: admissionv1.RuleWithOperations{
-			Operations: []admissionv1.OperationType{admissionv1.Create},
-			Rule:       admissionv1.Rule{APIGroups: []string{"cert-manager.io"}, APIVersions: []string{"v1"}, Resources: []string{"certificaterequests"}},
-		}}}, NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"kubernetes.io/metadata.name": w.namespace}}},
-		Validations: []admissionv1.Validation{{Expression: "false", Message: "changes are frozen"}},
-	}}
-	binding := &admissionv1.ValidatingAdmissionPolicyBinding{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: admissionv1.ValidatingAdmissionPolicyBindingSpec{
-		PolicyName: name, ValidationActions: []admissionv1.ValidationAction{admissionv1.Deny},
-	}}
+	policy := &admissionv1.ValidatingAdmissionPolicy{ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: admissionv1.ValidatingAdmissionPolicySpec{
+			FailurePolicy: ptr.To(admissionv1.Fail),
+			MatchConstraints: &admissionv1.MatchResources{
+				ResourceRules: []admissionv1.NamedRuleWithOperations{{RuleWithOperations: admissionv1.RuleWithOperations{
+					Operations: []admissionv1.OperationType{admissionv1.Create},
+					Rule: admissionv1.Rule{APIGroups: []string{"cert-manager.io"}, APIVersions: []string{"v1"},
+						Resources: []string{"certificaterequests"}},
+				}}}, NamespaceSelector: &metav1.LabelSelector{
+					MatchLabels: map[string]string{"kubernetes.io/metadata.name": w.namespace}}},
+			Validations: []admissionv1.Validation{{Expression: "false", Message: "changes are frozen"}},
+		}}
+	binding := &admissionv1.ValidatingAdmissionPolicyBinding{ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: admissionv1.ValidatingAdmissionPolicyBindingSpec{
+			PolicyName: name, ValidationActions: []admissionv1.ValidationAction{admissionv1.Deny},
+		}}
 	for _, o := range []client.Object{policy, binding} {
 		if err := w.Create(w.Context(), o); err != nil {
 			w.Fatal(err)
@@ -401,10 +425,12 @@ func (w *world) freeze() {
 		w.Fatal(err)
 	}
 	cluster.Eventually(w, func() error {
-		probe := &cmapi.CertificateRequest{ObjectMeta: metav1.ObjectMeta{Name: "probe", Namespace: w.namespace}, Spec: cmapi.CertificateRequestSpec{
-			Request: pki.EncodeCSRPEM(csr), IssuerRef: cmmeta.IssuerReference{Name: "none"},
-		}}
-		if err := w.Create(w.Context(), probe, client.DryRunAll); err == nil || !strings.Contains(err.Error(), "changes are frozen") {
+		probe := &cmapi.CertificateRequest{ObjectMeta: metav1.ObjectMeta{Name: "probe", Namespace: w.namespace},
+			Spec: cmapi.CertificateRequestSpec{
+				Request: pki.EncodeCSRPEM(csr), IssuerRef: cmmeta.IssuerReference{Name: "none"},
+			}}
+		if err := w.Create(w.Context(), probe, client.DryRunAll); err == nil ||
+			!strings.Contains(err.Error(), "changes are frozen") {
 			return cluster.NotYet("the policy does not hold: %v", err)
 		}
 		return nil
@@ -414,7 +440,8 @@ func (w *world) freeze() {
 func pkcs12(secret string) func(*cmapi.Certificate) {
 	return func(crt *cmapi.Certificate) {
 		crt.Spec.Keystores = &cmapi.CertificateKeystores{PKCS12: &cmapi.PKCS12Keystore{
-			Create: true, Profile: cmapi.Modern2023PKCS12Profile, PasswordSecretRef: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: secret}, Key: "password"},
+			Create: true, Profile: cmapi.Modern2023PKCS12Profile, PasswordSecretRef: cmmeta.SecretKeySelector{
+				LocalObjectReference: cmmeta.LocalObjectReference{Name: secret}, Key: "password"},
 		}}
 	}
 }
@@ -426,7 +453,8 @@ func stalled(crt *cmapi.Certificate) *cmapi.CertificateCondition {
 // saysRefusal fails the test unless the message says why, when the next attempt is, and what to do.
 func (r *refusable) saysRefusal(message string) {
 	r.Helper()
-	for _, want := range []string{cluster.RefusedBecause, "The next attempt is at ", "perennial renew a -n " + r.namespace} {
+	for _, want := range []string{cluster.RefusedBecause, "The next attempt is at ",
+		"perennial renew a -n " + r.namespace} {
 		if !strings.Contains(message, want) {
 			r.Errorf("the condition says %q, and not %q", message, want)
 		}
@@ -448,8 +476,10 @@ func (r *refusable) agrees(name string, ready cmmeta.ConditionStatus, words ...s
 	cluster.Eventually(r, func() error {
 		out.Reset()
 		p := &cli.Program{Name: "perennial", In: strings.NewReader(""), Out: &out, Err: &out, Clock: &r.clock}
-		code := p.Run(r.Context(), p.Command(), []string{"status", "certificate", name, "-n", r.namespace, "--kubeconfig", kubeconfig})
-		if want := map[cmmeta.ConditionStatus]int{cmmeta.ConditionTrue: 0, cmmeta.ConditionFalse: cli.ExitNotReady}[ready]; code != want {
+		code := p.Run(r.Context(), p.Command(), []string{"status", "certificate", name, "-n", r.namespace, "--kubeconfig",
+			kubeconfig})
+		if want := map[cmmeta.ConditionStatus]int{cmmeta.ConditionTrue: 0,
+			cmmeta.ConditionFalse: cli.ExitNotReady}[ready]; code != want {
 			return cluster.NotYet("perennial status ends with %d, want %d:\n%s", code, want, out.String())
 		}
 		for _, w := range words {

@@ -31,7 +31,8 @@ func TestAShortLivedCertificateIsRenewedInTime(t *testing.T) {
 	w.run(controller.Options{})
 	first := w.untilReady("a", 1)
 	before := w.leaf(w.secret("a"))
-	if want := before.NotAfter.Add(-45 * time.Second); first.Status.RenewalTime.After(want) || first.Status.RenewalTime.Time.Before(before.NotBefore) {
+	if want := before.NotAfter.Add(-45 * time.Second); first.Status.RenewalTime.After(want) ||
+		first.Status.RenewalTime.Time.Before(before.NotBefore) {
 		t.Errorf("renewal at %s, want at most at %s and not before %s", first.Status.RenewalTime, want, before.NotBefore)
 	}
 	w.untilReady("a", 2)

@@ -142,14 +142,18 @@ func TestARotationPolicyDecidesWhetherTheKeyStays(t *testing.T) {
 	change(w, named(&cmapi.Certificate{}, "keeps"), func(crt *cmapi.Certificate) { crt.Spec.PrivateKey.RotationPolicy = cmapi.RotationPolicyAlways })
 	w.untilReady("keeps", 3)
 	// A key that may not change, and is encrypted by its owner: openssl says what that looks like.
-	out, err := exec.CommandContext(t.Context(), "openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-aes256", "-pass", "pass:secret").Output()
+	out, err := exec.CommandContext(t.Context(), "openssl", "genpkey", "-algorithm", "EC", "-pkeyopt",
+		"ec_paramgen_curve:P-256", "-aes256", "-pass", "pass:secret").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "mine"}, Data: map[string][]byte{"tls.key": out, "tls.crt": nil}, Type: corev1.SecretTypeTLS})
-	w.create(certificate("mine", "ca", func(crt *cmapi.Certificate) { crt.Spec.PrivateKey.RotationPolicy = cmapi.RotationPolicyNever }))
+	w.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "mine"}, Data: map[string][]byte{"tls.key": out,
+		"tls.crt": nil}, Type: corev1.SecretTypeTLS})
+	w.create(certificate("mine", "ca",
+		func(crt *cmapi.Certificate) { crt.Spec.PrivateKey.RotationPolicy = cmapi.RotationPolicyNever }))
 	c = w.condition("mine", cmapi.CertificateConditionIssuing, cmmeta.ConditionFalse, "CannotRegenerateKey")
-	for _, want := range []string{`the private key in Secret "mine" cannot be read`, "Store it unencrypted", "delete the entry tls.key"} {
+	for _, want := range []string{`the private key in Secret "mine" cannot be read`, "Store it unencrypted",
+		"delete the entry tls.key"} {
 		if !strings.Contains(c.Message, want) {
 			t.Errorf("the message %q does not say %q", c.Message, want)
 		}

@@ -230,7 +230,8 @@ func TestTermsThatHaveChangedSayWhatToVisitUntilSomebodyHas(t *testing.T) {
 	wants(pathNewAccount)
 	cluster.Run(t, options)
 	r.issuer()
-	r.issuerSays(cmmeta.ConditionFalse, "Terms of service have changed", "visit https://ca.example/agree?to=2", "it will be asked again at")
+	r.issuerSays(cmmeta.ConditionFalse, "Terms of service have changed", "visit https://ca.example/agree?to=2",
+		"it will be asked again at")
 	f.behave(nil, nil)
 	r.issuerSays(cmmeta.ConditionTrue)
 
@@ -602,29 +603,34 @@ func TestAServerAtAnAddressOfTheMachineAloneIsNotAsked(t *testing.T) {
 	r, options := shop(t, &front{}, pebble.Options{})
 	cluster.Run(t, options)
 	r.issuer(func(spec *cmacme.ACMEIssuer) { spec.Server = "https://169.254.169.254/latest/meta-data" })
-	r.issuerSays(cmmeta.ConditionFalse, "spec.acme.server leads to 169.254.169.254: ", "use a ClusterIssuer, or start the controller with --issuer-allowed-addresses")
+	r.issuerSays(cmmeta.ConditionFalse, "spec.acme.server leads to 169.254.169.254: ",
+		"use a ClusterIssuer, or start the controller with --issuer-allowed-addresses")
 	r.changeIssuer(func(spec *cmacme.ACMEIssuer) { spec.Server = "https://[fe80::1]/dir" })
 	r.issuerSays(cmmeta.ConditionFalse, "spec.acme.server leads to fe80::1: ")
 	r.changeIssuer(func(spec *cmacme.ACMEIssuer) { spec.Server = r.ca.Directory })
 	r.issuerSays(cmmeta.ConditionTrue)
 }
 
-// TestANamespacedIssuerDoesNotLeadIntoThisMachine has the CA and the DNS server of the test where a tenant may not have the controller connect to.
+// TestANamespacedIssuerDoesNotLeadIntoThisMachine has the CA and the DNS server of the test where a
+// tenant may not have the controller connect to.
 func TestANamespacedIssuerDoesNotLeadIntoThisMachine(t *testing.T) {
 	r := start(t, pebble.Options{}, func(o *controller.Options) { o.AllowedAddresses = []netip.Prefix{} })
 	const advice = "use a ClusterIssuer, or start the controller with --issuer-allowed-addresses"
 	r.issuer()
-	r.issuerSays(cmmeta.ConditionFalse, "127.0.0.1 is an address of this machine, its link or its cloud's metadata service", advice)
+	r.issuerSays(cmmeta.ConditionFalse,
+		"127.0.0.1 is an address of this machine, its link or its cloud's metadata service", advice)
 
 	// By a ClusterIssuer, which only administrators write, it is another matter.
 	wide := &cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: r.namespace}}
 	wide.Spec.ACME = &cmacme.ACMEIssuer{
-		Server: r.ca.Directory, CABundle: r.ca.CABundle, PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: r.namespace}},
+		Server: r.ca.Directory, CABundle: r.ca.CABundle, PrivateKey: cmmeta.SecretKeySelector{
+			LocalObjectReference: cmmeta.LocalObjectReference{Name: r.namespace}},
 	}
 	r.byDNS("")(wide.Spec.ACME)
 	secret := &corev1.Secret{}
 	if dns := wide.Spec.ACME.Solvers[0].DNS01; dns.RFC2136.TSIGSecret.Name != "" {
-		if err := r.admin.Get(t.Context(), client.ObjectKey{Namespace: r.namespace, Name: dns.RFC2136.TSIGSecret.Name}, secret); err != nil {
+		if err := r.admin.Get(t.Context(), client.ObjectKey{Namespace: r.namespace, Name: dns.RFC2136.TSIGSecret.Name},
+			secret); err != nil {
 			t.Fatal(err)
 		}
 		secret.ObjectMeta = metav1.ObjectMeta{Namespace: "kube-system", Name: r.namespace + "-tsig"}
@@ -639,13 +645,15 @@ func TestANamespacedIssuerDoesNotLeadIntoThisMachine(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = r.admin.Delete(context.Background(), wide) })
 	crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: "site"}, Spec: cmapi.CertificateSpec{
-		SecretName: "site", DNSNames: []string{"www.example.com"}, IssuerRef: cmmeta.IssuerReference{Kind: "ClusterIssuer", Name: wide.Name},
+		SecretName: "site", DNSNames: []string{"www.example.com"}, IssuerRef: cmmeta.IssuerReference{Kind: "ClusterIssuer",
+			Name: wide.Name},
 	}}
 	r.create(crt)
 	r.ready(crt)
 }
 
-// TestANamespacedIssuersSolversDoNotLeadIntoThisMachine has a CA that Issuers may name, and solvers that lead elsewhere.
+// TestANamespacedIssuersSolversDoNotLeadIntoThisMachine has a CA that Issuers may name, and solvers
+// that lead elsewhere.
 func TestANamespacedIssuersSolversDoNotLeadIntoThisMachine(t *testing.T) {
 	r := start(t, pebble.Options{}, func(o *controller.Options) {
 		o.AllowedAddresses = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")} // that of the CA
@@ -662,7 +670,8 @@ func TestANamespacedIssuersSolversDoNotLeadIntoThisMachine(t *testing.T) {
 		"rfc2136-name":    func(s *cmacme.ACMEChallengeSolverDNS01) { s.RFC2136.Nameserver = "localhost" + port },
 		"provider": func(s *cmacme.ACMEChallengeSolverDNS01) {
 			s.RFC2136, s.Provider = nil, &cmacme.ACMEIssuerDNS01ProviderLego{
-				Name: "pdns", Config: &apiextensionsv1.JSON{Raw: []byte(`{"host": "http://127.0.0.2"}`)}, SecretRef: &cmmeta.LocalObjectReference{Name: "pdns"},
+				Name: "pdns", Config: &apiextensionsv1.JSON{Raw: []byte(`{"host": "http://127.0.0.2"}`)},
+				SecretRef: &cmmeta.LocalObjectReference{Name: "pdns"},
 			}
 		},
 	} {
@@ -680,7 +689,8 @@ func TestANamespacedIssuersSolversDoNotLeadIntoThisMachine(t *testing.T) {
 				return
 			}
 			r.eventually("the Challenge says what to do", func() bool {
-				return strings.Contains(r.story(), "is an address of this machine, its link or its cloud's metadata service: a namespaced Issuer may not lead there")
+				return strings.Contains(r.story(),
+					"is an address of this machine, its link or its cloud's metadata service: a namespaced Issuer may not lead there")
 			})
 			if err := r.admin.Delete(t.Context(), crt); err != nil {
 				t.Fatal(err)

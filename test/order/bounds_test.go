@@ -41,7 +41,8 @@ func drips(w http.ResponseWriter, q *http.Request) {
 	}
 }
 
-// inUse are the goroutines and the heap, without garbage, of this process: of the controller, and of the servers of the test.
+// inUse are the goroutines and the heap, without garbage, of this process: of the controller, and
+// of the servers of the test.
 func inUse() (goroutines int, heap int64) {
 	runtime.GC()
 	var m runtime.MemStats
@@ -49,13 +50,15 @@ func inUse() (goroutines int, heap int64) {
 	return runtime.NumGoroutine(), int64(m.HeapInuse)
 }
 
-// TestHostileCAsTakeNoMoreThanTheirShareOfGoroutinesAndMemory has a tenant name many servers that answer without end, drop by drop, in circles or not at all,
-// and one that does so when an order is under way.
+// TestHostileCAsTakeNoMoreThanTheirShareOfGoroutinesAndMemory has a tenant name many servers that
+// answer without end, drop by drop, in circles or not at all, and one that does so when an order is
+// under way.
 func TestHostileCAsTakeNoMoreThanTheirShareOfGoroutinesAndMemory(t *testing.T) {
 	f := &front{}
 	r, options := shop(t, f, pebble.Options{})
 	f.behave(nil, func(q *http.Request, _ map[string]any, reply *httptest.ResponseRecorder) {
-		if strings.HasPrefix(q.URL.Path, pathCertificate) { // chains without end, each of which leads to itself and to the next
+		if strings.HasPrefix(q.URL.Path, pathCertificate) {
+			// chains without end, each of which leads to itself and to the next
 			for i := range 40 {
 				reply.Header().Add("Link", fmt.Sprintf(`<https://%s%s?%d>; rel="alternate"`, q.Host, q.URL.Path, i))
 				reply.Header().Add("Link", fmt.Sprintf(`<https://%s%s>; rel="up"`, q.Host, q.URL.Path))
@@ -96,7 +99,8 @@ func TestHostileCAsTakeNoMoreThanTheirShareOfGoroutinesAndMemory(t *testing.T) {
 		r.ready(r.certificate(fmt.Sprintf("beside-%d", i), fmt.Sprintf("beside-%d.example.com", i)))
 		time.Sleep(time.Second)
 		g, h := inUse()
-		// A connection has two goroutines here and three at the server of the test; the places of lanes bound how many there are.
+		// A connection has two goroutines here and three at the server of the test; the places of lanes
+		// bound how many there are.
 		if more := g - goroutines; more > 64*6 {
 			t.Errorf("there are %d goroutines more", more)
 		}

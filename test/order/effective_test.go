@@ -174,7 +174,9 @@ func TestChallengesTakeTurnsWhereFewValuesCanStand(t *testing.T) {
 					}
 					own = "of other namespaces"
 				}
-				if !strings.Contains(why, own) || !strings.Contains(why, "Waiting for its turn at "+fullDomain+", where the DNS provider can have only 2 values at once") {
+				if !strings.Contains(why, own) ||
+					!strings.Contains(why, "Waiting for its turn at "+fullDomain+
+						", where the DNS provider can have only 2 values at once") {
 					return cluster.NotYet("while %s is presented, another says %q", name, why)
 				}
 			}

@@ -77,7 +77,8 @@ func TestAFailedValidationSaysWhatTheCASawAndWhatIsSeenHere(t *testing.T) {
 	}{
 		"a port that is closed to the CA": {
 			func(t *testing.T, s stage) { elsewhere(t, s.options) }, http01,
-			[]string{"urn:ietf:params:acme:error:connection: ", "connection refused. From here 127.0.0.1 shows the proof. ", "let port 80 be reached from everywhere"},
+			[]string{"urn:ietf:params:acme:error:connection: ", "connection refused. From here 127.0.0.1 shows the proof. ",
+				"let port 80 be reached from everywhere"},
 		},
 		"a site that answers the CA otherwise": {
 			func(t *testing.T, s stage) {
@@ -90,7 +91,8 @@ func TestAFailedValidationSaysWhatTheCASawAndWhatIsSeenHere(t *testing.T) {
 				go func() { _ = server.Serve(listener) }()
 				t.Cleanup(func() { server.Close() })
 			}, http01,
-			[]string{"urn:ietf:params:acme:error:unauthorized: ", "returned 404. From here 127.0.0.1 shows the proof. The CA came to another server"},
+			[]string{"urn:ietf:params:acme:error:unauthorized: ",
+				"returned 404. From here 127.0.0.1 shows the proof. The CA came to another server"},
 		},
 		"a record that vanishes between our look and the CA's": {
 			func(_ *testing.T, s stage) {
@@ -101,7 +103,8 @@ func TestAFailedValidationSaysWhatTheCASawAndWhatIsSeenHere(t *testing.T) {
 					return false
 				}, nil)
 			}, func(r *rig) { r.issuer(r.byDNS("")) },
-			[]string{"urn:ietf:params:acme:error:unauthorized: ", "No TXT records found for DNS challenge. From here 127.0.0.1:", "answers no TXT record for _acme-challenge.www.example.com. The record is gone"},
+			[]string{"urn:ietf:params:acme:error:unauthorized: ", "No TXT records found for DNS challenge. From here 127.0.0.1:",
+				"answers no TXT record for _acme-challenge.www.example.com. The record is gone"},
 		},
 		"a CAA record for another CA": {
 			func(t *testing.T, s stage) {
@@ -111,7 +114,8 @@ func TestAFailedValidationSaysWhatTheCASawAndWhatIsSeenHere(t *testing.T) {
 				instead(t, s.front, "caa", "CAA record for www.example.com prevents issuance")
 			}, http01,
 			[]string{
-				"urn:ietf:params:acme:error:caa: CAA record for www.example.com prevents issuance: www.example.com: ", "seen from afar. ",
+				"urn:ietf:params:acme:error:caa: CAA record for www.example.com prevents issuance: www.example.com: ",
+				"seen from afar. ",
 				`The CAA records of example.com allow issue "rival.example": add   example.com. CAA 0 issue "pebble.letsencrypt.org"`,
 			},
 		},
@@ -128,7 +132,8 @@ func TestAFailedValidationSaysWhatTheCASawAndWhatIsSeenHere(t *testing.T) {
 				}, nil)
 			}, http01,
 			[]string{
-				"the CA refuses: finalize: 403 urn:ietf:params:acme:error:caa: While processing CAA for www.example.com: CAA record for example.com prevents issuance. ",
+				"the CA refuses: finalize: 403 urn:ietf:params:acme:error:caa: While processing CAA for www.example.com: CAA " +
+					"record for example.com prevents issuance. ",
 				`The CAA records of example.com allow issue "rival.example": add   example.com. CAA 0 issue "pebble.letsencrypt.org"`,
 			},
 		},

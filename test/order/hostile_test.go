@@ -183,8 +183,8 @@ func TestWhatACAAnswersThatItMustNotIsRefused(t *testing.T) {
 	}
 }
 
-// TestAReplyThatCannotBeReadIsFetchedAgain has the CA, or what stands before it, spoil a reply twice. What has become of the order stays at its URLs, so
-// the CA makes one order.
+// TestAReplyThatCannotBeReadIsFetchedAgain has the CA, or what stands before it, spoil a reply
+// twice. What has become of the order stays at its URLs, so the CA makes one order.
 func TestAReplyThatCannotBeReadIsFetchedAgain(t *testing.T) {
 	page := func(status int) func(*httptest.ResponseRecorder) {
 		return func(reply *httptest.ResponseRecorder) {
@@ -199,9 +199,10 @@ func TestAReplyThatCannotBeReadIsFetchedAgain(t *testing.T) {
 		path  string
 		spoil func(*httptest.ResponseRecorder)
 	}{
-		"an empty certificate":                      {pathCertificate, empty},
-		"a certificate that is cut":                 {pathCertificate, cut},
-		"a certificate of another type":             {pathCertificate, func(reply *httptest.ResponseRecorder) { reply.Header().Set("Content-Type", "text/plain") }},
+		"an empty certificate":      {pathCertificate, empty},
+		"a certificate that is cut": {pathCertificate, cut},
+		"a certificate of another type": {
+			pathCertificate, func(reply *httptest.ResponseRecorder) { reply.Header().Set("Content-Type", "text/plain") }},
 		"a page in place of it":                     {pathCertificate, page(http.StatusOK)},
 		"a page with status 403":                    {pathCertificate, page(http.StatusForbidden)},
 		"a page with status 404":                    {pathCertificate, page(http.StatusNotFound)},

@@ -21,7 +21,8 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// condition waits until the issuer has a condition with a status, reason and words, or has none if the reason is empty.
+// condition waits until the issuer has a condition with a status, reason and words, or has none if
+// the reason is empty.
 func (r *rig) condition(t cmapi.IssuerConditionType, status cmmeta.ConditionStatus, reason string, words ...string) {
 	r.t.Helper()
 	cluster.Eventually(r.t, func() error {
@@ -50,7 +51,8 @@ func (r *rig) noReach() {
 	}
 }
 
-// TestWhatNeedsNoCAIsSaidAtOnceWithoutIt has all faults that can be found at home in an issuer whose CA cannot be reached.
+// TestWhatNeedsNoCAIsSaidAtOnceWithoutIt has all faults that can be found at home in an issuer
+// whose CA cannot be reached.
 func TestWhatNeedsNoCAIsSaidAtOnceWithoutIt(t *testing.T) {
 	t.Parallel()
 	r, options := shop(t, &front{}, pebble.Options{})
@@ -58,30 +60,38 @@ func TestWhatNeedsNoCAIsSaidAtOnceWithoutIt(t *testing.T) {
 	r.issuer(bound, func(spec *cmacme.ACMEIssuer) {
 		spec.Server, spec.Email, spec.PrivateKey.Name = "http://127.0.0.1:1/dir", "ops", "Not_A_Name"
 		spec.Solvers = []cmacme.ACMEChallengeSolver{
-			{DNS01: &cmacme.ACMEChallengeSolverDNS01{Cloudflare: &cmacme.ACMEIssuerDNS01ProviderCloudflare{APIToken: selector("cloudflare", "token")}}},
-			{DNS01: &cmacme.ACMEChallengeSolverDNS01{Akamai: &cmacme.ACMEIssuerDNS01ProviderAkamai{ServiceConsumerDomain: "akab-1.luna.akamaiapis.net",
-				ClientToken: *selector("akamai", "a"), ClientSecret: *selector("akamai", "b"), AccessToken: *selector("akamai", "c")}}},
+			{DNS01: &cmacme.ACMEChallengeSolverDNS01{
+				Cloudflare: &cmacme.ACMEIssuerDNS01ProviderCloudflare{APIToken: selector("cloudflare", "token")}}},
+			{DNS01: &cmacme.ACMEChallengeSolverDNS01{
+				Akamai: &cmacme.ACMEIssuerDNS01ProviderAkamai{ServiceConsumerDomain: "akab-1.luna.akamaiapis.net",
+					ClientToken: *selector("akamai", "a"), ClientSecret: *selector("akamai", "b"),
+					AccessToken: *selector("akamai", "c")}}},
 		}
 	})
 	r.condition(cmapi.IssuerConditionReady, cmmeta.ConditionFalse, "InvalidURL",
 		`spec.acme.server "http://127.0.0.1:1/dir" is no https URL`, `spec.acme.email "ops" is no address`,
 		`spec.acme.privateKeySecretRef.name "Not_A_Name" cannot be the name of a Secret`,
 		"/eab, spec.acme.externalAccountBinding.keySecretRef, does not exist: create it",
-		"no solver can be used: spec.acme.solvers[0]: Secret "+r.namespace+"/cloudflare, dns01.cloudflare.apiTokenSecretRef, does not exist",
+		"no solver can be used: spec.acme.solvers[0]: Secret "+r.namespace+
+			"/cloudflare, dns01.cloudflare.apiTokenSecretRef, does not exist",
 		"dns01.akamai.clientTokenSecretRef", "dns01.akamai.clientSecretSecretRef", "dns01.akamai.accessTokenSecretRef")
 	r.condition(cmapi.IssuerConditionSolversValid, cmmeta.ConditionFalse, "InvalidSolver", "spec.acme.solvers[1]: ")
 	r.noReach()
 
 	// All but the CA is right, and then that, too.
-	r.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "cloudflare"}, StringData: map[string]string{"token": "x"}})
-	r.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "eab"}, StringData: map[string]string{"mac": "not base64!"}})
+	r.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "cloudflare"},
+		StringData: map[string]string{"token": "x"}})
+	r.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "eab"},
+		StringData: map[string]string{"mac": "not base64!"}})
 	r.changeIssuer(func(spec *cmacme.ACMEIssuer) {
 		spec.Server, spec.Email, spec.PrivateKey.Name = "https://127.0.0.1:1/dir", "ops@example.org", "account"
 	})
-	r.condition(cmapi.IssuerConditionReady, cmmeta.ConditionFalse, "ErrRegisterACMEAccount", "entry mac of Secret", "is not base64url")
+	r.condition(cmapi.IssuerConditionReady, cmmeta.ConditionFalse, "ErrRegisterACMEAccount", "entry mac of Secret",
+		"is not base64url")
 	r.noReach()
 	r.changeIssuer(func(spec *cmacme.ACMEIssuer) { spec.ExternalAccountBinding = nil })
-	says := []string{"the ACME server does not answer: Get https://127.0.0.1:1/dir: ", "connection refused: see whether the controller can connect there"}
+	says := []string{"the ACME server does not answer: Get https://127.0.0.1:1/dir: ",
+		"connection refused: see whether the controller can connect there"}
 	r.condition(cmapi.IssuerConditionReady, cmmeta.ConditionFalse, "ErrRegisterACMEAccount", says...)
 	r.condition(cmapi.IssuerConditionUnreachable, cmmeta.ConditionTrue, "Unreachable", says...)
 	r.changeIssuer(func(spec *cmacme.ACMEIssuer) { spec.Server = r.ca.Directory })
@@ -100,13 +110,15 @@ func TestASolverWithoutItsSecretIsLeftOutUntilThatAppears(t *testing.T) {
 	byDNS := cmacme.ACMEChallengeSolver{
 		Selector: &cmacme.CertificateDNSNameSelector{DNSNames: []string{"other.example.com"}},
 		DNS01: &cmacme.ACMEChallengeSolverDNS01{RFC2136: &cmacme.ACMEIssuerDNS01ProviderRFC2136{
-			Nameserver: "127.0.0.1:53", TSIGKeyName: "updates", TSIGAlgorithm: "HMACSHA256", TSIGSecret: *selector("tsig", "key"),
+			Nameserver: "127.0.0.1:53", TSIGKeyName: "updates", TSIGAlgorithm: "HMACSHA256",
+			TSIGSecret: *selector("tsig", "key"),
 		}},
 	}
 	var byHTTP cmacme.ACMEChallengeSolver
 	r.issuer(func(spec *cmacme.ACMEIssuer) { byHTTP, spec.Solvers = spec.Solvers[0], append(spec.Solvers, byDNS) })
 	r.condition(cmapi.IssuerConditionSolversValid, cmmeta.ConditionFalse, "InvalidSolver",
-		"spec.acme.solvers[1]: Secret "+r.namespace+"/tsig, dns01.rfc2136.tsigSecretSecretRef, does not exist: create it with the entry key")
+		"spec.acme.solvers[1]: Secret "+r.namespace+
+			"/tsig, dns01.rfc2136.tsigSecretSecretRef, does not exist: create it with the entry key")
 	r.issuerSays(cmmeta.ConditionTrue)
 	r.eventually("an event says so", func() bool {
 		return slices.ContainsFunc(r.events("InvalidSolver"), func(e string) bool { return strings.Contains(e, "/tsig") })
@@ -152,17 +164,24 @@ func TestASolverWithoutItsSecretIsLeftOutUntilThatAppears(t *testing.T) {
 	r.condition(cmapi.IssuerConditionSolversValid, "", "")
 }
 
-// TestAnOutageLeavesARegisteredIssuerReady has a CA that does not answer, or limits, while its issuer changes.
+// TestAnOutageLeavesARegisteredIssuerReady has a CA that does not answer, or limits, while its
+// issuer changes.
 func TestAnOutageLeavesARegisteredIssuerReady(t *testing.T) {
 	for name, test := range map[string]struct {
 		answer func(http.ResponseWriter)
 		reason string
 		says   string
 	}{
-		"the CA is in trouble":   {func(w http.ResponseWriter) { refuse(w, http.StatusInternalServerError, "serverInternal", "try later") }, "Unreachable", "500 urn:ietf:params:acme:error:serverInternal: try later"},
-		"the CA limits us":       {func(w http.ResponseWriter) { refuse(w, http.StatusTooManyRequests, "rateLimited", "too many") }, "RateLimited", "429 urn:ietf:params:acme:error:rateLimited: too many"},
-		"no reply comes":         {func(http.ResponseWriter) { panic(http.ErrAbortHandler) }, "Unreachable", "the ACME server does not answer: "},
-		"a page is in its place": {func(w http.ResponseWriter) { fmt.Fprint(w, "<html>maintenance") }, "Unreachable", "the reply is not valid ACME"},
+		"the CA is in trouble": {
+			func(w http.ResponseWriter) { refuse(w, http.StatusInternalServerError, "serverInternal", "try later") },
+			"Unreachable", "500 urn:ietf:params:acme:error:serverInternal: try later"},
+		"the CA limits us": {
+			func(w http.ResponseWriter) { refuse(w, http.StatusTooManyRequests, "rateLimited", "too many") }, "RateLimited",
+			"429 urn:ietf:params:acme:error:rateLimited: too many"},
+		"no reply comes": {
+			func(http.ResponseWriter) { panic(http.ErrAbortHandler) }, "Unreachable", "the ACME server does not answer: "},
+		"a page is in its place": {
+			func(w http.ResponseWriter) { fmt.Fprint(w, "<html>maintenance") }, "Unreachable", "the reply is not valid ACME"},
 		"something busy is ahead": {func(w http.ResponseWriter) {
 			w.Header().Set("Retry-After", "1")
 			w.WriteHeader(http.StatusServiceUnavailable)
@@ -206,7 +225,8 @@ func TestAProfileThatTheCADoesNotListIsSaidByTheIssuer(t *testing.T) {
 	r, options := shop(t, &front{}, pebble.Options{})
 	cluster.Run(t, options)
 	r.issuer(func(spec *cmacme.ACMEIssuer) { spec.Profile = "no-such-profile" })
-	r.condition(cmapi.IssuerConditionReady, cmmeta.ConditionFalse, "InvalidProfile", `the CA has no profile "no-such-profile"`, "Its directory lists ")
+	r.condition(cmapi.IssuerConditionReady, cmmeta.ConditionFalse, "InvalidProfile",
+		`the CA has no profile "no-such-profile"`, "Its directory lists ")
 	r.noReach()
 	crt := r.certificate("site", "www.example.com")
 	r.says("Referenced issuer does not have a Ready status condition", `the CA has no profile "no-such-profile"`)
@@ -215,7 +235,8 @@ func TestAProfileThatTheCADoesNotListIsSaidByTheIssuer(t *testing.T) {
 	r.ready(crt)
 }
 
-// refusing is a client whose n-th write the API server refuses, as an admission policy may, as long as it is told to.
+// refusing is a client whose n-th write the API server refuses, as an admission policy may, as long
+// as it is told to.
 type refusing struct {
 	client.Client
 	refuse func(what string) bool
@@ -250,15 +271,17 @@ type refusingStatus struct {
 	refuse func(what string) bool
 }
 
-func (c *refusingStatus) Patch(ctx context.Context, o client.Object, p client.Patch, options ...client.SubResourcePatchOption) error {
+func (c *refusingStatus) Patch(ctx context.Context, o client.Object, p client.Patch,
+	options ...client.SubResourcePatchOption) error {
 	if c.refuse(fmt.Sprintf("patch the status of %T", o)) {
 		return refusal(o)
 	}
 	return c.SubResourceWriter.Patch(ctx, o, p, options...)
 }
 
-// TestEachRefusedWriteOfAnIssuanceIsSaid refuses each kind of write of an ACME issuer and its requests in turn. What is
-// refused shows where the user looks, and all goes on when it is no longer refused.
+// TestEachRefusedWriteOfAnIssuanceIsSaid refuses each kind of write of an ACME issuer and its
+// requests in turn. What is refused shows where the user looks, and all goes on when it is no
+// longer refused.
 func TestEachRefusedWriteOfAnIssuanceIsSaid(t *testing.T) {
 	for what, says := range map[string]func(*rig) string{
 		"create *v1.Secret": func(r *rig) string { // the account key
@@ -271,9 +294,12 @@ func TestEachRefusedWriteOfAnIssuanceIsSaid(t *testing.T) {
 			}
 			return c.Message
 		},
-		"patch the status of *v1.Issuer":             func(r *rig) string { return strings.Join(r.events("StatusNotWritten"), "\n") },
-		"patch the status of *v1.CertificateRequest": func(r *rig) string { return strings.Join(r.events("StatusNotWritten"), "\n") },
-		"create *v1.Order":                           (*rig).pendingRequest,
+		"patch the status of *v1.Issuer": func(r *rig) string { return strings.Join(r.events("StatusNotWritten"), "\n") },
+		"patch the status of *v1.CertificateRequest": func(r *rig) string {
+			return strings.Join(r.events("StatusNotWritten"),
+				"\n")
+		},
+		"create *v1.Order": (*rig).pendingRequest,
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()

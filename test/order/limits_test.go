@@ -337,7 +337,8 @@ func TestALostReplyCountsAgainstTheLimitOfADomain(t *testing.T) {
 	cluster.Run(t, options)
 	const limit = 5
 	r.issuer(func(spec *cmacme.ACMEIssuer) {
-		spec.RateLimits = &cmacme.ACMERateLimits{CertificatesPerRegisteredDomain: &cmacme.ACMERateLimit{Count: limit, Period: &metav1.Duration{Duration: 168 * time.Hour}}}
+		spec.RateLimits = &cmacme.ACMERateLimits{CertificatesPerRegisteredDomain: &cmacme.ACMERateLimit{Count: limit,
+			Period: &metav1.Duration{Duration: 168 * time.Hour}}}
 	})
 	r.issuerSays(cmmeta.ConditionTrue)
 	const all = 8

@@ -516,7 +516,8 @@ func TestAProfileThatTheCADoesNotHaveIsNotAskedFor(t *testing.T) {
 	cluster.Run(t, options)
 	r.issuer()
 	crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: "site"}, Spec: cmapi.CertificateSpec{
-		SecretName: "site", DNSNames: []string{"www.example.com"}, IssuerRef: cmmeta.IssuerReference{Name: "pebble"}, ACMEProfile: "shortlived",
+		SecretName: "site", DNSNames: []string{"www.example.com"}, IssuerRef: cmmeta.IssuerReference{Name: "pebble"},
+		ACMEProfile: "shortlived",
 	}}
 	r.create(crt)
 	r.failed(crt, `the CA has no profile "shortlived", which acmeProfile of the Certificate, or spec.acme.profile of the issuer, asks for. Its directory lists none`)

@@ -18,7 +18,8 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// TestThreeHundredCertificatesPastTheirWindowsAreEachRenewedOnce has a CA that has revoked all that it has issued, as after an incident: its windows are over.
+// TestThreeHundredCertificatesPastTheirWindowsAreEachRenewedOnce has a CA that has revoked all that
+// it has issued, as after an incident: its windows are over.
 func TestThreeHundredCertificatesPastTheirWindowsAreEachRenewedOnce(t *testing.T) {
 	t.Parallel()
 	const n = 300
@@ -43,7 +44,8 @@ func TestThreeHundredCertificatesPastTheirWindowsAreEachRenewedOnce(t *testing.T
 			issued[q.URL.Path] = true
 		case strings.HasPrefix(q.URL.Path, pathRenewalInfo) && issued[q.URL.Path]:
 			reply.Body.Reset()
-			_ = json.NewEncoder(reply.Body).Encode(map[string]any{"suggestedWindow": map[string]string{"start": "2025-01-01T00:00:00Z", "end": "2025-01-02T00:00:00Z"}})
+			_ = json.NewEncoder(reply.Body).Encode(map[string]any{
+				"suggestedWindow": map[string]string{"start": "2025-01-01T00:00:00Z", "end": "2025-01-02T00:00:00Z"}})
 		}
 	})
 	cluster.Run(t, options)
@@ -56,7 +58,8 @@ func TestThreeHundredCertificatesPastTheirWindowsAreEachRenewedOnce(t *testing.T
 		t.Helper()
 		for _, crt := range all {
 			r.until(crt, func() string {
-				if crt.Status.Revision == nil || *crt.Status.Revision != want || crt.Status.ACME == nil || crt.Status.ACME.ARI == nil || crt.Status.ACME.ARI.SuggestedWindow == nil {
+				if crt.Status.Revision == nil || *crt.Status.Revision != want || crt.Status.ACME == nil ||
+					crt.Status.ACME.ARI == nil || crt.Status.ACME.ARI.SuggestedWindow == nil {
 					return fmt.Sprintf("%s: revision %d is not there, or the CA has not said when to renew it", crt.Name, want)
 				}
 				return ""

@@ -179,8 +179,8 @@ func TestTheExampleOfAProviderIssuesAndForeignRecordsStay(t *testing.T) {
 	}
 }
 
-// TestSolversThatLeadToOneRecordChangeItOneAfterTheOther has issuers of both kinds, with accounts and settings of their own, whose service replaces record
-// sets with what was read before.
+// TestSolversThatLeadToOneRecordChangeItOneAfterTheOther has issuers of both kinds, with accounts
+// and settings of their own, whose service replaces record sets with what was read before.
 func TestSolversThatLeadToOneRecordChangeItOneAfterTheOther(t *testing.T) {
 	r := start(t, pebble.Options{}, ownMachine)
 	api := &powerDNS{names: r.names, key: "good-key"}
@@ -197,7 +197,8 @@ func TestSolversThatLeadToOneRecordChangeItOneAfterTheOther(t *testing.T) {
 	t.Cleanup(service.Close)
 	r.names.AddTXT("_acme-challenge.example.com", "of another tool")
 	for _, namespace := range []string{r.namespace, "kube-system"} {
-		secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: r.namespace}, StringData: map[string]string{"apiKey": "good-key"}}
+		secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: r.namespace},
+			StringData: map[string]string{"apiKey": "good-key"}}
 		if err := r.admin.Create(t.Context(), secret); err != nil {
 			t.Fatal(err)
 		}
@@ -212,15 +213,19 @@ func TestSolversThatLeadToOneRecordChangeItOneAfterTheOther(t *testing.T) {
 		s.Solvers[0].DNS01.Provider.SecretRef = &cmmeta.LocalObjectReference{Name: r.namespace}
 		return cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{ACME: s}}
 	}
-	wide := &cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: r.namespace}, Spec: spec("-c", fmt.Sprintf(`{"host": %q}`, service.URL))}
+	wide := &cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: r.namespace},
+		Spec: spec("-c", fmt.Sprintf(`{"host": %q}`, service.URL))}
 	if err := r.admin.Create(t.Context(), wide); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = r.admin.Delete(context.Background(), wide) })
-	r.create(&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "slash"}, Spec: spec("-s", fmt.Sprintf(`{"host": %q}`, service.URL+"/"))})
-	r.create(&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "ttl"}, Spec: spec("-t", fmt.Sprintf(`{"host": %q, "ttl": 60}`, service.URL))})
+	r.create(&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "slash"},
+		Spec: spec("-s", fmt.Sprintf(`{"host": %q}`, service.URL+"/"))})
+	r.create(&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "ttl"},
+		Spec: spec("-t", fmt.Sprintf(`{"host": %q, "ttl": 60}`, service.URL))})
 	var all []*cmapi.Certificate
-	for _, ref := range []cmmeta.IssuerReference{{Name: r.namespace, Kind: "ClusterIssuer"}, {Name: "slash"}, {Name: "ttl"}} {
+	for _, ref := range []cmmeta.IssuerReference{{Name: r.namespace, Kind: "ClusterIssuer"}, {Name: "slash"},
+		{Name: "ttl"}} {
 		crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: ref.Name}, Spec: cmapi.CertificateSpec{
 			SecretName: ref.Name + "-tls", DNSNames: []string{"example.com", "*.example.com"}, IssuerRef: ref,
 		}}
@@ -402,7 +407,8 @@ func TestAValueThatAProviderWouldRemoveIsWaitedForAndThenNamed(t *testing.T) {
 
 	// What is no challenge's is named before it is lost.
 	r.ready(r.certificate("odd", "odd.example.com"))
-	if got := r.events("ForeignRecords"); len(got) != 1 || !strings.Contains(got[0], `at `+odd+` there is "a note" that Perennial did not make`) {
+	if got := r.events("ForeignRecords"); len(got) != 1 ||
+		!strings.Contains(got[0], `at `+odd+` there is "a note" that Perennial did not make`) {
 		t.Errorf("the events are %q", got)
 	}
 

@@ -46,8 +46,9 @@ func strict(refused *atomic.Int64) func(http.Handler) http.Handler {
 					refused.Add(1)
 					w.Header().Set("Content-Type", "application/problem+json")
 					w.WriteHeader(http.StatusBadRequest)
-					_, _ = io.WriteString(w, `{"type": "urn:ietf:params:acme:error:malformed", "status": 400, "detail": "Error parsing identifiers: Domain name \"`+name+
-						`\" is redundant with a wildcard domain in the same request. Remove one or the other from the certificate request."}`)
+					_, _ = io.WriteString(w,
+						`{"type": "urn:ietf:params:acme:error:malformed", "status": 400, "detail": "Error parsing identifiers: Domain name \"`+name+
+							`\" is redundant with a wildcard domain in the same request. Remove one or the other from the certificate request."}`)
 					return
 				}
 			}
@@ -61,16 +62,20 @@ func TestNamesThatAWildcardCoversAreLeftOutOfOrders(t *testing.T) {
 	r := start(t, pebble.Options{Wrap: strict(&refused)})
 	// Before there is an issuer it is not known that it is an ACME server.
 	early := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: "early"}, Spec: cmapi.CertificateSpec{
-		SecretName: "early", CommonName: "www.example.com", DNSNames: []string{"*.example.com", "www.example.com", "example.com", "EXAMPLE.com."},
-		IssuerRef: cmmeta.IssuerReference{Name: "pebble"}, PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm},
+		SecretName: "early", CommonName: "www.example.com", DNSNames: []string{"*.example.com", "www.example.com",
+			"example.com", "EXAMPLE.com."},
+		IssuerRef: cmmeta.IssuerReference{Name: "pebble"}, PrivateKey: &cmapi.CertificatePrivateKey{
+			Algorithm: cmapi.ECDSAKeyAlgorithm},
 	}}
 	r.create(early)
 	cluster.Eventually(t, func() error {
-		return r.admin.Get(t.Context(), client.ObjectKey{Namespace: r.namespace, Name: "early-1"}, &cmapi.CertificateRequest{})
+		return r.admin.Get(t.Context(), client.ObjectKey{Namespace: r.namespace, Name: "early-1"},
+			&cmapi.CertificateRequest{})
 	})
 	r.issuer(r.byDNS(cmacme.NoneStrategy))
 	late := r.certificate("late", "www.example.com", "*.example.com")
-	for crt, want := range map[*cmapi.Certificate][]string{early: {"*.example.com", "example.com"}, late: {"*.example.com"}} {
+	for crt, want := range map[*cmapi.Certificate][]string{early: {"*.example.com", "example.com"},
+		late: {"*.example.com"}} {
 		r.ready(crt)
 		chain, _ := cluster.Pair(t, client.ObjectKeyFromObject(crt))
 		got := slices.Clone(chain[0].DNSNames)
@@ -97,7 +102,8 @@ func TestNamesThatAWildcardCoversAreLeftOutOfOrders(t *testing.T) {
 		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(late), late); err != nil {
 			return err
 		}
-		if c := cmapi.GetCertificateCondition(&late.Status, cmapi.CertificateConditionReady); c.ObservedGeneration != late.Generation || c.Status != cmmeta.ConditionTrue {
+		if c := cmapi.GetCertificateCondition(&late.Status,
+			cmapi.CertificateConditionReady); c.ObservedGeneration != late.Generation || c.Status != cmmeta.ConditionTrue {
 			return cluster.NotYet("the status is %+v", late.Status)
 		}
 		return nil

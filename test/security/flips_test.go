@@ -38,7 +38,8 @@ func (w *witness) wrap(h http.Handler) http.Handler {
 		switch {
 		case strings.HasPrefix(r.URL.Path, "/order-plz") && reply.Code == http.StatusCreated:
 			w.orders = append(w.orders, reply.Header().Get("Location"))
-		case strings.HasPrefix(r.URL.Path, "/finalize-order/") && reply.Code == http.StatusOK && !slices.Contains(w.finalized, r.URL.Path):
+		case strings.HasPrefix(r.URL.Path, "/finalize-order/") && reply.Code == http.StatusOK && !slices.Contains(w.finalized,
+			r.URL.Path):
 			w.finalized = append(w.finalized, r.URL.Path)
 		}
 		w.mu.Unlock()
@@ -53,9 +54,10 @@ func (w *witness) wrap(h http.Handler) http.Handler {
 // inFlight is how many requests to one CA a controller has under way at most.
 const inFlight = 8
 
-// TestALeaderThatWasStoppedWritesNothingTwice stops the leader of two processes again and again while
-// certificates are issued, for longer than its Lease lasts, and lets it go on when the other leads: for a
-// moment both believe to lead. No certificate is issued twice, and no object is made twice.
+// TestALeaderThatWasStoppedWritesNothingTwice stops the leader of two processes again and again
+// while certificates are issued, for longer than its Lease lasts, and lets it go on when the other
+// leads: for a moment both believe to lead. No certificate is issued twice, and no object is made
+// twice.
 func TestALeaderThatWasStoppedWritesNothingTwice(t *testing.T) {
 	const certificates, flips = 40, 4
 	w := newWorld(t)
@@ -76,20 +78,25 @@ func TestALeaderThatWasStoppedWritesNothingTwice(t *testing.T) {
 		Solvers: []cmacme.ACMEChallengeSolver{{DNS01: &cmacme.ACMEChallengeSolverDNS01{
 			Nameservers: []string{names.Addr},
 			RFC2136: &cmacme.ACMEIssuerDNS01ProviderRFC2136{
-				Nameserver: names.Addr, TSIGKeyName: tsigKey, TSIGAlgorithm: "HMACSHA256", TSIGSecret: w.secret("flips-tsig", "key", tsigSecret),
+				Nameserver: names.Addr, TSIGKeyName: tsigKey, TSIGAlgorithm: "HMACSHA256", TSIGSecret: w.secret("flips-tsig", "key",
+					tsigSecret),
 			},
 		}}},
 	})
-	w.create(&cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: "flips-selfsigned"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}}})
+	w.create(&cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: "flips-selfsigned"},
+		Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}}})
 
-	flags := []string{"--leader-elect=true", "--leader-election-lease-duration=4s", "--leader-election-renew-deadline=3s", "--leader-election-retry-period=500ms",
-		"--metrics-listen-address=", "--v=1", "--dns01-recursive-nameservers=" + names.Addr, "--dns01-recursive-nameservers-only"}
+	flags := []string{"--leader-elect=true", "--leader-election-lease-duration=4s", "--leader-election-renew-deadline=3s",
+		"--leader-election-retry-period=500ms",
+		"--metrics-listen-address=", "--v=1", "--dns01-recursive-nameservers=" + names.Addr,
+		"--dns01-recursive-nameservers-only"}
 	k, err := kubernetes.NewForConfig(cluster.Plane(t).AdminConfig())
 	if err != nil {
 		t.Fatal(err)
 	}
 	holder := func() string {
-		lease, err := k.CoordinationV1().Leases("kube-system").Get(t.Context(), "cert-manager-controller", metav1.GetOptions{})
+		lease, err := k.CoordinationV1().Leases("kube-system").Get(t.Context(), "cert-manager-controller",
+			metav1.GetOptions{})
 		if err != nil {
 			return ""
 		}
@@ -153,9 +160,12 @@ func TestALeaderThatWasStoppedWritesNothingTwice(t *testing.T) {
 	if len(saw.finalized) != byACME {
 		t.Errorf("the CA issued %d certificates, want %d", len(saw.finalized), byACME)
 	}
-	// A request that was under way when its process was stopped may be sent once more: its reply is lost.
+	// A request that was under way when its process was stopped may be sent once more: its reply is
+	// lost.
 	if most := byACME + flips*inFlight; len(saw.orders) > most {
-		t.Errorf("the CA saw %d new orders of %d Certificates, of which %d may be repeated", len(saw.orders), byACME, flips*inFlight)
+		t.Errorf("the CA saw %d new orders of %d Certificates, of which %d may be repeated", len(saw.orders), byACME,
+			flips*inFlight)
 	}
-	t.Logf("%d new orders, %d finalized, of %d Certificates by ACME and %d flips", len(saw.orders), len(saw.finalized), byACME, flips)
+	t.Logf("%d new orders, %d finalized, of %d Certificates by ACME and %d flips", len(saw.orders), len(saw.finalized),
+		byACME, flips)
 }

@@ -1,5 +1,5 @@
-// Package security_test holds what docs/security.md promises of the whole program: processes of their own
-// against a real Kubernetes API and a real ACME server.
+// Package security_test holds what docs/security.md promises of the whole program: processes of
+// their own against a real Kubernetes API and a real ACME server.
 package security_test
 
 import (
@@ -44,7 +44,8 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-// process is the controller as a process of its own, which is started again when it ends, as a kubelet does.
+// process is the controller as a process of its own, which is started again when it ends, as a
+// kubelet does.
 type process struct {
 	t      *testing.T
 	args   []string
@@ -144,21 +145,25 @@ func (w *world) create(o client.Object) {
 // secret makes a Secret in the namespace of ClusterIssuers.
 func (w *world) secret(name, key, value string) cmmeta.SecretKeySelector {
 	w.Helper()
-	w.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: deploy.Namespace, Name: name}, Data: map[string][]byte{key: []byte(value)}})
+	w.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: deploy.Namespace, Name: name},
+		Data: map[string][]byte{key: []byte(value)}})
 	return cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: name}, Key: key}
 }
 
 func (w *world) acmeIssuer(name string, spec *cmacme.ACMEIssuer) {
 	w.Helper()
-	w.create(&cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{ACME: spec}}})
+	w.create(&cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{ACME: spec}}})
 }
 
 func (w *world) certificate(name, issuer string, change ...func(*cmapi.Certificate)) *cmapi.Certificate {
 	w.Helper()
-	crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: name}, Spec: cmapi.CertificateSpec{
-		SecretName: name, DNSNames: []string{name + ".example.com"}, IssuerRef: cmmeta.IssuerReference{Kind: "ClusterIssuer", Name: issuer},
-		PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm},
-	}}
+	crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: name},
+		Spec: cmapi.CertificateSpec{
+			SecretName: name, DNSNames: []string{name + ".example.com"}, IssuerRef: cmmeta.IssuerReference{Kind: "ClusterIssuer",
+				Name: issuer},
+			PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm},
+		}}
 	for _, f := range change {
 		f(crt)
 	}

@@ -26,7 +26,8 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// The secrets that are planted. Each is used by something that works, or by something that is refused.
+// The secrets that are planted. Each is used by something that works, or by something that is
+// refused.
 const (
 	tsigKey        = "updates"
 	tsigSecret     = "cGxhbnRlZC10c2lnLWtleS1mb3ItdGhlLXNlYXJjaC0x"
@@ -38,8 +39,8 @@ const (
 	badTSIG        = "planted TSIG key that is no base64 0007!"
 )
 
-// spoiled answers the first request to each path with an error that repeats all that was sent: a service
-// that fails may say anything.
+// spoiled answers the first request to each path with an error that repeats all that was sent: a
+// service that fails may say anything.
 func spoiled(h http.Handler) http.Handler {
 	var mu sync.Mutex
 	seen := map[string]bool{}
@@ -64,7 +65,8 @@ type planted struct{ name, value string }
 // forms are how a secret may be written.
 func (p planted) forms() []string {
 	raw := []byte(p.value)
-	forms := []string{p.value, base64.StdEncoding.EncodeToString(raw), base64.RawURLEncoding.EncodeToString(raw), hex.EncodeToString(raw)}
+	forms := []string{p.value, base64.StdEncoding.EncodeToString(raw), base64.RawURLEncoding.EncodeToString(raw),
+		hex.EncodeToString(raw)}
 	if quoted, err := json.Marshal(p.value); err == nil {
 		forms = append(forms, strings.Trim(string(quoted), `"`))
 	}
@@ -82,8 +84,8 @@ func (p planted) forms() []string {
 	return forms
 }
 
-// TestNoSecretIsToldAnywhere runs the controller as a process with the highest verbosity, has it use secrets
-// of each kind, successfully and not, and searches all that it says.
+// TestNoSecretIsToldAnywhere runs the controller as a process with the highest verbosity, has it
+// use secrets of each kind, successfully and not, and searches all that it says.
 func TestNoSecretIsToldAnywhere(t *testing.T) {
 	w := newWorld(t)
 	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com"}, KeyName: tsigKey, Secret: tsigSecret})
@@ -91,7 +93,8 @@ func TestNoSecretIsToldAnywhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(names.Close)
-	ca, err := pebble.Start(pebble.Options{Resolver: names.Addr, ExternalAccounts: map[string]string{"kid-1": macKey}, Wrap: spoiled})
+	ca, err := pebble.Start(pebble.Options{Resolver: names.Addr, ExternalAccounts: map[string]string{"kid-1": macKey},
+		Wrap: spoiled})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,34 +113,41 @@ func TestNoSecretIsToldAnywhere(t *testing.T) {
 		solver.Nameservers = []string{names.Addr}
 		w.acmeIssuer(name, &cmacme.ACMEIssuer{
 			Server: ca.Directory, CABundle: ca.CABundle,
-			PrivateKey:             cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: name + "-account"}},
+			PrivateKey: cmmeta.SecretKeySelector{
+				LocalObjectReference: cmmeta.LocalObjectReference{Name: name + "-account"}},
 			ExternalAccountBinding: &cmacme.ACMEExternalAccountBinding{KeyID: "kid-1", Key: w.secret(name+"-eab", "mac", mac)},
 			Solvers:                []cmacme.ACMEChallengeSolver{{DNS01: &solver}},
 		})
 	}
 	update := func(name, secret string) *cmacme.ACMEIssuerDNS01ProviderRFC2136 {
-		return &cmacme.ACMEIssuerDNS01ProviderRFC2136{Nameserver: names.Addr, TSIGKeyName: tsigKey, TSIGAlgorithm: "HMACSHA256", TSIGSecret: w.secret(name, "key", secret)}
+		return &cmacme.ACMEIssuerDNS01ProviderRFC2136{Nameserver: names.Addr, TSIGKeyName: tsigKey,
+			TSIGAlgorithm: "HMACSHA256", TSIGSecret: w.secret(name, "key", secret)}
 	}
 	issuer("planted-good", macKey, cmacme.ACMEChallengeSolverDNS01{RFC2136: update("planted-tsig", tsigSecret)})
-	issuer("planted-refused", wrongMACKey, cmacme.ACMEChallengeSolverDNS01{RFC2136: update("planted-tsig-unused", tsigSecret)})
+	issuer("planted-refused", wrongMACKey,
+		cmacme.ACMEChallengeSolverDNS01{RFC2136: update("planted-tsig-unused", tsigSecret)})
 	issuer("planted-broken", macKey, cmacme.ACMEChallengeSolverDNS01{RFC2136: update("planted-tsig-broken", badTSIG)})
 	account, err := json.Marshal(map[string]any{"echo.example.com": map[string]any{
-		"username": dnsUser, "password": dnsPassword, "fulldomain": "x.example.com", "subdomain": "x", "allowfrom": []string{}}})
+		"username": dnsUser, "password": dnsPassword, "fulldomain": "x.example.com", "subdomain": "x",
+		"allowfrom": []string{}}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	issuer("planted-echo", macKey, cmacme.ACMEChallengeSolverDNS01{AcmeDNS: &cmacme.ACMEIssuerDNS01ProviderAcmeDNS{
 		Host: echo.URL, AccountSecret: w.secret("planted-acme-dns", "accounts", string(account))}})
-	w.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "planted-keystore"}, StringData: map[string]string{"password": keystoreSecret}})
+	w.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "planted-keystore"},
+		StringData: map[string]string{"password": keystoreSecret}})
 
 	metrics := address(cluster.FreePort(t))
 	kubeconfig := cluster.Kubeconfig(t, deploy.Namespace, deploy.ServiceAccount)
 	p := startProcess(t, "--leader-elect=false", "--v=10", "--kubeconfig", kubeconfig, "--metrics-listen-address="+metrics,
 		"--dns01-recursive-nameservers="+names.Addr, "--dns01-recursive-nameservers-only")
 
-	password := cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "planted-keystore"}, Key: "password"}
+	password := cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "planted-keystore"},
+		Key: "password"}
 	good := w.certificate("good", "planted-good", func(crt *cmapi.Certificate) {
-		crt.Spec.Keystores = &cmapi.CertificateKeystores{JKS: &cmapi.JKSKeystore{Create: true, PasswordSecretRef: password}, PKCS12: &cmapi.PKCS12Keystore{Create: true, PasswordSecretRef: password}}
+		crt.Spec.Keystores = &cmapi.CertificateKeystores{JKS: &cmapi.JKSKeystore{Create: true, PasswordSecretRef: password},
+			PKCS12: &cmapi.PKCS12Keystore{Create: true, PasswordSecretRef: password}}
 	})
 	w.certificate("refused", "planted-refused")
 	w.certificate("broken", "planted-broken")
@@ -146,14 +156,16 @@ func TestNoSecretIsToldAnywhere(t *testing.T) {
 		if err := w.Get(t.Context(), client.ObjectKeyFromObject(good), good); err != nil {
 			return err
 		}
-		if c := cmapi.GetCertificateCondition(&good.Status, cmapi.CertificateConditionReady); c == nil || c.Status != cmmeta.ConditionTrue {
+		if c := cmapi.GetCertificateCondition(&good.Status, cmapi.CertificateConditionReady); c == nil ||
+			c.Status != cmmeta.ConditionTrue {
 			return cluster.NotYet("it is not issued: %+v", good.Status)
 		}
 		var issuer cmapi.ClusterIssuer
 		if err := w.Get(t.Context(), client.ObjectKey{Name: "planted-refused"}, &issuer); err != nil {
 			return err
 		}
-		if c := cmapi.GetIssuerCondition(&issuer.Status, cmapi.IssuerConditionReady); c == nil || !strings.Contains(c.Message, "the CA refuses") {
+		if c := cmapi.GetIssuerCondition(&issuer.Status, cmapi.IssuerConditionReady); c == nil ||
+			!strings.Contains(c.Message, "the CA refuses") {
 			return cluster.NotYet("the wrong MAC key is not refused: %+v", issuer.Status)
 		}
 		var challenges cmacme.ChallengeList
@@ -177,7 +189,8 @@ func TestNoSecretIsToldAnywhere(t *testing.T) {
 	})
 
 	secrets := []planted{
-		{"TSIG key", tsigSecret}, {"MAC key of the account", macKey}, {"MAC key that is refused", wrongMACKey}, {"password of a keystore", keystoreSecret},
+		{"TSIG key", tsigSecret}, {"MAC key of the account", macKey}, {"MAC key that is refused", wrongMACKey},
+		{"password of a keystore", keystoreSecret},
 		{"user of acme-dns", dnsUser}, {"password of acme-dns", dnsPassword}, {"TSIG key that is no base64", badTSIG},
 	}
 	for _, of := range []struct{ namespace, name, key string }{
@@ -204,7 +217,8 @@ func TestNoSecretIsToldAnywhere(t *testing.T) {
 
 	said := w.everythingSaid(metrics)
 	said["log"] = p.out.String()
-	for _, place := range []struct{ name, has string }{{"log", "good"}, {"metrics", "certmanager_certificate_ready_status"}, {"events", "good"}, {"objects", "example.com"}} {
+	for _, place := range []struct{ name, has string }{{"log", "good"},
+		{"metrics", "certmanager_certificate_ready_status"}, {"events", "good"}, {"objects", "example.com"}} {
 		if !strings.Contains(said[place.name], place.has) {
 			t.Errorf("the %s do not even say %q: nothing was searched", place.name, place.has)
 		}
@@ -256,7 +270,8 @@ func (w *world) everythingSaid(metrics string) map[string]string {
 		said[place] = b.String()
 	}
 	write("events", &corev1.EventList{})
-	write("objects", &cmapi.CertificateList{}, &cmapi.CertificateRequestList{}, &cmacme.OrderList{}, &cmacme.ChallengeList{},
+	write("objects", &cmapi.CertificateList{}, &cmapi.CertificateRequestList{}, &cmacme.OrderList{},
+		&cmacme.ChallengeList{},
 		&cmapi.IssuerList{}, &cmapi.ClusterIssuerList{}, &corev1.ConfigMapList{})
 	return said
 }

@@ -54,7 +54,8 @@ func TestAnIngressBeforeItsIssuerIsNotTold(t *testing.T) {
 	// Passes within the minute find the issuer missing.
 	r.change(o, func() { o.Annotations["cert-manager.io/duration"] = "240h" })
 	r.until("tls", func(c *cmapi.Certificate) bool { return c.Spec.Duration != nil })
-	late := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "late"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}}}
+	late := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "late"},
+		Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}}}
 	r.create(late)
 	r.until("tls", ready)
 	r.later(o)
@@ -78,17 +79,26 @@ func TestEachRefusedWriteIsSaidOnTheIngress(t *testing.T) {
 		says            string
 		over            func(o *networkingv1.Ingress)
 	}{
-		"create": {"cert-manager.io", "certificates", admissionv1.Create, func(o *networkingv1.Ingress) { o.Spec.TLS[0].SecretName = "create-2" },
-			"Certificate create-2: cannot be created: the API server refuses it", func(*networkingv1.Ingress) { r.until("create-2", ready) }},
-		"update": {"cert-manager.io", "certificates", admissionv1.Update, func(o *networkingv1.Ingress) { o.Annotations["cert-manager.io/duration"] = "240h" },
+		"create": {"cert-manager.io", "certificates", admissionv1.Create,
+			func(o *networkingv1.Ingress) { o.Spec.TLS[0].SecretName = "create-2" },
+			"Certificate create-2: cannot be created: the API server refuses it", func(*networkingv1.Ingress) {
+				r.until("create-2", ready)
+			}},
+		"update": {"cert-manager.io", "certificates", admissionv1.Update,
+			func(o *networkingv1.Ingress) { o.Annotations["cert-manager.io/duration"] = "240h" },
 			"Certificate update-1: cannot be updated: the API server refuses it",
 			func(*networkingv1.Ingress) {
 				r.until("update-1", func(c *cmapi.Certificate) bool { return c.Spec.Duration != nil })
 			}},
-		"delete": {"cert-manager.io", "certificates", admissionv1.Delete, func(o *networkingv1.Ingress) { o.Spec.TLS[0].SecretName = "delete-2" },
-			"Certificate delete-1: is wanted no more, and cannot be deleted: the API server refuses it", func(*networkingv1.Ingress) { r.gone("delete-1") }},
-		"annotate": {"networking.k8s.io", "ingresses", admissionv1.Update, func(o *networkingv1.Ingress) { o.Annotations["cert-manager.io/duration"] = "long" },
-			`cert-manager.io/duration: "long" is not a duration`, func(o *networkingv1.Ingress) { r.problem(o, `"long" is not a duration`) }},
+		"delete": {"cert-manager.io", "certificates", admissionv1.Delete,
+			func(o *networkingv1.Ingress) { o.Spec.TLS[0].SecretName = "delete-2" },
+			"Certificate delete-1: is wanted no more, and cannot be deleted: the API server refuses it",
+			func(*networkingv1.Ingress) { r.gone("delete-1") }},
+		"annotate": {"networking.k8s.io", "ingresses", admissionv1.Update,
+			func(o *networkingv1.Ingress) { o.Annotations["cert-manager.io/duration"] = "long" },
+			`cert-manager.io/duration: "long" is not a duration`, func(o *networkingv1.Ingress) {
+				r.problem(o, `"long" is not a duration`)
+			}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := &rig{t, r.admin, r.namespace, r.clock}

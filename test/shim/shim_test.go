@@ -94,8 +94,8 @@ func (r *rig) change(o client.Object, f func()) {
 	})
 }
 
-// problem waits until the annotation of the object says something, or nothing if says is empty. It lets
-// the minute pass for which the object says nothing.
+// problem waits until the annotation of the object says something, or nothing if says is empty. It
+// lets the minute pass for which the object says nothing.
 func (r *rig) problem(o client.Object, says string) {
 	r.Helper()
 	cluster.Eventually(r, func() error {

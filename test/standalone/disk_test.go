@@ -78,7 +78,8 @@ func (d *daemon) endsOnAFullDisk(data string) {
 		lines := d.complaints()
 		if err == nil || len(lines) != 1 || !strings.HasPrefix(lines[0], "perenniald: ") ||
 			!strings.Contains(lines[0], "the file system of "+data+" is full") || !strings.Contains(lines[0], "start again") {
-			d.t.Fatalf("on a full disk it ended with %v and said\n%s\nwant one line that names the disk", err, strings.Join(lines, "\n"))
+			d.t.Fatalf("on a full disk it ended with %v and said\n%s\nwant one line that names the disk", err,
+				strings.Join(lines, "\n"))
 		}
 	case <-time.After(time.Minute):
 		d.t.Fatalf("on a full disk it goes on:\n%s", d.output())
@@ -108,7 +109,8 @@ func TestAFullDiskIsOneLineAndARestartLosesNothing(t *testing.T) {
 	stored := 0
 	for ; stored < 1000; stored++ {
 		_, err := k.CoreV1().ConfigMaps("default").Create(t.Context(), &corev1.ConfigMap{
-			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("stored-%d", stored)}, BinaryData: map[string][]byte{"content": content},
+			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("stored-%d", stored)}, BinaryData: map[string][]byte{
+				"content": content},
 		}, metav1.CreateOptions{})
 		if err != nil {
 			break

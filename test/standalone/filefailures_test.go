@@ -31,7 +31,8 @@ func (m *machine) status(name string) string {
 	m.Helper()
 	var out bytes.Buffer
 	p := &cli.Program{Name: "perennial", In: strings.NewReader(""), Out: &out, Err: &out, Clock: clock.RealClock{}}
-	p.Run(m.Context(), p.Command(), []string{"status", "certificate", name, "--kubeconfig", plane(m).KubeconfigPath(), "-n", "default"})
+	p.Run(m.Context(), p.Command(), []string{"status", "certificate", name, "--kubeconfig", plane(m).KubeconfigPath(),
+		"-n", "default"})
 	return out.String()
 }
 
@@ -48,7 +49,8 @@ func (m *machine) metric(name, condition string) float64 {
 			for _, l := range metric.GetLabel() {
 				labels[l.GetName()] = l.GetValue()
 			}
-			if f.GetName() == "perennial_certificatefile_ready_status" && labels["name"] == name && labels["condition"] == condition {
+			if f.GetName() == "perennial_certificatefile_ready_status" && labels["name"] == name &&
+				labels["condition"] == condition {
 				return metric.GetGauge().GetValue()
 			}
 		}
@@ -65,7 +67,8 @@ func (m *machine) event(name, kind, reason, says string) {
 			return err
 		}
 		for _, e := range list.Items {
-			if e.InvolvedObject.Kind == "CertificateFile" && e.InvolvedObject.Name == name && e.Type == kind && e.Reason == reason && strings.Contains(e.Message, says) {
+			if e.InvolvedObject.Kind == "CertificateFile" && e.InvolvedObject.Name == name && e.Type == kind &&
+				e.Reason == reason && strings.Contains(e.Message, says) {
 				return nil
 			}
 		}
@@ -92,23 +95,27 @@ func (m *machine) agree(name, state, says string) {
 	m.Errorf("perennial status does not have the CertificateFile:\n%s", text)
 }
 
-// refuse has the API server refuse what the CEL expression does not allow, until the returned function is called.
+// refuse has the API server refuse what the CEL expression does not allow, until the returned
+// function is called.
 func (m *machine) refuse(name, resource, expression string, probe client.Object) (allow func()) {
 	m.Helper()
 	policy := &admissionv1.ValidatingAdmissionPolicy{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: admissionv1.ValidatingAdmissionPolicySpec{
 			FailurePolicy: ptr.To(admissionv1.Fail),
-			MatchConstraints: &admissionv1.MatchResources{ResourceRules: []admissionv1.NamedRuleWithOperations{{RuleWithOperations: admissionv1.RuleWithOperations{
-				Operations: []admissionv1.OperationType{admissionv1.Update},
-				Rule:       admissionv1.Rule{APIGroups: []string{"perennial.dev"}, APIVersions: []string{"*"}, Resources: []string{resource}},
-			}}}},
+			MatchConstraints: &admissionv1.MatchResources{
+				ResourceRules: []admissionv1.NamedRuleWithOperations{{RuleWithOperations: admissionv1.RuleWithOperations{
+					Operations: []admissionv1.OperationType{admissionv1.Update},
+					Rule: admissionv1.Rule{APIGroups: []string{"perennial.dev"}, APIVersions: []string{"*"},
+						Resources: []string{resource}},
+				}}}},
 			Validations: []admissionv1.Validation{{Expression: expression, Message: "house rule 7 forbids it"}},
 		},
 	}
 	binding := &admissionv1.ValidatingAdmissionPolicyBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
-		Spec:       admissionv1.ValidatingAdmissionPolicyBindingSpec{PolicyName: name, ValidationActions: []admissionv1.ValidationAction{admissionv1.Deny}},
+		Spec: admissionv1.ValidatingAdmissionPolicyBindingSpec{PolicyName: name,
+			ValidationActions: []admissionv1.ValidationAction{admissionv1.Deny}},
 	}
 	for _, o := range []client.Object{policy, binding} {
 		if err := m.Create(m.Context(), o); err != nil {
@@ -127,7 +134,8 @@ func (m *machine) refuse(name, resource, expression string, probe client.Object)
 		current.SetFinalizers([]string{"example.com/probe"})
 		var err error
 		if strings.HasSuffix(resource, "/status") {
-			meta.SetStatusCondition(&current.(*perennial.CertificateFile).Status.Conditions, metav1.Condition{Type: "Probe", Status: metav1.ConditionTrue, Reason: "Probe"})
+			meta.SetStatusCondition(&current.(*perennial.CertificateFile).Status.Conditions,
+				metav1.Condition{Type: "Probe", Status: metav1.ConditionTrue, Reason: "Probe"})
 			err = m.Status().Update(m.Context(), current, client.DryRunAll)
 		} else {
 			err = m.Update(m.Context(), current, client.DryRunAll)
@@ -147,8 +155,9 @@ func (m *machine) refuse(name, resource, expression string, probe client.Object)
 	}
 }
 
-// TestEachFailureIsAConditionWithItsCauseAndNextAttempt has each action fail in turn. The condition, the
-// event, the metric and perennial status say it, and all of them that it is over when it is.
+// TestEachFailureIsAConditionWithItsCauseAndNextAttempt has each action fail in turn. The
+// condition, the event, the metric and perennial status say it, and all of them that it is over
+// when it is.
 func TestEachFailureIsAConditionWithItsCauseAndNextAttempt(t *testing.T) {
 	remount := func(dir string, flags uintptr) error {
 		return unix.Mount("", dir, "", unix.MS_REMOUNT|flags, "")
@@ -223,9 +232,11 @@ func TestEachFailureIsAConditionWithItsCauseAndNextAttempt(t *testing.T) {
 					m.Fatal(err)
 				}
 			}, noMending
-		}, "ReloadFailed", []string{"no such file or directory", "create it, or correct the path", "the next attempt is at 20"}},
+		}, "ReloadFailed", []string{"no such file or directory", "create it, or correct the path",
+			"the next attempt is at 20"}},
 		"no-process": {func(m *machine, cf *perennial.CertificateFile) (func(), func(*perennial.CertificateFile)) {
-			cf.Spec.Reload = &perennial.CertificateFileReload{Signal: &perennial.ReloadSignal{PIDFile: filepath.Join(m.root, "none.pid")}}
+			cf.Spec.Reload = &perennial.CertificateFileReload{
+				Signal: &perennial.ReloadSignal{PIDFile: filepath.Join(m.root, "none.pid")}}
 			return func() {}, func(cf *perennial.CertificateFile) { cf.Spec.Reload = nil }
 		}, "ReloadFailed", []string{"spec.reload.signal.pidFile", "no such file or directory", "the next attempt is at 20"}},
 		"outside": {func(_ *machine, cf *perennial.CertificateFile) (func(), func(*perennial.CertificateFile)) {
@@ -253,7 +264,8 @@ func TestEachFailureIsAConditionWithItsCauseAndNextAttempt(t *testing.T) {
 			cf := &perennial.CertificateFile{
 				ObjectMeta: metav1.ObjectMeta{Name: name},
 				Spec: perennial.CertificateFileSpec{
-					CertificateRef: perennial.CertificateReference{Namespace: "default", Name: name}, Directory: filepath.Join(m.root, name),
+					CertificateRef: perennial.CertificateReference{Namespace: "default", Name: name},
+					Directory:      filepath.Join(m.root, name),
 				},
 			}
 			mend, change := test.prepare(m, cf)
@@ -283,7 +295,8 @@ func TestEachFailureIsAConditionWithItsCauseAndNextAttempt(t *testing.T) {
 			m.until(name, metav1.ConditionTrue, "valid until", nil)
 			m.agree(name, "ok", "valid until")
 			if test.reason == "DirectoryTaken" {
-				m.event("a-taken", corev1.EventTypeNormal, "FilesLeft", "deleted; CertificateFile "+name+" has "+cf.Spec.Directory+" now")
+				m.event("a-taken", corev1.EventTypeNormal, "FilesLeft", "deleted; CertificateFile "+name+" has "+cf.Spec.Directory+
+					" now")
 			}
 		})
 	}
@@ -311,7 +324,8 @@ func TestAStatusThatTheAPIServerRefusesIsSaidElsewhere(t *testing.T) {
 	m.until(name, metav1.ConditionTrue, "", nil)
 	allow := m.refuse("refuse-status", "certificatefiles/status", "object.metadata.name != 'refused'", cf)
 	m.vouch(name, cmmeta.ConditionFalse, "Broken", "it is broken", time.Now().Add(time.Hour))
-	m.event(name, corev1.EventTypeWarning, "APIWriteRefused", "house rule 7 forbids it; see what refuses it, such as an admission policy; the next attempt is at 20")
+	m.event(name, corev1.EventTypeWarning, "APIWriteRefused",
+		"house rule 7 forbids it; see what refuses it, such as an admission policy; the next attempt is at 20")
 	if got := m.metric(name, "False"); got != 1 {
 		t.Errorf("the metric of condition False is %v, though the Certificate is not ready", got)
 	}
@@ -332,8 +346,10 @@ func TestAFinalizerThatTheAPIServerRefusesIsACondition(t *testing.T) {
 	m.issue(name)
 	cf := m.file(name, nil)
 	m.until(name, metav1.ConditionTrue, "", nil)
-	allow := m.refuse("refuse-finalizer", "certificatefiles", "object.metadata.name != 'unguarded' || !has(object.metadata.finalizers)", cf)
-	if err := m.Patch(t.Context(), cf, client.RawPatch("application/merge-patch+json", []byte(`{"spec":{"deletionPolicy":"Delete"}}`))); err != nil {
+	allow := m.refuse("refuse-finalizer", "certificatefiles",
+		"object.metadata.name != 'unguarded' || !has(object.metadata.finalizers)", cf)
+	if err := m.Patch(t.Context(), cf, client.RawPatch("application/merge-patch+json",
+		[]byte(`{"spec":{"deletionPolicy":"Delete"}}`))); err != nil {
 		t.Fatal(err)
 	}
 	m.until(name, metav1.ConditionFalse, "house rule 7 forbids it", nil)
@@ -352,7 +368,10 @@ func TestADeletedCertificateFileSaysWhatItLeavesBehind(t *testing.T) {
 	if err := m.Delete(t.Context(), cf); err != nil {
 		t.Fatal(err)
 	}
-	m.event(name, corev1.EventTypeNormal, "FilesLeft", "deleted; "+cf.Spec.Directory+" stays, with its private key, and is no longer kept up to date. When no program uses it: rm -r "+cf.Spec.Directory+" "+m.root+"/.leaving.")
+	m.event(name, corev1.EventTypeNormal, "FilesLeft",
+		"deleted; "+cf.Spec.Directory+
+			" stays, with its private key, and is no longer kept up to date. When no program uses it: rm -r "+cf.Spec.Directory+
+			" "+m.root+"/.leaving.")
 	if _, err := os.Stat(filepath.Join(cf.Spec.Directory, "tls.key")); err != nil {
 		t.Errorf("the files are gone: %v", err)
 	}
@@ -370,7 +389,8 @@ func TestFilesAreRemovedByOption(t *testing.T) {
 	cf := &perennial.CertificateFile{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: perennial.CertificateFileSpec{
-			CertificateRef: perennial.CertificateReference{Namespace: "default", Name: name}, Directory: filepath.Join(m.root, name),
+			CertificateRef: perennial.CertificateReference{Namespace: "default", Name: name},
+			Directory:      filepath.Join(m.root, name),
 			DeletionPolicy: perennial.FileDeletionPolicyDelete,
 		},
 	}
@@ -381,7 +401,8 @@ func TestFilesAreRemovedByOption(t *testing.T) {
 	first := cf.Spec.Directory
 
 	// Another directory: what was in the first goes.
-	if err := m.Patch(t.Context(), cf, client.RawPatch("application/merge-patch+json", fmt.Appendf(nil, `{"spec":{"directory":%q}}`, filepath.Join(at, name)))); err != nil {
+	if err := m.Patch(t.Context(), cf, client.RawPatch("application/merge-patch+json",
+		fmt.Appendf(nil, `{"spec":{"directory":%q}}`, filepath.Join(at, name)))); err != nil {
 		t.Fatal(err)
 	}
 	m.until(name, metav1.ConditionTrue, "is in "+filepath.Join(at, name), nil)
@@ -428,7 +449,8 @@ func TestFilesStayWhenTheCertificateDoesNotVouchForItsSecret(t *testing.T) {
 	// Another pair comes into the Secret, and the Certificate says no.
 	_, end := m.store(name, 2*time.Hour)
 	m.vouch(name, cmmeta.ConditionFalse, "IncorrectCertificate", "Secret was issued for another", end)
-	cf := m.until(name, metav1.ConditionFalse, "Certificate default/vouched is not ready: Secret was issued for another. The files in ", serial(first))
+	cf := m.until(name, metav1.ConditionFalse,
+		"Certificate default/vouched is not ready: Secret was issued for another. The files in ", serial(first))
 	if c := meta.FindStatusCondition(cf.Status.Conditions, perennial.ConditionReady); c.Reason != "IncorrectCertificate" {
 		t.Errorf("the reason is %q, not the Certificate's own", c.Reason)
 	}

@@ -60,11 +60,12 @@ func (m *machine) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
-		done <- files.Run(ctx, plane(m).AdminConfig(), files.Options{Roots: []string{m.root}, Log: logr.Discard(), Metrics: m.metrics, Report: func(line string) {
-			m.mu.Lock()
-			defer m.mu.Unlock()
-			m.lines = append(m.lines, line)
-		}})
+		done <- files.Run(ctx, plane(m).AdminConfig(), files.Options{Roots: []string{m.root}, Log: logr.Discard(),
+			Metrics: m.metrics, Report: func(line string) {
+				m.mu.Lock()
+				defer m.mu.Unlock()
+				m.lines = append(m.lines, line)
+			}})
 	}()
 	m.stop = func() {
 		cancel()
@@ -78,7 +79,8 @@ func (m *machine) start() {
 // issue puts a new certificate into the Secret of a Certificate, which is made if there is none, and returns its serial number.
 func (m *machine) issue(name string) string { m.Helper(); return m.issueFor(name, time.Hour) }
 
-// issueFor is issue with a life. The Certificate vouches for what is in the Secret, as the controller has it do.
+// issueFor is issue with a life. The Certificate vouches for what is in the Secret, as the
+// controller has it do.
 func (m *machine) issueFor(name string, life time.Duration) string {
 	m.Helper()
 	serial, end := m.store(name, life)
@@ -94,13 +96,15 @@ func (m *machine) vouch(name string, status cmmeta.ConditionStatus, reason, mess
 		m.Fatal(err)
 	}
 	crt.Status.NotAfter = &metav1.Time{Time: end}
-	cmapi.SetCertificateCondition(&crt.Status, time.Now(), cmapi.CertificateCondition{Type: cmapi.CertificateConditionReady, Status: status, Reason: reason, Message: message})
+	cmapi.SetCertificateCondition(&crt.Status, time.Now(),
+		cmapi.CertificateCondition{Type: cmapi.CertificateConditionReady, Status: status, Reason: reason, Message: message})
 	if err := m.Status().Update(m.Context(), crt); err != nil {
 		m.Fatal(err)
 	}
 }
 
-// store puts a new certificate into the Secret of a Certificate, and returns its serial number and its end.
+// store puts a new certificate into the Secret of a Certificate, and returns its serial number and
+// its end.
 func (m *machine) store(name string, life time.Duration) (serial string, end time.Time) {
 	m.Helper()
 	key, err := pki.KeySpec{Algorithm: pki.ECDSA}.Generate(rand.Reader)

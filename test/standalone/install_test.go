@@ -116,7 +116,8 @@ func TestRequestsAreAcceptedFromTheFirstMomentOn(t *testing.T) {
 			t.Fatal(err)
 		}
 		requests := client.Resource(schema.GroupVersionResource{Group: "cert-manager.io", Version: "v1", Resource: "certificaterequests"}).Namespace("default")
-		request := parse(t, "{apiVersion: cert-manager.io/v1, kind: CertificateRequest, spec: {request: LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0K, issuerRef: {name: ca}}}")
+		request := parse(t, "{apiVersion: cert-manager.io/v1, kind: CertificateRequest, spec: {request: "+
+			"LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0K, issuerRef: {name: ca}}}")
 		request.SetName(name)
 		made, err := requests.Create(t.Context(), request, metav1.CreateOptions{})
 		if err != nil {
@@ -179,7 +180,8 @@ func TestADefinitionThatCannotBeServedIsReportedWithTheServersReason(t *testing.
 	if err == nil || !strings.Contains(err.Error(), "invalid.install.test") || !strings.Contains(err.Error(), "spec.scope") {
 		t.Errorf("an invalid definition: %v", err)
 	}
-	if err := install.Objects(t.Context(), c.AdminConfig(), &apiextensionsv1.CustomResourceDefinition{}); err == nil || !strings.Contains(err.Error(), "apiVersion and kind") {
+	if err := install.Objects(t.Context(), c.AdminConfig(), &apiextensionsv1.CustomResourceDefinition{}); err == nil ||
+		!strings.Contains(err.Error(), "apiVersion and kind") {
 		t.Errorf("an object without kind: %v", err)
 	}
 }
@@ -191,7 +193,8 @@ func TestObjectsOfANewKindAreCollectedWithTheirOwner(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := install.Objects(t.Context(), c.AdminConfig(), definition(t, "owners", "Owner"), definition(t, "belongings", "Belonging")); err != nil {
+	if err := install.Objects(t.Context(), c.AdminConfig(), definition(t, "owners", "Owner"),
+		definition(t, "belongings", "Belonging")); err != nil {
 		t.Fatal(err)
 	}
 	namespace := newNamespace(t, k)

@@ -295,24 +295,47 @@ func TestAStartThatCannotBeSaysWhyInOneLine(t *testing.T) {
 		args []string
 		says string
 	}{
-		"manifests that all users can exchange":  {[]string{"--data-dir", filepath.Join(dir, "data"), "--manifests", filepath.Join(open, "manifests")}, "--manifests: all users can write to " + open + " (mode 0777): chmod go-w " + open},
-		"a data directory that all can exchange": {[]string{"--data-dir", filepath.Join(open, "data")}, "all users can write to " + open + " (mode 0777): chmod go-w " + open},
-		"an argument":                            {[]string{"--data-dir", filepath.Join(dir, "data"), "manifests"}, `unexpected argument "manifests"`},
-		"the version as a command":               {[]string{"version"}, `unexpected argument "version"`},
-		"a value for the version":                {[]string{"--version=raw"}, "--version"},
-		"a taken port":                           {[]string{"--data-dir", filepath.Join(dir, "data"), "--port", port}, port},
-		"a data directory that is none":          {[]string{"--data-dir", filepath.Join(file, "data")}, file},
-		"manifests that are not there":           {[]string{"--data-dir", filepath.Join(dir, "data"), "--manifests", filepath.Join(dir, "none")}, "--manifests"},
-		"manifests that are a file":              {[]string{"--data-dir", filepath.Join(dir, "data"), "--manifests", file}, "name the directory"},
-		"a root that is not there":               {[]string{"--data-dir", filepath.Join(dir, "data"), "--file-root", filepath.Join(dir, "none")}, "--file-root"},
-		"a taken port for HTTP-01":               {[]string{"--data-dir", filepath.Join(dir, "data"), "--http01-listen-address", "127.0.0.1:" + port}, "--http01-listen-address: "},
-		"a taken port for TLS-ALPN-01":           {[]string{"--data-dir", filepath.Join(dir, "data"), "--tlsalpn01-listen-address", "127.0.0.1:" + port}, "passes challenges on"},
-		"a webroot that is not there":            {[]string{"--data-dir", filepath.Join(dir, "data"), "--http01-webroot", filepath.Join(dir, "none")}, "--http01-webroot: "},
-		"a DNS server that is no URL":            {[]string{"--data-dir", filepath.Join(dir, "data"), "--dns01-recursive-nameservers", "http://user:secret@dns.example.com/"}, `--dns01-recursive-nameservers: the DNS server "http://dns.example.com/" must be host:port`},
-		"a site behind no listener":              {[]string{"--data-dir", filepath.Join(dir, "data"), "--tlsalpn01-passthrough-to", "127.0.0.1:" + port}, "needs --tlsalpn01-listen-address"},
-		"a name server without a port":           {[]string{"--data-dir", filepath.Join(dir, "data"), "--acme-http01-solver-nameservers", "192.0.2.53"}, "--acme-http01-solver-nameservers must be host:port, such as 192.0.2.53:53"},
-		"no challenge at once":                   {[]string{"--data-dir", filepath.Join(dir, "data"), "--max-concurrent-challenges", "0"}, "--max-concurrent-challenges must be 1 or more"},
-		"an unknown flag":                        {[]string{"--frobnicate"}, "unknown flag"},
+		"manifests that all users can exchange": {
+			[]string{"--data-dir", filepath.Join(dir, "data"), "--manifests", filepath.Join(open, "manifests")},
+			"--manifests: all users can write to " + open + " (mode 0777): chmod go-w " + open},
+		"a data directory that all can exchange": {
+			[]string{"--data-dir", filepath.Join(open, "data")}, "all users can write to " + open + " (mode 0777): chmod go-w " +
+				open},
+		"an argument": {
+			[]string{"--data-dir", filepath.Join(dir, "data"), "manifests"}, `unexpected argument "manifests"`},
+		"the version as a command":      {[]string{"version"}, `unexpected argument "version"`},
+		"a value for the version":       {[]string{"--version=raw"}, "--version"},
+		"a taken port":                  {[]string{"--data-dir", filepath.Join(dir, "data"), "--port", port}, port},
+		"a data directory that is none": {[]string{"--data-dir", filepath.Join(file, "data")}, file},
+		"manifests that are not there": {
+			[]string{"--data-dir", filepath.Join(dir, "data"), "--manifests", filepath.Join(dir, "none")}, "--manifests"},
+		"manifests that are a file": {
+			[]string{"--data-dir", filepath.Join(dir, "data"), "--manifests", file}, "name the directory"},
+		"a root that is not there": {
+			[]string{"--data-dir", filepath.Join(dir, "data"), "--file-root", filepath.Join(dir, "none")}, "--file-root"},
+		"a taken port for HTTP-01": {
+			[]string{"--data-dir", filepath.Join(dir, "data"), "--http01-listen-address", "127.0.0.1:" + port},
+			"--http01-listen-address: "},
+		"a taken port for TLS-ALPN-01": {
+			[]string{"--data-dir", filepath.Join(dir, "data"), "--tlsalpn01-listen-address", "127.0.0.1:" + port},
+			"passes challenges on"},
+		"a webroot that is not there": {
+			[]string{"--data-dir", filepath.Join(dir, "data"), "--http01-webroot", filepath.Join(dir, "none")},
+			"--http01-webroot: "},
+		"a DNS server that is no URL": {
+			[]string{"--data-dir", filepath.Join(dir, "data"), "--dns01-recursive-nameservers",
+				"http://user:secret@dns.example.com/"},
+			`--dns01-recursive-nameservers: the DNS server "http://dns.example.com/" must be host:port`},
+		"a site behind no listener": {
+			[]string{"--data-dir", filepath.Join(dir, "data"), "--tlsalpn01-passthrough-to", "127.0.0.1:" + port},
+			"needs --tlsalpn01-listen-address"},
+		"a name server without a port": {
+			[]string{"--data-dir", filepath.Join(dir, "data"), "--acme-http01-solver-nameservers", "192.0.2.53"},
+			"--acme-http01-solver-nameservers must be host:port, such as 192.0.2.53:53"},
+		"no challenge at once": {
+			[]string{"--data-dir", filepath.Join(dir, "data"), "--max-concurrent-challenges", "0"},
+			"--max-concurrent-challenges must be 1 or more"},
+		"an unknown flag": {[]string{"--frobnicate"}, "unknown flag"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := startDaemon(t, test.args...)
@@ -329,7 +352,8 @@ func TestPerennialdSaysItsVersionAndEnds(t *testing.T) {
 	d := startDaemon(t, "--version")
 	select {
 	case err := <-d.done:
-		if said := d.output(); err != nil || !strings.HasPrefix(said, "perenniald ") || !strings.Contains(said, "(go1.") || strings.Contains(said, "\n") {
+		if said := d.output(); err != nil || !strings.HasPrefix(said, "perenniald ") || !strings.Contains(said, "(go1.") ||
+			strings.Contains(said, "\n") {
 			t.Errorf("it ended with %v and said %q", err, said)
 		}
 	case <-time.After(time.Minute):
@@ -389,10 +413,12 @@ func TestFilesOfACertificateHoldItsOwnCertificate(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write("a.yaml", "apiVersion: cert-manager.io/v1\nkind: Issuer\nmetadata: {name: selfsigned, namespace: default}\nspec: {selfSigned: {}}\n---\n"+certificate("one", "shared"))
+	write("a.yaml", "apiVersion: cert-manager.io/v1\nkind: Issuer\nmetadata: {name: selfsigned, namespace: "+
+		"default}\nspec: {selfSigned: {}}\n---\n"+certificate("one", "shared"))
 	d := startDaemon(t, "--data-dir", filepath.Join(dir, "data"), "--manifests", manifests, "--file-root", root)
 	d.until("certificate default/one issued")
-	write("b.yaml", certificate("two", "shared")+"apiVersion: perennial.dev/v1alpha1\nkind: CertificateFile\nmetadata: {name: two}\n"+
+	write("b.yaml", certificate("two", "shared")+"apiVersion: perennial.dev/v1alpha1\nkind: CertificateFile\nmetadata: "+
+		"{name: two}\n"+
 		"spec: {certificateRef: {namespace: default, name: two}, directory: "+root+"/two}\n")
 	d.until("files of two: Certificate default/two is not ready: ", "shared")
 	if _, err := os.Lstat(filepath.Join(root, "two")); !os.IsNotExist(err) {
@@ -400,7 +426,8 @@ func TestFilesOfACertificateHoldItsOwnCertificate(t *testing.T) {
 	}
 	write("b.yaml", certificate("two", "its-own"))
 	d.until("files of two: certificate default/two is in " + root + "/two, valid until ")
-	out, err := exec.Command("openssl", "x509", "-noout", "-ext", "subjectAltName", "-in", filepath.Join(root, "two", "tls.crt")).CombinedOutput()
+	out, err := exec.Command("openssl", "x509", "-noout", "-ext", "subjectAltName", "-in",
+		filepath.Join(root, "two", "tls.crt")).CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "DNS:two.example.com") {
 		t.Errorf("the files hold another certificate: %v\n%s", err, out)
 	}

@@ -39,13 +39,14 @@ func listening(t *testing.T) (address string, heard *atomic.Int32) {
 	return conn.LocalAddr().String(), heard
 }
 
-// TestAChallengeThatNoOrderAsksForIsNotSetUp has Challenges in a tenant's namespace that are older than the policies, and would send the credentials of a
-// ClusterIssuer to the tenant's server.
+// TestAChallengeThatNoOrderAsksForIsNotSetUp has Challenges in a tenant's namespace that are older
+// than the policies, and would send the credentials of a ClusterIssuer to the tenant's server.
 func TestAChallengeThatNoOrderAsksForIsNotSetUp(t *testing.T) {
 	s := share(t)
 	user, namespace := tenant(t)
 	evil, heard := listening(t)
-	s.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: deploy.Namespace, Name: "tsig"}, Data: map[string][]byte{"key": []byte("c2VjcmV0")}})
+	s.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: deploy.Namespace, Name: "tsig"},
+		Data: map[string][]byte{"key": []byte("c2VjcmV0")}})
 
 	// An order that stays open.
 	crt := s.certificate(namespace, "open")
@@ -65,12 +66,13 @@ func TestAChallengeThatNoOrderAsksForIsNotSetUp(t *testing.T) {
 	})
 
 	spec := *real.Spec.DeepCopy()
-	spec.Type, spec.Key, spec.Solver = cmacme.ACMEChallengeTypeDNS01, acme.DNS01Value("x"), cmacme.ACMEChallengeSolver{DNS01: &cmacme.ACMEChallengeSolverDNS01{
-		RFC2136: &cmacme.ACMEIssuerDNS01ProviderRFC2136{
-			Nameserver: evil, TSIGKeyName: "k", TSIGAlgorithm: "HMACSHA256",
-			TSIGSecret: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "tsig"}, Key: "key"},
-		},
-	}}
+	spec.Type, spec.Key, spec.Solver = cmacme.ACMEChallengeTypeDNS01, acme.DNS01Value("x"), cmacme.ACMEChallengeSolver{
+		DNS01: &cmacme.ACMEChallengeSolverDNS01{
+			RFC2136: &cmacme.ACMEIssuerDNS01ProviderRFC2136{
+				Nameserver: evil, TSIGKeyName: "k", TSIGAlgorithm: "HMACSHA256",
+				TSIGSecret: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "tsig"}, Key: "key"},
+			},
+		}}
 	elsewhere := spec
 	elsewhere.AuthorizationURL += "x"
 	for _, test := range []struct {
@@ -79,13 +81,16 @@ func TestAChallengeThatNoOrderAsksForIsNotSetUp(t *testing.T) {
 		spec       cmacme.ChallengeSpec
 	}{
 		{"of-none", "belongs to no Order", nil, spec},
-		{"of-one-that-is-gone", "the Order of the Challenge does not exist", []metav1.OwnerReference{{APIVersion: "acme.cert-manager.io/v1", Kind: "Order", Name: real.OwnerReferences[0].Name, UID: crt.UID, Controller: real.OwnerReferences[0].Controller}}, spec},
+		{"of-one-that-is-gone", "the Order of the Challenge does not exist",
+			[]metav1.OwnerReference{{APIVersion: "acme.cert-manager.io/v1", Kind: "Order", Name: real.OwnerReferences[0].Name,
+				UID: crt.UID, Controller: real.OwnerReferences[0].Controller}}, spec},
 		{"of-no-authorization", "has no such authorization", real.OwnerReferences, elsewhere},
 		{"with-another-solver", "is not what its Order and its issuer ask for", real.OwnerReferences, spec},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			ch := &cmacme.Challenge{ObjectMeta: metav1.ObjectMeta{
-				Namespace: namespace, Name: test.name, OwnerReferences: test.owners, Finalizers: []string{cmacme.ACMEDomainQualifiedFinalizer},
+				Namespace: namespace, Name: test.name, OwnerReferences: test.owners,
+				Finalizers: []string{cmacme.ACMEDomainQualifiedFinalizer},
 			}, Spec: test.spec}
 			s.create(ch) // by an administrator, in the place of a time without policies
 			cluster.Eventually(t, func() error {

@@ -65,7 +65,8 @@ func scrape(t *testing.T, address, name string) string {
 	return ""
 }
 
-// unprotected waits until an issuer says that it is not used, with these words, or, without any, that it does not say so.
+// unprotected waits until an issuer says that it is not used, with these words, or, without any,
+// that it does not say so.
 func (s *shared) unprotected(words string) {
 	s.t.Helper()
 	cluster.Eventually(s.t, func() error {
@@ -84,12 +85,14 @@ func (s *shared) unprotected(words string) {
 	})
 }
 
-// waits waits until a request of a Certificate waits for the policies, and checks that it is not approved.
+// waits waits until a request of a Certificate waits for the policies, and checks that it is not
+// approved.
 func (s *shared) waits(crt *cmapi.Certificate) {
 	s.t.Helper()
 	cr := &cmapi.CertificateRequest{}
 	cluster.Eventually(s.t, func() error {
-		if err := s.admin.Get(s.t.Context(), client.ObjectKey{Namespace: crt.Namespace, Name: crt.Name + "-1"}, cr); err != nil {
+		if err := s.admin.Get(s.t.Context(), client.ObjectKey{Namespace: crt.Namespace, Name: crt.Name + "-1"},
+			cr); err != nil {
 			return err
 		}
 		c := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionReady)
@@ -103,7 +106,8 @@ func (s *shared) waits(crt *cmapi.Certificate) {
 	}
 }
 
-// TestWithoutItsPoliciesNothingThatAllShareIsUsed has a binding audit in place of denying, and sees that the controller stops until it denies again.
+// TestWithoutItsPoliciesNothingThatAllShareIsUsed has a binding audit in place of denying, and sees
+// that the controller stops until it denies again.
 func TestWithoutItsPoliciesNothingThatAllShareIsUsed(t *testing.T) {
 	s := &shared{t: t, admin: cluster.Admin(t)}
 	metrics := cluster.FreePort(t)
@@ -119,7 +123,8 @@ func TestWithoutItsPoliciesNothingThatAllShareIsUsed(t *testing.T) {
 	s.create(before)
 	s.ready(before)
 	check := func() (string, int) {
-		out, err := exec.Command(cluster.Program(t), "check", "api", "--kubeconfig", cluster.Plane(t).KubeconfigPath()).CombinedOutput()
+		out, err := exec.Command(cluster.Program(t), "check", "api", "--kubeconfig",
+			cluster.Plane(t).KubeconfigPath()).CombinedOutput()
 		var exit *exec.ExitError
 		if errors.As(err, &exit) {
 			return string(out), exit.ExitCode()
@@ -132,7 +137,8 @@ func TestWithoutItsPoliciesNothingThatAllShareIsUsed(t *testing.T) {
 
 	restore := audited(t, "perennial-acme-objects")
 	s.unprotected("perennial-acme-objects does not deny")
-	if line := scrape(t, address, "perennial_admission_policies_enforced"); line != "perennial_admission_policies_enforced 0" {
+	if line := scrape(t, address,
+		"perennial_admission_policies_enforced"); line != "perennial_admission_policies_enforced 0" {
 		t.Errorf("the metric is %q", line)
 	}
 	if out, code := check(); code != 3 || !strings.Contains(out, "perennial-acme-objects does not deny") {
@@ -145,12 +151,14 @@ func TestWithoutItsPoliciesNothingThatAllShareIsUsed(t *testing.T) {
 	restore()
 	s.unprotected("")
 	s.ready(later)
-	if line := scrape(t, address, "perennial_admission_policies_enforced"); line != "perennial_admission_policies_enforced 1" {
+	if line := scrape(t, address,
+		"perennial_admission_policies_enforced"); line != "perennial_admission_policies_enforced 1" {
 		t.Errorf("the metric is %q", line)
 	}
 }
 
-// TestAControllerThatMayNotReadPoliciesNeedsAFlag takes the right away that shows whether policies are enforced.
+// TestAControllerThatMayNotReadPoliciesNeedsAFlag takes the right away that shows whether policies
+// are enforced.
 func TestAControllerThatMayNotReadPoliciesNeedsAFlag(t *testing.T) {
 	admin := cluster.Admin(t)
 	role := &rbacv1.ClusterRole{}

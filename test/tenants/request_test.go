@@ -26,15 +26,18 @@ func approver(t *testing.T) client.Client {
 	c, namespace := tenant(t)
 	admin := cluster.Admin(t)
 	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{GenerateName: "approver-"}, Rules: []rbacv1.PolicyRule{
-		{APIGroups: []string{"cert-manager.io"}, Resources: []string{"certificaterequests"}, Verbs: []string{"get", "list", "watch"}},
-		{APIGroups: []string{"cert-manager.io"}, Resources: []string{"certificaterequests/status"}, Verbs: []string{"update", "patch"}},
+		{APIGroups: []string{"cert-manager.io"}, Resources: []string{"certificaterequests"},
+			Verbs: []string{"get", "list", "watch"}},
+		{APIGroups: []string{"cert-manager.io"}, Resources: []string{"certificaterequests/status"},
+			Verbs: []string{"update", "patch"}},
 		{APIGroups: []string{"cert-manager.io"}, Resources: []string{"signers"}, Verbs: []string{"approve"}},
 	}}
 	if err := admin.Create(t.Context(), role); err != nil {
 		t.Fatal(err)
 	}
 	binding := &rbacv1.ClusterRoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: role.Name}, RoleRef: rbacv1.RoleRef{APIGroup: "rbac.authorization.k8s.io", Kind: "ClusterRole", Name: role.Name},
+		ObjectMeta: metav1.ObjectMeta{Name: role.Name}, RoleRef: rbacv1.RoleRef{APIGroup: "rbac.authorization.k8s.io",
+			Kind: "ClusterRole", Name: role.Name},
 		Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: namespace, Name: tenantName}},
 	}
 	if err := admin.Create(t.Context(), binding); err != nil {
@@ -52,12 +55,14 @@ func approve(t *testing.T, c client.Client, cr *cmapi.CertificateRequest) error 
 		t.Fatal(err)
 	}
 	cmapi.SetCertificateRequestCondition(&is.Status, time.Now(), cmapi.CertificateRequestCondition{
-		Type: cmapi.CertificateRequestConditionApproved, Status: cmmeta.ConditionTrue, Reason: "policy.cert-manager.io", Message: "approved",
+		Type: cmapi.CertificateRequestConditionApproved, Status: cmmeta.ConditionTrue, Reason: "policy.cert-manager.io",
+		Message: "approved",
 	})
 	return c.Status().Update(t.Context(), is)
 }
 
-// TestARequestWhoseCSRAsksForMoreFailsAtOnce has a tenant ask by the CSR for more than the spec says, of whatever issuer.
+// TestARequestWhoseCSRAsksForMoreFailsAtOnce has a tenant ask by the CSR for more than the spec
+// says, of whatever issuer.
 func TestARequestWhoseCSRAsksForMoreFailsAtOnce(t *testing.T) {
 	for _, test := range []struct {
 		name        string
@@ -73,8 +78,9 @@ func TestARequestWhoseCSRAsksForMoreFailsAtOnce(t *testing.T) {
 			policy := approver(t)
 			for _, issuer := range []cmmeta.IssuerReference{external, {Name: "none"}, {Name: "none", Kind: "ClusterIssuer"}} {
 				for name, ask := range map[string]pki.Request{
-					"is-ca":       {CommonName: "ca", DNSNames: []string{"a.example.com"}, IsCA: true, EncodeBasicConstraints: true},
-					"more-usages": {DNSNames: []string{"a.example.com"}, Usages: []string{"code signing", "client auth"}, EncodeUsages: true},
+					"is-ca": {CommonName: "ca", DNSNames: []string{"a.example.com"}, IsCA: true, EncodeBasicConstraints: true},
+					"more-usages": {DNSNames: []string{"a.example.com"}, Usages: []string{"code signing", "client auth"},
+						EncodeUsages: true},
 				} {
 					cr := &cmapi.CertificateRequest{
 						ObjectMeta: metav1.ObjectMeta{Namespace: namespace, GenerateName: name + "-"},
@@ -104,7 +110,8 @@ func TestARequestWhoseCSRAsksForMoreFailsAtOnce(t *testing.T) {
 	}
 }
 
-// TestOthersApproveWhatTheControllerHasChecked has an approver of others approve a good request, which waits for the mark of the controller.
+// TestOthersApproveWhatTheControllerHasChecked has an approver of others approve a good request,
+// which waits for the mark of the controller.
 func TestOthersApproveWhatTheControllerHasChecked(t *testing.T) {
 	user, namespace := tenant(t)
 	policy := approver(t)
@@ -113,38 +120,45 @@ func TestOthersApproveWhatTheControllerHasChecked(t *testing.T) {
 	for _, issuer := range []cmmeta.IssuerReference{external, {Name: "none"}} {
 		cr := &cmapi.CertificateRequest{
 			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, GenerateName: "good-"},
-			Spec:       cmapi.CertificateRequestSpec{IssuerRef: issuer, Request: csr(t, pki.Request{DNSNames: []string{"a.example.com"}})},
+			Spec: cmapi.CertificateRequestSpec{IssuerRef: issuer,
+				Request: csr(t, pki.Request{DNSNames: []string{"a.example.com"}})},
 		}
 		try(t, user, cr)
 		forbidden(t, "approval before the controller runs", approve(t, policy, cr), "cannot be approved yet")
 		all = append(all, cr)
 	}
-	cluster.Run(t, controller.Options{ClusterResourceNamespace: deploy.Namespace, Controllers: []string{"*", "-certificaterequests-approver"}})
+	cluster.Run(t, controller.Options{ClusterResourceNamespace: deploy.Namespace,
+		Controllers: []string{"*", "-certificaterequests-approver"}})
 	for _, cr := range all {
 		cluster.Eventually(t, func() error { return approve(t, policy, cr) })
 		if err := admin.Get(t.Context(), client.ObjectKeyFromObject(cr), cr); err != nil {
 			t.Fatal(err)
 		}
-		if c := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionChecked); c == nil || !cmapi.CertificateRequestIsApproved(&cr.Status) {
+		if c := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionChecked); c == nil ||
+			!cmapi.CertificateRequestIsApproved(&cr.Status) {
 			t.Errorf("the conditions are %+v", cr.Status.Conditions)
 		}
 	}
 }
 
-// TestATenantCannotWriteTheControllersAnnotations has a tenant make and change requests, Orders and Challenges as if the controller had.
+// TestATenantCannotWriteTheControllersAnnotations has a tenant make and change requests, Orders and
+// Challenges as if the controller had.
 func TestATenantCannotWriteTheControllersAnnotations(t *testing.T) {
 	s := share(t)
 	user, namespace := tenant(t, statusRules()...)
-	for _, key := range []string{"perennial.dev/replaces", "perennial.dev/manually-triggered", "perennial.dev/revoke-for", "perennial.dev/acme-profile"} {
+	for _, key := range []string{"perennial.dev/replaces", "perennial.dev/manually-triggered", "perennial.dev/revoke-for",
+		"perennial.dev/acme-profile"} {
 		cr := &cmapi.CertificateRequest{
 			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "a", Annotations: map[string]string{key: "x"}},
-			Spec:       cmapi.CertificateRequestSpec{IssuerRef: s.issuer, Request: csr(t, pki.Request{DNSNames: []string{"a.example.com"}})},
+			Spec: cmapi.CertificateRequestSpec{IssuerRef: s.issuer,
+				Request: csr(t, pki.Request{DNSNames: []string{"a.example.com"}})},
 		}
 		forbidden(t, key, user.Create(t.Context(), cr), "is the controller's own")
 	}
 	// Nor by way of a Certificate, whose annotations are copied to its requests.
 	crt := s.certificate(namespace, "web")
-	crt.Annotations = map[string]string{"perennial.dev/replaces": "x", "perennial.dev/manually-triggered": "x", "perennial.dev/anything": "x", "example.com/note": "x"}
+	crt.Annotations = map[string]string{"perennial.dev/replaces": "x", "perennial.dev/manually-triggered": "x",
+		"perennial.dev/anything": "x", "example.com/note": "x"}
 	try(t, user, crt)
 	s.ready(crt)
 	cr := &cmapi.CertificateRequest{}

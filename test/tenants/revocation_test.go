@@ -17,7 +17,8 @@ import (
 	"github.com/perennial-pki/perennial/test/cluster"
 )
 
-// TestATenantCannotHaveCertificatesOfOthersRevoked has a tenant claim the certificate of another in each place that revocation looks at.
+// TestATenantCannotHaveCertificatesOfOthersRevoked has a tenant claim the certificate of another in
+// each place that revocation looks at.
 func TestATenantCannotHaveCertificatesOfOthersRevoked(t *testing.T) {
 	s := share(t)
 	victim := s.certificate(cluster.Namespace(t), "victim")
@@ -57,7 +58,8 @@ func TestATenantCannotHaveCertificatesOfOthersRevoked(t *testing.T) {
 		forbidden(t, "status.revocable, by update", err, "cannot write status.revocable")
 		return nil
 	})
-	forbidden(t, "status.revocable, by patch", evil.Status().Patch(t.Context(), update, client.MergeFrom(was)), "cannot write status.revocable")
+	forbidden(t, "status.revocable, by patch", evil.Status().Patch(t.Context(), update, client.MergeFrom(was)),
+		"cannot write status.revocable")
 	cluster.Eventually(t, func() error { // the controller may write at the same time
 		if err := evil.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
 			return err
@@ -74,20 +76,24 @@ func TestATenantCannotHaveCertificatesOfOthersRevoked(t *testing.T) {
 	}
 	next := cr.DeepCopy()
 	next.Status.Certificate = public
-	forbidden(t, "status.certificate of the request", evil.Status().Update(t.Context(), next), "cannot write status.certificate")
+	forbidden(t, "status.certificate of the request", evil.Status().Update(t.Context(), next),
+		"cannot write status.certificate")
 	forged := &cmapi.CertificateRequest{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: namespace, Name: "forged",
 			// Of a later revision, or the controller deletes it as one of the past.
-			Annotations:     map[string]string{cmapi.CertificateRequestRevisionAnnotationKey: "1000"},
-			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(crt, cmapi.SchemeGroupVersion.WithKind("Certificate"))},
+			Annotations: map[string]string{cmapi.CertificateRequestRevisionAnnotationKey: "1000"},
+			OwnerReferences: []metav1.OwnerReference{
+				*metav1.NewControllerRef(crt, cmapi.SchemeGroupVersion.WithKind("Certificate"))},
 		},
-		Spec: cmapi.CertificateRequestSpec{IssuerRef: s.issuer, Request: csr(t, pki.Request{DNSNames: []string{"nowhere.test"}})},
+		Spec: cmapi.CertificateRequestSpec{IssuerRef: s.issuer,
+			Request: csr(t, pki.Request{DNSNames: []string{"nowhere.test"}})},
 	}
 	try(t, evil, forged)
 	next = forged.DeepCopy()
 	next.Status.Certificate = public
-	forbidden(t, "status.certificate of a forged request", evil.Status().Patch(t.Context(), next, client.MergeFrom(forged)), "cannot write status.certificate")
+	forbidden(t, "status.certificate of a forged request", evil.Status().Patch(t.Context(), next,
+		client.MergeFrom(forged)), "cannot write status.certificate")
 	var orders cmacme.OrderList
 	if err := evil.List(t.Context(), &orders, client.InNamespace(namespace)); err != nil || len(orders.Items) == 0 {
 		t.Fatalf("%d orders: %v", len(orders.Items), err)
@@ -95,14 +101,16 @@ func TestATenantCannotHaveCertificatesOfOthersRevoked(t *testing.T) {
 	order := &orders.Items[0]
 	nextOrder := order.DeepCopy()
 	nextOrder.Status.Reason = "forged" // its certificate does not change for anyone
-	forbidden(t, "status of an Order", evil.Status().Patch(t.Context(), nextOrder, client.MergeFrom(order)), "cannot write the status of orders")
+	forbidden(t, "status of an Order", evil.Status().Patch(t.Context(), nextOrder, client.MergeFrom(order)),
+		"cannot write the status of orders")
 
 	// A bare certificate in a Secret that says that it is of this issuer and Certificate.
 	bare := s.certificate(namespace, "bare")
 	bare.Spec.DNSNames, bare.Spec.Revocation = []string{"nowhere.test"}, &cmapi.CertificateRevocation{OnDelete: true}
 	secret := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "bare", Annotations: map[string]string{
-			cmapi.CertificateNameKey: "bare", cmapi.IssuerNameAnnotationKey: s.issuer.Name, cmapi.IssuerKindAnnotationKey: "ClusterIssuer", cmapi.IssuerGroupAnnotationKey: "cert-manager.io",
+			cmapi.CertificateNameKey: "bare", cmapi.IssuerNameAnnotationKey: s.issuer.Name,
+			cmapi.IssuerKindAnnotationKey: "ClusterIssuer", cmapi.IssuerGroupAnnotationKey: "cert-manager.io",
 		}},
 		Data: map[string][]byte{corev1.TLSCertKey: public},
 	}
@@ -132,7 +140,8 @@ func TestATenantCannotHaveCertificatesOfOthersRevoked(t *testing.T) {
 	}
 }
 
-// TestATenantCannotRevokeWithAnotherKey has a tenant run perennial revoke on a Secret with the certificate of another and a key of its own.
+// TestATenantCannotRevokeWithAnotherKey has a tenant run perennial revoke on a Secret with the
+// certificate of another and a key of its own.
 func TestATenantCannotRevokeWithAnotherKey(t *testing.T) {
 	s := share(t)
 	victim := s.certificate(cluster.Namespace(t), "victim")
@@ -146,11 +155,14 @@ func TestATenantCannotRevokeWithAnotherKey(t *testing.T) {
 	if err := evil.Get(t.Context(), client.ObjectKeyFromObject(crt), secret); err != nil {
 		t.Fatal(err)
 	}
-	mixed := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "mixed", Annotations: secret.Annotations}, Data: map[string][]byte{
-		corev1.TLSCertKey: pki.EncodeCertificatePEM(leaf), corev1.TLSPrivateKeyKey: slices.Clone(secret.Data[corev1.TLSPrivateKeyKey]),
+	mixed := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "mixed",
+		Annotations: secret.Annotations}, Data: map[string][]byte{
+		corev1.TLSCertKey:       pki.EncodeCertificatePEM(leaf),
+		corev1.TLSPrivateKeyKey: slices.Clone(secret.Data[corev1.TLSPrivateKeyKey]),
 	}}
 	try(t, evil, mixed)
-	out, err := exec.Command(cluster.Program(t), "revoke", "--secret", "mixed", "-n", namespace, "--reason", "superseded", "--kubeconfig", kubeconfig(t, namespace)).CombinedOutput()
+	out, err := exec.Command(cluster.Program(t), "revoke", "--secret", "mixed", "-n", namespace, "--reason", "superseded",
+		"--kubeconfig", kubeconfig(t, namespace)).CombinedOutput()
 	if err == nil {
 		t.Errorf("it was done: %s", out)
 	}

@@ -30,7 +30,8 @@ func selfSigned(t *testing.T, change ...func(*controller.Options)) *shared {
 		f(&o)
 	}
 	s.controller = cluster.Run(t, o)
-	issuer := &cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{GenerateName: "self-"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}}}
+	issuer := &cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{GenerateName: "self-"},
+		Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}}}
 	s.create(issuer)
 	s.issuer = cmmeta.IssuerReference{Kind: "ClusterIssuer", Name: issuer.Name}
 	return s
@@ -39,10 +40,13 @@ func selfSigned(t *testing.T, change ...func(*controller.Options)) *shared {
 // gateway is a Gateway whose listener has its certificate in a Secret of another namespace.
 func gateway(namespace, name, issuer string, at types, annotations map[string]string) *gwapi.Gateway {
 	g := &gwapi.Gateway{
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Annotations: map[string]string{cmapi.IngressClusterIssuerNameAnnotationKey: issuer}},
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name,
+			Annotations: map[string]string{cmapi.IngressClusterIssuerNameAnnotationKey: issuer}},
 		Spec: gwapi.GatewaySpec{GatewayClassName: "test", Listeners: []gwapi.Listener{{
 			Name: "a", Port: 443, Protocol: gwapi.HTTPSProtocolType, Hostname: ptr.To(gwapi.Hostname("a.example.com")),
-			TLS: &gwapi.ListenerTLSConfig{CertificateRefs: []gwapi.SecretObjectReference{{Namespace: ptr.To(gwapi.Namespace(at.namespace)), Name: gwapi.ObjectName(at.name)}}},
+			TLS: &gwapi.ListenerTLSConfig{
+				CertificateRefs: []gwapi.SecretObjectReference{{Namespace: ptr.To(gwapi.Namespace(at.namespace)),
+					Name: gwapi.ObjectName(at.name)}}},
 		}}},
 	}
 	for k, v := range annotations {
@@ -58,22 +62,25 @@ func gateway(namespace, name, issuer string, at types, annotations map[string]st
 // types names a Secret.
 type types struct{ namespace, name string }
 
-// TestAReferenceGrantAllowsNoOverwriting has a tenant with a ReferenceGrant to the Secrets of another namespace try what that does not allow.
+// TestAReferenceGrantAllowsNoOverwriting has a tenant with a ReferenceGrant to the Secrets of
+// another namespace try what that does not allow.
 func TestAReferenceGrantAllowsNoOverwriting(t *testing.T) {
 	cluster.InstallGatewayAPI(t)
 	now := clocktesting.NewFakeClock(time.Now())
 	s := selfSigned(t, func(o *controller.Options) { o.Clock = now })
 	evil, namespace := tenant(t)
 	victim := cluster.Namespace(t)
-	s.create(&gwbeta.ReferenceGrant{ObjectMeta: metav1.ObjectMeta{Namespace: victim, Name: "gateways"}, Spec: gwbeta.ReferenceGrantSpec{
-		From: []gwapi.ReferenceGrantFrom{{Group: gwapi.GroupName, Kind: "Gateway", Namespace: gwapi.Namespace(namespace)}},
-		To:   []gwapi.ReferenceGrantTo{{Kind: "Secret"}},
-	}})
+	s.create(&gwbeta.ReferenceGrant{ObjectMeta: metav1.ObjectMeta{Namespace: victim, Name: "gateways"},
+		Spec: gwbeta.ReferenceGrantSpec{
+			From: []gwapi.ReferenceGrantFrom{{Group: gwapi.GroupName, Kind: "Gateway", Namespace: gwapi.Namespace(namespace)}},
+			To:   []gwapi.ReferenceGrantTo{{Kind: "Secret"}},
+		}})
 	precious := map[string][]byte{"tls.crt": []byte("theirs"), "tls.key": []byte("theirs"), "password": []byte("theirs")}
 	for _, name := range []string{"old", "marked"} {
 		secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: victim, Name: name}, Data: precious}
 		if name == "marked" { // as the Secret of a Certificate that is gone
-			secret.Annotations = map[string]string{cmapi.CertificateNameKey: name, cmapi.IssuerNameAnnotationKey: s.issuer.Name, cmapi.IssuerKindAnnotationKey: "ClusterIssuer"}
+			secret.Annotations = map[string]string{cmapi.CertificateNameKey: name, cmapi.IssuerNameAnnotationKey: s.issuer.Name,
+				cmapi.IssuerKindAnnotationKey: "ClusterIssuer"}
 		}
 		s.create(secret)
 		try(t, evil, gateway(namespace, name, s.issuer.Name, types{victim, name}, nil))
@@ -83,23 +90,29 @@ func TestAReferenceGrantAllowsNoOverwriting(t *testing.T) {
 				return err
 			}
 			c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionReady)
-			if c == nil || c.Reason != "ForeignSecret" || !strings.Contains(c.Message, "was not made for Gateway/"+namespace+"/"+name) {
+			if c == nil || c.Reason != "ForeignSecret" || !strings.Contains(c.Message, "was not made for Gateway/"+namespace+"/"+
+				name) {
 				return cluster.NotYet("the conditions are %+v", crt.Status.Conditions)
 			}
 			return nil
 		})
 		is := &corev1.Secret{}
-		if err := s.admin.Get(t.Context(), client.ObjectKey{Namespace: victim, Name: name}, is); err != nil || string(is.Data["tls.crt"]) != "theirs" || len(is.Data) != 3 {
+		if err := s.admin.Get(t.Context(), client.ObjectKey{Namespace: victim, Name: name}, is); err != nil ||
+			string(is.Data["tls.crt"]) != "theirs" || len(is.Data) != 3 {
 			t.Errorf("Secret %s: %v, %d entries, tls.crt is %q", name, err, len(is.Data), is.Data["tls.crt"])
 		}
 	}
 
 	// What the object cannot ask for in another namespace.
 	for name, annotations := range map[string]map[string]string{
-		"is only for Secrets of this namespace":                             {"perennial.dev/deletion-policy": "Delete"},
-		"cert-manager.io/secret-template: is only for":                      {cmapi.IngressSecretTemplate: `{"annotations": {"example.com/reflect": "true"}}`},
-		"whose issuers are not known to be the same in every namespace":     {cmapi.IngressClusterIssuerNameAnnotationKey: "", cmapi.IngressIssuerNameAnnotationKey: "a", cmapi.IssuerKindAnnotationKey: "StepIssuer", cmapi.IssuerGroupAnnotationKey: "certmanager.step.sm"},
-		"names an Issuer of this namespace, but Secret":                     {cmapi.IngressClusterIssuerNameAnnotationKey: "", cmapi.IngressIssuerNameAnnotationKey: "a"},
+		"is only for Secrets of this namespace": {"perennial.dev/deletion-policy": "Delete"},
+		"cert-manager.io/secret-template: is only for": {
+			cmapi.IngressSecretTemplate: `{"annotations": {"example.com/reflect": "true"}}`},
+		"whose issuers are not known to be the same in every namespace": {
+			cmapi.IngressClusterIssuerNameAnnotationKey: "", cmapi.IngressIssuerNameAnnotationKey: "a",
+			cmapi.IssuerKindAnnotationKey: "StepIssuer", cmapi.IssuerGroupAnnotationKey: "certmanager.step.sm"},
+		"names an Issuer of this namespace, but Secret": {
+			cmapi.IngressClusterIssuerNameAnnotationKey: "", cmapi.IngressIssuerNameAnnotationKey: "a"},
 		"perennial.dev/rehearsal-issuer: names an Issuer of this namespace": {"perennial.dev/rehearsal-issuer": "Issuer/a"},
 	} {
 		g := gateway(namespace, "", s.issuer.Name, types{victim, "new"}, annotations)
@@ -125,7 +138,8 @@ func TestAReferenceGrantAllowsNoOverwriting(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := s.admin.Get(t.Context(), client.ObjectKey{Namespace: victim, Name: "new"}, &cmapi.Certificate{}); !apierrors.IsNotFound(err) {
+	if err := s.admin.Get(t.Context(), client.ObjectKey{Namespace: victim, Name: "new"},
+		&cmapi.Certificate{}); !apierrors.IsNotFound(err) {
 		t.Errorf("there is a Certificate for what was not allowed: %v", err)
 	}
 
@@ -133,22 +147,27 @@ func TestAReferenceGrantAllowsNoOverwriting(t *testing.T) {
 	g := gateway(namespace, "good", s.issuer.Name, types{victim, "good"}, nil)
 	for range 2 {
 		try(t, evil, g)
-		crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Namespace: victim, Name: "good"}, Spec: cmapi.CertificateSpec{SecretName: "good"}}
+		crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Namespace: victim, Name: "good"},
+			Spec: cmapi.CertificateSpec{SecretName: "good"}}
 		s.ready(crt)
 		if err := evil.Delete(t.Context(), g); err != nil {
 			t.Fatal(err)
 		}
 		s.gone(crt)
-		g = gateway(namespace, "good", s.issuer.Name, types{victim, "good"}, map[string]string{cmapi.DurationAnnotationKey: "240h"})
+		g = gateway(namespace, "good", s.issuer.Name, types{victim, "good"},
+			map[string]string{cmapi.DurationAnnotationKey: "240h"})
 	}
 }
 
-// TestASecretThatHoldsOtherDataIsNotDeletedWithACertificate has a tenant that may not delete Secrets delete one by a Certificate of its name.
+// TestASecretThatHoldsOtherDataIsNotDeletedWithACertificate has a tenant that may not delete
+// Secrets delete one by a Certificate of its name.
 func TestASecretThatHoldsOtherDataIsNotDeletedWithACertificate(t *testing.T) {
 	s := selfSigned(t)
 	user, namespace := tenant(t)
-	s.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "before"}, Data: map[string][]byte{"password": []byte("theirs")}})
-	s.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "pair"}, Type: corev1.SecretTypeTLS, Data: map[string][]byte{"tls.crt": {}, "tls.key": {}}})
+	s.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "before"},
+		Data: map[string][]byte{"password": []byte("theirs")}})
+	s.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "pair"}, Type: corev1.SecretTypeTLS,
+		Data: map[string][]byte{"tls.crt": {}, "tls.key": {}}})
 	make := func(name string) *cmapi.Certificate {
 		crt := s.certificate(namespace, name)
 		crt.Spec.DeletionPolicy = cmapi.DeletionPolicyDelete
@@ -177,7 +196,8 @@ func TestASecretThatHoldsOtherDataIsNotDeletedWithACertificate(t *testing.T) {
 	stays(make("pair"), "it was made by")
 	later := make("later")
 	secret := &corev1.Secret{}
-	if err := user.Get(t.Context(), client.ObjectKeyFromObject(later), secret); err != nil || len(secret.OwnerReferences) != 1 {
+	if err := user.Get(t.Context(), client.ObjectKeyFromObject(later), secret); err != nil ||
+		len(secret.OwnerReferences) != 1 {
 		t.Fatalf("owners %v: %v", secret.OwnerReferences, err)
 	}
 	was := secret.DeepCopy()

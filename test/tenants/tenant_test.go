@@ -1,4 +1,5 @@
-// Package tenants_test has a user with the rights of cert-manager's edit role in one namespace try to reach what belongs to others.
+// Package tenants_test has a user with the rights of cert-manager's edit role in one namespace try
+// to reach what belongs to others.
 package tenants_test
 
 import (
@@ -40,11 +41,14 @@ func TestMain(m *testing.M) { cluster.Main(m) }
 // tenantName is the ServiceAccount of a tenant in its namespace.
 const tenantName = "tenant"
 
-// statusRules are rights to all status subresources, which an administrator may have given in addition.
+// statusRules are rights to all status subresources, which an administrator may have given in
+// addition.
 func statusRules() []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{
-		{APIGroups: []string{"cert-manager.io"}, Resources: []string{"certificates/status", "certificaterequests/status", "issuers/status"}, Verbs: []string{"update", "patch"}},
-		{APIGroups: []string{"acme.cert-manager.io"}, Resources: []string{"challenges/status", "orders/status"}, Verbs: []string{"update", "patch"}},
+		{APIGroups: []string{"cert-manager.io"}, Resources: []string{"certificates/status", "certificaterequests/status",
+			"issuers/status"}, Verbs: []string{"update", "patch"}},
+		{APIGroups: []string{"acme.cert-manager.io"}, Resources: []string{"challenges/status", "orders/status"},
+			Verbs: []string{"update", "patch"}},
 	}
 }
 
@@ -56,11 +60,13 @@ func gatewayRules() []rbacv1.PolicyRule {
 	}}
 }
 
-// tenant makes a namespace with a user that has the role edit, with what deploy/rbac.yaml adds to it, and returns a client of that user.
+// tenant makes a namespace with a user that has the role edit, with what deploy/rbac.yaml adds to
+// it, and returns a client of that user.
 func tenant(t *testing.T, rules ...rbacv1.PolicyRule) (client.Client, string) {
 	t.Helper()
 	admin, namespace := cluster.Admin(t), cluster.Namespace(t)
-	role := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: tenantName}, Rules: append(gatewayRules(), rules...)}
+	role := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: tenantName},
+		Rules: append(gatewayRules(), rules...)}
 	for _, o := range []client.Object{
 		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: tenantName}}, role,
 		&rbacv1.RoleBinding{
@@ -155,15 +161,20 @@ func share(t *testing.T, change ...func(*controller.Options, *cmacme.ACMEIssuer)
 	}
 	t.Cleanup(func() { ca.Close() })
 	site := fmt.Sprintf("127.0.0.1:%d", port)
-	options := controller.Options{ClusterResourceNamespace: deploy.Namespace, HTTP01Address: site, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, network, site)
-	}}
-	issuer := &cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{GenerateName: "pebble-"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{ACME: &cmacme.ACMEIssuer{
-		Server: ca.Directory, CABundle: ca.CABundle,
-		PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: fmt.Sprintf("account-%d", port)}},
-		Solvers:    []cmacme.ACMEChallengeSolver{{HTTP01: &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}}}},
-	}}}}
+	options := controller.Options{ClusterResourceNamespace: deploy.Namespace, HTTP01Address: site,
+		Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, network, site)
+		}}
+	issuer := &cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{GenerateName: "pebble-"},
+		Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{ACME: &cmacme.ACMEIssuer{
+			Server: ca.Directory, CABundle: ca.CABundle,
+			PrivateKey: cmmeta.SecretKeySelector{
+				LocalObjectReference: cmmeta.LocalObjectReference{Name: fmt.Sprintf("account-%d",
+					port)}},
+			Solvers: []cmacme.ACMEChallengeSolver{
+				{HTTP01: &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}}}},
+		}}}}
 	for _, f := range change {
 		f(&options, issuer.Spec.ACME)
 	}
@@ -195,7 +206,8 @@ func (s *shared) ready(crt *cmapi.Certificate) (*x509.Certificate, crypto.Signer
 		if err := s.admin.Get(s.t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
 			return err
 		}
-		if c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionReady); c == nil || c.Status != cmmeta.ConditionTrue {
+		if c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionReady); c == nil ||
+			c.Status != cmmeta.ConditionTrue {
 			return cluster.NotYet("Certificate %s: %+v", crt.Name, crt.Status.Conditions)
 		}
 		return nil

@@ -36,7 +36,8 @@ func TestEachRefusedWriteIsInTheStatus(t *testing.T) {
 		"create-secret":    {"", "secrets", admissionv1.Create, toSecret, rename, "write Secret "},
 		"update-secret":    {"", "secrets", admissionv1.Update, toSecret, rotate, "write Secret "},
 		"delete-secret":    {"", "secrets", admissionv1.Delete, toSecret, rename, "delete Secret "},
-		"status":           {"perennial.dev", "trustbundles/status", admissionv1.Update, func(*api.TrustTarget) {}, rotate, ""},
+		"status": {"perennial.dev", "trustbundles/status", admissionv1.Update, func(*api.TrustTarget) {}, rotate,
+			""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			selected := namespace(t, name)
@@ -90,7 +91,8 @@ func rotate(t *testing.T, _ *api.TrustBundle, source *corev1.Secret, _ string) {
 	set(t, source, "ca.crt", slices.Concat(source.Data["ca.crt"], rig.PEM(rig.NewCA(t, "two"))))
 }
 
-// nudge changes the spec of a bundle in a way that means nothing, rather than wait for five minutes.
+// nudge changes the spec of a bundle in a way that means nothing, rather than wait for five
+// minutes.
 func nudge(t *testing.T, b *api.TrustBundle) {
 	t.Helper()
 	rig.Patch(t, b.DeepCopy(), `{"spec": {"keepReplacedFor": "2161h"}}`)
@@ -105,7 +107,8 @@ func soonEvent(t *testing.T, b *api.TrustBundle, reason, words string) {
 			return err
 		}
 		for _, e := range events.Items {
-			if e.InvolvedObject.UID == b.UID && e.Reason == reason && e.Type == corev1.EventTypeWarning && strings.Contains(e.Message, words) {
+			if e.InvolvedObject.UID == b.UID && e.Reason == reason && e.Type == corev1.EventTypeWarning &&
+				strings.Contains(e.Message, words) {
 				return nil
 			}
 		}
@@ -134,7 +137,8 @@ func TestASourceThatCannotBeReadIsInTheStatus(t *testing.T) {
 	one := rig.NewCA(t, "one")
 	secret(t, ns, "ca", map[string][]byte{"ca.crt": rig.PEM(one)})
 	b := bundle(t, "unreadable", func(s *api.TrustBundleSpec) {
-		s.Sources = append(fromSecret("ca"), api.TrustSource{Issuer: &api.TrustIssuerSource{Kind: "ClusterIssuer", Name: "ca-that-cannot-be-read"}})
+		s.Sources = append(fromSecret("ca"),
+			api.TrustSource{Issuer: &api.TrustIssuerSource{Kind: "ClusterIssuer", Name: "ca-that-cannot-be-read"}})
 	})
 	soonStatus(t, b, condition(api.ConditionReady, metav1.ConditionFalse, "the cache cannot be read"))
 	soonStatus(t, b, condition(api.ConditionSourcesValid, metav1.ConditionFalse, "What is distributed stays as it is"))
@@ -149,7 +153,8 @@ func TestAConfigMapOfTrustManagerIsTakenOver(t *testing.T) {
 	secret(t, ns, "ca", map[string][]byte{"ca.crt": rig.PEM(one)})
 	selected := namespace(t, "was-theirs")
 	owner := func(apiVersion, kind string) []metav1.OwnerReference {
-		return []metav1.OwnerReference{{APIVersion: apiVersion, Kind: kind, Name: "was-theirs", UID: "4d6ef1cf-0001", Controller: ptr.To(true), BlockOwnerDeletion: ptr.To(true)}}
+		return []metav1.OwnerReference{{APIVersion: apiVersion, Kind: kind, Name: "was-theirs", UID: "4d6ef1cf-0001",
+			Controller: ptr.To(true), BlockOwnerDeletion: ptr.To(true)}}
 	}
 	c := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{
 		Namespace: selected, Name: "was-theirs", Labels: map[string]string{"trust.cert-manager.io/bundle": "was-theirs"},
@@ -163,14 +168,16 @@ func TestAConfigMapOfTrustManagerIsTakenOver(t *testing.T) {
 	soonHas(t, selected, "was-theirs", one)
 	soonStatus(t, b, condition(api.ConditionReady, metav1.ConditionTrue, ""))
 	got, err := configMap(t, selected, "was-theirs")
-	if err != nil || len(got.OwnerReferences) != 1 || got.OwnerReferences[0].Name != b.Name || got.OwnerReferences[0].Kind != api.TrustBundleKind {
+	if err != nil || len(got.OwnerReferences) != 1 || got.OwnerReferences[0].Name != b.Name ||
+		got.OwnerReferences[0].Kind != api.TrustBundleKind {
 		t.Errorf("the owners are %+v: %v", got.OwnerReferences, err)
 	}
 
 	// Of what another program controls it is said how to take it.
 	other := namespace(t, "was-theirs-2")
 	c = &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{
-		Namespace: other, Name: "was-theirs-2", Labels: map[string]string{api.TrustBundleLabelKey: "was-theirs-2"}, OwnerReferences: owner("example.com/v1", "Truststore"),
+		Namespace: other, Name: "was-theirs-2", Labels: map[string]string{api.TrustBundleLabelKey: "was-theirs-2"},
+		OwnerReferences: owner("example.com/v1", "Truststore"),
 	}}
 	rig.Create(t, c)
 	b = bundle(t, "was-theirs-2", func(s *api.TrustBundleSpec) { s.Sources = fromSecret("ca") })
@@ -183,7 +190,8 @@ func run(t *testing.T, status *api.TrustBundleStatus) {
 	t.Helper()
 	for _, c := range status.Conditions {
 		if _, command, found := strings.Cut(c.Message, ": kubectl "); found && c.Type == api.ConditionDistributed {
-			kubectl := exec.CommandContext(t.Context(), "sh", "-c", "kubectl --kubeconfig "+cluster.Plane(t).KubeconfigPath()+" "+command)
+			kubectl := exec.CommandContext(t.Context(), "sh", "-c", "kubectl --kubeconfig "+cluster.Plane(t).KubeconfigPath()+
+				" "+command)
 			if out, err := kubectl.CombinedOutput(); err != nil {
 				t.Fatalf("kubectl %s: %v\n%s", command, err, out)
 			}

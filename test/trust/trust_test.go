@@ -304,7 +304,9 @@ func TestWhatBelongsToOthersIsLeftAlone(t *testing.T) {
 	rig.Create(t, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: bad, Name: "others"}, Data: map[string]string{"mine": "x"}})
 	b := bundle(t, "others", func(s *api.TrustBundleSpec) { s.Sources = fromSecret("ca") })
 	soonHas(t, good, "others", one)
-	why := "ConfigMap " + bad + "/others exists and is not of this TrustBundle: delete it, choose another name in spec.target, or have it taken over: " +
+	why := "ConfigMap " + bad +
+		"/others exists and is not of this TrustBundle: delete it, choose another name in spec.target, or have it " +
+		"taken over: " +
 		"kubectl label configmap -n " + bad + " others perennial.dev/trust-bundle=others"
 	status := soonStatus(t, b, condition(api.ConditionDistributed, metav1.ConditionFalse, why))
 	if status.NamespaceCount != 1 {

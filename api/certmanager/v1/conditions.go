@@ -50,36 +50,39 @@ func (s *CertificateRequestStatus) SetUnreachable(now time.Time, is bool, messag
 	return dropCondition(&s.Conditions, string(CertificateRequestConditionUnreachable))
 }
 
-// SetUnreachable puts the condition Unreachable, with a reason, into the status of an issuer, or takes it away if there
-// is no reason, and reports whether that changed anything.
+// SetUnreachable puts the condition Unreachable, with a reason, into the status of an issuer, or
+// takes it away if there is no reason, and reports whether that changed anything.
 func (s *IssuerStatus) SetUnreachable(now time.Time, reason, message string, generation int64) (changed bool) {
 	if reason == "" {
 		return dropCondition(&s.Conditions, string(IssuerConditionUnreachable))
 	}
 	return putCondition(&s.Conditions, now, IssuerCondition{
-		Type: IssuerConditionUnreachable, Status: cmmeta.ConditionTrue, Reason: reason, Message: message, ObservedGeneration: generation,
+		Type: IssuerConditionUnreachable, Status: cmmeta.ConditionTrue, Reason: reason, Message: message,
+		ObservedGeneration: generation,
 	})
 }
 
-// SetUnprotected puts the condition Unprotected into the status of an issuer, or takes it away if there is no message, and reports whether that
-// changed anything.
+// SetUnprotected puts the condition Unprotected into the status of an issuer, or takes it away if
+// there is no message, and reports whether that changed anything.
 func (s *IssuerStatus) SetUnprotected(now time.Time, message string, generation int64) (changed bool) {
 	if message == "" {
 		return dropCondition(&s.Conditions, string(IssuerConditionUnprotected))
 	}
 	return putCondition(&s.Conditions, now, IssuerCondition{
-		Type: IssuerConditionUnprotected, Status: cmmeta.ConditionTrue, Reason: "AdmissionPolicies", Message: message, ObservedGeneration: generation,
+		Type: IssuerConditionUnprotected, Status: cmmeta.ConditionTrue, Reason: "AdmissionPolicies", Message: message,
+		ObservedGeneration: generation,
 	})
 }
 
-// SetSolversInvalid puts the condition SolversValid, False, with a reason, into the status of an issuer, or takes it away
-// if there is no reason, and reports whether that changed anything.
+// SetSolversInvalid puts the condition SolversValid, False, with a reason, into the status of an
+// issuer, or takes it away if there is no reason, and reports whether that changed anything.
 func (s *IssuerStatus) SetSolversInvalid(now time.Time, reason, message string, generation int64) (changed bool) {
 	if reason == "" {
 		return dropCondition(&s.Conditions, string(IssuerConditionSolversValid))
 	}
 	return putCondition(&s.Conditions, now, IssuerCondition{
-		Type: IssuerConditionSolversValid, Status: cmmeta.ConditionFalse, Reason: reason, Message: message, ObservedGeneration: generation,
+		Type: IssuerConditionSolversValid, Status: cmmeta.ConditionFalse, Reason: reason, Message: message,
+		ObservedGeneration: generation,
 	})
 }
 

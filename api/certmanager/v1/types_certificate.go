@@ -593,8 +593,9 @@ type CertificateStatus struct {
 	// +optional
 	NextPrivateKeySecretName *string `json:"nextPrivateKeySecretName,omitempty"`
 
-	// A digest, keyed with the private key, of what the keystores in the Secret are made from: password, alias,
-	// profile, certificates. A change of any of them is noticed by it without opening the keystores.
+	// A digest, keyed with the private key, of what the keystores in the Secret are made from:
+	// password, alias, profile, certificates. A change of any of them is noticed by it without opening
+	// the keystores.
 	// +optional
 	KeystoreDigest string `json:"keystoreDigest,omitempty"`
 

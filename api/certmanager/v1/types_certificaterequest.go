@@ -172,8 +172,8 @@ const (
 	// together with Denied, and never taken back.
 	CertificateRequestConditionApproved CertificateRequestConditionType = "Approved"
 
-	// CertificateRequestConditionChecked, Perennial's own: the CSR asks for no more than the spec says. The controller alone sets it, and
-	// approval waits for it.
+	// CertificateRequestConditionChecked, Perennial's own: the CSR asks for no more than the spec
+	// says. The controller alone sets it, and approval waits for it.
 	CertificateRequestConditionChecked CertificateRequestConditionType = "Checked"
 
 	// CertificateRequestConditionUnreachable, Perennial's own: the issuer does not answer, or answers nobody for now. Its

@@ -488,17 +488,18 @@ const (
 	// IssuerConditionReady: the issuer can be used. Unless it is True, nothing is signed.
 	IssuerConditionReady IssuerConditionType = "Ready"
 
-	// IssuerConditionUnreachable, Perennial's own: the issuer's server did not answer when it was asked last, or
-	// answered that it takes no requests now. It is there as long as it is True. An issuer whose account is known is
-	// ready all the same.
+	// IssuerConditionUnreachable, Perennial's own: the issuer's server did not answer when it was
+	// asked last, or answered that it takes no requests now. It is there as long as it is True. An
+	// issuer whose account is known is ready all the same.
 	IssuerConditionUnreachable IssuerConditionType = "Unreachable"
 
-	// IssuerConditionUnprotected, Perennial's own, of ClusterIssuers: the admission policies are not seen to be enforced that keep users of a
-	// namespace from its credentials, so that it is not used. It is there as long as it is True.
+	// IssuerConditionUnprotected, Perennial's own, of ClusterIssuers: the admission policies are not
+	// seen to be enforced that keep users of a namespace from its credentials, so that it is not used.
+	// It is there as long as it is True.
 	IssuerConditionUnprotected IssuerConditionType = "Unprotected"
 
-	// IssuerConditionSolversValid, Perennial's own: the settings and Secrets of all solvers are right, as far as that
-	// shows without asking a DNS service. It is there as long as it is False. The issuer is ready all the same if one
-	// of its solvers can be used.
+	// IssuerConditionSolversValid, Perennial's own: the settings and Secrets of all solvers are right,
+	// as far as that shows without asking a DNS service. It is there as long as it is False. The
+	// issuer is ready all the same if one of its solvers can be used.
 	IssuerConditionSolversValid IssuerConditionType = "SolversValid"
 )

@@ -11,8 +11,8 @@ import (
 // It is for administrators alone, for it runs commands as the user of perenniald. That is why it is
 // an object of its own and belongs to no namespace: who may edit a Certificate may not thereby do that.
 //
-// Deleting it leaves the files as they are, for a program may be using them, unless deletionPolicy says
-// otherwise. Several CertificateFiles cannot share a directory: the oldest has it.
+// Deleting it leaves the files as they are, for a program may be using them, unless deletionPolicy
+// says otherwise. Several CertificateFiles cannot share a directory: the oldest has it.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:storageversion
@@ -100,8 +100,8 @@ type CertificateFileSpec struct {
 	// +optional
 	Reload *CertificateFileReload `json:"reload,omitempty"`
 
-	// What becomes of the files when the CertificateFile is deleted, or gets another directory: Retain leaves
-	// them, and an event names them; Delete removes them, the private key among them.
+	// What becomes of the files when the CertificateFile is deleted, or gets another directory: Retain
+	// leaves them, and an event names them; Delete removes them, the private key among them.
 	// +optional
 	// +kubebuilder:default=Retain
 	DeletionPolicy FileDeletionPolicy `json:"deletionPolicy,omitempty"`
@@ -237,11 +237,12 @@ type ReloadSystemdUnit struct {
 
 // Types of a CertificateFile's conditions.
 const (
-	// ConditionReady is True when the files hold the certificate that the Certificate vouches for, it has not
-	// expired and, with spec.reload, the reload after it has succeeded.
+	// ConditionReady is True when the files hold the certificate that the Certificate vouches for, it
+	// has not expired and, with spec.reload, the reload after it has succeeded.
 	ConditionReady = "Ready"
 
-	// ConditionDeployed is True when the files hold the certificate that the Certificate last vouched for.
+	// ConditionDeployed is True when the files hold the certificate that the Certificate last vouched
+	// for.
 	ConditionDeployed = "Deployed"
 )
 

@@ -64,8 +64,8 @@ func (*Signer) References(spec *cmapi.IssuerConfig) []string {
 	return slices.Compact(names)
 }
 
-// Check looks at everything that needs no CA first, and says all of it at once. If nothing is wrong, it sees to it that
-// the issuer has an account.
+// Check looks at everything that needs no CA first, and says all of it at once. If nothing is
+// wrong, it sees to it that the issuer has an account.
 func (s *Signer) Check(ctx context.Context, issuer *signer.Issuer) (signer.Readiness, error) {
 	r := signer.Readiness{Reason: "ACMEAccountRegistered", Message: "The ACME account was registered with the ACME server"}
 	local, err := s.Accounts.CheckLocal(ctx, issuer)
@@ -92,7 +92,8 @@ func (s *Signer) Check(ctx context.Context, issuer *signer.Issuer) (signer.Readi
 		return r, together(err, err, local.Binding, solvers.unusable)
 	}
 	if registered.Outage != nil {
-		r.Unreachable, r.UnreachableReason = registered.Outage, cmp.Or(account.Outage(registered.Outage), signer.ReasonUnreachable)
+		r.Unreachable, r.UnreachableReason = registered.Outage, cmp.Or(account.Outage(registered.Outage),
+			signer.ReasonUnreachable)
 	}
 	return r, solvers.unusable
 }
@@ -132,12 +133,16 @@ type solverCheck struct {
 	unusable error
 }
 
-// checkSolvers looks at the solvers of an issuer. The error is that of a Secret that could not be read.
+// checkSolvers looks at the solvers of an issuer. The error is that of a Secret that could not be
+// read.
 func (s *Signer) checkSolvers(ctx context.Context, issuer *signer.Issuer) (solverCheck, error) {
 	spec := issuer.GetSpec().ACME
 	if len(spec.Solvers) == 0 {
-		return solverCheck{problem: &signer.SolverProblem{Reason: "NoSolvers", Message: "spec.acme.solvers is empty: the CA can only issue for names " +
-			"that need no proof, as it knows them by an external account or from elsewhere. For all other names, add a solver"}}, nil
+		return solverCheck{problem: &signer.SolverProblem{Reason: "NoSolvers",
+				Message: "spec.acme.solvers is empty: the CA can only issue for names " +
+					"that need no proof, as it knows them by an external account or from elsewhere. For all other names, add " +
+					"a solver"}},
+			nil
 	}
 	var all []string
 	usable := 0
@@ -163,7 +168,8 @@ func (s *Signer) checkSolvers(ctx context.Context, issuer *signer.Issuer) (solve
 	if n := len(all); n > maxWrong {
 		all = append(all[:maxWrong], fmt.Sprintf("and %d more", n-maxWrong))
 	}
-	check := solverCheck{problem: &signer.SolverProblem{Reason: signer.ReasonInvalidSolver, Message: strings.Join(all, "; ")}}
+	check := solverCheck{problem: &signer.SolverProblem{Reason: signer.ReasonInvalidSolver,
+		Message: strings.Join(all, "; ")}}
 	if usable == 0 {
 		check.unusable = fault.Misconfiguredf(signer.ReasonInvalidSolver, "no solver can be used: %s", check.problem.Message)
 	}

@@ -47,8 +47,10 @@ func (s *Signer) Check(ctx context.Context, issuer *signer.Issuer) (signer.Readi
 	}
 	message := "Signing CA verified"
 	if pair.incomplete() {
-		message += fmt.Sprintf(". The CA above it is not in the Secret, and clients such as OpenSSL trust only a chain that ends in a root: "+
-			"add the certificate of %.200q to entry %s of Secret %s", pair.anchor.Issuer.String(), cmmeta.TLSCAKey, issuer.GetSpec().CA.SecretName)
+		message += fmt.Sprintf(". The CA above it is not in the Secret, and clients such as OpenSSL trust only a chain "+
+			"that ends in a root: "+
+			"add the certificate of %.200q to entry %s of Secret %s", pair.anchor.Issuer.String(), cmmeta.TLSCAKey,
+			issuer.GetSpec().CA.SecretName)
 	}
 	return signer.Readiness{
 		Reason: "KeyPairVerified", Message: message,
@@ -87,8 +89,10 @@ func (s *Signer) Sign(ctx context.Context, issuer *signer.Issuer, r signer.Reque
 		return signer.Answer{}, fault.Refusedf("SigningError", "Error signing certificate: %w", err)
 	}
 	asked := pki.Asked{CSR: r.CSR, IsCA: r.IsCA, Usages: r.Usages}
-	if _, err := pki.Judge(asked, pki.Issued{Chain: append([]*x509.Certificate{leaf}, pair.chain...), CAs: []*x509.Certificate{pair.anchor}}, now); err != nil {
-		return signer.Answer{}, fault.Refusedf(string(pki.DefectOf(err)), "the CA in Secret %s/%s cannot sign this: clients would refuse the certificate, as %w",
+	if _, err := pki.Judge(asked, pki.Issued{Chain: append([]*x509.Certificate{leaf}, pair.chain...),
+		CAs: []*x509.Certificate{pair.anchor}}, now); err != nil {
+		return signer.Answer{}, fault.Refusedf(string(pki.DefectOf(err)),
+			"the CA in Secret %s/%s cannot sign this: clients would refuse the certificate, as %w",
 			issuer.SecretNamespace, spec.SecretName, err)
 	}
 	answer.Certificate = append(pki.EncodeCertificatePEM(leaf), pair.chainPEM...)
@@ -113,7 +117,8 @@ type keyPair struct {
 	sound bool
 }
 
-// judge says whether clients accept what the CA signs, and when to look again at one that is not valid yet.
+// judge says whether clients accept what the CA signs, and when to look again at one that is not
+// valid yet.
 func (p *keyPair) judge(now time.Time) (again time.Time, err error) {
 	if p.sound && now.Before(p.notAfter) {
 		return again, nil
@@ -137,7 +142,8 @@ func (s *Signer) keyPair(ctx context.Context, issuer *signer.Issuer) (*keyPair, 
 	switch {
 	case apierrors.IsNotFound(err):
 		s.keep(at, nil)
-		return nil, fault.Misconfiguredf("ErrGetKeyPair", "Secret %s with the key pair of the CA, spec.ca.secretName, does not exist: create it%s", at, issuer.SecretsHint())
+		return nil, fault.Misconfiguredf("ErrGetKeyPair",
+			"Secret %s with the key pair of the CA, spec.ca.secretName, does not exist: create it%s", at, issuer.SecretsHint())
 	case err != nil:
 		return nil, fault.Transientf("ErrGetKeyPair", "get key pair of the CA from Secret %s: %w", at, err)
 	}
@@ -247,14 +253,16 @@ func otherKey(certificates []*x509.Certificate, key crypto.Signer) error {
 	for i, c := range certificates {
 		if pki.SamePublicKey(c.PublicKey, key.Public()) {
 			return fmt.Errorf("%s begins with another certificate than that of the private key in %s, which is number %d: "+
-				"put that one first, and after it those of the CAs above it, the root last", corev1.TLSCertKey, corev1.TLSPrivateKeyKey, i+1)
+				"put that one first, and after it those of the CAs above it, the root last", corev1.TLSCertKey,
+				corev1.TLSPrivateKeyKey, i+1)
 		}
 	}
-	return fmt.Errorf("the private key in %s is not that of the certificate in %s", corev1.TLSPrivateKeyKey, corev1.TLSCertKey)
+	return fmt.Errorf("the private key in %s is not that of the certificate in %s", corev1.TLSPrivateKeyKey,
+		corev1.TLSCertKey)
 }
 
-// complete adds to a chain the certificates of bundle that are above it. During the rotation of the CA above, bundle has
-// the old and the new one.
+// complete adds to a chain the certificates of bundle that are above it. During the rotation of the
+// CA above, bundle has the old and the new one.
 func complete(chain, bundle []*x509.Certificate) ([]*x509.Certificate, error) {
 	for {
 		top := chain[len(chain)-1]
@@ -270,8 +278,10 @@ func complete(chain, bundle []*x509.Certificate) ([]*x509.Certificate, error) {
 		case slices.ContainsFunc(bundle, top.Equal):
 			return chain, nil
 		default:
-			return nil, fmt.Errorf("the chain is not complete: entry %s has no certificate that signed that of %.200q, the last in %s: "+
-				"put the certificate of %.200q there", cmmeta.TLSCAKey, top.Subject.String(), corev1.TLSCertKey, top.Issuer.String())
+			return nil, fmt.Errorf("the chain is not complete: entry %s has no certificate that signed that of %.200q, the "+
+				"last in %s: "+
+				"put the certificate of %.200q there", cmmeta.TLSCAKey, top.Subject.String(), corev1.TLSCertKey,
+				top.Issuer.String())
 		}
 	}
 }

@@ -68,8 +68,9 @@ func newCA(t *testing.T, name string, parent *authority, key crypto.Signer, chan
 	t.Helper()
 	serial = new(big.Int).Add(serial, big.NewInt(1))
 	template := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(1000 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true, MaxPathLen: -1, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		SerialNumber: serial, Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour),
+		NotAfter: time.Now().Add(1000 * time.Hour),
+		IsCA:     true, BasicConstraintsValid: true, MaxPathLen: -1, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}
 	if name == "" {
 		template.Subject = pkix.Name{}
@@ -153,9 +154,10 @@ var requests = map[string]struct {
 	pki.Request
 	purpose string
 }{
-	"leaf":            {pki.Request{DNSNames: []string{"www.example.com"}}, ""},
-	"named":           {pki.Request{CommonName: "www.example.com"}, ""},
-	"server":          {pki.Request{DNSNames: []string{"www.example.com"}, Usages: []string{"digital signature", "server auth"}}, "sslserver"},
+	"leaf":  {pki.Request{DNSNames: []string{"www.example.com"}}, ""},
+	"named": {pki.Request{CommonName: "www.example.com"}, ""},
+	"server": {pki.Request{DNSNames: []string{"www.example.com"}, Usages: []string{"digital signature",
+		"server auth"}}, "sslserver"},
 	"elsewhere":       {pki.Request{DNSNames: []string{"www.example.org"}, IPAddresses: []string{"192.0.2.1"}}, ""},
 	"named elsewhere": {pki.Request{CommonName: "www.example.org"}, ""},
 	"sub":             {pki.Request{CommonName: "sub", IsCA: true}, ""},
@@ -165,7 +167,8 @@ func TestOpenSSLAcceptsWhatIsSignedOrTheIssuerSaysWhyNot(t *testing.T) {
 	if _, err := exec.LookPath("openssl"); err != nil {
 		t.Skip("openssl is not installed")
 	}
-	ec, rsaKey, ed := newKey(t, pki.KeySpec{Algorithm: pki.ECDSA}), newKey(t, pki.KeySpec{}), newKey(t, pki.KeySpec{Algorithm: pki.Ed25519})
+	ec, rsaKey, ed := newKey(t, pki.KeySpec{Algorithm: pki.ECDSA}), newKey(t, pki.KeySpec{}),
+		newKey(t, pki.KeySpec{Algorithm: pki.Ed25519})
 	ec2 := newKey(t, pki.KeySpec{Algorithm: pki.ECDSA, Size: 384})
 	weak, err := rsa.GenerateKey(rand.Reader, 1024) //nolint:gosec // that it is too short is what is tested
 	if err != nil {
@@ -192,7 +195,8 @@ func TestOpenSSLAcceptsWhatIsSignedOrTheIssuerSaysWhyNot(t *testing.T) {
 	}
 	zero := newCA(t, "zero", nil, ec, pathLen(0))
 	swapped := alone(newCA(t, "ecparams", nil, ec, pathLen(0)))
-	swapped.Data["tls.key"] = append([]byte("-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n"), swapped.Data["tls.key"]...)
+	swapped.Data["tls.key"] = append(
+		[]byte("-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n"), swapped.Data["tls.key"]...)
 	inter := below(root, nil)
 	expiring := func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }
 	early := func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Hour) }
@@ -204,45 +208,67 @@ func TestOpenSSLAcceptsWhatIsSignedOrTheIssuerSaysWhyNot(t *testing.T) {
 		no     map[string]string // what the requests say that it may not sign
 		lacks  bool              // the issuer says that the CA above is not in the Secret
 	}{
-		"an ECDSA root":                           {secret: alone(root)},
-		"an RSA root":                             {secret: alone(newCA(t, "rsa", nil, rsaKey, nil))},
-		"an Ed25519 root":                         {secret: alone(newCA(t, "ed", nil, ed, nil))},
-		"a root whose Secret has it in ca.crt":    {secret: alone(root, root.cert)},
-		"a key of openssl ecparam":                {secret: swapped, no: map[string]string{"sub": "has the path length 0"}},
-		"path length 0":                           {secret: alone(zero), no: map[string]string{"sub": "has the path length 0"}},
-		"path length 1":                           {secret: alone(newCA(t, "one", nil, ec, pathLen(1)))},
-		"a CA below path length 0":                {secret: alone(below(zero, nil), zero.cert), ready: "has the path length 0, so that no more than 0 CAs may be below it, and there are 1"},
-		"a CA below path length 1":                {secret: alone(below(newCA(t, "one", nil, ec, pathLen(1)), nil), newCA(t, "one", nil, ec, pathLen(1)).cert), no: map[string]string{"sub": "has the path length 1"}},
-		"an intermediate with its root":           {secret: alone(inter, root.cert)},
-		"an intermediate and its root in tls.crt": {secret: secretOf(t, inter.key, []*x509.Certificate{inter.cert, root.cert})},
-		"an intermediate without its root":        {secret: alone(inter), lacks: true},
-		"an intermediate with another root":       {secret: alone(inter, newCA(t, "other", nil, ec, nil).cert), ready: "the chain is not complete"},
-		"two intermediates, the root in ca.crt":   {secret: secretOf(t, rsaKey, []*x509.Certificate{newCA(t, "lower", inter, rsaKey, nil).cert, inter.cert}, root.cert)},
-		"the root first":                          {secret: secretOf(t, inter.key, []*x509.Certificate{root.cert, inter.cert}), ready: "is number 2: put that one first"},
-		"expired":                                 {secret: alone(newCA(t, "old", nil, ec, expiring)), ready: "expired at"},
-		"an intermediate that expired":            {secret: alone(below(root, expiring), root.cert), ready: "expired at"},
-		"a root that expired":                     {secret: alone(below(newCA(t, "old", nil, ec, expiring), nil), newCA(t, "old", nil, ec, expiring).cert), ready: "expired at"},
-		"not valid yet":                           {secret: alone(newCA(t, "early", nil, ec, early)), ready: notValid},
-		"an intermediate that is not valid yet":   {secret: alone(below(root, early), root.cert), ready: notValid},
-		"no subject":                              {secret: alone(newCA(t, "", nil, ec, nil)), ready: "it has no subject"},
-		"no CA":                                   {secret: alone(newCA(t, "leaf", nil, ec, func(c *x509.Certificate) { c.IsCA, c.MaxPathLen = false, 0 })), ready: "not a CA"},
-		"may not sign certificates":               {secret: alone(newCA(t, "usage", nil, ec, func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCRLSign })), ready: "lacks cert sign"},
-		"RSA of 1024 bits":                        {secret: alone(newCA(t, "weak", nil, weak, nil)), ready: "1024 bits is too short"},
-		"for servers alone":                       {secret: alone(newCA(t, "server", nil, ec, usages(x509.ExtKeyUsageServerAuth)))},
-		"for clients alone":                       {secret: alone(newCA(t, "client", nil, ec, usages(x509.ExtKeyUsageClientAuth))), no: map[string]string{"server": `is not for the usage "server auth"`}},
+		"an ECDSA root":                        {secret: alone(root)},
+		"an RSA root":                          {secret: alone(newCA(t, "rsa", nil, rsaKey, nil))},
+		"an Ed25519 root":                      {secret: alone(newCA(t, "ed", nil, ed, nil))},
+		"a root whose Secret has it in ca.crt": {secret: alone(root, root.cert)},
+		"a key of openssl ecparam":             {secret: swapped, no: map[string]string{"sub": "has the path length 0"}},
+		"path length 0":                        {secret: alone(zero), no: map[string]string{"sub": "has the path length 0"}},
+		"path length 1":                        {secret: alone(newCA(t, "one", nil, ec, pathLen(1)))},
+		"a CA below path length 0": {
+			secret: alone(below(zero, nil), zero.cert),
+			ready:  "has the path length 0, so that no more than 0 CAs may be below it, and there are 1"},
+		"a CA below path length 1": {
+			secret: alone(below(newCA(t, "one", nil, ec, pathLen(1)), nil), newCA(t, "one", nil, ec, pathLen(1)).cert),
+			no:     map[string]string{"sub": "has the path length 1"}},
+		"an intermediate with its root": {secret: alone(inter, root.cert)},
+		"an intermediate and its root in tls.crt": {
+			secret: secretOf(t, inter.key, []*x509.Certificate{inter.cert, root.cert})},
+		"an intermediate without its root": {secret: alone(inter), lacks: true},
+		"an intermediate with another root": {
+			secret: alone(inter, newCA(t, "other", nil, ec, nil).cert), ready: "the chain is not complete"},
+		"two intermediates, the root in ca.crt": {
+			secret: secretOf(t, rsaKey, []*x509.Certificate{newCA(t, "lower", inter, rsaKey, nil).cert, inter.cert}, root.cert)},
+		"the root first": {
+			secret: secretOf(t, inter.key, []*x509.Certificate{root.cert, inter.cert}),
+			ready:  "is number 2: put that one first"},
+		"expired":                      {secret: alone(newCA(t, "old", nil, ec, expiring)), ready: "expired at"},
+		"an intermediate that expired": {secret: alone(below(root, expiring), root.cert), ready: "expired at"},
+		"a root that expired": {
+			secret: alone(below(newCA(t, "old", nil, ec, expiring), nil), newCA(t, "old", nil, ec, expiring).cert),
+			ready:  "expired at"},
+		"not valid yet":                         {secret: alone(newCA(t, "early", nil, ec, early)), ready: notValid},
+		"an intermediate that is not valid yet": {secret: alone(below(root, early), root.cert), ready: notValid},
+		"no subject":                            {secret: alone(newCA(t, "", nil, ec, nil)), ready: "it has no subject"},
+		"no CA": {
+			secret: alone(newCA(t, "leaf", nil, ec, func(c *x509.Certificate) { c.IsCA, c.MaxPathLen = false, 0 })),
+			ready:  "not a CA"},
+		"may not sign certificates": {
+			secret: alone(newCA(t, "usage", nil, ec, func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCRLSign })),
+			ready:  "lacks cert sign"},
+		"RSA of 1024 bits":  {secret: alone(newCA(t, "weak", nil, weak, nil)), ready: "1024 bits is too short"},
+		"for servers alone": {secret: alone(newCA(t, "server", nil, ec, usages(x509.ExtKeyUsageServerAuth)))},
+		"for clients alone": {
+			secret: alone(newCA(t, "client", nil, ec, usages(x509.ExtKeyUsageClientAuth))),
+			no:     map[string]string{"server": `is not for the usage "server auth"`}},
 		"for clients below a CA for servers": {
-			secret: alone(below(newCA(t, "server", nil, ec, usages(x509.ExtKeyUsageServerAuth)), usages(x509.ExtKeyUsageClientAuth)), newCA(t, "server", nil, ec, usages(x509.ExtKeyUsageServerAuth)).cert),
-			ready:  "none in common",
+			secret: alone(below(newCA(t, "server", nil, ec, usages(x509.ExtKeyUsageServerAuth)),
+				usages(x509.ExtKeyUsageClientAuth)), newCA(t, "server", nil, ec, usages(x509.ExtKeyUsageServerAuth)).cert),
+			ready: "none in common",
 		},
 		"for example.com": {secret: alone(newCA(t, "com", nil, ec, within("example.com"))), no: map[string]string{
 			"elsewhere": "forbid a name", "named elsewhere": "www.example.org",
 		}},
-		"below a CA for example.com": {secret: alone(below(newCA(t, "com", nil, ec, within("example.com")), nil), newCA(t, "com", nil, ec, within("example.com")).cert), no: map[string]string{
-			"elsewhere": "forbid a name", "named elsewhere": "www.example.org",
-		}},
-		"for an organization": {secret: alone(newCA(t, "organization", nil, ec, func(c *x509.Certificate) { c.ExtraExtensions = organizationOnly(t) })), no: map[string]string{
-			"named": "forbid the subject", "named elsewhere": "forbid the subject", "sub": "forbid the subject",
-		}},
+		"below a CA for example.com": {
+			secret: alone(below(newCA(t, "com", nil, ec, within("example.com")), nil),
+				newCA(t, "com", nil, ec, within("example.com")).cert), no: map[string]string{
+				"elsewhere": "forbid a name", "named elsewhere": "www.example.org",
+			}},
+		"for an organization": {
+			secret: alone(newCA(t, "organization", nil, ec,
+				func(c *x509.Certificate) { c.ExtraExtensions = organizationOnly(t) })), no: map[string]string{
+				"named": "forbid the subject", "named elsewhere": "forbid the subject", "sub": "forbid the subject",
+			}},
 		"the name of a certificate": {secret: alone(newCA(t, "www.example.com", nil, ec, nil))},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -288,7 +314,10 @@ func TestOpenSSLAcceptsWhatIsSignedOrTheIssuerSaysWhyNot(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					leaf := newCA(t, "x", &authority{certs[0], key}, key, func(c *x509.Certificate) { c.IsCA, c.MaxPathLen, c.KeyUsage = false, 0, 0 })
+					leaf := newCA(t, "x", &authority{certs[0], key}, key, func(c *x509.Certificate) {
+						c.IsCA, c.MaxPathLen,
+							c.KeyUsage = false, 0, 0
+					})
 					chain = append(pki.EncodeCertificatePEM(leaf.cert), chain...)
 				}
 				if err := verify(t, chain, answer.CA, r.purpose); err != nil {
@@ -324,14 +353,22 @@ func TestTheIssuerSaysWhatTheSecretLooksLike(t *testing.T) {
 	good := secretOf(t, root.key, []*x509.Certificate{root.cert})
 	certificate := string(good.Data["tls.crt"])
 	for name, test := range map[string]struct{ entry, data, says string }{
-		"base64 twice":           {"tls.crt", base64.StdEncoding.EncodeToString([]byte(certificate)), "entry tls.crt: decode certificate chain: no PEM block found: it is PEM in base64, so that it was encoded twice"},
-		"a key in base64 twice":  {"tls.key", base64.StdEncoding.EncodeToString(good.Data["tls.key"]), "entry tls.key: decode private key: no PEM block found: it is PEM in base64"},
-		"DER":                    {"tls.crt", string(root.cert.Raw), "openssl x509 -inform DER"},
-		"a byte order mark":      {"tls.crt", "\xef\xbb\xbf" + certificate, "PEM block 1 (line 1)"},
-		"a spoiled ca.crt":       {"ca.crt", certificate + strings.ReplaceAll(certificate, "M", "!"), "entry ca.crt: decode certificate bundle: PEM block 2"},
+		"base64 twice": {
+			"tls.crt", base64.StdEncoding.EncodeToString([]byte(certificate)),
+			"entry tls.crt: decode certificate chain: no PEM block found: it is PEM in base64, so that it was encoded twice"},
+		"a key in base64 twice": {
+			"tls.key", base64.StdEncoding.EncodeToString(good.Data["tls.key"]),
+			"entry tls.key: decode private key: no PEM block found: it is PEM in base64"},
+		"DER":               {"tls.crt", string(root.cert.Raw), "openssl x509 -inform DER"},
+		"a byte order mark": {"tls.crt", "\xef\xbb\xbf" + certificate, "PEM block 1 (line 1)"},
+		"a spoiled ca.crt": {
+			"ca.crt", certificate + strings.ReplaceAll(certificate, "M", "!"),
+			"entry ca.crt: decode certificate bundle: PEM block 2"},
 		"what is cut off":        {"tls.crt", certificate[:len(certificate)-20], "cut off"},
 		"an entry that is empty": {"tls.crt", "", "it has no entry tls.crt"},
-		"certificate and key":    {"tls.crt", string(good.Data["tls.key"]) + certificate, `PEM block 1 (line 1): it is a "EC PRIVATE KEY", not a certificate`},
+		"certificate and key": {
+			"tls.crt", string(good.Data["tls.key"]) + certificate,
+			`PEM block 1 (line 1): it is a "EC PRIVATE KEY", not a certificate`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			secret := good.DeepCopy()

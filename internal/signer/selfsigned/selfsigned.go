@@ -60,7 +60,8 @@ func (s *Signer) Sign(ctx context.Context, issuer *signer.Issuer, r signer.Reque
 		answer.Warning = "the certificate has no subject, and as it is its own issuer, no issuer name, which RFC 5280 section 4.1.2.4 " +
 			"demands: some clients refuse it; set spec.commonName or spec.subject"
 		if r.IsCA {
-			answer.Warning += ". As a CA it cannot be used: what it signs would not name its CA, and issuers of type ca refuse it"
+			answer.Warning += ". As a CA it cannot be used: what it signs would not name its CA, and issuers of type ca " +
+				"refuse it"
 		}
 	}
 	return answer, nil
@@ -78,7 +79,9 @@ func (s *Signer) key(ctx context.Context, r signer.Request) (crypto.Signer, erro
 	secret, err := s.Secrets.Get(ctx, r.Namespace, r.KeySecret)
 	switch {
 	case apierrors.IsNotFound(err):
-		return nil, fault.Misconfiguredf(r.KeyMissing, "Referenced secret %s/%s not found: annotation %q names it as the private key of the request; create it, or correct the annotation",
+		return nil, fault.Misconfiguredf(r.KeyMissing,
+			"Referenced secret %s/%s not found: annotation %q names it as the private key of the request; create it, or "+
+				"correct the annotation",
 			r.Namespace, r.KeySecret, r.KeyAnnotation)
 	case err != nil:
 		return nil, fault.Transientf("ErrorGettingSecret", "Failed to get private key from secret %s/%s: %w", r.Namespace, r.KeySecret, err)

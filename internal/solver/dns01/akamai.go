@@ -68,7 +68,8 @@ func akamaiHost(c *cmacme.ACMEIssuerDNS01ProviderAkamai) (string, error) {
 }
 
 // akamai makes the provider, or takes the one that was made of the same settings.
-func (s *Solver) akamai(kind string, c *cmacme.ACMEIssuerDNS01ProviderAkamai, secret func(field, name, key string) (string, error)) (Provider, error) {
+func (s *Solver) akamai(kind string, c *cmacme.ACMEIssuerDNS01ProviderAkamai,
+	secret func(field, name, key string) (string, error)) (Provider, error) {
 	host, err := akamaiHost(c)
 	if err != nil {
 		return nil, err
@@ -83,11 +84,12 @@ func (s *Solver) akamai(kind string, c *cmacme.ACMEIssuerDNS01ProviderAkamai, se
 	if grid.accessToken, err = secret("dns01.akamai.accessTokenSecretRef", c.AccessToken.Name, c.AccessToken.Key); err != nil {
 		return nil, err
 	}
-	return s.pool.get("akamai", []string{kind, host, grid.clientToken, grid.clientSecret, grid.accessToken}, func() (Provider, error) {
-		p := newAkamai("https://"+host, grid, &s.turns)
-		p.client, p.now = s.named(kind), s.Now
-		return p, nil
-	})
+	return s.pool.get("akamai", []string{kind, host, grid.clientToken, grid.clientSecret, grid.accessToken},
+		func() (Provider, error) {
+			p := newAkamai("https://"+host, grid, &s.turns)
+			p.client, p.now = s.named(kind), s.Now
+			return p, nil
+		})
 }
 
 func newAkamai(base string, grid edgeGrid, turns *turns) *akamai {

@@ -104,7 +104,9 @@ func (s *Solver) cloudDNS(ctx context.Context, issuer *signer.Issuer, c *cmacme.
 		if err := lane.Enter(ctx, service); err != nil { // it may be asked where it is
 			return nil, err
 		}
-		options := &credentials.DetectOptions{Scopes: []string{googleScope}, Client: restClient, DisableAsyncRefresh: true, Logger: slog.New(slog.DiscardHandler)} // a variable would have it log bodies
+		// a variable would have it log bodies
+		options := &credentials.DetectOptions{Scopes: []string{googleScope}, Client: restClient, DisableAsyncRefresh: true,
+			Logger: slog.New(slog.DiscardHandler)}
 		var found *auth.Credentials
 		var err error
 		if c.ServiceAccount != nil {

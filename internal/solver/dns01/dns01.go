@@ -103,7 +103,8 @@ type Solver struct {
 	API *API
 	// OwnMachine says that who writes issuers owns this machine: their providers may run programs, and be at its own addresses.
 	OwnMachine bool
-	// Allowed are addresses that namespaced Issuers may name, although they are of this machine, its link or its cloud.
+	// Allowed are addresses that namespaced Issuers may name, although they are of this machine, its
+	// link or its cloud.
 	Allowed []netip.Prefix
 	// Dial connects to name servers. A net.Dialer's if nil.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
@@ -151,7 +152,8 @@ func (s *Solver) locate(ctx context.Context, r *Resolver, ch *cmacme.Challenge) 
 	case errors.Is(err, rcode(dns.RcodeServerFailure)) && r.Bogus(ctx, ch.Spec.DNSName):
 		return Record{}, fault.Transientf("PresentError", "find the zone of %s: %w, as its DNSSEC does not verify: correct the DS record at the registrar, or sign the zone anew", ch.Spec.DNSName, err)
 	case outside.IsRefused(err):
-		return Record{}, fault.Misconfiguredf("PresentError", "find the zone of %s: %w: %s", ch.Spec.DNSName, err, outside.Advice)
+		return Record{}, fault.Misconfiguredf("PresentError", "find the zone of %s: %w: %s", ch.Spec.DNSName, err,
+			outside.Advice)
 	case fault.Of(err).Class == fault.Misconfigured:
 		return Record{}, fault.Misconfiguredf("PresentError", "find the zone of %s: %w", ch.Spec.DNSName, err)
 	case err != nil:
@@ -362,7 +364,8 @@ func (s *Solver) provider(ctx context.Context, issuer *signer.Issuer, ch *cmacme
 		return s.entry(ctx, issuer, reference{field, name, key})
 	}
 	if c := spec.RFC2136; c != nil {
-		p := &rfc2136{nameserver: c.Nameserver, protocol: strings.ToLower(string(c.Protocol)), dial: within(s.reach(issuer.Kind), s.Dial), now: s.Now}
+		p := &rfc2136{nameserver: c.Nameserver, protocol: strings.ToLower(string(c.Protocol)),
+			dial: within(s.reach(issuer.Kind), s.Dial), now: s.Now}
 		if c.TSIGKeyName != "" {
 			var err error
 			if p.secret, err = secret(tsigField, c.TSIGSecret.Name, c.TSIGSecret.Key); err != nil {
@@ -437,7 +440,8 @@ func (s *Solver) provider(ctx context.Context, issuer *signer.Issuer, ch *cmacme
 func entryOf(secret *corev1.Secret, at, field, key string) (string, error) {
 	value := strings.TrimSpace(string(secret.Data[key]))
 	if value == "" {
-		return "", fault.Misconfiguredf("PresentError", "Secret %s, %s, has no entry %s: add it, or correct the key", at, field, key)
+		return "", fault.Misconfiguredf("PresentError", "Secret %s, %s, has no entry %s: add it, or correct the key", at,
+			field, key)
 	}
 	return value, nil
 }

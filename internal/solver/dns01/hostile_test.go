@@ -206,7 +206,8 @@ func TestTheZoneOfAName(t *testing.T) {
 		"is not that of another zone's SOA": {recursive: reply(func(m *dns.Msg) {
 			m.Answer = []dns.RR{rr("attacker.example. 60 IN SOA a. b. 1 1 1 1 1")}
 		}), says: "know no zone of _acme-challenge.www.example.com"},
-		"is not the root":                        {recursive: reply(func(m *dns.Msg) { m.Ns = []dns.RR{rr(". 60 IN SOA a. b. 1 1 1 1 1")} }), says: "know no zone"},
+		"is not the root": {
+			recursive: reply(func(m *dns.Msg) { m.Ns = []dns.RR{rr(". 60 IN SOA a. b. 1 1 1 1 1")} }), says: "know no zone"},
 		"is unknown to servers that fail":        {recursive: reply(func(m *dns.Msg) { m.Rcode = dns.RcodeServerFailure }), says: "it answers SERVFAIL"},
 		"is unknown to servers that refuse":      {recursive: reply(func(m *dns.Msg) { m.Rcode = dns.RcodeRefused }), says: "it answers REFUSED"},
 		"is unknown to servers that say nothing": {recursive: reply(func(*dns.Msg) {}), says: "know no zone"},

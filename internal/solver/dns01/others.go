@@ -33,14 +33,17 @@ func (s *Solver) yield(ctx context.Context, p Provider, ch *cmacme.Challenge, re
 	name, by := strings.TrimSuffix(record.FQDN, "."), ch.Spec.Solver.DNS01.Provider.Name
 	if until := ch.CreationTimestamp.Add(courtesy); s.Now().Before(until) && slices.ContainsFunc(values, challengeValue) {
 		return &solver.Later{After: min(courtesyAgain, until.Sub(s.Now())), Tell: true, Why: fmt.Sprintf(
-			"another ACME client may be at work at %s: %s that Perennial did not make stands there. From %s on %s is used all the same, by which it %s",
+			"another ACME client may be at work at %s: %s that Perennial did not make stands there. From %s on %s is used all "+
+				"the same, by which it %s",
 			name, quoted(values), until.UTC().Format(time.RFC3339), by, losing)}
 	}
 	if strings.Contains(ch.Status.Reason, losing) {
 		return nil
 	}
-	return &solver.Later{After: time.Second, Tell: true, Why: fmt.Sprintf("at %s there is %s that Perennial did not make. If it stands at that name itself, and is no wildcard, by %s it %s",
-		name, quoted(values), by, losing)}
+	return &solver.Later{After: time.Second, Tell: true,
+		Why: fmt.Sprintf("at %s there is %s that Perennial did not make. If it stands at that name itself, and is no "+
+			"wildcard, by %s it %s",
+			name, quoted(values), by, losing)}
 }
 
 // others reports whether all that stands where a challenge's record would be is of others, so that there is nothing to be cleaned up.

@@ -163,8 +163,10 @@ func (r *Resolver) apex(ctx context.Context, name string) (zone string, authorit
 			asked[i] = hidden(server)
 		}
 	}
-	return "", false, fault.Misconfiguredf("PresentError", "the name servers %s know no zone of %s: create it, have its parent delegate it, or correct the name. "+
-		"Other servers are asked by dns01.nameservers, or --dns01-recursive-nameservers", strings.Join(asked, ", "), strings.TrimSuffix(name, "."))
+	return "", false, fault.Misconfiguredf("PresentError",
+		"the name servers %s know no zone of %s: create it, have its parent delegate it, or correct the name. "+
+			"Other servers are asked by dns01.nameservers, or --dns01-recursive-nameservers", strings.Join(asked, ", "),
+		strings.TrimSuffix(name, "."))
 }
 
 // soaOf returns the apex that an answer has an SOA of and a name is below, or "". It may stand anywhere, and those of other zones beside it.
@@ -553,7 +555,8 @@ func (r *Resolver) over(ctx context.Context, network, address string, q *dns.Msg
 }
 
 // within returns how to connect to servers within reach.
-func within(reach outside.Reach, dial func(context.Context, string, string) (net.Conn, error)) func(context.Context, string, string) (net.Conn, error) {
+func within(reach outside.Reach, dial func(context.Context, string, string) (net.Conn,
+	error)) func(context.Context, string, string) (net.Conn, error) {
 	if dial == nil {
 		return reach.Dialer().DialContext
 	}

@@ -193,7 +193,8 @@ func (p *rfc2136) updateZone(ctx context.Context, zone string, r Record, change 
 	}
 	apex := strings.TrimSuffix(zone, ".")
 	if outside.IsRefused(err) {
-		return dns.RcodeServerFailure, fault.Misconfiguredf("PresentError", "update the zone %s at %s: %w: %s", apex, p.nameserver, err, outside.Advice)
+		return dns.RcodeServerFailure, fault.Misconfiguredf("PresentError", "update the zone %s at %s: %w: %s", apex,
+			p.nameserver, err, outside.Advice)
 	}
 	if err != nil && (answer == nil || !errors.Is(err, dns.ErrAuth)) { // which is what the library makes of NOTAUTH
 		return dns.RcodeServerFailure, fault.Transientf("PresentError", "update the zone %s at %s: %w", apex, p.nameserver, err)

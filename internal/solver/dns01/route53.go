@@ -67,7 +67,8 @@ func (s *Solver) checkRoute53(issuer *signer.Issuer, c *cmacme.ACMEIssuerDNS01Pr
 	id, key, account := c.AccessKeyID != "" || c.SecretAccessKeyID != nil, c.SecretAccessKey.Name != "", route53Account(c)
 	switch {
 	case c.Region != "" && !awsRegions.MatchString(c.Region): // it becomes part of host names
-		return fault.Misconfiguredf("InvalidSolver", "dns01.route53.region: %.60q is not a region of AWS: name one such as us-east-1, or leave it out", c.Region)
+		return fault.Misconfiguredf("InvalidSolver",
+			"dns01.route53.region: %.60q is not a region of AWS: name one such as us-east-1, or leave it out", c.Region)
 	case id != key:
 		return fault.Misconfiguredf("InvalidSolver", "dns01.route53 has an access key ID or a secret access key, but not both: set both, or none")
 	case id && account != nil:

@@ -93,12 +93,15 @@ func TestRoute53SaysWhichCredentialsAreMissing(t *testing.T) {
 }
 
 func TestARegionIsNoPartOfAnotherHost(t *testing.T) {
-	issuer := &signer.Issuer{GenericIssuer: &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "le"}}, Kind: signer.KindIssuer, SecretNamespace: "shop"}
+	issuer := &signer.Issuer{GenericIssuer: &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "le"}},
+		Kind: signer.KindIssuer, SecretNamespace: "shop"}
 	for region, ok := range map[string]bool{
-		"": true, "us-east-1": true, "cn-northwest-1": true, "us-east-1.example.com": false, "a/@127.0.0.1:80/": false, "127.0.0.1#": false, "US EAST": false,
+		"": true, "us-east-1": true, "cn-northwest-1": true, "us-east-1.example.com": false, "a/@127.0.0.1:80/": false,
+		"127.0.0.1#": false, "US EAST": false,
 	} {
 		c := cmacme.ACMEIssuerDNS01ProviderRoute53{Region: region, AccessKeyID: "AKIA",
-			SecretAccessKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "aws"}, Key: "key"}}
+			SecretAccessKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "aws"},
+				Key: "key"}}
 		err := new(Solver).Settings(issuer, &cmacme.ACMEChallengeSolverDNS01{Route53: &c})
 		if ok != (err == nil) || err != nil && !strings.Contains(err.Error(), "is not a region of AWS") {
 			t.Errorf("%q: %v", region, err)

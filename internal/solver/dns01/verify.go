@@ -16,8 +16,8 @@ import (
 // reference is an entry of a Secret that a solver names.
 type reference struct{ field, name, key string }
 
-// references returns the entries that the credentials of a solver are in. The Secret of dns01.provider is not among
-// them: all of its entries are settings.
+// references returns the entries that the credentials of a solver are in. The Secret of
+// dns01.provider is not among them: all of its entries are settings.
 func references(spec *cmacme.ACMEChallengeSolverDNS01) []reference {
 	of := func(field string, s cmmeta.SecretKeySelector) reference { return reference{field, s.Name, s.Key} }
 	var all []reference
@@ -75,10 +75,11 @@ func SecretNames(spec *cmacme.ACMEChallengeSolverDNS01) []string {
 	return names
 }
 
-// Verify returns everything that is wrong with a solver of an issuer, as far as no service is needed to find it: its
-// settings, Secrets and entries that are missing, and credentials of another form than the service takes. The error is
-// that of a Secret that could not be read.
-func (s *Solver) Verify(ctx context.Context, issuer *signer.Issuer, spec *cmacme.ACMEChallengeSolverDNS01) (wrong []error, err error) {
+// Verify returns everything that is wrong with a solver of an issuer, as far as no service is
+// needed to find it: its settings, Secrets and entries that are missing, and credentials of another
+// form than the service takes. The error is that of a Secret that could not be read.
+func (s *Solver) Verify(ctx context.Context, issuer *signer.Issuer,
+	spec *cmacme.ACMEChallengeSolverDNS01) (wrong []error, err error) {
 	note := func(e error) {
 		switch {
 		case e == nil:
@@ -129,7 +130,8 @@ func (s *Solver) entry(ctx context.Context, issuer *signer.Issuer, r reference) 
 	got, err := s.Secrets.Get(ctx, issuer.SecretNamespace, r.name)
 	switch {
 	case apierrors.IsNotFound(err):
-		return "", fault.Misconfiguredf("PresentError", "Secret %s, %s, does not exist: create it with the entry %s%s", at, r.field, r.key, issuer.SecretsHint())
+		return "", fault.Misconfiguredf("PresentError", "Secret %s, %s, does not exist: create it with the entry %s%s", at,
+			r.field, r.key, issuer.SecretsHint())
 	case err != nil:
 		return "", fault.Transientf("PresentError", "get Secret %s: %w", at, err)
 	}
@@ -137,12 +139,14 @@ func (s *Solver) entry(ctx context.Context, issuer *signer.Issuer, r reference) 
 }
 
 // settingsOf reads the Secret of dns01.provider.
-func (s *Solver) settingsOf(ctx context.Context, issuer *signer.Issuer, c *cmacme.ACMEIssuerDNS01ProviderLego) (map[string][]byte, error) {
+func (s *Solver) settingsOf(ctx context.Context, issuer *signer.Issuer,
+	c *cmacme.ACMEIssuerDNS01ProviderLego) (map[string][]byte, error) {
 	at := issuer.SecretNamespace + "/" + c.SecretRef.Name
 	got, err := s.Secrets.Get(ctx, issuer.SecretNamespace, c.SecretRef.Name)
 	switch {
 	case apierrors.IsNotFound(err):
-		return nil, fault.Misconfiguredf("PresentError", "Secret %s, %s, does not exist: create it, with the settings of %s as entries%s",
+		return nil, fault.Misconfiguredf("PresentError",
+			"Secret %s, %s, does not exist: create it, with the settings of %s as entries%s",
 			at, legoField, c.Name, issuer.SecretsHint())
 	case err != nil:
 		return nil, fault.Transientf("PresentError", "get Secret %s: %w", at, err)
@@ -162,7 +166,8 @@ func raw(c *cmacme.ACMEIssuerDNS01ProviderLego) []byte {
 func acmeDNSAccounts(text string) (map[string]acmeDNSAccount, error) {
 	var all map[string]acmeDNSAccount
 	if err := json.Unmarshal([]byte(text), &all); err != nil {
-		return nil, fault.Misconfiguredf("InvalidSolver", "the Secret of dns01.acmeDNS.accountSecretRef is not a JSON object of accounts by name")
+		return nil, fault.Misconfiguredf("InvalidSolver",
+			"the Secret of dns01.acmeDNS.accountSecretRef is not a JSON object of accounts by name")
 	}
 	return all, nil
 }

@@ -7,8 +7,9 @@ import (
 	"sync"
 )
 
-// maxConnections is how many connections the listener for challenges holds. If there is one more, one that has no request
-// under way is closed, the oldest first, so that strangers that hold many open keep no CA out.
+// maxConnections is how many connections the listener for challenges holds. If there is one more,
+// one that has no request under way is closed, the oldest first, so that strangers that hold many
+// open keep no CA out.
 const maxConnections = 1000
 
 // Connections bounds those of an http.Server, whose ConnState it is. The zero value is ready.

@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// TestStrangersThatHoldConnectionsOpenKeepNoCAOut has many connections that say nothing, a part of a request, or nothing more.
+// TestStrangersThatHoldConnectionsOpenKeepNoCAOut has many connections that say nothing, a part of
+// a request, or nothing more.
 func TestStrangersThatHoldConnectionsOpenKeepNoCAOut(t *testing.T) {
 	const most = 20
 	c := &Connections{most: most}
@@ -17,7 +18,10 @@ func TestStrangersThatHoldConnectionsOpenKeepNoCAOut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{Handler: answer(func(*http.Request, string, string) (string, error) { return "the proof", nil }), ConnState: c.State, ReadHeaderTimeout: time.Hour}
+	server := &http.Server{Handler: answer(func(*http.Request, string, string) (string, error) {
+		return "the proof",
+			nil
+	}), ConnState: c.State, ReadHeaderTimeout: time.Hour}
 	go func() { _ = server.Serve(listener) }()
 	defer server.Close()
 	before := runtime.NumGoroutine()
@@ -27,14 +31,16 @@ func TestStrangersThatHoldConnectionsOpenKeepNoCAOut(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		if _, err := io.WriteString(conn, []string{"", "GET /healthz HTTP/1.1\r\n", "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"}[i%3]); err != nil {
+		if _, err := io.WriteString(conn, []string{"", "GET /healthz HTTP/1.1\r\n",
+			"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"}[i%3]); err != nil {
 			continue // it was closed already
 		}
 		if i%most != 0 {
 			continue
 		}
 		client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Minute}
-		response, err := client.Get("http://" + listener.Addr().String() + "/.well-known/acme-challenge/0123456789012345678901")
+		response, err := client.Get("http://" + listener.Addr().String() +
+			"/.well-known/acme-challenge/0123456789012345678901")
 		if err != nil {
 			t.Fatalf("after %d connections: %v", i, err)
 		}

@@ -131,7 +131,8 @@ func answer(proof func(r *http.Request, token, host string) (string, error)) htt
 // API server is asked before it is said that there is none, though not as often as strangers may like to ask.
 func (s *Solver) find(ctx context.Context, token, host string) (string, error) {
 	var list cmacme.ChallengeList
-	if err := s.Cache.List(ctx, &list, client.MatchingFields{byToken: token}, client.UnsafeDisableDeepCopy, client.DisableReadYourWritesConsistency); err != nil {
+	if err := s.Cache.List(ctx, &list, client.MatchingFields{byToken: token}, client.UnsafeDisableDeepCopy,
+		client.DisableReadYourWritesConsistency); err != nil {
 		return "", err
 	}
 	if len(list.Items) == 0 && len(token) >= minToken {
@@ -145,7 +146,8 @@ func (s *Solver) find(ctx context.Context, token, host string) (string, error) {
 		}
 	}
 	for i := range list.Items {
-		if ch := &list.Items[i]; ch.Spec.Type == cmacme.ACMEChallengeTypeHTTP01 && ch.Spec.Token == token && sameHost(ch.Spec.DNSName, host) {
+		if ch := &list.Items[i]; ch.Spec.Type == cmacme.ACMEChallengeTypeHTTP01 && ch.Spec.Token == token &&
+			sameHost(ch.Spec.DNSName, host) {
 			return ch.Spec.Key, nil
 		}
 	}

@@ -103,7 +103,8 @@ func TestASiteIsLookedAtAsACAWould(t *testing.T) {
 func TestARedirectDoesNotLeadIntoThisMachine(t *testing.T) {
 	const port = ":80/latest/meta-data/"
 	for to, refused := range map[string]string{
-		"http://169.254.169.254/latest/meta-data/": "169.254.169.254", "http://127.0.0.2" + port: "127.0.0.2", "http://[::1]" + port: "::1", "http://localhost.localdomain.invalid" + port: "127.0.0.3",
+		"http://169.254.169.254/latest/meta-data/": "169.254.169.254", "http://127.0.0.2" + port: "127.0.0.2",
+		"http://[::1]" + port: "::1", "http://localhost.localdomain.invalid" + port: "127.0.0.3",
 	} {
 		server := httptest.NewServer(http.RedirectHandler(to, http.StatusFound))
 		t.Cleanup(server.Close)
@@ -118,8 +119,11 @@ func TestARedirectDoesNotLeadIntoThisMachine(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		views := site.Views(t.Context(), "127.0.0.1", func(_ context.Context, dial solver.Dial) solver.View { return read(request, "", dial) })
-		if len(views) != 1 || views[0].Right || !strings.Contains(views[0].Says, refused+" is an address of this machine, its link or its cloud's metadata service") {
+		views := site.Views(t.Context(), "127.0.0.1", func(_ context.Context, dial solver.Dial) solver.View {
+			return read(request, "", dial)
+		})
+		if len(views) != 1 || views[0].Right || !strings.Contains(views[0].Says,
+			refused+" is an address of this machine, its link or its cloud's metadata service") {
 			t.Errorf("%s: %+v", to, views)
 		}
 	}

@@ -168,8 +168,9 @@ func withPath(rules []networkingv1.IngressRule, ch *cmacme.Challenge) ([]network
 	return next, !equality.Semantic.DeepEqual(next, rules)
 }
 
-// stands reports whether a path is in a rule of the host, as it is to be, and nowhere else. Where in the rules is of no importance: challenges that each
-// moved theirs to the end would change an Ingress without end.
+// stands reports whether a path is in a rule of the host, as it is to be, and nowhere else. Where
+// in the rules is of no importance: challenges that each moved theirs to the end would change an
+// Ingress without end.
 func stands(rules []networkingv1.IngressRule, host string, path networkingv1.HTTPIngressPath) (there bool) {
 	for _, r := range rules {
 		if r.HTTP == nil {

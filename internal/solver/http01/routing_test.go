@@ -193,7 +193,8 @@ func TestAnIngressThatOthersEditAtTheSameTimeHasBoth(t *testing.T) {
 	}
 }
 
-// TestChallengesThatShareAnIngressLeaveEachOthersPathsAlone has hosts with rules of their own and without.
+// TestChallengesThatShareAnIngressLeaveEachOthersPathsAlone has hosts with rules of their own and
+// without.
 func TestChallengesThatShareAnIngressLeaveEachOthersPathsAlone(t *testing.T) {
 	rules := []networkingv1.IngressRule{rule("a.example.com", "/"), rule("*.example.com", "/")}
 	var all []*cmacme.Challenge

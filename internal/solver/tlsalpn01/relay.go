@@ -11,10 +11,11 @@ import (
 )
 
 const (
-	// maxRelays is how many connections are relayed at once. If there is one more, the one that is idle for longest is closed, so that clients
-	// that hold many open keep out no others.
+	// maxRelays is how many connections are relayed at once. If there is one more, the one that is
+	// idle for longest is closed, so that clients that hold many open keep out no others.
 	maxRelays = 4096
-	// idleRelay is how long nothing may pass in either direction. Sites close idle connections sooner, and WebSockets are kept alive.
+	// idleRelay is how long nothing may pass in either direction. Sites close idle connections sooner,
+	// and WebSockets are kept alive.
 	idleRelay = 15 * time.Minute
 	// halfClosedRelay is the same once one direction has ended.
 	halfClosedRelay = time.Minute

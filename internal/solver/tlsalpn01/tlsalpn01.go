@@ -91,7 +91,8 @@ func identifier(ch *cmacme.Challenge) acme.Identifier {
 func (s *Solver) certificate(ctx context.Context, name string) (*tls.Certificate, error) {
 	name = pki.ComparableDNSName(name)
 	var list cmacme.ChallengeList
-	if err := s.Cache.List(ctx, &list, client.MatchingFields{byServerName: name}, client.UnsafeDisableDeepCopy, client.DisableReadYourWritesConsistency); err != nil {
+	if err := s.Cache.List(ctx, &list, client.MatchingFields{byServerName: name}, client.UnsafeDisableDeepCopy,
+		client.DisableReadYourWritesConsistency); err != nil {
 		return nil, err
 	}
 	if len(list.Items) != 1 && s.reads.Allow(s.Now()) { // the cache of a replica may lag behind what the leader wrote

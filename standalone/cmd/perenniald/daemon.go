@@ -87,7 +87,8 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	defer s.close()
 
 	plane, err := controlplane.Start(ctx, controlplane.Options{
-		DataDir: o.dataDir, Port: o.port, Fsync: true, API: true, GatewayAPI: o.gatewayAPI, Progress: s.say, LastWords: complain,
+		DataDir: o.dataDir, Port: o.port, Fsync: true, API: true, GatewayAPI: o.gatewayAPI, Progress: s.say,
+		LastWords: complain,
 	})
 	if err != nil {
 		return err
@@ -132,7 +133,8 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	})
 	group.Go(func() error { return watchCertificates(ctx, admin, s) })
 	group.Go(func() error {
-		return files.Run(ctx, admin, files.Options{Roots: o.fileRoots, Report: s.say, Log: logger.WithName("files"), Metrics: metrics.Registry})
+		return files.Run(ctx, admin, files.Options{Roots: o.fileRoots, Report: s.say, Log: logger.WithName("files"),
+			Metrics: metrics.Registry})
 	})
 	if o.manifests != "" {
 		applier, err := manifests.New(admin, manifests.Options{Dir: o.manifests, Prune: o.prune, Report: func(r manifests.Report) {

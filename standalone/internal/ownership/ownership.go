@@ -23,13 +23,13 @@ const maxLinks = 40
 const maxGroups = 1 << 20
 
 // Check returns an error if another user could change what is at path: the file or directory itself
-// and, as far as they decide what the path leads to, each directory above it up to the root and each
-// symbolic link on the way. The error names the entry and the command that mends it.
+// and, as far as they decide what the path leads to, each directory above it up to the root and
+// each symbolic link on the way. The error names the entry and the command that mends it.
 //
 // For root each of them must belong to root, and only root may write to it: what perenniald reads
 // decides which commands root runs. For another user an entry is refused only if other users can
-// write to it. In a sticky directory others cannot exchange what is not theirs, so one above the path
-// passes. What does not exist is not judged.
+// write to it. In a sticky directory others cannot exchange what is not theirs, so one above the
+// path passes. What does not exist is not judged.
 func Check(path string) error { return check(path, os.Geteuid()) }
 
 func check(path string, uid int) error {
@@ -93,7 +93,8 @@ func judge(path string, info fs.FileInfo, uid int, above bool) error {
 		return nil
 	}
 	if !trusted(info, uid) && (uid == 0 || info.Mode().Perm()&0o200 != 0) {
-		return fmt.Errorf("%s belongs to %s, so that user can change what perenniald finds there: chown %s %s, or use another path",
+		return fmt.Errorf("%s belongs to %s, so that user can change what perenniald finds there: chown %s %s, or use "+
+			"another path",
 			path, userName(owner(info)), userName(uid), path)
 	}
 	if above && sticky(info) {
@@ -153,7 +154,8 @@ func private(info fs.FileInfo, uid int) bool {
 	return alone(groups, g.Name, u.Username)
 }
 
-// alone reports whether a file in the format of /etc/group lists no member of the group but the user.
+// alone reports whether a file in the format of /etc/group lists no member of the group but the
+// user.
 func alone(groups io.Reader, group, name string) bool {
 	lines := bufio.NewScanner(io.LimitReader(groups, maxGroups))
 	lines.Buffer(nil, maxGroups)

@@ -30,32 +30,55 @@ func TestWhatAnotherUserCanChangeIsRefused(t *testing.T) {
 		root     string // what root is told, nothing if it passes
 		ordinary string // the same of the user 54321
 	}{
-		"all belongs to root":                        {},
-		"all belongs to the user":                    {do: "chown -R 54321 a", root: "/a belongs to 54321, so that user can change what perenniald finds there: chown root "},
-		"only the last belongs to the user":          {do: "chown 54321 a/b", root: "/a/b belongs to 54321"},
-		"a parent belongs to another user":           {do: "chown 54322 a", root: "/a belongs to 54322", ordinary: "/a belongs to 54322"},
-		"a parent of another that it cannot write":   {do: "chown 54322 a; chmod 0555 a", root: "/a belongs to 54322"},
-		"all users can write":                        {do: "chmod 0777 a/b", root: "all users can write to DIR/a/b (mode 0777): chmod go-w DIR/a/b", ordinary: "chmod go-w DIR/a/b"},
-		"others, but not the group, can write":       {do: "chmod 0757 a/b", root: "chmod o-w DIR/a/b", ordinary: "chmod o-w DIR/a/b"},
-		"a group can write":                          {do: "chgrp 54322 a/b; chmod 0775 a/b", root: "the users of group 54322 can write to DIR/a/b (mode 0775): chmod g-w DIR/a/b", ordinary: "chmod g-w DIR/a/b"},
-		"the group root can write":                   {do: "chmod 0775 a/b", root: "chmod g-w DIR/a/b", ordinary: "chmod g-w DIR/a/b"},
-		"all users can write to a parent":            {do: "chmod 0777 a", root: "chmod go-w DIR/a", ordinary: "chmod go-w DIR/a"},
-		"a sticky parent":                            {do: "chmod 1777 a"},
-		"a sticky parent of a group":                 {do: "chgrp 54322 a; chmod 1770 a"},
-		"a sticky parent, an entry of the user":      {do: "chmod 1777 a; chown 54321 a/b", root: "/a/b belongs to 54321"},
-		"a sticky parent, an entry of another":       {do: "chmod 1777 a; chown 54322 a/b", root: "/a/b belongs to 54322", ordinary: "/a/b belongs to 54322"},
-		"a sticky parent of another user":            {do: "chown 54322 a; chmod 1777 a", root: "/a belongs to 54322", ordinary: "/a belongs to 54322"},
-		"a sticky directory itself":                  {do: "chmod 1777 a/b", root: "chmod go-w DIR/a/b", ordinary: "chmod go-w DIR/a/b"},
-		"a link into a directory that is safe":       {do: "ln -s a/b link", path: "link"},
-		"a link into one that is not":                {do: "chmod 0777 a; ln -s a/b link", path: "link", root: "chmod go-w DIR/a", ordinary: "chmod go-w DIR/a"},
-		"an absolute link into one that is not":      {do: `chmod 0777 a; ln -s "$PWD/a/b" link`, path: "link", root: "chmod go-w DIR/a", ordinary: "chmod go-w DIR/a"},
-		"a link in a directory that is not":          {do: `mkdir -m 0777 open; ln -s ../a/b open/link`, path: "open/link", root: "chmod go-w DIR/open", ordinary: "chmod go-w DIR/open"},
-		"another user's link in a sticky directory":  {do: `mkdir -m 1777 open; ln -s ../a/b open/link; chown -h 54322 open/link`, path: "open/link", root: "/open/link belongs to 54322, so that user can exchange it", ordinary: "/open/link belongs to 54322"},
-		"a link on the way":                          {do: "chown 54322 a; ln -s a way", path: "way/b", root: "/a belongs to 54322", ordinary: "/a belongs to 54322"},
-		"links in a circle":                          {do: "ln -s x y; ln -s y x", path: "x", root: "too many symbolic links", ordinary: "too many symbolic links"},
-		"a file that all users can write":            {do: "touch a/f; chmod 0666 a/f", path: "a/f", root: "all users can write to DIR/a/f (mode 0666)", ordinary: "chmod go-w DIR/a/f"},
-		"a directory that is still to be made":       {path: "a/new/deep"},
-		"one still to be made where all can write":   {do: "chmod 0777 a", path: "a/new/deep", root: "chmod go-w DIR/a", ordinary: "chmod go-w DIR/a"},
+		"all belongs to root": {},
+		"all belongs to the user": {
+			do: "chown -R 54321 a", root: "/a belongs to 54321, so that user can change what perenniald finds there: " +
+				"chown root "},
+		"only the last belongs to the user": {do: "chown 54321 a/b", root: "/a/b belongs to 54321"},
+		"a parent belongs to another user": {
+			do: "chown 54322 a", root: "/a belongs to 54322", ordinary: "/a belongs to 54322"},
+		"a parent of another that it cannot write": {do: "chown 54322 a; chmod 0555 a", root: "/a belongs to 54322"},
+		"all users can write": {
+			do: "chmod 0777 a/b", root: "all users can write to DIR/a/b (mode 0777): chmod go-w DIR/a/b",
+			ordinary: "chmod go-w DIR/a/b"},
+		"others, but not the group, can write": {
+			do: "chmod 0757 a/b", root: "chmod o-w DIR/a/b", ordinary: "chmod o-w DIR/a/b"},
+		"a group can write": {
+			do:   "chgrp 54322 a/b; chmod 0775 a/b",
+			root: "the users of group 54322 can write to DIR/a/b (mode 0775): chmod g-w DIR/a/b", ordinary: "chmod g-w DIR/a/b"},
+		"the group root can write": {
+			do: "chmod 0775 a/b", root: "chmod g-w DIR/a/b", ordinary: "chmod g-w DIR/a/b"},
+		"all users can write to a parent":       {do: "chmod 0777 a", root: "chmod go-w DIR/a", ordinary: "chmod go-w DIR/a"},
+		"a sticky parent":                       {do: "chmod 1777 a"},
+		"a sticky parent of a group":            {do: "chgrp 54322 a; chmod 1770 a"},
+		"a sticky parent, an entry of the user": {do: "chmod 1777 a; chown 54321 a/b", root: "/a/b belongs to 54321"},
+		"a sticky parent, an entry of another": {
+			do: "chmod 1777 a; chown 54322 a/b", root: "/a/b belongs to 54322", ordinary: "/a/b belongs to 54322"},
+		"a sticky parent of another user": {
+			do: "chown 54322 a; chmod 1777 a", root: "/a belongs to 54322", ordinary: "/a belongs to 54322"},
+		"a sticky directory itself": {
+			do: "chmod 1777 a/b", root: "chmod go-w DIR/a/b", ordinary: "chmod go-w DIR/a/b"},
+		"a link into a directory that is safe": {do: "ln -s a/b link", path: "link"},
+		"a link into one that is not": {
+			do: "chmod 0777 a; ln -s a/b link", path: "link", root: "chmod go-w DIR/a", ordinary: "chmod go-w DIR/a"},
+		"an absolute link into one that is not": {
+			do: `chmod 0777 a; ln -s "$PWD/a/b" link`, path: "link", root: "chmod go-w DIR/a", ordinary: "chmod go-w DIR/a"},
+		"a link in a directory that is not": {
+			do: `mkdir -m 0777 open; ln -s ../a/b open/link`, path: "open/link", root: "chmod go-w DIR/open",
+			ordinary: "chmod go-w DIR/open"},
+		"another user's link in a sticky directory": {
+			do: `mkdir -m 1777 open; ln -s ../a/b open/link; chown -h 54322 open/link`, path: "open/link",
+			root: "/open/link belongs to 54322, so that user can exchange it", ordinary: "/open/link belongs to 54322"},
+		"a link on the way": {
+			do: "chown 54322 a; ln -s a way", path: "way/b", root: "/a belongs to 54322", ordinary: "/a belongs to 54322"},
+		"links in a circle": {
+			do: "ln -s x y; ln -s y x", path: "x", root: "too many symbolic links", ordinary: "too many symbolic links"},
+		"a file that all users can write": {
+			do: "touch a/f; chmod 0666 a/f", path: "a/f", root: "all users can write to DIR/a/f (mode 0666)",
+			ordinary: "chmod go-w DIR/a/f"},
+		"a directory that is still to be made": {path: "a/new/deep"},
+		"one still to be made where all can write": {
+			do: "chmod 0777 a", path: "a/new/deep", root: "chmod go-w DIR/a", ordinary: "chmod go-w DIR/a"},
 		"one still to be made in a sticky directory": {do: "chmod 1777 a", path: "a/new/deep"},
 	} {
 		t.Run(name, func(t *testing.T) {

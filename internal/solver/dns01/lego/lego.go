@@ -135,7 +135,8 @@ func usable(name string, by Author) (*kind, error) {
 	return k, nil
 }
 
-// Check reports what is wrong with settings. Those of a Secret may not be known: then nothing is missing.
+// Check reports what is wrong with settings. Those of a Secret may not be known: then nothing is
+// missing.
 func Check(name string, config []byte, secret map[string][]byte, known bool, by Author) error {
 	k, err := usable(name, by)
 	if err != nil {
@@ -165,7 +166,8 @@ func New(name string, config []byte, secret map[string][]byte, by Author, now fu
 }
 
 // NewWithin is New for a service that is within reach.
-func NewWithin(reach outside.Reach, name string, config []byte, secret map[string][]byte, by Author, now func() time.Time) (*Provider, error) {
+func NewWithin(reach outside.Reach, name string, config []byte, secret map[string][]byte, by Author,
+	now func() time.Time) (*Provider, error) {
 	k, err := usable(name, by)
 	if err != nil {
 		return nil, err

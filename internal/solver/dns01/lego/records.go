@@ -10,9 +10,10 @@ import (
 	"github.com/perennial-pki/perennial/internal/solver"
 )
 
-// Records lets one call at a time change a record set. Most services have no operation for one value: the set is read and
-// written back, so two calls at once lose a value, whatever the settings and credentials of each. The zero value is ready, and nil is
-// for a provider that has its records to itself.
+// Records lets one call at a time change a record set. Most services have no operation for one
+// value: the set is read and written back, so two calls at once lose a value, whatever the settings
+// and credentials of each. The zero value is ready, and nil is for a provider that has its records
+// to itself.
 type Records struct {
 	mu   sync.Mutex
 	busy map[string]bool
@@ -21,13 +22,15 @@ type Records struct {
 // version is what the names of providers end with that use another API of the same service.
 var version = regexp.MustCompile(`v[0-9]+$`)
 
-// Alone takes the record set at a name of a service, until done. The error is a lane.Full while another call has it.
+// Alone takes the record set at a name of a service, until done. The error is a lane.Full while
+// another call has it.
 func (r *Records) Alone(ctx context.Context, service, fqdn string) (done func(), err error) {
 	if r == nil {
 		return func() {}, nil
 	}
 	of := lane.Party{
-		Who: "the DNS record " + strings.TrimSuffix(fqdn, "."), Of: version.ReplaceAllString(service, "") + " " + strings.ToLower(fqdn), Thing: true,
+		Who: "the DNS record " + strings.TrimSuffix(fqdn, "."), Of: version.ReplaceAllString(service, "") + " " +
+			strings.ToLower(fqdn), Thing: true,
 	}
 	leave, err := lane.Keep(ctx, of)
 	if err != nil {

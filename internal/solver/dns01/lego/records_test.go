@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// wholeSets is a service that has no operation for one value: the set is read and, a moment later, written.
+// wholeSets is a service that has no operation for one value: the set is read and, a moment later,
+// written.
 type wholeSets struct {
 	mu       sync.Mutex
 	of       map[string][]string
