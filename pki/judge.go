@@ -186,7 +186,7 @@ func (n altNames) canonical() []string {
 // certPath leads from a leaf to the highest certificate that is known.
 type certPath struct {
 	certs []*x509.Certificate
-	// anchored says that the last is one that clients are told to trust.
+	// anchored says that the last is one that clients trust.
 	anchored bool
 }
 

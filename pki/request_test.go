@@ -235,7 +235,7 @@ func TestCSRRefuses(t *testing.T) {
 		"a signature that does not fit the key": {
 			Request{CommonName: "a", SignatureAlgorithm: "SHA256WithRSA"}, ecKey(),
 			"spec.signatureAlgorithm: SHA256WithRSA needs a private key of the algorithm RSA, not ECDSA"},
-		"a signature nobody knows": {
+		"a signature of an unknown kind": {
 			Request{CommonName: "a", SignatureAlgorithm: "SHA1WithRSA"}, rsaKey(),
 			`spec.signatureAlgorithm: "SHA1WithRSA" is not known`},
 		"a key that does not sign certificates": {Request{CommonName: "a"}, foreignSigner{}, "cannot sign certificates"},

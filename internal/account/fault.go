@@ -119,7 +119,7 @@ func unanswered(err error) error {
 }
 
 // Outage returns the reason of the condition Unreachable if a classified error means that the CA
-// did not answer, or answers nobody, or limits us. Another answer of the CA, or an error of the
+// did not answer, or answers no client, or limits us. Another answer of the CA, or an error of the
 // Kubernetes API, is none.
 func Outage(err error) (reason string) {
 	var api apierrors.APIStatus

@@ -72,7 +72,7 @@ func TestAServerMustBeAnHTTPSURL(t *testing.T) {
 			t.Errorf("%q: %+v", server, fault.Of(err))
 		}
 		if err != nil && strings.Contains(err.Error(), "secret") {
-			t.Errorf("a password is told: %v", err)
+			t.Errorf("the error shows a password: %v", err)
 		}
 	}
 }

@@ -33,7 +33,7 @@ const (
 	entry = "ledger"
 	// directoryAnnotation says, for people, of which CA it is.
 	directoryAnnotation = "perennial.dev/acme-directory"
-	// ledgerLabel is on the ConfigMaps of ledgers, by which those are found that nobody needs.
+	// ledgerLabel is on the ConfigMaps of ledgers, by which unneeded ones are found.
 	ledgerLabel = "perennial.dev/acme-limits"
 	// shortDigest is how much of the digest of the directory's URL the names of ConfigMaps have.
 	shortDigest = 12

@@ -853,7 +853,7 @@ func TestDecide(t *testing.T) {
 			func(s *scene) { s.rsa() }, "generate key, hold status", settleTime},
 		"the request that is replaced stays until the key is there": {
 			func(s *scene) { s.requested().KeyInMemory = nil; s.rsa() }, "generate key, hold status", settleTime},
-		"what takes longer is told": {
+		"what takes longer is reported": {
 			func(s *scene) { s.rsa().after(3 * time.Second).NewKeySince = created },
 			"generate key, Ready=False/DoesNotExist, Issuing=True/DoesNotExist", 0},
 		"with the key the request is made": {

@@ -256,7 +256,7 @@ func TestARenewBeforeThatIsNotFollowedIsAConditionAndToldOnce(t *testing.T) {
 		}
 		s.carryOut(d)
 		if again := Decide(s.after(time.Second).Observation); len(again.Events) > 0 {
-			t.Errorf("it is told again: %+v", again.Events)
+			t.Errorf("it is reported again: %+v", again.Events)
 		}
 	}
 }

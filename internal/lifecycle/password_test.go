@@ -53,10 +53,10 @@ func TestPasswordsThatMayNotOpenAKeystoreAreWarnedAboutOnce(t *testing.T) {
 				want = 1
 			}
 			if n := told(); n != want {
-				t.Errorf("it is told %d times", n)
+				t.Errorf("it is reported %d times", n)
 			}
 			if n := told(); n != 0 {
-				t.Errorf("it is told again: %s", fmt.Sprint(n))
+				t.Errorf("it is reported again: %s", fmt.Sprint(n))
 			}
 		})
 	}

@@ -175,7 +175,7 @@ func (w *week) run() {
 			at = earlier(at, answer)
 		}
 		if d.Request != nil || d.StoreKey != nil || d.Apply != nil || len(d.DeleteRequests) > 0 {
-			at = w.real // the watch tells of it
+			at = w.real // the watch reports it
 		}
 		w.real = w.real.Add(max(at.Sub(w.real), time.Millisecond))
 		w.Now = w.real.Add(w.ahead)

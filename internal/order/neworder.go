@@ -110,7 +110,7 @@ func (r *Reconciler) begin(ctx context.Context, o conversation, order *cmacme.Or
 }
 
 // newOrder sends the order. If the reply cannot be read but names the order's URL, the order is
-// read there. The budget is told if the CA may have taken it and its URL is not known.
+// read there. The budget records it if the CA may have taken it and its URL is not known.
 func (r *Reconciler) newOrder(ctx context.Context, o conversation, order *cmacme.Order, ask acme.OrderRequest) (acme.Order, error) {
 	got, err := o.ca.NewOrder(ctx, o.by, ask)
 	var silent *acme.NoReply

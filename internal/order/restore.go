@@ -52,7 +52,7 @@ func (r *ChallengeReconciler) restore(ctx context.Context, s solver.Solver, i *s
 	return 0, nil
 }
 
-// restorationSeen tells of a proof that is seen again before the call that was to restore it has
+// restorationSeen reports a proof that is seen again before the call that was to restore it has
 // ended.
 func (r *ChallengeReconciler) restorationSeen(ch *cmacme.Challenge) {
 	if uid := string(ch.UID); r.restoring.is(uid) {

@@ -2,7 +2,7 @@
 // namespace from the credentials that all share.
 //
 // The controller believes what Orders, Challenges, requests and the status of Certificates say, as
-// the policies let nobody else write it. Where they are not enforced it neither uses ClusterIssuers
+// the policies let no other user write it. Where they are not enforced it neither uses ClusterIssuers
 // nor approves.
 package policies
 
@@ -166,7 +166,7 @@ func (w *Watcher) Start(ctx context.Context) error {
 	}
 }
 
-// watch tells of changes of the objects of a list.
+// watch reports changes of the objects of a list.
 func (w *Watcher) watch(ctx context.Context, list client.ObjectList, told chan<- struct{}) {
 	for ctx.Err() == nil {
 		began := time.Now()
@@ -217,7 +217,7 @@ func (w *Watcher) look(ctx context.Context) error {
 			"list and watch validatingadmissionpolicies and "+
 			"validatingadmissionpolicybindings, or run it with --assume-admission-policies if they are", err)
 	case err != nil && w.Unprotected() == "":
-		// the API server does not answer, and so lets nobody write
+		// the API server does not answer, and so accepts no writes
 		w.Log.Error(err, "cannot see whether the admission policies are still enforced")
 		return err
 	case err != nil:

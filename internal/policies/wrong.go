@@ -202,7 +202,7 @@ func notBound(policy string, want admissionv1.ValidatingAdmissionPolicyBinding,
 }
 
 // enforced has the API server judge a Certificate that the policy perennial-secret-template refuses
-// whoever asks, and reports whether it is not accepted. Other reasons to refuse it prove nothing,
+// for all users, and reports whether it is not accepted. Other reasons to refuse it prove nothing,
 // and are no problem either.
 func enforced(ctx context.Context, c client.Client, namespace string) bool {
 	err := c.Create(ctx, &cmapi.Certificate{

@@ -1,6 +1,6 @@
 // Package secrets reads Secrets without keeping all of the cluster's in memory. Those that are
 // ours, by the label controller.cert-manager.io/fao=true, are in a cache with their content, as far
-// as Bound lets them. Of all others only the metadata is, and the content of the few that somebody
+// as Bound lets them. Of all others only the metadata is, and the content of the few that an object
 // asks for is read live, once for each version of them.
 package secrets
 

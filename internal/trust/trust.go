@@ -304,7 +304,7 @@ func (r *Reconciler) write(ctx context.Context, before, bundle *api.TrustBundle)
 	return false, nil
 }
 
-// maxAnswer is how much of an answer of the API server is told.
+// maxAnswer is how much of an answer of the API server is shown.
 const maxAnswer = 1 << 10
 
 // unreadable says that a source cannot be read.

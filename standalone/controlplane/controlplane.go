@@ -47,7 +47,7 @@ type Options struct {
 	// log/control-plane.log below DataDir, which is kept below 20 MiB. The writer is shared by all
 	// control planes of a process, because the log of kube-apiserver is: the last one started wins.
 	Log io.Writer
-	// Progress, if set, is told in words what is being waited for, and how long it took, and warned of
+	// Progress, if set, receives in words what is being waited for, how long it took, and warnings of
 	// low disk space as long as the control plane runs.
 	Progress func(message string)
 	// LastWords, if set, is called with the reason when etcd cannot go on, as on a full disk. The

@@ -60,7 +60,7 @@ func (r *reconciler) reloaded(cf *perennial.CertificateFile, at place,
 	if !running {
 		r.start(cf, at)
 	}
-	// Its end is told by r.finished. An attempt after a failure does not hide what failed.
+	// r.finished reports its end. An attempt after a failure does not hide what failed.
 	if status.LastResult == perennial.ReloadFailed && status.Failures > 0 && status.NextAttempt != nil {
 		return failed(), 0, nil
 	}

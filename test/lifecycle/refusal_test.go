@@ -219,7 +219,7 @@ func TestWhicheverWriteIsRefusedIsSaidEverywhere(t *testing.T) {
 					revision = 3
 				}
 				if test.options != nil {
-					return // somebody else approves
+					return // another approver decides
 				}
 				r.renew("a")
 				crt = r.untilReady("a", revision)

@@ -235,8 +235,8 @@ func TestAProfileThatTheCADoesNotListIsSaidByTheIssuer(t *testing.T) {
 	r.ready(crt)
 }
 
-// refusing is a client whose n-th write the API server refuses, as an admission policy may, as long
-// as it is told to.
+// refusing is a client whose writes the API server refuses where refuse says so, as an admission
+// policy may.
 type refusing struct {
 	client.Client
 	refuse func(what string) bool

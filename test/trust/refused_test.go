@@ -116,7 +116,7 @@ func soonEvent(t *testing.T, b *api.TrustBundle, reason, words string) {
 	})
 }
 
-// unreadable is a client that cannot read an issuer while it is told so.
+// unreadable is a client that cannot read an issuer while now is set.
 type unreadable struct {
 	client.Client
 	now *atomic.Bool

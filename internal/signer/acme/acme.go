@@ -122,7 +122,7 @@ type joined struct {
 func (j joined) Error() string { return j.text }
 func (j joined) Unwrap() error { return j.error }
 
-// maxWrong is how many faults of solvers are told.
+// maxWrong is how many faults of solvers are reported.
 const maxWrong = 10
 
 // solverCheck is what is wrong with the solvers of an issuer.

@@ -27,7 +27,7 @@ func TestWhatAnotherUserCanChangeIsRefused(t *testing.T) {
 	for name, test := range map[string]struct {
 		do       string // in the directory above a
 		path     string // a/b if empty
-		root     string // what root is told, nothing if it passes
+		root     string // what the error for root is, none if it passes
 		ordinary string // the same of the user 54321
 	}{
 		"all belongs to root": {},
@@ -95,7 +95,7 @@ func TestWhatAnotherUserCanChangeIsRefused(t *testing.T) {
 			for uid, says := range map[int]string{0: test.root, other: test.ordinary} {
 				says = strings.ReplaceAll(says, "DIR", dir)
 				if err := check(path, uid); (err == nil) != (says == "") || err != nil && !strings.Contains(err.Error(), says) {
-					t.Errorf("user %d is told %v, want %q", uid, err, says)
+					t.Errorf("the error for user %d is %v, want %q", uid, err, says)
 				}
 			}
 		})
