@@ -100,8 +100,8 @@ func (d *decider) issue(why *violation, asked bool) {
 			d.discard(next)
 			d.forgetFailures()
 			d.overtaken, next = reissue.SpecChanged, nil
-		case !issued(next) && (d.provedOtherwise(next, d.Issuer) || d.redundant(csr)):
-			// So did what decides how it is proved.
+		case !issued(next) && (d.provedOtherwise(next, d.Issuer) || d.redundant(csr) || durationAdded(next, &d.Certificate.Spec)):
+			// So did what decides how it is proved, or for how long it is asked for.
 			d.discard(next)
 			d.forgetFailures()
 			d.overtaken, next = reissue.SpecChanged, nil

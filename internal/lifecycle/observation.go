@@ -241,6 +241,12 @@ func (o *Observation) requestDifferences(cr *cmapi.CertificateRequest, csr *x509
 	return o.undeferred(differences)
 }
 
+// durationAdded reports whether the spec asks for another duration than the default, which the request has by
+// leaving it out. That is no reason to replace a certificate, but one to give up a request for it.
+func durationAdded(cr *cmapi.CertificateRequest, spec *cmapi.CertificateSpec) bool {
+	return cr.Spec.Duration == nil && spec.Duration != nil && spec.Duration.Duration != cmapi.DefaultCertificateDuration
+}
+
 // http01Annotations begin the names of the annotations by which a Certificate says where its HTTP-01 challenges are answered.
 const http01Annotations = "acme.cert-manager.io/http01-"
 

@@ -108,3 +108,17 @@ func TestKeystoresAreEncodedAnewOnlyWhenTheirContentChanges(t *testing.T) {
 		})
 	}
 }
+
+func TestADurationThatIsAddedEndsAWait(t *testing.T) {
+	s := newScene(t)
+	s.Certificate.Spec.Duration = nil
+	s.requested().failed("Failed")
+	s.carryOut(Decide(s.Observation))
+	if d := Decide(s.after(time.Minute).Observation); d.Request != nil {
+		t.Fatalf("%s: want a wait", outcome(d))
+	}
+	s.Certificate.Spec.Duration = duration(24 * time.Hour)
+	if d := Decide(s.after(time.Minute).Observation); d.Request == nil || d.Request.Attempt != 1 {
+		t.Errorf("%s: want a first attempt", outcome(d))
+	}
+}
