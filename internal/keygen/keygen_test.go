@@ -101,7 +101,7 @@ func TestOneNamespaceLeavesRoomForOthers(t *testing.T) {
 func TestAKeyIsKeptUntilItIsDropped(t *testing.T) {
 	b := newBench(t, 2)
 	id := idOf("shop", "web")
-	if b.get(id) != nil || b.get(id) != nil {
+	if first, second := b.get(id), b.get(id); first != nil || second != nil {
 		t.Fatal("there is a key already")
 	}
 	b.finish()
