@@ -105,18 +105,22 @@ func Issued(t testing.TB, admin client.Client, key client.ObjectKey, names ...st
 func Story(t testing.TB, admin client.Client, where ...client.ListOption) string {
 	var b strings.Builder
 	var issuers cmapi.ClusterIssuerList
+	var namespaced cmapi.IssuerList
 	var orders cmacme.OrderList
 	var challenges cmacme.ChallengeList
 	if err := admin.List(t.Context(), &issuers); err != nil {
 		return err.Error()
 	}
-	for _, list := range []client.ObjectList{&orders, &challenges} {
+	for _, list := range []client.ObjectList{&namespaced, &orders, &challenges} {
 		if err := admin.List(t.Context(), list, where...); err != nil {
 			return err.Error()
 		}
 	}
 	for _, i := range issuers.Items {
 		fmt.Fprintf(&b, "issuer %s: %+v\n", i.Name, i.Status.Conditions)
+	}
+	for _, i := range namespaced.Items {
+		fmt.Fprintf(&b, "issuer %s/%s: %+v\n", i.Namespace, i.Name, i.Status.Conditions)
 	}
 	for _, o := range orders.Items {
 		fmt.Fprintf(&b, "order %s: %q %s\n", o.Name, o.Status.State, o.Status.Reason)

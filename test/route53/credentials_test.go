@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/perennial-pki/perennial/test/aws"
 	"github.com/perennial-pki/perennial/test/cluster"
@@ -66,7 +67,7 @@ func (w *world) key(namespace, secret string) {
 func (w *world) said(namespace, says string) {
 	w.Helper()
 	cluster.Eventually(w, func() error {
-		if story := internet.Story(w, w.admin); !strings.Contains(story, says) {
+		if story := internet.Story(w, w.admin, client.InNamespace(namespace)); !strings.Contains(story, says) {
 			return cluster.NotYet("it does not say %q: %s", says, story)
 		}
 		return nil
