@@ -971,6 +971,36 @@ func eventsOf(d *Decision) []Event {
 	return append(all, d.Events...)
 }
 
+func TestWhyAnIssuanceBeganIsToldOnceHoweverLongItsKeyTakes(t *testing.T) {
+	for name, prepare := range map[string]func(s *scene){
+		"at an issuer that answers at once":       func(*scene) {},
+		"at one that answers at once, a long key": func(s *scene) { s.after(3 * time.Second).NewKeySince = created },
+		"at an issuer outside of the process":     func(s *scene) { s.external() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t).rsa()
+			prepare(s)
+			waits := Decide(s.Observation)
+			if waits.Generate == nil {
+				t.Fatalf("it decides: %s", outcome(waits))
+			}
+			if !waits.HoldStatus {
+				s.Certificate.Status = waits.Status
+			}
+			s.NewKey = s.newKey()
+			told := 0
+			for _, e := range append(eventsOf(waits), eventsOf(Decide(s.Observation))...) {
+				if e.Reason == "Issuing" && e.Message == "Issuing certificate as Secret does not exist" {
+					told++
+				}
+			}
+			if told != 1 {
+				t.Errorf("it is told %d times", told)
+			}
+		})
+	}
+}
+
 func TestAWishInTheSecondOfAFailureIsForAnotherAttempt(t *testing.T) {
 	s := newScene(t).requested().failed("Failed").issuingBecause("ManuallyTriggered")
 	d := Decide(s.Observation)
