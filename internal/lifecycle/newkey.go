@@ -31,6 +31,9 @@ func (d *decider) newKey(why *violation, needed, rehearsal bool) (key crypto.Sig
 	if since.IsZero() || since.After(d.Now) {
 		since = d.Now
 	}
+	if d.wish() != "" { // the next pass, which has the key, must know of it
+		why = &violation{reasonManuallyTriggered, baseMessage(d.condition(cmapi.CertificateConditionIssuing).Message)}
+	}
 	say := func(detail string) {
 		// The request that follows finds the issuance under way, and does not tell why it began.
 		if was := d.condition(cmapi.CertificateConditionIssuing); was == nil || was.Status != cmmeta.ConditionTrue {
