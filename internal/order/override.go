@@ -55,7 +55,10 @@ func override(solver *cmacme.ACMEChallengeSolver, order *cmacme.Order) error {
 		if !slices.ContainsFunc(route.ParentRefs, func(p cmacme.ParentReference) bool {
 			return p.Name == name && ptr.Deref(p.Namespace, order.Namespace) == namespace && ptr.Deref(p.Kind, "Gateway") == kind
 		}) {
-			route.ParentRefs = append(route.ParentRefs, cmacme.ParentReference{Name: name, Kind: &kind, Namespace: &namespace})
+			// With the group that the API server would fill in, or the Challenge would differ from what is asked for.
+			group := "gateway.networking.k8s.io"
+			route.ParentRefs = append(route.ParentRefs, cmacme.ParentReference{
+				Group: &group, Kind: &kind, Namespace: &namespace, Name: name})
 		}
 	}
 	if len(route.ParentRefs) == 0 {
