@@ -126,10 +126,10 @@ func TestWhatACAAnswersThatItMustNotIsRefused(t *testing.T) {
 		}), says: `the CA wants proof for "victim.example.com", which the order is not for`},
 		"a certificate for another key": {change: certificate(func(_ *x509.Certificate, key *crypto.PublicKey) {
 			*key = (&forger{}).key().Public()
-		}), says: "the CA sent a certificate that is not what was asked for: it is for another key"},
+		}), says: "the CA sent a certificate that is not what was asked for: it is for another private key than that of the request"},
 		"a certificate without the name": {change: certificate(func(c *x509.Certificate, _ *crypto.PublicKey) {
 			c.DNSNames = []string{"victim.example.com"}
-		}), says: `"www.example.com" is not among its names`},
+		}), says: `it lacks names that were asked for: "www.example.com"`},
 		"a certificate that has expired": {change: certificate(func(c *x509.Certificate, _ *crypto.PublicKey) {
 			c.NotAfter = time.Now().Add(-time.Minute)
 		}), says: "it expired at"},
