@@ -281,6 +281,23 @@ func (r *rig) reasons(namespace string) []string {
 	return reasons
 }
 
+// refused waits until the Issuer says that its solver is wrong, which needs no webhook to be found.
+func (r *rig) refused(part string) {
+	r.Helper()
+	cluster.Eventually(r, func() error {
+		issuer := &cmapi.Issuer{}
+		if err := r.admin.Get(r.Context(), client.ObjectKey{Namespace: r.namespace, Name: "by-webhook"}, issuer); err != nil {
+			return err
+		}
+		for _, c := range issuer.Status.Conditions {
+			if c.Type == cmapi.IssuerConditionReady && c.Status == cmmeta.ConditionFalse && strings.Contains(c.Message, part) {
+				return nil
+			}
+		}
+		return cluster.NotYet("%q is not in %+v", part, issuer.Status.Conditions)
+	})
+}
+
 // says waits until a Challenge says something.
 func (r *rig) says(parts ...string) {
 	r.Helper()
@@ -489,16 +506,28 @@ func TestWhatAWebhookRefusesIsSaidInItsWords(t *testing.T) {
 			[]string{`the webhook acme.example.com/rfc2136 says: `, `"lost" not found`}},
 		"a group that is the API server's own": {cmacme.ACMEIssuerDNS01ProviderWebhook{GroupName: "perennial.dev", SolverName: "controllers"},
 			[]string{"APIService v1alpha1.perennial.dev is of the API server itself, so it is no webhook: correct dns01.webhook.groupName"}},
-		"a group that leads elsewhere": {cmacme.ACMEIssuerDNS01ProviderWebhook{GroupName: "../api/v1/namespaces", SolverName: "x"},
-			[]string{`dns01.webhook.groupName: "../api/v1/namespaces" is not the name of an API group`}},
-		"a solver that leads elsewhere": {cmacme.ACMEIssuerDNS01ProviderWebhook{GroupName: group, SolverName: "../../x"},
-			[]string{`dns01.webhook.solverName: "../../x" is not the name of a solver`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := *r
 			r.T, r.namespace = t, cluster.Namespace(t)
 			r.certificate(test.webhook)
 			r.says(test.says...)
+		})
+	}
+	for name, test := range map[string]struct {
+		webhook cmacme.ACMEIssuerDNS01ProviderWebhook
+		says    string
+	}{
+		"a group that leads elsewhere": {cmacme.ACMEIssuerDNS01ProviderWebhook{GroupName: "../api/v1/namespaces", SolverName: "x"},
+			`dns01.webhook.groupName: "../api/v1/namespaces" is not the name of an API group`},
+		"a solver that leads elsewhere": {cmacme.ACMEIssuerDNS01ProviderWebhook{GroupName: group, SolverName: "../../x"},
+			`dns01.webhook.solverName: "../../x" is not the name of a solver`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := *r
+			r.T, r.namespace = t, cluster.Namespace(t)
+			r.certificate(test.webhook)
+			r.refused(test.says)
 		})
 	}
 }
