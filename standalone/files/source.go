@@ -70,10 +70,24 @@ func (r *reconciler) source(ctx context.Context,
 	return v, chain[0], nil, nil
 }
 
+// temporaryAnnotation marks a Secret whose certificate stands in until the issuer has answered.
+const temporaryAnnotation = "perennial.dev/temporary-certificate"
+
+// standsIn reports whether a Secret holds the temporary certificate that its Certificate asks for: a
+// server starts with it, so that the challenges for the real one can be answered.
+func standsIn(crt *cmapi.Certificate, secret *corev1.Secret) bool {
+	return secret != nil && secret.Annotations[temporaryAnnotation] == "true" &&
+		secret.Annotations[cmapi.CertificateNameKey] == crt.Name &&
+		crt.Annotations[cmapi.IssueTemporaryCertificateAnnotation] == "true"
+}
+
 // vouched returns why the Certificate does not vouch for its Secret, nil if it does: its Ready
 // condition says so, and the Secret was issued for it. Secret is nil if there is none.
 func vouched(crt *cmapi.Certificate, secret *corev1.Secret) *trouble {
 	ready := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionReady)
+	if standsIn(crt, secret) {
+		return nil
+	}
 	switch {
 	case ready == nil:
 		return waiting("Certificate %s/%s has not been issued yet", crt.Namespace, crt.Name)

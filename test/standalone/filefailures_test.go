@@ -285,13 +285,13 @@ func TestEachFailureIsAConditionWithItsCauseAndNextAttempt(t *testing.T) {
 			m.agree(name, "failed", test.says[0])
 
 			mend()
-			if err := m.Get(t.Context(), client.ObjectKey{Name: name}, cf); err != nil {
-				t.Fatal(err)
-			}
-			change(cf)
-			if err := m.Update(t.Context(), cf); err != nil {
-				t.Fatal(err)
-			}
+			eventually(t, func() error { // the daemon may write at the same time
+				if err := m.Get(t.Context(), client.ObjectKey{Name: name}, cf); err != nil {
+					return err
+				}
+				change(cf)
+				return m.Update(t.Context(), cf)
+			})
 			m.until(name, metav1.ConditionTrue, "valid until", nil)
 			m.agree(name, "ok", "valid until")
 			if test.reason == "DirectoryTaken" {

@@ -105,7 +105,8 @@ spec:
 	})
 	t.Run("patch --subresource=status and wait", func(t *testing.T) {
 		k("", "patch", "certificate", "web", "-n", namespace, "--subresource=status", "--type=merge",
-			"-p", `{"status":{"conditions":[{"type":"Ready","status":"True","reason":"Test","message":"by hand"}]}}`)
+			// With a generation that kubectl takes for the present one.
+			"-p", `{"status":{"observedGeneration":100,"conditions":[{"type":"Ready","status":"True","reason":"Test","message":"by hand"}]}}`)
 		contains(t, k("", "wait", "certificate", "web", "-n", namespace, "--for=condition=Ready", "--timeout=30s"), "condition met")
 	})
 	t.Run("delete", func(t *testing.T) {
