@@ -288,6 +288,9 @@ func (r *Reconciler) write(ctx context.Context, before, bundle *api.TrustBundle)
 	if equality.Semantic.DeepEqual(before.Status, bundle.Status) {
 		return false, nil
 	}
+	if err := ctx.Err(); err != nil {
+		return false, err // the process ends, which is no failure to report
+	}
 	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
 	switch err := r.Client.Status().Patch(ctx, bundle.DeepCopy(), patch); {
 	case apierrors.IsNotFound(err):
