@@ -43,8 +43,9 @@ type Controllers struct {
 // Passes returns how often a controller looked at an object.
 func (c *Controllers) Passes(t testing.TB, controller string) int {
 	t.Helper()
+	// While the caches start, collectors that read them fail beside those that count.
 	families, err := c.metrics.Gather()
-	if err != nil {
+	if len(families) == 0 && err != nil {
 		t.Fatal(err)
 	}
 	for _, family := range families {
