@@ -88,7 +88,7 @@ func (a *Accounts) bundle(spec *cmacme.ACMEIssuer) ([]*x509.Certificate, error) 
 	return bundle, nil
 }
 
-// checkEmail reports an address that no CA takes. One that was registered is not looked at again.
+// checkEmail reports an address that no CA takes. One that was registered is not checked again.
 func checkEmail(issuer *signer.Issuer) error {
 	email := issuer.GetSpec().ACME.Email
 	if old := issuer.GetStatus().ACME; email == "" || old != nil && old.URI != "" && old.LastRegisteredEmail == email {

@@ -284,7 +284,7 @@ func assess(status *cmapi.IssuerStatus, readiness signer.Readiness, err error, g
 	return events
 }
 
-// again says when an issuer is looked at after an error.
+// again returns when an issuer is reconciled again after an error.
 func again(err error, now time.Time) (reconcile.Result, error) {
 	switch failure := fault.Of(err); failure.Class {
 	case fault.Limited:

@@ -39,7 +39,7 @@ type Party struct {
 	Of string
 	// Alone says that one at a time may wait for it.
 	Alone bool
-	// Thing says that it is nobody to be asked, but something that one at a time may change, such as a
+	// Thing says that it is not an endpoint, but something that one at a time may change, such as a
 	// record. It takes no place from others.
 	Thing bool
 }
