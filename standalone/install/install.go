@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/restmapper"
 
 	"github.com/perennial-pki/perennial/api"
+	"github.com/perennial-pki/perennial/deploy"
 )
 
 // FieldManager owns the fields of what is installed.
@@ -40,6 +41,19 @@ func API(ctx context.Context, config *rest.Config) error {
 	objects, err := Perennial()
 	if err != nil {
 		return err
+	}
+	return Objects(ctx, config, objects...)
+}
+
+// Controller installs the ServiceAccount of the controller and its rights.
+func Controller(ctx context.Context, config *rest.Config) error {
+	rbac, err := deploy.RBAC()
+	if err != nil {
+		return err
+	}
+	var objects []runtime.Object
+	for _, o := range rbac {
+		objects = append(objects, o)
 	}
 	return Objects(ctx, config, objects...)
 }

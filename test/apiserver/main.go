@@ -10,9 +10,6 @@ import (
 	"io"
 	"os"
 
-	"k8s.io/apimachinery/pkg/runtime"
-
-	"github.com/perennial-pki/perennial/deploy"
 	"github.com/perennial-pki/perennial/standalone/controlplane"
 	"github.com/perennial-pki/perennial/standalone/install"
 )
@@ -36,15 +33,7 @@ func run() error {
 		return err
 	}
 	defer plane.Stop()
-	rbac, err := deploy.RBAC()
-	if err != nil {
-		return err
-	}
-	var objects []runtime.Object
-	for _, o := range rbac {
-		objects = append(objects, o)
-	}
-	if err := install.Objects(ctx, plane.AdminConfig(), objects...); err != nil {
+	if err := install.Controller(ctx, plane.AdminConfig()); err != nil {
 		return err
 	}
 	fmt.Println(plane.KubeconfigPath())

@@ -21,10 +21,8 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	kruntime "k8s.io/apimachinery/pkg/runtime"
 	ctrl "sigs.k8s.io/controller-runtime"
 
-	"github.com/perennial-pki/perennial/deploy"
 	"github.com/perennial-pki/perennial/standalone/controlplane"
 	"github.com/perennial-pki/perennial/standalone/install"
 )
@@ -77,15 +75,7 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	defer plane.Stop()
-	rbac, err := deploy.RBAC()
-	if err != nil {
-		return err
-	}
-	var objects []kruntime.Object
-	for _, r := range rbac {
-		objects = append(objects, r)
-	}
-	if err := install.Objects(ctx, plane.AdminConfig(), objects...); err != nil {
+	if err := install.Controller(ctx, plane.AdminConfig()); err != nil {
 		return err
 	}
 	b := &bench{options: o, dir: dir, binary: binary, plane: plane}

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
@@ -199,15 +198,7 @@ func (o options) checkChallenges() error {
 
 // account installs the controller's ServiceAccount and rights, and returns what it connects with: it has no others.
 func account(ctx context.Context, admin *rest.Config) (*rest.Config, error) {
-	rbac, err := deploy.RBAC()
-	if err != nil {
-		return nil, err
-	}
-	var objects []runtime.Object
-	for _, o := range rbac {
-		objects = append(objects, o)
-	}
-	if err := install.Objects(ctx, admin, objects...); err != nil {
+	if err := install.Controller(ctx, admin); err != nil {
 		return nil, err
 	}
 	return serviceaccount.Config(ctx, admin, deploy.Namespace, deploy.ServiceAccount)
