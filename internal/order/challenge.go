@@ -370,6 +370,10 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 		st.State = cmacme.Pending
 		r.tellOnce(ch, corev1.EventTypeNormal, "Presented", fmt.Sprintf("Presented challenge using %s challenge mechanism", ch.Spec.Type))
 	}
+	siblings, err := r.siblings(ctx, ch)
+	if err != nil {
+		return result, say, err
+	}
 	unseen := ""
 	if wait := ch.Spec.Solver.WaitInsteadOfSelfCheck; wait != nil {
 		if until := st.PresentedAt.Add(wait.Duration); now.Before(until) {
@@ -411,8 +415,9 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 			}
 			return reconcile.Result{RequeueAfter: checkDelay(now.Sub(st.PresentedAt.Time))}, say, nil // others, whom we cannot watch, have to see it
 		}
-		if unseen = seen.Unseen; unseen == "" {
+		if unseen = seen.Unseen; unseen == "" && !r.seen.is(string(ch.UID)) {
 			r.seen.since(string(ch.UID), now)
+			r.call(siblings) // those that waited for this one
 		}
 		r.restorationSeen(ch)
 	}
@@ -421,6 +426,10 @@ func (r *ChallengeReconciler) step(ctx context.Context, ch *cmacme.Challenge) (r
 			st.Reason = fmt.Sprintf("Waiting after the proof could be seen: %s, until %s", wait.Duration, until.UTC().Format(time.RFC3339))
 			return reconcile.Result{RequeueAfter: until.Sub(now)}, say, nil // the end of the wait
 		}
+	}
+	if other := r.awaits(ch, siblings, now); other != nil && unseen == "" {
+		st.Reason = fmt.Sprintf("Waiting for the value of %s in the same record, as the CA's resolver caches the record", other.Name)
+		return reconcile.Result{RequeueAfter: checkAgain}, say, nil // the sibling calls when it is visible, unless it fails
 	}
 	if err := lane.Enter(ctx, server); err != nil {
 		return result, say, err

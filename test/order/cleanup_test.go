@@ -300,7 +300,13 @@ func TestAChallengeThatCouldNeverBeginGoesAtOnce(t *testing.T) {
 	cluster.Run(t, options)
 	solve := r.byDNS("")
 	r.delete(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: "tsig"}})
-	r.issuer(solve)
+	r.issuer(solve, func(spec *cmacme.ACMEIssuer) {
+		// A solver that works for other names keeps the issuer ready.
+		spec.Solvers = append(spec.Solvers, cmacme.ACMEChallengeSolver{
+			Selector: &cmacme.CertificateDNSNameSelector{DNSNames: []string{"other.example.com"}},
+			HTTP01:   &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}},
+		})
+	})
 	crt := r.certificate("site", "www.example.com")
 	r.says("/tsig, dns01.rfc2136.tsigSecretSecretRef, does not exist")
 	var list cmacme.ChallengeList

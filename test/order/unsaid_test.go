@@ -148,7 +148,7 @@ func TestWhatMayStandWhereAnothersProofStandsIsRemovedAfterThatOrNamed(t *testin
 			}
 			now.Step(11 * time.Minute) // longer than it is tried, unless nobody has tried yet
 			r.eventually("it is given up", func() bool { now.Step(time.Second); return len(r.events("CleanUpError")) > 0 })
-			r.tells("CleanUpError", "Gave up", fmt.Sprintf("%s with the value %q may be there: look, and remove it by hand", challengeName, lost), "/"+challengeOf(theirs).Name+" was needed")
+			r.tells("CleanUpError", "Gave up", fmt.Sprintf("%s with the value %q may be there: look, and remove it by hand", challengeName, lost), "("+challengeOf(theirs).Name+") was needed")
 			r.eventually("the Challenge is gone", func() bool { return challengeOf(lost) == nil })
 			if got := r.names.TXT(challengeName); !slices.Contains(got, theirs) {
 				t.Errorf("the zone has %q, and not the other's %q", got, theirs)
