@@ -29,10 +29,10 @@ import (
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
-	"github.com/perennial-pki/perennial/internal/budget"
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/lane"
 	"github.com/perennial-pki/perennial/internal/outside"
+	"github.com/perennial-pki/perennial/internal/ratelimit"
 	"github.com/perennial-pki/perennial/internal/secrets"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
@@ -58,8 +58,9 @@ type Accounts struct {
 	Secrets *secrets.Store
 	Limits  pki.Limits
 	Clock   clock.PassiveClock
-	// Budget knows which CAs are to be left alone, or take no new accounts, until when. It may be nil if no accounts are registered.
-	Budget *budget.Budget
+	// RateLimits knows until when CAs must be left alone, or take no new accounts. It may be nil if no
+	// accounts are registered.
+	RateLimits *ratelimit.Ledgers
 	// Egress is how far issuers reach.
 	Egress outside.Egress
 	// UserAgent and Observe are those of acme.Client.
@@ -116,10 +117,10 @@ func (a *Accounts) Server(spec *cmacme.ACMEIssuer, kind string) (*acme.Client, e
 		Directory: spec.Server, HTTP: &http.Client{Transport: a.Egress.Of(key.cluster).Transport(transport)},
 		UserAgent: a.UserAgent, Now: a.Clock.Now, Observe: a.Observe,
 	}
-	if a.Budget != nil {
-		c.Before = func(ctx context.Context) error { return a.Budget.CA(spec.Server).Open(ctx) }
+	if a.RateLimits != nil {
+		c.Before = func(ctx context.Context) error { return a.RateLimits.CA(spec.Server).Available(ctx) }
 		c.Observe = func(e acme.Exchange) {
-			a.Budget.CA(spec.Server).Saw(e)
+			a.RateLimits.CA(spec.Server).Observe(e)
 			if a.Observe != nil {
 				a.Observe(e)
 			}
@@ -432,7 +433,7 @@ func (a *Accounts) register(ctx context.Context, issuer *signer.Issuer, c *acme.
 		}
 		request.ExternalAccountBinding = &acme.ExternalAccountBinding{KeyID: b.KeyID, MACKey: mac}
 	}
-	limits := a.Budget.CA(spec.Server)
+	limits := a.RateLimits.CA(spec.Server)
 	if err := limits.MayRegister(ctx); err != nil {
 		return acme.Account{}, err
 	}

@@ -13,9 +13,9 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/perennial-pki/perennial/acme"
-	"github.com/perennial-pki/perennial/internal/budget"
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/outside"
+	"github.com/perennial-pki/perennial/internal/ratelimit"
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
@@ -50,8 +50,8 @@ func Fault(reason string, now time.Time, err error) error {
 	case limited(p),
 		p.Status == http.StatusServiceUnavailable && !p.RetryAfter.IsZero():
 		until := p.RetryAfter
-		if until.IsZero() && budget.ByAddress(p.Action) {
-			until = now.Add(budget.Unsaid)
+		if until.IsZero() && ratelimit.CountedByAddress(p.Action) {
+			until = now.Add(ratelimit.DefaultRetryAfter)
 		} else if until.IsZero() {
 			until = now.Add(unsaid)
 		} else if !until.After(now) {
@@ -59,7 +59,7 @@ func Fault(reason string, now time.Time, err error) error {
 		}
 		last := now.Add(atMost)
 		if p.Status == http.StatusServiceUnavailable {
-			reason, last = fault.Busy, now.Add(budget.LongestClosed)
+			reason, last = fault.Busy, now.Add(ratelimit.MaxRetryAfter)
 		}
 		until = within(until, now, last)
 		return fault.Limitedf(reason, until, "%w; it will be asked again at %s", err, until.UTC().Format(time.RFC3339))
@@ -141,7 +141,7 @@ func Outage(err error) (reason string) {
 // limits our address, has another: all stay away from it anyway.
 func Limited(err error) *acme.Problem {
 	var p *acme.Problem
-	if !errors.As(err, &p) || p.Status == http.StatusServiceUnavailable || budget.ByAddress(p.Action) || !limited(p) {
+	if !errors.As(err, &p) || p.Status == http.StatusServiceUnavailable || ratelimit.CountedByAddress(p.Action) || !limited(p) {
 		return nil
 	}
 	return p

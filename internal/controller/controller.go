@@ -46,7 +46,6 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	perennial "github.com/perennial-pki/perennial/api/perennial/v1alpha1"
 	"github.com/perennial-pki/perennial/internal/account"
-	"github.com/perennial-pki/perennial/internal/budget"
 	"github.com/perennial-pki/perennial/internal/external"
 	"github.com/perennial-pki/perennial/internal/inject"
 	"github.com/perennial-pki/perennial/internal/issuer"
@@ -57,6 +56,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/order"
 	"github.com/perennial-pki/perennial/internal/outside"
 	"github.com/perennial-pki/perennial/internal/policies"
+	"github.com/perennial-pki/perennial/internal/ratelimit"
 	"github.com/perennial-pki/perennial/internal/reissue"
 	"github.com/perennial-pki/perennial/internal/renewalinfo"
 	"github.com/perennial-pki/perennial/internal/request"
@@ -460,7 +460,7 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 	if o.Dial == nil || len(o.HTTP01.Nameservers) > 0 {
 		site.Lookup = solver.Lookup(o.HTTP01.Nameservers)
 	}
-	limits := &budget.Budget{
+	limits := &ratelimit.Ledgers{
 		Client: direct, Namespace: o.ClusterResourceNamespace, Clock: o.Clock, Log: o.Log.WithName("limits"), Events: events, Orders: order.Past(c, scope),
 	}
 	if o.Namespace != "" {
@@ -471,7 +471,7 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 	}
 	issuances := &reissue.Store{Client: direct, Namespace: limits.Namespace, Clock: o.Clock,
 		Log: o.Log.WithName("issuances")}
-	accounts := &account.Accounts{Client: c, Secrets: store, Limits: o.Limits, Clock: o.Clock, Budget: limits,
+	accounts := &account.Accounts{Client: c, Secrets: store, Limits: o.Limits, Clock: o.Clock, RateLimits: limits,
 		Egress: egress, UserAgent: "perennial", Observe: metrics.ACMEExchange, Guard: guard.Guard}
 	answers := &http01.Solver{
 		Cache: c, Direct: direct, Namespace: o.Namespace, Mode: o.HTTP01.Mode, Listens: o.HTTP01Address != "", Service: o.HTTP01.Service, WithoutTargetRef: o.HTTP01.WithoutTargetRef,
@@ -543,8 +543,8 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 			Events: events, Metrics: metrics, Clock: o.Clock, Guard: guard.Guard}},
 		{on[issuers], issuersOf(signer.KindIssuer)},
 		{on[clusterIssuers] && wide, issuersOf(signer.KindClusterIssuer)},
-		{on[orders], &order.Reconciler{Client: c, Scope: scope, Accounts: accounts, Budget: limits, Names: names, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, Revocation: revoker, Lanes: lanes()}},
-		{on[challenges], &order.ChallengeReconciler{Client: c, Scope: scope, Accounts: accounts, Budget: limits,
+		{on[orders], &order.Reconciler{Client: c, Scope: scope, Accounts: accounts, RateLimits: limits, Names: names, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, Revocation: revoker, Lanes: lanes()}},
+		{on[challenges], &order.ChallengeReconciler{Client: c, Scope: scope, Accounts: accounts, RateLimits: limits,
 			Solvers: solvers, Names: names, Events: events, Metrics: metrics, Clock: o.Clock, Max: o.MaxChallenges,
 			Lanes: lanes(), Guard: guard.Guard}},
 		{on[renewalInfo], &renewalinfo.Reconciler{Client: c, Secrets: store, Scope: scope, Accounts: accounts, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, Lanes: lanes()}},

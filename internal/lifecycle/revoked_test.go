@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/perennial-pki/perennial/internal/budget"
+	"github.com/perennial-pki/perennial/internal/ratelimit"
 )
 
 // TestTenThousandCertificatesPastTheirWindowsAreEachRenewedOnce has a CA with Let's Encrypt's
@@ -15,7 +15,7 @@ import (
 // of, so none of the orders is exempt by its window. The process is killed meanwhile.
 func TestTenThousandCertificatesPastTheirWindowsAreEachRenewedOnce(t *testing.T) {
 	w := &world{
-		T: t, random: rand.New(rand.NewPCG(3, 4)), ledger: budget.NewLedger(), orders: map[string]*order{},
+		T: t, random: rand.New(rand.NewPCG(3, 4)), ledger: ratelimit.NewLedger(), orders: map[string]*order{},
 		now: time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC),
 	}
 	w.ca = &authority{buckets: map[string]*tokens{}, issued: map[string]time.Time{}, rows: map[string]*row{}}

@@ -17,7 +17,7 @@ import (
 
 	"github.com/perennial-pki/perennial/acme"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
-	"github.com/perennial-pki/perennial/internal/budget"
+	"github.com/perennial-pki/perennial/internal/ratelimit"
 )
 
 // TestInAYearOfTenThousandCertificatesNoOrderIsRefused runs the scheduler, when to renew and whether an order may be sent, for a year against a CA
@@ -25,7 +25,7 @@ import (
 // CA; certificates are revoked, and ask for other names; the process is killed now and then, in the middle of orders, and its ledger lost.
 func TestInAYearOfTenThousandCertificatesNoOrderIsRefused(t *testing.T) {
 	w := &world{
-		T: t, random: rand.New(rand.NewPCG(1, 2)), ledger: budget.NewLedger(), orders: map[string]*order{},
+		T: t, random: rand.New(rand.NewPCG(1, 2)), ledger: ratelimit.NewLedger(), orders: map[string]*order{},
 		now: time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC),
 	}
 	w.rush = w.now.Add(3 * day)
@@ -144,7 +144,7 @@ type owner struct {
 // order is an Order: what of it is in the API. One that failed is deleted when the next is asked for; of those with a certificate the last are kept,
 // as the revisionHistoryLimit says.
 type order struct {
-	budget.Past
+	ratelimit.OrderRecord
 	owner    *owner
 	names    []string
 	replaces *certificate
@@ -169,7 +169,7 @@ type world struct {
 	now    time.Time // of the CA
 	rush   time.Time // until then many orders wait
 	ca     *authority
-	ledger *budget.Ledger
+	ledger *ratelimit.Ledger
 
 	orders map[string]*order // by ID
 	serial int64
@@ -260,11 +260,11 @@ func (w *world) kill() {
 		w.unwritten++
 	}
 	w.aimed, w.pending = nil, false
-	var objects []budget.Past
+	var objects []ratelimit.OrderRecord
 	for _, id := range slices.Sorted(maps.Keys(w.orders)) {
 		x := w.orders[id]
-		objects = append(objects, x.Past)
-		if x.waits = false; !x.Sent && !x.Ended { // it asks again
+		objects = append(objects, x.OrderRecord)
+		if x.waits = false; !x.Sent && !x.Finished { // it asks again
 			w.at(w.within(time.Minute), func() { w.again(x) })
 		}
 	}
@@ -275,15 +275,15 @@ func (w *world) kill() {
 				r.failures = 0
 			}
 		}
-		w.ledger = budget.Restore(objects, w.clock())
+		w.ledger = ratelimit.Restore(objects, w.clock())
 	} else {
 		var err error
-		if w.ledger, err = budget.Decode(w.text); err != nil {
+		if w.ledger, err = ratelimit.Decode(w.text); err != nil {
 			w.Fatal(err)
 		}
 		w.ledger.Settle(objects, w.clock())
 	}
-	w.ledger.Interrupted(w.clock())
+	w.ledger.Restarted(w.clock())
 }
 
 // ask begins an order.
@@ -293,10 +293,10 @@ func (w *world) ask(o *owner) {
 	}
 	o.busy = true
 	o.orders++
-	limits := budget.Published("https://acme-v02.api.letsencrypt.org/directory")
-	x := &order{owner: o, names: o.names, replaces: o.cert, sentBy: -1, Past: budget.Past{Ask: budget.Ask{
+	limits := ratelimit.Published("https://acme-v02.api.letsencrypt.org/directory")
+	x := &order{owner: o, names: o.names, replaces: o.cert, sentBy: -1, OrderRecord: ratelimit.OrderRecord{Request: ratelimit.Request{
 		ID: fmt.Sprintf("%d/%d", o.id, o.orders), Namespace: o.namespace, Name: fmt.Sprint(o.id), Account: o.account, Limits: limits, Published: limits,
-		Asked: w.clock().Truncate(time.Second), Renewal: o.cert != nil,
+		Created: w.clock().Truncate(time.Second), Renewal: o.cert != nil,
 	}}}
 	for _, name := range x.names {
 		x.Identifiers = append(x.Identifiers, acme.DNS(name))
@@ -307,26 +307,26 @@ func (w *world) ask(o *owner) {
 
 // again asks whether the order may be sent.
 func (w *world) again(x *order) {
-	if x.Sent || x.Ended || x.sentBy == w.process {
+	if x.Sent || x.Finished || x.sentBy == w.process {
 		return
 	}
-	o, a := x.owner, x.Ask
-	a.Renewal = slices.ContainsFunc(o.kept, func(k *order) bool { return slices.Equal(k.names, x.names) && w.clock().Sub(k.Asked) < 119*day })
+	o, a := x.owner, x.Request
+	a.Renewal = slices.ContainsFunc(o.kept, func(k *order) bool { return slices.Equal(k.names, x.names) && w.clock().Sub(k.Created) < 119*day })
 	if o.cert != nil {
 		a.Expires = o.cert.to
 		if o.window != nil {
 			a.Window = acme.Window{Start: o.window.Start.Time, End: o.window.End.Time}
 		}
 	}
-	v := w.ledger.Ask(a, w.clock())
+	v := w.ledger.Admit(a, w.clock())
 	w.wake()
-	x.Paused, x.Failed, x.At = time.Time{}, nil, time.Time{}
+	x.PausedUntil, x.Failed, x.At = time.Time{}, nil, time.Time{}
 	if !v.Allowed {
 		if !x.waits {
 			w.waits++
 		}
-		if x.waits = true; v.Kind == budget.Paused {
-			x.Paused, x.Failed, x.At = v.Until, x.Identifiers, x.Asked
+		if x.waits = true; v.Kind == ratelimit.Paused {
+			x.PausedUntil, x.Failed, x.At = v.Until, x.Identifiers, x.Created
 		}
 		if !v.Until.After(w.clock()) {
 			w.Fatalf("it waits until a time that is past: %+v", v)
@@ -346,7 +346,7 @@ func (w *world) again(x *order) {
 		w.happened("order")
 		w.at(w.within(time.Second), w.alive(func() {
 			x.Sent = true
-			w.ledger.Taken(x.ID, w.clock())
+			w.ledger.Accepted(x.ID, w.clock())
 			w.soon()
 			w.at(10*time.Second+w.within(20*time.Minute), func() { w.validated(x) })
 		}))
@@ -384,11 +384,11 @@ func (w *world) validated(x *order) {
 		w.ca.fail(o.account, x.names[0], w.now)
 		w.happened("failure")
 		failed := x.Identifiers[:1]
-		w.ledger.Failed(o.account, failed[0], x.Limits.Validations, x.ID, "no", w.clock())
+		w.ledger.ValidationFailed(o.account, failed[0], x.Limits.Validations, x.ID, "no", w.clock())
 		w.write()
-		x.Ended, x.Failed, x.At = true, x.Identifiers, w.clock().Truncate(time.Second)
-		_, x.Paused = w.ledger.PausedUntil(o.account, failed, w.clock())
-		w.ledger.Ended(x.ID, false, w.clock())
+		x.Finished, x.Failed, x.At = true, x.Identifiers, w.clock().Truncate(time.Second)
+		_, x.PausedUntil = w.ledger.PausedUntil(o.account, failed, w.clock())
+		w.ledger.Finished(x.ID, false, w.clock())
 		w.soon()
 		w.wake()
 		o.failed++
@@ -408,7 +408,7 @@ func (w *world) validated(x *order) {
 	for _, id := range x.Identifiers {
 		w.ledger.Validated(o.account, id, w.clock())
 	}
-	w.ledger.Final(x.ID)
+	w.ledger.Finalizing(x.ID)
 	w.soon()
 	w.at(w.within(30*time.Second), func() {
 		w.ca.issue(x.names, w.now)
@@ -417,8 +417,8 @@ func (w *world) validated(x *order) {
 		c := &certificate{serial: w.serial, names: x.names, from: w.now, to: w.now.Add(o.life)}
 		c.leaf = &x509.Certificate{NotBefore: c.from.Add(-time.Hour).Truncate(time.Second), NotAfter: c.to, SerialNumber: big.NewInt(c.serial)}
 		w.at(w.within(30*time.Second), func() {
-			x.Ended, x.Issued, x.At = true, true, c.leaf.NotBefore
-			w.ledger.Ended(x.ID, true, w.clock())
+			x.Finished, x.Issued, x.At = true, true, c.leaf.NotBefore
+			w.ledger.Finished(x.ID, true, w.clock())
 			w.soon()
 			w.wake()
 			if o.cert != nil {

@@ -30,11 +30,11 @@ import (
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	"github.com/perennial-pki/perennial/internal/account"
-	"github.com/perennial-pki/perennial/internal/budget"
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/issuer"
 	"github.com/perennial-pki/perennial/internal/lane"
 	"github.com/perennial-pki/perennial/internal/observe"
+	"github.com/perennial-pki/perennial/internal/ratelimit"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/internal/solver"
 	"github.com/perennial-pki/perennial/internal/solver/dns01"
@@ -62,10 +62,10 @@ const (
 
 // ChallengeReconciler brings Challenges to their end.
 type ChallengeReconciler struct {
-	Client   client.Client
-	Scope    signer.Scope
-	Accounts *account.Accounts
-	Budget   *budget.Budget
+	Client     client.Client
+	Scope      signer.Scope
+	Accounts   *account.Accounts
+	RateLimits *ratelimit.Ledgers
 	// Solvers are those of the types of challenges.
 	Solvers map[cmacme.ACMEChallengeType]solver.Solver
 	Events  record.EventRecorder

@@ -15,8 +15,8 @@ import (
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	"github.com/perennial-pki/perennial/internal/account"
-	"github.com/perennial-pki/perennial/internal/budget"
 	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/ratelimit"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
 )
@@ -34,8 +34,8 @@ const lineAgain = 10 * time.Minute
 const byNames = "spec.names"
 
 // limitsOf are the limits of an issuer.
-func limitsOf(spec *cmacme.ACMEIssuer) (own, published budget.Limits) {
-	published = budget.Published(spec.Server)
+func limitsOf(spec *cmacme.ACMEIssuer) (own, published ratelimit.Limits) {
+	published = ratelimit.Published(spec.Server)
 	return published.Override(spec.RateLimits), published
 }
 
@@ -60,8 +60,8 @@ func allNames(order *cmacme.Order) string {
 }
 
 // admit reports an error if the order must wait.
-func (r *Reconciler) admit(ctx context.Context, order *cmacme.Order, i *signer.Issuer, ask budget.Ask) error {
-	v, err := r.Budget.CA(i.GetSpec().ACME.Server).Ask(ctx, ask)
+func (r *Reconciler) admit(ctx context.Context, order *cmacme.Order, i *signer.Issuer, ask ratelimit.Request) error {
+	v, err := r.RateLimits.CA(i.GetSpec().ACME.Server).Admit(ctx, ask)
 	if err != nil {
 		return err
 	}
@@ -73,9 +73,9 @@ func (r *Reconciler) admit(ctx context.Context, order *cmacme.Order, i *signer.I
 }
 
 // postponed writes into the status that the order waits, and returns the error that says so.
-func postponed(order *cmacme.Order, v budget.Verdict) error {
+func postponed(order *cmacme.Order, v ratelimit.Decision) error {
 	order.Status.PausedUntil = nil
-	if v.Kind == budget.Paused {
+	if v.Kind == ratelimit.Paused {
 		until := metav1.NewTime(v.Until)
 		order.Status.PausedUntil = &until
 		return fault.Limitedf("Paused", v.Until, "%s", v.Message())
@@ -84,15 +84,15 @@ func postponed(order *cmacme.Order, v budget.Verdict) error {
 }
 
 // ask is what is to be known of an order before it is sent.
-func (r *Reconciler) ask(ctx context.Context, order *cmacme.Order, i *signer.Issuer, by acme.Account) (budget.Ask, error) {
+func (r *Reconciler) ask(ctx context.Context, order *cmacme.Order, i *signer.Issuer, by acme.Account) (ratelimit.Request, error) {
 	spec := i.GetSpec().ACME
 	wanted, err := request(order)
 	if err != nil {
-		return budget.Ask{}, err
+		return ratelimit.Request{}, err
 	}
-	a := budget.Ask{
+	a := ratelimit.Request{
 		ID: string(order.UID), Namespace: order.Namespace, Name: order.Name, Account: by.URL, Identifiers: wanted.Identifiers,
-		Manual: order.Annotations[signer.ManualAnnotation] != "", Asked: order.CreationTimestamp.Time,
+		Manual: order.Annotations[signer.ManualAnnotation] != "", Created: order.CreationTimestamp.Time,
 	}
 	a.Limits, a.Published = limitsOf(spec)
 	if name := order.Annotations[cmapi.CertificateNameKey]; name != "" {
@@ -110,7 +110,7 @@ func (r *Reconciler) ask(ctx context.Context, order *cmacme.Order, i *signer.Iss
 			}
 		}
 	}
-	if a.Limits == (budget.Limits{}) {
+	if a.Limits == (ratelimit.Limits{}) {
 		return a, nil // nobody asks whether it is a renewal
 	}
 	var same cmacme.OrderList
@@ -134,13 +134,13 @@ func sameHost(a, b string) bool {
 
 // refused learns from the refusal of an order that it came too early, and returns the error of an order that waits. Other errors stay as they
 // are.
-func (r *Reconciler) refused(ctx context.Context, order *cmacme.Order, i *signer.Issuer, ask budget.Ask, err error) error {
+func (r *Reconciler) refused(ctx context.Context, order *cmacme.Order, i *signer.Issuer, ask ratelimit.Request, err error) error {
 	problem := account.Limited(err)
 	if problem == nil {
 		return err
 	}
 	until := fault.Of(account.Fault("", r.Clock.Now(), err)).Until
-	v, e := r.Budget.CA(i.GetSpec().ACME.Server).Refused(ctx, ask, problem, until)
+	v, e := r.RateLimits.CA(i.GetSpec().ACME.Server).Refused(ctx, ask, problem, until)
 	if e != nil {
 		return e
 	}
@@ -148,14 +148,14 @@ func (r *Reconciler) refused(ctx context.Context, order *cmacme.Order, i *signer
 }
 
 // Past returns how to list the orders to the CA of a directory.
-func Past(c client.Reader, scope signer.Scope) func(ctx context.Context, directory string) ([]budget.Past, error) {
-	return func(ctx context.Context, directory string) ([]budget.Past, error) {
+func Past(c client.Reader, scope signer.Scope) func(ctx context.Context, directory string) ([]ratelimit.OrderRecord, error) {
+	return func(ctx context.Context, directory string) ([]ratelimit.OrderRecord, error) {
 		var list cmacme.OrderList
 		if err := c.List(ctx, &list, client.UnsafeDisableDeepCopy, &client.ListOptions{DisableReadYourWritesConsistency: true}); err != nil {
 			return nil, err
 		}
 		issuers := map[string]*signer.Issuer{}
-		var past []budget.Past
+		var past []ratelimit.OrderRecord
 		for n := range list.Items {
 			o := &list.Items[n]
 			key := signer.Key(o.Namespace, o.Spec.IssuerRef)
@@ -167,24 +167,24 @@ func Past(c client.Reader, scope signer.Scope) func(ctx context.Context, directo
 				}
 				issuers[key] = i
 			}
-			if i == nil || i.GetSpec().ACME == nil || budget.Canonical(i.GetSpec().ACME.Server) != directory || i.GetStatus().ACME == nil {
+			if i == nil || i.GetSpec().ACME == nil || ratelimit.Canonical(i.GetSpec().ACME.Server) != directory || i.GetStatus().ACME == nil {
 				continue
 			}
 			wanted, err := request(o)
 			if err != nil {
 				continue
 			}
-			p := budget.Past{
-				Ask: budget.Ask{
+			p := ratelimit.OrderRecord{
+				Request: ratelimit.Request{
 					ID: string(o.UID), Namespace: o.Namespace, Name: o.Name, Account: i.GetStatus().ACME.URI, Identifiers: wanted.Identifiers,
-					Renewal: wanted.Replaces != "", Asked: o.CreationTimestamp.Time,
+					Renewal: wanted.Replaces != "", Created: o.CreationTimestamp.Time,
 				},
-				Sent: o.Status.URL != "", Ended: finished(o.Status.State), Issued: o.Status.State == cmacme.Valid,
+				Sent: o.Status.URL != "", Finished: finished(o.Status.State), Issued: o.Status.State == cmacme.Valid,
 			}
 			p.At = whenOf(o)
-			p.Failed, p.Why = failedOf(o, wanted.Identifiers)
+			p.Failed, p.Detail = failedOf(o, wanted.Identifiers)
 			if t := o.Status.PausedUntil; t != nil {
-				p.Paused = t.Time
+				p.PausedUntil = t.Time
 			}
 			p.Limits, p.Published = limitsOf(i.GetSpec().ACME)
 			past = append(past, p)
@@ -227,16 +227,16 @@ func failedOf(o *cmacme.Order, wanted []acme.Identifier) (names []acme.Identifie
 	return nil, ""
 }
 
-// judged tells the budget how the CA has judged a proof.
+// judged records how the CA has judged a proof.
 func (r *ChallengeReconciler) judged(ctx context.Context, ch *cmacme.Challenge, i *signer.Issuer, by acme.Account, z acme.Authorization) error {
 	spec := i.GetSpec().ACME
-	ca := r.Budget.CA(spec.Server)
+	ca := r.RateLimits.CA(spec.Server)
 	switch ch.Status.State {
 	case cmacme.Valid:
 		ca.Validated(by.URL, z.Identifier)
 	case cmacme.Invalid:
 		own, _ := limitsOf(spec)
-		return ca.Failed(ctx, by.URL, z.Identifier, own.Validations, ch.Spec.AuthorizationURL, ch.Status.Reason)
+		return ca.ValidationFailed(ctx, by.URL, z.Identifier, own.Validations, ch.Spec.AuthorizationURL, ch.Status.Reason)
 	}
 	return nil
 }
@@ -257,7 +257,7 @@ func (r *Reconciler) failures(ctx context.Context, o conversation, i *signer.Iss
 		if z.Status != acme.StatusInvalid {
 			continue
 		}
-		if err := r.Budget.CA(spec.Server).Failed(ctx, o.by.URL, z.Identifier, own.Validations, ch.Spec.AuthorizationURL, refusal(problemOf(ch, z))); err != nil {
+		if err := r.RateLimits.CA(spec.Server).ValidationFailed(ctx, o.by.URL, z.Identifier, own.Validations, ch.Spec.AuthorizationURL, refusal(problemOf(ch, z))); err != nil {
 			return err
 		}
 	}
@@ -270,7 +270,7 @@ func (r *Reconciler) paused(ctx context.Context, o conversation, order *cmacme.O
 	if err != nil {
 		return err
 	}
-	names, until, err := r.Budget.CA(i.GetSpec().ACME.Server).PausedUntil(ctx, o.by.URL, wanted.Identifiers)
+	names, until, err := r.RateLimits.CA(i.GetSpec().ACME.Server).PausedUntil(ctx, o.by.URL, wanted.Identifiers)
 	if err != nil || len(names) == 0 {
 		return err
 	}

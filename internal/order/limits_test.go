@@ -11,7 +11,7 @@ import (
 	clocktesting "k8s.io/utils/clock/testing"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
-	"github.com/perennial-pki/perennial/internal/budget"
+	"github.com/perennial-pki/perennial/internal/ratelimit"
 )
 
 func TestWhatAnOrderSaysOfWhenItEnded(t *testing.T) {
@@ -46,7 +46,7 @@ func TestAnOrderThatWaitsForLongLooksAgainWhetherThoseBeforeItHaveLeft(t *testin
 	r := &Reconciler{Clock: clocktesting.NewFakePassiveClock(now)}
 	for wait, want := range map[time.Duration]time.Duration{time.Minute: time.Minute, 14 * 24 * time.Hour: lineAgain} {
 		order := &cmacme.Order{}
-		err := postponed(order, budget.Verdict{Kind: budget.Domain, Until: now.Add(wait), Ahead: 50})
+		err := postponed(order, ratelimit.Decision{Kind: ratelimit.Domain, Until: now.Add(wait), Ahead: 50})
 		if result, err := r.failed(t.Context(), order, now, err, nil); err != nil || result.RequeueAfter != want {
 			t.Errorf("of %s it waits %s, %v", wait, result.RequeueAfter, err)
 		}

@@ -13,8 +13,8 @@ import (
 	"github.com/perennial-pki/perennial/acme"
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/account"
-	"github.com/perennial-pki/perennial/internal/budget"
 	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/ratelimit"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
 )
@@ -56,7 +56,7 @@ func request(order *cmacme.Order) (acme.OrderRequest, error) {
 }
 
 // begin asks for the order.
-func (r *Reconciler) begin(ctx context.Context, o conversation, order *cmacme.Order, i *signer.Issuer, within budget.Ask) error {
+func (r *Reconciler) begin(ctx context.Context, o conversation, order *cmacme.Order, i *signer.Issuer, within ratelimit.Request) error {
 	ask, err := request(order)
 	if err != nil {
 		return err
@@ -110,7 +110,7 @@ func (r *Reconciler) begin(ctx context.Context, o conversation, order *cmacme.Or
 }
 
 // newOrder sends the order. If the reply cannot be read but names the order's URL, the order is
-// read there. The budget records it if the CA may have taken it and its URL is not known.
+// read there. The ledger of rate limits records it if the CA may have taken it and its URL is not known.
 func (r *Reconciler) newOrder(ctx context.Context, o conversation, order *cmacme.Order, ask acme.OrderRequest) (acme.Order, error) {
 	got, err := o.ca.NewOrder(ctx, o.by, ask)
 	var silent *acme.NoReply
@@ -121,7 +121,7 @@ func (r *Reconciler) newOrder(ctx context.Context, o conversation, order *cmacme
 		}
 	}
 	if errors.As(err, &silent) && silent.Action == "newOrder" || errors.As(err, &wrong) && wrong.Action == "newOrder" {
-		r.Budget.Unheard(string(order.UID))
+		r.RateLimits.NoReply(string(order.UID))
 	}
 	return got, err
 }

@@ -30,11 +30,11 @@ import (
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	"github.com/perennial-pki/perennial/internal/account"
-	"github.com/perennial-pki/perennial/internal/budget"
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/issuer"
 	"github.com/perennial-pki/perennial/internal/lane"
 	"github.com/perennial-pki/perennial/internal/observe"
+	"github.com/perennial-pki/perennial/internal/ratelimit"
 	"github.com/perennial-pki/perennial/internal/revocation"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/internal/solver/dns01"
@@ -52,14 +52,14 @@ const (
 
 // Reconciler brings Orders to their certificates.
 type Reconciler struct {
-	Client   client.Client
-	Scope    signer.Scope
-	Accounts *account.Accounts
-	Budget   *budget.Budget
-	Limits   pki.Limits
-	Events   record.EventRecorder
-	Metrics  *observe.Metrics
-	Clock    clock.PassiveClock
+	Client     client.Client
+	Scope      signer.Scope
+	Accounts   *account.Accounts
+	RateLimits *ratelimit.Ledgers
+	Limits     pki.Limits
+	Events     record.EventRecorder
+	Metrics    *observe.Metrics
+	Clock      clock.PassiveClock
 	// Revocation revokes what is issued for Certificates that are deleted meanwhile.
 	Revocation *revocation.Reconciler
 	// Names answers what the DNS says of names that a CA refused.
@@ -153,7 +153,7 @@ func (r *Reconciler) SetupWithManager(_ context.Context, mgr ctrl.Manager, _ cac
 		})).
 		WatchesRawSource(source.Func(func(_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
 			r.queue = queue
-			r.Budget.Wake = func(name types.NamespacedName) { queue.Add(reconcile.Request{NamespacedName: name}) }
+			r.RateLimits.Wake = func(name types.NamespacedName) { queue.Add(reconcile.Request{NamespacedName: name}) }
 			return nil
 		})).
 		WatchesRawSource(r.Lanes.Calls())
@@ -181,7 +181,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	order := &cmacme.Order{}
 	if err := r.Client.Get(ctx, request.NamespacedName, order, client.UnsafeDisableDeepCopy); err != nil {
 		if apierrors.IsNotFound(err) {
-			r.Budget.Gone(request.NamespacedName)
+			r.RateLimits.Deleted(request.NamespacedName)
 			for _, remembered := range []*instants{&r.open, &r.waits, &r.due} {
 				remembered.drop(request.String())
 			}
@@ -233,13 +233,13 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		return reconcile.Result{}, fmt.Errorf("write status: %w", err)
 	}
 	if order.Status.URL == "" && next.Status.URL != "" {
-		r.Budget.Taken(string(next.UID))
+		r.RateLimits.Accepted(string(next.UID))
 	}
 	for _, f := range say {
 		f()
 	}
 	if order.Status.State != next.Status.State && finished(next.Status.State) {
-		r.Budget.Ended(string(next.UID), next.Status.State == cmacme.Valid)
+		r.RateLimits.Finished(string(next.UID), next.Status.State == cmacme.Valid)
 		if next.Status.State == cmacme.Valid {
 			r.Events.Event(next, corev1.EventTypeNormal, "Complete", "Order completed successfully")
 		} else {
@@ -326,7 +326,7 @@ func (r *Reconciler) step(ctx context.Context, order *cmacme.Order, challenges [
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	var ask budget.Ask
+	var ask ratelimit.Request
 	if order.Status.URL == "" { // before it takes a place in the lane: it may have to wait
 		if ask, err = r.ask(ctx, order, i, by); err != nil {
 			return reconcile.Result{}, err
@@ -529,7 +529,7 @@ func (r *Reconciler) advance(ctx context.Context, o conversation, order *cmacme.
 			return reconcile.Result{}, err
 		}
 		finalized = true
-		r.Budget.Final(string(order.UID))
+		r.RateLimits.Finalizing(string(order.UID))
 		if got, err = o.ca.Finalize(ctx, o.by, got, csr.Raw); acme.IsProblem(err, acme.ProblemOrderNotReady) {
 			return reconcile.Result{RequeueAfter: r.pace.next(string(order.UID), o.now, time.Time{})}, nil // another pass was faster, or the CA is
 		}

@@ -119,7 +119,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		return reconcile.Result{}, err
 	}
 	var info acme.RenewalInfo
-	if err = r.Accounts.Budget.CA(by.GetSpec().ACME.Server).Quiet(); err == nil {
+	if err = r.Accounts.RateLimits.CA(by.GetSpec().ACME.Server).RenewalInfoAvailable(); err == nil {
 		info, err = ca.RenewalInfo(ctx, id)
 	}
 	lane.Leave(ctx)

@@ -30,9 +30,9 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/account"
-	"github.com/perennial-pki/perennial/internal/budget"
 	"github.com/perennial-pki/perennial/internal/controller"
 	"github.com/perennial-pki/perennial/internal/outside"
+	"github.com/perennial-pki/perennial/internal/ratelimit"
 	"github.com/perennial-pki/perennial/internal/secrets"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
@@ -202,8 +202,8 @@ func TestAKeyThatWasPutThereAMomentAgoHasItsAccountFound(t *testing.T) {
 	real := clock.RealClock{}
 	accounts := &account.Accounts{
 		Client: r.admin, Secrets: &secrets.Store{OursCache: blind{}, OthersCache: blind{}, Live: r.admin}, Clock: real,
-		Egress: outside.Egress{Allowed: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}}, // that of the CA
-		Budget: &budget.Budget{Client: r.admin, Namespace: r.namespace, Clock: real, Orders: func(context.Context, string) ([]budget.Past, error) { return nil, nil }},
+		Egress:     outside.Egress{Allowed: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}}, // that of the CA
+		RateLimits: &ratelimit.Ledgers{Client: r.admin, Namespace: r.namespace, Clock: real, Orders: func(context.Context, string) ([]ratelimit.OrderRecord, error) { return nil, nil }},
 	}
 	registered, err := accounts.Register(t.Context(), signer.Scope{}.Of(r.getIssuer()))
 	if err != nil || registered.Status == nil || registered.Status.URI != made.URL {

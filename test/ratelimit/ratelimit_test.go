@@ -1,5 +1,5 @@
-// Package budget_test keeps ledgers of ACME servers' limits in a real Kubernetes API.
-package budget_test
+// Package ratelimit_test keeps ledgers of ACME servers' limits in a real Kubernetes API.
+package ratelimit_test
 
 import (
 	"context"
@@ -18,9 +18,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/perennial-pki/perennial/acme"
-	"github.com/perennial-pki/perennial/internal/budget"
 	"github.com/perennial-pki/perennial/internal/controller"
 	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/ratelimit"
 	"github.com/perennial-pki/perennial/test/cluster"
 )
 
@@ -29,7 +29,7 @@ func TestMain(m *testing.M) { cluster.Main(m) }
 const directory = "https://acme.example/directory"
 
 // process is what one process has, with the rights of the controller. Each write is told to wrote, which may refuse it.
-func process(t *testing.T, namespace string, wrote func() error) *budget.Budget {
+func process(t *testing.T, namespace string, wrote func() error) *ratelimit.Ledgers {
 	t.Helper()
 	c, err := client.NewWithWatch(cluster.Config(t), client.Options{Scheme: controller.Scheme()})
 	if err != nil {
@@ -49,16 +49,16 @@ func process(t *testing.T, namespace string, wrote func() error) *budget.Budget 
 			return c.Patch(ctx, o, p, options...)
 		},
 	})
-	return &budget.Budget{
+	return &ratelimit.Ledgers{
 		Client: c, Namespace: namespace, Clock: clock.RealClock{}, Events: &record.FakeRecorder{},
-		Orders: func(context.Context, string) ([]budget.Past, error) { return nil, nil },
+		Orders: func(context.Context, string) ([]ratelimit.OrderRecord, error) { return nil, nil },
 	}
 }
 
-func order(id string, limit int64) budget.Ask {
-	return budget.Ask{
+func order(id string, limit int64) ratelimit.Request {
+	return ratelimit.Request{
 		ID: id, Namespace: "shop", Name: id, Account: directory + "/acct/1", Identifiers: []acme.Identifier{acme.DNS(id + ".example.com")},
-		Limits: budget.Limits{NewOrders: budget.Limit{Count: limit, Period: time.Hour}}, Asked: time.Now(),
+		Limits: ratelimit.Limits{NewOrders: ratelimit.Limit{Count: limit, Period: time.Hour}}, Created: time.Now(),
 	}
 }
 
@@ -92,7 +92,7 @@ func TestWhatAnOrderSpendsIsWrittenBeforeItMayBeSentAndManyShareOneWrite(t *test
 	var group sync.WaitGroup
 	ask := func(i int) {
 		id := fmt.Sprintf("order-%d-", i)
-		v, err := b.CA(directory).Ask(t.Context(), order(id, n))
+		v, err := b.CA(directory).Admit(t.Context(), order(id, n))
 		if err != nil || !v.Allowed {
 			t.Errorf("%s: %+v, %v", id, v, err)
 		}
@@ -110,9 +110,9 @@ func TestWhatAnOrderSpendsIsWrittenBeforeItMayBeSentAndManyShareOneWrite(t *test
 	if got := writes.Load(); got >= n {
 		t.Errorf("there were %d writes", got)
 	}
-	if v, err := process(t, namespace, func() error { return nil }).CA(directory).Ask(t.Context(), order("one more", n)); err != nil || v.Allowed != true {
+	if v, err := process(t, namespace, func() error { return nil }).CA(directory).Admit(t.Context(), order("one more", n)); err != nil || v.Allowed != true {
 		// Orders that nobody knows have ended while the process was down: they have spent what they reserved.
-		if v.Kind != budget.NewOrders {
+		if v.Kind != ratelimit.NewOrders {
 			t.Errorf("%+v, %v", v, err)
 		}
 	} else {
@@ -129,7 +129,7 @@ func TestTwoProcessesLoseNothingOfEachOther(t *testing.T) {
 			group.Go(func() {
 				id := fmt.Sprintf("order-%d-%d-", p, i)
 				for {
-					v, err := b.CA(directory).Ask(t.Context(), order(id, 100))
+					v, err := b.CA(directory).Admit(t.Context(), order(id, 100))
 					if err != nil && fault.Of(err).Class == fault.Transient {
 						continue // the other was faster each time
 					}
@@ -151,7 +151,7 @@ func TestTwoProcessesLoseNothingOfEachOther(t *testing.T) {
 	after := process(t, namespace, func() error { return nil })
 	allowed := 0
 	for i := range 100 {
-		v, err := after.CA(directory).Ask(t.Context(), order(fmt.Sprintf("after-%d", i), 100))
+		v, err := after.CA(directory).Admit(t.Context(), order(fmt.Sprintf("after-%d", i), 100))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -173,18 +173,18 @@ func TestAnOrderIsNotSentWhileWhatItSpendsCannotBeWritten(t *testing.T) {
 		}
 		return nil
 	})
-	_, err := b.CA(directory).Ask(t.Context(), order("order-1-", 1))
+	_, err := b.CA(directory).Admit(t.Context(), order("order-1-", 1))
 	if err == nil || fault.Of(err).Class != fault.Transient || !strings.Contains(err.Error(), "ConfigMap "+namespace+"/perennial-acme-limits-") {
 		t.Fatalf("%v", err)
 	}
 	broken = false
 	// Asked again it goes, and has spent once.
-	if v, err := b.CA(directory).Ask(t.Context(), order("order-1-", 1)); err != nil || !v.Allowed {
+	if v, err := b.CA(directory).Admit(t.Context(), order("order-1-", 1)); err != nil || !v.Allowed {
 		t.Fatalf("%+v, %v", v, err)
 	}
 	// Without limits nothing is written.
 	b = process(t, cluster.Namespace(t), func() error { return fmt.Errorf("a write") })
-	if v, err := b.CA(directory).Ask(t.Context(), order("order-2-", 0)); err != nil || !v.Allowed {
+	if v, err := b.CA(directory).Admit(t.Context(), order("order-2-", 0)); err != nil || !v.Allowed {
 		t.Errorf("%+v, %v", v, err)
 	}
 }
@@ -213,11 +213,11 @@ func TestWhichRepliesKeepAllAwayFromACA(t *testing.T) {
 			b := process(t, namespace, func() error { return nil })
 			b.Clock = now
 			ca := b.CA(directory)
-			if err := ca.Open(t.Context()); err != nil {
+			if err := ca.Available(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			ca.Saw(test.reply)
-			err := ca.Open(t.Context())
+			ca.Observe(test.reply)
+			err := ca.Available(t.Context())
 			if test.span == 0 {
 				if err != nil {
 					t.Errorf("nobody may ask: %v", err)
@@ -228,7 +228,7 @@ func TestWhichRepliesKeepAllAwayFromACA(t *testing.T) {
 				t.Fatalf("it says %v", err)
 			}
 			now.SetTime(now.Now().Add(test.span))
-			if err := ca.Open(t.Context()); err != nil {
+			if err := ca.Available(t.Context()); err != nil {
 				t.Errorf("when the time has come: %v", err)
 			}
 		})
@@ -240,7 +240,7 @@ func TestACAIsLeftAloneForADayAtMostAfterAClockWasAhead(t *testing.T) {
 	namespace := cluster.Namespace(t)
 	start := time.Now()
 	now := clocktesting.NewFakePassiveClock(start.AddDate(1, 0, 0))
-	process := func() *budget.CA {
+	process := func() *ratelimit.CA {
 		b := process(t, namespace, func() error { return nil })
 		b.Clock = now
 		ctx, end := context.WithCancel(t.Context())
@@ -250,17 +250,17 @@ func TestACAIsLeftAloneForADayAtMostAfterAClockWasAhead(t *testing.T) {
 		return b.CA(directory)
 	}
 	ca := process()
-	if err := ca.Open(t.Context()); err != nil {
+	if err := ca.Available(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	ca.Saw(acme.Exchange{Action: "newOrder", Status: 503, RetryAfter: now.Now().Add(time.Hour)})
-	if err := ca.Failed(t.Context(), directory+"/acct/1", acme.DNS("www.example.com"), budget.Limit{}, "", "no"); err != nil { // which writes it
+	ca.Observe(acme.Exchange{Action: "newOrder", Status: 503, RetryAfter: now.Now().Add(time.Hour)})
+	if err := ca.ValidationFailed(t.Context(), directory+"/acct/1", acme.DNS("www.example.com"), ratelimit.Limit{}, "", "no"); err != nil { // which writes it
 		t.Fatal(err)
 	}
 	now.SetTime(start)
-	for when, ca := range map[string]*budget.CA{"before a restart": ca, "after it": process()} {
-		err := ca.Open(t.Context())
-		if until := fault.Of(err); err != nil && until.Until.Sub(start) > budget.LongestClosed {
+	for when, ca := range map[string]*ratelimit.CA{"before a restart": ca, "after it": process()} {
+		err := ca.Available(t.Context())
+		if until := fault.Of(err); err != nil && until.Until.Sub(start) > ratelimit.MaxRetryAfter {
 			t.Errorf("%s: %v", when, err)
 		}
 	}
@@ -287,7 +287,7 @@ func ledgers(t *testing.T, namespace string) map[string]string {
 func TestALedgerIsThatOfTheWholeURL(t *testing.T) {
 	namespace := cluster.Namespace(t)
 	b := process(t, namespace, func() error { return nil })
-	if v, err := b.CA(directory).Ask(t.Context(), order("first", 5)); err != nil || !v.Allowed {
+	if v, err := b.CA(directory).Admit(t.Context(), order("first", 5)); err != nil || !v.Allowed {
 		t.Fatalf("%+v, %v", v, err)
 	}
 	const other = "https://tenant.example/directory"
@@ -303,7 +303,7 @@ func TestALedgerIsThatOfTheWholeURL(t *testing.T) {
 	}
 	// Another process finds nothing of its CA, and leaves the other one's alone.
 	b = process(t, namespace, func() error { return nil })
-	if v, err := b.CA(directory).Ask(t.Context(), order("second", 1)); err != nil || !v.Allowed {
+	if v, err := b.CA(directory).Admit(t.Context(), order("second", 1)); err != nil || !v.Allowed {
 		t.Fatalf("%+v, %v", v, err)
 	}
 	all := ledgers(t, namespace)
@@ -317,10 +317,10 @@ func TestALedgerIsThatOfTheWholeURL(t *testing.T) {
 	}
 	// A third one finds what is spent.
 	b = process(t, namespace, func() error { return nil })
-	b.Orders = func(context.Context, string) ([]budget.Past, error) {
-		return []budget.Past{{Ask: order("second", 1), Sent: true}}, nil
+	b.Orders = func(context.Context, string) ([]ratelimit.OrderRecord, error) {
+		return []ratelimit.OrderRecord{{Request: order("second", 1), Sent: true}}, nil
 	}
-	if v, err := b.CA(directory).Ask(t.Context(), order("third", 1)); err != nil || v.Allowed {
+	if v, err := b.CA(directory).Admit(t.Context(), order("third", 1)); err != nil || v.Allowed {
 		t.Errorf("%+v, %v", v, err)
 	}
 }
@@ -329,7 +329,7 @@ func TestALedgerIsThatOfTheWholeURL(t *testing.T) {
 func TestALedgerInWhichNothingIsSpentIsRemoved(t *testing.T) {
 	namespace := cluster.Namespace(t)
 	now := clocktesting.NewFakePassiveClock(time.Now())
-	run := func() *budget.Budget {
+	run := func() *ratelimit.Ledgers {
 		b := process(t, namespace, func() error { return nil })
 		b.Clock = now
 		return b
@@ -338,15 +338,15 @@ func TestALedgerInWhichNothingIsSpentIsRemoved(t *testing.T) {
 	for i := range 5 {
 		d := fmt.Sprintf("https://ca-%d.example/directory", i)
 		a := order(fmt.Sprintf("o-%d", i), 5)
-		if v, err := b.CA(d).Ask(t.Context(), a); err != nil || !v.Allowed {
+		if v, err := b.CA(d).Admit(t.Context(), a); err != nil || !v.Allowed {
 			t.Fatalf("%+v, %v", v, err)
 		}
 		switch i {
 		case 0:
-			b.Ended(a.ID, false) // it gives back what it had reserved
+			b.Finished(a.ID, false) // it gives back what it had reserved
 		case 1:
-			b.Taken(a.ID)
-			b.Ended(a.ID, true)
+			b.Accepted(a.ID)
+			b.Finished(a.ID, true)
 		}
 	}
 	until := func(what string, want ...string) {

@@ -1,0 +1,269 @@
+package ratelimit
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/perennial-pki/perennial/acme"
+	"github.com/perennial-pki/perennial/internal/fault"
+)
+
+const (
+	// worthWriting is the shortest wait that is stored.
+	worthWriting = time.Minute
+	// DefaultRetryAfter is how long all orders stay away from a CA that limits our address and does
+	// not say until when. Then one order asks before the others.
+	DefaultRetryAfter = time.Minute
+	// MaxRetryAfter is how long a CA is left alone at most, whatever it says: all its certificates wait
+	// for that.
+	MaxRetryAfter = 24 * time.Hour
+)
+
+// CA is the ledger of one CA, stored in a ConfigMap.
+type CA struct {
+	ledgers   *Ledgers
+	directory string
+
+	loading sync.Mutex // held while the ledger is read for the first time
+
+	mu     sync.Mutex
+	ledger *Ledger           // nil until it is read
+	object *corev1.ConfigMap // as it was last read or written; nil if there is none
+	saved  uint64            // changes of the ledger that are written
+	saving chan struct{}     // closed when the current write ends; nil if there is none
+	timer  *time.Timer       // of a write that can wait
+	whole  bool              // the name has the whole digest, because the short name is another CA's
+
+	closedUntil        time.Time // the CA asked to be left alone
+	renewalInfoRefused time.Time // the CA refuses renewal information until then
+}
+
+// Admit decides whether an order may be sent now. If so, what it spends is written when Admit
+// returns.
+func (c *CA) Admit(ctx context.Context, r Request) (Decision, error) {
+	if err := c.load(ctx); err != nil {
+		return Decision{}, err
+	}
+	c.mu.Lock()
+	d := c.ledger.Admit(r, c.now())
+	must := uint64(0)
+	if o := c.ledger.open[r.ID]; o != nil {
+		must = o.since
+	}
+	wake := c.admitted(r.ID)
+	c.mu.Unlock()
+	wake()
+	if !d.Allowed || must == 0 {
+		c.writeSoon()
+		return d, nil
+	}
+	return d, c.durable(ctx, must)
+}
+
+// Validated records that the CA has validated a name.
+func (c *CA) Validated(account string, id acme.Identifier) {
+	c.change(func(l *Ledger, now time.Time) { l.Validated(account, id, now) })
+}
+
+// ValidationFailed counts a failed validation. It is written when ValidationFailed returns.
+func (c *CA) ValidationFailed(
+	ctx context.Context, account string, id acme.Identifier, limit Limit, authorization, detail string,
+) error {
+	if err := c.load(ctx); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.ledger.ValidationFailed(account, id, limit, authorization, detail, c.now())
+	must := c.ledger.changes
+	c.mu.Unlock()
+	return c.durable(ctx, must)
+}
+
+// PausedUntil returns those names of an order that are paused, and until when.
+func (c *CA) PausedUntil(
+	ctx context.Context, account string, ids []acme.Identifier,
+) (names []string, until time.Time, err error) {
+	if err := c.load(ctx); err != nil {
+		return nil, until, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	names, until = c.ledger.PausedUntil(account, ids, c.now())
+	return names, until, nil
+}
+
+// Refused learns from the refusal of an order, and returns the decision that follows. It is written
+// when Refused returns without an error.
+func (c *CA) Refused(ctx context.Context, r Request, problem *acme.Problem, until time.Time) (Decision, error) {
+	if err := c.load(ctx); err != nil {
+		return Decision{}, err
+	}
+	c.mu.Lock()
+	d := c.ledger.Refused(r, problem, until, c.now())
+	must := c.ledger.changes
+	c.mu.Unlock()
+	return d, c.durable(ctx, must)
+}
+
+// MayRegister returns an error if the CA has refused new accounts until a time in the future.
+func (c *CA) MayRegister(ctx context.Context) error {
+	if err := c.load(ctx); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	until, detail := c.ledger.refusedUntil(accountsKey, c.now())
+	if until.IsZero() {
+		return nil
+	}
+	return fault.Limitedf("ErrRegisterACMEAccount", until, "the CA takes no new accounts until %s: %s",
+		stamp(until), detail)
+}
+
+// RegistrationRefused remembers that the CA takes no new accounts until a time.
+func (c *CA) RegistrationRefused(ctx context.Context, detail string, until time.Time) {
+	if c.load(ctx) != nil {
+		return // the CA will refuse again
+	}
+	c.change(func(l *Ledger, now time.Time) { l.refuse(accountsKey, "", detail, until, now) })
+}
+
+// Available returns an error if the CA asked to be left alone until a time in the future.
+func (c *CA) Available(ctx context.Context) error {
+	if err := c.load(ctx); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if isFuture(&c.closedUntil, c.now()) {
+		return fault.Limitedf(fault.Busy, c.closedUntil,
+			"%s wants to be left alone until %s: nothing is asked before", c.directory, stamp(c.closedUntil))
+	}
+	return nil
+}
+
+// RenewalInfoAvailable returns an error if the CA refuses renewal information until a time in the
+// future. After a restart the CA is asked once more.
+func (c *CA) RenewalInfoAvailable() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if isFuture(&c.renewalInfoRefused, c.now()) {
+		return fault.Limitedf(fault.Busy, c.renewalInfoRefused,
+			"%s gives no renewal information until %s", c.directory, stamp(c.renewalInfoRefused))
+	}
+	return nil
+}
+
+// isFuture reports whether a time is in the future. A time that is too far in the future was set by a
+// clock that was ahead; it is moved to now, and the CA says it again.
+func isFuture(until *time.Time, now time.Time) bool {
+	if until.Sub(now) > MaxRetryAfter {
+		*until = now
+	}
+	return now.Before(*until)
+}
+
+// CountedByAddress reports whether a CA is asked for something without an account, so that it can
+// count that by our address only. Renewal information has a limit of its own.
+func CountedByAddress(action string) bool { return action == "directory" || action == "newNonce" }
+
+// Observe learns from an exchange until when nothing is asked of the CA: if the CA says so with
+// status 503, or limits what it can count by our address only. For renewal information, which
+// certificates can do without, only that is not asked.
+func (c *CA) Observe(e acme.Exchange) {
+	now := c.now()
+	until := e.RetryAfter
+	switch {
+	case e.Action == "renewalInfo":
+		c.observeRenewalInfo(e, now)
+		return
+	case e.Status == http.StatusServiceUnavailable && !until.IsZero():
+	case e.Status == http.StatusTooManyRequests && CountedByAddress(e.Action):
+		if until.IsZero() {
+			until = now.Add(DefaultRetryAfter)
+		}
+	default:
+		return
+	}
+	if least, most := now.Add(time.Second), now.Add(MaxRetryAfter); until.Before(least) {
+		until = least
+	} else if until.After(most) {
+		until = most
+	}
+	c.mu.Lock()
+	if until.After(c.closedUntil) {
+		c.closedUntil = until
+	}
+	c.mu.Unlock()
+	if until.Sub(now) >= worthWriting {
+		c.change(func(l *Ledger, now time.Time) { l.refuse(closedKey, "", "", until, now) })
+	}
+}
+
+func (c *CA) observeRenewalInfo(e acme.Exchange, now time.Time) {
+	if e.Status != http.StatusServiceUnavailable && e.Status != http.StatusTooManyRequests {
+		return
+	}
+	until := e.RetryAfter
+	if last := now.Add(MaxRetryAfter); until.After(last) {
+		until = last
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if until.After(c.renewalInfoRefused) {
+		c.renewalInfoRefused = until
+	}
+}
+
+func (c *CA) now() time.Time { return c.ledgers.Clock.Now() }
+
+// change changes the ledger, if it was read, and has it written soon. A ledger that is read later
+// follows from the Orders.
+func (c *CA) change(f func(l *Ledger, now time.Time)) {
+	c.mu.Lock()
+	if c.ledger == nil {
+		c.mu.Unlock()
+		return
+	}
+	f(c.ledger, c.now())
+	wake := c.admitted("")
+	c.mu.Unlock()
+	wake()
+	c.writeSoon()
+}
+
+// admitted returns a function that wakes the orders that may be sent now, except one. c.mu must be
+// held.
+func (c *CA) admitted(except string) (wake func()) {
+	var names []types.NamespacedName
+	for _, r := range c.ledger.Admitted() {
+		if r.ID != except {
+			names = append(names, types.NamespacedName{Namespace: r.Namespace, Name: r.Name})
+		}
+	}
+	return func() {
+		if c.ledgers.Wake == nil {
+			return
+		}
+		for _, name := range names {
+			c.ledgers.Wake(name)
+		}
+	}
+}
+
+// idle reports whether the ledger can be dropped from memory.
+func (c *CA) idle() bool {
+	if !c.loading.TryLock() {
+		return false
+	}
+	defer c.loading.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ledger == nil ||
+		c.saving == nil && c.saved >= c.ledger.changes && len(c.ledger.queue.waiting) == 0 && !c.now().Before(c.closedUntil)
+}

@@ -1,0 +1,327 @@
+package ratelimit
+
+import (
+	"slices"
+	"time"
+
+	"github.com/perennial-pki/perennial/acme"
+)
+
+// Kind says what an order waits for.
+type Kind string
+
+const (
+	// NewOrders is the limit of new orders by account.
+	NewOrders Kind = "new_orders"
+	// Domain is the limit of certificates by registered domain.
+	Domain Kind = "registered_domain"
+	// Set is the limit of certificates by the exact set of identifiers.
+	Set Kind = "exact_set"
+	// Validations is the limit of failed validations by account and identifier.
+	Validations Kind = "failed_validations"
+	// Paused is a name whose validation failed again and again, or that the CA has paused.
+	Paused Kind = "paused"
+	// Refused is what the CA has refused until a time that it named.
+	Refused Kind = "refused"
+	// Accounts is the limit of new accounts, which only a refusal of the CA tells.
+	Accounts Kind = "new_accounts"
+	// Closed is a CA that asked to be left alone.
+	Closed Kind = "closed"
+)
+
+const (
+	// pauseAfter is the number of validations of a name that fail in a row before the name is paused.
+	pauseAfter = 5
+	// pauseLength is the time from the last failure of a paused name to its next try.
+	pauseLength = 24 * time.Hour
+	// windowMargin is how far inside its suggested window a renewal must be to count as exempt,
+	// because clocks differ and a request takes time.
+	windowMargin = 30 * time.Second
+	// tryAgain is the time after which an order asks again about a paused name that another order
+	// tries. The end of that try wakes it earlier.
+	tryAgain = 10 * time.Minute
+	// forgetAfter is how long a failure is remembered that nothing followed.
+	forgetAfter = 60 * 24 * time.Hour
+	// longestRefused is the longest time that a refusal of a CA holds. See package account.
+	longestRefused = 7 * 24 * time.Hour
+)
+
+// Request describes an order that is to be sent.
+type Request struct {
+	// ID is unique, and the same each time that the order is asked for.
+	ID string
+	// Namespace and Name are those of the Order.
+	Namespace, Name string
+	// Account is the URL of the ACME account.
+	Account string
+	// Identifiers are those that the order is for.
+	Identifiers []acme.Identifier
+	// Limits are those that the issuer sets, and Published those that are known of the CA.
+	Limits, Published Limits
+	// Renewal says that the CA has issued a certificate for exactly these identifiers in the last 120
+	// days.
+	Renewal bool
+	// Window is when the CA suggests to renew the certificate that the order replaces. It is zero if
+	// the CA suggests nothing.
+	Window acme.Window
+	// Manual says that a user asks for a try now, which ends the pauses of the names.
+	Manual bool
+	// Expires is when the certificate in use expires. It is zero if there is none.
+	Expires time.Time
+	// Created is when the Order was created.
+	Created time.Time
+}
+
+// exempt reports whether the CA takes the order without looking at its limits.
+func (r *Request) exempt(now int64) bool {
+	return !r.Window.Start.IsZero() && now >= r.Window.Start.Add(windowMargin).UnixMilli() &&
+		now < r.Window.End.Add(-windowMargin).UnixMilli()
+}
+
+// Decision says whether an order may be sent now, or else why it waits and until when.
+type Decision struct {
+	// Allowed says that the order may be sent. The other fields are zero then.
+	Allowed bool
+	// Kind is what the order waits for.
+	Kind Kind
+	// Until is when to ask again.
+	Until time.Time
+	// Subject is what the limit counts by, or the name that is paused.
+	Subject string
+	// Limit is the one that is spent.
+	Limit Limit
+	// RefusedFor is the limit that the CA gave as the reason of a refusal. It is empty if the CA gave
+	// none.
+	RefusedFor Kind
+	// Ahead is the number of orders that are served first.
+	Ahead int
+	// Failures is the number of validations that failed in a row, the last of them at Since.
+	Failures int
+	// Since is the time of the last failure or of the refusal.
+	Since time.Time
+	// Detail is what the CA said at that time.
+	Detail string
+	// Underway says that another order tries the paused name now.
+	Underway bool
+}
+
+// Ledger holds what is spent of the limits of one CA, and the orders that wait. It is pure: it has no
+// clock and does no I/O.
+//
+// A certificate is reserved when its order is sent. It is spent when the order ends with a
+// certificate, not earlier, because the CA counts it at that moment.
+type Ledger struct {
+	full     map[key]int64 // when each bucket is full again
+	open     map[string]*openOrder
+	failures map[key]*failure
+	refusals map[key]*refusal
+
+	reserved map[key]int64 // by open orders; follows from open
+	queue    queue
+	admitted []Request // orders that waited and may be sent now
+	// changes counts the changes that must be written.
+	changes uint64
+}
+
+// openOrder is an order that was admitted and has not ended.
+type openOrder struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	// Order is reserved until the CA has accepted the order, Certificate until the order has ended.
+	Order       []reservation `json:"order,omitempty"`
+	Certificate []reservation `json:"certificate,omitempty"`
+	// Tries are the paused names that it tries.
+	Tries []key `json:"tries,omitempty"`
+	// Exempt says that it was admitted because the CA does not count it.
+	Exempt bool `json:"exempt,omitempty"`
+	// NoReply says that it was sent and no reply came: what it reserved is spent, and it needs room to
+	// be sent again.
+	NoReply bool `json:"noReply,omitempty"`
+	// Accepted says that the CA has the order, Finalizing that the certificate was requested.
+	Accepted   bool `json:"taken,omitempty"`
+	Finalizing bool `json:"final,omitempty"`
+
+	since uint64 // the change that must be written before the order is sent
+}
+
+// reservation is a reserved token of a bucket.
+type reservation struct {
+	Key    key   `json:"key"`
+	Count  int64 `json:"count"`
+	Period int64 `json:"period"` // in ms
+	// Set says that the limit is that of an exact set. An order that is sent again for the same set
+	// does not spend it.
+	Set bool `json:"set,omitempty"`
+}
+
+func (r reservation) limit() Limit {
+	return Limit{r.Count, time.Duration(r.Period) * time.Millisecond}
+}
+
+// NewLedger returns a ledger in which nothing is spent.
+func NewLedger() *Ledger {
+	return &Ledger{
+		full: map[key]int64{}, open: map[string]*openOrder{}, failures: map[key]*failure{},
+		refusals: map[key]*refusal{}, reserved: map[key]int64{},
+	}
+}
+
+// empty reports whether nothing must be remembered. Encode drops what is over.
+func (l *Ledger) empty() bool {
+	return len(l.full)+len(l.open)+len(l.failures)+len(l.refusals) == 0
+}
+
+// fullAt returns when a bucket is full again, which is no later than for an empty bucket. A later
+// time was counted by a clock that was ahead, or written by hand.
+func (l *Ledger) fullAt(c charge, now int64) int64 {
+	if most := now + c.limit.Count*c.limit.interval(); l.full[c.key] > most {
+		l.full[c.key] = most
+		l.changes++
+	}
+	return l.full[c.key]
+}
+
+// reserve admits an order.
+func (l *Ledger) reserve(c *candidate, now int64) {
+	o := &openOrder{Namespace: c.Namespace, Name: c.Name, Exempt: c.exempt(now)}
+	renewal := l.renewal(c, now)
+	reservations := func(charges []charge) (all []reservation) {
+		for _, b := range charges {
+			if !renewal || b.kind == Set {
+				all = append(all, reservation{b.key, b.limit.Count, b.limit.Period.Milliseconds(), b.kind == Set})
+			}
+		}
+		return all
+	}
+	if !o.Exempt {
+		o.Order = reservations(c.orders)
+	}
+	o.Certificate = reservations(c.certificates)
+	for _, k := range c.failures {
+		if l.failures[k].paused() {
+			o.Tries = append(o.Tries, k)
+		}
+	}
+	l.queue.remove(c.ID)
+	if len(o.Order)+len(o.Certificate)+len(o.Tries) == 0 {
+		return // no limit counts it
+	}
+	l.open[c.ID] = o
+	l.changes++
+	o.since = l.changes
+	l.index(o, 1)
+}
+
+// index adds what an open order reserves, or removes it.
+func (l *Ledger) index(o *openOrder, by int64) {
+	add := func(k key) {
+		if l.reserved[k] += by; l.reserved[k] == 0 {
+			delete(l.reserved, k)
+		}
+	}
+	for _, r := range o.Order {
+		add(r.Key)
+	}
+	for _, r := range o.Certificate {
+		add(r.Key)
+	}
+	for _, k := range o.Tries {
+		add(k)
+	}
+}
+
+// drop forgets an open order and what it reserves.
+func (l *Ledger) drop(id string) {
+	l.index(l.open[id], -1)
+	delete(l.open, id)
+	l.changes++
+}
+
+// spend takes the reserved tokens from their buckets.
+func (l *Ledger) spend(reservations []reservation, now int64) {
+	for _, r := range reservations {
+		l.full[r.Key] = r.limit().take(l.full[r.Key], now)
+	}
+}
+
+// NoReply records that an order was sent and no reply came. The CA may have counted the order, by
+// account and by registered domain. It counts the order again when the order is sent again, even if
+// it answers with the same order. So the order is sent again only if there is room for one more.
+func (l *Ledger) NoReply(id string, at time.Time) {
+	o := l.open[id]
+	if o == nil || o.Accepted {
+		return
+	}
+	l.spend(o.Order, at.UnixMilli())
+	notSet := slices.DeleteFunc(slices.Clone(o.Certificate), func(r reservation) bool { return r.Set })
+	l.spend(notSet, at.UnixMilli())
+	o.NoReply = true
+	l.changes++
+}
+
+// Restarted records that the process before this one ended. Each order without a known answer of the
+// CA may have been sent, or may have waited to be sent. Its new order counts, which comes back soon.
+// Its certificates, which take days to come back, do not count.
+func (l *Ledger) Restarted(at time.Time) {
+	for _, o := range l.open {
+		if !o.Accepted && len(o.Order) > 0 {
+			l.spend(o.Order, at.UnixMilli())
+			l.changes++
+		}
+	}
+}
+
+// Accepted records that the CA has accepted an order.
+func (l *Ledger) Accepted(id string, at time.Time) {
+	o := l.open[id]
+	if o == nil || o.Accepted {
+		return
+	}
+	l.index(o, -1)
+	l.spend(o.Order, at.UnixMilli())
+	o.Order, o.Accepted = nil, true
+	l.index(o, 1)
+	l.changes++
+}
+
+// Finalizing records that the certificate of an order is about to be requested.
+func (l *Ledger) Finalizing(id string) {
+	if o := l.open[id]; o != nil && !o.Finalizing {
+		o.Finalizing = true
+		l.changes++
+	}
+}
+
+// Finished records that an order has ended, with a certificate or without. What the order reserved is
+// spent, or free for others.
+func (l *Ledger) Finished(id string, issued bool, at time.Time) {
+	l.queue.leave(id)
+	o := l.open[id]
+	if o == nil {
+		return
+	}
+	l.drop(id)
+	free := len(o.Tries) > 0
+	if issued {
+		l.spend(o.Order, at.UnixMilli())
+		l.spend(o.Certificate, at.UnixMilli())
+	} else {
+		for _, r := range slices.Concat(o.Order, o.Certificate) {
+			free = free || l.queue.waitingFor(r.Key) > 0
+		}
+	}
+	if free {
+		l.admitWaiting("", at)
+	}
+}
+
+// Deleted records that the Order of a name was deleted. A certificate that was requested counts as
+// issued.
+func (l *Ledger) Deleted(namespace, name string, at time.Time) {
+	l.queue.deleted(namespace, name)
+	for id, o := range l.open {
+		if o.Namespace == namespace && o.Name == name {
+			l.Finished(id, o.Finalizing, at)
+		}
+	}
+}

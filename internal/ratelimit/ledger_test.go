@@ -1,0 +1,443 @@
+package ratelimit
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/perennial-pki/perennial/acme"
+)
+
+var start = time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)
+
+var few = Limits{NewOrders: Limit{3, time.Hour}, Domain: Limit{2, 24 * time.Hour}, Set: Limit{1, 12 * time.Hour}, Validations: Limit{2, time.Hour}}
+
+func asks(id string, names ...string) Request {
+	a := Request{ID: id, Namespace: "shop", Name: id, Account: "https://ca.example/acct/1", Limits: few, Created: start}
+	for _, n := range names {
+		a.Identifiers = append(a.Identifiers, acme.DNS(n))
+	}
+	return a
+}
+
+// issue sends an order and has it issued.
+func issue(t *testing.T, l *Ledger, a Request, at time.Time) {
+	t.Helper()
+	if v := l.Admit(a, at); !v.Allowed {
+		t.Fatalf("%s: %s", a.ID, v.Message())
+	}
+	l.Accepted(a.ID, at)
+	l.Finished(a.ID, true, at)
+}
+
+func TestAdmitSaysUntilWhenAnOrderWaitsAndWhatFor(t *testing.T) {
+	window := acme.Window{Start: start.Add(-time.Hour), End: start.Add(time.Hour)}
+	for name, test := range map[string]struct {
+		before func(*testing.T, *Ledger)
+		ask    func(*Request)
+		kind   Kind
+		in     time.Duration // 0 for none
+		says   string
+	}{
+		"a first order goes": {},
+		"orders by account are spent": {before: func(t *testing.T, l *Ledger) {
+			for i := range 3 {
+				issue(t, l, asks(fmt.Sprint(i), fmt.Sprintf("www.d%d.example", i)), start)
+			}
+		}, kind: NewOrders, in: 20 * time.Minute, says: "the limit of 3 new orders of account https://ca.example/acct/1 in 1 hour is spent"},
+		"those of another account are not": {before: func(t *testing.T, l *Ledger) {
+			for i := range 3 {
+				issue(t, l, asks(fmt.Sprint(i), fmt.Sprintf("www.d%d.example", i)), start)
+			}
+		}, ask: func(a *Request) { a.Account = "https://ca.example/acct/2" }},
+		"a bucket refills evenly": {before: func(t *testing.T, l *Ledger) {
+			for i := range 3 {
+				issue(t, l, asks(fmt.Sprint(i), fmt.Sprintf("www.d%d.example", i)), start.Add(-20*time.Minute))
+			}
+		}},
+		"certificates for the registered domain are spent, by whatever account": {before: func(t *testing.T, l *Ledger) {
+			for i := range 2 {
+				a := asks(fmt.Sprint(i), fmt.Sprintf("w%d.example.co.uk", i))
+				a.Account = "https://ca.example/acct/2"
+				issue(t, l, a, start)
+			}
+		}, kind: Domain, in: 12 * time.Hour, says: "the limit of 2 certificates for example.co.uk and names below it in 1 day is spent"},
+		"certificates for the same names are spent": {before: func(t *testing.T, l *Ledger) {
+			issue(t, l, asks("0", "*.EXAMPLE.co.uk", "www.example.co.uk"), start)
+		}, ask: func(a *Request) { a.Identifiers = asks("", "www.example.co.uk", "*.example.co.uk").Identifiers }, kind: Set, in: 12 * time.Hour, says: "for exactly these names"},
+		"of several limits the one that is spent longest counts": {before: func(t *testing.T, l *Ledger) {
+			for i := range 2 {
+				issue(t, l, asks(fmt.Sprint(i), fmt.Sprintf("w%d.example.co.uk", i)), start)
+			}
+			issue(t, l, asks("2", "www.other.example"), start)
+		}, kind: Domain, in: 12 * time.Hour},
+		"a renewal takes neither an order nor one of the domain": {before: func(t *testing.T, l *Ledger) {
+			for i := range 2 {
+				issue(t, l, asks(fmt.Sprint(i), fmt.Sprintf("w%d.example.co.uk", i)), start)
+			}
+			issue(t, l, asks("2", "www.other.example"), start)
+		}, ask: func(a *Request) { a.Renewal = true }},
+		"but it counts for the same names": {before: func(t *testing.T, l *Ledger) {
+			issue(t, l, asks("0", "www.example.co.uk"), start)
+		}, ask: func(a *Request) { a.Renewal = true }, kind: Set, in: 12 * time.Hour},
+		"a renewal in its window is not counted": {before: func(t *testing.T, l *Ledger) {
+			issue(t, l, asks("0", "www.example.co.uk"), start)
+		}, ask: func(a *Request) { a.Window = window }},
+		"one that is too early for it waits for the window at most": {before: func(t *testing.T, l *Ledger) {
+			issue(t, l, asks("0", "www.example.co.uk"), start)
+		}, ask: func(a *Request) { a.Window = acme.Window{Start: start.Add(time.Hour), End: start.Add(2 * time.Hour)} }, kind: Set, in: time.Hour + windowMargin},
+		"one that is too late for it is like others": {before: func(t *testing.T, l *Ledger) {
+			issue(t, l, asks("0", "www.example.co.uk"), start)
+		}, ask: func(a *Request) { a.Window = acme.Window{Start: start.Add(-2 * time.Hour), End: start} }, kind: Set, in: 12 * time.Hour},
+		"failed validations are spent": {before: func(_ *testing.T, l *Ledger) {
+			for i := range 2 {
+				l.ValidationFailed("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), few.Validations, fmt.Sprint(i), "no", start)
+			}
+		}, kind: Validations, in: 30 * time.Minute, says: "2 failed validations of www.example.co.uk in 1 hour"},
+		"a failed authorization counts once": {before: func(_ *testing.T, l *Ledger) {
+			for range 3 {
+				l.ValidationFailed("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), few.Validations, "the same", "no", start)
+			}
+		}},
+		"a name that failed five times in a row is paused": {before: func(_ *testing.T, l *Ledger) {
+			for i := range 5 {
+				l.ValidationFailed("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), few.Validations, fmt.Sprint(i), "the CA got 404.", start.Add(-time.Hour))
+			}
+		}, kind: Paused, in: 23 * time.Hour, says: "www.example.co.uk is paused until 2026-12-01T23:00:00Z, as its last 5 validations failed, the last at 2026-11-30T23:00:00Z: the CA got 404. It is tried once a day"},
+		"also for a renewal in its window": {before: func(_ *testing.T, l *Ledger) {
+			for i := range 5 {
+				l.ValidationFailed("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), Limit{}, fmt.Sprint(i), "no", start)
+			}
+		}, ask: func(a *Request) { a.Window = window }, kind: Paused, in: 24 * time.Hour},
+		"a wildcard is proven by its base": {before: func(_ *testing.T, l *Ledger) {
+			for i := range 5 {
+				l.ValidationFailed("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), Limit{}, fmt.Sprint(i), "no", start)
+			}
+		}, ask: func(a *Request) { a.Identifiers = asks("", "*.www.example.co.uk").Identifiers }, kind: Paused, in: 24 * time.Hour},
+		"a day later it is tried": {before: func(_ *testing.T, l *Ledger) {
+			for i := range 5 {
+				l.ValidationFailed("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), Limit{}, fmt.Sprint(i), "no", start.Add(-24*time.Hour))
+			}
+		}},
+		"but by one order at a time": {before: func(t *testing.T, l *Ledger) {
+			for i := range 5 {
+				l.ValidationFailed("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), Limit{}, fmt.Sprint(i), "no", start.Add(-24*time.Hour))
+			}
+			if v := l.Admit(asks("0", "www.example.co.uk", "example.co.uk"), start); !v.Allowed {
+				t.Fatal(v.Message())
+			}
+		}, kind: Paused, in: 10 * time.Minute, says: "another order tries it now"},
+		"a success ends the row": {before: func(_ *testing.T, l *Ledger) {
+			for i := range 5 {
+				if i == 3 {
+					l.Validated("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), start)
+				}
+				l.ValidationFailed("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), Limit{}, fmt.Sprint(i), "no", start)
+			}
+		}},
+		"a person ends the pause": {before: func(_ *testing.T, l *Ledger) {
+			for i := range 5 {
+				l.ValidationFailed("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), Limit{}, fmt.Sprint(i), "no", start)
+			}
+		}, ask: func(a *Request) { a.Manual = true }},
+		"but not the CA's limit": {before: func(_ *testing.T, l *Ledger) {
+			for i := range 5 {
+				l.ValidationFailed("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), few.Validations, fmt.Sprint(i), "no", start)
+			}
+		}, ask: func(a *Request) { a.Manual = true }, kind: Validations, in: 30 * time.Minute},
+		"an order that is open counts": {before: func(t *testing.T, l *Ledger) {
+			for i := range 2 {
+				if v := l.Admit(asks(fmt.Sprint(i), fmt.Sprintf("w%d.example.co.uk", i)), start.Add(-48*time.Hour)); !v.Allowed {
+					t.Fatal(v.Message())
+				}
+				l.Accepted(fmt.Sprint(i), start.Add(-48*time.Hour))
+			}
+		}, kind: Domain, in: 12 * time.Hour},
+		"one that failed does not": {before: func(t *testing.T, l *Ledger) {
+			for i := range 2 {
+				if v := l.Admit(asks(fmt.Sprint(i), fmt.Sprintf("w%d.example.co.uk", i)), start); !v.Allowed {
+					t.Fatal(v.Message())
+				}
+				l.Accepted(fmt.Sprint(i), start)
+				l.Finished(fmt.Sprint(i), false, start)
+			}
+		}},
+		"one whose object is gone does if it was to be finalized": {before: func(t *testing.T, l *Ledger) {
+			for i := range 2 {
+				if v := l.Admit(asks(fmt.Sprint(i), fmt.Sprintf("w%d.example.co.uk", i)), start); !v.Allowed {
+					t.Fatal(v.Message())
+				}
+				l.Finalizing(fmt.Sprint(i))
+				l.Deleted("shop", fmt.Sprint(i), start)
+			}
+		}, kind: Domain, in: 12 * time.Hour},
+		"no limits": {before: func(t *testing.T, l *Ledger) {
+			for i := range 9 {
+				a := asks(fmt.Sprint(i), "www.example.co.uk")
+				a.Limits = Limits{}
+				issue(t, l, a, start)
+			}
+		}},
+		"what one issuer may do beyond the limits of all counts for all": {before: func(t *testing.T, l *Ledger) {
+			for i := range 3 {
+				a := asks(fmt.Sprint(i), fmt.Sprintf("w%d.example.co.uk", i))
+				a.Limits.Domain, a.Published = Limit{1000, 24 * time.Hour}, few
+				issue(t, l, a, start)
+			}
+		}, ask: func(a *Request) { a.Published, a.Account = few, "https://ca.example/acct/2" }, kind: Domain, in: 12 * time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := NewLedger()
+			if test.before != nil {
+				test.before(t, l)
+			}
+			// A restart changes nothing.
+			text, err := l.Encode(start)
+			if err != nil {
+				t.Fatal(err)
+			}
+			read, err := Decode(text)
+			if err != nil {
+				t.Fatalf("%v\n%s", err, text)
+			}
+			for when, l := range map[string]*Ledger{"before a restart": l, "after it": read} {
+				a := asks("it", "www.example.co.uk")
+				if test.ask != nil {
+					test.ask(&a)
+				}
+				v := l.Admit(a, start)
+				if v.Allowed != (test.in == 0) || v.Kind != test.kind {
+					t.Fatalf("%s: %+v", when, v)
+				}
+				if v.Allowed {
+					continue
+				}
+				if wait := v.Until.Sub(start); wait != test.in {
+					t.Errorf("%s it waits %s", when, wait)
+				}
+				if !strings.Contains(v.Message(), test.says) {
+					t.Errorf("it says %q", v.Message())
+				}
+				// At that time it goes.
+				if v := l.Admit(a, v.Until); !v.Allowed && !v.Underway && test.kind != Domain {
+					t.Errorf("%s it waits again: %s", when, v.Message())
+				}
+			}
+		})
+	}
+}
+
+func TestAnOrderThatIsAskedForAgainSpendsOnce(t *testing.T) {
+	l := NewLedger()
+	for range 5 {
+		if v := l.Admit(asks("same", "www.example.com"), start); !v.Allowed {
+			t.Fatal(v.Message())
+		}
+	}
+	for i := range 2 {
+		issue(t, l, asks(fmt.Sprint(i), fmt.Sprintf("www.d%d.example", i)), start)
+	}
+	if v := l.Admit(asks("one more", "www.example.org"), start); v.Kind != NewOrders {
+		t.Errorf("%+v", v)
+	}
+}
+
+func TestARenewalWhoseWindowIsOverBeforeItWasSentIsLikeOthers(t *testing.T) {
+	l := NewLedger()
+	issue(t, l, asks("0", "www.example.com"), start)
+	a := asks("1", "www.example.com")
+	a.Window = acme.Window{Start: start.Add(-time.Hour), End: start.Add(time.Hour)}
+	if v := l.Admit(a, start); !v.Allowed {
+		t.Fatal(v.Message())
+	}
+	if v := l.Admit(a, start.Add(2*time.Hour)); v.Kind != Set {
+		t.Errorf("%+v", v)
+	}
+}
+
+func TestAnOrderWithoutReplyIsSentAgainOnlyWithinItsLimits(t *testing.T) {
+	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
+	week := 7 * 24 * time.Hour
+	order := func(id string, limits Limits) Request {
+		return Request{ID: id, Account: "https://ca.example/1", Identifiers: []acme.Identifier{acme.DNS(id + ".example.com")},
+			Limits: limits, Created: now}
+	}
+	domain, set := Limits{Domain: Limit{5, week}}, Limits{Set: Limit{1, week}}
+	for name, test := range map[string]struct {
+		limits  Limits
+		renewal bool
+		lost    []string
+		sent    int
+	}{
+		"every reply comes":               {domain, false, nil, 5},
+		"the third is lost":               {domain, false, []string{"c"}, 5},
+		"the last that goes is lost":      {domain, false, []string{"e"}, 5},
+		"all are lost":                    {domain, false, []string{"a", "b", "c", "d", "e"}, 5},
+		"by account":                      {Limits{NewOrders: Limit{5, time.Hour}}, false, []string{"c", "e"}, 5},
+		"the set is that of the same":     {set, false, []string{"a", "b"}, 8 + 2},
+		"renewals do not count by domain": {domain, true, []string{"a"}, 8 + 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := NewLedger()
+			sent, lost := 0, map[string]bool{}
+			for _, id := range test.lost {
+				lost[id] = true
+			}
+			taken := map[string]bool{}
+			for range 3 { // passes
+				var went []string
+				for _, id := range []string{"a", "b", "c", "d", "e", "f", "g", "h"} {
+					a := order(id, test.limits)
+					a.Renewal = test.renewal
+					if !taken[id] && l.Admit(a, now).Allowed {
+						sent++
+						went = append(went, id)
+					}
+				}
+				for _, id := range went { // after all were sent
+					if lost[id] {
+						l.NoReply(id, now)
+						delete(lost, id)
+					} else {
+						l.Accepted(id, now)
+						taken[id] = true
+					}
+				}
+				text, err := l.Encode(now)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := Decode(text); err != nil {
+					t.Error(err)
+				}
+			}
+			if sent != test.sent {
+				t.Errorf("%d were sent, not %d", sent, test.sent)
+			}
+		})
+	}
+}
+
+func TestAnOrderWithoutReplyCountsEachTimeItIsSent(t *testing.T) {
+	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
+	limits := Limits{NewOrders: Limit{3, time.Hour}}
+	order := func(id string) Request {
+		return Request{ID: id, Account: "https://ca.example/1", Identifiers: []acme.Identifier{acme.DNS(id + ".example.com")}, Limits: limits, Created: now}
+	}
+	for name, test := range map[string]struct {
+		happens func(l *Ledger) *Ledger
+		left    int // of three
+	}{
+		"it was heard":                {func(l *Ledger) *Ledger { l.Accepted("a", now); return l }, 2},
+		"its reply was lost once":     {func(l *Ledger) *Ledger { l.NoReply("a", now); l.Admit(order("a"), now); l.Accepted("a", now); return l }, 1},
+		"its reply was lost twice":    {func(l *Ledger) *Ledger { l.NoReply("a", now); l.NoReply("a", now); l.Accepted("a", now); return l }, 0},
+		"what comes later is nothing": {func(l *Ledger) *Ledger { l.Accepted("a", now); l.NoReply("a", now); return l }, 2},
+		"the process ended meanwhile": {func(l *Ledger) *Ledger {
+			text, err := l.Encode(now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			next, err := Decode(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			next.Settle([]OrderRecord{{Request: order("a")}}, now)
+			next.Restarted(now)
+			next.Admit(order("a"), now)
+			next.Accepted("a", now)
+			return next
+		}, 1},
+		"the process ended when the CA had answered, long after it was asked for": {func(l *Ledger) *Ledger {
+			for _, id := range []string{"x", "y"} {
+				l.Admit(order(id), now)
+				l.Accepted(id, now)
+			}
+			p := OrderRecord{Request: order("a"), Sent: true}
+			p.Created = now.Add(-2 * time.Hour)
+			l.Settle([]OrderRecord{p}, now)
+			l.Restarted(now)
+			return l
+		}, 0},
+		"the process ended when the CA had answered, and it failed meanwhile": {func(l *Ledger) *Ledger {
+			l.Settle([]OrderRecord{{Request: order("a"), Sent: true, Finished: true}}, now)
+			l.Restarted(now)
+			return l
+		}, 2},
+		"the process ended, and the CA never had it": {func(l *Ledger) *Ledger {
+			l.Settle([]OrderRecord{{Request: order("a"), Finished: true}}, now)
+			l.Restarted(now)
+			return l
+		}, 3},
+		"the process ended when the CA had answered": {func(l *Ledger) *Ledger {
+			l.Settle([]OrderRecord{{Request: order("a"), Sent: true}}, now)
+			l.Restarted(now)
+			return l
+		}, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := NewLedger()
+			if v := l.Admit(order("a"), now); !v.Allowed {
+				t.Fatal(v.Message())
+			}
+			l = test.happens(l)
+			left := 0
+			for _, id := range []string{"b", "c", "d"} {
+				if l.Admit(order(id), now).Allowed {
+					left++
+				}
+			}
+			if left != test.left {
+				t.Errorf("%d orders more may be sent, not %d", left, test.left)
+			}
+		})
+	}
+}
+
+func TestNothingWaitsLongerThanItMayAfterAClockWasAhead(t *testing.T) {
+	ahead := start.Add(365 * 24 * time.Hour)
+	for name, test := range map[string]struct {
+		before func(*testing.T, *Ledger)
+		most   time.Duration
+	}{
+		"certificates": {func(t *testing.T, l *Ledger) {
+			for i := range 2 {
+				issue(t, l, asks(fmt.Sprint(i), fmt.Sprintf("w%d.example.co.uk", i)), ahead)
+			}
+		}, few.Domain.Period},
+		"failed validations": {func(_ *testing.T, l *Ledger) {
+			for i := range 2 {
+				l.ValidationFailed("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), few.Validations, fmt.Sprint(i), "no", ahead)
+			}
+		}, few.Validations.Period},
+		"a pause": {func(_ *testing.T, l *Ledger) {
+			for i := range 5 {
+				l.ValidationFailed("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), Limit{}, fmt.Sprint(i), "no", ahead)
+			}
+		}, pauseLength},
+		"a refusal": {func(_ *testing.T, l *Ledger) {
+			l.Refused(asks("0", "www.example.co.uk"), &acme.Problem{Detail: "not now"}, ahead.Add(time.Hour), ahead)
+		}, time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := NewLedger()
+			test.before(t, l)
+			text, err := l.Encode(ahead)
+			if err != nil {
+				t.Fatal(err)
+			}
+			read, err := Decode(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for when, l := range map[string]*Ledger{"before a restart": l, "after it": read} {
+				a, now := asks("it", "www.example.co.uk"), start
+				for v := l.Admit(a, now); !v.Allowed; v = l.Admit(a, now) {
+					if now = v.Until; now.Sub(start) > test.most {
+						t.Fatalf("%s: %s", when, v.Message())
+					}
+				}
+			}
+		})
+	}
+}

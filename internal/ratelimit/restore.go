@@ -1,0 +1,150 @@
+package ratelimit
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/perennial-pki/perennial/acme"
+)
+
+// OrderRecord is what an Order says of the order at the CA.
+type OrderRecord struct {
+	Request
+	// Sent says that the CA has accepted the order.
+	Sent bool
+	// Finished says that the order has ended, and Issued that it ended with a certificate.
+	Finished, Issued bool
+	// At is when the certificate begins, or when the order failed or was paused. It is zero if that is
+	// not known.
+	At time.Time
+	// Failed are the names of which at least one was not validated.
+	Failed []acme.Identifier
+	// Detail is what the CA said of the failure.
+	Detail string
+	// PausedUntil is until when the failed names are paused.
+	PausedUntil time.Time
+}
+
+// backdated is how much earlier than it was issued a certificate begins at most: an hour at Let's
+// Encrypt, by a clock that may be behind ours.
+const backdated = time.Hour + time.Minute
+
+// latest returns the latest time at which an order was sent and its certificate issued. The time of
+// creation says little, as the order may have waited for days.
+func (r *OrderRecord) latest(now int64) int64 {
+	at := r.At
+	if at.IsZero() {
+		return now
+	}
+	if r.Issued {
+		at = at.Add(backdated)
+	}
+	return min(max(at.UnixMilli(), r.Created.UnixMilli()), now)
+}
+
+// Settle closes the open orders that have ended by their Orders, or whose Orders are gone, and counts
+// those that the CA has accepted.
+func (l *Ledger) Settle(records []OrderRecord, at time.Time) {
+	now := at.UnixMilli()
+	known := map[string]*OrderRecord{}
+	for i := range records {
+		known[records[i].ID] = &records[i]
+	}
+	for id, o := range l.open {
+		r := known[id]
+		switch {
+		case r == nil: // it ended while no process ran
+			l.drop(id)
+			l.spend(o.Order, now)
+			l.spend(o.Certificate, now)
+		case r.Finished:
+			l.drop(id)
+			if r.Sent {
+				l.spend(o.Order, now)
+			}
+			if r.Issued {
+				l.spend(o.Certificate, now)
+			}
+		case r.Sent:
+			l.Accepted(id, at) // the CA accepted it earlier, at an unknown time
+		}
+	}
+}
+
+// Restore makes a ledger from the Orders, if there is none yet or it was lost. Orders that were
+// deleted are missing in it. Of an order that failed each name that may have been the reason counts
+// as failed once, and is paused if it is the only one.
+func Restore(records []OrderRecord, at time.Time) *Ledger {
+	now := at.UnixMilli()
+	l := NewLedger()
+	slices.SortFunc(records, func(a, b OrderRecord) int { return cmp.Compare(a.latest(now), b.latest(now)) })
+	for i := range records {
+		l.restoreFailures(&records[i], at)
+		if records[i].Sent {
+			l.restoreSent(&records[i], now)
+		}
+	}
+	l.restoreUnsent(records, at)
+	return l
+}
+
+// restoreFailures counts the failed and the validated names of an order.
+func (l *Ledger) restoreFailures(r *OrderRecord, at time.Time) {
+	when := r.latest(at.UnixMilli())
+	names := map[string]bool{}
+	for _, id := range r.Failed {
+		names[base(id)] = true
+	}
+	for _, id := range r.Failed {
+		authorization := r.ID + " " + base(id)
+		failed := l.ValidationFailed(
+			r.Account, id, r.Limits.Validations, authorization, r.Detail, time.UnixMilli(when))
+		if f := l.failures[failureKey(r.Account, base(id))]; len(names) == 1 && r.PausedUntil.After(at) {
+			f.InARow, f.At = max(failed, pauseAfter), r.PausedUntil.Add(-pauseLength).UnixMilli()
+		}
+	}
+	if r.Issued { // what failed before is over
+		for _, id := range r.Identifiers {
+			l.Validated(r.Account, id, at)
+		}
+	}
+}
+
+// restoreSent counts an order that the CA has accepted.
+func (l *Ledger) restoreSent(r *OrderRecord, now int64) {
+	spent := r.latest(now)
+	l.reserve(newCandidate(r.Request), spent)
+	l.Accepted(r.ID, time.UnixMilli(spent))
+	switch o := l.open[r.ID]; {
+	case o == nil:
+	case !r.Finished:
+		o.Finalizing = true // whether a certificate was requested is not known
+	default:
+		l.drop(r.ID)
+		if r.Issued {
+			l.spend(o.Certificate, spent)
+		}
+	}
+}
+
+// restoreUnsent counts the orders that may have been sent just before the process ended: those for
+// which there was room. If nothing else is spent, not counting them does no harm.
+func (l *Ledger) restoreUnsent(records []OrderRecord, at time.Time) {
+	now := at.UnixMilli()
+	room := map[key]bool{}
+	for _, r := range records {
+		if r.Sent || r.Finished || r.Renewal || r.PausedUntil.After(at) {
+			continue
+		}
+		for _, b := range newCandidate(r.Request).orders {
+			full := l.full[b.key]
+			if _, known := room[b.key]; !known {
+				room[b.key] = full > now && b.limit.free(full, 0, now) <= now
+			}
+			if room[b.key] {
+				l.full[b.key] = b.limit.take(full, now)
+			}
+		}
+	}
+}
