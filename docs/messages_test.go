@@ -5,7 +5,6 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -25,21 +24,18 @@ var (
 		"\\b(Issuer|HTTPRoute|Cloudflare|DigitalOcean|Google|Azure|Akamai|Cloud DNS)\\b")
 	// others are the words of Go's own library.
 	others = []string{"signed by unknown authority", "failed to verify certificate"}
-	// spoken are the columns of docs/acme.md that have messages.
+	// spoken are the columns of docs/acme that have messages.
 	spoken = []string{"message", "the issuer says", "it ends with", "event or condition"}
 	word   = regexp.MustCompile(`\b[a-z]+\b`)
 )
 
-// told are the fixed words of each message that docs/acme.md explains, by its row.
+// told are the fixed words of each message that docs/acme explains, by its row.
 func told(t *testing.T) map[string][]string {
 	t.Helper()
-	text, err := os.ReadFile("acme.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := read(t, "acme/*.md")
 	rows := map[string][]string{}
 	speaks := false
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(text) {
 		cells := strings.Split(line, " |")
 		first := strings.TrimPrefix(cells[0], "| ")
 		switch {
@@ -108,7 +104,7 @@ func TestEachMessageThatIsExplainedExists(t *testing.T) {
 	for row, words := range told(t) {
 		for _, w := range words {
 			if !strings.Contains(all.String(), w) {
-				t.Errorf("docs/acme.md explains %q, but nobody says %q", row, w)
+				t.Errorf("docs/acme explains %q, but nobody says %q", row, w)
 			}
 		}
 	}
@@ -137,7 +133,7 @@ func TestEachErrorOfAnACMEIssuanceIsExplained(t *testing.T) {
 			return true
 		}
 		if text := constant(call.Args[format]); !slices.ContainsFunc(words, func(w string) bool { return strings.Contains(text, w) }) {
-			t.Errorf("%s: docs/acme.md does not explain %q", files.Position(call.Pos()), strings.ReplaceAll(text, hole, "..."))
+			t.Errorf("%s: docs/acme does not explain %q", files.Position(call.Pos()), strings.ReplaceAll(text, hole, "..."))
 		}
 		return true
 	}, "internal/account", "internal/ratelimit", "internal/order", "internal/signer/acme", "internal/solver")

@@ -14,7 +14,7 @@ func page(all []*provider, version string) []byte {
 	fmt.Fprintf(b, `<!-- Written by test/legogen: do not edit. -->
 # DNS providers
 
-%d providers of [lego](https://go-acme.github.io/lego/dns/) (%s), for a solver's `+"`dns01.provider`"+`; [acme.md](acme.md#other-providers) says how. What each setting means, and how to
+%d providers of [lego](https://go-acme.github.io/lego/dns/) (%s), for a solver's `+"`dns01.provider`"+`; [Other providers](acme/dns01-other-providers.md) says how. What each setting means, and how to
 get credentials, is told on lego's page of the provider; the third column is what the setting is called there.
 
 Settings that are marked **secret** stand in the Secret, the others there or in `+"`config`"+`. Those that are needed are marked so as far as lego's source tells;

@@ -50,10 +50,10 @@ func with(t *testing.T, text string, change ...string) string {
 	return text
 }
 
-// relay is what docs/acme.md says takes the PROXY protocol off in nginx.
+// relay is what docs/acme/tls-alpn01.md says takes the PROXY protocol off in nginx.
 func relay(t *testing.T) string {
 	t.Helper()
-	text, err := os.ReadFile("../../docs/acme.md")
+	text, err := os.ReadFile("../../docs/acme/tls-alpn01.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func relay(t *testing.T) string {
 			return block
 		}
 	}
-	t.Fatal("docs/acme.md does not say it")
+	t.Fatal("docs/acme/tls-alpn01.md does not say it")
 	return ""
 }
 
