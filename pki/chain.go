@@ -51,54 +51,13 @@ type chainLink struct {
 // the certificates. Input can be made up in which all names are alike; in a single chain that
 // happens for a few at most, so the number of checks has a bound, too.
 func linkChain(certs []*x509.Certificate) (*chainLink, error) {
-	seen := make(map[string]bool, len(certs))
-	bySubject := make(map[string][]*chainLink, len(certs))
-	links := make([]*chainLink, 0, len(certs))
-	for i, cert := range certs {
-		if cert == nil || len(cert.Raw) == 0 {
-			return nil, fmt.Errorf("certificate %d is empty", i+1)
-		}
-		if seen[string(cert.Raw)] {
-			continue
-		}
-		seen[string(cert.Raw)] = true
-		if len(links) == maxChainLength {
-			return nil, fmt.Errorf("there are more than %d certificates", maxChainLength)
-		}
-		link := &chainLink{cert: cert}
-		links = append(links, link)
-		bySubject[string(cert.RawSubject)] = append(bySubject[string(cert.RawSubject)], link)
+	links, err := distinctLinks(certs)
+	if err != nil {
+		return nil, err
 	}
-	if len(links) == 0 {
-		return nil, errors.New("there are no certificates")
+	if err := linkIssuers(links); err != nil {
+		return nil, err
 	}
-
-	checks := 4*len(links) + 16
-	for _, link := range links {
-		for _, candidate := range bySubject[string(link.cert.RawIssuer)] {
-			if candidate == link {
-				continue
-			}
-			if checks--; checks < 0 {
-				return nil, errors.New("too many certificates have the same subject")
-			}
-			if !SignedBy(link.cert, candidate.cert) {
-				continue
-			}
-			// Two self-signed certificates of one name and key sign each other. Neither
-			// needs a parent, and with one the chain would be a ring.
-			if isRoot(link.cert) {
-				break
-			}
-			if candidate.child != nil {
-				return nil, fmt.Errorf("%s and %s are both signed by %s, so they are not one chain",
-					describe(candidate.child.cert), describe(link.cert), describe(candidate.cert))
-			}
-			link.parent, candidate.child = candidate, link
-			break
-		}
-	}
-
 	var leaf *chainLink
 	for _, link := range links {
 		if link.child != nil {
@@ -122,6 +81,63 @@ func linkChain(certs []*x509.Certificate) (*chainLink, error) {
 		return nil, errors.New("some certificates sign each other in a ring")
 	}
 	return leaf, nil
+}
+
+// distinctLinks returns a link for each certificate, without those that are there twice.
+func distinctLinks(certs []*x509.Certificate) ([]*chainLink, error) {
+	seen := make(map[string]bool, len(certs))
+	links := make([]*chainLink, 0, len(certs))
+	for i, cert := range certs {
+		if cert == nil || len(cert.Raw) == 0 {
+			return nil, fmt.Errorf("certificate %d is empty", i+1)
+		}
+		if seen[string(cert.Raw)] {
+			continue
+		}
+		seen[string(cert.Raw)] = true
+		if len(links) == maxChainLength {
+			return nil, fmt.Errorf("there are more than %d certificates", maxChainLength)
+		}
+		links = append(links, &chainLink{cert: cert})
+	}
+	if len(links) == 0 {
+		return nil, errors.New("there are no certificates")
+	}
+	return links, nil
+}
+
+// linkIssuers sets the parent and the child of each link.
+func linkIssuers(links []*chainLink) error {
+	bySubject := make(map[string][]*chainLink, len(links))
+	for _, link := range links {
+		bySubject[string(link.cert.RawSubject)] = append(bySubject[string(link.cert.RawSubject)], link)
+	}
+	checks := 4*len(links) + 16
+	for _, link := range links {
+		for _, candidate := range bySubject[string(link.cert.RawIssuer)] {
+			if candidate == link {
+				continue
+			}
+			if checks--; checks < 0 {
+				return errors.New("too many certificates have the same subject")
+			}
+			if !SignedBy(link.cert, candidate.cert) {
+				continue
+			}
+			// Two self-signed certificates of one name and key sign each other. Neither
+			// needs a parent, and with one the chain would be a ring.
+			if isRoot(link.cert) {
+				break
+			}
+			if candidate.child != nil {
+				return fmt.Errorf("%s and %s are both signed by %s, so they are not one chain",
+					describe(candidate.child.cert), describe(link.cert), describe(candidate.cert))
+			}
+			link.parent, candidate.child = candidate, link
+			break
+		}
+	}
+	return nil
 }
 
 // describe names a certificate in an error, by its subject, which its maker chose freely.

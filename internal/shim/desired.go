@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -211,72 +212,67 @@ func clusterScoped(ref cmmeta.IssuerReference, settings Settings) bool {
 
 // issuerOf returns the issuer that an object names, and whether it asks for certificates at all.
 func issuerOf(s *asker, settings Settings) (ref cmmeta.IssuerReference, asks bool, mistakes []Mistake) {
-	annotations := s.annotations
-	name, byIssuer := annotations[cmapi.IngressIssuerNameAnnotationKey]
-	cluster, byCluster := annotations[cmapi.IngressClusterIssuerNameAnnotationKey]
-	kind, byKind := annotations[cmapi.IssuerKindAnnotationKey]
-	group, byGroup := annotations[cmapi.IssuerGroupAnnotationKey]
+	mistake := func(field, message string) (cmmeta.IssuerReference, bool, []Mistake) {
+		return cmmeta.IssuerReference{}, true, []Mistake{{Field: field, Message: message}}
+	}
+	name, byIssuer := s.annotations[cmapi.IngressIssuerNameAnnotationKey]
+	cluster, byCluster := s.annotations[cmapi.IngressClusterIssuerNameAnnotationKey]
+	_, byKind := s.annotations[cmapi.IssuerKindAnnotationKey]
+	_, byGroup := s.annotations[cmapi.IssuerGroupAnnotationKey]
 	switch {
 	case byIssuer && byCluster:
-		return ref, true, []Mistake{{Field: cmapi.IngressClusterIssuerNameAnnotationKey,
-			Message: "stands beside " + cmapi.IngressIssuerNameAnnotationKey + ": keep one of them"}}
+		return mistake(cmapi.IngressClusterIssuerNameAnnotationKey,
+			"stands beside "+cmapi.IngressIssuerNameAnnotationKey+": keep one of them")
 	case byCluster && byKind:
-		return ref, true, []Mistake{
-			{Field: cmapi.IssuerKindAnnotationKey, Message: "stands beside " + cmapi.IngressClusterIssuerNameAnnotationKey +
-				", which says the kind: leave it out"}}
+		return mistake(cmapi.IssuerKindAnnotationKey,
+			"stands beside "+cmapi.IngressClusterIssuerNameAnnotationKey+", which says the kind: leave it out")
 	case byCluster && byGroup:
-		return ref, true, []Mistake{
-			{Field: cmapi.IssuerGroupAnnotationKey, Message: "stands beside " + cmapi.IngressClusterIssuerNameAnnotationKey +
-				", which says the group: leave it out"}}
+		return mistake(cmapi.IssuerGroupAnnotationKey,
+			"stands beside "+cmapi.IngressClusterIssuerNameAnnotationKey+", which says the group: leave it out")
+	case byCluster && cluster == "":
+		return mistake(cmapi.IngressClusterIssuerNameAnnotationKey, "is empty: name a ClusterIssuer")
 	case byCluster:
-		if cluster == "" {
-			return ref, true, []Mistake{{Field: cmapi.IngressClusterIssuerNameAnnotationKey,
-				Message: "is empty: name a ClusterIssuer"}}
-		}
-		return cmmeta.IssuerReference{Name: cluster, Kind: signer.KindClusterIssuer, Group: cmmeta.DefaultIssuerGroup}, true, nil
+		return cmmeta.IssuerReference{
+			Name: cluster, Kind: signer.KindClusterIssuer, Group: cmmeta.DefaultIssuerGroup,
+		}, true, nil
+	case byIssuer && name == "":
+		return mistake(cmapi.IngressIssuerNameAnnotationKey, "is empty: name an Issuer of this namespace")
 	case byIssuer:
-		if name == "" {
-			return ref, true, []Mistake{{Field: cmapi.IngressIssuerNameAnnotationKey,
-				Message: "is empty: name an Issuer of this namespace"}}
-		}
-		ref = cmmeta.IssuerReference{Name: name, Kind: signer.KindIssuer, Group: cmmeta.DefaultIssuerGroup}
-		if kind != "" {
-			ref.Kind = kind
-		}
-		if group != "" {
-			ref.Group = group
-		}
-		return ref, true, nil
+		return s.annotated(cmmeta.IssuerReference{Name: name}), true, nil
 	}
-	auto := settings.AutoAnnotations
-	if auto == nil {
-		auto = []string{DefaultAutoAnnotation}
+	key, found := s.autoAnnotation(settings)
+	switch {
+	case !found:
+		return ref, false, nil
+	case settings.DefaultIssuer.Name == "":
+		return mistake(key, "asks for a certificate of the default issuer, and there is none: name one with "+
+			cmapi.IngressClusterIssuerNameAnnotationKey+" or the flag --default-issuer-name")
 	}
-	for _, key := range auto {
-		if !s.ingress || annotations[key] != "true" {
-			continue
-		}
-		if settings.DefaultIssuer.Name == "" {
-			return ref, true, []Mistake{
-				{Field: key, Message: "asks for a certificate of the default issuer, and there is none: name one with " +
-					cmapi.IngressClusterIssuerNameAnnotationKey + " or the flag --default-issuer-name"}}
-		}
-		ref = settings.DefaultIssuer
-		if kind != "" {
-			ref.Kind = kind
-		}
-		if group != "" {
-			ref.Group = group
-		}
-		if ref.Kind == "" {
-			ref.Kind = signer.KindIssuer
-		}
-		if ref.Group == "" {
-			ref.Group = cmmeta.DefaultIssuerGroup
-		}
-		return ref, true, nil
+	return s.annotated(settings.DefaultIssuer), true, nil
+}
+
+// annotated returns a reference with the kind and group that the annotations name, if they do.
+func (s *asker) annotated(ref cmmeta.IssuerReference) cmmeta.IssuerReference {
+	ref.Kind = cmp.Or(s.annotations[cmapi.IssuerKindAnnotationKey], ref.Kind, signer.KindIssuer)
+	ref.Group = cmp.Or(s.annotations[cmapi.IssuerGroupAnnotationKey], ref.Group, cmmeta.DefaultIssuerGroup)
+	return ref
+}
+
+// autoAnnotation returns the annotation by which an Ingress asks the default issuer, if it does.
+func (s *asker) autoAnnotation(settings Settings) (key string, found bool) {
+	if !s.ingress {
+		return "", false
 	}
-	return ref, false, nil
+	keys := settings.AutoAnnotations
+	if keys == nil {
+		keys = []string{DefaultAutoAnnotation}
+	}
+	for _, key := range keys {
+		if s.annotations[key] == "true" {
+			return key, true
+		}
+	}
+	return "", false
 }
 
 // passed are the annotations of a Certificate that the object decides alone.

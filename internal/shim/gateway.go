@@ -72,6 +72,18 @@ func gatewayOf(o *gwapi.ListenerSet) types.NamespacedName {
 
 // listen reads the listeners that end TLS.
 func (s *asker) listen(listeners []gwapi.Listener, extra []string, may granted) {
+	ignored := s.ignoredListeners(listeners)
+	for i, l := range listeners {
+		serves := l.Protocol == gwapi.HTTPSProtocolType || l.Protocol == gwapi.TLSProtocolType || slices.Contains(extra, string(l.Protocol))
+		passthrough := l.TLS != nil && l.TLS.Mode != nil && *l.TLS.Mode != gwapi.TLSModeTerminate
+		if serves && !ignored[string(l.Name)] && !passthrough {
+			s.addListener(fmt.Sprintf("spec.listeners[%d]", i), l, may)
+		}
+	}
+}
+
+// ignoredListeners are the names of listeners that an annotation leaves out.
+func (s *asker) ignoredListeners(listeners []gwapi.Listener) map[string]bool {
 	ignored := map[string]bool{}
 	if value, found := s.annotations[cmapi.CertificateIgnoreTLSListeners]; found {
 		for name := range strings.SplitSeq(value, ",") {
@@ -82,35 +94,39 @@ func (s *asker) listen(listeners []gwapi.Listener, extra []string, may granted) 
 			ignored[name] = true
 		}
 	}
-	for i, l := range listeners {
-		serves := l.Protocol == gwapi.HTTPSProtocolType || l.Protocol == gwapi.TLSProtocolType || slices.Contains(extra, string(l.Protocol))
-		if !serves || ignored[string(l.Name)] || l.TLS != nil && l.TLS.Mode != nil && *l.TLS.Mode != gwapi.TLSModeTerminate {
-			continue
-		}
-		path := fmt.Sprintf("spec.listeners[%d]", i)
-		if l.TLS == nil || len(l.TLS.CertificateRefs) == 0 {
-			s.mistake(path+".tls.certificateRefs", "is missing: name the Secret that the certificate is to be stored in, or add %q to the annotation %s",
+	return ignored
+}
+
+// addListener reads a listener that ends TLS, at a path of the object.
+func (s *asker) addListener(path string, l gwapi.Listener, may granted) {
+	if l.TLS == nil || len(l.TLS.CertificateRefs) == 0 {
+		s.mistake(path+".tls.certificateRefs",
+			"is missing: name the Secret that the certificate is to be stored in, or add %q to the annotation %s",
+			l.Name, cmapi.CertificateIgnoreTLSListeners)
+		return
+	}
+	host := ""
+	if l.Hostname != nil {
+		host = string(*l.Hostname)
+	}
+	if host == "" {
+		s.mistake(path+".hostname", "is missing: name the host that the certificate is for, or add %q to the annotation %s",
+			l.Name, cmapi.CertificateIgnoreTLSListeners)
+	}
+	for j, ref := range l.TLS.CertificateRefs {
+		at := fmt.Sprintf("%s.tls.certificateRefs[%d]", path, j)
+		secret, ok := secretOf(ref, s.GetNamespace())
+		switch {
+		case !ok:
+			s.mistake(at, "is no Secret: only Secrets get certificates; name one, or add %q to the annotation %s",
 				l.Name, cmapi.CertificateIgnoreTLSListeners)
-			continue
-		}
-		if l.Hostname == nil || *l.Hostname == "" {
-			s.mistake(path+".hostname", "is missing: name the host that the certificate is for, or add %q to the annotation %s",
-				l.Name, cmapi.CertificateIgnoreTLSListeners)
-		}
-		for j, ref := range l.TLS.CertificateRefs {
-			at := fmt.Sprintf("%s.tls.certificateRefs[%d]", path, j)
-			secret, ok := secretOf(ref, s.GetNamespace())
-			switch {
-			case !ok:
-				s.mistake(at, "is no Secret: only Secrets get certificates; name one, or add %q to the annotation %s", l.Name, cmapi.CertificateIgnoreTLSListeners)
-			case secret.Namespace != s.GetNamespace() && !may(s.kind.Kind, s.GetNamespace(), secret):
-				s.mistake(at, "is in namespace %q, where no ReferenceGrant lets a %s of namespace %q refer to Secret %q: create one there",
-					secret.Namespace, s.kind.Kind, s.GetNamespace(), secret.Name)
-			case l.Hostname == nil || *l.Hostname == "":
-				s.kept = append(s.kept, secret)
-			default:
-				s.add(secret, string(*l.Hostname))
-			}
+		case secret.Namespace != s.GetNamespace() && !may(s.kind.Kind, s.GetNamespace(), secret):
+			s.mistake(at, "is in namespace %q, where no ReferenceGrant lets a %s of namespace %q refer to Secret %q: create one there",
+				secret.Namespace, s.kind.Kind, s.GetNamespace(), secret.Name)
+		case host == "":
+			s.kept = append(s.kept, secret)
+		default:
+			s.add(secret, host)
 		}
 	}
 }

@@ -153,6 +153,32 @@ func (r *Reconciler) open(base context.Context, kinds map[string]bool) (err erro
 			v.end()
 		}
 	}()
+	c, err := r.newView(v)
+	if err != nil {
+		return err
+	}
+	informers, err := v.watch(c)
+	if err != nil {
+		return err
+	}
+	go func() { _ = c.Start(v.ctx) }() // it only ends with the context
+	filled, cancel := context.WithTimeout(v.ctx, fillLimit)
+	defer cancel()
+	if !c.WaitForCacheSync(filled) {
+		return errors.New("the cache does not fill")
+	}
+	r.view.Store(v)
+	// Handlers get all objects that are there, so none is missed.
+	for _, informer := range informers {
+		if err := r.follow(v, informer); err != nil {
+			return err
+		}
+	}
+	return r.enqueueRequested(v)
+}
+
+// newView makes the cache of a view, and its client.
+func (r *Reconciler) newView(v *view) (cache.Cache, error) {
 	options := cache.Options{
 		HTTPClient: r.mgr.GetHTTPClient(), Scheme: r.mgr.GetScheme(), Mapper: r.mgr.GetRESTMapper(), DefaultTransform: stripGateway,
 		DefaultWatchErrorHandler: func(ctx context.Context, reflector *toolscache.Reflector, err error) {
@@ -166,65 +192,66 @@ func (r *Reconciler) open(base context.Context, kinds map[string]bool) (err erro
 	}
 	c, err := cache.New(r.mgr.GetConfig(), options)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if v.Client, err = client.New(r.mgr.GetConfig(), client.Options{
+	v.Client, err = client.New(r.mgr.GetConfig(), client.Options{
 		HTTPClient: r.mgr.GetHTTPClient(), Scheme: r.mgr.GetScheme(), Mapper: r.mgr.GetRESTMapper(),
 		Cache: &client.CacheOptions{Reader: c, EnableReadYourWritesConsistency: ptr.To(true)},
-	}); err != nil {
-		return err
-	}
+	})
+	return c, err
+}
+
+// watch starts to watch the kinds of the Gateway API that there are.
+func (v *view) watch(c cache.Cache) ([]cache.Informer, error) {
 	watched := []client.Object{&gwapi.Gateway{}}
-	if kinds[kindListenerSet.Kind] {
+	if v.kinds[kindListenerSet.Kind] {
 		watched = append(watched, &gwapi.ListenerSet{})
 		if err := c.IndexField(v.ctx, &gwapi.ListenerSet{}, byGateway, func(o client.Object) []string {
 			return []string{gatewayOf(o.(*gwapi.ListenerSet)).String()}
 		}); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	for _, o := range watched {
 		if err := c.IndexField(v.ctx, o, bySecret, secretsOf); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	if kinds["ReferenceGrant"] {
+	if v.kinds["ReferenceGrant"] {
 		watched = append(watched, &gwbeta.ReferenceGrant{})
 	}
 	var informers []cache.Informer
 	for _, o := range watched {
 		informer, err := c.GetInformer(v.ctx, o, cache.BlockUntilSynced(false))
 		if err != nil {
-			return err
+			return nil, err
 		}
 		informers = append(informers, informer)
 	}
-	go func() { _ = c.Start(v.ctx) }() // it only ends with the context
-	filled, cancel := context.WithTimeout(v.ctx, fillLimit)
-	defer cancel()
-	if !c.WaitForCacheSync(filled) {
-		return errors.New("the cache does not fill")
-	}
-	r.view.Store(v)
-	// Handlers are told of all that is there, so none is missed.
-	for _, informer := range informers {
-		changed := func(o any) {
-			if gone, ok := o.(toolscache.DeletedFinalStateUnknown); ok {
-				o = gone.Obj
-			}
-			if o, ok := o.(client.Object); ok && v.ctx.Err() == nil {
-				for _, request := range r.affected(v.ctx, o) {
-					r.queue.Add(request)
-				}
+	return informers, nil
+}
+
+// follow enqueues what a change of an object of the Gateway API affects.
+func (r *Reconciler) follow(v *view, informer cache.Informer) error {
+	changed := func(o any) {
+		if gone, ok := o.(toolscache.DeletedFinalStateUnknown); ok {
+			o = gone.Obj
+		}
+		if o, ok := o.(client.Object); ok && v.ctx.Err() == nil {
+			for _, request := range r.affected(v.ctx, o) {
+				r.queue.Add(request)
 			}
 		}
-		if _, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
-			AddFunc: changed, DeleteFunc: changed, UpdateFunc: func(was, is any) { changed(was); changed(is) },
-		}); err != nil {
-			return err
-		}
 	}
-	// Those that went while nobody looked have left Certificates in other namespaces.
+	_, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
+		AddFunc: changed, DeleteFunc: changed, UpdateFunc: func(was, is any) { changed(was); changed(is) },
+	})
+	return err
+}
+
+// enqueueRequested enqueues the objects that Certificates name as theirs. One that was deleted while
+// there was no view has left Certificates in other namespaces.
+func (r *Reconciler) enqueueRequested(v *view) error {
 	var list cmapi.CertificateList
 	if err := r.Client.List(v.ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
 		return err

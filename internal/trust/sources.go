@@ -92,80 +92,114 @@ func (r *Reconciler) gather(ctx context.Context, bundle *api.TrustBundle, now ti
 	g := &gathered{settled: map[string]bool{}}
 	seen := map[string]bool{}
 	for i := range bundle.Spec.Sources {
-		s := &bundle.Spec.Sources[i]
-		name := nameOf(s)
-		// What is wrong, and with which part of the source, if it has parts.
-		reject := func(part string, err error) {
-			if part != "" {
-				part += ": "
-			}
-			g.problems = append(g.problems, fmt.Sprintf("spec.sources[%d] (%s): %s%v", i, name, part, err))
+		s := &sourceReader{
+			TrustSource: &bundle.Spec.Sources[i], index: i, name: nameOf(&bundle.Spec.Sources[i]),
+			limits: r.Limits, now: now, seen: seen, into: g,
 		}
-		add := func(part string, data []byte) {
-			certs, err := usable(data, r.Limits, now, func(err error) { reject(part, err) })
-			if err != nil {
-				reject(part, err)
-			}
-			for _, cert := range certs {
-				if fingerprint := pki.Fingerprint(cert); !seen[fingerprint] {
-					seen[fingerprint] = true
-					g.found = append(g.found, found{cert: cert, source: name, literal: s.InLine != ""})
-				}
-			}
-		}
-		switch {
-		case s.Issuer != nil:
-			ca, err := r.issuerCA(ctx, s.Issuer)
-			if err != nil {
-				return nil, err
-			}
-			if ca == nil {
-				reject("", errors.New("it does not exist, or does not tell its CA as issuers of type ca do once they are ready"))
-				continue
-			}
-			g.settled[name] = true
-			add("status.ca.certificate", []byte(ca.Certificate))
-			for j, previous := range ca.Previous {
-				if now.Before(previous.NotAfter.Time) { // the issuer forgets it at that time, but perhaps a moment later
-					add(fmt.Sprintf("status.ca.previous[%d].certificate", j), []byte(previous.Certificate))
-				}
-			}
-		case s.InLine != "":
-			add("", []byte(s.InLine))
-		default:
-			objects, err := r.objects(ctx, s)
-			if err != nil {
-				var wrong *rejected
-				if errors.As(err, &wrong) {
-					reject("", err)
-					continue
-				}
-				return nil, err
-			}
-			source := s.Secret
-			if source == nil {
-				source = s.ConfigMap
-			}
-			for _, o := range objects {
-				keys := []string{keyOf(source)}
-				if source.AllKeys {
-					keys = slices.Sorted(maps.Keys(o.data))
-				}
-				for _, key := range keys {
-					part := ""
-					if source.Selector != nil || source.AllKeys {
-						part = o.name + ", " + key
-					}
-					if data, ok := o.data[key]; ok {
-						add(part, data)
-					} else {
-						reject(part, errors.New("it has no such key"))
-					}
-				}
-			}
+		if err := r.readSource(ctx, s); err != nil {
+			return nil, err
 		}
 	}
 	return g, nil
+}
+
+// readSource reads one source. The error is as gather's: what is wrong with the source itself is a
+// problem of the bundle.
+func (r *Reconciler) readSource(ctx context.Context, s *sourceReader) error {
+	switch {
+	case s.Issuer != nil:
+		return r.readIssuer(ctx, s)
+	case s.InLine != "":
+		s.add("", []byte(s.InLine))
+		return nil
+	}
+	objects, err := r.objects(ctx, s.TrustSource)
+	if wrong := new(rejected); errors.As(err, &wrong) {
+		s.reject("", err)
+		return nil
+	} else if err != nil {
+		return err
+	}
+	for _, o := range objects {
+		s.addObject(o)
+	}
+	return nil
+}
+
+// readIssuer adds the CA of an issuer, and those before it that have not expired.
+func (r *Reconciler) readIssuer(ctx context.Context, s *sourceReader) error {
+	ca, err := r.issuerCA(ctx, s.Issuer)
+	if err != nil {
+		return err
+	}
+	if ca == nil {
+		s.reject("", errors.New("it does not exist, or does not tell its CA as issuers of type ca do once they are ready"))
+		return nil
+	}
+	s.into.settled[s.name] = true
+	s.add("status.ca.certificate", []byte(ca.Certificate))
+	for j, previous := range ca.Previous {
+		if s.now.Before(previous.NotAfter.Time) { // the issuer removes it at that time, or a moment later
+			s.add(fmt.Sprintf("status.ca.previous[%d].certificate", j), []byte(previous.Certificate))
+		}
+	}
+	return nil
+}
+
+// sourceReader adds the certificates of one source of a bundle to what is gathered.
+type sourceReader struct {
+	*api.TrustSource
+	index  int
+	name   string
+	limits pki.Limits
+	now    time.Time
+	seen   map[string]bool // fingerprints of the bundle's certificates
+	into   *gathered
+}
+
+// reject records what is wrong, and with which part of the source, if it has parts.
+func (s *sourceReader) reject(part string, err error) {
+	if part != "" {
+		part += ": "
+	}
+	s.into.problems = append(s.into.problems, fmt.Sprintf("spec.sources[%d] (%s): %s%v", s.index, s.name, part, err))
+}
+
+// add adds the certificates in data that may be distributed and are not in the bundle yet.
+func (s *sourceReader) add(part string, data []byte) {
+	certs, err := usable(data, s.limits, s.now, func(err error) { s.reject(part, err) })
+	if err != nil {
+		s.reject(part, err)
+	}
+	for _, cert := range certs {
+		if fingerprint := pki.Fingerprint(cert); !s.seen[fingerprint] {
+			s.seen[fingerprint] = true
+			s.into.found = append(s.into.found, found{cert: cert, source: s.name, literal: s.InLine != ""})
+		}
+	}
+}
+
+// addObject adds the entries of a Secret or ConfigMap that the source names.
+func (s *sourceReader) addObject(o object) {
+	source := s.Secret
+	if source == nil {
+		source = s.ConfigMap
+	}
+	keys := []string{keyOf(source)}
+	if source.AllKeys {
+		keys = slices.Sorted(maps.Keys(o.data))
+	}
+	for _, key := range keys {
+		part := ""
+		if source.Selector != nil || source.AllKeys {
+			part = o.name + ", " + key
+		}
+		if data, ok := o.data[key]; ok {
+			s.add(part, data)
+		} else {
+			s.reject(part, errors.New("it has no such key"))
+		}
+	}
 }
 
 // usable returns the certificates in data that may be distributed, and tells reject of each other one.

@@ -127,76 +127,107 @@ func leading(text []byte) int {
 	return 0
 }
 
+// parseDocument reads one YAML document that begins at a line of a file. A List has as many
+// documents as items.
 func parseDocument(file string, line int, text []byte) ([]*document, error) {
 	var content map[string]any
 	if err := sigsyaml.UnmarshalStrict(text, &content); err != nil {
-		message := strings.TrimPrefix(err.Error(), "error converting YAML to JSON: ")
-		at := line + leading(text)
-		if m := yamlLine.FindStringSubmatchIndex(message); m != nil {
-			if n, err := strconv.Atoi(message[m[2]:m[3]]); err == nil {
-				at = line + n - 1
-				message = message[:m[0]] + message[m[1]:]
-			}
-		}
-		return nil, &parseError{at, errors.New(strings.Join(strings.Fields(message), " "))}
+		return nil, yamlError(err, line, text)
 	}
 	if content == nil {
 		return nil, nil
 	}
-	u := &unstructured.Unstructured{Object: content}
-	wrong := func(path, format string, args ...any) error {
-		return &parseError{lineOf(line, text, path), fmt.Errorf(format, args...)}
+	d := &document{file: file, line: line, text: text, object: &unstructured.Unstructured{Object: content}}
+	if err := d.checkType(); err != nil {
+		return nil, err
 	}
+	if d.object.GetKind() == "List" && d.object.GetAPIVersion() == "v1" {
+		return d.items()
+	}
+	if err := d.checkMetadata(); err != nil {
+		return nil, err
+	}
+	return []*document{d}, nil
+}
+
+// yamlError is the error of a document that is no YAML, at the line that the parser names.
+func yamlError(err error, line int, text []byte) error {
+	message := strings.TrimPrefix(err.Error(), "error converting YAML to JSON: ")
+	at := line + leading(text)
+	if m := yamlLine.FindStringSubmatchIndex(message); m != nil {
+		if n, err := strconv.Atoi(message[m[2]:m[3]]); err == nil {
+			at = line + n - 1
+			message = message[:m[0]] + message[m[1]:]
+		}
+	}
+	return &parseError{at, errors.New(strings.Join(strings.Fields(message), " "))}
+}
+
+// wrong is an error about a field, at its line.
+func (d *document) wrong(path, format string, args ...any) error {
+	return &parseError{lineOf(d.line, d.text, path), fmt.Errorf(format, args...)}
+}
+
+func (d *document) checkType() error {
 	for _, field := range []string{"apiVersion", "kind"} {
-		if s, ok := content[field].(string); !ok || s == "" {
-			return nil, wrong(field, "%s is missing", field)
+		if s, ok := d.object.Object[field].(string); !ok || s == "" {
+			return d.wrong(field, "%s is missing", field)
 		}
 	}
-	if _, err := schema.ParseGroupVersion(u.GetAPIVersion()); err != nil {
-		return nil, wrong("apiVersion", "apiVersion: %v", err)
+	if _, err := schema.ParseGroupVersion(d.object.GetAPIVersion()); err != nil {
+		return d.wrong("apiVersion", "apiVersion: %v", err)
 	}
-	if u.GetKind() == "List" && u.GetAPIVersion() == "v1" {
-		items, ok := content["items"].([]any)
-		if !ok {
-			return nil, wrong("items", "items is missing")
-		}
-		var documents []*document
-		for i, item := range items {
-			path := fmt.Sprintf("items[%d]", i)
-			at := lineOf(line, text, path)
-			content, ok := item.(map[string]any)
-			if ok && content["kind"] == "List" {
-				return nil, &parseError{at, fmt.Errorf("%s is a List within a List", path)}
-			}
-			written, err := sigsyaml.Marshal(item)
-			if err == nil {
-				var found []*document
-				if found, err = parseDocument(file, at, written); err == nil {
-					for _, d := range found {
-						d.line, d.text = at, nil // the text is not the file's
-					}
-					documents = append(documents, found...)
-				}
-			}
-			if err != nil {
-				return nil, &parseError{at, fmt.Errorf("%s: %w", path, err)}
-			}
-		}
-		return documents, nil
-	}
-	metadata, ok := content["metadata"].(map[string]any)
+	return nil
+}
+
+func (d *document) checkMetadata() error {
+	metadata, ok := d.object.Object["metadata"].(map[string]any)
 	if !ok {
-		return nil, wrong("metadata", "metadata is missing")
+		return d.wrong("metadata", "metadata is missing")
 	}
 	if name, ok := metadata["name"].(string); !ok || name == "" {
-		return nil, wrong("metadata.name", "metadata.name is missing")
+		return d.wrong("metadata.name", "metadata.name is missing")
 	}
 	if ns, ok := metadata["namespace"]; ok {
 		if _, ok := ns.(string); !ok {
-			return nil, wrong("metadata.namespace", "metadata.namespace must be text")
+			return d.wrong("metadata.namespace", "metadata.namespace must be text")
 		}
 	}
-	return []*document{{file: file, line: line, text: text, object: u}}, nil
+	return nil
+}
+
+// items are the documents of a List.
+func (d *document) items() ([]*document, error) {
+	items, ok := d.object.Object["items"].([]any)
+	if !ok {
+		return nil, d.wrong("items", "items is missing")
+	}
+	var documents []*document
+	for i, item := range items {
+		path := fmt.Sprintf("items[%d]", i)
+		at := lineOf(d.line, d.text, path)
+		if content, ok := item.(map[string]any); ok && content["kind"] == "List" {
+			return nil, &parseError{at, fmt.Errorf("%s is a List within a List", path)}
+		}
+		found, err := parseItem(d.file, at, item)
+		if err != nil {
+			return nil, &parseError{at, fmt.Errorf("%s: %w", path, err)}
+		}
+		documents = append(documents, found...)
+	}
+	return documents, nil
+}
+
+func parseItem(file string, at int, item any) ([]*document, error) {
+	written, err := sigsyaml.Marshal(item)
+	if err != nil {
+		return nil, err
+	}
+	found, err := parseDocument(file, at, written)
+	for _, d := range found {
+		d.line, d.text = at, nil // the text is not the file's
+	}
+	return found, err
 }
 
 // lineOf is the line of the file in which the field of a document stands, or its closest parent that is written.
@@ -276,58 +307,70 @@ func Check(dir string) error {
 	return err
 }
 
+// extensions are those of manifests.
+var extensions = []string{".yaml", ".yml", ".json"}
+
 // readDir reads the manifests of a directory and those below it, in the order of their paths. What
 // begins with a dot is not a manifest. The error is about a directory: then nothing is known. A
 // file that another user can change has an error of its own, like one that cannot be parsed.
 func readDir(dir string) (files []*file, dirs []string, err error) {
-	seen := map[string]bool{} // directories, so that links in a circle come to an end
-	var walk func(string) error
-	walk = func(dir string) error {
-		real, err := filepath.EvalSymlinks(dir)
-		if err != nil {
-			return err
-		}
-		if seen[real] {
-			return nil
-		}
-		seen[real] = true
-		dirs = append(dirs, dir)
-		if err := ownership.Check(dir); err != nil {
-			return err
-		}
-		entries, err := os.ReadDir(dir)
-		if err != nil {
-			return err
-		}
-		for _, entry := range entries {
-			if strings.HasPrefix(entry.Name(), ".") {
-				continue
-			}
-			path := filepath.Join(dir, entry.Name())
-			info, err := os.Stat(path) // through links: mounted configuration consists of them
-			if errors.Is(err, fs.ErrNotExist) {
-				continue // gone in this moment, or a link to nowhere
-			}
-			switch {
-			case err != nil:
-				return err
-			case info.IsDir():
-				if err := walk(path); err != nil {
-					return err
-				}
-			case info.Mode().IsRegular() && slices.Contains([]string{".yaml", ".yml", ".json"}, strings.ToLower(filepath.Ext(path))):
-				if f := readFile(path); f != nil {
-					files = append(files, f)
-				}
-			}
-		}
+	r := &reader{seen: map[string]bool{}}
+	if err := r.read(dir); err != nil {
+		return nil, r.dirs, err
+	}
+	slices.SortFunc(r.files, func(a, b *file) int { return strings.Compare(a.path, b.path) })
+	return r.files, r.dirs, nil
+}
+
+// reader reads a directory and those below it.
+type reader struct {
+	seen  map[string]bool // directories, so that links in a circle come to an end
+	files []*file
+	dirs  []string
+}
+
+func (r *reader) read(dir string) error {
+	real, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return err
+	}
+	if r.seen[real] {
 		return nil
 	}
-	if err := walk(dir); err != nil {
-		return nil, dirs, err
+	r.seen[real] = true
+	r.dirs = append(r.dirs, dir)
+	if err := ownership.Check(dir); err != nil {
+		return err
 	}
-	slices.SortFunc(files, func(a, b *file) int { return strings.Compare(a.path, b.path) })
-	return files, dirs, nil
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if strings.HasPrefix(entry.Name(), ".") {
+			continue
+		}
+		if err := r.entry(filepath.Join(dir, entry.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *reader) entry(path string) error {
+	info, err := os.Stat(path) // through links: mounted configuration consists of them
+	switch {
+	case errors.Is(err, fs.ErrNotExist): // gone in this moment, or a link to nowhere
+	case err != nil:
+		return err
+	case info.IsDir():
+		return r.read(path)
+	case info.Mode().IsRegular() && slices.Contains(extensions, strings.ToLower(filepath.Ext(path))):
+		if f := readFile(path); f != nil {
+			r.files = append(r.files, f)
+		}
+	}
+	return nil
 }
 
 // readFile returns nil if the file is gone.
