@@ -26,14 +26,41 @@ var (
 	others = []string{"signed by unknown authority", "failed to verify certificate"}
 	// spoken are the columns of docs/acme that have messages.
 	spoken = []string{"message", "the issuer says", "it ends with", "event or condition"}
+	spans  = regexp.MustCompile("`([^`]+)`")
 	word   = regexp.MustCompile(`\b[a-z]+\b`)
 )
 
-// told are the fixed words of each message that docs/acme explains, by its row.
+// messages are the messages that a page explains. Below a heading that begins with "Messages", each
+// item of a list begins with messages in code spans and a colon at the end of a line; the rest of the
+// item explains them.
+func messages(text string) []string {
+	var found []string
+	explains, item := false, ""
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		switch {
+		case strings.HasPrefix(line, "#"):
+			explains, item = strings.HasPrefix(strings.TrimLeft(line, "# "), "Messages"), ""
+		case strings.HasPrefix(line, "- `") && explains:
+			item = line
+		case item != "":
+			item += " " + line
+		}
+		if item != "" && strings.HasSuffix(line, "`:") {
+			for _, span := range spans.FindAllStringSubmatch(item, -1) {
+				found = append(found, span[1])
+			}
+			item = ""
+		}
+	}
+	return found
+}
+
+// told are the fixed words of each message that docs/acme explains, by the message.
 func told(t *testing.T) map[string][]string {
 	t.Helper()
+	all := messages(read(t, "acme/*.md"))
 	text := read(t, "acme/*.md")
-	rows := map[string][]string{}
 	speaks := false
 	for line := range strings.Lines(text) {
 		cells := strings.Split(line, " |")
@@ -44,16 +71,20 @@ func told(t *testing.T) map[string][]string {
 		case slices.Contains(spoken, first):
 			speaks = true
 		case speaks && !strings.HasPrefix(line, "|---"):
-			for _, words := range filledIn.Split(first, -1) {
-				words = strings.Trim(words, " .,:-")
-				if strings.Contains(words, " ") && !slices.Contains(others, words) {
-					rows[first] = append(rows[first], words)
-				}
+			all = append(all, first)
+		}
+	}
+	rows := map[string][]string{}
+	for _, message := range all {
+		for _, words := range filledIn.Split(message, -1) {
+			words = strings.Trim(words, " .,:-")
+			if strings.Contains(words, " ") && !slices.Contains(others, words) {
+				rows[message] = append(rows[message], words)
 			}
 		}
 	}
 	if len(rows) < 100 {
-		t.Fatalf("only %d rows: have the columns other names?", len(rows))
+		t.Fatalf("only %d messages: has the list another form?", len(rows))
 	}
 	return rows
 }
