@@ -159,6 +159,12 @@ func (r *CSRReconciler) Reconcile(ctx context.Context, request reconcile.Request
 	if err != nil {
 		return reconcile.Result{}, err
 	}
+	return r.bySigner(ctx, csr, namespace, ref, issuer)
+}
+
+// bySigner has an approved request signed by the issuer that it names, nil if there is none.
+func (r *CSRReconciler) bySigner(ctx context.Context, csr *certificatesv1.CertificateSigningRequest, namespace string,
+	ref cmmeta.IssuerReference, issuer *signer.Issuer) (reconcile.Result, error) {
 	if issuer == nil {
 		r.Events.Eventf(csr, corev1.EventTypeWarning, "IssuerNotFound", "Referenced %s %s not found: create it", ref.Kind, strings.TrimPrefix(namespace+"/"+ref.Name, "/"))
 		return reconcile.Result{}, nil
@@ -198,28 +204,39 @@ func (r *CSRReconciler) Reconcile(ctx context.Context, request reconcile.Request
 		return reconcile.Result{}, nil
 	}
 	answer, err := s.Sign(ctx, issuer, req)
-	now := r.Clock.Now()
 	if err != nil {
-		failure := fault.Of(err)
-		if failure.Class == fault.Refused {
-			return r.failed(ctx, csr, failure.Reason, err.Error())
-		}
-		r.Events.Event(csr, corev1.EventTypeWarning, failure.Reason, err.Error())
-		switch failure.Class {
-		case fault.Misconfigured:
-			return reconcile.Result{RequeueAfter: mendedBackstop}, nil
-		case fault.Limited:
-			return reconcile.Result{RequeueAfter: failure.Wait(now)}, nil // when the other side said
-		}
-		return reconcile.Result{}, err // again with the queue's back-off
+		return r.signFailed(ctx, csr, err)
 	}
+	return r.answered(ctx, csr, answer)
+}
+
+// signFailed says why a signer does not sign, and when it is asked again.
+func (r *CSRReconciler) signFailed(ctx context.Context, csr *certificatesv1.CertificateSigningRequest, err error) (
+	reconcile.Result, error) {
+	failure := fault.Of(err)
+	if failure.Class == fault.Refused {
+		return r.failed(ctx, csr, failure.Reason, err.Error())
+	}
+	r.Events.Event(csr, corev1.EventTypeWarning, failure.Reason, err.Error())
+	switch failure.Class {
+	case fault.Misconfigured:
+		return reconcile.Result{RequeueAfter: mendedBackstop}, nil // what is corrected may not be watched
+	case fault.Limited:
+		return reconcile.Result{RequeueAfter: failure.Wait(r.Clock.Now())}, nil // when the other side said
+	}
+	return reconcile.Result{}, err // again with the queue's back-off
+}
+
+// answered stores the certificate of an answer, or says what the signer waits for.
+func (r *CSRReconciler) answered(ctx context.Context, csr *certificatesv1.CertificateSigningRequest,
+	answer signer.Answer) (reconcile.Result, error) {
 	if len(answer.Certificate) == 0 {
 		reason, message := "IssuancePending", answer.Pending
 		if answer.Created != "" {
 			reason, message = "OrderCreated", answer.Created
 		}
 		r.Events.Event(csr, corev1.EventTypeNormal, reason, message)
-		if answer.Again.After(now) {
+		if now := r.Clock.Now(); answer.Again.After(now) {
 			return reconcile.Result{RequeueAfter: answer.Again.Sub(now)}, nil // when the signer said
 		}
 		return reconcile.Result{}, nil

@@ -161,6 +161,12 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		}
 		return reconcile.Result{RequeueAfter: permissionLife}, nil // RBAC, which does not let us approve it, is not watched
 	}
+	return r.act(ctx, cr, o, d)
+}
+
+// act does what was decided, and writes the status in one patch.
+func (r *Reconciler) act(ctx context.Context, cr *cmapi.CertificateRequest, o observation, d decision) (reconcile.Result,
+	error) {
 	next := cr.DeepCopy()
 	forbid(next, o.forbidden, r.Clock.Now())
 	var result reconcile.Result
@@ -198,23 +204,23 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	case sign:
 		say, result, failure = r.sign(ctx, next, o.issuer, o.csr)
 	}
-	if !equality.Semantic.DeepEqual(cr.Status, next.Status) {
-		patch := client.MergeFromWithOptions(cr, client.MergeFromWithOptimisticLock{})
-		err := r.Client.Status().Patch(ctx, next, patch)
-		switch {
-		case apierrors.IsForbidden(err) && d.approve:
-			// We may no longer approve, or RBAC does not let us approve for this external issuer.
-			r.permissions.refused()
-			if err := r.writeForbidden(ctx, cr, d.check, err); err != nil {
-				return reconcile.Result{}, err
-			}
-			return reconcile.Result{RequeueAfter: permissionLife}, nil // RBAC is not watched
-		case err != nil:
-			return reconcile.Result{}, observe.StatusRefused(r.Events, cr, err)
+	if equality.Semantic.DeepEqual(cr.Status, next.Status) {
+		return result, failure
+	}
+	err := r.Client.Status().Patch(ctx, next, client.MergeFromWithOptions(cr, client.MergeFromWithOptimisticLock{}))
+	switch {
+	case apierrors.IsForbidden(err) && d.approve:
+		// We may no longer approve, or RBAC does not let us approve for this external issuer.
+		r.permissions.refused()
+		if err := r.writeForbidden(ctx, cr, d.check, err); err != nil {
+			return reconcile.Result{}, err
 		}
-		if say != nil {
-			say()
-		}
+		return reconcile.Result{RequeueAfter: permissionLife}, nil // RBAC is not watched
+	case err != nil:
+		return reconcile.Result{}, observe.StatusRefused(r.Events, cr, err)
+	}
+	if say != nil {
+		say()
 	}
 	return result, failure
 }

@@ -113,12 +113,7 @@ func AtStart(ctx context.Context, config *rest.Config, defined func(), objects .
 		}
 	}
 
-	group, groupCtx := errgroup.WithContext(ctx)
-	group.SetLimit(4)
-	for _, u := range definitions {
-		group.Go(func() error { return i.definition(groupCtx, u) })
-	}
-	if err := group.Wait(); err != nil {
+	if err := each(ctx, definitions, i.definition); err != nil {
 		return fmt.Errorf("install: %w", err)
 	}
 	var kindsDefined []schema.GroupVersionKind
@@ -132,21 +127,9 @@ func AtStart(ctx context.Context, config *rest.Config, defined func(), objects .
 		defined()
 	}
 
-	mapper := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(kinds))
-	var probes []policyProbe
-	for _, u := range others {
-		gvk := u.GroupVersionKind()
-		mapping, err := mapper.RESTMapping(gvk.GroupKind(), gvk.Version)
-		if err != nil {
-			return fmt.Errorf("install %s %s: %w", gvk.Kind, u.GetName(), err)
-		}
-		changed, err := i.apply(ctx, mapping.Resource, u)
-		if err != nil {
-			return fmt.Errorf("install %s %s: %w", gvk.Kind, u.GetName(), err)
-		}
-		if probe, ok := probeFor(gvk); ok && changed && !containsProbe(probes, probe) {
-			probes = append(probes, probe)
-		}
+	probes, err := i.applyAll(ctx, others)
+	if err != nil {
+		return err
 	}
 	for _, probe := range probes {
 		if err := i.enforced(ctx, probe); err != nil {
@@ -156,13 +139,42 @@ func AtStart(ctx context.Context, config *rest.Config, defined func(), objects .
 	if defined != nil {
 		return nil
 	}
-	for _, u := range definitions {
-		group.Go(func() error { return i.mutable(ctx, u) })
-	}
-	if err := group.Wait(); err != nil {
+	if err := each(ctx, definitions, i.mutable); err != nil {
 		return fmt.Errorf("install: %w", err)
 	}
 	return nil
+}
+
+// each calls do for some objects at a time, and returns the first error.
+func each(ctx context.Context, objects []*unstructured.Unstructured,
+	do func(context.Context, *unstructured.Unstructured) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(4)
+	for _, u := range objects {
+		group.Go(func() error { return do(ctx, u) })
+	}
+	return group.Wait()
+}
+
+// applyAll applies objects of defined kinds, and returns the probes of the policies that it changed.
+func (i *installer) applyAll(ctx context.Context, objects []*unstructured.Unstructured) ([]policyProbe, error) {
+	mapper := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(i.kinds))
+	var probes []policyProbe
+	for _, u := range objects {
+		gvk := u.GroupVersionKind()
+		mapping, err := mapper.RESTMapping(gvk.GroupKind(), gvk.Version)
+		if err != nil {
+			return nil, fmt.Errorf("install %s %s: %w", gvk.Kind, u.GetName(), err)
+		}
+		changed, err := i.apply(ctx, mapping.Resource, u)
+		if err != nil {
+			return nil, fmt.Errorf("install %s %s: %w", gvk.Kind, u.GetName(), err)
+		}
+		if probe, ok := probeFor(gvk); ok && changed && !containsProbe(probes, probe) {
+			probes = append(probes, probe)
+		}
+	}
+	return probes, nil
 }
 
 func toUnstructured(o runtime.Object) (*unstructured.Unstructured, error) {

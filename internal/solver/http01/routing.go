@@ -87,22 +87,7 @@ func slicesOf(ch *cmacme.Challenge, replicas []discoveryv1.EndpointSlice, withou
 			to.Ports = []discoveryv1.EndpointPort{{Name: ptr.To("http"), Port: from.Ports[i].Port, Protocol: ptr.To(corev1.ProtocolTCP)}}
 			families[from.AddressType] = to
 		}
-		for _, e := range from.Endpoints {
-			if e.Conditions.Ready != nil && !*e.Conditions.Ready {
-				continue
-			}
-			for _, address := range e.Addresses {
-				endpoint := discoveryv1.Endpoint{
-					Addresses:  []string{address},
-					Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(true), Serving: ptr.To(true), Terminating: ptr.To(false)},
-					NodeName:   e.NodeName, Zone: e.Zone,
-				}
-				if !withoutPods {
-					endpoint.TargetRef = e.TargetRef
-				}
-				to.Endpoints = append(to.Endpoints, endpoint)
-			}
-		}
+		to.Endpoints = append(to.Endpoints, readyEndpoints(from, withoutPods)...)
 	}
 	var all []*discoveryv1.EndpointSlice
 	for _, family := range []discoveryv1.AddressType{discoveryv1.AddressTypeIPv4, discoveryv1.AddressTypeIPv6} {
@@ -111,6 +96,30 @@ func slicesOf(ch *cmacme.Challenge, replicas []discoveryv1.EndpointSlice, withou
 				return netip.MustParseAddr(a.Addresses[0]).Compare(netip.MustParseAddr(b.Addresses[0]))
 			})
 			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// readyEndpoints are the ready endpoints of a slice, one for each address.
+func readyEndpoints(from discoveryv1.EndpointSlice, withoutPods bool) []discoveryv1.Endpoint {
+	var all []discoveryv1.Endpoint
+	for _, e := range from.Endpoints {
+		if !ptr.Deref(e.Conditions.Ready, true) {
+			continue
+		}
+		for _, address := range e.Addresses {
+			endpoint := discoveryv1.Endpoint{
+				Addresses: []string{address},
+				Conditions: discoveryv1.EndpointConditions{
+					Ready: ptr.To(true), Serving: ptr.To(true), Terminating: ptr.To(false),
+				},
+				NodeName: e.NodeName, Zone: e.Zone,
+			}
+			if !withoutPods {
+				endpoint.TargetRef = e.TargetRef
+			}
+			all = append(all, endpoint)
 		}
 	}
 	return all

@@ -60,26 +60,7 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	if o.dataDir == "" {
 		return errors.New("say by --data-dir where to keep the data")
 	}
-	if o.manifests != "" {
-		info, err := os.Stat(o.manifests)
-		if err != nil {
-			return fmt.Errorf("--manifests: %w", err)
-		}
-		if !info.IsDir() {
-			return fmt.Errorf("--manifests: %s is a file: name the directory that it is in", o.manifests)
-		}
-		if err := manifests.Check(o.manifests); err != nil {
-			return fmt.Errorf("--manifests: %w", err)
-		}
-	}
-	for _, root := range o.fileRoots {
-		if info, err := os.Stat(root); err != nil {
-			return fmt.Errorf("--file-root: %w", err)
-		} else if !info.IsDir() || !filepath.IsAbs(root) {
-			return fmt.Errorf("--file-root: %s must be the absolute path of a directory", root)
-		}
-	}
-	if err := o.checkChallenges(); err != nil {
+	if err := errors.Join(o.checkDirectories(), o.checkChallenges()); err != nil {
 		return err
 	}
 	s := newScreen(out, o.table, o.terminal)
@@ -146,18 +127,45 @@ func run(ctx context.Context, o options, out io.Writer) error {
 		}
 		group.Go(func() error { return applier.Run(ctx) })
 	}
-	group.Go(func() error {
-		select {
-		case <-plane.Done():
-			if err := plane.Err(); err != nil {
-				return fmt.Errorf("the control plane stopped: %w", err)
-			}
-			return errors.New("the control plane stopped")
-		case <-ctx.Done():
-			return nil
-		}
-	})
+	group.Go(func() error { return untilStopped(ctx, plane) })
 	return group.Wait()
+}
+
+// untilStopped returns nil when ctx ends, and an error if the control plane stops before.
+func untilStopped(ctx context.Context, plane *controlplane.ControlPlane) error {
+	select {
+	case <-plane.Done():
+		if err := plane.Err(); err != nil {
+			return fmt.Errorf("the control plane stopped: %w", err)
+		}
+		return errors.New("the control plane stopped")
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// checkDirectories finds what is wrong with the directories that the flags name.
+func (o options) checkDirectories() error {
+	if o.manifests != "" {
+		info, err := os.Stat(o.manifests)
+		if err != nil {
+			return fmt.Errorf("--manifests: %w", err)
+		}
+		if !info.IsDir() {
+			return fmt.Errorf("--manifests: %s is a file: name the directory that it is in", o.manifests)
+		}
+		if err := manifests.Check(o.manifests); err != nil {
+			return fmt.Errorf("--manifests: %w", err)
+		}
+	}
+	for _, root := range o.fileRoots {
+		if info, err := os.Stat(root); err != nil {
+			return fmt.Errorf("--file-root: %w", err)
+		} else if !info.IsDir() || !filepath.IsAbs(root) {
+			return fmt.Errorf("--file-root: %s must be the absolute path of a directory", root)
+		}
+	}
+	return nil
 }
 
 // checkChallenges finds what keeps challenges from being answered before anything is started.

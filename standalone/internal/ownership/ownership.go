@@ -56,12 +56,8 @@ func check(path string, uid int) error {
 		if err != nil {
 			return err
 		}
-		if err := judge(at, entry, uid, true); err != nil {
+		if err := judgeChild(at, entry, next, child, uid); err != nil {
 			return err
-		}
-		if sticky(entry) && !trusted(child, uid) {
-			return fmt.Errorf("%s belongs to %s, so that user can exchange it: chown %s %s, or use another path",
-				next, userName(owner(child)), userName(uid), next)
 		}
 		rest = rest[1:]
 		if child.Mode()&fs.ModeSymlink == 0 {
@@ -84,6 +80,18 @@ func check(path string, uid int) error {
 		}
 	}
 	return judge(at, entry, uid, false)
+}
+
+// judgeChild says whether another user can change a directory on the way, or exchange the child.
+func judgeChild(at string, entry fs.FileInfo, next string, child fs.FileInfo, uid int) error {
+	if err := judge(at, entry, uid, true); err != nil {
+		return err
+	}
+	if sticky(entry) && !trusted(child, uid) {
+		return fmt.Errorf("%s belongs to %s, so that user can exchange it: chown %s %s, or use another path",
+			next, userName(owner(child)), userName(uid), next)
+	}
+	return nil
 }
 
 // judge says whether another user can change an entry, or what is in it. Of a directory above the
