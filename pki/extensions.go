@@ -215,6 +215,45 @@ func parseAltNames(der []byte) (names altNames, err error) {
 	return names, nil
 }
 
+// canonicalAltNames returns the value of a subject alternative name extension with its names in
+// canonical form, each once, in their order. Names of kinds that a [Request] cannot state stay as
+// they are. It is nil if there are no names.
+func canonicalAltNames(der []byte) ([]byte, error) {
+	if _, err := parseAltNames(der); err != nil {
+		return nil, err
+	}
+	var general, distinct []asn1.RawValue
+	if _, err := asn1.Unmarshal(der, &general); err != nil || len(general) == 0 {
+		return nil, err
+	}
+	seen := make(map[string]bool, len(general))
+	for _, name := range general {
+		name = asn1.RawValue{Class: name.Class, Tag: name.Tag, IsCompound: name.IsCompound, Bytes: canonicalAltName(name)}
+		if key := fmt.Sprintf("%d %s", name.Tag, name.Bytes); !seen[key] {
+			seen[key] = true
+			distinct = append(distinct, name)
+		}
+	}
+	return asn1.Marshal(distinct)
+}
+
+// canonicalAltName is the canonical form of a name, encoded, or what is given if it has none.
+func canonicalAltName(name asn1.RawValue) []byte {
+	switch name.Tag {
+	case tagDNS:
+		return []byte(formOf(DNSName, string(name.Bytes)))
+	case tagEmail:
+		return []byte(formOf(CanonicalEmail, string(name.Bytes)))
+	case tagURI:
+		return []byte(formOf(CanonicalURI, string(name.Bytes)))
+	case tagIP:
+		if ip, ok := netip.AddrFromSlice(name.Bytes); ok {
+			return ip.Unmap().AsSlice()
+		}
+	}
+	return name.Bytes
+}
+
 func parseOtherName(der []byte) (other OtherName, ok bool) {
 	var id asn1.ObjectIdentifier
 	var value, text asn1.RawValue

@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/sha256"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"io"
@@ -63,9 +64,9 @@ func samePurposes(a, b []x509.ExtKeyUsage) bool {
 	return slices.Equal(slices.Compact(a), slices.Compact(b))
 }
 
-// Certificate returns what is to be signed for csr: its subject and its alternative names
-// exactly as they stand there, its name constraints, and what t says. Other extensions are
-// left out. It fails like [CheckCSR]; then no later attempt can succeed.
+// Certificate returns what is to be signed for csr: its subject exactly as it stands there, its
+// alternative names and name constraints in canonical form, each once, and what t says. Other
+// extensions are left out. It fails like [CheckCSR]; then no later attempt can succeed.
 func (t Template) Certificate(csr *x509.CertificateRequest) (*x509.Certificate, error) {
 	if err := CheckCSR(csr, t.IsCA, t.Usages); err != nil {
 		return nil, err
@@ -83,10 +84,6 @@ func (t Template) Certificate(csr *x509.CertificateRequest) (*x509.Certificate, 
 		PublicKeyAlgorithm:    csr.PublicKeyAlgorithm,
 		Subject:               csr.Subject,
 		RawSubject:            csr.RawSubject,
-		DNSNames:              csr.DNSNames,
-		IPAddresses:           csr.IPAddresses,
-		EmailAddresses:        csr.EmailAddresses,
-		URIs:                  csr.URIs,
 		NotBefore:             t.NotBefore,
 		NotAfter:              t.NotAfter,
 		BasicConstraintsValid: true,
@@ -99,15 +96,14 @@ func (t Template) Certificate(csr *x509.CertificateRequest) (*x509.Certificate, 
 		IssuingCertificateURL: t.IssuingCertificateURLs,
 	}
 	if ext := findExtension(csr.Extensions, oidSubjectAltName); ext != nil {
-		// The names are taken over as bytes, since Go has no fields for some kinds of them.
-		names, err := parseAltNames(ext.Value)
+		// The names are encoded here, since Go has no fields for some kinds of them.
+		names, err := canonicalAltNames(ext.Value)
 		if err != nil {
 			return nil, fmt.Errorf("spec.request: %w", err)
 		}
-		if !names.empty() || names.foreign > 0 {
-			san := *ext
-			san.Critical = emptySubject(csr.RawSubject)
-			cert.ExtraExtensions = append(cert.ExtraExtensions, san)
+		if names != nil {
+			cert.ExtraExtensions = append(cert.ExtraExtensions, pkix.Extension{
+				Id: oidSubjectAltName, Critical: emptySubject(csr.RawSubject), Value: names})
 		}
 	}
 	if ext := findExtension(csr.Extensions, oidNameConstraints); ext != nil {
@@ -124,9 +120,12 @@ func (t Template) Certificate(csr *x509.CertificateRequest) (*x509.Certificate, 
 
 func (c *NameConstraints) apply(cert *x509.Certificate) (err error) {
 	cert.PermittedDNSDomainsCritical = c.Critical
-	cert.PermittedDNSDomains, cert.ExcludedDNSDomains = c.PermittedDNSDomains, c.ExcludedDNSDomains
-	cert.PermittedEmailAddresses, cert.ExcludedEmailAddresses = c.PermittedEmailAddresses, c.ExcludedEmailAddresses
-	cert.PermittedURIDomains, cert.ExcludedURIDomains = c.PermittedURIDomains, c.ExcludedURIDomains
+	cert.PermittedDNSDomains = distinct(constraintDomain, c.PermittedDNSDomains)
+	cert.ExcludedDNSDomains = distinct(constraintDomain, c.ExcludedDNSDomains)
+	cert.PermittedEmailAddresses = distinct(constraintEmail, c.PermittedEmailAddresses)
+	cert.ExcludedEmailAddresses = distinct(constraintEmail, c.ExcludedEmailAddresses)
+	cert.PermittedURIDomains = distinct(constraintDomain, c.PermittedURIDomains)
+	cert.ExcludedURIDomains = distinct(constraintDomain, c.ExcludedURIDomains)
 	if cert.PermittedIPRanges, err = parseCIDRs(c.PermittedIPRanges); err != nil {
 		return err
 	}

@@ -7,9 +7,11 @@ import (
 	"crypto/x509"
 	"encoding/asn1"
 	"errors"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
+	"net/netip"
 	"reflect"
 	"slices"
 	"testing"
@@ -130,6 +132,47 @@ func TestTemplateCriticalityOfNamesFollowsTheSubject(t *testing.T) {
 				t.Errorf("got %+v, want critical %t", ext, test.want)
 			}
 		})
+	}
+}
+
+// TestTemplateHasEachNameOnceInItsCanonicalForm signs a CSR as other programs write them.
+func TestTemplateHasEachNameOnceInItsCanonicalForm(t *testing.T) {
+	mapped := netip.MustParseAddr("::ffff:192.0.2.1")
+	names := []asn1.RawValue{{Tag: 8, Bytes: []byte{42}}} // a registered ID
+	for _, name := range []string{"www.example.com", "WWW.Example.com", "www.example.com.", "www.example.com"} {
+		names = append(names, asn1.RawValue{Tag: tagDNS, Bytes: []byte(name)})
+	}
+	names = append(names, asn1.RawValue{Tag: 8, Bytes: []byte{42}},
+		asn1.RawValue{Tag: tagURI, Bytes: []byte("SPIFFE://Cluster.local/A")},
+		asn1.RawValue{Tag: tagURI, Bytes: []byte("spiffe://cluster.local/A")},
+		asn1.RawValue{Tag: tagEmail, Bytes: []byte("Jane@EXAMPLE.com")},
+		asn1.RawValue{Tag: tagEmail, Bytes: []byte("jane@example.com")},
+		asn1.RawValue{Tag: tagIP, Bytes: mapped.AsSlice()}, asn1.RawValue{Tag: tagIP, Bytes: mapped.Unmap().AsSlice()})
+	for i := range names {
+		names[i].Class = asn1.ClassContextSpecific
+	}
+	value, err := asn1.Marshal(names)
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr := csrWithExtension(t, "a", oidSubjectAltName, value)
+	tmpl, err := Template{NotBefore: testStart, NotAfter: testEnd}.Certificate(csr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := newRoot(t, "root", ecKey())
+	cert, err := Sign(rand.Reader, tmpl, root.cert, csr.PublicKey, root.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := fmt.Sprint(cert.DNSNames, cert.EmailAddresses, cert.IPAddresses, cert.URIs)
+	const want = "[www.example.com] [Jane@example.com jane@example.com] [192.0.2.1] [spiffe://cluster.local/A]"
+	if got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	value = findExtension(cert.Extensions, oidSubjectAltName).Value
+	if n := bytes.Count(value, []byte{0x88, 1, 42}); n != 1 {
+		t.Errorf("it has the registered ID %d times", n)
 	}
 }
 

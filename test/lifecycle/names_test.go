@@ -3,6 +3,8 @@ package lifecycle_test
 import (
 	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
@@ -32,18 +35,10 @@ func TestEachNameIsCertifiedOnce(t *testing.T) {
 		crt.Spec.EmailAddresses = []string{"Jane@example.com", "Jane@EXAMPLE.com"}
 	}))
 	w.untilReady("twice", 1)
-	file := filepath.Join(t.TempDir(), "tls.crt")
-	if err := os.WriteFile(file, w.secret("twice").Data["tls.crt"], 0o600); err != nil {
-		t.Fatal(err)
-	}
-	out, err := exec.CommandContext(t.Context(), "openssl", "x509", "-in", file, "-noout", "-ext",
-		"subjectAltName").CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	out := opensslNames(t, w.secret("twice").Data["tls.crt"])
 	const want = "DNS:dup.example.com, DNS:xn--bcher-kva.example, email:Jane@example.com, IP Address:192.0.2.1, " +
 		"URI:spiffe://cluster.local/A"
-	if !strings.Contains(string(out), want+"\n") {
+	if !strings.Contains(out, want+"\n") {
 		t.Errorf("OpenSSL reads\n%s\nwant %s", out, want)
 	}
 	// Another spelling is no other certificate.
@@ -59,6 +54,67 @@ func TestEachNameIsCertifiedOnce(t *testing.T) {
 	if *crt.Status.Revision != 1 {
 		t.Errorf("it was issued anew: %+v", crt.Status)
 	}
+}
+
+// TestEachNameOfACSRIsCertifiedOnce has a CSR of another program, which a CA signs.
+func TestEachNameOfACSRIsCertifiedOnce(t *testing.T) {
+	w := newWorld(t)
+	w.run(controller.Options{})
+	w.caIssuer("ca", 24*time.Hour)
+	w.selfSigned("self")
+	key, err := pki.KeySpec{Algorithm: pki.ECDSA}.Generate(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
+		Subject:        pkix.Name{CommonName: "dup"},
+		DNSNames:       []string{"dup.example.com", "DUP.example.com", "dup.example.com.", "dup.example.com"},
+		EmailAddresses: []string{"Jane@EXAMPLE.com", "Jane@example.com"},
+		URIs:           []*url.URL{{Scheme: "spiffe", Host: "Cluster.local", Path: "/A"}, {Scheme: "spiffe", Host: "cluster.local", Path: "/A"}},
+	}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyPEM, err := pki.EncodeKeyPEM(key, pki.PKCS8)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "key"}, Data: map[string][]byte{"tls.key": keyPEM}})
+	for _, issuer := range []string{"ca", "self"} {
+		cr := &cmapi.CertificateRequest{ObjectMeta: metav1.ObjectMeta{Name: issuer,
+			Annotations: map[string]string{cmapi.CertificateRequestPrivateKeyAnnotationKey: "key"}},
+			Spec: cmapi.CertificateRequestSpec{
+				IssuerRef: cmmeta.IssuerReference{Name: issuer}, Request: pki.EncodeCSRPEM(der)}}
+		w.create(cr)
+		cluster.Eventually(t, func() error {
+			if err := w.Get(t.Context(), clientKey(cr), cr); err != nil {
+				return err
+			}
+			if len(cr.Status.Certificate) == 0 {
+				return cluster.NotYet("%s has not signed: %+v", issuer, cr.Status)
+			}
+			return nil
+		})
+		const want = "DNS:dup.example.com, email:Jane@example.com, URI:spiffe://cluster.local/A"
+		if names := opensslNames(t, cr.Status.Certificate); !strings.Contains(names, want+"\n") {
+			t.Errorf("%s: OpenSSL reads\n%s\nwant %s", issuer, names, want)
+		}
+	}
+}
+
+// opensslNames is what OpenSSL reads as the alternative names of a certificate.
+func opensslNames(t *testing.T, certificate []byte) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "tls.crt")
+	if err := os.WriteFile(file, certificate, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(t.Context(), "openssl", "x509", "-in", file, "-noout", "-ext",
+		"subjectAltName").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return string(out)
 }
 
 func TestWhatCanBeNoNameIsNotSigned(t *testing.T) {
