@@ -68,7 +68,7 @@ func (d *decider) failed(next *cmapi.CertificateRequest, f *failure, asked bool)
 	// Times have only seconds: a wish by hand is told from the one that failed by what the request says.
 	again = asked && (counted || d.unanswered(next) || issuing.LastTransitionTime != nil && issuing.LastTransitionTime.After(f.at.Time))
 	switch {
-	case issuer != nil && next.Annotations[issuerAnnotation] != "" && next.Annotations[issuerAnnotation] != issuer.Generation():
+	case issuer != nil && issuer.ChangedSince(next.Annotations[issuerAnnotation], f.at.Time):
 		d.forgetFailures()
 		d.overtaken = reissue.IssuerChanged
 		return true // the issuer is not the one that refused

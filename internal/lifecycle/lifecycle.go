@@ -44,8 +44,8 @@ import (
 // which a policy sees to.
 const ownAnnotations = "perennial.dev/"
 
-// issuerAnnotation on a request says which issuer it was made for, and which generation of it, so that a change of the issuer
-// ends the back-off after a refusal.
+// issuerAnnotation on a request says which issuer it was made for, and which generation and CA of it,
+// so that a change of the issuer ends the back-off after a refusal.
 const issuerAnnotation = "perennial.dev/issuer-generation"
 
 // attemptAnnotation on a request says which attempt in a row it is. The first has none.

@@ -2,8 +2,11 @@ package signer
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
+	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -53,8 +56,26 @@ func (i *Issuer) SecretsHint() string {
 	return "; the Secrets of ClusterIssuers are in the namespace that --cluster-resource-namespace names"
 }
 
-// Generation identifies the issuer and what its spec said. It changes with every change of either.
-func (i *Issuer) Generation() string { return fmt.Sprintf("%s.%d", i.GetUID(), i.GetGeneration()) }
+// Generation identifies the issuer, what its spec says and, if it holds a CA itself, which CA is in
+// use. It changes with every change of these.
+func (i *Issuer) Generation() string {
+	generation := fmt.Sprintf("%s.%d", i.GetUID(), i.GetGeneration())
+	if ca := i.GetStatus().CA; ca != nil && i.GetSpec().CA != nil {
+		sum := sha256.Sum256([]byte(ca.Fingerprint + "\n" + ca.Certificate))
+		generation += fmt.Sprintf(".%x", sum[:8])
+	}
+	return generation
+}
+
+// ChangedSince reports whether the issuer is another one than it was at a [Issuer.Generation], or was
+// changed. A generation from before the CA was known is that of the CA that was in use at the time.
+func (i *Issuer) ChangedSince(was string, at time.Time) bool {
+	is := i.Generation()
+	if strings.HasPrefix(is, was+".") {
+		return i.GetStatus().CA.Since.After(at)
+	}
+	return was != "" && was != is
+}
 
 // Type returns the name of the one field of the spec that is set, or "".
 func (i *Issuer) Type() string {

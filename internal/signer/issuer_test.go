@@ -109,3 +109,39 @@ func TestWhoHasIssuedWhatIsInASecret(t *testing.T) {
 		})
 	}
 }
+
+func TestAnIssuerChangesWithItsSpecAndItsCA(t *testing.T) {
+	failed := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
+	of := func(generation int64, ca string, since time.Time) *Issuer {
+		i := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{UID: "uid", Generation: generation}}
+		i.Spec.CA = &cmapi.CAIssuer{SecretName: "ca"}
+		if ca != "" {
+			i.Status.CA = &cmapi.CAIssuerStatus{Fingerprint: ca, Certificate: "root", Since: metav1.NewTime(since)}
+		}
+		return &Issuer{GenericIssuer: i, Kind: KindIssuer}
+	}
+	before, after := failed.Add(-time.Hour), failed.Add(time.Second)
+	for name, test := range map[string]struct {
+		was, is *Issuer
+		want    bool
+	}{
+		"nothing":                           {of(1, "a", before), of(1, "a", before), false},
+		"its spec":                          {of(1, "a", before), of(2, "a", before), true},
+		"its spec, of ten generations":      {of(1, "", before), of(10, "", before), true},
+		"its CA":                            {of(1, "a", before), of(1, "b", after), true},
+		"its CA, in the same second":        {of(1, "a", before), of(1, "b", failed), true},
+		"its CA, which was not known":       {of(1, "", before), of(1, "a", after), true},
+		"only that its CA is known since":   {of(1, "", before), of(1, "a", before), false},
+		"nothing, of one without a CA":      {of(1, "", before), of(1, "", before), false},
+		"its spec, and its CA is not known": {of(1, "a", before), of(2, "", before), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := test.is.ChangedSince(test.was.Generation(), failed); got != test.want {
+				t.Errorf("changed: %t", got)
+			}
+		})
+	}
+	if of(1, "a", before).ChangedSince("", failed) {
+		t.Error("it changed since nothing was noted")
+	}
+}
