@@ -246,6 +246,24 @@ func (i Issued) path(now time.Time) (path certPath, superfluous int, err error) 
 		describe(path.certs[len(path.certs)-1]))
 }
 
+// FirstToExpire returns the certificate, from the leaf up to the CA that clients trust, that expires
+// first: of CAs with one key, the longest lived counts. It is the leaf unless one above it expires
+// before.
+func (i Issued) FirstToExpire() *x509.Certificate {
+	first := i.Chain[0]
+	early := func(c *x509.Certificate) bool { return c.NotAfter.Before(first.NotAfter) }
+	if !slices.ContainsFunc(i.Chain, early) && !slices.ContainsFunc(i.CAs, early) {
+		return first
+	}
+	path, _, _ := i.path(first.NotAfter.Add(-time.Second)) // with an error it is as far as it leads
+	for _, c := range path.certs {
+		if early(c) {
+			first = c
+		}
+	}
+	return first
+}
+
 // judgeAlone looks at a leaf of which no CA is known.
 func judgeAlone(leaf *x509.Certificate) error {
 	if !bytes.Equal(leaf.RawIssuer, leaf.RawSubject) {

@@ -237,3 +237,41 @@ func FuzzJudge(f *testing.F) {
 		_, _ = JudgeCA(issued, testStart)
 	})
 }
+
+func TestFirstToExpire(t *testing.T) {
+	until := func(end time.Duration) func(*x509.Certificate) {
+		return func(c *x509.Certificate) { c.NotAfter = testStart.Add(end) }
+	}
+	authority := func(by issuer, name string, key crypto.Signer, end time.Duration) issuer {
+		return issuer{answer(t, by, key, func(c *x509.Certificate) {
+			until(end)(c)
+			c.Subject, c.DNSNames, c.IPAddresses = pkix.Name{CommonName: name}, nil, nil
+			c.IsCA, c.KeyUsage, c.ExtKeyUsage = true, x509.KeyUsageCertSign, nil
+		}), key}
+	}
+	const hour = time.Hour
+	root := newRoot(t, "root", ecKey()) // for 90 days
+	short, long := authority(root, "middle", otherKey(), 10*hour), authority(root, "middle", otherKey(), 1000*hour)
+	leaf := answer(t, long, edKey(), until(100*hour))
+	of := func(c ...*x509.Certificate) []*x509.Certificate { return c }
+	for name, test := range map[string]struct {
+		issued Issued
+		want   *x509.Certificate
+	}{
+		"the leaf":                         {Issued{Chain: of(leaf, long.cert), CAs: of(root.cert)}, leaf},
+		"a leaf alone":                     {Issued{Chain: of(leaf)}, leaf},
+		"the intermediate":                 {Issued{Chain: of(leaf, short.cert), CAs: of(root.cert)}, short.cert},
+		"the CA":                           {Issued{Chain: of(leaf), CAs: of(short.cert)}, short.cert},
+		"of two CAs with one key the last": {Issued{Chain: of(leaf), CAs: of(short.cert, long.cert)}, leaf},
+		"what is not above it does not count": {Issued{Chain: of(leaf, long.cert), CAs: of(root.cert,
+			authority(root, "another", rsaKey(), hour).cert)}, leaf},
+		"the CA above a longer lived one that clients trust": {Issued{Chain: of(leaf, long.cert, root.cert),
+			CAs: of(long.cert)}, leaf},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := test.issued.FirstToExpire(); got != test.want {
+				t.Errorf("got %s until %s", got.Subject, got.NotAfter)
+			}
+		})
+	}
+}

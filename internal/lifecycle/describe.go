@@ -158,15 +158,32 @@ const conditionCapped cmapi.CertificateConditionType = "LifetimeCapped"
 // warn sets and removes what the user should know of a certificate that is good.
 func (d *decider) warn() {
 	d.warnOfRenewBefore()
-	leaf := d.present.chain[0]
-	if d.plan.capped && d.CARenewal.IsZero() {
-		message := fmt.Sprintf("The certificate was asked for %s but ends with its CA at %s, and is not renewed before the CA is: renew the CA of %s",
-			d.Certificate.Spec.DurationOrDefault(), stamp(leaf.NotAfter), d.Issuer)
-		if cmapi.GetCertificateCondition(&d.Status, conditionCapped) == nil {
-			d.tell(corev1.EventTypeWarning, "NotAfterCapped", message)
-		}
-		d.set(conditionCapped, cmmeta.ConditionTrue, "NotAfterCapped", message)
-	} else {
+	reason, message := d.capped()
+	if reason == "" {
 		cmapi.RemoveCertificateCondition(&d.Status, conditionCapped)
+		return
 	}
+	if was := cmapi.GetCertificateCondition(&d.Status, conditionCapped); was == nil || was.Reason != reason {
+		d.tell(corev1.EventTypeWarning, reason, message)
+	}
+	d.set(conditionCapped, cmmeta.ConditionTrue, reason, message)
+}
+
+// capped says why the certificate will not live as long as was asked for, or nothing if it will.
+func (d *decider) capped() (reason, message string) {
+	if d.plan.capped {
+		if !d.CARenewal.IsZero() {
+			return "", ""
+		}
+		return "NotAfterCapped", fmt.Sprintf("The certificate was asked for %s but ends with its CA at %s, and is not renewed "+
+			"before the CA is: renew the CA of %s",
+			d.Certificate.Spec.DurationOrDefault(), stamp(d.effective(d.present.chain).NotAfter), d.Issuer)
+	}
+	if first := d.firstToExpire(d.present.chain); first != d.present.chain[0] && !d.plan.at.IsZero() {
+		return "ChainEndsFirst", fmt.Sprintf("The certificate is valid until %s, but clients refuse it from %s on, when the "+
+			"certificate of its CA %.200q expires, which came with it: it is renewed at %s, before that. "+
+			"Have the issuer renew that CA",
+			stamp(d.present.chain[0].NotAfter), stamp(first.NotAfter), first.Subject.String(), stamp(d.plan.at))
+	}
+	return "", ""
 }

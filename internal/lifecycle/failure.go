@@ -115,7 +115,7 @@ func (d *decider) failed(next *cmapi.CertificateRequest, f *failure, asked bool)
 	} else {
 		why := "the back-off of the failed issuance ends"
 		if due := !d.plan.at.IsZero() && !end.Before(d.plan.at); due && d.violation == nil && !d.urgent() {
-			if later := postponed(d.present.chain[0], &d.Certificate.Spec, end); !later.IsZero() {
+			if later := postponed(d.effective(d.present.chain), &d.Certificate.Spec, end); !later.IsZero() {
 				end, why = later, "the next renewal window begins"
 			}
 		}

@@ -26,7 +26,7 @@ func (d *decider) issueIfDue() {
 	asked := issuing != nil && issuing.Status == cmmeta.ConditionTrue
 	held := false
 	if why == nil && !d.plan.at.IsZero() && !d.Now.Before(d.plan.at) {
-		if later := postponed(d.present.chain[0], &d.Certificate.Spec, d.Now); !later.IsZero() && !asked && !d.urgent() {
+		if later := postponed(d.effective(d.present.chain), &d.Certificate.Spec, d.Now); !later.IsZero() && !asked && !d.urgent() {
 			d.look(later, "the next renewal window begins")
 			held = true
 		} else {

@@ -14,7 +14,9 @@ import (
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/signer"
+	"github.com/perennial-pki/perennial/pki"
 )
 
 // schedule is when a certificate is to be renewed.
@@ -178,7 +180,7 @@ func (d *decider) schedule(chain []*x509.Certificate) schedule {
 	if asked.After(d.Now.Add(firstHold)) {
 		asked = time.Time{} // it was asked for by a clock that was ahead: what is held since then would be held for too long
 	}
-	cert, spec := chain[0], &d.Certificate.Spec
+	cert, spec := d.effective(chain), &d.Certificate.Spec
 	s := renewal(cert, spec, d.Certificate.UID, asked, d.ca(), d.signedByCA(chain), d.suggested())
 	disabled := spec.Renewal != nil && spec.Renewal.Policy == cmapi.CertificateRenewalPolicyDisabled
 	if s.capped && !disabled && !d.CARenewal.IsZero() {
@@ -189,6 +191,34 @@ func (d *decider) schedule(chain []*x509.Certificate) schedule {
 		}
 	}
 	return s
+}
+
+// effective is the leaf of a chain as one that ends when clients begin to refuse it, as a
+// certificate above it, in the chain or in the ca.crt that came with it, expires first.
+func (d *decider) effective(chain []*x509.Certificate) *x509.Certificate {
+	end := d.firstToExpire(chain).NotAfter
+	if !end.Before(chain[0].NotAfter) {
+		return chain[0]
+	}
+	leaf := *chain[0]
+	leaf.NotAfter = end
+	return &leaf
+}
+
+// firstToExpire is the certificate that expires first of a chain and the CA that came with it.
+func (d *decider) firstToExpire(chain []*x509.Certificate) *x509.Certificate {
+	var bundle []byte
+	switch {
+	case d.from != nil:
+		bundle = d.from.Status.CA
+	case d.Secret != nil:
+		bundle = d.Secret.Data[cmmeta.TLSCAKey]
+	}
+	issued := pki.Issued{Chain: chain}
+	if cas, err := d.Limits.DecodeBundlePEM(bundle); err == nil {
+		issued.CAs = cas
+	}
+	return issued.FirstToExpire()
 }
 
 // windowOf is the window that a CA suggests, nil if it does not, or if that is no window.

@@ -37,7 +37,7 @@ func (d *decider) warnOfRenewBefore() {
 		cmapi.RemoveCertificateCondition(&d.Status, conditionRenewBefore)
 		return
 	}
-	spec, leaf := &d.Certificate.Spec, d.present.chain[0]
+	spec, leaf := &d.Certificate.Spec, d.effective(d.present.chain)
 	life := leaf.NotAfter.Sub(leaf.NotBefore)
 	field, value := "spec.renewBefore", ""
 	if spec.RenewBefore != nil {

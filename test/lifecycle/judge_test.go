@@ -111,6 +111,96 @@ func TestAnIssuerSaysWhyClientsWouldRefuseWhatItsCASigns(t *testing.T) {
 	}
 }
 
+// TestAnotherCAEndsTheBackOff corrects only the Secret of a CA that refused.
+func TestAnotherCAEndsTheBackOff(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.caOf("narrow", func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"example.org"} })
+	w.run(controller.Options{})
+	w.issuerSays("narrow", cmmeta.ConditionTrue, "Signing CA verified")
+	w.create(certificate("a", "narrow"))
+	c := w.condition("a", cmapi.CertificateConditionIssuing, cmmeta.ConditionFalse, "Failed")
+	if !strings.Contains(c.Message, "clients would refuse the certificate") {
+		t.Errorf("the Certificate says %q", c.Message)
+	}
+	refused := w.untilRequest("a-1")
+	root := w.caSecret("narrow", 24*time.Hour)
+	crt := w.untilReady("a", 1)
+	if err := w.leaf(w.secret("a")).CheckSignatureFrom(root); err != nil {
+		t.Errorf("the certificate is not of the CA that was put there: %v", err)
+	}
+	if again := w.untilRequest("a-1"); again.UID == refused.UID || crt.Status.FailedIssuanceAttempts != nil {
+		t.Errorf("the request is the one that failed, or the failure is not forgotten: %+v", crt.Status)
+	}
+}
+
+// answer answers a request to an external issuer with a certificate that is changed.
+func (w *world) answer(request *cmapi.CertificateRequest, by *x509.Certificate, key crypto.Signer,
+	ca *x509.Certificate, edit func(*x509.Certificate)) {
+	w.Helper()
+	csr, err := pki.DecodeCSRPEM(request.Spec.Request)
+	if err != nil {
+		w.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(2), DNSNames: csr.DNSNames, NotBefore: time.Now().Add(-time.Hour),
+		NotAfter:    time.Now().Add(time.Hour),
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	edit(template)
+	der, err := x509.CreateCertificate(rand.Reader, template, by, csr.PublicKey, key)
+	if err != nil {
+		w.Fatal(err)
+	}
+	changeStatus(w, named(&cmapi.CertificateRequest{}, request.Name), func(cr *cmapi.CertificateRequest) {
+		cr.Status.Certificate = pki.EncodeCertificatePEM(&x509.Certificate{Raw: der})
+		cr.Status.CA = pki.EncodeCertificatePEM(ca)
+		cmapi.SetCertificateRequestCondition(&cr.Status, time.Now(), cmapi.CertificateRequestCondition{Type: "Ready",
+			Status: "True", Reason: "Issued"})
+	})
+}
+
+// TestACertificateIsRenewedBeforeItsCAExpires has an external issuer whose CA ends long before what
+// it signs.
+func TestACertificateIsRenewedBeforeItsCAExpires(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	clock := newClock()
+	w.run(controller.Options{Clock: clock})
+	root, key := newCA(t, "root", 30*time.Hour)
+	crt := certificate("a", "ca", func(crt *cmapi.Certificate) {
+		crt.Spec.IssuerRef = cmmeta.IssuerReference{Name: "ca", Kind: "Thing", Group: "issuers.example.com"}
+		crt.Spec.Usages = []cmapi.KeyUsage{"digital signature", "server auth"}
+	})
+	w.create(crt)
+	w.answer(w.untilRequest("a-1"), root, key, root,
+		func(c *x509.Certificate) { c.NotAfter = c.NotBefore.Add(2160 * time.Hour) })
+	crt = w.untilReady("a", 1)
+	if at := crt.Status.RenewalTime; at == nil || !at.Time.Before(root.NotAfter.Add(-time.Hour)) {
+		t.Errorf("it is renewed at %v, and its CA ends at %s", at, root.NotAfter)
+	}
+	if end := crt.Status.NotAfter; !end.After(root.NotAfter) {
+		t.Errorf("notAfter %s is not that of the certificate", end)
+	}
+	c := w.condition("a", "LifetimeCapped", cmmeta.ConditionTrue, "ChainEndsFirst")
+	if !strings.Contains(c.Message, "CN=root") || !strings.Contains(c.Message, root.NotAfter.UTC().Format(time.RFC3339)) {
+		t.Errorf("the condition says %q", c.Message)
+	}
+	w.untilEvent("Certificate", "a", "ChainEndsFirst")
+	// The issuer has renewed its CA by then.
+	clock.Step(crt.Status.RenewalTime.Sub(clock.Now()) + time.Second)
+	w.nudge("a")
+	next, nextKey := newCA(t, "root", 2200*time.Hour)
+	w.answer(w.untilRequest("a-2"), next, nextKey, next,
+		func(c *x509.Certificate) { c.NotAfter = c.NotBefore.Add(2160 * time.Hour) })
+	if crt = w.untilReady("a", 2); cmapi.GetCertificateCondition(&crt.Status, "LifetimeCapped") != nil {
+		t.Errorf("the condition is still there: %+v", crt.Status)
+	}
+	if at := crt.Status.RenewalTime; at == nil || at.Sub(clock.Now()) < 1000*time.Hour {
+		t.Errorf("it is renewed at %v", at)
+	}
+}
+
 func TestWhatClientsWouldRefuseIsNotStored(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -136,26 +226,7 @@ func TestWhatClientsWouldRefuseIsNotStored(t *testing.T) {
 		crt.Spec.IssuerRef = cmmeta.IssuerReference{Name: "ca", Kind: "Thing", Group: "issuers.example.com"}
 		w.create(crt)
 		request := w.untilRequest(name + "-1")
-		csr, err := pki.DecodeCSRPEM(request.Spec.Request)
-		if err != nil {
-			t.Fatal(err)
-		}
-		template := &x509.Certificate{
-			SerialNumber: big.NewInt(2), DNSNames: csr.DNSNames, NotBefore: time.Now().Add(-time.Hour),
-			NotAfter:    time.Now().Add(time.Hour),
-			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		}
-		test.edit(template)
-		der, err := x509.CreateCertificate(rand.Reader, template, root, csr.PublicKey, rootKey)
-		if err != nil {
-			t.Fatal(err)
-		}
-		changeStatus(w, named(&cmapi.CertificateRequest{}, request.Name), func(cr *cmapi.CertificateRequest) {
-			cr.Status.Certificate = pki.EncodeCertificatePEM(&x509.Certificate{Raw: der})
-			cr.Status.CA = pki.EncodeCertificatePEM(test.ca)
-			cmapi.SetCertificateRequestCondition(&cr.Status, time.Now(), cmapi.CertificateRequestCondition{Type: "Ready",
-				Status: "True", Reason: "Issued"})
-		})
+		w.answer(request, root, rootKey, test.ca, test.edit)
 		if test.reason == "" {
 			w.untilReady(name, 1)
 			continue
