@@ -531,7 +531,7 @@ func (a *Accounts) macKey(ctx context.Context, issuer *signer.Issuer, b *cmacme.
 	secret, err := a.Secrets.Get(ctx, issuer.SecretNamespace, b.Key.Name)
 	switch {
 	case apierrors.IsNotFound(err):
-		return nil, fault.Misconfiguredf("ErrRegisterACMEAccount",
+		return nil, fault.Missingf("ErrRegisterACMEAccount",
 			"Secret %s, %s, does not exist: create it with the MAC key that the CA gave you%s", at, field, issuer.SecretsHint())
 	case err != nil:
 		return nil, fault.Transientf("ErrRegisterACMEAccount", "get Secret %s: %w", at, err)

@@ -122,7 +122,7 @@ func (a *Accounts) checkKey(ctx context.Context, issuer *signer.Issuer, l *Local
 		return true, nil
 	case apierrors.IsNotFound(err):
 		if issuer.GetSpec().ACME.DisableAccountKeyGeneration {
-			l.Wrong = append(l.Wrong, fault.Misconfiguredf("ErrVerifyACMEAccount",
+			l.Wrong = append(l.Wrong, fault.Missingf("ErrVerifyACMEAccount",
 				"Secret %s/%s with the account key, spec.acme.privateKeySecretRef, does not exist, and "+
 					"disableAccountKeyGeneration is set: create it%s",
 				issuer.SecretNamespace, ref.Name, issuer.SecretsHint()))

@@ -33,7 +33,27 @@ type Error struct {
 	// Until is the earliest time of the next attempt of Limited. Of Misconfigured it is when the fault
 	// passes by itself, zero if it does not.
 	Until time.Time
-	Err   error
+	// Missing says, of Misconfigured, that an object is missing which may be on its way: until
+	// MissingGrace has passed a person is not needed.
+	Missing bool
+	Err     error
+}
+
+// MissingGrace is how long an object that is missing counts as one that is on its way.
+const MissingGrace = time.Minute
+
+// Stalled returns from when on only a person can end the fault, which has lasted since then: zero if
+// it may end by itself.
+func (e *Error) Stalled(since time.Time) time.Time {
+	switch {
+	case e.Class == Transient && RefusedByAPI(e.Err):
+		return since
+	case e.Class != Misconfigured && e.Class != Refused, !e.Until.IsZero():
+		return time.Time{}
+	case e.Missing:
+		return since.Add(MissingGrace)
+	}
+	return since
 }
 
 func (e *Error) Error() string { return e.Err.Error() }
@@ -60,6 +80,11 @@ func Refusedf(reason, format string, args ...any) error {
 // Misconfiguredf makes a Misconfigured error. The text says what to change.
 func Misconfiguredf(reason, format string, args ...any) error {
 	return &Error{Class: Misconfigured, Reason: reason, Err: fmt.Errorf(format, args...)}
+}
+
+// Missingf makes a Misconfigured error about an object that is missing.
+func Missingf(reason, format string, args ...any) error {
+	return &Error{Class: Misconfigured, Reason: reason, Missing: true, Err: fmt.Errorf(format, args...)}
 }
 
 // Of returns the classified error in err's chain. An error without a class is Transient:

@@ -7,6 +7,9 @@ import (
 	"testing"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/signer"
@@ -37,7 +40,7 @@ func TestWhatWasFoundOutAboutAnIssuerIsSaidOnce(t *testing.T) {
 		"the only solver is wrong": {
 			with(func(r *signer.Readiness) { r.Solvers = oneSolver }), fault.Misconfiguredf("InvalidSolver",
 				"no solver can be used"),
-			[]string{"Ready=False InvalidSolver", "SolversValid=False InvalidSolver"},
+			[]string{"Ready=False InvalidSolver", "SolversValid=False InvalidSolver", "Stalled=True InvalidSolver"},
 			[]string{"Warning InvalidSolver", "Warning InvalidSolver"}},
 		"the CA does not answer, and the account is known": {
 			with(func(r *signer.Readiness) { r.Unreachable, r.UnreachableReason = outage, "Unreachable" }), nil,
@@ -79,5 +82,49 @@ func TestWhatWasFoundOutAboutAnIssuerIsSaidOnce(t *testing.T) {
 				t.Errorf("it is not taken back: %+v", status.Conditions)
 			}
 		})
+	}
+}
+
+func TestAnIssuerIsStalledWhenOnlyAPersonCanHelp(t *testing.T) {
+	start := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
+	const soon, late = fault.MissingGrace - time.Second, fault.MissingGrace
+	for name, test := range map[string]struct {
+		err                 error
+		atOnce, soon, later bool
+	}{
+		"the settings are wrong": {fault.Misconfiguredf("UnsupportedType", "not supported"), true, true, true},
+		"a Secret is missing":    {fault.Missingf("ErrGetKeyPair", "create it"), false, false, true},
+		"the CA refuses":         {fault.Refusedf("ErrRegisterACMEAccount", "no"), true, true, true},
+		"the CA does not answer": {fault.Transientf("ErrRegisterACMEAccount", "no answer"), false, false, false},
+		"the CA limits":          {fault.Limitedf("RateLimited", start.Add(time.Hour), "later"), false, false, false},
+		"the CA is not valid yet": {
+			&fault.Error{Class: fault.Misconfigured, Reason: "ErrInvalidKeyPair", Until: start.Add(time.Hour),
+				Err: errors.New("not yet")}, false, false, false},
+		"the Kubernetes API refuses the account key": {
+			fault.Transientf("ErrRegisterACMEAccount", "store: %w",
+				apierrors.NewForbidden(schema.GroupResource{Resource: "secrets"}, "account", errors.New("quota"))),
+			true, true, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			status := &cmapi.IssuerStatus{}
+			assess(status, signer.Readiness{}, test.err, 3, start)
+			check(t, status, test.atOnce)
+			assess(status, signer.Readiness{}, test.err, 3, start.Add(soon))
+			check(t, status, test.soon)
+			assess(status, signer.Readiness{}, test.err, 3, start.Add(late))
+			check(t, status, test.later)
+			assess(status, signer.Readiness{Reason: "KeyPairVerified"}, nil, 3, start.Add(late))
+			check(t, status, false)
+		})
+	}
+}
+
+// check looks for the condition Stalled, which says what Ready does.
+func check(t *testing.T, status *cmapi.IssuerStatus, want bool) {
+	t.Helper()
+	ready := cmapi.GetIssuerCondition(status, cmapi.IssuerConditionReady)
+	is := cmapi.GetIssuerCondition(status, cmapi.IssuerConditionStalled)
+	if (is != nil) != want || want && (is.Reason != ready.Reason || is.Message != ready.Message || is.Status != "True") {
+		t.Errorf("Stalled is %+v beside Ready %+v, want it there: %t", is, ready, want)
 	}
 }

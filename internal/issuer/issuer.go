@@ -209,11 +209,20 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		cmapi.GetIssuerCondition(before.GetStatus(), c.Type) == nil {
 		r.Events.Event(o, corev1.EventTypeWarning, string(c.Type), c.Message)
 	}
+	at := stalledAt(issuer.GetStatus(), err)
 	if err == nil {
 		err = readiness.Unreachable
 	}
 	if err != nil {
-		return again(err, now)
+		if result, err = again(err, now); err != nil {
+			return result, err
+		}
+	}
+	// What is missing is then not on its way any more, and what is not watched is looked at again.
+	for _, wait := range []time.Duration{at.Sub(now), readiness.Again} {
+		if wait > 0 && (result.RequeueAfter == 0 || wait < result.RequeueAfter) {
+			result.RequeueAfter = wait
+		}
 	}
 	return result, nil
 }
@@ -257,6 +266,7 @@ func assess(status *cmapi.IssuerStatus, readiness signer.Readiness, err error, g
 		event(err != nil, ready.Reason, ready.Message)
 	}
 	cmapi.SetIssuerCondition(status, now, ready)
+	stall(status, err, generation, now)
 
 	message := ""
 	if readiness.Unreachable != nil {
@@ -282,6 +292,25 @@ func assess(status *cmapi.IssuerStatus, readiness signer.Readiness, err error, g
 		status.ACME = readiness.ACME
 	}
 	return events
+}
+
+// stall sets or removes the condition Stalled, after the condition Ready.
+func stall(status *cmapi.IssuerStatus, err error, generation int64, now time.Time) {
+	ready := cmapi.GetIssuerCondition(status, cmapi.IssuerConditionReady)
+	if at := stalledAt(status, err); at.IsZero() || now.Before(at) {
+		status.SetStalled(now, "", "", generation)
+	} else {
+		status.SetStalled(now, ready.Reason, ready.Message, generation)
+	}
+}
+
+// stalledAt is from when on only a person can end that an issuer is not ready, zero if never.
+func stalledAt(status *cmapi.IssuerStatus, err error) time.Time {
+	ready := cmapi.GetIssuerCondition(status, cmapi.IssuerConditionReady)
+	if err == nil || ready == nil || ready.LastTransitionTime == nil {
+		return time.Time{}
+	}
+	return fault.Of(err).Stalled(ready.LastTransitionTime.Time)
 }
 
 // again returns when an issuer is reconciled again after an error.

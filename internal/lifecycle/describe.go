@@ -47,8 +47,14 @@ func (d *decider) repair() {
 		return
 	}
 	if problem := d.problemOfPasswords(); problem != "" {
+		since := d.Now
 		if ready := d.condition(cmapi.CertificateConditionReady); ready == nil || !strings.Contains(ready.Message, problem) {
 			d.tell(corev1.EventTypeWarning, reasonKeystorePassword, problem)
+		} else if ready.Status == cmmeta.ConditionFalse && ready.LastTransitionTime != nil {
+			since = ready.LastTransitionTime.Time
+		}
+		if d.failure == nil {
+			d.stallWithoutPassword(since, problem)
 		}
 		if d.violation == nil {
 			d.violation = &violation{reasonKeystorePassword, problem}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -14,6 +15,7 @@ import (
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/reissue"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
@@ -316,6 +318,7 @@ func (d *decider) complete(next *cmapi.CertificateRequest, key crypto.Signer, ch
 		was := d.condition(cmapi.CertificateConditionIssuing)
 		d.keepKeyOf(next, key)
 		d.announce(why, problem)
+		d.stallWithoutPassword(issuedAt(next), problem)
 		if was == nil || !strings.Contains(was.Message, problem) {
 			d.tell(corev1.EventTypeWarning, reasonKeystorePassword, problem)
 		}
@@ -347,6 +350,26 @@ func (d *decider) complete(next *cmapi.CertificateRequest, key crypto.Signer, ch
 	d.Issued = next
 	d.tell(corev1.EventTypeNormal, "Issuing", "The certificate has been successfully issued")
 	d.tellDifferences()
+}
+
+// stallWithoutPassword has a person be needed when the password of a keystore has been missing for
+// longer than what is on its way takes. The issuance goes on when it is there.
+func (d *decider) stallWithoutPassword(since time.Time, problem string) {
+	at := since.Add(fault.MissingGrace)
+	if d.Now.Before(at) {
+		d.look(at, "the password of a keystore should be there by then")
+		return
+	}
+	d.failure, d.stalled = &violation{reasonKeystorePassword, problem}, true
+}
+
+// issuedAt is when a request got its certificate, as far as it says.
+func issuedAt(cr *cmapi.CertificateRequest) time.Time {
+	ready := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionReady)
+	if ready != nil && ready.LastTransitionTime != nil {
+		return ready.LastTransitionTime.Time
+	}
+	return cr.CreationTimestamp.Time
 }
 
 // keepKeyOf sees that the private key of a request that must wait is stored.

@@ -44,6 +44,8 @@ type Readiness struct {
 	// Solvers is what is wrong with solvers, also where the issuer cannot be used. It is nil if
 	// nothing is.
 	Solvers *SolverProblem
+	// Again is after which time to look again at what is wrong with solvers, zero if that is watched.
+	Again time.Duration
 	// Unreachable is why the issuer's server could not be asked, and UnreachableReason the reason of
 	// the condition that says so. An issuer whose account is known can be used all the same: then
 	// Check returns no error. Without a reason, the server was reached, or was not the one that

@@ -35,6 +35,8 @@ const (
 type gathered struct {
 	found    []found
 	problems []string
+	// wrong says that a problem is another than that something is missing.
+	wrong bool
 	// settled names the sources that know by themselves which certificates are no longer needed and that were read.
 	settled map[string]bool
 }
@@ -133,7 +135,7 @@ func (r *Reconciler) readIssuer(ctx context.Context, s *sourceReader) error {
 		return err
 	}
 	if ca == nil {
-		s.reject("", errors.New("it does not exist, or does not tell its CA as issuers of type ca do once they are ready"))
+		s.reject("", absent{errors.New("it does not exist, or does not tell its CA as issuers of type ca do once they are ready")})
 		return nil
 	}
 	s.into.settled[s.name] = true
@@ -162,6 +164,7 @@ func (s *sourceReader) reject(part string, err error) {
 	if part != "" {
 		part += ": "
 	}
+	s.into.wrong = s.into.wrong || !errors.As(err, new(absent))
 	s.into.problems = append(s.into.problems, fmt.Sprintf("spec.sources[%d] (%s): %s%v", s.index, s.name, part, err))
 }
 
@@ -197,7 +200,7 @@ func (s *sourceReader) addObject(o object) {
 		if data, ok := o.data[key]; ok {
 			s.add(part, data)
 		} else {
-			s.reject(part, errors.New("it has no such key"))
+			s.reject(part, absent{errors.New("it has no such key")})
 		}
 	}
 }
@@ -274,6 +277,11 @@ type object struct {
 // rejected is the error of a source that cannot be used as it is.
 type rejected struct{ error }
 
+func (r *rejected) Unwrap() error { return r.error }
+
+// absent is the error of something that is missing, and may be on its way.
+type absent struct{ error }
+
 // objects returns the Secrets or ConfigMaps of a source, in the order of their names.
 func (r *Reconciler) objects(ctx context.Context, s *api.TrustSource) ([]object, error) {
 	if s.Secret != nil {
@@ -314,7 +322,7 @@ func (r *Reconciler) objects(ctx context.Context, s *api.TrustSource) ([]object,
 
 func (r *Reconciler) notThere(err error) error {
 	if apierrors.IsNotFound(err) {
-		return &rejected{fmt.Errorf("it does not exist in namespace %s", r.Namespace)}
+		return &rejected{absent{fmt.Errorf("it does not exist in namespace %s", r.Namespace)}}
 	}
 	return err
 }
@@ -340,7 +348,7 @@ func (r *Reconciler) selected(ctx context.Context, list client.ObjectList, s *me
 func checked(objects []object) ([]object, error) {
 	switch {
 	case len(objects) == 0:
-		return nil, &rejected{errors.New("there are none")}
+		return nil, &rejected{absent{errors.New("there are none")}}
 	case len(objects) > maxSelected:
 		return nil, &rejected{fmt.Errorf("there are more than %d", maxSelected)}
 	}

@@ -254,6 +254,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		status.NamespaceCount = int32(outcome.namespaces)
 	}
 	r.setConditions(bundle, gathered, outcome, now)
+	stalled := stall(bundle, gathered, outcome, now)
 	gone, failure := r.write(ctx, before, bundle)
 	if gone {
 		return reconcile.Result{}, nil
@@ -264,6 +265,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		if wait := max(next.Sub(now), time.Second); result.RequeueAfter == 0 || wait < result.RequeueAfter {
 			result.RequeueAfter = wait
 		}
+	}
+	if wait := stalled.Sub(now); err == nil && wait > 0 && (result.RequeueAfter == 0 || wait < result.RequeueAfter) {
+		result.RequeueAfter = wait // what is missing is not on its way any more
 	}
 	return result, err
 }
@@ -307,6 +311,9 @@ func (r *Reconciler) write(ctx context.Context, before, bundle *api.TrustBundle)
 	return false, nil
 }
 
+// reasonNoCertificates: no source has a certificate.
+const reasonNoCertificates = "NoCertificates"
+
 // maxAnswer is how much of an answer of the API server is shown.
 const maxAnswer = 1 << 10
 
@@ -321,6 +328,7 @@ func (r *Reconciler) unreadable(bundle *api.TrustBundle, err error, now time.Tim
 			ObservedGeneration: bundle.Generation, LastTransitionTime: metav1.NewTime(now),
 		})
 	}
+	setStalled(bundle, fault.RefusedByAPI(err), now)
 	if meta.FindStatusCondition(bundle.Status.Conditions, api.ConditionDistributed) == nil {
 		meta.SetStatusCondition(&bundle.Status.Conditions, metav1.Condition{
 			Type: api.ConditionDistributed, Status: metav1.ConditionUnknown, Reason: "SourceUnreadable",
@@ -328,6 +336,46 @@ func (r *Reconciler) unreadable(bundle *api.TrustBundle, err error, now time.Tim
 			ObservedGeneration: bundle.Generation, LastTransitionTime: metav1.NewTime(now),
 		})
 	}
+}
+
+// stall sets or removes the condition Stalled, after the condition Ready. It returns from when on only
+// a person can end that the bundle is not ready, zero if never.
+func stall(bundle *api.TrustBundle, gathered *gathered, outcome outcome, now time.Time) time.Time {
+	ready := meta.FindStatusCondition(bundle.Status.Conditions, api.ConditionReady)
+	if ready.Status == metav1.ConditionTrue {
+		meta.RemoveStatusCondition(&bundle.Status.Conditions, api.ConditionStalled)
+		return time.Time{}
+	}
+	since := ready.LastTransitionTime.Time
+	var at time.Time
+	switch {
+	case gathered.wrong, slices.ContainsFunc(outcome.failures, forPerson):
+		at = since
+	case len(gathered.problems) > 0:
+		at = since.Add(fault.MissingGrace)
+	}
+	setStalled(bundle, !at.IsZero() && !now.Before(at), now)
+	return at
+}
+
+// forPerson reports whether only a person can end a failure to distribute. That there are no
+// certificates is the fault of the sources.
+func forPerson(failure error) bool {
+	f := fault.Of(failure)
+	return f.Class == fault.Misconfigured && f.Reason != reasonNoCertificates || fault.RefusedByAPI(failure)
+}
+
+// setStalled sets or removes the condition Stalled, which says what the condition Ready does.
+func setStalled(bundle *api.TrustBundle, is bool, now time.Time) {
+	if !is {
+		meta.RemoveStatusCondition(&bundle.Status.Conditions, api.ConditionStalled)
+		return
+	}
+	ready := meta.FindStatusCondition(bundle.Status.Conditions, api.ConditionReady)
+	meta.SetStatusCondition(&bundle.Status.Conditions, metav1.Condition{
+		Type: api.ConditionStalled, Status: metav1.ConditionTrue, Reason: ready.Reason, Message: ready.Message,
+		ObservedGeneration: bundle.Generation, LastTransitionTime: metav1.NewTime(now),
+	})
 }
 
 // retryWords says when a failure is tried again.
@@ -355,7 +403,7 @@ func (r *Reconciler) put(ctx context.Context, bundle *api.TrustBundle, certs []*
 		return hold(fault.Misconfiguredf("InvalidSelector", "spec.target.namespaceSelector: %w", err))
 	}
 	if len(certs) == 0 && len(bundle.Status.Certificates) == 0 {
-		return hold(fault.Misconfiguredf("NoCertificates", "no source has a CA certificate that can be used"))
+		return hold(fault.Misconfiguredf(reasonNoCertificates, "no source has a CA certificate that can be used"))
 	}
 	if len(certs) > 0 {
 		if _, err := r.Limits.DecodeBundlePEM(pki.EncodeCertificatePEM(certs...)); err != nil {

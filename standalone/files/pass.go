@@ -82,6 +82,7 @@ func (r *reconciler) reconcile(ctx context.Context, request reconcile.Request) (
 		return reconcile.Result{}, err
 	}
 	cf.Status.ObservedGeneration = cf.Generation
+	r.stall(cf)
 	r.mu.Lock()
 	r.known[cf.Name] = cf.DeepCopy()
 	r.mu.Unlock()
@@ -171,6 +172,21 @@ func (r *reconciler) condition(cf *perennial.CertificateFile, t string, status m
 		Type: t, Status: status, Reason: reason, Message: message, ObservedGeneration: cf.Generation,
 		LastTransitionTime: metav1.NewTime(r.Clock.Now()),
 	})
+}
+
+// stall sets or removes the condition Stalled, after the condition Ready. A Certificate that is not
+// ready says itself whether a person is needed.
+func (r *reconciler) stall(cf *perennial.CertificateFile) {
+	ready := meta.FindStatusCondition(cf.Status.Conditions, perennial.ConditionReady)
+	if ready != nil && ready.Status == metav1.ConditionFalse {
+		switch ready.Reason {
+		case reasonInvalid, reasonDirectoryTaken, reasonWriteFailed, reasonWriteRefused, reasonReloadFailed,
+			reasonRemoveFailed:
+			r.condition(cf, perennial.ConditionStalled, metav1.ConditionTrue, ready.Reason, ready.Message)
+			return
+		}
+	}
+	meta.RemoveStatusCondition(&cf.Status.Conditions, perennial.ConditionStalled)
 }
 
 // carryOut brings the files up to date, sees to the reload and sets the conditions. It returns when

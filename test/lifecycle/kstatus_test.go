@@ -3,10 +3,12 @@ package lifecycle_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -180,4 +182,79 @@ func TestALeafIsRenewedWithItsCA(t *testing.T) {
 	if at := w.getCertificate("a").Status.RenewalTime; at != nil {
 		t.Errorf("renewalTime is %v", at)
 	}
+}
+
+// TestToolsThatWaitForAnIssuerEndWhenOnlyAPersonCanHelp has issuers whose settings are wrong, and one
+// whose Secret may be on its way.
+func TestToolsThatWaitForAnIssuerEndWhenOnlyAPersonCanHelp(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	clock := newClock()
+	kind := cmapi.SchemeGroupVersion.WithKind("Issuer")
+	until := func(name, want string) {
+		t.Helper()
+		issuer := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: w.namespace}}
+		cluster.Eventually(t, func() error {
+			if is := w.kstatus(issuer, kind); is != want {
+				return cluster.NotYet("kstatus of %s is %s, want %s", name, is, want)
+			}
+			return nil
+		})
+	}
+	ca := func(secret string) cmapi.IssuerSpec {
+		return cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{CA: &cmapi.CAIssuer{SecretName: secret}}}
+	}
+	w.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "wrong"}, Data: map[string][]byte{"tls.crt": []byte("x")}},
+		&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "wrong"}, Spec: ca("wrong")},
+		&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "early"}, Spec: ca("late")})
+	w.run(controller.Options{Clock: clock})
+	until("wrong", cluster.Failed)
+	w.issuerSays("early", cmmeta.ConditionFalse, "does not exist: create it")
+	until("early", cluster.InProgress)
+	w.caSecret("wrong", 24*time.Hour)
+	until("wrong", cluster.Current)
+	clock.Step(time.Minute)
+	// the queue has its own clock
+	change(w, named(&cmapi.Issuer{}, "early"), func(i *cmapi.Issuer) { i.Spec.CA.OCSPServers = []string{"http://ocsp.example.com"} })
+	until("early", cluster.Failed)
+	w.caSecret("late", 24*time.Hour)
+	until("early", cluster.Current)
+}
+
+// TestToolsThatWaitEndWhenTheKeystorePasswordStaysMissing has a certificate that cannot be stored
+// without it.
+func TestToolsThatWaitEndWhenTheKeystorePasswordStaysMissing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	clock := newClock()
+	w.caIssuer("ca", 24*time.Hour)
+	w.run(controller.Options{Clock: clock})
+	w.create(certificate("a", "ca", pkcs12("pw")))
+	w.until("a", func(crt *cmapi.Certificate) error {
+		c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing)
+		if c == nil || !strings.Contains(c.Message, `Secret "pw" of spec.keystores.pkcs12.passwordSecretRef does not exist`) {
+			return cluster.NotYet("it does not say that the password is missing")
+		}
+		return nil
+	})
+	w.untilKstatus("a", cluster.InProgress)
+	clock.Step(time.Minute + time.Second)
+	w.nudge("a")
+	w.untilKstatus("a", cluster.Failed)
+	if s := stalled(w.getCertificate("a")); !strings.Contains(s.Message, "create it with an entry") {
+		t.Errorf("Stalled says %q", s.Message)
+	}
+	w.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "pw"}, StringData: map[string]string{"password": "changeit"}})
+	w.untilReady("a", 1)
+	w.untilKstatus("a", cluster.Current)
+	// So it is with another keystore of a certificate that is there.
+	change(w, named(&cmapi.Certificate{}, "a"), func(crt *cmapi.Certificate) {
+		crt.Spec.Keystores.JKS = &cmapi.JKSKeystore{Create: true, PasswordSecretRef: cmmeta.SecretKeySelector{
+			LocalObjectReference: cmmeta.LocalObjectReference{Name: "other"}, Key: "password"}}
+	})
+	w.condition("a", cmapi.CertificateConditionReady, cmmeta.ConditionFalse, "KeystorePasswordSecretNotFound")
+	w.untilKstatus("a", cluster.InProgress)
+	clock.Step(time.Minute + time.Second)
+	w.nudge("a")
+	w.untilKstatus("a", cluster.Failed)
 }

@@ -279,6 +279,10 @@ func TestEachFailureIsAConditionWithItsCauseAndNextAttempt(t *testing.T) {
 						return false
 					}
 				}
+				s := meta.FindStatusCondition(cf.Status.Conditions, perennial.ConditionStalled)
+				if s == nil || s.Status != metav1.ConditionTrue || s.Reason != c.Reason || s.Message != c.Message {
+					return false
+				}
 				return c.Reason == test.reason && cf.Status.ObservedGeneration == cf.Generation
 			})
 			m.event(name, corev1.EventTypeWarning, test.reason, test.says[0])
@@ -292,7 +296,9 @@ func TestEachFailureIsAConditionWithItsCauseAndNextAttempt(t *testing.T) {
 				change(cf)
 				return m.Update(t.Context(), cf)
 			})
-			m.until(name, metav1.ConditionTrue, "valid until", nil)
+			m.until(name, metav1.ConditionTrue, "valid until", func(cf *perennial.CertificateFile) bool {
+				return meta.FindStatusCondition(cf.Status.Conditions, perennial.ConditionStalled) == nil
+			})
 			m.agree(name, "ok", "valid until")
 			if test.reason == "DirectoryTaken" {
 				m.event("a-taken", corev1.EventTypeNormal, "FilesLeft", "deleted; CertificateFile "+name+" has "+cf.Spec.Directory+

@@ -337,7 +337,8 @@ func TestWhatBelongsToOthersIsLeftAlone(t *testing.T) {
 }
 
 func TestWhatCannotBeTrustedIsNamed(t *testing.T) {
-	ns, _ := sources(t, rig.Options{})
+	clock := clocktesting.NewFakeClock(time.Now())
+	ns, _ := sources(t, rig.Options{Clock: clock})
 	good := rig.NewCA(t, "good")
 	expired := rig.NewCA(t, "expired", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })
 	secret(t, ns, "good", map[string][]byte{"ca.crt": rig.PEM(good)})
@@ -374,6 +375,11 @@ func TestWhatCannotBeTrustedIsNamed(t *testing.T) {
 			if err := condition(api.ConditionReady, metav1.ConditionFalse, test.want)(status); err != nil {
 				t.Error(err)
 			}
+			missing := strings.Contains(test.name, "exist") || strings.Contains(test.name, "nothing has") ||
+				test.name == "an issuer that is no CA" // its Secret may be on its way
+			if is := meta.IsStatusConditionTrue(status.Conditions, api.ConditionStalled); is == missing {
+				t.Errorf("it is stalled: %t: %+v", is, status.Conditions)
+			}
 			if strings.Contains(fmt.Sprint(status.Conditions), "PRIVATE KEY-----\n") {
 				t.Error("a condition holds the key")
 			}
@@ -382,6 +388,13 @@ func TestWhatCannotBeTrustedIsNamed(t *testing.T) {
 			}
 		})
 	}
+	t.Run("what stays missing is for a person", func(t *testing.T) {
+		rig.Patch(t, b, `{"spec": {"sources": [{"secret": {"name": "good"}}, {"secret": {"name": "none"}}]}}`)
+		soonStatus(t, b, condition(api.ConditionSourcesValid, metav1.ConditionFalse, "it does not exist in namespace "))
+		clock.Step(time.Minute)
+		nudge(t, b)
+		soonStatus(t, b, condition(api.ConditionStalled, metav1.ConditionTrue, "it does not exist in namespace "))
+	})
 	t.Run("a bundle that is too large as a whole", func(t *testing.T) {
 		var large string
 		for i := range 2 {
@@ -401,7 +414,10 @@ func TestWhatCannotBeTrustedIsNamed(t *testing.T) {
 	})
 	t.Run("repaired it is ready", func(t *testing.T) {
 		rig.Patch(t, b, `{"spec": {"sources": [{"secret": {"name": "good"}}]}}`)
-		soonStatus(t, b, condition(api.ConditionReady, metav1.ConditionTrue, "1 CA certificate in 1 namespace"))
+		status := soonStatus(t, b, condition(api.ConditionReady, metav1.ConditionTrue, "1 CA certificate in 1 namespace"))
+		if meta.FindStatusCondition(status.Conditions, api.ConditionStalled) != nil {
+			t.Errorf("it is still stalled: %+v", status.Conditions)
+		}
 	})
 	t.Run("a bundle of nothing is not written", func(t *testing.T) {
 		empty := bundle(t, "empty", func(s *api.TrustBundleSpec) {

@@ -86,6 +86,18 @@ func (s *IssuerStatus) SetSolversInvalid(now time.Time, reason, message string, 
 	})
 }
 
+// SetStalled puts the condition Stalled, with a reason, into the status of an issuer, or takes it
+// away if there is no reason, and reports whether that changed anything.
+func (s *IssuerStatus) SetStalled(now time.Time, reason, message string, generation int64) (changed bool) {
+	if reason == "" {
+		return dropCondition(&s.Conditions, string(IssuerConditionStalled))
+	}
+	return putCondition(&s.Conditions, now, IssuerCondition{
+		Type: IssuerConditionStalled, Status: cmmeta.ConditionTrue, Reason: reason, Message: message,
+		ObservedGeneration: generation,
+	})
+}
+
 // CertificateRequestIsApproved reports whether the request was approved.
 func CertificateRequestIsApproved(status *CertificateRequestStatus) bool {
 	return conditionIsTrue(status.Conditions, string(CertificateRequestConditionApproved))

@@ -502,4 +502,8 @@ const (
 	// as far as that shows without asking a DNS service. It is there as long as it is False. The
 	// issuer is ready all the same if one of its solvers can be used.
 	IssuerConditionSolversValid IssuerConditionType = "SolversValid"
+
+	// IssuerConditionStalled, Perennial's own, by the rules of kstatus: the issuer is not ready, and
+	// only a person can change that. It is there as long as it is True.
+	IssuerConditionStalled IssuerConditionType = "Stalled"
 )

@@ -244,6 +244,10 @@ const (
 	// ConditionDeployed is True when the files hold the certificate that the Certificate last vouched
 	// for.
 	ConditionDeployed = "Deployed"
+
+	// ConditionStalled is True, by the rules of kstatus, while the object is not ready and only a
+	// person can change that. Otherwise it is not there.
+	ConditionStalled = "Stalled"
 )
 
 // CertificateFileStatus is what is in the files at present.
@@ -252,7 +256,7 @@ type CertificateFileStatus struct {
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// Ready and Deployed.
+	// Ready and Deployed. Stalled is there while only a person can end that Ready is not True.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

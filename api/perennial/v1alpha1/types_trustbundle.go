@@ -288,7 +288,7 @@ type TrustJKS struct {
 	Password *TrustPassword `json:"password,omitempty"`
 }
 
-// Types of a TrustBundle's conditions. Ready is True when the other two are.
+// Types of a TrustBundle's conditions. Ready is True when SourcesValid and Distributed are.
 const (
 	// ConditionSourcesValid is True when every source could be read and all in it is in the bundle.
 	ConditionSourcesValid = "SourcesValid"
@@ -303,7 +303,8 @@ type TrustBundleStatus struct {
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// Ready, SourcesValid and Distributed.
+	// Ready, SourcesValid and Distributed. Stalled is there while only a person can end that Ready is
+	// not True.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

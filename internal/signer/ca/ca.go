@@ -142,7 +142,7 @@ func (s *Signer) keyPair(ctx context.Context, issuer *signer.Issuer) (*keyPair, 
 	switch {
 	case apierrors.IsNotFound(err):
 		s.keep(at, nil)
-		return nil, fault.Misconfiguredf("ErrGetKeyPair",
+		return nil, fault.Missingf("ErrGetKeyPair",
 			"Secret %s with the key pair of the CA, spec.ca.secretName, does not exist: create it%s", at, issuer.SecretsHint())
 	case err != nil:
 		return nil, fault.Transientf("ErrGetKeyPair", "get key pair of the CA from Secret %s: %w", at, err)
