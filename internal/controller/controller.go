@@ -509,9 +509,12 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 		cmacme.ACMEChallengeTypeDNS01:     records,
 	}
 	names := &dns01.Resolver{Dial: o.DialNameservers, Nameservers: o.Nameservers, Reach: outside.Anywhere()}
+	issuing := &acmesigner.Signer{Client: c, Accounts: accounts, DNS01: records, Limits: o.Limits, Clock: o.Clock}
+	if on[challenges] {
+		issuing.HTTP01, issuing.TLSALPN01 = answers, handshakes
+	}
 	signers := signer.Set{
-		signer.TypeACME: &acmesigner.Signer{Client: c, Accounts: accounts, DNS01: records, Limits: o.Limits,
-			Clock: o.Clock},
+		signer.TypeACME:       issuing,
 		signer.TypeSelfSigned: &selfsigned.Signer{Secrets: store, Keyring: keyring, Limits: o.Limits, Clock: o.Clock},
 		signer.TypeCA:         &ca.Signer{Secrets: store, Limits: o.Limits, Clock: o.Clock},
 	}

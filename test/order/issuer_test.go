@@ -350,3 +350,30 @@ func (r *rig) pendingRequest() string {
 	}
 	return strings.Join(all, "\n")
 }
+
+// TestASolverThatNothingAnswersIsSaidAtOnce has a controller that was started without what its
+// solvers need.
+func TestASolverThatNothingAnswersIsSaidAtOnce(t *testing.T) {
+	t.Parallel()
+	r, options := shop(t, &front{}, pebble.Options{})
+	options.HTTP01Address = ""
+	cluster.Run(t, options)
+	r.issuer(func(spec *cmacme.ACMEIssuer) {
+		pod := *spec.Solvers[0].DeepCopy()
+		pod.HTTP01.SolverMode = cmacme.HTTP01SolverModePod
+		spec.Solvers = append(spec.Solvers, pod,
+			cmacme.ACMEChallengeSolver{TLSALPN01: &cmacme.ACMEChallengeSolverTLSALPN01{}},
+			cmacme.ACMEChallengeSolver{DNS01: &cmacme.ACMEChallengeSolverDNS01{
+				Webhook: &cmacme.ACMEIssuerDNS01ProviderWebhook{GroupName: "acme.example.net", SolverName: "mine"}}})
+	})
+	says := []string{
+		"spec.acme.solvers[0]: this controller answers no HTTP-01 challenges: start it with --http01-listen-address",
+		"spec.acme.solvers[1]: solverMode is Pod, and the controller has no image for it",
+		"spec.acme.solvers[2]: this controller answers no TLS-ALPN-01 challenges",
+		"spec.acme.solvers[3]: there is no APIService v1alpha1.acme.example.net: install the webhook",
+	}
+	r.condition(cmapi.IssuerConditionSolversValid, cmmeta.ConditionFalse, "InvalidSolver", says...)
+	r.condition(cmapi.IssuerConditionReady, cmmeta.ConditionFalse, "InvalidSolver", "no solver can be used: ")
+	r.condition(cmapi.IssuerConditionStalled, cmmeta.ConditionTrue, "InvalidSolver", says...)
+	r.noReach()
+}

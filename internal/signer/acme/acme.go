@@ -28,6 +28,8 @@ import (
 	"github.com/perennial-pki/perennial/internal/revocation"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/internal/solver/dns01"
+	"github.com/perennial-pki/perennial/internal/solver/http01"
+	"github.com/perennial-pki/perennial/internal/solver/tlsalpn01"
 	"github.com/perennial-pki/perennial/pki"
 )
 
@@ -37,6 +39,8 @@ const (
 	// maxOrders is how many Orders a request may have, one after the other: another is made at once if one has lapsed, which is nobody's fault. A CA
 	// whose orders always lapse is not asked in a loop.
 	maxOrders = 3
+	// webhookAgain is when it is looked again whether the API server has the webhook of a solver.
+	webhookAgain = 15 * time.Second
 )
 
 // Signer signs for issuers of type acme.
@@ -44,9 +48,12 @@ type Signer struct {
 	Client   client.Client
 	Accounts *account.Accounts
 	// DNS01 checks the settings and Secrets of solvers.
-	DNS01  *dns01.Solver
-	Limits pki.Limits
-	Clock  clock.PassiveClock
+	DNS01 *dns01.Solver
+	// HTTP01 and TLSALPN01 answer such challenges, nil if another process sees to Challenges.
+	HTTP01    *http01.Solver
+	TLSALPN01 *tlsalpn01.Solver
+	Limits    pki.Limits
+	Clock     clock.PassiveClock
 }
 
 // References returns the Secrets of the account and of the solvers.
@@ -76,7 +83,7 @@ func (s *Signer) Check(ctx context.Context, issuer *signer.Issuer) (signer.Readi
 	if err != nil {
 		return r, err
 	}
-	r.Solvers = solvers.problem
+	r.Solvers, r.Again = solvers.problem, solvers.again
 	if len(local.Wrong) > 0 {
 		return r, together(local.Wrong[0], append(local.Wrong, solvers.unusable)...)
 	}
@@ -107,10 +114,16 @@ func together(first error, all ...error) error {
 		}
 	}
 	f := *fault.Of(first)
+	f.Missing = missing(all)
 	if len(texts) > 1 {
 		f.Err = joined{strings.Join(texts, "; "), f.Err}
 	}
 	return &f
+}
+
+// missing reports whether all that is wrong is that objects are missing.
+func missing(all []error) bool {
+	return !slices.ContainsFunc(all, func(err error) bool { return err != nil && !fault.Of(err).Missing })
 }
 
 // joined is an error whose text has those of others.
@@ -131,6 +144,8 @@ type solverCheck struct {
 	problem *signer.SolverProblem
 	// unusable is set if there are solvers, and none can be used.
 	unusable error
+	// again is after which time to look again, as what is wrong is not watched. Zero for never.
+	again time.Duration
 }
 
 // checkSolvers looks at the solvers of an issuer. The error is that of a Secret that could not be
@@ -145,19 +160,19 @@ func (s *Signer) checkSolvers(ctx context.Context, issuer *signer.Issuer) (solve
 			nil
 	}
 	var all []string
-	usable := 0
+	var faults []error
+	usable, again := 0, time.Duration(0)
 	for i, c := range spec.Solvers {
-		if c.DNS01 == nil {
-			usable++
-			continue
-		}
-		wrong, err := s.DNS01.Verify(ctx, issuer, c.DNS01)
-		if err != nil {
+		wrong, err := s.checkSolver(ctx, issuer, &spec.Solvers[i])
+		switch {
+		case err != nil:
 			return solverCheck{}, err
-		}
-		if len(wrong) == 0 {
+		case len(wrong) == 0:
 			usable++
+		case c.DNS01 != nil && c.DNS01.Webhook != nil:
+			again = webhookAgain
 		}
+		faults = append(faults, wrong...)
 		for _, err := range wrong {
 			all = append(all, fmt.Sprintf("spec.acme.solvers[%d]: %s", i, err))
 		}
@@ -168,12 +183,33 @@ func (s *Signer) checkSolvers(ctx context.Context, issuer *signer.Issuer) (solve
 	if n := len(all); n > maxWrong {
 		all = append(all[:maxWrong], fmt.Sprintf("and %d more", n-maxWrong))
 	}
-	check := solverCheck{problem: &signer.SolverProblem{Reason: signer.ReasonInvalidSolver,
+	check := solverCheck{again: again, problem: &signer.SolverProblem{Reason: signer.ReasonInvalidSolver,
 		Message: strings.Join(all, "; ")}}
 	if usable == 0 {
-		check.unusable = fault.Misconfiguredf(signer.ReasonInvalidSolver, "no solver can be used: %s", check.problem.Message)
+		check.unusable = &fault.Error{
+			Class: fault.Misconfigured, Reason: signer.ReasonInvalidSolver, Missing: missing(faults),
+			Err: fmt.Errorf("no solver can be used: %s", check.problem.Message),
+		}
 	}
 	return check, nil
+}
+
+// checkSolver returns what is wrong with one solver.
+func (s *Signer) checkSolver(ctx context.Context, issuer *signer.Issuer,
+	c *cmacme.ACMEChallengeSolver) (wrong []error, err error) {
+	var unanswered error
+	switch {
+	case c.DNS01 != nil:
+		return s.DNS01.Verify(ctx, issuer, c.DNS01)
+	case c.TLSALPN01 != nil && s.TLSALPN01 != nil:
+		unanswered = s.TLSALPN01.Answered()
+	case c.HTTP01 != nil && s.HTTP01 != nil:
+		unanswered = s.HTTP01.Answered(c.HTTP01)
+	}
+	if unanswered != nil {
+		wrong = append(wrong, unanswered)
+	}
+	return wrong, nil
 }
 
 // Sign makes the Order of the request, and answers with its certificate when that is there.

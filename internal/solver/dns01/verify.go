@@ -76,8 +76,8 @@ func SecretNames(spec *cmacme.ACMEChallengeSolverDNS01) []string {
 }
 
 // Verify returns everything that is wrong with a solver of an issuer, as far as no service is
-// needed to find it: its settings, Secrets and entries that are missing, and credentials of another
-// form than the service takes. The error is that of a Secret that could not be read.
+// needed to find it: its settings, Secrets and entries that are missing, credentials of another form
+// than the service takes, and a webhook that the API server does not have. The error is that of a Secret that could not be read.
 func (s *Solver) Verify(ctx context.Context, issuer *signer.Issuer,
 	spec *cmacme.ACMEChallengeSolverDNS01) (wrong []error, err error) {
 	note := func(e error) {
@@ -101,6 +101,13 @@ func (s *Solver) Verify(ctx context.Context, issuer *signer.Issuer,
 		secret, e := s.settingsOf(ctx, issuer, c)
 		if e == nil {
 			e = lego.Check(c.Name, raw(c), secret, true, s.author(issuer.Kind))
+		}
+		note(e)
+	}
+	if len(wrong) == 0 && spec.Webhook != nil && s.API != nil {
+		w, e := newWebhook(s.API, spec.Webhook, challengeRequest{})
+		if e == nil {
+			e = w.checkAPIService(ctx)
 		}
 		note(e)
 	}
@@ -130,7 +137,7 @@ func (s *Solver) entry(ctx context.Context, issuer *signer.Issuer, r reference) 
 	got, err := s.Secrets.Get(ctx, issuer.SecretNamespace, r.name)
 	switch {
 	case apierrors.IsNotFound(err):
-		return "", fault.Misconfiguredf("PresentError", "Secret %s, %s, does not exist: create it with the entry %s%s", at,
+		return "", fault.Missingf("PresentError", "Secret %s, %s, does not exist: create it with the entry %s%s", at,
 			r.field, r.key, issuer.SecretsHint())
 	case err != nil:
 		return "", fault.Transientf("PresentError", "get Secret %s: %w", at, err)
@@ -145,7 +152,7 @@ func (s *Solver) settingsOf(ctx context.Context, issuer *signer.Issuer,
 	got, err := s.Secrets.Get(ctx, issuer.SecretNamespace, c.SecretRef.Name)
 	switch {
 	case apierrors.IsNotFound(err):
-		return nil, fault.Misconfiguredf("PresentError",
+		return nil, fault.Missingf("PresentError",
 			"Secret %s, %s, does not exist: create it, with the settings of %s as entries%s",
 			at, legoField, c.Name, issuer.SecretsHint())
 	case err != nil:

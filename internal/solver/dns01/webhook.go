@@ -176,12 +176,16 @@ func (w *webhook) why(ctx context.Context, code int, body []byte) error {
 	return fault.Misconfiguredf("PresentError", "the webhook %s refuses the request (status %d): %s", w.who(), code, text)
 }
 
-// missing says which part of the way to a webhook is not there: its APIService, the server behind it, the solver in that. It is nil if all
-// are, or if that cannot be found out.
-func (w *webhook) missing(ctx context.Context) error {
-	plain := rest{name: w.name, base: w.base, client: w.client, refused: func(_ context.Context, code int, _ []byte) error {
+// plain asks the API server for what is not of the webhook.
+func (w *webhook) plain() *rest {
+	return &rest{name: w.name, base: w.base, client: w.client, refused: func(_ context.Context, code int, _ []byte) error {
 		return fmt.Errorf("status %d", code)
 	}}
+}
+
+// checkAPIService reports that a webhook cannot be asked, as its APIService does not exist, is not
+// one of a webhook, or is not available. It is nil if that cannot be found out.
+func (w *webhook) checkAPIService(ctx context.Context) error {
 	var service struct {
 		Spec struct {
 			Service *struct{ Namespace, Name string }
@@ -190,10 +194,10 @@ func (w *webhook) missing(ctx context.Context) error {
 			Conditions []struct{ Type, Status, Reason, Message string }
 		}
 	}
-	code, err := plain.do(ctx, http.MethodGet, "/apis/apiregistration.k8s.io/v1/apiservices/"+w.apiService(), nil, &service)
+	code, err := w.plain().do(ctx, http.MethodGet, "/apis/apiregistration.k8s.io/v1/apiservices/"+w.apiService(), nil, &service)
 	switch {
 	case code == http.StatusNotFound:
-		return fault.Misconfiguredf("PresentError", "there is no APIService %s: install the webhook that serves the group %s, or correct dns01.webhook.groupName",
+		return fault.Missingf("PresentError", "there is no APIService %s: install the webhook that serves the group %s, or correct dns01.webhook.groupName",
 			w.apiService(), w.group)
 	case err != nil:
 		return nil
@@ -203,14 +207,23 @@ func (w *webhook) missing(ctx context.Context) error {
 	at := service.Spec.Service.Namespace + "/" + service.Spec.Service.Name
 	for _, c := range service.Status.Conditions {
 		if c.Type == "Available" && c.Status != "True" {
-			return fault.Misconfiguredf("PresentError", "APIService %s is not available (%s: %s): does the webhook behind Service %s run?",
+			return fault.Missingf("PresentError", "APIService %s is not available (%s: %s): does the webhook behind Service %s run?",
 				w.apiService(), brief(c.Reason), brief(c.Message), at)
 		}
+	}
+	return nil
+}
+
+// missing says which part of the way to a webhook is not there: its APIService, the server behind
+// it, the solver in that. It is nil if all are, or if that cannot be found out.
+func (w *webhook) missing(ctx context.Context) error {
+	if err := w.checkAPIService(ctx); err != nil {
+		return err
 	}
 	var served struct {
 		Resources []struct{ Name string }
 	}
-	if _, err := plain.do(ctx, http.MethodGet, w.path(), nil, &served); err != nil {
+	if _, err := w.plain().do(ctx, http.MethodGet, w.path(), nil, &served); err != nil {
 		return nil
 	}
 	var names []string

@@ -68,14 +68,28 @@ func (m *made) drop(uid types.UID) {
 	delete(m.of, uid)
 }
 
-func (s *Solver) mode(ch *cmacme.Challenge) cmacme.HTTP01SolverMode {
+func (s *Solver) mode(spec *cmacme.ACMEChallengeSolverHTTP01) cmacme.HTTP01SolverMode {
 	switch {
-	case ch.Spec.Solver.HTTP01 != nil && ch.Spec.Solver.HTTP01.SolverMode != "":
-		return ch.Spec.Solver.HTTP01.SolverMode
+	case spec != nil && spec.SolverMode != "":
+		return spec.SolverMode
 	case s.Mode != "":
 		return s.Mode
 	}
 	return cmacme.HTTP01SolverModeShared
+}
+
+// Answered reports that nothing answers the challenges of a solver, as this process was started without
+// what it takes.
+func (s *Solver) Answered(spec *cmacme.ACMEChallengeSolverHTTP01) error {
+	switch {
+	case s.mode(spec) == cmacme.HTTP01SolverModePod:
+		if s.Pods.Image == "" {
+			return fault.Misconfiguredf("NoSolverImage", "solverMode is Pod, and the controller has no image for it: start it with --acme-http01-solver-image, or choose solverMode Shared")
+		}
+	case s.Webroot == "" && s.Service.Name == "" && !s.Listens:
+		return fault.Misconfiguredf("NotAnswered", "this controller answers no HTTP-01 challenges: start it with --http01-listen-address, or, in a cluster, choose solverMode Pod")
+	}
+	return nil
 }
 
 // Present leads the requests for the token here: by files below Webroot, by a Service and an Ingress or HTTPRoute to the replicas, or
@@ -84,10 +98,10 @@ func (s *Solver) Present(ctx context.Context, _ *signer.Issuer, ch *cmacme.Chall
 	if ch.Spec.Solver.HTTP01 == nil {
 		return fault.Misconfiguredf("NoSolver", "the solver has no http01: correct the issuer")
 	}
-	if s.mode(ch) == cmacme.HTTP01SolverModePod {
-		if s.Pods.Image == "" {
-			return fault.Misconfiguredf("NoSolverImage", "solverMode is Pod, and the controller has no image for it: start it with --acme-http01-solver-image, or choose solverMode Shared")
-		}
+	if err := s.Answered(ch.Spec.Solver.HTTP01); err != nil {
+		return err
+	}
+	if s.mode(ch.Spec.Solver.HTTP01) == cmacme.HTTP01SolverModePod {
 		return s.route(ctx, ch, nil)
 	}
 	switch {
@@ -99,8 +113,6 @@ func (s *Solver) Present(ctx context.Context, _ *signer.Issuer, ch *cmacme.Chall
 			return err
 		}
 		return s.route(ctx, ch, replicas)
-	case !s.Listens:
-		return fault.Misconfiguredf("NotAnswered", "this controller answers no HTTP-01 challenges: start it with --http01-listen-address, or, in a cluster, choose solverMode Pod")
 	}
 	return nil
 }
@@ -235,7 +247,7 @@ func (s *Solver) edit(ctx context.Context, ch *cmacme.Challenge, change func([]n
 
 // keep makes again what is gone or has changed, and says why a pod does not answer.
 func (s *Solver) keep(ctx context.Context, ch *cmacme.Challenge) (why string, err error) {
-	pods := s.mode(ch) == cmacme.HTTP01SolverModePod
+	pods := s.mode(ch.Spec.Solver.HTTP01) == cmacme.HTTP01SolverModePod
 	if !pods && (s.Service.Name == "" || s.Webroot != "") {
 		return "", nil
 	}
@@ -283,7 +295,7 @@ func (s *Solver) CleanUp(ctx context.Context, _ *signer.Issuer, ch *cmacme.Chall
 			errs = append(errs, err)
 		}
 	}
-	pods := s.mode(ch) == cmacme.HTTP01SolverModePod
+	pods := s.mode(ch.Spec.Solver.HTTP01) == cmacme.HTTP01SolverModePod
 	if !pods && s.Webroot != "" {
 		return errors.Join(append(errs, s.remove(ch))...)
 	}

@@ -129,6 +129,11 @@ func (s *Solver) PresentBeside(ctx context.Context, issuer *signer.Issuer, ch *c
 
 // Present has nothing to do: the Challenge itself is what is answered from.
 func (s *Solver) Present(context.Context, *signer.Issuer, *cmacme.Challenge) error {
+	return s.Answered()
+}
+
+// Answered reports that nothing answers the challenges, as this process does not listen for them.
+func (s *Solver) Answered() error {
 	if !s.Listens {
 		return fault.Misconfiguredf("NotAnswered", "this controller answers no TLS-ALPN-01 challenges: start it with --tlsalpn01-listen-address")
 	}
