@@ -55,7 +55,7 @@ func table(all []*provider) []byte {
 			name string
 			set  bool
 		}{
-			{"stateful", p.stateful}, {"exclusive", p.exclusive}, {"wide", p.wide}, {"byDomain", p.byDomain}, {"local", slices.Contains(local, p.name)},
+			{"stateful", p.stateful}, {"exclusive", p.exclusive}, {"wide", p.wide}, {"wholeZone", p.wholeZone}, {"byDomain", p.byDomain}, {"local", slices.Contains(local, p.name)},
 		} {
 			if f.set {
 				fmt.Fprintf(b, "\t\t%s: true,\n", f.name)

@@ -27,6 +27,8 @@ var (
 		"abion", "checkdomain", "constellix", "derak", "eurodns", "godaddy", "hostinger", "ionos", "keyhelp", "leaseweb", "manageengine", "metaregistrar",
 		"nederhost", "netnod", "ngenix", "nicru", "openprovider", "opusdns", "pdns", "simply", "spaceship", "uniteddomains",
 	}
+	// wholeZones read all records of a zone and write them back, or a copy of the zone.
+	wholeZones = []string{"eurodns", "gandi", "joker", "keyhelp", "namecheap", "ngenix", "versio"}
 	// oneRecord have one TXT value for a whole account or domain, at whatever name below it.
 	oneRecord = []string{"duckdns", "myaddr"}
 	// logged name the domain of the certificate to their log only.

@@ -135,6 +135,7 @@ func load(dir string, names []string) ([]*provider, error) {
 		walk(pkg)
 		p.byDomain = p.byDomain && !slices.Contains(logged, n)
 		p.wide = slices.Contains(oneRecord, n)
+		p.wholeZone = slices.Contains(wholeZones, n)
 		p.exclusive = p.exclusive || p.wide || slices.Contains(single, n)
 		if p.replaces && !p.exclusive && !slices.Contains(keeping, n) {
 			unread = append(unread, n)

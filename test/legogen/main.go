@@ -34,7 +34,7 @@ type provider struct {
 	settings                  []setting
 	fields                    []string // of ignored, which the Config has
 	stateful, exclusive, wide bool
-	byDomain                  bool
+	byDomain, wholeZone       bool
 	hosts                     []string // that the source names
 	replaces                  bool     // whole sets, or zones, as far as its words tell
 	pkg                       *packages.Package

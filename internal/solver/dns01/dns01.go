@@ -260,7 +260,7 @@ func (s *Solver) change(ctx context.Context, issuer *signer.Issuer, ch *cmacme.C
 		return err
 	}
 	if _, ok := p.(*akamai); ok { // whose record sets are replaced without a condition
-		done, err := s.records.Alone(ctx, "akamai", record.FQDN)
+		done, err := s.records.Alone(ctx, "akamai", lego.RecordSet, record.FQDN)
 		if err != nil {
 			return err
 		}

@@ -395,9 +395,13 @@ func (p *Provider) do(ctx context.Context, verb string, r Record, f func(context
 	return &solver.Later{After: again, Why: p.kind.name + " is at work"}
 }
 
-// turn takes the record and the provider, until the call is over.
+// turn takes the record, or its zone, and the provider, until the call is over.
 func (p *Provider) turn(ctx context.Context, r Record) (over func(), err error) {
-	done, err := p.Records.Alone(ctx, p.kind.name, r.FQDN)
+	what, name := RecordSet, r.FQDN
+	if p.kind.wholeZone && r.Zone != "" {
+		what, name = wholeZone, r.Zone
+	}
+	done, err := p.Records.Alone(ctx, p.kind.name, what, name)
 	if err != nil {
 		return nil, err
 	}

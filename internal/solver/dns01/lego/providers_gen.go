@@ -1246,7 +1246,8 @@ var kinds = [...]kind{
 			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "600"},
 		},
-		hosts: []string{"rest-api.eurodns.com"},
+		wholeZone: true,
+		hosts:     []string{"rest-api.eurodns.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return eurodns.NewDNSProviderConfig(&eurodns.Config{
 				ApplicationID:      s.text("applicationID"),
@@ -1366,6 +1367,7 @@ var kinds = [...]kind{
 		},
 		stateful:  true,
 		exclusive: true,
+		wholeZone: true,
 		hosts:     []string{"rpc.gandi.net"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return gandi.NewDNSProviderConfig(&gandi.Config{
@@ -1844,6 +1846,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		exclusive: true,
+		wholeZone: true,
 		hosts:     []string{"dmapi.joker.com", "svc.joker.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return joker.NewDNSProviderConfig(&joker.Config{
@@ -1883,7 +1886,8 @@ var kinds = [...]kind{
 			{name: "apiKey", form: text, secret: true, needed: true},
 			{name: "ttl", form: number, def: "120"},
 		},
-		stateful: true,
+		stateful:  true,
+		wholeZone: true,
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return keyhelp.NewDNSProviderConfig(&keyhelp.Config{
 				BaseURL:            s.text("baseURL"),
@@ -2136,6 +2140,7 @@ var kinds = [...]kind{
 			{name: "ttl", form: number, def: "120"},
 		},
 		exclusive: true,
+		wholeZone: true,
 		byDomain:  true,
 		hosts:     []string{"api.namecheap.com", "api.sandbox.namecheap.com", "dynamicdns.park-your-domain.com"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
@@ -2324,7 +2329,8 @@ var kinds = [...]kind{
 			{name: "token", form: text, secret: true, needed: true},
 			{name: "customerID", form: text, needed: true},
 		},
-		hosts: []string{"api.ngenix.net"},
+		wholeZone: true,
+		hosts:     []string{"api.ngenix.net"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return ngenix.NewDNSProviderConfig(&ngenix.Config{
 				Username:           s.text("username"),
@@ -3128,6 +3134,7 @@ var kinds = [...]kind{
 			{name: "password", form: text, secret: true, needed: true},
 		},
 		exclusive: true,
+		wholeZone: true,
 		hosts:     []string{"www.versio.nl"},
 		make: func(s values, c *http.Client) (challenge.Provider, error) {
 			return versio.NewDNSProviderConfig(&versio.Config{

@@ -10,9 +10,9 @@ import (
 	"github.com/perennial-pki/perennial/internal/solver"
 )
 
-// Records lets one call at a time change a record set. Most services have no operation for one
-// value: the set is read and written back, so two calls at once lose a value, whatever the settings
-// and credentials of each. The zero value is ready, and nil is for a provider that has its records
+// Records lets one call at a time change a record set, or a zone. Most services have no operation
+// for one value: the set, and of some services the zone, is read and written back, so two calls at
+// once lose a value, whatever the settings and credentials of each. The zero value is ready, and nil is for a provider that has its records
 // to itself.
 type Records struct {
 	mu   sync.Mutex
@@ -22,14 +22,20 @@ type Records struct {
 // version is what the names of providers end with that use another API of the same service.
 var version = regexp.MustCompile(`v[0-9]+$`)
 
-// Alone takes the record set at a name of a service, until done. The error is a lane.Full while
-// another call has it.
-func (r *Records) Alone(ctx context.Context, service, fqdn string) (done func(), err error) {
+// What a call changes as a whole, as messages name it.
+const (
+	RecordSet = "the DNS record"
+	wholeZone = "the DNS zone"
+)
+
+// Alone takes what a service changes as a whole at a name, RecordSet or a zone, until done. The error
+// is a lane.Full while another call has it.
+func (r *Records) Alone(ctx context.Context, service, what, fqdn string) (done func(), err error) {
 	if r == nil {
 		return func() {}, nil
 	}
 	of := lane.Party{
-		Who: "the DNS record " + strings.TrimSuffix(fqdn, "."), Of: version.ReplaceAllString(service, "") + " " +
+		Who: what + " " + strings.TrimSuffix(fqdn, "."), Of: version.ReplaceAllString(service, "") + " " +
 			strings.ToLower(fqdn), Thing: true,
 	}
 	leave, err := lane.Keep(ctx, of)

@@ -24,6 +24,8 @@ type kind struct {
 	exclusive bool
 	// wide: one value for all names of the domain that the service gives to an account.
 	wide bool
+	// wholeZone: a change reads all records of the zone and writes them back.
+	wholeZone bool
 	// byDomain: the name of the record is made from that of the certificate, whatever CNAMEs say.
 	byDomain bool
 	// local: for the owner of the machine alone.
