@@ -111,7 +111,8 @@ func (d *decider) failed(next *cmapi.CertificateRequest, f *failure, asked bool)
 		d.look(d.Now.Add(external.Interval), "whether the external issuer changed is looked at then")
 	}
 	if f.waits {
-		message += fmt.Sprintf(". The next attempt is made when spec or the issuer change (attempt %d, %s)", *d.Status.FailedIssuanceAttempts, f.reason)
+		message += fmt.Sprintf(". The next attempt is made %s (attempt %d, %s)", d.whenChanged(next),
+			*d.Status.FailedIssuanceAttempts, f.reason)
 	} else {
 		why := "the back-off of the failed issuance ends"
 		if due := !d.plan.at.IsZero() && !end.Before(d.plan.at); due && d.violation == nil && !d.urgent() {
@@ -120,8 +121,8 @@ func (d *decider) failed(next *cmapi.CertificateRequest, f *failure, asked bool)
 			}
 		}
 		d.look(end, why)
-		message += fmt.Sprintf(". The next attempt is at %s, or when spec or the issuer change (attempt %d, %s). To try now: perennial renew %s -n %s",
-			stamp(end), *d.Status.FailedIssuanceAttempts, f.reason, d.Certificate.Name, d.Certificate.Namespace)
+		message += fmt.Sprintf(". The next attempt is at %s, or %s (attempt %d, %s). To try now: perennial renew %s -n %s",
+			stamp(end), d.whenChanged(next), *d.Status.FailedIssuanceAttempts, f.reason, d.Certificate.Name, d.Certificate.Namespace)
 	}
 	d.fail(f.reason, message, true)
 	if d.Failed != "" {
@@ -129,6 +130,15 @@ func (d *decider) failed(next *cmapi.CertificateRequest, f *failure, asked bool)
 		d.tell(corev1.EventTypeWarning, f.reason, message)
 	}
 	return false
+}
+
+// whenChanged says which changes end the back-off of a request, and when. External issuers are not
+// watched.
+func (d *decider) whenChanged(next *cmapi.CertificateRequest) string {
+	if next != d.rehearsal && externalGeneration(d.External) != "" {
+		return "when spec changes, or within a minute after the issuer does"
+	}
+	return "when spec or the issuer change"
 }
 
 // counted reports whether the status has the failure already. The request says which attempt it is; its time alone has only seconds.

@@ -245,7 +245,7 @@ func TestAnExternalIssuerThatIsCorrectedIsAskedAgain(t *testing.T) {
 			return err
 		}
 		if c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing); c == nil ||
-			c.Status != cmmeta.ConditionFalse {
+			c.Status != cmmeta.ConditionFalse || !strings.Contains(c.Message, "within a minute after the issuer does") {
 			return cluster.NotYet("conditions %+v", crt.Status.Conditions)
 		}
 		return nil
