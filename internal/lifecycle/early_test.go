@@ -238,11 +238,15 @@ func TestARenewBeforeThatIsNotFollowedIsAConditionAndToldOnce(t *testing.T) {
 		{percentage: 90},
 		{percentage: 91, says: "spec.renewBeforePercentage 91 asks for renewal before a tenth"},
 		{percentage: -1, says: "Set from 1 to 90"},
+		{before: 30 * day, percentage: 50, says: "both set: spec.renewBeforePercentage does not count. Remove it"},
+		{before: 90 * day, percentage: 50, says: "both set: spec.renewBefore does not count. Remove it"},
+		{before: 90 * day, percentage: 95, says: "does not count. Remove it. spec.renewBeforePercentage 95 asks for"},
 	} {
 		s.Certificate.Spec.RenewBefore, s.Certificate.Spec.RenewBeforePercentage = nil, nil
 		if test.percentage != 0 {
 			s.Certificate.Spec.RenewBeforePercentage = &test.percentage
-		} else {
+		}
+		if test.before != 0 {
 			s.Certificate.Spec.RenewBefore = duration(test.before)
 		}
 		if s.Secret == nil {

@@ -328,10 +328,12 @@ func chosen(w *cmapi.ACMERenewalWindow, middle time.Time, uid, serial string) ti
 	return from.Add(time.Duration(fraction * float64(w.End.Sub(from))))
 }
 
-// asksFor is how long before its expiry the spec asks for the renewal, however sensible that is, or zero if it does not.
+// asksFor is how long before its expiry the spec asks for the renewal, however sensible that is, or
+// zero if it does not. Of two answers it is renewBefore, if that is a part of the life, as
+// cert-manager has it.
 func asksFor(life time.Duration, spec *cmapi.CertificateSpec) time.Duration {
 	switch {
-	case spec.RenewBefore != nil:
+	case spec.RenewBefore != nil && (spec.RenewBeforePercentage == nil || partOf(life, spec.RenewBefore.Duration)):
 		return spec.RenewBefore.Duration
 	case spec.RenewBeforePercentage != nil:
 		return time.Duration(float64(life) * float64(*spec.RenewBeforePercentage) / 100)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -99,7 +100,7 @@ var setters = []annotation{
 		set:  func(c *cmapi.Certificate, v string) error { return duration(&c.Spec.RenewBefore, v) },
 		copy: field(func(s *cmapi.CertificateSpec) **metav1.Duration { return &s.RenewBefore })},
 	{key: cmapi.RenewBeforePercentageAnnotationKey, set: func(c *cmapi.Certificate, v string) error {
-		n, err := number(v, 1, 99)
+		n, err := number(v, math.MinInt32, math.MaxInt32)
 		c.Spec.RenewBeforePercentage = ptr.To(int32(n))
 		return err
 	}, copy: field(func(s *cmapi.CertificateSpec) **int32 { return &s.RenewBeforePercentage })},

@@ -50,7 +50,7 @@ func TestAnnotations(t *testing.T) {
 		"cert-manager.io/subject-serialnumber":        {"7", `"serialNumber":"7"`, "", ""},
 		"cert-manager.io/duration":                    {"240h", `"duration":"240h0m0s"`, "10 days", "such as 2160h"},
 		"cert-manager.io/renew-before":                {"24h", `"renewBefore":"24h0m0s"`, "soon", "such as 2160h"},
-		"cert-manager.io/renew-before-percentage":     {"30", `"renewBeforePercentage":30`, "100", "from 1 to 99"},
+		"cert-manager.io/renew-before-percentage":     {"30", `"renewBeforePercentage":30`, "a third", "is not a number from"},
 		"cert-manager.io/usages":                      {"server auth, client auth", `"usages":["server auth","client auth"]`, "serve", "server auth"},
 		"cert-manager.io/revision-history-limit":      {"3", `"revisionHistoryLimit":3`, "0", "from 1"},
 		"cert-manager.io/private-key-algorithm":       {"ECDSA", `"algorithm":"ECDSA"`, "DSA", "RSA, ECDSA, Ed25519"},

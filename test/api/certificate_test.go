@@ -318,8 +318,7 @@ func TestCertificatesAreRenewedInTime(t *testing.T) {
 		{"more per cent than there are are accepted", `spec: {renewBeforePercentage: 1000}`, accepted},
 		{"less than no per cent are accepted", `spec: {renewBeforePercentage: -5}`, accepted},
 
-		{"an instant and a percentage exclude each other", `spec: {renewBefore: 720h, renewBeforePercentage: 33}`,
-			refused("spec.renewBefore", "renewBefore and renewBeforePercentage exclude each other: remove one")},
+		{"an instant and a percentage are accepted", `spec: {renewBefore: 720h, renewBeforePercentage: 33}`, accepted},
 	})
 }
 
@@ -338,9 +337,12 @@ func TestARenewalTimeThatIsNotFollowedIsWarnedAbout(t *testing.T) {
 			"certificate is not renewed before a tenth of its life has passed",
 		`{renewBefore: 2160h}`: "spec.renewBefore 2160h is not between 0 and duration (2160h), and does " +
 			"not count",
-		`{duration: 24h, renewBefore: 720h}`: "spec.renewBefore 720h is not between 0 and duration (24h)",
-		`{renewBefore: -5m}`:                 "spec.renewBefore -5m is not between 0 and",
-		`{renewBefore: 0s}`:                  "spec.renewBefore 0s is not between 0 and",
+		`{duration: 24h, renewBefore: 720h}`:             "spec.renewBefore 720h is not between 0 and duration (24h)",
+		`{renewBefore: -5m}`:                             "spec.renewBefore -5m is not between 0 and",
+		`{renewBefore: 0s}`:                              "spec.renewBefore 0s is not between 0 and",
+		`{renewBefore: 720h, renewBeforePercentage: 33}`: "both set, of which one counts (renewBefore): remove the other",
+		`{duration: 24h, renewBefore: 720h, renewBeforePercentage: 33}`: "counts (renewBeforePercentage, as renewBefore is " +
+			"not less than duration)",
 		`{renewBeforePercentage: 91}`: "spec.renewBeforePercentage 91 is more than 90: the certificate is not " +
 			"renewed before a tenth",
 		`{renewBeforePercentage: 100}`: "spec.renewBeforePercentage 100 is not from 1 to 90",

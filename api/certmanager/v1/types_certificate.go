@@ -96,7 +96,6 @@ const (
 //
 // +kubebuilder:validation:XValidation:rule=`(has(self.commonName) && self.commonName != "") || (has(self.dnsNames) && self.dnsNames.size() > 0) || (has(self.ipAddresses) && self.ipAddresses.size() > 0) || (has(self.uris) && self.uris.size() > 0) || (has(self.emailAddresses) && self.emailAddresses.size() > 0) || (has(self.otherNames) && self.otherNames.size() > 0) || (has(self.literalSubject) && self.literalSubject.matches('(^|[,+;]) *([cC][nN]|2[.]5[.]4[.]3) *='))`,message=`the certificate must name something: set commonName, literalSubject with a CN, dnsNames, ipAddresses, uris, emailAddresses or otherNames`
 // +kubebuilder:validation:XValidation:rule=`!has(self.literalSubject) || self.literalSubject == "" || ((!has(self.commonName) || self.commonName == "") && (!has(self.subject) || (self.subject.?serialNumber.orValue("") == "" && [self.subject.?organizations, self.subject.?countries, self.subject.?organizationalUnits, self.subject.?localities, self.subject.?provinces, self.subject.?streetAddresses, self.subject.?postalCodes].all(values, values.orValue([]).size() == 0))))`,message=`literalSubject is the whole subject: remove commonName and subject, or remove literalSubject`,fieldPath=`.literalSubject`
-// +kubebuilder:validation:XValidation:rule=`!has(self.renewBefore) || !has(self.renewBeforePercentage)`,message=`renewBefore and renewBeforePercentage exclude each other: remove one`,fieldPath=`.renewBefore`
 // +kubebuilder:validation:XValidation:rule=`!has(self.signatureAlgorithm) || (has(self.privateKey) && has(self.privateKey.algorithm) && self.privateKey.algorithm != 'RSA' ? (self.privateKey.algorithm == 'ECDSA' ? self.signatureAlgorithm.startsWith('ECDSA') : self.signatureAlgorithm == 'PureEd25519') : self.signatureAlgorithm.endsWith('RSA'))`,message=`signatureAlgorithm must fit privateKey.algorithm: SHA256WithRSA, SHA384WithRSA or SHA512WithRSA for RSA (the default), ECDSAWithSHA256, ECDSAWithSHA384 or ECDSAWithSHA512 for ECDSA, PureEd25519 for Ed25519`,fieldPath=`.signatureAlgorithm`
 // +kubebuilder:validation:XValidation:rule=`!has(self.nameConstraints) || (has(self.isCA) && self.isCA)`,message=`nameConstraints are for CAs: set isCA to true, or remove them`,fieldPath=`.nameConstraints`
 // +kubebuilder:validation:XValidation:rule=`!has(self.rehearsalIssuerRef) || self.rehearsalIssuerRef.name != self.issuerRef.name || [self.rehearsalIssuerRef.?kind.orValue(""), 'Issuer'].filter(k, k != "")[0] != [self.issuerRef.?kind.orValue(""), 'Issuer'].filter(k, k != "")[0] || [self.rehearsalIssuerRef.?group.orValue(""), 'cert-manager.io'].filter(g, g != "")[0] != [self.issuerRef.?group.orValue(""), 'cert-manager.io'].filter(g, g != "")[0]`,message=`rehearsalIssuerRef must not be the issuer itself: name a staging issuer, or remove it`,fieldPath=`.rehearsalIssuerRef`
@@ -133,7 +132,8 @@ type CertificateSpec struct {
 	// counted back from the end of the certificate that was really issued. If left out, or if it
 	// is not less than the lifetime, a third of the lifetime. It is never renewed before a tenth
 	// of the lifetime has passed.
-	// Not together with renewBeforePercentage.
+	// It counts in place of renewBeforePercentage if both are set, unless it is not less than the
+	// lifetime.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=64
@@ -143,7 +143,7 @@ type CertificateSpec struct {
 	// How much of its lifetime is left, in per cent, when the certificate is renewed: with 25, one
 	// that is valid for 60 minutes is renewed after 45. From 1 to 90; what is more is taken for 90,
 	// and 100 or more, 0 or less as if it was left out.
-	// Not together with renewBefore.
+	// It does not count if renewBefore is set and less than the lifetime.
 	// +optional
 	RenewBeforePercentage *int32 `json:"renewBeforePercentage,omitempty"`
 
