@@ -12,6 +12,7 @@ import (
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/reissue"
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
@@ -22,7 +23,7 @@ func (p *Program) renew() *cobra.Command {
 		Use:   "renew NAME... | -l SELECTOR | --all",
 		Short: "Have Certificates issued anew, now",
 		Long: "Has Certificates issued anew at once, whatever their renewal time is. It also ends the wait after a failure, and the\n" +
-			"pause of names whose validation failed again and again.",
+			"pause of names whose validation failed again and again. A third time within an hour waits for some minutes.",
 		Example: "  perennial renew web api -n shop\n" +
 			"  perennial renew -l team=payments -A\n" +
 			"  perennial renew --all -n shop",
@@ -41,7 +42,7 @@ func (p *Program) renew() *cobra.Command {
 			}
 			n := 0
 			one := func(key client.ObjectKey) error {
-				underWay, err := p.renewOne(cmd.Context(), c, key)
+				underWay, err := p.renewOne(cmd.Context(), c, key, reissue.Triggered)
 				if err != nil {
 					return err
 				}
@@ -81,8 +82,14 @@ func (p *Program) renew() *cobra.Command {
 	return cmd
 }
 
-// renewOne asks for a new certificate. It reports whether one is under way, with which the wish is met unless it fails.
-func (p *Program) renewOne(ctx context.Context, c *cluster, key client.ObjectKey) (underWay bool, err error) {
+// renewOne asks for a new certificate. It reports whether one is under way, with which the wish is
+// met unless it fails.
+func (p *Program) renewOne(ctx context.Context, c *cluster, key client.ObjectKey,
+	why reissue.Cause) (underWay bool, err error) {
+	message := "Certificate re-issuance manually triggered"
+	if why == reissue.Revoked {
+		message = "Issuing certificate as the one before it was revoked"
+	}
 	err = retry.RetryOnConflict(retry.DefaultRetry, func() error {
 		crt := &cmapi.Certificate{}
 		if err := c.Get(ctx, key, crt); err != nil {
@@ -103,7 +110,7 @@ func (p *Program) renewOne(ctx context.Context, c *cluster, key client.ObjectKey
 		cmapi.RemoveCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing)
 		cmapi.SetCertificateCondition(&crt.Status, now, cmapi.CertificateCondition{
 			Type: cmapi.CertificateConditionIssuing, Status: cmmeta.ConditionTrue,
-			Reason: "ManuallyTriggered", Message: "Certificate re-issuance manually triggered", ObservedGeneration: crt.Generation,
+			Reason: string(why), Message: message, ObservedGeneration: crt.Generation,
 		})
 		return c.Status().Patch(ctx, crt, client.MergeFromWithOptions(was, client.MergeFromWithOptimisticLock{}))
 	})

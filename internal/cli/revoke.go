@@ -21,6 +21,7 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/account"
+	"github.com/perennial-pki/perennial/internal/reissue"
 	"github.com/perennial-pki/perennial/internal/revocation"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
@@ -39,8 +40,9 @@ func (p *Program) revoke() *cobra.Command {
 		Use:   "revoke NAME --reason REASON",
 		Short: "Revoke the certificate of a Certificate at its ACME server, and have another issued",
 		Long: "Revokes the certificate that is in the Secret of a Certificate, with its own private key, at the ACME server that has issued it, and\n" +
-			"has another issued at once. Clients that look at revocation lists refuse it from then on, until the other is served. CAs take a key\n" +
-			"that revokes its certificate for compromised: the next certificate has another, also with rotationPolicy: Never.\n" +
+			"has another issued at once (a fifth time within an hour, after some minutes). Clients that look at revocation lists refuse it from\n" +
+			"then on, until the other is served. CAs take a key that revokes its certificate for compromised: the next certificate has another,\n" +
+			"also with rotationPolicy: Never.\n" +
 			"Reasons: " + names + ".",
 		Example: "  perennial revoke web -n shop --reason keyCompromise\n" +
 			"  perennial revoke old -n shop --reason cessationOfOperation --no-renewal\n" +
@@ -97,7 +99,7 @@ func (p *Program) revoke() *cobra.Command {
 				fmt.Fprintf(p.Out, "certificate %s %s\n", key, outlook(crt))
 				return nil
 			}
-			if _, err := p.renewOne(cmd.Context(), c, key); err != nil {
+			if _, err := p.renewOne(cmd.Context(), c, key, reissue.Revoked); err != nil {
 				return fmt.Errorf("it is revoked, but not yet renewed; do so by \"perennial renew %s -n %s\": %w", key.Name, key.Namespace, err)
 			}
 			fmt.Fprintf(p.Out, "certificate %s will be issued anew\n", key)

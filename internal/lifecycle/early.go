@@ -18,9 +18,9 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// reasonReissueDelayed: the certificate was issued before its renewal time too often, and is not
+// ReasonReissueDelayed: the certificate was issued before its renewal time too often, and is not
 // issued again yet.
-const reasonReissueDelayed = "ReissueDelayed"
+const ReasonReissueDelayed = "ReissueDelayed"
 
 const (
 	// A certificate that is due when less than this part of its life has passed since it was requested
@@ -117,12 +117,14 @@ func (d *decider) lastIssued() []*x509.Certificate {
 // causeOf is why a certificate is issued that is not due.
 func (d *decider) causeOf(why *violation) reissue.Cause {
 	if d.wish() != "" || d.violation == nil && why.reason != reasonRenewing {
-		return reissue.Triggered
+		return d.causeByHand()
 	}
 	if d.Current != nil && !d.fits(d.Current, &d.Certificate.Spec) {
 		return reissue.SpecChanged // whatever else is wrong
 	}
 	switch why.reason {
+	case reasonRevoked:
+		return reissue.Revoked
 	case reasonDoesNotExist, reasonMissingData:
 		return reissue.SecretMissing
 	case reasonRequestChanged, reasonIncorrectIssuer, reasonInvalidCertificateRequest:
@@ -138,6 +140,14 @@ func (d *decider) causeOf(why *violation) reissue.Cause {
 		return reissue.DueAtOnce
 	}
 	return reissue.SecretOverwritten
+}
+
+// causeByHand is what a user has asked for a certificate for, by the condition Issuing.
+func (d *decider) causeByHand() reissue.Cause {
+	if c := d.condition(cmapi.CertificateConditionIssuing); c != nil && c.Reason == reasonRevoked {
+		return reissue.Revoked
+	}
+	return reissue.Triggered
 }
 
 // overwritten reports whether the Secret holds another private key than that of its request or, if
@@ -164,15 +174,15 @@ func (d *decider) delay(cause reissue.Cause, at time.Time, asked bool) {
 	message := fmt.Sprintf("the certificate was issued before its renewal time %s, last at %s, and is issued again at "+
 		"%s at the earliest: %s",
 		times, stamp(d.Issuances.Last), stamp(at.Add(time.Second-1)), d.advice(cause))
-	if !asked || cause != reissue.Triggered {
-		d.block(reasonReissueDelayed, strings.ToUpper(message[:1])+message[1:])
+	if !asked || !cause.ByHand() {
+		d.block(ReasonReissueDelayed, strings.ToUpper(message[:1])+message[1:])
 		d.stalled = !cause.ByUser() // what users did is followed later, by itself
 		return
 	}
 	issuing := d.condition(cmapi.CertificateConditionIssuing)
 	waits := strings.TrimSuffix(baseMessage(issuing.Message), ".") + waitingFor + message
 	if waits != issuing.Message {
-		d.tell(corev1.EventTypeWarning, reasonReissueDelayed, waits)
+		d.tell(corev1.EventTypeWarning, ReasonReissueDelayed, waits)
 	}
 	d.set(cmapi.CertificateConditionIssuing, cmmeta.ConditionTrue, issuing.Reason, waits)
 	d.cause = strings.TrimPrefix(waitingFor, ". ") + message
@@ -208,6 +218,8 @@ func (d *decider) advice(cause reissue.Cause) string {
 		return fmt.Sprintf("%s or its CA changed each time. Find what changes it", nameOf(d.Certificate.Spec.IssuerRef))
 	case reissue.Triggered:
 		return "it was asked for by hand each time, by perennial renew or the condition Issuing. Find what asks for it"
+	case reissue.Revoked:
+		return "it was revoked each time. Find what gives its private keys away"
 	case reissue.RequestLost:
 		return "the private key of the request was deleted each time before the certificate was stored. Find what deletes " +
 			"Secrets that begin with " + d.Certificate.Name + "-"

@@ -224,6 +224,14 @@ func TestAWishThatWaitsStaysAWish(t *testing.T) {
 	}
 }
 
+func TestWhatIsRevokedIsReplacedAtOnceHoweverOftenItWasIssued(t *testing.T) {
+	s := newScene(t).issued().after(day).counted(5).issuingBecause("Revoked")
+	d := Decide(s.Observation)
+	if d.Request == nil || d.Request.Counts != reissue.Revoked || d.Request.Wish == "" {
+		t.Errorf("%s, %+v", outcome(d), d.Request)
+	}
+}
+
 func TestARenewBeforeThatIsNotFollowedIsAConditionAndToldOnce(t *testing.T) {
 	s := newScene(t)
 	for _, test := range []struct {

@@ -90,7 +90,7 @@ func (d *decider) failed(next *cmapi.CertificateRequest, f *failure, asked bool)
 	over := counted && !f.waits && !d.Now.Before(end)
 	if again { // somebody asked for another attempt after this failure
 		if d.retries = over; !over {
-			d.overtaken = reissue.Triggered
+			d.overtaken = d.causeByHand()
 		}
 		if !counted {
 			d.before = append(d.before, Event{corev1.EventTypeWarning, f.reason, message})

@@ -74,7 +74,7 @@ func (d *decider) rest() {
 		d.over = true
 		return
 	}
-	d.block(reasonWindowError, d.plan.windowErr.Error())
+	d.block(ReasonWindowError, d.plan.windowErr.Error())
 }
 
 func (d *decider) issue(why *violation, asked bool) {
@@ -126,7 +126,7 @@ func (d *decider) issue(why *violation, asked bool) {
 			next = nil
 		} else if d.endsPause(next) {
 			d.discard(next)
-			d.overtaken, next = reissue.Triggered, nil
+			d.overtaken, next = d.causeByHand(), nil
 		}
 	} else if !d.rehearsalSettled(asked) {
 		return
@@ -196,7 +196,7 @@ func (d *decider) request(why *violation, asked bool) {
 		r.tell(corev1.EventTypeNormal, "Reused", fmt.Sprintf("Reusing private key stored in existing Secret resource %q", spec.SecretName))
 	}
 	d.Request = r
-	if d.rehearsal == nil && (!asked || why.reason == reasonManuallyTriggered) {
+	if d.rehearsal == nil && (!asked || byHand(why.reason)) {
 		r.tell(corev1.EventTypeNormal, "Issuing", baseMessage(why.message))
 	}
 	r.tell(corev1.EventTypeNormal, "Requested", fmt.Sprintf("Created new CertificateRequest resource %q", RequestName(d.Certificate.Name, r.Revision)))
@@ -283,6 +283,9 @@ func notAnswered(cr *cmapi.CertificateRequest) string {
 	case !signer.External(ref):
 		return ""
 	case !cmapi.CertificateRequestIsApproved(&cr.Status):
+		if c := cmapi.GetCertificateRequestCondition(&cr.Status, signer.ConditionApprovalForbidden); c != nil {
+			return c.Message
+		}
 		return fmt.Sprintf("CertificateRequest %q is not approved: approve it, or let the controller do so by RBAC on signers.cert-manager.io", cr.Name)
 	}
 	return fmt.Sprintf("no controller of %s has said anything about it: is the one for %s.%s running?", ref.GroupOrDefault(), ref.KindOrDefault(), ref.GroupOrDefault())

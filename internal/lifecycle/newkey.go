@@ -32,7 +32,8 @@ func (d *decider) newKey(why *violation, needed, rehearsal bool) (key crypto.Sig
 		since = d.Now
 	}
 	if d.wish() != "" { // the next pass, which has the key, must know of it
-		why = &violation{reasonManuallyTriggered, baseMessage(d.condition(cmapi.CertificateConditionIssuing).Message)}
+		issuing := d.condition(cmapi.CertificateConditionIssuing)
+		why = &violation{issuing.Reason, baseMessage(issuing.Message)}
 	}
 	say := func(detail string) {
 		// The request that follows finds the issuance under way, and does not tell why it began.

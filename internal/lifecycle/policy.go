@@ -5,6 +5,7 @@ import (
 	"time"
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	"github.com/perennial-pki/perennial/internal/reissue"
 	"github.com/perennial-pki/perennial/internal/revocation"
 	"github.com/perennial-pki/perennial/pki"
 )
@@ -22,11 +23,13 @@ const (
 	reasonRequestChanged            = "RequestChanged"
 	reasonRenewing                  = "Renewing"
 	reasonExpired                   = "Expired"
-	reasonWindowError               = "WindowError"
-	reasonManuallyTriggered         = "ManuallyTriggered"
 	reasonReady                     = "Ready"
 	reasonCannotRegenerateKey       = "CannotRegenerateKey"
 )
+
+// ReasonWindowError: renewal.windows cannot be read, or none lies in the life of the certificate.
+// The word is cert-manager's.
+const ReasonWindowError = "WindowError"
 
 // Reasons of our own.
 const (
@@ -36,8 +39,8 @@ const (
 	reasonKeystorePassword = "KeystorePasswordSecretNotFound"
 	// reasonPassword: a keystore was made with a password that its consumers may not be able to give.
 	reasonPassword = "KeystorePasswordUnusual"
-	// reasonRevoked: the certificate is revoked.
-	reasonRevoked = "Revoked"
+	// reasonRevoked: the certificate is revoked. perennial revoke sets Issuing with it.
+	reasonRevoked = string(reissue.Revoked)
 	// reasonNameTaken: an object of somebody else has the name that is needed.
 	reasonNameTaken = "NameTaken"
 )
@@ -48,6 +51,9 @@ const temporaryAnnotation = "perennial.dev/temporary-certificate"
 // temporaryIssuer is the common name of the CA that cert-manager makes for each temporary
 // certificate.
 const temporaryIssuer = "cert-manager.local"
+
+// byHand reports whether a reason of Issuing is that of a user that asked for a certificate.
+func byHand(reason string) bool { return reissue.Cause(reason).ByHand() }
 
 // violation is the first thing that is wrong with what a Certificate has.
 type violation struct{ reason, message string }

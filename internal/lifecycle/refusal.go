@@ -409,7 +409,7 @@ func (r *Reconciler) remember(ctx context.Context, o *Observation, d *Decision, 
 
 // wishOf is when a certificate was asked for by hand, by the condition Issuing, or empty.
 func wishOf(issuing *cmapi.CertificateCondition) string {
-	if issuing == nil || issuing.Status != cmmeta.ConditionTrue || issuing.Reason != reasonManuallyTriggered ||
+	if issuing == nil || issuing.Status != cmmeta.ConditionTrue || !byHand(issuing.Reason) ||
 		issuing.LastTransitionTime == nil {
 		return ""
 	}

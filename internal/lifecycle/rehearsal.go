@@ -141,7 +141,7 @@ func (d *decider) rehearsed(why *violation, asked bool) bool {
 		if n := d.Status.FailedIssuanceAttempts; n != nil {
 			d.Rehearse.Attempt += *n
 		}
-		if !asked || why.reason == reasonManuallyTriggered {
+		if !asked || byHand(why.reason) {
 			d.Rehearse.tell(corev1.EventTypeNormal, "Issuing", baseMessage(why.message))
 		}
 		d.Rehearse.tell(corev1.EventTypeNormal, "Rehearsing", fmt.Sprintf("Created CertificateRequest %q to rehearse the issuance at %s", RehearsalName(d.Certificate.Name), nameOf(*ref)))

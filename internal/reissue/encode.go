@@ -40,7 +40,7 @@ func (all histories) encode(now time.Time) ([]byte, error) {
 	text := make(histories, len(all))
 	for k, h := range all {
 		h.Counted = min(h.Counted, maxCounted)
-		for _, t := range []*time.Time{&h.Last, &h.Edited[0], &h.Edited[1], &h.Triggered[0], &h.Triggered[1], &h.Other} {
+		for _, t := range h.times() {
 			*t = t.UTC().Truncate(time.Second)
 		}
 		text[k] = h

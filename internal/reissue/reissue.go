@@ -23,6 +23,8 @@ const (
 	IssuerChanged Cause = "IssuerChanged"
 	// Triggered: the condition Issuing was set by hand.
 	Triggered Cause = "ManuallyTriggered"
+	// Revoked: the certificate was revoked. The condition Issuing says so by this reason.
+	Revoked Cause = "Revoked"
 	// RequestLost: the request, or its private key, was deleted before the certificate was stored.
 	RequestLost Cause = "RequestLost"
 	// DueAtOnce: the certificate was due soon after it was issued, by the clock of the CA or of the
@@ -40,6 +42,9 @@ const (
 	edited
 	// triggered is what users ask for by hand: so, too, whatever else was counted.
 	triggered
+	// revoked is what clients refuse until it is replaced: at once the first four times in an hour,
+	// whatever else was counted.
+	revoked
 )
 
 func (c Cause) kind() kind {
@@ -48,6 +53,8 @@ func (c Cause) kind() kind {
 		return edited
 	case Triggered:
 		return triggered
+	case Revoked:
+		return revoked
 	}
 	return other
 }
@@ -55,8 +62,11 @@ func (c Cause) kind() kind {
 // ByUser reports whether the cause is what users do, by objects or by hand.
 func (c Cause) ByUser() bool { return c.kind() != other }
 
+// ByHand reports whether a user has asked for the issuance, by the condition Issuing.
+func (c Cause) ByHand() bool { return c.kind() == triggered || c.kind() == revoked }
+
 const (
-	// window is the time in which what users do is acted on at once twice.
+	// window is the time in which what users do is acted on at once twice, and a revocation four times.
 	window = time.Hour
 	// firstFloor is the least time between a counted issuance and the next. It doubles with each in a
 	// row,
@@ -70,11 +80,23 @@ type History struct {
 	// Counted is how many there were in a row, of all causes, and Last when the last one started.
 	Counted int       `json:"n"`
 	Last    time.Time `json:"last"`
-	// Edited and Triggered are when the last two of these kinds started, the last one first. Other is
-	// when the last of the other causes did. Zero means that there was none in the row.
+	// Edited, Triggered and Revoked are when the last ones of these kinds started, the last one first.
+	// Other is when the last of the other causes did. Zero means that there was none in the row.
 	Edited    [2]time.Time `json:"edited,omitzero"`
 	Triggered [2]time.Time `json:"triggered,omitzero"`
+	Revoked   [4]time.Time `json:"revoked,omitzero"`
 	Other     time.Time    `json:"other,omitzero"`
+}
+
+// times are all the times of the history.
+func (h *History) times() []*time.Time {
+	all := []*time.Time{&h.Last, &h.Other}
+	for _, kind := range [][]time.Time{h.Edited[:], h.Triggered[:], h.Revoked[:]} {
+		for i := range kind {
+			all = append(all, &kind[i])
+		}
+	}
+	return all
 }
 
 // At is the history as it is to be read now: forgotten after a time without a counted issuance, and
@@ -83,7 +105,7 @@ func (h History) At(now time.Time) History {
 	if h.Counted <= 0 || now.Sub(h.Last) > max(window, 2*h.floor()) {
 		return History{}
 	}
-	for _, t := range []*time.Time{&h.Last, &h.Edited[0], &h.Edited[1], &h.Triggered[0], &h.Triggered[1], &h.Other} {
+	for _, t := range h.times() {
 		if t.After(now) {
 			*t = now
 		}
@@ -104,6 +126,8 @@ func (h History) Next(cause Cause, now time.Time) time.Time {
 		return earlier(next, h.Edited[1].Add(window))
 	case triggered:
 		return earlier(next, h.Triggered[1].Add(window))
+	case revoked:
+		return earlier(next, h.Revoked[3].Add(window))
 	}
 	if h.Other.IsZero() {
 		return now
@@ -128,6 +152,8 @@ func (h History) Count(cause Cause, now time.Time) History {
 		h.Edited = [2]time.Time{now, h.Edited[0]}
 	case triggered:
 		h.Triggered = [2]time.Time{now, h.Triggered[0]}
+	case revoked:
+		h.Revoked = [4]time.Time{now, h.Revoked[0], h.Revoked[1], h.Revoked[2]}
 	default:
 		h.Other = now
 	}

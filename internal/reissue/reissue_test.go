@@ -31,6 +31,7 @@ func TestCountedIssuancesAreSpacedByATimeThatGrows(t *testing.T) {
 		SpecChanged:   {0, 0, 4, 12, 28, 60, 88},
 		IssuerChanged: {0, 0, 4},
 		Triggered:     {0, 0, 4},
+		Revoked:       {0, 0, 0, 0, 16, 48, 60},
 	} {
 		if got := minutes(cause, len(want)); !equal(got, want) {
 			t.Errorf("%s: after minutes %v, want %v", cause, got, want)
@@ -66,6 +67,9 @@ func TestHowAHistoryIsRead(t *testing.T) {
 		"many, and the first by hand": {five, Triggered, time.Minute, 0},
 		"by hand after two edits": {
 			History{Counted: 2, Last: began, Edited: [2]time.Time{began, began}}, Triggered, 0, 0},
+		"a revocation after all others": {
+			History{Counted: 7, Last: began, Other: began, Edited: [2]time.Time{began, began},
+				Triggered: [2]time.Time{began, began}}, Revoked, 0, 0},
 		"an edit after two by hand": {
 			History{Counted: 2, Last: began, Triggered: [2]time.Time{began, began}}, SpecChanged, 0, 0},
 		"the third edit": {
