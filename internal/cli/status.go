@@ -41,10 +41,15 @@ func (p *Program) status() *cobra.Command {
 			return p.statusOf(cmd.Context(), c, args[0], events)
 		},
 	}
-	p.kubeFlags(certificate)
-	p.outputFlag(certificate)
-	certificate.Flags().IntVar(&events, "events", events, "how many of the latest events to show")
-	cmd.AddCommand(certificate)
+	cmd.AddCommand(certificate, p.statusOfTrustBundle(&events))
+	for i := range originKinds {
+		cmd.AddCommand(p.statusOfOrigin(&originKinds[i], &events))
+	}
+	for _, c := range cmd.Commands() {
+		p.kubeFlags(c)
+		p.outputFlag(c)
+		c.Flags().IntVar(&events, "events", events, "how many of the latest events to show")
+	}
 	return cmd
 }
 
@@ -68,17 +73,27 @@ func (p *Program) statusOf(ctx context.Context, c *cluster, name string, limit i
 	if err != nil {
 		return err
 	}
-	now := p.Clock.Now()
-	report := statusReport{Report: explain.Explain(objects, now)}
-	if report.Events, err = eventsOf(ctx, c, objects, limit); err != nil {
+	report := statusReport{Report: explain.Explain(objects, p.Clock.Now())}
+	about, namespaces := objectsOf(c, objects)
+	if report.Events, err = eventsOf(ctx, c, about, namespaces, limit); err != nil {
 		return err
 	}
+	return p.printStatus(report)
+}
+
+// printStatus prints a report. Its error is the exit code.
+func (p *Program) printStatus(report statusReport) error {
+	now := p.Clock.Now()
 	if p.json() {
 		if err := p.printJSON(report); err != nil {
 			return err
 		}
 	} else {
-		fmt.Fprintf(p.Out, "Certificate %s/%s %s\n", report.Namespace, report.Name, report.Summary)
+		name := report.Name
+		if report.Namespace != "" {
+			name = report.Namespace + "/" + name
+		}
+		fmt.Fprintf(p.Out, "%s %s %s\n", report.Kind, name, report.Summary)
 		if report.Next != "" {
 			fmt.Fprintf(p.Out, "Next: %s\n", report.Next)
 		}
@@ -116,11 +131,15 @@ func gather(ctx context.Context, c *cluster, name string) (explain.Objects, erro
 	in := client.InNamespace(c.namespace)
 	if err := c.Get(ctx, client.ObjectKey{Namespace: c.namespace, Name: name}, o.Certificate); err != nil {
 		if apierrors.IsNotFound(err) && !meta.IsNoMatchError(err) {
-			return o, &exitError{ExitNotFound, fmt.Errorf("there is no Certificate %q in namespace %q", name, c.namespace)}
+			return o, noCertificate(ctx, c, name)
 		}
 		return o, err
 	}
 	crt := o.Certificate
+	var err error
+	if o.Origin, err = originOf(ctx, c, crt); err != nil {
+		return o, err
+	}
 	ref := crt.Spec.IssuerRef
 	var issuer interface {
 		client.Object
@@ -207,9 +226,12 @@ func occurrences(e *corev1.Event) int32 {
 	return e.Count
 }
 
-// eventsOf are the latest events about the objects, the latest last.
-func eventsOf(ctx context.Context, c *cluster, o explain.Objects, limit int) ([]eventLine, error) {
-	about := map[types.UID]bool{o.Certificate.UID: true}
+// objectsOf are the objects whose events say something of a Certificate, and where these events are.
+func objectsOf(c *cluster, o explain.Objects) (about map[types.UID]bool, namespaces []string) {
+	about = map[types.UID]bool{o.Certificate.UID: true}
+	if owner := metav1.GetControllerOf(o.Certificate); owner != nil {
+		about[owner.UID] = true
+	}
 	if o.Issuer != nil {
 		about[o.Issuer.GetUID()] = true
 	}
@@ -229,11 +251,17 @@ func eventsOf(ctx context.Context, c *cluster, o explain.Objects, limit int) ([]
 			about[o.Challenges[i].UID] = true
 		}
 	}
-	lines := []eventLine{}
-	namespaces := []string{c.namespace}
+	namespaces = []string{c.namespace}
 	if (o.Issuer != nil && o.Issuer.GetNamespace() == "" || len(o.Files) > 0) && c.namespace != metav1.NamespaceDefault {
 		namespaces = append(namespaces, metav1.NamespaceDefault) // where the events of cluster-scoped objects are
 	}
+	return about, namespaces
+}
+
+// eventsOf are the latest events about the objects, the latest last.
+func eventsOf(ctx context.Context, c *cluster, about map[types.UID]bool, namespaces []string,
+	limit int) ([]eventLine, error) {
+	lines := []eventLine{}
 	for _, namespace := range namespaces {
 		var list corev1.EventList
 		if err := c.List(ctx, &list, client.InNamespace(namespace)); err != nil {

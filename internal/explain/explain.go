@@ -40,6 +40,8 @@ type Objects struct {
 	SecretHidden bool
 	// Files put the certificate into files of a machine, where perenniald runs.
 	Files []perennial.CertificateFile
+	// Origin is what the Certificate is made for. It is nil if a user made it.
+	Origin *Origin
 }
 
 // State is how something is.
@@ -64,9 +66,11 @@ type Step struct {
 	unapproved bool // a request that waits for approval
 }
 
-// Report is how things are with one Certificate: what perennial status prints, and its JSON.
+// Report is the state of one object, a Certificate for one: what perennial status prints, and its
+// JSON.
 type Report struct {
-	Namespace string `json:"namespace"`
+	Kind      string `json:"kind"`
+	Namespace string `json:"namespace,omitempty"`
 	Name      string `json:"name"`
 	// Ready is that of the Certificate's condition.
 	Ready bool `json:"ready"`
@@ -83,7 +87,7 @@ type Report struct {
 // Explain explains the state of a Certificate.
 func Explain(o Objects, now time.Time) Report {
 	crt := o.Certificate
-	r := Report{Namespace: crt.Namespace, Name: crt.Name, NotAfter: crt.Status.NotAfter, RenewalTime: crt.Status.RenewalTime}
+	r := Report{Kind: cmapi.CertificateKind, Namespace: crt.Namespace, Name: crt.Name, NotAfter: crt.Status.NotAfter, RenewalTime: crt.Status.RenewalTime}
 	if crt.Status.Revision != nil {
 		r.Revision = *crt.Status.Revision
 	}
@@ -91,6 +95,9 @@ func Explain(o Objects, now time.Time) Report {
 	issuing := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing)
 	r.Ready = ready != nil && ready.Status == cmmeta.ConditionTrue && !expired(crt, now)
 
+	if o.Origin != nil {
+		r.Steps = append(r.Steps, o.Origin.step())
+	}
 	r.Steps = append(r.Steps, certificateStep(crt, ready, issuing), issuerStep(o))
 	last, rehearsal := latest(o.Requests)
 	for _, request := range []*cmapi.CertificateRequest{rehearsal, last} {
@@ -159,6 +166,8 @@ func revisionOf(cr *cmapi.CertificateRequest) int {
 func certificateStep(crt *cmapi.Certificate, ready, issuing *cmapi.CertificateCondition) Step {
 	s := Step{Kind: "Certificate", Name: crt.Name, State: Waiting, Detail: "the controller has not looked at it yet"}
 	switch {
+	case delayed(issuing):
+		s.Detail, s.Since = issuing.Message, issuing.LastTransitionTime
 	case issuing != nil && issuing.Status == cmmeta.ConditionFalse:
 		s.State, s.Detail, s.Since = Failed, issuing.Message, issuing.LastTransitionTime
 	case issuing != nil && issuing.Status == cmmeta.ConditionTrue:
@@ -169,6 +178,11 @@ func certificateStep(crt *cmapi.Certificate, ready, issuing *cmapi.CertificateCo
 		s.State, s.Detail, s.Since = Failed, ready.Message, ready.LastTransitionTime
 	}
 	return s
+}
+
+// delayed reports whether the next issuance waits, as there were many before their renewal time.
+func delayed(issuing *cmapi.CertificateCondition) bool {
+	return issuing != nil && issuing.Status == cmmeta.ConditionFalse && issuing.Reason == lifecycle.ReasonReissueDelayed
 }
 
 func issuerStep(o Objects) Step {
@@ -393,6 +407,10 @@ func summary(o Objects, r Report, ready, issuing *cmapi.CertificateCondition, no
 			summary += "; a new one is being issued"
 		case issuing.Reason == lifecycle.ReasonDeletionFailed:
 			summary += "; what is no longer needed cannot be deleted"
+		case delayed(issuing):
+			summary += "; the next one waits, as there were several before their renewal time"
+		case issuing.Reason == lifecycle.ReasonWindowError:
+			summary += "; spec.renewal.windows cannot be followed"
 		default:
 			summary += "; renewing it failed"
 		}
@@ -435,6 +453,8 @@ func summary(o Objects, r Report, ready, issuing *cmapi.CertificateCondition, no
 func advise(s Step, o Objects) string {
 	crt := o.Certificate
 	switch s.Kind {
+	case originKind(o):
+		return fmt.Sprintf("correct %s %s: %s", s.Kind, s.Name, s.Detail)
 	case "CertificateFile":
 		return fmt.Sprintf("see CertificateFile %s: %s", s.Name, s.Detail)
 	case "Challenge", "Order":
@@ -471,7 +491,8 @@ func advise(s Step, o Objects) string {
 		}
 		return "see whether the controller runs"
 	case "Certificate":
-		if s.State == Failed {
+		issuing := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing)
+		if s.State == Failed || delayed(issuing) {
 			return s.Detail
 		}
 		// The request tells better what it waits for, unless it is signed, or not ours to sign.

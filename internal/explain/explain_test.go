@@ -152,6 +152,23 @@ func TestAStateIsExplainedWithWhatToDoNext(t *testing.T) {
 			c.DeletionTimestamp, c.Finalizers = at(-time.Minute), []string{"foregroundDeletion"}
 			return c
 		}(), Issuer: issuer("True", "")}, "is being deleted", "wait for whoever has set the finalizers foregroundDeletion"},
+		"a renewal that waits for the bound": {Objects{Certificate: func() *cmapi.Certificate {
+			c := good.DeepCopy()
+			c.Status.Conditions = append(c.Status.Conditions, issuing("False", "It is issued again at 13:00"))
+			c.Status.Conditions[1].Reason = "ReissueDelayed"
+			return c
+		}(), Issuer: issuer("True", "")}, "is valid and expires in 30 days; the next one waits, as there were several before",
+			"It is issued again at 13:00"},
+		"windows that cannot be read": {Objects{Certificate: func() *cmapi.Certificate {
+			c := good.DeepCopy()
+			c.Status.Conditions = append(c.Status.Conditions, issuing("False", "no such cron"))
+			c.Status.Conditions[1].Reason = "WindowError"
+			return c
+		}(), Issuer: issuer("True", "")}, "is valid and expires in 30 days; spec.renewal.windows cannot be followed",
+			"no such cron"},
+		"an Ingress that is not followed": {Objects{Certificate: good, Issuer: issuer("True", ""),
+			Origin: &Origin{Kind: "Ingress", Name: "shop", Problem: "cert-manager.io/duration: no duration"}},
+			"is up to date", "correct Ingress shop: cert-manager.io/duration: no duration"},
 		"a renewal that failed": {Objects{Certificate: func() *cmapi.Certificate {
 			c := good.DeepCopy()
 			c.Status.Conditions = append(c.Status.Conditions, issuing("False", "the CA said no"))

@@ -52,6 +52,9 @@ func perennial(t *testing.T, args ...string) answer {
 	return answer{code, out.String(), err.String()}
 }
 
+// has reports whether the program said this, on whichever stream.
+func (a answer) has(words string) bool { return strings.Contains(a.out+a.err, words) }
+
 // says fails the test unless the program ended with the code and said all of this, on whichever stream.
 func (a answer) says(t *testing.T, code int, words ...string) {
 	t.Helper()
