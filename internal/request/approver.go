@@ -148,8 +148,15 @@ func (p *permissions) refused() {
 	p.known = nil
 }
 
-// missing says which right an approval needs, and how the controller gets it.
+// missing says which right an approval needs, and how the controller gets it. No right helps where
+// the cluster does not have the kind of the issuer.
 func (p *permissions) missing(ctx context.Context, cr *cmapi.CertificateRequest, needs string) string {
+	if ref := cr.Spec.IssuerRef; signer.External(ref) {
+		if kind, err := p.installed(ref); err == nil && kind == nil {
+			return fmt.Sprintf("The cluster has no kind %q in the group %q, so that nothing signs this request: correct "+
+				"spec.issuerRef, or install the issuer's controller", ref.KindOrDefault(), ref.GroupOrDefault())
+		}
+	}
 	return fmt.Sprintf("%s may not approve this request: it needs the verb approve on signers.cert-manager.io %q. Bind "+
 		"a ClusterRole with that to it, "+
 		"such as the one that the issuer ships for cert-manager's ServiceAccount; or approve by hand: perennial approve "+
