@@ -31,6 +31,13 @@ const (
 	visited = 10 * time.Minute
 )
 
+const (
+	// actionDirectory is the exchange by which the directory is read,
+	actionDirectory = "directory"
+	// and notADirectory what to do if something else is there.
+	notADirectory = "correct spec.acme.server, which must be the URL of the CA's directory"
+)
+
 // Fault classifies an error of an ACME client: what the CA refuses finally is Refused; what it limits is Limited until the time that it
 // names; what it wants somebody to do is asked for again and again, as nobody tells us that it was done; its own faults, and those of the network, pass.
 func Fault(reason string, now time.Time, err error) error {
@@ -43,6 +50,9 @@ func Fault(reason string, now time.Time, err error) error {
 		if inside := new(outside.Refused); errors.As(err, &inside) {
 			return fault.Misconfiguredf("InvalidConfig", "spec.acme.server leads to %s: %w: %s", inside.Address, inside,
 				outside.Advice)
+		}
+		if protocol := new(acme.ProtocolError); errors.As(err, &protocol) && protocol.Action == actionDirectory {
+			err = fmt.Errorf("%w: %s", err, notADirectory)
 		}
 		return &fault.Error{Class: fault.Transient, Reason: reason, Err: unanswered(err)}
 	}
@@ -80,7 +90,11 @@ func Fault(reason string, now time.Time, err error) error {
 		return fault.Limitedf(reason, until, "%w: visit %s; it will be asked again at %s", err, where,
 			until.UTC().Format(time.RFC3339))
 	}
-	return &fault.Error{Class: fault.Refused, Reason: reason, Err: fmt.Errorf("the CA refuses: %w", err)}
+	err = fmt.Errorf("the CA refuses: %w", err)
+	if p.Action == actionDirectory {
+		err = fmt.Errorf("%w: %s", err, notADirectory)
+	}
+	return &fault.Error{Class: fault.Refused, Reason: reason, Err: err}
 }
 
 // noAnswer is an exchange to which no reply came. Its text says what was tried, where, and what to

@@ -123,3 +123,18 @@ func TestAnErrorOfTheNetworkSaysWhatWasTriedAndWhatToDo(t *testing.T) {
 		}
 	}
 }
+
+func TestSomethingElseThanADirectorySaysWhatToCorrect(t *testing.T) {
+	for name, err := range map[string]error{
+		"nothing is there":  &acme.Problem{Action: "directory", Status: 404},
+		"a page is there":   &acme.ProtocolError{Action: "directory", URL: "https://ca.example.com/", Reason: "it is no JSON"},
+		"before an account": fmt.Errorf("newAccount: %w", &acme.Problem{Action: "directory", Status: 403}),
+	} {
+		if got := Fault("x", time.Now(), err); !strings.HasSuffix(got.Error(), ": correct spec.acme.server, which must be the URL of the CA's directory") {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	if got := Fault("x", time.Now(), &acme.Problem{Action: "newOrder", Status: 403}); strings.Contains(got.Error(), "spec.acme.server") {
+		t.Errorf("a refused order: %v", got)
+	}
+}
