@@ -1,6 +1,10 @@
 package api_test
 
-import "testing"
+import (
+	"testing"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+)
 
 const order = `
 apiVersion: acme.cert-manager.io/v1
@@ -94,6 +98,13 @@ func TestOrdersOfManyNamesAreAccepted(t *testing.T) {
 	all := list(1000, `{url: "https://acme.example.com/authorization/%d", identifier: example.com, initialState: pending, challenges: [{url: u, token: t, type: http-01}, {url: u, token: t, type: dns-01}, {url: u, token: t, type: tls-alpn-01}]}`)
 	stored = setStatus(t, client, orders, stored, `status: {url: a, authorizations: `+all+`}`)
 	accepted.check(t, dryUpdate(t, client, orders, stored, `status: {state: ready}`, "status"))
+}
+
+func TestAChallengeIsPendingFromTheStart(t *testing.T) {
+	stored := create(t, admin(t), challenges, object(t, challenge))
+	if state, _, _ := unstructured.NestedString(stored.Object, "status", "state"); state != "pending" {
+		t.Errorf("the state of a new Challenge is %q", state)
+	}
 }
 
 func TestTheSpecOfAChallengeIsFinal(t *testing.T) {

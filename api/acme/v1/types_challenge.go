@@ -30,6 +30,7 @@ type Challenge struct {
 
 	// How far the challenge is.
 	// +optional
+	// +kubebuilder:default={"state":"pending"}
 	Status ChallengeStatus `json:"status"`
 }
 
