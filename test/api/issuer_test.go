@@ -9,17 +9,20 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
+// issuerKinds are the kinds of issuers, and how their manifests begin.
+var issuerKinds = []struct {
+	resource schema.GroupVersionResource
+	head     string
+}{
+	{issuers, "kind: Issuer\nmetadata: {name: example, namespace: default}\n"},
+	{clusterIssuers, "kind: ClusterIssuer\nmetadata: {name: example}\n"},
+}
+
 // judgeIssuers checks each example as an Issuer and as a ClusterIssuer. spec is that of the example
 // that the others change.
 func judgeIssuers(t *testing.T, spec string, examples []example) {
 	t.Helper()
-	for _, kind := range []struct {
-		resource schema.GroupVersionResource
-		head     string
-	}{
-		{issuers, "kind: Issuer\nmetadata: {name: example, namespace: default}\n"},
-		{clusterIssuers, "kind: ClusterIssuer\nmetadata: {name: example}\n"},
-	} {
+	for _, kind := range issuerKinds {
 		t.Run(kind.resource.Resource, func(t *testing.T) {
 			judge(t, kind.resource, "apiVersion: cert-manager.io/v1\n"+kind.head+"spec: "+spec, examples)
 		})
@@ -324,4 +327,24 @@ func TestDNSProvidersHaveWhatTheyNeed(t *testing.T) {
 		{"TSIG with half a reference is refused", dns(`rfc2136: {nameserver: ns1, tsigKeyName: k, tsigSecretSecretRef: {name: t}}`), tsig},
 		{"TSIG with an unknown algorithm is refused", dns(`rfc2136: {nameserver: ns1, tsigAlgorithm: HMACSHA3}`), refused(at(".rfc2136.tsigAlgorithm"), "tsigAlgorithm must be HMACMD5, HMACSHA1, HMACSHA256 or HMACSHA512")},
 	})
+}
+
+func TestWhatHasNoEffectOnAnIssuerIsWarnedAbout(t *testing.T) {
+	binding := "{keyID: a, keySecretRef: {name: eab, key: hmac}%s}"
+	for algorithm, says := range map[string]string{
+		"": "",
+		", keyAlgorithm: HS256": "spec.acme.externalAccountBinding.keyAlgorithm is deprecated and has no effect, as the " +
+			"algorithm is always HS256: remove it",
+	} {
+		for _, kind := range issuerKinds {
+			var got warnings
+			config := adminConfig(t)
+			config.WarningHandler = &got
+			accepted.check(t, dryRun(t, clientFor(t, config), kind.resource, object(t,
+				"apiVersion: cert-manager.io/v1\n"+kind.head+"spec: "+acme, "spec: {acme: {externalAccountBinding: "+fmt.Sprintf(binding, algorithm)+"}}")))
+			if all := strings.Join(got, "\n"); (all != "") != (says != "") || !strings.Contains(all, says) {
+				t.Errorf("%s: the warnings are %q, want %q", algorithm, all, says)
+			}
+		}
+	}
 }
