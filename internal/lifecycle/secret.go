@@ -294,7 +294,7 @@ func encodeKeystores(o *Observation, c *Content, cfg *secretConfig) error {
 		}
 		if err != nil {
 			return fault.Misconfiguredf(reasonKeystore,
-				"%s cannot be made with the password in %s: %w. Write another password there, best of ASCII characters",
+				"%s cannot be made with the password in %s: %w. Write another password there",
 				entry, password.Source, err)
 		}
 		cfg.data[entry] = data

@@ -222,13 +222,13 @@ func issuerOf(s *asker, settings Settings) (ref cmmeta.IssuerReference, asks boo
 	switch {
 	case byIssuer && byCluster:
 		return mistake(cmapi.IngressClusterIssuerNameAnnotationKey,
-			"stands beside "+cmapi.IngressIssuerNameAnnotationKey+": keep one of them")
+			"must not be set together with "+cmapi.IngressIssuerNameAnnotationKey+": remove one of the two")
 	case byCluster && byKind:
 		return mistake(cmapi.IssuerKindAnnotationKey,
-			"stands beside "+cmapi.IngressClusterIssuerNameAnnotationKey+", which says the kind: leave it out")
+			"must not be set together with "+cmapi.IngressClusterIssuerNameAnnotationKey+", which says the kind: leave it out")
 	case byCluster && byGroup:
 		return mistake(cmapi.IssuerGroupAnnotationKey,
-			"stands beside "+cmapi.IngressClusterIssuerNameAnnotationKey+", which says the group: leave it out")
+			"must not be set together with "+cmapi.IngressClusterIssuerNameAnnotationKey+", which says the group: leave it out")
 	case byCluster && cluster == "":
 		return mistake(cmapi.IngressClusterIssuerNameAnnotationKey, "is empty: name a ClusterIssuer")
 	case byCluster:

@@ -97,7 +97,7 @@ func TestWhichIssuer(t *testing.T) {
 		"a ClusterIssuer":             {nil, Settings{}, "cert-manager.io/ClusterIssuer/ca"},
 		"an Issuer":                   {map[string]string{"cert-manager.io/cluster-issuer": "(none)", "cert-manager.io/issuer": "x"}, Settings{}, "cert-manager.io/Issuer/x"},
 		"an issuer of somebody else":  {map[string]string{"cert-manager.io/cluster-issuer": "(none)", "cert-manager.io/issuer": "x", "cert-manager.io/issuer-kind": "K", "cert-manager.io/issuer-group": "g.example"}, Settings{}, "g.example/K/x"},
-		"both":                        {map[string]string{"cert-manager.io/issuer": "x"}, Settings{}, "keep one of them"},
+		"both":                        {map[string]string{"cert-manager.io/issuer": "x"}, Settings{}, "remove one of the two"},
 		"a kind beside ClusterIssuer": {map[string]string{"cert-manager.io/issuer-kind": "K"}, Settings{}, "leave it out"},
 		"no annotation":               {map[string]string{"cert-manager.io/cluster-issuer": "(none)"}, fallback, ""},
 		"tls-acme":                    {map[string]string{"cert-manager.io/cluster-issuer": "(none)", "kubernetes.io/tls-acme": "true"}, fallback, "cert-manager.io/ClusterIssuer/standard"},
