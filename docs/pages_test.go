@@ -4,8 +4,15 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
+)
+
+const (
+	maxLines   = 250
+	maxColumns = 120
 )
 
 var (
@@ -13,6 +20,10 @@ var (
 	heading = regexp.MustCompile(`^#+ (.+)`)
 	// dropped is what an anchor has not of its heading.
 	dropped = regexp.MustCompile(`[^\p{L}\p{N}_ -]`)
+	// generated are pages that programs write. architecture.md follows when its tables are prose.
+	generated = []string{"dns-providers.md", "architecture.md"}
+	// banned are words that hide the subject of a sentence.
+	banned = regexp.MustCompile(`(?i)\b(who|whom|whoever|nobody|somebody|anybody|tells\s+of|told\s+of|looked\s+at)\b`)
 )
 
 // pages are the pages for users, by their path from docs/.
@@ -113,6 +124,33 @@ func TestEachPageIsReachableFromTheIndex(t *testing.T) {
 	for name := range all {
 		if !reached[name] {
 			t.Errorf("no page that the index leads to links to %s", name)
+		}
+	}
+}
+
+func TestPagesAreShort(t *testing.T) {
+	for name, text := range pages(t) {
+		if slices.Contains(generated, name) {
+			continue
+		}
+		if n := strings.Count(text, "\n"); n > maxLines {
+			t.Errorf("%s has %d lines, more than %d: split it by task", name, n, maxLines)
+		}
+		for i, line := range strings.Split(text, "\n") {
+			if n := utf8.RuneCountInString(line); n > maxColumns {
+				t.Errorf("%s:%d has %d columns, more than %d", name, i+1, n, maxColumns)
+			}
+		}
+	}
+}
+
+func TestPagesUsePlainWords(t *testing.T) {
+	for name, text := range pages(t) {
+		if name == "architecture.md" {
+			continue
+		}
+		if m := banned.FindString(spans.ReplaceAllString(prose(text), "")); m != "" {
+			t.Errorf("%s says %q: name the user, the client or the program", name, strings.Join(strings.Fields(m), " "))
 		}
 	}
 }

@@ -18,14 +18,15 @@ func TestEachThreatNamesATestThatExists(t *testing.T) {
 	}
 	packages := map[string]string{} // the text of all tests of a directory
 	rows := 0
-	for line := range strings.Lines(string(text)) {
-		if !strings.HasPrefix(line, "| ") || strings.HasPrefix(line, "| threat |") {
-			continue
+	for item := range strings.SplitSeq(string(text), "\n- **") {
+		threat, _, _ := strings.Cut(item, "**")
+		if !strings.HasSuffix(threat, ".") {
+			continue // not a threat
 		}
 		rows++
-		tests := named.FindAllStringSubmatch(line, -1)
+		tests := named.FindAllStringSubmatch(item, -1)
 		if len(tests) == 0 {
-			t.Errorf("no test is named for: %s", line)
+			t.Errorf("no test is named for: %s", threat)
 		}
 		for _, test := range tests {
 			dir, name := test[1], test[2]
@@ -50,6 +51,6 @@ func TestEachThreatNamesATestThatExists(t *testing.T) {
 		}
 	}
 	if rows < 25 {
-		t.Errorf("only %d rows were read: has the table another form?", rows)
+		t.Errorf("only %d threats were read: has the list another form?", rows)
 	}
 }

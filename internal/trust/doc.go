@@ -1,5 +1,5 @@
 // Package trust carries out TrustBundles: it collects CA certificates and puts them into ConfigMaps and Secrets of
-// the namespaces that are selected. See docs/trust.md.
+// the namespaces that are selected. See docs/trust-bundles.md.
 //
 // The status of a TrustBundle is its memory: it holds every certificate that may vanish from its source, and so one
 // that did vanish can stay in the bundle until no certificate that it signed is in use. What becomes of each certificate

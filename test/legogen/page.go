@@ -14,17 +14,19 @@ func page(all []*provider, version string) []byte {
 	fmt.Fprintf(b, `<!-- Written by test/legogen: do not edit. -->
 # DNS providers
 
-%d providers of [lego](https://go-acme.github.io/lego/dns/) (%s), for a solver's `+"`dns01.provider`"+`; [Other providers](acme/dns01-other-providers.md) says how. What each setting means, and how to
-get credentials, is told on lego's page of the provider; the third column is what the setting is called there.
+This page lists the %d providers of [lego](https://go-acme.github.io/lego/dns/) (%s) that a solver can name in
+`+"`dns01.provider`"+`. [Other providers](acme/dns01-other-providers.md) shows how to use one.
 
-Settings that are marked **secret** stand in the Secret, the others there or in `+"`config`"+`. Those that are needed are marked so as far as lego's source tells;
-some need one of several.
+For the meaning of the settings, and for credentials, see lego's page of the provider. The third column has lego's name
+of the setting. Put settings marked **secret** into the Secret, and others there or into `+"`config`"+`. A setting is
+marked as needed if lego's source shows it. Some providers need one of several settings.
 
-- *one at a time*: the service has only one value at a name, or lego takes all away, so challenges for the same name (as a wildcard and its apex are) wait for each other, and
-  whatever else stands at the name is lost. A value that may be another ACME client's is waited for, until the Challenge is five minutes old; what is lost is named in an event before.
-- *finds by memory*: what CleanUp needs is known only to the process that made the record. After a restart the record is made once more, so that it can
-  be removed; a service that has it twice then may keep one, which an event names.
-- *without CNAME*: the record can only be at a name that begins with `+"`_acme-challenge`"+`.
+- *one at a time*: the service holds only one value at a name, or lego removes all. Challenges for the same name, such as
+  those of a wildcard and its apex, take turns. Other values at the name are lost. If a value may be that of another ACME
+  client, the controller waits until the Challenge is five minutes old. An event first names what will be lost.
+- *finds by memory*: only the process that created the record can remove it. After a restart, the controller creates the
+  record again to remove it. A service that then has it twice may keep one, and an event names it.
+- *without CNAME*: the record must be at a name that begins with `+"`_acme-challenge`"+`.
 
 Perennial has solvers of its own for `, len(all)+len(ours), version)
 	for i, n := range sorted(native) {
@@ -41,7 +43,8 @@ Perennial has solvers of its own for `, len(all)+len(ours), version)
 
 ## On one machine only
 
-perenniald knows three more ways, which would let whoever may write an Issuer in a cluster run programs or reach into the network:
+perenniald has three more providers. In a cluster, they would let every user with the right to write Issuers run programs
+or reach into the network.
 
 ### exec
 
@@ -54,8 +57,8 @@ Runs a program, as lego does: ` + "`PROGRAM present NAME VALUE`, and `PROGRAM cl
 
 ### manual
 
-Somebody makes the record: the Challenge, and an event, say which. It is waited for as for every record, and when it is of no use any more another event says
-so. No settings.
+You create the record. The Challenge and an event name it. The controller waits for it as for every record, and another
+event tells you when you can remove it. No settings.
 `)
 	sections := func(these []*provider) {
 		for _, p := range these {
