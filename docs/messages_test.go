@@ -31,11 +31,16 @@ var (
 // messages are the messages that a page explains. Below a heading that begins with "Messages", each
 // item of a list begins with messages in code spans and a colon at the end of a line; the rest of the
 // item explains them.
-func messages(text string) []string {
+func messages(t *testing.T, text string) []string {
+	t.Helper()
 	var found []string
 	explains, item := false, ""
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
+		if item != "" && (line == "" || strings.HasPrefix(line, "- ")) {
+			t.Errorf("the messages of this item end with no colon at the end of a line: %s", item)
+			item = ""
+		}
 		switch {
 		case strings.HasPrefix(line, "#"):
 			explains, item = strings.HasPrefix(strings.TrimLeft(line, "# "), "Messages"), ""
@@ -57,7 +62,7 @@ func messages(text string) []string {
 // told are the fixed words of each message that pages explain, by the message.
 func told(t *testing.T, pattern string) map[string][]string {
 	t.Helper()
-	all := messages(read(t, pattern))
+	all := messages(t, read(t, pattern))
 	rows := map[string][]string{}
 	for _, message := range all {
 		for _, words := range filledIn.Split(message, -1) {
