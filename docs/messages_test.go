@@ -159,5 +159,5 @@ func TestEachErrorOfAnACMEIssuanceIsExplained(t *testing.T) {
 			t.Errorf("%s: docs/acme does not explain %q", files.Position(call.Pos()), strings.ReplaceAll(text, hole, "..."))
 		}
 		return true
-	}, "internal/account", "internal/ratelimit", "internal/order", "internal/signer/acme", "internal/solver")
+	}, "internal/account", "internal/ratelimit", "internal/challenge", "internal/order", "internal/signer/acme", "internal/solver")
 }

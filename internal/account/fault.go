@@ -178,9 +178,9 @@ func within(until, now, last time.Time) time.Time {
 	return until
 }
 
-// Doubtful reports whether an error may mean that the CA no longer accepts the account: it refused a new order for want of authority, which
+// doubtful reports whether an error may mean that the CA no longer accepts the account: it refused a new order for want of authority, which
 // orders as such do not need.
-func Doubtful(err error) bool {
+func doubtful(err error) bool {
 	var p *acme.Problem
 	return errors.As(err, &p) && p.Type == acme.ProblemUnauthorized && p.Action == "newOrder"
 }

@@ -25,9 +25,9 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	"github.com/perennial-pki/perennial/internal/challenge/scheduler"
 	"github.com/perennial-pki/perennial/internal/inject"
 	"github.com/perennial-pki/perennial/internal/lifecycle"
-	"github.com/perennial-pki/perennial/internal/order"
 	"github.com/perennial-pki/perennial/internal/shim"
 	"github.com/perennial-pki/perennial/internal/solver/dns01"
 	"github.com/perennial-pki/perennial/internal/solver/http01"
@@ -121,7 +121,7 @@ func Command() *cobra.Command {
 			"lead; ClusterIssuers may always")
 	f.StringVar(&o.TLSALPN01Address, "tlsalpn01-listen-address", "", "host:port on which TLS-ALPN-01 challenges are answered; empty for none")
 	f.StringVar(&o.PassthroughTo, "tlsalpn01-passthrough-to", "", "host:port of the site that gets, unread, all connections to that address that are for no challenge; they are closed if left out")
-	f.IntVar(&o.MaxChallenges, "max-concurrent-challenges", order.DefaultMaxChallenges, "how many ACME challenges are worked on at once; issuers and namespaces share them evenly")
+	f.IntVar(&o.MaxChallenges, "max-concurrent-challenges", scheduler.DefaultMax, "how many ACME challenges are worked on at once; issuers and namespaces share them evenly")
 	f.StringVar(&http01Service, "http01-service", "", "namespace/name of the Service of this controller's replicas, with a port named http that leads to --http01-listen-address; HTTP-01 requests are led to its endpoints")
 	f.StringVar((*string)(&o.HTTP01.Mode), "http01-solver-mode", string(cmacme.HTTP01SolverModeShared), "who answers HTTP-01 challenges where a solver does not say: Shared, the controller itself, or Pod, a pod for each challenge")
 	f.BoolVar(&targetRef, "http01-endpoint-target-ref", true, "name the controller's pods in the EndpointSlices for HTTP-01 challenges")

@@ -46,6 +46,7 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	perennial "github.com/perennial-pki/perennial/api/perennial/v1alpha1"
 	"github.com/perennial-pki/perennial/internal/account"
+	"github.com/perennial-pki/perennial/internal/challenge"
 	"github.com/perennial-pki/perennial/internal/external"
 	"github.com/perennial-pki/perennial/internal/inject"
 	"github.com/perennial-pki/perennial/internal/issuer"
@@ -99,7 +100,7 @@ type Options struct {
 	// Targets are the kinds into which CAs are injected. Nil means all.
 	Targets []inject.Target
 
-	// MaxChallenges is how many ACME challenges are worked on at once. Zero means order.DefaultMaxChallenges.
+	// MaxChallenges is how many ACME challenges are worked on at once. Zero means scheduler.DefaultMax.
 	MaxChallenges int
 	// HTTP01Address is host:port on which HTTP-01 challenges are answered, for all names whose port 80 leads there. Empty: not answered.
 	HTTP01Address string
@@ -445,7 +446,7 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 	store := &secrets.Store{OursCache: c, OthersCache: others, Live: live}
 	keyring := &signer.Keyring{}
 	scope := signer.Scope{ClusterResourceNamespace: o.ClusterResourceNamespace, Namespace: o.Namespace}
-	if err := order.AddIndexes(ctx, mgr.GetFieldIndexer()); err != nil {
+	if err := errors.Join(order.AddIndexes(ctx, mgr.GetFieldIndexer()), challenge.AddIndexes(ctx, mgr.GetFieldIndexer())); err != nil {
 		return err
 	}
 	direct, err := client.New(cfg, client.Options{HTTPClient: mgr.GetHTTPClient(), Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper()})
@@ -547,7 +548,7 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 		{on[issuers], issuersOf(signer.KindIssuer)},
 		{on[clusterIssuers] && wide, issuersOf(signer.KindClusterIssuer)},
 		{on[orders], &order.Reconciler{Client: c, Scope: scope, Accounts: accounts, RateLimits: limits, Names: names, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, Revocation: revoker, Lanes: lanes()}},
-		{on[challenges], &order.ChallengeReconciler{Client: c, Scope: scope, Accounts: accounts, RateLimits: limits,
+		{on[challenges], &challenge.Reconciler{Client: c, Scope: scope, Accounts: accounts, RateLimits: limits,
 			Solvers: solvers, Names: names, Events: events, Metrics: metrics, Clock: o.Clock, Max: o.MaxChallenges,
 			Lanes: lanes(), Guard: guard.Guard}},
 		{on[renewalInfo], &renewalinfo.Reconciler{Client: c, Secrets: store, Scope: scope, Accounts: accounts, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, Lanes: lanes()}},
@@ -562,7 +563,7 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 		}
 		workers := o.Workers
 		switch part.reconciler.(type) {
-		case *order.Reconciler, *order.ChallengeReconciler, *issuer.Reconciler, *renewalinfo.Reconciler, *revocation.Reconciler:
+		case *order.Reconciler, *challenge.Reconciler, *issuer.Reconciler, *renewalinfo.Reconciler, *revocation.Reconciler:
 			workers = lane.Workers(o.Workers)
 		}
 		work := ctrlcontroller.Options{MaxConcurrentReconciles: workers, RateLimiter: jittered{

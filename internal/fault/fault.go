@@ -96,3 +96,10 @@ func Of(err error) *Error {
 	}
 	return &Error{Class: Transient, Err: err}
 }
+
+// Annotate adds a text to the end of an error, which keeps its class.
+func Annotate(err error, text string) error {
+	is := *Of(err)
+	is.Err = fmt.Errorf("%w%s", err, text)
+	return &is
+}

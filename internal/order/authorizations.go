@@ -11,7 +11,9 @@ import (
 
 	"github.com/perennial-pki/perennial/acme"
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	"github.com/perennial-pki/perennial/internal/account"
 	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/order/neworder"
 )
 
 const (
@@ -23,7 +25,7 @@ const (
 )
 
 // authorizations reads those at the URLs. If one cannot be read, the error says why.
-func (o conversation) authorizations(ctx context.Context, urls []string) ([]acme.Authorization, error) {
+func authorizations(ctx context.Context, s *account.Session, urls []string) ([]acme.Authorization, error) {
 	found := make([]acme.Authorization, len(urls))
 	errs := make([]error, len(urls))
 	var group sync.WaitGroup
@@ -32,7 +34,7 @@ func (o conversation) authorizations(ctx context.Context, urls []string) ([]acme
 		group.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			found[i], errs[i] = o.ca.Authorization(ctx, o.by, url)
+			found[i], errs[i] = s.Authorization(ctx, url)
 		})
 	}
 	group.Wait()
@@ -49,64 +51,97 @@ func firstToExpire(all []acme.Authorization, now time.Time) (until time.Time) {
 	return until
 }
 
-// lapsed says which authorization of an order is of no use any more though no proof failed, if there is one. Else it returns when the first expires.
-func (o conversation) lapsed(ctx context.Context, order *cmacme.Order) (why string, until time.Time, err error) {
+// checkAuthorizations says which authorization of an order is of no use any more though no proof
+// failed, if there is one. Else it returns when the first expires.
+func (r *Reconciler) checkAuthorizations(ctx context.Context, p *parties, order *cmacme.Order,
+	now time.Time) (lapse string, expiry time.Time, err error) {
 	var urls []string
 	for _, z := range order.Status.Authorizations {
 		urls = append(urls, z.URL)
 	}
-	found, err := o.authorizations(ctx, urls)
+	found, err := authorizations(ctx, p.session, urls)
 	if err != nil {
-		return "", until, err
+		return "", expiry, err
 	}
-	for _, z := range found {
-		switch past := z.Expires != nil && !o.now.Before(*z.Expires); {
-		case z.Status == acme.StatusInvalid:
-			return "", until, nil
-		case past:
-			return fmt.Sprintf("%s: the authorization expired at %s", words([]acme.Identifier{z.Identifier}), z.Expires.UTC().Format(time.RFC3339)), until, nil
-		case z.Status != acme.StatusPending && z.Status != acme.StatusValid:
-			return fmt.Sprintf("%s: the authorization is %s", words([]acme.Identifier{z.Identifier}), z.Status), until, nil
-		}
-	}
-	return "", firstToExpire(found, o.now), nil
+	lapse, expiry = lapsed(found, now)
+	return lapse, expiry, nil
 }
 
-// readAuthorizations fills in what the order's authorizations are about, and returns when the first expires.
-func (o conversation) readAuthorizations(ctx context.Context, order *cmacme.Order) (until time.Time, err error) {
+// lapsed says which of some authorizations is of no use any more, or when the first expires.
+func lapsed(all []acme.Authorization, now time.Time) (why string, expiry time.Time) {
+	for _, z := range all {
+		name := neworder.Describe([]acme.Identifier{z.Identifier})
+		switch past := z.Expires != nil && !now.Before(*z.Expires); {
+		case z.Status == acme.StatusInvalid:
+			return "", expiry
+		case past:
+			return fmt.Sprintf("%s: the authorization expired at %s", name, z.Expires.UTC().Format(time.RFC3339)), expiry
+		case z.Status != acme.StatusPending && z.Status != acme.StatusValid:
+			return fmt.Sprintf("%s: the authorization is %s", name, z.Status), expiry
+		}
+	}
+	return "", firstToExpire(all, now)
+}
+
+// readAuthorizations returns the authorizations of an order with what they are about, and when the
+// first expires.
+func (r *Reconciler) readAuthorizations(ctx context.Context, p *parties, order *cmacme.Order,
+	now time.Time) (all []cmacme.ACMEAuthorization, expiry time.Time, err error) {
+	all = slices.Clone(order.Status.Authorizations)
 	var unread []*cmacme.ACMEAuthorization
 	var urls []string
-	for i := range order.Status.Authorizations {
-		if z := &order.Status.Authorizations[i]; z.Identifier == "" {
+	for i := range all {
+		if z := &all[i]; z.Identifier == "" {
 			unread, urls = append(unread, z), append(urls, z.URL)
 		}
 	}
-	found, err := o.authorizations(ctx, urls)
+	found, err := authorizations(ctx, p.session, urls)
 	if err != nil {
-		return until, err
+		return nil, expiry, err
 	}
-	ask, err := request(order)
+	ask, err := neworder.Request(order)
 	if err != nil {
-		return until, err
+		return nil, expiry, err
 	}
 	for i, z := range unread {
-		// Nothing is proved to a CA but what we have asked for. What is proved already may be more, such as the name above.
-		if id := found[i].Identifier; found[i].Status == acme.StatusPending && !slices.ContainsFunc(ask.Identifiers, func(a acme.Identifier) bool {
-			a.Value = strings.TrimPrefix(a.Value, "*.")
-			return canonical(a) == canonical(id)
-		}) {
-			return until, fault.Refusedf("InvalidOrder", "the CA wants proof for %s, which the order is not for", words([]acme.Identifier{id}))
+		// Nothing is proved to a CA but what was asked for. What is proved already may be more, such as the
+		// name above.
+		if found[i].Status == acme.StatusPending && !asked(ask, found[i].Identifier) {
+			return nil, expiry, fault.Refusedf("InvalidOrder", "the CA wants proof for %s, which the order is not for",
+				neworder.Describe([]acme.Identifier{found[i].Identifier}))
 		}
-		wildcard := found[i].Wildcard
-		z.Identifier, z.Wildcard, z.InitialState = found[i].Identifier.Value, &wildcard, initialState(found[i].Status)
-		for _, ch := range found[i].Challenges {
-			// An offer that cert-manager does not know would keep it from writing the status of the Order.
-			if (ch.Token != "" || ch.Type == acme.ChallengeDNSPersist01 && o.persists) && len(z.Challenges) < maxOffered {
-				z.Challenges = append(z.Challenges, cmacme.ACMEChallenge{URL: ch.URL, Token: ch.Token, Type: ch.Type, IssuerDomainNames: ch.IssuerDomainNames})
-			}
+		describe(z, found[i], persists(p.spec()))
+	}
+	return all, firstToExpire(found, now), nil
+}
+
+// asked reports whether an order is for the identifier of an authorization.
+func asked(ask acme.OrderRequest, id acme.Identifier) bool {
+	return slices.ContainsFunc(ask.Identifiers, func(a acme.Identifier) bool {
+		a.Value = strings.TrimPrefix(a.Value, "*.")
+		return neworder.Canonical(a) == neworder.Canonical(id)
+	})
+}
+
+// describe fills in what an authorization is about.
+func describe(z *cmacme.ACMEAuthorization, found acme.Authorization, persists bool) {
+	z.Identifier, z.Wildcard, z.InitialState = found.Identifier.Value, &found.Wildcard, initialState(found.Status)
+	for _, ch := range found.Challenges {
+		// An offer that cert-manager does not know would keep it from writing the status of the Order.
+		known := ch.Token != "" || ch.Type == acme.ChallengeDNSPersist01 && persists
+		if known && len(z.Challenges) < maxOffered {
+			z.Challenges = append(z.Challenges, cmacme.ACMEChallenge{
+				URL: ch.URL, Token: ch.Token, Type: ch.Type, IssuerDomainNames: ch.IssuerDomainNames,
+			})
 		}
 	}
-	return firstToExpire(found, o.now), nil
+}
+
+// persists reports whether an issuer has a solver for dns-persist-01.
+func persists(spec *cmacme.ACMEIssuer) bool {
+	return slices.ContainsFunc(spec.Solvers, func(s cmacme.ACMEChallengeSolver) bool {
+		return s.DNS01 != nil && s.DNS01.ChallengeType == cmacme.DNS01ChallengeTypeDNSPersist01
+	})
 }
 
 // initialState is the state of an authorization in an Order.

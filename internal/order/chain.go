@@ -12,7 +12,6 @@ import (
 
 	"github.com/perennial-pki/perennial/acme"
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
-	"github.com/perennial-pki/perennial/internal/account"
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/pki"
 )
@@ -28,57 +27,69 @@ type offer struct {
 // maxAlternates is how many other chains are looked at. CAs have two or three.
 const maxAlternates = 10
 
-// fetch reads the certificate, and stores it if it is what was asked for: with the chain that the issuer prefers, if the CA has that and it is
-// good, else with the first that is. Other chains than the default one are asked for only if that is not the one.
-func (r *Reconciler) fetch(ctx context.Context, o conversation, order *cmacme.Order, got acme.Order, preferred string) error {
-	chain, err := o.ca.Certificate(ctx, o.by, got.Certificate)
+// fetch reads the certificate, with the chain that the issuer prefers if the CA has that and it is
+// good, else with the first that is. Other chains than the default one are read only if needed.
+func (r *Reconciler) fetch(ctx context.Context, p *parties, order *cmacme.Order, ca acme.Order,
+	now time.Time) (got Fetched, err error) {
+	preferred := p.spec().PreferredChain
+	offers, best, err := r.offers(ctx, p, order, ca, now)
 	if err != nil {
+		return got, err
+	}
+	if err := offers[best].err; pki.DefectOf(err) == pki.KeyMismatch && p.memory.Finalized.IsZero() {
+		return Fetched{OtherKey: true}, nil
+	} else if err != nil {
+		return got, fault.Refusedf("InvalidCertificate", "the CA sent a certificate that is not what was asked for: %w", err)
+	}
+	got.Certificate = offers[best].pem
+	if why := besides(offers, best, preferred); why != "" {
+		got.Warnings = append(got.Warnings, Event{corev1.EventTypeWarning, "OtherChain", why})
+	}
+	if extra := offers[best].extra; len(extra) > 0 {
+		got.Warnings = append(got.Warnings, Event{corev1.EventTypeWarning, "ExtraNames",
+			"The CA has added names that were not asked for: " + strings.Join(extra, ", ")})
+	}
+	return got, nil
+}
+
+// offers reads the chains of a certificate until one is as the issuer prefers it, and returns which is
+// best.
+func (r *Reconciler) offers(ctx context.Context, p *parties, order *cmacme.Order, ca acme.Order,
+	now time.Time) (offers []offer, best int, err error) {
+	chain, err := p.session.Certificate(ctx, ca.Certificate, func(chainPEM []byte) error {
+		_, err := r.Limits.DecodeChainPEM(chainPEM)
 		return err
+	})
+	if err != nil {
+		return nil, 0, err
 	}
-	if _, err := r.Limits.DecodeChainPEM(chain.ChainPEM); err != nil {
-		return &acme.ProtocolError{Action: "certificate", URL: got.Certificate, Reason: err.Error()}
-	}
-	offers := []offer{r.judge(order, chain.ChainPEM, o.now)}
-	best := 0
-	settled := func() bool {
-		return offers[best].err == nil && (preferred == "" || offers[best].top == preferred)
-	}
+	preferred := p.spec().PreferredChain
+	offers = []offer{r.judge(order, chain.ChainPEM, now)}
 	for _, url := range chain.Alternates[:min(len(chain.Alternates), maxAlternates)] {
-		if settled() {
+		if offers[best].err == nil && (preferred == "" || offers[best].top == preferred) {
 			break
 		}
-		other, err := o.ca.Certificate(ctx, o.by, url)
-		var wrong *acme.ProtocolError
-		var foreign *acme.ForeignURLError
+		other, err := p.session.Certificate(ctx, url, nil)
 		switch {
-		case errors.As(err, &wrong), errors.As(err, &foreign), err != nil && fault.Of(account.Fault("", o.now, err)).Class == fault.Refused:
+		case unusable(err):
 			continue // a chain that cannot be had is no reason to lose the certificate
 		case err != nil:
-			return err
+			return nil, 0, err
 		}
-		offers = append(offers, r.judge(order, other.ChainPEM, o.now))
-		if is := offers[len(offers)-1]; is.err == nil && (offers[best].err != nil || preferred != "" && is.top == preferred) {
+		offers = append(offers, r.judge(order, other.ChainPEM, now))
+		is := offers[len(offers)-1]
+		if is.err == nil && (offers[best].err != nil || preferred != "" && is.top == preferred) {
 			best = len(offers) - 1
 		}
 	}
-	if err := offers[best].err; pki.DefectOf(err) == pki.KeyMismatch && !r.finalized.is(string(order.UID)) {
-		// Nothing was issued for this one, whatever its state says: the other one may have waited too long to be waited for, or be no Order.
-		end(order, o.now, cmacme.Expired, "the CA has answered another request for the same names with this order, too, and issued it for that one's key")
-		return nil
-	} else if err != nil {
-		return fault.Refusedf("InvalidCertificate", "the CA sent a certificate that is not what was asked for: %w", err)
-	}
-	if why := besides(offers, best, preferred); why != "" {
-		*o.say = append(*o.say, func() { r.Events.Event(order, corev1.EventTypeWarning, "OtherChain", why) })
-	}
-	if extra := offers[best].extra; len(extra) > 0 {
-		*o.say = append(*o.say, func() {
-			r.Events.Eventf(order, corev1.EventTypeWarning, "ExtraNames", "The CA has added names that were not asked for: %s",
-				strings.Join(extra, ", "))
-		})
-	}
-	order.Status.Certificate, order.Status.State, order.Status.Reason = offers[best].pem, cmacme.Valid, ""
-	return nil
+	return offers, best, nil
+}
+
+// unusable reports whether an error is that of a chain that the CA does not give.
+func unusable(err error) bool {
+	var wrong *acme.ProtocolError
+	var foreign *acme.ForeignURLError
+	return errors.As(err, &wrong) || errors.As(err, &foreign) || err != nil && fault.Of(err).Class == fault.Refused
 }
 
 // judge looks at a chain that the CA offers.

@@ -2,20 +2,20 @@ package order
 
 import (
 	"context"
-	"fmt"
 	"net/url"
 	"strings"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/perennial-pki/perennial/acme"
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	"github.com/perennial-pki/perennial/internal/account"
+	"github.com/perennial-pki/perennial/internal/acmestatus"
+	"github.com/perennial-pki/perennial/internal/challenge/diagnosis"
 	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/order/neworder"
 	"github.com/perennial-pki/perennial/internal/ratelimit"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
@@ -48,7 +48,7 @@ func namesOf(order *cmacme.Order) []string {
 }
 
 func allNames(order *cmacme.Order) string {
-	ask, err := request(order)
+	ask, err := neworder.Request(order)
 	if err != nil {
 		return ""
 	}
@@ -59,39 +59,47 @@ func allNames(order *cmacme.Order) string {
 	return b.String()
 }
 
-// admit reports an error if the order must wait.
-func (r *Reconciler) admit(ctx context.Context, order *cmacme.Order, i *signer.Issuer, ask ratelimit.Request) error {
-	v, err := r.RateLimits.CA(i.GetSpec().ACME.Server).Admit(ctx, ask)
-	if err != nil {
+// admit reports an error if the order must wait. It takes no place in the limiter.
+func (r *Reconciler) admit(ctx context.Context, p *parties, order *cmacme.Order) (err error) {
+	if p.ask, err = r.ask(ctx, p, order); err != nil {
 		return err
 	}
-	if v.Allowed {
-		order.Status.PausedUntil = nil
-		return nil
+	err = r.askLimits(ctx, p)
+	if err != nil {
+		p.session.NoteReachability(err)
 	}
-	return postponed(order, v)
+	return err
 }
 
-// postponed writes into the status that the order waits, and returns the error that says so.
-func postponed(order *cmacme.Order, v ratelimit.Decision) error {
-	order.Status.PausedUntil = nil
+// askLimits reports an error if the limits do not allow the order.
+func (r *Reconciler) askLimits(ctx context.Context, p *parties) error {
+	v, err := r.RateLimits.CA(p.spec().Server).Admit(ctx, p.ask)
+	if err != nil || v.Allowed {
+		return err
+	}
+	return postponed(v)
+}
+
+// paused is the reason of an order whose names are paused.
+const paused = "Paused"
+
+// postponed is the error of an order that waits.
+func postponed(v ratelimit.Decision) error {
 	if v.Kind == ratelimit.Paused {
-		until := metav1.NewTime(v.Until)
-		order.Status.PausedUntil = &until
-		return fault.Limitedf("Paused", v.Until, "%s", v.Message())
+		return fault.Limitedf(paused, v.Until, "%s", v.Message())
 	}
 	return fault.Limitedf(rateLimited, v.Until, "%s", v.Message())
 }
 
 // ask is what is to be known of an order before it is sent.
-func (r *Reconciler) ask(ctx context.Context, order *cmacme.Order, i *signer.Issuer, by acme.Account) (ratelimit.Request, error) {
-	spec := i.GetSpec().ACME
-	wanted, err := request(order)
+func (r *Reconciler) ask(ctx context.Context, p *parties, order *cmacme.Order) (ratelimit.Request, error) {
+	spec, account := p.spec(), p.session.Account.URL
+	wanted, err := neworder.Request(order)
 	if err != nil {
 		return ratelimit.Request{}, err
 	}
 	a := ratelimit.Request{
-		ID: string(order.UID), Namespace: order.Namespace, Name: order.Name, Account: by.URL, Identifiers: wanted.Identifiers,
+		ID: string(order.UID), Namespace: order.Namespace, Name: order.Name, Account: account, Identifiers: wanted.Identifiers,
 		Manual: order.Annotations[signer.ManualAnnotation] != "", Created: order.CreationTimestamp.Time,
 	}
 	a.Limits, a.Published = limitsOf(spec)
@@ -104,7 +112,7 @@ func (r *Reconciler) ask(ctx context.Context, order *cmacme.Order, i *signer.Iss
 		if t := crt.Status.NotAfter; t != nil {
 			a.Expires = t.Time
 		}
-		if wanted.Replaces != "" && !r.unreplaced.is(string(order.UID)) && crt.Status.ACME != nil && crt.Status.ACME.ARI != nil {
+		if wanted.Replaces != "" && p.memory.unreplaced.IsZero() && crt.Status.ACME != nil && crt.Status.ACME.ARI != nil {
 			if w := crt.Status.ACME.ARI.SuggestedWindow; w != nil && w.Start != nil && w.End != nil {
 				a.Window = acme.Window{Start: w.Start.Time, End: w.End.Time}
 			}
@@ -118,7 +126,7 @@ func (r *Reconciler) ask(ctx context.Context, order *cmacme.Order, i *signer.Iss
 		return a, err
 	}
 	for n := range same.Items {
-		if o := &same.Items[n]; sameHost(o.Status.URL, by.URL) && r.Clock.Now().Sub(o.CreationTimestamp.Time) < renewedWithin {
+		if o := &same.Items[n]; sameHost(o.Status.URL, account) && r.Clock.Now().Sub(o.CreationTimestamp.Time) < renewedWithin {
 			a.Renewal = true
 		}
 	}
@@ -132,19 +140,18 @@ func sameHost(a, b string) bool {
 	return err == nil && err2 == nil && u.Host != "" && strings.EqualFold(u.Host, v.Host)
 }
 
-// refused learns from the refusal of an order that it came too early, and returns the error of an order that waits. Other errors stay as they
-// are.
-func (r *Reconciler) refused(ctx context.Context, order *cmacme.Order, i *signer.Issuer, ask ratelimit.Request, err error) error {
+// refused learns from the refusal of an order that it came too early, and returns the error of an
+// order that waits. Other errors stay as they are.
+func (r *Reconciler) refused(ctx context.Context, p *parties, err error) error {
 	problem := account.Limited(err)
 	if problem == nil {
 		return err
 	}
-	until := fault.Of(account.Fault("", r.Clock.Now(), err)).Until
-	v, e := r.RateLimits.CA(i.GetSpec().ACME.Server).Refused(ctx, ask, problem, until)
+	v, e := r.RateLimits.CA(p.spec().Server).Refused(ctx, p.ask, problem, fault.Of(err).Until)
 	if e != nil {
 		return e
 	}
-	return postponed(order, v)
+	return postponed(v)
 }
 
 // Past returns how to list the orders to the CA of a directory.
@@ -170,7 +177,7 @@ func Past(c client.Reader, scope signer.Scope) func(ctx context.Context, directo
 			if i == nil || i.GetSpec().ACME == nil || ratelimit.Canonical(i.GetSpec().ACME.Server) != directory || i.GetStatus().ACME == nil {
 				continue
 			}
-			wanted, err := request(o)
+			wanted, err := neworder.Request(o)
 			if err != nil {
 				continue
 			}
@@ -179,7 +186,7 @@ func Past(c client.Reader, scope signer.Scope) func(ctx context.Context, directo
 					ID: string(o.UID), Namespace: o.Namespace, Name: o.Name, Account: i.GetStatus().ACME.URI, Identifiers: wanted.Identifiers,
 					Renewal: wanted.Replaces != "", Created: o.CreationTimestamp.Time,
 				},
-				Sent: o.Status.URL != "", Finished: finished(o.Status.State), Issued: o.Status.State == cmacme.Valid,
+				Sent: o.Status.URL != "", Finished: acmestatus.Finished(o.Status.State), Issued: o.Status.State == cmacme.Valid,
 			}
 			p.At = whenOf(o)
 			p.Failed, p.Detail = failedOf(o, wanted.Identifiers)
@@ -227,56 +234,32 @@ func failedOf(o *cmacme.Order, wanted []acme.Identifier) (names []acme.Identifie
 	return nil, ""
 }
 
-// judged records how the CA has judged a proof.
-func (r *ChallengeReconciler) judged(ctx context.Context, ch *cmacme.Challenge, i *signer.Issuer, by acme.Account, z acme.Authorization) error {
-	spec := i.GetSpec().ACME
-	ca := r.RateLimits.CA(spec.Server)
-	switch ch.Status.State {
-	case cmacme.Valid:
-		ca.Validated(by.URL, z.Identifier)
-	case cmacme.Invalid:
-		own, _ := limitsOf(spec)
-		return ca.ValidationFailed(ctx, by.URL, z.Identifier, own.Validations, ch.Spec.AuthorizationURL, ch.Status.Reason)
-	}
-	return nil
-}
-
-// failures counts the validations that failed together with an order, and whose Challenges, which go with it, have not heard of that: the CA counts them, too.
-func (r *Reconciler) failures(ctx context.Context, o conversation, i *signer.Issuer, challenges []cmacme.Challenge) error {
-	spec := i.GetSpec().ACME
-	own, _ := limitsOf(spec)
+// countFailures counts the validations that failed together with an order, and whose Challenges, which
+// go with it, do not know: the CA counts them, too. It returns which names are paused from now on.
+func (r *Reconciler) countFailures(ctx context.Context, p *parties, order *cmacme.Order,
+	challenges []cmacme.Challenge) (names []string, until time.Time, err error) {
+	ca := r.RateLimits.CA(p.spec().Server)
+	own, _ := limitsOf(p.spec())
 	for n := range challenges {
 		ch := &challenges[n]
 		if ch.Status.State != cmacme.Processing {
 			continue
 		}
-		z, err := o.ca.Authorization(ctx, o.by, ch.Spec.AuthorizationURL)
+		z, err := p.session.Authorization(ctx, ch.Spec.AuthorizationURL)
 		if err != nil {
 			break // the order has ended all the same
 		}
 		if z.Status != acme.StatusInvalid {
 			continue
 		}
-		if err := r.RateLimits.CA(spec.Server).ValidationFailed(ctx, o.by.URL, z.Identifier, own.Validations, ch.Spec.AuthorizationURL, refusal(problemOf(ch, z))); err != nil {
-			return err
+		if err := ca.ValidationFailed(ctx, p.session.Account.URL, z.Identifier, own.Validations, ch.Spec.AuthorizationURL,
+			diagnosis.Refusal(diagnosis.ProblemOf(ch, z))); err != nil {
+			return nil, until, err
 		}
 	}
-	return nil
-}
-
-// paused adds to the reason of an order that failed which of its names are paused from now on.
-func (r *Reconciler) paused(ctx context.Context, o conversation, order *cmacme.Order, i *signer.Issuer) error {
-	wanted, err := request(order)
+	request, err := neworder.Request(order)
 	if err != nil {
-		return err
+		return nil, until, err
 	}
-	names, until, err := r.RateLimits.CA(i.GetSpec().ACME.Server).PausedUntil(ctx, o.by.URL, wanted.Identifiers)
-	if err != nil || len(names) == 0 {
-		return err
-	}
-	at := metav1.NewTime(until)
-	order.Status.PausedUntil = &at
-	order.Status.Reason += fmt.Sprintf("; %s failed again and again, and is paused until %s, then tried once a day", strings.Join(names, ", "), until.UTC().Format(time.RFC3339))
-	*o.say = append(*o.say, func() { r.Events.Event(order, corev1.EventTypeWarning, "Paused", order.Status.Reason) })
-	return nil
+	return ca.PausedUntil(ctx, p.session.Account.URL, request.Identifiers)
 }

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	clocktesting "k8s.io/utils/clock/testing"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/ratelimit"
@@ -43,12 +42,10 @@ func TestWhatAnOrderSaysOfWhenItEnded(t *testing.T) {
 
 func TestAnOrderThatWaitsForLongLooksAgainWhetherThoseBeforeItHaveLeft(t *testing.T) {
 	now := time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)
-	r := &Reconciler{Clock: clocktesting.NewFakePassiveClock(now)}
 	for wait, want := range map[time.Duration]time.Duration{time.Minute: time.Minute, 14 * 24 * time.Hour: lineAgain} {
-		order := &cmacme.Order{}
-		err := postponed(order, ratelimit.Decision{Kind: ratelimit.Domain, Until: now.Add(wait), Ahead: 50})
-		if result, err := r.failed(t.Context(), order, now, err, nil); err != nil || result.RequeueAfter != want {
-			t.Errorf("of %s it waits %s, %v", wait, result.RequeueAfter, err)
+		err := postponed(ratelimit.Decision{Kind: ratelimit.Domain, Until: now.Add(wait), Ahead: 50})
+		if d := Decide(Observation{Now: now, Order: &cmacme.Order{}, Done: Admit, Err: err}); d.Err != nil || d.Again != want {
+			t.Errorf("of %s it waits %s, %v", wait, d.Again, d.Err)
 		}
 	}
 }

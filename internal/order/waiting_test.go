@@ -5,7 +5,6 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	clocktesting "k8s.io/utils/clock/testing"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 )
@@ -25,16 +24,16 @@ func TestAnOrderSaysWhatItsChallengesWaitForIfThatTakesLong(t *testing.T) {
 		want       string
 		next       time.Duration
 	}{
-		"nothing at first": {[]cmacme.Challenge{challenge("a.example.com", "not seen", cmacme.Pending)}, time.Second, "", tellAfter},
-		"what it waits for, later": {[]cmacme.Challenge{challenge("a.example.com", "not seen", cmacme.Pending)}, tellAfter,
+		"nothing at first": {[]cmacme.Challenge{challenge("a.example.com", "not seen", cmacme.Pending)}, time.Second, "", reportAfter},
+		"what it waits for, later": {[]cmacme.Challenge{challenge("a.example.com", "not seen", cmacme.Pending)}, reportAfter,
 			"HTTP-01 of a.example.com: not seen", 0},
-		"nothing of those that are over": {[]cmacme.Challenge{challenge("a.example.com", "done", cmacme.Valid), challenge("b.example.com", "not seen", cmacme.Pending)}, tellAfter,
+		"nothing of those that are over": {[]cmacme.Challenge{challenge("a.example.com", "done", cmacme.Valid), challenge("b.example.com", "not seen", cmacme.Pending)}, reportAfter,
 			"HTTP-01 of b.example.com: not seen", 0},
-		"nothing if nothing is known": {[]cmacme.Challenge{challenge("a.example.com", "", "")}, tellAfter, "", 0},
+		"nothing if nothing is known": {[]cmacme.Challenge{challenge("a.example.com", "", "")}, reportAfter, "", 0},
 		"not of too many": {[]cmacme.Challenge{
 			challenge("a.example.com", "no", ""), challenge("b.example.com", "no", ""), challenge("c.example.com", "no", ""), challenge("d.example.com", "no", ""),
 			challenge("e.example.com", "no", ""),
-		}, tellAfter, "HTTP-01 of a.example.com: no; HTTP-01 of b.example.com: no; HTTP-01 of c.example.com: no; and 2 more", 0},
+		}, reportAfter, "HTTP-01 of a.example.com: no; HTTP-01 of b.example.com: no; HTTP-01 of c.example.com: no; and 2 more", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, next := waiting(test.challenges, created.Add(test.after))
@@ -49,15 +48,16 @@ func TestAnOrderSaysWhatItsChallengesWaitForIfThatTakesLong(t *testing.T) {
 	}
 
 	// A reason that changes all the time is not written all the time.
-	clock := clocktesting.NewFakePassiveClock(created.Add(time.Minute))
-	r, order, writes := &Reconciler{Clock: clock}, &cmacme.Order{}, 0
+	now, writes := created.Add(time.Minute), 0
+	d := decider{Decision: &Decision{}, st: &cmacme.OrderStatus{}, m: &Memory{}}
 	for i := range 60 {
-		was := order.Status.Reason
-		r.tellWaiting(order, []cmacme.Challenge{challenge("a.example.com", time.Duration(i).String(), cmacme.Pending)})
-		if order.Status.Reason != was {
+		was := d.st.Reason
+		d.Now, d.Challenges = now, []cmacme.Challenge{challenge("a.example.com", time.Duration(i).String(), cmacme.Pending)}
+		d.reportWaiting()
+		if d.st.Reason != was {
 			writes++
 		}
-		clock.SetTime(clock.Now().Add(time.Second))
+		now = now.Add(time.Second)
 	}
 	if writes != 2 {
 		t.Errorf("%d writes in a minute", writes)

@@ -25,8 +25,8 @@ import (
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/challenge/scheduler"
 	"github.com/perennial-pki/perennial/internal/controller"
-	"github.com/perennial-pki/perennial/internal/order"
 	"github.com/perennial-pki/perennial/test/cluster"
 	"github.com/perennial-pki/perennial/test/dnsserver"
 	"github.com/perennial-pki/perennial/test/pebble"
@@ -432,7 +432,7 @@ func TestACAThatHangsStopsNoOther(t *testing.T) {
 				return challenges
 			}
 			hangs.Store(under == "order")
-			hang := r.ask(issuer, "hangs", order.DefaultMaxChallenges)
+			hang := r.ask(issuer, "hangs", scheduler.DefaultMax)
 			if under == "challenge" {
 				cluster.Eventually(t, func() error {
 					if n := len(setUp()); n < len(hang) {

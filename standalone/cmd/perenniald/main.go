@@ -15,7 +15,7 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
-	"github.com/perennial-pki/perennial/internal/order"
+	"github.com/perennial-pki/perennial/internal/challenge/scheduler"
 	"github.com/perennial-pki/perennial/internal/version"
 )
 
@@ -74,7 +74,7 @@ func command() *cobra.Command {
 	f.StringSliceVar(&o.nameservers, "dns01-recursive-nameservers", nil, "host:port or https URLs of the DNS servers by which the zones of DNS-01 challenges are found; the system's if left out")
 	f.BoolVar(&o.recursiveOnly, "dns01-recursive-nameservers-only", false, "ask those servers for the records of DNS-01 challenges, too, not the authoritative ones")
 	f.StringSliceVar(&o.siteNameservers, "acme-http01-solver-nameservers", nil, "host:port of the DNS servers by which sites of HTTP-01 and TLS-ALPN-01 challenges are found that are looked at before an ACME server is; the system's if left out")
-	f.IntVar(&o.maxChallenges, "max-concurrent-challenges", order.DefaultMaxChallenges, "how many ACME challenges are worked on at once; issuers and namespaces share them evenly")
+	f.IntVar(&o.maxChallenges, "max-concurrent-challenges", scheduler.DefaultMax, "how many ACME challenges are worked on at once; issuers and namespaces share them evenly")
 	f.StringVar(&o.webroot, "http01-webroot", "", "directory of a web server below which proofs of HTTP-01 challenges are written, in place of answering requests")
 	f.StringVar(&o.shim.DefaultIssuer.Name, "default-issuer-name", "", "issuer of Ingresses with the annotation kubernetes.io/tls-acme that name none")
 	f.StringVar(&o.shim.DefaultIssuer.Kind, "default-issuer-kind", "ClusterIssuer", "kind of the default issuer")

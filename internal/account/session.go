@@ -1,0 +1,224 @@
+package account
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/perennial-pki/perennial/acme"
+	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/signer"
+)
+
+// ErrRecovered is the error of an exchange that the CA refused because it had forgotten the account,
+// which has been registered again meanwhile. The exchange is repeated in RetryRecovered, when the
+// cache has the account.
+var ErrRecovered = errors.New("the CA had forgotten the account, which was registered again")
+
+// RetryRecovered is when an exchange that ended with ErrRecovered is repeated.
+const RetryRecovered = time.Second
+
+// Session speaks with the server of an issuer for its account, in a pass about one object. Each
+// method makes one exchange. It holds a place in the lane of the server until Release, another place,
+// or the end of the pass; if there is none its error is a lane.Full. All other errors have a class.
+type Session struct {
+	// Account is the account of the issuer.
+	Account acme.Account
+
+	accounts *Accounts
+	issuer   *signer.Issuer
+	client   *acme.Client
+
+	mu    sync.Mutex // exchanges may be made at once
+	notes *Notes
+	// since is updated with since when the server does not answer, which at first was before.
+	since  **metav1.Time
+	before *metav1.Time
+}
+
+// Notes is what is remembered of the exchanges about an object. The zero value is ready.
+type Notes struct {
+	// Limit is until when nothing is asked.
+	Limit Limit
+	// unread is since when the reply at a URL cannot be read.
+	unread map[string]time.Time
+}
+
+// Session begins one for an issuer. The notes, and the time since when the server does not answer,
+// follow what becomes of the exchanges; either may be nil.
+func (a *Accounts) Session(ctx context.Context, issuer *signer.Issuer, notes *Notes,
+	unreachableSince **metav1.Time) (*Session, error) {
+	c, account, err := a.Of(ctx, issuer)
+	if err != nil {
+		return nil, err
+	}
+	if notes == nil {
+		notes = &Notes{}
+	}
+	if unreachableSince == nil {
+		unreachableSince = new(*metav1.Time)
+	}
+	return &Session{Account: account, accounts: a, issuer: issuer, client: c, notes: notes, since: unreachableSince,
+		before: *unreachableSince}, nil
+}
+
+// Wait is how long nothing is to be asked, as the CA said. It is not positive if anything may.
+func (s *Session) Wait() time.Duration {
+	return s.notes.Limit.Wait(s.Account.URL, s.accounts.Clock.Now())
+}
+
+// NoteLimit remembers the time that an error names that is not of an exchange of the session.
+func (s *Session) NoteLimit(err error) {
+	s.notes.Limit.Note(s.Account.URL, s.accounts.Clock.Now(), err)
+}
+
+// NoteReachability updates the time since when the server does not answer with an outcome that is not
+// of an exchange of the session. If several exchanges of a pass differ, the last one counts.
+func (s *Session) NoteReachability(err error) {
+	switch asked, answers := reachable(s.accounts.Clock.Now(), err); {
+	case !asked:
+	case answers:
+		*s.since = nil
+	default:
+		*s.since = s.before
+		NoteReachability(s.since, s.accounts.Clock.Now(), err)
+	}
+}
+
+// Enter takes the place in the lane that the exchanges hold, before the first one.
+func (s *Session) Enter(ctx context.Context) error {
+	return lane.Enter(ctx, Party(s.issuer.GetSpec().ACME))
+}
+
+// Release gives the place in the lane back.
+func (s *Session) Release(ctx context.Context) { lane.Leave(ctx) }
+
+// Directory returns the directory of the server.
+func (s *Session) Directory(ctx context.Context) (acme.Directory, error) {
+	return exchange(ctx, s, cached, func() (acme.Directory, error) { return s.client.FetchDirectory(ctx) })
+}
+
+// Owns returns an error with an *acme.ForeignURLError in its chain if a URL cannot be one of the
+// server.
+func (s *Session) Owns(ctx context.Context, url string) error {
+	_, err := exchange(ctx, s, cached, func() (struct{}, error) { return struct{}{}, s.client.Owns(ctx, url) })
+	return err
+}
+
+// NewOrder asks for an order.
+func (s *Session) NewOrder(ctx context.Context, r acme.OrderRequest) (acme.Order, error) {
+	return exchange(ctx, s, created, func() (acme.Order, error) { return s.client.NewOrder(ctx, s.Account, r) })
+}
+
+// Order reads an order.
+func (s *Session) Order(ctx context.Context, url string) (acme.Order, error) {
+	return exchange(ctx, s, url, func() (acme.Order, error) { return s.client.Order(ctx, s.Account, url) })
+}
+
+// Finalize asks for the certificate of an order.
+func (s *Session) Finalize(ctx context.Context, o acme.Order, csrDER []byte) (acme.Order, error) {
+	return exchange(ctx, s, o.Finalize, func() (acme.Order, error) {
+		return s.client.Finalize(ctx, s.Account, o, csrDER)
+	})
+}
+
+// Authorization reads an authorization.
+func (s *Session) Authorization(ctx context.Context, url string) (acme.Authorization, error) {
+	return exchange(ctx, s, url, func() (acme.Authorization, error) {
+		return s.client.Authorization(ctx, s.Account, url)
+	})
+}
+
+// AcceptChallenge asks the CA to look at the proof of a challenge.
+func (s *Session) AcceptChallenge(ctx context.Context, url string) (acme.Challenge, error) {
+	return exchange(ctx, s, url, func() (acme.Challenge, error) {
+		return s.client.AcceptChallenge(ctx, s.Account, url)
+	})
+}
+
+// Certificate reads a certificate. Check reports what makes its chain unreadable; it may be nil.
+func (s *Session) Certificate(ctx context.Context, url string, check func(chainPEM []byte) error) (acme.Certificate, error) {
+	return exchange(ctx, s, url, func() (acme.Certificate, error) {
+		got, err := s.client.Certificate(ctx, s.Account, url)
+		if err == nil && check != nil {
+			if e := check(got.ChainPEM); e != nil {
+				err = &acme.ProtocolError{Action: "certificate", URL: url, Reason: e.Error()}
+			}
+		}
+		return got, err
+	})
+}
+
+const (
+	// cached stands for what may be known without an exchange: success says nothing of the server.
+	cached = "cached"
+	// created stands for what has no URL yet, so that it cannot be read again.
+	created = "created"
+)
+
+// exchange makes one with a place in the lane of the server, and classes its error. A reply at a URL
+// that cannot be read is fetched again for a while.
+func exchange[T any](ctx context.Context, s *Session, url string, call func() (T, error)) (T, error) {
+	if err := s.Enter(ctx); err != nil {
+		return *new(T), err
+	}
+	asked := s.accounts.Clock.Now()
+	got, err := call()
+	return got, s.outcome(ctx, url, asked, s.accounts.Believed(ctx, s.issuer, s.Account, err))
+}
+
+// outcome notes what became of an exchange, and returns its error with a class.
+func (s *Session) outcome(ctx context.Context, url string, asked time.Time, err error) error {
+	now := s.accounts.Clock.Now()
+	s.mu.Lock()
+	if err != nil || url != cached {
+		s.NoteReachability(err)
+	}
+	if url != created { // of the limits of new orders there is a ledger
+		s.notes.Limit.Note(s.Account.URL, now, err)
+	}
+	if url != cached && url != created && Unreadable(err) {
+		err = s.notes.reread(url, now, err)
+	} else {
+		delete(s.notes.unread, url)
+	}
+	s.mu.Unlock()
+	forgotten := acme.IsProblem(err, acme.ProblemAccountDoesNotExist)
+	if forgotten || doubtful(err) {
+		switch e := s.accounts.Recover(ctx, s.issuer, asked, forgotten); {
+		case e == nil && forgotten:
+			return ErrRecovered
+		case e != nil && (forgotten || fault.Of(e).Class == fault.Misconfigured):
+			return Fault("", now, e)
+		}
+	}
+	var foreign *acme.ForeignURLError
+	if errors.As(err, &foreign) && (foreign.Action == "authorization" || foreign.Action == "challenge") {
+		return &fault.Error{Class: fault.Refused, Err: err}
+	}
+	return Fault("", now, err)
+}
+
+// reread classes a reply that cannot be read: it is fetched again, until that has been tried for too
+// long.
+func (n *Notes) reread(url string, now time.Time, err error) error {
+	since, found := n.unread[url]
+	if !found {
+		if n.unread == nil {
+			n.unread = map[string]time.Time{}
+		}
+		since, n.unread[url] = now, now
+	}
+	var wrong *acme.ProtocolError
+	switch {
+	case now.Sub(since) < RereadFor:
+		return fault.Transientf("UnreadableReply", "%w", err)
+	case errors.As(err, &wrong) && wrong.Action == "certificate":
+		return fault.Refusedf("InvalidCertificate", "the CA sent no certificate that can be read for %s: %w", RereadFor, err)
+	}
+	return err
+}

@@ -1,0 +1,159 @@
+package challenge
+
+import (
+	"context"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/perennial-pki/perennial/acme"
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	"github.com/perennial-pki/perennial/internal/account"
+	"github.com/perennial-pki/perennial/internal/challenge/diagnosis"
+	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/ratelimit"
+	"github.com/perennial-pki/perennial/internal/signer"
+	"github.com/perennial-pki/perennial/internal/solver"
+)
+
+// parties are what a pass acts through.
+type parties struct {
+	issuer  *signer.Issuer
+	solver  solver.Solver
+	session *account.Session
+	// neighbors are the challenges whose proofs must stay beside that of the pass, where there are few
+	// slots.
+	neighbors []*cmacme.Challenge
+}
+
+// pass observes, decides and acts until there is nothing to do but wait. It leaves the status to
+// write, and what is to be reported then.
+func (r *Reconciler) pass(ctx context.Context, ch *cmacme.Challenge) Decision {
+	o := Observation{Challenge: ch.DeepCopy()}
+	m := r.memory.Of(ch)
+	p := &parties{}
+	o.Blocked = r.find(ctx, p, o.Challenge, m)
+	o.Capacity = r.capacity(ch)
+	waiting := !ch.Status.Presented
+	var events []Event
+	for {
+		o.Now, o.Memory = r.Clock.Now(), m.Memory
+		if p.session != nil {
+			o.LimitedFor = p.session.Wait()
+		}
+		if o.Challenge.Status.Presented || o.Done == Present {
+			o.Siblings = r.siblings(ctx, o.Challenge)
+		}
+		d := Decide(o)
+		o.Challenge.Status, m.Memory = d.Status, d.Memory
+		r.slots.update(client.ObjectKeyFromObject(ch), func(e *entry) { e.visible = !d.Memory.Seen.IsZero() })
+		for _, key := range d.Wake {
+			r.queue.Add(reconcile.Request{NamespacedName: key})
+		}
+		r.report(ch, d.Done)
+		events = append(events, d.Events...)
+		if d.Action == Wait {
+			d.Events = events
+			if waiting && !d.Status.Presented {
+				r.yield(ctx, ch, d.Slot)
+			}
+			return d
+		}
+		r.act(ctx, p, &o, d)
+		lane.Leave(ctx)
+	}
+}
+
+// find finds what a pass for a challenge acts through. Its error blocks the challenge.
+func (r *Reconciler) find(ctx context.Context, p *parties, ch *cmacme.Challenge, m *remembered) (err error) {
+	p.issuer, err = r.Scope.Get(ctx, r.Client, ch.Namespace, ch.Spec.IssuerRef)
+	if err != nil {
+		return err
+	}
+	if p.issuer == nil || p.issuer.GetSpec().ACME == nil {
+		return fault.Misconfiguredf("IssuerNotFound", "there is no ACME %s %q: create it",
+			ch.Spec.IssuerRef.KindOrDefault(), ch.Spec.IssuerRef.Name)
+	}
+	if p.solver = r.Solvers[ch.Spec.Type]; p.solver == nil {
+		return fault.Misconfiguredf("NoSolver", "this process solves no challenges of type %s", ch.Spec.Type)
+	}
+	p.session, err = r.Accounts.Session(ctx, p.issuer, &m.notes, &ch.Status.UnreachableSince)
+	if err != nil || ch.Status.Presented {
+		return err
+	}
+	return r.recompute(ctx, p.issuer, p.session.Account, ch)
+}
+
+// yield tells the scheduler what becomes of the slot of a challenge that is not presented.
+func (r *Reconciler) yield(ctx context.Context, ch *cmacme.Challenge, use SlotUse) {
+	switch use {
+	case Keep:
+	case Release:
+		r.release(ch)
+	case Yield:
+		now := r.Clock.Now()
+		r.slots.update(client.ObjectKeyFromObject(ch), func(e *entry) {
+			e.Presenting, e.Failed, e.Resting = false, now, true
+		})
+		r.wakeNext(ctx)
+	}
+}
+
+// act carries out an action, and adds what came of it to the observation.
+func (r *Reconciler) act(ctx context.Context, p *parties, o *Observation, d Decision) {
+	ch, url := o.Challenge, o.Challenge.Spec.AuthorizationURL
+	o.Done, o.Err = d.Action, nil
+	switch d.Action {
+	case Admit:
+		o.Slot, p.neighbors, o.Err = r.admit(ctx, ch)
+	case ReadAuthorization:
+		o.Authorization, o.Err = p.session.Authorization(ctx, url)
+	case Present:
+		o.Err = present(ctx, p, ch)
+	case Check:
+		var seen solver.Sight
+		seen, o.Err = p.solver.Check(ctx, p.issuer, ch)
+		o.Sight = &seen
+	case Restore:
+		if p.neighbors, o.Err = r.neighbors(ctx, ch); o.Err == nil {
+			o.Err = present(ctx, p, ch)
+		}
+	case Accept:
+		var got acme.Challenge
+		got, o.Err = p.session.AcceptChallenge(ctx, ch.Spec.URL)
+		o.RetryAfter = got.RetryAfter
+		if acme.IsProblem(o.Err, acme.ProblemMalformed, acme.ProblemUnauthorized) {
+			o.Refusal = o.Err
+		}
+	case Count:
+		o.Err = r.count(ctx, p, o.Authorization, d.Verdict, url)
+	case Diagnose:
+		o.Diagnosis, o.Err = r.diagnose(ctx, p, ch, diagnosis.ProblemOf(ch, o.Authorization))
+	}
+	if p.session != nil {
+		p.session.NoteLimit(o.Err) // a solver's service has limits, too
+	}
+}
+
+// present sets the proof of a challenge up, beside those of its neighbors.
+func present(ctx context.Context, p *parties, ch *cmacme.Challenge) error {
+	if x, ok := p.solver.(solver.Exclusive); ok && len(p.neighbors) > 0 {
+		return x.PresentBeside(ctx, p.issuer, ch, p.neighbors)
+	}
+	return p.solver.Present(ctx, p.issuer, ch)
+}
+
+// count adds the CA's verdict to what is known of its limits.
+func (r *Reconciler) count(ctx context.Context, p *parties, z acme.Authorization, v Verdict, url string) error {
+	spec, account := p.issuer.GetSpec().ACME, p.session.Account.URL
+	ca := r.RateLimits.CA(spec.Server)
+	switch v.State {
+	case cmacme.Valid:
+		ca.Validated(account, z.Identifier)
+	case cmacme.Invalid:
+		own := ratelimit.Published(spec.Server).Override(spec.RateLimits)
+		return ca.ValidationFailed(ctx, account, z.Identifier, own.Validations, url, v.Reason)
+	}
+	return nil
+}

@@ -1,0 +1,34 @@
+package challenge
+
+import (
+	"context"
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+)
+
+// finalizerManager owns the finalizer of Challenges. It is cert-manager's, which by server-side
+// apply can remove only a finalizer that its own field manager owns. So an installation can be
+// given back to it while challenges are under way.
+const finalizerManager = "cert-manager-challenges"
+
+// protect sets the finalizer and returns the Challenge as it is then.
+func (r *Reconciler) protect(ctx context.Context, ch *cmacme.Challenge) (*cmacme.Challenge, error) {
+	u := &unstructured.Unstructured{}
+	u.SetGroupVersionKind(cmacme.SchemeGroupVersion.WithKind("Challenge"))
+	u.SetNamespace(ch.Namespace)
+	u.SetName(ch.Name)
+	u.SetUID(ch.UID) // an apply does not bring back one that was deleted
+	u.SetFinalizers([]string{cmacme.ACMEDomainQualifiedFinalizer})
+	err := r.Client.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(finalizerManager),
+		client.ForceOwnership)
+	if err != nil {
+		return nil, fmt.Errorf("set finalizer: %w", err)
+	}
+	next := ch.DeepCopy()
+	next.Finalizers, next.ResourceVersion = u.GetFinalizers(), u.GetResourceVersion()
+	return next, nil
+}

@@ -1,0 +1,154 @@
+// Package challenge brings Challenges to their end: it presents a proof by a solver, checks that it
+// can be seen from outside, asks the CA to look, and removes the proof.
+//
+// A pass observes what is known of a Challenge (Observation), decides by a pure function what to do
+// next (Decide), and carries it out; what came of that goes into the observation for the next
+// decision, until there is nothing to do but wait. Nothing waits in a worker.
+package challenge
+
+import (
+	"context"
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	"github.com/perennial-pki/perennial/internal/account"
+	"github.com/perennial-pki/perennial/internal/acmestatus"
+	"github.com/perennial-pki/perennial/internal/issuer"
+	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/memory"
+	"github.com/perennial-pki/perennial/internal/observe"
+	"github.com/perennial-pki/perennial/internal/ratelimit"
+	"github.com/perennial-pki/perennial/internal/signer"
+	"github.com/perennial-pki/perennial/internal/solver"
+	"github.com/perennial-pki/perennial/internal/solver/dns01"
+)
+
+// Reconciler brings Challenges to their end.
+type Reconciler struct {
+	Client     client.Client
+	Scope      signer.Scope
+	Accounts   *account.Accounts
+	RateLimits *ratelimit.Ledgers
+	// Solvers are those of the types of challenges.
+	Solvers map[cmacme.ACMEChallengeType]solver.Solver
+	Events  record.EventRecorder
+	Metrics *observe.Metrics
+	Clock   clock.PassiveClock
+	// Names answers what the DNS says of names that a CA refused.
+	Names *dns01.Resolver
+	// Max is how many challenges are in progress at once. scheduler.DefaultMax if zero.
+	Max   int
+	Lanes *lane.Lanes
+	// Guard says why the credentials of an issuer must not be used now. It may be nil.
+	Guard func(*signer.Issuer) error
+
+	queue  workqueue.TypedRateLimitingInterface[reconcile.Request] // set before the first pass
+	memory memory.Records[remembered]
+	slots  slots
+}
+
+// SetupWithManager registers the reconciler.
+func (r *Reconciler) SetupWithManager(_ context.Context, mgr ctrl.Manager, _ cache.Cache, o controller.Options) error {
+	const name = "challenges"
+	b := ctrl.NewControllerManagedBy(mgr).Named(name).WithOptions(o).
+		For(&cmacme.Challenge{}, builder.WithPredicates(acmestatus.IgnoreReason())).
+		WatchesRawSource(source.Func(func(_ context.Context,
+			queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
+			r.queue = queue
+			return nil
+		})).
+		WatchesRawSource(r.Lanes.Calls())
+	issuerChanged := handler.TypedEnqueueRequestsFromMapFunc(r.ofIssuer)
+	return issuer.Watch(b, r.Scope, issuerChanged, issuer.Changed()).
+		Complete(observe.Counted(r.Metrics, name, r.Lanes.Reconciler(r)))
+}
+
+// ofIssuer returns the unfinished Challenges of an issuer.
+func (r *Reconciler) ofIssuer(ctx context.Context, o client.Object) (requests []reconcile.Request) {
+	var list cmacme.ChallengeList
+	key := r.Scope.Of(o.(cmapi.GenericIssuer)).Key()
+	if err := r.Client.List(ctx, &list, cached(byIssuer, key)...); err != nil {
+		return nil // only a cache that is stopping fails
+	}
+	for i := range list.Items {
+		requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
+	}
+	return requests
+}
+
+// Reconcile makes a pass for one Challenge.
+func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	ch := &cmacme.Challenge{}
+	if err := r.Client.Get(ctx, request.NamespacedName, ch, client.UnsafeDisableDeepCopy); err != nil {
+		if apierrors.IsNotFound(err) {
+			r.memory.Drop(request.NamespacedName)
+			r.slots.forget(request.NamespacedName)
+			r.wakeNext(ctx) // its slot is free
+			return reconcile.Result{}, nil
+		}
+		return reconcile.Result{}, err
+	}
+	r.slots.see(ch)
+	if acmestatus.Ended(ch) {
+		return r.cleanUp(ctx, ch)
+	}
+	if !acmestatus.HasFinalizer(ch) {
+		var err error
+		if ch, err = r.protect(ctx, ch); apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+			return reconcile.Result{}, nil // deleted meanwhile
+		} else if err != nil {
+			return reconcile.Result{}, err
+		}
+	}
+	d := r.pass(ctx, ch)
+	result := reconcile.Result{RequeueAfter: d.Again}
+	if lane.Is(d.Err) {
+		defer r.wakeNext(ctx) // others need not wait, too
+	}
+	if equality.Semantic.DeepEqual(ch.Status, d.Status) {
+		return result, d.Err
+	}
+	next := ch.DeepCopy()
+	next.Status = d.Status
+	if next.Status.State == cmacme.Unknown {
+		next.Status.State = cmacme.Pending
+	}
+	if gone, err := r.writeStatus(ctx, ch, next); gone || err != nil {
+		return reconcile.Result{}, err
+	}
+	r.report(next, d.Events)
+	return result, d.Err
+}
+
+// writeStatus writes the status of a Challenge, unless it is gone.
+func (r *Reconciler) writeStatus(ctx context.Context, ch, next *cmacme.Challenge) (gone bool, err error) {
+	err = r.Client.Status().Patch(ctx, next, client.MergeFromWithOptions(ch, client.MergeFromWithOptimisticLock{}))
+	if apierrors.IsNotFound(err) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("write status: %w", err)
+	}
+	return false, nil
+}
+
+func (r *Reconciler) report(ch *cmacme.Challenge, events []Event) {
+	for _, e := range events {
+		r.Events.Event(ch, e.Type, e.Reason, e.Message)
+	}
+}

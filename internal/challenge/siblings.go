@@ -1,0 +1,68 @@
+package challenge
+
+import (
+	"context"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	"github.com/perennial-pki/perennial/internal/acmestatus"
+)
+
+// siblingWait bounds how long a challenge whose proof is visible waits for the value of a sibling.
+const siblingWait = time.Minute
+
+// Sibling is an unfinished challenge of the same Order whose value belongs in the same TXT record, as
+// those of example.com and *.example.com do.
+type Sibling struct {
+	Key types.NamespacedName
+	// Visible reports whether its value can be seen, and Accepted whether the CA was asked to look.
+	Visible, Accepted bool
+	// Failed reports whether it failed to be presented.
+	Failed bool
+}
+
+// awaited returns the first sibling whose value is not visible yet. A CA's resolver caches the record
+// that it finds first: a challenge that is accepted before the values of its siblings are there makes
+// them fail. It returns nil after siblingWait, and for siblings that cannot be presented.
+func (d *decider) awaited() *Sibling {
+	if d.Now.Sub(d.m.Seen.Start(d.Now)) >= siblingWait {
+		return nil
+	}
+	for n := range d.Siblings {
+		if s := &d.Siblings[n]; !s.Visible && !s.Accepted && !s.Failed {
+			return s
+		}
+	}
+	return nil
+}
+
+// siblings returns those of a challenge.
+func (r *Reconciler) siblings(ctx context.Context, ch *cmacme.Challenge) (siblings []Sibling) {
+	owner := metav1.GetControllerOf(ch)
+	if owner == nil || ch.Spec.Type != cmacme.ACMEChallengeTypeDNS01 || r.capacity(ch) > 0 {
+		return nil
+	}
+	var list cmacme.ChallengeList
+	options := append(cached(ByOrder, string(owner.UID)), client.InNamespace(ch.Namespace))
+	if err := r.Client.List(ctx, &list, options...); err != nil {
+		return nil // only a cache that is stopping fails
+	}
+	for i := range list.Items {
+		other := &list.Items[i]
+		if other.UID == ch.UID || other.Spec.Type != ch.Spec.Type || other.Spec.DNSName != ch.Spec.DNSName ||
+			acmestatus.Ended(other) {
+			continue
+		}
+		key := client.ObjectKeyFromObject(other)
+		visible, failed := r.slots.progress(key)
+		siblings = append(siblings, Sibling{
+			Key: key, Accepted: other.Status.State == cmacme.Processing, Failed: failed,
+			Visible: other.Status.Presented && (visible || other.Spec.Solver.WaitInsteadOfSelfCheck != nil),
+		})
+	}
+	return siblings
+}

@@ -1,0 +1,79 @@
+package order
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	"github.com/perennial-pki/perennial/internal/acmestatus"
+	"github.com/perennial-pki/perennial/internal/challenge/desired"
+)
+
+// makeChallenges creates the Challenges that are missing.
+func (r *Reconciler) makeChallenges(ctx context.Context, p *parties, order *cmacme.Order,
+	challenges []cmacme.Challenge) (made Made, err error) {
+	for _, z := range order.Status.Authorizations {
+		if z.InitialState != cmacme.Pending {
+			continue
+		}
+		at := slices.IndexFunc(challenges, func(c cmacme.Challenge) bool {
+			return c.Spec.AuthorizationURL == z.URL && c.DeletionTimestamp == nil
+		})
+		if at < 0 {
+			open, created, err := r.makeChallenge(ctx, p, order, z, challenges)
+			if err != nil {
+				return made, err
+			}
+			made.Open, made.Created = made.Open || open, made.Created || created
+			continue
+		}
+		switch state := challenges[at].Status.State; {
+		case state == cmacme.Valid:
+		case acmestatus.Finished(state):
+			return Made{Created: made.Created}, nil // the order is lost: the CA says how
+		case state != cmacme.Processing && replaced(order, z, p, &challenges[at]):
+			if err := r.discard(ctx, challenges[at:at+1]); err != nil {
+				return made, err
+			}
+			made.Open = true // its end is watched
+		default:
+			made.Open = true
+		}
+	}
+	return made, nil
+}
+
+// makeChallenge creates the Challenge for an authorization. Open says that another one for it is still
+// being deleted, which is watched.
+func (r *Reconciler) makeChallenge(ctx context.Context, p *parties, order *cmacme.Order, z cmacme.ACMEAuthorization,
+	challenges []cmacme.Challenge) (open, created bool, err error) {
+	ch, err := desired.Challenge(order, z, p.issuer.GetSpec().ACME, p.session.Account)
+	if err != nil {
+		return false, false, err
+	}
+	if slices.ContainsFunc(challenges, func(c cmacme.Challenge) bool {
+		return c.Spec.AuthorizationURL == z.URL && c.Spec.Key == ch.Spec.Key
+	}) {
+		return true, false, nil // it removes the same value that this one sets up
+	}
+	if err := r.Client.Create(ctx, ch); err != nil {
+		if apierrors.IsAlreadyExists(err) {
+			return true, false, nil
+		}
+		return false, false, fmt.Errorf("create Challenge %s: %w", ch.Name, err)
+	}
+	r.Events.Eventf(order, corev1.EventTypeNormal, "Created", "Created Challenge resource %q for domain %q", ch.Name, ch.Spec.DNSName)
+	return false, true, nil
+}
+
+// replaced reports whether another challenge takes the place of one that the CA was not asked to look
+// at: its solver is not what the issuer now says, or its proof is made of an account, or its key, that
+// was changed. The name is made of all that a challenge is, as it was asked for.
+func replaced(order *cmacme.Order, z cmacme.ACMEAuthorization, p *parties, is *cmacme.Challenge) bool {
+	ch, err := desired.Challenge(order, z, p.issuer.GetSpec().ACME, p.session.Account)
+	return err == nil && ch.Name != is.Name
+}

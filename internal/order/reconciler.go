@@ -1,0 +1,166 @@
+package order
+
+import (
+	"context"
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	"github.com/perennial-pki/perennial/internal/account"
+	"github.com/perennial-pki/perennial/internal/acmestatus"
+	"github.com/perennial-pki/perennial/internal/challenge"
+	"github.com/perennial-pki/perennial/internal/issuer"
+	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/memory"
+	"github.com/perennial-pki/perennial/internal/observe"
+	"github.com/perennial-pki/perennial/internal/ratelimit"
+	"github.com/perennial-pki/perennial/internal/revocation"
+	"github.com/perennial-pki/perennial/internal/signer"
+	"github.com/perennial-pki/perennial/internal/solver/dns01"
+	"github.com/perennial-pki/perennial/pki"
+)
+
+// Reconciler brings Orders to their certificates.
+type Reconciler struct {
+	Client     client.Client
+	Scope      signer.Scope
+	Accounts   *account.Accounts
+	RateLimits *ratelimit.Ledgers
+	Limits     pki.Limits
+	Events     record.EventRecorder
+	Metrics    *observe.Metrics
+	Clock      clock.PassiveClock
+	// Revocation revokes what is issued for Certificates that are deleted meanwhile.
+	Revocation *revocation.Reconciler
+	// Names answers what the DNS says of names that a CA refused.
+	Names *dns01.Resolver
+	Lanes *lane.Lanes
+
+	memory     memory.Records[remembered]
+	duplicates duplicates
+	queue      workqueue.TypedRateLimitingInterface[reconcile.Request] // set before the first pass
+}
+
+// SetupWithManager registers the reconciler.
+func (r *Reconciler) SetupWithManager(_ context.Context, mgr ctrl.Manager, _ cache.Cache, o controller.Options) error {
+	issuerChanged := handler.TypedEnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
+		var list cmacme.OrderList
+		key := r.Scope.Of(o.(cmapi.GenericIssuer)).Key()
+		if err := r.Client.List(ctx, &list, cached(byIssuer, key)...); err != nil {
+			return nil // only a cache that is stopping fails
+		}
+		var requests []reconcile.Request
+		for i := range list.Items {
+			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
+		}
+		return requests
+	})
+	const name = "orders"
+	b := ctrl.NewControllerManagedBy(mgr).Named(name).WithOptions(o).
+		For(&cmacme.Order{}, builder.WithPredicates(acmestatus.IgnoreReason())).
+		Owns(&cmacme.Challenge{}).
+		Watches(&cmapi.Certificate{}, handler.EnqueueRequestsFromMapFunc(r.protectedOf), builder.WithPredicates(predicate.Funcs{
+			CreateFunc: func(event.CreateEvent) bool { return false }, // its Orders look at it themselves
+		})).
+		WatchesRawSource(source.Func(func(_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
+			r.queue = queue
+			r.RateLimits.Wake = func(name types.NamespacedName) { queue.Add(reconcile.Request{NamespacedName: name}) }
+			return nil
+		})).
+		WatchesRawSource(r.Lanes.Calls())
+	return issuer.Watch(b, r.Scope, issuerChanged, issuer.Changed()).Complete(observe.Counted(r.Metrics, name, r.Lanes.Reconciler(r)))
+}
+
+// Reconcile makes a pass for one Order.
+func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	order := &cmacme.Order{}
+	if err := r.Client.Get(ctx, request.NamespacedName, order, client.UnsafeDisableDeepCopy); err != nil {
+		if apierrors.IsNotFound(err) {
+			r.RateLimits.Deleted(request.NamespacedName)
+			r.forget(request.NamespacedName)
+			return reconcile.Result{}, nil
+		}
+		return reconcile.Result{}, err
+	}
+	if protected(order) {
+		if result, done, err := r.settle(ctx, order); done {
+			return result, err
+		}
+	}
+	if order.DeletionTimestamp != nil {
+		return reconcile.Result{}, nil // its Challenges go with it
+	}
+	var challenges cmacme.ChallengeList
+	if err := r.Client.List(ctx, &challenges, client.InNamespace(order.Namespace),
+		client.MatchingFields{challenge.ByOrder: string(order.UID)}, client.UnsafeDisableDeepCopy); err != nil {
+		return reconcile.Result{}, err
+	}
+	if acmestatus.Finished(order.Status.State) {
+		r.forget(request.NamespacedName)
+		return reconcile.Result{}, r.discard(ctx, challenges.Items)
+	}
+	if order.Status.URL != "" {
+		r.duplicates.sent(request.NamespacedName)
+	}
+	d := r.pass(ctx, order, challenges.Items)
+	result := reconcile.Result{RequeueAfter: d.Again}
+	if equality.Semantic.DeepEqual(order.Status, d.Status) {
+		return result, d.Err
+	}
+	next := order.DeepCopy()
+	next.Status = d.Status
+	patch := client.MergeFromWithOptions(order, client.MergeFromWithOptimisticLock{})
+	if err := r.Client.Status().Patch(ctx, next, patch); err != nil {
+		if apierrors.IsNotFound(err) {
+			return reconcile.Result{}, nil
+		}
+		return reconcile.Result{}, fmt.Errorf("write status: %w", err)
+	}
+	r.written(order, next, d.Events)
+	return result, d.Err
+}
+
+// written counts and reports what a status says that was written.
+func (r *Reconciler) written(was, is *cmacme.Order, events []Event) {
+	if was.Status.URL == "" && is.Status.URL != "" {
+		r.RateLimits.Accepted(string(is.UID))
+	}
+	if acmestatus.Finished(is.Status.State) {
+		r.RateLimits.Finished(string(is.UID), is.Status.State == cmacme.Valid)
+	}
+	for _, e := range events {
+		r.Events.Event(is, e.Type, e.Reason, e.Message)
+	}
+}
+
+// discard deletes Challenges that are no longer needed. What they have set up is taken away by their
+// own reconciler.
+func (r *Reconciler) discard(ctx context.Context, challenges []cmacme.Challenge) error {
+	for i := range challenges {
+		if challenges[i].DeletionTimestamp != nil {
+			continue
+		}
+		err := r.Client.Delete(ctx, &challenges[i], client.Preconditions{UID: &challenges[i].UID})
+		if client.IgnoreNotFound(err) != nil && !apierrors.IsConflict(err) {
+			return fmt.Errorf("delete Challenge %s: %w", challenges[i].Name, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,240 @@
+package order
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/perennial-pki/perennial/acme"
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	"github.com/perennial-pki/perennial/internal/acmestatus"
+	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/revocation"
+	"github.com/perennial-pki/perennial/internal/signer"
+	"github.com/perennial-pki/perennial/pki"
+)
+
+// An Order whose certificate is to be revoked with its Certificate has a finalizer from before it is finalized until the Certificate has the certificate in
+// its own status. Whatever is deleted meanwhile, and in whatever order, what the CA has issued is then still known here.
+
+// byProtected is the field index of Orders with the finalizer, by the name of their Certificate.
+const byProtected = "metadata.finalizers.revocation"
+
+// revokeAgain is when a revocation that failed is tried again.
+const revokeAgain = 15 * time.Second
+
+// settleAgain is when a CA that still works on a certificate that is to be revoked is asked again.
+const settleAgain = 2 * time.Second
+
+func protected(order *cmacme.Order) bool {
+	return slices.Contains(order.Finalizers, revocation.Finalizer)
+}
+
+// certificateOf finds the Certificate that an Order is for, nil if there is none. It is leaving if it is deleted, or was.
+func (r *Reconciler) certificateOf(ctx context.Context, order *cmacme.Order) (crt *cmapi.Certificate, leaving bool, err error) {
+	name := order.Annotations[cmapi.CertificateNameKey]
+	uid, _ := revocation.Wants(order)
+	if owner := metav1.GetControllerOf(order); uid == "" && owner != nil && owner.Kind == "CertificateRequest" {
+		cr := &cmapi.CertificateRequest{}
+		err := r.Client.Get(ctx, client.ObjectKey{Namespace: order.Namespace, Name: owner.Name}, cr, client.UnsafeDisableDeepCopy)
+		if client.IgnoreNotFound(err) != nil {
+			return nil, false, err
+		}
+		of := metav1.GetControllerOf(cr)
+		if err != nil || cr.UID != owner.UID || of == nil || of.Kind != "Certificate" {
+			return nil, false, nil
+		}
+		name, uid = of.Name, of.UID
+	}
+	if name == "" || uid == "" {
+		return nil, false, nil
+	}
+	crt = &cmapi.Certificate{}
+	err = r.Client.Get(ctx, client.ObjectKey{Namespace: order.Namespace, Name: name}, crt, client.UnsafeDisableDeepCopy)
+	if client.IgnoreNotFound(err) != nil {
+		return nil, false, err
+	}
+	if err != nil || crt.UID != uid {
+		return nil, true, nil
+	}
+	return crt, crt.DeletionTimestamp != nil, nil
+}
+
+// checkWanted reports whether the certificate of an order is still wanted. If it is to be revoked with
+// its Certificate, the Order is kept until then by a finalizer first.
+func (r *Reconciler) checkWanted(ctx context.Context, order *cmacme.Order) (Wanted, error) {
+	crt, deleted, err := r.certificateOf(ctx, order)
+	switch {
+	case err != nil || deleted:
+		return Wanted{Deleted: deleted}, err
+	case crt == nil || protected(order) || revocation.For(crt) == "" || order.Annotations[signer.RehearsalAnnotation] != "":
+		return Wanted{}, nil
+	}
+	// It was not to be revoked when the order began.
+	was := order.DeepCopy()
+	next := was.DeepCopy()
+	controllerutil.AddFinalizer(next, revocation.Finalizer)
+	metav1.SetMetaDataAnnotation(&next.ObjectMeta, revocation.ForAnnotation, revocation.For(crt))
+	patch := client.MergeFromWithOptions(was, client.MergeFromWithOptimisticLock{})
+	if err := r.Client.Patch(ctx, next, patch); client.IgnoreNotFound(err) != nil {
+		return Wanted{}, fmt.Errorf("write finalizer: %w", err)
+	}
+	return Wanted{Later: true}, nil
+}
+
+// settle looks after an Order with the finalizer. It returns done if nothing else is to be done with it now.
+func (r *Reconciler) settle(ctx context.Context, order *cmacme.Order) (result reconcile.Result, done bool, err error) {
+	crt, leaving, err := r.certificateOf(ctx, order)
+	if err != nil {
+		return result, true, err
+	}
+	if leaving && (crt == nil || revocation.For(crt) != "") {
+		again, err := r.revoke(ctx, order, crt)
+		if err != nil || again > 0 {
+			return reconcile.Result{RequeueAfter: again}, true, err // when it may have passed
+		}
+		return result, true, r.release(ctx, order)
+	}
+	unwanted := leaving || order.DeletionTimestamp != nil // nothing is to be revoked, or the Certificate lives and wants nothing of it any more
+	if unwanted || crt == nil || acmestatus.Finished(order.Status.State) && (order.Status.State != cmacme.Valid || revocation.For(crt) == "" || has(crt, r.leaf(order))) {
+		return result, true, r.release(ctx, order)
+	}
+	return result, false, nil
+}
+
+// has reports whether a Certificate says in its status that a certificate is to be revoked with it.
+func has(crt *cmapi.Certificate, leaf *x509.Certificate) bool {
+	known := crt.Status.Revocable
+	return leaf == nil || known != nil && bytes.Equal(known.Certificate, leaf.Raw)
+}
+
+// leaf is the certificate in the status of an Order, or nil.
+func (r *Reconciler) leaf(order *cmacme.Order) *x509.Certificate {
+	return revocation.Answered(r.Limits, order.Spec.Request, order.Status.Certificate)
+}
+
+func (r *Reconciler) release(ctx context.Context, order *cmacme.Order) error {
+	r.memory.Of(order).left.Clear()
+	next := order.DeepCopy()
+	controllerutil.RemoveFinalizer(next, revocation.Finalizer)
+	err := r.Client.Patch(ctx, next, client.MergeFromWithOptions(order, client.MergeFromWithOptimisticLock{}))
+	if client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("remove finalizer: %w", err)
+	}
+	return nil
+}
+
+// revoke revokes what the CA has issued for an Order whose Certificate is gone, or about to be. It returns when to go on with that, or 0 if that is over.
+// The Order is not finalized any more: that is done for the same key, and so not at the same time.
+func (r *Reconciler) revoke(ctx context.Context, order *cmacme.Order, crt *cmapi.Certificate) (again time.Duration, err error) {
+	now := r.Clock.Now()
+	until := r.memory.Of(order).left.Start(now).Add(revocation.Limit)
+	if t := order.DeletionTimestamp; t != nil {
+		until = t.Add(revocation.Limit)
+	} else if crt != nil {
+		until = crt.DeletionTimestamp.Add(revocation.Limit)
+	}
+	leaf := r.leaf(order)
+	if leaf == nil && (order.Status.URL == "" || acmestatus.Finished(order.Status.State)) {
+		return 0, nil // it never came to that
+	}
+	i, err := r.Scope.Get(ctx, r.Client, order.Namespace, order.Spec.IssuerRef)
+	if err != nil {
+		return 0, err
+	}
+	if !now.Before(until) {
+		ctx = lane.Anyway(ctx) // for the last time
+	}
+	if leaf == nil {
+		var working bool
+		leaf, working, err = r.issued(ctx, order, i)
+		if lane.Is(err) {
+			return 0, err
+		}
+		if err != nil {
+			if !r.Revocation.Final(ctx, order.Namespace, err) && now.Before(until) {
+				if f := fault.Of(err); f.Class == fault.Limited {
+					return min(f.Wait(now), until.Sub(now)), nil
+				}
+				return min(revokeAgain, until.Sub(now)), nil
+			}
+			r.Revocation.Lost(ctx, order, err)
+			return 0, nil
+		}
+		if working && now.Before(until) {
+			return min(settleAgain, until.Sub(now)), nil // until the CA has it
+		} else if working {
+			r.Revocation.Lost(ctx, order, errors.New("the CA still works on it"))
+		}
+	}
+	if leaf == nil {
+		return 0, nil
+	}
+	_, reason := revocation.Wants(order)
+	return r.Revocation.Left(ctx, order, leaf, reason, until), nil
+}
+
+// issued asks the CA for the certificate of an order, nil if there is none. Working says that there will be.
+func (r *Reconciler) issued(ctx context.Context, order *cmacme.Order, i *signer.Issuer) (leaf *x509.Certificate, working bool, err error) {
+	if i == nil || i.GetSpec().ACME == nil {
+		return nil, false, fault.Misconfiguredf("IssuerNotFound", "there is no longer an ACME %s %q", order.Spec.IssuerRef.KindOrDefault(), order.Spec.IssuerRef.Name)
+	}
+	s, err := r.Accounts.Session(ctx, i, nil, nil)
+	if apierrors.IsNotFound(err) {
+		err = fault.Misconfiguredf("IssuerNotReady", "the Secret with the account key of %s does not exist", i)
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	defer s.Release(ctx)
+	got, err := s.Order(ctx, order.Status.URL)
+	var p *acme.Problem
+	if errors.As(err, &p) && (p.Type == acme.ProblemMalformed || p.Status == 404) {
+		return nil, false, nil // CAs forget orders that have expired
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	if got.Status != acme.StatusValid {
+		return nil, got.Status == acme.StatusProcessing, nil
+	}
+	chain, err := s.Certificate(ctx, got.Certificate, nil)
+	if err != nil {
+		return nil, false, err
+	}
+	certs, err := r.Limits.DecodeChainPEM(chain.ChainPEM)
+	if err != nil {
+		return nil, false, fault.Refusedf("InvalidCertificate", "the CA sent a certificate that cannot be read: %w", err)
+	}
+	csr, err := r.Limits.DecodeCSRPEM(order.Spec.Request)
+	if err != nil || !pki.SamePublicKey(certs[0].PublicKey, csr.PublicKey) {
+		return nil, false, nil // it was issued for another who was answered with the same order, and is theirs
+	}
+	return certs[0], false, nil
+}
+
+// protectedOf returns the Orders that wait for news of a Certificate.
+func (r *Reconciler) protectedOf(ctx context.Context, o client.Object) []reconcile.Request {
+	var list cmacme.OrderList
+	if err := r.Client.List(ctx, &list, append(cached(byProtected, o.GetName()), client.InNamespace(o.GetNamespace()))...); err != nil {
+		return nil // only a cache that is stopping fails
+	}
+	var requests []reconcile.Request
+	for i := range list.Items {
+		requests = append(requests, reconcile.Request{NamespacedName: types.NamespacedName{Namespace: list.Items[i].Namespace, Name: list.Items[i].Name}})
+	}
+	return requests
+}
