@@ -1,6 +1,6 @@
-// Package account keeps the accounts of ACME issuers: their keys, their registration, and the clients that speak for them. The key is
-// stored before the CA hears of it, so that no crash loses an account; the account is found by its key, so that nothing else needs
-// to be remembered.
+// Package account keeps the accounts of ACME issuers: their keys, their registration, and the
+// clients that speak for them. The key is stored before the CA hears of it, so that no crash loses
+// an account; the account is found by its key, so that nothing else needs to be remembered.
 package account
 
 import (
@@ -39,12 +39,13 @@ import (
 )
 
 const (
-	// recoverInterval is how often an account that the CA has forgotten is registered again at most. A CA that forgets it each
-	// time is not asked in a loop.
+	// recoverInterval is how often an account that the CA has forgotten is registered again at most. A
+	// CA that forgets it each time is not asked in a loop.
 	recoverInterval = 10 * time.Minute
 	// maxMACKey is how long the MAC key of an external account may be, in base64.
 	maxMACKey = 4096
-	// maxClients is how many clients are kept. Beyond, all are forgotten: each costs a directory and a nonce to make again.
+	// maxClients is how many clients are kept. Beyond, all are forgotten: each costs a directory and a
+	// nonce to make again.
 	maxClients = 1000
 	// maxHeader is how large the header of a reply may be.
 	maxHeader = 64 << 10
@@ -149,8 +150,8 @@ func usable(issuer *signer.Issuer) bool {
 		(c.Status == cmmeta.ConditionTrue || c.Reason == signer.ReasonInvalidSolver)
 }
 
-// Of returns the account of an issuer that is registered, and the client to use it with. A CA that does not know it, though it was registered again, is
-// not asked by everyone who wakes up.
+// Of returns the account of an issuer that is registered, and the client to use it with. A CA that
+// does not know it, though it was registered again, is not asked by everyone who wakes up.
 func (a *Accounts) Of(ctx context.Context, issuer *signer.Issuer) (*acme.Client, acme.Account, error) {
 	if a.Guard != nil {
 		if err := a.Guard(issuer); err != nil {
@@ -165,9 +166,16 @@ func (a *Accounts) Of(ctx context.Context, issuer *signer.Issuer) (*acme.Client,
 		}
 		return nil, acme.Account{}, fault.Misconfiguredf("IssuerNotReady", "%s is not ready: %s", issuer, why)
 	}
-	if c := cmapi.GetIssuerCondition(issuer.GetStatus(), cmapi.IssuerConditionReady); c.ObservedGeneration != issuer.GetGeneration() {
+	if c := cmapi.GetIssuerCondition(
+		issuer.GetStatus(),
+		cmapi.IssuerConditionReady,
+	); c.ObservedGeneration != issuer.GetGeneration() {
 		// It may have another server now, where the account is to be another one.
-		return nil, acme.Account{}, fault.Misconfiguredf("IssuerNotReady", "%s is not ready: it was changed, and its account is not looked at yet", issuer)
+		return nil, acme.Account{}, fault.Misconfiguredf(
+			"IssuerNotReady",
+			"%s is not ready: it was changed, and its account is not looked at yet",
+			issuer,
+		)
 	}
 	c, err := a.Server(issuer.GetSpec().ACME, issuer.Kind)
 	if err != nil {
@@ -184,7 +192,11 @@ func (a *Accounts) Of(ctx context.Context, issuer *signer.Issuer) (*acme.Client,
 		return nil, acme.Account{}, err
 	}
 	if hash(key) != status.LastPrivateKeyHash {
-		return nil, acme.Account{}, fault.Misconfiguredf("IssuerNotReady", "the account key of %s changed and is not registered yet", issuer)
+		return nil, acme.Account{}, fault.Misconfiguredf(
+			"IssuerNotReady",
+			"the account key of %s changed and is not registered yet",
+			issuer,
+		)
 	}
 	a.mu.Lock()
 	last := a.recovered[issuer.Key()]
@@ -302,10 +314,11 @@ func known(issuer *signer.Issuer) bool {
 		(ready.Status == cmmeta.ConditionTrue || ready.Reason == signer.ReasonInvalidSolver)
 }
 
-// Recover finds out what became of an account that the CA did not accept. One that it has forgotten is registered again with its key, and its
-// URL written into the issuer's status if it is another one. One that is closed makes the issuer unready until somebody replaces the key. If the CA
-// says that it has forgotten one that was registered again just now, the account is of no use until it may be registered once more: see Of. What was asked
-// before that says nothing of it.
+// Recover finds out what became of an account that the CA did not accept. One that it has forgotten
+// is registered again with its key, and its URL written into the issuer's status if it is another
+// one. One that is closed makes the issuer unready until somebody replaces the key. If the CA says
+// that it has forgotten one that was registered again just now, the account is of no use until it
+// may be registered once more: see Of. What was asked before that says nothing of it.
 func (a *Accounts) Recover(ctx context.Context, issuer *signer.Issuer, asked time.Time, forgotten bool) error {
 	now := a.Clock.Now()
 	a.mu.Lock()
@@ -369,12 +382,17 @@ func (a *Accounts) Recover(ctx context.Context, issuer *signer.Issuer, asked tim
 	})
 	if err != nil {
 		cmapi.SetIssuerCondition(next.GetStatus(), now, cmapi.IssuerCondition{
-			Type: cmapi.IssuerConditionReady, Status: cmmeta.ConditionFalse, Reason: failure.Reason, Message: failure.Error(), ObservedGeneration: issuer.GetGeneration(),
+			Type:               cmapi.IssuerConditionReady,
+			Status:             cmmeta.ConditionFalse,
+			Reason:             failure.Reason,
+			Message:            failure.Error(),
+			ObservedGeneration: issuer.GetGeneration(),
 		})
 	} else {
 		next.GetStatus().ACME = statusOf(issuer, account, key)
 	}
-	if err := a.Client.Status().Patch(ctx, next, client.MergeFromWithOptions(object, client.MergeFromWithOptimisticLock{})); err != nil {
+	if err := a.Client.Status().
+		Patch(ctx, next, client.MergeFromWithOptions(object, client.MergeFromWithOptimisticLock{})); err != nil {
 		return fmt.Errorf("write status of %s: %w", issuer, err)
 	}
 	if err != nil {
@@ -386,13 +404,24 @@ func (a *Accounts) Recover(ctx context.Context, issuer *signer.Issuer, asked tim
 
 // fault says that a recovery was in vain.
 func (r recovery) fault(issuer *signer.Issuer) error {
-	return fault.Limitedf("ErrVerifyACMEAccount", r.at.Add(recoverInterval), "the CA knows no account of %s although it was registered again at %s",
-		issuer, r.at.UTC().Format(time.RFC3339))
+	return fault.Limitedf(
+		"ErrVerifyACMEAccount",
+		r.at.Add(recoverInterval),
+		"the CA knows no account of %s although it was registered again at %s",
+		issuer,
+		r.at.UTC().Format(time.RFC3339),
+	)
 }
 
-// register finds the account of the key, or makes it. A key that was just made cannot have one. Finding comes first because some
-// bindings to an external account can be used only once.
-func (a *Accounts) register(ctx context.Context, issuer *signer.Issuer, c *acme.Client, key crypto.Signer, fresh bool) (acme.Account, error) {
+// register finds the account of the key, or makes it. A key that was just made cannot have one.
+// Finding comes first because some bindings to an external account can be used only once.
+func (a *Accounts) register(
+	ctx context.Context,
+	issuer *signer.Issuer,
+	c *acme.Client,
+	key crypto.Signer,
+	fresh bool,
+) (acme.Account, error) {
 	spec := issuer.GetSpec().ACME
 	var contact []string
 	if spec.Email != "" {
@@ -403,15 +432,27 @@ func (a *Accounts) register(ctx context.Context, issuer *signer.Issuer, c *acme.
 		switch {
 		case acme.IsProblem(err, acme.ProblemAccountDoesNotExist):
 		case acme.IsProblem(err, acme.ProblemUnauthorized): // so servers say it of an account that was deactivated
-			return acme.Account{}, fault.Misconfiguredf("ErrVerifyACMEAccount", "the CA does not accept the account of Secret %s/%s: delete the Secret, and a new account will be made: %w",
-				issuer.SecretNamespace, spec.PrivateKey.Name, err)
+			return acme.Account{}, fault.Misconfiguredf(
+				"ErrVerifyACMEAccount",
+				"the CA does not accept the account of Secret %s/%s: delete the Secret, and a new account will be made: %w",
+				issuer.SecretNamespace,
+				spec.PrivateKey.Name,
+				err,
+			)
 		case err != nil:
 			return acme.Account{}, err
 		case account.Status != "" && account.Status != acme.StatusValid:
-			return acme.Account{}, fault.Misconfiguredf("ErrVerifyACMEAccount", "account %s is %s: delete Secret %s/%s, and a new account will be made",
-				account.URL, account.Status, issuer.SecretNamespace, spec.PrivateKey.Name)
+			return acme.Account{}, fault.Misconfiguredf(
+				"ErrVerifyACMEAccount",
+				"account %s is %s: delete Secret %s/%s, and a new account will be made",
+				account.URL,
+				account.Status,
+				issuer.SecretNamespace,
+				spec.PrivateKey.Name,
+			)
 		default:
-			// CAs no longer say what the contacts are: compare with what was registered last, if that was this account.
+			// CAs no longer say what the contacts are: compare with what was registered last, if that was
+			// this account.
 			last := ""
 			if old := issuer.GetStatus().ACME; old != nil && old.URI == account.URL {
 				last = old.LastRegisteredEmail
@@ -444,8 +485,11 @@ func (a *Accounts) register(ctx context.Context, issuer *signer.Issuer, c *acme.
 		limits.RegistrationRefused(ctx, err.Error(), fault.Of(err).Until)
 	}
 	if acme.IsProblem(err, acme.ProblemExternalAccountRequired) && spec.ExternalAccountBinding == nil {
-		return acme.Account{}, fault.Misconfiguredf("ErrRegisterACMEAccount",
-			"the CA wants an external account binding: set spec.acme.externalAccountBinding to the key that it gave you: %w", err)
+		return acme.Account{}, fault.Misconfiguredf(
+			"ErrRegisterACMEAccount",
+			"the CA wants an external account binding: set spec.acme.externalAccountBinding to the key that it gave you: %w",
+			err,
+		)
 	}
 	return account, err
 }
@@ -484,20 +528,33 @@ func (a *Accounts) key(ctx context.Context, issuer *signer.Issuer) (crypto.Signe
 func (a *Accounts) decodeKey(secret *corev1.Secret, entry string) (crypto.Signer, error) {
 	data := secret.Data[entry]
 	if len(data) == 0 {
-		return nil, fault.Misconfiguredf("ErrVerifyACMEAccount", "Secret %s/%s, spec.acme.privateKeySecretRef, has no entry %s: put the account key there, or delete the Secret",
-			secret.Namespace, secret.Name, entry)
+		return nil, fault.Misconfiguredf(
+			"ErrVerifyACMEAccount",
+			"Secret %s/%s, spec.acme.privateKeySecretRef, has no entry %s: put the account key there, or delete the Secret",
+			secret.Namespace,
+			secret.Name,
+			entry,
+		)
 	}
 	key, err := a.Limits.DecodeKeyPEM(data)
 	if err == nil {
 		_, err = acme.Thumbprint(key.Public())
 	}
 	if err != nil {
-		return nil, fault.Misconfiguredf("ErrVerifyACMEAccount", "entry %s of Secret %s/%s is no account key: %w", entry, secret.Namespace, secret.Name, err)
+		return nil, fault.Misconfiguredf(
+			"ErrVerifyACMEAccount",
+			"entry %s of Secret %s/%s is no account key: %w",
+			entry,
+			secret.Namespace,
+			secret.Name,
+			err,
+		)
 	}
 	return key, nil
 }
 
-// makeKey makes the account key and stores it. If somebody else was faster, theirs counts, which is not fresh: it may have an account.
+// makeKey makes the account key and stores it. If somebody else was faster, theirs counts, which is
+// not fresh: it may have an account.
 func (a *Accounts) makeKey(ctx context.Context, issuer *signer.Issuer) (key crypto.Signer, fresh bool, err error) {
 	ref := issuer.GetSpec().ACME.PrivateKey
 	key, encoded, err := NewKey(issuer.GetSpec().ACME)
@@ -520,12 +577,22 @@ func (a *Accounts) makeKey(ctx context.Context, issuer *signer.Issuer) (key cryp
 		key, err = a.decodeKey(secret, keyEntry(ref))
 		return key, false, err
 	case err != nil:
-		return nil, false, fault.Transientf("ErrRegisterACMEAccount", "store the account key in Secret %s/%s: %w", secret.Namespace, secret.Name, err)
+		return nil, false, fault.Transientf(
+			"ErrRegisterACMEAccount",
+			"store the account key in Secret %s/%s: %w",
+			secret.Namespace,
+			secret.Name,
+			err,
+		)
 	}
 	return key, true, nil
 }
 
-func (a *Accounts) macKey(ctx context.Context, issuer *signer.Issuer, b *cmacme.ACMEExternalAccountBinding) ([]byte, error) {
+func (a *Accounts) macKey(
+	ctx context.Context,
+	issuer *signer.Issuer,
+	b *cmacme.ACMEExternalAccountBinding,
+) ([]byte, error) {
 	const field = "spec.acme.externalAccountBinding.keySecretRef"
 	at := issuer.SecretNamespace + "/" + b.Key.Name
 	secret, err := a.Secrets.Get(ctx, issuer.SecretNamespace, b.Key.Name)
@@ -538,17 +605,30 @@ func (a *Accounts) macKey(ctx context.Context, issuer *signer.Issuer, b *cmacme.
 	}
 	text := strings.TrimRight(strings.TrimSpace(string(secret.Data[b.Key.Key])), "=")
 	if text == "" || len(text) > maxMACKey {
-		return nil, fault.Misconfiguredf("ErrRegisterACMEAccount", "Secret %s, %s, has no MAC key in entry %s", at, field, b.Key.Key)
+		return nil, fault.Misconfiguredf(
+			"ErrRegisterACMEAccount",
+			"Secret %s, %s, has no MAC key in entry %s",
+			at,
+			field,
+			b.Key.Key,
+		)
 	}
 	// CAs write base64url, people copy base64.
 	mac, err := base64.RawURLEncoding.DecodeString(strings.NewReplacer("+", "-", "/", "_").Replace(text))
 	if err != nil {
-		return nil, fault.Misconfiguredf("ErrRegisterACMEAccount", "entry %s of Secret %s, %s, is not base64url", b.Key.Key, at, field)
+		return nil, fault.Misconfiguredf(
+			"ErrRegisterACMEAccount",
+			"entry %s of Secret %s, %s, is not base64url",
+			b.Key.Key,
+			at,
+			field,
+		)
 	}
 	return mac, nil
 }
 
-// hash identifies a private key in the status. That of an RSA key is cert-manager's, so that an adopted issuer is not registered again.
+// hash identifies a private key in the status. That of an RSA key is cert-manager's, so that an
+// adopted issuer is not registered again.
 func hash(key crypto.Signer) string {
 	var der []byte
 	if k, ok := key.(*rsa.PrivateKey); ok {
@@ -561,8 +641,8 @@ func hash(key crypto.Signer) string {
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// Believed returns the error of an exchange, as one that passes if the CA did not accept who asked, and the account's key was changed
-// meanwhile: then it is no judgement.
+// Believed returns the error of an exchange, as one that passes if the CA did not accept who asked,
+// and the account's key was changed meanwhile: then it is no judgement.
 func (a *Accounts) Believed(ctx context.Context, issuer *signer.Issuer, by acme.Account, err error) error {
 	if !acme.IsProblem(err, acme.ProblemMalformed, acme.ProblemUnauthorized) {
 		return err

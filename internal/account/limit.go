@@ -7,8 +7,8 @@ import (
 )
 
 // Limit is until when nothing is asked about an object for an account, as the CA said. Anything
-// that happens before, such as the write that reports the limit, is no reason to ask. The zero value
-// is no limit. It is not kept across a restart, which costs one request.
+// that happens before, such as the write that reports the limit, is no reason to ask. The zero
+// value is no limit. It is not kept across a restart, which costs one request.
 type Limit struct {
 	account string
 	until   time.Time

@@ -19,15 +19,18 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// NextSuffix is what the name of the entry ends with in which the next account key stands, beside that of the key in use. Whoever puts a key
-// there has the account's key changed to it, RFC 8555 section 7.3.5. The entry goes when that is done.
+// NextSuffix is what the name of the entry ends with in which the next account key stands, beside
+// that of the key in use. Whoever puts a key there has the account's key changed to it, RFC 8555
+// section 7.3.5. The entry goes when that is done.
 const NextSuffix = ".next"
 
-// previousSuffix is what the name of the entry ends with in which the keys before it stand, the newest first. Issuers of several CAs may share a
-// Secret, and the one whose CA does not answer while another one changes the key has its account with one of them still.
+// previousSuffix is what the name of the entry ends with in which the keys before it stand, the
+// newest first. Issuers of several CAs may share a Secret, and the one whose CA does not answer
+// while another one changes the key has its account with one of them still.
 const previousSuffix = ".previous"
 
-// maxPrevious is how many keys before the one in use are kept: a CA may be away for so many changes, and no old key stays for ever.
+// maxPrevious is how many keys before the one in use are kept: a CA may be away for so many
+// changes, and no old key stays for ever.
 const maxPrevious = 3
 
 // rotating reports whether the account key is to be changed.
@@ -40,10 +43,16 @@ func (a *Accounts) rotating(ctx context.Context, issuer *signer.Issuer) (bool, e
 	return len(secret.Data[keyEntry(ref)+NextSuffix]) > 0, nil
 }
 
-// rotate changes the account key to the one that stands beside it, if there is one, and returns the key that is in use then. Both keys stay
-// in the Secret until the CA has changed, so that after a crash at any moment one of them is the account's. The old one stays after that, too, for
-// the CAs of other issuers with this Secret: see find.
-func (a *Accounts) rotate(ctx context.Context, issuer *signer.Issuer, c *acme.Client, key crypto.Signer) (crypto.Signer, error) {
+// rotate changes the account key to the one that stands beside it, if there is one, and returns the
+// key that is in use then. Both keys stay in the Secret until the CA has changed, so that after a
+// crash at any moment one of them is the account's. The old one stays after that, too, for the CAs
+// of other issuers with this Secret: see find.
+func (a *Accounts) rotate(
+	ctx context.Context,
+	issuer *signer.Issuer,
+	c *acme.Client,
+	key crypto.Signer,
+) (crypto.Signer, error) {
 	ref := issuer.GetSpec().ACME.PrivateKey
 	entry := keyEntry(ref)
 	secret, err := a.Secrets.Get(ctx, issuer.SecretNamespace, ref.Name)
@@ -73,8 +82,14 @@ func (a *Accounts) rotate(ctx context.Context, issuer *signer.Issuer, c *acme.Cl
 			}
 		}
 		if no := (*acme.UnsupportedError)(nil); errors.As(err, &no) {
-			return nil, fault.Misconfiguredf("ErrUpdateACMEAccount", "%w: remove entry %s from Secret %s/%s, and the account stays as it is",
-				no, entry+NextSuffix, secret.Namespace, secret.Name)
+			return nil, fault.Misconfiguredf(
+				"ErrUpdateACMEAccount",
+				"%w: remove entry %s from Secret %s/%s, and the account stays as it is",
+				no,
+				entry+NextSuffix,
+				secret.Namespace,
+				secret.Name,
+			)
 		}
 		if err != nil {
 			return nil, Fault("ErrUpdateACMEAccount", a.Clock.Now(), fmt.Errorf("change the account key: %w", err))
@@ -84,14 +99,29 @@ func (a *Accounts) rotate(ctx context.Context, issuer *signer.Issuer, c *acme.Cl
 		}
 	}
 	// A Secret that is not ours by its label is in no cache that waits for our writes.
-	err = a.Client.Patch(ctx, changed, client.MergeFromWithOptions(secret, client.MergeFromWithOptimisticLock{}), client.DisableReadYourWritesConsistency)
-	if err != nil && !apierrors.IsConflict(err) { // what another issuer with this Secret has written brings us back, if there is still something to do
-		return nil, fault.Transientf("ErrUpdateACMEAccount", "store the new account key in Secret %s/%s: %w", secret.Namespace, secret.Name, err)
+	err = a.Client.Patch(
+		ctx,
+		changed,
+		client.MergeFromWithOptions(secret, client.MergeFromWithOptimisticLock{}),
+		client.DisableReadYourWritesConsistency,
+	)
+	if err != nil &&
+		!apierrors.IsConflict(
+			err,
+		) { // what another issuer with this Secret has written brings us back, if there is still something to do
+		return nil, fault.Transientf(
+			"ErrUpdateACMEAccount",
+			"store the new account key in Secret %s/%s: %w",
+			secret.Namespace,
+			secret.Name,
+			err,
+		)
 	}
 	return next, nil
 }
 
-// changeKey changes the key of an account. Another issuer of this CA, with the same Secret, may have been faster.
+// changeKey changes the key of an account. Another issuer of this CA, with the same Secret, may
+// have been faster.
 func changeKey(ctx context.Context, c *acme.Client, of acme.Account, next crypto.Signer) (acme.Account, error) {
 	changed, err := c.ChangeKey(ctx, of, next)
 	if refused := (*acme.Problem)(nil); errors.As(err, &refused) {
@@ -102,9 +132,15 @@ func changeKey(ctx context.Context, c *acme.Client, of acme.Account, next crypto
 	return changed, err
 }
 
-// find returns the account of the key in use. If the CA knows none, but one of a key before it, that one gets the key in use: it was changed at the
-// CA of another issuer with the same Secret. If there is neither, the error is a Problem of type accountDoesNotExist.
-func (a *Accounts) find(ctx context.Context, issuer *signer.Issuer, c *acme.Client, key crypto.Signer) (acme.Account, error) {
+// find returns the account of the key in use. If the CA knows none, but one of a key before it,
+// that one gets the key in use: it was changed at the CA of another issuer with the same Secret. If
+// there is neither, the error is a Problem of type accountDoesNotExist.
+func (a *Accounts) find(
+	ctx context.Context,
+	issuer *signer.Issuer,
+	c *acme.Client,
+	key crypto.Signer,
+) (acme.Account, error) {
 	account, none := c.FindAccount(ctx, key)
 	if !acme.IsProblem(none, acme.ProblemAccountDoesNotExist) {
 		return account, none
@@ -120,15 +156,23 @@ func (a *Accounts) find(ctx context.Context, issuer *signer.Issuer, c *acme.Clie
 	}
 	for _, old := range keys {
 		account, err := c.FindAccount(ctx, old)
-		if acme.IsProblem(err, acme.ProblemAccountDoesNotExist, acme.ProblemUnauthorized) || err == nil && account.Status != "" && account.Status != acme.StatusValid {
+		if acme.IsProblem(err, acme.ProblemAccountDoesNotExist, acme.ProblemUnauthorized) ||
+			err == nil && account.Status != "" && account.Status != acme.StatusValid {
 			continue // there is none, or it is closed
 		}
 		if err == nil {
 			account, err = changeKey(ctx, c, account, key)
 		}
 		if no := (*acme.UnsupportedError)(nil); errors.As(err, &no) {
-			return acme.Account{}, fault.Misconfiguredf("ErrUpdateACMEAccount", "%w, and another issuer has changed the key of Secret %s/%s: put the key of this account, "+
-				"which is in entry %s, into a Secret of its own, and name that in spec.acme.privateKeySecretRef", no, secret.Namespace, secret.Name, keyEntry(ref)+previousSuffix)
+			return acme.Account{}, fault.Misconfiguredf(
+				"ErrUpdateACMEAccount",
+				"%w, and another issuer has changed the key of Secret %s/%s: put the key of this account, "+
+					"which is in entry %s, into a Secret of its own, and name that in spec.acme.privateKeySecretRef",
+				no,
+				secret.Namespace,
+				secret.Name,
+				keyEntry(ref)+previousSuffix,
+			)
 		}
 		if err != nil {
 			return acme.Account{}, fmt.Errorf("change the account key: %w", err)

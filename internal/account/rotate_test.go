@@ -56,7 +56,8 @@ func FuzzPrevious(f *testing.F) {
 	f.Add([]byte("no key"))
 	f.Fuzz(func(t *testing.T, entry []byte) {
 		keys, err := (&Accounts{}).previous(holding(entry), "tls.key.previous")
-		if err != nil && (fault.Of(err).Class != fault.Misconfigured || !strings.Contains(err.Error(), "remove it, or correct it")) {
+		if err != nil &&
+			(fault.Of(err).Class != fault.Misconfigured || !strings.Contains(err.Error(), "remove it, or correct it")) {
 			t.Errorf("it does not say what to do: %v", err)
 		}
 		if len(keys) > maxPrevious {

@@ -14,17 +14,18 @@ import (
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
-// ErrRecovered is the error of an exchange that the CA refused because it had forgotten the account,
-// which has been registered again meanwhile. The exchange is repeated in RetryRecovered, when the
-// cache has the account.
+// ErrRecovered is the error of an exchange that the CA refused because it had forgotten the
+// account, which has been registered again meanwhile. The exchange is repeated in RetryRecovered,
+// when the cache has the account.
 var ErrRecovered = errors.New("the CA had forgotten the account, which was registered again")
 
 // RetryRecovered is when an exchange that ended with ErrRecovered is repeated.
 const RetryRecovered = time.Second
 
 // Session speaks with the server of an issuer for its account, in a pass about one object. Each
-// method makes one exchange. It holds a place in the lane of the server until Release, another place,
-// or the end of the pass; if there is none its error is a lane.Full. All other errors have a class.
+// method makes one exchange. It holds a place in the lane of the server until Release, another
+// place, or the end of the pass; if there is none its error is a lane.Full. All other errors have a
+// class.
 type Session struct {
 	// Account is the account of the issuer.
 	Account acme.Account
@@ -76,8 +77,8 @@ func (s *Session) NoteLimit(err error) {
 	s.notes.Limit.Note(s.Account.URL, s.accounts.Clock.Now(), err)
 }
 
-// NoteReachability updates the time since when the server does not answer with an outcome that is not
-// of an exchange of the session. If several exchanges of a pass differ, the last one counts.
+// NoteReachability updates the time since when the server does not answer with an outcome that is
+// not of an exchange of the session. If several exchanges of a pass differ, the last one counts.
 func (s *Session) NoteReachability(err error) {
 	switch asked, answers := reachable(s.accounts.Clock.Now(), err); {
 	case !asked:
@@ -141,7 +142,11 @@ func (s *Session) AcceptChallenge(ctx context.Context, url string) (acme.Challen
 }
 
 // Certificate reads a certificate. Check reports what makes its chain unreadable; it may be nil.
-func (s *Session) Certificate(ctx context.Context, url string, check func(chainPEM []byte) error) (acme.Certificate, error) {
+func (s *Session) Certificate(
+	ctx context.Context,
+	url string,
+	check func(chainPEM []byte) error,
+) (acme.Certificate, error) {
 	return exchange(ctx, s, url, func() (acme.Certificate, error) {
 		got, err := s.client.Certificate(ctx, s.Account, url)
 		if err == nil && check != nil {
@@ -160,8 +165,8 @@ const (
 	created = "created"
 )
 
-// exchange makes one with a place in the lane of the server, and classes its error. A reply at a URL
-// that cannot be read is fetched again for a while.
+// exchange makes one with a place in the lane of the server, and classes its error. A reply at a
+// URL that cannot be read is fetched again for a while.
 func exchange[T any](ctx context.Context, s *Session, url string, call func() (T, error)) (T, error) {
 	if err := s.Enter(ctx); err != nil {
 		return *new(T), err
@@ -203,8 +208,8 @@ func (s *Session) outcome(ctx context.Context, url string, asked time.Time, err 
 	return Fault("", now, err)
 }
 
-// reread classes a reply that cannot be read: it is fetched again, until that has been tried for too
-// long.
+// reread classes a reply that cannot be read: it is fetched again, until that has been tried for
+// too long.
 func (n *Notes) reread(url string, now time.Time, err error) error {
 	since, found := n.unread[url]
 	if !found {

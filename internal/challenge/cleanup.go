@@ -110,7 +110,14 @@ func decideCleanUp(ch *cmacme.Challenge, err error, now, limit time.Time) (d cle
 		if !ch.Status.Presented { // a call that failed, or a process that ended before it could say so, may have set it up
 			stays = "may be there: look, and remove it by hand"
 		}
-		d.GaveUp = fmt.Sprintf("Gave up cleaning up the %s challenge of %s, and %s %s. %s", kind, name, leftover(ch), stays, err)
+		d.GaveUp = fmt.Sprintf(
+			"Gave up cleaning up the %s challenge of %s, and %s %s. %s",
+			kind,
+			name,
+			leftover(ch),
+			stays,
+			err,
+		)
 		warn("CleanUpError", "%s", d.GaveUp)
 	case errors.As(err, &full):
 		d.Again = min(full.After, limit.Sub(now)) // its place calls, but not for ever
@@ -165,7 +172,11 @@ func (r *Reconciler) remove(ctx context.Context, ch *cmacme.Challenge) error {
 func leftover(ch *cmacme.Challenge) string {
 	switch ch.Spec.Type {
 	case cmacme.ACMEChallengeTypeDNS01:
-		text := fmt.Sprintf("the TXT record %s with the value %q", cmp.Or(ch.Spec.RecordName, acme.DNS01Name(ch.Spec.DNSName)), ch.Spec.Key)
+		text := fmt.Sprintf(
+			"the TXT record %s with the value %q",
+			cmp.Or(ch.Spec.RecordName, acme.DNS01Name(ch.Spec.DNSName)),
+			ch.Spec.Key,
+		)
 		if spec := ch.Spec.Solver.DNS01; spec != nil && (spec.CNAMEStrategy == cmacme.FollowStrategy || spec.AcmeDNS != nil) {
 			text += ", where the CNAME of that name leads,"
 		}

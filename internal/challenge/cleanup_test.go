@@ -39,11 +39,23 @@ func TestACleanUpWaitsAsLongAsAServiceSays(t *testing.T) {
 	}
 	for wait, want := range map[time.Duration]time.Duration{time.Second: cleanUpAgain, 3 * time.Minute: 3 * time.Minute, time.Hour: cleanUpLimit} {
 		r := &Reconciler{
-			Client: fake.NewClientBuilder().WithScheme(scheme).Build(), Clock: clocktesting.NewFakePassiveClock(now), Events: record.NewFakeRecorder(1),
+			Client: fake.NewClientBuilder().
+				WithScheme(scheme).
+				Build(),
+			Clock:   clocktesting.NewFakePassiveClock(now),
+			Events:  record.NewFakeRecorder(1),
 			Solvers: map[cmacme.ACMEChallengeType]solver.Solver{cmacme.ACMEChallengeTypeDNS01: limiting{until: now.Add(wait)}},
 		}
 		at := metav1.NewTime(now)
-		ch := &cmacme.Challenge{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "c", UID: "u", DeletionTimestamp: &at, Finalizers: []string{cmacme.ACMEDomainQualifiedFinalizer}}}
+		ch := &cmacme.Challenge{
+			ObjectMeta: metav1.ObjectMeta{
+				Namespace:         "shop",
+				Name:              "c",
+				UID:               "u",
+				DeletionTimestamp: &at,
+				Finalizers:        []string{cmacme.ACMEDomainQualifiedFinalizer},
+			},
+		}
 		ch.Spec.Type, ch.Status.Presented = cmacme.ACMEChallengeTypeDNS01, true
 		if got, err := r.cleanUp(t.Context(), ch); err != nil || got.RequeueAfter != want {
 			t.Errorf("asked to wait for %s, it comes back after %s, %v", wait, got.RequeueAfter, err)

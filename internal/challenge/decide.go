@@ -29,8 +29,8 @@ const (
 	// lostAgain is how long after it was presented a proof that is seen nowhere is presented again.
 	// Services that publish late need as long, so it is done after twice that time next, and so on.
 	lostAgain = 5 * time.Minute
-	// giveUpAfter is how long after it was presented a challenge fails that cannot be seen, or that the
-	// CA does not finish. The Order fails, and another follows after the back-off.
+	// giveUpAfter is how long after it was presented a challenge fails that cannot be seen, or that
+	// the CA does not finish. The Order fails, and another follows after the back-off.
 	giveUpAfter = 2 * time.Hour
 	// Checks are checkAgain apart at first, and less often after these times.
 	checkAgain             = 2 * time.Second
@@ -154,8 +154,8 @@ func (d *decider) admitted() {
 // ended reports whether an authorization has come to its end.
 func ended(z acme.Authorization) bool { return z.Status != acme.StatusPending }
 
-// authorizationRead follows ReadAuthorization, which is done before presenting, after accepting, and
-// where a lost proof or a refusal of Accept may mean that the authorization has ended.
+// authorizationRead follows ReadAuthorization, which is done before presenting, after accepting,
+// and where a lost proof or a refusal of Accept may mean that the authorization has ended.
 func (d *decider) authorizationRead() {
 	z := d.Authorization
 	switch {
@@ -470,8 +470,8 @@ func waitingBehind(ch *cmacme.Challenge, slot Slot, capacity int) string {
 		named(ch.Namespace, slot.Ahead))
 }
 
-// named names the first of some challenges to the users of a namespace, who may not know of those of
-// other namespaces.
+// named names the first of some challenges to the users of a namespace, who may not know of those
+// of other namespaces.
 func named(namespace string, all []*cmacme.Challenge) string {
 	const few = 3
 	var own []string

@@ -18,8 +18,8 @@ import (
 // DiagnoseTimeout bounds all that is done to explain a refusal.
 const DiagnoseTimeout = 15 * time.Second
 
-// diagnose explains why a proof was refused: what the CA saw, what is seen from here, and what to do.
-// The error is a lane.Full.
+// diagnose explains why a proof was refused: what the CA saw, what is seen from here, and what to
+// do. The error is a lane.Full.
 func (r *Reconciler) diagnose(ctx context.Context, p *parties, ch *cmacme.Challenge,
 	problem *acme.Problem) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, DiagnoseTimeout)

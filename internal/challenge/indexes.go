@@ -43,8 +43,8 @@ func AddIndexes(ctx context.Context, indexer client.FieldIndexer) error {
 	return nil
 }
 
-// cached are the options of a list from an index, without a copy. The caller must not change what it
-// gets.
+// cached are the options of a list from an index, without a copy. The caller must not change what
+// it gets.
 func cached(index, value string) []client.ListOption {
 	return []client.ListOption{
 		client.MatchingFields{index: value}, client.UnsafeDisableDeepCopy,

@@ -16,8 +16,8 @@ type Observation struct {
 	// Challenge has the status that was decided so far.
 	Challenge *cmacme.Challenge
 	Memory    Memory
-	// Blocked is why nothing can be done: there is no issuer, solver or account, or the Challenge is not
-	// what its Order asks for.
+	// Blocked is why nothing can be done: there is no issuer, solver or account, or the Challenge is
+	// not what its Order asks for.
 	Blocked error
 	// LimitedFor is how long nothing is to be asked, as the CA or the service of the solver said.
 	LimitedFor time.Duration
@@ -89,8 +89,8 @@ type Decision struct {
 	Memory Memory
 	// Verdict is the final state that Count counts, and its reason.
 	Verdict Verdict
-	// Again is when to look again if nothing happens before, zero for never. If Err is set it is for the
-	// work queue to say.
+	// Again is when to look again if nothing happens before, zero for never. If Err is set it is for
+	// the work queue to say.
 	Again time.Duration
 	Err   error
 	// Slot is what becomes of the slot of a challenge that is not presented.
@@ -98,7 +98,8 @@ type Decision struct {
 	// Wake are siblings that may have waited for this challenge.
 	Wake []types.NamespacedName
 	// Done are events about what was done with others, and are reported at once: if the status cannot
-	// be written, the next pass may find no trace of it. Events are reported when the status is written.
+	// be written, the next pass may find no trace of it. Events are reported when the status is
+	// written.
 	Done, Events []Event
 }
 

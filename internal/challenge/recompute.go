@@ -17,7 +17,8 @@ import (
 )
 
 // recompute sees whether a Challenge is what its Order and issuer ask for, before their credentials
-// are used for it. Admission policies let no other user write one; but it may be older than they are.
+// are used for it. Admission policies let no other user write one; but it may be older than they
+// are.
 func (r *Reconciler) recompute(ctx context.Context, i *signer.Issuer, by acme.Account,
 	ch *cmacme.Challenge) error {
 	order := &cmacme.Order{}

@@ -22,8 +22,8 @@ import (
 // slots remembers what the scheduler has to know of all challenges. The zero value is ready.
 type slots struct {
 	mu sync.Mutex
-	// entries are the challenges that are not finished, or hold a slot, or may have something presented.
-	// The first snapshot lists them, and from then on each pass updates its own.
+	// entries are the challenges that are not finished, or hold a slot, or may have something
+	// presented. The first snapshot lists them, and from then on each pass updates its own.
 	entries map[types.NamespacedName]*entry
 	listed  bool
 	turns   map[scheduler.Slot]time.Time
@@ -110,7 +110,8 @@ func (s *slots) took(slot scheduler.Slot, now time.Time) {
 	s.turns[slot] = now
 }
 
-// capacity is how many proofs can stand at once where that of a challenge does, zero for any number.
+// capacity is how many proofs can stand at once where that of a challenge does, zero for any
+// number.
 func (r *Reconciler) capacity(ch *cmacme.Challenge) int {
 	if s, ok := r.Solvers[ch.Spec.Type].(solver.Exclusive); ok {
 		return s.Room(ch)
@@ -152,8 +153,8 @@ func (r *Reconciler) snapshot(ctx context.Context) (*scheduler.Snapshot, error) 
 	return snapshot, nil
 }
 
-// admit asks the scheduler whether a challenge may be presented, and whose proofs must stay beside its
-// own.
+// admit asks the scheduler whether a challenge may be presented, and whose proofs must stay beside
+// its own.
 func (r *Reconciler) admit(ctx context.Context, ch *cmacme.Challenge) (Slot, []*cmacme.Challenge, error) {
 	slot, neighbors, err := r.tryAdmit(ctx, ch)
 	if err != nil || !slot.Free || r.capacity(ch) == 0 {
@@ -168,8 +169,12 @@ func (r *Reconciler) admit(ctx context.Context, ch *cmacme.Challenge) (Slot, []*
 	return r.tryAdmit(ctx, ch)
 }
 
-// tryAdmit is admit for a challenge at the place that its status says. What is admitted counts at once.
-func (r *Reconciler) tryAdmit(ctx context.Context, ch *cmacme.Challenge) (slot Slot, neighbors []*cmacme.Challenge, err error) {
+// tryAdmit is admit for a challenge at the place that its status says. What is admitted counts at
+// once.
+func (r *Reconciler) tryAdmit(
+	ctx context.Context,
+	ch *cmacme.Challenge,
+) (slot Slot, neighbors []*cmacme.Challenge, err error) {
 	slot = Slot{Place: ch.Status.EffectiveName, Again: r.slots.checkAgain()}
 	r.slots.mu.Lock()
 	defer r.slots.mu.Unlock()
@@ -223,8 +228,8 @@ func (r *Reconciler) neighbors(ctx context.Context, ch *cmacme.Challenge) ([]*cm
 	return s.Neighbors(ch), nil
 }
 
-// reserve holds the place of a challenge that has ended while what may be there of it is removed, so
-// that no other proof is put there, which might be removed, too. If one stands there already the
+// reserve holds the place of a challenge that has ended while what may be there of it is removed,
+// so that no other proof is put there, which might be removed, too. If one stands there already the
 // error is a solver.Later.
 func (r *Reconciler) reserve(ctx context.Context, ch *cmacme.Challenge, x solver.Exclusive) (err error) {
 	place := ch.Status.EffectiveName

@@ -109,9 +109,13 @@ func (r *Reconciler) act(ctx context.Context, p *parties, o *Observation) (err e
 	return err
 }
 
-// findDuplicate looks for an Order that is to be finalized before another is sent. It takes the place
-// in the limiter first: from then on the order is being sent.
-func (r *Reconciler) findDuplicate(ctx context.Context, p *parties, order *cmacme.Order) (*types.NamespacedName, error) {
+// findDuplicate looks for an Order that is to be finalized before another is sent. It takes the
+// place in the limiter first: from then on the order is being sent.
+func (r *Reconciler) findDuplicate(
+	ctx context.Context,
+	p *parties,
+	order *cmacme.Order,
+) (*types.NamespacedName, error) {
 	if err := p.session.Enter(ctx); err != nil {
 		return nil, err
 	}

@@ -19,8 +19,9 @@ import (
 const (
 	// atOnce is how many authorizations of an order are read at once.
 	atOnce = 8
-	// maxAuthorizations is how many an order may want, and maxOffered how many challenges of each are kept. CAs want one for each name, of
-	// which they take a hundred or a few, and offer less than ten.
+	// maxAuthorizations is how many an order may want, and maxOffered how many challenges of each are
+	// kept. CAs want one for each name, of which they take a hundred or a few, and offer less than
+	// ten.
 	maxAuthorizations, maxOffered = 1000, 20
 )
 
@@ -41,7 +42,8 @@ func authorizations(ctx context.Context, s *account.Session, urls []string) ([]a
 	return found, errors.Join(errs...)
 }
 
-// firstToExpire is when the first of authorizations expires, zero if none does. What has expired already when it is new is by another clock.
+// firstToExpire is when the first of authorizations expires, zero if none does. What has expired
+// already when it is new is by another clock.
 func firstToExpire(all []acme.Authorization, now time.Time) (until time.Time) {
 	for _, z := range all {
 		if z.Expires != nil && now.Before(*z.Expires) && (until.IsZero() || z.Expires.Before(until)) {
@@ -104,8 +106,8 @@ func (r *Reconciler) readAuthorizations(ctx context.Context, p *parties, order *
 		return nil, expiry, err
 	}
 	for i, z := range unread {
-		// Nothing is proved to a CA but what was asked for. What is proved already may be more, such as the
-		// name above.
+		// Nothing is proved to a CA but what was asked for. What is proved already may be more, such as
+		// the name above.
 		if found[i].Status == acme.StatusPending && !asked(ask, found[i].Identifier) {
 			return nil, expiry, fault.Refusedf("InvalidOrder", "the CA wants proof for %s, which the order is not for",
 				neworder.Describe([]acme.Identifier{found[i].Identifier}))

@@ -15,15 +15,25 @@ import (
 // maxExplained is how many names of an order are looked at.
 const maxExplained = 3
 
-// explainCAA says which CAA records keep the CA from issuing an order whose names are all proven: CAs read them again when they issue. It is empty if
-// the problem is another one. The error is a lane.Full.
-func (r *Reconciler) explainCAA(ctx context.Context, p *parties, order *cmacme.Order, challenges []cmacme.Challenge, problem *acme.Problem) (string, error) {
+// explainCAA says which CAA records keep the CA from issuing an order whose names are all proven:
+// CAs read them again when they issue. It is empty if the problem is another one. The error is a
+// lane.Full.
+func (r *Reconciler) explainCAA(
+	ctx context.Context,
+	p *parties,
+	order *cmacme.Order,
+	challenges []cmacme.Challenge,
+	problem *acme.Problem,
+) (string, error) {
 	if !diagnosis.AboutCAA(problem) {
 		return "", nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, challenge.DiagnoseTimeout)
 	defer cancel()
-	named := slices.DeleteFunc(slices.Clone(order.Spec.DNSNames), func(name string) bool { return !strings.Contains(problem.Error(), strings.TrimPrefix(name, "*.")) })
+	named := slices.DeleteFunc(
+		slices.Clone(order.Spec.DNSNames),
+		func(name string) bool { return !strings.Contains(problem.Error(), strings.TrimPrefix(name, "*.")) },
+	)
 	if len(named) == 0 {
 		named = order.Spec.DNSNames
 	}

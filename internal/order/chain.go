@@ -52,8 +52,8 @@ func (r *Reconciler) fetch(ctx context.Context, p *parties, order *cmacme.Order,
 	return got, nil
 }
 
-// offers reads the chains of a certificate until one is as the issuer prefers it, and returns which is
-// best.
+// offers reads the chains of a certificate until one is as the issuer prefers it, and returns which
+// is best.
 func (r *Reconciler) offers(ctx context.Context, p *parties, order *cmacme.Order, ca acme.Order,
 	now time.Time) (offers []offer, best int, err error) {
 	chain, err := p.session.Certificate(ctx, ca.Certificate, func(chainPEM []byte) error {
@@ -102,7 +102,8 @@ func (r *Reconciler) judge(order *cmacme.Order, chainPEM []byte, now time.Time) 
 	return is
 }
 
-// besides says why it is another chain than the one that was to be, or nothing if it is that one: the preferred one, or the default.
+// besides says why it is another chain than the one that was to be, or nothing if it is that one:
+// the preferred one, or the default.
 func besides(offers []offer, taken int, preferred string) string {
 	switch is := offers[taken]; {
 	case preferred == "" && taken == 0, preferred != "" && is.top == preferred:
@@ -113,14 +114,23 @@ func besides(offers []offer, taken int, preferred string) string {
 	var tops []string
 	for _, o := range offers {
 		if o.top == preferred {
-			return fmt.Sprintf("The chain of %q that the issuer prefers is not used, but that of %.64q: %s", preferred, offers[taken].top, o.err)
+			return fmt.Sprintf(
+				"The chain of %q that the issuer prefers is not used, but that of %.64q: %s",
+				preferred,
+				offers[taken].top,
+				o.err,
+			)
 		}
 		if top := fmt.Sprintf("%.64q", o.top); !slices.Contains(tops, top) {
 			tops = append(tops, top)
 		}
 	}
-	return fmt.Sprintf("The CA has no chain of %q, which the issuer prefers, but those of %s: that of %.64q is used. Correct spec.acme.preferredChain, or leave it out",
-		preferred, strings.Join(tops, ", "), offers[taken].top)
+	return fmt.Sprintf(
+		"The CA has no chain of %q, which the issuer prefers, but those of %s: that of %.64q is used. Correct spec.acme.preferredChain, or leave it out",
+		preferred,
+		strings.Join(tops, ", "),
+		offers[taken].top,
+	)
 }
 
 // check reports what is wrong with a chain for an order, and the names that the CA has added of

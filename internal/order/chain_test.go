@@ -27,7 +27,12 @@ func p256(t *testing.T) *ecdsa.PrivateKey {
 	return key
 }
 
-func sign(t *testing.T, template, parent *x509.Certificate, public crypto.PublicKey, by crypto.Signer) *x509.Certificate {
+func sign(
+	t *testing.T,
+	template, parent *x509.Certificate,
+	public crypto.PublicKey,
+	by crypto.Signer,
+) *x509.Certificate {
 	t.Helper()
 	der, err := x509.CreateCertificate(rand.Reader, template, parent, public, by)
 	if err != nil {
@@ -43,7 +48,14 @@ func sign(t *testing.T, template, parent *x509.Certificate, public crypto.Public
 func TestWhatIsWrongWithAChain(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	caKey, key := p256(t), p256(t)
-	ca := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "CA"}, NotBefore: now.AddDate(-1, 0, 0), NotAfter: now.AddDate(5, 0, 0), IsCA: true, BasicConstraintsValid: true}
+	ca := &x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		Subject:               pkix.Name{CommonName: "CA"},
+		NotBefore:             now.AddDate(-1, 0, 0),
+		NotAfter:              now.AddDate(5, 0, 0),
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+	}
 	root := sign(t, ca, ca, caKey.Public(), caKey)
 	otherKey := p256(t)
 	stranger := sign(t, ca, ca, otherKey.Public(), otherKey)
@@ -56,7 +68,8 @@ func TestWhatIsWrongWithAChain(t *testing.T) {
 		return sign(t, template, root, public, caKey)
 	}
 	same := func(*x509.Certificate) {}
-	// old is what has expired an hour ago: a root, an intermediate below the root, and one above an intermediate.
+	// old is what has expired an hour ago: a root, an intermediate below the root, and one above an
+	// intermediate.
 	old := func(name string, subject, parent *x509.Certificate, public crypto.PublicKey, by crypto.Signer) *x509.Certificate {
 		template := *ca
 		template.NotAfter = now.Add(-time.Hour)
@@ -72,7 +85,14 @@ func TestWhatIsWrongWithAChain(t *testing.T) {
 	}
 	middleKey, otherRootKey := p256(t), p256(t)
 	middle := &x509.Certificate{
-		SerialNumber: big.NewInt(3), Subject: pkix.Name{CommonName: "middle"}, NotBefore: now.AddDate(-1, 0, 0), NotAfter: now.AddDate(1, 0, 0), IsCA: true, BasicConstraintsValid: true,
+		SerialNumber: big.NewInt(
+			3,
+		),
+		Subject:               pkix.Name{CommonName: "middle"},
+		NotBefore:             now.AddDate(-1, 0, 0),
+		NotAfter:              now.AddDate(1, 0, 0),
+		IsCA:                  true,
+		BasicConstraintsValid: true,
 	}
 	between := sign(t, middle, root, middleKey.Public(), caKey)
 	oldBetween := old("", between, root, middleKey.Public(), caKey)

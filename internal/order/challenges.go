@@ -47,8 +47,8 @@ func (r *Reconciler) makeChallenges(ctx context.Context, p *parties, order *cmac
 	return made, nil
 }
 
-// makeChallenge creates the Challenge for an authorization. Open says that another one for it is still
-// being deleted, which is watched.
+// makeChallenge creates the Challenge for an authorization. Open says that another one for it is
+// still being deleted, which is watched.
 func (r *Reconciler) makeChallenge(ctx context.Context, p *parties, order *cmacme.Order, z cmacme.ACMEAuthorization,
 	challenges []cmacme.Challenge) (open, created bool, err error) {
 	ch, err := desired.Challenge(order, z, p.issuer.GetSpec().ACME, p.session.Account)
@@ -66,13 +66,20 @@ func (r *Reconciler) makeChallenge(ctx context.Context, p *parties, order *cmacm
 		}
 		return false, false, fmt.Errorf("create Challenge %s: %w", ch.Name, err)
 	}
-	r.Events.Eventf(order, corev1.EventTypeNormal, "Created", "Created Challenge resource %q for domain %q", ch.Name, ch.Spec.DNSName)
+	r.Events.Eventf(
+		order,
+		corev1.EventTypeNormal,
+		"Created",
+		"Created Challenge resource %q for domain %q",
+		ch.Name,
+		ch.Spec.DNSName,
+	)
 	return false, true, nil
 }
 
-// replaced reports whether another challenge takes the place of one that the CA was not asked to look
-// at: its solver is not what the issuer now says, or its proof is made of an account, or its key, that
-// was changed. The name is made of all that a challenge is, as it was asked for.
+// replaced reports whether another challenge takes the place of one that the CA was not asked to
+// look at: its solver is not what the issuer now says, or its proof is made of an account, or its
+// key, that was changed. The name is made of all that a challenge is, as it was asked for.
 func replaced(order *cmacme.Order, z cmacme.ACMEAuthorization, p *parties, is *cmacme.Challenge) bool {
 	ch, err := desired.Challenge(order, z, p.issuer.GetSpec().ACME, p.session.Account)
 	return err == nil && ch.Name != is.Name

@@ -268,8 +268,8 @@ func (d *decider) progress() {
 			d.conclude(verdict{worst, why(d.CA, d.Challenges)})
 			return
 		}
-		// Nothing is open here. What was proven before this order may have expired, at a CA that says so in
-		// the authorization alone.
+		// Nothing is open here. What was proven before this order may have expired, at a CA that says so
+		// in the authorization alone.
 		useless := func(z cmacme.ACMEAuthorization) bool { return z.InitialState == cmacme.Expired }
 		if d.m.Poll.Slow() || slices.ContainsFunc(d.st.Authorizations, useless) {
 			d.next(CheckAuthorizations)
@@ -381,9 +381,12 @@ func (d *decider) failuresCounted() {
 // fetched follows Fetch.
 func (d *decider) fetched() {
 	if d.Fetched.OtherKey && d.m.Finalized.IsZero() {
-		// Nothing was issued for this one, whatever its state says: the other one may have waited too long to
-		// be waited for, or be no Order.
-		d.end(cmacme.Expired, "the CA has answered another request for the same names with this order, too, and issued it for that one's key")
+		// Nothing was issued for this one, whatever its state says: the other one may have waited too
+		// long to be waited for, or be no Order.
+		d.end(
+			cmacme.Expired,
+			"the CA has answered another request for the same names with this order, too, and issued it for that one's key",
+		)
 		return
 	}
 	d.Events = append(d.Events, d.Fetched.Warnings...)
@@ -392,9 +395,9 @@ func (d *decider) fetched() {
 	d.again(0)
 }
 
-// lapse ends an order that is of no use any more, though no proof failed: it took too long, or belongs
-// to another account. Another takes its place at once, unless the CA was asked for the certificate of
-// this one: then it may have been issued.
+// lapse ends an order that is of no use any more, though no proof failed: it took too long, or
+// belongs to another account. Another takes its place at once, unless the CA was asked for the
+// certificate of this one: then it may have been issued.
 func (d *decider) lapse(reason string) {
 	state := cmacme.Expired
 	if d.st.State == cmacme.Processing || !d.m.Finalized.IsZero() {

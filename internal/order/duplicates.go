@@ -16,9 +16,9 @@ import (
 )
 
 // A CA may answer a request for the names of an order that is already open for the same account
-// with that order: RFC 8555 section 7.4 allows it, and Let's Encrypt does it. Two Orders would share
-// it, and only the one that finalizes first would get a certificate. So a duplicate is sent only
-// after the first one was finalized.
+// with that order: RFC 8555 section 7.4 allows it, and Let's Encrypt does it. Two Orders would
+// share it, and only the one that finalizes first would get a certificate. So a duplicate is sent
+// only after the first one was finalized.
 
 // byOpen is the field index of Orders that the CA has accepted and that are not finished, by their
 // order key.

@@ -81,8 +81,8 @@ func (d *decider) limited(failure *fault.Error) {
 	d.again(wait)
 }
 
-// reachability writes since when the order, or one of its challenges, waits for a server that does not
-// answer. An error of an exchange has said so already.
+// reachability writes since when the order, or one of its challenges, waits for a server that does
+// not answer. An error of an exchange has said so already.
 func (d *decider) reachability() {
 	if !d.failed {
 		d.st.UnreachableSince = nil
@@ -95,8 +95,8 @@ func (d *decider) reachability() {
 	}
 }
 
-// worst is how challenges ended that did not succeed: of several, one whose proof failed. It is empty
-// if there is none.
+// worst is how challenges ended that did not succeed: of several, one whose proof failed. It is
+// empty if there is none.
 func worst(challenges []cmacme.Challenge) cmacme.State {
 	var worst cmacme.State
 	for i := range challenges {

@@ -41,7 +41,12 @@ func AddIndexes(ctx context.Context, indexer client.FieldIndexer) error {
 			return []string{string(owner.UID)}
 		}),
 		indexer.IndexField(ctx, &cmacme.Order{}, byOpen, func(o client.Object) []string { return openOf(o.(*cmacme.Order)) }),
-		indexer.IndexField(ctx, &cmacme.Order{}, byNames, func(o client.Object) []string { return namesOf(o.(*cmacme.Order)) }),
+		indexer.IndexField(
+			ctx,
+			&cmacme.Order{},
+			byNames,
+			func(o client.Object) []string { return namesOf(o.(*cmacme.Order)) },
+		),
 	)
 	if err != nil {
 		return fmt.Errorf("index Orders: %w", err)
@@ -49,9 +54,14 @@ func AddIndexes(ctx context.Context, indexer client.FieldIndexer) error {
 	return nil
 }
 
-// cached are the options of a list from an index, without a copy. The caller must not change what it gets.
+// cached are the options of a list from an index, without a copy. The caller must not change what
+// it gets.
 func cached(index, value string) []client.ListOption {
 	return []client.ListOption{
-		client.MatchingFields{index: value}, client.UnsafeDisableDeepCopy, &client.ListOptions{DisableReadYourWritesConsistency: true},
+		client.MatchingFields{
+			index: value,
+		},
+		client.UnsafeDisableDeepCopy,
+		&client.ListOptions{DisableReadYourWritesConsistency: true},
 	}
 }

@@ -21,13 +21,15 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// renewedWithin is how long after a certificate another with the same names counts as its renewal: a day less than Let's Encrypt does.
+// renewedWithin is how long after a certificate another with the same names counts as its renewal:
+// a day less than Let's Encrypt does.
 const renewedWithin = 119 * 24 * time.Hour
 
 // rateLimited is the reason of an order that waits for a limit.
 const rateLimited = "RateLimited"
 
-// lineAgain is when an order that waits looks again how long that is: those before it may have left, as somebody made one certificate of many.
+// lineAgain is when an order that waits looks again how long that is: those before it may have
+// left, as somebody made one certificate of many.
 const lineAgain = 10 * time.Minute
 
 // byNames is the field index of Orders with a certificate by what it is for.
@@ -99,8 +101,15 @@ func (r *Reconciler) ask(ctx context.Context, p *parties, order *cmacme.Order) (
 		return ratelimit.Request{}, err
 	}
 	a := ratelimit.Request{
-		ID: string(order.UID), Namespace: order.Namespace, Name: order.Name, Account: account, Identifiers: wanted.Identifiers,
-		Manual: order.Annotations[signer.ManualAnnotation] != "", Created: order.CreationTimestamp.Time,
+		ID: string(
+			order.UID,
+		),
+		Namespace:   order.Namespace,
+		Name:        order.Name,
+		Account:     account,
+		Identifiers: wanted.Identifiers,
+		Manual:      order.Annotations[signer.ManualAnnotation] != "",
+		Created:     order.CreationTimestamp.Time,
 	}
 	a.Limits, a.Published = limitsOf(spec)
 	if name := order.Annotations[cmapi.CertificateNameKey]; name != "" {
@@ -126,7 +135,8 @@ func (r *Reconciler) ask(ctx context.Context, p *parties, order *cmacme.Order) (
 		return a, err
 	}
 	for n := range same.Items {
-		if o := &same.Items[n]; sameHost(o.Status.URL, account) && r.Clock.Now().Sub(o.CreationTimestamp.Time) < renewedWithin {
+		if o := &same.Items[n]; sameHost(o.Status.URL, account) &&
+			r.Clock.Now().Sub(o.CreationTimestamp.Time) < renewedWithin {
 			a.Renewal = true
 		}
 	}
@@ -155,10 +165,18 @@ func (r *Reconciler) refused(ctx context.Context, p *parties, err error) error {
 }
 
 // Past returns how to list the orders to the CA of a directory.
-func Past(c client.Reader, scope signer.Scope) func(ctx context.Context, directory string) ([]ratelimit.OrderRecord, error) {
+func Past(
+	c client.Reader,
+	scope signer.Scope,
+) func(ctx context.Context, directory string) ([]ratelimit.OrderRecord, error) {
 	return func(ctx context.Context, directory string) ([]ratelimit.OrderRecord, error) {
 		var list cmacme.OrderList
-		if err := c.List(ctx, &list, client.UnsafeDisableDeepCopy, &client.ListOptions{DisableReadYourWritesConsistency: true}); err != nil {
+		if err := c.List(
+			ctx,
+			&list,
+			client.UnsafeDisableDeepCopy,
+			&client.ListOptions{DisableReadYourWritesConsistency: true},
+		); err != nil {
 			return nil, err
 		}
 		issuers := map[string]*signer.Issuer{}
@@ -174,7 +192,8 @@ func Past(c client.Reader, scope signer.Scope) func(ctx context.Context, directo
 				}
 				issuers[key] = i
 			}
-			if i == nil || i.GetSpec().ACME == nil || ratelimit.Canonical(i.GetSpec().ACME.Server) != directory || i.GetStatus().ACME == nil {
+			if i == nil || i.GetSpec().ACME == nil || ratelimit.Canonical(i.GetSpec().ACME.Server) != directory ||
+				i.GetStatus().ACME == nil {
 				continue
 			}
 			wanted, err := neworder.Request(o)
@@ -183,8 +202,15 @@ func Past(c client.Reader, scope signer.Scope) func(ctx context.Context, directo
 			}
 			p := ratelimit.OrderRecord{
 				Request: ratelimit.Request{
-					ID: string(o.UID), Namespace: o.Namespace, Name: o.Name, Account: i.GetStatus().ACME.URI, Identifiers: wanted.Identifiers,
-					Renewal: wanted.Replaces != "", Created: o.CreationTimestamp.Time,
+					ID: string(
+						o.UID,
+					),
+					Namespace:   o.Namespace,
+					Name:        o.Name,
+					Account:     i.GetStatus().ACME.URI,
+					Identifiers: wanted.Identifiers,
+					Renewal:     wanted.Replaces != "",
+					Created:     o.CreationTimestamp.Time,
 				},
 				Sent: o.Status.URL != "", Finished: acmestatus.Finished(o.Status.State), Issued: o.Status.State == cmacme.Valid,
 			}
@@ -200,7 +226,8 @@ func Past(c client.Reader, scope signer.Scope) func(ctx context.Context, directo
 	}
 }
 
-// whenOf is when the certificate of an order begins, or when the order failed or was paused: zero if that is not known.
+// whenOf is when the certificate of an order begins, or when the order failed or was paused: zero
+// if that is not known.
 func whenOf(o *cmacme.Order) time.Time {
 	switch st := o.Status; {
 	case st.State == cmacme.Valid:
@@ -218,7 +245,8 @@ func whenOf(o *cmacme.Order) time.Time {
 // pausedUnsent reports whether an order was not sent as its names are paused.
 func pausedUnsent(o *cmacme.Order) bool { return o.Status.PausedUntil != nil && o.Status.URL == "" }
 
-// failedOf returns the names of an order of which one at least was not proven, or is paused, and why.
+// failedOf returns the names of an order of which one at least was not proven, or is paused, and
+// why.
 func failedOf(o *cmacme.Order, wanted []acme.Identifier) (names []acme.Identifier, why string) {
 	switch {
 	case o.Status.State == cmacme.Invalid && o.Status.FailureTime != nil:
@@ -234,8 +262,9 @@ func failedOf(o *cmacme.Order, wanted []acme.Identifier) (names []acme.Identifie
 	return nil, ""
 }
 
-// countFailures counts the validations that failed together with an order, and whose Challenges, which
-// go with it, do not know: the CA counts them, too. It returns which names are paused from now on.
+// countFailures counts the validations that failed together with an order, and whose Challenges,
+// which go with it, do not know: the CA counts them, too. It returns which names are paused from
+// now on.
 func (r *Reconciler) countFailures(ctx context.Context, p *parties, order *cmacme.Order,
 	challenges []cmacme.Challenge) (names []string, until time.Time, err error) {
 	ca := r.RateLimits.CA(p.spec().Server)

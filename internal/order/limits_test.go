@@ -17,7 +17,12 @@ func TestWhatAnOrderSaysOfWhenItEnded(t *testing.T) {
 	created := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	later := metav1.NewTime(created.Add(time.Hour))
 	key := p256(t)
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: created.Add(192 * time.Hour), NotAfter: created.AddDate(0, 3, 0), DNSNames: []string{"www.example.com"}}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		NotBefore:    created.Add(192 * time.Hour),
+		NotAfter:     created.AddDate(0, 3, 0),
+		DNSNames:     []string{"www.example.com"},
+	}
 	leaf := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: sign(t, template, template, key.Public(), key).Raw})
 	for name, test := range map[string]struct {
 		status cmacme.OrderStatus
@@ -44,7 +49,10 @@ func TestAnOrderThatWaitsForLongLooksAgainWhetherThoseBeforeItHaveLeft(t *testin
 	now := time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)
 	for wait, want := range map[time.Duration]time.Duration{time.Minute: time.Minute, 14 * 24 * time.Hour: lineAgain} {
 		err := postponed(ratelimit.Decision{Kind: ratelimit.Domain, Until: now.Add(wait), Ahead: 50})
-		if d := Decide(Observation{Now: now, Order: &cmacme.Order{}, Done: Admit, Err: err}); d.Err != nil || d.Again != want {
+		if d := Decide(
+			Observation{Now: now, Order: &cmacme.Order{}, Done: Admit, Err: err},
+		); d.Err != nil ||
+			d.Again != want {
 			t.Errorf("of %s it waits %s, %v", wait, d.Again, d.Err)
 		}
 	}

@@ -20,8 +20,8 @@ type remembered struct {
 // Memory is what a decision knows of the passes before. A restart forgets it.
 type Memory struct {
 	Poll poll.Backoff
-	// Finalized is when the CA was asked to finalize. Of an order that began before a restart the state
-	// says it, a moment later.
+	// Finalized is when the CA was asked to finalize. Of an order that began before a restart the
+	// state says it, a moment later.
 	Finalized memory.Timestamp
 	// Reported is since when the status has its present reason.
 	Reported memory.Timestamp

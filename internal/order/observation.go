@@ -55,7 +55,8 @@ type Observation struct {
 
 // Made is what became of the Challenges of an Order.
 type Made struct {
-	// Open reports whether one is not finished, or is being deleted, and Created whether one was created.
+	// Open reports whether one is not finished, or is being deleted, and Created whether one was
+	// created.
 	Open, Created bool
 }
 
@@ -117,12 +118,12 @@ type Decision struct {
 	// Status is what the status is to be.
 	Status cmacme.OrderStatus
 	Memory Memory
-	// Again is when to look again if nothing happens before, zero for never. If Err is set it is for the
-	// work queue to say.
+	// Again is when to look again if nothing happens before, zero for never. If Err is set it is for
+	// the work queue to say.
 	Again time.Duration
 	Err   error
-	// Events are reported when the status is written: a pass that could not write it is followed by one
-	// that decides the same.
+	// Events are reported when the status is written: a pass that could not write it is followed by
+	// one that decides the same.
 	Events []Event
 }
 

@@ -60,18 +60,20 @@ type Reconciler struct {
 
 // SetupWithManager registers the reconciler.
 func (r *Reconciler) SetupWithManager(_ context.Context, mgr ctrl.Manager, _ cache.Cache, o controller.Options) error {
-	issuerChanged := handler.TypedEnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
-		var list cmacme.OrderList
-		key := r.Scope.Of(o.(cmapi.GenericIssuer)).Key()
-		if err := r.Client.List(ctx, &list, cached(byIssuer, key)...); err != nil {
-			return nil // only a cache that is stopping fails
-		}
-		var requests []reconcile.Request
-		for i := range list.Items {
-			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
-		}
-		return requests
-	})
+	issuerChanged := handler.TypedEnqueueRequestsFromMapFunc(
+		func(ctx context.Context, o client.Object) []reconcile.Request {
+			var list cmacme.OrderList
+			key := r.Scope.Of(o.(cmapi.GenericIssuer)).Key()
+			if err := r.Client.List(ctx, &list, cached(byIssuer, key)...); err != nil {
+				return nil // only a cache that is stopping fails
+			}
+			var requests []reconcile.Request
+			for i := range list.Items {
+				requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
+			}
+			return requests
+		},
+	)
 	const name = "orders"
 	b := ctrl.NewControllerManagedBy(mgr).Named(name).WithOptions(o).
 		For(&cmacme.Order{}, builder.WithPredicates(acmestatus.IgnoreReason())).
@@ -85,7 +87,8 @@ func (r *Reconciler) SetupWithManager(_ context.Context, mgr ctrl.Manager, _ cac
 			return nil
 		})).
 		WatchesRawSource(r.Lanes.Calls())
-	return issuer.Watch(b, r.Scope, issuerChanged, issuer.Changed()).Complete(observe.Counted(r.Metrics, name, r.Lanes.Reconciler(r)))
+	return issuer.Watch(b, r.Scope, issuerChanged, issuer.Changed()).
+		Complete(observe.Counted(r.Metrics, name, r.Lanes.Reconciler(r)))
 }
 
 // Reconcile makes a pass for one Order.
@@ -150,8 +153,8 @@ func (r *Reconciler) written(was, is *cmacme.Order, events []Event) {
 	}
 }
 
-// discard deletes Challenges that are no longer needed. What they have set up is taken away by their
-// own reconciler.
+// discard deletes Challenges that are no longer needed. What they have set up is taken away by
+// their own reconciler.
 func (r *Reconciler) discard(ctx context.Context, challenges []cmacme.Challenge) error {
 	for i := range challenges {
 		if challenges[i].DeletionTimestamp != nil {

@@ -27,8 +27,9 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// An Order whose certificate is to be revoked with its Certificate has a finalizer from before it is finalized until the Certificate has the certificate in
-// its own status. Whatever is deleted meanwhile, and in whatever order, what the CA has issued is then still known here.
+// An Order whose certificate is to be revoked with its Certificate has a finalizer from before it
+// is finalized until the Certificate has the certificate in its own status. Whatever is deleted
+// meanwhile, and in whatever order, what the CA has issued is then still known here.
 
 // byProtected is the field index of Orders with the finalizer, by the name of their Certificate.
 const byProtected = "metadata.finalizers.revocation"
@@ -43,13 +44,22 @@ func protected(order *cmacme.Order) bool {
 	return slices.Contains(order.Finalizers, revocation.Finalizer)
 }
 
-// certificateOf finds the Certificate that an Order is for, nil if there is none. It is leaving if it is deleted, or was.
-func (r *Reconciler) certificateOf(ctx context.Context, order *cmacme.Order) (crt *cmapi.Certificate, leaving bool, err error) {
+// certificateOf finds the Certificate that an Order is for, nil if there is none. It is leaving if
+// it is deleted, or was.
+func (r *Reconciler) certificateOf(
+	ctx context.Context,
+	order *cmacme.Order,
+) (crt *cmapi.Certificate, leaving bool, err error) {
 	name := order.Annotations[cmapi.CertificateNameKey]
 	uid, _ := revocation.Wants(order)
 	if owner := metav1.GetControllerOf(order); uid == "" && owner != nil && owner.Kind == "CertificateRequest" {
 		cr := &cmapi.CertificateRequest{}
-		err := r.Client.Get(ctx, client.ObjectKey{Namespace: order.Namespace, Name: owner.Name}, cr, client.UnsafeDisableDeepCopy)
+		err := r.Client.Get(
+			ctx,
+			client.ObjectKey{Namespace: order.Namespace, Name: owner.Name},
+			cr,
+			client.UnsafeDisableDeepCopy,
+		)
 		if client.IgnoreNotFound(err) != nil {
 			return nil, false, err
 		}
@@ -73,8 +83,8 @@ func (r *Reconciler) certificateOf(ctx context.Context, order *cmacme.Order) (cr
 	return crt, crt.DeletionTimestamp != nil, nil
 }
 
-// checkWanted reports whether the certificate of an order is still wanted. If it is to be revoked with
-// its Certificate, the Order is kept until then by a finalizer first.
+// checkWanted reports whether the certificate of an order is still wanted. If it is to be revoked
+// with its Certificate, the Order is kept until then by a finalizer first.
 func (r *Reconciler) checkWanted(ctx context.Context, order *cmacme.Order) (Wanted, error) {
 	crt, deleted, err := r.certificateOf(ctx, order)
 	switch {
@@ -95,7 +105,8 @@ func (r *Reconciler) checkWanted(ctx context.Context, order *cmacme.Order) (Want
 	return Wanted{Later: true}, nil
 }
 
-// settle looks after an Order with the finalizer. It returns done if nothing else is to be done with it now.
+// settle looks after an Order with the finalizer. It returns done if nothing else is to be done
+// with it now.
 func (r *Reconciler) settle(ctx context.Context, order *cmacme.Order) (result reconcile.Result, done bool, err error) {
 	crt, leaving, err := r.certificateOf(ctx, order)
 	if err != nil {
@@ -108,8 +119,11 @@ func (r *Reconciler) settle(ctx context.Context, order *cmacme.Order) (result re
 		}
 		return result, true, r.release(ctx, order)
 	}
-	unwanted := leaving || order.DeletionTimestamp != nil // nothing is to be revoked, or the Certificate lives and wants nothing of it any more
-	if unwanted || crt == nil || acmestatus.Finished(order.Status.State) && (order.Status.State != cmacme.Valid || revocation.For(crt) == "" || has(crt, r.leaf(order))) {
+	unwanted := leaving ||
+		order.DeletionTimestamp != nil // nothing is to be revoked, or the Certificate lives and wants nothing of it any more
+	if unwanted || crt == nil ||
+		acmestatus.Finished(order.Status.State) &&
+			(order.Status.State != cmacme.Valid || revocation.For(crt) == "" || has(crt, r.leaf(order))) {
 		return result, true, r.release(ctx, order)
 	}
 	return result, false, nil
@@ -137,9 +151,14 @@ func (r *Reconciler) release(ctx context.Context, order *cmacme.Order) error {
 	return nil
 }
 
-// revoke revokes what the CA has issued for an Order whose Certificate is gone, or about to be. It returns when to go on with that, or 0 if that is over.
-// The Order is not finalized any more: that is done for the same key, and so not at the same time.
-func (r *Reconciler) revoke(ctx context.Context, order *cmacme.Order, crt *cmapi.Certificate) (again time.Duration, err error) {
+// revoke revokes what the CA has issued for an Order whose Certificate is gone, or about to be. It
+// returns when to go on with that, or 0 if that is over. The Order is not finalized any more: that
+// is done for the same key, and so not at the same time.
+func (r *Reconciler) revoke(
+	ctx context.Context,
+	order *cmacme.Order,
+	crt *cmapi.Certificate,
+) (again time.Duration, err error) {
 	now := r.Clock.Now()
 	until := r.memory.Of(order).left.Start(now).Add(revocation.Limit)
 	if t := order.DeletionTimestamp; t != nil {
@@ -187,10 +206,20 @@ func (r *Reconciler) revoke(ctx context.Context, order *cmacme.Order, crt *cmapi
 	return r.Revocation.Left(ctx, order, leaf, reason, until), nil
 }
 
-// issued asks the CA for the certificate of an order, nil if there is none. Working says that there will be.
-func (r *Reconciler) issued(ctx context.Context, order *cmacme.Order, i *signer.Issuer) (leaf *x509.Certificate, working bool, err error) {
+// issued asks the CA for the certificate of an order, nil if there is none. Working says that there
+// will be.
+func (r *Reconciler) issued(
+	ctx context.Context,
+	order *cmacme.Order,
+	i *signer.Issuer,
+) (leaf *x509.Certificate, working bool, err error) {
 	if i == nil || i.GetSpec().ACME == nil {
-		return nil, false, fault.Misconfiguredf("IssuerNotFound", "there is no longer an ACME %s %q", order.Spec.IssuerRef.KindOrDefault(), order.Spec.IssuerRef.Name)
+		return nil, false, fault.Misconfiguredf(
+			"IssuerNotFound",
+			"there is no longer an ACME %s %q",
+			order.Spec.IssuerRef.KindOrDefault(),
+			order.Spec.IssuerRef.Name,
+		)
 	}
 	s, err := r.Accounts.Session(ctx, i, nil, nil)
 	if apierrors.IsNotFound(err) {
@@ -229,12 +258,20 @@ func (r *Reconciler) issued(ctx context.Context, order *cmacme.Order, i *signer.
 // protectedOf returns the Orders that wait for news of a Certificate.
 func (r *Reconciler) protectedOf(ctx context.Context, o client.Object) []reconcile.Request {
 	var list cmacme.OrderList
-	if err := r.Client.List(ctx, &list, append(cached(byProtected, o.GetName()), client.InNamespace(o.GetNamespace()))...); err != nil {
+	if err := r.Client.List(
+		ctx,
+		&list,
+		append(cached(byProtected, o.GetName()), client.InNamespace(o.GetNamespace()))...); err != nil {
 		return nil // only a cache that is stopping fails
 	}
 	var requests []reconcile.Request
 	for i := range list.Items {
-		requests = append(requests, reconcile.Request{NamespacedName: types.NamespacedName{Namespace: list.Items[i].Namespace, Name: list.Items[i].Name}})
+		requests = append(
+			requests,
+			reconcile.Request{
+				NamespacedName: types.NamespacedName{Namespace: list.Items[i].Namespace, Name: list.Items[i].Name},
+			},
+		)
 	}
 	return requests
 }

@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// TestAServerIsAskedPolitelyHoweverLongItTakes walks through waits for a server, and counts the questions.
+// TestAServerIsAskedPolitelyHoweverLongItTakes walks through waits for a server, and counts the
+// questions.
 func TestAServerIsAskedPolitelyHoweverLongItTakes(t *testing.T) {
 	start := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
 	for name, test := range map[string]struct {

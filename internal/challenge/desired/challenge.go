@@ -26,7 +26,12 @@ const NoSolver = "Solver"
 
 // Challenge returns the Challenge for an authorization of an Order. It follows from its arguments
 // alone, its name included.
-func Challenge(order *cmacme.Order, z cmacme.ACMEAuthorization, spec *cmacme.ACMEIssuer, by acme.Account) (*cmacme.Challenge, error) {
+func Challenge(
+	order *cmacme.Order,
+	z cmacme.ACMEAuthorization,
+	spec *cmacme.ACMEIssuer,
+	by acme.Account,
+) (*cmacme.Challenge, error) {
 	solver, offered := choose(spec.Solvers, z, order.Labels)
 	if solver == nil {
 		var types []string
@@ -44,8 +49,13 @@ func Challenge(order *cmacme.Order, z cmacme.ACMEAuthorization, spec *cmacme.ACM
 				"the CA wants a proof for %q by one of %s, and the issuer has no solvers: add one to spec.acme.solvers",
 				nameOf(z), strings.Join(types, ", "))
 		}
-		return nil, fault.Misconfiguredf(NoSolver, "no solver of the issuer can be used for %q: the CA offers %s, and the solvers are for %s; correct spec.acme.solvers and their selectors, or the labels of the Certificate",
-			nameOf(z), strings.Join(types, ", "), strings.Join(ours, ", "))
+		return nil, fault.Misconfiguredf(
+			NoSolver,
+			"no solver of the issuer can be used for %q: the CA offers %s, and the solvers are for %s; correct spec.acme.solvers and their selectors, or the labels of the Certificate",
+			nameOf(z),
+			strings.Join(types, ", "),
+			strings.Join(ours, ", "),
+		)
 	}
 	solver = solver.DeepCopy()
 	if err := override(solver, order); err != nil {
@@ -64,12 +74,25 @@ func Challenge(order *cmacme.Order, z cmacme.ACMEAuthorization, spec *cmacme.ACM
 	}
 	ch := &cmacme.Challenge{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: order.Namespace, Labels: signer.CopiedLabels(order.Labels), Annotations: maps.Clone(order.Annotations),
-			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(order, cmacme.SchemeGroupVersion.WithKind("Order"))},
+			Namespace:   order.Namespace,
+			Labels:      signer.CopiedLabels(order.Labels),
+			Annotations: maps.Clone(order.Annotations),
+			OwnerReferences: []metav1.OwnerReference{
+				*metav1.NewControllerRef(order, cmacme.SchemeGroupVersion.WithKind("Order")),
+			},
 		},
 		Spec: cmacme.ChallengeSpec{
-			URL: offered.URL, AuthorizationURL: z.URL, DNSName: z.Identifier, Wildcard: wildcard(z), Type: kind, Token: offered.Token, Key: proof,
-			KeyAuthorization: authorization, RecordName: recordName, Solver: *solver, IssuerRef: order.Spec.IssuerRef,
+			URL:              offered.URL,
+			AuthorizationURL: z.URL,
+			DNSName:          z.Identifier,
+			Wildcard:         wildcard(z),
+			Type:             kind,
+			Token:            offered.Token,
+			Key:              proof,
+			KeyAuthorization: authorization,
+			RecordName:       recordName,
+			Solver:           *solver,
+			IssuerRef:        order.Spec.IssuerRef,
 		},
 	}
 	label(ch)
@@ -85,7 +108,8 @@ func Challenge(order *cmacme.Order, z cmacme.ACMEAuthorization, spec *cmacme.ACM
 	return ch, nil
 }
 
-// label lets a Challenge be found by the host that the CA asks us for, also by a replica whose cache does not have it yet.
+// label lets a Challenge be found by the host that the CA asks us for, also by a replica whose
+// cache does not have it yet.
 func label(ch *cmacme.Challenge) {
 	host := ch.Spec.DNSName
 	switch ch.Spec.Type {
@@ -100,7 +124,8 @@ func label(ch *cmacme.Challenge) {
 	ch.Labels[cmacme.DomainLabelKey] = solver.LabelOf(pki.ComparableDNSName(host))
 }
 
-// typeOf is the type of the challenges that a solver solves, by the name of the API and by that of the protocol.
+// typeOf is the type of the challenges that a solver solves, by the name of the API and by that of
+// the protocol.
 func typeOf(s *cmacme.ACMEChallengeSolver) (cmacme.ACMEChallengeType, string) {
 	switch {
 	case s.DNS01 != nil && s.DNS01.ChallengeType != "":

@@ -10,7 +10,8 @@ import (
 	"github.com/perennial-pki/perennial/internal/fault"
 )
 
-// override follows the annotations by which a Certificate says through which Ingress or Gateway its HTTP-01 challenges are answered.
+// override follows the annotations by which a Certificate says through which Ingress or Gateway its
+// HTTP-01 challenges are answered.
 func override(solver *cmacme.ACMEChallengeSolver, order *cmacme.Order) error {
 	if solver.HTTP01 == nil {
 		return nil
@@ -33,7 +34,11 @@ func override(solver *cmacme.ACMEChallengeSolver, order *cmacme.Order) error {
 			}
 		}
 		if len(set) > 1 {
-			return fault.Misconfiguredf("Annotations", "the Certificate has the annotations %s: keep one of them", strings.Join(set, " and "))
+			return fault.Misconfiguredf(
+				"Annotations",
+				"the Certificate has the annotations %s: keep one of them",
+				strings.Join(set, " and "),
+			)
 		}
 	}
 	route := solver.HTTP01.GatewayHTTPRoute
@@ -55,14 +60,18 @@ func override(solver *cmacme.ACMEChallengeSolver, order *cmacme.Order) error {
 		if !slices.ContainsFunc(route.ParentRefs, func(p cmacme.ParentReference) bool {
 			return p.Name == name && ptr.Deref(p.Namespace, order.Namespace) == namespace && ptr.Deref(p.Kind, "Gateway") == kind
 		}) {
-			// With the group that the API server would fill in, or the Challenge would differ from what is asked for.
+			// With the group that the API server would fill in, or the Challenge would differ from what is
+			// asked for.
 			group := "gateway.networking.k8s.io"
 			route.ParentRefs = append(route.ParentRefs, cmacme.ParentReference{
 				Group: &group, Kind: &kind, Namespace: &namespace, Name: name})
 		}
 	}
 	if len(route.ParentRefs) == 0 {
-		return fault.Misconfiguredf("NoParent", "the HTTPRoute of the solver has no parent: set parentRefs, or annotate the Gateway itself")
+		return fault.Misconfiguredf(
+			"NoParent",
+			"the HTTPRoute of the solver has no parent: set parentRefs, or annotate the Gateway itself",
+		)
 	}
 	return nil
 }

@@ -21,10 +21,19 @@ func TestWhatTheAnnotationsOfACertificateChangeInASolver(t *testing.T) {
 		return cmacme.ACMEChallengeSolver{HTTP01: &cmacme.ACMEChallengeSolverHTTP01{Ingress: &i}}
 	}
 	route := func(parents ...cmacme.ParentReference) cmacme.ACMEChallengeSolver {
-		return cmacme.ACMEChallengeSolver{HTTP01: &cmacme.ACMEChallengeSolverHTTP01{GatewayHTTPRoute: &cmacme.ACMEChallengeSolverHTTP01GatewayHTTPRoute{ParentRefs: parents}}}
+		return cmacme.ACMEChallengeSolver{
+			HTTP01: &cmacme.ACMEChallengeSolverHTTP01{
+				GatewayHTTPRoute: &cmacme.ACMEChallengeSolverHTTP01GatewayHTTPRoute{ParentRefs: parents},
+			},
+		}
 	}
 	gateway := func(namespace, name string) cmacme.ParentReference {
-		return cmacme.ParentReference{Group: ptr.To("gateway.networking.k8s.io"), Name: name, Kind: ptr.To("Gateway"), Namespace: &namespace}
+		return cmacme.ParentReference{
+			Group:     ptr.To("gateway.networking.k8s.io"),
+			Name:      name,
+			Kind:      ptr.To("Gateway"),
+			Namespace: &namespace,
+		}
 	}
 	infra := cmacme.ParentReference{Name: "edge", Namespace: ptr.To("infra")}
 	listener, set := infra, gateway("infra", "edge")

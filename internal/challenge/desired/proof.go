@@ -10,8 +10,15 @@ import (
 	"github.com/perennial-pki/perennial/internal/fault"
 )
 
-// proofOf returns what is presented for a challenge and, if that is a TXT record of another name than dns-01's, where.
-func proofOf(solver *cmacme.ACMEChallengeSolver, z cmacme.ACMEAuthorization, offered *cmacme.ACMEChallenge, server string, by acme.Account) (recordName, proof string, err error) {
+// proofOf returns what is presented for a challenge and, if that is a TXT record of another name
+// than dns-01's, where.
+func proofOf(
+	solver *cmacme.ACMEChallengeSolver,
+	z cmacme.ACMEAuthorization,
+	offered *cmacme.ACMEChallenge,
+	server string,
+	by acme.Account,
+) (recordName, proof string, err error) {
 	_, kind := typeOf(solver)
 	if kind == acme.ChallengeDNSPersist01 {
 		proof, err = standing(solver.DNS01, z, offered, server, by)
@@ -29,11 +36,22 @@ func proofOf(solver *cmacme.ACMEChallengeSolver, z cmacme.ACMEAuthorization, off
 	return "", proof, nil
 }
 
-// standing is the value of the record of dns-persist-01. It lets the account that it names have certificates of the CA that it names. A server that
-// gave out another CA's account as ours could have us let a stranger have certificates of that CA, so the account must be the server's own.
-func standing(solver *cmacme.ACMEChallengeSolverDNS01, z cmacme.ACMEAuthorization, offered *cmacme.ACMEChallenge, server string, by acme.Account) (string, error) {
+// standing is the value of the record of dns-persist-01. It lets the account that it names have
+// certificates of the CA that it names. A server that gave out another CA's account as ours could
+// have us let a stranger have certificates of that CA, so the account must be the server's own.
+func standing(
+	solver *cmacme.ACMEChallengeSolverDNS01,
+	z cmacme.ACMEAuthorization,
+	offered *cmacme.ACMEChallenge,
+	server string,
+	by acme.Account,
+) (string, error) {
 	if len(offered.IssuerDomainNames) == 0 {
-		return "", fault.Refusedf("InvalidChallenge", "the CA's dns-persist-01 challenge of %q cannot be used: it has to name 1 to 10 domain names of the CA, by the draft -01", z.Identifier)
+		return "", fault.Refusedf(
+			"InvalidChallenge",
+			"the CA's dns-persist-01 challenge of %q cannot be used: it has to name 1 to 10 domain names of the CA, by the draft -01",
+			z.Identifier,
+		)
 	}
 	ca, err := url.Parse(server)
 	if err != nil {

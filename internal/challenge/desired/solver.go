@@ -23,7 +23,11 @@ func nameOf(z cmacme.ACMEAuthorization) string {
 // choose returns the solver that fits an authorization best. All that its selector names must fit:
 // the labels, one of the names, and one of the zones. Of those that fit it is the one that names
 // the name, else the one with the longest zone, else the one with most labels, else the first.
-func choose(solvers []cmacme.ACMEChallengeSolver, z cmacme.ACMEAuthorization, labels map[string]string) (*cmacme.ACMEChallengeSolver, *cmacme.ACMEChallenge) {
+func choose(
+	solvers []cmacme.ACMEChallengeSolver,
+	z cmacme.ACMEAuthorization,
+	labels map[string]string,
+) (*cmacme.ACMEChallengeSolver, *cmacme.ACMEChallenge) {
 	name := nameOf(z)
 	var best *cmacme.ACMEChallengeSolver
 	var with *cmacme.ACMEChallenge
@@ -39,7 +43,8 @@ func choose(solvers []cmacme.ACMEChallengeSolver, z cmacme.ACMEAuthorization, la
 	return best, with
 }
 
-// rank is how well a selector fits: whether it names the name, how many labels of it its longest zone has, how many labels it wants.
+// rank is how well a selector fits: whether it names the name, how many labels of it its longest
+// zone has, how many labels it wants.
 type rank struct{ name, zone, labels int }
 
 func (r rank) compare(other rank) int {

@@ -166,7 +166,12 @@ func TestWhatIsPresented(t *testing.T) {
 		"a CA on a port, and no account": {kind: "dns-persist-01", z: authorization("example.com", acme.ChallengeDNSPersist01), server: "https://ca.example:14000/directory", says: "is not of the host ca.example:14000"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			spec := &cmacme.ACMEIssuer{Server: test.server, Solvers: []cmacme.ACMEChallengeSolver{{DNS01: &cmacme.ACMEChallengeSolverDNS01{ChallengeType: test.kind, PersistUntil: test.until}}}}
+			spec := &cmacme.ACMEIssuer{
+				Server: test.server,
+				Solvers: []cmacme.ACMEChallengeSolver{
+					{DNS01: &cmacme.ACMEChallengeSolverDNS01{ChallengeType: test.kind, PersistUntil: test.until}},
+				},
+			}
 			if spec.Server == "" {
 				spec.Server = "https://ca.example/directory"
 			}
@@ -174,7 +179,12 @@ func TestWhatIsPresented(t *testing.T) {
 			if by.URL == "" {
 				by.URL = account
 			}
-			ch, err := Challenge(&cmacme.Order{ObjectMeta: metav1.ObjectMeta{Name: "order", Namespace: "default"}}, test.z, spec, by)
+			ch, err := Challenge(
+				&cmacme.Order{ObjectMeta: metav1.ObjectMeta{Name: "order", Namespace: "default"}},
+				test.z,
+				spec,
+				by,
+			)
 			if test.says != "" {
 				var f *fault.Error
 				if !errors.As(err, &f) || !strings.Contains(err.Error(), test.says) {

@@ -71,7 +71,8 @@ func Refusal(p *acme.Problem) string {
 
 // AboutCAA reports whether a CA was kept from issuing by CAA records.
 func AboutCAA(p *acme.Problem) bool {
-	return p.Type == acme.ProblemCAA || slices.ContainsFunc(p.Subproblems, func(s acme.Problem) bool { return s.Type == acme.ProblemCAA })
+	return p.Type == acme.ProblemCAA ||
+		slices.ContainsFunc(p.Subproblems, func(s acme.Problem) bool { return s.Type == acme.ProblemCAA })
 }
 
 // String is a sentence for people: what the CA says; what we see; what to do.
@@ -141,7 +142,10 @@ func (f Failure) advice() string {
 	}
 	switch {
 	case f.Bogus:
-		return fmt.Sprintf("DNSSEC of %s does not verify, so the CA cannot find it: correct the DS record at the registrar, or sign the zone anew", f.Name)
+		return fmt.Sprintf(
+			"DNSSEC of %s does not verify, so the CA cannot find it: correct the DS record at the registrar, or sign the zone anew",
+			f.Name,
+		)
 	case p.Type == acme.ProblemServerInternal || p.Type == acme.ProblemRateLimited:
 		return "It is the CA that could not look: nothing is to be done here"
 	}
@@ -165,24 +169,50 @@ func (f Failure) advice() string {
 	}
 	switch {
 	case len(wrong) > 0 && len(right) > 0:
-		return fmt.Sprintf("The CA may choose any address: lead %s to where %s leads, or remove its address record", of(wrong), of(right))
+		return fmt.Sprintf(
+			"The CA may choose any address: lead %s to where %s leads, or remove its address record",
+			of(wrong),
+			of(right),
+		)
 	case len(wrong) > 0:
-		return fmt.Sprintf("Lead port %s of %s to the controller, or, if it was led there, see what else answers there at times", port, f.Name)
+		return fmt.Sprintf(
+			"Lead port %s of %s to the controller, or, if it was led there, see what else answers there at times",
+			port,
+			f.Name,
+		)
 	case len(right) > 0 && len(silent) > 0:
-		return fmt.Sprintf("The CA may choose any address: let port %s of %s be reached, or remove its address record", port, of(silent))
+		return fmt.Sprintf(
+			"The CA may choose any address: let port %s of %s be reached, or remove its address record",
+			port,
+			of(silent),
+		)
 	case len(right) == 0:
 		return fmt.Sprintf("Lead port %s of %s to the controller, and let it be reached from everywhere", port, f.Name)
 	}
-	if there := addressesIn(p.Detail); len(there) > 0 && !slices.ContainsFunc(there, func(a string) bool { return slices.Contains(right, a) }) {
-		return fmt.Sprintf("The CA came to %s, where %s leads outside: correct the record, or what it leads to", of(there), f.Name)
+	if there := addressesIn(
+		p.Detail,
+	); len(there) > 0 &&
+		!slices.ContainsFunc(there, func(a string) bool { return slices.Contains(right, a) }) {
+		return fmt.Sprintf(
+			"The CA came to %s, where %s leads outside: correct the record, or what it leads to",
+			of(there),
+			f.Name,
+		)
 	}
 	switch p.Type {
 	case acme.ProblemConnection:
-		return fmt.Sprintf("Something is between the CA and the site: let port %s be reached from everywhere (firewall, provider, blocked countries)", port)
+		return fmt.Sprintf(
+			"Something is between the CA and the site: let port %s be reached from everywhere (firewall, provider, blocked countries)",
+			port,
+		)
 	case acme.ProblemDNS:
 		return "The CA cannot find the name: see whether every name server that the parent zone lists answers from outside, and the DNSSEC of the zone"
 	}
-	return fmt.Sprintf("The CA came to another server, or the answer changed: see where port %s of %s leads outside (a CDN, a DNS that answers otherwise inside, a record that changed lately)", port, f.Name)
+	return fmt.Sprintf(
+		"The CA came to another server, or the answer changed: see where port %s of %s leads outside (a CDN, a DNS that answers otherwise inside, a record that changed lately)",
+		port,
+		f.Name,
+	)
 }
 
 // addressesIn are the IP addresses, without loopback, that a text of a CA names.
@@ -204,10 +234,17 @@ func addressesIn(text string) []string {
 // Advice says which CAA record is missing or in the way, RFC 8659 and 8657.
 func (c CAA) Advice(name string, wildcard bool, kind cmacme.ACMEChallengeType) string {
 	if c.Unknown != nil {
-		return fmt.Sprintf("Its CAA records cannot be read from here either: %s. Let the name servers of %s answer such questions", c.Unknown, name)
+		return fmt.Sprintf(
+			"Its CAA records cannot be read from here either: %s. Let the name servers of %s answer such questions",
+			c.Unknown,
+			name,
+		)
 	}
 	if c.At == "" {
-		return fmt.Sprintf("From here no CAA record of %s is seen: see whether every name server of it answers questions for CAA, also with nothing", name)
+		return fmt.Sprintf(
+			"From here no CAA record of %s is seen: see whether every name server of it answers questions for CAA, also with nothing",
+			name,
+		)
 	}
 	tag := "issue"
 	if wildcard && slices.ContainsFunc(c.Records, func(r dns01.CAA) bool { return r.Tag == "issuewild" }) {

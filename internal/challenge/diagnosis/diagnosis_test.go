@@ -14,14 +14,25 @@ import (
 func TestARefusalIsExplained(t *testing.T) {
 	const name, there = "www.example.com", "192.0.2.1"
 	problem := func(kind, detail string) *acme.Problem { return &acme.Problem{Type: kind, Detail: detail} }
-	right, wrong := solver.View{Where: there, Right: true}, solver.View{Where: "2001:db8::1", Says: "answers with status 404"}
+	right, wrong := solver.View{
+		Where: there,
+		Right: true,
+	}, solver.View{
+		Where: "2001:db8::1",
+		Says:  "answers with status 404",
+	}
 	silent := solver.View{Where: "2001:db8::1", Silent: true, Says: "cannot be read: connection refused"}
 	ns := func(v solver.View, n string) solver.View {
 		v.Where = "ns" + n + ".example.com (192.0.2.53:53)"
 		return v
 	}
 	caaOf := func(at string, values ...dns01.CAA) CAA {
-		return CAA{At: at, Records: values, Identities: []string{"ca.example", "other.example"}, Account: "https://ca.example/a/1"}
+		return CAA{
+			At:         at,
+			Records:    values,
+			Identities: []string{"ca.example", "other.example"},
+			Account:    "https://ca.example/a/1",
+		}
 	}
 	forbidden := problem(acme.ProblemCAA, "CAA record for www.example.com prevents issuance")
 	for what, test := range map[string]struct {

@@ -29,8 +29,8 @@ type Snapshot struct {
 	Capacity func(*cmacme.Challenge) int
 	// Turns is when a challenge of a namespace last got a slot.
 	Turns map[Slot]time.Time
-	// Queued reports whether a challenge waits for the limiter, and Idle whether a presented one is not
-	// being worked on.
+	// Queued reports whether a challenge waits for the limiter, and Idle whether a presented one is
+	// not being worked on.
 	Queued, Idle func(*cmacme.Challenge) bool
 }
 
@@ -40,8 +40,8 @@ type Entry struct {
 	// Presenting says that its proof is being set up, or removed, at Place.
 	Presenting bool
 	Place      string
-	// Failed is when it last failed to be presented. It goes to the end of the queue, as if it had been
-	// created then.
+	// Failed is when it last failed to be presented. It goes to the end of the queue, as if it had
+	// been created then.
 	Failed time.Time
 	// Resting says that it failed and has not come again yet. It keeps no others from a slot.
 	Resting bool
@@ -89,7 +89,8 @@ func (e *Entry) occupies() string {
 func (s *Snapshot) occupants(place string) (there []*Entry) {
 	for n := range s.Entries {
 		e := &s.Entries[n]
-		if e.Presenting && e.Place == place || acmestatus.HoldsSlot(e.Challenge) && e.Challenge.Status.EffectiveName == place {
+		if e.Presenting && e.Place == place ||
+			acmestatus.HoldsSlot(e.Challenge) && e.Challenge.Status.EffectiveName == place {
 			there = append(there, e)
 		}
 	}

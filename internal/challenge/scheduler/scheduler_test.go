@@ -13,11 +13,14 @@ import (
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 )
 
-// challenges makes so many of an issuer in a namespace, the first so many of which are under way. They are younger than those made before.
+// challenges makes so many of an issuer in a namespace, the first so many of which are under way.
+// They are younger than those made before.
 func challenges(all []*cmacme.Challenge, namespace, issuer string, n, underWay int) []*cmacme.Challenge {
 	for i := range n {
 		ch := &cmacme.Challenge{ObjectMeta: metav1.ObjectMeta{
-			Namespace: namespace, Name: fmt.Sprintf("%s-%d", issuer, i), CreationTimestamp: metav1.NewTime(time.Unix(int64(len(all)), 0)),
+			Namespace:         namespace,
+			Name:              fmt.Sprintf("%s-%d", issuer, i),
+			CreationTimestamp: metav1.NewTime(time.Unix(int64(len(all)), 0)),
 		}}
 		ch.Spec.IssuerRef = cmmeta.IssuerReference{Name: issuer, Kind: "ClusterIssuer"}
 		ch.Status.Presented = i < underWay
@@ -147,7 +150,13 @@ func TestWhoIsNextAtAPlaceForFew(t *testing.T) {
 			for n, text := range test.line {
 				words := append(strings.Split(text, " "), "", "")
 				namespace, name, _ := strings.Cut(words[0], "/")
-				ch := &cmacme.Challenge{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, CreationTimestamp: metav1.NewTime(time.Unix(int64(n), 0))}}
+				ch := &cmacme.Challenge{
+					ObjectMeta: metav1.ObjectMeta{
+						Namespace:         namespace,
+						Name:              name,
+						CreationTimestamp: metav1.NewTime(time.Unix(int64(n), 0)),
+					},
+				}
 				ch.Status.EffectiveName = words[1]
 				for state := range strings.SplitSeq(words[2], ",") {
 					switch state {

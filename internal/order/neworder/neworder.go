@@ -17,7 +17,8 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// Request is what the CA is asked for. It follows from the Order alone, so that it is the same after a crash.
+// Request is what the CA is asked for. It follows from the Order alone, so that it is the same
+// after a crash.
 func Request(order *cmacme.Order) (acme.OrderRequest, error) {
 	r := acme.OrderRequest{Profile: order.Spec.Profile, Replaces: order.Spec.Replaces}
 	add := func(id acme.Identifier) {
@@ -85,9 +86,10 @@ func Describe(ids []acme.Identifier) string {
 	return strings.Join(parts, ", ")
 }
 
-// RefusesReplaces reports whether an order was refused because of what it replaces: RFC 9773 section 5 and what CAs do. There is one type of problem
-// for it. Of the others that CAs use, the words must speak of it, as each of them has other reasons, too, which asking once more would not mend;
-// and it must be the CA that speaks, not a proxy on the way.
+// RefusesReplaces reports whether an order was refused because of what it replaces: RFC 9773
+// section 5 and what CAs do. There is one type of problem for it. Of the others that CAs use, the
+// words must speak of it, as each of them has other reasons, too, which asking once more would not
+// mend; and it must be the CA that speaks, not a proxy on the way.
 func RefusesReplaces(err error) bool {
 	var p *acme.Problem
 	if !errors.As(err, &p) {
@@ -100,7 +102,10 @@ func RefusesReplaces(err error) bool {
 		p.Type != "" && (p.Status == http.StatusNotFound || p.Status == http.StatusConflict):
 		said := strings.ToLower(p.Title + " " + p.Detail)
 		return strings.Contains(said, "replac") || // replaces, replacement, replacing
-			strings.Contains(said, "certid") // as RFC 9773 calls what identifies the certificate: its issuer may be one that the CA no longer has
+			strings.Contains(
+				said,
+				"certid",
+			) // as RFC 9773 calls what identifies the certificate: its issuer may be one that the CA no longer has
 	}
 	return false
 }
