@@ -85,7 +85,7 @@ func (r *Reconciler) find(ctx context.Context, p *parties, ch *cmacme.Challenge,
 	return r.recompute(ctx, p.issuer, p.session.Account, ch)
 }
 
-// yield tells the scheduler what becomes of the slot of a challenge that is not presented.
+// yield reports to the scheduler what becomes of the slot of a challenge that is not presented.
 func (r *Reconciler) yield(ctx context.Context, ch *cmacme.Challenge, use SlotUse) {
 	switch use {
 	case Keep:

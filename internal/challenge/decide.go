@@ -309,7 +309,7 @@ func (d *decider) lost() bool {
 	return !d.Now.Before(last.Add(max(lostAgain, last.Sub(first))))
 }
 
-// checkLater waits for others, who cannot be watched, to see the proof.
+// checkLater waits for servers, which cannot be watched, to have the proof.
 func (d *decider) checkLater() { d.again(checkDelay(d.Now.Sub(d.st.PresentedAt.Time))) }
 
 // checkDelay is when a proof is checked again, so long after it was presented.
@@ -364,7 +364,8 @@ func (d *decider) propagate() {
 	}
 	unseen := d.Sight != nil && d.Sight.Unseen != ""
 	if s := d.awaited(); s != nil && !unseen {
-		d.st.Reason = fmt.Sprintf("Waiting for the value of %s in the same record, as the CA's resolver caches the record",
+		d.st.Reason = fmt.Sprintf("Waiting for the value of %s in the same record, as the CA's resolver caches "+
+			"the record",
 			s.Key.Name)
 		d.again(checkAgain) // the sibling wakes this one when it is visible, unless it fails
 		return
@@ -470,8 +471,8 @@ func waitingBehind(ch *cmacme.Challenge, slot Slot, capacity int) string {
 		named(ch.Namespace, slot.Ahead))
 }
 
-// named names the first of some challenges to the users of a namespace, who may not know of those
-// of other namespaces.
+// named names the first of some challenges of a namespace, and counts those of others, which its
+// users may not know.
 func named(namespace string, all []*cmacme.Challenge) string {
 	const few = 3
 	var own []string

@@ -117,7 +117,7 @@ const (
 	Release SlotUse = iota
 	// Keep holds it, as the proof is being presented.
 	Keep
-	// Yield gives it to others, who go first from now on: presenting failed.
+	// Yield gives it to others, which go first from now on: presenting failed.
 	Yield
 )
 

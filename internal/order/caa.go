@@ -12,7 +12,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/solver"
 )
 
-// maxExplained is how many names of an order are looked at.
+// maxExplained is how many names of an order are diagnosed.
 const maxExplained = 3
 
 // explainCAA says which CAA records keep the CA from issuing an order whose names are all proven:

@@ -24,7 +24,7 @@ type offer struct {
 	err   error    // what is wrong with it, if anything
 }
 
-// maxAlternates is how many other chains are looked at. CAs have two or three.
+// maxAlternates is how many other chains are read. CAs have two or three.
 const maxAlternates = 10
 
 // fetch reads the certificate, with the chain that the issuer prefers if the CA has that and it is
@@ -126,7 +126,8 @@ func besides(offers []offer, taken int, preferred string) string {
 		}
 	}
 	return fmt.Sprintf(
-		"The CA has no chain of %q, which the issuer prefers, but those of %s: that of %.64q is used. Correct spec.acme.preferredChain, or leave it out",
+		"The CA has no chain of %q, which the issuer prefers, but those of %s: that of %.64q is used. Correct "+
+			"spec.acme.preferredChain, or leave it out",
 		preferred,
 		strings.Join(tops, ", "),
 		offers[taken].top,

@@ -385,7 +385,8 @@ func (d *decider) fetched() {
 		// long to be waited for, or be no Order.
 		d.end(
 			cmacme.Expired,
-			"the CA has answered another request for the same names with this order, too, and issued it for that one's key",
+			"the CA has answered another request for the same names with this order, too, and issued it for that "+
+				"one's key",
 		)
 		return
 	}

@@ -29,7 +29,7 @@ const renewedWithin = 119 * 24 * time.Hour
 const rateLimited = "RateLimited"
 
 // lineAgain is when an order that waits looks again how long that is: those before it may have
-// left, as somebody made one certificate of many.
+// left, as one certificate took the place of many.
 const lineAgain = 10 * time.Minute
 
 // byNames is the field index of Orders with a certificate by what it is for.
@@ -128,7 +128,7 @@ func (r *Reconciler) ask(ctx context.Context, p *parties, order *cmacme.Order) (
 		}
 	}
 	if a.Limits == (ratelimit.Limits{}) {
-		return a, nil // nobody asks whether it is a renewal
+		return a, nil // whether it is a renewal makes no difference
 	}
 	var same cmacme.OrderList
 	if err := r.Client.List(ctx, &same, cached(byNames, allNames(order))...); err != nil {

@@ -78,10 +78,12 @@ func (r *Reconciler) SetupWithManager(_ context.Context, mgr ctrl.Manager, _ cac
 	b := ctrl.NewControllerManagedBy(mgr).Named(name).WithOptions(o).
 		For(&cmacme.Order{}, builder.WithPredicates(acmestatus.IgnoreReason())).
 		Owns(&cmacme.Challenge{}).
-		Watches(&cmapi.Certificate{}, handler.EnqueueRequestsFromMapFunc(r.protectedOf), builder.WithPredicates(predicate.Funcs{
-			CreateFunc: func(event.CreateEvent) bool { return false }, // its Orders look at it themselves
-		})).
-		WatchesRawSource(source.Func(func(_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
+		Watches(&cmapi.Certificate{}, handler.EnqueueRequestsFromMapFunc(r.protectedOf),
+			builder.WithPredicates(predicate.Funcs{
+				CreateFunc: func(event.CreateEvent) bool { return false }, // its Orders read it themselves
+			})).
+		WatchesRawSource(source.Func(func(_ context.Context,
+			queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
 			r.queue = queue
 			r.RateLimits.Wake = func(name types.NamespacedName) { queue.Add(reconcile.Request{NamespacedName: name}) }
 			return nil

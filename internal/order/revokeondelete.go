@@ -90,7 +90,7 @@ func (r *Reconciler) checkWanted(ctx context.Context, order *cmacme.Order) (Want
 	switch {
 	case err != nil || deleted:
 		return Wanted{Deleted: deleted}, err
-	case crt == nil || protected(order) || revocation.For(crt) == "" || order.Annotations[signer.RehearsalAnnotation] != "":
+	case crt == nil, protected(order), revocation.For(crt) == "", order.Annotations[signer.RehearsalAnnotation] != "":
 		return Wanted{}, nil
 	}
 	// It was not to be revoked when the order began.
@@ -250,7 +250,7 @@ func (r *Reconciler) issued(
 	}
 	csr, err := r.Limits.DecodeCSRPEM(order.Spec.Request)
 	if err != nil || !pki.SamePublicKey(certs[0].PublicKey, csr.PublicKey) {
-		return nil, false, nil // it was issued for another who was answered with the same order, and is theirs
+		return nil, false, nil // it was issued for another request that was answered with the same order
 	}
 	return certs[0], false, nil
 }

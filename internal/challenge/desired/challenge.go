@@ -51,7 +51,8 @@ func Challenge(
 		}
 		return nil, fault.Misconfiguredf(
 			NoSolver,
-			"no solver of the issuer can be used for %q: the CA offers %s, and the solvers are for %s; correct spec.acme.solvers and their selectors, or the labels of the Certificate",
+			"no solver of the issuer can be used for %q: the CA offers %s, and the solvers are for %s; correct "+
+				"spec.acme.solvers and their selectors, or the labels of the Certificate",
 			nameOf(z),
 			strings.Join(types, ", "),
 			strings.Join(ours, ", "),

@@ -48,7 +48,8 @@ func override(solver *cmacme.ACMEChallengeSolver, order *cmacme.Order) error {
 	name, named := a[cmacme.ACMECertificateHTTP01ParentRefName]
 	kind, kinded := a[cmacme.ACMECertificateHTTP01ParentRefKind]
 	if named != kinded {
-		return fault.Misconfiguredf("Annotations", "the Certificate has one of the annotations %s and %s: set both, or none",
+		return fault.Misconfiguredf("Annotations", "the Certificate has one of the annotations %s and %s: set "+
+			"both, or none",
 			cmacme.ACMECertificateHTTP01ParentRefName, cmacme.ACMECertificateHTTP01ParentRefKind)
 	}
 	if named {

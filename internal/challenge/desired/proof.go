@@ -49,7 +49,8 @@ func standing(
 	if len(offered.IssuerDomainNames) == 0 {
 		return "", fault.Refusedf(
 			"InvalidChallenge",
-			"the CA's dns-persist-01 challenge of %q cannot be used: it has to name 1 to 10 domain names of the CA, by the draft -01",
+			"the CA's dns-persist-01 challenge of %q cannot be used: it has to name 1 to 10 domain names of the "+
+				"CA, by the draft -01",
 			z.Identifier,
 		)
 	}

@@ -36,7 +36,7 @@ type Failure struct {
 	CAA   CAA
 }
 
-// CAA is who may issue for a name, as the DNS says.
+// CAA is which CAs may issue for a name, as the DNS says.
 type CAA struct {
 	// At is where the records stand that are in force; empty if there are none.
 	At      string
@@ -143,7 +143,8 @@ func (f Failure) advice() string {
 	switch {
 	case f.Bogus:
 		return fmt.Sprintf(
-			"DNSSEC of %s does not verify, so the CA cannot find it: correct the DS record at the registrar, or sign the zone anew",
+			"DNSSEC of %s does not verify, so the CA cannot find it: correct the DS record at the registrar, or "+
+				"sign the zone anew",
 			f.Name,
 		)
 	case p.Type == acme.ProblemServerInternal || p.Type == acme.ProblemRateLimited:
@@ -156,12 +157,15 @@ func (f Failure) advice() string {
 		case len(wrong) > 0:
 			return fmt.Sprintf("The record has not come to %s, or is gone there: repair its zone transfer", of(wrong))
 		case p.Type == acme.ProblemDNS:
-			return "The CA cannot find the name: see whether every name server that the parent zone lists answers from outside, and the DNSSEC of the zone"
+			return "The CA cannot find the name: see whether every name server that the parent zone lists " +
+				"answers from outside, and the DNSSEC of the zone"
 		case len(silent) > 0:
-			return fmt.Sprintf("The CA may have asked %s, which does not answer here: let it answer, or take it out of the zone",
+			return fmt.Sprintf("The CA may have asked %s, which does not answer here: let it answer, or take it "+
+				"out of the zone",
 				of(silent))
 		}
-		return "It was there too late for the CA: one of the machines behind a name server may be slower than the one that answers here; waitForRecordToPropagate on the solver waits longer"
+		return "It was there too late for the CA: one of the machines behind a name server may be slower than " +
+			"the one that answers here; waitForRecordToPropagate on the solver waits longer"
 	}
 	port := "80"
 	if f.Kind == cmacme.ACMEChallengeTypeTLSALPN01 {
@@ -202,14 +206,17 @@ func (f Failure) advice() string {
 	switch p.Type {
 	case acme.ProblemConnection:
 		return fmt.Sprintf(
-			"Something is between the CA and the site: let port %s be reached from everywhere (firewall, provider, blocked countries)",
+			"Something is between the CA and the site: let port %s be reached from everywhere (firewall, "+
+				"provider, blocked countries)",
 			port,
 		)
 	case acme.ProblemDNS:
-		return "The CA cannot find the name: see whether every name server that the parent zone lists answers from outside, and the DNSSEC of the zone"
+		return "The CA cannot find the name: see whether every name server that the parent zone lists answers " +
+			"from outside, and the DNSSEC of the zone"
 	}
 	return fmt.Sprintf(
-		"The CA came to another server, or the answer changed: see where port %s of %s leads outside (a CDN, a DNS that answers otherwise inside, a record that changed lately)",
+		"The CA came to another server, or the answer changed: see where port %s of %s leads outside (a CDN, a "+
+			"DNS that answers otherwise inside, a record that changed lately)",
 		port,
 		f.Name,
 	)
@@ -242,7 +249,8 @@ func (c CAA) Advice(name string, wildcard bool, kind cmacme.ACMEChallengeType) s
 	}
 	if c.At == "" {
 		return fmt.Sprintf(
-			"From here no CAA record of %s is seen: see whether every name server of it answers questions for CAA, also with nothing",
+			"From here no CAA record of %s is seen: see whether every name server of it answers questions for "+
+				"CAA, also with nothing",
 			name,
 		)
 	}
