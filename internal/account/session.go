@@ -2,6 +2,7 @@ package account
 
 import (
 	"context"
+	"crypto"
 	"errors"
 	"sync"
 	"time"
@@ -158,11 +159,35 @@ func (s *Session) Certificate(
 	})
 }
 
+// Revoke revokes a certificate.
+func (s *Session) Revoke(ctx context.Context, der []byte, reason acme.RevocationReason) error {
+	_, err := exchange(ctx, s, revoked, func() (struct{}, error) {
+		return struct{}{}, s.client.Revoke(ctx, s.Account, der, reason)
+	})
+	return err
+}
+
+// RevokeWithKey revokes a certificate by its own key, for which no account is needed.
+func (a *Accounts) RevokeWithKey(ctx context.Context, issuer *signer.Issuer, key crypto.Signer, der []byte,
+	reason acme.RevocationReason) error {
+	c, err := a.Server(issuer.GetSpec().ACME, issuer.Kind)
+	if err != nil {
+		return err
+	}
+	if err := lane.Enter(ctx, Party(issuer.GetSpec().ACME)); err != nil {
+		return err
+	}
+	return Fault("", a.Clock.Now(), c.RevokeWithKey(ctx, key, der, reason))
+}
+
 const (
 	// cached stands for what may be known without an exchange: success says nothing of the server.
 	cached = "cached"
 	// created stands for what has no URL yet, so that it cannot be read again.
 	created = "created"
+	// revoked stands for a revocation, for which an account that the CA has forgotten is not registered
+	// again: it could not revoke what the former one had issued.
+	revoked = "revoked"
 )
 
 // exchange makes one with a place in the lane of the server, and classes its error. A reply at a
@@ -186,14 +211,14 @@ func (s *Session) outcome(ctx context.Context, url string, asked time.Time, err 
 	if url != created { // of the limits of new orders there is a ledger
 		s.notes.Limit.Note(s.Account.URL, now, err)
 	}
-	if url != cached && url != created && Unreadable(err) {
+	if url != cached && url != created && url != revoked && Unreadable(err) {
 		err = s.notes.reread(url, now, err)
 	} else {
 		delete(s.notes.unread, url)
 	}
 	s.mu.Unlock()
 	forgotten := acme.IsProblem(err, acme.ProblemAccountDoesNotExist)
-	if forgotten || doubtful(err) {
+	if url != revoked && (forgotten || doubtful(err)) {
 		switch e := s.accounts.Recover(ctx, s.issuer, asked, forgotten); {
 		case e == nil && forgotten:
 			return ErrRecovered

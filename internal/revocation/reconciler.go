@@ -318,7 +318,6 @@ type done struct {
 // revoke revokes a certificate. That is done by the account, if the reason is not a compromised key, as CAs take the certificate's own key for
 // compromised when that asks.
 func (r *Reconciler) revoke(ctx context.Context, namespace string, reason cmapi.RevocationReason, c certificate) (done, error) {
-	now := r.Clock.Now()
 	i, err := r.Scope.Get(ctx, r.Client, namespace, c.by)
 	if err != nil {
 		return done{}, err
@@ -326,26 +325,19 @@ func (r *Reconciler) revoke(ctx context.Context, namespace string, reason cmapi.
 	if i == nil || i.GetSpec().ACME == nil {
 		return done{}, fault.Misconfiguredf("IssuerNotFound", "there is no longer an ACME %s %q", c.by.KindOrDefault(), c.by.Name)
 	}
-	server, err := r.Accounts.Server(i.GetSpec().ACME, i.Kind)
-	if err != nil {
-		return done{}, err
-	}
-	if err := lane.Enter(ctx, account.Party(i.GetSpec().ACME)); err != nil {
-		return done{}, err
-	}
 	defer lane.Leave(ctx)
 	ask := func(byKey bool, why acme.RevocationReason) error {
 		if byKey {
-			return server.RevokeWithKey(ctx, c.key, c.leaf.Raw, why)
+			return r.Accounts.RevokeWithKey(ctx, i, c.key, c.leaf.Raw, why)
 		}
-		_, by, err := r.Accounts.Of(ctx, i)
+		session, err := r.Accounts.Session(ctx, i, nil, nil)
 		if apierrors.IsNotFound(err) {
 			err = fault.Misconfiguredf("IssuerNotReady", "the Secret with the account key of %s does not exist", i)
 		}
 		if err != nil {
 			return err
 		}
-		return r.Accounts.Believed(ctx, i, by, server.Revoke(ctx, by, c.leaf.Raw, why))
+		return session.Revoke(ctx, c.leaf.Raw, why)
 	}
 	ways := []bool{false}
 	if c.key != nil {
@@ -361,9 +353,8 @@ func (r *Reconciler) revoke(ctx context.Context, namespace string, reason cmapi.
 		}
 		before := acme.IsProblem(err, acme.ProblemAlreadyRevoked)
 		if err == nil || before {
-			return done{at: server.Directory, before: before, byKey: byKey}, nil
+			return done{at: i.GetSpec().ACME.Server, before: before, byKey: byKey}, nil
 		}
-		err = account.Fault("RevocationError", now, err)
 		if class := fault.Of(err).Class; class == fault.Transient || class == fault.Limited {
 			break // the other way leads to the same server
 		}
