@@ -137,8 +137,8 @@ func (a *Accounts) Server(spec *cmacme.ACMEIssuer, kind string) (*acme.Client, e
 	return c, nil
 }
 
-// Party is the ACME server of an issuer, as one that makes others wait.
-func Party(spec *cmacme.ACMEIssuer) lane.Party {
+// party is the ACME server of an issuer, as one that makes others wait.
+func party(spec *cmacme.ACMEIssuer) lane.Party {
 	return lane.Party{Who: "the ACME server " + spec.Server}
 }
 
@@ -150,9 +150,9 @@ func usable(issuer *signer.Issuer) bool {
 		(c.Status == cmmeta.ConditionTrue || c.Reason == signer.ReasonInvalidSolver)
 }
 
-// Of returns the account of an issuer that is registered, and the client to use it with. A CA that
+// of returns the account of an issuer that is registered, and the client to use it with. A CA that
 // does not know it, though it was registered again, is not asked by everyone who wakes up.
-func (a *Accounts) Of(ctx context.Context, issuer *signer.Issuer) (*acme.Client, acme.Account, error) {
+func (a *Accounts) of(ctx context.Context, issuer *signer.Issuer) (*acme.Client, acme.Account, error) {
 	if a.Guard != nil {
 		if err := a.Guard(issuer); err != nil {
 			return nil, acme.Account{}, err
@@ -261,7 +261,7 @@ func (a *Accounts) ask(ctx context.Context, issuer *signer.Issuer, c *acme.Clien
 	if err != nil {
 		return nil, err
 	}
-	if err := lane.Enter(ctx, Party(spec)); err != nil {
+	if err := lane.Enter(ctx, party(spec)); err != nil {
 		return nil, err
 	}
 	defer lane.Leave(ctx)
@@ -318,7 +318,7 @@ func known(issuer *signer.Issuer) bool {
 // is registered again with its key, and its URL written into the issuer's status if it is another
 // one. One that is closed makes the issuer unready until somebody replaces the key. If the CA says
 // that it has forgotten one that was registered again just now, the account is of no use until it
-// may be registered once more: see Of. What was asked before that says nothing of it.
+// may be registered once more: see of. What was asked before that says nothing of it.
 func (a *Accounts) Recover(ctx context.Context, issuer *signer.Issuer, asked time.Time, forgotten bool) error {
 	now := a.Clock.Now()
 	a.mu.Lock()
@@ -641,13 +641,13 @@ func hash(key crypto.Signer) string {
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// Believed returns the error of an exchange, as one that passes if the CA did not accept who asked,
+// believed returns the error of an exchange, as one that passes if the CA did not accept who asked,
 // and the account's key was changed meanwhile: then it is no judgement.
-func (a *Accounts) Believed(ctx context.Context, issuer *signer.Issuer, by acme.Account, err error) error {
+func (a *Accounts) believed(ctx context.Context, issuer *signer.Issuer, by acme.Account, err error) error {
 	if !acme.IsProblem(err, acme.ProblemMalformed, acme.ProblemUnauthorized) {
 		return err
 	}
-	if _, now, e := a.Of(ctx, issuer); e == nil && now.URL == by.URL && hash(now.Key) == hash(by.Key) {
+	if _, now, e := a.of(ctx, issuer); e == nil && now.URL == by.URL && hash(now.Key) == hash(by.Key) {
 		return err
 	}
 	return fault.Transientf("AccountChanged", "the account key was changed meanwhile: %w", err)

@@ -54,7 +54,7 @@ type Notes struct {
 // follow what becomes of the exchanges; either may be nil.
 func (a *Accounts) Session(ctx context.Context, issuer *signer.Issuer, notes *Notes,
 	unreachableSince **metav1.Time) (*Session, error) {
-	c, account, err := a.Of(ctx, issuer)
+	c, account, err := a.of(ctx, issuer)
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +93,7 @@ func (s *Session) NoteReachability(err error) {
 
 // Enter takes the place in the lane that the exchanges hold, before the first one.
 func (s *Session) Enter(ctx context.Context) error {
-	return lane.Enter(ctx, Party(s.issuer.GetSpec().ACME))
+	return lane.Enter(ctx, party(s.issuer.GetSpec().ACME))
 }
 
 // Release gives the place in the lane back.
@@ -159,6 +159,18 @@ func (s *Session) Certificate(
 	})
 }
 
+// RenewalInfo asks when a certificate is to be renewed, unless the server wants to be left alone with
+// that. Its error has a class only if the server was not asked.
+func (s *Session) RenewalInfo(ctx context.Context, certID string) (acme.RenewalInfo, error) {
+	if err := s.Enter(ctx); err != nil {
+		return acme.RenewalInfo{}, err
+	}
+	if err := s.accounts.RateLimits.CA(s.issuer.GetSpec().ACME.Server).RenewalInfoAvailable(); err != nil {
+		return acme.RenewalInfo{}, err
+	}
+	return s.client.RenewalInfo(ctx, certID)
+}
+
 // Revoke revokes a certificate.
 func (s *Session) Revoke(ctx context.Context, der []byte, reason acme.RevocationReason) error {
 	_, err := exchange(ctx, s, revoked, func() (struct{}, error) {
@@ -174,7 +186,7 @@ func (a *Accounts) RevokeWithKey(ctx context.Context, issuer *signer.Issuer, key
 	if err != nil {
 		return err
 	}
-	if err := lane.Enter(ctx, Party(issuer.GetSpec().ACME)); err != nil {
+	if err := lane.Enter(ctx, party(issuer.GetSpec().ACME)); err != nil {
 		return err
 	}
 	return Fault("", a.Clock.Now(), c.RevokeWithKey(ctx, key, der, reason))
@@ -198,7 +210,7 @@ func exchange[T any](ctx context.Context, s *Session, url string, call func() (T
 	}
 	asked := s.accounts.Clock.Now()
 	got, err := call()
-	return got, s.outcome(ctx, url, asked, s.accounts.Believed(ctx, s.issuer, s.Account, err))
+	return got, s.outcome(ctx, url, asked, s.accounts.believed(ctx, s.issuer, s.Account, err))
 }
 
 // outcome notes what became of an exchange, and returns its error with a class.

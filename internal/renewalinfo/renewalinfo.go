@@ -107,7 +107,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if wait := untilNext(was, now); wait > 0 {
 		return reconcile.Result{RequeueAfter: wait}, nil // when the server said
 	}
-	ca, holder, err := r.Accounts.Of(ctx, by)
+	session, err := r.Accounts.Session(ctx, by, nil, nil)
 	if err != nil {
 		return reconcile.Result{RequeueAfter: notReady}, nil // its condition says why
 	}
@@ -115,14 +115,11 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if err != nil {
 		return reconcile.Result{}, nil // it names no authority: no server knows it
 	}
-	if err := lane.Enter(ctx, account.Party(by.GetSpec().ACME)); err != nil {
+	info, err := session.RenewalInfo(ctx, id)
+	session.Release(ctx)
+	if lane.Is(err) {
 		return reconcile.Result{}, err
 	}
-	var info acme.RenewalInfo
-	if err = r.Accounts.RateLimits.CA(by.GetSpec().ACME.Server).RenewalInfoAvailable(); err == nil {
-		info, err = ca.RenewalInfo(ctx, id)
-	}
-	lane.Leave(ctx)
 	if busy := fault.Of(err); busy.Class == fault.Limited {
 		return reconcile.Result{RequeueAfter: busy.Wait(now)}, nil // when the server answers again; it was not asked
 	}
@@ -133,7 +130,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		}
 		return reconcile.Result{RequeueAfter: unsupported}, nil // servers learn
 	}
-	next := after(was, info, err, holder.URL, now)
+	next := after(was, info, err, session.Account.URL, now)
 	if err := r.write(ctx, crt, next); err != nil {
 		return reconcile.Result{}, err
 	}
