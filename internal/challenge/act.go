@@ -139,7 +139,7 @@ func (r *Reconciler) act(ctx context.Context, p *parties, o *Observation, d Deci
 // present sets the proof of a challenge up, beside those of its neighbors.
 func present(ctx context.Context, p *parties, ch *cmacme.Challenge) error {
 	if x, ok := p.solver.(solver.Exclusive); ok && len(p.neighbors) > 0 {
-		return x.PresentBeside(ctx, p.issuer, ch, p.neighbors)
+		return x.PresentAlong(ctx, p.issuer, ch, p.neighbors)
 	}
 	return p.solver.Present(ctx, p.issuer, ch)
 }

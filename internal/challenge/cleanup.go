@@ -143,7 +143,7 @@ func (r *Reconciler) remove(ctx context.Context, ch *cmacme.Challenge) error {
 	if s == nil {
 		return nil // it can be no longer there
 	}
-	if x, ok := s.(solver.Exclusive); ok && !ch.Status.Presented && x.Room(ch) > 0 {
+	if x, ok := s.(solver.Exclusive); ok && !ch.Status.Presented && x.Capacity(ch) > 0 {
 		if !acmestatus.MaybePresented(ch) {
 			return nil // it was never presented, or has freed its slot
 		}

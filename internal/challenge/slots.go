@@ -114,7 +114,7 @@ func (s *slots) took(slot scheduler.Slot, now time.Time) {
 // number.
 func (r *Reconciler) capacity(ch *cmacme.Challenge) int {
 	if s, ok := r.Solvers[ch.Spec.Type].(solver.Exclusive); ok {
-		return s.Room(ch)
+		return s.Capacity(ch)
 	}
 	return 0
 }

@@ -43,16 +43,19 @@ func NameServers(namespace, name string) lane.Party {
 	return lane.Party{Who: "the name servers of " + name, Of: namespace}
 }
 
-// Exclusive is a Solver of proofs that cannot all stand beside any number of others. Challenges whose proofs stand at the same place take turns
-// there, in all namespaces.
+// Exclusive is a Solver of proofs of which only few can stand at one place. Challenges whose proofs
+// stand at the same place take turns there, in all namespaces.
 type Exclusive interface {
 	Solver
-	// Room is how many proofs can stand at once where that of the challenge does, or 0 if any number can. It is known without asking anybody.
-	Room(ch *cmacme.Challenge) int
-	// Place says where the proof will stand, in the same words for all challenges. It is asked only where there is Room for few.
+	// Capacity is how many proofs can stand at once where that of the challenge does, or 0 if any
+	// number can. It is known without asking a server.
+	Capacity(ch *cmacme.Challenge) int
+	// Place says where the proof will stand, in the same words for all challenges. It is asked only
+	// where Capacity is limited.
 	Place(ctx context.Context, ch *cmacme.Challenge) (string, error)
-	// PresentBeside is Present, after which the proofs of others at that place, fewer than there is Room for, stand as well.
-	PresentBeside(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge, others []*cmacme.Challenge) error
+	// PresentAlong is Present, after which the proofs of others at that place, fewer than the Capacity,
+	// stand as well.
+	PresentAlong(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge, others []*cmacme.Challenge) error
 }
 
 // Sight is what Check saw.

@@ -184,9 +184,9 @@ func (s *Solver) Present(ctx context.Context, issuer *signer.Issuer, ch *cmacme.
 	})
 }
 
-// PresentBeside adds the record where a provider keeps only the last few values that were set. Which of them would be the next to go is not to be
+// PresentAlong adds the record where a provider keeps only the last few values that were set. Which of them would be the next to go is not to be
 // known, so those that others still need are set again before this one.
-func (s *Solver) PresentBeside(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge, others []*cmacme.Challenge) error {
+func (s *Solver) PresentAlong(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge, others []*cmacme.Challenge) error {
 	return s.change(ctx, issuer, ch, func(p Provider, ctx context.Context, r Record) error {
 		for _, other := range others {
 			again := r
@@ -199,8 +199,8 @@ func (s *Solver) PresentBeside(ctx context.Context, issuer *signer.Issuer, ch *c
 	})
 }
 
-// Room is how many values the provider of a challenge can have at one name at once, or 0 if it can have any number.
-func (s *Solver) Room(ch *cmacme.Challenge) int {
+// Capacity is how many values the provider of a challenge can have at one name at once, or 0 if it can have any number.
+func (s *Solver) Capacity(ch *cmacme.Challenge) int {
 	spec := ch.Spec.Solver.DNS01
 	switch {
 	case spec == nil:

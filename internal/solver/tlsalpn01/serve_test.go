@@ -305,8 +305,8 @@ func TestOfSeveralChallengesForANameThatIsAnsweredWhichIsPresented(t *testing.T)
 		if err := s.Cache.(client.Client).Create(t.Context(), ch); err != nil {
 			t.Fatal(err)
 		}
-		if place, err := s.Place(t.Context(), ch); s.Room(ch) != 1 || place != "a.example.com:443" || err != nil {
-			t.Errorf("there is room for %d at %q, %v", s.Room(ch), place, err)
+		if place, err := s.Place(t.Context(), ch); s.Capacity(ch) != 1 || place != "a.example.com:443" || err != nil {
+			t.Errorf("there is room for %d at %q, %v", s.Capacity(ch), place, err)
 		}
 	}
 	s.Site = solver.Site{Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {

@@ -114,16 +114,16 @@ func (s *Solver) certificate(ctx context.Context, name string) (*tls.Certificate
 	return acme.TLSALPN01Certificate(identifier(asked), asked.Spec.Key, s.Now())
 }
 
-// Room is for one: the CA names no token, so that a handshake can be answered in one way only.
-func (s *Solver) Room(*cmacme.Challenge) int { return 1 }
+// Capacity is for one: the CA names no token, so that a handshake can be answered in one way only.
+func (s *Solver) Capacity(*cmacme.Challenge) int { return 1 }
 
 // Place is the site, with its port, so that it is no name of a DNS record.
 func (s *Solver) Place(_ context.Context, ch *cmacme.Challenge) (string, error) {
 	return strings.ToLower(address(ch)), nil
 }
 
-// PresentBeside is Present, as there are never others.
-func (s *Solver) PresentBeside(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge, _ []*cmacme.Challenge) error {
+// PresentAlong is Present, as there are never others.
+func (s *Solver) PresentAlong(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge, _ []*cmacme.Challenge) error {
 	return s.Present(ctx, issuer, ch)
 }
 
