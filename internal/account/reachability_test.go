@@ -13,7 +13,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/fault"
 )
 
-func TestSinceWhenAServerCannotBeReached(t *testing.T) {
+func TestNoteReachability(t *testing.T) {
 	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 	before, at := metav1.NewTime(now.Add(-time.Hour)), metav1.NewTime(now)
 	for name, test := range map[string]struct {

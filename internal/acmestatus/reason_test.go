@@ -8,7 +8,7 @@ import (
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 )
 
-func TestWhatAPassWritesItselfIsNoReasonForAnother(t *testing.T) {
+func TestIgnoreReason(t *testing.T) {
 	const finalizer = cmacme.ACMEDomainQualifiedFinalizer
 	challenge := func(reason string, presented bool, finalizers ...string) *cmacme.Challenge {
 		return &cmacme.Challenge{

@@ -29,7 +29,7 @@ func challenges(all []*cmacme.Challenge, namespace, issuer string, n, underWay i
 	return all
 }
 
-func TestWhoIsNext(t *testing.T) {
+func TestNext(t *testing.T) {
 	flood := challenges(nil, "a", "le", 1000, 50)
 	for name, test := range map[string]struct {
 		all  []*cmacme.Challenge
@@ -64,7 +64,7 @@ func never(*cmacme.Challenge) bool { return false }
 
 func unlimited(*cmacme.Challenge) int { return 0 }
 
-func TestWhoIsMadeToWaitByOthersKeepsNobodyFromBeginning(t *testing.T) {
+func TestIdleChallengesKeepNoOthersFromBeginning(t *testing.T) {
 	// The first ten of twenty are set up, and all places are taken.
 	all := challenges(challenges(nil, "a", "le", 20, 10), "b", "le", 2, 0)
 	few := func(from, to int) func(*cmacme.Challenge) bool {
@@ -96,7 +96,7 @@ func names(all []*cmacme.Challenge) string {
 	return strings.Join(list, " ")
 }
 
-func TestWhoIsNextAtAPlaceForFew(t *testing.T) {
+func TestNextWhereSlotsAreFew(t *testing.T) {
 	// Each is younger than those before it, and is written as namespace/name place state.
 	type line []string
 	for name, test := range map[string]struct {
