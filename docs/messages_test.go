@@ -110,14 +110,21 @@ func code(t *testing.T, visit func(files *token.FileSet, n ast.Node) bool, dirs 
 	}
 }
 
-func TestEachMessageThatIsExplainedExists(t *testing.T) {
+// texts are all texts of the code, with holes around each.
+func texts(t *testing.T) string {
+	t.Helper()
 	var all strings.Builder
 	code(t, func(_ *token.FileSet, n ast.Node) bool {
 		if e, ok := n.(ast.Expr); ok {
-			all.WriteString(constant(e) + hole)
+			all.WriteString(hole + constant(e) + hole)
 		}
 		return true
-	}, "acme", "internal", "pki", "standalone")
+	}, "acme", "api", "internal", "pki", "standalone")
+	return all.String()
+}
+
+func TestEachMessageThatIsExplainedExists(t *testing.T) {
+	all := texts(t)
 	for pattern, least := range map[string]int{"acme/*.md": 200, "*.md": 30} {
 		rows := told(t, pattern)
 		if len(rows) < least {
@@ -125,11 +132,36 @@ func TestEachMessageThatIsExplainedExists(t *testing.T) {
 		}
 		for row, words := range rows {
 			for _, w := range words {
-				if !strings.Contains(all.String(), w) {
+				if !strings.Contains(all, w) {
 					t.Errorf("docs/%s explains %q, but no text of the code has %q", pattern, row, w)
 				}
 			}
 		}
+	}
+}
+
+// TestEachReasonThatIsExplainedExists reads the lists below headings that begin with "Reasons". Their
+// items begin with reasons in code spans and a colon.
+func TestEachReasonThatIsExplainedExists(t *testing.T) {
+	all, n := texts(t), 0
+	explains := false
+	for line := range strings.Lines(read(t, "*.md") + read(t, "acme/*.md")) {
+		if strings.HasPrefix(line, "#") {
+			explains = strings.HasPrefix(strings.TrimLeft(line, "# "), "Reasons")
+		}
+		names, _, found := strings.Cut(line, ": ")
+		if !explains || !found || !strings.HasPrefix(line, "- `") {
+			continue
+		}
+		for _, span := range spans.FindAllStringSubmatch(names, -1) {
+			n++
+			if reason := span[1]; !strings.Contains(reason, " ") && !strings.Contains(all, hole+reason+hole) {
+				t.Errorf("a page explains the reason %s, which the code does not have", reason)
+			}
+		}
+	}
+	if n < 30 {
+		t.Errorf("only %d reasons were read: have the lists another form?", n)
 	}
 }
 
