@@ -24,8 +24,11 @@ var (
 		"\\b(Issuer|HTTPRoute|Cloudflare|DigitalOcean|Google|Azure|Akamai|Cloud DNS)\\b")
 	// others are the words of Go's own library.
 	others = []string{"signed by unknown authority", "failed to verify certificate"}
-	spans  = regexp.MustCompile("`([^`]+)`")
-	word   = regexp.MustCompile(`\b[a-z]+\b`)
+	option = regexp.MustCompile("`--([a-z0-9-]+)")
+	// elsewhere are flags of other programs, and those of which the code has parts.
+	elsewhere = []string{"as", "cacert", "context", "kubeconfig", "enable-mutatingwebhookconfigurations-injectable"}
+	spans     = regexp.MustCompile("`([^`]+)`")
+	word      = regexp.MustCompile(`\b[a-z]+\b`)
 )
 
 // messages are the messages that a page explains. Below a heading that begins with "Messages", each
@@ -162,6 +165,21 @@ func TestEachReasonThatIsExplainedExists(t *testing.T) {
 	}
 	if n < 30 {
 		t.Errorf("only %d reasons were read: have the lists another form?", n)
+	}
+}
+
+func TestEachFlagThatIsExplainedExists(t *testing.T) {
+	all, n := texts(t), 0
+	for _, page := range pages(t) {
+		for _, m := range option.FindAllStringSubmatch(page, -1) {
+			n++
+			if name := m[1]; !slices.Contains(elsewhere, name) && !strings.Contains(all, hole+name+hole) {
+				t.Errorf("a page explains --%s, which is no flag", name)
+			}
+		}
+	}
+	if n < 100 {
+		t.Errorf("only %d flags were read: are they in code spans?", n)
 	}
 }
 
