@@ -82,7 +82,7 @@ func (r *Reconciler) find(ctx context.Context, p *parties, ch *cmacme.Challenge,
 	if err != nil || ch.Status.Presented {
 		return err
 	}
-	return r.recompute(ctx, p.issuer, p.session.Account, ch)
+	return r.verify(ctx, p.issuer, p.session.Account, ch)
 }
 
 // yield reports to the scheduler what becomes of the slot of a challenge that is not presented.

@@ -16,10 +16,10 @@ import (
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
-// recompute sees whether a Challenge is what its Order and issuer ask for, before their credentials
+// verify sees whether a Challenge is what its Order and issuer ask for, before their credentials
 // are used for it. Admission policies let no other user write one; but it may be older than they
 // are.
-func (r *Reconciler) recompute(ctx context.Context, i *signer.Issuer, by acme.Account,
+func (r *Reconciler) verify(ctx context.Context, i *signer.Issuer, by acme.Account,
 	ch *cmacme.Challenge) error {
 	order := &cmacme.Order{}
 	owner := metav1.GetControllerOf(ch)
@@ -73,7 +73,7 @@ func (r *Reconciler) mayCleanUp(ctx context.Context, i *signer.Issuer, ch *cmacm
 	if err != nil {
 		return err
 	}
-	return r.recompute(ctx, i, session.Account, ch)
+	return r.verify(ctx, i, session.Account, ch)
 }
 
 // likeProof reports whether name and value of a TXT record can be those of a proof: taking it away
