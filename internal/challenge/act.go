@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/perennial-pki/perennial/acme"
@@ -46,6 +47,9 @@ func (r *Reconciler) pass(ctx context.Context, ch *cmacme.Challenge) Decision {
 			o.Siblings = r.siblings(ctx, o.Challenge)
 		}
 		d := Decide(o)
+		if m.Seen.IsZero() && !d.Memory.Seen.IsZero() {
+			log.FromContext(ctx).Info("challenge visible", "type", ch.Spec.Type, "domain", ch.Spec.DNSName)
+		}
 		o.Challenge.Status, m.Memory = d.Status, d.Memory
 		r.slots.update(client.ObjectKeyFromObject(ch), func(e *entry) { e.visible = !d.Memory.Seen.IsZero() })
 		for _, key := range d.Wake {

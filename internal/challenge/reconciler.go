@@ -116,6 +116,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		}
 	}
 	d := r.pass(ctx, ch)
+	logWait(ctx, d, r.Clock.Now())
 	result := reconcile.Result{RequeueAfter: d.Again}
 	if lane.Is(d.Err) {
 		defer r.wakeNext(ctx) // others need not wait, too
@@ -131,6 +132,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if gone, err := r.writeStatus(ctx, ch, next); gone || err != nil {
 		return reconcile.Result{}, err
 	}
+	logTransition(ctx, ch, next, r.Clock.Now())
 	r.report(next, d.Events)
 	return result, d.Err
 }

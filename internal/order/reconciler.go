@@ -125,6 +125,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		r.duplicates.sent(request.NamespacedName)
 	}
 	d := r.pass(ctx, order, challenges.Items)
+	logWait(ctx, d, r.Clock.Now())
 	result := reconcile.Result{RequeueAfter: d.Again}
 	if equality.Semantic.DeepEqual(order.Status, d.Status) {
 		return result, d.Err
@@ -138,6 +139,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		}
 		return reconcile.Result{}, fmt.Errorf("write status: %w", err)
 	}
+	logTransition(ctx, order, next, r.Clock.Now())
 	r.written(order, next, d.Events)
 	return result, d.Err
 }

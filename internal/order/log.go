@@ -1,0 +1,40 @@
+package order
+
+import (
+	"context"
+	"time"
+
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	"github.com/perennial-pki/perennial/internal/acmestatus"
+)
+
+// transition names the step between two versions of an order, empty if there is none.
+func transition(was, is *cmacme.OrderStatus) string {
+	switch {
+	case acmestatus.Finished(is.State) && !acmestatus.Finished(was.State):
+		return "order " + string(is.State)
+	case was.URL == "" && is.URL != "":
+		return "order accepted by the CA"
+	case is.State == cmacme.Processing && was.State != cmacme.Processing:
+		return "order processing at the CA"
+	}
+	return ""
+}
+
+// logTransition logs the step between two versions of an order.
+func logTransition(ctx context.Context, was, is *cmacme.Order, now time.Time) {
+	if step := transition(&was.Status, &is.Status); step != "" {
+		log.FromContext(ctx).Info(step, "age", now.Sub(is.CreationTimestamp.Time).Round(time.Second).String(),
+			"reason", is.Status.Reason)
+	}
+}
+
+// logWait logs, at V(1), what an order waits for, and until when.
+func logWait(ctx context.Context, d Decision, now time.Time) {
+	if d.Again > 0 && d.Status.Reason != "" {
+		log.FromContext(ctx).V(1).Info("order waits", "reason", d.Status.Reason,
+			"until", now.Add(d.Again).UTC().Format(time.RFC3339))
+	}
+}
