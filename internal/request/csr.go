@@ -171,6 +171,10 @@ func (r *CSRReconciler) bySigner(ctx context.Context, csr *certificatesv1.Certif
 	}
 	if issuer.Kind == signer.KindIssuer {
 		allowed, err := r.mayReference(ctx, csr, namespace, ref.Name)
+		if fault.RefusedByAPI(err) {
+			r.Events.Eventf(csr, corev1.EventTypeWarning, "AccessReviewRefused",
+				"%v. Let the controller create subjectaccessreviews of authorization.k8s.io; it is tried again", err)
+		}
 		if err != nil {
 			return reconcile.Result{}, err
 		}
