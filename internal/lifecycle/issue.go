@@ -275,6 +275,9 @@ func (d *decider) wait(next *cmapi.CertificateRequest, key crypto.Signer, keySec
 
 // notAnswered says what a request waits for.
 func notAnswered(cr *cmapi.CertificateRequest) string {
+	if c := cmapi.GetCertificateRequestCondition(&cr.Status, signer.ConditionApprovalForbidden); c != nil {
+		return fmt.Sprintf("CertificateRequest %q is not approved, which the controller cannot do: %s", cr.Name, c.Message)
+	}
 	if ready := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionReady); ready != nil {
 		return strings.TrimPrefix(ready.Message, "Waiting on ") // which the text says already
 	}

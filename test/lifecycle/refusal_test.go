@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -301,6 +302,39 @@ func TestAStatusThatIsRefusedIsToldByAnEventAndTheMetricsAreRight(t *testing.T) 
 		t.Errorf("the event says %q", message)
 	}
 	r.agrees("a", cmmeta.ConditionFalse, "its status does not say so")
+}
+
+// TestARefusedAccessReviewIsSaid has the controller not be told whether it may approve.
+func TestARefusedAccessReviewIsSaid(t *testing.T) {
+	t.Parallel()
+	r := newRefusable(t)
+	r.caIssuer("ca", 400*24*time.Hour)
+	r.Begin(func(w cluster.Write) bool {
+		_, is := w.Object.(*authorizationv1.SelfSubjectAccessReview)
+		return is && w.Verb == "create"
+	})
+	r.start(controller.Options{})
+	r.create(certificate("a", "ca"))
+	cluster.Eventually(t, func() error {
+		cr := r.untilRequest("a-1")
+		for _, c := range cr.Status.Conditions {
+			if c.Type == "ApprovalForbidden" && strings.Contains(c.Message, cluster.RefusedBecause) {
+				return nil
+			}
+		}
+		return cluster.NotYet("the request says %+v", cr.Status.Conditions)
+	})
+	r.until("a", func(crt *cmapi.Certificate) error {
+		for _, c := range crt.Status.Conditions {
+			if c.Type == cmapi.CertificateConditionIssuing && strings.Contains(c.Message, cluster.RefusedBecause) {
+				return nil
+			}
+		}
+		return cluster.NotYet("the Certificate does not say it")
+	})
+	r.agrees("a", cmmeta.ConditionFalse, cluster.RefusedBecause)
+	r.End()
+	r.untilReady("a", 1)
 }
 
 func TestRealRefusals(t *testing.T) {

@@ -5,9 +5,11 @@ import (
 	"crypto"
 	"crypto/rand"
 	"fmt"
+	"maps"
 	"math"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -370,4 +372,37 @@ func TestTheAccountKeyAtACAThatChangesNoneStays(t *testing.T) {
 	if !bytes.Equal(r.accountSecret().Data["tls.key.previous"], old) {
 		t.Error("the key before is not what it was")
 	}
+}
+
+// TestARefusedChangeOfTheAccountKeyIsSaid has the API server refuse to store the new key, after the CA
+// has taken it.
+func TestARefusedChangeOfTheAccountKeyIsSaid(t *testing.T) {
+	t.Parallel()
+	r, options := shop(t, &front{}, pebble.Options{})
+	refusal := &cluster.Refusal{}
+	options.WrapClient = refusal.Wrap
+	cluster.Run(t, options)
+	r.issuer()
+	r.issuerSays(cmmeta.ConditionTrue)
+	refusal.Begin(func(w cluster.Write) bool {
+		_, is := w.Object.(*corev1.Secret)
+		return is && w.Verb == "patch" && w.Name == "account"
+	})
+	r.putNext()
+	says := []string{"store the new account key in Secret " + r.namespace + "/account", cluster.RefusedBecause}
+	r.condition(cmapi.IssuerConditionReady, cmmeta.ConditionFalse, "ErrUpdateACMEAccount", says...)
+	r.condition(cmapi.IssuerConditionStalled, cmmeta.ConditionTrue, "ErrUpdateACMEAccount", says...)
+	r.noReach()
+	r.eventually("an event says so", func() bool {
+		return slices.ContainsFunc(r.events("ErrUpdateACMEAccount"), func(e string) bool {
+			return strings.Contains(e, cluster.RefusedBecause)
+		})
+	})
+	refusal.End()
+	r.issuerSays(cmmeta.ConditionTrue)
+	r.condition(cmapi.IssuerConditionStalled, "", "")
+	if secret := r.accountSecret(); len(secret.Data["tls.key.next"]) > 0 || len(secret.Data["tls.key.previous"]) == 0 {
+		t.Errorf("the Secret has the entries %q", slices.Sorted(maps.Keys(secret.Data)))
+	}
+	r.ready(r.certificate("site", "www.example.com"))
 }
