@@ -1,6 +1,7 @@
 package http01_test
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"strings"
@@ -106,14 +107,18 @@ func TestAWatchThatLagsKeepsNoCAWaiting(t *testing.T) {
 								Service: &networkingv1.IngressServiceBackend{Name: "web", Port: networkingv1.ServiceBackendPort{Number: 80}}}}},
 					}}})
 			}
-			began := time.Now()
+			// What is written of Challenges is waited for a few times.
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+			defer cancel()
+			issued, err := r.admin.Watch(ctx, &corev1.SecretList{}, client.InNamespace(r.namespace),
+				client.MatchingFields{"metadata.name": "tls"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer issued.Stop()
 			r.create(o)
-			secret := &corev1.Secret{}
-			for r.admin.Get(t.Context(), client.ObjectKey{Namespace: r.namespace, Name: "tls"}, secret) != nil {
-				if time.Since(began) > 100*time.Second { // what is written of Challenges is waited for a few times
-					t.Fatalf("it is not issued: %s", r.story(r.namespace))
-				}
-				time.Sleep(100 * time.Millisecond)
+			if _, more := <-issued.ResultChan(); !more {
+				t.Fatalf("it is not issued: %s", r.story(r.namespace))
 			}
 			var events corev1.EventList
 			if err := r.admin.List(t.Context(), &events, client.InNamespace(r.namespace)); err != nil {

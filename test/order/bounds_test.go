@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -70,6 +71,7 @@ func TestHostileCAsTakeNoMoreThanTheirShareOfGoroutinesAndMemory(t *testing.T) {
 	r.ready(r.certificate("before", "before.example.com"))
 
 	const each = 12
+	var tries atomic.Int64
 	goroutines, heap := inUse()
 	for kind, handler := range map[string]http.HandlerFunc{
 		"endless": endless,
@@ -84,7 +86,10 @@ func TestHostileCAsTakeNoMoreThanTheirShareOfGoroutinesAndMemory(t *testing.T) {
 			}
 		},
 	} {
-		server := httptest.NewTLSServer(handler)
+		server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+			tries.Add(1)
+			handler(w, q)
+		}))
 		t.Cleanup(server.Close)
 		t.Cleanup(server.CloseClientConnections)
 		bundle := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
@@ -97,7 +102,13 @@ func TestHostileCAsTakeNoMoreThanTheirShareOfGoroutinesAndMemory(t *testing.T) {
 	// All of them are tried, again and again, while another one issues as before.
 	for i := range 5 {
 		r.ready(r.certificate(fmt.Sprintf("beside-%d", i), fmt.Sprintf("beside-%d.example.com", i)))
-		time.Sleep(time.Second)
+		tried := tries.Load()
+		cluster.Eventually(t, func() error {
+			if more := tries.Load() - tried; more < 5 {
+				return cluster.NotYet("the others were tried %d times since", more)
+			}
+			return nil
+		})
 		g, h := inUse()
 		// A connection has two goroutines here and three at the server of the test; the places of lanes
 		// bound how many there are.
