@@ -131,7 +131,7 @@ func (r *Reconciler) act(ctx context.Context, p *parties, o *Observation, d Deci
 			o.Refusal = o.Err
 		}
 	case Count:
-		o.Err = r.count(ctx, p, o.Authorization, d.Verdict, url)
+		o.Err = r.count(ctx, p, ch, o.Authorization, d.Verdict)
 	case Diagnose:
 		o.Diagnosis, o.Err = r.diagnose(ctx, p, ch, diagnosis.ProblemOf(ch, o.Authorization))
 	}
@@ -149,7 +149,9 @@ func present(ctx context.Context, p *parties, ch *cmacme.Challenge) error {
 }
 
 // count adds the CA's verdict to what is known of its limits.
-func (r *Reconciler) count(ctx context.Context, p *parties, z acme.Authorization, v Verdict, url string) error {
+func (r *Reconciler) count(
+	ctx context.Context, p *parties, ch *cmacme.Challenge, z acme.Authorization, v Verdict,
+) error {
 	spec, account := p.issuer.GetSpec().ACME, p.session.Account.URL
 	ca := r.RateLimits.CA(spec.Server)
 	switch v.State {
@@ -157,7 +159,10 @@ func (r *Reconciler) count(ctx context.Context, p *parties, z acme.Authorization
 		ca.Validated(account, z.Identifier)
 	case cmacme.Invalid:
 		own := ratelimit.Published(spec.Server).Override(spec.RateLimits)
-		return ca.ValidationFailed(ctx, account, z.Identifier, own.Validations, url, v.Reason)
+		return ca.ValidationFailed(ctx, ratelimit.FailedValidation{
+			Account: account, Namespace: ch.Namespace, Identifier: z.Identifier, Limit: own.Validations,
+			Authorization: ch.Spec.AuthorizationURL, Detail: v.Reason,
+		})
 	}
 	return nil
 }

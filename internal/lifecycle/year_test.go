@@ -24,12 +24,7 @@ import (
 // with Let's Encrypt's limits. All certificates are asked for at once; some names are never proven, others not for a while; two accounts share the
 // CA; certificates are revoked, and ask for other names; the process is killed now and then, in the middle of orders, and its ledger lost.
 func TestInAYearOfTenThousandCertificatesNoOrderIsRefused(t *testing.T) {
-	w := &world{
-		T: t, random: rand.New(rand.NewPCG(1, 2)), ledger: ratelimit.NewLedger(), orders: map[string]*order{},
-		now: time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC),
-	}
-	w.rush = w.now.Add(3 * day)
-	w.ca = &authority{buckets: map[string]*tokens{}, issued: map[string]time.Time{}, rows: map[string]*row{}}
+	w := newWorld(t)
 	began := w.now
 	end := began.Add(365 * day)
 	domains := map[string]bool{}
@@ -55,6 +50,13 @@ func TestInAYearOfTenThousandCertificatesNoOrderIsRefused(t *testing.T) {
 			o.provenFrom = began.Add(30 * day)
 		}
 		owners = append(owners, o)
+		w.at(time.Duration(w.random.IntN(600))*time.Second, func() { w.ask(o) })
+	}
+	for i := range 60 { // whose orders are accepted, and never proven or refused
+		o := &owner{
+			id: n + i, life: 90 * day, account: "https://acme-v02.api.letsencrypt.org/acme/acct/1", namespace: "stuck",
+			stuck: true, provenFrom: end, names: []string{fmt.Sprintf("stuck%d.busy%d.co.uk", i, i%5)},
+		}
 		w.at(time.Duration(w.random.IntN(600))*time.Second, func() { w.ask(o) })
 	}
 	if len(domains) < 2000 {
@@ -88,13 +90,7 @@ func TestInAYearOfTenThousandCertificatesNoOrderIsRefused(t *testing.T) {
 			d += 13*time.Hour + w.within(9*day)
 		}
 	}
-	for w.events.Len() > 0 {
-		e := heap.Pop(&w.events).(moment)
-		if w.now = e.at; !w.now.Before(end) {
-			break
-		}
-		e.do()
-	}
+	w.run(end)
 	if w.ca.refused != "" {
 		t.Errorf("an order was refused: %s", w.ca.refused)
 	}
@@ -123,6 +119,66 @@ func TestInAYearOfTenThousandCertificatesNoOrderIsRefused(t *testing.T) {
 	}
 }
 
+// TestStuckCertificatesCostAnotherNamespaceNoOrder has a namespace with 60 Certificates whose orders never
+// end, beside one with twice as many Certificates for the same domain as the CA issues in a week. They
+// delay others by the time for which an order reserves a certificate, and cost them none.
+func TestStuckCertificatesCostAnotherNamespaceNoOrder(t *testing.T) {
+	checkpoints := []time.Duration{30 * time.Minute, day, 7 * day, 14 * day, 30 * day}
+	// run returns how many certificates the other namespace has some time after each checkpoint, and how many
+	// orders were sent for it.
+	run := func(stuck int, later time.Duration) (certificates []int, orders int) {
+		w := newWorld(t)
+		w.patience = 10 * time.Minute
+		began := w.now
+		certificate := func(i int, namespace string) *owner {
+			return &owner{
+				id: i, life: 90 * day, account: "https://acme-v02.api.letsencrypt.org/acme/acct/1",
+				namespace: namespace, names: []string{fmt.Sprintf("%s%d.shop.example", namespace, i)},
+			}
+		}
+		var others []*owner
+		for i := range 100 {
+			o := certificate(i, "shop")
+			others = append(others, o)
+			w.at(time.Duration(i+1)*time.Second, func() { w.ask(o) })
+		}
+		for i := range stuck {
+			o := certificate(1000+i, "stuck")
+			o.stuck = true
+			w.at(time.Duration(i)*10*time.Millisecond, func() { w.ask(o) }) // before the others
+		}
+		for _, at := range checkpoints {
+			w.run(began.Add(at + later))
+			n := 0
+			for _, o := range others {
+				if o.cert != nil {
+					n++
+				}
+			}
+			certificates = append(certificates, n)
+		}
+		for _, o := range others {
+			orders += o.orders
+		}
+		if w.ca.refused != "" {
+			t.Errorf("an order was refused: %s", w.ca.refused)
+		}
+		return certificates, orders
+	}
+	alone, ordersAlone := run(0, 0)
+	beside, orders := run(60, 40*time.Minute)
+	t.Logf("certificates after %v: %v alone; 40 minutes later beside 60 stuck ones: %v; %d and %d orders",
+		checkpoints, alone, beside, ordersAlone, orders)
+	if orders != ordersAlone {
+		t.Errorf("%d orders were sent, and %d without those that are stuck", orders, ordersAlone)
+	}
+	for i := range checkpoints {
+		if beside[i] < alone[i] {
+			t.Errorf("after %s there are %d certificates, and %d without those that are stuck", checkpoints[i], beside[i], alone[i])
+		}
+	}
+}
+
 // owner is a Certificate.
 type owner struct {
 	id                 int
@@ -130,6 +186,7 @@ type owner struct {
 	account, namespace string
 	life               time.Duration
 	provenFrom         time.Time // its names cannot be proven before
+	stuck              bool      // its orders expire, and are never proven or refused
 
 	cert    *certificate
 	window  *cmapi.ACMERenewalWindow // as it was heard of
@@ -168,8 +225,10 @@ type world struct {
 	events agenda
 	now    time.Time // of the CA
 	rush   time.Time // until then many orders wait
-	ca     *authority
-	ledger *ratelimit.Ledger
+	// patience is when an order that waits asks again at the latest.
+	patience time.Duration
+	ca       *authority
+	ledger   *ratelimit.Ledger
 
 	orders map[string]*order // by ID
 	serial int64
@@ -181,6 +240,27 @@ type world struct {
 	process int
 
 	waits, kills, lost, unwritten, twice int
+}
+
+// newWorld returns a world in which nothing has happened yet.
+func newWorld(t *testing.T) *world {
+	w := &world{
+		T: t, random: rand.New(rand.NewPCG(1, 2)), ledger: ratelimit.NewLedger(), orders: map[string]*order{},
+		now: time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC), patience: 365 * day,
+	}
+	w.rush = w.now.Add(3 * day)
+	w.ca = &authority{buckets: map[string]*tokens{}, issued: map[string]time.Time{}, rows: map[string]*row{}}
+	return w
+}
+
+// run has happen what happens until a time.
+func (w *world) run(end time.Time) {
+	for w.events.Len() > 0 && w.events[0].at.Before(end) {
+		e := heap.Pop(&w.events).(moment)
+		w.now = e.at
+		e.do()
+	}
+	w.now = end
 }
 
 func (w *world) clock() time.Time { return w.now.Add(10 * time.Second) }
@@ -332,7 +412,7 @@ func (w *world) again(x *order) {
 			w.Fatalf("it waits until a time that is past: %+v", v)
 		}
 		w.soon()
-		w.at(v.Until.Sub(w.clock()), func() { w.again(x) })
+		w.at(min(v.Until.Sub(w.clock()), w.patience), func() { w.again(x) })
 		return
 	}
 	w.write()
@@ -348,9 +428,22 @@ func (w *world) again(x *order) {
 			x.Sent = true
 			w.ledger.Accepted(x.ID, w.clock())
 			w.soon()
+			if o.stuck {
+				w.at(7*day, func() { w.expire(x) })
+				return
+			}
 			w.at(10*time.Second+w.within(20*time.Minute), func() { w.validated(x) })
 		}))
 	}))
+}
+
+// expire ends an order that was never proven, and asks for another.
+func (w *world) expire(x *order) {
+	x.Finished, x.At = true, w.clock().Truncate(time.Second)
+	w.ledger.Finished(x.ID, false, w.clock())
+	w.soon()
+	w.wake()
+	w.ask(x.owner)
 }
 
 // alive does something unless the process is killed before.
@@ -384,10 +477,12 @@ func (w *world) validated(x *order) {
 		w.ca.fail(o.account, x.names[0], w.now)
 		w.happened("failure")
 		failed := x.Identifiers[:1]
-		w.ledger.ValidationFailed(o.account, failed[0], x.Limits.Validations, x.ID, "no", w.clock())
+		w.ledger.ValidationFailed(ratelimit.FailedValidation{
+			Account: o.account, Namespace: o.namespace, Identifier: failed[0], Limit: x.Limits.Validations, Authorization: x.ID, Detail: "no",
+		}, w.clock())
 		w.write()
 		x.Finished, x.Failed, x.At = true, x.Identifiers, w.clock().Truncate(time.Second)
-		_, x.PausedUntil = w.ledger.PausedUntil(o.account, failed, w.clock())
+		_, x.PausedUntil = w.ledger.PausedUntil(x.Request, w.clock())
 		w.ledger.Finished(x.ID, false, w.clock())
 		w.soon()
 		w.wake()
@@ -408,7 +503,10 @@ func (w *world) validated(x *order) {
 	for _, id := range x.Identifiers {
 		w.ledger.Validated(o.account, id, w.clock())
 	}
-	w.ledger.Finalizing(x.ID)
+	if !w.ledger.Finalizing(x.ID, w.clock()) {
+		w.at(time.Second, func() { w.validated(x) })
+		return
+	}
 	w.soon()
 	w.at(w.within(30*time.Second), func() {
 		w.ca.issue(x.names, w.now)

@@ -3,6 +3,7 @@ package order
 import (
 	"context"
 	"errors"
+	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -129,7 +130,10 @@ func (r *Reconciler) finalize(ctx context.Context, p *parties, o *Observation) e
 	if err != nil {
 		return fault.Refusedf("InvalidOrder", "spec.request: %w", err)
 	}
-	r.RateLimits.Finalizing(string(order.UID))
+	if !r.RateLimits.Finalizing(string(order.UID)) {
+		return fault.Limitedf(rateLimited, r.Clock.Now().Add(time.Second),
+			"another order is just being sent, for the last certificate that a limit leaves")
+	}
 	got, err := p.session.Finalize(ctx, o.CA, csr.Raw)
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package order
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,7 +13,7 @@ import (
 	"github.com/perennial-pki/perennial/acme"
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/acmestatus"
-	"github.com/perennial-pki/perennial/internal/memory"
+	"github.com/perennial-pki/perennial/internal/challenge"
 )
 
 // A CA may answer a request for the names of an order that is already open for the same account
@@ -24,10 +25,10 @@ import (
 // order key.
 const byOpen = "status.open"
 
-// duplicatePatience is how long an order waits for a duplicate that does not finish, as its
-// challenges cannot be solved. Then the two may share an order at the CA, and the second asks again
-// if the first is finalized before.
-const duplicatePatience = 15 * time.Minute
+// progressWithin is the time within which something must have happened to an Order for a duplicate
+// to wait for it. After that the duplicate is sent. The two may share an order at the CA then, and
+// the second asks again if the first is finalized before.
+const progressWithin = 5 * time.Minute
 
 // openOf is the order key of an Order that is open at the CA, and nothing for others.
 func openOf(order *cmacme.Order) []string {
@@ -52,8 +53,6 @@ type duplicates struct {
 
 type duplicate struct {
 	uid types.UID
-	// open is since when it is known to be open.
-	open memory.Timestamp
 	// finalized says that the CA was asked to finalize it.
 	finalized bool
 	// waiting are the Orders that wait for it.
@@ -163,7 +162,14 @@ func (r *Reconciler) duplicateOf(ctx context.Context, order *cmacme.Order,
 		}
 		other := client.ObjectKeyFromObject(o)
 		known := d.of(other, o.UID)
-		if known.finalized || now.Sub(known.open.Start(now)) >= duplicatePatience {
+		if known.finalized {
+			continue
+		}
+		var challenges cmacme.ChallengeList
+		if err := r.Client.List(ctx, &challenges, cached(challenge.ByOrder, string(o.UID))...); err != nil {
+			return nil, err
+		}
+		if !progresses(o, challenges.Items, now) {
 			continue
 		}
 		i, err := r.Scope.Get(ctx, r.Client, o.Namespace, o.Spec.IssuerRef)
@@ -180,4 +186,29 @@ func (r *Reconciler) duplicateOf(ctx context.Context, order *cmacme.Order,
 	}
 	d.sending[what] = key
 	return nil, nil
+}
+
+// progresses reports whether an Order that the CA has accepted may soon end: something happened to it,
+// or to one of its Challenges, not long ago, or the CA is validating or finalizing. It is stuck if a
+// proof cannot be presented, or is not seen, for longer than that.
+func progresses(order *cmacme.Order, challenges []cmacme.Challenge, now time.Time) bool {
+	recent := func(t time.Time) bool { return now.Sub(t) < progressWithin }
+	open := false
+	for i := range challenges {
+		ch := &challenges[i]
+		switch at := ch.Status.PresentedAt; {
+		case acmestatus.Finished(ch.Status.State):
+			continue
+		case ch.Status.State == cmacme.Processing, recent(ch.CreationTimestamp.Time), at != nil && recent(at.Time):
+			return true
+		}
+		open = true
+	}
+	if open {
+		return false
+	}
+	unread := func(z cmacme.ACMEAuthorization) bool { return z.Identifier == "" } // it was just accepted
+	return len(challenges) > 0 || slices.ContainsFunc(order.Status.Authorizations, unread) ||
+		order.Status.State == cmacme.Ready || order.Status.State == cmacme.Processing ||
+		recent(order.CreationTimestamp.Time)
 }

@@ -281,14 +281,16 @@ func (r *Reconciler) countFailures(ctx context.Context, p *parties, order *cmacm
 		if z.Status != acme.StatusInvalid {
 			continue
 		}
-		if err := ca.ValidationFailed(ctx, p.session.Account.URL, z.Identifier, own.Validations, ch.Spec.AuthorizationURL,
-			diagnosis.Refusal(diagnosis.ProblemOf(ch, z))); err != nil {
+		if err := ca.ValidationFailed(ctx, ratelimit.FailedValidation{
+			Account: p.session.Account.URL, Namespace: ch.Namespace, Identifier: z.Identifier, Limit: own.Validations,
+			Authorization: ch.Spec.AuthorizationURL, Detail: diagnosis.Refusal(diagnosis.ProblemOf(ch, z)),
+		}); err != nil {
 			return nil, until, err
 		}
 	}
-	request, err := neworder.Request(order)
+	request, err := r.ask(ctx, p, order)
 	if err != nil {
 		return nil, until, err
 	}
-	return ca.PausedUntil(ctx, p.session.Account.URL, request.Identifiers)
+	return ca.PausedUntil(ctx, request)
 }

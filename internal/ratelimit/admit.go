@@ -9,8 +9,12 @@ import (
 // as long as the order has not ended.
 func (l *Ledger) Admit(r Request, at time.Time) Decision {
 	now := at.UnixMilli()
+	l.lapse(at)
 	c := newCandidate(r)
 	if o := l.open[r.ID]; o != nil {
+		if !o.Accepted {
+			l.postponeLapse(o, now)
+		}
 		if o.Accepted || !o.NoReply && (!o.Exempt || c.exempt(now)) {
 			return Decision{Allowed: true}
 		}

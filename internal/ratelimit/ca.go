@@ -71,29 +71,25 @@ func (c *CA) Validated(account string, id acme.Identifier) {
 }
 
 // ValidationFailed counts a failed validation. It is written when ValidationFailed returns.
-func (c *CA) ValidationFailed(
-	ctx context.Context, account string, id acme.Identifier, limit Limit, authorization, detail string,
-) error {
+func (c *CA) ValidationFailed(ctx context.Context, v FailedValidation) error {
 	if err := c.load(ctx); err != nil {
 		return err
 	}
 	c.mu.Lock()
-	c.ledger.ValidationFailed(account, id, limit, authorization, detail, c.now())
+	c.ledger.ValidationFailed(v, c.now())
 	must := c.ledger.changes
 	c.mu.Unlock()
 	return c.durable(ctx, must)
 }
 
-// PausedUntil returns those names of an order that are paused, and until when.
-func (c *CA) PausedUntil(
-	ctx context.Context, account string, ids []acme.Identifier,
-) (names []string, until time.Time, err error) {
+// PausedUntil returns those names of an order that are paused for it, and until when.
+func (c *CA) PausedUntil(ctx context.Context, r Request) (names []string, until time.Time, err error) {
 	if err := c.load(ctx); err != nil {
 		return nil, until, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	names, until = c.ledger.PausedUntil(account, ids, c.now())
+	names, until = c.ledger.PausedUntil(r, c.now())
 	return names, until, nil
 }
 

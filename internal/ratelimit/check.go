@@ -31,7 +31,7 @@ func (l *Ledger) check(c *candidate, now int64, ahead func(key) int64) Decision 
 	}
 	l.checkRefusal(w, c.refusals.request, Decision{Kind: Refused})
 	for i, name := range c.names {
-		l.checkPause(w, c.failures[i], name)
+		l.checkPause(w, c, c.failures[i], name)
 		l.checkRefusal(w, c.refusals.pauses[i], Decision{Kind: Paused, Subject: name})
 	}
 	return w.decision
@@ -49,8 +49,12 @@ func (l *Ledger) checkLimits(w *wait, c *candidate, ahead func(key) int64) {
 			if ahead != nil {
 				first = ahead(b.key)
 			}
-			until := b.limit.free(l.fullAt(b, w.now), l.reserved[b.key]+first, w.now)
+			taken := l.reserved[b.key] + first + c.kept(b, w.now)
+			until := b.limit.free(l.fullAt(b, w.now), taken, w.now)
 			w.add(until, Decision{Kind: b.kind, Subject: b.subject, Limit: b.limit, Ahead: int(first)})
+			if b.kind == Domain || b.kind == Set {
+				l.checkShare(w, c, b)
+			}
 		}
 	}
 	if !renewal {
@@ -74,10 +78,11 @@ func (l *Ledger) checkRefusal(w *wait, k key, d Decision) {
 	}
 }
 
-// checkPause adds the pause of a name.
-func (l *Ledger) checkPause(w *wait, k key, name string) {
+// checkPause adds the pause of a name. The failures of other namespaces pause no renewal of a valid
+// certificate.
+func (l *Ledger) checkPause(w *wait, c *candidate, k key, name string) {
 	f := l.failures[k]
-	if !f.paused() {
+	if !f.paused() || (c.holds(w.now) || c.exempt(w.now)) && !f.pausedBy(c.Namespace) {
 		return
 	}
 	if f.At > w.now { // as in fullAt

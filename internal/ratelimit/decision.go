@@ -11,6 +11,10 @@ func (d Decision) Message() string {
 	waits := "waits until " + stamp(d.Until) + ": "
 	spent := func(what string) string {
 		s := fmt.Sprintf("the limit of %d %s in %s is spent", d.Limit.Count, what, span(d.Limit.Period))
+		if d.Share > 0 {
+			s = fmt.Sprintf("the namespace has its share, %d, of the limit of %d %s in %s, which other namespaces use, too",
+				d.Share, d.Limit.Count, what, span(d.Limit.Period))
+		}
 		if d.Ahead > 0 {
 			s += fmt.Sprintf(", and %d wait before it", d.Ahead)
 		}

@@ -71,6 +71,7 @@ func (l *Ledger) Encode(at time.Time) ([]byte, error) {
 // forget drops what is over.
 func (l *Ledger) forget(now int64) {
 	maps.DeleteFunc(l.full, func(_ key, full int64) bool { return full <= now })
+	l.usage.forget(now)
 	maps.DeleteFunc(l.refusals, func(_ key, r *refusal) bool { return r.Until <= now })
 	maps.DeleteFunc(l.failures, func(_ key, f *failure) bool { return f.At+forgetAfter.Milliseconds() <= now })
 }

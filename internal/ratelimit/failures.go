@@ -15,36 +15,67 @@ type failure struct {
 	// Authorization is a digest of the URL of the last one that failed, so that each counts once.
 	Authorization key    `json:"authorization"`
 	Detail        string `json:"why,omitempty"`
+	// By counts the failures in a row by namespace, which has a digest as its key.
+	By map[key]int `json:"by,omitempty"`
 }
 
 // paused reports whether a name has failed so often that it is tried once a day only. It may be nil.
 func (f *failure) paused() bool { return f != nil && f.InARow >= pauseAfter }
 
+// pausedBy reports whether the failures of a namespace alone pause the name. Failures that were
+// counted before namespaces were told apart are of all of them.
+func (f *failure) pausedBy(namespace string) bool {
+	return f.paused() && (f.By == nil || f.By[keyOf(namespace)] >= pauseAfter)
+}
+
 func failureKey(account, name string) key { return keyOf("failure", account, name) }
 
+// FailedValidation is a validation that failed.
+type FailedValidation struct {
+	// Account is the URL of the ACME account, and Namespace that of the Order.
+	Account, Namespace string
+	// Identifier is the name that the CA did not validate.
+	Identifier acme.Identifier
+	// Limit is that of failed validations.
+	Limit Limit
+	// Authorization is the URL of the authorization, which counts once.
+	Authorization string
+	// Detail is what the CA said.
+	Detail string
+}
+
 // ValidationFailed counts a failed validation, and returns the number of failures in a row.
-func (l *Ledger) ValidationFailed(
-	account string, id acme.Identifier, limit Limit, authorization, detail string, at time.Time,
-) int {
-	now, name := at.UnixMilli(), base(id)
-	k := failureKey(account, name)
+func (l *Ledger) ValidationFailed(v FailedValidation, at time.Time) int {
+	now, name := at.UnixMilli(), base(v.Identifier)
+	k := failureKey(v.Account, name)
 	f := l.failures[k]
 	if f == nil {
 		f = &failure{}
 		l.failures[k] = f
 	}
-	digest := keyOf(authorization)
+	digest := keyOf(v.Authorization)
 	if f.InARow > 0 && f.Authorization == digest {
 		return f.InARow
 	}
-	f.InARow++
-	f.At, f.Authorization, f.Detail = now, digest, outside.Short(detail, maxFailureDetail)
-	if !limit.None() {
-		b := limit.key(Validations, account+" "+name)
-		l.full[b] = limit.take(l.full[b], now)
+	f.count(v.Namespace)
+	f.At, f.Authorization, f.Detail = now, digest, outside.Short(v.Detail, maxFailureDetail)
+	if !v.Limit.None() {
+		b := v.Limit.key(Validations, v.Account+" "+name)
+		l.full[b] = v.Limit.take(l.full[b], now)
 	}
 	l.changes++
 	return f.InARow
+}
+
+// count counts a failure of a namespace.
+func (f *failure) count(namespace string) {
+	if f.InARow == 0 {
+		f.By = map[key]int{}
+	}
+	f.InARow++
+	if k := keyOf(namespace); f.By != nil && (f.By[k] > 0 || len(f.By) < maxNamespaces) {
+		f.By[k]++
+	}
 }
 
 // Validated records that the CA has validated a name.
@@ -61,20 +92,17 @@ func (l *Ledger) Validated(account string, id acme.Identifier, at time.Time) {
 	}
 }
 
-// PausedUntil returns those names of an order that are paused, and until when.
-func (l *Ledger) PausedUntil(
-	account string, ids []acme.Identifier, at time.Time,
-) (names []string, until time.Time) {
-	for _, id := range ids {
-		f := l.failures[failureKey(account, base(id))]
-		if !f.paused() {
+// PausedUntil returns those names of an order that are paused for it, and until when.
+func (l *Ledger) PausedUntil(r Request, at time.Time) (names []string, until time.Time) {
+	c, now := newCandidate(r), at.UnixMilli()
+	for i, k := range c.failures {
+		w := &wait{Decision{Allowed: true}, now}
+		if l.checkPause(w, c, k, c.names[i]); w.decision.Allowed || w.decision.Underway {
 			continue
 		}
-		if end := time.UnixMilli(f.At).Add(pauseLength).UTC(); end.After(at) {
-			names = append(names, base(id))
-			if end.After(until) {
-				until = end
-			}
+		names = append(names, c.names[i])
+		if w.decision.Until.After(until) {
+			until = w.decision.Until
 		}
 	}
 	return names, until

@@ -40,7 +40,7 @@ func TestTheEndOfAPauseWakesWaitingOrders(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			l := NewLedger()
 			for i := range 5 {
-				l.ValidationFailed("https://ca.example/acct/1", acme.DNS("www.example.com"), Limit{}, fmt.Sprint(i), "no", start)
+				fail(l, "https://ca.example/acct/1", acme.DNS("www.example.com"), Limit{}, fmt.Sprint(i), "no", start)
 			}
 			a := asks("waits", "www.example.com", "example.com")
 			a.Limits = Limits{}
@@ -62,7 +62,7 @@ func TestAManualTriggerEndsEarlierPausesOnly(t *testing.T) {
 	}
 	fail := func(row string) {
 		for i := range 5 {
-			l.ValidationFailed("https://ca.example/acct/1", acme.DNS("www.example.com"), Limit{}, row+fmt.Sprint(i), "no", start)
+			fail(l, "https://ca.example/acct/1", acme.DNS("www.example.com"), Limit{}, row+fmt.Sprint(i), "no", start)
 		}
 	}
 	fail("before")

@@ -93,6 +93,9 @@ type Decision struct {
 	// RefusedFor is the limit that the CA gave as the reason of a refusal. It is empty if the CA gave
 	// none.
 	RefusedFor Kind
+	// Share is how many of the limit the namespace may use while others use it, too. It is zero if the
+	// limit itself is spent.
+	Share int64
 	// Ahead is the number of orders that are served first.
 	Ahead int
 	// Failures is the number of validations that failed in a row, the last of them at Since.
@@ -109,7 +112,11 @@ type Decision struct {
 // clock and does no I/O.
 //
 // A certificate is reserved when its order is sent. It is spent when the order ends with a
-// certificate, not earlier, because the CA counts it at that moment.
+// certificate, not earlier, because the CA counts it at that moment. An order that does not progress
+// reserves nothing after a while, so that stuck orders keep no others waiting.
+//
+// What the CA counts is common to all. Within that, namespaces that use the same limit have equal
+// shares, and the last token of a limit is kept for renewals of valid certificates.
 type Ledger struct {
 	full     map[key]int64 // when each bucket is full again
 	open     map[string]*openOrder
@@ -117,8 +124,11 @@ type Ledger struct {
 	refusals map[key]*refusal
 
 	reserved map[key]int64 // by open orders; follows from open
+	usage    usage         // of namespaces
 	queue    queue
-	admitted []Request // orders that waited and may be sent now
+	// nextLapse is when reservations lapse next at the earliest.
+	nextLapse int64
+	admitted  []Request // orders that waited and may be sent now
 	// changes counts the changes that must be written.
 	changes uint64
 }
@@ -142,6 +152,12 @@ type openOrder struct {
 	Finalizing bool `json:"final,omitempty"`
 
 	since uint64 // the change that must be written before the order is sent
+	// lapses is when the certificates are no longer reserved, unless the order progresses, and lapsed
+	// says that they are not. Neither is stored: after a restart they are reserved again.
+	lapses int64
+	lapsed bool
+	// held is since when the order waits to finalize.
+	held int64
 }
 
 // reservation is a reserved token of a bucket.
@@ -162,7 +178,7 @@ func (r reservation) limit() Limit {
 func NewLedger() *Ledger {
 	return &Ledger{
 		full: map[key]int64{}, open: map[string]*openOrder{}, failures: map[key]*failure{},
-		refusals: map[key]*refusal{}, reserved: map[key]int64{},
+		refusals: map[key]*refusal{}, reserved: map[key]int64{}, usage: newUsage(),
 	}
 }
 
@@ -210,23 +226,29 @@ func (l *Ledger) reserve(c *candidate, now int64) {
 	l.changes++
 	o.since = l.changes
 	l.index(o, 1)
+	l.postponeLapse(o, now)
 }
 
 // index adds what an open order reserves, or removes it.
 func (l *Ledger) index(o *openOrder, by int64) {
-	add := func(k key) {
+	count := func(k key) {
 		if l.reserved[k] += by; l.reserved[k] == 0 {
 			delete(l.reserved, k)
 		}
 	}
 	for _, r := range o.Order {
-		add(r.Key)
+		count(r.Key)
 	}
-	for _, r := range o.Certificate {
-		add(r.Key)
+	if o.lapsed {
+		l.queue.addStuck(o.Namespace, int(by))
+	} else {
+		for _, r := range o.Certificate {
+			count(r.Key)
+			l.usage.reserve(r.Key, o.Namespace, by)
+		}
 	}
 	for _, k := range o.Tries {
-		add(k)
+		count(k)
 	}
 }
 
@@ -235,6 +257,14 @@ func (l *Ledger) drop(id string) {
 	l.index(l.open[id], -1)
 	delete(l.open, id)
 	l.changes++
+}
+
+// spendCertificate takes the tokens of an issued certificate from their buckets.
+func (l *Ledger) spendCertificate(o *openOrder, now int64) {
+	l.spend(o.Certificate, now)
+	for _, r := range o.Certificate {
+		l.usage.spend(r, o.Namespace, now)
+	}
 }
 
 // spend takes the reserved tokens from their buckets.
@@ -264,8 +294,10 @@ func (l *Ledger) NoReply(id string, at time.Time) {
 // Its certificates, which take days to come back, do not count.
 func (l *Ledger) Restarted(at time.Time) {
 	for _, o := range l.open {
+		l.postponeLapse(o, at.UnixMilli())
 		if !o.Accepted && len(o.Order) > 0 {
 			l.spend(o.Order, at.UnixMilli())
+			o.NoReply = true // it is sent again only if there is room for one more
 			l.changes++
 		}
 	}
@@ -281,15 +313,29 @@ func (l *Ledger) Accepted(id string, at time.Time) {
 	l.spend(o.Order, at.UnixMilli())
 	o.Order, o.Accepted = nil, true
 	l.index(o, 1)
+	l.postponeLapse(o, at.UnixMilli())
 	l.changes++
 }
 
-// Finalizing records that the certificate of an order is about to be requested.
-func (l *Ledger) Finalizing(id string) {
-	if o := l.open[id]; o != nil && !o.Finalizing {
-		o.Finalizing = true
-		l.changes++
+// Finalizing records that the certificate of an order is about to be requested. If it returns false,
+// the order must wait for a moment, because another order that is just being sent would be refused.
+func (l *Ledger) Finalizing(id string, at time.Time) bool {
+	o, now := l.open[id], at.UnixMilli()
+	if o == nil || o.Finalizing {
+		return true
 	}
+	if o.lapsed && !l.mayFinalize(o, now) {
+		if o.held == 0 {
+			o.held = now
+		}
+		if now-o.held < finalizeAfter.Milliseconds() {
+			return false
+		}
+	}
+	o.Finalizing = true
+	l.postponeLapse(o, now)
+	l.changes++
+	return true
 }
 
 // Finished records that an order has ended, with a certificate or without. What the order reserved is
@@ -304,7 +350,7 @@ func (l *Ledger) Finished(id string, issued bool, at time.Time) {
 	free := len(o.Tries) > 0
 	if issued {
 		l.spend(o.Order, at.UnixMilli())
-		l.spend(o.Certificate, at.UnixMilli())
+		l.spendCertificate(o, at.UnixMilli())
 	} else {
 		for _, r := range slices.Concat(o.Order, o.Certificate) {
 			free = free || l.queue.waitingFor(r.Key) > 0

@@ -21,6 +21,15 @@ func asks(id string, names ...string) Request {
 	return a
 }
 
+// fail counts a failed validation of an order in the namespace shop.
+func fail(
+	l *Ledger, account string, id acme.Identifier, limit Limit, authorization, detail string, at time.Time,
+) int {
+	return l.ValidationFailed(FailedValidation{
+		Account: account, Namespace: "shop", Identifier: id, Limit: limit, Authorization: authorization, Detail: detail,
+	}, at)
+}
+
 // issue sends an order and has it issued.
 func issue(t *testing.T, l *Ledger, a Request, at time.Time) {
 	t.Helper()
@@ -92,37 +101,37 @@ func TestAdmitSaysUntilWhenAnOrderWaitsAndWhatFor(t *testing.T) {
 		}, ask: func(a *Request) { a.Window = acme.Window{Start: start.Add(-2 * time.Hour), End: start} }, kind: Set, in: 12 * time.Hour},
 		"failed validations are spent": {before: func(_ *testing.T, l *Ledger) {
 			for i := range 2 {
-				l.ValidationFailed("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), few.Validations, fmt.Sprint(i), "no", start)
+				fail(l, "https://ca.example/acct/1", acme.DNS("www.example.co.uk"), few.Validations, fmt.Sprint(i), "no", start)
 			}
 		}, kind: Validations, in: 30 * time.Minute, says: "2 failed validations of www.example.co.uk in 1 hour"},
 		"a failed authorization counts once": {before: func(_ *testing.T, l *Ledger) {
 			for range 3 {
-				l.ValidationFailed("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), few.Validations, "the same", "no", start)
+				fail(l, "https://ca.example/acct/1", acme.DNS("www.example.co.uk"), few.Validations, "the same", "no", start)
 			}
 		}},
 		"a name that failed five times in a row is paused": {before: func(_ *testing.T, l *Ledger) {
 			for i := range 5 {
-				l.ValidationFailed("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), few.Validations, fmt.Sprint(i), "the CA got 404.", start.Add(-time.Hour))
+				fail(l, "https://ca.example/acct/1", acme.DNS("www.example.co.uk"), few.Validations, fmt.Sprint(i), "the CA got 404.", start.Add(-time.Hour))
 			}
 		}, kind: Paused, in: 23 * time.Hour, says: "www.example.co.uk is paused until 2026-12-01T23:00:00Z, as its last 5 validations failed, the last at 2026-11-30T23:00:00Z: the CA got 404. It is tried once a day"},
 		"also for a renewal in its window": {before: func(_ *testing.T, l *Ledger) {
 			for i := range 5 {
-				l.ValidationFailed("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), Limit{}, fmt.Sprint(i), "no", start)
+				fail(l, "https://ca.example/acct/1", acme.DNS("www.example.co.uk"), Limit{}, fmt.Sprint(i), "no", start)
 			}
 		}, ask: func(a *Request) { a.Window = window }, kind: Paused, in: 24 * time.Hour},
 		"a wildcard is proven by its base": {before: func(_ *testing.T, l *Ledger) {
 			for i := range 5 {
-				l.ValidationFailed("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), Limit{}, fmt.Sprint(i), "no", start)
+				fail(l, "https://ca.example/acct/1", acme.DNS("www.example.co.uk"), Limit{}, fmt.Sprint(i), "no", start)
 			}
 		}, ask: func(a *Request) { a.Identifiers = asks("", "*.www.example.co.uk").Identifiers }, kind: Paused, in: 24 * time.Hour},
 		"a day later it is tried": {before: func(_ *testing.T, l *Ledger) {
 			for i := range 5 {
-				l.ValidationFailed("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), Limit{}, fmt.Sprint(i), "no", start.Add(-24*time.Hour))
+				fail(l, "https://ca.example/acct/1", acme.DNS("www.example.co.uk"), Limit{}, fmt.Sprint(i), "no", start.Add(-24*time.Hour))
 			}
 		}},
 		"but by one order at a time": {before: func(t *testing.T, l *Ledger) {
 			for i := range 5 {
-				l.ValidationFailed("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), Limit{}, fmt.Sprint(i), "no", start.Add(-24*time.Hour))
+				fail(l, "https://ca.example/acct/1", acme.DNS("www.example.co.uk"), Limit{}, fmt.Sprint(i), "no", start.Add(-24*time.Hour))
 			}
 			if v := l.Admit(asks("0", "www.example.co.uk", "example.co.uk"), start); !v.Allowed {
 				t.Fatal(v.Message())
@@ -133,25 +142,25 @@ func TestAdmitSaysUntilWhenAnOrderWaitsAndWhatFor(t *testing.T) {
 				if i == 3 {
 					l.Validated("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), start)
 				}
-				l.ValidationFailed("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), Limit{}, fmt.Sprint(i), "no", start)
+				fail(l, "https://ca.example/acct/1", acme.DNS("www.example.co.uk"), Limit{}, fmt.Sprint(i), "no", start)
 			}
 		}},
 		"a person ends the pause": {before: func(_ *testing.T, l *Ledger) {
 			for i := range 5 {
-				l.ValidationFailed("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), Limit{}, fmt.Sprint(i), "no", start)
+				fail(l, "https://ca.example/acct/1", acme.DNS("www.example.co.uk"), Limit{}, fmt.Sprint(i), "no", start)
 			}
 		}, ask: func(a *Request) { a.Manual = true }},
 		"but not the CA's limit": {before: func(_ *testing.T, l *Ledger) {
 			for i := range 5 {
-				l.ValidationFailed("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), few.Validations, fmt.Sprint(i), "no", start)
+				fail(l, "https://ca.example/acct/1", acme.DNS("www.example.co.uk"), few.Validations, fmt.Sprint(i), "no", start)
 			}
 		}, ask: func(a *Request) { a.Manual = true }, kind: Validations, in: 30 * time.Minute},
 		"an order that is open counts": {before: func(t *testing.T, l *Ledger) {
 			for i := range 2 {
-				if v := l.Admit(asks(fmt.Sprint(i), fmt.Sprintf("w%d.example.co.uk", i)), start.Add(-48*time.Hour)); !v.Allowed {
+				if v := l.Admit(asks(fmt.Sprint(i), fmt.Sprintf("w%d.example.co.uk", i)), start.Add(-29*time.Minute)); !v.Allowed {
 					t.Fatal(v.Message())
 				}
-				l.Accepted(fmt.Sprint(i), start.Add(-48*time.Hour))
+				l.Accepted(fmt.Sprint(i), start.Add(-29*time.Minute))
 			}
 		}, kind: Domain, in: 12 * time.Hour},
 		"one that failed does not": {before: func(t *testing.T, l *Ledger) {
@@ -168,7 +177,7 @@ func TestAdmitSaysUntilWhenAnOrderWaitsAndWhatFor(t *testing.T) {
 				if v := l.Admit(asks(fmt.Sprint(i), fmt.Sprintf("w%d.example.co.uk", i)), start); !v.Allowed {
 					t.Fatal(v.Message())
 				}
-				l.Finalizing(fmt.Sprint(i))
+				l.Finalizing(fmt.Sprint(i), start)
 				l.Deleted("shop", fmt.Sprint(i), start)
 			}
 		}, kind: Domain, in: 12 * time.Hour},
@@ -261,7 +270,7 @@ func TestAnOrderWithoutReplyIsSentAgainOnlyWithinItsLimits(t *testing.T) {
 	week := 7 * 24 * time.Hour
 	order := func(id string, limits Limits) Request {
 		return Request{ID: id, Account: "https://ca.example/1", Identifiers: []acme.Identifier{acme.DNS(id + ".example.com")},
-			Limits: limits, Created: now}
+			Limits: limits, Created: now, Expires: now.Add(30 * 24 * time.Hour)}
 	}
 	domain, set := Limits{Domain: Limit{5, week}}, Limits{Set: Limit{1, week}}
 	for name, test := range map[string]struct {
@@ -407,12 +416,12 @@ func TestNothingWaitsLongerThanItMayAfterAClockWasAhead(t *testing.T) {
 		}, few.Domain.Period},
 		"failed validations": {func(_ *testing.T, l *Ledger) {
 			for i := range 2 {
-				l.ValidationFailed("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), few.Validations, fmt.Sprint(i), "no", ahead)
+				fail(l, "https://ca.example/acct/1", acme.DNS("www.example.co.uk"), few.Validations, fmt.Sprint(i), "no", ahead)
 			}
 		}, few.Validations.Period},
 		"a pause": {func(_ *testing.T, l *Ledger) {
 			for i := range 5 {
-				l.ValidationFailed("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), Limit{}, fmt.Sprint(i), "no", ahead)
+				fail(l, "https://ca.example/acct/1", acme.DNS("www.example.co.uk"), Limit{}, fmt.Sprint(i), "no", ahead)
 			}
 		}, pauseLength},
 		"a refusal": {func(_ *testing.T, l *Ledger) {
@@ -439,5 +448,20 @@ func TestNothingWaitsLongerThanItMayAfterAClockWasAhead(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestAnOrderThatMayHaveBeenSentBeforeARestartNeedsRoomToBeSentAgain has the process end after the CA got
+// an order and before that was written.
+func TestAnOrderThatMayHaveBeenSentBeforeARestartNeedsRoomToBeSentAgain(t *testing.T) {
+	l := NewLedger()
+	r := asks("sent", "www.example.com")
+	r.Limits = Limits{NewOrders: Limit{1, time.Hour}}
+	if d := l.Admit(r, start); !d.Allowed {
+		t.Fatal(d.Message())
+	}
+	l.Restarted(start.Add(time.Minute))
+	if d := l.Admit(r, start.Add(2*time.Minute)); d.Kind != NewOrders || !d.Until.Equal(start.Add(time.Hour+time.Minute)) {
+		t.Errorf("%+v", d)
 	}
 }

@@ -17,12 +17,16 @@ const (
 )
 
 // queue holds the orders that wait. Within a class the namespace that was not served for longest is
-// next, so that a thousand certificates of one namespace delay no other namespace. The queue is not
+// next, so that a thousand certificates of one namespace delay no other namespace. Orders that the CA
+// has accepted and that are stuck count as ahead of the others of their namespace. The queue is not
 // stored: after a restart all orders ask again.
 type queue struct {
 	waiting map[string]*waiter // by ID
 	wants   map[key]int64      // how many of them need a token of each bucket
-	last    map[string]time.Time
+	// namespaces counts those of each namespace.
+	namespaces map[key]map[string]int64
+	last       map[string]time.Time
+	stuck      map[string]int // the orders of each namespace that are stuck
 	// left counts those that left the queue without being served.
 	left uint64
 	// inOrder is the order of an hour. Some of its entries may be gone.
@@ -59,6 +63,7 @@ func (q *queue) get(id string) *waiter { return q.waiting[id] }
 func (q *queue) put(c *candidate, d Decision) {
 	if q.waiting == nil {
 		q.waiting, q.wants, q.last = map[string]*waiter{}, map[key]int64{}, map[string]time.Time{}
+		q.namespaces = map[key]map[string]int64{}
 	}
 	w := q.waiting[c.ID]
 	if w == nil {
@@ -87,6 +92,7 @@ func (q *queue) count(w *waiter, by int64) {
 		if q.wants[k] += by; q.wants[k] == 0 {
 			delete(q.wants, k)
 		}
+		add(q.namespaces, k, w.Namespace, by)
 	}
 }
 
@@ -106,6 +112,16 @@ func (q *queue) deleted(namespace, name string) {
 		if w.Namespace == namespace && w.Name == name {
 			q.leave(id)
 		}
+	}
+}
+
+// addStuck counts a stuck order of a namespace, or removes it.
+func (q *queue) addStuck(namespace string, by int) {
+	if q.stuck == nil {
+		q.stuck = map[string]int{}
+	}
+	if q.stuck[namespace] += by; q.stuck[namespace] == 0 {
+		delete(q.stuck, namespace)
 	}
 }
 
@@ -163,6 +179,7 @@ func (w *waiter) count(buckets []key, counts []int64) {
 // insert puts a new waiter behind those of its class and rank.
 func (q *queue) insert(w *waiter) {
 	w.classify(time.Unix(q.hour*3600, 0))
+	w.rank = q.stuck[w.Namespace]
 	for _, o := range q.inOrder {
 		if !o.gone && o.class == w.class && o.Namespace == w.Namespace {
 			w.rank++
@@ -200,7 +217,7 @@ func (q *queue) sorted(at time.Time) []*waiter {
 	})
 	behind := map[string]int{}
 	for _, w := range all {
-		w.rank = behind[w.Namespace]
+		w.rank = q.stuck[w.Namespace] + behind[w.Namespace]
 		behind[w.Namespace]++
 	}
 	slices.SortStableFunc(all, func(a, b *waiter) int {

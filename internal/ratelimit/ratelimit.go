@@ -110,9 +110,12 @@ func (l *Ledgers) Accepted(id string) {
 	l.change(id, func(l *Ledger, now time.Time) { l.Accepted(id, now) })
 }
 
-// Finalizing records that the certificate of an order is about to be requested.
-func (l *Ledgers) Finalizing(id string) {
-	l.change(id, func(l *Ledger, _ time.Time) { l.Finalizing(id) })
+// Finalizing records that the certificate of an order is about to be requested. If it returns false,
+// the order must wait for a moment, because another order that is just being sent would be refused.
+func (l *Ledgers) Finalizing(id string) (may bool) {
+	may = true
+	l.change(id, func(l *Ledger, now time.Time) { may = l.Finalizing(id, now) && may })
+	return may
 }
 
 // Finished records that an order has ended, with a certificate or without.

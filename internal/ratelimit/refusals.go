@@ -14,6 +14,8 @@ import (
 const (
 	maxFailureDetail = 160
 	maxRefusalDetail = 6 << 10
+	// maxNamespaces is the number of namespaces whose failures of one name are counted apart.
+	maxNamespaces = 16
 )
 
 // refusal is something that the CA has refused.

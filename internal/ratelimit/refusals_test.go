@@ -138,12 +138,12 @@ func TestWhatWasRefusedOrPausedIsNotForgottenThoughItIsMuch(t *testing.T) {
 	for i := range n {
 		name := fmt.Sprintf("paused%d.example", i)
 		for f := range 5 {
-			l.ValidationFailed("https://ca.example/acct/1", acme.DNS(name), Limit{}, fmt.Sprint(name, f), "no", start)
+			fail(l, "https://ca.example/acct/1", acme.DNS(name), Limit{}, fmt.Sprint(name, f), "no", start)
 		}
 		l.Refused(limitless(fmt.Sprint(i), fmt.Sprintf("refused%d.example", i)), &acme.Problem{Detail: "not now: " + strings.Repeat("x", 300)}, start.Add(time.Hour), start)
 	}
 	for i := range n { // of no consequence
-		l.ValidationFailed("https://ca.example/acct/1", acme.DNS(fmt.Sprintf("once%d.example", i)), Limit{}, fmt.Sprint(i), "no", start.Add(time.Minute))
+		fail(l, "https://ca.example/acct/1", acme.DNS(fmt.Sprintf("once%d.example", i)), Limit{}, fmt.Sprint(i), "no", start.Add(time.Minute))
 	}
 	text, err := l.Encode(start)
 	if err != nil || len(text) > 1000<<10 {

@@ -51,13 +51,14 @@ func (l *Ledger) Settle(records []OrderRecord, at time.Time) {
 	for i := range records {
 		known[records[i].ID] = &records[i]
 	}
+	l.restoreUsage(records, now)
 	for id, o := range l.open {
 		r := known[id]
 		switch {
 		case r == nil: // it ended while no process ran
 			l.drop(id)
 			l.spend(o.Order, now)
-			l.spend(o.Certificate, now)
+			l.spendCertificate(o, now)
 		case r.Finished:
 			l.drop(id)
 			if r.Sent {
@@ -86,7 +87,28 @@ func Restore(records []OrderRecord, at time.Time) *Ledger {
 		}
 	}
 	l.restoreUnsent(records, at)
+	l.restoreUsage(records, now)
 	return l
+}
+
+// restoreUsage counts the certificates that each namespace got.
+func (l *Ledger) restoreUsage(records []OrderRecord, now int64) {
+	l.usage.full = map[key]map[string]int64{}
+	for i := range records {
+		r := &records[i]
+		if !r.Issued {
+			continue
+		}
+		for _, b := range newCandidate(r.Request).certificates {
+			if r.Renewal && b.kind != Set {
+				continue
+			}
+			each := reservation{Key: b.key, Count: b.limit.Count, Period: b.limit.Period.Milliseconds()}
+			if issued := r.latest(now); issued > now-each.Period {
+				l.usage.spend(each, r.Namespace, issued)
+			}
+		}
+	}
 }
 
 // restoreFailures counts the failed and the validated names of an order.
@@ -98,10 +120,13 @@ func (l *Ledger) restoreFailures(r *OrderRecord, at time.Time) {
 	}
 	for _, id := range r.Failed {
 		authorization := r.ID + " " + base(id)
-		failed := l.ValidationFailed(
-			r.Account, id, r.Limits.Validations, authorization, r.Detail, time.UnixMilli(when))
+		failed := l.ValidationFailed(FailedValidation{
+			Account: r.Account, Namespace: r.Namespace, Identifier: id, Limit: r.Limits.Validations,
+			Authorization: authorization, Detail: r.Detail,
+		}, time.UnixMilli(when))
 		if f := l.failures[failureKey(r.Account, base(id))]; len(names) == 1 && r.PausedUntil.After(at) {
 			f.InARow, f.At = max(failed, pauseAfter), r.PausedUntil.Add(-pauseLength).UnixMilli()
+			f.By[keyOf(r.Namespace)] = f.InARow
 		}
 	}
 	if r.Issued { // what failed before is over

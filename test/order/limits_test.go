@@ -335,7 +335,7 @@ func TestALostReplyCountsAgainstTheLimitOfADomain(t *testing.T) {
 		}
 	})
 	cluster.Run(t, options)
-	const limit = 5
+	const limit = 6 // the last one is kept for a renewal
 	r.issuer(func(spec *cmacme.ACMEIssuer) {
 		spec.RateLimits = &cmacme.ACMERateLimits{CertificatesPerRegisteredDomain: &cmacme.ACMERateLimit{Count: limit,
 			Period: &metav1.Duration{Duration: 168 * time.Hour}}}
@@ -353,19 +353,45 @@ func TestALostReplyCountsAgainstTheLimitOfADomain(t *testing.T) {
 				switch {
 				case order.Status.State == cmacme.Valid:
 					issued++
-				case strings.Contains(order.Status.Reason, "the limit of 5 certificates for example.com"):
+				case strings.Contains(order.Status.Reason, "the limit of 6 certificates for example.com"):
 					waiting++
 				}
 			}
 		}
-		if issued != limit-1 || waiting != all-limit+1 {
+		if issued != limit-2 || waiting != all-limit+2 {
 			return cluster.NotYet("%d are issued and %d wait: %s", issued, waiting, r.story())
 		}
 		return nil
 	})
-	if n := f.asked(pathNewOrder); n != limit {
+	if n := f.asked(pathNewOrder); n != limit-1 {
 		t.Errorf("the CA was asked for %d orders", n)
 	}
+}
+
+// TestAStuckOrderHoldsNoLimit has an order that no solver can prove, and another for the same domain.
+func TestAStuckOrderHoldsNoLimit(t *testing.T) {
+	t.Parallel()
+	clock, f := &cluster.Clock{}, &front{}
+	r, options := shop(t, f, pebble.Options{})
+	options.Clock = clock
+	cluster.Run(t, options)
+	r.issuer(func(spec *cmacme.ACMEIssuer) {
+		spec.Solvers[0].Selector = &cmacme.CertificateDNSNameSelector{MatchLabels: map[string]string{"solve": "yes"}}
+		spec.RateLimits = &cmacme.ACMERateLimits{CertificatesPerRegisteredDomain: &cmacme.ACMERateLimit{Count: 1,
+			Period: &metav1.Duration{Duration: 168 * time.Hour}}}
+	})
+	r.issuerSays(cmmeta.ConditionTrue)
+	stuck := r.certificate("stuck", "stuck.example.com")
+	r.waits("stuck", "no solver")
+	good := &cmapi.Certificate{
+		ObjectMeta: metav1.ObjectMeta{Name: "good", Labels: map[string]string{"solve": "yes"}}, Spec: stuck.Spec,
+	}
+	good.Spec.SecretName, good.Spec.DNSNames = good.Name, []string{"good.example.com"}
+	r.create(good)
+	r.waits("good", "waits until ", "the limit of 1 certificates for example.com and names below it in 7 days is spent")
+	clock.Step(31 * time.Minute)
+	r.nudge(r.order(good.Name))
+	r.ready(good)
 }
 
 func TestALedgerThatCannotBeReadIsReckonedAnew(t *testing.T) {

@@ -254,7 +254,9 @@ func TestACAIsLeftAloneForADayAtMostAfterAClockWasAhead(t *testing.T) {
 		t.Fatal(err)
 	}
 	ca.Observe(acme.Exchange{Action: "newOrder", Status: 503, RetryAfter: now.Now().Add(time.Hour)})
-	if err := ca.ValidationFailed(t.Context(), directory+"/acct/1", acme.DNS("www.example.com"), ratelimit.Limit{}, "", "no"); err != nil { // which writes it
+	if err := ca.ValidationFailed(t.Context(), ratelimit.FailedValidation{
+		Account: directory + "/acct/1", Identifier: acme.DNS("www.example.com"), Detail: "no",
+	}); err != nil { // which writes it
 		t.Fatal(err)
 	}
 	now.SetTime(start)
