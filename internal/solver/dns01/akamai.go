@@ -11,7 +11,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
@@ -21,41 +20,13 @@ import (
 // akamaiNeeds is what an API client must be allowed to do.
 const akamaiNeeds = "to read and write records (API service DNS-Zone Record Management, READ-WRITE)"
 
-// akamai changes the record sets of zones of Edge DNS. Its API has no conditions for a change, and takes one change of a zone at a time. So a
-// zone is changed by one of us after the other, and what was written is read again: a set that somebody else has written at the same
+// akamai changes the record sets of zones of Edge DNS. Its API has no conditions for a change, and takes one change of a zone at a time. So the
+// solver lets one challenge at a time change a zone (lego.Records), and what was written is read again: a set that somebody else has written at the same
 // moment is read and changed anew. (Change lists, which become stale when the zone is changed, would be a condition. But a user has one for each
 // zone, so ours would take the place of one that a person has begun; and any other change in a busy zone would fail them.)
 type akamai struct {
 	rest
-	turns *turns
 	zones zoneNames
-}
-
-// turns lets a zone be changed by one after the other, whatever their credentials are.
-type turns struct {
-	mu sync.Mutex
-	of map[string]chan struct{}
-}
-
-// take waits for the turn, which ends with done.
-func (t *turns) take(ctx context.Context, base, zone string) (done func(), err error) {
-	key := base + " " + zone // whoever names a service of their own, which hangs, keeps nobody else waiting
-	t.mu.Lock()
-	if t.of == nil {
-		t.of = map[string]chan struct{}{}
-	}
-	turn, found := t.of[key]
-	if !found {
-		turn = make(chan struct{}, 1)
-		t.of[key] = turn
-	}
-	t.mu.Unlock()
-	select {
-	case turn <- struct{}{}:
-		return func() { <-turn }, nil
-	case <-ctx.Done():
-		return nil, fault.Transientf("PresentError", "zone %s is being changed by other challenges, and Akamai takes one change at a time: it will be tried again", zone)
-	}
 }
 
 // akamaiHost is the host of the API client.
@@ -86,14 +57,14 @@ func (s *Solver) akamai(kind string, c *cmacme.ACMEIssuerDNS01ProviderAkamai,
 	}
 	return s.pool.get("akamai", []string{kind, host, grid.clientToken, grid.clientSecret, grid.accessToken},
 		func() (Provider, error) {
-			p := newAkamai("https://"+host, grid, &s.turns)
+			p := newAkamai("https://"+host, grid)
 			p.client, p.now = s.named(kind), s.Now
 			return p, nil
 		})
 }
 
-func newAkamai(base string, grid edgeGrid, turns *turns) *akamai {
-	return &akamai{turns: turns, rest: rest{
+func newAkamai(base string, grid edgeGrid) *akamai {
+	return &akamai{rest: rest{
 		name: "Akamai", base: base, sign: grid.sign, secrets: []string{grid.clientToken, grid.clientSecret, grid.accessToken},
 		credentials: "the Secrets of dns01.akamai.clientTokenSecretRef, clientSecretSecretRef and accessTokenSecretRef",
 	}}
@@ -149,11 +120,6 @@ func (p *akamai) replace(ctx context.Context, r Record, add bool) error {
 	if err != nil {
 		return err
 	}
-	done, err := p.turns.take(ctx, p.base, zone)
-	if err != nil {
-		return err
-	}
-	defer done()
 	return swap(r, func() error { return p.replaceOnce(ctx, zone, r, add) })
 }
 

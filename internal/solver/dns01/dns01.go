@@ -114,7 +114,6 @@ type Solver struct {
 	pool    pool[Provider]
 	lego    pool[*lego.Provider]
 	records lego.Records
-	turns   turns
 	making  sync.Once
 	made    *tenants
 }
@@ -259,8 +258,8 @@ func (s *Solver) change(ctx context.Context, issuer *signer.Issuer, ch *cmacme.C
 	if err != nil {
 		return err
 	}
-	if _, ok := p.(*akamai); ok { // whose record sets are replaced without a condition
-		done, err := s.records.Alone(ctx, "akamai", lego.RecordSet, record.FQDN)
+	if p, ok := p.(*akamai); ok { // record sets are replaced without a condition, and a zone takes one change at a time
+		done, err := s.records.Alone(ctx, "akamai "+p.base, lego.Zone, record.Zone)
 		if err != nil {
 			return err
 		}

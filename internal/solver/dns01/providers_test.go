@@ -279,7 +279,7 @@ func TestCredentialsThatAServiceRepeatsAreNotTold(t *testing.T) {
 	}))
 	defer server.Close()
 	now := func() time.Time { return time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC) }
-	akamai := newAkamai(server.URL, edgeGrid{clientToken: secret, clientSecret: secret, accessToken: secret, now: now}, &turns{})
+	akamai := newAkamai(server.URL, edgeGrid{clientToken: secret, clientSecret: secret, accessToken: secret, now: now})
 	account, err := newACMEDNS(server.URL, `{"example.com": {"username": "u", "password": "`+secret+`", "subdomain": "x"}}`, "example.com", "_acme-challenge.example.com")
 	if err != nil {
 		t.Fatal(err)
@@ -310,7 +310,7 @@ func TestACredentialThatCannotBeSentIsToldAsTheSecretsFault(t *testing.T) {
 	const secret = "s3cret\nand another line"
 	for name, p := range map[string]Provider{
 		"Cloudflare with a token": newCloudflare("http://service", secret, "", ""), "Cloudflare with a key": newCloudflare("http://service", "", "a@example.com", secret),
-		"Akamai": newAkamai("http://service", edgeGrid{clientToken: secret, now: time.Now}, &turns{}),
+		"Akamai": newAkamai("http://service", edgeGrid{clientToken: secret, now: time.Now}),
 	} {
 		err := p.Present(t.Context(), Record{FQDN: "_acme-challenge.example.com.", Zone: "example.com.", Value: "v"})
 		if fault.Of(err).Class != fault.Misconfigured || !strings.Contains(err.Error(), "a line break") || strings.Contains(err.Error(), "s3cret") {
@@ -336,7 +336,7 @@ func FuzzServiceReplies(f *testing.F) {
 		client := &http.Client{Transport: roundTripper(body)}
 		c, d := newCloudflare("http://service", "t", "", ""), newDigitalOcean("http://service", "t")
 		g, z := newCloudDNS("http://service", "p", ""), newAzureDNS("http://service", "s", "g", "", azureKinds[""])
-		k := newAkamai("http://service", edgeGrid{now: time.Now}, &turns{})
+		k := newAkamai("http://service", edgeGrid{now: time.Now})
 		c.client, d.client, g.client, z.client, k.client = client, client, client, client, client
 		for _, p := range []Provider{c, d, g, z, k} {
 			_ = p.Present(t.Context(), r) // whatever it says, it comes to an end

@@ -399,7 +399,7 @@ func (p *Provider) do(ctx context.Context, verb string, r Record, f func(context
 func (p *Provider) turn(ctx context.Context, r Record) (over func(), err error) {
 	what, name := RecordSet, r.FQDN
 	if p.kind.wholeZone && r.Zone != "" {
-		what, name = wholeZone, r.Zone
+		what, name = Zone, r.Zone
 	}
 	done, err := p.Records.Alone(ctx, p.kind.name, what, name)
 	if err != nil {

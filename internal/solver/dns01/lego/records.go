@@ -25,7 +25,7 @@ var version = regexp.MustCompile(`v[0-9]+$`)
 // What a call changes as a whole, as messages name it.
 const (
 	RecordSet = "the DNS record"
-	wholeZone = "the DNS zone"
+	Zone      = "the DNS zone"
 )
 
 // Alone takes what a service changes as a whole at a name, RecordSet or a zone, until done. The error
