@@ -179,6 +179,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, oth
 		})).
 		Watches(&cmapi.CertificateRequest{}, requestChanged, builder.WithPredicates(predicate.Funcs{
 			CreateFunc: func(e event.CreateEvent) bool { return e.IsInInitialList }, // otherwise we made it
+			DeleteFunc: r.requestDeleted,
 		})).
 		Watches(&corev1.Secret{}, secretChanged).
 		WatchesRawSource(source.Func(func(_ context.Context,
@@ -456,6 +457,13 @@ func (r *Reconciler) password(ctx context.Context, crt *cmapi.Certificate, keyst
 		return Password{Problem: fmt.Sprintf("Secret %q of spec.keystores.%s.passwordSecretRef has no entry %q", name, keystore, key)}, nil
 	}
 	return Password{Value: string(secret.Data[key]), Source: fmt.Sprintf("entry %q of Secret %q", key, name)}, nil
+}
+
+// requestDeleted drops the private key of a request that is gone. A request without finalizers never
+// has a deletion time.
+func (r *Reconciler) requestDeleted(e event.DeleteEvent) bool {
+	r.dropKey(e.Object.(*cmapi.CertificateRequest))
+	return true
 }
 
 // forgetKeyOf drops the private key in memory of a request that was deleted or answered. A request that was made anew under the same name has
