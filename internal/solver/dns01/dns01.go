@@ -258,8 +258,8 @@ func (s *Solver) change(ctx context.Context, issuer *signer.Issuer, ch *cmacme.C
 	if err != nil {
 		return err
 	}
-	if p, ok := p.(*akamai); ok { // record sets are replaced without a condition, and a zone takes one change at a time
-		done, err := s.records.Alone(ctx, "akamai "+p.base, lego.Zone, record.Zone)
+	if p, ok := p.(*akamai); ok {
+		done, err := s.aloneAtAkamai(ctx, p, record)
 		if err != nil {
 			return err
 		}
@@ -277,6 +277,22 @@ func (s *Solver) change(ctx context.Context, issuer *signer.Issuer, ch *cmacme.C
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	return change(p, ctx, record)
+}
+
+// aloneAtAkamai takes a record set, which is replaced without a condition by whatever API client, and
+// its zone, of which the service of one host takes one change at a time. A zone is taken by host, so that
+// the host of one tenant, if it hangs, keeps no other tenant from a zone of the same name.
+func (s *Solver) aloneAtAkamai(ctx context.Context, p *akamai, r Record) (done func(), err error) {
+	set, err := s.records.Alone(ctx, "akamai", lego.RecordSet, r.FQDN)
+	if err != nil {
+		return nil, err
+	}
+	zone, err := s.records.Alone(ctx, "akamai "+p.base, lego.Zone, r.Zone)
+	if err != nil {
+		set()
+		return nil, err
+	}
+	return func() { zone(); set() }, nil
 }
 
 // party is the DNS service of a challenge's solver, as one that makes others wait: another one for each tenant and each setting, so that nobody's
