@@ -12,7 +12,8 @@ import (
 // major is the part of a module's path that says its major version.
 var major = regexp.MustCompile(`[/.]v[0-9]+$`)
 
-// listed are the modules in each table of docs/dependencies.md, by its title. A row names the first in full, and those beside it by their last part.
+// listed are the modules in each table of docs/dependencies.md, by its title. A row names the first
+// in full, and those beside it by their last part.
 func listed(t *testing.T) map[string][]string {
 	t.Helper()
 	text, err := os.ReadFile("dependencies.md")
@@ -44,7 +45,10 @@ func listed(t *testing.T) map[string][]string {
 func TestEachDirectDependencyIsListed(t *testing.T) {
 	tables := listed(t)
 	required := map[string]bool{}
-	for title, file := range map[string]string{"Root module": "../go.mod", "standalone/": "../standalone/go.mod", "test/": "../test/go.mod"} {
+	files := map[string]string{
+		"Root module": "../go.mod", "standalone/": "../standalone/go.mod", "test/": "../test/go.mod",
+	}
+	for title, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
@@ -57,7 +61,10 @@ func TestEachDirectDependencyIsListed(t *testing.T) {
 			module = major.ReplaceAllString(module, "")
 			required[module] = true
 			names := slices.Concat(tables[title], tables["Root module"]) // which the others use, too
-			if !strings.HasSuffix(version, "// indirect") && !slices.ContainsFunc(names, func(name string) bool { return within(name, module) || within(module, name) }) {
+			named := slices.ContainsFunc(names, func(name string) bool {
+				return within(name, module) || within(module, name)
+			})
+			if !strings.HasSuffix(version, "// indirect") && !named {
 				t.Errorf("docs/dependencies.md does not say what %s is for, in the table of %s", module, title)
 			}
 		}

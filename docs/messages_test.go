@@ -18,9 +18,11 @@ const hole = "\x00"
 
 var (
 	verb = regexp.MustCompile(`%[-+#0-9.\[\]]*[a-zA-Z]`)
-	// filledIn is what stands in a message of the documentation for that: dots, words in capitals, numbers, fields, and words that the code has as
-	// values. What follows a comma or a colon may be of another text.
-	filledIn = regexp.MustCompile("\\.\\.\\.|[\"();`]|, |: |\\b[A-Z][A-Z_]+\\b|\\b[a-zA-Z0-9]+(\\.[a-zA-Z0-9]+)+\\b|\\b[a-z]*[0-9][a-z0-9]*\\b|acme-tls/|" +
+	// filledIn is what stands in a message of the documentation for that: dots, words in capitals,
+	// numbers, fields, and words that the code has as values. What follows a comma or a colon may be of
+	// another text.
+	filledIn = regexp.MustCompile("\\.\\.\\.|[\"();`]|, |: |\\b[A-Z][A-Z_]+\\b|" +
+		"\\b[a-zA-Z0-9]+(\\.[a-zA-Z0-9]+)+\\b|\\b[a-z]*[0-9][a-z0-9]*\\b|acme-tls/|" +
 		"\\b(Issuer|HTTPRoute|Cloudflare|DigitalOcean|Google|Azure|Akamai|Cloud DNS)\\b")
 	// others are the words of Go's own library.
 	others = []string{"signed by unknown authority", "failed to verify certificate"}
@@ -97,7 +99,8 @@ func code(t *testing.T, visit func(files *token.FileSet, n ast.Node) bool, dirs 
 	files := token.NewFileSet()
 	for _, dir := range dirs {
 		err := filepath.WalkDir(filepath.Join("..", dir), func(path string, d fs.DirEntry, err error) error {
-			if err != nil || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") || strings.HasSuffix(path, "_gen.go") {
+			if err != nil || filepath.Ext(path) != ".go" ||
+				strings.HasSuffix(path, "_test.go") || strings.HasSuffix(path, "_gen.go") {
 				return err
 			}
 			parsed, err := parser.ParseFile(files, path, nil, parser.SkipObjectResolution)
@@ -205,9 +208,11 @@ func TestEachErrorOfAnACMEIssuanceIsExplained(t *testing.T) {
 		if format < 0 {
 			return true
 		}
-		if text := constant(call.Args[format]); !slices.ContainsFunc(words, func(w string) bool { return strings.Contains(text, w) }) {
+		text := constant(call.Args[format])
+		if !slices.ContainsFunc(words, func(w string) bool { return strings.Contains(text, w) }) {
 			t.Errorf("%s: docs/acme does not explain %q", files.Position(call.Pos()), strings.ReplaceAll(text, hole, "..."))
 		}
 		return true
-	}, "internal/account", "internal/ratelimit", "internal/challenge", "internal/order", "internal/signer/acme", "internal/solver")
+	}, "internal/account", "internal/ratelimit", "internal/challenge", "internal/order", "internal/signer/acme",
+		"internal/solver")
 }

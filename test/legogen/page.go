@@ -21,9 +21,9 @@ For the meaning of the settings, and for credentials, see lego's page of the pro
 of the setting. Put settings marked **secret** into the Secret, and others there or into `+"`config`"+`. A setting is
 marked as needed if lego's source shows it. Some providers need one of several settings.
 
-- *one at a time*: the service holds only one value at a name, or lego removes all. Challenges for the same name, such as
-  those of a wildcard and its apex, take turns. Other values at the name are lost. If a value may be that of another ACME
-  client, the controller waits until the Challenge is five minutes old. An event first names what will be lost.
+- *one at a time*: the service holds only one value at a name, or lego removes all. Challenges for the same name, such
+  as those of a wildcard and its apex, take turns. Other values at the name are lost. If a value may be that of another
+  ACME client, the controller waits until the Challenge is five minutes old. An event first names what will be lost.
 - *finds by memory*: only the process that created the record can remove it. After a restart, the controller creates the
   record again to remove it. A service that then has it twice may keep one, and an event names it.
 - *without CNAME*: the record must be at a name that begins with `+"`_acme-challenge`"+`.
@@ -43,12 +43,13 @@ Perennial has solvers of its own for `, len(all)+len(ours), version)
 
 ## On one machine only
 
-perenniald has three more providers. In a cluster, they would let every user with the right to write Issuers run programs
-or reach into the network.
+perenniald has three more providers. In a cluster, they would let every user with the right to write Issuers run
+programs or reach into the network.
 
 ### exec
 
-Runs a program, as lego does: ` + "`PROGRAM present NAME VALUE`, and `PROGRAM cleanup NAME VALUE`" + `. NAME ends with a dot. It has two minutes. *one at a time*
+Runs a program, as lego does: ` + "`PROGRAM present NAME VALUE`, and `PROGRAM cleanup NAME VALUE`" + `. NAME ends with a
+dot. The program has two minutes. *one at a time*
 
 | setting | | in lego |
 |---|---|---|
