@@ -41,7 +41,8 @@ type ExternalAccountBinding struct {
 	MACKey []byte
 }
 
-// NewAccount registers the key, section 7.3. If the CA has an account with this key, that one is returned as it is.
+// NewAccount registers the key, section 7.3. If the CA has an account with this key, that one is
+// returned as it is.
 func (c *Client) NewAccount(ctx context.Context, r AccountRequest) (Account, error) {
 	dir, err := c.directory(ctx)
 	if err != nil {
@@ -63,7 +64,8 @@ func (c *Client) NewAccount(ctx context.Context, r AccountRequest) (Account, err
 	return c.register(ctx, dir, r.Key, payload)
 }
 
-// FindAccount returns the account of a key, section 7.3.1. If there is none, the error is a Problem of type accountDoesNotExist.
+// FindAccount returns the account of a key, section 7.3.1. If there is none, the error is a Problem
+// of type accountDoesNotExist.
 func (c *Client) FindAccount(ctx context.Context, key crypto.Signer) (Account, error) {
 	dir, err := c.directory(ctx)
 	if err != nil {
@@ -95,7 +97,8 @@ func (c *Client) account(m *message, action, target string, key crypto.Signer) (
 	return a, nil
 }
 
-// parseAccount reads an account, which may tell of itself less than everything: some CAs keep contacts to themselves.
+// parseAccount reads an account, which may tell of itself less than everything: some CAs keep
+// contacts to themselves.
 func parseAccount(body []byte) (a Account, err error) { return a, decode(body, &a) }
 
 // GetAccount reads the account.
@@ -107,7 +110,8 @@ func (c *Client) GetAccount(ctx context.Context, a Account) (Account, error) {
 	return c.account(m, "account", a.URL, a.Key)
 }
 
-// UpdateContact replaces the contacts of the account, section 7.3.2. None are left if contact is empty.
+// UpdateContact replaces the contacts of the account, section 7.3.2. None are left if contact is
+// empty.
 func (c *Client) UpdateContact(ctx context.Context, a Account, contact []string) (Account, error) {
 	if contact == nil {
 		contact = []string{}
@@ -138,8 +142,8 @@ func (c *Client) updateAccount(ctx context.Context, a Account, payload any) (Acc
 	return updated, err
 }
 
-// ChangeKey replaces the key of the account, section 7.3.5, and returns the account with the new one. If the CA has an account with
-// the new key already, the error is a Problem with status 409.
+// ChangeKey replaces the key of the account, section 7.3.5, and returns the account with the new
+// one. If the CA has an account with the new key already, the error is a Problem with status 409.
 func (c *Client) ChangeKey(ctx context.Context, a Account, key crypto.Signer) (Account, error) {
 	dir, err := c.directory(ctx)
 	if err != nil {

@@ -252,8 +252,12 @@ func TestAProblemSaysWhatTheServerSaid(t *testing.T) {
 	s, c := newServer(t, func(_ *server, w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Retry-After", "120")
 		w.Header().Add("Link", `<https://ca.example/tos>;rel="terms-of-service"`)
-		problem(w, 429, `{"type":"urn:ietf:params:acme:error:rateLimited","detail":"too many\u0007 certificates","subproblems":[
-			{"type":"urn:ietf:params:acme:error:caa","detail":"CAA forbids","identifier":{"type":"dns","value":"a.example"}}]}`)
+		problem(
+			w,
+			429,
+			`{"type":"urn:ietf:params:acme:error:rateLimited","detail":"too many\u0007 certificates","subproblems":[
+			{"type":"urn:ietf:params:acme:error:caa","detail":"CAA forbids","identifier":{"type":"dns","value":"a.example"}}]}`,
+		)
 	})
 	_, err := c.NewOrder(t.Context(), s.account(), OrderRequest{})
 	var p *Problem
@@ -281,7 +285,10 @@ func TestAnErrorThatIsNoProblemDocumentIsOneNevertheless(t *testing.T) {
 	s, c = newServer(t, func(_ *server, w http.ResponseWriter, r *http.Request) { http.NotFound(w, r) })
 	c.Directory = s.URL + "/nothing"
 	_, err = c.Order(t.Context(), s.account(), s.URL+"/order/1")
-	if p := new(Problem); !errors.As(err, &p) || err.Error() != "order: directory: Not Found (HTTP status 404), at "+s.URL+"/nothing" {
+	if p := new(
+		Problem,
+	); !errors.As(err, &p) ||
+		err.Error() != "order: directory: Not Found (HTTP status 404), at "+s.URL+"/nothing" {
 		t.Error(err)
 	}
 }
@@ -334,7 +341,11 @@ func TestLinks(t *testing.T) {
 		`<https://ca.example/dir>;rel="index"`,
 		`</cert/1/1>; title="a, b; c"; rel="alternate" , <2>;rel=alternate;rel=next`, `nonsense`, `<x`, `<y>;rel`,
 	}, base)
-	want := []Link{{"https://ca.example/dir", "index"}, {"https://ca.example/cert/1/1", "alternate"}, {"https://ca.example/cert/2", "alternate"}}
+	want := []Link{
+		{"https://ca.example/dir", "index"},
+		{"https://ca.example/cert/1/1", "alternate"},
+		{"https://ca.example/cert/2", "alternate"},
+	}
 	if len(got) != len(want) {
 		t.Fatalf("got %v", got)
 	}
@@ -379,8 +390,10 @@ func TestSignaturesVerify(t *testing.T) {
 
 // The example of RFC 7638 section 3.1.
 func TestThumbprintOfTheRFC(t *testing.T) {
-	n, _ := base64.RawURLEncoding.DecodeString("0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMs" +
-		"tn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw")
+	n, _ := base64.RawURLEncoding.DecodeString(
+		"0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMs" +
+			"tn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw",
+	)
 	got, err := Thumbprint(&rsa.PublicKey{N: new(big.Int).SetBytes(n), E: 65537})
 	if err != nil || got != "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs" {
 		t.Errorf("%s %v", got, err)
@@ -391,7 +404,9 @@ func TestThumbprintOfTheRFC(t *testing.T) {
 func TestCertIDOfTheRFC(t *testing.T) {
 	aki, _ := base64.RawURLEncoding.DecodeString("aYhba4dGQEHhs3uEe6CuLN4ByNQ")
 	serial, _ := new(big.Int).SetString("8765432100", 16)
-	got, err := CertID(&x509.Certificate{AuthorityKeyId: aki, SerialNumber: new(big.Int).SetBytes([]byte{0x87, 0x65, 0x43, 0x21})})
+	got, err := CertID(
+		&x509.Certificate{AuthorityKeyId: aki, SerialNumber: new(big.Int).SetBytes([]byte{0x87, 0x65, 0x43, 0x21})},
+	)
 	if err != nil || got != "aYhba4dGQEHhs3uEe6CuLN4ByNQ.AIdlQyE" {
 		t.Errorf("%s %v", got, err)
 	}
@@ -416,7 +431,10 @@ func TestServerNamesOfTLSALPN01(t *testing.T) {
 
 func TestRecords(t *testing.T) {
 	// The example of draft-ietf-acme-dns-account-label.
-	if got := DNSAccount01Name("https://example.com/acme/acct/ExampleAccount", "*.example.org"); got != "_ujmmovf2vn55tgye._acme-challenge.example.org" {
+	if got := DNSAccount01Name(
+		"https://example.com/acme/acct/ExampleAccount",
+		"*.example.org",
+	); got != "_ujmmovf2vn55tgye._acme-challenge.example.org" {
 		t.Error(got)
 	}
 	if got := DNS01Name("*.example.org"); got != "_acme-challenge.example.org" {
@@ -433,7 +451,14 @@ func TestRecords(t *testing.T) {
 
 func TestWhatAStandingRecordGrants(t *testing.T) {
 	now := time.Unix(1700000000, 0)
-	name, wildcard := DNSPersist01{IssuerDomainName: "ca.example", AccountURI: "https://ca.example/acct/1"}, DNSPersist01{IssuerDomainName: "ca.example", AccountURI: "https://ca.example/acct/1", Wildcard: true}
+	name, wildcard := DNSPersist01{
+		IssuerDomainName: "ca.example",
+		AccountURI:       "https://ca.example/acct/1",
+	}, DNSPersist01{
+		IssuerDomainName: "ca.example",
+		AccountURI:       "https://ca.example/acct/1",
+		Wildcard:         true,
+	}
 	for value, want := range map[string]string{ // to the name, the wildcard
 		"ca.example; accounturi=https://ca.example/acct/1":                                       "name",
 		"ca.example;accounturi=https://ca.example/acct/1":                                        "name",
@@ -477,9 +502,12 @@ func TestAStandingRecordOfNoOrTooManyNamesIsNotUsed(t *testing.T) {
 		`"a.example"`: 1, `"a.example", "b.example"`: 2, ``: 0, `"not a name"`: 0, `"a.example;accounturi=x"`: 0,
 		`"a"` + strings.Repeat(`, "a"`, 9): 10, `"a"` + strings.Repeat(`, "a"`, 10): 0,
 	} {
-		z, err := parseAuthorization([]byte(`{"status": "pending", "identifier": {"type": "dns", "value": "example.org"}, "challenges": [
+		z, err := parseAuthorization(
+			[]byte(`{"status": "pending", "identifier": {"type": "dns", "value": "example.org"}, "challenges": [
 			{"type": "dns-persist-01", "url": "https://ca.example/1", "issuer-domain-names": [`+names+`]},
-			{"type": "http-01", "url": "https://ca.example/2", "token": "abc"}]}`), origins{"https://ca.example:443"})
+			{"type": "http-01", "url": "https://ca.example/2", "token": "abc"}]}`),
+			origins{"https://ca.example:443"},
+		)
 		if err != nil || len(z.Challenges) != 2 || len(z.Challenges[0].IssuerDomainNames) != want {
 			t.Errorf("%s: %+v, %v", names, z.Challenges, err)
 		}
@@ -510,7 +538,8 @@ func TestRenewalInfo(t *testing.T) {
 		_, _ = io.WriteString(w, body)
 	})
 	info, err := c.RenewalInfo(t.Context(), "aki.serial")
-	if err != nil || info.SuggestedWindow.End.Sub(info.SuggestedWindow.Start) != 24*time.Hour || info.ExplanationURL == "" ||
+	if err != nil || info.SuggestedWindow.End.Sub(info.SuggestedWindow.Start) != 24*time.Hour ||
+		info.ExplanationURL == "" ||
 		!info.RetryAfter.Equal(now.Add(6*time.Hour)) {
 		t.Errorf("%+v %v", info, err)
 	}
@@ -518,7 +547,8 @@ func TestRenewalInfo(t *testing.T) {
 	if _, err := c.RenewalInfo(t.Context(), "aki.serial"); err == nil {
 		t.Error("a window that ends before its start passed")
 	}
-	// Nobody can write down the year 10000 by RFC 3339, nor a status that has it, and so not that the server was asked.
+	// Nobody can write down the year 10000 by RFC 3339, nor a status that has it, and so not that the
+	// server was asked.
 	body = `{"suggestedWindow":{"start":"2026-11-02T00:00:00Z","end":"9999-12-31T23:59:59-10:00"}}`
 	if info, err := c.RenewalInfo(t.Context(), "aki.serial"); err == nil {
 		t.Errorf("a window until %s passed", info.SuggestedWindow.End.UTC())
@@ -560,7 +590,11 @@ func FuzzReplies(f *testing.F) {
 		if a, err := parseAccount(body); err == nil && (a.URL != "" || a.Key != nil) {
 			t.Errorf("the body says that the account is %s", a.URL)
 		}
-		if l, err := parseOrders(body, from); err == nil && slices.ContainsFunc(l.Orders, func(u string) bool { return from.check(u) != nil }) {
+		if l, err := parseOrders(
+			body,
+			from,
+		); err == nil &&
+			slices.ContainsFunc(l.Orders, func(u string) bool { return from.check(u) != nil }) {
 			t.Errorf("orders of another origin passed: %q", l.Orders)
 		}
 		if z, err := parseAuthorization(body, from); err == nil {

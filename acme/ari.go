@@ -11,12 +11,13 @@ import (
 	"time"
 )
 
-// RenewalInfo says when the CA would like a certificate to be renewed, RFC 9773 section 4.2. RetryAfter is when to ask again.
+// RenewalInfo says when the CA would like a certificate to be renewed, RFC 9773 section 4.2.
+// RetryAfter is when to ask again.
 type RenewalInfo struct {
 	SuggestedWindow Window `json:"suggestedWindow"`
 	// ExplanationURL is a page that says why the window is what it is.
 	ExplanationURL string `json:"explanationURL,omitempty"`
-	Reply          `json:"-"`
+	Reply          `       json:"-"`
 }
 
 // Window is a span of time. Its end is after its start.
@@ -25,7 +26,8 @@ type Window struct {
 	End   time.Time `json:"end"`
 }
 
-// RenewalInfo asks when to renew the certificate of a CertID. The request is not signed: it needs no account.
+// RenewalInfo asks when to renew the certificate of a CertID. The request is not signed: it needs
+// no account.
 func (c *Client) RenewalInfo(ctx context.Context, certID string) (RenewalInfo, error) {
 	dir, err := c.directory(ctx)
 	if err != nil {
@@ -59,15 +61,18 @@ func parseRenewalInfo(body []byte) (RenewalInfo, error) {
 	if w.Start.UTC().Year() < 1 || w.End.UTC().Year() > 9999 {
 		return RenewalInfo{}, errors.New("the suggested window is in years that cannot be written down")
 	}
-	if u, err := url.Parse(info.ExplanationURL); err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") ||
-		len(info.ExplanationURL) > maxURL || clean(info.ExplanationURL, maxURL) != info.ExplanationURL {
+	if u, err := url.Parse(
+		info.ExplanationURL,
+	); err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") ||
+		len(info.ExplanationURL) > maxURL ||
+		clean(info.ExplanationURL, maxURL) != info.ExplanationURL {
 		info.ExplanationURL = "" // it is shown to people, and nothing depends on it
 	}
 	return info, nil
 }
 
-// CertID identifies a certificate in renewal information and in orders that replace it, RFC 9773 section 4.1: the key identifier of
-// its issuer and its serial number.
+// CertID identifies a certificate in renewal information and in orders that replace it, RFC 9773
+// section 4.1: the key identifier of its issuer and its serial number.
 func CertID(cert *x509.Certificate) (string, error) {
 	if len(cert.AuthorityKeyId) == 0 {
 		return "", errors.New("the certificate has no authority key identifier")

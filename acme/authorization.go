@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// Authorization is the proof, given or still to give, that an account may have certificates for an identifier, section 7.1.4.
+// Authorization is the proof, given or still to give, that an account may have certificates for an
+// identifier, section 7.1.4.
 type Authorization struct {
 	// URL is where the authorization is.
 	URL string `json:"-"`
@@ -23,17 +24,20 @@ type Authorization struct {
 	Reply      `json:"-"`
 }
 
-// Authorization reads an authorization by POST-as-GET, section 7.5: until its status is valid or invalid, again after its RetryAfter.
+// Authorization reads an authorization by POST-as-GET, section 7.5: until its status is valid or
+// invalid, again after its RetryAfter.
 func (c *Client) Authorization(ctx context.Context, a Account, url string) (Authorization, error) {
 	return c.authorization(ctx, a, url, nil)
 }
 
-// DeactivateAuthorization gives an authorization up, section 7.5.2. An order that needs it becomes invalid.
+// DeactivateAuthorization gives an authorization up, section 7.5.2. An order that needs it becomes
+// invalid.
 func (c *Client) DeactivateAuthorization(ctx context.Context, a Account, url string) (Authorization, error) {
 	return c.authorization(ctx, a, url, statusChange{StatusDeactivated})
 }
 
-// NewAuthorization asks for an authorization that no order needs yet, section 7.4.1. Few CAs offer that.
+// NewAuthorization asks for an authorization that no order needs yet, section 7.4.1. Few CAs offer
+// that.
 func (c *Client) NewAuthorization(ctx context.Context, a Account, id Identifier) (Authorization, error) {
 	dir, err := c.directory(ctx)
 	if err != nil {

@@ -44,8 +44,9 @@ const (
 	ReasonCessationOfOperation RevocationReason = 5
 )
 
-// Revoke revokes a certificate as the account that it was issued to, or that is authorized for all of its names, section 7.6. If it was
-// revoked before, the error is a Problem of type alreadyRevoked.
+// Revoke revokes a certificate as the account that it was issued to, or that is authorized for all
+// of its names, section 7.6. If it was revoked before, the error is a Problem of type
+// alreadyRevoked.
 func (c *Client) Revoke(ctx context.Context, a Account, certDER []byte, reason RevocationReason) error {
 	return c.revoke(ctx, a.Key, a.URL, certDER, reason)
 }
@@ -55,7 +56,13 @@ func (c *Client) RevokeWithKey(ctx context.Context, key crypto.Signer, certDER [
 	return c.revoke(ctx, key, "", certDER, reason)
 }
 
-func (c *Client) revoke(ctx context.Context, key crypto.Signer, kid string, certDER []byte, reason RevocationReason) error {
+func (c *Client) revoke(
+	ctx context.Context,
+	key crypto.Signer,
+	kid string,
+	certDER []byte,
+	reason RevocationReason,
+) error {
 	dir, err := c.directory(ctx)
 	if err != nil {
 		return err

@@ -28,26 +28,31 @@ const (
 	maxNonceTries = 20
 	// directoryLife is how long a directory is used before it is fetched again.
 	directoryLife = time.Hour
-	// sameTime is by how much two clocks may differ that are taken to be the same: a Date has seconds, and was on its way.
+	// sameTime is by how much two clocks may differ that are taken to be the same: a Date has seconds,
+	// and was on its way.
 	sameTime = 2 * time.Second
 	// maxNonces is how many unused nonces are kept.
 	maxNonces = 64
 )
 
-// Client speaks with the CA of one directory. It is safe for concurrent use. Only Directory must be set.
+// Client speaks with the CA of one directory. It is safe for concurrent use. Only Directory must be
+// set.
 type Client struct {
 	// Directory is the URL of the directory resource, section 7.1.1. It must be https.
 	Directory string
-	// HTTP sends the requests: it says which roots are trusted and which proxy is used. If nil, those of the system and of the
-	// environment (SSL_CERT_FILE, HTTPS_PROXY). Its CheckRedirect is not asked: redirects are refused.
+	// HTTP sends the requests: it says which roots are trusted and which proxy is used. If nil, those
+	// of the system and of the environment (SSL_CERT_FILE, HTTPS_PROXY). Its CheckRedirect is not
+	// asked: redirects are refused.
 	HTTP *http.Client
-	// UserAgent is sent with each request, as section 6.1 demands. It should name the program and its version.
+	// UserAgent is sent with each request, as section 6.1 demands. It should name the program and its
+	// version.
 	UserAgent string
 	// Timeout bounds one exchange. DefaultTimeout if zero.
 	Timeout time.Duration
 	// Now is the clock. time.Now if nil.
 	Now func() time.Time
-	// Before, if set, is asked before each HTTP exchange. If it returns an error, nothing is sent, and the call returns that error.
+	// Before, if set, is asked before each HTTP exchange. If it returns an error, nothing is sent, and
+	// the call returns that error.
 	Before func(context.Context) error
 	// Observe, if set, is told of each HTTP exchange. It must not block.
 	Observe func(Exchange)
@@ -60,7 +65,8 @@ type Client struct {
 
 // Exchange is one HTTP request and what came of it.
 type Exchange struct {
-	// Action is the resource that was asked, such as "newOrder" or "authorization". It has a bounded number of values.
+	// Action is the resource that was asked, such as "newOrder" or "authorization". It has a bounded
+	// number of values.
 	Action string
 	// Scheme, Host and Method are those of the request.
 	Scheme, Host, Method string
@@ -82,7 +88,8 @@ type Reply struct {
 	Links []Link `json:"-"`
 }
 
-// NoReply is that a request was sent, and its reply did not come whole: the server may have done what it was asked for.
+// NoReply is that a request was sent, and its reply did not come whole: the server may have done
+// what it was asked for.
 type NoReply struct {
 	// Action is what was asked.
 	Action string
@@ -107,8 +114,8 @@ func (e *ProtocolError) Error() string {
 	return fmt.Sprintf("%s at %s: the reply is not valid ACME: %s", e.Action, e.URL, e.Reason)
 }
 
-// ForeignURLError is a URL that was asked to be used and is of another server than the client's: that of an order, say, that was made elsewhere. The
-// server was not asked.
+// ForeignURLError is a URL that was asked to be used and is of another server than the client's:
+// that of an order, say, that was made elsewhere. The server was not asked.
 type ForeignURLError struct {
 	// Action is what was to be asked, and URL where.
 	Action, URL string
@@ -140,8 +147,14 @@ type message struct {
 	nonce  string
 }
 
-// exchange sends one request and reads the reply. A status of 400 and above is returned as a *Problem, together with the message.
-func (c *Client) exchange(ctx context.Context, action, method, target string, body []byte, accept string) (*message, error) {
+// exchange sends one request and reads the reply. A status of 400 and above is returned as a
+// *Problem, together with the message.
+func (c *Client) exchange(
+	ctx context.Context,
+	action, method, target string,
+	body []byte,
+	accept string,
+) (*message, error) {
 	timeout := c.Timeout
 	if timeout <= 0 {
 		timeout = DefaultTimeout
@@ -193,7 +206,9 @@ func (c *Client) exchange(ctx context.Context, action, method, target string, bo
 		}
 	}()
 	var sent atomic.Bool
-	request = request.WithContext(httptrace.WithClientTrace(request.Context(), &httptrace.ClientTrace{WroteHeaders: func() { sent.Store(true) }}))
+	request = request.WithContext(
+		httptrace.WithClientTrace(request.Context(), &httptrace.ClientTrace{WroteHeaders: func() { sent.Store(true) }}),
+	)
 	response, err := client.Do(request)
 	if err != nil && sent.Load() {
 		return nil, &NoReply{action, err}
@@ -238,7 +253,8 @@ func (c *Client) exchange(ctx context.Context, action, method, target string, bo
 	return m, nil
 }
 
-// Owns returns a *ForeignURLError if a URL cannot be one that this server has handed out. It asks for no more than the directory.
+// Owns returns a *ForeignURLError if a URL cannot be one that this server has handed out. It asks
+// for no more than the directory.
 func (c *Client) Owns(ctx context.Context, url string) error {
 	return c.owns(ctx, "look at a URL", url)
 }
@@ -254,8 +270,16 @@ func (c *Client) owns(ctx context.Context, action, target string) error {
 	return nil
 }
 
-// post sends a signed request. A nil payload is a POST-as-GET, section 6.3. If kid is empty, the request carries the public key.
-func (c *Client) post(ctx context.Context, action, target string, key crypto.Signer, kid string, payload any, accept string) (*message, error) {
+// post sends a signed request. A nil payload is a POST-as-GET, section 6.3. If kid is empty, the
+// request carries the public key.
+func (c *Client) post(
+	ctx context.Context,
+	action, target string,
+	key crypto.Signer,
+	kid string,
+	payload any,
+	accept string,
+) (*message, error) {
 	var content []byte
 	if payload != nil {
 		var err error

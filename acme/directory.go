@@ -9,7 +9,8 @@ import (
 	"slices"
 )
 
-// Directory says where the resources of a CA are, section 7.1.1. A field is empty if the CA does not offer the resource.
+// Directory says where the resources of a CA are, section 7.1.1. A field is empty if the CA does
+// not offer the resource.
 type Directory struct {
 	NewNonce   string `json:"newNonce"`
 	NewAccount string `json:"newAccount"`
@@ -33,7 +34,8 @@ type Meta struct {
 	CAAIdentities []string `json:"caaIdentities,omitempty"`
 	// ExternalAccountRequired says that a new account needs an ExternalAccountBinding.
 	ExternalAccountRequired bool `json:"externalAccountRequired,omitempty"`
-	// Profiles are the certificate profiles that an order may ask for, by name, with a description or its URL.
+	// Profiles are the certificate profiles that an order may ask for, by name, with a description or
+	// its URL.
 	Profiles map[string]string `json:"profiles,omitempty"`
 }
 
@@ -54,7 +56,8 @@ func (c *Client) directory(ctx context.Context) (*Directory, error) {
 	if dir != nil && now.Sub(fetched) < directoryLife {
 		return dir, nil
 	}
-	// Two may fetch it at once. Neither waits for the other: one may be slow, and each has its own deadline.
+	// Two may fetch it at once. Neither waits for the other: one may be slow, and each has its own
+	// deadline.
 	m, err := c.exchange(ctx, "directory", http.MethodGet, c.Directory, nil, "application/json")
 	if p := new(Problem); errors.As(err, &p) {
 		return nil, fmt.Errorf("%w, at %s", err, c.Directory) // most often a URL that is misspelt

@@ -1,24 +1,27 @@
 // Package acme is a client of the ACME protocol, RFC 8555, for programs that keep their own state.
 //
-// Each call is one exchange: it sends one request, and returns what the server said, with the Location, Retry-After and
-// links of the reply, so that whoever calls can store it, go away, and come back at the right instant. Nothing here
-// waits, polls or remembers a resource. Three things happen inside a call beside its request: the directory
-// is fetched when it is not known yet, a nonce is fetched when none is left, and a request whose nonce
-// was refused is repeated with the one of the refusal, a bounded number of times (section 6.5).
+// Each call is one exchange: it sends one request, and returns what the server said, with the
+// Location, Retry-After and links of the reply, so that whoever calls can store it, go away, and
+// come back at the right instant. Nothing here waits, polls or remembers a resource. Three things
+// happen inside a call beside its request: the directory is fetched when it is not known yet, a
+// nonce is fetched when none is left, and a request whose nonce was refused is repeated with the
+// one of the refusal, a bounded number of times (section 6.5).
 //
-// A Client belongs to a directory, that is, to a CA, and is used by many accounts at once: the Account is an argument of each call.
+// A Client belongs to a directory, that is, to a CA, and is used by many accounts at once: the
+// Account is an argument of each call.
 //
 //	client := &acme.Client{Directory: "https://acme-staging-v02.api.letsencrypt.org/directory"}
 //	account, err := client.NewAccount(ctx, acme.AccountRequest{Key: key, TermsOfServiceAgreed: true})
 //	order, err := client.NewOrder(ctx, account, acme.OrderRequest{Identifiers: []acme.Identifier{acme.DNS("www.example.com")}})
 //
-// Then, for each URL of order.Authorizations: Authorization, fulfil one of its challenges (HTTP01Path, DNS01Name and DNS01Value,
-// TLSALPN01Certificate), AcceptChallenge, and Authorization again until it is valid; then Finalize, Order until that is valid, and
-// Certificate.
+// Then, for each URL of order.Authorizations: Authorization, fulfil one of its challenges
+// (HTTP01Path, DNS01Name and DNS01Value, TLSALPN01Certificate), AcceptChallenge, and Authorization
+// again until it is valid; then Finalize, Order until that is valid, and Certificate.
 //
-// What a server says is not trusted: replies are capped in size, URLs must be https and belong to an origin that the directory names,
-// redirects are refused, text is cleaned before it is shown, times are kept within bounds.
+// What a server says is not trusted: replies are capped in size, URLs must be https and belong to
+// an origin that the directory names, redirects are refused, text is cleaned before it is shown,
+// times are kept within bounds.
 //
-// Beside RFC 8555 it knows TLS-ALPN-01 (RFC 8737), IP identifiers (RFC 8738), renewal information (RFC 9773), and the drafts of
-// profiles, dns-account-01 and dns-persist-01.
+// Beside RFC 8555 it knows TLS-ALPN-01 (RFC 8737), IP identifiers (RFC 8738), renewal information
+// (RFC 9773), and the drafts of profiles, dns-account-01 and dns-persist-01.
 package acme

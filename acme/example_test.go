@@ -25,7 +25,11 @@ func server() *httptest.Server {
 		switch r.URL.Path {
 		case "/directory":
 			w.Header().Set("Content-Type", "application/json")
-			fmt.Fprintf(w, `{"newNonce": "%[1]s/nonce", "newAccount": "%[1]s/account", "newOrder": "%[1]s/order", "meta": {"profiles": {"shortlived": "six days"}}}`, s.URL)
+			fmt.Fprintf(
+				w,
+				`{"newNonce": "%[1]s/nonce", "newAccount": "%[1]s/account", "newOrder": "%[1]s/order", "meta": {"profiles": {"shortlived": "six days"}}}`,
+				s.URL,
+			)
 		case "/account":
 			w.Header().Set("Location", s.URL+"/account/1")
 			w.Header().Set("Content-Type", "application/json")
@@ -60,7 +64,11 @@ func Example() {
 	}
 	fmt.Println("the account is", account.Status)
 
-	_, err = client.NewOrder(ctx, account, acme.OrderRequest{Identifiers: []acme.Identifier{acme.DNS("www.example.com")}, Profile: "shortlived"})
+	_, err = client.NewOrder(
+		ctx,
+		account,
+		acme.OrderRequest{Identifiers: []acme.Identifier{acme.DNS("www.example.com")}, Profile: "shortlived"},
+	)
 	fmt.Println("limited:", acme.IsProblem(err, acme.ProblemRateLimited))
 	// Output:
 	// the account is valid

@@ -17,7 +17,8 @@ type Identifier struct {
 	Value string `json:"value"`
 }
 
-// DNS is the identifier of a domain name, in lower case and, in an order, with "*." before it for a wildcard.
+// DNS is the identifier of a domain name, in lower case and, in an order, with "*." before it for a
+// wildcard.
 func DNS(name string) Identifier { return Identifier{IdentifierDNS, strings.ToLower(name)} }
 
 // IP is the identifier of an address.

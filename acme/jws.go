@@ -68,7 +68,10 @@ func algorithmOf(key crypto.PublicKey) (algorithm, error) {
 		case elliptic.P521():
 			return algorithm{"ES512", crypto.SHA512, 66}, nil
 		}
-		return algorithm{}, fmt.Errorf("account keys on the curve %s are not supported: use P-256 or P-384", key.Curve.Params().Name)
+		return algorithm{}, fmt.Errorf(
+			"account keys on the curve %s are not supported: use P-256 or P-384",
+			key.Curve.Params().Name,
+		)
 	}
 	return algorithm{}, fmt.Errorf("account keys of type %T are not supported: use ECDSA or RSA", key)
 }
@@ -108,11 +111,13 @@ func signJWS(header protected, payload []byte, key crypto.Signer) ([]byte, error
 	return json.Marshal(m)
 }
 
-// joined turns the ASN.1 signature of a crypto.Signer into the two integers of RFC 7518 section 3.4.
+// joined turns the ASN.1 signature of a crypto.Signer into the two integers of RFC 7518 section
+// 3.4.
 func joined(der []byte, size int) ([]byte, error) {
 	var s struct{ R, S *big.Int }
 	rest, err := asn1.Unmarshal(der, &s)
-	if err != nil || len(rest) > 0 || s.R.Sign() <= 0 || s.S.Sign() <= 0 || s.R.BitLen() > 8*size || s.S.BitLen() > 8*size {
+	if err != nil || len(rest) > 0 || s.R.Sign() <= 0 || s.S.Sign() <= 0 || s.R.BitLen() > 8*size ||
+		s.S.BitLen() > 8*size {
 		return nil, errors.New("the account key made a signature that is not ECDSA")
 	}
 	out := make([]byte, 2*size)
@@ -138,7 +143,8 @@ func bindJWS(b ExternalAccountBinding, target string, key crypto.PublicKey) (jso
 	return json.Marshal(m)
 }
 
-// jwk is a public key as RFC 7638 wants it for a thumbprint: the required members alone, in lexical order.
+// jwk is a public key as RFC 7638 wants it for a thumbprint: the required members alone, in lexical
+// order.
 func jwk(key crypto.PublicKey) (json.RawMessage, error) {
 	switch key := key.(type) {
 	case *rsa.PublicKey:

@@ -50,7 +50,8 @@ func parseLinks(fields []string, base *url.URL) []Link {
 	return links
 }
 
-// parameters reads what follows the target of a link up to the comma that ends it. Commas and semicolons in quotes end nothing.
+// parameters reads what follows the target of a link up to the comma that ends it. Commas and
+// semicolons in quotes end nothing.
 func parameters(s string) (params map[string]string, rest string) {
 	params = map[string]string{}
 	end := len(s)

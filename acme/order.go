@@ -57,7 +57,8 @@ type Order struct {
 	Reply       `json:"-"`
 }
 
-// NewOrder asks for a certificate. The order may come back ready, and for an identical request it may be one that was made before.
+// NewOrder asks for a certificate. The order may come back ready, and for an identical request it
+// may be one that was made before.
 func (c *Client) NewOrder(ctx context.Context, a Account, r OrderRequest) (Order, error) {
 	dir, err := c.directory(ctx)
 	if err != nil {
@@ -79,7 +80,8 @@ func (c *Client) NewOrder(ctx context.Context, a Account, r OrderRequest) (Order
 	return o, err
 }
 
-// Order reads an order by POST-as-GET, section 7.1.3. One that is processing is read again after its RetryAfter.
+// Order reads an order by POST-as-GET, section 7.1.3. One that is processing is read again after
+// its RetryAfter.
 func (c *Client) Order(ctx context.Context, a Account, url string) (Order, error) {
 	m, err := c.post(ctx, "order", url, a.Key, a.URL, nil, "")
 	if err != nil {
@@ -88,8 +90,9 @@ func (c *Client) Order(ctx context.Context, a Account, url string) (Order, error
 	return c.orderAt(ctx, m, "order", url)
 }
 
-// Finalize sends the CSR for an order that is ready. It does not wait: the order that it returns is processing or valid.
-// If the order is not ready, the error is a Problem of type orderNotReady: read the order and follow its status.
+// Finalize sends the CSR for an order that is ready. It does not wait: the order that it returns is
+// processing or valid. If the order is not ready, the error is a Problem of type orderNotReady:
+// read the order and follow its status.
 func (c *Client) Finalize(ctx context.Context, a Account, o Order, csrDER []byte) (Order, error) {
 	m, err := c.post(ctx, "finalize", o.Finalize, a.Key, a.URL, struct {
 		CSR string `json:"csr"`

@@ -13,8 +13,8 @@ func DNSPersist01Name(domain string) string {
 	return "_validation-persist." + strings.TrimPrefix(domain, "*.")
 }
 
-// DNSPersist01 is a value of the standing TXT record: that an account may have certificates of a CA for the name, as long as the record stands.
-// Draft-ietf-acme-dns-persist-01 section 4.1.
+// DNSPersist01 is a value of the standing TXT record: that an account may have certificates of a CA
+// for the name, as long as the record stands. Draft-ietf-acme-dns-persist-01 section 4.1.
 type DNSPersist01 struct {
 	// IssuerDomainName is one of the names that the CA's challenge has.
 	IssuerDomainName string
@@ -26,7 +26,8 @@ type DNSPersist01 struct {
 	Until time.Time
 }
 
-// maxPersist is how long a value may be: it has to fit into one string of a TXT record, as not all DNS services take more.
+// maxPersist is how long a value may be: it has to fit into one string of a TXT record, as not all
+// DNS services take more.
 const maxPersist = 255
 
 // String is the value as it stands in the record.
@@ -41,8 +42,8 @@ func (p DNSPersist01) String() string {
 	return value
 }
 
-// ParseDNSPersist01 reads a value, of at most 255 bytes. Parameters that are not known are passed over. Whatever String makes of a grant that
-// it accepts means the same.
+// ParseDNSPersist01 reads a value, of at most 255 bytes. Parameters that are not known are passed
+// over. Whatever String makes of a grant that it accepts means the same.
 func ParseDNSPersist01(value string) (DNSPersist01, error) {
 	var p DNSPersist01
 	if len(value) > maxPersist {
@@ -84,6 +85,7 @@ func blank(s string) string { return strings.Trim(s, " \t") }
 
 // Grants reports whether p grants at the time what is wanted, of which the end does not matter.
 func (p DNSPersist01) Grants(wanted DNSPersist01, now time.Time) bool {
-	return p.IssuerDomainName == wanted.IssuerDomainName && p.AccountURI == wanted.AccountURI && (p.Wildcard || !wanted.Wildcard) &&
+	return p.IssuerDomainName == wanted.IssuerDomainName && p.AccountURI == wanted.AccountURI &&
+		(p.Wildcard || !wanted.Wildcard) &&
 		(p.Until.IsZero() || now.Before(p.Until))
 }

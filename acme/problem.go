@@ -49,10 +49,11 @@ const (
 	maxSubproblems = 100
 )
 
-// Problem is why a server refused a request or a challenge failed, section 6.7 and RFC 9457. Its texts are cleaned of control
-// characters and cut to a length that can be shown.
+// Problem is why a server refused a request or a challenge failed, section 6.7 and RFC 9457. Its
+// texts are cleaned of control characters and cut to a length that can be shown.
 type Problem struct {
-	// Type is one of the constants, or a URI of the server's own, or empty if the reply was not a problem document.
+	// Type is one of the constants, or a URI of the server's own, or empty if the reply was not a
+	// problem document.
 	Type string
 	// Title and Detail are for people.
 	Title, Detail string
@@ -68,7 +69,8 @@ type Problem struct {
 	RetryAfter time.Time
 	// TermsOfService is the URL of terms that must be agreed to anew, section 7.3.3.
 	TermsOfService string
-	// Action is what was asked for, as in Exchange. It is empty in the errors of challenges and orders.
+	// Action is what was asked for, as in Exchange. It is empty in the errors of challenges and
+	// orders.
 	Action string
 }
 
@@ -120,7 +122,8 @@ func IsProblem(err error, types ...string) bool {
 	return errors.As(err, &p) && slices.Contains(types, p.Type)
 }
 
-// UnmarshalJSON reads a problem document. Fields of a wrong type are ignored: a server in trouble is not always exact.
+// UnmarshalJSON reads a problem document. Fields of a wrong type are ignored: a server in trouble
+// is not always exact.
 func (p *Problem) UnmarshalJSON(data []byte) error {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(data, &fields); err != nil {
@@ -134,7 +137,19 @@ func (p *Problem) UnmarshalJSON(data []byte) error {
 		}
 		return clean(s, limit)
 	}
-	p.Type, p.Title, p.Detail, p.Instance = text("type", 200), text("title", 200), text("detail", maxDetail), text("instance", maxURL)
+	p.Type, p.Title, p.Detail, p.Instance = text(
+		"type",
+		200,
+	), text(
+		"title",
+		200,
+	), text(
+		"detail",
+		maxDetail,
+	), text(
+		"instance",
+		maxURL,
+	)
 	if json.Unmarshal(fields["status"], &p.Status) != nil || p.Status < 100 || p.Status > 599 {
 		p.Status = 0
 	}

@@ -1,5 +1,6 @@
-// Package deploy holds the manifests that a cluster needs beside the API: the controller's ServiceAccount, what RBAC lets
-// it do, and the Service from whose endpoints HTTP-01 challenges are answered.
+// Package deploy holds the manifests that a cluster needs beside the API: the controller's
+// ServiceAccount, what RBAC lets it do, and the Service from whose endpoints HTTP-01 challenges are
+// answered.
 package deploy
 
 import (

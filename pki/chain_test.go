@@ -19,7 +19,12 @@ func TestOrderChain(t *testing.T) {
 	// Two roots that signed each other, besides themselves.
 	crossed := issuer{otherRoot.sign(t, Request{CommonName: "root", IsCA: true}, ecKey()), ecKey()}
 	// A self-signed certificate that is not a CA, as the selfSigned issuer makes.
-	selfTemplate, err := Template{NotBefore: testStart, NotAfter: testEnd}.Certificate(mustCSR(t, Request{CommonName: "self"}, edKey()))
+	selfTemplate, err := Template{
+		NotBefore: testStart,
+		NotAfter:  testEnd,
+	}.Certificate(
+		mustCSR(t, Request{CommonName: "self"}, edKey()),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

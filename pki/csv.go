@@ -10,7 +10,8 @@ import (
 const maxCSVSize = 256 << 10
 
 // JoinCSV writes values as one line of comma-separated values (RFC 4180), the form in which
-// cert-manager keeps the names of a certificate in annotations. No values give an empty string, and so does a single empty one.
+// cert-manager keeps the names of a certificate in annotations. No values give an empty string, and
+// so does a single empty one.
 func JoinCSV(values []string) (string, error) {
 	if len(values) == 0 {
 		return "", nil

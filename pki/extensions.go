@@ -176,7 +176,12 @@ func marshalOtherName(other OtherName) (asn1.RawValue, error) {
 	if err != nil {
 		return asn1.RawValue{}, err
 	}
-	return asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: tagOtherName, IsCompound: true, Bytes: append(id, value...)}, nil
+	return asn1.RawValue{
+		Class:      asn1.ClassContextSpecific,
+		Tag:        tagOtherName,
+		IsCompound: true,
+		Bytes:      append(id, value...),
+	}, nil
 }
 
 // parseAltNames reads a subject alternative name extension.
@@ -199,7 +204,10 @@ func parseAltNames(der []byte) (names altNames, err error) {
 		case tagIP:
 			ip, ok := netip.AddrFromSlice(name.Bytes)
 			if !ok {
-				return altNames{}, fmt.Errorf("an IP address in the subject alternative name extension has %d bytes", len(name.Bytes))
+				return altNames{}, fmt.Errorf(
+					"an IP address in the subject alternative name extension has %d bytes",
+					len(name.Bytes),
+				)
 			}
 			names.ips = append(names.ips, ip.Unmap())
 		case tagOtherName:
@@ -293,17 +301,30 @@ type generalSubtrees struct {
 }
 
 func (c *NameConstraints) empty() bool {
-	return c == nil || len(c.PermittedDNSDomains)+len(c.PermittedIPRanges)+len(c.PermittedEmailAddresses)+len(c.PermittedURIDomains)+
-		len(c.ExcludedDNSDomains)+len(c.ExcludedIPRanges)+len(c.ExcludedEmailAddresses)+len(c.ExcludedURIDomains) == 0
+	return c == nil ||
+		len(c.PermittedDNSDomains)+len(c.PermittedIPRanges)+len(c.PermittedEmailAddresses)+len(c.PermittedURIDomains)+
+			len(c.ExcludedDNSDomains)+len(c.ExcludedIPRanges)+len(c.ExcludedEmailAddresses)+len(c.ExcludedURIDomains) == 0
 }
 
 // marshal encodes the extension's value. Kinds are in the order of crypto/x509.
 func (c *NameConstraints) marshal() ([]byte, error) {
-	permitted, err := marshalSubtrees("spec.nameConstraints.permitted", c.PermittedDNSDomains, c.PermittedIPRanges, c.PermittedEmailAddresses, c.PermittedURIDomains)
+	permitted, err := marshalSubtrees(
+		"spec.nameConstraints.permitted",
+		c.PermittedDNSDomains,
+		c.PermittedIPRanges,
+		c.PermittedEmailAddresses,
+		c.PermittedURIDomains,
+	)
 	if err != nil {
 		return nil, err
 	}
-	excluded, err := marshalSubtrees("spec.nameConstraints.excluded", c.ExcludedDNSDomains, c.ExcludedIPRanges, c.ExcludedEmailAddresses, c.ExcludedURIDomains)
+	excluded, err := marshalSubtrees(
+		"spec.nameConstraints.excluded",
+		c.ExcludedDNSDomains,
+		c.ExcludedIPRanges,
+		c.ExcludedEmailAddresses,
+		c.ExcludedURIDomains,
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -369,11 +390,23 @@ func parseNameConstraints(ext *pkix.Extension) (*NameConstraints, error) {
 		return nil, errMalformedConstraints
 	}
 	constraints := &NameConstraints{Critical: ext.Critical}
-	err := parseSubtrees(subtrees.Permitted, &constraints.PermittedDNSDomains, &constraints.PermittedIPRanges, &constraints.PermittedEmailAddresses, &constraints.PermittedURIDomains)
+	err := parseSubtrees(
+		subtrees.Permitted,
+		&constraints.PermittedDNSDomains,
+		&constraints.PermittedIPRanges,
+		&constraints.PermittedEmailAddresses,
+		&constraints.PermittedURIDomains,
+	)
 	if err != nil {
 		return nil, err
 	}
-	err = parseSubtrees(subtrees.Excluded, &constraints.ExcludedDNSDomains, &constraints.ExcludedIPRanges, &constraints.ExcludedEmailAddresses, &constraints.ExcludedURIDomains)
+	err = parseSubtrees(
+		subtrees.Excluded,
+		&constraints.ExcludedDNSDomains,
+		&constraints.ExcludedIPRanges,
+		&constraints.ExcludedEmailAddresses,
+		&constraints.ExcludedURIDomains,
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -408,7 +441,11 @@ func parseSubtrees(subtrees []asn1.RawValue, dns, ips, emails, uris *[]string) e
 			}
 			*ips = append(*ips, ipnet.String())
 		default:
-			return fmt.Errorf("the name constraints extension has a name of kind %d, only DNS domains, IP ranges, email addresses and URI domains are supported", base.Tag)
+			return fmt.Errorf(
+				"the name constraints extension has a name of kind %d, only DNS domains, IP ranges, email addresses and URI "+
+					"domains are supported",
+				base.Tag,
+			)
 		}
 	}
 	return nil

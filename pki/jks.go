@@ -108,8 +108,8 @@ var (
 	errNoSuchAlias = errors.New("it has no private key under the alias")
 )
 
-// CheckJKS says why data is not a Java keystore that o opens and that holds, under o.Alias, leaf and
-// its private key. It is nil if it is one, whoever wrote it.
+// CheckJKS says why data is not a Java keystore that o opens and that holds, under o.Alias, leaf
+// and its private key. It is nil if it is one, whoever wrote it.
 func CheckJKS(data []byte, o JKSOptions, leaf *x509.Certificate) error {
 	if err := checkJKS(data, o, leaf); err != nil {
 		return fmt.Errorf("check JKS keystore: %w", err)

@@ -246,9 +246,9 @@ func (i Issued) path(now time.Time) (path certPath, superfluous int, err error) 
 		describe(path.certs[len(path.certs)-1]))
 }
 
-// FirstToExpire returns the certificate, from the leaf up to the CA that clients trust, that expires
-// first: of CAs with one key, the longest lived counts. It is the leaf unless one above it expires
-// before.
+// FirstToExpire returns the certificate, from the leaf up to the CA that clients trust, that
+// expires first: of CAs with one key, the longest lived counts. It is the leaf unless one above it
+// expires before.
 func (i Issued) FirstToExpire() *x509.Certificate {
 	first := i.Chain[0]
 	early := func(c *x509.Certificate) bool { return c.NotAfter.Before(first.NotAfter) }

@@ -19,14 +19,15 @@ func TestKeySpecValidate(t *testing.T) {
 		spec KeySpec
 		want string // "" means valid
 	}{
-		"the zero value is RSA with 2048 bits":   {spec: KeySpec{}},
-		"RSA may have 8192 bits":                 {spec: KeySpec{Algorithm: RSA, Size: 8192}},
-		"RSA below 2048 bits is refused":         {spec: KeySpec{Algorithm: RSA, Size: 1024}, want: "spec.privateKey.size: 1024 is not possible for RSA, choose 2048 to 8192"},
-		"RSA above 8192 bits is refused":         {spec: KeySpec{Size: 16384}, want: "spec.privateKey.size"},
-		"a negative size is refused":             {spec: KeySpec{Size: -1}, want: "spec.privateKey.size"},
-		"ECDSA without a size is P-256":          {spec: KeySpec{Algorithm: ECDSA}},
-		"ECDSA may have 521 bits":                {spec: KeySpec{Algorithm: ECDSA, Size: 521}},
-		"ECDSA with another size is refused":     {spec: KeySpec{Algorithm: ECDSA, Size: 512}, want: "choose 256, 384 or 521"},
+		"the zero value is RSA with 2048 bits": {spec: KeySpec{}},
+		"RSA may have 8192 bits":               {spec: KeySpec{Algorithm: RSA, Size: 8192}},
+		"RSA below 2048 bits is refused":       {spec: KeySpec{Algorithm: RSA, Size: 1024}, want: "spec.privateKey.size: 1024 is not possible for RSA, choose 2048 to 8192"},
+		"RSA above 8192 bits is refused":       {spec: KeySpec{Size: 16384}, want: "spec.privateKey.size"},
+		"a negative size is refused":           {spec: KeySpec{Size: -1}, want: "spec.privateKey.size"},
+		"ECDSA without a size is P-256":        {spec: KeySpec{Algorithm: ECDSA}},
+		"ECDSA may have 521 bits":              {spec: KeySpec{Algorithm: ECDSA, Size: 521}},
+		"ECDSA with another size is refused": {spec: KeySpec{Algorithm: ECDSA, Size: 512}, want: "choose 256, 384 " +
+			"or 521"},
 		"Ed25519 does not look at the size":      {spec: KeySpec{Algorithm: Ed25519, Size: 7}},
 		"an algorithm nobody knows is refused":   {spec: KeySpec{Algorithm: "DSA"}, want: `spec.privateKey.algorithm: "DSA"`},
 		"algorithms are written with their case": {spec: KeySpec{Algorithm: "rsa"}, want: "spec.privateKey.algorithm"},

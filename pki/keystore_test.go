@@ -60,7 +60,8 @@ func TestPKCS12ComesBack(t *testing.T) {
 				if !SamePublicKey(gotKey.(crypto.Signer).Public(), key.Public()) {
 					t.Error("it has another key")
 				}
-				if !leaf.Equal(parts.chain[0]) || !slices.EqualFunc(others, append(parts.chain[1:2:2], parts.cas...), (*x509.Certificate).Equal) {
+				if !leaf.Equal(parts.chain[0]) ||
+					!slices.EqualFunc(others, append(parts.chain[1:2:2], parts.cas...), (*x509.Certificate).Equal) {
 					t.Errorf("it has %v and %v", leaf.Subject, subjects(others))
 				}
 				if err := CheckPKCS12(data, "pässword", leaf); err != nil {
@@ -220,7 +221,8 @@ func TestCheckPKCS12Truststore(t *testing.T) {
 		want     string
 	}{
 		"another password": {valid, "passwort", parts.cas, "the password does not open it"},
-		"one is missing":   {valid, "password", append(slices.Clone(parts.cas), parts.other), "it holds other trusted certificates"},
+		"one is missing": {valid, "password", append(slices.Clone(parts.cas), parts.other), "it holds other trusted " +
+			"certificates"},
 		"one is too many":  {valid, "password", parts.cas[:1], "it holds other trusted certificates"},
 		"in another order": {valid, "password", reversed, "it holds other trusted certificates"},
 		"a keystore":       {keystore, "password", parts.cas, "it has a private key"},
@@ -261,11 +263,21 @@ func TestCheckPKCS12DoesNotDecryptAHiddenKey(t *testing.T) {
 	mustUnmarshal(t, file.AuthSafe.Content.Bytes, &content)
 	mustUnmarshal(t, content, &safe)
 
-	params := mustMarshal(t, pbkdf2Params{Salt: make([]byte, 8), Iterations: math.MaxInt64, PRF: pkix.AlgorithmIdentifier{Algorithm: oidHMACWithSHA256}})
+	params := mustMarshal(
+		t,
+		pbkdf2Params{
+			Salt:       make([]byte, 8),
+			Iterations: math.MaxInt64,
+			PRF:        pkix.AlgorithmIdentifier{Algorithm: oidHMACWithSHA256},
+		},
+	)
 	iv := make([]byte, aes.BlockSize)
 	pbes2 := mustMarshal(t, pbes2Params{
-		KDF:        pkix.AlgorithmIdentifier{Algorithm: oidPBKDF2, Parameters: asn1.RawValue{FullBytes: params}},
-		Encryption: pkix.AlgorithmIdentifier{Algorithm: oidAES256CBC, Parameters: asn1.RawValue{FullBytes: mustMarshal(t, iv)}},
+		KDF: pkix.AlgorithmIdentifier{Algorithm: oidPBKDF2, Parameters: asn1.RawValue{FullBytes: params}},
+		Encryption: pkix.AlgorithmIdentifier{
+			Algorithm:  oidAES256CBC,
+			Parameters: asn1.RawValue{FullBytes: mustMarshal(t, iv)},
+		},
 	})
 	hidden := mustMarshal(t, encryptedKey{
 		Algorithm: pkix.AlgorithmIdentifier{Algorithm: oidPBES2, Parameters: asn1.RawValue{FullBytes: pbes2}},
@@ -280,13 +292,20 @@ func TestCheckPKCS12DoesNotDecryptAHiddenKey(t *testing.T) {
 	var encrypted encryptedData
 	mustUnmarshal(t, safe[0].Content.Bytes, &encrypted)
 	encrypted.Info.Content = encryptAES(t, encrypted.Info.Algorithm, "password", bags)
-	safe[0] = contentInfo{ContentType: oidEncryptedData, Content: asn1.RawValue{Class: asn1.ClassContextSpecific, IsCompound: true, Bytes: mustMarshal(t, encrypted)}}
+	safe[0] = contentInfo{
+		ContentType: oidEncryptedData,
+		Content:     asn1.RawValue{Class: asn1.ClassContextSpecific, IsCompound: true, Bytes: mustMarshal(t, encrypted)},
+	}
 	content = mustMarshal(t, safe)
 	mac, err := newMAC(content, "password")
 	if err != nil {
 		t.Fatal(err)
 	}
-	file.AuthSafe.Content = asn1.RawValue{Class: asn1.ClassContextSpecific, IsCompound: true, Bytes: mustMarshal(t, content)}
+	file.AuthSafe.Content = asn1.RawValue{
+		Class:      asn1.ClassContextSpecific,
+		IsCompound: true,
+		Bytes:      mustMarshal(t, content),
+	}
 	file.MacData = *mac
 
 	wantError(t, CheckPKCS12(mustMarshal(t, file), "password", parts.chain[0]), "exactly one key bag")
@@ -399,7 +418,11 @@ func TestCheckJKS(t *testing.T) {
 		binary.BigEndian.PutUint32(data[at+4+int(length):], n)
 		return data
 	}
-	short := slices.Concat(keyFirst[:at], []byte{0, 0, 0, 9, 0x30, 7, 0x30, 3, 6, 1, 42, 4, 0}, keyFirst[len(keyFirst)-24:])
+	short := slices.Concat(
+		keyFirst[:at],
+		[]byte{0, 0, 0, 9, 0x30, 7, 0x30, 3, 6, 1, 42, 4, 0},
+		keyFirst[len(keyFirst)-24:],
+	)
 
 	for name, test := range map[string]struct {
 		data []byte
@@ -407,13 +430,15 @@ func TestCheckJKS(t *testing.T) {
 		leaf *x509.Certificate
 		want string
 	}{
-		"the same":                      {valid, o, parts.chain[0], ""},
-		"the alias in another case":     {valid, JKSOptions{"password", "SERVER"}, parts.chain[0], ""},
-		"another password":              {valid, JKSOptions{"passwort", "server"}, parts.chain[0], "the password does not open it"},
-		"another alias":                 {valid, JKSOptions{"password", "client"}, parts.chain[0], `it has no private key under the alias "client"`},
-		"the alias of a CA":             {valid, JKSOptions{"password", "ca"}, parts.chain[0], `it has no private key under the alias "ca"`},
-		"another leaf":                  {valid, o, parts.other, "it holds another certificate"},
-		"a key of somebody else":        {encode(stranger.key, parts.chain), o, parts.chain[0], "its private key does not belong to the certificate"},
+		"the same":                  {valid, o, parts.chain[0], ""},
+		"the alias in another case": {valid, JKSOptions{"password", "SERVER"}, parts.chain[0], ""},
+		"another password": {valid, JKSOptions{"passwort", "server"}, parts.chain[0], "the password does " +
+			"not open it"},
+		"another alias":     {valid, JKSOptions{"password", "client"}, parts.chain[0], `it has no private key under the alias "client"`},
+		"the alias of a CA": {valid, JKSOptions{"password", "ca"}, parts.chain[0], `it has no private key under the alias "ca"`},
+		"another leaf":      {valid, o, parts.other, "it holds another certificate"},
+		"a key of somebody else": {encode(stranger.key, parts.chain), o, parts.chain[0], "its private key does " +
+			"not belong to the certificate"},
 		"a bit changed":                 {changed, o, parts.chain[0], "check JKS keystore: "},
 		"cut off":                       {valid[:len(valid)-1], o, parts.chain[0], "it is malformed"},
 		"something after it":            {append(bytes.Clone(valid), 0), o, parts.chain[0], "it is malformed"},
@@ -422,7 +447,8 @@ func TestCheckJKS(t *testing.T) {
 		"a key of 4 GiB":                {withLength(math.MaxUint32), o, parts.chain[0], "it is malformed"},
 		"four billion certificates":     {withCount(math.MaxUint32), o, parts.chain[0], "it is malformed"},
 		"a key shorter than its digest": {short, o, parts.chain[0], "it is malformed"},
-		"more than a Secret can hold":   {make([]byte, maxKeystoreSize+1), o, parts.chain[0], "more than the limit of 1048576"},
+		"more than a Secret can hold": {make([]byte, maxKeystoreSize+1), o, parts.chain[0], "more than the limit of " +
+			"1048576"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := CheckJKS(test.data, test.o, test.leaf)
@@ -476,11 +502,13 @@ func TestJKSTruststore(t *testing.T) {
 	}{
 		"the same":         {valid, "password", parts.cas, ""},
 		"another password": {valid, "passwort", parts.cas, "the password does not open it"},
-		"one is missing":   {valid, "password", append(slices.Clone(parts.cas), parts.other), "it holds other trusted certificates"},
-		"one is too many":  {valid, "password", parts.cas[:1], "it holds other trusted certificates"},
-		"another one":      {valid, "password", []*x509.Certificate{parts.cas[0], parts.other}, "it holds other trusted certificates"},
-		"a keystore":       {withKey, "password", parts.cas, "it holds other trusted certificates"},
-		"nothing":          {nil, "password", parts.cas, "it is not a JKS keystore"},
+		"one is missing": {valid, "password", append(slices.Clone(parts.cas), parts.other), "it holds other trusted " +
+			"certificates"},
+		"one is too many": {valid, "password", parts.cas[:1], "it holds other trusted certificates"},
+		"another one": {valid, "password", []*x509.Certificate{parts.cas[0], parts.other}, "it holds other trusted " +
+			"certificates"},
+		"a keystore": {withKey, "password", parts.cas, "it holds other trusted certificates"},
+		"nothing":    {nil, "password", parts.cas, "it is not a JKS keystore"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := CheckJKSTruststore(test.data, JKSOptions{Password: test.password}, test.cas)

@@ -50,12 +50,20 @@ func (p PKCS12Profile) encoder() (*pkcs12.Encoder, error) {
 	case Modern2026:
 		return pkcs12.Modern2026, nil
 	}
-	return nil, fmt.Errorf("spec.keystores.pkcs12.profile: %q is not known, choose LegacyRC2, LegacyDES, Modern2023 or Modern2026", p)
+	return nil, fmt.Errorf(
+		"spec.keystores.pkcs12.profile: %q is not known, choose LegacyRC2, LegacyDES, Modern2023 or Modern2026",
+		p,
+	)
 }
 
 // EncodePKCS12 writes a PKCS #12 file with key, its chain, leaf first, and after it cas. It fails
 // for a password with characters beyond U+FFFF, which the format cannot carry.
-func EncodePKCS12(profile PKCS12Profile, password string, key crypto.Signer, chain, cas []*x509.Certificate) ([]byte, error) {
+func EncodePKCS12(
+	profile PKCS12Profile,
+	password string,
+	key crypto.Signer,
+	chain, cas []*x509.Certificate,
+) ([]byte, error) {
 	data, err := encodePKCS12(profile, password, key, chain, cas)
 	if err != nil {
 		return nil, fmt.Errorf("encode PKCS #12 keystore: %w", err)
@@ -63,7 +71,12 @@ func EncodePKCS12(profile PKCS12Profile, password string, key crypto.Signer, cha
 	return data, nil
 }
 
-func encodePKCS12(profile PKCS12Profile, password string, key crypto.Signer, chain, cas []*x509.Certificate) ([]byte, error) {
+func encodePKCS12(
+	profile PKCS12Profile,
+	password string,
+	key crypto.Signer,
+	chain, cas []*x509.Certificate,
+) ([]byte, error) {
 	encoder, err := profile.encoder()
 	if err != nil {
 		return nil, err
@@ -360,7 +373,9 @@ func scanPKCS12(data []byte) (*scannedPKCS12, error) {
 	var bags []safeBag
 	var key encryptedKey
 	if !p.key.ContentType.Equal(oidData) || unmarshalAll(p.key.Content.Bytes, &content) != nil || unmarshalAll(content, &bags) != nil ||
-		len(bags) != 1 || !bags[0].ID.Equal(oidShroudedKeyBag) || unmarshalAll(bags[0].Value.Bytes, &key) != nil {
+		len(bags) != 1 ||
+		!bags[0].ID.Equal(oidShroudedKeyBag) ||
+		unmarshalAll(bags[0].Value.Bytes, &key) != nil {
 		return nil, errors.New("its second part is not one private key, encrypted with the password")
 	}
 	p.keyEncryption = key.Algorithm.Algorithm
@@ -410,7 +425,8 @@ func scanEncryption(algorithm pkix.AlgorithmIdentifier) error {
 
 func scanPBKDF2(kdf pkix.AlgorithmIdentifier) error {
 	var params pbkdf2Params
-	if !kdf.Algorithm.Equal(oidPBKDF2) || unmarshalAll(kdf.Parameters.FullBytes, &params) != nil || !params.PRF.Algorithm.Equal(oidHMACWithSHA256) {
+	if !kdf.Algorithm.Equal(oidPBKDF2) || unmarshalAll(kdf.Parameters.FullBytes, &params) != nil ||
+		!params.PRF.Algorithm.Equal(oidHMACWithSHA256) {
 		return errors.New("its key derivation is not that of any profile")
 	}
 	return checkIterations(params.Iterations)
@@ -425,8 +441,8 @@ func checkIterations(n int) error {
 
 // checkMAC says whether data, a keystore, was written with password and not changed since.
 //
-// The library verifies the MAC before anything else, and then refuses to take a file of two parts for a
-// truststore: when that is its error, the MAC was right, and nothing was decrypted.
+// The library verifies the MAC before anything else, and then refuses to take a file of two parts
+// for a truststore: when that is its error, the MAC was right, and nothing was decrypted.
 func (p *scannedPKCS12) checkMAC(data []byte, password string) error {
 	_, err := pkcs12.DecodeTrustStore(data, password)
 	var twoParts pkcs12.NotImplementedError
@@ -469,8 +485,8 @@ func (p *scannedPKCS12) keyFirst(password string) ([]byte, error) {
 	})
 }
 
-// newMAC makes a MAC that costs nothing to verify, of the kind that needs no code of its own (PBMAC1).
-// It protects nothing: the file never leaves the process.
+// newMAC makes a MAC that costs nothing to verify, of the kind that needs no code of its own
+// (PBMAC1). It protects nothing: the file never leaves the process.
 func newMAC(content []byte, password string) (*macData, error) {
 	const iterations, keyLength = 1, sha256.Size
 	salt := make([]byte, 8)

@@ -72,7 +72,14 @@ func newRootWithConstraints(t testing.TB, name string, key crypto.Signer, constr
 
 func (i issuer) sign(t testing.TB, r Request, key crypto.Signer) *x509.Certificate {
 	t.Helper()
-	tmpl, err := Template{NotBefore: testStart, NotAfter: testEnd, IsCA: r.IsCA, Usages: r.Usages}.Certificate(mustCSR(t, r, key))
+	tmpl, err := Template{
+		NotBefore: testStart,
+		NotAfter:  testEnd,
+		IsCA:      r.IsCA,
+		Usages:    r.Usages,
+	}.Certificate(
+		mustCSR(t, r, key),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -102,7 +102,10 @@ func (r Request) csr(rand io.Reader, key crypto.Signer) ([]byte, error) {
 		return nil, err
 	}
 	if commonName == "" && names.empty() {
-		return nil, errors.New("spec: it names nothing, set one of commonName, literalSubject with a CN, dnsNames, ipAddresses, uris, emailAddresses or otherNames")
+		return nil, errors.New(
+			"spec: it names nothing, set one of commonName, literalSubject with a CN, dnsNames, ipAddresses, uris, " +
+				"emailAddresses or otherNames",
+		)
 	}
 	extensions, err := r.extensions(names, emptySubject(subject))
 	if err != nil {
@@ -181,7 +184,10 @@ func (r Request) extensions(names altNames, emptySubject bool) ([]pkix.Extension
 		if err != nil {
 			return nil, err
 		}
-		extensions = append(extensions, pkix.Extension{Id: oidNameConstraints, Critical: r.NameConstraints.Critical, Value: value})
+		extensions = append(
+			extensions,
+			pkix.Extension{Id: oidNameConstraints, Critical: r.NameConstraints.Critical, Value: value},
+		)
 	}
 	return extensions, nil
 }
@@ -238,7 +244,12 @@ func signatureAlgorithm(word string, pub crypto.PublicKey) (x509.SignatureAlgori
 	for _, known := range signatureAlgorithms {
 		if known.word == word {
 			if known.key != key {
-				return 0, fmt.Errorf("spec.signatureAlgorithm: %s needs a private key of the algorithm %s, not %s", word, known.key, key)
+				return 0, fmt.Errorf(
+					"spec.signatureAlgorithm: %s needs a private key of the algorithm %s, not %s",
+					word,
+					known.key,
+					key,
+				)
 			}
 			return known.algorithm, nil
 		}
@@ -257,10 +268,16 @@ func (r Request) Check(spec KeySpec) error {
 	}
 	for _, known := range signatureAlgorithms {
 		if known.word == r.SignatureAlgorithm && known.key != algorithm {
-			return fmt.Errorf("spec.signatureAlgorithm: %s needs spec.privateKey.algorithm %s, not %s", known.word, known.key, algorithm)
+			return fmt.Errorf(
+				"spec.signatureAlgorithm: %s needs spec.privateKey.algorithm %s, not %s",
+				known.word,
+				known.key,
+				algorithm,
+			)
 		}
 	}
-	// The rest does not depend on the key. This kind is made in no time, and needs no randomness to sign.
+	// The rest does not depend on the key. This kind is made in no time, and needs no randomness to
+	// sign.
 	r.SignatureAlgorithm = ""
 	_, err := r.csr(nil, ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))
 	return err

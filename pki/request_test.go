@@ -22,8 +22,17 @@ func fullRequest() Request {
 	return Request{
 		CommonName: "full",
 		Subject: Subject{
-			Organizations: []string{"o1", "o2"}, Countries: []string{"CH"}, OrganizationalUnits: []string{"ou"}, Localities: []string{"l"},
-			Provinces: []string{"st"}, StreetAddresses: []string{"street"}, PostalCodes: []string{"8000"}, SerialNumber: "1",
+			Organizations: []string{
+				"o1",
+				"o2",
+			},
+			Countries:           []string{"CH"},
+			OrganizationalUnits: []string{"ou"},
+			Localities:          []string{"l"},
+			Provinces:           []string{"st"},
+			StreetAddresses:     []string{"street"},
+			PostalCodes:         []string{"8000"},
+			SerialNumber:        "1",
 		},
 		DNSNames:               []string{"b.example.com", "*.a.example.com"},
 		IPAddresses:            []string{"2001:db8::1", "192.0.2.1"},
@@ -45,8 +54,8 @@ func fullRequest() Request {
 	}
 }
 
-// requestFromCSR is the inverse of Request.CSR, of what the package reads of CSRs. It fails for what a Request cannot state. Of the subject it has the
-// attributes that Subject has.
+// requestFromCSR is the inverse of Request.CSR, of what the package reads of CSRs. It fails for
+// what a Request cannot state. Of the subject it has the attributes that Subject has.
 func requestFromCSR(csr *x509.CertificateRequest) (Request, error) {
 	r := Request{
 		CommonName: csr.Subject.CommonName,
@@ -67,7 +76,10 @@ func requestFromCSR(csr *x509.CertificateRequest) (Request, error) {
 			return Request{}, err
 		}
 		if names.foreign > 0 {
-			return Request{}, errors.New("it has a subject alternative name that is none of DNS name, IP address, URI, email address and other name with a UTF-8 value")
+			return Request{}, errors.New(
+				"it has a subject alternative name that is none of DNS name, IP address, URI, email address and other name " +
+					"with a UTF-8 value",
+			)
 		}
 		r.DNSNames, r.URIs, r.EmailAddresses, r.OtherNames = names.dns, names.uris, names.emails, names.others
 		for _, ip := range names.ips {
@@ -79,7 +91,10 @@ func requestFromCSR(csr *x509.CertificateRequest) (Request, error) {
 		return Request{}, err
 	}
 	if len(requested.unknown) > 0 {
-		return Request{}, fmt.Errorf("it asks for the extended key usage %s, for which there is no word", requested.unknown[0])
+		return Request{}, fmt.Errorf(
+			"it asks for the extended key usage %s, for which there is no word",
+			requested.unknown[0],
+		)
 	}
 	if requested.present {
 		r.EncodeUsages = true
@@ -153,14 +168,24 @@ func TestCSR(t *testing.T) {
 			{Request{DNSNames: []string{"a"}, Subject: Subject{Countries: []string{"CH"}}}, false},
 			{Request{DNSNames: []string{"a"}, LiteralSubject: "O=a"}, false},
 		} {
-			if ext := findExtension(mustCSR(t, test.r, ecKey()).Extensions, oidSubjectAltName); ext == nil || ext.Critical != test.want {
+			if ext := findExtension(
+				mustCSR(t, test.r, ecKey()).Extensions,
+				oidSubjectAltName,
+			); ext == nil ||
+				ext.Critical != test.want {
 				t.Errorf("%+v: got %+v, want critical %t", test.r, ext, test.want)
 			}
 		}
 	})
 	t.Run("an IPv4 address in IPv6 form is written in 4 bytes", func(t *testing.T) {
 		csr := mustCSR(t, Request{IPAddresses: []string{"::ffff:192.0.2.1"}}, ecKey())
-		if ext := findExtension(csr.Extensions, oidSubjectAltName); !bytes.Equal(ext.Value, []byte{0x30, 6, 0x87, 4, 192, 0, 2, 1}) {
+		if ext := findExtension(
+			csr.Extensions,
+			oidSubjectAltName,
+		); !bytes.Equal(
+			ext.Value,
+			[]byte{0x30, 6, 0x87, 4, 192, 0, 2, 1},
+		) {
 			t.Errorf("got %x", ext.Value)
 		}
 	})
@@ -171,7 +196,11 @@ func TestCSR(t *testing.T) {
 		}
 	})
 	t.Run("the literal subject takes the place of the other", func(t *testing.T) {
-		csr := mustCSR(t, Request{CommonName: "a", Subject: Subject{Countries: []string{"CH"}}, LiteralSubject: "CN=b,DC=example"}, ecKey())
+		csr := mustCSR(
+			t,
+			Request{CommonName: "a", Subject: Subject{Countries: []string{"CH"}}, LiteralSubject: "CN=b,DC=example"},
+			ecKey(),
+		)
 		if got, want := csr.Subject.String(), "CN=b,0.9.2342.19200300.100.1.25=#13076578616d706c65"; got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
@@ -217,11 +246,12 @@ func TestCSRRefuses(t *testing.T) {
 			Request{DNSNames: []string{"a", ""}}, ecKey(), "spec.dnsNames[1]: it is empty"},
 		"a DNS name that no domain has": {
 			Request{DNSNames: []string{"a\u0378.example"}}, ecKey(), "has characters that no domain name has"},
-		"an email address beyond ASCII":          {Request{EmailAddresses: []string{"ü@example.com"}}, ecKey(), "spec.emailAddresses[0]"},
-		"an IP address that is none":             {Request{IPAddresses: []string{"192.0.2.1", "192.0.2"}}, ecKey(), `spec.ipAddresses[1]: "192.0.2" is not an IP address`},
-		"an IP address with a zone":              {Request{IPAddresses: []string{"fe80::1%eth0"}}, ecKey(), "spec.ipAddresses[0]"},
-		"a URI that is none":                     {Request{URIs: []string{"http://a b"}}, ecKey(), "spec.uris[0]"},
-		"a URI with a host that x509 refuses":    {Request{URIs: []string{"https://a..b/"}}, ecKey(), "make certificate request"},
+		"an email address beyond ASCII": {Request{EmailAddresses: []string{"ü@example.com"}}, ecKey(), "spec.emailAddresses[0]"},
+		"an IP address that is none":    {Request{IPAddresses: []string{"192.0.2.1", "192.0.2"}}, ecKey(), `spec.ipAddresses[1]: "192.0.2" is not an IP address`},
+		"an IP address with a zone":     {Request{IPAddresses: []string{"fe80::1%eth0"}}, ecKey(), "spec.ipAddresses[0]"},
+		"a URI that is none":            {Request{URIs: []string{"http://a b"}}, ecKey(), "spec.uris[0]"},
+		"a URI with a host that x509 refuses": {Request{URIs: []string{"https://a..b/"}}, ecKey(), "make certificate " +
+			"request"},
 		"an OID that is none":                    {Request{OtherNames: []OtherName{{"upn", "a"}}}, ecKey(), `spec.otherNames[0].oid: "upn" is not an OID`},
 		"an OID that is too long":                {Request{OtherNames: []OtherName{{"1.2" + strings.Repeat(".1", 200), "a"}}}, ecKey(), "spec.otherNames[0].oid"},
 		"another name without a value":           {Request{OtherNames: []OtherName{{"1.2.3", ""}}}, ecKey(), "spec.otherNames[0].utf8Value: it is empty"},
@@ -309,7 +339,12 @@ func TestCSRDifferences(t *testing.T) {
 		if got := r.CSRDifferences(mustCSR(t, r, ecKey())); got != nil {
 			t.Errorf("got %v", got)
 		}
-		if got := (Request{LiteralSubject: "CN=a,OU=b,O=c"}).CSRDifferences(mustCSR(t, r, ecKey())); !slices.Equal(got, []string{"spec.literalSubject"}) {
+		if got := (Request{LiteralSubject: "CN=a,OU=b,O=c"}).CSRDifferences(
+			mustCSR(t, r, ecKey()),
+		); !slices.Equal(
+			got,
+			[]string{"spec.literalSubject"},
+		) {
 			t.Errorf("got %v", got)
 		}
 	})
@@ -342,7 +377,12 @@ func TestCSRDifferences(t *testing.T) {
 	})
 }
 
-func csrWithExtension(t testing.TB, commonName string, id asn1.ObjectIdentifier, value []byte) *x509.CertificateRequest {
+func csrWithExtension(
+	t testing.TB,
+	commonName string,
+	id asn1.ObjectIdentifier,
+	value []byte,
+) *x509.CertificateRequest {
 	t.Helper()
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
 		Subject:         pkix.Name{CommonName: commonName},
@@ -364,19 +404,24 @@ func TestWhatARequestCannotStateIsNotReadFromACSR(t *testing.T) {
 		value []byte
 		want  string
 	}{
-		"a name of another kind":                {oidSubjectAltName, []byte{0x30, 3, 0x88, 1, 42}, "a subject alternative name that is none of"},
-		"another name with a number":            {oidSubjectAltName, []byte{0x30, 10, 0xa0, 8, 6, 1, 42, 0xa0, 3, 2, 1, 1}, "a subject alternative name that is none of"},
-		"an extended usage nobody knows":        {oidExtKeyUsage, []byte{0x30, 4, 6, 2, 42, 3}, "the extended key usage 1.2.3"},
-		"an extended usage without a word":      {oidExtKeyUsage, []byte{0x30, 12, 6, 10, 43, 6, 1, 4, 1, 130, 55, 61, 1, 1}, "1.3.6.1.4.1.311.61.1.1"},
-		"no usage":                              {oidKeyUsage, []byte{3, 1, 0}, "its usage extensions are empty"},
-		"usages that cannot be read":            {oidKeyUsage, []byte{4, 1, 0}, "the key usage extension is malformed"},
-		"extended usages that cannot be read":   {oidExtKeyUsage, []byte{4, 1, 0}, "the extended key usage extension is malformed"},
-		"basic constraints that cannot be read": {oidBasicConstraints, []byte{4, 1, 0}, "the basic constraints extension is malformed"},
-		"constraints without names":             {oidNameConstraints, []byte{0x30, 0}, "the name constraints extension is malformed"},
-		"constraints of another kind":           {oidNameConstraints, []byte{0x30, 7, 0xa0, 5, 0x30, 3, 0x88, 1, 42}, "a name of kind 8"},
-		"constraints with a minimum":            {oidNameConstraints, []byte{0x30, 10, 0xa0, 8, 0x30, 6, 0x82, 1, 'a', 0x80, 1, 1}, "the name constraints extension is malformed"},
-		"a range with a mask that has holes":    {oidNameConstraints, []byte{0x30, 14, 0xa0, 12, 0x30, 10, 0x87, 8, 10, 0, 0, 0, 255, 0, 255, 0}, "a range of IP addresses"},
-		"a range of an odd length":              {oidNameConstraints, []byte{0x30, 15, 0xa0, 13, 0x30, 11, 0x87, 9, 10, 0, 0, 0, 255, 0, 0, 0, 0}, "a range of IP addresses"},
+		"a name of another kind": {oidSubjectAltName, []byte{0x30, 3, 0x88, 1, 42}, "a subject alternative name " +
+			"that is none of"},
+		"another name with a number": {oidSubjectAltName, []byte{0x30, 10, 0xa0, 8, 6, 1, 42, 0xa0, 3, 2, 1, 1}, "a subject alternative name that is none of"},
+		"an extended usage nobody knows": {oidExtKeyUsage, []byte{0x30, 4, 6, 2, 42, 3}, "the extended key usage " +
+			"1.2.3"},
+		"an extended usage without a word": {oidExtKeyUsage, []byte{0x30, 12, 6, 10, 43, 6, 1, 4, 1, 130, 55, 61, 1, 1}, "1.3.6.1.4.1.311.61.1.1"},
+		"no usage":                         {oidKeyUsage, []byte{3, 1, 0}, "its usage extensions are empty"},
+		"usages that cannot be read":       {oidKeyUsage, []byte{4, 1, 0}, "the key usage extension is malformed"},
+		"extended usages that cannot be read": {oidExtKeyUsage, []byte{4, 1, 0}, "the extended key usage extension is " +
+			"malformed"},
+		"basic constraints that cannot be read": {oidBasicConstraints, []byte{4, 1, 0}, "the basic constraints " +
+			"extension is malformed"},
+		"constraints without names": {oidNameConstraints, []byte{0x30, 0}, "the name constraints extension " +
+			"is malformed"},
+		"constraints of another kind":        {oidNameConstraints, []byte{0x30, 7, 0xa0, 5, 0x30, 3, 0x88, 1, 42}, "a name of kind 8"},
+		"constraints with a minimum":         {oidNameConstraints, []byte{0x30, 10, 0xa0, 8, 0x30, 6, 0x82, 1, 'a', 0x80, 1, 1}, "the name constraints extension is malformed"},
+		"a range with a mask that has holes": {oidNameConstraints, []byte{0x30, 14, 0xa0, 12, 0x30, 10, 0x87, 8, 10, 0, 0, 0, 255, 0, 255, 0}, "a range of IP addresses"},
+		"a range of an odd length":           {oidNameConstraints, []byte{0x30, 15, 0xa0, 13, 0x30, 11, 0x87, 9, 10, 0, 0, 0, 255, 0, 0, 0, 0}, "a range of IP addresses"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := requestFromCSR(csrWithExtension(t, "a", test.id, test.value))
@@ -486,8 +531,15 @@ func FuzzRequest(f *testing.F) {
 	f.Add("", "", "*.a", "::1", "urn:x", "", "2.999", "ü", "any", "::/0")
 	f.Fuzz(func(t *testing.T, cn, literal, dns, ip, uri, email, oid, value, usage, cidr string) {
 		r := Request{
-			CommonName: cn, LiteralSubject: literal, DNSNames: []string{dns}, IPAddresses: []string{ip}, URIs: []string{uri}, EmailAddresses: []string{email},
-			OtherNames: []OtherName{{oid, value}}, Usages: []string{usage}, EncodeUsages: true,
+			CommonName:      cn,
+			LiteralSubject:  literal,
+			DNSNames:        []string{dns},
+			IPAddresses:     []string{ip},
+			URIs:            []string{uri},
+			EmailAddresses:  []string{email},
+			OtherNames:      []OtherName{{oid, value}},
+			Usages:          []string{usage},
+			EncodeUsages:    true,
 			NameConstraints: &NameConstraints{PermittedIPRanges: []string{cidr}, ExcludedDNSDomains: []string{dns}},
 		}
 		der, err := r.CSR(rand.Reader, ecKey())

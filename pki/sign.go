@@ -51,8 +51,14 @@ func CheckCSR(csr *x509.CertificateRequest, isCA bool, usages []string) error {
 		return fmt.Errorf("spec.request: %w", err)
 	}
 	if requested.present && (requested.bits != bits || !samePurposes(requested.purposes, purposes)) {
-		return fmt.Errorf("spec.request: the CSR asks for the usages [%s], but spec.usages and spec.isCA stand for [%s]",
-			strings.Join(FormatUsages(requested.bits, requested.purposes), ", "), strings.Join(FormatUsages(bits, purposes), ", "))
+		return fmt.Errorf(
+			"spec.request: the CSR asks for the usages [%s], but spec.usages and spec.isCA stand for [%s]",
+			strings.Join(
+				FormatUsages(requested.bits, requested.purposes),
+				", ",
+			),
+			strings.Join(FormatUsages(bits, purposes), ", "),
+		)
 	}
 	return nil
 }
@@ -152,7 +158,12 @@ func parseCIDRs(cidrs []string) ([]*net.IPNet, error) {
 // gets a subject key identifier of the method that the standard library uses (RFC 7093), and so
 // does a certificate with the subject of its CA. tmpl is not changed. The signature is verified
 // before it is returned.
-func Sign(rand io.Reader, tmpl, parent *x509.Certificate, pub crypto.PublicKey, signer crypto.Signer) (*x509.Certificate, error) {
+func Sign(
+	rand io.Reader,
+	tmpl, parent *x509.Certificate,
+	pub crypto.PublicKey,
+	signer crypto.Signer,
+) (*x509.Certificate, error) {
 	cert, err := sign(rand, tmpl, parent, pub, signer)
 	if err != nil {
 		return nil, fmt.Errorf("sign certificate: %w", err)
@@ -160,7 +171,12 @@ func Sign(rand io.Reader, tmpl, parent *x509.Certificate, pub crypto.PublicKey, 
 	return cert, nil
 }
 
-func sign(rand io.Reader, tmpl, parent *x509.Certificate, pub crypto.PublicKey, signer crypto.Signer) (*x509.Certificate, error) {
+func sign(
+	rand io.Reader,
+	tmpl, parent *x509.Certificate,
+	pub crypto.PublicKey,
+	signer crypto.Signer,
+) (*x509.Certificate, error) {
 	algorithm, err := signatureAlgorithm("", signer.Public())
 	if err != nil {
 		return nil, err
@@ -229,14 +245,19 @@ func SelfSign(rand io.Reader, tmpl *x509.Certificate, key crypto.Signer) (*x509.
 	return Sign(rand, tmpl, tmpl, key.Public(), key)
 }
 
-// temporaryIssuer is the common name of the issuer of temporary certificates, by which programs that
-// came with cert-manager tell them.
+// temporaryIssuer is the common name of the issuer of temporary certificates, by which programs
+// that came with cert-manager tell them.
 const temporaryIssuer = "cert-manager.local"
 
 // TemporaryCertificate returns a certificate for key with all that r asks for, to be used until
 // an issuer signs one. It is signed with a key that is thrown away at once, so that nobody can
 // be made to trust it.
-func TemporaryCertificate(rand io.Reader, r Request, key crypto.Signer, notBefore, notAfter time.Time) (*x509.Certificate, error) {
+func TemporaryCertificate(
+	rand io.Reader,
+	r Request,
+	key crypto.Signer,
+	notBefore, notAfter time.Time,
+) (*x509.Certificate, error) {
 	cert, err := temporaryCertificate(rand, r, key, notBefore, notAfter)
 	if err != nil {
 		return nil, fmt.Errorf("make temporary certificate: %w", err)
@@ -244,7 +265,12 @@ func TemporaryCertificate(rand io.Reader, r Request, key crypto.Signer, notBefor
 	return cert, nil
 }
 
-func temporaryCertificate(rand io.Reader, r Request, key crypto.Signer, notBefore, notAfter time.Time) (*x509.Certificate, error) {
+func temporaryCertificate(
+	rand io.Reader,
+	r Request,
+	key crypto.Signer,
+	notBefore, notAfter time.Time,
+) (*x509.Certificate, error) {
 	caKey, err := KeySpec{Algorithm: ECDSA}.Generate(rand)
 	if err != nil {
 		return nil, err
@@ -265,7 +291,12 @@ func temporaryCertificate(rand io.Reader, r Request, key crypto.Signer, notBefor
 }
 
 // certificateFor returns the template for what r asks for.
-func certificateFor(rand io.Reader, r Request, key crypto.Signer, notBefore, notAfter time.Time) (*x509.Certificate, error) {
+func certificateFor(
+	rand io.Reader,
+	r Request,
+	key crypto.Signer,
+	notBefore, notAfter time.Time,
+) (*x509.Certificate, error) {
 	der, err := r.CSR(rand, key)
 	if err != nil {
 		return nil, err

@@ -26,11 +26,22 @@ func TestWhatIsSignedVerifies(t *testing.T) {
 		middle := root.intermediate(t, "intermediate", otherKey())
 		for leafName, leafKey := range keys {
 			t.Run(caName+" signs "+leafName, func(t *testing.T) {
-				leaf := middle.sign(t, Request{DNSNames: []string{"example.com"}, Usages: []string{"digital signature", "server auth"}}, leafKey)
+				leaf := middle.sign(
+					t,
+					Request{DNSNames: []string{"example.com"}, Usages: []string{"digital signature", "server auth"}},
+					leafKey,
+				)
 				roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
 				roots.AddCert(root.cert)
 				intermediates.AddCert(middle.cert)
-				_, err := leaf.Verify(x509.VerifyOptions{DNSName: "example.com", Roots: roots, Intermediates: intermediates, CurrentTime: testStart.Add(time.Hour)})
+				_, err := leaf.Verify(
+					x509.VerifyOptions{
+						DNSName:       "example.com",
+						Roots:         roots,
+						Intermediates: intermediates,
+						CurrentTime:   testStart.Add(time.Hour),
+					},
+				)
 				if err != nil {
 					t.Error(err)
 				}
@@ -39,7 +50,16 @@ func TestWhatIsSignedVerifies(t *testing.T) {
 	}
 
 	t.Run("name constraints hold", func(t *testing.T) {
-		root := newRootWithConstraints(t, "root", ecKey(), &NameConstraints{Critical: true, PermittedDNSDomains: []string{"example.com"}, ExcludedIPRanges: []string{"0.0.0.0/0"}})
+		root := newRootWithConstraints(
+			t,
+			"root",
+			ecKey(),
+			&NameConstraints{
+				Critical:            true,
+				PermittedDNSDomains: []string{"example.com"},
+				ExcludedIPRanges:    []string{"0.0.0.0/0"},
+			},
+		)
 		roots := x509.NewCertPool()
 		roots.AddCert(root.cert)
 		for name, want := range map[string]bool{"a.example.com": true, "a.example.org": false} {
@@ -58,7 +78,13 @@ func TestWhatIsSignedVerifies(t *testing.T) {
 		}
 	})
 	t.Run("a self-signed certificate that is no CA", func(t *testing.T) {
-		tmpl, err := Template{NotBefore: testStart, NotAfter: testEnd, Usages: []string{"server auth"}}.Certificate(mustCSR(t, Request{DNSNames: []string{"a"}, Usages: []string{"server auth"}}, edKey()))
+		tmpl, err := Template{
+			NotBefore: testStart,
+			NotAfter:  testEnd,
+			Usages:    []string{"server auth"},
+		}.Certificate(
+			mustCSR(t, Request{DNSNames: []string{"a"}, Usages: []string{"server auth"}}, edKey()),
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -78,8 +104,15 @@ func TestTemplateCarriesOverWhatTheCSRAsksFor(t *testing.T) {
 	r := fullRequest()
 	csr := mustCSR(t, r, ecKey())
 	tmpl, err := Template{
-		NotBefore: testStart, NotAfter: testEnd, IsCA: true, Usages: []string{"client auth", "server auth", "cert sign", "decipher only", "signing"},
-		CRLDistributionPoints: []string{"http://example.com/crl"}, OCSPServers: []string{"http://example.com/ocsp"}, IssuingCertificateURLs: []string{"http://example.com/ca"},
+		NotBefore: testStart,
+		NotAfter:  testEnd,
+		IsCA:      true,
+		Usages:    []string{"client auth", "server auth", "cert sign", "decipher only", "signing"},
+		CRLDistributionPoints: []string{
+			"http://example.com/crl",
+		},
+		OCSPServers:            []string{"http://example.com/ocsp"},
+		IssuingCertificateURLs: []string{"http://example.com/ca"},
 	}.Certificate(csr)
 	if err != nil {
 		t.Fatal(err)
@@ -105,13 +138,25 @@ func TestTemplateCarriesOverWhatTheCSRAsksFor(t *testing.T) {
 	check("version", cert.Version, 3)
 	check("CA", cert.IsCA && cert.BasicConstraintsValid, true)
 	check("path length", cert.MaxPathLen, -1)
-	check("usages", FormatUsages(cert.KeyUsage, cert.ExtKeyUsage), []string{"digital signature", "cert sign", "decipher only", "client auth", "server auth"})
+	check(
+		"usages",
+		FormatUsages(cert.KeyUsage, cert.ExtKeyUsage),
+		[]string{"digital signature", "cert sign", "decipher only", "client auth", "server auth"},
+	)
 	check("CRL", cert.CRLDistributionPoints, []string{"http://example.com/crl"})
 	check("OCSP", cert.OCSPServer, []string{"http://example.com/ocsp"})
 	check("issuer's URL", cert.IssuingCertificateURL, []string{"http://example.com/ca"})
 	check("names", findExtension(cert.Extensions, oidSubjectAltName), findExtension(csr.Extensions, oidSubjectAltName))
-	check("name constraints", findExtension(cert.Extensions, oidNameConstraints), findExtension(csr.Extensions, oidNameConstraints))
-	check("permitted ranges", cert.PermittedIPRanges, []*net.IPNet{{IP: net.IP{10, 0, 0, 0}, Mask: net.CIDRMask(8, 32)}, mustCIDR(t, "2001:db8::/32")})
+	check(
+		"name constraints",
+		findExtension(cert.Extensions, oidNameConstraints),
+		findExtension(csr.Extensions, oidNameConstraints),
+	)
+	check(
+		"permitted ranges",
+		cert.PermittedIPRanges,
+		[]*net.IPNet{{IP: net.IP{10, 0, 0, 0}, Mask: net.CIDRMask(8, 32)}, mustCIDR(t, "2001:db8::/32")},
+	)
 	check("unhandled critical extensions", cert.UnhandledCriticalExtensions, []asn1.ObjectIdentifier(nil))
 }
 
@@ -190,7 +235,9 @@ func TestTemplateKeepsWhatGoHasNoFieldsFor(t *testing.T) {
 			var usages []string
 			if test.id.Equal(oidExtKeyUsage) {
 				// With one usage extension a CSR states all usages: here, no key usage.
-				csr.Extensions = append(csr.Extensions, mustCSR(t, Request{CommonName: "a", EncodeUsages: true}, ecKey()).Extensions...)
+				csr.Extensions = append(
+					csr.Extensions,
+					mustCSR(t, Request{CommonName: "a", EncodeUsages: true}, ecKey()).Extensions...)
 			}
 			tmpl, err := Template{NotBefore: testStart, NotAfter: testEnd, Usages: usages}.Certificate(csr)
 			if err != nil {
@@ -206,13 +253,23 @@ func TestTemplateKeepsWhatGoHasNoFieldsFor(t *testing.T) {
 		})
 	}
 	t.Run("but not a list of no names", func(t *testing.T) {
-		tmpl, err := Template{NotBefore: testStart, NotAfter: testEnd}.Certificate(csrWithExtension(t, "a", oidSubjectAltName, []byte{0x30, 0}))
+		tmpl, err := Template{
+			NotBefore: testStart,
+			NotAfter:  testEnd,
+		}.Certificate(
+			csrWithExtension(t, "a", oidSubjectAltName, []byte{0x30, 0}),
+		)
 		if err != nil || len(tmpl.ExtraExtensions) != 0 {
 			t.Errorf("got %v, %v", tmpl, err)
 		}
 	})
 	t.Run("and not extensions that nobody asked the signer about", func(t *testing.T) {
-		tmpl, err := Template{NotBefore: testStart, NotAfter: testEnd}.Certificate(csrWithExtension(t, "a", asn1.ObjectIdentifier{1, 2, 3}, []byte{5, 0}))
+		tmpl, err := Template{
+			NotBefore: testStart,
+			NotAfter:  testEnd,
+		}.Certificate(
+			csrWithExtension(t, "a", asn1.ObjectIdentifier{1, 2, 3}, []byte{5, 0}),
+		)
 		if err != nil || len(tmpl.ExtraExtensions) != 0 {
 			t.Errorf("got %v, %v", tmpl, err)
 		}
@@ -221,7 +278,11 @@ func TestTemplateKeepsWhatGoHasNoFieldsFor(t *testing.T) {
 
 func TestCheckCSR(t *testing.T) {
 	stated := func(isCA bool, usages ...string) *x509.CertificateRequest {
-		return mustCSR(t, Request{CommonName: "a", IsCA: isCA, Usages: usages, EncodeUsages: true, EncodeBasicConstraints: true}, ecKey())
+		return mustCSR(
+			t,
+			Request{CommonName: "a", IsCA: isCA, Usages: usages, EncodeUsages: true, EncodeBasicConstraints: true},
+			ecKey(),
+		)
 	}
 	silent := mustCSR(t, Request{CommonName: "a"}, ecKey())
 	for name, test := range map[string]struct {
@@ -234,14 +295,16 @@ func TestCheckCSR(t *testing.T) {
 		"a CSR that states the same":                {csr: stated(true, "server auth", "client auth"), isCA: true, usages: []string{"client auth", "server auth"}},
 		"words that mean the same":                  {csr: stated(false, "signing", "s/mime"), usages: []string{"email protection", "digital signature"}},
 		"none and the default":                      {csr: stated(false), usages: []string{"key encipherment", "digital signature"}},
-		"the CSR says CA":                           {csr: stated(true), want: "spec.request: the CSR says CA true, but spec.isCA is false"},
-		"the CSR says it is not a CA":               {csr: stated(false), isCA: true, want: "spec.request: the CSR says CA false, but spec.isCA is true"},
-		"the CSR asks for other usages":             {csr: stated(false, "server auth"), usages: []string{"client auth", "signing"}, want: "spec.request: the CSR asks for the usages [server auth], but spec.usages and spec.isCA stand for [digital signature, client auth]"},
-		"the CSR asks for more":                     {csr: stated(false, "server auth", "client auth"), usages: []string{"server auth"}, want: "asks for the usages"},
-		"the CSR asks for other key usages":         {csr: stated(false, "signing"), usages: []string{"crl sign"}, want: "asks for the usages"},
-		"a usage nobody knows":                      {csr: silent, usages: []string{"b"}, want: "spec.usages[0]"},
-		"basic constraints that cannot be read":     {csr: csrWithExtension(t, "a", oidBasicConstraints, []byte{4, 0}), want: "spec.request: the basic constraints extension is malformed"},
-		"usages that cannot be read":                {csr: csrWithExtension(t, "a", oidKeyUsage, []byte{4, 0}), want: "spec.request: the key usage extension is malformed"},
+		"the CSR says CA": {csr: stated(true), want: "spec.request: the CSR says CA true, but " +
+			"spec.isCA is false"},
+		"the CSR says it is not a CA": {csr: stated(false), isCA: true, want: "spec.request: the CSR says " +
+			"CA false, but spec.isCA is true"},
+		"the CSR asks for other usages":         {csr: stated(false, "server auth"), usages: []string{"client auth", "signing"}, want: "spec.request: the CSR asks for the usages [server auth], but spec.usages and spec.isCA stand for [digital signature, client auth]"},
+		"the CSR asks for more":                 {csr: stated(false, "server auth", "client auth"), usages: []string{"server auth"}, want: "asks for the usages"},
+		"the CSR asks for other key usages":     {csr: stated(false, "signing"), usages: []string{"crl sign"}, want: "asks for the usages"},
+		"a usage nobody knows":                  {csr: silent, usages: []string{"b"}, want: "spec.usages[0]"},
+		"basic constraints that cannot be read": {csr: csrWithExtension(t, "a", oidBasicConstraints, []byte{4, 0}), want: "spec.request: the basic constraints extension is malformed"},
+		"usages that cannot be read":            {csr: csrWithExtension(t, "a", oidKeyUsage, []byte{4, 0}), want: "spec.request: the key usage extension is malformed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := CheckCSR(test.csr, test.isCA, test.usages)
@@ -295,7 +358,12 @@ func TestSerialNumbersArePositiveAndOf128Bits(t *testing.T) {
 
 func TestSignRefuses(t *testing.T) {
 	root := newRoot(t, "root", ecKey())
-	tmpl, err := Template{NotBefore: testStart, NotAfter: testEnd}.Certificate(mustCSR(t, Request{CommonName: "a"}, edKey()))
+	tmpl, err := Template{
+		NotBefore: testStart,
+		NotAfter:  testEnd,
+	}.Certificate(
+		mustCSR(t, Request{CommonName: "a"}, edKey()),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

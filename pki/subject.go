@@ -119,7 +119,11 @@ func attributeType(name string) (asn1.ObjectIdentifier, error) {
 	}
 	oid, err := parseOID(name)
 	if err != nil {
-		return nil, fmt.Errorf("attribute %q is not known, write its OID in digits or one of CN, C, L, ST, STREET, O, OU, DC, UID, SERIALNUMBER, POSTALCODE", name)
+		return nil, fmt.Errorf(
+			"attribute %q is not known, write its OID in digits or one of CN, C, L, ST, STREET, O, OU, DC, UID, "+
+				"SERIALNUMBER, POSTALCODE",
+			name,
+		)
 	}
 	return oid, nil
 }

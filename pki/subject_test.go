@@ -78,9 +78,15 @@ func TestParseLiteralSubject(t *testing.T) {
 
 func TestWhatGoWritesForASubjectCanBeRead(t *testing.T) {
 	want := pkix.Name{
-		CommonName: `quoted "name", with + and \`, SerialNumber: "#1", Country: []string{"CH"}, Organization: []string{" Example "},
-		OrganizationalUnit: []string{"a;b"}, Locality: []string{"Zürich"}, Province: []string{"ZH"},
-		StreetAddress: []string{"Weg 1"}, PostalCode: []string{"8000"},
+		CommonName:         `quoted "name", with + and \`,
+		SerialNumber:       "#1",
+		Country:            []string{"CH"},
+		Organization:       []string{" Example "},
+		OrganizationalUnit: []string{"a;b"},
+		Locality:           []string{"Zürich"},
+		Province:           []string{"ZH"},
+		StreetAddress:      []string{"Weg 1"},
+		PostalCode:         []string{"8000"},
 	}
 	rdns, err := ParseLiteralSubject(want.String())
 	if err != nil {

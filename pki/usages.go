@@ -100,8 +100,9 @@ func FormatUsages(ku x509.KeyUsage, eku []x509.ExtKeyUsage) []string {
 	return words
 }
 
-// usageExtensions are the usages that a request asks for. present says whether it has at least one of the two extensions for it; what the
-// other would say is then zero. unknown are extended usages that the standard library has no name for.
+// usageExtensions are the usages that a request asks for. present says whether it has at least one
+// of the two extensions for it; what the other would say is then zero. unknown are extended usages
+// that the standard library has no name for.
 type usageExtensions struct {
 	bits     x509.KeyUsage
 	purposes []x509.ExtKeyUsage

@@ -63,7 +63,10 @@ func TestParseUsages(t *testing.T) {
 }
 
 func TestFormatUsagesWritesTheOIDOfAPurposeWithoutAWord(t *testing.T) {
-	got := FormatUsages(x509.KeyUsageCRLSign|x509.KeyUsageDecipherOnly, []x509.ExtKeyUsage{x509.ExtKeyUsageMicrosoftKernelCodeSigning})
+	got := FormatUsages(
+		x509.KeyUsageCRLSign|x509.KeyUsageDecipherOnly,
+		[]x509.ExtKeyUsage{x509.ExtKeyUsageMicrosoftKernelCodeSigning},
+	)
 	if want := []string{"crl sign", "decipher only", "1.3.6.1.4.1.311.61.1.1"}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}

@@ -1,4 +1,5 @@
-// Perennial keeps TLS certificates alive. In a cluster it is the controller, for people it is the command line.
+// Perennial keeps TLS certificates alive. In a cluster it is the controller, for people it is the
+// command line.
 package main
 
 import (

@@ -75,7 +75,11 @@ func (p *Program) check() *cobra.Command {
 func checkAPI(ctx context.Context, c *cluster) (note string, err error) {
 	good := &cmapi.Certificate{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: "perennial-check-", Namespace: c.namespace},
-		Spec:       cmapi.CertificateSpec{DNSNames: []string{"check.example.com"}, SecretName: "perennial-check", IssuerRef: cmmeta.IssuerReference{Name: "perennial-check"}},
+		Spec: cmapi.CertificateSpec{
+			DNSNames:   []string{"check.example.com"},
+			SecretName: "perennial-check",
+			IssuerRef:  cmmeta.IssuerReference{Name: "perennial-check"},
+		},
 	}
 	bad := good.DeepCopy()
 	bad.Spec.SecretName = ""

@@ -1,5 +1,6 @@
-// Package cli has the commands of perennial that people and scripts use against a cluster. Each prints for people or, with -o json, for
-// programs, and ends with an exit code that says how it went.
+// Package cli has the commands of perennial that people and scripts use against a cluster. Each
+// prints for people or, with -o json, for programs, and ends with an exit code that says how it
+// went.
 package cli
 
 import (
@@ -105,7 +106,19 @@ func (p *Program) Command(more ...*cobra.Command) *cobra.Command {
 	root.SetErr(p.Err)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{ExitUsage, err} })
 	root.CompletionOptions.HiddenDefaultCmd = false
-	root.AddCommand(p.status(), p.list(), p.renew(), p.revoke(), p.rotateAccountKey(), p.approve(), p.deny(), p.inspect(), p.create(), p.check(), p.version())
+	root.AddCommand(
+		p.status(),
+		p.list(),
+		p.renew(),
+		p.revoke(),
+		p.rotateAccountKey(),
+		p.approve(),
+		p.deny(),
+		p.inspect(),
+		p.create(),
+		p.check(),
+		p.version(),
+	)
 	root.AddCommand(more...)
 	return root
 }
@@ -141,7 +154,8 @@ func (p *Program) Run(ctx context.Context, root *cobra.Command, args []string) i
 func describe(err error) string {
 	switch {
 	case meta.IsNoMatchError(err):
-		return "the API of cert-manager.io is not installed in this cluster: apply its CustomResourceDefinitions, or see whether this is the right cluster"
+		return "the API of cert-manager.io is not installed in this cluster: apply its CustomResourceDefinitions, or " +
+			"see whether this is the right cluster"
 	case errors.Is(err, context.DeadlineExceeded):
 		return "the API server did not answer in time: " + err.Error()
 	}
@@ -151,7 +165,12 @@ func describe(err error) string {
 // kubeFlags adds the flags that say which cluster and namespace.
 func (p *Program) kubeFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&p.loading.ExplicitPath, "kubeconfig", "", "file that says where the cluster is; that of kubectl if left out")
+	f.StringVar(
+		&p.loading.ExplicitPath,
+		"kubeconfig",
+		"",
+		"file that says where the cluster is; that of kubectl if left out",
+	)
 	f.StringVar(&p.overrides.CurrentContext, "context", "", "context of the kubeconfig to use")
 	f.StringVarP(&p.overrides.Context.Namespace, "namespace", "n", "", "namespace; that of the context if left out")
 	f.StringVar(&p.overrides.AuthInfo.Impersonate, "as", "", "user to act as")

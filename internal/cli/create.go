@@ -33,7 +33,8 @@ func (p *Program) create() *cobra.Command {
 	request := &cobra.Command{
 		Use:   "certificaterequest NAME --from-certificate-file FILE",
 		Short: "Make a CertificateRequest from the manifest of a Certificate",
-		Long: "Makes a private key and a CertificateRequest of what the manifest of a Certificate asks for. The Certificate itself is not made.\n" +
+		Long: "Makes a private key and a CertificateRequest of what the manifest of a Certificate asks for. The " +
+			"Certificate itself is not made.\n" +
 			"The key stays on this machine, in a file that only you can read.",
 		Example: "  perennial create certificaterequest web -f certificate.yaml --fetch-certificate",
 		Args:    exactly("the NAME of the CertificateRequest"),
@@ -48,7 +49,9 @@ func (p *Program) create() *cobra.Command {
 				return usage("--output-certificate-file goes with --fetch-certificate")
 			}
 			if from == "" {
-				return usage("--from-certificate-file is missing: the file with the manifest of a Certificate, or - for standard input")
+				return usage(
+					"--from-certificate-file is missing: the file with the manifest of a Certificate, or - for standard input",
+				)
 			}
 			crt, err := p.readCertificate(from)
 			if err != nil {
@@ -114,7 +117,14 @@ func (p *Program) readCertificate(path string) (*cmapi.Certificate, error) {
 	return crt, nil
 }
 
-func (p *Program) createRequest(ctx context.Context, c *cluster, crt *cmapi.Certificate, name, keyFile, certificateFile string, fetch bool, timeout time.Duration) error {
+func (p *Program) createRequest(
+	ctx context.Context,
+	c *cluster,
+	crt *cmapi.Certificate,
+	name, keyFile, certificateFile string,
+	fetch bool,
+	timeout time.Duration,
+) error {
 	request, keySpec, encoding := lifecycle.RequestOf(&crt.Spec)
 	if err := request.Check(keySpec); err != nil {
 		return err
@@ -138,7 +148,11 @@ func (p *Program) createRequest(ctx context.Context, c *cluster, crt *cmapi.Cert
 	cr := &cmapi.CertificateRequest{
 		ObjectMeta: metav1.ObjectMeta{Namespace: c.namespace, Name: name, Labels: crt.Labels, Annotations: crt.Annotations},
 		Spec: cmapi.CertificateRequestSpec{
-			Duration: crt.Spec.Duration, IssuerRef: crt.Spec.IssuerRef, IsCA: crt.Spec.IsCA, Usages: crt.Spec.Usages, Request: pki.EncodeCSRPEM(csr),
+			Duration:  crt.Spec.Duration,
+			IssuerRef: crt.Spec.IssuerRef,
+			IsCA:      crt.Spec.IsCA,
+			Usages:    crt.Spec.Usages,
+			Request:   pki.EncodeCSRPEM(csr),
 		},
 	}
 	if err := c.Create(ctx, cr); err != nil {
@@ -160,7 +174,8 @@ func (p *Program) createRequest(ctx context.Context, c *cluster, crt *cmapi.Cert
 	return nil
 }
 
-// writeNew writes a file that only its owner can read, and that must not exist: it could be the key of something that is in use.
+// writeNew writes a file that only its owner can read, and that must not exist: it could be the key
+// of something that is in use.
 func writeNew(path string, data []byte) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -171,10 +186,20 @@ func writeNew(path string, data []byte) error {
 }
 
 // await waits until the request has its certificate, or has failed.
-func (p *Program) await(ctx context.Context, c *cluster, cr *cmapi.CertificateRequest, timeout time.Duration) ([]byte, error) {
+func (p *Program) await(
+	ctx context.Context,
+	c *cluster,
+	cr *cmapi.CertificateRequest,
+	timeout time.Duration,
+) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	watcher, err := c.Watch(ctx, &cmapi.CertificateRequestList{}, client.InNamespace(cr.Namespace), client.MatchingFields{"metadata.name": cr.Name})
+	watcher, err := c.Watch(
+		ctx,
+		&cmapi.CertificateRequestList{},
+		client.InNamespace(cr.Namespace),
+		client.MatchingFields{"metadata.name": cr.Name},
+	)
 	if err != nil {
 		return nil, err
 	}

@@ -25,7 +25,8 @@ func (p *Program) inspect() *cobra.Command {
 	secret := &cobra.Command{
 		Use:   "secret NAME",
 		Short: "Show the certificates in a Secret, and whether they are good",
-		Long: "Shows the certificates in a Secret, whether they belong to its private key, chain up to its CA and are valid now. The key itself is\n" +
+		Long: "Shows the certificates in a Secret, whether they belong to its private key, chain up to its CA and are " +
+			"valid now. The key itself is\n" +
 			"never shown. Exit code 3 if anything is wrong.",
 		Args: exactly("the NAME of a Secret"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -75,10 +76,20 @@ type certificateReport struct {
 
 func reportOf(c *x509.Certificate) certificateReport {
 	r := certificateReport{
-		Subject: c.Subject.String(), Issuer: c.Issuer.String(), SerialNumber: fmt.Sprintf("%x", c.SerialNumber),
-		NotBefore: c.NotBefore.UTC(), NotAfter: c.NotAfter.UTC(), DNSNames: c.DNSNames, Emails: c.EmailAddresses,
-		Usages: pki.FormatUsages(c.KeyUsage, c.ExtKeyUsage), IsCA: c.IsCA, PublicKey: c.PublicKeyAlgorithm.String(),
-		Signature: c.SignatureAlgorithm.String(), Fingerprint: pki.Fingerprint(c), OCSPServers: c.OCSPServer, CRLs: c.CRLDistributionPoints,
+		Subject:      c.Subject.String(),
+		Issuer:       c.Issuer.String(),
+		SerialNumber: fmt.Sprintf("%x", c.SerialNumber),
+		NotBefore:    c.NotBefore.UTC(),
+		NotAfter:     c.NotAfter.UTC(),
+		DNSNames:     c.DNSNames,
+		Emails:       c.EmailAddresses,
+		Usages:       pki.FormatUsages(c.KeyUsage, c.ExtKeyUsage),
+		IsCA:         c.IsCA,
+		PublicKey:    c.PublicKeyAlgorithm.String(),
+		Signature:    c.SignatureAlgorithm.String(),
+		Fingerprint:  pki.Fingerprint(c),
+		OCSPServers:  c.OCSPServer,
+		CRLs:         c.CRLDistributionPoints,
 	}
 	for _, ip := range c.IPAddresses {
 		r.IPAddresses = append(r.IPAddresses, ip.String())
@@ -113,7 +124,13 @@ func (p *Program) inspectSecret(ctx context.Context, c *cluster, name string) er
 
 // inspectPair reads the certificates of a Secret and says what is wrong with them.
 func inspectPair(secret *corev1.Secret, now time.Time) secretReport {
-	r := secretReport{Namespace: secret.Namespace, Name: secret.Name, Chain: []certificateReport{}, CA: []certificateReport{}, Problems: []string{}}
+	r := secretReport{
+		Namespace: secret.Namespace,
+		Name:      secret.Name,
+		Chain:     []certificateReport{},
+		CA:        []certificateReport{},
+		Problems:  []string{},
+	}
 	for entry := range secret.Data {
 		r.Entries = append(r.Entries, entry)
 	}
@@ -159,7 +176,14 @@ func inspectPair(secret *corev1.Secret, now time.Time) secretReport {
 		roots.AddCert(cert)
 	}
 	if now.Before(chain[0].NotAfter) {
-		_, err := chain[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+		_, err := chain[0].Verify(
+			x509.VerifyOptions{
+				Roots:         roots,
+				Intermediates: intermediates,
+				CurrentTime:   now,
+				KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+			},
+		)
 		var critical x509.UnhandledCriticalExtension
 		if err != nil && !errors.As(err, &critical) {
 			wrong("the certificate does not chain up to %s: %v", cmmeta.TLSCAKey, err)

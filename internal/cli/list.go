@@ -36,10 +36,12 @@ func (p *Program) list() *cobra.Command {
 	var all, bad bool
 	var selector string
 	cmd := &cobra.Command{
-		Use: "list", Aliases: []string{"ls"},
-		Short: "List Certificates, those first that are not ready or expire next",
-		Long:  "Lists Certificates: first those that are not ready, then the others by their expiry.\nExit code 3 if any is not ready.",
-		Args:  exactly(),
+		Use:     "list",
+		Aliases: []string{"ls"},
+		Short:   "List Certificates, those first that are not ready or expire next",
+		Long: "Lists Certificates: first those that are not ready, then the others by their expiry.\nExit code 3 if " +
+			"any is not ready.",
+		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := p.connect()
 			if err != nil {
@@ -91,11 +93,19 @@ func selection(c *cluster, all bool, selector string) ([]client.ListOption, erro
 }
 
 // eachCertificate calls f for each Certificate, reading some at a time.
-func eachCertificate(cmd *cobra.Command, c *cluster, options []client.ListOption, f func(*cmapi.Certificate) error) error {
+func eachCertificate(
+	cmd *cobra.Command,
+	c *cluster,
+	options []client.ListOption,
+	f func(*cmapi.Certificate) error,
+) error {
 	next := ""
 	for {
 		var list cmapi.CertificateList
-		if err := c.List(cmd.Context(), &list, append(slices.Clone(options), client.Limit(listPage), client.Continue(next))...); err != nil {
+		if err := c.List(
+			cmd.Context(),
+			&list,
+			append(slices.Clone(options), client.Limit(listPage), client.Continue(next))...); err != nil {
 			return err
 		}
 		for i := range list.Items {
@@ -112,8 +122,13 @@ func eachCertificate(cmd *cobra.Command, c *cluster, options []client.ListOption
 func lineOf(crt *cmapi.Certificate) listLine {
 	ref := crt.Spec.IssuerRef
 	l := listLine{
-		Namespace: crt.Namespace, Name: crt.Name, Ready: "Unknown", NotAfter: crt.Status.NotAfter, RenewalTime: crt.Status.RenewalTime,
-		Issuer: ref.KindOrDefault() + "/" + ref.Name, SecretName: crt.Spec.SecretName,
+		Namespace:   crt.Namespace,
+		Name:        crt.Name,
+		Ready:       "Unknown",
+		NotAfter:    crt.Status.NotAfter,
+		RenewalTime: crt.Status.RenewalTime,
+		Issuer:      ref.KindOrDefault() + "/" + ref.Name,
+		SecretName:  crt.Spec.SecretName,
 	}
 	if group := ref.GroupOrDefault(); group != cmmeta.DefaultIssuerGroup {
 		l.Issuer = ref.KindOrDefault() + "." + group + "/" + ref.Name
@@ -128,7 +143,11 @@ func lineOf(crt *cmapi.Certificate) listLine {
 			l.Reason, l.Message = ready.Reason, ready.Message
 		}
 	}
-	if issuing := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing); issuing != nil && issuing.Status == cmmeta.ConditionFalse {
+	if issuing := cmapi.GetCertificateCondition(
+		&crt.Status,
+		cmapi.CertificateConditionIssuing,
+	); issuing != nil &&
+		issuing.Status == cmmeta.ConditionFalse {
 		l.Reason, l.Message = issuing.Reason, issuing.Message
 	}
 	return l
@@ -148,7 +167,12 @@ func (p *Program) printList(lines []listLine, all bool) error {
 			}
 			return l.NotAfter.Unix()
 		}
-		return cmp.Or(rank(a)-rank(b), cmp.Compare(expiry(a), expiry(b)), strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
+		return cmp.Or(
+			rank(a)-rank(b),
+			cmp.Compare(expiry(a), expiry(b)),
+			strings.Compare(a.Namespace, b.Namespace),
+			strings.Compare(a.Name, b.Name),
+		)
 	})
 	notReady := 0
 	for _, l := range lines {

@@ -22,7 +22,8 @@ func (p *Program) renew() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "renew NAME... | -l SELECTOR | --all",
 		Short: "Have Certificates issued anew, now",
-		Long: "Has Certificates issued anew at once, whatever their renewal time is. It also ends the wait after a failure, and the\n" +
+		Long: "Has Certificates issued anew at once, whatever their renewal time is. It also ends the wait after a " +
+			"failure, and the\n" +
 			"pause of names whose validation failed again and again. A third time within an hour waits for some minutes.",
 		Example: "  perennial renew web api -n shop\n" +
 			"  perennial renew -l team=payments -A\n" +
@@ -48,7 +49,13 @@ func (p *Program) renew() *cobra.Command {
 				}
 				n++
 				if underWay {
-					fmt.Fprintf(p.Out, "certificate %s/%s is being issued already; if that fails, it is tried again at once. What it waits for: perennial status certificate %[2]s -n %[1]s\n", key.Namespace, key.Name)
+					fmt.Fprintf(
+						p.Out,
+						"certificate %s/%s is being issued already; if that fails, it is tried again at once. What it waits for: "+
+							"perennial status certificate %[2]s -n %[1]s\n",
+						key.Namespace,
+						key.Name,
+					)
 				} else {
 					fmt.Fprintf(p.Out, "certificate %s/%s will be issued anew\n", key.Namespace, key.Name)
 				}
@@ -66,7 +73,12 @@ func (p *Program) renew() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := eachCertificate(cmd, c, options, func(crt *cmapi.Certificate) error { return one(client.ObjectKeyFromObject(crt)) }); err != nil {
+			if err := eachCertificate(
+				cmd,
+				c,
+				options,
+				func(crt *cmapi.Certificate) error { return one(client.ObjectKeyFromObject(crt)) },
+			); err != nil {
 				return err
 			}
 			if n == 0 {
@@ -101,8 +113,10 @@ func (p *Program) renewOne(ctx context.Context, c *cluster, key client.ObjectKey
 		was := crt.DeepCopy()
 		issuing := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing)
 		is := func(c *cmapi.CertificateCondition) bool { return c != nil && c.Status == cmmeta.ConditionTrue }
-		underWay = crt.Status.NextPrivateKeySecretName != nil && is(issuing) && !is(cmapi.GetCertificateCondition(&crt.Status, signer.ConditionPaused))
-		// A transition after the last one, also if it is being issued: that is how the controller tells this wish from older ones.
+		underWay = crt.Status.NextPrivateKeySecretName != nil && is(issuing) &&
+			!is(cmapi.GetCertificateCondition(&crt.Status, signer.ConditionPaused))
+		// A transition after the last one, also if it is being issued: that is how the controller tells
+		// this wish from older ones.
 		now := p.Clock.Now()
 		if issuing != nil && issuing.LastTransitionTime != nil && now.Unix() <= issuing.LastTransitionTime.Unix() {
 			now = issuing.LastTransitionTime.Add(time.Second)
@@ -144,7 +158,10 @@ func (p *Program) judge(verb, short string, condition cmapi.CertificateRequestCo
 				cr := &cmapi.CertificateRequest{}
 				if err := c.Get(cmd.Context(), client.ObjectKey{Namespace: c.namespace, Name: args[0]}, cr); err != nil {
 					if apierrors.IsNotFound(err) {
-						return &exitError{ExitNotFound, fmt.Errorf("there is no CertificateRequest %q in namespace %q", args[0], c.namespace)}
+						return &exitError{
+							ExitNotFound,
+							fmt.Errorf("there is no CertificateRequest %q in namespace %q", args[0], c.namespace),
+						}
 					}
 					return err
 				}
@@ -158,7 +175,8 @@ func (p *Program) judge(verb, short string, condition cmapi.CertificateRequestCo
 				cmapi.SetCertificateRequestCondition(&cr.Status, p.Clock.Now(), cmapi.CertificateRequestCondition{
 					Type: condition, Status: cmmeta.ConditionTrue, Reason: reason, Message: message,
 				})
-				if err := c.Status().Patch(cmd.Context(), cr, client.MergeFromWithOptions(was, client.MergeFromWithOptimisticLock{})); err != nil {
+				if err := c.Status().
+					Patch(cmd.Context(), cr, client.MergeFromWithOptions(was, client.MergeFromWithOptimisticLock{})); err != nil {
 					return err
 				}
 				fmt.Fprintf(p.Out, "certificaterequest %s/%s %s\n", cr.Namespace, cr.Name, done)

@@ -39,9 +39,12 @@ func (p *Program) revoke() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "revoke NAME --reason REASON",
 		Short: "Revoke the certificate of a Certificate at its ACME server, and have another issued",
-		Long: "Revokes the certificate that is in the Secret of a Certificate, with its own private key, at the ACME server that has issued it, and\n" +
-			"has another issued at once (a fifth time within an hour, after some minutes). Clients that look at revocation lists refuse it from\n" +
-			"then on, until the other is served. CAs take a key that revokes its certificate for compromised: the next certificate has another,\n" +
+		Long: "Revokes the certificate that is in the Secret of a Certificate, with its own private key, at the ACME " +
+			"server that has issued it, and\n" +
+			"has another issued at once (a fifth time within an hour, after some minutes). Clients that look at revocation " +
+			"lists refuse it from\n" +
+			"then on, until the other is served. CAs take a key that revokes its certificate for compromised: the next " +
+			"certificate has another,\n" +
 			"also with rotationPolicy: Never.\n" +
 			"Reasons: " + names + ".",
 		Example: "  perennial revoke web -n shop --reason keyCompromise\n" +
@@ -100,7 +103,12 @@ func (p *Program) revoke() *cobra.Command {
 				return nil
 			}
 			if _, err := p.renewOne(cmd.Context(), c, key, reissue.Revoked); err != nil {
-				return fmt.Errorf("it is revoked, but not yet renewed; do so by \"perennial renew %s -n %s\": %w", key.Name, key.Namespace, err)
+				return fmt.Errorf(
+					"it is revoked, but not yet renewed; do so by \"perennial renew %s -n %s\": %w",
+					key.Name,
+					key.Namespace,
+					err,
+				)
 			}
 			fmt.Fprintf(p.Out, "certificate %s will be issued anew\n", key)
 			return nil
@@ -108,19 +116,27 @@ func (p *Program) revoke() *cobra.Command {
 	}
 	p.kubeFlags(cmd)
 	cmd.Flags().StringVar(&reason, "reason", "", "why: "+names)
-	cmd.Flags().StringVar(&secretName, "secret", "", "the Secret with the certificate and its key, in place of a Certificate that is gone")
-	cmd.Flags().BoolVar(&keep, "no-renewal", false, "have no other issued now: what is to come, and how to prevent that, is printed")
+	cmd.Flags().
+		StringVar(&secretName, "secret", "", "the Secret with the certificate and its key, in place of a Certificate "+
+			"that is gone")
+	cmd.Flags().
+		BoolVar(&keep, "no-renewal", false, "have no other issued now: what is to come, and how to prevent that, is printed")
 	return cmd
 }
 
-// outlook says when a Certificate whose certificate is revoked has another issued if nobody does anything, and what to do if it shall not.
+// outlook says when a Certificate whose certificate is revoked has another issued if nobody does
+// anything, and what to do if it shall not.
 func outlook(crt *cmapi.Certificate) string {
 	if r := crt.Spec.Renewal; r != nil && r.Policy == cmapi.CertificateRenewalPolicyDisabled {
 		return "is not renewed, as its spec.renewal.policy is Disabled"
 	}
 	when := "when it is due"
 	if a := crt.Status.ACME; a != nil && a.ARI != nil && a.ARI.NextCheck != nil {
-		when = fmt.Sprintf("when the CA suggests so, as CAs do after a revocation (it is asked at %s), or %s", a.ARI.NextCheck.UTC().Format(time.RFC3339), when)
+		when = fmt.Sprintf(
+			"when the CA suggests so, as CAs do after a revocation (it is asked at %s), or %s",
+			a.ARI.NextCheck.UTC().Format(time.RFC3339),
+			when,
+		)
 	}
 	gone := "delete it"
 	if owner := metav1.GetControllerOf(crt); owner != nil {
@@ -137,8 +153,14 @@ type revocable struct {
 	secret *corev1.Secret
 }
 
-// revocable finds the certificate of a Certificate or, if that is nil, in the Secret that key names, its key and its ACME server.
-func (p *Program) revocable(ctx context.Context, c *cluster, key client.ObjectKey, crt *cmapi.Certificate) (*revocable, error) {
+// revocable finds the certificate of a Certificate or, if that is nil, in the Secret that key
+// names, its key and its ACME server.
+func (p *Program) revocable(
+	ctx context.Context,
+	c *cluster,
+	key client.ObjectKey,
+	crt *cmapi.Certificate,
+) (*revocable, error) {
 	if crt != nil {
 		key.Name = crt.Spec.SecretName
 	}
@@ -147,26 +169,43 @@ func (p *Program) revocable(ctx context.Context, c *cluster, key client.ObjectKe
 		return nil, err
 	}
 	a := secret.Annotations
-	ref := cmmeta.IssuerReference{Name: a[cmapi.IssuerNameAnnotationKey], Kind: a[cmapi.IssuerKindAnnotationKey], Group: a[cmapi.IssuerGroupAnnotationKey]}
+	ref := cmmeta.IssuerReference{
+		Name:  a[cmapi.IssuerNameAnnotationKey],
+		Kind:  a[cmapi.IssuerKindAnnotationKey],
+		Group: a[cmapi.IssuerGroupAnnotationKey],
+	}
 	switch {
 	case crt != nil:
 		ref = crt.Spec.IssuerRef
 	case secret.Name == "":
 		return nil, &exitError{ExitNotFound, fmt.Errorf("there is no Secret %q in namespace %q", key.Name, key.Namespace)}
 	case ref.Name == "":
-		return nil, &exitError{ExitNotReady, fmt.Errorf("the Secret %q does not say who has issued its certificate", key.Name)}
+		return nil, &exitError{
+			ExitNotReady,
+			fmt.Errorf("the Secret %q does not say who has issued its certificate", key.Name),
+		}
 	}
 	issuer, err := signer.Scope{}.Get(ctx, c, key.Namespace, ref)
 	switch {
 	case err != nil:
 		return nil, err
 	case issuer == nil || issuer.GetSpec().ACME == nil:
-		return nil, &exitError{ExitNotReady, fmt.Errorf("%s %q is not an ACME issuer: only certificates of ACME servers can be revoked here", ref.KindOrDefault(), ref.Name)}
+		return nil, &exitError{
+			ExitNotReady,
+			fmt.Errorf(
+				"%s %q is not an ACME issuer: only certificates of ACME servers can be revoked here",
+				ref.KindOrDefault(),
+				ref.Name,
+			),
+		}
 	case secret.Name == "":
 		return nil, &exitError{ExitNotReady, fmt.Errorf("the Secret %q does not exist: there is nothing to revoke", key.Name)}
 	case !signer.Issued(ref, secret):
-		return nil, &exitError{ExitNotReady, fmt.Errorf("the certificate in Secret %q was issued by %s %q, not by %s %q: only who has issued it can revoke it",
-			secret.Name, a[cmapi.IssuerKindAnnotationKey], a[cmapi.IssuerNameAnnotationKey], ref.KindOrDefault(), ref.Name)}
+		return nil, &exitError{
+			ExitNotReady,
+			fmt.Errorf("the certificate in Secret %q was issued by %s %q, not by %s %q: only who has issued it can revoke it",
+				secret.Name, a[cmapi.IssuerKindAnnotationKey], a[cmapi.IssuerNameAnnotationKey], ref.KindOrDefault(), ref.Name),
+		}
 	}
 	chain, err := pki.Limits{}.DecodeChainPEM(secret.Data[corev1.TLSCertKey])
 	if err != nil {
@@ -189,8 +228,9 @@ func (p *Program) revocable(ctx context.Context, c *cluster, key client.ObjectKe
 	return r, nil
 }
 
-// distrust notes on the Secret that its key must not be used again, if somebody else could keep it: a Certificate whose rotationPolicy is Never, or
-// one that is made for the Secret later. It comes before the revocation, so that nothing is lost if this program ends between the two.
+// distrust notes on the Secret that its key must not be used again, if somebody else could keep it:
+// a Certificate whose rotationPolicy is Never, or one that is made for the Secret later. It comes
+// before the revocation, so that nothing is lost if this program ends between the two.
 func (r *revocable) distrust(ctx context.Context, c *cluster, crt *cmapi.Certificate) error {
 	if crt != nil && (crt.Spec.PrivateKey == nil || crt.Spec.PrivateKey.RotationPolicy != cmapi.RotationPolicyNever) {
 		return nil

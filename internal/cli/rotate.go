@@ -20,7 +20,8 @@ import (
 // rotated is how often it is looked whether the controller has changed the key.
 const rotated = 200 * time.Millisecond
 
-// askedCA is how long the CA may take to say what it offers. From where the command is, it may not be reached at all.
+// askedCA is how long the CA may take to say what it offers. From where the command is, it may not
+// be reached at all.
 const askedCA = 5 * time.Second
 
 func (p *Program) rotateAccountKey() *cobra.Command {
@@ -30,10 +31,12 @@ func (p *Program) rotateAccountKey() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rotate-account-key ISSUER",
 		Short: "Change the account key of an ACME issuer",
-		Long: "Makes a new account key, stores it beside the one in use, and waits until the controller has changed the account to it. The account, its\n" +
+		Long: "Makes a new account key, stores it beside the one in use, and waits until the controller has changed the " +
+			"account to it. The account, its\n" +
 			"limits and its authorizations stay. It may be broken off and repeated at any moment.",
-		Example: "  perennial rotate-account-key letsencrypt -n shop\n  perennial rotate-account-key letsencrypt --cluster-issuer --cluster-resource-namespace cert-manager",
-		Args:    exactly("the NAME of an issuer"),
+		Example: "  perennial rotate-account-key letsencrypt -n shop\n  perennial rotate-account-key letsencrypt " +
+			"--cluster-issuer --cluster-resource-namespace cert-manager",
+		Args: exactly("the NAME of an issuer"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := p.connect()
 			if err != nil {
@@ -43,7 +46,14 @@ func (p *Program) rotateAccountKey() *cobra.Command {
 			if isCluster {
 				kind, namespace = signer.KindClusterIssuer, resources
 			}
-			issuer, err := signer.Scope{ClusterResourceNamespace: resources}.Get(cmd.Context(), c, c.namespace, cmmeta.IssuerReference{Name: args[0], Kind: kind})
+			issuer, err := signer.Scope{
+				ClusterResourceNamespace: resources,
+			}.Get(
+				cmd.Context(),
+				c,
+				c.namespace,
+				cmmeta.IssuerReference{Name: args[0], Kind: kind},
+			)
 			switch {
 			case err != nil:
 				return err
@@ -59,13 +69,19 @@ func (p *Program) rotateAccountKey() *cobra.Command {
 			}
 			key := client.ObjectKey{Namespace: namespace, Name: ref.Name}
 			if !changesKeys(cmd.Context(), issuer.GetSpec().ACME) {
-				return &exitError{ExitNotReady, fmt.Errorf("the CA of %s %q does not offer key changes: its directory does not name them", kind, args[0])}
+				return &exitError{
+					ExitNotReady,
+					fmt.Errorf("the CA of %s %q does not offer key changes: its directory does not name them", kind, args[0]),
+				}
 			}
 			err = storeNext(cmd.Context(), c, issuer.GetSpec().ACME, key, entry)
 			if apierrors.IsNotFound(err) {
 				err = fmt.Errorf("the Secret %s with the account key does not exist", key)
 				if isCluster {
-					err = fmt.Errorf("%w: --cluster-resource-namespace must be as the controller has it; perenniald has perennial-system", err)
+					err = fmt.Errorf(
+						"%w: --cluster-resource-namespace must be as the controller has it; perenniald has perennial-system",
+						err,
+					)
 				}
 				return &exitError{ExitNotFound, err}
 			}
@@ -74,15 +90,19 @@ func (p *Program) rotateAccountKey() *cobra.Command {
 			}
 			err = wait.PollUntilContextTimeout(cmd.Context(), rotated, patience, true, func(context.Context) (bool, error) {
 				secret := &corev1.Secret{}
-				// Each request has its own deadline. Under that of the whole it would end with an error of its own.
+				// Each request has its own deadline. Under that of the whole it would end with an error of its
+				// own.
 				if err := c.Get(cmd.Context(), key, secret); err != nil {
 					return false, err
 				}
 				return len(secret.Data[entry+account.NextSuffix]) == 0, nil
 			})
 			if wait.Interrupted(err) {
-				return &exitError{ExitNotReady, fmt.Errorf("the new key stands in Secret %s, and the controller has not changed the account to it after %s: "+
-					"it will when it can; \"kubectl describe\" of the %s says what it waits for", key, patience, kind)}
+				return &exitError{
+					ExitNotReady,
+					fmt.Errorf("the new key stands in Secret %s, and the controller has not changed the account to it after %s: "+
+						"it will when it can; \"kubectl describe\" of the %s says what it waits for", key, patience, kind),
+				}
 			}
 			if err != nil {
 				return err
@@ -99,7 +119,8 @@ func (p *Program) rotateAccountKey() *cobra.Command {
 	return cmd
 }
 
-// changesKeys reports whether a CA changes the keys of accounts, or cannot be asked from here: then the controller says it.
+// changesKeys reports whether a CA changes the keys of accounts, or cannot be asked from here: then
+// the controller says it.
 func changesKeys(ctx context.Context, spec *acmev1.ACMEIssuer) bool {
 	ctx, cancel := context.WithTimeout(ctx, askedCA)
 	defer cancel()
@@ -129,7 +150,11 @@ func storeNext(ctx context.Context, c *cluster, spec *acmev1.ACMEIssuer, key cli
 	}
 	changed := secret.DeepCopy()
 	changed.Data[entry+account.NextSuffix] = encoded
-	if err := c.Patch(ctx, changed, client.MergeFromWithOptions(secret, client.MergeFromWithOptimisticLock{})); err != nil {
+	if err := c.Patch(
+		ctx,
+		changed,
+		client.MergeFromWithOptions(secret, client.MergeFromWithOptimisticLock{}),
+	); err != nil {
 		return fmt.Errorf("store the new key in Secret %s: %w", key, err)
 	}
 	return nil

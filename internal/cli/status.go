@@ -226,7 +226,8 @@ func occurrences(e *corev1.Event) int32 {
 	return e.Count
 }
 
-// objectsOf are the objects whose events say something of a Certificate, and where these events are.
+// objectsOf are the objects whose events say something of a Certificate, and where these events
+// are.
 func objectsOf(c *cluster, o explain.Objects) (about map[types.UID]bool, namespaces []string) {
 	about = map[types.UID]bool{o.Certificate.UID: true}
 	if owner := metav1.GetControllerOf(o.Certificate); owner != nil {

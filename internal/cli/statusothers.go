@@ -67,10 +67,12 @@ func (p *Program) statusOfOrigin(kind *schema.GroupKind, events *int) *cobra.Com
 
 func (p *Program) statusOfTrustBundle(events *int) *cobra.Command {
 	return &cobra.Command{
-		Use: "trustbundle NAME", Aliases: []string{"tb"},
-		Short: "Say whether a TrustBundle is where it should be, and what to do",
-		Long:  "Shows the conditions of a TrustBundle and the latest events.\nExit code 3 if it is not ready, 4 if it does not exist.",
-		Args:  exactly("the NAME of a TrustBundle"),
+		Use:     "trustbundle NAME",
+		Aliases: []string{"tb"},
+		Short:   "Say whether a TrustBundle is where it should be, and what to do",
+		Long: "Shows the conditions of a TrustBundle and the latest events.\nExit code 3 if it is not ready, 4 if it " +
+			"does not exist.",
+		Args: exactly("the NAME of a TrustBundle"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := p.connect()
 			if err != nil {

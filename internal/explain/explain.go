@@ -1,5 +1,6 @@
-// Package explain says in words what state a Certificate is in: what is wrong, where, since when, and what to do next. It is a pure
-// function of the objects that belong to the Certificate; who shows its answer reads them.
+// Package explain says in words what state a Certificate is in: what is wrong, where, since when,
+// and what to do next. It is a pure function of the objects that belong to the Certificate; who
+// shows its answer reads them.
 package explain
 
 import (
@@ -74,7 +75,8 @@ type Report struct {
 	Name      string `json:"name"`
 	// Ready is that of the Certificate's condition.
 	Ready bool `json:"ready"`
-	// Summary says in a sentence how things are, Next what to do. Next is empty if there is nothing to do.
+	// Summary says in a sentence how things are, Next what to do. Next is empty if there is nothing to
+	// do.
 	Summary string `json:"summary"`
 	Next    string `json:"next,omitempty"`
 	Steps   []Step `json:"steps"`
@@ -87,7 +89,13 @@ type Report struct {
 // Explain explains the state of a Certificate.
 func Explain(o Objects, now time.Time) Report {
 	crt := o.Certificate
-	r := Report{Kind: cmapi.CertificateKind, Namespace: crt.Namespace, Name: crt.Name, NotAfter: crt.Status.NotAfter, RenewalTime: crt.Status.RenewalTime}
+	r := Report{
+		Kind:        cmapi.CertificateKind,
+		Namespace:   crt.Namespace,
+		Name:        crt.Name,
+		NotAfter:    crt.Status.NotAfter,
+		RenewalTime: crt.Status.RenewalTime,
+	}
 	if crt.Status.Revision != nil {
 		r.Revision = *crt.Status.Revision
 	}
@@ -280,7 +288,8 @@ func owner(o *acmev1.Order) types.UID {
 	return ""
 }
 
-// overtaken reports whether an Order has lapsed, and another of the same request goes on in its place.
+// overtaken reports whether an Order has lapsed, and another of the same request goes on in its
+// place.
 func overtaken(lapsed *acmev1.Order, all []acmev1.Order) bool {
 	return lapsed.Status.State == acmev1.Expired && slices.ContainsFunc(all, func(o acmev1.Order) bool {
 		return o.Status.State != acmev1.Expired && owner(&o) == owner(lapsed)
@@ -352,7 +361,12 @@ func secretStep(o Objects, now time.Time) Step {
 		s.State, s.Detail = Failed, fmt.Sprintf("its certificate for %s expired", subjectOf(leaf))
 		s.Since = &metav1.Time{Time: leaf.NotAfter}
 	} else {
-		s.State, s.Detail = OK, fmt.Sprintf("certificate for %s, issued by %q, valid until %s", subjectOf(leaf), leaf.Issuer.String(), leaf.NotAfter.UTC().Format(time.RFC3339))
+		s.State, s.Detail = OK, fmt.Sprintf(
+			"certificate for %s, issued by %q, valid until %s",
+			subjectOf(leaf),
+			leaf.Issuer.String(),
+			leaf.NotAfter.UTC().Format(time.RFC3339),
+		)
 		s.Since = &metav1.Time{Time: leaf.NotBefore}
 	}
 	return s
@@ -384,9 +398,16 @@ func summary(o Objects, r Report, ready, issuing *cmapi.CertificateCondition, no
 	if crt.DeletionTimestamp != nil {
 		if slices.Contains(crt.Finalizers, revocation.Finalizer) {
 			return "is being deleted: what was issued for it is revoked before", fmt.Sprintf(
-				"wait: that is tried until %s. If it takes long, kubectl describe certificate %s -n %s shows in the events why", crt.DeletionTimestamp.Add(revocation.Limit).UTC().Format(time.RFC3339), crt.Name, crt.Namespace)
+				"wait: that is tried until %s. If it takes long, kubectl describe certificate %s -n %s shows in the events why",
+				crt.DeletionTimestamp.Add(revocation.Limit).UTC().Format(time.RFC3339),
+				crt.Name,
+				crt.Namespace,
+			)
 		}
-		return "is being deleted", fmt.Sprintf("wait for whoever has set the finalizers %s", strings.Join(crt.Finalizers, ", "))
+		return "is being deleted", fmt.Sprintf(
+			"wait for whoever has set the finalizers %s",
+			strings.Join(crt.Finalizers, ", "),
+		)
 	}
 	switch {
 	case r.Ready && issuing == nil:
@@ -422,8 +443,17 @@ func summary(o Objects, r Report, ready, issuing *cmapi.CertificateCondition, no
 	default:
 		summary = "is not ready: " + lower(withoutCause(ready.Message, issuing))
 	}
-	if paused := cmapi.GetCertificateCondition(&crt.Status, signer.ConditionPaused); paused != nil && paused.Status == cmmeta.ConditionTrue {
-		return summary, fmt.Sprintf("mend what this says, then: perennial renew %s -n %s: %s", crt.Name, crt.Namespace, paused.Message)
+	if paused := cmapi.GetCertificateCondition(
+		&crt.Status,
+		signer.ConditionPaused,
+	); paused != nil &&
+		paused.Status == cmmeta.ConditionTrue {
+		return summary, fmt.Sprintf(
+			"mend what this says, then: perennial renew %s -n %s: %s",
+			crt.Name,
+			crt.Namespace,
+			paused.Message,
+		)
 	}
 	// The step furthest down that is not well is where it stands.
 	for _, s := range slices.Backward(r.Steps) {
@@ -459,13 +489,26 @@ func advise(s Step, o Objects) string {
 		return fmt.Sprintf("see CertificateFile %s: %s", s.Name, s.Detail)
 	case "Challenge", "Order":
 		if s.State == Failed {
-			return fmt.Sprintf("%s %s failed (%s): mend what it says, then: perennial renew %s -n %s", s.Kind, s.Name, s.Detail, crt.Name, crt.Namespace)
+			return fmt.Sprintf(
+				"%s %s failed (%s): mend what it says, then: perennial renew %s -n %s",
+				s.Kind,
+				s.Name,
+				s.Detail,
+				crt.Name,
+				crt.Namespace,
+			)
 		}
 		return fmt.Sprintf("wait for %s %s: %s", s.Kind, s.Name, s.Detail)
 	case "CertificateRequest":
 		switch {
 		case s.State == Failed:
-			return fmt.Sprintf("CertificateRequest %s failed (%s): mend what it says, then: perennial renew %s -n %s", s.Name, s.Detail, crt.Name, crt.Namespace)
+			return fmt.Sprintf(
+				"CertificateRequest %s failed (%s): mend what it says, then: perennial renew %s -n %s",
+				s.Name,
+				s.Detail,
+				crt.Name,
+				crt.Namespace,
+			)
 		case s.unapproved:
 			return fmt.Sprintf("perennial approve %s -n %s", s.Name, crt.Namespace)
 		}

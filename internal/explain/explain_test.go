@@ -18,7 +18,10 @@ var now = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 func at(d time.Duration) *metav1.Time { t := metav1.NewTime(now.Add(d)); return &t }
 
 func crt(conditions ...cmapi.CertificateCondition) *cmapi.Certificate {
-	c := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: "web", Namespace: "shop", UID: "web"}, Spec: cmapi.CertificateSpec{SecretName: "web", IssuerRef: cmmeta.IssuerReference{Name: "ca"}}}
+	c := &cmapi.Certificate{
+		ObjectMeta: metav1.ObjectMeta{Name: "web", Namespace: "shop", UID: "web"},
+		Spec:       cmapi.CertificateSpec{SecretName: "web", IssuerRef: cmmeta.IssuerReference{Name: "ca"}},
+	}
 	c.Status.Conditions = conditions
 	return c
 }
@@ -28,7 +31,12 @@ func ready(status cmmeta.ConditionStatus, message string) cmapi.CertificateCondi
 }
 
 func issuing(status cmmeta.ConditionStatus, message string) cmapi.CertificateCondition {
-	return cmapi.CertificateCondition{Type: "Issuing", Status: status, Message: message, LastTransitionTime: at(-time.Minute)}
+	return cmapi.CertificateCondition{
+		Type:               "Issuing",
+		Status:             status,
+		Message:            message,
+		LastTransitionTime: at(-time.Minute),
+	}
 }
 
 func issuer(status cmmeta.ConditionStatus, message string) *cmapi.Issuer {
@@ -46,7 +54,14 @@ func ofStep() *cmapi.Certificate {
 }
 
 func request(conditions ...cmapi.CertificateRequestCondition) cmapi.CertificateRequest {
-	r := cmapi.CertificateRequest{ObjectMeta: metav1.ObjectMeta{Name: "web-1", UID: "request", CreationTimestamp: *at(-time.Minute), Annotations: map[string]string{cmapi.CertificateRequestRevisionAnnotationKey: "1"}}}
+	r := cmapi.CertificateRequest{
+		ObjectMeta: metav1.ObjectMeta{
+			Name:              "web-1",
+			UID:               "request",
+			CreationTimestamp: *at(-time.Minute),
+			Annotations:       map[string]string{cmapi.CertificateRequestRevisionAnnotationKey: "1"},
+		},
+	}
 	r.Status.Conditions = conditions
 	return r
 }
@@ -63,9 +78,20 @@ func TestAStateIsExplainedWithWhatToDoNext(t *testing.T) {
 	inWork := issuing("True", "Issuing certificate as Secret does not exist")
 	approved := cmapi.CertificateRequestCondition{Type: "Approved", Status: "True"}
 	controller := true
-	order := acmev1.Order{ObjectMeta: metav1.ObjectMeta{Name: "web-1-7", UID: "order", OwnerReferences: []metav1.OwnerReference{{UID: "request", Controller: &controller}}}}
+	order := acmev1.Order{
+		ObjectMeta: metav1.ObjectMeta{
+			Name:            "web-1-7",
+			UID:             "order",
+			OwnerReferences: []metav1.OwnerReference{{UID: "request", Controller: &controller}},
+		},
+	}
 	order.Status.State = acmev1.Pending
-	challenge := acmev1.Challenge{ObjectMeta: metav1.ObjectMeta{Name: "web-1-7-9", OwnerReferences: []metav1.OwnerReference{{UID: "order", Controller: &controller}}}}
+	challenge := acmev1.Challenge{
+		ObjectMeta: metav1.ObjectMeta{
+			Name:            "web-1-7-9",
+			OwnerReferences: []metav1.OwnerReference{{UID: "order", Controller: &controller}},
+		},
+	}
 	challenge.Spec.Type, challenge.Spec.DNSName = acmev1.ACMEChallengeTypeDNS01, "example.com"
 	challenge.Status.State, challenge.Status.Reason = acmev1.Invalid, "no TXT record"
 	open := *challenge.DeepCopy()
@@ -123,7 +149,8 @@ func TestAStateIsExplainedWithWhatToDoNext(t *testing.T) {
 		"a certificate that is issued, and waits for a keystore's password": {Objects{Certificate: crt(missing, issuing("True", `Issuing certificate as Secret does not exist. Waiting: Secret "p" does not exist: create it`)),
 			Issuer: issuer("True", ""), Requests: []cmapi.CertificateRequest{request(approved, cmapi.CertificateRequestCondition{Type: "Ready", Status: "True"})}},
 			"is not ready", `Secret "p" does not exist: create it`},
-		"an external issuer that says nothing": {Objects{Certificate: crt(missing, issuing("True", "Issuing certificate as Secret does not exist. Waiting: is its controller running?")),
+		"an external issuer that says nothing": {Objects{Certificate: crt(missing, issuing("True", "Issuing certificate "+
+			"as Secret does not exist. Waiting: is its controller running?")),
 			ExternalIssuer: &external.State{Found: external.There}, Requests: []cmapi.CertificateRequest{request(approved)}},
 			"is not ready", "is its controller running?"},
 		"an external issuer of a kind that there is not": {
@@ -146,7 +173,8 @@ func TestAStateIsExplainedWithWhatToDoNext(t *testing.T) {
 			c := good.DeepCopy()
 			c.DeletionTimestamp, c.Finalizers = at(-time.Minute), []string{"perennial.dev/revocation"}
 			return c
-		}(), Issuer: issuer("True", "")}, "is being deleted: what was issued for it is revoked before", "wait: that is tried until 2026-06-01T12:09:00Z."},
+		}(), Issuer: issuer("True", "")}, "is being deleted: what was issued for it is revoked before", "wait: that is " +
+			"tried until 2026-06-01T12:09:00Z."},
 		"one that is deleted, and held by somebody else": {Objects{Certificate: func() *cmapi.Certificate {
 			c := good.DeepCopy()
 			c.DeletionTimestamp, c.Finalizers = at(-time.Minute), []string{"foregroundDeletion"}

@@ -1,5 +1,5 @@
-// Package fault gives every error that leaves our process a class, so that whoever retries decides by
-// the class and never by the text. The class is made where the error arises.
+// Package fault gives every error that leaves our process a class, so that whoever retries decides
+// by the class and never by the text. The class is made where the error arises.
 package fault
 
 import (
@@ -14,7 +14,8 @@ type Class string
 const (
 	// Transient errors pass by themselves (a network fault, a 5xx): retry within seconds, with jitter.
 	Transient Class = "Transient"
-	// Limited means that the other side named the earliest time of the next attempt (429, Retry-After).
+	// Limited means that the other side named the earliest time of the next attempt (429,
+	// Retry-After).
 	Limited Class = "Limited"
 	// Refused is the other side's final no: a long back-off, ended at once by a change of the
 	// specification or the issuer, or by hand.
@@ -23,10 +24,12 @@ const (
 	Misconfigured Class = "Misconfigured"
 )
 
-// Busy is the reason of a Limited error of a server that answers nobody for now. Other limits are an answer to who asked.
+// Busy is the reason of a Limited error of a server that answers nobody for now. Other limits are
+// an answer to who asked.
 const Busy = "Busy"
 
-// Error is an error with a class. Reason is a CamelCase word for conditions and events; it may be empty.
+// Error is an error with a class. Reason is a CamelCase word for conditions and events; it may be
+// empty.
 type Error struct {
 	Class  Class
 	Reason string
@@ -42,8 +45,8 @@ type Error struct {
 // MissingGrace is how long an object that is missing counts as one that is on its way.
 const MissingGrace = time.Minute
 
-// Stalled returns from when on only a person can end the fault, which has lasted since then: zero if
-// it may end by itself.
+// Stalled returns from when on only a person can end the fault, which has lasted since then: zero
+// if it may end by itself.
 func (e *Error) Stalled(since time.Time) time.Time {
 	switch {
 	case e.Class == Transient && RefusedByAPI(e.Err):
@@ -59,7 +62,8 @@ func (e *Error) Stalled(since time.Time) time.Time {
 func (e *Error) Error() string { return e.Err.Error() }
 func (e *Error) Unwrap() error { return e.Err }
 
-// Wait is how long it is until the next attempt of a Limited error. It is never zero, which would mean never: the time may have come meanwhile.
+// Wait is how long it is until the next attempt of a Limited error. It is never zero, which would
+// mean never: the time may have come meanwhile.
 func (e *Error) Wait(now time.Time) time.Duration { return max(e.Until.Sub(now), time.Millisecond) }
 
 // Transientf makes a Transient error.

@@ -37,8 +37,9 @@ func (s source) String() string {
 // key is the value under which a target with this source is found in the index bySource.
 func (s source) key() string { return s.annotation + "=" + s.name.String() }
 
-// wanted says which source the annotations of a target name. If there are several the first counts, in the order that
-// cert-manager has: Secret, Certificate, API server; it is returned together with an error that says so.
+// wanted says which source the annotations of a target name. If there are several the first counts,
+// in the order that cert-manager has: Secret, Certificate, API server; it is returned together with
+// an error that says so.
 func wanted(annotations map[string]string) (source, error) {
 	var found source
 	var others []string
@@ -58,7 +59,12 @@ func wanted(annotations map[string]string) (source, error) {
 		found = s
 	}
 	if len(others) > 0 {
-		return found, fault.Misconfiguredf("InvalidAnnotation", "of several annotations %s is followed; remove it or %s", found.annotation, strings.Join(others, " and "))
+		return found, fault.Misconfiguredf(
+			"InvalidAnnotation",
+			"of several annotations %s is followed; remove it or %s",
+			found.annotation,
+			strings.Join(others, " and "),
+		)
 	}
 	return found, nil
 }
@@ -67,13 +73,23 @@ func wanted(annotations map[string]string) (source, error) {
 func parse(annotation, value string) (source, error) {
 	if annotation == cmapi.WantInjectAPIServerCAAnnotation {
 		if value != "true" {
-			return source{}, fault.Misconfiguredf("InvalidAnnotation", `annotation %s is %q: it can be "true" or "false"`, annotation, value)
+			return source{}, fault.Misconfiguredf(
+				"InvalidAnnotation",
+				`annotation %s is %q: it can be "true" or "false"`,
+				annotation,
+				value,
+			)
 		}
 		return source{annotation: annotation}, nil
 	}
 	namespace, name, _ := strings.Cut(value, "/")
 	if len(validation.IsDNS1123Label(namespace)) > 0 || len(validation.IsDNS1123Subdomain(name)) > 0 {
-		return source{}, fault.Misconfiguredf("InvalidAnnotation", "annotation %s is %.600q: write it as namespace/name", annotation, value)
+		return source{}, fault.Misconfiguredf(
+			"InvalidAnnotation",
+			"annotation %s is %.600q: write it as namespace/name",
+			annotation,
+			value,
+		)
 	}
 	return source{annotation: annotation, name: types.NamespacedName{Namespace: namespace, Name: name}}, nil
 }

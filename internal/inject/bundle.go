@@ -9,8 +9,8 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// maxFormer is how many certificates stay in a bundle that its source no longer has. A CA that is replaced every
-// day for a year must not fill the object that holds the bundle.
+// maxFormer is how many certificates stay in a bundle that its source no longer has. A CA that is
+// replaced every day for a year must not fill the object that holds the bundle.
 const maxFormer = 8
 
 // merge returns the bundle of an object whose bundle was current and whose source has cas: what is
@@ -18,9 +18,14 @@ const maxFormer = 8
 // first certificate thus go on with the one that they know. Expired ones are left out, and of those
 // that the source no longer has, all but the latest.
 //
-// It also returns when the first certificate of the bundle expires: then the bundle must be made anew. The bundle is nil
-// if all of cas are expired.
-func merge(current []byte, cas []*x509.Certificate, limits pki.Limits, now time.Time) (merged []byte, expiry time.Time) {
+// It also returns when the first certificate of the bundle expires: then the bundle must be made
+// anew. The bundle is nil if all of cas are expired.
+func merge(
+	current []byte,
+	cas []*x509.Certificate,
+	limits pki.Limits,
+	now time.Time,
+) (merged []byte, expiry time.Time) {
 	// What cannot be read, such as the line break that charts like to put there, is nobody's CA.
 	old := limits.ReadableCertificates(current)
 	cas, old = valid(cas, now), valid(old, now)

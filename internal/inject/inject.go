@@ -37,12 +37,12 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// FieldManager owns the bundles that are injected. It is cert-manager's name, so that a cluster can change
-// from one to the other, and so that tools which are told to ignore its fields still do.
+// FieldManager owns the bundles that are injected. It is cert-manager's name, so that a cluster can
+// change from one to the other, and so that tools which are told to ignore its fields still do.
 const FieldManager = "cert-manager-cainjector"
 
-// apiServerInterval is how often it is looked whether the CA of the API server changed: it is in a file, which cannot
-// be watched as objects can.
+// apiServerInterval is how often it is looked whether the CA of the API server changed: it is in a
+// file, which cannot be watched as objects can.
 const apiServerInterval = 10 * time.Minute
 
 // Reconciler injects CA certificates.
@@ -78,8 +78,8 @@ func APIServerCA(config *rest.Config) func() ([]byte, error) {
 	}
 }
 
-// strip leaves of the metadata of targets what the Reconciler looks at. The annotation in which kubectl apply keeps a copy
-// of a whole CRD is no part of it.
+// strip leaves of the metadata of targets what the Reconciler looks at. The annotation in which
+// kubectl apply keeps a copy of a whole CRD is no part of it.
 func strip(object any) (any, error) {
 	o, ok := object.(*metav1.PartialObjectMetadata)
 	if !ok {
@@ -93,7 +93,10 @@ func strip(object any) (any, error) {
 	}
 	o.Annotations = annotations
 	o.Labels, o.OwnerReferences, o.Finalizers = nil, nil, nil
-	o.ManagedFields = slices.DeleteFunc(o.ManagedFields, func(f metav1.ManagedFieldsEntry) bool { return f.Manager != FieldManager })
+	o.ManagedFields = slices.DeleteFunc(
+		o.ManagedFields,
+		func(f metav1.ManagedFieldsEntry) bool { return f.Manager != FieldManager },
+	)
 	for i := range o.ManagedFields {
 		o.ManagedFields[i].FieldsV1 = nil
 	}
@@ -103,24 +106,34 @@ func strip(object any) (any, error) {
 // bySource is the field index of the metadata of targets by their source.
 const bySource = "perennial.dev/source"
 
-// request names a target. Targets have no namespace, so that of the request says which of them it is.
+// request names a target. Targets have no namespace, so that of the request says which of them it
+// is.
 func (t *Target) request(name string) reconcile.Request {
 	return reconcile.Request{NamespacedName: types.NamespacedName{Namespace: t.Resource, Name: name}}
 }
 
-// SetupWithManager registers the reconciler. Others is the cache of the metadata of Secrets that are not ours. Kinds that the
-// API server does not have are left out.
-func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, others cache.Cache, o controller.Options) error {
+// SetupWithManager registers the reconciler. Others is the cache of the metadata of Secrets that
+// are not ours. Kinds that the API server does not have are left out.
+func (r *Reconciler) SetupWithManager(
+	ctx context.Context,
+	mgr ctrl.Manager,
+	others cache.Cache,
+	o controller.Options,
+) error {
 	const name = "cainjector"
 	served := r.Targets[:0:0]
 	options := cache.Options{
-		HTTPClient: mgr.GetHTTPClient(), Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper(), ByObject: map[client.Object]cache.ByObject{},
+		HTTPClient: mgr.GetHTTPClient(),
+		Scheme:     mgr.GetScheme(),
+		Mapper:     mgr.GetRESTMapper(),
+		ByObject:   map[client.Object]cache.ByObject{},
 	}
 	for _, t := range r.Targets {
 		_, err := mgr.GetRESTMapper().RESTMapping(t.Kind.GroupKind(), t.Kind.Version)
 		switch {
 		case meta.IsNoMatchError(err):
-			mgr.GetLogger().Info("no CA injection, as the API server does not know the kind", "kind", t.Kind.GroupKind().String())
+			mgr.GetLogger().
+				Info("no CA injection, as the API server does not know the kind", "kind", t.Kind.GroupKind().String())
 			continue
 		case err != nil:
 			return fmt.Errorf("look for %s: %w", t.Resource, err)
@@ -153,7 +166,9 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, oth
 		changed := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request {
 			return []reconcile.Request{t.request(o.GetName())}
 		})
-		b = b.WatchesRawSource(ctrlsource.Kind(known, client.Object(t.metadata()), changed, predicate.NewPredicateFuncs(concerns)))
+		b = b.WatchesRawSource(
+			ctrlsource.Kind(known, client.Object(t.metadata()), changed, predicate.NewPredicateFuncs(concerns)),
+		)
 	}
 	secretChanged := handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
 		requests := r.targetsOf(ctx, source{cmapi.WantInjectFromSecretAnnotation, client.ObjectKeyFromObject(o)})
@@ -189,7 +204,12 @@ func (r *Reconciler) targetsOf(ctx context.Context, s source) []reconcile.Reques
 	var requests []reconcile.Request
 	for _, t := range r.Targets {
 		list := t.metadataList()
-		if err := r.known.List(ctx, list, client.MatchingFields{bySource: s.key()}, client.UnsafeDisableDeepCopy); err != nil {
+		if err := r.known.List(
+			ctx,
+			list,
+			client.MatchingFields{bySource: s.key()},
+			client.UnsafeDisableDeepCopy,
+		); err != nil {
 			return requests // only a cache that is stopping fails
 		}
 		for i := range list.Items {
@@ -203,7 +223,9 @@ func (r *Reconciler) targetsOf(ctx context.Context, s source) []reconcile.Reques
 func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	i := slices.IndexFunc(r.Targets, func(t Target) bool { return t.Resource == request.Namespace })
 	if i < 0 {
-		return reconcile.Result{}, reconcile.TerminalError(fmt.Errorf("CA injection into %s is turned off", request.Namespace))
+		return reconcile.Result{}, reconcile.TerminalError(
+			fmt.Errorf("CA injection into %s is turned off", request.Namespace),
+		)
 	}
 	t := &r.Targets[i]
 	known := t.metadata()
@@ -265,8 +287,14 @@ func (r *Reconciler) warn(target runtime.Object, err error) {
 	r.Events.Event(target, corev1.EventTypeWarning, fault.Of(err).Reason, err.Error())
 }
 
-// inject brings the bundles of a target up to date and returns after what time to look again, 0 for never.
-func (r *Reconciler) inject(ctx context.Context, t *Target, known *metav1.PartialObjectMetadata, from source) (time.Duration, error) {
+// inject brings the bundles of a target up to date and returns after what time to look again, 0 for
+// never.
+func (r *Reconciler) inject(
+	ctx context.Context,
+	t *Target,
+	known *metav1.PartialObjectMetadata,
+	from source,
+) (time.Duration, error) {
 	cas, err := r.read(ctx, from)
 	if err != nil {
 		return 0, err
@@ -312,9 +340,15 @@ func (r *Reconciler) inject(ctx context.Context, t *Target, known *metav1.Partia
 	return again, nil
 }
 
-// apply writes fields of a target. The patch carries the version that was read, so that what somebody else changed
-// meanwhile is looked at first, and so that a target which is gone is not created again.
-func (r *Reconciler) apply(ctx context.Context, t *Target, object *unstructured.Unstructured, fields map[string]any) error {
+// apply writes fields of a target. The patch carries the version that was read, so that what
+// somebody else changed meanwhile is looked at first, and so that a target which is gone is not
+// created again.
+func (r *Reconciler) apply(
+	ctx context.Context,
+	t *Target,
+	object *unstructured.Unstructured,
+	fields map[string]any,
+) error {
 	fields["apiVersion"], fields["kind"] = t.Kind.GroupVersion().String(), t.Kind.Kind
 	fields["metadata"] = map[string]any{"name": object.GetName(), "resourceVersion": object.GetResourceVersion()}
 	patch, err := json.Marshal(fields)
@@ -323,15 +357,23 @@ func (r *Reconciler) apply(ctx context.Context, t *Target, object *unstructured.
 	}
 	target := t.metadata()
 	target.Name = object.GetName()
-	err = r.Client.Patch(ctx, target, client.RawPatch(types.ApplyPatchType, patch), client.ForceOwnership, client.FieldOwner(FieldManager), client.DisableReadYourWritesConsistency)
+	err = r.Client.Patch(
+		ctx,
+		target,
+		client.RawPatch(types.ApplyPatchType, patch),
+		client.ForceOwnership,
+		client.FieldOwner(FieldManager),
+		client.DisableReadYourWritesConsistency,
+	)
 	if err != nil {
 		return fmt.Errorf("write CA certificates into %s %s: %w", t.Kind.Kind, object.GetName(), err)
 	}
 	return nil
 }
 
-// release gives up the bundles of a target whose annotation was removed. They stay as they are, so that calls go on,
-// and are now whosever the rest is: else it could not take them away by server-side apply.
+// release gives up the bundles of a target whose annotation was removed. They stay as they are, so
+// that calls go on, and are now whosever the rest is: else it could not take them away by
+// server-side apply.
 func (r *Reconciler) release(ctx context.Context, t *Target, name string) error {
 	live := t.metadata()
 	if err := r.Live.Get(ctx, client.ObjectKey{Name: name}, live); err != nil {
@@ -348,7 +390,13 @@ func (r *Reconciler) release(ctx context.Context, t *Target, name string) error 
 	if err != nil {
 		return err
 	}
-	err = r.Client.Patch(ctx, live, client.RawPatch(types.JSONPatchType, patch), client.FieldOwner(FieldManager), client.DisableReadYourWritesConsistency)
+	err = r.Client.Patch(
+		ctx,
+		live,
+		client.RawPatch(types.JSONPatchType, patch),
+		client.FieldOwner(FieldManager),
+		client.DisableReadYourWritesConsistency,
+	)
 	if apierrors.IsInvalid(err) || apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 		return nil // the test failed: somebody changed it, which is an event of its own
 	}
@@ -366,12 +414,20 @@ func (r *Reconciler) read(ctx context.Context, from source) ([]*x509.Certificate
 			return nil, fmt.Errorf("read the CA of the API server: %w", err)
 		}
 		if len(data) == 0 {
-			return nil, fault.Misconfiguredf("SourceHasNoCA", "the controller knows no CA of the API server: its kubeconfig has none")
+			return nil, fault.Misconfiguredf(
+				"SourceHasNoCA",
+				"the controller knows no CA of the API server: its kubeconfig has none",
+			)
 		}
 		return r.decode(data, "the CA of the API server")
 	}
 	if r.Namespace != "" && from.name.Namespace != r.Namespace {
-		return nil, fault.Misconfiguredf("SourceNotServed", "%s is not injected, as Perennial is restricted to namespace %s", from, r.Namespace)
+		return nil, fault.Misconfiguredf(
+			"SourceNotServed",
+			"%s is not injected, as Perennial is restricted to namespace %s",
+			from,
+			r.Namespace,
+		)
 	}
 	at := from.name
 	if from.annotation == cmapi.WantInjectAnnotation {
@@ -379,7 +435,12 @@ func (r *Reconciler) read(ctx context.Context, from source) ([]*x509.Certificate
 		err := r.Client.Get(ctx, from.name, certificate)
 		switch {
 		case apierrors.IsNotFound(err):
-			return nil, fault.Misconfiguredf("SourceNotFound", "%s, named by annotation %s, does not exist", from, from.annotation)
+			return nil, fault.Misconfiguredf(
+				"SourceNotFound",
+				"%s, named by annotation %s, does not exist",
+				from,
+				from.annotation,
+			)
 		case err != nil:
 			return nil, fmt.Errorf("get %s: %w", from, err)
 		}
@@ -390,23 +451,44 @@ func (r *Reconciler) read(ctx context.Context, from source) ([]*x509.Certificate
 	case apierrors.IsNotFound(err) && from.annotation == cmapi.WantInjectAnnotation:
 		return nil, fault.Misconfiguredf("SourceNotFound", "Secret %s of %s does not exist yet", at, from)
 	case apierrors.IsNotFound(err):
-		return nil, fault.Misconfiguredf("SourceNotFound", "%s, named by annotation %s, does not exist", from, from.annotation)
+		return nil, fault.Misconfiguredf(
+			"SourceNotFound",
+			"%s, named by annotation %s, does not exist",
+			from,
+			from.annotation,
+		)
 	case err != nil:
 		return nil, fmt.Errorf("get Secret %s: %w", at, err)
 	}
 	switch from.annotation {
 	case cmapi.WantInjectAnnotation:
 		if name := secret.Annotations[cmapi.CertificateNameKey]; name != from.name.Name {
-			return nil, fault.Misconfiguredf("SourceNotAllowed", "Secret %s belongs to Certificate %q, not to %s", at, name, from)
+			return nil, fault.Misconfiguredf(
+				"SourceNotAllowed",
+				"Secret %s belongs to Certificate %q, not to %s",
+				at,
+				name,
+				from,
+			)
 		}
 	default:
 		if secret.Annotations[cmapi.AllowsInjectionFromSecretAnnotation] != "true" {
-			return nil, fault.Misconfiguredf("SourceNotAllowed", `Secret %s does not allow it: annotate it with %s: "true"`, at, cmapi.AllowsInjectionFromSecretAnnotation)
+			return nil, fault.Misconfiguredf(
+				"SourceNotAllowed",
+				`Secret %s does not allow it: annotate it with %s: "true"`,
+				at,
+				cmapi.AllowsInjectionFromSecretAnnotation,
+			)
 		}
 	}
 	data, ok := secret.Data[cmmeta.TLSCAKey]
 	if !ok || len(data) == 0 {
-		return nil, fault.Misconfiguredf("SourceHasNoCA", "Secret %s has no %s: its issuer does not tell its CA", at, cmmeta.TLSCAKey)
+		return nil, fault.Misconfiguredf(
+			"SourceHasNoCA",
+			"Secret %s has no %s: its issuer does not tell its CA",
+			at,
+			cmmeta.TLSCAKey,
+		)
 	}
 	return r.decode(data, fmt.Sprintf("%s of Secret %s", cmmeta.TLSCAKey, at))
 }

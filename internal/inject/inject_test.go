@@ -48,7 +48,8 @@ func TestWanted(t *testing.T) {
 		{name: "two slashes are a mistake", annotations: map[string]string{fromSecret: "a/b/c"}, err: "write it as namespace/name"},
 		{name: "capitals are a mistake", annotations: map[string]string{fromCertificate: "Default/webhook"}, err: "write it as namespace/name"},
 		{name: "of two the Secret is followed, and it is said", annotations: map[string]string{fromCertificate: "a/b", fromSecret: "default/webhook.tls"},
-			want: source{fromSecret, name}, err: "of several annotations cert-manager.io/inject-ca-from-secret is followed; remove it or cert-manager.io/inject-ca-from"},
+			want: source{fromSecret, name}, err: "of several annotations cert-manager.io/inject-ca-from-secret is " +
+				"followed; remove it or cert-manager.io/inject-ca-from"},
 		{name: "the Certificate goes before the API server", annotations: map[string]string{fromCertificate: "default/webhook.tls", fromAPIServer: "true"},
 			want: source{fromCertificate, name}, err: "remove it or cert-manager.io/inject-apiserver-ca"},
 		{name: "an API server that is turned off is no second one", annotations: map[string]string{fromCertificate: "default/webhook.tls", fromAPIServer: "false"},
@@ -162,7 +163,12 @@ func TestMerge(t *testing.T) {
 				t.Errorf("got:\n%s\nexpected:\n%s", describe(t, got), describe(t, want))
 			}
 			if !expiry.Equal(test.expiry.NotAfter) {
-				t.Errorf("to be looked at again at %s, expected %s, when %q expires", expiry, test.expiry.NotAfter, test.expiry.Subject.CommonName)
+				t.Errorf(
+					"to be looked at again at %s, expected %s, when %q expires",
+					expiry,
+					test.expiry.NotAfter,
+					test.expiry.Subject.CommonName,
+				)
 			}
 			again, _ := merge(got, test.source, pki.Limits{}, start)
 			if !bytes.Equal(again, got) {

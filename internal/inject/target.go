@@ -35,7 +35,12 @@ func Targets() []Target {
 	admission := schema.GroupVersion{Group: "admissionregistration.k8s.io", Version: "v1"}
 	return []Target{
 		{"mutatingwebhookconfigurations", admission.WithKind("MutatingWebhookConfiguration"), webhookBundles, applyWebhooks},
-		{"validatingwebhookconfigurations", admission.WithKind("ValidatingWebhookConfiguration"), webhookBundles, applyWebhooks},
+		{
+			"validatingwebhookconfigurations",
+			admission.WithKind("ValidatingWebhookConfiguration"),
+			webhookBundles,
+			applyWebhooks,
+		},
 		{
 			"customresourcedefinitions",
 			schema.GroupVersionKind{Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition"},

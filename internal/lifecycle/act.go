@@ -158,7 +158,8 @@ func (r *Reconciler) writeStatus(ctx context.Context, o *Observation, d *Decisio
 	if !d.HoldStatus && !equality.Semantic.DeepEqual(crt.Status, d.Status) {
 		next := crt.DeepCopy()
 		next.Status = d.Status
-		if err := r.Client.Status().Patch(ctx, next, client.MergeFromWithOptions(crt, client.MergeFromWithOptimisticLock{})); err != nil {
+		if err := r.Client.Status().
+			Patch(ctx, next, client.MergeFromWithOptions(crt, client.MergeFromWithOptimisticLock{})); err != nil {
 			return observe.StatusRefused(r.Events, crt, err)
 		}
 	}
@@ -275,12 +276,15 @@ func (r *Reconciler) writeKey(ctx context.Context, o *Observation, s *StoreKey, 
 	}
 	secret := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: crt.Namespace, Name: name,
+			Namespace: crt.Namespace,
+			Name:      name,
 			Labels: map[string]string{
 				cmapi.IsNextPrivateKeySecretLabelKey:      "true",
 				cmapi.PartOfCertManagerControllerLabelKey: "true",
 			},
-			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(crt, cmapi.SchemeGroupVersion.WithKind("Certificate"))},
+			OwnerReferences: []metav1.OwnerReference{
+				*metav1.NewControllerRef(crt, cmapi.SchemeGroupVersion.WithKind("Certificate")),
+			},
 		},
 		Data: map[string][]byte{corev1.TLSPrivateKeyKey: encoded},
 		Type: corev1.SecretTypeOpaque,
@@ -370,8 +374,8 @@ func (r *Reconciler) makeRequest(ctx context.Context, o *Observation, n *NewRequ
 	return nil
 }
 
-// rehearse makes the request to the rehearsal issuer. Nobody gets its private key: what it signs is thrown away, and neither the next key nor the one in
-// use is shown to another CA.
+// rehearse makes the request to the rehearsal issuer. Nobody gets its private key: what it signs is
+// thrown away, and neither the next key nor the one in use is shown to another CA.
 func (r *Reconciler) rehearse(ctx context.Context, o *Observation, n *NewRequest) *writeError {
 	if n == nil {
 		return nil
@@ -404,7 +408,12 @@ func (r *Reconciler) makeRehearsal(ctx context.Context, o *Observation, n *NewRe
 }
 
 // requestFor returns what all requests for a Certificate have, but for their name.
-func (r *Reconciler) requestFor(crt *cmapi.Certificate, n *NewRequest, issuer *signer.Issuer, key crypto.Signer) (*cmapi.CertificateRequest, error) {
+func (r *Reconciler) requestFor(
+	crt *cmapi.Certificate,
+	n *NewRequest,
+	issuer *signer.Issuer,
+	key crypto.Signer,
+) (*cmapi.CertificateRequest, error) {
 	spec := &crt.Spec
 	asked := requestOf(spec)
 	asked.LeaveOutCovered = ofACME(issuer)
@@ -430,11 +439,19 @@ func (r *Reconciler) requestFor(crt *cmapi.Certificate, n *NewRequest, issuer *s
 	}
 	return &cmapi.CertificateRequest{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: crt.Namespace, Labels: signer.CopiedLabels(crt.Labels), Annotations: annotations,
-			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(crt, cmapi.SchemeGroupVersion.WithKind("Certificate"))},
+			Namespace:   crt.Namespace,
+			Labels:      signer.CopiedLabels(crt.Labels),
+			Annotations: annotations,
+			OwnerReferences: []metav1.OwnerReference{
+				*metav1.NewControllerRef(crt, cmapi.SchemeGroupVersion.WithKind("Certificate")),
+			},
 		},
 		Spec: cmapi.CertificateRequestSpec{
-			Duration: spec.Duration, IssuerRef: spec.IssuerRef, Request: pki.EncodeCSRPEM(csr), IsCA: spec.IsCA, Usages: spec.Usages,
+			Duration:  spec.Duration,
+			IssuerRef: spec.IssuerRef,
+			Request:   pki.EncodeCSRPEM(csr),
+			IsCA:      spec.IsCA,
+			Usages:    spec.Usages,
 		},
 	}, nil
 }
@@ -451,11 +468,13 @@ func notCreated(w write, err error) *writeError {
 	return e
 }
 
-// replaces is the identifier, RFC 9773 section 4.1, of the certificate that a request is to renew, if its ACME server says when to renew, and
-// has issued it to the account that asks now, for one of the names at least. Another order it would refuse.
+// replaces is the identifier, RFC 9773 section 4.1, of the certificate that a request is to renew,
+// if its ACME server says when to renew, and has issued it to the account that asks now, for one of
+// the names at least. Another order it would refuse.
 func replaces(o *Observation) string {
 	crt := o.Certificate
-	if crt.Status.ACME == nil || crt.Status.ACME.ARI == nil || o.Secret == nil || !signer.Issued(crt.Spec.IssuerRef, o.Secret) {
+	if crt.Status.ACME == nil || crt.Status.ACME.ARI == nil || o.Secret == nil ||
+		!signer.Issued(crt.Spec.IssuerRef, o.Secret) {
 		return ""
 	}
 	if o.Issuer == nil || o.Issuer.GetStatus().ACME == nil {
@@ -568,8 +587,10 @@ func (r *Reconciler) writeSecret(ctx context.Context, o *Observation, c *Content
 	secret := corev1ac.Secret(crt.Spec.SecretName, crt.Namespace).
 		WithLabels(cfg.labels).WithAnnotations(cfg.annotations).WithData(cfg.data).WithType(secretType)
 	if ref := cfg.owner; ref != nil {
-		secret.WithOwnerReferences(metav1ac.OwnerReference().WithAPIVersion(ref.APIVersion).WithKind(ref.Kind).WithName(ref.Name).WithUID(ref.UID).
-			WithController(*ref.Controller).WithBlockOwnerDeletion(*ref.BlockOwnerDeletion))
+		secret.WithOwnerReferences(
+			metav1ac.OwnerReference().WithAPIVersion(ref.APIVersion).WithKind(ref.Kind).WithName(ref.Name).WithUID(ref.UID).
+				WithController(*ref.Controller).WithBlockOwnerDeletion(*ref.BlockOwnerDeletion),
+		)
 	}
 	if o.Secret == nil && requestedBy(crt) != "" {
 		// Not by Apply, which would overwrite one that is made at the same time.

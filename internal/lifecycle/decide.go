@@ -16,10 +16,11 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// Decision is what to do about a Certificate now. Its parts are carried out in the order of the fields: each leaves a state
-// from which the next pass goes on if this one ends there.
+// Decision is what to do about a Certificate now. Its parts are carried out in the order of the
+// fields: each leaves a state from which the next pass goes on if this one ends there.
 type Decision struct {
-	// Finalizer says that the Certificate is to have revocation.Finalizer. It is settled before anything is requested.
+	// Finalizer says that the Certificate is to have revocation.Finalizer. It is settled before
+	// anything is requested.
 	Finalizer bool
 	// DeleteRequests are requests that are of no use any more, nor are their private keys.
 	DeleteRequests []*cmapi.CertificateRequest
@@ -43,12 +44,15 @@ type Decision struct {
 	ForgetKey string
 	// Status is what the status is to be.
 	Status cmapi.CertificateStatus
-	// HoldStatus leaves the status as it is for now: what it would say is over in a moment, and is written together with the outcome.
+	// HoldStatus leaves the status as it is for now: what it would say is over in a moment, and is
+	// written together with the outcome.
 	HoldStatus bool
-	// Events are about what the status says anew. They are told when that is written: a pass that could not write it is followed by one that
-	// decides the same again. What tells of something that was made stands with that, as the next pass only finds it there.
+	// Events are about what the status says anew. They are told when that is written: a pass that
+	// could not write it is followed by one that decides the same again. What tells of something that
+	// was made stands with that, as the next pass only finds it there.
 	Events []Event
-	// Failed and Issued are for the metrics. Failed is the reason of a failure that is counted in this pass.
+	// Failed and Issued are for the metrics. Failed is the reason of a failure that is counted in this
+	// pass.
 	Failed string
 	Issued *cmapi.CertificateRequest
 	// Again is when to look again if nothing happens before, zero for never. Why says why then.
@@ -88,7 +92,8 @@ type NewRequest struct {
 	Wish string
 	// Events are told when it is made.
 	Events []Event
-	// Key is the private key that is kept; nil for that of StoreKey or, if there is none, for a new one that is held in memory.
+	// Key is the private key that is kept; nil for that of StoreKey or, if there is none, for a new
+	// one that is held in memory.
 	Key crypto.Signer
 	// New is that new one, if it took long to generate.
 	New crypto.Signer
@@ -100,7 +105,8 @@ type Content struct {
 	Key   crypto.Signer
 	Chain []*x509.Certificate
 	CA    []byte
-	// Issuer and CertificateName are for the annotations that say where it comes from. Empty values leave them out.
+	// Issuer and CertificateName are for the annotations that say where it comes from. Empty values
+	// leave them out.
 	Issuer          cmmeta.IssuerReference
 	CertificateName string
 	// Temporary asks for a stand-in in the place of Chain.
@@ -111,7 +117,13 @@ type Content struct {
 
 // Decide says what to do.
 func Decide(o *Observation) *Decision {
-	d := &decider{Observation: o, Decision: &Decision{Status: *o.Certificate.Status.DeepCopy(), Finalizer: slices.Contains(o.Certificate.Finalizers, revocation.Finalizer)}}
+	d := &decider{
+		Observation: o,
+		Decision: &Decision{
+			Status:    *o.Certificate.Status.DeepCopy(),
+			Finalizer: slices.Contains(o.Certificate.Finalizers, revocation.Finalizer),
+		},
+	}
 	d.present, d.from, d.rehearsal = decodePair(o.Limits, o.Secret), o.Current, o.Rehearsal
 	if other := rival(o); other != nil {
 		d.yield(other)
@@ -161,7 +173,8 @@ type decider struct {
 	keepKeys []*corev1.Secret
 	// rehearsal is Rehearsal, unless it is of no use any more.
 	rehearsal *cmapi.CertificateRequest
-	// before are events about what led to the next request. They are told when that is made, as their cause is gone then.
+	// before are events about what led to the next request. They are told when that is made, as their
+	// cause is gone then.
 	before []Event
 	// differences is in what the certificate of the next request is not what was asked for.
 	differences pki.Differences
@@ -204,7 +217,11 @@ func (n *NewRequest) tell(eventType, reason, message string) {
 	n.Events = append(n.Events, Event{eventType, reason, message})
 }
 
-func (d *decider) set(t cmapi.CertificateConditionType, status cmmeta.ConditionStatus, reason, message string) (changed bool) {
+func (d *decider) set(
+	t cmapi.CertificateConditionType,
+	status cmmeta.ConditionStatus,
+	reason, message string,
+) (changed bool) {
 	return cmapi.SetCertificateCondition(&d.Status, d.Now, cmapi.CertificateCondition{
 		Type: t, Status: status, Reason: reason, Message: message, ObservedGeneration: d.Certificate.Generation,
 	})
@@ -224,7 +241,11 @@ func (d *decider) yield(other *cmapi.Certificate) {
 	if d.Secret != nil && d.Secret.Annotations[cmapi.CertificateNameKey] == other.Name {
 		message = issuedForOther(other.Name) + " "
 	}
-	message += fmt.Sprintf("spec.secretName %q is also that of Certificate %q, which has it: change one of the two", d.Certificate.Spec.SecretName, other.Name)
+	message += fmt.Sprintf(
+		"spec.secretName %q is also that of Certificate %q, which has it: change one of the two",
+		d.Certificate.Spec.SecretName,
+		other.Name,
+	)
 	if d.set(cmapi.CertificateConditionReady, cmmeta.ConditionFalse, reasonIncorrectCertificate, message) {
 		if was := d.condition(cmapi.CertificateConditionReady); was == nil || was.Reason != reasonIncorrectCertificate {
 			d.tell(corev1.EventTypeWarning, reasonIncorrectCertificate, message)

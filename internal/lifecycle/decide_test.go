@@ -45,7 +45,13 @@ func newScene(t *testing.T) *scene {
 		Now:    created,
 		Issuer: &signer.Issuer{GenericIssuer: issuer, Kind: "Issuer", SecretNamespace: "ns"},
 		Certificate: &cmapi.Certificate{
-			ObjectMeta: metav1.ObjectMeta{Name: "web", Namespace: "ns", UID: "web", Generation: 1, CreationTimestamp: metav1.NewTime(created)},
+			ObjectMeta: metav1.ObjectMeta{
+				Name:              "web",
+				Namespace:         "ns",
+				UID:               "web",
+				Generation:        1,
+				CreationTimestamp: metav1.NewTime(created),
+			},
 			Spec: cmapi.CertificateSpec{
 				DNSNames: []string{"web.example.com"}, SecretName: "web", IssuerRef: cmmeta.IssuerReference{Name: "ca"},
 				PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm}, Duration: duration(90 * day),
@@ -66,7 +72,9 @@ func (s *scene) external() *scene {
 
 // solvedBy makes the issuer one of an ACME server, with one solver.
 func (s *scene) solvedBy(solver cmacme.ACMEChallengeSolver) *scene {
-	s.Issuer.GetSpec().IssuerConfig = cmapi.IssuerConfig{ACME: &cmacme.ACMEIssuer{Solvers: []cmacme.ACMEChallengeSolver{solver}}}
+	s.Issuer.GetSpec().IssuerConfig = cmapi.IssuerConfig{
+		ACME: &cmacme.ACMEIssuer{Solvers: []cmacme.ACMEChallengeSolver{solver}},
+	}
 	return s
 }
 
@@ -117,10 +125,22 @@ func (s *scene) requestFor(revision int, key crypto.Signer) *cmapi.CertificateRe
 	}
 	name := RequestName("web", revision)
 	cr := &cmapi.CertificateRequest{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "ns", CreationTimestamp: metav1.NewTime(s.Now), Annotations: map[string]string{
-			cmapi.CertificateRequestRevisionAnnotationKey: strings.TrimPrefix(name, "web-"), cmapi.CertificateNameKey: "web",
-		}, OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(s.Certificate, cmapi.SchemeGroupVersion.WithKind("Certificate"))}},
-		Spec: cmapi.CertificateRequestSpec{Request: pki.EncodeCSRPEM(der), IssuerRef: s.Certificate.Spec.IssuerRef, Duration: s.Certificate.Spec.Duration},
+		ObjectMeta: metav1.ObjectMeta{
+			Name:              name,
+			Namespace:         "ns",
+			CreationTimestamp: metav1.NewTime(s.Now),
+			Annotations: map[string]string{
+				cmapi.CertificateRequestRevisionAnnotationKey: strings.TrimPrefix(name, "web-"), cmapi.CertificateNameKey: "web",
+			},
+			OwnerReferences: []metav1.OwnerReference{
+				*metav1.NewControllerRef(s.Certificate, cmapi.SchemeGroupVersion.WithKind("Certificate")),
+			},
+		},
+		Spec: cmapi.CertificateRequestSpec{
+			Request:   pki.EncodeCSRPEM(der),
+			IssuerRef: s.Certificate.Spec.IssuerRef,
+			Duration:  s.Certificate.Spec.Duration,
+		},
 	}
 	if s.Issuer != nil {
 		cr.Annotations[issuerAnnotation] = s.Issuer.Generation()
@@ -132,7 +152,11 @@ func (s *scene) requestFor(revision int, key crypto.Signer) *cmapi.CertificateRe
 func (s *scene) signed() *scene {
 	s.Helper()
 	s.Next.Status.Certificate = pki.EncodeCertificatePEM(s.certificateFor(s.key))
-	cmapi.SetCertificateRequestCondition(&s.Next.Status, s.Now, cmapi.CertificateRequestCondition{Type: "Ready", Status: "True", Reason: "Issued"})
+	cmapi.SetCertificateRequestCondition(
+		&s.Next.Status,
+		s.Now,
+		cmapi.CertificateRequestCondition{Type: "Ready", Status: "True", Reason: "Issued"},
+	)
 	return s
 }
 
@@ -160,11 +184,16 @@ func (s *scene) certificateFor(key crypto.Signer) *x509.Certificate {
 // failed ends the next request.
 func (s *scene) failed(reason string) *scene {
 	s.Next.Status.FailureTime = ptr.To(metav1.NewTime(s.Now))
-	cmapi.SetCertificateRequestCondition(&s.Next.Status, s.Now, cmapi.CertificateRequestCondition{Type: "Ready", Status: "False", Reason: reason, Message: "the CA said no"})
+	cmapi.SetCertificateRequestCondition(
+		&s.Next.Status,
+		s.Now,
+		cmapi.CertificateRequestCondition{Type: "Ready", Status: "False", Reason: reason, Message: "the CA said no"},
+	)
 	return s
 }
 
-// failedInWindow is a renewal that failed half an hour after its window, of an hour each week, began.
+// failedInWindow is a renewal that failed half an hour after its window, of an hour each week,
+// began.
 func (s *scene) failedInWindow() *scene {
 	s.Helper()
 	s.issued().Certificate.Spec.Renewal = weekly("", "0 12 * * 1", time.Hour)
@@ -203,7 +232,17 @@ func (s *scene) carryOut(d *Decision) {
 		if err := encodeKeystores(s.Observation, d.Apply, cfg); err != nil {
 			s.Fatal(err)
 		}
-		s.Secret = &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "web", Namespace: "ns", Labels: cfg.labels, Annotations: cfg.annotations, ManagedFields: managedFields(cfg)}, Data: cfg.data, Type: corev1.SecretTypeTLS}
+		s.Secret = &corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{
+				Name:          "web",
+				Namespace:     "ns",
+				Labels:        cfg.labels,
+				Annotations:   cfg.annotations,
+				ManagedFields: managedFields(cfg),
+			},
+			Data: cfg.data,
+			Type: corev1.SecretTypeTLS,
+		}
 	}
 	if d.Issued != nil {
 		s.Current, s.Next, s.KeyInMemory = d.Issued, nil, nil
@@ -242,9 +281,17 @@ func managedFields(cfg *secretConfig) []metav1.ManagedFieldsEntry {
 		slices.Sort(names)
 		return `{"f:` + strings.Join(names, `":{},"f:`) + `":{}}`
 	}
-	raw := `{"f:data":` + set(slices.Collect(maps.Keys(cfg.data))) + `,"f:metadata":{"f:annotations":` + set(slices.Collect(maps.Keys(cfg.annotations))) +
-		`,"f:labels":` + set(slices.Collect(maps.Keys(cfg.labels))) + `}}`
-	return []metav1.ManagedFieldsEntry{{Manager: secretManager, Operation: metav1.ManagedFieldsOperationApply, FieldsV1: metav1.NewFieldsV1(raw)}}
+	raw := `{"f:data":` + set(
+		slices.Collect(maps.Keys(cfg.data)),
+	) + `,"f:metadata":{"f:annotations":` + set(
+		slices.Collect(maps.Keys(cfg.annotations)),
+	) +
+		`,"f:labels":` + set(
+		slices.Collect(maps.Keys(cfg.labels)),
+	) + `}}`
+	return []metav1.ManagedFieldsEntry{
+		{Manager: secretManager, Operation: metav1.ManagedFieldsOperationApply, FieldsV1: metav1.NewFieldsV1(raw)},
+	}
 }
 
 // suggested is an ACME certificate whose CA suggests to renew it so long after it was issued.
@@ -252,22 +299,33 @@ func (s *scene) suggested(from, to time.Duration) *scene {
 	s.Helper()
 	s.ofACME().issued()
 	start, end := metav1.NewTime(created.Add(from)), metav1.NewTime(created.Add(to))
-	s.Certificate.Status.ACME = &cmapi.CertificateACMEStatus{ARI: &cmapi.CertificateACMEARIStatus{SuggestedWindow: &cmapi.ACMERenewalWindow{Start: &start, End: &end}}}
+	s.Certificate.Status.ACME = &cmapi.CertificateACMEStatus{
+		ARI: &cmapi.CertificateACMEARIStatus{SuggestedWindow: &cmapi.ACMERenewalWindow{Start: &start, End: &end}},
+	}
 	if to > 0 {
 		s.carryOut(Decide(s.Observation))
 	}
 	return s
 }
 
-// renewedAtOnce has the certificate follow one that the CA wanted to be renewed at once, so that it is held so long.
+// renewedAtOnce has the certificate follow one that the CA wanted to be renewed at once, so that it
+// is held so long.
 func (s *scene) renewedAtOnce(hold time.Duration) *scene {
-	s.Certificate.Status.ACME.ARI.AtOnce = &cmapi.ACMERenewalAtOnce{Renewals: 1, Since: metav1.NewTime(created), NotBefore: metav1.NewTime(created.Add(hold))}
+	s.Certificate.Status.ACME.ARI.AtOnce = &cmapi.ACMERenewalAtOnce{
+		Renewals:  1,
+		Since:     metav1.NewTime(created),
+		NotBefore: metav1.NewTime(created.Add(hold)),
+	}
 	return s
 }
 
 // issuingBecause sets Issuing to True, now.
 func (s *scene) issuingBecause(reason string) *scene {
-	cmapi.SetCertificateCondition(&s.Certificate.Status, s.Now, cmapi.CertificateCondition{Type: "Issuing", Status: "True", Reason: reason, Message: "because"})
+	cmapi.SetCertificateCondition(
+		&s.Certificate.Status,
+		s.Now,
+		cmapi.CertificateCondition{Type: "Issuing", Status: "True", Reason: reason, Message: "because"},
+	)
 	return s
 }
 
@@ -461,7 +519,10 @@ func TestACertificateThatIsDueWhenItIsIssuedIsInUseForAnHourAndThatIsToldOnce(t 
 		}
 	}
 	s.carryOut(d)
-	if d := Decide(s.after(59 * time.Minute).Observation); len(d.Events) > 0 || d.Request != nil || !d.Again.Equal(created.Add(time.Hour)) {
+	if d := Decide(
+		s.after(59 * time.Minute).Observation,
+	); len(d.Events) > 0 || d.Request != nil ||
+		!d.Again.Equal(created.Add(time.Hour)) {
 		t.Errorf("it tells %+v, asks for %+v, and looks again at %s", d.Events, d.Request, d.Again)
 	}
 	s.carryOut(d)
@@ -501,7 +562,9 @@ func TestARenewalAtOnceIsRememberedOfTheSameIssuerOnly(t *testing.T) {
 			if d.Status.Revision == nil || *d.Status.Revision != 2 {
 				t.Fatal(outcome(d))
 			}
-			if (acme != nil) != test.remembered || acme != nil && (acme.ARI.AtOnce.Renewals != 1 || acme.ARI.Account != "https://ca/account/1" || acme.ARI.SuggestedWindow != nil) {
+			if (acme != nil) != test.remembered ||
+				acme != nil &&
+					(acme.ARI.AtOnce.Renewals != 1 || acme.ARI.Account != "https://ca/account/1" || acme.ARI.SuggestedWindow != nil) {
 				t.Errorf("it is %+v", acme)
 			}
 		})
@@ -574,7 +637,8 @@ func TestDecide(t *testing.T) {
 		"a request that was made just now is waited for in silence": {
 			func(s *scene) { s.requested().after(time.Second) }, "hold status", settleTime},
 		"one that takes longer is announced, and its key stored": {
-			func(s *scene) { s.requested().after(3 * time.Second) }, "store key, Ready=False/DoesNotExist, Issuing=True/DoesNotExist", 0},
+			func(s *scene) { s.requested().after(3 * time.Second) }, "store key, Ready=False/DoesNotExist, " +
+				"Issuing=True/DoesNotExist", 0},
 		"a certificate is stored, and the status says that all is well": {
 			func(s *scene) { s.requested().signed() }, "apply, Ready=True/Ready", 0},
 		"after a restart the key of a request is lost: it is made anew": {
@@ -582,8 +646,10 @@ func TestDecide(t *testing.T) {
 		"a certificate whose key was lost is of no use either": {
 			func(s *scene) { s.requested().signed().KeyInMemory = nil }, "delete web-1, request web-1, hold status", 0},
 		"a request that the spec has overtaken is made anew": {
-			func(s *scene) { s.requested().Certificate.Spec.DNSNames = []string{"other.example.com"} }, "delete web-1, request web-1, hold status", 0},
-		"an annotation that says where HTTP-01 is answered has changed: what is asked for with the old one is dropped, and its failures": {
+			func(s *scene) { s.requested().Certificate.Spec.DNSNames = []string{"other.example.com"} }, "delete web-1, " +
+				"request web-1, hold status", 0},
+		"an annotation that says where HTTP-01 is answered has changed: what is asked for with the old one is dropped, " +
+			"and its failures": {
 			func(s *scene) {
 				s.solvedBy(cmacme.ACMEChallengeSolver{}).requested().Certificate.Annotations = map[string]string{cmacme.ACMECertificateHTTP01IngressClassOverride: "nginx"}
 			}, "delete web-1, store key, request web-1, Ready=False/DoesNotExist, Issuing=True/DoesNotExist", 0},
@@ -665,7 +731,8 @@ func TestDecide(t *testing.T) {
 				s.Secret.Data["tls.key"], _ = pki.EncodeKeyPEM(s.newKey(), "")
 			}, "request web-2, hold status", 0},
 		"another name": {
-			func(s *scene) { s.issued().Certificate.Spec.DNSNames = []string{"other.example.com"} }, "request web-2, hold status", 0},
+			func(s *scene) { s.issued().Certificate.Spec.DNSNames = []string{"other.example.com"} }, "request web-2, hold " +
+				"status", 0},
 		"another issuer": {
 			func(s *scene) { s.issued().Certificate.Spec.IssuerRef.Name = "other" }, "request web-2, hold status", 0},
 		"the issuer's kind written out is not another issuer": {
@@ -701,7 +768,8 @@ func TestDecide(t *testing.T) {
 				s.suggested(50*day, 51*day).after(day).Certificate.Status.ACME.ARI.LastError = "no route"
 			}, "Ready=True/Ready", 0},
 		"it comes": {
-			func(s *scene) { s.suggested(50*day, 51*day).after(51 * day) }, "store key, request web-2, Ready=True/Ready, Issuing=True/Renewing", 0},
+			func(s *scene) { s.suggested(50*day, 51*day).after(51 * day) }, "store key, request web-2, Ready=True/Ready, " +
+				"Issuing=True/Renewing", 0},
 		"not if nobody is to ask the CA": {
 			func(s *scene) {
 				s.suggested(50*day, 51*day).after(51 * day).Issuer.GetSpec().ACME.RenewalInformationSource = cmacme.ACMERenewalInformationSourceNone
@@ -813,7 +881,8 @@ func TestDecide(t *testing.T) {
 			func(s *scene) { s.requested().paused().after(3 * time.Second) },
 			"store key, Ready=False/DoesNotExist, Issuing=True/DoesNotExist, Paused=True/ValidationsFailed", 0},
 		"also if the request has failed by that": {
-			func(s *scene) { s.requested().paused().failed("Failed") }, "Ready=False/DoesNotExist, Issuing=False/Failed, Paused=True/ValidationsFailed", time.Hour},
+			func(s *scene) { s.requested().paused().failed("Failed") }, "Ready=False/DoesNotExist, Issuing=False/Failed, " +
+				"Paused=True/ValidationsFailed", time.Hour},
 		"whoever asks by hand gets another request for one that is paused": {
 			func(s *scene) { s.requested().paused().after(time.Minute).issuingBecause("ManuallyTriggered") }, "delete web-1, request web-1, hold status", 0},
 		"but one only": {
@@ -846,7 +915,8 @@ func TestDecide(t *testing.T) {
 				s.after(100 * day)
 			}, "Ready=False/DoesNotExist, Issuing=False/InvalidRequest", 0},
 		"a failed renewal leaves a good certificate ready": {
-			func(s *scene) { s.issued().after(61 * day).requested().failed("Denied") }, "Ready=True/Ready, Issuing=False/Denied", 0},
+			func(s *scene) { s.issued().after(61 * day).requested().failed("Denied") }, "Ready=True/Ready, " +
+				"Issuing=False/Denied", 0},
 
 		// Private keys that take long.
 		"an RSA key is generated before anything else is done": {
@@ -873,7 +943,8 @@ func TestDecide(t *testing.T) {
 
 		// What cannot be requested.
 		"a spec that no request can be made of": {
-			func(s *scene) { s.Certificate.Spec.SignatureAlgorithm = "SHA256WithRSA" }, "Ready=False/DoesNotExist, Issuing=False/InvalidSpec", 0},
+			func(s *scene) { s.Certificate.Spec.SignatureAlgorithm = "SHA256WithRSA" }, "Ready=False/DoesNotExist, " +
+				"Issuing=False/InvalidSpec", 0},
 		"a key that must be kept and does not fit": {
 			func(s *scene) {
 				s.issued()
@@ -923,7 +994,8 @@ func TestDecide(t *testing.T) {
 			},
 			"Ready=False/DoesNotExist, Issuing=False/NameTaken", 0},
 		"one of a Certificate that was deleted is": {
-			func(s *scene) { s.requested().Next.OwnerReferences[0].UID = "earlier" }, "delete web-1, request web-1, hold status", 0},
+			func(s *scene) { s.requested().Next.OwnerReferences[0].UID = "earlier" }, "delete web-1, request web-1, hold " +
+				"status", 0},
 		"a stand-in while the issuer takes its time": {
 			func(s *scene) {
 				s.external().Certificate.Annotations = map[string]string{cmapi.IssueTemporaryCertificateAnnotation: "true"}
@@ -946,10 +1018,14 @@ func TestDecide(t *testing.T) {
 			if test.again != 0 && !d.Again.Equal(created.Add(test.again)) {
 				t.Errorf("looks again after %s (%s), want after %s", d.Again.Sub(created), d.Why, test.again)
 			}
-			// Whoever carries it out and looks again finds nothing more to write, unless a request is under way.
+			// Whoever carries it out and looks again finds nothing more to write, unless a request is under
+			// way.
 			if d.Request == nil && d.StoreKey == nil && d.Generate == nil && !d.HoldStatus {
 				s.carryOut(d)
-				if again := Decide(s.Observation); again.Apply != nil || again.Request != nil || len(again.DeleteRequests) > len(d.DeleteRequests) {
+				if again := Decide(
+					s.Observation,
+				); again.Apply != nil || again.Request != nil ||
+					len(again.DeleteRequests) > len(d.DeleteRequests) {
 					t.Errorf("a second look decides: %s", outcome(again))
 				}
 			}
@@ -1007,7 +1083,10 @@ func TestAWishInTheSecondOfAFailureIsForAnotherAttempt(t *testing.T) {
 	if d.Request == nil || d.Request.Attempt != 2 || d.ForgetKey != "" {
 		t.Fatalf("%s: %+v", outcome(d), d.Request)
 	}
-	if events := eventsOf(d); len(events) < 2 || events[0].Reason != "Failed" || !strings.Contains(events[0].Message, "the CA said no") {
+	if events := eventsOf(
+		d,
+	); len(events) < 2 || events[0].Reason != "Failed" ||
+		!strings.Contains(events[0].Message, "the CA said no") {
 		t.Errorf("events %v", events)
 	}
 	if n := d.Status.FailedIssuanceAttempts; n == nil || *n != 1 || d.Failed != "Failed" {

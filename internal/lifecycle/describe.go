@@ -16,7 +16,8 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// repair brings back what a Secret with a good key pair must have besides. No new certificate is needed for that.
+// repair brings back what a Secret with a good key pair must have besides. No new certificate is
+// needed for that.
 func (d *decider) repair() {
 	if d.delayed == reissue.SecretOverwritten {
 		return // what something else has put there is not made ours
@@ -136,8 +137,12 @@ func (d *decider) describe() {
 		ready := d.condition(cmapi.CertificateConditionReady)
 		asked := ready == nil || ready.ObservedGeneration != d.Certificate.Generation
 		if d.plan.overruled && (moved || asked) {
-			d.tell(corev1.EventTypeWarning, "RenewBeforeIgnored", fmt.Sprintf("renewBefore asks for renewal in the first half of the certificate's life, and the ACME server "+
-				"suggests when to renew: it is renewed at %s. Ask for less, or set renewalInformationSource: None on the issuer", stamp(d.plan.at)))
+			d.tell(
+				corev1.EventTypeWarning,
+				"RenewBeforeIgnored",
+				fmt.Sprintf("renewBefore asks for renewal in the first half of the certificate's life, and the ACME server "+
+					"suggests when to renew: it is renewed at %s. Ask for less, or set renewalInformationSource: None on the issuer", stamp(d.plan.at)),
+			)
 		}
 		if d.Now.Before(d.plan.at) {
 			d.look(d.plan.at, "the certificate is to be renewed")
@@ -153,12 +158,18 @@ func (d *decider) describe() {
 	if bad != nil {
 		d.set(cmapi.CertificateConditionReady, cmmeta.ConditionFalse, bad.reason, d.because(bad.message))
 	} else {
-		d.set(cmapi.CertificateConditionReady, cmmeta.ConditionTrue, reasonReady, "Certificate is up to date and has not expired")
+		d.set(
+			cmapi.CertificateConditionReady,
+			cmmeta.ConditionTrue,
+			reasonReady,
+			"Certificate is up to date and has not expired",
+		)
 	}
 	d.warn()
 }
 
-// conditionCapped is the condition, ours, of a certificate that will not live as long as was asked for.
+// conditionCapped is the condition, ours, of a certificate that will not live as long as was asked
+// for.
 const conditionCapped cmapi.CertificateConditionType = "LifetimeCapped"
 
 // warn sets and removes what the user should know of a certificate that is good.
@@ -181,9 +192,13 @@ func (d *decider) capped() (reason, message string) {
 		if !d.CARenewal.IsZero() {
 			return "", ""
 		}
-		return "NotAfterCapped", fmt.Sprintf("The certificate was asked for %s but ends with its CA at %s, and is not renewed "+
-			"before the CA is: renew the CA of %s",
-			d.Certificate.Spec.DurationOrDefault(), stamp(d.effective(d.present.chain).NotAfter), d.Issuer)
+		return "NotAfterCapped", fmt.Sprintf(
+			"The certificate was asked for %s but ends with its CA at %s, and is not renewed "+
+				"before the CA is: renew the CA of %s",
+			d.Certificate.Spec.DurationOrDefault(),
+			stamp(d.effective(d.present.chain).NotAfter),
+			d.Issuer,
+		)
 	}
 	if first := d.firstToExpire(d.present.chain); first != d.present.chain[0] && !d.plan.at.IsZero() {
 		return "ChainEndsFirst", fmt.Sprintf("The certificate is valid until %s, but clients refuse it from %s on, when the "+

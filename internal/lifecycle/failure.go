@@ -47,7 +47,13 @@ func failureOf(cr *cmapi.CertificateRequest) *failure {
 	}
 	invalid := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionInvalidRequest)
 	if invalid != nil && invalid.Status == cmmeta.ConditionTrue {
-		return &failure{intro: requestFailed, reason: string(cmapi.CertificateRequestConditionInvalidRequest), message: invalid.Message, at: at(invalid), waits: true}
+		return &failure{
+			intro:   requestFailed,
+			reason:  string(cmapi.CertificateRequestConditionInvalidRequest),
+			message: invalid.Message,
+			at:      at(invalid),
+			waits:   true,
+		}
 	}
 	ready := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionReady)
 	if ready != nil && ready.Status == cmmeta.ConditionFalse &&
@@ -57,7 +63,8 @@ func failureOf(cr *cmapi.CertificateRequest) *failure {
 	return nil
 }
 
-// failed deals with a request that failed. It returns true if the issuance is to be tried again now.
+// failed deals with a request that failed. It returns true if the issuance is to be tried again
+// now.
 func (d *decider) failed(next *cmapi.CertificateRequest, f *failure, asked bool) (again bool) {
 	issuing := d.condition(cmapi.CertificateConditionIssuing)
 	counted := d.counted(next, f)
@@ -65,8 +72,10 @@ func (d *decider) failed(next *cmapi.CertificateRequest, f *failure, asked bool)
 	if next == d.rehearsal {
 		issuer = d.RehearsalIssuer
 	}
-	// Times have only seconds: a wish by hand is told from the one that failed by what the request says.
-	again = asked && (counted || d.unanswered(next) || issuing.LastTransitionTime != nil && issuing.LastTransitionTime.After(f.at.Time))
+	// Times have only seconds: a wish by hand is told from the one that failed by what the request
+	// says.
+	again = asked &&
+		(counted || d.unanswered(next) || issuing.LastTransitionTime != nil && issuing.LastTransitionTime.After(f.at.Time))
 	switch {
 	case issuer != nil && issuer.ChangedSince(next.Annotations[issuerAnnotation], f.at.Time):
 		d.forgetFailures()
@@ -121,8 +130,17 @@ func (d *decider) failed(next *cmapi.CertificateRequest, f *failure, asked bool)
 			}
 		}
 		d.look(end, why)
-		message += fmt.Sprintf(". The next attempt is at %s, or %s (attempt %d, %s). To try now: perennial renew %s -n %s",
-			stamp(end), d.whenChanged(next), *d.Status.FailedIssuanceAttempts, f.reason, d.Certificate.Name, d.Certificate.Namespace)
+		message += fmt.Sprintf(
+			". The next attempt is at %s, or %s (attempt %d, %s). To try now: perennial renew %s -n %s",
+			stamp(
+				end,
+			),
+			d.whenChanged(next),
+			*d.Status.FailedIssuanceAttempts,
+			f.reason,
+			d.Certificate.Name,
+			d.Certificate.Namespace,
+		)
 	}
 	d.fail(f.reason, message, true)
 	if d.Failed != "" {
@@ -141,7 +159,8 @@ func (d *decider) whenChanged(next *cmapi.CertificateRequest) string {
 	return "when spec or the issuer change"
 }
 
-// counted reports whether the status has the failure already. The request says which attempt it is; its time alone has only seconds.
+// counted reports whether the status has the failure already. The request says which attempt it is;
+// its time alone has only seconds.
 func (d *decider) counted(next *cmapi.CertificateRequest, f *failure) bool {
 	at, attempts := d.Certificate.Status.LastFailureTime, d.Certificate.Status.FailedIssuanceAttempts
 	if at == nil || attempts == nil || at.Unix() < f.at.Unix() {

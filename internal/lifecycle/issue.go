@@ -28,7 +28,12 @@ func (d *decider) issueIfDue() {
 	asked := issuing != nil && issuing.Status == cmmeta.ConditionTrue
 	held := false
 	if why == nil && !d.plan.at.IsZero() && !d.Now.Before(d.plan.at) {
-		if later := postponed(d.effective(d.present.chain), &d.Certificate.Spec, d.Now); !later.IsZero() && !asked && !d.urgent() {
+		if later := postponed(
+			d.effective(d.present.chain),
+			&d.Certificate.Spec,
+			d.Now,
+		); !later.IsZero() && !asked &&
+			!d.urgent() {
 			d.look(later, "the next renewal window begins")
 			held = true
 		} else {
@@ -42,7 +47,8 @@ func (d *decider) issueIfDue() {
 		d.stillFailed()
 		return // what it failed with is told until then
 	case why == nil && (d.triesAgain() || d.resumes()):
-		// Not the reason of the wish: that one was answered, and another attempt must not pass for a wish that was not.
+		// Not the reason of the wish: that one was answered, and another attempt must not pass for a wish
+		// that was not.
 		why = &violation{reasonRenewing, "Renewing certificate again, as the last attempt failed"}
 	case why == nil:
 		d.rest()
@@ -51,10 +57,11 @@ func (d *decider) issueIfDue() {
 	d.issue(why, asked)
 }
 
-// triesAgain reports whether an issuance that failed, or the next attempt at it, is not over though nothing is wrong with the certificate: somebody asked
-// for it by hand, or its window has ended.
+// triesAgain reports whether an issuance that failed, or the next attempt at it, is not over though
+// nothing is wrong with the certificate: somebody asked for it by hand, or its window has ended.
 func (d *decider) triesAgain() bool {
-	return d.Status.FailedIssuanceAttempts != nil && d.Next != nil && d.owned(d.Next) && d.fits(d.Next, &d.Certificate.Spec)
+	return d.Status.FailedIssuanceAttempts != nil && d.Next != nil && d.owned(d.Next) &&
+		d.fits(d.Next, &d.Certificate.Spec)
 }
 
 // rest is for a Certificate that needs nothing.
@@ -81,7 +88,10 @@ func (d *decider) issue(why *violation, asked bool) {
 	next := d.Next
 	if next != nil && !d.owned(next) {
 		if !d.ofEarlierIncarnation(next) {
-			d.block(reasonNameTaken, fmt.Sprintf("CertificateRequest %q exists, but does not belong to this Certificate: delete it", next.Name))
+			d.block(
+				reasonNameTaken,
+				fmt.Sprintf("CertificateRequest %q exists, but does not belong to this Certificate: delete it", next.Name),
+			)
 			return
 		}
 		d.discard(next)
@@ -98,7 +108,8 @@ func (d *decider) issue(why *violation, asked bool) {
 		csr, err = d.Limits.DecodeCSRPEM(next.Spec.Request)
 		switch {
 		case err != nil || len(d.requestDifferences(next, csr, &d.Certificate.Spec)) > 0:
-			// The spec changed since: what the request would bring is not wanted, and what it failed with may be mended.
+			// The spec changed since: what the request would bring is not wanted, and what it failed with
+			// may be mended.
 			d.discard(next)
 			d.forgetFailures()
 			d.overtaken, next = reissue.SpecChanged, nil
@@ -193,19 +204,28 @@ func (d *decider) request(why *violation, asked bool) {
 		r.Wish = d.rehearsal.Annotations[signer.ManualAnnotation]
 	}
 	if kept.key != nil {
-		r.tell(corev1.EventTypeNormal, "Reused", fmt.Sprintf("Reusing private key stored in existing Secret resource %q", spec.SecretName))
+		r.tell(
+			corev1.EventTypeNormal,
+			"Reused",
+			fmt.Sprintf("Reusing private key stored in existing Secret resource %q", spec.SecretName),
+		)
 	}
 	d.Request = r
 	if d.rehearsal == nil && (!asked || byHand(why.reason)) {
 		r.tell(corev1.EventTypeNormal, "Issuing", baseMessage(why.message))
 	}
-	r.tell(corev1.EventTypeNormal, "Requested", fmt.Sprintf("Created new CertificateRequest resource %q", RequestName(d.Certificate.Name, r.Revision)))
+	r.tell(
+		corev1.EventTypeNormal,
+		"Requested",
+		fmt.Sprintf("Created new CertificateRequest resource %q", RequestName(d.Certificate.Name, r.Revision)),
+	)
 	r.Attempt = 1
 	if n := d.Status.FailedIssuanceAttempts; n != nil {
 		r.Attempt += *n
 	}
 	if d.inProcess() && d.answersAtOnce(nil) {
-		// Failures that were forgotten must not be taken for those of this attempt, nor one that was counted be lost.
+		// Failures that were forgotten must not be taken for those of this attempt, nor one that was
+		// counted be lost.
 		d.HoldStatus = ptr.Equal(d.Certificate.Status.FailedIssuanceAttempts, d.Status.FailedIssuanceAttempts)
 		d.look(d.Now.Add(settleTime), "the request should have been answered by then")
 		return
@@ -214,7 +234,11 @@ func (d *decider) request(why *violation, asked bool) {
 	if kept.key == nil && generated != nil {
 		d.StoreKey.Key = generated
 	}
-	r.tell(corev1.EventTypeNormal, "Generated", fmt.Sprintf("Stored new private key in temporary Secret resource %q", KeySecretName(d.Certificate, r.Revision)))
+	r.tell(
+		corev1.EventTypeNormal,
+		"Generated",
+		fmt.Sprintf("Stored new private key in temporary Secret resource %q", KeySecretName(d.Certificate, r.Revision)),
+	)
 	d.announce(why, "")
 	d.standIn(kept.key)
 }
@@ -234,7 +258,8 @@ func (d *decider) answersAtOnce(cr *cmapi.CertificateRequest) bool {
 	return !d.Settings.ApprovedByOthers || cr != nil && cmapi.CertificateRequestIsApproved(&cr.Status)
 }
 
-// standIn puts a temporary certificate into the Secret, if the Certificate asks for it and the Secret has none at all.
+// standIn puts a temporary certificate into the Secret, if the Certificate asks for it and the
+// Secret has none at all.
 func (d *decider) standIn(key crypto.Signer) {
 	if d.Certificate.Annotations[cmapi.IssueTemporaryCertificateAnnotation] != "true" || d.present.reason == "" {
 		return
@@ -289,12 +314,21 @@ func notAnswered(cr *cmapi.CertificateRequest) string {
 		if c := cmapi.GetCertificateRequestCondition(&cr.Status, signer.ConditionApprovalForbidden); c != nil {
 			return c.Message
 		}
-		return fmt.Sprintf("CertificateRequest %q is not approved: approve it, or let the controller do so by RBAC on signers.cert-manager.io", cr.Name)
+		return fmt.Sprintf(
+			"CertificateRequest %q is not approved: approve it, or let the controller do so by RBAC on signers.cert-manager.io",
+			cr.Name,
+		)
 	}
-	return fmt.Sprintf("no controller of %s has said anything about it: is the one for %s.%s running?", ref.GroupOrDefault(), ref.KindOrDefault(), ref.GroupOrDefault())
+	return fmt.Sprintf(
+		"no controller of %s has said anything about it: is the one for %s.%s running?",
+		ref.GroupOrDefault(),
+		ref.KindOrDefault(),
+		ref.GroupOrDefault(),
+	)
 }
 
-// waitingFor separates, in the message of the Issuing condition, why a certificate is issued from what that waits for.
+// waitingFor separates, in the message of the Issuing condition, why a certificate is issued from
+// what that waits for.
 const waitingFor = ". Waiting: "
 
 func baseMessage(message string) string {
@@ -330,7 +364,8 @@ func (d *decider) complete(next *cmapi.CertificateRequest, key crypto.Signer, ch
 		}
 		return
 	}
-	stored := d.present.reason == "" && d.present.chain[0].Equal(chain[0]) && d.Secret.Annotations[temporaryAnnotation] == ""
+	stored := d.present.reason == "" && d.present.chain[0].Equal(chain[0]) &&
+		d.Secret.Annotations[temporaryAnnotation] == ""
 	if !stored && d.refused(d.secretWrite()) != nil {
 		d.keepKeyOf(next, key)
 		d.announce(why, "")
@@ -417,7 +452,8 @@ func (d *decider) owned(cr *cmapi.CertificateRequest) bool {
 	return metav1.IsControlledBy(cr, d.Certificate)
 }
 
-// ofEarlierIncarnation reports whether the request belongs to a Certificate of this name that was deleted since.
+// ofEarlierIncarnation reports whether the request belongs to a Certificate of this name that was
+// deleted since.
 func (d *decider) ofEarlierIncarnation(cr *cmapi.CertificateRequest) bool {
 	owner := metav1.GetControllerOf(cr)
 	if owner == nil { // it was orphaned, or restored without its owner
@@ -427,7 +463,8 @@ func (d *decider) ofEarlierIncarnation(cr *cmapi.CertificateRequest) bool {
 		strings.HasPrefix(owner.APIVersion, cmmeta.DefaultIssuerGroup+"/")
 }
 
-// RequestName is the name of the CertificateRequest for a revision of a Certificate. It is cert-manager's.
+// RequestName is the name of the CertificateRequest for a revision of a Certificate. It is
+// cert-manager's.
 func RequestName(certificate string, revision int) string {
 	return shorten(certificate, 233) + "-" + strconv.Itoa(revision)
 }

@@ -1,7 +1,9 @@
-// Package lifecycle keeps one Certificate and its Secret as its spec says, from the first request to the last renewal.
+// Package lifecycle keeps one Certificate and its Secret as its spec says, from the first request
+// to the last renewal.
 //
-// There is one reconciler. It observes everything that is known about a Certificate (Observation), decides by a pure function what to
-// do (Decide), and acts. Each write leaves a state that the next pass goes on from, in this process or in one that is started later.
+// There is one reconciler. It observes everything that is known about a Certificate (Observation),
+// decides by a pure function what to do (Decide), and acts. Each write leaves a state that the next
+// pass goes on from, in this process or in one that is started later.
 package lifecycle
 
 import (
@@ -44,8 +46,8 @@ import (
 // which a policy sees to.
 const ownAnnotations = "perennial.dev/"
 
-// issuerAnnotation on a request says which issuer it was made for, and which generation and CA of it,
-// so that a change of the issuer ends the back-off after a refusal.
+// issuerAnnotation on a request says which issuer it was made for, and which generation and CA of
+// it, so that a change of the issuer ends the back-off after a refusal.
 const issuerAnnotation = "perennial.dev/issuer-generation"
 
 // attemptAnnotation on a request says which attempt in a row it is. The first has none.
@@ -88,10 +90,19 @@ const (
 )
 
 // fromCache reads from the cache without a copy and without waiting for our own writes.
-var fromCache = []client.ListOption{client.UnsafeDisableDeepCopy, &client.ListOptions{DisableReadYourWritesConsistency: true}}
+var fromCache = []client.ListOption{
+	client.UnsafeDisableDeepCopy,
+	&client.ListOptions{DisableReadYourWritesConsistency: true},
+}
 
-// SetupWithManager registers the reconciler. Others is the cache of the metadata of Secrets that are not ours.
-func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, others cache.Cache, o controller.Options) error {
+// SetupWithManager registers the reconciler. Others is the cache of the metadata of Secrets that
+// are not ours.
+func (r *Reconciler) SetupWithManager(
+	ctx context.Context,
+	mgr ctrl.Manager,
+	others cache.Cache,
+	o controller.Options,
+) error {
 	owner := func(o client.Object) []string {
 		if ref := metav1.GetControllerOf(o); ref != nil && ref.Kind == "Certificate" {
 			return []string{string(ref.UID)}
@@ -136,22 +147,36 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, oth
 		}
 		return requests
 	}
-	secretChanged := handler.TypedEnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
-		requests := ofOwner(o) // next private keys
-		requests = append(requests, list(ctx, client.InNamespace(o.GetNamespace()), client.MatchingFields{bySecretName: o.GetName()})...)
-		return append(requests, list(ctx, client.InNamespace(o.GetNamespace()), client.MatchingFields{byPasswordSecret: o.GetName()})...)
-	})
-	requestChanged := handler.TypedEnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request {
-		r.forgetKeyOf(o.(*cmapi.CertificateRequest))
-		return ofOwner(o)
-	})
-	issuerChanged := handler.TypedEnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
-		issuer := r.Scope.Of(o.(cmapi.GenericIssuer))
-		return append(list(ctx, issuer.OfIssuer()...), list(ctx, client.MatchingFields{byRehearsal: issuer.Key()})...)
-	})
+	secretChanged := handler.TypedEnqueueRequestsFromMapFunc(
+		func(ctx context.Context, o client.Object) []reconcile.Request {
+			requests := ofOwner(o) // next private keys
+			requests = append(
+				requests,
+				list(ctx, client.InNamespace(o.GetNamespace()), client.MatchingFields{bySecretName: o.GetName()})...)
+			return append(
+				requests,
+				list(ctx, client.InNamespace(o.GetNamespace()), client.MatchingFields{byPasswordSecret: o.GetName()})...)
+		},
+	)
+	requestChanged := handler.TypedEnqueueRequestsFromMapFunc(
+		func(_ context.Context, o client.Object) []reconcile.Request {
+			r.forgetKeyOf(o.(*cmapi.CertificateRequest))
+			return ofOwner(o)
+		},
+	)
+	issuerChanged := handler.TypedEnqueueRequestsFromMapFunc(
+		func(ctx context.Context, o client.Object) []reconcile.Request {
+			issuer := r.Scope.Of(o.(cmapi.GenericIssuer))
+			return append(list(ctx, issuer.OfIssuer()...), list(ctx, client.MatchingFields{byRehearsal: issuer.Key()})...)
+		},
+	)
 	// Who else names the same Secret hears of it when a Certificate comes, goes or names another.
 	rivals := handler.TypedEnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
-		return list(ctx, client.InNamespace(o.GetNamespace()), client.MatchingFields{bySecretName: o.(*cmapi.Certificate).Spec.SecretName})
+		return list(
+			ctx,
+			client.InNamespace(o.GetNamespace()),
+			client.MatchingFields{bySecretName: o.(*cmapi.Certificate).Spec.SecretName},
+		)
 	})
 
 	// When a CA is renewed is when the certificates that end with it are.
@@ -188,7 +213,8 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, oth
 			return nil
 		})).
 		WatchesRawSource(source.Kind(others, client.Object(secrets.Metadata()), secretChanged))
-	return issuer.Watch(b, r.Scope, issuerChanged, issuer.Changed()).Complete(observe.Counted(r.Metrics, name, reconcile.Reconciler(r)))
+	return issuer.Watch(b, r.Scope, issuerChanged, issuer.Changed()).
+		Complete(observe.Counted(r.Metrics, name, reconcile.Reconciler(r)))
 }
 
 // Reconcile looks at one Certificate.
@@ -262,7 +288,12 @@ func (r *Reconciler) observe(ctx context.Context, crt *cmapi.Certificate) (*Obse
 		return o, err
 	}
 	var same cmapi.CertificateList
-	if err := r.Client.List(ctx, &same, append([]client.ListOption{client.InNamespace(crt.Namespace), client.MatchingFields{bySecretName: crt.Spec.SecretName}}, fromCache...)...); err != nil {
+	if err := r.Client.List(
+		ctx,
+		&same,
+		append(
+			[]client.ListOption{client.InNamespace(crt.Namespace), client.MatchingFields{bySecretName: crt.Spec.SecretName}},
+			fromCache...)...); err != nil {
 		return o, fmt.Errorf("list Certificates: %w", err)
 	}
 	for i := range same.Items {
@@ -277,7 +308,12 @@ func (r *Reconciler) observe(ctx context.Context, crt *cmapi.Certificate) (*Obse
 		o.External = r.externalState(ctx, crt)
 	}
 	var keys corev1.SecretList
-	if err := r.Client.List(ctx, &keys, append([]client.ListOption{client.InNamespace(crt.Namespace), client.MatchingFields{byOwner: string(crt.UID)}}, fromCache...)...); err != nil {
+	if err := r.Client.List(
+		ctx,
+		&keys,
+		append(
+			[]client.ListOption{client.InNamespace(crt.Namespace), client.MatchingFields{byOwner: string(crt.UID)}},
+			fromCache...)...); err != nil {
 		return o, fmt.Errorf("list next private keys: %w", err)
 	}
 	for i := range keys.Items {
@@ -295,12 +331,26 @@ func (r *Reconciler) observe(ctx context.Context, crt *cmapi.Certificate) (*Obse
 		o.KeySecrets = append(o.KeySecrets, key)
 	}
 	if jks := jksOf(&crt.Spec); jks != nil {
-		if o.JKSPassword, err = r.password(ctx, crt, "jks", jks.PasswordSecretRef.Name, jks.PasswordSecretRef.Key, jks.Password); err != nil {
+		if o.JKSPassword, err = r.password(
+			ctx,
+			crt,
+			"jks",
+			jks.PasswordSecretRef.Name,
+			jks.PasswordSecretRef.Key,
+			jks.Password,
+		); err != nil {
 			return o, err
 		}
 	}
 	if p12 := pkcs12Of(&crt.Spec); p12 != nil {
-		if o.PKCS12Password, err = r.password(ctx, crt, "pkcs12", p12.PasswordSecretRef.Name, p12.PasswordSecretRef.Key, p12.Password); err != nil {
+		if o.PKCS12Password, err = r.password(
+			ctx,
+			crt,
+			"pkcs12",
+			p12.PasswordSecretRef.Name,
+			p12.PasswordSecretRef.Key,
+			p12.Password,
+		); err != nil {
 			return o, err
 		}
 	}
@@ -364,8 +414,9 @@ func (r *Reconciler) ofCA(ctx context.Context, crt *cmapi.Certificate) []reconci
 	return requests
 }
 
-// observeRequests finds the requests of the Certificate. Those of the present and the next revision are read by name, which waits until
-// the cache has what we wrote; of older ones the cache is good enough.
+// observeRequests finds the requests of the Certificate. Those of the present and the next revision
+// are read by name, which waits until the cache has what we wrote; of older ones the cache is good
+// enough.
 func (r *Reconciler) observeRequests(ctx context.Context, o *Observation) error {
 	crt := o.Certificate
 	get := func(name string) (*cmapi.CertificateRequest, error) {
@@ -398,7 +449,12 @@ func (r *Reconciler) observeRequests(ctx context.Context, o *Observation) error 
 		}
 	}
 	var all cmapi.CertificateRequestList
-	if err := r.Client.List(ctx, &all, append([]client.ListOption{client.InNamespace(crt.Namespace), client.MatchingFields{byOwner: string(crt.UID)}}, fromCache...)...); err != nil {
+	if err := r.Client.List(
+		ctx,
+		&all,
+		append(
+			[]client.ListOption{client.InNamespace(crt.Namespace), client.MatchingFields{byOwner: string(crt.UID)}},
+			fromCache...)...); err != nil {
 		return fmt.Errorf("list CertificateRequests: %w", err)
 	}
 	for i := range all.Items {
@@ -440,34 +496,50 @@ func passwordSecrets(spec *cmapi.CertificateSpec) []string {
 	return names
 }
 
-func (r *Reconciler) password(ctx context.Context, crt *cmapi.Certificate, keystore, name, key string, literal *string) (Password, error) {
+func (r *Reconciler) password(
+	ctx context.Context,
+	crt *cmapi.Certificate,
+	keystore, name, key string,
+	literal *string,
+) (Password, error) {
 	if name == "" {
 		if literal == nil || *literal == "" {
-			return Password{Problem: fmt.Sprintf("spec.keystores.%s needs a password: set password or passwordSecretRef", keystore)}, nil
+			return Password{
+				Problem: fmt.Sprintf("spec.keystores.%s needs a password: set password or passwordSecretRef", keystore),
+			}, nil
 		}
 		return Password{Value: *literal, Source: "spec.keystores." + keystore + ".password"}, nil
 	}
 	secret, err := r.Secrets.Get(ctx, crt.Namespace, name)
 	switch {
 	case apierrors.IsNotFound(err):
-		return Password{Problem: fmt.Sprintf("Secret %q of spec.keystores.%s.passwordSecretRef does not exist: create it with an entry %q", name, keystore, key)}, nil
+		return Password{
+			Problem: fmt.Sprintf(
+				"Secret %q of spec.keystores.%s.passwordSecretRef does not exist: create it with an entry %q",
+				name,
+				keystore,
+				key,
+			),
+		}, nil
 	case err != nil:
 		return Password{}, err
 	case len(secret.Data[key]) == 0:
-		return Password{Problem: fmt.Sprintf("Secret %q of spec.keystores.%s.passwordSecretRef has no entry %q", name, keystore, key)}, nil
+		return Password{
+			Problem: fmt.Sprintf("Secret %q of spec.keystores.%s.passwordSecretRef has no entry %q", name, keystore, key),
+		}, nil
 	}
 	return Password{Value: string(secret.Data[key]), Source: fmt.Sprintf("entry %q of Secret %q", key, name)}, nil
 }
 
-// requestDeleted drops the private key of a request that is gone. A request without finalizers never
-// has a deletion time.
+// requestDeleted drops the private key of a request that is gone. A request without finalizers
+// never has a deletion time.
 func (r *Reconciler) requestDeleted(e event.DeleteEvent) bool {
 	r.dropKey(e.Object.(*cmapi.CertificateRequest))
 	return true
 }
 
-// forgetKeyOf drops the private key in memory of a request that was deleted or answered. A request that was made anew under the same name has
-// another key, which stays.
+// forgetKeyOf drops the private key in memory of a request that was deleted or answered. A request
+// that was made anew under the same name has another key, which stays.
 func (r *Reconciler) forgetKeyOf(cr *cmapi.CertificateRequest) {
 	if cr.DeletionTimestamp == nil {
 		return

@@ -42,9 +42,11 @@ type Observation struct {
 	// External is how an external issuer is whose request failed.
 	External external.State
 
-	// Current is the request that the present revision comes from, Next the one of the revision after it. Either may be nil.
+	// Current is the request that the present revision comes from, Next the one of the revision after
+	// it. Either may be nil.
 	Current, Next *cmapi.CertificateRequest
-	// Rehearsal is the request to the issuer that is to show that it would sign, RehearsalIssuer that issuer. Either may be nil.
+	// Rehearsal is the request to the issuer that is to show that it would sign, RehearsalIssuer that
+	// issuer. Either may be nil.
 	Rehearsal       *cmapi.CertificateRequest
 	RehearsalIssuer *signer.Issuer
 	// Old are the other requests of the Certificate.
@@ -80,13 +82,14 @@ type Password struct {
 
 // Settings are those of the controller that concern the life of a Certificate.
 type Settings struct {
-	// OwnSecrets makes a Certificate without a deletion policy the owner of its Secret, so that both are deleted together.
+	// OwnSecrets makes a Certificate without a deletion policy the owner of its Secret, so that both
+	// are deleted together.
 	OwnSecrets bool
-	// MinBackoff and MaxBackoff bound the time between a failed issuance and the next. It doubles with each. Zero
-	// means 1 hour and 32 hours.
+	// MinBackoff and MaxBackoff bound the time between a failed issuance and the next. It doubles with
+	// each. Zero means 1 hour and 32 hours.
 	MinBackoff, MaxBackoff time.Duration
-	// CopiedAnnotations chooses the annotations that a request gets from its Certificate: prefixes, "*" for all, and with a
-	// minus sign those that are left out. Nil means the default.
+	// CopiedAnnotations chooses the annotations that a request gets from its Certificate: prefixes,
+	// "*" for all, and with a minus sign those that are left out. Nil means the default.
 	CopiedAnnotations []string
 	// ApprovedByOthers says that requests wait for an approval that is not this controller's.
 	ApprovedByOthers bool
@@ -103,15 +106,16 @@ func DefaultCopiedAnnotations() []string {
 	return []string{"*", "-kubectl.kubernetes.io/", "-fluxcd.io/", "-argocd.argoproj.io/"}
 }
 
-// settleTime is how long an in-process signer may take before its request is treated as one that takes long: the status then
-// says that issuance is under way, and the private key is stored.
+// settleTime is how long an in-process signer may take before its request is treated as one that
+// takes long: the status then says that issuance is under way, and the private key is stored.
 const settleTime = 2 * time.Second
 
 // pair is what a Secret holds.
 type pair struct {
 	key   crypto.Signer
 	chain []*x509.Certificate
-	// reason and message say what is wrong with it, by cert-manager's names. Empty if it is a key with its certificate.
+	// reason and message say what is wrong with it, by cert-manager's names. Empty if it is a key with
+	// its certificate.
 	reason, message string
 }
 
@@ -131,15 +135,22 @@ func decodePair(limits pki.Limits, secret *corev1.Secret) pair {
 	var p pair
 	var err error
 	if p.key, err = limits.DecodeKeyPEM(secret.Data[corev1.TLSPrivateKeyKey]); err != nil {
-		p.reason, p.message = reasonInvalidKeyPair, fmt.Sprintf("Issuing certificate as Secret contains invalid private key data: %v", err)
+		p.reason, p.message = reasonInvalidKeyPair, fmt.Sprintf(
+			"Issuing certificate as Secret contains invalid private key data: %v",
+			err,
+		)
 		return p
 	}
 	if p.chain, err = limits.DecodeChainPEM(secret.Data[corev1.TLSCertKey]); err != nil {
-		p.reason, p.message = reasonInvalidCertificate, fmt.Sprintf("Issuing certificate as Secret contains an invalid certificate: %v", err)
+		p.reason, p.message = reasonInvalidCertificate, fmt.Sprintf(
+			"Issuing certificate as Secret contains an invalid certificate: %v",
+			err,
+		)
 		return p
 	}
 	if !pki.SamePublicKey(p.chain[0].PublicKey, p.key.Public()) {
-		p.reason, p.message = reasonInvalidKeyPair, "Issuing certificate as Secret contains a private key that does not match the certificate"
+		p.reason, p.message = reasonInvalidKeyPair, "Issuing certificate as Secret contains a private key that does not "+
+			"match the certificate"
 	}
 	return p
 }
@@ -149,7 +160,12 @@ func keySpec(spec *cmapi.CertificateSpec) (pki.KeySpec, pki.KeyEncoding) {
 	if spec.PrivateKey == nil {
 		return pki.KeySpec{}, ""
 	}
-	return pki.KeySpec{Algorithm: pki.KeyAlgorithm(spec.PrivateKey.Algorithm), Size: spec.PrivateKey.Size}, pki.KeyEncoding(spec.PrivateKey.Encoding)
+	return pki.KeySpec{
+			Algorithm: pki.KeyAlgorithm(spec.PrivateKey.Algorithm),
+			Size:      spec.PrivateKey.Size,
+		}, pki.KeyEncoding(
+			spec.PrivateKey.Encoding,
+		)
 }
 
 // reuseKey reports whether renewal keeps the private key.
@@ -157,7 +173,8 @@ func reuseKey(spec *cmapi.CertificateSpec) bool {
 	return spec.PrivateKey != nil && spec.PrivateKey.RotationPolicy == cmapi.RotationPolicyNever
 }
 
-// RequestOf returns what a spec asks for: the certificate, the private key, and the form in which that is stored.
+// RequestOf returns what a spec asks for: the certificate, the private key, and the form in which
+// that is stored.
 func RequestOf(spec *cmapi.CertificateSpec) (pki.Request, pki.KeySpec, pki.KeyEncoding) {
 	ks, encoding := keySpec(spec)
 	return requestOf(spec), ks, encoding
@@ -219,7 +236,8 @@ func (o *Observation) redundant(csr *x509.CertificateRequest) bool {
 	return ofACME(o.Issuer) && len(pki.WithoutCovered(csr.DNSNames)) < len(pki.DNSNames(csr.DNSNames))
 }
 
-// requestDifferences returns the fields of the spec that the request, whose CSR is csr, does not ask for as the spec does.
+// requestDifferences returns the fields of the spec that the request, whose CSR is csr, does not
+// ask for as the spec does.
 func (o *Observation) requestDifferences(cr *cmapi.CertificateRequest, csr *x509.CertificateRequest,
 	spec *cmapi.CertificateSpec) []string {
 	differences := o.asks(spec).CSRDifferences(csr)
@@ -241,17 +259,20 @@ func (o *Observation) requestDifferences(cr *cmapi.CertificateRequest, csr *x509
 	return o.undeferred(differences)
 }
 
-// durationAdded reports whether the spec asks for another duration than the default, which the request has by
-// leaving it out. That is no reason to replace a certificate, but one to give up a request for it.
+// durationAdded reports whether the spec asks for another duration than the default, which the
+// request has by leaving it out. That is no reason to replace a certificate, but one to give up a
+// request for it.
 func durationAdded(cr *cmapi.CertificateRequest, spec *cmapi.CertificateSpec) bool {
 	return cr.Spec.Duration == nil && spec.Duration != nil && spec.Duration.Duration != cmapi.DefaultCertificateDuration
 }
 
-// http01Annotations begin the names of the annotations by which a Certificate says where its HTTP-01 challenges are answered.
+// http01Annotations begin the names of the annotations by which a Certificate says where its
+// HTTP-01 challenges are answered.
 const http01Annotations = "acme.cert-manager.io/http01-"
 
-// provedOtherwise reports whether, of the labels and annotations of the Certificate, those that decide how the issuer's challenges are solved have
-// changed since the request was made. The request, and the Order after it, have copies.
+// provedOtherwise reports whether, of the labels and annotations of the Certificate, those that
+// decide how the issuer's challenges are solved have changed since the request was made. The
+// request, and the Order after it, have copies.
 func (o *Observation) provedOtherwise(cr *cmapi.CertificateRequest, issuer *signer.Issuer) bool {
 	if issuer == nil || issuer.GetSpec().ACME == nil {
 		return false
@@ -304,7 +325,8 @@ func (o *Observation) revision() int {
 	return *o.Certificate.Status.Revision
 }
 
-// nextKey returns the private key of the request, and the Secret that it is in, if it is in one of its own.
+// nextKey returns the private key of the request, and the Secret that it is in, if it is in one of
+// its own.
 func (o *Observation) nextKey(csr *x509.CertificateRequest, present pair) (crypto.Signer, *corev1.Secret) {
 	for _, secret := range o.KeySecrets {
 		key, err := o.Limits.DecodeKeyPEM(secret.Data[corev1.TLSPrivateKeyKey])
@@ -315,7 +337,8 @@ func (o *Observation) nextKey(csr *x509.CertificateRequest, present pair) (crypt
 	if o.KeyInMemory != nil && pki.SamePublicKey(o.KeyInMemory.Public(), csr.PublicKey) {
 		return o.KeyInMemory, nil
 	}
-	// The key is in use already: it is to be kept, or its certificate was stored and only the status is behind.
+	// The key is in use already: it is to be kept, or its certificate was stored and only the status
+	// is behind.
 	if present.key != nil && pki.SamePublicKey(present.key.Public(), csr.PublicKey) {
 		return present.key, nil
 	}
@@ -348,8 +371,9 @@ func (o *Observation) signedByCA(chain []*x509.Certificate) bool {
 	return by
 }
 
-// trust returns ca.crt for a chain: first the certificate above it, which clients that read only one need, and as long as the issuer
-// changes its CA also those of the others, so that each client trusts servers of both. issued is what came with the chain.
+// trust returns ca.crt for a chain: first the certificate above it, which clients that read only
+// one need, and as long as the issuer changes its CA also those of the others, so that each client
+// trusts servers of both. issued is what came with the chain.
 func (o *Observation) trust(chain []*x509.Certificate, issued []byte) []byte {
 	if o.Issuer != nil && o.Issuer.GetSpec().ACME != nil {
 		return o.Issuer.CAFromChain(chain) // it may be asked for, or no longer, at any time
@@ -385,5 +409,6 @@ func (o *Observation) trust(chain []*x509.Certificate, issued []byte) []byte {
 
 // issued reports whether the request has its certificate.
 func issued(cr *cmapi.CertificateRequest) bool {
-	return cmapi.CertificateRequestReadyReason(&cr.Status) == cmapi.CertificateRequestReasonIssued && len(cr.Status.Certificate) > 0
+	return cmapi.CertificateRequestReadyReason(&cr.Status) == cmapi.CertificateRequestReasonIssued &&
+		len(cr.Status.Certificate) > 0
 }

@@ -10,7 +10,8 @@ import (
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
-// wish is what tells the wish for a certificate, by hand, from others: when it came. It is empty if there is none.
+// wish is what tells the wish for a certificate, by hand, from others: when it came. It is empty if
+// there is none.
 func (d *decider) wish() string {
 	return wishOf(d.condition(cmapi.CertificateConditionIssuing))
 }
@@ -21,8 +22,8 @@ func (d *decider) unanswered(cr *cmapi.CertificateRequest) bool {
 	return wish != "" && wish != cr.Annotations[signer.ManualAnnotation]
 }
 
-// endsPause reports whether somebody wants another attempt for a request that is paused. Nothing was asked of anybody for that yet; the one that
-// follows ends the pause.
+// endsPause reports whether somebody wants another attempt for a request that is paused. Nothing
+// was asked of anybody for that yet; the one that follows ends the pause.
 func (d *decider) endsPause(cr *cmapi.CertificateRequest) bool {
 	return pauseOf(cr) != nil && d.unanswered(cr)
 }
@@ -45,7 +46,8 @@ func (d *decider) pause() {
 	if next != nil && slices.Contains(d.DeleteRequests, next) {
 		next = nil
 	}
-	if d.Request != nil || d.Rehearse != nil || next != nil && cmapi.GetCertificateRequestCondition(&next.Status, cmapi.CertificateRequestConditionReady) == nil {
+	if d.Request != nil || d.Rehearse != nil ||
+		next != nil && cmapi.GetCertificateRequestCondition(&next.Status, cmapi.CertificateRequestConditionReady) == nil {
 		return // nobody has looked at the new request
 	}
 	if next == nil || pauseOf(next) == nil || !d.owned(next) {

@@ -10,7 +10,8 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// Why a certificate is issued, and why it is not ready. They are cert-manager's words, which tools know.
+// Why a certificate is issued, and why it is not ready. They are cert-manager's words, which tools
+// know.
 const (
 	reasonDoesNotExist              = "DoesNotExist"
 	reasonMissingData               = "MissingData"
@@ -58,7 +59,8 @@ func byHand(reason string) bool { return reissue.Cause(reason).ByHand() }
 // violation is the first thing that is wrong with what a Certificate has.
 type violation struct{ reason, message string }
 
-// violated looks for what is wrong with the Secret, in cert-manager's order, but for the age of the certificate.
+// violated looks for what is wrong with the Secret, in cert-manager's order, but for the age of the
+// certificate.
 func violated(o *Observation, p pair) *violation {
 	if p.reason != "" {
 		return &violation{p.reason, p.message}
@@ -85,34 +87,56 @@ func violated(o *Observation, p pair) *violation {
 		return &violation{reasonIncorrectCertificate, issuedForOther(other)}
 	}
 	if revocation.Revoked(o.Secret, p.chain[0]) {
-		return &violation{reasonRevoked, "Issuing certificate as the one in the Secret was revoked when the Certificate that it was issued for was deleted"}
+		return &violation{
+			reasonRevoked,
+			"Issuing certificate as the one in the Secret was revoked when the Certificate that it was issued for was deleted",
+		}
 	}
 	ks, _ := keySpec(spec)
 	if differences := ks.Differences(p.key.Public()); len(differences) > 0 {
-		return &violation{reasonSecretMismatch, fmt.Sprintf("Existing private key is not up to date for spec: %v", differences)}
+		return &violation{
+			reasonSecretMismatch,
+			fmt.Sprintf("Existing private key is not up to date for spec: %v", differences),
+		}
 	}
 	if o.Current == nil {
 		// What it was issued from is gone. The certificate tells less, as issuers change what they sign.
 		if differences := o.undeferred(o.asks(spec).CertificateDifferences(p.chain[0])); len(differences) > 0 {
-			return &violation{reasonSecretMismatch, fmt.Sprintf("Issuing certificate as Existing issued Secret is not up to date for spec: %v", differences)}
+			return &violation{
+				reasonSecretMismatch,
+				fmt.Sprintf("Issuing certificate as Existing issued Secret is not up to date for spec: %v", differences),
+			}
 		}
 		return nil
 	}
 	csr, err := o.Limits.DecodeCSRPEM(o.Current.Spec.Request)
 	if err != nil {
-		return &violation{reasonInvalidCertificateRequest, fmt.Sprintf("Failed to decode current CertificateRequest: %v", err)}
+		return &violation{
+			reasonInvalidCertificateRequest,
+			fmt.Sprintf("Failed to decode current CertificateRequest: %v", err),
+		}
 	}
 	if !pki.SamePublicKey(csr.PublicKey, p.key.Public()) {
-		return &violation{reasonSecretMismatch, "Secret contains a private key that does not match the current CertificateRequest"}
+		return &violation{
+			reasonSecretMismatch,
+			"Secret contains a private key that does not match the current CertificateRequest",
+		}
 	}
 	if differences := o.requestDifferences(o.Current, csr, spec); len(differences) > 0 {
-		return &violation{reasonRequestChanged, fmt.Sprintf("Fields on existing CertificateRequest resource not up to date: %v", differences)}
+		return &violation{
+			reasonRequestChanged,
+			fmt.Sprintf("Fields on existing CertificateRequest resource not up to date: %v", differences),
+		}
 	}
 	return nil
 }
 
 func issuedForOther(name string) string {
-	return fmt.Sprintf("Secret was issued for %q. If this message is not transient, you might have two conflicting Certificates pointing to the same secret.", name)
+	return fmt.Sprintf(
+		"Secret was issued for %q. If this message is not transient, you might have two conflicting Certificates "+
+			"pointing to the same secret.",
+		name,
+	)
 }
 
 // expired says that the certificate is past its end.
@@ -127,8 +151,9 @@ func expiredOn(end time.Time) string {
 	return "Certificate expired on " + end.UTC().Format(time.RFC1123)
 }
 
-// rival returns the Certificate that has the Secret in this one's place, or nil. Of several that name the same Secret it is the one
-// that the Secret was issued for and, before there is such a Secret, the oldest.
+// rival returns the Certificate that has the Secret in this one's place, or nil. Of several that
+// name the same Secret it is the one that the Secret was issued for and, before there is such a
+// Secret, the oldest.
 func rival(o *Observation) *cmapi.Certificate {
 	if len(o.Rivals) == 0 {
 		return nil

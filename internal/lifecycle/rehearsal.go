@@ -14,16 +14,19 @@ import (
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
-// A rehearsal is a request of its own to spec.rehearsalIssuerRef, with a private key of its own that nobody keeps. It stays until the certificate is
-// issued: as long as it is there, and fits the spec, nothing is rehearsed again.
+// A rehearsal is a request of its own to spec.rehearsalIssuerRef, with a private key of its own
+// that nobody keeps. It stays until the certificate is issued: as long as it is there, and fits the
+// spec, nothing is rehearsed again.
 
-// rehearsalPatience is how long a rehearsal issuer may be out of reach before the real one is asked without a rehearsal.
+// rehearsalPatience is how long a rehearsal issuer may be out of reach before the real one is asked
+// without a rehearsal.
 const rehearsalPatience = 30 * time.Minute
 
 // reasonRehearsalFailed: the rehearsal issuer refused what the spec asks for.
 const reasonRehearsalFailed = "RehearsalFailed"
 
-// RehearsalName is the name of the CertificateRequest by which a Certificate is rehearsed. Those of revisions end with a number.
+// RehearsalName is the name of the CertificateRequest by which a Certificate is rehearsed. Those of
+// revisions end with a number.
 func RehearsalName(certificate string) string { return shorten(certificate, 233) + "-rehearsal" }
 
 func nameOf(ref cmmeta.IssuerReference) string {
@@ -38,7 +41,8 @@ func (d *decider) endRehearsal() {
 	d.rehearsal = nil
 }
 
-// rehearsalSettled deals with a rehearsal that is overtaken or has failed. It returns false if nothing is to be requested now.
+// rehearsalSettled deals with a rehearsal that is overtaken or has failed. It returns false if
+// nothing is to be requested now.
 func (d *decider) rehearsalSettled(asked bool) bool {
 	cr := d.rehearsal
 	if cr == nil {
@@ -46,7 +50,10 @@ func (d *decider) rehearsalSettled(asked bool) bool {
 	}
 	if !d.owned(cr) {
 		if !d.ofEarlierIncarnation(cr) {
-			d.block(reasonNameTaken, fmt.Sprintf("CertificateRequest %q exists, but does not belong to this Certificate: delete it", cr.Name))
+			d.block(
+				reasonNameTaken,
+				fmt.Sprintf("CertificateRequest %q exists, but does not belong to this Certificate: delete it", cr.Name),
+			)
 			return false
 		}
 		d.discard(cr)
@@ -64,7 +71,11 @@ func (d *decider) rehearsalSettled(asked bool) bool {
 	if f == nil {
 		return true
 	}
-	f.intro = fmt.Sprintf("The rehearsal at %s has failed, so that %s is not asked: ", nameOf(*d.Certificate.Spec.RehearsalIssuerRef), nameOf(d.Certificate.Spec.IssuerRef))
+	f.intro = fmt.Sprintf(
+		"The rehearsal at %s has failed, so that %s is not asked: ",
+		nameOf(*d.Certificate.Spec.RehearsalIssuerRef),
+		nameOf(d.Certificate.Spec.IssuerRef),
+	)
 	f.reason = reasonRehearsalFailed
 	if !d.failed(cr, f, asked) {
 		return false
@@ -73,7 +84,8 @@ func (d *decider) rehearsalSettled(asked bool) bool {
 	return true
 }
 
-// rehearses reports whether the request asks the rehearsal issuer for what the spec asks the issuer for.
+// rehearses reports whether the request asks the rehearsal issuer for what the spec asks the issuer
+// for.
 func (d *decider) rehearses(cr *cmapi.CertificateRequest) bool {
 	spec := d.Certificate.Spec
 	if spec.RehearsalIssuerRef == nil {
@@ -83,7 +95,8 @@ func (d *decider) rehearses(cr *cmapi.CertificateRequest) bool {
 	return d.fits(cr, &spec)
 }
 
-// fits reports whether a request asks for what the spec does, with a private key as the spec wants it.
+// fits reports whether a request asks for what the spec does, with a private key as the spec wants
+// it.
 func (d *decider) fits(cr *cmapi.CertificateRequest, spec *cmapi.CertificateSpec) bool {
 	csr, err := d.Limits.DecodeCSRPEM(cr.Spec.Request)
 	if err != nil || len(d.requestDifferences(cr, csr, spec)) > 0 {
@@ -93,7 +106,8 @@ func (d *decider) fits(cr *cmapi.CertificateRequest, spec *cmapi.CertificateSpec
 	return len(ks.Differences(csr.PublicKey)) == 0
 }
 
-// known reports whether the spec asks for what was issued before, so that there is nothing to rehearse.
+// known reports whether the spec asks for what was issued before, so that there is nothing to
+// rehearse.
 func (d *decider) known() bool {
 	spec := &d.Certificate.Spec
 	if d.Current != nil {
@@ -108,7 +122,8 @@ func (d *decider) known() bool {
 		len(ks.Differences(d.present.chain[0].PublicKey)) == 0
 }
 
-// rehearsed reports whether the issuer may be asked for the next certificate. If not, it sees to the rehearsal.
+// rehearsed reports whether the issuer may be asked for the next certificate. If not, it sees to
+// the rehearsal.
 func (d *decider) rehearsed(why *violation, asked bool) bool {
 	ref := d.Certificate.Spec.RehearsalIssuerRef
 	if ref == nil || d.known() {
@@ -116,7 +131,13 @@ func (d *decider) rehearsed(why *violation, asked bool) bool {
 		return true
 	}
 	if d.RehearsalIssuer != nil && d.RehearsalIssuer.Type() == signer.TypeSelfSigned {
-		d.block(reasonInvalidSpec, fmt.Sprintf("spec.rehearsalIssuerRef: %s is of type selfSigned, which signs everything: name a staging issuer, or remove it", d.RehearsalIssuer))
+		d.block(
+			reasonInvalidSpec,
+			fmt.Sprintf(
+				"spec.rehearsalIssuerRef: %s is of type selfSigned, which signs everything: name a staging issuer, or remove it",
+				d.RehearsalIssuer,
+			),
+		)
 		return false
 	}
 	if !d.rehearsalSettled(asked) {
@@ -144,23 +165,45 @@ func (d *decider) rehearsed(why *violation, asked bool) bool {
 		if !asked || byHand(why.reason) {
 			d.Rehearse.tell(corev1.EventTypeNormal, "Issuing", baseMessage(why.message))
 		}
-		d.Rehearse.tell(corev1.EventTypeNormal, "Rehearsing", fmt.Sprintf("Created CertificateRequest %q to rehearse the issuance at %s", RehearsalName(d.Certificate.Name), nameOf(*ref)))
+		d.Rehearse.tell(
+			corev1.EventTypeNormal,
+			"Rehearsing",
+			fmt.Sprintf(
+				"Created CertificateRequest %q to rehearse the issuance at %s",
+				RehearsalName(d.Certificate.Name),
+				nameOf(*ref),
+			),
+		)
 		d.awaitRehearsal(why, "")
 		return false
 	case issued(cr):
-		d.before = append(d.before, Event{corev1.EventTypeNormal, "Rehearsed", fmt.Sprintf("The rehearsal at %s has succeeded", nameOf(*ref))})
+		d.before = append(
+			d.before,
+			Event{corev1.EventTypeNormal, "Rehearsed", fmt.Sprintf("The rehearsal at %s has succeeded", nameOf(*ref))},
+		)
 		return true
 	}
 	message := notAnswered(cr)
 	if since := unreachable(cr); !since.IsZero() {
 		end := since.Add(rehearsalPatience)
 		if !d.Now.Before(end) {
-			d.before = append(d.before, Event{corev1.EventTypeWarning, "RehearsalSkipped", fmt.Sprintf("%s cannot be reached since %s, so that %s is asked without a rehearsal: %s",
-				nameOf(*ref), stamp(since), nameOf(d.Certificate.Spec.IssuerRef), message)})
+			d.before = append(
+				d.before,
+				Event{
+					corev1.EventTypeWarning,
+					"RehearsalSkipped",
+					fmt.Sprintf("%s cannot be reached since %s, so that %s is asked without a rehearsal: %s",
+						nameOf(*ref), stamp(since), nameOf(d.Certificate.Spec.IssuerRef), message),
+				},
+			)
 			return true
 		}
 		d.look(end, "a rehearsal issuer that cannot be reached is waited for no longer")
-		message += fmt.Sprintf(". If that lasts, %s is asked without a rehearsal at %s", nameOf(d.Certificate.Spec.IssuerRef), stamp(end))
+		message += fmt.Sprintf(
+			". If that lasts, %s is asked without a rehearsal at %s",
+			nameOf(d.Certificate.Spec.IssuerRef),
+			stamp(end),
+		)
 	}
 	d.awaitRehearsal(why, message)
 	return false
@@ -177,8 +220,8 @@ func (d *decider) awaitRehearsal(why *violation, detail string) {
 		".")+waitingFor+waits)
 }
 
-// unrehearsed says that an issuance goes on without its rehearsal, or is empty. A request is made before its rehearsal has succeeded only if
-// that was not waited for.
+// unrehearsed says that an issuance goes on without its rehearsal, or is empty. A request is made
+// before its rehearsal has succeeded only if that was not waited for.
 func (d *decider) unrehearsed() string {
 	if d.rehearsal == nil || issued(d.rehearsal) {
 		return ""
@@ -186,8 +229,9 @@ func (d *decider) unrehearsed() string {
 	return fmt.Sprintf("without a rehearsal, as %s could not be reached", nameOf(*d.Certificate.Spec.RehearsalIssuerRef))
 }
 
-// unreachable says since when the issuer of a request cannot be reached. External issuers do not say so: of them it is when they were allowed to
-// sign and did not. It is zero if the issuer answers.
+// unreachable says since when the issuer of a request cannot be reached. External issuers do not
+// say so: of them it is when they were allowed to sign and did not. It is zero if the issuer
+// answers.
 func unreachable(cr *cmapi.CertificateRequest) time.Time {
 	says := cmapi.CertificateRequestConditionUnreachable
 	if signer.External(cr.Spec.IssuerRef) {

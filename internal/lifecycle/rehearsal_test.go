@@ -18,7 +18,9 @@ import (
 // staged is an ACME server in the place of the issuer, and a rehearsal at its staging server.
 func (s *scene) staged() *scene {
 	s.ofACME().Certificate.Spec.RehearsalIssuerRef = &cmmeta.IssuerReference{Name: "staging"}
-	staging := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "staging", Namespace: "ns", UID: "staging", Generation: 1}}
+	staging := &cmapi.Issuer{
+		ObjectMeta: metav1.ObjectMeta{Name: "staging", Namespace: "ns", UID: "staging", Generation: 1},
+	}
 	staging.Spec.ACME = &cmacme.ACMEIssuer{}
 	s.RehearsalIssuer = &signer.Issuer{GenericIssuer: staging, Kind: "Issuer", SecretNamespace: "ns"}
 	return s
@@ -36,7 +38,12 @@ func (s *scene) rehearsing() *scene {
 }
 
 func (s *scene) rehearsal(reason string) *scene {
-	c := cmapi.CertificateRequestCondition{Type: "Ready", Status: "False", Reason: reason, Message: "the staging CA says: " + reason}
+	c := cmapi.CertificateRequestCondition{
+		Type:    "Ready",
+		Status:  "False",
+		Reason:  reason,
+		Message: "the staging CA says: " + reason,
+	}
 	switch reason {
 	case "Issued":
 		c.Status, s.Rehearsal.Status.Certificate = "True", []byte("thrown away")
@@ -62,23 +69,29 @@ func TestARehearsalComesBeforeTheIssuer(t *testing.T) {
 		"a new Certificate is rehearsed first": {
 			func(s *scene) { s.staged() }, "rehearse, " + waits, `Waiting: the rehearsal at Issuer "staging"`, "Rehearsing", 0},
 		"nothing else happens until it is over": {
-			func(s *scene) { s.staged().rehearsing().rehearsal("Pending").after(time.Hour) }, waits, "the staging CA says: Pending", "", 0},
+			func(s *scene) { s.staged().rehearsing().rehearsal("Pending").after(time.Hour) }, waits, "the staging CA says: " +
+				"Pending", "", 0},
 		"when it has succeeded the issuer is asked": {
 			func(s *scene) { s.staged().rehearsing().rehearsal("Issued") }, request, "", "Rehearsed", 0},
 		"it is forgotten when the certificate is there": {
-			func(s *scene) { s.staged().rehearsing().rehearsal("Issued").requested().signed() }, "delete web-rehearsal, apply, Ready=True/Ready", "", "", 0},
+			func(s *scene) { s.staged().rehearsing().rehearsal("Issued").requested().signed() }, "delete web-rehearsal, " +
+				"apply, Ready=True/Ready", "", "", 0},
 		"it is not repeated when the issuer fails": {
 			func(s *scene) {
 				s.staged().rehearsing().rehearsal("Issued").requested().failed("Failed").decided().after(time.Hour)
 			}, "delete web-1, store key, request web-1, Ready=False/DoesNotExist, Issuing=True/DoesNotExist", "", "Rehearsed", 0},
 		"a plain renewal is not rehearsed": {
-			func(s *scene) { s.staged().issued().after(61 * day) }, "store key, request web-2, Ready=True/Ready, Issuing=True/Renewing", "", "", 0},
+			func(s *scene) { s.staged().issued().after(61 * day) }, "store key, request web-2, Ready=True/Ready, " +
+				"Issuing=True/Renewing", "", "", 0},
 		"nor is one by hand": {
-			func(s *scene) { s.staged().issued().issuingBecause("ManuallyTriggered") }, "store key, request web-2, Ready=True/Ready, Issuing=True/ManuallyTriggered", "", "", 0},
+			func(s *scene) { s.staged().issued().issuingBecause("ManuallyTriggered") }, "store key, request web-2, " +
+				"Ready=True/Ready, Issuing=True/ManuallyTriggered", "", "", 0},
 		"nor a lost Secret": {
-			func(s *scene) { s.staged().issued().Secret = nil }, "store key, request web-2, Ready=False/DoesNotExist, Issuing=True/DoesNotExist", "", "", 0},
+			func(s *scene) { s.staged().issued().Secret = nil }, "store key, request web-2, Ready=False/DoesNotExist, " +
+				"Issuing=True/DoesNotExist", "", "", 0},
 		"nor a certificate whose request is gone, but which is as the spec says": {
-			func(s *scene) { s.staged().issued().after(61 * day).Current = nil }, "store key, request web-2, Ready=True/Ready, Issuing=True/Renewing", "", "", 0},
+			func(s *scene) { s.staged().issued().after(61 * day).Current = nil }, "store key, request web-2, " +
+				"Ready=True/Ready, Issuing=True/Renewing", "", "", 0},
 		"another name is": {
 			func(s *scene) { s.staged().issued().Certificate.Spec.DNSNames = []string{"other.example.com"} },
 			"rehearse, Ready=False/RequestChanged, Issuing=True/RequestChanged", "", "Rehearsing", 0},
@@ -107,10 +120,12 @@ func TestARehearsalComesBeforeTheIssuer(t *testing.T) {
 			}, "delete web-rehearsal, Ready=True/Ready", "", "", 0},
 
 		"a failure is counted, and the issuer is not asked": {
-			func(s *scene) { s.staged().rehearsing().rehearsal("Failed") }, "Ready=False/DoesNotExist, Issuing=False/RehearsalFailed",
+			func(s *scene) { s.staged().rehearsing().rehearsal("Failed") }, "Ready=False/DoesNotExist, " +
+				"Issuing=False/RehearsalFailed",
 			`The rehearsal at Issuer "staging" has failed, so that Issuer "ca" is not asked: the staging CA says: Failed. The next attempt is at 2026-06-01T13:00:00Z`, "RehearsalFailed", time.Hour},
 		"a denied one is, too": {
-			func(s *scene) { s.staged().rehearsing().rehearsal("Denied") }, "Ready=False/DoesNotExist, Issuing=False/RehearsalFailed", "", "", time.Hour},
+			func(s *scene) { s.staged().rehearsing().rehearsal("Denied") }, "Ready=False/DoesNotExist, " +
+				"Issuing=False/RehearsalFailed", "", "", time.Hour},
 		"it is counted once": {
 			func(s *scene) { s.staged().rehearsing().rehearsal("Failed").decided().after(time.Minute) }, "Ready=False/DoesNotExist, Issuing=False/RehearsalFailed", "attempt 1", "", time.Hour},
 		"after the back-off it is rehearsed again": {
@@ -200,7 +215,11 @@ func TestARehearsalComesBeforeTheIssuer(t *testing.T) {
 			if got := outcome(d); got != test.want {
 				t.Errorf("decided:\n  %s\nwant:\n  %s", got, test.want)
 			}
-			if c := cmapi.GetCertificateCondition(&d.Status, "Issuing"); test.message != "" && (c == nil || !strings.Contains(c.Message, test.message)) {
+			if c := cmapi.GetCertificateCondition(
+				&d.Status,
+				"Issuing",
+			); test.message != "" &&
+				(c == nil || !strings.Contains(c.Message, test.message)) {
 				t.Errorf("the condition is %+v", c)
 			}
 			if events := fmt.Sprint(eventsOf(d)); test.event != "" && !strings.Contains(events, test.event+" ") {

@@ -21,8 +21,8 @@ import (
 
 // schedule is when a certificate is to be renewed.
 type schedule struct {
-	// at is zero if it is never renewed by time: renewal is disabled, or the certificate ends with its CA, so that a new
-	// one would not live longer.
+	// at is zero if it is never renewed by time: renewal is disabled, or the certificate ends with its
+	// CA, so that a new one would not live longer.
 	at time.Time
 	// capped says that the certificate ends with its CA, earlier than was asked for.
 	capped bool
@@ -31,20 +31,23 @@ type schedule struct {
 	withCA time.Time
 	// windowErr says why no renewal window fits. at is then the time without windows.
 	windowErr error
-	// overruled says that renewBefore or its percentage is not followed, as the CA suggests when to renew, and they ask for more than half of
-	// the life.
+	// overruled says that renewBefore or its percentage is not followed, as the CA suggests when to
+	// renew, and they ask for more than half of the life.
 	overruled bool
-	// held says that it would be earlier if the CA had not wanted the certificates before to be renewed at once, too.
+	// held says that it would be earlier if the CA had not wanted the certificates before to be
+	// renewed at once, too.
 	held bool
 	// early says that the spec asks for renewal so early, or not before the end of its life, that it
 	// is not followed.
 	early bool
-	// backdated says that it would be earlier, and in vain, as the certificate was near its end by our clock when it was issued.
+	// backdated says that it would be earlier, and in vain, as the certificate was near its end by our
+	// clock when it was issued.
 	backdated bool
 }
 
 const (
-	// Renewals of certificates that were issued at the same time are spread over this part of their life,
+	// Renewals of certificates that were issued at the same time are spread over this part of their
+	// life,
 	jitterFraction = 50
 	// but over no more than this.
 	maxJitter = 12 * time.Hour
@@ -59,22 +62,32 @@ const (
 	soonestFraction = 10
 	// Whatever the CA suggests, a certificate is renewed when this part of its life is left.
 	suggestedFraction = 5
-	// A certificate that follows one that the CA wanted to be renewed at once is not renewed at once again: a CA with a wrong clock would be asked for
-	// certificates without end. How long it is left in use doubles with each in a row,
+	// A certificate that follows one that the CA wanted to be renewed at once is not renewed at once
+	// again: a CA with a wrong clock would be asked for certificates without end. How long it is left
+	// in use doubles with each in a row,
 	firstHold = time.Hour
 	// up to this,
 	maxHold = 24 * time.Hour
-	// or this part of its life. One that was issued in one of its windows is not renewed in the same for the sake of it: that takes maxHold at least, or
-	// this part of its life. And one that is due when it is issued is left in use for firstHold, or this part.
+	// or this part of its life. One that was issued in one of its windows is not renewed in the same
+	// for the sake of it: that takes maxHold at least, or this part of its life. And one that is due
+	// when it is issued is left in use for firstHold, or this part.
 	holdFraction = 8
 )
 
-// renewal returns when the certificate is to be renewed. The time is the same whenever it is asked for: what is random in it
-// follows from the UID of the Certificate and the serial number of the certificate. ca is the issuer's CA, if it is one that
-// signs itself, and signedByCA whether it signed this certificate. suggested is when the CA wants it to be renewed, RFC 9773, nil if it
+// renewal returns when the certificate is to be renewed. The time is the same whenever it is asked
+// for: what is random in it follows from the UID of the Certificate and the serial number of the
+// certificate. ca is the issuer's CA, if it is one that signs itself, and signedByCA whether it
+// signed this certificate. suggested is when the CA wants it to be renewed, RFC 9773, nil if it
 // does not say. asked is when it was asked for by our clock, zero if that is not known.
-func renewal(cert *x509.Certificate, spec *cmapi.CertificateSpec, uid types.UID, asked time.Time, ca *cmapi.CAIssuerStatus, signedByCA bool,
-	suggested *cmapi.CertificateACMEARIStatus) schedule {
+func renewal(
+	cert *x509.Certificate,
+	spec *cmapi.CertificateSpec,
+	uid types.UID,
+	asked time.Time,
+	ca *cmapi.CAIssuerStatus,
+	signedByCA bool,
+	suggested *cmapi.CertificateACMEARIStatus,
+) schedule {
 	var s schedule
 	life := cert.NotAfter.Sub(cert.NotBefore)
 	if life <= 0 {
@@ -87,7 +100,8 @@ func renewal(cert *x509.Certificate, spec *cmapi.CertificateSpec, uid types.UID,
 	if ca != nil {
 		switch {
 		case signedByCA:
-			s.capped = !cert.NotAfter.Before(ca.NotAfter.Time.Truncate(time.Second)) && signer.Capped(spec.DurationOrDefault(), life)
+			s.capped = !cert.NotAfter.Before(ca.NotAfter.Time.Truncate(time.Second)) &&
+				signer.Capped(spec.DurationOrDefault(), life)
 		default:
 			replaced = ca.Since.Add(afterCA(life, stable))
 		}
@@ -233,10 +247,16 @@ func windowOf(suggested *cmapi.CertificateACMEARIStatus) *cmapi.ACMERenewalWindo
 	return w
 }
 
-// atOnce is what is to be remembered of a certificate that is replaced now, if the CA wanted that at once: in a window that was over when the CA told of
-// it, or ends soon after the certificate began. was is what the status says of it, and life is how long the new one lives. The clock is ours, as that of
-// the CA may be the reason.
-func atOnce(was *cmapi.CertificateStatus, suggested *cmapi.CertificateACMEARIStatus, life time.Duration, now time.Time) *cmapi.ACMERenewalAtOnce {
+// atOnce is what is to be remembered of a certificate that is replaced now, if the CA wanted that
+// at once: in a window that was over when the CA told of it, or ends soon after the certificate
+// began. was is what the status says of it, and life is how long the new one lives. The clock is
+// ours, as that of the CA may be the reason.
+func atOnce(
+	was *cmapi.CertificateStatus,
+	suggested *cmapi.CertificateACMEARIStatus,
+	life time.Duration,
+	now time.Time,
+) *cmapi.ACMERenewalAtOnce {
 	w := windowOf(suggested)
 	if w == nil {
 		return nil
@@ -260,7 +280,8 @@ func atOnce(was *cmapi.CertificateStatus, suggested *cmapi.CertificateACMEARISta
 	return next
 }
 
-// rememberAtOnce has the status that is about a certificate that was issued now say whether the CA wanted that at once.
+// rememberAtOnce has the status that is about a certificate that was issued now say whether the CA
+// wanted that at once.
 func (d *decider) rememberAtOnce(next *x509.Certificate) {
 	suggested := d.suggested()
 	d.Status.ACME = nil // it was about the one before
@@ -279,25 +300,44 @@ func (d *decider) rememberAtOnce(next *x509.Certificate) {
 // heldMessage says why a certificate is not renewed when the CA suggests it.
 func (d *decider) heldMessage() string {
 	ari := d.suggested()
-	return fmt.Sprintf("The ACME server suggests renewal between %s and %s, and has wanted the certificate before to be renewed at once, too (%d in a row, since %s). This one is renewed "+
-		"at %s. The clock of the server or what it says of renewals may be wrong: have it mended, or set renewalInformationSource: None on the issuer",
-		stamp(ari.SuggestedWindow.Start.Time), stamp(ari.SuggestedWindow.End.Time), ari.AtOnce.Renewals, stamp(ari.AtOnce.Since.Time), stamp(d.plan.at))
+	return fmt.Sprintf(
+		"The ACME server suggests renewal between %s and %s, and has wanted the certificate before to be renewed at "+
+			"once, too (%d in a row, since %s). This one is renewed "+
+			"at %s. The clock of the server or what it says of renewals may be wrong: have it mended, or set "+
+			"renewalInformationSource: None on the issuer",
+		stamp(
+			ari.SuggestedWindow.Start.Time,
+		),
+		stamp(ari.SuggestedWindow.End.Time),
+		ari.AtOnce.Renewals,
+		stamp(ari.AtOnce.Since.Time),
+		stamp(d.plan.at),
+	)
 }
 
 // backdatedMessage says why a certificate is left in use that is due by its own instants.
 func (d *decider) backdatedMessage() string {
 	leaf := d.present.chain[0]
-	return fmt.Sprintf("The certificate, asked for at %s, is valid from %s to %s and so was to be renewed when it was issued. The clock of the CA is wrong, or that of this cluster: "+
-		"mend it. Until then it is renewed again and again, next at %s", stamp(d.from.CreationTimestamp.Time), stamp(leaf.NotBefore), stamp(leaf.NotAfter), stamp(d.plan.at))
+	return fmt.Sprintf(
+		"The certificate, asked for at %s, is valid from %s to %s and so was to be renewed when it was issued. The "+
+			"clock of the CA is wrong, or that of this cluster: "+
+			"mend it. Until then it is renewed again and again, next at %s",
+		stamp(d.from.CreationTimestamp.Time),
+		stamp(leaf.NotBefore),
+		stamp(leaf.NotAfter),
+		stamp(d.plan.at),
+	)
 }
 
-// suggested is when the CA wants the present certificate to be renewed, nil if it does not say, or is not to be asked. It holds while the issuer is away.
+// suggested is when the CA wants the present certificate to be renewed, nil if it does not say, or
+// is not to be asked. It holds while the issuer is away.
 func (d *decider) suggested() *cmapi.CertificateACMEARIStatus {
 	if d.Status.ACME == nil || d.Status.ACME.ARI == nil || signer.External(d.Certificate.Spec.IssuerRef) {
 		return nil
 	}
 	if d.Issuer != nil {
-		if spec := d.Issuer.GetSpec().ACME; spec == nil || spec.RenewalInformationSource == cmacme.ACMERenewalInformationSourceNone {
+		if spec := d.Issuer.GetSpec().ACME; spec == nil ||
+			spec.RenewalInformationSource == cmacme.ACMERenewalInformationSourceNone {
 			return nil
 		}
 	}
@@ -311,14 +351,16 @@ func (d *decider) suggested() *cmapi.CertificateACMEARIStatus {
 	return ari
 }
 
-// urgent reports whether the CA wanted the renewal to be over by now, as it does before it revokes a certificate.
+// urgent reports whether the CA wanted the renewal to be over by now, as it does before it revokes
+// a certificate.
 func (d *decider) urgent() bool {
 	w := windowOf(d.suggested())
 	return w != nil && !d.Now.Before(w.End.Time)
 }
 
-// chosen is a random moment of a window, RFC 9773 section 4.2. It is another only if the window is. Of a window that lies on both sides of the middle
-// of the certificate's life only what comes after that counts: some CAs suggest all of a short life, of which the first moments would do as well.
+// chosen is a random moment of a window, RFC 9773 section 4.2. It is another only if the window is.
+// Of a window that lies on both sides of the middle of the certificate's life only what comes after
+// that counts: some CAs suggest all of a short life, of which the first moments would do as well.
 func chosen(w *cmapi.ACMERenewalWindow, middle time.Time, uid, serial string) time.Time {
 	from := w.Start.Time
 	if from.Before(middle) && middle.Before(w.End.Time) {
@@ -358,8 +400,9 @@ func stableFraction(parts ...string) float64 {
 	return float64(x>>11) / (1 << 53)
 }
 
-// postponed returns when a renewal that is due may happen, if its windows demand a later time than now: the beginning of the
-// next window, unless the certificate would be too near to its end then. It is zero if the renewal may happen now.
+// postponed returns when a renewal that is due may happen, if its windows demand a later time than
+// now: the beginning of the next window, unless the certificate would be too near to its end then.
+// It is zero if the renewal may happen now.
 func postponed(cert *x509.Certificate, spec *cmapi.CertificateSpec, now time.Time) time.Time {
 	if spec.Renewal == nil || len(spec.Renewal.Windows) == 0 {
 		return time.Time{}
@@ -384,10 +427,15 @@ func postponed(cert *x509.Certificate, spec *cmapi.CertificateSpec, now time.Tim
 	return next
 }
 
-// intoWindow moves a renewal time into the latest window before it, but to no moment before earliest, or else into the first window after it that begins
-// before notAfter. Inside a window it takes a moment of the first half, which stable in [0, 1) chooses. A later window is taken before an earlier one if it
-// alone lies between from and to, which may be zero.
-func intoWindow(at, earliest, notAfter, from, to time.Time, spec []cmapi.CertificateRenewalWindows, stable float64) (time.Time, error) {
+// intoWindow moves a renewal time into the latest window before it, but to no moment before
+// earliest, or else into the first window after it that begins before notAfter. Inside a window it
+// takes a moment of the first half, which stable in [0, 1) chooses. A later window is taken before
+// an earlier one if it alone lies between from and to, which may be zero.
+func intoWindow(
+	at, earliest, notAfter, from, to time.Time,
+	spec []cmapi.CertificateRenewalWindows,
+	stable float64,
+) (time.Time, error) {
 	windows, err := parseWindows(spec)
 	if err != nil {
 		return time.Time{}, err
@@ -416,8 +464,12 @@ func intoWindow(at, earliest, notAfter, from, to time.Time, spec []cmapi.Certifi
 	case !after.IsZero():
 		return after, nil
 	}
-	return time.Time{}, fmt.Errorf("no window of spec.renewal.windows lies between %s and %s: the certificate will be renewed at %s, outside of them",
-		stamp(earliest), stamp(notAfter), stamp(at))
+	return time.Time{}, fmt.Errorf(
+		"no window of spec.renewal.windows lies between %s and %s: the certificate will be renewed at %s, outside of them",
+		stamp(earliest),
+		stamp(notAfter),
+		stamp(at),
+	)
 }
 
 // window is a time that comes again and again.
@@ -449,10 +501,12 @@ func (w window) latestStart(from, to time.Time) time.Time {
 	return w.cron.Next(low)
 }
 
-// cronParser knows the five fields minute, hour, day of month, month and day of week, and no @daily or seconds.
+// cronParser knows the five fields minute, hour, day of month, month and day of week, and no @daily
+// or seconds.
 var cronParser = cron.NewParser(cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow)
 
-// maxCron is the length of a cron expression that is looked at. Lists of all minutes, hours, days and months fit.
+// maxCron is the length of a cron expression that is looked at. Lists of all minutes, hours, days
+// and months fit.
 const maxCron = 512
 
 func parseWindows(spec []cmapi.CertificateRenewalWindows) ([]window, error) {
@@ -475,7 +529,10 @@ func parseWindow(s cmapi.CertificateRenewalWindows) (window, error) {
 	}
 	location, err := time.LoadLocation(zone)
 	if err != nil || zone == "Local" {
-		return window{}, fmt.Errorf("timezone: %q is no time zone: write a name of the IANA database, such as Europe/Berlin", s.Timezone)
+		return window{}, fmt.Errorf(
+			"timezone: %q is no time zone: write a name of the IANA database, such as Europe/Berlin",
+			s.Timezone,
+		)
 	}
 	if strings.Contains(s.Cron, "TZ=") {
 		return window{}, errors.New("cron: the time zone belongs into the field timezone")
@@ -485,7 +542,11 @@ func parseWindow(s cmapi.CertificateRenewalWindows) (window, error) {
 	}
 	parsed, err := cronParser.Parse(s.Cron)
 	if err != nil {
-		return window{}, fmt.Errorf("cron: %q: %w; write minute, hour, day of month, month and day of week, such as \"0 2 * * 6\"", s.Cron, err)
+		return window{}, fmt.Errorf(
+			"cron: %q: %w; write minute, hour, day of month, month and day of week, such as \"0 2 * * 6\"",
+			s.Cron,
+			err,
+		)
 	}
 	parsed.(*cron.SpecSchedule).Location = location
 	if parsed.Next(time.Unix(0, 0)).IsZero() {

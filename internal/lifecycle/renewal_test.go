@@ -26,7 +26,10 @@ func validFor(life time.Duration) *x509.Certificate {
 func duration(d time.Duration) *metav1.Duration { return &metav1.Duration{Duration: d} }
 
 func weekly(zone, cron string, length time.Duration) *cmapi.CertificateRenewal {
-	return &cmapi.CertificateRenewal{Policy: "RenewBefore", Windows: []cmapi.CertificateRenewalWindows{{Timezone: zone, Cron: cron, WindowDuration: duration(length)}}}
+	return &cmapi.CertificateRenewal{
+		Policy:  "RenewBefore",
+		Windows: []cmapi.CertificateRenewalWindows{{Timezone: zone, Cron: cron, WindowDuration: duration(length)}},
+	}
 }
 
 func TestRenewalIsBetweenAnEarliestAndALatestTime(t *testing.T) {
@@ -117,15 +120,17 @@ func TestRenewalWaitsForItsWindow(t *testing.T) {
 			if test.from.IsZero() != s.at.IsZero() || s.at.Before(test.from) || s.at.After(test.to) {
 				t.Errorf("renewal at %s, want between %s and %s", s.at, test.from, test.to)
 			}
-			if test.err == "" && s.windowErr != nil || test.err != "" && (s.windowErr == nil || !strings.Contains(s.windowErr.Error(), test.err)) {
+			if test.err == "" && s.windowErr != nil ||
+				test.err != "" && (s.windowErr == nil || !strings.Contains(s.windowErr.Error(), test.err)) {
 				t.Errorf("error %v, want %q", s.windowErr, test.err)
 			}
 		})
 	}
 }
 
-// TestACertificateIsInUseForAWhileBeforeItIsRenewed renews one again and again, from whatever moment of a week on. That it was issued in one of its
-// windows, or by a CA whose clock is wrong, must not have it renewed in the next moment.
+// TestACertificateIsInUseForAWhileBeforeItIsRenewed renews one again and again, from whatever
+// moment of a week on. That it was issued in one of its windows, or by a CA whose clock is wrong,
+// must not have it renewed in the next moment.
 func TestACertificateIsInUseForAWhileBeforeItIsRenewed(t *testing.T) {
 	for name, test := range map[string]struct {
 		life    time.Duration
@@ -147,8 +152,22 @@ func TestACertificateIsInUseForAWhileBeforeItIsRenewed(t *testing.T) {
 				now := monday.Add(time.Duration(begin) * 30 * time.Minute)
 				first := now
 				for n := range int64(10) {
-					cert := &x509.Certificate{NotBefore: now.Add(-test.behind), NotAfter: now.Add(test.life - test.behind), SerialNumber: big.NewInt(int64(begin)*100 + n)}
-					if at := renewal(cert, &cmapi.CertificateSpec{Renewal: test.renewal}, "uid", now, nil, false, nil).at; at.After(now) {
+					cert := &x509.Certificate{
+						NotBefore:    now.Add(-test.behind),
+						NotAfter:     now.Add(test.life - test.behind),
+						SerialNumber: big.NewInt(int64(begin)*100 + n),
+					}
+					if at := renewal(
+						cert,
+						&cmapi.CertificateSpec{Renewal: test.renewal},
+						"uid",
+						now,
+						nil,
+						false,
+						nil,
+					).at; at.After(
+						now,
+					) {
 						now = at
 					}
 				}
@@ -205,7 +224,9 @@ func FuzzWindow(f *testing.F) {
 	f.Add("Local", "TZ=UTC 0 0 * * *")
 	f.Add("UTC", "0 0 29 2 *")
 	f.Fuzz(func(t *testing.T, zone, cron string) {
-		w, err := parseWindow(cmapi.CertificateRenewalWindows{Timezone: zone, Cron: cron, WindowDuration: duration(time.Hour)})
+		w, err := parseWindow(
+			cmapi.CertificateRenewalWindows{Timezone: zone, Cron: cron, WindowDuration: duration(time.Hour)},
+		)
 		if err != nil {
 			return
 		}
@@ -342,11 +363,29 @@ func TestACAThatAlwaysWantsRenewalAtOnceIsFollowedOnceAndThenEverLater(t *testin
 				} else {
 					ari = &cmapi.CertificateACMEARIStatus{}
 				}
-				was = cmapi.CertificateStatus{NotBefore: ptr.To(metav1.NewTime(cert.NotBefore)), NotAfter: ptr.To(metav1.NewTime(cert.NotAfter))}
+				was = cmapi.CertificateStatus{
+					NotBefore: ptr.To(metav1.NewTime(cert.NotBefore)),
+					NotAfter:  ptr.To(metav1.NewTime(cert.NotAfter)),
+				}
 				for { // the CA is asked every six hours
 					start, end := test.suggests(begins, now)
-					ari.LastChecked, ari.SuggestedWindow = ptr.To(metav1.NewTime(now)), &cmapi.ACMERenewalWindow{Start: ptr.To(metav1.NewTime(start)), End: ptr.To(metav1.NewTime(end))}
-					if at := renewal(cert, &cmapi.CertificateSpec{}, "uid", time.Time{}, nil, false, ari).at; !at.After(now.Add(6 * time.Hour)) {
+					ari.LastChecked, ari.SuggestedWindow = ptr.To(
+						metav1.NewTime(now),
+					), &cmapi.ACMERenewalWindow{
+						Start: ptr.To(metav1.NewTime(start)),
+						End:   ptr.To(metav1.NewTime(end)),
+					}
+					if at := renewal(
+						cert,
+						&cmapi.CertificateSpec{},
+						"uid",
+						time.Time{},
+						nil,
+						false,
+						ari,
+					).at; !at.After(
+						now.Add(6 * time.Hour),
+					) {
 						if at.After(now) {
 							now = at
 						}
@@ -388,9 +427,13 @@ func TestWhatIsRememberedOfRenewalsAtOnce(t *testing.T) {
 		"the thousandth, too":                             {&cmapi.CertificateACMEARIStatus{LastChecked: at(0), SuggestedWindow: window(-2*time.Hour, -time.Hour), AtOnce: once(999, 0)}, 1000, day},
 	} {
 		t.Run(name, func(t *testing.T) {
-			was := &cmapi.CertificateStatus{NotBefore: ptr.To(metav1.NewTime(monday)), NotAfter: ptr.To(metav1.NewTime(monday.Add(90 * day)))}
+			was := &cmapi.CertificateStatus{
+				NotBefore: ptr.To(metav1.NewTime(monday)),
+				NotAfter:  ptr.To(metav1.NewTime(monday.Add(90 * day))),
+			}
 			got := atOnce(was, test.ari, 90*day, now)
-			if (got == nil) != (test.renewals == 0) || got != nil && (got.Renewals != test.renewals || !got.NotBefore.Time.Equal(now.Add(test.hold))) {
+			if (got == nil) != (test.renewals == 0) ||
+				got != nil && (got.Renewals != test.renewals || !got.NotBefore.Time.Equal(now.Add(test.hold))) {
 				t.Errorf("it is %+v", got)
 			}
 			if got != nil && (got.Renewals == 1) != got.Since.Time.Equal(now) {

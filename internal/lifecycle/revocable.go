@@ -12,10 +12,12 @@ import (
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
-// conditionNotRevocable is the condition, ours, of a Certificate that asks for a revocation which its issuer does not offer.
+// conditionNotRevocable is the condition, ours, of a Certificate that asks for a revocation which
+// its issuer does not offer.
 const conditionNotRevocable cmapi.CertificateConditionType = "NotRevocable"
 
-// provideRevocation sees to it that what is to be revoked when the Certificate is deleted is known then.
+// provideRevocation sees to it that what is to be revoked when the Certificate is deleted is known
+// then.
 func (d *decider) provideRevocation() {
 	spec := d.Certificate.Spec.Revocation
 	if spec == nil || !spec.OnDelete {
@@ -40,8 +42,12 @@ func (d *decider) provideRevocation() {
 		cmapi.RemoveCertificateCondition(&d.Status, conditionNotRevocable)
 		return
 	}
-	message := fmt.Sprintf("spec.revocation.onDelete asks for a revocation, which %s %q does not offer, as it is not an ACME issuer of Perennial: name one, or remove spec.revocation",
-		ref.KindOrDefault(), ref.Name)
+	message := fmt.Sprintf(
+		"spec.revocation.onDelete asks for a revocation, which %s %q does not offer, as it is not an ACME issuer of "+
+			"Perennial: name one, or remove spec.revocation",
+		ref.KindOrDefault(),
+		ref.Name,
+	)
 	if cmapi.GetCertificateCondition(&d.Status, conditionNotRevocable) == nil && !d.HoldStatus {
 		d.tell(corev1.EventTypeWarning, "NotRevocable", message)
 	}

@@ -40,7 +40,8 @@ func TestWhatIsRevokedOnDeletionIsKnownBefore(t *testing.T) {
 	for name, test := range map[string]struct {
 		scene     func(*scene)
 		finalizer bool
-		// revocable says that the status has the certificate of the Secret, and condition that it says that it cannot be revoked.
+		// revocable says that the status has the certificate of the Secret, and condition that it says
+		// that it cannot be revoked.
 		revocable, condition bool
 	}{
 		"nobody asks for it":             {func(s *scene) { s.ofACME().issued() }, false, false, false},

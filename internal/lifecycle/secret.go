@@ -26,8 +26,8 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// secretManager is the field manager of all that we write into the Secrets of Certificates. It is cert-manager's, so that what
-// that wrote is ours to change.
+// secretManager is the field manager of all that we write into the Secrets of Certificates. It is
+// cert-manager's, so that what that wrote is ours to change.
 const secretManager = "cert-manager-certificates-issuing"
 
 // temporaryLife is how long a stand-in is valid. It is replaced as soon as the issuer answers.
@@ -38,8 +38,8 @@ type secretConfig struct {
 	labels, annotations map[string]string
 	data                map[string][]byte
 	owner               *metav1.OwnerReference
-	// keystores has the names of the entries in data that differ each time they are made. Their values are nil until
-	// encodeKeystores makes them.
+	// keystores has the names of the entries in data that differ each time they are made. Their values
+	// are nil until encodeKeystores makes them.
 	keystores []string
 }
 
@@ -144,8 +144,8 @@ func issuerOf(secret *corev1.Secret) cmmeta.IssuerReference {
 	}
 }
 
-// keepBytes returns the private key as the Secret has it, if that is the same key in the same form: what somebody wrote with
-// other line ends stays.
+// keepBytes returns the private key as the Secret has it, if that is the same key in the same form:
+// what somebody wrote with other line ends stays.
 func keepBytes(o *Observation, key crypto.Signer, encoded []byte) []byte {
 	had := o.Secret.Data[corev1.TLSPrivateKeyKey]
 	was, err := o.Limits.DecodeKeyPEM(had)
@@ -169,7 +169,8 @@ func keepChain(o *Observation, chain []*x509.Certificate, encoded []byte) []byte
 	return pki.PEMForAll(had)
 }
 
-// detailsOf are the annotations that describe a certificate. Some of them are there even if empty, as cert-manager has it.
+// detailsOf are the annotations that describe a certificate. Some of them are there even if empty,
+// as cert-manager has it.
 func detailsOf(cert *x509.Certificate) (map[string]string, error) {
 	subject := cert.Subject
 	var ips, uris []string
@@ -288,9 +289,19 @@ func encodeKeystores(o *Observation, c *Content, cfg *secretConfig) error {
 		case cmapi.JKSTruststoreKey:
 			data, err = pki.EncodeJKSTruststore(o.jksOptions(), cas)
 		case cmapi.PKCS12SecretKey:
-			data, err = pki.EncodePKCS12(pki.PKCS12Profile(pkcs12Of(&o.Certificate.Spec).Profile), o.PKCS12Password.Value, c.Key, c.Chain, cas)
+			data, err = pki.EncodePKCS12(
+				pki.PKCS12Profile(pkcs12Of(&o.Certificate.Spec).Profile),
+				o.PKCS12Password.Value,
+				c.Key,
+				c.Chain,
+				cas,
+			)
 		case cmapi.PKCS12TruststoreKey:
-			data, err = pki.EncodePKCS12Truststore(pki.PKCS12Profile(pkcs12Of(&o.Certificate.Spec).Profile), o.PKCS12Password.Value, cas)
+			data, err = pki.EncodePKCS12Truststore(
+				pki.PKCS12Profile(pkcs12Of(&o.Certificate.Spec).Profile),
+				o.PKCS12Password.Value,
+				cas,
+			)
 		}
 		if err != nil {
 			return fault.Misconfiguredf(reasonKeystore,
@@ -349,7 +360,8 @@ func openKeystore(o *Observation, c *Content, cas []*x509.Certificate, entry str
 	return pki.CheckPKCS12Truststore(data, o.PKCS12Password.Value, cas)
 }
 
-// driftOf says in what the Secret is not what c says that it is to be, or "". It looks at what we own, and at what we should own.
+// driftOf says in what the Secret is not what c says that it is to be, or "". It looks at what we
+// own, and at what we should own.
 func driftOf(o *Observation, c *Content) string {
 	cfg, err := configOf(o, c)
 	if err != nil {
@@ -402,7 +414,8 @@ func driftOf(o *Observation, c *Content) string {
 	if cfg.owner != nil {
 		wantOwner[string(cfg.owner.UID)] = true
 		if !slices.ContainsFunc(o.Secret.OwnerReferences, func(r metav1.OwnerReference) bool {
-			return r.UID == cfg.owner.UID && r.Name == cfg.owner.Name && r.Kind == cfg.owner.Kind && r.Controller != nil && *r.Controller
+			return r.UID == cfg.owner.UID && r.Name == cfg.owner.Name && r.Kind == cfg.owner.Kind && r.Controller != nil &&
+				*r.Controller
 		}) {
 			return "owner reference"
 		}
@@ -430,7 +443,8 @@ type fields struct{ labels, annotations, data, owners map[string]bool }
 func ownedFields(secret *corev1.Secret) (fields, error) {
 	f := fields{map[string]bool{}, map[string]bool{}, map[string]bool{}, map[string]bool{}}
 	for _, m := range secret.ManagedFields {
-		if m.Manager != secretManager || m.Operation != metav1.ManagedFieldsOperationApply || m.Subresource != "" || m.FieldsV1 == nil {
+		if m.Manager != secretManager || m.Operation != metav1.ManagedFieldsOperationApply || m.Subresource != "" ||
+			m.FieldsV1 == nil {
 			continue
 		}
 		var set fieldpath.Set
@@ -465,14 +479,21 @@ func ownedFields(secret *corev1.Secret) (fields, error) {
 
 // temporary makes the stand-in for a certificate that is not there yet.
 func temporary(o *Observation, key crypto.Signer) (*x509.Certificate, error) {
-	cert, err := pki.TemporaryCertificate(rand.Reader, requestOf(&o.Certificate.Spec), key, o.Now, o.Now.Add(temporaryLife))
+	cert, err := pki.TemporaryCertificate(
+		rand.Reader,
+		requestOf(&o.Certificate.Spec),
+		key,
+		o.Now,
+		o.Now.Add(temporaryLife),
+	)
 	if err != nil {
 		return nil, fmt.Errorf("make temporary certificate: %w", err)
 	}
 	return cert, nil
 }
 
-// shorten returns name, or, if it is longer than n, its beginning and a hash of the whole, as cert-manager does.
+// shorten returns name, or, if it is longer than n, its beginning and a hash of the whole, as
+// cert-manager does.
 func shorten(name string, n int) string {
 	if len(name) <= n {
 		return name
@@ -482,8 +503,9 @@ func shorten(name string, n int) string {
 	return name[:n-65] + "-" + hex.EncodeToString(h.Sum(nil))
 }
 
-// KeySecretName is the name of the Secret that holds the private key of a revision until its certificate is there. It can be told
-// from the Certificate, so that a restart finds it, and no two Certificates share one.
+// KeySecretName is the name of the Secret that holds the private key of a revision until its
+// certificate is there. It can be told from the Certificate, so that a restart finds it, and no two
+// Certificates share one.
 func KeySecretName(crt *cmapi.Certificate, revision int) string {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s/%d", crt.UID, revision))
 	prefix := crt.Name

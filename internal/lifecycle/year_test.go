@@ -20,9 +20,11 @@ import (
 	"github.com/perennial-pki/perennial/internal/ratelimit"
 )
 
-// TestInAYearOfTenThousandCertificatesNoOrderIsRefused runs the scheduler, when to renew and whether an order may be sent, for a year against a CA
-// with Let's Encrypt's limits. All certificates are asked for at once; some names are never proven, others not for a while; two accounts share the
-// CA; certificates are revoked, and ask for other names; the process is killed now and then, in the middle of orders, and its ledger lost.
+// TestInAYearOfTenThousandCertificatesNoOrderIsRefused runs the scheduler, when to renew and
+// whether an order may be sent, for a year against a CA with Let's Encrypt's limits. All
+// certificates are asked for at once; some names are never proven, others not for a while; two
+// accounts share the CA; certificates are revoked, and ask for other names; the process is killed
+// now and then, in the middle of orders, and its ledger lost.
 func TestInAYearOfTenThousandCertificatesNoOrderIsRefused(t *testing.T) {
 	w := newWorld(t)
 	began := w.now
@@ -33,7 +35,12 @@ func TestInAYearOfTenThousandCertificatesNoOrderIsRefused(t *testing.T) {
 	const n = 10000
 	var owners []*owner
 	for i := range n {
-		o := &owner{id: i, life: lives[i%len(lives)], account: fmt.Sprintf("https://acme-v02.api.letsencrypt.org/acme/acct/%d", 1+i%3%2), namespace: fmt.Sprintf("team-%d", i%40)}
+		o := &owner{
+			id:        i,
+			life:      lives[i%len(lives)],
+			account:   fmt.Sprintf("https://acme-v02.api.letsencrypt.org/acme/acct/%d", 1+i%3%2),
+			namespace: fmt.Sprintf("team-%d", i%40),
+		}
 		domain := fmt.Sprintf("d%d.example", i/4)
 		if i < 600 {
 			domain = fmt.Sprintf("busy%d.co.uk", i/120) // more than the CA issues for a domain in a week
@@ -62,7 +69,8 @@ func TestInAYearOfTenThousandCertificatesNoOrderIsRefused(t *testing.T) {
 	if len(domains) < 2000 {
 		t.Fatalf("only %d domains", len(domains))
 	}
-	// A third is revoked. The CA suggests a renewal that should be over, which is heard of when it is asked next.
+	// A third is revoked. The CA suggests a renewal that should be over, which is heard of when it is
+	// asked next.
 	w.at(150*day, func() {
 		for _, o := range owners {
 			if o.cert != nil && o.id%3 == 1 {
@@ -112,9 +120,21 @@ func TestInAYearOfTenThousandCertificatesNoOrderIsRefused(t *testing.T) {
 	if missing+expired > 0 {
 		t.Errorf("%d certificates were never issued, %d expired, or did before they were renewed", missing, expired)
 	}
-	t.Logf("%d orders, of which %d were exempt; %d certificates, %d failed validations, %d waits; %d kills, of which %d lost what was not written, and %d all; %d orders were sent twice",
-		w.ca.orders, w.ca.exempt, w.ca.certificates, w.ca.failures, w.waits, w.kills, w.unwritten, w.lost, w.twice)
-	if w.ca.exempt < n || w.waits < n/2 || w.ca.failures < 1000 || w.kills < 60 || w.unwritten < 20 || w.lost < 15 || w.twice < 3 {
+	t.Logf(
+		"%d orders, of which %d were exempt; %d certificates, %d failed validations, %d waits; %d kills, of which %d "+
+			"lost what was not written, and %d all; %d orders were sent twice",
+		w.ca.orders,
+		w.ca.exempt,
+		w.ca.certificates,
+		w.ca.failures,
+		w.waits,
+		w.kills,
+		w.unwritten,
+		w.lost,
+		w.twice,
+	)
+	if w.ca.exempt < n || w.waits < n/2 || w.ca.failures < 1000 || w.kills < 60 || w.unwritten < 20 || w.lost < 15 ||
+		w.twice < 3 {
 		t.Error("the year was too quiet to say anything")
 	}
 }
@@ -198,8 +218,8 @@ type owner struct {
 	latest  *order
 }
 
-// order is an Order: what of it is in the API. One that failed is deleted when the next is asked for; of those with a certificate the last are kept,
-// as the revisionHistoryLimit says.
+// order is an Order: what of it is in the API. One that failed is deleted when the next is asked
+// for; of those with a certificate the last are kept, as the revisionHistoryLimit says.
 type order struct {
 	ratelimit.OrderRecord
 	owner    *owner
@@ -273,7 +293,8 @@ func (w *world) within(d time.Duration) time.Duration {
 	return time.Duration(w.random.Int64N(int64(d)))
 }
 
-// aim has the process killed a moment after something happened at the CA, so that it does not know of it, or has not written that down.
+// aim has the process killed a moment after something happened at the CA, so that it does not know
+// of it, or has not written that down.
 func (w *world) aim() {
 	if w.aimed != nil {
 		return
@@ -298,7 +319,8 @@ func (w *world) aim() {
 	})
 }
 
-// history is how many Orders with a certificate are kept: all of a week, in which CAs count, also of certificates that are renewed after half of it.
+// history is how many Orders with a certificate are kept: all of a week, in which CAs count, also
+// of certificates that are renewed after half of it.
 const history = 3
 
 // later is when what need not be written at once is written.
@@ -374,10 +396,26 @@ func (w *world) ask(o *owner) {
 	o.busy = true
 	o.orders++
 	limits := ratelimit.Published("https://acme-v02.api.letsencrypt.org/directory")
-	x := &order{owner: o, names: o.names, replaces: o.cert, sentBy: -1, OrderRecord: ratelimit.OrderRecord{Request: ratelimit.Request{
-		ID: fmt.Sprintf("%d/%d", o.id, o.orders), Namespace: o.namespace, Name: fmt.Sprint(o.id), Account: o.account, Limits: limits, Published: limits,
-		Created: w.clock().Truncate(time.Second), Renewal: o.cert != nil,
-	}}}
+	x := &order{
+		owner:    o,
+		names:    o.names,
+		replaces: o.cert,
+		sentBy:   -1,
+		OrderRecord: ratelimit.OrderRecord{Request: ratelimit.Request{
+			ID: fmt.Sprintf(
+				"%d/%d",
+				o.id,
+				o.orders,
+			),
+			Namespace: o.namespace,
+			Name:      fmt.Sprint(o.id),
+			Account:   o.account,
+			Limits:    limits,
+			Published: limits,
+			Created:   w.clock().Truncate(time.Second),
+			Renewal:   o.cert != nil,
+		}},
+	}
 	for _, name := range x.names {
 		x.Identifiers = append(x.Identifiers, acme.DNS(name))
 	}
@@ -391,7 +429,10 @@ func (w *world) again(x *order) {
 		return
 	}
 	o, a := x.owner, x.Request
-	a.Renewal = slices.ContainsFunc(o.kept, func(k *order) bool { return slices.Equal(k.names, x.names) && w.clock().Sub(k.Created) < 119*day })
+	a.Renewal = slices.ContainsFunc(
+		o.kept,
+		func(k *order) bool { return slices.Equal(k.names, x.names) && w.clock().Sub(k.Created) < 119*day },
+	)
 	if o.cert != nil {
 		a.Expires = o.cert.to
 		if o.window != nil {
@@ -513,7 +554,11 @@ func (w *world) validated(x *order) {
 		w.happened("certificate")
 		w.serial++
 		c := &certificate{serial: w.serial, names: x.names, from: w.now, to: w.now.Add(o.life)}
-		c.leaf = &x509.Certificate{NotBefore: c.from.Add(-time.Hour).Truncate(time.Second), NotAfter: c.to, SerialNumber: big.NewInt(c.serial)}
+		c.leaf = &x509.Certificate{
+			NotBefore:    c.from.Add(-time.Hour).Truncate(time.Second),
+			NotAfter:     c.to,
+			SerialNumber: big.NewInt(c.serial),
+		}
 		w.at(w.within(30*time.Second), func() {
 			x.Finished, x.Issued, x.At = true, true, c.leaf.NotBefore
 			w.ledger.Finished(x.ID, true, w.clock())
@@ -546,7 +591,15 @@ func (w *world) poll(o *owner) {
 	start, end := c.window(w.now)
 	from, to := metav1.NewTime(start.Truncate(time.Second)), metav1.NewTime(end.Truncate(time.Second))
 	o.window = &cmapi.ACMERenewalWindow{Start: &from, End: &to}
-	plan := renewal(c.leaf, &cmapi.CertificateSpec{}, types.UID(fmt.Sprint(o.id)), time.Time{}, nil, false, &cmapi.CertificateACMEARIStatus{SuggestedWindow: o.window})
+	plan := renewal(
+		c.leaf,
+		&cmapi.CertificateSpec{},
+		types.UID(fmt.Sprint(o.id)),
+		time.Time{},
+		nil,
+		false,
+		&cmapi.CertificateACMEARIStatus{SuggestedWindow: o.window},
+	)
 	w.at(max(plan.at.Sub(w.clock()), 0), func() {
 		if !c.superseded && !o.busy {
 			w.ask(o)
@@ -554,8 +607,8 @@ func (w *world) poll(o *owner) {
 	})
 }
 
-// window is the one that the CA suggests: a fiftieth of the life, when two thirds of it are over, half of it if that is short. A certificate that
-// is revoked should have been renewed.
+// window is the one that the CA suggests: a fiftieth of the life, when two thirds of it are over,
+// half of it if that is short. A certificate that is revoked should have been renewed.
 func (c *certificate) window(now time.Time) (start, end time.Time) {
 	if c.revoked {
 		return now.Add(-time.Hour), now.Add(-30 * time.Minute)

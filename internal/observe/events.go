@@ -1,4 +1,5 @@
-// Package observe tells people and machines what the controllers do: Kubernetes events and Prometheus metrics.
+// Package observe tells people and machines what the controllers do: Kubernetes events and
+// Prometheus metrics.
 package observe
 
 import (
@@ -24,10 +25,11 @@ import (
 )
 
 const (
-	// Events of one object stay in order, in one of so many queues. client-go's own broadcaster has one, which
-	// a few hundred certificates at once fill, and then drops events.
+	// Events of one object stay in order, in one of so many queues. client-go's own broadcaster has
+	// one, which a few hundred certificates at once fill, and then drops events.
 	eventQueues = 4
-	// queueLength is how many events of a queue may wait. Beyond, events are dropped: they inform, and nothing waits for them.
+	// queueLength is how many events of a queue may wait. Beyond, events are dropped: they inform, and
+	// nothing waits for them.
 	queueLength = 4096
 	// eventTimeout bounds one attempt to write an event.
 	eventTimeout = 10 * time.Second
@@ -40,8 +42,9 @@ const (
 	maxEventMessage = 1024
 )
 
-// Recorder is a record.EventRecorder that writes events in the background, several at a time. Events that repeat are counted in
-// one object, and an object that has too many of them gets fewer, by client-go's rules.
+// Recorder is a record.EventRecorder that writes events in the background, several at a time.
+// Events that repeat are counted in one object, and an object that has too many of them gets fewer,
+// by client-go's rules.
 type Recorder struct {
 	client    corev1client.EventsGetter
 	scheme    *runtime.Scheme
@@ -101,7 +104,12 @@ func (r *Recorder) Eventf(object runtime.Object, eventType, reason, format strin
 }
 
 // AnnotatedEventf is Eventf with annotations of the event.
-func (r *Recorder) AnnotatedEventf(object runtime.Object, annotations map[string]string, eventType, reason, format string, args ...any) {
+func (r *Recorder) AnnotatedEventf(
+	object runtime.Object,
+	annotations map[string]string,
+	eventType, reason, format string,
+	args ...any,
+) {
 	r.record(object, annotations, eventType, reason, fmt.Sprintf(format, args...))
 }
 
@@ -137,7 +145,8 @@ func (r *Recorder) record(object runtime.Object, annotations map[string]string, 
 	}
 }
 
-// stamp makes a time in nanoseconds one that no other event of this process has: names are made of it, and a clock may stand still.
+// stamp makes a time in nanoseconds one that no other event of this process has: names are made of
+// it, and a clock may stand still.
 func (r *Recorder) stamp(now int64) int64 {
 	for {
 		last := r.last.Load()
@@ -199,7 +208,8 @@ func (r *Recorder) write(ctx context.Context, event *corev1.Event) {
 		case ctx.Err() != nil, attempt == eventAttempts, refused:
 			// The server's no is final, most often because the namespace is being deleted.
 			if !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
-				r.log.V(1).Info("event not written", "reason", event.Reason, "object", event.InvolvedObject.Name, "error", err.Error())
+				r.log.V(1).
+					Info("event not written", "reason", event.Reason, "object", event.InvolvedObject.Name, "error", err.Error())
 			}
 			r.dropped()
 			return

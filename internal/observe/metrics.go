@@ -26,8 +26,8 @@ const namespace = "certmanager"
 // own is the prefix of what cert-manager does not have.
 const own = "perennial"
 
-// Metrics counts what the controllers do. The state of objects is not counted but read from the cache
-// when it is asked for, see Objects.
+// Metrics counts what the controllers do. The state of objects is not counted but read from the
+// cache when it is asked for, see Objects.
 type Metrics struct {
 	syncs, syncErrors *prometheus.CounterVec
 	eventsDropped     prometheus.Counter
@@ -46,19 +46,54 @@ func NewMetrics(r prometheus.Registerer, c clock.PassiveClock) *Metrics {
 			Help: "Number of times that looking at an object ended with an error."}, []string{"controller"}),
 		eventsDropped: prometheus.NewCounter(prometheus.CounterOpts{Namespace: own, Name: "events_dropped_total",
 			Help: "Events that were not written, because too many waited or the API server refused them."}),
-		issued: prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: own, Name: "certificate_issuance_duration_seconds",
-			Help:    "Time from the creation of a CertificateRequest until its certificate is stored.",
-			Buckets: []float64{.05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800}}, []string{"issuer_name", "issuer_kind", "issuer_group"}),
-		failed: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: own, Name: "certificate_issuance_failures_total",
-			Help: "Issuances that failed, by the reason of the failure."}, []string{"issuer_name", "issuer_kind", "issuer_group", "reason"}),
-		acmeRequests: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: "http_acme_client_request_count",
-			Help: "Requests to ACME servers. The status is 999 if there was no reply."}, acmeLabels),
-		acmeDuration: prometheus.NewSummaryVec(prometheus.SummaryOpts{Namespace: namespace, Name: "http_acme_client_request_duration_seconds",
-			Help: "Time that ACME servers took to reply.", Objectives: map[float64]float64{.5: .05, .9: .01, .99: .001}}, acmeLabels),
+		issued: prometheus.NewHistogramVec(
+			prometheus.HistogramOpts{
+				Namespace: own,
+				Name:      "certificate_issuance_duration_seconds",
+				Help:      "Time from the creation of a CertificateRequest until its certificate is stored.",
+				Buckets: []float64{
+					.05,
+					.1,
+					.25,
+					.5,
+					1,
+					2.5,
+					5,
+					10,
+					30,
+					60,
+					300,
+					1800,
+				},
+			},
+			[]string{"issuer_name", "issuer_kind", "issuer_group"},
+		),
+		failed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: own,
+			Name:      "certificate_issuance_failures_total",
+			Help:      "Issuances that failed, by the reason of the failure.",
+		}, []string{"issuer_name", "issuer_kind", "issuer_group", "reason"}),
+		acmeRequests: prometheus.NewCounterVec(
+			prometheus.CounterOpts{Namespace: namespace, Name: "http_acme_client_request_count",
+				Help: "Requests to ACME servers. The status is 999 if there was no reply."},
+			acmeLabels,
+		),
+		acmeDuration: prometheus.NewSummaryVec(
+			prometheus.SummaryOpts{
+				Namespace:  namespace,
+				Name:       "http_acme_client_request_duration_seconds",
+				Help:       "Time that ACME servers took to reply.",
+				Objectives: map[float64]float64{.5: .05, .9: .01, .99: .001},
+			},
+			acmeLabels,
+		),
 	}
 	r.MustRegister(m.syncs, m.syncErrors, m.eventsDropped, m.issued, m.failed, m.acmeRequests, m.acmeDuration,
-		prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: namespace, Name: "clock_time_seconds",
-			Help: "The controller's clock, in seconds since 1970. Deprecated: use clock_time_seconds_gauge."}, func() float64 { return float64(c.Now().Unix()) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Namespace: namespace,
+			Name:      "clock_time_seconds",
+			Help:      "The controller's clock, in seconds since 1970. Deprecated: use clock_time_seconds_gauge.",
+		}, func() float64 { return float64(c.Now().Unix()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Name: "clock_time_seconds_gauge",
 			Help: "The controller's clock, in seconds since 1970."}, func() float64 { return float64(c.Now().Unix()) }),
 	)
@@ -82,10 +117,21 @@ var acmeLabels = []string{"scheme", "host", "action", "method", "status"}
 
 // acmeActions are cert-manager's names of what is asked of an ACME server.
 var acmeActions = map[string]string{
-	"directory": "discover", "newNonce": "new_nonce", "newAccount": "register", "account": "get_reg", "keyChange": "account_key_rollover",
-	"newOrder": "authorize_order", "order": "get_order", "orders": "list_orders", "authorization": "get_authorization", "newAuthz": "authorize",
-	"challenge": "accept_challenge", "finalize": "create_order_cert", "certificate": "fetch_cert", "revokeCert": "revoke_cert",
-	"renewalInfo": "get_renewal_info",
+	"directory":     "discover",
+	"newNonce":      "new_nonce",
+	"newAccount":    "register",
+	"account":       "get_reg",
+	"keyChange":     "account_key_rollover",
+	"newOrder":      "authorize_order",
+	"order":         "get_order",
+	"orders":        "list_orders",
+	"authorization": "get_authorization",
+	"newAuthz":      "authorize",
+	"challenge":     "accept_challenge",
+	"finalize":      "create_order_cert",
+	"certificate":   "fetch_cert",
+	"revokeCert":    "revoke_cert",
+	"renewalInfo":   "get_renewal_info",
 }
 
 // noReply is the status of a request that got no reply.
@@ -105,11 +151,13 @@ func (m *Metrics) ACMEExchange(e acme.Exchange) {
 	m.acmeDuration.WithLabelValues(labels...).Observe(e.Duration.Seconds())
 }
 
-// conflictRetry is when an object is looked at again that somebody else wrote at the same time. By then the cache has it.
+// conflictRetry is when an object is looked at again that somebody else wrote at the same time. By
+// then the cache has it.
 const conflictRetry = 20 * time.Millisecond
 
-// Counted returns a reconciler that does what r does and counts it under the name of the controller. A conflict is no error: somebody
-// else wrote the object between our read and our write, and it is looked at again.
+// Counted returns a reconciler that does what r does and counts it under the name of the
+// controller. A conflict is no error: somebody else wrote the object between our read and our
+// write, and it is looked at again.
 func Counted[R comparable](m *Metrics, controller string, r reconcile.TypedReconciler[R]) reconcile.TypedReconciler[R] {
 	syncs, failures := m.syncs.WithLabelValues(controller), m.syncErrors.WithLabelValues(controller)
 	return reconcile.TypedFunc[R](func(ctx context.Context, request R) (reconcile.Result, error) {
@@ -128,8 +176,9 @@ func Counted[R comparable](m *Metrics, controller string, r reconcile.TypedRecon
 	})
 }
 
-// Objects is a prometheus.Collector of the state of Certificates, Challenges and issuers, which it reads from a cache at each scrape.
-// So it needs no memory of its own, and has no series of objects that are gone.
+// Objects is a prometheus.Collector of the state of Certificates, Challenges and issuers, which it
+// reads from a cache at each scrape. So it needs no memory of its own, and has no series of objects
+// that are gone.
 type Objects struct {
 	Reader client.Reader
 	// ClusterScoped says that ClusterIssuers are served, too.
@@ -142,19 +191,71 @@ type Objects struct {
 var (
 	certificateLabels = []string{"name", "namespace", "issuer_name", "issuer_kind", "issuer_group"}
 
-	readyStatus = desc(namespace, "certificate_ready_status", "1 for the status of the Ready condition of a Certificate, 0 for the others.",
-		"name", "namespace", "condition", "issuer_name", "issuer_kind", "issuer_group")
-	expirationTime = desc(namespace, "certificate_expiration_timestamp_seconds", "When the certificate in the Secret expires, in seconds since 1970.", certificateLabels...)
-	notAfterTime   = desc(namespace, "certificate_not_after_timestamp_seconds", "When the certificate in the Secret expires, in seconds since 1970.", certificateLabels...)
-	notBeforeTime  = desc(namespace, "certificate_not_before_timestamp_seconds", "When the certificate in the Secret becomes valid, in seconds since 1970.", certificateLabels...)
-	renewalTime    = desc(namespace, "certificate_renewal_timestamp_seconds", "When the certificate is to be renewed, in seconds since 1970. 0 if there is no such time.", certificateLabels...)
-	failedAttempts = desc(own, "certificate_failed_issuance_attempts", "How often in a row issuance failed.", certificateLabels...)
+	readyStatus = desc(
+		namespace,
+		"certificate_ready_status",
+		"1 for the status of the Ready condition of a Certificate, 0 for the others.",
+		"name",
+		"namespace",
+		"condition",
+		"issuer_name",
+		"issuer_kind",
+		"issuer_group",
+	)
+	expirationTime = desc(
+		namespace,
+		"certificate_expiration_timestamp_seconds",
+		"When the certificate in the Secret expires, in seconds since 1970.",
+		certificateLabels...)
+	notAfterTime = desc(
+		namespace,
+		"certificate_not_after_timestamp_seconds",
+		"When the certificate in the Secret expires, in seconds since 1970.",
+		certificateLabels...)
+	notBeforeTime = desc(
+		namespace,
+		"certificate_not_before_timestamp_seconds",
+		"When the certificate in the Secret becomes valid, in seconds since 1970.",
+		certificateLabels...)
+	renewalTime = desc(
+		namespace,
+		"certificate_renewal_timestamp_seconds",
+		"When the certificate is to be renewed, in seconds since 1970. 0 if there is no such time.",
+		certificateLabels...)
+	failedAttempts = desc(
+		own,
+		"certificate_failed_issuance_attempts",
+		"How often in a row issuance failed.",
+		certificateLabels...)
 
-	issuerReady     = desc(namespace, "issuer_ready_status", "1 for the status of the Ready condition of an Issuer, 0 for the others.", "name", "namespace", "condition")
-	challengeStatus = desc(namespace, "certificate_challenge_status", "1 for the state of a Challenge, 0 for the others. The reason is without its details.",
-		"status", "domain", "reason", "processing", "name", "namespace", "type")
+	issuerReady = desc(
+		namespace,
+		"issuer_ready_status",
+		"1 for the status of the Ready condition of an Issuer, 0 for the others.",
+		"name",
+		"namespace",
+		"condition",
+	)
+	challengeStatus = desc(
+		namespace,
+		"certificate_challenge_status",
+		"1 for the state of a Challenge, 0 for the others. The reason is without its details.",
+		"status",
+		"domain",
+		"reason",
+		"processing",
+		"name",
+		"namespace",
+		"type",
+	)
 
-	clusterIssuerReady = desc(namespace, "clusterissuer_ready_status", "1 for the status of the Ready condition of a ClusterIssuer, 0 for the others.", "name", "condition")
+	clusterIssuerReady = desc(
+		namespace,
+		"clusterissuer_ready_status",
+		"1 for the status of the Ready condition of a ClusterIssuer, 0 for the others.",
+		"name",
+		"condition",
+	)
 )
 
 func desc(prefix, name, help string, labels ...string) *prometheus.Desc {
@@ -173,7 +274,10 @@ func (o *Objects) Collect(c chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), o.Limit)
 	defer cancel()
 	// Stale by a moment is fine here: do not wait for our own writes.
-	options := []client.ListOption{client.UnsafeDisableDeepCopy, &client.ListOptions{DisableReadYourWritesConsistency: true}}
+	options := []client.ListOption{
+		client.UnsafeDisableDeepCopy,
+		&client.ListOptions{DisableReadYourWritesConsistency: true},
+	}
 
 	var certificates cmapi.CertificateList
 	if err := o.Reader.List(ctx, &certificates, options...); err != nil {
@@ -247,13 +351,23 @@ func collectCertificate(c chan<- prometheus.Metric, crt *cmapi.Certificate, now 
 }
 
 // challengeStates are the states that a Challenge can have; it has none before it is begun.
-var challengeStates = []cmacme.State{"", cmacme.Ready, cmacme.Valid, cmacme.Pending, cmacme.Processing, cmacme.Invalid, cmacme.Expired, cmacme.Errored}
+var challengeStates = []cmacme.State{
+	"",
+	cmacme.Ready,
+	cmacme.Valid,
+	cmacme.Pending,
+	cmacme.Processing,
+	cmacme.Invalid,
+	cmacme.Expired,
+	cmacme.Errored,
+}
 
 // maxReason is how long the reason of a Challenge may be in a label.
 const maxReason = 60
 
 func collectChallenge(c chan<- prometheus.Metric, ch *cmacme.Challenge) {
-	// What follows is of this occurrence: a time, an answer, what a server says. Each would be another series.
+	// What follows is of this occurrence: a time, an answer, what a server says. Each would be another
+	// series.
 	reason, _, _ := strings.Cut(ch.Status.Reason, ":")
 	if reason = strings.ToValidUTF8(reason, ""); len(reason) > maxReason {
 		reason = strings.ToValidUTF8(reason[:maxReason], "")
@@ -269,7 +383,13 @@ func collectChallenge(c chan<- prometheus.Metric, ch *cmacme.Challenge) {
 }
 
 // collectReady sends a series for each status a condition can have.
-func collectReady(c chan<- prometheus.Metric, d *prometheus.Desc, is cmmeta.ConditionStatus, before []string, after ...string) {
+func collectReady(
+	c chan<- prometheus.Metric,
+	d *prometheus.Desc,
+	is cmmeta.ConditionStatus,
+	before []string,
+	after ...string,
+) {
 	for _, status := range []cmmeta.ConditionStatus{cmmeta.ConditionTrue, cmmeta.ConditionFalse, cmmeta.ConditionUnknown} {
 		value := 0.0
 		if status == is {

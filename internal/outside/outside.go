@@ -1,5 +1,7 @@
-// Package outside says where nobody else may make this process connect to. Issuers, zones and redirects lead to addresses that their authors choose, and
-// some addresses answer only whoever asks from inside: what they hand out is meant for this machine alone. It also says what of an answer may be told.
+// Package outside says where nobody else may make this process connect to. Issuers, zones and
+// redirects lead to addresses that their authors choose, and some addresses answer only whoever
+// asks from inside: what they hand out is meant for this machine alone. It also says what of an
+// answer may be told.
 package outside
 
 import (
@@ -13,18 +15,25 @@ import (
 )
 
 var (
-	// metadata are addresses, beside those of the link, at which clouds hand out credentials: those of AWS by IPv6, Alibaba Cloud and Azure.
-	metadata = []netip.Addr{netip.MustParseAddr("fd00:ec2::254"), netip.MustParseAddr("100.100.100.200"), netip.MustParseAddr("168.63.129.16")}
+	// metadata are addresses, beside those of the link, at which clouds hand out credentials: those of
+	// AWS by IPv6, Alibaba Cloud and Azure.
+	metadata = []netip.Addr{
+		netip.MustParseAddr("fd00:ec2::254"),
+		netip.MustParseAddr("100.100.100.200"),
+		netip.MustParseAddr("168.63.129.16"),
+	}
 	// thisNetwork is this host, RFC 1122 section 3.2.1.3. The kernel connects to it as to 127.0.0.1.
 	thisNetwork = netip.MustParsePrefix("0.0.0.0/8")
 	broadcast   = netip.MustParseAddr("255.255.255.255")
 )
 
-// Serves reports whether a service of somebody else may be at an address. Loopback is for the caller to judge: on a machine of one's own, services are
-// there. Private networks are allowed, as DNS servers, CAs and sites are in them.
+// Serves reports whether a service of somebody else may be at an address. Loopback is for the
+// caller to judge: on a machine of one's own, services are there. Private networks are allowed, as
+// DNS servers, CAs and sites are in them.
 func Serves(ip netip.Addr) bool {
 	ip = ip.Unmap().WithZone("")
-	return ip.IsValid() && !ip.IsLinkLocalUnicast() && !ip.IsMulticast() && !ip.IsUnspecified() && ip != broadcast && !thisNetwork.Contains(ip) &&
+	return ip.IsValid() && !ip.IsLinkLocalUnicast() && !ip.IsMulticast() && !ip.IsUnspecified() && ip != broadcast &&
+		!thisNetwork.Contains(ip) &&
 		!slices.Contains(metadata, ip)
 }
 

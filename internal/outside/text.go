@@ -7,10 +7,12 @@ import (
 	"strings"
 )
 
-// shortest is how long a secret must be to be looked for in texts: shorter ones would be found everywhere.
+// shortest is how long a secret must be to be looked for in texts: shorter ones would be found
+// everywhere.
 const shortest = 4
 
-// Short is the beginning of a text of others, of so many bytes at most, without a part of a character.
+// Short is the beginning of a text of others, of so many bytes at most, without a part of a
+// character.
 func Short(s string, most int) string {
 	if len(s) <= most {
 		return s

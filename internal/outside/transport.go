@@ -58,8 +58,9 @@ func (o *guarded) RoundTrip(r *http.Request) (*http.Response, error) {
 	return o.direct.RoundTrip(r)
 }
 
-// NoAnswer says why a request got no answer. It tells nothing of what came in its place: where an issuer names the host, its author would read by
-// that from services that only this process can reach, and that speak something else than HTTP.
+// NoAnswer says why a request got no answer. It tells nothing of what came in its place: where an
+// issuer names the host, its author would read by that from services that only this process can
+// reach, and that speak something else than HTTP.
 func NoAnswer(err error) error {
 	var dns *net.DNSError
 	var op *net.OpError
@@ -87,8 +88,9 @@ func NoAnswer(err error) error {
 	return errors.New("it does not answer as an HTTP server does")
 }
 
-// Problem is what the body of an error says: a JSON object with a text in one of the entries in which services say it. Other bodies are not told,
-// nor are other entries, for the same reason as in NoAnswer.
+// Problem is what the body of an error says: a JSON object with a text in one of the entries in
+// which services say it. Other bodies are not told, nor are other entries, for the same reason as
+// in NoAnswer.
 func Problem(body []byte) string {
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(body, &fields) != nil {
@@ -111,13 +113,15 @@ func Problem(body []byte) string {
 }
 
 const (
-	// limitedFor is how long we stay away from a service that says that we ask too much, and not for how long.
+	// limitedFor is how long we stay away from a service that says that we ask too much, and not for
+	// how long.
 	limitedFor = time.Minute
 	// maxLimited is how long we stay away at most, whatever it says.
 	maxLimited = time.Hour
 )
 
-// RetryAt is when a service wants to be asked again, at most an hour from now: by its Retry-After, in seconds or as a date.
+// RetryAt is when a service wants to be asked again, at most an hour from now: by its Retry-After,
+// in seconds or as a date.
 func RetryAt(retryAfter string, now time.Time) time.Time {
 	wait := limitedFor
 	if seconds, err := strconv.Atoi(retryAfter); err == nil {

@@ -2,8 +2,8 @@
 // namespace from the credentials that all share.
 //
 // The controller believes what Orders, Challenges, requests and the status of Certificates say, as
-// the policies let no other user write it. Where they are not enforced it neither uses ClusterIssuers
-// nor approves.
+// the policies let no other user write it. Where they are not enforced it neither uses
+// ClusterIssuers nor approves.
 package policies
 
 import (

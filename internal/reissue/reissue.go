@@ -66,7 +66,8 @@ func (c Cause) ByUser() bool { return c.kind() != other }
 func (c Cause) ByHand() bool { return c.kind() == triggered || c.kind() == revoked }
 
 const (
-	// window is the time in which what users do is acted on at once twice, and a revocation four times.
+	// window is the time in which what users do is acted on at once twice, and a revocation four
+	// times.
 	window = time.Hour
 	// firstFloor is the least time between a counted issuance and the next. It doubles with each in a
 	// row,

@@ -20,16 +20,17 @@ import (
 )
 
 const (
-	// permissionLife is how long the API server's answer about our permissions is believed. An approval that is no longer allowed
-	// is refused by the API server whatever we believe; one that has become allowed waits at most so long.
+	// permissionLife is how long the API server's answer about our permissions is believed. An
+	// approval that is no longer allowed is refused by the API server whatever we believe; one that
+	// has become allowed waits at most so long.
 	permissionLife = time.Minute
 	// permissionTimeout bounds a question about our permissions.
 	permissionTimeout = 10 * time.Second
 	maxPermissions    = 4096
 )
 
-// permissions knows which issuers' requests RBAC lets us approve: those for which we have the verb approve on
-// signers.cert-manager.io, by the name of the issuer or by "*" for all of its kind.
+// permissions knows which issuers' requests RBAC lets us approve: those for which we have the verb
+// approve on signers.cert-manager.io, by the name of the issuer or by "*" for all of its kind.
 type permissions struct {
 	client client.Client
 	clock  clock.PassiveClock

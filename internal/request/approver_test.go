@@ -21,7 +21,14 @@ func TestARequestToAKindThatTheClusterLacksAsksForNoRight(t *testing.T) {
 		t.Errorf("it says %q", says)
 	}
 	cr.Spec.IssuerRef = cmmeta.IssuerReference{Name: "ca"}
-	if says := p.missing(t.Context(), cr, "issuers.cert-manager.io/shop.ca"); !strings.Contains(says, "it needs the verb approve on") {
+	if says := p.missing(
+		t.Context(),
+		cr,
+		"issuers.cert-manager.io/shop.ca",
+	); !strings.Contains(
+		says,
+		"it needs the verb approve on",
+	) {
 		t.Errorf("of an issuer of ours it says %q", says)
 	}
 }

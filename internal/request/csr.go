@@ -45,8 +45,8 @@ const (
 // minimumCSRDuration is that of spec.expirationSeconds.
 const minimumCSRDuration = 10 * time.Minute
 
-// CSRReconciler signs Kubernetes CertificateSigningRequests whose signerName names an issuer of ours. They are
-// approved by others, as Kubernetes wants it.
+// CSRReconciler signs Kubernetes CertificateSigningRequests whose signerName names an issuer of
+// ours. They are approved by others, as Kubernetes wants it.
 type CSRReconciler struct {
 	Client  client.Client
 	Scope   signer.Scope
@@ -59,28 +59,35 @@ type CSRReconciler struct {
 	Guard func(*signer.Issuer) error
 }
 
-// bySigner is the field index of unfinished CertificateSigningRequests by signerName, byCSRKeySecret that by the name of
-// the Secret with their private key.
+// bySigner is the field index of unfinished CertificateSigningRequests by signerName,
+// byCSRKeySecret that by the name of the Secret with their private key.
 const (
 	bySigner       = "spec.signerName"
 	byCSRKeySecret = "metadata.annotations." + keySecretAnnotation
 )
 
-// SetupWithManager registers the reconciler. Others is the cache of the metadata of Secrets that are not ours.
-func (r *CSRReconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, others cache.Cache, o controller.Options) error {
+// SetupWithManager registers the reconciler. Others is the cache of the metadata of Secrets that
+// are not ours.
+func (r *CSRReconciler) SetupWithManager(
+	ctx context.Context,
+	mgr ctrl.Manager,
+	others cache.Cache,
+	o controller.Options,
+) error {
 	for field, value := range map[string]func(*certificatesv1.CertificateSigningRequest) string{
 		bySigner: func(csr *certificatesv1.CertificateSigningRequest) string { return csr.Spec.SignerName },
 		byCSRKeySecret: func(csr *certificatesv1.CertificateSigningRequest) string {
 			return csr.Annotations[keySecretAnnotation]
 		},
 	} {
-		err := mgr.GetFieldIndexer().IndexField(ctx, &certificatesv1.CertificateSigningRequest{}, field, func(o client.Object) []string {
-			csr := o.(*certificatesv1.CertificateSigningRequest)
-			if v := value(csr); v != "" && !csrFinished(csr) {
-				return []string{v}
-			}
-			return nil
-		})
+		err := mgr.GetFieldIndexer().
+			IndexField(ctx, &certificatesv1.CertificateSigningRequest{}, field, func(o client.Object) []string {
+				csr := o.(*certificatesv1.CertificateSigningRequest)
+				if v := value(csr); v != "" && !csrFinished(csr) {
+					return []string{v}
+				}
+				return nil
+			})
 		if err != nil {
 			return fmt.Errorf("index CertificateSigningRequests by %s: %w", field, err)
 		}
@@ -97,9 +104,11 @@ func (r *CSRReconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, 
 		}
 		return requests
 	}
-	issuerChanged := handler.TypedEnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
-		return matching(ctx, bySigner, r.Scope.Of(o.(cmapi.GenericIssuer)).SignerName())
-	})
+	issuerChanged := handler.TypedEnqueueRequestsFromMapFunc(
+		func(ctx context.Context, o client.Object) []reconcile.Request {
+			return matching(ctx, bySigner, r.Scope.Of(o.(cmapi.GenericIssuer)).SignerName())
+		},
+	)
 	keyChanged := handler.TypedEnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
 		return matching(ctx, byCSRKeySecret, o.GetName())
 	})
@@ -113,10 +122,12 @@ func (r *CSRReconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, 
 		Owns(&cmacme.Order{}).
 		Watches(&corev1.Secret{}, keyChanged).
 		WatchesRawSource(source.Kind(others, client.Object(secrets.Metadata()), keyChanged))
-	return issuer.Watch(b, r.Scope, issuerChanged, issuer.Changed()).Complete(observe.Counted(r.Metrics, name, reconcile.Reconciler(r)))
+	return issuer.Watch(b, r.Scope, issuerChanged, issuer.Changed()).
+		Complete(observe.Counted(r.Metrics, name, reconcile.Reconciler(r)))
 }
 
-// issuerOf is the inverse of signer.Issuer.SignerName. The names of namespaces have no dots, those of issuers may.
+// issuerOf is the inverse of signer.Issuer.SignerName. The names of namespaces have no dots, those
+// of issuers may.
 func (r *CSRReconciler) issuerOf(signerName string) (namespace string, ref cmmeta.IssuerReference, ok bool) {
 	resource, name, ok := strings.Cut(signerName, "/")
 	if !ok || name == "" {
@@ -134,11 +145,15 @@ func (r *CSRReconciler) issuerOf(signerName string) (namespace string, ref cmmet
 }
 
 func csrHas(csr *certificatesv1.CertificateSigningRequest, t certificatesv1.RequestConditionType) bool {
-	return slices.ContainsFunc(csr.Status.Conditions, func(c certificatesv1.CertificateSigningRequestCondition) bool { return c.Type == t })
+	return slices.ContainsFunc(
+		csr.Status.Conditions,
+		func(c certificatesv1.CertificateSigningRequestCondition) bool { return c.Type == t },
+	)
 }
 
 func csrFinished(csr *certificatesv1.CertificateSigningRequest) bool {
-	return len(csr.Status.Certificate) > 0 || csrHas(csr, certificatesv1.CertificateFailed) || csrHas(csr, certificatesv1.CertificateDenied)
+	return len(csr.Status.Certificate) > 0 || csrHas(csr, certificatesv1.CertificateFailed) ||
+		csrHas(csr, certificatesv1.CertificateDenied)
 }
 
 // Reconcile looks at one CertificateSigningRequest.
@@ -166,7 +181,14 @@ func (r *CSRReconciler) Reconcile(ctx context.Context, request reconcile.Request
 func (r *CSRReconciler) bySigner(ctx context.Context, csr *certificatesv1.CertificateSigningRequest, namespace string,
 	ref cmmeta.IssuerReference, issuer *signer.Issuer) (reconcile.Result, error) {
 	if issuer == nil {
-		r.Events.Eventf(csr, corev1.EventTypeWarning, "IssuerNotFound", "Referenced %s %s not found: create it", ref.Kind, strings.TrimPrefix(namespace+"/"+ref.Name, "/"))
+		r.Events.Eventf(
+			csr,
+			corev1.EventTypeWarning,
+			"IssuerNotFound",
+			"Referenced %s %s not found: create it",
+			ref.Kind,
+			strings.TrimPrefix(namespace+"/"+ref.Name, "/"),
+		)
 		return reconcile.Result{}, nil
 	}
 	if issuer.Kind == signer.KindIssuer {
@@ -180,8 +202,13 @@ func (r *CSRReconciler) bySigner(ctx context.Context, csr *certificatesv1.Certif
 		}
 		if !allowed {
 			return r.failed(ctx, csr, "DeniedReference", fmt.Sprintf(
-				"Requester may not reference Namespaced Issuer %s/%s: user %q needs the verb reference on signers.cert-manager.io %q in that namespace",
-				namespace, ref.Name, csr.Spec.Username, ref.Name))
+				"Requester may not reference Namespaced Issuer %s/%s: user %q needs the verb reference on "+
+					"signers.cert-manager.io %q in that namespace",
+				namespace,
+				ref.Name,
+				csr.Spec.Username,
+				ref.Name,
+			))
 		}
 	}
 	req, err := r.request(csr, issuer)
@@ -204,7 +231,14 @@ func (r *CSRReconciler) bySigner(ctx context.Context, csr *certificatesv1.Certif
 	}
 	s, ok := r.Signers[issuer.Type()]
 	if !ok {
-		r.Events.Eventf(csr, corev1.EventTypeWarning, "IssuerNotReady", "%s is of type %s, which is not supported by this version of Perennial", issuer, issuer.Type())
+		r.Events.Eventf(
+			csr,
+			corev1.EventTypeWarning,
+			"IssuerNotReady",
+			"%s is of type %s, which is not supported by this version of Perennial",
+			issuer,
+			issuer.Type(),
+		)
 		return reconcile.Result{}, nil
 	}
 	answer, err := s.Sign(ctx, issuer, req)
@@ -258,7 +292,10 @@ func (r *CSRReconciler) answered(ctx context.Context, csr *certificatesv1.Certif
 }
 
 // request reads what is asked for. Its errors are final.
-func (r *CSRReconciler) request(csr *certificatesv1.CertificateSigningRequest, issuer *signer.Issuer) (signer.Request, error) {
+func (r *CSRReconciler) request(
+	csr *certificatesv1.CertificateSigningRequest,
+	issuer *signer.Issuer,
+) (signer.Request, error) {
 	req := signer.Request{
 		Namespace: issuer.SecretNamespace, Name: csr.Name,
 		Owner:     *metav1.NewControllerRef(csr, certificatesv1.SchemeGroupVersion.WithKind("CertificateSigningRequest")),
@@ -276,13 +313,23 @@ func (r *CSRReconciler) request(csr *certificatesv1.CertificateSigningRequest, i
 	} else if text, ok := csr.Annotations[durationAnnotation]; ok {
 		d, err := time.ParseDuration(text)
 		if err != nil {
-			return req, fault.Refusedf("ErrorParseDuration", "Failed to parse requested duration: annotation %s: %w", durationAnnotation, err)
+			return req, fault.Refusedf(
+				"ErrorParseDuration",
+				"Failed to parse requested duration: annotation %s: %w",
+				durationAnnotation,
+				err,
+			)
 		}
 		req.Duration = d
 	}
 	req.Asked = &metav1.Duration{Duration: req.Duration} // cert-manager asks for its default if nothing is said
 	if req.Duration < minimumCSRDuration {
-		return req, fault.Refusedf("InvalidDuration", "CertificateSigningRequest minimum allowed duration is %s, requested %s", minimumCSRDuration, req.Duration)
+		return req, fault.Refusedf(
+			"InvalidDuration",
+			"CertificateSigningRequest minimum allowed duration is %s, requested %s",
+			minimumCSRDuration,
+			req.Duration,
+		)
 	}
 	var err error
 	if req.CSR, err = r.Limits.DecodeCSRPEM(csr.Spec.Request); err != nil {
@@ -294,9 +341,13 @@ func (r *CSRReconciler) request(csr *certificatesv1.CertificateSigningRequest, i
 	return req, nil
 }
 
-// mayReference asks whether the requester may use an Issuer of the namespace: a CertificateSigningRequest has none, so that
-// without this everybody could use every Issuer.
-func (r *CSRReconciler) mayReference(ctx context.Context, csr *certificatesv1.CertificateSigningRequest, namespace, name string) (bool, error) {
+// mayReference asks whether the requester may use an Issuer of the namespace: a
+// CertificateSigningRequest has none, so that without this everybody could use every Issuer.
+func (r *CSRReconciler) mayReference(
+	ctx context.Context,
+	csr *certificatesv1.CertificateSigningRequest,
+	namespace, name string,
+) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, permissionTimeout)
 	defer cancel()
 	extra := map[string]authorizationv1.ExtraValue{}
@@ -307,11 +358,22 @@ func (r *CSRReconciler) mayReference(ctx context.Context, csr *certificatesv1.Ce
 		review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
 			User: csr.Spec.Username, UID: csr.Spec.UID, Groups: csr.Spec.Groups, Extra: extra,
 			ResourceAttributes: &authorizationv1.ResourceAttributes{
-				Group: cmmeta.DefaultIssuerGroup, Resource: "signers", Verb: "reference", Namespace: namespace, Name: name, Version: "*",
+				Group:     cmmeta.DefaultIssuerGroup,
+				Resource:  "signers",
+				Verb:      "reference",
+				Namespace: namespace,
+				Name:      name,
+				Version:   "*",
 			},
 		}}
 		if err := r.Client.Create(ctx, review, &client.CreateOptions{DisableReadYourWritesConsistency: true}); err != nil {
-			return false, fmt.Errorf("ask whether user %q may reference Issuer %s/%s: %w", csr.Spec.Username, namespace, name, err)
+			return false, fmt.Errorf(
+				"ask whether user %q may reference Issuer %s/%s: %w",
+				csr.Spec.Username,
+				namespace,
+				name,
+				err,
+			)
 		}
 		if review.Status.Allowed {
 			return true, nil
@@ -320,7 +382,11 @@ func (r *CSRReconciler) mayReference(ctx context.Context, csr *certificatesv1.Ce
 	return false, nil
 }
 
-func (r *CSRReconciler) failed(ctx context.Context, csr *certificatesv1.CertificateSigningRequest, reason, message string) (reconcile.Result, error) {
+func (r *CSRReconciler) failed(
+	ctx context.Context,
+	csr *certificatesv1.CertificateSigningRequest,
+	reason, message string,
+) (reconcile.Result, error) {
 	next := csr.DeepCopy()
 	now := metav1.NewTime(r.Clock.Now())
 	next.Status.Conditions = append(next.Status.Conditions, certificatesv1.CertificateSigningRequestCondition{

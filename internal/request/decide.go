@@ -86,7 +86,11 @@ func decide(o observation) decision {
 	ref := cr.Spec.IssuerRef
 	if o.issuer == nil {
 		d.reason = "IssuerNotFound"
-		d.message = fmt.Sprintf("Referenced %q not found: there is no %s; create it or correct spec.issuerRef", ref.KindOrDefault(), place(cr))
+		d.message = fmt.Sprintf(
+			"Referenced %q not found: there is no %s; create it or correct spec.issuerRef",
+			ref.KindOrDefault(),
+			place(cr),
+		)
 		return d
 	}
 	if ready, why := o.issuer.Ready(); !ready {

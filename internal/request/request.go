@@ -1,5 +1,6 @@
-// Package request brings CertificateRequests, and Kubernetes CertificateSigningRequests to the same issuers, from their creation to a
-// certificate: approve, sign. Requests to external issuers are approved and otherwise left alone.
+// Package request brings CertificateRequests, and Kubernetes CertificateSigningRequests to the same
+// issuers, from their creation to a certificate: approve, sign. Requests to external issuers are
+// approved and otherwise left alone.
 package request
 
 import (
@@ -39,14 +40,16 @@ import (
 )
 
 const (
-	// approver is the reason of the Approved condition, and ApprovedMessage its text, that cert-manager's own approver writes.
+	// approver is the reason of the Approved condition, and ApprovedMessage its text, that
+	// cert-manager's own approver writes.
 	approver        = "cert-manager.io"
 	approvedMessage = "Certificate request has been approved by cert-manager.io"
 	issuedMessage   = "Certificate fetched from issuer successfully"
 	checkedMessage  = "The CSR asks for no more than the spec"
 
-	// mendedBackstop is when a request looks again at an issuer that was ready but whose Secret was wrong. Normally the issuer's
-	// condition changes meanwhile, and that is watched; it does not if the Secret was mended before anybody else saw it.
+	// mendedBackstop is when a request looks again at an issuer that was ready but whose Secret was
+	// wrong. Normally the issuer's condition changes meanwhile, and that is watched; it does not if
+	// the Secret was mended before anybody else saw it.
 	mendedBackstop = time.Minute
 	// unprotectedAgain is when a request looks again whether admission policies are enforced, which
 	// nothing else tells it.
@@ -75,11 +78,18 @@ type Reconciler struct {
 	signers     signers
 }
 
-// byKeySecret is the field index of unfinished CertificateRequests by the Secret, namespace/name, with their private key.
+// byKeySecret is the field index of unfinished CertificateRequests by the Secret, namespace/name,
+// with their private key.
 const byKeySecret = "metadata.annotations." + cmapi.CertificateRequestPrivateKeyAnnotationKey
 
-// SetupWithManager registers the reconciler. Others is the cache of the metadata of Secrets that are not ours.
-func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, others cache.Cache, o controller.Options) error {
+// SetupWithManager registers the reconciler. Others is the cache of the metadata of Secrets that
+// are not ours.
+func (r *Reconciler) SetupWithManager(
+	ctx context.Context,
+	mgr ctrl.Manager,
+	others cache.Cache,
+	o controller.Options,
+) error {
 	r.permissions = permissions{client: r.Client, clock: r.Clock}
 	r.signers = signers{client: r.Client, live: r.Live, clock: r.Clock}
 	err := mgr.GetFieldIndexer().IndexField(ctx, &cmapi.CertificateRequest{}, byKeySecret, func(o client.Object) []string {
@@ -106,9 +116,11 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, oth
 		}
 		return requests
 	}
-	issuerChanged := handler.TypedEnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
-		return unfinished(ctx, r.Scope.Of(o.(cmapi.GenericIssuer)).OfIssuer()...)
-	})
+	issuerChanged := handler.TypedEnqueueRequestsFromMapFunc(
+		func(ctx context.Context, o client.Object) []reconcile.Request {
+			return unfinished(ctx, r.Scope.Of(o.(cmapi.GenericIssuer)).OfIssuer()...)
+		},
+	)
 	keyChanged := handler.TypedEnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
 		return unfinished(ctx, client.MatchingFields{byKeySecret: o.GetNamespace() + "/" + o.GetName()},
 			client.UnsafeDisableDeepCopy, &client.ListOptions{DisableReadYourWritesConsistency: true})
@@ -123,7 +135,8 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, oth
 		Owns(&cmacme.Order{}).
 		Watches(&corev1.Secret{}, keyChanged).
 		WatchesRawSource(source.Kind(others, client.Object(secrets.Metadata()), keyChanged))
-	return issuer.Watch(b, r.Scope, issuerChanged, issuer.Changed()).Complete(observe.Counted(r.Metrics, name, reconcile.Reconciler(r)))
+	return issuer.Watch(b, r.Scope, issuerChanged, issuer.Changed()).
+		Complete(observe.Counted(r.Metrics, name, reconcile.Reconciler(r)))
 }
 
 // done reports whether nothing is left to do for us.
@@ -165,7 +178,12 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 }
 
 // act does what was decided, and writes the status in one patch.
-func (r *Reconciler) act(ctx context.Context, cr *cmapi.CertificateRequest, o observation, d decision) (reconcile.Result,
+func (r *Reconciler) act(
+	ctx context.Context,
+	cr *cmapi.CertificateRequest,
+	o observation,
+	d decision,
+) (reconcile.Result,
 	error) {
 	next := cr.DeepCopy()
 	forbid(next, o.forbidden, r.Clock.Now())
@@ -179,7 +197,10 @@ func (r *Reconciler) act(ctx context.Context, cr *cmapi.CertificateRequest, o ob
 	}
 	if d.approve {
 		cmapi.SetCertificateRequestCondition(&next.Status, r.Clock.Now(), cmapi.CertificateRequestCondition{
-			Type: cmapi.CertificateRequestConditionApproved, Status: cmmeta.ConditionTrue, Reason: approver, Message: approvedMessage,
+			Type:    cmapi.CertificateRequestConditionApproved,
+			Status:  cmmeta.ConditionTrue,
+			Reason:  approver,
+			Message: approvedMessage,
 		})
 	}
 	var say func() // after the patch: a pass that could not write what it says is followed by one that finds the same
@@ -299,21 +320,35 @@ func (r *Reconciler) sign(ctx context.Context, cr *cmapi.CertificateRequest, iss
 	csr *x509.CertificateRequest) (say func(), result reconcile.Result, again error) {
 	s, ok := r.Signers[issuer.Type()]
 	if !ok {
-		return r.pending(cr, "IssuerNotReady", fmt.Sprintf("%s is of type %s, which is not supported by this version of Perennial", issuer, issuer.Type())), reconcile.Result{}, nil
+		return r.pending(
+			cr,
+			"IssuerNotReady",
+			fmt.Sprintf("%s is of type %s, which is not supported by this version of Perennial", issuer, issuer.Type()),
+		), reconcile.Result{}, nil
 	}
 	if cr.Annotations[signer.ProfileAnnotation] != "" && issuer.Type() != signer.TypeACME {
-		message := fmt.Sprintf("spec.acmeProfile: %s is not an ACME issuer: leave the profile out, or name another issuer", issuer)
+		message := fmt.Sprintf(
+			"spec.acmeProfile: %s is not an ACME issuer: leave the profile out, or name another issuer",
+			issuer,
+		)
 		r.fail(cr, cmapi.CertificateRequestReasonFailed, message)
 		return r.warning(cr, "InvalidProfile", message), reconcile.Result{}, nil
 	}
 	answer, err := s.Sign(ctx, issuer, signer.Request{
-		Namespace: cr.Namespace, Name: cr.Name,
-		Owner:  *metav1.NewControllerRef(cr, cmapi.SchemeGroupVersion.WithKind("CertificateRequest")),
-		Labels: cr.Labels, Annotations: cr.Annotations,
+		Namespace:     cr.Namespace,
+		Name:          cr.Name,
+		Owner:         *metav1.NewControllerRef(cr, cmapi.SchemeGroupVersion.WithKind("CertificateRequest")),
+		Labels:        cr.Labels,
+		Annotations:   cr.Annotations,
 		KeySecret:     cr.Annotations[cmapi.CertificateRequestPrivateKeyAnnotationKey],
-		KeyAnnotation: cmapi.CertificateRequestPrivateKeyAnnotationKey, KeyMissing: "MissingSecret",
-		IssuerRef: cr.Spec.IssuerRef,
-		CSR:       csr, IsCA: cr.Spec.IsCA, Usages: words(cr.Spec.Usages), Duration: cr.Spec.DurationOrDefault(), Asked: cr.Spec.Duration,
+		KeyAnnotation: cmapi.CertificateRequestPrivateKeyAnnotationKey,
+		KeyMissing:    "MissingSecret",
+		IssuerRef:     cr.Spec.IssuerRef,
+		CSR:           csr,
+		IsCA:          cr.Spec.IsCA,
+		Usages:        words(cr.Spec.Usages),
+		Duration:      cr.Spec.DurationOrDefault(),
+		Asked:         cr.Spec.Duration,
 	})
 	now := r.Clock.Now()
 	pause(cr, answer.Paused, now)
@@ -326,7 +361,13 @@ func (r *Reconciler) sign(ctx context.Context, cr *cmapi.CertificateRequest, iss
 		case fault.Misconfigured:
 			return r.pending(cr, failure.Reason, err.Error()), reconcile.Result{RequeueAfter: mendedBackstop}, nil
 		case fault.Limited:
-			return r.pending(cr, failure.Reason, err.Error()), reconcile.Result{RequeueAfter: failure.Wait(now)}, nil // when the other side said
+			return r.pending(
+					cr,
+					failure.Reason,
+					err.Error(),
+				), reconcile.Result{
+					RequeueAfter: failure.Wait(now),
+				}, nil // when the other side said
 		default:
 			return r.pending(cr, failure.Reason, err.Error()), reconcile.Result{}, err // again with the queue's back-off
 		}
@@ -343,7 +384,10 @@ func (r *Reconciler) sign(ctx context.Context, cr *cmapi.CertificateRequest, iss
 	}
 	cr.Status.Certificate, cr.Status.CA = answer.Certificate, answer.CA
 	cmapi.SetCertificateRequestCondition(&cr.Status, now, cmapi.CertificateRequestCondition{
-		Type: cmapi.CertificateRequestConditionReady, Status: cmmeta.ConditionTrue, Reason: cmapi.CertificateRequestReasonIssued, Message: issuedMessage,
+		Type:    cmapi.CertificateRequestConditionReady,
+		Status:  cmmeta.ConditionTrue,
+		Reason:  cmapi.CertificateRequestReasonIssued,
+		Message: issuedMessage,
 	})
 	if answer.Warning == "" {
 		// No event: the condition says as much, and it would be a write for each certificate.
@@ -355,7 +399,10 @@ func (r *Reconciler) sign(ctx context.Context, cr *cmapi.CertificateRequest, iss
 // pause writes into the status of a request that names of it are paused, or no longer.
 func pause(cr *cmapi.CertificateRequest, why string, now time.Time) {
 	if why == "" {
-		cr.Status.Conditions = slices.DeleteFunc(cr.Status.Conditions, func(c cmapi.CertificateRequestCondition) bool { return c.Type == signer.ConditionPaused })
+		cr.Status.Conditions = slices.DeleteFunc(
+			cr.Status.Conditions,
+			func(c cmapi.CertificateRequestCondition) bool { return c.Type == signer.ConditionPaused },
+		)
 		return
 	}
 	cmapi.SetCertificateRequestCondition(&cr.Status, now, cmapi.CertificateRequestCondition{
@@ -374,11 +421,15 @@ func (r *Reconciler) fail(cr *cmapi.CertificateRequest, reason, message string) 
 	})
 }
 
-// pending writes what the request waits for. There is one event when it begins to wait, not one for each change.
+// pending writes what the request waits for. There is one event when it begins to wait, not one for
+// each change.
 func (r *Reconciler) pending(cr *cmapi.CertificateRequest, reason, message string) (say func()) {
 	first := cmapi.CertificateRequestReadyReason(&cr.Status) != cmapi.CertificateRequestReasonPending
 	cmapi.SetCertificateRequestCondition(&cr.Status, r.Clock.Now(), cmapi.CertificateRequestCondition{
-		Type: cmapi.CertificateRequestConditionReady, Status: cmmeta.ConditionFalse, Reason: cmapi.CertificateRequestReasonPending, Message: message,
+		Type:    cmapi.CertificateRequestConditionReady,
+		Status:  cmmeta.ConditionFalse,
+		Reason:  cmapi.CertificateRequestReasonPending,
+		Message: message,
 	})
 	if !first {
 		return nil

@@ -26,17 +26,19 @@ import (
 const (
 	// DeletionPolicyAnnotation says what becomes of the Secret when its Certificate is deleted.
 	DeletionPolicyAnnotation = "perennial.dev/deletion-policy"
-	// RehearsalIssuerAnnotation names the issuer that must sign first, by its kind and name: ClusterIssuer/letsencrypt-staging.
+	// RehearsalIssuerAnnotation names the issuer that must sign first, by its kind and name:
+	// ClusterIssuer/letsencrypt-staging.
 	RehearsalIssuerAnnotation = "perennial.dev/rehearsal-issuer"
-	// RevokeOnDeleteAnnotation, if true, has the certificates revoked when their Certificate is deleted,
+	// RevokeOnDeleteAnnotation, if true, has the certificates revoked when their Certificate is
+	// deleted,
 	RevokeOnDeleteAnnotation = "perennial.dev/revoke-on-delete"
 	// and RevocationReasonAnnotation says why.
 	RevocationReasonAnnotation = "perennial.dev/revocation-reason"
 )
 
 const (
-	// maxItems is how many items a list in an annotation may have, and maxTemplate how long a secret template may be. The API server
-	// takes annotations of 256 KiB altogether.
+	// maxItems is how many items a list in an annotation may have, and maxTemplate how long a secret
+	// template may be. The API server takes annotations of 256 KiB altogether.
 	maxItems    = 1000
 	maxTemplate = 64 << 10
 )
@@ -214,7 +216,10 @@ func subject(key string, of func(*cmapi.X509Subject) *[]string) annotation {
 func duration(to **metav1.Duration, value string) error {
 	d, err := time.ParseDuration(value)
 	if err != nil {
-		return fmt.Errorf("%q is not a duration: write a number with the unit h, m or s, such as 2160h for 90 days", short(value))
+		return fmt.Errorf(
+			"%q is not a duration: write a number with the unit h, m or s, such as 2160h for 90 days",
+			short(value),
+		)
 	}
 	*to = &metav1.Duration{Duration: d}
 	return nil
@@ -279,9 +284,29 @@ func usages(c *cmapi.Certificate, value string) error {
 
 // knownUsages are those of the API.
 var knownUsages = []cmapi.KeyUsage{
-	"signing", "digital signature", "content commitment", "key encipherment", "key agreement", "data encipherment", "cert sign", "crl sign",
-	"encipher only", "decipher only", "any", "server auth", "client auth", "code signing", "email protection", "s/mime", "ipsec end system",
-	"ipsec tunnel", "ipsec user", "timestamping", "ocsp signing", "microsoft sgc", "netscape sgc",
+	"signing",
+	"digital signature",
+	"content commitment",
+	"key encipherment",
+	"key agreement",
+	"data encipherment",
+	"cert sign",
+	"crl sign",
+	"encipher only",
+	"decipher only",
+	"any",
+	"server auth",
+	"client auth",
+	"code signing",
+	"email protection",
+	"s/mime",
+	"ipsec end system",
+	"ipsec tunnel",
+	"ipsec user",
+	"timestamping",
+	"ocsp signing",
+	"microsoft sgc",
+	"netscape sgc",
 }
 
 // rehearsalIssuer reads KIND/NAME or, of an issuer of another system, KIND.GROUP/NAME.
@@ -292,10 +317,17 @@ func rehearsalIssuer(c *cmapi.Certificate, value string) error {
 	case !found || kind == "" || name == "" || strings.Contains(name, "/") || external && group == "":
 	case !external && kind != signer.KindIssuer && kind != signer.KindClusterIssuer:
 	default:
-		c.Spec.RehearsalIssuerRef = &cmmeta.IssuerReference{Name: name, Kind: kind, Group: cmp.Or(group, cmmeta.DefaultIssuerGroup)}
+		c.Spec.RehearsalIssuerRef = &cmmeta.IssuerReference{
+			Name:  name,
+			Kind:  kind,
+			Group: cmp.Or(group, cmmeta.DefaultIssuerGroup),
+		}
 		return nil
 	}
-	return fmt.Errorf("%q is no issuer: write ClusterIssuer/NAME, Issuer/NAME or, of another system, KIND.GROUP/NAME", short(value))
+	return fmt.Errorf(
+		"%q is no issuer: write ClusterIssuer/NAME, Issuer/NAME or, of another system, KIND.GROUP/NAME",
+		short(value),
+	)
 }
 
 func secretTemplate(c *cmapi.Certificate, value string) error {

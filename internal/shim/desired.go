@@ -27,8 +27,8 @@ const RequestedByAnnotation = signer.RequestedByAnnotation
 
 // Settings say what is taken from objects.
 type Settings struct {
-	// AutoAnnotations are the annotations of an Ingress that, with the value "true", ask for a certificate of DefaultIssuer.
-	// DefaultAutoAnnotation alone if nil.
+	// AutoAnnotations are the annotations of an Ingress that, with the value "true", ask for a
+	// certificate of DefaultIssuer. DefaultAutoAnnotation alone if nil.
 	AutoAnnotations []string
 	// DefaultIssuer signs where an object names none. Its name may be empty: then there is none.
 	DefaultIssuer cmmeta.IssuerReference
@@ -101,7 +101,8 @@ func ofIngress(o *networkingv1.Ingress) *asker {
 type desired struct {
 	// asks is whether it asks for anything.
 	asks bool
-	// broken says that something does not let us know what it asks for. Then its Certificates stay as they are.
+	// broken says that something does not let us know what it asks for. Then its Certificates stay as
+	// they are.
 	broken       bool
 	certificates []*cmapi.Certificate
 	// kept are Certificates that stay as they are.
@@ -137,7 +138,9 @@ func want(s *asker, settings Settings) desired {
 				Annotations: passedOn(s, settings),
 			},
 			Spec: cmapi.CertificateSpec{
-				SecretName: w.secret.Name, IssuerRef: issuer, Usages: []cmapi.KeyUsage{cmapi.UsageDigitalSignature, cmapi.UsageKeyEncipherment},
+				SecretName: w.secret.Name,
+				IssuerRef:  issuer,
+				Usages:     []cmapi.KeyUsage{cmapi.UsageDigitalSignature, cmapi.UsageKeyEncipherment},
 			},
 		}
 		if elsewhere { // owners are in the namespace of what they own
@@ -277,9 +280,14 @@ func (s *asker) autoAnnotation(settings Settings) (key string, found bool) {
 
 // passed are the annotations of a Certificate that the object decides alone.
 var passed = []string{
-	cmacme.ACMECertificateHTTP01IngressNameOverride, cmacme.ACMECertificateHTTP01IngressClassOverride,
-	cmacme.ACMECertificateHTTP01IngressClassNameOverride, cmacme.ACMECertificateHTTP01ParentRefKind, cmacme.ACMECertificateHTTP01ParentRefName,
-	cmacme.ACMECertificateHTTP01ParentRefNamespace, cmapi.IssueTemporaryCertificateAnnotation, cmapi.VenafiCustomFieldsAnnotationKey,
+	cmacme.ACMECertificateHTTP01IngressNameOverride,
+	cmacme.ACMECertificateHTTP01IngressClassOverride,
+	cmacme.ACMECertificateHTTP01IngressClassNameOverride,
+	cmacme.ACMECertificateHTTP01ParentRefKind,
+	cmacme.ACMECertificateHTTP01ParentRefName,
+	cmacme.ACMECertificateHTTP01ParentRefNamespace,
+	cmapi.IssueTemporaryCertificateAnnotation,
+	cmapi.VenafiCustomFieldsAnnotationKey,
 }
 
 // passedOn returns the annotations that the Certificates get.

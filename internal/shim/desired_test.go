@@ -12,11 +12,19 @@ import (
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 )
 
-// ingress is one that wants the Secret tls for www.example.com from the ClusterIssuer ca, with annotations beside.
+// ingress is one that wants the Secret tls for www.example.com from the ClusterIssuer ca, with
+// annotations beside.
 func ingress(annotations map[string]string) *networkingv1.Ingress {
 	o := &networkingv1.Ingress{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", UID: "1", Annotations: map[string]string{"cert-manager.io/cluster-issuer": "ca"}},
-		Spec:       networkingv1.IngressSpec{TLS: []networkingv1.IngressTLS{{Hosts: []string{"www.example.com"}, SecretName: "tls"}}},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace:   "shop",
+			Name:        "web",
+			UID:         "1",
+			Annotations: map[string]string{"cert-manager.io/cluster-issuer": "ca"},
+		},
+		Spec: networkingv1.IngressSpec{
+			TLS: []networkingv1.IngressTLS{{Hosts: []string{"www.example.com"}, SecretName: "tls"}},
+		},
 	}
 	for k, v := range annotations {
 		if v == "(none)" {
@@ -50,7 +58,8 @@ func TestAnnotations(t *testing.T) {
 		"cert-manager.io/subject-serialnumber":        {"7", `"serialNumber":"7"`, "", ""},
 		"cert-manager.io/duration":                    {"240h", `"duration":"240h0m0s"`, "10 days", "such as 2160h"},
 		"cert-manager.io/renew-before":                {"24h", `"renewBefore":"24h0m0s"`, "soon", "such as 2160h"},
-		"cert-manager.io/renew-before-percentage":     {"30", `"renewBeforePercentage":30`, "a third", "is not a number from"},
+		"cert-manager.io/renew-before-percentage": {"30", `"renewBeforePercentage":30`, "a third", "is not a number " +
+			"from"},
 		"cert-manager.io/usages":                      {"server auth, client auth", `"usages":["server auth","client auth"]`, "serve", "server auth"},
 		"cert-manager.io/revision-history-limit":      {"3", `"revisionHistoryLimit":3`, "0", "from 1"},
 		"cert-manager.io/private-key-algorithm":       {"ECDSA", `"algorithm":"ECDSA"`, "DSA", "RSA, ECDSA, Ed25519"},
@@ -80,7 +89,8 @@ func TestAnnotations(t *testing.T) {
 				return
 			}
 			d = want(ofIngress(ingress(map[string]string{key: test.wrong})), Settings{})
-			if !d.broken || len(d.certificates) > 0 || !strings.HasPrefix(text(d.mistakes), key+": ") || !strings.Contains(text(d.mistakes), test.says) {
+			if !d.broken || len(d.certificates) > 0 || !strings.HasPrefix(text(d.mistakes), key+": ") ||
+				!strings.Contains(text(d.mistakes), test.says) {
 				t.Errorf("of %q: %+v", test.wrong, d)
 			}
 		})
@@ -88,16 +98,19 @@ func TestAnnotations(t *testing.T) {
 }
 
 func TestWhichIssuer(t *testing.T) {
-	fallback := Settings{DefaultIssuer: cmmeta.IssuerReference{Name: "standard", Kind: "ClusterIssuer", Group: "cert-manager.io"}}
+	fallback := Settings{
+		DefaultIssuer: cmmeta.IssuerReference{Name: "standard", Kind: "ClusterIssuer", Group: "cert-manager.io"},
+	}
 	for name, test := range map[string]struct {
 		annotations map[string]string
 		settings    Settings
 		want        string // of the reference, or of the mistake; empty if nothing is asked for
 	}{
-		"a ClusterIssuer":             {nil, Settings{}, "cert-manager.io/ClusterIssuer/ca"},
-		"an Issuer":                   {map[string]string{"cert-manager.io/cluster-issuer": "(none)", "cert-manager.io/issuer": "x"}, Settings{}, "cert-manager.io/Issuer/x"},
-		"an issuer of somebody else":  {map[string]string{"cert-manager.io/cluster-issuer": "(none)", "cert-manager.io/issuer": "x", "cert-manager.io/issuer-kind": "K", "cert-manager.io/issuer-group": "g.example"}, Settings{}, "g.example/K/x"},
-		"both":                        {map[string]string{"cert-manager.io/issuer": "x"}, Settings{}, "remove one of the two"},
+		"a ClusterIssuer":            {nil, Settings{}, "cert-manager.io/ClusterIssuer/ca"},
+		"an Issuer":                  {map[string]string{"cert-manager.io/cluster-issuer": "(none)", "cert-manager.io/issuer": "x"}, Settings{}, "cert-manager.io/Issuer/x"},
+		"an issuer of somebody else": {map[string]string{"cert-manager.io/cluster-issuer": "(none)", "cert-manager.io/issuer": "x", "cert-manager.io/issuer-kind": "K", "cert-manager.io/issuer-group": "g.example"}, Settings{}, "g.example/K/x"},
+		"both": {map[string]string{"cert-manager.io/issuer": "x"}, Settings{}, "remove one of " +
+			"the two"},
 		"a kind beside ClusterIssuer": {map[string]string{"cert-manager.io/issuer-kind": "K"}, Settings{}, "leave it out"},
 		"no annotation":               {map[string]string{"cert-manager.io/cluster-issuer": "(none)"}, fallback, ""},
 		"tls-acme":                    {map[string]string{"cert-manager.io/cluster-issuer": "(none)", "kubernetes.io/tls-acme": "true"}, fallback, "cert-manager.io/ClusterIssuer/standard"},
@@ -120,7 +133,10 @@ func TestWhichIssuer(t *testing.T) {
 
 func TestWhatIsPassedOn(t *testing.T) {
 	d := want(ofIngress(ingress(map[string]string{
-		"acme.cert-manager.io/http01-edit-in-place": "true", "acme.cert-manager.io/http01-ingress-class": "nginx", "team": "shop", "other": "x",
+		"acme.cert-manager.io/http01-edit-in-place": "true",
+		"acme.cert-manager.io/http01-ingress-class": "nginx",
+		"team":                                 "shop",
+		"other":                                "x",
 		"venafi.cert-manager.io/custom-fields": "[]",
 	})), Settings{ExtraAnnotations: []string{"team"}})
 	got := d.certificates[0].Annotations
@@ -139,7 +155,12 @@ func TestWhatIsPassedOn(t *testing.T) {
 
 func TestMistakesInTheTLSOfAnIngressNameTheirField(t *testing.T) {
 	o := ingress(nil)
-	o.Spec.TLS = append(o.Spec.TLS, networkingv1.IngressTLS{Hosts: []string{"a"}}, networkingv1.IngressTLS{SecretName: "b"}, o.Spec.TLS[0])
+	o.Spec.TLS = append(
+		o.Spec.TLS,
+		networkingv1.IngressTLS{Hosts: []string{"a"}},
+		networkingv1.IngressTLS{SecretName: "b"},
+		o.Spec.TLS[0],
+	)
 	d := want(ofIngress(o), Settings{})
 	if len(d.certificates) != 1 || d.broken {
 		t.Errorf("one entry is right, and got %d certificates", len(d.certificates))

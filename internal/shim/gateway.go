@@ -18,19 +18,31 @@ var (
 	kindListenerSet = schema.GroupVersionKind{Group: gwapi.GroupName, Version: "v1", Kind: "ListenerSet"}
 )
 
-// granted reports whether ReferenceGrants let an object of a kind in a namespace refer to a Secret of another.
+// granted reports whether ReferenceGrants let an object of a kind in a namespace refer to a Secret
+// of another.
 type granted func(kind, from string, secret types.NamespacedName) bool
 
 // ofGateway reads a Gateway.
 func ofGateway(o *gwapi.Gateway, extra []string, may granted) *asker {
-	s := &asker{Object: o, kind: kindGateway, annotations: o.Annotations, parent: &parent{kindGateway.Kind, o.Namespace, o.Name}}
+	s := &asker{
+		Object:      o,
+		kind:        kindGateway,
+		annotations: o.Annotations,
+		parent:      &parent{kindGateway.Kind, o.Namespace, o.Name},
+	}
 	s.listen(o.Spec.Listeners, extra, may)
 	return s
 }
 
-// ofListenerSet reads a ListenerSet with its Gateway, which may be missing. The issuer is that of the Gateway if it names none itself.
+// ofListenerSet reads a ListenerSet with its Gateway, which may be missing. The issuer is that of
+// the Gateway if it names none itself.
 func ofListenerSet(o *gwapi.ListenerSet, gateway *gwapi.Gateway, extra []string, may granted) *asker {
-	s := &asker{Object: o, kind: kindListenerSet, annotations: o.Annotations, parent: &parent{kindListenerSet.Kind, o.Namespace, o.Name}}
+	s := &asker{
+		Object:      o,
+		kind:        kindListenerSet,
+		annotations: o.Annotations,
+		parent:      &parent{kindListenerSet.Kind, o.Namespace, o.Name},
+	}
 	own := func(key string) bool { _, found := o.Annotations[key]; return found }
 	if gateway != nil && !own(cmapi.IngressIssuerNameAnnotationKey) && !own(cmapi.IngressClusterIssuerNameAnnotationKey) {
 		s.annotations = map[string]string{}
@@ -49,7 +61,10 @@ func ofListenerSet(o *gwapi.ListenerSet, gateway *gwapi.Gateway, extra []string,
 	}
 	var listeners []gwapi.Listener
 	for _, l := range o.Spec.Listeners {
-		listeners = append(listeners, gwapi.Listener{Name: l.Name, Hostname: l.Hostname, Port: l.Port, Protocol: l.Protocol, TLS: l.TLS})
+		listeners = append(
+			listeners,
+			gwapi.Listener{Name: l.Name, Hostname: l.Hostname, Port: l.Port, Protocol: l.Protocol, TLS: l.TLS},
+		)
 	}
 	s.listen(listeners, extra, may)
 	return s
@@ -57,7 +72,10 @@ func ofListenerSet(o *gwapi.ListenerSet, gateway *gwapi.Gateway, extra []string,
 
 // issuerAnnotations say which issuer signs.
 var issuerAnnotations = []string{
-	cmapi.IngressIssuerNameAnnotationKey, cmapi.IngressClusterIssuerNameAnnotationKey, cmapi.IssuerKindAnnotationKey, cmapi.IssuerGroupAnnotationKey,
+	cmapi.IngressIssuerNameAnnotationKey,
+	cmapi.IngressClusterIssuerNameAnnotationKey,
+	cmapi.IssuerKindAnnotationKey,
+	cmapi.IssuerGroupAnnotationKey,
 }
 
 // gatewayOf returns the name of the Gateway that a ListenerSet belongs to.
@@ -74,7 +92,8 @@ func gatewayOf(o *gwapi.ListenerSet) types.NamespacedName {
 func (s *asker) listen(listeners []gwapi.Listener, extra []string, may granted) {
 	ignored := s.ignoredListeners(listeners)
 	for i, l := range listeners {
-		serves := l.Protocol == gwapi.HTTPSProtocolType || l.Protocol == gwapi.TLSProtocolType || slices.Contains(extra, string(l.Protocol))
+		serves := l.Protocol == gwapi.HTTPSProtocolType || l.Protocol == gwapi.TLSProtocolType ||
+			slices.Contains(extra, string(l.Protocol))
 		passthrough := l.TLS != nil && l.TLS.Mode != nil && *l.TLS.Mode != gwapi.TLSModeTerminate
 		if serves && !ignored[string(l.Name)] && !passthrough {
 			s.addListener(fmt.Sprintf("spec.listeners[%d]", i), l, may)
@@ -89,7 +108,12 @@ func (s *asker) ignoredListeners(listeners []gwapi.Listener) map[string]bool {
 		for name := range strings.SplitSeq(value, ",") {
 			name = strings.TrimSpace(name)
 			if name != "" && !slices.ContainsFunc(listeners, func(l gwapi.Listener) bool { return string(l.Name) == name }) {
-				s.mistake(cmapi.CertificateIgnoreTLSListeners, "there is no listener %q: choose of %s", short(name), names(listeners))
+				s.mistake(
+					cmapi.CertificateIgnoreTLSListeners,
+					"there is no listener %q: choose of %s",
+					short(name),
+					names(listeners),
+				)
 			}
 			ignored[name] = true
 		}
@@ -121,8 +145,14 @@ func (s *asker) addListener(path string, l gwapi.Listener, may granted) {
 			s.mistake(at, "is no Secret: only Secrets get certificates; name one, or add %q to the annotation %s",
 				l.Name, cmapi.CertificateIgnoreTLSListeners)
 		case secret.Namespace != s.GetNamespace() && !may(s.kind.Kind, s.GetNamespace(), secret):
-			s.mistake(at, "is in namespace %q, where no ReferenceGrant lets a %s of namespace %q refer to Secret %q: create one there",
-				secret.Namespace, s.kind.Kind, s.GetNamespace(), secret.Name)
+			s.mistake(
+				at,
+				"is in namespace %q, where no ReferenceGrant lets a %s of namespace %q refer to Secret %q: create one there",
+				secret.Namespace,
+				s.kind.Kind,
+				s.GetNamespace(),
+				secret.Name,
+			)
 		case host == "":
 			s.kept = append(s.kept, secret)
 		default:
@@ -154,7 +184,8 @@ func names(listeners []gwapi.Listener) string {
 
 // secretOf returns the Secret that a reference names, if it is one.
 func secretOf(ref gwapi.SecretObjectReference, namespace string) (types.NamespacedName, bool) {
-	if ref.Group != nil && *ref.Group != "" && *ref.Group != "core" || ref.Kind != nil && *ref.Kind != "Secret" || ref.Name == "" {
+	if ref.Group != nil && *ref.Group != "" && *ref.Group != "core" || ref.Kind != nil && *ref.Kind != "Secret" ||
+		ref.Name == "" {
 		return types.NamespacedName{}, false
 	}
 	secret := types.NamespacedName{Namespace: namespace, Name: string(ref.Name)}
@@ -164,7 +195,8 @@ func secretOf(ref gwapi.SecretObjectReference, namespace string) (types.Namespac
 	return secret, true
 }
 
-// secretsOf returns the Secrets that the listeners of a Gateway or ListenerSet name, for whatever purpose. It is what they are indexed by.
+// secretsOf returns the Secrets that the listeners of a Gateway or ListenerSet name, for whatever
+// purpose. It is what they are indexed by.
 func secretsOf(o client.Object) []string {
 	var all []string
 	add := func(tls *gwapi.ListenerTLSConfig) {
@@ -190,7 +222,8 @@ func secretsOf(o client.Object) []string {
 	return all
 }
 
-// grants reports whether a ReferenceGrant, in the namespace of a Secret, lets a Gateway or ListenerSet refer to it.
+// grants reports whether a ReferenceGrant, in the namespace of a Secret, lets a Gateway or
+// ListenerSet refer to it.
 func grants(g gwapi.ReferenceGrantSpec, kind, from, secret string) bool {
 	return slices.ContainsFunc(g.From, func(f gwapi.ReferenceGrantFrom) bool {
 		return f.Group == gwapi.GroupName && string(f.Kind) == kind && string(f.Namespace) == from

@@ -10,9 +10,15 @@ import (
 	gwapi "sigs.k8s.io/gateway-api/apis/v1"
 )
 
-// listener is one that ends TLS for a host with the certificates of Secrets, each name or namespace/name.
+// listener is one that ends TLS for a host with the certificates of Secrets, each name or
+// namespace/name.
 func listener(name, host string, secrets ...string) gwapi.Listener {
-	l := gwapi.Listener{Name: gwapi.SectionName(name), Port: 443, Protocol: gwapi.HTTPSProtocolType, TLS: &gwapi.ListenerTLSConfig{}}
+	l := gwapi.Listener{
+		Name:     gwapi.SectionName(name),
+		Port:     443,
+		Protocol: gwapi.HTTPSProtocolType,
+		TLS:      &gwapi.ListenerTLSConfig{},
+	}
 	if host != "" {
 		l.Hostname = ptr.To(gwapi.Hostname(host))
 	}
@@ -29,8 +35,13 @@ func listener(name, host string, secrets ...string) gwapi.Listener {
 // gateway is one of the namespace shop that names the ClusterIssuer ca.
 func gateway(listeners ...gwapi.Listener) *gwapi.Gateway {
 	return &gwapi.Gateway{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", UID: "1", Annotations: map[string]string{"cert-manager.io/cluster-issuer": "ca"}},
-		Spec:       gwapi.GatewaySpec{Listeners: listeners},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace:   "shop",
+			Name:        "web",
+			UID:         "1",
+			Annotations: map[string]string{"cert-manager.io/cluster-issuer": "ca"},
+		},
+		Spec: gwapi.GatewaySpec{Listeners: listeners},
 	}
 }
 
@@ -95,7 +106,14 @@ func withAnnotation(g *gwapi.Gateway, key, value string) *gwapi.Gateway {
 }
 
 func TestACertificateInAnotherNamespaceNamesItsGateway(t *testing.T) {
-	d := want(ofGateway(gateway(listener("a", "a.example.com", "shared/tls")), nil, func(string, string, types.NamespacedName) bool { return true }), Settings{})
+	d := want(
+		ofGateway(
+			gateway(listener("a", "a.example.com", "shared/tls")),
+			nil,
+			func(string, string, types.NamespacedName) bool { return true },
+		),
+		Settings{},
+	)
 	crt := d.certificates[0]
 	if len(crt.OwnerReferences) > 0 || crt.Annotations[RequestedByAnnotation] != "Gateway/shop/web" ||
 		crt.Annotations["acme.cert-manager.io/http01-parentrefnamespace"] != "shop" || crt.Annotations["acme.cert-manager.io/http01-parentrefname"] != "web" {
@@ -104,10 +122,18 @@ func TestACertificateInAnotherNamespaceNamesItsGateway(t *testing.T) {
 }
 
 func TestAListenerSetInheritsTheIssuerOfItsGateway(t *testing.T) {
-	set := &gwapi.ListenerSet{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "set", Annotations: map[string]string{"cert-manager.io/duration": "240h"}}}
+	set := &gwapi.ListenerSet{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace:   "shop",
+			Name:        "set",
+			Annotations: map[string]string{"cert-manager.io/duration": "240h"},
+		},
+	}
 	set.Spec.ParentRef = gwapi.ParentGatewayReference{Name: "web", Namespace: ptr.To(gwapi.Namespace("infra"))}
 	l := listener("a", "a.example.com", "tls")
-	set.Spec.Listeners = []gwapi.ListenerEntry{{Name: l.Name, Hostname: l.Hostname, Protocol: l.Protocol, Port: 443, TLS: l.TLS}}
+	set.Spec.Listeners = []gwapi.ListenerEntry{
+		{Name: l.Name, Hostname: l.Hostname, Protocol: l.Protocol, Port: 443, TLS: l.TLS},
+	}
 	of := gateway()
 	of.Annotations["cert-manager.io/usages"] = "client auth" // not the issuer, so not inherited
 
@@ -116,19 +142,22 @@ func TestAListenerSetInheritsTheIssuerOfItsGateway(t *testing.T) {
 		t.Fatalf("got %+v", d)
 	}
 	crt := d.certificates[0]
-	if crt.Spec.IssuerRef.Name != "ca" || crt.Spec.Duration == nil || len(crt.Spec.Usages) != 2 || crt.OwnerReferences[0].Kind != "ListenerSet" ||
+	if crt.Spec.IssuerRef.Name != "ca" || crt.Spec.Duration == nil || len(crt.Spec.Usages) != 2 ||
+		crt.OwnerReferences[0].Kind != "ListenerSet" ||
 		crt.Annotations["acme.cert-manager.io/http01-parentrefkind"] != "ListenerSet" {
 		t.Errorf("got %+v %+v", crt.ObjectMeta, crt.Spec)
 	}
 
 	set.Annotations["acme.cert-manager.io/http01-parentreffallback"] = "true"
 	crt = want(ofListenerSet(set, of, nil, nobody), Settings{}).certificates[0]
-	if crt.Annotations["acme.cert-manager.io/http01-parentrefkind"] != "Gateway" || crt.Annotations["acme.cert-manager.io/http01-parentrefnamespace"] != "infra" {
+	if crt.Annotations["acme.cert-manager.io/http01-parentrefkind"] != "Gateway" ||
+		crt.Annotations["acme.cert-manager.io/http01-parentrefnamespace"] != "infra" {
 		t.Errorf("got %v", crt.Annotations)
 	}
 
 	set.Annotations["cert-manager.io/issuer"] = "own"
-	if ref := want(ofListenerSet(set, of, nil, nobody), Settings{}).certificates[0].Spec.IssuerRef; ref.Name != "own" || ref.Kind != "Issuer" {
+	if ref := want(ofListenerSet(set, of, nil, nobody), Settings{}).certificates[0].Spec.IssuerRef; ref.Name != "own" ||
+		ref.Kind != "Issuer" {
 		t.Errorf("got %+v", ref)
 	}
 	if want(ofListenerSet(&gwapi.ListenerSet{}, nil, nil, nobody), Settings{}).asks {
@@ -140,12 +169,19 @@ func FuzzListenerAnnotations(f *testing.F) {
 	f.Add("a,b", "true")
 	f.Add(" a , ,zz", "")
 	f.Fuzz(func(t *testing.T, ignored, fallback string) {
-		annotations := map[string]string{"cert-manager.io/cluster-issuer": "ca", "cert-manager.io/ignore-tls-listeners": ignored, parentFallback: fallback}
+		annotations := map[string]string{
+			"cert-manager.io/cluster-issuer":       "ca",
+			"cert-manager.io/ignore-tls-listeners": ignored,
+			parentFallback:                         fallback,
+		}
 		g := gateway(listener("a", "a.example.com", "tls"), listener("b", "", "tls"))
 		g.Annotations = annotations
 		set := &gwapi.ListenerSet{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "set", Annotations: annotations}}
 		for _, l := range g.Spec.Listeners {
-			set.Spec.Listeners = append(set.Spec.Listeners, gwapi.ListenerEntry{Name: l.Name, Hostname: l.Hostname, Protocol: l.Protocol, Port: l.Port, TLS: l.TLS})
+			set.Spec.Listeners = append(
+				set.Spec.Listeners,
+				gwapi.ListenerEntry{Name: l.Name, Hostname: l.Hostname, Protocol: l.Protocol, Port: l.Port, TLS: l.TLS},
+			)
 		}
 		for _, s := range []*asker{ofGateway(g, nil, nobody), ofListenerSet(set, g, nil, nobody)} {
 			for _, m := range want(s, Settings{}).mistakes {
@@ -173,7 +209,12 @@ func TestGrants(t *testing.T) {
 		"from other place": {gwapi.ReferenceGrantFrom{Group: gwapi.GroupName, Kind: "Gateway", Namespace: "evil"}, gwapi.ReferenceGrantTo{Kind: "Secret"}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := grants(gwapi.ReferenceGrantSpec{From: []gwapi.ReferenceGrantFrom{test.from}, To: []gwapi.ReferenceGrantTo{test.to}}, "Gateway", "shop", "tls"); got != test.want {
+			if got := grants(
+				gwapi.ReferenceGrantSpec{From: []gwapi.ReferenceGrantFrom{test.from}, To: []gwapi.ReferenceGrantTo{test.to}},
+				"Gateway",
+				"shop",
+				"tls",
+			); got != test.want {
 				t.Errorf("got %v", got)
 			}
 		})

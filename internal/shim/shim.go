@@ -42,8 +42,8 @@ import (
 )
 
 const (
-	// byOwner is the field index of Certificates by the UID of the object that controls them, or by RequestedByAnnotation, and bySecret
-	// that of the objects by the Secrets that they name.
+	// byOwner is the field index of Certificates by the UID of the object that controls them, or by
+	// RequestedByAnnotation, and bySecret that of the objects by the Secrets that they name.
 	byOwner  = "metadata.ownerReferences.controller"
 	bySecret = "spec.tls.secretName"
 
@@ -55,7 +55,8 @@ type Reconciler struct {
 	Client   client.Client
 	Scope    signer.Scope
 	Settings Settings
-	// Ingresses, Gateways and ListenerSets say which kinds are looked after. The latter two are wherever a cluster has them.
+	// Ingresses, Gateways and ListenerSets say which kinds are looked after. The latter two are
+	// wherever a cluster has them.
 	Ingresses, Gateways, ListenerSets bool
 	Events                            record.EventRecorder
 	Metrics                           *observe.Metrics
@@ -89,7 +90,12 @@ func request(kind, namespace, name string) reconcile.Request {
 var gatewayAPI = request("CustomResourceDefinition", "", gwapi.GroupName)
 
 // SetupWithManager registers the reconciler.
-func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, _ cache.Cache, o controller.Options) error {
+func (r *Reconciler) SetupWithManager(
+	ctx context.Context,
+	mgr ctrl.Manager,
+	_ cache.Cache,
+	o controller.Options,
+) error {
 	r.mgr = mgr
 	r.Settings.ClusterScoped = func(kind schema.GroupKind) bool {
 		mapping, err := mgr.GetRESTMapper().RESTMapping(kind)
@@ -130,14 +136,19 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, _ c
 	}
 	if r.Gateways || r.ListenerSets {
 		if r.definitions, err = cache.New(mgr.GetConfig(), cache.Options{
-			HTTPClient: mgr.GetHTTPClient(), Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper(), DefaultTransform: stripDefinition,
+			HTTPClient:       mgr.GetHTTPClient(),
+			Scheme:           mgr.GetScheme(),
+			Mapper:           mgr.GetRESTMapper(),
+			DefaultTransform: stripDefinition,
 		}); err != nil {
 			return fmt.Errorf("cache of the metadata of CRDs: %w", err)
 		}
 		if err := mgr.Add(r.definitions); err != nil {
 			return err
 		}
-		ours := predicate.NewTypedPredicateFuncs(func(o *metav1.PartialObjectMetadata) bool { _, found := gatewayKinds[o.Name]; return found })
+		ours := predicate.NewTypedPredicateFuncs(
+			func(o *metav1.PartialObjectMetadata) bool { _, found := gatewayKinds[o.Name]; return found },
+		)
 		b = b.WatchesRawSource(source.Kind(r.definitions, definition(), handler.TypedEnqueueRequestsFromMapFunc(
 			func(context.Context, *metav1.PartialObjectMetadata) []reconcile.Request {
 				return []reconcile.Request{gatewayAPI}
@@ -147,16 +158,23 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, _ c
 		CreateFunc: func(e event.CreateEvent) bool { return !e.IsInInitialList },
 		UpdateFunc: func(event.UpdateEvent) bool { return false }, // it is only asked whether it is there
 	})
-	return b.Complete(observe.Counted(r.Metrics, name, reconcile.Reconciler(reconcile.Func(func(rctx context.Context, request reconcile.Request) (reconcile.Result, error) {
-		if request == gatewayAPI {
-			return r.look(rctx, ctx)
-		}
-		return r.reconcile(rctx, request)
-	}))))
+	return b.Complete(
+		observe.Counted(
+			r.Metrics,
+			name,
+			reconcile.Reconciler(reconcile.Func(func(rctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+				if request == gatewayAPI {
+					return r.look(rctx, ctx)
+				}
+				return r.reconcile(rctx, request)
+			})),
+		),
+	)
 }
 
-// affected returns the objects that have to be looked at when one has changed: itself, and those who want the same Secrets, as they
-// agree, or none of them is right. A Gateway's ListenerSets inherit from it, and a ReferenceGrant concerns whom it names.
+// affected returns the objects that have to be looked at when one has changed: itself, and those
+// who want the same Secrets, as they agree, or none of them is right. A Gateway's ListenerSets
+// inherit from it, and a ReferenceGrant concerns whom it names.
 func (r *Reconciler) affected(ctx context.Context, o client.Object) []reconcile.Request {
 	var requests []reconcile.Request
 	secrets := secretsOf(o)
@@ -170,7 +188,14 @@ func (r *Reconciler) affected(ctx context.Context, o client.Object) []reconcile.
 	case *gwapi.Gateway:
 		requests = append(requests, request(kindGateway.Kind, o.Namespace, o.Name))
 		if v.has(kindListenerSet.Kind) {
-			requests = append(requests, r.listed(ctx, v, &gwapi.ListenerSetList{}, client.MatchingFields{byGateway: client.ObjectKeyFromObject(o).String()})...)
+			requests = append(
+				requests,
+				r.listed(
+					ctx,
+					v,
+					&gwapi.ListenerSetList{},
+					client.MatchingFields{byGateway: client.ObjectKeyFromObject(o).String()},
+				)...)
 		}
 	case *gwapi.ListenerSet:
 		requests = append(requests, request(kindListenerSet.Kind, o.Namespace, o.Name))
@@ -237,8 +262,19 @@ func (r *Reconciler) naming(ctx context.Context, secret string) []reconcile.Requ
 }
 
 // listed returns the objects of a list that are looked after.
-func (r *Reconciler) listed(ctx context.Context, c client.Reader, list client.ObjectList, which client.ListOption) []reconcile.Request {
-	if err := c.List(ctx, list, which, client.UnsafeDisableDeepCopy, &client.ListOptions{DisableReadYourWritesConsistency: true}); err != nil {
+func (r *Reconciler) listed(
+	ctx context.Context,
+	c client.Reader,
+	list client.ObjectList,
+	which client.ListOption,
+) []reconcile.Request {
+	if err := c.List(
+		ctx,
+		list,
+		which,
+		client.UnsafeDisableDeepCopy,
+		&client.ListOptions{DisableReadYourWritesConsistency: true},
+	); err != nil {
 		return nil // only a cache that is stopping fails
 	}
 	var requests []reconcile.Request
@@ -259,9 +295,13 @@ func (r *Reconciler) listed(ctx context.Context, c client.Reader, list client.Ob
 	return requests
 }
 
-// read returns the object that a request names, and the client that it is written with. Found is whether it is there; known is
-// false if that cannot be told, as its kind is not looked after, or not there.
-func (r *Reconciler) read(ctx context.Context, request reconcile.Request) (s *asker, writer client.Client, known bool, err error) {
+// read returns the object that a request names, and the client that it is written with. Found is
+// whether it is there; known is false if that cannot be told, as its kind is not looked after, or
+// not there.
+func (r *Reconciler) read(
+	ctx context.Context,
+	request reconcile.Request,
+) (s *asker, writer client.Client, known bool, err error) {
 	kind, name, _ := strings.Cut(request.Name, "/")
 	key := types.NamespacedName{Namespace: request.Namespace, Name: name}
 	v := r.view.Load()
@@ -457,7 +497,8 @@ func (r *Reconciler) contested(ctx context.Context, s *asker,
 			continue
 		}
 		for _, theirs := range want(other, r.Settings).certificates {
-			if theirs.Name == should.Name && theirs.Namespace == should.Namespace && !equality.Semantic.DeepEqual(theirs.Spec, should.Spec) {
+			if theirs.Name == should.Name && theirs.Namespace == should.Namespace &&
+				!equality.Semantic.DeepEqual(theirs.Spec, should.Spec) {
 				mistakes = append(mistakes, Mistake{Field: s.field(), Message: fmt.Sprintf(
 					"%s %s wants Secret %q with other content: give each its own Secret, or the same hosts and annotations",
 					other.kind.Kind, other.GetName(), should.Spec.SecretName)})

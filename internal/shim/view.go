@@ -27,8 +27,8 @@ import (
 )
 
 const (
-	// discovered is how long after its creation a CRD may take until the API server serves it. Afterwards only a change of it is
-	// looked at.
+	// discovered is how long after its creation a CRD may take until the API server serves it.
+	// Afterwards only a change of it is looked at.
 	discovered = time.Minute
 	// lookAgain is when it is looked again before that.
 	lookAgain = time.Second
@@ -39,8 +39,8 @@ const (
 	byGateway = "spec.parentRef"
 )
 
-// The kinds of the Gateway API that are looked at. ListenerSets and ReferenceGrants are younger than Gateways, so a cluster may have
-// Gateways alone.
+// The kinds of the Gateway API that are looked at. ListenerSets and ReferenceGrants are younger
+// than Gateways, so a cluster may have Gateways alone.
 var gatewayKinds = map[string]schema.GroupVersionKind{
 	"gateways." + gwapi.GroupName:        kindGateway,
 	"listenersets." + gwapi.GroupName:    kindListenerSet,
@@ -60,7 +60,9 @@ func (v *view) has(kind string) bool { return v != nil && v.kinds[kind] }
 // definition is the metadata of CRDs.
 func definition() *metav1.PartialObjectMetadata {
 	o := &metav1.PartialObjectMetadata{}
-	o.SetGroupVersionKind(schema.GroupVersionKind{Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition"})
+	o.SetGroupVersionKind(
+		schema.GroupVersionKind{Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition"},
+	)
 	return o
 }
 
@@ -72,7 +74,8 @@ func stripDefinition(object any) (any, error) {
 	return object, nil
 }
 
-// served returns the kinds of the Gateway API that the API server has, and whether it is about to have more.
+// served returns the kinds of the Gateway API that the API server has, and whether it is about to
+// have more.
 func (r *Reconciler) served(ctx context.Context) (kinds map[string]bool, soon bool, err error) {
 	kinds = map[string]bool{}
 	var defined []schema.GroupVersionKind
@@ -114,8 +117,8 @@ func (r *Reconciler) served(ctx context.Context) (kinds map[string]bool, soon bo
 	return kinds, soon && len(kinds) < len(defined), nil
 }
 
-// look starts a view of the Gateway API where the cluster has got it, and ends it where it has lost it. The base is the context of
-// the process.
+// look starts a view of the Gateway API where the cluster has got it, and ends it where it has lost
+// it. The base is the context of the process.
 func (r *Reconciler) look(ctx, base context.Context) (reconcile.Result, error) {
 	kinds, soon, err := r.served(ctx)
 	if err != nil {
@@ -180,7 +183,10 @@ func (r *Reconciler) open(base context.Context, kinds map[string]bool) (err erro
 // newView makes the cache of a view, and its client.
 func (r *Reconciler) newView(v *view) (cache.Cache, error) {
 	options := cache.Options{
-		HTTPClient: r.mgr.GetHTTPClient(), Scheme: r.mgr.GetScheme(), Mapper: r.mgr.GetRESTMapper(), DefaultTransform: stripGateway,
+		HTTPClient:       r.mgr.GetHTTPClient(),
+		Scheme:           r.mgr.GetScheme(),
+		Mapper:           r.mgr.GetRESTMapper(),
+		DefaultTransform: stripGateway,
 		DefaultWatchErrorHandler: func(ctx context.Context, reflector *toolscache.Reflector, err error) {
 			if !apierrors.IsNotFound(err) { // between the end of the API and that of the view
 				toolscache.DefaultWatchErrorHandler(ctx, reflector, err)
@@ -249,8 +255,8 @@ func (r *Reconciler) follow(v *view, informer cache.Informer) error {
 	return err
 }
 
-// enqueueRequested enqueues the objects that Certificates name as theirs. One that was deleted while
-// there was no view has left Certificates in other namespaces.
+// enqueueRequested enqueues the objects that Certificates name as theirs. One that was deleted
+// while there was no view has left Certificates in other namespaces.
 func (r *Reconciler) enqueueRequested(v *view) error {
 	var list cmapi.CertificateList
 	if err := r.Client.List(v.ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
@@ -303,6 +309,9 @@ func (r *Reconciler) granted(ctx context.Context, v *view) granted {
 		if err := v.List(ctx, &list, client.InNamespace(secret.Namespace), client.UnsafeDisableDeepCopy); err != nil {
 			return false // only a cache that is stopping fails
 		}
-		return slices.ContainsFunc(list.Items, func(g gwbeta.ReferenceGrant) bool { return grants(g.Spec, kind, from, secret.Name) })
+		return slices.ContainsFunc(
+			list.Items,
+			func(g gwbeta.ReferenceGrant) bool { return grants(g.Spec, kind, from, secret.Name) },
+		)
 	}
 }

@@ -9,8 +9,8 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 )
 
-// ByIssuer is the field index of Certificates and CertificateRequests by the issuer that they refer to. Its
-// values are those of Key.
+// ByIssuer is the field index of Certificates and CertificateRequests by the issuer that they refer
+// to. Its values are those of Key.
 const ByIssuer = "spec.issuerRef"
 
 // AddIndexes adds the index ByIssuer.
@@ -30,8 +30,9 @@ func AddIndexes(ctx context.Context, indexer client.FieldIndexer) error {
 	return nil
 }
 
-// OfIssuer lists what refers to the issuer, from the index, without a copy and without waiting for our own writes: the
-// caller must not change what it gets, and hears of later changes by its watches.
+// OfIssuer lists what refers to the issuer, from the index, without a copy and without waiting for
+// our own writes: the caller must not change what it gets, and hears of later changes by its
+// watches.
 func (i *Issuer) OfIssuer() []client.ListOption {
 	return []client.ListOption{
 		client.MatchingFields{ByIssuer: i.Key()}, client.UnsafeDisableDeepCopy,

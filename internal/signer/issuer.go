@@ -39,8 +39,8 @@ type Issuer struct {
 	cmapi.GenericIssuer
 	// Kind is KindIssuer or KindClusterIssuer.
 	Kind string
-	// SecretNamespace is where the Secrets are that it refers to: its own namespace, or the cluster resource
-	// namespace.
+	// SecretNamespace is where the Secrets are that it refers to: its own namespace, or the cluster
+	// resource namespace.
 	SecretNamespace string
 }
 
@@ -67,8 +67,9 @@ func (i *Issuer) Generation() string {
 	return generation
 }
 
-// ChangedSince reports whether the issuer is another one than it was at a [Issuer.Generation], or was
-// changed. A generation from before the CA was known is that of the CA that was in use at the time.
+// ChangedSince reports whether the issuer is another one than it was at a [Issuer.Generation], or
+// was changed. A generation from before the CA was known is that of the CA that was in use at the
+// time.
 func (i *Issuer) ChangedSince(was string, at time.Time) bool {
 	is := i.Generation()
 	if strings.HasPrefix(is, was+".") {
@@ -106,8 +107,8 @@ func (i *Issuer) Ready() (ready bool, why string) {
 	return false, c.Message
 }
 
-// CAFromChain returns what ca.crt is to hold beside a chain of an ACME issuer, PEM: the highest certificate of the chain, if the issuer is to
-// tell it, and if there is one above the leaf.
+// CAFromChain returns what ca.crt is to hold beside a chain of an ACME issuer, PEM: the highest
+// certificate of the chain, if the issuer is to tell it, and if there is one above the leaf.
 func (i *Issuer) CAFromChain(chain []*x509.Certificate) []byte {
 	if acme := i.GetSpec().ACME; acme == nil || acme.IncludeCA != cmacme.ACMEIncludeCAFromChain {
 		return nil
@@ -152,9 +153,14 @@ func (s Scope) Of(issuer cmapi.GenericIssuer) *Issuer {
 	return &Issuer{GenericIssuer: issuer, Kind: KindIssuer, SecretNamespace: issuer.GetNamespace()}
 }
 
-// Get finds the issuer that ref names in an object of the given namespace. It is nil if there is none, or if
-// the reference is to an external issuer.
-func (s Scope) Get(ctx context.Context, c client.Reader, namespace string, ref cmmeta.IssuerReference) (*Issuer, error) {
+// Get finds the issuer that ref names in an object of the given namespace. It is nil if there is
+// none, or if the reference is to an external issuer.
+func (s Scope) Get(
+	ctx context.Context,
+	c client.Reader,
+	namespace string,
+	ref cmmeta.IssuerReference,
+) (*Issuer, error) {
 	if External(ref) {
 		return nil, nil
 	}
@@ -179,7 +185,8 @@ func (s Scope) Get(ctx context.Context, c client.Reader, namespace string, ref c
 	return s.Of(issuer), nil
 }
 
-// Former returns what is known of an issuer that is gone: its name, and where the Secrets are that it referred to.
+// Former returns what is known of an issuer that is gone: its name, and where the Secrets are that
+// it referred to.
 func (s Scope) Former(namespace string, ref cmmeta.IssuerReference) *Issuer {
 	if ref.KindOrDefault() == KindClusterIssuer {
 		return s.Of(&cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: ref.Name}})
@@ -187,12 +194,17 @@ func (s Scope) Former(namespace string, ref cmmeta.IssuerReference) *Issuer {
 	return s.Of(&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: ref.Name}})
 }
 
-// Issued reports whether the certificate in a Secret is said to be of an issuer. The group may be left out, as cert-manager does if the Certificate does
-// not name it, and so may the kind.
+// Issued reports whether the certificate in a Secret is said to be of an issuer. The group may be
+// left out, as cert-manager does if the Certificate does not name it, and so may the kind.
 func Issued(by cmmeta.IssuerReference, secret *corev1.Secret) bool {
 	a := secret.Annotations
-	said := cmmeta.IssuerReference{Name: a[cmapi.IssuerNameAnnotationKey], Kind: a[cmapi.IssuerKindAnnotationKey], Group: a[cmapi.IssuerGroupAnnotationKey]}
-	return said.Name == by.Name && said.KindOrDefault() == by.KindOrDefault() && said.GroupOrDefault() == by.GroupOrDefault()
+	said := cmmeta.IssuerReference{
+		Name:  a[cmapi.IssuerNameAnnotationKey],
+		Kind:  a[cmapi.IssuerKindAnnotationKey],
+		Group: a[cmapi.IssuerGroupAnnotationKey],
+	}
+	return said.Name == by.Name && said.KindOrDefault() == by.KindOrDefault() &&
+		said.GroupOrDefault() == by.GroupOrDefault()
 }
 
 // External reports whether ref names an issuer of another project, which has its own controller.
@@ -200,8 +212,9 @@ func External(ref cmmeta.IssuerReference) bool {
 	return ref.GroupOrDefault() != cmmeta.DefaultIssuerGroup
 }
 
-// Key is the value under which an object of the namespace that refers to an issuer is found in field indexes:
-// the kind, the namespace if it is an Issuer, and the name. External issuers have a key, too.
+// Key is the value under which an object of the namespace that refers to an issuer is found in
+// field indexes: the kind, the namespace if it is an Issuer, and the name. External issuers have a
+// key, too.
 func Key(namespace string, ref cmmeta.IssuerReference) string {
 	if ref.KindOrDefault() == KindClusterIssuer {
 		namespace = ""

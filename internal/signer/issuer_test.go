@@ -81,7 +81,9 @@ func TestTheCAOfAChain(t *testing.T) {
 	}
 	other := &cmapi.Issuer{}
 	other.Spec.SelfSigned = &cmapi.SelfSignedIssuer{}
-	if got := (&Issuer{GenericIssuer: other, Kind: KindIssuer}).CAFromChain([]*x509.Certificate{leaf, between, root}); got != nil {
+	if got := (&Issuer{GenericIssuer: other, Kind: KindIssuer}).CAFromChain(
+		[]*x509.Certificate{leaf, between, root},
+	); got != nil {
 		t.Errorf("an issuer of another type says %q", got)
 	}
 }
@@ -103,7 +105,10 @@ func TestWhoHasIssuedWhatIsInASecret(t *testing.T) {
 		"nobody, as far as said": {nil, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := Issued(by, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Annotations: test.annotations}}); got != test.want {
+			if got := Issued(
+				by,
+				&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Annotations: test.annotations}},
+			); got != test.want {
 				t.Errorf("it is said to be of %+v: %v", by, got)
 			}
 		})

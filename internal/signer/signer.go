@@ -1,9 +1,9 @@
-// Package signer says what signs: an Issuer or ClusterIssuer as one value, how to find it, and the one
-// interface that every type of issuer implements. The packages below it implement it, one each.
+// Package signer says what signs: an Issuer or ClusterIssuer as one value, how to find it, and the
+// one interface that every type of issuer implements. The packages below it implement it, one each.
 //
-// A signer is asked two things: whether an issuer can be used, and to sign a request with it. It keeps no
-// state that matters: asked again after a crash it continues. What it answers is recorded by others, in the
-// conditions of the issuer (package issuer) and of the request (package request).
+// A signer is asked two things: whether an issuer can be used, and to sign a request with it. It
+// keeps no state that matters: asked again after a crash it continues. What it answers is recorded
+// by others, in the conditions of the issuer (package issuer) and of the request (package request).
 package signer
 
 import (
@@ -20,9 +20,9 @@ import (
 
 // A Signer signs for all issuers of one type.
 //
-// Errors are classified by internal/fault. Misconfigured: wait until somebody changes the issuer or a
-// Secret that References names, and try again then. Refused: the request is finally lost. Transient and Limited:
-// try again by time.
+// Errors are classified by internal/fault. Misconfigured: wait until somebody changes the issuer or
+// a Secret that References names, and try again then. Refused: the request is finally lost.
+// Transient and Limited: try again by time.
 type Signer interface {
 	// Check says whether the issuer can be used.
 	Check(ctx context.Context, issuer *Issuer) (Readiness, error)
@@ -65,7 +65,8 @@ type CA struct {
 	Anchor *x509.Certificate
 }
 
-// ProfileAnnotation stands on a request for a certificate of a profile of its ACME server, in place of that of the issuer.
+// ProfileAnnotation stands on a request for a certificate of a profile of its ACME server, in place
+// of that of the issuer.
 const ProfileAnnotation = "perennial.dev/acme-profile"
 
 // RequestedByAnnotation stands on a Certificate in another namespace than the Gateway or
@@ -73,22 +74,24 @@ const ProfileAnnotation = "perennial.dev/acme-profile"
 // owner reference does. It also stands on the Secret that was made for it.
 const RequestedByAnnotation = "perennial.dev/requested-by"
 
-// ReplacesAnnotation stands on a request that renews a certificate whose ACME server is to be told so: the certificate's identifier,
-// RFC 9773 section 4.1.
+// ReplacesAnnotation stands on a request that renews a certificate whose ACME server is to be told
+// so: the certificate's identifier, RFC 9773 section 4.1.
 const ReplacesAnnotation = "perennial.dev/replaces"
 
-// RehearsalAnnotation stands on a request whose certificate is thrown away: an issuer is to show that it would sign.
+// RehearsalAnnotation stands on a request whose certificate is thrown away: an issuer is to show
+// that it would sign.
 const RehearsalAnnotation = "perennial.dev/rehearsal"
 
-// OpenOrders is the field index of Orders that are not over by the UID of the request that they are for.
+// OpenOrders is the field index of Orders that are not over by the UID of the request that they are
+// for.
 const OpenOrders = "metadata.ownerReferences.request"
 
-// ManualAnnotation stands, with the time of the wish, on a request that somebody has asked for by hand: names that are paused as their validation
-// failed again and again are tried now.
+// ManualAnnotation stands, with the time of the wish, on a request that somebody has asked for by
+// hand: names that are paused as their validation failed again and again are tried now.
 const ManualAnnotation = "perennial.dev/manually-triggered"
 
-// ConditionPaused is the type of a condition, ours, of a request whose names are paused, and of its Certificate. Its reason is
-// ReasonValidationsFailed.
+// ConditionPaused is the type of a condition, ours, of a request whose names are paused, and of its
+// Certificate. Its reason is ReasonValidationsFailed.
 const (
 	ConditionPaused         = "Paused"
 	ReasonValidationsFailed = "ValidationsFailed"
@@ -122,7 +125,8 @@ type Request struct {
 
 // Answer is what became of a request.
 type Answer struct {
-	// Created says, for an event OrderCreated, what was made for the request just now. Empty if nothing was.
+	// Created says, for an event OrderCreated, what was made for the request just now. Empty if
+	// nothing was.
 	Created string
 	// Certificate is the leaf and its intermediates, PEM, the root left out. Empty: under way.
 	Certificate []byte
@@ -132,9 +136,11 @@ type Answer struct {
 	Warning, WarningReason string
 	// Pending says what is waited for. Set if Certificate is empty.
 	Pending string
-	// Unreachable says that it waits because the other side does not answer, or answers nobody for now.
+	// Unreachable says that it waits because the other side does not answer, or answers nobody for
+	// now.
 	Unreachable bool
-	// Paused, if not empty, says that names are paused as their validation failed again and again, also if the request is lost by that.
+	// Paused, if not empty, says that names are paused as their validation failed again and again,
+	// also if the request is lost by that.
 	Paused string
 	// Again is when to ask again, if nothing else happens before. Set if Certificate is empty.
 	Again time.Time
@@ -143,14 +149,15 @@ type Answer struct {
 // Set has a signer for each type of issuer, by [Issuer.Type].
 type Set map[string]Signer
 
-// InProcess reports whether signing with an issuer of the type has no effect outside of this process, so that a
-// request that was lost can simply be made again.
+// InProcess reports whether signing with an issuer of the type has no effect outside of this
+// process, so that a request that was lost can simply be made again.
 func InProcess(issuerType string) bool {
 	return issuerType == TypeSelfSigned || issuerType == TypeCA
 }
 
-// Capped reports whether a certificate that was asked for asked long lives noticeably shorter, because its CA does. Less than a
-// hundredth is not worth a word: a CA and a leaf of the same duration are issued moments apart.
+// Capped reports whether a certificate that was asked for asked long lives noticeably shorter,
+// because its CA does. Less than a hundredth is not worth a word: a CA and a leaf of the same
+// duration are issued moments apart.
 func Capped(asked, got time.Duration) bool { return got < asked-asked/100 }
 
 // Backdate is how long before it is signed a certificate becomes valid, for clients whose clocks

@@ -16,10 +16,12 @@ import (
 const (
 	// maxRetained is how many certificates are retained. The API documents it.
 	maxRetained = 32
-	// settledGrace is for how long a CA is kept that its issuer no longer needs: the last program that served a certificate
-	// of it may not yet have loaded the new one. A kubelet takes up to two minutes to bring a changed Secret into a pod.
+	// settledGrace is for how long a CA is kept that its issuer no longer needs: the last program that
+	// served a certificate of it may not yet have loaded the new one. A kubelet takes up to two
+	// minutes to bring a changed Secret into a pod.
 	settledGrace = time.Hour
-	// defaultKeep is spec.keepReplacedFor of an object that was written before the field had its default.
+	// defaultKeep is spec.keepReplacedFor of an object that was written before the field had its
+	// default.
 	defaultKeep = 90 * 24 * time.Hour
 )
 
@@ -29,16 +31,16 @@ type facts struct {
 	*gathered
 	// before is what was in the bundle.
 	before []api.TrustedCertificate
-	// alive looks for certificates in use that only this CA, and none of the others, makes trusted. It returns when the last of
-	// them expires and in which Secret it is; the time is zero if there are none. It is slow, so it is asked only when
-	// the answer decides.
+	// alive looks for certificates in use that only this CA, and none of the others, makes trusted. It
+	// returns when the last of them expires and in which Secret it is; the time is zero if there are
+	// none. It is slow, so it is asked only when the answer decides.
 	alive  func(ca *x509.Certificate, others []*x509.Certificate) (until time.Time, secret string)
 	limits pki.Limits
 	now    time.Time
 }
 
-// resolve returns the certificates of the bundle, what the status tells of each, and when the next of them is to
-// leave the bundle or be looked at again; that time is zero if there is none.
+// resolve returns the certificates of the bundle, what the status tells of each, and when the next
+// of them is to leave the bundle or be looked at again; that time is zero if there is none.
 func resolve(f facts) (certs []*x509.Certificate, status []api.TrustedCertificate, again time.Time) {
 	distrusted := map[string]bool{}
 	for _, fingerprint := range f.spec.Distrust {
@@ -91,7 +93,10 @@ func resolve(f facts) (certs []*x509.Certificate, status []api.TrustedCertificat
 			kept = append(kept, retained{cert, entry})
 		}
 	}
-	slices.SortStableFunc(kept, func(a, b retained) int { return b.entry.Retained.Since.Compare(a.entry.Retained.Since.Time) })
+	slices.SortStableFunc(
+		kept,
+		func(a, b retained) int { return b.entry.Retained.Since.Compare(a.entry.Retained.Since.Time) },
+	)
 	for _, k := range kept[:min(len(kept), maxRetained)] {
 		certs, status = append(certs, k.cert), append(status, k.entry)
 		sooner(k.entry.Retained.Until.Time)
@@ -100,7 +105,11 @@ func resolve(f facts) (certs []*x509.Certificate, status []api.TrustedCertificat
 }
 
 // retain says until when a certificate stays that its source no longer has, or nil.
-func (f *facts) retain(cert *x509.Certificate, entry *api.TrustedCertificate, current []*x509.Certificate) *api.TrustRetention {
+func (f *facts) retain(
+	cert *x509.Certificate,
+	entry *api.TrustedCertificate,
+	current []*x509.Certificate,
+) *api.TrustRetention {
 	since := f.now.Truncate(time.Second) // as precise as it is stored
 	if entry.Retained != nil {
 		since = entry.Retained.Since.Time
@@ -115,7 +124,10 @@ func (f *facts) retain(cert *x509.Certificate, entry *api.TrustedCertificate, cu
 	if f.spec.KeepReplacedFor != nil {
 		keep = f.spec.KeepReplacedFor.Duration
 	}
-	reason := fmt.Sprintf("spec.keepReplacedFor is %s, as certificates of it may be in use that nobody here knows of", keep)
+	reason := fmt.Sprintf(
+		"spec.keepReplacedFor is %s, as certificates of it may be in use that nobody here knows of",
+		keep,
+	)
 	if f.settled[entry.Source] {
 		keep = settledGrace
 		reason = "its issuer needs it no more, but programs may still be loading the certificates that replaced those of it"

@@ -37,7 +37,8 @@ type gathered struct {
 	problems []string
 	// wrong says that a problem is another than that something is missing.
 	wrong bool
-	// settled names the sources that know by themselves which certificates are no longer needed and that were read.
+	// settled names the sources that know by themselves which certificates are no longer needed and
+	// that were read.
 	settled map[string]bool
 }
 
@@ -50,7 +51,8 @@ type found struct {
 	literal bool
 }
 
-// nameOf names a source in messages and in the status, where the name also tells whether the spec still has the source.
+// nameOf names a source in messages and in the status, where the name also tells whether the spec
+// still has the source.
 func nameOf(s *api.TrustSource) string {
 	switch {
 	case s.Issuer != nil:
@@ -135,7 +137,10 @@ func (r *Reconciler) readIssuer(ctx context.Context, s *sourceReader) error {
 		return err
 	}
 	if ca == nil {
-		s.reject("", absent{errors.New("it does not exist, or does not tell its CA as issuers of type ca do once they are ready")})
+		s.reject(
+			"",
+			absent{errors.New("it does not exist, or does not tell its CA as issuers of type ca do once they are ready")},
+		)
 		return nil
 	}
 	s.into.settled[s.name] = true
@@ -205,7 +210,8 @@ func (s *sourceReader) addObject(o object) {
 	}
 }
 
-// usable returns the certificates in data that may be distributed, and tells reject of each other one.
+// usable returns the certificates in data that may be distributed, and tells reject of each other
+// one.
 func usable(data []byte, limits pki.Limits, now time.Time, reject func(error)) ([]*x509.Certificate, error) {
 	certs, err := limits.DecodeBundlePEM(data)
 	if err != nil {
@@ -327,7 +333,8 @@ func (r *Reconciler) notThere(err error) error {
 	return err
 }
 
-// selected lists what a selector selects, without what TrustBundles wrote themselves, which would keep itself alive.
+// selected lists what a selector selects, without what TrustBundles wrote themselves, which would
+// keep itself alive.
 func (r *Reconciler) selected(ctx context.Context, list client.ObjectList, s *metav1.LabelSelector) error {
 	selector, err := metav1.LabelSelectorAsSelector(s)
 	if err != nil {

@@ -34,7 +34,8 @@ const (
 	secretKind    = "Secret"
 )
 
-// metadata returns an empty object that stands for the metadata of a ConfigMap or Secret, to watch, to get or to write.
+// metadata returns an empty object that stands for the metadata of a ConfigMap or Secret, to watch,
+// to get or to write.
 func metadata(kind string) *metav1.PartialObjectMetadata {
 	o := &metav1.PartialObjectMetadata{}
 	o.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind(kind))
@@ -54,7 +55,8 @@ type content struct {
 	labels      map[string]string
 	annotations map[string]string
 	owner       metav1.OwnerReference
-	// hash is of all that follows from the bundle and its spec. Truststores are salted, and so are no part of it.
+	// hash is of all that follows from the bundle and its spec. Truststores are salted, and so are no
+	// part of it.
 	hash    string
 	entries []entry
 }
@@ -69,7 +71,8 @@ type entry struct {
 	same func(data []byte) bool
 }
 
-// contents returns what is to be written. Of last, what was written before, the entries are kept if they are the same.
+// contents returns what is to be written. Of last, what was written before, the entries are kept if
+// they are the same.
 func contents(bundle *api.TrustBundle, certs []*x509.Certificate, last []*content) ([]*content, error) {
 	var out []*content
 	for _, target := range []struct {
@@ -88,12 +91,22 @@ func contents(bundle *api.TrustBundle, certs []*x509.Certificate, last []*conten
 	return out, nil
 }
 
-func newContent(bundle *api.TrustBundle, kind string, spec *api.TrustTargetObject, certs []*x509.Certificate, last []*content) (*content, error) {
+func newContent(
+	bundle *api.TrustBundle,
+	kind string,
+	spec *api.TrustTargetObject,
+	certs []*x509.Certificate,
+	last []*content,
+) (*content, error) {
 	c := &content{
 		kind: kind, name: spec.Name, labels: map[string]string{}, annotations: map[string]string{},
 		// blockOwnerDeletion stays unset: it would need the right to set finalizers of TrustBundles.
 		owner: metav1.OwnerReference{
-			APIVersion: api.GroupVersion.String(), Kind: api.TrustBundleKind, Name: bundle.Name, UID: bundle.UID, Controller: new(true),
+			APIVersion: api.GroupVersion.String(),
+			Kind:       api.TrustBundleKind,
+			Name:       bundle.Name,
+			UID:        bundle.UID,
+			Controller: new(true),
 		},
 	}
 	if c.name == "" {
@@ -124,7 +137,10 @@ func newContent(bundle *api.TrustBundle, kind string, spec *api.TrustTargetObjec
 		if spec.PEM != nil {
 			key = string(spec.PEM.Key)
 		}
-		c.entries = append(c.entries, entry{key: key, data: pem, same: func(data []byte) bool { return bytes.Equal(data, pem) }})
+		c.entries = append(
+			c.entries,
+			entry{key: key, data: pem, same: func(data []byte) bool { return bytes.Equal(data, pem) }},
+		)
 	}
 	if p := spec.PKCS12; p != nil {
 		password := passwordOf(p.Password)
@@ -162,7 +178,8 @@ type live struct {
 	data map[string][]byte
 }
 
-// matches reports whether the object is as it should be. Salted data that means the same becomes what is written elsewhere.
+// matches reports whether the object is as it should be. Salted data that means the same becomes
+// what is written elsewhere.
 func (c *content) matches(o *live) bool {
 	owned := false
 	for _, owner := range o.OwnerReferences {
@@ -199,7 +216,13 @@ func (c *content) patch(namespace string, uid types.UID) ([]byte, error) {
 	}
 	if c.kind == secretKind {
 		secret := &corev1.Secret{
-			TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: secretKind}, ObjectMeta: meta, Type: corev1.SecretTypeOpaque, Data: map[string][]byte{},
+			TypeMeta: metav1.TypeMeta{
+				APIVersion: "v1",
+				Kind:       secretKind,
+			},
+			ObjectMeta: meta,
+			Type:       corev1.SecretTypeOpaque,
+			Data:       map[string][]byte{},
 		}
 		for _, e := range c.entries {
 			secret.Data[e.key] = e.data
@@ -207,7 +230,13 @@ func (c *content) patch(namespace string, uid types.UID) ([]byte, error) {
 		return json.Marshal(secret)
 	}
 	configMap := &corev1.ConfigMap{
-		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: configMapKind}, ObjectMeta: meta, Data: map[string]string{}, BinaryData: map[string][]byte{},
+		TypeMeta: metav1.TypeMeta{
+			APIVersion: "v1",
+			Kind:       configMapKind,
+		},
+		ObjectMeta: meta,
+		Data:       map[string]string{},
+		BinaryData: map[string][]byte{},
 	}
 	for _, e := range c.entries {
 		if e.binary {
@@ -226,9 +255,16 @@ type written struct {
 	hash    string
 }
 
-// ensure writes c into a namespace unless it is there. known is what the cache has of it, or nil; verified remembers what was
-// found to be right, so that an object is read once for each version of it.
-func (r *Reconciler) ensure(ctx context.Context, c *content, namespace string, known *metav1.PartialObjectMetadata, verified map[string]written) error {
+// ensure writes c into a namespace unless it is there. known is what the cache has of it, or nil;
+// verified remembers what was found to be right, so that an object is read once for each version of
+// it.
+func (r *Reconciler) ensure(
+	ctx context.Context,
+	c *content,
+	namespace string,
+	known *metav1.PartialObjectMetadata,
+	verified map[string]written,
+) error {
 	at := c.kind + " " + namespace + "/" + c.name
 	if known != nil && verified[at] == (written{known.UID, known.ResourceVersion, c.hash}) {
 		return nil
@@ -290,7 +326,12 @@ func (r *Reconciler) takeOver(ctx context.Context, c *content, o *live) error {
 		return nil // none, or a TrustBundle that was deleted and made again, whose objects go now
 	}
 	owner, at := o.OwnerReferences[i], c.kind+" "+o.Namespace+"/"+o.Name
-	remove := fmt.Sprintf(`[{"op": "test", "path": "/metadata/ownerReferences/%d/uid", "value": %q}, {"op": "remove", "path": "/metadata/ownerReferences/%d"}]`, i, owner.UID, i)
+	remove := fmt.Sprintf(
+		`[{"op": "test", "path": "/metadata/ownerReferences/%d/uid", "value": %q}, {"op": "remove", "path": "/metadata/ownerReferences/%d"}]`,
+		i,
+		owner.UID,
+		i,
+	)
 	if group, err := schema.ParseGroupVersion(owner.APIVersion); err != nil || group.Group != trustManager {
 		return fault.Misconfiguredf("TargetOwned",
 			"%s is controlled by %s %q, which would write it, too: choose another name in spec.target, or take it from there: "+
@@ -326,8 +367,15 @@ func (r *Reconciler) read(ctx context.Context, kind, namespace, name string) (*l
 	return &live{configMap.ObjectMeta, dataOf(configMap)}, nil
 }
 
-// distribute brings the namespaces up to date and returns how many have the bundle, and what went wrong elsewhere.
-func (r *Reconciler) distribute(ctx context.Context, bundle *api.TrustBundle, all []*content, namespaces []string, verified map[string]written) (done int, failures []error) {
+// distribute brings the namespaces up to date and returns how many have the bundle, and what went
+// wrong elsewhere.
+func (r *Reconciler) distribute(
+	ctx context.Context,
+	bundle *api.TrustBundle,
+	all []*content,
+	namespaces []string,
+	verified map[string]written,
+) (done int, failures []error) {
 	wanted := map[string]bool{}
 	known := map[string]*metav1.PartialObjectMetadata{}
 	var cached []*metav1.PartialObjectMetadata
@@ -377,6 +425,6 @@ func (r *Reconciler) distribute(ctx context.Context, bundle *api.TrustBundle, al
 	return done, failures
 }
 
-// conflictInterval is how often it is looked whether an object that is in the way is gone. It has not the label by which
-// objects are watched.
+// conflictInterval is how often it is looked whether an object that is in the way is gone. It has
+// not the label by which objects are watched.
 const conflictInterval = 5 * time.Minute

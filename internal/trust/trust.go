@@ -42,7 +42,8 @@ import (
 
 // Reconciler carries out TrustBundles.
 type Reconciler struct {
-	// Client reads TrustBundles, issuers, the Secrets that are ours, and the metadata of namespaces from caches, and writes.
+	// Client reads TrustBundles, issuers, the Secrets that are ours, and the metadata of namespaces
+	// from caches, and writes.
 	Client client.Client
 	// Live reads ConfigMaps, and the objects that are to be written.
 	Live client.Reader
@@ -55,15 +56,16 @@ type Reconciler struct {
 	Metrics   *observe.Metrics
 	Clock     clock.PassiveClock
 
-	// known is a cache of the metadata of ConfigMaps and Secrets: of those that were written, and of all ConfigMaps in
-	// Namespace. SetupWithManager makes it.
+	// known is a cache of the metadata of ConfigMaps and Secrets: of those that were written, and of
+	// all ConfigMaps in Namespace. SetupWithManager makes it.
 	known cache.Cache
 
 	mu     sync.Mutex
 	states map[string]*state
 }
 
-// state is what is remembered of a TrustBundle between passes. Losing it costs a read of each object that was written.
+// state is what is remembered of a TrustBundle between passes. Losing it costs a read of each
+// object that was written.
 type state struct {
 	uid      types.UID
 	contents []*content
@@ -72,7 +74,8 @@ type state struct {
 
 // Field indexes.
 const (
-	// bySource finds TrustBundles by the names of their sources, and by the kind of those that have a selector.
+	// bySource finds TrustBundles by the names of their sources, and by the kind of those that have a
+	// selector.
 	bySource = "spec.sources"
 	// byBundle finds the metadata of ConfigMaps and Secrets by the TrustBundle that wrote them.
 	byBundle = "perennial.dev/trust-bundle"
@@ -88,14 +91,22 @@ func (r *Reconciler) newCache(mgr ctrl.Manager) (cache.Cache, error) {
 		HTTPClient: mgr.GetHTTPClient(), Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper(),
 		DefaultTransform: cache.TransformStripManagedFields(),
 		ByObject: map[client.Object]cache.ByObject{
-			metadata(configMapKind): {Namespaces: map[string]cache.Config{r.Namespace: {}, cache.AllNamespaces: {LabelSelector: only}}},
-			metadata(secretKind):    {Label: only},
+			metadata(configMapKind): {
+				Namespaces: map[string]cache.Config{r.Namespace: {}, cache.AllNamespaces: {LabelSelector: only}},
+			},
+			metadata(secretKind): {Label: only},
 		},
 	})
 }
 
-// SetupWithManager registers the reconciler. Others is the cache of the metadata of Secrets that are not ours.
-func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, others cache.Cache, o controller.Options) error {
+// SetupWithManager registers the reconciler. Others is the cache of the metadata of Secrets that
+// are not ours.
+func (r *Reconciler) SetupWithManager(
+	ctx context.Context,
+	mgr ctrl.Manager,
+	others cache.Cache,
+	o controller.Options,
+) error {
 	const name = "trustbundles"
 	err := mgr.GetFieldIndexer().IndexField(ctx, &api.TrustBundle{}, bySource, func(o client.Object) []string {
 		return sourceKeys(o.(*api.TrustBundle))
@@ -137,7 +148,10 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, oth
 	}
 	issuerChanged := func(kind string) handler.EventHandler {
 		return handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
-			return r.bundlesOf(ctx, issuerKey(&api.TrustIssuerSource{Kind: api.TrustIssuerKind(kind), Namespace: o.GetNamespace(), Name: o.GetName()}))
+			return r.bundlesOf(
+				ctx,
+				issuerKey(&api.TrustIssuerSource{Kind: api.TrustIssuerKind(kind), Namespace: o.GetNamespace(), Name: o.GetName()}),
+			)
 		})
 	}
 	caChanged := builder.WithPredicates(predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
@@ -194,9 +208,16 @@ func (r *Reconciler) bundlesFor(ctx context.Context, namespace client.Object) []
 	})
 }
 
-func (r *Reconciler) bundles(ctx context.Context, filter func(*api.TrustBundle) bool, o ...client.ListOption) []reconcile.Request {
+func (r *Reconciler) bundles(
+	ctx context.Context,
+	filter func(*api.TrustBundle) bool,
+	o ...client.ListOption,
+) []reconcile.Request {
 	var list api.TrustBundleList
-	if err := r.Client.List(ctx, &list, append(o, client.UnsafeDisableDeepCopy, client.DisableReadYourWritesConsistency)...); err != nil {
+	if err := r.Client.List(
+		ctx,
+		&list,
+		append(o, client.UnsafeDisableDeepCopy, client.DisableReadYourWritesConsistency)...); err != nil {
 		return nil // only a cache that is stopping fails
 	}
 	var requests []reconcile.Request
@@ -338,8 +359,8 @@ func (r *Reconciler) unreadable(bundle *api.TrustBundle, err error, now time.Tim
 	}
 }
 
-// stall sets or removes the condition Stalled, after the condition Ready. It returns from when on only
-// a person can end that the bundle is not ready, zero if never.
+// stall sets or removes the condition Stalled, after the condition Ready. It returns from when on
+// only a person can end that the bundle is not ready, zero if never.
 func stall(bundle *api.TrustBundle, gathered *gathered, outcome outcome, now time.Time) time.Time {
 	ready := meta.FindStatusCondition(bundle.Status.Conditions, api.ConditionReady)
 	if ready.Status == metav1.ConditionTrue {
@@ -418,7 +439,12 @@ func (r *Reconciler) put(ctx context.Context, bundle *api.TrustBundle, certs []*
 	state.contents = all
 
 	list := metadataList("Namespace")
-	if err := r.Client.List(ctx, list, client.MatchingLabelsSelector{Selector: selector}, client.UnsafeDisableDeepCopy); err != nil {
+	if err := r.Client.List(
+		ctx,
+		list,
+		client.MatchingLabelsSelector{Selector: selector},
+		client.UnsafeDisableDeepCopy,
+	); err != nil {
 		return hold(fmt.Errorf("list namespaces: %w", err))
 	}
 	var namespaces []string
@@ -452,9 +478,14 @@ func (r *Reconciler) forget(name string) {
 	delete(r.states, name)
 }
 
-// alive looks through the Secrets that are ours for certificates that are trusted because of ca and not because of one of
-// the others.
-func (r *Reconciler) alive(ctx context.Context, ca *x509.Certificate, others []*x509.Certificate, now time.Time) (until time.Time, in string) {
+// alive looks through the Secrets that are ours for certificates that are trusted because of ca and
+// not because of one of the others.
+func (r *Reconciler) alive(
+	ctx context.Context,
+	ca *x509.Certificate,
+	others []*x509.Certificate,
+	now time.Time,
+) (until time.Time, in string) {
 	var list corev1.SecretList
 	err := r.Client.List(ctx, &list, client.UnsafeDisableDeepCopy, client.DisableReadYourWritesConsistency)
 	if err != nil { // only a cache that is stopping fails
@@ -476,7 +507,8 @@ func (r *Reconciler) alive(ctx context.Context, ca *x509.Certificate, others []*
 		if err != nil || !chain[0].NotAfter.After(now) || !chain[0].NotAfter.After(until) {
 			continue
 		}
-		if needs(chain, ca) && !slices.ContainsFunc(others, func(other *x509.Certificate) bool { return needs(chain, other) }) {
+		if needs(chain, ca) &&
+			!slices.ContainsFunc(others, func(other *x509.Certificate) bool { return needs(chain, other) }) {
 			until, in = chain[0].NotAfter, client.ObjectKeyFromObject(secret).String()
 		}
 	}
@@ -518,7 +550,12 @@ func (r *Reconciler) setConditions(bundle *api.TrustBundle, gathered *gathered, 
 			reason = f.Reason
 		}
 	}
-	distributed, notDistributed := set(api.ConditionDistributed, problems, reason, "the bundle is in "+count(outcome.namespaces, "namespace"))
+	distributed, notDistributed := set(
+		api.ConditionDistributed,
+		problems,
+		reason,
+		"the bundle is in "+count(outcome.namespaces, "namespace"),
+	)
 
 	var open []string
 	reason = "SourceRejected"
@@ -567,11 +604,25 @@ func (r *Reconciler) tell(before, bundle *api.TrustBundle) {
 	for _, c := range before.Status.Certificates {
 		if was[c.Fingerprint] != nil {
 			changed = true
-			r.Events.Eventf(bundle, corev1.EventTypeNormal, "Removed", "%s of %s, fingerprint %.16s..., left the bundle", c.Subject, c.Source, c.Fingerprint)
+			r.Events.Eventf(
+				bundle,
+				corev1.EventTypeNormal,
+				"Removed",
+				"%s of %s, fingerprint %.16s..., left the bundle",
+				c.Subject,
+				c.Source,
+				c.Fingerprint,
+			)
 		}
 	}
 	for _, kind := range []string{api.ConditionSourcesValid, api.ConditionDistributed} {
-		c, old := meta.FindStatusCondition(bundle.Status.Conditions, kind), meta.FindStatusCondition(before.Status.Conditions, kind)
+		c, old := meta.FindStatusCondition(
+			bundle.Status.Conditions,
+			kind,
+		), meta.FindStatusCondition(
+			before.Status.Conditions,
+			kind,
+		)
 		if c != nil && c.Status == metav1.ConditionFalse && (old == nil || old.Message != c.Message) {
 			r.Events.Event(bundle, corev1.EventTypeWarning, c.Reason, c.Message)
 		}

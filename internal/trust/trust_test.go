@@ -54,7 +54,11 @@ func TestResolve(t *testing.T) {
 	one, two, three, old := newCA(t, "one", 100), newCA(t, "two", 200), newCA(t, "three", 300), newCA(t, "old", 20)
 	expired := newCA(t, "expired", -1)
 	spec := &api.TrustBundleSpec{Sources: []api.TrustSource{
-		{Secret: &api.TrustObjectSource{Name: "ca"}}, {Issuer: &api.TrustIssuerSource{Kind: "ClusterIssuer", Name: "internal"}}, {InLine: "..."},
+		{
+			Secret: &api.TrustObjectSource{Name: "ca"},
+		},
+		{Issuer: &api.TrustIssuerSource{Kind: "ClusterIssuer", Name: "internal"}},
+		{InLine: "..."},
 	}}
 	with := func(change func(*api.TrustBundleSpec)) *api.TrustBundleSpec {
 		s := spec.DeepCopy()
@@ -66,8 +70,12 @@ func TestResolve(t *testing.T) {
 	}
 	was := func(cert *x509.Certificate, source string, retained *api.TrustRetention) api.TrustedCertificate {
 		return api.TrustedCertificate{
-			Subject: cert.Subject.String(), Fingerprint: pki.Fingerprint(cert), NotAfter: metav1.NewTime(cert.NotAfter), Source: source,
-			Certificate: string(pki.EncodeCertificatePEM(cert)), Retained: retained,
+			Subject:     cert.Subject.String(),
+			Fingerprint: pki.Fingerprint(cert),
+			NotAfter:    metav1.NewTime(cert.NotAfter),
+			Source:      source,
+			Certificate: string(pki.EncodeCertificatePEM(cert)),
+			Retained:    retained,
 		}
 	}
 	since := func(t time.Time, until time.Time) *api.TrustRetention {
@@ -141,7 +149,13 @@ func TestResolve(t *testing.T) {
 			before: list(api.TrustedCertificate{Fingerprint: "00", Source: secret, Certificate: "no PEM"}), want: []string{"two"}, again: day(200)},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			f := facts{spec: test.spec, gathered: &gathered{found: test.found, settled: test.settled}, before: test.before, alive: test.alive, now: start}
+			f := facts{
+				spec:     test.spec,
+				gathered: &gathered{found: test.found, settled: test.settled},
+				before:   test.before,
+				alive:    test.alive,
+				now:      start,
+			}
 			if f.spec == nil {
 				f.spec = spec
 			}
@@ -261,7 +275,8 @@ func TestUsable(t *testing.T) {
 			problem: "certificate 1 (CN=leaf) is not that of a CA"},
 		{name: "a CA that may not sign is left out", data: pki.EncodeCertificatePEM(ca, signsNothing), want: []*x509.Certificate{ca},
 			problem: "certificate 2 (CN=crl) is of a CA that must not sign certificates"},
-		{name: "an expired one is left out", data: pki.EncodeCertificatePEM(expired), problem: "certificate 1 (CN=expired) expired at 2026-10-31T00:00:00Z"},
+		{name: "an expired one is left out", data: pki.EncodeCertificatePEM(expired), problem: "certificate 1 " +
+			"(CN=expired) expired at 2026-10-31T00:00:00Z"},
 		{name: "a certificate that is too large is left out", data: pki.EncodeCertificatePEM(large, ca), want: []*x509.Certificate{ca}, problem: "certificate 1 (CN=large): "},
 		{name: "an oversize bundle is refused", data: bytes.Repeat(pki.EncodeCertificatePEM(ca), 1000), problem: "330000"},
 		{name: "a private key is refused", data: append(pki.EncodeCertificatePEM(ca), keyPEM...), problem: "PRIVATE KEY"},
@@ -280,7 +295,11 @@ func TestUsable(t *testing.T) {
 			if !slices.EqualFunc(got, test.want, (*x509.Certificate).Equal) {
 				t.Errorf("got %d certificates, expected %d", len(got), len(test.want))
 			}
-			if said := strings.Join(problems, "\n"); test.problem == "" && said != "" || !strings.Contains(said, test.problem) || len(problems) > 1 {
+			if said := strings.Join(
+				problems,
+				"\n",
+			); test.problem == "" && said != "" || !strings.Contains(said, test.problem) ||
+				len(problems) > 1 {
 				t.Errorf("says %q, expected %q", problems, test.problem)
 			}
 			if key := string(keyPEM); len(problems) > 0 && strings.Contains(problems[0], key[40:60]) {
@@ -353,7 +372,8 @@ func TestContents(t *testing.T) {
 		return all
 	}
 	all := made(nil)
-	if len(all) != 2 || all[0].kind != configMapKind || all[0].name != "company" || all[1].kind != secretKind || all[1].name != "other" {
+	if len(all) != 2 || all[0].kind != configMapKind || all[0].name != "company" || all[1].kind != secretKind ||
+		all[1].name != "other" {
 		t.Fatalf("got %+v", all)
 	}
 	again := made(all)
@@ -445,9 +465,17 @@ func TestSourceKeys(t *testing.T) {
 	selector := &metav1.LabelSelector{MatchLabels: map[string]string{"app": "trust"}}
 	bundle := &api.TrustBundle{Spec: api.TrustBundleSpec{Sources: []api.TrustSource{
 		{InLine: "..."},
-		{Secret: &api.TrustObjectSource{Name: "a"}}, {Secret: &api.TrustObjectSource{Name: "a", Key: "tls.crt"}}, {Secret: &api.TrustObjectSource{Selector: selector}},
-		{ConfigMap: &api.TrustObjectSource{Name: "a"}}, {ConfigMap: &api.TrustObjectSource{Selector: selector}},
-		{Issuer: &api.TrustIssuerSource{Kind: "Issuer", Namespace: "shop", Name: "a"}}, {Issuer: &api.TrustIssuerSource{Name: "a"}},
+		{
+			Secret: &api.TrustObjectSource{Name: "a"},
+		},
+		{Secret: &api.TrustObjectSource{Name: "a", Key: "tls.crt"}},
+		{Secret: &api.TrustObjectSource{Selector: selector}},
+		{ConfigMap: &api.TrustObjectSource{Name: "a"}},
+		{ConfigMap: &api.TrustObjectSource{Selector: selector}},
+		{
+			Issuer: &api.TrustIssuerSource{Kind: "Issuer", Namespace: "shop", Name: "a"},
+		},
+		{Issuer: &api.TrustIssuerSource{Name: "a"}},
 	}}}
 	want := []string{"ClusterIssuer a", "ConfigMap", "ConfigMap a", "Issuer shop/a", "Secret", "Secret a"}
 	if got := sourceKeys(bundle); !slices.Equal(got, want) {

@@ -48,12 +48,19 @@ type apiServer struct {
 
 // newAPIServer builds kube-apiserver, with the servers for built-in kinds, custom resources and
 // aggregated APIs in one chain. It waits for etcd.
-func newAPIServer(ctx context.Context, creds *credentials, listener net.Listener, etcdSocket string, gate *schemaGate) (*apiServer, error) {
+func newAPIServer(
+	ctx context.Context,
+	creds *credentials,
+	listener net.Listener,
+	etcdSocket string,
+	gate *schemaGate,
+) (*apiServer, error) {
 	// Policies then count within a tenth of a second of their creation, not a whole one.
 	policy.SetPolicyRefreshIntervalForTests(100 * time.Millisecond)
 
 	s := options.NewServerRunOptions()
-	// A registry of our own: a process may start more than one control plane, one after the other or side by side.
+	// A registry of our own: a process may start more than one control plane, one after the other or
+	// side by side.
 	registry := basecompatibility.NewComponentGlobalsRegistry()
 	gates := utilfeature.DefaultMutableFeatureGate.DeepCopy()
 	effective := reportedVersion{compatibility.DefaultBuildEffectiveVersion()}
@@ -115,7 +122,8 @@ func newAPIServer(ctx context.Context, creds *credentials, listener net.Listener
 	return &apiServer{server: server, done: make(chan struct{})}, nil
 }
 
-// newConfig does what app.NewConfig does, with the gate before the clients that the server has of itself.
+// newConfig does what app.NewConfig does, with the gate before the clients that the server has of
+// itself.
 func newConfig(o options.CompletedOptions, gate *schemaGate) (app.CompletedConfig, error) {
 	generic, informers, storage, err := controlplaneapiserver.BuildGenericConfig(o.CompletedOptions,
 		[]*runtime.Scheme{legacyscheme.Scheme, apiextensionsapiserver.Scheme, aggregatorscheme.Scheme},
@@ -130,22 +138,41 @@ func newConfig(o options.CompletedOptions, gate *schemaGate) (app.CompletedConfi
 	}
 	resolver = neighbours{resolver, core.ControlPlane.VersionedInformers.Core().V1().Services().Lister()}
 	proxy, egress := core.ControlPlane.ProxyTransport, core.ControlPlane.Generic.EgressSelector
-	extensions, err := controlplaneapiserver.CreateAPIExtensionsConfig(*core.ControlPlane.Generic, core.ControlPlane.VersionedInformers, initializers,
-		o.CompletedOptions, o.MasterCount, resolver,
-		webhook.NewDefaultAuthenticationInfoResolverWrapper(proxy, egress, core.ControlPlane.Generic.LoopbackClientConfig, core.ControlPlane.Generic.TracerProvider))
+	extensions, err := controlplaneapiserver.CreateAPIExtensionsConfig(
+		*core.ControlPlane.Generic,
+		core.ControlPlane.VersionedInformers,
+		initializers,
+		o.CompletedOptions,
+		o.MasterCount,
+		resolver,
+		webhook.NewDefaultAuthenticationInfoResolverWrapper(
+			proxy,
+			egress,
+			core.ControlPlane.Generic.LoopbackClientConfig,
+			core.ControlPlane.Generic.TracerProvider,
+		),
+	)
 	if err != nil {
 		return app.CompletedConfig{}, err
 	}
-	aggregation, err := controlplaneapiserver.CreateAggregatorConfig(*core.ControlPlane.Generic, o.CompletedOptions, core.ControlPlane.VersionedInformers,
-		resolver, proxy, core.ControlPlane.Extra.PeerProxy, initializers)
+	aggregation, err := controlplaneapiserver.CreateAggregatorConfig(
+		*core.ControlPlane.Generic,
+		o.CompletedOptions,
+		core.ControlPlane.VersionedInformers,
+		resolver,
+		proxy,
+		core.ControlPlane.Extra.PeerProxy,
+		initializers,
+	)
 	if err != nil {
 		return app.CompletedConfig{}, err
 	}
 	return (&app.Config{Options: o, Aggregator: aggregation, KubeAPIs: core, ApiExtensions: extensions}).Complete()
 }
 
-// neighbours resolves Services of type ExternalName beside what kube-apiserver does where addresses of endpoints are routed. An
-// EndpointSlice cannot name a loopback address, and programs of this machine that serve an aggregated API should listen nowhere else.
+// neighbours resolves Services of type ExternalName beside what kube-apiserver does where addresses
+// of endpoints are routed. An EndpointSlice cannot name a loopback address, and programs of this
+// machine that serve an aggregated API should listen nowhere else.
 type neighbours struct {
 	webhook.ServiceResolver
 	services corev1listers.ServiceLister
@@ -181,7 +208,8 @@ func (s *apiServer) stop() {
 	<-s.done
 }
 
-// waitReady returns when every part of kube-apiserver says that it is ready, and the namespaces that it makes exist.
+// waitReady returns when every part of kube-apiserver says that it is ready, and the namespaces
+// that it makes exist.
 func waitReady(ctx, run context.Context, admin *rest.Config) error {
 	config := rest.CopyConfig(admin)
 	config.GroupVersion = &schema.GroupVersion{Version: "v1"}

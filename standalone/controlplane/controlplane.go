@@ -7,8 +7,8 @@
 // directory can open. Nothing is anonymous: people use the admin kubeconfig, programs a
 // service account (see package serviceaccount).
 //
-// The data directory holds all state. [Start] on the same directory continues where the last process
-// stopped, even if that one was killed.
+// The data directory holds all state. [Start] on the same directory continues where the last
+// process stopped, even if that one was killed.
 package controlplane
 
 import (
@@ -70,10 +70,12 @@ type ControlPlane struct {
 	err error
 }
 
-// Start starts the control plane and returns when it answers requests, which takes a few seconds.
-// A context that ends while Start waits stops what was started; later it means nothing: use [ControlPlane.Stop].
+// Start starts the control plane and returns when it answers requests, which takes a few seconds. A
+// context that ends while Start waits stops what was started; later it means nothing: use
+// [ControlPlane.Stop].
 //
-// The error of a directory that another process holds, a taken port or a missing permission is one line that says so.
+// The error of a directory that another process holds, a taken port or a missing permission is one
+// line that says so.
 func Start(ctx context.Context, o Options) (_ *ControlPlane, err error) {
 	if o.DataDir == "" {
 		return nil, errors.New("start control plane: no data directory given")
@@ -224,18 +226,20 @@ func (c *ControlPlane) DataDir() string { return c.dir.path }
 // Port is where the API is served on 127.0.0.1.
 func (c *ControlPlane) Port() int { return c.port }
 
-// Done is closed when the control plane has stopped: after [ControlPlane.Stop], or by itself after a failure.
+// Done is closed when the control plane has stopped: after [ControlPlane.Stop], or by itself after
+// a failure.
 func (c *ControlPlane) Done() <-chan struct{} { return c.done }
 
-// Err says why the control plane stopped by itself. It is nil while it runs and after [ControlPlane.Stop].
+// Err says why the control plane stopped by itself. It is nil while it runs and after
+// [ControlPlane.Stop].
 func (c *ControlPlane) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.err
 }
 
-// Stop ends the loops, the API server and etcd, in this order, and returns when all have ended and the data
-// directory is free. It may be called more than once and from any goroutine.
+// Stop ends the loops, the API server and etcd, in this order, and returns when all have ended and
+// the data directory is free. It may be called more than once and from any goroutine.
 func (c *ControlPlane) Stop() {
 	c.stop.Do(func() {
 		c.closer.close()

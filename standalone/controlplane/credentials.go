@@ -29,7 +29,8 @@ import (
 const (
 	caLifetime   = 10 * 365 * 24 * time.Hour
 	leafLifetime = 365 * 24 * time.Hour
-	// A certificate with less left than this is replaced. The check runs at each start and twice a day.
+	// A certificate with less left than this is replaced. The check runs at each start and twice a
+	// day.
 	renewBefore = 60 * 24 * time.Hour
 
 	clusterIPRange  = "10.96.0.0/16"
@@ -63,11 +64,18 @@ func ensureCredentials(dir string, port int, now time.Time) (*credentials, error
 	file := func(name string) string { return filepath.Join(pki, name) }
 	c := &credentials{
 		caCert:      file("ca.crt"),
-		servingCert: file("apiserver.crt"), servingKey: file("apiserver.key"),
-		adminCert: file("admin.crt"), adminKey: file("admin.key"),
-		kubeconfig:   filepath.Join(dir, "kubeconfig"),
-		frontProxyCA: file("front-proxy-ca.crt"), frontProxyCert: file("front-proxy-client.crt"), frontProxyKey: file("front-proxy-client.key"),
-		serviceAccountKey: file("service-accounts.key"), serviceAccountPub: file("service-accounts.pub"),
+		servingCert: file("apiserver.crt"),
+		servingKey:  file("apiserver.key"),
+		adminCert:   file("admin.crt"),
+		adminKey:    file("admin.key"),
+		kubeconfig:  filepath.Join(dir, "kubeconfig"),
+		frontProxyCA: file(
+			"front-proxy-ca.crt",
+		),
+		frontProxyCert:    file("front-proxy-client.crt"),
+		frontProxyKey:     file("front-proxy-client.key"),
+		serviceAccountKey: file("service-accounts.key"),
+		serviceAccountPub: file("service-accounts.pub"),
 	}
 
 	ca, err := ensurePair(c.caCert, file("ca.key"), nil, caTemplate("perennial-ca"), now)
@@ -78,7 +86,13 @@ func ensureCredentials(dir string, port int, now time.Time) (*credentials, error
 	if _, err := ensurePair(c.servingCert, c.servingKey, ca, &x509.Certificate{
 		Subject:     pkix.Name{CommonName: "kube-apiserver"},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		DNSNames:    []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"},
+		DNSNames: []string{
+			"localhost",
+			"kubernetes",
+			"kubernetes.default",
+			"kubernetes.default.svc",
+			"kubernetes.default.svc.cluster.local",
+		},
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1).To4(), net.IPv6loopback, net.ParseIP(firstClusterIP).To4()},
 	}, now); err != nil {
 		return nil, err
@@ -92,7 +106,13 @@ func ensureCredentials(dir string, port int, now time.Time) (*credentials, error
 	}
 
 	// An authority of its own: whoever it certifies can speak for any user.
-	proxyCA, err := ensurePair(c.frontProxyCA, file("front-proxy-ca.key"), nil, caTemplate("perennial-front-proxy-ca"), now)
+	proxyCA, err := ensurePair(
+		c.frontProxyCA,
+		file("front-proxy-ca.key"),
+		nil,
+		caTemplate("perennial-front-proxy-ca"),
+		now,
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -132,7 +152,8 @@ func ensurePair(certFile, keyFile string, ca *pair, template *x509.Certificate, 
 	if err != nil {
 		return nil, fmt.Errorf("make %s: %w", certFile, err)
 	}
-	// A crash between the two leaves a pair that does not match; the next start finds that and makes a new one.
+	// A crash between the two leaves a pair that does not match; the next start finds that and makes a
+	// new one.
 	if err := writeFile(keyFile, p.keyPEM); err != nil {
 		return nil, err
 	}
@@ -254,7 +275,10 @@ func ensureServiceAccountKey(keyFile, pubFile string) error {
 	}
 	key, err := decodeKey(keyFile, data)
 	if err != nil {
-		return fmt.Errorf("key of service accounts: %w (remove the file to have a new one made; all tokens of service accounts end with it)", err)
+		return fmt.Errorf(
+			"key of service accounts: %w (remove the file to have a new one made; all tokens of service accounts end with it)",
+			err,
+		)
 	}
 	der, err := x509.MarshalPKIXPublicKey(key.Public())
 	if err != nil {
@@ -284,8 +308,9 @@ func writeKubeconfig(path string, port int, caPEM []byte, admin *pair) error {
 	return writeFile(path, bytes.TrimLeft(content, "\n"))
 }
 
-// keepCredentials renews certificates while the process runs, which may be for years: kube-apiserver and
-// the clients of AdminConfig notice new files by themselves. The result stops it.
+// keepCredentials renews certificates while the process runs, which may be for years:
+// kube-apiserver and the clients of AdminConfig notice new files by themselves. The result stops
+// it.
 func keepCredentials(ctx context.Context, dir string, port int) func() {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})

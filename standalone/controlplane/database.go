@@ -27,20 +27,24 @@ func startDatabase(ctx context.Context, dir, socket string, fsync bool, last *la
 	client := url.URL{Scheme: "unix", Path: socket}
 	cfg.ListenClientUrls = []url.URL{client}
 	cfg.AdvertiseClientUrls = []url.URL{client}
-	// It has no peers. The address is the member's identity and must never change; nothing listens there.
+	// It has no peers. The address is the member's identity and must never change; nothing listens
+	// there.
 	cfg.ListenPeerUrls = nil
 	cfg.AdvertisePeerUrls = []url.URL{{Scheme: "http", Host: "localhost:2380"}}
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
-	// Metrics and health have no listener of their own either; the gateway would be a second client for nothing.
+	// Metrics and health have no listener of their own either; the gateway would be a second client
+	// for nothing.
 	cfg.EnableGRPCGateway = false
 
 	// A single member elects itself: it need not wait for others to speak up.
 	cfg.TickMs, cfg.ElectionMs = 10, 100
 	cfg.UnsafeNoFsync = !fsync
-	// kube-apiserver compacts the history every five minutes. What is left to do is to give the space back.
+	// kube-apiserver compacts the history every five minutes. What is left to do is to give the space
+	// back.
 	cfg.BootstrapDefragThresholdMegabytes = 64
 	cfg.QuotaBackendBytes = 8 << 30
-	// Entries of the log are kept in memory until a snapshot, for members that lag behind: there are none.
+	// Entries of the log are kept in memory until a snapshot, for members that lag behind: there are
+	// none.
 	cfg.SnapshotCount, cfg.SnapshotCatchUpEntries = 5000, 100
 	cfg.WarningApplyDuration = time.Second
 	cfg.WarningUnaryRequestDuration = 2 * time.Second

@@ -42,7 +42,12 @@ func openDataDir(path string) (*dataDir, error) {
 	// It holds keys: a directory that others can enter is closed to them before anything is written.
 	if info.Mode().Perm()&0o077 != 0 {
 		if err := os.Chmod(path, 0o700); err != nil {
-			return nil, fmt.Errorf("data directory %s is open to other users (mode %04o) and cannot be changed to 0700: %w", path, info.Mode().Perm(), errors.Unwrap(err))
+			return nil, fmt.Errorf(
+				"data directory %s is open to other users (mode %04o) and cannot be changed to 0700: %w",
+				path,
+				info.Mode().Perm(),
+				errors.Unwrap(err),
+			)
 		}
 	}
 	lock, err := os.OpenFile(filepath.Join(path, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
@@ -93,7 +98,10 @@ func (d *dataDir) listen(port int) (net.Listener, error) {
 	}
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("port %d on 127.0.0.1 is taken by another process: give another port, or 0 for a free one", port)
+		return nil, fmt.Errorf(
+			"port %d on 127.0.0.1 is taken by another process: give another port, or 0 for a free one",
+			port,
+		)
 	case errors.Is(err, syscall.EACCES):
 		return nil, fmt.Errorf("no permission to listen on port %d: give a port above 1023, or 0 for a free one", port)
 	case err != nil:
@@ -116,7 +124,8 @@ func (d *dataDir) logHint(w io.Writer) string {
 	return d.logFile()
 }
 
-// maxSocketPath is the longest path of a Unix socket that every supported system takes, less its final zero byte.
+// maxSocketPath is the longest path of a Unix socket that every supported system takes, less its
+// final zero byte.
 const maxSocketPath = 103
 
 type socket struct {
@@ -142,8 +151,8 @@ func (d *dataDir) socket(name string) (socket, error) {
 	return socket{path: filepath.Join(short, name), remove: func() { _ = os.RemoveAll(short) }}, nil
 }
 
-// writeFile replaces a file with mode 0600 at once: a reader, or a crash, finds the old content or the new.
-// It leaves a file alone that has this content already.
+// writeFile replaces a file with mode 0600 at once: a reader, or a crash, finds the old content or
+// the new. It leaves a file alone that has this content already.
 func writeFile(path string, content []byte) error {
 	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, content) {
 		return nil

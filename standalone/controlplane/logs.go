@@ -13,7 +13,8 @@ import (
 	"github.com/perennial-pki/perennial/standalone/internal/etcdlog"
 )
 
-// captureKlog turns the log of kube-apiserver, which belongs to the process, away from standard error.
+// captureKlog turns the log of kube-apiserver, which belongs to the process, away from standard
+// error.
 var captureKlog = sync.OnceFunc(func() {
 	flags := flag.NewFlagSet("klog", flag.ContinueOnError)
 	klog.InitFlags(flags)
@@ -27,7 +28,8 @@ var captureKlog = sync.OnceFunc(func() {
 	klog.SetOutput(&etcdlog.Log)
 })
 
-// redirectLogs sends the log of kube-apiserver, of etcd and of the loops to w, or to a file of the directory.
+// redirectLogs sends the log of kube-apiserver, of etcd and of the loops to w, or to a file of the
+// directory.
 func redirectLogs(w io.Writer, d *dataDir) {
 	if w == nil {
 		w = &lumberjack.Logger{Filename: d.logFile(), MaxSize: 10 /* MiB */, MaxBackups: 1}

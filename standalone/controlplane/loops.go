@@ -32,13 +32,15 @@ import (
 
 const (
 	loopWorkers = 2
-	// Garbage collection learns of new kinds by this, and at once when a CustomResourceDefinition changes.
+	// Garbage collection learns of new kinds by this, and at once when a CustomResourceDefinition
+	// changes.
 	discoveryPeriod = time.Minute
 	// A definition changes several times while it is installed; this much quiet ends it.
 	definitionsQuiet = 200 * time.Millisecond
 )
 
-// loops are the controllers of kube-controller-manager without which the API does not keep its promises.
+// loops are the controllers of kube-controller-manager without which the API does not keep its
+// promises.
 type loops struct {
 	cancel    context.CancelFunc
 	running   sync.WaitGroup
@@ -69,9 +71,13 @@ func startLoops(ctx context.Context, config *rest.Config, creds *credentials) (_
 
 	shared := informers.NewSharedInformerFactory(client, 0)
 	// Secrets are many and large. Only those are of interest that hold tokens of service accounts.
-	tokens := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTweakListOptions(func(o *metav1.ListOptions) {
-		o.FieldSelector = fields.OneTermEqualSelector("type", string(v1.SecretTypeServiceAccountToken)).String()
-	}))
+	tokens := informers.NewSharedInformerFactoryWithOptions(
+		client,
+		0,
+		informers.WithTweakListOptions(func(o *metav1.ListOptions) {
+			o.FieldSelector = fields.OneTermEqualSelector("type", string(v1.SecretTypeServiceAccountToken)).String()
+		}),
+	)
 	monitored := metadatainformer.NewSharedInformerFactory(objects, 0)
 	l.factories = append(l.factories, shared, tokens, monitored)
 
@@ -99,8 +105,15 @@ func startLoops(ctx context.Context, config *rest.Config, creds *credentials) (_
 	if err != nil {
 		return nil, fmt.Errorf("service account token controller: %w", err)
 	}
-	namespaces := namespace.NewNamespaceController(ctx, client, objects, client.Discovery().ServerPreferredNamespacedResources,
-		shared.Core().V1().Namespaces(), 5*time.Minute, v1.FinalizerKubernetes)
+	namespaces := namespace.NewNamespaceController(
+		ctx,
+		client,
+		objects,
+		client.Discovery().ServerPreferredNamespacedResources,
+		shared.Core().V1().Namespaces(),
+		5*time.Minute,
+		v1.FinalizerKubernetes,
+	)
 	roles := clusterroleaggregation.NewClusterRoleAggregation(shared.Rbac().V1().ClusterRoles(), client.RbacV1())
 
 	// Two discovery clients, because resetting the mapper throws away what its own has learnt.
@@ -146,8 +159,14 @@ func startLoops(ctx context.Context, config *rest.Config, creds *credentials) (_
 }
 
 // syncCollector keeps the garbage collector's set of kinds up to date, and does so at once when
-// CustomResourceDefinitions change: else objects of a new kind would outlive their owner for a while.
-func syncCollector(ctx context.Context, collector *garbagecollector.GarbageCollector, kinds discovery.ServerResourcesInterface, changed <-chan struct{}) {
+// CustomResourceDefinitions change: else objects of a new kind would outlive their owner for a
+// while.
+func syncCollector(
+	ctx context.Context,
+	collector *garbagecollector.GarbageCollector,
+	kinds discovery.ServerResourcesInterface,
+	changed <-chan struct{},
+) {
 	for ctx.Err() == nil {
 		round, cancel := context.WithCancel(ctx)
 		go func() {

@@ -7,9 +7,10 @@ import (
 )
 
 // kube-apiserver reads its own list of schemas when it starts, and then every five seconds. Until
-// it has seen the schema of a custom resource there, it refuses every object that a MutatingAdmissionPolicy
-// matches. A schemaGate holds the answer to the first reading back until the definitions known at the start are
-// in it; else nothing could be requested for the first five seconds of each start.
+// it has seen the schema of a custom resource there, it refuses every object that a
+// MutatingAdmissionPolicy matches. A schemaGate holds the answer to the first reading back until
+// the definitions known at the start are in it; else nothing could be requested for the first five
+// seconds of each start.
 type schemaGate struct {
 	open chan struct{}
 	once sync.Once

@@ -39,7 +39,8 @@ import (
 
 // Options say where files may be written, and where is said what happens.
 type Options struct {
-	// Roots are absolute paths of directories below which files may be written. None: no file is written.
+	// Roots are absolute paths of directories below which files may be written. None: no file is
+	// written.
 	Roots []string
 	// Report, if set, is called with a line for everything that happens.
 	Report func(line string)
@@ -135,8 +136,8 @@ type result struct {
 	at  time.Time
 }
 
-// byCertificate is the field index of CertificateFiles by the Certificate, namespace/name; bySecret that of Certificates by the name of
-// their Secret.
+// byCertificate is the field index of CertificateFiles by the Certificate, namespace/name; bySecret
+// that of Certificates by the name of their Secret.
 const (
 	byCertificate = "spec.certificateRef"
 	bySecret      = "spec.secretName"
@@ -157,7 +158,12 @@ func (r *reconciler) setup(ctx context.Context, mgr manager.Manager) error {
 	}
 	of := func(ctx context.Context, namespace, certificate string) []reconcile.Request {
 		var list perennial.CertificateFileList
-		if err := r.client.List(ctx, &list, client.MatchingFields{byCertificate: namespace + "/" + certificate}, &client.ListOptions{DisableReadYourWritesConsistency: true}); err != nil {
+		if err := r.client.List(
+			ctx,
+			&list,
+			client.MatchingFields{byCertificate: namespace + "/" + certificate},
+			&client.ListOptions{DisableReadYourWritesConsistency: true},
+		); err != nil {
 			return nil // only a cache that is stopping fails
 		}
 		var requests []reconcile.Request
@@ -175,7 +181,13 @@ func (r *reconciler) setup(ctx context.Context, mgr manager.Manager) error {
 		})).
 		Watches(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
 			var list cmapi.CertificateList
-			if err := r.client.List(ctx, &list, client.InNamespace(o.GetNamespace()), client.MatchingFields{bySecret: o.GetName()}, &client.ListOptions{DisableReadYourWritesConsistency: true}); err != nil {
+			if err := r.client.List(
+				ctx,
+				&list,
+				client.InNamespace(o.GetNamespace()),
+				client.MatchingFields{bySecret: o.GetName()},
+				&client.ListOptions{DisableReadYourWritesConsistency: true},
+			); err != nil {
 				return nil // only a cache that is stopping fails
 			}
 			var requests []reconcile.Request

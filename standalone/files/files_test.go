@@ -255,21 +255,41 @@ func TestACommandIsRunWithoutAShell(t *testing.T) {
 	run := func(timeout time.Duration, args ...string) error {
 		return command(t.Context(), timeout, "/some/where", args)
 	}
-	if err := run(time.Minute, "/usr/bin/env", "sh", "-c", `printf '%s|%s|%s' "$PERENNIAL_DIRECTORY" "$HOME" "$1" > `+out, "sh", "$(id); *"); err != nil {
+	if err := run(
+		time.Minute,
+		"/usr/bin/env",
+		"sh",
+		"-c",
+		`printf '%s|%s|%s' "$PERENNIAL_DIRECTORY" "$HOME" "$1" > `+out,
+		"sh",
+		"$(id); *",
+	); err != nil {
 		t.Fatal(err)
 	}
 	if got := read(t, out); got != "/some/where||$(id); *" {
 		t.Errorf("the command saw %q", got)
 	}
-	if err := run(time.Minute, "/bin/sh", "-c", "yes nonsense | head -c 100000; echo the last line >&2; exit 3"); err == nil ||
-		!strings.Contains(err.Error(), "exit status 3") || !strings.HasSuffix(err.Error(), "the last line") || len(err.Error()) > 2*maxOutput {
+	if err := run(
+		time.Minute,
+		"/bin/sh",
+		"-c",
+		"yes nonsense | head -c 100000; echo the last line >&2; exit 3",
+	); err == nil ||
+		!strings.Contains(err.Error(), "exit status 3") || !strings.HasSuffix(err.Error(), "the last line") ||
+		len(err.Error()) > 2*maxOutput {
 		t.Errorf("a failure says %v", err)
 	}
 	if err := run(time.Minute, "/no/such/program"); err == nil || !strings.Contains(err.Error(), "no such file") {
 		t.Errorf("a program that is not there: %v", err)
 	}
 	pidFile := filepath.Join(t.TempDir(), "pid")
-	if err := run(500*time.Millisecond, "/bin/sh", "-c", "sleep 1000 & echo $! > "+pidFile+"; wait"); err == nil || !strings.Contains(err.Error(), "not finished after 500ms") {
+	if err := run(
+		500*time.Millisecond,
+		"/bin/sh",
+		"-c",
+		"sleep 1000 & echo $! > "+pidFile+"; wait",
+	); err == nil ||
+		!strings.Contains(err.Error(), "not finished after 500ms") {
 		t.Errorf("a command that hangs: %v", err)
 	}
 	pid := strings.TrimSpace(read(t, pidFile))
@@ -341,7 +361,11 @@ func TestASignalReachesTheProcessOfThePIDFile(t *testing.T) {
 		}
 	}
 	send := func() error {
-		return reload(context.Background(), &perennial.CertificateFileReload{Signal: &perennial.ReloadSignal{Name: "TERM", PIDFile: pidFile}}, "/")
+		return reload(
+			context.Background(),
+			&perennial.CertificateFileReload{Signal: &perennial.ReloadSignal{Name: "TERM", PIDFile: pidFile}},
+			"/",
+		)
 	}
 	for text, says := range map[string]string{"": "not the number", "1": "not the number", "-1": "not the number", "4194305\n": "there is no process", "seven": "not the number"} {
 		write(text)

@@ -19,11 +19,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A place is where the files of one CertificateFile are: a symbolic link that leads to a directory beside it, a new one for each
-// version. Changing the link is one step, so that whoever opens the files sees a matching pair.
+// A place is where the files of one CertificateFile are: a symbolic link that leads to a directory
+// beside it, a new one for each version. Changing the link is one step, so that whoever opens the
+// files sees a matching pair.
 //
-// Below the root no symbolic link is followed, whoever made it: who owns a directory on the way could otherwise have files of
-// his choice overwritten.
+// Below the root no symbolic link is followed, whoever made it: who owns a directory on the way
+// could otherwise have files of his choice overwritten.
 type place struct {
 	root      string // absolute, from --file-root
 	directory string // absolute, below root
@@ -56,7 +57,11 @@ func newPlace(roots []string, directory string) (place, error) {
 	}
 	best := ""
 	for _, root := range roots {
-		if rel, err := filepath.Rel(root, directory); err == nil && rel != "." && filepath.IsLocal(rel) && len(root) > len(best) {
+		if rel, err := filepath.Rel(
+			root,
+			directory,
+		); err == nil && rel != "." && filepath.IsLocal(rel) &&
+			len(root) > len(best) {
 			best = root
 		}
 	}
@@ -64,10 +69,17 @@ func newPlace(roots []string, directory string) (place, error) {
 		return place{best, directory}, nil
 	}
 	if len(roots) == 0 {
-		return place{}, fmt.Errorf("spec.directory %s: perenniald writes no files: start it with --file-root and a directory above this one", directory)
+		return place{}, fmt.Errorf(
+			"spec.directory %s: perenniald writes no files: start it with --file-root and a directory above this one",
+			directory,
+		)
 	}
-	return place{}, fmt.Errorf("spec.directory %s is not below a root of perenniald (%s): choose another directory, or start perenniald with another --file-root",
-		directory, strings.Join(roots, ", "))
+	return place{}, fmt.Errorf(
+		"spec.directory %s is not below a root of perenniald (%s): choose another directory, or start perenniald with "+
+			"another --file-root",
+		directory,
+		strings.Join(roots, ", "),
+	)
 }
 
 func (p place) base() string { return filepath.Base(p.directory) }
@@ -156,7 +168,11 @@ func trusted(dir *os.File) error {
 		return fmt.Errorf("look at %s: %w", dir.Name(), err)
 	}
 	if me := uint32(os.Geteuid()); st.Uid != me && st.Uid != 0 {
-		return fmt.Errorf("%s belongs to user %d, who could exchange the files: it must belong to root or to the user of perenniald", dir.Name(), st.Uid)
+		return fmt.Errorf(
+			"%s belongs to user %d, who could exchange the files: it must belong to root or to the user of perenniald",
+			dir.Name(),
+			st.Uid,
+		)
 	}
 	if st.Mode&unix.S_IWOTH != 0 && st.Mode&unix.S_ISVTX == 0 {
 		return fmt.Errorf("everybody can write to %s, and could exchange the files: chmod o-w it", dir.Name())
@@ -273,7 +289,12 @@ func (p place) write(dir *os.File, name string, v version) error {
 }
 
 func writeFile(dir *os.File, name string, data []byte, v version) error {
-	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	fd, err := unix.Openat(
+		int(dir.Fd()),
+		name,
+		unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC,
+		0o600,
+	)
 	if err != nil {
 		return err
 	}
@@ -446,7 +467,8 @@ func (p place) mark() (string, error) {
 	return name, err
 }
 
-// told notes that the version of the mark has been told of. If another one has come meanwhile, that has still to be.
+// told notes that the version of the mark has been told of. If another one has come meanwhile, that
+// has still to be.
 func (p place) told(mark string) error {
 	return p.inCurrent(func(made *os.File) error {
 		if filepath.Base(made.Name()) != mark {
@@ -480,7 +502,8 @@ func (p place) inCurrent(f func(*os.File) error) error {
 	return f(made)
 }
 
-// userID and groupID find the number of a user or a group that is given by name or number; -1 for "".
+// userID and groupID find the number of a user or a group that is given by name or number; -1 for
+// "".
 func userID(name string) (int, error) {
 	if n, err := strconv.Atoi(name); err == nil || name == "" {
 		return idOr(n, name), nil

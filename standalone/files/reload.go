@@ -33,7 +33,13 @@ const (
 )
 
 var signals = map[perennial.ReloadSignalName]syscall.Signal{
-	"HUP": unix.SIGHUP, "USR1": unix.SIGUSR1, "USR2": unix.SIGUSR2, "WINCH": unix.SIGWINCH, "TERM": unix.SIGTERM, "INT": unix.SIGINT, "QUIT": unix.SIGQUIT,
+	"HUP":   unix.SIGHUP,
+	"USR1":  unix.SIGUSR1,
+	"USR2":  unix.SIGUSR2,
+	"WINCH": unix.SIGWINCH,
+	"TERM":  unix.SIGTERM,
+	"INT":   unix.SIGINT,
+	"QUIT":  unix.SIGQUIT,
 }
 
 // reload tells somebody that the files have changed.
@@ -155,8 +161,8 @@ func (o *output) String() string {
 	return strings.ToValidUTF8(strings.Join(strings.Fields(string(o.tail)), " "), "?")
 }
 
-// signal sends a signal to the process of the pidFile. The file must belong to root, to us or to the user of that process: nobody else
-// may choose who gets a signal from us.
+// signal sends a signal to the process of the pidFile. The file must belong to root, to us or to
+// the user of that process: nobody else may choose who gets a signal from us.
 func signal(s *perennial.ReloadSignal) error {
 	name := s.Name
 	if name == "" {
@@ -188,7 +194,13 @@ func signal(s *perennial.ReloadSignal) error {
 	}
 	owner, of := info.Sys().(*syscall.Stat_t).Uid, process.Sys().(*syscall.Stat_t).Uid
 	if owner != 0 && owner != uint32(os.Geteuid()) && owner != of {
-		return fmt.Errorf("spec.reload.signal.pidFile: %s belongs to user %d, but process %d, which it names, to user %d", s.PIDFile, owner, pid, of)
+		return fmt.Errorf(
+			"spec.reload.signal.pidFile: %s belongs to user %d, but process %d, which it names, to user %d",
+			s.PIDFile,
+			owner,
+			pid,
+			of,
+		)
 	}
 	if err := unix.Kill(pid, number); err != nil {
 		return fmt.Errorf("send SIG%s to process %d: %w", name, pid, err)

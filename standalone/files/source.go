@@ -73,8 +73,8 @@ func (r *reconciler) source(ctx context.Context,
 // temporaryAnnotation marks a Secret whose certificate stands in until the issuer has answered.
 const temporaryAnnotation = "perennial.dev/temporary-certificate"
 
-// standsIn reports whether a Secret holds the temporary certificate that its Certificate asks for: a
-// server starts with it, so that the challenges for the real one can be answered.
+// standsIn reports whether a Secret holds the temporary certificate that its Certificate asks for:
+// a server starts with it, so that the challenges for the real one can be answered.
 func standsIn(crt *cmapi.Certificate, secret *corev1.Secret) bool {
 	return secret != nil && secret.Annotations[temporaryAnnotation] == "true" &&
 		secret.Annotations[cmapi.CertificateNameKey] == crt.Name &&

@@ -156,7 +156,8 @@ func each(ctx context.Context, objects []*unstructured.Unstructured,
 	return group.Wait()
 }
 
-// applyAll applies objects of defined kinds, and returns the probes of the policies that it changed.
+// applyAll applies objects of defined kinds, and returns the probes of the policies that it
+// changed.
 func (i *installer) applyAll(ctx context.Context, objects []*unstructured.Unstructured) ([]policyProbe, error) {
 	mapper := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(i.kinds))
 	var probes []policyProbe

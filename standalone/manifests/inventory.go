@@ -39,8 +39,9 @@ func (e entry) key() key {
 	return key{schema.GroupKind{Group: e.Group, Kind: e.Kind}, e.Namespace, e.Name}
 }
 
-// inventory is the list of all objects that were applied, so that those can be found again that no file has any more. It is
-// written before an object is applied for the first time: none is ever forgotten.
+// inventory is the list of all objects that were applied, so that those can be found again that no
+// file has any more. It is written before an object is applied for the first time: none is ever
+// forgotten.
 type inventory struct {
 	client  kubernetes.Interface
 	loaded  bool
@@ -60,7 +61,12 @@ func (i *inventory) load(ctx context.Context) error {
 		for line := range strings.Lines(m.Data[inventoryEntry]) {
 			var e entry
 			if err := json.Unmarshal([]byte(line), &e); err != nil {
-				return fmt.Errorf("ConfigMap %s/%s is damaged: %w (delete it to start a new list; objects of removed files are then left)", inventoryNamespace, inventoryName, err)
+				return fmt.Errorf(
+					"ConfigMap %s/%s is damaged: %w (delete it to start a new list; objects of removed files are then left)",
+					inventoryNamespace,
+					inventoryName,
+					err,
+				)
 			}
 			i.entries[e.key()] = e
 		}
@@ -89,11 +95,17 @@ func (i *inventory) save(ctx context.Context, entries map[key]entry) error {
 		return nil
 	}
 	maps := i.client.CoreV1().ConfigMaps(inventoryNamespace)
-	m := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: inventoryName, Namespace: inventoryNamespace}, Data: map[string]string{inventoryEntry: text}}
+	m := &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: inventoryName, Namespace: inventoryNamespace},
+		Data:       map[string]string{inventoryEntry: text},
+	}
 	_, err := maps.Update(ctx, m, metav1.UpdateOptions{FieldManager: fieldManager})
 	if apierrors.IsNotFound(err) {
 		ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: inventoryNamespace}}
-		if _, err := i.client.CoreV1().Namespaces().Create(ctx, ns, metav1.CreateOptions{FieldManager: fieldManager}); err != nil && !apierrors.IsAlreadyExists(err) {
+		if _, err := i.client.CoreV1().
+			Namespaces().
+			Create(ctx, ns, metav1.CreateOptions{FieldManager: fieldManager}); err != nil &&
+			!apierrors.IsAlreadyExists(err) {
 			return fmt.Errorf("create namespace %s for the list of applied objects: %w", inventoryNamespace, err)
 		}
 		_, err = maps.Create(ctx, m, metav1.CreateOptions{FieldManager: fieldManager})
@@ -118,8 +130,8 @@ func (i *inventory) text(entries map[key]entry) string {
 	return strings.Join(lines, "")
 }
 
-// prune deletes the objects of the inventory that are no longer wanted, or, without the option, forgets them. A
-// file that cannot be read at present may still want its objects, so they stay.
+// prune deletes the objects of the inventory that are no longer wanted, or, without the option,
+// forgets them. A file that cannot be read at present may still want its objects, so they stay.
 func (a *Applier) prune(ctx context.Context, wanted map[key]*document, broken map[string]bool) error {
 	remaining := map[key]entry{}
 	var gone []entry
@@ -166,7 +178,8 @@ func rankOf(e entry) int {
 	return rank(&document{object: u})
 }
 
-// delete deletes the object, unless somebody has made another one of that name since, which is not ours.
+// delete deletes the object, unless somebody has made another one of that name since, which is not
+// ours.
 func (a *Applier) delete(ctx context.Context, e entry) (bool, error) {
 	mapping, err := a.mapper.RESTMapping(schema.GroupKind{Group: e.Group, Kind: e.Kind}, e.Version)
 	if meta.IsNoMatchError(err) {
@@ -192,7 +205,11 @@ func (a *Applier) delete(ctx context.Context, e entry) (bool, error) {
 	}
 	uid := object.GetUID()
 	background := metav1.DeletePropagationBackground
-	err = client.Delete(ctx, e.Name, metav1.DeleteOptions{PropagationPolicy: &background, Preconditions: &metav1.Preconditions{UID: &uid}})
+	err = client.Delete(
+		ctx,
+		e.Name,
+		metav1.DeleteOptions{PropagationPolicy: &background, Preconditions: &metav1.Preconditions{UID: &uid}},
+	)
 	if apierrors.IsNotFound(err) {
 		err = nil
 	}
@@ -201,7 +218,9 @@ func (a *Applier) delete(ctx context.Context, e entry) (bool, error) {
 
 // defines is the kind that a CustomResourceDefinition defines.
 func defines(u *unstructured.Unstructured) (schema.GroupKind, bool) {
-	if u.GroupVersionKind().GroupKind() != (schema.GroupKind{Group: "apiextensions.k8s.io", Kind: "CustomResourceDefinition"}) {
+	if u.GroupVersionKind().
+		GroupKind() !=
+		(schema.GroupKind{Group: "apiextensions.k8s.io", Kind: "CustomResourceDefinition"}) {
 		return schema.GroupKind{}, false
 	}
 	group, _, _ := unstructured.NestedString(u.Object, "spec", "group")

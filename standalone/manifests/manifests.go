@@ -1,5 +1,5 @@
-// Package manifests keeps a Kubernetes API in step with a directory of YAML files: what is written there
-// is applied, and applied again when a file changes. Nothing in a file stops the others.
+// Package manifests keeps a Kubernetes API in step with a directory of YAML files: what is written
+// there is applied, and applied again when a file changes. Nothing in a file stops the others.
 package manifests
 
 import (
@@ -33,12 +33,13 @@ const fieldManager = "perenniald"
 type Options struct {
 	// Dir is the directory. Files in it and below it count whose name ends in .yaml, .yml or .json.
 	Dir string
-	// Prune deletes objects that were applied from here and are no longer written in any file. Without it they stay,
-	// and are no longer followed.
+	// Prune deletes objects that were applied from here and are no longer written in any file. Without
+	// it they stay, and are no longer followed.
 	Prune bool
 	// Report is told of everything that happens, one call at a time. Required.
 	Report func(Report)
-	// Rescan is how often the directory is read without a sign of change, for file systems that give none. A minute if zero.
+	// Rescan is how often the directory is read without a sign of change, for file systems that give
+	// none. A minute if zero.
 	Rescan time.Duration
 }
 
@@ -62,7 +63,8 @@ type Report struct {
 	// File is empty if it is about none.
 	File string
 	Line int
-	// Object is its kind, namespace and name, such as "Certificate default/web". Empty if it is about a file as a whole.
+	// Object is its kind, namespace and name, such as "Certificate default/web". Empty if it is about
+	// a file as a whole.
 	Object string
 	Action Action
 	// Note is why an object was left.
@@ -139,8 +141,8 @@ func New(config *rest.Config, o Options) (*Applier, error) {
 	return a, nil
 }
 
-// Sync reads the directory once and applies what has changed since the last time. It returns an error if
-// something is left to be tried again; what it is has been reported.
+// Sync reads the directory once and applies what has changed since the last time. It returns an
+// error if something is left to be tried again; what it is has been reported.
 func (a *Applier) Sync(ctx context.Context) error {
 	files, dirs, err := readDir(a.o.Dir)
 	a.dirs = dirs
@@ -188,15 +190,16 @@ func rank(d *document) int {
 		return 0
 	case k.Group == "apiextensions.k8s.io":
 		return 1
-	case k.Group == "rbac.authorization.k8s.io", k.Group == "" && (k.Kind == "ServiceAccount" || k.Kind == "Secret" || k.Kind == "ConfigMap"):
+	case k.Group == "rbac.authorization.k8s.io",
+		k.Group == "" && (k.Kind == "ServiceAccount" || k.Kind == "Secret" || k.Kind == "ConfigMap"):
 		return 2
 	default:
 		return 3
 	}
 }
 
-// apply applies the documents. It returns which objects are written in files, and whether some failed. Files with
-// an object whose place is not known are added to broken.
+// apply applies the documents. It returns which objects are written in files, and whether some
+// failed. Files with an object whose place is not known are added to broken.
 func (a *Applier) apply(ctx context.Context, documents []*document, broken map[string]bool) (map[key]*document, bool) {
 	wanted := map[key]*document{}
 	failed := false
@@ -245,7 +248,8 @@ func (a *Applier) apply(ctx context.Context, documents []*document, broken map[s
 	return wanted, failed
 }
 
-// place puts the object where its kind belongs and notes that it is wanted. It is false if another document has it already.
+// place puts the object where its kind belongs and notes that it is wanted. It is false if another
+// document has it already.
 func (a *Applier) place(d *document, mapping *meta.RESTMapping, wanted map[key]*document) bool {
 	switch {
 	case mapping.Scope.Name() != meta.RESTScopeNameNamespace:
@@ -264,9 +268,14 @@ func (a *Applier) place(d *document, mapping *meta.RESTMapping, wanted map[key]*
 // How long the kinds of definitions that were just applied may take to be served.
 const definitionPatience = 10 * time.Second
 
-// applyUnknown applies documents whose kind was not served. Those of definitions that exist by now will be soon. It returns
-// those that could not be applied.
-func (a *Applier) applyUnknown(ctx context.Context, documents []*document, wanted map[key]*document, before map[schema.GroupVersionResource]map[string]string) (failed []*document) {
+// applyUnknown applies documents whose kind was not served. Those of definitions that exist by now
+// will be soon. It returns those that could not be applied.
+func (a *Applier) applyUnknown(
+	ctx context.Context,
+	documents []*document,
+	wanted map[key]*document,
+	before map[schema.GroupVersionResource]map[string]string,
+) (failed []*document) {
 	promised := map[schema.GroupKind]bool{}
 	for _, d := range wanted {
 		if kind, ok := defines(d.object); ok {
@@ -333,7 +342,11 @@ func (a *Applier) mapping(d *document) (*meta.RESTMapping, error) {
 }
 
 // applyAll applies documents of known kinds, several at a time.
-func (a *Applier) applyAll(ctx context.Context, documents []*document, before map[schema.GroupVersionResource]map[string]string) bool {
+func (a *Applier) applyAll(
+	ctx context.Context,
+	documents []*document,
+	before map[schema.GroupVersionResource]map[string]string,
+) bool {
 	var group errgroup.Group
 	group.SetLimit(8)
 	for _, d := range documents {
@@ -377,7 +390,8 @@ func mustJSON(d *document) []byte {
 	return content
 }
 
-// versions are the resource versions of all objects of a kind, to tell what an apply changed. It reads their metadata alone, once.
+// versions are the resource versions of all objects of a kind, to tell what an apply changed. It
+// reads their metadata alone, once.
 func (a *Applier) versions(ctx context.Context, resource schema.GroupVersionResource) map[string]string {
 	found := map[string]string{}
 	options := metav1.ListOptions{Limit: 1000}

@@ -56,8 +56,8 @@ func (e *parseError) Unwrap() error { return e.err }
 // yamlLine finds the line, counted within the document, in messages of the YAML parser.
 var yamlLine = regexp.MustCompile(`\bline (\d+): `)
 
-// parse returns the objects of a file, which may hold several documents. An error means that none of the file is to
-// be trusted, and is always a *parseError.
+// parse returns the objects of a file, which may hold several documents. An error means that none
+// of the file is to be trusted, and is always a *parseError.
 func parse(file string, content []byte) ([]*document, error) {
 	if len(content) > maxFile {
 		return nil, &parseError{1, fmt.Errorf("the file is larger than %d MiB", maxFile>>20)}
@@ -84,14 +84,16 @@ type part struct {
 	text []byte
 }
 
-// split cuts a file at its lines that begin a document. Inside a block of text such a line is indented.
+// split cuts a file at its lines that begin a document. Inside a block of text such a line is
+// indented.
 func split(content []byte) []part {
 	parts := []part{{line: 1}}
 	line := 1
 	for l := range bytes.Lines(content) {
 		if bytes.HasPrefix(l, []byte("---")) && (len(l) == 3 || bytes.ContainsAny(l[3:4], " \t\r\n")) {
 			parts = append(parts, part{line: line + 1})
-			// What stands behind the dashes belongs to the document; almost always it is nothing or a comment.
+			// What stands behind the dashes belongs to the document; almost always it is nothing or a
+			// comment.
 			if rest := bytes.TrimSpace(l[3:]); len(rest) > 0 && rest[0] != '#' {
 				parts[len(parts)-1] = part{line: line, text: append([]byte("   "), l[3:]...)}
 			}
@@ -230,7 +232,8 @@ func parseItem(file string, at int, item any) ([]*document, error) {
 	return found, err
 }
 
-// lineOf is the line of the file in which the field of a document stands, or its closest parent that is written.
+// lineOf is the line of the file in which the field of a document stands, or its closest parent
+// that is written.
 func lineOf(start int, text []byte, path string) int {
 	var root yaml.Node
 	if err := yaml.Unmarshal(text, &root); err != nil || len(root.Content) == 0 {

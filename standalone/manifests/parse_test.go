@@ -74,11 +74,13 @@ func TestWhatIsWrongWithAFileIsSaidWithItsLine(t *testing.T) {
 		"no name":                         {"apiVersion: v1\nkind: ConfigMap\nmetadata:\n  labels: {}\n", 3, "metadata.name is missing"},
 		"a name that is a number":         {"apiVersion: v1\nkind: ConfigMap\nmetadata:\n  labels: {}\n  name: 1\n", 5, "metadata.name is missing"},
 		"a namespace that is a number":    {"apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\n  namespace: 1\n", 5, "metadata.namespace must be text"},
-		"an item of a list without kind":  {"apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: ConfigMap\n  metadata: {name: a}\n- apiVersion: v1\n  metadata: {name: b}\n", 7, "items[1]: kind is missing"},
-		"a list in a list":                {"apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: List, items: []}\n", 4, "items[0] is a List within a List"},
-		"a list without items":            {"apiVersion: v1\nkind: List\n", 1, "items is missing"},
-		"too large":                       {strings.Repeat("# comment\n", maxFile/10+1), 1, "larger than 4 MiB"},
-		"too many documents":              {strings.Repeat("apiVersion: v1\nkind: A\nmetadata: {name: a}\n---\n", maxDocuments+1), 4*maxDocuments + 1, "more than 10000 documents"},
+		"an item of a list without kind": {"apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: ConfigMap\n  " +
+			"metadata: {name: a}\n- apiVersion: v1\n  metadata: {name: b}\n", 7, "items[1]: kind is missing"},
+		"a list in a list": {"apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: List, items: " +
+			"[]}\n", 4, "items[0] is a List within a List"},
+		"a list without items": {"apiVersion: v1\nkind: List\n", 1, "items is missing"},
+		"too large":            {strings.Repeat("# comment\n", maxFile/10+1), 1, "larger than 4 MiB"},
+		"too many documents":   {strings.Repeat("apiVersion: v1\nkind: A\nmetadata: {name: a}\n---\n", maxDocuments+1), 4*maxDocuments + 1, "more than 10000 documents"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			documents, err := parse("file", []byte(test.content))

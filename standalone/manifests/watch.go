@@ -11,14 +11,15 @@ import (
 )
 
 const (
-	// Editors and git write a file in several steps: a change counts when nothing has happened for so long.
+	// Editors and git write a file in several steps: a change counts when nothing has happened for so
+	// long.
 	quiet = 200 * time.Millisecond
 	// What failed is tried again after this, then after twice as long each time, until Rescan.
 	firstRetry = time.Second
 )
 
-// Run applies the directory, and again whenever it changes, until the context ends. It returns an error only
-// if it could not begin.
+// Run applies the directory, and again whenever it changes, until the context ends. It returns an
+// error only if it could not begin.
 func (a *Applier) Run(ctx context.Context) error {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
@@ -27,8 +28,8 @@ func (a *Applier) Run(ctx context.Context) error {
 	defer watcher.Close()
 	retry := firstRetry
 	for {
-		// Watched before it is read: a change in between is then seen afterwards. The directory above tells when the directory is
-		// exchanged or comes to be.
+		// Watched before it is read: a change in between is then seen afterwards. The directory above
+		// tells when the directory is exchanged or comes to be.
 		_ = watcher.Add(filepath.Dir(filepath.Clean(a.o.Dir)))
 		_ = watcher.Add(a.o.Dir)
 		for _, dir := range a.dirs {

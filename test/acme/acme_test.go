@@ -1,4 +1,5 @@
-// Package acme_test drives the client against a real ACME server, and compares it with another client of the same protocol.
+// Package acme_test drives the client against a real ACME server, and compares it with another
+// client of the same protocol.
 package acme_test
 
 import (
@@ -81,7 +82,10 @@ func p256(t *testing.T) crypto.Signer {
 
 func (w *world) account(key crypto.Signer) acme.Account {
 	w.Helper()
-	a, err := w.client.NewAccount(w.Context(), acme.AccountRequest{Key: key, Contact: []string{"mailto:ops@example.org"}, TermsOfServiceAgreed: true})
+	a, err := w.client.NewAccount(
+		w.Context(),
+		acme.AccountRequest{Key: key, Contact: []string{"mailto:ops@example.org"}, TermsOfServiceAgreed: true},
+	)
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -230,7 +234,10 @@ func TestACertificateByKeysOfEveryAlgorithmThoughHalfOfAllNoncesAreRefused(t *te
 			a := w.account(key)
 			_, certificate, _ := w.issue(a, names("www.example.com", "example.com", "127.0.0.1"))
 			leaf := leafOf(t, certificate.ChainPEM)
-			if got := slices.Sorted(slices.Values(leaf.DNSNames)); !slices.Equal(got, []string{"example.com", "www.example.com"}) || len(leaf.IPAddresses) != 1 {
+			if got := slices.Sorted(
+				slices.Values(leaf.DNSNames),
+			); !slices.Equal(got, []string{"example.com", "www.example.com"}) ||
+				len(leaf.IPAddresses) != 1 {
 				t.Errorf("it is for %v, %v", got, leaf.IPAddresses)
 			}
 		})
@@ -251,7 +258,12 @@ func TestTheLifeOfAnAccount(t *testing.T) {
 	if again := w.account(key); again.URL != a.URL {
 		t.Errorf("the same key has another account: %s", again.URL)
 	}
-	if a, err = w.client.UpdateContact(ctx, a, []string{"mailto:other@example.org"}); err != nil || !slices.Equal(a.Contact, []string{"mailto:other@example.org"}) {
+	if a, err = w.client.UpdateContact(
+		ctx,
+		a,
+		[]string{"mailto:other@example.org"},
+	); err != nil ||
+		!slices.Equal(a.Contact, []string{"mailto:other@example.org"}) {
 		t.Errorf("the contact is %v, %v", a.Contact, err)
 	}
 
@@ -298,7 +310,12 @@ func TestTheLifeOfAnAccount(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if z, err := w.client.DeactivateAuthorization(ctx, a, order.Authorizations[0]); err != nil || z.Status != acme.StatusDeactivated {
+	if z, err := w.client.DeactivateAuthorization(
+		ctx,
+		a,
+		order.Authorizations[0],
+	); err != nil ||
+		z.Status != acme.StatusDeactivated {
 		t.Errorf("the authorization is %q, %v", z.Status, err)
 	}
 	if off, err := w.client.DeactivateAccount(ctx, a); err != nil || off.Status != acme.StatusDeactivated {
@@ -317,15 +334,33 @@ func TestRevocation(t *testing.T) {
 	if err := w.client.Revoke(t.Context(), a, der, acme.ReasonSuperseded); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.client.Revoke(t.Context(), a, der, acme.ReasonSuperseded); !acme.IsProblem(err, acme.ProblemAlreadyRevoked) {
+	if err := w.client.Revoke(
+		t.Context(),
+		a,
+		der,
+		acme.ReasonSuperseded,
+	); !acme.IsProblem(
+		err,
+		acme.ProblemAlreadyRevoked,
+	) {
 		t.Errorf("the second time: %v", err)
 	}
 	_, second, key := w.issue(a, names("www.example.com"))
-	if err := w.client.RevokeWithKey(t.Context(), key, leafOf(t, second.ChainPEM).Raw, acme.ReasonKeyCompromise); err != nil {
+	if err := w.client.RevokeWithKey(
+		t.Context(),
+		key,
+		leafOf(t, second.ChainPEM).Raw,
+		acme.ReasonKeyCompromise,
+	); err != nil {
 		t.Error(err)
 	}
 	_, third, _ := w.issue(a, names("www.example.com"))
-	if err := w.client.RevokeWithKey(t.Context(), p256(t), leafOf(t, third.ChainPEM).Raw, acme.ReasonUnspecified); err == nil {
+	if err := w.client.RevokeWithKey(
+		t.Context(),
+		p256(t),
+		leafOf(t, third.ChainPEM).Raw,
+		acme.ReasonUnspecified,
+	); err == nil {
 		t.Error("a key that is not the certificate's has revoked it")
 	}
 }
@@ -374,7 +409,8 @@ func TestOtherChains(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !leafOf(t, other.ChainPEM).Equal(leafOf(t, certificate.ChainPEM)) || slices.ContainsFunc(seen, func(s []byte) bool { return bytes.Equal(s, other.ChainPEM) }) {
+		if !leafOf(t, other.ChainPEM).Equal(leafOf(t, certificate.ChainPEM)) ||
+			slices.ContainsFunc(seen, func(s []byte) bool { return bytes.Equal(s, other.ChainPEM) }) {
 			t.Error("it is not another chain of the same leaf")
 		}
 		seen = append(seen, other.ChainPEM)
@@ -383,7 +419,11 @@ func TestOtherChains(t *testing.T) {
 
 func TestProfiles(t *testing.T) {
 	w := start(t, pebble.Options{Profiles: map[string]ca.Profile{
-		"classic": {Description: "90 days", ValidityPeriod: 90 * 86400}, "shortlived": {Description: "6 days", ValidityPeriod: 6 * 86400},
+		"classic": {
+			Description:    "90 days",
+			ValidityPeriod: 90 * 86400,
+		},
+		"shortlived": {Description: "6 days", ValidityPeriod: 6 * 86400},
 	}})
 	dir, err := w.client.FetchDirectory(t.Context())
 	if err != nil || dir.Meta.Profiles["shortlived"] != "6 days" {
@@ -405,15 +445,23 @@ func TestProfiles(t *testing.T) {
 
 func TestExternalAccountBinding(t *testing.T) {
 	mac := []byte("a key that the CA has given to a customer")
-	w := start(t, pebble.Options{ExternalAccounts: map[string]string{"customer-1": base64.RawURLEncoding.EncodeToString(mac)}})
+	w := start(
+		t,
+		pebble.Options{ExternalAccounts: map[string]string{"customer-1": base64.RawURLEncoding.EncodeToString(mac)}},
+	)
 	register := func(b *acme.ExternalAccountBinding) error {
-		_, err := w.client.NewAccount(t.Context(), acme.AccountRequest{Key: p256(t), TermsOfServiceAgreed: true, ExternalAccountBinding: b})
+		_, err := w.client.NewAccount(
+			t.Context(),
+			acme.AccountRequest{Key: p256(t), TermsOfServiceAgreed: true, ExternalAccountBinding: b},
+		)
 		return err
 	}
 	if err := register(nil); !acme.IsProblem(err, acme.ProblemExternalAccountRequired) {
 		t.Errorf("without one: %v", err)
 	}
-	if err := register(&acme.ExternalAccountBinding{KeyID: "customer-1", MACKey: []byte("another key, which is as long as that one")}); err == nil {
+	if err := register(
+		&acme.ExternalAccountBinding{KeyID: "customer-1", MACKey: []byte("another key, which is as long as that one")},
+	); err == nil {
 		t.Error("a wrong key is taken")
 	}
 	if err := register(&acme.ExternalAccountBinding{KeyID: "customer-1", MACKey: mac}); err != nil {
@@ -434,7 +482,8 @@ func TestRenewalInformation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s := info.SuggestedWindow; !s.Start.Before(s.End) || s.Start.Before(leaf.NotBefore) || s.End.After(leaf.NotAfter) || info.RetryAfter.IsZero() {
+	if s := info.SuggestedWindow; !s.Start.Before(s.End) || s.Start.Before(leaf.NotBefore) || s.End.After(leaf.NotAfter) ||
+		info.RetryAfter.IsZero() {
 		t.Errorf("it says %+v, again at %s", s, info.RetryAfter)
 	}
 	r := names("www.example.com")
@@ -449,7 +498,8 @@ func TestRenewalInformation(t *testing.T) {
 	}
 }
 
-// TestAnotherClientSeesTheSame has two clients of the protocol do everything on the same account, each with what the other has made.
+// TestAnotherClientSeesTheSame has two clients of the protocol do everything on the same account,
+// each with what the other has made.
 func TestAnotherClientSeesTheSame(t *testing.T) {
 	w := start(t, pebble.Options{AlternateRoots: 1})
 	ctx, key := t.Context(), p256(t)
@@ -464,12 +514,20 @@ func TestAnotherClientSeesTheSame(t *testing.T) {
 		t.Fatal(err)
 	}
 	theirs, err := other.GetDirectory(ctx)
-	if err != nil || ours.NewOrder != theirs.NewOrder || ours.KeyChange != theirs.KeyChange || ours.RenewalInfo != theirs.RenewalInfo || ours.Meta.TermsOfService != theirs.Meta.TermsOfService {
+	if err != nil || ours.NewOrder != theirs.NewOrder || ours.KeyChange != theirs.KeyChange ||
+		ours.RenewalInfo != theirs.RenewalInfo ||
+		ours.Meta.TermsOfService != theirs.Meta.TermsOfService {
 		t.Errorf("the directory is %+v and %+v, %v", ours, theirs, err)
 	}
 
 	// An order of the other is finished by us.
-	their, err := other.NewOrder(ctx, b, acmez.Order{Identifiers: []acmez.Identifier{{Type: "dns", Value: "www.example.com"}, {Type: "dns", Value: "*.example.com"}}})
+	their, err := other.NewOrder(
+		ctx,
+		b,
+		acmez.Order{
+			Identifiers: []acmez.Identifier{{Type: "dns", Value: "www.example.com"}, {Type: "dns", Value: "*.example.com"}},
+		},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -487,7 +545,9 @@ func TestAnotherClientSeesTheSame(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if z.Status != y.Status || z.Identifier.Value != y.Identifier.Value || z.Wildcard != y.Wildcard || !z.Expires.Equal(y.Expires) || len(z.Challenges) != len(y.Challenges) {
+		if z.Status != y.Status || z.Identifier.Value != y.Identifier.Value || z.Wildcard != y.Wildcard ||
+			!z.Expires.Equal(y.Expires) ||
+			len(z.Challenges) != len(y.Challenges) {
 			t.Errorf("the authorization is %+v and %+v", z, y)
 		}
 		for _, c := range z.Challenges {
@@ -501,11 +561,24 @@ func TestAnotherClientSeesTheSame(t *testing.T) {
 			switch c.Type {
 			case acme.ChallengeHTTP01:
 				if err != nil || proof != d.KeyAuthorization || acme.HTTP01Path(c.Token) != d.HTTP01ResourcePath() {
-					t.Errorf("HTTP-01 is %s at %s, and %s at %s", proof, acme.HTTP01Path(c.Token), d.KeyAuthorization, d.HTTP01ResourcePath())
+					t.Errorf(
+						"HTTP-01 is %s at %s, and %s at %s",
+						proof,
+						acme.HTTP01Path(c.Token),
+						d.KeyAuthorization,
+						d.HTTP01ResourcePath(),
+					)
 				}
 			case acme.ChallengeDNS01:
-				if acme.DNS01Value(proof) != d.DNS01KeyAuthorization() || acme.DNS01Name(z.Identifier.Value) != d.DNS01TXTRecordName() {
-					t.Errorf("DNS-01 is %s at %s, and %s at %s", acme.DNS01Value(proof), acme.DNS01Name(z.Identifier.Value), d.DNS01KeyAuthorization(), d.DNS01TXTRecordName())
+				if acme.DNS01Value(proof) != d.DNS01KeyAuthorization() ||
+					acme.DNS01Name(z.Identifier.Value) != d.DNS01TXTRecordName() {
+					t.Errorf(
+						"DNS-01 is %s at %s, and %s at %s",
+						acme.DNS01Value(proof),
+						acme.DNS01Name(z.Identifier.Value),
+						d.DNS01KeyAuthorization(),
+						d.DNS01TXTRecordName(),
+					)
 				}
 			case acme.ChallengeDNSAccount01:
 				if got, want := acme.DNSAccount01Name(a.URL, z.Identifier.Value), d.DNSAccount01TXTRecordName(b); got != want {
@@ -533,7 +606,11 @@ func TestAnotherClientSeesTheSame(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if theirs, err := other.GetRenewalInfo(ctx, leaf); err != nil || !theirs.SuggestedWindow.Start.Equal(info.SuggestedWindow.Start) || !theirs.SuggestedWindow.End.Equal(info.SuggestedWindow.End) {
+	if theirs, err := other.GetRenewalInfo(
+		ctx,
+		leaf,
+	); err != nil || !theirs.SuggestedWindow.Start.Equal(info.SuggestedWindow.Start) ||
+		!theirs.SuggestedWindow.End.Equal(info.SuggestedWindow.End) {
 		t.Errorf("the window is %+v, and %+v: %v", info.SuggestedWindow, theirs.SuggestedWindow, err)
 	}
 	if err := other.RevokeCertificate(ctx, b, leaf, nil, acmez.ReasonSuperseded); err != nil {
@@ -554,7 +631,11 @@ func TestAnotherClientSeesTheSame(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.PrivateKey = last
-	if got, err := other.GetAccount(ctx, b); err != nil || got.Location != a.URL || strings.TrimSpace(got.Status) != acme.StatusValid {
+	if got, err := other.GetAccount(
+		ctx,
+		b,
+	); err != nil || got.Location != a.URL ||
+		strings.TrimSpace(got.Status) != acme.StatusValid {
 		t.Errorf("after both have changed the key: %+v, %v", got, err)
 	}
 }

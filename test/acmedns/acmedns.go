@@ -1,4 +1,5 @@
-// Package acmedns stands for a server of acme-dns with one account. It speaks the real protocol; a real DNS server answers for its names.
+// Package acmedns stands for a server of acme-dns with one account. It speaks the real protocol; a
+// real DNS server answers for its names.
 package acmedns
 
 import (
@@ -12,7 +13,8 @@ import (
 	"github.com/perennial-pki/perennial/test/dnsserver"
 )
 
-// Server is the API of a server. As the real one it has two values, and an update replaces the one that was set before the other.
+// Server is the API of a server. As the real one it has two values, and an update replaces the one
+// that was set before the other.
 type Server struct {
 	User, Password string
 	// FullDomain is the name that the server answers for. The account's subdomain is its first label.

@@ -1,5 +1,6 @@
-// Package akamai stands for the part of Akamai that DNS-01 by Edge DNS speaks with: its API, which verifies the signature of every request, and
-// takes one change of a zone at a time. It speaks the real protocol; a real DNS server answers for the zones.
+// Package akamai stands for the part of Akamai that DNS-01 by Edge DNS speaks with: its API, which
+// verifies the signature of every request, and takes one change of a zone at a time. It speaks the
+// real protocol; a real DNS server answers for the zones.
 package akamai
 
 //lint:file-ignore ST1005 The words of the errors are Akamai's.
@@ -97,10 +98,13 @@ func (a *API) write(name string, s set) {
 func refuse(w http.ResponseWriter, status int, kind, title, detail string) {
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(map[string]any{"type": "https://problems.luna.akamaiapis.net/" + kind, "title": title, "detail": detail, "status": status})
+	_ = json.NewEncoder(w).
+		Encode(map[string]any{"type": "https://problems.luna.akamaiapis.net/" + kind, "title": title, "detail": detail, "status": status})
 }
 
-var authorization = regexp.MustCompile(`^(EG1-HMAC-SHA256 client_token=([^;]+);access_token=([^;]+);timestamp=([^;]+);nonce=([^;]+);)signature=(.+)$`)
+var authorization = regexp.MustCompile(
+	`^(EG1-HMAC-SHA256 client_token=([^;]+);access_token=([^;]+);timestamp=([^;]+);nonce=([^;]+);)signature=(.+)$`,
+)
 
 func mac(key, text string) string {
 	h := hmac.New(sha256.New, []byte(key))
@@ -165,12 +169,24 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case len(parts) != 5 || parts[1] != "names" || parts[3] != "types" || parts[4] != "TXT" || !strings.HasSuffix("."+name, "."+parts[0]):
 		refuse(w, http.StatusBadRequest, "authoritative-dns/badRequest", "Bad Request", r.URL.Path)
 	case r.Method == http.MethodGet && !exists, r.Method == http.MethodDelete && !exists:
-		refuse(w, http.StatusNotFound, "authoritative-dns/notFound", "Not Found", "Record name \""+name+"\" of type TXT not found.")
+		refuse(
+			w,
+			http.StatusNotFound,
+			"authoritative-dns/notFound",
+			"Not Found",
+			"Record name \""+name+"\" of type TXT not found.",
+		)
 	case r.Method == http.MethodGet:
 		_ = json.NewEncoder(w).Encode(is)
 	case a.Conflicts > 0:
 		a.Conflicts--
-		refuse(w, http.StatusConflict, "authoritative-dns/concurrentZoneModification", "Concurrent Zone Modification", "The zone is being modified. Please try your request again.")
+		refuse(
+			w,
+			http.StatusConflict,
+			"authoritative-dns/concurrentZoneModification",
+			"Concurrent Zone Modification",
+			"The zone is being modified. Please try your request again.",
+		)
 	case r.Method == http.MethodPost && exists:
 		refuse(w, http.StatusConflict, "authoritative-dns/recordsetAlreadyExists", "Record set already exists", name)
 	case r.Method == http.MethodPut && !exists:
@@ -180,7 +196,11 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNoContent)
 	default:
 		var s set
-		if err := json.Unmarshal(body, &s); err != nil || s.Name != name || s.Type != "TXT" || len(s.Values) == 0 || s.TTL < 30 {
+		if err := json.Unmarshal(
+			body,
+			&s,
+		); err != nil || s.Name != name || s.Type != "TXT" || len(s.Values) == 0 ||
+			s.TTL < 30 {
 			refuse(w, http.StatusBadRequest, "authoritative-dns/badRequest", "Bad Request", "The body is not a TXT record set.")
 			return
 		}

@@ -16,7 +16,12 @@ func TestRequestsSignedByAkamaisLibraryAreTaken(t *testing.T) {
 	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
 		for _, secret := range []string{"secret", "another"} {
 			body := []byte(`{"name": "a.example.com"}`)
-			r, err := http.NewRequestWithContext(t.Context(), method, "https://"+a.Host+"/config-dns/v2/zones/example.com?search=a%20b", bytes.NewReader(body))
+			r, err := http.NewRequestWithContext(
+				t.Context(),
+				method,
+				"https://"+a.Host+"/config-dns/v2/zones/example.com?search=a%20b",
+				bytes.NewReader(body),
+			)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -35,7 +35,8 @@ func TestTheRequestOfAnOrderIsFinal(t *testing.T) {
 	client := admin(t)
 	stored := create(t, client, orders, object(t, order))
 	for _, e := range []example{
-		{"it does not change", `spec: {request: aGVsbG8gd29ybGQ=}`, refused("spec.request", "request of an Order cannot be changed: create another CertificateRequest")},
+		{"it does not change", `spec: {request: aGVsbG8gd29ybGQ=}`, refused("spec.request", "request of an Order cannot "+
+			"be changed: create another CertificateRequest")},
 		{"its labels may change", `metadata: {labels: {team: web}}`, accepted},
 		{"the controller may change its issuer", `spec: {issuerRef: {name: other}}`, accepted},
 	} {
@@ -49,7 +50,17 @@ func TestWhatTheServerSaidOfAnOrderIsFinal(t *testing.T) {
 	client := admin(t)
 	stored := create(t, client, orders, object(t, order))
 	t.Run("all can be set at once", func(t *testing.T) {
-		accepted.check(t, dryUpdate(t, client, orders, stored, `status: {url: a, finalizeURL: b, certificate: aGVsbG8=, state: valid, authorizations: [{url: c}]}`, "status"))
+		accepted.check(
+			t,
+			dryUpdate(
+				t,
+				client,
+				orders,
+				stored,
+				`status: {url: a, finalizeURL: b, certificate: aGVsbG8=, state: valid, authorizations: [{url: c}]}`,
+				"status",
+			),
+		)
 	})
 	seen := `{url: "https://acme.example.com/authorization/1", identifier: www.example.com, wildcard: false, initialState: pending, challenges: [{url: u, token: t, type: dns-01}]}`
 	unseen := `{url: "https://acme.example.com/authorization/2"}`
@@ -95,7 +106,10 @@ status:
 func TestOrdersOfManyNamesAreAccepted(t *testing.T) {
 	client := admin(t)
 	stored := create(t, client, orders, object(t, order, `spec: {dnsNames: `+list(1000, "host-%d.example.com")+`}`))
-	all := list(1000, `{url: "https://acme.example.com/authorization/%d", identifier: example.com, initialState: pending, challenges: [{url: u, token: t, type: http-01}, {url: u, token: t, type: dns-01}, {url: u, token: t, type: tls-alpn-01}]}`)
+	all := list(
+		1000,
+		`{url: "https://acme.example.com/authorization/%d", identifier: example.com, initialState: pending, challenges: [{url: u, token: t, type: http-01}, {url: u, token: t, type: dns-01}, {url: u, token: t, type: tls-alpn-01}]}`,
+	)
 	stored = setStatus(t, client, orders, stored, `status: {url: a, authorizations: `+all+`}`)
 	accepted.check(t, dryUpdate(t, client, orders, stored, `status: {state: ready}`, "status"))
 }
@@ -126,6 +140,16 @@ func TestTheSpecOfAChallengeIsFinal(t *testing.T) {
 		})
 	}
 	t.Run("its status may change", func(t *testing.T) {
-		accepted.check(t, dryUpdate(t, client, challenges, stored, `status: {processing: true, presented: true, presentedAt: "2026-01-02T03:04:05Z", state: pending, reason: waiting}`, "status"))
+		accepted.check(
+			t,
+			dryUpdate(
+				t,
+				client,
+				challenges,
+				stored,
+				`status: {processing: true, presented: true, presentedAt: "2026-01-02T03:04:05Z", state: pending, reason: waiting}`,
+				"status",
+			),
+		)
 	})
 }

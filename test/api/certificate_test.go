@@ -29,36 +29,87 @@ spec:
 `
 
 func TestCertificatesNameSomething(t *testing.T) {
-	nothing := refused("spec", "the certificate must name something: set commonName, literalSubject with a CN, dnsNames, ipAddresses, uris, emailAddresses or otherNames")
+	nothing := refused(
+		"spec",
+		"the certificate must name something: set commonName, literalSubject with a CN, dnsNames, ipAddresses, uris, "+
+			"emailAddresses or otherNames",
+	)
 	judge(t, certificates, certificate, []example{
 		{"a certificate of nothing is refused", `spec: {dnsNames: null}`, nothing},
-		{"a certificate of empty lists and strings is refused", `spec: {dnsNames: [], ipAddresses: [], commonName: ""}`, nothing},
-		{"a subject without a common name is not enough", `spec: {dnsNames: null, subject: {organizations: [Example]}}`, nothing},
-		{"a literal subject without a common name is not enough", `spec: {dnsNames: null, literalSubject: "O=CN,C=DE"}`, nothing},
+		{
+			"a certificate of empty lists and strings is refused",
+			`spec: {dnsNames: [], ipAddresses: [], commonName: ""}`,
+			nothing,
+		},
+		{
+			"a subject without a common name is not enough",
+			`spec: {dnsNames: null, subject: {organizations: [Example]}}`,
+			nothing,
+		},
+		{
+			"a literal subject without a common name is not enough",
+			`spec: {dnsNames: null, literalSubject: "O=CN,C=DE"}`,
+			nothing,
+		},
 		{"a common name is enough", `spec: {dnsNames: null, commonName: web}`, accepted},
-		{"a literal subject with a common name is enough", `spec: {dnsNames: null, literalSubject: "CN=web,O=Example"}`, accepted},
-		{"a literal subject with its common name last is enough", `spec: {dnsNames: null, literalSubject: "O=Example, cn = web"}`, accepted},
-		{"a literal subject with its common name by number is enough", `spec: {dnsNames: null, literalSubject: "O=Example+2.5.4.3=web"}`, accepted},
+		{
+			"a literal subject with a common name is enough",
+			`spec: {dnsNames: null, literalSubject: "CN=web,O=Example"}`,
+			accepted,
+		},
+		{
+			"a literal subject with its common name last is enough",
+			`spec: {dnsNames: null, literalSubject: "O=Example, cn = web"}`,
+			accepted,
+		},
+		{
+			"a literal subject with its common name by number is enough",
+			`spec: {dnsNames: null, literalSubject: "O=Example+2.5.4.3=web"}`,
+			accepted,
+		},
 		{"an IP address is enough", `spec: {dnsNames: null, ipAddresses: [10.0.0.1]}`, accepted},
 		{"a URI is enough", `spec: {dnsNames: null, uris: ["spiffe://example.com/web"]}`, accepted},
 		{"an email address is enough", `spec: {dnsNames: null, emailAddresses: [jane@example.com]}`, accepted},
-		{"an other name is enough", `spec: {dnsNames: null, otherNames: [{oid: 1.3.6.1.4.1.311.20.2.3, utf8Value: jane@example.com}]}`, accepted},
+		{
+			"an other name is enough",
+			`spec: {dnsNames: null, otherNames: [{oid: 1.3.6.1.4.1.311.20.2.3, utf8Value: jane@example.com}]}`,
+			accepted,
+		},
 	})
 }
 
 func TestCertificatesHaveSubjectsThatCanBeIssued(t *testing.T) {
-	exclusive := refused("spec.literalSubject", "literalSubject is the whole subject: remove commonName and subject, or remove literalSubject")
+	exclusive := refused(
+		"spec.literalSubject",
+		"literalSubject is the whole subject: remove commonName and subject, or remove literalSubject",
+	)
 	tooLong := refused("spec.commonName", "commonName must be at most 64 bytes: put a longer name into dnsNames")
 	judge(t, certificates, certificate, []example{
 		{"a literal subject excludes a common name", `spec: {literalSubject: "CN=web", commonName: web}`, exclusive},
 		{"a literal subject excludes a subject", `spec: {literalSubject: "CN=web", subject: {countries: [DE]}}`, exclusive},
-		{"a literal subject excludes a serial number", `spec: {literalSubject: "CN=web", subject: {serialNumber: "1"}}`, exclusive},
+		{
+			"a literal subject excludes a serial number",
+			`spec: {literalSubject: "CN=web", subject: {serialNumber: "1"}}`,
+			exclusive,
+		},
 		{"a literal subject bears an empty subject", `spec: {literalSubject: "CN=web", subject: {}}`, accepted},
-		{"a literal subject bears empty lists in the subject", `spec: {literalSubject: "CN=web", subject: {organizations: []}, commonName: ""}`, accepted},
-		{"an empty literal subject bears a common name", `spec: {literalSubject: "", commonName: web, subject: {organizations: [Example]}}`, accepted},
+		{
+			"a literal subject bears empty lists in the subject",
+			`spec: {literalSubject: "CN=web", subject: {organizations: []}, commonName: ""}`,
+			accepted,
+		},
+		{
+			"an empty literal subject bears a common name",
+			`spec: {literalSubject: "", commonName: web, subject: {organizations: [Example]}}`,
+			accepted,
+		},
 		{"a common name of 64 bytes is accepted", `spec: {commonName: ` + strings.Repeat("a", 64) + `}`, accepted},
 		{"a common name of 65 bytes is refused", `spec: {commonName: ` + strings.Repeat("a", 65) + `}`, tooLong},
-		{"a common name of 33 letters with 66 bytes is refused", `spec: {commonName: ` + strings.Repeat("ä", 33) + `}`, tooLong},
+		{
+			"a common name of 33 letters with 66 bytes is refused",
+			`spec: {commonName: ` + strings.Repeat("ä", 33) + `}`,
+			tooLong,
+		},
 	})
 }
 
@@ -75,7 +126,11 @@ func TestCertificatesHaveAlternativeNamesThatParse(t *testing.T) {
 		{"a network is no IP address", `spec: {ipAddresses: [10.0.0.0/8]}`, ip("spec.ipAddresses[0]")},
 		{"an address with a zone is no IP address", `spec: {ipAddresses: ["fe80::1%eth0"]}`, ip("spec.ipAddresses[0]")},
 
-		{"usual email addresses are accepted", `spec: {emailAddresses: [jane@example.com, "jane.doe+tag@mail.example.com", "jürgen@exämple.com", jane@localhost, "jane@[10.0.0.1]"]}`, accepted},
+		{
+			"usual email addresses are accepted",
+			`spec: {emailAddresses: [jane@example.com, "jane.doe+tag@mail.example.com", "jürgen@exämple.com", jane@localhost, "jane@[10.0.0.1]"]}`,
+			accepted,
+		},
 		{"an email address with a name is refused", `spec: {emailAddresses: ["Jane <jane@example.com>"]}`, email},
 		{"an email address without a host is refused", `spec: {emailAddresses: [jane]}`, email},
 		{"an email address with two dots in a row is refused", `spec: {emailAddresses: [jane..doe@example.com]}`, email},
@@ -83,12 +138,24 @@ func TestCertificatesHaveAlternativeNamesThatParse(t *testing.T) {
 		{"an email address with two hosts is refused", `spec: {emailAddresses: [jane@example.com@example.org]}`, email},
 		{"an email address with a space is refused", `spec: {emailAddresses: ["jane doe@example.com"]}`, email},
 
-		{"other names are accepted", `spec: {otherNames: [{oid: 1.3.6.1.4.1.311.20.2.3, utf8Value: jane@example.com}, {oid: "2.5", utf8Value: ä}]}`, accepted},
+		{
+			"other names are accepted",
+			`spec: {otherNames: [{oid: 1.3.6.1.4.1.311.20.2.3, utf8Value: jane@example.com}, {oid: "2.5", utf8Value: ä}]}`,
+			accepted,
+		},
 		{"an other name without an identifier is refused", `spec: {otherNames: [{utf8Value: jane}]}`, oid},
 		{"an other name with a word as identifier is refused", `spec: {otherNames: [{oid: upn, utf8Value: jane}]}`, oid},
 		{"an other name with an impossible identifier is refused", `spec: {otherNames: [{oid: 1.3., utf8Value: jane}]}`, oid},
-		{"an other name without a value is refused", `spec: {otherNames: [{oid: 1.3.6}]}`, refused("spec.otherNames[0].utf8Value", "utf8Value must not be empty")},
-		{"an other name with an empty value is refused", `spec: {otherNames: [{oid: 1.3.6, utf8Value: ""}]}`, refused("spec.otherNames[0].utf8Value", "utf8Value must not be empty")},
+		{
+			"an other name without a value is refused",
+			`spec: {otherNames: [{oid: 1.3.6}]}`,
+			refused("spec.otherNames[0].utf8Value", "utf8Value must not be empty"),
+		},
+		{
+			"an other name with an empty value is refused",
+			`spec: {otherNames: [{oid: 1.3.6, utf8Value: ""}]}`,
+			refused("spec.otherNames[0].utf8Value", "utf8Value must not be empty"),
+		},
 	})
 }
 
@@ -161,8 +228,11 @@ func TestWhatAnEarlierSchemaTookCanBeUpdated(t *testing.T) {
 	replace(earlier)
 	t.Cleanup(func() { replace(current) })
 
-	bad := object(t, certificate,
-		`{metadata: {name: earlier-names}, spec: {dnsNames: ["https://www.example.com/", "www.example.com:443", 10.0.0.1, a b, a..b]}}`)
+	bad := object(
+		t,
+		certificate,
+		`{metadata: {name: earlier-names}, spec: {dnsNames: ["https://www.example.com/", "www.example.com:443", 10.0.0.1, a b, a..b]}}`,
+	)
 	bare := object(t, certificate, `{metadata: {name: earlier-spec}, spec: null}`)
 	judged := func(taken bool) {
 		t.Helper()
@@ -213,13 +283,25 @@ func TestCertificatesOfManyNamesAreAccepted(t *testing.T) {
 		{"3000 IP addresses", `spec: {ipAddresses: ` + list(3000, `"2001:db8::%x"`) + `}`, accepted},
 		{"3000 URIs", `spec: {uris: ` + list(3000, "spiffe://example.com/ns/default/sa/%d") + `}`, accepted},
 		{"1500 email addresses", `spec: {emailAddresses: ` + list(1500, "user-%d@example.com") + `}`, accepted},
-		{"1000 other names", `spec: {otherNames: ` + list(1000, "{oid: 1.3.6.1.4.1.311.20.2.3, utf8Value: user-%d@example.com}") + `}`, accepted},
-		{"a CA of 1500 networks", `spec: {isCA: true, nameConstraints: {permitted: {ipRanges: ` + list(1500, `"2001:db8:%x::/48"`) + `}}}`, accepted},
+		{
+			"1000 other names",
+			`spec: {otherNames: ` + list(1000, "{oid: 1.3.6.1.4.1.311.20.2.3, utf8Value: user-%d@example.com}") + `}`,
+			accepted,
+		},
+		{
+			"a CA of 1500 networks",
+			`spec: {isCA: true, nameConstraints: {permitted: {ipRanges: ` + list(1500, `"2001:db8:%x::/48"`) + `}}}`,
+			accepted,
+		},
 	})
 }
 
 func TestCertificatesNameASecret(t *testing.T) {
-	bad := refused("spec.secretName", "secretName must be the name of a Secret: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit")
+	bad := refused(
+		"spec.secretName",
+		"secretName must be the name of a Secret: lower-case letters, digits, '-' and '.', beginning and ending with a "+
+			"letter or digit",
+	)
 	judge(t, certificates, certificate, []example{
 		{"a name with dots is accepted", `spec: {secretName: web.example.com-tls}`, accepted},
 		{"a missing name is refused", `spec: {secretName: null}`, refused("spec.secretName", "Required value")},
@@ -227,35 +309,81 @@ func TestCertificatesNameASecret(t *testing.T) {
 		{"a name with capitals is refused", `spec: {secretName: WebTLS}`, bad},
 		{"a name with an underscore is refused", `spec: {secretName: web_tls}`, bad},
 		{"a path is refused", `spec: {secretName: default/web}`, bad},
-		{"a name that is too long is refused", `spec: {secretName: ` + strings.Repeat("a", 254) + `}`, refused("spec.secretName", "may not be more than 253 bytes")},
+		{
+			"a name that is too long is refused",
+			`spec: {secretName: ` + strings.Repeat("a", 254) + `}`,
+			refused("spec.secretName", "may not be more than 253 bytes"),
+		},
 	})
 }
 
 func TestCertificatesNameAnIssuer(t *testing.T) {
-	kind := refused("spec.issuerRef.kind", "kind must be Issuer or ClusterIssuer; for an external issuer also write its API group into issuerRef.group")
+	kind := refused(
+		"spec.issuerRef.kind",
+		"kind must be Issuer or ClusterIssuer; for an external issuer also write its API group into issuerRef.group",
+	)
 	judge(t, certificates, certificate, []example{
 		{"an Issuer is accepted", `spec: {issuerRef: {kind: Issuer, group: cert-manager.io}}`, accepted},
 		{"a ClusterIssuer is accepted", `spec: {issuerRef: {kind: ClusterIssuer}}`, accepted},
 		{"empty kind and group are accepted", `spec: {issuerRef: {kind: "", group: ""}}`, accepted},
-		{"any kind of another group is accepted", `spec: {issuerRef: {kind: AWSPCAClusterIssuer, group: awspca.cert-manager.io}}`, accepted},
-		{"a missing name is refused", `spec: {issuerRef: {name: null, kind: Issuer}}`, refused("spec.issuerRef.name", "Required value")},
-		{"an empty name is refused", `spec: {issuerRef: {name: ""}}`, refused("spec.issuerRef.name", "name must be the name of the issuer")},
+		{
+			"any kind of another group is accepted",
+			`spec: {issuerRef: {kind: AWSPCAClusterIssuer, group: awspca.cert-manager.io}}`,
+			accepted,
+		},
+		{
+			"a missing name is refused",
+			`spec: {issuerRef: {name: null, kind: Issuer}}`,
+			refused("spec.issuerRef.name", "Required value"),
+		},
+		{
+			"an empty name is refused",
+			`spec: {issuerRef: {name: ""}}`,
+			refused("spec.issuerRef.name", "name must be the name of the issuer"),
+		},
 		{"an external kind without its group is refused", `spec: {issuerRef: {kind: AWSPCAClusterIssuer}}`, kind},
-		{"an unknown kind of cert-manager.io is refused", `spec: {issuerRef: {kind: Certificate, group: cert-manager.io}}`, kind},
+		{
+			"an unknown kind of cert-manager.io is refused",
+			`spec: {issuerRef: {kind: Certificate, group: cert-manager.io}}`,
+			kind,
+		},
 		{"a missing issuer is refused", `spec: {issuerRef: null}`, refused("spec.issuerRef", "Required value")},
 	})
 }
 
 func TestCertificatesAreRehearsedElsewhere(t *testing.T) {
-	same := refused("spec.rehearsalIssuerRef", "rehearsalIssuerRef must not be the issuer itself: name a staging issuer, or remove it")
+	same := refused(
+		"spec.rehearsalIssuerRef",
+		"rehearsalIssuerRef must not be the issuer itself: name a staging issuer, or remove it",
+	)
 	judge(t, certificates, certificate, []example{
 		{"another Issuer is accepted", `spec: {rehearsalIssuerRef: {name: staging}}`, accepted},
-		{"a ClusterIssuer of the same name is accepted", `spec: {rehearsalIssuerRef: {name: ca, kind: ClusterIssuer}}`, accepted},
-		{"an external issuer of the same name is accepted", `spec: {rehearsalIssuerRef: {name: ca, group: issuers.example.com}}`, accepted},
+		{
+			"a ClusterIssuer of the same name is accepted",
+			`spec: {rehearsalIssuerRef: {name: ca, kind: ClusterIssuer}}`,
+			accepted,
+		},
+		{
+			"an external issuer of the same name is accepted",
+			`spec: {rehearsalIssuerRef: {name: ca, group: issuers.example.com}}`,
+			accepted,
+		},
 		{"the issuer itself is refused", `spec: {rehearsalIssuerRef: {name: ca}}`, same},
-		{"the issuer itself, written out, is refused", `spec: {rehearsalIssuerRef: {name: ca, kind: Issuer, group: cert-manager.io}}`, same},
-		{"the issuer itself, with empty kind and group, is refused", `spec: {rehearsalIssuerRef: {name: ca, kind: "", group: ""}}`, same},
-		{"an issuer without a name is refused", `spec: {rehearsalIssuerRef: {name: ""}}`, refused("spec.rehearsalIssuerRef.name", "name must be the name of the issuer")},
+		{
+			"the issuer itself, written out, is refused",
+			`spec: {rehearsalIssuerRef: {name: ca, kind: Issuer, group: cert-manager.io}}`,
+			same,
+		},
+		{
+			"the issuer itself, with empty kind and group, is refused",
+			`spec: {rehearsalIssuerRef: {name: ca, kind: "", group: ""}}`,
+			same,
+		},
+		{
+			"an issuer without a name is refused",
+			`spec: {rehearsalIssuerRef: {name: ""}}`,
+			refused("spec.rehearsalIssuerRef.name", "name must be the name of the issuer"),
+		},
 	})
 }
 
@@ -263,13 +391,22 @@ func TestCertificatesAreRevokedForAReason(t *testing.T) {
 	judge(t, certificates, certificate, []example{
 		{"no reason is accepted", `spec: {revocation: {onDelete: true}}`, accepted},
 		{"a compromised key is accepted", `spec: {revocation: {onDelete: true, reason: keyCompromise}}`, accepted},
-		{"a reason that only CAs may give is refused", `spec: {revocation: {onDelete: true, reason: cACompromise}}`,
-			refused("spec.revocation.reason", `supported values: "unspecified", "keyCompromise", "affiliationChanged", "superseded", "cessationOfOperation"`)},
+		{
+			"a reason that only CAs may give is refused",
+			`spec: {revocation: {onDelete: true, reason: cACompromise}}`,
+			refused(
+				"spec.revocation.reason",
+				`supported values: "unspecified", "keyCompromise", "affiliationChanged", "superseded", "cessationOfOperation"`,
+			),
+		},
 	})
 }
 
 func TestCertificatesLiveAtLeastAMinute(t *testing.T) {
-	bad := refused("spec.duration", "duration must be at least 1m, and a number with the unit h, m or s, such as 2160h for 90 days")
+	bad := refused(
+		"spec.duration",
+		"duration must be at least 1m, and a number with the unit h, m or s, such as 2160h for 90 days",
+	)
 	judge(t, certificates, certificate, []example{
 		{"90 days are accepted", `spec: {duration: 2160h}`, accepted},
 		{"90 days as Go writes them are accepted", `spec: {duration: 2160h0m0s}`, accepted},
@@ -306,10 +443,18 @@ func TestCertificatesAreRenewedInTime(t *testing.T) {
 		{"99 per cent are accepted", `spec: {renewBeforePercentage: 99}`, accepted},
 		{"a percentage that comes to five minutes is accepted", `spec: {duration: 100m, renewBeforePercentage: 5}`, accepted},
 		{"a percentage that comes to less is accepted", `spec: {duration: 100m, renewBeforePercentage: 4}`, accepted},
-		{"95 per cent of an hour come to 57 minutes and are accepted", `spec: {duration: 1h, renewBeforePercentage: 95}`, accepted},
+		{
+			"95 per cent of an hour come to 57 minutes and are accepted",
+			`spec: {duration: 1h, renewBeforePercentage: 95}`,
+			accepted,
+		},
 		{"5 per cent of an hour come to 3 minutes and are accepted", `spec: {duration: 1h, renewBeforePercentage: 5}`,
 			accepted},
-		{"20 per cent of a minute come to 12 seconds and are accepted", `spec: {duration: 1m, renewBeforePercentage: 20}`, accepted},
+		{
+			"20 per cent of a minute come to 12 seconds and are accepted",
+			`spec: {duration: 1m, renewBeforePercentage: 20}`,
+			accepted,
+		},
 		{"10 per cent of a minute come to 6 seconds and are accepted", `spec: {duration: 1m, renewBeforePercentage: 10}`,
 			accepted},
 		{"no per cent are accepted", `spec: {renewBeforePercentage: 0}`, accepted},
@@ -361,24 +506,60 @@ func TestARenewalTimeThatIsNotFollowedIsWarnedAbout(t *testing.T) {
 func TestCertificatesAreRenewedInWindowsThatMakeSense(t *testing.T) {
 	window := `{cron: "0 2 * * 6", windowDuration: 4h30m}`
 	judge(t, certificates, certificate, []example{
-		{"windows are accepted", `spec: {renewal: {policy: RenewBefore, windows: [` + window + `, {cron: "0 2 * * *", windowDuration: 1h, timezone: Europe/Berlin}]}}`, accepted},
+		{
+			"windows are accepted",
+			`spec: {renewal: {policy: RenewBefore, windows: [` + window + `, {cron: "0 2 * * *", windowDuration: 1h, timezone: Europe/Berlin}]}}`,
+			accepted,
+		},
 		{"renewal can be disabled", `spec: {renewal: {policy: Disabled}}`, accepted},
-		{"renewal can be disabled with an empty list of windows", `spec: {renewal: {policy: Disabled, windows: []}}`, accepted},
-		{"windows without a policy are refused", `spec: {renewal: {windows: [` + window + `]}}`, refused("spec.renewal.policy", "policy must be RenewBefore or Disabled")},
-		{"windows of no renewal are refused", `spec: {renewal: {policy: Disabled, windows: [` + window + `]}}`,
-			refused("spec.renewal.windows", "windows have no meaning with the policy Disabled: remove them, or set policy to RenewBefore")},
-		{"a window without an end is refused", `spec: {renewal: {policy: RenewBefore, windows: [{cron: "0 2 * * 6"}]}}`, refused("spec.renewal.windows[0].windowDuration", "Required value")},
-		{"a window without a begin is refused", `spec: {renewal: {policy: RenewBefore, windows: [{windowDuration: 1h}]}}`, refused("spec.renewal.windows[0].cron", "Required value")},
-		{"a window of days is refused", `spec: {renewal: {policy: RenewBefore, windows: [{cron: "0 2 * * 6", windowDuration: 1d}]}}`,
-			refused("spec.renewal.windows[0].windowDuration", "spec.renewal.windows[0].windowDuration in body should match '^([0-9]+(\\.[0-9]+)?(s|m|h))+$'")},
+		{
+			"renewal can be disabled with an empty list of windows",
+			`spec: {renewal: {policy: Disabled, windows: []}}`,
+			accepted,
+		},
+		{
+			"windows without a policy are refused",
+			`spec: {renewal: {windows: [` + window + `]}}`,
+			refused("spec.renewal.policy", "policy must be RenewBefore or Disabled"),
+		},
+		{
+			"windows of no renewal are refused",
+			`spec: {renewal: {policy: Disabled, windows: [` + window + `]}}`,
+			refused(
+				"spec.renewal.windows",
+				"windows have no meaning with the policy Disabled: remove them, or set policy to RenewBefore",
+			),
+		},
+		{
+			"a window without an end is refused",
+			`spec: {renewal: {policy: RenewBefore, windows: [{cron: "0 2 * * 6"}]}}`,
+			refused("spec.renewal.windows[0].windowDuration", "Required value"),
+		},
+		{
+			"a window without a begin is refused",
+			`spec: {renewal: {policy: RenewBefore, windows: [{windowDuration: 1h}]}}`,
+			refused("spec.renewal.windows[0].cron", "Required value"),
+		},
+		{
+			"a window of days is refused",
+			`spec: {renewal: {policy: RenewBefore, windows: [{cron: "0 2 * * 6", windowDuration: 1d}]}}`,
+			refused(
+				"spec.renewal.windows[0].windowDuration",
+				"spec.renewal.windows[0].windowDuration in body should match '^([0-9]+(\\.[0-9]+)?(s|m|h))+$'",
+			),
+		},
 	})
 }
 
 func TestCertificatesHaveKeysThatExist(t *testing.T) {
 	rsa := refused("spec.privateKey.size", "size of an RSA key must be from 2048 to 8192")
 	ecdsa := refused("spec.privateKey.size", "size of an ECDSA key must be 256, 384 or 521")
-	signature := refused("spec.signatureAlgorithm", "signatureAlgorithm must fit privateKey.algorithm: SHA256WithRSA, SHA384WithRSA or SHA512WithRSA for RSA (the default), "+
-		"ECDSAWithSHA256, ECDSAWithSHA384 or ECDSAWithSHA512 for ECDSA, PureEd25519 for Ed25519")
+	signature := refused(
+		"spec.signatureAlgorithm",
+		"signatureAlgorithm must fit privateKey.algorithm: SHA256WithRSA, SHA384WithRSA or SHA512WithRSA for RSA (the "+
+			"default), "+
+			"ECDSAWithSHA256, ECDSAWithSHA384 or ECDSAWithSHA512 for ECDSA, PureEd25519 for Ed25519",
+	)
 	judge(t, certificates, certificate, []example{
 		{"an RSA key of 2048 bits is accepted", `spec: {privateKey: {algorithm: RSA, size: 2048}}`, accepted},
 		{"an RSA key of 8192 bits is accepted", `spec: {privateKey: {size: 8192}}`, accepted},
@@ -391,24 +572,44 @@ func TestCertificatesHaveKeysThatExist(t *testing.T) {
 		{"ECDSA keys of 521 bits are accepted", `spec: {privateKey: {algorithm: ECDSA, size: 521}}`, accepted},
 		{"ECDSA keys of 512 bits are refused", `spec: {privateKey: {algorithm: ECDSA, size: 512}}`, ecdsa},
 		{"the size of an Ed25519 key is not looked at", `spec: {privateKey: {algorithm: Ed25519, size: 1}}`, accepted},
-		{"an unknown algorithm is refused", `spec: {privateKey: {algorithm: DSA}}`, refused("spec.privateKey.algorithm", `supported values: "RSA", "ECDSA", "Ed25519"`)},
+		{
+			"an unknown algorithm is refused",
+			`spec: {privateKey: {algorithm: DSA}}`,
+			refused("spec.privateKey.algorithm", `supported values: "RSA", "ECDSA", "Ed25519"`),
+		},
 
 		{"RSA signs with RSA", `spec: {signatureAlgorithm: SHA512WithRSA, privateKey: {algorithm: RSA}}`, accepted},
 		{"the default key signs with RSA", `spec: {signatureAlgorithm: SHA256WithRSA}`, accepted},
 		{"ECDSA signs with ECDSA", `spec: {signatureAlgorithm: ECDSAWithSHA384, privateKey: {algorithm: ECDSA}}`, accepted},
 		{"Ed25519 signs with Ed25519", `spec: {signatureAlgorithm: PureEd25519, privateKey: {algorithm: Ed25519}}`, accepted},
 		{"the default key does not sign with ECDSA", `spec: {signatureAlgorithm: ECDSAWithSHA256}`, signature},
-		{"RSA does not sign with Ed25519", `spec: {signatureAlgorithm: PureEd25519, privateKey: {algorithm: RSA}}`, signature},
-		{"ECDSA does not sign with RSA", `spec: {signatureAlgorithm: SHA256WithRSA, privateKey: {algorithm: ECDSA}}`, signature},
-		{"Ed25519 does not sign with ECDSA", `spec: {signatureAlgorithm: ECDSAWithSHA256, privateKey: {algorithm: Ed25519}}`, signature},
+		{
+			"RSA does not sign with Ed25519",
+			`spec: {signatureAlgorithm: PureEd25519, privateKey: {algorithm: RSA}}`,
+			signature,
+		},
+		{
+			"ECDSA does not sign with RSA",
+			`spec: {signatureAlgorithm: SHA256WithRSA, privateKey: {algorithm: ECDSA}}`,
+			signature,
+		},
+		{
+			"Ed25519 does not sign with ECDSA",
+			`spec: {signatureAlgorithm: ECDSAWithSHA256, privateKey: {algorithm: Ed25519}}`,
+			signature,
+		},
 	})
 }
 
 func TestCertificatesHaveUsagesThatExist(t *testing.T) {
 	judge(t, certificates, certificate, []example{
-		{"all usages are accepted", `spec: {usages: [signing, digital signature, content commitment, key encipherment, key agreement, data encipherment,
+		{
+			"all usages are accepted",
+			`spec: {usages: [signing, digital signature, content commitment, key encipherment, key agreement, data encipherment,
 			cert sign, crl sign, encipher only, decipher only, any, server auth, client auth, code signing, email protection, s/mime,
-			ipsec end system, ipsec tunnel, ipsec user, timestamping, ocsp signing, microsoft sgc, netscape sgc]}`, accepted},
+			ipsec end system, ipsec tunnel, ipsec user, timestamping, ocsp signing, microsoft sgc, netscape sgc]}`,
+			accepted,
+		},
 		{"an unknown usage is refused", `spec: {usages: [serverAuth]}`, refused("spec.usages[0]", `"netscape sgc"`)},
 	})
 }
@@ -416,37 +617,94 @@ func TestCertificatesHaveUsagesThatExist(t *testing.T) {
 func TestCertificatesKeepAtLeastOneRevision(t *testing.T) {
 	judge(t, certificates, certificate, []example{
 		{"one revision is accepted", `spec: {revisionHistoryLimit: 1}`, accepted},
-		{"no revision is refused", `spec: {revisionHistoryLimit: 0}`, refused("spec.revisionHistoryLimit", "should be greater than or equal to 1")},
+		{
+			"no revision is refused",
+			`spec: {revisionHistoryLimit: 0}`,
+			refused("spec.revisionHistoryLimit", "should be greater than or equal to 1"),
+		},
 	})
 }
 
 func TestSecretTemplatesFitSecrets(t *testing.T) {
-	annotations := refused("spec.secretTemplate.annotations", "annotations of cert-manager.io are the controller's own: remove those whose name begins with cert-manager.io/, except cert-manager.io/allow-direct-injection")
+	annotations := refused(
+		"spec.secretTemplate.annotations",
+		"annotations of cert-manager.io are the controller's own: remove those whose name begins with cert-manager.io/, "+
+			"except cert-manager.io/allow-direct-injection",
+	)
 	policy := func(message string) verdict {
-		return refused("", "ValidatingAdmissionPolicy 'perennial-secret-template' with binding 'perennial-secret-template' denied request: "+message)
+		return refused(
+			"",
+			"ValidatingAdmissionPolicy 'perennial-secret-template' with binding 'perennial-secret-template' denied request: "+message,
+		)
 	}
 	label := func(name string) verdict {
-		return policy("spec.secretTemplate.labels['" + name + "'] must be a label: a name such as example.com/team, and a value of at most 63 letters, digits, '-', '_' and '.' that begins and ends with a letter or digit")
+		return policy(
+			"spec.secretTemplate.labels['" + name + "'] must be a label: a name such as example.com/team, and a value of " +
+				"at most 63 letters, digits, '-', '_' and '.' that begins and ends with a letter or digit",
+		)
 	}
 	judge(t, certificates, certificate, []example{
-		{"labels and annotations are accepted", `spec: {secretTemplate: {labels: {team: web, example.com/tier: ""}, annotations: {example.com/Note: "any text: ä"}}}`, accepted},
-		{"the annotation that allows injection is accepted", `spec: {secretTemplate: {annotations: {cert-manager.io/allow-direct-injection: "true"}}}`, accepted},
-		{"annotations of the controller are refused", `spec: {secretTemplate: {annotations: {cert-manager.io/issuer-name: x}}}`, annotations},
-		{"annotations of others that begin alike are accepted", `spec: {secretTemplate: {annotations: {cert-manager.io.example.com/x: "yes"}}}`, accepted},
-		{"a value that no label can have is refused", `spec: {secretTemplate: {labels: {team: "the web team"}}}`, label("team")},
-		{"a value that is too long for a label is refused", `spec: {secretTemplate: {labels: {team: ` + strings.Repeat("a", 64) + `}}}`, label("team")},
-		{"a name that no label can have is refused", `spec: {secretTemplate: {labels: {"the team": web}}}`, label("the team")},
+		{
+			"labels and annotations are accepted",
+			`spec: {secretTemplate: {labels: {team: web, example.com/tier: ""}, annotations: {example.com/Note: "any text: ä"}}}`,
+			accepted,
+		},
+		{
+			"the annotation that allows injection is accepted",
+			`spec: {secretTemplate: {annotations: {cert-manager.io/allow-direct-injection: "true"}}}`,
+			accepted,
+		},
+		{
+			"annotations of the controller are refused",
+			`spec: {secretTemplate: {annotations: {cert-manager.io/issuer-name: x}}}`,
+			annotations,
+		},
+		{
+			"annotations of others that begin alike are accepted",
+			`spec: {secretTemplate: {annotations: {cert-manager.io.example.com/x: "yes"}}}`,
+			accepted,
+		},
+		{
+			"a value that no label can have is refused",
+			`spec: {secretTemplate: {labels: {team: "the web team"}}}`,
+			label("team"),
+		},
+		{
+			"a value that is too long for a label is refused",
+			`spec: {secretTemplate: {labels: {team: ` + strings.Repeat("a", 64) + `}}}`,
+			label("team"),
+		},
+		{
+			"a name that no label can have is refused",
+			`spec: {secretTemplate: {labels: {"the team": web}}}`,
+			label("the team"),
+		},
 		{"a name that no annotation can have is refused", `spec: {secretTemplate: {annotations: {"the team": web}}}`,
 			policy("spec.secretTemplate.annotations['the team'] must have a name such as example.com/team")},
 	})
 }
 
 func TestNameConstraintsAreOfCAs(t *testing.T) {
-	network := refused("spec.nameConstraints.excluded.ipRanges[0]", "must be an IP network such as 10.0.0.0/8 or 2001:db8::/32")
+	network := refused(
+		"spec.nameConstraints.excluded.ipRanges[0]",
+		"must be an IP network such as 10.0.0.0/8 or 2001:db8::/32",
+	)
 	judge(t, certificates, certificate, []example{
-		{"a CA with constraints is accepted", `spec: {isCA: true, nameConstraints: {critical: true, permitted: {dnsDomains: [example.com], ipRanges: [10.0.0.0/8], emailAddresses: [example.com], uriDomains: [.example.com]}, excluded: {ipRanges: ["2001:db8::/32"]}}}`, accepted},
-		{"a leaf with constraints is refused", `spec: {nameConstraints: {permitted: {dnsDomains: [example.com]}}}`, refused("spec.nameConstraints", "nameConstraints are for CAs: set isCA to true, or remove them")},
-		{"constraints of nothing are refused", `spec: {isCA: true, nameConstraints: {critical: true}}`, refused("spec.nameConstraints", "nameConstraints must have permitted, excluded or both")},
+		{
+			"a CA with constraints is accepted",
+			`spec: {isCA: true, nameConstraints: {critical: true, permitted: {dnsDomains: [example.com], ipRanges: [10.0.0.0/8], emailAddresses: [example.com], uriDomains: [.example.com]}, excluded: {ipRanges: ["2001:db8::/32"]}}}`,
+			accepted,
+		},
+		{
+			"a leaf with constraints is refused",
+			`spec: {nameConstraints: {permitted: {dnsDomains: [example.com]}}}`,
+			refused("spec.nameConstraints", "nameConstraints are for CAs: set isCA to true, or remove them"),
+		},
+		{
+			"constraints of nothing are refused",
+			`spec: {isCA: true, nameConstraints: {critical: true}}`,
+			refused("spec.nameConstraints", "nameConstraints must have permitted, excluded or both"),
+		},
 		{"an address is no network", `spec: {isCA: true, nameConstraints: {excluded: {ipRanges: [10.0.0.1]}}}`, network},
 		{"a word is no network", `spec: {isCA: true, nameConstraints: {excluded: {ipRanges: [all]}}}`, network},
 	})
@@ -455,29 +713,59 @@ func TestNameConstraintsAreOfCAs(t *testing.T) {
 func TestAdditionalOutputFormatsAreNamedOnce(t *testing.T) {
 	judge(t, certificates, certificate, []example{
 		{"both formats are accepted", `spec: {additionalOutputFormats: [{type: DER}, {type: CombinedPEM}]}`, accepted},
-		{"a format twice is refused", `spec: {additionalOutputFormats: [{type: DER}, {type: CombinedPEM}, {type: DER}]}`, refused("spec.additionalOutputFormats", "additionalOutputFormats must not name a type twice")},
-		{"an unknown format is refused", `spec: {additionalOutputFormats: [{type: PEM}]}`, refused("spec.additionalOutputFormats[0].type", `supported values: "DER", "CombinedPEM"`)},
+		{
+			"a format twice is refused",
+			`spec: {additionalOutputFormats: [{type: DER}, {type: CombinedPEM}, {type: DER}]}`,
+			refused("spec.additionalOutputFormats", "additionalOutputFormats must not name a type twice"),
+		},
+		{
+			"an unknown format is refused",
+			`spec: {additionalOutputFormats: [{type: PEM}]}`,
+			refused("spec.additionalOutputFormats[0].type", `supported values: "DER", "CombinedPEM"`),
+		},
 	})
 }
 
 func TestKeystoresHaveOnePassword(t *testing.T) {
 	for _, keystore := range []string{"jks", "pkcs12"} {
-		exactlyOne := refused("spec.keystores."+keystore+".password", "exactly one of password and passwordSecretRef must be set")
+		exactlyOne := refused(
+			"spec.keystores."+keystore+".password",
+			"exactly one of password and passwordSecretRef must be set",
+		)
 		spec := func(fields string) string { return `spec: {keystores: {` + keystore + `: {` + fields + `}}}` }
 		t.Run(keystore, func(t *testing.T) {
 			judge(t, certificates, certificate, []example{
 				{"a password is accepted", spec(`create: true, password: secret`), accepted},
-				{"a password beside an empty reference is accepted", spec(`create: true, password: secret, passwordSecretRef: {name: ""}`), accepted},
+				{
+					"a password beside an empty reference is accepted",
+					spec(`create: true, password: secret, passwordSecretRef: {name: ""}`),
+					accepted,
+				},
 				{"a reference is accepted", spec(`create: true, passwordSecretRef: {name: keystore, key: password}`), accepted},
-				{"both are refused", spec(`create: true, password: secret, passwordSecretRef: {name: keystore, key: password}`), exactlyOne},
+				{
+					"both are refused",
+					spec(`create: true, password: secret, passwordSecretRef: {name: keystore, key: password}`),
+					exactlyOne,
+				},
 				{"none is refused", spec(`create: true`), exactlyOne},
-				{"an empty password is refused", spec(`create: true, password: ""`), refused("spec.keystores."+keystore+".password", "password must not be empty")},
+				{
+					"an empty password is refused",
+					spec(`create: true, password: ""`),
+					refused("spec.keystores."+keystore+".password", "password must not be empty"),
+				},
 			})
 		})
 	}
 	judge(t, certificates, certificate, []example{
-		{"the profiles of PKCS#12 are accepted", `spec: {keystores: {pkcs12: {create: true, password: secret, profile: Modern2026}}}`, accepted},
-		{"an unknown profile of PKCS#12 is refused", `spec: {keystores: {pkcs12: {create: true, password: secret, profile: Modern}}}`,
-			refused("spec.keystores.pkcs12.profile", `supported values: "LegacyRC2", "LegacyDES", "Modern2023", "Modern2026"`)},
+		{
+			"the profiles of PKCS#12 are accepted",
+			`spec: {keystores: {pkcs12: {create: true, password: secret, profile: Modern2026}}}`,
+			accepted,
+		},
+		{
+			"an unknown profile of PKCS#12 is refused",
+			`spec: {keystores: {pkcs12: {create: true, password: secret, profile: Modern}}}`,
+			refused("spec.keystores.pkcs12.profile", `supported values: "LegacyRC2", "LegacyDES", "Modern2023", "Modern2026"`),
+		},
 	})
 }

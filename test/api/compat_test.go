@@ -190,8 +190,8 @@ func TestOurObjectsSurviveCertManagersTypes(t *testing.T) {
 	}
 }
 
-// roundTrip marshals from, reads that into to, marshals it again, and expects the same JSON. Then it
-// reads that into again, a value of from's type, and expects the same object as from.
+// roundTrip marshals from, reads that into to, marshals it again, and expects the same JSON. Then
+// it reads that into again, a value of from's type, and expects the same object as from.
 func roundTrip(t *testing.T, i int, from, to, again any) {
 	t.Helper()
 	first := marshal(t, from)
@@ -417,8 +417,8 @@ func columns(version apiextensionsv1.CustomResourceDefinitionVersion) []apiexten
 // have no default there.
 var initialStatus = []string{`{"observedGeneration":-1}`, `{"state":"pending"}`}
 
-// compareSchemas reports what theirs has and ours has not, or has otherwise, and where ours requires
-// what theirs does not.
+// compareSchemas reports what theirs has and ours has not, or has otherwise, and where ours
+// requires what theirs does not.
 func compareSchemas(t *testing.T, path string, theirs, ours *apiextensionsv1.JSONSchemaProps) {
 	t.Helper()
 	if theirs == nil {
@@ -534,7 +534,9 @@ func ourCRDs(t *testing.T) map[string]*apiextensionsv1.CustomResourceDefinition 
 // module cache.
 func upstreamCRDs(t *testing.T) map[string]*apiextensionsv1.CustomResourceDefinition {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(moduleDir(t, "github.com/cert-manager/cert-manager"), "deploy", "crds", "*.yaml"))
+	files, err := filepath.Glob(
+		filepath.Join(moduleDir(t, "github.com/cert-manager/cert-manager"), "deploy", "crds", "*.yaml"),
+	)
 	if err != nil || len(files) != len(kinds) {
 		t.Fatalf("found %d CRDs of cert-manager, expected %d: %v", len(files), len(kinds), err)
 	}
@@ -574,8 +576,8 @@ func TestGroupsAndVersionsAreThoseOfCertManager(t *testing.T) {
 }
 
 // TestIdentifiersAreThoseOfCertManager reads the sources of both, so that code written against
-// cert-manager's types compiles with ours: types, fields with their JSON names, constants with their
-// values, functions.
+// cert-manager's types compiles with ours: types, fields with their JSON names, constants with
+// their values, functions.
 func TestIdentifiersAreThoseOfCertManager(t *testing.T) {
 	different := map[string]bool{
 		"const MinimumCertificateDuration": true, // ours is shorter

@@ -7,8 +7,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// One object that a program cannot decode into our types would make every list of its kind fail, for the
-// whole cluster.
+// One object that a program cannot decode into our types would make every list of its kind fail,
+// for the whole cluster.
 func TestValuesThatOurTypesCannotHoldAreRefused(t *testing.T) {
 	const request = `
 apiVersion: cert-manager.io/v1
@@ -36,17 +36,22 @@ spec:
 		base     string
 		patches  map[string]string
 	}{
-		{"Certificate", certificates, certificate, map[string]string{
-			"a lifetime of a million years":        `spec: {duration: 9999999999h}`,
-			"a lifetime of too many digits":        `spec: {duration: 99999999999999999999s}`,
-			"renewal a million years before":       `spec: {renewBefore: 9999999999h}`,
-			"a window of a million years":          `spec: {renewal: {policy: RenewBefore, windows: [{cron: "* * * * *", windowDuration: 9999999999h}]}}`,
-			"a key of more bits than a number has": `spec: {privateKey: {algorithm: Ed25519, size: 10000000000000000000000}}`,
-			"a key of half a bit":                  `spec: {privateKey: {size: 2048.5}}`,
-			"a percentage beyond 32 bits":          `spec: {renewBeforePercentage: 4294967346}`,
-			"a revision limit beyond 32 bits":      `spec: {revisionHistoryLimit: 4294967297}`,
-			"a number in place of a name":          `spec: {secretName: 1}`,
-		}},
+		{
+			"Certificate",
+			certificates,
+			certificate,
+			map[string]string{
+				"a lifetime of a million years":        `spec: {duration: 9999999999h}`,
+				"a lifetime of too many digits":        `spec: {duration: 99999999999999999999s}`,
+				"renewal a million years before":       `spec: {renewBefore: 9999999999h}`,
+				"a window of a million years":          `spec: {renewal: {policy: RenewBefore, windows: [{cron: "* * * * *", windowDuration: 9999999999h}]}}`,
+				"a key of more bits than a number has": `spec: {privateKey: {algorithm: Ed25519, size: 10000000000000000000000}}`,
+				"a key of half a bit":                  `spec: {privateKey: {size: 2048.5}}`,
+				"a percentage beyond 32 bits":          `spec: {renewBeforePercentage: 4294967346}`,
+				"a revision limit beyond 32 bits":      `spec: {revisionHistoryLimit: 4294967297}`,
+				"a number in place of a name":          `spec: {secretName: 1}`,
+			},
+		},
 		{"CertificateRequest", certificateRequests, request, map[string]string{
 			"a lifetime of a million years":      `spec: {duration: 9999999999h}`,
 			"a lifetime of days":                 `spec: {duration: 90d}`,
@@ -60,17 +65,24 @@ spec:
 			"a lifetime of days":            `spec: {duration: 90d}`,
 			"a request that is not base64":  `spec: {request: "?"}`,
 		}},
-		{"Issuer", issuers, issuer, map[string]string{
-			"a wait of a million years":     `spec: {acme: {solvers: [{http01: {ingress: {}}, waitInsteadOfSelfCheck: 9999999999h}]}}`,
-			"a toleration beyond 64 bits":   pod(`tolerations: [{tolerationSeconds: 10000000000000000000000}]`),
-			"a weight beyond 32 bits":       pod(`affinity: {nodeAffinity: {preferredDuringSchedulingIgnoredDuringExecution: [{weight: 4294967297, preference: {}}]}}`),
-			"a user beyond 64 bits":         pod(`securityContext: {runAsUser: 10000000000000000000000}`),
-			"a group beyond 64 bits":        pod(`securityContext: {supplementalGroups: [10000000000000000000000]}`),
-			"a quantity that is none":       pod(`resources: {limits: {cpu: lots}}`),
-			"a quantity of too many digits": pod(`resources: {limits: {cpu: 1e999999999999}}`),
-			"a port beyond 16 bits":         `spec: {acme: {solvers: [{http01: {gatewayHTTPRoute: {parentRefs: [{name: a, port: 4294967297}]}}}]}}`,
-			"a bundle that is not base64":   `spec: {acme: {caBundle: "-----BEGIN CERTIFICATE-----"}}`,
-		}},
+		{
+			"Issuer",
+			issuers,
+			issuer,
+			map[string]string{
+				"a wait of a million years":   `spec: {acme: {solvers: [{http01: {ingress: {}}, waitInsteadOfSelfCheck: 9999999999h}]}}`,
+				"a toleration beyond 64 bits": pod(`tolerations: [{tolerationSeconds: 10000000000000000000000}]`),
+				"a weight beyond 32 bits": pod(
+					`affinity: {nodeAffinity: {preferredDuringSchedulingIgnoredDuringExecution: [{weight: 4294967297, preference: {}}]}}`,
+				),
+				"a user beyond 64 bits":         pod(`securityContext: {runAsUser: 10000000000000000000000}`),
+				"a group beyond 64 bits":        pod(`securityContext: {supplementalGroups: [10000000000000000000000]}`),
+				"a quantity that is none":       pod(`resources: {limits: {cpu: lots}}`),
+				"a quantity of too many digits": pod(`resources: {limits: {cpu: 1e999999999999}}`),
+				"a port beyond 16 bits":         `spec: {acme: {solvers: [{http01: {gatewayHTTPRoute: {parentRefs: [{name: a, port: 4294967297}]}}}]}}`,
+				"a bundle that is not base64":   `spec: {acme: {caBundle: "-----BEGIN CERTIFICATE-----"}}`,
+			},
+		},
 	}
 	for _, kind := range kinds {
 		t.Run(kind.name, func(t *testing.T) {

@@ -71,7 +71,8 @@ spec:
   resourceAttributes: {verb: %q, group: %q, resource: %q, subresource: %q, name: %q}
 `, user, p.verb, p.group, resource, subresource, p.name))
 		eventually(t, "RBAC gives "+user+" its permissions", func() (bool, error) {
-			out, err := client.Resource(schema.GroupVersionResource{Group: "authorization.k8s.io", Version: "v1", Resource: "subjectaccessreviews"}).Create(t.Context(), review, metav1.CreateOptions{})
+			out, err := client.Resource(schema.GroupVersionResource{Group: "authorization.k8s.io", Version: "v1", Resource: "subjectaccessreviews"}).
+				Create(t.Context(), review, metav1.CreateOptions{})
 			if err != nil {
 				return false, err
 			}
@@ -85,7 +86,13 @@ spec:
 // eventually waits until the condition holds.
 func eventually(t *testing.T, what string, condition func() (bool, error)) {
 	t.Helper()
-	err := wait.PollUntilContextTimeout(t.Context(), 20*time.Millisecond, time.Minute, true, func(context.Context) (bool, error) { return condition() })
+	err := wait.PollUntilContextTimeout(
+		t.Context(),
+		20*time.Millisecond,
+		time.Minute,
+		true,
+		func(context.Context) (bool, error) { return condition() },
+	)
 	if err != nil {
 		t.Fatalf("wait until %s: %v", what, err)
 	}
@@ -103,38 +110,145 @@ func TestApprovalTakesAPermission(t *testing.T) {
 		needs  string // what the refusal tells the user to ask for; none if it is accepted
 	}{
 		{"for an Issuer by its name", `{name: ca}`, "issuers.cert-manager.io/default.ca", none},
-		{"for an Issuer with kind and group", `{name: ca, kind: Issuer, group: cert-manager.io}`, "issuers.cert-manager.io/default.ca", none},
+		{
+			"for an Issuer with kind and group",
+			`{name: ca, kind: Issuer, group: cert-manager.io}`,
+			"issuers.cert-manager.io/default.ca",
+			none,
+		},
 		{"for all Issuers", `{name: ca}`, "issuers.cert-manager.io/*", none},
-		{"not for an Issuer of the same name in another namespace", `{name: ca}`, "issuers.cert-manager.io/other.ca", `{ca Issuer cert-manager.io}: give it the verb approve on signers.cert-manager.io "issuers.cert-manager.io/default.ca"`},
-		{"not for an Issuer without a namespace", `{name: ca}`, "issuers.cert-manager.io/ca", `{ca Issuer cert-manager.io}: give it the verb approve on signers.cert-manager.io "issuers.cert-manager.io/default.ca"`},
-		{"not for an Issuer as a ClusterIssuer", `{name: ca}`, "clusterissuers.cert-manager.io/*", `{ca Issuer cert-manager.io}: give it the verb approve on signers.cert-manager.io "issuers.cert-manager.io/default.ca"`},
+		{
+			"not for an Issuer of the same name in another namespace",
+			`{name: ca}`,
+			"issuers.cert-manager.io/other.ca",
+			`{ca Issuer cert-manager.io}: give it the verb approve on signers.cert-manager.io "issuers.cert-manager.io/default.ca"`,
+		},
+		{
+			"not for an Issuer without a namespace",
+			`{name: ca}`,
+			"issuers.cert-manager.io/ca",
+			`{ca Issuer cert-manager.io}: give it the verb approve on signers.cert-manager.io "issuers.cert-manager.io/default.ca"`,
+		},
+		{
+			"not for an Issuer as a ClusterIssuer",
+			`{name: ca}`,
+			"clusterissuers.cert-manager.io/*",
+			`{ca Issuer cert-manager.io}: give it the verb approve on signers.cert-manager.io "issuers.cert-manager.io/default.ca"`,
+		},
 		{"for a ClusterIssuer by its name", `{name: ca, kind: ClusterIssuer}`, "clusterissuers.cert-manager.io/ca", none},
 		{"for all ClusterIssuers", `{name: ca, kind: ClusterIssuer}`, "clusterissuers.cert-manager.io/*", none},
-		{"not for a ClusterIssuer as an Issuer", `{name: ca, kind: ClusterIssuer}`, "issuers.cert-manager.io/*", `{ca ClusterIssuer cert-manager.io}: give it the verb approve on signers.cert-manager.io "clusterissuers.cert-manager.io/ca"`},
-		{"not for a ClusterIssuer with a namespace", `{name: ca, kind: ClusterIssuer}`, "clusterissuers.cert-manager.io/default.ca", `{ca ClusterIssuer cert-manager.io}: give it the verb approve on signers.cert-manager.io "clusterissuers.cert-manager.io/ca"`},
+		{
+			"not for a ClusterIssuer as an Issuer",
+			`{name: ca, kind: ClusterIssuer}`,
+			"issuers.cert-manager.io/*",
+			`{ca ClusterIssuer cert-manager.io}: give it the verb approve on signers.cert-manager.io "clusterissuers.cert-manager.io/ca"`,
+		},
+		{
+			"not for a ClusterIssuer with a namespace",
+			`{name: ca, kind: ClusterIssuer}`,
+			"clusterissuers.cert-manager.io/default.ca",
+			`{ca ClusterIssuer cert-manager.io}: give it the verb approve on signers.cert-manager.io "clusterissuers.cert-manager.io/ca"`,
+		},
 
-		{"for an external issuer in a namespace", `{name: ca, kind: StepIssuer, group: example.com}`, "stepissuers.example.com/default.ca", none},
-		{"for an external issuer without a namespace", `{name: ca, kind: StepClusterIssuer, group: example.com}`, "stepclusterissuers.example.com/ca", none},
-		{"for all external issuers of a kind", `{name: ca, kind: StepIssuer, group: example.com}`, "stepissuers.example.com/*", none},
-		{"for an external issuer of the default kind", `{name: ca, group: example.com}`, "issuers.example.com/default.ca", none},
-		{"not for an external issuer as one of ours", `{name: ca, group: example.com}`, "issuers.cert-manager.io/*", `{ca Issuer example.com}: give it the verb approve on signers.cert-manager.io "issuers.example.com/default.ca"`},
-		{"not for an external issuer in another namespace", `{name: ca, kind: StepIssuer, group: example.com}`, "stepissuers.example.com/other.ca", `{ca StepIssuer example.com}: give it the verb approve on signers.cert-manager.io "stepissuers.example.com/default.ca"`},
-		{"not for an external issuer whose name looks like another namespace's", `{name: other.ca, kind: StepIssuer, group: example.com}`, "stepissuers.example.com/other.ca",
-			`{other.ca StepIssuer example.com}: give it the verb approve on signers.cert-manager.io "stepissuers.example.com/default.other.ca"`},
-		{"not for an external issuer without a namespace whose name looks like a namespace's", `{name: ca, kind: StepClusterIssuer, group: example.com}`, "stepclusterissuers.example.com/default.ca",
-			`{ca StepClusterIssuer example.com}: give it the verb approve on signers.cert-manager.io "stepclusterissuers.example.com/ca"`},
-		{"for an external issuer with an irregular plural, as the annotation says", `{name: ca, kind: Policy, group: example.com}`, "policies.example.com/default.ca", none},
-		{"not for an external issuer by the plural that the annotation replaces", `{name: ca, kind: Policy, group: example.com}`, "policys.example.com/default.ca", `{ca Policy example.com}: give it the verb approve on signers.cert-manager.io "policies.example.com/default.ca"`},
-		{"for an external issuer without a namespace, as the annotation says", `{name: pki.ca, kind: Authority, group: example.com}`, "authorities.example.com/pki.ca", none},
-		{"not for an external issuer with a namespace, as the annotation says", `{name: ca, kind: Authority, group: example.com}`, "authorities.example.com/default.ca", `{ca Authority example.com}: give it the verb approve on signers.cert-manager.io "authorities.example.com/ca"`},
-		{"for an external issuer with a namespace, as the annotation says", `{name: ca, kind: ClusterLocal, group: example.com}`, "clusterlocals.example.com/default.ca", none},
-		{"not for an external issuer without a namespace, as the annotation says", `{name: ca, kind: ClusterLocal, group: example.com}`, "clusterlocals.example.com/ca", `{ca ClusterLocal example.com}: give it the verb approve on signers.cert-manager.io "clusterlocals.example.com/default.ca"`},
+		{
+			"for an external issuer in a namespace",
+			`{name: ca, kind: StepIssuer, group: example.com}`,
+			"stepissuers.example.com/default.ca",
+			none,
+		},
+		{
+			"for an external issuer without a namespace",
+			`{name: ca, kind: StepClusterIssuer, group: example.com}`,
+			"stepclusterissuers.example.com/ca",
+			none,
+		},
+		{
+			"for all external issuers of a kind",
+			`{name: ca, kind: StepIssuer, group: example.com}`,
+			"stepissuers.example.com/*",
+			none,
+		},
+		{
+			"for an external issuer of the default kind",
+			`{name: ca, group: example.com}`,
+			"issuers.example.com/default.ca",
+			none,
+		},
+		{
+			"not for an external issuer as one of ours",
+			`{name: ca, group: example.com}`,
+			"issuers.cert-manager.io/*",
+			`{ca Issuer example.com}: give it the verb approve on signers.cert-manager.io "issuers.example.com/default.ca"`,
+		},
+		{
+			"not for an external issuer in another namespace",
+			`{name: ca, kind: StepIssuer, group: example.com}`,
+			"stepissuers.example.com/other.ca",
+			`{ca StepIssuer example.com}: give it the verb approve on signers.cert-manager.io "stepissuers.example.com/default.ca"`,
+		},
+		{
+			"not for an external issuer whose name looks like another namespace's",
+			`{name: other.ca, kind: StepIssuer, group: example.com}`,
+			"stepissuers.example.com/other.ca",
+			`{other.ca StepIssuer example.com}: give it the verb approve on signers.cert-manager.io "stepissuers.example.com/default.other.ca"`,
+		},
+		{
+			"not for an external issuer without a namespace whose name looks like a namespace's",
+			`{name: ca, kind: StepClusterIssuer, group: example.com}`,
+			"stepclusterissuers.example.com/default.ca",
+			`{ca StepClusterIssuer example.com}: give it the verb approve on signers.cert-manager.io "stepclusterissuers.example.com/ca"`,
+		},
+		{
+			"for an external issuer with an irregular plural, as the annotation says",
+			`{name: ca, kind: Policy, group: example.com}`,
+			"policies.example.com/default.ca",
+			none,
+		},
+		{
+			"not for an external issuer by the plural that the annotation replaces",
+			`{name: ca, kind: Policy, group: example.com}`,
+			"policys.example.com/default.ca",
+			`{ca Policy example.com}: give it the verb approve on signers.cert-manager.io "policies.example.com/default.ca"`,
+		},
+		{
+			"for an external issuer without a namespace, as the annotation says",
+			`{name: pki.ca, kind: Authority, group: example.com}`,
+			"authorities.example.com/pki.ca",
+			none,
+		},
+		{
+			"not for an external issuer with a namespace, as the annotation says",
+			`{name: ca, kind: Authority, group: example.com}`,
+			"authorities.example.com/default.ca",
+			`{ca Authority example.com}: give it the verb approve on signers.cert-manager.io "authorities.example.com/ca"`,
+		},
+		{
+			"for an external issuer with a namespace, as the annotation says",
+			`{name: ca, kind: ClusterLocal, group: example.com}`,
+			"clusterlocals.example.com/default.ca",
+			none,
+		},
+		{
+			"not for an external issuer without a namespace, as the annotation says",
+			`{name: ca, kind: ClusterLocal, group: example.com}`,
+			"clusterlocals.example.com/ca",
+			`{ca ClusterLocal example.com}: give it the verb approve on signers.cert-manager.io "clusterlocals.example.com/default.ca"`,
+		},
 	}
-	signers(t, "Policy.example.com=policies, Authority.example.com=authorities/Cluster,\n  ClusterLocal.example.com=clusterlocals/Namespaced,Odd.example.com=odds/Nowhere")
+	signers(
+		t,
+		"Policy.example.com=policies, Authority.example.com=authorities/Cluster,\n  "+
+			"ClusterLocal.example.com=clusterlocals/Namespaced,Odd.example.com=odds/Nowhere",
+	)
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			name := grant(t, updateRequests, approve(test.signer))
-			stored := create(t, admin(t), certificateRequests, object(t, certificateRequest, `spec: {issuerRef: `+test.issuer+`}`))
+			stored := create(
+				t,
+				admin(t),
+				certificateRequests,
+				object(t, certificateRequest, `spec: {issuerRef: `+test.issuer+`}`),
+			)
 			stored = setStatus(t, admin(t), certificateRequests, stored,
 				`status: {conditions: [{type: Checked, status: "True"}]}`)
 			for _, decision := range []string{"Approved", "Denied"} {
@@ -144,7 +258,10 @@ func TestApprovalTakesAPermission(t *testing.T) {
 					accepted.check(t, err)
 					continue
 				}
-				refused("", `user "`+name+`" does not have permissions to set approved/denied conditions for issuer `+test.needs).check(t, err)
+				refused(
+					"",
+					`user "`+name+`" does not have permissions to set approved/denied conditions for issuer `+test.needs,
+				).check(t, err)
 				if !apierrors.IsForbidden(err) {
 					t.Errorf("is not Forbidden: %v", err)
 				}
@@ -153,9 +270,25 @@ func TestApprovalTakesAPermission(t *testing.T) {
 	}
 
 	t.Run("an entry of the annotation that makes no sense lets nobody approve", func(t *testing.T) {
-		stored := create(t, admin(t), certificateRequests, object(t, certificateRequest, `spec: {issuerRef: {name: ca, kind: Odd, group: example.com}}`))
-		refused("", "the entry Odd.example.com= in the annotation perennial.dev/signers of the namespace default must be followed by <resource>, <resource>/Cluster or <resource>/Namespaced").check(t,
-			dryUpdate(t, admin(t), certificateRequests, stored, `status: {conditions: [{type: Approved, status: "True"}]}`, "status"))
+		stored := create(
+			t,
+			admin(t),
+			certificateRequests,
+			object(t, certificateRequest, `spec: {issuerRef: {name: ca, kind: Odd, group: example.com}}`),
+		)
+		refused(
+			"",
+			"the entry Odd.example.com= in the annotation perennial.dev/signers of the namespace default must be followed "+
+				"by <resource>, <resource>/Cluster or <resource>/Namespaced",
+		).check(t,
+			dryUpdate(
+				t,
+				admin(t),
+				certificateRequests,
+				stored,
+				`status: {conditions: [{type: Approved, status: "True"}]}`,
+				"status",
+			))
 	})
 }
 
@@ -165,7 +298,9 @@ func signers(t *testing.T, annotation string) {
 	t.Helper()
 	client := admin(t).Resource(namespaces)
 	annotate := func(ctx context.Context, value any) error {
-		patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]any{"perennial.dev/signers": value}}})
+		patch, err := json.Marshal(
+			map[string]any{"metadata": map[string]any{"annotations": map[string]any{"perennial.dev/signers": value}}},
+		)
 		if err != nil {
 			return err
 		}
@@ -181,9 +316,21 @@ func signers(t *testing.T, annotation string) {
 		}
 	})
 	// The policies see the namespace through a cache.
-	stored := create(t, admin(t), certificateRequests, object(t, certificateRequest, `spec: {issuerRef: {name: ca, kind: Odd, group: example.com}}`))
+	stored := create(
+		t,
+		admin(t),
+		certificateRequests,
+		object(t, certificateRequest, `spec: {issuerRef: {name: ca, kind: Odd, group: example.com}}`),
+	)
 	eventually(t, "the annotation counts", func() (bool, error) {
-		err := dryUpdate(t, admin(t), certificateRequests, stored, `status: {conditions: [{type: Approved, status: "True"}]}`, "status")
+		err := dryUpdate(
+			t,
+			admin(t),
+			certificateRequests,
+			stored,
+			`status: {conditions: [{type: Approved, status: "True"}]}`,
+			"status",
+		)
 		return apierrors.IsForbidden(err), nil
 	})
 }
@@ -195,14 +342,47 @@ func TestOnlyTheDecisionItselfTakesAPermission(t *testing.T) {
 		object(t, certificateRequest, `spec: {issuerRef: {name: ca, kind: StepIssuer, group: example.com}}`))
 	other := as(t, user(name))
 	t.Run("an issuer may say that it is not ready", func(t *testing.T) {
-		accepted.check(t, dryUpdate(t, other, certificateRequests, stored, `status: {conditions: [{type: Ready, status: "False", reason: Pending}]}`, "status"))
+		accepted.check(
+			t,
+			dryUpdate(
+				t,
+				other,
+				certificateRequests,
+				stored,
+				`status: {conditions: [{type: Ready, status: "False", reason: Pending}]}`,
+				"status",
+			),
+		)
 	})
-	approved := setStatus(t, client, certificateRequests, stored, `status: {conditions: [{type: Approved, status: "True"}]}`)
+	approved := setStatus(
+		t,
+		client,
+		certificateRequests,
+		stored,
+		`status: {conditions: [{type: Approved, status: "True"}]}`,
+	)
 	t.Run("an issuer may sign what others approved", func(t *testing.T) {
-		accepted.check(t, dryUpdate(t, other, certificateRequests, approved, `status: {certificate: aGVsbG8=, conditions: [{type: Approved, status: "True"}, {type: Ready, status: "True", reason: Issued}]}`, "status"))
+		accepted.check(
+			t,
+			dryUpdate(
+				t,
+				other,
+				certificateRequests,
+				approved,
+				`status: {certificate: aGVsbG8=, conditions: [{type: Approved, status: "True"}, {type: Ready, status: "True", reason: Issued}]}`,
+				"status",
+			),
+		)
 	})
 	t.Run("an issuer may not deny what others approved", func(t *testing.T) {
-		if err := dryUpdate(t, other, certificateRequests, approved, `status: {conditions: [{type: Denied, status: "True"}]}`, "status"); err == nil {
+		if err := dryUpdate(
+			t,
+			other,
+			certificateRequests,
+			approved,
+			`status: {conditions: [{type: Denied, status: "True"}]}`,
+			"status",
+		); err == nil {
 			t.Error("was accepted")
 		}
 	})
@@ -231,7 +411,12 @@ func TestRequestsTellWhoCreatedThem(t *testing.T) {
 		"if the client claims others": `spec: {username: system:admin, uid: "0", groups: [system:masters], extra: {a: [b]}}`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			stored, err := as(t, who).Resource(certificateRequests).Namespace("default").Create(t.Context(), object(t, certificateRequest, patch), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+			stored, err := as(
+				t,
+				who,
+			).Resource(certificateRequests).
+				Namespace("default").
+				Create(t.Context(), object(t, certificateRequest, patch), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -243,11 +428,18 @@ func TestRequestsTellWhoCreatedThem(t *testing.T) {
 	t.Run("if there is nothing but a name, what the client claims besides is removed", func(t *testing.T) {
 		plain := user(grant(t, permission{"create", "cert-manager.io", "certificaterequests", ""}))
 		stored, err := as(t, plain).Resource(certificateRequests).Namespace("default").Create(t.Context(),
-			object(t, certificateRequest, `spec: {username: system:admin, uid: "0", groups: [system:masters], extra: {a: [b]}}`), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+			object(
+				t,
+				certificateRequest,
+				`spec: {username: system:admin, uid: "0", groups: [system:masters], extra: {a: [b]}}`,
+			), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(map[string]any{"username": plain.UserName, "groups": []any{"system:authenticated"}}, identity(t, stored)); diff != "" {
+		if diff := cmp.Diff(
+			map[string]any{"username": plain.UserName, "groups": []any{"system:authenticated"}},
+			identity(t, stored),
+		); diff != "" {
 			t.Errorf("(-expected +found):\n%s", diff)
 		}
 	})
@@ -273,12 +465,16 @@ func identity(t *testing.T, request *unstructured.Unstructured) map[string]any {
 func TestForgedRequestersAreRefusedWhereNobodyStampsThem(t *testing.T) {
 	who := requester(t)
 	client := as(t, who)
-	bindings := admin(t).Resource(schema.GroupVersionResource{Group: "admissionregistration.k8s.io", Version: "v1", Resource: "mutatingadmissionpolicybindings"})
+	bindings := admin(
+		t,
+	).Resource(schema.GroupVersionResource{Group: "admissionregistration.k8s.io", Version: "v1", Resource: "mutatingadmissionpolicybindings"})
 	if err := bindings.Delete(t.Context(), "perennial-requester", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	stamped := func() (bool, error) {
-		stored, err := client.Resource(certificateRequests).Namespace("default").Create(t.Context(), object(t, certificateRequest), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		stored, err := client.Resource(certificateRequests).
+			Namespace("default").
+			Create(t.Context(), object(t, certificateRequest), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		if err != nil {
 			return false, err
 		}
@@ -316,7 +512,10 @@ func TestForgedRequestersAreRefusedWhereNobodyStampsThem(t *testing.T) {
 	}
 	t.Run("attributes of a user who has none are refused", func(t *testing.T) {
 		plain := as(t, user(grant(t, permission{"create", "cert-manager.io", "certificaterequests", ""})))
-		forged("extra", "extra attributes").check(t, dryRun(t, plain, certificateRequests, object(t, certificateRequest, `spec: {extra: {a: [b]}}`)))
+		forged(
+			"extra",
+			"extra attributes",
+		).check(t, dryRun(t, plain, certificateRequests, object(t, certificateRequest, `spec: {extra: {a: [b]}}`)))
 	})
 }
 
@@ -332,10 +531,17 @@ func TestOnlyTheControllerWritesOrdersAndChallenges(t *testing.T) {
 	} {
 		t.Run(kind.resource.Resource, func(t *testing.T) {
 			name := kind.resource.Resource
-			edit := []permission{{"create", acmeGroup, name, ""}, {"update", acmeGroup, name, ""}, {"delete", acmeGroup, name, ""}}
+			edit := []permission{
+				{"create", acmeGroup, name, ""},
+				{"update", acmeGroup, name, ""},
+				{"delete", acmeGroup, name, ""},
+			}
 			editor := grant(t, edit...)
 			controller := as(t, user(grant(t, append(edit, act)...)))
-			denied := refused("", `user "`+editor+`" cannot write the spec of `+name+`, which the controller alone does: create a Certificate instead`)
+			denied := refused(
+				"",
+				`user "`+editor+`" cannot write the spec of `+name+`, which the controller alone does: create a Certificate instead`,
+			)
 
 			t.Run("an editor cannot create one", func(t *testing.T) {
 				err := dryRun(t, as(t, user(editor)), kind.resource, object(t, kind.manifest))
@@ -354,10 +560,18 @@ func TestOnlyTheControllerWritesOrdersAndChallenges(t *testing.T) {
 				})
 			}
 			t.Run("an editor can remove a finalizer", func(t *testing.T) {
-				accepted.check(t, dryUpdate(t, as(t, user(editor)), kind.resource, stored, `metadata: {finalizers: null, labels: {a: b}}`))
+				accepted.check(
+					t,
+					dryUpdate(t, as(t, user(editor)), kind.resource, stored, `metadata: {finalizers: null, labels: {a: b}}`),
+				)
 			})
 			t.Run("an editor can delete it", func(t *testing.T) {
-				err := as(t, user(editor)).Resource(kind.resource).Namespace("default").Delete(t.Context(), stored.GetName(), metav1.DeleteOptions{DryRun: []string{metav1.DryRunAll}})
+				err := as(
+					t,
+					user(editor),
+				).Resource(kind.resource).
+					Namespace("default").
+					Delete(t.Context(), stored.GetName(), metav1.DeleteOptions{DryRun: []string{metav1.DryRunAll}})
 				accepted.check(t, err)
 			})
 		})
@@ -560,7 +774,12 @@ func TestPoliciesBindFailClosed(t *testing.T) {
 			if policy.GetKind() == "ValidatingAdmissionPolicyBinding" && !slices.Equal(actions, []string{"Deny"}) && !warns[to] {
 				t.Errorf("%s: validationActions are %v", name, actions)
 			}
-			if ref, ok, _ := unstructured.NestedMap(policy.Object, "spec", "paramRef"); ok && ref["parameterNotFoundAction"] != "Deny" {
+			if ref, ok, _ := unstructured.NestedMap(
+				policy.Object,
+				"spec",
+				"paramRef",
+			); ok &&
+				ref["parameterNotFoundAction"] != "Deny" {
 				t.Errorf("%s: parameterNotFoundAction is %v", name, ref["parameterNotFoundAction"])
 			}
 		}

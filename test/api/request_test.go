@@ -25,17 +25,38 @@ spec:
 `
 
 // dryUpdate lets the API server judge the update of a stored object by a patch, without storing it.
-func dryUpdate(t testing.TB, client dynamic.Interface, resource schema.GroupVersionResource, stored *unstructured.Unstructured, patch string, subresources ...string) error {
+func dryUpdate(
+	t testing.TB,
+	client dynamic.Interface,
+	resource schema.GroupVersionResource,
+	stored *unstructured.Unstructured,
+	patch string,
+	subresources ...string,
+) error {
 	t.Helper()
 	changed := object(t, toYAML(t, stored), patch)
-	_, err := namespaced(client, resource, stored).Update(t.Context(), changed, metav1.UpdateOptions{DryRun: []string{metav1.DryRunAll}}, subresources...)
+	_, err := namespaced(
+		client,
+		resource,
+		stored,
+	).Update(t.Context(), changed, metav1.UpdateOptions{DryRun: []string{metav1.DryRunAll}}, subresources...)
 	return err
 }
 
 // setStatus stores a status.
-func setStatus(t testing.TB, client dynamic.Interface, resource schema.GroupVersionResource, stored *unstructured.Unstructured, status string) *unstructured.Unstructured {
+func setStatus(
+	t testing.TB,
+	client dynamic.Interface,
+	resource schema.GroupVersionResource,
+	stored *unstructured.Unstructured,
+	status string,
+) *unstructured.Unstructured {
 	t.Helper()
-	out, err := namespaced(client, resource, stored).UpdateStatus(t.Context(), object(t, toYAML(t, stored), status), metav1.UpdateOptions{})
+	out, err := namespaced(
+		client,
+		resource,
+		stored,
+	).UpdateStatus(t.Context(), object(t, toYAML(t, stored), status), metav1.UpdateOptions{})
 	if err != nil {
 		t.Fatalf("set status of %s: %v", stored.GetName(), err)
 	}
@@ -54,11 +75,29 @@ func TestRequestsAreOfTheirForm(t *testing.T) {
 		{"a certificate in its place is refused", `spec: {request: LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCg==}`, notPEM},
 		{"a request of the older type, after other text, is accepted",
 			`spec: {request: 77u/U3ViamVjdDogeAotLS0tLUJFR0lOIE5FVyBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0NCg==}`, accepted},
-		{"a request without an issuer is refused", `spec: {issuerRef: {name: ""}}`, refused("spec.issuerRef.name", "name must be the name of the issuer")},
-		{"a request to an unknown kind is refused", `spec: {issuerRef: {kind: Certificate}}`,
-			refused("spec.issuerRef.kind", "kind must be Issuer or ClusterIssuer; for an external issuer also write its API group into issuerRef.group")},
-		{"a request to an external issuer is accepted", `spec: {issuerRef: {kind: StepIssuer, group: certmanager.step.sm}}`, accepted},
-		{"a request for days is refused", `spec: {duration: 90d}`, refused("spec.duration", "duration must be a number with the unit h, m or s, such as 2160h for 90 days")},
+		{
+			"a request without an issuer is refused",
+			`spec: {issuerRef: {name: ""}}`,
+			refused("spec.issuerRef.name", "name must be the name of the issuer"),
+		},
+		{
+			"a request to an unknown kind is refused",
+			`spec: {issuerRef: {kind: Certificate}}`,
+			refused(
+				"spec.issuerRef.kind",
+				"kind must be Issuer or ClusterIssuer; for an external issuer also write its API group into issuerRef.group",
+			),
+		},
+		{
+			"a request to an external issuer is accepted",
+			`spec: {issuerRef: {kind: StepIssuer, group: certmanager.step.sm}}`,
+			accepted,
+		},
+		{
+			"a request for days is refused",
+			`spec: {duration: 90d}`,
+			refused("spec.duration", "duration must be a number with the unit h, m or s, such as 2160h for 90 days"),
+		},
 		{"a request for 30 seconds is accepted, as the issuer decides", `spec: {duration: 30s}`, accepted},
 	})
 }
@@ -90,7 +129,10 @@ func TestTheAnnotationsOfARequestAreFinal(t *testing.T) {
 	client := admin(t)
 	stored := create(t, client, certificateRequests, object(t, certificateRequest))
 	final := func(name string) verdict {
-		return refused("", "metadata.annotations["+name+"] cannot be changed once the CertificateRequest exists: create another one")
+		return refused(
+			"",
+			"metadata.annotations["+name+"] cannot be changed once the CertificateRequest exists: create another one",
+		)
 	}
 	for _, e := range []example{
 		{"one of cert-manager.io does not change", `metadata: {annotations: {cert-manager.io/certificate-name: other}}`, final("cert-manager.io/certificate-name")},
@@ -132,7 +174,10 @@ func TestARequestIsApprovedOrDenied(t *testing.T) {
 }
 
 func TestApprovalAndDenialAreFinal(t *testing.T) {
-	final := refused("status.conditions", "the conditions Approved and Denied are final: they can be neither changed nor removed")
+	final := refused(
+		"status.conditions",
+		"the conditions Approved and Denied are final: they can be neither changed nor removed",
+	)
 	for _, decision := range []string{"Approved", "Denied"} {
 		t.Run(decision, func(t *testing.T) {
 			client := admin(t)

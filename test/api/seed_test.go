@@ -11,7 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// Manifests that were written for cert-manager are taken as they stand, with nothing unknown in them.
+// Manifests that were written for cert-manager are taken as they stand, with nothing unknown in
+// them.
 func TestManifestsOfCertManagerAreAccepted(t *testing.T) {
 	resources := map[string]schema.GroupVersionResource{
 		"Certificate":   certificates,

@@ -51,14 +51,26 @@ func clientFor(t testing.TB, config *rest.Config) dynamic.Interface {
 
 var (
 	certificates        = schema.GroupVersionResource{Group: "cert-manager.io", Version: "v1", Resource: "certificates"}
-	certificateRequests = schema.GroupVersionResource{Group: "cert-manager.io", Version: "v1", Resource: "certificaterequests"}
-	issuers             = schema.GroupVersionResource{Group: "cert-manager.io", Version: "v1", Resource: "issuers"}
-	clusterIssuers      = schema.GroupVersionResource{Group: "cert-manager.io", Version: "v1", Resource: "clusterissuers"}
-	orders              = schema.GroupVersionResource{Group: "acme.cert-manager.io", Version: "v1", Resource: "orders"}
-	challenges          = schema.GroupVersionResource{Group: "acme.cert-manager.io", Version: "v1", Resource: "challenges"}
-	namespaces          = schema.GroupVersionResource{Version: "v1", Resource: "namespaces"}
-	clusterRoles        = schema.GroupVersionResource{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "clusterroles"}
-	clusterRoleBindings = schema.GroupVersionResource{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "clusterrolebindings"}
+	certificateRequests = schema.GroupVersionResource{
+		Group:    "cert-manager.io",
+		Version:  "v1",
+		Resource: "certificaterequests",
+	}
+	issuers        = schema.GroupVersionResource{Group: "cert-manager.io", Version: "v1", Resource: "issuers"}
+	clusterIssuers = schema.GroupVersionResource{Group: "cert-manager.io", Version: "v1", Resource: "clusterissuers"}
+	orders         = schema.GroupVersionResource{Group: "acme.cert-manager.io", Version: "v1", Resource: "orders"}
+	challenges     = schema.GroupVersionResource{Group: "acme.cert-manager.io", Version: "v1", Resource: "challenges"}
+	namespaces     = schema.GroupVersionResource{Version: "v1", Resource: "namespaces"}
+	clusterRoles   = schema.GroupVersionResource{
+		Group:    "rbac.authorization.k8s.io",
+		Version:  "v1",
+		Resource: "clusterroles",
+	}
+	clusterRoleBindings = schema.GroupVersionResource{
+		Group:    "rbac.authorization.k8s.io",
+		Version:  "v1",
+		Resource: "clusterrolebindings",
+	}
 )
 
 // object parses a manifest, merges patches into it as kubectl patch --type merge would (a null
@@ -118,7 +130,11 @@ func merge(into, patch map[string]any) map[string]any {
 }
 
 // namespaced returns the resource in the namespace of the object.
-func namespaced(client dynamic.Interface, resource schema.GroupVersionResource, u *unstructured.Unstructured) dynamic.ResourceInterface {
+func namespaced(
+	client dynamic.Interface,
+	resource schema.GroupVersionResource,
+	u *unstructured.Unstructured,
+) dynamic.ResourceInterface {
 	if u.GetNamespace() == "" {
 		return client.Resource(resource)
 	}
@@ -126,14 +142,28 @@ func namespaced(client dynamic.Interface, resource schema.GroupVersionResource, 
 }
 
 // dryRun lets the API server judge the creation of an object without storing it.
-func dryRun(t testing.TB, client dynamic.Interface, resource schema.GroupVersionResource, u *unstructured.Unstructured) error {
+func dryRun(
+	t testing.TB,
+	client dynamic.Interface,
+	resource schema.GroupVersionResource,
+	u *unstructured.Unstructured,
+) error {
 	t.Helper()
-	_, err := namespaced(client, resource, u).Create(t.Context(), u, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	_, err := namespaced(
+		client,
+		resource,
+		u,
+	).Create(t.Context(), u, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 	return err
 }
 
 // create stores an object until the test is over.
-func create(t testing.TB, client dynamic.Interface, resource schema.GroupVersionResource, u *unstructured.Unstructured) *unstructured.Unstructured {
+func create(
+	t testing.TB,
+	client dynamic.Interface,
+	resource schema.GroupVersionResource,
+	u *unstructured.Unstructured,
+) *unstructured.Unstructured {
 	t.Helper()
 	out, err := namespaced(client, resource, u).Create(t.Context(), u, metav1.CreateOptions{})
 	if err != nil {

@@ -1,6 +1,7 @@
-// Package aws stands for the parts of AWS that DNS-01 by Route 53 speaks with: STS, which gives credentials for roles and refuses a role
-// that assumes itself, and Route 53, whose changes are PENDING for a while before the servers have them. Both speak the real protocols on
-// real sockets; a real DNS server answers for the zones.
+// Package aws stands for the parts of AWS that DNS-01 by Route 53 speaks with: STS, which gives
+// credentials for roles and refuses a role that assumes itself, and Route 53, whose changes are
+// PENDING for a while before the servers have them. Both speak the real protocols on real sockets;
+// a real DNS server answers for the zones.
 package aws
 
 import (
@@ -40,8 +41,8 @@ type Cloud struct {
 	OIDC func(token, role string) bool
 	// Keys are the keys of users by their IDs.
 	Keys map[string]Key
-	// DNS gets the TXT records of Zones, which are names by ID, when a change is INSYNC, and Inside, if set, those of private zones. Access says
-	// whose roles, or users, may change a zone.
+	// DNS gets the TXT records of Zones, which are names by ID, when a change is INSYNC, and Inside,
+	// if set, those of private zones. Access says whose roles, or users, may change a zone.
 	DNS, Inside *dnsserver.Server
 	Zones       map[string]string
 	Access      map[string][]string
@@ -50,7 +51,8 @@ type Cloud struct {
 	// Pending is how long a change is PENDING.
 	Pending time.Duration
 
-	// STS and Route53 are the URLs of the endpoints, and Agent that of the agent for pod identities, once started.
+	// STS and Route53 are the URLs of the endpoints, and Agent that of the agent for pod identities,
+	// once started.
 	STS, Route53, Agent string
 
 	mu      sync.Mutex
@@ -76,7 +78,13 @@ func (c *Cloud) Start() (stop func()) {
 	for id := range c.Zones {
 		c.sets[id] = map[string]set{}
 	}
-	s, r, a := httptest.NewServer(http.HandlerFunc(c.sts)), httptest.NewServer(http.HandlerFunc(c.route53)), httptest.NewServer(http.HandlerFunc(c.agent))
+	s, r, a := httptest.NewServer(
+		http.HandlerFunc(c.sts),
+	), httptest.NewServer(
+		http.HandlerFunc(c.route53),
+	), httptest.NewServer(
+		http.HandlerFunc(c.agent),
+	)
 	c.STS, c.Route53, c.Agent = s.URL, r.URL, a.URL
 	return func() { s.Close(); r.Close(); a.Close() }
 }
@@ -133,10 +141,14 @@ func unquoted(values []string) []string {
 	return all
 }
 
-// signature is that of a request: by which key, when, for which region and service, and of which headers.
-var signature = regexp.MustCompile(`Credential=([^/]+)/\d+/([^/]+)/([^/]+)/aws4_request, SignedHeaders=([^,]+), Signature=`)
+// signature is that of a request: by which key, when, for which region and service, and of which
+// headers.
+var signature = regexp.MustCompile(
+	`Credential=([^/]+)/\d+/([^/]+)/([^/]+)/aws4_request, SignedHeaders=([^,]+), Signature=`,
+)
 
-// caller is the ARN of who signed a request, or "" if nobody did. The request is signed again with the key that it names.
+// caller is the ARN of who signed a request, or "" if nobody did. The request is signed again with
+// the key that it names.
 func (c *Cloud) caller(r *http.Request) (who, refused string, err error) {
 	claimed := r.Header.Get("Authorization")
 	if claimed == "" {
@@ -170,7 +182,8 @@ func (c *Cloud) caller(r *http.Request) (who, refused string, err error) {
 		}
 	}
 	sum := sha256.Sum256(body)
-	err = v4.NewSigner().SignHTTP(r.Context(), sdk.Credentials{AccessKeyID: m[1], SecretAccessKey: key.Secret}, again, hex.EncodeToString(sum[:]), m[3], m[2], at)
+	err = v4.NewSigner().
+		SignHTTP(r.Context(), sdk.Credentials{AccessKeyID: m[1], SecretAccessKey: key.Secret}, again, hex.EncodeToString(sum[:]), m[3], m[2], at)
 	if err != nil {
 		return "", "", err
 	}
@@ -195,7 +208,12 @@ func roleOf(identity string) string {
 func refuse(w http.ResponseWriter, status int, code, message string) {
 	w.Header().Set("Content-Type", "text/xml")
 	w.WriteHeader(status)
-	fmt.Fprintf(w, `<ErrorResponse><Error><Type>Sender</Type><Code>%s</Code><Message>%s</Message></Error><RequestId>r</RequestId></ErrorResponse>`, code, message)
+	fmt.Fprintf(
+		w,
+		`<ErrorResponse><Error><Type>Sender</Type><Code>%s</Code><Message>%s</Message></Error><RequestId>r</RequestId></ErrorResponse>`,
+		code,
+		message,
+	)
 }
 
 func (c *Cloud) sts(w http.ResponseWriter, r *http.Request) {
@@ -217,7 +235,11 @@ func (c *Cloud) sts(w http.ResponseWriter, r *http.Request) {
 			refuse(w, http.StatusForbidden, "InvalidClientTokenId", "The security token included in the request is invalid")
 			return
 		}
-		fmt.Fprintf(w, `<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult><Arn>%s</Arn><UserId>u</UserId><Account>a</Account></GetCallerIdentityResult></GetCallerIdentityResponse>`, who)
+		fmt.Fprintf(
+			w,
+			`<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult><Arn>%s</Arn><UserId>u</UserId><Account>a</Account></GetCallerIdentityResult></GetCallerIdentityResponse>`,
+			who,
+		)
 	case "AssumeRoleWithWebIdentity":
 		token := r.Form.Get("WebIdentityToken")
 		if (token != c.Token || !slices.Contains(c.Web, role)) && (c.OIDC == nil || !c.OIDC(token, role)) {
@@ -227,7 +249,12 @@ func (c *Cloud) sts(w http.ResponseWriter, r *http.Request) {
 		c.grant(w, action, role, r.Form.Get("RoleSessionName"))
 	case "AssumeRole":
 		if who == "" || roleOf(who) == role || !slices.Contains(c.Trust[role], roleOf(who)) {
-			refuse(w, http.StatusForbidden, "AccessDenied", fmt.Sprintf("User: %s is not authorized to perform: sts:AssumeRole on resource: %s", who, role))
+			refuse(
+				w,
+				http.StatusForbidden,
+				"AccessDenied",
+				fmt.Sprintf("User: %s is not authorized to perform: sts:AssumeRole on resource: %s", who, role),
+			)
 			return
 		}
 		c.grant(w, action, role, r.Form.Get("RoleSessionName"))
@@ -239,14 +266,24 @@ func (c *Cloud) sts(w http.ResponseWriter, r *http.Request) {
 // grant gives credentials of a role.
 func (c *Cloud) grant(w http.ResponseWriter, action, role, session string) {
 	id, key := c.assume(role, session)
-	fmt.Fprintf(w, `<%[1]sResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><%[1]sResult><AssumedRoleUser><Arn>%[2]s</Arn><AssumedRoleId>x:y</AssumedRoleId></AssumedRoleUser><Credentials><AccessKeyId>%[3]s</AccessKeyId><SecretAccessKey>%[5]s</SecretAccessKey><SessionToken>token</SessionToken><Expiration>%[4]s</Expiration></Credentials></%[1]sResult></%[1]sResponse>`,
-		action, key.Of, id, inAnHour(), key.Secret)
+	fmt.Fprintf(
+		w,
+		`<%[1]sResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><%[1]sResult><AssumedRoleUser><Arn>%[2]s</Arn><AssumedRoleId>x:y</AssumedRoleId></AssumedRoleUser><Credentials><AccessKeyId>%[3]s</AccessKeyId><SecretAccessKey>%[5]s</SecretAccessKey><SessionToken>token</SessionToken><Expiration>%[4]s</Expiration></Credentials></%[1]sResult></%[1]sResponse>`,
+		action,
+		key.Of,
+		id,
+		inAnHour(),
+		key.Secret,
+	)
 }
 
 // assume makes a key of a role. The identity has the name of the role, not its path.
 func (c *Cloud) assume(role, session string) (id string, key Key) {
 	account, path, _ := strings.Cut(strings.TrimPrefix(role, "arn:aws:iam::"), ":role/")
-	id, key = "ASIA"+random(), Key{Of: fmt.Sprintf("arn:aws:sts::%s:assumed-role/%s/%s", account, path[strings.LastIndex(path, "/")+1:], session), Secret: random()}
+	id, key = "ASIA"+random(), Key{
+		Of:     fmt.Sprintf("arn:aws:sts::%s:assumed-role/%s/%s", account, path[strings.LastIndex(path, "/")+1:], session),
+		Secret: random(),
+	}
 	c.keys[id] = key
 	return id, key
 }
@@ -262,7 +299,13 @@ func (c *Cloud) agent(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	id, key := c.assume(c.Pod, "eks-cluster-perennial")
-	fmt.Fprintf(w, `{"AccessKeyId": %q, "SecretAccessKey": %q, "Token": "token", "Expiration": %q}`, id, key.Secret, inAnHour())
+	fmt.Fprintf(
+		w,
+		`{"AccessKeyId": %q, "SecretAccessKey": %q, "Token": "token", "Expiration": %q}`,
+		id,
+		key.Secret,
+		inAnHour(),
+	)
 }
 
 func random() string {
@@ -300,7 +343,12 @@ func (c *Cloud) route53(w http.ResponseWriter, r *http.Request) {
 	parts := strings.Split(strings.Trim(strings.TrimPrefix(r.URL.Path, "/2013-04-01"), "/"), "/")
 	if len(parts) > 1 && parts[0] == "hostedzone" && !slices.Contains(c.Access[parts[1]], who) || who == "" {
 		c.calls = append(c.calls, "denied "+r.URL.Path+" "+who)
-		refuse(w, http.StatusForbidden, "AccessDenied", fmt.Sprintf("User: %s is not authorized to access this resource", who))
+		refuse(
+			w,
+			http.StatusForbidden,
+			"AccessDenied",
+			fmt.Sprintf("User: %s is not authorized to access this resource", who),
+		)
 		return
 	}
 	w.Header().Set("Content-Type", "text/xml")
@@ -310,8 +358,13 @@ func (c *Cloud) route53(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, `<ListHostedZonesByNameResponse %s><HostedZones>`, namespace)
 		for id, name := range c.Zones {
 			if name+"." == strings.TrimSuffix(r.URL.Query().Get("dnsname"), ".")+"." && slices.Contains(c.Access[id], who) {
-				fmt.Fprintf(w, `<HostedZone><Id>/hostedzone/%s</Id><Name>%s.</Name><CallerReference>r</CallerReference><Config><PrivateZone>%v</PrivateZone></Config></HostedZone>`,
-					id, name, slices.Contains(c.Private, id))
+				fmt.Fprintf(
+					w,
+					`<HostedZone><Id>/hostedzone/%s</Id><Name>%s.</Name><CallerReference>r</CallerReference><Config><PrivateZone>%v</PrivateZone></Config></HostedZone>`,
+					id,
+					name,
+					slices.Contains(c.Private, id),
+				)
 			}
 		}
 		fmt.Fprint(w, `</HostedZones><IsTruncated>false</IsTruncated><MaxItems>10</MaxItems></ListHostedZonesByNameResponse>`)
@@ -326,8 +379,14 @@ func (c *Cloud) route53(w http.ResponseWriter, r *http.Request) {
 		if time.Now().Before(at) {
 			status = "PENDING"
 		}
-		fmt.Fprintf(w, `<GetChangeResponse %s><ChangeInfo><Id>/change/%s</Id><Status>%s</Status><SubmittedAt>%s</SubmittedAt></ChangeInfo></GetChangeResponse>`,
-			namespace, parts[1], status, time.Now().UTC().Format(time.RFC3339))
+		fmt.Fprintf(
+			w,
+			`<GetChangeResponse %s><ChangeInfo><Id>/change/%s</Id><Status>%s</Status><SubmittedAt>%s</SubmittedAt></ChangeInfo></GetChangeResponse>`,
+			namespace,
+			parts[1],
+			status,
+			time.Now().UTC().Format(time.RFC3339),
+		)
 	case len(parts) == 3 && parts[2] == "rrset" && r.Method == http.MethodGet:
 		c.calls = append(c.calls, "ListResourceRecordSets "+who)
 		name := strings.TrimSuffix(r.URL.Query().Get("name"), ".")
@@ -341,7 +400,10 @@ func (c *Cloud) route53(w http.ResponseWriter, r *http.Request) {
 			}
 			fmt.Fprint(w, `</ResourceRecords></ResourceRecordSet>`)
 		}
-		fmt.Fprint(w, `</ResourceRecordSets><IsTruncated>false</IsTruncated><MaxItems>1</MaxItems></ListResourceRecordSetsResponse>`)
+		fmt.Fprint(
+			w,
+			`</ResourceRecordSets><IsTruncated>false</IsTruncated><MaxItems>1</MaxItems></ListResourceRecordSetsResponse>`,
+		)
 	case len(parts) == 3 && parts[2] == "rrset" && r.Method == http.MethodPost:
 		c.change(w, r, parts[1], who)
 	default:
@@ -378,15 +440,26 @@ func (c *Cloud) change(w http.ResponseWriter, r *http.Request, zone, who string)
 			delete(next, name)
 		default:
 			w.WriteHeader(http.StatusBadRequest)
-			fmt.Fprintf(w, `<InvalidChangeBatch %s><Messages><Message>Tried to %s %s, but it does not match</Message></Messages></InvalidChangeBatch>`, namespace, change.Action, name)
+			fmt.Fprintf(
+				w,
+				`<InvalidChangeBatch %s><Messages><Message>Tried to %s %s, but it does not match</Message></Messages></InvalidChangeBatch>`,
+				namespace,
+				change.Action,
+				name,
+			)
 			return
 		}
 	}
 	c.sets[zone] = next
 	id := "C" + random()
 	c.changes[id] = time.Now().Add(c.Pending)
-	fmt.Fprintf(w, `<ChangeResourceRecordSetsResponse %s><ChangeInfo><Id>/change/%s</Id><Status>PENDING</Status><SubmittedAt>%s</SubmittedAt></ChangeInfo></ChangeResourceRecordSetsResponse>`,
-		namespace, id, time.Now().UTC().Format(time.RFC3339))
+	fmt.Fprintf(
+		w,
+		`<ChangeResourceRecordSetsResponse %s><ChangeInfo><Id>/change/%s</Id><Status>PENDING</Status><SubmittedAt>%s</SubmittedAt></ChangeInfo></ChangeResourceRecordSetsResponse>`,
+		namespace,
+		id,
+		time.Now().UTC().Format(time.RFC3339),
+	)
 	time.AfterFunc(c.Pending, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()

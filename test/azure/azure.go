@@ -1,6 +1,7 @@
-// Package azure stands for the parts of Azure that DNS-01 by Azure DNS speaks with: Entra ID, which gives tokens for passwords and for the
-// tokens of federated workloads, the metadata service of machines, and the Resource Manager with public and private zones. They speak the
-// real protocols; a real DNS server answers for the zones.
+// Package azure stands for the parts of Azure that DNS-01 by Azure DNS speaks with: Entra ID, which
+// gives tokens for passwords and for the tokens of federated workloads, the metadata service of
+// machines, and the Resource Manager with public and private zones. They speak the real protocols;
+// a real DNS server answers for the zones.
 package azure
 
 import (
@@ -24,11 +25,14 @@ const (
 type Cloud struct {
 	// Tenant is the ID of the tenant, and Subscription that of the subscription.
 	Tenant, Subscription string
-	// Passwords are those of applications, and Federated the tokens that are taken for others, by client ID.
+	// Passwords are those of applications, and Federated the tokens that are taken for others, by
+	// client ID.
 	Passwords, Federated map[string]string
-	// Machine are the identities of the machine, by what a request may name them by: a client ID, a resource ID, or "" for its own.
+	// Machine are the identities of the machine, by what a request may name them by: a client ID, a
+	// resource ID, or "" for its own.
 	Machine map[string]string
-	// Access says which identities may change the records of a zone, which is GROUP/TYPE/NAME. They may not see others.
+	// Access says which identities may change the records of a zone, which is GROUP/TYPE/NAME. They
+	// may not see others.
 	Access map[string][]string
 	// DNS gets the TXT records.
 	DNS *dnsserver.Server
@@ -47,10 +51,15 @@ type set struct {
 	metadata map[string]string
 }
 
-// Sites are the services, by the hosts that they have on the internet, or on the machine's own network.
+// Sites are the services, by the hosts that they have on the internet, or on the machine's own
+// network.
 func (c *Cloud) Sites() map[string]http.Handler {
 	return map[string]http.Handler{
-		"login.microsoftonline.com": http.HandlerFunc(c.login), "management.azure.com": http.HandlerFunc(c.manager), "169.254.169.254": http.HandlerFunc(c.metadata),
+		"login.microsoftonline.com": http.HandlerFunc(
+			c.login,
+		),
+		"management.azure.com": http.HandlerFunc(c.manager),
+		"169.254.169.254":      http.HandlerFunc(c.metadata),
 	}
 }
 
@@ -106,7 +115,17 @@ func (c *Cloud) grant(w http.ResponseWriter, identity string) {
 		c.tokens = map[string]string{}
 	}
 	c.tokens[token] = identity
-	answer(w, http.StatusOK, map[string]any{"token_type": "Bearer", "expires_in": 3599, "ext_expires_in": 3599, "access_token": token, "resource": manager})
+	answer(
+		w,
+		http.StatusOK,
+		map[string]any{
+			"token_type":     "Bearer",
+			"expires_in":     3599,
+			"ext_expires_in": 3599,
+			"access_token":   token,
+			"resource":       manager,
+		},
+	)
 }
 
 // login is Entra ID.
@@ -115,19 +134,29 @@ func (c *Cloud) login(w http.ResponseWriter, r *http.Request) {
 	defer c.mu.Unlock()
 	base := "https://login.microsoftonline.com/" + c.Tenant
 	refuse := func(code, description string) {
-		answer(w, http.StatusUnauthorized, map[string]any{"error": code, "error_description": description, "error_codes": []int{7000215}})
+		answer(
+			w,
+			http.StatusUnauthorized,
+			map[string]any{"error": code, "error_description": description, "error_codes": []int{7000215}},
+		)
 	}
 	switch r.URL.Path {
 	case "/common/discovery/instance":
 		answer(w, http.StatusOK, map[string]any{
 			"tenant_discovery_endpoint": base + "/v2.0/.well-known/openid-configuration", "api-version": "1.1",
-			"metadata": []any{map[string]any{
-				"preferred_network": "login.microsoftonline.com", "preferred_cache": "login.windows.net", "aliases": []string{"login.microsoftonline.com", "login.windows.net"},
-			}},
+			"metadata": []any{
+				map[string]any{
+					"preferred_network": "login.microsoftonline.com",
+					"preferred_cache":   "login.windows.net",
+					"aliases":           []string{"login.microsoftonline.com", "login.windows.net"},
+				},
+			},
 		})
 	case "/" + c.Tenant + "/v2.0/.well-known/openid-configuration":
 		answer(w, http.StatusOK, map[string]any{
-			"token_endpoint": base + "/oauth2/v2.0/token", "authorization_endpoint": base + "/oauth2/v2.0/authorize", "issuer": base + "/v2.0",
+			"token_endpoint":         base + "/oauth2/v2.0/token",
+			"authorization_endpoint": base + "/oauth2/v2.0/authorize",
+			"issuer":                 base + "/v2.0",
 		})
 	case "/" + c.Tenant + "/oauth2/v2.0/token":
 		if err := r.ParseForm(); err != nil {
@@ -146,7 +175,11 @@ func (c *Cloud) login(w http.ResponseWriter, r *http.Request) {
 			refuse("invalid_client", "AADSTS7000215: Invalid client secret provided. Trace ID: 1\r\nTimestamp: now")
 		}
 	default:
-		answer(w, http.StatusBadRequest, map[string]any{"error": "invalid_tenant", "error_description": "AADSTS90002: Tenant not found."})
+		answer(
+			w,
+			http.StatusBadRequest,
+			map[string]any{"error": "invalid_tenant", "error_description": "AADSTS90002: Tenant not found."},
+		)
 	}
 }
 
@@ -161,9 +194,17 @@ func (c *Cloud) metadata(w http.ResponseWriter, r *http.Request) {
 	case r.URL.Path != "/metadata/identity/oauth2/token":
 		http.NotFound(w, r)
 	case r.Header.Get("Metadata") != "true" || strings.TrimSuffix(query.Get("resource"), "/") != manager:
-		answer(w, http.StatusBadRequest, map[string]string{"error": "invalid_request", "error_description": "Required metadata header not specified"})
+		answer(
+			w,
+			http.StatusBadRequest,
+			map[string]string{"error": "invalid_request", "error_description": "Required metadata header not specified"},
+		)
 	case !found:
-		answer(w, http.StatusBadRequest, map[string]string{"error": "invalid_request", "error_description": "Identity not found"})
+		answer(
+			w,
+			http.StatusBadRequest,
+			map[string]string{"error": "invalid_request", "error_description": "Identity not found"},
+		)
 	default:
 		c.calls = append(c.calls, "metadata token "+identity)
 		c.grant(w, identity)
@@ -192,7 +233,12 @@ func (c *Cloud) manager(w http.ResponseWriter, r *http.Request) {
 	zone := parts[0] + "/" + parts[3] + "/" + parts[4]
 	c.calls = append(c.calls, r.Method+" "+zone+" "+who)
 	if !slices.Contains(c.Access[zone], who) {
-		refuse(w, http.StatusForbidden, "AuthorizationFailed", fmt.Sprintf("The client '%s' does not have authorization to perform action on '%s'.", who, zone))
+		refuse(
+			w,
+			http.StatusForbidden,
+			"AuthorizationFailed",
+			fmt.Sprintf("The client '%s' does not have authorization to perform action on '%s'.", who, zone),
+		)
 		return
 	}
 	if len(parts) == 5 {
@@ -209,8 +255,18 @@ func (c *Cloud) manager(w http.ResponseWriter, r *http.Request) {
 	if is != nil {
 		etag = is.etag
 	}
-	if match, none := r.Header.Get("If-Match"), r.Header.Get("If-None-Match"); match != "" && match != etag || none == "*" && is != nil {
-		refuse(w, http.StatusPreconditionFailed, "PreconditionFailed", "The condition '"+match+none+"' in the If-Match header was not satisfied.")
+	if match, none := r.Header.Get(
+		"If-Match",
+	), r.Header.Get(
+		"If-None-Match",
+	); match != "" && match != etag ||
+		none == "*" && is != nil {
+		refuse(
+			w,
+			http.StatusPreconditionFailed,
+			"PreconditionFailed",
+			"The condition '"+match+none+"' in the If-Match header was not satisfied.",
+		)
 		return
 	}
 	keys := map[string][2]string{"dnsZones": {"TTL", "TXTRecords"}, "privateDnsZones": {"ttl", "txtRecords"}}[parts[3]]
@@ -219,13 +275,26 @@ func (c *Cloud) manager(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case is == nil && r.Method == http.MethodGet:
-		refuse(w, http.StatusNotFound, "NotFound", "The resource record '"+parts[6]+"' does not exist in resource group '"+parts[0]+"'.")
+		refuse(
+			w,
+			http.StatusNotFound,
+			"NotFound",
+			"The resource record '"+parts[6]+"' does not exist in resource group '"+parts[0]+"'.",
+		)
 	case r.Method == http.MethodGet:
 		texts := []text{}
 		for _, v := range is.values {
 			texts = append(texts, text{[]string{v}})
 		}
-		answer(w, http.StatusOK, map[string]any{"name": parts[6], "etag": is.etag, "properties": map[string]any{keys[0]: is.ttl, keys[1]: texts, "metadata": is.metadata, "fqdn": name + "."}})
+		answer(
+			w,
+			http.StatusOK,
+			map[string]any{
+				"name":       parts[6],
+				"etag":       is.etag,
+				"properties": map[string]any{keys[0]: is.ttl, keys[1]: texts, "metadata": is.metadata, "fqdn": name + "."},
+			},
+		)
 	case r.Method == http.MethodDelete:
 		c.write(zone, name, nil)
 		w.WriteHeader(http.StatusOK)
@@ -233,8 +302,11 @@ func (c *Cloud) manager(w http.ResponseWriter, r *http.Request) {
 		var asked struct{ Properties map[string]json.RawMessage }
 		next := &set{}
 		var texts []text
-		if json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20)).Decode(&asked) != nil || json.Unmarshal(asked.Properties[keys[0]], &next.ttl) != nil ||
-			json.Unmarshal(asked.Properties[keys[1]], &texts) != nil || len(texts) == 0 || next.ttl < 1 {
+		if json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20)).Decode(&asked) != nil ||
+			json.Unmarshal(asked.Properties[keys[0]], &next.ttl) != nil ||
+			json.Unmarshal(asked.Properties[keys[1]], &texts) != nil ||
+			len(texts) == 0 ||
+			next.ttl < 1 {
 			refuse(w, http.StatusBadRequest, "BadRequest", "The request body is not a TXT record set.")
 			return
 		}

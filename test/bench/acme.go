@@ -26,10 +26,12 @@ import (
 
 const tsigName, tsigSecret = "bench", "YmVuY2htYXJrLXNlY3JldC1vZi10c2lnLWtleS1sb25n"
 
-// acmeServer measures certificates of an ACME server: one, ten and a hundred at once, by DNS-01 and by HTTP-01, and then a long line
-// of them.
+// acmeServer measures certificates of an ACME server: one, ten and a hundred at once, by DNS-01 and
+// by HTTP-01, and then a long line of them.
 func (b *bench) acmeServer(ctx context.Context) error {
-	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"bench.example.com"}, KeyName: tsigName, Secret: tsigSecret})
+	names, err := dnsserver.Start(
+		dnsserver.Options{Zones: []string{"bench.example.com"}, KeyName: tsigName, Secret: tsigSecret},
+	)
 	if err != nil {
 		return err
 	}
@@ -47,16 +49,30 @@ func (b *bench) acmeServer(ctx context.Context) error {
 		return err
 	}
 	defer ca.Close()
-	if err := b.admin.Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: deploy.Namespace, Name: "tsig"}, StringData: map[string]string{"key": tsigSecret}}); err != nil {
+	if err := b.admin.Create(
+		ctx,
+		&corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Namespace: deploy.Namespace, Name: "tsig"},
+			StringData: map[string]string{"key": tsigSecret},
+		},
+	); err != nil {
 		return err
 	}
 	issuers := map[string]cmacme.ACMEChallengeSolver{
-		"dns-01": {DNS01: &cmacme.ACMEChallengeSolverDNS01{Nameservers: []string{names.Addr}, RFC2136: &cmacme.ACMEIssuerDNS01ProviderRFC2136{
-			Nameserver: names.Addr, TSIGKeyName: tsigName, TSIGAlgorithm: "HMACSHA256",
-			TSIGSecret: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "tsig"}, Key: "key"},
-		}}},
+		"dns-01": {
+			DNS01: &cmacme.ACMEChallengeSolverDNS01{
+				Nameservers: []string{names.Addr},
+				RFC2136: &cmacme.ACMEIssuerDNS01ProviderRFC2136{
+					Nameserver: names.Addr, TSIGKeyName: tsigName, TSIGAlgorithm: "HMACSHA256",
+					TSIGSecret: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "tsig"}, Key: "key"},
+				},
+			},
+		},
 		// Port 80 of these names is not this machine's, so nothing is looked at first.
-		"http-01": {HTTP01: &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}}, WaitInsteadOfSelfCheck: &metav1.Duration{}},
+		"http-01": {
+			HTTP01:                 &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}},
+			WaitInsteadOfSelfCheck: &metav1.Duration{},
+		},
 	}
 	p, err := b.start(ctx, "--http01-listen-address="+site)
 	if err != nil {
@@ -65,7 +81,16 @@ func (b *bench) acmeServer(ctx context.Context) error {
 	defer p.stop()
 	fmt.Println("ECDSA certificates of Pebble, without its sleep before a validation, and with its Retry-After at 0")
 	fmt.Println()
-	fmt.Printf("  %-12s %12s %12s %12s %12s %16s %16s\n", "", "all Ready", "p50", "p99", "CPU each", "API writes each", "exchanges each")
+	fmt.Printf(
+		"  %-12s %12s %12s %12s %12s %16s %16s\n",
+		"",
+		"all Ready",
+		"p50",
+		"p99",
+		"CPU each",
+		"API writes each",
+		"exchanges each",
+	)
 	for kind, solver := range issuers {
 		issuer := &cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: kind}}
 		issuer.Spec.ACME = &cmacme.ACMEIssuer{
@@ -100,7 +125,12 @@ func (b *bench) acmeServer(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		took, all, err := b.issue(ctx, cmmeta.IssuerReference{Name: kind, Kind: "ClusterIssuer"}, fmt.Sprintf("acme-%d", i), n)
+		took, all, err := b.issue(
+			ctx,
+			cmmeta.IssuerReference{Name: kind, Kind: "ClusterIssuer"},
+			fmt.Sprintf("acme-%d", i),
+			n,
+		)
 		if err != nil {
 			return err
 		}
@@ -118,12 +148,21 @@ func (b *bench) acmeServer(ctx context.Context) error {
 		writes := 0.0
 		for key, count := range after.since(before).counts {
 			verb, resource, _ := strings.Cut(key, " ")
-			if slices.Contains(writeVerbs, verb) && (slices.Contains(ofCertificates, resource) || slices.Contains(ofACME, resource)) {
+			if slices.Contains(writeVerbs, verb) &&
+				(slices.Contains(ofCertificates, resource) || slices.Contains(ofACME, resource)) {
 				writes += count
 			}
 		}
-		fmt.Printf("  %-12s %10.2f s %10.2f s %10.2f s %9.1f ms %16.1f %16.1f\n", fmt.Sprintf("%s %d", kind, n), all.Seconds(), quantile(took, .5).Seconds(), quantile(took, .99).Seconds(),
-			(used-cpu).Seconds()*1000/float64(n), writes/float64(n)-1, float64(exchanges.total()-asked)/float64(n))
+		fmt.Printf(
+			"  %-12s %10.2f s %10.2f s %10.2f s %9.1f ms %16.1f %16.1f\n",
+			fmt.Sprintf("%s %d", kind, n),
+			all.Seconds(),
+			quantile(took, .5).Seconds(),
+			quantile(took, .99).Seconds(),
+			(used-cpu).Seconds()*1000/float64(n),
+			writes/float64(n)-1,
+			float64(exchanges.total()-asked)/float64(n),
+		)
 	}
 	fmt.Println()
 	for _, l := range exchanges.lines() {
@@ -133,14 +172,20 @@ func (b *bench) acmeServer(ctx context.Context) error {
 	return b.besideOneThatHangs(ctx, names.Addr, ca)
 }
 
-// besideOneThatHangs measures one certificate after the other, first alone, then while another CA hangs under 60 challenges, and then while a
-// DNS service hangs under 60 certificates of the same CA, too.
+// besideOneThatHangs measures one certificate after the other, first alone, then while another CA
+// hangs under 60 challenges, and then while a DNS service hangs under 60 certificates of the same
+// CA, too.
 func (b *bench) besideOneThatHangs(ctx context.Context, resolver string, works *pebble.Server) error {
 	const runs, others = 20, 60
 	one := func(namespace string) (median time.Duration, goroutines float64, err error) {
 		var took []time.Duration
 		for i := range runs {
-			t, _, err := b.issue(ctx, cmmeta.IssuerReference{Name: "dns-01", Kind: "ClusterIssuer"}, fmt.Sprintf("%s-%d", namespace, i), 1)
+			t, _, err := b.issue(
+				ctx,
+				cmmeta.IssuerReference{Name: "dns-01", Kind: "ClusterIssuer"},
+				fmt.Sprintf("%s-%d", namespace, i),
+				1,
+			)
 			if err != nil {
 				return 0, 0, err
 			}
@@ -173,13 +218,23 @@ func (b *bench) besideOneThatHangs(ctx context.Context, resolver string, works *
 		return err
 	}
 	fmt.Printf("One certificate by DNS-01 after the other, while others hang under %d\n\n", others)
-	fmt.Printf("  median alone                          %8.0f ms            %.0f goroutines of the controller\n", alone.Seconds()*1000, before)
+	fmt.Printf(
+		"  median alone                          %8.0f ms            %.0f goroutines of the controller\n",
+		alone.Seconds()*1000,
+		before,
+	)
 	beside := func(name, text string) error {
 		median, goroutines, err := one("beside-" + name)
 		if err != nil {
 			return err
 		}
-		fmt.Printf("  median beside %-24s%8.0f ms   %+4.0f %%   %.0f\n", text, median.Seconds()*1000, 100*(median.Seconds()/alone.Seconds()-1), goroutines)
+		fmt.Printf(
+			"  median beside %-24s%8.0f ms   %+4.0f %%   %.0f\n",
+			text,
+			median.Seconds()*1000,
+			100*(median.Seconds()/alone.Seconds()-1),
+			goroutines,
+		)
 		return nil
 	}
 
@@ -206,32 +261,49 @@ func (b *bench) besideOneThatHangs(ctx context.Context, resolver string, works *
 	// The CA is asked to look when all challenges are set up, and then hangs.
 	err = under("hangs", cmacme.ACMEIssuer{
 		Server: ca.Directory, CABundle: ca.CABundle,
-		Solvers: []cmacme.ACMEChallengeSolver{{
-			HTTP01: &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}}, WaitInsteadOfSelfCheck: &metav1.Duration{Duration: 20 * time.Second},
-		}},
+		Solvers: []cmacme.ACMEChallengeSolver{
+			{
+				HTTP01: &cmacme.ACMEChallengeSolverHTTP01{
+					Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{},
+				},
+				WaitInsteadOfSelfCheck: &metav1.Duration{Duration: 20 * time.Second},
+			},
+		},
 	})
 	if err != nil {
 		return err
 	}
 	setUp := 0
-	err = wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
-		var list cmacme.ChallengeList
-		if err := b.admin.List(ctx, &list, client.InNamespace("hangs")); err != nil {
-			return false, err
-		}
-		setUp = 0
-		for _, ch := range list.Items {
-			if ch.Status.Presented {
-				setUp++
+	err = wait.PollUntilContextTimeout(
+		ctx,
+		100*time.Millisecond,
+		time.Minute,
+		true,
+		func(ctx context.Context) (bool, error) {
+			var list cmacme.ChallengeList
+			if err := b.admin.List(ctx, &list, client.InNamespace("hangs")); err != nil {
+				return false, err
 			}
-		}
-		return setUp == others, nil
-	})
+			setUp = 0
+			for _, ch := range list.Items {
+				if ch.Status.Presented {
+					setUp++
+				}
+			}
+			return setUp == others, nil
+		},
+	)
 	if err != nil {
 		return fmt.Errorf("%d of %d challenges are set up: %w", setUp, others, err)
 	}
 	hangs.Store(true)
-	err = wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, time.Minute, true, func(context.Context) (bool, error) { return hung.Load() > 0, nil })
+	err = wait.PollUntilContextTimeout(
+		ctx,
+		100*time.Millisecond,
+		time.Minute,
+		true,
+		func(context.Context) (bool, error) { return hung.Load() > 0, nil },
+	)
 	if err != nil {
 		return fmt.Errorf("the CA is not asked to look at the challenges: %w", err)
 	}
@@ -245,10 +317,18 @@ func (b *bench) besideOneThatHangs(ctx context.Context, resolver string, works *
 	}
 	defer silent.Close()
 	err = under("silent", cmacme.ACMEIssuer{
-		Server: works.Directory, CABundle: works.CABundle,
-		Solvers: []cmacme.ACMEChallengeSolver{{DNS01: &cmacme.ACMEChallengeSolverDNS01{Nameservers: []string{resolver}, RFC2136: &cmacme.ACMEIssuerDNS01ProviderRFC2136{
-			Nameserver: silent.Addr().String(), Protocol: "TCP",
-		}}}},
+		Server:   works.Directory,
+		CABundle: works.CABundle,
+		Solvers: []cmacme.ACMEChallengeSolver{
+			{
+				DNS01: &cmacme.ACMEChallengeSolverDNS01{
+					Nameservers: []string{resolver},
+					RFC2136: &cmacme.ACMEIssuerDNS01ProviderRFC2136{
+						Nameserver: silent.Addr().String(), Protocol: "TCP",
+					},
+				},
+			},
+		},
 	})
 	if err != nil {
 		return err
@@ -261,10 +341,20 @@ func (b *bench) besideOneThatHangs(ctx context.Context, resolver string, works *
 }
 
 func (b *bench) issuerReady(ctx context.Context, issuer *cmapi.ClusterIssuer) error {
-	err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
-		err := b.admin.Get(ctx, client.ObjectKeyFromObject(issuer), issuer)
-		return err == nil && slices.ContainsFunc(issuer.Status.Conditions, func(c cmapi.IssuerCondition) bool { return c.Type == "Ready" && c.Status == "True" }), err
-	})
+	err := wait.PollUntilContextTimeout(
+		ctx,
+		50*time.Millisecond,
+		time.Minute,
+		true,
+		func(ctx context.Context) (bool, error) {
+			err := b.admin.Get(ctx, client.ObjectKeyFromObject(issuer), issuer)
+			return err == nil &&
+				slices.ContainsFunc(
+					issuer.Status.Conditions,
+					func(c cmapi.IssuerCondition) bool { return c.Type == "Ready" && c.Status == "True" },
+				), err
+		},
+	)
 	if err != nil {
 		return fmt.Errorf("the issuer %s does not become ready: %w", issuer.Name, err)
 	}

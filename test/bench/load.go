@@ -39,7 +39,8 @@ type bench struct {
 
 const issuerName = "bench-ca"
 
-// The issuers of the load: one that signs in the controller's process, and one that is asked elsewhere.
+// The issuers of the load: one that signs in the controller's process, and one that is asked
+// elsewhere.
 var (
 	inProcess = cmmeta.IssuerReference{Name: issuerName, Kind: "ClusterIssuer"}
 	elsewhere = cmmeta.IssuerReference{Name: issuerName, Kind: "OutsideIssuer", Group: "bench.example.com"}
@@ -152,7 +153,8 @@ func (b *bench) each(ctx context.Context, n int, f func(ctx context.Context, c c
 	return context.Cause(ctx)
 }
 
-// ceiling is how many certificates a second there would be if writing what is written for one were all that there is to do.
+// ceiling is how many certificates a second there would be if writing what is written for one were
+// all that there is to do.
 func (b *bench) ceiling(ctx context.Context) (float64, error) {
 	const namespace = "ceiling"
 	if err := b.namespace(ctx, namespace); err != nil {
@@ -187,10 +189,23 @@ func (b *bench) ceiling(ctx context.Context) (float64, error) {
 		stamp := metav1.Now()
 		event := func(n int, reason, message string) error {
 			return c.Create(ctx, &corev1.Event{
-				ObjectMeta:     metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprintf("%s.%d", crt.Name, n)},
-				InvolvedObject: corev1.ObjectReference{Kind: "Certificate", Namespace: namespace, Name: crt.Name, UID: crt.UID, APIVersion: "cert-manager.io/v1", ResourceVersion: crt.ResourceVersion},
-				Type:           "Normal", Reason: reason, Message: message, FirstTimestamp: stamp, LastTimestamp: stamp, Count: 1,
-				Source: corev1.EventSource{Component: "cert-manager-perennial"}, ReportingController: "cert-manager-perennial",
+				ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprintf("%s.%d", crt.Name, n)},
+				InvolvedObject: corev1.ObjectReference{
+					Kind:            "Certificate",
+					Namespace:       namespace,
+					Name:            crt.Name,
+					UID:             crt.UID,
+					APIVersion:      "cert-manager.io/v1",
+					ResourceVersion: crt.ResourceVersion,
+				},
+				Type:                "Normal",
+				Reason:              reason,
+				Message:             message,
+				FirstTimestamp:      stamp,
+				LastTimestamp:       stamp,
+				Count:               1,
+				Source:              corev1.EventSource{Component: "cert-manager-perennial"},
+				ReportingController: "cert-manager-perennial",
 			})
 		}
 		if err := event(1, "Issuing", "Issuing certificate as Secret does not exist"); err != nil {
@@ -198,12 +213,17 @@ func (b *bench) ceiling(ctx context.Context) (float64, error) {
 		}
 		cr := &cmapi.CertificateRequest{
 			ObjectMeta: metav1.ObjectMeta{
-				Namespace: namespace, Name: crt.Name + "-1",
+				Namespace: namespace,
+				Name:      crt.Name + "-1",
 				Annotations: map[string]string{
-					"cert-manager.io/certificate-name": crt.Name, "cert-manager.io/certificate-revision": "1",
-					"cert-manager.io/private-key-secret-name": crt.Name + "-0123456789", "perennial.dev/issuer-generation": string(crt.UID) + ".1",
+					"cert-manager.io/certificate-name":        crt.Name,
+					"cert-manager.io/certificate-revision":    "1",
+					"cert-manager.io/private-key-secret-name": crt.Name + "-0123456789",
+					"perennial.dev/issuer-generation":         string(crt.UID) + ".1",
 				},
-				OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(crt, cmapi.SchemeGroupVersion.WithKind("Certificate"))},
+				OwnerReferences: []metav1.OwnerReference{
+					*metav1.NewControllerRef(crt, cmapi.SchemeGroupVersion.WithKind("Certificate")),
+				},
 			},
 			Spec: cmapi.CertificateRequestSpec{IssuerRef: crt.Spec.IssuerRef, Request: csrPEM},
 		}
@@ -216,31 +236,50 @@ func (b *bench) ceiling(ctx context.Context) (float64, error) {
 		was := cr.DeepCopy()
 		cr.Status.Certificate, cr.Status.CA = certPEM, certPEM
 		for _, condition := range []cmapi.CertificateRequestCondition{
-			{Type: "Approved", Status: "True", Reason: "cert-manager.io", Message: "Certificate request has been approved by cert-manager.io"},
+			{Type: "Approved", Status: "True", Reason: "cert-manager.io", Message: "Certificate request has been approved " +
+				"by cert-manager.io"},
 			{Type: "Ready", Status: "True", Reason: "Issued", Message: "Certificate fetched from issuer successfully"},
 		} {
 			cmapi.SetCertificateRequestCondition(&cr.Status, stamp.Time, condition)
 		}
-		if err := c.Status().Patch(ctx, cr, client.MergeFromWithOptions(was, client.MergeFromWithOptimisticLock{})); err != nil {
+		if err := c.Status().
+			Patch(ctx, cr, client.MergeFromWithOptions(was, client.MergeFromWithOptimisticLock{})); err != nil {
 			return err
 		}
 		secret := corev1ac.Secret(crt.Name, namespace).WithType(corev1.SecretTypeTLS).
 			WithLabels(map[string]string{cmapi.PartOfCertManagerControllerLabelKey: "true"}).
 			WithAnnotations(map[string]string{
-				"cert-manager.io/alt-names": crt.Spec.DNSNames[0], "cert-manager.io/certificate-name": crt.Name, "cert-manager.io/common-name": "",
-				"cert-manager.io/ip-sans": "", "cert-manager.io/uri-sans": "", "cert-manager.io/issuer-name": issuerName,
-				"cert-manager.io/issuer-kind": "ClusterIssuer", "cert-manager.io/issuer-group": "cert-manager.io",
+				"cert-manager.io/alt-names":        crt.Spec.DNSNames[0],
+				"cert-manager.io/certificate-name": crt.Name,
+				"cert-manager.io/common-name":      "",
+				"cert-manager.io/ip-sans":          "",
+				"cert-manager.io/uri-sans":         "",
+				"cert-manager.io/issuer-name":      issuerName,
+				"cert-manager.io/issuer-kind":      "ClusterIssuer",
+				"cert-manager.io/issuer-group":     "cert-manager.io",
 			}).
 			WithData(map[string][]byte{"tls.crt": certPEM, "tls.key": keyPEM, "ca.crt": certPEM})
-		if err := c.Apply(ctx, secret, client.FieldOwner("cert-manager-certificates-issuing"), client.ForceOwnership); err != nil {
+		if err := c.Apply(
+			ctx,
+			secret,
+			client.FieldOwner("cert-manager-certificates-issuing"),
+			client.ForceOwnership,
+		); err != nil {
 			return err
 		}
 		before := crt.DeepCopy()
 		cmapi.SetCertificateCondition(&crt.Status, stamp.Time, cmapi.CertificateCondition{
-			Type: "Ready", Status: "True", Reason: "Ready", Message: "Certificate is up to date and has not expired", ObservedGeneration: 1,
+			Type:               "Ready",
+			Status:             "True",
+			Reason:             "Ready",
+			Message:            "Certificate is up to date and has not expired",
+			ObservedGeneration: 1,
 		})
-		crt.Status.NotBefore, crt.Status.NotAfter, crt.Status.RenewalTime, crt.Status.Revision = &stamp, &stamp, &stamp, ptr.To(1)
-		if err := c.Status().Patch(ctx, crt, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); err != nil {
+		crt.Status.NotBefore, crt.Status.NotAfter, crt.Status.RenewalTime, crt.Status.Revision = &stamp, &stamp, &stamp, ptr.To(
+			1,
+		)
+		if err := c.Status().
+			Patch(ctx, crt, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); err != nil {
 			return err
 		}
 		return event(3, "Issuing", "The certificate has been successfully issued")
@@ -252,20 +291,33 @@ func (b *bench) ceiling(ctx context.Context) (float64, error) {
 	return rate, b.vanish(ctx, namespace)
 }
 
-// vanish deletes a namespace and waits until all of it is gone: what was written by hand is nothing that the controller should find.
+// vanish deletes a namespace and waits until all of it is gone: what was written by hand is nothing
+// that the controller should find.
 func (b *bench) vanish(ctx context.Context, name string) error {
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
 	if err := b.admin.Delete(ctx, ns); err != nil {
 		return err
 	}
-	return wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, 2*time.Minute, true, func(ctx context.Context) (bool, error) {
-		err := b.admin.Get(ctx, client.ObjectKeyFromObject(ns), ns)
-		return apierrors.IsNotFound(err), client.IgnoreNotFound(err)
-	})
+	return wait.PollUntilContextTimeout(
+		ctx,
+		100*time.Millisecond,
+		2*time.Minute,
+		true,
+		func(ctx context.Context) (bool, error) {
+			err := b.admin.Get(ctx, client.ObjectKeyFromObject(ns), ns)
+			return apierrors.IsNotFound(err), client.IgnoreNotFound(err)
+		},
+	)
 }
 
-// issue creates n certificates and waits until all are Ready. It returns how long that took for each, sorted, and for all.
-func (b *bench) issue(ctx context.Context, issuer cmmeta.IssuerReference, namespace string, n int) ([]time.Duration, time.Duration, error) {
+// issue creates n certificates and waits until all are Ready. It returns how long that took for
+// each, sorted, and for all.
+func (b *bench) issue(
+	ctx context.Context,
+	issuer cmmeta.IssuerReference,
+	namespace string,
+	n int,
+) ([]time.Duration, time.Duration, error) {
 	if err := b.namespace(ctx, namespace); err != nil {
 		return nil, 0, err
 	}
@@ -320,7 +372,8 @@ func (b *bench) issue(ctx context.Context, issuer cmmeta.IssuerReference, namesp
 	return took, all, nil
 }
 
-// signOutside stands for a signer that is asked over the network: it answers each request of the issuer elsewhere once that is approved.
+// signOutside stands for a signer that is asked over the network: it answers each request of the
+// issuer elsewhere once that is approved.
 func (b *bench) signOutside(ctx context.Context) {
 	watcher, err := b.admin.Watch(ctx, &cmapi.CertificateRequestList{})
 	if err != nil {
@@ -330,7 +383,9 @@ func (b *bench) signOutside(ctx context.Context) {
 	defer watcher.Stop()
 	for e := range watcher.ResultChan() {
 		cr, ok := e.Object.(*cmapi.CertificateRequest)
-		if !ok || e.Type != watch.Modified || cr.Spec.IssuerRef != elsewhere || !cmapi.CertificateRequestIsApproved(&cr.Status) || len(cr.Status.Certificate) > 0 {
+		if !ok || e.Type != watch.Modified || cr.Spec.IssuerRef != elsewhere ||
+			!cmapi.CertificateRequestIsApproved(&cr.Status) ||
+			len(cr.Status.Certificate) > 0 {
 			continue
 		}
 		if err := b.signOne(ctx, cr); err != nil && ctx.Err() == nil {
@@ -356,6 +411,10 @@ func (b *bench) signOne(ctx context.Context, cr *cmapi.CertificateRequest) error
 	}
 	was := cr.DeepCopy()
 	cr.Status.Certificate, cr.Status.CA = pki.EncodeCertificatePEM(leaf), pki.EncodeCertificatePEM(b.root)
-	cmapi.SetCertificateRequestCondition(&cr.Status, now, cmapi.CertificateRequestCondition{Type: "Ready", Status: "True", Reason: "Issued", Message: "issued"})
+	cmapi.SetCertificateRequestCondition(
+		&cr.Status,
+		now,
+		cmapi.CertificateRequestCondition{Type: "Ready", Status: "True", Reason: "Issued", Message: "issued"},
+	)
 	return b.admin.Status().Patch(ctx, cr, client.MergeFrom(was))
 }

@@ -1,11 +1,12 @@
-// Bench measures the controller against the real Kubernetes API, on whatever machine it runs: certificates a second, the controller's CPU and
-// memory, and the API requests that a certificate takes. The API server, etcd and the load are in this process, the controller is one
-// of its own, under the RBAC that is shipped.
+// Bench measures the controller against the real Kubernetes API, on whatever machine it runs:
+// certificates a second, the controller's CPU and memory, and the API requests that a certificate
+// takes. The API server, etcd and the load are in this process, the controller is one of its own,
+// under the RBAC that is shipped.
 //
 //	go -C test run ./bench [-certificates 500] [-clients 16] [-fleet 5000] [-ingresses 500] [-secrets 50000] [-line 1000] [-keys 60]
 //
-// First it measures the ceiling: the same writes for each certificate, of objects of the same size, sent by the load's clients with no
-// controller at all.
+// First it measures the ceiling: the same writes for each certificate, of objects of the same size,
+// sent by the load's clients with no controller at all.
 package main
 
 import (
@@ -35,7 +36,12 @@ func main() {
 	flag.IntVar(&o.ingresses, "ingresses", 500, "annotated Ingresses that are created at once; 0 for none")
 	flag.IntVar(&o.secrets, "secrets", 50000, "Secrets of others in the cluster; 0 for none")
 	flag.BoolVar(&o.acme, "acme", true, "measure certificates of an ACME server")
-	flag.IntVar(&o.line, "line", 1000, "certificates that are asked of an ACME server at once, far more than are worked on at once; 0 for none")
+	flag.IntVar(
+		&o.line,
+		"line",
+		1000,
+		"certificates that are asked of an ACME server at once, far more than are worked on at once; 0 for none",
+	)
 	flag.IntVar(&o.keys, "keys", 60,
 		"namespaces that have RSA keys of 4096 bits made while others want certificates; 0 for none")
 	flag.StringVar(&o.profile, "profile", "", "write a CPU profile of the controller to this file")
@@ -70,7 +76,10 @@ func run(ctx context.Context, o options) error {
 		return fmt.Errorf("build the controller: %w", err)
 	}
 
-	plane, err := controlplane.Start(ctx, controlplane.Options{DataDir: filepath.Join(dir, "data"), API: true, Progress: step})
+	plane, err := controlplane.Start(
+		ctx,
+		controlplane.Options{DataDir: filepath.Join(dir, "data"), API: true, Progress: step},
+	)
 	if err != nil {
 		return err
 	}
@@ -82,7 +91,11 @@ func run(ctx context.Context, o options) error {
 	if err := b.prepare(ctx); err != nil {
 		return err
 	}
-	fmt.Printf("%s, %d CPUs shared by kube-apiserver, etcd, the load and the controller\n\n", runtime.Version(), runtime.NumCPU())
+	fmt.Printf(
+		"%s, %d CPUs shared by kube-apiserver, etcd, the load and the controller\n\n",
+		runtime.Version(),
+		runtime.NumCPU(),
+	)
 
 	step("the ceiling: the same writes without a controller")
 	ceiling, err := b.ceiling(ctx)
@@ -94,7 +107,11 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return fmt.Errorf("certificates: %w", err)
 	}
-	fmt.Printf("%d ECDSA certificates of a CA ClusterIssuer, created by %d clients at once\n\n", len(burst.took), o.clients)
+	fmt.Printf(
+		"%d ECDSA certificates of a CA ClusterIssuer, created by %d clients at once\n\n",
+		len(burst.took),
+		o.clients,
+	)
 	burst.print(ceiling)
 	step("certificates of a signer with outside effects")
 	go b.signOutside(ctx)
@@ -102,7 +119,10 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return fmt.Errorf("certificates of an external issuer: %w", err)
 	}
-	fmt.Printf("%d ECDSA certificates of a signer with outside effects: key and request are stored before it is asked\n\n", len(outside.took))
+	fmt.Printf(
+		"%d ECDSA certificates of a signer with outside effects: key and request are stored before it is asked\n\n",
+		len(outside.took),
+	)
 	outside.print(0)
 	if o.keys > 0 {
 		step("certificates beside large keys")

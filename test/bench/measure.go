@@ -49,8 +49,20 @@ func (b *bench) start(ctx context.Context, flags ...string) (*process, error) {
 	}
 	defer log.Close()
 	const health = "127.0.0.1:19403"
-	cmd := exec.Command(b.binary, append([]string{"controller", "--kubeconfig", kubeconfig, "--cluster-resource-namespace", deploy.Namespace,
-		"--leader-elect=false", "--metrics-listen-address", "127.0.0.1:19402", "--health-listen-address", health}, flags...)...)
+	cmd := exec.Command(
+		b.binary,
+		append([]string{
+			"controller",
+			"--kubeconfig",
+			kubeconfig,
+			"--cluster-resource-namespace",
+			deploy.Namespace,
+			"--leader-elect=false",
+			"--metrics-listen-address",
+			"127.0.0.1:19402",
+			"--health-listen-address",
+			health,
+		}, flags...)...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
@@ -139,7 +151,9 @@ func (b *bench) kubeconfig(ctx context.Context) (string, error) {
 	}
 	seconds := int64((4 * time.Hour).Seconds())
 	token, err := k.CoreV1().ServiceAccounts(deploy.Namespace).CreateToken(ctx, deploy.ServiceAccount,
-		&authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &seconds}}, metav1.CreateOptions{})
+		&authenticationv1.TokenRequest{
+			Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &seconds},
+		}, metav1.CreateOptions{})
 	if err != nil {
 		return "", err
 	}
@@ -152,7 +166,8 @@ func (b *bench) kubeconfig(ctx context.Context) (string, error) {
 	return path, clientcmd.WriteToFile(*config, path)
 }
 
-// requests are counts of API requests by "verb resource", and those of them that ended in a conflict.
+// requests are counts of API requests by "verb resource", and those of them that ended in a
+// conflict.
 type requests struct {
 	counts    map[string]float64
 	conflicts float64
@@ -205,9 +220,18 @@ func (r requests) since(before requests) requests {
 
 var writeVerbs = []string{"POST", "PUT", "PATCH", "APPLY", "DELETE", "DELETECOLLECTION"}
 
-// ofCertificates are the resources whose writes issuing takes. Leases, tokens and the like are the cluster's own.
-var ofCertificates = []string{"certificates", "certificates/status", "certificaterequests", "certificaterequests/status", "secrets", "events",
-	"issuers/status", "clusterissuers/status"}
+// ofCertificates are the resources whose writes issuing takes. Leases, tokens and the like are the
+// cluster's own.
+var ofCertificates = []string{
+	"certificates",
+	"certificates/status",
+	"certificaterequests",
+	"certificaterequests/status",
+	"secrets",
+	"events",
+	"issuers/status",
+	"clusterissuers/status",
+}
 
 func (r requests) writes() (total float64, lines []string) {
 	var keys []string
@@ -314,11 +338,19 @@ func (r *result) print(ceiling float64) {
 	total -= r.loadWrites
 	if ceiling > 0 {
 		fmt.Printf("  ceiling, the writes alone             %8.1f certificates/s\n", ceiling)
-		fmt.Printf("  until Ready                           %8.1f certificates/s   %.0f %% of the ceiling\n", rate, 100*rate/ceiling)
+		fmt.Printf(
+			"  until Ready                           %8.1f certificates/s   %.0f %% of the ceiling\n",
+			rate,
+			100*rate/ceiling,
+		)
 	} else {
 		fmt.Printf("  until Ready                           %8.1f certificates/s\n", rate)
 	}
-	fmt.Printf("  from create to Ready                  %8.0f ms p50  %.0f ms p99\n", quantile(r.took, .5).Seconds()*1000, quantile(r.took, .99).Seconds()*1000)
+	fmt.Printf(
+		"  from create to Ready                  %8.0f ms p50  %.0f ms p99\n",
+		quantile(r.took, .5).Seconds()*1000,
+		quantile(r.took, .99).Seconds()*1000,
+	)
 	fmt.Printf("  CPU of the controller                 %8.2f ms a certificate\n", r.cpu.Seconds()*1000/n)
 	fmt.Printf("  memory of the controller              %8.0f MiB at most, %.0f MiB at the end\n", r.peak, r.now)
 	fmt.Printf("  write requests, without the load's    %8.2f a certificate\n", total/n)
@@ -385,7 +417,8 @@ func (b *bench) fleetRestart(ctx context.Context) error {
 	return nil
 }
 
-// steady waits until the controller hardly uses the CPU any more, for two seconds, and returns when that began.
+// steady waits until the controller hardly uses the CPU any more, for two seconds, and returns when
+// that began.
 func (b *bench) steady(ctx context.Context, p *process, began time.Time) (time.Duration, error) {
 	last, err := p.cpu()
 	if err != nil {

@@ -18,7 +18,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// ingressBurst measures annotated Ingresses that are created at once, until the Secrets of all exist.
+// ingressBurst measures annotated Ingresses that are created at once, until the Secrets of all
+// exist.
 func (b *bench) ingressBurst(ctx context.Context) error {
 	p, err := b.start(ctx)
 	if err != nil {
@@ -86,8 +87,16 @@ func (b *bench) ingressBurst(ctx context.Context) error {
 	}
 	total, lines := after.since(before).writes()
 	fmt.Printf("%d annotated Ingresses, created by %d clients at once\n\n", b.ingresses, b.clients)
-	fmt.Printf("  until all Secrets exist               %8.1f s, %.1f a second\n", all.Seconds(), float64(b.ingresses)/all.Seconds())
-	fmt.Printf("  from create to Secret                 %8.0f ms p50  %.0f ms p99\n", quantile(took, .5).Seconds()*1000, quantile(took, .99).Seconds()*1000)
+	fmt.Printf(
+		"  until all Secrets exist               %8.1f s, %.1f a second\n",
+		all.Seconds(),
+		float64(b.ingresses)/all.Seconds(),
+	)
+	fmt.Printf(
+		"  from create to Secret                 %8.0f ms p50  %.0f ms p99\n",
+		quantile(took, .5).Seconds()*1000,
+		quantile(took, .99).Seconds()*1000,
+	)
 	fmt.Printf("  write requests, without the load's    %8.2f an Ingress\n", total/float64(b.ingresses))
 	for _, l := range lines {
 		fmt.Printf("    %s\n", l)
@@ -106,10 +115,14 @@ func ingress(namespace string, i int) *networkingv1.Ingress {
 		Spec: networkingv1.IngressSpec{
 			IngressClassName: ptr.To("nginx"),
 			TLS:              []networkingv1.IngressTLS{{Hosts: []string{host}, SecretName: name}},
-			Rules: []networkingv1.IngressRule{{Host: host, IngressRuleValue: networkingv1.IngressRuleValue{HTTP: &networkingv1.HTTPIngressRuleValue{
-				Paths: []networkingv1.HTTPIngressPath{{Path: "/", PathType: ptr.To(networkingv1.PathTypePrefix), Backend: networkingv1.IngressBackend{
-					Service: &networkingv1.IngressServiceBackend{Name: "web", Port: networkingv1.ServiceBackendPort{Number: 80}}}}},
-			}}}},
+			Rules: []networkingv1.IngressRule{
+				{Host: host, IngressRuleValue: networkingv1.IngressRuleValue{HTTP: &networkingv1.HTTPIngressRuleValue{
+					Paths: []networkingv1.HTTPIngressPath{
+						{Path: "/", PathType: ptr.To(networkingv1.PathTypePrefix), Backend: networkingv1.IngressBackend{
+							Service: &networkingv1.IngressServiceBackend{Name: "web", Port: networkingv1.ServiceBackendPort{Number: 80}}}},
+					},
+				}}},
+			},
 		},
 	}
 }
@@ -138,7 +151,9 @@ func (b *bench) foreignSecrets(ctx context.Context) error {
 	data := map[string][]byte{"value": make([]byte, 1<<10)}
 	if err := b.each(ctx, b.secrets, func(ctx context.Context, c client.Client, i int) error {
 		return c.Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{
-			Namespace: namespace, Name: fmt.Sprintf("foreign-%05d", i), Labels: map[string]string{"app": "something", "team": "somebody"},
+			Namespace:   namespace,
+			Name:        fmt.Sprintf("foreign-%05d", i),
+			Labels:      map[string]string{"app": "something", "team": "somebody"},
 			Annotations: map[string]string{"meta.example.com/note": "a Secret of somebody who knows nothing of certificates"},
 		}, Data: data})
 	}); err != nil {

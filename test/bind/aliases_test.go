@@ -21,13 +21,18 @@ func TestAliasesAndDelegationsLeadToZonesOfOtherServers(t *testing.T) {
 	)
 	challenges := zone(1)
 	challenges.Name = "challenges.example"
-	challenges.Records = "$TTL 60\n@ IN SOA ns hostmaster 1 86400 86400 864000 1\n@ IN NS ns\nns IN A 192.0.2.2\nalias TXT \"somebody else's\"\n"
+	challenges.Records = "$TTL 60\n@ IN SOA ns hostmaster 1 86400 86400 864000 1\n@ IN NS ns\nns IN A 192.0.2.2\n" +
+		"alias TXT \"somebody else's\"\n"
 	shop := challenges
 	shop.Name = "_acme-challenge.shop.example.com"
-	shop.Records = "$TTL 60\n@ IN SOA ns.challenges.example. hostmaster.challenges.example. 1 86400 86400 864000 1\n@ IN NS ns.challenges.example.\n@ TXT \"somebody else's\"\n"
+	shop.Records = "$TTL 60\n@ IN SOA ns.challenges.example. hostmaster.challenges.example. 1 86400 86400 864000 1\n" +
+		"@ IN NS ns.challenges.example.\n@ TXT \"somebody else's\"\n"
 	above := bind.Start(t, keys, parent)
 	below := bind.Start(t, keys, challenges, shop)
-	resolver := bind.StartResolver(t, bind.Resolver{Zones: map[string]*bind.Server{"example.com": above, challenges.Name: below, shop.Name: below}})
+	resolver := bind.StartResolver(
+		t,
+		bind.Resolver{Zones: map[string]*bind.Server{"example.com": above, challenges.Name: below, shop.Name: below}},
+	)
 	r := start(t, resolver, resolver, above, below)
 	issuer := func(name string, strategy cmacme.CNAMEStrategy, at *bind.Server) {
 		t.Helper()
@@ -44,10 +49,13 @@ func TestAliasesAndDelegationsLeadToZonesOfOtherServers(t *testing.T) {
 		{"alias", "following", ""},
 		{"chain", "following", ""},
 		{"shop", "below", ""},
-		{"alias", "above", "as a CNAME leads from there to alias.challenges.example: if that is on purpose, set dns01.cnameStrategy to Follow"},
-		{"circle", "following", "the CNAMEs at _acme-challenge.circle.example.com lead in a circle or too far: _acme-challenge.circle.example.com -> circle.example.com -> _acme-challenge.circle.example.com"},
+		{"alias", "above", "as a CNAME leads from there to alias.challenges.example: if that is on purpose, set " +
+			"dns01.cnameStrategy to Follow"},
+		{"circle", "following", "the CNAMEs at _acme-challenge.circle.example.com lead in a circle or too far: " +
+			"_acme-challenge.circle.example.com -> circle.example.com -> _acme-challenge.circle.example.com"},
 		{"dangling", "following", "know no zone of nobody.nowhere.example"},
-		{"shop", "above", "does not have the zone _acme-challenge.shop.example.com (NOTAUTH): let dns01.rfc2136.nameserver be the primary server of that zone"},
+		{"shop", "above", "does not have the zone _acme-challenge.shop.example.com (NOTAUTH): let " +
+			"dns01.rfc2136.nameserver be the primary server of that zone"},
 	} {
 		t.Run(test.name+" "+test.issuer, func(t *testing.T) {
 			r := r.in(t)
@@ -58,7 +66,8 @@ func TestAliasesAndDelegationsLeadToZonesOfOtherServers(t *testing.T) {
 				if err := r.admin.Delete(t.Context(), crt); err != nil {
 					t.Fatal(err)
 				}
-				// What kept it from being set up is no reason to keep the challenge, as there is nothing to take away.
+				// What kept it from being set up is no reason to keep the challenge, as there is nothing to
+				// take away.
 				cluster.Eventually(t, func() error {
 					if said := r.reasons(host); said != "" {
 						return cluster.NotYet("there is still a challenge: %s", said)

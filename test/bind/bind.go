@@ -1,4 +1,5 @@
-// Package bind runs BIND, the name server that most updates by RFC 2136 are sent to, from the distribution's packages.
+// Package bind runs BIND, the name server that most updates by RFC 2136 are sent to, from the
+// distribution's packages.
 package bind
 
 import (
@@ -24,7 +25,8 @@ type Zone struct {
 	Records string
 	// Settings are those of the zone, such as allow-update.
 	Settings string
-	// Of is the primary from which a secondary transfers the zone: at its start, and when it is notified. A primary if nil.
+	// Of is the primary from which a secondary transfers the zone: at its start, and when it is
+	// notified. A primary if nil.
 	Of *Server
 }
 
@@ -36,7 +38,8 @@ type Server struct {
 	URL string
 }
 
-// Start starts a server with zones, and with settings that stand before them, such as keys, until the test ends.
+// Start starts a server with zones, and with settings that stand before them, such as keys, until
+// the test ends.
 func Start(t testing.TB, settings string, zones ...Zone) *Server {
 	t.Helper()
 	var config strings.Builder
@@ -49,7 +52,15 @@ func Start(t testing.TB, settings string, zones ...Zone) *Server {
 			continue
 		}
 		from, at, _ := net.SplitHostPort(z.Of.Addr)
-		fmt.Fprintf(&config, "zone %q { type secondary; file %q; primaries { %s port %s; }; %s };\n", z.Name, z.Name+".copy", from, at, z.Settings)
+		fmt.Fprintf(
+			&config,
+			"zone %q { type secondary; file %q; primaries { %s port %s; }; %s };\n",
+			z.Name,
+			z.Name+".copy",
+			from,
+			at,
+			z.Settings,
+		)
 	}
 	s, process := start(t, dir, "recursion no; dnssec-validation no;", config.String())
 	for _, z := range zones {
@@ -68,7 +79,8 @@ type Resolver struct {
 	Zones map[string]*Server
 	// Certificate and Key are files with which it is asked over HTTPS, too.
 	Certificate, Key string
-	// Anchors are the public keys of signed zones, as BIND writes them. If there are any it verifies what it is told.
+	// Anchors are the public keys of signed zones, as BIND writes them. If there are any it verifies
+	// what it is told.
 	Anchors string
 }
 
@@ -78,7 +90,8 @@ func StartResolver(t testing.TB, r Resolver) *Server {
 	options := "recursion yes; dnssec-validation no;"
 	var config strings.Builder
 	if r.Anchors != "" {
-		// What it would ask to tell the zone which keys it trusts proves that there is nothing beside it, as long as it is remembered.
+		// What it would ask to tell the zone which keys it trusts proves that there is nothing beside it,
+		// as long as it is remembered.
 		options = "recursion yes; dnssec-validation yes; trust-anchor-telemetry no;"
 		fmt.Fprintf(&config, "trust-anchors { %s };\n", r.Anchors)
 	}
@@ -116,7 +129,18 @@ func start(t testing.TB, dir, options, config string) (*Server, *servers.Process
 controls { };
 %s
 `, dir, filepath.Join(dir, "session.key"), port, options, config))
-	return &Server{Addr: fmt.Sprintf("127.0.0.1:%d", port)}, servers.Start(t, "named", "-g", "-4", "-n", "1", "-c", filepath.Join(dir, "named.conf"))
+	return &Server{
+			Addr: fmt.Sprintf("127.0.0.1:%d", port),
+		}, servers.Start(
+			t,
+			"named",
+			"-g",
+			"-4",
+			"-n",
+			"1",
+			"-c",
+			filepath.Join(dir, "named.conf"),
+		)
 }
 
 func write(t testing.TB, file, content string) {

@@ -11,7 +11,8 @@ import (
 	"github.com/perennial-pki/perennial/test/cluster"
 )
 
-// signed starts a server that signs the zone, also what changes, and returns its public key as a trust anchor.
+// signed starts a server that signs the zone, also what changes, and returns its public key as a
+// trust anchor.
 func signed(t *testing.T) (s *bind.Server, anchor string) {
 	t.Helper()
 	z := zone(1)
@@ -52,7 +53,16 @@ func TestARecordInASignedZoneVerifies(t *testing.T) {
 	// A resolver that trusts another key than that of the zone takes it for forged.
 	_, of := signed(t)
 	doubting := bind.StartResolver(t, bind.Resolver{Zones: zones, Anchors: of})
-	r.issuer("doubted", cmacme.ACMEChallengeSolver{DNS01: &cmacme.ACMEChallengeSolverDNS01{RFC2136: r.updates("HMACSHA256"), Nameservers: []string{doubting.Addr}}})
+	r.issuer(
+		"doubted",
+		cmacme.ACMEChallengeSolver{
+			DNS01: &cmacme.ACMEChallengeSolverDNS01{RFC2136: r.updates("HMACSHA256"), Nameservers: []string{doubting.Addr}},
+		},
+	)
 	r.certificate("doubted", "doubted", "doubted.example.com")
-	r.says("doubted.example.com", "find the zone of doubted.example.com: ", "it answers SERVFAIL, as its DNSSEC does not verify: correct the DS record at the registrar, or sign the zone anew")
+	r.says(
+		"doubted.example.com",
+		"find the zone of doubted.example.com: ",
+		"it answers SERVFAIL, as its DNSSEC does not verify: correct the DS record at the registrar, or sign the zone anew",
+	)
 }

@@ -37,8 +37,16 @@ func pair(t *testing.T) (certificate, key string) {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "DNS over HTTPS"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
+		SerialNumber: big.NewInt(
+			1,
+		),
+		Subject:     pkix.Name{CommonName: "DNS over HTTPS"},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotAfter: time.Now().
+			Add(time.Hour),
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
 	}
 	leaf, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
 	if err != nil {
@@ -61,7 +69,10 @@ func pair(t *testing.T) (certificate, key string) {
 func TestACertificateIsIssuedWhereAllNamesAreFoundOverHTTPS(t *testing.T) {
 	primary := bind.Start(t, keys, zone(1)) // whose address in the zone leads nowhere
 	certificate, key := pair(t)
-	resolver := bind.StartResolver(t, bind.Resolver{Zones: map[string]*bind.Server{"example.com": primary}, Certificate: certificate, Key: key})
+	resolver := bind.StartResolver(
+		t,
+		bind.Resolver{Zones: map[string]*bind.Server{"example.com": primary}, Certificate: certificate, Key: key},
+	)
 	for name, test := range map[string]struct {
 		host        string // of its own, as the resolver remembers what it was told
 		flags       []string
@@ -73,7 +84,12 @@ func TestACertificateIsIssuedWhereAllNamesAreFoundOverHTTPS(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := withCA(t, resolver, primary)
 			cluster.Process(t, []string{"SSL_CERT_FILE=" + certificate}, append(test.flags, "--namespace="+r.namespace)...)
-			r.issuer("bind", cmacme.ACMEChallengeSolver{DNS01: &cmacme.ACMEChallengeSolverDNS01{RFC2136: r.updates("HMACSHA256"), Nameservers: test.nameservers}})
+			r.issuer(
+				"bind",
+				cmacme.ACMEChallengeSolver{
+					DNS01: &cmacme.ACMEChallengeSolverDNS01{RFC2136: r.updates("HMACSHA256"), Nameservers: test.nameservers},
+				},
+			)
 			r.ready(r.certificate("bind", "site", test.host))
 			r.has("_acme-challenge." + test.host)
 		})
@@ -124,7 +140,8 @@ func TestWhatIsWrongWithAServerOverHTTPSIsToldByTheChallenge(t *testing.T) {
 		says   []string
 	}{
 		"untrusted": {bind.StartResolver(t, bind.Resolver{Zones: map[string]*bind.Server{"example.com": primary}, Certificate: other, Key: otherKey}).URL,
-			[]string{"tls: failed to verify certificate: x509: certificate signed by unknown authority", "SSL_CERT_FILE in the controller's environment names a file of CAs to trust"}},
+			[]string{"tls: failed to verify certificate: x509: certificate signed by unknown authority", "SSL_CERT_FILE in " +
+				"the controller's environment names a file of CAs to trust"}},
 		"busy":      {broken(func(w http.ResponseWriter, _ []byte) { w.WriteHeader(http.StatusServiceUnavailable) }), []string{"status 503"}},
 		"torn":      {broken(func(w http.ResponseWriter, b []byte) { write(w, b[:len(b)/2]) }), []string{"the answer cannot be read: "}},
 		"cut-off":   {broken(func(w http.ResponseWriter, b []byte) { b[2] |= 0x02; write(w, b) }), []string{"the answer is cut off"}}, // the bit TC
@@ -138,7 +155,12 @@ func TestWhatIsWrongWithAServerOverHTTPSIsToldByTheChallenge(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := r.in(t)
-			r.issuer(name, cmacme.ACMEChallengeSolver{DNS01: &cmacme.ACMEChallengeSolverDNS01{RFC2136: r.updates("HMACSHA256"), Nameservers: []string{test.server}}})
+			r.issuer(
+				name,
+				cmacme.ACMEChallengeSolver{
+					DNS01: &cmacme.ACMEChallengeSolverDNS01{RFC2136: r.updates("HMACSHA256"), Nameservers: []string{test.server}},
+				},
+			)
 			r.certificate(name, name, name+".example.com")
 			r.says(name+".example.com", append(test.says, test.server)...)
 		})
@@ -146,7 +168,12 @@ func TestWhatIsWrongWithAServerOverHTTPSIsToldByTheChallenge(t *testing.T) {
 	t.Run("misnamed", func(t *testing.T) {
 		r := r.in(t)
 		const server = "https://dns.example.com/dns-query{?dns}"
-		r.issuer("misnamed", cmacme.ACMEChallengeSolver{DNS01: &cmacme.ACMEChallengeSolverDNS01{RFC2136: r.updates("HMACSHA256"), Nameservers: []string{server}}})
+		r.issuer(
+			"misnamed",
+			cmacme.ACMEChallengeSolver{
+				DNS01: &cmacme.ACMEChallengeSolverDNS01{RFC2136: r.updates("HMACSHA256"), Nameservers: []string{server}},
+			},
+		)
 		// That needs no server to be found: the issuer tells it, before there is a challenge.
 		cluster.Eventually(t, func() error {
 			issuer := &cmapi.Issuer{}

@@ -27,9 +27,21 @@ func TestWhatBINDRefusesIsToldByTheChallengeWithWhatToCorrect(t *testing.T) {
 	elsewhere := apex
 	elsewhere.Name = "elsewhere.example"
 	other := bind.Start(t, keys, elsewhere)
-	resolver := bind.StartResolver(t, bind.Resolver{Zones: map[string]*bind.Server{"example.com": primary, "closed.example": primary, "policied.example": primary, "elsewhere.example": other}})
+	resolver := bind.StartResolver(
+		t,
+		bind.Resolver{
+			Zones: map[string]*bind.Server{
+				"example.com":       primary,
+				"closed.example":    primary,
+				"policied.example":  primary,
+				"elsewhere.example": other,
+			},
+		},
+	)
 	r := start(t, resolver, resolver, primary)
-	r.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "another"}, StringData: map[string]string{"key": anotherSecret}})
+	r.create(
+		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "another"}, StringData: map[string]string{"key": anotherSecret}},
+	)
 	type updates = cmacme.ACMEIssuerDNS01ProviderRFC2136
 	for name, test := range map[string]struct {
 		zone   string
@@ -51,8 +63,10 @@ func TestWhatBINDRefusesIsToldByTheChallengeWithWhatToCorrect(t *testing.T) {
 		"a secondary": {"example.com", func(p *updates) { p.Nameserver = secondary.Addr },
 			"or, if it is a secondary of that zone, let dns01.rfc2136.nameserver be the primary"},
 		"a zone that it has not": {"elsewhere.example", nil,
-			"does not have the zone elsewhere.example (NOTAUTH): let dns01.rfc2136.nameserver be the primary server of that zone"},
-		"nobody there": {"example.com", func(p *updates) { p.Nameserver = "127.0.0.1:9" }, "update the zone example.com at 127.0.0.1:9: "},
+			"does not have the zone elsewhere.example (NOTAUTH): let dns01.rfc2136.nameserver be the primary server of " +
+				"that zone"},
+		"nobody there": {"example.com", func(p *updates) { p.Nameserver = "127.0.0.1:9" }, "update the zone example.com " +
+			"at 127.0.0.1:9: "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := r.in(t)

@@ -60,8 +60,8 @@ type rig struct {
 	primary   *bind.Server
 }
 
-// start starts a CA that asks one server, and a controller that finds zones by another. The servers of zones are at 192.0.2.1 and so on; the first is
-// the primary.
+// start starts a CA that asks one server, and a controller that finds zones by another. The servers
+// of zones are at 192.0.2.1 and so on; the first is the primary.
 func start(t *testing.T, asks, finds *bind.Server, servers ...*bind.Server) *rig {
 	t.Helper()
 	return startAt(t, clock.RealClock{}, asks, finds, servers...)
@@ -72,7 +72,9 @@ func startAt(t *testing.T, now clock.Clock, asks, finds *bind.Server, servers ..
 	t.Helper()
 	r := withCA(t, asks, servers[0])
 	cluster.Run(t, controller.Options{
-		Namespace: r.namespace, Clock: now, Nameservers: []string{finds.Addr}, // what other tests left behind would ask, and resolvers remember
+		Namespace:   r.namespace,
+		Clock:       now,
+		Nameservers: []string{finds.Addr}, // what other tests left behind would ask, and resolvers remember
 		DialNameservers: func(ctx context.Context, network, address string) (net.Conn, error) {
 			for i, s := range servers {
 				if address == fmt.Sprintf("192.0.2.%d:53", i+1) {
@@ -114,10 +116,15 @@ func (r *rig) create(o client.Object) {
 }
 
 // updates are the settings of a solver with the key of an algorithm, as the API calls it.
-func (r *rig) updates(algorithm string, change ...func(*cmacme.ACMEIssuerDNS01ProviderRFC2136)) *cmacme.ACMEIssuerDNS01ProviderRFC2136 {
+func (r *rig) updates(
+	algorithm string,
+	change ...func(*cmacme.ACMEIssuerDNS01ProviderRFC2136),
+) *cmacme.ACMEIssuerDNS01ProviderRFC2136 {
 	p := &cmacme.ACMEIssuerDNS01ProviderRFC2136{
-		Nameserver: r.primary.Addr, TSIGKeyName: "hmac-" + strings.ToLower(strings.TrimPrefix(algorithm, "HMAC")), TSIGAlgorithm: algorithm,
-		TSIGSecret: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "tsig"}, Key: "key"},
+		Nameserver:    r.primary.Addr,
+		TSIGKeyName:   "hmac-" + strings.ToLower(strings.TrimPrefix(algorithm, "HMAC")),
+		TSIGAlgorithm: algorithm,
+		TSIGSecret:    cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "tsig"}, Key: "key"},
 	}
 	for _, f := range change {
 		f(p)
@@ -127,10 +134,15 @@ func (r *rig) updates(algorithm string, change ...func(*cmacme.ACMEIssuerDNS01Pr
 
 func (r *rig) issuer(name string, solvers ...cmacme.ACMEChallengeSolver) {
 	r.Helper()
-	r.create(&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{ACME: &cmacme.ACMEIssuer{
-		Server: r.ca.Directory, CABundle: r.ca.CABundle, Solvers: solvers,
-		PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "account"}},
-	}}}})
+	r.create(
+		&cmapi.Issuer{
+			ObjectMeta: metav1.ObjectMeta{Name: name},
+			Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{ACME: &cmacme.ACMEIssuer{
+				Server: r.ca.Directory, CABundle: r.ca.CABundle, Solvers: solvers,
+				PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "account"}},
+			}}},
+		},
+	)
 }
 
 func (r *rig) certificate(issuer, name string, dnsNames ...string) *cmapi.Certificate {
@@ -149,8 +161,17 @@ func (r *rig) ready(crt *cmapi.Certificate) {
 		if err := r.admin.Get(r.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
 			return err
 		}
-		if c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionReady); c == nil || c.Status != cmmeta.ConditionTrue {
-			return cluster.NotYet("Certificate %s is not Ready: %+v, challenges say %q", crt.Name, crt.Status.Conditions, r.reasons(""))
+		if c := cmapi.GetCertificateCondition(
+			&crt.Status,
+			cmapi.CertificateConditionReady,
+		); c == nil ||
+			c.Status != cmmeta.ConditionTrue {
+			return cluster.NotYet(
+				"Certificate %s is not Ready: %+v, challenges say %q",
+				crt.Name,
+				crt.Status.Conditions,
+				r.reasons(""),
+			)
 		}
 		return nil
 	})
@@ -206,9 +227,11 @@ func TestEveryTSIGAlgorithmOverUDPAndTCP(t *testing.T) {
 			names = append(names, name)
 			solvers = append(solvers, cmacme.ACMEChallengeSolver{
 				Selector: &cmacme.CertificateDNSNameSelector{DNSNames: []string{name}},
-				DNS01: &cmacme.ACMEChallengeSolverDNS01{RFC2136: r.updates(algorithm, func(p *cmacme.ACMEIssuerDNS01ProviderRFC2136) {
-					p.Protocol = protocol
-				})},
+				DNS01: &cmacme.ACMEChallengeSolverDNS01{
+					RFC2136: r.updates(algorithm, func(p *cmacme.ACMEIssuerDNS01ProviderRFC2136) {
+						p.Protocol = protocol
+					}),
+				},
 			})
 		}
 	}
@@ -265,7 +288,10 @@ func TestThereAreWaysAroundTheCheckAndToWaitAfterIt(t *testing.T) {
 	r.issuer("unchecked", cmacme.ACMEChallengeSolver{DNS01: updates, WaitInsteadOfSelfCheck: &metav1.Duration{}})
 	r.ready(r.certificate("unchecked", "unchecked", "unchecked.example.com")) // though the secondary has nothing
 
-	r.issuer("patient", cmacme.ACMEChallengeSolver{DNS01: updates, WaitForRecordToPropagate: &metav1.Duration{Duration: time.Hour}})
+	r.issuer(
+		"patient",
+		cmacme.ACMEChallengeSolver{DNS01: updates, WaitForRecordToPropagate: &metav1.Duration{Duration: time.Hour}},
+	)
 	r.certificate("patient", "patient", "patient.example.com")
 	r.says("patient.example.com", "ns2.example.com (192.0.2.2:53) still answers no TXT record")
 	secondary.Notify(t, "example.com")
@@ -278,9 +304,16 @@ func TestASecondaryThatForwardsUpdatesWillDo(t *testing.T) {
 	z.Of, z.Settings = primary, "allow-update-forwarding { any; };"
 	secondary := bind.Start(t, keys, z)
 	r := start(t, primary, primary, primary)
-	r.issuer("bind", cmacme.ACMEChallengeSolver{DNS01: &cmacme.ACMEChallengeSolverDNS01{RFC2136: r.updates("HMACSHA256", func(p *cmacme.ACMEIssuerDNS01ProviderRFC2136) {
-		p.Nameserver = secondary.Addr
-	})}})
+	r.issuer(
+		"bind",
+		cmacme.ACMEChallengeSolver{
+			DNS01: &cmacme.ACMEChallengeSolverDNS01{
+				RFC2136: r.updates("HMACSHA256", func(p *cmacme.ACMEIssuerDNS01ProviderRFC2136) {
+					p.Nameserver = secondary.Addr
+				}),
+			},
+		},
+	)
 	r.ready(r.certificate("bind", "forwarded", "forwarded.example.com"))
 	r.has("_acme-challenge.forwarded.example.com")
 }

@@ -55,7 +55,8 @@ func perennial(t *testing.T, args ...string) answer {
 // has reports whether the program said this, on whichever stream.
 func (a answer) has(words string) bool { return strings.Contains(a.out+a.err, words) }
 
-// says fails the test unless the program ended with the code and said all of this, on whichever stream.
+// says fails the test unless the program ended with the code and said all of this, on whichever
+// stream.
 func (a answer) says(t *testing.T, code int, words ...string) {
 	t.Helper()
 	if a.code != code {
@@ -86,14 +87,27 @@ func (s *shell) create(objects ...client.Object) {
 
 func (s *shell) selfSigned() {
 	s.Helper()
-	s.create(&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "self"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}}})
+	s.create(
+		&cmapi.Issuer{
+			ObjectMeta: metav1.ObjectMeta{Name: "self"},
+			Spec:       cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}},
+		},
+	)
 }
 
 func certificate(name string) *cmapi.Certificate {
-	return &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"team": "a"}}, Spec: cmapi.CertificateSpec{
-		DNSNames: []string{name + ".example.com"}, CommonName: name, SecretName: name, IssuerRef: cmmeta.IssuerReference{Name: "self"},
-		PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm},
-	}}
+	return &cmapi.Certificate{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"team": "a"}},
+		Spec: cmapi.CertificateSpec{
+			DNSNames: []string{
+				name + ".example.com",
+			},
+			CommonName: name,
+			SecretName: name,
+			IssuerRef:  cmmeta.IssuerReference{Name: "self"},
+			PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm},
+		},
+	}
 }
 
 func (s *shell) until(code int, args ...string) answer {
@@ -115,14 +129,22 @@ func TestStatusFollowsACertificateToItsSecret(t *testing.T) {
 	s.perennial("status", "certificate", "web").says(t, cli.ExitNotReady, "has not been looked at", "Next: ")
 	cluster.Run(t, controller.Options{Namespace: s.namespace})
 	cluster.Eventually(t, func() error {
-		if a := s.perennial("status", "certificate", "web"); a.code != cli.ExitNotReady || !strings.Contains(a.out, "CertificateRequest web-1") {
+		if a := s.perennial(
+			"status",
+			"certificate",
+			"web",
+		); a.code != cli.ExitNotReady ||
+			!strings.Contains(a.out, "CertificateRequest web-1") {
 			return cluster.NotYet("%s", a.out)
 		}
 		return nil
 	})
-	s.perennial("status", "certificate", "web").says(t, cli.ExitNotReady, `Next: create Issuer "self" in namespace`, "Secret web", "missing")
+	s.perennial("status", "certificate", "web").
+		says(t, cli.ExitNotReady, `Next: create Issuer "self" in namespace`, "Secret web", "missing")
 	s.selfSigned()
-	s.until(cli.ExitOK, "status", "certificate", "web").says(t, cli.ExitOK, "is up to date, expires in", "certificate for web.example.com", "Events", "The certificate has been successfully issued")
+	s.until(cli.ExitOK, "status", "certificate", "web").
+		says(t, cli.ExitOK, "is up to date, expires in", "certificate for web.example.com", "Events", "The certificate "+
+			"has been successfully issued")
 
 	var report struct {
 		Ready bool
@@ -148,7 +170,14 @@ func TestListShowsFirstWhatIsWrong(t *testing.T) {
 	s.until(cli.ExitOK, "status", "certificate", "good")
 	cluster.Eventually(t, func() error {
 		a := s.perennial("list")
-		if good, bad := strings.Index(a.out, "\ngood "), strings.Index(a.out, "\nbad "); bad < 0 || good < bad || !strings.Contains(a.out, "DoesNotExist") {
+		if good, bad := strings.Index(
+			a.out,
+			"\ngood ",
+		), strings.Index(
+			a.out,
+			"\nbad ",
+		); bad < 0 || good < bad ||
+			!strings.Contains(a.out, "DoesNotExist") {
 			return cluster.NotYet("%s", a.out)
 		}
 		return nil
@@ -192,12 +221,18 @@ func TestRenewIssuesAnew(t *testing.T) {
 	waits.Spec.IssuerRef.Name = "none"
 	s.create(waits)
 	cluster.Eventually(t, func() error {
-		if err := s.Get(t.Context(), client.ObjectKeyFromObject(waits), waits); err != nil || waits.Status.NextPrivateKeySecretName == nil {
+		if err := s.Get(
+			t.Context(),
+			client.ObjectKeyFromObject(waits),
+			waits,
+		); err != nil ||
+			waits.Status.NextPrivateKeySecretName == nil {
 			return cluster.NotYet("%+v, %v", waits.Status, err)
 		}
 		return nil
 	})
-	s.perennial("renew", "waits").says(t, cli.ExitOK, "is being issued already", "perennial status certificate waits -n "+s.namespace)
+	s.perennial("renew", "waits").
+		says(t, cli.ExitOK, "is being issued already", "perennial status certificate waits -n "+s.namespace)
 	s.perennial("renew", "none").says(t, cli.ExitNotFound, `there is no Certificate "none"`)
 	s.perennial("renew").says(t, cli.ExitUsage, "NAME..., -l SELECTOR or --all")
 	s.perennial("renew", "a", "--all").says(t, cli.ExitUsage, "in one way")
@@ -223,7 +258,10 @@ func TestARequestIsMadeApprovedAndFetched(t *testing.T) {
 	s.perennial(args("x")...).says(t, cli.ExitError, "unknown field", "dnsName")
 	write("apiVersion: v1\nkind: ConfigMap\n")
 	s.perennial(args("x")...).says(t, cli.ExitError, "has no Certificate")
-	write("apiVersion: cert-manager.io/v1\nkind: Certificate\nmetadata: {name: x}\nspec:\n  dnsNames: [x.example.com]\n  secretName: x\n  issuerRef: {name: self}\n  privateKey: {algorithm: ECDSA}\n")
+	write(
+		"apiVersion: cert-manager.io/v1\nkind: Certificate\nmetadata: {name: x}\nspec:\n  dnsNames: [x.example.com]\n  " +
+			"secretName: x\n  issuerRef: {name: self}\n  privateKey: {algorithm: ECDSA}\n",
+	)
 	s.perennial(args("asked")...).says(t, cli.ExitOK, "created; its private key is in "+key)
 	if info, err := os.Stat(key); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the key's file: %v, %v", info, err)
@@ -250,15 +288,25 @@ func TestInspectSaysWhetherASecretIsGood(t *testing.T) {
 	s.create(certificate("web"))
 	cluster.Run(t, controller.Options{Namespace: s.namespace})
 	s.until(cli.ExitOK, "status", "certificate", "web")
-	s.perennial("inspect", "secret", "web").says(t, cli.ExitOK, "is good", "DNS names      web.example.com", "CN=web", "SHA-256")
-	s.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "broken"}, Data: map[string][]byte{"tls.crt": []byte("x")}})
+	s.perennial("inspect", "secret", "web").
+		says(t, cli.ExitOK, "is good", "DNS names      web.example.com", "CN=web", "SHA-256")
+	s.create(
+		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "broken"}, Data: map[string][]byte{"tls.crt": []byte("x")}},
+	)
 	s.perennial("inspect", "secret", "broken").says(t, cli.ExitNotReady, "is not good", "tls.crt")
 	s.perennial("inspect", "secret", "none").says(t, cli.ExitNotFound, `there is no Secret "none"`)
 	var report struct {
 		Chain    []struct{ DNSNames []string }
 		Problems []string
 	}
-	if a := s.perennial("inspect", "secret", "web", "-o", "json"); json.Unmarshal([]byte(a.out), &report) != nil || len(report.Problems) != 0 || report.Chain[0].DNSNames[0] != "web.example.com" {
+	if a := s.perennial(
+		"inspect",
+		"secret",
+		"web",
+		"-o",
+		"json",
+	); json.Unmarshal([]byte(a.out), &report) != nil || len(report.Problems) != 0 ||
+		report.Chain[0].DNSNames[0] != "web.example.com" {
 		t.Errorf("as JSON: %s", a.out)
 	}
 }

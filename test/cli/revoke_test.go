@@ -36,21 +36,39 @@ func TestACertificateIsRevokedAndAnotherIssued(t *testing.T) {
 	t.Cleanup(func() { ca.Close() })
 	site := fmt.Sprintf("127.0.0.1:%d", port)
 	var clock cluster.Clock
-	cluster.Run(t, controller.Options{Namespace: s.namespace, Clock: &clock, HTTP01Address: site, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, network, site)
-	}})
+	cluster.Run(
+		t,
+		controller.Options{
+			Namespace:     s.namespace,
+			Clock:         &clock,
+			HTTP01Address: site,
+			Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+				var d net.Dialer
+				return d.DialContext(ctx, network, site)
+			},
+		},
+	)
 	issuer := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "pebble"}}
 	issuer.Spec.ACME = &cmacme.ACMEIssuer{
-		Server: ca.Directory, CABundle: ca.CABundle, PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "account"}},
-		Solvers: []cmacme.ACMEChallengeSolver{{HTTP01: &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}}}},
+		Server:     ca.Directory,
+		CABundle:   ca.CABundle,
+		PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "account"}},
+		Solvers: []cmacme.ACMEChallengeSolver{
+			{HTTP01: &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}}},
+		},
 	}
-	self := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "self"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}}}
+	self := &cmapi.Issuer{
+		ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "self"},
+		Spec:       cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}},
+	}
 	crt := func(name, issuer string) *cmapi.Certificate {
-		return &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: name}, Spec: cmapi.CertificateSpec{
-			SecretName: name, DNSNames: []string{name + ".example.com"}, IssuerRef: cmmeta.IssuerReference{Name: issuer},
-			PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm},
-		}}
+		return &cmapi.Certificate{
+			ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: name},
+			Spec: cmapi.CertificateSpec{
+				SecretName: name, DNSNames: []string{name + ".example.com"}, IssuerRef: cmmeta.IssuerReference{Name: issuer},
+				PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm},
+			},
+		}
 	}
 	web := crt("web", "pebble")
 	for _, o := range []client.Object{issuer, self, web, crt("other", "self")} {
@@ -64,7 +82,8 @@ func TestACertificateIsRevokedAndAnotherIssued(t *testing.T) {
 			if err := s.Get(t.Context(), client.ObjectKeyFromObject(web), web); err != nil {
 				return err
 			}
-			if web.Status.Revision == nil || *web.Status.Revision != n || cmapi.GetCertificateCondition(&web.Status, cmapi.CertificateConditionIssuing) != nil {
+			if web.Status.Revision == nil || *web.Status.Revision != n ||
+				cmapi.GetCertificateCondition(&web.Status, cmapi.CertificateConditionIssuing) != nil {
 				return cluster.NotYet("the status is %+v", web.Status)
 			}
 			return nil
@@ -73,13 +92,22 @@ func TestACertificateIsRevokedAndAnotherIssued(t *testing.T) {
 	revision(1)
 	chain, key := cluster.Pair(t, client.ObjectKeyFromObject(web))
 
-	s.perennial("revoke", "web").says(t, 2, "--reason must be one of affiliationChanged, cessationOfOperation, keyCompromise, superseded, unspecified")
+	s.perennial("revoke", "web").
+		says(t, 2, "--reason must be one of affiliationChanged, cessationOfOperation, keyCompromise, superseded, unspecified")
 	s.perennial("revoke", "nobody", "--reason", "superseded").says(t, 4, `there is no Certificate "nobody"`)
 	s.perennial("revoke", "other", "--reason", "superseded").says(t, 3, `Issuer "self" is not an ACME issuer`)
 	s.perennial("revoke", "web", "--reason", "keyCompromise").says(t, 0, "is revoked", "will be issued anew")
 	revision(2)
 	by := &acme.Client{Directory: ca.Directory, HTTP: ca.Client()}
-	if err := by.RevokeWithKey(t.Context(), key, chain[0].Raw, acme.ReasonUnspecified); !acme.IsProblem(err, acme.ProblemAlreadyRevoked) {
+	if err := by.RevokeWithKey(
+		t.Context(),
+		key,
+		chain[0].Raw,
+		acme.ReasonUnspecified,
+	); !acme.IsProblem(
+		err,
+		acme.ProblemAlreadyRevoked,
+	) {
 		t.Errorf("the CA does not know of it: %v", err)
 	}
 	// That no other is issued now is not for good, if the Certificate stays as it is.
@@ -92,8 +120,9 @@ func TestACertificateIsRevokedAndAnotherIssued(t *testing.T) {
 		}
 		return nil
 	})
-	s.perennial("revoke", "web", "--reason", "superseded", "--no-renewal").says(t, 0, "is revoked", "is issued anew when the CA suggests so", "(it is asked at 20",
-		"if it shall not, delete it, or set spec.renewal.policy: Disabled")
+	s.perennial("revoke", "web", "--reason", "superseded", "--no-renewal").
+		says(t, 0, "is revoked", "is issued anew when the CA suggests so", "(it is asked at 20",
+			"if it shall not, delete it, or set spec.renewal.policy: Disabled")
 	policy := func(renewal *cmapi.CertificateRenewal) {
 		t.Helper()
 		cluster.Eventually(t, func() error {
@@ -105,7 +134,8 @@ func TestACertificateIsRevokedAndAnotherIssued(t *testing.T) {
 		})
 	}
 	policy(&cmapi.CertificateRenewal{Policy: cmapi.CertificateRenewalPolicyDisabled})
-	s.perennial("revoke", "web", "--reason", "superseded", "--no-renewal").says(t, 0, "was revoked before", "is not renewed, as its spec.renewal.policy is Disabled")
+	s.perennial("revoke", "web", "--reason", "superseded", "--no-renewal").
+		says(t, 0, "was revoked before", "is not renewed, as its spec.renewal.policy is Disabled")
 	policy(nil)
 
 	// A compromised key is not kept, whatever the Certificate says.
@@ -151,9 +181,18 @@ func TestACertificateIsRevokedAndAnotherIssued(t *testing.T) {
 	}
 	s.perennial("revoke", "web", "--secret", "web", "--reason", "superseded").says(t, 2, "say what in one way")
 	s.perennial("revoke", "--secret", "nobody", "--reason", "superseded").says(t, 4, `there is no Secret "nobody"`)
-	s.perennial("revoke", "--secret", "account", "--reason", "superseded").says(t, 3, "does not say who has issued its certificate")
+	s.perennial("revoke", "--secret", "account", "--reason", "superseded").
+		says(t, 3, "does not say who has issued its certificate")
 	s.perennial("revoke", "--secret", "web", "--reason", "cessationOfOperation").says(t, 0, "is revoked")
-	if err := by.RevokeWithKey(t.Context(), kept, renewed[0].Raw, acme.ReasonUnspecified); !acme.IsProblem(err, acme.ProblemAlreadyRevoked) {
+	if err := by.RevokeWithKey(
+		t.Context(),
+		kept,
+		renewed[0].Raw,
+		acme.ReasonUnspecified,
+	); !acme.IsProblem(
+		err,
+		acme.ProblemAlreadyRevoked,
+	) {
 		t.Errorf("the CA does not know of it: %v", err)
 	}
 

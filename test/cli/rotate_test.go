@@ -24,7 +24,8 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// TestANewAccountKeyIsOfTheKindThatTheIssuerSays has no controller: it looks at what the command leaves for that.
+// TestANewAccountKeyIsOfTheKindThatTheIssuerSays has no controller: it looks at what the command
+// leaves for that.
 func TestANewAccountKeyIsOfTheKindThatTheIssuerSays(t *testing.T) {
 	s := newShell(t)
 	var changesKeys atomic.Bool
@@ -59,10 +60,15 @@ func TestANewAccountKeyIsOfTheKindThatTheIssuerSays(t *testing.T) {
 	}
 	issuer := func(name string, kind cmacme.ACMEAccountKeyAlgorithm) {
 		t.Helper()
-		s.create(&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{ACME: &cmacme.ACMEIssuer{
-			Server: ca.Directory, CABundle: ca.CABundle, PrivateKeyAlgorithm: kind,
-			PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: name}},
-		}}}})
+		s.create(
+			&cmapi.Issuer{
+				ObjectMeta: metav1.ObjectMeta{Name: name},
+				Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{ACME: &cmacme.ACMEIssuer{
+					Server: ca.Directory, CABundle: ca.CABundle, PrivateKeyAlgorithm: kind,
+					PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: name}},
+				}}},
+			},
+		)
 	}
 	next := func(name string) crypto.Signer {
 		t.Helper()
@@ -83,19 +89,30 @@ func TestANewAccountKeyIsOfTheKindThatTheIssuerSays(t *testing.T) {
 	issuer("curve", "")
 	issuer("numbers", cmacme.ACMEAccountKeyRSA)
 	changesKeys.Store(true)
-	s.perennial("rotate-account-key", "curve").says(t, 4, "the Secret "+s.namespace+"/curve with the account key does not exist")
-	everywhere := &cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: s.namespace}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{ACME: &cmacme.ACMEIssuer{
-		Server: ca.Directory, CABundle: ca.CABundle, PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "curve"}},
-	}}}}
+	s.perennial("rotate-account-key", "curve").
+		says(t, 4, "the Secret "+s.namespace+"/curve with the account key does not exist")
+	everywhere := &cmapi.ClusterIssuer{
+		ObjectMeta: metav1.ObjectMeta{Name: s.namespace},
+		Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{ACME: &cmacme.ACMEIssuer{
+			Server:     ca.Directory,
+			CABundle:   ca.CABundle,
+			PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "curve"}},
+		}}},
+	}
 	if err := s.Create(t.Context(), everywhere); err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = s.Delete(context.Background(), everywhere) }()
-	s.perennial("rotate-account-key", s.namespace, "--cluster-issuer").says(t, 4, "the Secret kube-system/curve with the account key does not exist",
-		"--cluster-resource-namespace must be as the controller has it")
+	s.perennial("rotate-account-key", s.namespace, "--cluster-issuer").
+		says(t, 4, "the Secret kube-system/curve with the account key does not exist",
+			"--cluster-resource-namespace must be as the controller has it")
 	s.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "numbers"}})
-	s.perennial("rotate-account-key", "numbers").says(t, 4, "the Secret "+s.namespace+"/numbers has no account key in entry tls.key")
-	if err := s.Delete(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "numbers"}}); err != nil {
+	s.perennial("rotate-account-key", "numbers").
+		says(t, 4, "the Secret "+s.namespace+"/numbers has no account key in entry tls.key")
+	if err := s.Delete(
+		t.Context(),
+		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "numbers"}},
+	); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"curve", "numbers"} {
@@ -109,7 +126,8 @@ func TestANewAccountKeyIsOfTheKindThatTheIssuerSays(t *testing.T) {
 	}
 	changesKeys.Store(true)
 	for _, name := range []string{"curve", "numbers"} {
-		s.perennial("rotate-account-key", name, "--timeout", "1s").says(t, 3, "the new key stands in Secret "+s.namespace+"/"+name, "it will when it can")
+		s.perennial("rotate-account-key", name, "--timeout", "1s").
+			says(t, 3, "the new key stands in Secret "+s.namespace+"/"+name, "it will when it can")
 	}
 	if _, ok := next("curve").(*ecdsa.PrivateKey); !ok {
 		t.Errorf("the key is a %T", next("curve"))

@@ -42,7 +42,12 @@ func TestStatusSaysWhatKeepsAnIngressFromItsCertificate(t *testing.T) {
 		if err := later(); err != nil {
 			return err
 		}
-		if a := s.perennial("status", "ingress", "shop"); a.code != cli.ExitNotReady || !a.has("is not followed as it stands") {
+		if a := s.perennial(
+			"status",
+			"ingress",
+			"shop",
+		); a.code != cli.ExitNotReady ||
+			!a.has("is not followed as it stands") {
 			return cluster.NotYet("exit code %d: %s%s", a.code, a.out, a.err)
 		}
 		return nil
@@ -69,7 +74,13 @@ func TestStatusSaysWhatKeepsAnIngressFromItsCertificate(t *testing.T) {
 		if err := later(); err != nil {
 			return err
 		}
-		if a := s.perennial("status", "certificate", "shop-tls"); !a.has("Next: correct Ingress shop: cert-manager.io/duration") {
+		if a := s.perennial(
+			"status",
+			"certificate",
+			"shop-tls",
+		); !a.has(
+			"Next: correct Ingress shop: cert-manager.io/duration",
+		) {
 			return cluster.NotYet("exit code %d: %s%s", a.code, a.out, a.err)
 		}
 		return nil

@@ -1,5 +1,6 @@
-// Package cloudflare stands for the part of Cloudflare that DNS-01 speaks with: its API, for a token or the global key of an account. It speaks the
-// real protocol; a real DNS server answers for the zones.
+// Package cloudflare stands for the part of Cloudflare that DNS-01 speaks with: its API, for a
+// token or the global key of an account. It speaks the real protocol; a real DNS server answers for
+// the zones.
 package cloudflare
 
 import (
@@ -92,15 +93,18 @@ type fault struct {
 func refuse(w http.ResponseWriter, status, code int, message string, chain ...fault) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(map[string]any{"success": false, "errors": []fault{{code, message, chain}}, "messages": []any{}, "result": nil})
+	_ = json.NewEncoder(w).
+		Encode(map[string]any{"success": false, "errors": []fault{{code, message, chain}}, "messages": []any{}, "result": nil})
 }
 
 func answer(w http.ResponseWriter, result any) {
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(map[string]any{"success": true, "errors": []any{}, "messages": []any{}, "result": result})
+	_ = json.NewEncoder(w).
+		Encode(map[string]any{"success": true, "errors": []any{}, "messages": []any{}, "result": result})
 }
 
-// list answers with a page of a list, which has 20 entries if the request does not say how many it wants.
+// list answers with a page of a list, which has 20 entries if the request does not say how many it
+// wants.
 func list[T any](w http.ResponseWriter, r *http.Request, all []T) {
 	number := func(name string, otherwise int) int {
 		if n, err := strconv.Atoi(r.URL.Query().Get(name)); err == nil && n > 0 {
@@ -112,8 +116,17 @@ func list[T any](w http.ResponseWriter, r *http.Request, all []T) {
 	shown := all[min((page-1)*size, len(all)):min(page*size, len(all))]
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(map[string]any{
-		"success": true, "errors": []any{}, "messages": []any{}, "result": append([]T{}, shown...),
-		"result_info": map[string]int{"page": page, "per_page": size, "count": len(shown), "total_count": len(all), "total_pages": (len(all) + size - 1) / size},
+		"success":  true,
+		"errors":   []any{},
+		"messages": []any{},
+		"result":   append([]T{}, shown...),
+		"result_info": map[string]int{
+			"page":        page,
+			"per_page":    size,
+			"count":       len(shown),
+			"total_count": len(all),
+			"total_pages": (len(all) + size - 1) / size,
+		},
 	})
 }
 
@@ -154,14 +167,20 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		list(w, r, all)
 	case !found || len(parts) < 2 || len(parts) > 3 || parts[1] != "dns_records":
-		refuse(w, http.StatusBadRequest, 7003, "Could not route to "+r.URL.Path+", perhaps your object identifier is invalid?")
+		refuse(
+			w,
+			http.StatusBadRequest,
+			7003,
+			"Could not route to "+r.URL.Path+", perhaps your object identifier is invalid?",
+		)
 	case zone == "":
 		refuse(w, http.StatusForbidden, 10000, "Authentication error")
 	case len(parts) == 2 && r.Method == http.MethodGet:
 		query := r.URL.Query()
 		var all []record
 		for _, is := range a.records {
-			if is.zone == parts[0] && (query.Get("name") == "" || query.Get("name") == is.Name) && (query.Get("type") == "" || query.Get("type") == is.Type) {
+			if is.zone == parts[0] && (query.Get("name") == "" || query.Get("name") == is.Name) &&
+				(query.Get("type") == "" || query.Get("type") == is.Type) {
 				all = append(all, is)
 			}
 		}
@@ -172,9 +191,21 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		asked.zone = parts[0]
 		switch {
 		case err != nil || asked.Type != "TXT" || !strings.HasSuffix("."+asked.Name, "."+zone):
-			refuse(w, http.StatusBadRequest, 1004, "DNS Validation Error", fault{Code: 9005, Message: "Content for the record is invalid."})
+			refuse(
+				w,
+				http.StatusBadRequest,
+				1004,
+				"DNS Validation Error",
+				fault{Code: 9005, Message: "Content for the record is invalid."},
+			)
 		case asked.TTL != 1 && (asked.TTL < 60 || asked.TTL > 86400):
-			refuse(w, http.StatusBadRequest, 1004, "DNS Validation Error", fault{Code: 9021, Message: "Invalid TTL. Must be between 60 and 86400 seconds, or 1 for Automatic."})
+			refuse(
+				w,
+				http.StatusBadRequest,
+				1004,
+				"DNS Validation Error",
+				fault{Code: 9021, Message: "Invalid TTL. Must be between 60 and 86400 seconds, or 1 for Automatic."},
+			)
 		case slices.Contains(a.values(asked.Name), strings.Trim(asked.Content, `"`)):
 			refuse(w, http.StatusBadRequest, 81058, "An identical record already exists.")
 		default:

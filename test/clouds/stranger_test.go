@@ -26,9 +26,17 @@ func TestTheStandInsServeClientsOfOthers(t *testing.T) {
 	t.Cleanup(names.Close)
 	before := dns01.DefaultClient()
 	t.Cleanup(func() { dns01.SetDefaultClient(before) })
-	dns01.SetDefaultClient(dns01.NewClient(&dns01.Options{RecursiveNameservers: []string{names.Addr}, Timeout: 5 * time.Second}))
+	dns01.SetDefaultClient(
+		dns01.NewClient(&dns01.Options{RecursiveNameservers: []string{names.Addr}, Timeout: 5 * time.Second}),
+	)
 
-	flare := &cloudflare.API{Token: "good", Email: "ops@example.com", Key: "good", Zones: map[string]string{"z1": "example.com"}, DNS: names}
+	flare := &cloudflare.API{
+		Token: "good",
+		Email: "ops@example.com",
+		Key:   "good",
+		Zones: map[string]string{"z1": "example.com"},
+		DNS:   names,
+	}
 	flare.Put("z1", record, others)
 	byFlare := func(change func(*legocloudflare.Config)) func(string) (challenge.Provider, error) {
 		return func(at string) (challenge.Provider, error) {

@@ -1,5 +1,5 @@
-// Package cluster gives tests a real Kubernetes API with Perennial's API and RBAC installed, and runs the controller in it under the
-// rights that are shipped.
+// Package cluster gives tests a real Kubernetes API with Perennial's API and RBAC installed, and
+// runs the controller in it under the rights that are shipped.
 package cluster
 
 import (
@@ -32,10 +32,12 @@ import (
 	"github.com/perennial-pki/perennial/standalone/serviceaccount"
 )
 
-// patience is how long something that happens by itself may take on a busy machine. Tests do not depend on how long it does.
+// patience is how long something that happens by itself may take on a busy machine. Tests do not
+// depend on how long it does.
 const patience = time.Minute
 
-// Main runs the tests of a package, which share one control plane, and stops it. It is started when the first test asks for it.
+// Main runs the tests of a package, which share one control plane, and stops it. It is started when
+// the first test asks for it.
 func Main(m *testing.M) {
 	ctrl.SetLogger(logr.Discard()) // what is not given a logger
 	code := m.Run()
@@ -153,10 +155,12 @@ func testLog(t testing.TB) logr.Logger {
 	}, funcr.Options{LogTimestamp: true, Verbosity: 1})
 }
 
-// The ports that FreePort hands out: below those that systems give to connections, one of which could take a port before it is used.
+// The ports that FreePort hands out: below those that systems give to connections, one of which
+// could take a port before it is used.
 const firstPort, ports = 20000, 10000
 
-// given counts the ports that were handed out. It begins anywhere, so that several test programs at once hardly meet.
+// given counts the ports that were handed out. It begins anywhere, so that several test programs at
+// once hardly meet.
 var given = func() *atomic.Uint32 {
 	n := &atomic.Uint32{}
 	n.Store(rand.Uint32N(ports))

@@ -9,7 +9,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// Contested returns what makes a client whose every write of a status meets a conflict first: somebody else has written to the object just before.
+// Contested returns what makes a client whose every write of a status meets a conflict first:
+// somebody else has written to the object just before.
 func Contested(somebody client.Client) func(client.Client) client.Client {
 	c := &contested{somebody: somebody, met: map[types.UID]bool{}}
 	return func(inner client.Client) client.Client { return &contestedClient{inner, c} }
@@ -32,7 +33,9 @@ func (c *contested) meet(ctx context.Context, o client.Object) error {
 	}
 	c.writes++
 	patch := []byte(`{"metadata":{"labels":{"contested":"` + strconv.Itoa(c.writes) + `"}}}`)
-	return client.IgnoreNotFound(c.somebody.Patch(ctx, o.DeepCopyObject().(client.Object), client.RawPatch(types.MergePatchType, patch)))
+	return client.IgnoreNotFound(
+		c.somebody.Patch(ctx, o.DeepCopyObject().(client.Object), client.RawPatch(types.MergePatchType, patch)),
+	)
 }
 
 type contestedClient struct {
@@ -49,7 +52,12 @@ type contestedStatus struct {
 	by *contested
 }
 
-func (c *contestedStatus) Patch(ctx context.Context, o client.Object, p client.Patch, options ...client.SubResourcePatchOption) error {
+func (c *contestedStatus) Patch(
+	ctx context.Context,
+	o client.Object,
+	p client.Patch,
+	options ...client.SubResourcePatchOption,
+) error {
 	if err := c.by.meet(ctx, o); err != nil {
 		return err
 	}

@@ -11,7 +11,8 @@ import (
 
 var errDead = errors.New("the process is dead")
 
-// Life is that of a process. It ends at the n-th write: nothing is written from then on, as after a kill.
+// Life is that of a process. It ends at the n-th write: nothing is written from then on, as after a
+// kill.
 type Life struct {
 	mu     sync.Mutex
 	left   int  // writes until the end
@@ -81,7 +82,12 @@ type mortalStatus struct {
 	life *Life
 }
 
-func (m *mortalStatus) Patch(ctx context.Context, o client.Object, p client.Patch, options ...client.SubResourcePatchOption) error {
+func (m *mortalStatus) Patch(
+	ctx context.Context,
+	o client.Object,
+	p client.Patch,
+	options ...client.SubResourcePatchOption,
+) error {
 	return m.life.write(func() error { return m.SubResourceWriter.Patch(ctx, o, p, options...) })
 }
 
@@ -90,7 +96,8 @@ func NewLife(writes int, after bool) *Life {
 	return &Life{left: writes, after: after, died: make(chan struct{})}
 }
 
-// NewMoment is a life that does not end: at the n-th write, before or after it, something happens, and Died is closed.
+// NewMoment is a life that does not end: at the n-th write, before or after it, something happens,
+// and Died is closed.
 func NewMoment(writes int, after bool, then func()) *Life {
 	l := NewLife(writes, after)
 	l.then = then

@@ -84,8 +84,9 @@ func (p *ControlPlane) stop() error {
 	return p.process.Wait()
 }
 
-// Compiled returns the path of a command of this repository, compiled into bin/. dir is that of its module,
-// from the root of the repository. Packages that are tested at the same time compile it once.
+// Compiled returns the path of a command of this repository, compiled into bin/. dir is that of its
+// module, from the root of the repository. Packages that are tested at the same time compile it
+// once.
 func Compiled(name, dir, pkg string, env ...string) (string, error) {
 	root, err := workspace()
 	if err != nil {

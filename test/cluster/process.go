@@ -37,7 +37,8 @@ func Program(t testing.TB) string {
 			return
 		}
 		program.path = filepath.Join(dir, "perennial")
-		if out, err := exec.Command("go", "build", "-o", program.path, "github.com/perennial-pki/perennial/cmd/perennial").CombinedOutput(); err != nil {
+		if out, err := exec.Command("go", "build", "-o", program.path, "github.com/perennial-pki/perennial/cmd/perennial").
+			CombinedOutput(); err != nil {
 			program.err = fmt.Errorf("%w\n%s", err, out)
 		}
 	})
@@ -47,7 +48,8 @@ func Program(t testing.TB) string {
 	return program.path
 }
 
-// Kubeconfig writes the kubeconfig of a ServiceAccount, for a process of its own, and returns its path.
+// Kubeconfig writes the kubeconfig of a ServiceAccount, for a process of its own, and returns its
+// path.
 func Kubeconfig(t testing.TB, namespace, account string) string {
 	t.Helper()
 	cfg := Plane(t).AdminConfig()
@@ -55,7 +57,9 @@ func Kubeconfig(t testing.TB, namespace, account string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	token, err := k.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), account, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	token, err := k.CoreV1().
+		ServiceAccounts(namespace).
+		CreateToken(t.Context(), account, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,12 +75,19 @@ func Kubeconfig(t testing.TB, namespace, account string) string {
 	return kubeconfig
 }
 
-// Process runs the controller as a process of its own, with this environment and these flags, until the test ends.
+// Process runs the controller as a process of its own, with this environment and these flags, until
+// the test ends.
 func Process(t testing.TB, env []string, flags ...string) {
 	t.Helper()
 	var log bytes.Buffer
 	cmd := exec.Command(Program(t), append([]string{
-		"controller", "--kubeconfig", Kubeconfig(t, deploy.Namespace, deploy.ServiceAccount), "--leader-elect=false", "--metrics-listen-address=", "--health-listen-address=", "--v=1",
+		"controller",
+		"--kubeconfig",
+		Kubeconfig(t, deploy.Namespace, deploy.ServiceAccount),
+		"--leader-elect=false",
+		"--metrics-listen-address=",
+		"--health-listen-address=",
+		"--v=1",
 		"--issuer-allowed-addresses=127.0.0.0/8,::1/128", // the servers of tests are on this machine
 	}, flags...)...)
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}, env...)

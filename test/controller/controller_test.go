@@ -32,10 +32,15 @@ import (
 
 func TestMain(m *testing.M) { cluster.Main(m) }
 
-// run runs a controller for the whole cluster, as it is shipped, on free ports. Tests that do so do not run in parallel.
+// run runs a controller for the whole cluster, as it is shipped, on free ports. Tests that do so do
+// not run in parallel.
 func run(t *testing.T, edit func(*controller.Options)) (*cluster.Controller, controller.Options) {
 	t.Helper()
-	o := controller.Options{ClusterResourceNamespace: deploy.Namespace, MetricsAddress: freeAddress(t), HealthAddress: freeAddress(t)}
+	o := controller.Options{
+		ClusterResourceNamespace: deploy.Namespace,
+		MetricsAddress:           freeAddress(t),
+		HealthAddress:            freeAddress(t),
+	}
 	if edit != nil {
 		edit(&o)
 	}
@@ -71,15 +76,23 @@ func leaf(namespace, name string, issuer cmmeta.IssuerReference) *cmapi.Certific
 	}
 }
 
-// clusterCA makes a self-signed ClusterIssuer, a CA from it in the cluster resource namespace, and a ClusterIssuer of that.
+// clusterCA makes a self-signed ClusterIssuer, a CA from it in the cluster resource namespace, and
+// a ClusterIssuer of that.
 func clusterCA(t *testing.T, name string) {
 	t.Helper()
 	root := leaf(deploy.Namespace, name, cmmeta.IssuerReference{Kind: "ClusterIssuer", Name: name + "-self"})
 	root.Spec.IsCA, root.Spec.CommonName, root.Spec.DNSNames = true, name, nil
-	create(t,
-		&cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: name + "-self"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}}},
+	create(
+		t,
+		&cmapi.ClusterIssuer{
+			ObjectMeta: metav1.ObjectMeta{Name: name + "-self"},
+			Spec:       cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}},
+		},
 		root,
-		&cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{CA: &cmapi.CAIssuer{SecretName: name}}}},
+		&cmapi.ClusterIssuer{
+			ObjectMeta: metav1.ObjectMeta{Name: name},
+			Spec:       cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{CA: &cmapi.CAIssuer{SecretName: name}}},
+		},
 	)
 }
 
@@ -91,7 +104,11 @@ func untilReady(t *testing.T, namespace, name string) {
 		if err := admin.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: name}, crt); err != nil {
 			return err
 		}
-		if c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionReady); c == nil || c.Status != cmmeta.ConditionTrue {
+		if c := cmapi.GetCertificateCondition(
+			&crt.Status,
+			cmapi.CertificateConditionReady,
+		); c == nil ||
+			c.Status != cmmeta.ConditionTrue {
 			return cluster.NotYet("Certificate %s: %+v", name, crt.Status)
 		}
 		return nil
@@ -102,7 +119,11 @@ func TestAClusterIssuerServesAllNamespaces(t *testing.T) {
 	ns1, ns2 := cluster.Namespace(t), cluster.Namespace(t)
 	run(t, nil)
 	clusterCA(t, "all")
-	create(t, leaf(ns1, "a", cmmeta.IssuerReference{Kind: "ClusterIssuer", Name: "all"}), leaf(ns2, "b", cmmeta.IssuerReference{Kind: "ClusterIssuer", Name: "all"}))
+	create(
+		t,
+		leaf(ns1, "a", cmmeta.IssuerReference{Kind: "ClusterIssuer", Name: "all"}),
+		leaf(ns2, "b", cmmeta.IssuerReference{Kind: "ClusterIssuer", Name: "all"}),
+	)
 	untilReady(t, ns1, "a")
 	untilReady(t, ns2, "b")
 }
@@ -131,7 +152,10 @@ func TestMetricsAndHealthAreServedUnderTheNamesThatDashboardsKnow(t *testing.T) 
 			t.Errorf("%s: %d %s", path, code, body)
 		}
 	}
-	labels := fmt.Sprintf(`issuer_group="cert-manager.io",issuer_kind="ClusterIssuer",issuer_name="metrics",name="measured",namespace=%q`, ns)
+	labels := fmt.Sprintf(
+		`issuer_group="cert-manager.io",issuer_kind="ClusterIssuer",issuer_name="metrics",name="measured",namespace=%q`,
+		ns,
+	)
 	want := []string{
 		`certmanager_certificate_ready_status{condition="True",` + labels + `} 1`,
 		`certmanager_certificate_ready_status{condition="False",` + labels + `} 0`,
@@ -172,7 +196,9 @@ func TestOnlyOneControllerWorksAtATime(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		lease, err := k.CoordinationV1().Leases("kube-system").Get(t.Context(), "cert-manager-controller", metav1.GetOptions{})
+		lease, err := k.CoordinationV1().
+			Leases("kube-system").
+			Get(t.Context(), "cert-manager-controller", metav1.GetOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -240,7 +266,9 @@ func TestApprovalIsLimitedByRBAC(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		review, err := k.AuthorizationV1().SelfSubjectAccessReviews().Create(t.Context(), approveReview(), metav1.CreateOptions{})
+		review, err := k.AuthorizationV1().
+			SelfSubjectAccessReviews().
+			Create(t.Context(), approveReview(), metav1.CreateOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -253,24 +281,39 @@ func TestApprovalIsLimitedByRBAC(t *testing.T) {
 		return nil
 	})
 	run(t, nil)
-	create(t, &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "self"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}}},
-		leaf(ns, "a", cmmeta.IssuerReference{Name: "self"}))
+	create(
+		t,
+		&cmapi.Issuer{
+			ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "self"},
+			Spec:       cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}},
+		},
+		leaf(ns, "a", cmmeta.IssuerReference{Name: "self"}),
+	)
 	cr := &cmapi.CertificateRequest{}
 	cluster.Eventually(t, func() error {
 		if err := admin.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: "a-1"}, cr); err != nil {
 			return err
 		}
-		if c := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionReady); c == nil || c.Message != "Not signing CertificateRequest until it is Approved" {
+		if c := cmapi.GetCertificateRequestCondition(
+			&cr.Status,
+			cmapi.CertificateRequestConditionReady,
+		); c == nil ||
+			c.Message != "Not signing CertificateRequest until it is Approved" {
 			return cluster.NotYet("conditions %+v", cr.Status.Conditions)
 		}
 		return nil
 	})
-	// An administrator approves in its place. The private key was stored meanwhile, for it may take days.
+	// An administrator approves in its place. The private key was stored meanwhile, for it may take
+	// days.
 	cluster.Eventually(t, func() error {
 		if err := admin.Get(t.Context(), client.ObjectKeyFromObject(cr), cr); err != nil {
 			return err
 		}
-		cmapi.SetCertificateRequestCondition(&cr.Status, time.Now(), cmapi.CertificateRequestCondition{Type: "Approved", Status: "True", Reason: "Admin", Message: "fine"})
+		cmapi.SetCertificateRequestCondition(
+			&cr.Status,
+			time.Now(),
+			cmapi.CertificateRequestCondition{Type: "Approved", Status: "True", Reason: "Admin", Message: "fine"},
+		)
 		return admin.Status().Update(t.Context(), cr)
 	})
 	untilReady(t, ns, "a")
@@ -282,7 +325,13 @@ func TestKubernetesSigningRequestsAreServed(t *testing.T) {
 	run(t, nil)
 	clusterCA(t, "csr")
 	untilReady(t, deploy.Namespace, "csr")
-	create(t, &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "dotted.name"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}}})
+	create(
+		t,
+		&cmapi.Issuer{
+			ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "dotted.name"},
+			Spec:       cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}},
+		},
+	)
 
 	key, err := pki.KeySpec{Algorithm: pki.ECDSA}.Generate(rand.Reader)
 	if err != nil {
@@ -316,7 +365,9 @@ func TestKubernetesSigningRequestsAreServed(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = admin.Delete(context.Background(), csr) })
-		csr.Status.Conditions = []certificatesv1.CertificateSigningRequestCondition{{Type: certificatesv1.CertificateApproved, Status: corev1.ConditionTrue, Reason: "Test", Message: "fine"}}
+		csr.Status.Conditions = []certificatesv1.CertificateSigningRequestCondition{
+			{Type: certificatesv1.CertificateApproved, Status: corev1.ConditionTrue, Reason: "Test", Message: "fine"},
+		}
 		if err := admin.SubResource("approval").Update(t.Context(), csr); err != nil {
 			t.Fatal(err)
 		}
@@ -343,14 +394,21 @@ func TestKubernetesSigningRequestsAreServed(t *testing.T) {
 	root := cluster.Plane(t).AdminConfig()
 
 	byCA := certificateOf(ask(root, "clusterissuers.cert-manager.io/csr", nil))
-	if byCA.Issuer.CommonName != "csr" || byCA.DNSNames[0] != "me.example.com" || byCA.NotAfter.Sub(byCA.NotBefore) != time.Hour {
+	if byCA.Issuer.CommonName != "csr" || byCA.DNSNames[0] != "me.example.com" ||
+		byCA.NotAfter.Sub(byCA.NotBefore) != time.Hour {
 		t.Errorf("the CA signed %v for %v, %s long", byCA.Issuer, byCA.DNSNames, byCA.NotAfter.Sub(byCA.NotBefore))
 	}
-	create(t, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "key"}, Data: map[string][]byte{"tls.key": keyPEM}})
-	self := certificateOf(ask(root, "issuers.cert-manager.io/"+ns+".dotted.name", func(csr *certificatesv1.CertificateSigningRequest) {
-		csr.Annotations = map[string]string{"experimental.cert-manager.io/private-key-secret-name": "key"}
-	}))
-	if self.CheckSignatureFrom(self) != nil && self.CheckSignature(self.SignatureAlgorithm, self.RawTBSCertificate, self.Signature) != nil {
+	create(
+		t,
+		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "key"}, Data: map[string][]byte{"tls.key": keyPEM}},
+	)
+	self := certificateOf(
+		ask(root, "issuers.cert-manager.io/"+ns+".dotted.name", func(csr *certificatesv1.CertificateSigningRequest) {
+			csr.Annotations = map[string]string{"experimental.cert-manager.io/private-key-secret-name": "key"}
+		}),
+	)
+	if self.CheckSignatureFrom(self) != nil &&
+		self.CheckSignature(self.SignatureAlgorithm, self.RawTBSCertificate, self.Signature) != nil {
 		t.Error("the certificate of the selfSigned issuer was signed by somebody else")
 	}
 
@@ -391,8 +449,24 @@ func TestKubernetesSigningRequestsAreServed(t *testing.T) {
 	})
 
 	// A user without the right to an Issuer of a namespace.
-	create(t, &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "ask"}, Rules: []rbacv1.PolicyRule{{APIGroups: []string{"certificates.k8s.io"}, Resources: []string{"certificatesigningrequests"}, Verbs: []string{"create"}}}},
-		&rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "ask"}, RoleRef: rbacv1.RoleRef{APIGroup: "rbac.authorization.k8s.io", Kind: "ClusterRole", Name: "ask"}, Subjects: []rbacv1.Subject{{Kind: "User", Name: "mallory", APIGroup: "rbac.authorization.k8s.io"}}})
+	create(
+		t,
+		&rbacv1.ClusterRole{
+			ObjectMeta: metav1.ObjectMeta{Name: "ask"},
+			Rules: []rbacv1.PolicyRule{
+				{
+					APIGroups: []string{"certificates.k8s.io"},
+					Resources: []string{"certificatesigningrequests"},
+					Verbs:     []string{"create"},
+				},
+			},
+		},
+		&rbacv1.ClusterRoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Name: "ask"},
+			RoleRef:    rbacv1.RoleRef{APIGroup: "rbac.authorization.k8s.io", Kind: "ClusterRole", Name: "ask"},
+			Subjects:   []rbacv1.Subject{{Kind: "User", Name: "mallory", APIGroup: "rbac.authorization.k8s.io"}},
+		},
+	)
 	mallory := rest.CopyConfig(root)
 	mallory.Impersonate.UserName = "mallory"
 	var denied *certificatesv1.CertificateSigningRequest
@@ -403,7 +477,11 @@ func TestKubernetesSigningRequestsAreServed(t *testing.T) {
 		}
 		return c.Create(t.Context(), &certificatesv1.CertificateSigningRequest{
 			ObjectMeta: metav1.ObjectMeta{GenerateName: "probe-"},
-			Spec:       certificatesv1.CertificateSigningRequestSpec{SignerName: "example.com/none", Request: pki.EncodeCSRPEM(der), Usages: []certificatesv1.KeyUsage{certificatesv1.UsageServerAuth}},
+			Spec: certificatesv1.CertificateSigningRequestSpec{
+				SignerName: "example.com/none",
+				Request:    pki.EncodeCSRPEM(der),
+				Usages:     []certificatesv1.KeyUsage{certificatesv1.UsageServerAuth},
+			},
 		}, client.DryRunAll)
 	})
 	denied = ask(mallory, "issuers.cert-manager.io/"+ns+".dotted.name", nil)
@@ -412,7 +490,8 @@ func TestKubernetesSigningRequestsAreServed(t *testing.T) {
 			return err
 		}
 		for _, c := range denied.Status.Conditions {
-			if c.Type == certificatesv1.CertificateFailed && c.Reason == "DeniedReference" && strings.Contains(c.Message, "mallory") {
+			if c.Type == certificatesv1.CertificateFailed && c.Reason == "DeniedReference" &&
+				strings.Contains(c.Message, "mallory") {
 				return nil
 			}
 		}

@@ -1,5 +1,5 @@
-// Package digitalocean stands for the part of DigitalOcean that DNS-01 speaks with: its API, for a token. It speaks the real protocol; a real DNS
-// server answers for the domains.
+// Package digitalocean stands for the part of DigitalOcean that DNS-01 speaks with: its API, for a
+// token. It speaks the real protocol; a real DNS server answers for the domains.
 package digitalocean
 
 import (
@@ -105,7 +105,11 @@ func answer(w http.ResponseWriter, status int, body any) {
 }
 
 func refuse(w http.ResponseWriter, status int, id, message string) {
-	answer(w, status, map[string]string{"id": id, "message": message, "request_id": "4d9d8375-3c56-4925-a3e7-eb137fed17e9"})
+	answer(
+		w,
+		status,
+		map[string]string{"id": id, "message": message, "request_id": "4d9d8375-3c56-4925-a3e7-eb137fed17e9"},
+	)
 }
 
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -137,7 +141,10 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			answer(w, http.StatusCreated, map[string]any{"domain_record": a.add(asked)})
 		}
 	case len(parts) == 3 && r.Method == http.MethodDelete:
-		i := slices.IndexFunc(a.records, func(is record) bool { return is.domain == parts[0] && strconv.Itoa(is.ID) == parts[2] })
+		i := slices.IndexFunc(
+			a.records,
+			func(is record) bool { return is.domain == parts[0] && strconv.Itoa(is.ID) == parts[2] },
+		)
 		if i < 0 {
 			refuse(w, http.StatusNotFound, "not_found", "The resource you were accessing could not be found.")
 			return
@@ -156,7 +163,8 @@ func (a *API) list(w http.ResponseWriter, r *http.Request, domain string) {
 	query := r.URL.Query()
 	all := []record{}
 	for _, is := range a.records {
-		if is.domain == domain && (query.Get("name") == "" || query.Get("name") == is.full()) && (query.Get("type") == "" || query.Get("type") == is.Type) {
+		if is.domain == domain && (query.Get("name") == "" || query.Get("name") == is.full()) &&
+			(query.Get("type") == "" || query.Get("type") == is.Type) {
 			all = append(all, is)
 		}
 	}
@@ -173,6 +181,8 @@ func (a *API) list(w http.ResponseWriter, r *http.Request, domain string) {
 		links["pages"] = map[string]string{"next": fmt.Sprintf("https://%s%s?%s", Host, r.URL.Path, query.Encode())}
 	}
 	answer(w, http.StatusOK, map[string]any{
-		"domain_records": all[min((page-1)*size, len(all)):min(page*size, len(all))], "links": links, "meta": map[string]int{"total": len(all)},
+		"domain_records": all[min((page-1)*size, len(all)):min(page*size, len(all))],
+		"links":          links,
+		"meta":           map[string]int{"total": len(all)},
 	})
 }

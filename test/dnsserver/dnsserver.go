@@ -1,4 +1,5 @@
-// Package dnsserver is a small authoritative DNS server on a real socket, which takes dynamic updates, for tests, benchmarks and the quickstart.
+// Package dnsserver is a small authoritative DNS server on a real socket, which takes dynamic
+// updates, for tests, benchmarks and the quickstart.
 package dnsserver
 
 import (
@@ -14,11 +15,13 @@ import (
 
 // Options say what the server has.
 type Options struct {
-	// Zones are the apexes. The server answers for them, and takes every other question as one for a name without records.
+	// Zones are the apexes. The server answers for them, and takes every other question as one for a
+	// name without records.
 	Zones []string
 	// Address is what every name without other records leads to. 127.0.0.1 if nil.
 	Address net.IP
-	// KeyName and Secret (base64) are the TSIG key that updates must be signed with. Unsigned ones are taken if empty.
+	// KeyName and Secret (base64) are the TSIG key that updates must be signed with. Unsigned ones are
+	// taken if empty.
 	KeyName, Secret string
 }
 
@@ -63,7 +66,14 @@ func Start(o Options) (*Server, error) {
 	if o.Address == nil {
 		o.Address = net.IPv4(127, 0, 0, 1)
 	}
-	s := &Server{o: o, texts: map[string][]string{}, cnames: map[string]string{}, hidden: map[string]bool{}, records: map[question][]string{}, bogus: map[string]bool{}}
+	s := &Server{
+		o:       o,
+		texts:   map[string][]string{},
+		cnames:  map[string]string{},
+		hidden:  map[string]bool{},
+		records: map[question][]string{},
+		bogus:   map[string]bool{},
+	}
 	var listener net.Listener
 	var conn net.PacketConn
 	for range 20 { // a port that is free for TCP may be taken for UDP
@@ -155,14 +165,16 @@ func (s *Server) CNAME(name, target string) {
 	s.cnames[canonical(name)] = canonical(target)
 }
 
-// Set makes these the records of a type at a name, other than TXT, each as in a zone file. None means that there are none.
+// Set makes these the records of a type at a name, other than TXT, each as in a zone file. None
+// means that there are none.
 func (s *Server) Set(name string, kind uint16, values ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.records[question{canonical(name), kind}] = slices.Clone(values)
 }
 
-// SetBogus makes the server fail for a name unless it is told not to verify, as a resolver does if the DNSSEC of the name does not verify.
+// SetBogus makes the server fail for a name unless it is told not to verify, as a resolver does if
+// the DNSSEC of the name does not verify.
 func (s *Server) SetBogus(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -244,7 +256,16 @@ func (s *Server) answer(m *dns.Msg, q dns.Question, unverified bool) {
 		name = target
 	}
 	zone := s.zone(name)
-	soa := &dns.SOA{Hdr: header(zone, dns.TypeSOA), Ns: "ns1." + zone, Mbox: "hostmaster." + zone, Serial: 1, Refresh: 60, Retry: 60, Expire: 600, Minttl: 1}
+	soa := &dns.SOA{
+		Hdr:     header(zone, dns.TypeSOA),
+		Ns:      "ns1." + zone,
+		Mbox:    "hostmaster." + zone,
+		Serial:  1,
+		Refresh: 60,
+		Retry:   60,
+		Expire:  600,
+		Minttl:  1,
+	}
 	set, found := s.records[question{name, q.Qtype}]
 	switch {
 	case found:
@@ -273,7 +294,8 @@ func (s *Server) update(w dns.ResponseWriter, q *dns.Msg) int {
 	if s.o.KeyName != "" && (q.IsTsig() == nil || w.TsigStatus() != nil) {
 		return dns.RcodeRefused
 	}
-	if len(q.Question) != 1 || !slices.ContainsFunc(s.o.Zones, func(z string) bool { return canonical(z) == canonical(q.Question[0].Name) }) {
+	if len(q.Question) != 1 ||
+		!slices.ContainsFunc(s.o.Zones, func(z string) bool { return canonical(z) == canonical(q.Question[0].Name) }) {
 		return dns.RcodeNotAuth
 	}
 	s.mu.Lock()

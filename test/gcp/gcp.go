@@ -1,6 +1,7 @@
-// Package gcp stands for the parts of Google Cloud that DNS-01 by Cloud DNS speaks with: the token endpoint, which checks what service accounts
-// sign, the metadata server of machines, and Cloud DNS, whose changes are pending for a while before the servers have them. They speak the
-// real protocols; a real DNS server answers for the zones.
+// Package gcp stands for the parts of Google Cloud that DNS-01 by Cloud DNS speaks with: the token
+// endpoint, which checks what service accounts sign, the metadata server of machines, and Cloud
+// DNS, whose changes are pending for a while before the servers have them. They speak the real
+// protocols; a real DNS server answers for the zones.
 package gcp
 
 //lint:file-ignore ST1005 The words of the errors are Google's.
@@ -34,7 +35,8 @@ const (
 // Cloud is a Google Cloud with one project.
 type Cloud struct {
 	Project string
-	// Zones are the DNS names of managed zones, without a dot at the end, by name. Private are the names of those that are private.
+	// Zones are the DNS names of managed zones, without a dot at the end, by name. Private are the
+	// names of those that are private.
 	Zones   map[string]string
 	Private []string
 	// Machine is the service account of the machine, and Access says who may change records.
@@ -84,15 +86,24 @@ func (c *Cloud) Key(email string) ([]byte, error) {
 	}
 	c.keys[email] = &key.PublicKey
 	return json.Marshal(map[string]string{
-		"type": "service_account", "project_id": c.Project, "private_key_id": "1", "client_email": email, "client_id": "1", "token_uri": tokenURL,
-		"auth_uri": "https://accounts.google.com/o/oauth2/auth", "universe_domain": "googleapis.com",
-		"private_key": string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})),
+		"type":            "service_account",
+		"project_id":      c.Project,
+		"private_key_id":  "1",
+		"client_email":    email,
+		"client_id":       "1",
+		"token_uri":       tokenURL,
+		"auth_uri":        "https://accounts.google.com/o/oauth2/auth",
+		"universe_domain": "googleapis.com",
+		"private_key":     string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})),
 	})
 }
 
 // Sites are the services, by the hosts that they have on the internet.
 func (c *Cloud) Sites() map[string]http.Handler {
-	return map[string]http.Handler{"oauth2.googleapis.com": http.HandlerFunc(c.token), "dns.googleapis.com": http.HandlerFunc(c.dns)}
+	return map[string]http.Handler{
+		"oauth2.googleapis.com": http.HandlerFunc(c.token),
+		"dns.googleapis.com":    http.HandlerFunc(c.dns),
+	}
 }
 
 // Metadata starts the metadata server of the machine, and returns its host and port.
@@ -234,7 +245,9 @@ func (c *Cloud) metadata(w http.ResponseWriter, r *http.Request) {
 
 func refuse(w http.ResponseWriter, status int, reason, message string) {
 	answer(w, status, map[string]any{"error": map[string]any{
-		"code": status, "message": message, "errors": []any{map[string]string{"message": message, "domain": "global", "reason": reason}},
+		"code":    status,
+		"message": message,
+		"errors":  []any{map[string]string{"message": message, "domain": "global", "reason": reason}},
 	}})
 }
 
@@ -277,7 +290,12 @@ func (c *Cloud) dns(w http.ResponseWriter, r *http.Request) {
 	}
 	zone := parts[0]
 	if c.Zones[zone] == "" {
-		refuse(w, http.StatusNotFound, "notFound", fmt.Sprintf("The 'parameters.managedZone' resource named '%s' does not exist.", zone))
+		refuse(
+			w,
+			http.StatusNotFound,
+			"notFound",
+			fmt.Sprintf("The 'parameters.managedZone' resource named '%s' does not exist.", zone),
+		)
 		return
 	}
 	switch rest := strings.Join(parts[1:], "/"); {
@@ -317,17 +335,32 @@ func (c *Cloud) change(w http.ResponseWriter, r *http.Request, zone string) {
 		is, found := next[d.Name]
 		switch {
 		case !found:
-			refuse(w, http.StatusNotFound, "notFound", fmt.Sprintf("The 'entity.change.deletions[%d]' resource named '%s (TXT)' does not exist.", i, d.Name))
+			refuse(
+				w,
+				http.StatusNotFound,
+				"notFound",
+				fmt.Sprintf("The 'entity.change.deletions[%d]' resource named '%s (TXT)' does not exist.", i, d.Name),
+			)
 			return
 		case is.TTL != d.TTL || !slices.Equal(is.Values, d.Values):
-			refuse(w, http.StatusPreconditionFailed, "conditionNotMet", fmt.Sprintf("Precondition not met for 'entity.change.deletions[%d]'", i))
+			refuse(
+				w,
+				http.StatusPreconditionFailed,
+				"conditionNotMet",
+				fmt.Sprintf("Precondition not met for 'entity.change.deletions[%d]'", i),
+			)
 			return
 		}
 		delete(next, d.Name)
 	}
 	for i, a := range asked.Additions {
 		if _, found := next[a.Name]; found {
-			refuse(w, http.StatusConflict, "alreadyExists", fmt.Sprintf("The resource 'entity.change.additions[%d]' named '%s (TXT)' already exists", i, a.Name))
+			refuse(
+				w,
+				http.StatusConflict,
+				"alreadyExists",
+				fmt.Sprintf("The resource 'entity.change.additions[%d]' named '%s (TXT)' already exists", i, a.Name),
+			)
 			return
 		}
 		if a.Type != "TXT" || !strings.HasSuffix("."+a.Name, "."+c.Zones[zone]+".") || len(a.Values) == 0 {

@@ -1,4 +1,5 @@
-// Package http01_test issues certificates by HTTP-01 through what leads requests to the controller in a cluster.
+// Package http01_test issues certificates by HTTP-01 through what leads requests to the controller
+// in a cluster.
 package http01_test
 
 import (
@@ -88,7 +89,9 @@ func startAs(t *testing.T, cfg *rest.Config, change ...func(*controller.Options)
 	}
 	t.Cleanup(r.names.Close)
 	names := r.names
-	if r.ca, err = pebble.Start(pebble.Options{Resolver: names.Addr, HTTPPort: listener.Addr().(*net.TCPAddr).Port}); err != nil {
+	if r.ca, err = pebble.Start(
+		pebble.Options{Resolver: names.Addr, HTTPPort: listener.Addr().(*net.TCPAddr).Port},
+	); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.ca.Close() })
@@ -120,7 +123,8 @@ func serve(t *testing.T, listener net.Listener, handler http.Handler) {
 	t.Cleanup(func() { server.Close() })
 }
 
-// deploy makes the controller's Service as it is shipped, and its EndpointSlices as kube-controller-manager does.
+// deploy makes the controller's Service as it is shipped, and its EndpointSlices as
+// kube-controller-manager does.
 func (r *rig) deploy() {
 	r.Helper()
 	shipped, err := deploy.HTTP01Service()
@@ -144,14 +148,24 @@ func (r *rig) deploy() {
 	for family, address := range map[discoveryv1.AddressType]string{discoveryv1.AddressTypeIPv4: "192.0.2.10", discoveryv1.AddressTypeIPv6: "2001:db8::10"} {
 		o := &discoveryv1.EndpointSlice{
 			ObjectMeta: metav1.ObjectMeta{
-				Namespace: replicas.Namespace, GenerateName: replicas.Name + "-", Labels: map[string]string{discoveryv1.LabelServiceName: replicas.Name},
+				Namespace:    replicas.Namespace,
+				GenerateName: replicas.Name + "-",
+				Labels:       map[string]string{discoveryv1.LabelServiceName: replicas.Name},
 			},
 			AddressType: family,
-			Ports:       []discoveryv1.EndpointPort{{Name: &service.Spec.Ports[0].Name, Port: &port, Protocol: ptr.To(corev1.ProtocolTCP)}},
-			Endpoints: []discoveryv1.Endpoint{{
-				Addresses: []string{address}, NodeName: ptr.To("node-1"), Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(true)},
-				TargetRef: &corev1.ObjectReference{Kind: "Pod", Namespace: replicas.Namespace, Name: "perennial-0"},
-			}},
+			Ports: []discoveryv1.EndpointPort{
+				{Name: &service.Spec.Ports[0].Name, Port: &port, Protocol: ptr.To(corev1.ProtocolTCP)},
+			},
+			Endpoints: []discoveryv1.Endpoint{
+				{
+					Addresses: []string{
+						address,
+					},
+					NodeName:   ptr.To("node-1"),
+					Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(true)},
+					TargetRef:  &corev1.ObjectReference{Kind: "Pod", Namespace: replicas.Namespace, Name: "perennial-0"},
+				},
+			},
 		}
 		if err := r.admin.Create(r.Context(), o); err != nil {
 			r.Fatal(err)
@@ -176,7 +190,11 @@ func (r *rig) issuer(name string, solver cmacme.ACMEChallengeSolverHTTP01) {
 	r.Helper()
 	o := &cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: name}}
 	o.Spec.ACME = &cmacme.ACMEIssuer{
-		Server: r.ca.Directory, CABundle: r.ca.CABundle, PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: r.namespace + "-account"}},
+		Server:   r.ca.Directory,
+		CABundle: r.ca.CABundle,
+		PrivateKey: cmmeta.SecretKeySelector{
+			LocalObjectReference: cmmeta.LocalObjectReference{Name: r.namespace + "-account"},
+		},
 		Solvers: []cmacme.ACMEChallengeSolver{{HTTP01: &solver}},
 	}
 	if err := r.admin.Create(r.Context(), o); err != nil {
@@ -185,13 +203,19 @@ func (r *rig) issuer(name string, solver cmacme.ACMEChallengeSolverHTTP01) {
 	r.Cleanup(func() { _ = r.admin.Delete(context.Background(), o) })
 }
 
-// example creates what a file of the examples has, in the namespace of the rig and with issuers of its CA, and returns the name of its Certificate.
+// example creates what a file of the examples has, in the namespace of the rig and with issuers of
+// its CA, and returns the name of its Certificate.
 func (r *rig) example(file string) string {
 	r.Helper()
-	return internet.Apply(r, r.admin, string(must(os.ReadFile(filepath.Join("../../examples/acme-options", file)))), func(u *unstructured.Unstructured) {
-		u.SetNamespace(r.namespace)
-		internet.At(r.ca, u)
-	}).Name
+	return internet.Apply(
+		r,
+		r.admin,
+		string(must(os.ReadFile(filepath.Join("../../examples/acme-options", file)))),
+		func(u *unstructured.Unstructured) {
+			u.SetNamespace(r.namespace)
+			internet.At(r.ca, u)
+		},
+	).Name
 }
 
 func byIngress(class string) cmacme.ACMEChallengeSolverHTTP01 {
@@ -206,13 +230,21 @@ func (r *rig) ready(namespace, name string) {
 		if err := r.admin.Get(r.Context(), client.ObjectKey{Namespace: namespace, Name: name}, crt); err != nil {
 			return err
 		}
-		if c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionReady); c == nil || c.Status != cmmeta.ConditionTrue {
+		if c := cmapi.GetCertificateCondition(
+			&crt.Status,
+			cmapi.CertificateConditionReady,
+		); c == nil ||
+			c.Status != cmmeta.ConditionTrue {
 			return cluster.NotYet("Certificate %s is not Ready: %s", name, r.story(namespace))
 		}
 		return nil
 	})
 	secret := &corev1.Secret{}
-	if err := r.admin.Get(r.Context(), client.ObjectKey{Namespace: namespace, Name: crt.Spec.SecretName}, secret); err != nil {
+	if err := r.admin.Get(
+		r.Context(),
+		client.ObjectKey{Namespace: namespace, Name: crt.Spec.SecretName},
+		secret,
+	); err != nil {
 		r.Fatal(err)
 	}
 	if secret.Type != corev1.SecretTypeTLS || len(secret.Data["tls.crt"]) == 0 || len(secret.Data["tls.key"]) == 0 {
@@ -273,7 +305,11 @@ func must[T any](v T, err error) T {
 func TestTheLessonsIngressIsIssuedThroughItsController(t *testing.T) {
 	r := start(t)
 	const namespace = "payments"
-	if err := r.admin.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}); err != nil && !apierrors.IsAlreadyExists(err) {
+	if err := r.admin.Create(
+		t.Context(),
+		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}},
+	); err != nil &&
+		!apierrors.IsAlreadyExists(err) {
 		t.Fatal(err)
 	}
 	r.issuer("letsencrypt-prod", byIngress("nginx"))
@@ -300,8 +336,12 @@ func TestTheLessonsIngressIsIssuedThroughItsController(t *testing.T) {
 func TestAnIngressIsEditedInPlaceAndAfterwardsAsItWas(t *testing.T) {
 	r := start(t)
 	r.issuer("in-place", byIngress("other"))
-	path := networkingv1.HTTPIngressPath{Path: "/", PathType: ptr.To(networkingv1.PathTypePrefix), Backend: networkingv1.IngressBackend{
-		Service: &networkingv1.IngressServiceBackend{Name: "web", Port: networkingv1.ServiceBackendPort{Number: 80}}}}
+	path := networkingv1.HTTPIngressPath{
+		Path:     "/",
+		PathType: ptr.To(networkingv1.PathTypePrefix),
+		Backend: networkingv1.IngressBackend{
+			Service: &networkingv1.IngressServiceBackend{Name: "web", Port: networkingv1.ServiceBackendPort{Number: 80}}},
+	}
 	o := &networkingv1.Ingress{
 		ObjectMeta: metav1.ObjectMeta{Name: "web", Annotations: map[string]string{
 			"cert-manager.io/cluster-issuer": "in-place", "acme.cert-manager.io/http01-edit-in-place": "true",
@@ -309,8 +349,15 @@ func TestAnIngressIsEditedInPlaceAndAfterwardsAsItWas(t *testing.T) {
 		Spec: networkingv1.IngressSpec{
 			IngressClassName: ptr.To("nginx"),
 			// One of the hosts has a rule, the other has none.
-			TLS:   []networkingv1.IngressTLS{{Hosts: []string{"a.example.com", "b.example.com"}, SecretName: "tls"}},
-			Rules: []networkingv1.IngressRule{{Host: "a.example.com", IngressRuleValue: networkingv1.IngressRuleValue{HTTP: &networkingv1.HTTPIngressRuleValue{Paths: []networkingv1.HTTPIngressPath{path}}}}},
+			TLS: []networkingv1.IngressTLS{{Hosts: []string{"a.example.com", "b.example.com"}, SecretName: "tls"}},
+			Rules: []networkingv1.IngressRule{
+				{
+					Host: "a.example.com",
+					IngressRuleValue: networkingv1.IngressRuleValue{
+						HTTP: &networkingv1.HTTPIngressRuleValue{Paths: []networkingv1.HTTPIngressPath{path}},
+					},
+				},
+			},
 		},
 	}
 	apply := func(o *networkingv1.Ingress) {
@@ -322,7 +369,11 @@ func TestAnIngressIsEditedInPlaceAndAfterwardsAsItWas(t *testing.T) {
 			t.Fatal(err)
 		}
 		delete(content, "status")
-		if err := r.admin.Apply(t.Context(), client.ApplyConfigurationFromUnstructured(&unstructured.Unstructured{Object: content}), client.FieldOwner("pipeline")); err != nil {
+		if err := r.admin.Apply(
+			t.Context(),
+			client.ApplyConfigurationFromUnstructured(&unstructured.Unstructured{Object: content}),
+			client.FieldOwner("pipeline"),
+		); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -345,10 +396,20 @@ func TestAnIngressThatIsChangedMeanwhileIsAfterwardsAsItsOwnerWants(t *testing.T
 	r := start(t)
 	r.issuer("in-place", byIngress("other"))
 	rule := func(host, path string) networkingv1.IngressRule {
-		return networkingv1.IngressRule{Host: host, IngressRuleValue: networkingv1.IngressRuleValue{HTTP: &networkingv1.HTTPIngressRuleValue{Paths: []networkingv1.HTTPIngressPath{{
-			Path: path, PathType: ptr.To(networkingv1.PathTypePrefix),
-			Backend: networkingv1.IngressBackend{Service: &networkingv1.IngressServiceBackend{Name: "web", Port: networkingv1.ServiceBackendPort{Number: 80}}},
-		}}}}}
+		return networkingv1.IngressRule{
+			Host: host,
+			IngressRuleValue: networkingv1.IngressRuleValue{
+				HTTP: &networkingv1.HTTPIngressRuleValue{Paths: []networkingv1.HTTPIngressPath{
+					{
+						Path:     path,
+						PathType: ptr.To(networkingv1.PathTypePrefix),
+						Backend: networkingv1.IngressBackend{
+							Service: &networkingv1.IngressServiceBackend{Name: "web", Port: networkingv1.ServiceBackendPort{Number: 80}},
+						},
+					},
+				}},
+			},
+		}
 	}
 	o := &networkingv1.Ingress{
 		ObjectMeta: metav1.ObjectMeta{Name: "web", Annotations: map[string]string{
@@ -373,7 +434,12 @@ func TestAnIngressThatIsChangedMeanwhileIsAfterwardsAsItsOwnerWants(t *testing.T
 	})
 	// The owner applies what is in Git, where no challenges are known of.
 	want := o.Spec.DeepCopy()
-	want.IngressClassName, want.Rules = ptr.To("nginx"), []networkingv1.IngressRule{rule("a.example.com", "/new"), rule("c.example.com", "/")}
+	want.IngressClassName, want.Rules = ptr.To(
+		"nginx",
+	), []networkingv1.IngressRule{
+		rule("a.example.com", "/new"),
+		rule("c.example.com", "/"),
+	}
 	cluster.Eventually(t, func() error {
 		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(o), is); err != nil {
 			return err
@@ -393,14 +459,20 @@ func TestAnIngressThatIsChangedMeanwhileIsAfterwardsAsItsOwnerWants(t *testing.T
 
 func TestAGatewayIsIssuedThroughAnHTTPRoute(t *testing.T) {
 	r := start(t)
-	r.issuer("by-route", cmacme.ACMEChallengeSolverHTTP01{GatewayHTTPRoute: &cmacme.ACMEChallengeSolverHTTP01GatewayHTTPRoute{}})
+	r.issuer(
+		"by-route",
+		cmacme.ACMEChallengeSolverHTTP01{GatewayHTTPRoute: &cmacme.ACMEChallengeSolverHTTP01GatewayHTTPRoute{}},
+	)
 	l := gwapi.Listener{
 		Name: "web", Port: 443, Protocol: gwapi.HTTPSProtocolType, Hostname: ptr.To(gwapi.Hostname("gw.example.com")),
 		TLS: &gwapi.ListenerTLSConfig{CertificateRefs: []gwapi.SecretObjectReference{{Name: "tls"}}},
 	}
 	r.create(&gwapi.Gateway{
-		ObjectMeta: metav1.ObjectMeta{Name: "edge", Annotations: map[string]string{"cert-manager.io/cluster-issuer": "by-route"}},
-		Spec:       gwapi.GatewaySpec{GatewayClassName: "test", Listeners: []gwapi.Listener{l}},
+		ObjectMeta: metav1.ObjectMeta{
+			Name:        "edge",
+			Annotations: map[string]string{"cert-manager.io/cluster-issuer": "by-route"},
+		},
+		Spec: gwapi.GatewaySpec{GatewayClassName: "test", Listeners: []gwapi.Listener{l}},
 	})
 	r.ready(r.namespace, "tls")
 	r.clean(r.namespace)
@@ -415,7 +487,9 @@ func TestTheExampleOfAGatewayNamesTheParentOfItsHTTPRoutes(t *testing.T) {
 	defer routes.Stop()
 	r.ready(r.namespace, r.example("gateway.yaml"))
 	made, is := (<-routes.ResultChan()).Object.(*gwapi.HTTPRoute)
-	if !is || len(made.Spec.ParentRefs) != 1 || made.Spec.ParentRefs[0].Name != "edge" || ptr.Deref(made.Spec.ParentRefs[0].SectionName, "") != "http" || made.Labels["team"] != "shop" {
+	if !is || len(made.Spec.ParentRefs) != 1 || made.Spec.ParentRefs[0].Name != "edge" ||
+		ptr.Deref(made.Spec.ParentRefs[0].SectionName, "") != "http" ||
+		made.Labels["team"] != "shop" {
 		t.Errorf("the HTTPRoute was %+v", made)
 	}
 	r.clean(r.namespace)
@@ -425,10 +499,21 @@ func TestTheExampleOfAGatewayNamesTheParentOfItsHTTPRoutes(t *testing.T) {
 func (r *rig) challenge(name, host, token string) *cmacme.Challenge {
 	r.Helper()
 	class := "nginx"
-	labels := map[string]string{cmacme.DomainLabelKey: solver.LabelOf(host)} // by which a replica finds one that its cache does not have yet
+	labels := map[string]string{
+		cmacme.DomainLabelKey: solver.LabelOf(host),
+	} // by which a replica finds one that its cache does not have yet
 	ch := &cmacme.Challenge{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}, Spec: cmacme.ChallengeSpec{
-		URL: "https://ca.example/c", AuthorizationURL: "https://ca.example/z", DNSName: host, Type: cmacme.ACMEChallengeTypeHTTP01, Token: token, Key: token + ".thumbprint",
-		Solver:    cmacme.ACMEChallengeSolver{HTTP01: &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{IngressClassName: &class}}},
+		URL:              "https://ca.example/c",
+		AuthorizationURL: "https://ca.example/z",
+		DNSName:          host,
+		Type:             cmacme.ACMEChallengeTypeHTTP01,
+		Token:            token,
+		Key:              token + ".thumbprint",
+		Solver: cmacme.ACMEChallengeSolver{
+			HTTP01: &cmacme.ACMEChallengeSolverHTTP01{
+				Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{IngressClassName: &class},
+			},
+		},
 		IssuerRef: cmmeta.IssuerReference{Name: "nobody"},
 	}}
 	r.create(ch)
@@ -449,7 +534,13 @@ func TestEveryReplicaAnswersFromTheMomentThatAChallengeIsThere(t *testing.T) {
 		t.Error("a token that nobody knows is answered")
 	}
 	r.challenge("one", "www.example.com", token)
-	if status, body := read(t, r.listens, "www.example.com", path); status != http.StatusOK || body != token+".thumbprint" {
+	if status, body := read(
+		t,
+		r.listens,
+		"www.example.com",
+		path,
+	); status != http.StatusOK ||
+		body != token+".thumbprint" {
 		t.Errorf("right after it was made: %d %q", status, body)
 	}
 	for host, want := range map[string]int{"WWW.example.com:80": http.StatusOK, "other.example.com": http.StatusNotFound, "": http.StatusNotFound} {
@@ -460,7 +551,12 @@ func TestEveryReplicaAnswersFromTheMomentThatAChallengeIsThere(t *testing.T) {
 	if status, _ := read(t, r.listens, "anything", "/"); status != http.StatusOK {
 		t.Errorf("a load balancer that looks at / gets %d", status)
 	}
-	if status, _ := read(t, r.listens, "www.example.com", "/.well-known/acme-challenge/../"+token); status == http.StatusOK {
+	if status, _ := read(
+		t,
+		r.listens,
+		"www.example.com",
+		"/.well-known/acme-challenge/../"+token,
+	); status == http.StatusOK {
 		t.Error("another path is answered")
 	}
 }
@@ -469,7 +565,9 @@ func TestAnAddressIsCertified(t *testing.T) {
 	r := start(t)
 	r.issuer("addresses", byIngress("nginx"))
 	r.create(&cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: "tls"}, Spec: cmapi.CertificateSpec{
-		SecretName: "tls", IPAddresses: []string{"127.0.0.1"}, IssuerRef: cmmeta.IssuerReference{Name: "addresses", Kind: "ClusterIssuer"},
+		SecretName:  "tls",
+		IPAddresses: []string{"127.0.0.1"},
+		IssuerRef:   cmmeta.IssuerReference{Name: "addresses", Kind: "ClusterIssuer"},
 	}})
 	r.ready(r.namespace, "tls")
 	r.clean(r.namespace)
@@ -480,7 +578,11 @@ func (r *rig) sixth(handler http.Handler) {
 	r.Helper()
 	listener, err := net.Listen("tcp", net.JoinHostPort("::1", r.edge[strings.LastIndex(r.edge, ":")+1:]))
 	if err != nil {
-		r.Fatalf("this test needs the IPv6 loopback address ::1 (sysctl net.ipv6.conf.lo.disable_ipv6=0; docker run --sysctl net.ipv6.conf.all.disable_ipv6=0): %v", err)
+		r.Fatalf(
+			"this test needs the IPv6 loopback address ::1 (sysctl net.ipv6.conf.lo.disable_ipv6=0; docker run --sysctl "+
+				"net.ipv6.conf.all.disable_ipv6=0): %v",
+			err,
+		)
 	}
 	serve(r.T, listener, handler)
 }
@@ -492,7 +594,12 @@ func TestHostsThatHaveIPv6AloneAreCertified(t *testing.T) {
 	r.names.Set("six.example.com", dns.TypeAAAA, "::1")
 	// So has the controller.
 	var slices discoveryv1.EndpointSliceList
-	if err := r.admin.List(t.Context(), &slices, client.InNamespace(replicas.Namespace), client.MatchingLabels{discoveryv1.LabelServiceName: replicas.Name}); err != nil {
+	if err := r.admin.List(
+		t.Context(),
+		&slices,
+		client.InNamespace(replicas.Namespace),
+		client.MatchingLabels{discoveryv1.LabelServiceName: replicas.Name},
+	); err != nil {
 		t.Fatal(err)
 	}
 	for i := range slices.Items {
@@ -505,12 +612,16 @@ func TestHostsThatHaveIPv6AloneAreCertified(t *testing.T) {
 	}
 	r.issuer("six", byIngress("nginx"))
 	r.create(&cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: "tls"}, Spec: cmapi.CertificateSpec{
-		SecretName: "tls", DNSNames: []string{"six.example.com"}, IPAddresses: []string{"::1"}, IssuerRef: cmmeta.IssuerReference{Name: "six", Kind: "ClusterIssuer"},
+		SecretName:  "tls",
+		DNSNames:    []string{"six.example.com"},
+		IPAddresses: []string{"::1"},
+		IssuerRef:   cmmeta.IssuerReference{Name: "six", Kind: "ClusterIssuer"},
 	}})
 	r.ready(r.namespace, "tls")
 	r.clean(r.namespace)
 	chain, _ := cluster.Pair(t, client.ObjectKey{Namespace: r.namespace, Name: "tls"})
-	if len(chain[0].IPAddresses) != 1 || !chain[0].IPAddresses[0].Equal(net.IPv6loopback) || chain[0].DNSNames[0] != "six.example.com" {
+	if len(chain[0].IPAddresses) != 1 || !chain[0].IPAddresses[0].Equal(net.IPv6loopback) ||
+		chain[0].DNSNames[0] != "six.example.com" {
 		t.Errorf("the certificate is for %v and %v", chain[0].DNSNames, chain[0].IPAddresses)
 	}
 }
@@ -521,10 +632,15 @@ func TestAnAddressThatAnswersOtherwiseIsNamedBeforeTheCAIsAsked(t *testing.T) {
 	r.names.Set("both.example.com", dns.TypeAAAA, "::1")
 	r.issuer("both", byIngress("nginx"))
 	r.create(&cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: "tls"}, Spec: cmapi.CertificateSpec{
-		SecretName: "tls", DNSNames: []string{"both.example.com"}, IssuerRef: cmmeta.IssuerReference{Name: "both", Kind: "ClusterIssuer"},
+		SecretName: "tls",
+		DNSNames:   []string{"both.example.com"},
+		IssuerRef:  cmmeta.IssuerReference{Name: "both", Kind: "ClusterIssuer"},
 	}})
 	cluster.Eventually(t, func() error {
-		if story := r.story(r.namespace); !strings.Contains(story, "at ::1 answers with status 404") || strings.Contains(story, "127.0.0.1") {
+		if story := r.story(
+			r.namespace,
+		); !strings.Contains(story, "at ::1 answers with status 404") ||
+			strings.Contains(story, "127.0.0.1") {
 			return cluster.NotYet("%s", story)
 		}
 		return nil
@@ -536,7 +652,11 @@ func TestAnAddressThatAnswersOtherwiseIsNamedBeforeTheCAIsAsked(t *testing.T) {
 
 func TestASolverPodAnswersWhereTheMeshReachesNoOther(t *testing.T) {
 	r := start(t, func(o *controller.Options) {
-		o.HTTP01.Pods, o.HTTP01.Labels = http01.PodSettings{Image: "registry.example/perennial:1"}, map[string]string{"cost": "edge"}
+		o.HTTP01.Pods, o.HTTP01.Labels = http01.PodSettings{
+			Image: "registry.example/perennial:1",
+		}, map[string]string{
+			"cost": "edge",
+		}
 	})
 	crt := r.example("solver-pod.yaml")
 
@@ -554,7 +674,12 @@ func TestASolverPodAnswersWhereTheMeshReachesNoOther(t *testing.T) {
 	pod := &pods.Items[0]
 	for _, list := range []client.ObjectList{&corev1.PodList{}, &corev1.ServiceList{}, &networkingv1.IngressList{}} {
 		cluster.Eventually(t, func() error {
-			if err := r.admin.List(t.Context(), list, client.InNamespace(r.namespace), client.MatchingLabels{"cost": "edge"}); err != nil {
+			if err := r.admin.List(
+				t.Context(),
+				list,
+				client.InNamespace(r.namespace),
+				client.MatchingLabels{"cost": "edge"},
+			); err != nil {
 				return err
 			}
 			if empty(list) {
@@ -563,20 +688,32 @@ func TestASolverPodAnswersWhereTheMeshReachesNoOther(t *testing.T) {
 			return nil
 		})
 	}
-	if pod.Labels["team"] != "shop" || pod.Annotations["sidecar.istio.io/inject"] != "true" || pod.Spec.NodeSelector["disk"] != "ssd" ||
-		pod.Spec.NodeSelector["kubernetes.io/os"] != "linux" || !slices.ContainsFunc(pod.Spec.Tolerations, func(t corev1.Toleration) bool { return t.Key == "dedicated" && t.Value == "edge" }) ||
-		pod.Spec.Containers[0].Resources.Limits.Memory().String() != "48Mi" || pod.Spec.Containers[0].Image != "registry.example/perennial:1" || *pod.Spec.AutomountServiceAccountToken {
+	if pod.Labels["team"] != "shop" || pod.Annotations["sidecar.istio.io/inject"] != "true" ||
+		pod.Spec.NodeSelector["disk"] != "ssd" ||
+		pod.Spec.NodeSelector["kubernetes.io/os"] != "linux" ||
+		!slices.ContainsFunc(
+			pod.Spec.Tolerations,
+			func(t corev1.Toleration) bool { return t.Key == "dedicated" && t.Value == "edge" },
+		) ||
+		pod.Spec.Containers[0].Resources.Limits.Memory().String() != "48Mi" ||
+		pod.Spec.Containers[0].Image != "registry.example/perennial:1" ||
+		*pod.Spec.AutomountServiceAccountToken {
 		t.Errorf("the pod is %+v", pod)
 	}
 	address := fmt.Sprintf("127.0.0.1:%d", cluster.FreePort(t))
-	run := exec.CommandContext(t.Context(), cluster.Program(t), append(slices.Clone(pod.Spec.Containers[0].Args), "--listen-address="+address)...)
+	run := exec.CommandContext(
+		t.Context(),
+		cluster.Program(t),
+		append(slices.Clone(pod.Spec.Containers[0].Args), "--listen-address="+address)...)
 	run.Stderr = os.Stderr
 	if err := run.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = run.Process.Kill(); _ = run.Wait() })
 	r.network.route("192.0.2.77:8089", address)
-	pod.Status.Phase, pod.Status.PodIP, pod.Status.PodIPs = corev1.PodRunning, "192.0.2.77", []corev1.PodIP{{IP: "192.0.2.77"}}
+	pod.Status.Phase, pod.Status.PodIP, pod.Status.PodIPs = corev1.PodRunning, "192.0.2.77", []corev1.PodIP{
+		{IP: "192.0.2.77"},
+	}
 	if err := r.admin.Status().Update(t.Context(), pod); err != nil {
 		t.Fatal(err)
 	}
@@ -596,7 +733,9 @@ func TestAWebServerAnswersFromAWebroot(t *testing.T) {
 	r.site.Store(ptr.To(http.FileServer(http.Dir(webroot))))
 	r.issuer("by-webroot", byIngress("nginx"))
 	r.create(&cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: "tls"}, Spec: cmapi.CertificateSpec{
-		SecretName: "tls", DNSNames: []string{"root.example.com"}, IssuerRef: cmmeta.IssuerReference{Name: "by-webroot", Kind: "ClusterIssuer"},
+		SecretName: "tls",
+		DNSNames:   []string{"root.example.com"},
+		IssuerRef:  cmmeta.IssuerReference{Name: "by-webroot", Kind: "ClusterIssuer"},
 	}})
 	r.ready(r.namespace, "tls")
 	r.clean(r.namespace)
@@ -609,20 +748,37 @@ func TestAWebServerAnswersFromAWebroot(t *testing.T) {
 	})
 }
 
-// TestACertificateSaysThroughWhatItsChallengesAreAnswered has issuers whose own choice leads nowhere.
+// TestACertificateSaysThroughWhatItsChallengesAreAnswered has issuers whose own choice leads
+// nowhere.
 func TestACertificateSaysThroughWhatItsChallengesAreAnswered(t *testing.T) {
 	r := start(t)
 	r.create(&networkingv1.Ingress{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: networkingv1.IngressSpec{
 		IngressClassName: ptr.To("nginx"),
-		Rules: []networkingv1.IngressRule{{Host: "name.example.com", IngressRuleValue: networkingv1.IngressRuleValue{HTTP: &networkingv1.HTTPIngressRuleValue{Paths: []networkingv1.HTTPIngressPath{{
-			Path: "/", PathType: ptr.To(networkingv1.PathTypePrefix), Backend: networkingv1.IngressBackend{Service: &networkingv1.IngressServiceBackend{Name: "web", Port: networkingv1.ServiceBackendPort{Number: 80}}},
-		}}}}}},
+		Rules: []networkingv1.IngressRule{
+			{
+				Host: "name.example.com",
+				IngressRuleValue: networkingv1.IngressRuleValue{
+					HTTP: &networkingv1.HTTPIngressRuleValue{Paths: []networkingv1.HTTPIngressPath{
+						{
+							Path:     "/",
+							PathType: ptr.To(networkingv1.PathTypePrefix),
+							Backend: networkingv1.IngressBackend{
+								Service: &networkingv1.IngressServiceBackend{Name: "web", Port: networkingv1.ServiceBackendPort{Number: 80}},
+							},
+						},
+					}},
+				},
+			},
+		},
 	}})
 	r.create(&gwapi.Gateway{ObjectMeta: metav1.ObjectMeta{Name: "edge"}, Spec: gwapi.GatewaySpec{
 		GatewayClassName: "test", Listeners: []gwapi.Listener{{Name: "web", Port: 80, Protocol: gwapi.HTTPProtocolType}},
 	}})
 	r.issuer("nowhere", byIngress("nobody"))
-	r.issuer("parentless", cmacme.ACMEChallengeSolverHTTP01{GatewayHTTPRoute: &cmacme.ACMEChallengeSolverHTTP01GatewayHTTPRoute{}})
+	r.issuer(
+		"parentless",
+		cmacme.ACMEChallengeSolverHTTP01{GatewayHTTPRoute: &cmacme.ACMEChallengeSolverHTTP01GatewayHTTPRoute{}},
+	)
 	for name, test := range map[string]struct {
 		issuer      string
 		annotations map[string]string
@@ -635,10 +791,17 @@ func TestACertificateSaysThroughWhatItsChallengesAreAnswered(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r.create(&cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: test.annotations}, Spec: cmapi.CertificateSpec{
-				SecretName: name, DNSNames: []string{name + ".example.com"}, IssuerRef: cmmeta.IssuerReference{Name: test.issuer, Kind: "ClusterIssuer"},
-				PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm},
-			}})
+			r.create(
+				&cmapi.Certificate{
+					ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: test.annotations},
+					Spec: cmapi.CertificateSpec{
+						SecretName: name,
+						DNSNames:   []string{name + ".example.com"},
+						IssuerRef:  cmmeta.IssuerReference{Name: test.issuer, Kind: "ClusterIssuer"},
+						PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm},
+					},
+				},
+			)
 			r.ready(r.namespace, name)
 			r.clean(r.namespace)
 		})

@@ -48,8 +48,9 @@ func (n *network) dial(ctx context.Context, kind, address string) (net.Conn, err
 	return d.DialContext(ctx, kind, to)
 }
 
-// edge is an ingress controller and gateway in small: it reads Ingresses of the class nginx and HTTPRoutes of any Gateway from the
-// Kubernetes API, finds the endpoints of the Services that they name, and passes requests on to them.
+// edge is an ingress controller and gateway in small: it reads Ingresses of the class nginx and
+// HTTPRoutes of any Gateway from the Kubernetes API, finds the endpoints of the Services that they
+// name, and passes requests on to them.
 type edge struct {
 	api     client.Client
 	network *network
@@ -110,7 +111,14 @@ func (e *edge) backend(r *http.Request) (string, error) {
 		}
 		gateway := &gwapi.Gateway{}
 		parent := o.Spec.ParentRefs[0]
-		if err := e.api.Get(r.Context(), client.ObjectKey{Namespace: string(ptr.Deref(parent.Namespace, gwapi.Namespace(o.Namespace))), Name: string(parent.Name)}, gateway); err != nil {
+		if err := e.api.Get(
+			r.Context(),
+			client.ObjectKey{
+				Namespace: string(ptr.Deref(parent.Namespace, gwapi.Namespace(o.Namespace))),
+				Name:      string(parent.Name),
+			},
+			gateway,
+		); err != nil {
 			return "", err
 		}
 		for _, rule := range o.Spec.Rules {
@@ -134,7 +142,12 @@ func (e *edge) endpoint(ctx context.Context, namespace, name string, port int32)
 	}
 	if len(service.Spec.Selector) > 0 { // kube-controller-manager would make slices of them
 		var pods corev1.PodList
-		if err := e.api.List(ctx, &pods, client.InNamespace(namespace), client.MatchingLabels(service.Spec.Selector)); err != nil {
+		if err := e.api.List(
+			ctx,
+			&pods,
+			client.InNamespace(namespace),
+			client.MatchingLabels(service.Spec.Selector),
+		); err != nil {
 			return "", err
 		}
 		for _, pod := range pods.Items {
@@ -145,7 +158,12 @@ func (e *edge) endpoint(ctx context.Context, namespace, name string, port int32)
 		return "", fmt.Errorf("Service %s has no pods", name)
 	}
 	var list discoveryv1.EndpointSliceList
-	if err := e.api.List(ctx, &list, client.InNamespace(namespace), client.MatchingLabels{discoveryv1.LabelServiceName: name}); err != nil {
+	if err := e.api.List(
+		ctx,
+		&list,
+		client.InNamespace(namespace),
+		client.MatchingLabels{discoveryv1.LabelServiceName: name},
+	); err != nil {
 		return "", err
 	}
 	for _, s := range list.Items {

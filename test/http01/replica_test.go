@@ -32,16 +32,24 @@ func TestAReplicaWhoseCacheLagsAnswersByRightsInItsNamespaceAlone(t *testing.T) 
 	never := &metav1.Duration{Duration: time.Hour}
 	issuer := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "pebble"}}
 	issuer.Spec.ACME = &cmacme.ACMEIssuer{
-		Server: r.ca.Directory, CABundle: r.ca.CABundle, PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "account"}},
+		Server:     r.ca.Directory,
+		CABundle:   r.ca.CABundle,
+		PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "account"}},
 		Solvers: []cmacme.ACMEChallengeSolver{
-			{HTTP01: &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}}, WaitInsteadOfSelfCheck: never},
+			{
+				HTTP01:                 &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}},
+				WaitInsteadOfSelfCheck: never,
+			},
 			{TLSALPN01: &cmacme.ACMEChallengeSolverTLSALPN01{}, WaitInsteadOfSelfCheck: never,
 				Selector: &cmacme.CertificateDNSNameSelector{DNSNames: []string{"tls.example.com", "192.0.2.77"}}},
 		},
 	}
 	r.create(issuer)
 	r.create(&cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: cmapi.CertificateSpec{
-		SecretName: "web", DNSNames: []string{"WWW.example.com", "tls.example.com"}, IPAddresses: []string{"192.0.2.77"}, IssuerRef: cmmeta.IssuerReference{Name: "pebble"},
+		SecretName:  "web",
+		DNSNames:    []string{"WWW.example.com", "tls.example.com"},
+		IPAddresses: []string{"192.0.2.77"},
+		IssuerRef:   cmmeta.IssuerReference{Name: "pebble"},
 	}})
 	challenges := map[string]cmacme.Challenge{}
 	cluster.Eventually(t, func() error {
@@ -60,9 +68,21 @@ func TestAReplicaWhoseCacheLagsAnswersByRightsInItsNamespaceAlone(t *testing.T) 
 
 	// A replica of a controller for one namespace.
 	r.create(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "replica"}})
-	r.create(&rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: "replica"}, Rules: []rbacv1.PolicyRule{{APIGroups: []string{"acme.cert-manager.io"}, Resources: []string{"challenges"}, Verbs: []string{"list"}}}})
-	r.create(&rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "replica"}, RoleRef: rbacv1.RoleRef{APIGroup: "rbac.authorization.k8s.io", Kind: "Role", Name: "replica"},
-		Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: r.namespace, Name: "replica"}}})
+	r.create(
+		&rbacv1.Role{
+			ObjectMeta: metav1.ObjectMeta{Name: "replica"},
+			Rules: []rbacv1.PolicyRule{
+				{APIGroups: []string{"acme.cert-manager.io"}, Resources: []string{"challenges"}, Verbs: []string{"list"}},
+			},
+		},
+	)
+	r.create(
+		&rbacv1.RoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Name: "replica"},
+			RoleRef:    rbacv1.RoleRef{APIGroup: "rbac.authorization.k8s.io", Kind: "Role", Name: "replica"},
+			Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: r.namespace, Name: "replica"}},
+		},
+	)
 	cfg, err := serviceaccount.Config(t.Context(), cluster.Plane(t).AdminConfig(), r.namespace, "replica")
 	if err != nil {
 		t.Fatal(err)
@@ -72,7 +92,10 @@ func TestAReplicaWhoseCacheLagsAnswersByRightsInItsNamespaceAlone(t *testing.T) 
 		t.Fatal(err)
 	}
 	// Its cache is that of another namespace: it will never have them.
-	late, err := cache.New(cluster.Plane(t).AdminConfig(), cache.Options{Scheme: controller.Scheme(), DefaultNamespaces: map[string]cache.Config{cluster.Namespace(t): {}}})
+	late, err := cache.New(
+		cluster.Plane(t).AdminConfig(),
+		cache.Options{Scheme: controller.Scheme(), DefaultNamespaces: map[string]cache.Config{cluster.Namespace(t): {}}},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,11 +132,18 @@ func TestAReplicaWhoseCacheLagsAnswersByRightsInItsNamespaceAlone(t *testing.T) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	handshakes := &tlsalpn01.Listener{Solver: &tlsalpn01.Solver{Cache: late, Live: direct, Namespace: r.namespace, Now: time.Now}, Log: logr.Discard()}
+	handshakes := &tlsalpn01.Listener{
+		Solver: &tlsalpn01.Solver{Cache: late, Live: direct, Namespace: r.namespace, Now: time.Now},
+		Log:    logr.Discard(),
+	}
 	go func() { _ = handshakes.Serve(t.Context(), listener) }()
 	for name, answered := range map[string]bool{"tls.example.com": true, "77.2.0.192.in-addr.arpa": true, "www.example.com": false} {
 		t.Run("the handshake of "+name, func(t *testing.T) {
-			conn, err := tls.Dial("tcp", listener.Addr().String(), &tls.Config{ServerName: name, NextProtos: []string{acme.TLSALPN01Protocol}, InsecureSkipVerify: true})
+			conn, err := tls.Dial(
+				"tcp",
+				listener.Addr().String(),
+				&tls.Config{ServerName: name, NextProtos: []string{acme.TLSALPN01Protocol}, InsecureSkipVerify: true},
+			)
 			if err == nil {
 				conn.Close()
 			}

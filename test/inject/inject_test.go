@@ -34,24 +34,38 @@ func TestMain(m *testing.M) { cluster.Main(m) }
 func serverCertificate(t testing.TB, c rig.CA) (chainPEM, keyPEM []byte) {
 	t.Helper()
 	leaf, key := c.Sign(t, x509.Certificate{
-		Subject: pkix.Name{CommonName: "server"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, KeyUsage: x509.KeyUsageDigitalSignature,
+		Subject: pkix.Name{
+			CommonName: "server",
+		},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	})
 	return pki.EncodeCertificatePEM(leaf), rig.KeyPEM(t, key)
 }
 
-// secretWithCA makes a Secret with CAs. With a certificate it is that of a Certificate, which is made, too.
+// secretWithCA makes a Secret with CAs. With a certificate it is that of a Certificate, which is
+// made, too.
 func secretWithCA(t testing.TB, namespace, name, certificate string, cas ...rig.CA) {
 	t.Helper()
-	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Data: map[string][]byte{cmmeta.TLSCAKey: rig.PEM(cas...)}}
+	secret := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
+		Data:       map[string][]byte{cmmeta.TLSCAKey: rig.PEM(cas...)},
+	}
 	if certificate == "" {
 		secret.Annotations = map[string]string{cmapi.AllowsInjectionFromSecretAnnotation: "true"}
 	} else {
 		secret.Labels = map[string]string{cmapi.PartOfCertManagerControllerLabelKey: "true"}
 		secret.Annotations = map[string]string{cmapi.CertificateNameKey: certificate}
-		rig.Create(t, &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: certificate}, Spec: cmapi.CertificateSpec{
-			SecretName: name, CommonName: name, IssuerRef: cmmeta.IssuerReference{Name: "nobody"},
-		}})
+		rig.Create(
+			t,
+			&cmapi.Certificate{
+				ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: certificate},
+				Spec: cmapi.CertificateSpec{
+					SecretName: name, CommonName: name, IssuerRef: cmmeta.IssuerReference{Name: "nobody"},
+				},
+			},
+		)
 	}
 	rig.Create(t, secret)
 }
@@ -82,8 +96,18 @@ const ownedWebhooks = `{"f:webhooks":{` +
 	`"k:{\"name\":\"two.example.com\"}":{".":{},"f:clientConfig":{"f:caBundle":{}},"f:name":{}}}}`
 
 var targets = []target{
-	{"mutatingwebhookconfigurations", webhooks("MutatingWebhookConfiguration"), []string{"webhooks.0.clientConfig.caBundle", "webhooks.1.clientConfig.caBundle"}, ownedWebhooks},
-	{"validatingwebhookconfigurations", webhooks("ValidatingWebhookConfiguration"), []string{"webhooks.0.clientConfig.caBundle", "webhooks.1.clientConfig.caBundle"}, ownedWebhooks},
+	{
+		"mutatingwebhookconfigurations",
+		webhooks("MutatingWebhookConfiguration"),
+		[]string{"webhooks.0.clientConfig.caBundle", "webhooks.1.clientConfig.caBundle"},
+		ownedWebhooks,
+	},
+	{
+		"validatingwebhookconfigurations",
+		webhooks("ValidatingWebhookConfiguration"),
+		[]string{"webhooks.0.clientConfig.caBundle", "webhooks.1.clientConfig.caBundle"},
+		ownedWebhooks,
+	},
 	{"customresourcedefinitions", `
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
@@ -223,7 +247,19 @@ func TestEveryTargetFollowsItsAnnotations(t *testing.T) {
 	for _, tt := range targets {
 		t.Run(tt.resource, func(t *testing.T) {
 			ns := cluster.Namespace(t)
-			first, second, third, fourth := rig.NewCA(t, "first"), rig.NewCA(t, "second"), rig.NewCA(t, "third"), rig.NewCA(t, "fourth")
+			first, second, third, fourth := rig.NewCA(
+				t,
+				"first",
+			), rig.NewCA(
+				t,
+				"second",
+			), rig.NewCA(
+				t,
+				"third",
+			), rig.NewCA(
+				t,
+				"fourth",
+			)
 			secretWithCA(t, ns, "tls", "webhook", first)
 			secretWithCA(t, ns, "other", "", fourth)
 			o := tt.object(t)
@@ -309,16 +345,23 @@ func TestMistakesAreToldByEvents(t *testing.T) {
 		"foreign": func(s *corev1.Secret) { s.Annotations[cmapi.CertificateNameKey] = "another" },
 	} {
 		secret := &corev1.Secret{
-			ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name, Annotations: map[string]string{cmapi.AllowsInjectionFromSecretAnnotation: "true"}},
-			Data:       map[string][]byte{cmmeta.TLSCAKey: rig.PEM(first)},
+			ObjectMeta: metav1.ObjectMeta{
+				Namespace:   ns,
+				Name:        name,
+				Annotations: map[string]string{cmapi.AllowsInjectionFromSecretAnnotation: "true"},
+			},
+			Data: map[string][]byte{cmmeta.TLSCAKey: rig.PEM(first)},
 		}
 		change(secret)
 		rig.Create(t, secret)
 	}
 	for _, name := range []string{"foreign", "missing"} {
-		rig.Create(t, &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}, Spec: cmapi.CertificateSpec{
-			SecretName: name, CommonName: name, IssuerRef: cmmeta.IssuerReference{Name: "nobody"},
-		}})
+		rig.Create(
+			t,
+			&cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}, Spec: cmapi.CertificateSpec{
+				SecretName: name, CommonName: name, IssuerRef: cmmeta.IssuerReference{Name: "nobody"},
+			}},
+		)
 	}
 	for _, test := range []struct {
 		name              string
@@ -350,7 +393,14 @@ func TestMistakesAreToldByEvents(t *testing.T) {
 				t.Errorf("the bundle is %s", rig.Names(got))
 			}
 			// Repaired, it works.
-			rig.Patch(t, o.DeepCopy(), `{"metadata": {"annotations": {%q: null, %q: %q}}}`, test.annotation, cmapi.WantInjectFromSecretAnnotation, ns+"/good")
+			rig.Patch(
+				t,
+				o.DeepCopy(),
+				`{"metadata": {"annotations": {%q: null, %q: %q}}}`,
+				test.annotation,
+				cmapi.WantInjectFromSecretAnnotation,
+				ns+"/good",
+			)
 			if test.annotation == cmapi.WantInjectFromSecretAnnotation {
 				annotate(t, o, test.annotation, ns+"/good")
 			}
@@ -368,7 +418,9 @@ func TestMistakesAreToldByEvents(t *testing.T) {
 	})
 	t.Run("two annotations at once", func(t *testing.T) {
 		o := targets[0].object(t)
-		o.SetAnnotations(map[string]string{cmapi.WantInjectFromSecretAnnotation: ns + "/good", cmapi.WantInjectAnnotation: ns + "/missing"})
+		o.SetAnnotations(
+			map[string]string{cmapi.WantInjectFromSecretAnnotation: ns + "/good", cmapi.WantInjectAnnotation: ns + "/missing"},
+		)
 		rig.Create(t, o)
 		if event := eventOf(t, o, corev1.EventTypeWarning); event.Reason != "InvalidAnnotation" {
 			t.Errorf("got %s: %s", event.Reason, event.Message)
@@ -431,7 +483,10 @@ func eventOf(t testing.TB, o *unstructured.Unstructured, eventType string) corev
 		if err := rig.Admin(t).List(t.Context(), &events, client.InNamespace(metav1.NamespaceDefault)); err != nil {
 			return err
 		}
-		i := slices.IndexFunc(events.Items, func(e corev1.Event) bool { return e.InvolvedObject.UID == o.GetUID() && e.Type == eventType })
+		i := slices.IndexFunc(
+			events.Items,
+			func(e corev1.Event) bool { return e.InvolvedObject.UID == o.GetUID() && e.Type == eventType },
+		)
 		if i < 0 {
 			return cluster.ErrNotYet
 		}
@@ -490,7 +545,8 @@ func TestATargetThatIsTurnedOffIsLeftAlone(t *testing.T) {
 	}
 }
 
-// Who manages a configuration by server-side apply can take a webhook out of it once the annotation is gone.
+// Who manages a configuration by server-side apply can take a webhook out of it once the annotation
+// is gone.
 func TestWebhooksCanBeTakenOutByServerSideApply(t *testing.T) {
 	rig.Run(t, rig.Options{})
 	first := rig.NewCA(t, "first")

@@ -24,29 +24,36 @@ import (
 	"github.com/perennial-pki/perennial/test/inject/rig"
 )
 
-// webhookServer is an admission webhook that allows everything. Each connection is used for one call, so that the certificate
-// is verified anew each time.
+// webhookServer is an admission webhook that allows everything. Each connection is used for one
+// call, so that the certificate is verified anew each time.
 func webhookServer(t *testing.T, certificate func() *tls.Certificate, served func()) (url string) {
 	t.Helper()
-	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-		if c := certificate(); c != nil {
-			return c, nil
-		}
-		return nil, errors.New("there is no certificate yet")
-	}})
+	listener, err := tls.Listen(
+		"tcp",
+		"127.0.0.1:0",
+		&tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			if c := certificate(); c != nil {
+				return c, nil
+			}
+			return nil, errors.New("there is no certificate yet")
+		}},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &http.Server{ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		var review admissionv1.AdmissionReview
-		if err := json.NewDecoder(io.LimitReader(r.Body, 1<<20)).Decode(&review); err != nil || review.Request == nil {
-			http.Error(w, "not an AdmissionReview", http.StatusBadRequest)
-			return
-		}
-		served()
-		review.Response = &admissionv1.AdmissionResponse{UID: review.Request.UID, Allowed: true}
-		_ = json.NewEncoder(w).Encode(review)
-	})}
+	s := &http.Server{
+		ErrorLog: log.New(io.Discard, "", 0),
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			var review admissionv1.AdmissionReview
+			if err := json.NewDecoder(io.LimitReader(r.Body, 1<<20)).Decode(&review); err != nil || review.Request == nil {
+				http.Error(w, "not an AdmissionReview", http.StatusBadRequest)
+				return
+			}
+			served()
+			review.Response = &admissionv1.AdmissionResponse{UID: review.Request.UID, Allowed: true}
+			_ = json.NewEncoder(w).Encode(review)
+		}),
+	}
 	s.SetKeepAlivesEnabled(false)
 	done := make(chan struct{})
 	go func() {
@@ -66,7 +73,8 @@ func secretOf(t *testing.T, namespace, name string) (*corev1.Secret, error) {
 	return secret, rig.Admin(t).Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: name}, secret)
 }
 
-// A CA is replaced, and after it the certificate of a webhook, while the API server calls the webhook all the time.
+// A CA is replaced, and after it the certificate of a webhook, while the API server calls the
+// webhook all the time.
 func TestNoCallFailsWhileTheCAOfAWebhookIsReplaced(t *testing.T) {
 	rig.Run(t, rig.Options{Certificates: true})
 	ns := cluster.Namespace(t)
@@ -75,7 +83,12 @@ func TestNoCallFailsWhileTheCAOfAWebhookIsReplaced(t *testing.T) {
 
 	// The server loads its certificate whenever its Secret changes, at once.
 	var served atomic.Pointer[tls.Certificate]
-	watch, err := admin.Watch(t.Context(), &corev1.SecretList{}, client.InNamespace(ns), client.MatchingFields{"metadata.name": "webhook"})
+	watch, err := admin.Watch(
+		t.Context(),
+		&corev1.SecretList{},
+		client.InNamespace(ns),
+		client.MatchingFields{"metadata.name": "webhook"},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +106,8 @@ func TestNoCallFailsWhileTheCAOfAWebhookIsReplaced(t *testing.T) {
 	}()
 	var calls atomic.Int64
 	url := webhookServer(t, served.Load, func() { calls.Add(1) })
-	// A second server has a certificate of the next CA as soon as there is that CA. Who can call it knows the new bundle.
+	// A second server has a certificate of the next CA as soon as there is that CA. Who can call it
+	// knows the new bundle.
 	var next atomic.Pointer[tls.Certificate]
 	nextURL := webhookServer(t, next.Load, func() {})
 
@@ -102,17 +116,26 @@ func TestNoCallFailsWhileTheCAOfAWebhookIsReplaced(t *testing.T) {
 		return admissionregistrationv1.ValidatingWebhook{
 			Name: name + ".example.com", AdmissionReviewVersions: []string{"v1"}, SideEffects: &none, FailurePolicy: &fail,
 			ClientConfig: admissionregistrationv1.WebhookClientConfig{URL: &url},
-			Rules: []admissionregistrationv1.RuleWithOperations{{
-				Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create},
-				Rule:       admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"configmaps"}},
-			}},
+			Rules: []admissionregistrationv1.RuleWithOperations{
+				{
+					Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create},
+					Rule: admissionregistrationv1.Rule{
+						APIGroups:   []string{""},
+						APIVersions: []string{"v1"},
+						Resources:   []string{"configmaps"},
+					},
+				},
+			},
 			NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"kubernetes.io/metadata.name": ns}},
 			ObjectSelector:    &metav1.LabelSelector{MatchLabels: map[string]string{"ask": name}},
 		}
 	}
 	rig.Create(t, &admissionregistrationv1.ValidatingWebhookConfiguration{
-		ObjectMeta: metav1.ObjectMeta{Name: "rotation", Annotations: map[string]string{cmapi.WantInjectAnnotation: ns + "/webhook"}},
-		Webhooks:   []admissionregistrationv1.ValidatingWebhook{webhook("current", url), webhook("next", nextURL)},
+		ObjectMeta: metav1.ObjectMeta{
+			Name:        "rotation",
+			Annotations: map[string]string{cmapi.WantInjectAnnotation: ns + "/webhook"},
+		},
+		Webhooks: []admissionregistrationv1.ValidatingWebhook{webhook("current", url), webhook("next", nextURL)},
 	})
 	call := func(webhook string) error {
 		return admin.Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{

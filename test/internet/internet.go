@@ -1,5 +1,6 @@
-// Package internet stands for what is beyond the proxy of a machine: sites at their own names, with certificates that roots vouch for, which a
-// process reaches only as its user could let it, by HTTPS_PROXY, HTTP_PROXY and SSL_CERT_FILE.
+// Package internet stands for what is beyond the proxy of a machine: sites at their own names, with
+// certificates that roots vouch for, which a process reaches only as its user could let it, by
+// HTTPS_PROXY, HTTP_PROXY and SSL_CERT_FILE.
 package internet
 
 import (
@@ -26,8 +27,8 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// Start starts a proxy behind which there are these sites, by host, and nothing else. It returns the environment of a process that is to
-// use it for all but 127.0.0.1.
+// Start starts a proxy behind which there are these sites, by host, and nothing else. It returns
+// the environment of a process that is to use it for all but 127.0.0.1.
 func Start(t testing.TB, sites map[string]http.Handler) (env []string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -35,8 +36,15 @@ func Start(t testing.TB, sites map[string]http.Handler) (env []string) {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "the internet"}, DNSNames: slices.Collect(maps.Keys(sites)), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
+		SerialNumber: big.NewInt(
+			1,
+		),
+		Subject:               pkix.Name{CommonName: "the internet"},
+		DNSNames:              slices.Collect(maps.Keys(sites)),
+		NotAfter:              time.Now().Add(time.Hour),
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
@@ -53,7 +61,11 @@ func Start(t testing.TB, sites map[string]http.Handler) (env []string) {
 		}
 		sites[host].ServeHTTP(w, r)
 	})}
-	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}})
+	listener, err := tls.Listen(
+		"tcp",
+		"127.0.0.1:0",
+		&tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -40,9 +40,14 @@ func NamesAndCA(t testing.TB) (*dnsserver.Server, *pebble.Server) {
 	return names, ca
 }
 
-// Apply creates what a manifest has, each object after prepare has seen it, for the time of the test, and returns the last. A field that does not
-// exist is an error.
-func Apply(t testing.TB, admin client.Client, manifest string, prepare func(*unstructured.Unstructured)) client.ObjectKey {
+// Apply creates what a manifest has, each object after prepare has seen it, for the time of the
+// test, and returns the last. A field that does not exist is an error.
+func Apply(
+	t testing.TB,
+	admin client.Client,
+	manifest string,
+	prepare func(*unstructured.Unstructured),
+) client.ObjectKey {
 	t.Helper()
 	var last client.ObjectKey
 	for document := range strings.SplitSeq(manifest, "\n---\n") {
@@ -68,7 +73,8 @@ func At(ca *pebble.Server, u *unstructured.Unstructured) {
 	}
 }
 
-// Issued waits until a Certificate is Ready, and looks whether its Secret is for these names, which are sorted.
+// Issued waits until a Certificate is Ready, and looks whether its Secret is for these names, which
+// are sorted.
 func Issued(t testing.TB, admin client.Client, key client.ObjectKey, names ...string) {
 	t.Helper()
 	crt := &cmapi.Certificate{}
@@ -76,13 +82,21 @@ func Issued(t testing.TB, admin client.Client, key client.ObjectKey, names ...st
 		if err := admin.Get(t.Context(), key, crt); err != nil {
 			return err
 		}
-		if c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionReady); c == nil || c.Status != cmmeta.ConditionTrue {
+		if c := cmapi.GetCertificateCondition(
+			&crt.Status,
+			cmapi.CertificateConditionReady,
+		); c == nil ||
+			c.Status != cmmeta.ConditionTrue {
 			return cluster.NotYet("%s", Story(t, admin))
 		}
 		return nil
 	})
 	secret := &corev1.Secret{}
-	if err := admin.Get(t.Context(), client.ObjectKey{Namespace: key.Namespace, Name: crt.Spec.SecretName}, secret); err != nil {
+	if err := admin.Get(
+		t.Context(),
+		client.ObjectKey{Namespace: key.Namespace, Name: crt.Spec.SecretName},
+		secret,
+	); err != nil {
 		t.Fatal(err)
 	}
 	if secret.Type != corev1.SecretTypeTLS {

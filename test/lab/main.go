@@ -1,5 +1,6 @@
-// Lab is a small world for certificates from an ACME server on one machine: Pebble as the CA, an authoritative DNS server, and perenniald
-// with the manifests of a directory, in which ${NAMES} of this world are replaced.
+// Lab is a small world for certificates from an ACME server on one machine: Pebble as the CA, an
+// authoritative DNS server, and perenniald with the manifests of a directory, in which ${NAMES} of
+// this world are replaced.
 //
 //	lab -perenniald bin/perenniald -manifests examples/acme -data-dir .perennial-acme
 package main
@@ -63,11 +64,25 @@ func run(ctx context.Context, perenniald, manifests, data string, fleeting time.
 		return fmt.Errorf("start the CA: %w", err)
 	}
 	defer authority.Close()
-	fmt.Printf("the CA: %s   the DNS server: %s   HTTP-01: port %d   TLS-ALPN-01: port %d\n", authority.Directory, names.Addr, web, handshakes)
+	fmt.Printf(
+		"the CA: %s   the DNS server: %s   HTTP-01: port %d   TLS-ALPN-01: port %d\n",
+		authority.Directory,
+		names.Addr,
+		web,
+		handshakes,
+	)
 
 	world := strings.NewReplacer(
-		"${ACME_DIRECTORY}", authority.Directory, "${ACME_CA_BUNDLE}", base64.StdEncoding.EncodeToString(authority.CABundle), "${DNS_SERVER}", names.Addr,
-		"${TSIG_NAME}", tsigName, "${TSIG_SECRET}", tsigSecret,
+		"${ACME_DIRECTORY}",
+		authority.Directory,
+		"${ACME_CA_BUNDLE}",
+		base64.StdEncoding.EncodeToString(authority.CABundle),
+		"${DNS_SERVER}",
+		names.Addr,
+		"${TSIG_NAME}",
+		tsigName,
+		"${TSIG_SECRET}",
+		tsigSecret,
 	)
 	applied := filepath.Join(data, "manifests")
 	if err := os.MkdirAll(applied, 0o700); err != nil {
@@ -85,13 +100,24 @@ func run(ctx context.Context, perenniald, manifests, data string, fleeting time.
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(filepath.Join(applied, filepath.Base(file)), []byte(world.Replace(string(text))), 0o600); err != nil {
+		if err := os.WriteFile(
+			filepath.Join(applied, filepath.Base(file)),
+			[]byte(world.Replace(string(text))),
+			0o600,
+		); err != nil {
 			return err
 		}
 	}
 	daemon := exec.Command(perenniald, append([]string{
-		"--data-dir", data, "--manifests", applied, "--table",
-		"--http01-listen-address", fmt.Sprintf("127.0.0.1:%d", web), "--tlsalpn01-listen-address", fmt.Sprintf("127.0.0.1:%d", handshakes),
+		"--data-dir",
+		data,
+		"--manifests",
+		applied,
+		"--table",
+		"--http01-listen-address",
+		fmt.Sprintf("127.0.0.1:%d", web),
+		"--tlsalpn01-listen-address",
+		fmt.Sprintf("127.0.0.1:%d", handshakes),
 	}, more...)...)
 	daemon.Stdin, daemon.Stdout, daemon.Stderr = os.Stdin, os.Stdout, os.Stderr
 	daemon.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}

@@ -55,7 +55,10 @@ func check(path string, source []byte) ([]string, error) {
 	lines := strings.Split(strings.TrimSuffix(string(source), "\n"), "\n")
 	var wrong []string
 	if len(lines) > maxLines {
-		wrong = append(wrong, fmt.Sprintf("%s:%d: the file has %d lines, more than %d: split it", path, maxLines+1, len(lines), maxLines))
+		wrong = append(
+			wrong,
+			fmt.Sprintf("%s:%d: the file has %d lines, more than %d: split it", path, maxLines+1, len(lines), maxLines),
+		)
 	}
 	whole := unbroken(files, f)
 	for i, line := range lines {

@@ -62,7 +62,8 @@ func delegates(f *ast.FuncDecl) bool {
 	return found
 }
 
-// names reports whether a CleanUp says which of several values it means: by the value, or by the token that its Present kept an ID for.
+// names reports whether a CleanUp says which of several values it means: by the value, or by the
+// token that its Present kept an ID for.
 func names(f *ast.FuncDecl) bool {
 	found := false
 	ast.Inspect(f.Body, func(n ast.Node) bool {
@@ -81,7 +82,8 @@ func names(f *ast.FuncDecl) bool {
 	return found
 }
 
-// usesDomain reports whether a method makes the name of the record from the domain of the certificate, and so disregards CNAMEs.
+// usesDomain reports whether a method makes the name of the record from the domain of the
+// certificate, and so disregards CNAMEs.
 func (p *provider) usesDomain(q *packages.Package, f *ast.FuncDecl) bool {
 	found := false
 	ast.Inspect(f.Body, func(n ast.Node) bool {
@@ -89,7 +91,8 @@ func (p *provider) usesDomain(q *packages.Package, f *ast.FuncDecl) bool {
 		if !ok {
 			return true
 		}
-		if sel, ok := c.Fun.(*ast.SelectorExpr); ok && (isIdent(sel.X, "fmt") || isIdent(sel.X, "log") || isIdent(sel.X, "slog") || sel.Sel.Name == "GetChallengeInfo") {
+		if sel, ok := c.Fun.(*ast.SelectorExpr); ok &&
+			(isIdent(sel.X, "fmt") || isIdent(sel.X, "log") || isIdent(sel.X, "slog") || sel.Sel.Name == "GetChallengeInfo") {
 			return true
 		}
 		for _, a := range c.Args {
@@ -145,7 +148,8 @@ func isParameter(q *packages.Package, f *ast.FuncDecl, id *ast.Ident) bool {
 // whole are words of a change that may put a set, or a zone, in the place of the one that is there.
 var whole = regexp.MustCompile(`^(?i)(put|patch|methodput|methodpatch|replace|overwrite|upsert)$`)
 
-// literals reads what the source names: the hosts of the service, and whether it changes sets as a whole.
+// literals reads what the source names: the hosts of the service, and whether it changes sets as a
+// whole.
 func (p *provider) literals(file *ast.File) {
 	ast.Inspect(file, func(n ast.Node) bool {
 		switch n := n.(type) {
@@ -162,7 +166,10 @@ func (p *provider) literals(file *ast.File) {
 				return true
 			}
 			host := strings.ToLower(at.Hostname())
-			if _, err := netip.ParseAddr(host); err != nil && strings.Contains(host, ".") && !strings.ContainsAny(host, "%{<") && !slices.Contains(p.hosts, host) {
+			if _, err := netip.ParseAddr(
+				host,
+			); err != nil && strings.Contains(host, ".") && !strings.ContainsAny(host, "%{<") &&
+				!slices.Contains(p.hosts, host) {
 				p.hosts = append(p.hosts, host)
 			}
 		}

@@ -77,7 +77,8 @@ func candidates(dir string) ([]string, error) {
 	var names []string
 	for _, e := range entries {
 		name := e.Name()
-		if !e.IsDir() || name == "internal" || native[name] != "" || slices.Contains(gone, name) || closed[name] != "" || slices.Contains(ours, name) {
+		if !e.IsDir() || name == "internal" || native[name] != "" || slices.Contains(gone, name) || closed[name] != "" ||
+			slices.Contains(ours, name) {
 			continue
 		}
 		if err := of(dns + name); err != nil {
@@ -144,7 +145,11 @@ func load(dir string, names []string) ([]*provider, error) {
 		all = append(all, p)
 	}
 	if len(unread) > 0 {
-		return nil, fmt.Errorf("%s may put a record set in the place of the one that is there: read Present and CleanUp, and add each to keeping or to single", strings.Join(unread, ", "))
+		return nil, fmt.Errorf(
+			"%s may put a record set in the place of the one that is there: read Present and CleanUp, and add each to "+
+				"keeping or to single",
+			strings.Join(unread, ", "),
+		)
 	}
 	return all, nil
 }

@@ -1,5 +1,6 @@
-// legogen writes what internal/solver/dns01/lego knows of lego's DNS providers, and the page of the documentation that lists them, from
-// lego's source as the go.mod names it. It runs nothing of lego: what it needs is constant in the source.
+// legogen writes what internal/solver/dns01/lego knows of lego's DNS providers, and the page of the
+// documentation that lists them, from lego's source as the go.mod names it. It runs nothing of
+// lego: what it needs is constant in the source.
 package main
 
 import (
@@ -44,7 +45,11 @@ func main() {
 	log.SetFlags(0)
 	log.SetPrefix("legogen: ")
 	code := flag.String("code", "../internal/solver/dns01/lego/providers_gen.go", "where the table goes")
-	check := flag.String("test", "../internal/solver/dns01/lego/providers_gen_test.go", "where the table of defaults for the test goes")
+	check := flag.String(
+		"test",
+		"../internal/solver/dns01/lego/providers_gen_test.go",
+		"where the table of defaults for the test goes",
+	)
 	docs := flag.String("docs", "../docs/dns-providers.md", "where the page goes")
 	flag.Parse()
 	if err := run(*code, *check, *docs); err != nil {
@@ -74,5 +79,9 @@ func run(code, check, docs string) error {
 	if err != nil {
 		return fmt.Errorf("format: %w", err)
 	}
-	return errors.Join(os.WriteFile(code, source, 0o644), os.WriteFile(check, tests, 0o644), os.WriteFile(docs, page(all, version), 0o644))
+	return errors.Join(
+		os.WriteFile(code, source, 0o644),
+		os.WriteFile(check, tests, 0o644),
+		os.WriteFile(docs, page(all, version), 0o644),
+	)
 }

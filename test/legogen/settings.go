@@ -15,7 +15,8 @@ import (
 // secret are the names of fields that hold secrets.
 var secret = regexp.MustCompile(`(?i)(key|token|secret|password|credentials|signature)$`)
 
-// config finds the settings: the fields of Config, with the defaults and variables of NewDefaultConfig and NewDNSProvider.
+// config finds the settings: the fields of Config, with the defaults and variables of
+// NewDefaultConfig and NewDNSProvider.
 func (p *provider) config() error {
 	named, ok := types.Unalias(p.pkg.Types.Scope().Lookup("Config").Type()).(*types.Named)
 	if !ok {

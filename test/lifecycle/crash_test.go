@@ -14,8 +14,8 @@ import (
 	"github.com/perennial-pki/perennial/test/cluster"
 )
 
-// TestAKillAtAnyWriteLosesNothing kills the controller at each of its writes, once before and once after the write reached the
-// server, starts it again, and looks at what it ends with.
+// TestAKillAtAnyWriteLosesNothing kills the controller at each of its writes, once before and once
+// after the write reached the server, starts it again, and looks at what it ends with.
 func TestAKillAtAnyWriteLosesNothing(t *testing.T) {
 	reuse := func(crt *cmapi.Certificate) { crt.Spec.PrivateKey.RotationPolicy = cmapi.RotationPolicyNever }
 	external := func(crt *cmapi.Certificate) {

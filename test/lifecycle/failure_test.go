@@ -24,7 +24,10 @@ func (w *world) deny(request string) {
 	w.Helper()
 	changeStatus(w, named(&cmapi.CertificateRequest{}, request), func(cr *cmapi.CertificateRequest) {
 		cmapi.SetCertificateRequestCondition(&cr.Status, cr.CreationTimestamp.Time, cmapi.CertificateRequestCondition{
-			Type: cmapi.CertificateRequestConditionDenied, Status: cmmeta.ConditionTrue, Reason: "Policy", Message: "not on a Friday",
+			Type:    cmapi.CertificateRequestConditionDenied,
+			Status:  cmmeta.ConditionTrue,
+			Reason:  "Policy",
+			Message: "not on a Friday",
 		})
 	})
 }
@@ -32,7 +35,10 @@ func (w *world) deny(request string) {
 func (w *world) untilRequest(name string) *cmapi.CertificateRequest {
 	w.Helper()
 	cr := &cmapi.CertificateRequest{}
-	cluster.Eventually(w, func() error { return w.Get(w.Context(), client.ObjectKey{Namespace: w.namespace, Name: name}, cr) })
+	cluster.Eventually(
+		w,
+		func() error { return w.Get(w.Context(), client.ObjectKey{Namespace: w.namespace, Name: name}, cr) },
+	)
 	return cr
 }
 
@@ -95,13 +101,20 @@ func TestAFailureIsCountedOnceAndWaitsUnlessSomethingChanges(t *testing.T) {
 		return nil
 	})
 	// Another spec: the failure is forgotten.
-	change(w, named(&cmapi.Certificate{}, "a"), func(crt *cmapi.Certificate) { crt.Spec.DNSNames = []string{"b.example.com"} })
+	change(
+		w,
+		named(&cmapi.Certificate{}, "a"),
+		func(crt *cmapi.Certificate) { crt.Spec.DNSNames = []string{"b.example.com"} },
+	)
 	cluster.Eventually(t, func() error {
 		cr := w.untilRequest("a-1")
 		if cmapi.CertificateRequestIsDenied(&cr.Status) {
 			return cluster.NotYet("the denied request is still there")
 		}
-		cr.Status.Conditions = append(cr.Status.Conditions, cmapi.CertificateRequestCondition{Type: "Approved", Status: "True", Reason: "test", Message: "yes"})
+		cr.Status.Conditions = append(
+			cr.Status.Conditions,
+			cmapi.CertificateRequestCondition{Type: "Approved", Status: "True", Reason: "test", Message: "yes"},
+		)
 		return w.Status().Update(t.Context(), cr)
 	})
 	crt = w.untilReady("a", 1)
@@ -173,7 +186,11 @@ func TestAnotherIssuerEndsTheWaitAfterARefusal(t *testing.T) {
 	w.untilRequest("a-1")
 	w.deny("a-1")
 	w.condition("a", cmapi.CertificateConditionIssuing, cmmeta.ConditionFalse, "Denied")
-	change(w, named(&cmapi.Issuer{}, "ca"), func(i *cmapi.Issuer) { i.Spec.CA.OCSPServers = []string{"http://ocsp.example.com"} })
+	change(
+		w,
+		named(&cmapi.Issuer{}, "ca"),
+		func(i *cmapi.Issuer) { i.Spec.CA.OCSPServers = []string{"http://ocsp.example.com"} },
+	)
 	cluster.Eventually(t, func() error {
 		if cr := w.untilRequest("a-1"); cmapi.CertificateRequestIsDenied(&cr.Status) {
 			return cluster.NotYet("the denied request is still there")
@@ -198,7 +215,12 @@ func TestAMissingIssuerIsNamedAndFoundAsSoonAsItIsThere(t *testing.T) {
 		})
 	}
 	says(`there is no Issuer "ca" in namespace "` + w.namespace + `"; create it or correct spec.issuerRef`)
-	w.create(&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "ca"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{CA: &cmapi.CAIssuer{SecretName: "ca"}}}})
+	w.create(
+		&cmapi.Issuer{
+			ObjectMeta: metav1.ObjectMeta{Name: "ca"},
+			Spec:       cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{CA: &cmapi.CAIssuer{SecretName: "ca"}}},
+		},
+	)
 	says("Secret " + w.namespace + "/ca with the key pair of the CA, spec.ca.secretName, does not exist: create it")
 	w.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "ca"}, Data: map[string][]byte{"tls.crt": []byte("x")}})
 	says("it has no entry tls.key")
@@ -244,9 +266,12 @@ func TestWhatNoIssuerCouldSignIsRefusedBeforeAnythingIsAsked(t *testing.T) {
 
 func windows(zone, cron string, length time.Duration) func(*cmapi.Certificate) {
 	return func(crt *cmapi.Certificate) {
-		crt.Spec.Renewal = &cmapi.CertificateRenewal{Policy: cmapi.CertificateRenewalPolicyRenewBefore, Windows: []cmapi.CertificateRenewalWindows{
-			{Timezone: zone, Cron: cron, WindowDuration: &metav1.Duration{Duration: length}},
-		}}
+		crt.Spec.Renewal = &cmapi.CertificateRenewal{
+			Policy: cmapi.CertificateRenewalPolicyRenewBefore,
+			Windows: []cmapi.CertificateRenewalWindows{
+				{Timezone: zone, Cron: cron, WindowDuration: &metav1.Duration{Duration: length}},
+			},
+		}
 	}
 }
 
@@ -297,7 +322,11 @@ func TestARequestOfSomebodyElseWithOurNameIsLeftAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	// It belongs to no Certificate, so that its end is not seen at once; any change is enough.
-	change(w, named(&cmapi.Certificate{}, "a"), func(crt *cmapi.Certificate) { crt.Spec.DNSNames = []string{"c.example.com"} })
+	change(
+		w,
+		named(&cmapi.Certificate{}, "a"),
+		func(crt *cmapi.Certificate) { crt.Spec.DNSNames = []string{"c.example.com"} },
+	)
 	w.untilReady("a", 1)
 }
 
@@ -309,14 +338,21 @@ func TestACertificateThatIsMadeAnewUsesNoRequestOfTheOldOne(t *testing.T) {
 	w.run(controller.Options{})
 	w.untilReady("a", 1)
 	old := w.untilRequest("a-1").UID
-	if err := w.Delete(t.Context(), w.getCertificate("a"), client.PropagationPolicy(metav1.DeletePropagationOrphan)); err != nil {
+	if err := w.Delete(
+		t.Context(),
+		w.getCertificate("a"),
+		client.PropagationPolicy(metav1.DeletePropagationOrphan),
+	); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.Delete(t.Context(), w.secret("a")); err != nil {
 		t.Fatal(err)
 	}
 	cluster.Eventually(t, func() error {
-		err := w.Create(t.Context(), func() *cmapi.Certificate { c := certificate("a", "ca"); c.Namespace = w.namespace; return c }())
+		err := w.Create(
+			t.Context(),
+			func() *cmapi.Certificate { c := certificate("a", "ca"); c.Namespace = w.namespace; return c }(),
+		)
 		return err
 	})
 	w.untilReady("a", 1)

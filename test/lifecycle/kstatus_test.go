@@ -184,8 +184,8 @@ func TestALeafIsRenewedWithItsCA(t *testing.T) {
 	}
 }
 
-// TestToolsThatWaitForAnIssuerEndWhenOnlyAPersonCanHelp has issuers whose settings are wrong, and one
-// whose Secret may be on its way.
+// TestToolsThatWaitForAnIssuerEndWhenOnlyAPersonCanHelp has issuers whose settings are wrong, and
+// one whose Secret may be on its way.
 func TestToolsThatWaitForAnIssuerEndWhenOnlyAPersonCanHelp(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -215,7 +215,11 @@ func TestToolsThatWaitForAnIssuerEndWhenOnlyAPersonCanHelp(t *testing.T) {
 	until("wrong", cluster.Current)
 	clock.Step(time.Minute)
 	// the queue has its own clock
-	change(w, named(&cmapi.Issuer{}, "early"), func(i *cmapi.Issuer) { i.Spec.CA.OCSPServers = []string{"http://ocsp.example.com"} })
+	change(
+		w,
+		named(&cmapi.Issuer{}, "early"),
+		func(i *cmapi.Issuer) { i.Spec.CA.OCSPServers = []string{"http://ocsp.example.com"} },
+	)
 	until("early", cluster.Failed)
 	w.caSecret("late", 24*time.Hour)
 	until("early", cluster.Current)
@@ -244,7 +248,9 @@ func TestToolsThatWaitEndWhenTheKeystorePasswordStaysMissing(t *testing.T) {
 	if s := stalled(w.getCertificate("a")); !strings.Contains(s.Message, "create it with an entry") {
 		t.Errorf("Stalled says %q", s.Message)
 	}
-	w.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "pw"}, StringData: map[string]string{"password": "changeit"}})
+	w.create(
+		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "pw"}, StringData: map[string]string{"password": "changeit"}},
+	)
 	w.untilReady("a", 1)
 	w.untilKstatus("a", cluster.Current)
 	// So it is with another keystore of a certificate that is there.

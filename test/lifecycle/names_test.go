@@ -70,7 +70,10 @@ func TestEachNameOfACSRIsCertifiedOnce(t *testing.T) {
 		Subject:        pkix.Name{CommonName: "dup"},
 		DNSNames:       []string{"dup.example.com", "DUP.example.com", "dup.example.com.", "dup.example.com"},
 		EmailAddresses: []string{"Jane@EXAMPLE.com", "Jane@example.com"},
-		URIs:           []*url.URL{{Scheme: "spiffe", Host: "Cluster.local", Path: "/A"}, {Scheme: "spiffe", Host: "cluster.local", Path: "/A"}},
+		URIs: []*url.URL{
+			{Scheme: "spiffe", Host: "Cluster.local", Path: "/A"},
+			{Scheme: "spiffe", Host: "cluster.local", Path: "/A"},
+		},
 	}, key)
 	if err != nil {
 		t.Fatal(err)

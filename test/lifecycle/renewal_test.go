@@ -134,7 +134,8 @@ func TestAChangedCAReissuesItsLeavesAndBothAreTrustedMeanwhile(t *testing.T) {
 	}
 }
 
-// TestAReplacedCAIsForgottenWithItsLastLeaf looks at the issuer's status, from which ca.crt is made.
+// TestAReplacedCAIsForgottenWithItsLastLeaf looks at the issuer's status, from which ca.crt is
+// made.
 func TestAReplacedCAIsForgottenWithItsLastLeaf(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

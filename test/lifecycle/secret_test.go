@@ -28,7 +28,10 @@ func TestWhatASecretLosesComesBackWithoutANewCertificate(t *testing.T) {
 	w.create(certificate("a", "ca", func(crt *cmapi.Certificate) {
 		crt.Spec.AdditionalOutputFormats = []cmapi.CertificateAdditionalOutputFormat{{Type: "DER"}, {Type: "CombinedPEM"}}
 		crt.Spec.Keystores = &cmapi.CertificateKeystores{JKS: &cmapi.JKSKeystore{Create: true, Password: ptr.To("secret")}}
-		crt.Spec.SecretTemplate = &cmapi.CertificateSecretTemplate{Labels: map[string]string{"team": "a"}, Annotations: map[string]string{"note": "x"}}
+		crt.Spec.SecretTemplate = &cmapi.CertificateSecretTemplate{
+			Labels:      map[string]string{"team": "a"},
+			Annotations: map[string]string{"note": "x"},
+		}
 	}))
 	w.run(controller.Options{})
 	w.untilReady("a", 1)
@@ -118,7 +121,14 @@ func TestARotationPolicyDecidesWhetherTheKeyStays(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.caIssuer("ca", 24*time.Hour)
-	w.create(certificate("keeps", "ca", func(crt *cmapi.Certificate) { crt.Spec.PrivateKey.RotationPolicy = cmapi.RotationPolicyNever }), certificate("changes", "ca"))
+	w.create(
+		certificate(
+			"keeps",
+			"ca",
+			func(crt *cmapi.Certificate) { crt.Spec.PrivateKey.RotationPolicy = cmapi.RotationPolicyNever },
+		),
+		certificate("changes", "ca"),
+	)
 	w.run(controller.Options{})
 	for name, stays := range map[string]bool{"keeps": true, "changes": false} {
 		w.untilReady(name, 1)
@@ -139,7 +149,11 @@ func TestARotationPolicyDecidesWhetherTheKeyStays(t *testing.T) {
 	if want := "rotationPolicy"; !bytes.Contains([]byte(c.Message), []byte(want)) {
 		t.Errorf("the message %q does not speak of %s", c.Message, want)
 	}
-	change(w, named(&cmapi.Certificate{}, "keeps"), func(crt *cmapi.Certificate) { crt.Spec.PrivateKey.RotationPolicy = cmapi.RotationPolicyAlways })
+	change(
+		w,
+		named(&cmapi.Certificate{}, "keeps"),
+		func(crt *cmapi.Certificate) { crt.Spec.PrivateKey.RotationPolicy = cmapi.RotationPolicyAlways },
+	)
 	w.untilReady("keeps", 3)
 	// A key that may not change, and is encrypted by its owner: openssl says what that looks like.
 	out, err := exec.CommandContext(t.Context(), "openssl", "genpkey", "-algorithm", "EC", "-pkeyopt",
@@ -177,13 +191,19 @@ func TestKeystoresFollowTheirPasswordAliasAndProfile(t *testing.T) {
 	w.run(controller.Options{})
 	w.until("a", func(crt *cmapi.Certificate) error {
 		c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing)
-		if c == nil || !bytes.Contains([]byte(c.Message), []byte(`Secret "password" of spec.keystores.jks.passwordSecretRef does not exist`)) {
+		if c == nil ||
+			!bytes.Contains(
+				[]byte(c.Message),
+				[]byte(`Secret "password" of spec.keystores.jks.passwordSecretRef does not exist`),
+			) {
 			return cluster.NotYet("no word about the password")
 		}
 		return nil
 	})
 	w.untilEvent("Certificate", "a", "KeystorePasswordSecretNotFound")
-	w.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "password"}, Data: map[string][]byte{"word": []byte("first")}})
+	w.create(
+		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "password"}, Data: map[string][]byte{"word": []byte("first")}},
+	)
 	w.untilReady("a", 1)
 	serial := w.leaf(w.secret("a")).SerialNumber
 
@@ -223,10 +243,18 @@ func TestKeystoresFollowTheirPasswordAliasAndProfile(t *testing.T) {
 	check("first", "", pki.LegacyRC2)
 	change(w, named(&corev1.Secret{}, "password"), func(s *corev1.Secret) { s.Data["word"] = []byte("second") })
 	check("second", "", pki.LegacyRC2)
-	change(w, named(&cmapi.Certificate{}, "a"), func(crt *cmapi.Certificate) { crt.Spec.Keystores.JKS.Alias = ptr.To("mine") })
+	change(
+		w,
+		named(&cmapi.Certificate{}, "a"),
+		func(crt *cmapi.Certificate) { crt.Spec.Keystores.JKS.Alias = ptr.To("mine") },
+	)
 	check("second", "mine", pki.LegacyRC2)
 	for _, profile := range []cmapi.PKCS12Profile{"LegacyDES", "Modern2023", "Modern2026"} {
-		change(w, named(&cmapi.Certificate{}, "a"), func(crt *cmapi.Certificate) { crt.Spec.Keystores.PKCS12.Profile = profile })
+		change(
+			w,
+			named(&cmapi.Certificate{}, "a"),
+			func(crt *cmapi.Certificate) { crt.Spec.Keystores.PKCS12.Profile = profile },
+		)
 		check("second", "mine", pki.PKCS12Profile(profile))
 	}
 	change(w, named(&cmapi.Certificate{}, "a"), func(crt *cmapi.Certificate) { crt.Spec.Keystores.JKS.Create = false })
@@ -248,7 +276,10 @@ func TestOfTwoCertificatesForOneSecretTheOlderHasIt(t *testing.T) {
 	w.untilReady("a", 1)
 	w.create(certificate("b", "ca", same))
 	c := w.condition("b", cmapi.CertificateConditionReady, cmmeta.ConditionFalse, "IncorrectCertificate")
-	if want := `Secret was issued for "a". If this message is not transient, you might have two conflicting Certificates pointing to the same secret.`; !bytes.HasPrefix([]byte(c.Message), []byte(want)) {
+	if want := `Secret was issued for "a". If this message is not transient, you might have two conflicting Certificates pointing to the same secret.`; !bytes.HasPrefix(
+		[]byte(c.Message),
+		[]byte(want),
+	) {
 		t.Errorf("message %q, want %q", c.Message, want)
 	}
 	if n := *w.getCertificate("a").Status.Revision; n != 1 || len(w.requests()) != 1 {

@@ -80,11 +80,17 @@ func named[T client.Object](o T, name string) T {
 	return o
 }
 
-// caIssuer makes an Issuer of type ca with a CA of its own, valid for so long, and returns the CA's certificate.
+// caIssuer makes an Issuer of type ca with a CA of its own, valid for so long, and returns the CA's
+// certificate.
 func (w *world) caIssuer(name string, valid time.Duration) *x509.Certificate {
 	w.Helper()
 	root := w.caSecret(name, valid)
-	w.create(&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{CA: &cmapi.CAIssuer{SecretName: name}}}})
+	w.create(
+		&cmapi.Issuer{
+			ObjectMeta: metav1.ObjectMeta{Name: name},
+			Spec:       cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{CA: &cmapi.CAIssuer{SecretName: name}}},
+		},
+	)
 	return root
 }
 
@@ -114,7 +120,12 @@ func (w *world) caSecret(name string, valid time.Duration) *x509.Certificate {
 // selfSigned makes an Issuer of type selfSigned.
 func (w *world) selfSigned(name string) {
 	w.Helper()
-	w.create(&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}}})
+	w.create(
+		&cmapi.Issuer{
+			ObjectMeta: metav1.ObjectMeta{Name: name},
+			Spec:       cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}},
+		},
+	)
 }
 
 // certificate is one for a DNS name, with a key that is made quickly.
@@ -157,7 +168,8 @@ func (w *world) until(name string, check func(*cmapi.Certificate) error) *cmapi.
 	return crt
 }
 
-// untilReady waits until the Certificate is Ready, with the given revision at least, and nothing is under way.
+// untilReady waits until the Certificate is Ready, with the given revision at least, and nothing is
+// under way.
 func (w *world) untilReady(name string, revision int) *cmapi.Certificate {
 	w.Helper()
 	return w.until(name, ready(revision))
@@ -179,7 +191,12 @@ func ready(revision int) func(*cmapi.Certificate) error {
 }
 
 // condition waits until the condition has the status and reason, and returns it.
-func (w *world) condition(name string, t cmapi.CertificateConditionType, status cmmeta.ConditionStatus, reason string) *cmapi.CertificateCondition {
+func (w *world) condition(
+	name string,
+	t cmapi.CertificateConditionType,
+	status cmmeta.ConditionStatus,
+	reason string,
+) *cmapi.CertificateCondition {
 	w.Helper()
 	crt := w.until(name, func(crt *cmapi.Certificate) error {
 		c := cmapi.GetCertificateCondition(&crt.Status, t)
@@ -243,7 +260,12 @@ func (w *world) requests() []cmapi.CertificateRequest {
 func (w *world) nextKeys() []corev1.Secret {
 	w.Helper()
 	var list corev1.SecretList
-	if err := w.List(w.Context(), &list, client.InNamespace(w.namespace), client.MatchingLabels{cmapi.IsNextPrivateKeySecretLabelKey: "true"}); err != nil {
+	if err := w.List(
+		w.Context(),
+		&list,
+		client.InNamespace(w.namespace),
+		client.MatchingLabels{cmapi.IsNextPrivateKeySecretLabelKey: "true"},
+	); err != nil {
 		w.Fatal(err)
 	}
 	return list.Items
@@ -280,7 +302,8 @@ func (w *world) untilEvent(kind, name, reason string) string {
 	return message
 }
 
-// externalIssuer approves and signs requests to issuers of the group test.example.com, as the controller of another project would, until the test ends.
+// externalIssuer approves and signs requests to issuers of the group test.example.com, as the
+// controller of another project would, until the test ends.
 func (w *world) externalIssuer() {
 	w.Helper()
 	root, key := newCA(w, "external", 24*time.Hour)
@@ -316,8 +339,16 @@ func (w *world) externalIssuer() {
 				return
 			}
 			cr.Status.Certificate, cr.Status.CA = pki.EncodeCertificatePEM(leaf), pki.EncodeCertificatePEM(root)
-			cmapi.SetCertificateRequestCondition(&cr.Status, now, cmapi.CertificateRequestCondition{Type: "Approved", Status: "True", Reason: "test", Message: "approved"})
-			cmapi.SetCertificateRequestCondition(&cr.Status, now, cmapi.CertificateRequestCondition{Type: "Ready", Status: "True", Reason: "Issued", Message: "signed"})
+			cmapi.SetCertificateRequestCondition(
+				&cr.Status,
+				now,
+				cmapi.CertificateRequestCondition{Type: "Approved", Status: "True", Reason: "test", Message: "approved"},
+			)
+			cmapi.SetCertificateRequestCondition(
+				&cr.Status,
+				now,
+				cmapi.CertificateRequestCondition{Type: "Ready", Status: "True", Reason: "Issued", Message: "signed"},
+			)
 			_ = w.Status().Update(ctx, cr) // a conflict comes again as an event
 		}
 	}()
@@ -328,7 +359,8 @@ func clientKey(o client.Object) client.ObjectKey { return client.ObjectKeyFromOb
 // newClock is a clock that stands still until it is stepped, at the present time.
 func newClock() *clocktesting.FakeClock { return clocktesting.NewFakeClock(time.Now()) }
 
-// nudge has the controller look at the Certificate, as it would when the time came that a stepped clock shows.
+// nudge has the controller look at the Certificate, as it would when the time came that a stepped
+// clock shows.
 func (w *world) nudge(name string) {
 	w.Helper()
 	change(w, named(&cmapi.Certificate{}, name), func(crt *cmapi.Certificate) {

@@ -1,5 +1,5 @@
-// Package pebble runs Pebble, Let's Encrypt's small ACME server, in this process, so that tests, benchmarks and the quickstart have a CA that
-// speaks the real protocol on a real socket.
+// Package pebble runs Pebble, Let's Encrypt's small ACME server, in this process, so that tests,
+// benchmarks and the quickstart have a CA that speaks the real protocol on a real socket.
 package pebble
 
 import (
@@ -43,7 +43,8 @@ type Options struct {
 	// AlternateRoots is how many other chains there are.
 	AlternateRoots int
 	Profiles       map[string]ca.Profile
-	// ExternalAccounts are the MAC keys, base64url, by key ID, of external accounts. If there are any, one is demanded.
+	// ExternalAccounts are the MAC keys, base64url, by key ID, of external accounts. If there are any,
+	// one is demanded.
 	ExternalAccounts map[string]string
 	// RetryAfter of authorizations and orders, in seconds.
 	RetryAfter int
@@ -59,7 +60,8 @@ type Options struct {
 type Server struct {
 	// Directory is the URL of the directory.
 	Directory string
-	// CABundle has the certificate of the server itself, PEM: what a client must trust to speak with it.
+	// CABundle has the certificate of the server itself, PEM: what a client must trust to speak with
+	// it.
 	CABundle []byte
 
 	server   *http.Server
@@ -68,7 +70,8 @@ type Server struct {
 	roots    int
 }
 
-// environment is how Pebble is told some of the options. It is read while it is made, and is the whole process's.
+// environment is how Pebble is told some of the options. It is read while it is made, and is the
+// whole process's.
 var environment sync.Mutex
 
 // Start starts a CA on a free port of 127.0.0.1.
@@ -109,8 +112,18 @@ func Start(o Options) (*Server, error) {
 		handler = o.Wrap(handler)
 	}
 	s := &Server{
-		Directory: "https://" + listener.Addr().String() + wfe.DirectoryPath, CABundle: bundle, frontend: frontend, store: store, roots: 1 + o.AlternateRoots,
-		server: &http.Server{Handler: handler, ErrorLog: logger, TLSConfig: &tls.Config{Certificates: []tls.Certificate{certificate}}},
+		Directory: "https://" + listener.Addr().
+			String() +
+			wfe.DirectoryPath,
+		CABundle: bundle,
+		frontend: frontend,
+		store:    store,
+		roots:    1 + o.AlternateRoots,
+		server: &http.Server{
+			Handler:   handler,
+			ErrorLog:  logger,
+			TLSConfig: &tls.Config{Certificates: []tls.Certificate{certificate}},
+		},
 	}
 	go s.server.ServeTLS(listener, "", "") //nolint:errcheck // ends with Close
 	return s, nil
@@ -120,7 +133,9 @@ func frontend(o Options, logger *log.Logger, store *db.MemoryStore) (wfe.WebFron
 	environment.Lock()
 	defer environment.Unlock()
 	set := map[string]string{
-		"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": strconv.Itoa(o.RejectNonces), "PEBBLE_AUTHZREUSE": strconv.Itoa(o.ReuseAuthorizations),
+		"PEBBLE_VA_NOSLEEP":      "1",
+		"PEBBLE_WFE_NONCEREJECT": strconv.Itoa(o.RejectNonces),
+		"PEBBLE_AUTHZREUSE":      strconv.Itoa(o.ReuseAuthorizations),
 	}
 	if o.OrdersPerPage > 0 {
 		set["PEBBLE_WFE_ORDERS_PER_PAGE"] = strconv.Itoa(o.OrdersPerPage)
@@ -140,15 +155,26 @@ func frontend(o Options, logger *log.Logger, store *db.MemoryStore) (wfe.WebFron
 	}
 	authority := ca.New(logger, store, "", "ecdsa", o.AlternateRoots, 1, o.Profiles)
 	validator := va.New(logger, o.HTTPPort, o.TLSPort, false, o.Resolver, store)
-	made := wfe.New(logger, store, validator, authority, []string{"pebble.letsencrypt.org"}, false, len(o.ExternalAccounts) > 0, o.RetryAfter, o.RetryAfter)
+	made := wfe.New(
+		logger,
+		store,
+		validator,
+		authority,
+		[]string{"pebble.letsencrypt.org"},
+		false,
+		len(o.ExternalAccounts) > 0,
+		o.RetryAfter,
+		o.RetryAfter,
+	)
 	// It reuses one more of a hundred than it is told to, and one where it is told to reuse none.
 	percent := reflect.ValueOf(&made).Elem().FieldByName("authzReusePercent")
 	*(*int)(unsafe.Pointer(percent.UnsafeAddr())) = o.ReuseAuthorizations - 1
 	return made, nil
 }
 
-// replaceable has Pebble find the orders of all certificates that a renewal says it replaces. It looks for their serial number as DER has it, which
-// begins with a zero byte if the number would else be negative, and stores it without: one certificate of 256 could not be replaced.
+// replaceable has Pebble find the orders of all certificates that a renewal says it replaces. It
+// looks for their serial number as DER has it, which begins with a zero byte if the number would
+// else be negative, and stores it without: one certificate of 256 could not be replaced.
 func replaceable(h http.Handler, store *db.MemoryStore) http.Handler {
 	const path = "/certZ/"
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -168,7 +194,8 @@ func replaceable(h http.Handler, store *db.MemoryStore) http.Handler {
 // Close stops the CA. It forgets everything.
 func (s *Server) Close() error { return s.server.Close() }
 
-// ExpireOrder has the time of an order be over, by its ID, with which the paths of its URLs end. It reports whether there is such an order.
+// ExpireOrder has the time of an order be over, by its ID, with which the paths of its URLs end. It
+// reports whether there is such an order.
 func (s *Server) ExpireOrder(id string) bool {
 	order := s.store.GetOrderByID(id)
 	if order == nil {
@@ -181,7 +208,8 @@ func (s *Server) ExpireOrder(id string) bool {
 	return true
 }
 
-// ExpireAuthorization has the time of an authorization be over, by its ID or that of a challenge of it. It reports whether there is such a one.
+// ExpireAuthorization has the time of an authorization be over, by its ID or that of a challenge of
+// it. It reports whether there is such a one.
 func (s *Server) ExpireAuthorization(id string) bool {
 	authorization := s.store.GetAuthorizationByID(id)
 	if challenge := s.store.GetChallengeByID(id); challenge != nil {
@@ -252,9 +280,17 @@ func serverCertificate() (tls.Certificate, []byte, error) {
 	}
 	now := time.Now()
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "pebble"}, NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(1, 0, 0),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		SerialNumber: big.NewInt(
+			1,
+		),
+		Subject:               pkix.Name{CommonName: "pebble"},
+		NotBefore:             now.Add(-time.Hour),
+		NotAfter:              now.AddDate(1, 0, 0),
+		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1)},
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {

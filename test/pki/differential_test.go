@@ -52,15 +52,27 @@ var keySpecs = map[string]pki.KeySpec{
 // request is what the lifecycle makes of a Certificate.
 func request(spec cmapi.CertificateSpec) pki.Request {
 	r := pki.Request{
-		CommonName: spec.CommonName, LiteralSubject: spec.LiteralSubject,
-		DNSNames: spec.DNSNames, IPAddresses: spec.IPAddresses, URIs: spec.URIs, EmailAddresses: spec.EmailAddresses,
-		IsCA: spec.IsCA, EncodeUsages: spec.EncodeUsagesInRequest == nil || *spec.EncodeUsagesInRequest, EncodeBasicConstraints: true,
-		SignatureAlgorithm: string(spec.SignatureAlgorithm),
+		CommonName:             spec.CommonName,
+		LiteralSubject:         spec.LiteralSubject,
+		DNSNames:               spec.DNSNames,
+		IPAddresses:            spec.IPAddresses,
+		URIs:                   spec.URIs,
+		EmailAddresses:         spec.EmailAddresses,
+		IsCA:                   spec.IsCA,
+		EncodeUsages:           spec.EncodeUsagesInRequest == nil || *spec.EncodeUsagesInRequest,
+		EncodeBasicConstraints: true,
+		SignatureAlgorithm:     string(spec.SignatureAlgorithm),
 	}
 	if s := spec.Subject; s != nil {
 		r.Subject = pki.Subject{
-			Organizations: s.Organizations, Countries: s.Countries, OrganizationalUnits: s.OrganizationalUnits, Localities: s.Localities,
-			Provinces: s.Provinces, StreetAddresses: s.StreetAddresses, PostalCodes: s.PostalCodes, SerialNumber: s.SerialNumber,
+			Organizations:       s.Organizations,
+			Countries:           s.Countries,
+			OrganizationalUnits: s.OrganizationalUnits,
+			Localities:          s.Localities,
+			Provinces:           s.Provinces,
+			StreetAddresses:     s.StreetAddresses,
+			PostalCodes:         s.PostalCodes,
+			SerialNumber:        s.SerialNumber,
 		}
 	}
 	for _, usage := range spec.Usages {
@@ -88,7 +100,10 @@ func theirCSR(spec cmapi.CertificateSpec, key crypto.Signer) (*x509.CertificateR
 	spec.PrivateKey = &cmapi.CertificatePrivateKey{Algorithm: "RSA", Size: 2048}
 	for name, known := range keySpecs {
 		if pki.SamePublicKey(keys()[name].Public(), key.Public()) {
-			spec.PrivateKey = &cmapi.CertificatePrivateKey{Algorithm: cmapi.PrivateKeyAlgorithm(known.Algorithm), Size: known.Size}
+			spec.PrivateKey = &cmapi.CertificatePrivateKey{
+				Algorithm: cmapi.PrivateKeyAlgorithm(known.Algorithm),
+				Size:      known.Size,
+			}
 		}
 	}
 	tmpl, err := cmpki.GenerateCSR(&cmapi.Certificate{Spec: spec}, cmpki.WithEncodeBasicConstraintsInRequest(true),
@@ -116,18 +131,44 @@ func full() cmapi.CertificateSpec {
 	return cmapi.CertificateSpec{
 		CommonName: "full",
 		Subject: &cmapi.X509Subject{
-			Organizations: []string{"z", "a"}, Countries: []string{"CH", "AT"}, OrganizationalUnits: []string{"ou"}, Localities: []string{"Zürich"},
-			Provinces: []string{"ZH"}, StreetAddresses: []string{"Weg 1, links"}, PostalCodes: []string{"8000"}, SerialNumber: "1",
+			Organizations: []string{
+				"z",
+				"a",
+			},
+			Countries:           []string{"CH", "AT"},
+			OrganizationalUnits: []string{"ou"},
+			Localities:          []string{"Zürich"},
+			Provinces: []string{
+				"ZH",
+			},
+			StreetAddresses: []string{"Weg 1, links"},
+			PostalCodes:     []string{"8000"},
+			SerialNumber:    "1",
 		},
-		DNSNames: []string{"z.example.com", "*.a.example.com"}, IPAddresses: []string{"2001:db8::1", "192.0.2.1"},
-		URIs: []string{"spiffe://example.com/z", "urn:a"}, EmailAddresses: []string{"z@example.com", "a@example.com"},
-		OtherNames: []cmapi.OtherName{{OID: "1.3.6.1.4.1.311.20.2.3", UTF8Value: "upn@example.com"}, {OID: "1.2.3", UTF8Value: "Größe"}},
-		IsCA:       true,
-		Usages:     []cmapi.KeyUsage{"cert sign", "decipher only", "server auth", "client auth", "any"},
+		DNSNames:       []string{"z.example.com", "*.a.example.com"},
+		IPAddresses:    []string{"2001:db8::1", "192.0.2.1"},
+		URIs:           []string{"spiffe://example.com/z", "urn:a"},
+		EmailAddresses: []string{"z@example.com", "a@example.com"},
+		OtherNames: []cmapi.OtherName{
+			{OID: "1.3.6.1.4.1.311.20.2.3", UTF8Value: "upn@example.com"},
+			{OID: "1.2.3", UTF8Value: "Größe"},
+		},
+		IsCA:   true,
+		Usages: []cmapi.KeyUsage{"cert sign", "decipher only", "server auth", "client auth", "any"},
 		NameConstraints: &cmapi.NameConstraints{
-			Critical:  true,
-			Permitted: &cmapi.NameConstraintItem{DNSDomains: []string{"z.com", "a.com"}, IPRanges: []string{"10.1.2.3/8", "2001:db8::/32"}, EmailAddresses: []string{"a@z.com"}, URIDomains: []string{".z.com"}},
-			Excluded:  &cmapi.NameConstraintItem{DNSDomains: []string{"b.com"}, IPRanges: []string{"192.0.2.0/24"}, EmailAddresses: []string{"b.com"}, URIDomains: []string{"b.com"}},
+			Critical: true,
+			Permitted: &cmapi.NameConstraintItem{
+				DNSDomains:     []string{"z.com", "a.com"},
+				IPRanges:       []string{"10.1.2.3/8", "2001:db8::/32"},
+				EmailAddresses: []string{"a@z.com"},
+				URIDomains:     []string{".z.com"},
+			},
+			Excluded: &cmapi.NameConstraintItem{
+				DNSDomains:     []string{"b.com"},
+				IPRanges:       []string{"192.0.2.0/24"},
+				EmailAddresses: []string{"b.com"},
+				URIDomains:     []string{"b.com"},
+			},
 		},
 	}
 }
@@ -141,29 +182,56 @@ func specs() map[string]cmapi.CertificateSpec {
 		return spec
 	}
 	return map[string]cmapi.CertificateSpec{
-		"everything":                        full(),
-		"a common name":                     {CommonName: "a"},
-		"a DNS name, and no subject":        {DNSNames: []string{"example.com"}},
-		"a URI":                             {URIs: []string{"spiffe://example.com/ns/a/sa/b"}},
-		"an email address":                  {EmailAddresses: []string{"a@example.com"}},
-		"an address in IPv4 in IPv6":        {IPAddresses: []string{"::ffff:192.0.2.1"}},
-		"another name":                      {OtherNames: []cmapi.OtherName{{OID: "1.2.3", UTF8Value: "a"}}},
-		"a subject without a common name":   {DNSNames: []string{"a"}, Subject: &cmapi.X509Subject{Organizations: []string{"a"}}},
-		"a literal subject":                 {LiteralSubject: `CN=a\, b+UID=c,OU=d,O=Größe,DC=example,DC=com,2.5.4.42=x,SERIALNUMBER=1,STREET=s,L=l,ST=t,C=CH`},
-		"a literal subject and names":       {LiteralSubject: "O=a", DNSNames: []string{"b"}},
-		"no usages in the request":          changed(func(s *cmapi.CertificateSpec) { s.EncodeUsagesInRequest = &no }),
-		"the default usages":                changed(func(s *cmapi.CertificateSpec) { s.Usages = nil }),
-		"no CA":                             changed(func(s *cmapi.CertificateSpec) { s.IsCA = false; s.Usages = []cmapi.KeyUsage{"client auth"} }),
+		"everything":                 full(),
+		"a common name":              {CommonName: "a"},
+		"a DNS name, and no subject": {DNSNames: []string{"example.com"}},
+		"a URI":                      {URIs: []string{"spiffe://example.com/ns/a/sa/b"}},
+		"an email address":           {EmailAddresses: []string{"a@example.com"}},
+		"an address in IPv4 in IPv6": {IPAddresses: []string{"::ffff:192.0.2.1"}},
+		"another name":               {OtherNames: []cmapi.OtherName{{OID: "1.2.3", UTF8Value: "a"}}},
+		"a subject without a common name": {
+			DNSNames: []string{"a"},
+			Subject:  &cmapi.X509Subject{Organizations: []string{"a"}},
+		},
+		"a literal subject": {
+			LiteralSubject: `CN=a\, b+UID=c,OU=d,O=Größe,DC=example,DC=com,2.5.4.42=x,SERIALNUMBER=1,STREET=s,L=l,ST=t,C=CH`,
+		},
+		"a literal subject and names": {LiteralSubject: "O=a", DNSNames: []string{"b"}},
+		"no usages in the request":    changed(func(s *cmapi.CertificateSpec) { s.EncodeUsagesInRequest = &no }),
+		"the default usages":          changed(func(s *cmapi.CertificateSpec) { s.Usages = nil }),
+		"no CA": changed(
+			func(s *cmapi.CertificateSpec) { s.IsCA = false; s.Usages = []cmapi.KeyUsage{"client auth"} },
+		),
 		"constraints that are not critical": changed(func(s *cmapi.CertificateSpec) { s.NameConstraints.Critical = false }),
 		"permitted names only":              changed(func(s *cmapi.CertificateSpec) { s.NameConstraints.Excluded = nil }),
 		"excluded names only":               changed(func(s *cmapi.CertificateSpec) { s.NameConstraints.Permitted = nil }),
-		"empty constraints":                 changed(func(s *cmapi.CertificateSpec) { s.NameConstraints = &cmapi.NameConstraints{Critical: true} }),
+		"empty constraints": changed(
+			func(s *cmapi.CertificateSpec) { s.NameConstraints = &cmapi.NameConstraints{Critical: true} },
+		),
 		"each usage": changed(func(s *cmapi.CertificateSpec) {
 			s.Usages = []cmapi.KeyUsage{
-				cmapi.UsageSigning, cmapi.UsageDigitalSignature, cmapi.UsageContentCommitment, cmapi.UsageKeyEncipherment, cmapi.UsageKeyAgreement,
-				cmapi.UsageDataEncipherment, cmapi.UsageCertSign, cmapi.UsageCRLSign, cmapi.UsageEncipherOnly, cmapi.UsageDecipherOnly, cmapi.UsageAny,
-				cmapi.UsageServerAuth, cmapi.UsageClientAuth, cmapi.UsageCodeSigning, cmapi.UsageEmailProtection, cmapi.UsageIPsecEndSystem,
-				cmapi.UsageIPsecTunnel, cmapi.UsageIPsecUser, cmapi.UsageTimestamping, cmapi.UsageOCSPSigning, cmapi.UsageMicrosoftSGC, cmapi.UsageNetscapeSGC,
+				cmapi.UsageSigning,
+				cmapi.UsageDigitalSignature,
+				cmapi.UsageContentCommitment,
+				cmapi.UsageKeyEncipherment,
+				cmapi.UsageKeyAgreement,
+				cmapi.UsageDataEncipherment,
+				cmapi.UsageCertSign,
+				cmapi.UsageCRLSign,
+				cmapi.UsageEncipherOnly,
+				cmapi.UsageDecipherOnly,
+				cmapi.UsageAny,
+				cmapi.UsageServerAuth,
+				cmapi.UsageClientAuth,
+				cmapi.UsageCodeSigning,
+				cmapi.UsageEmailProtection,
+				cmapi.UsageIPsecEndSystem,
+				cmapi.UsageIPsecTunnel,
+				cmapi.UsageIPsecUser,
+				cmapi.UsageTimestamping,
+				cmapi.UsageOCSPSigning,
+				cmapi.UsageMicrosoftSGC,
+				cmapi.UsageNetscapeSGC,
 			}
 		}),
 		"s/mime": {CommonName: "a", Usages: []cmapi.KeyUsage{cmapi.UsageSMIME}},
@@ -213,7 +281,13 @@ func sameCSR(t *testing.T, ours, theirs *x509.CertificateRequest) {
 func theirDifferences(t *testing.T, csr *x509.CertificateRequest, spec cmapi.CertificateSpec) []string {
 	t.Helper()
 	fields, err := cmpki.RequestMatchesSpec(&cmapi.CertificateRequest{Spec: cmapi.CertificateRequestSpec{
-		Request: pki.EncodeCSRPEM(csr.Raw), IsCA: spec.IsCA, Usages: spec.Usages, Duration: spec.Duration, IssuerRef: spec.IssuerRef,
+		Request: pki.EncodeCSRPEM(
+			csr.Raw,
+		),
+		IsCA:      spec.IsCA,
+		Usages:    spec.Usages,
+		Duration:  spec.Duration,
+		IssuerRef: spec.IssuerRef,
 	}}, spec)
 	if err != nil {
 		t.Fatalf("cert-manager: %v", err)
@@ -255,7 +329,12 @@ func TestBothFindTheSameDifferencesInACertificate(t *testing.T) {
 			t.Fatal(err)
 		}
 		cert := &x509.Certificate{
-			Subject: csr.Subject, DNSNames: csr.DNSNames, IPAddresses: csr.IPAddresses, URIs: csr.URIs, EmailAddresses: csr.EmailAddresses, Extensions: csr.Extensions,
+			Subject:        csr.Subject,
+			DNSNames:       csr.DNSNames,
+			IPAddresses:    csr.IPAddresses,
+			URIs:           csr.URIs,
+			EmailAddresses: csr.EmailAddresses,
+			Extensions:     csr.Extensions,
 		}
 		for want, asked := range all {
 			if asked.LiteralSubject != "" {
@@ -292,9 +371,11 @@ func TestBothSignTheSame(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			theirTemplate, err := cmpki.CertificateTemplateFromCertificateRequest(&cmapi.CertificateRequest{Spec: cmapi.CertificateRequestSpec{
-				Request: pki.EncodeCSRPEM(csr.Raw), IsCA: spec.IsCA, Usages: spec.Usages,
-			}})
+			theirTemplate, err := cmpki.CertificateTemplateFromCertificateRequest(
+				&cmapi.CertificateRequest{Spec: cmapi.CertificateRequestSpec{
+					Request: pki.EncodeCSRPEM(csr.Raw), IsCA: spec.IsCA, Usages: spec.Usages,
+				}},
+			)
 			if err != nil {
 				t.Fatalf("cert-manager: %v", err)
 			}
@@ -303,7 +384,14 @@ func TestBothSignTheSame(t *testing.T) {
 				t.Fatalf("cert-manager: %v", err)
 			}
 			r := request(spec)
-			tmpl, err := pki.Template{NotBefore: theirs.NotBefore, NotAfter: theirs.NotAfter, IsCA: r.IsCA, Usages: r.Usages}.Certificate(csr)
+			tmpl, err := pki.Template{
+				NotBefore: theirs.NotBefore,
+				NotAfter:  theirs.NotAfter,
+				IsCA:      r.IsCA,
+				Usages:    r.Usages,
+			}.Certificate(
+				csr,
+			)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -311,8 +399,17 @@ func TestBothSignTheSame(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !bytes.Equal(ours.RawSubject, theirs.RawSubject) || !bytes.Equal(ours.RawIssuer, theirs.RawIssuer) || ours.SignatureAlgorithm != theirs.SignatureAlgorithm {
-				t.Errorf("we sign %s of %s with %v, cert-manager %s of %s with %v", ours.Subject, ours.Issuer, ours.SignatureAlgorithm, theirs.Subject, theirs.Issuer, theirs.SignatureAlgorithm)
+			if !bytes.Equal(ours.RawSubject, theirs.RawSubject) || !bytes.Equal(ours.RawIssuer, theirs.RawIssuer) ||
+				ours.SignatureAlgorithm != theirs.SignatureAlgorithm {
+				t.Errorf(
+					"we sign %s of %s with %v, cert-manager %s of %s with %v",
+					ours.Subject,
+					ours.Issuer,
+					ours.SignatureAlgorithm,
+					theirs.Subject,
+					theirs.Issuer,
+					theirs.SignatureAlgorithm,
+				)
 			}
 			if got, want := sorted(ours.Extensions), sorted(theirs.Extensions); !reflect.DeepEqual(got, want) {
 				t.Errorf("our extensions are\n%v\ntheirs\n%v", got, want)
@@ -322,7 +419,10 @@ func TestBothSignTheSame(t *testing.T) {
 }
 
 func sorted(extensions []pkix.Extension) []pkix.Extension {
-	return slices.SortedFunc(slices.Values(extensions), func(a, b pkix.Extension) int { return strings.Compare(a.Id.String(), b.Id.String()) })
+	return slices.SortedFunc(
+		slices.Values(extensions),
+		func(a, b pkix.Extension) int { return strings.Compare(a.Id.String(), b.Id.String()) },
+	)
 }
 
 func TestBothWriteTheSameKeys(t *testing.T) {
@@ -345,7 +445,12 @@ func TestBothWriteTheSameKeys(t *testing.T) {
 				t.Errorf("%s as %q cannot be read: %v", name, enc, err)
 			}
 			for specName, spec := range keySpecs {
-				differs := cmpki.PrivateKeyMatchesSpec(back, cmapi.CertificateSpec{PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.PrivateKeyAlgorithm(spec.Algorithm), Size: spec.Size}})
+				differs := cmpki.PrivateKeyMatchesSpec(
+					back,
+					cmapi.CertificateSpec{
+						PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.PrivateKeyAlgorithm(spec.Algorithm), Size: spec.Size},
+					},
+				)
 				if got := spec.Differences(key.Public()); !slices.Equal(got, differs) {
 					t.Errorf("a key %s for the spec %s: we find %v, cert-manager %v", name, specName, got, differs)
 				}
@@ -481,11 +586,18 @@ func TestKeystoresOfCertManagerAreFoundToMatch(t *testing.T) {
 		}
 		store, trust := keystore.New(), keystore.New()
 		entry := keystore.Certificate{Type: "X509", Content: cert.Raw}
-		if err := store.SetPrivateKeyEntry("Alias", keystore.PrivateKeyEntry{CreationTime: start, PrivateKey: der, CertificateChain: []keystore.Certificate{entry}}, []byte("password")); err != nil {
+		if err := store.SetPrivateKeyEntry(
+			"Alias",
+			keystore.PrivateKeyEntry{CreationTime: start, PrivateKey: der, CertificateChain: []keystore.Certificate{entry}},
+			[]byte("password"),
+		); err != nil {
 			t.Fatal(err)
 		}
 		for _, s := range []keystore.KeyStore{store, trust} {
-			if err := s.SetTrustedCertificateEntry("ca", keystore.TrustedCertificateEntry{CreationTime: start, Certificate: entry}); err != nil {
+			if err := s.SetTrustedCertificateEntry(
+				"ca",
+				keystore.TrustedCertificateEntry{CreationTime: start, Certificate: entry},
+			); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -506,9 +618,10 @@ func TestKeystoresOfCertManagerAreFoundToMatch(t *testing.T) {
 	}
 }
 
-// FuzzLiteralSubject: what cert-manager reads and can encode, we read alike. Not compared are
-// what is not UTF-8, which JSON cannot carry; #hex, in which cert-manager reads what is not a string,
-// too; a space after an escaped backslash, which it keeps; and types that are empty or escaped, which are no types.
+// FuzzLiteralSubject: what cert-manager reads and can encode, we read alike. Not compared are what
+// is not UTF-8, which JSON cannot carry; #hex, in which cert-manager reads what is not a string,
+// too; a space after an escaped backslash, which it keeps; and types that are empty or escaped,
+// which are no types.
 func FuzzLiteralSubject(f *testing.F) {
 	for _, seed := range []string{"CN=foo", "CN=foo+OU=bar,O=baz", `CN=\ a\ ,O=b\,c`, "2.5.4.3=#0c03666f6f", "DC=a;DC=b", "CN=", " ", `CN=\4c\75`, "CN=a=b", `CN="a"`} {
 		f.Add(seed)
@@ -516,7 +629,9 @@ func FuzzLiteralSubject(f *testing.F) {
 	oddType := regexp.MustCompile(`(^|[,;+])([^=]*\\[^=]*| *)=`)
 	f.Fuzz(func(t *testing.T, s string) {
 		theirs, theirErr := cmpki.UnmarshalSubjectStringToRDNSequence(s)
-		if theirErr != nil || len(s) > 8192 || !utf8.ValidString(s) || strings.Contains(s, "#") || strings.Contains(s, `\\ `) || oddType.MatchString(s) {
+		if theirErr != nil || len(s) > 8192 || !utf8.ValidString(s) || strings.Contains(s, "#") ||
+			strings.Contains(s, `\\ `) ||
+			oddType.MatchString(s) {
 			return
 		}
 		der, theirErr := asn1.Marshal(theirs)
@@ -543,10 +658,16 @@ func FuzzCSR(f *testing.F) {
 	f.Add("", "*.a", "::ffff:10.0.0.1", "urn:a", "", "2.5.29.17", "Größe", "2001:db8::1/32", "Zürich")
 	f.Fuzz(func(t *testing.T, cn, dns, ip, uri, email, oid, value, cidr, org string) {
 		spec := cmapi.CertificateSpec{
-			CommonName: cn, Subject: &cmapi.X509Subject{Organizations: []string{org, cn}, SerialNumber: value},
-			DNSNames: []string{dns}, IPAddresses: []string{ip}, URIs: []string{uri}, EmailAddresses: []string{email},
-			OtherNames:      []cmapi.OtherName{{OID: oid, UTF8Value: value}},
-			NameConstraints: &cmapi.NameConstraints{Permitted: &cmapi.NameConstraintItem{IPRanges: []string{cidr}, DNSDomains: []string{dns}}},
+			CommonName:     cn,
+			Subject:        &cmapi.X509Subject{Organizations: []string{org, cn}, SerialNumber: value},
+			DNSNames:       []string{dns},
+			IPAddresses:    []string{ip},
+			URIs:           []string{uri},
+			EmailAddresses: []string{email},
+			OtherNames:     []cmapi.OtherName{{OID: oid, UTF8Value: value}},
+			NameConstraints: &cmapi.NameConstraints{
+				Permitted: &cmapi.NameConstraintItem{IPRanges: []string{cidr}, DNSDomains: []string{dns}},
+			},
 		}
 		ours, err := ourCSR(spec, keys()["P256"])
 		if err != nil {

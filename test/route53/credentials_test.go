@@ -25,7 +25,8 @@ const (
 	shopRole         = "arn:aws:iam::123456789012:role/shop-dns"
 )
 
-// withUser gives the cloud a user with a key, who may change the public zone, and roles that only some may assume.
+// withUser gives the cloud a user with a key, who may change the public zone, and roles that only
+// some may assume.
 func withUser(c *aws.Cloud) {
 	c.Keys = map[string]aws.Key{keyID: {Of: user, Secret: secretKey}}
 	c.Access[zone] = append(c.Access[zone], user, otherAccount, shopRole)
@@ -39,9 +40,17 @@ func (w *world) in(t *testing.T) *world {
 	return &part
 }
 
-// issuer is what makes the ClusterIssuer of examples/dns01/route53.yaml, and its Certificate, those of a namespace.
+// issuer is what makes the ClusterIssuer of examples/dns01/route53.yaml, and its Certificate, those
+// of a namespace.
 func issuer(namespace string) []string {
-	return []string{"kind: ClusterIssuer", "kind: Issuer", "  name: route53\nspec:", "  name: route53\n  namespace: " + namespace + "\nspec:", "namespace: shop", "namespace: " + namespace}
+	return []string{
+		"kind: ClusterIssuer",
+		"kind: Issuer",
+		"  name: route53\nspec:",
+		"  name: route53\n  namespace: " + namespace + "\nspec:",
+		"namespace: shop",
+		"namespace: " + namespace,
+	}
 }
 
 const (
@@ -57,7 +66,10 @@ const (
 // key makes the Secret of the access key.
 func (w *world) key(namespace, secret string) {
 	w.Helper()
-	o := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "route53"}, StringData: map[string]string{"access-key-id": keyID, "secret-access-key": secret + "\n"}}
+	o := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "route53"},
+		StringData: map[string]string{"access-key-id": keyID, "secret-access-key": secret + "\n"},
+	}
 	if err := w.admin.Create(w.Context(), o); err != nil {
 		w.Fatal(err)
 	}
@@ -84,7 +96,8 @@ func TestCertificatesByRoute53WithAnAccessKey(t *testing.T) {
 		region  string
 	}{
 		"whose ID stands in the issuer": {nil, user, "AssumeRole ", "us-east-1"},
-		"whose ID stands in a Secret":   {[]string{fields + "accessKeyID: " + keyID, fields + "accessKeyIDSecretRef: {name: route53, key: access-key-id}"}, user, "AssumeRole ", "us-east-1"},
+		"whose ID stands in a Secret": {[]string{fields + "accessKeyID: " + keyID, fields + "accessKeyIDSecretRef: " +
+			"{name: route53, key: access-key-id}"}, user, "AssumeRole ", "us-east-1"},
 		"that assumes a role":           {[]string{inline, inline + fields + "role: " + otherAccount + "\n"}, otherAccount, "ChangeResourceRecordSets " + user, "us-east-1"},
 		"and the ID of the zone":        {[]string{inline, inline + fields + "hostedZoneID: " + zone + "\n"}, user, "ListHostedZonesByName " + user, "us-east-1"},
 		"and the zone as AWS prints it": {[]string{inline, inline + fields + "hostedZoneID: /hostedzone/" + zone + "\n"}, user, "ListHostedZonesByName " + user, "us-east-1"},
@@ -98,7 +111,8 @@ func TestCertificatesByRoute53WithAnAccessKey(t *testing.T) {
 			w.apply("dns01/route53.yaml", append(test.replace, issuer(namespace)...)...)
 			w.ready(namespace, "route53", zone)
 			did := w.cloud.Calls()[calls:]
-			if !slices.Contains(did, "ChangeResourceRecordSets "+test.by) || slices.ContainsFunc(did, func(c string) bool { return strings.HasPrefix(c, test.never) }) {
+			if !slices.Contains(did, "ChangeResourceRecordSets "+test.by) ||
+				slices.ContainsFunc(did, func(c string) bool { return strings.HasPrefix(c, test.never) }) {
 				t.Errorf("it did %q", did)
 			}
 			if signed := w.cloud.Regions()[regions:]; !slices.Contains(signed, test.region) {
@@ -111,14 +125,18 @@ func TestCertificatesByRoute53WithAnAccessKey(t *testing.T) {
 		replace []string
 		says    string
 	}{
-		"that is wrong":             {"another secret", nil, "AWS does not let us list the hosted zones by name (route53:ListHostedZonesByName): SignatureDoesNotMatch"},
-		"that nobody has":           {secretKey, []string{keyID, "AKIAIOSFODNN7NOBODYS"}, "InvalidClientTokenId"},
-		"without the Secret":        {secretKey, []string{"            name: route53\n", "            name: other\n"}, "dns01.route53.secretAccessKeySecretRef, does not exist: create it with the entry secret-access-key"},
-		"without the entry":         {secretKey, []string{"key: secret-access-key", "key: other"}, "dns01.route53.secretAccessKeySecretRef, has no entry other"},
-		"without its ID":            {secretKey, []string{fields + "accessKeyID: " + keyID + "\n", ""}, "has an access key ID or a secret access key, but not both: set both, or none"},
-		"that may not assume":       {secretKey, []string{inline, inline + fields + "role: " + shopRole + "\n"}, "is not authorized to perform: sts:AssumeRole on resource: " + shopRole},
-		"and somebody else's zone":  {secretKey, []string{inline, inline + fields + "hostedZoneID: ZPRIVATE\n"}, "AWS does not let us change the TXT records of _acme-challenge.example.com.: AccessDenied"},
-		"and no key, for an Issuer": {secretKey, []string{inline, fields + "region: us-east-1\n"}, "may not use the controller's own: set accessKeyID and secretAccessKeySecretRef, or auth.kubernetes, or start the controller with --issuer-ambient-credentials"},
+		"that is wrong": {"another secret", nil, "AWS does not let us list the hosted zones by name " +
+			"(route53:ListHostedZonesByName): SignatureDoesNotMatch"},
+		"that nobody has":    {secretKey, []string{keyID, "AKIAIOSFODNN7NOBODYS"}, "InvalidClientTokenId"},
+		"without the Secret": {secretKey, []string{"            name: route53\n", "            name: other\n"}, "dns01.route53.secretAccessKeySecretRef, does not exist: create it with the entry secret-access-key"},
+		"without the entry":  {secretKey, []string{"key: secret-access-key", "key: other"}, "dns01.route53.secretAccessKeySecretRef, has no entry other"},
+		"without its ID": {secretKey, []string{fields + "accessKeyID: " + keyID + "\n", ""}, "has an access " +
+			"key ID or a secret access key, but not both: set both, or none"},
+		"that may not assume":      {secretKey, []string{inline, inline + fields + "role: " + shopRole + "\n"}, "is not authorized to perform: sts:AssumeRole on resource: " + shopRole},
+		"and somebody else's zone": {secretKey, []string{inline, inline + fields + "hostedZoneID: ZPRIVATE\n"}, "AWS does not let us change the TXT records of _acme-challenge.example.com.: AccessDenied"},
+		"and no key, for an Issuer": {secretKey, []string{inline, fields + "region: us-east-1\n"}, "may not use the " +
+			"controller's own: set accessKeyID and secretAccessKeySecretRef, or auth.kubernetes, or start the controller " +
+			"with --issuer-ambient-credentials"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := w.in(t)
@@ -126,7 +144,11 @@ func TestCertificatesByRoute53WithAnAccessKey(t *testing.T) {
 			w.key(namespace, test.secret)
 			w.apply("dns01/route53.yaml", append(test.replace, issuer(namespace)...)...)
 			w.said(namespace, test.says)
-			if story := internet.Story(w, w.admin); strings.Contains(story, secretKey) || strings.Contains(story, "another secret") {
+			if story := internet.Story(
+				w,
+				w.admin,
+			); strings.Contains(story, secretKey) ||
+				strings.Contains(story, "another secret") {
 				t.Errorf("the secret is told: %s", story)
 			}
 		})
@@ -138,9 +160,12 @@ func TestCertificatesByRoute53WithTheTokensOfAServiceAccount(t *testing.T) {
 	audience, account, admin := "", "", cluster.Admin(t)
 	w := start(t, withUser, func(c *aws.Cloud) {
 		c.OIDC = func(token, role string) bool {
-			review := &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: token, Audiences: []string{audience}}}
+			review := &authenticationv1.TokenReview{
+				Spec: authenticationv1.TokenReviewSpec{Token: token, Audiences: []string{audience}},
+			}
 			err := admin.Create(context.Background(), review)
-			return err == nil && role == shopRole && review.Status.Authenticated && review.Status.User.Username == account && slices.Equal(review.Status.Audiences, []string{audience})
+			return err == nil && role == shopRole && review.Status.Authenticated && review.Status.User.Username == account &&
+				slices.Equal(review.Status.Audiences, []string{audience})
 		}
 	})
 	cluster.Process(t, w.env, w.flags...)
@@ -149,11 +174,13 @@ func TestCertificatesByRoute53WithTheTokensOfAServiceAccount(t *testing.T) {
 		replace  []string
 		says     string // issued if empty
 	}{
-		"for AWS":                {"sts.amazonaws.com", nil, ""},
-		"for another audience":   {"dns.example.com", []string{"                name: route53\n", "                name: route53\n                audiences: [dns.example.com]\n"}, ""},
+		"for AWS": {"sts.amazonaws.com", nil, ""},
+		"for another audience": {"dns.example.com", []string{"                name: route53\n", "                " +
+			"name: route53\n                audiences: [dns.example.com]\n"}, ""},
 		"that AWS does not take": {"dns.example.com", nil, "Not authorized to perform sts:AssumeRoleWithWebIdentity"},
-		"that is not there":      {"sts.amazonaws.com", []string{"                name: route53\n", "                name: nobody\n", "resourceNames: [route53]\n", "resourceNames: [nobody]\n"}, "/nobody, dns01.route53.auth.kubernetes.serviceAccountRef, does not exist: create it"},
-		"without a role":         {"sts.amazonaws.com", []string{fields + "role: " + shopRole + "\n", ""}, "dns01.route53.auth.kubernetes needs role"},
+		"that is not there": {"sts.amazonaws.com", []string{"                name: route53\n", "                " +
+			"name: nobody\n", "resourceNames: [route53]\n", "resourceNames: [nobody]\n"}, "/nobody, dns01.route53.auth.kubernetes.serviceAccountRef, does not exist: create it"},
+		"without a role": {"sts.amazonaws.com", []string{fields + "role: " + shopRole + "\n", ""}, "dns01.route53.auth.kubernetes needs role"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := w.in(t)
@@ -175,9 +202,24 @@ func TestCertificatesByRoute53WithTheTokensOfAServiceAccount(t *testing.T) {
 		w := w.in(t)
 		namespace := cluster.Namespace(t)
 		audience, account = "sts.amazonaws.com", "system:serviceaccount:"+namespace+":route53"
-		w.apply("dns01/route53-serviceaccount.yaml", "verbs: [create]", "verbs: [get]", "namespace: shop", "namespace: "+namespace)
-		w.said(namespace, "the controller may not ask for tokens of ServiceAccount "+namespace+"/route53: allow it by a Role with the verb create on serviceaccounts/token")
-		role := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "route53-tokens"}, Rules: []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"serviceaccounts/token"}, Verbs: []string{"create"}}}}
+		w.apply(
+			"dns01/route53-serviceaccount.yaml",
+			"verbs: [create]",
+			"verbs: [get]",
+			"namespace: shop",
+			"namespace: "+namespace,
+		)
+		w.said(
+			namespace,
+			"the controller may not ask for tokens of ServiceAccount "+namespace+"/route53: allow it by a Role with the "+
+				"verb create on serviceaccounts/token",
+		)
+		role := &rbacv1.Role{
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "route53-tokens"},
+			Rules: []rbacv1.PolicyRule{
+				{APIGroups: []string{""}, Resources: []string{"serviceaccounts/token"}, Verbs: []string{"create"}},
+			},
+		}
 		if err := w.admin.Update(t.Context(), role); err != nil {
 			t.Fatal(err)
 		}
@@ -187,7 +229,10 @@ func TestCertificatesByRoute53WithTheTokensOfAServiceAccount(t *testing.T) {
 
 func TestTheFlagsSayWhoseSolversMayUseTheControllersCredentials(t *testing.T) {
 	w := start(t)
-	cluster.Process(t, w.env, append(w.flags, "--issuer-ambient-credentials", "--cluster-issuer-ambient-credentials=false")...)
+	cluster.Process(
+		t,
+		w.env,
+		append(w.flags, "--issuer-ambient-credentials", "--cluster-issuer-ambient-credentials=false")...)
 	t.Run("those of an Issuer", func(t *testing.T) {
 		w := w.in(t)
 		namespace := cluster.Namespace(t)
@@ -217,7 +262,9 @@ func TestAPrivateZoneOfTheSameNameIsChangedByItsIDAlone(t *testing.T) {
 	cluster.Process(t, w.env, w.flags...)
 	namespace := cluster.Namespace(t)
 	w.key(namespace, secretKey)
-	w.apply("dns01/route53.yaml", append([]string{inline, inline + fields + "hostedZoneID: " + private + "\n"}, issuer(namespace)...)...)
+	w.apply(
+		"dns01/route53.yaml",
+		append([]string{inline, inline + fields + "hostedZoneID: " + private + "\n"}, issuer(namespace)...)...)
 	w.ready(namespace, "route53", private)
 	if got := w.cloud.Values(zone, record); !slices.Equal(got, []string{"somebody else's"}) {
 		t.Errorf("the public zone has %q", got)

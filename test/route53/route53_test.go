@@ -1,4 +1,5 @@
-// Package route53_test issues the lesson's wildcard certificate, from its manifests as they stand, by the AWS SDK's own ways to AWS.
+// Package route53_test issues the lesson's wildcard certificate, from its manifests as they stand,
+// by the AWS SDK's own ways to AWS.
 package route53_test
 
 import (
@@ -42,7 +43,8 @@ type world struct {
 	flags []string
 }
 
-// start makes AWS, the internet with Let's Encrypt at its own names, and what a pod of the controller would find in its environment.
+// start makes AWS, the internet with Let's Encrypt at its own names, and what a pod of the
+// controller would find in its environment.
 func start(t *testing.T, change ...func(*aws.Cloud)) *world {
 	t.Helper()
 	names, ca := internet.NamesAndCA(t)
@@ -63,10 +65,21 @@ func start(t *testing.T, change ...func(*aws.Cloud)) *world {
 	cloud.Put(zone, record, "somebody else's")
 	site := internet.CA(t, ca)
 	return &world{
-		T: t, cloud: cloud, names: names, admin: cluster.Admin(t),
-		env: append(internet.Start(t, map[string]http.Handler{"acme-v02.api.letsencrypt.org": site, "acme-staging-v02.api.letsencrypt.org": site}),
-			"AWS_ROLE_ARN="+lessonRole, "AWS_WEB_IDENTITY_TOKEN_FILE="+token, "AWS_REGION=us-east-1",
-			"AWS_ENDPOINT_URL_STS="+cloud.STS, "AWS_ENDPOINT_URL_ROUTE_53="+cloud.Route53),
+		T:     t,
+		cloud: cloud,
+		names: names,
+		admin: cluster.Admin(t),
+		env: append(
+			internet.Start(
+				t,
+				map[string]http.Handler{"acme-v02.api.letsencrypt.org": site, "acme-staging-v02.api.letsencrypt.org": site},
+			),
+			"AWS_ROLE_ARN="+lessonRole,
+			"AWS_WEB_IDENTITY_TOKEN_FILE="+token,
+			"AWS_REGION=us-east-1",
+			"AWS_ENDPOINT_URL_STS="+cloud.STS,
+			"AWS_ENDPOINT_URL_ROUTE_53="+cloud.Route53,
+		),
 		flags: []string{"--dns01-recursive-nameservers=" + names.Addr, "--dns01-recursive-nameservers-only"},
 	}
 }
@@ -81,7 +94,11 @@ func (w *world) apply(file string, replace ...string) {
 	text := strings.NewReplacer(replace...).Replace(string(content))
 	internet.Apply(w, w.admin, text, func(u *unstructured.Unstructured) {
 		if ns := u.GetNamespace(); ns != "" {
-			if err := w.admin.Create(w.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}); err != nil && !apierrors.IsAlreadyExists(err) {
+			if err := w.admin.Create(
+				w.Context(),
+				&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}},
+			); err != nil &&
+				!apierrors.IsAlreadyExists(err) {
 				w.Fatal(err)
 			}
 		}
@@ -132,7 +149,8 @@ func TestTheLessonsManifestsAsTheyStand(t *testing.T) {
 	w.apply("lesson/certificate.yaml")
 	w.apply("lesson/ingress-with-tls.yaml")
 	w.issued("ingress-nginx")
-	// That of the Ingress is named after its Secret, and stays when the Ingress goes, as nothing collects garbage here.
+	// That of the Ingress is named after its Secret, and stays when the Ingress goes, as nothing
+	// collects garbage here.
 	ofIngress := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Namespace: "payments", Name: "api-payments-tls"}}
 	t.Cleanup(func() { _ = w.admin.Delete(context.Background(), ofIngress) })
 	internet.Issued(w, w.admin, client.ObjectKeyFromObject(ofIngress), "api.payments.example.com")
@@ -185,7 +203,10 @@ func TestARoleWithAPathThatThePodHasAlreadyIsNotAssumed(t *testing.T) {
 	w.apply("lesson/cluster-issuer.yaml", lessonRole, role)
 	w.apply("lesson/certificate.yaml", "namespace: ingress-nginx", "namespace: "+namespace)
 	w.issued(namespace)
-	if calls := w.cloud.Calls(); slices.ContainsFunc(calls, func(c string) bool { return strings.HasPrefix(c, "AssumeRole") }) {
+	if calls := w.cloud.Calls(); slices.ContainsFunc(
+		calls,
+		func(c string) bool { return strings.HasPrefix(c, "AssumeRole") },
+	) {
 		t.Errorf("a role was assumed: %q", calls)
 	}
 }
@@ -198,7 +219,13 @@ func TestWhatAWSRefusesStandsOnTheChallenge(t *testing.T) {
 	w.apply("lesson/cluster-issuer.yaml")
 	w.apply("lesson/certificate.yaml", "namespace: ingress-nginx", "namespace: "+namespace)
 	cluster.Eventually(t, func() error {
-		if story := internet.Story(w, w.admin); !strings.Contains(story, "there is no public hosted zone for _acme-challenge.example.com.") {
+		if story := internet.Story(
+			w,
+			w.admin,
+		); !strings.Contains(
+			story,
+			"there is no public hosted zone for _acme-challenge.example.com.",
+		) {
 			return cluster.NotYet("%s", story)
 		}
 		return nil

@@ -157,8 +157,9 @@ func TestALeaderThatWasStoppedWritesNothingTwice(t *testing.T) {
 	if len(saw.finalized) != byACME {
 		t.Errorf("the CA issued %d certificates, want %d", len(saw.finalized), byACME)
 	}
-	// A leader that is stopped loses the replies that are under way to it, and the next one cannot know of
-	// them: it may order once more what was not finalized. What is finalized is never ordered again.
+	// A leader that is stopped loses the replies that are under way to it, and the next one cannot
+	// know of them: it may order once more what was not finalized. What is finalized is never ordered
+	// again.
 	if most := byACME * (flips + 1); len(saw.orders) > most {
 		t.Errorf("the CA saw %d new orders of %d Certificates under %d leaders", len(saw.orders), byACME, flips+1)
 	}

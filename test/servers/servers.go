@@ -1,4 +1,5 @@
-// Package servers runs the servers of scripts/servers, which others have written and certificates are for: HAProxy, nginx, and BIND by package bind.
+// Package servers runs the servers of scripts/servers, which others have written and certificates
+// are for: HAProxy, nginx, and BIND by package bind.
 package servers
 
 import (
@@ -82,7 +83,8 @@ func (p *Process) Stop() {
 // Log is what it wrote until now.
 func (p *Process) Log() string { return p.log.String() }
 
-// Until waits until something is so, and reports whether it is: it is not if the process ends before.
+// Until waits until something is so, and reports whether it is: it is not if the process ends
+// before.
 func (p *Process) Until(so func() bool) bool {
 	deadline := time.After(time.Minute)
 	ticker := time.NewTicker(20 * time.Millisecond)
@@ -123,8 +125,9 @@ func HAProxy(t testing.TB, config, listens string) {
 	Start(t, "haproxy", "-db", "-f", file).listens(t, listens)
 }
 
-// Nginx starts nginx with what stands at the outermost of its configuration, by which it listens on an address. It returns the file with the
-// ID of its process. Paths of the configuration begin in the directory of that file.
+// Nginx starts nginx with what stands at the outermost of its configuration, by which it listens on
+// an address. It returns the file with the ID of its process. Paths of the configuration begin in
+// the directory of that file.
 func Nginx(t testing.TB, config, listens string) (pidFile string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -139,9 +142,15 @@ func Nginx(t testing.TB, config, listens string) (pidFile string) {
 	return filepath.Join(dir, "nginx.pid")
 }
 
-// Site starts an nginx that serves https with HTTP/1.1 and HTTP/2: settings are those of its one server.
+// Site starts an nginx that serves https with HTTP/1.1 and HTTP/2: settings are those of its one
+// server.
 func Site(t testing.TB, settings, listens string) (pidFile string) {
 	t.Helper()
-	return Nginx(t, "http {\naccess_log off; client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;\n"+
-		"server {\n"+settings+"\n}\n}\n", listens)
+	return Nginx(
+		t,
+		"http {\naccess_log off; client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; "+
+			"uwsgi_temp_path uwsgi; scgi_temp_path scgi;\n"+
+			"server {\n"+settings+"\n}\n}\n",
+		listens,
+	)
 }

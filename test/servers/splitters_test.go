@@ -28,7 +28,8 @@ func TestMain(m *testing.M) { cluster.Main(m) }
 // visitor is the address of who visits the site.
 const visitor = "127.0.0.9"
 
-// example is a configuration of examples/tlsalpn01, with the addresses of a test in place of its own, and with more changes.
+// example is a configuration of examples/tlsalpn01, with the addresses of a test in place of its
+// own, and with more changes.
 func example(t *testing.T, file string, change ...string) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("../../examples/tlsalpn01", file))
@@ -74,7 +75,13 @@ func files(t *testing.T) (certificate, key string) {
 		t.Fatal(err)
 	}
 	now := time.Now()
-	leaf, err := pki.TemporaryCertificate(rand.Reader, pki.Request{CommonName: "the site", DNSNames: []string{"www.example.com"}}, private, now, now.Add(time.Hour))
+	leaf, err := pki.TemporaryCertificate(
+		rand.Reader,
+		pki.Request{CommonName: "the site", DNSNames: []string{"www.example.com"}},
+		private,
+		now,
+		now.Add(time.Hour),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,12 +134,29 @@ func TestALiveSiteIsCertifiedBehindASplitter(t *testing.T) {
 				want = "the site, for " + visitor
 			}
 			certificate, key := files(t)
-			servers.Site(t, fmt.Sprintf("listen %s; ssl_certificate %s; ssl_certificate_key %s; location / { return 200 \"the site, for %s\"; }", listen, certificate, key, who), a.site)
+			servers.Site(
+				t,
+				fmt.Sprintf(
+					"listen %s; ssl_certificate %s; ssl_certificate_key %s; location / { return 200 \"the site, for %s\"; }",
+					listen,
+					certificate,
+					key,
+					who,
+				),
+				a.site,
+			)
 			test.start(t, a)
 			visit := func() {
 				t.Helper()
 				for _, protocol := range []string{"HTTP/1.1", "HTTP/2.0"} {
-					if page, _, err := servers.Visit(t.Context(), "www.example.com", a.splitter, visitor, protocol); err != nil || page != want {
+					if page, _, err := servers.Visit(
+						t.Context(),
+						"www.example.com",
+						a.splitter,
+						visitor,
+						protocol,
+					); err != nil ||
+						page != want {
 						t.Errorf("by %s the site says %q, %v", protocol, page, err)
 					}
 				}
@@ -146,9 +170,12 @@ func TestALiveSiteIsCertifiedBehindASplitter(t *testing.T) {
 				},
 			})
 			visit()
-			crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "www"}, Spec: cmapi.CertificateSpec{
-				SecretName: "www", DNSNames: []string{"www.example.com"}, IssuerRef: cmmeta.IssuerReference{Name: "pebble"},
-			}}
+			crt := &cmapi.Certificate{
+				ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "www"},
+				Spec: cmapi.CertificateSpec{
+					SecretName: "www", DNSNames: []string{"www.example.com"}, IssuerRef: cmmeta.IssuerReference{Name: "pebble"},
+				},
+			}
 			for _, o := range []client.Object{crt, &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "pebble"}, Spec: cmapi.IssuerSpec{
 				IssuerConfig: cmapi.IssuerConfig{ACME: &cmacme.ACMEIssuer{
 					Server: ca.Directory, CABundle: ca.CABundle,
@@ -167,7 +194,11 @@ func TestALiveSiteIsCertifiedBehindASplitter(t *testing.T) {
 				if err := admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
 					return err
 				}
-				if c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionReady); c == nil || c.Status != cmmeta.ConditionTrue {
+				if c := cmapi.GetCertificateCondition(
+					&crt.Status,
+					cmapi.CertificateConditionReady,
+				); c == nil ||
+					c.Status != cmmeta.ConditionTrue {
 					return cluster.NotYet("%+v", crt.Status)
 				}
 				return nil

@@ -41,7 +41,10 @@ func listenerSet(name, of string, listeners ...gwapi.Listener) *gwapi.ListenerSe
 	o := &gwapi.ListenerSet{ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{}},
 		Spec: gwapi.ListenerSetSpec{ParentRef: gwapi.ParentGatewayReference{Name: gwapi.ObjectName(of)}}}
 	for _, l := range listeners {
-		o.Spec.Listeners = append(o.Spec.Listeners, gwapi.ListenerEntry{Name: l.Name, Port: l.Port, Protocol: l.Protocol, Hostname: l.Hostname, TLS: l.TLS})
+		o.Spec.Listeners = append(
+			o.Spec.Listeners,
+			gwapi.ListenerEntry{Name: l.Name, Port: l.Port, Protocol: l.Protocol, Hostname: l.Hostname, TLS: l.TLS},
+		)
 	}
 	return o
 }
@@ -56,10 +59,16 @@ func TestGatewaysGetCertificatesOnceTheClusterHasThem(t *testing.T) {
 	r.until("tls-ingress", ready) // without the Gateway API the rest works
 
 	cluster.InstallGatewayAPI(t)
-	g := gateway("web", listener("a", "a.example.com", "tls"), listener("b", "b.example.com", "tls"), listener("c", "c.example.com", "other"))
+	g := gateway(
+		"web",
+		listener("a", "a.example.com", "tls"),
+		listener("b", "b.example.com", "tls"),
+		listener("c", "c.example.com", "other"),
+	)
 	r.create(g)
 	r.until("tls", func(c *cmapi.Certificate) bool {
-		return ready(c) && slices.Equal(c.Spec.DNSNames, []string{"a.example.com", "b.example.com"}) && metav1.IsControlledBy(c, g)
+		return ready(c) && slices.Equal(c.Spec.DNSNames, []string{"a.example.com", "b.example.com"}) &&
+			metav1.IsControlledBy(c, g)
 	})
 	r.until("other", ready)
 
@@ -131,7 +140,10 @@ func TestASecretOfAnotherNamespaceNeedsAReferenceGrant(t *testing.T) {
 	cluster.InstallGatewayAPI(t)
 	r := start(t)
 	shared := cluster.Namespace(t)
-	issuer := &cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{GenerateName: "self-"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}}}
+	issuer := &cmapi.ClusterIssuer{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "self-"},
+		Spec:       cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}},
+	}
 	if err := r.admin.Create(t.Context(), issuer); err != nil {
 		t.Fatal(err)
 	}
@@ -143,10 +155,13 @@ func TestASecretOfAnotherNamespaceNeedsAReferenceGrant(t *testing.T) {
 	r.create(g)
 	r.problem(g, "no ReferenceGrant lets a Gateway of namespace")
 
-	grant := &gwbeta.ReferenceGrant{ObjectMeta: metav1.ObjectMeta{Namespace: shared, Name: "gateways"}, Spec: gwbeta.ReferenceGrantSpec{
-		From: []gwapi.ReferenceGrantFrom{{Group: gwapi.GroupName, Kind: "Gateway", Namespace: gwapi.Namespace(r.namespace)}},
-		To:   []gwapi.ReferenceGrantTo{{Kind: "Secret"}},
-	}}
+	grant := &gwbeta.ReferenceGrant{
+		ObjectMeta: metav1.ObjectMeta{Namespace: shared, Name: "gateways"},
+		Spec: gwbeta.ReferenceGrantSpec{
+			From: []gwapi.ReferenceGrantFrom{{Group: gwapi.GroupName, Kind: "Gateway", Namespace: gwapi.Namespace(r.namespace)}},
+			To:   []gwapi.ReferenceGrantTo{{Kind: "Secret"}},
+		},
+	}
 	if err := r.admin.Create(t.Context(), grant); err != nil {
 		t.Fatal(err)
 	}
@@ -192,7 +207,11 @@ var annotations = []struct{ key, value, want string }{
 	{"secret-template", `{"labels":{"a":"b"}}`, `"secretTemplate":{"labels":{"a":"b"}}`},
 	{"perennial.dev/acme-profile", "shortlived", `"acmeProfile":"shortlived"`},
 	{"perennial.dev/deletion-policy", "Delete", `"deletionPolicy":"Delete"`},
-	{"perennial.dev/rehearsal-issuer", "ClusterIssuer/staging", `"rehearsalIssuerRef":{"name":"staging","kind":"ClusterIssuer","group":"cert-manager.io"}`},
+	{
+		"perennial.dev/rehearsal-issuer",
+		"ClusterIssuer/staging",
+		`"rehearsalIssuerRef":{"name":"staging","kind":"ClusterIssuer","group":"cert-manager.io"}`,
+	},
 	{"perennial.dev/revoke-on-delete", "true", `"revocation":{"onDelete":true}`},
 	{"perennial.dev/revocation-reason", "superseded", `"revocation":{"reason":"superseded"}`},
 }
@@ -246,7 +265,9 @@ func TestEveryAnnotationArrivesAndGoesAgainOnEveryKind(t *testing.T) {
 func TestADeletionPolicyTakesTheSecretAlong(t *testing.T) {
 	r := start(t)
 	for name, annotation := range map[string]string{"kept": "Retain", "taken": "Delete"} {
-		r.create(ingress(name, "tls-"+name, map[string]string{"perennial.dev/deletion-policy": annotation}, name+".example.com"))
+		r.create(
+			ingress(name, "tls-"+name, map[string]string{"perennial.dev/deletion-policy": annotation}, name+".example.com"),
+		)
 		r.until("tls-"+name, ready)
 	}
 	owned := func(name string) bool {
@@ -268,7 +289,13 @@ func TestADeletionPolicyTakesTheSecretAlong(t *testing.T) {
 		r.gone("tls-" + name)
 	}
 	cluster.Eventually(t, func() error {
-		if err := r.admin.Get(t.Context(), client.ObjectKey{Namespace: r.namespace, Name: "tls-taken"}, &corev1.Secret{}); !apierrors.IsNotFound(err) {
+		if err := r.admin.Get(
+			t.Context(),
+			client.ObjectKey{Namespace: r.namespace, Name: "tls-taken"},
+			&corev1.Secret{},
+		); !apierrors.IsNotFound(
+			err,
+		) {
 			return cluster.NotYet("the Secret is there: %v", err)
 		}
 		return nil
@@ -290,7 +317,8 @@ func TestTheExamplesWork(t *testing.T) {
 	}
 }
 
-// apply creates what is in the files of a directory, what is namespaced in the namespace of the test.
+// apply creates what is in the files of a directory, what is namespaced in the namespace of the
+// test.
 func (r *rig) apply(dir string) []*unstructured.Unstructured {
 	r.Helper()
 	files, err := filepath.Glob(filepath.Join(dir, "*.yaml"))

@@ -1,4 +1,5 @@
-// Package shim_test annotates Ingresses on a real Kubernetes API and looks at the Certificates that come of it.
+// Package shim_test annotates Ingresses on a real Kubernetes API and looks at the Certificates that
+// come of it.
 package shim_test
 
 import (
@@ -36,7 +37,12 @@ func start(t *testing.T) *rig {
 	t.Helper()
 	r := &rig{t, cluster.Admin(t), cluster.Namespace(t), clocktesting.NewFakeClock(time.Now())}
 	cluster.Run(t, controller.Options{Clock: r.clock})
-	r.create(&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "self"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}}})
+	r.create(
+		&cmapi.Issuer{
+			ObjectMeta: metav1.ObjectMeta{Name: "self"},
+			Spec:       cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}},
+		},
+	)
 	return r
 }
 
@@ -54,10 +60,12 @@ func ingress(name, secret string, annotations map[string]string, hosts ...string
 		ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{"cert-manager.io/issuer": "self"}},
 		Spec: networkingv1.IngressSpec{
 			TLS: []networkingv1.IngressTLS{{Hosts: hosts, SecretName: secret}},
-			Rules: []networkingv1.IngressRule{{Host: hosts[0], IngressRuleValue: networkingv1.IngressRuleValue{HTTP: &networkingv1.HTTPIngressRuleValue{
-				Paths: []networkingv1.HTTPIngressPath{{Path: "/", PathType: &exact, Backend: networkingv1.IngressBackend{
-					Service: &networkingv1.IngressServiceBackend{Name: "web", Port: networkingv1.ServiceBackendPort{Number: 80}}}}},
-			}}}},
+			Rules: []networkingv1.IngressRule{
+				{Host: hosts[0], IngressRuleValue: networkingv1.IngressRuleValue{HTTP: &networkingv1.HTTPIngressRuleValue{
+					Paths: []networkingv1.HTTPIngressPath{{Path: "/", PathType: &exact, Backend: networkingv1.IngressBackend{
+						Service: &networkingv1.IngressServiceBackend{Name: "web", Port: networkingv1.ServiceBackendPort{Number: 80}}}}},
+				}}},
+			},
 		},
 	}
 	for k, v := range annotations {
@@ -129,7 +137,8 @@ func TestAnIngressGetsACertificateThatFollowsIt(t *testing.T) {
 	crt := r.until("tls", func(c *cmapi.Certificate) bool {
 		return cmapi.GetCertificateCondition(&c.Status, "Ready") != nil && c.Status.NotAfter != nil
 	})
-	if !slices.Equal(crt.Spec.DNSNames, []string{"www.example.com", "example.com"}) || crt.Labels["app"] != "shop" || !metav1.IsControlledBy(crt, o) {
+	if !slices.Equal(crt.Spec.DNSNames, []string{"www.example.com", "example.com"}) || crt.Labels["app"] != "shop" ||
+		!metav1.IsControlledBy(crt, o) {
 		t.Errorf("the Certificate is %+v %+v", crt.ObjectMeta, crt.Spec)
 	}
 	var secret corev1.Secret
@@ -137,7 +146,8 @@ func TestAnIngressGetsACertificateThatFollowsIt(t *testing.T) {
 		t.Error(err)
 	}
 
-	// Somebody else's annotation stays; what the Ingress says is followed, and what it no longer says is gone.
+	// Somebody else's annotation stays; what the Ingress says is followed, and what it no longer says
+	// is gone.
 	r.change(crt, func() { crt.Annotations = map[string]string{"theirs": "x"} })
 	r.change(o, func() {
 		delete(o.Annotations, "cert-manager.io/duration")
@@ -145,7 +155,9 @@ func TestAnIngressGetsACertificateThatFollowsIt(t *testing.T) {
 		o.Spec.TLS[0].Hosts = []string{"www.example.com"}
 	})
 	r.until("tls", func(c *cmapi.Certificate) bool {
-		return c.Spec.Duration == nil && len(c.Spec.DNSNames) == 1 && slices.Equal(c.Spec.Usages, []cmapi.KeyUsage{"server auth"}) && c.Annotations["theirs"] == "x"
+		return c.Spec.Duration == nil && len(c.Spec.DNSNames) == 1 &&
+			slices.Equal(c.Spec.Usages, []cmapi.KeyUsage{"server auth"}) &&
+			c.Annotations["theirs"] == "x"
 	})
 
 	// Another Secret: another Certificate, and the old one is gone.
@@ -215,7 +227,10 @@ func TestAMistakeStandsOnTheIngressUntilItIsMended(t *testing.T) {
 		o.Annotations["cert-manager.io/issuer"] = "nobody"
 	})
 	r.problem(o, `there is no Issuer "nobody"`)
-	nobody := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "nobody"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}}}
+	nobody := &cmapi.Issuer{
+		ObjectMeta: metav1.ObjectMeta{Name: "nobody"},
+		Spec:       cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}},
+	}
 	r.create(nobody)
 	r.problem(o, "")
 	if err := r.admin.Delete(t.Context(), nobody); err != nil {
@@ -247,7 +262,12 @@ func TestACertificateOfSomebodyElseIsLeftAlone(t *testing.T) {
 	o := ingress("web", "tls", nil, "www.example.com")
 	r.create(o)
 	r.problem(o, `Certificate "tls", which is not this object's, provides the Secret with other content`)
-	if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil || fmt.Sprint(crt.Spec.DNSNames) != "[mine.example.com]" {
+	if err := r.admin.Get(
+		t.Context(),
+		client.ObjectKeyFromObject(crt),
+		crt,
+	); err != nil ||
+		fmt.Sprint(crt.Spec.DNSNames) != "[mine.example.com]" {
 		t.Errorf("%v %v", crt.Spec.DNSNames, err)
 	}
 }

@@ -13,7 +13,11 @@ import (
 	"k8s.io/client-go/dynamic"
 )
 
-var certificateFiles = schema.GroupVersionResource{Group: "perennial.dev", Version: "v1alpha1", Resource: "certificatefiles"}
+var certificateFiles = schema.GroupVersionResource{
+	Group:    "perennial.dev",
+	Version:  "v1alpha1",
+	Resource: "certificatefiles",
+}
 
 func TestEachRuleForCertificateFiles(t *testing.T) {
 	client, err := dynamic.NewForConfig(plane(t).AdminConfig())
@@ -77,7 +81,8 @@ func TestEachRuleForCertificateFiles(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			_, err := client.Resource(certificateFiles).Create(t.Context(), u, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+			_, err := client.Resource(certificateFiles).
+				Create(t.Context(), u, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 			if test.field == "" {
 				if err != nil {
 					t.Errorf("refused: %v", err)
@@ -107,9 +112,10 @@ func TestACertificateFileHasSafeDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	made, err := client.Resource(certificateFiles).Create(t.Context(), parse(t, `{apiVersion: perennial.dev/v1alpha1, kind: CertificateFile, metadata: {name: defaults},
+	made, err := client.Resource(certificateFiles).
+		Create(t.Context(), parse(t, `{apiVersion: perennial.dev/v1alpha1, kind: CertificateFile, metadata: {name: defaults},
 		spec: {certificateRef: {namespace: default, name: web}, directory: /etc/perennial/web, reload: {command: {args: [/bin/true]}}}}`),
-		metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+			metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 	if err != nil {
 		t.Fatal(err)
 	}

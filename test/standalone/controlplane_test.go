@@ -71,7 +71,9 @@ func TestAStartAfterTheProcessWasKilledContinues(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	made, err := k.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kept"}}, metav1.CreateOptions{})
+	made, err := k.CoreV1().
+		Namespaces().
+		Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kept"}}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +82,12 @@ func TestAStartAfterTheProcessWasKilledContinues(t *testing.T) {
 	}
 	_, _ = process.Process.Wait()
 
-	kept, err := admin(t, start(t, controlplane.Options{DataDir: dir})).CoreV1().Namespaces().Get(t.Context(), "kept", metav1.GetOptions{})
+	kept, err := admin(
+		t,
+		start(t, controlplane.Options{DataDir: dir}),
+	).CoreV1().
+		Namespaces().
+		Get(t.Context(), "kept", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +118,8 @@ func TestWhatPreventsAStartIsSaidInOneLine(t *testing.T) {
 			fmt.Sprintf("data directory %s is in use by process %d: stop that one or give another directory", held.DataDir(), os.Getpid())},
 		"the port is taken": {controlplane.Options{DataDir: free, Port: port},
 			fmt.Sprintf("port %d on 127.0.0.1 is taken by another process: give another port, or 0 for a free one", port)},
-		"the port is no port":          {controlplane.Options{DataDir: free, Port: 65536}, "port 65536 is not between 0 and 65535"},
+		"the port is no port": {controlplane.Options{DataDir: free, Port: 65536}, "port 65536 is not between 0 " +
+			"and 65535"},
 		"the directory is a file":      {controlplane.Options{DataDir: file}, "create data directory: mkdir " + file + ": not a directory"},
 		"the directory lies in a file": {controlplane.Options{DataDir: filepath.Join(file, "data")}, "create data directory: mkdir " + file + ": not a directory"},
 	} {
@@ -210,7 +218,8 @@ func TestItListensOnTheLoopbackInterfaceOnly(t *testing.T) {
 	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
 		for _, line := range strings.Split(read(t, table), "\n") {
 			fields := strings.Fields(line)
-			if len(fields) > 3 && fields[3] == "0A" && strings.HasSuffix(fields[1], fmt.Sprintf(":%04X", port)) && fields[1] != fmt.Sprintf("0100007F:%04X", port) {
+			if len(fields) > 3 && fields[3] == "0A" && strings.HasSuffix(fields[1], fmt.Sprintf(":%04X", port)) &&
+				fields[1] != fmt.Sprintf("0100007F:%04X", port) {
 				t.Errorf("it listens on %s", fields[1])
 			}
 		}
@@ -304,7 +313,9 @@ func TestAServiceAccountHasItsRightsAndNoOthers(t *testing.T) {
 	if _, err := serviceaccount.Config(t.Context(), c.AdminConfig(), namespace, "nobody"); !apierrors.IsNotFound(err) {
 		t.Errorf("of an account that does not exist: %v", err)
 	}
-	if _, err := k.CoreV1().ServiceAccounts(namespace).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "reader"}}, metav1.CreateOptions{}); err != nil {
+	if _, err := k.CoreV1().
+		ServiceAccounts(namespace).
+		Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "reader"}}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := k.RbacV1().RoleBindings(namespace).Create(t.Context(), &rbacv1.RoleBinding{
@@ -330,7 +341,11 @@ func TestAServiceAccountHasItsRightsAndNoOthers(t *testing.T) {
 	if _, err := reader.CoreV1().Secrets(namespace).List(t.Context(), metav1.ListOptions{}); !apierrors.IsForbidden(err) {
 		t.Errorf("reading Secrets: %v", err)
 	}
-	if _, err := reader.CoreV1().ConfigMaps("default").List(t.Context(), metav1.ListOptions{}); !apierrors.IsForbidden(err) {
+	if _, err := reader.CoreV1().
+		ConfigMaps("default").
+		List(t.Context(), metav1.ListOptions{}); !apierrors.IsForbidden(
+		err,
+	) {
 		t.Errorf("reading another namespace: %v", err)
 	}
 }
@@ -374,7 +389,9 @@ func TestASecretForATokenOfAServiceAccountIsFilled(t *testing.T) {
 func TestADeletedNamespaceTakesItsContentAlong(t *testing.T) {
 	k := admin(t, plane(t))
 	namespace := newNamespace(t, k)
-	if _, err := k.CoreV1().ConfigMaps(namespace).Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "content"}}, metav1.CreateOptions{}); err != nil {
+	if _, err := k.CoreV1().
+		ConfigMaps(namespace).
+		Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "content"}}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := k.CoreV1().Namespaces().Delete(t.Context(), namespace, metav1.DeleteOptions{}); err != nil {
@@ -397,7 +414,11 @@ func TestObjectsWhoseOwnerIsDeletedAreCollected(t *testing.T) {
 	k := admin(t, plane(t))
 	namespace := newNamespace(t, k)
 	maps := k.CoreV1().ConfigMaps(namespace)
-	owner, err := maps.Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "owner"}}, metav1.CreateOptions{})
+	owner, err := maps.Create(
+		t.Context(),
+		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "owner"}},
+		metav1.CreateOptions{},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -429,7 +450,9 @@ func gone(err error) error {
 
 func newNamespace(t *testing.T, k kubernetes.Interface) string {
 	t.Helper()
-	ns, err := k.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "test-"}}, metav1.CreateOptions{})
+	ns, err := k.CoreV1().
+		Namespaces().
+		Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "test-"}}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -76,7 +76,8 @@ func (m *machine) start() {
 	}
 }
 
-// issue puts a new certificate into the Secret of a Certificate, which is made if there is none, and returns its serial number.
+// issue puts a new certificate into the Secret of a Certificate, which is made if there is none,
+// and returns its serial number.
 func (m *machine) issue(name string) string { m.Helper(); return m.issueFor(name, time.Hour) }
 
 // issueFor is issue with a life. The Certificate vouches for what is in the Secret, as the
@@ -120,7 +121,11 @@ func (m *machine) store(name string, life time.Duration) (serial string, end tim
 	if err != nil {
 		m.Fatal(err)
 	}
-	data := map[string][]byte{"tls.crt": pki.EncodeCertificatePEM(leaf), "tls.key": keyPEM, "ca.crt": pki.EncodeCertificatePEM(leaf)}
+	data := map[string][]byte{
+		"tls.crt": pki.EncodeCertificatePEM(leaf),
+		"tls.key": keyPEM,
+		"ca.crt":  pki.EncodeCertificatePEM(leaf),
+	}
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}}
 	if err := m.Get(m.Context(), client.ObjectKeyFromObject(secret), secret); err == nil {
 		secret.Data = data
@@ -129,7 +134,9 @@ func (m *machine) store(name string, life time.Duration) (serial string, end tim
 		}
 		return fmt.Sprintf("%x", leaf.SerialNumber), leaf.NotAfter
 	}
-	secret.Labels, secret.Data, secret.Type = map[string]string{cmapi.PartOfCertManagerControllerLabelKey: "true"}, data, corev1.SecretTypeTLS
+	secret.Labels, secret.Data, secret.Type = map[string]string{
+		cmapi.PartOfCertManagerControllerLabelKey: "true",
+	}, data, corev1.SecretTypeTLS
 	for _, o := range []client.Object{secret, &cmapi.Certificate{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name},
 		Spec:       cmapi.CertificateSpec{CommonName: name, SecretName: name, IssuerRef: cmmeta.IssuerReference{Name: "none"}},
@@ -159,7 +166,12 @@ func (m *machine) file(name string, reload *perennial.CertificateFileReload) *pe
 }
 
 // until waits until the Ready condition has the status and speaks of what is wanted.
-func (m *machine) until(name string, status metav1.ConditionStatus, says string, also func(*perennial.CertificateFile) bool) *perennial.CertificateFile {
+func (m *machine) until(
+	name string,
+	status metav1.ConditionStatus,
+	says string,
+	also func(*perennial.CertificateFile) bool,
+) *perennial.CertificateFile {
 	m.Helper()
 	cf := &perennial.CertificateFile{}
 	eventually(m, func() error {
@@ -196,7 +208,14 @@ func (m *machine) count(path string) int {
 func TestACertificateIsPutIntoFilesAndToldOfOnceForEachChange(t *testing.T) {
 	m := newMachine(t)
 	log := filepath.Join(m.root, "log")
-	m.file("web", &perennial.CertificateFileReload{Command: &perennial.ReloadCommand{Args: []string{"/bin/sh", "-c", `test -s "$PERENNIAL_DIRECTORY/tls.key" && echo reloaded >> ` + log}}})
+	m.file(
+		"web",
+		&perennial.CertificateFileReload{
+			Command: &perennial.ReloadCommand{
+				Args: []string{"/bin/sh", "-c", `test -s "$PERENNIAL_DIRECTORY/tls.key" && echo reloaded >> ` + log},
+			},
+		},
+	)
 	m.until("web", metav1.ConditionFalse, "does not exist", nil)
 
 	first := m.issue("web")
@@ -226,8 +245,20 @@ func TestAReloadThatFailsIsTriedAgainAndSaysWhy(t *testing.T) {
 	m := newMachine(t)
 	m.issue("failing")
 	allowed := filepath.Join(m.root, "allowed")
-	m.file("failing", &perennial.CertificateFileReload{Command: &perennial.ReloadCommand{Args: []string{"/bin/sh", "-c", "test -e " + allowed + " || { echo the configuration is broken; exit 1; }"}}})
-	cf := m.until("failing", metav1.ConditionFalse, "the configuration is broken", func(cf *perennial.CertificateFile) bool { return cf.Status.Reload.Failures >= 2 })
+	m.file(
+		"failing",
+		&perennial.CertificateFileReload{
+			Command: &perennial.ReloadCommand{
+				Args: []string{"/bin/sh", "-c", "test -e " + allowed + " || { echo the configuration is broken; exit 1; }"},
+			},
+		},
+	)
+	cf := m.until(
+		"failing",
+		metav1.ConditionFalse,
+		"the configuration is broken",
+		func(cf *perennial.CertificateFile) bool { return cf.Status.Reload.Failures >= 2 },
+	)
 	if !meta.IsStatusConditionTrue(cf.Status.Conditions, perennial.ConditionDeployed) {
 		t.Error("the files are there, but the condition Deployed does not say so")
 	}
@@ -244,7 +275,18 @@ func TestAReloadThatWasInterruptedIsMadeUpFor(t *testing.T) {
 	m := newMachine(t)
 	m.issue("interrupted")
 	log, begun := filepath.Join(m.root, "log"), filepath.Join(m.root, "begun")
-	m.file("interrupted", &perennial.CertificateFileReload{Command: &perennial.ReloadCommand{Args: []string{"/bin/sh", "-c", "if test -e " + begun + "; then echo done >> " + log + "; else touch " + begun + "; sleep 1000; fi"}}})
+	m.file(
+		"interrupted",
+		&perennial.CertificateFileReload{
+			Command: &perennial.ReloadCommand{
+				Args: []string{
+					"/bin/sh",
+					"-c",
+					"if test -e " + begun + "; then echo done >> " + log + "; else touch " + begun + "; sleep 1000; fi",
+				},
+			},
+		},
+	)
 	eventually(t, func() error { _, err := os.Stat(begun); return err })
 	m.stop()
 	if n := m.count(log); n != 0 {
@@ -263,7 +305,11 @@ func TestAFileOutsideOfTheRootsIsRefused(t *testing.T) {
 	cf := &perennial.CertificateFile{
 		ObjectMeta: metav1.ObjectMeta{Name: "outside"},
 		Spec: perennial.CertificateFileSpec{
-			CertificateRef: perennial.CertificateReference{Namespace: "default", Name: "outside"}, Directory: "/etc/perennial-test/outside",
+			CertificateRef: perennial.CertificateReference{
+				Namespace: "default",
+				Name:      "outside",
+			},
+			Directory: "/etc/perennial-test/outside",
 		},
 	}
 	if err := m.Create(t.Context(), cf); err != nil {

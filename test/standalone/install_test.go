@@ -83,7 +83,10 @@ spec: {policyName: install-test}
 		t.Fatal(err)
 	}
 	widget := parse(t, "{apiVersion: install.test/v1, kind: Widget, metadata: {name: forbidden}}")
-	if _, err := client.Resource(resource).Namespace("default").Create(t.Context(), widget, metav1.CreateOptions{}); err == nil || !strings.Contains(err.Error(), "this name is forbidden") {
+	if _, err := client.Resource(resource).
+		Namespace("default").
+		Create(t.Context(), widget, metav1.CreateOptions{}); err == nil ||
+		!strings.Contains(err.Error(), "this name is forbidden") {
 		t.Errorf("the validating policy is not enforced: %v", err)
 	}
 	widget.SetName("allowed")
@@ -95,7 +98,8 @@ spec: {policyName: install-test}
 		t.Errorf("the mutating policy is not enforced: annotations are %v", made.GetAnnotations())
 	}
 	for _, resource := range []string{"validatingadmissionpolicies", "validatingadmissionpolicybindings", "mutatingadmissionpolicies", "mutatingadmissionpolicybindings"} {
-		list, err := client.Resource(schema.GroupVersionResource{Group: "admissionregistration.k8s.io", Version: "v1", Resource: resource}).List(t.Context(), metav1.ListOptions{})
+		list, err := client.Resource(schema.GroupVersionResource{Group: "admissionregistration.k8s.io", Version: "v1", Resource: resource}).
+			List(t.Context(), metav1.ListOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -115,7 +119,8 @@ func TestRequestsAreAcceptedFromTheFirstMomentOn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		requests := client.Resource(schema.GroupVersionResource{Group: "cert-manager.io", Version: "v1", Resource: "certificaterequests"}).Namespace("default")
+		requests := client.Resource(schema.GroupVersionResource{Group: "cert-manager.io", Version: "v1", Resource: "certificaterequests"}).
+			Namespace("default")
 		request := parse(t, "{apiVersion: cert-manager.io/v1, kind: CertificateRequest, spec: {request: "+
 			"LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0K, issuerRef: {name: ca}}}")
 		request.SetName(name)
@@ -177,7 +182,8 @@ func TestADefinitionThatCannotBeServedIsReportedWithTheServersReason(t *testing.
 	invalid := definition(t, "invalid", "Invalid")
 	unstructured.RemoveNestedField(invalid.Object, "spec", "scope")
 	err := install.Objects(t.Context(), c.AdminConfig(), invalid)
-	if err == nil || !strings.Contains(err.Error(), "invalid.install.test") || !strings.Contains(err.Error(), "spec.scope") {
+	if err == nil || !strings.Contains(err.Error(), "invalid.install.test") ||
+		!strings.Contains(err.Error(), "spec.scope") {
 		t.Errorf("an invalid definition: %v", err)
 	}
 	if err := install.Objects(t.Context(), c.AdminConfig(), &apiextensionsv1.CustomResourceDefinition{}); err == nil ||
@@ -198,14 +204,22 @@ func TestObjectsOfANewKindAreCollectedWithTheirOwner(t *testing.T) {
 		t.Fatal(err)
 	}
 	namespace := newNamespace(t, k)
-	owners := client.Resource(schema.GroupVersionResource{Group: "install.test", Version: "v1", Resource: "owners"}).Namespace(namespace)
-	belongings := client.Resource(schema.GroupVersionResource{Group: "install.test", Version: "v1", Resource: "belongings"}).Namespace(namespace)
-	owner, err := owners.Create(t.Context(), parse(t, "{apiVersion: install.test/v1, kind: Owner, metadata: {name: a}}"), metav1.CreateOptions{})
+	owners := client.Resource(schema.GroupVersionResource{Group: "install.test", Version: "v1", Resource: "owners"}).
+		Namespace(namespace)
+	belongings := client.Resource(schema.GroupVersionResource{Group: "install.test", Version: "v1", Resource: "belongings"}).
+		Namespace(namespace)
+	owner, err := owners.Create(
+		t.Context(),
+		parse(t, "{apiVersion: install.test/v1, kind: Owner, metadata: {name: a}}"),
+		metav1.CreateOptions{},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
 	belonging := parse(t, "{apiVersion: install.test/v1, kind: Belonging, metadata: {name: b}}")
-	belonging.SetOwnerReferences([]metav1.OwnerReference{{APIVersion: "install.test/v1", Kind: "Owner", Name: "a", UID: owner.GetUID()}})
+	belonging.SetOwnerReferences(
+		[]metav1.OwnerReference{{APIVersion: "install.test/v1", Kind: "Owner", Name: "a", UID: owner.GetUID()}},
+	)
 	if _, err := belongings.Create(t.Context(), belonging, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -236,7 +250,13 @@ func TestTheGatewayAPIIsInstalledByOption(t *testing.T) {
 			t.Errorf("%s is missing", kind)
 		}
 	}
-	if _, err := admin(t, plane(t)).Discovery().ServerResourcesForGroupVersion("gateway.networking.k8s.io/v1"); !apierrors.IsNotFound(err) {
+	if _, err := admin(
+		t,
+		plane(t),
+	).Discovery().
+		ServerResourcesForGroupVersion("gateway.networking.k8s.io/v1"); !apierrors.IsNotFound(
+		err,
+	) {
 		t.Errorf("without the option: %v", err)
 	}
 }

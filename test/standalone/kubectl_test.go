@@ -82,7 +82,19 @@ spec:
 		contains(t, k(certificate, "apply", "-n", namespace, "-f", "-"), "certificate.cert-manager.io/web unchanged")
 	})
 	t.Run("apply --server-side", func(t *testing.T) {
-		contains(t, k(strings.Replace(certificate, "{name: web}", "{name: other}", 1), "apply", "--server-side", "-n", namespace, "-f", "-"), "certificate.cert-manager.io/other serverside-applied")
+		contains(
+			t,
+			k(
+				strings.Replace(certificate, "{name: web}", "{name: other}", 1),
+				"apply",
+				"--server-side",
+				"-n",
+				namespace,
+				"-f",
+				"-",
+			),
+			"certificate.cert-manager.io/other serverside-applied",
+		)
 	})
 	t.Run("get, by its short name and by its category", func(t *testing.T) {
 		contains(t, k("", "get", "cert", "-n", namespace), "web")
@@ -96,18 +108,40 @@ spec:
 	})
 	t.Run("edit", func(t *testing.T) {
 		editor := filepath.Join(t.TempDir(), "editor")
-		if err := os.WriteFile(editor, []byte("#!/bin/sh\nsed -i s/web.example.com/edited.example.com/ \"$1\"\n"), 0o700); err != nil {
+		if err := os.WriteFile(
+			editor,
+			[]byte("#!/bin/sh\nsed -i s/web.example.com/edited.example.com/ \"$1\"\n"),
+			0o700,
+		); err != nil {
 			t.Fatal(err)
 		}
 		t.Setenv("KUBE_EDITOR", editor)
 		contains(t, k("", "edit", "certificate", "web", "-n", namespace), "certificate.cert-manager.io/web edited")
-		contains(t, k("", "get", "certificate", "web", "-n", namespace, "-o", "jsonpath={.spec.dnsNames}"), "edited.example.com")
+		contains(
+			t,
+			k("", "get", "certificate", "web", "-n", namespace, "-o", "jsonpath={.spec.dnsNames}"),
+			"edited.example.com",
+		)
 	})
 	t.Run("patch --subresource=status and wait", func(t *testing.T) {
-		k("", "patch", "certificate", "web", "-n", namespace, "--subresource=status", "--type=merge",
+		k(
+			"",
+			"patch",
+			"certificate",
+			"web",
+			"-n",
+			namespace,
+			"--subresource=status",
+			"--type=merge",
 			// With a generation that kubectl takes for the present one.
-			"-p", `{"status":{"observedGeneration":100,"conditions":[{"type":"Ready","status":"True","reason":"Test","message":"by hand"}]}}`)
-		contains(t, k("", "wait", "certificate", "web", "-n", namespace, "--for=condition=Ready", "--timeout=30s"), "condition met")
+			"-p",
+			`{"status":{"observedGeneration":100,"conditions":[{"type":"Ready","status":"True","reason":"Test","message":"by hand"}]}}`,
+		)
+		contains(
+			t,
+			k("", "wait", "certificate", "web", "-n", namespace, "--for=condition=Ready", "--timeout=30s"),
+			"condition met",
+		)
 	})
 	t.Run("delete", func(t *testing.T) {
 		contains(t, k("", "delete", "certificate", "web", "-n", namespace), "deleted")

@@ -20,8 +20,8 @@ import (
 	"github.com/perennial-pki/perennial/standalone/controlplane"
 )
 
-// startIn, set in the environment, turns the test binary into a process that runs a control plane in
-// that directory until its input ends.
+// startIn, set in the environment, turns the test binary into a process that runs a control plane
+// in that directory until its input ends.
 const startIn = "PERENNIAL_TEST_START_IN"
 
 func TestMain(m *testing.M) {
@@ -48,8 +48,8 @@ func runAlone(dir string) int {
 	return 0
 }
 
-// alone starts the test binary again as a control plane of its own, as the given user (0: this one),
-// and returns it and its output up to and including the first line.
+// alone starts the test binary again as a control plane of its own, as the given user (0: this
+// one), and returns it and its output up to and including the first line.
 func alone(t *testing.T, dir string, uid uint32) (*exec.Cmd, io.Closer, string) {
 	t.Helper()
 	binary, err := os.Executable()
@@ -145,7 +145,10 @@ func plane(t testing.TB) *controlplane.ControlPlane {
 		if shared.dir, shared.err = os.MkdirTemp("", "perennial-standalone-"); shared.err != nil {
 			return
 		}
-		shared.plane, shared.err = controlplane.Start(context.Background(), controlplane.Options{DataDir: shared.dir, API: true})
+		shared.plane, shared.err = controlplane.Start(
+			context.Background(),
+			controlplane.Options{DataDir: shared.dir, API: true},
+		)
 	})
 	if shared.err != nil {
 		t.Fatalf("start the control plane: %v", shared.err)
@@ -172,7 +175,8 @@ func admin(t testing.TB, c *controlplane.ControlPlane) kubernetes.Interface {
 	return k
 }
 
-// eventually waits until f returns nil, and fails with its last error if that takes more than a minute.
+// eventually waits until f returns nil, and fails with its last error if that takes more than a
+// minute.
 func eventually(t testing.TB, f func() error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

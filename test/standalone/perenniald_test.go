@@ -40,7 +40,8 @@ func buildPerenniald(t *testing.T) string {
 			return
 		}
 		perenniald.path = filepath.Join(dir, "perenniald")
-		out, err := exec.Command("go", "build", "-o", perenniald.path, "github.com/perennial-pki/perennial/standalone/cmd/perenniald").CombinedOutput()
+		out, err := exec.Command("go", "build", "-o", perenniald.path, "github.com/perennial-pki/perennial/standalone/cmd/perenniald").
+			CombinedOutput()
 		if err != nil {
 			perenniald.err = fmt.Errorf("%w\n%s", err, out)
 		}
@@ -176,17 +177,30 @@ func TestTheQuickstartIsIssuedAndGoesOnAfterARestart(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write("broken.yaml", "apiVersion: cert-manager.io/v1\nkind: Certificate\nmetadata:\n  name: broken\nspec:\n  dnsNames: [broken.example.com]\n  issuerRef:\n    name: ca\n")
+	write(
+		"broken.yaml",
+		"apiVersion: cert-manager.io/v1\nkind: Certificate\nmetadata:\n  name: broken\nspec:\n  dnsNames: "+
+			"[broken.example.com]\n  issuerRef:\n    name: ca\n",
+	)
 	d.until("broken.yaml:", "Certificate default/broken", "secretName")
-	write("more.yaml", "apiVersion: cert-manager.io/v1\nkind: Certificate\nmetadata:\n  name: more\nspec:\n  secretName: more\n  dnsNames: [more.example.com]\n  issuerRef:\n    name: ca\n    kind: ClusterIssuer\n")
+	write(
+		"more.yaml",
+		"apiVersion: cert-manager.io/v1\nkind: Certificate\nmetadata:\n  name: more\nspec:\n  secretName: more\n  "+
+			"dnsNames: [more.example.com]\n  issuerRef:\n    name: ca\n    kind: ClusterIssuer\n",
+	)
 	d.until("certificate default/more issued")
-	write("more.yaml", "apiVersion: cert-manager.io/v1\nkind: Certificate\nmetadata:\n  name: more\nspec:\n  secretName: more\n  dnsNames: [yet.more.example.com]\n  issuerRef:\n    name: ca\n    kind: ClusterIssuer\n")
+	write(
+		"more.yaml",
+		"apiVersion: cert-manager.io/v1\nkind: Certificate\nmetadata:\n  name: more\nspec:\n  secretName: more\n  "+
+			"dnsNames: [yet.more.example.com]\n  issuerRef:\n    name: ca\n    kind: ClusterIssuer\n",
+	)
 	d.until("certificate default/more renewed, revision 2")
 	d.stop()
 
 	again := startDaemon(t, "--data-dir", data, "--manifests", manifests, "--table")
 	again.until("default", "web", "True", "ClusterIssuer ca")
-	if strings.Contains(again.output(), "certificate default/web issued") || strings.Contains(again.output(), "certificate default/web renewed") {
+	if strings.Contains(again.output(), "certificate default/web issued") ||
+		strings.Contains(again.output(), "certificate default/web renewed") {
 		t.Errorf("a restart issued what was there:\n%s", again.output())
 	}
 
@@ -205,7 +219,18 @@ func TestTheACMEQuickstartIssuesByEveryTypeOfChallenge(t *testing.T) {
 	if out, err := exec.Command("go", "build", "-o", lab, "../lab").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	d := startProgram(t, lab, "-perenniald", buildPerenniald(t), "-manifests", "../../examples/acme", "-data-dir", filepath.Join(dir, "data"), "-fleeting", "30s")
+	d := startProgram(
+		t,
+		lab,
+		"-perenniald",
+		buildPerenniald(t),
+		"-manifests",
+		"../../examples/acme",
+		"-data-dir",
+		filepath.Join(dir, "data"),
+		"-fleeting",
+		"30s",
+	)
 	for _, name := range []string{"ingress-nginx/wildcard-example-com", "payments/api-payments-tls", "default/www", "default/tls", "default/fleeting", "default/standing", "default/labelled"} {
 		d.until("certificate "+name+" issued: valid until ", "next renewal at ")
 	}
@@ -261,7 +286,17 @@ spec: {secretName: www, dnsNames: [www.example.com], issuerRef: {name: ca}}
 	if err := os.WriteFile(filepath.Join(manifests, "www.yaml"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	d := startDaemon(t, "--data-dir", filepath.Join(dir, "data"), "--manifests", manifests, "--http01-webroot", webroot, "--acme-http01-solver-nameservers", names.Addr)
+	d := startDaemon(
+		t,
+		"--data-dir",
+		filepath.Join(dir, "data"),
+		"--manifests",
+		manifests,
+		"--http01-webroot",
+		webroot,
+		"--acme-http01-solver-nameservers",
+		names.Addr,
+	)
 	d.until("certificate default/www issued: valid until ")
 	// The address of a name that these name servers alone know is looked at; there is nobody.
 	d.until("certificate default/inside in work", "at 127.77.77.77 ")
@@ -341,7 +376,8 @@ func TestAStartThatCannotBeSaysWhyInOneLine(t *testing.T) {
 			d := startDaemon(t, test.args...)
 			err := <-d.done
 			lines := strings.Split(d.output(), "\n")
-			if err == nil || len(lines) != 1 || !strings.HasPrefix(lines[0], "perenniald: ") || !strings.Contains(lines[0], test.says) {
+			if err == nil || len(lines) != 1 || !strings.HasPrefix(lines[0], "perenniald: ") ||
+				!strings.Contains(lines[0], test.says) {
 				t.Errorf("it ended with %v:\n%s\nwant one line with %q", err, d.output(), test.says)
 			}
 		})

@@ -34,9 +34,14 @@ func TestTheSiteOfThisMachineIsThereWhileItsCertificateIsIssuedAndRenewed(t *tes
 		t.Fatal(err)
 	}
 	manifest := strings.NewReplacer(
-		"https://acme-v02.api.letsencrypt.org/directory", ca.Directory+"\n    caBundle: "+base64.StdEncoding.EncodeToString(ca.CABundle),
-		"- tlsALPN01: {}", "- tlsALPN01: {}\n      waitInsteadOfSelfCheck: 0s   # port 443 of this world is another one",
-		"/etc/nginx/tls/www", filepath.Join(root, "www"), "/run/nginx.pid", pidFile,
+		"https://acme-v02.api.letsencrypt.org/directory",
+		ca.Directory+"\n    caBundle: "+base64.StdEncoding.EncodeToString(ca.CABundle),
+		"- tlsALPN01: {}",
+		"- tlsALPN01: {}\n      waitInsteadOfSelfCheck: 0s   # port 443 of this world is another one",
+		"/etc/nginx/tls/www",
+		filepath.Join(root, "www"),
+		"/run/nginx.pid",
+		pidFile,
 	).Replace(string(text))
 	if err := os.WriteFile(filepath.Join(manifests, "site.yaml"), []byte(manifest), 0o600); err != nil {
 		t.Fatal(err)
@@ -50,7 +55,16 @@ func TestTheSiteOfThisMachineIsThereWhileItsCertificateIsIssuedAndRenewed(t *tes
 		_, err := os.Stat(filepath.Join(root, "www", "tls.crt"))
 		return err
 	})
-	own := servers.Site(t, fmt.Sprintf("listen %s ssl http2; ssl_certificate %s/www/tls.crt; ssl_certificate_key %[2]s/www/tls.key; location / { return 200 \"the site\"; }", behind, root), behind)
+	own := servers.Site(
+		t,
+		fmt.Sprintf(
+			"listen %s ssl http2; ssl_certificate %s/www/tls.crt; ssl_certificate_key %[2]s/www/tls.key; location / { "+
+				"return 200 \"the site\"; }",
+			behind,
+			root,
+		),
+		behind,
+	)
 	if err := os.Symlink(own, pidFile); err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +76,8 @@ func TestTheSiteOfThisMachineIsThereWhileItsCertificateIsIssuedAndRenewed(t *tes
 		return leaf, err
 	}
 	serials := map[string]bool{}
-	// during visits the site at a moment when the CA wants to look, and then until it shows another certificate, of the CA.
+	// during visits the site at a moment when the CA wants to look, and then until it shows another
+	// certificate, of the CA.
 	during := func(release func()) {
 		t.Helper()
 		for _, protocol := range []string{"HTTP/1.1", "HTTP/2.0"} {
@@ -76,7 +91,8 @@ func TestTheSiteOfThisMachineIsThereWhileItsCertificateIsIssuedAndRenewed(t *tes
 		for _, protocol := range []string{"HTTP/1.1", "HTTP/2.0"} {
 			eventually(t, func() error {
 				leaf, err := visit(protocol)
-				if err == nil && (serials[leaf.SerialNumber.String()] || !strings.HasPrefix(leaf.Issuer.CommonName, "Pebble Intermediate CA")) {
+				if err == nil &&
+					(serials[leaf.SerialNumber.String()] || !strings.HasPrefix(leaf.Issuer.CommonName, "Pebble Intermediate CA")) {
 					err = fmt.Errorf("%w: the site has the certificate of %s", errNotYet, leaf.Issuer)
 				}
 				return err
@@ -87,8 +103,18 @@ func TestTheSiteOfThisMachineIsThereWhileItsCertificateIsIssuedAndRenewed(t *tes
 	d.until("certificate default/www issued: valid until ")
 
 	var out bytes.Buffer
-	p := &cli.Program{Name: "perennial", In: strings.NewReader(""), Out: &out, Err: &out, Clock: clocktesting.NewFakePassiveClock(time.Now())}
-	if code := p.Run(t.Context(), p.Command(), []string{"renew", "www", "--kubeconfig", filepath.Join(dir, "data", "kubeconfig"), "-n", "default"}); code != 0 {
+	p := &cli.Program{
+		Name:  "perennial",
+		In:    strings.NewReader(""),
+		Out:   &out,
+		Err:   &out,
+		Clock: clocktesting.NewFakePassiveClock(time.Now()),
+	}
+	if code := p.Run(
+		t.Context(),
+		p.Command(),
+		[]string{"renew", "www", "--kubeconfig", filepath.Join(dir, "data", "kubeconfig"), "-n", "default"},
+	); code != 0 {
 		t.Fatalf("perennial renew: %s", out.String())
 	}
 	during(held(t))

@@ -1,5 +1,6 @@
-// Package takeover_test has cert-manager's own controllers and Perennial work on the same objects, one after
-// the other: what one has issued stays as it is under the other, and what one has begun the other ends.
+// Package takeover_test has cert-manager's own controllers and Perennial work on the same objects,
+// one after the other: what one has issued stays as it is under the other, and what one has begun
+// the other ends.
 package takeover_test
 
 import (
@@ -44,35 +45,46 @@ type installation struct {
 	names     *dnsserver.Server
 }
 
-// install makes an installation whose challenges wait so long before the CA is asked to look: cert-manager's
-// own check of a record takes a minute.
+// install makes an installation whose challenges wait so long before the CA is asked to look:
+// cert-manager's own check of a record takes a minute.
 func install(t *testing.T, wait time.Duration) *installation {
 	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com"}, KeyName: tsigKey, Secret: tsigSecret})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(names.Close)
-	ca, err := pebble.Start(pebble.Options{Resolver: names.Addr, HTTPPort: cluster.FreePort(t), TLSPort: cluster.FreePort(t)})
+	ca, err := pebble.Start(
+		pebble.Options{Resolver: names.Addr, HTTPPort: cluster.FreePort(t), TLSPort: cluster.FreePort(t)},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ca.Close() })
 	i := &installation{T: t, Client: cluster.Admin(t), namespace: cluster.Namespace(t), ca: ca, names: names}
 	i.make(
-		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "tsig", Namespace: deploy.Namespace}, StringData: map[string]string{"key": tsigSecret}},
+		&corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Name: "tsig", Namespace: deploy.Namespace},
+			StringData: map[string]string{"key": tsigSecret},
+		},
 		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "password"}, StringData: map[string]string{"word": "changeit"}},
 		&cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: "selfsigned"}, Spec: cmapi.IssuerSpec{
 			IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}}},
 		&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "ca"}, Spec: cmapi.IssuerSpec{
 			IssuerConfig: cmapi.IssuerConfig{CA: &cmapi.CAIssuer{SecretName: "root"}}}},
-		&cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: "acme"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{ACME: i.acme(wait)}}},
+		&cmapi.ClusterIssuer{
+			ObjectMeta: metav1.ObjectMeta{Name: "acme"},
+			Spec:       cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{ACME: i.acme(wait)}},
+		},
 	)
 	t.Cleanup(func() {
 		for _, name := range []string{"selfsigned", "acme"} {
 			_ = i.Delete(context.Background(), &cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: name}})
 		}
 		for _, name := range []string{"tsig", "account"} {
-			_ = i.Delete(context.Background(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: deploy.Namespace}})
+			_ = i.Delete(
+				context.Background(),
+				&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: deploy.Namespace}},
+			)
 		}
 	})
 	return i
@@ -80,15 +92,18 @@ func install(t *testing.T, wait time.Duration) *installation {
 
 func (i *installation) acme(wait time.Duration) *cmacme.ACMEIssuer {
 	return &cmacme.ACMEIssuer{
-		Server: i.ca.Directory, CABundle: i.ca.CABundle,
+		Server:              i.ca.Directory,
+		CABundle:            i.ca.CABundle,
 		PrivateKeyAlgorithm: "RSA", // cert-manager reads no other key
 		PrivateKey:          cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "account"}},
-		Solvers: []cmacme.ACMEChallengeSolver{{WaitInsteadOfSelfCheck: &metav1.Duration{Duration: wait}, DNS01: &cmacme.ACMEChallengeSolverDNS01{
-			RFC2136: &cmacme.ACMEIssuerDNS01ProviderRFC2136{
-				Nameserver: i.names.Addr, TSIGKeyName: tsigKey, TSIGAlgorithm: "HMACSHA256",
-				TSIGSecret: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "tsig"}, Key: "key"},
-			},
-		}}},
+		Solvers: []cmacme.ACMEChallengeSolver{
+			{WaitInsteadOfSelfCheck: &metav1.Duration{Duration: wait}, DNS01: &cmacme.ACMEChallengeSolverDNS01{
+				RFC2136: &cmacme.ACMEIssuerDNS01ProviderRFC2136{
+					Nameserver: i.names.Addr, TSIGKeyName: tsigKey, TSIGAlgorithm: "HMACSHA256",
+					TSIGSecret: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "tsig"}, Key: "key"},
+				},
+			}},
+		},
 	}
 }
 
@@ -139,7 +154,10 @@ func (i *installation) certManager() (stop func()) {
 // perennial runs Perennial until stop is called.
 func (i *installation) perennial() (stop func()) {
 	i.Helper()
-	c := cluster.Run(i, controller.Options{ClusterResourceNamespace: deploy.Namespace, Nameservers: []string{i.names.Addr}})
+	c := cluster.Run(
+		i,
+		controller.Options{ClusterResourceNamespace: deploy.Namespace, Nameservers: []string{i.names.Addr}},
+	)
 	return func() {
 		if err := c.Stop(); err != nil {
 			i.Errorf("the controller ended with: %v", err)
@@ -194,7 +212,9 @@ func certificates(prefix string) []client.Object {
 		},
 	} {
 		crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: prefix + name}, Spec: cmapi.CertificateSpec{
-			SecretName: prefix + name, DNSNames: []string{prefix + name + ".example.com"}, IssuerRef: cmmeta.IssuerReference{Name: "ca"},
+			SecretName: prefix + name,
+			DNSNames:   []string{prefix + name + ".example.com"},
+			IssuerRef:  cmmeta.IssuerReference{Name: "ca"},
 		}}
 		change(&crt.Spec)
 		all = append(all, crt)
@@ -202,8 +222,12 @@ func certificates(prefix string) []client.Object {
 	return append(all, &networkingv1.Ingress{
 		ObjectMeta: metav1.ObjectMeta{Name: prefix + "site", Annotations: map[string]string{"cert-manager.io/issuer": "ca"}},
 		Spec: networkingv1.IngressSpec{
-			TLS:            []networkingv1.IngressTLS{{Hosts: []string{prefix + "site.example.com"}, SecretName: prefix + "site"}},
-			DefaultBackend: &networkingv1.IngressBackend{Service: &networkingv1.IngressServiceBackend{Name: "site", Port: networkingv1.ServiceBackendPort{Number: 80}}},
+			TLS: []networkingv1.IngressTLS{
+				{Hosts: []string{prefix + "site.example.com"}, SecretName: prefix + "site"},
+			},
+			DefaultBackend: &networkingv1.IngressBackend{
+				Service: &networkingv1.IngressServiceBackend{Name: "site", Port: networkingv1.ServiceBackendPort{Number: 80}},
+			},
 		},
 	})
 }
@@ -222,7 +246,13 @@ func (i *installation) ready(n int) {
 		for _, crt := range list.Items {
 			c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionReady)
 			if c == nil || c.Status != cmmeta.ConditionTrue || c.ObservedGeneration != crt.Generation {
-				return cluster.NotYet("Certificate %s, generation %d: %+v\n%s", crt.Name, crt.Generation, crt.Status.Conditions, i.challenges())
+				return cluster.NotYet(
+					"Certificate %s, generation %d: %+v\n%s",
+					crt.Name,
+					crt.Generation,
+					crt.Status.Conditions,
+					i.challenges(),
+				)
 			}
 		}
 		return nil
@@ -295,7 +325,12 @@ func (i *installation) unchanged(before snapshot) {
 					i.Errorf("Secret %s: %s has other bytes", name, entry)
 				}
 			}
-			i.Errorf("Secret %s: had %v, has %v", name, slices.Sorted(maps.Keys(data)), slices.Sorted(maps.Keys(now.secrets[name])))
+			i.Errorf(
+				"Secret %s: had %v, has %v",
+				name,
+				slices.Sorted(maps.Keys(data)),
+				slices.Sorted(maps.Keys(now.secrets[name])),
+			)
 		}
 	}
 	if !slices.Equal(before.requests, now.requests) {
@@ -306,7 +341,10 @@ func (i *installation) unchanged(before snapshot) {
 func TestSecretsStayAsTheyAreInBothDirections(t *testing.T) {
 	i := install(t, time.Second)
 	root := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: "root"}, Spec: cmapi.CertificateSpec{
-		SecretName: "root", IsCA: true, CommonName: "Root", IssuerRef: cmmeta.IssuerReference{Name: "selfsigned", Kind: "ClusterIssuer"},
+		SecretName: "root",
+		IsCA:       true,
+		CommonName: "Root",
+		IssuerRef:  cmmeta.IssuerReference{Name: "selfsigned", Kind: "ClusterIssuer"},
 	}}
 	i.make(root)
 	theirs, ours := certificates("cm-"), certificates("p-")
@@ -367,7 +405,9 @@ func TestAnOrderThatOneHasBegunTheOtherEnds(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			i := install(t, 20*time.Second) // longer than the one needs to present it and the other to start
 			i.make(&cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: "www"}, Spec: cmapi.CertificateSpec{
-				SecretName: "www", DNSNames: []string{"www.example.com"}, IssuerRef: cmmeta.IssuerReference{Name: "acme", Kind: "ClusterIssuer"},
+				SecretName: "www",
+				DNSNames:   []string{"www.example.com"},
+				IssuerRef:  cmmeta.IssuerReference{Name: "acme", Kind: "ClusterIssuer"},
 			}})
 			stop := test.first(i)
 			order, url := i.pending()
@@ -386,10 +426,19 @@ func TestAnOrderThatOneHasBegunTheOtherEnds(t *testing.T) {
 			}
 			cluster.Eventually(t, func() error {
 				var challenges cmacme.ChallengeList
-				if err := i.List(t.Context(), &challenges, client.InNamespace(i.namespace)); err != nil || len(challenges.Items) == 0 {
+				if err := i.List(
+					t.Context(),
+					&challenges,
+					client.InNamespace(i.namespace),
+				); err != nil ||
+					len(challenges.Items) == 0 {
 					return err
 				}
-				return fmt.Errorf("Challenge %s is still there, with the finalizers %v", challenges.Items[0].Name, challenges.Items[0].Finalizers)
+				return fmt.Errorf(
+					"Challenge %s is still there, with the finalizers %v",
+					challenges.Items[0].Name,
+					challenges.Items[0].Finalizers,
+				)
 			})
 			if values := i.names.TXT("_acme-challenge.www.example.com"); len(values) > 0 {
 				t.Errorf("the zone still has %q", values)

@@ -53,7 +53,12 @@ func TestATenantCannotWriteTheControllersCounts(t *testing.T) {
 	next.Data = map[string]string{"histories": "{}"}
 	forbidden(t, "a change", user.Update(t.Context(), next), words)
 	forbidden(t, "a deletion", user.Delete(t.Context(), count), words)
-	forbidden(t, "a deletion of all", user.DeleteAllOf(t.Context(), &corev1.ConfigMap{}, client.InNamespace(namespace)), words)
+	forbidden(
+		t,
+		"a deletion of all",
+		user.DeleteAllOf(t.Context(), &corev1.ConfigMap{}, client.InNamespace(namespace)),
+		words,
+	)
 	for _, name := range []string{"perennial-issuances-3e", "perennial-acme-limits-0"} {
 		forbidden(t, name, user.Create(t.Context(),
 			&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}), words)

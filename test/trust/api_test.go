@@ -38,8 +38,10 @@ spec:
 		{name: "the example that the others change"},
 		{"a name that is no value of a label", "name: example", "name: " + strings.Repeat("a", 64), "", ""},
 		{"no source", "sources:\n  - inLine: x", "sources: []", "spec.sources", "should have at least 1 items"},
-		{"an empty source", "inLine: x", "{}", "spec.sources[0]", "a source must have exactly one of issuer, secret, configMap and inLine"},
-		{"two sources in one", "inLine: x", "{inLine: x, secret: {name: a}}", "spec.sources[0]", "a source must have exactly one of issuer, secret, configMap and inLine"},
+		{"an empty source", "inLine: x", "{}", "spec.sources[0]", "a source must have exactly one of issuer, secret, " +
+			"configMap and inLine"},
+		{"two sources in one", "inLine: x", "{inLine: x, secret: {name: a}}", "spec.sources[0]", "a source must have " +
+			"exactly one of issuer, secret, configMap and inLine"},
 		{"a ClusterIssuer", "inLine: x", "issuer: {name: a}", "", ""},
 		{"an Issuer", "inLine: x", "issuer: {kind: Issuer, namespace: shop, name: a}", "", ""},
 		{"an Issuer without namespace", "inLine: x", "issuer: {kind: Issuer, name: a}", "spec.sources[0].issuer", "namespace must be set if kind is Issuer, and not if it is ClusterIssuer"},
@@ -48,15 +50,18 @@ spec:
 		{"a Secret by name", "inLine: x", "secret: {name: a, key: tls.crt}", "", ""},
 		{"Secrets by label", "inLine: x", "secret: {selector: {matchLabels: {a: b}}}", "", ""},
 		{"all of a ConfigMap", "inLine: x", "configMap: {name: a, allKeys: true}", "", ""},
-		{"a Secret without name", "inLine: x", "secret: {key: a}", "spec.sources[0].secret", "exactly one of name and selector must be set"},
+		{"a Secret without name", "inLine: x", "secret: {key: a}", "spec.sources[0].secret", "exactly one of name and " +
+			"selector must be set"},
 		{"a ConfigMap by name and label", "inLine: x", "configMap: {name: a, selector: {}}", "spec.sources[0].configMap", "exactly one of name and selector must be set"},
 		{"a key and all keys", "inLine: x", "configMap: {name: a, key: b, allKeys: true}", "spec.sources[0].configMap", "key must not be set together with allKeys"},
 		{"no target", "    configMap: {}\n", "", "spec.target", "target must have configMap or secret, or both"},
 		{"no selector", "    namespaceSelector: {}\n", "", "spec.target.namespaceSelector", "Required value"},
-		{"a ConfigMap and a Secret in all formats", "configMap: {}", "configMap: {pem: {}, pkcs12: {}, jks: {}}\n    secret: {name: other}", "", ""},
+		{"a ConfigMap and a Secret in all formats", "configMap: {}", "configMap: {pem: {}, pkcs12: {}, jks: {}}\n    " +
+			"secret: {name: other}", "", ""},
 		{"one key for two formats", "configMap: {}", "configMap: {pem: {key: a}, jks: {key: a}}", "spec.target.configMap", "pem, pkcs12 and jks must not have the same key"},
 		{"a key that is none", "configMap: {}", "configMap: {pem: {key: a/b}}", "spec.target.configMap.pem.key", "must be a key of letters, digits, '-', '_' and '.', other than . and those that begin with .."},
-		{"a name with capitals", "configMap: {}", "secret: {name: A}", "spec.target.secret.name", "must be a name of lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit"},
+		{"a name with capitals", "configMap: {}", "secret: {name: A}", "spec.target.secret.name", "must be a name of " +
+			"lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit"},
 		{"a profile that does not exist", "configMap: {}", "configMap: {pkcs12: {profile: Modern}}", "spec.target.configMap.pkcs12.profile", `supported values: "LegacyRC2", "LegacyDES", "Modern2023", "Modern2026"`},
 		{"no password", "configMap: {}", `configMap: {pkcs12: {password: ""}}`, "", ""},
 		{"a password that nobody can type", "configMap: {}", `configMap: {jks: {password: "\t"}}`, "spec.target.configMap.jks.password", "must consist of ASCII characters that can be printed"},
@@ -80,7 +85,8 @@ spec:
 				t.Fatal(err)
 			}
 			if strings.HasPrefix(test.by, "name: aaa") {
-				test.field, test.message = "<nil>", "metadata.name must not be longer than 63 characters, because it becomes the value of a label"
+				test.field, test.message = "<nil>", "metadata.name must not be longer than 63 characters, because it becomes "+
+					"the value of a label"
 			}
 			err := rig.Admin(t).Create(t.Context(), u, client.DryRunAll)
 			if test.field == "" {

@@ -33,7 +33,12 @@ func TestMain(m *testing.M) { cluster.Main(m) }
 func namespace(t testing.TB, label string) string {
 	t.Helper()
 	ns := cluster.Namespace(t)
-	rig.Patch(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}, `{"metadata": {"labels": {"trust": %q}}}`, label)
+	rig.Patch(
+		t,
+		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}},
+		`{"metadata": {"labels": {"trust": %q}}}`,
+		label,
+	)
 	return ns
 }
 
@@ -46,7 +51,10 @@ func sources(t testing.TB, o rig.Options) (string, *rig.Controllers) {
 
 func secret(t testing.TB, namespace, name string, data map[string][]byte) *corev1.Secret {
 	t.Helper()
-	s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: map[string]string{"app": "trust"}}, Data: data}
+	s := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: map[string]string{"app": "trust"}},
+		Data:       data,
+	}
 	rig.Create(t, s)
 	return s
 }
@@ -65,7 +73,10 @@ func set(t testing.TB, s *corev1.Secret, key string, value []byte) {
 func bundle(t testing.TB, name string, change func(*api.TrustBundleSpec)) *api.TrustBundle {
 	t.Helper()
 	b := &api.TrustBundle{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: api.TrustBundleSpec{Target: api.TrustTarget{
-		NamespaceSelector: metav1.LabelSelector{MatchLabels: map[string]string{"trust": name}}, ConfigMap: &api.TrustTargetObject{},
+		NamespaceSelector: metav1.LabelSelector{
+			MatchLabels: map[string]string{"trust": name},
+		},
+		ConfigMap: &api.TrustTargetObject{},
 	}}}
 	change(&b.Spec)
 	rig.Create(t, b)
@@ -151,7 +162,22 @@ func condition(kind string, status metav1.ConditionStatus, message string) func(
 
 func TestABundleHasTheCAsOfAllSourcesInAllFormats(t *testing.T) {
 	ns, _ := sources(t, rig.Options{})
-	one, two, three, four, five := rig.NewCA(t, "one"), rig.NewCA(t, "two"), rig.NewCA(t, "three"), rig.NewCA(t, "four"), rig.NewCA(t, "five")
+	one, two, three, four, five := rig.NewCA(
+		t,
+		"one",
+	), rig.NewCA(
+		t,
+		"two",
+	), rig.NewCA(
+		t,
+		"three",
+	), rig.NewCA(
+		t,
+		"four",
+	), rig.NewCA(
+		t,
+		"five",
+	)
 	secret(t, ns, "one", map[string][]byte{"ca.crt": rig.PEM(one)})
 	secret(t, ns, "two", map[string][]byte{"tls.crt": rig.PEM(two), "ca.crt": rig.PEM(one)})
 	secret(t, ns, "secrets-of-the-label", map[string][]byte{"root.pem": rig.PEM(three)})
@@ -159,12 +185,27 @@ func TestABundleHasTheCAsOfAllSourcesInAllFormats(t *testing.T) {
 		Data: map[string]string{"a.pem": string(rig.PEM(four))}, BinaryData: map[string][]byte{"b.pem": rig.PEM(one, four)}})
 
 	admin := rig.Admin(t)
-	issuer := &cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: "formats"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{CA: &cmapi.CAIssuer{SecretName: "none"}}}}
+	issuer := &cmapi.ClusterIssuer{
+		ObjectMeta: metav1.ObjectMeta{Name: "formats"},
+		Spec:       cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{CA: &cmapi.CAIssuer{SecretName: "none"}}},
+	}
 	rig.Create(t, issuer)
 	previous := rig.NewCA(t, "previous")
 	withCA := issuer.DeepCopy()
-	withCA.Status.CA = &cmapi.CAIssuerStatus{Certificate: string(rig.PEM(five)), Fingerprint: "5", NotAfter: metav1.NewTime(five.NotAfter), Since: metav1.Now(),
-		Previous: []cmapi.PreviousCA{{Certificate: string(rig.PEM(previous)), Fingerprint: "4", NotAfter: metav1.NewTime(previous.NotAfter), ReplacedAt: metav1.Now()}}}
+	withCA.Status.CA = &cmapi.CAIssuerStatus{
+		Certificate: string(rig.PEM(five)),
+		Fingerprint: "5",
+		NotAfter:    metav1.NewTime(five.NotAfter),
+		Since:       metav1.Now(),
+		Previous: []cmapi.PreviousCA{
+			{
+				Certificate: string(rig.PEM(previous)),
+				Fingerprint: "4",
+				NotAfter:    metav1.NewTime(previous.NotAfter),
+				ReplacedAt:  metav1.Now(),
+			},
+		},
+	}
 	if err := admin.Status().Patch(t.Context(), withCA, client.MergeFrom(issuer)); err != nil {
 		t.Fatal(err)
 	}
@@ -172,14 +213,25 @@ func TestABundleHasTheCAsOfAllSourcesInAllFormats(t *testing.T) {
 	selected, other := namespace(t, "formats"), namespace(t, "another")
 	literal := rig.NewCA(t, "literal")
 	all := &api.TrustTargetObject{
-		Name: "trust", PEM: &api.TrustPEM{Key: "roots.pem"}, PKCS12: &api.TrustPKCS12{}, JKS: &api.TrustJKS{Password: new(api.TrustPassword("geheim"))},
-		Labels: map[string]string{"team": "a"}, Annotations: map[string]string{"note": "b"},
+		Name:        "trust",
+		PEM:         &api.TrustPEM{Key: "roots.pem"},
+		PKCS12:      &api.TrustPKCS12{},
+		JKS:         &api.TrustJKS{Password: new(api.TrustPassword("geheim"))},
+		Labels:      map[string]string{"team": "a"},
+		Annotations: map[string]string{"note": "b"},
 	}
 	b := bundle(t, "formats", func(s *api.TrustBundleSpec) {
 		s.Sources = []api.TrustSource{
 			{Secret: &api.TrustObjectSource{Name: "one"}},
 			{Secret: &api.TrustObjectSource{Name: "two", Key: "tls.crt"}},
-			{Secret: &api.TrustObjectSource{Selector: &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "app", Operator: "In", Values: []string{"trust"}}}}, Key: "root.pem"}},
+			{
+				Secret: &api.TrustObjectSource{
+					Selector: &metav1.LabelSelector{
+						MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "app", Operator: "In", Values: []string{"trust"}}},
+					},
+					Key: "root.pem",
+				},
+			},
 			{ConfigMap: &api.TrustObjectSource{Name: "four", AllKeys: true}},
 			{Issuer: &api.TrustIssuerSource{Name: "formats"}},
 			{InLine: string(rig.PEM(literal, one))},
@@ -187,7 +239,15 @@ func TestABundleHasTheCAsOfAllSourcesInAllFormats(t *testing.T) {
 		s.Target.ConfigMap, s.Target.Secret = all, all.DeepCopy()
 	})
 	// Of the Secrets with the label only one has the key.
-	status := soonStatus(t, b, condition(api.ConditionSourcesValid, metav1.ConditionFalse, `spec.sources[2] (Secrets with labels "app in (trust)", root.pem): one, root.pem: it has no such key; `))
+	status := soonStatus(
+		t,
+		b,
+		condition(
+			api.ConditionSourcesValid,
+			metav1.ConditionFalse,
+			`spec.sources[2] (Secrets with labels "app in (trust)", root.pem): one, root.pem: it has no such key; `,
+		),
+	)
 	want := []rig.CA{one, two, three, four, five, previous, literal}
 	var certs []*x509.Certificate
 	for _, c := range want {
@@ -215,16 +275,24 @@ func TestABundleHasTheCAsOfAllSourcesInAllFormats(t *testing.T) {
 			t.Errorf("%s: %v", kind, err)
 		}
 	}
-	if c.Labels["team"] != "a" || c.Annotations["note"] != "b" || c.Labels[api.TrustBundleLabelKey] != "formats" || len(c.Annotations[api.TrustHashAnnotationKey]) != 64 {
+	if c.Labels["team"] != "a" || c.Annotations["note"] != "b" || c.Labels[api.TrustBundleLabelKey] != "formats" ||
+		len(c.Annotations[api.TrustHashAnnotationKey]) != 64 {
 		t.Errorf("has labels %v and annotations %v", c.Labels, c.Annotations)
 	}
 	if _, err := configMap(t, other, "trust"); !apierrors.IsNotFound(err) {
 		t.Errorf("in a namespace that is not selected: %v", err)
 	}
-	if status.CertificateCount != 7 || status.RetainedCount != 0 || status.NamespaceCount != 1 || len(status.Certificates) != 7 {
-		t.Errorf("the status counts %d certificates, %d retained, %d namespaces", status.CertificateCount, status.RetainedCount, status.NamespaceCount)
+	if status.CertificateCount != 7 || status.RetainedCount != 0 || status.NamespaceCount != 1 ||
+		len(status.Certificates) != 7 {
+		t.Errorf(
+			"the status counts %d certificates, %d retained, %d namespaces",
+			status.CertificateCount,
+			status.RetainedCount,
+			status.NamespaceCount,
+		)
 	}
-	if last := status.Certificates[6]; last.Source != "inLine" || last.Certificate != "" || last.Subject != "CN=literal" || last.Fingerprint != pki.Fingerprint(literal.Certificate) {
+	if last := status.Certificates[6]; last.Source != "inLine" || last.Certificate != "" || last.Subject != "CN=literal" ||
+		last.Fingerprint != pki.Fingerprint(literal.Certificate) {
 		t.Errorf("the status says %+v", last)
 	}
 
@@ -254,14 +322,23 @@ func TestTheBundleFollowsTheNamespaces(t *testing.T) {
 	soonHas(t, second, "follows", one)
 	soonStatus(t, b, condition(api.ConditionReady, metav1.ConditionTrue, "1 CA certificate in 2 namespaces"))
 
-	rig.Patch(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: first}}, `{"metadata": {"labels": {"trust": null}}}`)
+	rig.Patch(
+		t,
+		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: first}},
+		`{"metadata": {"labels": {"trust": null}}}`,
+	)
 	soonGone(t, first, "follows")
 	soonStatus(t, b, condition(api.ConditionReady, metav1.ConditionTrue, "in 1 namespace"))
 
 	// What somebody changes or deletes comes back.
-	rig.Patch(t, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: second, Name: "follows"}}, `{"data": {"ca.crt": "mine"}}`)
+	rig.Patch(
+		t,
+		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: second, Name: "follows"}},
+		`{"data": {"ca.crt": "mine"}}`,
+	)
 	soonHas(t, second, "follows", one)
-	if err := rig.Admin(t).Delete(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: second, Name: "follows"}}); err != nil {
+	if err := rig.Admin(t).
+		Delete(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: second, Name: "follows"}}); err != nil {
 		t.Fatal(err)
 	}
 	soonHas(t, second, "follows", one)
@@ -301,7 +378,13 @@ func TestWhatBelongsToOthersIsLeftAlone(t *testing.T) {
 	one := rig.NewCA(t, "one")
 	secret(t, ns, "ca", map[string][]byte{"ca.crt": rig.PEM(one)})
 	good, bad := namespace(t, "others"), namespace(t, "others")
-	rig.Create(t, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: bad, Name: "others"}, Data: map[string]string{"mine": "x"}})
+	rig.Create(
+		t,
+		&corev1.ConfigMap{
+			ObjectMeta: metav1.ObjectMeta{Namespace: bad, Name: "others"},
+			Data:       map[string]string{"mine": "x"},
+		},
+	)
 	b := bundle(t, "others", func(s *api.TrustBundleSpec) { s.Sources = fromSecret("ca") })
 	soonHas(t, good, "others", one)
 	why := "ConfigMap " + bad +
@@ -326,7 +409,15 @@ func TestWhatBelongsToOthersIsLeftAlone(t *testing.T) {
 		s.Target.NamespaceSelector.MatchLabels["trust"] = "others"
 		s.Target.ConfigMap.Name = "others"
 	})
-	soonStatus(t, other, condition(api.ConditionDistributed, metav1.ConditionFalse, `ConfigMap `+good+`/others is of TrustBundle "others": choose another name in spec.target`))
+	soonStatus(
+		t,
+		other,
+		condition(
+			api.ConditionDistributed,
+			metav1.ConditionFalse,
+			`ConfigMap `+good+`/others is of TrustBundle "others": choose another name in spec.target`,
+		),
+	)
 	// With another name there is no conflict.
 	rig.Patch(t, other, `{"spec": {"target": {"configMap": {"name": "free"}}}}`)
 	soonStatus(t, other, condition(api.ConditionReady, metav1.ConditionTrue, ""))
@@ -345,8 +436,19 @@ func TestWhatCannotBeTrustedIsNamed(t *testing.T) {
 	secret(t, ns, "leaf", map[string][]byte{"ca.crt": leafOf(t, good, good.NotAfter)})
 	secret(t, ns, "expired", map[string][]byte{"ca.crt": rig.PEM(expired)})
 	secret(t, ns, "oversize", map[string][]byte{"ca.crt": bytes.Repeat(rig.PEM(good), 1000)})
-	secret(t, ns, "key", map[string][]byte{"ca.crt": append(rig.PEM(rig.NewCA(t, "with key")), rig.KeyPEM(t, good.Key)...)})
-	rig.Create(t, &cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: "self"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}}})
+	secret(
+		t,
+		ns,
+		"key",
+		map[string][]byte{"ca.crt": append(rig.PEM(rig.NewCA(t, "with key")), rig.KeyPEM(t, good.Key)...)},
+	)
+	rig.Create(
+		t,
+		&cmapi.ClusterIssuer{
+			ObjectMeta: metav1.ObjectMeta{Name: "self"},
+			Spec:       cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}},
+		},
+	)
 	selected := namespace(t, "named")
 	b := bundle(t, "named", func(s *api.TrustBundleSpec) { s.Sources = fromSecret("good") })
 	soonStatus(t, b, condition(api.ConditionReady, metav1.ConditionTrue, ""))
@@ -356,17 +458,24 @@ func TestWhatCannotBeTrustedIsNamed(t *testing.T) {
 		source string
 		want   string
 	}{
-		{"a certificate that is not a CA's", `{"secret": {"name": "leaf"}}`, "spec.sources[1] (Secret leaf, ca.crt): certificate 1 (CN=leaf) is not that of a CA"},
-		{"an expired CA", `{"secret": {"name": "expired"}}`, "spec.sources[1] (Secret expired, ca.crt): certificate 1 (CN=expired) expired at "},
+		{"a certificate that is not a CA's", `{"secret": {"name": "leaf"}}`, "spec.sources[1] (Secret leaf, ca.crt): " +
+			"certificate 1 (CN=leaf) is not that of a CA"},
+		{"an expired CA", `{"secret": {"name": "expired"}}`, "spec.sources[1] (Secret expired, ca.crt): certificate 1 " +
+			"(CN=expired) expired at "},
 		{"an oversize bundle", `{"secret": {"name": "oversize"}}`, "spec.sources[1] (Secret oversize, ca.crt): "},
 		{"a private key", `{"secret": {"name": "key"}}`, "spec.sources[1] (Secret key, ca.crt): "},
-		{"a Secret that does not exist", `{"secret": {"name": "none"}}`, "spec.sources[1] (Secret none, ca.crt): it does not exist in namespace " + ns},
-		{"a ConfigMap that does not exist", `{"configMap": {"name": "none"}}`, "spec.sources[1] (ConfigMap none, ca.crt): it does not exist in namespace " + ns},
-		{"a key that does not exist", `{"secret": {"name": "good", "key": "root.crt"}}`, "spec.sources[1] (Secret good, root.crt): it has no such key"},
+		{"a Secret that does not exist", `{"secret": {"name": "none"}}`, "spec.sources[1] (Secret none, ca.crt): it " +
+			"does not exist in namespace " + ns},
+		{"a ConfigMap that does not exist", `{"configMap": {"name": "none"}}`, "spec.sources[1] (ConfigMap none, " +
+			"ca.crt): it does not exist in namespace " + ns},
+		{"a key that does not exist", `{"secret": {"name": "good", "key": "root.crt"}}`, "spec.sources[1] (Secret good, " +
+			"root.crt): it has no such key"},
 		{"labels that nothing has", `{"secret": {"selector": {"matchLabels": {"app": "none"}}}}`, `spec.sources[1] (Secrets with labels "app=none", ca.crt): there are none`},
 		{"a selector that is none", `{"configMap": {"selector": {"matchExpressions": [{"key": "a", "operator": "Is"}]}}}`, "selector: "},
-		{"an issuer that does not exist", `{"issuer": {"name": "none"}}`, "spec.sources[1] (ClusterIssuer none): it does not exist, or does not tell its CA as issuers of type ca do once they are ready"},
-		{"an issuer that is no CA", `{"issuer": {"name": "self"}}`, "spec.sources[1] (ClusterIssuer self): it does not exist, or does not tell its CA"},
+		{"an issuer that does not exist", `{"issuer": {"name": "none"}}`, "spec.sources[1] (ClusterIssuer none): it " +
+			"does not exist, or does not tell its CA as issuers of type ca do once they are ready"},
+		{"an issuer that is no CA", `{"issuer": {"name": "self"}}`, "spec.sources[1] (ClusterIssuer self): it does not " +
+			"exist, or does not tell its CA"},
 		{"a literal that is none", `{"inLine": "x"}`, "spec.sources[1] (inLine): "},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -400,7 +509,15 @@ func TestWhatCannotBeTrustedIsNamed(t *testing.T) {
 		for i := range 2 {
 			data := make([]byte, 0, 200_000)
 			for j := 0; len(data) < 180_000; j++ {
-				data = append(data, rig.PEM(rig.NewCA(t, fmt.Sprintf("large-%d-%d", i, j), func(c *x509.Certificate) { c.Subject.Organization = []string{strings.Repeat("x", 4000)} }))...)
+				data = append(
+					data,
+					rig.PEM(
+						rig.NewCA(
+							t,
+							fmt.Sprintf("large-%d-%d", i, j),
+							func(c *x509.Certificate) { c.Subject.Organization = []string{strings.Repeat("x", 4000)} },
+						),
+					)...)
 			}
 			name := fmt.Sprintf("large-%d", i)
 			secret(t, ns, name, map[string][]byte{"ca.crt": data})
@@ -424,7 +541,11 @@ func TestWhatCannotBeTrustedIsNamed(t *testing.T) {
 			s.Sources = fromSecret("leaf")
 			s.Target.NamespaceSelector.MatchLabels["trust"] = "named"
 		})
-		soonStatus(t, empty, condition(api.ConditionDistributed, metav1.ConditionFalse, "no source has a CA certificate that can be used"))
+		soonStatus(
+			t,
+			empty,
+			condition(api.ConditionDistributed, metav1.ConditionFalse, "no source has a CA certificate that can be used"),
+		)
 		if _, err := configMap(t, selected, "empty"); !apierrors.IsNotFound(err) {
 			t.Errorf("it is: %v", err)
 		}
@@ -445,9 +566,18 @@ func TestAReplacedCAStaysUntilItsLastCertificateExpires(t *testing.T) {
 
 	set(t, source, "ca.crt", rig.PEM(next))
 	soonHas(t, selected, "replaced", next, old)
-	status := soonStatus(t, b, condition(api.ConditionReady, metav1.ConditionTrue, "2 CA certificates in 1 namespace, 1 of them retained: see status.certificates"))
+	status := soonStatus(
+		t,
+		b,
+		condition(
+			api.ConditionReady,
+			metav1.ConditionTrue,
+			"2 CA certificates in 1 namespace, 1 of them retained: see status.certificates",
+		),
+	)
 	retained := status.Certificates[1].Retained
-	if retained == nil || retained.Until.Sub(retained.Since.Time) != time.Hour || !strings.Contains(retained.Reason, "spec.keepReplacedFor is 1h0m0s") {
+	if retained == nil || retained.Until.Sub(retained.Since.Time) != time.Hour ||
+		!strings.Contains(retained.Reason, "spec.keepReplacedFor is 1h0m0s") {
 		t.Errorf("retained is %+v", retained)
 	}
 
@@ -466,7 +596,8 @@ func TestAReplacedCAStaysUntilItsLastCertificateExpires(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if !strings.Contains(c.Data["ca.crt"], string(rig.PEM(old))) || !strings.Contains(c.Data["ca.crt"], string(rig.PEM(next))) {
+		if !strings.Contains(c.Data["ca.crt"], string(rig.PEM(old))) ||
+			!strings.Contains(c.Data["ca.crt"], string(rig.PEM(next))) {
 			return cluster.NotYet("the bundle is %s", rig.Names(c.Data["ca.crt"]))
 		}
 		return nil
@@ -477,8 +608,12 @@ func TestAReplacedCAStaysUntilItsLastCertificateExpires(t *testing.T) {
 	// That time is over, but a certificate of the old CA is alive, in a Secret of this system.
 	expiry := now.Now().Add(3 * time.Hour).Truncate(time.Second)
 	rig.Create(t, &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "leaf", Labels: map[string]string{cmapi.PartOfCertManagerControllerLabelKey: "true"}},
-		Data:       map[string][]byte{corev1.TLSCertKey: leafOf(t, old, expiry)},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: ns,
+			Name:      "leaf",
+			Labels:    map[string]string{cmapi.PartOfCertManagerControllerLabelKey: "true"},
+		},
+		Data: map[string][]byte{corev1.TLSCertKey: leafOf(t, old, expiry)},
 	})
 	now.Step(2 * time.Hour)
 	touch := func(value string) {
@@ -486,7 +621,8 @@ func TestAReplacedCAStaysUntilItsLastCertificateExpires(t *testing.T) {
 	}
 	touch("1")
 	soonStatus(t, b, func(s *api.TrustBundleStatus) error {
-		if len(s.Certificates) != 2 || s.Certificates[1].Retained.UsedBy != ns+"/leaf" || !s.Certificates[1].Retained.Until.Time.Equal(expiry) {
+		if len(s.Certificates) != 2 || s.Certificates[1].Retained.UsedBy != ns+"/leaf" ||
+			!s.Certificates[1].Retained.Until.Time.Equal(expiry) {
 			return cluster.NotYet("the certificates are %+v", s.Certificates)
 		}
 		return nil
@@ -539,7 +675,8 @@ func TestWhatIsTakenOutOfTheSpecLeavesAtOnce(t *testing.T) {
 	soonHas(t, selected, "spec")
 }
 
-// The CA of an issuer is replaced: from the first moment on clients with the bundle trust certificates of both.
+// The CA of an issuer is replaced: from the first moment on clients with the bundle trust
+// certificates of both.
 func TestTheBundleOfAnIssuerHasBothCAsWhileOneReplacesTheOther(t *testing.T) {
 	_, _ = sources(t, rig.Options{Certificates: true})
 	ns := cluster.Namespace(t)
@@ -645,7 +782,12 @@ type countedStatus struct {
 	writes *writes
 }
 
-func (c countedStatus) Patch(ctx context.Context, o client.Object, p client.Patch, opts ...client.SubResourcePatchOption) error {
+func (c countedStatus) Patch(
+	ctx context.Context,
+	o client.Object,
+	p client.Patch,
+	opts ...client.SubResourcePatchOption,
+) error {
 	c.writes.add("patch status")
 	return c.SubResourceWriter.Patch(ctx, o, p, opts...)
 }
@@ -671,7 +813,8 @@ func TestNothingIsWrittenTwice(t *testing.T) {
 		t.Errorf("wrote %v, expected %v", got, want)
 	}
 
-	// Changes that change nothing, and Secrets that nobody asked for, write nothing and, the latter, cause no pass.
+	// Changes that change nothing, and Secrets that nobody asked for, write nothing and, the latter,
+	// cause no pass.
 	before := running.Passes(t, "trustbundles")
 	other := cluster.Namespace(t)
 	for i := range 50 {
@@ -693,7 +836,8 @@ func TestNothingIsWrittenTwice(t *testing.T) {
 		t.Errorf("wrote %v, expected %v", got, want)
 	}
 
-	// A restart finds the truststores of the process before it, with other salts than it would use itself.
+	// A restart finds the truststores of the process before it, with other salts than it would use
+	// itself.
 	again := rig.Run(t, rig.Options{Namespace: ns, WrapClient: wrap})
 	soon(t, func() error {
 		if again.Passes(t, "trustbundles") == 0 {

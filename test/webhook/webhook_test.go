@@ -1,5 +1,6 @@
-// Package webhook_test issues certificates through webhooks for DNS-01 that were written for cert-manager: processes of their own that are made
-// of cert-manager's library, behind an APIService of a real kube-apiserver.
+// Package webhook_test issues certificates through webhooks for DNS-01 that were written for
+// cert-manager: processes of their own that are made of cert-manager's library, behind an
+// APIService of a real kube-apiserver.
 package webhook_test
 
 import (
@@ -41,7 +42,8 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// group is the API group of the webhook, and asWebhook the variable of the environment that makes this program one.
+// group is the API group of the webhook, and asWebhook the variable of the environment that makes
+// this program one.
 const group, asWebhook = "acme.example.com", "PERENNIAL_TEST_WEBHOOK"
 
 func TestMain(m *testing.M) {
@@ -80,7 +82,14 @@ func start(t *testing.T) *rig {
 	}
 	t.Cleanup(func() { ca.Close() })
 	cluster.Run(t, controller.Options{ClusterResourceNamespace: deploy.Namespace})
-	r := &rig{T: t, ca: ca, names: names, admin: cluster.Admin(t), namespace: cluster.Namespace(t), port: cluster.FreePort(t)}
+	r := &rig{
+		T:         t,
+		ca:        ca,
+		names:     names,
+		admin:     cluster.Admin(t),
+		namespace: cluster.Namespace(t),
+		port:      cluster.FreePort(t),
+	}
 	if r.files, err = filepath.EvalSymlinks(t.TempDir()); err != nil {
 		t.Fatal(err)
 	}
@@ -111,21 +120,40 @@ func (r *rig) apply(file string) {
 	if err != nil {
 		r.Fatal(err)
 	}
-	world := strings.NewReplacer("/etc/acme-webhook", r.files, "port: 8443", "port: "+strconv.Itoa(r.port),
-		"${ACME_DIRECTORY}", r.ca.Directory, "${ACME_CA_BUNDLE}", base64.StdEncoding.EncodeToString(r.ca.CABundle), "${DNS_SERVER}", r.names.Addr,
-		"${TSIG_NAME}", tsigKey, "${TSIG_SECRET}", tsigSecret)
+	world := strings.NewReplacer(
+		"/etc/acme-webhook",
+		r.files,
+		"port: 8443",
+		"port: "+strconv.Itoa(r.port),
+		"${ACME_DIRECTORY}",
+		r.ca.Directory,
+		"${ACME_CA_BUNDLE}",
+		base64.StdEncoding.EncodeToString(r.ca.CABundle),
+		"${DNS_SERVER}",
+		r.names.Addr,
+		"${TSIG_NAME}",
+		tsigKey,
+		"${TSIG_SECRET}",
+		tsigSecret,
+	)
 	for document := range strings.SplitSeq(world.Replace(string(content)), "\n---\n") {
 		u := &unstructured.Unstructured{}
 		if err := yaml.UnmarshalStrict([]byte(document), &u.Object); err != nil {
 			r.Fatalf("%s: %v", file, err)
 		}
-		if err := r.admin.Apply(r.Context(), client.ApplyConfigurationFromUnstructured(u), client.FieldOwner("test"), client.ForceOwnership); err != nil {
+		if err := r.admin.Apply(
+			r.Context(),
+			client.ApplyConfigurationFromUnstructured(u),
+			client.FieldOwner("test"),
+			client.ForceOwnership,
+		); err != nil {
 			r.Fatalf("%s: %v", file, err)
 		}
 	}
 }
 
-// serve runs the webhook until the test ends, or until it is called to stop, and waits until the API server passes requests on to it.
+// serve runs the webhook until the test ends, or until it is called to stop, and waits until the
+// API server passes requests on to it.
 func (r *rig) serve() (stop func()) {
 	r.Helper()
 	tls := filepath.Join(r.files, "tls")
@@ -177,7 +205,10 @@ func (r *rig) available(want string) {
 		}
 		for _, c := range conditions {
 			if c := c.(map[string]any); c["type"] == "Available" && c["status"] == want {
-				if conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", r.port)); (err == nil) == (want == "True") { // not of the test before
+				if conn, err := net.Dial(
+					"tcp",
+					fmt.Sprintf("127.0.0.1:%d", r.port),
+				); (err == nil) == (want == "True") { // not of the test before
 					if err == nil {
 						conn.Close()
 					}
@@ -197,7 +228,8 @@ func (r *rig) apiService() *unstructured.Unstructured {
 	return u
 }
 
-// account makes the ServiceAccount of the webhook with the rights that such charts give, and returns its kubeconfig.
+// account makes the ServiceAccount of the webhook with the rights that such charts give, and
+// returns its kubeconfig.
 func (r *rig) account() string {
 	r.Helper()
 	const namespace, name = "acme-webhook", "webhook"
@@ -220,7 +252,8 @@ func (r *rig) account() string {
 	return cluster.Kubeconfig(r, namespace, name)
 }
 
-// certificate asks for a certificate of an Issuer of the namespace that has this webhook for a solver.
+// certificate asks for a certificate of an Issuer of the namespace that has this webhook for a
+// solver.
 func (r *rig) certificate(webhook cmacme.ACMEIssuerDNS01ProviderWebhook) *cmapi.Certificate {
 	r.Helper()
 	for _, o := range []client.Object{
@@ -238,10 +271,13 @@ func (r *rig) certificate(webhook cmacme.ACMEIssuerDNS01ProviderWebhook) *cmapi.
 			r.Fatal(err)
 		}
 	}
-	crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: "site"}, Spec: cmapi.CertificateSpec{
-		SecretName: "site", DNSNames: []string{"www.example.com"}, IssuerRef: cmmeta.IssuerReference{Name: "by-webhook"},
-		PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm},
-	}}
+	crt := &cmapi.Certificate{
+		ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: "site"},
+		Spec: cmapi.CertificateSpec{
+			SecretName: "site", DNSNames: []string{"www.example.com"}, IssuerRef: cmmeta.IssuerReference{Name: "by-webhook"},
+			PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm},
+		},
+	}
 	if err := r.admin.Create(r.Context(), crt); err != nil {
 		r.Fatal(err)
 	}
@@ -250,7 +286,11 @@ func (r *rig) certificate(webhook cmacme.ACMEIssuerDNS01ProviderWebhook) *cmapi.
 
 // settings are what a webhook with solver rfc2136 is to know, with changes.
 func (r *rig) settings(change ...string) *apiextensionsv1.JSON {
-	text := fmt.Sprintf(`{"nameserver":%q,"tsigKeyName":%q,"tsigAlgorithm":"HMACSHA256","tsigSecretSecretRef":{"name":"tsig","key":"key"}}`, r.names.Addr, tsigKey)
+	text := fmt.Sprintf(
+		`{"nameserver":%q,"tsigKeyName":%q,"tsigAlgorithm":"HMACSHA256","tsigSecretSecretRef":{"name":"tsig","key":"key"}}`,
+		r.names.Addr,
+		tsigKey,
+	)
 	return &apiextensionsv1.JSON{Raw: []byte(strings.NewReplacer(change...).Replace(text))}
 }
 
@@ -260,8 +300,17 @@ func (r *rig) ready(crt *cmapi.Certificate) {
 		if err := r.admin.Get(r.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
 			return err
 		}
-		if c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionReady); c == nil || c.Status != cmmeta.ConditionTrue {
-			return cluster.NotYet("Certificate %s is not Ready: %+v, its challenges say %q", crt.Name, crt.Status.Conditions, r.reasons(crt.Namespace))
+		if c := cmapi.GetCertificateCondition(
+			&crt.Status,
+			cmapi.CertificateConditionReady,
+		); c == nil ||
+			c.Status != cmmeta.ConditionTrue {
+			return cluster.NotYet(
+				"Certificate %s is not Ready: %+v, its challenges say %q",
+				crt.Name,
+				crt.Status.Conditions,
+				r.reasons(crt.Namespace),
+			)
 		}
 		return nil
 	})
@@ -331,8 +380,8 @@ func TestTheExampleIssuesAWildcardAndItsApexThroughAWebhook(t *testing.T) {
 	r.gone("_acme-challenge.example.com")
 }
 
-// silence stands where the webhook would: it says what it serves, as the API server wants to know, and answers nothing else. It returns how many
-// wait for that, and how many did at most at once.
+// silence stands where the webhook would: it says what it serves, as the API server wants to know,
+// and answers nothing else. It returns how many wait for that, and how many did at most at once.
 func (r *rig) silence() (wait func() (now, most int)) {
 	r.Helper()
 	tls := filepath.Join(r.files, "tls")
@@ -350,7 +399,11 @@ func (r *rig) silence() (wait func() (now, most int)) {
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		if q.Method != http.MethodPost {
 			w.Header().Set("Content-Type", "application/json")
-			fmt.Fprintf(w, `{"kind":"APIResourceList","apiVersion":"v1","groupVersion":"%s/v1alpha1","resources":[{"name":"rfc2136","namespaced":false,"kind":"ChallengePayload","verbs":["create"]}]}`, group)
+			fmt.Fprintf(
+				w,
+				`{"kind":"APIResourceList","apiVersion":"v1","groupVersion":"%s/v1alpha1","resources":[{"name":"rfc2136","namespaced":false,"kind":"ChallengePayload","verbs":["create"]}]}`,
+				group,
+			)
 			return
 		}
 		mu.Lock()
@@ -414,13 +467,30 @@ func TestAWebhookThatNeverAnswersStopsNoOtherSolverOfTheSameCA(t *testing.T) {
 	}
 	hangs()
 	r.says("Waiting for its turn at the webhook acme.example.com/rfc2136, which takes long to answer others")
-	create(&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "direct"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{ACME: &cmacme.ACMEIssuer{
-		Server: r.ca.Directory, CABundle: r.ca.CABundle, PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "direct"}},
-		Solvers: []cmacme.ACMEChallengeSolver{{DNS01: &cmacme.ACMEChallengeSolverDNS01{
-			Nameservers: []string{r.names.Addr}, RFC2136: &cmacme.ACMEIssuerDNS01ProviderRFC2136{Nameserver: r.names.Addr, TSIGKeyName: tsigKey, TSIGAlgorithm: "HMACSHA256",
-				TSIGSecret: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "tsig"}, Key: "key"}},
-		}}},
-	}}}})
+	create(
+		&cmapi.Issuer{
+			ObjectMeta: metav1.ObjectMeta{Name: "direct"},
+			Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{ACME: &cmacme.ACMEIssuer{
+				Server:     r.ca.Directory,
+				CABundle:   r.ca.CABundle,
+				PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "direct"}},
+				Solvers: []cmacme.ACMEChallengeSolver{{DNS01: &cmacme.ACMEChallengeSolverDNS01{
+					Nameservers: []string{
+						r.names.Addr,
+					},
+					RFC2136: &cmacme.ACMEIssuerDNS01ProviderRFC2136{
+						Nameserver:    r.names.Addr,
+						TSIGKeyName:   tsigKey,
+						TSIGAlgorithm: "HMACSHA256",
+						TSIGSecret: cmmeta.SecretKeySelector{
+							LocalObjectReference: cmmeta.LocalObjectReference{Name: "tsig"},
+							Key:                  "key",
+						},
+					},
+				}}},
+			}}},
+		},
+	)
 	for i := range 3 {
 		r.ready(ask("direct", fmt.Sprint("works-", i)))
 	}
@@ -428,7 +498,11 @@ func TestAWebhookThatNeverAnswersStopsNoOtherSolverOfTheSameCA(t *testing.T) {
 	if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(first), first); err != nil {
 		t.Fatal(err)
 	}
-	if c := cmapi.GetCertificateCondition(&first.Status, cmapi.CertificateConditionReady); c != nil && c.Status == cmmeta.ConditionTrue {
+	if c := cmapi.GetCertificateCondition(
+		&first.Status,
+		cmapi.CertificateConditionReady,
+	); c != nil &&
+		c.Status == cmmeta.ConditionTrue {
 		t.Error("there is a certificate, although the webhook never answered")
 	}
 	if _, most := wait(); most > 2*controller.DefaultWorkers { // the end of one may be seen after the beginning of the next
@@ -443,8 +517,13 @@ func TestAWebhookThatIsNotInstalledIsNamedAndUsedWhenItComes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	crt := r.certificate(cmacme.ACMEIssuerDNS01ProviderWebhook{GroupName: group, SolverName: "rfc2136", Config: r.settings()})
-	r.refused("there is no APIService v1alpha1.acme.example.com: install the webhook that serves the group acme.example.com, or correct dns01.webhook.groupName")
+	crt := r.certificate(
+		cmacme.ACMEIssuerDNS01ProviderWebhook{GroupName: group, SolverName: "rfc2136", Config: r.settings()},
+	)
+	r.refused(
+		"there is no APIService v1alpha1.acme.example.com: install the webhook that serves the group acme.example.com, " +
+			"or correct dns01.webhook.groupName",
+	)
 	r.apply("1-webhook.yaml")
 	r.serve()
 	r.ready(crt)
@@ -453,7 +532,9 @@ func TestAWebhookThatIsNotInstalledIsNamedAndUsedWhenItComes(t *testing.T) {
 func TestAWebhookThatDoesNotRunIsNamedAndUsedWhenItDoes(t *testing.T) {
 	r := start(t)
 	r.available("False")
-	crt := r.certificate(cmacme.ACMEIssuerDNS01ProviderWebhook{GroupName: group, SolverName: "rfc2136", Config: r.settings()})
+	crt := r.certificate(
+		cmacme.ACMEIssuerDNS01ProviderWebhook{GroupName: group, SolverName: "rfc2136", Config: r.settings()},
+	)
 	r.refused("APIService v1alpha1.acme.example.com is not available (FailedDiscoveryCheck: ")
 	r.refused("does the webhook behind Service acme-webhook/webhook run?")
 	r.serve()
@@ -480,7 +561,8 @@ func TestTheRecordOfAWebhookThatStoppedIsRemovedWhenItRunsAgain(t *testing.T) {
 			return err
 		}
 		for _, e := range events.Items {
-			if e.Reason == "CleanUpError" && strings.Contains(e.Message, "APIService v1alpha1.acme.example.com is not available") {
+			if e.Reason == "CleanUpError" &&
+				strings.Contains(e.Message, "APIService v1alpha1.acme.example.com is not available") {
 				return nil
 			}
 		}
@@ -518,7 +600,8 @@ func TestWhatAWebhookRefusesIsSaidInItsWords(t *testing.T) {
 		says    string
 	}{
 		"a group that is the API server's own": {cmacme.ACMEIssuerDNS01ProviderWebhook{GroupName: "perennial.dev", SolverName: "controllers"},
-			"APIService v1alpha1.perennial.dev is of the API server itself, so it is no webhook: correct dns01.webhook.groupName"},
+			"APIService v1alpha1.perennial.dev is of the API server itself, so it is no webhook: correct " +
+				"dns01.webhook.groupName"},
 		"a group that leads elsewhere": {cmacme.ACMEIssuerDNS01ProviderWebhook{GroupName: "../api/v1/namespaces", SolverName: "x"},
 			`dns01.webhook.groupName: "../api/v1/namespaces" is not the name of an API group`},
 		"a solver that leads elsewhere": {cmacme.ACMEIssuerDNS01ProviderWebhook{GroupName: group, SolverName: "../../x"},
@@ -540,9 +623,14 @@ func TestAWebhookThatTheControllerMayNotAskSaysWhichRoleToBind(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.serve()
-	crt := r.certificate(cmacme.ACMEIssuerDNS01ProviderWebhook{GroupName: group, SolverName: "rfc2136", Config: r.settings()})
-	r.says("the controller may not ask the webhook acme.example.com/rfc2136: ", `User "system:serviceaccount:perennial-system:perennial-controller" cannot create resource "rfc2136"`,
-		"Bind the webhook's ClusterRole, mostly called <webhook>:domain-solver, to the controller's ServiceAccount")
+	crt := r.certificate(
+		cmacme.ACMEIssuerDNS01ProviderWebhook{GroupName: group, SolverName: "rfc2136", Config: r.settings()},
+	)
+	r.says(
+		"the controller may not ask the webhook acme.example.com/rfc2136: ",
+		`User "system:serviceaccount:perennial-system:perennial-controller" cannot create resource "rfc2136"`,
+		"Bind the webhook's ClusterRole, mostly called <webhook>:domain-solver, to the controller's ServiceAccount",
+	)
 	r.apply("1-webhook.yaml")
 	r.ready(crt)
 }

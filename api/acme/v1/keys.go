@@ -12,9 +12,11 @@ const (
 const (
 	// ACMECertificateHTTP01IngressNameOverride sets the Ingress that is edited.
 	ACMECertificateHTTP01IngressNameOverride = "acme.cert-manager.io/http01-override-ingress-name"
-	// ACMECertificateHTTP01IngressClassOverride sets the class, as an annotation, of the Ingress that is made.
+	// ACMECertificateHTTP01IngressClassOverride sets the class, as an annotation, of the Ingress that
+	// is made.
 	ACMECertificateHTTP01IngressClassOverride = "acme.cert-manager.io/http01-override-ingress-class"
-	// ACMECertificateHTTP01IngressClassNameOverride sets the ingressClassName of the Ingress that is made.
+	// ACMECertificateHTTP01IngressClassNameOverride sets the ingressClassName of the Ingress that is
+	// made.
 	ACMECertificateHTTP01IngressClassNameOverride = "acme.cert-manager.io/http01-override-ingress-ingressclassname"
 
 	// ACMECertificateHTTP01ParentRefName sets the name of the HTTPRoute's parent.
@@ -28,8 +30,8 @@ const (
 	ACMECertificateHTTP01ParentRefFallback = "acme.cert-manager.io/http01-parentreffallback"
 )
 
-// IngressEditInPlaceAnnotationKey on an Ingress, "true", has its own rules extended to solve HTTP-01
-// challenges, where otherwise a second Ingress is made.
+// IngressEditInPlaceAnnotationKey on an Ingress, "true", has its own rules extended to solve
+// HTTP-01 challenges, where otherwise a second Ingress is made.
 const IngressEditInPlaceAnnotationKey = "acme.cert-manager.io/http01-edit-in-place"
 
 // Labels of what is made to solve an HTTP-01 challenge.

@@ -117,8 +117,8 @@ type ChallengeStatus struct {
 	PresentedAt *metav1.Time `json:"presentedAt,omitempty"`
 
 	// Perennial's own. The name of the record, after CNAMEs, with a dot at its end, or host:port of a
-	// site for TLS-ALPN-01. Set where only a few proofs can stand at once: challenges with the same one
-	// take turns.
+	// site for TLS-ALPN-01. Set where only a few proofs can stand at once: challenges with the same
+	// one take turns.
 	// +optional
 	EffectiveName string `json:"effectiveName,omitempty"`
 
@@ -130,7 +130,8 @@ type ChallengeStatus struct {
 	// +optional
 	State State `json:"state,omitempty"`
 
-	// Perennial's own. Since when the server does not answer, or answers nobody for now. Not set when it answers.
+	// Perennial's own. Since when the server does not answer, or answers nobody for now. Not set when
+	// it answers.
 	// +optional
 	UnreachableSince *metav1.Time `json:"unreachableSince,omitempty"`
 }

@@ -46,8 +46,8 @@ type ACMEIssuer struct {
 	// +kubebuilder:validation:XValidation:rule=`self.name != ""`,message=`privateKeySecretRef must name the Secret for the key of the account`,fieldPath=`.name`
 	PrivateKey cmmeta.SecretKeySelector `json:"privateKeySecretRef"`
 
-	// Perennial's own. The kind of the account's private key where that is made: ECDSA (P-256), if left out, or
-	// RSA (2048 bits). A key that exists is kept, of whatever kind it is.
+	// Perennial's own. The kind of the account's private key where that is made: ECDSA (P-256), if
+	// left out, or RSA (2048 bits). A key that exists is kept, of whatever kind it is.
 	// +optional
 	PrivateKeyAlgorithm ACMEAccountKeyAlgorithm `json:"privateKeyAlgorithm,omitempty"`
 
@@ -76,28 +76,28 @@ type ACMEIssuer struct {
 	// +kubebuilder:default=ARI
 	RenewalInformationSource ACMERenewalInformationSource `json:"renewalInformationSource,omitempty"`
 
-	// Perennial's own. What the entry ca.crt of the Secrets holds. None, if left out: there is no such entry.
-	// FromChain: the highest certificate of the chain that the server sends, which is its root where it
-	// sends that, and else the highest intermediate; truststores hold the same.
+	// Perennial's own. What the entry ca.crt of the Secrets holds. None, if left out: there is no such
+	// entry. FromChain: the highest certificate of the chain that the server sends, which is its root
+	// where it sends that, and else the highest intermediate; truststores hold the same.
 	// +optional
 	IncludeCA ACMEIncludeCA `json:"includeCA,omitempty"`
 
-	// The limits of the server, which are kept to without being refused first. Those of Let's Encrypt are
-	// known; set here what it granted you beyond them, or the limits of another server. Give all issuers
-	// of one server the same: what they spend is counted together. Perennial's own.
+	// The limits of the server, which are kept to without being refused first. Those of Let's Encrypt
+	// are known; set here what it granted you beyond them, or the limits of another server. Give all
+	// issuers of one server the same: what they spend is counted together. Perennial's own.
 	// +optional
 	RateLimits *ACMERateLimits `json:"rateLimits,omitempty"`
 }
 
-// ACMERateLimits are limits of an ACME server. One that is left out is what is known of the server, if
-// anything. Perennial's own.
+// ACMERateLimits are limits of an ACME server. One that is left out is what is known of the server,
+// if anything. Perennial's own.
 type ACMERateLimits struct {
 	// Orders of one account. Renewals do not count.
 	// +optional
 	NewOrdersPerAccount *ACMERateLimit `json:"newOrdersPerAccount,omitempty"`
 
-	// Certificates with names of one registered domain, such as example.co.uk, or of one IPv4 address or IPv6
-	// network of 64 bits. Renewals do not count.
+	// Certificates with names of one registered domain, such as example.co.uk, or of one IPv4 address
+	// or IPv6 network of 64 bits. Renewals do not count.
 	// +optional
 	CertificatesPerRegisteredDomain *ACMERateLimit `json:"certificatesPerRegisteredDomain,omitempty"`
 
@@ -110,8 +110,8 @@ type ACMERateLimits struct {
 	FailedValidationsPerIdentifier *ACMERateLimit `json:"failedValidationsPerIdentifier,omitempty"`
 }
 
-// ACMERateLimit is so many in a period. What was spent comes back evenly: of 50 in a week, one every 202
-// minutes. Perennial's own.
+// ACMERateLimit is so many in a period. What was spent comes back evenly: of 50 in a week, one
+// every 202 minutes. Perennial's own.
 //
 // +kubebuilder:validation:XValidation:rule=`self.count == 0 || has(self.period)`,message=`period must be set, such as 168h; a count of 0 alone means that there is no limit`,fieldPath=`.period`
 type ACMERateLimit struct {

@@ -118,16 +118,19 @@ type OrderStatus struct {
 	// +optional
 	FailureTime *metav1.Time `json:"failureTime,omitempty"`
 
-	// Perennial's own. Since when the server does not answer, or answers nobody for now. Not set when it answers.
+	// Perennial's own. Since when the server does not answer, or answers nobody for now. Not set when
+	// it answers.
 	// +optional
 	UnreachableSince *metav1.Time `json:"unreachableSince,omitempty"`
 
-	// Until when names of the order are paused, as their validation failed again and again. Perennial's own.
+	// Until when names of the order are paused, as their validation failed again and again.
+	// Perennial's own.
 	// +optional
 	PausedUntil *metav1.Time `json:"pausedUntil,omitempty"`
 }
 
-// ACMEAuthorization is what the server wants to be proven for one identifier (RFC 8555 section 7.1.4).
+// ACMEAuthorization is what the server wants to be proven for one identifier (RFC 8555 section
+// 7.1.4).
 type ACMEAuthorization struct {
 	// URL of the authorization.
 	// +kubebuilder:validation:MaxLength=4096
@@ -141,8 +144,8 @@ type ACMEAuthorization struct {
 	// +optional
 	Wildcard *bool `json:"wildcard,omitempty"`
 
-	// State of the authorization when it was first seen. One that was valid already needs no Challenge.
-	// pending if not set.
+	// State of the authorization when it was first seen. One that was valid already needs no
+	// Challenge. pending if not set.
 	// +optional
 	InitialState State `json:"initialState,omitempty"`
 
@@ -192,6 +195,7 @@ const (
 	Invalid State = "invalid"
 	// Expired: it took too long. Final.
 	Expired State = "expired"
-	// Errored: the controller gave up, for a reason that is not the server's. Final. Not a state of ACME.
+	// Errored: the controller gave up, for a reason that is not the server's. Final. Not a state of
+	// ACME.
 	Errored State = "errored"
 )

@@ -25,13 +25,14 @@ type ACMEChallengeSolver struct {
 	// +optional
 	DNS01 *ACMEChallengeSolverDNS01 `json:"dns01,omitempty"`
 
-	// Perennial's own. By a TLS handshake on port 443 (RFC 8737), which must lead to the controller. Not for
-	// wildcards.
+	// Perennial's own. By a TLS handshake on port 443 (RFC 8737), which must lead to the controller.
+	// Not for wildcards.
 	// +optional
 	TLSALPN01 *ACMEChallengeSolverTLSALPN01 `json:"tlsALPN01,omitempty"`
 
-	// Perennial's own. How long to wait after the controller has seen the proof itself before the server is
-	// asked to look at it, such as 30s. For names whose records reach some places later than others.
+	// Perennial's own. How long to wait after the controller has seen the proof itself before the
+	// server is asked to look at it, such as 30s. For names whose records reach some places later than
+	// others.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=64
@@ -84,9 +85,9 @@ type ACMEChallengeSolverHTTP01 struct {
 	// +optional
 	GatewayHTTPRoute *ACMEChallengeSolverHTTP01GatewayHTTPRoute `json:"gatewayHTTPRoute,omitempty"`
 
-	// Perennial's own. Who answers: Shared, the controller itself, or Pod, a pod made for the challenge in its
-	// namespace, for load balancers and meshes that only reach pods of their own namespace. If left
-	// out, the flag --http01-solver-mode of the controller decides.
+	// Perennial's own. Who answers: Shared, the controller itself, or Pod, a pod made for the
+	// challenge in its namespace, for load balancers and meshes that only reach pods of their own
+	// namespace. If left out, the flag --http01-solver-mode of the controller decides.
 	// +optional
 	SolverMode HTTP01SolverMode `json:"solverMode,omitempty"`
 }
@@ -158,8 +159,8 @@ type ACMEChallengeSolverHTTP01GatewayHTTPRoute struct {
 	PodTemplate *ACMEChallengeSolverHTTP01IngressPodTemplate `json:"podTemplate,omitempty"`
 }
 
-// ParentReference names what an HTTPRoute attaches to. It has the fields of the Gateway API's type of
-// that name, which is not imported, so that users of this package need not depend on that API.
+// ParentReference names what an HTTPRoute attaches to. It has the fields of the Gateway API's type
+// of that name, which is not imported, so that users of this package need not depend on that API.
 type ParentReference struct {
 	// API group of the parent.
 	// +optional
@@ -327,7 +328,8 @@ type ACMEChallengeSolverHTTP01IngressPodSecurityContext struct {
 	SeccompProfile *corev1.SeccompProfile `json:"seccompProfile,omitempty"`
 }
 
-// ACMEChallengeSolverHTTP01IngressPodResources has CPU and memory of the pod that answers the server.
+// ACMEChallengeSolverHTTP01IngressPodResources has CPU and memory of the pod that answers the
+// server.
 type ACMEChallengeSolverHTTP01IngressPodResources struct {
 	// What it may use at most.
 	// +optional
@@ -338,8 +340,8 @@ type ACMEChallengeSolverHTTP01IngressPodResources struct {
 	Requests corev1.ResourceList `json:"requests,omitempty"`
 }
 
-// ACMEChallengeSolverDNS01 says how the DNS record is made. Exactly one provider is set, or none for a
-// record of dns-persist-01 that is made by hand.
+// ACMEChallengeSolverDNS01 says how the DNS record is made. Exactly one provider is set, or none
+// for a record of dns-persist-01 that is made by hand.
 //
 // +kubebuilder:validation:XValidation:rule=`!has(self.persistUntil) || has(self.challengeType) && self.challengeType == 'dns-persist-01'`,message=`persistUntil is for challengeType dns-persist-01`
 // +kubebuilder:validation:XValidation:rule=`!(has(self.acmeDNS) || has(self.provider)) || !has(self.challengeType) || self.challengeType != 'dns-persist-01'`,message=`acmeDNS and provider cannot have records of dns-persist-01: use another one, or none and make the record by hand`
@@ -368,8 +370,8 @@ type ACMEChallengeSolverDNS01 struct {
 	// +optional
 	CNAMEStrategy CNAMEStrategy `json:"cnameStrategy,omitempty"`
 
-	// Perennial's own. DNS servers, host:port or the https:// URL of a server of DNS over HTTPS, to ask whether
-	// the record is visible, in place of those that are authoritative for it.
+	// Perennial's own. DNS servers, host:port or the https:// URL of a server of DNS over HTTPS, to
+	// ask whether the record is visible, in place of those that are authoritative for it.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=8
@@ -622,8 +624,8 @@ const (
 	PrivateAzureZone AzureZoneType = "AzurePrivateZone"
 )
 
-// AzureManagedIdentity says which identity is used: a workload identity if the environment has one, and
-// the machine's otherwise.
+// AzureManagedIdentity says which identity is used: a workload identity if the environment has one,
+// and the machine's otherwise.
 //
 // +kubebuilder:validation:XValidation:rule=`!has(self.resourceID) || self.resourceID == "" || ((!has(self.clientID) || self.clientID == "") && (!has(self.tenantID) || self.tenantID == ""))`,message=`resourceID excludes clientID and tenantID: remove it, or them`,fieldPath=`.resourceID`
 // +kubebuilder:validation:XValidation:rule=`!has(self.tenantID) || self.tenantID == "" || (has(self.clientID) && self.clientID != "") || (has(self.resourceID) && self.resourceID != "")`,message=`tenantID needs clientID beside it`,fieldPath=`.clientID`

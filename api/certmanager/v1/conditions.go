@@ -28,19 +28,27 @@ func RemoveCertificateCondition(status *CertificateStatus, t CertificateConditio
 	return dropCondition(&status.Conditions, string(t))
 }
 
-// GetCertificateRequestCondition returns the condition of the given type in the status, or nil. What
-// it points to belongs to the status.
-func GetCertificateRequestCondition(status *CertificateRequestStatus, t CertificateRequestConditionType) *CertificateRequestCondition {
+// GetCertificateRequestCondition returns the condition of the given type in the status, or nil.
+// What it points to belongs to the status.
+func GetCertificateRequestCondition(
+	status *CertificateRequestStatus,
+	t CertificateRequestConditionType,
+) *CertificateRequestCondition {
 	return findCondition(status.Conditions, string(t))
 }
 
 // SetCertificateRequestCondition does for a CertificateRequest what SetCertificateCondition does
 // for a Certificate.
-func SetCertificateRequestCondition(status *CertificateRequestStatus, now time.Time, c CertificateRequestCondition) (changed bool) {
+func SetCertificateRequestCondition(
+	status *CertificateRequestStatus,
+	now time.Time,
+	c CertificateRequestCondition,
+) (changed bool) {
 	return putCondition(&status.Conditions, now, c)
 }
 
-// SetUnreachable puts the condition Unreachable into the status of a request, or takes it away, and reports whether that changed anything.
+// SetUnreachable puts the condition Unreachable into the status of a request, or takes it away, and
+// reports whether that changed anything.
 func (s *CertificateRequestStatus) SetUnreachable(now time.Time, is bool, message string) (changed bool) {
 	if is {
 		return putCondition(&s.Conditions, now, CertificateRequestCondition{

@@ -111,7 +111,8 @@ const (
 
 // Annotations of the Venafi issuer.
 const (
-	// VenafiCustomFieldsAnnotationKey has custom fields for the request, JSON: [{"name": …, "value": …}].
+	// VenafiCustomFieldsAnnotationKey has custom fields for the request, JSON: [{"name": …, "value":
+	// …}].
 	VenafiCustomFieldsAnnotationKey = "venafi.cert-manager.io/custom-fields"
 	// VenafiPickupIDAnnotationKey remembers the server's handle for a request that is under way.
 	VenafiPickupIDAnnotationKey = "venafi.cert-manager.io/pickup-id"

@@ -151,8 +151,8 @@ type CertificateSpec struct {
 	// +optional
 	Renewal *CertificateRenewal `json:"renewal,omitempty"`
 
-	// Perennial's own. Profile of the ACME server to use, from those that its directory lists, such as shortlived, in
-	// place of that of the issuer. Only with an ACME issuer.
+	// Perennial's own. Profile of the ACME server to use, from those that its directory lists, such as
+	// shortlived, in place of that of the issuer. Only with an ACME issuer.
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
 	ACMEProfile string `json:"acmeProfile,omitempty"`
@@ -162,7 +162,8 @@ type CertificateSpec struct {
 	// +optional
 	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
 
-	// Perennial's own. Whether the certificate is revoked when the Certificate is deleted. Only with an ACME issuer.
+	// Perennial's own. Whether the certificate is revoked when the Certificate is deleted. Only with
+	// an ACME issuer.
 	// +optional
 	Revocation *CertificateRevocation `json:"revocation,omitempty"`
 
@@ -224,9 +225,10 @@ type CertificateSpec struct {
 	// The issuer that is to sign. An Issuer is looked for in the Certificate's namespace.
 	IssuerRef cmmeta.IssuerReference `json:"issuerRef"`
 
-	// Perennial's own. An issuer, such as that of the CA's staging server, that must sign a new or changed
-	// specification first, before issuerRef is asked. What it signs is thrown away. Plain renewals are not
-	// rehearsed. If it cannot be reached for 30 minutes, issuerRef is asked without it.
+	// Perennial's own. An issuer, such as that of the CA's staging server, that must sign a new or
+	// changed specification first, before issuerRef is asked. What it signs is thrown away. Plain
+	// renewals are not rehearsed. If it cannot be reached for 30 minutes, issuerRef is asked without
+	// it.
 	// +optional
 	RehearsalIssuerRef *cmmeta.IssuerReference `json:"rehearsalIssuerRef,omitempty"`
 
@@ -607,8 +609,8 @@ type CertificateStatus struct {
 	// +optional
 	ACME *CertificateACMEStatus `json:"acme,omitempty"`
 
-	// Perennial's own. What is revoked when the Certificate is deleted. Set with spec.revocation.onDelete, so that it is
-	// known although the Secret may go first.
+	// Perennial's own. What is revoked when the Certificate is deleted. Set with
+	// spec.revocation.onDelete, so that it is known although the Secret may go first.
 	// +optional
 	Revocable *RevocableCertificate `json:"revocable,omitempty"`
 }
@@ -746,16 +748,19 @@ type CertificateACMEARIStatus struct {
 	// +optional
 	LastError string `json:"lastError,omitempty"`
 
-	// Perennial's own. URL of the account that the certificate was issued to. Only that can say that another replaces it.
+	// Perennial's own. URL of the account that the certificate was issued to. Only that can say that
+	// another replaces it.
 	// +optional
 	Account string `json:"account,omitempty"`
 
-	// Perennial's own. That certificates in a row were renewed because the server wanted that at once. Missing if it was not so with the one before this.
+	// Perennial's own. That certificates in a row were renewed because the server wanted that at once.
+	// Missing if it was not so with the one before this.
 	// +optional
 	AtOnce *ACMERenewalAtOnce `json:"atOnce,omitempty"`
 }
 
-// ACMERenewalAtOnce is what is remembered of certificates that the server wanted to be renewed at once, one after the other.
+// ACMERenewalAtOnce is what is remembered of certificates that the server wanted to be renewed at
+// once, one after the other.
 type ACMERenewalAtOnce struct {
 	// How many there were before this certificate.
 	// +required

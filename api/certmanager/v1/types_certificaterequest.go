@@ -176,8 +176,8 @@ const (
 	// says. The controller alone sets it, and approval waits for it.
 	CertificateRequestConditionChecked CertificateRequestConditionType = "Checked"
 
-	// CertificateRequestConditionUnreachable, Perennial's own: the issuer does not answer, or answers nobody for now. Its
-	// transition time says since when. It is there as long as it is True.
+	// CertificateRequestConditionUnreachable, Perennial's own: the issuer does not answer, or answers
+	// nobody for now. Its transition time says since when. It is there as long as it is True.
 	CertificateRequestConditionUnreachable CertificateRequestConditionType = "Unreachable"
 
 	// CertificateRequestConditionDenied: the request must not be signed. Only ever True, never

@@ -6,10 +6,12 @@ import (
 
 // CertificateFile puts a Certificate's chain, private key and CA into files on the machine on which
 // perenniald runs, and tells a program there to read them again after each change. Nothing else
-// than perenniald honours it: no part of Perennial in a cluster ever writes a file or runs a command.
+// than perenniald honours it: no part of Perennial in a cluster ever writes a file or runs a
+// command.
 //
 // It is for administrators alone, for it runs commands as the user of perenniald. That is why it is
-// an object of its own and belongs to no namespace: who may edit a Certificate may not thereby do that.
+// an object of its own and belongs to no namespace: who may edit a Certificate may not thereby do
+// that.
 //
 // Deleting it leaves the files as they are, for a program may be using them, unless deletionPolicy
 // says otherwise. Several CertificateFiles cannot share a directory: the oldest has it.
@@ -56,10 +58,11 @@ type CertificateFileSpec struct {
 	// The Certificate whose Secret is written.
 	CertificateRef CertificateReference `json:"certificateRef"`
 
-	// Absolute path under which the files are found. It is a symbolic link, which perenniald makes: it leads
-	// to a directory beside it, a new one for each version of the certificate, so that the change from one
-	// version to the next is a single step and chain and key always match. It must lie below one of
-	// perenniald's roots (--file-root), and there must be nothing there that is not such a link.
+	// Absolute path under which the files are found. It is a symbolic link, which perenniald makes: it
+	// leads to a directory beside it, a new one for each version of the certificate, so that the
+	// change from one version to the next is a single step and chain and key always match. It must lie
+	// below one of perenniald's roots (--file-root), and there must be nothing there that is not such
+	// a link.
 	// +kubebuilder:validation:MaxLength=1024
 	// +kubebuilder:validation:XValidation:rule=`self.matches('^(/[^/[:cntrl:]]+)+$') && !self.matches('/[.][.]?(/|$)')`,message=`directory must be an absolute path without '.', '..', '//' or a '/' at its end, such as /etc/perennial/web`
 	Directory string `json:"directory"`
@@ -69,14 +72,15 @@ type CertificateFileSpec struct {
 	// +kubebuilder:default={}
 	Files CertificateFileNames `json:"files,omitempty"`
 
-	// Name or number of the user to whom the files and their directory belong; the user of perenniald if left out.
-	// Only a perenniald that runs as root can give files to another user.
+	// Name or number of the user to whom the files and their directory belong; the user of perenniald
+	// if left out. Only a perenniald that runs as root can give files to another user.
 	// +optional
 	// +kubebuilder:validation:XValidation:rule=`self.matches('^([a-z_][-a-z0-9_.]{0,30}[$]?|[0-9]{1,10})$')`,message=`owner must be the name of a user, or its number`
 	// +kubebuilder:validation:MaxLength=32
 	Owner string `json:"owner,omitempty"`
 
-	// Name or number of the group to which the files and their directory belong; the group of perenniald if left out.
+	// Name or number of the group to which the files and their directory belong; the group of
+	// perenniald if left out.
 	// +optional
 	// +kubebuilder:validation:XValidation:rule=`self.matches('^([a-z_][-a-z0-9_.]{0,30}[$]?|[0-9]{1,10})$')`,message=`group must be the name of a group, or its number`
 	// +kubebuilder:validation:MaxLength=32
@@ -96,7 +100,8 @@ type CertificateFileSpec struct {
 	// +kubebuilder:validation:XValidation:rule=`self.matches('^0[57][057][05]$')`,message=`directoryMode must be in quotes, let the owner read and enter, and others not write: "0755", "0750", "0700" or the like`
 	DirectoryMode string `json:"directoryMode,omitempty"`
 
-	// What to do after the files have changed. Nothing if left out: for programs that look at their files themselves.
+	// What to do after the files have changed. Nothing if left out: for programs that look at their
+	// files themselves.
 	// +optional
 	Reload *CertificateFileReload `json:"reload,omitempty"`
 
@@ -134,7 +139,8 @@ type CertificateReference struct {
 	Name string `json:"name"`
 }
 
-// CertificateFileNames are the names of the files in the directory. Each is a plain name, and no two are the same.
+// CertificateFileNames are the names of the files in the directory. Each is a plain name, and no
+// two are the same.
 //
 // +kubebuilder:validation:XValidation:rule=`[[self.?certificate.orValue('tls.crt'), self.?privateKey.orValue('tls.key'), self.?ca.orValue('ca.crt'), self.?combined.orValue("")]].all(names, names.all(name, names.exists_one(other, other == name)))`,message=`files must not have the same name twice`
 type CertificateFileNames struct {
@@ -165,8 +171,9 @@ type CertificateFileNames struct {
 // +kubebuilder:validation:XValidation:rule=`self.matches('^[A-Za-z0-9_][-A-Za-z0-9._]*$')`,message=`must be a plain file name: letters, digits, '_', '-' and '.', beginning with none of the last two`
 type FileName string
 
-// CertificateFileReload says who is told that files have changed. It happens once for each change, and
-// again with growing pauses if it fails. A perenniald that was stopped in between makes up for it.
+// CertificateFileReload says who is told that files have changed. It happens once for each change,
+// and again with growing pauses if it fails. A perenniald that was stopped in between makes up for
+// it.
 //
 // +kubebuilder:validation:XValidation:rule=`[has(self.command), has(self.signal), has(self.systemdUnit)].filter(x, x).size() == 1`,message=`reload must have exactly one of command, signal and systemdUnit`
 type CertificateFileReload struct {
@@ -185,16 +192,18 @@ type CertificateFileReload struct {
 
 // ReloadCommand is a command to run.
 type ReloadCommand struct {
-	// The program, as an absolute path, and its arguments, one each: ["/usr/sbin/nginx", "-s", "reload"].
-	// There is no shell, so quotes, variables and pipes mean nothing. An exit status other than 0 is a failure.
-	// The environment has PATH, and PERENNIAL_DIRECTORY with the path of the files.
+	// The program, as an absolute path, and its arguments, one each: ["/usr/sbin/nginx", "-s",
+	// "reload"]. There is no shell, so quotes, variables and pipes mean nothing. An exit status other
+	// than 0 is a failure. The environment has PATH, and PERENNIAL_DIRECTORY with the path of the
+	// files.
 	// +kubebuilder:validation:MaxItems=64
 	// +kubebuilder:validation:items:MaxLength=4096
 	// +kubebuilder:validation:XValidation:rule=`self.size() > 0 && self[0].startsWith('/')`,message=`args must begin with the absolute path of a program, such as /usr/sbin/nginx`
 	// +listType=atomic
 	Args []string `json:"args"`
 
-	// How long the command may take, from 1s to 10m. After that it is killed, which counts as a failure.
+	// How long the command may take, from 1s to 10m. After that it is killed, which counts as a
+	// failure.
 	// +optional
 	// +kubebuilder:default="30s"
 	// +kubebuilder:validation:XValidation:rule=`duration(self) >= duration('1s') && duration(self) <= duration('10m')`,message=`timeout must be from 1s to 10m`
@@ -295,7 +304,8 @@ type DeployedCertificate struct {
 type ReloadResult string
 
 const (
-	// ReloadSucceeded means that the command ended with status 0, the signal was sent, or systemd was content.
+	// ReloadSucceeded means that the command ended with status 0, the signal was sent, or systemd was
+	// content.
 	ReloadSucceeded ReloadResult = "Succeeded"
 	// ReloadFailed means that it will be tried again.
 	ReloadFailed ReloadResult = "Failed"

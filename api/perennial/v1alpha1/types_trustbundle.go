@@ -8,23 +8,24 @@ import (
 const TrustBundleKind = "TrustBundle"
 
 const (
-	// TrustBundleLabelKey labels the ConfigMaps and Secrets that a TrustBundle writes, with its name. An object
-	// that has the label already is taken over, any other is left alone.
+	// TrustBundleLabelKey labels the ConfigMaps and Secrets that a TrustBundle writes, with its name.
+	// An object that has the label already is taken over, any other is left alone.
 	TrustBundleLabelKey = "perennial.dev/trust-bundle"
 
-	// TrustHashAnnotationKey is on what a TrustBundle writes: a hash that changes with its content, to put into
-	// the template of a Deployment for example.
+	// TrustHashAnnotationKey is on what a TrustBundle writes: a hash that changes with its content, to
+	// put into the template of a Deployment for example.
 	TrustHashAnnotationKey = "perennial.dev/trust-hash"
 )
 
-// TrustBundle collects CA certificates and puts them into a ConfigMap or Secret of each selected namespace, for
-// programs to verify others with: as PEM and, for Java, as PKCS #12 or JKS truststores.
+// TrustBundle collects CA certificates and puts them into a ConfigMap or Secret of each selected
+// namespace, for programs to verify others with: as PEM and, for Java, as PKCS #12 or JKS
+// truststores.
 //
-// While a CA is replaced, the old one stays in the bundle as long as certificates of it may be in use. What is in the
-// bundle, why, and until when is in the status.
+// While a CA is replaced, the old one stays in the bundle as long as certificates of it may be in
+// use. What is in the bundle, why, and until when is in the status.
 //
-// It belongs to no namespace and is for administrators: who may write a TrustBundle decides whom others trust.
-// Deleting it deletes what it wrote.
+// It belongs to no namespace and is for administrators: who may write a TrustBundle decides whom
+// others trust. Deleting it deletes what it wrote.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:storageversion
@@ -65,8 +66,9 @@ type TrustBundleList struct {
 
 // TrustBundleSpec says which CA certificates are put where.
 type TrustBundleSpec struct {
-	// Where the CA certificates come from. What cannot be used of a source, such as a certificate that is not a
-	// CA's or is expired, is left out and named in the condition SourcesValid; the rest is used.
+	// Where the CA certificates come from. What cannot be used of a source, such as a certificate that
+	// is not a CA's or is expired, is left out and named in the condition SourcesValid; the rest is
+	// used.
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=100
 	// +listType=atomic
@@ -75,13 +77,13 @@ type TrustBundleSpec struct {
 	// Where they are put.
 	Target TrustTarget `json:"target"`
 
-	// How long a CA certificate stays in the bundle after it vanished from its Secret or ConfigMap, or the
-	// Secret or ConfigMap itself did: at least as long as the longest-lived certificate that the CA signed. It stays
-	// longer while a certificate of it is alive in a Secret that this system wrote, and never after
-	// it expired. At most 32 are kept.
+	// How long a CA certificate stays in the bundle after it vanished from its Secret or ConfigMap, or
+	// the Secret or ConfigMap itself did: at least as long as the longest-lived certificate that the
+	// CA signed. It stays longer while a certificate of it is alive in a Secret that this system
+	// wrote, and never after it expired. At most 32 are kept.
 	//
-	// Issuers know themselves when a CA that they replaced is no longer needed; this is not about them. Nor is it
-	// about what you take out of this spec: that leaves the bundle at once.
+	// Issuers know themselves when a CA that they replaced is no longer needed; this is not about
+	// them. Nor is it about what you take out of this spec: that leaves the bundle at once.
 	//
 	// With 0s it leaves at once if no such certificate is known. Default 2160h, which is 90 days.
 	// +optional
@@ -89,8 +91,9 @@ type TrustBundleSpec struct {
 	// +kubebuilder:validation:XValidation:rule=`duration(self) >= duration('0s') && duration(self) <= duration('87600h')`,message=`keepReplacedFor must be from 0s to 87600h`
 	KeepReplacedFor *metav1.Duration `json:"keepReplacedFor,omitempty"`
 
-	// Certificates that must not be in the bundle, wherever they come from, by the SHA-256 of their DER form in
-	// hexadecimal digits, with or without colons, as `openssl x509 -fingerprint -sha256` prints it. For a CA whose key was stolen.
+	// Certificates that must not be in the bundle, wherever they come from, by the SHA-256 of their
+	// DER form in hexadecimal digits, with or without colons, as `openssl x509 -fingerprint -sha256`
+	// prints it. For a CA whose key was stolen.
 	// +optional
 	// +kubebuilder:validation:MaxItems=100
 	// +listType=set
@@ -154,7 +157,8 @@ type TrustIssuerSource struct {
 	Name string `json:"name"`
 }
 
-// TrustObjectSource selects Secrets or ConfigMaps and says which of their entries hold the certificates, PEM.
+// TrustObjectSource selects Secrets or ConfigMaps and says which of their entries hold the
+// certificates, PEM.
 //
 // +kubebuilder:validation:XValidation:rule=`has(self.name) != has(self.selector)`,message=`exactly one of name and selector must be set`
 // +kubebuilder:validation:XValidation:rule=`!(has(self.key) && self.?allKeys.orValue(false))`,message=`key must not be set together with allKeys`
@@ -169,8 +173,8 @@ type TrustObjectSource struct {
 	// +optional
 	Selector *metav1.LabelSelector `json:"selector,omitempty"`
 
-	// Which entry holds the certificates: ca.crt if left out. The Secret of a CA has its own certificate in tls.crt and
-	// that of the CA above it in ca.crt.
+	// Which entry holds the certificates: ca.crt if left out. The Secret of a CA has its own
+	// certificate in tls.crt and that of the CA above it in ca.crt.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
@@ -185,14 +189,16 @@ type TrustObjectSource struct {
 //
 // +kubebuilder:validation:XValidation:rule=`has(self.configMap) || has(self.secret)`,message=`target must have configMap or secret, or both`
 type TrustTarget struct {
-	// In which namespaces, by their labels. {} selects all. From a namespace that is no longer selected the bundle is removed.
+	// In which namespaces, by their labels. {} selects all. From a namespace that is no longer
+	// selected the bundle is removed.
 	NamespaceSelector metav1.LabelSelector `json:"namespaceSelector"`
 
 	// A ConfigMap with the bundle.
 	// +optional
 	ConfigMap *TrustTargetObject `json:"configMap,omitempty"`
 
-	// A Secret with the bundle, for programs that can read nothing else: CA certificates are not secret.
+	// A Secret with the bundle, for programs that can read nothing else: CA certificates are not
+	// secret.
 	// +optional
 	Secret *TrustTargetObject `json:"secret,omitempty"`
 }
@@ -268,8 +274,8 @@ type TrustPKCS12 struct {
 	// +kubebuilder:default=changeit
 	Password *TrustPassword `json:"password,omitempty"`
 
-	// The algorithms: Modern2023 is read by Java since 8u301, 11.0.12 and 12; Modern2026 by Java 26; LegacyDES and LegacyRC2
-	// by all, the latter not by OpenSSL 3.
+	// The algorithms: Modern2023 is read by Java since 8u301, 11.0.12 and 12; Modern2026 by Java 26;
+	// LegacyDES and LegacyRC2 by all, the latter not by OpenSSL 3.
 	// +optional
 	// +kubebuilder:default=Modern2023
 	Profile TrustPKCS12Profile `json:"profile,omitempty"`
@@ -346,7 +352,8 @@ type TrustedCertificate struct {
 	// +kubebuilder:validation:MaxLength=8192
 	Source string `json:"source"`
 
-	// The certificate itself, PEM: so it can be kept when its source loses it. Absent if it stands in the spec.
+	// The certificate itself, PEM: so it can be kept when its source loses it. Absent if it stands in
+	// the spec.
 	// +optional
 	// +kubebuilder:validation:MaxLength=65536
 	Certificate string `json:"certificate,omitempty"`
@@ -368,7 +375,8 @@ type TrustRetention struct {
 	// +kubebuilder:validation:MaxLength=1024
 	Reason string `json:"reason"`
 
-	// A Secret, namespace/name, with a certificate of this CA that is alive, if that is what makes it stay.
+	// A Secret, namespace/name, with a certificate of this CA that is alive, if that is what makes it
+	// stay.
 	// +optional
 	// +kubebuilder:validation:MaxLength=317
 	UsedBy string `json:"usedBy,omitempty"`

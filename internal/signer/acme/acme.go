@@ -1,4 +1,5 @@
-// Package acme signs with an ACME server, by way of an Order, which package order brings to its certificate.
+// Package acme signs with an ACME server, by way of an Order, which package order brings to its
+// certificate.
 package acme
 
 import (
@@ -36,8 +37,8 @@ import (
 const (
 	// maxStem is how much of a request's name is in the name of its Order.
 	maxStem = 52
-	// maxOrders is how many Orders a request may have, one after the other: another is made at once if one has lapsed, which is nobody's fault. A CA
-	// whose orders always lapse is not asked in a loop.
+	// maxOrders is how many Orders a request may have, one after the other: another is made at once if
+	// one has lapsed, which is nobody's fault. A CA whose orders always lapse is not asked in a loop.
 	maxOrders = 3
 	// webhookAgain is when it is looked again whether the API server has the webhook of a solver.
 	webhookAgain = 15 * time.Second
@@ -223,7 +224,12 @@ func (s *Signer) Sign(ctx context.Context, issuer *signer.Issuer, r signer.Reque
 }
 
 // sign is Sign with the n-th Order of the request. It reports whether that one has lapsed.
-func (s *Signer) sign(ctx context.Context, issuer *signer.Issuer, r signer.Request, n int) (answer signer.Answer, lapsed bool, err error) {
+func (s *Signer) sign(
+	ctx context.Context,
+	issuer *signer.Issuer,
+	r signer.Request,
+	n int,
+) (answer signer.Answer, lapsed bool, err error) {
 	desired, err := orderFor(issuer, r, n)
 	if err != nil {
 		return answer, false, err
@@ -236,7 +242,13 @@ func (s *Signer) sign(ctx context.Context, issuer *signer.Issuer, r signer.Reque
 			return answer, false, err
 		}
 		if err := s.Client.Create(ctx, desired); err != nil && !apierrors.IsAlreadyExists(err) {
-			return answer, false, fault.Transientf("OrderCreatingError", "create Order %s/%s: %w", desired.Namespace, desired.Name, err)
+			return answer, false, fault.Transientf(
+				"OrderCreatingError",
+				"create Order %s/%s: %w",
+				desired.Namespace,
+				desired.Name,
+				err,
+			)
 		}
 		answer = waiting(desired)
 		answer.Created = fmt.Sprintf("Created Order resource %s/%s", desired.Namespace, desired.Name)
@@ -248,7 +260,13 @@ func (s *Signer) sign(ctx context.Context, issuer *signer.Issuer, r signer.Reque
 	if owner == nil || owner.UID != r.Owner.UID || !bytes.Equal(order.Spec.Request, desired.Spec.Request) {
 		// Of a request of the same name that is gone, and whose garbage is not collected yet.
 		if err := s.Client.Delete(ctx, order, client.Preconditions{UID: &order.UID}); client.IgnoreNotFound(err) != nil {
-			return answer, false, fault.Transientf("OrderGetError", "delete Order %s/%s of an earlier request: %w", order.Namespace, order.Name, err)
+			return answer, false, fault.Transientf(
+				"OrderGetError",
+				"delete Order %s/%s of an earlier request: %w",
+				order.Namespace,
+				order.Name,
+				err,
+			)
 		}
 		answer = waiting(desired)
 		answer.Again = s.Clock.Now().Add(time.Second) // deletion of what we do not own is not watched
@@ -263,17 +281,27 @@ func (s *Signer) sign(ctx context.Context, issuer *signer.Issuer, r signer.Reque
 		return answer, false, nil
 	case cmacme.Invalid, cmacme.Errored, cmacme.Expired:
 		answer.Paused = paused(order)
-		return answer, order.Status.State == cmacme.Expired, fault.Refusedf("OrderFailed", "Failed to wait for order resource %q to become ready: order is in %q state: %s",
-			order.Name, order.Status.State, order.Status.Reason)
+		return answer, order.Status.State == cmacme.Expired, fault.Refusedf(
+			"OrderFailed",
+			"Failed to wait for order resource %q to become ready: order is in %q state: %s",
+			order.Name,
+			order.Status.State,
+			order.Status.Reason,
+		)
 	}
 	return waiting(order), false, nil
 }
 
-// leave deletes the Orders of a request that are not over, before another is made: the issuer asks for something else by now, such as another profile, and
-// the CA would issue for each of them.
+// leave deletes the Orders of a request that are not over, before another is made: the issuer asks
+// for something else by now, such as another profile, and the CA would issue for each of them.
 func (s *Signer) leave(ctx context.Context, r signer.Request) error {
 	var open cmacme.OrderList
-	if err := s.Client.List(ctx, &open, client.MatchingFields{signer.OpenOrders: string(r.Owner.UID)}, client.UnsafeDisableDeepCopy); err != nil {
+	if err := s.Client.List(
+		ctx,
+		&open,
+		client.MatchingFields{signer.OpenOrders: string(r.Owner.UID)},
+		client.UnsafeDisableDeepCopy,
+	); err != nil {
 		return fault.Transientf("OrderGetError", "list the Orders of the request: %w", err)
 	}
 	for i := range open.Items {
@@ -285,8 +313,9 @@ func (s *Signer) leave(ctx context.Context, r signer.Request) error {
 	return nil
 }
 
-// waiting is the answer while there is no certificate. It changes only if the Order has something to say: how far that is stands there, and
-// each change here would be written into the request, and from there into the Certificate.
+// waiting is the answer while there is no certificate. It changes only if the Order has something
+// to say: how far that is stands there, and each change here would be written into the request, and
+// from there into the Certificate.
 func waiting(order *cmacme.Order) signer.Answer {
 	state := cmacme.Pending
 	if order.Status.Reason != "" && order.Status.State != cmacme.Unknown {
@@ -358,20 +387,33 @@ func orderable(csr *x509.CertificateRequest, isCA bool) error {
 	cn := csr.Subject.CommonName
 	switch {
 	case isCA:
-		return fault.Refusedf("InvalidOrder", "ACME servers issue no CA certificates: leave spec.isCA out, or use an issuer of type ca")
+		return fault.Refusedf(
+			"InvalidOrder",
+			"ACME servers issue no CA certificates: leave spec.isCA out, or use an issuer of type ca",
+		)
 	case len(names) == 0:
 		return fault.Refusedf("InvalidOrder", "an ACME certificate needs at least one of spec.dnsNames and spec.ipAddresses")
 	case len(csr.URIs) > 0 || len(csr.EmailAddresses) > 0:
-		return fault.Refusedf("InvalidOrder", "ACME servers certify DNS names and IP addresses alone: leave spec.uris and spec.emailAddresses out")
+		return fault.Refusedf(
+			"InvalidOrder",
+			"ACME servers certify DNS names and IP addresses alone: leave spec.uris and spec.emailAddresses out",
+		)
 	case cn != "" && !slices.Contains(names, pki.ComparableDNSName(pki.ComparableIP(cn))):
-		return fault.Refusedf("InvalidOrder", "The CSR PEM requests a commonName that is not present in the list of dnsNames or ipAddresses. "+
-			"If a commonName is set, ACME requires that the value is also present in the list of dnsNames or ipAddresses: %q does not exist in %q", cn, names)
+		return fault.Refusedf(
+			"InvalidOrder",
+			"The CSR PEM requests a commonName that is not present in the list of dnsNames or ipAddresses. "+
+				"If a commonName is set, ACME requires that the value is also present in the list of dnsNames or ipAddresses: "+
+				"%q does not exist in %q",
+			cn,
+			names,
+		)
 	}
 	return nil
 }
 
-// orderName is the name that cert-manager gives an Order: the request's, and a hash of the spec without the CSR. Who changes over from
-// cert-manager meanwhile goes on with the Order that is there. If it is not the first one, the hash is also of which one it is.
+// orderName is the name that cert-manager gives an Order: the request's, and a hash of the spec
+// without the CSR. Who changes over from cert-manager meanwhile goes on with the Order that is
+// there. If it is not the first one, the hash is also of which one it is.
 func orderName(r signer.Request, spec cmacme.OrderSpec, n int) (string, error) {
 	var hashed any = spec
 	stem := r.Name

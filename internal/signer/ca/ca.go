@@ -58,7 +58,8 @@ func (s *Signer) Check(ctx context.Context, issuer *signer.Issuer) (signer.Readi
 	}, nil
 }
 
-// Sign signs. A certificate never outlives the CA: a client would refuse it from then on, and nobody would know why.
+// Sign signs. A certificate never outlives the CA: a client would refuse it from then on, and
+// nobody would know why.
 func (s *Signer) Sign(ctx context.Context, issuer *signer.Issuer, r signer.Request) (signer.Answer, error) {
 	pair, err := s.keyPair(ctx, issuer)
 	if err != nil {
@@ -73,13 +74,22 @@ func (s *Signer) Sign(ctx context.Context, issuer *signer.Issuer, r signer.Reque
 	}
 	if signer.Capped(r.Duration, notAfter.Sub(notBefore)) {
 		answer.WarningReason = "NotAfterCapped"
-		answer.Warning = fmt.Sprintf("the certificate ends with its CA at %s, not after the %s that were asked for: renew the CA in Secret %s/%s",
-			notAfter.UTC().Format(time.RFC3339), r.Duration, issuer.SecretNamespace, spec.SecretName)
+		answer.Warning = fmt.Sprintf(
+			"the certificate ends with its CA at %s, not after the %s that were asked for: renew the CA in Secret %s/%s",
+			notAfter.UTC().Format(time.RFC3339),
+			r.Duration,
+			issuer.SecretNamespace,
+			spec.SecretName,
+		)
 	}
 	template, err := pki.Template{
-		NotBefore: notBefore, NotAfter: notAfter,
-		IsCA: r.IsCA, Usages: r.Usages,
-		CRLDistributionPoints: spec.CRLDistributionPoints, OCSPServers: spec.OCSPServers, IssuingCertificateURLs: spec.IssuingCertificateURLs,
+		NotBefore:              notBefore,
+		NotAfter:               notAfter,
+		IsCA:                   r.IsCA,
+		Usages:                 r.Usages,
+		CRLDistributionPoints:  spec.CRLDistributionPoints,
+		OCSPServers:            spec.OCSPServers,
+		IssuingCertificateURLs: spec.IssuingCertificateURLs,
 	}.Certificate(r.CSR)
 	if err != nil {
 		return signer.Answer{}, fault.Refusedf("SigningError", "Error generating certificate template: %w", err)
@@ -231,7 +241,14 @@ func (s *Signer) decode(secret *corev1.Secret) (*keyPair, error) {
 	if !bytes.Equal(chain[0].Raw, signing.Raw) {
 		return nil, errors.New("the first certificate in tls.crt is not the lowest of its chain")
 	}
-	pair := &keyPair{uid: secret.UID, version: secret.ResourceVersion, key: key, signing: signing, anchor: root, notAfter: signing.NotAfter}
+	pair := &keyPair{
+		uid:      secret.UID,
+		version:  secret.ResourceVersion,
+		key:      key,
+		signing:  signing,
+		anchor:   root,
+		notAfter: signing.NotAfter,
+	}
 	if root == nil {
 		pair.anchor = chain[len(chain)-1]
 	}

@@ -34,7 +34,8 @@ func (*Signer) Check(context.Context, *signer.Issuer) (signer.Readiness, error) 
 // References returns none.
 func (*Signer) References(*cmapi.IssuerConfig) []string { return nil }
 
-// Sign signs with the private key of the CSR, which is in the Keyring or in the Secret that the request names.
+// Sign signs with the private key of the CSR, which is in the Keyring or in the Secret that the
+// request names.
 func (s *Signer) Sign(ctx context.Context, issuer *signer.Issuer, r signer.Request) (signer.Answer, error) {
 	key, err := s.key(ctx, r)
 	if err != nil {
@@ -57,7 +58,8 @@ func (s *Signer) Sign(ctx context.Context, issuer *signer.Issuer, r signer.Reque
 	answer := signer.Answer{Certificate: pem, CA: pem}
 	if len(r.CSR.Subject.ToRDNSequence()) == 0 {
 		answer.WarningReason = "BadConfig"
-		answer.Warning = "the certificate has no subject, and as it is its own issuer, no issuer name, which RFC 5280 section 4.1.2.4 " +
+		answer.Warning = "the certificate has no subject, and as it is its own issuer, no issuer name, which RFC 5280 " +
+			"section 4.1.2.4 " +
 			"demands: some clients refuse it; set spec.commonName or spec.subject"
 		if r.IsCA {
 			answer.Warning += ". As a CA it cannot be used: what it signs would not name its CA, and issuers of type ca " +
@@ -73,8 +75,12 @@ func (s *Signer) key(ctx context.Context, r signer.Request) (crypto.Signer, erro
 		return key, nil
 	}
 	if r.KeySecret == "" {
-		return nil, fault.Refusedf("MissingAnnotation", "Annotation %q missing or reference empty: it must name the Secret with the private key, as a selfSigned issuer signs with that",
-			r.KeyAnnotation)
+		return nil, fault.Refusedf(
+			"MissingAnnotation",
+			"Annotation %q missing or reference empty: it must name the Secret with the private key, as a selfSigned "+
+				"issuer signs with that",
+			r.KeyAnnotation,
+		)
 	}
 	secret, err := s.Secrets.Get(ctx, r.Namespace, r.KeySecret)
 	switch {
@@ -84,7 +90,13 @@ func (s *Signer) key(ctx context.Context, r signer.Request) (crypto.Signer, erro
 				"correct the annotation",
 			r.Namespace, r.KeySecret, r.KeyAnnotation)
 	case err != nil:
-		return nil, fault.Transientf("ErrorGettingSecret", "Failed to get private key from secret %s/%s: %w", r.Namespace, r.KeySecret, err)
+		return nil, fault.Transientf(
+			"ErrorGettingSecret",
+			"Failed to get private key from secret %s/%s: %w",
+			r.Namespace,
+			r.KeySecret,
+			err,
+		)
 	}
 	key, err = s.Limits.DecodeKeyPEM(secret.Data[corev1.TLSPrivateKeyKey])
 	if err != nil {
@@ -92,7 +104,12 @@ func (s *Signer) key(ctx context.Context, r signer.Request) (crypto.Signer, erro
 			r.KeySecret, r.KeyAnnotation, corev1.TLSPrivateKeyKey, err)
 	}
 	if !pki.SamePublicKey(key.Public(), r.CSR.PublicKey) {
-		return nil, fault.Refusedf("ErrorKeyMatch", "Error generating certificate template: CSR not signed by referenced private key in secret %s/%s", r.Namespace, r.KeySecret)
+		return nil, fault.Refusedf(
+			"ErrorKeyMatch",
+			"Error generating certificate template: CSR not signed by referenced private key in secret %s/%s",
+			r.Namespace,
+			r.KeySecret,
+		)
 	}
 	return key, nil
 }

@@ -52,7 +52,8 @@ type options struct {
 	verbosity       int
 }
 
-// maxControllerLog is how large the controller's log grows before it is begun anew. The one before is kept.
+// maxControllerLog is how large the controller's log grows before it is begun anew. The one before
+// is kept.
 const maxControllerLog = 10 << 20
 
 // run runs everything until ctx ends or something fails for good.
@@ -101,10 +102,22 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		err := controller.Run(ctx, cfg, controller.Options{
-			ClusterResourceNamespace: deploy.Namespace, MetricsAddress: o.metricsAt, HTTP01Address: o.http01,
-			TLSALPN01Address: o.tlsalpn01, PassthroughTo: o.passTo,
-			HTTP01: controller.HTTP01{Webroot: o.webroot, Nameservers: o.siteNameservers}, Shim: o.shim, Ambient: dns01.Ambient{ClusterIssuers: true, Issuers: true}, OwnMachine: true, // the machine is the administrator's alone
-			Nameservers: o.nameservers, RecursiveOnly: o.recursiveOnly, MaxChallenges: o.maxChallenges, Log: logger,
+			ClusterResourceNamespace: deploy.Namespace,
+			MetricsAddress:           o.metricsAt,
+			HTTP01Address:            o.http01,
+			TLSALPN01Address:         o.tlsalpn01,
+			PassthroughTo:            o.passTo,
+			HTTP01: controller.HTTP01{
+				Webroot:     o.webroot,
+				Nameservers: o.siteNameservers,
+			},
+			Shim:          o.shim,
+			Ambient:       dns01.Ambient{ClusterIssuers: true, Issuers: true},
+			OwnMachine:    true, // the machine is the administrator's alone
+			Nameservers:   o.nameservers,
+			RecursiveOnly: o.recursiveOnly,
+			MaxChallenges: o.maxChallenges,
+			Log:           logger,
 		})
 		if err != nil {
 			return fmt.Errorf("controller: %w (its log: %s)", err, log.Name())
@@ -117,11 +130,14 @@ func run(ctx context.Context, o options, out io.Writer) error {
 			Metrics: metrics.Registry})
 	})
 	if o.manifests != "" {
-		applier, err := manifests.New(admin, manifests.Options{Dir: o.manifests, Prune: o.prune, Report: func(r manifests.Report) {
-			if r.Action != manifests.Unchanged {
-				s.say(r.String())
-			}
-		}})
+		applier, err := manifests.New(
+			admin,
+			manifests.Options{Dir: o.manifests, Prune: o.prune, Report: func(r manifests.Report) {
+				if r.Action != manifests.Unchanged {
+					s.say(r.String())
+				}
+			}},
+		)
 		if err != nil {
 			return err
 		}
@@ -204,7 +220,8 @@ func (o options) checkChallenges() error {
 	return controller.CheckPassthrough(o.passTo, o.tlsalpn01)
 }
 
-// account installs the controller's ServiceAccount and rights, and returns what it connects with: it has no others.
+// account installs the controller's ServiceAccount and rights, and returns what it connects with:
+// it has no others.
 func account(ctx context.Context, admin *rest.Config) (*rest.Config, error) {
 	if err := install.Controller(ctx, admin); err != nil {
 		return nil, err

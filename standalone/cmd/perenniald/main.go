@@ -1,5 +1,5 @@
-// Perenniald keeps the certificates of one machine alive. It runs a Kubernetes API of its own, applies a directory of manifests to it,
-// and issues and renews what they ask for.
+// Perenniald keeps the certificates of one machine alive. It runs a Kubernetes API of its own,
+// applies a directory of manifests to it, and issues and renews what they ask for.
 package main
 
 import (
@@ -41,7 +41,8 @@ func command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "perenniald --manifests DIR",
 		Short: "Keeps the certificates of this machine alive",
-		Long: "Runs a Kubernetes API on this machine, on the loopback interface alone, applies the manifests of a directory to it, again whenever one\n" +
+		Long: "Runs a Kubernetes API on this machine, on the loopback interface alone, applies the manifests of a " +
+			"directory to it, again whenever one\n" +
 			"changes, and issues and renews the certificates that they ask for.",
 		Example: "  perenniald --manifests /etc/perennial\n" +
 			"  perenniald --manifests ./manifests --data-dir ./data --table",
@@ -61,31 +62,100 @@ func command() *cobra.Command {
 	}
 	cmd.SetVersionTemplate("perenniald {{.Version}}\n")
 	f := cmd.Flags()
-	f.StringVar(&o.dataDir, "data-dir", defaultDataDir(), "where all state is kept: created with mode 0700, for one perenniald at a time")
-	f.StringVar(&o.manifests, "manifests", "", "directory of YAML files to apply, again whenever one changes; nothing if left out")
+	f.StringVar(
+		&o.dataDir,
+		"data-dir",
+		defaultDataDir(),
+		"where all state is kept: created with mode 0700, for one perenniald at a time",
+	)
+	f.StringVar(
+		&o.manifests,
+		"manifests",
+		"",
+		"directory of YAML files to apply, again whenever one changes; nothing if left out",
+	)
 	f.BoolVar(&o.prune, "prune", false, "delete what was applied from --manifests and is no longer written there")
 	f.IntVar(&o.port, "port", 0, "port of the API on 127.0.0.1; the one of last time, or a free one, if left out")
 	f.BoolVar(&o.gatewayAPI, "gateway-api", false, "install the CustomResourceDefinitions of the Gateway API")
-	f.StringSliceVar(&o.fileRoots, "file-root", nil, "directory below which CertificateFiles may write; may be given several times; none if left out")
+	f.StringSliceVar(
+		&o.fileRoots,
+		"file-root",
+		nil,
+		"directory below which CertificateFiles may write; may be given several times; none if left out",
+	)
 	f.BoolVar(&o.table, "table", false, "show a table of all certificates, and again when something changes")
-	f.StringVar(&o.http01, "http01-listen-address", "", "host:port on which HTTP-01 challenges are answered, such as :80; not answered if left out")
-	f.StringVar(&o.tlsalpn01, "tlsalpn01-listen-address", "", "host:port on which TLS-ALPN-01 challenges are answered, such as :443; not answered if left out")
-	f.StringVar(&o.passTo, "tlsalpn01-passthrough-to", "", "host:port of the site that gets, unread, all connections to that address that are for no challenge; they are closed if left out")
-	f.StringSliceVar(&o.nameservers, "dns01-recursive-nameservers", nil, "host:port or https URLs of the DNS servers by which the zones of DNS-01 challenges are found; the system's if left out")
-	f.BoolVar(&o.recursiveOnly, "dns01-recursive-nameservers-only", false, "ask those servers for the records of DNS-01 challenges, too, not the authoritative ones")
-	f.StringSliceVar(&o.siteNameservers, "acme-http01-solver-nameservers", nil, "host:port of the DNS servers by which sites of HTTP-01 and TLS-ALPN-01 challenges are found that are looked at before an ACME server is; the system's if left out")
-	f.IntVar(&o.maxChallenges, "max-concurrent-challenges", scheduler.DefaultMax, "how many ACME challenges are worked on at once; issuers and namespaces share them evenly")
-	f.StringVar(&o.webroot, "http01-webroot", "", "directory of a web server below which proofs of HTTP-01 challenges are written, in place of answering requests")
-	f.StringVar(&o.shim.DefaultIssuer.Name, "default-issuer-name", "", "issuer of Ingresses with the annotation kubernetes.io/tls-acme that name none")
+	f.StringVar(
+		&o.http01,
+		"http01-listen-address",
+		"",
+		"host:port on which HTTP-01 challenges are answered, such as :80; not answered if left out",
+	)
+	f.StringVar(
+		&o.tlsalpn01,
+		"tlsalpn01-listen-address",
+		"",
+		"host:port on which TLS-ALPN-01 challenges are answered, such as :443; not answered if left out",
+	)
+	f.StringVar(
+		&o.passTo,
+		"tlsalpn01-passthrough-to",
+		"",
+		"host:port of the site that gets, unread, all connections to that address that are for no challenge; they are "+
+			"closed if left out",
+	)
+	f.StringSliceVar(
+		&o.nameservers,
+		"dns01-recursive-nameservers",
+		nil,
+		"host:port or https URLs of the DNS servers by which the zones of DNS-01 challenges are found; the system's if "+
+			"left out",
+	)
+	f.BoolVar(
+		&o.recursiveOnly,
+		"dns01-recursive-nameservers-only",
+		false,
+		"ask those servers for the records of DNS-01 challenges, too, not the authoritative ones",
+	)
+	f.StringSliceVar(
+		&o.siteNameservers,
+		"acme-http01-solver-nameservers",
+		nil,
+		"host:port of the DNS servers by which sites of HTTP-01 and TLS-ALPN-01 challenges are found that are looked at "+
+			"before an ACME server is; the system's if left out",
+	)
+	f.IntVar(
+		&o.maxChallenges,
+		"max-concurrent-challenges",
+		scheduler.DefaultMax,
+		"how many ACME challenges are worked on at once; issuers and namespaces share them evenly",
+	)
+	f.StringVar(
+		&o.webroot,
+		"http01-webroot",
+		"",
+		"directory of a web server below which proofs of HTTP-01 challenges are written, in place of answering requests",
+	)
+	f.StringVar(
+		&o.shim.DefaultIssuer.Name,
+		"default-issuer-name",
+		"",
+		"issuer of Ingresses with the annotation kubernetes.io/tls-acme that name none",
+	)
 	f.StringVar(&o.shim.DefaultIssuer.Kind, "default-issuer-kind", "ClusterIssuer", "kind of the default issuer")
 	f.StringVar(&o.shim.DefaultIssuer.Group, "default-issuer-group", "cert-manager.io", "API group of the default issuer")
-	f.StringSliceVar(&o.shim.ExtraAnnotations, "extra-certificate-annotations", nil, "annotations that Certificates get from the Ingress, Gateway or ListenerSet that they are for")
+	f.StringSliceVar(
+		&o.shim.ExtraAnnotations,
+		"extra-certificate-annotations",
+		nil,
+		"annotations that Certificates get from the Ingress, Gateway or ListenerSet that they are for",
+	)
 	f.StringVar(&o.metricsAt, "metrics-listen-address", "", "host:port of /metrics; not served if left out")
 	f.IntVarP(&o.verbosity, "v", "v", 0, "how much the controller logs: 0 what happens, 1 also why, 4 everything")
 	return cmd
 }
 
-// defaultDataDir is where state belongs: of the machine for root, of the user for others (XDG Base Directory Specification).
+// defaultDataDir is where state belongs: of the machine for root, of the user for others (XDG Base
+// Directory Specification).
 func defaultDataDir() string {
 	if os.Geteuid() == 0 {
 		return "/var/lib/perennial"

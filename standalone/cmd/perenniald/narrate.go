@@ -17,7 +17,10 @@ import (
 
 // watchCertificates tells the screen what happens to Certificates until ctx ends.
 func watchCertificates(ctx context.Context, cfg *rest.Config, s *screen) error {
-	c, err := cache.New(cfg, cache.Options{Scheme: controller.Scheme(), DefaultTransform: cache.TransformStripManagedFields()})
+	c, err := cache.New(
+		cfg,
+		cache.Options{Scheme: controller.Scheme(), DefaultTransform: cache.TransformStripManagedFields()},
+	)
 	if err != nil {
 		return fmt.Errorf("watch Certificates: %w", err)
 	}
@@ -55,7 +58,8 @@ func watchCertificates(ctx context.Context, cfg *rest.Config, s *screen) error {
 
 func nameOf(crt *cmapi.Certificate) string { return "certificate " + crt.Namespace + "/" + crt.Name }
 
-// narrate says in lines what happened to a Certificate between two states of it. Was is nil if there was none.
+// narrate says in lines what happened to a Certificate between two states of it. Was is nil if
+// there was none.
 func narrate(was, is *cmapi.Certificate) []string {
 	if was == nil {
 		was = &cmapi.Certificate{}
@@ -75,7 +79,11 @@ func narrate(was, is *cmapi.Certificate) []string {
 		say("%s: %s", verb, text)
 	}
 	before := cmapi.GetCertificateCondition(&was.Status, cmapi.CertificateConditionIssuing)
-	if now := cmapi.GetCertificateCondition(&is.Status, cmapi.CertificateConditionIssuing); now != nil && (before == nil || before.Status != now.Status || before.Message != now.Message) {
+	if now := cmapi.GetCertificateCondition(
+		&is.Status,
+		cmapi.CertificateConditionIssuing,
+	); now != nil &&
+		(before == nil || before.Status != now.Status || before.Message != now.Message) {
 		if now.Status == cmmeta.ConditionTrue {
 			say("in work: %s", now.Message)
 		} else {
@@ -84,7 +92,8 @@ func narrate(was, is *cmapi.Certificate) []string {
 	}
 	before = cmapi.GetCertificateCondition(&was.Status, cmapi.CertificateConditionReady)
 	now := cmapi.GetCertificateCondition(&is.Status, cmapi.CertificateConditionReady)
-	if now != nil && now.Status == cmmeta.ConditionFalse && before != nil && (before.Status != now.Status || before.Reason != now.Reason) {
+	if now != nil && now.Status == cmmeta.ConditionFalse && before != nil &&
+		(before.Status != now.Status || before.Reason != now.Reason) {
 		say("not ready: %s", now.Message)
 	}
 	return lines

@@ -15,8 +15,9 @@ import (
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 )
 
-// A screen shows lines and, below them, a table of all certificates. On a terminal the table stays at the bottom and its times go on; in
-// a file it is written again when something in it has changed.
+// A screen shows lines and, below them, a table of all certificates. On a terminal the table stays
+// at the bottom and its times go on; in a file it is written again when something in it has
+// changed.
 type screen struct {
 	out      io.Writer
 	table    bool
@@ -30,14 +31,22 @@ type screen struct {
 	stopped      chan struct{}
 }
 
-// How often the table is written: on a terminal its times count down, in a file only changes are worth it.
+// How often the table is written: on a terminal its times count down, in a file only changes are
+// worth it.
 const (
 	terminalInterval = time.Second
 	fileInterval     = 2 * time.Second
 )
 
 func newScreen(out io.Writer, table, terminal bool) *screen {
-	s := &screen{out: out, table: table, terminal: terminal, certificates: map[string]*cmapi.Certificate{}, stop: make(chan struct{}), stopped: make(chan struct{})}
+	s := &screen{
+		out:          out,
+		table:        table,
+		terminal:     terminal,
+		certificates: map[string]*cmapi.Certificate{},
+		stop:         make(chan struct{}),
+		stopped:      make(chan struct{}),
+	}
 	interval := fileInterval
 	if terminal {
 		interval = terminalInterval
@@ -151,7 +160,18 @@ func tableOf(certificates map[string]*cmapi.Certificate, now time.Time) string {
 		if r := revision(crt); r > 0 {
 			n = fmt.Sprint(r)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s %s\t\n", crt.Namespace, crt.Name, ready, n, expires, renews, crt.Spec.IssuerRef.KindOrDefault(), crt.Spec.IssuerRef.Name)
+		fmt.Fprintf(
+			w,
+			"%s\t%s\t%s\t%s\t%s\t%s\t%s %s\t\n",
+			crt.Namespace,
+			crt.Name,
+			ready,
+			n,
+			expires,
+			renews,
+			crt.Spec.IssuerRef.KindOrDefault(),
+			crt.Spec.IssuerRef.Name,
+		)
 	}
 	w.Flush()
 	return strings.TrimSuffix(b.String(), "\n")

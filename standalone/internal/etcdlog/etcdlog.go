@@ -1,7 +1,8 @@
-// Package etcdlog decides where the etcd clients of kube-apiserver write their log, which no option of
-// kube-apiserver says: it makes their logger while it is initialised, with etcd's defaults, which are
-// standard error. This package changes these defaults, and imports next to nothing, so that Go initialises it
-// before (packages that are ready are initialised in the order of their import paths).
+// Package etcdlog decides where the etcd clients of kube-apiserver write their log, which no option
+// of kube-apiserver says: it makes their logger while it is initialised, with etcd's defaults,
+// which are standard error. This package changes these defaults, and imports next to nothing, so
+// that Go initialises it before (packages that are ready are initialised in the order of their
+// import paths).
 package etcdlog
 
 import (
@@ -13,8 +14,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// Output passes all on to a writer that can be exchanged. Its zero value throws all away. Errors of the
-// writer are not passed back: a full disk must not end what is being logged about.
+// Output passes all on to a writer that can be exchanged. Its zero value throws all away. Errors of
+// the writer are not passed back: a full disk must not end what is being logged about.
 type Output struct {
 	mu sync.Mutex
 	w  io.Writer

@@ -43,7 +43,8 @@ func NewCA(t testing.TB, name string, change ...func(*x509.Certificate)) CA {
 	return CA{cert, key}
 }
 
-// Sign signs what template asks for, for a new key. What it does not say of its validity is that of the CA.
+// Sign signs what template asks for, for a new key. What it does not say of its validity is that of
+// the CA.
 func (c CA) Sign(t testing.TB, template x509.Certificate) (*x509.Certificate, crypto.Signer) {
 	t.Helper()
 	if template.NotBefore.IsZero() {
@@ -134,14 +135,18 @@ func Renew(t testing.TB, namespace, name string) {
 	}
 	before := crt.DeepCopy()
 	cmapi.SetCertificateCondition(&crt.Status, time.Now(), cmapi.CertificateCondition{
-		Type: cmapi.CertificateConditionIssuing, Status: cmmeta.ConditionTrue, Reason: "ManuallyTriggered", ObservedGeneration: crt.Generation,
+		Type:               cmapi.CertificateConditionIssuing,
+		Status:             cmmeta.ConditionTrue,
+		Reason:             "ManuallyTriggered",
+		ObservedGeneration: crt.Generation,
 	})
 	if err := admin.Status().Patch(t.Context(), crt, client.MergeFrom(before)); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// CAIssuer makes, in a namespace, an Issuer "ca" whose CA is a Certificate "ca", and a Certificate of it.
+// CAIssuer makes, in a namespace, an Issuer "ca" whose CA is a Certificate "ca", and a Certificate
+// of it.
 func CAIssuer(t testing.TB, namespace, leaf string, spec cmapi.CertificateSpec) {
 	t.Helper()
 	certificate := func(name, issuer string, spec cmapi.CertificateSpec) {

@@ -1,5 +1,5 @@
-// Package rig runs the controllers that put CA certificates into other objects, and the controller of Certificates beside them,
-// under the rights that are shipped.
+// Package rig runs the controllers that put CA certificates into other objects, and the controller
+// of Certificates beside them, under the rights that are shipped.
 package rig
 
 import (
@@ -66,7 +66,11 @@ func Run(t testing.TB, o Options) *Controllers {
 	t.Helper()
 	c := &Controllers{metrics: prometheus.NewRegistry()}
 	options := controller.Options{
-		ClusterResourceNamespace: o.Namespace, Targets: o.Targets, Clock: o.Clock, WrapClient: o.WrapClient, Registry: c.metrics,
+		ClusterResourceNamespace: o.Namespace,
+		Targets:                  o.Targets,
+		Clock:                    o.Clock,
+		WrapClient:               o.WrapClient,
+		Registry:                 c.metrics,
 	}
 	if !o.Certificates {
 		options.Controllers = []string{"cainjector", "trustbundles"}
