@@ -30,7 +30,7 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/limiter"
 	"github.com/perennial-pki/perennial/internal/outside"
 	"github.com/perennial-pki/perennial/internal/ratelimit"
 	"github.com/perennial-pki/perennial/internal/secrets"
@@ -138,8 +138,8 @@ func (a *Accounts) Server(spec *cmacme.ACMEIssuer, kind string) (*acme.Client, e
 }
 
 // party is the ACME server of an issuer, as one that makes others wait.
-func party(spec *cmacme.ACMEIssuer) lane.Party {
-	return lane.Party{Who: "the ACME server " + spec.Server}
+func party(spec *cmacme.ACMEIssuer) limiter.Target {
+	return limiter.Target{Name: "the ACME server " + spec.Server}
 }
 
 // usable reports whether the issuer has an account. Orders that were begun go on with it, and what
@@ -244,7 +244,7 @@ func (a *Accounts) Register(ctx context.Context, issuer *signer.Issuer) (Registr
 	}
 	status, err := a.ask(ctx, issuer, c, key, fresh)
 	if stands && !rotating && err != nil && (fault.Of(err).Class == fault.Transient || Outage(err) != "") &&
-		!lane.Is(err) {
+		!limiter.IsBusy(err) {
 		return Registration{Status: old, Outage: err}, nil
 	}
 	if err != nil {
@@ -261,10 +261,10 @@ func (a *Accounts) ask(ctx context.Context, issuer *signer.Issuer, c *acme.Clien
 	if err != nil {
 		return nil, err
 	}
-	if err := lane.Enter(ctx, party(spec)); err != nil {
+	if err := limiter.Enter(ctx, party(spec)); err != nil {
 		return nil, err
 	}
-	defer lane.Leave(ctx)
+	defer limiter.Leave(ctx)
 	if spec.Profile != "" {
 		dir, err := c.FetchDirectory(ctx)
 		if err != nil {

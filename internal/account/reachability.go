@@ -8,7 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/limiter"
 )
 
 // NoteReachability updates the time since when a server does not answer with the outcome of an
@@ -26,7 +26,7 @@ func NoteReachability(since **metav1.Time, now time.Time, err error) {
 // reachable reports whether a server was asked, and whether it answers.
 func reachable(now time.Time, err error) (asked, answers bool) {
 	var api apierrors.APIStatus
-	if lane.Is(err) || errors.As(err, &api) {
+	if limiter.IsBusy(err) || errors.As(err, &api) {
 		return false, false
 	}
 	if err == nil || errors.Is(err, ErrRecovered) {

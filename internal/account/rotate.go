@@ -14,7 +14,7 @@ import (
 
 	"github.com/perennial-pki/perennial/acme"
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/limiter"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
 )
@@ -67,7 +67,7 @@ func (a *Accounts) rotate(
 	changed.Data[entry] = secret.Data[entry+NextSuffix]
 	delete(changed.Data, entry+NextSuffix)
 	if hash(next) != hash(key) {
-		if err := lane.Enter(ctx, party(issuer.GetSpec().ACME)); err != nil {
+		if err := limiter.Enter(ctx, party(issuer.GetSpec().ACME)); err != nil {
 			return nil, err
 		}
 		// The CA may know the new key already: its answer may have been lost.

@@ -11,7 +11,7 @@ import (
 
 	"github.com/perennial-pki/perennial/acme"
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/limiter"
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
@@ -24,8 +24,8 @@ var ErrRecovered = errors.New("the CA had forgotten the account, which was regis
 const RetryRecovered = time.Second
 
 // Session speaks with the server of an issuer for its account, in a pass about one object. Each
-// method makes one exchange. It holds a place in the lane of the server until Release, another
-// place, or the end of the pass; if there is none its error is a lane.Full. All other errors have a
+// method makes one exchange. It holds a slot of the server until Release, another
+// place, or the end of the pass; if there is none its error is a limiter.ErrBusy. All other errors have a
 // class.
 type Session struct {
 	// Account is the account of the issuer.
@@ -91,13 +91,13 @@ func (s *Session) NoteReachability(err error) {
 	}
 }
 
-// Enter takes the place in the lane that the exchanges hold, before the first one.
+// Enter takes the slot that the exchanges hold, before the first one.
 func (s *Session) Enter(ctx context.Context) error {
-	return lane.Enter(ctx, party(s.issuer.GetSpec().ACME))
+	return limiter.Enter(ctx, party(s.issuer.GetSpec().ACME))
 }
 
-// Release gives the place in the lane back.
-func (s *Session) Release(ctx context.Context) { lane.Leave(ctx) }
+// Release gives the slot back.
+func (s *Session) Release(ctx context.Context) { limiter.Leave(ctx) }
 
 // Directory returns the directory of the server.
 func (s *Session) Directory(ctx context.Context) (acme.Directory, error) {
@@ -186,7 +186,7 @@ func (a *Accounts) RevokeWithKey(ctx context.Context, issuer *signer.Issuer, key
 	if err != nil {
 		return err
 	}
-	if err := lane.Enter(ctx, party(issuer.GetSpec().ACME)); err != nil {
+	if err := limiter.Enter(ctx, party(issuer.GetSpec().ACME)); err != nil {
 		return err
 	}
 	return Fault("", a.Clock.Now(), c.RevokeWithKey(ctx, key, der, reason))
@@ -202,7 +202,7 @@ const (
 	revoked = "revoked"
 )
 
-// exchange makes one with a place in the lane of the server, and classes its error. A reply at a
+// exchange makes one with a slot of the server, and classes its error. A reply at a
 // URL that cannot be read is fetched again for a while.
 func exchange[T any](ctx context.Context, s *Session, url string, call func() (T, error)) (T, error) {
 	if err := s.Enter(ctx); err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/account"
 	"github.com/perennial-pki/perennial/internal/challenge/diagnosis"
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/limiter"
 	"github.com/perennial-pki/perennial/internal/ratelimit"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/internal/solver"
@@ -65,7 +65,7 @@ func (r *Reconciler) pass(ctx context.Context, ch *cmacme.Challenge) Decision {
 			return d
 		}
 		r.act(ctx, p, &o, d)
-		lane.Leave(ctx)
+		limiter.Leave(ctx)
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/acmestatus"
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/limiter"
 	"github.com/perennial-pki/perennial/internal/solver"
 )
 
@@ -48,7 +48,7 @@ func (r *Reconciler) cleanUp(ctx context.Context, ch *cmacme.Challenge) (reconci
 	now := r.Clock.Now()
 	limit := cleanUpUntil(ch, m.cleaning.Start(now))
 	err := r.remove(ctx, ch)
-	lane.Leave(ctx)
+	limiter.Leave(ctx)
 	d := decideCleanUp(ch, err, now, limit)
 	r.report(ch, d.Events)
 	if d.GaveUp != "" {
@@ -99,7 +99,7 @@ func decideCleanUp(ch *cmacme.Challenge, err error, now, limit time.Time) (d cle
 	warn := func(reason, format string, args ...any) {
 		d.Events = append(d.Events, Event{corev1.EventTypeWarning, reason, fmt.Sprintf(format, args...)})
 	}
-	later, full := new(solver.Later), new(lane.Full)
+	later, full := new(solver.Later), new(limiter.ErrBusy)
 	kind, name := ch.Spec.Type, ch.Spec.DNSName
 	switch {
 	case err == nil:

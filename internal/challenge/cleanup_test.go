@@ -16,7 +16,7 @@ import (
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/limiter"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/internal/solver"
 )
@@ -79,7 +79,7 @@ func TestDecideCleanUp(t *testing.T) {
 		"its service says too late a time":  {err: fault.Limitedf("", now.Add(time.Hour), "busy"), presented: true, again: 5 * time.Minute, events: "CleanUpError"},
 		"it is in progress":                 {err: &solver.Later{After: time.Second}, presented: true, again: time.Second},
 		"the user has to do it":             {err: &solver.Later{After: time.Second, Ask: true}, presented: true, again: time.Second, events: "ActionRequired"},
-		"the limiter has no place":          {err: &lane.Full{After: 2 * time.Second}, presented: true, again: 2 * time.Second},
+		"the limiter has no place":          {err: &limiter.ErrBusy{After: 2 * time.Second}, presented: true, again: 2 * time.Second},
 		"it was never presented":            {err: fault.Misconfiguredf("", "no Secret")},
 		"it was never presented, for now":   {err: errors.New("refused"), again: cleanUpAgain, events: "CleanUpError"},
 		"its credentials are gone":          {err: fault.Misconfiguredf("", "no Secret"), presented: true, again: cleanUpAgain, events: "CleanUpError"},

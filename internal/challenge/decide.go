@@ -15,7 +15,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/acmestatus"
 	"github.com/perennial-pki/perennial/internal/challenge/diagnosis"
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/limiter"
 	"github.com/perennial-pki/perennial/internal/poll"
 	"github.com/perennial-pki/perennial/internal/solver"
 )
@@ -197,7 +197,7 @@ func (d *decider) presented() {
 	err := d.Observation.Err
 	later := new(solver.Later)
 	isLater := errors.As(err, &later)
-	if isLater || lane.Is(err) {
+	if isLater || limiter.IsBusy(err) {
 		if d.Now.Sub(d.m.Presenting.Start(d.Now)) > presentLimit {
 			d.m.Presenting.Clear() // the CA is asked again whether it is wanted
 		}
@@ -326,7 +326,7 @@ func checkDelay(since time.Duration) time.Duration {
 // restored follows Restore. If it failed the challenge goes on as before.
 func (d *decider) restored() {
 	err := d.Observation.Err
-	if lane.Is(err) {
+	if limiter.IsBusy(err) {
 		d.fail(err)
 		return
 	}

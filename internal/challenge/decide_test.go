@@ -17,7 +17,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/account"
 	"github.com/perennial-pki/perennial/internal/acmestatus"
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/limiter"
 	"github.com/perennial-pki/perennial/internal/solver"
 )
 
@@ -123,7 +123,7 @@ type decided struct {
 func TestDecide(t *testing.T) {
 	silent := errors.New("connection refused")
 	transient := fault.Transientf("", "%w", silent)
-	stuck := &lane.Full{Party: lane.Party{Who: "the ACME server"}, Stuck: true}
+	stuck := &limiter.ErrBusy{Target: limiter.Target{Name: "the ACME server"}, Stuck: true}
 	busy := fault.Limitedf("", now.Add(10*time.Minute), "asked too much")
 	for name, test := range map[string]struct {
 		o    Observation

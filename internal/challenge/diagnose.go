@@ -10,7 +10,7 @@ import (
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/account"
 	"github.com/perennial-pki/perennial/internal/challenge/diagnosis"
-	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/limiter"
 	"github.com/perennial-pki/perennial/internal/solver"
 	"github.com/perennial-pki/perennial/internal/solver/dns01"
 )
@@ -19,7 +19,7 @@ import (
 const DiagnoseTimeout = 15 * time.Second
 
 // diagnose explains why a proof was refused: what the CA saw, what is seen from here, and what to
-// do. The error is a lane.Full.
+// do. The error is a limiter.ErrBusy.
 func (r *Reconciler) diagnose(ctx context.Context, p *parties, ch *cmacme.Challenge,
 	problem *acme.Problem) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, DiagnoseTimeout)
@@ -29,32 +29,32 @@ func (r *Reconciler) diagnose(ctx context.Context, p *parties, ch *cmacme.Challe
 	}
 	if _, err := netip.ParseAddr(f.Name); err != nil && problem != nil {
 		if diagnosis.AboutCAA(problem) {
-			f.CAA, err = ReadCAA(ctx, r.Names, p.session, solver.Party(ch), f.Name)
+			f.CAA, err = ReadCAA(ctx, r.Names, p.session, solver.TargetOf(ch), f.Name)
 			return f.String(), err
 		}
-		if err := lane.Enter(ctx, solver.Party(ch)); err != nil {
+		if err := limiter.Enter(ctx, solver.TargetOf(ch)); err != nil {
 			return "", err
 		}
 		if problem.Type == acme.ProblemDNS || strings.Contains(problem.Detail, "DNSSEC") {
 			f.Bogus = r.Names.Bogus(ctx, f.Name)
 		}
 	}
-	if f.Views, f.Unknown = p.solver.Look(ctx, ch); lane.Is(f.Unknown) {
+	if f.Views, f.Unknown = p.solver.Look(ctx, ch); limiter.IsBusy(f.Unknown) {
 		return "", f.Unknown
 	}
 	return f.String(), nil
 }
 
-// ReadCAA reads which CAs may issue for a name. The error is a lane.Full.
-func ReadCAA(ctx context.Context, names *dns01.Resolver, s *account.Session, nameServers lane.Party,
+// ReadCAA reads which CAs may issue for a name. The error is a limiter.ErrBusy.
+func ReadCAA(ctx context.Context, names *dns01.Resolver, s *account.Session, nameServers limiter.Target,
 	name string) (diagnosis.CAA, error) {
 	c := diagnosis.CAA{Account: s.Account.URL}
 	dir, err := s.Directory(ctx)
-	if lane.Is(err) {
+	if limiter.IsBusy(err) {
 		return c, err
 	}
 	c.Identities = dir.Meta.CAAIdentities
-	if err := lane.Enter(ctx, nameServers); err != nil {
+	if err := limiter.Enter(ctx, nameServers); err != nil {
 		return c, err
 	}
 	c.Records, c.At, c.Unknown = names.CAA(ctx, name)

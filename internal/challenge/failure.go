@@ -6,7 +6,7 @@ import (
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/account"
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/limiter"
 	"github.com/perennial-pki/perennial/internal/poll"
 )
 
@@ -18,7 +18,7 @@ func (d *decider) fail(err error) {
 		d.again(account.RetryRecovered)
 		return
 	}
-	if full := new(lane.Full); errors.As(err, &full) {
+	if full := new(limiter.ErrBusy); errors.As(err, &full) {
 		if full.Stuck {
 			d.st.Reason = full.Error()
 		}

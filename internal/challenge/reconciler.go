@@ -29,7 +29,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/account"
 	"github.com/perennial-pki/perennial/internal/acmestatus"
 	"github.com/perennial-pki/perennial/internal/issuer"
-	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/limiter"
 	"github.com/perennial-pki/perennial/internal/memory"
 	"github.com/perennial-pki/perennial/internal/observe"
 	"github.com/perennial-pki/perennial/internal/ratelimit"
@@ -52,8 +52,8 @@ type Reconciler struct {
 	// Names answers what the DNS says of names that a CA refused.
 	Names *dns01.Resolver
 	// Max is how many challenges are in progress at once. scheduler.DefaultMax if zero.
-	Max   int
-	Lanes *lane.Lanes
+	Max     int
+	Limiter *limiter.Limiter
 	// Guard says why the credentials of an issuer must not be used now. It may be nil.
 	Guard func(*signer.Issuer) error
 
@@ -72,10 +72,10 @@ func (r *Reconciler) SetupWithManager(_ context.Context, mgr ctrl.Manager, _ cac
 			r.queue = queue
 			return nil
 		})).
-		WatchesRawSource(r.Lanes.Calls())
+		WatchesRawSource(r.Limiter.Calls())
 	issuerChanged := handler.TypedEnqueueRequestsFromMapFunc(r.ofIssuer)
 	return issuer.Watch(b, r.Scope, issuerChanged, issuer.Changed()).
-		Complete(observe.Counted(r.Metrics, name, r.Lanes.Reconciler(r)))
+		Complete(observe.Counted(r.Metrics, name, r.Limiter.Reconciler(r)))
 }
 
 // ofIssuer returns the unfinished Challenges of an issuer.
@@ -118,7 +118,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	d := r.pass(ctx, ch)
 	logWait(ctx, d, r.Clock.Now())
 	result := reconcile.Result{RequeueAfter: d.Again}
-	if lane.Is(d.Err) {
+	if limiter.IsBusy(d.Err) {
 		defer r.wakeNext(ctx) // others need not wait, too
 	}
 	if equality.Semantic.DeepEqual(ch.Status, d.Status) {

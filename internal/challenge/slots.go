@@ -141,8 +141,8 @@ func (r *Reconciler) snapshot(ctx context.Context) (*scheduler.Snapshot, error) 
 	}
 	snapshot := &scheduler.Snapshot{
 		Max: r.Max, Capacity: r.capacity, Turns: s.turns,
-		Queued: func(ch *cmacme.Challenge) bool { return r.Lanes.Waits(request(ch)) },
-		Idle:   func(ch *cmacme.Challenge) bool { return acmestatus.IsSlow(ch, now) || r.Lanes.Stuck(request(ch)) },
+		Queued: func(ch *cmacme.Challenge) bool { return r.Limiter.Waits(request(ch)) },
+		Idle:   func(ch *cmacme.Challenge) bool { return acmestatus.IsSlow(ch, now) || r.Limiter.Stuck(request(ch)) },
 	}
 	if snapshot.Max <= 0 {
 		snapshot.Max = scheduler.DefaultMax

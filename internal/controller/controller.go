@@ -51,8 +51,8 @@ import (
 	"github.com/perennial-pki/perennial/internal/inject"
 	"github.com/perennial-pki/perennial/internal/issuer"
 	"github.com/perennial-pki/perennial/internal/keygen"
-	"github.com/perennial-pki/perennial/internal/lane"
 	"github.com/perennial-pki/perennial/internal/lifecycle"
+	"github.com/perennial-pki/perennial/internal/limiter"
 	"github.com/perennial-pki/perennial/internal/observe"
 	"github.com/perennial-pki/perennial/internal/order"
 	"github.com/perennial-pki/perennial/internal/outside"
@@ -520,9 +520,9 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 		signer.TypeCA:         &ca.Signer{Secrets: store, Limits: o.Limits, Clock: o.Clock},
 	}
 	// Those who wait for others do so in lanes, of their own, with more workers than can wait.
-	lanes := func() *lane.Lanes { return lane.New(o.Workers, o.Clock) }
+	limiters := func() *limiter.Limiter { return limiter.New(o.Workers, o.Clock) }
 	issuersOf := func(kind string) reconciler {
-		return &issuer.Reconciler{Lanes: lanes(), Client: c, Secrets: store, Scope: scope, Signers: signers, Limits: o.Limits,
+		return &issuer.Reconciler{Limiter: limiters(), Client: c, Secrets: store, Scope: scope, Signers: signers, Limits: o.Limits,
 			Events: events, Metrics: metrics, Clock: o.Clock, Kind: kind, CSRs: on[certificateSigningRequests], Policies: guard}
 	}
 	targets := o.Targets
@@ -534,7 +534,7 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 	lives := &lifecycle.Reconciler{External: &external.States{Live: live, Mapper: mgr.GetRESTMapper(), Clock: o.Clock},
 		Client: c, Secrets: store, Scope: scope, Keyring: keyring, Limits: o.Limits, Settings: o.Lifecycle, Events: events,
 		Metrics: metrics, Clock: o.Clock, Issuances: issuances, Keys: keygen.New()}
-	revoker := &revocation.Reconciler{Client: c, Live: live, Secrets: store, Scope: scope, Accounts: accounts, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, AtWork: lives.AtWork, Lanes: lanes()}
+	revoker := &revocation.Reconciler{Client: c, Live: live, Secrets: store, Scope: scope, Accounts: accounts, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, AtWork: lives.AtWork, Limiter: limiters()}
 	for _, part := range []struct {
 		on         bool
 		reconciler reconciler
@@ -547,11 +547,11 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 			Events: events, Metrics: metrics, Clock: o.Clock, Guard: guard.Guard}},
 		{on[issuers], issuersOf(signer.KindIssuer)},
 		{on[clusterIssuers] && wide, issuersOf(signer.KindClusterIssuer)},
-		{on[orders], &order.Reconciler{Client: c, Scope: scope, Accounts: accounts, RateLimits: limits, Names: names, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, Revocation: revoker, Lanes: lanes()}},
+		{on[orders], &order.Reconciler{Client: c, Scope: scope, Accounts: accounts, RateLimits: limits, Names: names, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, Revocation: revoker, Limiter: limiters()}},
 		{on[challenges], &challenge.Reconciler{Client: c, Scope: scope, Accounts: accounts, RateLimits: limits,
 			Solvers: solvers, Names: names, Events: events, Metrics: metrics, Clock: o.Clock, Max: o.MaxChallenges,
-			Lanes: lanes(), Guard: guard.Guard}},
-		{on[renewalInfo], &renewalinfo.Reconciler{Client: c, Secrets: store, Scope: scope, Accounts: accounts, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, Lanes: lanes()}},
+			Limiter: limiters(), Guard: guard.Guard}},
+		{on[renewalInfo], &renewalinfo.Reconciler{Client: c, Secrets: store, Scope: scope, Accounts: accounts, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, Limiter: limiters()}},
 		{on[ingressShim] || on[gatewayShim] || on[listenerSets], &shim.Reconciler{Client: c, Scope: scope, Settings: o.Shim,
 			Ingresses: on[ingressShim], Gateways: on[gatewayShim], ListenerSets: on[listenerSets], Events: events,
 			Metrics: metrics, Clock: o.Clock}},
@@ -564,7 +564,7 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 		workers := o.Workers
 		switch part.reconciler.(type) {
 		case *order.Reconciler, *challenge.Reconciler, *issuer.Reconciler, *renewalinfo.Reconciler, *revocation.Reconciler:
-			workers = lane.Workers(o.Workers)
+			workers = limiter.Workers(o.Workers)
 		}
 		work := ctrlcontroller.Options{MaxConcurrentReconciles: workers, RateLimiter: jittered{
 			workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry),

@@ -29,7 +29,7 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/limiter"
 	"github.com/perennial-pki/perennial/internal/observe"
 	"github.com/perennial-pki/perennial/internal/policies"
 	"github.com/perennial-pki/perennial/internal/secrets"
@@ -53,7 +53,7 @@ type Reconciler struct {
 	Events  record.EventRecorder
 	Metrics *observe.Metrics
 	Clock   clock.PassiveClock
-	Lanes   *lane.Lanes
+	Limiter *limiter.Limiter
 	// Kind is signer.KindIssuer or signer.KindClusterIssuer.
 	Kind string
 	// CSRs says that Kubernetes CertificateSigningRequests are served, too, whose certificates also count.
@@ -110,7 +110,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, oth
 		For(r.new(), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&corev1.Secret{}, secretChanged).
 		WatchesRawSource(source.Kind(others, client.Object(secrets.Metadata()), secretChanged)).
-		WatchesRawSource(r.Lanes.Calls())
+		WatchesRawSource(r.Limiter.Calls())
 	if r.guarded() {
 		changed := make(chan event.GenericEvent, 1)
 		r.Policies.OnChange(func() {
@@ -121,7 +121,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, oth
 		})
 		b = b.WatchesRawSource(source.Channel(changed, handler.EnqueueRequestsFromMapFunc(r.all)))
 	}
-	return b.Complete(observe.Counted(r.Metrics, name, r.Lanes.Reconciler(r)))
+	return b.Complete(observe.Counted(r.Metrics, name, r.Limiter.Reconciler(r)))
 }
 
 // guarded reports whether the issuers are used only while admission policies protect them.
@@ -178,7 +178,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	before := o.DeepCopyObject().(object)
 
 	readiness, err := r.check(ctx, issuer)
-	if lane.Is(err) {
+	if limiter.IsBusy(err) {
 		return reconcile.Result{}, err
 	}
 	now := r.Clock.Now()

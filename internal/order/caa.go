@@ -17,7 +17,7 @@ const maxExplained = 3
 
 // explainCAA says which CAA records keep the CA from issuing an order whose names are all proven:
 // CAs read them again when they issue. It is empty if the problem is another one. The error is a
-// lane.Full.
+// limiter.ErrBusy.
 func (r *Reconciler) explainCAA(
 	ctx context.Context,
 	p *parties,

@@ -17,7 +17,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/acmestatus"
 	"github.com/perennial-pki/perennial/internal/challenge/desired"
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/limiter"
 )
 
 var now = time.Date(2026, 12, 1, 12, 0, 0, 0, time.UTC)
@@ -436,7 +436,7 @@ func TestDecide(t *testing.T) {
 		"finalizing finds no place in the limiter": {
 			observed(
 				open(cmacme.Pending),
-				func(o *Observation) { o.Done, o.FinalizeErr = Finalize, &lane.Full{}; o.Err = o.FinalizeErr },
+				func(o *Observation) { o.Done, o.FinalizeErr = Finalize, &limiter.ErrBusy{}; o.Err = o.FinalizeErr },
 			),
 			decided{state: cmacme.Pending, err: true}},
 		"one that was finalized lapses: another may not follow at once": {

@@ -14,7 +14,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/acmestatus"
 	"github.com/perennial-pki/perennial/internal/challenge/desired"
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/limiter"
 	"github.com/perennial-pki/perennial/internal/poll"
 )
 
@@ -25,7 +25,7 @@ func (d *decider) failWith(err error, text string) { d.fail(fault.Annotate(err, 
 func (d *decider) fail(err error) {
 	d.next(Wait)
 	d.failed = true
-	if lane.Is(err) {
+	if limiter.IsBusy(err) {
 		d.Decision.Err = err
 		return
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/account"
 	"github.com/perennial-pki/perennial/internal/acmestatus"
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/limiter"
 )
 
 // TestNoFaultThatPassesEndsAnOrder has every action fail in every way that servers, networks and the
@@ -41,7 +41,7 @@ func TestNoFaultThatPassesEndsAnOrder(t *testing.T) {
 		),
 		"an account that was lost":  account.ErrRecovered,
 		"a CA that knows no more":   fault.Limitedf("ErrVerifyACMEAccount", now.Add(time.Minute), "it knows no account"),
-		"no place in the limiter":   &lane.Full{After: time.Second},
+		"no place in the limiter":   &limiter.ErrBusy{After: time.Second},
 		"an issuer that is changed": fault.Misconfiguredf("IssuerNotReady", "it was changed"),
 	}
 	before := map[Action][]set{

@@ -27,7 +27,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/acmestatus"
 	"github.com/perennial-pki/perennial/internal/challenge"
 	"github.com/perennial-pki/perennial/internal/issuer"
-	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/limiter"
 	"github.com/perennial-pki/perennial/internal/memory"
 	"github.com/perennial-pki/perennial/internal/observe"
 	"github.com/perennial-pki/perennial/internal/ratelimit"
@@ -50,8 +50,8 @@ type Reconciler struct {
 	// Revocation revokes what is issued for Certificates that are deleted meanwhile.
 	Revocation *revocation.Reconciler
 	// Names answers what the DNS says of names that a CA refused.
-	Names *dns01.Resolver
-	Lanes *lane.Lanes
+	Names   *dns01.Resolver
+	Limiter *limiter.Limiter
 
 	memory     memory.Records[remembered]
 	duplicates duplicates
@@ -88,9 +88,9 @@ func (r *Reconciler) SetupWithManager(_ context.Context, mgr ctrl.Manager, _ cac
 			r.RateLimits.Wake = func(name types.NamespacedName) { queue.Add(reconcile.Request{NamespacedName: name}) }
 			return nil
 		})).
-		WatchesRawSource(r.Lanes.Calls())
+		WatchesRawSource(r.Limiter.Calls())
 	return issuer.Watch(b, r.Scope, issuerChanged, issuer.Changed()).
-		Complete(observe.Counted(r.Metrics, name, r.Lanes.Reconciler(r)))
+		Complete(observe.Counted(r.Metrics, name, r.Limiter.Reconciler(r)))
 }
 
 // Reconcile makes a pass for one Order.

@@ -21,7 +21,7 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	"github.com/perennial-pki/perennial/internal/acmestatus"
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/limiter"
 	"github.com/perennial-pki/perennial/internal/revocation"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
@@ -175,12 +175,12 @@ func (r *Reconciler) revoke(
 		return 0, err
 	}
 	if !now.Before(until) {
-		ctx = lane.Anyway(ctx) // for the last time
+		ctx = limiter.Bypass(ctx) // for the last time
 	}
 	if leaf == nil {
 		var working bool
 		leaf, working, err = r.issued(ctx, order, i)
-		if lane.Is(err) {
+		if limiter.IsBusy(err) {
 			return 0, err
 		}
 		if err != nil {

@@ -27,7 +27,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/account"
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/issuer"
-	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/limiter"
 	"github.com/perennial-pki/perennial/internal/observe"
 	"github.com/perennial-pki/perennial/internal/outside"
 	"github.com/perennial-pki/perennial/internal/secrets"
@@ -60,7 +60,7 @@ type Reconciler struct {
 	Events   record.EventRecorder
 	Metrics  *observe.Metrics
 	Clock    clock.PassiveClock
-	Lanes    *lane.Lanes
+	Limiter  *limiter.Limiter
 }
 
 // SetupWithManager registers the reconciler.
@@ -78,8 +78,8 @@ func (r *Reconciler) SetupWithManager(_ context.Context, mgr ctrl.Manager, _ cac
 		}
 		return requests
 	})
-	b := ctrl.NewControllerManagedBy(mgr).Named(name).WithOptions(o).For(&cmapi.Certificate{}).WatchesRawSource(r.Lanes.Calls())
-	return issuer.Watch(b, r.Scope, changed, issuer.Changed()).Complete(observe.Counted(r.Metrics, name, r.Lanes.Reconciler(r)))
+	b := ctrl.NewControllerManagedBy(mgr).Named(name).WithOptions(o).For(&cmapi.Certificate{}).WatchesRawSource(r.Limiter.Calls())
+	return issuer.Watch(b, r.Scope, changed, issuer.Changed()).Complete(observe.Counted(r.Metrics, name, r.Limiter.Reconciler(r)))
 }
 
 // Reconcile looks at one Certificate.
@@ -117,7 +117,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	}
 	info, err := session.RenewalInfo(ctx, id)
 	session.Release(ctx)
-	if lane.Is(err) {
+	if limiter.IsBusy(err) {
 		return reconcile.Result{}, err
 	}
 	if busy := fault.Of(err); busy.Class == fault.Limited {

@@ -31,7 +31,7 @@ import (
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/account"
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/limiter"
 	"github.com/perennial-pki/perennial/internal/observe"
 	"github.com/perennial-pki/perennial/internal/secrets"
 	"github.com/perennial-pki/perennial/internal/signer"
@@ -60,7 +60,7 @@ type Reconciler struct {
 	Events   record.EventRecorder
 	Metrics  *observe.Metrics
 	Clock    clock.PassiveClock
-	Lanes    *lane.Lanes
+	Limiter  *limiter.Limiter
 	// AtWork reports whether somebody in this process is about to write what they have decided for a Certificate before it was deleted, such as its
 	// Secret. Nil for never.
 	AtWork func(types.NamespacedName) bool
@@ -71,8 +71,8 @@ func (r *Reconciler) SetupWithManager(_ context.Context, mgr ctrl.Manager, _ cac
 	const name = "certificates-revocation"
 	return ctrl.NewControllerManagedBy(mgr).Named(name).WithOptions(o).
 		For(&cmapi.Certificate{}, builder.WithPredicates(predicate.NewPredicateFuncs(waits))).
-		WatchesRawSource(r.Lanes.Calls()).
-		Complete(observe.Counted(r.Metrics, name, r.Lanes.Reconciler(r)))
+		WatchesRawSource(r.Limiter.Calls()).
+		Complete(observe.Counted(r.Metrics, name, r.Limiter.Reconciler(r)))
 }
 
 // waits reports whether a Certificate was deleted and waits for its revocation.
@@ -170,7 +170,7 @@ func (r *Reconciler) try(ctx context.Context, of client.Object, c certificate, r
 	if final || !now.Before(end) {
 		return how, 0, failure
 	}
-	if full := new(lane.Full); errors.As(failure, &full) {
+	if full := new(limiter.ErrBusy); errors.As(failure, &full) {
 		return how, min(full.After, end.Sub(now)), failure // it was not asked yet
 	}
 	r.Events.Eventf(of, corev1.EventTypeWarning, "RevocationError", "The certificate with serial number %x is not revoked yet, which is tried until %s: %s",
@@ -325,7 +325,7 @@ func (r *Reconciler) revoke(ctx context.Context, namespace string, reason cmapi.
 	if i == nil || i.GetSpec().ACME == nil {
 		return done{}, fault.Misconfiguredf("IssuerNotFound", "there is no longer an ACME %s %q", c.by.KindOrDefault(), c.by.Name)
 	}
-	defer lane.Leave(ctx)
+	defer limiter.Leave(ctx)
 	ask := func(byKey bool, why acme.RevocationReason) error {
 		if byKey {
 			return r.Accounts.RevokeWithKey(ctx, i, c.key, c.leaf.Raw, why)

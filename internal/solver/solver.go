@@ -11,7 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
-	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/limiter"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
 )
@@ -30,17 +30,17 @@ type Solver interface {
 	CleanUp(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) error
 }
 
-// Party is who makes wait who looks for the proof of a challenge: the site, or the name servers, of its name.
-func Party(ch *cmacme.Challenge) lane.Party {
+// TargetOf is who makes wait who looks for the proof of a challenge: the site, or the name servers, of its name.
+func TargetOf(ch *cmacme.Challenge) limiter.Target {
 	if ch.Spec.Type == cmacme.ACMEChallengeTypeDNS01 {
 		return NameServers(ch.Namespace, ch.Spec.DNSName)
 	}
-	return lane.Party{Who: "the site " + ch.Spec.DNSName, Of: ch.Namespace}
+	return limiter.Target{Name: "the site " + ch.Spec.DNSName, Key: ch.Namespace}
 }
 
 // NameServers are those of a name, as far as a namespace waits for them.
-func NameServers(namespace, name string) lane.Party {
-	return lane.Party{Who: "the name servers of " + name, Of: namespace}
+func NameServers(namespace, name string) limiter.Target {
+	return limiter.Target{Name: "the name servers of " + name, Key: namespace}
 }
 
 // Exclusive is a Solver of proofs of which only few can stand at one place. Challenges whose proofs

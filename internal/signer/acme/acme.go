@@ -25,7 +25,7 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	"github.com/perennial-pki/perennial/internal/account"
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/limiter"
 	"github.com/perennial-pki/perennial/internal/revocation"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/internal/solver/dns01"
@@ -89,7 +89,7 @@ func (s *Signer) Check(ctx context.Context, issuer *signer.Issuer) (signer.Readi
 		return r, together(local.Wrong[0], append(local.Wrong, solvers.unusable)...)
 	}
 	registered, err := s.Accounts.Register(ctx, issuer)
-	if lane.Is(err) {
+	if limiter.IsBusy(err) {
 		return r, err
 	}
 	r.ACME = registered.Status

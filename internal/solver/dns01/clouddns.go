@@ -17,7 +17,7 @@ import (
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/limiter"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
 )
@@ -88,7 +88,7 @@ func checkGoogleKey(text string, issuer *signer.Issuer) error {
 }
 
 // cloudDNS makes the provider of settings that have been checked, or takes the one that was made of the same.
-func (s *Solver) cloudDNS(ctx context.Context, issuer *signer.Issuer, c *cmacme.ACMEIssuerDNS01ProviderCloudDNS, service lane.Party, secret func(field, name, key string) (string, error)) (Provider, error) {
+func (s *Solver) cloudDNS(ctx context.Context, issuer *signer.Issuer, c *cmacme.ACMEIssuerDNS01ProviderCloudDNS, service limiter.Target, secret func(field, name, key string) (string, error)) (Provider, error) {
 	key, from := "", ownCredentials
 	if ref := c.ServiceAccount; ref != nil {
 		from = "the Secret of " + cloudDNSField
@@ -101,7 +101,7 @@ func (s *Solver) cloudDNS(ctx context.Context, issuer *signer.Issuer, c *cmacme.
 		}
 	}
 	return s.pool.get("cloudDNS", []string{key, c.Project, c.HostedZoneName}, func() (Provider, error) {
-		if err := lane.Enter(ctx, service); err != nil { // it may be asked where it is
+		if err := limiter.Enter(ctx, service); err != nil { // it may be asked where it is
 			return nil, err
 		}
 		// a variable would have it log bodies

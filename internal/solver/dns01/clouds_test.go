@@ -19,7 +19,7 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/limiter"
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
@@ -114,7 +114,7 @@ func TestCloudSolversSayWhatIsWrong(t *testing.T) {
 			switch err = s.Settings(issuer, &test.spec); {
 			case err != nil:
 			case test.spec.CloudDNS != nil:
-				p, err = s.cloudDNS(t.Context(), issuer, test.spec.CloudDNS, lane.Party{}, secret)
+				p, err = s.cloudDNS(t.Context(), issuer, test.spec.CloudDNS, limiter.Target{}, secret)
 			case test.spec.AzureDNS != nil:
 				p, err = s.azureDNS(test.spec.AzureDNS, secret)
 			default:
@@ -147,7 +147,7 @@ func TestCloudDNSOfAnotherUniverseIsAskedThere(t *testing.T) {
 	s := &Solver{Now: time.Now}
 	issuer := &signer.Issuer{GenericIssuer: &cmapi.Issuer{}, Kind: signer.KindClusterIssuer}
 	key := serviceAccountKey(t, map[string]string{"universe_domain": "universe.example"})
-	p, err := s.cloudDNS(t.Context(), issuer, &cmacme.ACMEIssuerDNS01ProviderCloudDNS{Project: "p:q", ServiceAccount: &cmmeta.SecretKeySelector{}}, lane.Party{},
+	p, err := s.cloudDNS(t.Context(), issuer, &cmacme.ACMEIssuerDNS01ProviderCloudDNS{Project: "p:q", ServiceAccount: &cmmeta.SecretKeySelector{}}, limiter.Target{},
 		func(string, string, string) (string, error) { return key, nil })
 	if err != nil {
 		t.Fatal(err)

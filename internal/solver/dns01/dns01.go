@@ -23,7 +23,7 @@ import (
 	"github.com/perennial-pki/perennial/acme"
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/limiter"
 	"github.com/perennial-pki/perennial/internal/outside"
 	"github.com/perennial-pki/perennial/internal/secrets"
 	"github.com/perennial-pki/perennial/internal/signer"
@@ -138,7 +138,7 @@ func checkNameservers(spec *cmacme.ACMEChallengeSolverDNS01) error {
 
 // locate finds the record of a challenge, and goes on to wait for its name servers.
 func (s *Solver) locate(ctx context.Context, r *Resolver, ch *cmacme.Challenge) (Record, error) {
-	if err := lane.Enter(ctx, solver.Party(ch)); err != nil {
+	if err := limiter.Enter(ctx, solver.TargetOf(ch)); err != nil {
 		return Record{}, err
 	}
 	spec := ch.Spec.Solver.DNS01
@@ -251,7 +251,7 @@ func (s *Solver) change(ctx context.Context, issuer *signer.Issuer, ch *cmacme.C
 			return err // before anybody is asked where the record goes
 		}
 		if done {
-			ctx = lane.Anyway(ctx) // the end of its call is there to be seen
+			ctx = limiter.Bypass(ctx) // the end of its call is there to be seen
 		}
 	}
 	record, err := s.locate(ctx, s.resolver(ch), ch)
@@ -266,7 +266,7 @@ func (s *Solver) change(ctx context.Context, issuer *signer.Issuer, ch *cmacme.C
 		defer done()
 	}
 	if _, ok := p.(legoRecords); !ok { // whose calls outlive this, and have places of their own
-		if err := lane.Enter(ctx, party(issuer, ch)); err != nil {
+		if err := limiter.Enter(ctx, party(issuer, ch)); err != nil {
 			return err
 		}
 	}
@@ -297,7 +297,7 @@ func (s *Solver) aloneAtAkamai(ctx context.Context, p *akamai, r Record) (done f
 
 // party is the DNS service of a challenge's solver, as one that makes others wait: another one for each tenant and each setting, so that nobody's
 // endpoint or credentials slow down those of others.
-func party(issuer *signer.Issuer, ch *cmacme.Challenge) lane.Party {
+func party(issuer *signer.Issuer, ch *cmacme.Challenge) limiter.Target {
 	spec := ch.Spec.Solver.DNS01
 	who := "its DNS service"
 	switch {
@@ -310,14 +310,14 @@ func party(issuer *signer.Issuer, ch *cmacme.Challenge) lane.Party {
 	if err != nil { // raw JSON that is none is told by the provider
 		settings = nil
 	}
-	return lane.Party{Who: who, Of: fmt.Sprintf("%s %x", issuer.SecretNamespace, sha256.Sum256(settings))}
+	return limiter.Target{Name: who, Key: fmt.Sprintf("%s %x", issuer.SecretNamespace, sha256.Sum256(settings))}
 }
 
 // Check asks all authoritative servers of the zone, and then the provider, if that knows whether it is done.
 func (s *Solver) Check(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) (solver.Sight, error) {
 	r := s.resolver(ch)
 	record, err := s.locate(ctx, r, ch)
-	if lane.Is(err) {
+	if limiter.IsBusy(err) {
 		return solver.Sight{}, err
 	}
 	if err != nil {
@@ -342,13 +342,13 @@ func (s *Solver) Check(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Ch
 	if spec := ch.Spec.Solver.DNS01; spec.Route53 == nil && spec.CloudDNS == nil {
 		return seen, nil // no other provider is a Settler; that its credentials are gone meanwhile is told when they are needed
 	}
-	lane.Leave(ctx)
+	limiter.Leave(ctx)
 	p, err := s.provider(ctx, issuer, ch)
 	if err != nil {
 		return solver.Sight{}, err
 	}
 	if p, ok := p.(Settler); ok {
-		if err := lane.Enter(ctx, party(issuer, ch)); err != nil {
+		if err := limiter.Enter(ctx, party(issuer, ch)); err != nil {
 			return solver.Sight{}, err
 		}
 		ctx, cancel := context.WithTimeout(ctx, attempt)

@@ -11,7 +11,7 @@ import (
 	"github.com/perennial-pki/perennial/acme"
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/limiter"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/internal/solver"
 	"github.com/perennial-pki/perennial/internal/solver/dns01/lego"
@@ -99,7 +99,7 @@ func (s *Solver) remains(ctx context.Context, ch *cmacme.Challenge, err error) e
 	}
 	resolver := s.resolver(ch)
 	record, failed := s.locate(ctx, resolver, ch)
-	if lane.Is(failed) {
+	if limiter.IsBusy(failed) {
 		return failed
 	}
 	if failed != nil || s.RecursiveOnly && len(ch.Spec.Solver.DNS01.Nameservers) == 0 {

@@ -26,7 +26,7 @@ import (
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/limiter"
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
@@ -85,7 +85,7 @@ func (s *Solver) checkRoute53(issuer *signer.Issuer, c *cmacme.ACMEIssuerDNS01Pr
 var awsRegions = regexp.MustCompile(`^[a-z0-9-]{1,63}$`)
 
 // route53 makes the provider of settings that have been checked, or takes the one that was made of the same.
-func (s *Solver) route53(ctx context.Context, issuer *signer.Issuer, c *cmacme.ACMEIssuerDNS01ProviderRoute53, service lane.Party, secret func(field, name, key string) (string, error)) (Provider, error) {
+func (s *Solver) route53(ctx context.Context, issuer *signer.Issuer, c *cmacme.ACMEIssuerDNS01ProviderRoute53, service limiter.Target, secret func(field, name, key string) (string, error)) (Provider, error) {
 	id, key := strings.TrimSpace(c.AccessKeyID), ""
 	var err error
 	if ref := c.SecretAccessKeyID; ref != nil {
@@ -104,7 +104,7 @@ func (s *Solver) route53(ctx context.Context, issuer *signer.Issuer, c *cmacme.A
 		settings = append(settings, issuer.SecretNamespace, account.Name, fmt.Sprint(account.TokenAudiences))
 	}
 	return s.pool.get("route53", settings, func() (Provider, error) {
-		if err := lane.Enter(ctx, service); err != nil { // AWS says who we are
+		if err := limiter.Enter(ctx, service); err != nil { // AWS says who we are
 			return nil, err
 		}
 		options := []func(*config.LoadOptions) error{

@@ -16,7 +16,7 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/limiter"
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
@@ -57,7 +57,7 @@ func TestWhatAWSRepeatsOfARequestIsNotTold(t *testing.T) {
 func TestABlankAtTheEndOfAnAccessKeyIDIsNotOfIt(t *testing.T) {
 	c := &cmacme.ACMEIssuerDNS01ProviderRoute53{AccessKeyID: "AKIA\n", HostedZoneID: "/hostedzone/Z1",
 		SecretAccessKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "aws"}, Key: "key"}}
-	p, err := new(Solver).route53(t.Context(), &signer.Issuer{}, c, lane.Party{}, func(string, string, string) (string, error) { return "secret", nil })
+	p, err := new(Solver).route53(t.Context(), &signer.Issuer{}, c, limiter.Target{}, func(string, string, string) (string, error) { return "secret", nil })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,7 +20,7 @@ import (
 
 	"github.com/perennial-pki/perennial/acme"
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
-	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/limiter"
 	"github.com/perennial-pki/perennial/internal/outside"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/internal/solver"
@@ -192,10 +192,10 @@ func (s *Solver) Check(ctx context.Context, _ *signer.Issuer, ch *cmacme.Challen
 
 // Look asks each address of the site for the token.
 func (s *Solver) Look(ctx context.Context, ch *cmacme.Challenge) ([]solver.View, error) {
-	if err := lane.Enter(ctx, solver.Party(ch)); err != nil {
+	if err := limiter.Enter(ctx, solver.TargetOf(ch)); err != nil {
 		return nil, err
 	}
-	defer lane.Leave(ctx)
+	defer limiter.Leave(ctx)
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, URL(ch.Spec.DNSName, ch.Spec.Token), nil)

@@ -22,7 +22,7 @@ import (
 	"github.com/perennial-pki/perennial/acme"
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/limiter"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/internal/solver"
 	"github.com/perennial-pki/perennial/pki"
@@ -156,10 +156,10 @@ func address(ch *cmacme.Challenge) string { return net.JoinHostPort(ch.Spec.DNSN
 
 // Look makes the handshake with each address of the site.
 func (s *Solver) Look(ctx context.Context, ch *cmacme.Challenge) ([]solver.View, error) {
-	if err := lane.Enter(ctx, solver.Party(ch)); err != nil {
+	if err := limiter.Enter(ctx, solver.TargetOf(ch)); err != nil {
 		return nil, err
 	}
-	defer lane.Leave(ctx)
+	defer limiter.Leave(ctx)
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	sum := sha256.Sum256([]byte(ch.Spec.Key))

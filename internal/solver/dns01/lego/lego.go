@@ -20,7 +20,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/limiter"
 	"github.com/perennial-pki/perennial/internal/outside"
 	"github.com/perennial-pki/perennial/internal/solver"
 )
@@ -321,7 +321,7 @@ func (p *Provider) note(r Record, to, from map[string]time.Time) {
 }
 
 // Busy looks, before anybody is asked where the record with a value goes, whether there is anything to be done. A call for it that is over has
-// an end to be seen. While one is under way the error is a solver.Later, and while one for another record is, it is a lane.Full.
+// an end to be seen. While one is under way the error is a solver.Later, and while one for another record is, it is a limiter.ErrBusy.
 func (p *Provider) Busy(ctx context.Context, value string) (over bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -337,12 +337,12 @@ func (p *Provider) Busy(ctx context.Context, value string) (over bool, err error
 	case ours(p.running.key):
 		return false, &solver.Later{After: again, Why: p.kind.name + " is at work"}
 	}
-	return false, lane.Enter(ctx, p.party())
+	return false, limiter.Enter(ctx, p.party())
 }
 
 // party is the provider as one that makes others wait.
-func (p *Provider) party() lane.Party {
-	return lane.Party{Who: "the DNS provider " + p.kind.name, Of: fmt.Sprintf("%p", p), Alone: true}
+func (p *Provider) party() limiter.Target {
+	return limiter.Target{Name: "the DNS provider " + p.kind.name, Key: fmt.Sprintf("%p", p), Exclusive: true}
 }
 
 // Begun reports whether this process has made the record, or is about to.
@@ -405,7 +405,7 @@ func (p *Provider) turn(ctx context.Context, r Record) (over func(), err error) 
 	if err != nil {
 		return nil, err
 	}
-	left, err := lane.Keep(ctx, p.party())
+	left, err := limiter.Detach(ctx, p.party())
 	if err != nil {
 		done()
 		return nil, err

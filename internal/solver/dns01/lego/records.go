@@ -6,7 +6,7 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/perennial-pki/perennial/internal/lane"
+	"github.com/perennial-pki/perennial/internal/limiter"
 	"github.com/perennial-pki/perennial/internal/solver"
 )
 
@@ -29,32 +29,32 @@ const (
 )
 
 // Alone takes what a service changes as a whole at a name, RecordSet or a zone, until done. The error
-// is a lane.Full while another call has it.
+// is a limiter.ErrBusy while another call has it.
 func (r *Records) Alone(ctx context.Context, service, what, fqdn string) (done func(), err error) {
 	if r == nil {
 		return func() {}, nil
 	}
-	of := lane.Party{
-		Who: what + " " + strings.TrimSuffix(fqdn, "."), Of: version.ReplaceAllString(service, "") + " " +
-			strings.ToLower(fqdn), Thing: true,
+	of := limiter.Target{
+		Name: what + " " + strings.TrimSuffix(fqdn, "."), Key: version.ReplaceAllString(service, "") + " " +
+			strings.ToLower(fqdn), Resource: true,
 	}
-	leave, err := lane.Keep(ctx, of)
+	leave, err := limiter.Detach(ctx, of)
 	if err != nil {
 		return nil, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.busy[of.Of] { // by a call that is in no lane
+	if r.busy[of.Key] { // by a call that is in no lane
 		leave()
-		return nil, &solver.Later{After: again, Why: "waiting for another change of " + of.Who}
+		return nil, &solver.Later{After: again, Why: "waiting for another change of " + of.Name}
 	}
 	if r.busy == nil {
 		r.busy = map[string]bool{}
 	}
-	r.busy[of.Of] = true
+	r.busy[of.Key] = true
 	return sync.OnceFunc(func() {
 		r.mu.Lock()
-		delete(r.busy, of.Of)
+		delete(r.busy, of.Key)
 		r.mu.Unlock()
 		leave()
 	}), nil

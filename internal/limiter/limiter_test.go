@@ -1,4 +1,4 @@
-package lane
+package limiter
 
 import (
 	"context"
@@ -17,13 +17,13 @@ import (
 type world struct {
 	t     *testing.T
 	clock *testclock.FakePassiveClock
-	*Lanes
+	*Limiter
 	queue workqueue.TypedRateLimitingInterface[reconcile.Request]
 }
 
 func newWorld(t *testing.T) *world {
 	clock := testclock.NewFakePassiveClock(time.Unix(1e9, 0))
-	w := &world{t: t, clock: clock, Lanes: New(4, clock), queue: workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[reconcile.Request]())}
+	w := &world{t: t, clock: clock, Limiter: New(4, clock), queue: workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[reconcile.Request]())}
 	t.Cleanup(w.queue.ShutDown)
 	if err := w.Calls().Start(t.Context(), w.queue); err != nil {
 		t.Fatal(err)
@@ -41,7 +41,7 @@ func (w *world) settle(who string) {
 		r, _ := w.queue.Get()
 		w.queue.Done(r)
 		t := w.begin(r)
-		if err := t.enter(Party{Who: who}); err != nil {
+		if err := t.enter(Target{Name: who}); err != nil {
 			w.t.Errorf("there is no place for %s, who was called: %v", r, err)
 		}
 		t.end()
@@ -51,11 +51,11 @@ func (w *world) settle(who string) {
 // later lets time pass.
 func (w *world) later(d time.Duration) { w.clock.SetTime(w.clock.Now().Add(d)) }
 
-// pass is a pass of a namespace's n-th object that waits for a party, if there is a place for it.
+// pass is a pass of a namespace's n-th object that waits for a target, if there is a place for it.
 func (w *world) pass(namespace string, n int, who string) (end func(), ok bool) {
 	t := w.begin(request(namespace, n))
-	if err := t.enter(Party{Who: who}); err != nil {
-		if !Is(err) {
+	if err := t.enter(Target{Name: who}); err != nil {
+		if !IsBusy(err) {
 			w.t.Fatalf("the error is %v", err)
 		}
 		t.end()
@@ -64,7 +64,7 @@ func (w *world) pass(namespace string, n int, who string) (end func(), ok bool) 
 	return t.end, true
 }
 
-// hang makes passes of a namespace that do not end, each for a party of its own or all for one, and returns for how many there was a place.
+// hang makes passes of a namespace that do not end, each for a target of its own or all for one, and returns for how many there was a place.
 func (w *world) hang(namespace string, n int, who func(int) string) (ends []func()) {
 	for i := range n {
 		if end, ok := w.pass(namespace, i, who(i)); ok {
@@ -98,14 +98,14 @@ func (w *world) sound() {
 	}
 }
 
-func TestAPartyThatHangsHasFewPlaces(t *testing.T) {
+func TestATargetThatHangsHasFewPlaces(t *testing.T) {
 	w := newWorld(t)
 	ends := w.hang("a", 10, one("hangs"))
 	if len(ends) != 4 {
 		t.Errorf("there is a place for %d", len(ends))
 	}
 	if end, ok := w.pass("a", 100, "works"); !ok {
-		t.Error("another party has its own lane")
+		t.Error("another target has its own lane")
 	} else {
 		end()
 	}
@@ -135,12 +135,12 @@ func TestAPartyThatHangsHasFewPlaces(t *testing.T) {
 
 func TestOneWhoIsForOneAtATimeHasOnePlaceAndCallsTheNext(t *testing.T) {
 	w := newWorld(t)
-	alone := Party{Who: "alone", Alone: true}
+	alone := Target{Name: "alone", Exclusive: true}
 	of := w.Reconciler(reconcile.Func(func(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
 		return reconcile.Result{}, Enter(ctx, alone)
 	}))
 	first := w.begin(request("a", 1))
-	left, err := Keep(context.WithValue(t.Context(), turnKey{}, first), alone)
+	left, err := Detach(context.WithValue(t.Context(), turnKey{}, first), alone)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -260,12 +260,12 @@ func TestTheNamespaceWithFewestPlacesIsCalledFirst(t *testing.T) {
 func TestWhoWaitsForLongSaysSo(t *testing.T) {
 	w := newWorld(t)
 	w.hang("a", 4, one("ca"))
-	try := func() *Full {
+	try := func() *ErrBusy {
 		t.Helper()
 		turn := w.begin(request("b", 1))
 		defer turn.end()
-		full := new(Full)
-		if err := turn.enter(Party{Who: "ca"}); !errors.As(err, &full) {
+		full := new(ErrBusy)
+		if err := turn.enter(Target{Name: "ca"}); !errors.As(err, &full) {
 			t.Fatalf("the error is %v", err)
 		}
 		return full
@@ -289,15 +289,15 @@ func TestWhoWasSlowIsForgotten(t *testing.T) {
 	for _, end := range ends {
 		end()
 	}
-	if len(w.parties) != 3 {
-		t.Errorf("%d are remembered", len(w.parties))
+	if len(w.targets) != 3 {
+		t.Errorf("%d are remembered", len(w.targets))
 	}
 	w.later(remembered + time.Second)
 	if end, ok := w.pass("a", 1, "works"); ok {
 		end()
 	}
-	if len(w.parties) != 0 {
-		t.Errorf("%d are remembered still", len(w.parties))
+	if len(w.targets) != 0 {
+		t.Errorf("%d are remembered still", len(w.targets))
 	}
 	w.sound()
 }
