@@ -19,8 +19,8 @@ const hole = "\x00"
 var (
 	verb = regexp.MustCompile(`%[-+#0-9.\[\]]*[a-zA-Z]`)
 	// filledIn is what stands in a message of the documentation for that: dots, words in capitals,
-	// numbers, fields, and words that the code has as values. What follows a comma or a colon may be of
-	// another text.
+	// numbers, fields, and words that the code has as values. What follows a comma or a colon may be
+	// of another text.
 	filledIn = regexp.MustCompile("\\.\\.\\.|[\"();`]|, |: |\\b[A-Z][A-Z_]+\\b|" +
 		"\\b[a-zA-Z0-9]+(\\.[a-zA-Z0-9]+)+\\b|\\b[a-z]*[0-9][a-z0-9]*\\b|acme-tls/|" +
 		"\\b(Issuer|HTTPRoute|Cloudflare|DigitalOcean|Google|Azure|Akamai|Cloud DNS)\\b")

@@ -372,7 +372,8 @@ func scanPKCS12(data []byte) (*scannedPKCS12, error) {
 	}
 	var bags []safeBag
 	var key encryptedKey
-	if !p.key.ContentType.Equal(oidData) || unmarshalAll(p.key.Content.Bytes, &content) != nil || unmarshalAll(content, &bags) != nil ||
+	if !p.key.ContentType.Equal(oidData) || unmarshalAll(p.key.Content.Bytes, &content) != nil ||
+		unmarshalAll(content, &bags) != nil ||
 		len(bags) != 1 ||
 		!bags[0].ID.Equal(oidShroudedKeyBag) ||
 		unmarshalAll(bags[0].Value.Bytes, &key) != nil {

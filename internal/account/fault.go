@@ -22,12 +22,14 @@ import (
 const (
 	// unsaid is how long a CA that limits us and does not say until when is left alone.
 	unsaid = time.Hour
-	// atLeast is the shortest wait after a refusal that names a time, and atOnce that after one whose time has come already: who says so each time is not to
-	// be asked each second.
+	// atLeast is the shortest wait after a refusal that names a time, and atOnce that after one whose
+	// time has come already: who says so each time is not to be asked each second.
 	atLeast, atOnce = time.Second, 10 * time.Second
-	// atMost is the longest: no limit of a CA that is known takes longer to refill. A CA, or what is in front of it, that says more is asked all the same.
+	// atMost is the longest: no limit of a CA that is known takes longer to refill. A CA, or what is
+	// in front of it, that says more is asked all the same.
 	atMost = 7 * 24 * time.Hour
-	// visited is when a CA is asked again that wants somebody to visit a page, and does not say when: nor will it tell us that it was done.
+	// visited is when a CA is asked again that wants somebody to visit a page, and does not say when:
+	// nor will it tell us that it was done.
 	visited = 10 * time.Minute
 )
 
@@ -38,8 +40,9 @@ const (
 	notADirectory = "correct spec.acme.server, which must be the URL of the CA's directory"
 )
 
-// Fault classifies an error of an ACME client: what the CA refuses finally is Refused; what it limits is Limited until the time that it
-// names; what it wants somebody to do is asked for again and again, as nobody tells us that it was done; its own faults, and those of the network, pass.
+// Fault classifies an error of an ACME client: what the CA refuses finally is Refused; what it
+// limits is Limited until the time that it names; what it wants somebody to do is asked for again
+// and again, as nobody tells us that it was done; its own faults, and those of the network, pass.
 func Fault(reason string, now time.Time, err error) error {
 	var classified *fault.Error
 	if err == nil || errors.As(err, &classified) {
@@ -151,11 +154,13 @@ func Outage(err error) (reason string) {
 	return ""
 }
 
-// Limited returns the problem if it is that a limit of what was asked is spent, whether the CA says so or what is in front of it. A server that is busy, or
-// limits our address, has another: all stay away from it anyway.
+// Limited returns the problem if it is that a limit of what was asked is spent, whether the CA says
+// so or what is in front of it. A server that is busy, or limits our address, has another: all stay
+// away from it anyway.
 func Limited(err error) *acme.Problem {
 	var p *acme.Problem
-	if !errors.As(err, &p) || p.Status == http.StatusServiceUnavailable || ratelimit.CountedByAddress(p.Action) || !limited(p) {
+	if !errors.As(err, &p) || p.Status == http.StatusServiceUnavailable || ratelimit.CountedByAddress(p.Action) ||
+		!limited(p) {
 		return nil
 	}
 	return p
@@ -164,7 +169,8 @@ func Limited(err error) *acme.Problem {
 // limited reports whether a problem is that a limit is spent, or several are, of as many names.
 func limited(p *acme.Problem) bool {
 	other := func(sub acme.Problem) bool { return sub.Type != acme.ProblemRateLimited }
-	return p.Type == acme.ProblemRateLimited || p.Status == http.StatusTooManyRequests || len(p.Subproblems) > 0 && !slices.ContainsFunc(p.Subproblems, other)
+	return p.Type == acme.ProblemRateLimited || p.Status == http.StatusTooManyRequests ||
+		len(p.Subproblems) > 0 && !slices.ContainsFunc(p.Subproblems, other)
 }
 
 // within is a time that a CA names, as far as it is believed.
@@ -178,8 +184,8 @@ func within(until, now, last time.Time) time.Time {
 	return until
 }
 
-// doubtful reports whether an error may mean that the CA no longer accepts the account: it refused a new order for want of authority, which
-// orders as such do not need.
+// doubtful reports whether an error may mean that the CA no longer accepts the account: it refused
+// a new order for want of authority, which orders as such do not need.
 func doubtful(err error) bool {
 	var p *acme.Problem
 	return errors.As(err, &p) && p.Type == acme.ProblemUnauthorized && p.Action == "newOrder"

@@ -130,11 +130,25 @@ func TestSomethingElseThanADirectorySaysWhatToCorrect(t *testing.T) {
 		"a page is there":   &acme.ProtocolError{Action: "directory", URL: "https://ca.example.com/", Reason: "it is no JSON"},
 		"before an account": fmt.Errorf("newAccount: %w", &acme.Problem{Action: "directory", Status: 403}),
 	} {
-		if got := Fault("x", time.Now(), err); !strings.HasSuffix(got.Error(), ": correct spec.acme.server, which must be the URL of the CA's directory") {
+		if got := Fault(
+			"x",
+			time.Now(),
+			err,
+		); !strings.HasSuffix(
+			got.Error(),
+			": correct spec.acme.server, which must be the URL of the CA's directory",
+		) {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
-	if got := Fault("x", time.Now(), &acme.Problem{Action: "newOrder", Status: 403}); strings.Contains(got.Error(), "spec.acme.server") {
+	if got := Fault(
+		"x",
+		time.Now(),
+		&acme.Problem{Action: "newOrder", Status: 403},
+	); strings.Contains(
+		got.Error(),
+		"spec.acme.server",
+	) {
 		t.Errorf("a refused order: %v", got)
 	}
 }

@@ -24,9 +24,8 @@ var ErrRecovered = errors.New("the CA had forgotten the account, which was regis
 const RetryRecovered = time.Second
 
 // Session speaks with the server of an issuer for its account, in a pass about one object. Each
-// method makes one exchange. It holds a slot of the server until Release, another
-// place, or the end of the pass; if there is none its error is a limiter.ErrBusy. All other errors have a
-// class.
+// method makes one exchange. It holds a slot of the server until Release, another place, or the end
+// of the pass; if there is none its error is a limiter.ErrBusy. All other errors have a class.
 type Session struct {
 	// Account is the account of the issuer.
 	Account acme.Account
@@ -159,8 +158,8 @@ func (s *Session) Certificate(
 	})
 }
 
-// RenewalInfo asks when a certificate is to be renewed, unless the server wants to be left alone with
-// that. Its error has a class only if the server was not asked.
+// RenewalInfo asks when a certificate is to be renewed, unless the server wants to be left alone
+// with that. Its error has a class only if the server was not asked.
 func (s *Session) RenewalInfo(ctx context.Context, certID string) (acme.RenewalInfo, error) {
 	if err := s.Enter(ctx); err != nil {
 		return acme.RenewalInfo{}, err
@@ -197,8 +196,8 @@ const (
 	cached = "cached"
 	// created stands for what has no URL yet, so that it cannot be read again.
 	created = "created"
-	// revoked stands for a revocation, for which an account that the CA has forgotten is not registered
-	// again: it could not revoke what the former one had issued.
+	// revoked stands for a revocation, for which an account that the CA has forgotten is not
+	// registered again: it could not revoke what the former one had issued.
 	revoked = "revoked"
 )
 

@@ -34,14 +34,30 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// Command returns the command perennial controller. Its flags have cert-manager's names where that has such a flag.
+// Command returns the command perennial controller. Its flags have cert-manager's names where that
+// has such a flag.
 func Command() *cobra.Command {
 	o := Options{
-		LeaderElection: true, LeaseNamespace: DefaultLeaseNamespace, ClusterResourceNamespace: DefaultClusterResourceNamespace,
-		LeaseDuration: defaultLeaseDuration, RenewDeadline: defaultRenewDeadline, RetryPeriod: defaultRetryPeriod,
-		MetricsAddress: "0.0.0.0:9402", HealthAddress: "0.0.0.0:9403", Workers: DefaultWorkers,
-		Lifecycle: lifecycle.Settings{MinBackoff: lifecycle.DefaultMinBackoff, MaxBackoff: lifecycle.DefaultMaxBackoff, CopiedAnnotations: lifecycle.DefaultCopiedAnnotations()},
-		Limits:    pki.Limits{Certificate: pki.MaxCertificateSize, PrivateKey: pki.MaxPrivateKeySize, Chain: pki.MaxChainSize, Bundle: pki.MaxBundleSize},
+		LeaderElection:           true,
+		LeaseNamespace:           DefaultLeaseNamespace,
+		ClusterResourceNamespace: DefaultClusterResourceNamespace,
+		LeaseDuration:            defaultLeaseDuration,
+		RenewDeadline:            defaultRenewDeadline,
+		RetryPeriod:              defaultRetryPeriod,
+		MetricsAddress:           "0.0.0.0:9402",
+		HealthAddress:            "0.0.0.0:9403",
+		Workers:                  DefaultWorkers,
+		Lifecycle: lifecycle.Settings{
+			MinBackoff:        lifecycle.DefaultMinBackoff,
+			MaxBackoff:        lifecycle.DefaultMaxBackoff,
+			CopiedAnnotations: lifecycle.DefaultCopiedAnnotations(),
+		},
+		Limits: pki.Limits{
+			Certificate: pki.MaxCertificateSize,
+			PrivateKey:  pki.MaxPrivateKeySize,
+			Chain:       pki.MaxChainSize,
+			Bundle:      pki.MaxBundleSize,
+		},
 	}
 	var kubeconfig, format, http01Service string
 	var cpu, memory [2]string // requests, limits
@@ -97,63 +113,262 @@ func Command() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&kubeconfig, "kubeconfig", "", "file that says where the Kubernetes API is; the Pod's ServiceAccount if left out")
-	f.StringVar(&o.Namespace, "namespace", o.Namespace, "only look after this namespace; ClusterIssuers are not served then")
-	f.StringVar(&o.ClusterResourceNamespace, "cluster-resource-namespace", o.ClusterResourceNamespace, "namespace of the Secrets that ClusterIssuers refer to")
+	f.StringVar(
+		&kubeconfig,
+		"kubeconfig",
+		"",
+		"file that says where the Kubernetes API is; the Pod's ServiceAccount if left out",
+	)
+	f.StringVar(
+		&o.Namespace,
+		"namespace",
+		o.Namespace,
+		"only look after this namespace; ClusterIssuers are not served then",
+	)
+	f.StringVar(
+		&o.ClusterResourceNamespace,
+		"cluster-resource-namespace",
+		o.ClusterResourceNamespace,
+		"namespace of the Secrets that ClusterIssuers refer to",
+	)
 	f.BoolVar(&o.LeaderElection, "leader-elect", o.LeaderElection, "wait until no other controller works")
 	f.StringVar(&o.LeaseNamespace, "leader-election-namespace", o.LeaseNamespace, "namespace of the Lease")
-	f.DurationVar(&o.LeaseDuration, "leader-election-lease-duration", o.LeaseDuration, "how long a leader that fell silent keeps the Lease")
-	f.DurationVar(&o.RenewDeadline, "leader-election-renew-deadline", o.RenewDeadline, "how long a leader tries to renew the Lease before it gives up")
-	f.DurationVar(&o.RetryPeriod, "leader-election-retry-period", o.RetryPeriod, "time between attempts to get or renew the Lease")
-	f.StringSliceVar(&o.Shim.AutoAnnotations, "auto-certificate-annotations", []string{shim.DefaultAutoAnnotation}, `annotations of an Ingress that, with the value "true", ask for a certificate of the default issuer`)
-	f.StringSliceVar(&o.Shim.ExtraAnnotations, "extra-certificate-annotations", nil, "annotations that Certificates get from the object that they are for")
-	f.StringSliceVar(&o.Shim.ExtraProtocols, "gateway-extra-protocols", nil, "protocols of listeners that are served by TLS, beside HTTPS and TLS")
-	f.StringVar(&o.Shim.DefaultIssuer.Name, "default-issuer-name", "", "issuer of Ingresses that name none, but have one of --auto-certificate-annotations")
+	f.DurationVar(
+		&o.LeaseDuration,
+		"leader-election-lease-duration",
+		o.LeaseDuration,
+		"how long a leader that fell silent keeps the Lease",
+	)
+	f.DurationVar(
+		&o.RenewDeadline,
+		"leader-election-renew-deadline",
+		o.RenewDeadline,
+		"how long a leader tries to renew the Lease before it gives up",
+	)
+	f.DurationVar(
+		&o.RetryPeriod,
+		"leader-election-retry-period",
+		o.RetryPeriod,
+		"time between attempts to get or renew the Lease",
+	)
+	f.StringSliceVar(
+		&o.Shim.AutoAnnotations,
+		"auto-certificate-annotations",
+		[]string{shim.DefaultAutoAnnotation},
+		`annotations of an Ingress that, with the value "true", ask for a certificate of the default issuer`,
+	)
+	f.StringSliceVar(
+		&o.Shim.ExtraAnnotations,
+		"extra-certificate-annotations",
+		nil,
+		"annotations that Certificates get from the object that they are for",
+	)
+	f.StringSliceVar(
+		&o.Shim.ExtraProtocols,
+		"gateway-extra-protocols",
+		nil,
+		"protocols of listeners that are served by TLS, beside HTTPS and TLS",
+	)
+	f.StringVar(
+		&o.Shim.DefaultIssuer.Name,
+		"default-issuer-name",
+		"",
+		"issuer of Ingresses that name none, but have one of --auto-certificate-annotations",
+	)
 	f.StringVar(&o.Shim.DefaultIssuer.Kind, "default-issuer-kind", "Issuer", "kind of the default issuer")
 	f.StringVar(&o.Shim.DefaultIssuer.Group, "default-issuer-group", "cert-manager.io", "API group of the default issuer")
-	f.StringSliceVar(&o.Nameservers, "dns01-recursive-nameservers", nil, "host:port or https URLs of the DNS servers by which the zones of DNS-01 challenges are found; the system's if left out")
-	f.BoolVar(&o.RecursiveOnly, "dns01-recursive-nameservers-only", false, "ask those servers for the records of DNS-01 challenges, too, not the authoritative ones")
-	f.StringVar(&o.HTTP01Address, "http01-listen-address", o.HTTP01Address, "host:port on which HTTP-01 challenges are answered; empty for none")
-	f.BoolVar(&o.Ambient.ClusterIssuers, "cluster-issuer-ambient-credentials", true, "let DNS-01 solvers of ClusterIssuers use the credentials of the controller's environment where they name none")
+	f.StringSliceVar(
+		&o.Nameservers,
+		"dns01-recursive-nameservers",
+		nil,
+		"host:port or https URLs of the DNS servers by which the zones of DNS-01 challenges are found; the system's if "+
+			"left out",
+	)
+	f.BoolVar(
+		&o.RecursiveOnly,
+		"dns01-recursive-nameservers-only",
+		false,
+		"ask those servers for the records of DNS-01 challenges, too, not the authoritative ones",
+	)
+	f.StringVar(
+		&o.HTTP01Address,
+		"http01-listen-address",
+		o.HTTP01Address,
+		"host:port on which HTTP-01 challenges are answered; empty for none",
+	)
+	f.BoolVar(
+		&o.Ambient.ClusterIssuers,
+		"cluster-issuer-ambient-credentials",
+		true,
+		"let DNS-01 solvers of ClusterIssuers use the credentials of the controller's environment where they name none",
+	)
 	f.BoolVar(&o.Ambient.Issuers, "issuer-ambient-credentials", false, "let those of Issuers do so, too")
 	f.StringSliceVar(&allowed, "issuer-allowed-addresses", nil,
 		"addresses or networks of this machine, its link or its cloud's metadata service to which namespaced Issuers may "+
 			"lead; ClusterIssuers may always")
-	f.StringVar(&o.TLSALPN01Address, "tlsalpn01-listen-address", "", "host:port on which TLS-ALPN-01 challenges are answered; empty for none")
-	f.StringVar(&o.PassthroughTo, "tlsalpn01-passthrough-to", "", "host:port of the site that gets, unread, all connections to that address that are for no challenge; they are closed if left out")
-	f.IntVar(&o.MaxChallenges, "max-concurrent-challenges", scheduler.DefaultMax, "how many ACME challenges are worked on at once; issuers and namespaces share them evenly")
-	f.StringVar(&http01Service, "http01-service", "", "namespace/name of the Service of this controller's replicas, with a port named http that leads to --http01-listen-address; HTTP-01 requests are led to its endpoints")
-	f.StringVar((*string)(&o.HTTP01.Mode), "http01-solver-mode", string(cmacme.HTTP01SolverModeShared), "who answers HTTP-01 challenges where a solver does not say: Shared, the controller itself, or Pod, a pod for each challenge")
-	f.BoolVar(&targetRef, "http01-endpoint-target-ref", true, "name the controller's pods in the EndpointSlices for HTTP-01 challenges")
-	f.StringVar(&o.HTTP01.Webroot, "http01-webroot", "", "directory of a web server below which proofs of HTTP-01 challenges are written, in place of answering requests")
-	f.StringVar(&o.HTTP01.Pods.Image, "acme-http01-solver-image", "", "image of the pods that answer HTTP-01 challenges: that of this program")
+	f.StringVar(
+		&o.TLSALPN01Address,
+		"tlsalpn01-listen-address",
+		"",
+		"host:port on which TLS-ALPN-01 challenges are answered; empty for none",
+	)
+	f.StringVar(
+		&o.PassthroughTo,
+		"tlsalpn01-passthrough-to",
+		"",
+		"host:port of the site that gets, unread, all connections to that address that are for no challenge; they are "+
+			"closed if left out",
+	)
+	f.IntVar(
+		&o.MaxChallenges,
+		"max-concurrent-challenges",
+		scheduler.DefaultMax,
+		"how many ACME challenges are worked on at once; issuers and namespaces share them evenly",
+	)
+	f.StringVar(
+		&http01Service,
+		"http01-service",
+		"",
+		"namespace/name of the Service of this controller's replicas, with a port named http that leads to "+
+			"--http01-listen-address; HTTP-01 requests are led to its endpoints",
+	)
+	f.StringVar(
+		(*string)(&o.HTTP01.Mode),
+		"http01-solver-mode",
+		string(cmacme.HTTP01SolverModeShared),
+		"who answers HTTP-01 challenges where a solver does not say: Shared, the controller itself, or Pod, a pod for "+
+			"each challenge",
+	)
+	f.BoolVar(
+		&targetRef,
+		"http01-endpoint-target-ref",
+		true,
+		"name the controller's pods in the EndpointSlices for HTTP-01 challenges",
+	)
+	f.StringVar(
+		&o.HTTP01.Webroot,
+		"http01-webroot",
+		"",
+		"directory of a web server below which proofs of HTTP-01 challenges are written, in place of answering requests",
+	)
+	f.StringVar(
+		&o.HTTP01.Pods.Image,
+		"acme-http01-solver-image",
+		"",
+		"image of the pods that answer HTTP-01 challenges: that of this program",
+	)
 	requests, limits := http01.DefaultRequests(), http01.DefaultLimits()
-	f.StringVar(&cpu[0], "acme-http01-solver-resource-request-cpu", requests.Cpu().String(), "CPU that is kept free for such a pod")
-	f.StringVar(&memory[0], "acme-http01-solver-resource-request-memory", requests.Memory().String(), "memory that is kept free for such a pod")
+	f.StringVar(
+		&cpu[0],
+		"acme-http01-solver-resource-request-cpu",
+		requests.Cpu().String(),
+		"CPU that is kept free for such a pod",
+	)
+	f.StringVar(
+		&memory[0],
+		"acme-http01-solver-resource-request-memory",
+		requests.Memory().String(),
+		"memory that is kept free for such a pod",
+	)
 	f.StringVar(&cpu[1], "acme-http01-solver-resource-limits-cpu", limits.Cpu().String(), "CPU that such a pod may use")
-	f.StringVar(&memory[1], "acme-http01-solver-resource-limits-memory", limits.Memory().String(), "memory that such a pod may use")
-	f.StringVar(&o.HTTP01.Pods.RuntimeClass, "acme-http01-solver-runtime-class-name", "", "RuntimeClass of such pods; the cluster's own if left out")
-	f.StringToStringVar(&o.HTTP01.Labels, "acme-http01-solver-extra-labels", nil, "labels, key=value, of all that is made for an HTTP-01 challenge")
-	f.StringSliceVar(&o.HTTP01.Nameservers, "acme-http01-solver-nameservers", nil, "host:port of the DNS servers by which sites are found that are looked at before an ACME server is; the system's if left out")
+	f.StringVar(
+		&memory[1],
+		"acme-http01-solver-resource-limits-memory",
+		limits.Memory().String(),
+		"memory that such a pod may use",
+	)
+	f.StringVar(
+		&o.HTTP01.Pods.RuntimeClass,
+		"acme-http01-solver-runtime-class-name",
+		"",
+		"RuntimeClass of such pods; the cluster's own if left out",
+	)
+	f.StringToStringVar(
+		&o.HTTP01.Labels,
+		"acme-http01-solver-extra-labels",
+		nil,
+		"labels, key=value, of all that is made for an HTTP-01 challenge",
+	)
+	f.StringSliceVar(
+		&o.HTTP01.Nameservers,
+		"acme-http01-solver-nameservers",
+		nil,
+		"host:port of the DNS servers by which sites are found that are looked at before an ACME server is; the "+
+			"system's if left out",
+	)
 	f.BoolVar(&nonRoot, "acme-http01-solver-run-as-non-root", true, "forbid such pods to run as root")
 	f.BoolVar(&o.AssumePolicies, "assume-admission-policies", false,
 		"do not look whether the admission policies are enforced, such as where the controller may not read them; if they "+
 			"are not, users of any namespace can use the credentials of ClusterIssuers")
 	f.StringVar(&o.MetricsAddress, "metrics-listen-address", o.MetricsAddress, "host:port of /metrics; empty for none")
-	f.StringVar(&o.HealthAddress, "health-listen-address", o.HealthAddress, "host:port of /livez and /readyz; empty for none")
+	f.StringVar(
+		&o.HealthAddress,
+		"health-listen-address",
+		o.HealthAddress,
+		"host:port of /livez and /readyz; empty for none",
+	)
 	f.IntVar(&o.Workers, "concurrent-workers", o.Workers, "how many objects of a kind are worked on at once")
-	f.StringSliceVar(&o.Controllers, "controllers", []string{"*"}, "which controllers run, with a minus sign those that do not, as in *,-"+approver+": "+strings.Join(Controllers(), ", "))
+	f.StringSliceVar(
+		&o.Controllers,
+		"controllers",
+		[]string{"*"},
+		"which controllers run, with a minus sign those that do not, as in *,-"+approver+": "+strings.Join(
+			Controllers(),
+			", ",
+		),
+	)
 	for _, target := range inject.Targets() {
 		injected[target.Resource] = f.Bool("enable-"+target.Resource+"-injectable", true, "inject CAs into "+target.Resource)
 	}
-	f.BoolVar(&o.Lifecycle.OwnSecrets, "enable-certificate-owner-ref", false, "delete the Secret of a Certificate together with it")
-	f.StringSliceVar(&o.Lifecycle.CopiedAnnotations, "copied-annotation-prefixes", o.Lifecycle.CopiedAnnotations, "which annotations a CertificateRequest gets from its Certificate: prefixes, * for all, with a minus sign for those left out")
-	f.DurationVar(&o.Lifecycle.MinBackoff, "certificate-request-minimum-backoff-duration", o.Lifecycle.MinBackoff, "time after a failed issuance until the next; doubles with each failure")
-	f.DurationVar(&o.Lifecycle.MaxBackoff, "certificate-request-maximum-backoff-duration", o.Lifecycle.MaxBackoff, "longest time after a failed issuance until the next")
-	f.IntVar(&o.Limits.Certificate, "max-certificate-size", o.Limits.Certificate, "largest certificate or CSR that is read, in bytes of PEM")
-	f.IntVar(&o.Limits.PrivateKey, "max-private-key-size", o.Limits.PrivateKey, "largest private key that is read, in bytes of PEM")
-	f.IntVar(&o.Limits.Chain, "max-certificate-chain-length", o.Limits.Chain, "largest chain that is read, in bytes of PEM")
-	f.IntVar(&o.Limits.Bundle, "max-certificate-bundle-size", o.Limits.Bundle, "largest set of CA certificates that is read, in bytes of PEM")
+	f.BoolVar(
+		&o.Lifecycle.OwnSecrets,
+		"enable-certificate-owner-ref",
+		false,
+		"delete the Secret of a Certificate together with it",
+	)
+	f.StringSliceVar(
+		&o.Lifecycle.CopiedAnnotations,
+		"copied-annotation-prefixes",
+		o.Lifecycle.CopiedAnnotations,
+		"which annotations a CertificateRequest gets from its Certificate: prefixes, * for all, with a minus sign for "+
+			"those left out",
+	)
+	f.DurationVar(
+		&o.Lifecycle.MinBackoff,
+		"certificate-request-minimum-backoff-duration",
+		o.Lifecycle.MinBackoff,
+		"time after a failed issuance until the next; doubles with each failure",
+	)
+	f.DurationVar(
+		&o.Lifecycle.MaxBackoff,
+		"certificate-request-maximum-backoff-duration",
+		o.Lifecycle.MaxBackoff,
+		"longest time after a failed issuance until the next",
+	)
+	f.IntVar(
+		&o.Limits.Certificate,
+		"max-certificate-size",
+		o.Limits.Certificate,
+		"largest certificate or CSR that is read, in bytes of PEM",
+	)
+	f.IntVar(
+		&o.Limits.PrivateKey,
+		"max-private-key-size",
+		o.Limits.PrivateKey,
+		"largest private key that is read, in bytes of PEM",
+	)
+	f.IntVar(
+		&o.Limits.Chain,
+		"max-certificate-chain-length",
+		o.Limits.Chain,
+		"largest chain that is read, in bytes of PEM",
+	)
+	f.IntVar(
+		&o.Limits.Bundle,
+		"max-certificate-bundle-size",
+		o.Limits.Bundle,
+		"largest set of CA certificates that is read, in bytes of PEM",
+	)
 	f.StringVar(&format, "logging-format", "text", "text or json")
 	f.IntVarP(&verbosity, "v", "v", 0,
 		"how much is logged: 0 what happens, 1 also why, 4 everything, 6 also requests to the Kubernetes API; never "+
@@ -215,7 +430,8 @@ func networks(texts []string) (all []netip.Prefix, err error) {
 	return all, nil
 }
 
-// CheckSiteNameservers says what is wrong with the value of --acme-http01-solver-nameservers, which perenniald has, too.
+// CheckSiteNameservers says what is wrong with the value of --acme-http01-solver-nameservers, which
+// perenniald has, too.
 func CheckSiteNameservers(servers []string) error {
 	for _, server := range servers {
 		if host, port, err := net.SplitHostPort(server); err != nil || host == "" || port == "" {
@@ -225,7 +441,8 @@ func CheckSiteNameservers(servers []string) error {
 	return nil
 }
 
-// CheckPassthrough says what is wrong with the value of --tlsalpn01-passthrough-to, which perenniald has, too.
+// CheckPassthrough says what is wrong with the value of --tlsalpn01-passthrough-to, which
+// perenniald has, too.
 func CheckPassthrough(to, listen string) error {
 	if to == "" {
 		return nil
@@ -244,7 +461,12 @@ func resources(what, cpu, memory string) (corev1.ResourceList, error) {
 	for name, value := range map[corev1.ResourceName]string{corev1.ResourceCPU: cpu, corev1.ResourceMemory: memory} {
 		q, err := resource.ParseQuantity(value)
 		if err != nil {
-			return nil, fmt.Errorf("--acme-http01-solver-resource-%s-%s must be a quantity such as 100m or 64Mi, not %q", what, name, value)
+			return nil, fmt.Errorf(
+				"--acme-http01-solver-resource-%s-%s must be a quantity such as 100m or 64Mi, not %q",
+				what,
+				name,
+				value,
+			)
 		}
 		list[name] = q
 	}
@@ -255,7 +477,8 @@ func resources(what, cpu, memory string) (corev1.ResourceList, error) {
 // Secrets stand.
 const maxVerbosity = 7
 
-// Logger returns a logger that writes to w. Format is text or json. With a verbosity of 0 it tells what happens, with more also why.
+// Logger returns a logger that writes to w. Format is text or json. With a verbosity of 0 it tells
+// what happens, with more also why.
 func Logger(w io.Writer, format string, verbosity int) (logr.Logger, error) {
 	// logr's verbosity is slog's level with the sign turned.
 	options := &slog.HandlerOptions{Level: slog.Level(-min(verbosity, maxVerbosity))}

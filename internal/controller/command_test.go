@@ -62,7 +62,8 @@ func TestAddressesThatIssuersMayName(t *testing.T) {
 	}
 }
 
-// TestASiteBehindTheListenerIsNamedInFull has commands that get no further than to their kubeconfig, which is not there.
+// TestASiteBehindTheListenerIsNamedInFull has commands that get no further than to their
+// kubeconfig, which is not there.
 func TestASiteBehindTheListenerIsNamedInFull(t *testing.T) {
 	for _, test := range []struct{ to, listen, says string }{
 		{"", ":443", ""}, {"127.0.0.1:8443", ":443", ""}, {"site.shop.svc:443", ":443", ""},
@@ -71,7 +72,16 @@ func TestASiteBehindTheListenerIsNamedInFull(t *testing.T) {
 	} {
 		cmd := Command()
 		cmd.SilenceErrors, cmd.SilenceUsage = true, true
-		cmd.SetArgs([]string{"--tlsalpn01-passthrough-to", test.to, "--tlsalpn01-listen-address", test.listen, "--kubeconfig", t.TempDir() + "/none"})
+		cmd.SetArgs(
+			[]string{
+				"--tlsalpn01-passthrough-to",
+				test.to,
+				"--tlsalpn01-listen-address",
+				test.listen,
+				"--kubeconfig",
+				t.TempDir() + "/none",
+			},
+		)
 		if err := cmd.Execute(); err == nil || !strings.Contains(err.Error(), cmp.Or(test.says, "--kubeconfig: ")) {
 			t.Errorf("%q behind %q: %v", test.to, test.listen, err)
 		}

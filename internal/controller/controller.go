@@ -1,5 +1,6 @@
-// Package controller puts the parts of the controller process together: caches, indexes, signers, reconcilers, leader election,
-// metrics and health. Its Options are the flags of perennial controller.
+// Package controller puts the parts of the controller process together: caches, indexes, signers,
+// reconcilers, leader election, metrics and health. Its Options are the flags of perennial
+// controller.
 package controller
 
 import (
@@ -76,12 +77,13 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// Options are those of the controller. The zero value is what perennial controller does without flags, but for what listens on the
-// network and leader election, which are off.
+// Options are those of the controller. The zero value is what perennial controller does without
+// flags, but for what listens on the network and leader election, which are off.
 type Options struct {
 	// Namespace, if set, is the only one that is looked after. ClusterIssuers are not served then.
 	Namespace string
-	// ClusterResourceNamespace is where the Secrets of ClusterIssuers are. DefaultClusterResourceNamespace if empty.
+	// ClusterResourceNamespace is where the Secrets of ClusterIssuers are.
+	// DefaultClusterResourceNamespace if empty.
 	ClusterResourceNamespace string
 
 	// LeaderElection waits until no other process holds the Lease. LeaseNamespace is where that is.
@@ -90,41 +92,49 @@ type Options struct {
 	// LeaseDuration, RenewDeadline and RetryPeriod are those of the Lease. Zero means the defaults.
 	LeaseDuration, RenewDeadline, RetryPeriod time.Duration
 
-	// MetricsAddress and HealthAddress are host:port to serve /metrics, and /livez and /readyz. Empty: not served.
+	// MetricsAddress and HealthAddress are host:port to serve /metrics, and /livez and /readyz. Empty:
+	// not served.
 	MetricsAddress, HealthAddress string
 
 	// Workers is how many objects of a kind are worked on at once. Zero means DefaultWorkers.
 	Workers int
-	// Controllers are the names of those that run, of Controllers(): "*" for all, with a minus sign those that do not. Nil means all.
+	// Controllers are the names of those that run, of Controllers(): "*" for all, with a minus sign
+	// those that do not. Nil means all.
 	Controllers []string
 	// Targets are the kinds into which CAs are injected. Nil means all.
 	Targets []inject.Target
 
-	// MaxChallenges is how many ACME challenges are worked on at once. Zero means scheduler.DefaultMax.
+	// MaxChallenges is how many ACME challenges are worked on at once. Zero means
+	// scheduler.DefaultMax.
 	MaxChallenges int
-	// HTTP01Address is host:port on which HTTP-01 challenges are answered, for all names whose port 80 leads there. Empty: not answered.
+	// HTTP01Address is host:port on which HTTP-01 challenges are answered, for all names whose port 80
+	// leads there. Empty: not answered.
 	HTTP01Address string
-	// HTTP01 are the settings of what leads HTTP-01 requests there in a cluster. Its Service, if set, is looked at for the addresses of all
-	// replicas.
+	// HTTP01 are the settings of what leads HTTP-01 requests there in a cluster. Its Service, if set,
+	// is looked at for the addresses of all replicas.
 	HTTP01 HTTP01
-	// TLSALPN01Address is host:port on which TLS-ALPN-01 challenges are answered; not if empty. Connections that ask for something else are
-	// passed on to PassthroughTo, host:port, or closed if that is empty.
+	// TLSALPN01Address is host:port on which TLS-ALPN-01 challenges are answered; not if empty.
+	// Connections that ask for something else are passed on to PassthroughTo, host:port, or closed if
+	// that is empty.
 	TLSALPN01Address, PassthroughTo string
-	// Nameservers are the recursive DNS servers, host:port or https URLs, by which the zones of DNS-01 challenges and their servers are found. The
-	// system's if empty. RecursiveOnly asks them for the records, too.
+	// Nameservers are the recursive DNS servers, host:port or https URLs, by which the zones of DNS-01
+	// challenges and their servers are found. The system's if empty. RecursiveOnly asks them for the
+	// records, too.
 	Nameservers   []string
 	RecursiveOnly bool
 	// DialNameservers connects to DNS servers. A net.Dialer's if nil.
 	DialNameservers func(ctx context.Context, network, address string) (net.Conn, error)
-	// Ambient says whose DNS-01 solvers may use the credentials of the process's environment where they name none.
+	// Ambient says whose DNS-01 solvers may use the credentials of the process's environment where
+	// they name none.
 	Ambient dns01.Ambient
-	// OwnMachine says that who writes issuers owns this machine: their DNS-01 solvers may run programs, and reach its own addresses.
+	// OwnMachine says that who writes issuers owns this machine: their DNS-01 solvers may run
+	// programs, and reach its own addresses.
 	OwnMachine bool
 	// AllowedAddresses are those to which namespaced Issuers may lead, although they are of this
 	// machine, its link or its cloud.
 	AllowedAddresses []netip.Prefix
-	// Dial connects to the sites whose challenges are checked, and is given their names unless HTTP01.Nameservers are set. If nil, their
-	// addresses are looked up and connected to.
+	// Dial connects to the sites whose challenges are checked, and is given their names unless
+	// HTTP01.Nameservers are set. If nil, their addresses are looked up and connected to.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 	// AssumePolicies says that the admission policies are not looked at, but taken for enforced. If
@@ -154,7 +164,8 @@ type HTTP01 struct {
 	Webroot          string
 	Labels           map[string]string
 	Pods             http01.PodSettings
-	// Nameservers, host:port, are where the addresses of sites are looked up for the self-check, of TLS-ALPN-01, too. The system's if empty.
+	// Nameservers, host:port, are where the addresses of sites are looked up for the self-check, of
+	// TLS-ALPN-01, too. The system's if empty.
 	Nameservers []string
 }
 
@@ -319,8 +330,14 @@ func newManager(cfg *rest.Config, scheme *runtime.Scheme, bound *secrets.Bound, 
 		LivenessEndpointName:   "/livez",
 		ReadinessEndpointName:  "/readyz",
 
-		LeaderElection: o.LeaderElection, LeaderElectionID: leaseName, LeaderElectionNamespace: o.LeaseNamespace,
-		LeaseDuration: duration(o.LeaseDuration, defaultLeaseDuration), RenewDeadline: duration(o.RenewDeadline, defaultRenewDeadline),
+		LeaderElection:          o.LeaderElection,
+		LeaderElectionID:        leaseName,
+		LeaderElectionNamespace: o.LeaseNamespace,
+		LeaseDuration: duration(
+			o.LeaseDuration,
+			defaultLeaseDuration,
+		),
+		RenewDeadline:                 duration(o.RenewDeadline, defaultRenewDeadline),
 		RetryPeriod:                   duration(o.RetryPeriod, defaultRetryPeriod),
 		LeaderElectionReleaseOnCancel: true, // the process ends when Run returns
 
@@ -330,7 +347,9 @@ func newManager(cfg *rest.Config, scheme *runtime.Scheme, bound *secrets.Bound, 
 	}
 	if service := o.HTTP01.Service; service.Name != "" {
 		options.Cache.ByObject[&discoveryv1.EndpointSlice{}] = cache.ByObject{
-			Namespaces: map[string]cache.Config{service.Namespace: {LabelSelector: labels.SelectorFromSet(labels.Set{discoveryv1.LabelServiceName: service.Name})}},
+			Namespaces: map[string]cache.Config{
+				service.Namespace: {LabelSelector: labels.SelectorFromSet(labels.Set{discoveryv1.LabelServiceName: service.Name})},
+			},
 		}
 	}
 	if o.Namespace != "" {
@@ -343,7 +362,8 @@ func newManager(cfg *rest.Config, scheme *runtime.Scheme, bound *secrets.Bound, 
 	return mgr, nil
 }
 
-// othersCache makes the cache of the metadata of Secrets that are not ours. It keeps no more than what tells that one changed.
+// othersCache makes the cache of the metadata of Secrets that are not ours. It keeps no more than
+// what tells that one changed.
 func othersCache(cfg *rest.Config, mgr manager.Manager, o Options) (cache.Cache, error) {
 	options := cache.Options{
 		HTTPClient: mgr.GetHTTPClient(), Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper(),
@@ -375,7 +395,12 @@ func recorder(cfg *rest.Config, mgr manager.Manager, o Options, metrics *observe
 		return nil, fmt.Errorf("client for events: %w", err)
 	}
 	events := observe.NewRecorder(observe.RecorderOptions{
-		Client: core, Scheme: mgr.GetScheme(), Component: "cert-manager-perennial", Clock: o.Clock, Log: o.Log.WithName("events"), Dropped: metrics.EventDropped,
+		Client:    core,
+		Scheme:    mgr.GetScheme(),
+		Component: "cert-manager-perennial",
+		Clock:     o.Clock,
+		Log:       o.Log.WithName("events"),
+		Dropped:   metrics.EventDropped,
 	})
 	return events, mgr.Add(events)
 }
@@ -400,8 +425,22 @@ const (
 
 // Controllers returns the names of all controllers.
 func Controllers() []string {
-	return []string{certificates, certificateRequests, approver, certificateSigningRequests, issuers, clusterIssuers, orders, challenges, renewalInfo, ingressShim, gatewayShim, listenerSets,
-		caInjector, trustBundles}
+	return []string{
+		certificates,
+		certificateRequests,
+		approver,
+		certificateSigningRequests,
+		issuers,
+		clusterIssuers,
+		orders,
+		challenges,
+		renewalInfo,
+		ingressShim,
+		gatewayShim,
+		listenerSets,
+		caInjector,
+		trustBundles,
+	}
 }
 
 // enabled returns the controllers that the list, as in Options, chooses.
@@ -421,7 +460,11 @@ func enabled(list []string) (map[string]bool, error) {
 		case known:
 			on[name] = !off
 		default:
-			return nil, fmt.Errorf("there is no controller %q: choose of *, %s, with a minus sign for those that are not to run", name, strings.Join(Controllers(), ", "))
+			return nil, fmt.Errorf(
+				"there is no controller %q: choose of *, %s, with a minus sign for those that are not to run",
+				name,
+				strings.Join(Controllers(), ", "),
+			)
 		}
 	}
 	return on, nil
@@ -446,10 +489,16 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 	store := &secrets.Store{OursCache: c, OthersCache: others, Live: live}
 	keyring := &signer.Keyring{}
 	scope := signer.Scope{ClusterResourceNamespace: o.ClusterResourceNamespace, Namespace: o.Namespace}
-	if err := errors.Join(order.AddIndexes(ctx, mgr.GetFieldIndexer()), challenge.AddIndexes(ctx, mgr.GetFieldIndexer())); err != nil {
+	if err := errors.Join(
+		order.AddIndexes(ctx, mgr.GetFieldIndexer()),
+		challenge.AddIndexes(ctx, mgr.GetFieldIndexer()),
+	); err != nil {
 		return err
 	}
-	direct, err := client.New(cfg, client.Options{HTTPClient: mgr.GetHTTPClient(), Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper()})
+	direct, err := client.New(
+		cfg,
+		client.Options{HTTPClient: mgr.GetHTTPClient(), Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper()},
+	)
 	if err != nil {
 		return err
 	}
@@ -462,7 +511,12 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 		site.Lookup = solver.Lookup(o.HTTP01.Nameservers)
 	}
 	limits := &ratelimit.Ledgers{
-		Client: direct, Namespace: o.ClusterResourceNamespace, Clock: o.Clock, Log: o.Log.WithName("limits"), Events: events, Orders: order.Past(c, scope),
+		Client:    direct,
+		Namespace: o.ClusterResourceNamespace,
+		Clock:     o.Clock,
+		Log:       o.Log.WithName("limits"),
+		Events:    events,
+		Orders:    order.Past(c, scope),
 	}
 	if o.Namespace != "" {
 		limits.Namespace = o.Namespace // it may have no rights elsewhere
@@ -475,8 +529,18 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 	accounts := &account.Accounts{Client: c, Secrets: store, Limits: o.Limits, Clock: o.Clock, RateLimits: limits,
 		Egress: egress, UserAgent: "perennial", Observe: metrics.ACMEExchange, Guard: guard.Guard}
 	answers := &http01.Solver{
-		Cache: c, Direct: direct, Namespace: o.Namespace, Mode: o.HTTP01.Mode, Listens: o.HTTP01Address != "", Service: o.HTTP01.Service, WithoutTargetRef: o.HTTP01.WithoutTargetRef,
-		Webroot: o.HTTP01.Webroot, Labels: o.HTTP01.Labels, Pods: o.HTTP01.Pods, Site: site, Now: o.Clock.Now,
+		Cache:            c,
+		Direct:           direct,
+		Namespace:        o.Namespace,
+		Mode:             o.HTTP01.Mode,
+		Listens:          o.HTTP01Address != "",
+		Service:          o.HTTP01.Service,
+		WithoutTargetRef: o.HTTP01.WithoutTargetRef,
+		Webroot:          o.HTTP01.Webroot,
+		Labels:           o.HTTP01.Labels,
+		Pods:             o.HTTP01.Pods,
+		Site:             site,
+		Now:              o.Clock.Now,
 	}
 	if err := http01.AddIndexes(ctx, mgr.GetFieldIndexer()); err != nil {
 		return err
@@ -486,12 +550,23 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 			return err
 		}
 	}
-	handshakes := &tlsalpn01.Solver{Cache: c, Live: direct, Namespace: o.Namespace, Listens: o.TLSALPN01Address != "", Site: site, Now: o.Clock.Now}
+	handshakes := &tlsalpn01.Solver{
+		Cache:     c,
+		Live:      direct,
+		Namespace: o.Namespace,
+		Listens:   o.TLSALPN01Address != "",
+		Site:      site,
+		Now:       o.Clock.Now,
+	}
 	if handshakes.Listens {
 		if err := tlsalpn01.AddIndexes(ctx, mgr.GetFieldIndexer()); err != nil {
 			return err
 		}
-		if err := serveTLSALPN01(mgr, o.TLSALPN01Address, &tlsalpn01.Listener{Solver: handshakes, PassthroughTo: o.PassthroughTo, Log: o.Log.WithName("tlsalpn01")}); err != nil {
+		if err := serveTLSALPN01(
+			mgr,
+			o.TLSALPN01Address,
+			&tlsalpn01.Listener{Solver: handshakes, PassthroughTo: o.PassthroughTo, Log: o.Log.WithName("tlsalpn01")},
+		); err != nil {
 			return err
 		}
 	}
@@ -522,8 +597,20 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 	// Those who wait for others do so in lanes, of their own, with more workers than can wait.
 	limiters := func() *limiter.Limiter { return limiter.New(o.Workers, o.Clock) }
 	issuersOf := func(kind string) reconciler {
-		return &issuer.Reconciler{Limiter: limiters(), Client: c, Secrets: store, Scope: scope, Signers: signers, Limits: o.Limits,
-			Events: events, Metrics: metrics, Clock: o.Clock, Kind: kind, CSRs: on[certificateSigningRequests], Policies: guard}
+		return &issuer.Reconciler{
+			Limiter:  limiters(),
+			Client:   c,
+			Secrets:  store,
+			Scope:    scope,
+			Signers:  signers,
+			Limits:   o.Limits,
+			Events:   events,
+			Metrics:  metrics,
+			Clock:    o.Clock,
+			Kind:     kind,
+			CSRs:     on[certificateSigningRequests],
+			Policies: guard,
+		}
 	}
 	targets := o.Targets
 	if targets == nil {
@@ -534,7 +621,19 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 	lives := &lifecycle.Reconciler{External: &external.States{Live: live, Mapper: mgr.GetRESTMapper(), Clock: o.Clock},
 		Client: c, Secrets: store, Scope: scope, Keyring: keyring, Limits: o.Limits, Settings: o.Lifecycle, Events: events,
 		Metrics: metrics, Clock: o.Clock, Issuances: issuances, Keys: keygen.New()}
-	revoker := &revocation.Reconciler{Client: c, Live: live, Secrets: store, Scope: scope, Accounts: accounts, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, AtWork: lives.AtWork, Limiter: limiters()}
+	revoker := &revocation.Reconciler{
+		Client:   c,
+		Live:     live,
+		Secrets:  store,
+		Scope:    scope,
+		Accounts: accounts,
+		Limits:   o.Limits,
+		Events:   events,
+		Metrics:  metrics,
+		Clock:    o.Clock,
+		AtWork:   lives.AtWork,
+		Limiter:  limiters(),
+	}
 	for _, part := range []struct {
 		on         bool
 		reconciler reconciler
@@ -586,7 +685,8 @@ func (j jittered) When(item reconcile.Request) time.Duration {
 	return d + time.Duration(rand.Float64()*retryJitter*float64(d))
 }
 
-// reportHealth serves readiness: that the caches are filled. A replica that is not the leader is ready, too.
+// reportHealth serves readiness: that the caches are filled. A replica that is not the leader is
+// ready, too.
 func reportHealth(mgr manager.Manager) error {
 	var synced atomic.Bool
 	err := mgr.Add(everyReplica(func(ctx context.Context) error { // started after the caches are filled
@@ -641,7 +741,9 @@ func serveTLSALPN01(mgr manager.Manager, address string, l *tlsalpn01.Listener) 
 // tokens asks for tokens of ServiceAccounts.
 func tokens(c client.Client) dns01.Tokens {
 	return func(ctx context.Context, account types.NamespacedName, audiences []string) (string, error) {
-		request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{Audiences: audiences, ExpirationSeconds: ptr.To(tokenSeconds)}}
+		request := &authenticationv1.TokenRequest{
+			Spec: authenticationv1.TokenRequestSpec{Audiences: audiences, ExpirationSeconds: ptr.To(tokenSeconds)},
+		}
 		o := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: account.Namespace, Name: account.Name}}
 		if err := c.SubResource("token").Create(ctx, o, request); err != nil {
 			return "", err

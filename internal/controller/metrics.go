@@ -19,8 +19,8 @@ const (
 	shutdownTimeout = 3 * time.Second
 )
 
-// serveMetrics serves /metrics on address, of our registry and of controller-runtime's, which has the queues and the client. Ours is
-// not that one, which belongs to the whole process.
+// serveMetrics serves /metrics on address, of our registry and of controller-runtime's, which has
+// the queues and the client. Ours is not that one, which belongs to the whole process.
 func serveMetrics(mgr manager.Manager, address string, registry *prometheus.Registry) error {
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
@@ -30,7 +30,12 @@ func serveMetrics(mgr manager.Manager, address string, registry *prometheus.Regi
 	mux.Handle("/metrics", promhttp.HandlerFor(prometheus.Gatherers{registry, ctrlmetrics.Registry}, promhttp.HandlerOpts{
 		ErrorHandling: promhttp.ContinueOnError, Timeout: 2 * scrapeTimeout,
 	}))
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: scrapeTimeout, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10}
+	server := &http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: scrapeTimeout,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+	}
 	return mgr.Add(everyReplica(func(ctx context.Context) error {
 		stop := context.AfterFunc(ctx, func() {
 			ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)

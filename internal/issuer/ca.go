@@ -15,9 +15,15 @@ import (
 // maxPrevious is how many replaced CAs are remembered. The API has the same limit.
 const maxPrevious = 8
 
-// rotate returns what the status says of the CA: of a new one, that it came into use now, and of the one before,
-// that it was replaced. Replaced CAs that expired, or that inUse says are no longer used, are forgotten.
-func rotate(old *cmapi.CAIssuerStatus, ca *signer.CA, now time.Time, inUse func(cmapi.PreviousCA) bool) *cmapi.CAIssuerStatus {
+// rotate returns what the status says of the CA: of a new one, that it came into use now, and of
+// the one before, that it was replaced. Replaced CAs that expired, or that inUse says are no longer
+// used, are forgotten.
+func rotate(
+	old *cmapi.CAIssuerStatus,
+	ca *signer.CA,
+	now time.Time,
+	inUse func(cmapi.PreviousCA) bool,
+) *cmapi.CAIssuerStatus {
 	status := &cmapi.CAIssuerStatus{
 		Certificate: string(pki.EncodeCertificatePEM(ca.Anchor)),
 		Fingerprint: pki.Fingerprint(ca.Signing),
@@ -61,8 +67,8 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// SignedBy reports whether a certificate, with the intermediates that follow it, was signed by the CA of this fingerprint
-// and anchor, which is its issuer where no intermediate follows.
+// SignedBy reports whether a certificate, with the intermediates that follow it, was signed by the
+// CA of this fingerprint and anchor, which is its issuer where no intermediate follows.
 func SignedBy(chain []*x509.Certificate, fingerprint string, anchor *x509.Certificate) bool {
 	if len(chain) > 1 {
 		return pki.Fingerprint(chain[1]) == fingerprint

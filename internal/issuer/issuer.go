@@ -1,5 +1,5 @@
-// Package issuer keeps the status of Issuers and ClusterIssuers: whether they can be used and, of those that
-// hold their CA themselves, which CA that is and which ones it replaced.
+// Package issuer keeps the status of Issuers and ClusterIssuers: whether they can be used and, of
+// those that hold their CA themselves, which CA that is and which ones it replaced.
 package issuer
 
 import (
@@ -37,10 +37,12 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// previousInterval is how often it is looked whether replaced CAs are still in use. Nobody waits for their end.
+// previousInterval is how often it is looked whether replaced CAs are still in use. Nobody waits
+// for their end.
 const previousInterval = time.Minute
 
-// refusedAgain is when a CA is asked again that refused: what it refuses for may be in its own hands.
+// refusedAgain is when a CA is asked again that refused: what it refuses for may be in its own
+// hands.
 const refusedAgain = time.Hour
 
 // Reconciler keeps the status of the issuers of one kind.
@@ -56,7 +58,8 @@ type Reconciler struct {
 	Limiter *limiter.Limiter
 	// Kind is signer.KindIssuer or signer.KindClusterIssuer.
 	Kind string
-	// CSRs says that Kubernetes CertificateSigningRequests are served, too, whose certificates also count.
+	// CSRs says that Kubernetes CertificateSigningRequests are served, too, whose certificates also
+	// count.
 	CSRs bool
 	// Policies knows whether ClusterIssuers are protected. It may be nil.
 	Policies *policies.Watcher
@@ -85,8 +88,14 @@ func (r *Reconciler) newList() client.ObjectList {
 // bySecret is the field index of issuers by the Secrets, namespace/name, that they refer to.
 const bySecret = "spec.secrets"
 
-// SetupWithManager registers the reconciler. Others is the cache of the metadata of Secrets that are not ours.
-func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, others cache.Cache, o controller.Options) error {
+// SetupWithManager registers the reconciler. Others is the cache of the metadata of Secrets that
+// are not ours.
+func (r *Reconciler) SetupWithManager(
+	ctx context.Context,
+	mgr ctrl.Manager,
+	others cache.Cache,
+	o controller.Options,
+) error {
 	err := mgr.GetFieldIndexer().IndexField(ctx, r.new(), bySecret, func(o client.Object) []string {
 		issuer := r.Scope.Of(o.(object))
 		s, ok := r.Signers[issuer.Type()]
@@ -103,9 +112,11 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, oth
 		return fmt.Errorf("index %ss by Secret: %w", r.Kind, err)
 	}
 	name := map[string]string{signer.KindIssuer: "issuers", signer.KindClusterIssuer: "clusterissuers"}[r.Kind]
-	secretChanged := handler.TypedEnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
-		return r.issuersOf(ctx, o.GetNamespace(), o.GetName())
-	})
+	secretChanged := handler.TypedEnqueueRequestsFromMapFunc(
+		func(ctx context.Context, o client.Object) []reconcile.Request {
+			return r.issuersOf(ctx, o.GetNamespace(), o.GetName())
+		},
+	)
 	b := ctrl.NewControllerManagedBy(mgr).Named(name).WithOptions(o).
 		For(r.new(), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&corev1.Secret{}, secretChanged).
@@ -185,7 +196,12 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	var result reconcile.Result
 	if readiness.CA != nil {
 		status := issuer.GetStatus()
-		status.CA = rotate(status.CA, readiness.CA, now, func(p cmapi.PreviousCA) bool { return r.inUse(ctx, issuer, p, now) })
+		status.CA = rotate(
+			status.CA,
+			readiness.CA,
+			now,
+			func(p cmapi.PreviousCA) bool { return r.inUse(ctx, issuer, p, now) },
+		)
 		// When the CA expires, the issuer stops being ready.
 		result.RequeueAfter = status.CA.NotAfter.Sub(now)
 		if len(status.CA.Previous) > 0 {
@@ -330,8 +346,8 @@ func again(err error, now time.Time) (reconcile.Result, error) {
 	return reconcile.Result{}, err // again with the queue's back-off
 }
 
-// inUse reports whether a certificate signed by a replaced CA is alive: in the Secret of a Certificate, or in a request that
-// somebody else made.
+// inUse reports whether a certificate signed by a replaced CA is alive: in the Secret of a
+// Certificate, or in a request that somebody else made.
 func (r *Reconciler) inUse(ctx context.Context, issuer *signer.Issuer, p cmapi.PreviousCA, now time.Time) bool {
 	anchor, err := r.Limits.DecodeCertificatePEM([]byte(p.Certificate))
 	if err != nil {
@@ -388,7 +404,8 @@ func Watch(b *builder.Builder, scope signer.Scope, h handler.EventHandler, which
 	return b
 }
 
-// Changed passes changes of an issuer that matter to those who refer to it: its spec, whether it is ready, and its CA.
+// Changed passes changes of an issuer that matter to those who refer to it: its spec, whether it is
+// ready, and its CA.
 func Changed() predicate.Predicate {
 	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
 		was, is := e.ObjectOld.(cmapi.GenericIssuer), e.ObjectNew.(cmapi.GenericIssuer)
@@ -397,8 +414,13 @@ func Changed() predicate.Predicate {
 	}}
 }
 
-// Anchors returns the certificates that clients of the CA's leaves are to trust now: of the CA in use and of those it replaced.
-func Anchors(ca *cmapi.CAIssuerStatus, limits pki.Limits, now time.Time) (current *x509.Certificate, previous []*x509.Certificate) {
+// Anchors returns the certificates that clients of the CA's leaves are to trust now: of the CA in
+// use and of those it replaced.
+func Anchors(
+	ca *cmapi.CAIssuerStatus,
+	limits pki.Limits,
+	now time.Time,
+) (current *x509.Certificate, previous []*x509.Certificate) {
 	current, err := limits.DecodeCertificatePEM([]byte(ca.Certificate))
 	if err != nil {
 		return nil, nil

@@ -139,13 +139,14 @@ func TestInAYearOfTenThousandCertificatesNoOrderIsRefused(t *testing.T) {
 	}
 }
 
-// TestStuckCertificatesCostAnotherNamespaceNoOrder has a namespace with 60 Certificates whose orders never
-// end, beside one with twice as many Certificates for the same domain as the CA issues in a week. They
-// delay others by the time for which an order reserves a certificate, and cost them none.
+// TestStuckCertificatesCostAnotherNamespaceNoOrder has a namespace with 60 Certificates whose
+// orders never end, beside one with twice as many Certificates for the same domain as the CA issues
+// in a week. They delay others by the time for which an order reserves a certificate, and cost them
+// none.
 func TestStuckCertificatesCostAnotherNamespaceNoOrder(t *testing.T) {
 	checkpoints := []time.Duration{30 * time.Minute, day, 7 * day, 14 * day, 30 * day}
-	// run returns how many certificates the other namespace has some time after each checkpoint, and how many
-	// orders were sent for it.
+	// run returns how many certificates the other namespace has some time after each checkpoint, and
+	// how many orders were sent for it.
 	run := func(stuck int, later time.Duration) (certificates []int, orders int) {
 		w := newWorld(t)
 		w.patience = 10 * time.Minute
@@ -194,7 +195,12 @@ func TestStuckCertificatesCostAnotherNamespaceNoOrder(t *testing.T) {
 	}
 	for i := range checkpoints {
 		if beside[i] < alone[i] {
-			t.Errorf("after %s there are %d certificates, and %d without those that are stuck", checkpoints[i], beside[i], alone[i])
+			t.Errorf(
+				"after %s there are %d certificates, and %d without those that are stuck",
+				checkpoints[i],
+				beside[i],
+				alone[i],
+			)
 		}
 	}
 }
@@ -519,7 +525,12 @@ func (w *world) validated(x *order) {
 		w.happened("failure")
 		failed := x.Identifiers[:1]
 		w.ledger.ValidationFailed(ratelimit.FailedValidation{
-			Account: o.account, Namespace: o.namespace, Identifier: failed[0], Limit: x.Limits.Validations, Authorization: x.ID, Detail: "no",
+			Account:       o.account,
+			Namespace:     o.namespace,
+			Identifier:    failed[0],
+			Limit:         x.Limits.Validations,
+			Authorization: x.ID,
+			Detail:        "no",
 		}, w.clock())
 		w.write()
 		x.Finished, x.Failed, x.At = true, x.Identifiers, w.clock().Truncate(time.Second)

@@ -1,8 +1,9 @@
 // Package limiter bounds how many passes of a reconciler wait for remote endpoints, such as ACME
-// servers, DNS services and the sites of users, so that slow endpoints keep no others waiting. What a
-// pass waits for is a Target. Each target has a number of slots, few while it is slow; each namespace
-// has a share of all slots; and all slots together are fewer than the workers. A pass that finds no
-// slot does not wait in its worker: it ends with ErrBusy, and another pass comes when a slot is free.
+// servers, DNS services and the sites of users, so that slow endpoints keep no others waiting. What
+// a pass waits for is a Target. Each target has a number of slots, few while it is slow; each
+// namespace has a share of all slots; and all slots together are fewer than the workers. A pass
+// that finds no slot does not wait in its worker: it ends with ErrBusy, and another pass comes when
+// a slot is free.
 package limiter
 
 import (
@@ -27,7 +28,8 @@ const (
 	whenSlow = 2
 	// remembered is for how long a target is slow after it was, unless it has answered fast since.
 	remembered = 10 * time.Minute
-	// targetsAtOnce is how many targets there are places for, if each of them has all that a lane can have.
+	// targetsAtOnce is how many targets there are places for, if each of them has all that a lane can
+	// have.
 	targetsAtOnce = 8
 	// anyway is when an object that waits for a slot is reconciled although none is free, because of
 	// its deadlines.
@@ -116,8 +118,8 @@ func New(lane int, clock clock.PassiveClock) *Limiter {
 	}
 }
 
-// Workers is the number of workers of a reconciler whose targets have so many slots: some are left when
-// all slots are taken.
+// Workers is the number of workers of a reconciler whose targets have so many slots: some are left
+// when all slots are taken.
 func Workers(lane int) int { return (targetsAtOnce + 1) * lane }
 
 // Calls is the source of the passes of called objects.
@@ -164,7 +166,8 @@ type turn struct {
 	lanes   *Limiter
 	request reconcile.Request
 	at      *place
-	// kept is the place for which it was called, and waited since when it was in the line, if it was not called.
+	// kept is the place for which it was called, and waited since when it was in the line, if it was
+	// not called.
 	kept   *place
 	waited waiter
 }
@@ -176,8 +179,8 @@ func of(ctx context.Context) *turn {
 	return t
 }
 
-// Enter takes a slot of a target, and gives back the one of another target. The error is an ErrBusy if
-// there is no slot. Outside of a Reconciler there always is one.
+// Enter takes a slot of a target, and gives back the one of another target. The error is an ErrBusy
+// if there is no slot. Outside of a Reconciler there always is one.
 func Enter(ctx context.Context, p Target) error {
 	if t := of(ctx); t != nil {
 		return t.enter(p)
@@ -290,9 +293,9 @@ func (p *targetState) slow(now time.Time) bool {
 	return false
 }
 
-// room reports whether there is a slot for a namespace. A namespace may have half as many as are left
-// then, so that there always are some for others, and more the fewer others there are. At slow targets
-// it is half of that.
+// room reports whether there is a slot for a namespace. A namespace may have half as many as are
+// left then, so that there always are some for others, and more the fewer others there are. At slow
+// targets it is half of that.
 func (l *Limiter) room(namespace string, target Target, now time.Time) bool {
 	most, all, share := l.lane, l.places, max(1, (l.places-l.taken)/2)
 	there := 0
@@ -358,8 +361,8 @@ func (l *Limiter) free(at *place) {
 	}
 }
 
-// call keeps a slot for the object that is next: of those for which there is room, one of the namespace
-// with the fewest slots, and of these the one that waits longest.
+// call keeps a slot for the object that is next: of those for which there is room, one of the
+// namespace with the fewest slots, and of these the one that waits longest.
 func (l *Limiter) call(now time.Time) bool {
 	var next reconcile.Request
 	found := false

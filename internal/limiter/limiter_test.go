@@ -23,7 +23,12 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	clock := testclock.NewFakePassiveClock(time.Unix(1e9, 0))
-	w := &world{t: t, clock: clock, Limiter: New(4, clock), queue: workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[reconcile.Request]())}
+	w := &world{
+		t:       t,
+		clock:   clock,
+		Limiter: New(4, clock),
+		queue:   workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[reconcile.Request]()),
+	}
 	t.Cleanup(w.queue.ShutDown)
 	if err := w.Calls().Start(t.Context(), w.queue); err != nil {
 		t.Fatal(err)
@@ -64,7 +69,8 @@ func (w *world) pass(namespace string, n int, who string) (end func(), ok bool) 
 	return t.end, true
 }
 
-// hang makes passes of a namespace that do not end, each for a target of its own or all for one, and returns for how many there was a place.
+// hang makes passes of a namespace that do not end, each for a target of its own or all for one,
+// and returns for how many there was a place.
 func (w *world) hang(namespace string, n int, who func(int) string) (ends []func()) {
 	for i := range n {
 		if end, ok := w.pass(namespace, i, who(i)); ok {
@@ -94,7 +100,13 @@ func (w *world) sound() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.taken != 0 || len(w.of) != 0 || len(w.line) != 0 || len(w.called) != 0 {
-		w.t.Errorf("when all is over %d places are taken, namespaces have %v, and %d wait and %d are called", w.taken, w.of, len(w.line), len(w.called))
+		w.t.Errorf(
+			"when all is over %d places are taken, namespaces have %v, and %d wait and %d are called",
+			w.taken,
+			w.of,
+			len(w.line),
+			len(w.called),
+		)
 	}
 }
 

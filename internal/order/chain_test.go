@@ -131,7 +131,8 @@ func TestWhatIsWrongWithAChain(t *testing.T) {
 		"an address is missing": {
 			[]*x509.Certificate{leaf(func(c *x509.Certificate) { c.IPAddresses = nil }, key.Public()), root},
 			`it lacks names that were asked for: "192.0.2.1"`, nil},
-		"it was signed by another":      {[]*x509.Certificate{leaf(same, key.Public()), stranger}, "not signed by the next one", nil},
+		"it was signed by another": {[]*x509.Certificate{leaf(same, key.Public()), stranger}, "not signed by the " +
+			"next one", nil},
 		"nothing, with an intermediate": {[]*x509.Certificate{higher, between}, "", nil},
 		"an intermediate has expired": {
 			[]*x509.Certificate{higher, oldBetween}, `the intermediate certificate "CN=middle" expired at`, nil},

@@ -188,9 +188,9 @@ func (r *Reconciler) duplicateOf(ctx context.Context, order *cmacme.Order,
 	return nil, nil
 }
 
-// progresses reports whether an Order that the CA has accepted may soon end: something happened to it,
-// or to one of its Challenges, not long ago, or the CA is validating or finalizing. It is stuck if a
-// proof cannot be presented, or is not seen, for longer than that.
+// progresses reports whether an Order that the CA has accepted may soon end: something happened to
+// it, or to one of its Challenges, not long ago, or the CA is validating or finalizing. It is stuck
+// if a proof cannot be presented, or is not seen, for longer than that.
 func progresses(order *cmacme.Order, challenges []cmacme.Challenge, now time.Time) bool {
 	recent := func(t time.Time) bool { return now.Sub(t) < progressWithin }
 	open := false

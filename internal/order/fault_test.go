@@ -13,8 +13,8 @@ import (
 	"github.com/perennial-pki/perennial/internal/limiter"
 )
 
-// TestNoFaultThatPassesEndsAnOrder has every action fail in every way that servers, networks and the
-// limiter have.
+// TestNoFaultThatPassesEndsAnOrder has every action fail in every way that servers, networks and
+// the limiter have.
 func TestNoFaultThatPassesEndsAnOrder(t *testing.T) {
 	faults := map[string]error{
 		"no answer":               fault.Transientf("", "%w", errors.New("connection refused")),

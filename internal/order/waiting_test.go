@@ -33,7 +33,8 @@ func TestAnOrderSaysWhatItsChallengesWaitForIfThatTakesLong(t *testing.T) {
 		"not of too many": {[]cmacme.Challenge{
 			challenge("a.example.com", "no", ""), challenge("b.example.com", "no", ""), challenge("c.example.com", "no", ""), challenge("d.example.com", "no", ""),
 			challenge("e.example.com", "no", ""),
-		}, reportAfter, "HTTP-01 of a.example.com: no; HTTP-01 of b.example.com: no; HTTP-01 of c.example.com: no; and 2 more", 0},
+		}, reportAfter, "HTTP-01 of a.example.com: no; HTTP-01 of b.example.com: no; HTTP-01 of c.example.com: no; and " +
+			"2 more", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, next := waiting(test.challenges, created.Add(test.after))

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Admit decides whether an order may be sent, and reserves what it spends. The answer stays the same
-// as long as the order has not ended.
+// Admit decides whether an order may be sent, and reserves what it spends. The answer stays the
+// same as long as the order has not ended.
 func (l *Ledger) Admit(r Request, at time.Time) Decision {
 	now := at.UnixMilli()
 	l.lapse(at)
@@ -114,8 +114,8 @@ func (l *Ledger) contested(c *candidate, now int64) bool {
 	return slices.ContainsFunc(c.orders, waitedFor) || slices.ContainsFunc(c.certificates, waitedFor)
 }
 
-// admitWaiting admits waiting orders in the order of the queue: up to one of them, or all that may go
-// if upTo is empty.
+// admitWaiting admits waiting orders in the order of the queue: up to one of them, or all that may
+// go if upTo is empty.
 func (l *Ledger) admitWaiting(upTo string, at time.Time) {
 	if len(l.queue.waiting) == 0 {
 		return

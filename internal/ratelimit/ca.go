@@ -19,8 +19,8 @@ const (
 	// DefaultRetryAfter is how long all orders stay away from a CA that limits our address and does
 	// not say until when. Then one order asks before the others.
 	DefaultRetryAfter = time.Minute
-	// MaxRetryAfter is how long a CA is left alone at most, whatever it says: all its certificates wait
-	// for that.
+	// MaxRetryAfter is how long a CA is left alone at most, whatever it says: all its certificates
+	// wait for that.
 	MaxRetryAfter = 24 * time.Hour
 )
 
@@ -155,8 +155,8 @@ func (c *CA) RenewalInfoAvailable() error {
 	return nil
 }
 
-// isFuture reports whether a time is in the future. A time that is too far in the future was set by a
-// clock that was ahead; it is moved to now, and the CA says it again.
+// isFuture reports whether a time is in the future. A time that is too far in the future was set by
+// a clock that was ahead; it is moved to now, and the CA says it again.
 func isFuture(until *time.Time, now time.Time) bool {
 	if until.Sub(now) > MaxRetryAfter {
 		*until = now

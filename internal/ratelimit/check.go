@@ -17,8 +17,8 @@ func (w *wait) add(until int64, d Decision) {
 	w.decision = d
 }
 
-// check decides whether an order may be sent now, or until when it waits: the longest of all that it
-// waits for. ahead returns how many orders take a token of a bucket first; nil means none.
+// check decides whether an order may be sent now, or until when it waits: the longest of all that
+// it waits for. ahead returns how many orders take a token of a bucket first; nil means none.
 func (l *Ledger) check(c *candidate, now int64, ahead func(key) int64) Decision {
 	w := &wait{Decision{Allowed: true}, now}
 	if !c.exempt(now) {

@@ -14,8 +14,8 @@ import (
 
 // A ledger must fit into one object of the Kubernetes API, which has at most 1 MiB. Beyond these
 // numbers the entries that matter least are not written: buckets that are full again soonest, names
-// that failed longest ago and are not paused, refusals that end soonest. 10,000 certificates, issued
-// as fast as Let's Encrypt does it, need 6,000 buckets.
+// that failed longest ago and are not paused, refusals that end soonest. 10,000 certificates,
+// issued as fast as Let's Encrypt does it, need 6,000 buckets.
 const (
 	maxBuckets  = 12000
 	maxFailures = 4000
@@ -93,8 +93,8 @@ func (w *written) shorten(most int) {
 }
 
 // openNearLimit returns the open orders without those reservations of certificates in buckets of
-// which at most so many tokens are spent or reserved. Orders of a hundred names can be open for more
-// domains than there is room for, most of which are far from their limit.
+// which at most so many tokens are spent or reserved. Orders of a hundred names can be open for
+// more domains than there is room for, most of which are far from their limit.
 func (l *Ledger) openNearLimit(most, now int64) map[string]*openOrder {
 	few := func(r reservation) bool {
 		return l.reserved[r.Key]+max(l.full[r.Key]-now, 0)/r.limit().interval() <= most

@@ -14,7 +14,12 @@ func TestALedgerFitsIntoAConfigMapWhateverHappens(t *testing.T) {
 	l := NewLedger()
 	for i := range 20000 {
 		a := asks(fmt.Sprintf("0f8fad5b-d9cb-469f-a165-%012d", i), fmt.Sprintf("www.d%d.example", i))
-		a.Limits = Limits{NewOrders: Limit{1000000, time.Hour}, Domain: Limit{50, 7 * 24 * time.Hour}, Set: Limit{5, 7 * 24 * time.Hour}, Validations: Limit{5, time.Hour}}
+		a.Limits = Limits{
+			NewOrders:   Limit{1000000, time.Hour},
+			Domain:      Limit{50, 7 * 24 * time.Hour},
+			Set:         Limit{5, 7 * 24 * time.Hour},
+			Validations: Limit{5, time.Hour},
+		}
 		if i%20 > 0 {
 			issue(t, l, a, start.Add(time.Duration(i)*time.Second))
 		} else if v := l.Admit(a, start.Add(time.Duration(i)*time.Second)); !v.Allowed {
@@ -24,7 +29,12 @@ func TestALedgerFitsIntoAConfigMapWhateverHappens(t *testing.T) {
 		if i%50 > 0 {
 			continue
 		}
-		l.Refused(asks(fmt.Sprint(i), fmt.Sprintf("w.d%d.example", i)), &acme.Problem{Detail: strings.Repeat("y", 7000)}, start.Add(time.Hour), start)
+		l.Refused(
+			asks(fmt.Sprint(i), fmt.Sprintf("w.d%d.example", i)),
+			&acme.Problem{Detail: strings.Repeat("y", 7000)},
+			start.Add(time.Hour),
+			start,
+		)
 	}
 	text, err := l.Encode(start)
 	if err != nil || len(text) > 1000<<10 {
@@ -93,9 +103,17 @@ func TestAbsurdTimesHoldNoOrderForEver(t *testing.T) {
 	p := newCandidate(a)
 	for _, absurd := range []int64{1<<63 - 1, 1 << 62, start.Add(100 * 365 * 24 * time.Hour).UnixMilli()} {
 		text, err := json.Marshal(written{
-			Buckets:  map[key]int64{p.orders[0].key: absurd, p.certificates[0].key: absurd, p.certificates[1].key: absurd, p.validations[0].key: absurd},
+			Buckets: map[key]int64{
+				p.orders[0].key:       absurd,
+				p.certificates[0].key: absurd,
+				p.certificates[1].key: absurd,
+				p.validations[0].key:  absurd,
+			},
 			Failures: map[key]*failure{p.failures[0]: {InARow: 1 << 30, At: absurd}},
-			Refusals: map[key]*refusal{p.refusals.request: {At: start.UnixMilli(), Until: absurd}, p.refusals.set: {At: absurd, Until: absurd}},
+			Refusals: map[key]*refusal{
+				p.refusals.request: {At: start.UnixMilli(), Until: absurd},
+				p.refusals.set:     {At: absurd, Until: absurd},
+			},
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -19,7 +19,8 @@ type failure struct {
 	By map[key]int `json:"by,omitempty"`
 }
 
-// paused reports whether a name has failed so often that it is tried once a day only. It may be nil.
+// paused reports whether a name has failed so often that it is tried once a day only. It may be
+// nil.
 func (f *failure) paused() bool { return f != nil && f.InARow >= pauseAfter }
 
 // pausedBy reports whether the failures of a namespace alone pause the name. Failures that were

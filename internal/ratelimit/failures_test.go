@@ -9,10 +9,17 @@ import (
 )
 
 func TestAPauseOfTheCAEndsByHandOnce(t *testing.T) {
-	const detail = "Your account is temporarily prevented from requesting certificates for www.example.com, example.com and possibly others. Please visit: https://portal.letsencrypt.org/x"
+	const detail = "Your account is temporarily prevented from requesting certificates for www.example.com, " +
+		"example.com and possibly others. Please visit: https://portal.letsencrypt.org/x"
 	l := NewLedger()
 	a := asks("1", "www.example.com")
-	if v := l.Refused(a, &acme.Problem{Detail: detail}, start.Add(time.Hour), start); v.Until.Sub(start) != 24*time.Hour || v.Kind != Paused {
+	if v := l.Refused(
+		a,
+		&acme.Problem{Detail: detail},
+		start.Add(time.Hour),
+		start,
+	); v.Until.Sub(start) != 24*time.Hour ||
+		v.Kind != Paused {
 		t.Fatalf("%+v", v)
 	}
 	b := asks("2", "www.example.com")

@@ -15,7 +15,10 @@ import (
 func TestDomainsAreRegisteredOnesAndNetworks(t *testing.T) {
 	ids := asks("", "*.www.Example.co.uk", "example.co.uk", "a.b.github.io", "com", "www.example.de").Identifiers
 	ids = append(ids, acme.IP(netip.MustParseAddr("192.0.2.7")), acme.IP(netip.MustParseAddr("2001:db8:1:2:3::4")))
-	if got := strings.Join(domains(ids), " "); got != "192.0.2.7/32 2001:db8:1:2::/64 b.github.io com example.co.uk example.de" {
+	if got := strings.Join(
+		domains(ids),
+		" ",
+	); got != "192.0.2.7/32 2001:db8:1:2::/64 b.github.io com example.co.uk example.de" {
 		t.Error(got)
 	}
 }
@@ -25,7 +28,8 @@ func TestLimitsOfIssuersTakeThePlaceOfThoseThatAreKnown(t *testing.T) {
 		NewOrdersPerAccount:     &cmacme.ACMERateLimit{Count: 1000, Period: &metav1.Duration{Duration: time.Hour}},
 		CertificatesPerExactSet: &cmacme.ACMERateLimit{Count: 0},
 	})
-	if l.NewOrders != (Limit{1000, time.Hour}) || !l.Set.None() || l.Domain != (Limit{50, 7 * 24 * time.Hour}) || l.Validations != (Limit{5, time.Hour}) {
+	if l.NewOrders != (Limit{1000, time.Hour}) || !l.Set.None() || l.Domain != (Limit{50, 7 * 24 * time.Hour}) ||
+		l.Validations != (Limit{5, time.Hour}) {
 		t.Errorf("%+v", l)
 	}
 	if l := Published("https://acme.example/directory"); l != (Limits{}) {

@@ -108,12 +108,12 @@ type Decision struct {
 	Underway bool
 }
 
-// Ledger holds what is spent of the limits of one CA, and the orders that wait. It is pure: it has no
-// clock and does no I/O.
+// Ledger holds what is spent of the limits of one CA, and the orders that wait. It is pure: it has
+// no clock and does no I/O.
 //
 // A certificate is reserved when its order is sent. It is spent when the order ends with a
-// certificate, not earlier, because the CA counts it at that moment. An order that does not progress
-// reserves nothing after a while, so that stuck orders keep no others waiting.
+// certificate, not earlier, because the CA counts it at that moment. An order that does not
+// progress reserves nothing after a while, so that stuck orders keep no others waiting.
 //
 // What the CA counts is common to all. Within that, namespaces that use the same limit have equal
 // shares, and the last token of a limit is kept for renewals of valid certificates.
@@ -289,9 +289,9 @@ func (l *Ledger) NoReply(id string, at time.Time) {
 	l.changes++
 }
 
-// Restarted records that the process before this one ended. Each order without a known answer of the
-// CA may have been sent, or may have waited to be sent. Its new order counts, which comes back soon.
-// Its certificates, which take days to come back, do not count.
+// Restarted records that the process before this one ended. Each order without a known answer of
+// the CA may have been sent, or may have waited to be sent. Its new order counts, which comes back
+// soon. Its certificates, which take days to come back, do not count.
 func (l *Ledger) Restarted(at time.Time) {
 	for _, o := range l.open {
 		l.postponeLapse(o, at.UnixMilli())
@@ -317,8 +317,9 @@ func (l *Ledger) Accepted(id string, at time.Time) {
 	l.changes++
 }
 
-// Finalizing records that the certificate of an order is about to be requested. If it returns false,
-// the order must wait for a moment, because another order that is just being sent would be refused.
+// Finalizing records that the certificate of an order is about to be requested. If it returns
+// false, the order must wait for a moment, because another order that is just being sent would be
+// refused.
 func (l *Ledger) Finalizing(id string, at time.Time) bool {
 	o, now := l.open[id], at.UnixMilli()
 	if o == nil || o.Finalizing {
@@ -338,8 +339,8 @@ func (l *Ledger) Finalizing(id string, at time.Time) bool {
 	return true
 }
 
-// Finished records that an order has ended, with a certificate or without. What the order reserved is
-// spent, or free for others.
+// Finished records that an order has ended, with a certificate or without. What the order reserved
+// is spent, or free for others.
 func (l *Ledger) Finished(id string, issued bool, at time.Time) {
 	l.queue.leave(id)
 	o := l.open[id]

@@ -11,7 +11,12 @@ import (
 
 var start = time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)
 
-var few = Limits{NewOrders: Limit{3, time.Hour}, Domain: Limit{2, 24 * time.Hour}, Set: Limit{1, 12 * time.Hour}, Validations: Limit{2, time.Hour}}
+var few = Limits{
+	NewOrders:   Limit{3, time.Hour},
+	Domain:      Limit{2, 24 * time.Hour},
+	Set:         Limit{1, 12 * time.Hour},
+	Validations: Limit{2, time.Hour},
+}
 
 func asks(id string, names ...string) Request {
 	a := Request{ID: id, Namespace: "shop", Name: id, Account: "https://ca.example/acct/1", Limits: few, Created: start}
@@ -54,7 +59,8 @@ func TestAdmitSaysUntilWhenAnOrderWaitsAndWhatFor(t *testing.T) {
 			for i := range 3 {
 				issue(t, l, asks(fmt.Sprint(i), fmt.Sprintf("www.d%d.example", i)), start)
 			}
-		}, kind: NewOrders, in: 20 * time.Minute, says: "the limit of 3 new orders of account https://ca.example/acct/1 in 1 hour is spent"},
+		}, kind: NewOrders, in: 20 * time.Minute, says: "the limit of 3 new orders of account https://ca.example/acct/1 " +
+			"in 1 hour is spent"},
 		"those of another account are not": {before: func(t *testing.T, l *Ledger) {
 			for i := range 3 {
 				issue(t, l, asks(fmt.Sprint(i), fmt.Sprintf("www.d%d.example", i)), start)
@@ -71,7 +77,8 @@ func TestAdmitSaysUntilWhenAnOrderWaitsAndWhatFor(t *testing.T) {
 				a.Account = "https://ca.example/acct/2"
 				issue(t, l, a, start)
 			}
-		}, kind: Domain, in: 12 * time.Hour, says: "the limit of 2 certificates for example.co.uk and names below it in 1 day is spent"},
+		}, kind: Domain, in: 12 * time.Hour, says: "the limit of 2 certificates for example.co.uk and names below it in " +
+			"1 day is spent"},
 		"certificates for the same names are spent": {before: func(t *testing.T, l *Ledger) {
 			issue(t, l, asks("0", "*.EXAMPLE.co.uk", "www.example.co.uk"), start)
 		}, ask: func(a *Request) { a.Identifiers = asks("", "www.example.co.uk", "*.example.co.uk").Identifiers }, kind: Set, in: 12 * time.Hour, says: "for exactly these names"},
@@ -113,7 +120,8 @@ func TestAdmitSaysUntilWhenAnOrderWaitsAndWhatFor(t *testing.T) {
 			for i := range 5 {
 				fail(l, "https://ca.example/acct/1", acme.DNS("www.example.co.uk"), few.Validations, fmt.Sprint(i), "the CA got 404.", start.Add(-time.Hour))
 			}
-		}, kind: Paused, in: 23 * time.Hour, says: "www.example.co.uk is paused until 2026-12-01T23:00:00Z, as its last 5 validations failed, the last at 2026-11-30T23:00:00Z: the CA got 404. It is tried once a day"},
+		}, kind: Paused, in: 23 * time.Hour, says: "www.example.co.uk is paused until 2026-12-01T23:00:00Z, as its last " +
+			"5 validations failed, the last at 2026-11-30T23:00:00Z: the CA got 404. It is tried once a day"},
 		"also for a renewal in its window": {before: func(_ *testing.T, l *Ledger) {
 			for i := range 5 {
 				fail(l, "https://ca.example/acct/1", acme.DNS("www.example.co.uk"), Limit{}, fmt.Sprint(i), "no", start)
@@ -332,7 +340,13 @@ func TestAnOrderWithoutReplyCountsEachTimeItIsSent(t *testing.T) {
 	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
 	limits := Limits{NewOrders: Limit{3, time.Hour}}
 	order := func(id string) Request {
-		return Request{ID: id, Account: "https://ca.example/1", Identifiers: []acme.Identifier{acme.DNS(id + ".example.com")}, Limits: limits, Created: now}
+		return Request{
+			ID:          id,
+			Account:     "https://ca.example/1",
+			Identifiers: []acme.Identifier{acme.DNS(id + ".example.com")},
+			Limits:      limits,
+			Created:     now,
+		}
 	}
 	for name, test := range map[string]struct {
 		happens func(l *Ledger) *Ledger
@@ -451,8 +465,8 @@ func TestNothingWaitsLongerThanItMayAfterAClockWasAhead(t *testing.T) {
 	}
 }
 
-// TestAnOrderThatMayHaveBeenSentBeforeARestartNeedsRoomToBeSentAgain has the process end after the CA got
-// an order and before that was written.
+// TestAnOrderThatMayHaveBeenSentBeforeARestartNeedsRoomToBeSentAgain has the process end after the
+// CA got an order and before that was written.
 func TestAnOrderThatMayHaveBeenSentBeforeARestartNeedsRoomToBeSentAgain(t *testing.T) {
 	l := NewLedger()
 	r := asks("sent", "www.example.com")

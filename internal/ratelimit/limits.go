@@ -7,8 +7,8 @@ import (
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 )
 
-// Limit is a bucket of Count tokens, which is full again Period after it was empty. The zero value is
-// no limit.
+// Limit is a bucket of Count tokens, which is full again Period after it was empty. The zero value
+// is no limit.
 type Limit struct {
 	// Count is the size of the bucket.
 	Count int64
@@ -19,8 +19,8 @@ type Limit struct {
 // None reports whether there is no limit.
 func (l Limit) None() bool { return l.Count <= 0 || l.Period <= 0 }
 
-// interval is the time in which one token comes back, in ms. It is rounded up, because an order that
-// is sent too early is refused.
+// interval is the time in which one token comes back, in ms. It is rounded up, because an order
+// that is sent too early is refused.
 func (l Limit) interval() int64 {
 	period := l.Period.Milliseconds()
 	return max((period+l.Count-1)/l.Count, 1)
@@ -51,10 +51,10 @@ type Limits struct {
 	Validations Limit
 }
 
-// letsEncrypt has the published limits of Let's Encrypt, by the host of the directory. The limits by
-// second of its staging environment are too high to matter. See
-// https://letsencrypt.org/docs/rate-limits and
-// https://letsencrypt.org/docs/staging-environment, as of August 2026.
+// letsEncrypt has the published limits of Let's Encrypt, by the host of the directory. The limits
+// by second of its staging environment are too high to matter. See
+// https://letsencrypt.org/docs/rate-limits and https://letsencrypt.org/docs/staging-environment, as
+// of August 2026.
 var letsEncrypt = map[string]Limits{
 	"acme-v02.api.letsencrypt.org": {
 		NewOrders: Limit{300, 3 * time.Hour}, Domain: Limit{50, 7 * 24 * time.Hour},

@@ -21,7 +21,8 @@ func (l *Ledgers) Describe(c chan<- *prometheus.Desc) {
 	c <- longestWait
 }
 
-// Collect implements prometheus.Collector. There is a series for each CA and limit that orders wait for.
+// Collect implements prometheus.Collector. There is a series for each CA and limit that orders wait
+// for.
 func (l *Ledgers) Collect(c chan<- prometheus.Metric) {
 	type series struct {
 		host string

@@ -105,7 +105,11 @@ func TestAnOrderWaitsForTheLimitThatItsIssuerHasNow(t *testing.T) {
 			issue(t, l, ask("a", test.was), start)
 			issue(t, l, ask("b", test.is), start)
 			l.Admit(ask("it", test.was), start)
-			if v := l.Admit(ask("it", test.is), start.Add(time.Minute)); v.Limit != test.is || v.Until.Sub(start) != test.is.Period {
+			if v := l.Admit(
+				ask("it", test.is),
+				start.Add(time.Minute),
+			); v.Limit != test.is ||
+				v.Until.Sub(start) != test.is.Period {
 				t.Errorf("it says: %s", v.Message())
 			}
 		})
@@ -138,7 +142,11 @@ func TestALimitThatIsChangedWhileSomethingWaitsKeepsWhatWasSpent(t *testing.T) {
 			if v := l.Admit(ask("it", was), start); v.Allowed {
 				t.Fatal("it does not wait")
 			}
-			if v := l.Admit(ask("it", test.is), start); v.Allowed != (test.in == 0) || !v.Allowed && v.Until.Sub(start) != test.in {
+			if v := l.Admit(
+				ask("it", test.is),
+				start,
+			); v.Allowed != (test.in == 0) ||
+				!v.Allowed && v.Until.Sub(start) != test.in {
 				t.Errorf("%+v", v)
 			}
 		})

@@ -2,8 +2,8 @@
 // only to be refused. The limits are published, set on the issuer, or learnt from refusals. A CA
 // counts for all issuers and accounts, so usage is counted by the directory of the CA.
 //
-// The counting is a pure Ledger. CA stores one in a ConfigMap, and writes what an order spends before
-// the order is sent.
+// The counting is a pure Ledger. CA stores one in a ConfigMap, and writes what an order spends
+// before the order is sent.
 package ratelimit
 
 import (
@@ -110,8 +110,9 @@ func (l *Ledgers) Accepted(id string) {
 	l.change(id, func(l *Ledger, now time.Time) { l.Accepted(id, now) })
 }
 
-// Finalizing records that the certificate of an order is about to be requested. If it returns false,
-// the order must wait for a moment, because another order that is just being sent would be refused.
+// Finalizing records that the certificate of an order is about to be requested. If it returns
+// false, the order must wait for a moment, because another order that is just being sent would be
+// refused.
 func (l *Ledgers) Finalizing(id string) (may bool) {
 	may = true
 	l.change(id, func(l *Ledger, now time.Time) { may = l.Finalizing(id, now) && may })
@@ -141,7 +142,8 @@ func (l *Ledgers) Deleted(name types.NamespacedName) {
 	}
 }
 
-// Start removes unneeded ConfigMaps from time to time, and writes what is left when the context ends.
+// Start removes unneeded ConfigMaps from time to time, and writes what is left when the context
+// ends.
 func (l *Ledgers) Start(ctx context.Context) error {
 	ticker := time.NewTicker(sweepAgain)
 	defer ticker.Stop()

@@ -125,8 +125,8 @@ func (c *candidate) refused(kind Kind, names []string) (keys []key, subject stri
 	return keys, subject
 }
 
-// limitOf returns which limit a refusal is about, and the names in it, by the texts of Let's Encrypt.
-// Other CAs run the same software, or have other texts: such refusals have no kind.
+// limitOf returns which limit a refusal is about, and the names in it, by the texts of Let's
+// Encrypt. Other CAs run the same software, or have other texts: such refusals have no kind.
 func limitOf(detail string) (kind Kind, names []string) {
 	text := strings.ToLower(detail)
 	quoted := func() []string {

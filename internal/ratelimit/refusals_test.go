@@ -38,7 +38,13 @@ func TestARefusalHoldsForAllOrdersUnderTheLimit(t *testing.T) {
 			if v := l.Admit(a, start); !v.Allowed {
 				t.Fatal(v.Message())
 			}
-			if v := l.Refused(a, &acme.Problem{Detail: detail, RetryAfter: until}, until, start); !v.Until.Equal(until) || !strings.Contains(v.Message(), detail) || !strings.HasSuffix(v.Message(), help[v.RefusedFor]) {
+			if v := l.Refused(
+				a,
+				&acme.Problem{Detail: detail, RetryAfter: until},
+				until,
+				start,
+			); !v.Until.Equal(until) || !strings.Contains(v.Message(), detail) ||
+				!strings.HasSuffix(v.Message(), help[v.RefusedFor]) {
 				t.Errorf("it says %q", v.Message())
 			}
 			if len(l.open)+len(l.reserved) > 0 {
@@ -51,7 +57,8 @@ func TestARefusalHoldsForAllOrdersUnderTheLimit(t *testing.T) {
 			for name, a := range map[string]Request{"same": same, "account": account, "domain": domain, "names": names, "exempt": exempt} {
 				should := false
 				for _, w := range waits {
-					should = should || a.Account == w.Account && exactSet(a.Identifiers) == exactSet(w.Identifiers) && a.Window == w.Window
+					should = should ||
+						a.Account == w.Account && exactSet(a.Identifiers) == exactSet(w.Identifiers) && a.Window == w.Window
 				}
 				l, err := Decode(text)
 				if err != nil {
@@ -108,7 +115,11 @@ func TestAnOrderThatTheCARefusedThoughItShouldNotCountItIsNotSentAgain(t *testin
 					t.Fatal(v.Message())
 				}
 				l.Refused(a, &acme.Problem{Detail: detail}, until, start)
-				if v := l.Admit(a, start.Add(time.Second)); v.Allowed || !v.Until.Equal(until) || !strings.Contains(v.Message(), detail) {
+				if v := l.Admit(
+					a,
+					start.Add(time.Second),
+				); v.Allowed || !v.Until.Equal(until) ||
+					!strings.Contains(v.Message(), detail) {
 					t.Errorf("it is sent again: %+v", v)
 				}
 				if v := l.Admit(a, until); !v.Allowed {
@@ -120,7 +131,12 @@ func TestAnOrderThatTheCARefusedThoughItShouldNotCountItIsNotSentAgain(t *testin
 	// An order that is like others is refused for what a renewal in its window is not.
 	l := NewLedger()
 	a := asks("it", "www.example.com")
-	l.Refused(a, &acme.Problem{Detail: `too many certificates (50) already issued for "example.com" in the last 168h0m0s`}, until, start)
+	l.Refused(
+		a,
+		&acme.Problem{Detail: `too many certificates (50) already issued for "example.com" in the last 168h0m0s`},
+		until,
+		start,
+	)
 	a.Window = acme.Window{Start: start.Add(-time.Hour), End: until}
 	if v := l.Admit(a, start); !v.Allowed {
 		t.Error(v.Message())
@@ -140,10 +156,23 @@ func TestWhatWasRefusedOrPausedIsNotForgottenThoughItIsMuch(t *testing.T) {
 		for f := range 5 {
 			fail(l, "https://ca.example/acct/1", acme.DNS(name), Limit{}, fmt.Sprint(name, f), "no", start)
 		}
-		l.Refused(limitless(fmt.Sprint(i), fmt.Sprintf("refused%d.example", i)), &acme.Problem{Detail: "not now: " + strings.Repeat("x", 300)}, start.Add(time.Hour), start)
+		l.Refused(
+			limitless(fmt.Sprint(i), fmt.Sprintf("refused%d.example", i)),
+			&acme.Problem{Detail: "not now: " + strings.Repeat("x", 300)},
+			start.Add(time.Hour),
+			start,
+		)
 	}
 	for i := range n { // of no consequence
-		fail(l, "https://ca.example/acct/1", acme.DNS(fmt.Sprintf("once%d.example", i)), Limit{}, fmt.Sprint(i), "no", start.Add(time.Minute))
+		fail(
+			l,
+			"https://ca.example/acct/1",
+			acme.DNS(fmt.Sprintf("once%d.example", i)),
+			Limit{},
+			fmt.Sprint(i),
+			"no",
+			start.Add(time.Minute),
+		)
 	}
 	text, err := l.Encode(start)
 	if err != nil || len(text) > 1000<<10 {
@@ -159,10 +188,16 @@ func TestWhatWasRefusedOrPausedIsNotForgottenThoughItIsMuch(t *testing.T) {
 	}{"before a restart": {l, n}, "after it": {read, maxRefusals}} {
 		paused, refused := 0, 0
 		for i := range n {
-			if v := test.ledger.Admit(limitless("a"+fmt.Sprint(i), fmt.Sprintf("paused%d.example", i)), start); v.Kind == Paused {
+			if v := test.ledger.Admit(
+				limitless("a"+fmt.Sprint(i), fmt.Sprintf("paused%d.example", i)),
+				start,
+			); v.Kind == Paused {
 				paused++
 			}
-			if v := test.ledger.Admit(limitless("b"+fmt.Sprint(i), fmt.Sprintf("refused%d.example", i)), start); v.Kind == Refused {
+			if v := test.ledger.Admit(
+				limitless("b"+fmt.Sprint(i), fmt.Sprintf("refused%d.example", i)),
+				start,
+			); v.Kind == Refused {
 				refused++
 			}
 		}

@@ -43,8 +43,8 @@ func (r *OrderRecord) latest(now int64) int64 {
 	return min(max(at.UnixMilli(), r.Created.UnixMilli()), now)
 }
 
-// Settle closes the open orders that have ended by their Orders, or whose Orders are gone, and counts
-// those that the CA has accepted.
+// Settle closes the open orders that have ended by their Orders, or whose Orders are gone, and
+// counts those that the CA has accepted.
 func (l *Ledger) Settle(records []OrderRecord, at time.Time) {
 	now := at.UnixMilli()
 	known := map[string]*OrderRecord{}

@@ -83,7 +83,13 @@ func TestALostLedgerIsMadeOfTheObjectsThatExist(t *testing.T) {
 			}
 		})
 	}
-	l := Restore([]OrderRecord{past("open", time.Minute, true, false, false, "a.example.com"), past("not sent", time.Minute, false, false, false, "d.example.com")}, start)
+	l := Restore(
+		[]OrderRecord{
+			past("open", time.Minute, true, false, false, "a.example.com"),
+			past("not sent", time.Minute, false, false, false, "d.example.com"),
+		},
+		start,
+	)
 	if v := l.Admit(asks("not sent", "www.example.org"), start); !v.Allowed {
 		t.Error(v.Message())
 	}
@@ -106,23 +112,52 @@ func TestALostLedgerIsMadeOfWhatTheOrdersSayOfFailures(t *testing.T) {
 	five := func(and ...OrderRecord) (all []OrderRecord) {
 		for i := range 5 {
 			all = append(all, OrderRecord{
-				Request: Request{ID: fmt.Sprint(i), Account: "https://ca.example/1", Limits: Limits{}, Created: now.Add(-23 * time.Hour)},
-				Sent:    true, Finished: true, Failed: names("a.example.com"), At: now.Add(-20 * time.Hour),
+				Request: Request{
+					ID:      fmt.Sprint(i),
+					Account: "https://ca.example/1",
+					Limits:  Limits{},
+					Created: now.Add(-23 * time.Hour),
+				},
+				Sent:     true,
+				Finished: true,
+				Failed:   names("a.example.com"),
+				At:       now.Add(-20 * time.Hour),
 			})
 		}
 		return append(all, and...)
 	}
 	proven := func(ago time.Duration) OrderRecord {
 		return OrderRecord{
-			Request: Request{ID: "proven", Account: "https://ca.example/1", Identifiers: names("a.example.com"), Created: now.Add(-48 * time.Hour)},
-			Sent:    true, Finished: true, Issued: true, At: now.Add(-ago),
+			Request: Request{
+				ID:          "proven",
+				Account:     "https://ca.example/1",
+				Identifiers: names("a.example.com"),
+				Created:     now.Add(-48 * time.Hour),
+			},
+			Sent:     true,
+			Finished: true,
+			Issued:   true,
+			At:       now.Add(-ago),
 		}
 	}
 	past := func(failed []acme.Identifier, paused time.Time) []OrderRecord {
-		return []OrderRecord{{
-			Request: Request{ID: "past", Account: "https://ca.example/1", Identifiers: failed, Limits: limits, Created: now.Add(-time.Hour)},
-			Sent:    true, Finished: true, Failed: failed, At: now.Add(-time.Minute), Detail: "no answer", PausedUntil: paused,
-		}}
+		return []OrderRecord{
+			{
+				Request: Request{
+					ID:          "past",
+					Account:     "https://ca.example/1",
+					Identifiers: failed,
+					Limits:      limits,
+					Created:     now.Add(-time.Hour),
+				},
+				Sent:        true,
+				Finished:    true,
+				Failed:      failed,
+				At:          now.Add(-time.Minute),
+				Detail:      "no answer",
+				PausedUntil: paused,
+			},
+		}
 	}
 	for name, test := range map[string]struct {
 		past []OrderRecord
@@ -141,7 +176,10 @@ func TestALostLedgerIsMadeOfWhatTheOrdersSayOfFailures(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			l := Restore(test.past, now)
 			for name, want := range test.want {
-				v := l.Admit(Request{ID: name, Account: "https://ca.example/1", Identifiers: names(name), Limits: limits, Created: now}, now)
+				v := l.Admit(
+					Request{ID: name, Account: "https://ca.example/1", Identifiers: names(name), Limits: limits, Created: now},
+					now,
+				)
 				if v.Allowed != (want == "") || !v.Allowed && v.Kind != want {
 					t.Errorf("%s: %+v, want %q", name, v, want)
 				}

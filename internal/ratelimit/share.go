@@ -4,8 +4,8 @@ import "time"
 
 const (
 	// reservedFor is how long an order that does not progress reserves certificates: from the moment
-	// the CA has accepted it, or from the last time that it was admitted. It reserves them again when it
-	// finalizes.
+	// the CA has accepted it, or from the last time that it was admitted. It reserves them again when
+	// it finalizes.
 	reservedFor = 30 * time.Minute
 	// finalizingFor is how long an order that finalizes reserves certificates.
 	finalizingFor = 6 * time.Hour
@@ -56,9 +56,9 @@ func (u *usage) forget(now int64) {
 	}
 }
 
-// share returns how many tokens of a limit a namespace may use: all of them, divided by the namespaces
-// that use the limit or wait for it. A namespace that has stuck orders counts only if certificates
-// were issued to it.
+// share returns how many tokens of a limit a namespace may use: all of them, divided by the
+// namespaces that use the limit or wait for it. A namespace that has stuck orders counts only if
+// certificates were issued to it.
 func (l *Ledger) share(b charge, namespace string, now int64) int64 {
 	alone := func(counts map[string]int64) bool {
 		_, own := counts[namespace]
@@ -97,8 +97,8 @@ func (l *Ledger) checkShare(w *wait, c *candidate, b charge) {
 	w.add(until, Decision{Kind: b.kind, Subject: b.subject, Limit: b.limit, Share: share})
 }
 
-// kept returns how many tokens of a limit are not for this order: the last one is for a namespace that
-// holds a valid certificate, so that others cannot keep it from renewing.
+// kept returns how many tokens of a limit are not for this order: the last one is for a namespace
+// that holds a valid certificate, so that others cannot keep it from renewing.
 func (c *candidate) kept(b charge, now int64) int64 {
 	if b.kind == NewOrders || b.limit.Count < keptFrom || c.holds(now) {
 		return 0
@@ -164,8 +164,9 @@ func (l *Ledger) postponeLapse(o *openOrder, now int64) {
 	l.nextLapse = min(l.nextLapse, o.lapses)
 }
 
-// mayFinalize reports whether an order whose reservations have lapsed may finalize. It must not while
-// an order that is just being sent has the last token of a limit, because the CA would refuse that.
+// mayFinalize reports whether an order whose reservations have lapsed may finalize. It must not
+// while an order that is just being sent has the last token of a limit, because the CA would refuse
+// that.
 func (l *Ledger) mayFinalize(o *openOrder, now int64) bool {
 	for _, r := range o.Certificate {
 		sending := l.sending(r.Key)

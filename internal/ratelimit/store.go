@@ -34,8 +34,8 @@ const (
 	writeDelay = 2 * time.Second
 )
 
-// name returns the name of the ConfigMap. It has a short digest of the directory, or the whole digest
-// if the ConfigMap of the short name belongs to another CA.
+// name returns the name of the ConfigMap. It has a short digest of the directory, or the whole
+// digest if the ConfigMap of the short name belongs to another CA.
 func (c *CA) name() types.NamespacedName {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -96,8 +96,8 @@ func (c *CA) loaded() bool {
 	return c.ledger != nil
 }
 
-// read reads the ledger and settles it with the Orders. If there is none, or none that can be read, it
-// makes one from the Orders.
+// read reads the ledger and settles it with the Orders. If there is none, or none that can be read,
+// it makes one from the Orders.
 func (c *CA) read(ctx context.Context) (*Ledger, *corev1.ConfigMap, error) {
 	ctx, cancel := context.WithTimeout(ctx, ioLimit)
 	defer cancel()
@@ -159,8 +159,8 @@ func (c *CA) durable(ctx context.Context, changes uint64) error {
 	}
 }
 
-// write writes the ledger as it is now. If another process has written it, it merges both ledgers and
-// tries again.
+// write writes the ledger as it is now. If another process has written it, it merges both ledgers
+// and tries again.
 func (c *CA) write(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, ioLimit)
 	defer cancel()
@@ -180,8 +180,8 @@ func (c *CA) write(ctx context.Context) error {
 	}
 }
 
-// writeOnce writes the ledger, or removes the ConfigMap of an empty one. If it fails, overtaken says
-// whether another process has written or removed the ConfigMap.
+// writeOnce writes the ledger, or removes the ConfigMap of an empty one. If it fails, overtaken
+// says whether another process has written or removed the ConfigMap.
 func (c *CA) writeOnce(ctx context.Context) (overtaken bool, err error) {
 	c.mu.Lock()
 	changes := c.ledger.changes

@@ -10,8 +10,8 @@ import (
 
 const notRemoved = "could not remove the ConfigMap of a CA without rate-limit usage"
 
-// remove removes the ConfigMap of a ledger in which nothing is spent, if there is one. It reports false
-// if another process has written it, or the controller has no right to remove it.
+// remove removes the ConfigMap of a ledger in which nothing is spent, if there is one. It reports
+// false if another process has written it, or the controller has no right to remove it.
 func (c *CA) remove(ctx context.Context, was *corev1.ConfigMap, changes uint64) (done bool, err error) {
 	if was != nil {
 		same := client.Preconditions{UID: &was.UID, ResourceVersion: &was.ResourceVersion}

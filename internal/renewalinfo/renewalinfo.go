@@ -1,5 +1,6 @@
-// Package renewalinfo asks ACME servers when they want certificates to be renewed (ACME Renewal Information, RFC 9773), and writes what they
-// say into the status of the Certificates. When to renew is decided from there by package lifecycle, which asks nobody.
+// Package renewalinfo asks ACME servers when they want certificates to be renewed (ACME Renewal
+// Information, RFC 9773), and writes what they say into the status of the Certificates. When to
+// renew is decided from there by package lifecycle, which asks nobody.
 package renewalinfo
 
 import (
@@ -78,8 +79,13 @@ func (r *Reconciler) SetupWithManager(_ context.Context, mgr ctrl.Manager, _ cac
 		}
 		return requests
 	})
-	b := ctrl.NewControllerManagedBy(mgr).Named(name).WithOptions(o).For(&cmapi.Certificate{}).WatchesRawSource(r.Limiter.Calls())
-	return issuer.Watch(b, r.Scope, changed, issuer.Changed()).Complete(observe.Counted(r.Metrics, name, r.Limiter.Reconciler(r)))
+	b := ctrl.NewControllerManagedBy(mgr).
+		Named(name).
+		WithOptions(o).
+		For(&cmapi.Certificate{}).
+		WatchesRawSource(r.Limiter.Calls())
+	return issuer.Watch(b, r.Scope, changed, issuer.Changed()).
+		Complete(observe.Counted(r.Metrics, name, r.Limiter.Reconciler(r)))
 }
 
 // Reconcile looks at one Certificate.
@@ -136,7 +142,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	}
 	// The first suggestion is as everybody expects it, and stands in the status.
 	first := (was == nil || was.SuggestedWindow == nil) && next.ExplanationURL == ""
-	if w := next.SuggestedWindow; w != nil && !first && (was == nil || !equality.Semantic.DeepEqual(w, was.SuggestedWindow) || next.ExplanationURL != was.ExplanationURL) {
+	if w := next.SuggestedWindow; w != nil && !first &&
+		(was == nil || !equality.Semantic.DeepEqual(w, was.SuggestedWindow) || next.ExplanationURL != was.ExplanationURL) {
 		message := fmt.Sprintf("The ACME server suggests renewal between %s and %s", stamp(w.Start), stamp(w.End))
 		if next.ExplanationURL != "" {
 			message += ": see " + next.ExplanationURL
@@ -171,7 +178,8 @@ func known(crt *cmapi.Certificate) *cmapi.CertificateACMEARIStatus {
 	return crt.Status.ACME.ARI
 }
 
-// untilNext is how long it is until the server is to be asked. A time that is further away than any that is ever set was by a clock that was ahead.
+// untilNext is how long it is until the server is to be asked. A time that is further away than any
+// that is ever set was by a clock that was ahead.
 func untilNext(was *cmapi.CertificateACMEARIStatus, now time.Time) time.Duration {
 	if was == nil || was.NextCheck == nil || was.NextCheck.Sub(now) > latest {
 		return 0
@@ -179,10 +187,17 @@ func untilNext(was *cmapi.CertificateACMEARIStatus, now time.Time) time.Duration
 	return max(0, was.NextCheck.Sub(now))
 }
 
-// after returns what is known after a question. It is a pure function. What a failed question leaves is the window that was known, and any what package
-// lifecycle remembers of the certificates before. account is that of
-// the issuer; the certificate's own is the one that was there at the first question, right after it was issued.
-func after(was *cmapi.CertificateACMEARIStatus, info acme.RenewalInfo, err error, account string, now time.Time) *cmapi.CertificateACMEARIStatus {
+// after returns what is known after a question. It is a pure function. What a failed question
+// leaves is the window that was known, and any what package lifecycle remembers of the certificates
+// before. account is that of the issuer; the certificate's own is the one that was there at the
+// first question, right after it was issued.
+func after(
+	was *cmapi.CertificateACMEARIStatus,
+	info acme.RenewalInfo,
+	err error,
+	account string,
+	now time.Time,
+) *cmapi.CertificateACMEARIStatus {
 	at := func(t time.Time) *metav1.Time { m := metav1.NewTime(t.Truncate(time.Second)); return &m }
 	next := &cmapi.CertificateACMEARIStatus{LastChecked: at(now), Account: account}
 	if was != nil {
@@ -192,7 +207,10 @@ func after(was *cmapi.CertificateACMEARIStatus, info acme.RenewalInfo, err error
 		next.Account = was.Account
 	}
 	if err == nil {
-		next.SuggestedWindow = &cmapi.ACMERenewalWindow{Start: at(info.SuggestedWindow.Start), End: at(info.SuggestedWindow.End)}
+		next.SuggestedWindow = &cmapi.ACMERenewalWindow{
+			Start: at(info.SuggestedWindow.Start),
+			End:   at(info.SuggestedWindow.End),
+		}
 		next.ExplanationURL = info.ExplanationURL
 		wait := usual
 		if !info.RetryAfter.IsZero() {
@@ -207,7 +225,8 @@ func after(was *cmapi.CertificateACMEARIStatus, info acme.RenewalInfo, err error
 	switch {
 	case errors.As(err, &problem) && !problem.RetryAfter.IsZero():
 		wait = min(max(problem.RetryAfter.Sub(now), soonest), latest)
-	case errors.As(err, &problem) && problem.Status < 500, errors.As(err, &protocol): // asking again soon would change nothing
+	case errors.As(err, &problem) && problem.Status < 500,
+		errors.As(err, &protocol): // asking again soon would change nothing
 	case was != nil && was.LastError != "" && was.LastChecked != nil && was.NextCheck != nil:
 		wait = min(max(2*was.NextCheck.Sub(was.LastChecked.Time), firstRetry), usual)
 	default:

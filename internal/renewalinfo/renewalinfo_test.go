@@ -24,7 +24,12 @@ func TestWhenToAskAgain(t *testing.T) {
 	failed := func(d time.Duration) *cmapi.CertificateACMEARIStatus {
 		then := metav1.NewTime(now.Add(-d))
 		due := metav1.NewTime(now)
-		return &cmapi.CertificateACMEARIStatus{LastChecked: &then, NextCheck: &due, LastError: "x", SuggestedWindow: &cmapi.ACMERenewalWindow{Start: &due, End: &due}}
+		return &cmapi.CertificateACMEARIStatus{
+			LastChecked:     &then,
+			NextCheck:       &due,
+			LastError:       "x",
+			SuggestedWindow: &cmapi.ACMERenewalWindow{Start: &due, End: &due},
+		}
 	}
 	for name, test := range map[string]struct {
 		was  *cmapi.CertificateACMEARIStatus
@@ -52,7 +57,8 @@ func TestWhenToAskAgain(t *testing.T) {
 			if (got.LastError != "") != (test.err != nil) {
 				t.Errorf("the error is %q", got.LastError)
 			}
-			if test.err == nil && !got.SuggestedWindow.Start.Time.Equal(window.Start) || test.was != nil && got.SuggestedWindow == nil {
+			if test.err == nil && !got.SuggestedWindow.Start.Time.Equal(window.Start) ||
+				test.was != nil && got.SuggestedWindow == nil {
 				t.Errorf("the window is %+v", got.SuggestedWindow)
 			}
 		})
@@ -61,10 +67,15 @@ func TestWhenToAskAgain(t *testing.T) {
 
 func TestWhatIsKnownOutlivesAFailure(t *testing.T) {
 	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
-	info := acme.RenewalInfo{SuggestedWindow: acme.Window{Start: now.AddDate(0, 2, 0), End: now.AddDate(0, 2, 2)}, ExplanationURL: "https://ca.example.com/why"}
+	info := acme.RenewalInfo{
+		SuggestedWindow: acme.Window{Start: now.AddDate(0, 2, 0), End: now.AddDate(0, 2, 2)},
+		ExplanationURL:  "https://ca.example.com/why",
+	}
 	first := after(nil, info, nil, "account 1", now)
 	failed := after(first, acme.RenewalInfo{}, errors.New("no route"), "account 2", now.Add(6*time.Hour))
-	if !failed.SuggestedWindow.Start.Time.Equal(info.SuggestedWindow.Start) || failed.ExplanationURL != info.ExplanationURL || failed.LastError != "no route" {
+	if !failed.SuggestedWindow.Start.Time.Equal(info.SuggestedWindow.Start) ||
+		failed.ExplanationURL != info.ExplanationURL ||
+		failed.LastError != "no route" {
 		t.Errorf("after a failure: %+v", failed)
 	}
 	again := after(failed, acme.RenewalInfo{SuggestedWindow: info.SuggestedWindow}, nil, "account 2", now.Add(7*time.Hour))

@@ -39,12 +39,14 @@ import (
 )
 
 const (
-	// Limit is how long a Certificate that was deleted, or what is left of it, waits for its revocation.
+	// Limit is how long a Certificate that was deleted, or what is left of it, waits for its
+	// revocation.
 	Limit = 10 * time.Minute
-	// again is when it is tried again after an error that may pass, or that somebody may mend: issuers and Secrets are not watched for the
-	// few minutes.
+	// again is when it is tried again after an error that may pass, or that somebody may mend: issuers
+	// and Secrets are not watched for the few minutes.
 	again = 15 * time.Second
-	// atWorkAgain is when it is looked again whether a pass that began before the deletion is over. It takes a few writes.
+	// atWorkAgain is when it is looked again whether a pass that began before the deletion is over. It
+	// takes a few writes.
 	atWorkAgain = 100 * time.Millisecond
 )
 
@@ -61,8 +63,8 @@ type Reconciler struct {
 	Metrics  *observe.Metrics
 	Clock    clock.PassiveClock
 	Limiter  *limiter.Limiter
-	// AtWork reports whether somebody in this process is about to write what they have decided for a Certificate before it was deleted, such as its
-	// Secret. Nil for never.
+	// AtWork reports whether somebody in this process is about to write what they have decided for a
+	// Certificate before it was deleted, such as its Secret. Nil for never.
 	AtWork func(types.NamespacedName) bool
 }
 
@@ -103,8 +105,15 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	}
 	if err = client.IgnoreNotFound(err); err != nil {
 		if wait := end.Sub(now); wait > 0 { // its key may be needed
-			r.Events.Eventf(crt, corev1.EventTypeWarning, "RevocationError", "The Secret %q, whose certificate is to be revoked, cannot be read yet, which is tried until %s: %s",
-				crt.Spec.SecretName, stamp(end), err)
+			r.Events.Eventf(
+				crt,
+				corev1.EventTypeWarning,
+				"RevocationError",
+				"The Secret %q, whose certificate is to be revoked, cannot be read yet, which is tried until %s: %s",
+				crt.Spec.SecretName,
+				stamp(end),
+				err,
+			)
 			return reconcile.Result{RequeueAfter: min(again, wait)}, nil
 		}
 		r.abandon(ctx, crt, unread(crt, err))
@@ -137,11 +146,28 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		if apierrors.IsConflict(unnoted) {
 			return reconcile.Result{}, unnoted // what others wrote is seen soon
 		}
-		r.Events.Eventf(crt, corev1.EventTypeWarning, "RevocationError", "It is revoked, which cannot be noted yet, and is tried until %s: %s", stamp(end), unnoted)
+		r.Events.Eventf(
+			crt,
+			corev1.EventTypeWarning,
+			"RevocationError",
+			"It is revoked, which cannot be noted yet, and is tried until %s: %s",
+			stamp(end),
+			unnoted,
+		)
 		return reconcile.Result{RequeueAfter: min(again, wait)}, nil
 	} else if unnoted != nil {
-		r.abandon(ctx, crt, fmt.Sprintf("Gave up noting on Secret %q that its certificate is revoked: %s. A Certificate that is made for it later goes on with that: "+
-			"delete the Secret, or note it by hand: %s", secret.Name, unnoted, byHand(crt)))
+		r.abandon(
+			ctx,
+			crt,
+			fmt.Sprintf(
+				"Gave up noting on Secret %q that its certificate is revoked: %s. A Certificate that is made for it later "+
+					"goes on with that: "+
+					"delete the Secret, or note it by hand: %s",
+				secret.Name,
+				unnoted,
+				byHand(crt),
+			),
+		)
 	}
 	return reconcile.Result{}, r.release(ctx, crt)
 }
@@ -157,11 +183,26 @@ func (r *Reconciler) release(ctx context.Context, crt *cmapi.Certificate) error 
 	return nil
 }
 
-// try revokes a certificate, and tells of it on the object that it belongs to. If later is not 0, it is to be tried again then; else a failure is final.
-func (r *Reconciler) try(ctx context.Context, of client.Object, c certificate, reason cmapi.RevocationReason, end time.Time) (how done, later time.Duration, failure error) {
+// try revokes a certificate, and tells of it on the object that it belongs to. If later is not 0,
+// it is to be tried again then; else a failure is final.
+func (r *Reconciler) try(
+	ctx context.Context,
+	of client.Object,
+	c certificate,
+	reason cmapi.RevocationReason,
+	end time.Time,
+) (how done, later time.Duration, failure error) {
 	if how, failure = r.revoke(ctx, of.GetNamespace(), reason, c); failure == nil {
 		if !how.before {
-			r.Events.Eventf(of, corev1.EventTypeNormal, "Revoked", "The certificate with serial number %x is revoked at %s: %s", c.leaf.SerialNumber, how.at, reason)
+			r.Events.Eventf(
+				of,
+				corev1.EventTypeNormal,
+				"Revoked",
+				"The certificate with serial number %x is revoked at %s: %s",
+				c.leaf.SerialNumber,
+				how.at,
+				reason,
+			)
 		}
 		return how, 0, nil
 	}
@@ -173,8 +214,15 @@ func (r *Reconciler) try(ctx context.Context, of client.Object, c certificate, r
 	if full := new(limiter.ErrBusy); errors.As(failure, &full) {
 		return how, min(full.After, end.Sub(now)), failure // it was not asked yet
 	}
-	r.Events.Eventf(of, corev1.EventTypeWarning, "RevocationError", "The certificate with serial number %x is not revoked yet, which is tried until %s: %s",
-		c.leaf.SerialNumber, stamp(end), failure)
+	r.Events.Eventf(
+		of,
+		corev1.EventTypeWarning,
+		"RevocationError",
+		"The certificate with serial number %x is not revoked yet, which is tried until %s: %s",
+		c.leaf.SerialNumber,
+		stamp(end),
+		failure,
+	)
 	later = again
 	if f := fault.Of(failure); f.Class == fault.Limited {
 		later = max(f.Until.Sub(now), again)
@@ -190,9 +238,15 @@ func (r *Reconciler) abandon(ctx context.Context, of client.Object, text string)
 	r.Events.Event(of, corev1.EventTypeWarning, "RevocationFailed", text)
 }
 
-// Left revokes the certificate of an Order whose Certificate is gone, or about to be. It returns when to try again, or 0 if nothing more is to be done
-// about it, also if it was given up.
-func (r *Reconciler) Left(ctx context.Context, order *cmacme.Order, leaf *x509.Certificate, reason cmapi.RevocationReason, end time.Time) time.Duration {
+// Left revokes the certificate of an Order whose Certificate is gone, or about to be. It returns
+// when to try again, or 0 if nothing more is to be done about it, also if it was given up.
+func (r *Reconciler) Left(
+	ctx context.Context,
+	order *cmacme.Order,
+	leaf *x509.Certificate,
+	reason cmapi.RevocationReason,
+	end time.Time,
+) time.Duration {
 	if !r.Clock.Now().Before(leaf.NotAfter) {
 		return 0
 	}
@@ -204,10 +258,15 @@ func (r *Reconciler) Left(ctx context.Context, order *cmacme.Order, leaf *x509.C
 	return later
 }
 
-// Lost tells that it was given up to find out what the CA has issued for an Order whose Certificate is gone.
+// Lost tells that it was given up to find out what the CA has issued for an Order whose Certificate
+// is gone.
 func (r *Reconciler) Lost(ctx context.Context, order *cmacme.Order, err error) {
-	r.abandon(ctx, order, fmt.Sprintf("The CA may have issued a certificate for the order %s after its Certificate was deleted, "+
-		"which is not known and not revoked: %s. It can be revoked with the account key by any ACME client", order.Status.URL, err))
+	r.abandon(
+		ctx,
+		order,
+		fmt.Sprintf("The CA may have issued a certificate for the order %s after its Certificate was deleted, "+
+			"which is not known and not revoked: %s. It can be revoked with the account key by any ACME client", order.Status.URL, err),
+	)
 }
 
 // abandoned says that a certificate was not revoked, and what somebody may do.
@@ -221,8 +280,14 @@ func abandoned(crt *cmapi.Certificate, secret *corev1.Secret, c certificate, err
 
 // unread says that the Secret of a Certificate could not be looked at, and what somebody may do.
 func unread(crt *cmapi.Certificate, err error) string {
-	return fmt.Sprintf("Gave up reading the Secret %q: %s. What it holds is revoked only as far as the Certificate and its requests say what that is, and not noted as revoked. "+
-		"If it stays, delete it after: %s", crt.Spec.SecretName, err, byHand(crt))
+	return fmt.Sprintf(
+		"Gave up reading the Secret %q: %s. What it holds is revoked only as far as the Certificate and its requests "+
+			"say what that is, and not noted as revoked. "+
+			"If it stays, delete it after: %s",
+		crt.Spec.SecretName,
+		err,
+		byHand(crt),
+	)
 }
 
 // byHand is the command that revokes what is in the Secret of a Certificate, and notes that on it.
@@ -236,7 +301,11 @@ func gaveUp(c certificate, err error) string {
 }
 
 func lost(c certificate) string {
-	return fmt.Sprintf("Without its private key it can be revoked with the account key of %s %q by any ACME client", c.by.KindOrDefault(), c.by.Name)
+	return fmt.Sprintf(
+		"Without its private key it can be revoked with the account key of %s %q by any ACME client",
+		c.by.KindOrDefault(),
+		c.by.Name,
+	)
 }
 
 // certificate is one to revoke.
@@ -276,7 +345,11 @@ func (r *Reconciler) known(ctx context.Context, crt *cmapi.Certificate, secret *
 	}
 	if secret != nil && secret.Annotations[cmapi.CertificateNameKey] == crt.Name {
 		a := secret.Annotations
-		by := cmmeta.IssuerReference{Name: a[cmapi.IssuerNameAnnotationKey], Kind: a[cmapi.IssuerKindAnnotationKey], Group: a[cmapi.IssuerGroupAnnotationKey]}
+		by := cmmeta.IssuerReference{
+			Name:  a[cmapi.IssuerNameAnnotationKey],
+			Kind:  a[cmapi.IssuerKindAnnotationKey],
+			Group: a[cmapi.IssuerGroupAnnotationKey],
+		}
 		chain, err := r.Limits.DecodeChainPEM(secret.Data[corev1.TLSCertKey])
 		if err == nil && by.Name != "" && key != nil && pki.SamePublicKey(key.Public(), chain[0].PublicKey) {
 			if ours, err := r.ofACME(ctx, crt, by); err != nil || ours {
@@ -310,20 +383,31 @@ func (r *Reconciler) ofACME(ctx context.Context, crt *cmapi.Certificate, by cmme
 
 // done is how a certificate was revoked.
 type done struct {
-	// at is the directory of the server, before says that it was revoked before, and byKey that its own key did it.
+	// at is the directory of the server, before says that it was revoked before, and byKey that its
+	// own key did it.
 	at            string
 	before, byKey bool
 }
 
-// revoke revokes a certificate. That is done by the account, if the reason is not a compromised key, as CAs take the certificate's own key for
-// compromised when that asks.
-func (r *Reconciler) revoke(ctx context.Context, namespace string, reason cmapi.RevocationReason, c certificate) (done, error) {
+// revoke revokes a certificate. That is done by the account, if the reason is not a compromised
+// key, as CAs take the certificate's own key for compromised when that asks.
+func (r *Reconciler) revoke(
+	ctx context.Context,
+	namespace string,
+	reason cmapi.RevocationReason,
+	c certificate,
+) (done, error) {
 	i, err := r.Scope.Get(ctx, r.Client, namespace, c.by)
 	if err != nil {
 		return done{}, err
 	}
 	if i == nil || i.GetSpec().ACME == nil {
-		return done{}, fault.Misconfiguredf("IssuerNotFound", "there is no longer an ACME %s %q", c.by.KindOrDefault(), c.by.Name)
+		return done{}, fault.Misconfiguredf(
+			"IssuerNotFound",
+			"there is no longer an ACME %s %q",
+			c.by.KindOrDefault(),
+			c.by.Name,
+		)
 	}
 	defer limiter.Leave(ctx)
 	ask := func(byKey bool, why acme.RevocationReason) error {
@@ -362,8 +446,9 @@ func (r *Reconciler) revoke(ctx context.Context, namespace string, reason cmapi.
 	return done{}, err
 }
 
-// Final reports whether another attempt would bring nothing: the CA has said no, or what is missing comes back no more, as the namespace ends. If it
-// cannot be known whether that does, such as by a controller for one namespace, another attempt may bring something.
+// Final reports whether another attempt would bring nothing: the CA has said no, or what is missing
+// comes back no more, as the namespace ends. If it cannot be known whether that does, such as by a
+// controller for one namespace, another attempt may bring something.
 func (r *Reconciler) Final(ctx context.Context, inNamespace string, err error) bool {
 	var unsupported *acme.UnsupportedError
 	switch class := fault.Of(err).Class; {
@@ -376,7 +461,8 @@ func (r *Reconciler) Final(ctx context.Context, inNamespace string, err error) b
 	}
 	namespace := &corev1.Namespace{}
 	if err := r.Live.Get(ctx, client.ObjectKey{Name: inNamespace}, namespace); err != nil {
-		ctrl.LoggerFrom(ctx).Error(err, "cannot see whether the namespace ends, so that a revocation waits until its time is over")
+		ctrl.LoggerFrom(ctx).
+			Error(err, "cannot see whether the namespace ends, so that a revocation waits until its time is over")
 		return false
 	}
 	return namespace.DeletionTimestamp != nil
@@ -387,8 +473,15 @@ func stays(secret *corev1.Secret, crt *cmapi.Certificate) bool {
 	return !metav1.IsControlledBy(secret, crt) || slices.Contains(crt.Finalizers, metav1.FinalizerOrphanDependents)
 }
 
-// note notes on a Secret that stays, and which it returns, that its certificate is revoked, and that its key counts as compromised, if it does.
-func (r *Reconciler) note(ctx context.Context, crt *cmapi.Certificate, secret *corev1.Secret, c certificate, byKey bool) (*corev1.Secret, error) {
+// note notes on a Secret that stays, and which it returns, that its certificate is revoked, and
+// that its key counts as compromised, if it does.
+func (r *Reconciler) note(
+	ctx context.Context,
+	crt *cmapi.Certificate,
+	secret *corev1.Secret,
+	c certificate,
+	byKey bool,
+) (*corev1.Secret, error) {
 	if c.key == nil || !stays(secret, crt) {
 		return secret, nil
 	}
@@ -403,7 +496,13 @@ func (r *Reconciler) note(ctx context.Context, crt *cmapi.Certificate, secret *c
 	if !changed {
 		return secret, nil
 	}
-	if err := r.Client.Patch(ctx, next, client.MergeFromWithOptions(secret, client.MergeFromWithOptimisticLock{})); client.IgnoreNotFound(err) != nil {
+	if err := r.Client.Patch(
+		ctx,
+		next,
+		client.MergeFromWithOptions(secret, client.MergeFromWithOptimisticLock{}),
+	); client.IgnoreNotFound(
+		err,
+	) != nil {
 		return nil, fmt.Errorf("note the revocation on Secret %q: %w", secret.Name, err)
 	}
 	return next, nil

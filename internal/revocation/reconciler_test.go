@@ -22,7 +22,11 @@ func TestWhatTheCASaysThatEndsARevocation(t *testing.T) {
 		"what it says makes no sense": {&acme.ProtocolError{}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := (&Reconciler{}).Final(t.Context(), "ns", account.Fault("RevocationError", time.Now(), test.err)); got != test.want {
+			if got := (&Reconciler{}).Final(
+				t.Context(),
+				"ns",
+				account.Fault("RevocationError", time.Now(), test.err),
+			); got != test.want {
 				t.Errorf("final: %v", got)
 			}
 		})

@@ -1,5 +1,5 @@
-// Package revocation revokes the certificates of Certificates that are deleted, where they ask for it, and notes on Secrets that stay what was
-// revoked, so that nobody goes on with it.
+// Package revocation revokes the certificates of Certificates that are deleted, where they ask for
+// it, and notes on Secrets that stay what was revoked, so that nobody goes on with it.
 package revocation
 
 import (
@@ -21,8 +21,9 @@ import (
 // Finalizer keeps a Certificate until its certificates are revoked.
 const Finalizer = "perennial.dev/revocation"
 
-// ForAnnotation on a request and its Order says for which Certificate, by its UID, and why the certificate is to be revoked if that is deleted before it
-// has the certificate. Such an Order has the Finalizer, too.
+// ForAnnotation on a request and its Order says for which Certificate, by its UID, and why the
+// certificate is to be revoked if that is deleted before it has the certificate. Such an Order has
+// the Finalizer, too.
 const ForAnnotation = "perennial.dev/revoke-for"
 
 // For is the value of ForAnnotation, empty if the Certificate does not ask for a revocation.
@@ -40,9 +41,11 @@ func Wants(o client.Object) (uid types.UID, reason cmapi.RevocationReason) {
 }
 
 const (
-	// revokedAnnotation on a Secret is the fingerprint of a certificate that was revoked when its Certificate was deleted.
+	// revokedAnnotation on a Secret is the fingerprint of a certificate that was revoked when its
+	// Certificate was deleted.
 	revokedAnnotation = "perennial.dev/revoked"
-	// compromisedAnnotation on a Secret is the digest of a public key whose private key must not be used again.
+	// compromisedAnnotation on a Secret is the digest of a public key whose private key must not be
+	// used again.
 	compromisedAnnotation = "perennial.dev/compromised-key"
 )
 
@@ -84,7 +87,8 @@ func Revoked(secret *corev1.Secret, leaf *x509.Certificate) bool {
 	return noted != "" && noted == pki.Fingerprint(leaf)
 }
 
-// Compromised reports whether a private key in a Secret is noted as one that must not be used again.
+// Compromised reports whether a private key in a Secret is noted as one that must not be used
+// again.
 func Compromised(secret *corev1.Secret, key crypto.Signer) bool {
 	if secret == nil || key == nil {
 		return false
@@ -93,13 +97,14 @@ func Compromised(secret *corev1.Secret, key crypto.Signer) bool {
 	return noted != "" && noted == digest(key.Public())
 }
 
-// NoteCompromised notes on a Secret that the private key of the certificate must not be used again, and reports whether that is new.
+// NoteCompromised notes on a Secret that the private key of the certificate must not be used again,
+// and reports whether that is new.
 func NoteCompromised(secret *corev1.Secret, leaf *x509.Certificate) (changed bool) {
 	return note(secret, compromisedAnnotation, digest(leaf.PublicKey))
 }
 
-// NoteRevoked notes on a Secret that its certificate is revoked, and reports whether that is new. A Certificate that is made for the Secret later has
-// another issued.
+// NoteRevoked notes on a Secret that its certificate is revoked, and reports whether that is new. A
+// Certificate that is made for the Secret later has another issued.
 func NoteRevoked(secret *corev1.Secret, leaf *x509.Certificate) (changed bool) {
 	return note(secret, revokedAnnotation, pki.Fingerprint(leaf))
 }

@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	// unreachable is after how long a site from which nothing is heard at all is left to the CA to judge: it may be reachable from outside
-	// only.
+	// unreachable is after how long a site from which nothing is heard at all is left to the CA to
+	// judge: it may be reachable from outside only.
 	unreachable = 2 * time.Minute
 	// maxAddresses is how many addresses of a site are looked at.
 	maxAddresses = 8
@@ -28,7 +28,8 @@ const (
 // Dial connects, as that of a net.Dialer.
 type Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
-// A Site is looked at as an ACME server would: at each of its addresses, because the server chooses one of them.
+// A Site is looked at as an ACME server would: at each of its addresses, because the server chooses
+// one of them.
 type Site struct {
 	// Dial connects. If nil, it connects within Reach.
 	Dial Dial
@@ -38,7 +39,8 @@ type Site struct {
 	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
 }
 
-// Views are what look sees at each address of a host, all at once. Look is given a Dial that leads connections with the host to that address.
+// Views are what look sees at each address of a host, all at once. Look is given a Dial that leads
+// connections with the host to that address.
 func (s Site) Views(ctx context.Context, host string, look func(context.Context, Dial) View) []View {
 	if s.Lookup == nil {
 		return []View{s.view(ctx, host, "", look)}
@@ -109,7 +111,8 @@ func (s Site) addresses(ctx context.Context, name, port string) ([]string, error
 	return all, nil
 }
 
-// first connects with the first of some addresses, of which there is one at least, that can be connected with.
+// first connects with the first of some addresses, of which there is one at least, that can be
+// connected with.
 func first(ctx context.Context, dial Dial, network string, all []string) (conn net.Conn, err error) {
 	for _, to := range all {
 		within, cancel := context.WithTimeout(ctx, connectTimeout)
@@ -134,9 +137,10 @@ func (l *listened) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// JudgeSite decides by its views whether a site, named in front of what its addresses say, shows the proof. Every address that answers must.
-// Those from which nothing is heard may be reachable from outside only: if that is all of them for long, the CA is left to judge. A wrong
-// answer is never passed over.
+// JudgeSite decides by its views whether a site, named in front of what its addresses say, shows
+// the proof. Every address that answers must. Those from which nothing is heard may be reachable
+// from outside only: if that is all of them for long, the CA is left to judge. A wrong answer is
+// never passed over.
 func JudgeSite(site string, views []View, ch *cmacme.Challenge, now time.Time) Sight {
 	var wrong, silent []string
 	for _, v := range views {
@@ -166,17 +170,21 @@ func JudgeSite(site string, views []View, ch *cmacme.Challenge, now time.Time) S
 // lookupTimeout bounds a question to one DNS server.
 const lookupTimeout = 3 * time.Second
 
-// Lookup looks addresses up at DNS servers, host:port, of which the first that answers counts. The system's, if there are none.
+// Lookup looks addresses up at DNS servers, host:port, of which the first that answers counts. The
+// system's, if there are none.
 func Lookup(nameservers []string) func(ctx context.Context, host string) ([]netip.Addr, error) {
 	resolvers := []*net.Resolver{{PreferGo: true}}
 	if len(nameservers) > 0 {
 		resolvers = nil
 	}
 	for _, server := range nameservers {
-		resolvers = append(resolvers, &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, network, server)
-		}})
+		resolvers = append(
+			resolvers,
+			&net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+				var d net.Dialer
+				return d.DialContext(ctx, network, server)
+			}},
+		)
 	}
 	missing := func(err error) bool {
 		var no *net.DNSError

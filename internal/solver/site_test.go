@@ -16,16 +16,27 @@ import (
 )
 
 func TestWhatASiteShowsIsJudged(t *testing.T) {
-	right, wrong, silent := solver.View{Where: "192.0.2.1", Right: true}, solver.View{Where: "192.0.2.2", Says: "answers with status 404"},
-		solver.View{Where: "2001:db8::1", Silent: true, Says: "cannot be read: timeout"}
+	right, wrong, silent := solver.View{
+		Where: "192.0.2.1",
+		Right: true,
+	}, solver.View{
+		Where: "192.0.2.2",
+		Says:  "answers with status 404",
+	},
+		solver.View{
+			Where:  "2001:db8::1",
+			Silent: true,
+			Says:   "cannot be read: timeout",
+		}
 	presented := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	for name, test := range map[string]struct {
 		views []solver.View
 		after time.Duration
 		want  solver.Sight
 	}{
-		"the proof everywhere":                 {[]solver.View{right, right}, 0, solver.Sight{Visible: true}},
-		"an address that answers otherwise":    {[]solver.View{right, wrong}, 0, solver.Sight{Why: "www at 192.0.2.2 answers with status 404"}},
+		"the proof everywhere": {[]solver.View{right, right}, 0, solver.Sight{Visible: true}},
+		"an address that answers otherwise": {[]solver.View{right, wrong}, 0, solver.Sight{Why: "www at 192.0.2.2 " +
+			"answers with status 404"}},
 		"it still does":                        {[]solver.View{silent, wrong}, time.Hour, solver.Sight{Why: "www at 192.0.2.2 answers with status 404"}},
 		"an address that says nothing":         {[]solver.View{right, silent}, 0, solver.Sight{Visible: true}},
 		"nothing heard anywhere":               {[]solver.View{silent}, time.Minute, solver.Sight{Why: "www at 2001:db8::1 cannot be read: timeout"}},
@@ -42,7 +53,8 @@ func TestWhatASiteShowsIsJudged(t *testing.T) {
 	}
 }
 
-// TestWhereASiteLeadsIsLookedUpAsTheSiteItself has a DNS server that knows names which nobody else does.
+// TestWhereASiteLeadsIsLookedUpAsTheSiteItself has a DNS server that knows names which nobody else
+// does.
 func TestWhereASiteLeadsIsLookedUpAsTheSiteItself(t *testing.T) {
 	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -51,7 +63,12 @@ func TestWhereASiteLeadsIsLookedUpAsTheSiteItself(t *testing.T) {
 	names := &dns.Server{PacketConn: packets, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		m := new(dns.Msg).SetReply(q)
 		if q.Question[0].Qtype == dns.TypeA {
-			m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET}, A: net.IPv4(127, 0, 0, 1)}}
+			m.Answer = []dns.RR{
+				&dns.A{
+					Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET},
+					A:   net.IPv4(127, 0, 0, 1),
+				},
+			}
 		}
 		_ = w.WriteMsg(m)
 	})}
@@ -86,7 +103,12 @@ func TestNamesOfThisMachineAreFound(t *testing.T) {
 		t.Errorf("got %v, %v", found, err)
 	}
 	// Nobody listens at the discard port: the second server is asked.
-	if _, err := solver.Lookup([]string{net.JoinHostPort("127.0.0.1", "9"), net.JoinHostPort("127.0.0.1", "9")})(t.Context(), "www.example.com"); err == nil {
+	if _, err := solver.Lookup(
+		[]string{net.JoinHostPort("127.0.0.1", "9"), net.JoinHostPort("127.0.0.1", "9")},
+	)(
+		t.Context(),
+		"www.example.com",
+	); err == nil {
 		t.Error("nobody has answered")
 	}
 }

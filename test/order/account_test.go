@@ -45,7 +45,8 @@ const macKey = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W
 // bound makes the issuer register with an external account.
 func bound(spec *cmacme.ACMEIssuer) {
 	spec.ExternalAccountBinding = &cmacme.ACMEExternalAccountBinding{
-		KeyID: "kid-1", Key: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "eab"}, Key: "mac"},
+		KeyID: "kid-1",
+		Key:   cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "eab"}, Key: "mac"},
 	}
 }
 
@@ -85,7 +86,10 @@ func TestAnExternalAccountThatIsDemandedIsAskedForUntilItIsRight(t *testing.T) {
 	r.issuerSays(cmmeta.ConditionFalse, "set spec.acme.externalAccountBinding")
 	r.changeIssuer(bound)
 	r.issuerSays(cmmeta.ConditionFalse, "/eab, spec.acme.externalAccountBinding.keySecretRef, does not exist: create it")
-	wrong := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "eab"}, StringData: map[string]string{"mac": strings.Repeat("A", 64)}}
+	wrong := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: "eab"},
+		StringData: map[string]string{"mac": strings.Repeat("A", 64)},
+	}
 	r.create(wrong)
 	r.issuerSays(cmmeta.ConditionFalse, "the CA refuses: newAccount: ")
 	wrong.StringData = map[string]string{"mac": "not base64!"}
@@ -106,9 +110,11 @@ func TestAnExternalAccountThatIsDemandedIsAskedForUntilItIsRight(t *testing.T) {
 	r.ready(r.certificate("site", "www.example.com"))
 }
 
-// TestABindingThatCanBeUsedOnceIsUsedOnce has the reply to the registration lost in each way, at a CA that takes a binding once.
+// TestABindingThatCanBeUsedOnceIsUsedOnce has the reply to the registration lost in each way, at a
+// CA that takes a binding once.
 func TestABindingThatCanBeUsedOnceIsUsedOnce(t *testing.T) {
-	for name, dies := range map[string]bool{"the reply is lost on the way": false, "the controller is killed before it has written it down": true} {
+	for name, dies := range map[string]bool{"the reply is lost on the way": false, "the controller is killed before " +
+		"it has written it down": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var used atomic.Int32
@@ -172,8 +178,9 @@ func (blind) Get(_ context.Context, key client.ObjectKey, _ client.Object, _ ...
 	return apierrors.NewNotFound(corev1.Resource("secrets"), key.Name)
 }
 
-// TestAKeyThatWasPutThereAMomentAgoHasItsAccountFound has a Secret and its issuer made at once, so that the cache shows the issuer first. The binding of the
-// account was used, and its address is another one.
+// TestAKeyThatWasPutThereAMomentAgoHasItsAccountFound has a Secret and its issuer made at once, so
+// that the cache shows the issuer first. The binding of the account was used, and its address is
+// another one.
 func TestAKeyThatWasPutThereAMomentAgoHasItsAccountFound(t *testing.T) {
 	t.Parallel()
 	r, _ := shop(t, &front{}, pebble.Options{ExternalAccounts: map[string]string{"kid-1": macKey}})
@@ -201,9 +208,16 @@ func TestAKeyThatWasPutThereAMomentAgoHasItsAccountFound(t *testing.T) {
 	r.issuer(bound) // to a Secret that there is no longer
 	real := clock.RealClock{}
 	accounts := &account.Accounts{
-		Client: r.admin, Secrets: &secrets.Store{OursCache: blind{}, OthersCache: blind{}, Live: r.admin}, Clock: real,
-		Egress:     outside.Egress{Allowed: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}}, // that of the CA
-		RateLimits: &ratelimit.Ledgers{Client: r.admin, Namespace: r.namespace, Clock: real, Orders: func(context.Context, string) ([]ratelimit.OrderRecord, error) { return nil, nil }},
+		Client:  r.admin,
+		Secrets: &secrets.Store{OursCache: blind{}, OthersCache: blind{}, Live: r.admin},
+		Clock:   real,
+		Egress:  outside.Egress{Allowed: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}}, // that of the CA
+		RateLimits: &ratelimit.Ledgers{
+			Client:    r.admin,
+			Namespace: r.namespace,
+			Clock:     real,
+			Orders:    func(context.Context, string) ([]ratelimit.OrderRecord, error) { return nil, nil },
+		},
 	}
 	registered, err := accounts.Register(t.Context(), signer.Scope{}.Of(r.getIssuer()))
 	if err != nil || registered.Status == nil || registered.Status.URI != made.URL {
@@ -224,7 +238,13 @@ func TestTermsThatHaveChangedSayWhatToVisitUntilSomebodyHas(t *testing.T) {
 			}
 			w.Header().Set("Link", `<https://ca.example/terms-2>; rel="terms-of-service"`)
 			w.Header().Set("Retry-After", "1")
-			refuse(w, http.StatusForbidden, "userActionRequired", "Terms of service have changed", `, "instance": "https://ca.example/agree?to=2"`)
+			refuse(
+				w,
+				http.StatusForbidden,
+				"userActionRequired",
+				"Terms of service have changed",
+				`, "instance": "https://ca.example/agree?to=2"`,
+			)
 			return true
 		}, nil)
 	}
@@ -317,7 +337,14 @@ func TestAnotherKeyIsAnotherAccount(t *testing.T) {
 	})
 	other(func(secret *corev1.Secret) { // replaced by that of an account that there is, with another address
 		by := &acme.Client{Directory: r.ca.Directory, HTTP: r.ca.Client()}
-		_, err := by.NewAccount(t.Context(), acme.AccountRequest{Key: replace(secret), Contact: []string{"mailto:others@example.org"}, TermsOfServiceAgreed: true})
+		_, err := by.NewAccount(
+			t.Context(),
+			acme.AccountRequest{
+				Key:                  replace(secret),
+				Contact:              []string{"mailto:others@example.org"},
+				TermsOfServiceAgreed: true,
+			},
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -351,7 +378,8 @@ func TestAnAccountThatTheCAHasForgottenIsMadeAgainWithTheSameKey(t *testing.T) {
 	r.issuer()
 	r.issuerSays(cmmeta.ConditionTrue)
 	key := r.accountKey()
-	// It answers nobody at first who wants to be registered: that is no reason to wait for longer than that lasts.
+	// It answers nobody at first who wants to be registered: that is no reason to wait for longer than
+	// that lasts.
 	var away atomic.Int32
 	f.behave(func(w http.ResponseWriter, r *http.Request, _ map[string]any) bool {
 		switch n := away.Load(); {
@@ -391,7 +419,8 @@ func TestAnAccountThatTheCAHasForgottenIsMadeAgainWithTheSameKey(t *testing.T) {
 	}
 }
 
-// TestAnAccountThatTheCADoesNotKnowForAMomentLosesNothing has a CA of several servers, one of which has not heard of the account yet.
+// TestAnAccountThatTheCADoesNotKnowForAMomentLosesNothing has a CA of several servers, one of which
+// has not heard of the account yet.
 func TestAnAccountThatTheCADoesNotKnowForAMomentLosesNothing(t *testing.T) {
 	for _, test := range []struct {
 		path string
@@ -414,15 +443,16 @@ func TestAnAccountThatTheCADoesNotKnowForAMomentLosesNothing(t *testing.T) {
 			uri := r.issuerSays(cmmeta.ConditionTrue).URI
 			crt := r.certificate("site", "www.example.com")
 			r.ready(crt)
-			if !lost.Load() || crt.Status.FailedIssuanceAttempts != nil || r.issuerSays(cmmeta.ConditionTrue).URI != uri || strings.Count(r.story(), "order site-1-") != 1 {
+			if !lost.Load() || crt.Status.FailedIssuanceAttempts != nil || r.issuerSays(cmmeta.ConditionTrue).URI != uri ||
+				strings.Count(r.story(), "order site-1-") != 1 {
 				t.Errorf("refused: %t, the status is %+v\n%s", lost.Load(), crt.Status, r.story())
 			}
 		})
 	}
 }
 
-// TestWhatTheCASaidBeforeAnAccountWasFoundIsNotHeldAgainstIt has the CA not know the account when it is asked for two names at once, and say so of the
-// second when what the first led to is over.
+// TestWhatTheCASaidBeforeAnAccountWasFoundIsNotHeldAgainstIt has the CA not know the account when
+// it is asked for two names at once, and say so of the second when what the first led to is over.
 func TestWhatTheCASaidBeforeAnAccountWasFoundIsNotHeldAgainstIt(t *testing.T) {
 	t.Parallel()
 	f := &front{}
@@ -502,7 +532,11 @@ func TestAnAccountThatIsClosedMakesItsIssuerUnready(t *testing.T) {
 		t.Fatal(err)
 	}
 	crt := r.certificate("site", "www.example.com")
-	r.issuerSays(cmmeta.ConditionFalse, "the CA does not accept the account of Secret", "delete the Secret, and a new account will be made")
+	r.issuerSays(
+		cmmeta.ConditionFalse,
+		"the CA does not accept the account of Secret",
+		"delete the Secret, and a new account will be made",
+	)
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: "account"}}
 	if err := r.admin.Delete(t.Context(), secret); err != nil {
 		t.Fatal(err)
@@ -528,7 +562,10 @@ func TestNoKeyIsMadeWhereThatIsForbidden(t *testing.T) {
 	r, options := shop(t, &front{}, pebble.Options{})
 	cluster.Run(t, options)
 	r.issuer(func(spec *cmacme.ACMEIssuer) { spec.DisableAccountKeyGeneration = true })
-	r.issuerSays(cmmeta.ConditionFalse, "spec.acme.privateKeySecretRef, does not exist, and disableAccountKeyGeneration is set: create it")
+	r.issuerSays(
+		cmmeta.ConditionFalse,
+		"spec.acme.privateKeySecretRef, does not exist, and disableAccountKeyGeneration is set: create it",
+	)
 	r.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "account"}, StringData: map[string]string{"other": "x"}})
 	r.issuerSays(cmmeta.ConditionFalse, "has no entry tls.key")
 	key, err := pki.KeySpec{Algorithm: pki.ECDSA}.Generate(rand.Reader)
@@ -539,7 +576,10 @@ func TestNoKeyIsMadeWhereThatIsForbidden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: "account"}, Data: map[string][]byte{"tls.key": encoded}}
+	secret := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: "account"},
+		Data:       map[string][]byte{"tls.key": encoded},
+	}
 	if err := r.admin.Update(t.Context(), secret); err != nil {
 		t.Fatal(err)
 	}
@@ -549,7 +589,8 @@ func TestNoKeyIsMadeWhereThatIsForbidden(t *testing.T) {
 	}
 }
 
-// TestAnAdoptedAccountIsKept takes over what cert-manager leaves behind: an RSA key, PKCS #1, whose account the CA knows.
+// TestAnAdoptedAccountIsKept takes over what cert-manager leaves behind: an RSA key, PKCS #1, whose
+// account the CA knows.
 func TestAnAdoptedAccountIsKept(t *testing.T) {
 	t.Parallel()
 	f := &front{}

@@ -18,7 +18,8 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// TestTheChainOfTheIssuersChoiceIsTakenIfItIsGood has a CA with three chains. Its roots are numbered: the first is that of the default chain.
+// TestTheChainOfTheIssuersChoiceIsTakenIfItIsGood has a CA with three chains. Its roots are
+// numbered: the first is that of the default chain.
 func TestTheChainOfTheIssuersChoiceIsTakenIfItIsGood(t *testing.T) {
 	type names = [3]string
 	other := func(names) string { return "nobody's root" }
@@ -69,7 +70,9 @@ func TestTheChainOfTheIssuersChoiceIsTakenIfItIsGood(t *testing.T) {
 			for _, c := range chain[1:] {
 				between.AddCert(c)
 			}
-			if _, err := chain[0].Verify(x509.VerifyOptions{DNSName: "www.example.com", Roots: trusted, Intermediates: between}); err != nil {
+			if _, err := chain[0].Verify(
+				x509.VerifyOptions{DNSName: "www.example.com", Roots: trusted, Intermediates: between},
+			); err != nil {
 				t.Errorf("who trusts root %d: %v", test.takes, err)
 			}
 			if len(test.says) > 0 {

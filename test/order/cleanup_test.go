@@ -141,7 +141,11 @@ func TestARecordWhoseCredentialsAreGoneStaysAndIsNamed(t *testing.T) {
 	}
 	now.Step(11 * time.Minute)
 	r.gone(ch)
-	r.tells("CleanUpError", "Gave up", fmt.Sprintf("the TXT record %s with the value %q stays: remove it by hand", challengeName, ch.Spec.Key))
+	r.tells(
+		"CleanUpError",
+		"Gave up",
+		fmt.Sprintf("the TXT record %s with the value %q stays: remove it by hand", challengeName, ch.Spec.Key),
+	)
 }
 
 func TestANamespaceGoesThoughItHasChallenges(t *testing.T) {
@@ -166,8 +170,9 @@ func TestANamespaceGoesThoughItHasChallenges(t *testing.T) {
 	})
 }
 
-// abandoned is a rig with a record in the zone that a controller has put there, and of which it could not say so before it was killed: its
-// Challenge is about to be deleted. The options are those of another controller.
+// abandoned is a rig with a record in the zone that a controller has put there, and of which it
+// could not say so before it was killed: its Challenge is about to be deleted. The options are
+// those of another controller.
 func abandoned(t *testing.T) (*rig, *cmacme.Challenge, controller.Options) {
 	t.Helper()
 	r, options := shop(t, &front{}, pebble.Options{})
@@ -235,7 +240,8 @@ func TestARecordThatNobodySaidIsThereIsRemovedThoughTheDNSServiceFailsOnce(t *te
 	}
 }
 
-// TestARecordIsRemovedThoughTheControllerWasAwayForLong has the controller come back when the time for that is over, and the DNS service fail once.
+// TestARecordIsRemovedThoughTheControllerWasAwayForLong has the controller come back when the time
+// for that is over, and the DNS service fail once.
 func TestARecordIsRemovedThoughTheControllerWasAwayForLong(t *testing.T) {
 	t.Parallel()
 	r, options := shop(t, &front{}, pebble.Options{})
@@ -255,7 +261,8 @@ func TestARecordIsRemovedThoughTheControllerWasAwayForLong(t *testing.T) {
 	crt := r.certificate("site", "www.example.com")
 	var list cmacme.ChallengeList
 	r.eventually("the record is there", func() bool {
-		return r.admin.List(t.Context(), &list, client.InNamespace(r.namespace)) == nil && len(list.Items) == 1 && list.Items[0].Status.Presented
+		return r.admin.List(t.Context(), &list, client.InNamespace(r.namespace)) == nil && len(list.Items) == 1 &&
+			list.Items[0].Status.Presented
 	})
 	ch := &list.Items[0]
 	if got := r.names.TXT(challengeName); len(got) != 1 {
@@ -291,7 +298,15 @@ func TestARecordThatNobodySaidIsThereIsNamedIfTheDNSServiceFailsForLong(t *testi
 	r.tells("CleanUpError", "Error cleaning up challenge, tried until")
 	now.Step(11 * time.Minute)
 	r.gone(ch)
-	r.tells("CleanUpError", "Gave up", fmt.Sprintf("the TXT record %s with the value %q may be there: look, and remove it by hand", challengeName, ch.Spec.Key))
+	r.tells(
+		"CleanUpError",
+		"Gave up",
+		fmt.Sprintf(
+			"the TXT record %s with the value %q may be there: look, and remove it by hand",
+			challengeName,
+			ch.Spec.Key,
+		),
+	)
 }
 
 func TestAChallengeThatCouldNeverBeginGoesAtOnce(t *testing.T) {

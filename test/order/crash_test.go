@@ -26,10 +26,12 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// witness stands before a CA. It counts what a CA cares for, and ends the life of a process at one of its exchanges.
+// witness stands before a CA. It counts what a CA cares for, and ends the life of a process at one
+// of its exchanges.
 type witness struct {
 	mu sync.Mutex
-	// left is how many exchanges there are until the end; after says that the last is still answered by the CA, though nobody hears it.
+	// left is how many exchanges there are until the end; after says that the last is still answered
+	// by the CA, though nobody hears it.
 	left  int
 	after bool
 	end   func()
@@ -73,8 +75,9 @@ func (w *witness) wrap(h http.Handler) http.Handler {
 	})
 }
 
-// TestAKillAtAnyMomentCostsAtMostAnOrderThatIsNeverFinalized kills the controller at each of its writes, at each of its exchanges with the CA, and
-// at each of its changes of the DNS, once before and once after the other side has seen it, starts it again, and looks at what the CA has seen and
+// TestAKillAtAnyMomentCostsAtMostAnOrderThatIsNeverFinalized kills the controller at each of its
+// writes, at each of its exchanges with the CA, and at each of its changes of the DNS, once before
+// and once after the other side has seen it, starts it again, and looks at what the CA has seen and
 // what stands in the zone.
 func TestAKillAtAnyMomentCostsAtMostAnOrderThatIsNeverFinalized(t *testing.T) {
 	for _, test := range []struct {
@@ -101,7 +104,8 @@ func TestAKillAtAnyMomentCostsAtMostAnOrderThatIsNeverFinalized(t *testing.T) {
 	}
 }
 
-// kill says when a controller that issues by a type of challenge is killed: at its n-th write, exchange with the CA or update of the DNS.
+// kill says when a controller that issues by a type of challenge is killed: at its n-th write,
+// exchange with the CA or update of the DNS.
 type kill struct {
 	by, of string
 	n      int
@@ -118,7 +122,8 @@ func (r *rig) written() bool {
 	return slices.ContainsFunc(orders.Items, func(o cmacme.Order) bool { return o.Status.URL != "" })
 }
 
-// watched is a world with a CA that can be reached, whatever becomes of the controller, and a Certificate that nobody looks after yet.
+// watched is a world with a CA that can be reached, whatever becomes of the controller, and a
+// Certificate that nobody looks after yet.
 type watched struct {
 	*rig
 	crt     *cmapi.Certificate
@@ -180,7 +185,8 @@ func newWatched(t *testing.T, wrap func(http.Handler) http.Handler, change ...fu
 	return &watched{r, crt, options}
 }
 
-// until runs a controller until a life has ended, or the Certificate is issued. It reports whether the life has ended.
+// until runs a controller until a life has ended, or the Certificate is issued. It reports whether
+// the life has ended.
 func (r *watched) until(life *cluster.Life) (first *cluster.Controller, died bool) {
 	r.t.Helper()
 	mortal := r.options
@@ -288,7 +294,13 @@ func killAt(t *testing.T, at kill) (died bool) {
 	saw.mu.Lock()
 	defer saw.mu.Unlock()
 	if len(saw.finalized) != 1 || len(saw.orders) > most {
-		t.Errorf("%s: the CA saw the orders %v, of which there may be %d, and finalized %v", when, saw.orders, most, saw.finalized)
+		t.Errorf(
+			"%s: the CA saw the orders %v, of which there may be %d, and finalized %v",
+			when,
+			saw.orders,
+			most,
+			saw.finalized,
+		)
 	}
 	chain, key := cluster.Pair(t, client.ObjectKey{Namespace: r.namespace, Name: "site"})
 	if !key.Public().(*ecdsa.PublicKey).Equal(chain[0].PublicKey) {

@@ -21,7 +21,8 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// reuse makes a CA answer requests for the same names with the order that is not finalized yet, as Let's Encrypt does.
+// reuse makes a CA answer requests for the same names with the order that is not finalized yet, as
+// Let's Encrypt does.
 func reuse(t *testing.T, f *front) {
 	type order struct{ location, finalize, text string }
 	var mu sync.Mutex
@@ -94,7 +95,8 @@ func TestOrdersForTheSameNamesWaitForEachOther(t *testing.T) {
 	}
 }
 
-// TestAnOrderThatIsSharedWithOneThatIsStuckIsReplacedForThatOne has two Certificates for the same names, of which only the second can be solved.
+// TestAnOrderThatIsSharedWithOneThatIsStuckIsReplacedForThatOne has two Certificates for the same
+// names, of which only the second can be solved.
 func TestAnOrderThatIsSharedWithOneThatIsStuckIsReplacedForThatOne(t *testing.T) {
 	t.Parallel()
 	clock, f := &cluster.Clock{}, &front{}
@@ -117,7 +119,10 @@ func TestAnOrderThatIsSharedWithOneThatIsStuckIsReplacedForThatOne(t *testing.T)
 		})
 	}
 	says(stuck, "no solver")
-	good := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: "good", Labels: map[string]string{"solve": "yes"}}, Spec: stuck.Spec}
+	good := &cmapi.Certificate{
+		ObjectMeta: metav1.ObjectMeta{Name: "good", Labels: map[string]string{"solve": "yes"}},
+		Spec:       stuck.Spec,
+	}
 	good.Spec.SecretName = good.Name
 	r.create(good)
 	cluster.Eventually(t, func() error {
@@ -136,7 +141,8 @@ func TestAnOrderThatIsSharedWithOneThatIsStuckIsReplacedForThatOne(t *testing.T)
 	clock.Step(15 * time.Minute)
 	r.nudge(r.order(good.Name))
 	r.ready(good)
-	// When the other one can be solved, too, its order turns out to be no longer its own, and another takes its place at once.
+	// When the other one can be solved, too, its order turns out to be no longer its own, and another
+	// takes its place at once.
 	if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(stuck), stuck); err != nil {
 		t.Fatal(err)
 	}

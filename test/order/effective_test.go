@@ -27,13 +27,15 @@ import (
 
 const fullDomain = "d420c923-bbd7-4056-ab64-c3ca54c9b3cf.delegated.example"
 
-// mortal is a server of acme-dns at which a process dies. Nobody is answered from then on, until it is cleared.
+// mortal is a server of acme-dns at which a process dies. Nobody is answered from then on, until it
+// is cleared.
 type mortal struct {
 	*acmedns.Server
 	url string
 
 	mu sync.Mutex
-	// kills ends a process at one of its updates, counted from 1; after says that the update counts all the same.
+	// kills ends a process at one of its updates, counted from 1; after says that the update counts
+	// all the same.
 	kills func()
 	at    int
 	after bool
@@ -88,15 +90,27 @@ func shareName(t *testing.T) *shared {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ca.Close() })
-	s := &shared{rig: &rig{t: t, ca: ca, names: names, admin: cluster.Admin(t), namespace: cluster.Namespace(t)}, server: startACMEDNS(t, names)}
+	s := &shared{
+		rig:    &rig{t: t, ca: ca, names: names, admin: cluster.Admin(t), namespace: cluster.Namespace(t)},
+		server: startACMEDNS(t, names),
+	}
 	for _, namespace := range []string{s.namespace, cluster.Namespace(t)} {
 		r := *s.rig
 		r.namespace = namespace
-		r.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "accounts"}, StringData: map[string]string{"json": s.server.Accounts("example.com")}})
+		r.create(
+			&corev1.Secret{
+				ObjectMeta: metav1.ObjectMeta{Name: "accounts"},
+				StringData: map[string]string{"json": s.server.Accounts("example.com")},
+			},
+		)
 		r.issuer(func(spec *cmacme.ACMEIssuer) {
 			spec.Solvers = []cmacme.ACMEChallengeSolver{{DNS01: &cmacme.ACMEChallengeSolverDNS01{
 				Nameservers: []string{names.Addr}, AcmeDNS: &cmacme.ACMEIssuerDNS01ProviderAcmeDNS{
-					Host: s.server.url, AccountSecret: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "accounts"}, Key: "json"},
+					Host: s.server.url,
+					AccountSecret: cmmeta.SecretKeySelector{
+						LocalObjectReference: cmmeta.LocalObjectReference{Name: "accounts"},
+						Key:                  "json",
+					},
 				},
 			}}}
 		})

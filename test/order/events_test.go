@@ -22,7 +22,8 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// TestEventsAreToldOnceWhoeverElseWrites lets every write of a status meet a conflict, and looks at what a user is told.
+// TestEventsAreToldOnceWhoeverElseWrites lets every write of a status meet a conflict, and looks at
+// what a user is told.
 func TestEventsAreToldOnceWhoeverElseWrites(t *testing.T) {
 	admin := cluster.Admin(t)
 	r := start(t, pebble.Options{}, func(o *controller.Options) { o.WrapClient = cluster.Contested(admin) })
@@ -34,7 +35,11 @@ func TestEventsAreToldOnceWhoeverElseWrites(t *testing.T) {
 			return err
 		}
 		for _, i := range issuers.Items {
-			if c := cmapi.GetIssuerCondition(&i.Status, cmapi.IssuerConditionReady); c == nil || c.Status != cmmeta.ConditionTrue {
+			if c := cmapi.GetIssuerCondition(
+				&i.Status,
+				cmapi.IssuerConditionReady,
+			); c == nil ||
+				c.Status != cmmeta.ConditionTrue {
 				return cluster.NotYet("the issuer %s is not ready", i.Name)
 			}
 		}
@@ -46,9 +51,19 @@ func TestEventsAreToldOnceWhoeverElseWrites(t *testing.T) {
 	r.ready(crt)
 
 	want := []string{
-		"Certificate Generated", "Certificate Issuing: Issued temporary certificate", "Certificate Issuing: Issuing certificate as Secret does not exist",
-		"Certificate Issuing: The certificate has been successfully issued", "Certificate Rehearsed", "Certificate Rehearsing", "Certificate Requested",
-		"CertificateRequest OrderCreated", "Challenge DomainVerified", "Challenge Presented", "Challenge Started", "Order Complete", "Order Created",
+		"Certificate Generated",
+		"Certificate Issuing: Issued temporary certificate",
+		"Certificate Issuing: Issuing certificate as Secret does not exist",
+		"Certificate Issuing: The certificate has been successfully issued",
+		"Certificate Rehearsed",
+		"Certificate Rehearsing",
+		"Certificate Requested",
+		"CertificateRequest OrderCreated",
+		"Challenge DomainVerified",
+		"Challenge Presented",
+		"Challenge Started",
+		"Order Complete",
+		"Order Created",
 	}
 	cluster.Eventually(t, func() error {
 		var list corev1.EventList
@@ -79,7 +94,8 @@ func TestEventsAreToldOnceWhoeverElseWrites(t *testing.T) {
 	})
 }
 
-// TestACertificateSaysWhatItsChallengesWaitFor leaves a name to a site that does not answer challenges, and looks at the Certificate alone.
+// TestACertificateSaysWhatItsChallengesWaitFor leaves a name to a site that does not answer
+// challenges, and looks at the Certificate alone.
 func TestACertificateSaysWhatItsChallengesWaitFor(t *testing.T) {
 	clock := &cluster.Clock{}
 	clock.Step(time.Minute) // what is made now is pending for long already
@@ -96,7 +112,9 @@ func TestACertificateSaysWhatItsChallengesWaitFor(t *testing.T) {
 	crt := r.certificate("site", "www.example.com")
 	r.until(crt, func() string {
 		c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing)
-		if c == nil || !strings.Contains(c.Message, "HTTP-01 of www.example.com: Waiting for HTTP-01 challenge propagation: ") || !strings.Contains(c.Message, "404") {
+		if c == nil ||
+			!strings.Contains(c.Message, "HTTP-01 of www.example.com: Waiting for HTTP-01 challenge propagation: ") ||
+			!strings.Contains(c.Message, "404") {
 			return "the condition does not say why"
 		}
 		return ""

@@ -25,25 +25,33 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// example creates what a file of the examples has, in the namespace of the rig and with issuers of its CA, whose DNS-01 solvers look at its name
-// server if they do not name another. The words are replaced. It returns the last object, a Certificate.
+// example creates what a file of the examples has, in the namespace of the rig and with issuers of
+// its CA, whose DNS-01 solvers look at its name server if they do not name another. The words are
+// replaced. It returns the last object, a Certificate.
 func (r *rig) example(file string, words ...string) *cmapi.Certificate {
 	r.t.Helper()
 	content, err := os.ReadFile(filepath.Join("../../examples", file))
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return r.named(internet.Apply(r.t, r.admin, strings.NewReplacer(words...).Replace(string(content)), func(u *unstructured.Unstructured) {
-		u.SetNamespace(r.namespace)
-		internet.At(r.ca, u)
-		solvers, _, _ := unstructured.NestedFieldNoCopy(u.Object, "spec", "acme", "solvers")
-		all, _ := solvers.([]any)
-		for _, solver := range all {
-			if dns, is := solver.(map[string]any)["dns01"].(map[string]any); is && dns["nameservers"] == nil {
-				dns["nameservers"] = []any{r.names.Addr}
-			}
-		}
-	}).Name)
+	return r.named(
+		internet.Apply(
+			r.t,
+			r.admin,
+			strings.NewReplacer(words...).Replace(string(content)),
+			func(u *unstructured.Unstructured) {
+				u.SetNamespace(r.namespace)
+				internet.At(r.ca, u)
+				solvers, _, _ := unstructured.NestedFieldNoCopy(u.Object, "spec", "acme", "solvers")
+				all, _ := solvers.([]any)
+				for _, solver := range all {
+					if dns, is := solver.(map[string]any)["dns01"].(map[string]any); is && dns["nameservers"] == nil {
+						dns["nameservers"] = []any{r.names.Addr}
+					}
+				}
+			},
+		).Name,
+	)
 }
 
 // named is a Certificate that is there.
@@ -65,8 +73,10 @@ func TestTheExampleOfAnExternalAccountSaysHowLongAndUntilWhen(t *testing.T) {
 	if len(orders.Items) != 1 || crt.Status.NotAfter.Sub(orders.Items[0].CreationTimestamp.Time) != 720*time.Hour {
 		t.Errorf("the certificate ends at %s:\n%s", crt.Status.NotAfter, r.story())
 	}
-	// So long before its end as renewBefore says, or up to twelve hours earlier, as each Certificate has a moment of its own.
-	if at := crt.Status.RenewalTime; at == nil || crt.Status.NotAfter.Sub(at.Time) < 240*time.Hour || crt.Status.NotAfter.Sub(at.Time) > 252*time.Hour {
+	// So long before its end as renewBefore says, or up to twelve hours earlier, as each Certificate
+	// has a moment of its own.
+	if at := crt.Status.RenewalTime; at == nil || crt.Status.NotAfter.Sub(at.Time) < 240*time.Hour ||
+		crt.Status.NotAfter.Sub(at.Time) > 252*time.Hour {
 		t.Errorf("the certificate that ends at %s is renewed at %s", crt.Status.NotAfter, at)
 	}
 	if n := f.asked(pathRenewalInfo); n > 0 || crt.Status.ACME != nil {
@@ -78,7 +88,11 @@ func TestTheExampleChoosesAChainAndProfiles(t *testing.T) {
 	t.Parallel()
 	const usual, short = 90 * 24 * time.Hour, 160 * time.Hour
 	r, options := shop(t, &front{}, pebble.Options{AlternateRoots: 1, Profiles: map[string]ca.Profile{
-		"tlsserver": {Description: "90 days", ValidityPeriod: uint64(usual.Seconds())}, "shortlived": {Description: "160 hours", ValidityPeriod: uint64(short.Seconds())},
+		"tlsserver": {
+			Description:    "90 days",
+			ValidityPeriod: uint64(usual.Seconds()),
+		},
+		"shortlived": {Description: "160 hours", ValidityPeriod: uint64(short.Seconds())},
 	}})
 	roots, err := r.ca.Roots()
 	if err != nil {
@@ -116,14 +130,28 @@ func TestTheExampleOfDelegatedNamesWaitsAsItsSolversSay(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(office.Close)
-	places := map[string]string{"example.com": "com.example.challenges.delegated.example", "office.example.com": "com.example.office.challenges.delegated.example"}
+	places := map[string]string{
+		"example.com":        "com.example.challenges.delegated.example",
+		"office.example.com": "com.example.office.challenges.delegated.example",
+	}
 	for _, names := range []*dnsserver.Server{r.names, office} {
 		for name, place := range places {
 			names.CNAME("_acme-challenge."+name, place)
 		}
 	}
-	inside := r.example("acme-options/delegated.yaml", "ns1.example.net:53", r.names.Addr, "${TSIG_SECRET}", tsigSecret,
-		"      dns01:\n", "      dns01:\n        nameservers: [\""+office.Addr+"\"]\n", "waitForRecordToPropagate: 30s", "waitForRecordToPropagate: 20m", "waitInsteadOfSelfCheck: 2m", "waitInsteadOfSelfCheck: 50m")
+	inside := r.example(
+		"acme-options/delegated.yaml",
+		"ns1.example.net:53",
+		r.names.Addr,
+		"${TSIG_SECRET}",
+		tsigSecret,
+		"      dns01:\n",
+		"      dns01:\n        nameservers: [\""+office.Addr+"\"]\n",
+		"waitForRecordToPropagate: 30s",
+		"waitForRecordToPropagate: 20m",
+		"waitInsteadOfSelfCheck: 2m",
+		"waitInsteadOfSelfCheck: 50m",
+	)
 	r.says("Waiting after the proof could be seen: 20m0s", "Waiting instead of a self check: 50m0s")
 	for name, place := range places {
 		if got := r.names.TXT(place); len(got) != 1 {

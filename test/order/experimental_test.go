@@ -38,7 +38,11 @@ func (r *rig) accountURL() string {
 }
 
 // of makes the DNS-01 solver of an issuer one of another type.
-func of(kind cmacme.DNS01ChallengeType, change func(*cmacme.ACMEIssuer), more ...func(*cmacme.ACMEChallengeSolverDNS01)) func(*cmacme.ACMEIssuer) {
+func of(
+	kind cmacme.DNS01ChallengeType,
+	change func(*cmacme.ACMEIssuer),
+	more ...func(*cmacme.ACMEChallengeSolverDNS01),
+) func(*cmacme.ACMEIssuer) {
 	return func(spec *cmacme.ACMEIssuer) {
 		change(spec)
 		spec.Solvers[0].DNS01.ChallengeType = kind
@@ -63,12 +67,14 @@ func TestEachAccountHasARecordOfItsOwnByDNSAccount01(t *testing.T) {
 		}
 		return nil
 	})
-	if got := r.names.Updates(); len(got) != 4 || slices.ContainsFunc(got, func(name string) bool { return name != "ours.delegated.example." }) {
+	if got := r.names.Updates(); len(got) != 4 ||
+		slices.ContainsFunc(got, func(name string) bool { return name != "ours.delegated.example." }) {
 		t.Errorf("updated were %q", got)
 	}
 	// A name that is not behind a CNAME has its record in its own zone.
 	r.ready(r.certificate("plain", "www.example.com"))
-	if got := r.names.Updates()[4:]; len(got) == 0 || got[0] != acme.DNSAccount01Name(r.accountURL(), "www.example.com")+"." {
+	if got := r.names.Updates()[4:]; len(got) == 0 ||
+		got[0] != acme.DNSAccount01Name(r.accountURL(), "www.example.com")+"." {
 		t.Errorf("updated were %q", got)
 	}
 }
@@ -79,9 +85,19 @@ func TestAStandingRecordIsMadeOnceByDNSPersist01(t *testing.T) {
 	others := "pebble.letsencrypt.org; accounturi=https://127.0.0.1/somebody-else; policy=wildcard"
 	r.names.AddTXT(record, others)
 	until := metav1.NewTime(time.Now().AddDate(1, 0, 0).Truncate(time.Second))
-	r.issuer(of(cmacme.DNS01ChallengeTypeDNSPersist01, r.byDNS(""), func(spec *cmacme.ACMEChallengeSolverDNS01) { spec.PersistUntil = &until }))
+	r.issuer(
+		of(
+			cmacme.DNS01ChallengeTypeDNSPersist01,
+			r.byDNS(""),
+			func(spec *cmacme.ACMEChallengeSolverDNS01) { spec.PersistUntil = &until },
+		),
+	)
 	name := fmt.Sprintf("pebble.letsencrypt.org; accounturi=%s; persistUntil=%d", r.accountURL(), until.Unix())
-	wildcard := fmt.Sprintf("pebble.letsencrypt.org; accounturi=%s; policy=wildcard; persistUntil=%d", r.accountURL(), until.Unix())
+	wildcard := fmt.Sprintf(
+		"pebble.letsencrypt.org; accounturi=%s; policy=wildcard; persistUntil=%d",
+		r.accountURL(),
+		until.Unix(),
+	)
 	challengesGone := func() {
 		t.Helper()
 		cluster.Eventually(t, func() error {
@@ -158,13 +174,26 @@ func TestARecordOfDNSPersist01CanBeMadeByHand(t *testing.T) {
 			if test.at != name {
 				r.names.CNAME(name, test.at)
 			}
-			r.issuer(of(cmacme.DNS01ChallengeTypeDNSPersist01, r.byDNS(test.strategy), func(spec *cmacme.ACMEChallengeSolverDNS01) { spec.RFC2136 = nil }))
+			r.issuer(
+				of(
+					cmacme.DNS01ChallengeTypeDNSPersist01,
+					r.byDNS(test.strategy),
+					func(spec *cmacme.ACMEChallengeSolverDNS01) { spec.RFC2136 = nil },
+				),
+			)
 			account := r.accountURL()
 			crt := r.certificate("wildcard", "*.example.com")
 			value := "pebble.letsencrypt.org; accounturi=" + account + "; policy=wildcard"
 			cluster.Eventually(t, func() error {
 				story := r.story()
-				if says := fmt.Sprintf("create the TXT record %s with the value %q", test.at, value); !strings.Contains(story, says) {
+				if says := fmt.Sprintf(
+					"create the TXT record %s with the value %q",
+					test.at,
+					value,
+				); !strings.Contains(
+					story,
+					says,
+				) {
 					return cluster.NotYet("it does not say %q:\n%s", says, story)
 				}
 				return nil
@@ -182,10 +211,20 @@ func TestARecordOfDNSPersist01CanBeMadeByHand(t *testing.T) {
 func TestDNSAccount01ByAcmeDNSAndByAProvider(t *testing.T) {
 	r := start(t, pebble.Options{}, ownMachine)
 	_, address := r.powerDNS("good-key")
-	r.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "powerdns"}, StringData: map[string]string{"apiKey": "good-key", "host": address}})
+	r.create(
+		&corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Name: "powerdns"},
+			StringData: map[string]string{"apiKey": "good-key", "host": address},
+		},
+	)
 	server := startACMEDNS(t, r.names)
 	server.Show()
-	r.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "accounts"}, StringData: map[string]string{"json": server.Accounts("away.example.com")}})
+	r.create(
+		&corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Name: "accounts"},
+			StringData: map[string]string{"json": server.Accounts("away.example.com")},
+		},
+	)
 	account := func(solver *cmacme.ACMEChallengeSolverDNS01) {
 		solver.ChallengeType = cmacme.DNS01ChallengeTypeDNSAccount01
 	}
@@ -193,9 +232,16 @@ func TestDNSAccount01ByAcmeDNSAndByAProvider(t *testing.T) {
 		spec.Solvers[0].DNS01.Provider.SecretRef = &cmmeta.LocalObjectReference{Name: "powerdns"}
 		away := cmacme.ACMEChallengeSolver{
 			Selector: &cmacme.CertificateDNSNameSelector{DNSNames: []string{"away.example.com"}},
-			DNS01: &cmacme.ACMEChallengeSolverDNS01{Nameservers: []string{r.names.Addr}, AcmeDNS: &cmacme.ACMEIssuerDNS01ProviderAcmeDNS{
-				Host: server.url, AccountSecret: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "accounts"}, Key: "json"},
-			}},
+			DNS01: &cmacme.ACMEChallengeSolverDNS01{
+				Nameservers: []string{r.names.Addr},
+				AcmeDNS: &cmacme.ACMEIssuerDNS01ProviderAcmeDNS{
+					Host: server.url,
+					AccountSecret: cmmeta.SecretKeySelector{
+						LocalObjectReference: cmmeta.LocalObjectReference{Name: "accounts"},
+						Key:                  "json",
+					},
+				},
+			},
 		}
 		account(away.DNS01)
 		spec.Solvers = append(spec.Solvers, away)

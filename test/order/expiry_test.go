@@ -28,7 +28,8 @@ import (
 type journal struct {
 	mu     sync.Mutex
 	orders int
-	// finalized are the orders of which a certificate was asked for with success, failed the authorizations whose proof failed.
+	// finalized are the orders of which a certificate was asked for with success, failed the
+	// authorizations whose proof failed.
 	finalized, failed int
 	// valid are the IDs of authorizations that were seen to be valid, by what they are for.
 	valid map[string]string
@@ -37,7 +38,8 @@ type journal struct {
 	once func(id string)
 }
 
-// at has something happen once, when the CA is next asked for what is under a path, and counts anew.
+// at has something happen once, when the CA is next asked for what is under a path, and counts
+// anew.
 func (j *journal) at(path string, once func(id string)) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -86,14 +88,19 @@ func (j *journal) change(t *testing.T) func(*http.Request, map[string]any, *http
 	}
 }
 
-// TestAnOrderThatLapsesIsFollowedByAnotherAtOnce has what is under way at the CA expire at each moment at which that makes a difference, as it
-// does within hours for short-lived certificates. The certificate comes without a failure, and one order is finalized.
+// TestAnOrderThatLapsesIsFollowedByAnotherAtOnce has what is under way at the CA expire at each
+// moment at which that makes a difference, as it does within hours for short-lived certificates.
+// The certificate comes without a failure, and one order is finalized.
 func TestAnOrderThatLapsesIsFollowedByAnotherAtOnce(t *testing.T) {
 	t.Parallel()
 	const life = 160 * time.Hour
 	f, saw := &front{}, &journal{valid: map[string]string{}}
 	r, options := shop(t, f, pebble.Options{ReuseAuthorizations: 100, Profiles: map[string]ca.Profile{
-		"default": {Description: "d", ValidityPeriod: 90 * 24 * 3600}, "shortlived": {Description: "s", ValidityPeriod: uint64(life / time.Second)},
+		"default": {
+			Description:    "d",
+			ValidityPeriod: 90 * 24 * 3600,
+		},
+		"shortlived": {Description: "s", ValidityPeriod: uint64(life / time.Second)},
 	}})
 	f.behave(saw.answer, saw.change(t))
 	cluster.Run(t, options)
@@ -117,7 +124,8 @@ func TestAnOrderThatLapsesIsFollowedByAnotherAtOnce(t *testing.T) {
 		{"the authorization, while its challenge waits", "one.example.com", pathChallenge, expire(r.ca.ExpireAuthorization), "the authorization is expired"},
 		{"the order, while a challenge waits", "two.example.com", pathChallenge,
 			expire(func(id string) bool { return r.ca.ExpireOrder(r.ca.OrderOf(id)) }), "the order expired at"},
-		{"the order, when it is ready", "three.example.com", pathFinalize, expire(r.ca.ExpireOrder), "the CA no longer knows the order"},
+		{"the order, when it is ready", "three.example.com", pathFinalize, expire(r.ca.ExpireOrder), "the CA no longer " +
+			"knows the order"},
 		{"an authorization, when the order is ready", "four.example.com", pathFinalize, func(string) {
 			saw.mu.Lock()
 			defer saw.mu.Unlock()
@@ -135,21 +143,35 @@ func TestAnOrderThatLapsesIsFollowedByAnotherAtOnce(t *testing.T) {
 			saw.at(test.at, test.once)
 			name, _, _ := strings.Cut(test.dns, ".")
 			crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: cmapi.CertificateSpec{
-				SecretName: name, DNSNames: []string{test.dns}, IPAddresses: []string{"127.0.0.1"}, IssuerRef: cmmeta.IssuerReference{Name: "pebble"},
-				PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm},
+				SecretName:  name,
+				DNSNames:    []string{test.dns},
+				IPAddresses: []string{"127.0.0.1"},
+				IssuerRef:   cmmeta.IssuerReference{Name: "pebble"},
+				PrivateKey:  &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm},
 			}}
 			r.create(crt)
 			r.ready(crt)
 			if crt.Status.FailedIssuanceAttempts != nil || *crt.Status.Revision != 1 {
 				t.Errorf("the status is %+v", crt.Status)
 			}
-			if chain, _ := cluster.Pair(t, client.ObjectKeyFromObject(crt)); chain[0].NotAfter.Sub(chain[0].NotBefore) > life+time.Minute {
+			if chain, _ := cluster.Pair(
+				t,
+				client.ObjectKeyFromObject(crt),
+			); chain[0].NotAfter.Sub(
+				chain[0].NotBefore,
+			) > life+time.Minute {
 				t.Errorf("it lives until %s", chain[0].NotAfter)
 			}
 			saw.mu.Lock()
 			defer saw.mu.Unlock()
 			if saw.orders != 2 || saw.finalized != 1 || saw.failed != 0 {
-				t.Errorf("the CA saw %d orders, finalized %d, and %d proofs failed:\n%s", saw.orders, saw.finalized, saw.failed, r.story())
+				t.Errorf(
+					"the CA saw %d orders, finalized %d, and %d proofs failed:\n%s",
+					saw.orders,
+					saw.finalized,
+					saw.failed,
+					r.story(),
+				)
 			}
 			var orders cmacme.OrderList
 			if err := r.admin.List(t.Context(), &orders, client.InNamespace(r.namespace)); err != nil {

@@ -26,7 +26,8 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// elsewhere lets the controller answer on another port than the one where the CA looks, so that only we see what it answers.
+// elsewhere lets the controller answer on another port than the one where the CA looks, so that
+// only we see what it answers.
 func elsewhere(t *testing.T, o *controller.Options) {
 	t.Helper()
 	o.HTTP01Address = fmt.Sprintf("127.0.0.1:%d", cluster.FreePort(t))
@@ -54,7 +55,11 @@ func instead(t *testing.T, f *front, kind, detail string) {
 			for _, c := range z["challenges"].([]any) {
 				if c := c.(map[string]any); c["error"] != nil {
 					c["error"] = map[string]any{"type": "urn:ietf:params:acme:error:" + kind, "detail": detail, "subproblems": []any{
-						map[string]any{"type": "urn:ietf:params:acme:error:" + kind, "detail": "seen from afar", "identifier": map[string]any{"type": "dns", "value": "www.example.com"}},
+						map[string]any{
+							"type":       "urn:ietf:params:acme:error:" + kind,
+							"detail":     "seen from afar",
+							"identifier": map[string]any{"type": "dns", "value": "www.example.com"},
+						},
 					}}
 				}
 			}
@@ -127,7 +132,8 @@ func TestAFailedValidationSaysWhatTheCASawAndWhatIsSeenHere(t *testing.T) {
 					if !strings.HasPrefix(q.URL.Path, pathFinalize) {
 						return false
 					}
-					refuse(w, http.StatusForbidden, "caa", "While processing CAA for www.example.com: CAA record for example.com prevents issuance")
+					refuse(w, http.StatusForbidden, "caa", "While processing CAA for www.example.com: CAA record for example.com "+
+						"prevents issuance")
 					return true
 				}, nil)
 			}, http01,
@@ -180,8 +186,18 @@ func TestAFailedValidationSaysWhatTheCASawAndWhatIsSeenHere(t *testing.T) {
 				return nil
 			})
 			var out bytes.Buffer
-			p := &cli.Program{Name: "perennial", In: strings.NewReader(""), Out: &out, Err: &out, Clock: clocktesting.NewFakePassiveClock(time.Now())}
-			p.Run(t.Context(), p.Command(), []string{"status", "certificate", "site", "--kubeconfig", cluster.Plane(t).KubeconfigPath(), "-n", r.namespace})
+			p := &cli.Program{
+				Name:  "perennial",
+				In:    strings.NewReader(""),
+				Out:   &out,
+				Err:   &out,
+				Clock: clocktesting.NewFakePassiveClock(time.Now()),
+			}
+			p.Run(
+				t.Context(),
+				p.Command(),
+				[]string{"status", "certificate", "site", "--kubeconfig", cluster.Plane(t).KubeconfigPath(), "-n", r.namespace},
+			)
 			for _, w := range test.says {
 				if !strings.Contains(out.String(), w) {
 					t.Errorf("perennial status says no %q:\n%s", w, out.String())
@@ -220,7 +236,10 @@ func TestASiteThatCannotBeHeardFromHereIsLeftToTheCAAfterAWhile(t *testing.T) {
 			cluster.Run(t, o)
 			r.issuer()
 			crt := r.certificate("site", "www.example.com")
-			r.says("Waiting for HTTP-01 challenge propagation: http://www.example.com/.well-known/acme-challenge/", "cannot be read")
+			r.says(
+				"Waiting for HTTP-01 challenge propagation: http://www.example.com/.well-known/acme-challenge/",
+				"cannot be read",
+			)
 			clock.Step(3 * time.Minute)
 			r.ready(crt)
 			cluster.Eventually(t, func() error {
@@ -229,7 +248,8 @@ func TestASiteThatCannotBeHeardFromHereIsLeftToTheCAAfterAWhile(t *testing.T) {
 					return err
 				}
 				for _, e := range events.Items {
-					if e.Reason == "SelfCheckSkipped" && e.Type == corev1.EventTypeWarning && strings.Contains(e.Message, "nothing can be seen from here: http://www.example.com") {
+					if e.Reason == "SelfCheckSkipped" && e.Type == corev1.EventTypeWarning &&
+						strings.Contains(e.Message, "nothing can be seen from here: http://www.example.com") {
 						return nil
 					}
 				}

@@ -24,8 +24,9 @@ import (
 // delay is how long a server takes that takes long.
 const delay = 500 * time.Millisecond
 
-// TestACertificateComesThoughEveryRequestFailsTheFirstTime has the CA fail once for each URL that it is asked for, in each way that servers
-// and networks have. The certificate must come, with one order that is finalized.
+// TestACertificateComesThoughEveryRequestFailsTheFirstTime has the CA fail once for each URL that
+// it is asked for, in each way that servers and networks have. The certificate must come, with one
+// order that is finalized.
 func TestACertificateComesThoughEveryRequestFailsTheFirstTime(t *testing.T) {
 	problem := func(status int, header ...string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
@@ -87,36 +88,45 @@ func TestACertificateComesThoughEveryRequestFailsTheFirstTime(t *testing.T) {
 			defer names.Close()
 			port := cluster.FreePort(t)
 			site := fmt.Sprintf("127.0.0.1:%d", port)
-			ca, err := pebble.Start(pebble.Options{Resolver: names.Addr, HTTPPort: port, Wrap: func(h http.Handler) http.Handler {
-				next := saw.wrap(h)
-				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-					mu.Lock()
-					first := !failed[r.Method+r.URL.Path]
-					failed[r.Method+r.URL.Path] = true
-					mu.Unlock()
-					switch {
-					case first && fails == nil:
-						select {
-						case <-time.After(delay): // a server that is slow
-						case <-r.Context().Done():
+			ca, err := pebble.Start(
+				pebble.Options{Resolver: names.Addr, HTTPPort: port, Wrap: func(h http.Handler) http.Handler {
+					next := saw.wrap(h)
+					return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						mu.Lock()
+						first := !failed[r.Method+r.URL.Path]
+						failed[r.Method+r.URL.Path] = true
+						mu.Unlock()
+						switch {
+						case first && fails == nil:
+							select {
+							case <-time.After(delay): // a server that is slow
+							case <-r.Context().Done():
+								return
+							}
+						case first:
+							fails(w, r)
 							return
 						}
-					case first:
-						fails(w, r)
-						return
-					}
-					next.ServeHTTP(w, r)
-				})
-			}})
+						next.ServeHTTP(w, r)
+					})
+				}},
+			)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer ca.Close()
 			r := &rig{t: t, ca: ca, admin: cluster.Admin(t), namespace: cluster.Namespace(t)}
-			running := cluster.Run(t, controller.Options{Namespace: r.namespace, HTTP01Address: site, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-				var d net.Dialer
-				return d.DialContext(ctx, network, site)
-			}})
+			running := cluster.Run(
+				t,
+				controller.Options{
+					Namespace:     r.namespace,
+					HTTP01Address: site,
+					Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+						var d net.Dialer
+						return d.DialContext(ctx, network, site)
+					},
+				},
+			)
 			defer func() { _ = running.Stop() }()
 			r.issuer()
 			r.ready(r.certificate("site", "www.example.com"))
@@ -140,8 +150,9 @@ func TestACertificateComesThoughEveryRequestFailsTheFirstTime(t *testing.T) {
 	}
 }
 
-// TestACAWhoseWordsChangeIsAskedNoMoreOftenForThat has the CA fail in other words each time, as errors of the network are that name a port or a stream. What
-// an Order or a Challenge says is written, and must not bring it back before its time.
+// TestACAWhoseWordsChangeIsAskedNoMoreOftenForThat has the CA fail in other words each time, as
+// errors of the network are that name a port or a stream. What an Order or a Challenge says is
+// written, and must not bring it back before its time.
 func TestACAWhoseWordsChangeIsAskedNoMoreOftenForThat(t *testing.T) {
 	const times = 4 // the waits between them are half a second, one and two
 	var mu sync.Mutex

@@ -41,10 +41,12 @@ const (
 	pathRenewalInfo   = "/draft-ietf-acme-ari-03/"
 )
 
-// front stands before a CA. It counts what the CA is asked for, and answers or changes what a test wants it to.
+// front stands before a CA. It counts what the CA is asked for, and answers or changes what a test
+// wants it to.
 type front struct {
 	mu sync.Mutex
-	// answer, if set, is asked before the CA, with what is signed of the request. It reports whether it has answered.
+	// answer, if set, is asked before the CA, with what is signed of the request. It reports whether
+	// it has answered.
 	answer func(w http.ResponseWriter, r *http.Request, payload map[string]any) bool
 	// change, if set, may change the reply of the CA.
 	change func(r *http.Request, payload map[string]any, reply *httptest.ResponseRecorder)
@@ -82,7 +84,10 @@ func (f *front) wrap(h http.Handler) http.Handler {
 }
 
 // behave changes what the front does from now on.
-func (f *front) behave(answer func(http.ResponseWriter, *http.Request, map[string]any) bool, change func(*http.Request, map[string]any, *httptest.ResponseRecorder)) {
+func (f *front) behave(
+	answer func(http.ResponseWriter, *http.Request, map[string]any) bool,
+	change func(*http.Request, map[string]any, *httptest.ResponseRecorder),
+) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.answer, f.change = answer, change
@@ -107,7 +112,10 @@ func signed(r *http.Request) map[string]any {
 	}
 	var payload map[string]any
 	if json.Unmarshal(body, &message) == nil {
-		if raw, err := base64.RawURLEncoding.DecodeString(message.Payload); err == nil && json.Unmarshal(raw, &payload) != nil {
+		if raw, err := base64.RawURLEncoding.DecodeString(
+			message.Payload,
+		); err == nil &&
+			json.Unmarshal(raw, &payload) != nil {
 			return nil
 		}
 	}
@@ -118,7 +126,14 @@ func signed(r *http.Request) map[string]any {
 func refuse(w http.ResponseWriter, status int, kind, detail string, more ...string) {
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(status)
-	fmt.Fprintf(w, `{"type": "urn:ietf:params:acme:error:%s", "detail": %q, "status": %d %s}`, kind, detail, status, strings.Join(more, ""))
+	fmt.Fprintf(
+		w,
+		`{"type": "urn:ietf:params:acme:error:%s", "detail": %q, "status": %d %s}`,
+		kind,
+		detail,
+		status,
+		strings.Join(more, ""),
+	)
 }
 
 // edit changes the JSON of a reply.
@@ -135,7 +150,8 @@ func edit(t *testing.T, reply *httptest.ResponseRecorder, f func(map[string]any)
 	}
 }
 
-// shop is a rig whose CA stands behind a front, in a namespace of its own, and the options of a controller for that. Many of them can be at once.
+// shop is a rig whose CA stands behind a front, in a namespace of its own, and the options of a
+// controller for that. Many of them can be at once.
 func shop(t *testing.T, f *front, o pebble.Options) (*rig, controller.Options) {
 	t.Helper()
 	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com"}, KeyName: tsigKey, Secret: tsigSecret})
@@ -151,10 +167,14 @@ func shop(t *testing.T, f *front, o pebble.Options) (*rig, controller.Options) {
 	t.Cleanup(func() { ca.Close() })
 	r := &rig{t: t, port: o.HTTPPort, ca: ca, names: names, admin: cluster.Admin(t), namespace: cluster.Namespace(t)}
 	site := fmt.Sprintf("127.0.0.1:%d", o.HTTPPort)
-	return r, controller.Options{Namespace: r.namespace, HTTP01Address: site, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, network, site)
-	}}
+	return r, controller.Options{
+		Namespace:     r.namespace,
+		HTTP01Address: site,
+		Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, network, site)
+		},
+	}
 }
 
 // getIssuer reads the issuer.
@@ -177,7 +197,8 @@ func (r *rig) changeIssuer(f func(*cmacme.ACMEIssuer)) {
 	})
 }
 
-// issuerSays waits until the issuer is ready, or is not and its condition has all of the words. It must speak of the issuer as it is now.
+// issuerSays waits until the issuer is ready, or is not and its condition has all of the words. It
+// must speak of the issuer as it is now.
 func (r *rig) issuerSays(status cmmeta.ConditionStatus, words ...string) *cmacme.ACMEIssuerStatus {
 	r.t.Helper()
 	var issuer *cmapi.Issuer
@@ -237,9 +258,16 @@ func (r *rig) again(crt *cmapi.Certificate) {
 			return err
 		}
 		now := metav1.Now()
-		crt.Status.Conditions = slices.DeleteFunc(crt.Status.Conditions, func(c cmapi.CertificateCondition) bool { return c.Type == cmapi.CertificateConditionIssuing })
+		crt.Status.Conditions = slices.DeleteFunc(
+			crt.Status.Conditions,
+			func(c cmapi.CertificateCondition) bool { return c.Type == cmapi.CertificateConditionIssuing },
+		)
 		crt.Status.Conditions = append(crt.Status.Conditions, cmapi.CertificateCondition{
-			Type: cmapi.CertificateConditionIssuing, Status: cmmeta.ConditionTrue, Reason: "ManuallyTriggered", Message: "again", LastTransitionTime: &now,
+			Type:               cmapi.CertificateConditionIssuing,
+			Status:             cmmeta.ConditionTrue,
+			Reason:             "ManuallyTriggered",
+			Message:            "again",
+			LastTransitionTime: &now,
 		})
 		return r.admin.Status().Update(r.t.Context(), crt)
 	})

@@ -72,8 +72,19 @@ func (f *forger) forge(reply *httptest.ResponseRecorder, change func(c *x509.Cer
 	csr := f.csr
 	f.mu.Unlock()
 	now := time.Now()
-	ca, by := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "forger"}, NotAfter: now.Add(time.Hour), IsCA: true, BasicConstraintsValid: true}, f.key()
-	leaf := &x509.Certificate{SerialNumber: big.NewInt(2), NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour), DNSNames: csr.DNSNames}
+	ca, by := &x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		Subject:               pkix.Name{CommonName: "forger"},
+		NotAfter:              now.Add(time.Hour),
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+	}, f.key()
+	leaf := &x509.Certificate{
+		SerialNumber: big.NewInt(2),
+		NotBefore:    now.Add(-time.Hour),
+		NotAfter:     now.Add(time.Hour),
+		DNSNames:     csr.DNSNames,
+	}
 	public := crypto.PublicKey(csr.PublicKey)
 	change(leaf, &public)
 	reply.Body.Reset()
@@ -91,8 +102,9 @@ func (f *forger) forge(reply *httptest.ResponseRecorder, change func(c *x509.Cer
 	}
 }
 
-// TestWhatACAAnswersThatItMustNotIsRefused has the CA lie in each way that would do harm. Nothing of it may reach a Secret, the CA is not asked
-// in a loop, and when it is honest the certificate comes.
+// TestWhatACAAnswersThatItMustNotIsRefused has the CA lie in each way that would do harm. Nothing
+// of it may reach a Secret, the CA is not asked in a loop, and when it is honest the certificate
+// comes.
 func TestWhatACAAnswersThatItMustNotIsRefused(t *testing.T) {
 	type change = func(f *forger, r *http.Request, payload map[string]any, reply *httptest.ResponseRecorder)
 	on := func(path string, change func(map[string]any)) change {
@@ -126,7 +138,8 @@ func TestWhatACAAnswersThatItMustNotIsRefused(t *testing.T) {
 		}), says: `the CA wants proof for "victim.example.com", which the order is not for`},
 		"a certificate for another key": {change: certificate(func(_ *x509.Certificate, key *crypto.PublicKey) {
 			*key = (&forger{}).key().Public()
-		}), says: "the CA sent a certificate that is not what was asked for: it is for another private key than that of the request"},
+		}), says: "the CA sent a certificate that is not what was asked for: it is for another private key than that of " +
+			"the request"},
 		"a certificate without the name": {change: certificate(func(c *x509.Certificate, _ *crypto.PublicKey) {
 			c.DNSNames = []string{"victim.example.com"}
 		}), says: `it lacks names that were asked for: "www.example.com"`},
@@ -166,7 +179,12 @@ func TestWhatACAAnswersThatItMustNotIsRefused(t *testing.T) {
 			r.says(test.says)
 			if !test.passes {
 				r.failed(crt, test.says)
-				if orders, finalized := f.asked(pathNewOrder), f.asked(pathFinalize); orders > 2 || finalized > 1 { // a nonce may be refused
+				if orders, finalized := f.asked(
+					pathNewOrder,
+				), f.asked(
+					pathFinalize,
+				); orders > 2 ||
+					finalized > 1 { // a nonce may be refused
 					t.Errorf("the CA was asked for %d orders and %d times to finalize", orders, finalized)
 				}
 			}
@@ -298,7 +316,8 @@ func TestAnIssuanceThatDiesAtTheCABeginsAnew(t *testing.T) {
 	}
 }
 
-// TestANewOrderThatIsOverAlreadyIsNoEnd has the CA answer the request for an order with one that is at its end.
+// TestANewOrderThatIsOverAlreadyIsNoEnd has the CA answer the request for an order with one that is
+// at its end.
 func TestANewOrderThatIsOverAlreadyIsNoEnd(t *testing.T) {
 	t.Run("valid, for another key", func(t *testing.T) {
 		t.Parallel()
@@ -336,7 +355,10 @@ func TestANewOrderThatIsOverAlreadyIsNoEnd(t *testing.T) {
 		f.behave(nil, func(r *http.Request, _ map[string]any, reply *httptest.ResponseRecorder) {
 			if (strings.HasPrefix(r.URL.Path, pathNewOrder) || strings.HasPrefix(r.URL.Path, pathOrder)) && reply.Code < 300 {
 				edit(t, reply, func(o map[string]any) {
-					o["status"], o["error"] = "invalid", map[string]any{"type": "urn:ietf:params:acme:error:rejectedIdentifier", "detail": "we do not like it"}
+					o["status"], o["error"] = "invalid", map[string]any{
+						"type":   "urn:ietf:params:acme:error:rejectedIdentifier",
+						"detail": "we do not like it",
+					}
 				})
 			}
 		})
@@ -350,7 +372,8 @@ func TestANewOrderThatIsOverAlreadyIsNoEnd(t *testing.T) {
 	})
 }
 
-// TestAnOrderThatTheCAProcessesForLongHoldsNobodyUp is about CAs that know their customers: nothing is to be proved, and orders take minutes.
+// TestAnOrderThatTheCAProcessesForLongHoldsNobodyUp is about CAs that know their customers: nothing
+// is to be proved, and orders take minutes.
 func TestAnOrderThatTheCAProcessesForLongHoldsNobodyUp(t *testing.T) {
 	t.Parallel()
 	const slow = 12
@@ -372,7 +395,9 @@ func TestAnOrderThatTheCAProcessesForLongHoldsNobodyUp(t *testing.T) {
 	held.Store(true)
 	polls := map[string]int{}
 	f.behave(nil, func(r *http.Request, _ map[string]any, reply *httptest.ResponseRecorder) {
-		if !held.Load() || !strings.HasPrefix(r.URL.Path, pathOrder) && !strings.HasPrefix(r.URL.Path, pathFinalize) || !strings.Contains(reply.Body.String(), "slow-") || reply.Code >= 300 {
+		if !held.Load() || !strings.HasPrefix(r.URL.Path, pathOrder) && !strings.HasPrefix(r.URL.Path, pathFinalize) ||
+			!strings.Contains(reply.Body.String(), "slow-") ||
+			reply.Code >= 300 {
 			return
 		}
 		edit(t, reply, func(o map[string]any) {
@@ -414,7 +439,12 @@ func TestAnOrderThatTheCAProcessesForLongHoldsNobodyUp(t *testing.T) {
 	}
 	cluster.Run(t, options)
 	asked(6)
-	if orders, finalized := f.asked(pathNewOrder)-orders, f.asked(pathFinalize)-finalized; orders != slow+1 || finalized != slow+1 {
+	if orders, finalized := f.asked(
+		pathNewOrder,
+	)-orders, f.asked(
+		pathFinalize,
+	)-finalized; orders != slow+1 ||
+		finalized != slow+1 {
 		t.Errorf("the CA was asked for %d orders, and %d times to finalize", orders, finalized)
 	}
 	held.Store(false)
@@ -422,13 +452,19 @@ func TestAnOrderThatTheCAProcessesForLongHoldsNobodyUp(t *testing.T) {
 		r.ready(crt)
 		cluster.Pair(t, client.ObjectKeyFromObject(crt))
 	}
-	if orders, finalized := f.asked(pathNewOrder)-orders, f.asked(pathFinalize)-finalized; orders != slow+1 || finalized != slow+1 {
+	if orders, finalized := f.asked(
+		pathNewOrder,
+	)-orders, f.asked(
+		pathFinalize,
+	)-finalized; orders != slow+1 ||
+		finalized != slow+1 {
 		t.Errorf("in the end the CA was asked for %d orders, and %d times to finalize", orders, finalized)
 	}
 }
 
-// TestAnOrderThatTakesTwentyMinutesIsAskedForPolitely has a CA process orders for long, and say in each way when to ask again. The clock is put
-// forward by minutes, and each time somebody touches the Orders, which is no reason to ask.
+// TestAnOrderThatTakesTwentyMinutesIsAskedForPolitely has a CA process orders for long, and say in
+// each way when to ask again. The clock is put forward by minutes, and each time somebody touches
+// the Orders, which is no reason to ask.
 func TestAnOrderThatTakesTwentyMinutesIsAskedForPolitely(t *testing.T) {
 	t.Parallel()
 	ways := map[string]struct {
@@ -534,7 +570,8 @@ func TestAnOrderThatTakesTwentyMinutesIsAskedForPolitely(t *testing.T) {
 	if n := asked("minutes"); n < 3 {
 		t.Errorf("of minutes it was asked %d times", n)
 	}
-	// One takes longer than the CA keeps it. That fails, and is not repeated at once: its certificate may have been issued.
+	// One takes longer than the CA keeps it. That fails, and is not repeated at once: its certificate
+	// may have been issued.
 	clock.Step(11 * time.Minute)
 	r.nudge(r.order("lost"))
 	r.failed(certificates["lost"], "the order expired at "+expires+" and was still processing")
@@ -546,7 +583,12 @@ func TestAnOrderThatTakesTwentyMinutesIsAskedForPolitely(t *testing.T) {
 			r.ready(crt)
 		}
 	}
-	if orders, finalized := f.asked(pathNewOrder)-orders, f.asked(pathFinalize)-finalized; orders != len(ways) || finalized != len(ways) {
+	if orders, finalized := f.asked(
+		pathNewOrder,
+	)-orders, f.asked(
+		pathFinalize,
+	)-finalized; orders != len(ways) ||
+		finalized != len(ways) {
 		t.Errorf("the CA was asked for %d orders, and %d times to finalize", orders, finalized)
 	}
 }
@@ -566,8 +608,8 @@ func (r *rig) order(name string) *cmacme.Order {
 	return &cmacme.Order{}
 }
 
-// TestACAThatLimitsUsForEverIsAskedAgain has a CA say in each way when it wants to be asked again for an order. Who waits says until when, which is
-// soon enough for the certificate.
+// TestACAThatLimitsUsForEverIsAskedAgain has a CA say in each way when it wants to be asked again
+// for an order. Who waits says until when, which is soon enough for the certificate.
 func TestACAThatLimitsUsForEverIsAskedAgain(t *testing.T) {
 	t.Parallel()
 	const week, day = 7 * 24 * time.Hour, 24 * time.Hour
@@ -612,8 +654,13 @@ func TestACAThatLimitsUsForEverIsAskedAgain(t *testing.T) {
 		}
 		return false
 	}, func(q *http.Request, _ map[string]any, reply *httptest.ResponseRecorder) {
-		if reply.Code < 300 && (strings.HasPrefix(q.URL.Path, pathNewOrder) || strings.HasPrefix(q.URL.Path, pathOrder) || strings.HasPrefix(q.URL.Path, pathFinalize)) {
-			edit(t, reply, func(o map[string]any) { o["expires"] = clock.Now().Add(day).UTC().Format(time.RFC3339) }) // the CA's clock goes with ours
+		if reply.Code < 300 &&
+			(strings.HasPrefix(q.URL.Path, pathNewOrder) || strings.HasPrefix(q.URL.Path, pathOrder) || strings.HasPrefix(q.URL.Path, pathFinalize)) {
+			edit(
+				t,
+				reply,
+				func(o map[string]any) { o["expires"] = clock.Now().Add(day).UTC().Format(time.RFC3339) },
+			) // the CA's clock goes with ours
 		}
 	})
 	cluster.Run(t, options)
@@ -694,7 +741,8 @@ func TestACAThatIsNotReadyToFinalizeIsAskedAgain(t *testing.T) {
 	}
 }
 
-// TestACAThatSaysWhenToAskAfterAProofIsObeyed has a CA say, when it is asked to look at a proof, that it is to be asked again in some seconds.
+// TestACAThatSaysWhenToAskAfterAProofIsObeyed has a CA say, when it is asked to look at a proof,
+// that it is to be asked again in some seconds.
 func TestACAThatSaysWhenToAskAfterAProofIsObeyed(t *testing.T) {
 	t.Parallel()
 	const wait = 3 * time.Second
@@ -727,7 +775,8 @@ func TestACAThatSaysWhenToAskAfterAProofIsObeyed(t *testing.T) {
 	}
 }
 
-// TestACAThatLimitsAnOrderUnderWayIsNotAskedBefore has a CA refuse a request of an order under way, and say in how many seconds it is to be asked again.
+// TestACAThatLimitsAnOrderUnderWayIsNotAskedBefore has a CA refuse a request of an order under way,
+// and say in how many seconds it is to be asked again.
 func TestACAThatLimitsAnOrderUnderWayIsNotAskedBefore(t *testing.T) {
 	const wait = 4 * time.Second
 	for name, path := range map[string]string{
@@ -790,8 +839,9 @@ func TestACAWithoutASenseOfTimeIsPolledAllTheSame(t *testing.T) {
 	}
 }
 
-// TestAReplacementThatTheCAHasAlreadyIsFoundAgain loses the reply to the order of a renewal, at a CA that, as Let's Encrypt, takes one order at a
-// time to replace a certificate, and serves it again to whoever asks the same without saying what it replaces.
+// TestAReplacementThatTheCAHasAlreadyIsFoundAgain loses the reply to the order of a renewal, at a
+// CA that, as Let's Encrypt, takes one order at a time to replace a certificate, and serves it
+// again to whoever asks the same without saying what it replaces.
 func TestAReplacementThatTheCAHasAlreadyIsFoundAgain(t *testing.T) {
 	t.Parallel()
 	f := &front{}
@@ -864,7 +914,8 @@ func TestASuggestionThatMakesNoSenseIsNotFollowed(t *testing.T) {
 	f.behave(nil, func(r *http.Request, _ map[string]any, reply *httptest.ResponseRecorder) {
 		if strings.HasPrefix(r.URL.Path, pathRenewalInfo) {
 			reply.Body.Reset()
-			_ = json.NewEncoder(reply.Body).Encode(map[string]any{"suggestedWindow": map[string]string{"start": "2026-01-02T00:00:00Z", "end": "2026-01-01T00:00:00Z"}})
+			_ = json.NewEncoder(reply.Body).
+				Encode(map[string]any{"suggestedWindow": map[string]string{"start": "2026-01-02T00:00:00Z", "end": "2026-01-01T00:00:00Z"}})
 		}
 	})
 	cluster.Run(t, options)
@@ -875,7 +926,9 @@ func TestASuggestionThatMakesNoSenseIsNotFollowed(t *testing.T) {
 			return err
 		}
 		a := crt.Status.ACME
-		if a == nil || a.ARI == nil || !strings.Contains(a.ARI.LastError, "the suggested window does not end after its start") || a.ARI.SuggestedWindow != nil {
+		if a == nil || a.ARI == nil ||
+			!strings.Contains(a.ARI.LastError, "the suggested window does not end after its start") ||
+			a.ARI.SuggestedWindow != nil {
 			return cluster.NotYet("the status is %+v", a)
 		}
 		if at := crt.Status.RenewalTime; at == nil || at.Time.Before(time.Now()) {

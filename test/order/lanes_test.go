@@ -100,13 +100,18 @@ func (p *pit) waited() int {
 	return p.most
 }
 
-// issuerOf makes an issuer of the rig's CA, or of what is changed, in a namespace, with an account of its own.
+// issuerOf makes an issuer of the rig's CA, or of what is changed, in a namespace, with an account
+// of its own.
 func (r *rig) issuerOf(namespace, name string, change ...func(*cmacme.ACMEIssuer)) *cmapi.Issuer {
 	r.t.Helper()
 	issuer := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
 	issuer.Spec.ACME = &cmacme.ACMEIssuer{
-		Server: r.ca.Directory, CABundle: r.ca.CABundle, PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: name}},
-		Solvers: []cmacme.ACMEChallengeSolver{{HTTP01: &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}}}},
+		Server:     r.ca.Directory,
+		CABundle:   r.ca.CABundle,
+		PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: name}},
+		Solvers: []cmacme.ACMEChallengeSolver{
+			{HTTP01: &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}}},
+		},
 	}
 	for _, f := range change {
 		f(issuer.Spec.ACME)
@@ -121,10 +126,19 @@ func (r *rig) issuerOf(namespace, name string, change ...func(*cmacme.ACMEIssuer
 func (r *rig) ask(issuer *cmapi.Issuer, name string, n int) (all []*cmapi.Certificate) {
 	r.t.Helper()
 	for i := range n {
-		crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Namespace: issuer.Namespace, Name: fmt.Sprintf("%s-%d", name, i)}, Spec: cmapi.CertificateSpec{
-			SecretName: fmt.Sprintf("%s-%d", name, i), DNSNames: []string{fmt.Sprintf("%s-%d.example.com", name, i)}, IssuerRef: cmmeta.IssuerReference{Name: issuer.Name},
-			PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm},
-		}}
+		crt := &cmapi.Certificate{
+			ObjectMeta: metav1.ObjectMeta{Namespace: issuer.Namespace, Name: fmt.Sprintf("%s-%d", name, i)},
+			Spec: cmapi.CertificateSpec{
+				SecretName: fmt.Sprintf(
+					"%s-%d",
+					name,
+					i,
+				),
+				DNSNames:   []string{fmt.Sprintf("%s-%d.example.com", name, i)},
+				IssuerRef:  cmmeta.IssuerReference{Name: issuer.Name},
+				PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm},
+			},
+		}
 		if err := r.admin.Create(r.t.Context(), crt); err != nil {
 			r.t.Fatal(err)
 		}
@@ -161,7 +175,11 @@ func (r *rig) stillOpen(all []*cmapi.Certificate) {
 		if err := r.admin.Get(r.t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
 			r.t.Fatal(err)
 		}
-		if c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionReady); c != nil && c.Status == cmmeta.ConditionTrue {
+		if c := cmapi.GetCertificateCondition(
+			&crt.Status,
+			cmapi.CertificateConditionReady,
+		); c != nil &&
+			c.Status == cmmeta.ConditionTrue {
 			r.t.Errorf("%s is Ready, although nobody answers for it", crt.Name)
 		}
 	}
@@ -169,7 +187,8 @@ func (r *rig) stillOpen(all []*cmapi.Certificate) {
 
 const many = 40
 
-// worksBeside has an issuer wait for many names that never answer, and another, or the same, issue for three that do.
+// worksBeside has an issuer wait for many names that never answer, and another, or the same, issue
+// for three that do.
 func (r *rig) worksBeside(dead *pit, hangs, works *cmapi.Issuer) {
 	r.t.Helper()
 	hang := r.ask(hangs, "dead", many)
@@ -198,7 +217,11 @@ func TestSitesThatNeverAnswerStopNoOtherSiteOfTheSameIssuer(t *testing.T) {
 					return alive(ctx, network, address)
 				}
 			})
-			issuer := r.issuerOf(r.namespace, "pebble", func(spec *cmacme.ACMEIssuer) { spec.Solvers = []cmacme.ACMEChallengeSolver{solver} })
+			issuer := r.issuerOf(
+				r.namespace,
+				"pebble",
+				func(spec *cmacme.ACMEIssuer) { spec.Solvers = []cmacme.ACMEChallengeSolver{solver} },
+			)
 			r.worksBeside(dead, issuer, issuer)
 		})
 	}
@@ -242,7 +265,11 @@ func TestANamespaceFullOfIssuersThatHangStopsNoOther(t *testing.T) {
 	r := start(t, pebble.Options{})
 	hostile := cluster.Namespace(t)
 	for i := range 100 {
-		r.issuerOf(hostile, fmt.Sprintf("hangs-%d", i), func(spec *cmacme.ACMEIssuer) { spec.Server = fmt.Sprintf("https://%s/%d", dead.addr, i) })
+		r.issuerOf(
+			hostile,
+			fmt.Sprintf("hangs-%d", i),
+			func(spec *cmacme.ACMEIssuer) { spec.Server = fmt.Sprintf("https://%s/%d", dead.addr, i) },
+		)
 	}
 	dead.holds()
 	issuer := r.issuerOf(r.namespace, "pebble")

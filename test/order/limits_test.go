@@ -67,8 +67,8 @@ func (c *refuser) set(refuse func(http.ResponseWriter, string) bool) {
 	c.refuse = refuse
 }
 
-// limited is a rig whose controllers the test runs itself, and what stands before its CA. The CA validates at a port where nobody answers unless
-// somebody listens on site.
+// limited is a rig whose controllers the test runs itself, and what stands before its CA. The CA
+// validates at a port where nobody answers unless somebody listens on site.
 func limited(t *testing.T) (r *rig, saw *refuser, site string) {
 	t.Helper()
 	saw = &refuser{}
@@ -90,7 +90,16 @@ func behind(t *testing.T, wrap func(http.Handler) http.Handler) (r *rig, site st
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ca.Close() })
-	return &rig{t: t, ca: ca, names: names, admin: cluster.Admin(t), namespace: cluster.Namespace(t)}, fmt.Sprintf("127.0.0.1:%d", port)
+	return &rig{
+			t:         t,
+			ca:        ca,
+			names:     names,
+			admin:     cluster.Admin(t),
+			namespace: cluster.Namespace(t),
+		}, fmt.Sprintf(
+			"127.0.0.1:%d",
+			port,
+		)
 }
 
 // run runs a controller for the namespace alone that answers challenges on an address.
@@ -104,7 +113,8 @@ func (r *rig) run(o controller.Options, answers string) *cluster.Controller {
 	return cluster.Run(r.t, o)
 }
 
-// follow keeps a clock that a test steps from falling behind the API server's, whose times it is compared with.
+// follow keeps a clock that a test steps from falling behind the API server's, whose times it is
+// compared with.
 func (r *rig) follow(now *clocktesting.FakeClock) {
 	r.t.Helper()
 	stop, done := make(chan struct{}), make(chan struct{})
@@ -126,7 +136,8 @@ func (r *rig) follow(now *clocktesting.FakeClock) {
 	}()
 }
 
-// waits waits until a Certificate says that it waits for what words say, while its request has not failed, and returns what it says.
+// waits waits until a Certificate says that it waits for what words say, while its request has not
+// failed, and returns what it says.
 func (r *rig) waits(name string, words ...string) string {
 	r.t.Helper()
 	message := ""
@@ -166,7 +177,8 @@ func (r *rig) orderOf(name string) *cmacme.Order {
 	return nil
 }
 
-// nudge has the controller look at an object, as it would when the time came that a stepped clock shows.
+// nudge has the controller look at an object, as it would when the time came that a stepped clock
+// shows.
 func (r *rig) nudge(o client.Object) {
 	r.t.Helper()
 	was := o.DeepCopyObject().(client.Object)
@@ -185,7 +197,11 @@ func (r *rig) perennial(args ...string) string {
 	r.t.Helper()
 	var out bytes.Buffer
 	p := &cli.Program{Name: "perennial", In: strings.NewReader(""), Out: &out, Err: &out, Clock: clock.RealClock{}}
-	if code := p.Run(r.t.Context(), p.Command(), append(args, "--kubeconfig", cluster.Plane(r.t).KubeconfigPath(), "-n", r.namespace)); code != 0 {
+	if code := p.Run(
+		r.t.Context(),
+		p.Command(),
+		append(args, "--kubeconfig", cluster.Plane(r.t).KubeconfigPath(), "-n", r.namespace),
+	); code != 0 {
 		r.t.Logf("perennial %v ended with %d: %s", args, code, out.String())
 	}
 	return out.String()
@@ -198,7 +214,9 @@ func TestAnOrderWaitsUntilTheLimitOfItsIssuerHasRoomAlsoAfterARestart(t *testing
 	options := controller.Options{Clock: now, Controllers: []string{"*", "-certificates-renewalinfo"}}
 	first := r.run(options, site)
 	r.issuer(func(spec *cmacme.ACMEIssuer) {
-		spec.RateLimits = &cmacme.ACMERateLimits{NewOrdersPerAccount: &cmacme.ACMERateLimit{Count: 3, Period: &metav1.Duration{Duration: time.Hour}}}
+		spec.RateLimits = &cmacme.ACMERateLimits{
+			NewOrdersPerAccount: &cmacme.ACMERateLimit{Count: 3, Period: &metav1.Duration{Duration: time.Hour}},
+		}
 	})
 	var early []*cmapi.Certificate
 	for i := range 3 {
@@ -207,7 +225,12 @@ func TestAnOrderWaitsUntilTheLimitOfItsIssuerHasRoomAlsoAfterARestart(t *testing
 		early = append(early, crt)
 	}
 	late := r.certificate("late", "late.example.com")
-	words := []string{"waits until ", "the limit of 3 new orders of account https://", " in 1 hour is spent", "another account"}
+	words := []string{
+		"waits until ",
+		"the limit of 3 new orders of account https://",
+		" in 1 hour is spent",
+		"another account",
+	}
 	r.waits("late", words...)
 	if out := r.perennial("status", "certificate", "late"); !strings.Contains(out, "waits until ") {
 		t.Errorf("perennial status says\n%s", out)
@@ -232,7 +255,9 @@ func TestAnOrderWaitsUntilTheLimitOfItsIssuerHasRoomAlsoAfterARestart(t *testing
 			return err
 		}
 		start, end := metav1.NewTime(now.Now().Add(-time.Hour)), metav1.NewTime(now.Now().Add(time.Hour))
-		renewed.Status.ACME = &cmapi.CertificateACMEStatus{ARI: &cmapi.CertificateACMEARIStatus{SuggestedWindow: &cmapi.ACMERenewalWindow{Start: &start, End: &end}}}
+		renewed.Status.ACME = &cmapi.CertificateACMEStatus{
+			ARI: &cmapi.CertificateACMEARIStatus{SuggestedWindow: &cmapi.ACMERenewalWindow{Start: &start, End: &end}},
+		}
 		return r.admin.Status().Update(t.Context(), renewed)
 	})
 	r.perennial("renew", "early-0")
@@ -272,7 +297,12 @@ func TestAnOrderThatWaitsGoesWhenTheLimitOfItsIssuerIsRaised(t *testing.T) {
 	r, saw, site := limited(t)
 	r.run(controller.Options{}, site)
 	limit := func(count int32) *cmacme.ACMERateLimits {
-		return &cmacme.ACMERateLimits{CertificatesPerRegisteredDomain: &cmacme.ACMERateLimit{Count: count, Period: &metav1.Duration{Duration: 168 * time.Hour}}}
+		return &cmacme.ACMERateLimits{
+			CertificatesPerRegisteredDomain: &cmacme.ACMERateLimit{
+				Count:  count,
+				Period: &metav1.Duration{Duration: 168 * time.Hour},
+			},
+		}
 	}
 	r.issuer(func(spec *cmacme.ACMEIssuer) { spec.RateLimits = limit(2) })
 	for _, name := range []string{"a", "b"} {
@@ -311,7 +341,9 @@ func TestAnOrderWhoseReplyIsLostIsCountedAsTheCADoes(t *testing.T) {
 	})
 	cluster.Run(t, options)
 	r.issuer(func(spec *cmacme.ACMEIssuer) {
-		spec.RateLimits = &cmacme.ACMERateLimits{NewOrdersPerAccount: &cmacme.ACMERateLimit{Count: 2, Period: &metav1.Duration{Duration: 24 * time.Hour}}}
+		spec.RateLimits = &cmacme.ACMERateLimits{
+			NewOrdersPerAccount: &cmacme.ACMERateLimit{Count: 2, Period: &metav1.Duration{Duration: 24 * time.Hour}},
+		}
 	})
 	r.ready(r.certificate("lost", "lost.example.com"))
 	if n := f.asked(pathNewOrder); n != 2 {
@@ -368,7 +400,8 @@ func TestALostReplyCountsAgainstTheLimitOfADomain(t *testing.T) {
 	}
 }
 
-// TestAStuckOrderHoldsNoLimit has an order that no solver can prove, and another for the same domain.
+// TestAStuckOrderHoldsNoLimit has an order that no solver can prove, and another for the same
+// domain.
 func TestAStuckOrderHoldsNoLimit(t *testing.T) {
 	t.Parallel()
 	clock, f := &cluster.Clock{}, &front{}
@@ -401,7 +434,12 @@ func TestALedgerThatCannotBeReadIsReckonedAnew(t *testing.T) {
 	options := controller.Options{Clock: now}
 	first := r.run(options, site)
 	r.issuer(func(spec *cmacme.ACMEIssuer) {
-		spec.RateLimits = &cmacme.ACMERateLimits{CertificatesPerRegisteredDomain: &cmacme.ACMERateLimit{Count: 1, Period: &metav1.Duration{Duration: 168 * time.Hour}}}
+		spec.RateLimits = &cmacme.ACMERateLimits{
+			CertificatesPerRegisteredDomain: &cmacme.ACMERateLimit{
+				Count:  1,
+				Period: &metav1.Duration{Duration: 168 * time.Hour},
+			},
+		}
 	})
 	r.ready(r.certificate("first", "www.example.com"))
 	if err := first.Stop(); err != nil {
@@ -426,7 +464,12 @@ func TestALedgerThatCannotBeReadIsReckonedAnew(t *testing.T) {
 	}
 	r.run(options, site)
 	r.certificate("second", "api.example.com")
-	r.waits("second", "waits until ", "the limit of 1 certificates for example.com and names below it in 7 days is spent", "wildcard")
+	r.waits(
+		"second",
+		"waits until ",
+		"the limit of 1 certificates for example.com and names below it in 7 days is spent",
+		"wildcard",
+	)
 	if orders, _ := saw.counts(); orders != 1 {
 		t.Errorf("the CA was asked for %d orders", orders)
 	}
@@ -513,7 +556,9 @@ func TestOtherIssuersOfACAWaitForWhatItRefusesToOne(t *testing.T) {
 			_, all := saw.counts()
 			r.run(options, site)
 			same := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: "same"}, Spec: cmapi.CertificateSpec{
-				SecretName: "same", DNSNames: []string{"www.example.com", "api.example.com"}, IssuerRef: cmmeta.IssuerReference{Name: "pebble"},
+				SecretName: "same",
+				DNSNames:   []string{"www.example.com", "api.example.com"},
+				IssuerRef:  cmmeta.IssuerReference{Name: "pebble"},
 			}}
 			if test.others {
 				same.Spec.IssuerRef.Name = "other"
@@ -579,7 +624,11 @@ func TestNoIssuerAsksForANewAccountWhileTheCATakesNone(t *testing.T) {
 				if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(other), other); err != nil {
 					return err
 				}
-				if ready := cmapi.GetIssuerCondition(&other.Status, cmapi.IssuerConditionReady); ready == nil || !strings.Contains(ready.Message, "it will be asked again at ") {
+				if ready := cmapi.GetIssuerCondition(
+					&other.Status,
+					cmapi.IssuerConditionReady,
+				); ready == nil ||
+					!strings.Contains(ready.Message, "it will be asked again at ") {
 					return cluster.NotYet("the condition of the issuer that was refused is %+v", ready)
 				}
 				return nil
@@ -647,16 +696,29 @@ func TestANameThatFailsFiveTimesIsPausedUntilSomebodySaysRenew(t *testing.T) {
 	r, saw, site := limited(t)
 	// The controller answers elsewhere than where the CA looks.
 	elsewhere := fmt.Sprintf("127.0.0.1:%d", cluster.FreePort(t))
-	r.run(controller.Options{Lifecycle: lifecycle.Settings{MinBackoff: time.Millisecond, MaxBackoff: time.Millisecond}}, elsewhere)
+	r.run(
+		controller.Options{Lifecycle: lifecycle.Settings{MinBackoff: time.Millisecond, MaxBackoff: time.Millisecond}},
+		elsewhere,
+	)
 	r.issuer()
 	crt := r.certificate("site", "www.example.com")
-	words := []string{"www.example.com is paused until ", "its last 5 validations failed", "the CA could not verify it", "perennial renew"}
+	words := []string{
+		"www.example.com is paused until ",
+		"its last 5 validations failed",
+		"the CA could not verify it",
+		"perennial renew",
+	}
 	r.paused("site", words...)
 	r.waits("site", words...)
 	if orders, _ := saw.counts(); orders != 5 {
 		t.Errorf("the CA was asked for %d orders", orders)
 	}
-	if out := r.perennial("status", "certificate", "site"); !strings.Contains(out, "perennial renew site") || !strings.Contains(out, "is paused until ") {
+	if out := r.perennial(
+		"status",
+		"certificate",
+		"site",
+	); !strings.Contains(out, "perennial renew site") ||
+		!strings.Contains(out, "is paused until ") {
 		t.Errorf("perennial status says\n%s", out)
 	}
 
@@ -702,14 +764,16 @@ func TestANameThatFailsFiveTimesIsPausedUntilSomebodySaysRenew(t *testing.T) {
 	r.ready(second) // whose name is no longer paused
 }
 
-// TestEachNameOfAnOrderThatFailedIsCounted has a CA refuse the proofs of two names, and say first of one of them that it is to be asked later.
+// TestEachNameOfAnOrderThatFailedIsCounted has a CA refuse the proofs of two names, and say first
+// of one of them that it is to be asked later.
 func TestEachNameOfAnOrderThatFailedIsCounted(t *testing.T) {
 	f := &front{}
 	r, _ := behind(t, f.wrap)
 	var mu sync.Mutex
 	put := false
 	f.behave(nil, func(q *http.Request, _ map[string]any, reply *httptest.ResponseRecorder) {
-		if !strings.HasPrefix(q.URL.Path, pathAuthorization) || reply.Code >= 300 || !strings.Contains(reply.Body.String(), "late.example.com") {
+		if !strings.HasPrefix(q.URL.Path, pathAuthorization) || reply.Code >= 300 ||
+			!strings.Contains(reply.Body.String(), "late.example.com") {
 			return
 		}
 		edit(t, reply, func(z map[string]any) {
@@ -725,7 +789,9 @@ func TestEachNameOfAnOrderThatFailedIsCounted(t *testing.T) {
 	// The controller answers elsewhere than where the CA looks.
 	r.run(controller.Options{}, fmt.Sprintf("127.0.0.1:%d", cluster.FreePort(t)))
 	r.issuer(func(spec *cmacme.ACMEIssuer) {
-		spec.RateLimits = &cmacme.ACMERateLimits{FailedValidationsPerIdentifier: &cmacme.ACMERateLimit{Count: 1, Period: &metav1.Duration{Duration: time.Hour}}}
+		spec.RateLimits = &cmacme.ACMERateLimits{
+			FailedValidationsPerIdentifier: &cmacme.ACMERateLimit{Count: 1, Period: &metav1.Duration{Duration: time.Hour}},
+		}
 	})
 	r.failed(r.certificate("both", "www.example.com", "late.example.com"), "the CA could not verify it")
 	for _, name := range []string{"www", "late"} {
@@ -737,7 +803,8 @@ func TestEachNameOfAnOrderThatFailedIsCounted(t *testing.T) {
 	}
 }
 
-// TestACAThatLimitsOurAddressIsLeftAloneByAll has a CA refuse what needs no account, as those do that count by address, to many orders of two issuers.
+// TestACAThatLimitsOurAddressIsLeftAloneByAll has a CA refuse what needs no account, as those do
+// that count by address, to many orders of two issuers.
 func TestACAThatLimitsOurAddressIsLeftAloneByAll(t *testing.T) {
 	const many = 40
 	for name, path := range map[string]string{"its directory": pathDirectory, "its nonces": "/nonce-plz"} {
@@ -769,10 +836,17 @@ func TestACAThatLimitsOurAddressIsLeftAloneByAll(t *testing.T) {
 			_, before := saw.counts()
 			var certificates []*cmapi.Certificate
 			for i := range many {
-				crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("site-%d", i)}, Spec: cmapi.CertificateSpec{
-					SecretName: fmt.Sprintf("site-%d", i), DNSNames: []string{fmt.Sprintf("w%d.example.com", i)},
-					IssuerRef: cmmeta.IssuerReference{Name: []string{"pebble", "other"}[i%2]}, PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm},
-				}}
+				crt := &cmapi.Certificate{
+					ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("site-%d", i)},
+					Spec: cmapi.CertificateSpec{
+						SecretName: fmt.Sprintf("site-%d", i),
+						DNSNames:   []string{fmt.Sprintf("w%d.example.com", i)},
+						IssuerRef: cmmeta.IssuerReference{
+							Name: []string{"pebble", "other"}[i%2],
+						},
+						PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm},
+					},
+				}
 				r.create(crt)
 				certificates = append(certificates, crt)
 			}
@@ -803,9 +877,16 @@ func TestACAThatLimitsOurAddressIsLeftAloneByAll(t *testing.T) {
 			asked := saw.all - before
 			saw.refuse = nil
 			saw.mu.Unlock()
-			// Those that were on their way when the first was refused are no more than a lane is wide; each asks for the directory, and for a nonce.
+			// Those that were on their way when the first was refused are no more than a lane is wide; each
+			// asks for the directory, and for a nonce.
 			if most := 2 * controller.DefaultWorkers; asked > most {
-				t.Errorf("for %d orders the CA was asked %d times, and refused %d times; it may be %d times", many, asked, refused, most)
+				t.Errorf(
+					"for %d orders the CA was asked %d times, and refused %d times; it may be %d times",
+					many,
+					asked,
+					refused,
+					most,
+				)
 			}
 
 			now.Step(61 * time.Minute)

@@ -20,7 +20,8 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// TestARecordThatVanishesBeforeItWasSeenIsMadeAgain has somebody else remove a record that was presented, before any name server has shown it.
+// TestARecordThatVanishesBeforeItWasSeenIsMadeAgain has somebody else remove a record that was
+// presented, before any name server has shown it.
 func TestARecordThatVanishesBeforeItWasSeenIsMadeAgain(t *testing.T) {
 	for name, by := range map[string]func(*rig) func(*cmacme.ACMEIssuer){
 		"made by a dynamic update": func(r *rig) func(*cmacme.ACMEIssuer) { return r.byDNS("") },
@@ -62,8 +63,9 @@ func TestARecordThatVanishesBeforeItWasSeenIsMadeAgain(t *testing.T) {
 	}
 }
 
-// TestANameThatAnotherOrderHasProvenMeanwhileIsNotProvenAgain has another order of the account prove a name, as those do that share a pending authorization, while
-// the name servers that are asked here have not got the record.
+// TestANameThatAnotherOrderHasProvenMeanwhileIsNotProvenAgain has another order of the account
+// prove a name, as those do that share a pending authorization, while the name servers that are
+// asked here have not got the record.
 func TestANameThatAnotherOrderHasProvenMeanwhileIsNotProvenAgain(t *testing.T) {
 	t.Parallel()
 	r, options := shop(t, &front{}, pebble.Options{})
@@ -104,8 +106,9 @@ func TestANameThatAnotherOrderHasProvenMeanwhileIsNotProvenAgain(t *testing.T) {
 	}
 }
 
-// TestAnOrderIsFollowedByAnotherWhenItExpiresThoughItsChallengesCannotBegin has the first order, or its authorization, live for seconds at the CA. The controller
-// knows of that from the CA's first reply, or from what it reads when it is started again.
+// TestAnOrderIsFollowedByAnotherWhenItExpiresThoughItsChallengesCannotBegin has the first order, or
+// its authorization, live for seconds at the CA. The controller knows of that from the CA's first
+// reply, or from what it reads when it is started again.
 func TestAnOrderIsFollowedByAnotherWhenItExpiresThoughItsChallengesCannotBegin(t *testing.T) {
 	for name, test := range map[string]struct {
 		short   string // what expires, by its path
@@ -147,7 +150,10 @@ func TestAnOrderIsFollowedByAnotherWhenItExpiresThoughItsChallengesCannotBegin(t
 			nobody := fmt.Sprintf("127.0.0.1:%d", cluster.FreePort(t))
 			r.issuer(by, func(spec *cmacme.ACMEIssuer) { spec.Solvers[0].DNS01.Nameservers = []string{nobody} })
 			crt := r.certificate("site", "www.example.com")
-			r.eventually("the Challenge says what keeps it", func() bool { return strings.Contains(r.story(), "find the zone of www.example.com") })
+			r.eventually(
+				"the Challenge says what keeps it",
+				func() bool { return strings.Contains(r.story(), "find the zone of www.example.com") },
+			)
 			if test.restart {
 				if err := running.Stop(); err != nil {
 					t.Fatal(err)
@@ -167,7 +173,8 @@ func TestAnOrderIsFollowedByAnotherWhenItExpiresThoughItsChallengesCannotBegin(t
 	}
 }
 
-// TestAnOrderThatExpiresWhileItsChallengesCannotBeginIsFollowedByAnother has a challenge whose place cannot be found, so that the CA is never asked for it.
+// TestAnOrderThatExpiresWhileItsChallengesCannotBeginIsFollowedByAnother has a challenge whose
+// place cannot be found, so that the CA is never asked for it.
 func TestAnOrderThatExpiresWhileItsChallengesCannotBeginIsFollowedByAnother(t *testing.T) {
 	t.Parallel()
 	r, options := shop(t, &front{}, pebble.Options{})
@@ -178,7 +185,10 @@ func TestAnOrderThatExpiresWhileItsChallengesCannotBeginIsFollowedByAnother(t *t
 	nobody := fmt.Sprintf("127.0.0.1:%d", cluster.FreePort(t))
 	r.issuer(by, func(spec *cmacme.ACMEIssuer) { spec.Solvers[0].DNS01.Nameservers = []string{nobody} })
 	crt := r.certificate("site", "www.example.com")
-	r.eventually("the Challenge says what keeps it", func() bool { return strings.Contains(r.story(), "find the zone of www.example.com") })
+	r.eventually(
+		"the Challenge says what keeps it",
+		func() bool { return strings.Contains(r.story(), "find the zone of www.example.com") },
+	)
 	orders := func() []cmacme.Order {
 		var list cmacme.OrderList
 		if err := r.admin.List(t.Context(), &list, client.InNamespace(r.namespace)); err != nil {
@@ -228,7 +238,10 @@ func TestAProofThatIsNeverSeenIsGivenUp(t *testing.T) {
 	r.certificate("site", "www.example.com")
 	r.eventually("no name server has the record", func() bool { return strings.Contains(r.story(), "still answers") })
 	now.Step(2 * time.Hour)
-	r.says(`order is in "errored" state: DNS-01 of www.example.com: given up after it was presented for 2h0m0s`, "still answers")
+	r.says(
+		`order is in "errored" state: DNS-01 of www.example.com: given up after it was presented for 2h0m0s`,
+		"still answers",
+	)
 	r.eventually("the Challenges are gone", r.noChallenges)
 	if got := r.names.TXT(challengeName); len(got) > 0 {
 		t.Errorf("the zone has %q", got)

@@ -32,8 +32,9 @@ func (r *rig) edits(verb, name, value string) {
 	r.names.SetTXT(name, slices.DeleteFunc(r.names.TXT(name), func(v string) bool { return v == value })...)
 }
 
-// TestWhatAProviderSetAndCouldNotSayIsRemovedThoughTheAuthorizationIsOver has a record set, where the provider is taken to have room for one, of which
-// nobody hears; then the CA wants it no more. The order that follows is issued, and nothing stays.
+// TestWhatAProviderSetAndCouldNotSayIsRemovedThoughTheAuthorizationIsOver has a record set, where
+// the provider is taken to have room for one, of which nobody hears; then the CA wants it no more.
+// The order that follows is issued, and nothing stays.
 func TestWhatAProviderSetAndCouldNotSayIsRemovedThoughTheAuthorizationIsOver(t *testing.T) {
 	for name, killed := range map[string]bool{"its call fails": false, "the process is killed": true} {
 		t.Run(name, func(t *testing.T) {
@@ -87,8 +88,9 @@ func TestWhatAProviderSetAndCouldNotSayIsRemovedThoughTheAuthorizationIsOver(t *
 	}
 }
 
-// TestWhatMayStandWhereAnothersProofStandsIsRemovedAfterThatOrNamed has a record set of which nobody hears, and another challenge have the place
-// meanwhile. Then the first one is given up. What is done for it must not remove the other's proof.
+// TestWhatMayStandWhereAnothersProofStandsIsRemovedAfterThatOrNamed has a record set of which
+// nobody hears, and another challenge have the place meanwhile. Then the first one is given up.
+// What is done for it must not remove the other's proof.
 func TestWhatMayStandWhereAnothersProofStandsIsRemovedAfterThatOrNamed(t *testing.T) {
 	for name, ends := range map[string]bool{"the other one ends": true, "the other one stays": false} {
 		t.Run(name, func(t *testing.T) {
@@ -129,11 +131,17 @@ func TestWhatMayStandWhereAnothersProofStandsIsRemovedAfterThatOrNamed(t *testin
 				}
 				return nil
 			}
-			r.eventually("the other one has the place", func() bool { ch := challengeOf(""); return ch != nil && ch.Status.Presented })
+			r.eventually(
+				"the other one has the place",
+				func() bool { ch := challengeOf(""); return ch != nil && ch.Status.Presented },
+			)
 			theirs := challengeOf("").Spec.Key
 
 			r.delete(crt)
-			r.eventually("the Challenge is over", func() bool { ch := challengeOf(lost); return ch != nil && ch.DeletionTimestamp != nil })
+			r.eventually(
+				"the Challenge is over",
+				func() bool { ch := challengeOf(lost); return ch != nil && ch.DeletionTimestamp != nil },
+			)
 			if ends {
 				r.names.Hide(challengeName, false)
 				r.ready(also)
@@ -148,7 +156,12 @@ func TestWhatMayStandWhereAnothersProofStandsIsRemovedAfterThatOrNamed(t *testin
 			}
 			now.Step(11 * time.Minute) // longer than it is tried, unless nobody has tried yet
 			r.eventually("it is given up", func() bool { now.Step(time.Second); return len(r.events("CleanUpError")) > 0 })
-			r.tells("CleanUpError", "Gave up", fmt.Sprintf("%s with the value %q may be there: look, and remove it by hand", challengeName, lost), "("+challengeOf(theirs).Name+") was needed")
+			r.tells(
+				"CleanUpError",
+				"Gave up",
+				fmt.Sprintf("%s with the value %q may be there: look, and remove it by hand", challengeName, lost),
+				"("+challengeOf(theirs).Name+") was needed",
+			)
 			r.eventually("the Challenge is gone", func() bool { return challengeOf(lost) == nil })
 			if got := r.names.TXT(challengeName); !slices.Contains(got, theirs) {
 				t.Errorf("the zone has %q, and not the other's %q", got, theirs)

@@ -27,7 +27,10 @@ func TestAMistakeThatIsCorrectedOnTheCertificateIsNoticed(t *testing.T) {
 	r.orderWaits("web", "no solver")
 	r.change(crt, func() {
 		crt.Labels = map[string]string{"reachable": "yes"}
-		crt.Annotations = map[string]string{cmacme.ACMECertificateHTTP01IngressClassOverride: "one", cmacme.ACMECertificateHTTP01IngressNameOverride: "two"}
+		crt.Annotations = map[string]string{
+			cmacme.ACMECertificateHTTP01IngressClassOverride: "one",
+			cmacme.ACMECertificateHTTP01IngressNameOverride:  "two",
+		}
 	})
 	r.orderWaits("web", "keep one of them")
 	r.change(crt, func() { crt.Annotations = nil })
@@ -80,7 +83,10 @@ func (r *rig) ordersOf(certificate string) []cmacme.Order {
 	if err := r.admin.List(r.t.Context(), &orders, client.InNamespace(r.namespace)); err != nil {
 		r.t.Fatal(err)
 	}
-	return slices.DeleteFunc(orders.Items, func(o cmacme.Order) bool { return o.Annotations[cmapi.CertificateNameKey] != certificate })
+	return slices.DeleteFunc(
+		orders.Items,
+		func(o cmacme.Order) bool { return o.Annotations[cmapi.CertificateNameKey] != certificate },
+	)
 }
 
 // orderWaits waits until an Order of the Certificate says why it does not get on.
@@ -96,7 +102,8 @@ func (r *rig) orderWaits(certificate, why string) {
 	})
 }
 
-// wentOn says that a Certificate was issued by one Order, of which nothing is left at a name of the zone.
+// wentOn says that a Certificate was issued by one Order, of which nothing is left at a name of the
+// zone.
 func (r *rig) wentOn(certificate, name string) {
 	r.t.Helper()
 	if orders := r.ordersOf(certificate); len(orders) != 1 {
@@ -121,7 +128,8 @@ func (r *rig) change(crt *cmapi.Certificate, how func()) {
 	}
 }
 
-// TestAChallengeThatCertManagerHasPresentedGoesOn takes over a Challenge, without what cert-manager does not write into its status.
+// TestAChallengeThatCertManagerHasPresentedGoesOn takes over a Challenge, without what cert-manager
+// does not write into its status.
 func TestAChallengeThatCertManagerHasPresentedGoesOn(t *testing.T) {
 	t.Parallel()
 	const name = "_acme-challenge.www.example.com"
@@ -139,7 +147,12 @@ func TestAChallengeThatCertManagerHasPresentedGoesOn(t *testing.T) {
 		t.Fatalf("%d Challenges, %v", len(all.Items), err)
 	}
 	ch := &all.Items[0]
-	ch.Status = cmacme.ChallengeStatus{Processing: true, Presented: true, State: cmacme.Pending, Reason: "Waiting for DNS-01 challenge propagation"}
+	ch.Status = cmacme.ChallengeStatus{
+		Processing: true,
+		Presented:  true,
+		State:      cmacme.Pending,
+		Reason:     "Waiting for DNS-01 challenge propagation",
+	}
 	if err := r.admin.Status().Update(t.Context(), ch); err != nil {
 		t.Fatal(err)
 	}

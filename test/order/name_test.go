@@ -47,11 +47,17 @@ func theirName(t *testing.T, request string, order *cmacme.Order) string {
 	return name
 }
 
-// TestTheDurationOfACertificateIsAskedForIfTheIssuerSaysSo looks at what the CA is asked for, and at the names of Orders, which are hashes of it: an
-// Order that cert-manager has made goes on here.
+// TestTheDurationOfACertificateIsAskedForIfTheIssuerSaysSo looks at what the CA is asked for, and
+// at the names of Orders, which are hashes of it: an Order that cert-manager has made goes on here.
 func TestTheDurationOfACertificateIsAskedForIfTheIssuerSaysSo(t *testing.T) {
 	day := &metav1.Duration{Duration: 24 * time.Hour}
-	short, full := cmmeta.IssuerReference{Name: "pebble"}, cmmeta.IssuerReference{Name: "pebble", Kind: "Issuer", Group: "cert-manager.io"}
+	short, full := cmmeta.IssuerReference{
+		Name: "pebble",
+	}, cmmeta.IssuerReference{
+		Name:  "pebble",
+		Kind:  "Issuer",
+		Group: "cert-manager.io",
+	}
 	for name, test := range map[string]struct {
 		enabled  bool
 		duration *metav1.Duration

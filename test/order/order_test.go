@@ -1,4 +1,5 @@
-// Package order_test issues certificates from a real ACME server, through Orders and Challenges on a real Kubernetes API.
+// Package order_test issues certificates from a real ACME server, through Orders and Challenges on
+// a real Kubernetes API.
 package order_test
 
 import (
@@ -53,7 +54,9 @@ type rig struct {
 func start(t *testing.T, o pebble.Options, change ...func(*controller.Options)) *rig {
 	t.Helper()
 	port := cluster.FreePort(t)
-	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com", "delegated.example"}, KeyName: tsigKey, Secret: tsigSecret})
+	names, err := dnsserver.Start(
+		dnsserver.Options{Zones: []string{"example.com", "delegated.example"}, KeyName: tsigKey, Secret: tsigSecret},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +68,9 @@ func start(t *testing.T, o pebble.Options, change ...func(*controller.Options)) 
 	}
 	t.Cleanup(func() { ca.Close() })
 	site, handshakes := fmt.Sprintf("127.0.0.1:%d", port), fmt.Sprintf("127.0.0.1:%d", o.TLSPort)
-	behind := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "the site") }))
+	behind := httptest.NewTLSServer(
+		http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "the site") }),
+	)
 	t.Cleanup(behind.Close)
 	options := controller.Options{
 		HTTP01Address: site, TLSALPN01Address: handshakes, PassthroughTo: behind.Listener.Addr().String(),
@@ -82,7 +87,16 @@ func start(t *testing.T, o pebble.Options, change ...func(*controller.Options)) 
 		f(&options)
 	}
 	cluster.Run(t, options)
-	return &rig{t: t, port: port, handshakes: handshakes, behind: behind, ca: ca, names: names, admin: cluster.Admin(t), namespace: cluster.Namespace(t)}
+	return &rig{
+		t:          t,
+		port:       port,
+		handshakes: handshakes,
+		behind:     behind,
+		ca:         ca,
+		names:      names,
+		admin:      cluster.Admin(t),
+		namespace:  cluster.Namespace(t),
+	}
 }
 
 func (r *rig) create(o client.Object) {
@@ -97,14 +111,23 @@ func (r *rig) create(o client.Object) {
 func (r *rig) issuer(change ...func(*cmacme.ACMEIssuer)) {
 	r.t.Helper()
 	spec := &cmacme.ACMEIssuer{
-		Server: r.ca.Directory, CABundle: r.ca.CABundle, Email: "ops@example.org",
+		Server:     r.ca.Directory,
+		CABundle:   r.ca.CABundle,
+		Email:      "ops@example.org",
 		PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "account"}},
-		Solvers:    []cmacme.ACMEChallengeSolver{{HTTP01: &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}}}},
+		Solvers: []cmacme.ACMEChallengeSolver{
+			{HTTP01: &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}}},
+		},
 	}
 	for _, f := range change {
 		f(spec)
 	}
-	r.create(&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "pebble"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{ACME: spec}}})
+	r.create(
+		&cmapi.Issuer{
+			ObjectMeta: metav1.ObjectMeta{Name: "pebble"},
+			Spec:       cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{ACME: spec}},
+		},
+	)
 }
 
 func (r *rig) certificate(name string, dnsNames ...string) *cmapi.Certificate {
@@ -123,7 +146,11 @@ func (r *rig) ready(crt *cmapi.Certificate) {
 		if err := r.admin.Get(r.t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
 			return err
 		}
-		if c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionReady); c == nil || c.Status != cmmeta.ConditionTrue {
+		if c := cmapi.GetCertificateCondition(
+			&crt.Status,
+			cmapi.CertificateConditionReady,
+		); c == nil ||
+			c.Status != cmmeta.ConditionTrue {
 			return cluster.NotYet("Certificate %s is not Ready:\n%s", crt.Name, r.story())
 		}
 		return nil
@@ -246,10 +273,18 @@ func TestANameThatNoSolverIsForSaysSo(t *testing.T) {
 func TestALiveSiteIsCertifiedByTLSALPN01(t *testing.T) {
 	r := start(t, pebble.Options{})
 	r.issuer(func(spec *cmacme.ACMEIssuer) {
-		spec.Solvers = []cmacme.ACMEChallengeSolver{{TLSALPN01: &cmacme.ACMEChallengeSolverTLSALPN01{}, WaitForRecordToPropagate: &metav1.Duration{Duration: time.Second}}}
+		spec.Solvers = []cmacme.ACMEChallengeSolver{
+			{
+				TLSALPN01:                &cmacme.ACMEChallengeSolverTLSALPN01{},
+				WaitForRecordToPropagate: &metav1.Duration{Duration: time.Second},
+			},
+		}
 	})
 	crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: "site"}, Spec: cmapi.CertificateSpec{
-		SecretName: "site", DNSNames: []string{"www.example.com"}, IPAddresses: []string{"127.0.0.1"}, IssuerRef: cmmeta.IssuerReference{Name: "pebble"},
+		SecretName:  "site",
+		DNSNames:    []string{"www.example.com"},
+		IPAddresses: []string{"127.0.0.1"},
+		IssuerRef:   cmmeta.IssuerReference{Name: "pebble"},
 	}}
 	r.create(crt)
 
@@ -276,14 +311,22 @@ func TestALiveSiteIsCertifiedByTLSALPN01(t *testing.T) {
 		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
 			return err
 		}
-		if c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionReady); c == nil || c.Status != cmmeta.ConditionTrue {
+		if c := cmapi.GetCertificateCondition(
+			&crt.Status,
+			cmapi.CertificateConditionReady,
+		); c == nil ||
+			c.Status != cmmeta.ConditionTrue {
 			return cluster.NotYet("%s", r.story())
 		}
 		return nil
 	})
 
 	// A challenge that nobody has posed is not answered.
-	conn, err := tls.Dial("tcp", r.handshakes, &tls.Config{NextProtos: []string{"acme-tls/1"}, ServerName: "other.example.com", InsecureSkipVerify: true})
+	conn, err := tls.Dial(
+		"tcp",
+		r.handshakes,
+		&tls.Config{NextProtos: []string{"acme-tls/1"}, ServerName: "other.example.com", InsecureSkipVerify: true},
+	)
 	if err == nil {
 		conn.Close()
 		t.Error("there is an answer for a name without a challenge")
@@ -301,7 +344,8 @@ func TestARenewalFollowsTheCAsSuggestion(t *testing.T) {
 			if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
 				return err
 			}
-			if crt.Status.ACME == nil || crt.Status.ACME.ARI == nil || crt.Status.ACME.ARI.SuggestedWindow == nil || crt.Status.RenewalTime == nil {
+			if crt.Status.ACME == nil || crt.Status.ACME.ARI == nil || crt.Status.ACME.ARI.SuggestedWindow == nil ||
+				crt.Status.RenewalTime == nil {
 				return cluster.NotYet("the status is %+v", crt.Status)
 			}
 			if at, w := crt.Status.RenewalTime, crt.Status.ACME.ARI.SuggestedWindow; at.Before(w.Start) || w.End.Before(at) {
@@ -316,7 +360,8 @@ func TestARenewalFollowsTheCAsSuggestion(t *testing.T) {
 		t.Errorf("it is asked again at %s", first.NextCheck)
 	}
 
-	// The CA revokes the certificate, and wants it to be renewed. When it is asked next, that happens at once.
+	// The CA revokes the certificate, and wants it to be renewed. When it is asked next, that happens
+	// at once.
 	chain, key := cluster.Pair(t, client.ObjectKey{Namespace: r.namespace, Name: "site"})
 	by := &acme.Client{Directory: r.ca.Directory, HTTP: r.ca.Client()}
 	if err := by.RevokeWithKey(t.Context(), key, chain[0].Raw, acme.ReasonSuperseded); err != nil {
@@ -375,8 +420,9 @@ func TestARenewalFollowsTheCAsSuggestion(t *testing.T) {
 	})
 }
 
-// TestACAThatHangsStopsNoOther has a CA hang under as many certificates as may be challenged at once: when their orders are asked for, or when all their
-// challenges are set up, and so have all the places that there are.
+// TestACAThatHangsStopsNoOther has a CA hang under as many certificates as may be challenged at
+// once: when their orders are asked for, or when all their challenges are set up, and so have all
+// the places that there are.
 func TestACAThatHangsStopsNoOther(t *testing.T) {
 	const wait = 90 * time.Second // as the challenges are set up, until the CA is asked
 	for name, under := range map[string]string{"when orders are asked for": "order", "under challenges that are set up": "challenge"} {
@@ -469,7 +515,11 @@ func TestACAThatHangsStopsNoOther(t *testing.T) {
 
 func TestACertificateChoosesItsProfile(t *testing.T) {
 	r := start(t, pebble.Options{Profiles: map[string]ca.Profile{
-		"classic": {Description: "90 days", ValidityPeriod: 90 * 86400}, "shortlived": {Description: "160 hours", ValidityPeriod: 160 * 3600},
+		"classic": {
+			Description:    "90 days",
+			ValidityPeriod: 90 * 86400,
+		},
+		"shortlived": {Description: "160 hours", ValidityPeriod: 160 * 3600},
 	}})
 	r.issuer(func(spec *cmacme.ACMEIssuer) { spec.Profile = "classic" })
 	crt := r.certificate("site", "www.example.com")
@@ -520,7 +570,10 @@ func TestAProfileThatTheCADoesNotHaveIsNotAskedFor(t *testing.T) {
 		ACMEProfile: "shortlived",
 	}}
 	r.create(crt)
-	r.failed(crt, `the CA has no profile "shortlived", which acmeProfile of the Certificate, or spec.acme.profile of the issuer, asks for. Its directory lists none`)
+	r.failed(
+		crt,
+		`the CA has no profile "shortlived", which acmeProfile of the Certificate, or spec.acme.profile of the issuer, asks for. Its directory lists none`,
+	)
 	if n := f.asked(pathNewOrder); n > 0 {
 		t.Errorf("the CA was asked for %d orders", n)
 	}
@@ -555,9 +608,17 @@ func TestAnOrderOfAnotherProfileIsRefused(t *testing.T) {
 
 func TestAProfileWithoutAnACMEServerIsRefused(t *testing.T) {
 	r := start(t, pebble.Options{})
-	r.create(&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "self"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}}})
+	r.create(
+		&cmapi.Issuer{
+			ObjectMeta: metav1.ObjectMeta{Name: "self"},
+			Spec:       cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}},
+		},
+	)
 	crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: "site"}, Spec: cmapi.CertificateSpec{
-		SecretName: "site", DNSNames: []string{"www.example.com"}, IssuerRef: cmmeta.IssuerReference{Name: "self"}, ACMEProfile: "shortlived",
+		SecretName:  "site",
+		DNSNames:    []string{"www.example.com"},
+		IssuerRef:   cmmeta.IssuerReference{Name: "self"},
+		ACMEProfile: "shortlived",
 	}}
 	r.create(crt)
 	cluster.Eventually(t, func() error {

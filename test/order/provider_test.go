@@ -85,7 +85,15 @@ func (p *powerDNS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 				sets = append(sets, s)
 			}
 		}
-		reply(map[string]any{"id": "example.com.", "name": "example.com.", "url": "/api/v1/servers/localhost/zones/example.com.", "kind": "Master", "rrsets": sets})
+		reply(
+			map[string]any{
+				"id":     "example.com.",
+				"name":   "example.com.",
+				"url":    "/api/v1/servers/localhost/zones/example.com.",
+				"kind":   "Master",
+				"rrsets": sets,
+			},
+		)
 	case r.Method == http.MethodPatch:
 		var change struct {
 			Sets []rrset `json:"rrsets"`
@@ -130,7 +138,9 @@ func (r *rig) byProvider(name, config string) func(*cmacme.ACMEIssuer) {
 		if config != "" {
 			p.Config = &apiextensionsv1.JSON{Raw: []byte(config)}
 		}
-		spec.Solvers = []cmacme.ACMEChallengeSolver{{DNS01: &cmacme.ACMEChallengeSolverDNS01{Nameservers: []string{r.names.Addr}, Provider: p}}}
+		spec.Solvers = []cmacme.ACMEChallengeSolver{
+			{DNS01: &cmacme.ACMEChallengeSolverDNS01{Nameservers: []string{r.names.Addr}, Provider: p}},
+		}
 	}
 }
 
@@ -172,7 +182,10 @@ func TestTheExampleOfAProviderIssuesAndForeignRecordsStay(t *testing.T) {
 	_, address := r.powerDNS("good-key")
 	crt := r.example("dns-provider/issuer.yaml", "${API_KEY}", "good-key", "http://ns1.example.com:8081", address)
 	r.ready(crt)
-	r.eventually("the zone is as it was", func() bool { return slices.Equal(r.names.TXT(name), []string{"somebody else's"}) })
+	r.eventually(
+		"the zone is as it was",
+		func() bool { return slices.Equal(r.names.TXT(name), []string{"somebody else's"}) },
+	)
 	r.eventually("the Challenges are gone", r.noChallenges)
 	for _, e := range append(r.events("CleanUpError"), r.events("PresentError")...) {
 		t.Errorf("an event says %s", e)
@@ -256,7 +269,12 @@ func TestARecordThatAProviderLeavesIsNamedInAnEvent(t *testing.T) {
 	r := start(t, pebble.Options{}, ownMachine, func(o *controller.Options) { o.Clock = clock })
 	api, address := r.powerDNS("good-key")
 	api.keeps = true
-	r.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "powerdns"}, StringData: map[string]string{"apiKey": "good-key", "host": address}})
+	r.create(
+		&corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Name: "powerdns"},
+			StringData: map[string]string{"apiKey": "good-key", "host": address},
+		},
+	)
 	r.issuer(r.byProvider("pdns", ""), func(spec *cmacme.ACMEIssuer) {
 		spec.Solvers[0].DNS01.Provider.SecretRef = &cmmeta.LocalObjectReference{Name: "powerdns"}
 	})
@@ -274,7 +292,8 @@ func TestARecordThatAProviderLeavesIsNamedInAnEvent(t *testing.T) {
 	r.eventually("an event names the record", func() bool {
 		clock.Step(time.Second)
 		return slices.ContainsFunc(r.events("CleanUpError"), func(e string) bool {
-			return strings.Contains(e, "_acme-challenge.example.com") && strings.Contains(e, value) && strings.Contains(e, "although pdns was told to remove it")
+			return strings.Contains(e, "_acme-challenge.example.com") && strings.Contains(e, value) &&
+				strings.Contains(e, "although pdns was told to remove it")
 		})
 	})
 	r.eventually("the Challenge is gone", r.noChallenges)
@@ -313,8 +332,15 @@ func TestWhatIsWrongWithAProviderIsToldByTheChallenge(t *testing.T) {
 	_, address := r.powerDNS("good-key")
 	r.issuer()
 	half := func(spec *cmacme.ACMEIssuer) {
-		half := &cmacme.ACMEIssuerDNS01ProviderRoute53{SecretAccessKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "not-there"}, Key: "key"}}
-		spec.Solvers = []cmacme.ACMEChallengeSolver{{DNS01: &cmacme.ACMEChallengeSolverDNS01{Nameservers: []string{r.names.Addr}, Route53: half}}}
+		half := &cmacme.ACMEIssuerDNS01ProviderRoute53{
+			SecretAccessKey: cmmeta.SecretKeySelector{
+				LocalObjectReference: cmmeta.LocalObjectReference{Name: "not-there"},
+				Key:                  "key",
+			},
+		}
+		spec.Solvers = []cmacme.ACMEChallengeSolver{
+			{DNS01: &cmacme.ACMEChallengeSolverDNS01{Nameservers: []string{r.names.Addr}, Route53: half}},
+		}
 	}
 	for name, test := range map[string]struct {
 		solver       func(*cmacme.ACMEIssuer)
@@ -324,7 +350,8 @@ func TestWhatIsWrongWithAProviderIsToldByTheChallenge(t *testing.T) {
 		"setting": {r.byProvider("hetzner", `{"token": "x"}`), `provider hetzner has no setting "token": it has`, `provider hetzner has no setting "token": it has`},
 		"name":    {r.byProvider("hetzer", ""), `there is no provider "hetzer": docs/dns-providers.md lists all`, `there is no provider "hetzer"`},
 		"local":   {r.byProvider("technitium", fmt.Sprintf(`{"baseURL": %q}`, address)), "needs apiToken", "provider technitium needs apiToken: put it into a Secret"},
-		"half":    {half, "an access key ID or a secret access key, but not both", "dns01.route53 has an access key ID or a secret access key, but not both: set both, or none"},
+		"half": {half, "an access key ID or a secret access key, but not both", "dns01.route53 has an access key ID " +
+			"or a secret access key, but not both: set both, or none"},
 	} {
 		issuer := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: name}}
 		issuer.Spec.ACME = &cmacme.ACMEIssuer{Server: r.ca.Directory, CABundle: r.ca.CABundle,
@@ -352,8 +379,10 @@ func TestWhatIsWrongWithAProviderIsToldByTheChallenge(t *testing.T) {
 			}
 			c := cmapi.GetIssuerCondition(&issuer.Status, cmapi.IssuerConditionSolversValid)
 			ready := cmapi.GetIssuerCondition(&issuer.Status, cmapi.IssuerConditionReady)
-			return ready != nil && ready.Status == cmmeta.ConditionTrue && c != nil && c.Status == cmmeta.ConditionFalse && strings.Contains(c.Message, "spec.acme.solvers[0]: ") &&
-				strings.Contains(c.Message, test.issuer) && slices.ContainsFunc(r.events("InvalidSolver"), func(e string) bool { return e == c.Message })
+			return ready != nil && ready.Status == cmmeta.ConditionTrue && c != nil && c.Status == cmmeta.ConditionFalse &&
+				strings.Contains(c.Message, "spec.acme.solvers[0]: ") &&
+				strings.Contains(c.Message, test.issuer) &&
+				slices.ContainsFunc(r.events("InvalidSolver"), func(e string) bool { return e == c.Message })
 		})
 		// And no longer when it is mended.
 		issuer.Spec.ACME.Solvers = []cmacme.ACMEChallengeSolver{others}
@@ -361,12 +390,14 @@ func TestWhatIsWrongWithAProviderIsToldByTheChallenge(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.eventually("the issuer "+name+" is silent", func() bool {
-			return r.admin.Get(t.Context(), client.ObjectKeyFromObject(issuer), issuer) == nil && cmapi.GetIssuerCondition(&issuer.Status, cmapi.IssuerConditionSolversValid) == nil
+			return r.admin.Get(t.Context(), client.ObjectKeyFromObject(issuer), issuer) == nil &&
+				cmapi.GetIssuerCondition(&issuer.Status, cmapi.IssuerConditionSolversValid) == nil
 		})
 	}
 }
 
-// program is a program of the provider exec, by which a service is told what is asked for. The service has one value at a name.
+// program is a program of the provider exec, by which a service is told what is asked for. The
+// service has one value at a name.
 func (r *rig) program() string {
 	return r.programOf(func(verb, name, value string) bool {
 		if verb == "present" {
@@ -388,8 +419,11 @@ func (r *rig) programOf(do func(verb, name, value string) bool) string {
 	}))
 	r.t.Cleanup(service.Close)
 	path := filepath.Join(r.t.TempDir(), "program")
-	script := fmt.Sprintf("#!/bin/bash\nexec 3<>/dev/tcp/%s\nprintf 'GET /?verb=%%s&name=%%s&value=%%s HTTP/1.0\\r\\n\\r\\n' \"$@\" >&3\ngrep -q ' 200 ' <&3\n",
-		strings.Replace(service.Listener.Addr().String(), ":", "/", 1))
+	script := fmt.Sprintf(
+		"#!/bin/bash\nexec 3<>/dev/tcp/%s\nprintf 'GET /?verb=%%s&name=%%s&value=%%s HTTP/1.0\\r\\n\\r\\n' \"$@\" >&3\n"+
+			"grep -q ' 200 ' <&3\n",
+		strings.Replace(service.Listener.Addr().String(), ":", "/", 1),
+	)
 	if err := os.WriteFile(path, []byte(script), 0o700); err != nil {
 		r.t.Fatal(err)
 	}
@@ -414,7 +448,8 @@ func TestAValueThatAProviderWouldRemoveIsWaitedForAndThenNamed(t *testing.T) {
 
 	// What may be one is let be, and a Challenge that is given up meanwhile takes nothing away.
 	waits := func() bool {
-		return strings.Contains(r.story(), "another ACME client may be at work at "+busy) && strings.Contains(r.story(), theirs)
+		return strings.Contains(r.story(), "another ACME client may be at work at "+busy) &&
+			strings.Contains(r.story(), theirs)
 	}
 	given := r.certificate("given-up", "busy.example.com")
 	r.eventually("the Challenge waits", waits)
@@ -439,7 +474,8 @@ func TestAValueThatAProviderWouldRemoveIsWaitedForAndThenNamed(t *testing.T) {
 	r.ready(crt)
 }
 
-// silent is a server that takes what comes, by UDP and TCP, and never answers. Heard says that it was asked.
+// silent is a server that takes what comes, by UDP and TCP, and never answers. Heard says that it
+// was asked.
 func silent(t *testing.T) (address string, heard func() bool) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -479,7 +515,12 @@ func TestADNSServerOrServiceThatNeverAnswersKeepsNoOtherProviderWaiting(t *testi
 	deadAPI, apiAsked := silent(t)
 	by := func(issuer, nameserver, host string) {
 		t.Helper()
-		r.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: issuer}, StringData: map[string]string{"apiKey": "good-key", "host": host}})
+		r.create(
+			&corev1.Secret{
+				ObjectMeta: metav1.ObjectMeta{Name: issuer},
+				StringData: map[string]string{"apiKey": "good-key", "host": host},
+			},
+		)
 		o := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: issuer}}
 		o.Spec.ACME = &cmacme.ACMEIssuer{Server: r.ca.Directory, CABundle: r.ca.CABundle,
 			PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: issuer + "-account"}}}
@@ -492,9 +533,18 @@ func TestADNSServerOrServiceThatNeverAnswersKeepsNoOtherProviderWaiting(t *testi
 	by("dead-api", r.names.Addr, "http://"+deadAPI)
 	by("live", r.names.Addr, address)
 	certificate := func(issuer string, n int) *cmapi.Certificate {
-		crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("%s-%d", issuer, n)}, Spec: cmapi.CertificateSpec{
-			SecretName: fmt.Sprintf("%s-%d", issuer, n), DNSNames: []string{fmt.Sprintf("%s-%d.example.com", issuer, n)}, IssuerRef: cmmeta.IssuerReference{Name: issuer},
-		}}
+		crt := &cmapi.Certificate{
+			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("%s-%d", issuer, n)},
+			Spec: cmapi.CertificateSpec{
+				SecretName: fmt.Sprintf(
+					"%s-%d",
+					issuer,
+					n,
+				),
+				DNSNames:  []string{fmt.Sprintf("%s-%d.example.com", issuer, n)},
+				IssuerRef: cmmeta.IssuerReference{Name: issuer},
+			},
+		}
 		r.create(crt)
 		return crt
 	}
@@ -514,7 +564,11 @@ func TestADNSServerOrServiceThatNeverAnswersKeepsNoOtherProviderWaiting(t *testi
 		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
 			t.Fatal(err)
 		}
-		if c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionReady); c == nil || c.Status == cmmeta.ConditionTrue {
+		if c := cmapi.GetCertificateCondition(
+			&crt.Status,
+			cmapi.CertificateConditionReady,
+		); c == nil ||
+			c.Status == cmmeta.ConditionTrue {
 			t.Errorf("%s: %+v", crt.Name, c)
 		}
 	}

@@ -46,9 +46,11 @@ func strict(refused *atomic.Int64) func(http.Handler) http.Handler {
 					refused.Add(1)
 					w.Header().Set("Content-Type", "application/problem+json")
 					w.WriteHeader(http.StatusBadRequest)
-					_, _ = io.WriteString(w,
+					_, _ = io.WriteString(
+						w,
 						`{"type": "urn:ietf:params:acme:error:malformed", "status": 400, "detail": "Error parsing identifiers: Domain name \"`+name+
-							`\" is redundant with a wildcard domain in the same request. Remove one or the other from the certificate request."}`)
+							`\" is redundant with a wildcard domain in the same request. Remove one or the other from the certificate request."}`,
+					)
 					return
 				}
 			}

@@ -41,7 +41,10 @@ func (c *counter) wrap(h http.Handler) http.Handler {
 			if c.refuses.Load() {
 				w.Header().Set("Content-Type", "application/problem+json")
 				w.WriteHeader(http.StatusForbidden)
-				_, _ = io.WriteString(w, `{"type": "urn:ietf:params:acme:error:rejectedIdentifier", "detail": "the name is forbidden by policy"}`)
+				_, _ = io.WriteString(
+					w,
+					`{"type": "urn:ietf:params:acme:error:rejectedIdentifier", "detail": "the name is forbidden by policy"}`,
+				)
 				return
 			}
 		}
@@ -60,8 +63,12 @@ func (r *rig) staging(o pebble.Options) *pebble.Server {
 	r.t.Cleanup(func() { ca.Close() })
 	issuer := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "staging"}}
 	issuer.Spec.ACME = &cmacme.ACMEIssuer{
-		Server: ca.Directory, CABundle: ca.CABundle, PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "staging-account"}},
-		Solvers: []cmacme.ACMEChallengeSolver{{HTTP01: &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}}}},
+		Server:     ca.Directory,
+		CABundle:   ca.CABundle,
+		PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "staging-account"}},
+		Solvers: []cmacme.ACMEChallengeSolver{
+			{HTTP01: &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}}},
+		},
 	}
 	r.create(issuer)
 	return ca
@@ -70,8 +77,13 @@ func (r *rig) staging(o pebble.Options) *pebble.Server {
 func (r *rig) rehearsed(name, at string, change ...func(*cmapi.Certificate)) *cmapi.Certificate {
 	r.t.Helper()
 	crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: cmapi.CertificateSpec{
-		SecretName: name, DNSNames: []string{name + ".example.com"}, IssuerRef: cmmeta.IssuerReference{Name: "pebble"},
-		PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm}, RehearsalIssuerRef: &cmmeta.IssuerReference{Name: at},
+		SecretName: name,
+		DNSNames:   []string{name + ".example.com"},
+		IssuerRef:  cmmeta.IssuerReference{Name: "pebble"},
+		PrivateKey: &cmapi.CertificatePrivateKey{
+			Algorithm: cmapi.ECDSAKeyAlgorithm,
+		},
+		RehearsalIssuerRef: &cmmeta.IssuerReference{Name: at},
 	}}
 	for _, f := range change {
 		f(crt)
@@ -80,7 +92,8 @@ func (r *rig) rehearsed(name, at string, change ...func(*cmapi.Certificate)) *cm
 	return crt
 }
 
-// until waits until the Certificate is as check says, and nothing is wrong with it if check returns "".
+// until waits until the Certificate is as check says, and nothing is wrong with it if check returns
+// "".
 func (r *rig) until(crt *cmapi.Certificate, check func() string) {
 	r.t.Helper()
 	cluster.Eventually(r.t, func() error {
@@ -97,7 +110,8 @@ func (r *rig) until(crt *cmapi.Certificate, check func() string) {
 func (r *rig) revision(crt *cmapi.Certificate, n int) {
 	r.t.Helper()
 	r.until(crt, func() string {
-		if crt.Status.Revision == nil || *crt.Status.Revision != n || cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing) != nil {
+		if crt.Status.Revision == nil || *crt.Status.Revision != n ||
+			cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing) != nil {
 			return "it is not of the revision"
 		}
 		return ""
@@ -113,7 +127,10 @@ func (r *rig) renew(crt *cmapi.Certificate) {
 		}
 		cmapi.RemoveCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing)
 		cmapi.SetCertificateCondition(&crt.Status, time.Now(), cmapi.CertificateCondition{
-			Type: cmapi.CertificateConditionIssuing, Status: cmmeta.ConditionTrue, Reason: "ManuallyTriggered", Message: "Certificate re-issuance manually triggered",
+			Type:    cmapi.CertificateConditionIssuing,
+			Status:  cmmeta.ConditionTrue,
+			Reason:  "ManuallyTriggered",
+			Message: "Certificate re-issuance manually triggered",
 		})
 		return r.admin.Status().Update(r.t.Context(), crt)
 	})
@@ -136,8 +153,13 @@ func TestAChangedSpecificationSucceedsAtTheStagingServerFirst(t *testing.T) {
 	crt := r.rehearsed("site", "staging")
 	r.until(crt, func() string {
 		c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing)
-		if c == nil || c.Reason != "RehearsalFailed" || !strings.Contains(c.Message, `The rehearsal at Issuer "staging" has failed, so that Issuer "pebble" is not asked: `) ||
-			!strings.Contains(c.Message, "the name is forbidden by policy") || !strings.Contains(c.Message, "To try now: perennial renew site") {
+		if c == nil || c.Reason != "RehearsalFailed" ||
+			!strings.Contains(
+				c.Message,
+				`The rehearsal at Issuer "staging" has failed, so that Issuer "pebble" is not asked: `,
+			) ||
+			!strings.Contains(c.Message, "the name is forbidden by policy") ||
+			!strings.Contains(c.Message, "To try now: perennial renew site") {
 			return "it does not say what the staging server says"
 		}
 		if n := crt.Status.FailedIssuanceAttempts; n == nil || *n != 1 || crt.Status.LastFailureTime == nil {
@@ -175,12 +197,18 @@ func TestAChangedSpecificationSucceedsAtTheStagingServerFirst(t *testing.T) {
 			}
 		}
 		if len(requests.Items) != 1 || len(secrets.Items) != 3 {
-			return cluster.NotYet("there are %d requests and %d Secrets, want that of the certificate and the two of the accounts\n%s", len(requests.Items), len(secrets.Items), r.story())
+			return cluster.NotYet(
+				"there are %d requests and %d Secrets, want that of the certificate and the two of the accounts\n%s",
+				len(requests.Items),
+				len(secrets.Items),
+				r.story(),
+			)
 		}
 		return nil
 	})
 
-	// A renewal has nothing to rehearse, also by another key; other names have, also by a key that is kept.
+	// A renewal has nothing to rehearse, also by another key; other names have, also by a key that is
+	// kept.
 	r.renew(crt)
 	r.revision(crt, 2)
 	orders(2, 2)
@@ -201,7 +229,11 @@ func TestAChangedSpecificationSucceedsAtTheStagingServerFirst(t *testing.T) {
 	production.refuses.Store(true)
 	other := r.rehearsed("other", "staging")
 	r.until(other, func() string {
-		if c := cmapi.GetCertificateCondition(&other.Status, cmapi.CertificateConditionIssuing); c == nil || c.Reason != "Failed" {
+		if c := cmapi.GetCertificateCondition(
+			&other.Status,
+			cmapi.CertificateConditionIssuing,
+		); c == nil ||
+			c.Reason != "Failed" {
 			return "it has not failed"
 		}
 		return ""
@@ -229,7 +261,8 @@ func TestTheExamplesAreRehearsedIssuedAndRevoked(t *testing.T) {
 		t.Fatal(err)
 	}
 	servers := map[string]*pebble.Server{
-		"https://acme-v02.api.letsencrypt.org/directory": r.ca, "https://acme-staging-v02.api.letsencrypt.org/directory": staging,
+		"https://acme-v02.api.letsencrypt.org/directory":         r.ca,
+		"https://acme-staging-v02.api.letsencrypt.org/directory": staging,
 	}
 	crt := &cmapi.Certificate{}
 	for document := range strings.SplitSeq(string(data), "---\n") {
@@ -267,7 +300,9 @@ func TestTheExamplesAreRehearsedIssuedAndRevoked(t *testing.T) {
 	r.create(crt)
 	first := issued(crt, 1)
 	r.create(ingress)
-	ofIngress := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: ingress.Spec.TLS[0].SecretName}}
+	ofIngress := &cmapi.Certificate{
+		ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: ingress.Spec.TLS[0].SecretName},
+	}
 	cluster.Eventually(t, func() error {
 		err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(ofIngress), ofIngress)
 		if apierrors.IsNotFound(err) {
@@ -297,7 +332,11 @@ func TestAStagingServerThatCannotBeReachedIsWaitedForHalfAnHour(t *testing.T) {
 		if err := r.admin.Get(t.Context(), client.ObjectKey{Namespace: r.namespace, Name: "staging"}, issuer); err != nil {
 			return err
 		}
-		if c := cmapi.GetIssuerCondition(&issuer.Status, cmapi.IssuerConditionReady); c == nil || c.Status != cmmeta.ConditionTrue {
+		if c := cmapi.GetIssuerCondition(
+			&issuer.Status,
+			cmapi.IssuerConditionReady,
+		); c == nil ||
+			c.Status != cmmeta.ConditionTrue {
 			return cluster.NotYet("the issuer has no account: %+v", issuer.Status)
 		}
 		return nil
@@ -307,7 +346,8 @@ func TestAStagingServerThatCannotBeReachedIsWaitedForHalfAnHour(t *testing.T) {
 	}
 	never := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "never"}}
 	never.Spec.ACME = &cmacme.ACMEIssuer{
-		Server: "https://127.0.0.1:1/dir", PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "never-account"}},
+		Server:     "https://127.0.0.1:1/dir",
+		PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "never-account"}},
 	}
 	r.create(never)
 	// A third one answers, and what it says is that a limit is spent.
@@ -332,7 +372,8 @@ func TestAStagingServerThatCannotBeReachedIsWaitedForHalfAnHour(t *testing.T) {
 	waits := r.rehearsed("limited", "limited")
 	r.until(waits, func() string {
 		c := cmapi.GetCertificateCondition(&waits.Status, cmapi.CertificateConditionIssuing)
-		if c == nil || c.Status != cmmeta.ConditionTrue || !strings.Contains(c.Message, "too many orders") || strings.Contains(c.Message, "without a rehearsal") {
+		if c == nil || c.Status != cmmeta.ConditionTrue || !strings.Contains(c.Message, "too many orders") ||
+			strings.Contains(c.Message, "without a rehearsal") {
 			return "it does not say that it waits for the limit alone"
 		}
 		return ""
@@ -341,7 +382,8 @@ func TestAStagingServerThatCannotBeReachedIsWaitedForHalfAnHour(t *testing.T) {
 	for _, crt := range all {
 		r.until(crt, func() string {
 			c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing)
-			if c == nil || c.Status != cmmeta.ConditionTrue || !strings.Contains(c.Message, `If that lasts, Issuer "pebble" is asked without a rehearsal at `) {
+			if c == nil || c.Status != cmmeta.ConditionTrue ||
+				!strings.Contains(c.Message, `If that lasts, Issuer "pebble" is asked without a rehearsal at `) {
 				return "it does not say how long it waits"
 			}
 			return ""
@@ -357,7 +399,14 @@ func TestAStagingServerThatCannotBeReachedIsWaitedForHalfAnHour(t *testing.T) {
 			return r.admin.Update(t.Context(), crt)
 		})
 		r.revision(crt, 1)
-		if message := r.event("Certificate", crt.Name, "RehearsalSkipped"); !strings.Contains(message, "is asked without a rehearsal") {
+		if message := r.event(
+			"Certificate",
+			crt.Name,
+			"RehearsalSkipped",
+		); !strings.Contains(
+			message,
+			"is asked without a rehearsal",
+		) {
 			t.Errorf("the event says %q", message)
 		}
 	}

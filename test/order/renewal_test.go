@@ -54,7 +54,11 @@ func (c *reluctant) wrap(h http.Handler) http.Handler {
 		if order.Replaces != "" && problem != "" {
 			w.Header().Set("Content-Type", "application/problem+json")
 			w.WriteHeader(status)
-			fmt.Fprintf(w, `{"type": "urn:ietf:params:acme:error:%s", "detail": "the certificate that it replaces is not right"}`, problem)
+			fmt.Fprintf(
+				w,
+				`{"type": "urn:ietf:params:acme:error:%s", "detail": "the certificate that it replaces is not right"}`,
+				problem,
+			)
 			return
 		}
 		r.Body = io.NopCloser(strings.NewReader(string(body)))
@@ -80,7 +84,8 @@ func TestARenewalSaysWhatItReplacesAndComesThoughTheCADoesNotLikeThat(t *testing
 	known := func() {
 		t.Helper()
 		r.until(crt, func() string {
-			if crt.Status.Revision == nil || *crt.Status.Revision != n || crt.Status.ACME == nil || crt.Status.ACME.ARI == nil || crt.Status.ACME.ARI.SuggestedWindow == nil {
+			if crt.Status.Revision == nil || *crt.Status.Revision != n || crt.Status.ACME == nil || crt.Status.ACME.ARI == nil ||
+				crt.Status.ACME.ARI.SuggestedWindow == nil {
 				return "the CA has not said when to renew it"
 			}
 			return ""
@@ -147,12 +152,19 @@ func TestARenewalSaysWhatItReplacesAndComesThoughTheCADoesNotLikeThat(t *testing
 func TestAShortLivedCertificateOfAnIPAddressIsIssuedAndRenewed(t *testing.T) {
 	const life = 160 * time.Hour
 	r := start(t, pebble.Options{Profiles: map[string]ca.Profile{
-		"default": {Description: "d", ValidityPeriod: 90 * 24 * 3600}, "shortlived": {Description: "s", ValidityPeriod: uint64(life / time.Second)},
+		"default": {
+			Description:    "d",
+			ValidityPeriod: 90 * 24 * 3600,
+		},
+		"shortlived": {Description: "s", ValidityPeriod: uint64(life / time.Second)},
 	}})
 	r.issuer(func(spec *cmacme.ACMEIssuer) { spec.Profile = "default" })
 	crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: "address"}, Spec: cmapi.CertificateSpec{
-		SecretName: "address", IPAddresses: []string{"127.0.0.1"}, IssuerRef: cmmeta.IssuerReference{Name: "pebble"}, ACMEProfile: "shortlived",
-		PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm},
+		SecretName:  "address",
+		IPAddresses: []string{"127.0.0.1"},
+		IssuerRef:   cmmeta.IssuerReference{Name: "pebble"},
+		ACMEProfile: "shortlived",
+		PrivateKey:  &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm},
 		// What suits certificates of 90 days must not have this one issued over and over.
 		RenewBefore: &metav1.Duration{Duration: 30 * 24 * time.Hour},
 	}}
@@ -198,17 +210,21 @@ func TestACAThatAlwaysWantsRenewalAtOnceIsNotAskedForCertificatesWithoutEnd(t *t
 		if strings.HasPrefix(r.URL.Path, pathRenewalInfo) {
 			reply.Header().Set("Retry-After", "60")
 			reply.Body.Reset()
-			_ = json.NewEncoder(reply.Body).Encode(map[string]any{"suggestedWindow": map[string]string{"start": "2025-01-01T00:00:00Z", "end": "2025-01-02T00:00:00Z"}})
+			_ = json.NewEncoder(reply.Body).
+				Encode(map[string]any{"suggestedWindow": map[string]string{"start": "2025-01-01T00:00:00Z", "end": "2025-01-02T00:00:00Z"}})
 		}
 	})
 	cluster.Run(t, options)
 	r.issuer()
 	crt := r.certificate("site", "www.example.com")
-	// held waits until a certificate is in use that is renewed no earlier than so long after it was issued, and returns when.
+	// held waits until a certificate is in use that is renewed no earlier than so long after it was
+	// issued, and returns when.
 	held := func(revision int, hold time.Duration) time.Time {
 		t.Helper()
 		r.until(crt, func() string {
-			if crt.Status.Revision == nil || *crt.Status.Revision != revision || crt.Status.ACME == nil || crt.Status.ACME.ARI == nil || crt.Status.ACME.ARI.SuggestedWindow == nil {
+			if crt.Status.Revision == nil || *crt.Status.Revision != revision || crt.Status.ACME == nil ||
+				crt.Status.ACME.ARI == nil ||
+				crt.Status.ACME.ARI.SuggestedWindow == nil {
 				return "the CA has not said when to renew it"
 			}
 			once := crt.Status.ACME.ARI.AtOnce
@@ -227,9 +243,17 @@ func TestACAThatAlwaysWantsRenewalAtOnceIsNotAskedForCertificatesWithoutEnd(t *t
 		return until
 	}
 
-	// The first is followed: it could have been revoked. The second is not, before an hour is over, whatever happens meanwhile.
+	// The first is followed: it could have been revoked. The second is not, before an hour is over,
+	// whatever happens meanwhile.
 	until := held(2, time.Hour)
-	if message := r.event("Certificate", "site", "RenewalHeld"); !strings.Contains(message, "suggests renewal between 2025-01-01T00:00:00Z and 2025-01-02T00:00:00Z") ||
+	if message := r.event(
+		"Certificate",
+		"site",
+		"RenewalHeld",
+	); !strings.Contains(
+		message,
+		"suggests renewal between 2025-01-01T00:00:00Z and 2025-01-02T00:00:00Z",
+	) ||
 		!strings.Contains(message, "renewalInformationSource: None") {
 		t.Errorf("the event says %q", message)
 	}
@@ -252,7 +276,9 @@ func TestACAThatAlwaysWantsRenewalAtOnceIsNotAskedForCertificatesWithoutEnd(t *t
 	}
 
 	// Who does not want that says so.
-	r.changeIssuer(func(spec *cmacme.ACMEIssuer) { spec.RenewalInformationSource = cmacme.ACMERenewalInformationSourceNone })
+	r.changeIssuer(
+		func(spec *cmacme.ACMEIssuer) { spec.RenewalInformationSource = cmacme.ACMERenewalInformationSourceNone },
+	)
 	r.until(crt, func() string {
 		if crt.Status.ACME != nil || crt.Status.RenewalTime == nil || crt.Status.RenewalTime.Sub(clock.Now()) < 24*time.Hour {
 			return "it is held"
@@ -261,7 +287,8 @@ func TestACAThatAlwaysWantsRenewalAtOnceIsNotAskedForCertificatesWithoutEnd(t *t
 	})
 }
 
-// TestACAThatLimitsRenewalInformationIsAskedForNoMoreOfItAndForAllElse has a CA refuse to say when to renew, for an hour.
+// TestACAThatLimitsRenewalInformationIsAskedForNoMoreOfItAndForAllElse has a CA refuse to say when
+// to renew, for an hour.
 func TestACAThatLimitsRenewalInformationIsAskedForNoMoreOfItAndForAllElse(t *testing.T) {
 	for _, status := range []int{http.StatusTooManyRequests, http.StatusServiceUnavailable} {
 		t.Run(http.StatusText(status), func(t *testing.T) {
@@ -280,7 +307,8 @@ func TestACAThatLimitsRenewalInformationIsAskedForNoMoreOfItAndForAllElse(t *tes
 			r.issuer()
 			first := r.certificate("first", "first.example.com")
 			r.until(first, func() string {
-				if first.Status.ACME == nil || first.Status.ACME.ARI == nil || !strings.Contains(first.Status.ACME.ARI.LastError, "not now") {
+				if first.Status.ACME == nil || first.Status.ACME.ARI == nil ||
+					!strings.Contains(first.Status.ACME.ARI.LastError, "not now") {
 					return "the CA has not refused to say when to renew"
 				}
 				return ""

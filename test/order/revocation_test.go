@@ -104,8 +104,13 @@ func (g *registrar) of(serial string) []revocation {
 	return all
 }
 
-// revocable makes a Certificate that is revoked when it is deleted, waits until it is ready, and returns what is in its Secret.
-func (r *rig) revocable(name string, reason cmapi.RevocationReason, change ...func(*cmapi.Certificate)) (*cmapi.Certificate, *x509.Certificate, crypto.Signer) {
+// revocable makes a Certificate that is revoked when it is deleted, waits until it is ready, and
+// returns what is in its Secret.
+func (r *rig) revocable(
+	name string,
+	reason cmapi.RevocationReason,
+	change ...func(*cmapi.Certificate),
+) (*cmapi.Certificate, *x509.Certificate, crypto.Signer) {
 	r.t.Helper()
 	crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: cmapi.CertificateSpec{
 		SecretName: name, DNSNames: []string{name + ".example.com"}, IssuerRef: cmmeta.IssuerReference{Name: "pebble"},
@@ -169,12 +174,21 @@ func TestADeletedCertificateIsRevoked(t *testing.T) {
 			t.Errorf("the CA was asked: %+v, want %+v", got, want)
 		}
 		by := &acme.Client{Directory: r.ca.Directory, HTTP: r.ca.Client()}
-		if err := by.RevokeWithKey(t.Context(), key, leaf.Raw, acme.ReasonUnspecified); !acme.IsProblem(err, acme.ProblemAlreadyRevoked) {
+		if err := by.RevokeWithKey(
+			t.Context(),
+			key,
+			leaf.Raw,
+			acme.ReasonUnspecified,
+		); !acme.IsProblem(
+			err,
+			acme.ProblemAlreadyRevoked,
+		) {
 			t.Errorf("the CA does not know of it: %v", err)
 		}
 	}
 
-	// The names are given up. The Secret stays, and a Certificate that is made anew does not go on with it.
+	// The names are given up. The Secret stays, and a Certificate that is made anew does not go on
+	// with it.
 	crt, leaf, key := r.revocable("left", "")
 	r.delete(crt)
 	r.gone(crt)
@@ -187,7 +201,8 @@ func TestADeletedCertificateIsRevoked(t *testing.T) {
 		t.Errorf("the new Certificate has what was revoked: revision %d", *again.Status.Revision)
 	}
 
-	// The key is known to others: the certificate's own key says so, and is used no more, though it was to be kept.
+	// The key is known to others: the certificate's own key says so, and is used no more, though it
+	// was to be kept.
 	keep := func(crt *cmapi.Certificate) { crt.Spec.PrivateKey.RotationPolicy = cmapi.RotationPolicyNever }
 	crt, leaf, key = r.revocable("lost", cmapi.RevocationReasonKeyCompromise, keep)
 	r.delete(crt)
@@ -199,7 +214,11 @@ func TestADeletedCertificateIsRevoked(t *testing.T) {
 	}
 
 	// The Secret goes first.
-	crt, leaf, key = r.revocable("first", cmapi.RevocationReasonSuperseded, func(crt *cmapi.Certificate) { crt.Spec.DeletionPolicy = cmapi.DeletionPolicyDelete })
+	crt, leaf, key = r.revocable(
+		"first",
+		cmapi.RevocationReasonSuperseded,
+		func(crt *cmapi.Certificate) { crt.Spec.DeletionPolicy = cmapi.DeletionPolicyDelete },
+	)
 	r.delete(crt, client.PropagationPolicy(metav1.DeletePropagationForeground))
 	r.gone(crt)
 	revoked(leaf, key, revocation{reason: acme.ReasonSuperseded, byAccount: true})
@@ -254,7 +273,8 @@ func TestADeletedCertificateIsRevoked(t *testing.T) {
 		t.Errorf("the CA was asked: %+v", got)
 	}
 
-	// Who changes their mind as late as that, while the CA cannot be reached, gets it back: nothing is revoked that nobody wants to be.
+	// Who changes their mind as late as that, while the CA cannot be reached, gets it back: nothing is
+	// revoked that nobody wants to be.
 	seen.mu.Lock()
 	seen.refuse = func(revocation) (string, int) { return "serverInternal", http.StatusInternalServerError }
 	seen.mu.Unlock()
@@ -277,7 +297,11 @@ func TestADeletedCertificateIsRevoked(t *testing.T) {
 	}
 
 	// A Secret that would go with its Certificate stays, as who deletes that says so.
-	crt, leaf, _ = r.revocable("orphaned", "", func(crt *cmapi.Certificate) { crt.Spec.DeletionPolicy = cmapi.DeletionPolicyDelete })
+	crt, leaf, _ = r.revocable(
+		"orphaned",
+		"",
+		func(crt *cmapi.Certificate) { crt.Spec.DeletionPolicy = cmapi.DeletionPolicyDelete },
+	)
 	r.delete(crt, client.PropagationPolicy(metav1.DeletePropagationOrphan))
 	r.gone(crt)
 	if got := seen.of(leaf.SerialNumber.String()); len(got) == 0 || !got[0].byAccount {
@@ -291,7 +315,8 @@ func TestADeletedCertificateIsRevoked(t *testing.T) {
 		t.Errorf("nothing says that it is revoked: %v", secret.Annotations)
 	}
 
-	// Without its account the certificate's own key is left, which CAs take for compromised from then on.
+	// Without its account the certificate's own key is left, which CAs take for compromised from then
+	// on.
 	crt, leaf, key = r.revocable("orphan", "", keep)
 	account := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: "account"}}
 	issuer := &cmapi.Issuer{}
@@ -306,7 +331,11 @@ func TestADeletedCertificateIsRevoked(t *testing.T) {
 		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(issuer), issuer); err != nil {
 			return err
 		}
-		if c := cmapi.GetIssuerCondition(&issuer.Status, cmapi.IssuerConditionReady); c == nil || c.ObservedGeneration != issuer.Generation {
+		if c := cmapi.GetIssuerCondition(
+			&issuer.Status,
+			cmapi.IssuerConditionReady,
+		); c == nil ||
+			c.ObservedGeneration != issuer.Generation {
 			return cluster.NotYet("the issuer is not looked at")
 		}
 		return nil
@@ -316,7 +345,11 @@ func TestADeletedCertificateIsRevoked(t *testing.T) {
 		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(issuer), issuer); err != nil {
 			return err
 		}
-		if c := cmapi.GetIssuerCondition(&issuer.Status, cmapi.IssuerConditionReady); c == nil || c.Status != cmmeta.ConditionFalse {
+		if c := cmapi.GetIssuerCondition(
+			&issuer.Status,
+			cmapi.IssuerConditionReady,
+		); c == nil ||
+			c.Status != cmmeta.ConditionFalse {
 			return cluster.NotYet("the issuer is ready")
 		}
 		return nil
@@ -334,9 +367,21 @@ func TestADeletedCertificateIsRevoked(t *testing.T) {
 
 func TestACertificateThatCannotBeRevokedSaysSo(t *testing.T) {
 	r := start(t, pebble.Options{})
-	r.create(&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "pebble"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}}})
+	r.create(
+		&cmapi.Issuer{
+			ObjectMeta: metav1.ObjectMeta{Name: "pebble"},
+			Spec:       cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}},
+		},
+	)
 	crt, _, _ := r.revocable("site", "")
-	if message := r.event("Certificate", "site", "NotRevocable"); !strings.Contains(message, `Issuer "pebble" does not offer`) {
+	if message := r.event(
+		"Certificate",
+		"site",
+		"NotRevocable",
+	); !strings.Contains(
+		message,
+		`Issuer "pebble" does not offer`,
+	) {
 		t.Errorf("the event says %q", message)
 	}
 	if c := cmapi.GetCertificateCondition(&crt.Status, "NotRevocable"); c == nil || c.Status != cmmeta.ConditionTrue {
@@ -352,7 +397,11 @@ func TestARevocationIsGivenUpAndSaysWhatToDo(t *testing.T) {
 	r.issuer()
 	refused, _, _ := r.revocable("refused", "")
 	stays, _, _ := r.revocable("stays", cmapi.RevocationReasonKeyCompromise)
-	goes, _, _ := r.revocable("goes", "", func(crt *cmapi.Certificate) { crt.Spec.DeletionPolicy = cmapi.DeletionPolicyDelete })
+	goes, _, _ := r.revocable(
+		"goes",
+		"",
+		func(crt *cmapi.Certificate) { crt.Spec.DeletionPolicy = cmapi.DeletionPolicyDelete },
+	)
 
 	// What the CA refuses for good is not tried for long.
 	seen.mu.Lock()
@@ -360,7 +409,14 @@ func TestARevocationIsGivenUpAndSaysWhatToDo(t *testing.T) {
 	seen.mu.Unlock()
 	r.delete(refused)
 	r.gone(refused)
-	if message := r.event("Certificate", "refused", "RevocationFailed"); !strings.Contains(message, "perennial revoke --secret refused -n "+r.namespace+" --reason cessationOfOperation") {
+	if message := r.event(
+		"Certificate",
+		"refused",
+		"RevocationFailed",
+	); !strings.Contains(
+		message,
+		"perennial revoke --secret refused -n "+r.namespace+" --reason cessationOfOperation",
+	) {
 		t.Errorf("the event says %q", message)
 	}
 
@@ -417,8 +473,13 @@ func (r *rig) forbid(resources ...string) {
 	for _, resource := range resources {
 		cluster.Eventually(r.t, func() error {
 			review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
-				User:               "system:serviceaccount:" + deploy.Namespace + ":" + deploy.ServiceAccount,
-				ResourceAttributes: &authorizationv1.ResourceAttributes{Verb: "get", Resource: resource, Namespace: r.namespace, Name: r.namespace},
+				User: "system:serviceaccount:" + deploy.Namespace + ":" + deploy.ServiceAccount,
+				ResourceAttributes: &authorizationv1.ResourceAttributes{
+					Verb:      "get",
+					Resource:  resource,
+					Namespace: r.namespace,
+					Name:      r.namespace,
+				},
 			}}
 			if err := r.admin.Create(r.t.Context(), review); err != nil {
 				return err
@@ -435,15 +496,32 @@ func (r *rig) forbid(resources ...string) {
 func (r *rig) forbidNotes(secret string) {
 	r.t.Helper()
 	here := metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: r.namespace}}
-	policy := &admissionv1.ValidatingAdmissionPolicy{ObjectMeta: metav1.ObjectMeta{Name: r.namespace}, Spec: admissionv1.ValidatingAdmissionPolicySpec{
-		MatchConstraints: &admissionv1.MatchResources{NamespaceSelector: &here, ResourceRules: []admissionv1.NamedRuleWithOperations{{RuleWithOperations: admissionv1.RuleWithOperations{
-			Operations: []admissionv1.OperationType{admissionv1.Update}, Rule: admissionv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"secrets"}},
-		}}}},
-		Validations: []admissionv1.Validation{{Expression: `!("perennial.dev/revoked" in object.metadata.?annotations.orValue({}))`, Message: "nobody writes on Secrets here"}},
-	}}
-	binding := &admissionv1.ValidatingAdmissionPolicyBinding{ObjectMeta: metav1.ObjectMeta{Name: r.namespace}, Spec: admissionv1.ValidatingAdmissionPolicyBindingSpec{
-		PolicyName: r.namespace, ValidationActions: []admissionv1.ValidationAction{admissionv1.Deny},
-	}}
+	policy := &admissionv1.ValidatingAdmissionPolicy{
+		ObjectMeta: metav1.ObjectMeta{Name: r.namespace},
+		Spec: admissionv1.ValidatingAdmissionPolicySpec{
+			MatchConstraints: &admissionv1.MatchResources{
+				NamespaceSelector: &here,
+				ResourceRules: []admissionv1.NamedRuleWithOperations{{RuleWithOperations: admissionv1.RuleWithOperations{
+					Operations: []admissionv1.OperationType{
+						admissionv1.Update,
+					},
+					Rule: admissionv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"secrets"}},
+				}}},
+			},
+			Validations: []admissionv1.Validation{
+				{
+					Expression: `!("perennial.dev/revoked" in object.metadata.?annotations.orValue({}))`,
+					Message:    "nobody writes on Secrets here",
+				},
+			},
+		},
+	}
+	binding := &admissionv1.ValidatingAdmissionPolicyBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: r.namespace},
+		Spec: admissionv1.ValidatingAdmissionPolicyBindingSpec{
+			PolicyName: r.namespace, ValidationActions: []admissionv1.ValidationAction{admissionv1.Deny},
+		},
+	}
 	for _, o := range []client.Object{policy, binding} {
 		if err := r.admin.Create(r.t.Context(), o); err != nil {
 			r.t.Fatal(err)
@@ -453,7 +531,13 @@ func (r *rig) forbidNotes(secret string) {
 	note := client.RawPatch(types.MergePatchType, []byte(`{"metadata": {"annotations": {"perennial.dev/revoked": "no"}}}`))
 	cluster.Eventually(r.t, func() error {
 		o := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: secret}}
-		if err := r.admin.Patch(r.t.Context(), o, note, client.DryRunAll); err == nil || !strings.Contains(err.Error(), "nobody writes on Secrets here") {
+		if err := r.admin.Patch(
+			r.t.Context(),
+			o,
+			note,
+			client.DryRunAll,
+		); err == nil ||
+			!strings.Contains(err.Error(), "nobody writes on Secrets here") {
 			return cluster.NotYet("the policy is not in force: %v", err)
 		}
 		return nil
@@ -473,7 +557,8 @@ func TestARevocationIsGivenUpWhateverTheControllerMayNotDo(t *testing.T) {
 	unnoted, noted, _ := r.revocable("unnoted", "")
 	unread, hidden, _ := r.revocable("unread", cmapi.RevocationReasonSuperseded)
 	unseen, _, _ := r.revocable("unseen", "", func(crt *cmapi.Certificate) { crt.Spec.IssuerRef.Name = "former" })
-	// told waits until an event says so. What is waited for is touched, as a step of the clock wakes nobody.
+	// told waits until an event says so. What is waited for is touched, as a step of the clock wakes
+	// nobody.
 	told := func(crt *cmapi.Certificate, reason, words string) {
 		t.Helper()
 		cluster.Eventually(t, func() error {
@@ -520,7 +605,10 @@ func TestARevocationIsGivenUpWhateverTheControllerMayNotDo(t *testing.T) {
 	seen.mu.Unlock()
 	r.delete(unread)
 	told(unread, "RevocationError", "is not revoked yet")
-	unlabel := client.RawPatch(types.MergePatchType, []byte(`{"metadata": {"labels": {"`+cmapi.PartOfCertManagerControllerLabelKey+`": null}}}`))
+	unlabel := client.RawPatch(
+		types.MergePatchType,
+		[]byte(`{"metadata": {"labels": {"`+cmapi.PartOfCertManagerControllerLabelKey+`": null}}}`),
+	)
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: "unread"}}
 	if err := r.admin.Patch(t.Context(), secret, unlabel); err != nil {
 		t.Fatal(err)
@@ -536,7 +624,11 @@ func TestARevocationIsGivenUpWhateverTheControllerMayNotDo(t *testing.T) {
 		}
 	}
 	clock.Step(10 * time.Minute)
-	told(unnoted, "RevocationFailed", "delete the Secret, or note it by hand: perennial revoke --secret unnoted -n "+r.namespace)
+	told(
+		unnoted,
+		"RevocationFailed",
+		"delete the Secret, or note it by hand: perennial revoke --secret unnoted -n "+r.namespace,
+	)
 	told(unread, "RevocationFailed", `Gave up reading the Secret "unread"`)
 	told(unread, "Revoked", r.ca.Directory) // all the same
 	told(unseen, "RevocationFailed", "Gave up revoking")
@@ -557,8 +649,12 @@ func TestANamespaceWithRevocationsEnds(t *testing.T) {
 	cluster.Eventually(t, func() error {
 		issuer := &cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{GenerateName: "pebble-"}}
 		issuer.Spec.ACME = &cmacme.ACMEIssuer{
-			Server: r.ca.Directory, CABundle: r.ca.CABundle, PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: r.namespace}},
-			Solvers: []cmacme.ACMEChallengeSolver{{HTTP01: &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}}}},
+			Server:     r.ca.Directory,
+			CABundle:   r.ca.CABundle,
+			PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: r.namespace}},
+			Solvers: []cmacme.ACMEChallengeSolver{
+				{HTTP01: &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}}},
+			},
 		}
 		issuer.Name = r.namespace
 		return r.admin.Create(t.Context(), issuer)

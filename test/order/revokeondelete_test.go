@@ -28,8 +28,9 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// TestWhatIsIssuedForADeletedCertificateIsRevoked deletes a Certificate at each write and each exchange of its issuance, with the controller alive or
-// killed in that moment, and looks at whether the CA was asked to revoke everything that it has issued.
+// TestWhatIsIssuedForADeletedCertificateIsRevoked deletes a Certificate at each write and each
+// exchange of its issuance, with the controller alive or killed in that moment, and looks at
+// whether the CA was asked to revoke everything that it has issued.
 func TestWhatIsIssuedForADeletedCertificateIsRevoked(t *testing.T) {
 	for _, test := range []struct {
 		of          string
@@ -43,29 +44,38 @@ func TestWhatIsIssuedForADeletedCertificateIsRevoked(t *testing.T) {
 		{"exchange", true, false, metav1.DeletePropagationForeground},
 		{"exchange", false, false, metav1.DeletePropagationBackground},
 	} {
-		t.Run(fmt.Sprintf("%s, after it: %t, killed: %t, %s", test.of, test.after, test.kill, test.propagation), func(t *testing.T) {
-			t.Parallel()
-			n, revoked := 1, 0
-			for {
-				reached, asked := deleteAt(t, test.of, n, test.after, test.kill, test.propagation)
-				revoked += asked
-				if !reached {
-					break
+		t.Run(
+			fmt.Sprintf("%s, after it: %t, killed: %t, %s", test.of, test.after, test.kill, test.propagation),
+			func(t *testing.T) {
+				t.Parallel()
+				n, revoked := 1, 0
+				for {
+					reached, asked := deleteAt(t, test.of, n, test.after, test.kill, test.propagation)
+					revoked += asked
+					if !reached {
+						break
+					}
+					if n++; n > 80 {
+						t.Fatal("the controller does not come to an end")
+					}
 				}
-				if n++; n > 80 {
-					t.Fatal("the controller does not come to an end")
+				if n < 8 || revoked < 2 {
+					t.Fatalf("there were only %d moments, and %d revocations: nothing was tested", n-1, revoked)
 				}
-			}
-			if n < 8 || revoked < 2 {
-				t.Fatalf("there were only %d moments, and %d revocations: nothing was tested", n-1, revoked)
-			}
-		})
+			},
+		)
 	}
 }
 
-// deleteAt issues a certificate, and deletes its Certificate at the n-th write or exchange. It reports whether that was reached, and how many
-// certificates the CA was asked to revoke.
-func deleteAt(t *testing.T, of string, n int, after, kill bool, propagation metav1.DeletionPropagation) (reached bool, asked int) {
+// deleteAt issues a certificate, and deletes its Certificate at the n-th write or exchange. It
+// reports whether that was reached, and how many certificates the CA was asked to revoke.
+func deleteAt(
+	t *testing.T,
+	of string,
+	n int,
+	after, kill bool,
+	propagation metav1.DeletionPropagation,
+) (reached bool, asked int) {
 	t.Helper()
 	var r *watched
 	var once sync.Once
@@ -152,7 +162,8 @@ func deleteAt(t *testing.T, of string, n int, after, kill bool, propagation meta
 	return reached, len(serials)
 }
 
-// leaving sets spec.revocation when the order is under way, deletes the Certificate in the moment in which the CA finalizes it, and waits until it is gone.
+// leaving sets spec.revocation when the order is under way, deletes the Certificate in the moment
+// in which the CA finalizes it, and waits until it is gone.
 func leaving(t *testing.T, seen *registrar, clock *cluster.Clock, propagation metav1.DeletionPropagation) *rig {
 	t.Helper()
 	var open atomic.Bool
@@ -202,7 +213,8 @@ func leaving(t *testing.T, seen *registrar, clock *cluster.Clock, propagation me
 	return r
 }
 
-// noOrders waits until all Orders are gone. Those that are not are touched, as a step of the clock wakes nobody.
+// noOrders waits until all Orders are gone. Those that are not are touched, as a step of the clock
+// wakes nobody.
 func (r *rig) noOrders() {
 	r.t.Helper()
 	cluster.Eventually(r.t, func() error {
@@ -233,7 +245,9 @@ func TestARevocationThatIsAskedForOnTheWayHolds(t *testing.T) {
 }
 
 func TestAnOrderThatCannotBeRevokedIsGivenUp(t *testing.T) {
-	clock, seen := &cluster.Clock{}, &registrar{refuse: func(revocation) (string, int) { return "serverInternal", http.StatusInternalServerError }}
+	clock, seen := &cluster.Clock{}, &registrar{
+		refuse: func(revocation) (string, int) { return "serverInternal", http.StatusInternalServerError },
+	}
 	r := leaving(t, seen, clock, metav1.DeletePropagationBackground)
 	var order string
 	cluster.Eventually(t, func() error {
@@ -250,7 +264,14 @@ func TestAnOrderThatCannotBeRevokedIsGivenUp(t *testing.T) {
 	r.event("Order", order, "RevocationError")
 	clock.Step(10 * time.Minute)
 	r.noOrders()
-	if message := r.event("Order", order, "RevocationFailed"); !strings.Contains(message, `with the account key of Issuer "pebble"`) {
+	if message := r.event(
+		"Order",
+		order,
+		"RevocationFailed",
+	); !strings.Contains(
+		message,
+		`with the account key of Issuer "pebble"`,
+	) {
 		t.Errorf("the event says %q", message)
 	}
 }

@@ -28,8 +28,9 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// TestAnAccountKeyIsChangedThoughTheControllerIsKilledMeanwhile kills the controller at each of its writes and exchanges while it changes an
-// account key, because it is to, or because the CA of another issuer with this Secret has changed it. The account must be the same afterwards, and have
+// TestAnAccountKeyIsChangedThoughTheControllerIsKilledMeanwhile kills the controller at each of its
+// writes and exchanges while it changes an account key, because it is to, or because the CA of
+// another issuer with this Secret has changed it. The account must be the same afterwards, and have
 // the new key.
 func TestAnAccountKeyIsChangedThoughTheControllerIsKilledMeanwhile(t *testing.T) {
 	for _, test := range []struct {
@@ -226,7 +227,8 @@ func TestIssuersOfTwoCAsShareAnAccountKeyThatIsChangedWhileOneCAIsDown(t *testin
 		last, encoded = r.putNext()
 		was := r.getIssuer().Status.ACME.LastPrivateKeyHash
 		cluster.Eventually(t, func() error {
-			if secret := r.accountSecret(); len(secret.Data["tls.key.next"]) > 0 || !bytes.Equal(secret.Data["tls.key"], encoded) {
+			if secret := r.accountSecret(); len(secret.Data["tls.key.next"]) > 0 ||
+				!bytes.Equal(secret.Data["tls.key"], encoded) {
 				return cluster.NotYet("the key is not changed")
 			}
 			if status := r.issuerSays(cmmeta.ConditionTrue); status.LastPrivateKeyHash == was {
@@ -258,7 +260,8 @@ func TestIssuersOfTwoCAsShareAnAccountKeyThatIsChangedWhileOneCAIsDown(t *testin
 	}
 }
 
-// TestIssuersOfOneCAThatChangeAnAccountKeyAtOnceKeepTheAccount has both ask the CA for the change of a key that they share before it has answered either.
+// TestIssuersOfOneCAThatChangeAnAccountKeyAtOnceKeepTheAccount has both ask the CA for the change
+// of a key that they share before it has answered either.
 func TestIssuersOfOneCAThatChangeAnAccountKeyAtOnceKeepTheAccount(t *testing.T) {
 	t.Parallel()
 	f := &front{}
@@ -291,7 +294,8 @@ func TestIssuersOfOneCAThatChangeAnAccountKeyAtOnceKeepTheAccount(t *testing.T) 
 				return err
 			}
 			c := cmapi.GetIssuerCondition(&issuer.Status, cmapi.IssuerConditionReady)
-			if issuer.Status.ACME.LastPrivateKeyHash == first.LastPrivateKeyHash || c == nil || c.Status != cmmeta.ConditionTrue {
+			if issuer.Status.ACME.LastPrivateKeyHash == first.LastPrivateKeyHash || c == nil ||
+				c.Status != cmmeta.ConditionTrue {
 				return cluster.NotYet("the status of %s is %+v", issuer.Name, issuer.Status)
 			}
 			return nil
@@ -307,7 +311,8 @@ func TestIssuersOfOneCAThatChangeAnAccountKeyAtOnceKeepTheAccount(t *testing.T) 
 	if found, err := by.FindAccount(t.Context(), next); err != nil || found.URL != first.URI {
 		t.Errorf("the new key has the account %q, %v", found.URL, err)
 	}
-	if data := r.accountSecret().Data; len(data["tls.key.next"]) > 0 || !bytes.Equal(data["tls.key"], encoded) || !bytes.Equal(data["tls.key.previous"], old) {
+	if data := r.accountSecret().Data; len(data["tls.key.next"]) > 0 || !bytes.Equal(data["tls.key"], encoded) ||
+		!bytes.Equal(data["tls.key.previous"], old) {
 		t.Errorf("the Secret has the entries %d, and not the new key with the old one behind", len(data))
 	}
 	r.registered(r.issuerOf(r.namespace, "third", func(spec *cmacme.ACMEIssuer) { spec.PrivateKey.Name = "another" }))
@@ -336,7 +341,8 @@ func TestTheAccountKeyAtACAThatChangesNoneStays(t *testing.T) {
 				return err
 			}
 			c := cmapi.GetIssuerCondition(&second.Status, cmapi.IssuerConditionReady)
-			if c == nil || c.Status != status || c.ObservedGeneration != second.Generation || !strings.Contains(c.Message, words) {
+			if c == nil || c.Status != status || c.ObservedGeneration != second.Generation ||
+				!strings.Contains(c.Message, words) {
 				return cluster.NotYet("the condition is %+v", c)
 			}
 			return nil
@@ -347,7 +353,10 @@ func TestTheAccountKeyAtACAThatChangesNoneStays(t *testing.T) {
 	}
 	old := r.accountSecret().Data["tls.key"]
 	r.putNext()
-	says(cmmeta.ConditionFalse, "does not name it: remove entry tls.key.next from Secret "+r.namespace+"/account, and the account stays as it is")
+	says(
+		cmmeta.ConditionFalse,
+		"does not name it: remove entry tls.key.next from Secret "+r.namespace+"/account, and the account stays as it is",
+	)
 	secret := r.accountSecret()
 	delete(secret.Data, "tls.key.next")
 	if err := r.admin.Update(t.Context(), secret); err != nil {
@@ -359,8 +368,16 @@ func TestTheAccountKeyAtACAThatChangesNoneStays(t *testing.T) {
 	r.issuer()
 	r.issuerSays(cmmeta.ConditionTrue)
 	r.putNext()
-	says(cmmeta.ConditionFalse, "put the key of this account, which is in entry tls.key.previous, into a Secret of its own")
-	r.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "own"}, Data: map[string][]byte{"tls.key": r.accountSecret().Data["tls.key.previous"]}})
+	says(
+		cmmeta.ConditionFalse,
+		"put the key of this account, which is in entry tls.key.previous, into a Secret of its own",
+	)
+	r.create(
+		&corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Name: "own"},
+			Data:       map[string][]byte{"tls.key": r.accountSecret().Data["tls.key.previous"]},
+		},
+	)
 	cluster.Eventually(t, func() error {
 		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(second), second); err != nil {
 			return err
@@ -374,8 +391,8 @@ func TestTheAccountKeyAtACAThatChangesNoneStays(t *testing.T) {
 	}
 }
 
-// TestARefusedChangeOfTheAccountKeyIsSaid has the API server refuse to store the new key, after the CA
-// has taken it.
+// TestARefusedChangeOfTheAccountKeyIsSaid has the API server refuse to store the new key, after the
+// CA has taken it.
 func TestARefusedChangeOfTheAccountKeyIsSaid(t *testing.T) {
 	t.Parallel()
 	r, options := shop(t, &front{}, pebble.Options{})

@@ -15,7 +15,8 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// mostSetUp follows the Challenges of the rig's namespace until done is called, which returns how many were set up at once at most.
+// mostSetUp follows the Challenges of the rig's namespace until done is called, which returns how
+// many were set up at once at most.
 func (r *rig) mostSetUp() (done func() int) {
 	r.t.Helper()
 	events, err := r.admin.Watch(r.t.Context(), &cmacme.ChallengeList{}, client.InNamespace(r.namespace))

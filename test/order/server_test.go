@@ -17,26 +17,31 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// TestAnIssuerCanMoveToAnotherCAAtAnyTime corrects an issuer with orders that are open in each way, and is asked for more while the new CA has no account yet.
+// TestAnIssuerCanMoveToAnotherCAAtAnyTime corrects an issuer with orders that are open in each way,
+// and is asked for more while the new CA has no account yet.
 func TestAnIssuerCanMoveToAnotherCAAtAnyTime(t *testing.T) {
 	t.Parallel()
 	f := &front{}
 	r, options := shop(t, f, pebble.Options{})
 	held := make(chan struct{})
-	next, err := pebble.Start(pebble.Options{Resolver: r.names.Addr, HTTPPort: r.port, Wrap: func(h http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
-			if strings.HasPrefix(q.URL.Path, pathNewAccount) {
-				<-held
-			}
-			h.ServeHTTP(w, q)
-		})
-	}})
+	next, err := pebble.Start(
+		pebble.Options{Resolver: r.names.Addr, HTTPPort: r.port, Wrap: func(h http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+				if strings.HasPrefix(q.URL.Path, pathNewAccount) {
+					<-held
+				}
+				h.ServeHTTP(w, q)
+			})
+		}},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { next.Close() })
 	cluster.Run(t, options)
-	http01 := cmacme.ACMEChallengeSolver{HTTP01: &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}}}
+	http01 := cmacme.ACMEChallengeSolver{
+		HTTP01: &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}},
+	}
 	r.issuer(func(spec *cmacme.ACMEIssuer) {
 		presented, waits := http01, http01
 		presented.WaitInsteadOfSelfCheck = &metav1.Duration{Duration: time.Hour}
@@ -48,7 +53,10 @@ func TestAnIssuerCanMoveToAnotherCAAtAnyTime(t *testing.T) {
 	says := func(name, words string) {
 		t.Helper()
 		cluster.Eventually(t, func() error {
-			if o, story := r.order(name), r.story(); !strings.Contains(o.Status.Reason, words) && !strings.Contains(story, words) {
+			if o, story := r.order(
+				name,
+			), r.story(); !strings.Contains(o.Status.Reason, words) &&
+				!strings.Contains(story, words) {
 				return cluster.NotYet("the order of %s is %q: %s\n%s", name, o.Status.State, o.Status.Reason, story)
 			}
 			return nil
@@ -86,11 +94,16 @@ func TestAnIssuerCanMoveToAnotherCAAtAnyTime(t *testing.T) {
 	}
 }
 
-// TestAnOrderOfWhatTheIssuerNoLongerAsksForIsLeft changes the profile of an issuer while an order is open. The CA must not issue for both.
+// TestAnOrderOfWhatTheIssuerNoLongerAsksForIsLeft changes the profile of an issuer while an order
+// is open. The CA must not issue for both.
 func TestAnOrderOfWhatTheIssuerNoLongerAsksForIsLeft(t *testing.T) {
 	t.Parallel()
 	f := &front{}
-	r, options := shop(t, f, pebble.Options{Profiles: map[string]ca.Profile{"first": {ValidityPeriod: 1e6}, "second": {ValidityPeriod: 1e6}}})
+	r, options := shop(
+		t,
+		f,
+		pebble.Options{Profiles: map[string]ca.Profile{"first": {ValidityPeriod: 1e6}, "second": {ValidityPeriod: 1e6}}},
+	)
 	cluster.Run(t, options)
 	r.issuer(func(spec *cmacme.ACMEIssuer) {
 		spec.Profile, spec.Solvers[0].WaitInsteadOfSelfCheck = "first", &metav1.Duration{Duration: time.Hour}

@@ -31,7 +31,11 @@ func TestHostsThatHaveIPv6AloneAreCertifiedByTLSALPN01(t *testing.T) {
 	port := cluster.FreePort(t)
 	address := fmt.Sprintf("[::1]:%d", port)
 	if l, err := net.Listen("tcp", address); err != nil {
-		t.Fatalf("this test needs the IPv6 loopback address ::1 (sysctl net.ipv6.conf.lo.disable_ipv6=0; docker run --sysctl net.ipv6.conf.all.disable_ipv6=0): %v", err)
+		t.Fatalf(
+			"this test needs the IPv6 loopback address ::1 (sysctl net.ipv6.conf.lo.disable_ipv6=0; docker run --sysctl "+
+				"net.ipv6.conf.all.disable_ipv6=0): %v",
+			err,
+		)
 	} else {
 		l.Close()
 	}
@@ -52,7 +56,10 @@ func TestHostsThatHaveIPv6AloneAreCertifiedByTLSALPN01(t *testing.T) {
 		spec.Solvers = []cmacme.ACMEChallengeSolver{{TLSALPN01: &cmacme.ACMEChallengeSolverTLSALPN01{}}}
 	})
 	crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: "site"}, Spec: cmapi.CertificateSpec{
-		SecretName: "site", DNSNames: []string{"six.example.com"}, IPAddresses: []string{"::1"}, IssuerRef: cmmeta.IssuerReference{Name: "pebble"},
+		SecretName:  "site",
+		DNSNames:    []string{"six.example.com"},
+		IPAddresses: []string{"::1"},
+		IssuerRef:   cmmeta.IssuerReference{Name: "pebble"},
 	}}
 	r.create(crt)
 	r.ready(crt)
@@ -62,7 +69,8 @@ func TestHostsThatHaveIPv6AloneAreCertifiedByTLSALPN01(t *testing.T) {
 	}
 }
 
-// TestOneNameIsProvenByTLSALPN01ForSeveralOrdersInTurn has orders that share a name, for which a handshake can be answered in one way only.
+// TestOneNameIsProvenByTLSALPN01ForSeveralOrdersInTurn has orders that share a name, for which a
+// handshake can be answered in one way only.
 func TestOneNameIsProvenByTLSALPN01ForSeveralOrdersInTurn(t *testing.T) {
 	r := start(t, pebble.Options{})
 	r.issuer(func(spec *cmacme.ACMEIssuer) {

@@ -28,7 +28,8 @@ func TestMain(m *testing.M) { cluster.Main(m) }
 
 const directory = "https://acme.example/directory"
 
-// process is what one process has, with the rights of the controller. Each write is told to wrote, which may refuse it.
+// process is what one process has, with the rights of the controller. Each write is told to wrote,
+// which may refuse it.
 func process(t *testing.T, namespace string, wrote func() error) *ratelimit.Ledgers {
 	t.Helper()
 	c, err := client.NewWithWatch(cluster.Config(t), client.Options{Scheme: controller.Scheme()})
@@ -57,8 +58,13 @@ func process(t *testing.T, namespace string, wrote func() error) *ratelimit.Ledg
 
 func order(id string, limit int64) ratelimit.Request {
 	return ratelimit.Request{
-		ID: id, Namespace: "shop", Name: id, Account: directory + "/acct/1", Identifiers: []acme.Identifier{acme.DNS(id + ".example.com")},
-		Limits: ratelimit.Limits{NewOrders: ratelimit.Limit{Count: limit, Period: time.Hour}}, Created: time.Now(),
+		ID:          id,
+		Namespace:   "shop",
+		Name:        id,
+		Account:     directory + "/acct/1",
+		Identifiers: []acme.Identifier{acme.DNS(id + ".example.com")},
+		Limits:      ratelimit.Limits{NewOrders: ratelimit.Limit{Count: limit, Period: time.Hour}},
+		Created:     time.Now(),
 	}
 }
 
@@ -110,8 +116,15 @@ func TestWhatAnOrderSpendsIsWrittenBeforeItMayBeSentAndManyShareOneWrite(t *test
 	if got := writes.Load(); got >= n {
 		t.Errorf("there were %d writes", got)
 	}
-	if v, err := process(t, namespace, func() error { return nil }).CA(directory).Admit(t.Context(), order("one more", n)); err != nil || v.Allowed != true {
-		// Orders that nobody knows have ended while the process was down: they have spent what they reserved.
+	if v, err := process(
+		t,
+		namespace,
+		func() error { return nil },
+	).CA(directory).
+		Admit(t.Context(), order("one more", n)); err != nil ||
+		v.Allowed != true {
+		// Orders that nobody knows have ended while the process was down: they have spent what they
+		// reserved.
 		if v.Kind != ratelimit.NewOrders {
 			t.Errorf("%+v, %v", v, err)
 		}
@@ -143,7 +156,8 @@ func TestTwoProcessesLoseNothingOfEachOther(t *testing.T) {
 	}
 	group.Wait()
 	text := stored(t, namespace)
-	// The objects of the orders of one are unknown to the other, so they count as spent there: one way or the other all are in it.
+	// The objects of the orders of one are unknown to the other, so they count as spent there: one way
+	// or the other all are in it.
 	open := strings.Count(text, `"name":"order-`)
 	if open == 20 {
 		return
@@ -174,7 +188,8 @@ func TestAnOrderIsNotSentWhileWhatItSpendsCannotBeWritten(t *testing.T) {
 		return nil
 	})
 	_, err := b.CA(directory).Admit(t.Context(), order("order-1-", 1))
-	if err == nil || fault.Of(err).Class != fault.Transient || !strings.Contains(err.Error(), "ConfigMap "+namespace+"/perennial-acme-limits-") {
+	if err == nil || fault.Of(err).Class != fault.Transient ||
+		!strings.Contains(err.Error(), "ConfigMap "+namespace+"/perennial-acme-limits-") {
 		t.Fatalf("%v", err)
 	}
 	broken = false
@@ -235,7 +250,8 @@ func TestWhichRepliesKeepAllAwayFromACA(t *testing.T) {
 	}
 }
 
-// TestACAIsLeftAloneForADayAtMostAfterAClockWasAhead has a CA be busy for an hour while the clock is a year ahead.
+// TestACAIsLeftAloneForADayAtMostAfterAClockWasAhead has a CA be busy for an hour while the clock
+// is a year ahead.
 func TestACAIsLeftAloneForADayAtMostAfterAClockWasAhead(t *testing.T) {
 	namespace := cluster.Namespace(t)
 	start := time.Now()

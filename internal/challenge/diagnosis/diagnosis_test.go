@@ -40,17 +40,20 @@ func TestARefusalIsExplained(t *testing.T) {
 		want []string
 	}{
 		"the CA cannot connect, we can": {
-			Failure{Kind: cmacme.ACMEChallengeTypeHTTP01, Problem: problem(acme.ProblemConnection, "192.0.2.1: Timeout during connect"), Views: []solver.View{right}},
+			Failure{Kind: cmacme.ACMEChallengeTypeHTTP01, Problem: problem(acme.ProblemConnection, "192.0.2.1: Timeout "+
+				"during connect"), Views: []solver.View{right}},
 			[]string{"the CA could not verify it: urn:ietf:params:acme:error:connection: 192.0.2.1: Timeout during connect. " +
 				"From here 192.0.2.1 shows the proof. ", "let port 80 be reached from everywhere"},
 		},
 		"the CA came to another address": {
-			Failure{Kind: cmacme.ACMEChallengeTypeHTTP01, Problem: problem(acme.ProblemUnauthorized, "203.0.113.9: Invalid response from http://www.example.com/x: 404"), Views: []solver.View{right}},
+			Failure{Kind: cmacme.ACMEChallengeTypeHTTP01, Problem: problem(acme.ProblemUnauthorized, "203.0.113.9: Invalid "+
+				"response from http://www.example.com/x: 404"), Views: []solver.View{right}},
 			[]string{"The CA came to 203.0.113.9, where www.example.com leads outside"},
 		},
 		"an AAAA record leads elsewhere": {
 			Failure{Kind: cmacme.ACMEChallengeTypeHTTP01, Problem: problem(acme.ProblemUnauthorized, "2001:db8::1: 404"), Views: []solver.View{right, wrong}},
-			[]string{"From here 192.0.2.1 shows the proof; 2001:db8::1 answers with status 404. ", "lead 2001:db8::1 to where 192.0.2.1 leads, or remove its address record"},
+			[]string{"From here 192.0.2.1 shows the proof; 2001:db8::1 answers with status 404. ", "lead 2001:db8::1 to " +
+				"where 192.0.2.1 leads, or remove its address record"},
 		},
 		"an address answers nobody": {
 			Failure{Kind: cmacme.ACMEChallengeTypeTLSALPN01, Problem: problem(acme.ProblemConnection, "2001:db8::1: connection refused"), Views: []solver.View{right, silent}},
@@ -62,7 +65,8 @@ func TestARefusalIsExplained(t *testing.T) {
 		},
 		"nobody connects": {
 			Failure{Kind: cmacme.ACMEChallengeTypeHTTP01, Problem: problem(acme.ProblemConnection, "refused"), Views: []solver.View{silent}},
-			[]string{"2001:db8::1 cannot be read: connection refused", "Lead port 80 of www.example.com to the controller, and let it be reached from everywhere"},
+			[]string{"2001:db8::1 cannot be read: connection refused", "Lead port 80 of www.example.com to the controller, " +
+				"and let it be reached from everywhere"},
 		},
 		"the answer differs outside": {
 			Failure{Kind: cmacme.ACMEChallengeTypeHTTP01, Problem: problem(acme.ProblemUnauthorized, "404"), Views: []solver.View{right}},
@@ -72,7 +76,8 @@ func TestARefusalIsExplained(t *testing.T) {
 			Failure{Kind: cmacme.ACMEChallengeTypeHTTP01, Problem: problem(acme.ProblemServerInternal, "oops"), Views: []solver.View{right}}, []string{"It is the CA that could not look"},
 		},
 		"the CA says nothing": {
-			Failure{Kind: cmacme.ACMEChallengeTypeHTTP01, Views: []solver.View{right}}, []string{"invalid, and not why. From here 192.0.2.1 shows the proof"},
+			Failure{Kind: cmacme.ACMEChallengeTypeHTTP01, Views: []solver.View{right}}, []string{"invalid, and not why. " +
+				"From here 192.0.2.1 shows the proof"},
 		},
 		"we cannot look": {
 			Failure{Kind: cmacme.ACMEChallengeTypeDNS01, Problem: problem(acme.ProblemUnauthorized, "no TXT"), Unknown: errors.New("no server")}, []string{"From here nothing is known of it: no server"},

@@ -74,10 +74,11 @@ func TestIdleChallengesKeepNoOthersFromBeginning(t *testing.T) {
 		inLine, idle func(*cmacme.Challenge) bool
 		want         string
 	}{
-		"nobody, as long as all are worked on":                   {never, never, ""},
-		"as many as nobody works on, others first":               {never, few(0, 3), "b/le-0 b/le-1 a/le-10"},
-		"nobody who waits for a slot":                            {few(10, 19), few(0, 3), "b/le-0 b/le-1 a/le-19"},
-		"as many as may be at once, if nobody works on the rest": {never, few(0, 10), "b/le-0 b/le-1 a/le-10 a/le-11 a/le-12 a/le-13 a/le-14 a/le-15 a/le-16 a/le-17"},
+		"nobody, as long as all are worked on":     {never, never, ""},
+		"as many as nobody works on, others first": {never, few(0, 3), "b/le-0 b/le-1 a/le-10"},
+		"nobody who waits for a slot":              {few(10, 19), few(0, 3), "b/le-0 b/le-1 a/le-19"},
+		"as many as may be at once, if nobody works on the rest": {never, few(0, 10), "b/le-0 b/le-1 a/le-10 a/le-11 " +
+			"a/le-12 a/le-13 a/le-14 a/le-15 a/le-16 a/le-17"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := Snapshot{Entries: entries(all), Max: 10, Capacity: unlimited, Queued: test.inLine, Idle: test.idle}

@@ -9,11 +9,12 @@ import (
 	"github.com/perennial-pki/perennial/internal/fault"
 )
 
-// acmeDNSValues is how many values a server of acme-dns keeps for an account: setting one forgets the one that was set before the last.
+// acmeDNSValues is how many values a server of acme-dns keeps for an account: setting one forgets
+// the one that was set before the last.
 const acmeDNSValues = 2
 
-// acmeDNS sets the values of a name that a server of acme-dns answers for alone, and to which a CNAME leads. As it keeps few and forgets the
-// older, there is nothing to clean up.
+// acmeDNS sets the values of a name that a server of acme-dns answers for alone, and to which a
+// CNAME leads. As it keeps few and forgets the older, there is nothing to clean up.
 type acmeDNS struct {
 	rest
 	subdomain string
@@ -21,7 +22,8 @@ type acmeDNS struct {
 	full string
 }
 
-// acmeDNSAccount is what a registration at acme-dns returns, and what tools keep in one file for all names.
+// acmeDNSAccount is what a registration at acme-dns returns, and what tools keep in one file for
+// all names.
 type acmeDNSAccount struct {
 	FullDomain string `json:"fulldomain"`
 	SubDomain  string `json:"subdomain"`
@@ -35,13 +37,19 @@ func acmeDNSBase(host string) (string, error) {
 		host = "https://" + host
 	}
 	at, err := url.Parse(host)
-	if err != nil || at.Scheme != "https" && at.Scheme != "http" || at.Hostname() == "" || at.RawQuery != "" || at.Fragment != "" {
-		return "", fault.Misconfiguredf("InvalidSolver", "dns01.acmeDNS.host: %.100q is not a host, nor a URL that begins with https:// or http://", host)
+	if err != nil || at.Scheme != "https" && at.Scheme != "http" || at.Hostname() == "" || at.RawQuery != "" ||
+		at.Fragment != "" {
+		return "", fault.Misconfiguredf(
+			"InvalidSolver",
+			"dns01.acmeDNS.host: %.100q is not a host, nor a URL that begins with https:// or http://",
+			host,
+		)
 	}
 	return strings.TrimSuffix(host, "/"), nil
 }
 
-// newACMEDNS makes the provider for a name, and the name of its record, from the accounts of a Secret.
+// newACMEDNS makes the provider for a name, and the name of its record, from the accounts of a
+// Secret.
 func newACMEDNS(host, accounts, name, record string) (*acmeDNS, error) {
 	all, err := acmeDNSAccounts(accounts)
 	if err != nil {
@@ -49,22 +57,37 @@ func newACMEDNS(host, accounts, name, record string) (*acmeDNS, error) {
 	}
 	account, found := all[name]
 	if !found {
-		return nil, fault.Misconfiguredf("InvalidSolver", "the Secret of dns01.acmeDNS.accountSecretRef has no account for %q: register one, and let %s be a CNAME to its fulldomain", name, record)
+		return nil, fault.Misconfiguredf(
+			"InvalidSolver",
+			"the Secret of dns01.acmeDNS.accountSecretRef has no account for %q: register one, and let %s be a CNAME to "+
+				"its fulldomain",
+			name,
+			record,
+		)
 	}
 	base, err := acmeDNSBase(host)
 	if err != nil {
 		return nil, err
 	}
-	return &acmeDNS{subdomain: account.SubDomain, full: account.FullDomain, rest: rest{name: "acme-dns", base: base, secrets: []string{account.Password}, header: http.Header{
-		"X-Api-User": {account.Username}, "X-Api-Key": {account.Password},
-	}}}, nil
+	return &acmeDNS{
+		subdomain: account.SubDomain,
+		full:      account.FullDomain,
+		rest: rest{name: "acme-dns", base: base, secrets: []string{account.Password}, header: http.Header{
+			"X-Api-User": {account.Username}, "X-Api-Key": {account.Password},
+		}},
+	}, nil
 }
 
 // Present sets the value, if a CNAME leads where it will be.
 func (p *acmeDNS) Present(ctx context.Context, r Record) error {
 	if p.full != "" && fqdn(p.full) != r.FQDN {
-		return fault.Misconfiguredf("PresentError", "the challenge leads to %s, and not to the account at acme-dns: let _acme-challenge be a CNAME to %s; if only other name servers see it, name those in dns01.nameservers",
-			strings.TrimSuffix(r.FQDN, "."), p.full)
+		return fault.Misconfiguredf(
+			"PresentError",
+			"the challenge leads to %s, and not to the account at acme-dns: let _acme-challenge be a CNAME to %s; if only "+
+				"other name servers see it, name those in dns01.nameservers",
+			strings.TrimSuffix(r.FQDN, "."),
+			p.full,
+		)
 	}
 	_, err := p.do(ctx, http.MethodPost, "/update", map[string]string{"subdomain": p.subdomain, "txt": r.Value}, nil)
 	return err

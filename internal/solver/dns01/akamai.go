@@ -20,10 +20,12 @@ import (
 // akamaiNeeds is what an API client must be allowed to do.
 const akamaiNeeds = "to read and write records (API service DNS-Zone Record Management, READ-WRITE)"
 
-// akamai changes the record sets of zones of Edge DNS. Its API has no conditions for a change, and takes one change of a zone at a time. So the
-// solver lets one challenge at a time change a zone (lego.Records), and what was written is read again: a set that somebody else has written at the same
-// moment is read and changed anew. (Change lists, which become stale when the zone is changed, would be a condition. But a user has one for each
-// zone, so ours would take the place of one that a person has begun; and any other change in a busy zone would fail them.)
+// akamai changes the record sets of zones of Edge DNS. Its API has no conditions for a change, and
+// takes one change of a zone at a time. So the solver lets one challenge at a time change a zone
+// (lego.Records), and what was written is read again: a set that somebody else has written at the
+// same moment is read and changed anew. (Change lists, which become stale when the zone is changed,
+// would be a condition. But a user has one for each zone, so ours would take the place of one that
+// a person has begun; and any other change in a busy zone would fail them.)
 type akamai struct {
 	rest
 	zones zoneNames
@@ -33,7 +35,12 @@ type akamai struct {
 func akamaiHost(c *cmacme.ACMEIssuerDNS01ProviderAkamai) (string, error) {
 	host := strings.TrimSuffix(strings.TrimPrefix(c.ServiceConsumerDomain, "https://"), "/")
 	if at, err := url.Parse("https://" + host); err != nil || at.Host != host || at.Hostname() == "" {
-		return "", fault.Misconfiguredf("InvalidSolver", "dns01.akamai.serviceConsumerDomain: %.100q is not a host: take that of the API client, such as akab-1234.luna.akamaiapis.net", c.ServiceConsumerDomain)
+		return "", fault.Misconfiguredf(
+			"InvalidSolver",
+			"dns01.akamai.serviceConsumerDomain: %.100q is not a host: take that of the API client, such as "+
+				"akab-1234.luna.akamaiapis.net",
+			c.ServiceConsumerDomain,
+		)
 	}
 	return host, nil
 }
@@ -46,13 +53,25 @@ func (s *Solver) akamai(kind string, c *cmacme.ACMEIssuerDNS01ProviderAkamai,
 		return nil, err
 	}
 	grid := edgeGrid{now: s.Now}
-	if grid.clientToken, err = secret("dns01.akamai.clientTokenSecretRef", c.ClientToken.Name, c.ClientToken.Key); err != nil {
+	if grid.clientToken, err = secret(
+		"dns01.akamai.clientTokenSecretRef",
+		c.ClientToken.Name,
+		c.ClientToken.Key,
+	); err != nil {
 		return nil, err
 	}
-	if grid.clientSecret, err = secret("dns01.akamai.clientSecretSecretRef", c.ClientSecret.Name, c.ClientSecret.Key); err != nil {
+	if grid.clientSecret, err = secret(
+		"dns01.akamai.clientSecretSecretRef",
+		c.ClientSecret.Name,
+		c.ClientSecret.Key,
+	); err != nil {
 		return nil, err
 	}
-	if grid.accessToken, err = secret("dns01.akamai.accessTokenSecretRef", c.AccessToken.Name, c.AccessToken.Key); err != nil {
+	if grid.accessToken, err = secret(
+		"dns01.akamai.accessTokenSecretRef",
+		c.AccessToken.Name,
+		c.AccessToken.Key,
+	); err != nil {
 		return nil, err
 	}
 	return s.pool.get("akamai", []string{kind, host, grid.clientToken, grid.clientSecret, grid.accessToken},
@@ -80,10 +99,19 @@ func (p *akamai) zone(ctx context.Context, r Record) (string, error) {
 		var zone struct {
 			Type string `json:"type"`
 		}
-		status, err := p.send(ctx, call{method: http.MethodGet, path: "/config-dns/v2/zones/" + url.PathEscape(apex), out: &zone, needs: akamaiNeeds})
+		status, err := p.send(
+			ctx,
+			call{method: http.MethodGet, path: "/config-dns/v2/zones/" + url.PathEscape(apex), out: &zone, needs: akamaiNeeds},
+		)
 		switch {
 		case err == nil && !strings.EqualFold(zone.Type, "PRIMARY"):
-			return "", fault.Misconfiguredf("PresentError", "zone %s at Akamai is of type %.20q, whose records cannot be changed there: let _acme-challenge be a CNAME to a primary zone, and set cnameStrategy: Follow", apex, zone.Type)
+			return "", fault.Misconfiguredf(
+				"PresentError",
+				"zone %s at Akamai is of type %.20q, whose records cannot be changed there: let _acme-challenge be a CNAME to "+
+					"a primary zone, and set cnameStrategy: Follow",
+				apex,
+				zone.Type,
+			)
 		case err == nil:
 			p.zones.put(r, apex, apex)
 			return apex, nil
@@ -98,7 +126,11 @@ func (p *akamai) zone(ctx context.Context, r Record) (string, error) {
 	if refused != nil {
 		return "", refused
 	}
-	return "", fault.Misconfiguredf("PresentError", "Akamai has no zone for %s that this API client can see: create it, or give the client's user access to its group", r.FQDN)
+	return "", fault.Misconfiguredf(
+		"PresentError",
+		"Akamai has no zone for %s that this API client can see: create it, or give the client's user access to its group",
+		r.FQDN,
+	)
 }
 
 // akamaiSet is a record set.
@@ -123,7 +155,8 @@ func (p *akamai) replace(ctx context.Context, r Record, add bool) error {
 	return swap(r, func() error { return p.replaceOnce(ctx, zone, r, add) })
 }
 
-// replaceOnce writes the set if it has to change. Only a set that is read as it shall be is a success.
+// replaceOnce writes the set if it has to change. Only a set that is read as it shall be is a
+// success.
 func (p *akamai) replaceOnce(ctx context.Context, zone string, r Record, add bool) error {
 	name := strings.TrimSuffix(r.FQDN, ".")
 	path := fmt.Sprintf("/config-dns/v2/zones/%s/names/%s/types/TXT", url.PathEscape(zone), url.PathEscape(name))
@@ -175,17 +208,27 @@ type edgeGrid struct {
 	now                                    func() time.Time
 }
 
-// sign adds the Authorization header. Only the body of a POST is signed, the first 128 KiB of it; ours are shorter.
+// sign adds the Authorization header. Only the body of a POST is signed, the first 128 KiB of it;
+// ours are shorter.
 func (g edgeGrid) sign(request *http.Request, body []byte) error {
 	stamp := g.now().UTC().Format("20060102T15:04:05+0000")
-	header := fmt.Sprintf("EG1-HMAC-SHA256 client_token=%s;access_token=%s;timestamp=%s;nonce=%s;", g.clientToken, g.accessToken, stamp, rand.Text())
+	header := fmt.Sprintf(
+		"EG1-HMAC-SHA256 client_token=%s;access_token=%s;timestamp=%s;nonce=%s;",
+		g.clientToken,
+		g.accessToken,
+		stamp,
+		rand.Text(),
+	)
 	hash := ""
 	if request.Method == http.MethodPost && len(body) > 0 {
 		sum := sha256.Sum256(body)
 		hash = base64.StdEncoding.EncodeToString(sum[:])
 	}
 	// The empty part is for headers, of which none is signed.
-	text := strings.Join([]string{request.Method, request.URL.Scheme, request.URL.Host, request.URL.RequestURI(), "", hash, header}, "\t")
+	text := strings.Join(
+		[]string{request.Method, request.URL.Scheme, request.URL.Host, request.URL.RequestURI(), "", hash, header},
+		"\t",
+	)
 	request.Header.Set("Authorization", header+"signature="+mac(mac(g.clientSecret, stamp), text))
 	return nil
 }

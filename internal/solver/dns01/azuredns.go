@@ -44,8 +44,9 @@ var azureKinds = map[cmacme.AzureZoneType]azureKind{
 	cmacme.PrivateAzureZone: {"privateDnsZones", "2020-06-01", "ttl", "txtRecords"},
 }
 
-// azureDNS changes the record sets of zones. A set is written on the condition that it is still as it was read (its ETag), so that a value
-// that somebody else has put there in between is never lost.
+// azureDNS changes the record sets of zones. A set is written on the condition that it is still as
+// it was read (its ETag), so that a value that somebody else has put there in between is never
+// lost.
 type azureDNS struct {
 	rest
 	group string // the resource group, for messages
@@ -57,28 +58,55 @@ type azureDNS struct {
 // checkAzureDNS says what is wrong with a solver's settings.
 func (s *Solver) checkAzureDNS(issuer *signer.Issuer, c *cmacme.ACMEIssuerDNS01ProviderAzureDNS) error {
 	if c.Environment == cmacme.AzureGermanCloud {
-		return fault.Misconfiguredf("InvalidSolver", "dns01.azureDNS.environment: Microsoft closed AzureGermanCloud in 2021: move the zone to another cloud, and name that")
+		return fault.Misconfiguredf(
+			"InvalidSolver",
+			"dns01.azureDNS.environment: Microsoft closed AzureGermanCloud in 2021: move the zone to another cloud, and "+
+				"name that",
+		)
 	}
 	if _, known := azureClouds[c.Environment]; !known {
-		return fault.Misconfiguredf("InvalidSolver", "dns01.azureDNS.environment: %.60q is none of AzurePublicCloud, AzureUSGovernmentCloud, AzureChinaCloud", c.Environment)
+		return fault.Misconfiguredf(
+			"InvalidSolver",
+			"dns01.azureDNS.environment: %.60q is none of AzurePublicCloud, AzureUSGovernmentCloud, AzureChinaCloud",
+			c.Environment,
+		)
 	}
 	if _, known := azureKinds[c.ZoneType]; !known {
-		return fault.Misconfiguredf("InvalidSolver", "dns01.azureDNS.zoneType: %.60q is none of AzurePublicZone, AzurePrivateZone", c.ZoneType)
+		return fault.Misconfiguredf(
+			"InvalidSolver",
+			"dns01.azureDNS.zoneType: %.60q is none of AzurePublicZone, AzurePrivateZone",
+			c.ZoneType,
+		)
 	}
 	identity, workload := azureIdentity(c), os.Getenv("AZURE_FEDERATED_TOKEN_FILE") != ""
 	switch {
 	case c.ClientSecret != nil && (c.ClientID == "" || c.TenantID == ""):
-		return fault.Misconfiguredf("InvalidSolver", "dns01.azureDNS: clientID, clientSecretSecretRef and tenantID belong together: set all three, or none")
+		return fault.Misconfiguredf(
+			"InvalidSolver",
+			"dns01.azureDNS: clientID, clientSecretSecretRef and tenantID belong together: set all three, or none",
+		)
 	case c.ClientSecret != nil:
 		return nil
 	case c.ClientID != "" || c.TenantID != "":
-		return fault.Misconfiguredf("InvalidSolver", "dns01.azureDNS: clientID and tenantID need clientSecretSecretRef beside them; for a managed or workload identity use managedIdentity")
+		return fault.Misconfiguredf(
+			"InvalidSolver",
+			"dns01.azureDNS: clientID and tenantID need clientSecretSecretRef beside them; for a managed or workload "+
+				"identity use managedIdentity",
+		)
 	case !s.Ambient.allows(issuer):
 		return noAmbient(issuer, "dns01.azureDNS", "clientID, clientSecretSecretRef and tenantID")
 	case identity.ResourceID != "" && workload:
-		return fault.Misconfiguredf("InvalidSolver", "dns01.azureDNS.managedIdentity.resourceID names an identity of machines, but the controller has a workload identity: set clientID instead")
+		return fault.Misconfiguredf(
+			"InvalidSolver",
+			"dns01.azureDNS.managedIdentity.resourceID names an identity of machines, but the controller has a workload "+
+				"identity: set clientID instead",
+		)
 	case identity.TenantID != "" && !workload:
-		return fault.Misconfiguredf("InvalidSolver", "dns01.azureDNS.managedIdentity.tenantID is for workload identities, and the controller has none (AZURE_FEDERATED_TOKEN_FILE is not set): remove it")
+		return fault.Misconfiguredf(
+			"InvalidSolver",
+			"dns01.azureDNS.managedIdentity.tenantID is for workload identities, and the controller has none "+
+				"(AZURE_FEDERATED_TOKEN_FILE is not set): remove it",
+		)
 	}
 	return nil
 }
@@ -91,8 +119,12 @@ func azureIdentity(c *cmacme.ACMEIssuerDNS01ProviderAzureDNS) cmacme.AzureManage
 	return *c.ManagedIdentity
 }
 
-// azureDNS makes the provider of settings that have been checked, or takes the one that was made of the same.
-func (s *Solver) azureDNS(c *cmacme.ACMEIssuerDNS01ProviderAzureDNS, secret func(field, name, key string) (string, error)) (Provider, error) {
+// azureDNS makes the provider of settings that have been checked, or takes the one that was made of
+// the same.
+func (s *Solver) azureDNS(
+	c *cmacme.ACMEIssuerDNS01ProviderAzureDNS,
+	secret func(field, name, key string) (string, error),
+) (Provider, error) {
 	where, identity, password, from := azureClouds[c.Environment], azureIdentity(c), "", ownCredentials
 	if c.ClientSecret != nil {
 		from = "the Secret of " + azureDNSField
@@ -101,19 +133,38 @@ func (s *Solver) azureDNS(c *cmacme.ACMEIssuerDNS01ProviderAzureDNS, secret func
 			return nil, err
 		}
 	}
-	settings := []string{password, c.ClientID, c.TenantID, identity.ClientID, identity.ResourceID, identity.TenantID, string(c.Environment), string(c.ZoneType),
-		c.SubscriptionID, c.ResourceGroupName, c.HostedZoneName}
+	settings := []string{
+		password,
+		c.ClientID,
+		c.TenantID,
+		identity.ClientID,
+		identity.ResourceID,
+		identity.TenantID,
+		string(c.Environment),
+		string(c.ZoneType),
+		c.SubscriptionID,
+		c.ResourceGroupName,
+		c.HostedZoneName,
+	}
 	return s.pool.get("azureDNS", settings, func() (Provider, error) {
 		// The queue repeats what fails.
 		options := azcore.ClientOptions{Cloud: where.cloud, Transport: restClient, Retry: policy.RetryOptions{MaxRetries: -1}}
 		token, err := azureCredential(c, identity, password, options)
 		if err != nil {
-			return nil, fault.Misconfiguredf("InvalidSolver", "find credentials for Azure: %s. Correct dns01.azureDNS, or %s", brief(err.Error()), from)
+			return nil, fault.Misconfiguredf(
+				"InvalidSolver",
+				"find credentials for Azure: %s. Correct dns01.azureDNS, or %s",
+				brief(err.Error()),
+				from,
+			)
 		}
 		p := newAzureDNS(where.manager, c.SubscriptionID, c.ResourceGroupName, c.HostedZoneName, azureKinds[c.ZoneType])
 		p.credentials, p.secrets, p.now = from, []string{password}, s.Now
 		p.sign = func(request *http.Request, _ []byte) error {
-			got, err := token.GetToken(request.Context(), policy.TokenRequestOptions{Scopes: []string{where.manager + "/.default"}})
+			got, err := token.GetToken(
+				request.Context(),
+				policy.TokenRequestOptions{Scopes: []string{where.manager + "/.default"}},
+			)
 			if err != nil {
 				return p.tokenFault(err)
 			}
@@ -124,11 +175,21 @@ func (s *Solver) azureDNS(c *cmacme.ACMEIssuerDNS01ProviderAzureDNS, secret func
 	})
 }
 
-// azureCredential is a service principal if the issuer names a password, else the workload identity of the environment if it has one, else the
-// identity of the machine.
-func azureCredential(c *cmacme.ACMEIssuerDNS01ProviderAzureDNS, identity cmacme.AzureManagedIdentity, password string, options azcore.ClientOptions) (azcore.TokenCredential, error) {
+// azureCredential is a service principal if the issuer names a password, else the workload identity
+// of the environment if it has one, else the identity of the machine.
+func azureCredential(
+	c *cmacme.ACMEIssuerDNS01ProviderAzureDNS,
+	identity cmacme.AzureManagedIdentity,
+	password string,
+	options azcore.ClientOptions,
+) (azcore.TokenCredential, error) {
 	if c.ClientSecret != nil {
-		return azidentity.NewClientSecretCredential(c.TenantID, c.ClientID, password, &azidentity.ClientSecretCredentialOptions{ClientOptions: options})
+		return azidentity.NewClientSecretCredential(
+			c.TenantID,
+			c.ClientID,
+			password,
+			&azidentity.ClientSecretCredentialOptions{ClientOptions: options},
+		)
 	}
 	if os.Getenv("AZURE_FEDERATED_TOKEN_FILE") != "" {
 		return azidentity.NewWorkloadIdentityCredential(&azidentity.WorkloadIdentityCredentialOptions{
@@ -147,7 +208,14 @@ func azureCredential(c *cmacme.ACMEIssuerDNS01ProviderAzureDNS, identity cmacme.
 
 func newAzureDNS(manager, subscription, group, zone string, kind azureKind) *azureDNS {
 	return &azureDNS{group: group, kind: kind, zone: zone, rest: rest{
-		name: "Azure", base: fmt.Sprintf("%s/subscriptions/%s/resourceGroups/%s/providers/Microsoft.Network/%s", manager, url.PathEscape(subscription), url.PathEscape(group), kind.zones),
+		name: "Azure",
+		base: fmt.Sprintf(
+			"%s/subscriptions/%s/resourceGroups/%s/providers/Microsoft.Network/%s",
+			manager,
+			url.PathEscape(subscription),
+			url.PathEscape(group),
+			kind.zones,
+		),
 		problem: func(body []byte) string {
 			var reply struct {
 				Error azureError `json:"error"`
@@ -198,7 +266,12 @@ func (p *azureDNS) tokenFault(err error) error {
 func (p *azureDNS) dnsZone(ctx context.Context, r Record) (string, error) {
 	if p.zone != "" {
 		if zone := fqdn(p.zone); !under(r.FQDN, zone) {
-			return "", fault.Misconfiguredf("PresentError", "%s is not in zone %s: correct dns01.azureDNS.hostedZoneName, or leave it out", r.FQDN, p.zone)
+			return "", fault.Misconfiguredf(
+				"PresentError",
+				"%s is not in zone %s: correct dns01.azureDNS.hostedZoneName, or leave it out",
+				r.FQDN,
+				p.zone,
+			)
 		}
 		return p.zone, nil
 	}
@@ -208,8 +281,11 @@ func (p *azureDNS) dnsZone(ctx context.Context, r Record) (string, error) {
 	var refused error
 	for _, apex := range apexes(r) {
 		// Who may read one zone only is refused all others, also those that do not exist.
-		status, err := p.send(ctx, call{method: http.MethodGet, path: "/" + url.PathEscape(apex) + "?api-version=" + p.kind.version,
-			needs: fmt.Sprintf("Microsoft.Network/%s/read in resource group %s, or set hostedZoneName", p.kind.zones, p.group)})
+		status, err := p.send(
+			ctx,
+			call{method: http.MethodGet, path: "/" + url.PathEscape(apex) + "?api-version=" + p.kind.version,
+				needs: fmt.Sprintf("Microsoft.Network/%s/read in resource group %s, or set hostedZoneName", p.kind.zones, p.group)},
+		)
 		switch {
 		case err == nil:
 			p.zones.put(r, apex, apex)
@@ -225,10 +301,17 @@ func (p *azureDNS) dnsZone(ctx context.Context, r Record) (string, error) {
 	if refused != nil {
 		return "", refused
 	}
-	return "", fault.Misconfiguredf("PresentError", "resource group %s has no zone for %s: create it, or correct dns01.azureDNS.subscriptionID, resourceGroupName, zoneType or hostedZoneName", p.group, r.FQDN)
+	return "", fault.Misconfiguredf(
+		"PresentError",
+		"resource group %s has no zone for %s: create it, or correct dns01.azureDNS.subscriptionID, resourceGroupName, "+
+			"zoneType or hostedZoneName",
+		p.group,
+		r.FQDN,
+	)
 }
 
-// azureSet is a record set. Its fields are those of public zones; the ones of private zones differ in case, which reading ignores.
+// azureSet is a record set. Its fields are those of public zones; the ones of private zones differ
+// in case, which reading ignores.
 type azureSet struct {
 	ETag       string `json:"etag"`
 	Properties struct {
@@ -262,7 +345,12 @@ func (p *azureDNS) replaceOnce(ctx context.Context, zone string, r Record, add b
 	if name == "" {
 		name = "@"
 	}
-	path := fmt.Sprintf("/%s/TXT/%s?api-version=%s", url.PathEscape(strings.TrimSuffix(zone, ".")), url.PathEscape(name), p.kind.version)
+	path := fmt.Sprintf(
+		"/%s/TXT/%s?api-version=%s",
+		url.PathEscape(strings.TrimSuffix(zone, ".")),
+		url.PathEscape(name),
+		p.kind.version,
+	)
 	may := func(verb string) string {
 		return fmt.Sprintf("Microsoft.Network/%s/TXT/%s on zone %s", p.kind.zones, verb, zone)
 	}
@@ -307,7 +395,13 @@ func (p *azureDNS) replaceOnce(ctx context.Context, zone string, r Record, add b
 		return nil
 	case status == http.StatusNotFound:
 		p.zones.forget(r.Zone)
-		return fault.Misconfiguredf("PresentError", "resource group %s has no zone %s: correct dns01.azureDNS.subscriptionID, resourceGroupName, zoneType or hostedZoneName", p.group, zone)
+		return fault.Misconfiguredf(
+			"PresentError",
+			"resource group %s has no zone %s: correct dns01.azureDNS.subscriptionID, resourceGroupName, zoneType or "+
+				"hostedZoneName",
+			p.group,
+			zone,
+		)
 	}
 	return err
 }

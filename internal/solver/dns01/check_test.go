@@ -25,7 +25,16 @@ func (nothing) Get(_ context.Context, key client.ObjectKey, _ client.Object, _ .
 }
 
 func TestARecordThatIsSeenNeedsNoCredentialsAnyMore(t *testing.T) {
-	server := serve(t, "127.0.0.1", records(t, true, "example.com. 60 IN SOA ns1.example.com. a.example.com. 1 1 1 1 1", `_acme-challenge.example.com. 60 IN TXT "v"`))
+	server := serve(
+		t,
+		"127.0.0.1",
+		records(
+			t,
+			true,
+			"example.com. 60 IN SOA ns1.example.com. a.example.com. 1 1 1 1 1",
+			`_acme-challenge.example.com. 60 IN TXT "v"`,
+		),
+	)
 	ref := cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "gone"}, Key: "k"}
 	s := &Solver{
 		Secrets: &secrets.Store{OursCache: nothing{}, OthersCache: nothing{}, Live: nothing{}}, Now: time.Now,
@@ -41,8 +50,14 @@ func TestARecordThatIsSeenNeedsNoCredentialsAnyMore(t *testing.T) {
 		"Route 53":     {cmacme.ACMEChallengeSolverDNS01{Route53: &cmacme.ACMEIssuerDNS01ProviderRoute53{AccessKeyID: "AKIA", SecretAccessKey: ref}}, true},
 	} {
 		test.spec.Nameservers = []string{server}
-		ch := &cmacme.Challenge{Spec: cmacme.ChallengeSpec{DNSName: "example.com", Key: "v", Solver: cmacme.ACMEChallengeSolver{DNS01: &test.spec}}}
-		seen, err := s.Check(t.Context(), &signer.Issuer{GenericIssuer: &cmapi.Issuer{}, Kind: signer.KindIssuer, SecretNamespace: "shop"}, ch)
+		ch := &cmacme.Challenge{
+			Spec: cmacme.ChallengeSpec{DNSName: "example.com", Key: "v", Solver: cmacme.ACMEChallengeSolver{DNS01: &test.spec}},
+		}
+		seen, err := s.Check(
+			t.Context(),
+			&signer.Issuer{GenericIssuer: &cmapi.Issuer{}, Kind: signer.KindIssuer, SecretNamespace: "shop"},
+			ch,
+		)
 		if test.asks != (err != nil) || seen.Visible == test.asks {
 			t.Errorf("%s: %+v, %v", name, seen, err)
 		}
@@ -51,10 +66,23 @@ func TestARecordThatIsSeenNeedsNoCredentialsAnyMore(t *testing.T) {
 
 func TestWhatNeedsNoCleanUpNeedsNoCredentialsForIt(t *testing.T) {
 	s := &Solver{Secrets: &secrets.Store{OursCache: nothing{}, OthersCache: nothing{}, Live: nothing{}}, Now: time.Now}
-	ch := &cmacme.Challenge{Spec: cmacme.ChallengeSpec{DNSName: "example.com", Key: "v", Solver: cmacme.ACMEChallengeSolver{DNS01: &cmacme.ACMEChallengeSolverDNS01{
-		AcmeDNS: &cmacme.ACMEIssuerDNS01ProviderAcmeDNS{Host: "auth.example.org", AccountSecret: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "gone"}, Key: "k"}},
-	}}}}
-	if err := s.CleanUp(t.Context(), &signer.Issuer{GenericIssuer: &cmapi.Issuer{}, Kind: signer.KindIssuer, SecretNamespace: "shop"}, ch); err != nil {
+	ch := &cmacme.Challenge{
+		Spec: cmacme.ChallengeSpec{
+			DNSName: "example.com",
+			Key:     "v",
+			Solver: cmacme.ACMEChallengeSolver{DNS01: &cmacme.ACMEChallengeSolverDNS01{
+				AcmeDNS: &cmacme.ACMEIssuerDNS01ProviderAcmeDNS{
+					Host:          "auth.example.org",
+					AccountSecret: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "gone"}, Key: "k"},
+				},
+			}},
+		},
+	}
+	if err := s.CleanUp(
+		t.Context(),
+		&signer.Issuer{GenericIssuer: &cmapi.Issuer{}, Kind: signer.KindIssuer, SecretNamespace: "shop"},
+		ch,
+	); err != nil {
 		t.Error(err)
 	}
 	if err := s.CleanUp(t.Context(), nil, ch); err != nil {

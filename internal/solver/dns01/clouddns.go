@@ -32,11 +32,15 @@ const (
 
 // googleTokenEndpoints are those that keys of service accounts were ever issued with.
 var googleTokenEndpoints = []string{
-	"", "https://oauth2.googleapis.com/token", "https://accounts.google.com/o/oauth2/token", "https://www.googleapis.com/oauth2/v4/token",
+	"",
+	"https://oauth2.googleapis.com/token",
+	"https://accounts.google.com/o/oauth2/token",
+	"https://www.googleapis.com/oauth2/v4/token",
 }
 
-// cloudDNS changes the record sets of managed zones. A set is replaced as a whole, by one change that removes it exactly as it was read, so
-// that a value that somebody else has put there in between is never lost.
+// cloudDNS changes the record sets of managed zones. A set is replaced as a whole, by one change
+// that removes it exactly as it was read, so that a value that somebody else has put there in
+// between is never lost.
 type cloudDNS struct {
 	rest
 	project string
@@ -56,8 +60,9 @@ type googleKey struct {
 	Universe   string `json:"universe_domain"`
 }
 
-// checkGoogleKey refuses what is no key of a service account: other files name hosts to ask, files to read and programs to run. Only
-// whoever may make ClusterIssuers may name other hosts than Google's own.
+// checkGoogleKey refuses what is no key of a service account: other files name hosts to ask, files
+// to read and programs to run. Only whoever may make ClusterIssuers may name other hosts than
+// Google's own.
 func checkGoogleKey(text string, issuer *signer.Issuer) error {
 	refuse := func(format string, args ...any) error {
 		return fault.Misconfiguredf("InvalidSolver", "the Secret of %s %s", cloudDNSField, fmt.Sprintf(format, args...))
@@ -67,7 +72,10 @@ func checkGoogleKey(text string, issuer *signer.Issuer) error {
 		return refuse("is not the JSON key of a service account")
 	}
 	if key.Type != "service_account" {
-		return refuse("has credentials of type %.40q: only the key of a service account is taken, whose type is \"service_account\"", key.Type)
+		return refuse(
+			"has credentials of type %.40q: only the key of a service account is taken, whose type is \"service_account\"",
+			key.Type,
+		)
 	}
 	if key.Email == "" || key.PrivateKey == "" {
 		return refuse("is not the whole key of a service account: client_email or private_key is missing")
@@ -87,8 +95,15 @@ func checkGoogleKey(text string, issuer *signer.Issuer) error {
 	return nil
 }
 
-// cloudDNS makes the provider of settings that have been checked, or takes the one that was made of the same.
-func (s *Solver) cloudDNS(ctx context.Context, issuer *signer.Issuer, c *cmacme.ACMEIssuerDNS01ProviderCloudDNS, service limiter.Target, secret func(field, name, key string) (string, error)) (Provider, error) {
+// cloudDNS makes the provider of settings that have been checked, or takes the one that was made of
+// the same.
+func (s *Solver) cloudDNS(
+	ctx context.Context,
+	issuer *signer.Issuer,
+	c *cmacme.ACMEIssuerDNS01ProviderCloudDNS,
+	service limiter.Target,
+	secret func(field, name, key string) (string, error),
+) (Provider, error) {
 	key, from := "", ownCredentials
 	if ref := c.ServiceAccount; ref != nil {
 		from = "the Secret of " + cloudDNSField
@@ -115,7 +130,12 @@ func (s *Solver) cloudDNS(ctx context.Context, issuer *signer.Issuer, c *cmacme.
 			found, err = credentials.DetectDefault(options)
 		}
 		if err != nil {
-			return nil, fault.Misconfiguredf("InvalidSolver", "find credentials for Cloud DNS: %s. Correct %s", brief(err.Error()), from)
+			return nil, fault.Misconfiguredf(
+				"InvalidSolver",
+				"find credentials for Cloud DNS: %s. Correct %s",
+				brief(err.Error()),
+				from,
+			)
 		}
 		universe, err := found.UniverseDomain(ctx)
 		if err != nil {
@@ -244,8 +264,14 @@ func (p *cloudDNS) managedZone(ctx context.Context, r Record) (string, error) {
 			}
 		}
 		if len(public) > 1 {
-			return "", fault.Misconfiguredf("PresentError", "project %s has several public zones for %s (%s): name the one that the domain is delegated to in dns01.cloudDNS.hostedZoneName",
-				p.project, apex, strings.Join(public, ", "))
+			return "", fault.Misconfiguredf(
+				"PresentError",
+				"project %s has several public zones for %s (%s): name the one that the domain is delegated to in "+
+					"dns01.cloudDNS.hostedZoneName",
+				p.project,
+				apex,
+				strings.Join(public, ", "),
+			)
 		}
 		if len(public) == 1 {
 			p.zones.put(r, apex, public[0])
@@ -253,9 +279,21 @@ func (p *cloudDNS) managedZone(ctx context.Context, r Record) (string, error) {
 		}
 	}
 	if private != "" {
-		return "", fault.Misconfiguredf("PresentError", "the only managed zone for %s in project %s is private (%s): name it in dns01.cloudDNS.hostedZoneName if the CA can see it", r.FQDN, p.project, private)
+		return "", fault.Misconfiguredf(
+			"PresentError",
+			"the only managed zone for %s in project %s is private (%s): name it in dns01.cloudDNS.hostedZoneName if the "+
+				"CA can see it",
+			r.FQDN,
+			p.project,
+			private,
+		)
 	}
-	return "", fault.Misconfiguredf("PresentError", "project %s has no public zone for %s: create it, or correct dns01.cloudDNS.project or hostedZoneName", p.project, r.FQDN)
+	return "", fault.Misconfiguredf(
+		"PresentError",
+		"project %s has no public zone for %s: create it, or correct dns01.cloudDNS.project or hostedZoneName",
+		p.project,
+		r.FQDN,
+	)
 }
 
 // cloudDNSSet is a record set.
@@ -298,11 +336,23 @@ func (p *cloudDNS) replaceOnce(ctx context.Context, zone string, r Record, add b
 	var list struct {
 		Sets []cloudDNSSet `json:"rrsets"`
 	}
-	status, err := p.send(ctx, call{method: http.MethodGet, path: base + "/rrsets?" + url.Values{"name": {r.FQDN}, "type": {"TXT"}}.Encode(), out: &list,
-		needs: "dns.resourceRecordSets.list in project " + p.project})
+	status, err := p.send(
+		ctx,
+		call{
+			method: http.MethodGet,
+			path:   base + "/rrsets?" + url.Values{"name": {r.FQDN}, "type": {"TXT"}}.Encode(),
+			out:    &list,
+			needs:  "dns.resourceRecordSets.list in project " + p.project,
+		},
+	)
 	if status == http.StatusNotFound {
 		p.zones.forget(r.Zone)
-		return fault.Misconfiguredf("PresentError", "project %s has no managed zone %q: correct dns01.cloudDNS.hostedZoneName", p.project, zone)
+		return fault.Misconfiguredf(
+			"PresentError",
+			"project %s has no managed zone %q: correct dns01.cloudDNS.hostedZoneName",
+			p.project,
+			zone,
+		)
 	}
 	if err != nil {
 		return err
@@ -315,7 +365,11 @@ func (p *cloudDNS) replaceOnce(ctx context.Context, zone string, r Record, add b
 			continue
 		}
 		if len(is.RoutingPolicy) > 0 {
-			return fault.Misconfiguredf("PresentError", "the TXT records of %s are chosen by a routing policy: remove that, or point a CNAME elsewhere", r.FQDN)
+			return fault.Misconfiguredf(
+				"PresentError",
+				"the TXT records of %s are chosen by a routing policy: remove that, or point a CNAME elsewhere",
+				r.FQDN,
+			)
 		}
 		next.TTL, next.Values = is.TTL, slices.Clone(is.Values)
 		change.Deletions = []cloudDNSSet{is}
@@ -359,7 +413,10 @@ func (p *cloudDNS) Settled(ctx context.Context, r Record) (bool, error) {
 		return true, nil // of an earlier process: the servers themselves were asked
 	}
 	var change cloudDNSChange
-	status, err := p.send(ctx, call{method: http.MethodGet, path: path, out: &change, needs: "dns.changes.get in project " + p.project})
+	status, err := p.send(
+		ctx,
+		call{method: http.MethodGet, path: path, out: &change, needs: "dns.changes.get in project " + p.project},
+	)
 	if status == http.StatusForbidden && fault.Of(err).Class == fault.Misconfigured {
 		return true, nil // roles that were made for others may leave it out
 	}

@@ -48,22 +48,31 @@ const (
 	cloudflareIdentical = 81058
 )
 
-// newCloudflare makes the provider, with a token or, if that is empty, an e-mail address and the key of the whole account.
+// newCloudflare makes the provider, with a token or, if that is empty, an e-mail address and the
+// key of the whole account.
 func newCloudflare(base, token, email, key string) *cloudflare {
-	p := &cloudflare{rest: rest{name: "Cloudflare", base: base, header: http.Header{}, secrets: []string{token, key}, problem: func(body []byte) string {
-		var reply cloudflareReply[json.RawMessage]
-		if json.Unmarshal(body, &reply) != nil || len(reply.Errors) == 0 {
-			return ""
-		}
-		var all []string
-		for _, e := range reply.Errors {
-			all = append(all, fmt.Sprintf("%s (%d)", e.Message, e.Code))
-			for _, c := range e.Chain {
-				all = append(all, fmt.Sprintf("%s (%d)", c.Message, c.Code))
-			}
-		}
-		return strings.Join(all, ", ")
-	}}}
+	p := &cloudflare{
+		rest: rest{
+			name:    "Cloudflare",
+			base:    base,
+			header:  http.Header{},
+			secrets: []string{token, key},
+			problem: func(body []byte) string {
+				var reply cloudflareReply[json.RawMessage]
+				if json.Unmarshal(body, &reply) != nil || len(reply.Errors) == 0 {
+					return ""
+				}
+				var all []string
+				for _, e := range reply.Errors {
+					all = append(all, fmt.Sprintf("%s (%d)", e.Message, e.Code))
+					for _, c := range e.Chain {
+						all = append(all, fmt.Sprintf("%s (%d)", c.Message, c.Code))
+					}
+				}
+				return strings.Join(all, ", ")
+			},
+		},
+	}
 	if token != "" {
 		p.header.Set("Authorization", "Bearer "+token)
 	} else {
@@ -93,7 +102,11 @@ func (p *cloudflare) zone(ctx context.Context, r Record) (string, error) {
 			}
 		}
 	}
-	return "", fault.Misconfiguredf("PresentError", "Cloudflare has no zone for %s that this token can see: give it Zone:Read and DNS:Edit for the zone", r.FQDN)
+	return "", fault.Misconfiguredf(
+		"PresentError",
+		"Cloudflare has no zone for %s that this token can see: give it Zone:Read and DNS:Edit for the zone",
+		r.FQDN,
+	)
 }
 
 // find returns the records that have the value.
@@ -101,8 +114,19 @@ func (p *cloudflare) find(ctx context.Context, zone string, r Record) ([]cloudfl
 	var found []cloudflareRecord
 	for page := 1; page <= maxPages; page++ {
 		var reply cloudflareReply[[]cloudflareRecord]
-		query := url.Values{"type": {"TXT"}, "name": {strings.TrimSuffix(r.FQDN, ".")}, "per_page": {"100"}, "page": {fmt.Sprint(page)}}
-		if status, err := p.do(ctx, http.MethodGet, "/zones/"+url.PathEscape(zone)+"/dns_records?"+query.Encode(), nil, &reply); err != nil {
+		query := url.Values{
+			"type":     {"TXT"},
+			"name":     {strings.TrimSuffix(r.FQDN, ".")},
+			"per_page": {"100"},
+			"page":     {fmt.Sprint(page)},
+		}
+		if status, err := p.do(
+			ctx,
+			http.MethodGet,
+			"/zones/"+url.PathEscape(zone)+"/dns_records?"+query.Encode(),
+			nil,
+			&reply,
+		); err != nil {
 			if status == http.StatusNotFound || status == http.StatusForbidden {
 				p.zones.forget(r.Zone)
 			}
@@ -133,7 +157,8 @@ func (p *cloudflare) Present(ctx context.Context, r Record) error {
 	_, err = p.do(ctx, http.MethodPost, "/zones/"+url.PathEscape(zone)+"/dns_records", cloudflareRecord{
 		Type: "TXT", Name: strings.TrimSuffix(r.FQDN, "."), Content: quote(r.Value), TTL: int(r.TTL.Seconds()),
 	}, nil)
-	if err != nil && (strings.Contains(err.Error(), fmt.Sprintf("(%d)", cloudflareExists)) || strings.Contains(err.Error(), fmt.Sprintf("(%d)", cloudflareIdentical))) {
+	if err != nil &&
+		(strings.Contains(err.Error(), fmt.Sprintf("(%d)", cloudflareExists)) || strings.Contains(err.Error(), fmt.Sprintf("(%d)", cloudflareIdentical))) {
 		return nil // somebody was faster
 	}
 	return err
@@ -150,7 +175,13 @@ func (p *cloudflare) CleanUp(ctx context.Context, r Record) error {
 		return err
 	}
 	for _, record := range found {
-		status, err := p.do(ctx, http.MethodDelete, "/zones/"+url.PathEscape(zone)+"/dns_records/"+url.PathEscape(record.ID), nil, nil)
+		status, err := p.do(
+			ctx,
+			http.MethodDelete,
+			"/zones/"+url.PathEscape(zone)+"/dns_records/"+url.PathEscape(record.ID),
+			nil,
+			nil,
+		)
 		if err != nil && status != http.StatusNotFound {
 			return err
 		}

@@ -35,8 +35,11 @@ func serviceAccountKey(t *testing.T, change map[string]string) string {
 		t.Fatal(err)
 	}
 	file := map[string]string{
-		"type": "service_account", "client_email": "dns@p.iam.gserviceaccount.com", "private_key_id": "1", "token_uri": "https://oauth2.googleapis.com/token",
-		"private_key": string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})),
+		"type":           "service_account",
+		"client_email":   "dns@p.iam.gserviceaccount.com",
+		"private_key_id": "1",
+		"token_uri":      "https://oauth2.googleapis.com/token",
+		"private_key":    string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})),
 	}
 	for k, v := range change {
 		file[k] = v
@@ -50,7 +53,9 @@ func serviceAccountKey(t *testing.T, change map[string]string) string {
 
 func TestCloudSolversSayWhatIsWrong(t *testing.T) {
 	ref := &cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "s"}, Key: "k"}
-	google := cmacme.ACMEChallengeSolverDNS01{CloudDNS: &cmacme.ACMEIssuerDNS01ProviderCloudDNS{Project: "p", ServiceAccount: ref}}
+	google := cmacme.ACMEChallengeSolverDNS01{
+		CloudDNS: &cmacme.ACMEIssuerDNS01ProviderCloudDNS{Project: "p", ServiceAccount: ref},
+	}
 	azure := func(c cmacme.ACMEIssuerDNS01ProviderAzureDNS) cmacme.ACMEChallengeSolverDNS01 {
 		return cmacme.ACMEChallengeSolverDNS01{AzureDNS: &c}
 	}
@@ -107,7 +112,11 @@ func TestCloudSolversSayWhatIsWrong(t *testing.T) {
 				t.Setenv(k, v)
 			}
 			s := &Solver{Ambient: Ambient{ClusterIssuers: true}, Now: time.Now}
-			issuer := &signer.Issuer{GenericIssuer: &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "le"}}, Kind: test.kind, SecretNamespace: "shop"}
+			issuer := &signer.Issuer{
+				GenericIssuer:   &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "le"}},
+				Kind:            test.kind,
+				SecretNamespace: "shop",
+			}
 			secret := func(string, string, string) (string, error) { return test.secret, nil }
 			var p Provider
 			var err error
@@ -132,23 +141,41 @@ func TestCloudSolversSayWhatIsWrong(t *testing.T) {
 
 func TestABlankEntryIsNoCredential(t *testing.T) {
 	for _, value := range []string{"", " \n", "\t"} {
-		got, err := entryOf(&corev1.Secret{Data: map[string][]byte{"key": []byte(value)}}, "shop/aws", "dns01.route53.secretAccessKeySecretRef", "key")
-		if err == nil || got != "" || !strings.Contains(err.Error(), "Secret shop/aws, dns01.route53.secretAccessKeySecretRef, has no entry key") {
+		got, err := entryOf(
+			&corev1.Secret{Data: map[string][]byte{"key": []byte(value)}},
+			"shop/aws",
+			"dns01.route53.secretAccessKeySecretRef",
+			"key",
+		)
+		if err == nil || got != "" ||
+			!strings.Contains(err.Error(), "Secret shop/aws, dns01.route53.secretAccessKeySecretRef, has no entry key") {
 			t.Errorf("%q: got %q, %v", value, got, err)
 		}
 	}
 }
 
 func akamaiSpec(host string, ref *cmmeta.SecretKeySelector) cmacme.ACMEChallengeSolverDNS01 {
-	return cmacme.ACMEChallengeSolverDNS01{Akamai: &cmacme.ACMEIssuerDNS01ProviderAkamai{ServiceConsumerDomain: host, ClientToken: *ref, ClientSecret: *ref, AccessToken: *ref}}
+	return cmacme.ACMEChallengeSolverDNS01{
+		Akamai: &cmacme.ACMEIssuerDNS01ProviderAkamai{
+			ServiceConsumerDomain: host,
+			ClientToken:           *ref,
+			ClientSecret:          *ref,
+			AccessToken:           *ref,
+		},
+	}
 }
 
 func TestCloudDNSOfAnotherUniverseIsAskedThere(t *testing.T) {
 	s := &Solver{Now: time.Now}
 	issuer := &signer.Issuer{GenericIssuer: &cmapi.Issuer{}, Kind: signer.KindClusterIssuer}
 	key := serviceAccountKey(t, map[string]string{"universe_domain": "universe.example"})
-	p, err := s.cloudDNS(t.Context(), issuer, &cmacme.ACMEIssuerDNS01ProviderCloudDNS{Project: "p:q", ServiceAccount: &cmmeta.SecretKeySelector{}}, limiter.Target{},
-		func(string, string, string) (string, error) { return key, nil })
+	p, err := s.cloudDNS(
+		t.Context(),
+		issuer,
+		&cmacme.ACMEIssuerDNS01ProviderCloudDNS{Project: "p:q", ServiceAccount: &cmmeta.SecretKeySelector{}},
+		limiter.Target{},
+		func(string, string, string) (string, error) { return key, nil },
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +194,9 @@ func TestCloudDNSOfAnotherUniverseIsAskedThere(t *testing.T) {
 }
 
 func FuzzGoogleKey(f *testing.F) {
-	f.Add(`{"type": "service_account", "client_email": "a@b", "private_key": "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"}`)
+	f.Add(
+		`{"type": "service_account", "client_email": "a@b", "private_key": "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"}`,
+	)
 	f.Add(`{"type": "external_account"}`)
 	f.Fuzz(func(t *testing.T, text string) {
 		if err := checkGoogleKey(text, &signer.Issuer{Kind: signer.KindIssuer}); err != nil && len(err.Error()) > 600 {
@@ -179,7 +208,8 @@ func FuzzGoogleKey(f *testing.F) {
 func TestWhyThereIsNoTokenIsOneLine(t *testing.T) {
 	long := errors.New("Received 404 `<html>\n" + strings.Repeat("x", 10*maxProblem) + "`")
 	for name, err := range map[string]error{"Google": newCloudDNS("http://service", "p", "").tokenFault(long), "Azure": newAzureDNS("http://service", "s", "g", "", azureKinds[""]).tokenFault(long)} {
-		if got := err.Error(); !strings.Contains(got, "Received 404") || len(got) > 2*maxProblem || strings.Contains(got, "\n") {
+		if got := err.Error(); !strings.Contains(got, "Received 404") || len(got) > 2*maxProblem ||
+			strings.Contains(got, "\n") {
 			t.Errorf("%s: %d bytes: %.80q", name, len(got), got)
 		}
 	}

@@ -16,7 +16,14 @@ const digitalOceanAPI = "https://api.digitalocean.com"
 type digitalOcean struct{ rest }
 
 func newDigitalOcean(base, token string) *digitalOcean {
-	return &digitalOcean{rest{name: "DigitalOcean", base: base, secrets: []string{token}, header: http.Header{"Authorization": {"Bearer " + token}}}}
+	return &digitalOcean{
+		rest{
+			name:    "DigitalOcean",
+			base:    base,
+			secrets: []string{token},
+			header:  http.Header{"Authorization": {"Bearer " + token}},
+		},
+	}
 }
 
 type digitalOceanRecord struct {
@@ -39,7 +46,12 @@ func (p *digitalOcean) find(ctx context.Context, r Record) (domain string, found
 					} `json:"pages"`
 				} `json:"links"`
 			}
-			query := url.Values{"type": {"TXT"}, "name": {strings.TrimSuffix(r.FQDN, ".")}, "per_page": {"200"}, "page": {fmt.Sprint(page)}}
+			query := url.Values{
+				"type":     {"TXT"},
+				"name":     {strings.TrimSuffix(r.FQDN, ".")},
+				"per_page": {"200"},
+				"page":     {fmt.Sprint(page)},
+			}
 			status, err := p.do(ctx, http.MethodGet, "/v2/domains/"+url.PathEscape(apex)+"/records?"+query.Encode(), nil, &reply)
 			if status == http.StatusNotFound {
 				break
@@ -61,7 +73,11 @@ func (p *digitalOcean) find(ctx context.Context, r Record) (domain string, found
 			return domain, found, nil
 		}
 	}
-	return "", nil, fault.Misconfiguredf("PresentError", "DigitalOcean has no domain for %s that this token can see", r.FQDN)
+	return "", nil, fault.Misconfiguredf(
+		"PresentError",
+		"DigitalOcean has no domain for %s that this token can see",
+		r.FQDN,
+	)
 }
 
 // Present adds a record with the value, unless there is one.
@@ -83,7 +99,13 @@ func (p *digitalOcean) CleanUp(ctx context.Context, r Record) error {
 		return err
 	}
 	for _, record := range found {
-		status, err := p.do(ctx, http.MethodDelete, fmt.Sprintf("/v2/domains/%s/records/%d", url.PathEscape(domain), record.ID), nil, nil)
+		status, err := p.do(
+			ctx,
+			http.MethodDelete,
+			fmt.Sprintf("/v2/domains/%s/records/%d", url.PathEscape(domain), record.ID),
+			nil,
+			nil,
+		)
 		if err != nil && status != http.StatusNotFound {
 			return err
 		}

@@ -1,5 +1,6 @@
-// Package dns01 puts the TXT records of DNS-01 challenges, RFC 8555 section 8.4, where an ACME server will ask for them, and looks whether
-// every authoritative server of the zone has them. The servers are asked directly, so that no resolver remembers that there was nothing.
+// Package dns01 puts the TXT records of DNS-01 challenges, RFC 8555 section 8.4, where an ACME
+// server will ask for them, and looks whether every authoritative server of the zone has them. The
+// servers are asked directly, so that no resolver remembers that there was nothing.
 package dns01
 
 import (
@@ -34,7 +35,8 @@ import (
 
 // Record is one TXT value at one name.
 type Record struct {
-	// FQDN is the name that the ACME server comes to, after CNAMEs if those are followed, with a dot at its end.
+	// FQDN is the name that the ACME server comes to, after CNAMEs if those are followed, with a dot
+	// at its end.
 	FQDN string
 	// Zone is the apex of the zone that has the name, with a dot at its end.
 	Zone  string
@@ -49,8 +51,8 @@ func (r Record) in(values []string) bool {
 	return slices.Contains(values, r.Value) || r.enough != nil && slices.ContainsFunc(values, r.enough)
 }
 
-// A Provider changes the records of a zone. Present adds one value beside what stands at the name, CleanUp removes that one value. Both may
-// be repeated, also by another process, and obey ctx.
+// A Provider changes the records of a zone. Present adds one value beside what stands at the name,
+// CleanUp removes that one value. Both may be repeated, also by another process, and obey ctx.
 type Provider interface {
 	Present(ctx context.Context, r Record) error
 	CleanUp(ctx context.Context, r Record) error
@@ -62,7 +64,8 @@ type Settler interface {
 	Settled(ctx context.Context, r Record) (bool, error)
 }
 
-// Ambient says whose solvers may use the credentials of the process's environment where they name none.
+// Ambient says whose solvers may use the credentials of the process's environment where they name
+// none.
 type Ambient struct{ ClusterIssuers, Issuers bool }
 
 func (a Ambient) allows(issuer *signer.Issuer) bool {
@@ -72,10 +75,18 @@ func (a Ambient) allows(issuer *signer.Issuer) bool {
 // ownCredentials is where the credentials are if an issuer names none.
 const ownCredentials = "the credentials of the controller's environment"
 
-// noAmbient is the error of a solver without credentials that may not use those of the environment. Instead are the fields to set.
+// noAmbient is the error of a solver without credentials that may not use those of the environment.
+// Instead are the fields to set.
 func noAmbient(issuer *signer.Issuer, field, instead string) error {
-	return fault.Misconfiguredf("InvalidSolver", "%s names no credentials, and solvers of %s may not use the controller's own: set %s, or start the controller with --%s-ambient-credentials",
-		field, issuer, instead, map[string]string{signer.KindIssuer: "issuer", signer.KindClusterIssuer: "cluster-issuer"}[issuer.Kind])
+	return fault.Misconfiguredf(
+		"InvalidSolver",
+		"%s names no credentials, and solvers of %s may not use the controller's own: set %s, or start the controller "+
+			"with --%s-ambient-credentials",
+		field,
+		issuer,
+		instead,
+		map[string]string{signer.KindIssuer: "issuer", signer.KindClusterIssuer: "cluster-issuer"}[issuer.Kind],
+	)
 }
 
 // Tokens asks for a token of a ServiceAccount.
@@ -84,24 +95,28 @@ type Tokens func(ctx context.Context, account types.NamespacedName, audiences []
 const (
 	// recordTTL is the least that every provider takes.
 	recordTTL = 60 * time.Second
-	// attempt bounds each thing that is done for a challenge: getting a provider ready, finding where the record goes, one change of it, and one look at
-	// the servers. None has what another one has left of it.
+	// attempt bounds each thing that is done for a challenge: getting a provider ready, finding where
+	// the record goes, one change of it, and one look at the servers. None has what another one has
+	// left of it.
 	attempt = 20 * time.Second
 )
 
 // Solver gives the proof of DNS-01 challenges.
 type Solver struct {
 	Secrets *secrets.Store
-	// Nameservers are host:port or https URLs of recursive servers, by which zones and their servers are found. The system's if empty.
+	// Nameservers are host:port or https URLs of recursive servers, by which zones and their servers
+	// are found. The system's if empty.
 	Nameservers []string
-	// RecursiveOnly asks those for the records, too, where the authoritative servers cannot be reached.
+	// RecursiveOnly asks those for the records, too, where the authoritative servers cannot be
+	// reached.
 	RecursiveOnly bool
 	// Ambient says who may use the credentials of the environment.
 	Ambient Ambient
 	Tokens  Tokens
 	// API is the Kubernetes API, behind which webhooks are.
 	API *API
-	// OwnMachine says that who writes issuers owns this machine: their providers may run programs, and be at its own addresses.
+	// OwnMachine says that who writes issuers owns this machine: their providers may run programs, and
+	// be at its own addresses.
 	OwnMachine bool
 	// Allowed are addresses that namespaced Issuers may name, although they are of this machine, its
 	// link or its cloud.
@@ -149,7 +164,13 @@ func (s *Solver) locate(ctx context.Context, r *Resolver, ch *cmacme.Challenge) 
 		spec.CNAMEStrategy == cmacme.FollowStrategy || spec.AcmeDNS != nil) // acme-dns is always behind a CNAME
 	switch {
 	case errors.Is(err, rcode(dns.RcodeServerFailure)) && r.Bogus(ctx, ch.Spec.DNSName):
-		return Record{}, fault.Transientf("PresentError", "find the zone of %s: %w, as its DNSSEC does not verify: correct the DS record at the registrar, or sign the zone anew", ch.Spec.DNSName, err)
+		return Record{}, fault.Transientf(
+			"PresentError",
+			"find the zone of %s: %w, as its DNSSEC does not verify: correct the DS record at the registrar, or sign the "+
+				"zone anew",
+			ch.Spec.DNSName,
+			err,
+		)
 	case outside.IsRefused(err):
 		return Record{}, fault.Misconfiguredf("PresentError", "find the zone of %s: %w: %s", ch.Spec.DNSName, err,
 			outside.Advice)
@@ -183,9 +204,15 @@ func (s *Solver) Present(ctx context.Context, issuer *signer.Issuer, ch *cmacme.
 	})
 }
 
-// PresentAlong adds the record where a provider keeps only the last few values that were set. Which of them would be the next to go is not to be
-// known, so those that others still need are set again before this one.
-func (s *Solver) PresentAlong(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge, others []*cmacme.Challenge) error {
+// PresentAlong adds the record where a provider keeps only the last few values that were set. Which
+// of them would be the next to go is not to be known, so those that others still need are set again
+// before this one.
+func (s *Solver) PresentAlong(
+	ctx context.Context,
+	issuer *signer.Issuer,
+	ch *cmacme.Challenge,
+	others []*cmacme.Challenge,
+) error {
 	return s.change(ctx, issuer, ch, func(p Provider, ctx context.Context, r Record) error {
 		for _, other := range others {
 			again := r
@@ -198,7 +225,8 @@ func (s *Solver) PresentAlong(ctx context.Context, issuer *signer.Issuer, ch *cm
 	})
 }
 
-// Capacity is how many values the provider of a challenge can have at one name at once, or 0 if it can have any number.
+// Capacity is how many values the provider of a challenge can have at one name at once, or 0 if it
+// can have any number.
 func (s *Solver) Capacity(ch *cmacme.Challenge) int {
 	spec := ch.Spec.Solver.DNS01
 	switch {
@@ -223,7 +251,8 @@ func (s *Solver) Place(ctx context.Context, ch *cmacme.Challenge) (string, error
 	return record.FQDN, err
 }
 
-// CleanUp removes the record, unless it is one that stands, or of acme-dns, which forgets it by itself.
+// CleanUp removes the record, unless it is one that stands, or of acme-dns, which forgets it by
+// itself.
 func (s *Solver) CleanUp(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) error {
 	if persists(ch) || ch.Spec.Solver.DNS01.AcmeDNS != nil {
 		return nil
@@ -240,7 +269,12 @@ func (s *Solver) CleanUp(ctx context.Context, issuer *signer.Issuer, ch *cmacme.
 	return err
 }
 
-func (s *Solver) change(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge, change func(Provider, context.Context, Record) error) error {
+func (s *Solver) change(
+	ctx context.Context,
+	issuer *signer.Issuer,
+	ch *cmacme.Challenge,
+	change func(Provider, context.Context, Record) error,
+) error {
 	p, err := s.provider(ctx, issuer, ch)
 	if err != nil {
 		return err
@@ -279,9 +313,10 @@ func (s *Solver) change(ctx context.Context, issuer *signer.Issuer, ch *cmacme.C
 	return change(p, ctx, record)
 }
 
-// aloneAtAkamai takes a record set, which is replaced without a condition by whatever API client, and
-// its zone, of which the service of one host takes one change at a time. A zone is taken by host, so that
-// the host of one tenant, if it hangs, keeps no other tenant from a zone of the same name.
+// aloneAtAkamai takes a record set, which is replaced without a condition by whatever API client,
+// and its zone, of which the service of one host takes one change at a time. A zone is taken by
+// host, so that the host of one tenant, if it hangs, keeps no other tenant from a zone of the same
+// name.
 func (s *Solver) aloneAtAkamai(ctx context.Context, p *akamai, r Record) (done func(), err error) {
 	set, err := s.records.Alone(ctx, "akamai", lego.RecordSet, r.FQDN)
 	if err != nil {
@@ -295,8 +330,8 @@ func (s *Solver) aloneAtAkamai(ctx context.Context, p *akamai, r Record) (done f
 	return func() { zone(); set() }, nil
 }
 
-// party is the DNS service of a challenge's solver, as one that makes others wait: another one for each tenant and each setting, so that nobody's
-// endpoint or credentials slow down those of others.
+// party is the DNS service of a challenge's solver, as one that makes others wait: another one for
+// each tenant and each setting, so that nobody's endpoint or credentials slow down those of others.
 func party(issuer *signer.Issuer, ch *cmacme.Challenge) limiter.Target {
 	spec := ch.Spec.Solver.DNS01
 	who := "its DNS service"
@@ -313,7 +348,8 @@ func party(issuer *signer.Issuer, ch *cmacme.Challenge) limiter.Target {
 	return limiter.Target{Name: who, Key: fmt.Sprintf("%s %x", issuer.SecretNamespace, sha256.Sum256(settings))}
 }
 
-// Check asks all authoritative servers of the zone, and then the provider, if that knows whether it is done.
+// Check asks all authoritative servers of the zone, and then the provider, if that knows whether it
+// is done.
 func (s *Solver) Check(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) (solver.Sight, error) {
 	r := s.resolver(ch)
 	record, err := s.locate(ctx, r, ch)
@@ -334,7 +370,11 @@ func (s *Solver) Check(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Ch
 	seen := Judge(record, answers, since, s.Now())
 	if !seen.Visible {
 		if ch.Spec.Solver.DNS01.Provider != nil && ch.Spec.Solver.DNS01.Provider.Name == manual {
-			seen.Ask = fmt.Sprintf("create the TXT record %s with the value %q, beside others that are there", strings.TrimSuffix(record.FQDN, "."), record.Value)
+			seen.Ask = fmt.Sprintf(
+				"create the TXT record %s with the value %q, beside others that are there",
+				strings.TrimSuffix(record.FQDN, "."),
+				record.Value,
+			)
 			seen.Why = seen.Ask + "; " + seen.Why
 		}
 		return seen, nil
@@ -358,7 +398,9 @@ func (s *Solver) Check(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Ch
 			return solver.Sight{}, err
 		}
 		if !settled {
-			return solver.Sight{Why: "the servers that were asked have the record, but the provider says that not all of its servers do yet"}, nil
+			return solver.Sight{
+				Why: "the servers that were asked have the record, but the provider says that not all of its servers do yet",
+			}, nil
 		}
 	}
 	return seen, nil
@@ -431,8 +473,12 @@ func (s *Solver) provider(ctx context.Context, issuer *signer.Issuer, ch *cmacme
 		return s.route53(ctx, issuer, c, party(issuer, ch), secret)
 	}
 	if c := spec.Webhook; c != nil {
-		return newWebhook(s.API, c, challengeRequest{UID: string(ch.UID), DNSName: ch.Spec.DNSName, ResourceNamespace: issuer.SecretNamespace,
-			AllowAmbientCredentials: s.Ambient.allows(issuer)})
+		return newWebhook(
+			s.API,
+			c,
+			challengeRequest{UID: string(ch.UID), DNSName: ch.Spec.DNSName, ResourceNamespace: issuer.SecretNamespace,
+				AllowAmbientCredentials: s.Ambient.allows(issuer)},
+		)
 	}
 	if spec.Provider != nil {
 		return s.legoProvider(ctx, issuer, ch)
@@ -446,12 +492,15 @@ func (s *Solver) provider(ctx context.Context, issuer *signer.Issuer, ch *cmacme
 	if c := spec.Akamai; c != nil {
 		return s.akamai(issuer.Kind, c, secret)
 	}
-	return nil, fault.Misconfiguredf("InvalidSolver", "the dns01 solver names no provider that this version of Perennial knows: "+
-		"use rfc2136, route53, cloudDNS, azureDNS, cloudflare, digitalocean, akamai, acmeDNS, webhook or provider")
+	return nil, fault.Misconfiguredf(
+		"InvalidSolver",
+		"the dns01 solver names no provider that this version of Perennial knows: "+
+			"use rfc2136, route53, cloudDNS, azureDNS, cloudflare, digitalocean, akamai, acmeDNS, webhook or provider",
+	)
 }
 
-// entryOf is what a Secret has in an entry, without the space around it. A blank one is none: what is made without a credential may look for those of the
-// environment instead.
+// entryOf is what a Secret has in an entry, without the space around it. A blank one is none: what
+// is made without a credential may look for those of the environment instead.
 func entryOf(secret *corev1.Secret, at, field, key string) (string, error) {
 	value := strings.TrimSpace(string(secret.Data[key]))
 	if value == "" {
@@ -461,7 +510,8 @@ func entryOf(secret *corev1.Secret, at, field, key string) (string, error) {
 	return value, nil
 }
 
-// Settings says what is wrong with a solver of an issuer, as far as that can be told without asking anybody and without its Secrets.
+// Settings says what is wrong with a solver of an issuer, as far as that can be told without asking
+// anybody and without its Secrets.
 func (s *Solver) Settings(issuer *signer.Issuer, spec *cmacme.ACMEChallengeSolverDNS01) error {
 	if err := checkNameservers(spec); err != nil {
 		return err
@@ -472,9 +522,15 @@ func (s *Solver) Settings(issuer *signer.Issuer, spec *cmacme.ACMEChallengeSolve
 		if err := lego.Check(c.Name, raw(c), nil, c.SecretRef == nil, s.author(issuer.Kind)); err != nil {
 			return err
 		}
-		if spec.ChallengeType == cmacme.DNS01ChallengeTypeDNSAccount01 && spec.CNAMEStrategy != cmacme.FollowStrategy && lego.ByDomain(c.Name) {
-			return fault.Misconfiguredf("InvalidSolver", "dns01.provider %s cannot have the record of dns-account-01 itself: let a CNAME lead from it to a name that begins with _acme-challenge., "+
-				"and set cnameStrategy: Follow; or use another provider", c.Name)
+		if spec.ChallengeType == cmacme.DNS01ChallengeTypeDNSAccount01 && spec.CNAMEStrategy != cmacme.FollowStrategy &&
+			lego.ByDomain(c.Name) {
+			return fault.Misconfiguredf(
+				"InvalidSolver",
+				"dns01.provider %s cannot have the record of dns-account-01 itself: let a CNAME lead from it to a name that "+
+					"begins with _acme-challenge., "+
+					"and set cnameStrategy: Follow; or use another provider",
+				c.Name,
+			)
 		}
 	case spec.Webhook != nil:
 		return checkWebhook(spec.Webhook)
@@ -488,7 +544,10 @@ func (s *Solver) Settings(issuer *signer.Issuer, spec *cmacme.ACMEChallengeSolve
 		return checkTSIG(spec.RFC2136)
 	case spec.Cloudflare != nil:
 		if c := spec.Cloudflare; c.APIToken == nil && (c.APIKey == nil || c.Email == "") {
-			return fault.Misconfiguredf("InvalidSolver", "dns01.cloudflare names no credentials: set apiTokenSecretRef, or email and apiKeySecretRef")
+			return fault.Misconfiguredf(
+				"InvalidSolver",
+				"dns01.cloudflare names no credentials: set apiTokenSecretRef, or email and apiKeySecretRef",
+			)
 		}
 	case spec.Route53 != nil:
 		return s.checkRoute53(issuer, spec.Route53)

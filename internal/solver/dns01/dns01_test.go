@@ -40,7 +40,12 @@ func TestJudge(t *testing.T) {
 func FuzzAnswer(f *testing.F) {
 	m := new(dns.Msg)
 	m.SetQuestion("_acme-challenge.a.example.", dns.TypeTXT)
-	m.Answer = []dns.RR{&dns.TXT{Hdr: dns.RR_Header{Name: "_acme-challenge.a.example.", Rrtype: dns.TypeTXT, Class: dns.ClassINET}, Txt: []string{"v"}}}
+	m.Answer = []dns.RR{
+		&dns.TXT{
+			Hdr: dns.RR_Header{Name: "_acme-challenge.a.example.", Rrtype: dns.TypeTXT, Class: dns.ClassINET},
+			Txt: []string{"v"},
+		},
+	}
 	packed, err := m.Pack()
 	if err != nil {
 		f.Fatal(err)

@@ -18,7 +18,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// wire is what a server sends for a question, over UDP or TCP: nothing, or any bytes. It may hang up by closing conn.
+// wire is what a server sends for a question, over UDP or TCP: nothing, or any bytes. It may hang
+// up by closing conn.
 type wire func(q *dns.Msg, tcp bool) [][]byte
 
 // serve listens on a port of a loopback address, for both UDP and TCP, until the test ends.
@@ -94,7 +95,8 @@ func serve(t testing.TB, ip string, answer wire) string {
 	return listener.Addr().String()
 }
 
-// records makes a server that answers from a zone file. Names of questions choose records; authoritative says whether it claims so.
+// records makes a server that answers from a zone file. Names of questions choose records;
+// authoritative says whether it claims so.
 func records(t testing.TB, authoritative bool, zone ...string) wire {
 	t.Helper()
 	var all []dns.RR
@@ -166,7 +168,8 @@ const (
 
 var record = Record{FQDN: name, Zone: "example.com.", Value: value}
 
-// parent is what a recursive server knows of the zone, whose servers are ns1 at 192.0.2.1 and ns2 at 192.0.2.2.
+// parent is what a recursive server knows of the zone, whose servers are ns1 at 192.0.2.1 and ns2
+// at 192.0.2.2.
 var parent = []string{
 	soa, "example.com. 60 IN NS ns1.example.com.", "example.com. 60 IN NS ns2.example.com.",
 	"ns1.example.com. 60 IN A 192.0.2.1", "ns2.example.com. 60 IN A 192.0.2.2",
@@ -248,7 +251,8 @@ func TestTheZoneOfAName(t *testing.T) {
 				m.Ns = []dns.RR{rr("com. 60 IN NS ns1.example.com."), rr("shop.example.com. 60 IN NS ns1.example.com."), rr("a." + name + " 60 IN NS ns1.example.com.")}
 				return packed(t, m)
 			}},
-		"is where a CNAME leads": {recursive: records(t, false, append(parent, "delegated.example. 60 IN SOA a. b. 1 1 1 1 1", "delegated.example. 60 IN NS ns1.example.com.")...),
+		"is where a CNAME leads": {recursive: records(t, false, append(parent, "delegated.example. 60 IN SOA a. b. 1 1 "+
+			"1 1 1", "delegated.example. 60 IN NS ns1.example.com.")...),
 			follow: true, at: "www.delegated.example.", zone: "delegated.example.", server: records(t, true, name+" 60 IN CNAME www.delegated.example.")},
 		"is its own where a CNAME is not followed": {recursive: records(t, false, parent...), at: name, zone: "example.com.", server: records(t, true, soa, name+" 60 IN CNAME www.delegated.example.")},
 		"is nowhere where CNAMEs lead in a circle": {recursive: records(t, false, parent...), follow: true,
@@ -256,7 +260,8 @@ func TestTheZoneOfAName(t *testing.T) {
 		"is nowhere where a CNAME leads to itself": {recursive: records(t, false, parent...), follow: true,
 			server: records(t, true, soa, name+" 60 IN CNAME "+name), says: "lead in a circle or too far"},
 		"is nowhere where CNAMEs lead too far": {recursive: records(t, false, parent...), follow: true,
-			server: records(t, true, append(chain, name+" 60 IN CNAME c0.example.com.")...), says: "lead in a circle or too far"},
+			server: records(t, true, append(chain, name+" 60 IN CNAME c0.example.com.")...), says: "lead in a circle or " +
+				"too far"},
 		"is not looked for beyond a server that is silent about CNAMEs": {recursive: records(t, false, parent...), follow: true, says: "no route to host"},
 	} {
 		t.Run(title, func(t *testing.T) {
@@ -265,7 +270,8 @@ func TestTheZoneOfAName(t *testing.T) {
 			if test.server != nil {
 				w.sockets["192.0.2.1:53"] = serve(t, "127.0.0.1", test.server)
 			}
-			at, zone, err := w.resolver(serve(t, "127.0.0.1", test.recursive)).Locate(t.Context(), strings.TrimSuffix(name, "."), test.follow)
+			at, zone, err := w.resolver(serve(t, "127.0.0.1", test.recursive)).
+				Locate(t.Context(), strings.TrimSuffix(name, "."), test.follow)
 			if test.says != "" {
 				if err == nil || !strings.Contains(err.Error(), test.says) {
 					t.Errorf("got %s of %s, %v", at, zone, err)
@@ -279,7 +285,8 @@ func TestTheZoneOfAName(t *testing.T) {
 	}
 }
 
-// A server that does not have the zone says nothing about it, though it answers: the next one is asked.
+// A server that does not have the zone says nothing about it, though it answers: the next one is
+// asked.
 func TestACNAMEIsFoundThoughAServerDoesNotHaveTheZone(t *testing.T) {
 	for title, m := range map[string]dns.Msg{
 		"and refers to the root": {Ns: []dns.RR{&dns.NS{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeNS, Class: dns.ClassINET}, Ns: "a.root-servers.net."}}},
@@ -287,16 +294,35 @@ func TestACNAMEIsFoundThoughAServerDoesNotHaveTheZone(t *testing.T) {
 	} {
 		t.Run(title, func(t *testing.T) {
 			lame := serve(t, "127.0.0.1", func(q *dns.Msg, _ bool) [][]byte { return packed(t, m.Copy().SetReply(q)) })
-			recursive := serve(t, "127.0.0.1", records(t, false, append(parent, "delegated.example. 60 IN SOA a. b. 1 1 1 1 1", "delegated.example. 60 IN NS ns2.example.com.")...))
-			w := &world{t: t, sockets: map[string]string{"192.0.2.1:53": lame, "192.0.2.2:53": serve(t, "127.0.0.1", records(t, true, soa, name+" 60 IN CNAME www.delegated.example."))}}
-			if at, zone, err := w.resolver(recursive).Locate(t.Context(), name, true); err != nil || at != "www.delegated.example." || zone != "delegated.example." {
+			recursive := serve(
+				t,
+				"127.0.0.1",
+				records(
+					t,
+					false,
+					append(parent, "delegated.example. 60 IN SOA a. b. 1 1 1 1 1", "delegated.example. 60 IN NS ns2.example.com.")...),
+			)
+			w := &world{
+				t: t,
+				sockets: map[string]string{
+					"192.0.2.1:53": lame,
+					"192.0.2.2:53": serve(t, "127.0.0.1", records(t, true, soa, name+" 60 IN CNAME www.delegated.example.")),
+				},
+			}
+			if at, zone, err := w.resolver(recursive).
+				Locate(t.Context(), name, true); err != nil || at != "www.delegated.example." ||
+				zone != "delegated.example." {
 				t.Errorf("got %s of %s, %v", at, zone, err)
 			}
 			w.sockets["192.0.2.2:53"] = lame
-			if at, _, err := w.resolver(recursive).Locate(t.Context(), name, true); err == nil || !strings.Contains(err.Error(), "it is no authoritative server of example.com") {
+			if at, _, err := w.resolver(recursive).
+				Locate(t.Context(), name, true); err == nil ||
+				!strings.Contains(err.Error(), "it is no authoritative server of example.com") {
 				t.Errorf("where no server has it: got %s, %v", at, err)
 			}
-			if at, zone, err := w.resolver(recursive).Locate(t.Context(), name, false); err != nil || at != name || zone != "example.com." {
+			if at, zone, err := w.resolver(recursive).
+				Locate(t.Context(), name, false); err != nil || at != name ||
+				zone != "example.com." {
 				t.Errorf("where no CNAMEs are followed: got %s of %s, %v", at, zone, err)
 			}
 		})
@@ -305,11 +331,20 @@ func TestACNAMEIsFoundThoughAServerDoesNotHaveTheZone(t *testing.T) {
 
 // Where a server has more addresses than are asked, there are some of each family among those.
 func TestAServerOfManyAddressesIsAskedByBothFamilies(t *testing.T) {
-	zone := append(slices.Clone(parent[:2]), "ns1.example.com. 60 IN AAAA 2001:db8::1", "ns1.example.com. 60 IN AAAA 2001:db8::2")
+	zone := append(
+		slices.Clone(parent[:2]),
+		"ns1.example.com. 60 IN AAAA 2001:db8::1",
+		"ns1.example.com. 60 IN AAAA 2001:db8::2",
+	)
 	for i := range 6 {
 		zone = append(zone, fmt.Sprintf("ns1.example.com. 60 IN A 192.0.2.%d", i+1))
 	}
-	w := &world{t: t, sockets: map[string]string{"[2001:db8::2]:53": serve(t, "127.0.0.1", records(t, true, soa, name+" 60 IN TXT "+value))}}
+	w := &world{
+		t: t,
+		sockets: map[string]string{
+			"[2001:db8::2]:53": serve(t, "127.0.0.1", records(t, true, soa, name+" 60 IN TXT "+value)),
+		},
+	}
 	answers, err := w.resolver(serve(t, "127.0.0.1", records(t, false, zone...))).Ask(t.Context(), record)
 	if err != nil || len(answers) != 1 || !record.in(answers[0].Values) {
 		t.Errorf("got %+v, %v", answers, err)
@@ -340,7 +375,8 @@ func TestWhatOneServerAnswers(t *testing.T) {
 	}
 	for title, test := range map[string]struct {
 		answer wire
-		// confirms: it counts as having the value. blocks: it says otherwise, and is never passed over. Neither: it is passed over after a minute.
+		// confirms: it counts as having the value. blocks: it says otherwise, and is never passed over.
+		// Neither: it is passed over after a minute.
 		confirms, blocks bool
 		says             string
 	}{
@@ -431,17 +467,34 @@ func TestWhatOneServerAnswers(t *testing.T) {
 	} {
 		t.Run(title, func(t *testing.T) {
 			t.Parallel()
-			w := &world{t: t, sockets: map[string]string{"192.0.2.1:53": serve(t, "127.0.0.1", good), "192.0.2.2:53": serve(t, "127.0.0.1", test.answer)}}
+			w := &world{
+				t: t,
+				sockets: map[string]string{
+					"192.0.2.1:53": serve(t, "127.0.0.1", good),
+					"192.0.2.2:53": serve(t, "127.0.0.1", test.answer),
+				},
+			}
 			answers, err := w.resolver(serve(t, "127.0.0.1", records(t, false, parent...))).Ask(t.Context(), record)
 			if err != nil {
 				t.Fatal(err)
 			}
 			put := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
-			first, later := Judge(record, answers, put, put.Add(silence-time.Second)), Judge(record, answers, put, put.Add(silence))
+			first, later := Judge(
+				record,
+				answers,
+				put,
+				put.Add(silence-time.Second),
+			), Judge(
+				record,
+				answers,
+				put,
+				put.Add(silence),
+			)
 			if first.Visible != test.confirms || later.Visible == test.blocks {
 				t.Errorf("at first %+v\nlater %+v", first, later)
 			}
-			if !test.confirms && (!strings.Contains(first.Why, test.says) || !strings.Contains(first.Why, "ns2.example.com (192.0.2.2:53)")) {
+			if !test.confirms &&
+				(!strings.Contains(first.Why, test.says) || !strings.Contains(first.Why, "ns2.example.com (192.0.2.2:53)")) {
 				t.Errorf("it says %s", first.Why)
 			}
 			if len(first.Why) > 1000 {
@@ -455,7 +508,11 @@ func TestTheServersOfAZone(t *testing.T) {
 	good := records(t, true, soa, name+" 60 IN TXT "+value)
 	many := []string{soa}
 	for i := range 300 {
-		many = append(many, fmt.Sprintf("example.com. 60 IN NS ns%d.example.com.", i), fmt.Sprintf("ns%d.example.com. 60 IN A 192.0.2.%d", i, i%250+1))
+		many = append(
+			many,
+			fmt.Sprintf("example.com. 60 IN NS ns%d.example.com.", i),
+			fmt.Sprintf("ns%d.example.com. 60 IN A 192.0.2.%d", i, i%250+1),
+		)
 	}
 	addressed := func(address ...string) []string {
 		zone := []string{soa, "example.com. 60 IN NS ns1.example.com."}
@@ -480,7 +537,8 @@ func TestTheServersOfAZone(t *testing.T) {
 		"confirm on the one address that has the value": {zone: addressed("192.0.2.1", "192.0.2.2"), sockets: map[string]wire{"192.0.2.1:53": records(t, true, soa), "192.0.2.2:53": good}, visible: true},
 		"that answer without the value block though other addresses are silent": {zone: addressed("192.0.2.1", "192.0.2.2"), sockets: map[string]wire{"192.0.2.2:53": records(t, true, soa)},
 			says: "ns1.example.com (192.0.2.2:53) still answers no TXT record"},
-		"that are all silent confirm nothing":     {zone: parent, says: "if this network lets nothing through to them, set --dns01-recursive-nameservers-only"},
+		"that are all silent confirm nothing": {zone: parent, says: "if this network lets nothing through to them, " +
+			"set --dns01-recursive-nameservers-only"},
 		"of which one is silent are passed over":  {zone: parent, sockets: map[string]wire{"192.0.2.1:53": good}, visible: true},
 		"without addresses are named":             {zone: []string{soa, "example.com. 60 IN NS ns1.example.com."}, says: "ns1.example.com cannot be reached: it has no address"},
 		"that are not named are an error":         {zone: []string{soa}, says: "zone example.com names no name servers"},
@@ -492,12 +550,15 @@ func TestTheServersOfAZone(t *testing.T) {
 			}
 			return zone
 		}(), sockets: map[string]wire{"192.0.2.1:53": good}, visible: true, asked: maxAddresses},
-		"are not looked for on this machine":                  {zone: addressed("127.0.0.1"), says: "its address 127.0.0.1 leads to this machine or its own link"},
-		"are not looked for on this machine, IPv6":            {zone: addressed("::1"), says: "its address ::1 leads to"},
-		"are not looked for on this machine, mapped":          {zone: addressed("::ffff:127.0.0.1"), says: "its address 127.0.0.1 leads to"},
-		"are not looked for at a cloud's metadata":            {zone: addressed("169.254.169.254"), says: "its address 169.254.169.254 leads to"},
-		"are not looked for on the link":                      {zone: addressed("fe80::1"), says: "its address fe80::1 leads to"},
-		"are not looked for at no address":                    {zone: addressed("0.0.0.0"), says: "its address 0.0.0.0 leads to"},
+		"are not looked for on this machine": {zone: addressed("127.0.0.1"), says: "its address 127.0.0.1 leads " +
+			"to this machine or its own link"},
+		"are not looked for on this machine, IPv6":   {zone: addressed("::1"), says: "its address ::1 leads to"},
+		"are not looked for on this machine, mapped": {zone: addressed("::ffff:127.0.0.1"), says: "its address 127.0.0.1 leads to"},
+		"are not looked for at a cloud's metadata":   {zone: addressed("169.254.169.254"), says: "its address 169.254.169.254 leads to"},
+		"are not looked for on the link": {zone: addressed("fe80::1"), says: "its address fe80::1 " +
+			"leads to"},
+		"are not looked for at no address": {zone: addressed("0.0.0.0"), says: "its address 0.0.0.0 " +
+			"leads to"},
 		"are not looked for among many at once":               {zone: addressed("224.0.0.1"), says: "its address 224.0.0.1 leads to"},
 		"are asked where they can be, whatever else is named": {zone: addressed("127.0.0.1", "192.0.2.1"), sockets: map[string]wire{"192.0.2.1:53": good}, visible: true},
 	} {
@@ -552,7 +613,9 @@ func TestServersOverHTTPS(t *testing.T) {
 			_, _ = w.Write(b)
 		}
 	}
-	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("a redirect was followed") }))
+	elsewhere := httptest.NewServer(
+		http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("a redirect was followed") }),
+	)
 	defer elsewhere.Close()
 	for title, test := range map[string]struct {
 		handler http.HandlerFunc
@@ -663,17 +726,20 @@ func FuzzResolver(f *testing.F) {
 		}
 		dials := 0
 		var mu sync.Mutex
-		r := &Resolver{Nameservers: []string{"192.0.2.53:53"}, Dial: func(_ context.Context, network, _ string) (net.Conn, error) {
-			if network != "tcp" {
-				return nil, errors.New("no UDP")
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			if dials++; dials > 2000 {
-				t.Error("questions without end")
-			}
-			return &oneAnswer{answer: append(binary.BigEndian.AppendUint16(nil, uint16(len(b))), b...)}, nil
-		}}
+		r := &Resolver{
+			Nameservers: []string{"192.0.2.53:53"},
+			Dial: func(_ context.Context, network, _ string) (net.Conn, error) {
+				if network != "tcp" {
+					return nil, errors.New("no UDP")
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				if dials++; dials > 2000 {
+					t.Error("questions without end")
+				}
+				return &oneAnswer{answer: append(binary.BigEndian.AppendUint16(nil, uint16(len(b))), b...)}, nil
+			},
+		}
 		for _, follow := range []bool{false, true} {
 			at, zone, err := r.Locate(t.Context(), name, follow)
 			if err == nil && !under(at, zone) {

@@ -8,7 +8,8 @@ import (
 	"github.com/perennial-pki/perennial/internal/solver"
 )
 
-// silence is how long a server that cannot be reached holds up a challenge. The ACME server may have the same difficulty, or none.
+// silence is how long a server that cannot be reached holds up a challenge. The ACME server may
+// have the same difficulty, or none.
 const silence = time.Minute
 
 // Answer is what one name server said, on the first of its addresses that said anything.
@@ -32,8 +33,9 @@ func (a Answer) who() string {
 	return who
 }
 
-// Judge decides whether a record that was put there at since can be relied on. Every server must have it; one that answers without it
-// always blocks; one that cannot be reached blocks for a minute.
+// Judge decides whether a record that was put there at since can be relied on. Every server must
+// have it; one that answers without it always blocks; one that cannot be reached blocks for a
+// minute.
 func Judge(r Record, answers []Answer, since, now time.Time) solver.Sight {
 	if len(answers) == 0 {
 		return solver.Sight{Why: fmt.Sprintf("no name server of %s is known", r.Zone)}
@@ -50,7 +52,10 @@ func Judge(r Record, answers []Answer, since, now time.Time) solver.Sight {
 		default:
 			text := fmt.Sprintf("%s still answers %s", who, quoted(a.Values))
 			if a.Alias != "" {
-				text += fmt.Sprintf(", as a CNAME leads from there to %s: if that is on purpose, set dns01.cnameStrategy to Follow", strings.TrimSuffix(a.Alias, "."))
+				text += fmt.Sprintf(
+					", as a CNAME leads from there to %s: if that is on purpose, set dns01.cnameStrategy to Follow",
+					strings.TrimSuffix(a.Alias, "."),
+				)
 			}
 			without = append(without, text)
 		}
@@ -62,6 +67,15 @@ func Judge(r Record, answers []Answer, since, now time.Time) solver.Sight {
 	if found := answers[0].Server != answers[0].Address; found && have == 0 && len(without) == 0 && !patient {
 		silent = append(silent, barred)
 	}
-	return solver.Sight{Lost: have == 0 && len(without) > 0, Why: fmt.Sprintf("of the %d name servers of %s, %d have the TXT record of %s; %s", len(answers), strings.TrimSuffix(r.Zone, "."),
-		have, strings.TrimSuffix(r.FQDN, "."), strings.Join(append(without, silent...), "; "))}
+	return solver.Sight{
+		Lost: have == 0 && len(without) > 0,
+		Why: fmt.Sprintf(
+			"of the %d name servers of %s, %d have the TXT record of %s; %s",
+			len(answers),
+			strings.TrimSuffix(r.Zone, "."),
+			have,
+			strings.TrimSuffix(r.FQDN, "."),
+			strings.Join(append(without, silent...), "; "),
+		),
+	}
 }

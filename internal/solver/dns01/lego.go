@@ -20,10 +20,12 @@ import (
 const (
 	// manual is the name of the provider that is a person.
 	manual = "manual"
-	// remainsAgain is when it is looked again whether a record is gone: secondaries have to hear of it.
+	// remainsAgain is when it is looked again whether a record is gone: secondaries have to hear of
+	// it.
 	remainsAgain = 15 * time.Second
-	// absence is how long after its end a record that cannot be seen at any server is believed to be gone although removing it fails: it was
-	// removed by a process that ended before it could say so. Before, it may be on its way.
+	// absence is how long after its end a record that cannot be seen at any server is believed to be
+	// gone although removing it fails: it was removed by a process that ended before it could say so.
+	// Before, it may be on its way.
 	absence = time.Minute
 )
 
@@ -34,7 +36,14 @@ type legoRecords struct {
 }
 
 func (l legoRecords) record(r Record) lego.Record {
-	return lego.Record{FQDN: r.FQDN, Zone: r.Zone, Value: r.Value, Domain: l.ch.Spec.DNSName, Token: l.ch.Spec.Token, KeyAuthorization: l.ch.Spec.KeyAuthorization}
+	return lego.Record{
+		FQDN:             r.FQDN,
+		Zone:             r.Zone,
+		Value:            r.Value,
+		Domain:           l.ch.Spec.DNSName,
+		Token:            l.ch.Spec.Token,
+		KeyAuthorization: l.ch.Spec.KeyAuthorization,
+	}
 }
 
 func (l legoRecords) Present(ctx context.Context, r Record) error {
@@ -59,10 +68,14 @@ func (s *Solver) author(kind string) lego.Author {
 	return lego.Tenant
 }
 
-// legoProvider makes the provider that dns01.provider names, or finds the one with the same settings, which remembers what it has made.
+// legoProvider makes the provider that dns01.provider names, or finds the one with the same
+// settings, which remembers what it has made.
 func (s *Solver) legoProvider(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) (Provider, error) {
 	if acme.DNS01Value(ch.Spec.KeyAuthorization) != ch.Spec.Key {
-		return nil, fault.Refusedf("PresentError", "the Challenge has no keyAuthorization, which dns01.provider needs: it was not made by this version of Perennial")
+		return nil, fault.Refusedf(
+			"PresentError",
+			"the Challenge has no keyAuthorization, which dns01.provider needs: it was not made by this version of Perennial",
+		)
 	}
 	spec := ch.Spec.Solver.DNS01.Provider
 	config := raw(spec)
@@ -91,8 +104,9 @@ func (s *Solver) legoProvider(ctx context.Context, issuer *signer.Issuer, ch *cm
 	return legoRecords{found, ch}, nil
 }
 
-// remains looks, after CleanUp said err, whether the record can still be seen. Some providers do not find it any more, or one of two that their
-// service has. The recursive servers of all solvers cannot tell: they remember.
+// remains looks, after CleanUp said err, whether the record can still be seen. Some providers do
+// not find it any more, or one of two that their service has. The recursive servers of all solvers
+// cannot tell: they remember.
 func (s *Solver) remains(ctx context.Context, ch *cmacme.Challenge, err error) error {
 	if later := new(solver.Later); errors.As(err, &later) {
 		return err
@@ -123,10 +137,17 @@ func (s *Solver) remains(ctx context.Context, ch *cmacme.Challenge, err error) e
 	case len(at) > 0 && err != nil:
 		return fault.Transientf("CleanUpError", "%s still has the record: %w", strings.Join(at, ", "), err)
 	case len(at) > 0 && by == manual:
-		return &solver.Later{After: remainsAgain, Why: fmt.Sprintf("remove the TXT record %s with the value %q, which %s still has",
-			strings.TrimSuffix(record.FQDN, "."), record.Value, strings.Join(at, ", ")), Ask: true}
+		return &solver.Later{
+			After: remainsAgain,
+			Why: fmt.Sprintf("remove the TXT record %s with the value %q, which %s still has",
+				strings.TrimSuffix(record.FQDN, "."), record.Value, strings.Join(at, ", ")),
+			Ask: true,
+		}
 	case len(at) > 0:
-		return &solver.Later{After: remainsAgain, Why: fmt.Sprintf("%s still has it, although %s was told to remove it", strings.Join(at, ", "), by)}
+		return &solver.Later{
+			After: remainsAgain,
+			Why:   fmt.Sprintf("%s still has it, although %s was told to remove it", strings.Join(at, ", "), by),
+		}
 	case err != nil && !silent && ch.DeletionTimestamp != nil && s.Now().Sub(ch.DeletionTimestamp.Time) > absence:
 		return nil
 	}

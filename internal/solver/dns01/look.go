@@ -47,8 +47,8 @@ type CAA struct {
 // maxCAA is how many of the records of a name are read.
 const maxCAA = 20
 
-// CAA returns the CAA records that are in force for a name, and where they stand: at the name, or the nearest one above that has any. There are
-// none if at is empty.
+// CAA returns the CAA records that are in force for a name, and where they stand: at the name, or
+// the nearest one above that has any. There are none if at is empty.
 func (r *Resolver) CAA(ctx context.Context, name string) (records []CAA, at string, err error) {
 	labels := dns.SplitDomainName(name)
 	for i := range labels {
@@ -69,8 +69,8 @@ func (r *Resolver) CAA(ctx context.Context, name string) (records []CAA, at stri
 	return nil, "", nil
 }
 
-// Bogus reports whether DNSSEC is what keeps a name from being found: the recursive servers fail, but not if they are told not to verify. It is an
-// attempt of its own.
+// Bogus reports whether DNSSEC is what keeps a name from being found: the recursive servers fail,
+// but not if they are told not to verify. It is an attempt of its own.
 func (r *Resolver) Bogus(ctx context.Context, name string) bool {
 	ctx, cancel := context.WithTimeout(ctx, attempt)
 	defer cancel()

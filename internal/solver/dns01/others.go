@@ -14,8 +14,9 @@ import (
 )
 
 const (
-	// courtesy is for how long a challenge lets another ACME client end, whose value would be lost: most take less. It counts from the challenge's
-	// creation, so that one that had to wait for its turn does not wait twice.
+	// courtesy is for how long a challenge lets another ACME client end, whose value would be lost:
+	// most take less. It counts from the challenge's creation, so that one that had to wait for its
+	// turn does not wait twice.
 	courtesy = 5 * time.Minute
 	// courtesyAgain is when it is looked again whether the value is gone.
 	courtesyAgain = 5 * time.Second
@@ -23,8 +24,9 @@ const (
 	losing = "will be lost, as it puts one value in the place of all"
 )
 
-// yield looks, before a provider puts one value in the place of all at a name, what else stands there. It returns a solver.Later for as long as
-// that may be another client's challenge, and once for everything else, so that it is told.
+// yield looks, before a provider puts one value in the place of all at a name, what else stands
+// there. It returns a solver.Later for as long as that may be another client's challenge, and once
+// for everything else, so that it is told.
 func (s *Solver) yield(ctx context.Context, p Provider, ch *cmacme.Challenge, record Record) error {
 	values, _ := s.standing(ctx, p, ch, record)
 	if len(values) == 0 {
@@ -46,15 +48,22 @@ func (s *Solver) yield(ctx context.Context, p Provider, ch *cmacme.Challenge, re
 			name, quoted(values), by, losing)}
 }
 
-// others reports whether all that stands where a challenge's record would be is of others, so that there is nothing to be cleaned up.
+// others reports whether all that stands where a challenge's record would be is of others, so that
+// there is nothing to be cleaned up.
 func (s *Solver) others(ctx context.Context, p Provider, ch *cmacme.Challenge, record Record) bool {
 	values, ours := s.standing(ctx, p, ch, record)
 	return len(values) > 0 && !ours
 }
 
-// standing are the values of others at the name of a record that was not made yet, as far as is known, by a provider that would remove them, and
-// whether the record stands there all the same. The recursive servers of all solvers are not asked: they remember what is gone.
-func (s *Solver) standing(ctx context.Context, p Provider, ch *cmacme.Challenge, record Record) (values []string, ours bool) {
+// standing are the values of others at the name of a record that was not made yet, as far as is
+// known, by a provider that would remove them, and whether the record stands there all the same.
+// The recursive servers of all solvers are not asked: they remember what is gone.
+func (s *Solver) standing(
+	ctx context.Context,
+	p Provider,
+	ch *cmacme.Challenge,
+	record Record,
+) (values []string, ours bool) {
 	l, ok := p.(legoRecords)
 	if !ok || ch.Status.Presented || !lego.Exclusive(ch.Spec.Solver.DNS01.Provider.Name) || l.of.Begun(l.record(record)) ||
 		s.RecursiveOnly && len(ch.Spec.Solver.DNS01.Nameservers) == 0 {
@@ -84,7 +93,8 @@ func foreign(record Record, answers []Answer) (values []string, ours bool) {
 	return values, ours
 }
 
-// challengeValue reports whether a value may be that of a DNS-01 challenge, RFC 8555 section 8.4: the base64url of a SHA-256.
+// challengeValue reports whether a value may be that of a DNS-01 challenge, RFC 8555 section 8.4:
+// the base64url of a SHA-256.
 func challengeValue(v string) bool {
 	b, err := base64.RawURLEncoding.DecodeString(v)
 	return err == nil && len(b) == 32

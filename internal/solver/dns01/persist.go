@@ -28,7 +28,8 @@ func byHand(ch *cmacme.Challenge) bool {
 	return reflect.ValueOf(provider).IsZero()
 }
 
-// grants returns which values let the account have the certificate now: also one that somebody else has put there, in other words.
+// grants returns which values let the account have the certificate now: also one that somebody else
+// has put there, in other words.
 func (s *Solver) grants(wanted string) func(string) bool {
 	want, err := acme.ParseDNSPersist01(wanted)
 	return func(value string) bool {
@@ -37,7 +38,8 @@ func (s *Solver) grants(wanted string) func(string) bool {
 	}
 }
 
-// presentStanding makes a record that stands, where there is none yet that is enough. Values beside it are other accounts'.
+// presentStanding makes a record that stands, where there is none yet that is enough. Values beside
+// it are other accounts'.
 func (s *Solver) presentStanding(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) error {
 	r := s.resolver(ch)
 	record, err := s.locate(ctx, r, ch)
@@ -48,11 +50,19 @@ func (s *Solver) presentStanding(ctx context.Context, issuer *signer.Issuer, ch 
 		return nil
 	}
 	if until := ch.Spec.Solver.DNS01.PersistUntil; until != nil && !s.Now().Before(until.Time) {
-		return fault.Misconfiguredf("PresentError", "dns01.persistUntil: %s is over: choose a later time, or leave it out", until.UTC().Format(time.RFC3339))
+		return fault.Misconfiguredf(
+			"PresentError",
+			"dns01.persistUntil: %s is over: choose a later time, or leave it out",
+			until.UTC().Format(time.RFC3339),
+		)
 	}
 	if byHand(ch) {
-		return fault.Misconfiguredf("PresentError", "create the TXT record %s with the value %q, beside what stands there, or name a provider in dns01",
-			strings.TrimSuffix(record.FQDN, "."), ch.Spec.Key)
+		return fault.Misconfiguredf(
+			"PresentError",
+			"create the TXT record %s with the value %q, beside what stands there, or name a provider in dns01",
+			strings.TrimSuffix(record.FQDN, "."),
+			ch.Spec.Key,
+		)
 	}
 	return s.change(ctx, issuer, ch, Provider.Present)
 }

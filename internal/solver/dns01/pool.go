@@ -9,7 +9,8 @@ import (
 // maxPool is how many providers are kept. Clusters have a few; beyond it they are made again.
 const maxPool = 128
 
-// pool keeps providers that are costly to make, or remember something, by all that they were made from.
+// pool keeps providers that are costly to make, or remember something, by all that they were made
+// from.
 type pool[P any] struct {
 	mu sync.Mutex
 	of map[[sha256.Size]byte]P

@@ -45,12 +45,17 @@ func (s *store) values() []string {
 func cloudflareServer(t *testing.T, s *store) *httptest.Server {
 	t.Helper()
 	reply := func(w http.ResponseWriter, result any) {
-		_ = json.NewEncoder(w).Encode(map[string]any{"success": true, "errors": []any{}, "result": result, "result_info": map[string]int{"total_pages": 1}})
+		_ = json.NewEncoder(w).
+			Encode(map[string]any{"success": true, "errors": []any{}, "result": result, "result_info": map[string]int{"total_pages": 1}})
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Authorization") != "Bearer good" && (r.Header.Get("X-Auth-Email") != "a@example.com" || r.Header.Get("X-Auth-Key") != "good") {
+		if r.Header.Get("Authorization") != "Bearer good" &&
+			(r.Header.Get("X-Auth-Email") != "a@example.com" || r.Header.Get("X-Auth-Key") != "good") {
 			w.WriteHeader(http.StatusForbidden)
-			fmt.Fprint(w, `{"success": false, "errors": [{"code": 9109, "message": "Invalid access token", "error_chain": [{"code": 6003, "message": "Invalid request headers"}]}]}`)
+			fmt.Fprint(
+				w,
+				`{"success": false, "errors": [{"code": 9109, "message": "Invalid access token", "error_chain": [{"code": 6003, "message": "Invalid request headers"}]}]}`,
+			)
 			return
 		}
 		path := strings.TrimPrefix(r.URL.Path, "/zones")
@@ -107,7 +112,10 @@ func digitalOceanServer(t *testing.T, s *store) *httptest.Server {
 				if e.name == r.URL.Query().Get("name") {
 					var n int
 					_, _ = fmt.Sscan(id, &n)
-					all = append(all, map[string]any{"id": n, "type": "TXT", "name": strings.TrimSuffix(e.name, ".example.com"), "data": e.value})
+					all = append(
+						all,
+						map[string]any{"id": n, "type": "TXT", "name": strings.TrimSuffix(e.name, ".example.com"), "data": e.value},
+					)
 				}
 			}
 			_ = json.NewEncoder(w).Encode(map[string]any{"domain_records": all, "links": map[string]any{}})
@@ -167,10 +175,15 @@ func TestProvidersAddAndRemoveOneValue(t *testing.T) {
 			}
 
 			err := make(t, s, "wrong").Present(t.Context(), Record{FQDN: name, Zone: "example.com.", Value: "v"})
-			if fault.Of(err).Class != fault.Misconfigured || !strings.Contains(err.Error(), "refuses the credentials") || strings.Contains(err.Error(), "wrong") {
+			if fault.Of(err).Class != fault.Misconfigured || !strings.Contains(err.Error(), "refuses the credentials") ||
+				strings.Contains(err.Error(), "wrong") {
 				t.Errorf("a wrong token: %v", err)
 			}
-			err = make(t, s, "good").Present(t.Context(), Record{FQDN: "_acme-challenge.example.org.", Zone: "example.org.", Value: "v"})
+			err = make(
+				t,
+				s,
+				"good",
+			).Present(t.Context(), Record{FQDN: "_acme-challenge.example.org.", Zone: "example.org.", Value: "v"})
 			if fault.Of(err).Class != fault.Misconfigured || !strings.Contains(err.Error(), "_acme-challenge.example.org.") {
 				t.Errorf("a foreign zone: %v", err)
 			}
@@ -181,7 +194,11 @@ func TestProvidersAddAndRemoveOneValue(t *testing.T) {
 func TestCloudflareTakesTheKeyOfAnAccount(t *testing.T) {
 	s := &store{records: map[string]entry{}}
 	p := newCloudflare(cloudflareServer(t, s).URL, "", "a@example.com", "good")
-	if err := p.Present(t.Context(), Record{FQDN: "_acme-challenge.example.com.", Zone: "example.com.", Value: "v"}); err != nil || len(s.values()) != 1 {
+	if err := p.Present(
+		t.Context(),
+		Record{FQDN: "_acme-challenge.example.com.", Zone: "example.com.", Value: "v"},
+	); err != nil ||
+		len(s.values()) != 1 {
 		t.Errorf("%v, %v", err, s.values())
 	}
 }
@@ -210,11 +227,19 @@ func TestACMEDNSSetsTheValueOfItsAccount(t *testing.T) {
 	}
 	got = ""
 	err = p.Present(t.Context(), Record{FQDN: "_acme-challenge.example.com.", Value: "v"})
-	if fault.Of(err).Class != fault.Misconfigured || !strings.Contains(err.Error(), "let _acme-challenge be a CNAME to x.auth.example.org") || got != "" {
+	if fault.Of(err).Class != fault.Misconfigured ||
+		!strings.Contains(err.Error(), "let _acme-challenge be a CNAME to x.auth.example.org") ||
+		got != "" {
 		t.Errorf("without a CNAME: %v, %q", err, got)
 	}
 	for name, says := range map[string]string{accounts: "no account for", "{": "not a JSON object"} {
-		if _, err := newACMEDNS(server.URL, name, "example.net", "_acme-challenge.example.net"); err == nil || !strings.Contains(err.Error(), says) {
+		if _, err := newACMEDNS(
+			server.URL,
+			name,
+			"example.net",
+			"_acme-challenge.example.net",
+		); err == nil ||
+			!strings.Contains(err.Error(), says) {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
@@ -233,11 +258,12 @@ func TestWhatAnAPIRefuses(t *testing.T) {
 		"too much, for ever":     {http.StatusTooManyRequests, nil, fault.Limited},
 		"trouble":                {http.StatusBadGateway, nil, fault.Transient},
 		"trouble for a while":    {http.StatusServiceUnavailable, http.Header{"Retry-After": {"30"}}, fault.Limited},
-		"trouble until a date":   {http.StatusServiceUnavailable, http.Header{"Retry-After": {"Thu, 01 Jan 2026 00:01:30 GMT"}}, fault.Limited},
-		"trouble for who knows":  {http.StatusServiceUnavailable, nil, fault.Transient},
-		"a bad request":          {http.StatusUnprocessableEntity, nil, fault.Misconfigured},
-		"a redirect":             {http.StatusFound, http.Header{"Location": {"https://evil.example"}}, fault.Misconfigured},
-		"no JSON":                {http.StatusOK, nil, fault.Transient},
+		"trouble until a date": {http.StatusServiceUnavailable, http.Header{"Retry-After": {"Thu, 01 Jan 2026 " +
+			"00:01:30 GMT"}}, fault.Limited},
+		"trouble for who knows": {http.StatusServiceUnavailable, nil, fault.Transient},
+		"a bad request":         {http.StatusUnprocessableEntity, nil, fault.Misconfigured},
+		"a redirect":            {http.StatusFound, http.Header{"Location": {"https://evil.example"}}, fault.Misconfigured},
+		"no JSON":               {http.StatusOK, nil, fault.Transient},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -275,12 +301,18 @@ func TestCredentialsThatAServiceRepeatsAreNotTold(t *testing.T) {
 				said += fmt.Sprintf(", %s: %s", name, values[0])
 			}
 		}
-		_ = json.NewEncoder(w).Encode(map[string]any{"message": said, "errors": []any{map[string]any{"message": said, "code": 1}}})
+		_ = json.NewEncoder(w).
+			Encode(map[string]any{"message": said, "errors": []any{map[string]any{"message": said, "code": 1}}})
 	}))
 	defer server.Close()
 	now := func() time.Time { return time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC) }
 	akamai := newAkamai(server.URL, edgeGrid{clientToken: secret, clientSecret: secret, accessToken: secret, now: now})
-	account, err := newACMEDNS(server.URL, `{"example.com": {"username": "u", "password": "`+secret+`", "subdomain": "x"}}`, "example.com", "_acme-challenge.example.com")
+	account, err := newACMEDNS(
+		server.URL,
+		`{"example.com": {"username": "u", "password": "`+secret+`", "subdomain": "x"}}`,
+		"example.com",
+		"_acme-challenge.example.com",
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -295,13 +327,22 @@ func TestCredentialsThatAServiceRepeatsAreNotTold(t *testing.T) {
 		"DigitalOcean": newDigitalOcean(server.URL, secret), "acme-dns": account, "Akamai": akamai, "Cloud DNS": google, "Azure": azure,
 	} {
 		err := p.Present(t.Context(), Record{FQDN: "_acme-challenge.example.com.", Zone: "example.com.", Value: "v"})
-		if err == nil || strings.Contains(err.Error(), "s3cret") || !strings.Contains(err.Error(), "*** is not good, nor is ***") {
+		if err == nil || strings.Contains(err.Error(), "s3cret") ||
+			!strings.Contains(err.Error(), "*** is not good, nor is ***") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	response := &http.Response{StatusCode: http.StatusBadRequest}
 	azure.secrets = []string{secret}
-	if err := azure.noToken("Azure", response, nil, func([]byte) string { return "invalid_client: " + secret }); strings.Contains(err.Error(), "s3cret") {
+	if err := azure.noToken(
+		"Azure",
+		response,
+		nil,
+		func([]byte) string { return "invalid_client: " + secret },
+	); strings.Contains(
+		err.Error(),
+		"s3cret",
+	) {
 		t.Errorf("Azure's tokens: %v", err)
 	}
 }
@@ -313,7 +354,8 @@ func TestACredentialThatCannotBeSentIsToldAsTheSecretsFault(t *testing.T) {
 		"Akamai": newAkamai("http://service", edgeGrid{clientToken: secret, now: time.Now}),
 	} {
 		err := p.Present(t.Context(), Record{FQDN: "_acme-challenge.example.com.", Zone: "example.com.", Value: "v"})
-		if fault.Of(err).Class != fault.Misconfigured || !strings.Contains(err.Error(), "a line break") || strings.Contains(err.Error(), "s3cret") {
+		if fault.Of(err).Class != fault.Misconfigured || !strings.Contains(err.Error(), "a line break") ||
+			strings.Contains(err.Error(), "s3cret") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -323,14 +365,33 @@ func TestACredentialThatCannotBeSentIsToldAsTheSecretsFault(t *testing.T) {
 type roundTripper []byte
 
 func (body roundTripper) RoundTrip(r *http.Request) (*http.Response, error) {
-	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(bytes.NewReader(body)), Request: r}, nil
+	return &http.Response{
+		StatusCode: http.StatusOK,
+		Header:     http.Header{},
+		Body:       io.NopCloser(bytes.NewReader(body)),
+		Request:    r,
+	}, nil
 }
 
 func FuzzServiceReplies(f *testing.F) {
-	f.Add([]byte(`{"success": true, "result": [{"id": "z1", "name": "example.com", "type": "TXT", "content": "v"}], "result_info": {"total_pages": 1}}`))
-	f.Add([]byte(`{"managedZones": [{"name": "z", "dnsName": "example.com."}], "rrsets": [{"name": "_acme-challenge.example.com.", "type": "TXT", "rrdatas": ["v"]}], "id": "1"}`))
-	f.Add([]byte(`{"etag": "e", "type": "PRIMARY", "ttl": 60, "rdata": ["v"], "properties": {"TXTRecords": [{"value": ["v"]}]}}`))
-	f.Add([]byte(`{"domain_records": [{"id": 1, "type": "TXT", "name": "a", "data": "v"}], "links": {"pages": {"next": "x"}}}`))
+	f.Add(
+		[]byte(
+			`{"success": true, "result": [{"id": "z1", "name": "example.com", "type": "TXT", "content": "v"}], "result_info": {"total_pages": 1}}`,
+		),
+	)
+	f.Add(
+		[]byte(
+			`{"managedZones": [{"name": "z", "dnsName": "example.com."}], "rrsets": [{"name": "_acme-challenge.example.com.", "type": "TXT", "rrdatas": ["v"]}], "id": "1"}`,
+		),
+	)
+	f.Add(
+		[]byte(
+			`{"etag": "e", "type": "PRIMARY", "ttl": 60, "rdata": ["v"], "properties": {"TXTRecords": [{"value": ["v"]}]}}`,
+		),
+	)
+	f.Add(
+		[]byte(`{"domain_records": [{"id": 1, "type": "TXT", "name": "a", "data": "v"}], "links": {"pages": {"next": "x"}}}`),
+	)
 	f.Fuzz(func(t *testing.T, body []byte) {
 		r := Record{FQDN: "_acme-challenge.example.com.", Zone: "example.com.", Value: "v"}
 		client := &http.Client{Transport: roundTripper(body)}
@@ -346,7 +407,10 @@ func FuzzServiceReplies(f *testing.F) {
 }
 
 func FuzzACMEDNSAccounts(f *testing.F) {
-	f.Add("https://auth.example.org", `{"example.com": {"username": "u", "password": "p", "fulldomain": "x.auth.example.org", "subdomain": "x"}}`)
+	f.Add(
+		"https://auth.example.org",
+		`{"example.com": {"username": "u", "password": "p", "fulldomain": "x.auth.example.org", "subdomain": "x"}}`,
+	)
 	f.Add("%", `{"example.com": {}}`)
 	f.Add("auth.example.org", `[]`)
 	f.Fuzz(func(t *testing.T, host, accounts string) {

@@ -92,7 +92,17 @@ func bearer(token string) func(*http.Request, []byte) error {
 
 func newTestCloudDNS(t *testing.T, s *sets, token, zone string) *cloudDNS {
 	refuse := func(w http.ResponseWriter, code int, reason string) {
-		answerJSON(w, code, map[string]any{"error": map[string]any{"code": code, "message": "No: " + reason, "errors": []any{map[string]string{"reason": reason}}}})
+		answerJSON(
+			w,
+			code,
+			map[string]any{
+				"error": map[string]any{
+					"code":    code,
+					"message": "No: " + reason,
+					"errors":  []any{map[string]string{"reason": reason}},
+				},
+			},
+		)
 	}
 	base := s.serve(t, func(w http.ResponseWriter, r *http.Request, body []byte) {
 		path, inProject := strings.CutPrefix(r.URL.Path, "/dns/v1/projects/p/managedZones")
@@ -102,7 +112,11 @@ func newTestCloudDNS(t *testing.T, s *sets, token, zone string) *cloudDNS {
 		case path == "":
 			zones := []any{}
 			if r.URL.Query().Get("dnsName") == "example.com." {
-				zones = append(zones, map[string]string{"name": "inside", "dnsName": "example.com.", "visibility": "private"}, map[string]string{"name": "z1", "dnsName": "example.com.", "visibility": "public"})
+				zones = append(
+					zones,
+					map[string]string{"name": "inside", "dnsName": "example.com.", "visibility": "private"},
+					map[string]string{"name": "z1", "dnsName": "example.com.", "visibility": "public"},
+				)
 			}
 			answerJSON(w, http.StatusOK, map[string]any{"managedZones": zones})
 		case !strings.HasPrefix(path, "/z1/"):
@@ -151,10 +165,17 @@ func newTestCloudDNS(t *testing.T, s *sets, token, zone string) *cloudDNS {
 
 func newTestAzureDNS(t *testing.T, s *sets, token, zone string, kind azureKind) *azureDNS {
 	refuse := func(w http.ResponseWriter, status int, code string) {
-		answerJSON(w, status, map[string]any{"error": map[string]string{"code": code, "message": "The request is not possible."}})
+		answerJSON(
+			w,
+			status,
+			map[string]any{"error": map[string]string{"code": code, "message": "The request is not possible."}},
+		)
 	}
 	base := s.serve(t, func(w http.ResponseWriter, r *http.Request, body []byte) {
-		path, known := strings.CutPrefix(r.URL.Path, "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/"+kind.zones+"/")
+		path, known := strings.CutPrefix(
+			r.URL.Path,
+			"/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/"+kind.zones+"/",
+		)
 		name, isSet := strings.CutPrefix(path, "example.com/TXT/")
 		name = strings.TrimPrefix(name+".example.com.", "@.")
 		etag := func() string {
@@ -163,7 +184,8 @@ func newTestAzureDNS(t *testing.T, s *sets, token, zone string, kind azureKind) 
 			}
 			return fmt.Sprintf("%x", sha256.Sum256(fmt.Append(nil, s.of[name])))
 		}
-		matches := (r.Header.Get("If-Match") == "" || r.Header.Get("If-Match") == etag()) && (r.Header.Get("If-None-Match") != "*" || etag() == "")
+		matches := (r.Header.Get("If-Match") == "" || r.Header.Get("If-Match") == etag()) &&
+			(r.Header.Get("If-None-Match") != "*" || etag() == "")
 		switch {
 		case r.Header.Get("Authorization") != "Bearer good":
 			refuse(w, http.StatusForbidden, "AuthorizationFailed")
@@ -181,7 +203,11 @@ func newTestAzureDNS(t *testing.T, s *sets, token, zone string, kind azureKind) 
 				all = append(all, azureTXT{strings.SplitAfter(v, " ")}) // in parts
 			}
 			answerJSON(w, http.StatusOK, map[string]any{"etag": etag(), "properties": map[string]any{
-				kind.ttl: 300, kind.values: all, "metadata": map[string]string{"owner": "somebody"}, "provisioningState": "Succeeded"}})
+				kind.ttl:            300,
+				kind.values:         all,
+				"metadata":          map[string]string{"owner": "somebody"},
+				"provisioningState": "Succeeded",
+			}})
 		case !matches:
 			refuse(w, http.StatusPreconditionFailed, "PreconditionFailed")
 		case r.Method == http.MethodDelete:
@@ -208,7 +234,11 @@ func newTestAzureDNS(t *testing.T, s *sets, token, zone string, kind azureKind) 
 
 func newTestAkamai(t *testing.T, s *sets, secret string) *akamai {
 	refuse := func(w http.ResponseWriter, status int, kind, detail string) {
-		answerJSON(w, status, map[string]any{"type": "https://problems.example/" + kind, "title": kind, "detail": detail, "status": status})
+		answerJSON(
+			w,
+			status,
+			map[string]any{"type": "https://problems.example/" + kind, "title": kind, "detail": detail, "status": status},
+		)
 	}
 	now := time.Now
 	base := s.serve(t, func(w http.ResponseWriter, r *http.Request, body []byte) {
@@ -260,7 +290,8 @@ func newTestAkamai(t *testing.T, s *sets, secret string) *akamai {
 	return p
 }
 
-// newTestRoute53 speaks with a stand-in for Route 53, which carries batches out whole or not at all. Its key ID is the token.
+// newTestRoute53 speaks with a stand-in for Route 53, which carries batches out whole or not at
+// all. Its key ID is the token.
 func newTestRoute53(t *testing.T, s *sets, token, zone string) *amazonRoute53 {
 	const namespace = `xmlns="https://route53.amazonaws.com/doc/2013-04-01/"`
 	type record struct{ Value string }
@@ -283,13 +314,24 @@ func newTestRoute53(t *testing.T, s *sets, token, zone string) *amazonRoute53 {
 		switch {
 		case !strings.Contains(r.Header.Get("Authorization"), "Credential=good/"):
 			w.WriteHeader(http.StatusForbidden)
-			fmt.Fprintf(w, "<ErrorResponse %s><Error><Code>InvalidClientTokenId</Code><Message>The security token is invalid.</Message></Error></ErrorResponse>", namespace)
+			fmt.Fprintf(
+				w,
+				"<ErrorResponse %s><Error><Code>InvalidClientTokenId</Code><Message>The security token is "+
+					"invalid.</Message></Error></ErrorResponse>",
+				namespace,
+			)
 		case path == "/hostedzonesbyname":
 			found := ""
 			if r.URL.Query().Get("dnsname") == "example.com." {
 				found = "<HostedZone><Id>/hostedzone/Z1</Id><Name>example.com.</Name><CallerReference>r</CallerReference></HostedZone>"
 			}
-			fmt.Fprintf(w, "<ListHostedZonesByNameResponse %s><HostedZones>%s</HostedZones><IsTruncated>false</IsTruncated><MaxItems>10</MaxItems></ListHostedZonesByNameResponse>", namespace, found)
+			fmt.Fprintf(
+				w,
+				"<ListHostedZonesByNameResponse "+
+					"%s><HostedZones>%s</HostedZones><IsTruncated>false</IsTruncated><MaxItems>10</MaxItems></ListHostedZonesByNameResponse>",
+				namespace,
+				found,
+			)
 		case path == "/hostedzone/Z1/rrset" && r.Method == http.MethodGet:
 			name := r.URL.Query().Get("name")
 			var list struct {
@@ -336,14 +378,29 @@ func newTestRoute53(t *testing.T, s *sets, token, zone string) *amazonRoute53 {
 				}
 			}
 			s.of = next
-			fmt.Fprintf(w, "<ChangeResourceRecordSetsResponse %s><ChangeInfo><Id>/change/C1</Id><Status>PENDING</Status><SubmittedAt>2026-01-01T00:00:00Z</SubmittedAt></ChangeInfo></ChangeResourceRecordSetsResponse>", namespace)
+			fmt.Fprintf(
+				w,
+				"<ChangeResourceRecordSetsResponse "+
+					"%s><ChangeInfo><Id>/change/C1</Id><Status>PENDING</Status><SubmittedAt>2026-01-01T00:00:00Z</SubmittedAt></ChangeInfo></ChangeResourceRecordSetsResponse>",
+				namespace,
+			)
 		default:
 			w.WriteHeader(http.StatusNotFound)
-			fmt.Fprintf(w, "<ErrorResponse %s><Error><Code>NoSuchHostedZone</Code><Message>No hosted zone found</Message></Error></ErrorResponse>", namespace)
+			fmt.Fprintf(
+				w,
+				"<ErrorResponse %s><Error><Code>NoSuchHostedZone</Code><Message>No hosted zone "+
+					"found</Message></Error></ErrorResponse>",
+				namespace,
+			)
 		}
 	})
 	api := route53.New(route53.Options{
-		BaseEndpoint: aws.String(base), Region: awsRegion, RetryMaxAttempts: 1, Credentials: credentials.NewStaticCredentialsProvider(token, "secret", ""),
+		BaseEndpoint: aws.String(
+			base,
+		),
+		Region:           awsRegion,
+		RetryMaxAttempts: 1,
+		Credentials:      credentials.NewStaticCredentialsProvider(token, "secret", ""),
 	})
 	return &amazonRoute53{api: api, zone: zone}
 }
@@ -511,19 +568,30 @@ func TestWhatServicesWithSetsRefuse(t *testing.T) {
 	for kind, make := range setProviders {
 		t.Run(kind, func(t *testing.T) {
 			s := &sets{of: map[string][]string{}}
-			err := make(t, s, "wrong").Present(t.Context(), Record{FQDN: "_acme-challenge.example.com.", Zone: "example.com.", Value: "v"})
+			err := make(
+				t,
+				s,
+				"wrong",
+			).Present(t.Context(), Record{FQDN: "_acme-challenge.example.com.", Zone: "example.com.", Value: "v"})
 			says := []string{"refuses the credentials", "SecretRef", "allow them "}
 			if strings.HasPrefix(kind, "route53") { // whose credentials may come from elsewhere
 				says = []string{"InvalidClientTokenId", "Correct the credentials or their policy"}
 			}
-			unsaid := slices.ContainsFunc(says, func(text string) bool { return err == nil || !strings.Contains(err.Error(), text) })
+			unsaid := slices.ContainsFunc(
+				says,
+				func(text string) bool { return err == nil || !strings.Contains(err.Error(), text) },
+			)
 			if fault.Of(err).Class != fault.Misconfigured || unsaid || strings.Contains(err.Error(), "wrong") {
 				t.Errorf("wrong credentials: %v", err)
 			}
 			if strings.Contains(kind, "named") {
 				return
 			}
-			err = make(t, s, "good").Present(t.Context(), Record{FQDN: "_acme-challenge.example.org.", Zone: "example.org.", Value: "v"})
+			err = make(
+				t,
+				s,
+				"good",
+			).Present(t.Context(), Record{FQDN: "_acme-challenge.example.org.", Zone: "example.org.", Value: "v"})
 			if fault.Of(err).Class != fault.Misconfigured || !strings.Contains(err.Error(), "_acme-challenge.example.org.") {
 				t.Errorf("a foreign zone: %v", err)
 			}
@@ -541,8 +609,15 @@ func TestRoute53LeavesSetsAloneThatAreChosenOtherwise(t *testing.T) {
 				"GET /2013-04-01/hostedzone/Z1/rrset?maxitems=1&name=_acme-challenge.example.com.&type=TXT": "200 <ListResourceRecordSetsResponse><ResourceRecordSets><ResourceRecordSet>" +
 					"<Name>_acme-challenge.example.com.</Name><Type>TXT</Type>" + set + "</ResourceRecordSet></ResourceRecordSets><IsTruncated>false</IsTruncated></ListResourceRecordSetsResponse>",
 			}}
-			err := newTestRoute53(t, s, "good", "Z1").Present(t.Context(), Record{FQDN: "_acme-challenge.example.com.", Zone: "example.com.", Value: "v"})
-			if fault.Of(err).Class != fault.Misconfigured || !strings.Contains(err.Error(), "an alias, or chosen by a routing policy: remove those") || s.last != "" {
+			err := newTestRoute53(
+				t,
+				s,
+				"good",
+				"Z1",
+			).Present(t.Context(), Record{FQDN: "_acme-challenge.example.com.", Zone: "example.com.", Value: "v"})
+			if fault.Of(err).Class != fault.Misconfigured ||
+				!strings.Contains(err.Error(), "an alias, or chosen by a routing policy: remove those") ||
+				s.last != "" {
 				t.Errorf("got %v, and it wrote %q", err, s.last)
 			}
 		})
@@ -566,8 +641,14 @@ func TestCloudDNSFindsThePublicZone(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := &sets{of: map[string][]string{}, more: test.more}
-			err := newTestCloudDNS(t, s, "good", "").Present(t.Context(), Record{FQDN: "_acme-challenge.example.com.", Zone: "example.com.", Value: "v", TTL: time.Minute})
-			if test.says == "" && (err != nil || len(s.values("_acme-challenge.example.com.")) != 1) || test.says != "" && (err == nil || !strings.Contains(err.Error(), test.says)) {
+			err := newTestCloudDNS(
+				t,
+				s,
+				"good",
+				"",
+			).Present(t.Context(), Record{FQDN: "_acme-challenge.example.com.", Zone: "example.com.", Value: "v", TTL: time.Minute})
+			if test.says == "" && (err != nil || len(s.values("_acme-challenge.example.com.")) != 1) ||
+				test.says != "" && (err == nil || !strings.Contains(err.Error(), test.says)) {
 				t.Errorf("got %v", err)
 			}
 		})
@@ -595,7 +676,9 @@ func TestCloudDNSSaysWhenAllServersHaveTheRecord(t *testing.T) {
 	if err := p.Present(t.Context(), r); err != nil {
 		t.Fatal(err)
 	}
-	s.more = map[string]string{"GET /dns/v1/projects/p/managedZones/z1/changes/7": `403 {"error": {"message": "Forbidden", "errors": [{"reason": "forbidden"}]}}`}
+	s.more = map[string]string{
+		"GET /dns/v1/projects/p/managedZones/z1/changes/7": `403 {"error": {"message": "Forbidden", "errors": [{"reason": "forbidden"}]}}`,
+	}
 	if settled, err := p.Settled(t.Context(), r); err != nil || !settled {
 		t.Errorf("who may not look asks the servers alone: %v, %v", settled, err)
 	}
@@ -654,7 +737,14 @@ func TestWhoMayReadOneZoneOfAzureOnlyFindsIt(t *testing.T) {
 		"GET /subscriptions/s/resourceGroups/g/providers/Microsoft.Network/dnsZones/_acme-challenge.www.example.com?api-version=2018-05-01": "403 {}",
 	}}
 	r := Record{FQDN: "_acme-challenge.www.example.com.", Zone: "www.example.com.", Value: "v", TTL: time.Minute}
-	if err := newTestAzureDNS(t, s, "good", "", azureKinds[""]).Present(t.Context(), r); err != nil || len(s.values(r.FQDN)) != 1 {
+	if err := newTestAzureDNS(
+		t,
+		s,
+		"good",
+		"",
+		azureKinds[""],
+	).Present(t.Context(), r); err != nil ||
+		len(s.values(r.FQDN)) != 1 {
 		t.Errorf("%v, %v", err, s.of)
 	}
 }

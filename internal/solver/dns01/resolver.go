@@ -31,23 +31,28 @@ const (
 	udpSize = 1232
 	// maxCNAMEs is how long a chain of CNAMEs may be.
 	maxCNAMEs = 10
-	// maxServers and maxAddresses are how many servers of a zone, and addresses of a server, are asked.
+	// maxServers and maxAddresses are how many servers of a zone, and addresses of a server, are
+	// asked.
 	maxServers, maxAddresses = 16, 4
 	// maxDoH is how long an answer over HTTPS may be: a DNS message is not longer.
 	maxDoH = 64 << 10
 	// maxCuts is how many zones below the one that was found first are looked into.
 	maxCuts = 4
-	// stagger is how long a server of a zone is waited for before another one is asked, too: RFC 8305 section 5 has it for connections. patience is
-	// the same for a recursive one, which has to ask others; those after it may be others' view of the DNS.
+	// stagger is how long a server of a zone is waited for before another one is asked, too: RFC 8305
+	// section 5 has it for connections. patience is the same for a recursive one, which has to ask
+	// others; those after it may be others' view of the DNS.
 	stagger, patience = 250 * time.Millisecond, time.Second
-	// aliasTimeout bounds how long the servers of a zone are asked for a CNAME: where all of them are silent, there is time left for what comes next.
+	// aliasTimeout bounds how long the servers of a zone are asked for a CNAME: where all of them are
+	// silent, there is time left for what comes next.
 	aliasTimeout = 5 * time.Second
 )
 
 // barred is what may be the matter where no server of a zone is heard from.
-const barred = "if this network lets nothing through to them, set --dns01-recursive-nameservers-only, or dns01.nameservers"
+const barred = "if this network lets nothing through to them, set --dns01-recursive-nameservers-only, or " +
+	"dns01.nameservers"
 
-// Resolver finds zones and asks their servers. Locate and Ask are for one look, by one goroutine: they remember the servers of zones.
+// Resolver finds zones and asks their servers. Locate and Ask are for one look, by one goroutine:
+// they remember the servers of zones.
 type Resolver struct {
 	// Nameservers are those of Solver.
 	Nameservers   []string
@@ -61,8 +66,9 @@ type Resolver struct {
 	known map[string][]server
 }
 
-// Locate returns the name at which the record for a challenge is put, and the apex of its zone, both with a dot at their ends. If
-// follow is set, that is where CNAMEs at the name lead. It is an attempt of its own.
+// Locate returns the name at which the record for a challenge is put, and the apex of its zone,
+// both with a dot at their ends. If follow is set, that is where CNAMEs at the name lead. It is an
+// attempt of its own.
 func (r *Resolver) Locate(ctx context.Context, name string, follow bool) (effective, zone string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, attempt)
 	defer cancel()
@@ -78,15 +84,21 @@ func (r *Resolver) Locate(ctx context.Context, name string, follow bool) (effect
 		}
 		if slices.Contains(seen, target) || len(seen) > maxCNAMEs {
 			path := strings.ReplaceAll(strings.Join(append(seen, target), " -> "), ". ", " ")
-			return "", "", fault.Misconfiguredf("PresentError", "the CNAMEs at %s lead in a circle or too far: %s", name, strings.TrimSuffix(path, "."))
+			return "", "", fault.Misconfiguredf(
+				"PresentError",
+				"the CNAMEs at %s lead in a circle or too far: %s",
+				name,
+				strings.TrimSuffix(path, "."),
+			)
 		}
 		seen = append(seen, target)
 		effective = target
 	}
 }
 
-// standing returns the zone that a name is in, and where a CNAME at it leads, or "". The name may be the apex of a zone of its own, to
-// which the one above delegates: only the servers of that one are asked, as a recursive server would remember that there is nothing yet.
+// standing returns the zone that a name is in, and where a CNAME at it leads, or "". The name may
+// be the apex of a zone of its own, to which the one above delegates: only the servers of that one
+// are asked, as a recursive server would remember that there is nothing yet.
 func (r *Resolver) standing(ctx context.Context, name string, follow bool) (zone, target string, err error) {
 	zone, authoritative, err := r.apex(ctx, name)
 	if err != nil || r.RecursiveOnly && !follow && !authoritative {
@@ -114,8 +126,8 @@ func (r *Resolver) standing(ctx context.Context, name string, follow bool) (zone
 	return zone, "", nil
 }
 
-// cut returns the apex of the zone below another in which an answer says that a name is, or the other. A delegation has the name
-// servers of it, an answer that there is nothing its SOA.
+// cut returns the apex of the zone below another in which an answer says that a name is, or the
+// other. A delegation has the name servers of it, an answer that there is nothing its SOA.
 func cut(m *dns.Msg, name, zone string) string {
 	for _, rr := range m.Ns {
 		switch rr.(type) {
@@ -128,10 +140,11 @@ func cut(m *dns.Msg, name, zone string) string {
 	return zone
 }
 
-// apex finds the zone of a name. A record of the zone itself, or the SOA with which a server says that there is nothing, names it. The
-// search begins above the first label: that is the one which does not exist yet, and no resolver shall remember so. The target of a CNAME may be
-// a zone right below a top-level domain, whose servers know nothing of private zones: that is asked for itself. It also says whether the server that was
-// asked is one of the zone's own, which remembers nothing.
+// apex finds the zone of a name. A record of the zone itself, or the SOA with which a server says
+// that there is nothing, names it. The search begins above the first label: that is the one which
+// does not exist yet, and no resolver shall remember so. The target of a CNAME may be a zone right
+// below a top-level domain, whose servers know nothing of private zones: that is asked for itself.
+// It also says whether the server that was asked is one of the zone's own, which remembers nothing.
 func (r *Resolver) apex(ctx context.Context, name string) (zone string, authoritative bool, err error) {
 	labels := dns.SplitDomainName(name)
 	if len(labels) > 2 || len(labels) > 1 && strings.HasPrefix(labels[0], "_") {
@@ -169,7 +182,8 @@ func (r *Resolver) apex(ctx context.Context, name string) (zone string, authorit
 		strings.TrimSuffix(name, "."))
 }
 
-// soaOf returns the apex that an answer has an SOA of and a name is below, or "". It may stand anywhere, and those of other zones beside it.
+// soaOf returns the apex that an answer has an SOA of and a name is below, or "". It may stand
+// anywhere, and those of other zones beside it.
 func soaOf(m *dns.Msg, name string) string {
 	for _, rr := range append(slices.Clone(m.Answer), m.Ns...) {
 		if soa, ok := rr.(*dns.SOA); ok {
@@ -181,7 +195,8 @@ func soaOf(m *dns.Msg, name string) string {
 	return ""
 }
 
-// alias asks the servers of a zone for a CNAME at a name, until one answers: each on its first address, then on the others.
+// alias asks the servers of a zone for a CNAME at a name, until one answers: each on its first
+// address, then on the others.
 func (r *Resolver) alias(ctx context.Context, name, zone string) (*dns.Msg, error) {
 	servers, err := r.servers(ctx, zone)
 	if err != nil {
@@ -211,21 +226,42 @@ func (r *Resolver) alias(ctx context.Context, name, zone string) (*dns.Msg, erro
 		}
 		return answer, err
 	})
-	if code, other := rcode(0), lame(""); err != nil && !r.RecursiveOnly && !errors.As(err, &code) && !errors.As(err, &other) {
-		return nil, fmt.Errorf("none of the name servers of %s can be reached: %w; %s", strings.TrimSuffix(zone, "."), err, barred)
+	if code, other := rcode(
+		0,
+	), lame(
+		"",
+	); err != nil && !r.RecursiveOnly && !errors.As(err, &code) &&
+		!errors.As(err, &other) {
+		return nil, fmt.Errorf(
+			"none of the name servers of %s can be reached: %w; %s",
+			strings.TrimSuffix(zone, "."),
+			err,
+			barred,
+		)
 	}
 	return answer, err
 }
 
-// ofZone reports whether an answer is of one of the zone's own servers, or of a cache that stands between and has asked those. Who does not have the zone
-// knows of no records there, and may name servers of zones above.
+// ofZone reports whether an answer is of one of the zone's own servers, or of a cache that stands
+// between and has asked those. Who does not have the zone knows of no records there, and may name
+// servers of zones above.
 func ofZone(m *dns.Msg, zone string) bool {
-	return m.Authoritative || slices.ContainsFunc(append(slices.Clone(m.Answer), m.Ns...), func(rr dns.RR) bool { return under(fqdn(rr.Header().Name), zone) })
+	return m.Authoritative ||
+		slices.ContainsFunc(
+			append(slices.Clone(m.Answer), m.Ns...),
+			func(rr dns.RR) bool { return under(fqdn(rr.Header().Name), zone) },
+		)
 }
 
-// firstOf asks servers in their order until one answers. The next one is asked when one fails, and when one has been silent for so long: those that are
-// silent hold up nobody for longer. If all fail, the error is that of one that says why, or else of the one that failed first.
-func firstOf(ctx context.Context, addresses []string, wait time.Duration, ask func(ctx context.Context, address string) (*dns.Msg, error)) (*dns.Msg, error) {
+// firstOf asks servers in their order until one answers. The next one is asked when one fails, and
+// when one has been silent for so long: those that are silent hold up nobody for longer. If all
+// fail, the error is that of one that says why, or else of the one that failed first.
+func firstOf(
+	ctx context.Context,
+	addresses []string,
+	wait time.Duration,
+	ask func(ctx context.Context, address string) (*dns.Msg, error),
+) (*dns.Msg, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type reply struct {
@@ -336,7 +372,11 @@ func (r *Resolver) addresses(ctx context.Context, name string) ([]string, error)
 			}
 			// What others cannot reach is no server of theirs, and may be one that only we can reach.
 			if ip = ip.Unmap(); !outside.Elsewhere(ip) {
-				refused = fmt.Errorf("its address %s leads to this machine or its own link, where nobody else can ask: name the server in dns01.nameservers if it is meant", ip)
+				refused = fmt.Errorf(
+					"its address %s leads to this machine or its own link, where nobody else can ask: name the server in "+
+						"dns01.nameservers if it is meant",
+					ip,
+				)
 				continue
 			}
 			if at := netip.AddrPortFrom(ip, 53).String(); !slices.Contains(of[i], at) {
@@ -358,7 +398,8 @@ func (r *Resolver) addresses(ctx context.Context, name string) ([]string, error)
 
 var errNoAddress = errors.New("it has no address")
 
-// Ask asks every server of the record's zone for the TXT values at its name, within an attempt of its own.
+// Ask asks every server of the record's zone for the TXT values at its name, within an attempt of
+// its own.
 func (r *Resolver) Ask(ctx context.Context, record Record) ([]Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, attempt)
 	defer cancel()
@@ -375,8 +416,8 @@ func (r *Resolver) Ask(ctx context.Context, record Record) ([]Answer, error) {
 	return answers, nil
 }
 
-// askServer asks one server, on all of its addresses. One that has the value settles it; one that answers without it counts if no other has
-// it.
+// askServer asks one server, on all of its addresses. One that has the value settles it; one that
+// answers without it counts if no other has it.
 func (r *Resolver) askServer(ctx context.Context, s server, record Record) Answer {
 	if len(s.addresses) == 0 {
 		return Answer{Server: s.name, Err: cmp.Or(s.err, errNoAddress)}
@@ -428,14 +469,18 @@ func texts(m *dns.Msg, name string) (values []string, alias string) {
 	return values, alias
 }
 
-// ParseNameservers completes the addresses of DNS servers, which are host:port, host, or https URLs.
+// ParseNameservers completes the addresses of DNS servers, which are host:port, host, or https
+// URLs.
 func ParseNameservers(servers []string) ([]string, error) {
 	var list []string
 	for _, s := range servers {
 		if strings.Contains(s, "://") {
 			u, err := url.Parse(s)
 			if err != nil || u.Scheme != "https" || u.Host == "" || strings.ContainsAny(s, "{}") {
-				return nil, fmt.Errorf("the DNS server %q must be host:port, or a URL such as https://dns.example.com/dns-query", hidden(s))
+				return nil, fmt.Errorf(
+					"the DNS server %q must be host:port, or a URL such as https://dns.example.com/dns-query",
+					hidden(s),
+				)
 			}
 			if u.User != nil {
 				return nil, fmt.Errorf("the URL of the DNS server %q must not have credentials", hidden(s))
@@ -471,7 +516,9 @@ func (r *Resolver) nameservers() ([]string, error) {
 	}
 	config, err := dns.ClientConfigFromFile("/etc/resolv.conf")
 	if err != nil || len(config.Servers) == 0 {
-		return nil, errors.New("this machine has no name servers in /etc/resolv.conf: give some with --dns01-recursive-nameservers")
+		return nil, errors.New(
+			"this machine has no name servers in /etc/resolv.conf: give some with --dns01-recursive-nameservers",
+		)
 	}
 	for _, s := range config.Servers {
 		list = append(list, net.JoinHostPort(s, config.Port))
@@ -490,8 +537,8 @@ func (r *Resolver) recursive(ctx context.Context, name string, kind uint16) (*dn
 	})
 }
 
-// exchange asks one server, over UDP and, if the answer is cut off or does not come, over TCP. A server that fails is an error; one that
-// says that there is nothing is not.
+// exchange asks one server, over UDP and, if the answer is cut off or does not come, over TCP. A
+// server that fails is an error; one that says that there is nothing is not.
 func (r *Resolver) exchange(ctx context.Context, address, name string, kind uint16, recursion bool) (*dns.Msg, error) {
 	q := new(dns.Msg)
 	q.SetQuestion(name, kind)
@@ -530,8 +577,10 @@ func (zone lame) Error() string {
 
 // meant says whether an answer is to the question.
 func meant(m, q *dns.Msg) error {
-	if !m.Response || m.Opcode != q.Opcode || len(m.Question) != 1 || !strings.EqualFold(m.Question[0].Name, q.Question[0].Name) ||
-		m.Question[0].Qtype != q.Question[0].Qtype || m.Question[0].Qclass != q.Question[0].Qclass {
+	if !m.Response || m.Opcode != q.Opcode || len(m.Question) != 1 ||
+		!strings.EqualFold(m.Question[0].Name, q.Question[0].Name) ||
+		m.Question[0].Qtype != q.Question[0].Qtype ||
+		m.Question[0].Qclass != q.Question[0].Qclass {
 		return errors.New("it answers another question")
 	}
 	return nil
@@ -570,8 +619,15 @@ func within(reach outside.Reach, dial func(context.Context, string, string) (net
 	}
 }
 
-// exchangeOver sends a message over a connection of its own. There may be an answer beside an error: one whose signature is wrong.
-func exchangeOver(ctx context.Context, dial func(context.Context, string, string) (net.Conn, error), network, address string, q *dns.Msg, client dns.Client) (*dns.Msg, error) {
+// exchangeOver sends a message over a connection of its own. There may be an answer beside an
+// error: one whose signature is wrong.
+func exchangeOver(
+	ctx context.Context,
+	dial func(context.Context, string, string) (net.Conn, error),
+	network, address string,
+	q *dns.Msg,
+	client dns.Client,
+) (*dns.Msg, error) {
 	if dial == nil {
 		dial = (&net.Dialer{}).DialContext
 	}
@@ -623,7 +679,10 @@ func overHTTPS(ctx context.Context, client *http.Client, server string, q *dns.M
 	defer response.Body.Close()
 	switch {
 	case response.StatusCode >= 300 && response.StatusCode < 400:
-		return nil, fmt.Errorf("status %d: it leads elsewhere, where nobody follows: name the URL that answers", response.StatusCode)
+		return nil, fmt.Errorf(
+			"status %d: it leads elsewhere, where nobody follows: name the URL that answers",
+			response.StatusCode,
+		)
 	case response.StatusCode != http.StatusOK:
 		return nil, fmt.Errorf("status %d", response.StatusCode)
 	}

@@ -28,7 +28,8 @@ const (
 	maxProblem = 300
 	// maxPages is the most pages of a list that are read.
 	maxPages = 50
-	// casAttempts is how often a record set is read and replaced, as somebody else may replace it between.
+	// casAttempts is how often a record set is read and replaced, as somebody else may replace it
+	// between.
 	casAttempts = 4
 )
 
@@ -42,7 +43,8 @@ type rest struct {
 	sign   func(request *http.Request, body []byte) error
 	client *http.Client
 	now    func() time.Time
-	// problem finds the text of an error in its body. What outside.Problem finds if nil, or if it finds none.
+	// problem finds the text of an error in its body. What outside.Problem finds if nil, or if it
+	// finds none.
 	problem func(body []byte) string
 	// refused makes the error of a status that is not 2xx. What such statuses usually mean if nil.
 	refused func(ctx context.Context, code int, body []byte) error
@@ -50,7 +52,8 @@ type rest struct {
 	credentials string
 	// secrets are not told, though a service repeats them. What sign adds is one without being here.
 	secrets []string
-	// busy reports whether a refusal says that we ask too much, by another status than 429. None does if nil.
+	// busy reports whether a refusal says that we ask too much, by another status than 429. None does
+	// if nil.
 	busy func(body []byte) bool
 }
 
@@ -60,14 +63,16 @@ type call struct {
 	header http.Header
 	// in is sent, and the answer is decoded to out, unless they are nil.
 	in, out any
-	// needs is what the credentials must be allowed to do, in the words of the service. It may be empty.
+	// needs is what the credentials must be allowed to do, in the words of the service. It may be
+	// empty.
 	needs string
 }
 
 // restClient sends the requests of all APIs, and those for their credentials.
 var restClient = newRestClient(outside.Anywhere())
 
-// newRestClient makes a client that does not follow redirects, which would carry credentials elsewhere.
+// newRestClient makes a client that does not follow redirects, which would carry credentials
+// elsewhere.
 func newRestClient(reach outside.Reach) *http.Client {
 	return &http.Client{
 		Timeout:       attempt,
@@ -119,7 +124,8 @@ func capBody(response *http.Response) {
 	}{io.LimitReader(response.Body, maxReply), response.Body}
 }
 
-// do sends a request and decodes its answer. The error of a status is a fault of its class; status is that of the answer.
+// do sends a request and decodes its answer. The error of a status is a fault of its class; status
+// is that of the answer.
 func (r *rest) do(ctx context.Context, method, path string, in, out any) (status int, err error) {
 	return r.send(ctx, call{method: method, path: path, in: in, out: out})
 }
@@ -149,8 +155,16 @@ func (r *rest) send(ctx context.Context, c call) (status int, err error) {
 		}
 	}
 	for _, values := range request.Header {
-		if slices.ContainsFunc(values, func(v string) bool { return strings.ContainsFunc(v, unicode.IsControl) }) { // it would be said that nobody answers
-			return 0, fault.Misconfiguredf("PresentError", "the credentials for %s cannot be sent, as there is a line break or another control character in them. Correct %s", r.name, r.from())
+		if slices.ContainsFunc(
+			values,
+			func(v string) bool { return strings.ContainsFunc(v, unicode.IsControl) },
+		) { // it would be said that nobody answers
+			return 0, fault.Misconfiguredf(
+				"PresentError",
+				"the credentials for %s cannot be sent, as there is a line break or another control character in them. Correct %s",
+				r.name,
+				r.from(),
+			)
 		}
 	}
 	client := r.client
@@ -177,7 +191,12 @@ func (r *rest) send(ctx context.Context, c call) (status int, err error) {
 	}
 	if c.out != nil {
 		if err := json.Unmarshal(text, c.out); err != nil {
-			return response.StatusCode, fault.Transientf("PresentError", "%s answers with something else than JSON: %w", r.name, err)
+			return response.StatusCode, fault.Transientf(
+				"PresentError",
+				"%s answers with something else than JSON: %w",
+				r.name,
+				err,
+			)
 		}
 	}
 	return response.StatusCode, nil
@@ -195,15 +214,36 @@ func (r *rest) refusal(response *http.Response, body []byte, needs string) error
 	after := response.Header.Get("Retry-After")
 	switch code := response.StatusCode; {
 	case code == http.StatusTooManyRequests || r.busy != nil && r.busy(body):
-		return fault.Limitedf("PresentError", outside.RetryAt(after, r.now()), "%s says that it is asked too much%s", r.name, text)
+		return fault.Limitedf(
+			"PresentError",
+			outside.RetryAt(after, r.now()),
+			"%s says that it is asked too much%s",
+			r.name,
+			text,
+		)
 	case code == http.StatusServiceUnavailable && after != "":
-		return fault.Limitedf("PresentError", outside.RetryAt(after, r.now()), "%s is in trouble (status %d)%s", r.name, code, text)
+		return fault.Limitedf(
+			"PresentError",
+			outside.RetryAt(after, r.now()),
+			"%s is in trouble (status %d)%s",
+			r.name,
+			code,
+			text,
+		)
 	case code == http.StatusUnauthorized || code == http.StatusForbidden:
 		may := "what its token may do"
 		if needs != "" {
 			may = "allow them " + needs
 		}
-		return fault.Misconfiguredf("PresentError", "%s refuses the credentials (status %d)%s. Correct %s, or %s", r.name, code, text, r.from(), may)
+		return fault.Misconfiguredf(
+			"PresentError",
+			"%s refuses the credentials (status %d)%s. Correct %s, or %s",
+			r.name,
+			code,
+			text,
+			r.from(),
+			may,
+		)
 	case code >= 500:
 		return fault.Transientf("PresentError", "%s is in trouble (status %d)%s", r.name, code, text)
 	default:
@@ -214,7 +254,8 @@ func (r *rest) refusal(response *http.Response, body []byte, needs string) error
 // from is where the credentials are.
 func (r *rest) from() string { return cmp.Or(r.credentials, "the Secret") }
 
-// tell makes what a service says of an error fit for one line of ours, without the credentials that it was sent.
+// tell makes what a service says of an error fit for one line of ours, without the credentials that
+// it was sent.
 func (r *rest) tell(response *http.Response, text string) string {
 	secrets := slices.Clone(r.secrets)
 	if response.Request != nil {
@@ -227,8 +268,9 @@ func (r *rest) tell(response *http.Response, text string) string {
 // brief makes the text of others fit for one line of ours.
 func brief(text string) string { return outside.Line(text, maxProblem) }
 
-// apexes are the names of the zones that a record may be in, the longest first: where DNS says the apex is, and then, as the controller may
-// see other zones than the service has, from the name upwards.
+// apexes are the names of the zones that a record may be in, the longest first: where DNS says the
+// apex is, and then, as the controller may see other zones than the service has, from the name
+// upwards.
 func apexes(r Record) []string {
 	all := []string{strings.TrimSuffix(r.Zone, ".")}
 	for name := strings.TrimSuffix(r.FQDN, "."); strings.Contains(name, "."); _, name, _ = strings.Cut(name, ".") {
@@ -254,7 +296,8 @@ func (z *zoneNames) get(apex string) string {
 	return z.of[apex]
 }
 
-// put remembers what was found where DNS says that the apex is. What was found elsewhere may hold for one name only.
+// put remembers what was found where DNS says that the apex is. What was found elsewhere may hold
+// for one name only.
 func (z *zoneNames) put(r Record, apex, name string) {
 	if fqdn(apex) != r.Zone {
 		return
@@ -274,11 +317,12 @@ func (z *zoneNames) forget(apex string) {
 	delete(z.of, apex)
 }
 
-// errConflict says that a record set is not, or not yet known to be, as it should be, and is to be read again.
+// errConflict says that a record set is not, or not yet known to be, as it should be, and is to be
+// read again.
 var errConflict = errors.New("they are not as they were read before")
 
-// swap replaces a record set by a function that reads it, and changes it only if it is still so, else returns errConflict. It is
-// repeated then; when that does not end, later.
+// swap replaces a record set by a function that reads it, and changes it only if it is still so,
+// else returns errConflict. It is repeated then; when that does not end, later.
 func swap(r Record, once func() error) error {
 	var err error
 	for range casAttempts {
@@ -293,7 +337,13 @@ func swap(r Record, once func() error) error {
 func (r *rest) noToken(name string, response *http.Response, body []byte, problem func(body []byte) string) error {
 	tokens := rest{name: name, credentials: r.credentials, secrets: r.secrets, now: r.now, problem: problem}
 	if response.StatusCode == http.StatusBadRequest { // RFC 6749 section 5.2: also for a key that is unknown
-		return fault.Misconfiguredf("PresentError", "%s gives no token for the credentials: %s. Correct %s", name, r.tell(response, cmp.Or(problem(body), outside.Problem(body), "it does not say why")), r.credentials)
+		return fault.Misconfiguredf(
+			"PresentError",
+			"%s gives no token for the credentials: %s. Correct %s",
+			name,
+			r.tell(response, cmp.Or(problem(body), outside.Problem(body), "it does not say why")),
+			r.credentials,
+		)
 	}
 	return tokens.refusal(response, body, "to get tokens")
 }

@@ -26,13 +26,18 @@ import (
 
 // tsigAlgorithms are the names that cert-manager's API has for those of RFC 8945 section 6.
 var tsigAlgorithms = map[string]string{
-	"": dns.HmacMD5, "HMACMD5": dns.HmacMD5, "HMACSHA1": dns.HmacSHA1, "HMACSHA256": dns.HmacSHA256, "HMACSHA512": dns.HmacSHA512,
+	"":           dns.HmacMD5,
+	"HMACMD5":    dns.HmacMD5,
+	"HMACSHA1":   dns.HmacSHA1,
+	"HMACSHA256": dns.HmacSHA256,
+	"HMACSHA512": dns.HmacSHA512,
 }
 
 // tsigFudge is by how many seconds the clocks may differ.
 const tsigFudge = 300
 
-// tsig computes MACs with a key in base64. The library's own leaves out HMAC-MD5, which is the default of the API and of old servers.
+// tsig computes MACs with a key in base64. The library's own leaves out HMAC-MD5, which is the
+// default of the API and of old servers.
 type tsig string
 
 func (key tsig) Generate(msg []byte, t *dns.TSIG) ([]byte, error) {
@@ -40,7 +45,12 @@ func (key tsig) Generate(msg []byte, t *dns.TSIG) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	hashes := map[string]func() hash.Hash{dns.HmacMD5: md5.New, dns.HmacSHA1: sha1.New, dns.HmacSHA256: sha256.New, dns.HmacSHA512: sha512.New}
+	hashes := map[string]func() hash.Hash{
+		dns.HmacMD5:    md5.New,
+		dns.HmacSHA1:   sha1.New,
+		dns.HmacSHA256: sha256.New,
+		dns.HmacSHA512: sha512.New,
+	}
 	algorithm, known := hashes[dns.CanonicalName(t.Algorithm)]
 	if !known {
 		return nil, dns.ErrKeyAlg
@@ -61,7 +71,8 @@ func (key tsig) Verify(msg []byte, t *dns.TSIG) error {
 	return nil
 }
 
-// rfc2136 changes records by dynamic updates, RFC 2136, signed with TSIG, RFC 8945, if there is a key.
+// rfc2136 changes records by dynamic updates, RFC 2136, signed with TSIG, RFC 8945, if there is a
+// key.
 type rfc2136 struct {
 	nameserver string // host:port, or host
 	protocol   string // udp or tcp; udp if empty
@@ -75,7 +86,11 @@ type rfc2136 struct {
 // checkTSIG says what is wrong with a solver's settings.
 func checkTSIG(c *cmacme.ACMEIssuerDNS01ProviderRFC2136) error {
 	if _, known := tsigAlgorithms[strings.ToUpper(c.TSIGAlgorithm)]; c.TSIGKeyName != "" && !known {
-		return fault.Misconfiguredf("InvalidSolver", "dns01.rfc2136.tsigAlgorithm: %.60q is none of HMACMD5, HMACSHA1, HMACSHA256, HMACSHA512", c.TSIGAlgorithm)
+		return fault.Misconfiguredf(
+			"InvalidSolver",
+			"dns01.rfc2136.tsigAlgorithm: %.60q is none of HMACMD5, HMACSHA1, HMACSHA256, HMACSHA512",
+			c.TSIGAlgorithm,
+		)
 	}
 	return nil
 }
@@ -101,7 +116,10 @@ func (p *rfc2136) configure(keyName, algorithm string) error {
 // checkTSIGSecret reports a secret that is not in the form in which servers print it.
 func checkTSIGSecret(secret string) error {
 	if _, err := base64.StdEncoding.DecodeString(secret); err != nil {
-		return fault.Misconfiguredf("InvalidSolver", "dns01.rfc2136.tsigSecretSecretRef: the secret is not base64, as tsig-keygen prints it")
+		return fault.Misconfiguredf(
+			"InvalidSolver",
+			"dns01.rfc2136.tsigSecretSecretRef: the secret is not base64, as tsig-keygen prints it",
+		)
 	}
 	return nil
 }
@@ -115,8 +133,8 @@ func (p *rfc2136) CleanUp(ctx context.Context, r Record) error {
 	return p.update(ctx, r, func(m *dns.Msg, rr dns.RR) { m.Remove([]dns.RR{rr}) })
 }
 
-// ttl is that of the values which stand at the name already, if there are any. Servers have one TTL for all values of a name, RFC 2181 section 5.2, so another
-// one would be theirs from then on.
+// ttl is that of the values which stand at the name already, if there are any. Servers have one TTL
+// for all values of a name, RFC 2181 section 5.2, so another one would be theirs from then on.
 func (p *rfc2136) ttl(ctx context.Context, r Record) time.Duration {
 	answer, err := p.ask(ctx, r.FQDN)
 	if err != nil || !answer.Authoritative {
@@ -142,8 +160,8 @@ func (p *rfc2136) ask(ctx context.Context, name string) (*dns.Msg, error) {
 	return answer, err
 }
 
-// update sends one change of one record, to the zone that DNS says it is in or, as the server may have others than those that can be seen, to
-// the next above that it has.
+// update sends one change of one record, to the zone that DNS says it is in or, as the server may
+// have others than those that can be seen, to the next above that it has.
 func (p *rfc2136) update(ctx context.Context, r Record, change func(m *dns.Msg, rr dns.RR)) error {
 	var first error
 	for _, apex := range apexes(r) {
@@ -165,16 +183,22 @@ func (p *rfc2136) update(ctx context.Context, r Record, change func(m *dns.Msg, 
 	return first
 }
 
-// delegates reports whether the server says that a name is in a zone of other servers, below one of its own. It would take an update all the same,
-// which nobody could see.
+// delegates reports whether the server says that a name is in a zone of other servers, below one of
+// its own. It would take an update all the same, which nobody could see.
 func (p *rfc2136) delegates(ctx context.Context, name, zone string) bool {
 	answer, err := p.ask(ctx, name)
 	return err == nil && !answer.Authoritative && cut(answer, name, zone) != zone
 }
 
-// updateZone sends the change to one zone. Adding what is there and removing what is not are no errors, section 3.4.2. The code says that
-// the server does not have the zone only if the signature is not what it refuses.
-func (p *rfc2136) updateZone(ctx context.Context, zone string, r Record, change func(m *dns.Msg, rr dns.RR)) (code int, err error) {
+// updateZone sends the change to one zone. Adding what is there and removing what is not are no
+// errors, section 3.4.2. The code says that the server does not have the zone only if the signature
+// is not what it refuses.
+func (p *rfc2136) updateZone(
+	ctx context.Context,
+	zone string,
+	r Record,
+	change func(m *dns.Msg, rr dns.RR),
+) (code int, err error) {
 	m := new(dns.Msg)
 	m.SetUpdate(zone)
 	change(m, &dns.TXT{
@@ -188,8 +212,14 @@ func (p *rfc2136) updateZone(ctx context.Context, zone string, r Record, change 
 	}
 	answer, err := exchangeOver(ctx, p.dial, p.protocol, p.nameserver, m, client)
 	if answer != nil && answer.IsTsig() != nil && answer.IsTsig().Error != dns.RcodeSuccess {
-		return dns.RcodeRefused, fault.Misconfiguredf("PresentError", "%s does not accept what is signed with the TSIG key %q (%s): %s", p.nameserver, strings.TrimSuffix(p.key, "."),
-			dns.RcodeToString[int(answer.IsTsig().Error)], tsigAdvice(answer.IsTsig().Error))
+		return dns.RcodeRefused, fault.Misconfiguredf(
+			"PresentError",
+			"%s does not accept what is signed with the TSIG key %q (%s): %s",
+			p.nameserver,
+			strings.TrimSuffix(p.key, "."),
+			dns.RcodeToString[int(answer.IsTsig().Error)],
+			tsigAdvice(answer.IsTsig().Error),
+		)
 	}
 	apex := strings.TrimSuffix(zone, ".")
 	if outside.IsRefused(err) {
@@ -197,19 +227,43 @@ func (p *rfc2136) updateZone(ctx context.Context, zone string, r Record, change 
 			p.nameserver, err, outside.Advice)
 	}
 	if err != nil && (answer == nil || !errors.Is(err, dns.ErrAuth)) { // which is what the library makes of NOTAUTH
-		return dns.RcodeServerFailure, fault.Transientf("PresentError", "update the zone %s at %s: %w", apex, p.nameserver, err)
+		return dns.RcodeServerFailure, fault.Transientf(
+			"PresentError",
+			"update the zone %s at %s: %w",
+			apex,
+			p.nameserver,
+			err,
+		)
 	}
 	switch answer.Rcode {
 	case dns.RcodeSuccess:
 		return answer.Rcode, nil
 	case dns.RcodeNotAuth, dns.RcodeNotZone:
-		return answer.Rcode, fault.Misconfiguredf("PresentError", "%s does not have the zone %s (%s): let dns01.rfc2136.nameserver be the primary server of that zone", p.nameserver, apex,
-			dns.RcodeToString[answer.Rcode])
+		return answer.Rcode, fault.Misconfiguredf(
+			"PresentError",
+			"%s does not have the zone %s (%s): let dns01.rfc2136.nameserver be the primary server of that zone",
+			p.nameserver,
+			apex,
+			dns.RcodeToString[answer.Rcode],
+		)
 	case dns.RcodeRefused:
-		return answer.Rcode, fault.Misconfiguredf("PresentError", "%s refuses to update the zone %s (REFUSED): let it allow %s to change TXT records there, or, if it is a secondary of that zone, "+
-			"let dns01.rfc2136.nameserver be the primary", p.nameserver, apex, p.who())
+		return answer.Rcode, fault.Misconfiguredf(
+			"PresentError",
+			"%s refuses to update the zone %s (REFUSED): let it allow %s to change TXT records there, or, if it is a "+
+				"secondary of that zone, "+
+				"let dns01.rfc2136.nameserver be the primary",
+			p.nameserver,
+			apex,
+			p.who(),
+		)
 	}
-	return answer.Rcode, fault.Transientf("PresentError", "update the zone %s at %s: it answers %s", apex, p.nameserver, dns.RcodeToString[answer.Rcode])
+	return answer.Rcode, fault.Transientf(
+		"PresentError",
+		"update the zone %s at %s: it answers %s",
+		apex,
+		p.nameserver,
+		dns.RcodeToString[answer.Rcode],
+	)
 }
 
 // tsigAdvice says what to do about an error of RFC 8945 section 5.3.
@@ -220,7 +274,8 @@ func tsigAdvice(code uint16) string {
 	case dns.RcodeBadTime:
 		return "the clocks of the controller and the server differ by more than five minutes"
 	default:
-		return "the server has another secret, or another algorithm, for it: correct the Secret of tsigSecretSecretRef, or tsigAlgorithm"
+		return "the server has another secret, or another algorithm, for it: correct the Secret of tsigSecretSecretRef, " +
+			"or tsigAlgorithm"
 	}
 }
 

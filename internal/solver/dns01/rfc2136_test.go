@@ -162,16 +162,19 @@ func TestWhatAServerRefusesToUpdate(t *testing.T) {
 		zone    string
 		says    string
 	}{
-		"with another secret":       {"b3RoZXI=", 0, "example.com.", "(BADSIG): the server has another secret"},
-		"with a key it has not":     {tsigSecret, dns.RcodeBadKey, "example.com.", "(BADKEY): let the server know this key"},
-		"when a clock is wrong":     {tsigSecret, dns.RcodeBadTime, "example.com.", "(BADTIME): the clocks"},
-		"in a zone that it has not": {tsigSecret, 0, "example.org.", "does not have the zone example.org (NOTAUTH): let dns01.rfc2136.nameserver be the primary server of that zone"},
+		"with another secret":   {"b3RoZXI=", 0, "example.com.", "(BADSIG): the server has another secret"},
+		"with a key it has not": {tsigSecret, dns.RcodeBadKey, "example.com.", "(BADKEY): let the server know this key"},
+		"when a clock is wrong": {tsigSecret, dns.RcodeBadTime, "example.com.", "(BADTIME): the clocks"},
+		"in a zone that it has not": {tsigSecret, 0, "example.org.", "does not have the zone example.org (NOTAUTH): let " +
+			"dns01.rfc2136.nameserver be the primary server of that zone"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			u := &updatable{hash: sha256.New, answers: test.answers}
 			u.start(t, "udp")
-			err := u.provider(t, "udp", "HMACSHA256", test.secret).Present(t.Context(), Record{FQDN: "_acme-challenge." + test.zone, Zone: test.zone, Value: "v", TTL: time.Minute})
-			if fault.Of(err).Class != fault.Misconfigured || !strings.Contains(err.Error(), test.says) || strings.Contains(err.Error(), test.secret) {
+			err := u.provider(t, "udp", "HMACSHA256", test.secret).
+				Present(t.Context(), Record{FQDN: "_acme-challenge." + test.zone, Zone: test.zone, Value: "v", TTL: time.Minute})
+			if fault.Of(err).Class != fault.Misconfigured || !strings.Contains(err.Error(), test.says) ||
+				strings.Contains(err.Error(), test.secret) {
 				t.Errorf("got %v", err)
 			}
 		})

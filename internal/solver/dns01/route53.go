@@ -42,8 +42,9 @@ const (
 	maxChanges = 1000
 )
 
-// amazonRoute53 changes the record sets of hosted zones. A set is replaced as a whole, by one batch that removes it exactly as it was
-// read, so that a value that somebody else has put there in between is never lost.
+// amazonRoute53 changes the record sets of hosted zones. A set is replaced as a whole, by one batch
+// that removes it exactly as it was read, so that a value that somebody else has put there in
+// between is never lost.
 type amazonRoute53 struct {
 	api  *route53.Client
 	zone string // ID; found by name if empty
@@ -70,11 +71,20 @@ func (s *Solver) checkRoute53(issuer *signer.Issuer, c *cmacme.ACMEIssuerDNS01Pr
 		return fault.Misconfiguredf("InvalidSolver",
 			"dns01.route53.region: %.60q is not a region of AWS: name one such as us-east-1, or leave it out", c.Region)
 	case id != key:
-		return fault.Misconfiguredf("InvalidSolver", "dns01.route53 has an access key ID or a secret access key, but not both: set both, or none")
+		return fault.Misconfiguredf(
+			"InvalidSolver",
+			"dns01.route53 has an access key ID or a secret access key, but not both: set both, or none",
+		)
 	case id && account != nil:
-		return fault.Misconfiguredf("InvalidSolver", "dns01.route53 has both an access key and auth.kubernetes: keep one of them")
+		return fault.Misconfiguredf(
+			"InvalidSolver",
+			"dns01.route53 has both an access key and auth.kubernetes: keep one of them",
+		)
 	case account != nil && c.Role == "":
-		return fault.Misconfiguredf("InvalidSolver", "dns01.route53.auth.kubernetes needs role: the ARN of the role that the ServiceAccount may assume")
+		return fault.Misconfiguredf(
+			"InvalidSolver",
+			"dns01.route53.auth.kubernetes needs role: the ARN of the role that the ServiceAccount may assume",
+		)
 	case !id && account == nil && !s.Ambient.allows(issuer):
 		return noAmbient(issuer, "dns01.route53", "accessKeyID and secretAccessKeySecretRef, or auth.kubernetes")
 	}
@@ -84,8 +94,15 @@ func (s *Solver) checkRoute53(issuer *signer.Issuer, c *cmacme.ACMEIssuerDNS01Pr
 // awsRegions is what the names of regions look like.
 var awsRegions = regexp.MustCompile(`^[a-z0-9-]{1,63}$`)
 
-// route53 makes the provider of settings that have been checked, or takes the one that was made of the same.
-func (s *Solver) route53(ctx context.Context, issuer *signer.Issuer, c *cmacme.ACMEIssuerDNS01ProviderRoute53, service limiter.Target, secret func(field, name, key string) (string, error)) (Provider, error) {
+// route53 makes the provider of settings that have been checked, or takes the one that was made of
+// the same.
+func (s *Solver) route53(
+	ctx context.Context,
+	issuer *signer.Issuer,
+	c *cmacme.ACMEIssuerDNS01ProviderRoute53,
+	service limiter.Target,
+	secret func(field, name, key string) (string, error),
+) (Provider, error) {
 	id, key := strings.TrimSpace(c.AccessKeyID), ""
 	var err error
 	if ref := c.SecretAccessKeyID; ref != nil {
@@ -94,7 +111,11 @@ func (s *Solver) route53(ctx context.Context, issuer *signer.Issuer, c *cmacme.A
 		}
 	}
 	if c.SecretAccessKey.Name != "" {
-		if key, err = secret("dns01.route53.secretAccessKeySecretRef", c.SecretAccessKey.Name, c.SecretAccessKey.Key); err != nil {
+		if key, err = secret(
+			"dns01.route53.secretAccessKeySecretRef",
+			c.SecretAccessKey.Name,
+			c.SecretAccessKey.Key,
+		); err != nil {
 			return nil, err
 		}
 	}
@@ -108,7 +129,11 @@ func (s *Solver) route53(ctx context.Context, issuer *signer.Issuer, c *cmacme.A
 			return nil, err
 		}
 		options := []func(*config.LoadOptions) error{
-			config.WithRetryMaxAttempts(awsAttempts), config.WithAppID("perennial"), config.WithAPIOptions([]func(*middleware.Stack) error{capAnswers}),
+			config.WithRetryMaxAttempts(
+				awsAttempts,
+			),
+			config.WithAppID("perennial"),
+			config.WithAPIOptions([]func(*middleware.Stack) error{capAnswers}),
 		}
 		if c.Region != "" {
 			options = append(options, config.WithRegion(c.Region))
@@ -124,7 +149,11 @@ func (s *Solver) route53(ctx context.Context, issuer *signer.Issuer, c *cmacme.A
 		}
 		role := c.Role
 		if account != nil {
-			tokens := serviceAccountTokens{s.Tokens, types.NamespacedName{Namespace: issuer.SecretNamespace, Name: account.Name}, account.TokenAudiences}
+			tokens := serviceAccountTokens{
+				s.Tokens,
+				types.NamespacedName{Namespace: issuer.SecretNamespace, Name: account.Name},
+				account.TokenAudiences,
+			}
 			cfg.Credentials = aws.NewCredentialsCache(stscreds.NewWebIdentityRoleProvider(sts.NewFromConfig(cfg), role, tokens,
 				func(o *stscreds.WebIdentityRoleOptions) { o.RoleSessionName = awsSession }))
 			role = ""
@@ -147,15 +176,21 @@ func (s *Solver) route53(ctx context.Context, issuer *signer.Issuer, c *cmacme.A
 
 // capAnswers ends answers that are longer than any that is expected.
 func capAnswers(stack *middleware.Stack) error {
-	return stack.Deserialize.Add(middleware.DeserializeMiddlewareFunc("capAnswers", func(ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler) (
-		middleware.DeserializeOutput, middleware.Metadata, error,
-	) {
-		out, metadata, err := next.HandleDeserialize(ctx, in)
-		if response, ok := out.RawResponse.(*smithyhttp.Response); ok && response.Body != nil {
-			capBody(response.Response)
-		}
-		return out, metadata, err
-	}), middleware.After)
+	return stack.Deserialize.Add(
+		middleware.DeserializeMiddlewareFunc(
+			"capAnswers",
+			func(ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler) (
+				middleware.DeserializeOutput, middleware.Metadata, error,
+			) {
+				out, metadata, err := next.HandleDeserialize(ctx, in)
+				if response, ok := out.RawResponse.(*smithyhttp.Response); ok && response.Body != nil {
+					capBody(response.Response)
+				}
+				return out, metadata, err
+			},
+		),
+		middleware.After,
+	)
 }
 
 // serviceAccountTokens are the tokens that are exchanged for credentials.
@@ -175,18 +210,27 @@ func (t serviceAccountTokens) GetIdentityToken() ([]byte, error) {
 	token, err := t.ask(ctx, t.account, audiences)
 	switch {
 	case apierrors.IsNotFound(err):
-		return nil, fault.Misconfiguredf("InvalidSolver", "ServiceAccount %s, dns01.route53.auth.kubernetes.serviceAccountRef, does not exist: create it", t.account)
+		return nil, fault.Misconfiguredf(
+			"InvalidSolver",
+			"ServiceAccount %s, dns01.route53.auth.kubernetes.serviceAccountRef, does not exist: create it",
+			t.account,
+		)
 	case apierrors.IsForbidden(err):
-		return nil, fault.Misconfiguredf("InvalidSolver", "the controller may not ask for tokens of ServiceAccount %s: allow it by a Role with the verb create on serviceaccounts/token: %w",
-			t.account, err)
+		return nil, fault.Misconfiguredf(
+			"InvalidSolver",
+			"the controller may not ask for tokens of ServiceAccount %s: allow it by a Role with the verb create on "+
+				"serviceaccounts/token: %w",
+			t.account,
+			err,
+		)
 	case err != nil:
 		return nil, err
 	}
 	return []byte(token), nil
 }
 
-// sameRole reports whether an identity is that of a role already: arn:aws:sts::ACCOUNT:assumed-role/NAME/SESSION of
-// arn:aws:iam::ACCOUNT:role/PATH/NAME.
+// sameRole reports whether an identity is that of a role already:
+// arn:aws:sts::ACCOUNT:assumed-role/NAME/SESSION of arn:aws:iam::ACCOUNT:role/PATH/NAME.
 func sameRole(identity, role string) bool {
 	is, err := arn.Parse(identity)
 	if err != nil {
@@ -199,7 +243,8 @@ func sameRole(identity, role string) bool {
 	name, assumed := strings.CutPrefix(is.Resource, "assumed-role/")
 	name, _, _ = strings.Cut(name, "/")
 	wanted, isRole := strings.CutPrefix(want.Resource, "role/")
-	return assumed && isRole && is.AccountID == want.AccountID && is.Partition == want.Partition && name == wanted[strings.LastIndex(wanted, "/")+1:]
+	return assumed && isRole && is.AccountID == want.AccountID && is.Partition == want.Partition &&
+		name == wanted[strings.LastIndex(wanted, "/")+1:]
 }
 
 // awsFault says what an error of AWS means.
@@ -210,11 +255,26 @@ func awsFault(doing string, err error) error {
 	}
 	var api smithy.APIError
 	if errors.As(err, &api) {
-		said, _, _ := strings.Cut(api.ErrorMessage(), "\n") // if there is more, it is the request, with the token of its session
+		said, _, _ := strings.Cut(
+			api.ErrorMessage(),
+			"\n",
+		) // if there is more, it is the request, with the token of its session
 		said = brief(said)
 		switch api.ErrorCode() {
-		case "AccessDenied", "AccessDeniedException", "InvalidClientTokenId", "SignatureDoesNotMatch", "UnrecognizedClientException", "ExpiredToken", "InvalidIdentityToken":
-			return fault.Misconfiguredf("PresentError", "AWS does not let us %s: %s: %s. Correct the credentials or their policy", doing, api.ErrorCode(), said)
+		case "AccessDenied",
+			"AccessDeniedException",
+			"InvalidClientTokenId",
+			"SignatureDoesNotMatch",
+			"UnrecognizedClientException",
+			"ExpiredToken",
+			"InvalidIdentityToken":
+			return fault.Misconfiguredf(
+				"PresentError",
+				"AWS does not let us %s: %s: %s. Correct the credentials or their policy",
+				doing,
+				api.ErrorCode(),
+				said,
+			)
 		case "NoSuchHostedZone", "InvalidInput":
 			return fault.Misconfiguredf("PresentError", "%s: %s: %s", doing, api.ErrorCode(), said)
 		}
@@ -261,9 +321,19 @@ func (p *amazonRoute53) hostedZone(ctx context.Context, r Record) (string, error
 		}
 	}
 	if private != "" {
-		return "", fault.Misconfiguredf("PresentError", "the only hosted zone for %s is private (%s): name it in dns01.route53.hostedZoneID if the CA can see it", r.FQDN, private)
+		return "", fault.Misconfiguredf(
+			"PresentError",
+			"the only hosted zone for %s is private (%s): name it in dns01.route53.hostedZoneID if the CA can see it",
+			r.FQDN,
+			private,
+		)
 	}
-	return "", fault.Misconfiguredf("PresentError", "there is no public hosted zone for %s in this account: create it, correct the credentials, or set dns01.route53.hostedZoneID", r.FQDN)
+	return "", fault.Misconfiguredf(
+		"PresentError",
+		"there is no public hosted zone for %s in this account: create it, correct the credentials, or set "+
+			"dns01.route53.hostedZoneID",
+		r.FQDN,
+	)
 }
 
 // Present adds the value to the record set.
@@ -304,7 +374,12 @@ func (p *amazonRoute53) replace(ctx context.Context, r Record, change func([]str
 		if strings.Contains(why, "Tried to ") { // create what is there, or delete what is not, or is not so
 			return fmt.Errorf("%w: %s", errConflict, brief(why))
 		}
-		return fault.Misconfiguredf("PresentError", "Route 53 refuses to change the TXT records of %s: %s", r.FQDN, brief(why))
+		return fault.Misconfiguredf(
+			"PresentError",
+			"Route 53 refuses to change the TXT records of %s: %s",
+			r.FQDN,
+			brief(why),
+		)
 	})
 	var gone *r53types.NoSuchHostedZone
 	if errors.As(err, &gone) {
@@ -318,7 +393,12 @@ func (p *amazonRoute53) replace(ctx context.Context, r Record, change func([]str
 
 func (p *amazonRoute53) replaceOnce(ctx context.Context, zone string, r Record, change func([]string) []string) error {
 	list, err := p.api.ListResourceRecordSets(ctx, &route53.ListResourceRecordSetsInput{
-		HostedZoneId: aws.String(zone), StartRecordName: aws.String(r.FQDN), StartRecordType: r53types.RRTypeTxt, MaxItems: aws.Int32(1),
+		HostedZoneId: aws.String(
+			zone,
+		),
+		StartRecordName: aws.String(r.FQDN),
+		StartRecordType: r53types.RRTypeTxt,
+		MaxItems:        aws.Int32(1),
 	})
 	if err != nil {
 		return err
@@ -332,7 +412,11 @@ func (p *amazonRoute53) replaceOnce(ctx context.Context, zone string, r Record, 
 	var was []string
 	if is != nil {
 		if is.SetIdentifier != nil || is.AliasTarget != nil {
-			return fault.Misconfiguredf("PresentError", "the TXT records of %s are an alias, or chosen by a routing policy: remove those, or point a CNAME elsewhere", r.FQDN)
+			return fault.Misconfiguredf(
+				"PresentError",
+				"the TXT records of %s are an alias, or chosen by a routing policy: remove those, or point a CNAME elsewhere",
+				r.FQDN,
+			)
 		}
 		for _, v := range is.ResourceRecords {
 			was = append(was, aws.ToString(v.Value))
@@ -347,7 +431,11 @@ func (p *amazonRoute53) replaceOnce(ctx context.Context, zone string, r Record, 
 		changes = append(changes, r53types.Change{Action: r53types.ChangeActionDelete, ResourceRecordSet: is})
 	}
 	if len(should) > 0 {
-		next := &r53types.ResourceRecordSet{Name: aws.String(r.FQDN), Type: r53types.RRTypeTxt, TTL: aws.Int64(int64(r.TTL.Seconds()))}
+		next := &r53types.ResourceRecordSet{
+			Name: aws.String(r.FQDN),
+			Type: r53types.RRTypeTxt,
+			TTL:  aws.Int64(int64(r.TTL.Seconds())),
+		}
 		if is != nil && is.TTL != nil {
 			next.TTL = is.TTL
 		}
@@ -357,7 +445,10 @@ func (p *amazonRoute53) replaceOnce(ctx context.Context, zone string, r Record, 
 		changes = append(changes, r53types.Change{Action: r53types.ChangeActionCreate, ResourceRecordSet: next})
 	}
 	out, err := p.api.ChangeResourceRecordSets(ctx, &route53.ChangeResourceRecordSetsInput{
-		HostedZoneId: aws.String(zone), ChangeBatch: &r53types.ChangeBatch{Comment: aws.String("ACME challenge, by Perennial"), Changes: changes},
+		HostedZoneId: aws.String(
+			zone,
+		),
+		ChangeBatch: &r53types.ChangeBatch{Comment: aws.String("ACME challenge, by Perennial"), Changes: changes},
 	})
 	if err != nil {
 		return err

@@ -39,17 +39,31 @@ func TestARoleIsNotAssumedByItself(t *testing.T) {
 func TestWhatAWSRepeatsOfARequestIsNotTold(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusForbidden)
-		fmt.Fprintf(w, "<ErrorResponse><Error><Type>Sender</Type><Code>SignatureDoesNotMatch</Code><Message>The signature does not match.%s\n\n"+
-			"The Canonical String for this request should have been\n'GET\nx-amz-security-token:%s'</Message></Error></ErrorResponse>",
-			strings.Repeat(" Check your key.", 100), r.Header.Get("X-Amz-Security-Token"))
+		fmt.Fprintf(
+			w,
+			"<ErrorResponse><Error><Type>Sender</Type><Code>SignatureDoesNotMatch</Code><Message>The signature does not "+
+				"match.%s\n\n"+
+				"The Canonical String for this request should have been\n'GET\n"+
+				"x-amz-security-token:%s'</Message></Error></ErrorResponse>",
+			strings.Repeat(" Check your key.", 100),
+			r.Header.Get("X-Amz-Security-Token"),
+		)
 	}))
 	defer server.Close()
 	p := &amazonRoute53{zone: "Z1", api: route53.New(route53.Options{
-		BaseEndpoint: aws.String(server.URL), Region: awsRegion, RetryMaxAttempts: 1, Credentials: credentials.NewStaticCredentialsProvider("id", "key", "s3cret"),
+		BaseEndpoint: aws.String(
+			server.URL,
+		),
+		Region:           awsRegion,
+		RetryMaxAttempts: 1,
+		Credentials:      credentials.NewStaticCredentialsProvider("id", "key", "s3cret"),
 	})}
 	err := p.Present(t.Context(), Record{FQDN: "_acme-challenge.example.com.", Zone: "example.com.", Value: "v"})
-	if fault.Of(err).Class != fault.Misconfigured || !strings.Contains(err.Error(), "SignatureDoesNotMatch: The signature does not match.") ||
-		strings.Contains(err.Error(), "s3cret") || strings.Contains(err.Error(), "\n") || len(err.Error()) > 2*maxProblem {
+	if fault.Of(err).Class != fault.Misconfigured || !strings.Contains(err.Error(), "SignatureDoesNotMatch: The "+
+		"signature does not match.") ||
+		strings.Contains(err.Error(), "s3cret") ||
+		strings.Contains(err.Error(), "\n") ||
+		len(err.Error()) > 2*maxProblem {
 		t.Errorf("got %v", err)
 	}
 }
@@ -57,7 +71,9 @@ func TestWhatAWSRepeatsOfARequestIsNotTold(t *testing.T) {
 func TestABlankAtTheEndOfAnAccessKeyIDIsNotOfIt(t *testing.T) {
 	c := &cmacme.ACMEIssuerDNS01ProviderRoute53{AccessKeyID: "AKIA\n", HostedZoneID: "/hostedzone/Z1",
 		SecretAccessKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "aws"}, Key: "key"}}
-	p, err := new(Solver).route53(t.Context(), &signer.Issuer{}, c, limiter.Target{}, func(string, string, string) (string, error) { return "secret", nil })
+	p, err := new(
+		Solver,
+	).route53(t.Context(), &signer.Issuer{}, c, limiter.Target{}, func(string, string, string) (string, error) { return "secret", nil })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +99,11 @@ func TestRoute53SaysWhichCredentialsAreMissing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := &Solver{Ambient: Ambient{ClusterIssuers: true}}
-			issuer := &signer.Issuer{GenericIssuer: &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "le"}}, Kind: signer.KindIssuer, SecretNamespace: "shop"}
+			issuer := &signer.Issuer{
+				GenericIssuer:   &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "le"}},
+				Kind:            signer.KindIssuer,
+				SecretNamespace: "shop",
+			}
 			err := s.Settings(issuer, &cmacme.ACMEChallengeSolverDNS01{Route53: &test.spec})
 			if err == nil || !strings.Contains(err.Error(), test.says) {
 				t.Errorf("got %v", err)

@@ -15,7 +15,8 @@ import (
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
-// TestServersThatAreSilent changes records within the deadlines that users have, where packets to name servers are dropped.
+// TestServersThatAreSilent changes records within the deadlines that users have, where packets to
+// name servers are dropped.
 func TestServersThatAreSilent(t *testing.T) {
 	silent := func(*dns.Msg, bool) [][]byte { return nil }
 	// A zone with as many servers as the large services have, each at an IPv4 and an IPv6 address.
@@ -23,12 +24,17 @@ func TestServersThatAreSilent(t *testing.T) {
 	zone := []string{soa, "delegated.example. 60 IN SOA a. b. 1 1 1 1 1", "delegated.example. 60 IN NS ns1.example.com."}
 	var addresses []string
 	for i := range servers {
-		zone = append(zone, fmt.Sprintf("example.com. 60 IN NS ns%d.example.com.", i), fmt.Sprintf("ns%d.example.com. 60 IN A 192.0.2.%d", i, i+1),
-			fmt.Sprintf("ns%d.example.com. 60 IN AAAA 2001:db8::%d", i, i+1))
+		zone = append(
+			zone,
+			fmt.Sprintf("example.com. 60 IN NS ns%d.example.com.", i),
+			fmt.Sprintf("ns%d.example.com. 60 IN A 192.0.2.%d", i, i+1),
+			fmt.Sprintf("ns%d.example.com. 60 IN AAAA 2001:db8::%d", i, i+1),
+		)
 		addresses = append(addresses, fmt.Sprintf("192.0.2.%d:53", i+1), fmt.Sprintf("[2001:db8::%d]:53", i+1))
 	}
 	for title, test := range map[string]struct {
-		// answers are at those addresses, the last of which is asked last; recursors before the one that answers are silent.
+		// answers are at those addresses, the last of which is asked last; recursors before the one that
+		// answers are silent.
 		answers   map[string]wire
 		recursors int
 		only      bool
@@ -63,8 +69,17 @@ func TestServersThatAreSilent(t *testing.T) {
 			}
 			recursors = append(recursors, serve(t, "127.0.0.1", records(t, false, zone...)))
 			clock := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
-			s := &Solver{Nameservers: recursors, RecursiveOnly: test.only, Dial: w.resolver(recursors...).Dial, Now: func() time.Time { return clock }}
-			issuer := &signer.Issuer{GenericIssuer: &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "le"}}, Kind: signer.KindIssuer, SecretNamespace: "shop"}
+			s := &Solver{
+				Nameservers:   recursors,
+				RecursiveOnly: test.only,
+				Dial:          w.resolver(recursors...).Dial,
+				Now:           func() time.Time { return clock },
+			}
+			issuer := &signer.Issuer{
+				GenericIssuer:   &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "le"}},
+				Kind:            signer.KindIssuer,
+				SecretNamespace: "shop",
+			}
 			ch := &cmacme.Challenge{Spec: cmacme.ChallengeSpec{
 				Type: cmacme.ACMEChallengeTypeDNS01, DNSName: "www.example.com", Key: value,
 				Solver: cmacme.ACMEChallengeSolver{DNS01: &cmacme.ACMEChallengeSolverDNS01{

@@ -76,8 +76,9 @@ func SecretNames(spec *cmacme.ACMEChallengeSolverDNS01) []string {
 }
 
 // Verify returns everything that is wrong with a solver of an issuer, as far as no service is
-// needed to find it: its settings, Secrets and entries that are missing, credentials of another form
-// than the service takes, and a webhook that the API server does not have. The error is that of a Secret that could not be read.
+// needed to find it: its settings, Secrets and entries that are missing, credentials of another
+// form than the service takes, and a webhook that the API server does not have. The error is that
+// of a Secret that could not be read.
 func (s *Solver) Verify(ctx context.Context, issuer *signer.Issuer,
 	spec *cmacme.ACMEChallengeSolverDNS01) (wrong []error, err error) {
 	note := func(e error) {

@@ -32,18 +32,20 @@ func NewAPI(cfg *restclient.Config, client *http.Client) (*API, error) {
 		return nil, fmt.Errorf("address of the Kubernetes API: %w", err)
 	}
 	c := *client
-	// The transport adds our token to every request, so a webhook that redirects could have it sent to anybody.
+	// The transport adds our token to every request, so a webhook that redirects could have it sent to
+	// anybody.
 	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return &API{base: strings.TrimSuffix(base.String(), "/"), client: &c}, nil
 }
 
 const (
-	// webhookAttempt bounds one request to a webhook: the API server gives it no longer. Some webhooks wait for their service.
+	// webhookAttempt bounds one request to a webhook: the API server gives it no longer. Some webhooks
+	// wait for their service.
 	webhookAttempt = time.Minute
 	// webhookVersion is the version of every webhook's group.
 	webhookVersion = "v1alpha1"
-	// webhookValues is how many values webhooks can have at one name: cert-manager never proves a name twice at once, so many of them
-	// know only how to set the whole record set.
+	// webhookValues is how many values webhooks can have at one name: cert-manager never proves a name
+	// twice at once, so many of them know only how to set the whole record set.
 	webhookValues = 1
 	// webhookSolvers is the most names of solvers that are told.
 	webhookSolvers = 10
@@ -55,7 +57,8 @@ const (
 	actionCleanUp = "CleanUp"
 )
 
-// challengePayload is what cert-manager's webhooks take and return: kind ChallengePayload of webhook.acme.cert-manager.io/v1alpha1.
+// challengePayload is what cert-manager's webhooks take and return: kind ChallengePayload of
+// webhook.acme.cert-manager.io/v1alpha1.
 type challengePayload struct {
 	APIVersion string             `json:"apiVersion"`
 	Kind       string             `json:"kind"`
@@ -90,7 +93,8 @@ type status struct {
 	Message string `json:"message"`
 }
 
-// webhook has the records changed by an aggregated API server that speaks cert-manager's protocol for such webhooks.
+// webhook has the records changed by an aggregated API server that speaks cert-manager's protocol
+// for such webhooks.
 type webhook struct {
 	rest
 	group, solver string
@@ -101,10 +105,20 @@ type webhook struct {
 func checkWebhook(spec *cmacme.ACMEIssuerDNS01ProviderWebhook) error {
 	// Both become part of the path of a request that is made with the rights of the controller.
 	if problems := validation.IsDNS1123Subdomain(spec.GroupName); len(problems) > 0 {
-		return fault.Misconfiguredf("InvalidSolver", "dns01.webhook.groupName: %q is not the name of an API group: %s", spec.GroupName, problems[0])
+		return fault.Misconfiguredf(
+			"InvalidSolver",
+			"dns01.webhook.groupName: %q is not the name of an API group: %s",
+			spec.GroupName,
+			problems[0],
+		)
 	}
 	if problems := content.IsPathSegmentName(spec.SolverName); spec.SolverName == "" || len(problems) > 0 {
-		return fault.Misconfiguredf("InvalidSolver", "dns01.webhook.solverName: %q is not the name of a solver: %s", spec.SolverName, strings.Join(problems, ", "))
+		return fault.Misconfiguredf(
+			"InvalidSolver",
+			"dns01.webhook.solverName: %q is not the name of a solver: %s",
+			spec.SolverName,
+			strings.Join(problems, ", "),
+		)
 	}
 	return nil
 }
@@ -130,10 +144,20 @@ func (w *webhook) CleanUp(ctx context.Context, r Record) error { return w.ask(ct
 func (w *webhook) ask(ctx context.Context, action string, r Record) error {
 	request := w.request
 	request.Action, request.Key, request.ResolvedFQDN, request.ResolvedZone = action, r.Value, r.FQDN, r.Zone
-	// The apiVersion is that of the protocol, not of the group to which it is sent: so do all clients of these webhooks.
+	// The apiVersion is that of the protocol, not of the group to which it is sent: so do all clients
+	// of these webhooks.
 	var reply challengePayload
-	if _, err := w.do(ctx, http.MethodPost, w.path()+"/"+url.PathEscape(w.solver),
-		challengePayload{APIVersion: "webhook.acme.cert-manager.io/v1alpha1", Kind: "ChallengePayload", Request: &request}, &reply); err != nil {
+	if _, err := w.do(
+		ctx,
+		http.MethodPost,
+		w.path()+"/"+url.PathEscape(w.solver),
+		challengePayload{
+			APIVersion: "webhook.acme.cert-manager.io/v1alpha1",
+			Kind:       "ChallengePayload",
+			Request:    &request,
+		},
+		&reply,
+	); err != nil {
 		return err
 	}
 	switch {
@@ -151,7 +175,8 @@ func (w *webhook) path() string       { return "/apis/" + w.group + "/" + webhoo
 func (w *webhook) apiService() string { return webhookVersion + "." + w.group }
 func (w *webhook) who() string        { return w.group + "/" + w.solver }
 
-// why says what the status of a refused request means. Where the webhook itself was not reached, that is looked for.
+// why says what the status of a refused request means. Where the webhook itself was not reached,
+// that is looked for.
 func (w *webhook) why(ctx context.Context, code int, body []byte) error {
 	text := brief(outside.Problem(body)) // a metav1.Status has its words in message
 	if text == "" {
@@ -163,12 +188,21 @@ func (w *webhook) why(ctx context.Context, code int, body []byte) error {
 			return err
 		}
 	case http.StatusUnauthorized:
-		return fault.Misconfiguredf("PresentError", "the webhook %s does not know who asks (status 401): let it read the ConfigMap "+
-			"extension-apiserver-authentication in kube-system", w.who())
+		return fault.Misconfiguredf(
+			"PresentError",
+			"the webhook %s does not know who asks (status 401): let it read the ConfigMap "+
+				"extension-apiserver-authentication in kube-system",
+			w.who(),
+		)
 	}
 	if code == http.StatusForbidden {
-		return fault.Misconfiguredf("PresentError", "the controller may not ask the webhook %s: %s. Bind the webhook's ClusterRole, mostly called "+
-			"<webhook>:domain-solver, to the controller's ServiceAccount", w.who(), text)
+		return fault.Misconfiguredf(
+			"PresentError",
+			"the controller may not ask the webhook %s: %s. Bind the webhook's ClusterRole, mostly called "+
+				"<webhook>:domain-solver, to the controller's ServiceAccount",
+			w.who(),
+			text,
+		)
 	}
 	if code >= 500 || code == http.StatusTooManyRequests { // the latter is the API server itself, when many ask it
 		return fault.Transientf("PresentError", "the webhook %s is in trouble (status %d): %s", w.who(), code, text)
@@ -194,21 +228,36 @@ func (w *webhook) checkAPIService(ctx context.Context) error {
 			Conditions []struct{ Type, Status, Reason, Message string }
 		}
 	}
-	code, err := w.plain().do(ctx, http.MethodGet, "/apis/apiregistration.k8s.io/v1/apiservices/"+w.apiService(), nil, &service)
+	code, err := w.plain().
+		do(ctx, http.MethodGet, "/apis/apiregistration.k8s.io/v1/apiservices/"+w.apiService(), nil, &service)
 	switch {
 	case code == http.StatusNotFound:
-		return fault.Missingf("PresentError", "there is no APIService %s: install the webhook that serves the group %s, or correct dns01.webhook.groupName",
-			w.apiService(), w.group)
+		return fault.Missingf(
+			"PresentError",
+			"there is no APIService %s: install the webhook that serves the group %s, or correct dns01.webhook.groupName",
+			w.apiService(),
+			w.group,
+		)
 	case err != nil:
 		return nil
 	case service.Spec.Service == nil:
-		return fault.Misconfiguredf("PresentError", "APIService %s is of the API server itself, so it is no webhook: correct dns01.webhook.groupName", w.apiService())
+		return fault.Misconfiguredf(
+			"PresentError",
+			"APIService %s is of the API server itself, so it is no webhook: correct dns01.webhook.groupName",
+			w.apiService(),
+		)
 	}
 	at := service.Spec.Service.Namespace + "/" + service.Spec.Service.Name
 	for _, c := range service.Status.Conditions {
 		if c.Type == "Available" && c.Status != "True" {
-			return fault.Missingf("PresentError", "APIService %s is not available (%s: %s): does the webhook behind Service %s run?",
-				w.apiService(), brief(c.Reason), brief(c.Message), at)
+			return fault.Missingf(
+				"PresentError",
+				"APIService %s is not available (%s: %s): does the webhook behind Service %s run?",
+				w.apiService(),
+				brief(c.Reason),
+				brief(c.Message),
+				at,
+			)
 		}
 	}
 	return nil
@@ -234,6 +283,11 @@ func (w *webhook) missing(ctx context.Context) error {
 		return nil
 	}
 	slices.Sort(names)
-	return fault.Misconfiguredf("PresentError", "the webhook behind APIService %s has no solver %q, it has %s: correct dns01.webhook.solverName",
-		w.apiService(), w.solver, strings.Join(names[:min(len(names), webhookSolvers)], ", "))
+	return fault.Misconfiguredf(
+		"PresentError",
+		"the webhook behind APIService %s has no solver %q, it has %s: correct dns01.webhook.solverName",
+		w.apiService(),
+		w.solver,
+		strings.Join(names[:min(len(names), webhookSolvers)], ", "),
+	)
 }

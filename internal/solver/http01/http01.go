@@ -1,5 +1,6 @@
-// Package http01 answers HTTP-01 challenges, RFC 8555 section 8.3, from the process itself: one server knows the tokens of all
-// Challenges from its cache, so that no challenge needs a server of its own.
+// Package http01 answers HTTP-01 challenges, RFC 8555 section 8.3, from the process itself: one
+// server knows the tokens of all Challenges from its cache, so that no challenge needs a server of
+// its own.
 package http01
 
 import (
@@ -55,13 +56,15 @@ type Solver struct {
 	Mode cmacme.HTTP01SolverMode
 	// Listens says that Handler is served.
 	Listens bool
-	// Service is that of the controller's replicas, with a port named http on which Handler is served. Requests are led to its endpoints
-	// by what is made for each Challenge. If its name is empty, requests arrive by themselves.
+	// Service is that of the controller's replicas, with a port named http on which Handler is served.
+	// Requests are led to its endpoints by what is made for each Challenge. If its name is empty,
+	// requests arrive by themselves.
 	Service types.NamespacedName
-	// WithoutTargetRef leaves out of EndpointSlices which pods the endpoints are, for controllers that only take pods of a Service's own
-	// namespace.
+	// WithoutTargetRef leaves out of EndpointSlices which pods the endpoints are, for controllers that
+	// only take pods of a Service's own namespace.
 	WithoutTargetRef bool
-	// Webroot, if set, is a directory below which the proofs are written for a web server, instead of all this.
+	// Webroot, if set, is a directory below which the proofs are written for a web server, instead of
+	// all this.
 	Webroot string
 	// Labels are put on all that is made for a Challenge, beside its own.
 	Labels map[string]string
@@ -97,8 +100,8 @@ func (s *Solver) Handler() http.Handler {
 	return answer(func(r *http.Request, token, host string) (string, error) { return s.find(r.Context(), token, host) })
 }
 
-// answer answers requests for tokens by what proof returns for one and the host that was asked. "/" and "/healthz" say that somebody is
-// there, as load balancers want to know.
+// answer answers requests for tokens by what proof returns for one and the host that was asked. "/"
+// and "/healthz" say that somebody is there, as load balancers want to know.
 func answer(proof func(r *http.Request, token, host string) (string, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -127,8 +130,9 @@ func answer(proof func(r *http.Request, token, host string) (string, error)) htt
 	})
 }
 
-// find returns the key authorization for a token on a host, or "". The cache of a replica may lag behind what the leader wrote, so the
-// API server is asked before it is said that there is none, though not as often as strangers may like to ask.
+// find returns the key authorization for a token on a host, or "". The cache of a replica may lag
+// behind what the leader wrote, so the API server is asked before it is said that there is none,
+// though not as often as strangers may like to ask.
 func (s *Solver) find(ctx context.Context, token, host string) (string, error) {
 	var list cmacme.ChallengeList
 	if err := s.Cache.List(ctx, &list, client.MatchingFields{byToken: token}, client.UnsafeDisableDeepCopy,
@@ -161,7 +165,8 @@ func sameHost(a, b string) bool {
 
 var errBusy = errors.New("too many requests for unknown tokens")
 
-// hostname is the host of a Host field: without port, and without the brackets of an IPv6 address, which is in its shortest form.
+// hostname is the host of a Host field: without port, and without the brackets of an IPv6 address,
+// which is in its shortest form.
 func hostname(host string) string {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
@@ -173,7 +178,8 @@ func hostname(host string) string {
 	return host
 }
 
-// Check asks the site for the token as the ACME server will. If it does not answer, what leads requests here is made again if it is gone.
+// Check asks the site for the token as the ACME server will. If it does not answer, what leads
+// requests here is made again if it is gone.
 func (s *Solver) Check(ctx context.Context, _ *signer.Issuer, ch *cmacme.Challenge) (solver.Sight, error) {
 	views, err := s.Look(ctx, ch)
 	if err != nil {
@@ -213,8 +219,13 @@ func read(request *http.Request, want string, dial solver.Dial) solver.View {
 	at := request.URL
 	client := http.Client{
 		Transport: &http.Transport{
-			DialContext: dial, DisableKeepAlives: true, ResponseHeaderTimeout: checkTimeout, MaxResponseHeaderBytes: maxHeader,
-			TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // ACME servers follow to a site whose certificate has expired, too
+			DialContext:            dial,
+			DisableKeepAlives:      true,
+			ResponseHeaderTimeout:  checkTimeout,
+			MaxResponseHeaderBytes: maxHeader,
+			TLSClientConfig: &tls.Config{
+				InsecureSkipVerify: true,
+			}, // ACME servers follow to a site whose certificate has expired, too
 		},
 		CheckRedirect: func(r *http.Request, via []*http.Request) error {
 			at = r.URL
@@ -244,7 +255,12 @@ func read(request *http.Request, want string, dial solver.Dial) solver.View {
 	case led != "": // where somebody else's server has led us nothing is shown of what is said there
 		return solver.View{Says: led + "answers, but with something else: another server receives the requests for this host"}
 	}
-	return solver.View{Says: fmt.Sprintf("answers, but with something else (%s): another server receives the requests for this host", shortened(answer))}
+	return solver.View{
+		Says: fmt.Sprintf(
+			"answers, but with something else (%s): another server receives the requests for this host",
+			shortened(answer),
+		),
+	}
 }
 
 // shortened quotes the beginning of a text from outside.
@@ -280,8 +296,8 @@ type refusal string
 
 func (r refusal) Error() string { return string(r) }
 
-// cause leaves out the URL, which the caller names, and what a server says that does not speak HTTP: whoever may have a certificate requested
-// names the host.
+// cause leaves out the URL, which the caller names, and what a server says that does not speak
+// HTTP: whoever may have a certificate requested names the host.
 func cause(err error) error {
 	var r refusal
 	if errors.As(err, &r) {

@@ -22,7 +22,8 @@ import (
 	"github.com/perennial-pki/perennial/internal/solver"
 )
 
-// site answers on an address of its own for port 80 of all addresses of names, but for those that lead elsewhere.
+// site answers on an address of its own for port 80 of all addresses of names, but for those that
+// lead elsewhere.
 func site(t *testing.T, addresses string, handler http.Handler, elsewhere map[string]string) solver.Site {
 	t.Helper()
 	server := httptest.NewServer(handler)
@@ -49,9 +50,13 @@ func site(t *testing.T, addresses string, handler http.Handler, elsewhere map[st
 }
 
 func TestASiteIsLookedAtAsACAWould(t *testing.T) {
-	secured := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "token.thumbprint\n") }))
+	secured := httptest.NewTLSServer(
+		http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "token.thumbprint\n") }),
+	)
 	t.Cleanup(secured.Close)
-	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>\nsomebody else") }))
+	other := httptest.NewServer(
+		http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>\nsomebody else") }),
+	)
 	t.Cleanup(other.Close)
 	says := func(text string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, text) }
@@ -67,22 +72,25 @@ func TestASiteIsLookedAtAsACAWould(t *testing.T) {
 		elsewhere map[string]string
 		why       string // visible if empty
 	}{
-		"the proof":                                {v4, says("token.thumbprint"), nil, ""},
-		"white space after it":                     {v4, says("token.thumbprint \r\n"), nil, ""},
-		"the proof, by IPv6":                       {v6, says("token.thumbprint"), nil, ""},
-		"something else":                           {v4, says("hello"), nil, `at 192.0.2.1 answers, but with something else ("hello")`},
-		"more than a proof can be":                 {v4, says(strings.Repeat("x", 1<<20)), nil, `answers, but with something else ("xxx`},
-		"a header without end":                     {v4, func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X", strings.Repeat("x", 1<<20)) }, nil, "cannot be read"},
-		"a status":                                 {v4, http.NotFound, nil, "http://a.example.com/.well-known/acme-challenge/token at 192.0.2.1 answers with status 404"},
-		"one address says something else":          {v4 + " " + v6, says("token.thumbprint"), map[string]string{"[2001:db8::1]:80": other.Listener.Addr().String()}, `at 2001:db8::1 answers, but with something else`},
-		"one address cannot be reached":            {v4 + " " + v6, says("token.thumbprint"), map[string]string{"[2001:db8::1]:80": nobody}, ""},
-		"no address can be reached":                {v4, says(""), map[string]string{v4 + ":80": nobody}, "connection refused"},
-		"a redirect to https, not verified":        {v4, leads("https://a.example.com/x"), map[string]string{v4 + ":443": secured.Listener.Addr().String()}, ""},
-		"a redirect to another port":               {v4, leads("http://a.example.com:8080/x"), nil, "redirected to port 8080, where ACME servers do not follow"},
+		"the proof":                         {v4, says("token.thumbprint"), nil, ""},
+		"white space after it":              {v4, says("token.thumbprint \r\n"), nil, ""},
+		"the proof, by IPv6":                {v6, says("token.thumbprint"), nil, ""},
+		"something else":                    {v4, says("hello"), nil, `at 192.0.2.1 answers, but with something else ("hello")`},
+		"more than a proof can be":          {v4, says(strings.Repeat("x", 1<<20)), nil, `answers, but with something else ("xxx`},
+		"a header without end":              {v4, func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X", strings.Repeat("x", 1<<20)) }, nil, "cannot be read"},
+		"a status":                          {v4, http.NotFound, nil, "http://a.example.com/.well-known/acme-challenge/token at 192.0.2.1 answers with status 404"},
+		"one address says something else":   {v4 + " " + v6, says("token.thumbprint"), map[string]string{"[2001:db8::1]:80": other.Listener.Addr().String()}, `at 2001:db8::1 answers, but with something else`},
+		"one address cannot be reached":     {v4 + " " + v6, says("token.thumbprint"), map[string]string{"[2001:db8::1]:80": nobody}, ""},
+		"no address can be reached":         {v4, says(""), map[string]string{v4 + ":80": nobody}, "connection refused"},
+		"a redirect to https, not verified": {v4, leads("https://a.example.com/x"), map[string]string{v4 + ":443": secured.Listener.Addr().String()}, ""},
+		"a redirect to another port": {v4, leads("http://a.example.com:8080/x"), nil, "redirected to port " +
+			"8080, where ACME servers do not follow"},
 		"a redirect in a circle":                   {v4, leads("/.well-known/acme-challenge/token"), nil, "more than 10 redirects"},
 		"a redirect to a page that is not for all": {v4, leads("http://inside.example/x"), map[string]string{"198.51.100.7:80": other.Listener.Addr().String()}, `leads to "http://inside.example/x", which answers, but with something else: another`},
-		"a link-local address":                     {"169.254.169.254", says("token.thumbprint"), nil, "is an address where no CA comes"},
-		"no address":                               {"", says("token.thumbprint"), nil, "has no address: add an A or AAAA record"},
+		"a link-local address": {"169.254.169.254", says("token.thumbprint"), nil, "is an address " +
+			"where no CA comes"},
+		"no address": {"", says("token.thumbprint"), nil, "has no address: add an A or " +
+			"AAAA record"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := &Solver{Site: site(t, test.addresses, test.handler, test.elsewhere), Now: time.Now}
@@ -149,23 +157,33 @@ func TestStrangersMakeUsAskTheAPIServerSeldom(t *testing.T) {
 		t.Fatal(err)
 	}
 	var reads atomic.Int32
-	cache := fake.NewClientBuilder().WithScheme(scheme).WithIndex(&cmacme.Challenge{}, byToken, func(client.Object) []string { return nil }).Build()
-	direct := interceptor.NewClient(cache, interceptor.Funcs{List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, o ...client.ListOption) error {
-		reads.Add(1)
-		return c.List(ctx, list, o...)
-	}})
+	cache := fake.NewClientBuilder().
+		WithScheme(scheme).
+		WithIndex(&cmacme.Challenge{}, byToken, func(client.Object) []string { return nil }).
+		Build()
+	direct := interceptor.NewClient(
+		cache,
+		interceptor.Funcs{
+			List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, o ...client.ListOption) error {
+				reads.Add(1)
+				return c.List(ctx, list, o...)
+			},
+		},
+	)
 	now := time.Now()
 	s := &Solver{Cache: cache, Direct: direct, Now: func() time.Time { return now }}
 	ask := func(token string) int {
 		w := httptest.NewRecorder()
-		s.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "http://a.example.com/.well-known/acme-challenge/"+token, nil))
+		s.Handler().
+			ServeHTTP(w, httptest.NewRequest(http.MethodGet, "http://a.example.com/.well-known/acme-challenge/"+token, nil))
 		return w.Code
 	}
 	codes := map[int]int{}
 	for i := range 50 {
 		codes[ask(fmt.Sprintf("a-token-that-is-long-enough-%d", i))]++
 	}
-	if n := reads.Load(); n == 0 || n > 10 || codes[http.StatusNotFound] != int(n) || codes[http.StatusServiceUnavailable] != 50-int(n) {
+	if n := reads.Load(); n == 0 || n > 10 || codes[http.StatusNotFound] != int(n) ||
+		codes[http.StatusServiceUnavailable] != 50-int(n) {
 		t.Errorf("it was read %d times, and answered %v", n, codes)
 	}
 	before := reads.Load()

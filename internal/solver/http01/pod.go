@@ -36,7 +36,10 @@ func DefaultRequests() corev1.ResourceList { return resources("10m", "64Mi") }
 func DefaultLimits() corev1.ResourceList { return resources("100m", "64Mi") }
 
 func resources(cpu, memory string) corev1.ResourceList {
-	return corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(cpu), corev1.ResourceMemory: resource.MustParse(memory)}
+	return corev1.ResourceList{
+		corev1.ResourceCPU:    resource.MustParse(cpu),
+		corev1.ResourceMemory: resource.MustParse(memory),
+	}
 }
 
 // podLabels are what the Service of a Challenge selects.
@@ -56,27 +59,43 @@ func podOf(ch *cmacme.Challenge, settings PodSettings) *corev1.Pod {
 		EnableServiceLinks:           ptr.To(false),
 		NodeSelector:                 map[string]string{corev1.LabelOSStable: "linux"},
 		RestartPolicy:                corev1.RestartPolicyOnFailure,
-		SecurityContext:              &corev1.PodSecurityContext{SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}},
+		SecurityContext: &corev1.PodSecurityContext{
+			SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+		},
 		Containers: []corev1.Container{{
 			Name: "acmesolver", Image: settings.Image, ImagePullPolicy: corev1.PullIfNotPresent,
 			Args: []string{
-				"http01-solver", fmt.Sprintf("--listen-address=:%d", port), "--domain=" + ch.Spec.DNSName, "--token=" + ch.Spec.Token, "--key=" + ch.Spec.Key,
+				"http01-solver",
+				fmt.Sprintf("--listen-address=:%d", port),
+				"--domain=" + ch.Spec.DNSName,
+				"--token=" + ch.Spec.Token,
+				"--key=" + ch.Spec.Key,
 			},
 			Ports:     []corev1.ContainerPort{{Name: "http", ContainerPort: port}},
 			Resources: corev1.ResourceRequirements{Limits: limits, Requests: requests},
 			ReadinessProbe: &corev1.Probe{
-				ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/healthz", Port: intstr.FromInt32(port)}}, PeriodSeconds: 2,
+				ProbeHandler: corev1.ProbeHandler{
+					HTTPGet: &corev1.HTTPGetAction{Path: "/healthz", Port: intstr.FromInt32(port)},
+				},
+				PeriodSeconds: 2,
 			},
 			SecurityContext: &corev1.SecurityContext{
-				AllowPrivilegeEscalation: ptr.To(false), ReadOnlyRootFilesystem: ptr.To(true), RunAsNonRoot: ptr.To(!settings.RunAsRoot),
-				Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+				AllowPrivilegeEscalation: ptr.To(
+					false,
+				),
+				ReadOnlyRootFilesystem: ptr.To(true),
+				RunAsNonRoot:           ptr.To(!settings.RunAsRoot),
+				Capabilities:           &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
 			},
 		}},
 	}}
 	if settings.RuntimeClass != "" {
 		o.Spec.RuntimeClassName = &settings.RuntimeClass
 	}
-	o.Annotations = map[string]string{"sidecar.istio.io/inject": "false", "cluster-autoscaler.kubernetes.io/safe-to-evict": "true"}
+	o.Annotations = map[string]string{
+		"sidecar.istio.io/inject":                        "false",
+		"cluster-autoscaler.kubernetes.io/safe-to-evict": "true",
+	}
 	var t *cmacme.ACMEChallengeSolverHTTP01IngressPodTemplate
 	if i := ch.Spec.Solver.HTTP01.Ingress; i != nil {
 		t = i.PodTemplate
@@ -107,9 +126,15 @@ func podOf(ch *cmacme.Challenge, settings PodSettings) *corev1.Pod {
 	}
 	if c := spec.SecurityContext; c != nil {
 		o.Spec.SecurityContext = &corev1.PodSecurityContext{
-			SELinuxOptions: c.SELinuxOptions, RunAsUser: c.RunAsUser, RunAsGroup: c.RunAsGroup, RunAsNonRoot: c.RunAsNonRoot,
-			SupplementalGroups: c.SupplementalGroups, FSGroup: c.FSGroup, Sysctls: c.Sysctls, FSGroupChangePolicy: c.FSGroupChangePolicy,
-			SeccompProfile: c.SeccompProfile,
+			SELinuxOptions:      c.SELinuxOptions,
+			RunAsUser:           c.RunAsUser,
+			RunAsGroup:          c.RunAsGroup,
+			RunAsNonRoot:        c.RunAsNonRoot,
+			SupplementalGroups:  c.SupplementalGroups,
+			FSGroup:             c.FSGroup,
+			Sysctls:             c.Sysctls,
+			FSGroupChangePolicy: c.FSGroupChangePolicy,
+			SeccompProfile:      c.SeccompProfile,
 		}
 		if c.RunAsNonRoot != nil { // what the container says comes first
 			o.Spec.Containers[0].SecurityContext.RunAsNonRoot = c.RunAsNonRoot
@@ -145,13 +170,17 @@ func Command() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			server := &http.Server{
-				Addr: address, Handler: answer(func(_ *http.Request, asked, host string) (string, error) {
+				Addr: address,
+				Handler: answer(func(_ *http.Request, asked, host string) (string, error) {
 					if asked == token && sameHost(host, domain) {
 						return key, nil
 					}
 					return "", nil
 				}),
-				ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, MaxHeaderBytes: 16 << 10,
+				ReadHeaderTimeout: 5 * time.Second,
+				ReadTimeout:       10 * time.Second,
+				WriteTimeout:      10 * time.Second,
+				MaxHeaderBytes:    16 << 10,
 			}
 			ended := make(chan error, 1)
 			go func() { ended <- server.ListenAndServe() }()

@@ -20,19 +20,40 @@ import (
 func TestASolverPodHasEveryFieldOfItsTemplate(t *testing.T) {
 	template := &cmacme.ACMEChallengeSolverHTTP01IngressPodTemplate{
 		ACMEChallengeSolverHTTP01IngressPodObjectMeta: cmacme.ACMEChallengeSolverHTTP01IngressPodObjectMeta{
-			Labels: map[string]string{"team": "shop", cmacme.SolverIdentificationLabelKey: "no"}, Annotations: map[string]string{"sidecar.istio.io/inject": "true", "note": "x"},
+			Labels: map[string]string{
+				"team":                              "shop",
+				cmacme.SolverIdentificationLabelKey: "no",
+			},
+			Annotations: map[string]string{"sidecar.istio.io/inject": "true", "note": "x"},
 		},
 		Spec: cmacme.ACMEChallengeSolverHTTP01IngressPodSpec{
-			NodeSelector:      map[string]string{"disk": "ssd"},
-			Affinity:          &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{}},
-			Tolerations:       []corev1.Toleration{{Key: "k"}},
-			PriorityClassName: "high", ServiceAccountName: "solver", ImagePullSecrets: []corev1.LocalObjectReference{{Name: "pull"}},
+			NodeSelector:       map[string]string{"disk": "ssd"},
+			Affinity:           &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{}},
+			Tolerations:        []corev1.Toleration{{Key: "k"}},
+			PriorityClassName:  "high",
+			ServiceAccountName: "solver",
+			ImagePullSecrets:   []corev1.LocalObjectReference{{Name: "pull"}},
 			SecurityContext: &cmacme.ACMEChallengeSolverHTTP01IngressPodSecurityContext{
-				SELinuxOptions: &corev1.SELinuxOptions{Level: "s0"}, RunAsUser: ptr.To[int64](1000), RunAsGroup: ptr.To[int64](1001), RunAsNonRoot: ptr.To(false),
-				SupplementalGroups: []int64{7}, FSGroup: ptr.To[int64](1002), Sysctls: []corev1.Sysctl{{Name: "net.core.somaxconn", Value: "1"}},
-				FSGroupChangePolicy: ptr.To(corev1.FSGroupChangeOnRootMismatch), SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeUnconfined},
+				SELinuxOptions: &corev1.SELinuxOptions{
+					Level: "s0",
+				},
+				RunAsUser:    ptr.To[int64](1000),
+				RunAsGroup:   ptr.To[int64](1001),
+				RunAsNonRoot: ptr.To(false),
+				SupplementalGroups: []int64{
+					7,
+				},
+				FSGroup: ptr.To[int64](1002),
+				Sysctls: []corev1.Sysctl{{Name: "net.core.somaxconn", Value: "1"}},
+				FSGroupChangePolicy: ptr.To(
+					corev1.FSGroupChangeOnRootMismatch,
+				),
+				SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeUnconfined},
 			},
-			Resources: &cmacme.ACMEChallengeSolverHTTP01IngressPodResources{Limits: resources("1", "1Gi"), Requests: resources("2m", "2Mi")},
+			Resources: &cmacme.ACMEChallengeSolverHTTP01IngressPodResources{
+				Limits:   resources("1", "1Gi"),
+				Requests: resources("2m", "2Mi"),
+			},
 		},
 	}
 	// Fields that are added to the template must be added here, and above.
@@ -83,8 +104,12 @@ func TestASolverPodHasEveryFieldOfItsTemplate(t *testing.T) {
 func TestASolverPodMayDoNothingByDefault(t *testing.T) {
 	pod := podOf(challenge("a.example.com"), PodSettings{Image: "perennial"})
 	c := pod.Spec.Containers[0]
-	if *pod.Spec.AutomountServiceAccountToken || !*c.SecurityContext.RunAsNonRoot || *c.SecurityContext.AllowPrivilegeEscalation || !*c.SecurityContext.ReadOnlyRootFilesystem ||
-		pod.Spec.SecurityContext.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault || c.Resources.Limits.Memory().String() != "64Mi" || c.Resources.Requests.Cpu().String() != "10m" {
+	if *pod.Spec.AutomountServiceAccountToken || !*c.SecurityContext.RunAsNonRoot ||
+		*c.SecurityContext.AllowPrivilegeEscalation ||
+		!*c.SecurityContext.ReadOnlyRootFilesystem ||
+		pod.Spec.SecurityContext.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault ||
+		c.Resources.Limits.Memory().String() != "64Mi" ||
+		c.Resources.Requests.Cpu().String() != "10m" {
 		t.Errorf("it is %+v", pod.Spec)
 	}
 	if c := podOf(challenge("a.example.com"), PodSettings{RunAsRoot: true}).Spec.Containers[0]; *c.SecurityContext.RunAsNonRoot {
@@ -92,7 +117,8 @@ func TestASolverPodMayDoNothingByDefault(t *testing.T) {
 	}
 }
 
-// TestAPodThatIsChangedAsItIsMadeStaysSo has an admission webhook that takes images from a mirror, as many clusters have.
+// TestAPodThatIsChangedAsItIsMadeStaysSo has an admission webhook that takes images from a mirror,
+// as many clusters have.
 func TestAPodThatIsChangedAsItIsMadeStaysSo(t *testing.T) {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{cmacme.AddToScheme, clientgoscheme.AddToScheme} {
@@ -102,8 +128,13 @@ func TestAPodThatIsChangedAsItIsMadeStaysSo(t *testing.T) {
 	}
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	s := &Solver{
-		Direct: fake.NewClientBuilder().WithScheme(scheme).Build(), Mode: cmacme.HTTP01SolverModePod, Pods: PodSettings{Image: "registry.example/perennial:1"},
-		Site: site(t, "192.0.2.1", http.NotFoundHandler(), nil), Now: func() time.Time { return now },
+		Direct: fake.NewClientBuilder().
+			WithScheme(scheme).
+			Build(),
+		Mode: cmacme.HTTP01SolverModePod,
+		Pods: PodSettings{Image: "registry.example/perennial:1"},
+		Site: site(t, "192.0.2.1", http.NotFoundHandler(), nil),
+		Now:  func() time.Time { return now },
 	}
 	ch := challenge("a.example.com")
 	if err := s.Present(t.Context(), nil, ch); err != nil {
@@ -122,7 +153,12 @@ func TestAPodThatIsChangedAsItIsMadeStaysSo(t *testing.T) {
 	if seen, err := s.Check(t.Context(), nil, ch); err != nil || seen.Visible {
 		t.Fatalf("got %+v, %v", seen, err)
 	}
-	if err := s.Direct.Get(t.Context(), key, pod); err != nil || pod.Spec.Containers[0].Image != "mirror.example/perennial:1" {
+	if err := s.Direct.Get(
+		t.Context(),
+		key,
+		pod,
+	); err != nil ||
+		pod.Spec.Containers[0].Image != "mirror.example/perennial:1" {
 		t.Errorf("the image is now %s, %v", pod.Spec.Containers[0].Image, err)
 	}
 	// One that is gone is made again.

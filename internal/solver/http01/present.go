@@ -32,10 +32,12 @@ const fieldManager = "perennial-http01"
 // editTimeout bounds one change of an Ingress, with the wait for those of others.
 const editTimeout = 20 * time.Second
 
-// again is after how long it is looked whether what was made for a Challenge is still there, while the site does not answer.
+// again is after how long it is looked whether what was made for a Challenge is still there, while
+// the site does not answer.
 const again = 10 * time.Second
 
-// made remembers for what is under way what was made, so that a change of the controller's replicas is followed.
+// made remembers for what is under way what was made, so that a change of the controller's replicas
+// is followed.
 type made struct {
 	mu sync.Mutex
 	of map[types.UID]state
@@ -78,22 +80,31 @@ func (s *Solver) mode(spec *cmacme.ACMEChallengeSolverHTTP01) cmacme.HTTP01Solve
 	return cmacme.HTTP01SolverModeShared
 }
 
-// Answered reports that nothing answers the challenges of a solver, as this process was started without
-// what it takes.
+// Answered reports that nothing answers the challenges of a solver, as this process was started
+// without what it takes.
 func (s *Solver) Answered(spec *cmacme.ACMEChallengeSolverHTTP01) error {
 	switch {
 	case s.mode(spec) == cmacme.HTTP01SolverModePod:
 		if s.Pods.Image == "" {
-			return fault.Misconfiguredf("NoSolverImage", "solverMode is Pod, and the controller has no image for it: start it with --acme-http01-solver-image, or choose solverMode Shared")
+			return fault.Misconfiguredf(
+				"NoSolverImage",
+				"solverMode is Pod, and the controller has no image for it: start it with --acme-http01-solver-image, or "+
+					"choose solverMode Shared",
+			)
 		}
 	case s.Webroot == "" && s.Service.Name == "" && !s.Listens:
-		return fault.Misconfiguredf("NotAnswered", "this controller answers no HTTP-01 challenges: start it with --http01-listen-address, or, in a cluster, choose solverMode Pod")
+		return fault.Misconfiguredf(
+			"NotAnswered",
+			"this controller answers no HTTP-01 challenges: start it with --http01-listen-address, or, in a cluster, "+
+				"choose solverMode Pod",
+		)
 	}
 	return nil
 }
 
-// Present leads the requests for the token here: by files below Webroot, by a Service and an Ingress or HTTPRoute to the replicas, or
-// to a pod. Where requests arrive by themselves there is nothing to do, as the Challenge itself is what Handler answers from.
+// Present leads the requests for the token here: by files below Webroot, by a Service and an
+// Ingress or HTTPRoute to the replicas, or to a pod. Where requests arrive by themselves there is
+// nothing to do, as the Challenge itself is what Handler answers from.
 func (s *Solver) Present(ctx context.Context, _ *signer.Issuer, ch *cmacme.Challenge) error {
 	if ch.Spec.Solver.HTTP01 == nil {
 		return fault.Misconfiguredf("NoSolver", "the solver has no http01: correct the issuer")
@@ -120,12 +131,21 @@ func (s *Solver) Present(ctx context.Context, _ *signer.Issuer, ch *cmacme.Chall
 // replicas are the EndpointSlices for a Challenge.
 func (s *Solver) replicas(ctx context.Context, ch *cmacme.Challenge) ([]*discoveryv1.EndpointSlice, error) {
 	var list discoveryv1.EndpointSliceList
-	if err := s.Cache.List(ctx, &list, client.InNamespace(s.Service.Namespace), client.MatchingLabels{discoveryv1.LabelServiceName: s.Service.Name}); err != nil {
+	if err := s.Cache.List(
+		ctx,
+		&list,
+		client.InNamespace(s.Service.Namespace),
+		client.MatchingLabels{discoveryv1.LabelServiceName: s.Service.Name},
+	); err != nil {
 		return nil, err
 	}
 	replicas := slicesOf(ch, list.Items, s.WithoutTargetRef)
 	if len(replicas) == 0 {
-		return nil, fault.Transientf("NoReplicas", "Service %s has no ready endpoints with a port named http: the controller's replicas cannot be reached yet", s.Service)
+		return nil, fault.Transientf(
+			"NoReplicas",
+			"Service %s has no ready endpoints with a port named http: the controller's replicas cannot be reached yet",
+			s.Service,
+		)
 	}
 	return replicas, nil
 }
@@ -185,10 +205,20 @@ func (s *Solver) apply(ctx context.Context, o client.Object) error {
 	u := &unstructured.Unstructured{Object: content}
 	u.SetGroupVersionKind(kind)
 	unstructured.RemoveNestedField(content, "metadata", "creationTimestamp")
-	return judged(kind.Kind, o, s.Direct.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(fieldManager), client.ForceOwnership))
+	return judged(
+		kind.Kind,
+		o,
+		s.Direct.Apply(
+			ctx,
+			client.ApplyConfigurationFromUnstructured(u),
+			client.FieldOwner(fieldManager),
+			client.ForceOwnership,
+		),
+	)
 }
 
-// create makes an object if it is not there. A pod is made once: what admission has changed of it cannot be changed back, or must not be.
+// create makes an object if it is not there. A pod is made once: what admission has changed of it
+// cannot be changed back, or must not be.
 func (s *Solver) create(ctx context.Context, o client.Object) error {
 	err := s.Direct.Create(ctx, o, client.FieldOwner(fieldManager))
 	if apierrors.IsAlreadyExists(err) {
@@ -203,15 +233,31 @@ func judged(kind string, o client.Object, err error) error {
 	case err == nil:
 		return nil
 	case meta.IsNoMatchError(err):
-		return fault.Misconfiguredf("NoGatewayAPI", "the cluster has no %s: install the Gateway API, or choose a solver with ingress", kind)
+		return fault.Misconfiguredf(
+			"NoGatewayAPI",
+			"the cluster has no %s: install the Gateway API, or choose a solver with ingress",
+			kind,
+		)
 	case apierrors.IsInvalid(err), apierrors.IsForbidden(err), apierrors.IsBadRequest(err):
-		return fault.Misconfiguredf("Refused", "the API server refuses %s %s/%s: %w", kind, o.GetNamespace(), o.GetName(), err)
+		return fault.Misconfiguredf(
+			"Refused",
+			"the API server refuses %s %s/%s: %w",
+			kind,
+			o.GetNamespace(),
+			o.GetName(),
+			err,
+		)
 	}
 	return fmt.Errorf("write %s %s/%s: %w", kind, o.GetNamespace(), o.GetName(), err)
 }
 
-// edit changes the rules of the Ingress that a Challenge names. Others change it at the same time: its owner, and other Challenges.
-func (s *Solver) edit(ctx context.Context, ch *cmacme.Challenge, change func([]networkingv1.IngressRule, *cmacme.Challenge) ([]networkingv1.IngressRule, bool)) error {
+// edit changes the rules of the Ingress that a Challenge names. Others change it at the same time:
+// its owner, and other Challenges.
+func (s *Solver) edit(
+	ctx context.Context,
+	ch *cmacme.Challenge,
+	change func([]networkingv1.IngressRule, *cmacme.Challenge) ([]networkingv1.IngressRule, bool),
+) error {
 	key := types.NamespacedName{Namespace: ch.Namespace, Name: ch.Spec.Solver.HTTP01.Ingress.Name}
 	// One after the other: what one has written is not yet its owner's again.
 	ctx, cancel := context.WithTimeout(ctx, editTimeout)
@@ -225,7 +271,11 @@ func (s *Solver) edit(ctx context.Context, ch *cmacme.Challenge, change func([]n
 		is := &networkingv1.Ingress{}
 		if err := s.Direct.Get(ctx, key, is); err != nil {
 			if apierrors.IsNotFound(err) {
-				return fault.Misconfiguredf("IngressNotFound", "there is no Ingress %q, which challenges are to be answered through: create it, or correct the solver", key.Name)
+				return fault.Misconfiguredf(
+					"IngressNotFound",
+					"there is no Ingress %q, which challenges are to be answered through: create it, or correct the solver",
+					key.Name,
+				)
 			}
 			return err
 		}
@@ -235,13 +285,21 @@ func (s *Solver) edit(ctx context.Context, ch *cmacme.Challenge, change func([]n
 		}
 		next := is.DeepCopy()
 		next.Spec.Rules = rules
-		if err := s.Direct.Patch(ctx, next, client.MergeFromWithOptions(is, client.MergeFromWithOptimisticLock{})); err != nil {
+		if err := s.Direct.Patch(
+			ctx,
+			next,
+			client.MergeFromWithOptions(is, client.MergeFromWithOptimisticLock{}),
+		); err != nil {
 			return judged("Ingress", is, err)
 		}
 		// The rules go on being their owner's, whose next server-side apply would else be a conflict.
 		owned := next.DeepCopy()
 		owned.ManagedFields = is.ManagedFields
-		return judged("Ingress", is, s.Direct.Patch(ctx, owned, client.MergeFromWithOptions(next, client.MergeFromWithOptimisticLock{})))
+		return judged(
+			"Ingress",
+			is,
+			s.Direct.Patch(ctx, owned, client.MergeFromWithOptions(next, client.MergeFromWithOptimisticLock{})),
+		)
 	})
 }
 
@@ -289,7 +347,8 @@ func (s *Solver) CleanUp(ctx context.Context, _ *signer.Issuer, ch *cmacme.Chall
 		return nil
 	}
 	var errs []error
-	// What is owned by the Challenge goes with it; this does not, and may be from a process that answered in another way.
+	// What is owned by the Challenge goes with it; this does not, and may be from a process that
+	// answered in another way.
 	if http.Ingress != nil && http.Ingress.Name != "" {
 		if err := s.edit(ctx, ch, withoutPath); err != nil && fault.Of(err).Reason != "IngressNotFound" {
 			errs = append(errs, err)

@@ -38,9 +38,16 @@ func nameOf(ch *cmacme.Challenge) string {
 // metadata of what is made for a Challenge: it goes together with it.
 func metadata(ch *cmacme.Challenge) metav1.ObjectMeta {
 	return metav1.ObjectMeta{
-		Namespace: ch.Namespace, Name: nameOf(ch),
-		Labels:          map[string]string{cmacme.DomainLabelKey: solver.LabelOf(ch.Spec.DNSName), cmacme.TokenLabelKey: solver.LabelOf(ch.Spec.Token), cmacme.SolverIdentificationLabelKey: "true"},
-		OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(ch, cmacme.SchemeGroupVersion.WithKind("Challenge"))},
+		Namespace: ch.Namespace,
+		Name:      nameOf(ch),
+		Labels: map[string]string{
+			cmacme.DomainLabelKey:               solver.LabelOf(ch.Spec.DNSName),
+			cmacme.TokenLabelKey:                solver.LabelOf(ch.Spec.Token),
+			cmacme.SolverIdentificationLabelKey: "true",
+		},
+		OwnerReferences: []metav1.OwnerReference{
+			*metav1.NewControllerRef(ch, cmacme.SchemeGroupVersion.WithKind("Challenge")),
+		},
 	}
 }
 
@@ -49,7 +56,9 @@ func serviceOf(ch *cmacme.Challenge, selector map[string]string) *corev1.Service
 	o := &corev1.Service{ObjectMeta: metadata(ch), Spec: corev1.ServiceSpec{
 		Type:     corev1.ServiceTypeNodePort, // what most load balancers of clouds need
 		Selector: selector,
-		Ports:    []corev1.ServicePort{{Name: "http", Port: port, TargetPort: intstr.FromInt32(port), Protocol: corev1.ProtocolTCP}},
+		Ports: []corev1.ServicePort{
+			{Name: "http", Port: port, TargetPort: intstr.FromInt32(port), Protocol: corev1.ProtocolTCP},
+		},
 		// A cluster's first family may not be one that the endpoints have.
 		IPFamilyPolicy: ptr.To(corev1.IPFamilyPolicyPreferDualStack),
 	}}
@@ -66,12 +75,20 @@ func serviceOf(ch *cmacme.Challenge, selector map[string]string) *corev1.Service
 	return o
 }
 
-// slicesOf are the EndpointSlices of a Service: the controller's own replicas, as the slices of its own Service say. One address an
-// endpoint and one slice for each family is what all readers understand.
-func slicesOf(ch *cmacme.Challenge, replicas []discoveryv1.EndpointSlice, withoutPods bool) []*discoveryv1.EndpointSlice {
+// slicesOf are the EndpointSlices of a Service: the controller's own replicas, as the slices of its
+// own Service say. One address an endpoint and one slice for each family is what all readers
+// understand.
+func slicesOf(
+	ch *cmacme.Challenge,
+	replicas []discoveryv1.EndpointSlice,
+	withoutPods bool,
+) []*discoveryv1.EndpointSlice {
 	families := map[discoveryv1.AddressType]*discoveryv1.EndpointSlice{}
 	for _, from := range replicas {
-		i := slices.IndexFunc(from.Ports, func(p discoveryv1.EndpointPort) bool { return p.Port != nil && ptr.Deref(p.Name, "") == "http" })
+		i := slices.IndexFunc(
+			from.Ports,
+			func(p discoveryv1.EndpointPort) bool { return p.Port != nil && ptr.Deref(p.Name, "") == "http" },
+		)
 		if i < 0 && len(from.Ports) == 1 && from.Ports[0].Port != nil {
 			i = 0
 		}
@@ -84,7 +101,9 @@ func slicesOf(ch *cmacme.Challenge, replicas []discoveryv1.EndpointSlice, withou
 			to.Name += map[discoveryv1.AddressType]string{discoveryv1.AddressTypeIPv4: "-ipv4", discoveryv1.AddressTypeIPv6: "-ipv6"}[from.AddressType]
 			to.Labels[discoveryv1.LabelServiceName] = nameOf(ch)
 			to.Labels[discoveryv1.LabelManagedBy] = "perennial"
-			to.Ports = []discoveryv1.EndpointPort{{Name: ptr.To("http"), Port: from.Ports[i].Port, Protocol: ptr.To(corev1.ProtocolTCP)}}
+			to.Ports = []discoveryv1.EndpointPort{
+				{Name: ptr.To("http"), Port: from.Ports[i].Port, Protocol: ptr.To(corev1.ProtocolTCP)},
+			}
 			families[from.AddressType] = to
 		}
 		to.Endpoints = append(to.Endpoints, readyEndpoints(from, withoutPods)...)
@@ -128,8 +147,11 @@ func readyEndpoints(from discoveryv1.EndpointSlice, withoutPods bool) []discover
 // ingressPath leads the requests for a token to the Service of its Challenge.
 func ingressPath(ch *cmacme.Challenge) networkingv1.HTTPIngressPath {
 	return networkingv1.HTTPIngressPath{
-		Path: acme.HTTP01Path(ch.Spec.Token), PathType: ptr.To(networkingv1.PathTypeExact),
-		Backend: networkingv1.IngressBackend{Service: &networkingv1.IngressServiceBackend{Name: nameOf(ch), Port: networkingv1.ServiceBackendPort{Number: port}}},
+		Path:     acme.HTTP01Path(ch.Spec.Token),
+		PathType: ptr.To(networkingv1.PathTypeExact),
+		Backend: networkingv1.IngressBackend{
+			Service: &networkingv1.IngressServiceBackend{Name: nameOf(ch), Port: networkingv1.ServiceBackendPort{Number: port}},
+		},
 	}
 }
 
@@ -161,7 +183,8 @@ func ingressOf(ch *cmacme.Challenge) *networkingv1.Ingress {
 	return o
 }
 
-// withPath returns the rules of an Ingress with the path of a Challenge, and whether that changed them.
+// withPath returns the rules of an Ingress with the path of a Challenge, and whether that changed
+// them.
 func withPath(rules []networkingv1.IngressRule, ch *cmacme.Challenge) ([]networkingv1.IngressRule, bool) {
 	path, host := ingressPath(ch), hostOf(ch)
 	if stands(rules, host, path) {
@@ -170,7 +193,13 @@ func withPath(rules []networkingv1.IngressRule, ch *cmacme.Challenge) ([]network
 	next, _ := withoutPath(rules, ch)
 	into := slices.IndexFunc(next, func(r networkingv1.IngressRule) bool { return r.Host == host && r.HTTP != nil })
 	if into < 0 {
-		next = append(next, networkingv1.IngressRule{Host: host, IngressRuleValue: networkingv1.IngressRuleValue{HTTP: &networkingv1.HTTPIngressRuleValue{}}})
+		next = append(
+			next,
+			networkingv1.IngressRule{
+				Host:             host,
+				IngressRuleValue: networkingv1.IngressRuleValue{HTTP: &networkingv1.HTTPIngressRuleValue{}},
+			},
+		)
 		into = len(next) - 1
 	}
 	next[into].HTTP.Paths = append(next[into].HTTP.Paths, path)
@@ -198,8 +227,9 @@ func stands(rules []networkingv1.IngressRule, host string, path networkingv1.HTT
 	return there
 }
 
-// withoutPath returns the rules of an Ingress as they were before withPath, and whether that changed them. The path has the Challenge's token, so it is nobody
-// else's, wherever it leads: cert-manager may have begun this.
+// withoutPath returns the rules of an Ingress as they were before withPath, and whether that
+// changed them. The path has the Challenge's token, so it is nobody else's, wherever it leads:
+// cert-manager may have begun this.
 func withoutPath(rules []networkingv1.IngressRule, ch *cmacme.Challenge) ([]networkingv1.IngressRule, bool) {
 	path, changed := acme.HTTP01Path(ch.Spec.Token), false
 	next := copyRules(rules)
@@ -208,11 +238,17 @@ func withoutPath(rules []networkingv1.IngressRule, ch *cmacme.Challenge) ([]netw
 			continue
 		}
 		n := len(next[i].HTTP.Paths)
-		next[i].HTTP.Paths = slices.DeleteFunc(next[i].HTTP.Paths, func(p networkingv1.HTTPIngressPath) bool { return p.Path == path })
+		next[i].HTTP.Paths = slices.DeleteFunc(
+			next[i].HTTP.Paths,
+			func(p networkingv1.HTTPIngressPath) bool { return p.Path == path },
+		)
 		changed = changed || len(next[i].HTTP.Paths) < n
 	}
 	// No rule that somebody wrote is without paths: that is not valid.
-	next = slices.DeleteFunc(next, func(r networkingv1.IngressRule) bool { return r.HTTP != nil && len(r.HTTP.Paths) == 0 })
+	next = slices.DeleteFunc(
+		next,
+		func(r networkingv1.IngressRule) bool { return r.HTTP != nil && len(r.HTTP.Paths) == 0 },
+	)
 	return next, changed
 }
 
@@ -227,8 +263,14 @@ func routeOf(ch *cmacme.Challenge) *gwapi.HTTPRoute {
 	maps.Copy(o.Labels, solver.Labels)
 	for _, p := range solver.ParentRefs {
 		o.Spec.ParentRefs = append(o.Spec.ParentRefs, gwapi.ParentReference{
-			Group: (*gwapi.Group)(p.Group), Kind: (*gwapi.Kind)(p.Kind), Namespace: (*gwapi.Namespace)(p.Namespace), Name: gwapi.ObjectName(p.Name),
-			SectionName: (*gwapi.SectionName)(p.SectionName), Port: (*gwapi.PortNumber)(p.Port),
+			Group: (*gwapi.Group)(
+				p.Group,
+			),
+			Kind:        (*gwapi.Kind)(p.Kind),
+			Namespace:   (*gwapi.Namespace)(p.Namespace),
+			Name:        gwapi.ObjectName(p.Name),
+			SectionName: (*gwapi.SectionName)(p.SectionName),
+			Port:        (*gwapi.PortNumber)(p.Port),
 		})
 	}
 	if host := hostOf(ch); host != "" {
@@ -236,9 +278,13 @@ func routeOf(ch *cmacme.Challenge) *gwapi.HTTPRoute {
 	}
 	backend := gwapi.HTTPBackendRef{}
 	backend.Name, backend.Port = gwapi.ObjectName(nameOf(ch)), ptr.To(gwapi.PortNumber(port))
-	o.Spec.Rules = []gwapi.HTTPRouteRule{{
-		Matches:     []gwapi.HTTPRouteMatch{{Path: &gwapi.HTTPPathMatch{Type: ptr.To(gwapi.PathMatchExact), Value: ptr.To(acme.HTTP01Path(ch.Spec.Token))}}},
-		BackendRefs: []gwapi.HTTPBackendRef{backend},
-	}}
+	o.Spec.Rules = []gwapi.HTTPRouteRule{
+		{
+			Matches: []gwapi.HTTPRouteMatch{
+				{Path: &gwapi.HTTPPathMatch{Type: ptr.To(gwapi.PathMatchExact), Value: ptr.To(acme.HTTP01Path(ch.Spec.Token))}},
+			},
+			BackendRefs: []gwapi.HTTPBackendRef{backend},
+		},
+	}
 	return o
 }

@@ -23,10 +23,17 @@ import (
 )
 
 func challenge(host string) *cmacme.Challenge {
-	return &cmacme.Challenge{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "c", UID: "1"}, Spec: cmacme.ChallengeSpec{
-		DNSName: host, Token: "token", Key: "token.thumbprint",
-		Solver: cmacme.ACMEChallengeSolver{HTTP01: &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}}},
-	}}
+	return &cmacme.Challenge{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "c", UID: "1"},
+		Spec: cmacme.ChallengeSpec{
+			DNSName: host,
+			Token:   "token",
+			Key:     "token.thumbprint",
+			Solver: cmacme.ACMEChallengeSolver{
+				HTTP01: &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}},
+			},
+		},
+	}
 }
 
 func rule(host string, paths ...string) networkingv1.IngressRule {
@@ -35,7 +42,13 @@ func rule(host string, paths ...string) networkingv1.IngressRule {
 		if r.HTTP == nil {
 			r.HTTP = &networkingv1.HTTPIngressRuleValue{}
 		}
-		r.HTTP.Paths = append(r.HTTP.Paths, networkingv1.HTTPIngressPath{Path: p, Backend: networkingv1.IngressBackend{Service: &networkingv1.IngressServiceBackend{Name: "web"}}})
+		r.HTTP.Paths = append(
+			r.HTTP.Paths,
+			networkingv1.HTTPIngressPath{
+				Path:    p,
+				Backend: networkingv1.IngressBackend{Service: &networkingv1.IngressServiceBackend{Name: "web"}},
+			},
+		)
 	}
 	return r
 }
@@ -80,17 +93,30 @@ func TestSlicesOfTheReplicas(t *testing.T) {
 			{Name: ptr.To("metrics"), Port: ptr.To[int32](9402)}, {Name: ptr.To("http"), Port: ptr.To[int32](8089)},
 		}}
 		for _, a := range addresses {
-			s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{Addresses: []string{a}, Conditions: discoveryv1.EndpointConditions{Ready: &ready},
-				NodeName: ptr.To("node"), TargetRef: &corev1.ObjectReference{Kind: "Pod", Name: "p"}})
+			s.Endpoints = append(
+				s.Endpoints,
+				discoveryv1.Endpoint{Addresses: []string{a}, Conditions: discoveryv1.EndpointConditions{Ready: &ready},
+					NodeName: ptr.To("node"), TargetRef: &corev1.ObjectReference{Kind: "Pod", Name: "p"}},
+			)
 		}
 		return s
 	}
 	got := slicesOf(challenge("a.example.com"), []discoveryv1.EndpointSlice{
-		slice(discoveryv1.AddressTypeIPv4, true, "192.0.2.2", "192.0.2.1"), slice(discoveryv1.AddressTypeIPv6, true, "2001:db8::1"),
-		slice(discoveryv1.AddressTypeIPv4, false, "192.0.2.3"), slice(discoveryv1.AddressTypeFQDN, true, "a.example.com"),
+		slice(
+			discoveryv1.AddressTypeIPv4,
+			true,
+			"192.0.2.2",
+			"192.0.2.1",
+		),
+		slice(discoveryv1.AddressTypeIPv6, true, "2001:db8::1"),
+		slice(discoveryv1.AddressTypeIPv4, false, "192.0.2.3"),
+		slice(discoveryv1.AddressTypeFQDN, true, "a.example.com"),
 	}, false)
-	if len(got) != 2 || got[0].AddressType != discoveryv1.AddressTypeIPv4 || len(got[0].Endpoints) != 2 || got[0].Endpoints[0].Addresses[0] != "192.0.2.1" ||
-		*got[0].Ports[0].Port != 8089 || got[1].Endpoints[0].TargetRef == nil || *got[1].Endpoints[0].NodeName != "node" {
+	if len(got) != 2 || got[0].AddressType != discoveryv1.AddressTypeIPv4 || len(got[0].Endpoints) != 2 ||
+		got[0].Endpoints[0].Addresses[0] != "192.0.2.1" ||
+		*got[0].Ports[0].Port != 8089 ||
+		got[1].Endpoints[0].TargetRef == nil ||
+		*got[1].Endpoints[0].NodeName != "node" {
 		t.Errorf("got %+v", got)
 	}
 	for _, e := range got[0].Endpoints {
@@ -98,11 +124,19 @@ func TestSlicesOfTheReplicas(t *testing.T) {
 			t.Errorf("an endpoint is %+v", e)
 		}
 	}
-	without := slicesOf(challenge("a.example.com"), []discoveryv1.EndpointSlice{slice(discoveryv1.AddressTypeIPv4, true, "192.0.2.1")}, true)
+	without := slicesOf(
+		challenge("a.example.com"),
+		[]discoveryv1.EndpointSlice{slice(discoveryv1.AddressTypeIPv4, true, "192.0.2.1")},
+		true,
+	)
 	if without[0].Endpoints[0].TargetRef != nil {
 		t.Error("the pod is named")
 	}
-	if s := serviceOf(challenge("a"), nil); s.Spec.IPFamilyPolicy == nil || *s.Spec.IPFamilyPolicy != corev1.IPFamilyPolicyPreferDualStack || len(s.Spec.Selector) > 0 {
+	if s := serviceOf(
+		challenge("a"),
+		nil,
+	); s.Spec.IPFamilyPolicy == nil || *s.Spec.IPFamilyPolicy != corev1.IPFamilyPolicyPreferDualStack ||
+		len(s.Spec.Selector) > 0 {
 		t.Errorf("the Service is %+v", s.Spec)
 	}
 }
@@ -110,14 +144,23 @@ func TestSlicesOfTheReplicas(t *testing.T) {
 func TestAnIngressFollowsItsSolver(t *testing.T) {
 	ch := challenge("a.example.com")
 	ch.Spec.Solver.HTTP01.Ingress = &cmacme.ACMEChallengeSolverHTTP01Ingress{
-		Class: ptr.To("nginx"), ServiceType: corev1.ServiceTypeClusterIP,
-		IngressTemplate: &cmacme.ACMEChallengeSolverHTTP01IngressTemplate{ACMEChallengeSolverHTTP01IngressObjectMeta: cmacme.ACMEChallengeSolverHTTP01IngressObjectMeta{
-			Annotations: map[string]string{"nginx.ingress.kubernetes.io/whitelist-source-range": "192.0.2.0/24"}, Labels: map[string]string{"team": "shop"},
-		}},
+		Class:       ptr.To("nginx"),
+		ServiceType: corev1.ServiceTypeClusterIP,
+		IngressTemplate: &cmacme.ACMEChallengeSolverHTTP01IngressTemplate{
+			ACMEChallengeSolverHTTP01IngressObjectMeta: cmacme.ACMEChallengeSolverHTTP01IngressObjectMeta{
+				Annotations: map[string]string{
+					"nginx.ingress.kubernetes.io/whitelist-source-range": "192.0.2.0/24",
+				},
+				Labels: map[string]string{"team": "shop"},
+			},
+		},
 	}
 	o := ingressOf(ch)
-	if o.Annotations["kubernetes.io/ingress.class"] != "nginx" || o.Annotations["nginx.ingress.kubernetes.io/whitelist-source-range"] != "192.0.2.0/24" ||
-		o.Labels["team"] != "shop" || o.Labels[cmacme.SolverIdentificationLabelKey] != "true" || *o.Spec.Rules[0].HTTP.Paths[0].PathType != networkingv1.PathTypeExact {
+	if o.Annotations["kubernetes.io/ingress.class"] != "nginx" ||
+		o.Annotations["nginx.ingress.kubernetes.io/whitelist-source-range"] != "192.0.2.0/24" ||
+		o.Labels["team"] != "shop" ||
+		o.Labels[cmacme.SolverIdentificationLabelKey] != "true" ||
+		*o.Spec.Rules[0].HTTP.Paths[0].PathType != networkingv1.PathTypeExact {
 		t.Errorf("the Ingress is %+v", o)
 	}
 	if s := serviceOf(ch, nil); s.Spec.Type != corev1.ServiceTypeClusterIP {
@@ -139,13 +182,17 @@ func TestAPathThatLeadsElsewhereIsCorrectedAndGoesInAnyCase(t *testing.T) {
 	}
 }
 
-// TestAnIngressThatOthersEditAtTheSameTimeHasBoth has an owner who is a little faster each time, as other challenges on the same Ingress are.
+// TestAnIngressThatOthersEditAtTheSameTimeHasBoth has an owner who is a little faster each time, as
+// other challenges on the same Ingress are.
 func TestAnIngressThatOthersEditAtTheSameTimeHasBoth(t *testing.T) {
 	scheme := runtime.NewScheme()
 	if err := clientgoscheme.AddToScheme(scheme); err != nil {
 		t.Fatal(err)
 	}
-	web := &networkingv1.Ingress{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"}, Spec: networkingv1.IngressSpec{Rules: []networkingv1.IngressRule{rule("a.example.com", "/")}}}
+	web := &networkingv1.Ingress{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"},
+		Spec:       networkingv1.IngressSpec{Rules: []networkingv1.IngressRule{rule("a.example.com", "/")}},
+	}
 	times, slower := 0, true
 	c := fake.NewClientBuilder().WithScheme(scheme).WithObjects(web).WithInterceptorFuncs(interceptor.Funcs{
 		Patch: func(ctx context.Context, c client.WithWatch, o client.Object, p client.Patch, options ...client.PatchOption) error {

@@ -11,8 +11,8 @@ import (
 	"github.com/perennial-pki/perennial/internal/fault"
 )
 
-// write puts the key authorization where a web server finds it, and can read it as another user, whatever the umask is that protects our
-// other files. No symbolic link leads out of Webroot.
+// write puts the key authorization where a web server finds it, and can read it as another user,
+// whatever the umask is that protects our other files. No symbolic link leads out of Webroot.
 func (s *Solver) write(ch *cmacme.Challenge) error {
 	root, err := os.OpenRoot(s.Webroot)
 	if err != nil {

@@ -46,7 +46,8 @@ func TestASiteThatIsDownIsToldOfOnceAndWhenItIsBack(t *testing.T) {
 	}()
 	visit()
 	visit()
-	if len(told) != 2 || !strings.Contains(told[0], "cannot be reached") || !strings.Contains(told[1], `"connections lost"=3`) {
+	if len(told) != 2 || !strings.Contains(told[0], "cannot be reached") ||
+		!strings.Contains(told[1], `"connections lost"=3`) {
 		t.Errorf("it says %q", told)
 	}
 }

@@ -16,12 +16,13 @@ import (
 )
 
 const (
-	// helloTimeout is how long a client may take for its ClientHello, and for the handshake of a challenge.
+	// helloTimeout is how long a client may take for its ClientHello, and for the handshake of a
+	// challenge.
 	helloTimeout = 10 * time.Second
 	// maxHello is more than a ClientHello can be that is not split over many records.
 	maxHello = 64 << 10
-	// maxWaiting is how many connections may be without a ClientHello at once. If there is one more, the oldest is closed, so that whoever holds
-	// many open keeps out nobody who speaks.
+	// maxWaiting is how many connections may be without a ClientHello at once. If there is one more,
+	// the oldest is closed, so that whoever holds many open keeps out nobody who speaks.
 	maxWaiting = 1000
 	// handshakeRecord is the type of the record with which TLS begins.
 	handshakeRecord = 22
@@ -32,8 +33,8 @@ const (
 // A Listener answers challenges on connections, and passes all others on.
 type Listener struct {
 	Solver *Solver
-	// PassthroughTo is host:port of the site that gets, unread, every connection that does not ask for exactly the protocol acme-tls/1. Those
-	// are closed if it is empty.
+	// PassthroughTo is host:port of the site that gets, unread, every connection that does not ask for
+	// exactly the protocol acme-tls/1. Those are closed if it is empty.
 	PassthroughTo string
 	Log           logr.Logger
 
@@ -91,9 +92,13 @@ func (l *Listener) Serve(ctx context.Context, listener net.Listener) error {
 // errRead ends a handshake of which only the ClientHello is wanted.
 var errRead = errors.New("read")
 
-// clientHello reads the ClientHello from a connection, and returns it with all bytes that were read. One that is not understood, which the site
-// may understand, is nil.
-func clientHello(ctx context.Context, conn net.Conn, patience time.Duration) (hello *tls.ClientHelloInfo, read []byte, err error) {
+// clientHello reads the ClientHello from a connection, and returns it with all bytes that were
+// read. One that is not understood, which the site may understand, is nil.
+func clientHello(
+	ctx context.Context,
+	conn net.Conn,
+	patience time.Duration,
+) (hello *tls.ClientHelloInfo, read []byte, err error) {
 	r := &recorded{Conn: conn}
 	if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return nil, nil, err
@@ -149,11 +154,16 @@ func (l *Listener) answer(ctx context.Context, conn net.Conn, name string) {
 	defer cancel()
 	certificate, err := l.Solver.certificate(ctx, name)
 	if err != nil {
-		l.Log.V(1).Info("a TLS-ALPN-01 challenge is not answered", "host", name, "from", conn.RemoteAddr().String(), "why", err.Error())
+		l.Log.V(1).
+			Info("a TLS-ALPN-01 challenge is not answered", "host", name, "from", conn.RemoteAddr().String(), "why", err.Error())
 		return
 	}
 	server := tls.Server(conn, &tls.Config{
-		Certificates: []tls.Certificate{*certificate}, NextProtos: []string{acme.TLSALPN01Protocol}, MinVersion: tls.VersionTLS12,
+		Certificates: []tls.Certificate{
+			*certificate,
+		},
+		NextProtos: []string{acme.TLSALPN01Protocol},
+		MinVersion: tls.VersionTLS12,
 	})
 	if err := server.HandshakeContext(ctx); err == nil {
 		_ = server.Close()

@@ -28,7 +28,8 @@ import (
 	"github.com/perennial-pki/perennial/internal/solver"
 )
 
-// answering is a Solver with a challenge for a.example.com. It counts how often it reads past its cache.
+// answering is a Solver with a challenge for a.example.com. It counts how often it reads past its
+// cache.
 func answering(t *testing.T) (*Solver, *atomic.Int32) {
 	t.Helper()
 	scheme := runtime.NewScheme()
@@ -37,12 +38,18 @@ func answering(t *testing.T) (*Solver, *atomic.Int32) {
 	}
 	ch := challenge("a.example.com")
 	c := fake.NewClientBuilder().WithScheme(scheme).WithObjects(ch).
-		WithIndex(&cmacme.Challenge{}, byServerName, func(o client.Object) []string { return []string{ServerName(o.(*cmacme.Challenge))} }).Build()
+		WithIndex(&cmacme.Challenge{}, byServerName, func(o client.Object) []string { return []string{ServerName(o.(*cmacme.Challenge))} }).
+		Build()
 	reads := &atomic.Int32{}
-	live := interceptor.NewClient(c, interceptor.Funcs{List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, o ...client.ListOption) error {
-		reads.Add(1)
-		return c.List(ctx, list, o...)
-	}})
+	live := interceptor.NewClient(
+		c,
+		interceptor.Funcs{
+			List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, o ...client.ListOption) error {
+				reads.Add(1)
+				return c.List(ctx, list, o...)
+			},
+		},
+	)
 	now := time.Now()
 	return &Solver{Cache: c, Live: live, Listens: true, Now: func() time.Time { return now }}, reads
 }
@@ -114,7 +121,9 @@ func ways() map[string]func([]byte) [][]byte {
 }
 
 func TestASiteIsReachedByAllWhoPoseNoChallenge(t *testing.T) {
-	site := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "the site") }))
+	site := httptest.NewUnstartedServer(
+		http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "the site") }),
+	)
 	site.TLS = &tls.Config{NextProtos: []string{"acme-tls/1", "h2", "http/1.1"}}
 	site.StartTLS()
 	t.Cleanup(site.Close)
@@ -131,7 +140,15 @@ func TestASiteIsReachedByAllWhoPoseNoChallenge(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer conn.Close()
-				c := tls.Client(&changed{Conn: conn, change: change}, &tls.Config{ServerName: "a.example.com", NextProtos: protocols, InsecureSkipVerify: true, CurvePreferences: []tls.CurveID{tls.X25519}}) // a short one
+				c := tls.Client(
+					&changed{Conn: conn, change: change},
+					&tls.Config{
+						ServerName:         "a.example.com",
+						NextProtos:         protocols,
+						InsecureSkipVerify: true,
+						CurvePreferences:   []tls.CurveID{tls.X25519},
+					},
+				) // a short one
 				if err := c.HandshakeContext(t.Context()); err != nil {
 					t.Fatal(err)
 				}
@@ -194,11 +211,13 @@ func TestWhatIsPassedOnIsNotChanged(t *testing.T) {
 	}
 }
 
-// recordedHello is a ClientHello, a short one: the curve keeps the large shares of post-quantum exchanges out.
+// recordedHello is a ClientHello, a short one: the curve keeps the large shares of post-quantum
+// exchanges out.
 func recordedHello(t testing.TB, name string, protocols ...string) []byte {
 	t.Helper()
 	w := &written{}
-	_ = tls.Client(w, &tls.Config{ServerName: name, NextProtos: protocols, InsecureSkipVerify: true, CurvePreferences: []tls.CurveID{tls.X25519}}).Handshake()
+	_ = tls.Client(w, &tls.Config{ServerName: name, NextProtos: protocols, InsecureSkipVerify: true, CurvePreferences: []tls.CurveID{tls.X25519}}).
+		Handshake()
 	if len(w.all) == 0 {
 		t.Fatal("there is no ClientHello")
 	}
@@ -243,7 +262,10 @@ func TestWhoSaysNothingIsNotWaitedForLong(t *testing.T) {
 	hello := recordedHello(t, "a.example.com", "h2")
 	for name, first := range map[string][]byte{"nothing": nil, "half of a ClientHello": hello[:len(hello)/2], "no TLS": []byte("GET / HTTP/1.1\r\n\r\n")} {
 		t.Run(name, func(t *testing.T) {
-			conn, err := net.Dial("tcp", listen(t, &Listener{PassthroughTo: site.Addr().String(), patience: 20 * time.Millisecond}))
+			conn, err := net.Dial(
+				"tcp",
+				listen(t, &Listener{PassthroughTo: site.Addr().String(), patience: 20 * time.Millisecond}),
+			)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -288,7 +310,11 @@ func TestManyWhoSayNothingKeepOutNobody(t *testing.T) {
 	}
 	closed(t, silent[0])
 	closed(t, silent[1])
-	conn, err := tls.Dial("tcp", address, &tls.Config{ServerName: "A.example.com", NextProtos: []string{"acme-tls/1"}, InsecureSkipVerify: true})
+	conn, err := tls.Dial(
+		"tcp",
+		address,
+		&tls.Config{ServerName: "A.example.com", NextProtos: []string{"acme-tls/1"}, InsecureSkipVerify: true},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -343,7 +369,11 @@ func TestASiteIsLookedAtAsACAWould(t *testing.T) {
 		t.Fatal(err)
 	}
 	speaks := func(certificate tls.Certificate, protocols ...string) string {
-		l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{certificate}, NextProtos: protocols})
+		l, err := tls.Listen(
+			"tcp",
+			"127.0.0.1:0",
+			&tls.Config{Certificates: []tls.Certificate{certificate}, NextProtos: protocols},
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -363,8 +393,10 @@ func TestASiteIsLookedAtAsACAWould(t *testing.T) {
 		host, at string
 		why      string // visible if empty
 	}{
-		"the proof":                  {"a.example.com", ours, ""},
-		"a server with protocols":    {"a.example.com", other.Listener.Addr().String(), "does not answer the protocol acme-tls/1: remote error: tls: no application protocol: what listens there, with the certificate of \"example.com\""},
+		"the proof": {"a.example.com", ours, ""},
+		"a server with protocols": {"a.example.com", other.Listener.Addr().String(), "does not answer the protocol " +
+			"acme-tls/1: remote error: tls: no application protocol: what listens there, with the certificate of " +
+			"\"example.com\""},
 		"a server without protocols": {"a.example.com", speaks(other.TLS.Certificates[0]), `a.example.com:443 answers, but does not speak acme-tls/1: another server, with the certificate of "example.com"`},
 		"another ACME client":        {"a.example.com", speaks(*wrong, "acme-tls/1"), `proves something else, for "a.example.com"`},
 		"nobody":                     {"a.example.com", "127.0.0.1:1", "cannot be connected to"},

@@ -1,5 +1,6 @@
-// Package tlsalpn01 answers TLS-ALPN-01 challenges, RFC 8737, from the process itself, on a port that the site behind it can share:
-// every connection that does not ask for a challenge is passed on unread.
+// Package tlsalpn01 answers TLS-ALPN-01 challenges, RFC 8737, from the process itself, on a port
+// that the site behind it can share: every connection that does not ask for a challenge is passed
+// on unread.
 package tlsalpn01
 
 import (
@@ -29,7 +30,8 @@ import (
 )
 
 const (
-	// byServerName is the field index of TLS-ALPN-01 Challenges by the server name that the CA asks for.
+	// byServerName is the field index of TLS-ALPN-01 Challenges by the server name that the CA asks
+	// for.
 	byServerName = "spec.dnsName"
 
 	checkTimeout = 10 * time.Second
@@ -87,7 +89,8 @@ func identifier(ch *cmacme.Challenge) acme.Identifier {
 	return acme.DNS(pki.ComparableDNSName(ch.Spec.DNSName))
 }
 
-// certificate returns the certificate that answers for a server name. Of several challenges for it only one is presented at a time.
+// certificate returns the certificate that answers for a server name. Of several challenges for it
+// only one is presented at a time.
 func (s *Solver) certificate(ctx context.Context, name string) (*tls.Certificate, error) {
 	name = pki.ComparableDNSName(name)
 	var list cmacme.ChallengeList
@@ -123,7 +126,12 @@ func (s *Solver) Place(_ context.Context, ch *cmacme.Challenge) (string, error) 
 }
 
 // PresentAlong is Present, as there are never others.
-func (s *Solver) PresentAlong(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge, _ []*cmacme.Challenge) error {
+func (s *Solver) PresentAlong(
+	ctx context.Context,
+	issuer *signer.Issuer,
+	ch *cmacme.Challenge,
+	_ []*cmacme.Challenge,
+) error {
 	return s.Present(ctx, issuer, ch)
 }
 
@@ -135,7 +143,10 @@ func (s *Solver) Present(context.Context, *signer.Issuer, *cmacme.Challenge) err
 // Answered reports that nothing answers the challenges, as this process does not listen for them.
 func (s *Solver) Answered() error {
 	if !s.Listens {
-		return fault.Misconfiguredf("NotAnswered", "this controller answers no TLS-ALPN-01 challenges: start it with --tlsalpn01-listen-address")
+		return fault.Misconfiguredf(
+			"NotAnswered",
+			"this controller answers no TLS-ALPN-01 challenges: start it with --tlsalpn01-listen-address",
+		)
 	}
 	return nil
 }
@@ -184,22 +195,46 @@ func shake(ctx context.Context, dial solver.Dial, address, name string, want []b
 		if other, err := handshake(ctx, dial, address, name); err == nil {
 			who += fmt.Sprintf(", with the certificate of %s,", holder(other.PeerCertificates[0]))
 		}
-		return solver.View{Says: fmt.Sprintf("does not answer the protocol %s: %s: %s must pass such connections on to the controller", acme.TLSALPN01Protocol, err, who)}
+		return solver.View{
+			Says: fmt.Sprintf(
+				"does not answer the protocol %s: %s: %s must pass such connections on to the controller",
+				acme.TLSALPN01Protocol,
+				err,
+				who,
+			),
+		}
 	}
 	leaf := state.PeerCertificates[0]
 	if state.NegotiatedProtocol != acme.TLSALPN01Protocol {
-		return solver.View{Says: fmt.Sprintf("answers, but does not speak %s: another server, with the certificate of %s, receives the connections", acme.TLSALPN01Protocol, holder(leaf))}
+		return solver.View{
+			Says: fmt.Sprintf(
+				"answers, but does not speak %s: another server, with the certificate of %s, receives the connections",
+				acme.TLSALPN01Protocol,
+				holder(leaf),
+			),
+		}
 	}
 	for _, e := range leaf.Extensions {
 		if e.Id.Equal(acme.TLSALPN01Extension()) && e.Critical && bytes.Equal(e.Value, want) {
 			return solver.View{Right: true}
 		}
 	}
-	return solver.View{Says: fmt.Sprintf("speaks %s, but proves something else, for %s: another ACME client answers there", acme.TLSALPN01Protocol, holder(leaf))}
+	return solver.View{
+		Says: fmt.Sprintf(
+			"speaks %s, but proves something else, for %s: another ACME client answers there",
+			acme.TLSALPN01Protocol,
+			holder(leaf),
+		),
+	}
 }
 
 // handshake offers protocols, or none.
-func handshake(ctx context.Context, dial solver.Dial, address, name string, protocols ...string) (tls.ConnectionState, error) {
+func handshake(
+	ctx context.Context,
+	dial solver.Dial,
+	address, name string,
+	protocols ...string,
+) (tls.ConnectionState, error) {
 	conn, err := dial(ctx, "tcp", address)
 	if err != nil {
 		return tls.ConnectionState{}, err

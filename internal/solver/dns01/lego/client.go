@@ -24,12 +24,14 @@ const (
 	maxSaid        = 64 << 10 // of an answer in which an error is looked for
 )
 
-// exchange is what the service answered last in one call, of which lego's errors tell only the text.
+// exchange is what the service answered last in one call, of which lego's errors tell only the
+// text.
 type exchange struct {
 	mu         sync.Mutex
 	status     int
 	retryAfter string
-	// from is the host that answered, and said the beginning of its answer. They are kept of hosts whose answers are not to be told.
+	// from is the host that answered, and said the beginning of its answer. They are kept of hosts
+	// whose answers are not to be told.
 	from string
 	said []byte
 	// quiet says that such a host has answered in this call.
@@ -61,8 +63,9 @@ func (x *exchange) hear(said []byte) {
 	x.said = append(x.said, said[:min(len(said), maxSaid-len(x.said))]...)
 }
 
-// told is what may be told of a call that failed with err, after a host has answered that its issuer's author has named: what was answered only in
-// the form of an error. Else an issuer could be used to read what only this process can reach.
+// told is what may be told of a call that failed with err, after a host has answered that its
+// issuer's author has named: what was answered only in the form of an error. Else an issuer could
+// be used to read what only this process can reach.
 func (x *exchange) told(name string, err error) string {
 	if x.status == 0 {
 		if u := new(url.Error); errors.As(err, &u) {
@@ -88,7 +91,8 @@ type door struct {
 	// known are the hosts whose answers may be told; all's if tells is set.
 	known []string
 	tells bool
-	// running is the exchange of the call that is under way. Not all of lego's requests have its context.
+	// running is the exchange of the call that is under way. Not all of lego's requests have its
+	// context.
 	running atomic.Pointer[exchange]
 }
 
@@ -110,7 +114,8 @@ func newClient(k *kind, v values, by Author, reach outside.Reach) (*http.Client,
 		Transport: d,
 		// Credentials stay with the host that they are for.
 		CheckRedirect: func(r *http.Request, before []*http.Request) error {
-			if last := before[len(before)-1].URL; len(before) > maxRedirects || r.URL.Host != last.Host || r.URL.Scheme != last.Scheme {
+			if last := before[len(before)-1].URL; len(before) > maxRedirects || r.URL.Host != last.Host ||
+				r.URL.Scheme != last.Scheme {
 				return http.ErrUseLastResponse
 			}
 			return nil
@@ -118,7 +123,8 @@ func newClient(k *kind, v values, by Author, reach outside.Reach) (*http.Client,
 	}, d, nil
 }
 
-// quiet reports whether a host has answered in the call that is under way whose answers are not to be told.
+// quiet reports whether a host has answered in the call that is under way whose answers are not to
+// be told.
 func (d *door) quiet() bool {
 	x := d.running.Load()
 	if x == nil {

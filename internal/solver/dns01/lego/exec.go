@@ -12,7 +12,12 @@ import (
 
 // own are the providers that are done here, in the way of lego.
 var own = [...]kind{
-	{name: "exec", settings: []setting{{name: "program", form: text}, {name: "mode", form: text}}, exclusive: true, local: true},
+	{
+		name:      "exec",
+		settings:  []setting{{name: "program", form: text}, {name: "mode", form: text}},
+		exclusive: true,
+		local:     true,
+	},
 	{name: "manual", local: true},
 }
 
@@ -67,7 +72,8 @@ func (t *tail) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// person makes records by asking somebody to. There is nothing to be done here: the check sees when it is done.
+// person makes records by asking somebody to. There is nothing to be done here: the check sees when
+// it is done.
 type person struct{}
 
 func (person) present(context.Context, Record) error { return nil }

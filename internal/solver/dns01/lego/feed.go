@@ -19,17 +19,21 @@ import (
 
 // finding is what our own look at the DNS has found, and what lego is to find.
 type finding struct {
-	// challenge is the name that lego makes of the domain, effective where the record goes, zone the apex above it. All have a dot at the end.
+	// challenge is the name that lego makes of the domain, effective where the record goes, zone the
+	// apex above it. All have a dot at the end.
 	challenge, effective, zone string
 }
 
-// feed answers lego's questions for zones and CNAMEs. lego has one DNS client in a process, which holds a lock for as long as a zone is looked
-// up; here it asks a socket in the same process, so that the lock is held for microseconds, and it finds what the solver's settings let us find: each
-// call what was found for it, whatever others that are under way have found, who may have asked other servers, or have made their own up.
+// feed answers lego's questions for zones and CNAMEs. lego has one DNS client in a process, which
+// holds a lock for as long as a zone is looked up; here it asks a socket in the same process, so
+// that the lock is held for microseconds, and it finds what the solver's settings let us find: each
+// call what was found for it, whatever others that are under way have found, who may have asked
+// other servers, or have made their own up.
 type feed struct {
 	at string // of the socket
 
-	// turn is had by who asks the socket, from the moment before it connects until it has its answer. So it is known whose question comes.
+	// turn is had by who asks the socket, from the moment before it connects until it has its answer.
+	// So it is known whose question comes.
 	turn  chan struct{}
 	asker atomic.Pointer[asker]
 }
@@ -43,18 +47,21 @@ type asker struct {
 const (
 	// answerTimeout is how long lego waits for its turn and an answer.
 	answerTimeout = 5 * time.Second
-	// questionTimeout is how long the turn is kept for a question that does not come. Whoever is next has not given up then.
+	// questionTimeout is how long the turn is kept for a question that does not come. Whoever is next
+	// has not given up then.
 	questionTimeout = 2 * time.Second
 )
 
-// feeding starts the feed of the process when a provider is used for the first time, and sets up the rest of what lego has one of.
+// feeding starts the feed of the process when a provider is used for the first time, and sets up
+// the rest of what lego has one of.
 var feeding = sync.OnceValues(func() (*feed, error) {
 	f, err := newFeed()
 	if err != nil {
 		return nil, err
 	}
 	dns01.SetDefaultClient(dns01.NewClient(&dns01.Options{RecursiveNameservers: []string{f.at}, Timeout: answerTimeout}))
-	// lego logs to the standard output, and requests, too, if a variable says so, with what is secret in them. By another one it follows no CNAMEs.
+	// lego logs to the standard output, and requests, too, if a variable says so, with what is secret
+	// in them. By another one it follows no CNAMEs.
 	log.SetDefault(slog.New(slog.DiscardHandler))
 	for _, v := range []string{"LEGO_DEBUG_DNS_API_HTTP_CLIENT", "LEGO_DISABLE_CNAME_SUPPORT"} {
 		if err := os.Unsetenv(v); err != nil {
@@ -96,7 +103,8 @@ func newFeed() (*feed, error) {
 	return f, nil
 }
 
-// with returns a context in which lego finds the finding. The hooks are called by who connects, who waits for the turn first.
+// with returns a context in which lego finds the finding. The hooks are called by who connects, who
+// waits for the turn first.
 func (f *feed) with(ctx context.Context, x finding) context.Context {
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		ConnectStart: func(_, address string) {

@@ -1,6 +1,8 @@
-// Package lego makes the records of DNS-01 challenges by lego's DNS providers, and keeps from the rest of the process what they are not made for:
-// lego runs once, for one user, with its settings in the environment. Here settings come from an issuer and its Secret alone; a provider has one
-// call at a time, which nobody waits for longer than a moment; what a provider remembers is rebuilt after a restart; and no error tells a secret.
+// Package lego makes the records of DNS-01 challenges by lego's DNS providers, and keeps from the
+// rest of the process what they are not made for: lego runs once, for one user, with its settings
+// in the environment. Here settings come from an issuer and its Secret alone; a provider has one
+// call at a time, which nobody waits for longer than a moment; what a provider remembers is rebuilt
+// after a restart; and no error tells a secret.
 package lego
 
 import (
@@ -28,7 +30,8 @@ import (
 //go:generate go -C ../../../../test run ./legogen
 
 const (
-	// callLimit bounds one call of a provider. Some wait in it for their service, which may take a minute.
+	// callLimit bounds one call of a provider. Some wait in it for their service, which may take a
+	// minute.
 	callLimit = 2 * time.Minute
 	// pollInterval is how often those look.
 	pollInterval = 2 * time.Second
@@ -36,7 +39,8 @@ const (
 	overtime = 30 * time.Second
 	// patience is how long a worker waits for a call, and again when it comes back for its end.
 	patience, again = time.Second, time.Second
-	// remembered is for how long it is known what this process has made, and taken away. Challenges are given up before.
+	// remembered is for how long it is known what this process has made, and taken away. Challenges
+	// are given up before.
 	remembered = 3 * time.Hour
 	// maxText is the most that is told of an error.
 	maxText = 400
@@ -48,7 +52,8 @@ const (
 type Record struct {
 	// FQDN is where the record goes, and Zone the apex above it, with dots at their ends.
 	FQDN, Zone, Value string
-	// Domain is the name that is proven. Token and KeyAuthorization are those of RFC 8555 section 8.1; Value is a digest of the latter.
+	// Domain is the name that is proven. Token and KeyAuthorization are those of RFC 8555 section 8.1;
+	// Value is a digest of the latter.
 	Domain, Token, KeyAuthorization string
 }
 
@@ -74,7 +79,8 @@ type Provider struct {
 	running *call
 	// ended are calls whose end nobody has seen yet.
 	ended map[string]*call
-	// made and gone are the records that this instance has made and that still stand, and those that it has taken away, and when.
+	// made and gone are the records that this instance has made and that still stand, and those that
+	// it has taken away, and when.
 	made, gone map[string]time.Time
 }
 
@@ -89,20 +95,22 @@ type call struct {
 	at   time.Time
 }
 
-// Exclusive reports whether a provider has only one value at a name, so that challenges for one name have to follow each other. It is false for
-// names that do not exist.
+// Exclusive reports whether a provider has only one value at a name, so that challenges for one
+// name have to follow each other. It is false for names that do not exist.
 func Exclusive(name string) bool {
 	k, err := find(name)
 	return err == nil && k.exclusive
 }
 
-// ByDomain reports whether a provider can have records only at names that begin with _acme-challenge.
+// ByDomain reports whether a provider can have records only at names that begin with
+// _acme-challenge.
 func ByDomain(name string) bool {
 	k, err := find(name)
 	return err == nil && k.byDomain
 }
 
-// Place is where the only value is of an exclusive provider: at the name, or at the domain that the service gives to an account.
+// Place is where the only value is of an exclusive provider: at the name, or at the domain that the
+// service gives to an account.
 func Place(name, fqdn string) string {
 	k, err := find(name)
 	if labels := dns.Split(fqdn); err == nil && k.wide && len(labels) > domainLabels {
@@ -115,7 +123,8 @@ func Place(name, fqdn string) string {
 type Author int
 
 const (
-	// Tenant may write issuers in a namespace. What the hosts that it names answer is told only in the form of an error.
+	// Tenant may write issuers in a namespace. What the hosts that it names answer is told only in the
+	// form of an error.
 	Tenant Author = iota
 	// Admin may write issuers of the cluster, too.
 	Admin
@@ -130,7 +139,12 @@ func usable(name string, by Author) (*kind, error) {
 		return nil, fault.Misconfiguredf("InvalidSolver", "%w", err)
 	}
 	if k.local && by != Owner {
-		return nil, fault.Misconfiguredf("InvalidSolver", "dns01.provider.name: %q can only be used with perenniald: in a cluster it would let whoever writes an issuer act in the controller's place", name)
+		return nil, fault.Misconfiguredf(
+			"InvalidSolver",
+			"dns01.provider.name: %q can only be used with perenniald: in a cluster it would let whoever writes an issuer "+
+				"act in the controller's place",
+			name,
+		)
 	}
 	return k, nil
 }
@@ -176,7 +190,13 @@ func NewWithin(reach outside.Reach, name string, config []byte, secret map[strin
 	if err != nil {
 		return nil, fault.Misconfiguredf("InvalidSolver", "%w", err)
 	}
-	p := &Provider{kind: k, now: now, ended: map[string]*call{}, made: map[string]time.Time{}, gone: map[string]time.Time{}}
+	p := &Provider{
+		kind:  k,
+		now:   now,
+		ended: map[string]*call{},
+		made:  map[string]time.Time{},
+		gone:  map[string]time.Time{},
+	}
 	for _, value := range secret {
 		parts, _ := split(string(value)) // if it has parts
 		p.secrets = append(append(p.secrets, slices.Collect(maps.Values(parts))...), strings.TrimSpace(string(value)))
@@ -202,7 +222,10 @@ func NewWithin(reach outside.Reach, name string, config []byte, secret map[strin
 	p.door = door
 	p.backend = &adapter{kind: k, feed: feed, make: func() (challenge.Provider, error) {
 		of, err := k.make(v, client)
-		if u := new(url.Error); err != nil && !errors.As(err, &u) && !door.quiet() { // it is of the settings, and of nobody who was asked
+		if u := new(
+			url.Error,
+		); err != nil && !errors.As(err, &u) &&
+			!door.quiet() { // it is of the settings, and of nobody who was asked
 			return nil, fault.Misconfiguredf("InvalidSolver", "dns01.provider %s: %s; %s", name, p.clean(err.Error()), k.known())
 		}
 		return of, err
@@ -229,7 +252,11 @@ func (a *adapter) cleanUp(ctx context.Context, r Record) error {
 	return a.call(ctx, r, challenge.Provider.CleanUp)
 }
 
-func (a *adapter) call(ctx context.Context, r Record, do func(of challenge.Provider, ctx context.Context, domain, token, keyAuth string) error) error {
+func (a *adapter) call(
+	ctx context.Context,
+	r Record,
+	do func(of challenge.Provider, ctx context.Context, domain, token, keyAuth string) error,
+) error {
 	of := a.of.Load()
 	if of == nil {
 		made, err := a.make()
@@ -243,13 +270,26 @@ func (a *adapter) call(ctx context.Context, r Record, do func(of challenge.Provi
 	if a.kind.byDomain {
 		var ok bool
 		if domain, ok = strings.CutPrefix(strings.TrimSuffix(r.FQDN, "."), prefix); !ok {
-			return fault.Misconfiguredf("PresentError", "%s cannot make a record at %s: only where the name begins with %s", a.kind.name, r.FQDN, prefix)
+			return fault.Misconfiguredf(
+				"PresentError",
+				"%s cannot make a record at %s: only where the name begins with %s",
+				a.kind.name,
+				r.FQDN,
+				prefix,
+			)
 		}
 	}
-	return do(*of, a.feed.with(ctx, finding{challenge: prefix + domain + ".", effective: r.FQDN, zone: r.Zone}), domain, r.Token, r.KeyAuthorization)
+	return do(
+		*of,
+		a.feed.with(ctx, finding{challenge: prefix + domain + ".", effective: r.FQDN, zone: r.Zone}),
+		domain,
+		r.Token,
+		r.KeyAuthorization,
+	)
 }
 
-// Present makes the record, unless this process has made it. The error is a solver.Later if that is not over yet: then it is to be called again.
+// Present makes the record, unless this process has made it. The error is a solver.Later if that is
+// not over yet: then it is to be called again.
 func (p *Provider) Present(ctx context.Context, r Record) error {
 	return p.do(ctx, presenting, r, func(ctx context.Context) error {
 		if _, made := p.at(p.made, r); made {
@@ -263,8 +303,9 @@ func (p *Provider) Present(ctx context.Context, r Record) error {
 	})
 }
 
-// Restore makes the record again, whether or not this process has made it, as it can be seen nowhere. What may be left of it is removed before: most services
-// would have it twice, of which their providers remove one.
+// Restore makes the record again, whether or not this process has made it, as it can be seen
+// nowhere. What may be left of it is removed before: most services would have it twice, of which
+// their providers remove one.
 func (p *Provider) Restore(ctx context.Context, r Record) error {
 	return p.do(ctx, restoring, r, func(ctx context.Context) error {
 		_ = p.backend.cleanUp(ctx, r) // many fail where nothing is left
@@ -276,8 +317,9 @@ func (p *Provider) Restore(ctx context.Context, r Record) error {
 	})
 }
 
-// CleanUp removes the record, unless this process has done so. What a provider has to know for it, and has forgotten with the process that made
-// the record, it learns by making the record once more.
+// CleanUp removes the record, unless this process has done so. What a provider has to know for it,
+// and has forgotten with the process that made the record, it learns by making the record once
+// more.
 func (p *Provider) CleanUp(ctx context.Context, r Record) error {
 	return p.do(ctx, cleaning, r, func(ctx context.Context) error {
 		if _, gone := p.at(p.gone, r); gone {
@@ -320,8 +362,9 @@ func (p *Provider) note(r Record, to, from map[string]time.Time) {
 	}
 }
 
-// Busy looks, before anybody is asked where the record with a value goes, whether there is anything to be done. A call for it that is over has
-// an end to be seen. While one is under way the error is a solver.Later, and while one for another record is, it is a limiter.ErrBusy.
+// Busy looks, before anybody is asked where the record with a value goes, whether there is anything
+// to be done. A call for it that is over has an end to be seen. While one is under way the error is
+// a solver.Later, and while one for another record is, it is a limiter.ErrBusy.
 func (p *Provider) Busy(ctx context.Context, value string) (over bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -353,7 +396,8 @@ func (p *Provider) Begun(r Record) bool {
 	return made || p.running != nil && p.running.key == presenting+r.key() || p.ended[presenting+r.key()] != nil
 }
 
-// do makes a call, or looks how the one is that was made for the same before. It waits for a moment only.
+// do makes a call, or looks how the one is that was made for the same before. It waits for a moment
+// only.
 func (p *Provider) do(ctx context.Context, verb string, r Record, f func(context.Context) error) error {
 	key := verb + r.key()
 	p.mu.Lock()
@@ -473,9 +517,20 @@ func (p *Provider) fault(x *exchange, err error) error {
 	case errors.Is(err, context.DeadlineExceeded):
 		return fault.Transientf("PresentError", "%s was not done within %s", p.kind.name, callLimit)
 	case x.status == 401 || x.status == 403:
-		return fault.Misconfiguredf("PresentError", "%s refuses the credentials: %s. Correct the Secret, or what its token may do", p.kind.name, text)
+		return fault.Misconfiguredf(
+			"PresentError",
+			"%s refuses the credentials: %s. Correct the Secret, or what its token may do",
+			p.kind.name,
+			text,
+		)
 	case x.status == 429:
-		return fault.Limitedf("PresentError", outside.RetryAt(x.retryAfter, p.now()), "%s says that it is asked too much: %s", p.kind.name, text)
+		return fault.Limitedf(
+			"PresentError",
+			outside.RetryAt(x.retryAfter, p.now()),
+			"%s says that it is asked too much: %s",
+			p.kind.name,
+			text,
+		)
 	case x.status == 503 && x.retryAfter != "":
 		return fault.Limitedf("PresentError", outside.RetryAt(x.retryAfter, p.now()), "%s", text)
 	case x.status >= 400 && x.status < 500:

@@ -183,11 +183,16 @@ func reply(w http.ResponseWriter, code int, body any) {
 	_ = json.NewEncoder(w).Encode(body)
 }
 
-// technitiumAPI speaks the HTTP API of Technitium DNS Server: single values, found by name and value.
+// technitiumAPI speaks the HTTP API of Technitium DNS Server: single values, found by name and
+// value.
 func technitiumAPI(z *zone) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.FormValue("token") != "good-token" {
-			reply(w, http.StatusOK, map[string]string{"status": "invalid-token", "errorMessage": "Invalid token or session expired."})
+			reply(
+				w,
+				http.StatusOK,
+				map[string]string{"status": "invalid-token", "errorMessage": "Invalid token or session expired."},
+			)
 			return
 		}
 		switch r.URL.Path {
@@ -229,7 +234,13 @@ func powerDNSAPI(z *zone) http.Handler {
 			for _, v := range z.all() {
 				s.Records = append(s.Records, map[string]any{"content": `"` + v + `"`, "disabled": false})
 			}
-			answer := map[string]any{"id": "example.com.", "name": "example.com.", "url": "/api/v1/servers/localhost/zones/example.com.", "kind": "Master", "rrsets": []set{s}}
+			answer := map[string]any{
+				"id":     "example.com.",
+				"name":   "example.com.",
+				"url":    "/api/v1/servers/localhost/zones/example.com.",
+				"kind":   "Master",
+				"rrsets": []set{s},
+			}
 			if len(s.Records) == 0 {
 				answer["rrsets"] = []set{}
 			}
@@ -256,7 +267,8 @@ func powerDNSAPI(z *zone) http.Handler {
 	})
 }
 
-// netlifyAPI speaks the API of Netlify: records with IDs, which lego keeps by token. It takes the same record twice.
+// netlifyAPI speaks the API of Netlify: records with IDs, which lego keeps by token. It takes the
+// same record twice.
 func netlifyAPI(z *zone) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		const path = "/api/v1/dns_zones/example_com/dns_records"
@@ -281,7 +293,8 @@ func netlifyAPI(z *zone) http.Handler {
 	})
 }
 
-// vercelAPI speaks the API of Vercel: records with IDs, of which it gives the same one for the same record.
+// vercelAPI speaks the API of Vercel: records with IDs, of which it gives the same one for the same
+// record.
 func vercelAPI(z *zone) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]
@@ -305,7 +318,8 @@ func vercelAPI(z *zone) http.Handler {
 	})
 }
 
-// gandiAPI speaks the LiveDNS API of Gandi: record sets, which lego takes away as a whole, if it remembers that it made them.
+// gandiAPI speaks the LiveDNS API of Gandi: record sets, which lego takes away as a whole, if it
+// remembers that it made them.
 func gandiAPI(z *zone) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
@@ -314,7 +328,11 @@ func gandiAPI(z *zone) http.Handler {
 		case r.URL.Path != "/v5/livedns/domains/example.com/records/_acme-challenge.www/TXT":
 			w.WriteHeader(http.StatusNotFound)
 		case r.Method == http.MethodGet:
-			reply(w, http.StatusOK, map[string]any{"rrset_name": "_acme-challenge.www", "rrset_type": "TXT", "rrset_ttl": 300, "rrset_values": z.all()})
+			reply(
+				w,
+				http.StatusOK,
+				map[string]any{"rrset_name": "_acme-challenge.www", "rrset_type": "TXT", "rrset_ttl": 300, "rrset_values": z.all()},
+			)
 		case r.Method == http.MethodPut:
 			var in struct {
 				Values []string `json:"rrset_values"`
@@ -336,7 +354,8 @@ func gandiAPI(z *zone) http.Handler {
 	})
 }
 
-// openproviderAPI speaks the API of Openprovider: values are removed by name and value, of a zone whose ID lego keeps by token.
+// openproviderAPI speaks the API of Openprovider: values are removed by name and value, of a zone
+// whose ID lego keeps by token.
 func openproviderAPI(z *zone) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
@@ -345,7 +364,14 @@ func openproviderAPI(z *zone) http.Handler {
 		case r.Header.Get("Authorization") != "Bearer session":
 			w.WriteHeader(http.StatusUnauthorized)
 		case r.Method == http.MethodGet && r.URL.Path == "/v1beta/dns/zones":
-			reply(w, http.StatusOK, map[string]any{"code": 0, "data": map[string]any{"results": []map[string]any{{"id": 7, "name": "example.com"}}, "total": 1}})
+			reply(
+				w,
+				http.StatusOK,
+				map[string]any{
+					"code": 0,
+					"data": map[string]any{"results": []map[string]any{{"id": 7, "name": "example.com"}}, "total": 1},
+				},
+			)
 		case r.Method == http.MethodPut && r.URL.Path == "/v1beta/dns/zones/example.com":
 			var in struct {
 				Records struct {
@@ -376,7 +402,8 @@ func TestARecordIsRemovedAlsoByAProcessThatDidNotMakeIt(t *testing.T) {
 		name    string
 		secret  map[string]string
 		service func(*zone) http.Handler
-		// loses says that other values are lost with ours, doubled that one of ours stays if it was made twice.
+		// loses says that other values are lost with ours, doubled that one of ours stays if it was made
+		// twice.
 		loses, doubled bool
 	}{
 		"single values, found by name and value":     {name: "technitium", secret: map[string]string{"apiToken": "good-token", "baseURL": "http://dns.example.com"}, service: technitiumAPI},
@@ -447,7 +474,9 @@ func TestTwoValuesAtOneNameDoNotDisturbEachOther(t *testing.T) {
 
 func TestNothingComesFromTheEnvironment(t *testing.T) {
 	var seen sync.Map // what was asked for by a variable
-	poisoned := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { seen.Store("an endpoint: "+r.URL.String(), true) }))
+	poisoned := httptest.NewServer(
+		http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { seen.Store("an endpoint: "+r.URL.String(), true) }),
+	)
 	defer poisoned.Close()
 	file := filepath.Join(t.TempDir(), "poison")
 	if err := os.WriteFile(file, []byte("poison"), 0o600); err != nil {
@@ -457,7 +486,10 @@ func TestNothingComesFromTheEnvironment(t *testing.T) {
 	for _, list := range variables {
 		for _, v := range list {
 			switch {
-			case strings.Contains(v, "URL"), strings.Contains(v, "ENDPOINT"), strings.Contains(v, "HOST"), strings.Contains(v, "SERVER"):
+			case strings.Contains(v, "URL"),
+				strings.Contains(v, "ENDPOINT"),
+				strings.Contains(v, "HOST"),
+				strings.Contains(v, "SERVER"):
 				t.Setenv(v, poisoned.URL)
 			case strings.HasSuffix(v, "TTL"), strings.Contains(v, "TIMEOUT"), strings.Contains(v, "INTERVAL"):
 				t.Setenv(v, "66666")
@@ -471,7 +503,8 @@ func TestNothingComesFromTheEnvironment(t *testing.T) {
 	if count < 500 {
 		t.Fatalf("only %d variables are known", count)
 	}
-	// These ask by a client of their own, at an address that nothing changes, or are for names of one domain.
+	// These ask by a client of their own, at an address that nothing changes, or are for names of one
+	// domain.
 	aside := []string{"manageengine", "nicru", "omglol", "servercow"}
 	for i := range kinds {
 		k := &kinds[i]
@@ -517,7 +550,10 @@ func TestNothingComesFromTheEnvironment(t *testing.T) {
 					if s.name == "zoneName" {
 						v[s.name] = "example.com"
 					}
-					if lower := strings.ToLower(s.name); strings.Contains(lower, "url") || strings.Contains(lower, "endpoint") || strings.Contains(lower, "server") || lower == "hostname" || lower == "baseurl" {
+					if lower := strings.ToLower(
+						s.name,
+					); strings.Contains(lower, "url") || strings.Contains(lower, "endpoint") || strings.Contains(lower, "server") || lower == "hostname" ||
+						lower == "baseurl" {
 						v[s.name] = service.URL
 					}
 				}
@@ -526,11 +562,18 @@ func TestNothingComesFromTheEnvironment(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			p := &Provider{kind: k, now: time.Now, ended: map[string]*call{}, made: map[string]time.Time{}, gone: map[string]time.Time{}, backend: &adapter{
-				kind: k, feed: feed, make: func() (challenge.Provider, error) {
-					return k.make(v, &http.Client{Transport: rewrite{to}, Timeout: 5 * time.Second})
+			p := &Provider{
+				kind:  k,
+				now:   time.Now,
+				ended: map[string]*call{},
+				made:  map[string]time.Time{},
+				gone:  map[string]time.Time{},
+				backend: &adapter{
+					kind: k, feed: feed, make: func() (challenge.Provider, error) {
+						return k.make(v, &http.Client{Transport: rewrite{to}, Timeout: 5 * time.Second})
+					},
 				},
-			}}
+			}
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 			defer cancel()
 			err = p.backend.present(ctx, record("www.example.com", "token"))
@@ -586,18 +629,21 @@ func TestSettings(t *testing.T) {
 		"an entry of the Secret that is not one": {name: "hetzner", secret: map[string]string{"token": "x"}, says: `the Secret of dns01.provider.secretRef: provider hetzner has no setting "token"`},
 		"a secret in the issuer":                 {name: "hetzner", config: `{"apiToken": "s3cret"}`, says: `apiToken is secret: put it into a Secret`},
 		"a setting twice":                        {name: "hetzner", config: `{"ttl": 60}`, secret: map[string]string{"ttl": "60"}, says: "ttl is in dns01.provider.config, too"},
-		"no object":                              {name: "hetzner", config: `["ttl"]`, says: "dns01.provider.config is no object of settings"},
-		"an object in it":                        {name: "hetzner", config: `{"ttl": {}}`, says: "ttl must be a string, a number, true or false"},
-		"a number that is none":                  {name: "hetzner", config: `{"ttl": "soon"}`, says: "ttl must be a number"},
-		"a flag that is none":                    {name: "efficientip", config: `{"insecureSkipVerify": "yes"}`, says: "insecureSkipVerify must be true or false"},
-		"a URL that is none":                     {name: "pdns", config: `{"host": "ns1.example.com"}`, says: "host must be a URL that begins with http:// or https://"},
-		"pairs that are none":                    {name: "hurricane", secret: map[string]string{"credentials": "example.com"}, says: "credentials must have the form name:value,name:value"},
-		"a host elsewhere":                       {name: "otc", config: `{"identityEndpoint": "https://169.254.169.254/"}`, says: "of a host in otc.t-systems.com"},
-		"too long":                               {name: "hetzner", secret: map[string]string{"apiToken": strings.Repeat("x", maxSetting+1)}, says: "apiToken is longer than"},
-		"a key that is none":                     {name: "regru", config: `{"username": "a"}`, secret: map[string]string{"password": "b", "tlsCert": "c", "tlsKey": "d"}, says: "tlsCert and tlsKey are no certificate and its key"},
-		"exec in a cluster":                      {name: "exec", config: `{"program": "/bin/true"}`, says: `"exec" can only be used with perenniald`},
-		"manual in a cluster":                    {name: "manual", says: `"manual" can only be used with perenniald`},
-		"httpreq in a cluster":                   {name: "httpreq", config: `{"endpoint": "http://127.0.0.1"}`, says: `"httpreq" can only be used with perenniald`},
+		"no object": {name: "hetzner", config: `["ttl"]`, says: "dns01.provider.config is " +
+			"no object of settings"},
+		"an object in it": {name: "hetzner", config: `{"ttl": {}}`, says: "ttl must be a string, " +
+			"a number, true or false"},
+		"a number that is none": {name: "hetzner", config: `{"ttl": "soon"}`, says: "ttl must be a number"},
+		"a flag that is none":   {name: "efficientip", config: `{"insecureSkipVerify": "yes"}`, says: "insecureSkipVerify must be true or false"},
+		"a URL that is none": {name: "pdns", config: `{"host": "ns1.example.com"}`, says: "host must be a URL that " +
+			"begins with http:// or https://"},
+		"pairs that are none":  {name: "hurricane", secret: map[string]string{"credentials": "example.com"}, says: "credentials must have the form name:value,name:value"},
+		"a host elsewhere":     {name: "otc", config: `{"identityEndpoint": "https://169.254.169.254/"}`, says: "of a host in otc.t-systems.com"},
+		"too long":             {name: "hetzner", secret: map[string]string{"apiToken": strings.Repeat("x", maxSetting+1)}, says: "apiToken is longer than"},
+		"a key that is none":   {name: "regru", config: `{"username": "a"}`, secret: map[string]string{"password": "b", "tlsCert": "c", "tlsKey": "d"}, says: "tlsCert and tlsKey are no certificate and its key"},
+		"exec in a cluster":    {name: "exec", config: `{"program": "/bin/true"}`, says: `"exec" can only be used with perenniald`},
+		"manual in a cluster":  {name: "manual", says: `"manual" can only be used with perenniald`},
+		"httpreq in a cluster": {name: "httpreq", config: `{"endpoint": "http://127.0.0.1"}`, says: `"httpreq" can only be used with perenniald`},
 	} {
 		t.Run(what, func(t *testing.T) {
 			secret := map[string][]byte{}
@@ -622,21 +668,23 @@ func TestWhatIsWrongIsToldWithoutTheSecret(t *testing.T) {
 		by           Author
 		says         string
 	}{
-		"all is there":                      {name: "hetzner", config: `{"ttl": 60}`, secret: true},
-		"no Secret where one is needed":     {name: "gandiv5", secret: true},
-		"a name that there is not":          {name: "hetzer", secret: true, says: `there is no provider "hetzer"`},
-		"a setting that there is not":       {name: "hetzner", config: `{"token": "x"}`, secret: true, says: `provider hetzner has no setting "token": it has`},
-		"a setting of another form":         {name: "hetzner", config: `{"ttl": "long"}`, secret: true, says: "ttl must be a number"},
-		"a secret in the issuer":            {name: "hetzner", config: `{"apiToken": "x"}`, says: "apiToken is secret"},
-		"a Secret is needed":                {name: "abion", says: "dns01.provider.secretRef: provider abion needs apiKey: put it into a Secret"},
-		"a setting is needed, and a Secret": {name: "artfiles", says: "dns01.provider.config: provider artfiles needs username"},
-		"what may be in the Secret":         {name: "artfiles", secret: true},
-		"a program in a cluster":            {name: "exec", config: `{"program": "/bin/true"}`, by: Admin, says: "only be used with perenniald"},
-		"a program":                         {name: "exec", config: `{"program": "/bin/true"}`, by: Owner},
-		"a program without its path":        {name: "exec", by: Owner, says: "exec needs program"},
-		"nothing is needed":                 {name: "manual", by: Owner},
-		"what Perennial has itself":         {name: "route53", says: `for "route53" use dns01.route53`},
-		"what cannot be used":               {name: "plesk", says: `"plesk" cannot be used`},
+		"all is there":                  {name: "hetzner", config: `{"ttl": 60}`, secret: true},
+		"no Secret where one is needed": {name: "gandiv5", secret: true},
+		"a name that there is not":      {name: "hetzer", secret: true, says: `there is no provider "hetzer"`},
+		"a setting that there is not":   {name: "hetzner", config: `{"token": "x"}`, secret: true, says: `provider hetzner has no setting "token": it has`},
+		"a setting of another form":     {name: "hetzner", config: `{"ttl": "long"}`, secret: true, says: "ttl must be a number"},
+		"a secret in the issuer":        {name: "hetzner", config: `{"apiToken": "x"}`, says: "apiToken is secret"},
+		"a Secret is needed": {name: "abion", says: "dns01.provider.secretRef: provider abion needs " +
+			"apiKey: put it into a Secret"},
+		"a setting is needed, and a Secret": {name: "artfiles", says: "dns01.provider.config: provider artfiles needs " +
+			"username"},
+		"what may be in the Secret":  {name: "artfiles", secret: true},
+		"a program in a cluster":     {name: "exec", config: `{"program": "/bin/true"}`, by: Admin, says: "only be used with perenniald"},
+		"a program":                  {name: "exec", config: `{"program": "/bin/true"}`, by: Owner},
+		"a program without its path": {name: "exec", by: Owner, says: "exec needs program"},
+		"nothing is needed":          {name: "manual", by: Owner},
+		"what Perennial has itself":  {name: "route53", says: `for "route53" use dns01.route53`},
+		"what cannot be used":        {name: "plesk", says: `"plesk" cannot be used`},
 	} {
 		err := Check(test.name, []byte(test.config), nil, !test.secret, test.by)
 		if (err == nil) != (test.says == "") || err != nil && !strings.Contains(err.Error(), test.says) {
@@ -651,14 +699,17 @@ func TestCredentialsThatAreMissingAreNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = finish(t, p.Present, record("www.example.com", "token"))
-	if fault.Of(err).Class != fault.Misconfigured || !strings.Contains(err.Error(), "credentials missing") || !strings.Contains(err.Error(), "apiToken (in the Secret)") {
+	if fault.Of(err).Class != fault.Misconfigured || !strings.Contains(err.Error(), "credentials missing") ||
+		!strings.Contains(err.Error(), "apiToken (in the Secret)") {
 		t.Errorf("it says %v", err)
 	}
 }
 
 func TestAServerThatIsNotVerifiedGetsTheClientCertificate(t *testing.T) {
 	var who []*x509.Certificate
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { who = r.TLS.PeerCertificates }))
+	server := httptest.NewUnstartedServer(
+		http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { who = r.TLS.PeerCertificates }),
+	)
 	server.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
 	server.StartTLS()
 	defer server.Close()
@@ -717,8 +768,16 @@ func TestAddressesOfThisMachineAreNotReachedFromACluster(t *testing.T) {
 	}
 }
 
-// asTenant makes a provider with the transport that settings of that author get, but for the way to its service, which is the handler.
-func asTenant(t *testing.T, name string, config []byte, secret map[string][]byte, by Author, service http.Handler) *Provider {
+// asTenant makes a provider with the transport that settings of that author get, but for the way to
+// its service, which is the handler.
+func asTenant(
+	t *testing.T,
+	name string,
+	config []byte,
+	secret map[string][]byte,
+	by Author,
+	service http.Handler,
+) *Provider {
 	t.Helper()
 	server := httptest.NewServer(service)
 	t.Cleanup(server.Close)
@@ -813,7 +872,12 @@ func TestErrorsHaveAClassAndTellNoSecret(t *testing.T) {
 		v, _ := p.kind.read(nil, map[string][]byte{"token": []byte(key)})
 		return p.kind.make(v, &http.Client{Transport: through(unreachable{})})
 	}
-	if err := finish(t, p.Present, record("www.example.com", "token")); fault.Of(err).Class != fault.Transient || strings.Contains(err.Error(), "s3cret") {
+	if err := finish(
+		t,
+		p.Present,
+		record("www.example.com", "token"),
+	); fault.Of(err).Class != fault.Transient ||
+		strings.Contains(err.Error(), "s3cret") {
 		t.Errorf("it says %v", err)
 	}
 }
@@ -837,7 +901,14 @@ func (s slow) cleanUp(context.Context, Record) error { panic("an answer that nob
 
 func TestAProviderThatTakesLongKeepsNobodyWaiting(t *testing.T) {
 	s := slow{make(chan struct{}, 1), make(chan struct{})}
-	p := &Provider{kind: &kind{name: "slow"}, backend: s, now: time.Now, ended: map[string]*call{}, made: map[string]time.Time{}, gone: map[string]time.Time{}}
+	p := &Provider{
+		kind:    &kind{name: "slow"},
+		backend: s,
+		now:     time.Now,
+		ended:   map[string]*call{},
+		made:    map[string]time.Time{},
+		gone:    map[string]time.Time{},
+	}
 	one, other := record("www.example.com", "one"), record("www.example.com", "other")
 	var later *solver.Later
 	if err := p.Present(t.Context(), one); !errors.As(err, &later) || !strings.Contains(later.Why, "at work") {
@@ -850,7 +921,12 @@ func TestAProviderThatTakesLongKeepsNobodyWaiting(t *testing.T) {
 	close(s.end)
 	mustFinish(t, p.Present, one)
 	mustFinish(t, p.Present, other)
-	if err := finish(t, p.CleanUp, one); fault.Of(err).Class != fault.Transient || !strings.Contains(err.Error(), "lego gave up") {
+	if err := finish(
+		t,
+		p.CleanUp,
+		one,
+	); fault.Of(err).Class != fault.Transient ||
+		!strings.Contains(err.Error(), "lego gave up") {
 		t.Errorf("a panic is told as %v", err)
 	}
 	if len(s.begin) != 1 {
@@ -876,7 +952,14 @@ func (p *pile) cleanUp(context.Context, Record) error {
 
 func TestARecordThatIsSeenNowhereIsMadeAgainOnce(t *testing.T) {
 	service := &pile{}
-	p := &Provider{kind: &kind{name: "pile"}, backend: service, now: time.Now, ended: map[string]*call{}, made: map[string]time.Time{}, gone: map[string]time.Time{}}
+	p := &Provider{
+		kind:    &kind{name: "pile"},
+		backend: service,
+		now:     time.Now,
+		ended:   map[string]*call{},
+		made:    map[string]time.Time{},
+		gone:    map[string]time.Time{},
+	}
 	r := record("www.example.com", "one")
 	mustFinish(t, p.Present, r)
 	mustFinish(t, p.Restore, r)
@@ -938,7 +1021,11 @@ func TestLegoFindsWhatTheSolverFound(t *testing.T) {
 		})
 	}
 	// What nobody has found is asked of nobody.
-	if name, zone := look(t.Context(), "www.example.com"); name != "_acme-challenge.www.example.com." || !strings.Contains(zone, "start of authority") {
+	if name, zone := look(
+		t.Context(),
+		"www.example.com",
+	); name != "_acme-challenge.www.example.com." ||
+		!strings.Contains(zone, "start of authority") {
 		t.Errorf("lego found %s in %s", name, zone)
 	}
 }
@@ -1014,7 +1101,9 @@ func TestCallsAtOnceFindEachItsOwn(t *testing.T) {
 			ctx := f.with(t.Context(), x)
 			for range 50 {
 				name := dns01.GetChallengeInfo(ctx, "www.example.com", "key").EffectiveFQDN
-				if zone, err := dns01.DefaultClient().FindZoneByFqdn(ctx, name); err != nil || name != x.effective || zone != x.zone {
+				if zone, err := dns01.DefaultClient().
+					FindZoneByFqdn(ctx, name); err != nil || name != x.effective ||
+					zone != x.zone {
 					t.Errorf("for %+v lego found %s in %s, %v", x, name, zone, err)
 				}
 			}
@@ -1047,7 +1136,9 @@ func TestACallThatEndsBeforeItAsksKeepsNobodyFromAsking(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			hangUp(t)
-			if zone, err := dns01.DefaultClient().FindZoneByFqdn(f.with(t.Context(), x), x.effective); err != nil || zone != x.zone {
+			if zone, err := dns01.DefaultClient().
+				FindZoneByFqdn(f.with(t.Context(), x), x.effective); err != nil ||
+				zone != x.zone {
 				t.Errorf("lego found %s, %v", zone, err)
 			}
 		})
@@ -1057,7 +1148,8 @@ func TestACallThatEndsBeforeItAsksKeepsNobodyFromAsking(t *testing.T) {
 func TestAProgramMakesTheRecord(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "program")
-	script := "#!/bin/sh\necho \"$@\" >> " + dir + "/calls\n[ \"$1\" != cleanup ] || { echo the zone is locked; exit 3; }\nsleep 30 &\n"
+	script := "#!/bin/sh\necho \"$@\" >> " + dir + "/calls\n[ \"$1\" != cleanup ] || { echo the zone is locked; exit " +
+		"3; }\nsleep 30 &\n"
 	if err := os.WriteFile(path, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -1078,7 +1170,14 @@ func TestAProgramMakesTheRecord(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := fmt.Sprintf("present %s %s\ncleanup %s %s\ncleanup -- www.example.com token %s\n", r.FQDN, r.Value, r.FQDN, r.Value, r.KeyAuthorization)
+	want := fmt.Sprintf(
+		"present %s %s\ncleanup %s %s\ncleanup -- www.example.com token %s\n",
+		r.FQDN,
+		r.Value,
+		r.FQDN,
+		r.Value,
+		r.KeyAuthorization,
+	)
 	if string(got) != want {
 		t.Errorf("the program was called with\n%swant\n%s", got, want)
 	}
@@ -1095,19 +1194,27 @@ func TestOnlyAFewModulesAreNeeded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	base, err := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{.Path}}{{end}}", "github.com/perennial-pki/perennial/internal/solver").Output()
+	base, err := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{.Path}}{{end}}", "github.com/perennial-pki/perennial/internal/solver").
+		Output()
 	if err != nil {
 		t.Fatal(err)
 	}
 	ours := strings.Fields(string(base)) // what is there without lego
 	allowed := []string{
-		"github.com/go-acme/lego/v5", "github.com/miekg/dns", "github.com/cenkalti/backoff/v5", "github.com/google/go-querystring", "github.com/pquerna/otp",
+		"github.com/go-acme/lego/v5",
+		"github.com/miekg/dns",
+		"github.com/cenkalti/backoff/v5",
+		"github.com/google/go-querystring",
+		"github.com/pquerna/otp",
 		"github.com/hashicorp/go-retryablehttp",
 		// and what lego itself, go-retryablehttp and otp need
-		"github.com/go-jose/go-jose/v4", "github.com/hashicorp/go-cleanhttp", "github.com/boombuler/barcode",
+		"github.com/go-jose/go-jose/v4",
+		"github.com/hashicorp/go-cleanhttp",
+		"github.com/boombuler/barcode",
 	}
 	for _, module := range strings.Fields(string(out)) {
-		if !slices.Contains(ours, module) && !slices.Contains(allowed, module) && !strings.HasPrefix(module, "golang.org/x/") {
+		if !slices.Contains(ours, module) && !slices.Contains(allowed, module) &&
+			!strings.HasPrefix(module, "golang.org/x/") {
 			t.Errorf("module %s is needed", module)
 			ours = append(ours, module)
 		}

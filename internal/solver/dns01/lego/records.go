@@ -12,8 +12,8 @@ import (
 
 // Records lets one call at a time change a record set, or a zone. Most services have no operation
 // for one value: the set, and of some services the zone, is read and written back, so two calls at
-// once lose a value, whatever the settings and credentials of each. The zero value is ready, and nil is for a provider that has its records
-// to itself.
+// once lose a value, whatever the settings and credentials of each. The zero value is ready, and
+// nil is for a provider that has its records to itself.
 type Records struct {
 	mu   sync.Mutex
 	busy map[string]bool
@@ -28,8 +28,8 @@ const (
 	Zone      = "the DNS zone"
 )
 
-// Alone takes what a service changes as a whole at a name, RecordSet or a zone, until done. The error
-// is a limiter.ErrBusy while another call has it.
+// Alone takes what a service changes as a whole at a name, RecordSet or a zone, until done. The
+// error is a limiter.ErrBusy while another call has it.
 func (r *Records) Alone(ctx context.Context, service, what, fqdn string) (done func(), err error) {
 	if r == nil {
 		return func() {}, nil

@@ -107,8 +107,8 @@ func providersWithOtherSettings(t *testing.T) {
 	}
 }
 
-// wholeZones is a service that has no operation for one record: the zone is read and, a moment later,
-// written.
+// wholeZones is a service that has no operation for one record: the zone is read and, a moment
+// later, written.
 type wholeZones struct{ wholeSets }
 
 func (s *wholeZones) present(_ context.Context, r Record) error {

@@ -30,7 +30,8 @@ type kind struct {
 	byDomain bool
 	// local: for the owner of the machine alone.
 	local bool
-	// hosts are those that lego's source names: the service itself, wherever no setting says otherwise.
+	// hosts are those that lego's source names: the service itself, wherever no setting says
+	// otherwise.
 	hosts []string
 	make  func(values, *http.Client) (challenge.Provider, error)
 }
@@ -72,7 +73,11 @@ func find(name string) (*kind, error) {
 			return &own[i], nil
 		}
 	}
-	if i, ok := slices.BinarySearchFunc(kinds[:], name, func(k kind, name string) int { return strings.Compare(k.name, name) }); ok {
+	if i, ok := slices.BinarySearchFunc(
+		kinds[:],
+		name,
+		func(k kind, name string) int { return strings.Compare(k.name, name) },
+	); ok {
 		return &kinds[i], nil
 	}
 	if field := elsewhere[name]; field != "" {
@@ -112,7 +117,8 @@ func (k *kind) known() string {
 // values are the settings of a provider, by name, in their forms.
 type values map[string]string
 
-// read takes the settings from the issuer, a JSON object, and from a Secret. Messages name the field and never tell a secret.
+// read takes the settings from the issuer, a JSON object, and from a Secret. Messages name the
+// field and never tell a secret.
 func (k *kind) read(config []byte, secret map[string][]byte) (values, error) {
 	v := values{}
 	set := func(from, name, value string) error {
@@ -157,7 +163,12 @@ func (k *kind) read(config []byte, secret map[string][]byte) (values, error) {
 			return nil, fmt.Errorf("%s: %s must be a string, a number, true or false", field, name)
 		}
 		if s := k.setting(name); s != nil && s.secret {
-			return nil, fmt.Errorf("%s: %s is secret: put it into a Secret, as the entry %s, and name that in dns01.provider.secretRef", field, name, name)
+			return nil, fmt.Errorf(
+				"%s: %s is secret: put it into a Secret, as the entry %s, and name that in dns01.provider.secretRef",
+				field,
+				name,
+				name,
+			)
 		}
 		if err := set(field, name, value); err != nil {
 			return nil, err
@@ -182,7 +193,12 @@ func (k *kind) missing(v values) error {
 		switch {
 		case !s.needed || v[s.name] != "":
 		case s.secret:
-			return fmt.Errorf("dns01.provider.secretRef: provider %s needs %s: put it into a Secret, as the entry %s, and name that", k.name, s.name, s.name)
+			return fmt.Errorf(
+				"dns01.provider.secretRef: provider %s needs %s: put it into a Secret, as the entry %s, and name that",
+				k.name,
+				s.name,
+				s.name,
+			)
 		default:
 			return fmt.Errorf("dns01.provider.config: provider %s needs %s", k.name, s.name)
 		}
