@@ -133,7 +133,7 @@ func TestPagesAreShort(t *testing.T) {
 		if slices.Contains(generated, name) {
 			continue
 		}
-		if n := strings.Count(text, "\n"); n > maxLines && name != "architecture.md" {
+		if n := strings.Count(text, "\n"); n > maxLines {
 			t.Errorf("%s has %d lines, more than %d: split it by task", name, n, maxLines)
 		}
 		for i, line := range strings.Split(text, "\n") {
@@ -146,9 +146,6 @@ func TestPagesAreShort(t *testing.T) {
 
 func TestPagesUsePlainWords(t *testing.T) {
 	for name, text := range pages(t) {
-		if name == "architecture.md" {
-			continue
-		}
 		if m := banned.FindString(spans.ReplaceAllString(prose(text), "")); m != "" {
 			t.Errorf("%s says %q: name the user, the client or the program", name, strings.Join(strings.Fields(m), " "))
 		}
