@@ -190,3 +190,22 @@ func doubtful(err error) bool {
 	var p *acme.Problem
 	return errors.As(err, &p) && p.Type == acme.ProblemUnauthorized && p.Action == "newOrder"
 }
+
+// Gone explains an error that means that the CA does not have an order, or an authorization, for
+// the account that asks. It is empty for other errors. CAs forget what has expired, and never had
+// what was created at another server, which was the issuer's before.
+func Gone(err error) string {
+	var p *acme.Problem
+	var foreign *acme.ForeignURLError
+	switch {
+	case errors.As(err, &foreign) && foreign.Action != "certificate": // which the CA has named just now
+		return "the issuer has another server by now: " + foreign.Reason
+	case fault.Of(err).Class != fault.Refused, !errors.As(err, &p), p.Action != "order" && p.Action != "authorization":
+		return ""
+	case p.Type == acme.ProblemUnauthorized:
+		return fmt.Sprintf("the %s was made by another account, or has expired: %s", p.Action, p)
+	case p.Type == acme.ProblemMalformed, p.Status == http.StatusNotFound:
+		return fmt.Sprintf("the CA no longer knows the %s: %s", p.Action, p)
+	}
+	return ""
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto"
 	"errors"
+	"net/http"
 	"sync"
 	"time"
 
@@ -262,4 +263,17 @@ func (n *Notes) reread(url string, now time.Time, err error) error {
 		return fault.Refusedf("InvalidCertificate", "the CA sent no certificate that can be read for %s: %w", RereadFor, err)
 	}
 	return err
+}
+
+// RereadFor is for how long a reply that cannot be read is fetched again. What has become of an
+// order stays at its URLs.
+const RereadFor = time.Hour
+
+// Unreadable reports whether a reply is none that an ACME server gives: a proxy may have given it,
+// or it was truncated.
+func Unreadable(err error) bool {
+	var wrong *acme.ProtocolError
+	var p *acme.Problem
+	return errors.As(err, &wrong) ||
+		errors.As(err, &p) && p.Type == "" && p.Status >= 400 && p.Status < 500 && p.Status != http.StatusTooManyRequests
 }

@@ -5,16 +5,13 @@ import (
 	"crypto"
 	"crypto/x509"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
-	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/external"
 	"github.com/perennial-pki/perennial/internal/issuer"
 	"github.com/perennial-pki/perennial/internal/reissue"
@@ -79,36 +76,6 @@ type Password struct {
 	Value, Source string
 	Problem       string
 }
-
-// Settings are those of the controller that concern the life of a Certificate.
-type Settings struct {
-	// OwnSecrets makes a Certificate without a deletion policy the owner of its Secret, so that both
-	// are deleted together.
-	OwnSecrets bool
-	// MinBackoff and MaxBackoff bound the time between a failed issuance and the next. It doubles with
-	// each. Zero means 1 hour and 32 hours.
-	MinBackoff, MaxBackoff time.Duration
-	// CopiedAnnotations chooses the annotations that a request gets from its Certificate: prefixes,
-	// "*" for all, and with a minus sign those that are left out. Nil means the default.
-	CopiedAnnotations []string
-	// ApprovedByOthers says that requests wait for an approval that is not this controller's.
-	ApprovedByOthers bool
-}
-
-// Defaults of Settings.
-const (
-	DefaultMinBackoff = time.Hour
-	DefaultMaxBackoff = 32 * time.Hour
-)
-
-// DefaultCopiedAnnotations leaves out what tools note on the objects that they manage.
-func DefaultCopiedAnnotations() []string {
-	return []string{"*", "-kubectl.kubernetes.io/", "-fluxcd.io/", "-argocd.argoproj.io/"}
-}
-
-// settleTime is how long an in-process signer may take before its request is treated as one that
-// takes long: the status then says that issuance is under way, and the private key is stored.
-const settleTime = 2 * time.Second
 
 // pair is what a Secret holds.
 type pair struct {
@@ -224,89 +191,6 @@ func (o *Observation) asks(spec *cmapi.CertificateSpec) pki.Request {
 }
 
 func ofACME(issuer *signer.Issuer) bool { return issuer != nil && issuer.Type() == signer.TypeACME }
-
-// undeferred returns the differences that are a reason to issue before the next renewal.
-func (o *Observation) undeferred(differences []string) []string {
-	return signer.DeferralOf(o.Certificate.Annotations).Now(differences, o.revision())
-}
-
-// redundant reports whether a request to an ACME server has names that it would refuse beside a
-// wildcard: the request was made before it was known what the issuer is, or by an earlier version.
-func (o *Observation) redundant(csr *x509.CertificateRequest) bool {
-	return ofACME(o.Issuer) && len(pki.WithoutCovered(csr.DNSNames)) < len(pki.DNSNames(csr.DNSNames))
-}
-
-// requestDifferences returns the fields of the spec that the request, whose CSR is csr, does not
-// ask for as the spec does.
-func (o *Observation) requestDifferences(cr *cmapi.CertificateRequest, csr *x509.CertificateRequest,
-	spec *cmapi.CertificateSpec) []string {
-	differences := o.asks(spec).CSRDifferences(csr)
-	if cr.Spec.IsCA != spec.IsCA {
-		differences = append(differences, "spec.isCA")
-	}
-	if !sameUsages(cr.Spec.Usages, spec.Usages) {
-		differences = append(differences, "spec.usages")
-	}
-	if cr.Spec.Duration != nil && spec.Duration != nil && cr.Spec.Duration.Duration != spec.Duration.Duration {
-		differences = append(differences, "spec.duration")
-	}
-	if !sameIssuer(cr.Spec.IssuerRef, spec.IssuerRef) {
-		differences = append(differences, "spec.issuerRef")
-	}
-	if cr.Annotations[signer.ProfileAnnotation] != spec.ACMEProfile {
-		differences = append(differences, "spec.acmeProfile")
-	}
-	return o.undeferred(differences)
-}
-
-// durationAdded reports whether the spec asks for another duration than the default, which the
-// request has by leaving it out. That is no reason to replace a certificate, but one to give up a
-// request for it.
-func durationAdded(cr *cmapi.CertificateRequest, spec *cmapi.CertificateSpec) bool {
-	return cr.Spec.Duration == nil && spec.Duration != nil && spec.Duration.Duration != cmapi.DefaultCertificateDuration
-}
-
-// http01Annotations begin the names of the annotations by which a Certificate says where its
-// HTTP-01 challenges are answered.
-const http01Annotations = "acme.cert-manager.io/http01-"
-
-// provedOtherwise reports whether, of the labels and annotations of the Certificate, those that
-// decide how the issuer's challenges are solved have changed since the request was made. The
-// request, and the Order after it, have copies.
-func (o *Observation) provedOtherwise(cr *cmapi.CertificateRequest, issuer *signer.Issuer) bool {
-	if issuer == nil || issuer.GetSpec().ACME == nil {
-		return false
-	}
-	others := func(key, _ string) bool { return !strings.HasPrefix(key, http01Annotations) }
-	is, was := copiedAnnotations(o.Certificate.Annotations, o.Settings.CopiedAnnotations), maps.Clone(cr.Annotations)
-	maps.DeleteFunc(is, others)
-	maps.DeleteFunc(was, others)
-	if !maps.Equal(is, was) {
-		return true
-	}
-	for _, s := range issuer.GetSpec().ACME.Solvers {
-		if s.Selector == nil {
-			continue
-		}
-		for key := range s.Selector.MatchLabels {
-			if !signer.Claims(key) && o.Certificate.Labels[key] != cr.Labels[key] {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-func sameUsages(a, b []cmapi.KeyUsage) bool {
-	a, b = slices.Clone(a), slices.Clone(b)
-	slices.Sort(a)
-	slices.Sort(b)
-	return slices.Equal(a, b)
-}
-
-func sameIssuer(a, b cmmeta.IssuerReference) bool {
-	return a.Name == b.Name && a.KindOrDefault() == b.KindOrDefault() && a.GroupOrDefault() == b.GroupOrDefault()
-}
 
 // revisionOf is the revision that a request is made for, or 0.
 func revisionOf(cr *cmapi.CertificateRequest) int {

@@ -16,7 +16,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
-	perennial "github.com/perennial-pki/perennial/api/perennial/v1alpha1"
 	"github.com/perennial-pki/perennial/internal/explain"
 	"github.com/perennial-pki/perennial/internal/shim"
 	"github.com/perennial-pki/perennial/internal/signer"
@@ -58,37 +57,6 @@ func (p *Program) statusOfOrigin(kind *schema.GroupKind, events *int) *cobra.Com
 			}
 			report := statusReport{Report: explain.ExplainOrigin(*origin, own)}
 			if report.Events, err = eventsOf(cmd.Context(), c, about, namespaces, *events); err != nil {
-				return err
-			}
-			return p.printStatus(report)
-		},
-	}
-}
-
-func (p *Program) statusOfTrustBundle(events *int) *cobra.Command {
-	return &cobra.Command{
-		Use:     "trustbundle NAME",
-		Aliases: []string{"tb"},
-		Short:   "Say whether a TrustBundle is where it should be, and what to do",
-		Long: "Shows the conditions of a TrustBundle and the latest events.\nExit code 3 if it is not ready, 4 if it " +
-			"does not exist.",
-		Args: exactly("the NAME of a TrustBundle"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := p.connect()
-			if err != nil {
-				return err
-			}
-			bundle := &perennial.TrustBundle{}
-			if err := c.Get(cmd.Context(), client.ObjectKey{Name: args[0]}, bundle); err != nil {
-				if apierrors.IsNotFound(err) && !meta.IsNoMatchError(err) {
-					return &exitError{ExitNotFound, fmt.Errorf("there is no TrustBundle %q", args[0])}
-				}
-				return err
-			}
-			report := statusReport{Report: explain.ExplainTrustBundle(bundle)}
-			report.Events, err = eventsOf(cmd.Context(), c, map[types.UID]bool{bundle.UID: true},
-				[]string{metav1.NamespaceDefault}, *events)
-			if err != nil {
 				return err
 			}
 			return p.printStatus(report)
