@@ -16,31 +16,31 @@ import (
 )
 
 const (
-	// unreachable is after how long a site from which nothing is heard at all is left to the CA to
-	// judge: it may be reachable from outside only.
+	// unreachable is after how long a self-check without any response counts as passed, and the CA
+	// decides: the site may be reachable only from outside.
 	unreachable = 2 * time.Minute
-	// maxAddresses is how many addresses of a site are looked at.
+	// maxAddresses is how many addresses of a site are checked.
 	maxAddresses = 8
-	// connectTimeout is for how long one address is tried, where there may be others.
+	// connectTimeout bounds an attempt to connect if there may be other addresses.
 	connectTimeout = 4 * time.Second
 )
 
-// Dial connects, as that of a net.Dialer.
+// Dial connects to an address, like net.Dialer.DialContext.
 type Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
-// A Site is looked at as an ACME server would: at each of its addresses, because the server chooses
+// A Site checks sites as an ACME server does. It checks each address, because the server chooses
 // one of them.
 type Site struct {
 	// Dial connects. If nil, it connects within Reach.
 	Dial Dial
-	// Reach says which addresses of sites are looked at: a CA comes to no others.
+	// Reach says which addresses may be checked. A CA connects to no others.
 	Reach outside.Reach
-	// Lookup returns the addresses of a host. If nil, Dial is given names.
+	// Lookup returns the addresses of a host. If nil, Dial gets names.
 	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
 }
 
-// Views are what look sees at each address of a host, all at once. Look is given a Dial that leads
-// connections with the host to that address.
+// Views calls look for each address of a host, concurrently, and returns the results. The Dial that
+// look gets connects to that address when the host is named.
 func (s Site) Views(ctx context.Context, host string, look func(context.Context, Dial) View) []View {
 	if s.Lookup == nil {
 		return []View{s.view(ctx, host, "", look)}
@@ -51,7 +51,7 @@ func (s Site) Views(ctx context.Context, host string, look func(context.Context,
 	} else if addresses, err = s.Lookup(ctx, host); err != nil || len(addresses) == 0 {
 		var no *net.DNSError
 		if err == nil || errors.As(err, &no) && no.IsNotFound {
-			return []View{{Says: "has no address: add an A or AAAA record for it"}} // an answer, and one that the CA gets, too
+			return []View{{Says: "has no address: add an A or AAAA record for it"}} // so does the CA
 		}
 		return []View{{Silent: true, Says: fmt.Sprintf("cannot be looked up: %s", err)}}
 	}
@@ -92,7 +92,8 @@ func (s Site) view(ctx context.Context, host, address string, look func(context.
 	return v
 }
 
-// addresses are those of a host that the site leads to, which is looked up as the site itself is.
+// addresses returns the addresses of a host that the site redirects to. They are looked up like
+// those of the site itself.
 func (s Site) addresses(ctx context.Context, name, port string) ([]string, error) {
 	if _, err := netip.ParseAddr(name); err == nil || s.Lookup == nil {
 		return []string{net.JoinHostPort(name, port)}, nil
@@ -111,8 +112,7 @@ func (s Site) addresses(ctx context.Context, name, port string) ([]string, error
 	return all, nil
 }
 
-// first connects with the first of some addresses, of which there is one at least, that can be
-// connected with.
+// first connects to the first address that accepts a connection. all has at least one.
 func first(ctx context.Context, dial Dial, network string, all []string) (conn net.Conn, err error) {
 	for _, to := range all {
 		within, cancel := context.WithTimeout(ctx, connectTimeout)
@@ -125,7 +125,7 @@ func first(ctx context.Context, dial Dial, network string, all []string) (conn n
 	return conn, err
 }
 
-// listened counts what is heard on a connection.
+// listened counts the bytes that are read from a connection.
 type listened struct {
 	net.Conn
 	heard *atomic.Int64
@@ -137,10 +137,10 @@ func (l *listened) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// JudgeSite decides by its views whether a site, named in front of what its addresses say, shows
-// the proof. Every address that answers must. Those from which nothing is heard may be reachable
-// from outside only: if that is all of them for long, the CA is left to judge. A wrong answer is
-// never passed over.
+// JudgeSite decides by the views of a site whether it shows the proof. Every address that answers
+// must show it. Addresses without a response may be reachable only from outside: if no address
+// responds for long, the CA decides. A wrong answer always fails the check. The messages begin with
+// site.
 func JudgeSite(site string, views []View, ch *cmacme.Challenge, now time.Time) Sight {
 	var wrong, silent []string
 	for _, v := range views {
@@ -170,8 +170,8 @@ func JudgeSite(site string, views []View, ch *cmacme.Challenge, now time.Time) S
 // lookupTimeout bounds a question to one DNS server.
 const lookupTimeout = 3 * time.Second
 
-// Lookup looks addresses up at DNS servers, host:port, of which the first that answers counts. The
-// system's, if there are none.
+// Lookup returns a function that looks up addresses at DNS servers, host:port. The first server
+// that answers counts. Without servers it uses those of the system.
 func Lookup(nameservers []string) func(ctx context.Context, host string) ([]netip.Addr, error) {
 	resolvers := []*net.Resolver{{PreferGo: true}}
 	if len(nameservers) > 0 {
@@ -198,11 +198,11 @@ func Lookup(nameservers []string) func(ctx context.Context, host string) ([]neti
 	return func(ctx context.Context, host string) (found []netip.Addr, err error) {
 		host = strings.TrimSuffix(host, ".")
 		for _, r := range resolvers {
-			if found, err = ask(ctx, r, host+"."); err == nil || missing(err) { // a public name is whole
+			if found, err = ask(ctx, r, host+"."); err == nil || missing(err) { // fully qualified
 				break
 			}
 		}
-		if len(nameservers) == 0 && missing(err) { // one of a cluster may be that only with the search list
+		if len(nameservers) == 0 && missing(err) { // a name within the cluster may need the search list
 			return ask(ctx, resolvers[0], host)
 		}
 		return found, err

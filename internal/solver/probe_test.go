@@ -53,8 +53,8 @@ func TestWhatASiteShowsIsJudged(t *testing.T) {
 	}
 }
 
-// TestWhereASiteLeadsIsLookedUpAsTheSiteItself has a DNS server that knows names which nobody else
-// does.
+// TestWhereASiteLeadsIsLookedUpAsTheSiteItself has a DNS server with names that no other server
+// has.
 func TestWhereASiteLeadsIsLookedUpAsTheSiteItself(t *testing.T) {
 	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -102,7 +102,7 @@ func TestNamesOfThisMachineAreFound(t *testing.T) {
 	if err != nil || !slices.ContainsFunc(found, func(a netip.Addr) bool { return a.Unmap().IsLoopback() }) {
 		t.Errorf("got %v, %v", found, err)
 	}
-	// Nobody listens at the discard port: the second server is asked.
+	// No server listens at the discard port, so the second server is asked.
 	if _, err := solver.Lookup(
 		[]string{net.JoinHostPort("127.0.0.1", "9"), net.JoinHostPort("127.0.0.1", "9")},
 	)(

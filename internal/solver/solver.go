@@ -1,5 +1,5 @@
-// Package solver says what proves control of a name to an ACME server. The packages below it are
-// the kinds of proof, one each.
+// Package solver defines the interface of challenge solvers. The packages below it implement one
+// type of challenge each.
 package solver
 
 import (
@@ -17,24 +17,24 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// A Solver gives the proof of one type of challenge. Every method makes one attempt, within a
-// deadline of its own, and may be called again after a crash. Errors are classified by
-// internal/fault, but for that of package lane: whoever makes it wait makes too many others wait.
+// A Solver proves control of a name by one type of challenge. Every method makes one attempt,
+// within a deadline of its own, and may be called again after a crash. Errors have a class of
+// internal/fault, except limiter.ErrBusy: the remote endpoint of the call has no free slot.
 type Solver interface {
-	// Present sets up what the challenge asks for. If it is there, nothing changes. If the challenge
-	// says that it is presented, that was lost, and is set up again.
+	// Present creates the proof that the challenge asks for. If the proof exists, nothing changes. If
+	// the status of the challenge says that it is presented, the proof was lost and is created again.
 	Present(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) error
-	// Check looks once whether the ACME server would see it.
+	// Check checks once whether the ACME server would see the proof.
 	Check(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) (Sight, error)
-	// Look says what each place shows now that the ACME server may have asked, when it has refused a
-	// proof. It changes nothing.
+	// Look is called when the ACME server has refused a proof. It returns what each place shows now
+	// that the server may have asked. It changes nothing.
 	Look(ctx context.Context, ch *cmacme.Challenge) ([]View, error)
-	// CleanUp takes away what Present has set up, and nothing else. If it is gone, nothing changes.
+	// CleanUp removes what Present has created, and nothing else. If that is gone, nothing changes.
 	CleanUp(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) error
 }
 
-// TargetOf is who makes wait who looks for the proof of a challenge: the site, or the name servers,
-// of its name.
+// TargetOf returns the remote endpoint that a self-check contacts: the site, or the name servers,
+// of the challenge's name.
 func TargetOf(ch *cmacme.Challenge) limiter.Target {
 	if ch.Spec.Type == cmacme.ACMEChallengeTypeDNS01 {
 		return NameServers(ch.Namespace, ch.Spec.DNSName)
@@ -42,83 +42,85 @@ func TargetOf(ch *cmacme.Challenge) limiter.Target {
 	return limiter.Target{Name: "the site " + ch.Spec.DNSName, Key: ch.Namespace}
 }
 
-// NameServers are those of a name, as far as a namespace waits for them.
+// NameServers returns the target for the name servers of a name. Each namespace has its own target.
 func NameServers(namespace, name string) limiter.Target {
 	return limiter.Target{Name: "the name servers of " + name, Key: namespace}
 }
 
-// Exclusive is a Solver of proofs of which only few can stand at one place. Challenges whose proofs
-// stand at the same place take turns there, in all namespaces.
+// Exclusive is a Solver that may have a limited number of proofs at one place. Challenges with the
+// same place take turns, across all namespaces.
 type Exclusive interface {
 	Solver
-	// Capacity is how many proofs can stand at once where that of the challenge does, or 0 if any
-	// number can. It is known without asking a server.
+	// Capacity returns how many proofs can exist at the challenge's place at the same time, or 0 if
+	// there is no limit. It asks no server.
 	Capacity(ch *cmacme.Challenge) int
-	// Place says where the proof will stand, in the same words for all challenges. It is asked only
-	// where Capacity is limited.
+	// Place returns the key of the place where the proof will be. It is called only if Capacity is
+	// limited.
 	Place(ctx context.Context, ch *cmacme.Challenge) (string, error)
-	// PresentAlong is Present, after which the proofs of others at that place, fewer than the
-	// Capacity, stand as well.
+	// PresentAlong does what Present does, and keeps the proofs of others at that place. There are
+	// fewer others than Capacity.
 	PresentAlong(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge, others []*cmacme.Challenge) error
 }
 
 // Sight is what Check saw.
 type Sight struct {
 	Visible bool
-	// Why says what was seen instead, for people. Set if it is not visible.
+	// Why says what was seen instead, for users. It is set if the proof is not visible.
 	Why string
-	// Lost says that none of those that answered has the proof, so that it may have been taken away by
-	// others.
+	// Lost says that no place that answered has the proof, so that another client may have removed it.
 	Lost bool
-	// Unseen says why the proof could not be seen from here. Set if it is taken as visible all the
-	// same, for the ACME server to judge.
+	// Unseen says why the proof could not be seen from here. It is set if the proof counts as visible
+	// nevertheless, and the ACME server decides.
 	Unseen string
-	// Ask is what somebody has to do before it can be seen. Empty if nobody has to.
+	// Ask says what a user must do before the proof can be seen. It is empty if no user must act.
 	Ask string
 }
 
-// Later is returned as an error by who has not failed, and is not done either: something is under
-// way that was begun, or that another challenge began.
+// Later is the error of an operation that has neither failed nor finished: a step is under way that
+// this or another challenge has started.
 type Later struct {
-	// After is when to come again.
+	// After is when to call again.
 	After time.Duration
-	// Why says what is waited for, for people.
+	// Why says what the operation waits for, for users.
 	Why string
-	// Ask is set if somebody has to do it, and Tell if people should know before it goes on.
+	// Ask says that a user must do what Why says. Tell says that users should see Why before the
+	// operation goes on.
 	Ask, Tell bool
 }
 
 func (l *Later) Error() string { return l.Why }
 
-// A View is what one of the places shows that an ACME server may ask.
+// A View is what one place shows that an ACME server may ask.
 type View struct {
-	// Where is the address of a site, or a name server. Empty if the site was reached by its name.
+	// Where is the address of a site, or a name server. It is empty if the site was reached by its
+	// name.
 	Where string
-	// Right says that it shows the proof.
+	// Right says that the place shows the proof.
 	Right bool
-	// Silent says that nothing was heard from there.
+	// Silent says that there was no response.
 	Silent bool
-	// Says is what it does instead of showing the proof: the end of a sentence that begins with Where.
+	// Says describes what the place shows instead of the proof: the end of a sentence that begins with
+	// Where.
 	Says string
 }
 
-// Reads bounds how often strangers, who ask for challenges that nobody knows, can make us ask the
-// API server. The zero value is ready.
+// Reads limits how often requests for unknown challenges, which any client on the Internet can
+// send, cause reads from the API server. The zero value is ready.
 type Reads struct {
 	mu     sync.Mutex
 	second int64
 	n      int
 }
 
-// Asked are the options of such a read: the Challenges of a namespace, or of all if that is empty,
-// for which an ACME server may ask a host.
+// Asked returns the options of such a read: the Challenges for a host, in a namespace or, if that
+// is empty, in all.
 func Asked(namespace, host string) []client.ListOption {
 	return []client.ListOption{client.InNamespace(namespace),
 		client.MatchingLabels{cmacme.DomainLabelKey: LabelOf(pki.ComparableDNSName(host))}}
 }
 
-// LabelOf is the value of the labels cmacme.DomainLabelKey and cmacme.TokenLabelKey. Several hosts,
-// or tokens, may have the same.
+// LabelOf returns the value of the labels cmacme.DomainLabelKey and cmacme.TokenLabelKey. Several
+// hosts, or tokens, may have the same value.
 func LabelOf(text string) string {
 	return strconv.FormatUint(uint64(adler32.Checksum([]byte(text))), 10)
 }

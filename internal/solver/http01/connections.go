@@ -7,12 +7,13 @@ import (
 	"sync"
 )
 
-// maxConnections is how many connections the listener for challenges holds. If there is one more,
-// one that has no request under way is closed, the oldest first, so that strangers that hold many
-// open keep no CA out.
+// maxConnections is how many connections the challenge listener holds. One more closes the oldest
+// connection without a request under way, so that clients with many open connections do not block a
+// CA.
 const maxConnections = 1000
 
-// Connections bounds those of an http.Server, whose ConnState it is. The zero value is ready.
+// Connections bounds the connections of an http.Server. Its State is the server's ConnState. The
+// zero value is ready.
 type Connections struct {
 	most int // maxConnections if zero
 
@@ -26,7 +27,7 @@ type connection struct {
 	busy bool
 }
 
-// State is the ConnState of the server.
+// State is the ConnState hook of the server.
 func (c *Connections) State(conn net.Conn, state http.ConnState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -52,7 +53,7 @@ func (c *Connections) State(conn net.Conn, state http.ConnState) {
 	}
 }
 
-// oldest is the connection to close: the oldest that has no request under way, else the oldest.
+// oldest returns the connection to close: the oldest without a request under way, else the oldest.
 func (c *Connections) oldest() (old net.Conn) {
 	for conn, is := range c.of {
 		if old == nil || c.of[old].busy && !is.busy || c.of[old].busy == is.busy && is.n < c.of[old].n {

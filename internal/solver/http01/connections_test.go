@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// TestStrangersThatHoldConnectionsOpenKeepNoCAOut has many connections that say nothing, a part of
-// a request, or nothing more.
+// TestStrangersThatHoldConnectionsOpenKeepNoCAOut opens many connections that send nothing, a part
+// of a request, or one request only.
 func TestStrangersThatHoldConnectionsOpenKeepNoCAOut(t *testing.T) {
 	const most = 20
 	c := &Connections{most: most}

@@ -1,6 +1,6 @@
-// Package http01 answers HTTP-01 challenges, RFC 8555 section 8.3, from the process itself: one
-// server knows the tokens of all Challenges from its cache, so that no challenge needs a server of
-// its own.
+// Package http01 answers HTTP-01 challenges, RFC 8555 section 8.3, from the controller itself: one
+// server has the tokens of all Challenges in its cache, so that no challenge needs a server of its
+// own.
 package http01
 
 import (
@@ -34,11 +34,11 @@ const (
 
 	checkTimeout = 10 * time.Second
 	maxRedirects = 10
-	// maxAnswer is more than a key authorization can have.
+	// maxAnswer is larger than any key authorization.
 	maxAnswer = 1 << 10
 	// maxHeader bounds the header of an answer.
 	maxHeader = 16 << 10
-	// minToken is how long tokens are at least: 128 bits (RFC 8555 section 8.3).
+	// minToken is the minimum length of tokens: 128 bits (RFC 8555 section 8.3).
 	minToken    = 22
 	readTimeout = 5 * time.Second
 )
@@ -50,30 +50,30 @@ type Solver struct {
 	// Direct reads from and writes to the API server, past all caches.
 	Direct client.Client
 
-	// Namespace is the only one that Challenges are in. All if empty.
+	// Namespace limits the solver to the Challenges of one namespace. If empty, all count.
 	Namespace string
-	// Mode is that of solvers that say none. Shared if empty.
+	// Mode is the default mode of solvers. If empty, it is Shared.
 	Mode cmacme.HTTP01SolverMode
 	// Listens says that Handler is served.
 	Listens bool
-	// Service is that of the controller's replicas, with a port named http on which Handler is served.
-	// Requests are led to its endpoints by what is made for each Challenge. If its name is empty,
-	// requests arrive by themselves.
+	// Service is the Service of the controller's replicas. Its port http serves Handler. The objects
+	// for each Challenge route requests to its endpoints. If its name is empty, requests arrive
+	// without such objects.
 	Service types.NamespacedName
-	// WithoutTargetRef leaves out of EndpointSlices which pods the endpoints are, for controllers that
-	// only take pods of a Service's own namespace.
+	// WithoutTargetRef leaves targetRef out of EndpointSlices, for ingress controllers that only
+	// accept pods in the namespace of the Service.
 	WithoutTargetRef bool
-	// Webroot, if set, is a directory below which the proofs are written for a web server, instead of
-	// all this.
+	// Webroot, if set, is a directory of a web server in which the proofs are written. Then the fields
+	// above have no effect.
 	Webroot string
-	// Labels are put on all that is made for a Challenge, beside its own.
+	// Labels are added to the objects that are made for a Challenge.
 	Labels map[string]string
 	// Pods are the settings of solver pods.
 	Pods PodSettings
 
-	// Site is how the sites of challenges are reached for the self-check.
+	// Site connects to the sites of challenges for the self-check.
 	Site solver.Site
-	// Now is what waits are reckoned from.
+	// Now returns the time from which waits are counted.
 	Now func() time.Time
 
 	made    made
@@ -95,13 +95,13 @@ func AddIndexes(ctx context.Context, indexer client.FieldIndexer) error {
 	return nil
 }
 
-// Handler answers for all tokens, each on the host of its Challenge alone.
+// Handler answers for all tokens, each only on the host of its Challenge.
 func (s *Solver) Handler() http.Handler {
 	return answer(func(r *http.Request, token, host string) (string, error) { return s.find(r.Context(), token, host) })
 }
 
-// answer answers requests for tokens by what proof returns for one and the host that was asked. "/"
-// and "/healthz" say that somebody is there, as load balancers want to know.
+// answer answers requests for tokens with the result of proof for the token and the requested host.
+// It also answers "/" and "/healthz", for the health checks of load balancers.
 func answer(proof func(r *http.Request, token, host string) (string, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -131,8 +131,8 @@ func answer(proof func(r *http.Request, token, host string) (string, error)) htt
 }
 
 // find returns the key authorization for a token on a host, or "". The cache of a replica may lag
-// behind what the leader wrote, so the API server is asked before it is said that there is none,
-// though not as often as strangers may like to ask.
+// behind the writes of the leader, so find asks the API server before it returns "". solver.Reads
+// limits that, because any client can send requests.
 func (s *Solver) find(ctx context.Context, token, host string) (string, error) {
 	var list cmacme.ChallengeList
 	if err := s.Cache.List(ctx, &list, client.MatchingFields{byToken: token}, client.UnsafeDisableDeepCopy,
@@ -165,8 +165,8 @@ func sameHost(a, b string) bool {
 
 var errBusy = errors.New("too many requests for unknown tokens")
 
-// hostname is the host of a Host field: without port, and without the brackets of an IPv6 address,
-// which is in its shortest form.
+// hostname returns the host of a Host header without the port. An IPv6 address has no brackets and
+// is in its shortest form.
 func hostname(host string) string {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
@@ -178,8 +178,8 @@ func hostname(host string) string {
 	return host
 }
 
-// Check asks the site for the token as the ACME server will. If it does not answer, what leads
-// requests here is made again if it is gone.
+// Check requests the token from the site as the ACME server will. If the site does not answer,
+// Check creates missing routing objects again.
 func (s *Solver) Check(ctx context.Context, _ *signer.Issuer, ch *cmacme.Challenge) (solver.Sight, error) {
 	views, err := s.Look(ctx, ch)
 	if err != nil {
@@ -214,7 +214,7 @@ func (s *Solver) Look(ctx context.Context, ch *cmacme.Challenge) ([]solver.View,
 	}), nil
 }
 
-// read says what a request is answered with.
+// read sends a request and compares the answer with the key authorization.
 func read(request *http.Request, want string, dial solver.Dial) solver.View {
 	at := request.URL
 	client := http.Client{
@@ -225,7 +225,7 @@ func read(request *http.Request, want string, dial solver.Dial) solver.View {
 			MaxResponseHeaderBytes: maxHeader,
 			TLSClientConfig: &tls.Config{
 				InsecureSkipVerify: true,
-			}, // ACME servers follow to a site whose certificate has expired, too
+			}, // ACME servers follow redirects to sites with any certificate
 		},
 		CheckRedirect: func(r *http.Request, via []*http.Request) error {
 			at = r.URL
@@ -252,7 +252,7 @@ func read(request *http.Request, want string, dial solver.Dial) solver.View {
 	switch {
 	case answer == want:
 		return solver.View{Right: true}
-	case led != "": // where somebody else's server has led us nothing is shown of what is said there
+	case led != "": // do not show what an internal server may have sent
 		return solver.View{Says: led + "answers, but with something else: another server receives the requests for this host"}
 	}
 	return solver.View{
@@ -272,7 +272,7 @@ func shortened(s string) string {
 	return fmt.Sprintf("%q", s)
 }
 
-// URL is what the ACME server asks for.
+// URL returns the URL that the ACME server requests.
 func URL(name, token string) string {
 	if addr, err := netip.ParseAddr(name); err == nil && addr.Is6() {
 		name = "[" + name + "]"
@@ -280,7 +280,7 @@ func URL(name, token string) string {
 	return (&url.URL{Scheme: "http", Host: name, Path: acme.HTTP01Path(token)}).String()
 }
 
-// redirect follows what ACME servers follow: to ports 80 and 443.
+// redirect allows the redirects that ACME servers follow: to ports 80 and 443.
 func redirect(r *http.Request, via []*http.Request) error {
 	if len(via) > maxRedirects {
 		return refusal(fmt.Sprintf("more than %d redirects", maxRedirects))
@@ -296,8 +296,9 @@ type refusal string
 
 func (r refusal) Error() string { return string(r) }
 
-// cause leaves out the URL, which the caller names, and what a server says that does not speak
-// HTTP: whoever may have a certificate requested names the host.
+// cause leaves out the URL, because the caller names it, and what a server sent that does not speak
+// HTTP: any user that requests certificates chooses the host, and could read from internal
+// services.
 func cause(err error) error {
 	var r refusal
 	if errors.As(err, &r) {

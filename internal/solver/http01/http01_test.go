@@ -22,8 +22,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/solver"
 )
 
-// site answers on an address of its own for port 80 of all addresses of names, but for those that
-// lead elsewhere.
+// site answers for port 80 of all addresses of names, except those that lead elsewhere.
 func site(t *testing.T, addresses string, handler http.Handler, elsewhere map[string]string) solver.Site {
 	t.Helper()
 	server := httptest.NewServer(handler)

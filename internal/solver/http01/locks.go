@@ -8,8 +8,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// locks lets objects be changed by one challenge after the other, each on its own. The zero value
-// is ready.
+// locks has a lock for each object, so that challenges change an object one after the other. The
+// zero value is ready.
 type locks struct {
 	mu sync.Mutex
 	of map[types.NamespacedName]*lock

@@ -17,22 +17,22 @@ import (
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 )
 
-// PodSettings are those of solver pods where a podTemplate says nothing.
+// PodSettings are the defaults of solver pods. A podTemplate overrides them.
 type PodSettings struct {
 	// Image has the program perennial as its entry point. Without it there are no solver pods.
 	Image string
-	// Requests and Limits are CPU and memory. DefaultRequests and DefaultLimits if nil.
+	// Requests and Limits are CPU and memory. If nil, they are DefaultRequests and DefaultLimits.
 	Requests, Limits corev1.ResourceList
 	// RunAsRoot lets the container run as root.
 	RunAsRoot bool
-	// RuntimeClass is the RuntimeClass of the pods. The cluster's own if empty.
+	// RuntimeClass is the RuntimeClass of the pods. If empty, the cluster's default applies.
 	RuntimeClass string
 }
 
-// DefaultRequests and DefaultLimits are what a solver pod gets.
+// DefaultRequests returns the default resource requests of a solver pod.
 func DefaultRequests() corev1.ResourceList { return resources("10m", "64Mi") }
 
-// DefaultLimits are what a solver pod may use at most.
+// DefaultLimits returns the default resource limits of a solver pod.
 func DefaultLimits() corev1.ResourceList { return resources("100m", "64Mi") }
 
 func resources(cpu, memory string) corev1.ResourceList {
@@ -42,10 +42,10 @@ func resources(cpu, memory string) corev1.ResourceList {
 	}
 }
 
-// podLabels are what the Service of a Challenge selects.
+// podLabels returns the labels that the Service of a Challenge selects.
 func podLabels(ch *cmacme.Challenge) map[string]string { return metadata(ch).Labels }
 
-// podOf is the Pod that answers for a Challenge.
+// podOf returns the Pod that answers for a Challenge.
 func podOf(ch *cmacme.Challenge, settings PodSettings) *corev1.Pod {
 	limits, requests := settings.Limits, settings.Requests
 	if limits == nil {
@@ -143,7 +143,7 @@ func podOf(ch *cmacme.Challenge, settings PodSettings) *corev1.Pod {
 	return o
 }
 
-// whyNot says why a pod does not answer, if it does not run.
+// whyNot says why a pod does not run. It is empty if the pod runs.
 func whyNot(pod *corev1.Pod) string {
 	for _, c := range pod.Status.ContainerStatuses {
 		if w := c.State.Waiting; w != nil && w.Reason != "" {

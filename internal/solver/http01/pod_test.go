@@ -161,7 +161,7 @@ func TestAPodThatIsChangedAsItIsMadeStaysSo(t *testing.T) {
 		pod.Spec.Containers[0].Image != "mirror.example/perennial:1" {
 		t.Errorf("the image is now %s, %v", pod.Spec.Containers[0].Image, err)
 	}
-	// One that is gone is made again.
+	// A deleted pod is created again.
 	if err := s.Direct.Delete(t.Context(), pod); err != nil {
 		t.Fatal(err)
 	}

@@ -26,18 +26,17 @@ import (
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
-// fieldManager owns the fields of what is made for Challenges.
+// fieldManager is the field manager of the objects that are made for Challenges.
 const fieldManager = "perennial-http01"
 
-// editTimeout bounds one change of an Ingress, with the wait for those of others.
+// editTimeout bounds one change of an Ingress, with the wait for the changes of other challenges.
 const editTimeout = 20 * time.Second
 
-// again is after how long it is looked whether what was made for a Challenge is still there, while
-// the site does not answer.
+// again is how often the solver checks the objects of a Challenge while the site does not answer.
 const again = 10 * time.Second
 
-// made remembers for what is under way what was made, so that a change of the controller's replicas
-// is followed.
+// made remembers the EndpointSlices of present Challenges, so that changes of the controller's
+// replicas are applied.
 type made struct {
 	mu sync.Mutex
 	of map[types.UID]state
@@ -80,8 +79,8 @@ func (s *Solver) mode(spec *cmacme.ACMEChallengeSolverHTTP01) cmacme.HTTP01Solve
 	return cmacme.HTTP01SolverModeShared
 }
 
-// Answered reports that nothing answers the challenges of a solver, as this process was started
-// without what it takes.
+// Answered returns an error if nothing answers the challenges of a solver, because this process
+// lacks the flags for it.
 func (s *Solver) Answered(spec *cmacme.ACMEChallengeSolverHTTP01) error {
 	switch {
 	case s.mode(spec) == cmacme.HTTP01SolverModePod:
@@ -102,9 +101,9 @@ func (s *Solver) Answered(spec *cmacme.ACMEChallengeSolverHTTP01) error {
 	return nil
 }
 
-// Present leads the requests for the token here: by files below Webroot, by a Service and an
-// Ingress or HTTPRoute to the replicas, or to a pod. Where requests arrive by themselves there is
-// nothing to do, as the Challenge itself is what Handler answers from.
+// Present makes the site answer for the token. It writes a file below Webroot, or routes requests
+// to the replicas or a pod by a Service and an Ingress or HTTPRoute. If requests arrive without
+// that, there is nothing to do, because Handler answers from the Challenge itself.
 func (s *Solver) Present(ctx context.Context, _ *signer.Issuer, ch *cmacme.Challenge) error {
 	if ch.Spec.Solver.HTTP01 == nil {
 		return fault.Misconfiguredf("NoSolver", "the solver has no http01: correct the issuer")
@@ -128,7 +127,7 @@ func (s *Solver) Present(ctx context.Context, _ *signer.Issuer, ch *cmacme.Chall
 	return nil
 }
 
-// replicas are the EndpointSlices for a Challenge.
+// replicas returns the EndpointSlices for a Challenge.
 func (s *Solver) replicas(ctx context.Context, ch *cmacme.Challenge) ([]*discoveryv1.EndpointSlice, error) {
 	var list discoveryv1.EndpointSliceList
 	if err := s.Cache.List(
@@ -150,7 +149,7 @@ func (s *Solver) replicas(ctx context.Context, ch *cmacme.Challenge) ([]*discove
 	return replicas, nil
 }
 
-// route makes what leads requests to endpoints, or to a pod if there are none.
+// route creates the objects that route requests to endpoints, or to a pod if endpoints is nil.
 func (s *Solver) route(ctx context.Context, ch *cmacme.Challenge, endpoints []*discoveryv1.EndpointSlice) error {
 	var all []client.Object
 	if endpoints == nil {
@@ -217,8 +216,8 @@ func (s *Solver) apply(ctx context.Context, o client.Object) error {
 	)
 }
 
-// create makes an object if it is not there. A pod is made once: what admission has changed of it
-// cannot be changed back, or must not be.
+// create creates an object if it does not exist. A pod is never updated: changes by admission
+// cannot, or must not, be reverted.
 func (s *Solver) create(ctx context.Context, o client.Object) error {
 	err := s.Direct.Create(ctx, o, client.FieldOwner(fieldManager))
 	if apierrors.IsAlreadyExists(err) {
@@ -227,7 +226,7 @@ func (s *Solver) create(ctx context.Context, o client.Object) error {
 	return judged("Pod", o, err)
 }
 
-// judged says what an error of the API server means: what it refuses it will refuse again.
+// judged gives an error of the API server its class: a refused write will be refused again.
 func judged(kind string, o client.Object, err error) error {
 	switch {
 	case err == nil:
@@ -259,7 +258,8 @@ func (s *Solver) edit(
 	change func([]networkingv1.IngressRule, *cmacme.Challenge) ([]networkingv1.IngressRule, bool),
 ) error {
 	key := types.NamespacedName{Namespace: ch.Namespace, Name: ch.Spec.Solver.HTTP01.Ingress.Name}
-	// One after the other: what one has written is not yet its owner's again.
+	// Challenges change it one after the other: before the managed fields are restored, a second
+	// challenge would read the wrong ones.
 	ctx, cancel := context.WithTimeout(ctx, editTimeout)
 	defer cancel()
 	done, err := s.editing.take(ctx, key)
@@ -292,7 +292,8 @@ func (s *Solver) edit(
 		); err != nil {
 			return judged("Ingress", is, err)
 		}
-		// The rules go on being their owner's, whose next server-side apply would else be a conflict.
+		// Restore the managed fields: otherwise the next server-side apply of the owner would be a
+		// conflict.
 		owned := next.DeepCopy()
 		owned.ManagedFields = is.ManagedFields
 		return judged(
@@ -303,7 +304,7 @@ func (s *Solver) edit(
 	})
 }
 
-// keep makes again what is gone or has changed, and says why a pod does not answer.
+// keep creates objects again that are gone or have changed, and says why a pod does not answer.
 func (s *Solver) keep(ctx context.Context, ch *cmacme.Challenge) (why string, err error) {
 	pods := s.mode(ch.Spec.Solver.HTTP01) == cmacme.HTTP01SolverModePod
 	if !pods && (s.Service.Name == "" || s.Webroot != "") {
@@ -339,7 +340,7 @@ func (s *Solver) keep(ctx context.Context, ch *cmacme.Challenge) (why string, er
 	return why, s.route(ctx, ch, now)
 }
 
-// CleanUp takes away what Present has made.
+// CleanUp removes what Present has made.
 func (s *Solver) CleanUp(ctx context.Context, _ *signer.Issuer, ch *cmacme.Challenge) error {
 	s.made.drop(ch.UID)
 	http := ch.Spec.Solver.HTTP01
@@ -347,8 +348,8 @@ func (s *Solver) CleanUp(ctx context.Context, _ *signer.Issuer, ch *cmacme.Chall
 		return nil
 	}
 	var errs []error
-	// What is owned by the Challenge goes with it; this does not, and may be from a process that
-	// answered in another way.
+	// Garbage collection deletes the objects that the Challenge owns. The following ones it does not
+	// own. They may be from a process with another mode.
 	if http.Ingress != nil && http.Ingress.Name != "" {
 		if err := s.edit(ctx, ch, withoutPath); err != nil && fault.Of(err).Reason != "IngressNotFound" {
 			errs = append(errs, err)

@@ -22,20 +22,21 @@ import (
 )
 
 const (
-	// port is that of the Services, and of solver pods. It is cert-manager's.
+	// port is the port of the Services and of solver pods, as in cert-manager.
 	port = 8089
 
 	ingressClassAnnotation = "kubernetes.io/ingress.class"
 )
 
-// nameOf is the name of all that is made for a Challenge.
+// nameOf returns the name of all objects that are made for a Challenge.
 func nameOf(ch *cmacme.Challenge) string {
 	h := fnv.New64a()
 	h.Write([]byte(ch.UID))
 	return fmt.Sprintf("cm-acme-http-solver-%x", h.Sum64())
 }
 
-// metadata of what is made for a Challenge: it goes together with it.
+// metadata returns the metadata of an object that is made for a Challenge. The Challenge owns the
+// object.
 func metadata(ch *cmacme.Challenge) metav1.ObjectMeta {
 	return metav1.ObjectMeta{
 		Namespace: ch.Namespace,
@@ -51,15 +52,16 @@ func metadata(ch *cmacme.Challenge) metav1.ObjectMeta {
 	}
 }
 
-// serviceOf is the Service of a Challenge. Without a selector, its endpoints are slicesOf.
+// serviceOf returns the Service of a Challenge. Without a selector, its endpoints are those of
+// slicesOf.
 func serviceOf(ch *cmacme.Challenge, selector map[string]string) *corev1.Service {
 	o := &corev1.Service{ObjectMeta: metadata(ch), Spec: corev1.ServiceSpec{
-		Type:     corev1.ServiceTypeNodePort, // what most load balancers of clouds need
+		Type:     corev1.ServiceTypeNodePort, // most cloud load balancers need it
 		Selector: selector,
 		Ports: []corev1.ServicePort{
 			{Name: "http", Port: port, TargetPort: intstr.FromInt32(port), Protocol: corev1.ProtocolTCP},
 		},
-		// A cluster's first family may not be one that the endpoints have.
+		// The endpoints may lack an address of the cluster's first family.
 		IPFamilyPolicy: ptr.To(corev1.IPFamilyPolicyPreferDualStack),
 	}}
 	o.Annotations = map[string]string{"auth.istio.io/8089": "NONE"}
@@ -75,9 +77,9 @@ func serviceOf(ch *cmacme.Challenge, selector map[string]string) *corev1.Service
 	return o
 }
 
-// slicesOf are the EndpointSlices of a Service: the controller's own replicas, as the slices of its
-// own Service say. One address an endpoint and one slice for each family is what all readers
-// understand.
+// slicesOf returns the EndpointSlices of a Service: the controller's replicas, from the slices of
+// its own Service. Each endpoint has one address, and each family has one slice, because all
+// ingress controllers understand that.
 func slicesOf(
 	ch *cmacme.Challenge,
 	replicas []discoveryv1.EndpointSlice,
@@ -120,7 +122,7 @@ func slicesOf(
 	return all
 }
 
-// readyEndpoints are the ready endpoints of a slice, one for each address.
+// readyEndpoints returns the ready endpoints of a slice, one for each address.
 func readyEndpoints(from discoveryv1.EndpointSlice, withoutPods bool) []discoveryv1.Endpoint {
 	var all []discoveryv1.Endpoint
 	for _, e := range from.Endpoints {
@@ -144,7 +146,7 @@ func readyEndpoints(from discoveryv1.EndpointSlice, withoutPods bool) []discover
 	return all
 }
 
-// ingressPath leads the requests for a token to the Service of its Challenge.
+// ingressPath routes the requests for a token to the Service of its Challenge.
 func ingressPath(ch *cmacme.Challenge) networkingv1.HTTPIngressPath {
 	return networkingv1.HTTPIngressPath{
 		Path:     acme.HTTP01Path(ch.Spec.Token),
@@ -155,7 +157,7 @@ func ingressPath(ch *cmacme.Challenge) networkingv1.HTTPIngressPath {
 	}
 }
 
-// hostOf is the host of a rule: none for an address, which hosts cannot be.
+// hostOf returns the host of a rule. It is empty for an IP address, because a host cannot be one.
 func hostOf(ch *cmacme.Challenge) string {
 	if _, err := netip.ParseAddr(ch.Spec.DNSName); err == nil {
 		return ""
@@ -163,7 +165,7 @@ func hostOf(ch *cmacme.Challenge) string {
 	return ch.Spec.DNSName
 }
 
-// ingressOf is the Ingress of a Challenge.
+// ingressOf returns the Ingress of a Challenge.
 func ingressOf(ch *cmacme.Challenge) *networkingv1.Ingress {
 	solver := ch.Spec.Solver.HTTP01.Ingress
 	o := &networkingv1.Ingress{ObjectMeta: metadata(ch), Spec: networkingv1.IngressSpec{
@@ -206,9 +208,9 @@ func withPath(rules []networkingv1.IngressRule, ch *cmacme.Challenge) ([]network
 	return next, !equality.Semantic.DeepEqual(next, rules)
 }
 
-// stands reports whether a path is in a rule of the host, as it is to be, and nowhere else. Where
-// in the rules is of no importance: challenges that each moved theirs to the end would change an
-// Ingress without end.
+// stands reports whether a path is in a rule of the host, unchanged, and nowhere else. The position
+// does not matter: otherwise challenges that each move their path to the end would change an
+// Ingress forever.
 func stands(rules []networkingv1.IngressRule, host string, path networkingv1.HTTPIngressPath) (there bool) {
 	for _, r := range rules {
 		if r.HTTP == nil {
@@ -228,8 +230,8 @@ func stands(rules []networkingv1.IngressRule, host string, path networkingv1.HTT
 }
 
 // withoutPath returns the rules of an Ingress as they were before withPath, and whether that
-// changed them. The path has the Challenge's token, so it is nobody else's, wherever it leads:
-// cert-manager may have begun this.
+// changed them. The path contains the Challenge's token, so it belongs to the Challenge whatever
+// its backend is: cert-manager may have added it.
 func withoutPath(rules []networkingv1.IngressRule, ch *cmacme.Challenge) ([]networkingv1.IngressRule, bool) {
 	path, changed := acme.HTTP01Path(ch.Spec.Token), false
 	next := copyRules(rules)
@@ -244,7 +246,7 @@ func withoutPath(rules []networkingv1.IngressRule, ch *cmacme.Challenge) ([]netw
 		)
 		changed = changed || len(next[i].HTTP.Paths) < n
 	}
-	// No rule that somebody wrote is without paths: that is not valid.
+	// A rule without paths is left over: a user cannot write one, because it is not valid.
 	next = slices.DeleteFunc(
 		next,
 		func(r networkingv1.IngressRule) bool { return r.HTTP != nil && len(r.HTTP.Paths) == 0 },
@@ -256,7 +258,7 @@ func copyRules(rules []networkingv1.IngressRule) []networkingv1.IngressRule {
 	return (&networkingv1.IngressSpec{Rules: rules}).DeepCopy().Rules
 }
 
-// routeOf is the HTTPRoute of a Challenge.
+// routeOf returns the HTTPRoute of a Challenge.
 func routeOf(ch *cmacme.Challenge) *gwapi.HTTPRoute {
 	solver := ch.Spec.Solver.HTTP01.GatewayHTTPRoute
 	o := &gwapi.HTTPRoute{ObjectMeta: metadata(ch)}

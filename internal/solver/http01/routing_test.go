@@ -182,8 +182,8 @@ func TestAPathThatLeadsElsewhereIsCorrectedAndGoesInAnyCase(t *testing.T) {
 	}
 }
 
-// TestAnIngressThatOthersEditAtTheSameTimeHasBoth has an owner who is a little faster each time, as
-// other challenges on the same Ingress are.
+// TestAnIngressThatOthersEditAtTheSameTimeHasBoth has an owner that is a little faster each time,
+// as other challenges on the same Ingress are.
 func TestAnIngressThatOthersEditAtTheSameTimeHasBoth(t *testing.T) {
 	scheme := runtime.NewScheme()
 	if err := clientgoscheme.AddToScheme(scheme); err != nil {
@@ -231,7 +231,7 @@ func TestAnIngressThatOthersEditAtTheSameTimeHasBoth(t *testing.T) {
 		t.Errorf("it has %v", got)
 	}
 	slower = true
-	// This process leads no requests by Ingresses, whatever the one before did.
+	// This process does not use Ingresses, but the previous one did.
 	if err := s.CleanUp(t.Context(), nil, ch); err != nil {
 		t.Fatal(err)
 	}

@@ -11,8 +11,8 @@ import (
 	"github.com/perennial-pki/perennial/internal/fault"
 )
 
-// write puts the key authorization where a web server finds it, and can read it as another user,
-// whatever the umask is that protects our other files. No symbolic link leads out of Webroot.
+// write writes the key authorization below Webroot. The mode ignores the umask, so that the web
+// server can read the file as another user. Symbolic links cannot lead out of Webroot.
 func (s *Solver) write(ch *cmacme.Challenge) error {
 	root, err := os.OpenRoot(s.Webroot)
 	if err != nil {
@@ -39,7 +39,7 @@ func (s *Solver) write(ch *cmacme.Challenge) error {
 	return nil
 }
 
-// remove takes the file of write away.
+// remove deletes the file that write made.
 func (s *Solver) remove(ch *cmacme.Challenge) error {
 	root, err := os.OpenRoot(s.Webroot)
 	if errors.Is(err, os.ErrNotExist) {

@@ -27,7 +27,7 @@ func TestAWebServerOfAnotherUserCanReadWhatIsInItsWebroot(t *testing.T) {
 			t.Errorf("%s has the mode %o", path, got)
 		}
 	}
-	// A directory that is somebody else's stays as it is.
+	// A directory that the solver did not make stays as it is.
 	if err := os.Chmod(filepath.Join(webroot, ".well-known"), 0o711); err != nil {
 		t.Fatal(err)
 	}

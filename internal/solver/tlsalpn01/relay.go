@@ -11,15 +11,15 @@ import (
 )
 
 const (
-	// maxRelays is how many connections are relayed at once. If there is one more, the one that is
-	// idle for longest is closed, so that clients that hold many open keep out no others.
+	// maxRelays is how many connections are relayed at once. One more closes the relay that is idle
+	// for longest, so that clients with many open connections do not block others.
 	maxRelays = 4096
-	// idleRelay is how long nothing may pass in either direction. Sites close idle connections sooner,
-	// and WebSockets are kept alive.
+	// idleRelay is how long a relay may be idle in both directions. Sites close idle connections
+	// sooner, and WebSockets send keep-alives.
 	idleRelay = 15 * time.Minute
 	// halfClosedRelay is the same once one direction has ended.
 	halfClosedRelay = time.Minute
-	// relayBuffer is what is read at once.
+	// relayBuffer is the size of one read.
 	relayBuffer = 32 << 10
 )
 
@@ -44,7 +44,7 @@ func (r *relay) close() {
 	r.site.Close()
 }
 
-// enter counts a relay, and closes the one that is idle for longest if it is one too many.
+// enter adds a relay. If there are too many, it closes the one that is idle for longest.
 func (s *relays) enter(r *relay) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -70,7 +70,7 @@ func (s *relays) leave(r *relay) {
 	delete(s.all, r)
 }
 
-// run relays until both directions have ended, ctx ends, or nothing passes for too long.
+// run relays until both directions have ended, ctx ends, or the relay is idle for too long.
 func (s *relays) run(ctx context.Context, client, site net.Conn) {
 	r := &relay{client: client, site: site}
 	r.last.Store(time.Now().UnixNano())
@@ -85,7 +85,7 @@ func (s *relays) run(ctx context.Context, client, site net.Conn) {
 	group.Wait()
 }
 
-// watch closes a relay through which nothing passes.
+// watch closes an idle relay.
 func (s *relays) watch(ctx context.Context, r *relay, done <-chan struct{}) {
 	idle, half := cmp.Or(s.idle, idleRelay), cmp.Or(s.halfClosed, halfClosedRelay)
 	ticker := time.NewTicker(half / 4)
@@ -118,7 +118,7 @@ func (r *relay) copy(to, from net.Conn) {
 		if n > 0 {
 			r.last.Store(time.Now().UnixNano())
 			if _, err := to.Write(buffer[:n]); err != nil {
-				r.close() // what comes cannot be delivered
+				r.close() // the data cannot be delivered
 				return
 			}
 			r.last.Store(time.Now().UnixNano())

@@ -36,7 +36,7 @@ func echo(t *testing.T) (site net.Listener, open *atomic.Int64) {
 	return site, open
 }
 
-// visit connects as a visitor of the site does, and waits for its echo.
+// visit connects as a client of the site does, and waits for the echo.
 func visit(t *testing.T, address string, hello []byte) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("tcp", address)
@@ -77,7 +77,7 @@ func TestRelaysAreCapped(t *testing.T) {
 	var idle []net.Conn
 	for range 20 {
 		idle = append(idle, visit(t, address, hello))
-		if _, err := active.Write([]byte("x")); err != nil { // a visitor whose connection is in use keeps it
+		if _, err := active.Write([]byte("x")); err != nil { // a connection in use stays open
 			t.Fatal(err)
 		}
 		if _, err := io.ReadFull(active, make([]byte, 1)); err != nil {

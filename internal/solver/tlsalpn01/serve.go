@@ -19,10 +19,10 @@ const (
 	// helloTimeout is how long a client may take for its ClientHello, and for the handshake of a
 	// challenge.
 	helloTimeout = 10 * time.Second
-	// maxHello is more than a ClientHello can be that is not split over many records.
+	// maxHello is larger than any ClientHello that is not split over many records.
 	maxHello = 64 << 10
-	// maxWaiting is how many connections may be without a ClientHello at once. If there is one more,
-	// the oldest is closed, so that whoever holds many open keeps out nobody who speaks.
+	// maxWaiting is how many connections may be without a ClientHello at once. One more closes the
+	// oldest, so that clients with many idle connections do not block others.
 	maxWaiting = 1000
 	// handshakeRecord is the type of the record with which TLS begins.
 	handshakeRecord = 22
@@ -30,11 +30,11 @@ const (
 	acceptAgain     = 100 * time.Millisecond
 )
 
-// A Listener answers challenges on connections, and passes all others on.
+// A Listener answers challenge connections, and relays all others to the site.
 type Listener struct {
 	Solver *Solver
-	// PassthroughTo is host:port of the site that gets, unread, every connection that does not ask for
-	// exactly the protocol acme-tls/1. Those are closed if it is empty.
+	// PassthroughTo is the host:port of the site that receives, unmodified, all connections that do
+	// not offer exactly the protocol acme-tls/1. If it is empty, they are closed.
 	PassthroughTo string
 	Log           logr.Logger
 
@@ -89,11 +89,11 @@ func (l *Listener) Serve(ctx context.Context, listener net.Listener) error {
 	}
 }
 
-// errRead ends a handshake of which only the ClientHello is wanted.
+// errRead ends a handshake after the ClientHello.
 var errRead = errors.New("read")
 
 // clientHello reads the ClientHello from a connection, and returns it with all bytes that were
-// read. One that is not understood, which the site may understand, is nil.
+// read. It is nil if it cannot be parsed: the site may still understand it.
 func clientHello(
 	ctx context.Context,
 	conn net.Conn,
@@ -113,7 +113,7 @@ func clientHello(
 	return hello, r.read, conn.SetReadDeadline(time.Time{})
 }
 
-// recorded remembers what is read from a connection, and writes nothing to it.
+// recorded is a connection that keeps the bytes that are read, and drops writes.
 type recorded struct {
 	net.Conn
 	read   []byte
@@ -133,7 +133,7 @@ func (r *recorded) Read(p []byte) (int, error) {
 func (r *recorded) Write(p []byte) (int, error) { return len(p), nil }
 func (r *recorded) Close() error                { return nil }
 
-// replayed gives first what was read already.
+// replayed is a connection that first returns bytes that were read already.
 type replayed struct {
 	net.Conn
 	first []byte
@@ -148,7 +148,7 @@ func (r *replayed) Read(p []byte) (int, error) {
 	return r.Conn.Read(p)
 }
 
-// answer makes the handshake of a challenge. Nothing is said on the connection afterwards.
+// answer makes the handshake of a challenge. No data follows it.
 func (l *Listener) answer(ctx context.Context, conn net.Conn, name string) {
 	ctx, cancel := context.WithTimeout(ctx, helloTimeout)
 	defer cancel()
@@ -176,12 +176,12 @@ type reach struct{ n atomic.Int64 }
 func (r *reach) lost() int64  { return r.n.Add(1) }
 func (r *reach) found() int64 { return r.n.Swap(0) }
 
-// pass relays a connection to the site, whose own handshake begins with what was read.
+// pass relays a connection to the site. It first sends the bytes that were read.
 func (l *Listener) pass(ctx context.Context, conn net.Conn, read []byte) {
 	dialer := net.Dialer{Timeout: connectLimit}
 	site, err := dialer.DialContext(ctx, "tcp", l.PassthroughTo)
 	if err != nil {
-		if l.site.lost() == 1 && ctx.Err() == nil { // once for all visitors, who may be many
+		if l.site.lost() == 1 && ctx.Err() == nil { // once, because there may be many such connections
 			l.Log.Info("the site behind the listener cannot be reached", "address", l.PassthroughTo, "why", err.Error())
 		}
 		return

@@ -60,7 +60,7 @@ func challenge(name string) *cmacme.Challenge {
 	}}
 }
 
-// listen serves until the test ends, and returns where.
+// listen serves until the test ends, and returns the address.
 func listen(t *testing.T, l *Listener) string {
 	t.Helper()
 	l.Log = logr.Discard()
@@ -83,7 +83,7 @@ func listen(t *testing.T, l *Listener) string {
 	return listener.Addr().String()
 }
 
-// changed sends what is written first in another way.
+// changed sends the first write in another way.
 type changed struct {
 	net.Conn
 	once   sync.Once
@@ -101,7 +101,7 @@ func (c *changed) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// ways are how a ClientHello can come.
+// ways are the ways in which a ClientHello can arrive.
 func ways() map[string]func([]byte) [][]byte {
 	return map[string]func([]byte) [][]byte{
 		"at once": func(hello []byte) [][]byte { return [][]byte{hello} },
@@ -224,7 +224,7 @@ func recordedHello(t testing.TB, name string, protocols ...string) []byte {
 	return w.all
 }
 
-// written is a connection to nobody.
+// written is a connection without a peer.
 type written struct {
 	net.Conn
 	all []byte
@@ -323,7 +323,7 @@ func TestManyWhoSayNothingKeepOutNobody(t *testing.T) {
 
 func TestOfSeveralChallengesForANameThatIsAnsweredWhichIsPresented(t *testing.T) {
 	s, _ := answering(t)
-	for _, name := range []string{"a", "d", "e"} { // beside c
+	for _, name := range []string{"a", "d", "e"} { // all but c
 		ch := challenge("a.example.com")
 		ch.Name, ch.Spec.Key = name, "token-"+name+".thumbprint"
 		ch.Labels = map[string]string{cmacme.DomainLabelKey: solver.LabelOf("a.example.com")}
@@ -436,7 +436,7 @@ func FuzzClientHello(f *testing.F) {
 	})
 }
 
-// from is a connection from which only is read.
+// from is a connection that is only read from.
 type from struct {
 	written
 	io.Reader

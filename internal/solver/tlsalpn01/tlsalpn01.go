@@ -1,6 +1,5 @@
-// Package tlsalpn01 answers TLS-ALPN-01 challenges, RFC 8737, from the process itself, on a port
-// that the site behind it can share: every connection that does not ask for a challenge is passed
-// on unread.
+// Package tlsalpn01 answers TLS-ALPN-01 challenges, RFC 8737, from the process itself. A site
+// behind it can share the port: all other connections are relayed unmodified.
 package tlsalpn01
 
 import (
@@ -44,13 +43,14 @@ const (
 type Solver struct {
 	// Cache has the Challenges, and Live reads them from the API server.
 	Cache, Live client.Reader
-	// Namespace is the only one that Challenges are in. All if empty.
+	// Namespace limits the solver to the Challenges of one namespace. If empty, all count.
 	Namespace string
 	// Listens says that Serve runs.
 	Listens bool
-	// Site is how the sites of challenges are reached for the self-check.
+	// Site connects to the sites of challenges for the self-check.
 	Site solver.Site
-	// Now is when a certificate begins to be valid, and what waits are reckoned from.
+	// Now returns the time at which a new challenge certificate begins, and from which waits are
+	// counted.
 	Now func() time.Time
 
 	reads solver.Reads
@@ -70,7 +70,7 @@ func AddIndexes(ctx context.Context, indexer client.FieldIndexer) error {
 	return nil
 }
 
-// ServerName is what the CA asks for, or "" if the Challenge is of another type.
+// ServerName returns the server name that the CA sends, or "" if the Challenge is of another type.
 func ServerName(ch *cmacme.Challenge) string {
 	if ch.Spec.Type != cmacme.ACMEChallengeTypeTLSALPN01 {
 		return ""
@@ -98,7 +98,7 @@ func (s *Solver) certificate(ctx context.Context, name string) (*tls.Certificate
 		client.DisableReadYourWritesConsistency); err != nil {
 		return nil, err
 	}
-	if len(list.Items) != 1 && s.reads.Allow(s.Now()) { // the cache of a replica may lag behind what the leader wrote
+	if len(list.Items) != 1 && s.reads.Allow(s.Now()) { // the cache may lag behind the leader
 		ctx, cancel := context.WithTimeout(ctx, readTimeout)
 		defer cancel()
 		if err := s.Live.List(ctx, &list, solver.Asked(s.Namespace, name)...); err != nil {
@@ -117,15 +117,15 @@ func (s *Solver) certificate(ctx context.Context, name string) (*tls.Certificate
 	return acme.TLSALPN01Certificate(identifier(asked), asked.Spec.Key, s.Now())
 }
 
-// Capacity is for one: the CA names no token, so that a handshake can be answered in one way only.
+// Capacity is one: the CA sends no token, so a handshake can be answered in only one way.
 func (s *Solver) Capacity(*cmacme.Challenge) int { return 1 }
 
-// Place is the site, with its port, so that it is no name of a DNS record.
+// Place is the site with its port, so that it differs from the name of any DNS record.
 func (s *Solver) Place(_ context.Context, ch *cmacme.Challenge) (string, error) {
 	return strings.ToLower(address(ch)), nil
 }
 
-// PresentAlong is Present, as there are never others.
+// PresentAlong does what Present does, because there are never others.
 func (s *Solver) PresentAlong(
 	ctx context.Context,
 	issuer *signer.Issuer,
@@ -135,12 +135,12 @@ func (s *Solver) PresentAlong(
 	return s.Present(ctx, issuer, ch)
 }
 
-// Present has nothing to do: the Challenge itself is what is answered from.
+// Present creates nothing, because the listener answers from the Challenge itself.
 func (s *Solver) Present(context.Context, *signer.Issuer, *cmacme.Challenge) error {
 	return s.Answered()
 }
 
-// Answered reports that nothing answers the challenges, as this process does not listen for them.
+// Answered returns an error if this process does not listen for challenges.
 func (s *Solver) Answered() error {
 	if !s.Listens {
 		return fault.Misconfiguredf(
@@ -183,7 +183,7 @@ func (s *Solver) Look(ctx context.Context, ch *cmacme.Challenge) ([]solver.View,
 	}), nil
 }
 
-// shake says what a handshake with an address comes to.
+// shake makes a handshake with an address and describes the result.
 func shake(ctx context.Context, dial solver.Dial, address, name string, want []byte) solver.View {
 	state, err := handshake(ctx, dial, address, name, acme.TLSALPN01Protocol)
 	var no *net.OpError
@@ -242,7 +242,7 @@ func handshake(
 	defer conn.Close()
 	client := tls.Client(conn, &tls.Config{
 		ServerName: name, NextProtos: protocols, MinVersion: tls.VersionTLS12,
-		InsecureSkipVerify: true, // the certificate proves by what it says, not by who signed it
+		InsecureSkipVerify: true, // the proof is the content of the certificate, not its issuer
 	})
 	if err := client.HandshakeContext(ctx); err != nil {
 		return tls.ConnectionState{}, err
@@ -250,7 +250,7 @@ func handshake(
 	return client.ConnectionState(), nil
 }
 
-// holder names whose a certificate is, in a few words.
+// holder returns the names in a certificate, for messages.
 func holder(leaf *x509.Certificate) string {
 	const few = 3
 	names := slices.Clone(leaf.DNSNames)
