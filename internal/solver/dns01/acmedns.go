@@ -9,12 +9,12 @@ import (
 	"github.com/perennial-pki/perennial/internal/fault"
 )
 
-// acmeDNSValues is how many values a server of acme-dns keeps for an account: setting one forgets
-// the one that was set before the last.
+// acmeDNSValues is how many values an acme-dns server keeps for an account: a third value replaces
+// the oldest.
 const acmeDNSValues = 2
 
-// acmeDNS sets the values of a name that a server of acme-dns answers for alone, and to which a
-// CNAME leads. As it keeps few and forgets the older, there is nothing to clean up.
+// acmeDNS sets the values of a name that only an acme-dns server answers for. A CNAME leads to it.
+// The server replaces old values, so there is nothing to clean up.
 type acmeDNS struct {
 	rest
 	subdomain string
@@ -22,8 +22,8 @@ type acmeDNS struct {
 	full string
 }
 
-// acmeDNSAccount is what a registration at acme-dns returns, and what tools keep in one file for
-// all names.
+// acmeDNSAccount is the response to a registration at acme-dns. Tools store it in one file for all
+// names.
 type acmeDNSAccount struct {
 	FullDomain string `json:"fulldomain"`
 	SubDomain  string `json:"subdomain"`
@@ -31,7 +31,7 @@ type acmeDNSAccount struct {
 	Password   string `json:"password"`
 }
 
-// acmeDNSBase is the URL of a server, whose host may be given alone.
+// acmeDNSBase returns the URL of a server. The host alone means https.
 func acmeDNSBase(host string) (string, error) {
 	if !strings.Contains(host, "://") {
 		host = "https://" + host
@@ -78,7 +78,7 @@ func newACMEDNS(host, accounts, name, record string) (*acmeDNS, error) {
 	}, nil
 }
 
-// Present sets the value, if a CNAME leads where it will be.
+// Present sets the value. It refuses to if the CNAME does not lead to the name of the account.
 func (p *acmeDNS) Present(ctx context.Context, r Record) error {
 	if p.full != "" && fqdn(p.full) != r.FQDN {
 		return fault.Misconfiguredf(

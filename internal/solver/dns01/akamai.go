@@ -17,15 +17,15 @@ import (
 	"github.com/perennial-pki/perennial/internal/fault"
 )
 
-// akamaiNeeds is what an API client must be allowed to do.
+// akamaiNeeds is the permission that an API client needs.
 const akamaiNeeds = "to read and write records (API service DNS-Zone Record Management, READ-WRITE)"
 
-// akamai changes the record sets of zones of Edge DNS. Its API has no conditions for a change, and
-// takes one change of a zone at a time. So the solver lets one challenge at a time change a zone
-// (lego.Records), and what was written is read again: a set that somebody else has written at the
-// same moment is read and changed anew. (Change lists, which become stale when the zone is changed,
-// would be a condition. But a user has one for each zone, so ours would take the place of one that
-// a person has begun; and any other change in a busy zone would fail them.)
+// akamai changes the record sets of zones of Edge DNS. Its API has no conditional writes, and
+// accepts one change of a zone at a time. So the solver lets one challenge at a time change a zone
+// (lego.Records), and reads each set again after the write: if another client has written it at the
+// same time, the change is repeated. (A change list becomes stale when the zone changes, and so
+// could be a condition. But a user has one change list for each zone, so ours would replace one of
+// a person, and any other change in a busy zone would make it fail.)
 type akamai struct {
 	rest
 	zones zoneNames
@@ -45,7 +45,7 @@ func akamaiHost(c *cmacme.ACMEIssuerDNS01ProviderAkamai) (string, error) {
 	return host, nil
 }
 
-// akamai makes the provider, or takes the one that was made of the same settings.
+// akamai returns the provider for these settings, from the pool if it exists.
 func (s *Solver) akamai(kind string, c *cmacme.ACMEIssuerDNS01ProviderAkamai,
 	secret func(field, name, key string) (string, error)) (Provider, error) {
 	host, err := akamaiHost(c)
@@ -115,7 +115,7 @@ func (p *akamai) zone(ctx context.Context, r Record) (string, error) {
 		case err == nil:
 			p.zones.put(r, apex, apex)
 			return apex, nil
-		case status == http.StatusForbidden: // also of zones of others
+		case status == http.StatusForbidden: // also for zones of other accounts
 			if refused == nil {
 				refused = err
 			}
@@ -155,8 +155,8 @@ func (p *akamai) replace(ctx context.Context, r Record, add bool) error {
 	return swap(r, func() error { return p.replaceOnce(ctx, zone, r, add) })
 }
 
-// replaceOnce writes the set if it has to change. Only a set that is read as it shall be is a
-// success.
+// replaceOnce writes the set if it has to change. It succeeds only if the set was read with the
+// desired values.
 func (p *akamai) replaceOnce(ctx context.Context, zone string, r Record, add bool) error {
 	name := strings.TrimSuffix(r.FQDN, ".")
 	path := fmt.Sprintf("/config-dns/v2/zones/%s/names/%s/types/TXT", url.PathEscape(zone), url.PathEscape(name))
@@ -191,8 +191,8 @@ func (p *akamai) replaceOnce(ctx context.Context, zone string, r Record, add boo
 	status, err = p.send(ctx, next)
 	switch {
 	case err == nil:
-		return errConflict // until it is read so
-	// Somebody else is changing the zone, or has made or removed the set.
+		return errConflict // succeeds once it is read with these values
+	// Another client is changing the zone, or has made or removed the set.
 	case status == http.StatusConflict, status == http.StatusNotFound && exists,
 		status == http.StatusBadRequest && exists && strings.Contains(err.Error(), "does not exist"):
 		return fmt.Errorf("%w: %w", errConflict, err)
@@ -224,7 +224,7 @@ func (g edgeGrid) sign(request *http.Request, body []byte) error {
 		sum := sha256.Sum256(body)
 		hash = base64.StdEncoding.EncodeToString(sum[:])
 	}
-	// The empty part is for headers, of which none is signed.
+	// The empty part is for headers: none are signed.
 	text := strings.Join(
 		[]string{request.Method, request.URL.Scheme, request.URL.Host, request.URL.RequestURI(), "", hash, header},
 		"\t",

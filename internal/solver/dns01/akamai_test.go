@@ -7,7 +7,8 @@ import (
 	"github.com/perennial-pki/perennial/internal/solver"
 )
 
-// TestAZoneOfAkamaiIsChangedByOneChallengeAtATime has others ask while one changes a record.
+// TestAZoneOfAkamaiIsChangedByOneChallengeAtATime starts further challenges while one changes a
+// record.
 func TestAZoneOfAkamaiIsChangedByOneChallengeAtATime(t *testing.T) {
 	var s Solver
 	ours := newAkamai("https://ours.example", edgeGrid{})

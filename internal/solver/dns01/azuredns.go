@@ -24,7 +24,7 @@ import (
 
 const azureDNSField = "dns01.azureDNS.clientSecretSecretRef"
 
-// azureClouds are where each cloud's identities and Resource Manager are.
+// azureClouds has the identity endpoints and the Resource Manager of each cloud.
 var azureClouds = map[cmacme.AzureDNSEnvironment]struct {
 	cloud   cloud.Configuration
 	manager string
@@ -35,7 +35,7 @@ var azureClouds = map[cmacme.AzureDNSEnvironment]struct {
 	cmacme.AzureChinaCloud:        {cloud.AzureChina, "https://management.chinacloudapi.cn"},
 }
 
-// azureKind is how Resource Manager calls what there is of a type of zone.
+// azureKind has Resource Manager's names for a type of zone.
 type azureKind struct{ zones, version, ttl, values string }
 
 var azureKinds = map[cmacme.AzureZoneType]azureKind{
@@ -44,9 +44,8 @@ var azureKinds = map[cmacme.AzureZoneType]azureKind{
 	cmacme.PrivateAzureZone: {"privateDnsZones", "2020-06-01", "ttl", "txtRecords"},
 }
 
-// azureDNS changes the record sets of zones. A set is written on the condition that it is still as
-// it was read (its ETag), so that a value that somebody else has put there in between is never
-// lost.
+// azureDNS changes the record sets of zones. It writes a set only if its ETag is unchanged, so that
+// a concurrent change by another client is never lost.
 type azureDNS struct {
 	rest
 	group string // the resource group, for messages
@@ -55,7 +54,7 @@ type azureDNS struct {
 	zones zoneNames
 }
 
-// checkAzureDNS says what is wrong with a solver's settings.
+// checkAzureDNS returns an error if a solver's settings are wrong.
 func (s *Solver) checkAzureDNS(issuer *signer.Issuer, c *cmacme.ACMEIssuerDNS01ProviderAzureDNS) error {
 	if c.Environment == cmacme.AzureGermanCloud {
 		return fault.Misconfiguredf(
@@ -111,7 +110,7 @@ func (s *Solver) checkAzureDNS(issuer *signer.Issuer, c *cmacme.ACMEIssuerDNS01P
 	return nil
 }
 
-// azureIdentity is which managed or workload identity a solver asks for.
+// azureIdentity returns the managed or workload identity of a solver.
 func azureIdentity(c *cmacme.ACMEIssuerDNS01ProviderAzureDNS) cmacme.AzureManagedIdentity {
 	if c.ManagedIdentity == nil {
 		return cmacme.AzureManagedIdentity{}
@@ -119,8 +118,7 @@ func azureIdentity(c *cmacme.ACMEIssuerDNS01ProviderAzureDNS) cmacme.AzureManage
 	return *c.ManagedIdentity
 }
 
-// azureDNS makes the provider of settings that have been checked, or takes the one that was made of
-// the same.
+// azureDNS returns the provider for settings that have been checked, from the pool if it exists.
 func (s *Solver) azureDNS(
 	c *cmacme.ACMEIssuerDNS01ProviderAzureDNS,
 	secret func(field, name, key string) (string, error),
@@ -175,8 +173,8 @@ func (s *Solver) azureDNS(
 	})
 }
 
-// azureCredential is a service principal if the issuer names a password, else the workload identity
-// of the environment if it has one, else the identity of the machine.
+// azureCredential returns a service principal if the issuer names a password, else the workload
+// identity of the environment if there is one, else the managed identity of the machine.
 func azureCredential(
 	c *cmacme.ACMEIssuerDNS01ProviderAzureDNS,
 	identity cmacme.AzureManagedIdentity,
@@ -240,7 +238,7 @@ type azureError struct {
 	Message string `json:"message"`
 }
 
-// tokenFault says what it means that there is no token.
+// tokenFault gives the error of a failed token request its class.
 func (p *azureDNS) tokenFault(err error) error {
 	var refused *azidentity.AuthenticationFailedError
 	if !errors.As(err, &refused) || refused.RawResponse == nil {
@@ -280,7 +278,7 @@ func (p *azureDNS) dnsZone(ctx context.Context, r Record) (string, error) {
 	}
 	var refused error
 	for _, apex := range apexes(r) {
-		// Who may read one zone only is refused all others, also those that do not exist.
+		// Credentials for a single zone are refused for all others, also for zones that do not exist.
 		status, err := p.send(
 			ctx,
 			call{method: http.MethodGet, path: "/" + url.PathEscape(apex) + "?api-version=" + p.kind.version,

@@ -7,7 +7,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// A CAA is a record that says who may issue, RFC 8659.
+// A CAA is a record that says which CAs may issue certificates, RFC 8659.
 type CAA struct {
 	Tag, Value string
 }
@@ -15,8 +15,8 @@ type CAA struct {
 // maxCAA is how many of the records of a name are read.
 const maxCAA = 20
 
-// CAA returns the CAA records that are in force for a name, and where they stand: at the name, or
-// the nearest one above that has any. There are none if at is empty.
+// CAA returns the CAA records that apply to a name, and the name at which they are: the name
+// itself, or the nearest one above that has any. If at is empty, there are none.
 func (r *Resolver) CAA(ctx context.Context, name string) (records []CAA, at string, err error) {
 	labels := dns.SplitDomainName(name)
 	for i := range labels {

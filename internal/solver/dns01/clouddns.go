@@ -30,7 +30,7 @@ const (
 	maxGoogleKey = 64 << 10
 )
 
-// googleTokenEndpoints are those that keys of service accounts were ever issued with.
+// googleTokenEndpoints are all token endpoints that Google has ever written into keys.
 var googleTokenEndpoints = []string{
 	"",
 	"https://oauth2.googleapis.com/token",
@@ -38,9 +38,8 @@ var googleTokenEndpoints = []string{
 	"https://www.googleapis.com/oauth2/v4/token",
 }
 
-// cloudDNS changes the record sets of managed zones. A set is replaced as a whole, by one change
-// that removes it exactly as it was read, so that a value that somebody else has put there in
-// between is never lost.
+// cloudDNS changes the record sets of managed zones. One change replaces a whole set, and removes
+// it exactly as it was read, so that a concurrent change by another client is never lost.
 type cloudDNS struct {
 	rest
 	project string
@@ -51,7 +50,7 @@ type cloudDNS struct {
 	changes map[string]string // paths of the last changes by name and value
 }
 
-// googleKey is what the key of a service account says.
+// googleKey is the key file of a service account.
 type googleKey struct {
 	Type       string `json:"type"`
 	Email      string `json:"client_email"`
@@ -60,9 +59,9 @@ type googleKey struct {
 	Universe   string `json:"universe_domain"`
 }
 
-// checkGoogleKey refuses what is no key of a service account: other files name hosts to ask, files
-// to read and programs to run. Only whoever may make ClusterIssuers may name other hosts than
-// Google's own.
+// checkGoogleKey refuses a file that is not the key of a service account: other credential files
+// name hosts to connect to, files to read and programs to run. Only a ClusterIssuer may name a
+// token endpoint that is not Google's.
 func checkGoogleKey(text string, issuer *signer.Issuer) error {
 	refuse := func(format string, args ...any) error {
 		return fault.Misconfiguredf("InvalidSolver", "the Secret of %s %s", cloudDNSField, fmt.Sprintf(format, args...))
@@ -95,8 +94,7 @@ func checkGoogleKey(text string, issuer *signer.Issuer) error {
 	return nil
 }
 
-// cloudDNS makes the provider of settings that have been checked, or takes the one that was made of
-// the same.
+// cloudDNS returns the provider for settings that have been checked, from the pool if it exists.
 func (s *Solver) cloudDNS(
 	ctx context.Context,
 	issuer *signer.Issuer,
@@ -116,10 +114,10 @@ func (s *Solver) cloudDNS(
 		}
 	}
 	return s.pool.get("cloudDNS", []string{key, c.Project, c.HostedZoneName}, func() (Provider, error) {
-		if err := limiter.Enter(ctx, service); err != nil { // it may be asked where it is
+		if err := limiter.Enter(ctx, service); err != nil { // it may ask the metadata service
 			return nil, err
 		}
-		// a variable would have it log bodies
+		// an environment variable could make it log bodies
 		options := &credentials.DetectOptions{Scopes: []string{googleScope}, Client: restClient, DisableAsyncRefresh: true,
 			Logger: slog.New(slog.DiscardHandler)}
 		var found *auth.Credentials
@@ -203,7 +201,7 @@ func googleProblem(body []byte) googleError {
 	return reply.Error
 }
 
-// tokenFault says what it means that there is no token.
+// tokenFault gives the error of a failed token request its class.
 func (p *cloudDNS) tokenFault(err error) error {
 	var refused *auth.Error
 	if !errors.As(err, &refused) || refused.Response == nil {
@@ -388,7 +386,7 @@ func (p *cloudDNS) replaceOnce(ctx context.Context, zone string, r Record, add b
 	var made cloudDNSChange
 	status, err = p.send(ctx, call{method: http.MethodPost, path: base + "/changes", in: change, out: &made,
 		needs: "dns.changes.create and dns.resourceRecordSets.create, update and delete in project " + p.project})
-	// The set is not as it was read: it differs, is there already, or is gone.
+	// The set has changed since it was read: it differs, exists already, or is gone.
 	if status == http.StatusPreconditionFailed || status == http.StatusConflict || status == http.StatusNotFound {
 		return fmt.Errorf("%w: %w", errConflict, err)
 	}
@@ -404,13 +402,13 @@ func (p *cloudDNS) replaceOnce(ctx context.Context, zone string, r Record, add b
 	return nil
 }
 
-// Settled asks whether the change is done: on all servers of Cloud DNS.
+// Settled asks whether all servers of Cloud DNS have the change.
 func (p *cloudDNS) Settled(ctx context.Context, r Record) (bool, error) {
 	p.mu.Lock()
 	path := p.changes[r.FQDN+" "+r.Value]
 	p.mu.Unlock()
 	if path == "" {
-		return true, nil // of an earlier process: the servers themselves were asked
+		return true, nil // an earlier process made it: rely on the answers of the servers
 	}
 	var change cloudDNSChange
 	status, err := p.send(
@@ -418,7 +416,7 @@ func (p *cloudDNS) Settled(ctx context.Context, r Record) (bool, error) {
 		call{method: http.MethodGet, path: path, out: &change, needs: "dns.changes.get in project " + p.project},
 	)
 	if status == http.StatusForbidden && fault.Of(err).Class == fault.Misconfigured {
-		return true, nil // roles that were made for others may leave it out
+		return true, nil // roles that were made for other tools may lack the permission
 	}
 	if err != nil {
 		return false, err

@@ -48,8 +48,8 @@ const (
 	cloudflareIdentical = 81058
 )
 
-// newCloudflare makes the provider, with a token or, if that is empty, an e-mail address and the
-// key of the whole account.
+// newCloudflare makes the provider, with a token or, if that is empty, with an e-mail address and
+// the key of the whole account.
 func newCloudflare(base, token, email, key string) *cloudflare {
 	p := &cloudflare{
 		rest: rest{
@@ -159,7 +159,7 @@ func (p *cloudflare) Present(ctx context.Context, r Record) error {
 	}, nil)
 	if err != nil &&
 		(strings.Contains(err.Error(), fmt.Sprintf("(%d)", cloudflareExists)) || strings.Contains(err.Error(), fmt.Sprintf("(%d)", cloudflareIdentical))) {
-		return nil // somebody was faster
+		return nil // another client was faster
 	}
 	return err
 }

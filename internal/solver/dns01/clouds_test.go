@@ -183,7 +183,7 @@ func TestCloudDNSOfAnotherUniverseIsAskedThere(t *testing.T) {
 	if google.base != "https://dns.universe.example/dns/v1/projects/p:q" {
 		t.Error(google.base)
 	}
-	// There is no token endpoint there: the token is signed by ourselves.
+	// There is no token endpoint there: the client signs the token itself.
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, google.base, nil)
 	if err != nil {
 		t.Fatal(err)

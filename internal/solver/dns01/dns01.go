@@ -1,6 +1,6 @@
-// Package dns01 puts the TXT records of DNS-01 challenges, RFC 8555 section 8.4, where an ACME
-// server will ask for them, and looks whether every authoritative server of the zone has them. The
-// servers are asked directly, so that no resolver remembers that there was nothing.
+// Package dns01 creates the TXT records of DNS-01 challenges, RFC 8555 section 8.4, and checks that
+// every authoritative server of the zone has them. It asks these servers directly, so that no
+// resolver caches a negative answer.
 package dns01
 
 import (
@@ -35,24 +35,25 @@ import (
 
 // Record is one TXT value at one name.
 type Record struct {
-	// FQDN is the name that the ACME server comes to, after CNAMEs if those are followed, with a dot
-	// at its end.
+	// FQDN is the name at which the ACME server finds the record, after CNAMEs if those are followed,
+	// with a dot at its end.
 	FQDN string
 	// Zone is the apex of the zone that has the name, with a dot at its end.
 	Zone  string
 	Value string
 	TTL   time.Duration
-	// enough says which values do as well. That value alone if nil.
+	// enough reports which other values also prove control. If nil, only Value does.
 	enough func(value string) bool
 }
 
-// in reports whether one of the values at the name is what is looked for.
+// in reports whether one of the values at the name is Value or enough.
 func (r Record) in(values []string) bool {
 	return slices.Contains(values, r.Value) || r.enough != nil && slices.ContainsFunc(values, r.enough)
 }
 
-// A Provider changes the records of a zone. Present adds one value beside what stands at the name,
-// CleanUp removes that one value. Both may be repeated, also by another process, and obey ctx.
+// A Provider changes the records of a zone. Present adds one value to the existing values of a
+// name, and CleanUp removes that one value. Both may be repeated, also by another process, and obey
+// ctx.
 type Provider interface {
 	Present(ctx context.Context, r Record) error
 	CleanUp(ctx context.Context, r Record) error
@@ -60,23 +61,24 @@ type Provider interface {
 
 // A Settler is a Provider that knows when a change has reached all of its servers.
 type Settler interface {
-	// Settled says whether the last change of the record by this process has, if there was one.
+	// Settled reports whether all servers have the last change of the record by this process, if there
+	// was one.
 	Settled(ctx context.Context, r Record) (bool, error)
 }
 
-// Ambient says whose solvers may use the credentials of the process's environment where they name
-// none.
+// Ambient says which kinds of issuers may use the credentials of the process's environment if a
+// solver names none.
 type Ambient struct{ ClusterIssuers, Issuers bool }
 
 func (a Ambient) allows(issuer *signer.Issuer) bool {
 	return issuer.Kind == signer.KindClusterIssuer && a.ClusterIssuers || issuer.Kind == signer.KindIssuer && a.Issuers
 }
 
-// ownCredentials is where the credentials are if an issuer names none.
+// ownCredentials says in messages where the credentials are if an issuer names none.
 const ownCredentials = "the credentials of the controller's environment"
 
 // noAmbient is the error of a solver without credentials that may not use those of the environment.
-// Instead are the fields to set.
+// instead has the fields to set.
 func noAmbient(issuer *signer.Issuer, field, instead string) error {
 	return fault.Misconfiguredf(
 		"InvalidSolver",
@@ -89,41 +91,40 @@ func noAmbient(issuer *signer.Issuer, field, instead string) error {
 	)
 }
 
-// Tokens asks for a token of a ServiceAccount.
+// Tokens requests a token of a ServiceAccount.
 type Tokens func(ctx context.Context, account types.NamespacedName, audiences []string) (string, error)
 
 const (
-	// recordTTL is the least that every provider takes.
+	// recordTTL is the smallest TTL that every provider accepts.
 	recordTTL = 60 * time.Second
-	// attempt bounds each thing that is done for a challenge: getting a provider ready, finding where
-	// the record goes, one change of it, and one look at the servers. None has what another one has
-	// left of it.
+	// attempt bounds each step for a challenge: preparing a provider, finding the zone of the record,
+	// one change, and one check of the servers. Each step has its own timeout.
 	attempt = 20 * time.Second
 )
 
 // Solver gives the proof of DNS-01 challenges.
 type Solver struct {
 	Secrets *secrets.Store
-	// Nameservers are host:port or https URLs of recursive servers, by which zones and their servers
-	// are found. The system's if empty.
+	// Nameservers are host:port or https URLs of recursive servers, which find zones and their
+	// servers. If empty, those of the system are used.
 	Nameservers []string
-	// RecursiveOnly asks those for the records, too, where the authoritative servers cannot be
-	// reached.
+	// RecursiveOnly asks the recursive servers for the records, too, for networks that block
+	// authoritative servers.
 	RecursiveOnly bool
-	// Ambient says who may use the credentials of the environment.
+	// Ambient says which issuers may use the credentials of the environment.
 	Ambient Ambient
 	Tokens  Tokens
-	// API is the Kubernetes API, behind which webhooks are.
+	// API is the Kubernetes API server, which forwards requests to webhooks.
 	API *API
-	// OwnMachine says that who writes issuers owns this machine: their providers may run programs, and
-	// be at its own addresses.
+	// OwnMachine says that the users that write issuers own this machine: a provider may run programs,
+	// and may be at a loopback address.
 	OwnMachine bool
-	// Allowed are addresses that namespaced Issuers may name, although they are of this machine, its
-	// link or its cloud.
+	// Allowed are loopback, link-local or cloud metadata addresses that namespaced Issuers may name
+	// nevertheless.
 	Allowed []netip.Prefix
-	// Dial connects to name servers. A net.Dialer's if nil.
+	// Dial connects to name servers. If nil, a net.Dialer does.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
-	// Now is the time that waits, signatures and persistUntil are reckoned from.
+	// Now returns the current time, for waits, signatures and persistUntil.
 	Now func() time.Time
 
 	pool    pool[Provider]
@@ -151,7 +152,7 @@ func checkNameservers(spec *cmacme.ACMEChallengeSolverDNS01) error {
 	return nil
 }
 
-// locate finds the record of a challenge, and goes on to wait for its name servers.
+// locate finds the record of a challenge. It keeps the limiter slot of its name servers.
 func (s *Solver) locate(ctx context.Context, r *Resolver, ch *cmacme.Challenge) (Record, error) {
 	if err := limiter.Enter(ctx, solver.TargetOf(ch)); err != nil {
 		return Record{}, err
@@ -186,7 +187,7 @@ func (s *Solver) locate(ctx context.Context, r *Resolver, ch *cmacme.Challenge) 
 	return record, nil
 }
 
-// recordName is the name of a challenge's record, before CNAMEs.
+// recordName returns the name of a challenge's record, before CNAMEs.
 func recordName(ch *cmacme.Challenge) string {
 	return cmp.Or(ch.Spec.RecordName, acme.DNS01Name(ch.Spec.DNSName))
 }
@@ -204,9 +205,8 @@ func (s *Solver) Present(ctx context.Context, issuer *signer.Issuer, ch *cmacme.
 	})
 }
 
-// PresentAlong adds the record where a provider keeps only the last few values that were set. Which
-// of them would be the next to go is not to be known, so those that others still need are set again
-// before this one.
+// PresentAlong adds the record at a provider that keeps only the last few values. It cannot know
+// which value the provider drops next, so it first sets the values of the other challenges again.
 func (s *Solver) PresentAlong(
 	ctx context.Context,
 	issuer *signer.Issuer,
@@ -225,8 +225,8 @@ func (s *Solver) PresentAlong(
 	})
 }
 
-// Capacity is how many values the provider of a challenge can have at one name at once, or 0 if it
-// can have any number.
+// Capacity returns how many values the provider of a challenge can have at one name at the same
+// time, or 0 if there is no limit.
 func (s *Solver) Capacity(ch *cmacme.Challenge) int {
 	spec := ch.Spec.Solver.DNS01
 	switch {
@@ -251,8 +251,8 @@ func (s *Solver) Place(ctx context.Context, ch *cmacme.Challenge) (string, error
 	return record.FQDN, err
 }
 
-// CleanUp removes the record, unless it is one that stands, or of acme-dns, which forgets it by
-// itself.
+// CleanUp removes the record. It leaves persistent records, and those of acme-dns, which drops old
+// values by itself.
 func (s *Solver) CleanUp(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) error {
 	if persists(ch) || ch.Spec.Solver.DNS01.AcmeDNS != nil {
 		return nil
@@ -282,10 +282,10 @@ func (s *Solver) change(
 	if p, ok := p.(legoRecords); ok {
 		done, err := p.of.Busy(ctx, ch.Spec.Key)
 		if err != nil {
-			return err // before anybody is asked where the record goes
+			return err // before any DNS query
 		}
 		if done {
-			ctx = limiter.Bypass(ctx) // the end of its call is there to be seen
+			ctx = limiter.Bypass(ctx) // only the result of an ended call is fetched
 		}
 	}
 	record, err := s.locate(ctx, s.resolver(ch), ch)
@@ -299,7 +299,7 @@ func (s *Solver) change(
 		}
 		defer done()
 	}
-	if _, ok := p.(legoRecords); !ok { // whose calls outlive this, and have places of their own
+	if _, ok := p.(legoRecords); !ok { // its calls outlive this one and take their own slots
 		if err := limiter.Enter(ctx, party(issuer, ch)); err != nil {
 			return err
 		}
@@ -313,10 +313,10 @@ func (s *Solver) change(
 	return change(p, ctx, record)
 }
 
-// aloneAtAkamai takes a record set, which is replaced without a condition by whatever API client,
-// and its zone, of which the service of one host takes one change at a time. A zone is taken by
-// host, so that the host of one tenant, if it hangs, keeps no other tenant from a zone of the same
-// name.
+// aloneAtAkamai locks a record set and its zone. The record set, because Akamai replaces it without
+// a condition. The zone, because Akamai accepts one change of a zone at a time. The lock of a zone
+// is by API host, so that a host of one tenant that hangs does not block another tenant's zone of
+// the same name.
 func (s *Solver) aloneAtAkamai(ctx context.Context, p *akamai, r Record) (done func(), err error) {
 	set, err := s.records.Alone(ctx, "akamai", lego.RecordSet, r.FQDN)
 	if err != nil {
@@ -330,8 +330,8 @@ func (s *Solver) aloneAtAkamai(ctx context.Context, p *akamai, r Record) (done f
 	return func() { zone(); set() }, nil
 }
 
-// party is the DNS service of a challenge's solver, as one that makes others wait: another one for
-// each tenant and each setting, so that nobody's endpoint or credentials slow down those of others.
+// party returns the limiter target for the DNS service of a challenge's solver. Each tenant and
+// each setting has its own target, so that a slow endpoint of one does not slow down others.
 func party(issuer *signer.Issuer, ch *cmacme.Challenge) limiter.Target {
 	spec := ch.Spec.Solver.DNS01
 	who := "its DNS service"
@@ -342,14 +342,13 @@ func party(issuer *signer.Issuer, ch *cmacme.Challenge) limiter.Target {
 		who = "the name server " + spec.RFC2136.Nameserver
 	}
 	settings, err := json.Marshal(spec)
-	if err != nil { // raw JSON that is none is told by the provider
+	if err != nil { // the provider reports invalid raw JSON
 		settings = nil
 	}
 	return limiter.Target{Name: who, Key: fmt.Sprintf("%s %x", issuer.SecretNamespace, sha256.Sum256(settings))}
 }
 
-// Check asks all authoritative servers of the zone, and then the provider, if that knows whether it
-// is done.
+// Check asks all authoritative servers of the zone, and then the provider if it is a Settler.
 func (s *Solver) Check(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) (solver.Sight, error) {
 	r := s.resolver(ch)
 	record, err := s.locate(ctx, r, ch)
@@ -380,7 +379,7 @@ func (s *Solver) Check(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Ch
 		return seen, nil
 	}
 	if spec := ch.Spec.Solver.DNS01; spec.Route53 == nil && spec.CloudDNS == nil {
-		return seen, nil // no other provider is a Settler; that its credentials are gone meanwhile is told when they are needed
+		return seen, nil // no other provider is a Settler, so it need not be made
 	}
 	limiter.Leave(ctx)
 	p, err := s.provider(ctx, issuer, ch)
@@ -499,8 +498,8 @@ func (s *Solver) provider(ctx context.Context, issuer *signer.Issuer, ch *cmacme
 	)
 }
 
-// entryOf is what a Secret has in an entry, without the space around it. A blank one is none: what
-// is made without a credential may look for those of the environment instead.
+// entryOf returns an entry of a Secret without the space around it. A blank entry is an error:
+// without a credential some libraries use those of the environment.
 func entryOf(secret *corev1.Secret, at, field, key string) (string, error) {
 	value := strings.TrimSpace(string(secret.Data[key]))
 	if value == "" {
@@ -510,8 +509,8 @@ func entryOf(secret *corev1.Secret, at, field, key string) (string, error) {
 	return value, nil
 }
 
-// Settings says what is wrong with a solver of an issuer, as far as that can be told without asking
-// anybody and without its Secrets.
+// Settings returns an error if a solver of an issuer is misconfigured, as far as that follows from
+// its spec. It reads no Secrets and sends no requests.
 func (s *Solver) Settings(issuer *signer.Issuer, spec *cmacme.ACMEChallengeSolverDNS01) error {
 	if err := checkNameservers(spec); err != nil {
 		return err

@@ -6,8 +6,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Bogus reports whether DNSSEC is what keeps a name from being found: the recursive servers fail,
-// but not if they are told not to verify. It is an attempt of its own.
+// Bogus reports whether a name cannot be resolved because of DNSSEC: the recursive servers fail,
+// but succeed if the query disables verification. It has its own timeout.
 func (r *Resolver) Bogus(ctx context.Context, name string) bool {
 	ctx, cancel := context.WithTimeout(ctx, attempt)
 	defer cancel()
@@ -29,7 +29,7 @@ func (r *Resolver) Bogus(ctx context.Context, name string) bool {
 	return false
 }
 
-// code returns with what a server answers a question for the zone of a name.
+// code returns the response code of a server to a query for the SOA of a name.
 func (r *Resolver) code(ctx context.Context, address, name string, unverified bool) (int, error) {
 	q := new(dns.Msg)
 	q.SetQuestion(fqdn(name), dns.TypeSOA)

@@ -136,7 +136,7 @@ func packed(t testing.TB, m *dns.Msg) [][]byte {
 	return [][]byte{b}
 }
 
-// world is a network in which addresses of others lead to sockets of this machine.
+// world is a network in which public addresses lead to sockets of this machine.
 type world struct {
 	t       *testing.T
 	sockets map[string]string
@@ -168,8 +168,8 @@ const (
 
 var record = Record{FQDN: name, Zone: "example.com.", Value: value}
 
-// parent is what a recursive server knows of the zone, whose servers are ns1 at 192.0.2.1 and ns2
-// at 192.0.2.2.
+// parent has the records of a recursive server for the zone: its servers are ns1 at 192.0.2.1 and
+// ns2 at 192.0.2.2.
 var parent = []string{
 	soa, "example.com. 60 IN NS ns1.example.com.", "example.com. 60 IN NS ns2.example.com.",
 	"ns1.example.com. 60 IN A 192.0.2.1", "ns2.example.com. 60 IN A 192.0.2.2",
@@ -285,8 +285,7 @@ func TestTheZoneOfAName(t *testing.T) {
 	}
 }
 
-// A server that does not have the zone says nothing about it, though it answers: the next one is
-// asked.
+// An answer of a server without the zone does not count: the next server is asked.
 func TestACNAMEIsFoundThoughAServerDoesNotHaveTheZone(t *testing.T) {
 	for title, m := range map[string]dns.Msg{
 		"and refers to the root": {Ns: []dns.RR{&dns.NS{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeNS, Class: dns.ClassINET}, Ns: "a.root-servers.net."}}},
@@ -329,7 +328,7 @@ func TestACNAMEIsFoundThoughAServerDoesNotHaveTheZone(t *testing.T) {
 	}
 }
 
-// Where a server has more addresses than are asked, there are some of each family among those.
+// If a server has too many addresses, some of each family are asked.
 func TestAServerOfManyAddressesIsAskedByBothFamilies(t *testing.T) {
 	zone := append(
 		slices.Clone(parent[:2]),
@@ -375,8 +374,8 @@ func TestWhatOneServerAnswers(t *testing.T) {
 	}
 	for title, test := range map[string]struct {
 		answer wire
-		// confirms: it counts as having the value. blocks: it says otherwise, and is never passed over.
-		// Neither: it is passed over after a minute.
+		// confirms: the server counts as having the value. blocks: the server has another answer, and
+		// always blocks. Neither: the server is ignored after a minute.
 		confirms, blocks bool
 		says             string
 	}{
@@ -684,7 +683,7 @@ func TestServersOverHTTPS(t *testing.T) {
 	}
 }
 
-// oneAnswer is a connection to a server that answers every question with the same.
+// oneAnswer is a connection to a server that gives every query the same answer.
 type oneAnswer struct {
 	net.Conn
 	answer []byte

@@ -8,23 +8,23 @@ import (
 	"github.com/perennial-pki/perennial/internal/solver"
 )
 
-// silence is how long a server that cannot be reached holds up a challenge. The ACME server may
-// have the same difficulty, or none.
+// silence is how long an unreachable server delays a challenge. The ACME server may be able to
+// reach it, or not.
 const silence = time.Minute
 
-// Answer is what one name server said, on the first of its addresses that said anything.
+// Answer is the answer of one name server, from the first of its addresses that answered.
 type Answer struct {
-	// Server is the name, and Address what was asked last.
+	// Server is the name, and Address is the address that was asked last.
 	Server, Address string
 	// Values are the TXT values at the name. They count only if Err is nil.
 	Values []string
-	// Alias is where a CNAME at the name leads, if there is one.
+	// Alias is the target of a CNAME at the name, if there is one.
 	Alias string
-	// Err is why nothing was heard from any address.
+	// Err is set if no address answered.
 	Err error
 }
 
-// who names the server, and which of its addresses answered.
+// who returns the name of the server, and the address that answered, for messages.
 func (a Answer) who() string {
 	who := strings.TrimSuffix(a.Server, ".")
 	if a.Address != "" && a.Address != a.Server {
@@ -33,9 +33,9 @@ func (a Answer) who() string {
 	return who
 }
 
-// Judge decides whether a record that was put there at since can be relied on. Every server must
-// have it; one that answers without it always blocks; one that cannot be reached blocks for a
-// minute.
+// Judge decides whether the ACME server will see a record that was created at since. Every server
+// must have it. A server that answers without it always blocks. A server that cannot be reached
+// blocks for a minute.
 func Judge(r Record, answers []Answer, since, now time.Time) solver.Sight {
 	if len(answers) == 0 {
 		return solver.Sight{Why: fmt.Sprintf("no name server of %s is known", r.Zone)}

@@ -18,18 +18,18 @@ import (
 )
 
 const (
-	// manual is the name of the provider that is a person.
+	// manual is the name of the provider that leaves the records to a user.
 	manual = "manual"
-	// remainsAgain is when it is looked again whether a record is gone: secondaries have to hear of
-	// it.
+	// remainsAgain is how often the solver checks whether a record is gone: secondaries get the change
+	// later.
 	remainsAgain = 15 * time.Second
-	// absence is how long after its end a record that cannot be seen at any server is believed to be
-	// gone although removing it fails: it was removed by a process that ended before it could say so.
-	// Before, it may be on its way.
+	// absence is how long after the end of a challenge a record that no server has counts as removed
+	// although CleanUp fails. An earlier process may have removed it and ended before it stored that.
+	// Before this time the record may still reach the servers.
 	absence = time.Minute
 )
 
-// legoRecords makes the record of one challenge by a provider that is shared with others.
+// legoRecords makes the record of one challenge with a provider that challenges share.
 type legoRecords struct {
 	of *lego.Provider
 	ch *cmacme.Challenge
@@ -57,7 +57,7 @@ func (l legoRecords) CleanUp(ctx context.Context, r Record) error {
 	return l.of.CleanUp(ctx, l.record(r))
 }
 
-// author is who writes issuers of a kind.
+// author returns the rights of the users that write issuers of a kind.
 func (s *Solver) author(kind string) lego.Author {
 	switch {
 	case s.OwnMachine:
@@ -68,8 +68,8 @@ func (s *Solver) author(kind string) lego.Author {
 	return lego.Tenant
 }
 
-// legoProvider makes the provider that dns01.provider names, or finds the one with the same
-// settings, which remembers what it has made.
+// legoProvider returns the provider that dns01.provider names. One with the same settings is used
+// again, because it remembers the records that it has made.
 func (s *Solver) legoProvider(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) (Provider, error) {
 	if acme.DNS01Value(ch.Spec.KeyAuthorization) != ch.Spec.Key {
 		return nil, fault.Refusedf(
@@ -79,7 +79,7 @@ func (s *Solver) legoProvider(ctx context.Context, issuer *signer.Issuer, ch *cm
 	}
 	spec := ch.Spec.Solver.DNS01.Provider
 	config := raw(spec)
-	settings := []string{spec.Name, string(config), issuer.Kind} // which says who has written them
+	settings := []string{spec.Name, string(config), issuer.Kind} // the author differs by kind
 	var secret map[string][]byte
 	if spec.SecretRef != nil {
 		var err error
@@ -104,9 +104,9 @@ func (s *Solver) legoProvider(ctx context.Context, issuer *signer.Issuer, ch *cm
 	return legoRecords{found, ch}, nil
 }
 
-// remains looks, after CleanUp said err, whether the record can still be seen. Some providers do
-// not find it any more, or one of two that their service has. The recursive servers of all solvers
-// cannot tell: they remember.
+// remains checks, after CleanUp returned err, whether the record can still be seen. Some providers
+// do not find the record any more, or only one of two. The recursive servers cannot decide that,
+// because they cache.
 func (s *Solver) remains(ctx context.Context, ch *cmacme.Challenge, err error) error {
 	if later := new(solver.Later); errors.As(err, &later) {
 		return err

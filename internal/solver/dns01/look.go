@@ -10,7 +10,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/solver"
 )
 
-// Look asks all name servers of the record's zone for it.
+// Look asks all name servers of the zone for the record.
 func (s *Solver) Look(ctx context.Context, ch *cmacme.Challenge) ([]solver.View, error) {
 	r := s.resolver(ch)
 	record, err := s.locate(ctx, r, ch)

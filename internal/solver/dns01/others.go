@@ -14,19 +14,20 @@ import (
 )
 
 const (
-	// courtesy is for how long a challenge lets another ACME client end, whose value would be lost:
-	// most take less. It counts from the challenge's creation, so that one that had to wait for its
-	// turn does not wait twice.
+	// courtesy is for how long a challenge waits for another ACME client to finish, because it would
+	// overwrite that client's value. Most clients take less. It counts from the challenge's creation,
+	// so that a challenge that had to wait for its turn does not wait twice.
 	courtesy = 5 * time.Minute
-	// courtesyAgain is when it is looked again whether the value is gone.
+	// courtesyAgain is how often the solver checks whether the value is gone.
 	courtesyAgain = 5 * time.Second
-	// losing is in every text that says what is lost, by which it is known that it was said.
+	// losing is part of every warning about a lost value. yield finds out by it whether the user was
+	// warned.
 	losing = "will be lost, as it puts one value in the place of all"
 )
 
-// yield looks, before a provider puts one value in the place of all at a name, what else stands
-// there. It returns a solver.Later for as long as that may be another client's challenge, and once
-// for everything else, so that it is told.
+// yield checks for other values before a provider replaces all values of a name. While a value may
+// be of another client's challenge, it returns a solver.Later. For other values it returns a
+// solver.Later once, to warn the user.
 func (s *Solver) yield(ctx context.Context, p Provider, ch *cmacme.Challenge, record Record) error {
 	values, _ := s.standing(ctx, p, ch, record)
 	if len(values) == 0 {
@@ -48,16 +49,17 @@ func (s *Solver) yield(ctx context.Context, p Provider, ch *cmacme.Challenge, re
 			name, quoted(values), by, losing)}
 }
 
-// others reports whether all that stands where a challenge's record would be is of others, so that
-// there is nothing to be cleaned up.
+// others reports whether the name has only values of other clients, so that there is nothing to
+// clean up.
 func (s *Solver) others(ctx context.Context, p Provider, ch *cmacme.Challenge, record Record) bool {
 	values, ours := s.standing(ctx, p, ch, record)
 	return len(values) > 0 && !ours
 }
 
-// standing are the values of others at the name of a record that was not made yet, as far as is
-// known, by a provider that would remove them, and whether the record stands there all the same.
-// The recursive servers of all solvers are not asked: they remember what is gone.
+// standing returns the values of other clients at the name of a record, and whether the record
+// itself is there. It applies only to a record that is not made yet, at a provider that would
+// remove the other values. It does not ask the recursive servers, because they cache removed
+// values.
 func (s *Solver) standing(
 	ctx context.Context,
 	p Provider,
@@ -76,7 +78,7 @@ func (s *Solver) standing(
 	return foreign(record, answers)
 }
 
-// foreign are the values beside that of the record, which may be there, too.
+// foreign returns the values that differ from the record's, and whether the record is there.
 func foreign(record Record, answers []Answer) (values []string, ours bool) {
 	for _, a := range answers {
 		for _, v := range a.Values {

@@ -12,13 +12,13 @@ import (
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
-// persists reports whether a challenge is met by a record that stands: dns-persist-01.
+// persists reports whether a challenge is proven by a persistent record: dns-persist-01.
 func persists(ch *cmacme.Challenge) bool {
 	spec := ch.Spec.Solver.DNS01
 	return spec != nil && spec.ChallengeType == cmacme.DNS01ChallengeTypeDNSPersist01
 }
 
-// byHand reports whether such a record is made by the user: the solver names no provider.
+// byHand reports whether the user makes such a record, because the solver names no provider.
 func byHand(ch *cmacme.Challenge) bool {
 	if !persists(ch) {
 		return false
@@ -28,8 +28,8 @@ func byHand(ch *cmacme.Challenge) bool {
 	return reflect.ValueOf(provider).IsZero()
 }
 
-// grants returns which values let the account have the certificate now: also one that somebody else
-// has put there, in other words.
+// grants returns a function that reports whether a value authorizes the account now. The value may
+// be written differently, for example by another client.
 func (s *Solver) grants(wanted string) func(string) bool {
 	want, err := acme.ParseDNSPersist01(wanted)
 	return func(value string) bool {
@@ -38,8 +38,8 @@ func (s *Solver) grants(wanted string) func(string) bool {
 	}
 }
 
-// presentStanding makes a record that stands, where there is none yet that is enough. Values beside
-// it are other accounts'.
+// presentStanding makes a persistent record if no existing one authorizes the account. Other values
+// belong to other accounts.
 func (s *Solver) presentStanding(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) error {
 	r := s.resolver(ch)
 	record, err := s.locate(ctx, r, ch)

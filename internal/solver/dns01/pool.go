@@ -6,17 +6,17 @@ import (
 	"sync"
 )
 
-// maxPool is how many providers are kept. Clusters have a few; beyond it they are made again.
+// maxPool is how many providers are kept. Clusters have a few. Beyond this number providers are
+// made again.
 const maxPool = 128
 
-// pool keeps providers that are costly to make, or remember something, by all that they were made
-// from.
+// pool keeps providers that are costly to make or have state, by a digest of their settings.
 type pool[P any] struct {
 	mu sync.Mutex
 	of map[[sha256.Size]byte]P
 }
 
-// get returns the provider of these settings, of which secrets are part.
+// get returns the provider for these settings, which include secrets.
 func (p *pool[P]) get(kind string, settings []string, make func() (P, error)) (P, error) {
 	key := sha256.Sum256(fmt.Appendf(nil, "%s %q", kind, settings))
 	p.mu.Lock()
@@ -31,7 +31,7 @@ func (p *pool[P]) get(kind string, settings []string, make func() (P, error)) (P
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if found, ok := p.of[key]; ok { // somebody was faster
+	if found, ok := p.of[key]; ok { // another goroutine was faster
 		return found, nil
 	}
 	if p.of == nil {

@@ -27,11 +27,11 @@ import (
 type sets struct {
 	mu sync.Mutex
 	of map[string][]string // values by name
-	// meanwhile is done once, when a set is about to be written.
+	// meanwhile is called once, just before a set is written.
 	meanwhile func()
 	// more are further answers by method and path, with a status, before all others.
 	more map[string]string
-	// pending is how often a change is not done yet.
+	// pending is how often a change is reported as pending.
 	pending int
 	// last is the body of the last write.
 	last string
@@ -523,7 +523,8 @@ func TestSetsThatAreWrittenByTwoHaveTheValuesOfBoth(t *testing.T) {
 				t.Errorf("afterwards it has %q", got)
 			}
 
-			// Somebody else writes between reading and writing: makes the set, changes it, and removes it.
+			// Another client writes between the read and the write: it makes the set, changes it, and
+			// removes it.
 			for _, step := range []struct {
 				says            string
 				before, between []string
@@ -548,7 +549,7 @@ func TestSetsThatAreWrittenByTwoHaveTheValuesOfBoth(t *testing.T) {
 					t.Errorf("%s: it has %q", step.says, got)
 				}
 			}
-			// What is changed by others is only safe where the service has conditions.
+			// Changes by other clients are safe only at services with conditional writes.
 			if kind == "akamai" {
 				return
 			}
@@ -574,7 +575,7 @@ func TestWhatServicesWithSetsRefuse(t *testing.T) {
 				"wrong",
 			).Present(t.Context(), Record{FQDN: "_acme-challenge.example.com.", Zone: "example.com.", Value: "v"})
 			says := []string{"refuses the credentials", "SecretRef", "allow them "}
-			if strings.HasPrefix(kind, "route53") { // whose credentials may come from elsewhere
+			if strings.HasPrefix(kind, "route53") { // its credentials may come from elsewhere
 				says = []string{"InvalidClientTokenId", "Correct the credentials or their policy"}
 			}
 			unsaid := slices.ContainsFunc(

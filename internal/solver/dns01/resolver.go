@@ -27,48 +27,47 @@ import (
 const (
 	// exchangeTimeout bounds one question to one server.
 	exchangeTimeout = 3 * time.Second
-	// udpSize is what is accepted over UDP: the size that is not fragmented anywhere.
+	// udpSize is the maximum UDP message size: it is not fragmented on any usual path.
 	udpSize = 1232
 	// maxCNAMEs is how long a chain of CNAMEs may be.
 	maxCNAMEs = 10
 	// maxServers and maxAddresses are how many servers of a zone, and addresses of a server, are
 	// asked.
 	maxServers, maxAddresses = 16, 4
-	// maxDoH is how long an answer over HTTPS may be: a DNS message is not longer.
+	// maxDoH bounds an answer over HTTPS: a DNS message is not longer.
 	maxDoH = 64 << 10
-	// maxCuts is how many zones below the one that was found first are looked into.
+	// maxCuts is how many delegations below the zone that was found first are followed.
 	maxCuts = 4
-	// stagger is how long a server of a zone is waited for before another one is asked, too: RFC 8305
-	// section 5 has it for connections. patience is the same for a recursive one, which has to ask
-	// others; those after it may be others' view of the DNS.
+	// stagger is the delay before the next server of a zone is asked, too, as in RFC 8305 section 5.
+	// patience is that delay for recursive servers, which have to ask others. It is longer, because
+	// the next one may have another view of the DNS.
 	stagger, patience = 250 * time.Millisecond, time.Second
-	// aliasTimeout bounds how long the servers of a zone are asked for a CNAME: where all of them are
-	// silent, there is time left for what comes next.
+	// aliasTimeout bounds the query for a CNAME, so that time is left for the next step if no server
+	// of the zone answers.
 	aliasTimeout = 5 * time.Second
 )
 
-// barred is what may be the matter where no server of a zone is heard from.
+// barred is the advice if no server of a zone answers.
 const barred = "if this network lets nothing through to them, set --dns01-recursive-nameservers-only, or " +
 	"dns01.nameservers"
 
-// Resolver finds zones and asks their servers. Locate and Ask are for one look, by one goroutine:
-// they remember the servers of zones.
+// Resolver finds zones and asks their servers. It caches the servers of zones, so use each Resolver
+// for one check, in one goroutine.
 type Resolver struct {
-	// Nameservers are those of Solver.
+	// Nameservers are as in Solver.
 	Nameservers   []string
 	RecursiveOnly bool
 	Dial          func(ctx context.Context, network, address string) (net.Conn, error)
 	// Reach says where Nameservers may be.
 	Reach outside.Reach
 
-	// https is for servers that are URLs. The variable secure if nil.
+	// https is the client for servers that are URLs. If nil, it is secure.
 	https *http.Client
 	known map[string][]server
 }
 
-// Locate returns the name at which the record for a challenge is put, and the apex of its zone,
-// both with a dot at their ends. If follow is set, that is where CNAMEs at the name lead. It is an
-// attempt of its own.
+// Locate returns the name of a challenge's record and the apex of its zone, both with a dot at
+// their ends. If follow is set, it follows CNAMEs from the name. It has its own timeout.
 func (r *Resolver) Locate(ctx context.Context, name string, follow bool) (effective, zone string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, attempt)
 	defer cancel()
@@ -96,9 +95,9 @@ func (r *Resolver) Locate(ctx context.Context, name string, follow bool) (effect
 	}
 }
 
-// standing returns the zone that a name is in, and where a CNAME at it leads, or "". The name may
-// be the apex of a zone of its own, to which the one above delegates: only the servers of that one
-// are asked, as a recursive server would remember that there is nothing yet.
+// standing returns the zone of a name, and the target of a CNAME at it, or "". The name may itself
+// be the apex of a delegated zone. standing asks the servers of the zone above, because a recursive
+// server would cache the negative answer.
 func (r *Resolver) standing(ctx context.Context, name string, follow bool) (zone, target string, err error) {
 	zone, authoritative, err := r.apex(ctx, name)
 	if err != nil || r.RecursiveOnly && !follow && !authoritative {
@@ -109,7 +108,7 @@ func (r *Resolver) standing(ctx context.Context, name string, follow bool) (zone
 		switch {
 		case err != nil && follow:
 			return "", "", err
-		case err != nil: // whether they are there is seen by the check
+		case err != nil: // the check will report unreachable servers
 			return zone, "", nil
 		}
 		for _, rr := range answer.Answer {
@@ -126,8 +125,9 @@ func (r *Resolver) standing(ctx context.Context, name string, follow bool) (zone
 	return zone, "", nil
 }
 
-// cut returns the apex of the zone below another in which an answer says that a name is, or the
-// other. A delegation has the name servers of it, an answer that there is nothing its SOA.
+// cut returns the apex of the zone of a name by an answer of the servers of zone: a zone below it,
+// or zone itself. A delegation has the NS records of the zone below, and a negative answer has its
+// SOA.
 func cut(m *dns.Msg, name, zone string) string {
 	for _, rr := range m.Ns {
 		switch rr.(type) {
@@ -140,11 +140,11 @@ func cut(m *dns.Msg, name, zone string) string {
 	return zone
 }
 
-// apex finds the zone of a name. A record of the zone itself, or the SOA with which a server says
-// that there is nothing, names it. The search begins above the first label: that is the one which
-// does not exist yet, and no resolver shall remember so. The target of a CNAME may be a zone right
-// below a top-level domain, whose servers know nothing of private zones: that is asked for itself.
-// It also says whether the server that was asked is one of the zone's own, which remembers nothing.
+// apex finds the zone of a name, by an SOA record in an answer, positive or negative. The search
+// begins above the first label: that name does not exist yet, and no resolver may cache that. A
+// name right below a top-level domain, such as the target of a CNAME, is asked for itself, because
+// the servers of the top-level domain do not have private zones. authoritative says that the
+// answering server is one of the zone's own, which does not cache.
 func (r *Resolver) apex(ctx context.Context, name string) (zone string, authoritative bool, err error) {
 	labels := dns.SplitDomainName(name)
 	if len(labels) > 2 || len(labels) > 1 && strings.HasPrefix(labels[0], "_") {
@@ -182,8 +182,8 @@ func (r *Resolver) apex(ctx context.Context, name string) (zone string, authorit
 		strings.TrimSuffix(name, "."))
 }
 
-// soaOf returns the apex that an answer has an SOA of and a name is below, or "". It may stand
-// anywhere, and those of other zones beside it.
+// soaOf returns the apex in an SOA record of an answer that a name is below, or "". The record may
+// be in any section, next to SOA records of other zones.
 func soaOf(m *dns.Msg, name string) string {
 	for _, rr := range append(slices.Clone(m.Answer), m.Ns...) {
 		if soa, ok := rr.(*dns.SOA); ok {
@@ -195,8 +195,8 @@ func soaOf(m *dns.Msg, name string) string {
 	return ""
 }
 
-// alias asks the servers of a zone for a CNAME at a name, until one answers: each on its first
-// address, then on the others.
+// alias asks the servers of a zone for a CNAME at a name until one answers. It tries the first
+// address of each server, then the others.
 func (r *Resolver) alias(ctx context.Context, name, zone string) (*dns.Msg, error) {
 	servers, err := r.servers(ctx, zone)
 	if err != nil {
@@ -242,9 +242,8 @@ func (r *Resolver) alias(ctx context.Context, name, zone string) (*dns.Msg, erro
 	return answer, err
 }
 
-// ofZone reports whether an answer is of one of the zone's own servers, or of a cache that stands
-// between and has asked those. Who does not have the zone knows of no records there, and may name
-// servers of zones above.
+// ofZone reports whether an answer is from a server of the zone, or from a cache in between. A
+// server without the zone returns no records of it, and may refer to the servers of zones above.
 func ofZone(m *dns.Msg, zone string) bool {
 	return m.Authoritative ||
 		slices.ContainsFunc(
@@ -253,9 +252,9 @@ func ofZone(m *dns.Msg, zone string) bool {
 		)
 }
 
-// firstOf asks servers in their order until one answers. The next one is asked when one fails, and
-// when one has been silent for so long: those that are silent hold up nobody for longer. If all
-// fail, the error is that of one that says why, or else of the one that failed first.
+// firstOf asks servers in their order until one answers. It asks the next one when one fails, or
+// has not answered within wait. If all fail, the error is a response code of a server, or else the
+// first error.
 func firstOf(
 	ctx context.Context,
 	addresses []string,
@@ -299,7 +298,7 @@ func firstOf(
 	return nil, failed
 }
 
-// server is a name server with its addresses, host:port or a URL.
+// server is a name server with its addresses, host:port or URLs.
 type server struct {
 	name      string
 	addresses []string
@@ -370,7 +369,8 @@ func (r *Resolver) addresses(ctx context.Context, name string) ([]string, error)
 			default:
 				continue
 			}
-			// What others cannot reach is no server of theirs, and may be one that only we can reach.
+			// Skip an address that the ACME server cannot reach: it may be an internal service of this
+			// machine.
 			if ip = ip.Unmap(); !outside.Elsewhere(ip) {
 				refused = fmt.Errorf(
 					"its address %s leads to this machine or its own link, where nobody else can ask: name the server in "+
@@ -384,7 +384,7 @@ func (r *Resolver) addresses(ctx context.Context, name string) ([]string, error)
 			}
 		}
 	}
-	// Some of each family, as this network may have one alone.
+	// Take some of each family, because this network may have only one.
 	v4, v6 := of[0], of[1]
 	v4 = v4[:min(len(v4), maxAddresses-min(len(v6), maxAddresses/2))]
 	if found := append(v4, v6[:min(len(v6), maxAddresses-len(v4))]...); len(found) > 0 {
@@ -398,8 +398,8 @@ func (r *Resolver) addresses(ctx context.Context, name string) ([]string, error)
 
 var errNoAddress = errors.New("it has no address")
 
-// Ask asks every server of the record's zone for the TXT values at its name, within an attempt of
-// its own.
+// Ask asks every server of the record's zone for the TXT values at its name. It has its own
+// timeout.
 func (r *Resolver) Ask(ctx context.Context, record Record) ([]Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, attempt)
 	defer cancel()
@@ -416,8 +416,8 @@ func (r *Resolver) Ask(ctx context.Context, record Record) ([]Answer, error) {
 	return answers, nil
 }
 
-// askServer asks one server, on all of its addresses. One that has the value settles it; one that
-// answers without it counts if no other has it.
+// askServer asks all addresses of one server. An answer with the value wins. An answer without it
+// counts only if no other address has it.
 func (r *Resolver) askServer(ctx context.Context, s server, record Record) Answer {
 	if len(s.addresses) == 0 {
 		return Answer{Server: s.name, Err: cmp.Or(s.err, errNoAddress)}
@@ -450,7 +450,7 @@ func (r *Resolver) askServer(ctx context.Context, s server, record Record) Answe
 	return best
 }
 
-// texts returns the TXT values at a name, or at where CNAMEs of the answer lead, which is alias.
+// texts returns the TXT values at a name. If the answer has CNAMEs, it follows them to alias.
 func texts(m *dns.Msg, name string) (values []string, alias string) {
 	names := []string{name}
 	for _, rr := range m.Answer {
@@ -469,8 +469,7 @@ func texts(m *dns.Msg, name string) (values []string, alias string) {
 	return values, alias
 }
 
-// ParseNameservers completes the addresses of DNS servers, which are host:port, host, or https
-// URLs.
+// ParseNameservers adds default ports to DNS servers, which are host:port, host, or https URLs.
 func ParseNameservers(servers []string) ([]string, error) {
 	var list []string
 	for _, s := range servers {
@@ -500,7 +499,7 @@ func ParseNameservers(servers []string) ([]string, error) {
 	return list, nil
 }
 
-// hidden is a URL without the credentials in it.
+// hidden returns a URL without its credentials.
 func hidden(s string) string {
 	scheme, rest, _ := strings.Cut(s, "://")
 	return scheme + "://" + rest[strings.LastIndex(rest, "@")+1:]
@@ -526,7 +525,7 @@ func (r *Resolver) nameservers() ([]string, error) {
 	return list, nil
 }
 
-// recursive asks the recursive servers, of which the first are preferred.
+// recursive asks the recursive servers, in their order.
 func (r *Resolver) recursive(ctx context.Context, name string, kind uint16) (*dns.Msg, error) {
 	list, err := r.nameservers()
 	if err != nil {
@@ -537,8 +536,8 @@ func (r *Resolver) recursive(ctx context.Context, name string, kind uint16) (*dn
 	})
 }
 
-// exchange asks one server, over UDP and, if the answer is cut off or does not come, over TCP. A
-// server that fails is an error; one that says that there is nothing is not.
+// exchange asks one server over UDP and, if the answer is truncated or missing, over TCP. A failure
+// code is an error, and a negative answer is not.
 func (r *Resolver) exchange(ctx context.Context, address, name string, kind uint16, recursion bool) (*dns.Msg, error) {
 	q := new(dns.Msg)
 	q.SetQuestion(name, kind)
@@ -561,21 +560,21 @@ func (r *Resolver) exchange(ctx context.Context, address, name string, kind uint
 	return m, nil
 }
 
-// rcode is the error of a server that fails.
+// rcode is the error of a server that answers with a failure code.
 type rcode int
 
 func (r rcode) Error() string {
 	return "it answers " + cmp.Or(dns.RcodeToString[int(r)], fmt.Sprintf("RCODE %d", int(r)))
 }
 
-// lame is the error of a server that does not have the zone which it shall have.
+// lame is the error of a server that does not have the zone that is delegated to it.
 type lame string
 
 func (zone lame) Error() string {
 	return "it is no authoritative server of " + strings.TrimSuffix(string(zone), ".")
 }
 
-// meant says whether an answer is to the question.
+// meant returns an error if an answer does not match the query.
 func meant(m, q *dns.Msg) error {
 	if !m.Response || m.Opcode != q.Opcode || len(m.Question) != 1 ||
 		!strings.EqualFold(m.Question[0].Name, q.Question[0].Name) ||
@@ -586,7 +585,7 @@ func meant(m, q *dns.Msg) error {
 	return nil
 }
 
-// send sends a question and returns the whole answer.
+// send sends a query and returns the whole answer.
 func (r *Resolver) send(ctx context.Context, address string, q *dns.Msg) (*dns.Msg, error) {
 	if strings.HasPrefix(address, "https://") {
 		return overHTTPS(ctx, cmp.Or(r.https, secure), address, q)
@@ -603,7 +602,7 @@ func (r *Resolver) over(ctx context.Context, network, address string, q *dns.Msg
 	return exchangeOver(ctx, within(r.Reach, r.Dial), network, address, q, dns.Client{Net: network, UDPSize: udpSize})
 }
 
-// within returns how to connect to servers within reach.
+// within returns a dial function that connects only within reach.
 func within(reach outside.Reach, dial func(context.Context, string, string) (net.Conn,
 	error)) func(context.Context, string, string) (net.Conn, error) {
 	if dial == nil {
@@ -619,8 +618,8 @@ func within(reach outside.Reach, dial func(context.Context, string, string) (net
 	}
 }
 
-// exchangeOver sends a message over a connection of its own. There may be an answer beside an
-// error: one whose signature is wrong.
+// exchangeOver sends a message over a new connection. If the signature of the answer is wrong, it
+// returns both the answer and an error.
 func exchangeOver(
 	ctx context.Context,
 	dial func(context.Context, string, string) (net.Conn, error),
@@ -636,7 +635,7 @@ func exchangeOver(
 		return nil, err
 	}
 	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { // the library knows of deadlines alone
+	defer context.AfterFunc(ctx, func() { // the library supports only deadlines
 		if errors.Is(ctx.Err(), context.Canceled) {
 			conn.Close()
 		}
@@ -646,7 +645,8 @@ func exchangeOver(
 	return m, err
 }
 
-// secure asks over HTTPS. Whoever names a server names it, not another one that it redirects to.
+// secure is the client for DNS over HTTPS. It does not follow redirects, because a user names a
+// server, and not other hosts.
 var secure = newSecureClient(outside.Anywhere())
 
 func newSecureClient(reach outside.Reach) *http.Client {
@@ -656,7 +656,7 @@ func newSecureClient(reach outside.Reach) *http.Client {
 	}
 }
 
-// overHTTPS asks by RFC 8484.
+// overHTTPS sends a query by RFC 8484.
 func overHTTPS(ctx context.Context, client *http.Client, server string, q *dns.Msg) (*dns.Msg, error) {
 	ctx, cancel := context.WithTimeout(ctx, exchangeTimeout)
 	defer cancel()
@@ -690,7 +690,7 @@ func overHTTPS(ctx context.Context, client *http.Client, server string, q *dns.M
 		return nil, fmt.Errorf("it does not answer with %s: is that the URL of a DNS server?", media)
 	}
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxDoH+1))
-	if err = cmp.Or(err, ctx.Err()); err != nil { // what is being closed, being late, may look as if it had ended
+	if err = cmp.Or(err, ctx.Err()); err != nil { // at the deadline a body may look complete
 		return nil, err
 	}
 	if len(body) > maxDoH {
@@ -700,13 +700,14 @@ func overHTTPS(ctx context.Context, client *http.Client, server string, q *dns.M
 	if err := m.Unpack(body); err != nil {
 		return nil, fmt.Errorf("the answer cannot be read: %w", err)
 	}
-	if m.Truncated { // there is no other transport on which there is more of it
+	if m.Truncated { // no other transport returns a longer answer
 		return nil, errors.New("the answer is cut off")
 	}
 	return m, nil
 }
 
-// unreachable says in few words why a URL, which the message names already, could not be asked.
+// unreachable returns the reason why a request failed, without the URL, which the message has
+// already.
 func unreachable(err error) error {
 	err = outside.NoAnswer(err)
 	if untrusted := new(tls.CertificateVerificationError); errors.As(err, &untrusted) {

@@ -22,20 +22,20 @@ import (
 )
 
 const (
-	// maxReply is the most that is read of a reply.
+	// maxReply bounds the part of a reply that is read.
 	maxReply = 4 << 20
-	// maxProblem is the most that is told of an error.
+	// maxProblem bounds the text of an error in messages.
 	maxProblem = 300
-	// maxPages is the most pages of a list that are read.
+	// maxPages bounds the pages of a list that are read.
 	maxPages = 50
-	// casAttempts is how often a record set is read and replaced, as somebody else may replace it
-	// between.
+	// casAttempts is how often a record set is read and replaced, because another client may replace
+	// it in between.
 	casAttempts = 4
 )
 
 // rest is a JSON API over HTTP.
 type rest struct {
-	// name is how people call the service, for messages.
+	// name is the name of the service in messages.
 	name string
 	base string
 	// header has the credentials, unless sign adds them to a request with this body.
@@ -43,17 +43,18 @@ type rest struct {
 	sign   func(request *http.Request, body []byte) error
 	client *http.Client
 	now    func() time.Time
-	// problem finds the text of an error in its body. What outside.Problem finds if nil, or if it
-	// finds none.
+	// problem finds the text of an error in its body. If it is nil or finds nothing, outside.Problem
+	// does.
 	problem func(body []byte) string
-	// refused makes the error of a status that is not 2xx. What such statuses usually mean if nil.
+	// refused makes the error of a status that is not 2xx. If nil, refusal does.
 	refused func(ctx context.Context, code int, body []byte) error
-	// credentials says where those are that a refusal is about. "the Secret" if empty.
+	// credentials says where the credentials are, in messages about a refusal. If empty, it is "the
+	// Secret".
 	credentials string
-	// secrets are not told, though a service repeats them. What sign adds is one without being here.
+	// secrets are removed from error texts, because a service may repeat them. The header that sign
+	// adds is also removed.
 	secrets []string
-	// busy reports whether a refusal says that we ask too much, by another status than 429. None does
-	// if nil.
+	// busy reports whether a refusal with a status other than 429 is a rate limit. It may be nil.
 	busy func(body []byte) bool
 }
 
@@ -63,16 +64,15 @@ type call struct {
 	header http.Header
 	// in is sent, and the answer is decoded to out, unless they are nil.
 	in, out any
-	// needs is what the credentials must be allowed to do, in the words of the service. It may be
-	// empty.
+	// needs is the permission that the credentials need, in the terms of the service. It may be empty.
 	needs string
 }
 
 // restClient sends the requests of all APIs, and those for their credentials.
 var restClient = newRestClient(outside.Anywhere())
 
-// newRestClient makes a client that does not follow redirects, which would carry credentials
-// elsewhere.
+// newRestClient makes a client that does not follow redirects, because they would send credentials
+// to other hosts.
 func newRestClient(reach outside.Reach) *http.Client {
 	return &http.Client{
 		Timeout:       attempt,
@@ -81,7 +81,7 @@ func newRestClient(reach outside.Reach) *http.Client {
 	}
 }
 
-// named is the client for a host that an issuer of a kind names.
+// named returns the client for a host that an issuer of a kind names.
 func (s *Solver) named(kind string) *http.Client {
 	if s.author(kind) != lego.Tenant {
 		return restClient
@@ -89,7 +89,7 @@ func (s *Solver) named(kind string) *http.Client {
 	return s.tenants().named
 }
 
-// tenants are the clients for what namespaced Issuers name.
+// tenants has the clients for hosts that namespaced Issuers name.
 type tenants struct{ named, secure *http.Client }
 
 func (s *Solver) tenants() *tenants {
@@ -100,12 +100,12 @@ func (s *Solver) tenants() *tenants {
 	return s.made
 }
 
-// reach is how far an issuer of a kind reaches.
+// reach returns the addresses that an issuer of a kind may name.
 func (s *Solver) reach(kind string) outside.Reach {
 	return outside.Egress{Allowed: s.Allowed}.Of(s.author(kind) != lego.Tenant)
 }
 
-// capped ends answers that are longer than any that is expected, also where a library reads them.
+// capped bounds the length of answers, also of those that a library reads.
 type capped struct{ http.RoundTripper }
 
 func (c capped) RoundTrip(request *http.Request) (*http.Response, error) {
@@ -124,13 +124,13 @@ func capBody(response *http.Response) {
 	}{io.LimitReader(response.Body, maxReply), response.Body}
 }
 
-// do sends a request and decodes its answer. The error of a status is a fault of its class; status
-// is that of the answer.
+// do sends a request and decodes the answer. It returns the status of the answer. The error for a
+// status has a class of package fault.
 func (r *rest) do(ctx context.Context, method, path string, in, out any) (status int, err error) {
 	return r.send(ctx, call{method: method, path: path, in: in, out: out})
 }
 
-// send is do for calls that need more words.
+// send is do with more options.
 func (r *rest) send(ctx context.Context, c call) (status int, err error) {
 	var sent []byte
 	if c.in != nil {
@@ -158,7 +158,7 @@ func (r *rest) send(ctx context.Context, c call) (status int, err error) {
 		if slices.ContainsFunc(
 			values,
 			func(v string) bool { return strings.ContainsFunc(v, unicode.IsControl) },
-		) { // it would be said that nobody answers
+		) { // the error would say that the service does not answer
 			return 0, fault.Misconfiguredf(
 				"PresentError",
 				"the credentials for %s cannot be sent, as there is a line break or another control character in them. Correct %s",
@@ -202,7 +202,7 @@ func (r *rest) send(ctx context.Context, c call) (status int, err error) {
 	return response.StatusCode, nil
 }
 
-// refusal says what a status means for the next attempt.
+// refusal returns the error for a status, with its class.
 func (r *rest) refusal(response *http.Response, body []byte, needs string) error {
 	text := ""
 	if r.problem != nil {
@@ -251,11 +251,10 @@ func (r *rest) refusal(response *http.Response, body []byte, needs string) error
 	}
 }
 
-// from is where the credentials are.
+// from says where the credentials are.
 func (r *rest) from() string { return cmp.Or(r.credentials, "the Secret") }
 
-// tell makes what a service says of an error fit for one line of ours, without the credentials that
-// it was sent.
+// tell returns the error text of a service as one line, without the credentials of the request.
 func (r *rest) tell(response *http.Response, text string) string {
 	secrets := slices.Clone(r.secrets)
 	if response.Request != nil {
@@ -265,12 +264,11 @@ func (r *rest) tell(response *http.Response, text string) string {
 	return brief(outside.Without(text, secrets...))
 }
 
-// brief makes the text of others fit for one line of ours.
+// brief returns an untrusted text as one line.
 func brief(text string) string { return outside.Line(text, maxProblem) }
 
-// apexes are the names of the zones that a record may be in, the longest first: where DNS says the
-// apex is, and then, as the controller may see other zones than the service has, from the name
-// upwards.
+// apexes returns the zones that a record may be in: first the apex by DNS, and then all names from
+// the record's name upwards, because the service may have other zones than the controller sees.
 func apexes(r Record) []string {
 	all := []string{strings.TrimSuffix(r.Zone, ".")}
 	for name := strings.TrimSuffix(r.FQDN, "."); strings.Contains(name, "."); _, name, _ = strings.Cut(name, ".") {
@@ -281,10 +279,10 @@ func apexes(r Record) []string {
 	return all
 }
 
-// unquoted is a TXT value as some services return it, with quotes.
+// unquoted removes the quotes that some services return around a TXT value.
 func unquoted(s string) string { return strings.Trim(s, `"`) }
 
-// zoneNames remembers what a service calls the zones, by where DNS says that their apex is.
+// zoneNames caches the service's identifiers of zones, by their apex in DNS.
 type zoneNames struct {
 	mu sync.Mutex
 	of map[string]string
@@ -296,8 +294,8 @@ func (z *zoneNames) get(apex string) string {
 	return z.of[apex]
 }
 
-// put remembers what was found where DNS says that the apex is. What was found elsewhere may hold
-// for one name only.
+// put caches the identifier of a zone if its apex is the one in DNS. Another zone may be right for
+// one name only.
 func (z *zoneNames) put(r Record, apex, name string) {
 	if fqdn(apex) != r.Zone {
 		return
@@ -310,19 +308,19 @@ func (z *zoneNames) put(r Record, apex, name string) {
 	z.of[r.Zone] = name
 }
 
-// forget is for a zone that is no longer there: it may have been made anew.
+// forget drops a zone that no longer exists: it may have been created again.
 func (z *zoneNames) forget(apex string) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	delete(z.of, apex)
 }
 
-// errConflict says that a record set is not, or not yet known to be, as it should be, and is to be
-// read again.
+// errConflict means that a record set must be read again, because it has changed or the write is
+// not confirmed yet.
 var errConflict = errors.New("they are not as they were read before")
 
-// swap replaces a record set by a function that reads it, and changes it only if it is still so,
-// else returns errConflict. It is repeated then; when that does not end, later.
+// swap replaces a record set by compare and swap. once reads the set and writes it conditionally,
+// or returns errConflict. swap repeats it up to casAttempts times; after that the queue retries.
 func swap(r Record, once func() error) error {
 	var err error
 	for range casAttempts {

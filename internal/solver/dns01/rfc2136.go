@@ -24,7 +24,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/outside"
 )
 
-// tsigAlgorithms are the names that cert-manager's API has for those of RFC 8945 section 6.
+// tsigAlgorithms maps the names in cert-manager's API to those of RFC 8945 section 6.
 var tsigAlgorithms = map[string]string{
 	"":           dns.HmacMD5,
 	"HMACMD5":    dns.HmacMD5,
@@ -33,7 +33,7 @@ var tsigAlgorithms = map[string]string{
 	"HMACSHA512": dns.HmacSHA512,
 }
 
-// tsigFudge is by how many seconds the clocks may differ.
+// tsigFudge is the maximum difference of the clocks in seconds.
 const tsigFudge = 300
 
 // tsig computes MACs with a key in base64. The library's own leaves out HMAC-MD5, which is the
@@ -83,7 +83,7 @@ type rfc2136 struct {
 	now        func() time.Time
 }
 
-// checkTSIG says what is wrong with a solver's settings.
+// checkTSIG returns an error if a solver's settings are wrong.
 func checkTSIG(c *cmacme.ACMEIssuerDNS01ProviderRFC2136) error {
 	if _, known := tsigAlgorithms[strings.ToUpper(c.TSIGAlgorithm)]; c.TSIGKeyName != "" && !known {
 		return fault.Misconfiguredf(
@@ -95,7 +95,7 @@ func checkTSIG(c *cmacme.ACMEIssuerDNS01ProviderRFC2136) error {
 	return nil
 }
 
-// configure takes the settings, which have been checked, and the secret, which has not.
+// configure sets the address and the key. The settings have been checked, and the secret has not.
 func (p *rfc2136) configure(keyName, algorithm string) error {
 	// As in cert-manager, there may be space around it, and a colon without a port.
 	host, port, err := net.SplitHostPort(strings.TrimSpace(p.nameserver))
@@ -113,7 +113,7 @@ func (p *rfc2136) configure(keyName, algorithm string) error {
 	return checkTSIGSecret(p.secret)
 }
 
-// checkTSIGSecret reports a secret that is not in the form in which servers print it.
+// checkTSIGSecret returns an error if a secret is not base64.
 func checkTSIGSecret(secret string) error {
 	if _, err := base64.StdEncoding.DecodeString(secret); err != nil {
 		return fault.Misconfiguredf(
@@ -133,8 +133,8 @@ func (p *rfc2136) CleanUp(ctx context.Context, r Record) error {
 	return p.update(ctx, r, func(m *dns.Msg, rr dns.RR) { m.Remove([]dns.RR{rr}) })
 }
 
-// ttl is that of the values which stand at the name already, if there are any. Servers have one TTL
-// for all values of a name, RFC 2181 section 5.2, so another one would be theirs from then on.
+// ttl returns the TTL of the existing values at the name, if there are any. All values of a name
+// have one TTL, RFC 2181 section 5.2, so another TTL would change theirs.
 func (p *rfc2136) ttl(ctx context.Context, r Record) time.Duration {
 	answer, err := p.ask(ctx, r.FQDN)
 	if err != nil || !answer.Authoritative {
@@ -160,8 +160,8 @@ func (p *rfc2136) ask(ctx context.Context, name string) (*dns.Msg, error) {
 	return answer, err
 }
 
-// update sends one change of one record, to the zone that DNS says it is in or, as the server may
-// have others than those that can be seen, to the next above that it has.
+// update sends one change of one record. It tries the zone by DNS first, and then the names above,
+// because the server may have other zones than the controller sees.
 func (p *rfc2136) update(ctx context.Context, r Record, change func(m *dns.Msg, rr dns.RR)) error {
 	var first error
 	for _, apex := range apexes(r) {
@@ -183,16 +183,16 @@ func (p *rfc2136) update(ctx context.Context, r Record, change func(m *dns.Msg, 
 	return first
 }
 
-// delegates reports whether the server says that a name is in a zone of other servers, below one of
-// its own. It would take an update all the same, which nobody could see.
+// delegates reports whether the server delegates the zone of a name to other servers. The server
+// would accept an update nevertheless, but no resolver could see it.
 func (p *rfc2136) delegates(ctx context.Context, name, zone string) bool {
 	answer, err := p.ask(ctx, name)
 	return err == nil && !answer.Authoritative && cut(answer, name, zone) != zone
 }
 
-// updateZone sends the change to one zone. Adding what is there and removing what is not are no
-// errors, section 3.4.2. The code says that the server does not have the zone only if the signature
-// is not what it refuses.
+// updateZone sends the change to one zone. Adding an existing record or removing a missing one is
+// no error, section 3.4.2. The code is NOTAUTH or NOTZONE only if the server does not have the
+// zone, and not if it refuses the signature.
 func (p *rfc2136) updateZone(
 	ctx context.Context,
 	zone string,
@@ -226,7 +226,7 @@ func (p *rfc2136) updateZone(
 		return dns.RcodeServerFailure, fault.Misconfiguredf("PresentError", "update the zone %s at %s: %w: %s", apex,
 			p.nameserver, err, outside.Advice)
 	}
-	if err != nil && (answer == nil || !errors.Is(err, dns.ErrAuth)) { // which is what the library makes of NOTAUTH
+	if err != nil && (answer == nil || !errors.Is(err, dns.ErrAuth)) { // NOTAUTH
 		return dns.RcodeServerFailure, fault.Transientf(
 			"PresentError",
 			"update the zone %s at %s: %w",

@@ -32,7 +32,7 @@ type updatable struct {
 	values []string
 }
 
-// all is what the zone has.
+// all returns the records of the zone.
 func (u *updatable) all() []string {
 	u.mu.Lock()
 	defer u.mu.Unlock()

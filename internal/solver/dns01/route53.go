@@ -31,20 +31,19 @@ import (
 )
 
 const (
-	// awsRegion is signed for if none is named. Route 53 is the same everywhere.
+	// awsRegion is the default region of signatures. Route 53 is the same in every region.
 	awsRegion = "us-east-1"
-	// awsAudience is what STS takes tokens of ServiceAccounts for.
+	// awsAudience is the audience that STS requires in ServiceAccount tokens.
 	awsAudience = "sts.amazonaws.com"
 	awsSession  = "perennial"
-	// awsAttempts is how often the SDK sends a request. The queue repeats the whole.
+	// awsAttempts is how often the SDK sends a request. After that the queue retries.
 	awsAttempts = 2
-	// maxChanges is how many changes are remembered until they are on all servers.
+	// maxChanges is how many changes are remembered until all servers have them.
 	maxChanges = 1000
 )
 
-// amazonRoute53 changes the record sets of hosted zones. A set is replaced as a whole, by one batch
-// that removes it exactly as it was read, so that a value that somebody else has put there in
-// between is never lost.
+// amazonRoute53 changes the record sets of hosted zones. One batch replaces a whole set, and
+// removes it exactly as it was read, so that a concurrent change by another client is never lost.
 type amazonRoute53 struct {
 	api  *route53.Client
 	zone string // ID; found by name if empty
@@ -55,7 +54,7 @@ type amazonRoute53 struct {
 	changes map[string]string // IDs of the last changes by name and value
 }
 
-// route53Account is the ServiceAccount whose token is exchanged, or nil.
+// route53Account returns the ServiceAccount whose token is exchanged, or nil.
 func route53Account(c *cmacme.ACMEIssuerDNS01ProviderRoute53) *cmacme.ServiceAccountRef {
 	if c.Auth == nil || c.Auth.Kubernetes == nil {
 		return nil
@@ -63,7 +62,7 @@ func route53Account(c *cmacme.ACMEIssuerDNS01ProviderRoute53) *cmacme.ServiceAcc
 	return c.Auth.Kubernetes.ServiceAccountRef
 }
 
-// checkRoute53 says what is wrong with a solver's settings.
+// checkRoute53 returns an error if a solver's settings are wrong.
 func (s *Solver) checkRoute53(issuer *signer.Issuer, c *cmacme.ACMEIssuerDNS01ProviderRoute53) error {
 	id, key, account := c.AccessKeyID != "" || c.SecretAccessKeyID != nil, c.SecretAccessKey.Name != "", route53Account(c)
 	switch {
@@ -91,11 +90,10 @@ func (s *Solver) checkRoute53(issuer *signer.Issuer, c *cmacme.ACMEIssuerDNS01Pr
 	return nil
 }
 
-// awsRegions is what the names of regions look like.
+// awsRegions matches the names of regions.
 var awsRegions = regexp.MustCompile(`^[a-z0-9-]{1,63}$`)
 
-// route53 makes the provider of settings that have been checked, or takes the one that was made of
-// the same.
+// route53 returns the provider for settings that have been checked, from the pool if it exists.
 func (s *Solver) route53(
 	ctx context.Context,
 	issuer *signer.Issuer,
@@ -125,7 +123,7 @@ func (s *Solver) route53(
 		settings = append(settings, issuer.SecretNamespace, account.Name, fmt.Sprint(account.TokenAudiences))
 	}
 	return s.pool.get("route53", settings, func() (Provider, error) {
-		if err := limiter.Enter(ctx, service); err != nil { // AWS says who we are
+		if err := limiter.Enter(ctx, service); err != nil { // the following asks STS for the identity
 			return nil, err
 		}
 		options := []func(*config.LoadOptions) error{
@@ -140,7 +138,7 @@ func (s *Solver) route53(
 		} else {
 			options = append(options, config.WithDefaultRegion(awsRegion))
 		}
-		if c.SecretAccessKey.Name != "" || account != nil { // what the environment says about credentials is not looked at
+		if c.SecretAccessKey.Name != "" || account != nil { // ignore the credentials of the environment
 			options = append(options, config.WithCredentialsProvider(credentials.NewStaticCredentialsProvider(id, key, "")))
 		}
 		cfg, err := config.LoadDefaultConfig(ctx, options...)
@@ -164,7 +162,7 @@ func (s *Solver) route53(
 			if err != nil {
 				return nil, awsFault("find out which identity the credentials are", err)
 			}
-			// By default AWS refuses a role that assumes itself.
+			// Skip a role that is already assumed: by default AWS refuses a role that assumes itself.
 			if !sameRole(aws.ToString(is.Arn), role) {
 				cfg.Credentials = aws.NewCredentialsCache(stscreds.NewAssumeRoleProvider(client, role,
 					func(o *stscreds.AssumeRoleOptions) { o.RoleSessionName = awsSession }))
@@ -174,7 +172,7 @@ func (s *Solver) route53(
 	})
 }
 
-// capAnswers ends answers that are longer than any that is expected.
+// capAnswers bounds the length of answers.
 func capAnswers(stack *middleware.Stack) error {
 	return stack.Deserialize.Add(
 		middleware.DeserializeMiddlewareFunc(
@@ -193,7 +191,7 @@ func capAnswers(stack *middleware.Stack) error {
 	)
 }
 
-// serviceAccountTokens are the tokens that are exchanged for credentials.
+// serviceAccountTokens requests the ServiceAccount tokens that are exchanged for credentials.
 type serviceAccountTokens struct {
 	ask       Tokens
 	account   types.NamespacedName
@@ -247,7 +245,7 @@ func sameRole(identity, role string) bool {
 		name == wanted[strings.LastIndex(wanted, "/")+1:]
 }
 
-// awsFault says what an error of AWS means.
+// awsFault gives an error of AWS its class.
 func awsFault(doing string, err error) error {
 	var known *fault.Error
 	if errors.As(err, &known) {
@@ -299,7 +297,7 @@ func (p *amazonRoute53) hostedZone(ctx context.Context, r Record) (string, error
 			if err != nil {
 				return "", awsFault("list the hosted zones by name (route53:ListHostedZonesByName)", err)
 			}
-			// They come by name, beginning with this one.
+			// The list is sorted by name and begins with this one.
 			further := out.IsTruncated
 			for _, z := range out.HostedZones {
 				if fqdn(aws.ToString(z.Name)) != fqdn(apex) {
@@ -371,7 +369,7 @@ func (p *amazonRoute53) replace(ctx context.Context, r Record, change func([]str
 			return err
 		}
 		why := strings.Join(append(refused.Messages, refused.ErrorMessage()), " ")
-		if strings.Contains(why, "Tried to ") { // create what is there, or delete what is not, or is not so
+		if strings.Contains(why, "Tried to ") { // the set is not as it was read
 			return fmt.Errorf("%w: %s", errConflict, brief(why))
 		}
 		return fault.Misconfiguredf(
@@ -464,19 +462,19 @@ func (p *amazonRoute53) replaceOnce(ctx context.Context, zone string, r Record, 
 	return nil
 }
 
-// Settled asks whether the change is INSYNC: on all servers of Route 53.
+// Settled asks whether the change is INSYNC: all servers of Route 53 have it.
 func (p *amazonRoute53) Settled(ctx context.Context, r Record) (bool, error) {
 	p.mu.Lock()
 	id := p.changes[r.FQDN+" "+r.Value]
 	p.mu.Unlock()
 	if id == "" {
-		return true, nil // of an earlier process: the servers themselves were asked
+		return true, nil // an earlier process made it: rely on the answers of the servers
 	}
 	out, err := p.api.GetChange(ctx, &route53.GetChangeInput{Id: aws.String(id)})
 	if err != nil {
 		var response interface{ HTTPStatusCode() int }
 		if errors.As(err, &response) && response.HTTPStatusCode() == http.StatusForbidden {
-			return true, nil // policies that were written for others may leave route53:GetChange out
+			return true, nil // policies that were written for other tools may lack route53:GetChange
 		}
 		return false, awsFault("look at a change (route53:GetChange)", err)
 	}

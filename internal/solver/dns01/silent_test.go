@@ -15,8 +15,8 @@ import (
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
-// TestServersThatAreSilent changes records within the deadlines that users have, where packets to
-// name servers are dropped.
+// TestServersThatAreSilent changes records within the default deadlines while packets to name
+// servers are dropped.
 func TestServersThatAreSilent(t *testing.T) {
 	silent := func(*dns.Msg, bool) [][]byte { return nil }
 	// A zone with as many servers as the large services have, each at an IPv4 and an IPv6 address.
@@ -33,13 +33,14 @@ func TestServersThatAreSilent(t *testing.T) {
 		addresses = append(addresses, fmt.Sprintf("192.0.2.%d:53", i+1), fmt.Sprintf("[2001:db8::%d]:53", i+1))
 	}
 	for title, test := range map[string]struct {
-		// answers are at those addresses, the last of which is asked last; recursors before the one that
-		// answers are silent.
+		// answers has the servers that answer, by address. recursors is how many silent recursive servers
+		// come before the one that answers.
 		answers   map[string]wire
 		recursors int
 		only      bool
 		strategy  cmacme.CNAMEStrategy
-		// says is why Present fails, and sees what Check says when the record is there for a minute.
+		// says is the error of Present, and sees is the result of Check when the record has existed for a
+		// minute.
 		says, sees string
 	}{
 		"all: the record is made, and then it is told what may be the matter": {

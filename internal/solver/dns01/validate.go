@@ -16,8 +16,8 @@ import (
 // reference is an entry of a Secret that a solver names.
 type reference struct{ field, name, key string }
 
-// references returns the entries that the credentials of a solver are in. The Secret of
-// dns01.provider is not among them: all of its entries are settings.
+// references returns the Secret entries with the credentials of a solver. It leaves out the Secret
+// of dns01.provider, because all entries of that are settings.
 func references(spec *cmacme.ACMEChallengeSolverDNS01) []reference {
 	of := func(field string, s cmmeta.SecretKeySelector) reference { return reference{field, s.Name, s.Key} }
 	var all []reference
@@ -75,10 +75,9 @@ func SecretNames(spec *cmacme.ACMEChallengeSolverDNS01) []string {
 	return names
 }
 
-// Verify returns everything that is wrong with a solver of an issuer, as far as no service is
-// needed to find it: its settings, Secrets and entries that are missing, credentials of another
-// form than the service takes, and a webhook that the API server does not have. The error is that
-// of a Secret that could not be read.
+// Verify returns all problems of a solver that can be found without its service: wrong settings,
+// missing Secrets and entries, credentials in the wrong form, and a webhook that the API server
+// does not have. The error is set if a Secret could not be read.
 func (s *Solver) Verify(ctx context.Context, issuer *signer.Issuer,
 	spec *cmacme.ACMEChallengeSolverDNS01) (wrong []error, err error) {
 	note := func(e error) {
@@ -115,7 +114,7 @@ func (s *Solver) Verify(ctx context.Context, issuer *signer.Issuer,
 	return wrong, err
 }
 
-// checkForm reports a credential that its service cannot take.
+// checkForm returns an error if a credential does not have the form that its service needs.
 func checkForm(issuer *signer.Issuer, field, value string) error {
 	switch field {
 	case tsigField:
@@ -162,7 +161,7 @@ func (s *Solver) settingsOf(ctx context.Context, issuer *signer.Issuer,
 	return got.Data, nil
 }
 
-// raw is the configuration of dns01.provider as it was written.
+// raw returns the JSON of the configuration of dns01.provider.
 func raw(c *cmacme.ACMEIssuerDNS01ProviderLego) []byte {
 	if c.Config == nil {
 		return nil

@@ -19,7 +19,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/outside"
 )
 
-// API is the Kubernetes API server, behind which webhooks are.
+// API is the Kubernetes API server, which forwards requests to webhooks.
 type API struct {
 	base   string
 	client *http.Client
@@ -32,22 +32,22 @@ func NewAPI(cfg *restclient.Config, client *http.Client) (*API, error) {
 		return nil, fmt.Errorf("address of the Kubernetes API: %w", err)
 	}
 	c := *client
-	// The transport adds our token to every request, so a webhook that redirects could have it sent to
-	// anybody.
+	// The transport adds the controller's token to every request, so a redirect by a webhook could
+	// send it to any host.
 	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return &API{base: strings.TrimSuffix(base.String(), "/"), client: &c}, nil
 }
 
 const (
-	// webhookAttempt bounds one request to a webhook: the API server gives it no longer. Some webhooks
-	// wait for their service.
+	// webhookAttempt bounds one request to a webhook, as the API server does. Some webhooks wait for
+	// their service.
 	webhookAttempt = time.Minute
 	// webhookVersion is the version of every webhook's group.
 	webhookVersion = "v1alpha1"
-	// webhookValues is how many values webhooks can have at one name: cert-manager never proves a name
-	// twice at once, so many of them know only how to set the whole record set.
+	// webhookValues is how many values webhooks can have at one name. cert-manager never proves a name
+	// twice at the same time, so many webhooks can only set the whole record set.
 	webhookValues = 1
-	// webhookSolvers is the most names of solvers that are told.
+	// webhookSolvers bounds the solver names in a message.
 	webhookSolvers = 10
 )
 
@@ -88,20 +88,19 @@ type challengeResponse struct {
 	Status  status `json:"status"`
 }
 
-// status is the part of a metav1.Status that people read.
+// status is the part of a metav1.Status for users.
 type status struct {
 	Message string `json:"message"`
 }
 
-// webhook has the records changed by an aggregated API server that speaks cert-manager's protocol
-// for such webhooks.
+// webhook changes records by an aggregated API server with cert-manager's webhook protocol.
 type webhook struct {
 	rest
 	group, solver string
 	request       challengeRequest // without what Present and CleanUp add
 }
 
-// checkWebhook looks at the names of a webhook.
+// checkWebhook checks the names of a webhook.
 func checkWebhook(spec *cmacme.ACMEIssuerDNS01ProviderWebhook) error {
 	// Both become part of the path of a request that is made with the rights of the controller.
 	if problems := validation.IsDNS1123Subdomain(spec.GroupName); len(problems) > 0 {
@@ -144,8 +143,8 @@ func (w *webhook) CleanUp(ctx context.Context, r Record) error { return w.ask(ct
 func (w *webhook) ask(ctx context.Context, action string, r Record) error {
 	request := w.request
 	request.Action, request.Key, request.ResolvedFQDN, request.ResolvedZone = action, r.Value, r.FQDN, r.Zone
-	// The apiVersion is that of the protocol, not of the group to which it is sent: so do all clients
-	// of these webhooks.
+	// The apiVersion is that of the protocol, not of the webhook's group, as in all clients of these
+	// webhooks.
 	var reply challengePayload
 	if _, err := w.do(
 		ctx,
@@ -175,8 +174,8 @@ func (w *webhook) path() string       { return "/apis/" + w.group + "/" + webhoo
 func (w *webhook) apiService() string { return webhookVersion + "." + w.group }
 func (w *webhook) who() string        { return w.group + "/" + w.solver }
 
-// why says what the status of a refused request means. Where the webhook itself was not reached,
-// that is looked for.
+// why returns the error for the status of a refused request. If the request did not reach the
+// webhook, it finds out the reason.
 func (w *webhook) why(ctx context.Context, code int, body []byte) error {
 	text := brief(outside.Problem(body)) // a metav1.Status has its words in message
 	if text == "" {
@@ -204,21 +203,21 @@ func (w *webhook) why(ctx context.Context, code int, body []byte) error {
 			text,
 		)
 	}
-	if code >= 500 || code == http.StatusTooManyRequests { // the latter is the API server itself, when many ask it
+	if code >= 500 || code == http.StatusTooManyRequests { // 429 is from the API server under load
 		return fault.Transientf("PresentError", "the webhook %s is in trouble (status %d): %s", w.who(), code, text)
 	}
 	return fault.Misconfiguredf("PresentError", "the webhook %s refuses the request (status %d): %s", w.who(), code, text)
 }
 
-// plain asks the API server for what is not of the webhook.
+// plain returns a client for requests to the API server itself.
 func (w *webhook) plain() *rest {
 	return &rest{name: w.name, base: w.base, client: w.client, refused: func(_ context.Context, code int, _ []byte) error {
 		return fmt.Errorf("status %d", code)
 	}}
 }
 
-// checkAPIService reports that a webhook cannot be asked, as its APIService does not exist, is not
-// one of a webhook, or is not available. It is nil if that cannot be found out.
+// checkAPIService returns an error if the APIService of a webhook does not exist, is not one of a
+// webhook, or is not available. It returns nil if it cannot be read.
 func (w *webhook) checkAPIService(ctx context.Context) error {
 	var service struct {
 		Spec struct {
@@ -263,8 +262,8 @@ func (w *webhook) checkAPIService(ctx context.Context) error {
 	return nil
 }
 
-// missing says which part of the way to a webhook is not there: its APIService, the server behind
-// it, the solver in that. It is nil if all are, or if that cannot be found out.
+// missing returns an error for the missing part of a webhook: its APIService, the server behind it,
+// or the solver in that server. It returns nil if nothing is missing or it cannot be found out.
 func (w *webhook) missing(ctx context.Context) error {
 	if err := w.checkAPIService(ctx); err != nil {
 		return err

@@ -87,7 +87,7 @@ func TestWebhookAnswers(t *testing.T) {
 	}
 }
 
-// says answers every request with the same.
+// says answers every request with the same response.
 type says struct {
 	code int
 	body []byte

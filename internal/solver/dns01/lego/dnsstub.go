@@ -17,23 +17,23 @@ import (
 	"github.com/miekg/dns"
 )
 
-// finding is what our own look at the DNS has found, and what lego is to find.
+// finding is the result of the solver's own DNS queries, which lego gets as its answer.
 type finding struct {
-	// challenge is the name that lego makes of the domain, effective where the record goes, zone the
-	// apex above it. All have a dot at the end.
+	// challenge is the name that lego derives from the domain, effective is the name of the record,
+	// and zone is the apex above it. All have a dot at the end.
 	challenge, effective, zone string
 }
 
-// feed answers lego's questions for zones and CNAMEs. lego has one DNS client in a process, which
-// holds a lock for as long as a zone is looked up; here it asks a socket in the same process, so
-// that the lock is held for microseconds, and it finds what the solver's settings let us find: each
-// call what was found for it, whatever others that are under way have found, who may have asked
-// other servers, or have made their own up.
+// feed answers lego's DNS queries for zones and CNAMEs. lego has one DNS client in a process, which
+// holds a lock during each query. Here it queries a socket in the same process, so that it holds
+// the lock only for microseconds. It also gets the result of the solver's settings, such as other
+// name servers. Each call gets its own finding, because concurrent calls may have used other
+// servers.
 type feed struct {
 	at string // of the socket
 
-	// turn is had by who asks the socket, from the moment before it connects until it has its answer.
-	// So it is known whose question comes.
+	// turn is held by one call at a time, from before it connects to the socket until it has its
+	// answer. So the feed knows which call sends the next query.
 	turn  chan struct{}
 	asker atomic.Pointer[asker]
 }
@@ -41,27 +41,27 @@ type feed struct {
 // asker is a call that has the turn.
 type asker struct {
 	*finding
-	end func() // of the turn, for which it may be called more than once
+	end func() // ends the turn; it may be called more than once
 }
 
 const (
-	// answerTimeout is how long lego waits for its turn and an answer.
+	// answerTimeout bounds lego's wait for the turn and the answer.
 	answerTimeout = 5 * time.Second
-	// questionTimeout is how long the turn is kept for a question that does not come. Whoever is next
-	// has not given up then.
+	// questionTimeout is how long a call keeps the turn without sending a query. It is shorter than
+	// answerTimeout, so that the next call is still waiting.
 	questionTimeout = 2 * time.Second
 )
 
-// feeding starts the feed of the process when a provider is used for the first time, and sets up
-// the rest of what lego has one of.
+// feeding starts the feed when a provider is used for the first time, and sets up lego's other
+// process-wide state.
 var feeding = sync.OnceValues(func() (*feed, error) {
 	f, err := newFeed()
 	if err != nil {
 		return nil, err
 	}
 	dns01.SetDefaultClient(dns01.NewClient(&dns01.Options{RecursiveNameservers: []string{f.at}, Timeout: answerTimeout}))
-	// lego logs to the standard output, and requests, too, if a variable says so, with what is secret
-	// in them. By another one it follows no CNAMEs.
+	// lego logs to the standard output. One variable makes it log requests with their secrets, and
+	// another makes it ignore CNAMEs.
 	log.SetDefault(slog.New(slog.DiscardHandler))
 	for _, v := range []string{"LEGO_DEBUG_DNS_API_HTTP_CLIENT", "LEGO_DISABLE_CNAME_SUPPORT"} {
 		if err := os.Unsetenv(v); err != nil {
@@ -91,7 +91,7 @@ func newFeed() (*feed, error) {
 				continue
 			}
 			a := f.asker.Load()
-			if a == nil { // what is asked outside of calls nobody has found
+			if a == nil { // a query outside of a call has no finding
 				a = &asker{&finding{}, func() {}}
 			}
 			if packed, err := a.answer(q).Pack(); err == nil {
@@ -103,8 +103,8 @@ func newFeed() (*feed, error) {
 	return f, nil
 }
 
-// with returns a context in which lego finds the finding. The hooks are called by who connects, who
-// waits for the turn first.
+// with returns a context in which lego's queries get the finding. The goroutine that connects calls
+// the hooks, so ConnectStart can wait for the turn.
 func (f *feed) with(ctx context.Context, x finding) context.Context {
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		ConnectStart: func(_, address string) {
@@ -131,7 +131,7 @@ func (f *feed) with(ctx context.Context, x finding) context.Context {
 	})
 }
 
-// answer answers a question from a finding.
+// answer answers a query from a finding.
 func (x *finding) answer(q *dns.Msg) *dns.Msg {
 	m := new(dns.Msg)
 	m.SetRcode(q, dns.RcodeNameError)
@@ -142,7 +142,7 @@ func (x *finding) answer(q *dns.Msg) *dns.Msg {
 	switch kind := q.Question[0].Qtype; {
 	case kind == dns.TypeCNAME && x.challenge == name && x.effective != name:
 		m.Answer = []dns.RR{&dns.CNAME{Hdr: head(kind), Target: x.effective}}
-	case kind == dns.TypeSOA && x.zone == name: // Refresh is how long lego remembers it: not at all
+	case kind == dns.TypeSOA && x.zone == name: // lego caches the answer for Refresh: not at all
 		m.Answer = []dns.RR{&dns.SOA{Hdr: head(kind), Ns: x.zone, Mbox: x.zone, Serial: 1, Retry: 1, Expire: 1}}
 	default:
 		return m

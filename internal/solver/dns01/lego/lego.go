@@ -1,8 +1,8 @@
-// Package lego makes the records of DNS-01 challenges by lego's DNS providers, and keeps from the
-// rest of the process what they are not made for: lego runs once, for one user, with its settings
-// in the environment. Here settings come from an issuer and its Secret alone; a provider has one
-// call at a time, which nobody waits for longer than a moment; what a provider remembers is rebuilt
-// after a restart; and no error tells a secret.
+// Package lego makes the records of DNS-01 challenges by lego's DNS providers. lego is made for a
+// process that runs once, for one user, with settings in the environment. This package adapts it to
+// a controller: settings come only from an issuer and its Secret. A provider has one call at a
+// time, and no worker waits for it longer than a moment. The state of a provider is rebuilt after a
+// restart. No error contains a secret.
 package lego
 
 import (
@@ -30,27 +30,27 @@ import (
 //go:generate go -C ../../../../test run ./legogen
 
 const (
-	// callLimit bounds one call of a provider. Some wait in it for their service, which may take a
+	// callLimit bounds one call of a provider. Some providers wait for their service, which may take a
 	// minute.
 	callLimit = 2 * time.Minute
-	// pollInterval is how often those look.
+	// pollInterval is how often such providers poll.
 	pollInterval = 2 * time.Second
-	// overtime is how long a call may outlive its context, before it is given up as one that hangs.
+	// overtime is how long a call may outlive its context before it counts as hanging.
 	overtime = 30 * time.Second
-	// patience is how long a worker waits for a call, and again when it comes back for its end.
+	// patience is how long a worker waits for a call. again is when it comes back for the result.
 	patience, again = time.Second, time.Second
-	// remembered is for how long it is known what this process has made, and taken away. Challenges
-	// are given up before.
+	// remembered is for how long this process remembers the records that it has made and removed.
+	// Challenges end before that.
 	remembered = 3 * time.Hour
-	// maxText is the most that is told of an error.
+	// maxText bounds the text of an error in messages.
 	maxText = 400
-	// domainLabels is how many labels the domains have that such services give.
+	// domainLabels is the number of labels of an account's domain at a service with a wide provider.
 	domainLabels = 3
 )
 
 // Record is one TXT value at one name.
 type Record struct {
-	// FQDN is where the record goes, and Zone the apex above it, with dots at their ends.
+	// FQDN is the name of the record, and Zone is the apex above it, with dots at their ends.
 	FQDN, Zone, Value string
 	// Domain is the name that is proven. Token and KeyAuthorization are those of RFC 8555 section 8.1;
 	// Value is a digest of the latter.
@@ -59,7 +59,7 @@ type Record struct {
 
 func (r Record) key() string { return r.FQDN + " " + r.Value }
 
-// backend makes and removes records. Its calls are made one after the other.
+// backend makes and removes records. It is never called concurrently.
 type backend interface {
 	present(ctx context.Context, r Record) error
 	cleanUp(ctx context.Context, r Record) error
@@ -70,21 +70,21 @@ type Provider struct {
 	kind    *kind
 	backend backend
 	secrets []string
-	door    *door // nil if it asks nobody
+	door    *door // nil if it sends no requests
 	now     func() time.Time
 	// Records are shared by all providers that may change the same ones.
 	Records *Records
 
 	mu      sync.Mutex
 	running *call
-	// ended are calls whose end nobody has seen yet.
+	// ended are finished calls whose results have not been fetched yet.
 	ended map[string]*call
-	// made and gone are the records that this instance has made and that still stand, and those that
-	// it has taken away, and when.
+	// made and gone have the times at which this instance made the records that still exist, and
+	// removed the others.
 	made, gone map[string]time.Time
 }
 
-// What calls are for, in their keys.
+// The purposes of calls, in their keys.
 const presenting, restoring, cleaning = "present ", "restore ", "clean up "
 
 // call is one call of the backend.
@@ -95,8 +95,8 @@ type call struct {
 	at   time.Time
 }
 
-// Exclusive reports whether a provider has only one value at a name, so that challenges for one
-// name have to follow each other. It is false for names that do not exist.
+// Exclusive reports whether a provider can have only one value at a name, so that challenges for
+// one name take turns. It is false for unknown providers.
 func Exclusive(name string) bool {
 	k, err := find(name)
 	return err == nil && k.exclusive
@@ -109,8 +109,8 @@ func ByDomain(name string) bool {
 	return err == nil && k.byDomain
 }
 
-// Place is where the only value is of an exclusive provider: at the name, or at the domain that the
-// service gives to an account.
+// Place returns where an exclusive provider has its only value: at the name, or at the domain of
+// the account.
 func Place(name, fqdn string) string {
 	k, err := find(name)
 	if labels := dns.Split(fqdn); err == nil && k.wide && len(labels) > domainLabels {
@@ -119,20 +119,20 @@ func Place(name, fqdn string) string {
 	return fqdn
 }
 
-// Author is who writes the settings of a provider.
+// Author says which rights the author of a provider's settings has.
 type Author int
 
 const (
-	// Tenant may write issuers in a namespace. What the hosts that it names answer is told only in the
-	// form of an error.
+	// Tenant may write issuers in a namespace. Messages contain only the error texts of hosts that it
+	// names, and no other part of their answers.
 	Tenant Author = iota
-	// Admin may write issuers of the cluster, too.
+	// Admin may also write ClusterIssuers.
 	Admin
-	// Owner owns the machine: providers may run programs there, and be at its own addresses.
+	// Owner owns the machine: providers may run programs there, and may be at loopback addresses.
 	Owner
 )
 
-// usable finds a provider, if settings of that author may use it.
+// usable finds a provider. It returns an error if that author may not use it.
 func usable(name string, by Author) (*kind, error) {
 	k, err := find(name)
 	if err != nil {
@@ -149,8 +149,8 @@ func usable(name string, by Author) (*kind, error) {
 	return k, nil
 }
 
-// Check reports what is wrong with settings. Those of a Secret may not be known: then nothing is
-// missing.
+// Check returns an error if settings are wrong. If known is false, the content of the Secret is not
+// known, and no setting counts as missing.
 func Check(name string, config []byte, secret map[string][]byte, known bool, by Author) error {
 	k, err := usable(name, by)
 	if err != nil {
@@ -170,7 +170,7 @@ func Check(name string, config []byte, secret map[string][]byte, known bool, by 
 	return nil
 }
 
-// New makes a provider, with settings from an issuer, a JSON object, and from a Secret.
+// New makes a provider with settings from an issuer, a JSON object, and from a Secret.
 func New(name string, config []byte, secret map[string][]byte, by Author, now func() time.Time) (*Provider, error) {
 	reach := outside.Anywhere()
 	if by == Tenant {
@@ -179,7 +179,7 @@ func New(name string, config []byte, secret map[string][]byte, by Author, now fu
 	return NewWithin(reach, name, config, secret, by, now)
 }
 
-// NewWithin is New for a service that is within reach.
+// NewWithin is New for a service at an address within reach.
 func NewWithin(reach outside.Reach, name string, config []byte, secret map[string][]byte, by Author,
 	now func() time.Time) (*Provider, error) {
 	k, err := usable(name, by)
@@ -225,7 +225,7 @@ func NewWithin(reach outside.Reach, name string, config []byte, secret map[strin
 		if u := new(
 			url.Error,
 		); err != nil && !errors.As(err, &u) &&
-			!door.quiet() { // it is of the settings, and of nobody who was asked
+			!door.quiet() { // the settings cause it, and no answer of a host
 			return nil, fault.Misconfiguredf("InvalidSolver", "dns01.provider %s: %s; %s", name, p.clean(err.Error()), k.known())
 		}
 		return of, err
@@ -233,11 +233,11 @@ func NewWithin(reach outside.Reach, name string, config []byte, secret map[strin
 	return p, nil
 }
 
-// adapter calls a provider of lego's.
+// adapter is a backend that calls one of lego's providers.
 type adapter struct {
 	kind *kind
 	feed *feed
-	// make makes of when it is needed first: some ask their service then.
+	// make makes of on its first use, because some providers contact their service then.
 	make func() (challenge.Provider, error)
 	of   atomic.Pointer[challenge.Provider]
 }
@@ -288,8 +288,8 @@ func (a *adapter) call(
 	)
 }
 
-// Present makes the record, unless this process has made it. The error is a solver.Later if that is
-// not over yet: then it is to be called again.
+// Present makes the record, unless this process has made it. The error is a solver.Later if the
+// call is still under way: call Present again.
 func (p *Provider) Present(ctx context.Context, r Record) error {
 	return p.do(ctx, presenting, r, func(ctx context.Context) error {
 		if _, made := p.at(p.made, r); made {
@@ -303,12 +303,12 @@ func (p *Provider) Present(ctx context.Context, r Record) error {
 	})
 }
 
-// Restore makes the record again, whether or not this process has made it, as it can be seen
-// nowhere. What may be left of it is removed before: most services would have it twice, of which
-// their providers remove one.
+// Restore makes a lost record again, even if this process has made it before. It first removes what
+// may be left: otherwise most services would have the record twice, and their providers remove only
+// one.
 func (p *Provider) Restore(ctx context.Context, r Record) error {
 	return p.do(ctx, restoring, r, func(ctx context.Context) error {
-		_ = p.backend.cleanUp(ctx, r) // many fail where nothing is left
+		_ = p.backend.cleanUp(ctx, r) // many fail if there is nothing to remove
 		if err := p.backend.present(ctx, r); err != nil {
 			return err
 		}
@@ -317,9 +317,8 @@ func (p *Provider) Restore(ctx context.Context, r Record) error {
 	})
 }
 
-// CleanUp removes the record, unless this process has done so. What a provider has to know for it,
-// and has forgotten with the process that made the record, it learns by making the record once
-// more.
+// CleanUp removes the record, unless this process has done so. A stateful provider may have lost
+// its state in a restart. Then CleanUp makes the record once more to get the state.
 func (p *Provider) CleanUp(ctx context.Context, r Record) error {
 	return p.do(ctx, cleaning, r, func(ctx context.Context) error {
 		if _, gone := p.at(p.gone, r); gone {
@@ -346,7 +345,7 @@ func (p *Provider) at(m map[string]time.Time, r Record) (time.Time, bool) {
 	return t, found
 }
 
-// note moves a record from one memory to the other, and forgets what is old.
+// note moves a record from one map to the other, and drops old entries.
 func (p *Provider) note(r Record, to, from map[string]time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -362,9 +361,9 @@ func (p *Provider) note(r Record, to, from map[string]time.Time) {
 	}
 }
 
-// Busy looks, before anybody is asked where the record with a value goes, whether there is anything
-// to be done. A call for it that is over has an end to be seen. While one is under way the error is
-// a solver.Later, and while one for another record is, it is a limiter.ErrBusy.
+// Busy checks the calls before any DNS query for a record. It reports whether a call for the value
+// is over, so that its result can be fetched. The error is a solver.Later while a call for the
+// value is under way, and a limiter.ErrBusy while one for another record is.
 func (p *Provider) Busy(ctx context.Context, value string) (over bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -383,12 +382,12 @@ func (p *Provider) Busy(ctx context.Context, value string) (over bool, err error
 	return false, limiter.Enter(ctx, p.party())
 }
 
-// party is the provider as one that makes others wait.
+// party returns the limiter target of the provider.
 func (p *Provider) party() limiter.Target {
 	return limiter.Target{Name: "the DNS provider " + p.kind.name, Key: fmt.Sprintf("%p", p), Exclusive: true}
 }
 
-// Begun reports whether this process has made the record, or is about to.
+// Begun reports whether this process has made the record, or is making it.
 func (p *Provider) Begun(r Record) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -396,8 +395,8 @@ func (p *Provider) Begun(r Record) bool {
 	return made || p.running != nil && p.running.key == presenting+r.key() || p.ended[presenting+r.key()] != nil
 }
 
-// do makes a call, or looks how the one is that was made for the same before. It waits for a moment
-// only.
+// do starts a call, or returns the result of the call with the same key. It waits for patience at
+// most.
 func (p *Provider) do(ctx context.Context, verb string, r Record, f func(context.Context) error) error {
 	key := verb + r.key()
 	p.mu.Lock()
@@ -439,7 +438,7 @@ func (p *Provider) do(ctx context.Context, verb string, r Record, f func(context
 	return &solver.Later{After: again, Why: p.kind.name + " is at work"}
 }
 
-// turn takes the record, or its zone, and the provider, until the call is over.
+// turn locks the record, or its zone, and takes the slot of the provider, until the call is over.
 func (p *Provider) turn(ctx context.Context, r Record) (over func(), err error) {
 	what, name := RecordSet, r.FQDN
 	if p.kind.wholeZone && r.Zone != "" {
@@ -457,7 +456,7 @@ func (p *Provider) turn(ctx context.Context, r Record) (over func(), err error) 
 	return func() { left(); done() }, nil
 }
 
-// run makes a call and keeps how it ended.
+// run makes a call and stores its result.
 func (p *Provider) run(ctx context.Context, c *call, f func(context.Context) error) {
 	x := &exchange{}
 	if p.door != nil {
@@ -468,7 +467,7 @@ func (p *Provider) run(ctx context.Context, c *call, f func(context.Context) err
 	result := make(chan error, 1)
 	go func() {
 		defer func() {
-			if r := recover(); r != nil { // the answer of a service may be other than lego thinks
+			if r := recover(); r != nil { // lego may panic on an unexpected answer
 				result <- fmt.Errorf("%s: lego gave up: %v", p.kind.name, r)
 			}
 		}()
@@ -492,14 +491,14 @@ func (p *Provider) run(ctx context.Context, c *call, f func(context.Context) err
 	p.running = nil
 	for k, old := range p.ended {
 		if c.at.Sub(old.at) > callLimit {
-			delete(p.ended, k) // whoever asked is no more
+			delete(p.ended, k) // the challenge no longer exists
 		}
 	}
 	p.ended[c.key] = c
 	close(c.done)
 }
 
-// fault gives an error its class, by what the service answered, and a text that may be shown.
+// fault gives an error its class, by the answer of the service, and a text without secrets.
 func (p *Provider) fault(x *exchange, err error) error {
 	var classified *fault.Error
 	if err == nil || errors.As(err, &classified) {
@@ -539,10 +538,10 @@ func (p *Provider) fault(x *exchange, err error) error {
 	return fault.Transientf("PresentError", "%s", text)
 }
 
-// query is the query of a URL, in which some services want their credentials.
+// query matches the query of a URL, because some services have their credentials there.
 var query = regexp.MustCompile(`\?[^\s"'<>]+`)
 
-// clean is a text without what is secret.
+// clean removes secrets from a text.
 func (p *Provider) clean(text string) string {
 	text = query.ReplaceAllString(outside.Without(text, p.secrets...), "?…")
 	return outside.Line(text, maxText)

@@ -42,7 +42,7 @@ func record(name, token string) Record {
 	}
 }
 
-// rewrite sends every request to the stand-in of its service, whatever its address is.
+// rewrite sends every request to the stand-in of its service, for any address.
 type rewrite struct{ to *url.URL }
 
 func (rw rewrite) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -86,7 +86,7 @@ func through(r http.RoundTripper) http.RoundTripper {
 	return &door{RoundTripper: r, tells: true}
 }
 
-// finish calls until it is over.
+// finish repeats a call until it is over.
 func finish(t *testing.T, do func(context.Context, Record) error, r Record) error {
 	t.Helper()
 	for {
@@ -104,7 +104,7 @@ func mustFinish(t *testing.T, do func(context.Context, Record) error, r Record) 
 	}
 }
 
-// zone is what a service has: TXT values by ID.
+// zone is the content of a service: TXT values by ID.
 type zone struct {
 	mu     sync.Mutex
 	last   int
@@ -293,8 +293,7 @@ func netlifyAPI(z *zone) http.Handler {
 	})
 }
 
-// vercelAPI speaks the API of Vercel: records with IDs, of which it gives the same one for the same
-// record.
+// vercelAPI speaks the API of Vercel: records with IDs. The same record gets the same ID.
 func vercelAPI(z *zone) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]
@@ -318,7 +317,7 @@ func vercelAPI(z *zone) http.Handler {
 	})
 }
 
-// gandiAPI speaks the LiveDNS API of Gandi: record sets, which lego takes away as a whole, if it
+// gandiAPI speaks the LiveDNS API of Gandi: record sets, which lego removes as a whole, if it
 // remembers that it made them.
 func gandiAPI(z *zone) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -402,8 +401,8 @@ func TestARecordIsRemovedAlsoByAProcessThatDidNotMakeIt(t *testing.T) {
 		name    string
 		secret  map[string]string
 		service func(*zone) http.Handler
-		// loses says that other values are lost with ours, doubled that one of ours stays if it was made
-		// twice.
+		// loses says that CleanUp removes other values, too. doubled says that one value stays if it was
+		// made twice.
 		loses, doubled bool
 	}{
 		"single values, found by name and value":     {name: "technitium", secret: map[string]string{"apiToken": "good-token", "baseURL": "http://dns.example.com"}, service: technitiumAPI},
@@ -503,8 +502,7 @@ func TestNothingComesFromTheEnvironment(t *testing.T) {
 	if count < 500 {
 		t.Fatalf("only %d variables are known", count)
 	}
-	// These ask by a client of their own, at an address that nothing changes, or are for names of one
-	// domain.
+	// These use their own client with a fixed address, or work only for names of one domain.
 	aside := []string{"manageengine", "nicru", "omglol", "servercow"}
 	for i := range kinds {
 		k := &kinds[i]
@@ -588,7 +586,7 @@ func TestNothingComesFromTheEnvironment(t *testing.T) {
 func TestDefaultsAreThoseOfLego(t *testing.T) {
 	for _, list := range variables {
 		for _, v := range list {
-			if value, found := os.LookupEnv(v); found { // whoever runs the test may have one
+			if value, found := os.LookupEnv(v); found { // the environment of the test may have one
 				t.Setenv(v, value)
 				os.Unsetenv(v)
 			}
@@ -759,7 +757,7 @@ func TestAddressesOfThisMachineAreNotReachedFromACluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustFinish(t, p.Present, record("www.example.com", "token"))
-	// Nor do credentials go where a redirect leads.
+	// Credentials are not sent to the target of a redirect either.
 	if p, err = New("pdns", fmt.Appendf(nil, `{"host": %q}`, elsewhere.URL), secret, Owner, time.Now); err != nil {
 		t.Fatal(err)
 	}
@@ -768,8 +766,7 @@ func TestAddressesOfThisMachineAreNotReachedFromACluster(t *testing.T) {
 	}
 }
 
-// asTenant makes a provider with the transport that settings of that author get, but for the way to
-// its service, which is the handler.
+// asTenant makes a provider with the transport for a Tenant. The handler replaces its service.
 func asTenant(
 	t *testing.T,
 	name string,
@@ -888,7 +885,7 @@ func (unreachable) RoundTrip(*http.Request) (*http.Response, error) {
 	return nil, errors.New("no route to host")
 }
 
-// slow is a backend that goes on when it is told to.
+// slow is a backend that waits for the test.
 type slow struct{ begin, end chan struct{} }
 
 func (s slow) present(context.Context, Record) error {
@@ -934,7 +931,7 @@ func TestAProviderThatTakesLongKeepsNobodyWaiting(t *testing.T) {
 	}
 }
 
-// pile is a service that has a record as often as it is made.
+// pile is a service in which a record exists as often as it is made.
 type pile struct{ made int }
 
 func (p *pile) present(context.Context, Record) error {
@@ -1020,7 +1017,7 @@ func TestLegoFindsWhatTheSolverFound(t *testing.T) {
 			}
 		})
 	}
-	// What nobody has found is asked of nobody.
+	// Without a finding no server gets a query.
 	if name, zone := look(
 		t.Context(),
 		"www.example.com",
@@ -1030,7 +1027,8 @@ func TestLegoFindsWhatTheSolverFound(t *testing.T) {
 	}
 }
 
-// hanging is a service that answers nobody before the end. What it was asked for comes from asked.
+// hanging is a service that does not answer before the end of the test. asked receives its
+// requests.
 func hanging(asked chan<- string, end <-chan struct{}) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {
@@ -1188,7 +1186,7 @@ func TestAProgramMakesTheRecord(t *testing.T) {
 	}
 }
 
-// What lego needs may not become more without somebody noticing.
+// A new dependency of lego makes this test fail.
 func TestOnlyAFewModulesAreNeeded(t *testing.T) {
 	out, err := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{.Path}}{{end}}", ".").Output()
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// own are the providers that are done here, in the way of lego.
+// own are the providers that this package implements, with lego's conventions.
 var own = [...]kind{
 	{
 		name:      "exec",
@@ -21,7 +21,7 @@ var own = [...]kind{
 	{name: "manual", local: true},
 }
 
-// maxOutput is how much of a program's output is told when it fails.
+// maxOutput bounds the output of a failed program in messages.
 const maxOutput = 1 << 10
 
 // program makes records by running a program, with lego's arguments.
@@ -52,16 +52,16 @@ func (p *program) run(ctx context.Context, verb string, r Record) error {
 		args = []string{verb, "--", r.Domain, r.Token, r.KeyAuthorization}
 	}
 	output := &tail{}
-	c := exec.CommandContext(ctx, p.path, args...) //nolint:gosec // the owner of the machine says which
+	c := exec.CommandContext(ctx, p.path, args...) //nolint:gosec // the machine's owner sets it
 	c.Stdout, c.Stderr = output, output
-	c.WaitDelay = time.Second // what the program has started may hold its output open
+	c.WaitDelay = time.Second // a child process may keep the output open
 	if err := c.Run(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
 		return fmt.Errorf("exec: %s %s: %w: %s", p.path, verb, err, bytes.TrimSpace(output.kept))
 	}
 	return nil
 }
 
-// tail keeps the end of what is written.
+// tail keeps the last bytes that are written.
 type tail struct{ kept []byte }
 
 func (t *tail) Write(b []byte) (int, error) {
@@ -72,8 +72,8 @@ func (t *tail) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// person makes records by asking somebody to. There is nothing to be done here: the check sees when
-// it is done.
+// person is the backend of the manual provider: a user makes the record. It does nothing, because
+// the check sees the record.
 type person struct{}
 
 func (person) present(context.Context, Record) error { return nil }

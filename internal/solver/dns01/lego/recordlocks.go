@@ -10,26 +10,26 @@ import (
 	"github.com/perennial-pki/perennial/internal/solver"
 )
 
-// Records lets one call at a time change a record set, or a zone. Most services have no operation
-// for one value: the set, and of some services the zone, is read and written back, so two calls at
-// once lose a value, whatever the settings and credentials of each. The zero value is ready, and
-// nil is for a provider that has its records to itself.
+// Records lets one call at a time change a record set or a zone. Most services have no operation
+// for a single value: lego reads the set, or at some services the zone, and writes it back, so two
+// concurrent calls lose a value. That also holds for calls with different settings. The zero value
+// is ready. Use nil for a provider that needs no lock.
 type Records struct {
 	mu   sync.Mutex
 	busy map[string]bool
 }
 
-// version is what the names of providers end with that use another API of the same service.
+// version matches the suffix of providers that use another API version of the same service.
 var version = regexp.MustCompile(`v[0-9]+$`)
 
-// What a call changes as a whole, as messages name it.
+// The units that a call changes as a whole, as messages name them.
 const (
 	RecordSet = "the DNS record"
 	Zone      = "the DNS zone"
 )
 
-// Alone takes what a service changes as a whole at a name, RecordSet or a zone, until done. The
-// error is a limiter.ErrBusy while another call has it.
+// Alone locks a RecordSet or a Zone at a name until done is called. The error is a limiter.ErrBusy
+// while another call has the lock.
 func (r *Records) Alone(ctx context.Context, service, what, fqdn string) (done func(), err error) {
 	if r == nil {
 		return func() {}, nil
@@ -44,7 +44,7 @@ func (r *Records) Alone(ctx context.Context, service, what, fqdn string) (done f
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.busy[of.Key] { // by a call that is in no lane
+	if r.busy[of.Key] { // by a call outside the limiter
 		leave()
 		return nil, &solver.Later{After: again, Why: "waiting for another change of " + of.Name}
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/perennial-pki/perennial/internal/solver"
 )
 
-// wholeSets is a service that has no operation for one value: the set is read and, a moment later,
-// written.
+// wholeSets is a service without an operation for a single value: a call reads the set and, a
+// moment later, writes it.
 type wholeSets struct {
 	mu       sync.Mutex
 	of       map[string][]string
@@ -44,7 +44,7 @@ func (s *wholeSets) cleanUp(_ context.Context, r Record) error {
 	})
 }
 
-// settle makes a call as a reconciler does, again after the time that it says.
+// settle repeats a call as a reconciler does, after the time in the error.
 func settle(t *testing.T, do func(context.Context, Record) error, r Record) {
 	for {
 		err := do(t.Context(), r)
@@ -71,7 +71,7 @@ func providersWithOtherSettings(t *testing.T) {
 			ended: map[string]*call{}, made: map[string]time.Time{}, gone: map[string]time.Time{},
 		}
 	}
-	// Of one service by two of its APIs, with settings of their own.
+	// All use one service by two API versions, with different settings.
 	providers := []*Provider{made("gandi"), made("gandiv5"), made("gandiv5"), made("gandiv5")}
 	all := func(do func(p *Provider, r Record)) {
 		var group sync.WaitGroup
@@ -107,8 +107,8 @@ func providersWithOtherSettings(t *testing.T) {
 	}
 }
 
-// wholeZones is a service that has no operation for one record: the zone is read and, a moment
-// later, written.
+// wholeZones is a service without an operation for a single record: a call reads the zone and, a
+// moment later, writes it.
 type wholeZones struct{ wholeSets }
 
 func (s *wholeZones) present(_ context.Context, r Record) error {

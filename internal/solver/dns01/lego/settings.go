@@ -14,24 +14,24 @@ import (
 	"github.com/go-acme/lego/v5/challenge"
 )
 
-// kind is what is known of a provider.
+// kind describes a provider of lego.
 type kind struct {
 	name     string
 	settings []setting
-	// stateful: CleanUp needs what the Present of the same instance kept.
+	// stateful: CleanUp needs state that Present of the same instance kept.
 	stateful bool
-	// exclusive: one value at a name, or CleanUp does not tell it from others.
+	// exclusive: a name can have only one value, or CleanUp removes others, too.
 	exclusive bool
-	// wide: one value for all names of the domain that the service gives to an account.
+	// wide: all names of an account's domain share one value.
 	wide bool
 	// wholeZone: a change reads all records of the zone and writes them back.
 	wholeZone bool
-	// byDomain: the name of the record is made from that of the certificate, whatever CNAMEs say.
+	// byDomain: the name of the record follows from the name in the certificate, and CNAMEs are
+	// ignored.
 	byDomain bool
-	// local: for the owner of the machine alone.
+	// local: only the owner of the machine may use it.
 	local bool
-	// hosts are those that lego's source names: the service itself, wherever no setting says
-	// otherwise.
+	// hosts are the hosts of the service in lego's source, which apply if no setting names another.
 	hosts []string
 	make  func(values, *http.Client) (challenge.Provider, error)
 }
@@ -41,14 +41,14 @@ type setting struct {
 	name   string
 	form   form
 	secret bool
-	// needed: lego takes its settings from the environment only if this is there.
+	// needed: lego's configuration from the environment requires this setting.
 	needed bool
 	def    string
-	// in is the domain that the address must be in. Any if empty.
+	// in is the domain that the address must be in. If empty, any domain is valid.
 	in string
 }
 
-// form is what the text of a setting must look like.
+// form is the format of a setting.
 type form int
 
 const (
@@ -61,12 +61,12 @@ const (
 )
 
 const (
-	// maxConfig is how long the settings in an issuer may be, and maxSetting one of them.
+	// maxConfig bounds the settings in an issuer, and maxSetting bounds a single setting.
 	maxConfig, maxSetting = 64 << 10, 32 << 10
 	docs                  = "docs/dns-providers.md"
 )
 
-// find returns what is known of a provider.
+// find returns the description of a provider.
 func find(name string) (*kind, error) {
 	for i := range own {
 		if own[i].name == name {
@@ -114,11 +114,11 @@ func (k *kind) known() string {
 	return "it has " + strings.Join(all, ", ")
 }
 
-// values are the settings of a provider, by name, in their forms.
+// values are the settings of a provider by name. Their formats have been checked.
 type values map[string]string
 
-// read takes the settings from the issuer, a JSON object, and from a Secret. Messages name the
-// field and never tell a secret.
+// read reads the settings from the issuer, a JSON object, and from a Secret. Messages name the
+// field and never contain a secret.
 func (k *kind) read(config []byte, secret map[string][]byte) (values, error) {
 	v := values{}
 	set := func(from, name, value string) error {
@@ -187,7 +187,7 @@ func (k *kind) read(config []byte, secret map[string][]byte) (values, error) {
 	return v, nil
 }
 
-// missing says what is needed and cannot come from a Secret, as none is named.
+// missing returns an error if a needed setting is missing and no Secret is named.
 func (k *kind) missing(v values) error {
 	for _, s := range k.settings {
 		switch {
@@ -206,7 +206,7 @@ func (k *kind) missing(v values) error {
 	return nil
 }
 
-// check says what is wrong with a value.
+// check returns an error if the format of a value is wrong.
 func (s *setting) check(value string) error {
 	switch s.form {
 	case number:
@@ -236,7 +236,7 @@ func (s *setting) check(value string) error {
 	return nil
 }
 
-// split takes name:value,name:value apart. Lines may separate as commas do.
+// split parses name:value,name:value. A line break separates like a comma.
 func split(value string) (map[string]string, error) {
 	all := map[string]string{}
 	for part := range strings.FieldsFuncSeq(value, func(r rune) bool { return r == ',' || r == '\n' }) {
@@ -252,7 +252,7 @@ func split(value string) (map[string]string, error) {
 func (v values) text(name string) string { return v[name] }
 
 func (v values) number(name string) int {
-	n, _ := strconv.Atoi(v[name]) // read has seen that it is one
+	n, _ := strconv.Atoi(v[name]) // read has checked it
 	return n
 }
 
@@ -271,7 +271,7 @@ func (v values) pairs(name string) map[string]string {
 	return all
 }
 
-// sequences makes the lists of IDs that some providers take.
+// sequences makes the lists of IDs that some providers need.
 func sequences[ID, S any](v values, name string, id func(string) ID, make func(...ID) S) map[string]S {
 	all := map[string]S{}
 	for name, list := range v.pairs(name) {
@@ -287,7 +287,7 @@ func sequences[ID, S any](v values, name string, id func(string) ID, make func(.
 func asText(s string) string { return s }
 
 func asNumber(s string) int64 {
-	n, _ := strconv.ParseInt(strings.TrimSpace(s), 10, 64) // of no record if it is none: the service will say so
+	n, _ := strconv.ParseInt(strings.TrimSpace(s), 10, 64) // an invalid ID is zero
 	return n
 }
 

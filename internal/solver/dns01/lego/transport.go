@@ -17,28 +17,28 @@ import (
 )
 
 const (
-	// requestTimeout bounds one request to a service, and maxReply what is read of its answer.
+	// requestTimeout bounds one request to a service, and maxReply bounds its answer.
 	requestTimeout = 30 * time.Second
-	maxReply       = 16 << 20 // of services that have no other answer than the whole zone
+	maxReply       = 16 << 20 // some services always return the whole zone
 	maxRedirects   = 3
 	maxSaid        = 64 << 10 // of an answer in which an error is looked for
 )
 
-// exchange is what the service answered last in one call, of which lego's errors tell only the
-// text.
+// exchange records the last answer of the service in one call, because lego's errors contain only
+// its text.
 type exchange struct {
 	mu         sync.Mutex
 	status     int
 	retryAfter string
-	// from is the host that answered, and said the beginning of its answer. They are kept of hosts
-	// whose answers are not to be told.
+	// from is the host that answered, and said is the beginning of its answer. They are set for hosts
+	// whose answers must not appear in messages.
 	from string
 	said []byte
-	// quiet says that such a host has answered in this call.
+	// quiet says that such a host has answered during this call.
 	quiet bool
 }
 
-// begin is for a request that is not answered yet.
+// begin resets the record for a new request.
 func (x *exchange) begin() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -63,9 +63,9 @@ func (x *exchange) hear(said []byte) {
 	x.said = append(x.said, said[:min(len(said), maxSaid-len(x.said))]...)
 }
 
-// told is what may be told of a call that failed with err, after a host has answered that its
-// issuer's author has named: what was answered only in the form of an error. Else an issuer could
-// be used to read what only this process can reach.
+// told returns the error text of a failed call to a host that the author of an issuer has named. It
+// has only the status and the error text of outside.Problem. Otherwise the author could read from
+// services that only this process can reach.
 func (x *exchange) told(name string, err error) string {
 	if x.status == 0 {
 		if u := new(url.Error); errors.As(err, &u) {
@@ -88,15 +88,16 @@ type exchangeKey struct{}
 // door is the transport of a provider's requests.
 type door struct {
 	http.RoundTripper
-	// known are the hosts whose answers may be told; all's if tells is set.
+	// known are the hosts whose answers may appear in messages. If tells is set, all hosts' answers
+	// may.
 	known []string
 	tells bool
-	// running is the exchange of the call that is under way. Not all of lego's requests have its
+	// running is the exchange of the call that is under way. Some of lego's requests do not have its
 	// context.
 	running atomic.Pointer[exchange]
 }
 
-// newClient makes the HTTP client of a provider with settings that somebody has written.
+// newClient makes the HTTP client of a provider from its settings and the rights of their author.
 func newClient(k *kind, v values, by Author, reach outside.Reach) (*http.Client, *door, error) {
 	base := http.DefaultTransport.(*http.Transport).Clone()
 	base.MaxConnsPerHost = 4
@@ -112,7 +113,7 @@ func newClient(k *kind, v values, by Author, reach outside.Reach) (*http.Client,
 	return &http.Client{
 		Timeout:   requestTimeout,
 		Transport: d,
-		// Credentials stay with the host that they are for.
+		// Never send credentials to another host.
 		CheckRedirect: func(r *http.Request, before []*http.Request) error {
 			if last := before[len(before)-1].URL; len(before) > maxRedirects || r.URL.Host != last.Host ||
 				r.URL.Scheme != last.Scheme {
@@ -123,8 +124,7 @@ func newClient(k *kind, v values, by Author, reach outside.Reach) (*http.Client,
 	}, d, nil
 }
 
-// quiet reports whether a host has answered in the call that is under way whose answers are not to
-// be told.
+// quiet reports whether the call that is under way has an answer that must not appear in messages.
 func (d *door) quiet() bool {
 	x := d.running.Load()
 	if x == nil {
@@ -141,7 +141,7 @@ func (d *door) RoundTrip(r *http.Request) (*http.Response, error) {
 		x = d.running.Load()
 	}
 	if x == nil {
-		x = &exchange{} // of nobody
+		x = &exchange{} // the request belongs to no call
 	}
 	x.begin()
 	told := d.tells || slices.Contains(d.known, strings.ToLower(r.URL.Hostname()))
@@ -162,11 +162,11 @@ func (d *door) RoundTrip(r *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
-// capped is a body that fails when it is too long.
+// capped is a response body that fails when it is too long.
 type capped struct {
 	io.ReadCloser
 	left int
-	hear func([]byte) // nil if nobody wants to
+	hear func([]byte) // may be nil
 }
 
 func (c *capped) Read(p []byte) (int, error) {
