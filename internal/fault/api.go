@@ -7,8 +7,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
-// RefusedByAPI reports whether the API server has understood a request and refuses it, as it will
-// until a person changes something: a quota, an admission policy, a right, the object itself.
+// RefusedByAPI reports whether the API server refuses a request until a user changes something: a
+// quota, an admission policy, a right, the object itself.
 func RefusedByAPI(err error) bool {
 	var status apierrors.APIStatus
 	if !errors.As(err, &status) {

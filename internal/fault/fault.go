@@ -1,5 +1,5 @@
-// Package fault gives every error that leaves our process a class, so that whoever retries decides
-// by the class and never by the text. The class is made where the error arises.
+// Package fault gives errors a class, so that callers decide about retries by the class and never
+// by the text. The code in which an error arises sets its class.
 package fault
 
 import (
@@ -17,15 +17,16 @@ const (
 	// Limited means that the other side named the earliest time of the next attempt (429,
 	// Retry-After).
 	Limited Class = "Limited"
-	// Refused is the other side's final no: a long back-off, ended at once by a change of the
-	// specification or the issuer, or by hand.
+	// Refused means that the other side will not accept the same request later: a long back-off, which
+	// a change of the specification or the issuer, or a manual trigger, ends at once.
 	Refused Class = "Refused"
-	// Misconfigured waits for somebody to change something, and says what. It is not retried by time.
+	// Misconfigured means that a user must change something; the error says what. It is not retried by
+	// time.
 	Misconfigured Class = "Misconfigured"
 )
 
-// Busy is the reason of a Limited error of a server that answers nobody for now. Other limits are
-// an answer to who asked.
+// Busy is the reason of a Limited error of a server that serves no client for now. Other limits
+// apply to this client only.
 const Busy = "Busy"
 
 // Error is an error with a class. Reason is a CamelCase word for conditions and events; it may be
@@ -33,20 +34,20 @@ const Busy = "Busy"
 type Error struct {
 	Class  Class
 	Reason string
-	// Until is the earliest time of the next attempt of Limited. Of Misconfigured it is when the fault
-	// passes by itself, zero if it does not.
+	// Until is the earliest time of the next attempt if the class is Limited. If it is Misconfigured,
+	// Until is when the fault passes by itself, or zero if it does not.
 	Until time.Time
-	// Missing says, of Misconfigured, that an object is missing which may be on its way: until
-	// MissingGrace has passed a person is not needed.
+	// Missing says of a Misconfigured error that an object is missing which may still be created: a
+	// user need not act before MissingGrace has passed.
 	Missing bool
 	Err     error
 }
 
-// MissingGrace is how long an object that is missing counts as one that is on its way.
+// MissingGrace is for how long a missing object counts as one that may still be created.
 const MissingGrace = time.Minute
 
-// Stalled returns from when on only a person can end the fault, which has lasted since then: zero
-// if it may end by itself.
+// Stalled returns the time from which only a user can end a fault that began at since. It is zero
+// if the fault may end by itself.
 func (e *Error) Stalled(since time.Time) time.Time {
 	switch {
 	case e.Class == Transient && RefusedByAPI(e.Err):
@@ -62,8 +63,8 @@ func (e *Error) Stalled(since time.Time) time.Time {
 func (e *Error) Error() string { return e.Err.Error() }
 func (e *Error) Unwrap() error { return e.Err }
 
-// Wait is how long it is until the next attempt of a Limited error. It is never zero, which would
-// mean never: the time may have come meanwhile.
+// Wait returns the time until the next attempt of a Limited error. It is never zero, because a
+// RequeueAfter of zero means never.
 func (e *Error) Wait(now time.Time) time.Duration { return max(e.Until.Sub(now), time.Millisecond) }
 
 // Transientf makes a Transient error.

@@ -28,24 +28,23 @@ const (
 	whenSlow = 2
 	// remembered is for how long a target is slow after it was, unless it has answered fast since.
 	remembered = 10 * time.Minute
-	// targetsAtOnce is how many targets there are places for, if each of them has all that a lane can
-	// have.
+	// targetsAtOnce is how many targets can use all their slots at the same time.
 	targetsAtOnce = 8
-	// anyway is when an object that waits for a slot is reconciled although none is free, because of
-	// its deadlines.
+	// anyway is the longest time between two passes of an object that waits for a slot: its deadlines
+	// may pass meanwhile.
 	anyway = time.Minute
 )
 
 // Target is a remote endpoint that passes wait for.
 type Target struct {
-	// Name is its name in messages.
+	// Name is the name in messages.
 	Name string
-	// Key distinguishes it from others of that name.
+	// Key distinguishes targets of the same name.
 	Key string
-	// Exclusive says that it has one slot.
+	// Exclusive says that the target has one slot.
 	Exclusive bool
-	// Resource says that it is not an endpoint, but something that one at a time may change, such as a
-	// record. It takes no place from others.
+	// Resource says that the target is not an endpoint but something that one object at a time may
+	// change, such as a record. Its slot does not count against other targets.
 	Resource bool
 }
 
@@ -79,24 +78,25 @@ type Limiter struct {
 
 	mu      sync.Mutex
 	targets map[Target]*targetState
-	// of is how many places namespaces have, and taken how many are.
+	// of counts the taken slots by namespace, and taken counts all of them.
 	of    map[string]int
 	taken int
-	// line has the objects that wait for a slot, and called those that a slot is kept for until their
-	// next pass.
+	// line has the objects that wait for a slot. called has the objects for which a free slot is kept
+	// until their next pass.
 	line   map[reconcile.Request]waiter
 	called map[reconcile.Request]*place
 	swept  time.Time
 }
 
-// targetState is what is known of a target.
+// targetState has the taken slots of a target, and whether it is slow.
 type targetState struct {
 	places map[*place]struct{}
-	// slowAt is when it was last seen to be slow. Zero if it has answered fast since.
+	// slowAt is the last time at which the target was slow. It is zero if the target has answered fast
+	// since.
 	slowAt time.Time
 }
 
-// place is one in a lane.
+// place is a taken slot.
 type place struct {
 	target    Target
 	namespace string
@@ -118,11 +118,11 @@ func New(lane int, clock clock.PassiveClock) *Limiter {
 	}
 }
 
-// Workers is the number of workers of a reconciler whose targets have so many slots: some are left
-// when all slots are taken.
+// Workers returns the number of workers for a reconciler with so many slots for each target: some
+// workers are left when all slots are taken.
 func Workers(lane int) int { return (targetsAtOnce + 1) * lane }
 
-// Calls is the source of the passes of called objects.
+// Calls returns the source that requeues an object when a slot is kept for it.
 func (l *Limiter) Calls() source.Source {
 	return source.Func(func(_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
 		l.queue = queue
@@ -166,8 +166,8 @@ type turn struct {
 	lanes   *Limiter
 	request reconcile.Request
 	at      *place
-	// kept is the place for which it was called, and waited since when it was in the line, if it was
-	// not called.
+	// kept is the slot that was kept for this pass. waited is its entry in the line if no slot was
+	// kept.
 	kept   *place
 	waited waiter
 }
@@ -274,13 +274,13 @@ func (t *turn) enter(p Target) error {
 		if waits >= Slow {
 			return &ErrBusy{Target: p, After: anyway, Stuck: true}
 		}
-		return &ErrBusy{Target: p, After: Slow - waits} // then it is stuck, which others may make use of
+		return &ErrBusy{Target: p, After: Slow - waits} // the object is stuck from then on
 	}
 	t.at.since = now
 	return nil
 }
 
-// slow reports whether a target is, or was not long ago.
+// slow reports whether a target is slow, or was slow not long ago.
 func (p *targetState) slow(now time.Time) bool {
 	if !p.slowAt.IsZero() && now.Sub(p.slowAt) < remembered {
 		return true
@@ -328,7 +328,7 @@ func (l *Limiter) take(namespace string, target Target) *place {
 	return at
 }
 
-// free gives a place back, and calls who can have one now.
+// free gives a slot back, and calls the objects that can have one now.
 func (l *Limiter) free(at *place) {
 	now := l.clock.Now()
 	p := l.targets[at.target]
@@ -340,7 +340,7 @@ func (l *Limiter) free(at *place) {
 		}
 	}
 	switch {
-	case at.since.IsZero(): // nobody came
+	case at.since.IsZero(): // the called object did not come
 	case now.Sub(at.since) > Slow:
 		p.slowAt = now
 	default:

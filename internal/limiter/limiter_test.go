@@ -13,7 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 )
 
-// world is a reconciler whose passes wait for whom they are told to.
+// world is a reconciler in which the test decides for which target a pass waits.
 type world struct {
 	t     *testing.T
 	clock *testclock.FakePassiveClock
@@ -40,7 +40,7 @@ func request(namespace string, n int) reconcile.Request {
 	return reconcile.Request{NamespacedName: types.NamespacedName{Namespace: namespace, Name: fmt.Sprint(n)}}
 }
 
-// settle lets all who are called have an answer at once.
+// settle answers each called object at once.
 func (w *world) settle(who string) {
 	for w.queue.Len() > 0 {
 		r, _ := w.queue.Get()
@@ -53,10 +53,10 @@ func (w *world) settle(who string) {
 	}
 }
 
-// later lets time pass.
+// later advances the clock.
 func (w *world) later(d time.Duration) { w.clock.SetTime(w.clock.Now().Add(d)) }
 
-// pass is a pass of a namespace's n-th object that waits for a target, if there is a place for it.
+// pass runs a pass of a namespace's n-th object. It waits for a target if there is a free slot.
 func (w *world) pass(namespace string, n int, who string) (end func(), ok bool) {
 	t := w.begin(request(namespace, n))
 	if err := t.enter(Target{Name: who}); err != nil {
@@ -69,8 +69,8 @@ func (w *world) pass(namespace string, n int, who string) (end func(), ok bool) 
 	return t.end, true
 }
 
-// hang makes passes of a namespace that do not end, each for a target of its own or all for one,
-// and returns for how many there was a place.
+// hang starts passes of a namespace that do not end, each with a target of its own or all with one
+// target. It returns how many got a slot.
 func (w *world) hang(namespace string, n int, who func(int) string) (ends []func()) {
 	for i := range n {
 		if end, ok := w.pass(namespace, i, who(i)); ok {
@@ -80,7 +80,7 @@ func (w *world) hang(namespace string, n int, who func(int) string) (ends []func
 	return ends
 }
 
-// next is who is called next, or "".
+// next returns the object that is called next, or "".
 func (w *world) next() string {
 	if w.queue.Len() == 0 {
 		return ""
@@ -175,7 +175,7 @@ func TestOneWhoIsForOneAtATimeHasOnePlaceAndCallsTheNext(t *testing.T) {
 	if result, err := of.Reconcile(t.Context(), request("b", 2)); err != nil || result != (reconcile.Result{}) {
 		t.Errorf("who was called gets %v, %v", result, err)
 	}
-	// The next one does not come for it, as it has something else to do.
+	// The called object does not take the slot, because it has something else to do.
 	if w.next() != "c/3" {
 		t.Error("the next one is not called")
 	}
@@ -203,7 +203,7 @@ func TestANamespaceWithAnyNumberOfThoseWhoHangLeavesPlacesForOthers(t *testing.T
 	for _, end := range ends {
 		end()
 	}
-	// As many others of them have their turn.
+	// At most that many waiting objects get a slot.
 	if n := w.of["hostile"]; n == 0 || n > len(ends) {
 		t.Errorf("%d are called, after %d", n, len(ends))
 	}

@@ -63,7 +63,7 @@ func (l *Ledger) enter(c *candidate, at time.Time) Decision {
 }
 
 // stillWaits returns the decision about an order that was in the queue. Before its time the order
-// gets the same answer as before, unless that is no longer right, or orders that were ahead have
+// gets the same decision again, unless that is no longer right, or orders that were ahead have
 // left.
 func (l *Ledger) stillWaits(before *waiter, c *candidate, d Decision, at time.Time) Decision {
 	now, was, left := at.UnixMilli(), before.decision, before.left
@@ -79,8 +79,8 @@ func (l *Ledger) stillWaits(before *waiter, c *candidate, d Decision, at time.Ti
 	return d
 }
 
-// inherit carries what was spent over to the limits that an order has now, if they changed while it
-// waited: a lower limit admits nothing more.
+// inherit carries the spent tokens over to the limits that an order has now, if they changed while
+// it waited. So a lower limit does not admit additional orders.
 func (l *Ledger) inherit(was, is *candidate, now int64) {
 	charges := func(c *candidate) [][]charge { return [][]charge{c.orders, c.certificates, c.validations} }
 	for i, list := range charges(is) {
@@ -102,7 +102,7 @@ func (l *Ledger) inherit(was, is *candidate, now int64) {
 	}
 }
 
-// contested reports whether orders wait for what an order would take.
+// contested reports whether other orders wait for a token that an order would take.
 func (l *Ledger) contested(c *candidate, now int64) bool {
 	if c.exempt(now) {
 		return false

@@ -16,11 +16,10 @@ import (
 const (
 	// worthWriting is the shortest wait that is stored.
 	worthWriting = time.Minute
-	// DefaultRetryAfter is how long all orders stay away from a CA that limits our address and does
-	// not say until when. Then one order asks before the others.
+	// DefaultRetryAfter is how long no order is sent to a CA that limits our address and does not say
+	// until when. After that one order is sent before the others.
 	DefaultRetryAfter = time.Minute
-	// MaxRetryAfter is how long a CA is left alone at most, whatever it says: all its certificates
-	// wait for that.
+	// MaxRetryAfter bounds the Retry-After of a CA, because all its certificates wait for it.
 	MaxRetryAfter = 24 * time.Hour
 )
 
@@ -43,8 +42,8 @@ type CA struct {
 	renewalInfoRefused time.Time // the CA refuses renewal information until then
 }
 
-// Admit decides whether an order may be sent now. If so, what it spends is written when Admit
-// returns.
+// Admit decides whether an order may be sent now. If so, Admit stores what the order spends before
+// it returns.
 func (c *CA) Admit(ctx context.Context, r Request) (Decision, error) {
 	if err := c.load(ctx); err != nil {
 		return Decision{}, err
@@ -70,7 +69,7 @@ func (c *CA) Validated(account string, id acme.Identifier) {
 	c.change(func(l *Ledger, now time.Time) { l.Validated(account, id, now) })
 }
 
-// ValidationFailed counts a failed validation. It is written when ValidationFailed returns.
+// ValidationFailed counts a failed validation, and stores it before it returns.
 func (c *CA) ValidationFailed(ctx context.Context, v FailedValidation) error {
 	if err := c.load(ctx); err != nil {
 		return err
@@ -93,8 +92,8 @@ func (c *CA) PausedUntil(ctx context.Context, r Request) (names []string, until 
 	return names, until, nil
 }
 
-// Refused learns from the refusal of an order, and returns the decision that follows. It is written
-// when Refused returns without an error.
+// Refused learns from the refusal of an order, and returns the decision that follows. If Refused
+// returns no error, the refusal is stored.
 func (c *CA) Refused(ctx context.Context, r Request, problem *acme.Problem, until time.Time) (Decision, error) {
 	if err := c.load(ctx); err != nil {
 		return Decision{}, err
@@ -164,13 +163,13 @@ func isFuture(until *time.Time, now time.Time) bool {
 	return now.Before(*until)
 }
 
-// CountedByAddress reports whether a CA is asked for something without an account, so that it can
-// count that by our address only. Renewal information has a limit of its own.
+// CountedByAddress reports whether a request has no account, so that the CA can count it only by
+// our address. Renewal information has a limit of its own.
 func CountedByAddress(action string) bool { return action == "directory" || action == "newNonce" }
 
-// Observe learns from an exchange until when nothing is asked of the CA: if the CA says so with
-// status 503, or limits what it can count by our address only. For renewal information, which
-// certificates can do without, only that is not asked.
+// Observe learns from an exchange until when to send the CA no requests: after status 503, or after
+// a limit on requests that the CA counts by our address. A limit on renewal information stops only
+// requests for renewal information, because certificates are issued without it, too.
 func (c *CA) Observe(e acme.Exchange) {
 	now := c.now()
 	until := e.RetryAfter
@@ -218,8 +217,8 @@ func (c *CA) observeRenewalInfo(e acme.Exchange, now time.Time) {
 
 func (c *CA) now() time.Time { return c.ledgers.Clock.Now() }
 
-// change changes the ledger, if it was read, and has it written soon. A ledger that is read later
-// follows from the Orders.
+// change changes the ledger, if it was read, and schedules a write. A ledger that is read later is
+// settled with the Orders.
 func (c *CA) change(f func(l *Ledger, now time.Time)) {
 	c.mu.Lock()
 	if c.ledger == nil {

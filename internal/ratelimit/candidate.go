@@ -10,7 +10,7 @@ type charge struct {
 	required bool
 }
 
-// candidate is a Request with what follows from it.
+// candidate is a Request with the bucket and refusal keys that follow from it.
 type candidate struct {
 	Request
 	orders, certificates, validations []charge
@@ -20,8 +20,8 @@ type candidate struct {
 	refusals refusalKeys
 }
 
-// refusalKeys are the keys of what the CA may have refused. Those of pauses and of the request hold
-// for exempt orders, too.
+// refusalKeys are the keys under which a refusal by the CA may be stored. Refusals for a pause, or
+// for the request itself, hold for exempt orders, too.
 type refusalKeys struct {
 	orders, set, renewal, request key
 	// domains, and names and pauses, are in the order of the domains and names of the candidate.
@@ -55,8 +55,9 @@ func newCandidate(r Request) *candidate {
 	return c
 }
 
-// chargesOf returns what an order takes of the limit of an issuer, and of the published one, which
-// it takes from, too, so that what one issuer may do beyond the published limit counts for all.
+// chargesOf returns the tokens that an order takes from the limit of its issuer and from the
+// published limit. It takes from both, so that the orders of an issuer with a higher limit count
+// for all issuers.
 func chargesOf(kind Kind, subject string, own, published Limit) (all []charge) {
 	if !own.None() {
 		all = append(all, charge{kind, subject, own, own.key(kind, subject), true})

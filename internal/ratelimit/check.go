@@ -2,7 +2,7 @@ package ratelimit
 
 import "time"
 
-// wait collects what an order waits for, and keeps what it waits for longest.
+// wait collects the reasons for which an order waits, and keeps the one with the latest end.
 type wait struct {
 	decision Decision
 	now      int64
@@ -17,8 +17,8 @@ func (w *wait) add(until int64, d Decision) {
 	w.decision = d
 }
 
-// check decides whether an order may be sent now, or until when it waits: the longest of all that
-// it waits for. ahead returns how many orders take a token of a bucket first; nil means none.
+// check decides whether an order may be sent now, or until when it waits: the latest end of all
+// reasons. ahead returns how many orders take a token of a bucket first; nil means none.
 func (l *Ledger) check(c *candidate, now int64, ahead func(key) int64) Decision {
 	w := &wait{Decision{Allowed: true}, now}
 	if !c.exempt(now) {
@@ -78,8 +78,8 @@ func (l *Ledger) checkRefusal(w *wait, k key, d Decision) {
 	}
 }
 
-// checkPause adds the pause of a name. The failures of other namespaces pause no renewal of a valid
-// certificate.
+// checkPause adds the pause of a name. Failures in other namespaces do not pause the renewal of a
+// valid certificate.
 func (l *Ledger) checkPause(w *wait, c *candidate, k key, name string) {
 	f := l.failures[k]
 	if !f.paused() || (c.holds(w.now) || c.exempt(w.now)) && !f.pausedBy(c.Namespace) {

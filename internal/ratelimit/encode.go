@@ -12,10 +12,10 @@ import (
 	"github.com/perennial-pki/perennial/internal/outside"
 )
 
-// A ledger must fit into one object of the Kubernetes API, which has at most 1 MiB. Beyond these
-// numbers the entries that matter least are not written: buckets that are full again soonest, names
-// that failed longest ago and are not paused, refusals that end soonest. 10,000 certificates,
-// issued as fast as Let's Encrypt does it, need 6,000 buckets.
+// A ledger must fit into one object of the Kubernetes API, of at most 1 MiB. Beyond these numbers
+// the entries that matter least are not written: buckets that are full again soonest, names that
+// failed longest ago and are not paused, refusals that end soonest. 10,000 certificates, issued as
+// fast as Let's Encrypt does it, need 6,000 buckets.
 const (
 	maxBuckets  = 12000
 	maxFailures = 4000
@@ -68,7 +68,7 @@ func (l *Ledger) Encode(at time.Time) ([]byte, error) {
 	return text, err
 }
 
-// forget drops what is over.
+// forget drops entries that are over.
 func (l *Ledger) forget(now int64) {
 	maps.DeleteFunc(l.full, func(_ key, full int64) bool { return full <= now })
 	l.usage.forget(now)
@@ -76,7 +76,8 @@ func (l *Ledger) forget(now int64) {
 	maps.DeleteFunc(l.failures, func(_ key, f *failure) bool { return f.At+forgetAfter.Milliseconds() <= now })
 }
 
-// shorten cuts what the CA said of refusals to so many bytes, and removes what it said of failures.
+// shorten cuts the CA's texts about refusals to so many bytes, and removes its texts about
+// failures.
 func (w *written) shorten(most int) {
 	failures, refusals := map[key]*failure{}, map[key]*refusal{}
 	for k, f := range w.Failures {
@@ -125,7 +126,7 @@ func last[V any](m map[key]V, most int, at func(V) int64) map[key]V {
 	return chosen
 }
 
-// Decode reads a ledger. A ledger that it returns can be used, whatever is in it.
+// Decode reads a ledger. It returns an error for a ledger that Encode cannot have written.
 func Decode(text []byte) (*Ledger, error) {
 	if len(text) > maxRead {
 		return nil, fmt.Errorf("it has %d bytes", len(text))

@@ -44,7 +44,7 @@ func TestALedgerFitsIntoAConfigMapWhateverHappens(t *testing.T) {
 		t.Error(err)
 	}
 
-	// What no longer matters is not kept.
+	// Entries that are over are dropped.
 	l = NewLedger()
 	issue(t, l, asks("1", "www.example.com"), start)
 	if text, err := l.Encode(start.Add(30 * 24 * time.Hour)); err != nil || string(text) != "{}" {

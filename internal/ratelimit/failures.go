@@ -7,24 +7,24 @@ import (
 	"github.com/perennial-pki/perennial/internal/outside"
 )
 
-// failure is what is remembered of a name whose validation failed.
+// failure records the failed validations of a name.
 type failure struct {
 	// InARow counts the failures since the last success.
 	InARow int   `json:"inARow"`
 	At     int64 `json:"at"`
-	// Authorization is a digest of the URL of the last one that failed, so that each counts once.
+	// Authorization is a digest of the URL of the last authorization that failed, so that each counts
+	// once.
 	Authorization key    `json:"authorization"`
 	Detail        string `json:"why,omitempty"`
-	// By counts the failures in a row by namespace, which has a digest as its key.
+	// By counts the failures in a row by namespace. The key is a digest of the namespace.
 	By map[key]int `json:"by,omitempty"`
 }
 
-// paused reports whether a name has failed so often that it is tried once a day only. It may be
-// nil.
+// paused reports whether a name has failed so often that it is tried only once a day. f may be nil.
 func (f *failure) paused() bool { return f != nil && f.InARow >= pauseAfter }
 
 // pausedBy reports whether the failures of a namespace alone pause the name. Failures that were
-// counted before namespaces were told apart are of all of them.
+// stored without a namespace count for every namespace.
 func (f *failure) pausedBy(namespace string) bool {
 	return f.paused() && (f.By == nil || f.By[keyOf(namespace)] >= pauseAfter)
 }
@@ -37,9 +37,9 @@ type FailedValidation struct {
 	Account, Namespace string
 	// Identifier is the name that the CA did not validate.
 	Identifier acme.Identifier
-	// Limit is that of failed validations.
+	// Limit is the limit of failed validations.
 	Limit Limit
-	// Authorization is the URL of the authorization, which counts once.
+	// Authorization is the URL of the authorization. Each authorization counts once.
 	Authorization string
 	// Detail is what the CA said.
 	Detail string
@@ -93,7 +93,7 @@ func (l *Ledger) Validated(account string, id acme.Identifier, at time.Time) {
 	}
 }
 
-// PausedUntil returns those names of an order that are paused for it, and until when.
+// PausedUntil returns the names of an order that are paused, and until when.
 func (l *Ledger) PausedUntil(r Request, at time.Time) (names []string, until time.Time) {
 	c, now := newCandidate(r), at.UnixMilli()
 	for i, k := range c.failures {
@@ -109,8 +109,8 @@ func (l *Ledger) PausedUntil(r Request, at time.Time) (names []string, until tim
 	return names, until
 }
 
-// endPauses ends the pauses of the names of an order: the controller's own, and those that the CA
-// gave as the reason to refuse another order. It reports whether there was one.
+// endPauses ends the pauses of the names of an order: the controller's own pauses, and pauses that
+// the CA gave as the reason to refuse another order. It reports whether there was one.
 func (l *Ledger) endPauses(c *candidate) bool {
 	was := l.changes
 	for _, k := range c.failures {

@@ -40,8 +40,8 @@ func base(id acme.Identifier) string {
 	return strings.TrimPrefix(canonical(id), "*.")
 }
 
-// domains returns what CAs count certificates by: the registered domains of the names, by the
-// public suffix list, and the networks of the addresses.
+// domains returns the subjects of the limit by registered domain: the registered domains of the
+// names, by the public suffix list, and the networks of the IP addresses.
 func domains(ids []acme.Identifier) []string {
 	var all []string
 	for _, id := range ids {

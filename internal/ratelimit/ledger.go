@@ -19,13 +19,13 @@ const (
 	Set Kind = "exact_set"
 	// Validations is the limit of failed validations by account and identifier.
 	Validations Kind = "failed_validations"
-	// Paused is a name whose validation failed again and again, or that the CA has paused.
+	// Paused means that validations of a name failed repeatedly, or that the CA has paused the name.
 	Paused Kind = "paused"
-	// Refused is what the CA has refused until a time that it named.
+	// Refused means that the CA has refused the order until a time that it named.
 	Refused Kind = "refused"
-	// Accounts is the limit of new accounts, which only a refusal of the CA tells.
+	// Accounts is the limit of new accounts. It is known only from a refusal by the CA.
 	Accounts Kind = "new_accounts"
-	// Closed is a CA that asked to be left alone.
+	// Closed means that the CA asked for no requests until a later time.
 	Closed Kind = "closed"
 )
 
@@ -40,7 +40,7 @@ const (
 	// tryAgain is the time after which an order asks again about a paused name that another order
 	// tries. The end of that try wakes it earlier.
 	tryAgain = 10 * time.Minute
-	// forgetAfter is how long a failure is remembered that nothing followed.
+	// forgetAfter is how long a failure is remembered if no other validation of the name follows.
 	forgetAfter = 60 * 24 * time.Hour
 	// longestRefused is the longest time that a refusal of a CA holds. See package account.
 	longestRefused = 7 * 24 * time.Hour
@@ -54,9 +54,9 @@ type Request struct {
 	Namespace, Name string
 	// Account is the URL of the ACME account.
 	Account string
-	// Identifiers are those that the order is for.
+	// Identifiers are the identifiers of the order.
 	Identifiers []acme.Identifier
-	// Limits are those that the issuer sets, and Published those that are known of the CA.
+	// Limits are the limits that the issuer sets, and Published are the published limits of the CA.
 	Limits, Published Limits
 	// Renewal says that the CA has issued a certificate for exactly these identifiers in the last 120
 	// days.
@@ -72,7 +72,7 @@ type Request struct {
 	Created time.Time
 }
 
-// exempt reports whether the CA takes the order without looking at its limits.
+// exempt reports whether the CA accepts the order without counting it against its limits.
 func (r *Request) exempt(now int64) bool {
 	return !r.Window.Start.IsZero() && now >= r.Window.Start.Add(windowMargin).UnixMilli() &&
 		now < r.Window.End.Add(-windowMargin).UnixMilli()
@@ -88,7 +88,7 @@ type Decision struct {
 	Until time.Time
 	// Subject is what the limit counts by, or the name that is paused.
 	Subject string
-	// Limit is the one that is spent.
+	// Limit is the limit that is spent.
 	Limit Limit
 	// RefusedFor is the limit that the CA gave as the reason of a refusal. It is empty if the CA gave
 	// none.
@@ -140,20 +140,20 @@ type openOrder struct {
 	// Order is reserved until the CA has accepted the order, Certificate until the order has ended.
 	Order       []reservation `json:"order,omitempty"`
 	Certificate []reservation `json:"certificate,omitempty"`
-	// Tries are the paused names that it tries.
+	// Tries are the paused names that the order tries.
 	Tries []key `json:"tries,omitempty"`
-	// Exempt says that it was admitted because the CA does not count it.
+	// Exempt says that the order was admitted because the CA does not count it.
 	Exempt bool `json:"exempt,omitempty"`
-	// NoReply says that it was sent and no reply came: what it reserved is spent, and it needs room to
-	// be sent again.
+	// NoReply says that the order was sent and no reply came. What it reserved is spent, and another
+	// token is needed to send it again.
 	NoReply bool `json:"noReply,omitempty"`
 	// Accepted says that the CA has the order, Finalizing that the certificate was requested.
 	Accepted   bool `json:"taken,omitempty"`
 	Finalizing bool `json:"final,omitempty"`
 
 	since uint64 // the change that must be written before the order is sent
-	// lapses is when the certificates are no longer reserved, unless the order progresses, and lapsed
-	// says that they are not. Neither is stored: after a restart they are reserved again.
+	// lapses is when the certificates stop being reserved, unless the order progresses. lapsed says
+	// that they are not reserved any more. Neither is stored: after a restart they are reserved again.
 	lapses int64
 	lapsed bool
 	// held is since when the order waits to finalize.
@@ -165,7 +165,7 @@ type reservation struct {
 	Key    key   `json:"key"`
 	Count  int64 `json:"count"`
 	Period int64 `json:"period"` // in ms
-	// Set says that the limit is that of an exact set. An order that is sent again for the same set
+	// Set says that the limit is the one by exact set. An order that is sent again for the same set
 	// does not spend it.
 	Set bool `json:"set,omitempty"`
 }
@@ -182,7 +182,7 @@ func NewLedger() *Ledger {
 	}
 }
 
-// empty reports whether nothing must be remembered. Encode drops what is over.
+// empty reports whether the ledger has no entries. Encode drops entries that are over.
 func (l *Ledger) empty() bool {
 	return len(l.full)+len(l.open)+len(l.failures)+len(l.refusals) == 0
 }
@@ -290,8 +290,9 @@ func (l *Ledger) NoReply(id string, at time.Time) {
 }
 
 // Restarted records that the process before this one ended. Each order without a known answer of
-// the CA may have been sent, or may have waited to be sent. Its new order counts, which comes back
-// soon. Its certificates, which take days to come back, do not count.
+// the CA may have been sent, or may have waited to be sent. Its new order counts, because that
+// token comes back soon. Its certificates do not count, because those tokens take days to come
+// back.
 func (l *Ledger) Restarted(at time.Time) {
 	for _, o := range l.open {
 		l.postponeLapse(o, at.UnixMilli())

@@ -236,7 +236,7 @@ func TestAdmitSaysUntilWhenAnOrderWaitsAndWhatFor(t *testing.T) {
 				if !strings.Contains(v.Message(), test.says) {
 					t.Errorf("it says %q", v.Message())
 				}
-				// At that time it goes.
+				// At that time the order may be sent.
 				if v := l.Admit(a, v.Until); !v.Allowed && !v.Underway && test.kind != Domain {
 					t.Errorf("%s it waits again: %s", when, v.Message())
 				}
@@ -465,8 +465,8 @@ func TestNothingWaitsLongerThanItMayAfterAClockWasAhead(t *testing.T) {
 	}
 }
 
-// TestAnOrderThatMayHaveBeenSentBeforeARestartNeedsRoomToBeSentAgain has the process end after the
-// CA got an order and before that was written.
+// TestAnOrderThatMayHaveBeenSentBeforeARestartNeedsRoomToBeSentAgain ends the process after the CA
+// got an order and before that was stored.
 func TestAnOrderThatMayHaveBeenSentBeforeARestartNeedsRoomToBeSentAgain(t *testing.T) {
 	l := NewLedger()
 	r := asks("sent", "www.example.com")

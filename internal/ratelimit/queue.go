@@ -29,7 +29,7 @@ type queue struct {
 	stuck      map[string]int // the orders of each namespace that are stuck
 	// left counts those that left the queue without being served.
 	left uint64
-	// inOrder is the order of an hour. Some of its entries may be gone.
+	// inOrder has the waiters in the order of service for one hour. Some of its entries may be gone.
 	inOrder []*waiter
 	hour    int64
 }
@@ -86,7 +86,7 @@ func (q *queue) put(c *candidate, d Decision) {
 	q.count(w, 1)
 }
 
-// count adds what a waiter wants, or removes it.
+// count adds the buckets that a waiter wants, or removes them.
 func (q *queue) count(w *waiter, by int64) {
 	for _, k := range w.wants {
 		if q.wants[k] += by; q.wants[k] == 0 {
@@ -125,7 +125,7 @@ func (q *queue) addStuck(namespace string, by int) {
 	}
 }
 
-// leave removes an order that was not served.
+// leave removes an order that was not admitted.
 func (q *queue) leave(id string) {
 	if q.waiting[id] != nil {
 		q.left++

@@ -23,7 +23,7 @@ import (
 const (
 	// sweepAgain is the interval at which ConfigMaps without usage are removed.
 	sweepAgain = time.Hour
-	// maxCAs is the number of CAs whose ledgers stay in memory if nothing is to be done.
+	// maxCAs is the number of CAs whose idle ledgers stay in memory.
 	maxCAs = 256
 	// flushLimit bounds the last write when the process ends.
 	flushLimit = 3 * time.Second
@@ -50,7 +50,7 @@ type Ledgers struct {
 	cas map[string]*CA
 }
 
-// Canonical returns the canonical form of the URL of a directory, by which its CA is known.
+// Canonical returns the canonical form of the URL of a directory. It identifies the CA.
 func Canonical(directory string) string {
 	u, err := url.Parse(directory)
 	if err != nil || u.Host == "" {
@@ -142,8 +142,8 @@ func (l *Ledgers) Deleted(name types.NamespacedName) {
 	}
 }
 
-// Start removes unneeded ConfigMaps from time to time, and writes what is left when the context
-// ends.
+// Start removes unneeded ConfigMaps from time to time, and writes the remaining changes when the
+// context ends.
 func (l *Ledgers) Start(ctx context.Context) error {
 	ticker := time.NewTicker(sweepAgain)
 	defer ticker.Stop()

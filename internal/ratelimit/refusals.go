@@ -14,7 +14,8 @@ import (
 const (
 	maxFailureDetail = 160
 	maxRefusalDetail = 6 << 10
-	// maxNamespaces is the number of namespaces whose failures of one name are counted apart.
+	// maxNamespaces is the number of namespaces for which the failures of one name are counted
+	// separately.
 	maxNamespaces = 16
 )
 
@@ -40,8 +41,8 @@ func (l *Ledger) refuse(k key, by, detail string, until, at time.Time) {
 	l.changes++
 }
 
-// refusal returns what is remembered of a refusal, or nil. A refusal is never in the future, and
-// holds no longer than longestRefused.
+// refusal returns the record of a refusal, or nil. It corrects a refusal in the future, or one that
+// holds longer than longestRefused.
 func (l *Ledger) refusal(k key, now int64) *refusal {
 	r := l.refusals[k]
 	if r == nil {
@@ -97,7 +98,7 @@ func (l *Ledger) Refused(r Request, problem *acme.Problem, until, at time.Time) 
 	return d
 }
 
-// refused returns the keys of what a refusal is about, and what the limit counts by.
+// refused returns the keys that a refusal holds for, and the subject that the limit counts by.
 func (c *candidate) refused(kind Kind, names []string) (keys []key, subject string) {
 	match := func(known []string, of []key) {
 		for _, name := range names {

@@ -128,7 +128,7 @@ func TestAnOrderThatTheCARefusedThoughItShouldNotCountItIsNotSentAgain(t *testin
 			})
 		}
 	}
-	// An order that is like others is refused for what a renewal in its window is not.
+	// An ordinary order is refused by a limit from which a renewal in its window is exempt.
 	l := NewLedger()
 	a := asks("it", "www.example.com")
 	l.Refused(

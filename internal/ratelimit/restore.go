@@ -8,7 +8,7 @@ import (
 	"github.com/perennial-pki/perennial/acme"
 )
 
-// OrderRecord is what an Order says of the order at the CA.
+// OrderRecord is the state of an order at the CA, as its Order object has it.
 type OrderRecord struct {
 	Request
 	// Sent says that the CA has accepted the order.
@@ -18,7 +18,7 @@ type OrderRecord struct {
 	// At is when the certificate begins, or when the order failed or was paused. It is zero if that is
 	// not known.
 	At time.Time
-	// Failed are the names of which at least one was not validated.
+	// Failed are the names of which at least one failed validation.
 	Failed []acme.Identifier
 	// Detail is what the CA said of the failure.
 	Detail string
@@ -26,8 +26,8 @@ type OrderRecord struct {
 	PausedUntil time.Time
 }
 
-// backdated is how much earlier than it was issued a certificate begins at most: an hour at Let's
-// Encrypt, by a clock that may be behind ours.
+// backdated is the longest time between the notBefore of a certificate and its issuance: an hour at
+// Let's Encrypt, plus a difference of the clocks.
 const backdated = time.Hour + time.Minute
 
 // latest returns the latest time at which an order was sent and its certificate issued. The time of
@@ -43,8 +43,8 @@ func (r *OrderRecord) latest(now int64) int64 {
 	return min(max(at.UnixMilli(), r.Created.UnixMilli()), now)
 }
 
-// Settle closes the open orders that have ended by their Orders, or whose Orders are gone, and
-// counts those that the CA has accepted.
+// Settle closes the open orders that have ended according to their Order objects, and those without
+// an Order object. It counts the orders that the CA has accepted.
 func (l *Ledger) Settle(records []OrderRecord, at time.Time) {
 	now := at.UnixMilli()
 	known := map[string]*OrderRecord{}
@@ -73,9 +73,9 @@ func (l *Ledger) Settle(records []OrderRecord, at time.Time) {
 	}
 }
 
-// Restore makes a ledger from the Orders, if there is none yet or it was lost. Orders that were
-// deleted are missing in it. Of an order that failed each name that may have been the reason counts
-// as failed once, and is paused if it is the only one.
+// Restore makes a ledger from the Orders, if there is none yet or it was lost. It lacks the orders
+// whose Order objects were deleted. For a failed order each name that may be the reason counts as
+// failed once. If it is the only such name, it is paused.
 func Restore(records []OrderRecord, at time.Time) *Ledger {
 	now := at.UnixMilli()
 	l := NewLedger()
@@ -153,8 +153,8 @@ func (l *Ledger) restoreSent(r *OrderRecord, now int64) {
 	}
 }
 
-// restoreUnsent counts the orders that may have been sent just before the process ended: those for
-// which there was room. If nothing else is spent, not counting them does no harm.
+// restoreUnsent counts the orders that may have been sent just before the process ended: those that
+// the limits allowed. It skips limits that no other order has used.
 func (l *Ledger) restoreUnsent(records []OrderRecord, at time.Time) {
 	now := at.UnixMilli()
 	room := map[key]bool{}

@@ -93,7 +93,7 @@ func TestALostLedgerIsMadeOfTheObjectsThatExist(t *testing.T) {
 	if v := l.Admit(asks("not sent", "www.example.org"), start); !v.Allowed {
 		t.Error(v.Message())
 	}
-	// The open one is over, and nobody saw its end.
+	// The open order ended while no process ran.
 	l.Settle(nil, start)
 	if len(l.open) > 0 {
 		t.Errorf("still open: %v", l.open)

@@ -42,7 +42,7 @@ func (u *usage) spend(r reservation, namespace string, now int64) {
 	u.full[r.Key][namespace] = r.limit().take(u.full[r.Key][namespace], now)
 }
 
-// forget drops what is over.
+// forget drops entries that are over.
 func (u *usage) forget(now int64) {
 	for k, namespaces := range u.full {
 		for namespace, full := range namespaces {
@@ -85,7 +85,7 @@ func (l *Ledger) share(b charge, namespace string, now int64) int64 {
 	return (b.limit.Count + n - 1) / n
 }
 
-// checkShare adds the share of a namespace that is spent.
+// checkShare adds a reason to wait if the namespace has spent its share.
 func (l *Ledger) checkShare(w *wait, c *candidate, b charge) {
 	share := l.share(b, c.Namespace, w.now)
 	if share >= b.limit.Count || c.holds(w.now) && c.Expires.UnixMilli() < w.now+urgent.Milliseconds() {
@@ -97,8 +97,8 @@ func (l *Ledger) checkShare(w *wait, c *candidate, b charge) {
 	w.add(until, Decision{Kind: b.kind, Subject: b.subject, Limit: b.limit, Share: share})
 }
 
-// kept returns how many tokens of a limit are not for this order: the last one is for a namespace
-// that holds a valid certificate, so that others cannot keep it from renewing.
+// kept returns how many tokens of a limit this order may not take. The last token is kept for
+// renewals of valid certificates, so that new orders cannot block them.
 func (c *candidate) kept(b charge, now int64) int64 {
 	if b.kind == NewOrders || b.limit.Count < keptFrom || c.holds(now) {
 		return 0
@@ -109,7 +109,7 @@ func (c *candidate) kept(b charge, now int64) int64 {
 // holds reports whether the order renews a certificate that is still valid.
 func (r *Request) holds(now int64) bool { return r.Expires.UnixMilli() > now }
 
-// lapse ends the reservations of orders that do not progress, and has those that wait admitted.
+// lapse ends the reservations of orders that do not progress, and admits orders that wait.
 func (l *Ledger) lapse(at time.Time) {
 	now := at.UnixMilli()
 	if len(l.open) == 0 || now < l.nextLapse {
@@ -139,7 +139,7 @@ func (l *Ledger) lapse(at time.Time) {
 		l.index(o, 1)
 	}
 	if lapsed {
-		l.queue.left++ // those that wait may go earlier than they were told
+		l.queue.left++ // waiting orders may go earlier than their decision says
 		l.queue.inOrder = nil
 		l.admitWaiting("", at)
 	}
@@ -153,7 +153,8 @@ func (o *openOrder) reservedFor() int64 {
 	return reservedFor.Milliseconds()
 }
 
-// postponeLapse has an order reserve what it reserves for some time from now on.
+// postponeLapse restarts the time for which an order reserves certificates, and reserves them again
+// if they have lapsed.
 func (l *Ledger) postponeLapse(o *openOrder, now int64) {
 	if o.lapsed {
 		l.index(o, -1)
@@ -164,9 +165,9 @@ func (l *Ledger) postponeLapse(o *openOrder, now int64) {
 	l.nextLapse = min(l.nextLapse, o.lapses)
 }
 
-// mayFinalize reports whether an order whose reservations have lapsed may finalize. It must not
+// mayFinalize reports whether an order with lapsed reservations may finalize. It must not do so
 // while an order that is just being sent has the last token of a limit, because the CA would refuse
-// that.
+// that order.
 func (l *Ledger) mayFinalize(o *openOrder, now int64) bool {
 	for _, r := range o.Certificate {
 		sending := l.sending(r.Key)
@@ -195,7 +196,7 @@ func (l *Ledger) sending(k key) (n int64) {
 	return n
 }
 
-// add adds to the count of a namespace, and removes what is zero.
+// add adds to the count of a namespace, and removes a count of zero.
 func add(counts map[key]map[string]int64, k key, namespace string, by int64) {
 	if counts[k] == nil {
 		counts[k] = map[string]int64{}

@@ -232,7 +232,7 @@ func TestNoOrderIsSentWhileAnOrderWhoseReservationLapsedTakesTheLastToken(t *tes
 		t.Error("it waits although the CA has accepted the other order")
 	}
 
-	// It does not wait for ever.
+	// It does not wait forever.
 	l = NewLedger()
 	l.Admit(request("stuck"), start)
 	l.Accepted("stuck", start)

@@ -21,7 +21,7 @@ const (
 	entry = "ledger"
 	// directoryAnnotation has the directory of the CA that a ConfigMap belongs to.
 	directoryAnnotation = "perennial.dev/acme-directory"
-	// ledgerLabel is on the ConfigMaps of ledgers, so that unneeded ones are found.
+	// ledgerLabel is the label of the ConfigMaps of ledgers. Unneeded ones are found by it.
 	ledgerLabel = "perennial.dev/acme-limits"
 	// shortDigest is the length of the digest of the directory in the names of ConfigMaps.
 	shortDigest = 12
@@ -29,8 +29,8 @@ const (
 	ioLimit = 10 * time.Second
 	// writeTries is the number of attempts to write while other processes write, too.
 	writeTries = 4
-	// writeDelay is when a change is written that need not be written at once, such as the end of an
-	// order, which frees what the order reserved.
+	// writeDelay is the delay of a write that is not urgent, such as the end of an order, which frees
+	// what the order reserved.
 	writeDelay = 2 * time.Second
 )
 
