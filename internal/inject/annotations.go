@@ -18,7 +18,7 @@ type source struct {
 	name types.NamespacedName
 }
 
-// none reports whether nothing is to be injected.
+// none reports whether no source is named.
 func (s source) none() bool { return s.annotation == "" }
 
 // String names the source in messages.

@@ -37,11 +37,11 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// FieldManager owns the bundles that are injected. It is cert-manager's name, so that a cluster can
-// change from one to the other, and so that tools which are told to ignore its fields still do.
+// FieldManager is the field manager of the injected bundles. It is cert-manager's name, so that a
+// cluster can migrate, and so that tools that are configured to ignore its fields still do.
 const FieldManager = "cert-manager-cainjector"
 
-// apiServerInterval is how often it is looked whether the CA of the API server changed: it is in a
+// apiServerInterval is how often the controller reads the CA of the API server again. It is in a
 // file, which cannot be watched as objects can.
 const apiServerInterval = 10 * time.Minute
 
@@ -52,9 +52,9 @@ type Reconciler struct {
 	// Live reads the targets that have an annotation.
 	Live    client.Reader
 	Secrets *secrets.Store
-	// Targets are the kinds of objects into which is injected, some or all of Targets().
+	// Targets are the kinds of objects that get a bundle, some or all of Targets().
 	Targets []Target
-	// Namespace, if set, is the only one whose Certificates and Secrets are injected.
+	// Namespace, if set, is the only namespace from which Certificates and Secrets are injected.
 	Namespace string
 	// APIServerCA reads the CA certificates of the API server, PEM. See [APIServerCA].
 	APIServerCA func() ([]byte, error)
@@ -78,8 +78,8 @@ func APIServerCA(config *rest.Config) func() ([]byte, error) {
 	}
 }
 
-// strip leaves of the metadata of targets what the Reconciler looks at. The annotation in which
-// kubectl apply keeps a copy of a whole CRD is no part of it.
+// strip removes from the metadata of targets all that the Reconciler does not need, such as the
+// annotation in which kubectl apply keeps a copy of a whole CRD.
 func strip(object any) (any, error) {
 	o, ok := object.(*metav1.PartialObjectMetadata)
 	if !ok {
@@ -154,7 +154,7 @@ func (r *Reconciler) SetupWithManager(
 	b := ctrl.NewControllerManagedBy(mgr).Named(name).WithOptions(o)
 	for _, t := range r.Targets {
 		err := known.IndexField(ctx, t.metadata(), bySource, func(o client.Object) []string {
-			// Of several annotations the one that is followed is found in spite of the error.
+			// With several annotations, wanted returns the one that counts together with an error.
 			if s, _ := wanted(o.GetAnnotations()); !s.none() {
 				return []string{s.key()}
 			}
@@ -192,7 +192,7 @@ func concerns(o client.Object) bool {
 	return !s.none() || err != nil || owned(o) >= 0
 }
 
-// owned returns the index among the managed fields of what is ours, or -1.
+// owned returns the index of this controller's entry in the managed fields, or -1.
 func owned(o client.Object) int {
 	return slices.IndexFunc(o.GetManagedFields(), func(f metav1.ManagedFieldsEntry) bool {
 		return f.Manager == FieldManager && f.Operation == metav1.ManagedFieldsOperationApply
@@ -219,7 +219,7 @@ func (r *Reconciler) targetsOf(ctx context.Context, s source) []reconcile.Reques
 	return requests
 }
 
-// Reconcile looks at one target.
+// Reconcile brings the bundles of one target up to date.
 func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	i := slices.IndexFunc(r.Targets, func(t Target) bool { return t.Resource == request.Namespace })
 	if i < 0 {
@@ -249,18 +249,19 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	return r.outcome(known, again, err)
 }
 
-// retryInterval is how often a write is tried that the API server refuses: why it does is not
-// watched.
+// retryInterval is how often a write is retried that the API server refuses. What makes it refuse
+// is not watched, so a timer must retry.
 const retryInterval = 5 * time.Minute
 
-// outcome says what came of a pass: on the target, which has no status that is ours, by an event.
+// outcome reports the result of a pass. It uses an event, because a target has no status for it.
 func (r *Reconciler) outcome(known *metav1.PartialObjectMetadata, again time.Duration,
 	err error) (reconcile.Result, error) {
 	switch failure := fault.Of(err); {
 	case err == nil:
 		return reconcile.Result{RequeueAfter: again}, nil
 	case apierrors.IsConflict(err) || apierrors.IsNotFound(err):
-		// The target changed or went while it was looked at, which is an event of its own.
+		// The target was changed or deleted during the pass. The watch reports that, and starts another
+		// pass.
 		return reconcile.Result{}, nil
 	case failure.Class == fault.Misconfigured:
 		r.warn(known, err)
@@ -276,8 +277,8 @@ func (r *Reconciler) outcome(known *metav1.PartialObjectMetadata, again time.Dur
 	}
 }
 
-// reasonInjectionFailed is the reason of events about what cannot be read or written, and maxAnswer
-// how much of the cause they have.
+// reasonInjectionFailed is the reason of events about failed reads and writes. maxAnswer is how
+// many bytes of the cause they have.
 const (
 	reasonInjectionFailed = "InjectionFailed"
 	maxAnswer             = 1 << 10
@@ -287,8 +288,8 @@ func (r *Reconciler) warn(target runtime.Object, err error) {
 	r.Events.Event(target, corev1.EventTypeWarning, fault.Of(err).Reason, err.Error())
 }
 
-// inject brings the bundles of a target up to date and returns after what time to look again, 0 for
-// never.
+// inject brings the bundles of a target up to date and returns the time until the next pass, 0 for
+// none.
 func (r *Reconciler) inject(
 	ctx context.Context,
 	t *Target,
@@ -305,7 +306,7 @@ func (r *Reconciler) inject(
 		return 0, fmt.Errorf("read %s %s: %w", t.Kind.Kind, known.Name, err)
 	}
 	if s, _ := wanted(object.GetAnnotations()); s != from || object.GetUID() != known.UID {
-		return 0, nil // the cache is behind; what it is behind of is an event of its own
+		return 0, nil // the cache is behind, and the watch will report the change
 	}
 	current, err := t.bundles(object.Object)
 	if err != nil {
@@ -340,9 +341,8 @@ func (r *Reconciler) inject(
 	return again, nil
 }
 
-// apply writes fields of a target. The patch carries the version that was read, so that what
-// somebody else changed meanwhile is looked at first, and so that a target which is gone is not
-// created again.
+// apply writes fields of a target. The patch has the resource version that was read, so that a
+// concurrent change is a conflict, and a deleted target is not created again.
 func (r *Reconciler) apply(
 	ctx context.Context,
 	t *Target,
@@ -371,9 +371,9 @@ func (r *Reconciler) apply(
 	return nil
 }
 
-// release gives up the bundles of a target whose annotation was removed. They stay as they are, so
-// that calls go on, and are now whosever the rest is: else it could not take them away by
-// server-side apply.
+// release gives up the ownership of the bundles of a target whose annotation was removed. The
+// bundles stay, so that calls still succeed. The managed-fields entry is removed, so that the owner
+// of the rest can remove them by server-side apply.
 func (r *Reconciler) release(ctx context.Context, t *Target, name string) error {
 	live := t.metadata()
 	if err := r.Live.Get(ctx, client.ObjectKey{Name: name}, live); err != nil {
@@ -398,7 +398,7 @@ func (r *Reconciler) release(ctx context.Context, t *Target, name string) error 
 		client.DisableReadYourWritesConsistency,
 	)
 	if apierrors.IsInvalid(err) || apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
-		return nil // the test failed: somebody changed it, which is an event of its own
+		return nil // the test failed: another client changed it, and the watch reports that
 	}
 	if err != nil {
 		return fmt.Errorf("give up the CA certificates in %s %s: %w", t.Kind.Kind, name, err)

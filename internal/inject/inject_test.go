@@ -91,7 +91,7 @@ func FuzzWanted(f *testing.F) {
 			}
 			return
 		}
-		// The Secret goes first.
+		// The annotation for a Secret takes precedence.
 		if s.annotation != cmapi.WantInjectFromSecretAnnotation || s.name.String() != secret {
 			t.Errorf("%q was read as %v", secret, s)
 		}

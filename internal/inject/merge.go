@@ -9,24 +9,24 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// maxFormer is how many certificates stay in a bundle that its source no longer has. A CA that is
+// maxFormer is how many certificates that the source no longer has stay in a bundle. A CA that is
 // replaced every day for a year must not fill the object that holds the bundle.
 const maxFormer = 8
 
-// merge returns the bundle of an object whose bundle was current and whose source has cas: what is
-// in current first, in its order, and after it what cas has besides. Clients that read only the
-// first certificate thus go on with the one that they know. Expired ones are left out, and of those
-// that the source no longer has, all but the latest.
+// merge returns the new bundle of an object, from its current bundle and the CAs of its source. The
+// certificates of current come first, in their order, so that clients that read only the first
+// certificate keep the one that they know. New CAs follow. merge leaves out expired certificates,
+// and all but the latest of those that the source no longer has.
 //
-// It also returns when the first certificate of the bundle expires: then the bundle must be made
-// anew. The bundle is nil if all of cas are expired.
+// It also returns when the first certificate of the bundle expires, because the bundle must be made
+// anew then. The bundle is nil if all of cas are expired.
 func merge(
 	current []byte,
 	cas []*x509.Certificate,
 	limits pki.Limits,
 	now time.Time,
 ) (merged []byte, expiry time.Time) {
-	// What cannot be read, such as the line break that charts like to put there, is nobody's CA.
+	// Unreadable data is ignored. Charts often put a line break there, for example.
 	old := limits.ReadableCertificates(current)
 	cas, old = valid(cas, now), valid(old, now)
 	if len(cas) == 0 {

@@ -18,15 +18,15 @@ type Target struct {
 	Kind     schema.GroupVersionKind
 	// bundles finds the bundles of an object. The error says why it has none.
 	bundles func(object map[string]any) ([]bundle, error)
-	// apply returns what of an object is to be applied to set its bundles.
+	// apply returns the fields that server-side apply needs to set the bundles of an object.
 	apply func([]bundle) map[string]any
 }
 
 // bundle is one caBundle field.
 type bundle struct {
-	// webhook is the name of the entry that has it, where an object has a list of them.
+	// webhook is the name of the list entry that has the field, if the object has a list of webhooks.
 	webhook string
-	// pem is what it holds. Certificates or, as people put there whatever is accepted, anything else.
+	// pem is the content. It need not be certificates, because the API server accepts other data, too.
 	pem []byte
 }
 
@@ -54,7 +54,7 @@ func Targets() []Target {
 	}
 }
 
-// metadata returns an empty object that stands for the metadata of a target, to watch or to get.
+// metadata returns an empty PartialObjectMetadata for a target, to watch or to get.
 func (t *Target) metadata() *metav1.PartialObjectMetadata {
 	o := &metav1.PartialObjectMetadata{}
 	o.SetGroupVersionKind(t.Kind)

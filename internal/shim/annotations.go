@@ -43,18 +43,19 @@ const (
 	maxTemplate = 64 << 10
 )
 
-// setter writes the value of an annotation into a Certificate. The error says what would be right.
+// setter writes the value of an annotation into a Certificate. The error says which values are
+// valid.
 type setter func(crt *cmapi.Certificate, value string) error
 
-// annotation is one that sets a field of the Certificate.
+// annotation is an annotation that sets a field of the Certificate.
 type annotation struct {
 	key string
 	set setter
-	// copy carries the field from one spec to another. It is nil for names, which the hosts decide,
-	// too.
+	// copy copies the field from one spec to another. It is nil for names, because they also come from
+	// the hosts.
 	copy func(to, from *cmapi.CertificateSpec)
-	// unread is the field of an annotation that cert-manager never reads, if another value of it is a
-	// reason to issue anew.
+	// unread is the field, if cert-manager never reads this annotation and another value of the field
+	// causes a new issuance.
 	unread string
 }
 
@@ -351,5 +352,5 @@ func secretTemplate(c *cmapi.Certificate, value string) error {
 	return nil
 }
 
-// short cuts what is quoted in messages.
+// short cuts a text that a message quotes.
 func short(s string) string { return outside.Short(s, 60) }

@@ -25,19 +25,20 @@ const DefaultAutoAnnotation = "kubernetes.io/tls-acme"
 // RequestedByAnnotation is signer.RequestedByAnnotation.
 const RequestedByAnnotation = signer.RequestedByAnnotation
 
-// Settings say what is taken from objects.
+// Settings configure which objects get Certificates, and what is copied to them.
 type Settings struct {
 	// AutoAnnotations are the annotations of an Ingress that, with the value "true", ask for a
-	// certificate of DefaultIssuer. DefaultAutoAnnotation alone if nil.
+	// certificate of DefaultIssuer. If nil, only DefaultAutoAnnotation does.
 	AutoAnnotations []string
-	// DefaultIssuer signs where an object names none. Its name may be empty: then there is none.
+	// DefaultIssuer is the issuer for objects that name none. If its name is empty, there is no
+	// default.
 	DefaultIssuer cmmeta.IssuerReference
 	// ExtraAnnotations are copied to the Certificates.
 	ExtraAnnotations []string
-	// ExtraProtocols are protocols of listeners that are served by TLS, beside HTTPS and TLS.
+	// ExtraProtocols are listener protocols, in addition to HTTPS and TLS, that use TLS.
 	ExtraProtocols []string
-	// ClusterScoped reports whether the objects of a kind, of an external issuer, live in no
-	// namespace. The Reconciler asks the API server.
+	// ClusterScoped reports whether a kind of external issuer is cluster-scoped. The Reconciler asks
+	// the API server.
 	ClusterScoped func(schema.GroupKind) bool
 }
 
@@ -45,17 +46,18 @@ type Settings struct {
 type asker struct {
 	client.Object
 	kind schema.GroupVersionKind
-	// annotations are those that count: its own, and what it inherits.
+	// annotations are the effective annotations: its own, and inherited ones.
 	annotations map[string]string
-	// ingress says that it is an Ingress, for which some annotations count that others do not have.
+	// ingress says that it is an Ingress. Some annotations apply only to Ingresses.
 	ingress bool
-	// parent is what HTTPRoutes for its challenges attach to. Nil for an Ingress.
+	// parent is the parent of the HTTPRoutes for its challenges. It is nil for an Ingress.
 	parent *parent
 	// tls are the Secrets that it wants.
 	tls []wanted
-	// kept are Secrets of which it is not known what it wants. Their Certificates stay as they are.
+	// kept are Secrets that a mistake concerns, so that the desired Certificate is not known. Their
+	// Certificates stay as they are.
 	kept []types.NamespacedName
-	// mistakes are those in the fields that tls comes from.
+	// mistakes are the mistakes in the fields that tls is read from.
 	mistakes []Mistake
 }
 
@@ -72,7 +74,7 @@ func (s *asker) mistake(field, format string, args ...any) {
 	s.mistakes = append(s.mistakes, Mistake{Field: field, Message: fmt.Sprintf(format, args...)})
 }
 
-// named is how messages and annotations name the object.
+// named returns the name of the object in messages and annotations.
 func (s *asker) named() string { return s.kind.Kind + "/" + s.GetNamespace() + "/" + s.GetName() }
 
 var kindIngress = networkingv1.SchemeGroupVersion.WithKind("Ingress")
@@ -99,10 +101,10 @@ func ofIngress(o *networkingv1.Ingress) *asker {
 
 // desired is what an object asks for.
 type desired struct {
-	// asks is whether it asks for anything.
+	// asks says that the object asks for certificates.
 	asks bool
-	// broken says that something does not let us know what it asks for. Then its Certificates stay as
-	// they are.
+	// broken says that a mistake hides what the object asks for. Then its Certificates stay as they
+	// are.
 	broken       bool
 	certificates []*cmapi.Certificate
 	// kept are Certificates that stay as they are.
@@ -116,7 +118,7 @@ func want(s *asker, settings Settings) desired {
 	if !asks {
 		return desired{}
 	}
-	// The annotations are the same for all Certificates, so a mistake in them is told once.
+	// The annotations are the same for all Certificates, so a mistake in them is reported once.
 	alike := &cmapi.Certificate{}
 	mistakes = append(mistakes, translate(alike, s.annotations)...)
 	d := desired{asks: true, kept: s.kept, mistakes: append(mistakes, s.mistakes...), broken: len(mistakes) > 0}
@@ -166,9 +168,9 @@ func want(s *asker, settings Settings) desired {
 	return d
 }
 
-// tooMuch says what an object asks for that it cannot have for a Secret of another namespace: a
-// ReferenceGrant there lets it refer to the Secret, not delete it, nor label it, nor have a
-// certificate of an issuer of that namespace.
+// tooMuch returns the mistakes of a Certificate in another namespace. A ReferenceGrant lets the
+// object refer to a Secret there. It does not let the object delete or label that Secret, or use an
+// issuer of that namespace.
 func tooMuch(crt *cmapi.Certificate, issuer cmmeta.IssuerReference, secret types.NamespacedName,
 	settings Settings) (mistakes []Mistake) {
 	switch {
@@ -261,7 +263,8 @@ func (s *asker) annotated(ref cmmeta.IssuerReference) cmmeta.IssuerReference {
 	return ref
 }
 
-// autoAnnotation returns the annotation by which an Ingress asks the default issuer, if it does.
+// autoAnnotation returns the annotation by which an Ingress asks for a certificate of the default
+// issuer, if it does.
 func (s *asker) autoAnnotation(settings Settings) (key string, found bool) {
 	if !s.ingress {
 		return "", false
@@ -278,7 +281,7 @@ func (s *asker) autoAnnotation(settings Settings) (key string, found bool) {
 	return "", false
 }
 
-// passed are the annotations of a Certificate that the object decides alone.
+// passed are the annotations of a Certificate that only the object sets.
 var passed = []string{
 	cmacme.ACMECertificateHTTP01IngressNameOverride,
 	cmacme.ACMECertificateHTTP01IngressClassOverride,

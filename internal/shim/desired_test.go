@@ -12,8 +12,8 @@ import (
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 )
 
-// ingress is one that wants the Secret tls for www.example.com from the ClusterIssuer ca, with
-// annotations beside.
+// ingress returns an Ingress that wants the Secret tls for www.example.com from the ClusterIssuer
+// ca, with additional annotations.
 func ingress(annotations map[string]string) *networkingv1.Ingress {
 	o := &networkingv1.Ingress{
 		ObjectMeta: metav1.ObjectMeta{

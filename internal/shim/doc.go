@@ -1,5 +1,5 @@
-// Package shim gives annotated objects that want to be served by TLS their Certificates. What such
-// an object asks for is turned into whole Certificates by one pure function; one reconciler sees to
-// it that they are so. So whatever is changed or taken away on the object arrives at the
-// Certificate.
+// Package shim makes Certificates for annotated Ingresses, Gateways and ListenerSets. A pure
+// function computes the whole Certificates that an object asks for. A reconciler creates, updates
+// and deletes Certificates accordingly, so that each change of the object, also a removal, reaches
+// the Certificate.
 package shim

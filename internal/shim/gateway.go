@@ -88,7 +88,7 @@ func gatewayOf(o *gwapi.ListenerSet) types.NamespacedName {
 	return name
 }
 
-// listen reads the listeners that end TLS.
+// listen reads the listeners that terminate TLS.
 func (s *asker) listen(listeners []gwapi.Listener, extra []string, may granted) {
 	ignored := s.ignoredListeners(listeners)
 	for i, l := range listeners {
@@ -121,7 +121,7 @@ func (s *asker) ignoredListeners(listeners []gwapi.Listener) map[string]bool {
 	return ignored
 }
 
-// addListener reads a listener that ends TLS, at a path of the object.
+// addListener reads a listener that terminates TLS. path is its field path in the object.
 func (s *asker) addListener(path string, l gwapi.Listener, may granted) {
 	if l.TLS == nil || len(l.TLS.CertificateRefs) == 0 {
 		s.mistake(path+".tls.certificateRefs",
@@ -161,7 +161,7 @@ func (s *asker) addListener(path string, l gwapi.Listener, may granted) {
 	}
 }
 
-// add wants a host in the certificate of a Secret.
+// add adds a host to the certificate of a Secret.
 func (s *asker) add(secret types.NamespacedName, host string) {
 	for i := range s.tls {
 		if w := &s.tls[i]; w.secret == secret {
@@ -195,8 +195,8 @@ func secretOf(ref gwapi.SecretObjectReference, namespace string) (types.Namespac
 	return secret, true
 }
 
-// secretsOf returns the Secrets that the listeners of a Gateway or ListenerSet name, for whatever
-// purpose. It is what they are indexed by.
+// secretsOf returns all Secrets that the listeners of a Gateway or ListenerSet name. The field
+// index uses it.
 func secretsOf(o client.Object) []string {
 	var all []string
 	add := func(tls *gwapi.ListenerTLSConfig) {

@@ -10,8 +10,8 @@ import (
 	gwapi "sigs.k8s.io/gateway-api/apis/v1"
 )
 
-// listener is one that ends TLS for a host with the certificates of Secrets, each name or
-// namespace/name.
+// listener returns a listener that terminates TLS for a host with the certificates of Secrets, each
+// NAME or NAMESPACE/NAME.
 func listener(name, host string, secrets ...string) gwapi.Listener {
 	l := gwapi.Listener{
 		Name:     gwapi.SectionName(name),
@@ -32,7 +32,7 @@ func listener(name, host string, secrets ...string) gwapi.Listener {
 	return l
 }
 
-// gateway is one of the namespace shop that names the ClusterIssuer ca.
+// gateway returns a Gateway in the namespace shop that names the ClusterIssuer ca.
 func gateway(listeners ...gwapi.Listener) *gwapi.Gateway {
 	return &gwapi.Gateway{
 		ObjectMeta: metav1.ObjectMeta{

@@ -27,10 +27,10 @@ import (
 )
 
 const (
-	// discovered is how long after its creation a CRD may take until the API server serves it.
-	// Afterwards only a change of it is looked at.
+	// discovered is how long the API server may take to serve a new CRD. After that the controller
+	// waits for a change of the CRD.
 	discovered = time.Minute
-	// lookAgain is when it is looked again before that.
+	// lookAgain is the interval at which the controller checks before that.
 	lookAgain = time.Second
 	// fillLimit is how long the caches of a view may take to fill.
 	fillLimit = time.Minute
@@ -39,15 +39,15 @@ const (
 	byGateway = "spec.parentRef"
 )
 
-// The kinds of the Gateway API that are looked at. ListenerSets and ReferenceGrants are younger
-// than Gateways, so a cluster may have Gateways alone.
+// gatewayKinds are the kinds of the Gateway API that are watched, by their CRDs. ListenerSets and
+// ReferenceGrants are newer than Gateways, so a cluster may have only Gateways.
 var gatewayKinds = map[string]schema.GroupVersionKind{
 	"gateways." + gwapi.GroupName:        kindGateway,
 	"listenersets." + gwapi.GroupName:    kindListenerSet,
 	"referencegrants." + gwapi.GroupName: {Group: gwapi.GroupName, Version: "v1beta1", Kind: "ReferenceGrant"},
 }
 
-// view is what is seen of the Gateway API while the cluster has it.
+// view has the cache of the Gateway API while the cluster has that API.
 type view struct {
 	client.Client
 	kinds map[string]bool
@@ -66,7 +66,7 @@ func definition() *metav1.PartialObjectMetadata {
 	return o
 }
 
-// stripDefinition leaves of a CRD what tells that it changed.
+// stripDefinition removes all metadata from a CRD that is not needed to see that it changed.
 func stripDefinition(object any) (any, error) {
 	if o, ok := object.(*metav1.PartialObjectMetadata); ok {
 		o.ManagedFields, o.Annotations, o.Labels, o.OwnerReferences = nil, nil, nil, nil
@@ -117,8 +117,8 @@ func (r *Reconciler) served(ctx context.Context) (kinds map[string]bool, soon bo
 	return kinds, soon && len(kinds) < len(defined), nil
 }
 
-// look starts a view of the Gateway API where the cluster has got it, and ends it where it has lost
-// it. The base is the context of the process.
+// look starts a view when the cluster gets the Gateway API, and ends it when the cluster loses that
+// API. base is the context of the process.
 func (r *Reconciler) look(ctx, base context.Context) (reconcile.Result, error) {
 	kinds, soon, err := r.served(ctx)
 	if err != nil {
@@ -126,7 +126,7 @@ func (r *Reconciler) look(ctx, base context.Context) (reconcile.Result, error) {
 	}
 	var result reconcile.Result
 	if soon {
-		result.RequeueAfter = lookAgain // the API server serves a CRD some moments after it was created, and tells nobody
+		result.RequeueAfter = lookAgain // no event says that a new CRD is served
 	}
 	was := r.view.Load()
 	if was != nil && maps.Equal(was.kinds, kinds) || was == nil && !kinds[kindGateway.Kind] {
@@ -188,7 +188,7 @@ func (r *Reconciler) newView(v *view) (cache.Cache, error) {
 		Mapper:           r.mgr.GetRESTMapper(),
 		DefaultTransform: stripGateway,
 		DefaultWatchErrorHandler: func(ctx context.Context, reflector *toolscache.Reflector, err error) {
-			if !apierrors.IsNotFound(err) { // between the end of the API and that of the view
+			if !apierrors.IsNotFound(err) { // the API is gone, and the view ends soon
 				toolscache.DefaultWatchErrorHandler(ctx, reflector, err)
 			}
 		},
@@ -255,8 +255,8 @@ func (r *Reconciler) follow(v *view, informer cache.Informer) error {
 	return err
 }
 
-// enqueueRequested enqueues the objects that Certificates name as theirs. One that was deleted
-// while there was no view has left Certificates in other namespaces.
+// enqueueRequested enqueues the objects that Certificates name in RequestedByAnnotation. An object
+// that was deleted while there was no view has left Certificates in other namespaces.
 func (r *Reconciler) enqueueRequested(v *view) error {
 	var list cmapi.CertificateList
 	if err := r.Client.List(v.ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
@@ -272,7 +272,7 @@ func (r *Reconciler) enqueueRequested(v *view) error {
 	return nil
 }
 
-// requestOf turns what a Certificate says about who requested it into a request.
+// requestOf turns the value of RequestedByAnnotation into a request.
 func requestOf(by string) (reconcile.Request, bool) {
 	kind, rest, _ := strings.Cut(by, "/")
 	namespace, name, found := strings.Cut(rest, "/")
@@ -282,7 +282,8 @@ func requestOf(by string) (reconcile.Request, bool) {
 	return request(kind, namespace, name), true
 }
 
-// stripGateway leaves of Gateways, ListenerSets and ReferenceGrants what is looked at.
+// stripGateway removes from Gateways, ListenerSets and ReferenceGrants all that the Reconciler does
+// not need.
 func stripGateway(object any) (any, error) {
 	if o, ok := object.(client.Object); ok {
 		o.SetManagedFields(nil)
@@ -299,7 +300,7 @@ func stripGateway(object any) (any, error) {
 	return object, nil
 }
 
-// granted asks the ReferenceGrants of the namespace of a Secret.
+// granted returns a function that checks the ReferenceGrants in the namespace of a Secret.
 func (r *Reconciler) granted(ctx context.Context, v *view) granted {
 	return func(kind, from string, secret types.NamespacedName) bool {
 		if !v.kinds["ReferenceGrant"] || r.Scope.Namespace != "" {

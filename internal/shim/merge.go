@@ -14,24 +14,25 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// OwnedAnnotation stands on a Certificate and holds what its object has decided of it, so that it
-// goes when the object no longer says so. All else is the user's.
+// OwnedAnnotation is set on a Certificate and lists what its object has set, so that it is removed
+// when the object no longer has it. Everything else belongs to the user.
 const OwnedAnnotation = "perennial.dev/shim-owned"
 
 // owned is the value of OwnedAnnotation.
 type owned struct {
-	// Annotations are those of the object that have set fields, Labels those that were copied.
+	// Annotations are the object's annotations that have set fields. Labels are the labels that were
+	// copied.
 	Annotations []string `json:"annotations,omitempty"`
 	Labels      []string `json:"labels,omitempty"`
 }
 
-// ownedOf reads the annotation. It is not known for a Certificate that another controller has made.
+// ownedOf reads the annotation. known is false for a Certificate that another controller has made.
 func ownedOf(crt *cmapi.Certificate) (o owned, known bool) {
 	value, found := crt.Annotations[OwnedAnnotation]
 	return o, found && json.Unmarshal([]byte(value), &o) == nil
 }
 
-// remember writes into a Certificate what is decided of it.
+// remember sets OwnedAnnotation on a Certificate.
 func remember(crt *cmapi.Certificate, annotations map[string]string) {
 	o := owned{Labels: slices.Sorted(maps.Keys(crt.Labels))}
 	for _, s := range setters {
@@ -43,8 +44,8 @@ func remember(crt *cmapi.Certificate, annotations map[string]string) {
 	crt.Annotations = set(crt.Annotations, OwnedAnnotation, string(value))
 }
 
-// merge returns the Certificate that is there with what the object decides: the issuer, the names,
-// and what its annotations set, or had set before they were removed. All else stays.
+// merge returns the existing Certificate with what the object decides: the issuer, the names, and
+// the fields that its annotations set or, before they were removed, had set. Everything else stays.
 func merge(is, should *cmapi.Certificate, s *asker, settings Settings) *cmapi.Certificate {
 	next, should := is.DeepCopy(), should.DeepCopy()
 	before, known := ownedOf(is)
@@ -81,7 +82,7 @@ func merge(is, should *cmapi.Certificate, s *asker, settings Settings) *cmapi.Ce
 	return next
 }
 
-// underWay is the last revision of what was asked for before, or 0.
+// underWay returns the last revision that was requested before this change, or 0.
 func underWay(crt *cmapi.Certificate) int {
 	n := ptr.Deref(crt.Status.Revision, 0)
 	if c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing); c != nil &&
@@ -91,8 +92,8 @@ func underWay(crt *cmapi.Certificate) int {
 	return n
 }
 
-// mergeLabels sets the labels of the object, and removes those that it no longer has. A label by
-// which tools claim objects goes if another controller has copied it.
+// mergeLabels sets the labels of the object, and removes those that it no longer has. If another
+// controller has copied a label by which tools claim objects, mergeLabels removes it.
 func mergeLabels(next, should *cmapi.Certificate, s *asker, before owned, known bool) {
 	for _, key := range before.Labels {
 		if _, found := should.Labels[key]; !found {
@@ -109,7 +110,7 @@ func mergeLabels(next, should *cmapi.Certificate, s *asker, before owned, known 
 	}
 }
 
-// mergeAnnotations sets the annotations that the object decides alone.
+// mergeAnnotations sets the annotations that only the object sets.
 func mergeAnnotations(next, should *cmapi.Certificate, settings Settings) {
 	for _, key := range append(slices.Clone(passed), settings.ExtraAnnotations...) {
 		if v, found := should.Annotations[key]; found {
@@ -128,7 +129,7 @@ func set(to map[string]string, key, value string) map[string]string {
 	return to
 }
 
-// tidy removes what has become empty, and had not been there or not been empty.
+// tidy removes fields that the merge has left empty, unless they were empty before.
 func tidy(spec, was *cmapi.CertificateSpec) {
 	if s := spec.Subject; s != nil && equality.Semantic.DeepEqual(*s, cmapi.X509Subject{}) &&
 		!equality.Semantic.DeepEqual(s, was.Subject) {
@@ -148,7 +149,7 @@ func sameIssuer(a, b cmmeta.IssuerReference) bool {
 	return a.Name == b.Name && a.KindOrDefault() == b.KindOrDefault() && a.GroupOrDefault() == b.GroupOrDefault()
 }
 
-// sameDNSNames reports whether two lists are of the same names, but for those that a wildcard
+// sameDNSNames reports whether two lists have the same names, except for names that a wildcard
 // covers.
 func sameDNSNames(a, b []string) bool {
 	return sameSet(pki.WithoutCovered(a), pki.WithoutCovered(b))

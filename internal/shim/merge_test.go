@@ -13,7 +13,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
-// wantOne is the Certificate that an Ingress asks for.
+// wantOne returns the Certificate that an Ingress asks for.
 func wantOne(t *testing.T, o *networkingv1.Ingress) (*asker, *cmapi.Certificate) {
 	t.Helper()
 	s := ofIngress(o)
@@ -24,7 +24,7 @@ func wantOne(t *testing.T, o *networkingv1.Ingress) (*asker, *cmapi.Certificate)
 	return s, d.certificates[0]
 }
 
-// TestWhatTheUserHasSetStays edits a Certificate as users do, and then the object.
+// TestWhatTheUserHasSetStays edits a Certificate as a user does, and then the object.
 func TestWhatTheUserHasSetStays(t *testing.T) {
 	edit := func(c *cmapi.Certificate) {
 		c.Spec.Keystores = &cmapi.CertificateKeystores{JKS: &cmapi.JKSKeystore{Create: true}}
@@ -42,7 +42,7 @@ func TestWhatTheUserHasSetStays(t *testing.T) {
 	if got := merge(crt, again, s, Settings{}); !equality.Semantic.DeepEqual(got, crt) {
 		t.Errorf("got %+v, want %+v", got, crt)
 	}
-	// What annotations set is theirs, and nothing beside it.
+	// The annotations own the fields that they set, and no others.
 	s, should := wantOne(t, ingress(map[string]string{"cert-manager.io/subject-organizations": "Example",
 		"cert-manager.io/usages": "client auth"}))
 	got := merge(crt, should, s, Settings{})
@@ -52,7 +52,7 @@ func TestWhatTheUserHasSetStays(t *testing.T) {
 		got.Spec.SecretTemplate == nil {
 		t.Errorf("with annotations it is %+v", got.Spec)
 	}
-	// Without them it goes, and nothing beside it.
+	// Without the annotations those fields are removed, and no others.
 	s, should = wantOne(t, ingress(nil))
 	got = merge(got, should, s, Settings{})
 	if len(got.Spec.Subject.Organizations) > 0 || !slices.Equal(got.Spec.Subject.Countries, []string{"CH"}) ||
@@ -100,7 +100,7 @@ var examples = map[string]string{
 	"cert-manager.io/secret-template": `{"labels":{"a":"b"}}`,
 }
 
-// TestATakeOverChangesNothing has a Certificate as cert-manager's shim writes it.
+// TestATakeOverChangesNothing starts with a Certificate as cert-manager's shim writes it.
 func TestATakeOverChangesNothing(t *testing.T) {
 	o := ingress(map[string]string{"cert-manager.io/alt-names": "WWW.example.com,Shop.example.com,10.0.0.1",
 		"cert-manager.io/uri-sans": "spiffe://a/b"})

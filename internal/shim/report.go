@@ -19,38 +19,38 @@ import (
 )
 
 const (
-	// ProblemAnnotation stands on an object whose certificates cannot be made as it asks, and says
-	// why. It goes when that is mended.
+	// ProblemAnnotation is set on an object whose Certificates cannot be made as it asks, and says
+	// why. It is removed when the problem is fixed.
 	ProblemAnnotation = "perennial.dev/certificate-problem"
-	// maxProblem is how long it may be, and maxAnswer how much of an answer of the API server is in
-	// it.
+	// maxProblem bounds its length, and maxAnswer bounds an error text of the API server in it.
 	maxProblem, maxAnswer = 4 << 10, 1 << 10
 
-	// settleTime is for how long something must stand before the object of the user says so. Objects
-	// that are applied together come one after the other.
+	// settleTime is how long a problem must last before it is reported. Objects that are applied
+	// together arrive one after the other.
 	settleTime = time.Minute
-	// retryTime is how often a write that the API server refuses is tried: what makes it refuse is not
-	// watched.
+	// retryTime is how often a write is retried that the API server refuses. What makes it refuse is
+	// not watched, so a timer must retry.
 	retryTime = 5 * time.Minute
 
-	// reasonBadConfig is the reason of events about mistakes, cert-manager's, and reasonWriteFailed
-	// that of those about refused writes.
+	// reasonBadConfig is the reason of events about mistakes, as in cert-manager. reasonWriteFailed is
+	// the reason of events about refused writes.
 	reasonBadConfig, reasonWriteFailed = "BadConfig", "WriteFailed"
 )
 
-// Mistake is something that keeps an object from being followed.
+// Mistake is a problem that keeps the controller from making the Certificates of an object.
 type Mistake struct {
 	// Field is the annotation, or the path of the field, or the object that cannot be written.
 	Field string
-	// Message says what is wrong, and what would be right.
+	// Message says what is wrong, and how to correct it.
 	Message string
-	// failed is what could not be done, if that is it. The message may then be another each time.
+	// failed is the operation that failed, if the mistake is a failed write. The message may differ
+	// each time, so it is not part of the key.
 	failed string
 }
 
 func (m Mistake) String() string { return m.Field + ": " + m.Message }
 
-// key is what a mistake is known by.
+// key identifies a mistake.
 func (m Mistake) key() string {
 	if m.failed != "" {
 		return m.Field + ": " + m.failed
@@ -58,8 +58,8 @@ func (m Mistake) key() string {
 	return m.String()
 }
 
-// writeFailed is the mistake that something could not be written. The error is for what an attempt
-// in a moment may mend.
+// writeFailed returns the mistake of a failed write. It also returns an error if a retry may
+// succeed.
 func writeFailed(field, failed string, err error) (Mistake, error) {
 	words := outside.Short(err.Error(), maxAnswer)
 	if fault.RefusedByAPI(err) {
@@ -72,7 +72,7 @@ func writeFailed(field, failed string, err error) (Mistake, error) {
 
 const retryText = "5 minutes"
 
-// text is what stands on the object about its mistakes.
+// text returns the value of ProblemAnnotation for some mistakes.
 func text(mistakes []Mistake) string {
 	var s []string
 	for _, m := range mistakes {
@@ -81,8 +81,8 @@ func text(mistakes []Mistake) string {
 	return outside.Short(strings.Join(s, "; "), maxProblem)
 }
 
-// standing remembers what stands against each object, and since when. A restart forgets it: what
-// stood before is said a minute later then.
+// standing remembers the mistakes of each object, and since when they exist. A restart forgets it:
+// then a mistake is reported a minute later.
 type standing struct {
 	mu      sync.Mutex
 	objects map[reconcile.Request]*memory
@@ -90,11 +90,11 @@ type standing struct {
 
 type memory struct {
 	since map[string]time.Time // by the key of the mistake
-	told  string               // what only an event has said, as the object cannot be written
+	told  string               // reported by an event only, because the object cannot be written
 }
 
-// settle notes what stands against an object now. It returns what has stood for a minute, and how
-// long it takes until more has; zero if all has.
+// settle records the present mistakes of an object. It returns those that have lasted for
+// settleTime, and the time until the next one has, or zero if all have.
 func (s *standing) settle(request reconcile.Request, mistakes []Mistake,
 	now time.Time) (settled []Mistake, wait time.Duration) {
 	s.mu.Lock()
@@ -130,7 +130,7 @@ func (s *standing) settle(request reconcile.Request, mistakes []Mistake,
 	return settled, wait
 }
 
-// tell notes what an event says, and reports whether it is new.
+// tell records the text of an event, and reports whether it is new.
 func (s *standing) tell(request reconcile.Request, text string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -142,18 +142,19 @@ func (s *standing) tell(request reconcile.Request, text string) bool {
 	return true
 }
 
-// forget drops what is known about an object that is gone.
+// forget drops the record of a deleted object.
 func (s *standing) forget(request reconcile.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.objects, request)
 }
 
-// report writes what has been wrong for a minute onto the object, and an event when that changes.
+// report sets ProblemAnnotation to the mistakes that have lasted for settleTime, and writes an
+// event when it changes.
 func (r *Reconciler) report(ctx context.Context, request reconcile.Request, writer client.Client, s *asker,
 	mistakes []Mistake) (reconcile.Result, error) {
 	settled, wait := r.standing.settle(request, mistakes, r.Clock.Now())
-	result := reconcile.Result{RequeueAfter: wait} // when more of it has stood for long enough
+	result := reconcile.Result{RequeueAfter: wait} // when the next mistake has lasted for long enough
 	for _, m := range mistakes {
 		if m.failed != "" && (wait == 0 || retryTime < wait) {
 			result.RequeueAfter = retryTime // what makes the API server refuse is not watched
@@ -162,7 +163,7 @@ func (r *Reconciler) report(ctx context.Context, request reconcile.Request, writ
 	is, stands := s.GetAnnotations()[ProblemAnnotation]
 	should := text(settled)
 	if is == should && (stands || should == "") || stands && should == "" && wait > 0 {
-		return result, nil // it may be what stood before a restart
+		return result, nil // the annotation may be from before a restart
 	}
 	var value any // null removes it
 	if should != "" {

@@ -50,13 +50,13 @@ const (
 	parentFallback = cmacme.ACMECertificateHTTP01ParentRefFallback
 )
 
-// Reconciler gives Ingresses, Gateways and ListenerSets their Certificates.
+// Reconciler makes the Certificates of Ingresses, Gateways and ListenerSets.
 type Reconciler struct {
 	Client   client.Client
 	Scope    signer.Scope
 	Settings Settings
-	// Ingresses, Gateways and ListenerSets say which kinds are looked after. The latter two are
-	// wherever a cluster has them.
+	// Ingresses, Gateways and ListenerSets say which kinds are reconciled. Gateways and ListenerSets
+	// are skipped while a cluster does not have them.
 	Ingresses, Gateways, ListenerSets bool
 	Events                            record.EventRecorder
 	Metrics                           *observe.Metrics
@@ -71,7 +71,8 @@ type Reconciler struct {
 	view atomic.Pointer[view]
 }
 
-// Strip leaves of an Ingress what the Reconciler looks at. It is a transform of its cache.
+// Strip removes from an Ingress all that the Reconciler does not need. It is a transform of the
+// cache.
 func Strip(o any) (any, error) {
 	if i, ok := o.(*networkingv1.Ingress); ok {
 		i.ManagedFields, i.Status = nil, networkingv1.IngressStatus{}
@@ -81,12 +82,12 @@ func Strip(o any) (any, error) {
 	return o, nil
 }
 
-// request names an object. Its kind stands before its name.
+// request returns the request for an object: the name is KIND/NAME.
 func request(kind, namespace, name string) reconcile.Request {
 	return reconcile.Request{NamespacedName: types.NamespacedName{Namespace: namespace, Name: kind + "/" + name}}
 }
 
-// gatewayAPI is the request to look whether the cluster has the Gateway API.
+// gatewayAPI is the request to check whether the cluster has the Gateway API.
 var gatewayAPI = request("CustomResourceDefinition", "", gwapi.GroupName)
 
 // SetupWithManager registers the reconciler.
@@ -156,7 +157,7 @@ func (r *Reconciler) SetupWithManager(
 	}
 	b = issuer.Watch(b, r.Scope, handler.EnqueueRequestsFromMapFunc(r.askingFor), predicate.Funcs{
 		CreateFunc: func(e event.CreateEvent) bool { return !e.IsInInitialList },
-		UpdateFunc: func(event.UpdateEvent) bool { return false }, // it is only asked whether it is there
+		UpdateFunc: func(event.UpdateEvent) bool { return false }, // only its existence matters
 	})
 	return b.Complete(
 		observe.Counted(
@@ -172,9 +173,9 @@ func (r *Reconciler) SetupWithManager(
 	)
 }
 
-// affected returns the objects that have to be looked at when one has changed: itself, and those
-// who want the same Secrets, as they agree, or none of them is right. A Gateway's ListenerSets
-// inherit from it, and a ReferenceGrant concerns whom it names.
+// affected returns the objects to reconcile when one has changed. These are the object itself and
+// all objects that want the same Secrets, because they must agree. A ListenerSet inherits from its
+// Gateway, and a ReferenceGrant affects the objects that it names.
 func (r *Reconciler) affected(ctx context.Context, o client.Object) []reconcile.Request {
 	var requests []reconcile.Request
 	secrets := secretsOf(o)
@@ -231,7 +232,7 @@ func (r *Reconciler) wantedBy(ctx context.Context, o client.Object) []reconcile.
 	return requests
 }
 
-// askingFor returns the objects whose Certificates are of an issuer, which has come or gone.
+// askingFor returns the objects whose Certificates name an issuer that was created or deleted.
 func (r *Reconciler) askingFor(ctx context.Context, o client.Object) []reconcile.Request {
 	var list cmapi.CertificateList
 	options := append(r.Scope.Of(o.(cmapi.GenericIssuer)).OfIssuer(), client.UnsafeDisableDeepCopy)
@@ -261,7 +262,7 @@ func (r *Reconciler) naming(ctx context.Context, secret string) []reconcile.Requ
 	return requests
 }
 
-// listed returns the objects of a list that are looked after.
+// listed returns the objects of a list that are reconciled.
 func (r *Reconciler) listed(
 	ctx context.Context,
 	c client.Reader,
@@ -295,9 +296,9 @@ func (r *Reconciler) listed(
 	return requests
 }
 
-// read returns the object that a request names, and the client that it is written with. Found is
-// whether it is there; known is false if that cannot be told, as its kind is not looked after, or
-// not there.
+// read returns the object that a request names, and the client to write it with. The object is nil
+// if it does not exist. known is false if its kind is not reconciled, or the cluster does not have
+// it.
 func (r *Reconciler) read(
 	ctx context.Context,
 	request reconcile.Request,
@@ -338,20 +339,20 @@ func (r *Reconciler) read(
 	return nil, nil, false, nil
 }
 
-// reconcile looks at one object.
+// reconcile brings the Certificates of one object up to date.
 func (r *Reconciler) reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	if v := r.view.Load(); v != nil && !strings.HasPrefix(request.Name, kindIngress.Kind) {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithCancel(ctx)
 		defer cancel()
-		defer context.AfterFunc(v.ctx, cancel)() // its cache answers no more
+		defer context.AfterFunc(v.ctx, cancel)() // after that its cache does not answer
 	}
 	s, writer, known, err := r.read(ctx, request)
 	switch {
 	case err != nil || !known:
 		return reconcile.Result{}, err
 	case s == nil || s.GetDeletionTimestamp() != nil:
-		// Those of its namespace go with it.
+		// Garbage collection deletes the Certificates in its own namespace.
 		r.standing.forget(request)
 		kind, name, _ := strings.Cut(request.Name, "/")
 		_, failure, err := r.prune(ctx, nil, kind+"/"+request.Namespace+"/"+name, nil)
@@ -371,10 +372,10 @@ func (r *Reconciler) reconcile(ctx context.Context, request reconcile.Request) (
 	return result, cmp.Or(failure, err)
 }
 
-// apply makes the Certificates of an object what they should be, and returns what stands against
-// it. Those of an object that names no issuer any more stay, and are renewed: to stop that, it is
-// deleted, or its fields change. The failure is that of a write, which is among the mistakes; the
-// error is that of a read, after which nothing is known.
+// apply makes the Certificates of an object what they should be, and returns the mistakes. If an
+// object no longer names an issuer, its Certificates stay and are renewed until the object is
+// deleted or its TLS fields change. failure is the error of a write to retry, and err is the error
+// of a read.
 func (r *Reconciler) apply(ctx context.Context, s *asker, d desired) (mistakes []Mistake, failure, err error) {
 	if !d.asks {
 		return nil, nil, nil
@@ -410,7 +411,7 @@ func (r *Reconciler) apply(ctx context.Context, s *asker, d desired) (mistakes [
 	return mistakes, failure, nil
 }
 
-// prune deletes the Certificates of an object but for those that stay.
+// prune deletes the Certificates of an object except those in stay.
 func (r *Reconciler) prune(ctx context.Context, s *asker, owner string,
 	stay []types.NamespacedName) (mistakes []Mistake, failure, err error) {
 	var owned cmapi.CertificateList
@@ -481,7 +482,7 @@ func (r *Reconciler) applyOne(ctx context.Context, s *asker,
 	return append(mistakes, m...), failure, nil
 }
 
-// contested returns the mistakes of several objects that want one Secret with other content.
+// contested returns a mistake if another object wants the same Secret with other content.
 func (r *Reconciler) contested(ctx context.Context, s *asker,
 	should *cmapi.Certificate) (mistakes []Mistake, err error) {
 	self := request(s.kind.Kind, s.GetNamespace(), s.GetName())
@@ -508,8 +509,8 @@ func (r *Reconciler) contested(ctx context.Context, s *asker,
 	return mistakes, nil
 }
 
-// written returns what became of a write of a Certificate: a mistake if the API server refuses it,
-// and a failure if another attempt may succeed in a moment.
+// written returns the result of a write of a Certificate: a mistake if the API server refuses it,
+// and a failure if a retry may succeed.
 func (r *Reconciler) written(s *asker, crt *cmapi.Certificate, failed string, err error) ([]Mistake, error) {
 	switch name, wrong := "Certificate "+crt.Name, invalid(err); {
 	case err == nil:
@@ -524,7 +525,7 @@ func (r *Reconciler) written(s *asker, crt *cmapi.Certificate, failed string, er
 	}
 }
 
-// field is where an object names its Secrets.
+// field is the path of the field in which an object names its Secrets.
 func (s *asker) field() string {
 	if s.ingress {
 		return "spec.tls"
@@ -532,8 +533,8 @@ func (s *asker) field() string {
 	return "spec.listeners"
 }
 
-// invalid returns which fields of a Certificate the API server has something against, and what.
-// None if it is an admission policy that refuses: that is of the cluster, and may change.
+// invalid returns the fields of a Certificate that the API server rejects, and why. It returns ""
+// if an admission policy refuses the Certificate, because the policy may change.
 func invalid(err error) string {
 	var status apierrors.APIStatus
 	if !apierrors.IsInvalid(err) || !errors.As(err, &status) || status.Status().Details == nil {

@@ -17,7 +17,7 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// reasonNoCertificates: no source has a certificate.
+// reasonNoCertificates means that no source has a certificate.
 const reasonNoCertificates = "NoCertificates"
 
 // unreadable says that a source cannot be read.
@@ -41,8 +41,9 @@ func (r *Reconciler) unreadable(bundle *api.TrustBundle, err error, now time.Tim
 	}
 }
 
-// stall sets or removes the condition Stalled, after the condition Ready. It returns from when on
-// only a person can end that the bundle is not ready, zero if never.
+// stall sets or removes the condition Stalled. It must follow the condition Ready. It returns the
+// time from which only a user can make the bundle ready, or zero if the bundle may become ready by
+// itself.
 func stall(bundle *api.TrustBundle, gathered *gathered, outcome outcome, now time.Time) time.Time {
 	ready := meta.FindStatusCondition(bundle.Status.Conditions, api.ConditionReady)
 	if ready.Status == metav1.ConditionTrue {
@@ -61,8 +62,8 @@ func stall(bundle *api.TrustBundle, gathered *gathered, outcome outcome, now tim
 	return at
 }
 
-// forPerson reports whether only a person can end a failure to distribute. That there are no
-// certificates is the fault of the sources.
+// forPerson reports whether only a user can end a failure to distribute. A lack of certificates
+// does not count: it is a problem of the sources.
 func forPerson(failure error) bool {
 	f := fault.Of(failure)
 	return f.Class == fault.Misconfigured && f.Reason != reasonNoCertificates || fault.RefusedByAPI(failure)
@@ -81,7 +82,7 @@ func setStalled(bundle *api.TrustBundle, is bool, now time.Time) {
 	})
 }
 
-// retryWords says when a failure is tried again.
+// retryWords returns the sentence that says when a failed operation is retried.
 func retryWords(err error) string {
 	if fault.RefusedByAPI(err) {
 		return ". It is tried again every 5 minutes"
@@ -89,16 +90,16 @@ func retryWords(err error) string {
 	return ""
 }
 
-// outcome is what came of distributing a bundle.
+// outcome is the result of distributing a bundle.
 type outcome struct {
 	// namespaces is how many have the bundle, of the number selected.
 	namespaces, selected int
 	failures             []error
-	// held says that nothing was written at all.
+	// held says that no object was written.
 	held bool
 }
 
-// needs reports whether a chain leads to the CA.
+// needs reports whether a certificate of the chain is signed by the CA.
 func needs(chain []*x509.Certificate, ca *x509.Certificate) bool {
 	return slices.ContainsFunc(chain, func(cert *x509.Certificate) bool { return pki.SignedBy(cert, ca) })
 }
@@ -167,7 +168,7 @@ func count(n int, of string) string {
 	return fmt.Sprintf("%d %s", n, of)
 }
 
-// tell writes events about what changed from one status to the next.
+// tell writes events about the changes from one status to the next.
 func (r *Reconciler) tell(before, bundle *api.TrustBundle) {
 	was := map[string]*api.TrustedCertificate{}
 	for i := range before.Status.Certificates {

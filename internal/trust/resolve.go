@@ -16,20 +16,20 @@ import (
 const (
 	// maxRetained is how many certificates are retained. The API documents it.
 	maxRetained = 32
-	// settledGrace is for how long a CA is kept that its issuer no longer needs: the last program that
-	// served a certificate of it may not yet have loaded the new one. A kubelet takes up to two
-	// minutes to bring a changed Secret into a pod.
+	// settledGrace is for how long a CA is kept that its issuer no longer needs. A server may not yet
+	// have loaded the certificate of the new CA: the kubelet takes up to two minutes to update a
+	// Secret in a pod.
 	settledGrace = time.Hour
 	// defaultKeep is spec.keepReplacedFor of an object that was written before the field had its
 	// default.
 	defaultKeep = 90 * 24 * time.Hour
 )
 
-// facts are what a bundle follows from.
+// facts are the inputs of resolve.
 type facts struct {
 	spec *api.TrustBundleSpec
 	*gathered
-	// before is what was in the bundle.
+	// before has the certificates that were in the bundle.
 	before []api.TrustedCertificate
 	// alive looks for certificates in use that only this CA, and none of the others, makes trusted. It
 	// returns when the last of them expires and in which Secret it is; the time is zero if there are
@@ -39,8 +39,8 @@ type facts struct {
 	now    time.Time
 }
 
-// resolve returns the certificates of the bundle, what the status tells of each, and when the next
-// of them is to leave the bundle or be looked at again; that time is zero if there is none.
+// resolve returns the certificates of the bundle, their status entries, and when the next one
+// leaves the bundle or must be checked again. That time is zero if there is none.
 func resolve(f facts) (certs []*x509.Certificate, status []api.TrustedCertificate, again time.Time) {
 	distrusted := map[string]bool{}
 	for _, fingerprint := range f.spec.Distrust {
@@ -79,7 +79,7 @@ func resolve(f facts) (certs []*x509.Certificate, status []api.TrustedCertificat
 	}
 	var kept []retained
 	for _, entry := range f.before {
-		// A certificate that stood in the spec, or whose source did, was taken out on purpose.
+		// If the source is no longer in the spec, the user has removed the certificate on purpose.
 		if in[entry.Fingerprint] || distrusted[entry.Fingerprint] || entry.Certificate == "" || !sources[entry.Source] {
 			continue
 		}
@@ -104,7 +104,7 @@ func resolve(f facts) (certs []*x509.Certificate, status []api.TrustedCertificat
 	return certs, status, again
 }
 
-// retain says until when a certificate stays that its source no longer has, or nil.
+// retain returns until when a certificate stays that its source no longer has, or nil if it leaves.
 func (f *facts) retain(
 	cert *x509.Certificate,
 	entry *api.TrustedCertificate,

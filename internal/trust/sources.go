@@ -31,28 +31,28 @@ const (
 	maxName = 1024
 )
 
-// gathered is what the sources have at present.
+// gathered is the present content of the sources.
 type gathered struct {
 	found    []found
 	problems []string
-	// wrong says that a problem is another than that something is missing.
+	// wrong says that there is a problem other than a missing object.
 	wrong bool
-	// settled names the sources that know by themselves which certificates are no longer needed and
-	// that were read.
+	// settled has the sources that were read and that say themselves which certificates are no longer
+	// needed.
 	settled map[string]bool
 }
 
-// found is a certificate of a source. It is one that may be distributed.
+// found is a certificate of a source that may be distributed.
 type found struct {
 	cert *x509.Certificate
-	// source as nameOf has it.
+	// source is the name of the source, by nameOf.
 	source string
-	// literal says that the certificate stands in the spec.
+	// literal says that the certificate is in the spec itself.
 	literal bool
 }
 
-// nameOf names a source in messages and in the status, where the name also tells whether the spec
-// still has the source.
+// nameOf names a source in messages and in the status. By the name in the status, resolve finds out
+// whether the spec still has the source.
 func nameOf(s *api.TrustSource) string {
 	switch {
 	case s.Issuer != nil:
@@ -91,7 +91,7 @@ func issuerKey(i *api.TrustIssuerSource) string {
 	return clusterIssuerKind + " " + i.Name
 }
 
-// gather reads all sources. The error is of a source that cannot be read now, but perhaps later.
+// gather reads all sources. It returns an error if a source cannot be read for the moment.
 func (r *Reconciler) gather(ctx context.Context, bundle *api.TrustBundle, now time.Time) (*gathered, error) {
 	g := &gathered{settled: map[string]bool{}}
 	seen := map[string]bool{}
@@ -107,8 +107,8 @@ func (r *Reconciler) gather(ctx context.Context, bundle *api.TrustBundle, now ti
 	return g, nil
 }
 
-// readSource reads one source. The error is as gather's: what is wrong with the source itself is a
-// problem of the bundle.
+// readSource reads one source. Like gather, it returns an error only if the source cannot be read
+// for the moment. A mistake in the source is recorded as a problem.
 func (r *Reconciler) readSource(ctx context.Context, s *sourceReader) error {
 	switch {
 	case s.Issuer != nil:
@@ -164,7 +164,7 @@ type sourceReader struct {
 	into   *gathered
 }
 
-// reject records what is wrong, and with which part of the source, if it has parts.
+// reject records a problem with the source, or with a part of it if part is not empty.
 func (s *sourceReader) reject(part string, err error) {
 	if part != "" {
 		part += ": "
@@ -210,7 +210,7 @@ func (s *sourceReader) addObject(o object) {
 	}
 }
 
-// usable returns the certificates in data that may be distributed, and tells reject of each other
+// usable returns the certificates in data that may be distributed, and calls reject for each other
 // one.
 func usable(data []byte, limits pki.Limits, now time.Time, reject func(error)) ([]*x509.Certificate, error) {
 	certs, err := limits.DecodeBundlePEM(data)
@@ -238,7 +238,7 @@ func usable(data []byte, limits pki.Limits, now time.Time, reject func(error)) (
 	return out, nil
 }
 
-// subjectOf names a certificate for people.
+// subjectOf returns a name of a certificate for messages.
 func subjectOf(cert *x509.Certificate) string {
 	subject := strings.ToValidUTF8(cert.Subject.String(), "?")
 	if subject == "" {
@@ -255,7 +255,7 @@ const (
 	clusterIssuerKind = "ClusterIssuer"
 )
 
-// issuerCA returns what an issuer tells of its CA, or nil.
+// issuerCA returns the CA in the status of an issuer, or nil.
 func (r *Reconciler) issuerCA(ctx context.Context, s *api.TrustIssuerSource) (*cmapi.CAIssuerStatus, error) {
 	var issuer interface {
 		cmapi.GenericIssuer
@@ -280,12 +280,12 @@ type object struct {
 	data map[string][]byte
 }
 
-// rejected is the error of a source that cannot be used as it is.
+// rejected is the error of a source that has a mistake.
 type rejected struct{ error }
 
 func (r *rejected) Unwrap() error { return r.error }
 
-// absent is the error of something that is missing, and may be on its way.
+// absent is the error of a missing object, which may still be created.
 type absent struct{ error }
 
 // objects returns the Secrets or ConfigMaps of a source, in the order of their names.
@@ -333,8 +333,8 @@ func (r *Reconciler) notThere(err error) error {
 	return err
 }
 
-// selected lists what a selector selects, without what TrustBundles wrote themselves, which would
-// keep itself alive.
+// selected lists the objects that a selector selects, except those that TrustBundles wrote: a
+// bundle that is its own source would never lose a certificate.
 func (r *Reconciler) selected(ctx context.Context, list client.ObjectList, s *metav1.LabelSelector) error {
 	selector, err := metav1.LabelSelectorAsSelector(s)
 	if err != nil {

@@ -25,17 +25,17 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// FieldManager owns what is written into ConfigMaps and Secrets.
+// FieldManager is the field manager of the written ConfigMaps and Secrets.
 const FieldManager = "perennial-trust"
 
-// Kinds of what is written.
+// The kinds of objects that are written.
 const (
 	configMapKind = "ConfigMap"
 	secretKind    = "Secret"
 )
 
-// metadata returns an empty object that stands for the metadata of a ConfigMap or Secret, to watch,
-// to get or to write.
+// metadata returns an empty PartialObjectMetadata for a ConfigMap or Secret, to watch, to get or to
+// write.
 func metadata(kind string) *metav1.PartialObjectMetadata {
 	o := &metav1.PartialObjectMetadata{}
 	o.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind(kind))
@@ -55,8 +55,8 @@ type content struct {
 	labels      map[string]string
 	annotations map[string]string
 	owner       metav1.OwnerReference
-	// hash is of all that follows from the bundle and its spec. Truststores are salted, and so are no
-	// part of it.
+	// hash is a digest of all that follows from the bundle and its spec. It leaves out truststores,
+	// because they are salted.
 	hash    string
 	entries []entry
 }
@@ -67,12 +67,12 @@ type entry struct {
 	data []byte
 	// binary says that a ConfigMap has it in binaryData.
 	binary bool
-	// same reports whether other data means the same.
+	// same reports whether other data has the same meaning.
 	same func(data []byte) bool
 }
 
-// contents returns what is to be written. Of last, what was written before, the entries are kept if
-// they are the same.
+// contents returns the objects to write. It keeps an entry of last, the objects written before, if
+// its meaning is the same.
 func contents(bundle *api.TrustBundle, certs []*x509.Certificate, last []*content) ([]*content, error) {
 	var out []*content
 	for _, target := range []struct {
@@ -178,8 +178,8 @@ type live struct {
 	data map[string][]byte
 }
 
-// matches reports whether the object is as it should be. Salted data that means the same becomes
-// what is written elsewhere.
+// matches reports whether the object is as it should be. If the object has salted data with the
+// same meaning, c takes over that data, so that all namespaces get the same.
 func (c *content) matches(o *live) bool {
 	owned := false
 	for _, owner := range o.OwnerReferences {
@@ -208,7 +208,7 @@ func includes(all, some map[string]string) bool {
 	return true
 }
 
-// patch returns the object to be applied. With uid it is for that object alone.
+// patch returns the object for server-side apply. If uid is set, it applies to that object alone.
 func (c *content) patch(namespace string, uid types.UID) ([]byte, error) {
 	meta := metav1.ObjectMeta{
 		Namespace: namespace, Name: c.name, UID: uid, Labels: c.labels, Annotations: c.annotations,
@@ -255,9 +255,9 @@ type written struct {
 	hash    string
 }
 
-// ensure writes c into a namespace unless it is there. known is what the cache has of it, or nil;
-// verified remembers what was found to be right, so that an object is read once for each version of
-// it.
+// ensure writes c into a namespace unless it is there. known is its cached metadata, or nil.
+// verified has the objects that were found correct, so that an object is read once for each
+// version.
 func (r *Reconciler) ensure(
 	ctx context.Context,
 	c *content,
@@ -302,7 +302,8 @@ func (r *Reconciler) ensure(
 	// It is not from the client's cache that these objects are read.
 	options := []client.PatchOption{client.FieldOwner(FieldManager), client.DisableReadYourWritesConsistency}
 	if uid != "" {
-		// A new one is not forced: if somebody else makes it at this moment, that is a conflict.
+		// A new object is not forced: if another client creates it at the same time, the result is a
+		// conflict.
 		options = append(options, client.ForceOwnership)
 	}
 	if err := r.Client.Patch(ctx, object, client.RawPatch(types.ApplyPatchType, patch), options...); err != nil {
@@ -315,15 +316,15 @@ func (r *Reconciler) ensure(
 // trustManager is the API group of trust-manager, whose Bundles own what they write.
 const trustManager = "trust.cert-manager.io"
 
-// takeOver removes the owner of an object that a user has given to a TrustBundle, if that is a
-// Bundle of trust-manager: an object has one controller, and goes with it.
+// takeOver removes the owner reference to a Bundle of trust-manager from an object that a user has
+// given to a TrustBundle. An object has only one controller, and is deleted with it.
 func (r *Reconciler) takeOver(ctx context.Context, c *content, o *live) error {
 	i := slices.IndexFunc(o.OwnerReferences, func(owner metav1.OwnerReference) bool {
 		return owner.Controller != nil && *owner.Controller && owner.UID != c.owner.UID &&
 			(owner.Kind != c.owner.Kind || owner.APIVersion != c.owner.APIVersion)
 	})
 	if i < 0 {
-		return nil // none, or a TrustBundle that was deleted and made again, whose objects go now
+		return nil // none, or a deleted TrustBundle of this name: its objects are being deleted
 	}
 	owner, at := o.OwnerReferences[i], c.kind+" "+o.Namespace+"/"+o.Name
 	remove := fmt.Sprintf(
@@ -367,8 +368,8 @@ func (r *Reconciler) read(ctx context.Context, kind, namespace, name string) (*l
 	return &live{configMap.ObjectMeta, dataOf(configMap)}, nil
 }
 
-// distribute brings the namespaces up to date and returns how many have the bundle, and what went
-// wrong elsewhere.
+// distribute brings the namespaces up to date. It returns how many have the bundle, and the
+// failures in the others.
 func (r *Reconciler) distribute(
 	ctx context.Context,
 	bundle *api.TrustBundle,
@@ -398,7 +399,7 @@ func (r *Reconciler) distribute(
 			wanted[at] = true
 			err := r.ensure(ctx, c, namespace, known[at], verified)
 			if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
-				failed = true // it goes, and with it the wish
+				failed = true // the namespace is being deleted, so nothing needs to be written
 				continue
 			}
 			if err != nil {
@@ -425,6 +426,6 @@ func (r *Reconciler) distribute(
 	return done, failures
 }
 
-// conflictInterval is how often it is looked whether an object that is in the way is gone. It has
-// not the label by which objects are watched.
+// conflictInterval is how often the controller checks whether a conflicting object is gone. That
+// object lacks the label by which objects are watched.
 const conflictInterval = 5 * time.Minute

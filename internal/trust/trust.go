@@ -38,23 +38,23 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// Reconciler carries out TrustBundles.
+// Reconciler reconciles TrustBundles.
 type Reconciler struct {
 	// Client reads TrustBundles, issuers, the Secrets that are ours, and the metadata of namespaces
 	// from caches, and writes.
 	Client client.Client
-	// Live reads ConfigMaps, and the objects that are to be written.
+	// Live reads ConfigMaps, and the objects to write, from the API server.
 	Live client.Reader
 	// Secrets reads the Secrets that are sources.
 	Secrets *secrets.Store
-	// Namespace is where the Secrets and ConfigMaps are that are sources.
+	// Namespace is the namespace of the Secrets and ConfigMaps that are sources.
 	Namespace string
 	Limits    pki.Limits
 	Events    record.EventRecorder
 	Metrics   *observe.Metrics
 	Clock     clock.PassiveClock
 
-	// known is a cache of the metadata of ConfigMaps and Secrets: of those that were written, and of
+	// known is a cache of metadata: of the ConfigMaps and Secrets that this controller wrote, and of
 	// all ConfigMaps in Namespace. SetupWithManager makes it.
 	known cache.Cache
 
@@ -62,8 +62,7 @@ type Reconciler struct {
 	states map[string]*state
 }
 
-// state is what is remembered of a TrustBundle between passes. Losing it costs a read of each
-// object that was written.
+// state is kept for a TrustBundle between passes. Losing it costs a read of each written object.
 type state struct {
 	uid      types.UID
 	contents []*content
@@ -227,12 +226,12 @@ func (r *Reconciler) bundles(
 	return requests
 }
 
-// Reconcile looks at one TrustBundle.
+// Reconcile brings one TrustBundle and the objects that it writes up to date.
 func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	bundle := &api.TrustBundle{}
 	if err := r.Client.Get(ctx, request.NamespacedName, bundle); err != nil {
 		if apierrors.IsNotFound(err) {
-			r.forget(request.Name) // what it wrote goes by its owner reference
+			r.forget(request.Name) // garbage collection deletes the objects that it owns
 		}
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
@@ -244,7 +243,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 
 	gathered, err := r.gather(ctx, bundle, now)
 	if err != nil {
-		// What is distributed stays: nothing is known of what the sources have now.
+		// The written objects stay as they are, because the content of the sources is not known.
 		r.unreadable(bundle, err, now)
 		_, failure := r.write(ctx, before, bundle)
 		return again(errors.Join(err, failure))
@@ -260,7 +259,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	status := &bundle.Status
 	status.ObservedGeneration = bundle.Generation
 	if outcome.held {
-		// Nothing was written, so what is there is what was.
+		// Nothing was written, so the status keeps the certificates of the last pass.
 		next = time.Time{}
 	} else {
 		status.Certificates = certificates
@@ -280,18 +279,18 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	}
 	result, err := again(append(outcome.failures, failure)...)
 	if err == nil && !next.IsZero() {
-		// A certificate expires, or it is to be looked whether one is still in use.
+		// At that time a certificate expires, or the controller checks whether one is still in use.
 		if wait := max(next.Sub(now), time.Second); result.RequeueAfter == 0 || wait < result.RequeueAfter {
 			result.RequeueAfter = wait
 		}
 	}
 	if wait := stalled.Sub(now); err == nil && wait > 0 && (result.RequeueAfter == 0 || wait < result.RequeueAfter) {
-		result.RequeueAfter = wait // what is missing is not on its way any more
+		result.RequeueAfter = wait // from then on a missing object counts as a failure
 	}
 	return result, err
 }
 
-// again says when to look again after failures.
+// again returns when to reconcile again after failures.
 func again(failures ...error) (result reconcile.Result, err error) {
 	for _, failure := range failures {
 		switch {
@@ -305,8 +304,8 @@ func again(failures ...error) (result reconcile.Result, err error) {
 	return result, nil
 }
 
-// write writes the status if it has changed, and events about what did. It reports whether the
-// TrustBundle is gone. That the status cannot be written can only be said by an event.
+// write writes the status if it has changed, and events about the changes. It reports whether the
+// TrustBundle is gone. If the status cannot be written, only an event can say so.
 func (r *Reconciler) write(ctx context.Context, before, bundle *api.TrustBundle) (gone bool, err error) {
 	if equality.Semantic.DeepEqual(before.Status, bundle.Status) {
 		return false, nil
@@ -333,7 +332,7 @@ func (r *Reconciler) write(ctx context.Context, before, bundle *api.TrustBundle)
 // maxAnswer is how much of an answer of the API server is shown.
 const maxAnswer = 1 << 10
 
-// put writes the bundle to where the spec says.
+// put writes the bundle to the targets in the spec.
 func (r *Reconciler) put(ctx context.Context, bundle *api.TrustBundle, certs []*x509.Certificate) outcome {
 	hold := func(err error) outcome { return outcome{held: true, failures: []error{err}} }
 	selector, err := metav1.LabelSelectorAsSelector(&bundle.Spec.Target.NamespaceSelector)
@@ -395,8 +394,8 @@ func (r *Reconciler) forget(name string) {
 	delete(r.states, name)
 }
 
-// alive looks through the Secrets that are ours for certificates that are trusted because of ca and
-// not because of one of the others.
+// alive searches the labelled Secrets for certificates that are trusted because of ca and not
+// because of one of the others.
 func (r *Reconciler) alive(
 	ctx context.Context,
 	ca *x509.Certificate,

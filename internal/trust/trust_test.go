@@ -187,7 +187,7 @@ func TestResolve(t *testing.T) {
 			if !again.Equal(test.again) {
 				t.Errorf("to be looked at again at %s, expected %s", again, test.again)
 			}
-			// The next pass, from the status as it is stored, makes the same of it.
+			// The next pass, with the stored status, has the same result.
 			f.before = stored(t, status)
 			if _, second, _ := resolve(f); !slices.EqualFunc(stored(t, second), f.before, sameEntry) {
 				t.Errorf("the next pass makes of it:\n%v\nand not:\n%v", second, status)
