@@ -67,8 +67,8 @@ func (p *Program) check() *cobra.Command {
 	return cmd
 }
 
-// checkAPI has the API server judge a Certificate that is wrong in one way, and sees whether it
-// says so. It also looks at the admission policies. The note says what could not be looked at.
+// checkAPI checks that the API server accepts a valid Certificate and rejects an invalid one. It
+// also checks the admission policies. The note says what could not be checked.
 func checkAPI(ctx context.Context, c *cluster) (note string, err error) {
 	good := &cmapi.Certificate{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: "perennial-check-", Namespace: c.namespace},

@@ -1,6 +1,5 @@
-// Package cli has the commands of perennial that people and scripts use against a cluster. Each
-// prints for people or, with -o json, for programs, and ends with an exit code that says how it
-// went.
+// Package cli has the commands of perennial that users and scripts run against a cluster. Each
+// command prints text or, with -o json, JSON, and its exit code says whether it succeeded.
 package cli
 
 import (
@@ -75,7 +74,7 @@ type Program struct {
 	output    string
 }
 
-// New returns the program as it was started: by the name in os.Args, on the standard streams.
+// New returns a Program with the name in os.Args and the standard streams.
 func New() *Program {
 	name := "perennial"
 	if strings.HasPrefix(filepath.Base(os.Args[0]), "kubectl-") {
@@ -240,10 +239,10 @@ func (p *Program) connect() (*cluster, error) {
 	return &cluster{WithWatch: c, config: cfg, namespace: namespace}, nil
 }
 
-// table returns a writer whose columns, separated by tabs, are aligned by Flush.
+// table returns a writer of tab-separated columns. Flush aligns them.
 func (p *Program) table() *tabwriter.Writer { return tabwriter.NewWriter(p.Out, 0, 0, 3, ' ', 0) }
 
-// exactly is cobra.ExactArgs with words for what is missing.
+// exactly is cobra.ExactArgs with an error that names the missing argument.
 func exactly(names ...string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
 		switch {

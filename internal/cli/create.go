@@ -21,7 +21,7 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// maxManifest bounds what is read of a manifest.
+// maxManifest bounds the size of a manifest.
 const maxManifest = 1 << 20
 
 func (p *Program) create() *cobra.Command {
@@ -141,7 +141,7 @@ func (p *Program) createRequest(
 	if err != nil {
 		return err
 	}
-	// Before the request: a certificate whose key was lost is of no use.
+	// Write the key before the request: a certificate without its key is of no use.
 	if err := writeNew(keyFile, keyPEM); err != nil {
 		return fmt.Errorf("--output-key-file: %w", err)
 	}

@@ -94,8 +94,8 @@ func (p *Program) renew() *cobra.Command {
 	return cmd
 }
 
-// renewOne asks for a new certificate. It reports whether one is under way, with which the wish is
-// met unless it fails.
+// renewOne triggers a new issuance. It reports whether one is already under way, which serves the
+// same purpose unless it fails.
 func (p *Program) renewOne(ctx context.Context, c *cluster, key client.ObjectKey,
 	why reissue.Cause) (underWay bool, err error) {
 	message := "Certificate re-issuance manually triggered"
@@ -115,8 +115,8 @@ func (p *Program) renewOne(ctx context.Context, c *cluster, key client.ObjectKey
 		is := func(c *cmapi.CertificateCondition) bool { return c != nil && c.Status == cmmeta.ConditionTrue }
 		underWay = crt.Status.NextPrivateKeySecretName != nil && is(issuing) &&
 			!is(cmapi.GetCertificateCondition(&crt.Status, signer.ConditionPaused))
-		// A transition after the last one, also if it is being issued: that is how the controller tells
-		// this wish from older ones.
+		// The transition time must be after the last one, also during an issuance: by it the controller
+		// distinguishes this trigger from older ones.
 		now := p.Clock.Now()
 		if issuing != nil && issuing.LastTransitionTime != nil && now.Unix() <= issuing.LastTransitionTime.Unix() {
 			now = issuing.LastTransitionTime.Add(time.Second)

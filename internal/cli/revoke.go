@@ -124,8 +124,8 @@ func (p *Program) revoke() *cobra.Command {
 	return cmd
 }
 
-// outlook says when a Certificate whose certificate is revoked has another issued if nobody does
-// anything, and what to do if it shall not.
+// outlook says when the Certificate gets a new certificate after the revocation, and how to prevent
+// that.
 func outlook(crt *cmapi.Certificate) string {
 	if r := crt.Spec.Renewal; r != nil && r.Policy == cmapi.CertificateRenewalPolicyDisabled {
 		return "is not renewed, as its spec.renewal.policy is Disabled"
@@ -145,7 +145,7 @@ func outlook(crt *cmapi.Certificate) string {
 	return "is issued anew " + when + ": if it shall not, " + gone + ", or set spec.renewal.policy: Disabled"
 }
 
-// revocable is a certificate that can be revoked, and where.
+// revocable is a certificate that can be revoked, and the client of its CA.
 type revocable struct {
 	ca     *acme.Client
 	leaf   *x509.Certificate
@@ -228,9 +228,9 @@ func (p *Program) revocable(
 	return r, nil
 }
 
-// distrust notes on the Secret that its key must not be used again, if somebody else could keep it:
-// a Certificate whose rotationPolicy is Never, or one that is made for the Secret later. It comes
-// before the revocation, so that nothing is lost if this program ends between the two.
+// distrust records on the Secret that its key must not be used again. That is necessary if a
+// Certificate could keep the key: one with rotationPolicy Never, or one that is made for the Secret
+// later. It precedes the revocation, so that nothing is lost if this program ends between the two.
 func (r *revocable) distrust(ctx context.Context, c *cluster, crt *cmapi.Certificate) error {
 	if crt != nil && (crt.Spec.PrivateKey == nil || crt.Spec.PrivateKey.RotationPolicy != cmapi.RotationPolicyNever) {
 		return nil
@@ -249,7 +249,7 @@ func (r *revocable) distrust(ctx context.Context, c *cluster, crt *cmapi.Certifi
 	return nil
 }
 
-// caOf is the client of the server of an issuer.
+// caOf returns a client of the ACME server of an issuer.
 func caOf(spec *acmev1.ACMEIssuer) (*acme.Client, error) {
 	// on the user's own machine
 	return (&account.Accounts{UserAgent: "perennial", Clock: clock.RealClock{}}).Server(spec, signer.KindClusterIssuer)

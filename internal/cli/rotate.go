@@ -17,11 +17,11 @@ import (
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
-// rotated is how often it is looked whether the controller has changed the key.
+// rotated is how often the command checks whether the controller has changed the key.
 const rotated = 200 * time.Millisecond
 
-// askedCA is how long the CA may take to say what it offers. From where the command is, it may not
-// be reached at all.
+// askedCA bounds the request for the directory of the CA. The machine of the user may not be able
+// to reach the CA at all.
 const askedCA = 5 * time.Second
 
 func (p *Program) rotateAccountKey() *cobra.Command {
@@ -90,8 +90,8 @@ func (p *Program) rotateAccountKey() *cobra.Command {
 			}
 			err = wait.PollUntilContextTimeout(cmd.Context(), rotated, patience, true, func(context.Context) (bool, error) {
 				secret := &corev1.Secret{}
-				// Each request has its own deadline. Under that of the whole it would end with an error of its
-				// own.
+				// Each request has its own deadline, so that the overall deadline ends the wait with its own
+				// error.
 				if err := c.Get(cmd.Context(), key, secret); err != nil {
 					return false, err
 				}
@@ -119,8 +119,8 @@ func (p *Program) rotateAccountKey() *cobra.Command {
 	return cmd
 }
 
-// changesKeys reports whether a CA changes the keys of accounts, or cannot be asked from here: then
-// the controller says it.
+// changesKeys reports whether a CA can change account keys. It also returns true if the CA cannot
+// be reached from here: then the controller reports it.
 func changesKeys(ctx context.Context, spec *acmev1.ACMEIssuer) bool {
 	ctx, cancel := context.WithTimeout(ctx, askedCA)
 	defer cancel()
@@ -132,7 +132,7 @@ func changesKeys(ctx context.Context, spec *acmev1.ACMEIssuer) bool {
 	return err != nil || dir.KeyChange != ""
 }
 
-// storeNext puts a new key beside the one in use, unless there is one.
+// storeNext adds the next key to the Secret, unless there is one already.
 func storeNext(ctx context.Context, c *cluster, spec *acmev1.ACMEIssuer, key client.ObjectKey, entry string) error {
 	secret := &corev1.Secret{}
 	if err := c.Get(ctx, key, secret); err != nil {
@@ -142,7 +142,7 @@ func storeNext(ctx context.Context, c *cluster, spec *acmev1.ACMEIssuer, key cli
 		return &exitError{ExitNotFound, fmt.Errorf("the Secret %s has no account key in entry %s", key, entry)}
 	}
 	if len(secret.Data[entry+account.NextSuffix]) > 0 {
-		return nil // of an earlier attempt
+		return nil // from an earlier attempt
 	}
 	_, encoded, err := account.NewKey(spec)
 	if err != nil {

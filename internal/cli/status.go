@@ -125,7 +125,7 @@ func (p *Program) printStatus(report statusReport) error {
 	return nil
 }
 
-// gather reads what belongs to a Certificate.
+// gather reads the objects that belong to a Certificate.
 func gather(ctx context.Context, c *cluster, name string) (explain.Objects, error) {
 	o := explain.Objects{Certificate: &cmapi.Certificate{}}
 	in := client.InNamespace(c.namespace)
@@ -169,7 +169,7 @@ func gather(ctx context.Context, c *cluster, name string) (explain.Objects, erro
 			o.Requests = append(o.Requests, r)
 		}
 	}
-	// Who may not see Orders and Challenges gets the rest.
+	// A user without the right to list Orders and Challenges gets the rest.
 	var orders acmev1.OrderList
 	if err := c.List(ctx, &orders, in); err == nil {
 		o.Orders = orders.Items
@@ -182,7 +182,7 @@ func gather(ctx context.Context, c *cluster, name string) (explain.Objects, erro
 	} else if !apierrors.IsForbidden(err) && !meta.IsNoMatchError(err) {
 		return o, err
 	}
-	// CertificateFiles are of the administrator of one machine. Elsewhere there are none.
+	// CertificateFiles exist only where perenniald runs on a machine.
 	var files perennial.CertificateFileList
 	if err := c.List(ctx, &files); err == nil {
 		for _, f := range files.Items {
@@ -205,7 +205,8 @@ func gather(ctx context.Context, c *cluster, name string) (explain.Objects, erro
 	return o, nil
 }
 
-// latest is when an event happened last. Those of the events.k8s.io API have other fields for it.
+// latest returns when an event happened last. Events of the events.k8s.io API have other fields for
+// it.
 func latest(e *corev1.Event) metav1.Time {
 	switch {
 	case e.Series != nil && !e.Series.LastObservedTime.IsZero():
@@ -226,8 +227,8 @@ func occurrences(e *corev1.Event) int32 {
 	return e.Count
 }
 
-// objectsOf are the objects whose events say something of a Certificate, and where these events
-// are.
+// objectsOf returns the objects whose events concern a Certificate, and the namespaces of these
+// events.
 func objectsOf(c *cluster, o explain.Objects) (about map[types.UID]bool, namespaces []string) {
 	about = map[types.UID]bool{o.Certificate.UID: true}
 	if owner := metav1.GetControllerOf(o.Certificate); owner != nil {
@@ -254,12 +255,12 @@ func objectsOf(c *cluster, o explain.Objects) (about map[types.UID]bool, namespa
 	}
 	namespaces = []string{c.namespace}
 	if (o.Issuer != nil && o.Issuer.GetNamespace() == "" || len(o.Files) > 0) && c.namespace != metav1.NamespaceDefault {
-		namespaces = append(namespaces, metav1.NamespaceDefault) // where the events of cluster-scoped objects are
+		namespaces = append(namespaces, metav1.NamespaceDefault) // events about cluster-scoped objects
 	}
 	return about, namespaces
 }
 
-// eventsOf are the latest events about the objects, the latest last.
+// eventsOf returns the latest events about the objects, the latest last.
 func eventsOf(ctx context.Context, c *cluster, about map[types.UID]bool, namespaces []string,
 	limit int) ([]eventLine, error) {
 	lines := []eventLine{}

@@ -64,8 +64,8 @@ func (p *Program) statusOfOrigin(kind *schema.GroupKind, events *int) *cobra.Com
 	}
 }
 
-// certificatesOf lists the Certificates that are made for an object, and the namespaces of all of
-// this. Those of other namespaces are left out if the user may not list them.
+// certificatesOf lists the Certificates that are made for an object, and the namespaces that are
+// involved. It leaves out other namespaces if the user may not list Certificates there.
 func certificatesOf(ctx context.Context, c *cluster, o *explain.Origin,
 	uid types.UID) (own []cmapi.Certificate, namespaces []string, err error) {
 	var all cmapi.CertificateList
@@ -111,7 +111,8 @@ func readOrigin(ctx context.Context, c *cluster, kind schema.GroupKind,
 		Problem: o.Annotations[shim.ProblemAnnotation]}, o.UID, nil
 }
 
-// originOf is what a Certificate is made for, nil if a user made it.
+// originOf returns the object that a Certificate is made for, or nil if a user made the
+// Certificate.
 func originOf(ctx context.Context, c *cluster, crt *cmapi.Certificate) (*explain.Origin, error) {
 	group, kind, namespace, name := "", "", crt.Namespace, ""
 	if owner := metav1.GetControllerOf(crt); owner != nil {
@@ -133,8 +134,8 @@ func originOf(ctx context.Context, c *cluster, crt *cmapi.Certificate) (*explain
 	return nil, nil
 }
 
-// noCertificate is the error that there is no Certificate. It names an Ingress that asks for one of
-// that name and is not followed.
+// noCertificate returns the error for a missing Certificate. If an Ingress asks for one of that
+// name but has a problem, the error names it.
 func noCertificate(ctx context.Context, c *cluster, name string) error {
 	message := fmt.Sprintf("there is no Certificate %q in namespace %q", name, c.namespace)
 	var list networkingv1.IngressList

@@ -1,6 +1,6 @@
-// Package explain says in words what state a Certificate is in: what is wrong, where, since when,
-// and what to do next. It is a pure function of the objects that belong to the Certificate; who
-// shows its answer reads them.
+// Package explain describes the state of a Certificate: what is wrong, where, since when, and what
+// to do next. It is a pure function of the objects that belong to the Certificate. The caller reads
+// these objects.
 package explain
 
 import (
@@ -27,11 +27,11 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// Objects are what belongs to a Certificate. All but the Certificate may be missing.
+// Objects are the objects that belong to a Certificate. All but the Certificate may be missing.
 type Objects struct {
 	Certificate *cmapi.Certificate
 	Issuer      cmapi.GenericIssuer
-	// ExternalIssuer is how an issuer of another project is. It is nil if the issuer is one of ours.
+	// ExternalIssuer is the state of an issuer of another project. It is nil for other issuers.
 	ExternalIssuer *external.State
 	Requests       []cmapi.CertificateRequest
 	Orders         []acmev1.Order
@@ -39,13 +39,13 @@ type Objects struct {
 	Secret         *corev1.Secret
 	// SecretHidden says that the Secret may not be read.
 	SecretHidden bool
-	// Files put the certificate into files of a machine, where perenniald runs.
+	// Files are the CertificateFiles that write the certificate to a machine, where perenniald runs.
 	Files []perennial.CertificateFile
-	// Origin is what the Certificate is made for. It is nil if a user made it.
+	// Origin is the object that the Certificate is made for. It is nil if a user made the Certificate.
 	Origin *Origin
 }
 
-// State is how something is.
+// State is the state of a step.
 type State string
 
 // The states of a step.
@@ -73,10 +73,10 @@ type Report struct {
 	Kind      string `json:"kind"`
 	Namespace string `json:"namespace,omitempty"`
 	Name      string `json:"name"`
-	// Ready is that of the Certificate's condition.
+	// Ready says that the condition Ready of the Certificate is True.
 	Ready bool `json:"ready"`
-	// Summary says in a sentence how things are, Next what to do. Next is empty if there is nothing to
-	// do.
+	// Summary describes the state in a sentence, and Next says what to do. Next is empty if there is
+	// nothing to do.
 	Summary string `json:"summary"`
 	Next    string `json:"next,omitempty"`
 	Steps   []Step `json:"steps"`
@@ -137,8 +137,8 @@ func Explain(o Objects, now time.Time) Report {
 	return r
 }
 
-// withoutCause is the message of Ready without what it repeats of Issuing, which is shown as what
-// to do next.
+// withoutCause returns the message of Ready without the part that repeats the message of Issuing.
+// The report shows that part as the next step.
 func withoutCause(message string, issuing *cmapi.CertificateCondition) string {
 	message, _, _ = strings.Cut(message, ". Waiting: ")
 	if issuing != nil {
@@ -147,12 +147,12 @@ func withoutCause(message string, issuing *cmapi.CertificateCondition) string {
 	return message
 }
 
-// expired reports whether the certificate has ended, by the status.
+// expired reports whether the certificate has expired, by the status.
 func expired(crt *cmapi.Certificate, now time.Time) bool {
 	return crt.Status.NotAfter != nil && now.After(crt.Status.NotAfter.Time)
 }
 
-// latest is the request of the highest revision, and the one by which the next is rehearsed.
+// latest returns the request of the highest revision, and the request that rehearses the next one.
 func latest(requests []cmapi.CertificateRequest) (last, rehearsal *cmapi.CertificateRequest) {
 	for i := range requests {
 		switch cr := &requests[i]; {
@@ -188,7 +188,8 @@ func certificateStep(crt *cmapi.Certificate, ready, issuing *cmapi.CertificateCo
 	return s
 }
 
-// delayed reports whether the next issuance waits, as there were many before their renewal time.
+// delayed reports whether the next issuance waits because there were many before their renewal
+// time.
 func delayed(issuing *cmapi.CertificateCondition) bool {
 	return issuing != nil && issuing.Status == cmmeta.ConditionFalse && issuing.Reason == lifecycle.ReasonReissueDelayed
 }
@@ -260,8 +261,8 @@ func requestStep(cr *cmapi.CertificateRequest) Step {
 	return s
 }
 
-// fileStep is how a CertificateFile is. What only waits for the Certificate is no failure of its
-// own.
+// fileStep returns the step of a CertificateFile. One that only waits for the Certificate has not
+// failed.
 func fileStep(cf *perennial.CertificateFile) Step {
 	s := Step{Kind: "CertificateFile", Name: cf.Name, State: Waiting,
 		Detail: "perenniald has not looked at it yet; in a cluster nothing does"}
@@ -280,7 +281,7 @@ func fileStep(cf *perennial.CertificateFile) Step {
 	return s
 }
 
-// owner is the UID of what an Order was made for.
+// owner returns the UID of the controller of an Order, its CertificateRequest.
 func owner(o *acmev1.Order) types.UID {
 	if c := metav1.GetControllerOf(o); c != nil {
 		return c.UID
@@ -288,8 +289,8 @@ func owner(o *acmev1.Order) types.UID {
 	return ""
 }
 
-// overtaken reports whether an Order has lapsed, and another of the same request goes on in its
-// place.
+// overtaken reports whether an Order has expired, and another Order of the same request replaces
+// it.
 func overtaken(lapsed *acmev1.Order, all []acmev1.Order) bool {
 	return lapsed.Status.State == acmev1.Expired && slices.ContainsFunc(all, func(o acmev1.Order) bool {
 		return o.Status.State != acmev1.Expired && owner(&o) == owner(lapsed)
@@ -391,7 +392,7 @@ func subjectOf(cert *x509.Certificate) string {
 	return strings.Join(names, ", ")
 }
 
-// summary says how things are, and what to do.
+// summary returns a sentence about the state, and what to do next.
 func summary(o Objects, r Report, ready, issuing *cmapi.CertificateCondition, now time.Time) (summary, next string) {
 	crt := o.Certificate
 	in := func(t *metav1.Time) string { return Until(t.Time, now) }
@@ -455,7 +456,7 @@ func summary(o Objects, r Report, ready, issuing *cmapi.CertificateCondition, no
 			paused.Message,
 		)
 	}
-	// The step furthest down that is not well is where it stands.
+	// The last step that is not OK is the one that blocks the Certificate.
 	for _, s := range slices.Backward(r.Steps) {
 		if s.State == OK || s.Kind == "Secret" {
 			continue
@@ -479,7 +480,7 @@ func summary(o Objects, r Report, ready, issuing *cmapi.CertificateCondition, no
 	return summary, ""
 }
 
-// advise says what to do about a step that is not well.
+// advise says what to do about a step that is not OK.
 func advise(s Step, o Objects) string {
 	crt := o.Certificate
 	switch s.Kind {
@@ -515,7 +516,7 @@ func advise(s Step, o Objects) string {
 		if strings.HasPrefix(s.Detail, "rehearsal") {
 			return fmt.Sprintf("wait for the %s", s.Detail)
 		}
-		return "" // it waits for what another step tells better
+		return "" // another step says better what it waits for
 	case issuerStep(o).Kind:
 		switch s.State {
 		case Missing:
@@ -538,7 +539,7 @@ func advise(s Step, o Objects) string {
 		if s.State == Failed || delayed(issuing) {
 			return s.Detail
 		}
-		// The request tells better what it waits for, unless it is signed, or not ours to sign.
+		// The request says better what it waits for, unless it is signed, or an external issuer signs it.
 		if last, _ := latest(o.Requests); o.ExternalIssuer != nil || last != nil && requestStep(last).State == OK {
 			_, detail, _ := strings.Cut(s.Detail, ". Waiting: ")
 			return detail
@@ -547,7 +548,7 @@ func advise(s Step, o Objects) string {
 	return ""
 }
 
-// Until says when t is, from now on: in 3 days, or 2 hours ago.
+// Until formats t relative to now: in 3 days, or 2 hours ago.
 func Until(t, now time.Time) string {
 	d := t.Sub(now).Round(time.Second)
 	if d < 0 {

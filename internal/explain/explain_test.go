@@ -45,7 +45,7 @@ func issuer(status cmmeta.ConditionStatus, message string) *cmapi.Issuer {
 	return i
 }
 
-// ofStep is a Certificate of an external issuer.
+// ofStep returns a Certificate of an external issuer.
 func ofStep() *cmapi.Certificate {
 	c := crt(ready("False", "Issuing certificate as Secret does not exist"),
 		issuing("True", "Issuing certificate as Secret does not exist"))

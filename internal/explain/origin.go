@@ -10,7 +10,7 @@ import (
 // Origin is the Ingress, Gateway or ListenerSet that a Certificate is made for.
 type Origin struct {
 	Kind, Namespace, Name string
-	// Problem is what keeps it from being followed, empty if nothing does.
+	// Problem is the value of its problem annotation. It is empty if there is none.
 	Problem string
 }
 
@@ -22,7 +22,7 @@ func (o *Origin) step() Step {
 	return s
 }
 
-// originKind is the kind of what the Certificate is made for, empty if it is made for nothing.
+// originKind returns the kind of the object that the Certificate is made for, or "".
 func originKind(o Objects) string {
 	if o.Origin == nil {
 		return ""

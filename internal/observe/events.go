@@ -1,5 +1,4 @@
-// Package observe tells people and machines what the controllers do: Kubernetes events and
-// Prometheus metrics.
+// Package observe reports what the controllers do, by Kubernetes events and Prometheus metrics.
 package observe
 
 import (
@@ -25,15 +24,17 @@ import (
 )
 
 const (
-	// Events of one object stay in order, in one of so many queues. client-go's own broadcaster has
-	// one, which a few hundred certificates at once fill, and then drops events.
+	// eventQueues is the number of queues. Events of one object stay in order, in one queue.
+	// client-go's own broadcaster has a single queue: a few hundred certificates at once fill it, and
+	// it drops events.
 	eventQueues = 4
-	// queueLength is how many events of a queue may wait. Beyond, events are dropped: they inform, and
-	// nothing waits for them.
+	// queueLength is how many events may wait in a queue. Further events are dropped, because nothing
+	// depends on them.
 	queueLength = 4096
 	// eventTimeout bounds one attempt to write an event.
 	eventTimeout = 10 * time.Second
-	// An event that could not be written for want of a connection is tried so often, eventPause apart.
+	// eventAttempts is how often an event is tried that could not be written for want of a connection.
+	// The attempts are eventPause apart.
 	eventAttempts = 5
 	eventPause    = 2 * time.Second
 	// flushTimeout is how long events may take to be written when the process ends.
@@ -65,7 +66,7 @@ var _ record.EventRecorder = (*Recorder)(nil)
 type RecorderOptions struct {
 	Client corev1client.EventsGetter
 	Scheme *runtime.Scheme
-	// Component is what events say that they come from.
+	// Component is the source component of the events.
 	Component string
 	// Clock is the system's if left out.
 	Clock clock.Clock
@@ -145,7 +146,7 @@ func (r *Recorder) record(object runtime.Object, annotations map[string]string, 
 	}
 }
 
-// stamp makes a time in nanoseconds one that no other event of this process has: names are made of
+// stamp makes a time in nanoseconds unique among the events of this process. Event names contain
 // it, and a clock may stand still.
 func (r *Recorder) stamp(now int64) int64 {
 	for {
@@ -157,7 +158,7 @@ func (r *Recorder) stamp(now int64) int64 {
 	}
 }
 
-// NeedLeaderElection says that events are written by whoever has some.
+// NeedLeaderElection returns false: a process that is not the leader writes its events, too.
 func (r *Recorder) NeedLeaderElection() bool { return false }
 
 // Start writes events until ctx ends, and then those that wait, as far as flushTimeout allows.
@@ -206,7 +207,7 @@ func (r *Recorder) write(ctx context.Context, event *corev1.Event) {
 		case err == nil:
 			return
 		case ctx.Err() != nil, attempt == eventAttempts, refused:
-			// The server's no is final, most often because the namespace is being deleted.
+			// The refusal is final. The most frequent reason is that the namespace is being deleted.
 			if !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 				r.log.V(1).
 					Info("event not written", "reason", event.Reason, "object", event.InvolvedObject.Name, "error", err.Error())
@@ -245,9 +246,9 @@ func (r *Recorder) send(ctx context.Context, result *record.EventCorrelateResult
 	return nil
 }
 
-// StatusRefused deals with a status that could not be written. A refusal by the API server, such as
-// that of an admission policy, shows nowhere in the object, so that an event says it. The error is
-// one to try again after, or nil if the object is gone.
+// StatusRefused handles a status that could not be written. If the API server refuses it, for
+// example because of an admission policy, an event says so, because the object itself cannot. The
+// error is the one to retry after, or nil if the object is gone.
 func StatusRefused(events record.EventRecorder, o client.Object, err error) error {
 	if apierrors.IsNotFound(err) {
 		return nil

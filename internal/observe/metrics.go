@@ -23,11 +23,11 @@ import (
 // namespace is cert-manager's prefix, so that its dashboards and alerts work.
 const namespace = "certmanager"
 
-// own is the prefix of what cert-manager does not have.
+// own is the prefix of metrics that cert-manager does not have.
 const own = "perennial"
 
-// Metrics counts what the controllers do. The state of objects is not counted but read from the
-// cache when it is asked for, see Objects.
+// Metrics counts what the controllers do. Objects collects the state of objects, which is not
+// counted but read from the cache.
 type Metrics struct {
 	syncs, syncErrors *prometheus.CounterVec
 	eventsDropped     prometheus.Counter
@@ -115,7 +115,7 @@ func (m *Metrics) IssuanceFailed(issuer cmmeta.IssuerReference, reason string) {
 
 var acmeLabels = []string{"scheme", "host", "action", "method", "status"}
 
-// acmeActions are cert-manager's names of what is asked of an ACME server.
+// acmeActions maps the actions of an ACME client to cert-manager's names.
 var acmeActions = map[string]string{
 	"directory":     "discover",
 	"newNonce":      "new_nonce",
@@ -151,13 +151,13 @@ func (m *Metrics) ACMEExchange(e acme.Exchange) {
 	m.acmeDuration.WithLabelValues(labels...).Observe(e.Duration.Seconds())
 }
 
-// conflictRetry is when an object is looked at again that somebody else wrote at the same time. By
-// then the cache has it.
+// conflictRetry is when an object is reconciled again after a conflict. By then the cache has the
+// other write.
 const conflictRetry = 20 * time.Millisecond
 
 // Counted returns a reconciler that does what r does and counts it under the name of the
-// controller. A conflict is no error: somebody else wrote the object between our read and our
-// write, and it is looked at again.
+// controller. A conflict is no error: another client wrote the object between the read and the
+// write, so the object is reconciled again.
 func Counted[R comparable](m *Metrics, controller string, r reconcile.TypedReconciler[R]) reconcile.TypedReconciler[R] {
 	syncs, failures := m.syncs.WithLabelValues(controller), m.syncErrors.WithLabelValues(controller)
 	return reconcile.TypedFunc[R](func(ctx context.Context, request R) (reconcile.Result, error) {
@@ -176,12 +176,12 @@ func Counted[R comparable](m *Metrics, controller string, r reconcile.TypedRecon
 	})
 }
 
-// Objects is a prometheus.Collector of the state of Certificates, Challenges and issuers, which it
-// reads from a cache at each scrape. So it needs no memory of its own, and has no series of objects
-// that are gone.
+// Objects is a prometheus.Collector of the state of Certificates, Challenges and issuers. It reads
+// them from a cache at each scrape, so it needs no memory of its own and has no series of deleted
+// objects.
 type Objects struct {
 	Reader client.Reader
-	// ClusterScoped says that ClusterIssuers are served, too.
+	// ClusterScoped says that the controller also serves ClusterIssuers.
 	ClusterScoped bool
 	// Limit is how long a scrape may take.
 	Limit time.Duration
@@ -350,7 +350,7 @@ func collectCertificate(c chan<- prometheus.Metric, crt *cmapi.Certificate, now 
 	c <- prometheus.MustNewConstMetric(failedAttempts, prometheus.GaugeValue, attempts, labels...)
 }
 
-// challengeStates are the states that a Challenge can have; it has none before it is begun.
+// challengeStates are the states that a Challenge can have. A new Challenge has none.
 var challengeStates = []cmacme.State{
 	"",
 	cmacme.Ready,
@@ -366,8 +366,8 @@ var challengeStates = []cmacme.State{
 const maxReason = 60
 
 func collectChallenge(c chan<- prometheus.Metric, ch *cmacme.Challenge) {
-	// What follows is of this occurrence: a time, an answer, what a server says. Each would be another
-	// series.
+	// The text after the colon differs each time: a time, an answer, what a server says. Each would be
+	// another series.
 	reason, _, _ := strings.Cut(ch.Status.Reason, ":")
 	if reason = strings.ToValidUTF8(reason, ""); len(reason) > maxReason {
 		reason = strings.ToValidUTF8(reason[:maxReason], "")

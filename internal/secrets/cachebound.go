@@ -12,9 +12,9 @@ import (
 )
 
 const (
-	// namespaceBytes is how much content of the Secrets of a namespace is cached, and allBytes of all.
-	// A label is enough to be among them, so what is beyond is read live like Secrets without it. A
-	// Secret of a certificate has 5 to 20 KiB.
+	// namespaceBytes bounds the cached content of the Secrets of a namespace, and allBytes that of all
+	// namespaces. Any user can set the label, so a Secret beyond the bounds is read live, as if it had
+	// no label. A Secret of a certificate has 5 to 20 KiB.
 	namespaceBytes = 16 << 20
 	allBytes       = 512 << 20
 )
@@ -29,8 +29,8 @@ type Bound struct {
 	sum  int
 }
 
-// left is what is cached of the content of a Secret that is beyond the bounds: no Secret of the API
-// has such a key.
+// left is the only data key of a cached Secret whose content is beyond the bounds. The API allows
+// no such key.
 const left = "/not cached"
 
 // Cached reports whether a Secret from the cache has its content.
@@ -39,7 +39,7 @@ func Cached(secret *corev1.Secret) bool {
 	return !stripped
 }
 
-// Transform is that of the cache.
+// Transform is the transform of the cache: it drops the content of a Secret beyond the bounds.
 func (b *Bound) Transform(o any) (any, error) {
 	secret, ok := o.(*corev1.Secret)
 	if !ok || !Cached(secret) {
@@ -51,7 +51,7 @@ func (b *Bound) Transform(o any) (any, error) {
 	return strip(secret), nil
 }
 
-// Watch forgets Secrets that an informer says are gone.
+// Watch stops counting Secrets that an informer reports as deleted.
 func (b *Bound) Watch(informer interface {
 	AddEventHandler(cache.ResourceEventHandler) (cache.ResourceEventHandlerRegistration, error)
 }) error {
@@ -101,7 +101,7 @@ func (b *Bound) forget(key types.NamespacedName) {
 	}
 }
 
-// sizeOf is about how much a Secret takes.
+// sizeOf estimates the memory that a Secret takes.
 func sizeOf(secret *corev1.Secret) int {
 	const rest = 1 << 10
 	n := rest
@@ -121,7 +121,7 @@ func sizeOf(secret *corev1.Secret) int {
 	return n
 }
 
-// strip leaves of a Secret what it is found by.
+// strip returns a Secret without its content, with the metadata that it is found by.
 func strip(secret *corev1.Secret) *corev1.Secret {
 	is := &corev1.Secret{
 		TypeMeta: secret.TypeMeta, Type: secret.Type, Data: map[string][]byte{left: nil},

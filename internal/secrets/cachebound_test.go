@@ -62,7 +62,7 @@ func TestTheCacheOfSecretsIsBounded(t *testing.T) {
 	if !put("other", "small", 10<<10) {
 		t.Error("a tenant takes others their place")
 	}
-	// One that changes takes the place that it had, and one that goes leaves it.
+	// A changed Secret keeps its share of the bound, and a deleted one frees it.
 	if !put("tenant", "0", 100<<10) || put("tenant", "new", 100<<10) {
 		t.Error("a Secret is counted twice, or not at all")
 	}

@@ -1,7 +1,7 @@
-// Package secrets reads Secrets without keeping all of the cluster's in memory. Those that are
-// ours, by the label controller.cert-manager.io/fao=true, are in a cache with their content, as far
-// as Bound lets them. Of all others only the metadata is, and the content of the few that an object
-// asks for is read live, once for each version of them.
+// Package secrets reads Secrets without keeping all Secrets of the cluster in memory. Secrets with
+// the label controller.cert-manager.io/fao=true are cached with their content, as far as Bound
+// allows. Of all others only the metadata is cached. The content of the few that an object needs is
+// read from the API server, once for each version.
 package secrets
 
 import (
@@ -35,7 +35,7 @@ func Others() labels.Selector {
 	return labels.NewSelector().Add(*differs)
 }
 
-// Metadata returns an empty object that stands for the metadata of a Secret, to watch or to get.
+// Metadata returns an empty PartialObjectMetadata for a Secret, to watch or to get.
 func Metadata() *metav1.PartialObjectMetadata {
 	o := &metav1.PartialObjectMetadata{}
 	o.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
@@ -45,8 +45,9 @@ func Metadata() *metav1.PartialObjectMetadata {
 const (
 	// readTimeout bounds a live read.
 	readTimeout = 10 * time.Second
-	// keep is how many live reads are kept, and keepBytes how much content. They are the Secrets of
-	// issuers and passwords, of which a cluster has few; beyond it reads are repeated, not refused.
+	// keep is how many live reads are kept, and keepBytes is how much content. These are the Secrets
+	// of issuers and passwords, of which a cluster has few. Beyond these bounds reads are repeated,
+	// not refused.
 	keep      = 256
 	keepBytes = 64 << 20
 )
@@ -65,7 +66,7 @@ type Store struct {
 	bytes int // of what is read
 }
 
-// Get returns the Secret, which the caller must not change. The error of one that does not exist is
+// Get returns the Secret, which the caller must not change. If it does not exist, the error is
 // apierrors.IsNotFound.
 func (s *Store) Get(ctx context.Context, namespace, name string) (*corev1.Secret, error) {
 	key := types.NamespacedName{Namespace: namespace, Name: name}
