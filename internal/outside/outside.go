@@ -1,7 +1,7 @@
-// Package outside says where nobody else may make this process connect to. Issuers, zones and
-// redirects lead to addresses that their authors choose, and some addresses answer only whoever
-// asks from inside: what they hand out is meant for this machine alone. It also says what of an
-// answer may be told.
+// Package outside prevents server-side request forgery. Issuers, zones and redirects lead to
+// addresses that their authors choose. Some addresses answer only requests from this machine, such
+// as loopback and the metadata service of a cloud. The package decides to which addresses this
+// process may connect, and how much of an answer may appear in a message.
 package outside
 
 import (
@@ -15,8 +15,8 @@ import (
 )
 
 var (
-	// metadata are addresses, beside those of the link, at which clouds hand out credentials: those of
-	// AWS by IPv6, Alibaba Cloud and Azure.
+	// metadata are addresses that are not link-local and at which clouds hand out credentials: AWS by
+	// IPv6, Alibaba Cloud and Azure.
 	metadata = []netip.Addr{
 		netip.MustParseAddr("fd00:ec2::254"),
 		netip.MustParseAddr("100.100.100.200"),
@@ -27,9 +27,9 @@ var (
 	broadcast   = netip.MustParseAddr("255.255.255.255")
 )
 
-// Serves reports whether a service of somebody else may be at an address. Loopback is for the
-// caller to judge: on a machine of one's own, services are there. Private networks are allowed, as
-// DNS servers, CAs and sites are in them.
+// Serves reports whether an address may be that of a DNS server, CA or site. It allows private
+// networks, because such servers are in them. It also allows loopback: the caller decides about
+// that.
 func Serves(ip netip.Addr) bool {
 	ip = ip.Unmap().WithZone("")
 	return ip.IsValid() && !ip.IsLinkLocalUnicast() && !ip.IsMulticast() && !ip.IsUnspecified() && ip != broadcast &&
@@ -37,10 +37,10 @@ func Serves(ip netip.Addr) bool {
 		!slices.Contains(metadata, ip)
 }
 
-// Elsewhere reports whether a service may be at an address that is not of this machine.
+// Elsewhere reports what Serves does, and refuses loopback.
 func Elsewhere(ip netip.Addr) bool { return !ip.Unmap().IsLoopback() && Serves(ip) }
 
-// Refused is the error of a connection that is not made because of its address.
+// Refused is the error of a connection that is not made because its address is not allowed.
 type Refused struct{ Address netip.Addr }
 
 func (r *Refused) Error() string {
@@ -57,8 +57,8 @@ func IsRefused(err error) bool {
 	return errors.As(err, &refused)
 }
 
-// Reach says to which addresses the words of others may lead. The zero value is for those to whom
-// this machine belongs: not to its link, nor to a metadata service.
+// Reach says to which addresses a setting or a redirect may lead. The zero value allows loopback,
+// but neither link-local addresses nor a metadata service.
 type Reach struct {
 	anywhere, elsewhere bool
 	allowed             []netip.Prefix
@@ -67,15 +67,15 @@ type Reach struct {
 // Anywhere is the reach of flags and of ClusterIssuers, which administrators write.
 func Anywhere() Reach { return Reach{anywhere: true} }
 
-// Egress is how far issuers reach.
+// Egress says to which addresses issuers may lead.
 type Egress struct {
-	// OwnMachine says that this machine belongs to those who write issuers.
+	// OwnMachine says that the users that write issuers own this machine, so that loopback is allowed.
 	OwnMachine bool
-	// Allowed are addresses to which namespaced Issuers may lead besides those of others.
+	// Allowed are addresses to which namespaced Issuers may lead although they are refused by default.
 	Allowed []netip.Prefix
 }
 
-// Of is the reach of an issuer: one of the cluster reaches everything.
+// Of returns the reach of an issuer. A ClusterIssuer reaches everything.
 func (e Egress) Of(cluster bool) Reach {
 	switch {
 	case cluster:

@@ -66,7 +66,7 @@ func TestAConnectionIsRefusedBeforeItIsMade(t *testing.T) {
 	defer listener.Close()
 	_, port, _ := net.SplitHostPort(listener.Addr().String())
 	for _, host := range []string{"127.0.0.1", "localhost", "::1", "169.254.169.254", "0.0.0.0"} {
-		// names are judged by where they lead
+		// names are checked after they are resolved
 		_, err := Egress{}.Of(false).Dialer().DialContext(t.Context(), "tcp", net.JoinHostPort(host, port))
 		if !IsRefused(err) {
 			t.Errorf("%s: %v", host, err)

@@ -7,12 +7,11 @@ import (
 	"strings"
 )
 
-// shortest is how long a secret must be to be looked for in texts: shorter ones would be found
-// everywhere.
+// shortest is the minimum length of a secret that Without removes: shorter ones occur everywhere.
 const shortest = 4
 
-// Short is the beginning of a text of others, of so many bytes at most, without a part of a
-// character.
+// Short returns the beginning of an untrusted text: at most so many bytes, and whole characters
+// only.
 func Short(s string, most int) string {
 	if len(s) <= most {
 		return s
@@ -20,7 +19,7 @@ func Short(s string, most int) string {
 	return strings.ToValidUTF8(s[:most], "") + "…"
 }
 
-// Line makes a text of others fit for one line of ours, of so many bytes at most.
+// Line makes an untrusted text fit for one line of output, of so many bytes at most.
 func Line(s string, most int) string {
 	s = strings.Map(func(c rune) rune {
 		if c < ' ' {
@@ -31,7 +30,7 @@ func Line(s string, most int) string {
 	return strings.TrimSpace(Short(s, most))
 }
 
-// Without is a text in which no secret stands, in whatever way texts have it.
+// Without replaces the secrets in a text, in each encoding in which they may appear.
 func Without(s string, secrets ...string) string {
 	var all []string
 	for _, secret := range secrets {

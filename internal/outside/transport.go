@@ -15,7 +15,8 @@ import (
 	"time"
 )
 
-// Transport makes that of requests to hosts that others name, within their reach.
+// Transport returns a transport for requests to hosts that users name. It connects only within the
+// reach.
 func (r Reach) Transport(base *http.Transport) http.RoundTripper {
 	if r.anywhere {
 		return base
@@ -36,7 +37,7 @@ type guarded struct {
 	reach           Reach
 }
 
-// CloseIdleConnections is that of http.Client.
+// CloseIdleConnections closes the idle connections of both transports, for http.Client.
 func (o *guarded) CloseIdleConnections() {
 	o.direct.CloseIdleConnections()
 	o.proxied.CloseIdleConnections()
@@ -48,7 +49,7 @@ func (o *guarded) RoundTrip(r *http.Request) (*http.Response, error) {
 		if err != nil {
 			return nil, err
 		}
-		if proxy != nil { // which alone knows where names lead
+		if proxy != nil { // the proxy alone resolves names
 			if a, err := netip.ParseAddr(r.URL.Hostname()); err == nil && !o.reach.Allows(a) {
 				return nil, &Refused{a.Unmap().WithZone("")}
 			}
@@ -58,9 +59,9 @@ func (o *guarded) RoundTrip(r *http.Request) (*http.Response, error) {
 	return o.direct.RoundTrip(r)
 }
 
-// NoAnswer says why a request got no answer. It tells nothing of what came in its place: where an
-// issuer names the host, its author would read by that from services that only this process can
-// reach, and that speak something else than HTTP.
+// NoAnswer returns the reason why a request got no answer. It repeats nothing that the host sent:
+// the author of an issuer could otherwise read from services that only this process can reach and
+// that do not speak HTTP.
 func NoAnswer(err error) error {
 	var dns *net.DNSError
 	var op *net.OpError
@@ -88,9 +89,8 @@ func NoAnswer(err error) error {
 	return errors.New("it does not answer as an HTTP server does")
 }
 
-// Problem is what the body of an error says: a JSON object with a text in one of the entries in
-// which services say it. Other bodies are not told, nor are other entries, for the same reason as
-// in NoAnswer.
+// Problem returns the error text in the JSON body of an error response, from one of the entries
+// that services commonly use. Nothing else of a body is returned, for the reason given at NoAnswer.
 func Problem(body []byte) string {
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(body, &fields) != nil {
@@ -113,15 +113,14 @@ func Problem(body []byte) string {
 }
 
 const (
-	// limitedFor is how long we stay away from a service that says that we ask too much, and not for
-	// how long.
+	// limitedFor is how long the controller waits after a rate-limit response without Retry-After.
 	limitedFor = time.Minute
-	// maxLimited is how long we stay away at most, whatever it says.
+	// maxLimited bounds the wait that a Retry-After asks for.
 	maxLimited = time.Hour
 )
 
-// RetryAt is when a service wants to be asked again, at most an hour from now: by its Retry-After,
-// in seconds or as a date.
+// RetryAt returns when to ask a service again by its Retry-After, in seconds or as a date, at most
+// an hour from now.
 func RetryAt(retryAfter string, now time.Time) time.Time {
 	wait := limitedFor
 	if seconds, err := strconv.Atoi(retryAfter); err == nil {

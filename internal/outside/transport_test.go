@@ -101,7 +101,7 @@ func TestHostsThatAnIssuerNamesAreNotThisMachine(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	// A proxy may be anywhere, and leads to no such address either.
+	// A proxy may have any address, but must not connect to a refused one either.
 	proxy, err := url.Parse(server.URL)
 	if err != nil {
 		t.Fatal(err)
