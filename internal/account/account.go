@@ -39,13 +39,13 @@ import (
 )
 
 const (
-	// recoverInterval is how often an account that the CA has forgotten is registered again at most. A
-	// CA that forgets it each time is not asked in a loop.
+	// recoverInterval is the shortest time between two registrations of an account that the CA has
+	// forgotten. A CA that forgets it each time is not asked in a loop.
 	recoverInterval = 10 * time.Minute
 	// maxMACKey is how long the MAC key of an external account may be, in base64.
 	maxMACKey = 4096
-	// maxClients is how many clients are kept. Beyond, all are forgotten: each costs a directory and a
-	// nonce to make again.
+	// maxClients is how many clients are kept. When there are so many, all are dropped: a new one
+	// costs two requests, for the directory and for a nonce.
 	maxClients = 1000
 	// maxHeader is how large the header of a reply may be.
 	maxHeader = 64 << 10
@@ -59,8 +59,8 @@ type Accounts struct {
 	Secrets *secrets.Store
 	Limits  pki.Limits
 	Clock   clock.PassiveClock
-	// RateLimits knows until when CAs must be left alone, or take no new accounts. It may be nil if no
-	// accounts are registered.
+	// RateLimits has the times until which a CA takes no requests, or no new accounts. It may be nil
+	// if no accounts are registered.
 	RateLimits *ratelimit.Ledgers
 	// Egress is how far issuers reach.
 	Egress outside.Egress
@@ -98,7 +98,8 @@ func (a *Accounts) Server(spec *cmacme.ACMEIssuer, kind string) (*acme.Client, e
 	if c := a.clients[key]; c != nil {
 		return c, nil
 	}
-	transport := http.DefaultTransport.(*http.Transport).Clone() // the proxy of the environment, the roots of the system
+	// with the proxy of the environment and the roots of the system
+	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxResponseHeaderBytes = maxHeader
 	if len(spec.CABundle) > 0 || spec.SkipTLSVerify {
 		transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: spec.SkipTLSVerify} //nolint:gosec // the user says so
@@ -137,21 +138,22 @@ func (a *Accounts) Server(spec *cmacme.ACMEIssuer, kind string) (*acme.Client, e
 	return c, nil
 }
 
-// party is the ACME server of an issuer, as one that makes others wait.
+// party returns the ACME server of an issuer as a target of the limiter.
 func party(spec *cmacme.ACMEIssuer) limiter.Target {
 	return limiter.Target{Name: "the ACME server " + spec.Server}
 }
 
-// usable reports whether the issuer has an account. Orders that were begun go on with it, and what
-// was issued can be revoked, also while the issuer is not ready for want of a solver.
+// usable reports whether the issuer has an account. It is true also if only a solver keeps the
+// issuer from being ready: open orders go on, and certificates can be revoked.
 func usable(issuer *signer.Issuer) bool {
 	c, status := cmapi.GetIssuerCondition(issuer.GetStatus(), cmapi.IssuerConditionReady), issuer.GetStatus().ACME
 	return c != nil && status != nil && status.URI != "" &&
 		(c.Status == cmmeta.ConditionTrue || c.Reason == signer.ReasonInvalidSolver)
 }
 
-// of returns the account of an issuer that is registered, and the client to use it with. A CA that
-// does not know it, though it was registered again, is not asked by everyone who wakes up.
+// of returns the account of an issuer that is registered, and the client to use it with. If the CA
+// does not know the account although it was registered again, the error lasts for recoverInterval:
+// otherwise the pass of each object would ask the CA.
 func (a *Accounts) of(ctx context.Context, issuer *signer.Issuer) (*acme.Client, acme.Account, error) {
 	if a.Guard != nil {
 		if err := a.Guard(issuer); err != nil {
@@ -212,12 +214,12 @@ type Registration struct {
 	// Status is what the issuer's status is to say of the account. It is nil if no account can be
 	// used.
 	Status *cmacme.ACMEIssuerStatus
-	// Outage is why the CA could not be asked, where its account can be used all the same: what is
-	// known of it stays.
+	// Outage is why the CA could not be asked, if the known account can still be used. Status is then
+	// the old one.
 	Outage error
 }
 
-// Register sees to it that the issuer has an account, and that the CA has its profile. The CA is
+// Register makes sure that the issuer has an account, and that the CA has its profile. The CA is
 // asked only if something changed since the status was written. What CheckLocal finds wrong must be
 // corrected before.
 func (a *Accounts) Register(ctx context.Context, issuer *signer.Issuer) (Registration, error) {
@@ -295,8 +297,8 @@ func standing(issuer *signer.Issuer, keyHash string) bool {
 	if old == nil || old.URI == "" || old.LastPrivateKeyHash != keyHash || ready == nil {
 		return false
 	}
-	// cert-manager does not write the server down: then only the generation tells that it has not
-	// changed.
+	// cert-manager does not record the server. Then an unchanged generation shows that the server is
+	// the same.
 	sameServer := old.Server == issuer.GetSpec().ACME.Server || old.Server == "" &&
 		ready.ObservedGeneration == issuer.GetGeneration()
 	return sameServer && (ready.Status == cmmeta.ConditionTrue || !slices.Contains(accountReasons, ready.Reason))
@@ -314,18 +316,21 @@ func known(issuer *signer.Issuer) bool {
 		(ready.Status == cmmeta.ConditionTrue || ready.Reason == signer.ReasonInvalidSolver)
 }
 
-// Recover finds out what became of an account that the CA did not accept. One that it has forgotten
-// is registered again with its key, and its URL written into the issuer's status if it is another
-// one. One that is closed makes the issuer unready until somebody replaces the key. If the CA says
-// that it has forgotten one that was registered again just now, the account is of no use until it
-// may be registered once more: see of. What was asked before that says nothing of it.
+// Recover finds out why the CA did not accept an account. If the CA has forgotten it, Recover
+// registers its key again, and writes the URL into the issuer's status if it is a new one. If the
+// account is closed, Recover makes the issuer unready until the user replaces the key. If the CA
+// has forgotten an account that was registered again less than recoverInterval ago, the account is
+// not used until it may be registered once more: see of. The answer to a request from before the
+// registration is ignored.
 func (a *Accounts) Recover(ctx context.Context, issuer *signer.Issuer, asked time.Time, forgotten bool) error {
 	now := a.Clock.Now()
 	a.mu.Lock()
 	last, known := a.recovered[issuer.Key()]
 	if known && last.at.IsZero() {
 		a.mu.Unlock()
-		return nil // somebody is at it, and some bindings to an external account can be used only once: what came of it is seen next time
+		// Another pass registers it, and some bindings to an external account work only once. The next
+		// attempt sees the outcome.
+		return nil
 	}
 	if asked.Before(last.at) {
 		a.mu.Unlock()
@@ -431,7 +436,8 @@ func (a *Accounts) register(
 		account, err := a.find(ctx, issuer, c, key)
 		switch {
 		case acme.IsProblem(err, acme.ProblemAccountDoesNotExist):
-		case acme.IsProblem(err, acme.ProblemUnauthorized): // so servers say it of an account that was deactivated
+		case acme.IsProblem(err, acme.ProblemUnauthorized):
+			// Servers say this of a deactivated account.
 			return acme.Account{}, fault.Misconfiguredf(
 				"ErrVerifyACMEAccount",
 				"the CA does not accept the account of Secret %s/%s: delete the Secret, and a new account will be made: %w",
@@ -501,7 +507,8 @@ func keyEntry(ref cmmeta.SecretKeySelector) string {
 	return corev1.TLSPrivateKeyKey
 }
 
-// NewKey makes an account key of the kind that the issuer says, and how it stands in a Secret.
+// NewKey makes an account key with the algorithm that the issuer asks for. It returns the key and
+// its PEM encoding.
 func NewKey(of *cmacme.ACMEIssuer) (crypto.Signer, []byte, error) {
 	spec := pki.KeySpec{Algorithm: pki.ECDSA}
 	if of.PrivateKeyAlgorithm == cmacme.ACMEAccountKeyRSA {
@@ -553,8 +560,8 @@ func (a *Accounts) decodeKey(secret *corev1.Secret, entry string) (crypto.Signer
 	return key, nil
 }
 
-// makeKey makes the account key and stores it. If somebody else was faster, theirs counts, which is
-// not fresh: it may have an account.
+// makeKey makes the account key and stores it. If another client has created the Secret first, the
+// key is the one from there. It is not fresh: it may have an account.
 func (a *Accounts) makeKey(ctx context.Context, issuer *signer.Issuer) (key crypto.Signer, fresh bool, err error) {
 	ref := issuer.GetSpec().ACME.PrivateKey
 	key, encoded, err := NewKey(issuer.GetSpec().ACME)
@@ -641,8 +648,9 @@ func hash(key crypto.Signer) string {
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// believed returns the error of an exchange, as one that passes if the CA did not accept who asked,
-// and the account's key was changed meanwhile: then it is no judgement.
+// believed returns the error of an exchange. If the CA rejects the account or its signature, and
+// the account or its key has changed meanwhile, the error becomes transient: it is about the old
+// key.
 func (a *Accounts) believed(ctx context.Context, issuer *signer.Issuer, by acme.Account, err error) error {
 	if !acme.IsProblem(err, acme.ProblemMalformed, acme.ProblemUnauthorized) {
 		return err

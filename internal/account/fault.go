@@ -20,29 +20,31 @@ import (
 )
 
 const (
-	// unsaid is how long a CA that limits us and does not say until when is left alone.
+	// unsaid is the wait after a rate limit for which the CA names no time.
 	unsaid = time.Hour
-	// atLeast is the shortest wait after a refusal that names a time, and atOnce that after one whose
-	// time has come already: who says so each time is not to be asked each second.
+	// atLeast is the shortest wait after a refusal that names a time. atOnce is the wait if that time
+	// has passed already: a CA may name a past time again and again, and must not be asked every
+	// second.
 	atLeast, atOnce = time.Second, 10 * time.Second
-	// atMost is the longest: no limit of a CA that is known takes longer to refill. A CA, or what is
-	// in front of it, that says more is asked all the same.
+	// atMost is the longest wait: no known limit of a CA takes longer to refill. If the CA, or a proxy
+	// in front of it, names a later time, the next request still comes after atMost.
 	atMost = 7 * 24 * time.Hour
-	// visited is when a CA is asked again that wants somebody to visit a page, and does not say when:
-	// nor will it tell us that it was done.
+	// visited is the wait if the CA wants the user to visit a page and names no time. The CA does not
+	// report the visit, so it is asked again.
 	visited = 10 * time.Minute
 )
 
 const (
-	// actionDirectory is the exchange by which the directory is read,
+	// actionDirectory is the action of the exchange that reads the directory.
 	actionDirectory = "directory"
-	// and notADirectory what to do if something else is there.
+	// notADirectory says what to do if there is something else at its URL.
 	notADirectory = "correct spec.acme.server, which must be the URL of the CA's directory"
 )
 
-// Fault classifies an error of an ACME client: what the CA refuses finally is Refused; what it
-// limits is Limited until the time that it names; what it wants somebody to do is asked for again
-// and again, as nobody tells us that it was done; its own faults, and those of the network, pass.
+// Fault classifies an error of an ACME client. A final refusal of the CA is Refused. A rate limit
+// is Limited until the time that the CA names. If the user has to act first, the error is Limited,
+// too: the CA does not report that the user has acted, so it is asked again. Errors inside the CA
+// and in the network are Transient.
 func Fault(reason string, now time.Time, err error) error {
 	var classified *fault.Error
 	if err == nil || errors.As(err, &classified) {
@@ -154,9 +156,9 @@ func Outage(err error) (reason string) {
 	return ""
 }
 
-// Limited returns the problem if it is that a limit of what was asked is spent, whether the CA says
-// so or what is in front of it. A server that is busy, or limits our address, has another: all stay
-// away from it anyway.
+// Limited returns the problem if it says that a limit of the request is spent. It may come from the
+// CA or from a proxy in front of it. Limited returns nil for a busy server and for a limit by
+// address: these stop all requests to the server anyway.
 func Limited(err error) *acme.Problem {
 	var p *acme.Problem
 	if !errors.As(err, &p) || p.Status == http.StatusServiceUnavailable || ratelimit.CountedByAddress(p.Action) ||
@@ -166,14 +168,14 @@ func Limited(err error) *acme.Problem {
 	return p
 }
 
-// limited reports whether a problem is that a limit is spent, or several are, of as many names.
+// limited reports whether a problem, or each of its subproblems, says that a limit is spent.
 func limited(p *acme.Problem) bool {
 	other := func(sub acme.Problem) bool { return sub.Type != acme.ProblemRateLimited }
 	return p.Type == acme.ProblemRateLimited || p.Status == http.StatusTooManyRequests ||
 		len(p.Subproblems) > 0 && !slices.ContainsFunc(p.Subproblems, other)
 }
 
-// within is a time that a CA names, as far as it is believed.
+// within returns the time that a CA names, but not before atLeast has passed, and not after last.
 func within(until, now, last time.Time) time.Time {
 	if first := now.Add(atLeast); until.Before(first) {
 		return first
@@ -185,7 +187,7 @@ func within(until, now, last time.Time) time.Time {
 }
 
 // doubtful reports whether an error may mean that the CA no longer accepts the account: it refused
-// a new order for want of authority, which orders as such do not need.
+// a new order as unauthorized, which it has no other reason for.
 func doubtful(err error) bool {
 	var p *acme.Problem
 	return errors.As(err, &p) && p.Type == acme.ProblemUnauthorized && p.Action == "newOrder"
@@ -198,7 +200,8 @@ func Gone(err error) string {
 	var p *acme.Problem
 	var foreign *acme.ForeignURLError
 	switch {
-	case errors.As(err, &foreign) && foreign.Action != "certificate": // which the CA has named just now
+	case errors.As(err, &foreign) && foreign.Action != "certificate":
+		// The URL of a certificate cannot be meant: the CA has just named it.
 		return "the issuer has another server by now: " + foreign.Reason
 	case fault.Of(err).Class != fault.Refused, !errors.As(err, &p), p.Action != "order" && p.Action != "authorization":
 		return ""

@@ -29,7 +29,7 @@ type Local struct {
 	Binding error
 }
 
-// CheckLocal looks at everything about an issuer's account that needs no CA. The error is that of a
+// CheckLocal checks everything about an issuer's account that needs no CA. The error is that of a
 // Secret that could not be read.
 func (a *Accounts) CheckLocal(ctx context.Context, issuer *signer.Issuer) (Local, error) {
 	spec := issuer.GetSpec().ACME
@@ -101,7 +101,7 @@ func checkEmail(issuer *signer.Issuer) error {
 		"spec.acme.email %.100q is no address: set one, such as ops@example.com, or leave it out", email)
 }
 
-// checkKey looks at the account key, and reports whether there is one.
+// checkKey checks the account key, and reports whether there is one.
 func (a *Accounts) checkKey(ctx context.Context, issuer *signer.Issuer, l *Local) (exists bool, err error) {
 	ref := issuer.GetSpec().ACME.PrivateKey
 	if faults := validation.IsDNS1123Subdomain(ref.Name); len(faults) > 0 {

@@ -6,9 +6,9 @@ import (
 	"github.com/perennial-pki/perennial/internal/fault"
 )
 
-// Limit is until when nothing is asked about an object for an account, as the CA said. Anything
-// that happens before, such as the write that reports the limit, is no reason to ask. The zero
-// value is no limit. It is not kept across a restart, which costs one request.
+// Limit is the time until which the CA takes no requests of an account about an object. A pass
+// before that time, such as the one after the write that reports the limit, sends no request. The
+// zero value is no limit. It is not kept across a restart, which costs one request.
 type Limit struct {
 	account string
 	until   time.Time
@@ -24,7 +24,8 @@ func (l *Limit) Note(account string, now time.Time, err error) {
 	}
 }
 
-// Wait is how long it is until the account may ask again. It is not positive if it may.
+// Wait returns how long the account must wait before its next request. It is not positive if there
+// is no wait.
 func (l *Limit) Wait(account string, now time.Time) time.Duration {
 	if l.account != account {
 		return 0

@@ -19,18 +19,18 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// NextSuffix is what the name of the entry ends with in which the next account key stands, beside
-// that of the key in use. Whoever puts a key there has the account's key changed to it, RFC 8555
-// section 7.3.5. The entry goes when that is done.
+// NextSuffix ends the name of the Secret's entry with the next account key; the rest of the name is
+// that of the entry with the key in use. If the user puts a key there, the controller changes the
+// account's key to it (RFC 8555 section 7.3.5), and then removes the entry.
 const NextSuffix = ".next"
 
-// previousSuffix is what the name of the entry ends with in which the keys before it stand, the
-// newest first. Issuers of several CAs may share a Secret, and the one whose CA does not answer
-// while another one changes the key has its account with one of them still.
+// previousSuffix ends the name of the entry with the former keys, the newest first. Issuers of
+// several CAs may share a Secret. If a CA does not answer while an issuer of another CA changes the
+// key, the account at the first CA still has a former key.
 const previousSuffix = ".previous"
 
-// maxPrevious is how many keys before the one in use are kept: a CA may be away for so many
-// changes, and no old key stays for ever.
+// maxPrevious is how many former keys are kept. A CA may be unreachable during so many changes, and
+// no old key stays for ever.
 const maxPrevious = 3
 
 // rotating reports whether the account key is to be changed.
@@ -43,7 +43,7 @@ func (a *Accounts) rotating(ctx context.Context, issuer *signer.Issuer) (bool, e
 	return len(secret.Data[keyEntry(ref)+NextSuffix]) > 0, nil
 }
 
-// rotate changes the account key to the one that stands beside it, if there is one, and returns the
+// rotate changes the account key to the next one in the Secret, if there is one, and returns the
 // key that is in use then. Both keys stay in the Secret until the CA has changed, so that after a
 // crash at any moment one of them is the account's. The old one stays after that, too, for the CAs
 // of other issuers with this Secret: see find.
@@ -78,7 +78,9 @@ func (a *Accounts) rotate(
 				_, err = changeKey(ctx, c, old, next)
 			}
 			if acme.IsProblem(err, acme.ProblemAccountDoesNotExist) {
-				err = nil // there is no account to change: one will be found by an older key, or made, with the new key
+				// There is no account to change. Registration with the new key finds one by an older key, or
+				// makes one.
+				err = nil
 			}
 		}
 		if no := (*acme.UnsupportedError)(nil); errors.As(err, &no) {
@@ -105,10 +107,11 @@ func (a *Accounts) rotate(
 		client.MergeFromWithOptions(secret, client.MergeFromWithOptimisticLock{}),
 		client.DisableReadYourWritesConsistency,
 	)
+	// A conflict is no failure: the write of another issuer with this Secret starts the next pass.
 	if err != nil &&
 		!apierrors.IsConflict(
 			err,
-		) { // what another issuer with this Secret has written brings us back, if there is still something to do
+		) {
 		return nil, fault.Transientf(
 			"ErrUpdateACMEAccount",
 			"store the new account key in Secret %s/%s: %w",
@@ -182,7 +185,8 @@ func (a *Accounts) find(
 	return acme.Account{}, none
 }
 
-// withPrevious puts a key before those that stand in an entry already, of which the last go.
+// withPrevious puts a key before those of an entry, and drops the oldest if there are more than
+// maxPrevious.
 func withPrevious(key crypto.Signer, entry []byte) ([]byte, error) {
 	all, err := pki.EncodeKeyPEM(key, pki.PKCS8)
 	if err != nil {

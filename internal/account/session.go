@@ -37,21 +37,21 @@ type Session struct {
 
 	mu    sync.Mutex // exchanges may be made at once
 	notes *Notes
-	// since is updated with since when the server does not answer, which at first was before.
+	// since points to the time from which the server has not answered; before was its first value.
 	since  **metav1.Time
 	before *metav1.Time
 }
 
 // Notes is what is remembered of the exchanges about an object. The zero value is ready.
 type Notes struct {
-	// Limit is until when nothing is asked.
+	// Limit is the time until which no request is sent.
 	Limit Limit
-	// unread is since when the reply at a URL cannot be read.
+	// unread is the time, by URL, from which the reply has been unreadable.
 	unread map[string]time.Time
 }
 
-// Session begins one for an issuer. The notes, and the time since when the server does not answer,
-// follow what becomes of the exchanges; either may be nil.
+// Session begins a session for an issuer. Its exchanges update the notes and unreachableSince, the
+// time from which the server has not answered. Either may be nil.
 func (a *Accounts) Session(ctx context.Context, issuer *signer.Issuer, notes *Notes,
 	unreachableSince **metav1.Time) (*Session, error) {
 	c, account, err := a.of(ctx, issuer)
@@ -68,7 +68,7 @@ func (a *Accounts) Session(ctx context.Context, issuer *signer.Issuer, notes *No
 		before: *unreachableSince}, nil
 }
 
-// Wait is how long nothing is to be asked, as the CA said. It is not positive if anything may.
+// Wait returns how long the CA takes no requests. It is not positive if there is no wait.
 func (s *Session) Wait() time.Duration {
 	return s.notes.Limit.Wait(s.Account.URL, s.accounts.Clock.Now())
 }
@@ -91,7 +91,7 @@ func (s *Session) NoteReachability(err error) {
 	}
 }
 
-// Enter takes the slot that the exchanges hold, before the first one.
+// Enter takes a slot of the server for the exchanges.
 func (s *Session) Enter(ctx context.Context) error {
 	return limiter.Enter(ctx, party(s.issuer.GetSpec().ACME))
 }
@@ -220,7 +220,7 @@ func (s *Session) outcome(ctx context.Context, url string, asked time.Time, err 
 	if err != nil || url != cached {
 		s.NoteReachability(err)
 	}
-	if url != created { // of the limits of new orders there is a ledger
+	if url != created { // package ratelimit keeps the limits of new orders
 		s.notes.Limit.Note(s.Account.URL, now, err)
 	}
 	if url != cached && url != created && url != revoked && Unreadable(err) {

@@ -66,12 +66,12 @@ func TestASessionNotesWhatBecameOfItsExchanges(t *testing.T) {
 	if since == nil || !since.Equal(&before) {
 		t.Errorf("the server does not answer since %v, not since %s", since, before)
 	}
-	// What is in a cache says nothing of the server.
+	// A cached answer says nothing about the server.
 	if _ = s.outcome(t.Context(), cached, start, nil); since == nil {
 		t.Error("a server that was not asked answers")
 	}
 
-	// A limit counts for what exists, and for the account that met it.
+	// A limit counts for existing objects, and for the account that met it.
 	limit := &acme.Problem{Type: acme.ProblemRateLimited, Status: 429, RetryAfter: start.Add(time.Minute)}
 	if _ = s.outcome(t.Context(), created, start, limit); s.Wait() > 0 {
 		t.Errorf("the limit of a new order keeps another from being read for %s", s.Wait())
@@ -83,7 +83,7 @@ func TestASessionNotesWhatBecameOfItsExchanges(t *testing.T) {
 		t.Errorf("another account waits %s", s.Wait())
 	}
 
-	// A reply that can be read ends the patience for its URL alone.
+	// A readable reply ends the retry time for its URL alone.
 	page := &acme.Problem{Status: 404, Action: "order"}
 	for _, url := range []string{"a", "b"} {
 		_ = s.outcome(t.Context(), url, start, page)

@@ -11,8 +11,8 @@ import (
 	"github.com/perennial-pki/perennial/internal/limiter"
 )
 
-// NoteReachability updates the time since when a server does not answer with the outcome of an
-// exchange.
+// NoteReachability updates since, the time from which a server has not answered, after an exchange
+// that ended with err.
 func NoteReachability(since **metav1.Time, now time.Time, err error) {
 	switch asked, answers := reachable(now, err); {
 	case asked && answers:

@@ -23,7 +23,7 @@ type parties struct {
 	issuer  *signer.Issuer
 	solver  solver.Solver
 	session *account.Session
-	// neighbors are the challenges whose proofs must stay beside that of the pass, where there are few
+	// neighbors are the other challenges that must keep their proofs at the same place, if it has few
 	// slots.
 	neighbors []*cmacme.Challenge
 }
@@ -140,7 +140,7 @@ func (r *Reconciler) act(ctx context.Context, p *parties, o *Observation, d Deci
 	}
 }
 
-// present sets the proof of a challenge up, beside those of its neighbors.
+// present sets up the proof of a challenge, and leaves those of its neighbors in place.
 func present(ctx context.Context, p *parties, ch *cmacme.Challenge) error {
 	if x, ok := p.solver.(solver.Exclusive); ok && len(p.neighbors) > 0 {
 		return x.PresentAlong(ctx, p.issuer, ch, p.neighbors)

@@ -22,18 +22,19 @@ import (
 )
 
 const (
-	// cleanUpLimit is how long the clean-up of a challenge is tried. Then the Challenge goes, and an
-	// event names what stays: nothing may depend on a credential that is gone.
+	// cleanUpLimit is how long the clean-up of a challenge is tried. Then the finalizer is removed,
+	// and an event names what stays: a credential that is gone must not block the deletion for ever.
 	cleanUpLimit = 10 * time.Minute
 	cleanUpAgain = 15 * time.Second
-	// cleanUpLeast is how long it is tried by a process that starts when that is almost over, or long
-	// ago: it may not have been tried, and the answers of others take time.
+	// cleanUpLeast is how long a process tries even if it starts when cleanUpLimit has passed or
+	// nearly so: the clean-up may not have been tried yet, and services take time to answer.
 	cleanUpLeast = time.Minute
 )
 
-// cleanUp removes what was presented for a challenge that has ended. One that is deleted goes then.
-// One that is finished frees its slot where there are few: its Order may need others there, and
-// delete it only when they are finished, too. Elsewhere that has time until it is deleted.
+// cleanUp removes what was presented for a challenge that has ended. If the challenge is being
+// deleted, cleanUp then removes its finalizer. If it is finished and holds one of few slots,
+// cleanUp frees the slot at once: its Order may need the slot for other challenges, and deletes all
+// of them only when all are finished. Any other proof stays until the deletion.
 func (r *Reconciler) cleanUp(ctx context.Context, ch *cmacme.Challenge) (reconcile.Result, error) {
 	m := r.memory.Of(ch)
 	deleted := ch.DeletionTimestamp != nil
@@ -72,7 +73,7 @@ func (r *Reconciler) cleanUp(ctx context.Context, ch *cmacme.Challenge) (reconci
 	return reconcile.Result{}, err
 }
 
-// cleanUpUntil is how long the clean-up of a challenge is tried by a process that does so since.
+// cleanUpUntil returns when a process gives up the clean-up of a challenge that it began at since.
 func cleanUpUntil(ch *cmacme.Challenge, since time.Time) time.Time {
 	if ch.DeletionTimestamp == nil {
 		return since.Add(cleanUpLimit)
@@ -107,7 +108,8 @@ func decideCleanUp(ch *cmacme.Challenge, err error, now, limit time.Time) (d cle
 		// What prevents the removal has prevented the presentation.
 	case !now.Before(limit):
 		stays := "stays: remove it by hand"
-		if !ch.Status.Presented { // a call that failed, or a process that ended before it could say so, may have set it up
+		if !ch.Status.Presented {
+			// A failed call may have set it up, or a process that ended before it wrote the status.
 			stays = "may be there: look, and remove it by hand"
 		}
 		d.GaveUp = fmt.Sprintf(
@@ -160,7 +162,8 @@ func (r *Reconciler) remove(ctx context.Context, ch *cmacme.Challenge) error {
 		return err
 	}
 	if i == nil {
-		i = r.Scope.Former(ch.Namespace, ch.Spec.IssuerRef) // what it was presented with may still be there
+		// The Secrets of its solver may still be there.
+		i = r.Scope.Former(ch.Namespace, ch.Spec.IssuerRef)
 	}
 	if err := r.mayCleanUp(ctx, i, ch); err != nil {
 		return err

@@ -21,7 +21,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/solver"
 )
 
-// limiting is a solver whose service says when it may be asked again.
+// limiting is a solver with a service that is rate-limited until a time.
 type limiting struct {
 	solver.Solver
 	until time.Time

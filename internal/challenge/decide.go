@@ -21,16 +21,17 @@ import (
 )
 
 const (
-	// presentLimit is how long presenting may take before the CA is asked again whether it is still of
-	// use.
+	// presentLimit is how long presenting may take before the authorization is read again: it may have
+	// ended.
 	presentLimit = time.Minute
 	// seenFor is how long a proof that was seen is not checked again before the CA is asked to look.
 	seenFor = 10 * time.Second
-	// lostAgain is how long after it was presented a proof that is seen nowhere is presented again.
-	// Services that publish late need as long, so it is done after twice that time next, and so on.
+	// lostAgain is how long after its presentation a proof that is seen nowhere is presented again.
+	// Some services only publish late, so the time since the first presentation doubles with each
+	// attempt.
 	lostAgain = 5 * time.Minute
-	// giveUpAfter is how long after it was presented a challenge fails that cannot be seen, or that
-	// the CA does not finish. The Order fails, and another follows after the back-off.
+	// giveUpAfter is how long after its presentation a challenge fails if its proof cannot be seen, or
+	// if the CA does not finish it. The Order fails, and another follows after the back-off.
 	giveUpAfter = 2 * time.Hour
 	// Checks are checkAgain apart at first, and less often after these times.
 	checkAgain             = 2 * time.Second
@@ -181,8 +182,8 @@ func (d *decider) expired() bool {
 	return d.Authorization.Expires != nil && !d.Now.Before(*d.Authorization.Expires)
 }
 
-// present sets the proof up. Where there are few slots, the status says before that it may stand
-// there: what only waits for a slot has nothing there to be removed.
+// present sets the proof up. Where there are few slots, it writes Processing into the status first.
+// So a challenge without Processing has no proof there, and nothing to clean up.
 func (d *decider) present() {
 	if d.Capacity > 0 && !d.st.Processing {
 		d.st.Processing, d.Decision.Slot = true, Keep
@@ -249,7 +250,7 @@ func (d *decider) check() {
 	}
 	seen := d.m.Seen
 	if s.WaitForRecordToPropagate == nil && !seen.IsZero() && d.Now.Sub(seen.Time) < seenFor {
-		d.propagate() // the limiter had no place left to tell the CA
+		d.propagate() // the limiter had no slot for the request to the CA
 		return
 	}
 	d.next(Check)

@@ -374,7 +374,7 @@ func TestDecide(t *testing.T) {
 			),
 			decided{action: Accept, events: "PresentedAgain"}},
 
-		// Accepting, and every state of a challenge that the CA looks at.
+		// Accepting, and every state of a challenge after that.
 		"the CA looks": {
 			observed(presented(time.Minute), did(Accept, nil)),
 			decided{

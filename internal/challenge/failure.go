@@ -38,7 +38,7 @@ func (d *decider) fail(err error) {
 	case fault.Limited:
 		d.again(d.inTime(failure.Wait(d.Now))) // when they said
 	case fault.Misconfigured:
-		d.again(poll.Correction(d.Now.Sub(d.Challenge.CreationTimestamp.Time))) // Secrets of solvers are not watched
+		d.again(poll.Correction(d.Now.Sub(d.Challenge.CreationTimestamp.Time))) // Secrets are not watched
 	default:
 		d.Decision.Err = err // again with the queue's back-off
 	}

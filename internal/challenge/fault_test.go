@@ -12,8 +12,8 @@ import (
 	"github.com/perennial-pki/perennial/internal/limiter"
 )
 
-// TestNoFaultThatPassesEndsAChallenge has every action fail in every way that servers, networks and
-// the limiter have.
+// TestNoFaultThatPassesEndsAChallenge makes every action fail in every way in which servers,
+// networks and the limiter can fail.
 func TestNoFaultThatPassesEndsAChallenge(t *testing.T) {
 	faults := map[string]error{
 		"no answer":               fault.Transientf("", "%w", errors.New("connection refused")),

@@ -17,13 +17,13 @@ type Observation struct {
 	// Blocked is why nothing can be done: there is no issuer, solver or account, or the Challenge is
 	// not what its Order asks for.
 	Blocked error
-	// LimitedFor is how long nothing is to be asked, as the CA or the service of the solver said.
+	// LimitedFor is how long the CA, or the service of the solver, takes no requests.
 	LimitedFor time.Duration
-	// Capacity is how many proofs can stand at once where that of the challenge does, zero for any
+	// Capacity is how many proofs can be presented at once at the place of the challenge, zero for any
 	// number.
 	Capacity int
 
-	// Siblings are the challenges whose values belong in the same record.
+	// Siblings are the other challenges with values in the same record.
 	Siblings []Sibling
 
 	// Done is the action that was just carried out, Wait at first, and Err its error.

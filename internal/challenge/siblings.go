@@ -12,11 +12,12 @@ import (
 	"github.com/perennial-pki/perennial/internal/acmestatus"
 )
 
-// siblingWait bounds how long a challenge whose proof is visible waits for the value of a sibling.
+// siblingWait is the longest time that a challenge with a visible proof waits for the value of a
+// sibling.
 const siblingWait = time.Minute
 
-// Sibling is an unfinished challenge of the same Order whose value belongs in the same TXT record,
-// as those of example.com and *.example.com do.
+// Sibling is an unfinished challenge of the same Order with a value in the same TXT record, as
+// those of example.com and *.example.com have.
 type Sibling struct {
 	Key types.NamespacedName
 	// Visible reports whether its value can be seen, and Accepted whether the CA was asked to look.
@@ -25,10 +26,9 @@ type Sibling struct {
 	Failed bool
 }
 
-// awaited returns the first sibling whose value is not visible yet. A CA's resolver caches the
-// record that it finds first: a challenge that is accepted before the values of its siblings are
-// there makes them fail. It returns nil after siblingWait, and for siblings that cannot be
-// presented.
+// awaited returns the first sibling with a value that is not visible yet. A CA's resolver caches
+// the record as it first reads it. If the CA looks before the values of the siblings are there, the
+// siblings fail. It returns nil after siblingWait, and for siblings that cannot be presented.
 func (d *decider) awaited() *Sibling {
 	if d.Now.Sub(d.m.Seen.Start(d.Now)) >= siblingWait {
 		return nil

@@ -84,8 +84,8 @@ func (s *slots) forget(key types.NamespacedName) {
 	delete(s.entries, key)
 }
 
-// checkAgain is when a challenge that waits checks its turn in case something was missed, the later
-// the more there are.
+// checkAgain returns when a waiting challenge checks its turn in case that a call was missed. It
+// grows with the number of challenges.
 func (s *slots) checkAgain() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -110,8 +110,8 @@ func (s *slots) took(slot scheduler.Slot, now time.Time) {
 	s.turns[slot] = now
 }
 
-// capacity is how many proofs can stand at once where that of a challenge does, zero for any
-// number.
+// capacity returns how many proofs can be presented at once at the place of a challenge, zero for
+// any number.
 func (r *Reconciler) capacity(ch *cmacme.Challenge) int {
 	if s, ok := r.Solvers[ch.Spec.Type].(solver.Exclusive); ok {
 		return s.Capacity(ch)
@@ -119,7 +119,7 @@ func (r *Reconciler) capacity(ch *cmacme.Challenge) int {
 	return 0
 }
 
-// snapshot has what the scheduler has to know. The lock must be held while it is used.
+// snapshot returns what the scheduler has to know. The lock must be held while it is used.
 func (r *Reconciler) snapshot(ctx context.Context) (*scheduler.Snapshot, error) {
 	now, s := r.Clock.Now(), &r.slots
 	if !s.listed {
@@ -153,8 +153,8 @@ func (r *Reconciler) snapshot(ctx context.Context) (*scheduler.Snapshot, error) 
 	return snapshot, nil
 }
 
-// admit asks the scheduler whether a challenge may be presented, and whose proofs must stay beside
-// its own.
+// admit asks the scheduler whether a challenge may be presented, and which neighbors must keep
+// their proofs.
 func (r *Reconciler) admit(ctx context.Context, ch *cmacme.Challenge) (Slot, []*cmacme.Challenge, error) {
 	slot, neighbors, err := r.tryAdmit(ctx, ch)
 	if err != nil || !slot.Free || r.capacity(ch) == 0 {
@@ -185,7 +185,8 @@ func (r *Reconciler) tryAdmit(
 	key := client.ObjectKeyFromObject(ch)
 	entry := r.slots.entries[key]
 	if entry == nil {
-		return slot, nil, fmt.Errorf("the scheduler does not know Challenge %s", key) // see was called before
+		// This cannot happen: Reconcile has called see.
+		return slot, nil, fmt.Errorf("the scheduler does not know Challenge %s", key)
 	}
 	entry.Resting = false
 	own := slices.IndexFunc(s.Entries, func(e scheduler.Entry) bool { return e.Challenge == entry.Challenge })
@@ -213,8 +214,8 @@ func (r *Reconciler) tryAdmit(
 	return slot, neighbors, nil
 }
 
-// neighbors returns the challenges whose proofs must stay beside that of one that is presented, if
-// there are few slots.
+// neighbors returns the other challenges that must keep their proofs at the place of ch, if it has
+// few slots.
 func (r *Reconciler) neighbors(ctx context.Context, ch *cmacme.Challenge) ([]*cmacme.Challenge, error) {
 	if r.capacity(ch) == 0 {
 		return nil, nil
@@ -228,9 +229,9 @@ func (r *Reconciler) neighbors(ctx context.Context, ch *cmacme.Challenge) ([]*cm
 	return s.Neighbors(ch), nil
 }
 
-// reserve holds the place of a challenge that has ended while what may be there of it is removed,
-// so that no other proof is put there, which might be removed, too. If one stands there already the
-// error is a solver.Later.
+// reserve takes a slot for a challenge that has ended while its proof is removed. Otherwise another
+// proof could be put there meanwhile, and be removed, too. If there is one already, the error is a
+// solver.Later.
 func (r *Reconciler) reserve(ctx context.Context, ch *cmacme.Challenge, x solver.Exclusive) (err error) {
 	place := ch.Status.EffectiveName
 	if place == "" {
@@ -261,7 +262,7 @@ func (r *Reconciler) release(ch *cmacme.Challenge) {
 	r.slots.update(client.ObjectKeyFromObject(ch), func(e *entry) { e.Presenting = false })
 }
 
-// wakeNext lets the challenges look that may be presented now.
+// wakeNext queues the challenges that may be presented now.
 func (r *Reconciler) wakeNext(ctx context.Context) {
 	r.slots.mu.Lock()
 	defer r.slots.mu.Unlock()

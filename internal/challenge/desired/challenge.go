@@ -21,7 +21,7 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// NoSolver is the reason of the event about a name that no solver is for, as cert-manager has it.
+// NoSolver is the reason of the event about a name without a solver; it is cert-manager's.
 const NoSolver = "Solver"
 
 // Challenge returns the Challenge for an authorization of an Order. It follows from its arguments
@@ -97,7 +97,7 @@ func Challenge(
 		},
 	}
 	label(ch)
-	// What is chosen by is of no use afterwards.
+	// The selector is of no use after the choice.
 	ch.Spec.Solver.Selector = nil
 	text, err := json.Marshal(ch.Spec)
 	if err != nil {
@@ -109,8 +109,8 @@ func Challenge(
 	return ch, nil
 }
 
-// label lets a Challenge be found by the host that the CA asks us for, also by a replica whose
-// cache does not have it yet.
+// label labels a Challenge with the host that the CA asks for. A replica can find it by that label
+// before its cache has the Challenge.
 func label(ch *cmacme.Challenge) {
 	host := ch.Spec.DNSName
 	switch ch.Spec.Type {

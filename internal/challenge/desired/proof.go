@@ -36,9 +36,10 @@ func proofOf(
 	return "", proof, nil
 }
 
-// standing is the value of the record of dns-persist-01. It lets the account that it names have
-// certificates of the CA that it names. A server that gave out another CA's account as ours could
-// have us let a stranger have certificates of that CA, so the account must be the server's own.
+// standing returns the value of the dns-persist-01 record. The record permits the account that it
+// names to get certificates from the CA that it names. A hostile server could name an account at
+// another CA as ours, and the record would permit that account. So the URL of the account must have
+// the host of the server.
 func standing(
 	solver *cmacme.ACMEChallengeSolverDNS01,
 	z cmacme.ACMEAuthorization,

@@ -1,5 +1,5 @@
-// Package diagnosis explains why a CA refused a proof: what the CA saw beside what is seen from
-// here, and what to do. It is pure.
+// Package diagnosis explains why a CA refused a proof: what the CA saw, what is seen from here, and
+// what to do. It is pure.
 package diagnosis
 
 import (
@@ -23,7 +23,8 @@ const (
 // A Failure is a refused proof, and what is known of the reasons.
 type Failure struct {
 	Kind cmacme.ACMEChallengeType
-	// Name is what is to be proved, and wildcard says that it is for all names below.
+	// Name is the identifier to prove, and Wildcard says that the certificate is for all names below
+	// it.
 	Name     string
 	Wildcard bool
 	// Problem is what the CA says. Nil if it says nothing.
@@ -38,7 +39,7 @@ type Failure struct {
 
 // CAA is which CAs may issue for a name, as the DNS says.
 type CAA struct {
-	// At is where the records stand that are in force; empty if there are none.
+	// At is the name that has the records in force; empty if there are none.
 	At      string
 	Records []dns01.CAA
 	// Identities are the names by which such records mean this CA, and Account is what they may name.
@@ -90,7 +91,7 @@ func (f Failure) String() string {
 	return strings.Join(append(parts, f.advice()), ". ")
 }
 
-// sorted returns where the proof is shown, where something else is, and where nothing is heard.
+// sorted returns where the proof is shown, where something else is, and where there is no answer.
 func (f Failure) sorted() (right, wrong, silent []string) {
 	for _, v := range f.Views {
 		where := v.Where

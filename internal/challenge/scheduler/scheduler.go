@@ -43,7 +43,8 @@ type Entry struct {
 	// Failed is when it last failed to be presented. It goes to the end of the queue, as if it had
 	// been created then.
 	Failed time.Time
-	// Resting says that it failed and has not come again yet. It keeps no others from a slot.
+	// Resting says that it failed, and that its next pass has not begun. It keeps no other challenge
+	// from a slot.
 	Resting bool
 }
 
@@ -62,8 +63,8 @@ func older(a, b *Entry) int {
 		cmp.Compare(a.Challenge.Name, b.Challenge.Name))
 }
 
-// earlierTurn orders challenges by whose turn it is at their place. Namespaces take turns, so that
-// many challenges of one do not keep others out.
+// earlierTurn orders challenges by their turns at their place. Namespaces take turns, so that many
+// challenges of one do not keep others out.
 func (s *Snapshot) earlierTurn(a, b *Entry) int {
 	last := func(e *Entry) time.Time {
 		return s.Turns[Slot{e.Challenge.Status.EffectiveName, e.Challenge.Namespace}]
@@ -85,7 +86,7 @@ func (e *Entry) occupies() string {
 	return ""
 }
 
-// occupants returns the entries whose proofs stand at a place, or are being set up there.
+// occupants returns the entries with a proof at a place, or with one that is being set up there.
 func (s *Snapshot) occupants(place string) (there []*Entry) {
 	for n := range s.Entries {
 		e := &s.Entries[n]
@@ -98,13 +99,13 @@ func (s *Snapshot) occupants(place string) (there []*Entry) {
 	return there
 }
 
-// Occupants returns the challenges whose proofs stand at a place and are still needed, or are being
+// Occupants returns the challenges with a proof at a place that is still needed, or that is being
 // set up there.
 func (s *Snapshot) Occupants(place string) []*cmacme.Challenge {
 	return slices.DeleteFunc(challengesOf(s.occupants(place)), acmestatus.Ended)
 }
 
-// Neighbors returns the challenges whose proofs must stay beside that of another at its place.
+// Neighbors returns the other challenges that must keep their proofs at the place of ch.
 func (s *Snapshot) Neighbors(ch *cmacme.Challenge) []*cmacme.Challenge {
 	return slices.DeleteFunc(s.Occupants(ch.Status.EffectiveName), func(other *cmacme.Challenge) bool {
 		return other.UID == ch.UID
@@ -149,9 +150,9 @@ func groupOf(ch *cmacme.Challenge) group {
 	return group(ch.Namespace + " " + signer.Key(ch.Namespace, ch.Spec.IssuerRef))
 }
 
-// Next returns the challenges that may be presented now. Where slots are few, those whose turn it
-// is are candidates. Of the candidates, the group with fewest in progress is first, then the
-// challenge that waits longest.
+// Next returns the challenges that may be presented now. Where slots are few, only the challenges
+// with the next turns are candidates. Of the candidates, the group with the fewest in progress is
+// first, then the challenge that waits longest.
 func (s *Snapshot) Next() []*cmacme.Challenge {
 	inProgress, occupied := map[group]int{}, map[string]int{}
 	free := s.Max

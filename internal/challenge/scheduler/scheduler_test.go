@@ -109,7 +109,7 @@ func TestNextWhereSlotsAreFew(t *testing.T) {
 		rests string
 		had   map[string]int64 // namespace and place, and seconds
 		want  string
-		// behind is for whom the last one waits.
+		// behind lists the challenges that the last one waits for.
 		behind string
 	}{
 		"one after the other":                                    {line: line{"a/1 x", "b/2 x", "c/3 x"}, room: 1, want: "a/1", behind: "a/1 b/2"},
