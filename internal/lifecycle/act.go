@@ -34,9 +34,9 @@ import (
 // errDeleted ends a pass of a Certificate that was deleted meanwhile.
 var errDeleted = errors.New("the Certificate was deleted meanwhile")
 
-// act carries out a decision and writes the status. If a write fails, it is decided again without
-// it, so that the status is written whatever fails. It returns the decision that holds. What was
-// not written is found by the next pass.
+// act carries out a decision and writes the status. If a write fails, it decides again without that
+// write, so that the status is written in any case. It returns the last decision. The next pass
+// finds what was not written.
 func (r *Reconciler) act(ctx context.Context, o *Observation, d *Decision) (*Decision, error) {
 	failed, err := r.carryOut(ctx, o, d)
 	if err != nil {
@@ -147,7 +147,7 @@ func (r *Reconciler) setFinalizer(ctx context.Context, o *Observation, want bool
 		"Change what refuses it, or remove spec.revocation", err}
 }
 
-// writeStatus writes the status, if it has changed, and tells what goes with it.
+// writeStatus writes the status, if it has changed, and reports the events and metrics about it.
 func (r *Reconciler) writeStatus(ctx context.Context, o *Observation, d *Decision) error {
 	crt := o.Certificate
 	if !d.HoldStatus && !equality.Semantic.DeepEqual(crt.Status, d.Status) {
@@ -176,7 +176,7 @@ func (r *Reconciler) writeStatus(ctx context.Context, o *Observation, d *Decisio
 	return nil
 }
 
-// start makes a request by create. If the issuance counts, that is written down before.
+// start makes a request by create. If the issuance counts as early, start records that first.
 func (r *Reconciler) start(ctx context.Context, crt *cmapi.Certificate, n *NewRequest, rehearsal bool,
 	create func() error) error {
 	name := client.ObjectKeyFromObject(crt)
@@ -202,8 +202,8 @@ func (r *Reconciler) tell(crt *cmapi.Certificate, events []Event) {
 	}
 }
 
-// disown takes the Certificate from the owners of a Secret, so that the two are not deleted
-// together.
+// disown removes the Certificate from the owners of a Secret, so that the garbage collector keeps
+// the Secret.
 func (r *Reconciler) disown(ctx context.Context, crt *cmapi.Certificate, secret *corev1.Secret) *writeError {
 	if secret == nil {
 		return nil
@@ -295,8 +295,8 @@ func (r *Reconciler) writeKey(ctx context.Context, o *Observation, s *StoreKey, 
 	if !metav1.IsControlledBy(had, crt) {
 		return nil, fault.Refusedf(reasonNameTaken, "it exists, but does not belong to this Certificate: delete it")
 	}
-	// Another process that led meanwhile may have made it, for a request of its own. What this pass
-	// decided is then out of date, and to write the key would make that request useless.
+	// Another process may have been the leader meanwhile, and have stored this key for its own
+	// request. Then this decision is out of date, and another key would make that request useless.
 	observed := func(seen *corev1.Secret) bool {
 		return seen.UID == had.UID && seen.ResourceVersion == had.ResourceVersion
 	}
@@ -350,7 +350,7 @@ func (r *Reconciler) writeSecret(ctx context.Context, o *Observation, c *Content
 	if err := encodeKeystores(o, c, cfg); err != nil {
 		return err
 	}
-	// The type of a Secret cannot be changed. One that somebody made before may have another.
+	// The type of a Secret cannot be changed. A Secret that existed before may have another one.
 	secretType := corev1.SecretTypeTLS
 	if o.Secret != nil {
 		secretType = o.Secret.Type
@@ -364,7 +364,7 @@ func (r *Reconciler) writeSecret(ctx context.Context, o *Observation, c *Content
 		)
 	}
 	if o.Secret == nil && requestedBy(crt) != "" {
-		// Not by Apply, which would overwrite one that is made at the same time.
+		// Create, not Apply: Apply would overwrite a Secret that another client creates at the same time.
 		made := &corev1.Secret{
 			ObjectMeta: metav1.ObjectMeta{Namespace: crt.Namespace, Name: crt.Spec.SecretName, Labels: cfg.labels,
 				Annotations: maps.Clone(cfg.annotations)},

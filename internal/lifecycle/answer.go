@@ -15,8 +15,8 @@ import (
 )
 
 // answer returns the certificate that the issuer gave to the request, or why it cannot be used. It
-// is judged by the request alone, as of the time of the answer, so that it is the same in each
-// pass: the private key may be gone after the first.
+// checks the certificate against the request alone, as of the time of the answer. So the result is
+// the same in each pass, though the private key may be gone after the first.
 func (d *decider) answer(next *cmapi.CertificateRequest, csr *x509.CertificateRequest) ([]*x509.Certificate, *failure) {
 	f := &failure{intro: requestFailed, at: next.CreationTimestamp}
 	now := d.Now
@@ -39,8 +39,8 @@ func (d *decider) answer(next *cmapi.CertificateRequest, csr *x509.CertificateRe
 	return nil, f
 }
 
-// judge says whether clients accept what the issuer returned, and if so in what else it is not what
-// was asked for.
+// judge returns an error if clients would not accept what the issuer returned. Otherwise it returns
+// how the certificate differs from the request.
 func (d *decider) judge(next *cmapi.CertificateRequest, csr *x509.CertificateRequest,
 	now time.Time) ([]*x509.Certificate, pki.Differences, error) {
 	var none pki.Differences
@@ -53,8 +53,8 @@ func (d *decider) judge(next *cmapi.CertificateRequest, csr *x509.CertificateReq
 	if d.Issuer != nil {
 		issuer = d.Issuer.Type()
 	}
-	// That of an ACME issuer is the top of the chain, which the order package has judged: it may be a
-	// root that an older one has signed, and have expired.
+	// The CA of an ACME issuer is the top of the chain, which package order has checked. It may be an
+	// expired root that an older root has cross-signed.
 	if issuer != signer.TypeACME && len(bytes.TrimSpace(next.Status.CA)) > 0 {
 		if issued.CAs, err = d.Limits.DecodeBundlePEM(next.Status.CA); err != nil {
 			return nil, none, fmt.Errorf("status.ca: %w", err)
@@ -65,14 +65,14 @@ func (d *decider) judge(next *cmapi.CertificateRequest, csr *x509.CertificateReq
 		asked.Usages = append(asked.Usages, string(usage))
 	}
 	asked.UsagesByCA = issuer == signer.TypeACME
-	if next.Spec.Duration != nil && issuer != signer.TypeCA { // of which the condition LifetimeCapped tells
+	if next.Spec.Duration != nil && issuer != signer.TypeCA { // the condition LifetimeCapped covers it
 		asked.Duration = next.Spec.Duration.Duration
 	}
 	differences, err := pki.Judge(asked, issued, now)
 	return chain, differences, err
 }
 
-// tellDifferences tells in what the certificate that is stored is not what was asked for.
+// tellDifferences reports how the stored certificate differs from the request.
 func (d *decider) tellDifferences() {
 	if text := d.differences.String(); text != "" {
 		d.tell(corev1.EventTypeWarning, "CertificateDiffers", "The certificate is not as it was asked for: "+text)

@@ -22,7 +22,7 @@ type Decision struct {
 	// Finalizer says that the Certificate is to have revocation.Finalizer. It is settled before
 	// anything is requested.
 	Finalizer bool
-	// DeleteRequests are requests that are of no use any more, nor are their private keys.
+	// DeleteRequests are requests that are no longer needed, nor are their private keys.
 	DeleteRequests []*cmapi.CertificateRequest
 	// StoreKey stores a private key until its certificate is there.
 	StoreKey *StoreKey
@@ -40,16 +40,17 @@ type Decision struct {
 	Disown *corev1.Secret
 	// DeleteKeys are Secrets with private keys that are of no use any more.
 	DeleteKeys []*corev1.Secret
-	// ForgetKey is the request whose private key is no longer needed in memory, or empty.
+	// ForgetKey is the name of a request; its private key is no longer needed in memory. It may be
+	// empty.
 	ForgetKey string
 	// Status is what the status is to be.
 	Status cmapi.CertificateStatus
-	// HoldStatus leaves the status as it is for now: what it would say is over in a moment, and is
-	// written together with the outcome.
+	// HoldStatus leaves the status as it is for now: the issuance takes a moment, and its outcome is
+	// written in one update.
 	HoldStatus bool
-	// Events are about what the status says anew. They are told when that is written: a pass that
-	// could not write it is followed by one that decides the same again. What tells of something that
-	// was made stands with that, as the next pass only finds it there.
+	// Events are about changes of the status. They are reported when it is written: if the write
+	// fails, the next pass decides the same again. An event about an object that is created belongs to
+	// that object instead, as the next pass finds it created.
 	Events []Event
 	// Failed and Issued are for the metrics. Failed is the reason of a failure that is counted in this
 	// pass.
@@ -85,12 +86,12 @@ type NewRequest struct {
 	Revision int
 	// Attempt is 1, and one more for each that failed before.
 	Attempt int
-	// Counts is why the issuance starts before the certificate before it is due, or empty if it does
-	// not, see internal/reissue.
+	// Counts is why the issuance starts before the present certificate is due, see internal/reissue.
+	// It is empty if that is due.
 	Counts reissue.Cause
-	// Wish is the wish of somebody who asked for it by hand, see decider.wish, or empty.
+	// Wish is the manual trigger of the request, see decider.wish, or empty.
 	Wish string
-	// Events are told when it is made.
+	// Events are reported when the request is created.
 	Events []Event
 	// Key is the private key that is kept; nil for that of StoreKey or, if there is none, for a new
 	// one that is held in memory.
@@ -111,7 +112,7 @@ type Content struct {
 	CertificateName string
 	// Temporary asks for a stand-in in the place of Chain.
 	Temporary bool
-	// Events are told when it is written.
+	// Events are reported when the Secret is written.
 	Events []Event
 }
 
@@ -171,17 +172,16 @@ type decider struct {
 	plan      schedule
 	// keepKeys are the next private key Secrets that are still needed.
 	keepKeys []*corev1.Secret
-	// rehearsal is Rehearsal, unless it is of no use any more.
+	// rehearsal is Rehearsal, or nil if that is no longer needed.
 	rehearsal *cmapi.CertificateRequest
-	// before are events about what led to the next request. They are told when that is made, as their
-	// cause is gone then.
+	// before are events about the cause of the next request. They are reported when that is created,
+	// as the cause is gone afterwards.
 	before []Event
-	// differences is in what the certificate of the next request is not what was asked for.
+	// differences is how the certificate of the next request differs from what was asked for.
 	differences pki.Differences
-	// overtaken is why the request that was there is replaced before the back-off of its failure ends,
-	// or empty.
+	// overtaken is why a request is replaced before the back-off of its failure ends, or empty.
 	overtaken reissue.Cause
-	// retries says that the request that was there failed, and that its back-off has ended.
+	// retries says that the last request failed and that its back-off has ended.
 	retries bool
 	// delayed is why the certificate is not issued again yet, or empty.
 	delayed reissue.Cause

@@ -484,8 +484,7 @@ func TestDecide(t *testing.T) {
 			if test.again != 0 && !d.Again.Equal(created.Add(test.again)) {
 				t.Errorf("looks again after %s (%s), want after %s", d.Again.Sub(created), d.Why, test.again)
 			}
-			// Whoever carries it out and looks again finds nothing more to write, unless a request is under
-			// way.
+			// The pass after it finds nothing more to write, unless a request is under way.
 			if d.Request == nil && d.StoreKey == nil && d.Generate == nil && !d.HoldStatus {
 				s.carryOut(d)
 				if again := Decide(

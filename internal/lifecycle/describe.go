@@ -14,8 +14,8 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// passwordWarnings says what is strange about the passwords of the keystores, though keystores can
-// be made with them.
+// passwordWarnings returns warnings about passwords that work for the keystores and may not work
+// for their readers.
 func passwordWarnings(o *Observation) (warnings []string) {
 	spec := &o.Certificate.Spec
 	warn := func(p Password, format string, args ...any) {
@@ -102,11 +102,11 @@ func (d *decider) describe() {
 	d.warn()
 }
 
-// conditionCapped is the condition, ours, of a certificate that will not live as long as was asked
-// for.
+// conditionCapped is set if the certificate will not live as long as the spec asks for.
+// cert-manager does not have it.
 const conditionCapped cmapi.CertificateConditionType = "LifetimeCapped"
 
-// warn sets and removes what the user should know of a certificate that is good.
+// warn sets and removes the warnings about a certificate that is good.
 func (d *decider) warn() {
 	d.warnOfRenewBefore()
 	reason, message := d.capped()

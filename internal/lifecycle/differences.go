@@ -17,14 +17,15 @@ func (o *Observation) undeferred(differences []string) []string {
 	return signer.DeferralOf(o.Certificate.Annotations).Now(differences, o.revision())
 }
 
-// redundant reports whether a request to an ACME server has names that it would refuse beside a
-// wildcard: the request was made before it was known what the issuer is, or by an earlier version.
+// redundant reports whether a request to an ACME server has names that a wildcard in it covers,
+// which the server would refuse. Such a request was made before the issuer existed, or by an
+// earlier version.
 func (o *Observation) redundant(csr *x509.CertificateRequest) bool {
 	return ofACME(o.Issuer) && len(pki.WithoutCovered(csr.DNSNames)) < len(pki.DNSNames(csr.DNSNames))
 }
 
-// requestDifferences returns the fields of the spec that the request, whose CSR is csr, does not
-// ask for as the spec does.
+// requestDifferences returns the fields of the spec in which the request differs from it. csr is
+// the CSR of the request.
 func (o *Observation) requestDifferences(cr *cmapi.CertificateRequest, csr *x509.CertificateRequest,
 	spec *cmapi.CertificateSpec) []string {
 	differences := o.asks(spec).CSRDifferences(csr)
@@ -46,20 +47,19 @@ func (o *Observation) requestDifferences(cr *cmapi.CertificateRequest, csr *x509
 	return o.undeferred(differences)
 }
 
-// durationAdded reports whether the spec asks for another duration than the default, which the
-// request has by leaving it out. That is no reason to replace a certificate, but one to give up a
-// request for it.
+// durationAdded reports whether the request has no duration, which means the default, and the spec
+// asks for another one. That is no reason to replace a certificate, but one to replace an open
+// request.
 func durationAdded(cr *cmapi.CertificateRequest, spec *cmapi.CertificateSpec) bool {
 	return cr.Spec.Duration == nil && spec.Duration != nil && spec.Duration.Duration != cmapi.DefaultCertificateDuration
 }
 
-// http01Annotations begin the names of the annotations by which a Certificate says where its
-// HTTP-01 challenges are answered.
+// http01Annotations is the prefix of the annotations that say where the HTTP-01 challenges of a
+// Certificate are answered.
 const http01Annotations = "acme.cert-manager.io/http01-"
 
-// provedOtherwise reports whether, of the labels and annotations of the Certificate, those that
-// decide how the issuer's challenges are solved have changed since the request was made. The
-// request, and the Order after it, have copies.
+// provedOtherwise reports whether labels or annotations that decide how challenges are solved have
+// changed since the request was made. The request, and its Order, have copies of them.
 func (o *Observation) provedOtherwise(cr *cmapi.CertificateRequest, issuer *signer.Issuer) bool {
 	if issuer == nil || issuer.GetSpec().ACME == nil {
 		return false

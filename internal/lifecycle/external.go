@@ -21,7 +21,8 @@ const (
 	readyFloor = time.Minute
 )
 
-// externalState looks at the external issuer of a Certificate. What cannot be read is not known.
+// externalState returns the state of the external issuer of a Certificate, the zero value if it
+// cannot be read.
 func (r *Reconciler) externalState(ctx context.Context, crt *cmapi.Certificate) external.State {
 	if r.External == nil || !signer.External(crt.Spec.IssuerRef) {
 		return external.State{}

@@ -35,7 +35,8 @@ const (
 	reasonKeyFailed = "PrivateKeyWriteFailed"
 	// reasonFinalizerFailed: the finalizer that revokes on deletion cannot be written.
 	reasonFinalizerFailed = "FinalizerWriteFailed"
-	// ReasonDeletionFailed: what is of no use any more cannot be deleted. Issuance is not affected.
+	// ReasonDeletionFailed: an object that is no longer needed cannot be deleted. Issuance is not
+	// affected.
 	ReasonDeletionFailed = "DeletionFailed"
 	// reasonReadFailed: what belongs to the Certificate cannot be read.
 	reasonReadFailed = "ReadFailed"
@@ -87,14 +88,14 @@ type Refusal struct {
 	At       time.Time
 	// Until is when the next attempt is made. Zero means when what it depends on changes.
 	Until time.Time
-	// Wish is the trigger by hand that the attempt was made for, see decider.wish.
+	// Wish is the manual trigger that the attempt was made for, see decider.wish.
 	Wish string
 
 	// inputs and surroundings are digests of what the write depends on.
 	inputs, surroundings string
 }
 
-// told reports whether the refusal is worth a write of the status.
+// told reports whether the refusal is to be written into the status.
 func (f *Refusal) told() bool { return f.Class != fault.Transient || f.Attempts >= toldTransient }
 
 // classOf is the class of an error of the API server, or of one that has a class.
@@ -109,7 +110,7 @@ func classOf(err error) fault.Class {
 	return fault.Transient
 }
 
-// passing reports whether an error says nothing about the write: another client wrote meanwhile,
+// passing reports whether an error is not about the write itself: another client wrote meanwhile,
 // the Certificate or its namespace is being deleted, or the process ends.
 func passing(ctx context.Context, err error) bool {
 	return apierrors.IsConflict(err) || errors.Is(ctx.Err(), context.Canceled) ||
@@ -130,7 +131,7 @@ func (f *Refusal) next(was *Refusal, name string) {
 	if doubled := f.Attempts - 1; doubled < 10 {
 		wait = min(first<<doubled, last)
 	}
-	// What failed together is not tried again together.
+	// Writes that failed at the same time are not retried at the same time.
 	spread := time.Duration(float64(wait) / 4 * stableFraction(name, fmt.Sprint(f.Attempts)))
 	f.Until = f.At.Add(wait + spread)
 	if f.Class == fault.Misconfigured {
@@ -186,7 +187,8 @@ func (o *Observation) surroundings() string {
 			parts = append(parts, string(cr.UID))
 		}
 	}
-	for _, m := range []map[string]string{o.Certificate.Labels, o.Certificate.Annotations} { // copied to requests
+	// Requests have copies of these.
+	for _, m := range []map[string]string{o.Certificate.Labels, o.Certificate.Annotations} {
 		for _, k := range slices.Sorted(maps.Keys(m)) {
 			parts = append(parts, k, m[k])
 		}
@@ -221,7 +223,7 @@ func (d *decider) refused(w write) *Refusal {
 	return f
 }
 
-// askedSince reports whether a user has asked by hand since the write failed.
+// askedSince reports whether a user has triggered an issuance since the write failed.
 func (d *decider) askedSince(f *Refusal) bool {
 	issuing := d.condition(cmapi.CertificateConditionIssuing)
 	wish := wishOf(issuing)
@@ -255,12 +257,12 @@ func (d *decider) refusalMessage(f *Refusal) string {
 		f.Message, stamp(f.Until), f.Attempts, f.Reason, d.Certificate.Name, d.Certificate.Namespace)
 }
 
-// conditionStalled says, by the rules of kstatus, that only a person can end what keeps a
-// certificate from being ready.
+// conditionStalled says, by the rules of kstatus, that the certificate becomes ready only if a
+// person acts.
 const conditionStalled cmapi.CertificateConditionType = "Stalled"
 
-// fail sets Issuing to False: the issuance cannot go on. It is the cause of a certificate that is
-// not ready; stalled says that only a person can end it. What was said first in a pass stays.
+// fail sets Issuing to False: the issuance cannot go on. If the certificate is not ready, this is
+// the cause. stalled says that only a person can end it. The first failure of a pass stays.
 func (d *decider) fail(reason, message string, stalled bool) {
 	if d.failure != nil {
 		return
@@ -269,7 +271,7 @@ func (d *decider) fail(reason, message string, stalled bool) {
 	d.set(cmapi.CertificateConditionIssuing, cmmeta.ConditionFalse, reason, message)
 }
 
-// stillFailed has the condition Issuing say what it said.
+// stillFailed keeps the failure in the condition Issuing.
 func (d *decider) stillFailed() {
 	issuing := d.condition(cmapi.CertificateConditionIssuing)
 	if issuing == nil || issuing.Status != cmmeta.ConditionFalse {
@@ -278,8 +280,8 @@ func (d *decider) stillFailed() {
 	d.fail(issuing.Reason, issuing.Message, d.condition(conditionStalled) != nil)
 }
 
-// resumes reports whether an issuance that a write has ended is to go on, though the certificate
-// that is there is good: it was asked for by hand.
+// resumes reports whether an issuance that a failed write has ended is to go on although the
+// present certificate is good: a user has asked for it.
 func (d *decider) resumes() bool {
 	issuing := d.condition(cmapi.CertificateConditionIssuing)
 	if issuing == nil || issuing.Status != cmmeta.ConditionFalse ||
@@ -298,7 +300,7 @@ func (d *decider) resumes() bool {
 }
 
 // withholdDeletions leaves out what cannot be deleted. The condition Issuing says so if no issuance
-// has the use of it.
+// is under way.
 func (d *decider) withholdDeletions() {
 	d.DeleteRequests = slices.DeleteFunc(d.DeleteRequests, func(cr *cmapi.CertificateRequest) bool {
 		return d.withhold(deletionOf(cr))
@@ -329,8 +331,7 @@ func (d *decider) withholdRequest(w write) bool {
 	return d.withhold(w)
 }
 
-// refusedWish is the trigger by hand that a request was to be made for which could not be created,
-// or empty.
+// refusedWish returns the manual trigger of a request that could not be created, or "".
 func (d *decider) refusedWish(w write) string {
 	if f := d.Refusals[w]; f != nil {
 		return f.Wish
@@ -338,8 +339,8 @@ func (d *decider) refusedWish(w write) string {
 	return ""
 }
 
-// conclude writes what the whole pass says: which generation the status is about, and whether a
-// person is needed.
+// conclude completes the status at the end of a pass: it removes Issuing if there is no issuance,
+// and sets Stalled if a person is needed.
 func (d *decider) conclude() {
 	if d.over && d.failure == nil {
 		cmapi.RemoveCertificateCondition(&d.Status, cmapi.CertificateConditionIssuing)
@@ -407,7 +408,7 @@ func (r *Reconciler) remember(ctx context.Context, o *Observation, d *Decision, 
 	o.Refusals = after
 }
 
-// wishOf is when a certificate was asked for by hand, by the condition Issuing, or empty.
+// wishOf returns when a user triggered an issuance, by the condition Issuing, or "".
 func wishOf(issuing *cmapi.CertificateCondition) string {
 	if issuing == nil || issuing.Status != cmmeta.ConditionTrue || !byHand(issuing.Reason) ||
 		issuing.LastTransitionTime == nil {
@@ -416,8 +417,8 @@ func wishOf(issuing *cmapi.CertificateCondition) string {
 	return stamp(issuing.LastTransitionTime.Time)
 }
 
-// unread writes the status of a Certificate of which something cannot be read. It has no decision,
-// but an end.
+// unread writes the status of a Certificate if one of its objects cannot be read. There is no
+// decision then, but the certificate may expire meanwhile.
 func (r *Reconciler) unread(ctx context.Context, o *Observation, err error) error {
 	if passing(ctx, err) {
 		return nil
@@ -435,7 +436,7 @@ func (r *Reconciler) unread(ctx context.Context, o *Observation, err error) erro
 	return r.writeStatus(ctx, o, d)
 }
 
-// decideUnread decides what the status can say though something cannot be read.
+// decideUnread decides on the status if an object of the Certificate cannot be read.
 func decideUnread(o *Observation, f *Refusal) *Decision {
 	d := &decider{Observation: o, Decision: &Decision{Status: *o.Certificate.Status.DeepCopy()}}
 	issuing := d.condition(cmapi.CertificateConditionIssuing)

@@ -12,7 +12,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/fault"
 )
 
-// refuse notes that a write of what is decided now failed so often in a row.
+// refuse records that a write of the present decision has failed so often in a row.
 func (s *scene) refuse(w write, reason string, class fault.Class, attempts int) *scene {
 	f := &Refusal{
 		Reason: reason, Class: class, Message: "it is frozen", At: s.Now, inputs: s.inputs(), surroundings: s.surroundings(),
@@ -113,7 +113,7 @@ func TestARefusedWriteWaitsUntilItsTimeOrAChange(t *testing.T) {
 					t.Errorf("Stalled is %+v", stalled)
 				}
 			}
-			// A second look finds nothing to write.
+			// A second pass finds nothing to write.
 			s.carryOut(d)
 			s.KeySecrets = nil
 			if again := Decide(s.Observation); !strings.Contains(test.want, "store key") && !sameStatus(again, d) {

@@ -19,7 +19,7 @@ import (
 // failure is the end of a request without a certificate.
 type failure struct {
 	reason, message string
-	// intro says whose failure it is.
+	// intro begins the message: it says what failed, the request or the rehearsal.
 	intro string
 	at    metav1.Time
 	// waits says that only a change of the spec or the issuer can help.
@@ -41,7 +41,8 @@ func failureOf(cr *cmapi.CertificateRequest) *failure {
 		return cr.CreationTimestamp
 	}
 	if denial := signer.DenialOf(cr); denial != nil {
-		// Its own time, and not that at which the request was marked, counts: else it would count twice.
+		// The time of the denial counts. With the time at which the request was marked as failed, the
+		// failure would count twice.
 		return &failure{intro: requestFailed, reason: cmapi.CertificateRequestReasonDenied, message: denial.Message,
 			at: denial.At}
 	}
@@ -72,8 +73,8 @@ func (d *decider) failed(next *cmapi.CertificateRequest, f *failure, asked bool)
 	if next == d.rehearsal {
 		issuer = d.RehearsalIssuer
 	}
-	// Times have only seconds: a wish by hand is told from the one that failed by what the request
-	// says.
+	// Times have only seconds: the annotation of the request says whether it was made for this manual
+	// trigger.
 	again = asked &&
 		(counted || d.unanswered(next) || issuing.LastTransitionTime != nil && issuing.LastTransitionTime.After(f.at.Time))
 	switch {
@@ -97,7 +98,7 @@ func (d *decider) failed(next *cmapi.CertificateRequest, f *failure, asked bool)
 	message := f.intro + strings.TrimSuffix(f.message, ".")
 	end := d.backoffEnd()
 	over := counted && !f.waits && !d.Now.Before(end)
-	if again { // somebody asked for another attempt after this failure
+	if again { // a user asked for another attempt after this failure
 		if d.retries = over; !over {
 			d.overtaken = d.causeByHand()
 		}
@@ -159,8 +160,8 @@ func (d *decider) whenChanged(next *cmapi.CertificateRequest) string {
 	return "when spec or the issuer change"
 }
 
-// counted reports whether the status has the failure already. The request says which attempt it is;
-// its time alone has only seconds.
+// counted reports whether the status has the failure already. The number of the attempt decides, as
+// times have only seconds.
 func (d *decider) counted(next *cmapi.CertificateRequest, f *failure) bool {
 	at, attempts := d.Certificate.Status.LastFailureTime, d.Certificate.Status.FailedIssuanceAttempts
 	if at == nil || attempts == nil || at.Unix() < f.at.Unix() {
@@ -169,7 +170,7 @@ func (d *decider) counted(next *cmapi.CertificateRequest, f *failure) bool {
 	return *attempts >= attemptOf(next)
 }
 
-// attemptOf is which attempt in a row a request is.
+// attemptOf returns which attempt in a row a request is.
 func attemptOf(cr *cmapi.CertificateRequest) int {
 	n, err := strconv.Atoi(cr.Annotations[attemptAnnotation])
 	if err != nil {
@@ -207,7 +208,7 @@ func (d *decider) forgetFailures() {
 	d.Status.LastFailureTime, d.Status.FailedIssuanceAttempts = nil, nil
 }
 
-// block says that nothing can be requested until somebody changes something.
+// block reports that nothing can be requested until the user changes something.
 func (d *decider) block(reason, message string) {
 	was := d.condition(cmapi.CertificateConditionIssuing)
 	d.fail(reason, message, true)

@@ -45,10 +45,10 @@ func (d *decider) issueIfDue() {
 		why = &violation{issuing.Reason, issuing.Message}
 	case why == nil && held && d.triesAgain():
 		d.stillFailed()
-		return // what it failed with is told until then
+		return // the failure stays in the status until then
 	case why == nil && (d.triesAgain() || d.resumes()):
-		// Not the reason of the wish: that one was answered, and another attempt must not pass for a wish
-		// that was not.
+		// Not the reason of the manual trigger: that was answered by the attempt that failed, and this
+		// attempt must not look like a new trigger.
 		why = &violation{reasonRenewing, "Renewing certificate again, as the last attempt failed"}
 	case why == nil:
 		d.rest()
@@ -57,19 +57,19 @@ func (d *decider) issueIfDue() {
 	d.issue(why, asked)
 }
 
-// triesAgain reports whether an issuance that failed, or the next attempt at it, is not over though
-// nothing is wrong with the certificate: somebody asked for it by hand, or its window has ended.
+// triesAgain reports whether a failed issuance, or the next attempt at it, goes on although the
+// certificate is good: a user has asked for it, or its renewal window has ended.
 func (d *decider) triesAgain() bool {
 	return d.Status.FailedIssuanceAttempts != nil && d.Next != nil && d.owned(d.Next) &&
 		d.fits(d.Next, &d.Certificate.Spec)
 }
 
-// rest is for a Certificate that needs nothing.
+// rest handles a Certificate that needs nothing.
 func (d *decider) rest() {
 	if next := d.Next; next != nil && d.owned(next) {
 		chain, err := d.Limits.DecodeChainPEM(next.Status.Certificate)
 		if err == nil && issued(next) && chain[0].Equal(d.present.chain[0]) {
-			// Its certificate was stored, and only the status does not know.
+			// The certificate was stored, and only the status lacks it.
 			d.complete(next, d.present.key, chain, &violation{})
 			return
 		}
@@ -108,18 +108,18 @@ func (d *decider) issue(why *violation, asked bool) {
 		csr, err = d.Limits.DecodeCSRPEM(next.Spec.Request)
 		switch {
 		case err != nil || len(d.requestDifferences(next, csr, &d.Certificate.Spec)) > 0:
-			// The spec changed since: what the request would bring is not wanted, and what it failed with
-			// may be mended.
+			// The spec has changed since: the certificate of the request is not wanted, and the cause of its
+			// failure may be corrected.
 			d.discard(next)
 			d.forgetFailures()
 			d.overtaken, next = reissue.SpecChanged, nil
 		case !issued(next) && (d.provedOtherwise(next, d.Issuer) || d.redundant(csr) || durationAdded(next, &d.Certificate.Spec)):
-			// So did what decides how it is proved, or for how long it is asked for.
+			// So has the way in which the names are proved, or the duration.
 			d.discard(next)
 			d.forgetFailures()
 			d.overtaken, next = reissue.SpecChanged, nil
 		case d.compromised() && pki.SamePublicKey(csr.PublicKey, d.present.key.Public()):
-			d.discard(next) // it was made for a key that was given away since
+			d.discard(next) // its private key has been compromised since
 			d.overtaken, next = reissue.RequestLost, nil
 		}
 	}
@@ -142,7 +142,7 @@ func (d *decider) issue(why *violation, asked bool) {
 	} else if !d.rehearsalSettled(asked) {
 		return
 	} else if wait := d.backoffEnd(); d.Next == nil && !asked && d.Now.Before(wait) {
-		// Somebody deleted the request that failed. That is no reason to ask the issuer again earlier.
+		// The failed request was deleted. That does not end the back-off.
 		d.look(wait, "the back-off of the failed issuance ends")
 		d.stillFailed()
 		return
@@ -151,7 +151,7 @@ func (d *decider) issue(why *violation, asked bool) {
 		key, keySecret := d.nextKey(csr, d.present)
 		switch {
 		case key == nil:
-			// Nobody has its private key: it is of no use.
+			// Its private key is lost: the request is of no use.
 			d.discard(next)
 			d.overtaken = reissue.RequestLost
 		case issued(next):
@@ -194,7 +194,7 @@ func (d *decider) request(why *violation, asked bool) {
 	name := write{writesRequest, RequestName(d.Certificate.Name, d.revision()+1)}
 	keyName := write{writesKey, KeySecretName(d.Certificate, d.revision()+1)}
 	if d.withholdRequest(name) || d.withhold(keyName) {
-		d.keepKeys = append(d.keepKeys, d.KeySecrets...) // the next attempt has the use of them
+		d.keepKeys = append(d.keepKeys, d.KeySecrets...) // the next attempt may use them
 		return
 	}
 	d.underWay = true
@@ -224,8 +224,8 @@ func (d *decider) request(why *violation, asked bool) {
 		r.Attempt += *n
 	}
 	if d.inProcess() && d.answersAtOnce(nil) {
-		// Failures that were forgotten must not be taken for those of this attempt, nor one that was
-		// counted be lost.
+		// If the number of failures has changed, it must be written: otherwise old failures would count
+		// for this attempt, or a new one would be lost.
 		d.HoldStatus = ptr.Equal(d.Certificate.Status.FailedIssuanceAttempts, d.Status.FailedIssuanceAttempts)
 		d.look(d.Now.Add(settleTime), "the request should have been answered by then")
 		return
@@ -243,7 +243,7 @@ func (d *decider) request(why *violation, asked bool) {
 	d.standIn(kept.key)
 }
 
-// inProcess reports whether nothing outside of this process happens when the request is signed.
+// inProcess reports whether this process signs the request without any other service.
 func (d *decider) inProcess() bool {
 	return d.Issuer != nil && signer.InProcess(d.Issuer.Type())
 }
@@ -259,7 +259,7 @@ func (d *decider) answersAtOnce(cr *cmapi.CertificateRequest) bool {
 }
 
 // standIn puts a temporary certificate into the Secret, if the Certificate asks for it and the
-// Secret has none at all.
+// Secret has no usable certificate.
 func (d *decider) standIn(key crypto.Signer) {
 	if d.Certificate.Annotations[cmapi.IssueTemporaryCertificateAnnotation] != "true" || d.present.reason == "" {
 		return
@@ -277,7 +277,8 @@ func (d *decider) standIn(key crypto.Signer) {
 func (d *decider) wait(next *cmapi.CertificateRequest, key crypto.Signer, keySecret *corev1.Secret, why *violation) {
 	d.underWay = true
 	settled := next.CreationTimestamp.Add(settleTime)
-	// Nobody announces what an in-process signer does in a moment, unless it was announced before.
+	// An in-process signer answers in a moment: the status does not announce the issuance, unless it
+	// has already.
 	if keySecret == nil && d.inProcess() && d.Now.Before(settled) && d.answersAtOnce(next) {
 		d.HoldStatus = true
 		d.look(settled, "the request should have been answered by then")
@@ -328,7 +329,7 @@ func notAnswered(cr *cmapi.CertificateRequest) string {
 }
 
 // waitingFor separates, in the message of the Issuing condition, why a certificate is issued from
-// what that waits for.
+// what the issuance waits for.
 const waitingFor = ". Waiting: "
 
 func baseMessage(message string) string {
@@ -393,8 +394,9 @@ func (d *decider) complete(next *cmapi.CertificateRequest, key crypto.Signer, ch
 	d.tellDifferences()
 }
 
-// stallWithoutPassword has a person be needed when the password of a keystore has been missing for
-// longer than what is on its way takes. The issuance goes on when it is there.
+// stallWithoutPassword marks the Certificate as stalled if the password of a keystore has been
+// missing for longer than fault.MissingGrace; until then it may be on its way. The issuance goes on
+// when it is there.
 func (d *decider) stallWithoutPassword(since time.Time, problem string) {
 	at := since.Add(fault.MissingGrace)
 	if d.Now.Before(at) {
@@ -413,7 +415,7 @@ func issuedAt(cr *cmapi.CertificateRequest) time.Time {
 	return cr.CreationTimestamp.Time
 }
 
-// keepKeyOf sees that the private key of a request that must wait is stored.
+// keepKeyOf makes sure that the private key of a waiting request is stored.
 func (d *decider) keepKeyOf(next *cmapi.CertificateRequest, key crypto.Signer) {
 	csr, err := d.Limits.DecodeCSRPEM(next.Spec.Request)
 	if err != nil {

@@ -16,8 +16,8 @@ import (
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
-// TestTheKeyOfADeletedRequestLeavesMemory has the API server delete requests at once, so that they
-// never have a deletion time.
+// TestTheKeyOfADeletedRequestLeavesMemory deletes requests as the API server does without
+// finalizers: at once, so that they never have a deletion time.
 func TestTheKeyOfADeletedRequestLeavesMemory(t *testing.T) {
 	request := func() (*cmapi.CertificateRequest, *ecdsa.PrivateKey) {
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -42,8 +42,8 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// ownAnnotations begins the names of annotations that the controller alone writes on requests,
-// which a policy sees to.
+// ownAnnotations is the prefix of the annotations that only the controller writes on requests. An
+// admission policy enforces that.
 const ownAnnotations = "perennial.dev/"
 
 // issuerAnnotation on a request says which issuer it was made for, and which generation and CA of
@@ -71,7 +71,7 @@ type Reconciler struct {
 	// External reads external issuers. It may be nil.
 	External *external.States
 
-	atWork   sync.Map // the keys whose pass is under way
+	atWork   sync.Map // the keys with a pass under way
 	refusals refusals
 }
 
@@ -170,7 +170,8 @@ func (r *Reconciler) SetupWithManager(
 			return append(list(ctx, issuer.OfIssuer()...), list(ctx, client.MatchingFields{byRehearsal: issuer.Key()})...)
 		},
 	)
-	// Who else names the same Secret hears of it when a Certificate comes, goes or names another.
+	// When a Certificate is deleted or names another Secret, the other Certificates with its Secret
+	// get a pass.
 	rivals := handler.TypedEnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
 		return list(
 			ctx,
@@ -179,7 +180,7 @@ func (r *Reconciler) SetupWithManager(
 		)
 	})
 
-	// When a CA is renewed is when the certificates that end with it are.
+	// Certificates that end with their CA are renewed with it.
 	leaves := handler.TypedEnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
 		return r.ofCA(ctx, o.(*cmapi.Certificate))
 	})
@@ -188,7 +189,8 @@ func (r *Reconciler) SetupWithManager(
 	b := ctrl.NewControllerManagedBy(mgr).Named(name).WithOptions(o).
 		For(&cmapi.Certificate{}).
 		Watches(&cmapi.Certificate{}, rivals, builder.WithPredicates(predicate.Funcs{
-			CreateFunc: func(event.CreateEvent) bool { return false }, // it looks for rivals itself, and an older one keeps the Secret
+			// The new Certificate finds rivals in its own pass, and an older one keeps the Secret.
+			CreateFunc: func(event.CreateEvent) bool { return false },
 			UpdateFunc: func(e event.UpdateEvent) bool {
 				return e.ObjectOld.(*cmapi.Certificate).Spec.SecretName != e.ObjectNew.(*cmapi.Certificate).Spec.SecretName
 			},
@@ -217,7 +219,7 @@ func (r *Reconciler) SetupWithManager(
 		Complete(observe.Counted(r.Metrics, name, reconcile.Reconciler(r)))
 }
 
-// Reconcile looks at one Certificate.
+// Reconcile makes a pass for one Certificate.
 func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	r.atWork.Store(request.NamespacedName, nil) // before it is read whether it was deleted
 	defer r.atWork.Delete(request.NamespacedName)
@@ -255,7 +257,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		return reconcile.Result{}, nil
 	}
 	ctrl.LoggerFrom(ctx).V(1).Info("will look again", "at", d.Again, "because", d.Why)
-	// At least a moment later: an instant that is past already would be no requeue at all.
+	// At least a millisecond: controller-runtime does not requeue after a time that is not positive.
 	return reconcile.Result{RequeueAfter: max(d.Again.Sub(r.Clock.Now()), time.Millisecond)}, nil
 }
 
@@ -370,7 +372,7 @@ func (r *Reconciler) caRenewal(ctx context.Context, issuer *signer.Issuer) (time
 		return at, fmt.Errorf("list Certificates of the CA: %w", err)
 	}
 	for i := range list.Items {
-		// Of several that name the Secret only the one that has it says when.
+		// If several name the Secret, only the one that holds it has a renewal time.
 		if renewal := list.Items[i].Status.RenewalTime; renewal != nil && list.Items[i].DeletionTimestamp == nil {
 			at = renewal.Time
 		}
@@ -378,7 +380,7 @@ func (r *Reconciler) caRenewal(ctx context.Context, issuer *signer.Issuer) (time
 	return at, nil
 }
 
-// ofCA are the Certificates whose issuers have their CA from a Certificate.
+// ofCA returns the Certificates of the issuers that have their CA from a Certificate.
 func (r *Reconciler) ofCA(ctx context.Context, crt *cmapi.Certificate) []reconcile.Request {
 	var issuers []cmapi.GenericIssuer
 	var namespaced cmapi.IssuerList

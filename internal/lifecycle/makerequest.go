@@ -73,7 +73,7 @@ func (r *Reconciler) makeRequest(ctx context.Context, o *Observation, n *NewRequ
 		cr.Annotations[signer.ReplacesAnnotation] = id
 	}
 	if inMemory {
-		r.Keyring.Put(name, key) // before somebody else sees the request and signs with it
+		r.Keyring.Put(name, key) // before an in-process signer sees the request
 	}
 	if err := r.Client.Create(ctx, cr); err != nil {
 		if inMemory {
@@ -84,8 +84,8 @@ func (r *Reconciler) makeRequest(ctx context.Context, o *Observation, n *NewRequ
 	return nil
 }
 
-// rehearse makes the request to the rehearsal issuer. Nobody gets its private key: what it signs is
-// thrown away, and neither the next key nor the one in use is shown to another CA.
+// rehearse makes the request to the rehearsal issuer. Its private key is thrown away, and so is the
+// certificate: neither the next key nor the one in use is shown to another CA.
 func (r *Reconciler) rehearse(ctx context.Context, o *Observation, n *NewRequest) *writeError {
 	if n == nil {
 		return nil
@@ -117,7 +117,7 @@ func (r *Reconciler) makeRehearsal(ctx context.Context, o *Observation, n *NewRe
 	return r.Client.Create(ctx, cr)
 }
 
-// requestFor returns what all requests for a Certificate have, but for their name.
+// requestFor returns a request for a Certificate without its name.
 func (r *Reconciler) requestFor(
 	crt *cmapi.Certificate,
 	n *NewRequest,
@@ -132,7 +132,7 @@ func (r *Reconciler) requestFor(
 		return nil, err // Decide has checked all that depends on the spec
 	}
 	annotations := copiedAnnotations(crt.Annotations, r.Settings.CopiedAnnotations)
-	// they are for us to say
+	// Only the controller sets these.
 	maps.DeleteFunc(annotations, func(key, _ string) bool { return strings.HasPrefix(key, ownAnnotations) })
 	annotations[cmapi.CertificateNameKey] = crt.Name
 	if n.Attempt > 1 {
@@ -172,15 +172,15 @@ func notCreated(w write, err error) *writeError {
 	e := &writeError{w, reasonRequestFailed, "Failed to create CertificateRequest",
 		"Change what refuses it, or the Certificate", err}
 	if apierrors.IsAlreadyExists(err) {
-		// It is not gone yet because of its finalizers. Its end is watched.
+		// Its finalizers keep it. The controller watches for its end.
 		e.text += fmt.Sprintf(": %q before it is still being deleted: its finalizers keep it", w.name)
 	}
 	return e
 }
 
-// replaces is the identifier, RFC 9773 section 4.1, of the certificate that a request is to renew,
-// if its ACME server says when to renew, and has issued it to the account that asks now, for one of
-// the names at least. Another order it would refuse.
+// replaces returns the identifier (RFC 9773 section 4.1) of the certificate that a request renews.
+// It is empty unless the ACME server says when to renew it, has issued it to the account of this
+// request, and both have a name in common: the server would refuse any other order.
 func replaces(o *Observation) string {
 	crt := o.Certificate
 	if crt.Status.ACME == nil || crt.Status.ACME.ARI == nil || o.Secret == nil ||

@@ -15,8 +15,8 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// newKey returns the new private key that the next request needs, if it is one that takes long to
-// generate. It is not ok while that is not there.
+// newKey returns the new private key for the next request if such a key takes long to generate. ok
+// is false until it is there.
 func (d *decider) newKey(why *violation, needed, rehearsal bool) (key crypto.Signer, ok bool) {
 	spec, _ := keySpec(&d.Certificate.Spec)
 	if !needed || !isRSA(spec) {
@@ -36,7 +36,7 @@ func (d *decider) newKey(why *violation, needed, rehearsal bool) (key crypto.Sig
 		why = &violation{issuing.Reason, baseMessage(issuing.Message)}
 	}
 	say := func(detail string) {
-		// The request that follows finds the issuance under way, and does not tell why it began.
+		// The pass that makes the request finds the issuance under way, and does not report its cause.
 		if was := d.condition(cmapi.CertificateConditionIssuing); was == nil || was.Status != cmmeta.ConditionTrue {
 			d.tell(corev1.EventTypeNormal, "Issuing", baseMessage(why.message))
 		}
@@ -79,7 +79,7 @@ func (r *Reconciler) decide(o *Observation) (*Decision, error) {
 	return d, nil
 }
 
-// generate makes a new private key of a kind that takes no time.
+// generate makes a new private key that takes little time.
 func generate(spec pki.KeySpec) (crypto.Signer, error) {
 	key, err := spec.Generate(rand.Reader)
 	if err != nil {

@@ -36,14 +36,14 @@ type Observation struct {
 	// CARenewal is when a Certificate renews the CA of the issuer. It is zero if none does.
 	CARenewal time.Time
 
-	// External is how an external issuer is whose request failed.
+	// External is the state of an external issuer; it is read only if Next has failed.
 	External external.State
 
 	// Current is the request that the present revision comes from, Next the one of the revision after
 	// it. Either may be nil.
 	Current, Next *cmapi.CertificateRequest
-	// Rehearsal is the request to the issuer that is to show that it would sign, RehearsalIssuer that
-	// issuer. Either may be nil.
+	// Rehearsal is the request to the rehearsal issuer, RehearsalIssuer that issuer. Either may be
+	// nil.
 	Rehearsal       *cmapi.CertificateRequest
 	RehearsalIssuer *signer.Issuer
 	// Old are the other requests of the Certificate.
@@ -51,14 +51,14 @@ type Observation struct {
 	// KeyInMemory is the private key of Next, if this process has it.
 	KeyInMemory crypto.Signer
 	// NewKey is the private key that was generated for the request that is to be made, nil while it is
-	// not there. NewKeySince is since when it is asked for.
+	// not there. NewKeySince is since when it is waited for.
 	NewKey      crypto.Signer
 	NewKeySince time.Time
 	// KeySecrets are the next private key Secrets of the Certificate. The first that fits Next counts.
 	KeySecrets []*corev1.Secret
 
-	// Issuances is what is known of the issuances of this Certificate, and of those before it that had
-	// its name.
+	// Issuances is what is known of the issuances of this Certificate, and of earlier Certificates
+	// with its name.
 	Issuances reissue.Record
 
 	// Passwords of the keystores that the spec asks for.
@@ -70,7 +70,7 @@ type Observation struct {
 	signedBy map[*x509.Certificate]bool // answers of signedByCA, which cost a signature check
 }
 
-// Password is that of a keystore. Source says where it stands. Problem, if not empty, says why
+// Password is that of a keystore. Source says where it comes from. Problem, if not empty, says why
 // there is none.
 type Password struct {
 	Value, Source string
@@ -81,7 +81,7 @@ type Password struct {
 type pair struct {
 	key   crypto.Signer
 	chain []*x509.Certificate
-	// reason and message say what is wrong with it, by cert-manager's names. Empty if it is a key with
+	// reason and message say what is wrong with it, in cert-manager's words. Empty if it is a key with
 	// its certificate.
 	reason, message string
 }
@@ -181,8 +181,8 @@ func requestOf(spec *cmapi.CertificateSpec) pki.Request {
 	return r
 }
 
-// asks is what the spec asks for. Names that a wildcard covers may be missing where an ACME server
-// issues: it refuses to certify both. As long as the issuer is not there, it may be one.
+// asks is what the spec asks for. For an ACME issuer, names that a wildcard covers may be missing:
+// the server refuses to certify both. An issuer that does not exist yet may become an ACME issuer.
 func (o *Observation) asks(spec *cmapi.CertificateSpec) pki.Request {
 	r := requestOf(spec)
 	r.LeaveOutCovered = o.Issuer == nil && !signer.External(spec.IssuerRef) || ofACME(o.Issuer) ||
@@ -229,7 +229,7 @@ func (o *Observation) nextKey(csr *x509.CertificateRequest, present pair) (crypt
 	return nil, nil
 }
 
-// ca is the status of the CA that the issuer holds itself, or nil.
+// ca returns the status of the CA of an issuer of type ca, or nil.
 func (o *Observation) ca() *cmapi.CAIssuerStatus {
 	if o.Issuer == nil || o.Issuer.GetSpec().CA == nil {
 		return nil
@@ -255,12 +255,12 @@ func (o *Observation) signedByCA(chain []*x509.Certificate) bool {
 	return by
 }
 
-// trust returns ca.crt for a chain: first the certificate above it, which clients that read only
-// one need, and as long as the issuer changes its CA also those of the others, so that each client
-// trusts servers of both. issued is what came with the chain.
+// trust returns ca.crt for a chain. The certificate above the chain comes first, as some clients
+// read only one. While the issuer changes its CA, the other CAs follow, so that each client trusts
+// servers of both. issued is the CA that came with the chain.
 func (o *Observation) trust(chain []*x509.Certificate, issued []byte) []byte {
 	if o.Issuer != nil && o.Issuer.GetSpec().ACME != nil {
-		return o.Issuer.CAFromChain(chain) // it may be asked for, or no longer, at any time
+		return o.Issuer.CAFromChain(chain) // the setting of the issuer may change at any time
 	}
 	ca := o.ca()
 	if ca == nil {
@@ -273,7 +273,7 @@ func (o *Observation) trust(chain []*x509.Certificate, issued []byte) []byte {
 	if o.signedByCA(chain) {
 		return pki.EncodeCertificatePEM(append([]*x509.Certificate{current}, previous...)...)
 	}
-	// An older CA signed it. Keep what came with it, as far as it is not what others bring.
+	// An older CA signed the chain. Keep of issued what the chain needs, and add the CAs of today.
 	all := []*x509.Certificate{}
 	if own, err := o.Limits.DecodeBundlePEM(issued); err == nil {
 		top := chain[len(chain)-1]

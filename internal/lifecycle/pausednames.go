@@ -10,25 +10,25 @@ import (
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
-// wish is what tells the wish for a certificate, by hand, from others: when it came. It is empty if
-// there is none.
+// wish returns the manual trigger of an issuance, identified by its time. It is empty if there is
+// none.
 func (d *decider) wish() string {
 	return wishOf(d.condition(cmapi.CertificateConditionIssuing))
 }
 
-// unanswered reports whether somebody has asked by hand, and the request was not made for that.
+// unanswered reports whether there is a manual trigger that the request was not made for.
 func (d *decider) unanswered(cr *cmapi.CertificateRequest) bool {
 	wish := d.wish()
 	return wish != "" && wish != cr.Annotations[signer.ManualAnnotation]
 }
 
-// endsPause reports whether somebody wants another attempt for a request that is paused. Nothing
-// was asked of anybody for that yet; the one that follows ends the pause.
+// endsPause reports whether a user wants another attempt for a paused request. The paused request
+// sends nothing to the CA; the next one ends the pause.
 func (d *decider) endsPause(cr *cmapi.CertificateRequest) bool {
 	return pauseOf(cr) != nil && d.unanswered(cr)
 }
 
-// pauseOf is the condition of a request whose names are paused, or nil.
+// pauseOf returns the condition of a request for paused names, or nil.
 func pauseOf(cr *cmapi.CertificateRequest) *cmapi.CertificateRequestCondition {
 	c := cmapi.GetCertificateRequestCondition(&cr.Status, signer.ConditionPaused)
 	if c == nil || c.Status != cmmeta.ConditionTrue {
@@ -48,7 +48,7 @@ func (d *decider) pause() {
 	}
 	if d.Request != nil || d.Rehearse != nil ||
 		next != nil && cmapi.GetCertificateRequestCondition(&next.Status, cmapi.CertificateRequestConditionReady) == nil {
-		return // nobody has looked at the new request
+		return // no controller has processed the new request yet
 	}
 	if next == nil || pauseOf(next) == nil || !d.owned(next) {
 		cmapi.RemoveCertificateCondition(&d.Status, signer.ConditionPaused)

@@ -14,19 +14,19 @@ import (
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
-// A rehearsal is a request of its own to spec.rehearsalIssuerRef, with a private key of its own
-// that nobody keeps. It stays until the certificate is issued: as long as it is there, and fits the
-// spec, nothing is rehearsed again.
+// A rehearsal is a separate request to spec.rehearsalIssuerRef. Its private key is thrown away. The
+// request stays until the certificate is issued: while it exists and fits the spec, there is no
+// other rehearsal.
 
-// rehearsalPatience is how long a rehearsal issuer may be out of reach before the real one is asked
+// rehearsalPatience is how long a rehearsal issuer may be unreachable before the real one is asked
 // without a rehearsal.
 const rehearsalPatience = 30 * time.Minute
 
 // reasonRehearsalFailed: the rehearsal issuer refused what the spec asks for.
 const reasonRehearsalFailed = "RehearsalFailed"
 
-// RehearsalName is the name of the CertificateRequest by which a Certificate is rehearsed. Those of
-// revisions end with a number.
+// RehearsalName returns the name of the CertificateRequest for a rehearsal. It cannot be that of a
+// revision, which ends with a number.
 func RehearsalName(certificate string) string { return shorten(certificate, 233) + "-rehearsal" }
 
 func nameOf(ref cmmeta.IssuerReference) string {
@@ -61,7 +61,7 @@ func (d *decider) rehearsalSettled(asked bool) bool {
 		return true
 	}
 	if !d.rehearses(cr) || !issued(cr) && d.provedOtherwise(cr, d.RehearsalIssuer) {
-		// The spec changed since: what failed may be mended.
+		// The spec has changed since: the cause of the failure may be corrected.
 		d.endRehearsal()
 		d.forgetFailures()
 		d.overtaken = reissue.SpecChanged
@@ -113,7 +113,7 @@ func (d *decider) known() bool {
 	if d.Current != nil {
 		return d.fits(d.Current, spec)
 	}
-	// What the certificate was issued from is gone. It tells enough.
+	// The request of the certificate is gone. The certificate itself is enough to compare.
 	if !d.holds(spec.IssuerRef) {
 		return false
 	}
@@ -122,8 +122,8 @@ func (d *decider) known() bool {
 		len(ks.Differences(d.present.chain[0].PublicKey)) == 0
 }
 
-// rehearsed reports whether the issuer may be asked for the next certificate. If not, it sees to
-// the rehearsal.
+// rehearsed reports whether the issuer may be asked for the next certificate. If not, it starts or
+// continues the rehearsal.
 func (d *decider) rehearsed(why *violation, asked bool) bool {
 	ref := d.Certificate.Spec.RehearsalIssuerRef
 	if ref == nil || d.known() {
@@ -229,9 +229,8 @@ func (d *decider) unrehearsed() string {
 	return fmt.Sprintf("without a rehearsal, as %s could not be reached", nameOf(*d.Certificate.Spec.RehearsalIssuerRef))
 }
 
-// unreachable says since when the issuer of a request cannot be reached. External issuers do not
-// say so: of them it is when they were allowed to sign and did not. It is zero if the issuer
-// answers.
+// unreachable returns since when the issuer of a request cannot be reached, zero if it answers.
+// External issuers do not report that: for them it is the time of the approval.
 func unreachable(cr *cmapi.CertificateRequest) time.Time {
 	says := cmapi.CertificateRequestConditionUnreachable
 	if signer.External(cr.Spec.IssuerRef) {

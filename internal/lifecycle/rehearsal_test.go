@@ -15,7 +15,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
-// staged is an ACME server in the place of the issuer, and a rehearsal at its staging server.
+// staged has an ACME issuer, and a rehearsal issuer for its staging server.
 func (s *scene) staged() *scene {
 	s.ofACME().Certificate.Spec.RehearsalIssuerRef = &cmmeta.IssuerReference{Name: "staging"}
 	staging := &cmapi.Issuer{

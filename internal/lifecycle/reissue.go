@@ -53,9 +53,9 @@ func (d *decider) admitted(why *violation, asked bool) (counts reissue.Cause, ok
 	return "", false
 }
 
-// early returns why an issuance that starts now starts before its time, or "" if it does not: if
-// the certificate before it is due, if there was none, or if the back-off of the attempt before it
-// has ended. due is when it would not be early, zero if that is not known.
+// early returns why an issuance that starts now is early. It is "" if the certificate before it is
+// due, if there was none, or if the back-off of the last attempt has ended. due is from when it is
+// not early, zero if that is not known.
 func (d *decider) early(why *violation) (cause reissue.Cause, due time.Time) {
 	switch {
 	case d.retries:
@@ -100,8 +100,8 @@ func (d *decider) notBefore() time.Time {
 	return due
 }
 
-// lastIssued is the certificate that was issued last, nil if that is not known. What the Secret
-// holds is less certain.
+// lastIssued returns the certificate that was issued last, nil if that is not known. It prefers the
+// request to the Secret, which other clients may have changed.
 func (d *decider) lastIssued() []*x509.Certificate {
 	if d.Current != nil && issued(d.Current) {
 		if chain, err := d.Limits.DecodeChainPEM(d.Current.Status.Certificate); err == nil {
@@ -142,7 +142,7 @@ func (d *decider) causeOf(why *violation) reissue.Cause {
 	return reissue.SecretOverwritten
 }
 
-// causeByHand is what a user has asked for a certificate for, by the condition Issuing.
+// causeByHand returns why a user has triggered an issuance, by the condition Issuing.
 func (d *decider) causeByHand() reissue.Cause {
 	if c := d.condition(cmapi.CertificateConditionIssuing); c != nil && c.Reason == reasonRevoked {
 		return reissue.Revoked
@@ -160,7 +160,7 @@ func (d *decider) overwritten() bool {
 	return writer(d.Secret, "data", corev1.TLSCertKey, corev1.TLSPrivateKeyKey) != nil
 }
 
-// delay has the issuance wait, and the status say so. What was asked for by hand stays asked for.
+// delay makes the issuance wait, and the status say so. A manual trigger stays in effect.
 func (d *decider) delay(cause reissue.Cause, at time.Time, asked bool) {
 	d.delayed = cause
 	// The request that was there stays: with it the cause is the same in the next pass.

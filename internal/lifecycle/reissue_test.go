@@ -13,7 +13,7 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// counted has so many issuances counted until a minute ago, one or two of each kind.
+// counted sets a history of so many issuances until a minute ago, one or two of each kind.
 func (s *scene) counted(n int) *scene {
 	last := s.Now.Add(-time.Minute)
 	s.Issuances.History = reissue.History{Counted: n, Last: last, Edited: [2]time.Time{last},
@@ -24,7 +24,7 @@ func (s *scene) counted(n int) *scene {
 	return s
 }
 
-// overwritten puts another pair into the Secret, as a tool of that name does.
+// overwritten puts another pair into the Secret, as a field manager of that name.
 func (s *scene) overwritten(manager string) *scene {
 	s.Helper()
 	key := s.newKey()
@@ -162,7 +162,7 @@ func TestWhichIssuancesCountAndWhichWait(t *testing.T) {
 			if told != 1 {
 				t.Errorf("the events are %+v", d.Events)
 			}
-			// Nothing is written again until then, and then it goes.
+			// Nothing is written again until then. After that the condition is removed.
 			s.carryOut(d)
 			if again := Decide(s.after(time.Second).Observation); again.Request != nil || again.Apply != nil ||
 				len(again.Events) > 0 {

@@ -34,51 +34,53 @@ type schedule struct {
 	// overruled says that renewBefore or its percentage is not followed, as the CA suggests when to
 	// renew, and they ask for more than half of the life.
 	overruled bool
-	// held says that it would be earlier if the CA had not wanted the certificates before to be
-	// renewed at once, too.
+	// held says that the renewal is delayed, as the CA wanted the certificates before to be renewed at
+	// once, too.
 	held bool
 	// early says that the spec asks for renewal so early, or not before the end of its life, that it
 	// is not followed.
 	early bool
-	// backdated says that it would be earlier, and in vain, as the certificate was near its end by our
-	// clock when it was issued.
+	// backdated says that the certificate was near its end by our clock when it was issued. An earlier
+	// renewal would not help.
 	backdated bool
 }
 
 const (
-	// Renewals of certificates that were issued at the same time are spread over this part of their
-	// life,
+	// Renewals of certificates that were issued at the same time are spread over 1/jitterFraction of
+	// their life, at most over maxJitter.
 	jitterFraction = 50
-	// but over no more than this.
-	maxJitter = 12 * time.Hour
-	// The leaves of a CA that was replaced are issued anew over this part of their life,
+	maxJitter      = 12 * time.Hour
+	// The leaves of a replaced CA are issued anew over 1/rotationFraction of their life, at most over
+	// maxRotation.
 	rotationFraction = 10
-	// but over no more than this.
-	maxRotation = 6 * time.Hour
-	// A certificate is renewed outside of its windows when less than this part of its life is left.
+	maxRotation      = 6 * time.Hour
+	// A certificate is renewed outside of its windows when less than 1/backstopFraction of its life is
+	// left.
 	backstopFraction = 12
-	// Whatever the spec asks for, a certificate is not renewed before this part of its life has
-	// passed.
+	// A certificate is not renewed before 1/soonestFraction of its life has passed, even if the spec
+	// asks for that.
 	soonestFraction = 10
-	// Whatever the CA suggests, a certificate is renewed when this part of its life is left.
+	// A certificate is renewed when 1/suggestedFraction of its life is left, even if the CA suggests a
+	// later time.
 	suggestedFraction = 5
-	// A certificate that follows one that the CA wanted to be renewed at once is not renewed at once
-	// again: a CA with a wrong clock would be asked for certificates without end. How long it is left
-	// in use doubles with each in a row,
+	// If the CA wanted the certificate before to be renewed at once, this one is not renewed at once
+	// again: a CA with a wrong clock would be asked for certificates without end. It is held for
+	// firstHold; the time doubles with each in a row.
 	firstHold = time.Hour
-	// up to this,
+	// maxHold is the longest hold. A certificate that was issued in one of its windows is not renewed
+	// in the same window: it stays in use for at least maxHold, or 1/holdFraction of its life if that
+	// is less.
 	maxHold = 24 * time.Hour
-	// or this part of its life. One that was issued in one of its windows is not renewed in the same
-	// for the sake of it: that takes maxHold at least, or this part of its life. And one that is due
-	// when it is issued is left in use for firstHold, or this part.
+	// No hold is longer than 1/holdFraction of the life. A certificate that is due when it is issued
+	// stays in use for at least firstHold, or that part.
 	holdFraction = 8
 )
 
-// renewal returns when the certificate is to be renewed. The time is the same whenever it is asked
-// for: what is random in it follows from the UID of the Certificate and the serial number of the
-// certificate. ca is the issuer's CA, if it is one that signs itself, and signedByCA whether it
-// signed this certificate. suggested is when the CA wants it to be renewed, RFC 9773, nil if it
-// does not say. asked is when it was asked for by our clock, zero if that is not known.
+// renewal returns when the certificate is to be renewed. The result is the same in each pass: its
+// random part follows from the UID of the Certificate and the serial number of the certificate. ca
+// is the CA of an issuer of type ca, and signedByCA says whether it signed this certificate.
+// suggested is when the CA wants it to be renewed (RFC 9773), nil if it does not say. asked is when
+// the certificate was requested by our clock, zero if that is not known.
 func renewal(
 	cert *x509.Certificate,
 	spec *cmapi.CertificateSpec,
@@ -192,7 +194,8 @@ func (d *decider) schedule(chain []*x509.Certificate) schedule {
 		asked = d.from.CreationTimestamp.Time
 	}
 	if asked.After(d.Now.Add(firstHold)) {
-		asked = time.Time{} // it was asked for by a clock that was ahead: what is held since then would be held for too long
+		// A clock that was ahead set the time. A hold that is counted from it would be too long.
+		asked = time.Time{}
 	}
 	cert, spec := d.effective(chain), &d.Certificate.Spec
 	s := renewal(cert, spec, d.Certificate.UID, asked, d.ca(), d.signedByCA(chain), d.suggested())
@@ -207,8 +210,9 @@ func (d *decider) schedule(chain []*x509.Certificate) schedule {
 	return s
 }
 
-// effective is the leaf of a chain as one that ends when clients begin to refuse it, as a
-// certificate above it, in the chain or in the ca.crt that came with it, expires first.
+// effective returns the leaf of a chain with the time at which clients begin to refuse it as its
+// NotAfter. That is earlier than its own if a certificate above it expires first, in the chain or
+// in the ca.crt that came with it.
 func (d *decider) effective(chain []*x509.Certificate) *x509.Certificate {
 	end := d.firstToExpire(chain).NotAfter
 	if !end.Before(chain[0].NotAfter) {
@@ -235,7 +239,7 @@ func (d *decider) firstToExpire(chain []*x509.Certificate) *x509.Certificate {
 	return issued.FirstToExpire()
 }
 
-// windowOf is the window that a CA suggests, nil if it does not, or if that is no window.
+// windowOf returns the window that a CA suggests, nil if there is none or it is not valid.
 func windowOf(suggested *cmapi.CertificateACMEARIStatus) *cmapi.ACMERenewalWindow {
 	if suggested == nil {
 		return nil
@@ -247,10 +251,10 @@ func windowOf(suggested *cmapi.CertificateACMEARIStatus) *cmapi.ACMERenewalWindo
 	return w
 }
 
-// atOnce is what is to be remembered of a certificate that is replaced now, if the CA wanted that
-// at once: in a window that was over when the CA told of it, or ends soon after the certificate
-// began. was is what the status says of it, and life is how long the new one lives. The clock is
-// ours, as that of the CA may be the reason.
+// atOnce returns what the status records of a certificate that is replaced now, if the CA wanted it
+// to be renewed at once: its window was over when the CA suggested it, or ends soon after the
+// certificate's NotBefore. It returns nil otherwise. was is the status before, and life is how long
+// the new certificate lives. Times are by our clock, as a wrong clock of the CA may be the cause.
 func atOnce(
 	was *cmapi.CertificateStatus,
 	suggested *cmapi.CertificateACMEARIStatus,
@@ -268,7 +272,7 @@ func atOnce(
 		return nil
 	}
 	next := &cmapi.ACMERenewalAtOnce{Renewals: 1, Since: metav1.NewTime(now.Truncate(time.Second))}
-	// A certificate that was in use for long ends the row: the CA had something against that one.
+	// A certificate that was in use for long ends the row: then the CA wanted only that one replaced.
 	if once := suggested.AtOnce; once != nil && now.Before(once.NotBefore.Add(maxHold)) {
 		next.Renewals, next.Since = once.Renewals+1, once.Since
 	}
@@ -280,8 +284,8 @@ func atOnce(
 	return next
 }
 
-// rememberAtOnce has the status that is about a certificate that was issued now say whether the CA
-// wanted that at once.
+// rememberAtOnce records in the status of a new certificate whether the CA wanted the renewal at
+// once.
 func (d *decider) rememberAtOnce(next *x509.Certificate) {
 	suggested := d.suggested()
 	d.Status.ACME = nil // it was about the one before
@@ -315,7 +319,8 @@ func (d *decider) heldMessage() string {
 	)
 }
 
-// backdatedMessage says why a certificate is left in use that is due by its own instants.
+// backdatedMessage says why a certificate stays in use although it is due by its own NotBefore and
+// NotAfter.
 func (d *decider) backdatedMessage() string {
 	leaf := d.present.chain[0]
 	return fmt.Sprintf(
@@ -329,8 +334,8 @@ func (d *decider) backdatedMessage() string {
 	)
 }
 
-// suggested is when the CA wants the present certificate to be renewed, nil if it does not say, or
-// is not to be asked. It holds while the issuer is away.
+// suggested returns when the CA wants the present certificate to be renewed. It is nil if the CA
+// does not say, or is not to be asked. It stays while the issuer does not exist.
 func (d *decider) suggested() *cmapi.CertificateACMEARIStatus {
 	if d.Status.ACME == nil || d.Status.ACME.ARI == nil || signer.External(d.Certificate.Spec.IssuerRef) {
 		return nil
@@ -358,9 +363,9 @@ func (d *decider) urgent() bool {
 	return w != nil && !d.Now.Before(w.End.Time)
 }
 
-// chosen is a random moment of a window, RFC 9773 section 4.2. It is another only if the window is.
-// Of a window that lies on both sides of the middle of the certificate's life only what comes after
-// that counts: some CAs suggest all of a short life, of which the first moments would do as well.
+// chosen returns a random time in a window (RFC 9773 section 4.2), which changes only with the
+// window. If the middle of the certificate's life lies in the window, only the part after it
+// counts: some CAs suggest all of a short life, and its first moments are too early.
 func chosen(w *cmapi.ACMERenewalWindow, middle time.Time, uid, serial string) time.Time {
 	from := w.Start.Time
 	if from.Before(middle) && middle.Before(w.End.Time) {
@@ -370,9 +375,9 @@ func chosen(w *cmapi.ACMERenewalWindow, middle time.Time, uid, serial string) ti
 	return from.Add(time.Duration(fraction * float64(w.End.Sub(from))))
 }
 
-// asksFor is how long before its expiry the spec asks for the renewal, however sensible that is, or
-// zero if it does not. Of two answers it is renewBefore, if that is a part of the life, as
-// cert-manager has it.
+// asksFor returns how long before the expiry the spec asks for the renewal, unchecked, or zero if
+// it does not. If both fields are set, renewBefore counts if it is shorter than the life, as in
+// cert-manager.
 func asksFor(life time.Duration, spec *cmapi.CertificateSpec) time.Duration {
 	switch {
 	case spec.RenewBefore != nil && (spec.RenewBeforePercentage == nil || partOf(life, spec.RenewBefore.Duration)):
@@ -429,8 +434,8 @@ func postponed(cert *x509.Certificate, spec *cmapi.CertificateSpec, now time.Tim
 
 // intoWindow moves a renewal time into the latest window before it, but to no moment before
 // earliest, or else into the first window after it that begins before notAfter. Inside a window it
-// takes a moment of the first half, which stable in [0, 1) chooses. A later window is taken before
-// an earlier one if it alone lies between from and to, which may be zero.
+// takes a moment of the first half, which stable in [0, 1) chooses. The window after at is
+// preferred to the one before it if only the later one lies between from and to, which may be zero.
 func intoWindow(
 	at, earliest, notAfter, from, to time.Time,
 	spec []cmapi.CertificateRenewalWindows,
@@ -472,7 +477,7 @@ func intoWindow(
 	)
 }
 
-// window is a time that comes again and again.
+// window is a recurring time.
 type window struct {
 	cron   cron.Schedule
 	length time.Duration
@@ -505,8 +510,8 @@ func (w window) latestStart(from, to time.Time) time.Time {
 // or seconds.
 var cronParser = cron.NewParser(cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow)
 
-// maxCron is the length of a cron expression that is looked at. Lists of all minutes, hours, days
-// and months fit.
+// maxCron is the longest cron expression that is parsed. Lists of all minutes, hours, days and
+// months fit.
 const maxCron = 512
 
 func parseWindows(spec []cmapi.CertificateRenewalWindows) ([]window, error) {

@@ -128,9 +128,9 @@ func TestRenewalWaitsForItsWindow(t *testing.T) {
 	}
 }
 
-// TestACertificateIsInUseForAWhileBeforeItIsRenewed renews one again and again, from whatever
-// moment of a week on. That it was issued in one of its windows, or by a CA whose clock is wrong,
-// must not have it renewed in the next moment.
+// TestACertificateIsInUseForAWhileBeforeItIsRenewed renews a certificate again and again, from many
+// moments of a week on. It must not be renewed in the next moment, also if it was issued in one of
+// its windows, or by a CA with a wrong clock.
 func TestACertificateIsInUseForAWhileBeforeItIsRenewed(t *testing.T) {
 	for name, test := range map[string]struct {
 		life    time.Duration
@@ -180,7 +180,8 @@ func TestACertificateIsInUseForAWhileBeforeItIsRenewed(t *testing.T) {
 }
 
 func TestADueRenewalWaitsForTheNextWindowUnlessTheEndIsNear(t *testing.T) {
-	spec := &cmapi.CertificateSpec{Renewal: weekly("", "0 2 * * 6", 4*time.Hour)} // Saturdays from 2 to 6
+	// Saturdays from 2 to 6
+	spec := &cmapi.CertificateSpec{Renewal: weekly("", "0 2 * * 6", 4*time.Hour)}
 	for name, test := range map[string]struct{ now, want time.Time }{
 		"inside of the window":           {now: time.Date(2026, 7, 25, 5, 59, 0, 0, time.UTC)},
 		"after it, the next one":         {now: time.Date(2026, 7, 25, 6, 1, 0, 0, time.UTC), want: time.Date(2026, 8, 1, 2, 0, 0, 0, time.UTC)},

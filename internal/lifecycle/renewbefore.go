@@ -10,8 +10,8 @@ import (
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 )
 
-// conditionRenewBefore is the condition, ours, of a certificate that is renewed at another time
-// than renewBefore or renewBeforePercentage ask for.
+// conditionRenewBefore is set if a certificate is renewed at another time than renewBefore or
+// renewBeforePercentage ask for. cert-manager does not have it.
 const conditionRenewBefore cmapi.CertificateConditionType = "RenewBeforeCapped"
 
 // beforeExpiry is how long before its expiry a certificate is renewed, without jitter: as long as
@@ -51,7 +51,7 @@ func (d *decider) warnOfRenewBefore() {
 	d.set(conditionRenewBefore, cmmeta.ConditionTrue, string(conditionRenewBefore), message)
 }
 
-// explainRenewBefore says what of renewBefore and renewBeforePercentage is not followed.
+// explainRenewBefore says which of renewBefore and renewBeforePercentage is not followed, and why.
 func explainRenewBefore(life time.Duration, spec *cmapi.CertificateSpec) string {
 	if spec.RenewBefore != nil && spec.RenewBeforePercentage != nil {
 		one := *spec

@@ -11,11 +11,11 @@ import (
 	"github.com/perennial-pki/perennial/internal/reissue"
 )
 
-// repair brings back what a Secret with a good key pair must have besides. No new certificate is
-// needed for that.
+// repair restores what a Secret with a good key pair lacks otherwise, such as labels, annotations
+// and keystores. That needs no new certificate.
 func (d *decider) repair() {
 	if d.delayed == reissue.SecretOverwritten {
-		return // what something else has put there is not made ours
+		return // what another client has put there does not become ours
 	}
 	if d.Apply != nil || d.Secret == nil || d.present.reason != "" || d.Secret.Annotations[temporaryAnnotation] == "true" {
 		return
@@ -23,7 +23,7 @@ func (d *decider) repair() {
 	annotations := d.Secret.Annotations
 	content := &Content{
 		Key: d.present.key, Chain: d.present.chain, CA: d.Secret.Data[cmmeta.TLSCAKey],
-		// Where it came from is not ours to change: only issuance does.
+		// A repair must not change which issuer the Secret names: only issuance does.
 		Issuer:          issuerOf(d.Secret),
 		CertificateName: annotations[cmapi.CertificateNameKey],
 	}
@@ -61,7 +61,7 @@ func (d *decider) repair() {
 	d.noteKeystores(content)
 }
 
-// noteKeystores writes into the status what the keystores of the Secret are made from.
+// noteKeystores writes into the status a digest of what the keystores of the Secret are made from.
 func (d *decider) noteKeystores(c *Content) {
 	d.Status.KeystoreDigest = ""
 	if spec := &d.Certificate.Spec; d.problemOfPasswords() == "" && (jksOf(spec) != nil || pkcs12Of(spec) != nil) {

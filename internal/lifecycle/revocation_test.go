@@ -12,7 +12,7 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// ofACME takes an ACME server in the place of the issuer.
+// ofACME makes the issuer an ACME issuer.
 func (s *scene) ofACME() *scene {
 	issuer := s.Issuer.GenericIssuer.(*cmapi.Issuer)
 	issuer.Spec.SelfSigned, issuer.Spec.ACME = nil, &cmacme.ACMEIssuer{}
@@ -29,7 +29,7 @@ func (s *scene) keepsKey() *scene {
 	return s
 }
 
-// compromise notes that the private key in the Secret is known to others.
+// compromise records that the private key in the Secret is compromised.
 func (s *scene) compromise() *scene {
 	s.Helper()
 	revocation.NoteCompromised(s.Secret, s.certificateFor(decodePair(s.Limits, s.Secret).key))
@@ -40,8 +40,8 @@ func TestWhatIsRevokedOnDeletionIsKnownBefore(t *testing.T) {
 	for name, test := range map[string]struct {
 		scene     func(*scene)
 		finalizer bool
-		// revocable says that the status has the certificate of the Secret, and condition that it says
-		// that it cannot be revoked.
+		// revocable says that the status has the certificate of the Secret, and condition that the status
+		// says that it cannot be revoked.
 		revocable, condition bool
 	}{
 		"nobody asks for it":             {func(s *scene) { s.ofACME().issued() }, false, false, false},

@@ -11,8 +11,9 @@ import (
 )
 
 // TestTenThousandCertificatesPastTheirWindowsAreEachRenewedOnce has a CA with Let's Encrypt's
-// limits revoke all its certificates: the window that it suggests for each is over when it is heard
-// of, so none of the orders is exempt by its window. The process is killed meanwhile.
+// limits revoke all its certificates: the window that it suggests for each is over when the
+// controller reads it, so no order is exempt from limits by its window. The process is killed
+// meanwhile.
 func TestTenThousandCertificatesPastTheirWindowsAreEachRenewedOnce(t *testing.T) {
 	w := &world{
 		T: t, random: rand.New(rand.NewPCG(3, 4)), ledger: ratelimit.NewLedger(), orders: map[string]*order{},

@@ -12,12 +12,12 @@ import (
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
-// conditionNotRevocable is the condition, ours, of a Certificate that asks for a revocation which
-// its issuer does not offer.
+// conditionNotRevocable is set if a Certificate asks for a revocation that its issuer does not
+// offer. cert-manager does not have it.
 const conditionNotRevocable cmapi.CertificateConditionType = "NotRevocable"
 
-// provideRevocation sees to it that what is to be revoked when the Certificate is deleted is known
-// then.
+// provideRevocation sets the finalizer and the status that a revocation needs when the Certificate
+// is deleted.
 func (d *decider) provideRevocation() {
 	spec := d.Certificate.Spec.Revocation
 	if spec == nil || !spec.OnDelete {
@@ -54,8 +54,8 @@ func (d *decider) provideRevocation() {
 	d.set(conditionNotRevocable, cmmeta.ConditionTrue, "NotRevocable", message)
 }
 
-// withholdFinalizer leaves the finalizer as it is if its write was refused. Nothing is requested
-// then that it is needed for.
+// withholdFinalizer leaves the finalizer as it is if its write was refused. Without the finalizer
+// it requests no certificate, as that could not be revoked on deletion.
 func (d *decider) withholdFinalizer() {
 	has := slices.Contains(d.Certificate.Finalizers, revocation.Finalizer)
 	if d.Finalizer == has || !d.withhold(finalizerWrite(d.Certificate)) {

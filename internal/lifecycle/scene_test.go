@@ -22,7 +22,7 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// scene is what a test tells about a Certificate, before anybody looks at it.
+// scene is an Observation that a test builds step by step.
 type scene struct {
 	*testing.T
 	*Observation
@@ -61,7 +61,7 @@ func newScene(t *testing.T) *scene {
 // after lets time pass.
 func (s *scene) after(d time.Duration) *scene { s.Now = s.Now.Add(d); return s }
 
-// external takes an issuer in the place that is not in this process.
+// external replaces the issuer with one that is not in this process.
 func (s *scene) external() *scene {
 	s.Issuer = nil
 	s.Certificate.Spec.IssuerRef = cmmeta.IssuerReference{Name: "ca", Kind: "Thing", Group: "example.com"}
@@ -85,13 +85,13 @@ func (s *scene) newKey() crypto.Signer {
 	return key
 }
 
-// rsa has the spec ask for a key that takes long.
+// rsa makes the spec ask for a key that takes long to generate.
 func (s *scene) rsa() *scene {
 	s.Certificate.Spec.PrivateKey = &cmapi.CertificatePrivateKey{Algorithm: cmapi.RSAKeyAlgorithm, Size: 4096}
 	return s
 }
 
-// requested adds the request of the next revision, made now, whose key is in memory.
+// requested adds the request of the next revision, made now, with its key in memory.
 func (s *scene) requested() *scene {
 	s.Helper()
 	s.key = s.newKey()
@@ -100,7 +100,7 @@ func (s *scene) requested() *scene {
 	return s
 }
 
-// wished is requested, for the wish that the Certificate has.
+// wished is requested with the manual trigger of the Certificate.
 func (s *scene) wished() *scene {
 	s.Helper()
 	s.requested()
@@ -108,7 +108,7 @@ func (s *scene) wished() *scene {
 	return s
 }
 
-// unrequested is what was known before there was a request.
+// unrequested returns the observation without the request.
 func (s *scene) unrequested() *Observation {
 	o := *s.Observation
 	o.Next, o.KeyInMemory = nil, nil
@@ -211,7 +211,7 @@ func (s *scene) paused() *scene {
 	return s
 }
 
-// issued is a Certificate whose first revision is stored.
+// issued stores the first revision of the Certificate.
 func (s *scene) issued() *scene {
 	s.Helper()
 	s.requested().signed()
@@ -219,7 +219,7 @@ func (s *scene) issued() *scene {
 	return s
 }
 
-// carryOut does what a decision says, as far as it shows in the next observation.
+// carryOut carries out a decision, as far as the next observation shows it.
 func (s *scene) carryOut(d *Decision) {
 	s.Helper()
 	if d.Apply != nil {
@@ -273,7 +273,7 @@ func (s *scene) stored() *scene {
 	return s
 }
 
-// managedFields is what the API server notes of an apply.
+// managedFields returns the managed fields that the API server records for an apply.
 func managedFields(cfg *secretConfig) []metav1.ManagedFieldsEntry {
 	set := func(names []string) string {
 		slices.Sort(names)
@@ -292,7 +292,7 @@ func managedFields(cfg *secretConfig) []metav1.ManagedFieldsEntry {
 	}
 }
 
-// suggested is an ACME certificate whose CA suggests to renew it so long after it was issued.
+// suggested issues an ACME certificate that the CA suggests to renew so long after its issuance.
 func (s *scene) suggested(from, to time.Duration) *scene {
 	s.Helper()
 	s.ofACME().issued()
@@ -306,8 +306,8 @@ func (s *scene) suggested(from, to time.Duration) *scene {
 	return s
 }
 
-// renewedAtOnce has the certificate follow one that the CA wanted to be renewed at once, so that it
-// is held so long.
+// renewedAtOnce makes the certificate follow one that the CA wanted to be renewed at once, so that
+// it is held so long.
 func (s *scene) renewedAtOnce(hold time.Duration) *scene {
 	s.Certificate.Status.ACME.ARI.AtOnce = &cmapi.ACMERenewalAtOnce{
 		Renewals:  1,
@@ -379,7 +379,7 @@ func (s *scene) signedByCA(key crypto.Signer) *x509.Certificate {
 	return signed
 }
 
-// eventsOf are all events that are told if a decision is carried out.
+// eventsOf returns all events that a decision reports when it is carried out.
 func eventsOf(d *Decision) []Event {
 	var all []Event
 	for _, n := range []*NewRequest{d.Request, d.Rehearse} {

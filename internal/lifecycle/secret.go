@@ -26,20 +26,22 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// secretManager is the field manager of all that we write into the Secrets of Certificates. It is
-// cert-manager's, so that what that wrote is ours to change.
+// secretManager is the field manager of all that the controller writes into the Secrets of
+// Certificates. It is cert-manager's, so that the controller can change and remove what
+// cert-manager wrote.
 const secretManager = "cert-manager-certificates-issuing"
 
-// temporaryLife is how long a stand-in is valid. It is replaced as soon as the issuer answers.
+// temporaryLife is how long a temporary certificate is valid. It is replaced as soon as the issuer
+// answers.
 const temporaryLife = 90 * 24 * time.Hour
 
-// secretConfig is what we want to own of a Secret.
+// secretConfig has the fields of a Secret that the controller is to own.
 type secretConfig struct {
 	labels, annotations map[string]string
 	data                map[string][]byte
 	owner               *metav1.OwnerReference
-	// keystores has the names of the entries in data that differ each time they are made. Their values
-	// are nil until encodeKeystores makes them.
+	// keystores has the names of the entries with keystores, which have other bytes each time they are
+	// made. Their values in data are nil until encodeKeystores makes them.
 	keystores []string
 }
 
@@ -111,8 +113,9 @@ func configOf(o *Observation, c *Content) (*secretConfig, error) {
 	return cfg, nil
 }
 
-// issuerAnnotations are the annotations that name the issuer. If those of the Secret name the same
-// one they stay as they are: cert-manager leaves kind and group empty where the Certificate does.
+// issuerAnnotations are the annotations that name the issuer. If the Secret already names the same
+// issuer, its annotations stay as they are: cert-manager leaves kind and group empty if the
+// Certificate does.
 func issuerAnnotations(secret *corev1.Secret, issuer cmmeta.IssuerReference) map[string]string {
 	if issuer.Name == "" {
 		return nil
@@ -145,7 +148,7 @@ func issuerOf(secret *corev1.Secret) cmmeta.IssuerReference {
 }
 
 // keepBytes returns the private key as the Secret has it, if that is the same key in the same form:
-// what somebody wrote with other line ends stays.
+// a change of line ends alone would make workloads reload for nothing.
 func keepBytes(o *Observation, key crypto.Signer, encoded []byte) []byte {
 	had := o.Secret.Data[corev1.TLSPrivateKeyKey]
 	was, err := o.Limits.DecodeKeyPEM(had)
@@ -169,8 +172,8 @@ func keepChain(o *Observation, chain []*x509.Certificate, encoded []byte) []byte
 	return pki.PEMForAll(had)
 }
 
-// detailsOf are the annotations that describe a certificate. Some of them are there even if empty,
-// as cert-manager has it.
+// detailsOf are the annotations that describe a certificate. Some of them are set even if empty, as
+// in cert-manager.
 func detailsOf(cert *x509.Certificate) (map[string]string, error) {
 	subject := cert.Subject
 	var ips, uris []string
@@ -251,7 +254,7 @@ func keystoreDigest(o *Observation, c *Content) string {
 		options := o.jksOptions()
 		add("jks", options.Password, options.Alias)
 		if !pki.JavaTakesPKCS12Password(options.Password) {
-			add("encoding", "UTF-16") // that of such passwords was another in earlier versions
+			add("encoding", "UTF-16") // earlier versions encoded such passwords otherwise
 		}
 	}
 	if p12 := pkcs12Of(&o.Certificate.Spec); p12 != nil {
@@ -260,8 +263,8 @@ func keystoreDigest(o *Observation, c *Content) string {
 	return hex.EncodeToString(mac.Sum(nil)[:16])
 }
 
-// encodeKeystores makes the keystores, but for those of the Secret that are right: each encoding
-// gives other bytes, which would make workloads reload for nothing.
+// encodeKeystores makes the keystores, except those that are right in the Secret: each encoding
+// gives other bytes, and new bytes make workloads reload for nothing.
 func encodeKeystores(o *Observation, c *Content, cfg *secretConfig) error {
 	if len(cfg.keystores) == 0 {
 		return nil
@@ -320,8 +323,8 @@ func keystoresRight(o *Observation, c *Content, cfg *secretConfig) bool {
 }
 
 // keystoreRight reports whether a keystore in the Secret is the one that is wanted. The digest in
-// the status tells without opening it, which is slow on purpose. Without a digest, as cert-manager
-// made it, it is opened.
+// the status answers that. Without a digest, for a keystore of cert-manager, it is opened, which is
+// slow by design.
 func keystoreRight(o *Observation, c *Content, cas []*x509.Certificate, entry string) bool {
 	if o.Secret == nil || len(o.Secret.Data[entry]) == 0 {
 		return false
@@ -360,8 +363,8 @@ func openKeystore(o *Observation, c *Content, cas []*x509.Certificate, entry str
 	return pki.CheckPKCS12Truststore(data, o.PKCS12Password.Value, cas)
 }
 
-// driftOf says in what the Secret is not what c says that it is to be, or "". It looks at what we
-// own, and at what we should own.
+// driftOf names the first difference between the Secret and what c asks for, or returns "". It
+// compares the fields that the controller owns or should own.
 func driftOf(o *Observation, c *Content) string {
 	cfg, err := configOf(o, c)
 	if err != nil {
@@ -369,7 +372,7 @@ func driftOf(o *Observation, c *Content) string {
 	}
 	if len(cfg.keystores) > 0 {
 		if o.JKSPassword.Problem != "" || o.PKCS12Password.Problem != "" {
-			// Whether the keystores are right cannot be told. What is there stays, if it is complete.
+			// Without the passwords the keystores cannot be checked. They stay if all are there.
 			for _, entry := range cfg.keystores {
 				if len(o.Secret.Data[entry]) == 0 {
 					return "keystores"
@@ -437,7 +440,7 @@ func keysDiffer(what string, owned map[string]bool, want func(func(string) bool)
 	return ""
 }
 
-// fields are the names of what our field manager owns in a Secret.
+// fields has the names of what secretManager owns in a Secret.
 type fields struct{ labels, annotations, data, owners map[string]bool }
 
 func ownedFields(secret *corev1.Secret) (fields, error) {
@@ -477,7 +480,7 @@ func ownedFields(secret *corev1.Secret) (fields, error) {
 	return f, nil
 }
 
-// temporary makes the stand-in for a certificate that is not there yet.
+// temporary makes a temporary certificate.
 func temporary(o *Observation, key crypto.Signer) (*x509.Certificate, error) {
 	cert, err := pki.TemporaryCertificate(
 		rand.Reader,
@@ -504,8 +507,8 @@ func shorten(name string, n int) string {
 }
 
 // KeySecretName is the name of the Secret that holds the private key of a revision until its
-// certificate is there. It can be told from the Certificate, so that a restart finds it, and no two
-// Certificates share one.
+// certificate is there. It follows from the UID of the Certificate and the revision: a new process
+// finds the Secret, and no two Certificates share one.
 func KeySecretName(crt *cmapi.Certificate, revision int) string {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s/%d", crt.UID, revision))
 	prefix := crt.Name

@@ -16,16 +16,16 @@ import (
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
-// conditionSecretStays is the condition, ours, of a Certificate whose Secret is to be deleted with
-// it and will not be, as it holds what is not the Certificate's.
+// conditionSecretStays is set if the spec asks to delete the Secret with the Certificate and it
+// will stay, as it has data of other clients. cert-manager does not have this condition.
 const conditionSecretStays cmapi.CertificateConditionType = "SecretStays"
 
-// reasonForeignSecret is the reason of a Secret in the way that belongs to others.
+// reasonForeignSecret: the Secret exists already and was made for another purpose.
 const reasonForeignSecret = "ForeignSecret"
 
-// makerManager is the field manager that makes Secrets for objects of other namespaces, with the
-// annotation that says so. The one that is shared with cert-manager has no annotations that
-// cert-manager does not know.
+// makerManager is the field manager that creates Secrets for objects of other namespaces, and owns
+// the annotation about that. It is a separate one as cert-manager would remove the annotation from
+// the field manager that both share.
 const makerManager = "perennial-controller"
 
 // deletesSecret reports whether the Secret is to be deleted with the Certificate, if nothing else
@@ -35,9 +35,9 @@ func deletesSecret(o *Observation) bool {
 	return policy == cmapi.DeletionPolicyDelete || policy == "" && o.Settings.OwnSecrets
 }
 
-// foreign says, for people, what of a Secret is not the Certificate's: entries that others wrote,
-// or that others made it. Empty if all is the Certificate's. The API server notes that in the
-// managed fields.
+// foreign says, as a text for users, what of a Secret is not the Certificate's: entries of other
+// clients, or that another client created it. It is empty if all is the Certificate's. The managed
+// fields show that.
 func foreign(secret *corev1.Secret) string {
 	if secret == nil {
 		return ""
@@ -89,8 +89,8 @@ func ownerOf(o *Observation) *metav1.OwnerReference {
 	return metav1.NewControllerRef(o.Certificate, cmapi.SchemeGroupVersion.WithKind("Certificate"))
 }
 
-// settleOwner says that the Secret stays in spite of the spec, where it does, and sees to it also
-// where the Secret is not written otherwise.
+// settleOwner reports a Secret that stays in spite of the spec, and removes the owner reference if
+// no other write of the Secret does.
 func (d *decider) settleOwner() {
 	why := foreign(d.Secret)
 	if why == "" || !deletesSecret(d.Observation) {
@@ -126,7 +126,7 @@ func (o *Observation) overwrites() bool {
 	return !bytes.Equal(bytes.TrimSpace(o.Current.Status.Certificate), bytes.TrimSpace(o.Secret.Data[corev1.TLSCertKey]))
 }
 
-// giveWay leaves a Secret to those that it belongs to.
+// giveWay leaves a Secret alone that was made for another purpose.
 func (d *decider) giveWay() {
 	message := fmt.Sprintf("Secret %q exists, and was not made for %s, which a ReferenceGrant lets refer to Secrets of "+
 		"this namespace, not overwrite them: name another Secret, or delete this one",

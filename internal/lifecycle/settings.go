@@ -25,7 +25,7 @@ const (
 	DefaultMaxBackoff = 32 * time.Hour
 )
 
-// DefaultCopiedAnnotations leaves out what tools note on the objects that they manage.
+// DefaultCopiedAnnotations leaves out annotations that tools write on the objects that they manage.
 func DefaultCopiedAnnotations() []string {
 	return []string{"*", "-kubectl.kubernetes.io/", "-fluxcd.io/", "-argocd.argoproj.io/"}
 }

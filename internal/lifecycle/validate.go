@@ -17,10 +17,10 @@ const (
 	leastLifeOfLargeRSA = time.Hour
 )
 
-// check says what is wrong with the spec that the API server cannot see.
+// check returns what is wrong with the spec and the API server does not check.
 func (d *decider) check(why *violation) error {
 	spec := &d.Certificate.Spec
-	// Wrong windows are no reason to let a good certificate expire.
+	// Invalid windows never let a valid certificate expire.
 	if spec.Renewal != nil && why.reason != reasonRenewing {
 		if _, err := parseWindows(spec.Renewal.Windows); err != nil {
 			return err
@@ -37,9 +37,8 @@ func (d *decider) check(why *violation) error {
 
 func isRSA(ks pki.KeySpec) bool { return ks.Algorithm == pki.RSA || ks.Algorithm == "" }
 
-// keptKey is the private key that the next certificate is to have because the spec says so, or nil
-// for a new one: also if the one that is there is compromised. The violation says that the spec
-// forbids both.
+// keptKey returns the private key that the spec keeps for the next certificate. It is nil for a new
+// one, also if the present one is compromised. The violation says that the spec forbids both.
 func keptKey(o *Observation, p pair) (pair, *violation) {
 	if !reuseKey(&o.Certificate.Spec) || p.key == nil || revocation.Compromised(o.Secret, p.key) {
 		return pair{}, nil
@@ -55,8 +54,8 @@ func keptKey(o *Observation, p pair) (pair, *violation) {
 	return p, nil
 }
 
-// unreadableKey says that the private key that the spec keeps is there and cannot be read, so that
-// neither it nor another can be used.
+// unreadableKey reports that the private key that the spec keeps cannot be read. Then neither it
+// nor a new one can be used.
 func unreadableKey(o *Observation, p pair) *violation {
 	if !reuseKey(&o.Certificate.Spec) || p.key != nil || o.Secret == nil {
 		return nil

@@ -10,8 +10,8 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// Why a certificate is issued, and why it is not ready. They are cert-manager's words, which tools
-// know.
+// Reasons why a certificate is issued, and why it is not ready. They are cert-manager's, as tools
+// match on them.
 const (
 	reasonDoesNotExist              = "DoesNotExist"
 	reasonMissingData               = "MissingData"
@@ -29,31 +29,32 @@ const (
 )
 
 // ReasonWindowError: renewal.windows cannot be read, or none lies in the life of the certificate.
-// The word is cert-manager's.
+// The reason is cert-manager's.
 const ReasonWindowError = "WindowError"
 
 // Reasons of our own.
 const (
 	// reasonInvalidSpec: no request can be made of the spec.
 	reasonInvalidSpec = "InvalidSpec"
-	// reasonWaiting: something else must be there first.
+	// reasonKeystorePassword: a password of a keystore is missing.
 	reasonKeystorePassword = "KeystorePasswordSecretNotFound"
 	// reasonPassword: a keystore was made with a password that its consumers may not be able to give.
 	reasonPassword = "KeystorePasswordUnusual"
 	// reasonRevoked: the certificate is revoked. perennial revoke sets Issuing with it.
 	reasonRevoked = string(reissue.Revoked)
-	// reasonNameTaken: an object of somebody else has the name that is needed.
+	// reasonNameTaken: an object with another owner has the name that is needed.
 	reasonNameTaken = "NameTaken"
 )
 
-// temporaryAnnotation marks a Secret whose certificate is a stand-in until the issuer has answered.
+// temporaryAnnotation marks a Secret with a temporary certificate, which stays until the issuer has
+// answered.
 const temporaryAnnotation = "perennial.dev/temporary-certificate"
 
 // temporaryIssuer is the common name of the CA that cert-manager makes for each temporary
 // certificate.
 const temporaryIssuer = "cert-manager.local"
 
-// byHand reports whether a reason of Issuing is that of a user that asked for a certificate.
+// byHand reports whether a reason of Issuing means that a user triggered the issuance.
 func byHand(reason string) bool { return reissue.Cause(reason).ByHand() }
 
 // violation is the first thing that is wrong with what a Certificate has.
@@ -100,7 +101,8 @@ func violated(o *Observation, p pair) *violation {
 		}
 	}
 	if o.Current == nil {
-		// What it was issued from is gone. The certificate tells less, as issuers change what they sign.
+		// The request of the certificate is gone. The certificate itself is a weaker basis, as issuers
+		// change what they sign.
 		if differences := o.undeferred(o.asks(spec).CertificateDifferences(p.chain[0])); len(differences) > 0 {
 			return &violation{
 				reasonSecretMismatch,

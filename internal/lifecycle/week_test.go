@@ -291,7 +291,7 @@ func (w *week) request(n *NewRequest, key crypto.Signer) {
 	}
 }
 
-// answer lets the issuer answer what it is time for.
+// answer lets the issuer answer the requests that are due.
 func (w *week) answer() {
 	w.Helper()
 	for _, cr := range w.all {
@@ -335,7 +335,7 @@ func (w *week) fail(cr *cmapi.CertificateRequest) {
 		Status: "False", Reason: "Failed", Message: "the CA said no"})
 }
 
-// disturb does something.
+// disturb does something random to the Certificate, its objects or its process.
 func (w *week) disturb() {
 	kinds := fights[1 : len(fights)-1]
 	often := 4 // how often this is called, by the day
@@ -369,7 +369,7 @@ func (w *week) disturb() {
 	}
 }
 
-// fightBack undoes at once what was issued, as a tool does that watches.
+// fightBack undoes an issuance at once, as a tool with a watch does.
 func (w *week) fightBack(d *Decision) {
 	if d.Issued != nil && w.fight != "" && w.fight != "all" || d.Request != nil && w.fight == "delete requests" {
 		w.do(w.fight)

@@ -59,7 +59,7 @@ func TestInAYearOfTenThousandCertificatesNoOrderIsRefused(t *testing.T) {
 		owners = append(owners, o)
 		w.at(time.Duration(w.random.IntN(600))*time.Second, func() { w.ask(o) })
 	}
-	for i := range 60 { // whose orders are accepted, and never proven or refused
+	for i := range 60 { // their orders are accepted, and never proven or refused
 		o := &owner{
 			id: n + i, life: 90 * day, account: "https://acme-v02.api.letsencrypt.org/acme/acct/1", namespace: "stuck",
 			stuck: true, provenFrom: end, names: []string{fmt.Sprintf("stuck%d.busy%d.co.uk", i, i%5)},
@@ -69,8 +69,7 @@ func TestInAYearOfTenThousandCertificatesNoOrderIsRefused(t *testing.T) {
 	if len(domains) < 2000 {
 		t.Fatalf("only %d domains", len(domains))
 	}
-	// A third is revoked. The CA suggests a renewal that should be over, which is heard of when it is
-	// asked next.
+	// A third is revoked. The CA then suggests a window that is over, which the next poll reads.
 	w.at(150*day, func() {
 		for _, o := range owners {
 			if o.cert != nil && o.id%3 == 1 {
@@ -139,10 +138,10 @@ func TestInAYearOfTenThousandCertificatesNoOrderIsRefused(t *testing.T) {
 	}
 }
 
-// TestStuckCertificatesCostAnotherNamespaceNoOrder has a namespace with 60 Certificates whose
-// orders never end, beside one with twice as many Certificates for the same domain as the CA issues
-// in a week. They delay others by the time for which an order reserves a certificate, and cost them
-// none.
+// TestStuckCertificatesCostAnotherNamespaceNoOrder has a namespace with 60 Certificates with orders
+// that never end. Another namespace has twice as many Certificates for the same domain as the CA
+// issues in a week. The stuck ones delay the others by the time for which an order reserves a
+// certificate, and cost them none.
 func TestStuckCertificatesCostAnotherNamespaceNoOrder(t *testing.T) {
 	checkpoints := []time.Duration{30 * time.Minute, day, 7 * day, 14 * day, 30 * day}
 	// run returns how many certificates the other namespace has some time after each checkpoint, and
@@ -215,7 +214,7 @@ type owner struct {
 	stuck              bool      // its orders expire, and are never proven or refused
 
 	cert    *certificate
-	window  *cmapi.ACMERenewalWindow // as it was heard of
+	window  *cmapi.ACMERenewalWindow // as it was read last
 	expired bool
 	busy    bool // an order is on its way, or waits
 	orders  int
@@ -224,8 +223,8 @@ type owner struct {
 	latest  *order
 }
 
-// order is an Order: what of it is in the API. One that failed is deleted when the next is asked
-// for; of those with a certificate the last are kept, as the revisionHistoryLimit says.
+// order is an Order as the API has it. A failed one is deleted when the next one is made. The last
+// ones with a certificate are kept, as by revisionHistoryLimit.
 type order struct {
 	ratelimit.OrderRecord
 	owner    *owner
@@ -259,8 +258,8 @@ type world struct {
 	orders map[string]*order // by ID
 	serial int64
 
-	// What is written of the ledger. It matters only while a kill is aimed.
-	aimed   func(string) // hears what happens at the CA
+	// The written part of the ledger. It matters only while a kill is aimed.
+	aimed   func(string) // called for each event at the CA
 	text    []byte
 	pending bool // a write, in a moment
 	process int
@@ -279,7 +278,7 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// run has happen what happens until a time.
+// run processes the agenda until a time.
 func (w *world) run(end time.Time) {
 	for w.events.Len() > 0 && w.events[0].at.Before(end) {
 		e := heap.Pop(&w.events).(moment)
@@ -299,8 +298,8 @@ func (w *world) within(d time.Duration) time.Duration {
 	return time.Duration(w.random.Int64N(int64(d)))
 }
 
-// aim has the process killed a moment after something happened at the CA, so that it does not know
-// of it, or has not written that down.
+// aim schedules a kill of the process a moment after an event at the CA, so that the process has
+// not seen it, or has not written it.
 func (w *world) aim() {
 	if w.aimed != nil {
 		return
@@ -329,7 +328,7 @@ func (w *world) aim() {
 // of certificates that are renewed after half of it.
 const history = 3
 
-// later is when what need not be written at once is written.
+// later is the delay of writes that are not urgent.
 const later = 2 * time.Second
 
 func (w *world) write() {
@@ -346,7 +345,7 @@ func (w *world) write() {
 	w.pending = false
 }
 
-// soon has what was changed written in a moment.
+// soon schedules a write of the changes.
 func (w *world) soon() {
 	if w.aimed == nil || w.pending {
 		return
@@ -360,7 +359,8 @@ func (w *world) soon() {
 	})
 }
 
-// kill ends the process, and begins another: what was not written is lost, and sometimes all.
+// kill ends the process, and starts another one. What was not written is lost, and sometimes the
+// whole ledger.
 func (w *world) kill() {
 	w.kills++
 	w.process++
@@ -378,7 +378,8 @@ func (w *world) kill() {
 	}
 	if w.random.IntN(3) == 0 {
 		w.lost++
-		for _, r := range w.ca.rows { // of those that were not paused yet the orders know the last one, at most
+		// Of names that are not paused yet, the Orders know at most the last failure.
+		for _, r := range w.ca.rows {
 			if r.failures < 5 {
 				r.failures = 0
 			}
@@ -509,7 +510,7 @@ func (w *world) happened(what string) {
 	}
 }
 
-// wake has those ask that may go now.
+// wake makes the orders ask again that may be sent now.
 func (w *world) wake() {
 	for _, a := range w.ledger.Admitted() {
 		if x := w.orders[a.ID]; x != nil {
@@ -632,7 +633,7 @@ func (c *certificate) window(now time.Time) (start, end time.Time) {
 	return middle.Add(-life / 100), middle.Add(life / 100)
 }
 
-// authority counts as the CA does, in tokens that drop into buckets.
+// authority counts as the CA does, with token buckets.
 type authority struct {
 	buckets map[string]*tokens
 	issued  map[string]time.Time
@@ -746,7 +747,7 @@ func (a *authority) prove(account string, names []string) {
 	}
 }
 
-// agenda is what happens, in its order.
+// agenda has the events to come, ordered by time.
 type agenda []moment
 
 type moment struct {
