@@ -21,7 +21,7 @@ type parties struct {
 	issuer  *signer.Issuer
 	session *account.Session
 	memory  *remembered
-	// ask is what the limits of the CA are asked about the order.
+	// ask is what package ratelimit needs to know of the order.
 	ask ratelimit.Request
 }
 
@@ -110,8 +110,8 @@ func (r *Reconciler) act(ctx context.Context, p *parties, o *Observation) (err e
 	return err
 }
 
-// findDuplicate looks for an Order that is to be finalized before another is sent. It takes the
-// place in the limiter first: from then on the order is being sent.
+// findDuplicate looks for an Order that must be finalized before order is sent. It takes the slot
+// of the limiter first, as order counts as being sent if there is none.
 func (r *Reconciler) findDuplicate(
 	ctx context.Context,
 	p *parties,
@@ -144,7 +144,7 @@ func (r *Reconciler) finalize(ctx context.Context, p *parties, o *Observation) e
 	return nil
 }
 
-// problemOf is the problem that an error is about, nil if there is none.
+// problemOf returns the ACME problem in an error's chain, nil if there is none.
 func problemOf(err error) *acme.Problem {
 	var p *acme.Problem
 	errors.As(err, &p)

@@ -19,9 +19,9 @@ import (
 const (
 	// atOnce is how many authorizations of an order are read at once.
 	atOnce = 8
-	// maxAuthorizations is how many an order may want, and maxOffered how many challenges of each are
-	// kept. CAs want one for each name, of which they take a hundred or a few, and offer less than
-	// ten.
+	// maxAuthorizations is how many authorizations an order may have, and maxOffered how many
+	// challenges of each are kept. CAs accept up to a few hundred names in an order, and offer fewer
+	// than ten challenges for each.
 	maxAuthorizations, maxOffered = 1000, 20
 )
 
@@ -42,8 +42,8 @@ func authorizations(ctx context.Context, s *account.Session, urls []string) ([]a
 	return found, errors.Join(errs...)
 }
 
-// firstToExpire is when the first of authorizations expires, zero if none does. What has expired
-// already when it is new is by another clock.
+// firstToExpire is when the first of authorizations expires, zero if none does. An expiry in the
+// past is ignored: the clock of the CA differs from ours.
 func firstToExpire(all []acme.Authorization, now time.Time) (until time.Time) {
 	for _, z := range all {
 		if z.Expires != nil && now.Before(*z.Expires) && (until.IsZero() || z.Expires.Before(until)) {
@@ -53,8 +53,8 @@ func firstToExpire(all []acme.Authorization, now time.Time) (until time.Time) {
 	return until
 }
 
-// checkAuthorizations says which authorization of an order is of no use any more though no proof
-// failed, if there is one. Else it returns when the first expires.
+// checkAuthorizations says which authorization of an order has become useless without a failed
+// proof, such as by its expiry. If there is none, it returns when the first expires.
 func (r *Reconciler) checkAuthorizations(ctx context.Context, p *parties, order *cmacme.Order,
 	now time.Time) (lapse string, expiry time.Time, err error) {
 	var urls []string
@@ -69,7 +69,8 @@ func (r *Reconciler) checkAuthorizations(ctx context.Context, p *parties, order 
 	return lapse, expiry, nil
 }
 
-// lapsed says which of some authorizations is of no use any more, or when the first expires.
+// lapsed says which authorization has become useless without a failed proof, or when the first
+// expires.
 func lapsed(all []acme.Authorization, now time.Time) (why string, expiry time.Time) {
 	for _, z := range all {
 		name := neworder.Describe([]acme.Identifier{z.Identifier})
@@ -106,8 +107,8 @@ func (r *Reconciler) readAuthorizations(ctx context.Context, p *parties, order *
 		return nil, expiry, err
 	}
 	for i, z := range unread {
-		// Nothing is proved to a CA but what was asked for. What is proved already may be more, such as
-		// the name above.
+		// The controller proves only the names of the order to the CA. An authorization that is already
+		// valid may be for another name, such as the parent domain.
 		if found[i].Status == acme.StatusPending && !asked(ask, found[i].Identifier) {
 			return nil, expiry, fault.Refusedf("InvalidOrder", "the CA wants proof for %s, which the order is not for",
 				neworder.Describe([]acme.Identifier{found[i].Identifier}))

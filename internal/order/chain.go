@@ -20,15 +20,15 @@ import (
 type offer struct {
 	pem   []byte
 	top   string   // common name of the issuer of its last certificate
-	extra []string // as check has it
+	extra []string // names that the CA added, see check
 	err   error    // what is wrong with it, if anything
 }
 
 // maxAlternates is how many other chains are read. CAs have two or three.
 const maxAlternates = 10
 
-// fetch reads the certificate, with the chain that the issuer prefers if the CA has that and it is
-// good, else with the first that is. Other chains than the default one are read only if needed.
+// fetch reads the certificate, with the chain that the issuer prefers if the CA offers it and it is
+// good, else with the first good chain. It reads other chains than the default one only if needed.
 func (r *Reconciler) fetch(ctx context.Context, p *parties, order *cmacme.Order, ca acme.Order,
 	now time.Time) (got Fetched, err error) {
 	preferred := p.spec().PreferredChain
@@ -52,8 +52,8 @@ func (r *Reconciler) fetch(ctx context.Context, p *parties, order *cmacme.Order,
 	return got, nil
 }
 
-// offers reads the chains of a certificate until one is as the issuer prefers it, and returns which
-// is best.
+// offers reads the chains of a certificate until it finds the one that the issuer prefers, and
+// returns which is best.
 func (r *Reconciler) offers(ctx context.Context, p *parties, order *cmacme.Order, ca acme.Order,
 	now time.Time) (offers []offer, best int, err error) {
 	chain, err := p.session.Certificate(ctx, ca.Certificate, func(chainPEM []byte) error {
@@ -85,14 +85,14 @@ func (r *Reconciler) offers(ctx context.Context, p *parties, order *cmacme.Order
 	return offers, best, nil
 }
 
-// unusable reports whether an error is that of a chain that the CA does not give.
+// unusable reports whether an error means that the CA does not serve a chain.
 func unusable(err error) bool {
 	var wrong *acme.ProtocolError
 	var foreign *acme.ForeignURLError
 	return errors.As(err, &wrong) || errors.As(err, &foreign) || err != nil && fault.Of(err).Class == fault.Refused
 }
 
-// judge looks at a chain that the CA offers.
+// judge checks a chain that the CA offers.
 func (r *Reconciler) judge(order *cmacme.Order, chainPEM []byte, now time.Time) offer {
 	is := offer{pem: chainPEM}
 	if chain, err := r.Limits.DecodeChainPEM(chainPEM); err == nil {
@@ -102,8 +102,8 @@ func (r *Reconciler) judge(order *cmacme.Order, chainPEM []byte, now time.Time) 
 	return is
 }
 
-// besides says why it is another chain than the one that was to be, or nothing if it is that one:
-// the preferred one, or the default.
+// besides says why the chain is not the preferred one, or the default if none is preferred. It is
+// empty if it is.
 func besides(offers []offer, taken int, preferred string) string {
 	switch is := offers[taken]; {
 	case preferred == "" && taken == 0, preferred != "" && is.top == preferred:
@@ -134,8 +134,8 @@ func besides(offers []offer, taken int, preferred string) string {
 	)
 }
 
-// check reports what is wrong with a chain for an order, and the names that the CA has added of
-// itself.
+// check returns what is wrong with a chain for an order, and the names that the CA added on its
+// own.
 func (r *Reconciler) check(order *cmacme.Order, chainPEM []byte, now time.Time) (extra []string, err error) {
 	chain, err := r.Limits.DecodeChainPEM(chainPEM)
 	if err != nil {

@@ -97,7 +97,8 @@ func TestWhatIsWrongWithAChain(t *testing.T) {
 	between := sign(t, middle, root, middleKey.Public(), caKey)
 	oldBetween := old("", between, root, middleKey.Public(), caKey)
 	oldRoot := old("old root", nil, nil, otherRootKey.Public(), otherRootKey)
-	cross := old("", root, oldRoot, caKey.Public(), otherRootKey) // the root, as an older one has signed it
+	// the root, cross-signed by an older one
+	cross := old("", root, oldRoot, caKey.Public(), otherRootKey)
 	higher := func(public crypto.PublicKey) *x509.Certificate {
 		template := &x509.Certificate{
 			SerialNumber: big.NewInt(2), NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(0, 3, 0),

@@ -39,7 +39,7 @@ func (r *Reconciler) makeChallenges(ctx context.Context, p *parties, order *cmac
 			if err := r.discard(ctx, challenges[at:at+1]); err != nil {
 				return made, err
 			}
-			made.Open = true // its end is watched
+			made.Open = true // the controller watches for its end
 		default:
 			made.Open = true
 		}
@@ -47,8 +47,8 @@ func (r *Reconciler) makeChallenges(ctx context.Context, p *parties, order *cmac
 	return made, nil
 }
 
-// makeChallenge creates the Challenge for an authorization. Open says that another one for it is
-// still being deleted, which is watched.
+// makeChallenge creates the Challenge for an authorization. open says that an older one for it is
+// still being deleted; the controller watches for its end.
 func (r *Reconciler) makeChallenge(ctx context.Context, p *parties, order *cmacme.Order, z cmacme.ACMEAuthorization,
 	challenges []cmacme.Challenge) (open, created bool, err error) {
 	ch, err := desired.Challenge(order, z, p.issuer.GetSpec().ACME, p.session.Account)
@@ -77,9 +77,9 @@ func (r *Reconciler) makeChallenge(ctx context.Context, p *parties, order *cmacm
 	return false, true, nil
 }
 
-// replaced reports whether another challenge takes the place of one that the CA was not asked to
-// look at: its solver is not what the issuer now says, or its proof is made of an account, or its
-// key, that was changed. The name is made of all that a challenge is, as it was asked for.
+// replaced reports whether a challenge that the CA has not been asked to validate must be replaced:
+// the issuer has another solver now, or the account or its key has changed. The name of a Challenge
+// is a hash of all that, so comparing names is enough.
 func replaced(order *cmacme.Order, z cmacme.ACMEAuthorization, p *parties, is *cmacme.Challenge) bool {
 	ch, err := desired.Challenge(order, z, p.issuer.GetSpec().ACME, p.session.Account)
 	return err == nil && ch.Name != is.Name

@@ -17,8 +17,8 @@ import (
 	"github.com/perennial-pki/perennial/internal/poll"
 )
 
-// longest is how long an Order may take if the CA does not say when its own expires. No CA that is
-// known takes a quarter of it.
+// longest is how long an Order may take if the CA does not say when the order expires. Known CAs
+// let orders expire within a quarter of it.
 const longest = 30 * 24 * time.Hour
 
 // decider makes one decision.
@@ -42,7 +42,7 @@ func Decide(o Observation) Decision {
 	return *d.Decision
 }
 
-// decide goes on after what was done last.
+// decide continues after the action that was done last.
 func (d *decider) decide() {
 	if err := d.Observation.Err; err != nil && d.Done != Finalize {
 		d.fail(err)
@@ -88,7 +88,7 @@ func (d *decider) again(after time.Duration) { d.Decision.Action, d.Decision.Aga
 
 func (d *decider) next(a Action) { d.Decision.Action = a }
 
-// event reports something when the status is written.
+// event adds an event that is reported when the status is written.
 func (d *decider) event(eventType, reason, format string, args ...any) {
 	d.Events = append(d.Events, Event{eventType, reason, fmt.Sprintf(format, args...)})
 }
@@ -117,7 +117,7 @@ func (d *decider) duplicateFound() {
 	}
 	waited := d.Now.Sub(d.m.Behind.Start(d.Now))
 	if waited < reportAfter {
-		d.again(reportAfter - waited) // then it is reported
+		d.again(reportAfter - waited) // it is reported then
 		return
 	}
 	which := "an Order of another namespace" // which must not be named here
@@ -135,7 +135,7 @@ func (d *decider) sent() {
 	d.expect()
 	d.st.URL, d.st.FinalizeURL, d.st.State, d.st.Reason = got.URL, got.Finalize, cmacme.State(got.Status), ""
 	if acmestatus.Finished(d.st.State) {
-		d.st.State = cmacme.Ready // it existed before, or was refused at once: what came of it is read
+		d.st.State = cmacme.Ready // it existed before, or failed at once: its outcome is read
 	}
 	for _, url := range got.Authorizations {
 		d.st.Authorizations = append(d.st.Authorizations, cmacme.ACMEAuthorization{URL: url})
@@ -143,8 +143,8 @@ func (d *decider) sent() {
 	d.again(0) // the write of the status causes the next pass
 }
 
-// expect notes when the CA is to be asked about an order of which it said this now: when that
-// expires, or after a while.
+// expect notes when to ask the CA about the order again: when the order expires, or after
+// lookAgain.
 func (d *decider) expect() {
 	d.m.Due.Advance(d.Now.Add(lookAgain))
 	if at := d.CA.Expires; at != nil && d.Now.Before(*at) {
@@ -163,10 +163,12 @@ func (d *decider) serverChecked() {
 		d.next(ReadAuthorizations)
 	case d.st.State != cmacme.Pending:
 		d.next(ReadOrder)
-	case d.m.Due.Start(d.Now).After(d.Now): // after a restart it is not known, and the CA is asked at once
+	case d.m.Due.Start(d.Now).After(d.Now):
+		// After a restart Due is not known, and the CA is asked at once.
 		d.next(MakeChallenges)
 	default:
-		// What keeps the challenges from being presented may keep them from asking the CA, too.
+		// The challenges may be unable to ask the CA, for the reason that keeps them from being
+		// presented.
 		d.next(ReadOrder)
 	}
 }
@@ -209,7 +211,8 @@ func (d *decider) challengesMade() {
 		d.next(ReadOrder)
 		return
 	}
-	// Challenges are watched; if none changes, there is something to report then, or the CA is asked.
+	// A change of a challenge starts a pass. Without one, the next pass reports what is waited for, or
+	// asks the CA.
 	next := d.m.Due.Start(d.Now).Sub(d.Now)
 	if again > 0 {
 		next = min(next, again)
@@ -264,12 +267,12 @@ func (d *decider) progress() {
 		return
 	case acme.StatusPending:
 		if worst := worst(d.Challenges); worst != "" {
-			// The CA may take a moment to draw the consequence; there is no other.
+			// The CA may need a moment to mark the order as invalid. No other outcome is possible.
 			d.conclude(verdict{worst, why(d.CA, d.Challenges)})
 			return
 		}
-		// Nothing is open here. What was proven before this order may have expired, at a CA that says so
-		// in the authorization alone.
+		// No challenge is open here. An authorization from before this order may have expired, and some
+		// CAs show that only in the authorization.
 		useless := func(z cmacme.ACMEAuthorization) bool { return z.InitialState == cmacme.Expired }
 		if d.m.Poll.Slow() || slices.ContainsFunc(d.st.Authorizations, useless) {
 			d.next(CheckAuthorizations)
@@ -287,7 +290,7 @@ func (d *decider) poll() {
 	}
 	// When the CA said, or a little later each time.
 	wait := d.m.Poll.Next(d.Now, d.CA.RetryAfter)
-	// Most CAs need no more than a moment, which is not worth a write.
+	// Most CAs need only a moment, which is not worth a write of the status.
 	if d.CA.Status == acme.StatusProcessing && (!d.Finalized || wait >= poll.WorthReporting) {
 		d.st.State, d.st.Reason = cmacme.Processing, "The ACME server is processing the order"
 		if !d.CA.RetryAfter.IsZero() && wait >= poll.WorthReporting {
@@ -317,7 +320,7 @@ func (d *decider) authorizationsChecked() {
 	}
 }
 
-// invalid is for an order that the CA says is invalid.
+// invalid handles an order that is invalid at the CA.
 func (d *decider) invalid() {
 	switch worst := worst(d.Challenges); {
 	case worst == cmacme.Expired:
@@ -340,7 +343,7 @@ func (d *decider) explained() {
 	d.conclude(d.invalidVerdict())
 }
 
-// verdict is how an order ended.
+// verdict is the final state of an order, and its reason.
 type verdict struct {
 	state  cmacme.State
 	reason string
@@ -355,8 +358,8 @@ func (d *decider) invalidVerdict() verdict {
 	return v
 }
 
-// conclude ends the order. The failures of one that is invalid are counted before that is written:
-// until then it can be read again.
+// conclude ends the order. If it is invalid, its failed validations are counted before the status
+// is written: until then a restart can read them again.
 func (d *decider) conclude(v verdict) {
 	if v.state == cmacme.Invalid {
 		d.next(CountFailures)
@@ -381,8 +384,8 @@ func (d *decider) failuresCounted() {
 // fetched follows Fetch.
 func (d *decider) fetched() {
 	if d.Fetched.OtherKey && d.m.Finalized.IsZero() {
-		// Nothing was issued for this one, whatever its state says: the other one may have waited too
-		// long to be waited for, or be no Order.
+		// Nothing was issued for this Order, whatever its state says. The other request may be an Order
+		// that was stuck for too long to wait for, or of another client.
 		d.end(
 			cmacme.Expired,
 			"the CA has answered another request for the same names with this order, too, and issued it for that "+
@@ -396,9 +399,9 @@ func (d *decider) fetched() {
 	d.again(0)
 }
 
-// lapse ends an order that is of no use any more, though no proof failed: it took too long, or
-// belongs to another account. Another takes its place at once, unless the CA was asked for the
-// certificate of this one: then it may have been issued.
+// lapse ends an order that became useless without a failed proof: it took too long, or belongs to
+// another account. Another order replaces it at once, unless the CA was asked to finalize this one:
+// then the CA may have issued a certificate.
 func (d *decider) lapse(reason string) {
 	state := cmacme.Expired
 	if d.st.State == cmacme.Processing || !d.m.Finalized.IsZero() {

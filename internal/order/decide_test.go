@@ -37,7 +37,7 @@ func observed(all ...set) Observation {
 
 // What an order has behind it.
 
-// open is an order at the CA whose authorization was read.
+// open is an order at the CA with an authorization that was read.
 func open(state cmacme.State) set {
 	return func(o *Observation) {
 		st := &o.Order.Status

@@ -15,21 +15,21 @@ const (
 	Wait Action = ""
 	// Admit asks whether the limits of the CA allow the order.
 	Admit Action = "Admit"
-	// FindDuplicate looks for an Order that is to be finalized before.
+	// FindDuplicate looks for an Order that must be finalized before this one is sent.
 	FindDuplicate Action = "FindDuplicate"
 	// Send asks the CA for the order.
 	Send Action = "Send"
-	// CheckServer sees whether the order is one of the issuer's server, without asking it.
+	// CheckServer checks, without a request, that the order is at the issuer's server.
 	CheckServer Action = "CheckServer"
 	// ReadOrder reads the order at the CA.
 	ReadOrder Action = "ReadOrder"
 	// ReadAuthorizations reads what the authorizations are about.
 	ReadAuthorizations Action = "ReadAuthorizations"
-	// CheckAuthorizations sees whether one is of no use any more.
+	// CheckAuthorizations checks whether an authorization has become useless.
 	CheckAuthorizations Action = "CheckAuthorizations"
 	// MakeChallenges creates those that are missing.
 	MakeChallenges Action = "MakeChallenges"
-	// CheckWanted sees whether the certificate is still wanted.
+	// CheckWanted checks whether the certificate is still wanted.
 	CheckWanted Action = "CheckWanted"
 	// Finalize asks the CA for the certificate.
 	Finalize Action = "Finalize"
@@ -51,8 +51,8 @@ type Decision struct {
 	// the work queue to say.
 	Again time.Duration
 	Err   error
-	// Events are reported when the status is written: a pass that could not write it is followed by
-	// one that decides the same.
+	// Events are reported when the status is written: if the write fails, the next pass decides the
+	// same.
 	Events []Event
 }
 

@@ -15,9 +15,9 @@ import (
 // maxExplained is how many names of an order are diagnosed.
 const maxExplained = 3
 
-// explainCAA says which CAA records keep the CA from issuing an order whose names are all proven:
-// CAs read them again when they issue. It is empty if the problem is another one. The error is a
-// limiter.ErrBusy.
+// explainCAA says which CAA records keep the CA from issuing a certificate though all names are
+// proven: CAs read the records again when they issue. It is empty if the problem is another one.
+// The error is a limiter.ErrBusy.
 func (r *Reconciler) explainCAA(
 	ctx context.Context,
 	p *parties,

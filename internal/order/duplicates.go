@@ -30,7 +30,7 @@ const byOpen = "status.open"
 // the second asks again if the first is finalized before.
 const progressWithin = 5 * time.Minute
 
-// openOf is the order key of an Order that is open at the CA, and nothing for others.
+// openOf returns the order key of an Order that is open at the CA, and nothing for others.
 func openOf(order *cmacme.Order) []string {
 	if order.Status.URL == "" || acmestatus.Finished(order.Status.State) {
 		return nil
@@ -98,7 +98,7 @@ func (d *duplicates) sent(key types.NamespacedName) {
 	}
 }
 
-// takeWaiting returns the Orders that wait for one, which they need no longer.
+// takeWaiting returns the Orders that wait for one, and clears them: they need not wait any more.
 func (d *duplicates) takeWaiting(key types.NamespacedName) (waiting map[types.NamespacedName]bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -120,7 +120,7 @@ func (d *duplicates) end(key types.NamespacedName) (waiting map[types.Namespaced
 	return waiting
 }
 
-// wakeDuplicates lets the Orders go on that wait for one.
+// wakeDuplicates queues the Orders that wait for one.
 func (r *Reconciler) wakeDuplicates(key types.NamespacedName) {
 	r.duplicates.sent(key)
 	r.enqueue(r.duplicates.takeWaiting(key))
@@ -138,9 +138,9 @@ func (r *Reconciler) enqueue(orders map[types.NamespacedName]bool) {
 	}
 }
 
-// duplicateOf returns the Order that is to be finalized before another is sent, if there is one. If
-// there is none, the other is being sent from now on, until wakeDuplicates or sent. An Order cannot
-// finish between the search and the note that another waits for it.
+// duplicateOf returns the Order that must be finalized before order is sent, if there is one. If
+// there is none, order counts as being sent until wakeDuplicates or sent. The lock is held
+// throughout, so that no Order can finish between the search and the note that order waits for it.
 func (r *Reconciler) duplicateOf(ctx context.Context, order *cmacme.Order,
 	account acme.Account) (first *types.NamespacedName, err error) {
 	now, key, what := r.Clock.Now(), client.ObjectKeyFromObject(order), account.URL+" "+orderKey(order)
@@ -188,9 +188,9 @@ func (r *Reconciler) duplicateOf(ctx context.Context, order *cmacme.Order,
 	return nil, nil
 }
 
-// progresses reports whether an Order that the CA has accepted may soon end: something happened to
-// it, or to one of its Challenges, not long ago, or the CA is validating or finalizing. It is stuck
-// if a proof cannot be presented, or is not seen, for longer than that.
+// progresses reports whether an Order that the CA has accepted may end soon: it or one of its
+// Challenges changed within progressWithin, or the CA is validating or finalizing. An Order is
+// stuck if a proof cannot be presented, or is not seen, for longer than that.
 func progresses(order *cmacme.Order, challenges []cmacme.Challenge, now time.Time) bool {
 	recent := func(t time.Time) bool { return now.Sub(t) < progressWithin }
 	open := false
@@ -207,7 +207,8 @@ func progresses(order *cmacme.Order, challenges []cmacme.Challenge, now time.Tim
 	if open {
 		return false
 	}
-	unread := func(z cmacme.ACMEAuthorization) bool { return z.Identifier == "" } // it was just accepted
+	// An order that was just accepted has authorizations that are not read yet.
+	unread := func(z cmacme.ACMEAuthorization) bool { return z.Identifier == "" }
 	return len(challenges) > 0 || slices.ContainsFunc(order.Status.Authorizations, unread) ||
 		order.Status.State == cmacme.Ready || order.Status.State == cmacme.Processing ||
 		recent(order.CreationTimestamp.Time)

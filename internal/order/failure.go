@@ -18,7 +18,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/poll"
 )
 
-// failWith is fail with more to say.
+// failWith is fail with text added to the message.
 func (d *decider) failWith(err error, text string) { d.fail(fault.Annotate(err, text)) }
 
 // fail ends the pass with an error: its class decides the status and the next attempt.
@@ -50,7 +50,7 @@ func (d *decider) fail(err error) {
 			d.event(corev1.EventTypeWarning, desired.NoSolver, "%s", text)
 		}
 		d.st.Reason = text
-		d.again(poll.Correction(d.Now.Sub(d.Order.CreationTimestamp.Time))) // issuers are watched, Secrets are not
+		d.again(poll.Correction(d.Now.Sub(d.Order.CreationTimestamp.Time))) // Secrets are not watched
 	default:
 		d.st.Reason = text + "; it is tried again"
 		d.Decision.Err = err // with the queue's back-off
@@ -81,8 +81,8 @@ func (d *decider) limited(failure *fault.Error) {
 	d.again(wait)
 }
 
-// reachability writes since when the order, or one of its challenges, waits for a server that does
-// not answer. An error of an exchange has said so already.
+// reachability sets since when the order, or one of its challenges, waits for a server that does
+// not answer. If the pass failed, the session has set it for the order already.
 func (d *decider) reachability() {
 	if !d.failed {
 		d.st.UnreachableSince = nil
@@ -95,8 +95,8 @@ func (d *decider) reachability() {
 	}
 }
 
-// worst is how challenges ended that did not succeed: of several, one whose proof failed. It is
-// empty if there is none.
+// worst returns the final state of the challenges that did not succeed: of several, one with a
+// failed proof. It is empty if there is none.
 func worst(challenges []cmacme.Challenge) cmacme.State {
 	var worst cmacme.State
 	for i := range challenges {

@@ -13,8 +13,8 @@ import (
 	"github.com/perennial-pki/perennial/internal/limiter"
 )
 
-// TestNoFaultThatPassesEndsAnOrder has every action fail in every way that servers, networks and
-// the limiter have.
+// TestNoFaultThatPassesEndsAnOrder makes every action fail in every way in which servers, networks
+// and the limiter can fail.
 func TestNoFaultThatPassesEndsAnOrder(t *testing.T) {
 	faults := map[string]error{
 		"no answer":               fault.Transientf("", "%w", errors.New("connection refused")),

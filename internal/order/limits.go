@@ -28,20 +28,20 @@ const renewedWithin = 119 * 24 * time.Hour
 // rateLimited is the reason of an order that waits for a limit.
 const rateLimited = "RateLimited"
 
-// lineAgain is when an order that waits looks again how long that is: those before it may have
-// left, as one certificate took the place of many.
+// lineAgain is how often a waiting order computes its wait anew: orders before it may be gone, as
+// one certificate may replace many.
 const lineAgain = 10 * time.Minute
 
-// byNames is the field index of Orders with a certificate by what it is for.
+// byNames is the field index of Orders with a certificate, by its names.
 const byNames = "spec.names"
 
-// limitsOf are the limits of an issuer.
+// limitsOf returns the limits of an issuer, and those that its CA publishes.
 func limitsOf(spec *cmacme.ACMEIssuer) (own, published ratelimit.Limits) {
 	published = ratelimit.Published(spec.Server)
 	return published.Override(spec.RateLimits), published
 }
 
-// namesOf is what an Order with a certificate is for, and nothing for others.
+// namesOf returns the names of an Order with a certificate, and nothing for others.
 func namesOf(order *cmacme.Order) []string {
 	if order.Status.State != cmacme.Valid {
 		return nil
@@ -61,7 +61,7 @@ func allNames(order *cmacme.Order) string {
 	return b.String()
 }
 
-// admit reports an error if the order must wait. It takes no place in the limiter.
+// admit returns an error if the order must wait. It takes no slot of the limiter.
 func (r *Reconciler) admit(ctx context.Context, p *parties, order *cmacme.Order) (err error) {
 	if p.ask, err = r.ask(ctx, p, order); err != nil {
 		return err
@@ -73,7 +73,7 @@ func (r *Reconciler) admit(ctx context.Context, p *parties, order *cmacme.Order)
 	return err
 }
 
-// askLimits reports an error if the limits do not allow the order.
+// askLimits returns an error if the limits do not allow the order.
 func (r *Reconciler) askLimits(ctx context.Context, p *parties) error {
 	v, err := r.RateLimits.CA(p.spec().Server).Admit(ctx, p.ask)
 	if err != nil || v.Allowed {
@@ -82,10 +82,10 @@ func (r *Reconciler) askLimits(ctx context.Context, p *parties) error {
 	return postponed(v)
 }
 
-// paused is the reason of an order whose names are paused.
+// paused is the reason of an order for paused names.
 const paused = "Paused"
 
-// postponed is the error of an order that waits.
+// postponed returns the error of an order that waits for a limit.
 func postponed(v ratelimit.Decision) error {
 	if v.Kind == ratelimit.Paused {
 		return fault.Limitedf(paused, v.Until, "%s", v.Message())
@@ -93,7 +93,7 @@ func postponed(v ratelimit.Decision) error {
 	return fault.Limitedf(rateLimited, v.Until, "%s", v.Message())
 }
 
-// ask is what is to be known of an order before it is sent.
+// ask returns what the limits depend on for an order.
 func (r *Reconciler) ask(ctx context.Context, p *parties, order *cmacme.Order) (ratelimit.Request, error) {
 	spec, account := p.spec(), p.session.Account.URL
 	wanted, err := neworder.Request(order)
@@ -128,7 +128,7 @@ func (r *Reconciler) ask(ctx context.Context, p *parties, order *cmacme.Order) (
 		}
 	}
 	if a.Limits == (ratelimit.Limits{}) {
-		return a, nil // whether it is a renewal makes no difference
+		return a, nil // without limits, it makes no difference whether it is a renewal
 	}
 	var same cmacme.OrderList
 	if err := r.Client.List(ctx, &same, cached(byNames, allNames(order))...); err != nil {
@@ -150,8 +150,8 @@ func sameHost(a, b string) bool {
 	return err == nil && err2 == nil && u.Host != "" && strings.EqualFold(u.Host, v.Host)
 }
 
-// refused learns from the refusal of an order that it came too early, and returns the error of an
-// order that waits. Other errors stay as they are.
+// refused records a rate limit error of the CA for an order, and returns the error of an order that
+// waits. It returns other errors as they are.
 func (r *Reconciler) refused(ctx context.Context, p *parties, err error) error {
 	problem := account.Limited(err)
 	if problem == nil {
@@ -226,8 +226,8 @@ func Past(
 	}
 }
 
-// whenOf is when the certificate of an order begins, or when the order failed or was paused: zero
-// if that is not known.
+// whenOf returns the NotBefore of an order's certificate, or when the order failed or was paused.
+// It is zero if that is not known.
 func whenOf(o *cmacme.Order) time.Time {
 	switch st := o.Status; {
 	case st.State == cmacme.Valid:
@@ -245,8 +245,8 @@ func whenOf(o *cmacme.Order) time.Time {
 // pausedUnsent reports whether an order was not sent as its names are paused.
 func pausedUnsent(o *cmacme.Order) bool { return o.Status.PausedUntil != nil && o.Status.URL == "" }
 
-// failedOf returns the names of an order of which one at least was not proven, or is paused, and
-// why.
+// failedOf returns the names of an order of which at least one failed its validation or is paused,
+// and why.
 func failedOf(o *cmacme.Order, wanted []acme.Identifier) (names []acme.Identifier, why string) {
 	switch {
 	case o.Status.State == cmacme.Invalid && o.Status.FailureTime != nil:
@@ -262,9 +262,9 @@ func failedOf(o *cmacme.Order, wanted []acme.Identifier) (names []acme.Identifie
 	return nil, ""
 }
 
-// countFailures counts the validations that failed together with an order, and whose Challenges,
-// which go with it, do not know: the CA counts them, too. It returns which names are paused from
-// now on.
+// countFailures counts the failed validations of an invalid order that its Challenges have not
+// counted: they are deleted with the order, and the CA counts these failures, too. It returns the
+// names that are paused from now on.
 func (r *Reconciler) countFailures(ctx context.Context, p *parties, order *cmacme.Order,
 	challenges []cmacme.Challenge) (names []string, until time.Time, err error) {
 	ca := r.RateLimits.CA(p.spec().Server)

@@ -11,7 +11,7 @@ type remembered struct {
 	Memory
 	// notes are of the exchanges with the CA.
 	notes account.Notes
-	// unreplaced is since when the CA does not accept which certificate the order replaces.
+	// unreplaced is since when the CA rejects the replaces field of the order (RFC 9773 section 5).
 	unreplaced memory.Timestamp
 	// left is since when the Certificate is known to be gone.
 	left memory.Timestamp
@@ -20,15 +20,15 @@ type remembered struct {
 // Memory is what a decision knows of the passes before. A restart forgets it.
 type Memory struct {
 	Poll poll.Backoff
-	// Finalized is when the CA was asked to finalize. Of an order that began before a restart the
-	// state says it, a moment later.
+	// Finalized is when the CA was asked to finalize. After a restart it is unknown; the state
+	// Processing then says that the CA was asked.
 	Finalized memory.Timestamp
 	// Reported is since when the status has its present reason.
 	Reported memory.Timestamp
-	// Due is when the CA is to be asked about an order whose challenges are open.
+	// Due is when to ask the CA about an order with open challenges.
 	Due memory.Timestamp
 	// Behind is since when the order waits for a duplicate.
 	Behind memory.Timestamp
-	// NoSolver is what was last reported to keep a name from having a solver.
+	// NoSolver is the last report about a name without a solver.
 	NoSolver string
 }

@@ -19,7 +19,7 @@ type Observation struct {
 	Memory     Memory
 	// Blocked is why nothing can be done: there is no issuer, or no account.
 	Blocked error
-	// LimitedFor is how long nothing is to be asked, as the CA said.
+	// LimitedFor is how long the CA takes no requests.
 	LimitedFor time.Duration
 
 	// Done is the action that was just carried out, Wait at first, and Err its error.
@@ -27,14 +27,14 @@ type Observation struct {
 	Err  error
 	// What the actions of this pass brought:
 
-	// Duplicate is the Order that is to be finalized before, nil if there is none.
+	// Duplicate is the Order that must be finalized before this one is sent, nil if there is none.
 	Duplicate *types.NamespacedName
 	// CA is the order at the CA, as Send, ReadOrder or Finalize brought it.
 	CA acme.Order
 	// Authorizations are those of the Order, with what they are about.
 	Authorizations []cmacme.ACMEAuthorization
-	// Lapse says which authorization is of no use any more, empty if none is, and Expiry is when the
-	// first one expires, zero if none does.
+	// Lapse says which authorization has become useless, empty if none has. Expiry is when the first
+	// one expires, zero if none does.
 	Lapse  string
 	Expiry time.Time
 	// Made is what MakeChallenges brought, nil before.
@@ -53,7 +53,7 @@ type Observation struct {
 	PausedUntil time.Time
 }
 
-// Made is what became of the Challenges of an Order.
+// Made is the outcome of MakeChallenges.
 type Made struct {
 	// Open reports whether one is not finished, or is being deleted, and Created whether one was
 	// created.

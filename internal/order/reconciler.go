@@ -47,9 +47,9 @@ type Reconciler struct {
 	Events     record.EventRecorder
 	Metrics    *observe.Metrics
 	Clock      clock.PassiveClock
-	// Revocation revokes what is issued for Certificates that are deleted meanwhile.
+	// Revocation revokes what the CA issues for Certificates that are deleted meanwhile.
 	Revocation *revocation.Reconciler
-	// Names answers what the DNS says of names that a CA refused.
+	// Names queries the DNS about names that a CA refused.
 	Names   *dns01.Resolver
 	Limiter *limiter.Limiter
 
@@ -144,7 +144,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	return result, d.Err
 }
 
-// written counts and reports what a status says that was written.
+// written counts and reports a status after its write.
 func (r *Reconciler) written(was, is *cmacme.Order, events []Event) {
 	if was.Status.URL == "" && is.Status.URL != "" {
 		r.RateLimits.Accepted(string(is.UID))
@@ -157,8 +157,7 @@ func (r *Reconciler) written(was, is *cmacme.Order, events []Event) {
 	}
 }
 
-// discard deletes Challenges that are no longer needed. What they have set up is taken away by
-// their own reconciler.
+// discard deletes Challenges that are no longer needed. Their own reconciler removes their proofs.
 func (r *Reconciler) discard(ctx context.Context, challenges []cmacme.Challenge) error {
 	for i := range challenges {
 		if challenges[i].DeletionTimestamp != nil {

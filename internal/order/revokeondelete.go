@@ -27,25 +27,26 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// An Order whose certificate is to be revoked with its Certificate has a finalizer from before it
-// is finalized until the Certificate has the certificate in its own status. Whatever is deleted
-// meanwhile, and in whatever order, what the CA has issued is then still known here.
+// If a Certificate asks for revocation on deletion, its Order has a finalizer. The finalizer is set
+// before the order is finalized, and stays until the Certificate has the certificate in its status.
+// So the controller can find and revoke what the CA issued, whichever object is deleted first.
 
-// byProtected is the field index of Orders with the finalizer, by the name of their Certificate.
+// byProtected is the field index of Orders with the revocation finalizer, by the name of their
+// Certificate.
 const byProtected = "metadata.finalizers.revocation"
 
 // revokeAgain is when a revocation that failed is tried again.
 const revokeAgain = 15 * time.Second
 
-// settleAgain is when a CA that still works on a certificate that is to be revoked is asked again.
+// settleAgain is how often a CA is asked that still processes an order to be revoked.
 const settleAgain = 2 * time.Second
 
 func protected(order *cmacme.Order) bool {
 	return slices.Contains(order.Finalizers, revocation.Finalizer)
 }
 
-// certificateOf finds the Certificate that an Order is for, nil if there is none. It is leaving if
-// it is deleted, or was.
+// certificateOf finds the Certificate that an Order is for, nil if there is none. leaving says that
+// it is being deleted, or is gone.
 func (r *Reconciler) certificateOf(
 	ctx context.Context,
 	order *cmacme.Order,
@@ -93,7 +94,7 @@ func (r *Reconciler) checkWanted(ctx context.Context, order *cmacme.Order) (Want
 	case crt == nil, protected(order), revocation.For(crt) == "", order.Annotations[signer.RehearsalAnnotation] != "":
 		return Wanted{}, nil
 	}
-	// It was not to be revoked when the order began.
+	// The Certificate did not ask for revocation when the order began.
 	was := order.DeepCopy()
 	next := was.DeepCopy()
 	controllerutil.AddFinalizer(next, revocation.Finalizer)
@@ -105,8 +106,7 @@ func (r *Reconciler) checkWanted(ctx context.Context, order *cmacme.Order) (Want
 	return Wanted{Later: true}, nil
 }
 
-// settle looks after an Order with the finalizer. It returns done if nothing else is to be done
-// with it now.
+// settle handles an Order with the revocation finalizer. It returns done if the pass ends there.
 func (r *Reconciler) settle(ctx context.Context, order *cmacme.Order) (result reconcile.Result, done bool, err error) {
 	crt, leaving, err := r.certificateOf(ctx, order)
 	if err != nil {
@@ -120,7 +120,8 @@ func (r *Reconciler) settle(ctx context.Context, order *cmacme.Order) (result re
 		return result, true, r.release(ctx, order)
 	}
 	unwanted := leaving ||
-		order.DeletionTimestamp != nil // nothing is to be revoked, or the Certificate lives and wants nothing of it any more
+		// There is nothing to revoke, or the Certificate stays and no longer needs the Order.
+		order.DeletionTimestamp != nil
 	if unwanted || crt == nil ||
 		acmestatus.Finished(order.Status.State) &&
 			(order.Status.State != cmacme.Valid || revocation.For(crt) == "" || has(crt, r.leaf(order))) {
@@ -129,13 +130,13 @@ func (r *Reconciler) settle(ctx context.Context, order *cmacme.Order) (result re
 	return result, false, nil
 }
 
-// has reports whether a Certificate says in its status that a certificate is to be revoked with it.
+// has reports whether the status of a Certificate names the certificate as the one to revoke.
 func has(crt *cmapi.Certificate, leaf *x509.Certificate) bool {
 	known := crt.Status.Revocable
 	return leaf == nil || known != nil && bytes.Equal(known.Certificate, leaf.Raw)
 }
 
-// leaf is the certificate in the status of an Order, or nil.
+// leaf returns the certificate in the status of an Order, or nil.
 func (r *Reconciler) leaf(order *cmacme.Order) *x509.Certificate {
 	return revocation.Answered(r.Limits, order.Spec.Request, order.Status.Certificate)
 }
@@ -151,9 +152,9 @@ func (r *Reconciler) release(ctx context.Context, order *cmacme.Order) error {
 	return nil
 }
 
-// revoke revokes what the CA has issued for an Order whose Certificate is gone, or about to be. It
-// returns when to go on with that, or 0 if that is over. The Order is not finalized any more: that
-// is done for the same key, and so not at the same time.
+// revoke revokes what the CA has issued for an Order after its Certificate was deleted. It returns
+// when to try again, or 0 if that is over. The Order is not finalized meanwhile: a key of the work
+// queue has only one pass at a time.
 func (r *Reconciler) revoke(
 	ctx context.Context,
 	order *cmacme.Order,
@@ -168,7 +169,7 @@ func (r *Reconciler) revoke(
 	}
 	leaf := r.leaf(order)
 	if leaf == nil && (order.Status.URL == "" || acmestatus.Finished(order.Status.State)) {
-		return 0, nil // it never came to that
+		return 0, nil // the CA has issued nothing
 	}
 	i, err := r.Scope.Get(ctx, r.Client, order.Namespace, order.Spec.IssuerRef)
 	if err != nil {
@@ -206,8 +207,8 @@ func (r *Reconciler) revoke(
 	return r.Revocation.Left(ctx, order, leaf, reason, until), nil
 }
 
-// issued asks the CA for the certificate of an order, nil if there is none. Working says that there
-// will be.
+// issued asks the CA for the certificate of an order, nil if there is none. working says that there
+// will be one.
 func (r *Reconciler) issued(
 	ctx context.Context,
 	order *cmacme.Order,
@@ -255,7 +256,7 @@ func (r *Reconciler) issued(
 	return certs[0], false, nil
 }
 
-// protectedOf returns the Orders that wait for news of a Certificate.
+// protectedOf returns the Orders of a Certificate that have the revocation finalizer.
 func (r *Reconciler) protectedOf(ctx context.Context, o client.Object) []reconcile.Request {
 	var list cmacme.OrderList
 	if err := r.Client.List(

@@ -13,8 +13,8 @@ import (
 	"github.com/perennial-pki/perennial/internal/order/neworder"
 )
 
-// send asks the CA for an order. It may wait for another limit if the CA does not accept which
-// certificate it replaces.
+// send asks the CA for an order. If the CA rejects the certificate that it replaces, the order is
+// sent without that, and may have to wait for other limits.
 func (r *Reconciler) send(ctx context.Context, p *parties, order *cmacme.Order) (got acme.Order, err error) {
 	defer func() {
 		if err != nil {
@@ -34,8 +34,8 @@ func (r *Reconciler) send(ctx context.Context, p *parties, order *cmacme.Order) 
 	}
 	got, err = r.newOrder(ctx, p, order, request)
 	if request.Replaces != "" && neworder.RefusesReplaces(err) {
-		// The certificate is needed, whatever the CA thinks of its predecessor. But then the order is one
-		// like others.
+		// The certificate is needed in any case. Without replaces, the order counts against the same
+		// limits as other orders.
 		p.memory.unreplaced.Start(r.Clock.Now())
 		p.ask.Window = acme.Window{}
 		if err := r.askLimits(ctx, p); err != nil {
@@ -50,7 +50,7 @@ func (r *Reconciler) send(ctx context.Context, p *parties, order *cmacme.Order) 
 	return got, checkNewOrder(request, got)
 }
 
-// checkProfile reports a profile that the CA does not offer.
+// checkProfile returns an error if the CA does not offer the profile.
 func (r *Reconciler) checkProfile(ctx context.Context, p *parties, profile string) error {
 	if profile == "" {
 		return nil
@@ -62,7 +62,7 @@ func (r *Reconciler) checkProfile(ctx context.Context, p *parties, profile strin
 	return account.OfferedProfile(profile, dir.Meta.Profiles)
 }
 
-// checkNewOrder reports an order that is not the one that was asked for.
+// checkNewOrder returns an error if the order is not the one that was asked for.
 func checkNewOrder(asked acme.OrderRequest, got acme.Order) error {
 	if !neworder.Same(asked.Identifiers, got.Identifiers) {
 		return fault.Refusedf("InvalidOrder", "the CA made an order for %s, not for %s", neworder.Describe(got.Identifiers),

@@ -17,14 +17,13 @@ const (
 	reportAgain = 30 * time.Second
 	// maxReported is how many challenges a reason names.
 	maxReported = 3
-	// lookAgain is how often the CA is asked about an order whose challenges do not finish, beside
-	// when the order, or one of its authorizations, expires.
+	// lookAgain is how often the CA is asked about an order with challenges that do not finish. It is
+	// also asked when the order, or one of its authorizations, expires.
 	lookAgain = time.Hour
 )
 
-// waiting says why an order is not ready: what those of its challenges wait for that are pending
-// for long. It also returns when that will be another text if the challenges do not change, zero
-// for never.
+// waiting says why an order is not ready: what its challenges wait for, if they have been pending
+// for long. It also returns when that text will change if the challenges do not, zero for never.
 func waiting(challenges []cmacme.Challenge, now time.Time) (reason string, next time.Time) {
 	var parts []string
 	for i := range challenges {

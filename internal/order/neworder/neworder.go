@@ -17,8 +17,8 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// Request is what the CA is asked for. It follows from the Order alone, so that it is the same
-// after a crash.
+// Request returns the newOrder request of an Order. It follows from the Order alone, so that it is
+// the same after a crash.
 func Request(order *cmacme.Order) (acme.OrderRequest, error) {
 	r := acme.OrderRequest{Profile: order.Spec.Profile, Replaces: order.Spec.Replaces}
 	add := func(id acme.Identifier) {
@@ -63,7 +63,7 @@ func Same(a, b []acme.Identifier) bool {
 		!slices.ContainsFunc(b, func(id acme.Identifier) bool { return !has(a, id) })
 }
 
-// Canonical is an identifier in the form that is compared.
+// Canonical returns an identifier in the form for comparison.
 func Canonical(id acme.Identifier) acme.Identifier {
 	if id.Type == acme.IdentifierIP {
 		id.Value = pki.ComparableIP(id.Value)
@@ -73,7 +73,7 @@ func Canonical(id acme.Identifier) acme.Identifier {
 	return id
 }
 
-// Describe names identifiers for people: the first of them, if there are many.
+// Describe names identifiers in a text for users: the first of them, if there are many.
 func Describe(ids []acme.Identifier) string {
 	const most = 5
 	var parts []string
@@ -87,9 +87,9 @@ func Describe(ids []acme.Identifier) string {
 }
 
 // RefusesReplaces reports whether an order was refused because of what it replaces: RFC 9773
-// section 5 and what CAs do. There is one type of problem for it. Of the others that CAs use, the
-// words must speak of it, as each of them has other reasons, too, which asking once more would not
-// mend; and it must be the CA that speaks, not a proxy on the way.
+// section 5 and what CAs do. The type alreadyReplaced says so. CAs also use other types, which have
+// other causes, too: then the text must mention the replacement or its certID, as a second attempt
+// without it would not help otherwise. The problem must come from the CA, not from a proxy.
 func RefusesReplaces(err error) bool {
 	var p *acme.Problem
 	if !errors.As(err, &p) {
@@ -105,7 +105,7 @@ func RefusesReplaces(err error) bool {
 			strings.Contains(
 				said,
 				"certid",
-			) // as RFC 9773 calls what identifies the certificate: its issuer may be one that the CA no longer has
+			)
 	}
 	return false
 }
