@@ -1,5 +1,5 @@
-// Package issuer keeps the status of Issuers and ClusterIssuers: whether they can be used and, of
-// those that hold their CA themselves, which CA that is and which ones it replaced.
+// Package issuer keeps the status of Issuers and ClusterIssuers: whether they can be used and, for
+// type ca, which CA is in use and which ones it replaced.
 package issuer
 
 import (
@@ -37,12 +37,11 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// previousInterval is how often it is looked whether replaced CAs are still in use. Nobody waits
-// for their end.
+// previousInterval is how often the controller checks whether replaced CAs are still in use.
+// Nothing depends on their end, so a minute is enough.
 const previousInterval = time.Minute
 
-// refusedAgain is when a CA is asked again that refused: what it refuses for may be in its own
-// hands.
+// refusedAgain is when a CA is asked again that refused: it may correct the cause itself.
 const refusedAgain = time.Hour
 
 // Reconciler keeps the status of the issuers of one kind.
@@ -58,8 +57,8 @@ type Reconciler struct {
 	Limiter *limiter.Limiter
 	// Kind is signer.KindIssuer or signer.KindClusterIssuer.
 	Kind string
-	// CSRs says that Kubernetes CertificateSigningRequests are served, too, whose certificates also
-	// count.
+	// CSRs says that Kubernetes CertificateSigningRequests are served. Their certificates keep a
+	// replaced CA in use, too.
 	CSRs bool
 	// Policies knows whether ClusterIssuers are protected. It may be nil.
 	Policies *policies.Watcher
@@ -126,7 +125,7 @@ func (r *Reconciler) SetupWithManager(
 		changed := make(chan event.GenericEvent, 1)
 		r.Policies.OnChange(func() {
 			select {
-			case changed <- event.GenericEvent{Object: r.new()}: // of none in particular
+			case changed <- event.GenericEvent{Object: r.new()}: // for all issuers, not this one
 			default:
 			}
 		})
@@ -176,7 +175,7 @@ func (r *Reconciler) issuersOf(ctx context.Context, namespace, secret string) []
 	return requests
 }
 
-// Reconcile looks at one issuer.
+// Reconcile makes a pass for one issuer.
 func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	o := r.new()
 	if err := r.Client.Get(ctx, request.NamespacedName, o); err != nil {
@@ -234,7 +233,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 			return result, err
 		}
 	}
-	// What is missing is then not on its way any more, and what is not watched is looked at again.
+	// At these times a missing object is no longer expected to appear, or what is not watched is
+	// checked again.
 	for _, wait := range []time.Duration{at.Sub(now), readiness.Again} {
 		if wait > 0 && (result.RequeueAfter == 0 || wait < result.RequeueAfter) {
 			result.RequeueAfter = wait
@@ -252,7 +252,7 @@ func (r *Reconciler) check(ctx context.Context, issuer *signer.Issuer) (signer.R
 		"issuers of type %s are not supported by this version of Perennial", issuer.Type())
 }
 
-// told is an event.
+// told is an event about the issuer.
 type told struct{ kind, reason, message string }
 
 // assess writes what was found out about an issuer into its status, and returns the events of what
@@ -320,7 +320,7 @@ func stall(status *cmapi.IssuerStatus, err error, generation int64, now time.Tim
 	}
 }
 
-// stalledAt is from when on only a person can end that an issuer is not ready, zero if never.
+// stalledAt returns from when on the issuer becomes ready only if a person acts, zero if never.
 func stalledAt(status *cmapi.IssuerStatus, err error) time.Time {
 	ready := cmapi.GetIssuerCondition(status, cmapi.IssuerConditionReady)
 	if err == nil || ready == nil || ready.LastTransitionTime == nil {
@@ -335,10 +335,10 @@ func again(err error, now time.Time) (reconcile.Result, error) {
 	case fault.Limited:
 		return reconcile.Result{RequeueAfter: failure.Wait(now)}, nil // when the other side said
 	case fault.Refused:
-		return reconcile.Result{RequeueAfter: refusedAgain}, nil // what it refuses for may be in its own hands
+		return reconcile.Result{RequeueAfter: refusedAgain}, nil // the CA may correct the cause itself
 	case fault.Misconfigured:
 		if !failure.Until.IsZero() {
-			// the fault passes then, as that of a CA that is not valid yet
+			// The fault passes then, as for a CA that is not valid yet.
 			return reconcile.Result{RequeueAfter: failure.Wait(now)}, nil
 		}
 		return reconcile.Result{}, nil // changes of the issuer and its Secrets are watched
@@ -346,8 +346,8 @@ func again(err error, now time.Time) (reconcile.Result, error) {
 	return reconcile.Result{}, err // again with the queue's back-off
 }
 
-// inUse reports whether a certificate signed by a replaced CA is alive: in the Secret of a
-// Certificate, or in a request that somebody else made.
+// inUse reports whether there is an unexpired certificate signed by a replaced CA: in the Secret of
+// a Certificate, or in a request without a Certificate.
 func (r *Reconciler) inUse(ctx context.Context, issuer *signer.Issuer, p cmapi.PreviousCA, now time.Time) bool {
 	anchor, err := r.Limits.DecodeCertificatePEM([]byte(p.Certificate))
 	if err != nil {
@@ -395,7 +395,7 @@ func (r *Reconciler) inUse(ctx context.Context, issuer *signer.Issuer, p cmapi.P
 	return false
 }
 
-// Watch makes a controller hear of the issuers of a scope.
+// Watch makes a controller watch the issuers of a scope.
 func Watch(b *builder.Builder, scope signer.Scope, h handler.EventHandler, which predicate.Predicate) *builder.Builder {
 	b = b.Watches(&cmapi.Issuer{}, h, builder.WithPredicates(which))
 	if scope.Namespace == "" {
@@ -404,8 +404,8 @@ func Watch(b *builder.Builder, scope signer.Scope, h handler.EventHandler, which
 	return b
 }
 
-// Changed passes changes of an issuer that matter to those who refer to it: its spec, whether it is
-// ready, and its CA.
+// Changed is a predicate for the changes of an issuer that matter to the objects that refer to it:
+// in its spec and its status.
 func Changed() predicate.Predicate {
 	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
 		was, is := e.ObjectOld.(cmapi.GenericIssuer), e.ObjectNew.(cmapi.GenericIssuer)

@@ -15,9 +15,9 @@ import (
 // maxPrevious is how many replaced CAs are remembered. The API has the same limit.
 const maxPrevious = 8
 
-// rotate returns what the status says of the CA: of a new one, that it came into use now, and of
-// the one before, that it was replaced. Replaced CAs that expired, or that inUse says are no longer
-// used, are forgotten.
+// rotate returns the status of the CA. A new CA is in use from now on, and the one before it
+// becomes a replaced one. Replaced CAs are dropped when they expire, or when inUse reports that
+// they are no longer used.
 func rotate(
 	old *cmapi.CAIssuerStatus,
 	ca *signer.CA,
@@ -38,7 +38,7 @@ func rotate(
 	case old.Fingerprint == status.Fingerprint && old.Certificate == status.Certificate:
 		status.Since = old.Since
 	default:
-		if old.Fingerprint == status.Fingerprint { // the root above it changed; what it signs stays
+		if old.Fingerprint == status.Fingerprint { // only the root above it changed; leaves stay valid
 			status.Since = old.Since
 		}
 		status.Previous = slices.Insert(status.Previous, 0, cmapi.PreviousCA{
@@ -67,8 +67,9 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// SignedBy reports whether a certificate, with the intermediates that follow it, was signed by the
-// CA of this fingerprint and anchor, which is its issuer where no intermediate follows.
+// SignedBy reports whether the CA with the fingerprint and anchor signed a certificate. If
+// intermediates follow the certificate, the first one must have the fingerprint; otherwise the
+// anchor must have signed it.
 func SignedBy(chain []*x509.Certificate, fingerprint string, anchor *x509.Certificate) bool {
 	if len(chain) > 1 {
 		return pki.Fingerprint(chain[1]) == fingerprint

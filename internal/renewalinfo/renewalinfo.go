@@ -1,6 +1,6 @@
 // Package renewalinfo asks ACME servers when they want certificates to be renewed (ACME Renewal
-// Information, RFC 9773), and writes what they say into the status of the Certificates. When to
-// renew is decided from there by package lifecycle, which asks nobody.
+// Information, RFC 9773), and writes the answers into the status of the Certificates. Package
+// lifecycle decides from the status when to renew, and sends no requests itself.
 package renewalinfo
 
 import (
@@ -37,21 +37,21 @@ import (
 )
 
 const (
-	// The server says by Retry-After when to ask again; it is obeyed between these.
+	// The controller follows the server's Retry-After within these bounds.
 	soonest, latest = time.Minute, 24 * time.Hour
-	// usual is when it says nothing, and after errors that last, RFC 9773 section 4.3.3.
+	// usual is the wait without a Retry-After, and after errors that last (RFC 9773 section 4.3.3).
 	usual = 6 * time.Hour
-	// firstRetry is after an error that may pass. It doubles up to usual.
+	// firstRetry is the wait after an error that may pass. It doubles up to usual.
 	firstRetry = time.Minute
-	// maxError is how much of an error stands in a status, in bytes.
+	// maxError is how much of an error is written into a status, in bytes.
 	maxError = 500
-	// unsupported is when a server is asked again that does not offer it.
+	// unsupported is the wait for a server that does not offer renewal information.
 	unsupported = 24 * time.Hour
-	// notReady is when an issuer is looked at again that is not ready.
+	// notReady is the wait for an issuer that is not ready.
 	notReady = 10 * time.Minute
 )
 
-// Reconciler asks about Certificates.
+// Reconciler asks ACME servers about the certificates of Certificates.
 type Reconciler struct {
 	Client   client.Client
 	Secrets  *secrets.Store
@@ -88,7 +88,7 @@ func (r *Reconciler) SetupWithManager(_ context.Context, mgr ctrl.Manager, _ cac
 		Complete(observe.Counted(r.Metrics, name, r.Limiter.Reconciler(r)))
 }
 
-// Reconcile looks at one Certificate.
+// Reconcile makes a pass for one Certificate.
 func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	crt := &cmapi.Certificate{}
 	if err := r.Client.Get(ctx, request.NamespacedName, crt, client.UnsafeDisableDeepCopy); err != nil {
@@ -127,20 +127,21 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		return reconcile.Result{}, err
 	}
 	if busy := fault.Of(err); busy.Class == fault.Limited {
-		return reconcile.Result{RequeueAfter: busy.Wait(now)}, nil // when the server answers again; it was not asked
+		// The server was not asked. Retry when it answers again.
+		return reconcile.Result{RequeueAfter: busy.Wait(now)}, nil
 	}
 	var no *acme.UnsupportedError
 	if errors.As(err, &no) {
 		if err := r.write(ctx, crt, nil); err != nil {
 			return reconcile.Result{}, err
 		}
-		return reconcile.Result{RequeueAfter: unsupported}, nil // servers learn
+		return reconcile.Result{RequeueAfter: unsupported}, nil // the server may offer it later
 	}
 	next := after(was, info, err, session.Account.URL, now)
 	if err := r.write(ctx, crt, next); err != nil {
 		return reconcile.Result{}, err
 	}
-	// The first suggestion is as everybody expects it, and stands in the status.
+	// The first suggestion is no news: it is in the status, and needs no event.
 	first := (was == nil || was.SuggestedWindow == nil) && next.ExplanationURL == ""
 	if w := next.SuggestedWindow; w != nil && !first &&
 		(was == nil || !equality.Semantic.DeepEqual(w, was.SuggestedWindow) || next.ExplanationURL != was.ExplanationURL) {
@@ -178,8 +179,8 @@ func known(crt *cmapi.Certificate) *cmapi.CertificateACMEARIStatus {
 	return crt.Status.ACME.ARI
 }
 
-// untilNext is how long it is until the server is to be asked. A time that is further away than any
-// that is ever set was by a clock that was ahead.
+// untilNext returns how long to wait before the next request. It ignores a time that is further
+// away than latest: a clock that was ahead has set it.
 func untilNext(was *cmapi.CertificateACMEARIStatus, now time.Time) time.Duration {
 	if was == nil || was.NextCheck == nil || was.NextCheck.Sub(now) > latest {
 		return 0
@@ -187,10 +188,10 @@ func untilNext(was *cmapi.CertificateACMEARIStatus, now time.Time) time.Duration
 	return max(0, was.NextCheck.Sub(now))
 }
 
-// after returns what is known after a question. It is a pure function. What a failed question
-// leaves is the window that was known, and any what package lifecycle remembers of the certificates
-// before. account is that of the issuer; the certificate's own is the one that was there at the
-// first question, right after it was issued.
+// after returns the status after a request. It is a pure function. A failed request keeps the known
+// window, and each request keeps what package lifecycle has recorded about the certificates before.
+// account is that of the issuer. The status keeps the account of the first request, which is the
+// one that the certificate was issued to.
 func after(
 	was *cmapi.CertificateACMEARIStatus,
 	info acme.RenewalInfo,
@@ -239,7 +240,7 @@ func after(
 	return next
 }
 
-// write writes what is known into the status, if that changes it. Nil removes it.
+// write writes the renewal information into the status, if that changes it. Nil removes it.
 func (r *Reconciler) write(ctx context.Context, crt *cmapi.Certificate, ari *cmapi.CertificateACMEARIStatus) error {
 	if equality.Semantic.DeepEqual(known(crt), ari) {
 		return nil
@@ -249,7 +250,7 @@ func (r *Reconciler) write(ctx context.Context, crt *cmapi.Certificate, ari *cma
 	if ari != nil {
 		next.Status.ACME = &cmapi.CertificateACMEStatus{ARI: ari}
 	}
-	// The lock sees to it that nothing is written about a certificate that was renewed meanwhile.
+	// The optimistic lock prevents a write about a certificate that was renewed meanwhile.
 	err := r.Client.Status().Patch(ctx, next, client.MergeFromWithOptions(crt, client.MergeFromWithOptimisticLock{}))
 	return client.IgnoreNotFound(err)
 }

@@ -85,14 +85,14 @@ func TestWhatIsKnownOutlivesAFailure(t *testing.T) {
 	if first.Account != "account 1" || again.Account != "account 1" {
 		t.Errorf("the certificate was issued to %q, and then to %q", first.Account, again.Account)
 	}
-	// What is remembered of the certificates before stays, whatever the answer.
+	// The record about the certificates before stays with any answer.
 	before := &cmapi.CertificateACMEARIStatus{AtOnce: &cmapi.ACMERenewalAtOnce{Renewals: 2}}
 	for _, err := range []error{nil, errors.New("no route")} {
 		if next := after(before, info, err, "account 2", now); next.AtOnce == nil || next.AtOnce.Renewals != 2 {
 			t.Errorf("after %v: %+v", err, next)
 		}
 	}
-	// An account that was not noted by an earlier version is that of now.
+	// If an earlier version has not recorded the account, it is the present one.
 	if noted := after(&cmapi.CertificateACMEARIStatus{}, info, nil, "account 2", now); noted.Account != "account 2" {
 		t.Errorf("the account is %q", noted.Account)
 	}

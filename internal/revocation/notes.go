@@ -1,5 +1,6 @@
-// Package revocation revokes the certificates of Certificates that are deleted, where they ask for
-// it, and notes on Secrets that stay what was revoked, so that nobody goes on with it.
+// Package revocation revokes the certificates of deleted Certificates that ask for it. If the
+// Secret stays, it records the revocation there, so that another Certificate does not use the
+// revoked one.
 package revocation
 
 import (
@@ -21,12 +22,12 @@ import (
 // Finalizer keeps a Certificate until its certificates are revoked.
 const Finalizer = "perennial.dev/revocation"
 
-// ForAnnotation on a request and its Order says for which Certificate, by its UID, and why the
-// certificate is to be revoked if that is deleted before it has the certificate. Such an Order has
-// the Finalizer, too.
+// ForAnnotation on a request and its Order has the UID of the Certificate and the reason for the
+// revocation. It is for a Certificate that is deleted before it has the certificate. Such an Order
+// has the Finalizer, too.
 const ForAnnotation = "perennial.dev/revoke-for"
 
-// For is the value of ForAnnotation, empty if the Certificate does not ask for a revocation.
+// For returns the value of ForAnnotation, empty if the Certificate does not ask for a revocation.
 func For(crt *cmapi.Certificate) string {
 	if r := crt.Spec.Revocation; r == nil || !r.OnDelete {
 		return ""
@@ -44,12 +45,12 @@ const (
 	// revokedAnnotation on a Secret is the fingerprint of a certificate that was revoked when its
 	// Certificate was deleted.
 	revokedAnnotation = "perennial.dev/revoked"
-	// compromisedAnnotation on a Secret is the digest of a public key whose private key must not be
+	// compromisedAnnotation on a Secret is the digest of a public key. Its private key must not be
 	// used again.
 	compromisedAnnotation = "perennial.dev/compromised-key"
 )
 
-// Reasons are those that subscribers may give, RFC 5280 section 5.3.1, by name.
+// Reasons are the revocation reasons (RFC 5280 section 5.3.1) that subscribers may give, by name.
 var Reasons = map[cmapi.RevocationReason]acme.RevocationReason{
 	cmapi.RevocationReasonUnspecified:          acme.ReasonUnspecified,
 	cmapi.RevocationReasonKeyCompromise:        acme.ReasonKeyCompromise,
@@ -58,9 +59,8 @@ var Reasons = map[cmapi.RevocationReason]acme.RevocationReason{
 	cmapi.RevocationReasonCessationOfOperation: acme.ReasonCessationOfOperation,
 }
 
-// Answered returns the certificate of a chain, PEM, that was issued for a CSR, PEM: it has the
-// public key that the CSR proves to hold the private key of. It is nil if the chain is that of
-// another key.
+// Answered returns the leaf of a chain that was issued for a CSR, both in PEM: the leaf has the
+// public key of the CSR. It is nil if the leaf has another key.
 func Answered(limits pki.Limits, request, chain []byte) *x509.Certificate {
 	csr, err := limits.DecodeCSRPEM(request)
 	if err != nil {
@@ -73,7 +73,7 @@ func Answered(limits pki.Limits, request, chain []byte) *x509.Certificate {
 	return certs[0]
 }
 
-// reasonOf is the reason that a Certificate gives.
+// reasonOf returns the revocation reason of a Certificate.
 func reasonOf(crt *cmapi.Certificate) cmapi.RevocationReason {
 	if r := crt.Spec.Revocation; r != nil && r.Reason != "" {
 		return r.Reason
@@ -103,8 +103,8 @@ func NoteCompromised(secret *corev1.Secret, leaf *x509.Certificate) (changed boo
 	return note(secret, compromisedAnnotation, digest(leaf.PublicKey))
 }
 
-// NoteRevoked notes on a Secret that its certificate is revoked, and reports whether that is new. A
-// Certificate that is made for the Secret later has another issued.
+// NoteRevoked notes on a Secret that its certificate is revoked, and reports whether that is new.
+// If a Certificate is later created for the Secret, it gets a new certificate.
 func NoteRevoked(secret *corev1.Secret, leaf *x509.Certificate) (changed bool) {
 	return note(secret, revokedAnnotation, pki.Fingerprint(leaf))
 }
@@ -122,7 +122,7 @@ func note(secret *corev1.Secret, annotation, value string) (changed bool) {
 
 func digest(public crypto.PublicKey) string {
 	der, err := x509.MarshalPKIXPublicKey(public)
-	if err != nil { // of a certificate that was parsed: cannot be
+	if err != nil { // cannot happen: the certificate was parsed
 		return ""
 	}
 	sum := sha256.Sum256(der)

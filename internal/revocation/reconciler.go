@@ -39,18 +39,17 @@ import (
 )
 
 const (
-	// Limit is how long a Certificate that was deleted, or what is left of it, waits for its
-	// revocation.
+	// Limit is how long a deleted Certificate, or its Order, waits for the revocation.
 	Limit = 10 * time.Minute
-	// again is when it is tried again after an error that may pass, or that somebody may mend: issuers
-	// and Secrets are not watched for the few minutes.
+	// again is when a revocation is retried after an error that may pass or that the user may correct.
+	// Issuers and Secrets are not watched for these few minutes.
 	again = 15 * time.Second
-	// atWorkAgain is when it is looked again whether a pass that began before the deletion is over. It
-	// takes a few writes.
+	// atWorkAgain is how often the reconciler checks whether a pass from before the deletion is over.
+	// Such a pass takes a few writes.
 	atWorkAgain = 100 * time.Millisecond
 )
 
-// Reconciler revokes.
+// Reconciler revokes the certificates of deleted Certificates.
 type Reconciler struct {
 	Client client.Client
 	// Live reads namespaces, which are not cached for this.
@@ -63,8 +62,9 @@ type Reconciler struct {
 	Metrics  *observe.Metrics
 	Clock    clock.PassiveClock
 	Limiter  *limiter.Limiter
-	// AtWork reports whether somebody in this process is about to write what they have decided for a
-	// Certificate before it was deleted, such as its Secret. Nil for never.
+	// AtWork reports whether a pass of another reconciler of this process is under way for a
+	// Certificate: it may still write, for example the Secret, what it decided before the deletion.
+	// Nil for never.
 	AtWork func(types.NamespacedName) bool
 }
 
@@ -82,7 +82,7 @@ func waits(o client.Object) bool {
 	return o.GetDeletionTimestamp() != nil && slices.Contains(o.GetFinalizers(), Finalizer)
 }
 
-// Reconcile revokes the certificates of a Certificate that was deleted, and lets it go.
+// Reconcile revokes the certificates of a deleted Certificate, and then removes its finalizer.
 func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	crt := &cmapi.Certificate{}
 	if err := r.Client.Get(ctx, request.NamespacedName, crt); err != nil {
@@ -95,7 +95,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		return reconcile.Result{RequeueAfter: atWorkAgain}, nil
 	}
 	if For(crt) == "" {
-		return reconcile.Result{}, r.release(ctx, crt) // nobody has looked at it since they changed their mind
+		return reconcile.Result{}, r.release(ctx, crt) // the spec no longer asks for it
 	}
 	now := r.Clock.Now()
 	end := crt.DeletionTimestamp.Add(Limit)
@@ -104,7 +104,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		secret = nil
 	}
 	if err = client.IgnoreNotFound(err); err != nil {
-		if wait := end.Sub(now); wait > 0 { // its key may be needed
+		if wait := end.Sub(now); wait > 0 { // the revocation may need its key
 			r.Events.Eventf(
 				crt,
 				corev1.EventTypeWarning,
@@ -130,7 +130,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		how, later, failure := r.try(ctx, crt, c, reasonOf(crt), end)
 		switch {
 		case later > 0:
-			return reconcile.Result{RequeueAfter: later}, nil // it may pass, but not for ever
+			return reconcile.Result{RequeueAfter: later}, nil // retried until the limit
 		case failure != nil:
 			r.abandon(ctx, crt, abandoned(crt, secret, c, failure))
 			continue
@@ -144,7 +144,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	}
 	if wait := end.Sub(r.Clock.Now()); unnoted != nil && wait > 0 {
 		if apierrors.IsConflict(unnoted) {
-			return reconcile.Result{}, unnoted // what others wrote is seen soon
+			return reconcile.Result{}, unnoted // the cache has the newer version soon
 		}
 		r.Events.Eventf(
 			crt,
@@ -172,7 +172,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	return reconcile.Result{}, r.release(ctx, crt)
 }
 
-// release lets a Certificate go.
+// release removes the finalizer of a Certificate.
 func (r *Reconciler) release(ctx context.Context, crt *cmapi.Certificate) error {
 	next := crt.DeepCopy()
 	controllerutil.RemoveFinalizer(next, Finalizer)
@@ -183,8 +183,8 @@ func (r *Reconciler) release(ctx context.Context, crt *cmapi.Certificate) error 
 	return nil
 }
 
-// try revokes a certificate, and tells of it on the object that it belongs to. If later is not 0,
-// it is to be tried again then; else a failure is final.
+// try revokes a certificate, and reports it in an event of the object that it belongs to. If later
+// is not 0, the caller retries then; otherwise a failure is final.
 func (r *Reconciler) try(
 	ctx context.Context,
 	of client.Object,
@@ -232,14 +232,15 @@ func (r *Reconciler) try(
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// abandon tells what is not done any more.
+// abandon reports that a revocation is given up.
 func (r *Reconciler) abandon(ctx context.Context, of client.Object, text string) {
-	ctrl.LoggerFrom(ctx).Info("a revocation is given up", "because", text) // a namespace that ends takes no events
+	// Log it, too: a namespace that is being deleted accepts no events.
+	ctrl.LoggerFrom(ctx).Info("a revocation is given up", "because", text)
 	r.Events.Event(of, corev1.EventTypeWarning, "RevocationFailed", text)
 }
 
-// Left revokes the certificate of an Order whose Certificate is gone, or about to be. It returns
-// when to try again, or 0 if nothing more is to be done about it, also if it was given up.
+// Left revokes the certificate of an Order after its Certificate was deleted. It returns when to
+// try again, or 0 if it has succeeded or was given up.
 func (r *Reconciler) Left(
 	ctx context.Context,
 	order *cmacme.Order,
@@ -258,8 +259,8 @@ func (r *Reconciler) Left(
 	return later
 }
 
-// Lost tells that it was given up to find out what the CA has issued for an Order whose Certificate
-// is gone.
+// Lost reports that the controller could not find out what the CA has issued for an Order after its
+// Certificate was deleted.
 func (r *Reconciler) Lost(ctx context.Context, order *cmacme.Order, err error) {
 	r.abandon(
 		ctx,
@@ -269,7 +270,7 @@ func (r *Reconciler) Lost(ctx context.Context, order *cmacme.Order, err error) {
 	)
 }
 
-// abandoned says that a certificate was not revoked, and what somebody may do.
+// abandoned says that a certificate was not revoked, and what the user can do.
 func abandoned(crt *cmapi.Certificate, secret *corev1.Secret, c certificate, err error) string {
 	text := gaveUp(c, err)
 	if c.key != nil && secret != nil && stays(secret, crt) {
@@ -278,7 +279,7 @@ func abandoned(crt *cmapi.Certificate, secret *corev1.Secret, c certificate, err
 	return text + lost(c)
 }
 
-// unread says that the Secret of a Certificate could not be looked at, and what somebody may do.
+// unread says that the Secret of a Certificate could not be read, and what the user can do.
 func unread(crt *cmapi.Certificate, err error) string {
 	return fmt.Sprintf(
 		"Gave up reading the Secret %q: %s. What it holds is revoked only as far as the Certificate and its requests "+
@@ -290,7 +291,8 @@ func unread(crt *cmapi.Certificate, err error) string {
 	)
 }
 
-// byHand is the command that revokes what is in the Secret of a Certificate, and notes that on it.
+// byHand returns the command that revokes the certificate in the Secret of a Certificate, and
+// records that on the Secret.
 func byHand(crt *cmapi.Certificate) string {
 	return fmt.Sprintf("perennial revoke --secret %s -n %s --reason %s", crt.Spec.SecretName, crt.Namespace, reasonOf(crt))
 }
@@ -316,12 +318,12 @@ type certificate struct {
 	key crypto.Signer
 }
 
-// known are the certificates of a Certificate, as far as something still has them. The account of
-// an issuer, which tenants share, revokes each of them, so that each is backed by what its user
-// could not forge: the status, whose field the controller alone writes, and which outlives all
-// else; requests, whose certificates the controller alone writes; and the Secret, if it has the
-// private key, which may revoke its certificate anyway. A certificate alone is public, and so
-// proves nothing, whatever the annotations of its Secret say.
+// known returns the certificates of a Certificate that some object still has. The account of the
+// issuer, which tenants share, revokes each of them. So each comes from a source that the user
+// cannot forge: the status, as only the controller writes that field; requests, as only the
+// controller writes their certificates; or the Secret if it has the private key, which may revoke
+// the certificate anyway. A certificate alone is public and proves nothing, whatever the
+// annotations of its Secret say.
 func (r *Reconciler) known(ctx context.Context, crt *cmapi.Certificate, secret *corev1.Secret) ([]certificate, error) {
 	var all []certificate
 	var key crypto.Signer
@@ -375,7 +377,7 @@ func (r *Reconciler) known(ctx context.Context, crt *cmapi.Certificate, secret *
 	return all, nil
 }
 
-// ofACME reports whether an issuer is one of an ACME server, as far as it is there.
+// ofACME reports whether an issuer exists and is an ACME issuer.
 func (r *Reconciler) ofACME(ctx context.Context, crt *cmapi.Certificate, by cmmeta.IssuerReference) (bool, error) {
 	i, err := r.Scope.Get(ctx, r.Client, crt.Namespace, by)
 	return i != nil && i.GetSpec().ACME != nil, err
@@ -383,14 +385,14 @@ func (r *Reconciler) ofACME(ctx context.Context, crt *cmapi.Certificate, by cmme
 
 // done is how a certificate was revoked.
 type done struct {
-	// at is the directory of the server, before says that it was revoked before, and byKey that its
-	// own key did it.
+	// at is the directory of the server. before says that it was revoked earlier, and byKey that its
+	// own key signed the request.
 	at            string
 	before, byKey bool
 }
 
-// revoke revokes a certificate. That is done by the account, if the reason is not a compromised
-// key, as CAs take the certificate's own key for compromised when that asks.
+// revoke revokes a certificate. Unless the key is compromised, the account key signs the request:
+// CAs treat the certificate's own key as compromised if that key signs it.
 func (r *Reconciler) revoke(
 	ctx context.Context,
 	namespace string,
@@ -433,27 +435,27 @@ func (r *Reconciler) revoke(
 	for _, byKey := range ways {
 		err = ask(byKey, Reasons[reason])
 		if acme.IsProblem(err, acme.ProblemBadRevocationReason) {
-			err = ask(byKey, acme.ReasonUnspecified) // that it is revoked matters more than why
+			err = ask(byKey, acme.ReasonUnspecified) // the revocation matters more than its reason
 		}
 		before := acme.IsProblem(err, acme.ProblemAlreadyRevoked)
 		if err == nil || before {
 			return done{at: i.GetSpec().ACME.Server, before: before, byKey: byKey}, nil
 		}
 		if class := fault.Of(err).Class; class == fault.Transient || class == fault.Limited {
-			break // the other way leads to the same server
+			break // the other key would ask the same server
 		}
 	}
 	return done{}, err
 }
 
-// Final reports whether another attempt would bring nothing: the CA has said no, or what is missing
-// comes back no more, as the namespace ends. If it cannot be known whether that does, such as by a
-// controller for one namespace, another attempt may bring something.
+// Final reports whether another attempt is useless: the CA has refused, or an object is missing
+// that cannot come back as its namespace is being deleted. A controller for one namespace may be
+// unable to see that; then another attempt may succeed.
 func (r *Reconciler) Final(ctx context.Context, inNamespace string, err error) bool {
 	var unsupported *acme.UnsupportedError
 	switch class := fault.Of(err).Class; {
 	case acme.IsProblem(err, acme.ProblemAccountDoesNotExist):
-		return false // CAs say so for a moment, or it is registered again by who orders
+		return false // CAs may say so for a moment, or package account registers it again
 	case class == fault.Refused, errors.As(err, &unsupported):
 		return true
 	case class != fault.Misconfigured:
@@ -468,13 +470,13 @@ func (r *Reconciler) Final(ctx context.Context, inNamespace string, err error) b
 	return namespace.DeletionTimestamp != nil
 }
 
-// stays reports whether a Secret is there when its Certificate is gone.
+// stays reports whether a Secret remains when its Certificate is deleted.
 func stays(secret *corev1.Secret, crt *cmapi.Certificate) bool {
 	return !metav1.IsControlledBy(secret, crt) || slices.Contains(crt.Finalizers, metav1.FinalizerOrphanDependents)
 }
 
-// note notes on a Secret that stays, and which it returns, that its certificate is revoked, and
-// that its key counts as compromised, if it does.
+// note records on a Secret that stays that its certificate is revoked and, if so, that its key is
+// compromised. It returns the Secret as it is then.
 func (r *Reconciler) note(
 	ctx context.Context,
 	crt *cmapi.Certificate,
