@@ -20,17 +20,17 @@ import (
 )
 
 const (
-	// permissionLife is how long the API server's answer about our permissions is believed. An
-	// approval that is no longer allowed is refused by the API server whatever we believe; one that
-	// has become allowed waits at most so long.
+	// permissionLife is how long the API server's answer about the controller's permissions is kept.
+	// If a permission was withdrawn, the API server refuses the approval anyway. If it was granted,
+	// the approval waits at most so long.
 	permissionLife = time.Minute
-	// permissionTimeout bounds a question about our permissions.
+	// permissionTimeout limits a request about the controller's permissions.
 	permissionTimeout = 10 * time.Second
 	maxPermissions    = 4096
 )
 
-// permissions knows which issuers' requests RBAC lets us approve: those for which we have the verb
-// approve on signers.cert-manager.io, by the name of the issuer or by "*" for all of its kind.
+// permissions knows which requests RBAC lets the controller approve. It needs the verb approve on
+// signers.cert-manager.io, for the name of the issuer or for "*", all issuers of the kind.
 type permissions struct {
 	client client.Client
 	clock  clock.PassiveClock
@@ -52,8 +52,8 @@ type kindOf struct {
 	asked time.Time
 }
 
-// mayApprove reports whether we may approve a request, and if not, the name that the right to do so
-// must have. The name is empty if there is no such right, as the kind is none of ours.
+// mayApprove reports whether the controller may approve a request. needs is the resource name for
+// the permission, empty if there is none, as the controller does not know the kind.
 func (p *permissions) mayApprove(ctx context.Context,
 	cr *cmapi.CertificateRequest) (allowed bool, needs string, err error) {
 	kind, err := p.kindOf(ctx, cr.Spec.IssuerRef)
@@ -71,7 +71,7 @@ func (p *permissions) mayApprove(ctx context.Context,
 }
 
 // kindOf returns the kind that ref names. A kind of another project that the cluster does not have
-// is named as the admission policy names it.
+// gets the name that the admission policy gives it.
 func (p *permissions) kindOf(ctx context.Context, ref cmmeta.IssuerReference) (*external.Kind, error) {
 	of := func(resource string, namespaced bool) *external.Kind {
 		return &external.Kind{GroupVersionKind: schema.GroupVersionKind{Group: ref.GroupOrDefault(),
@@ -142,15 +142,15 @@ func (p *permissions) allowed(ctx context.Context, name string) (bool, error) {
 	return review.Status.Allowed, nil
 }
 
-// refused forgets what was believed when an approval was refused.
+// refused drops the kept answers after the API server has refused an approval.
 func (p *permissions) refused() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.known = nil
 }
 
-// missing says which right an approval needs, and how the controller gets it. No right helps where
-// the cluster does not have the kind of the issuer.
+// missing says which permission an approval needs, and how to grant it. If the cluster does not
+// have the kind of the issuer, it says that instead.
 func (p *permissions) missing(ctx context.Context, cr *cmapi.CertificateRequest, needs string) string {
 	if ref := cr.Spec.IssuerRef; signer.External(ref) {
 		if kind, err := p.installed(ref); err == nil && kind == nil {
@@ -164,7 +164,7 @@ func (p *permissions) missing(ctx context.Context, cr *cmapi.CertificateRequest,
 		"%s -n %s", p.whoWeAre(ctx), needs, cr.Name, cr.Namespace)
 }
 
-// whoWeAre names the user that the API server takes the controller for.
+// whoWeAre returns the user as which the API server knows the controller.
 func (p *permissions) whoWeAre(ctx context.Context) string {
 	p.mu.Lock()
 	user := p.user

@@ -35,7 +35,7 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// Annotations of a CertificateSigningRequest, which say what its spec has no fields for.
+// Annotations of a CertificateSigningRequest, for what its spec has no fields for.
 const (
 	durationAnnotation  = "experimental.cert-manager.io/request-duration"
 	isCAAnnotation      = "experimental.cert-manager.io/request-is-ca"
@@ -45,8 +45,8 @@ const (
 // minimumCSRDuration is that of spec.expirationSeconds.
 const minimumCSRDuration = 10 * time.Minute
 
-// CSRReconciler signs Kubernetes CertificateSigningRequests whose signerName names an issuer of
-// ours. They are approved by others, as Kubernetes wants it.
+// CSRReconciler signs Kubernetes CertificateSigningRequests with a signerName for an issuer of this
+// controller. Other clients approve them, as usual in Kubernetes.
 type CSRReconciler struct {
 	Client  client.Client
 	Scope   signer.Scope
@@ -59,8 +59,8 @@ type CSRReconciler struct {
 	Guard func(*signer.Issuer) error
 }
 
-// bySigner is the field index of unfinished CertificateSigningRequests by signerName,
-// byCSRKeySecret that by the name of the Secret with their private key.
+// bySigner is the field index of unfinished CertificateSigningRequests by signerName.
+// byCSRKeySecret is their field index by the name of the Secret with the private key.
 const (
 	bySigner       = "spec.signerName"
 	byCSRKeySecret = "metadata.annotations." + keySecretAnnotation
@@ -156,7 +156,7 @@ func csrFinished(csr *certificatesv1.CertificateSigningRequest) bool {
 		csrHas(csr, certificatesv1.CertificateDenied)
 }
 
-// Reconcile looks at one CertificateSigningRequest.
+// Reconcile makes a pass for one CertificateSigningRequest.
 func (r *CSRReconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	csr := &certificatesv1.CertificateSigningRequest{}
 	if err := r.Client.Get(ctx, request.NamespacedName, csr, client.UnsafeDisableDeepCopy); err != nil {
@@ -177,7 +177,7 @@ func (r *CSRReconciler) Reconcile(ctx context.Context, request reconcile.Request
 	return r.bySigner(ctx, csr, namespace, ref, issuer)
 }
 
-// bySigner has an approved request signed by the issuer that it names, nil if there is none.
+// bySigner lets the issuer sign an approved request. The issuer is nil if it does not exist.
 func (r *CSRReconciler) bySigner(ctx context.Context, csr *certificatesv1.CertificateSigningRequest, namespace string,
 	ref cmmeta.IssuerReference, issuer *signer.Issuer) (reconcile.Result, error) {
 	if issuer == nil {
@@ -248,7 +248,7 @@ func (r *CSRReconciler) bySigner(ctx context.Context, csr *certificatesv1.Certif
 	return r.answered(ctx, csr, answer)
 }
 
-// signFailed says why a signer does not sign, and when it is asked again.
+// signFailed reports why a signer does not sign, and returns when to ask it again.
 func (r *CSRReconciler) signFailed(ctx context.Context, csr *certificatesv1.CertificateSigningRequest, err error) (
 	reconcile.Result, error) {
 	failure := fault.Of(err)
@@ -260,12 +260,13 @@ func (r *CSRReconciler) signFailed(ctx context.Context, csr *certificatesv1.Cert
 	case fault.Misconfigured:
 		return reconcile.Result{RequeueAfter: mendedBackstop}, nil // what is corrected may not be watched
 	case fault.Limited:
-		return reconcile.Result{RequeueAfter: failure.Wait(r.Clock.Now())}, nil // when the other side said
+		// Retry when the server said.
+		return reconcile.Result{RequeueAfter: failure.Wait(r.Clock.Now())}, nil
 	}
 	return reconcile.Result{}, err // again with the queue's back-off
 }
 
-// answered stores the certificate of an answer, or says what the signer waits for.
+// answered stores the certificate of an answer, or reports what the signer waits for.
 func (r *CSRReconciler) answered(ctx context.Context, csr *certificatesv1.CertificateSigningRequest,
 	answer signer.Answer) (reconcile.Result, error) {
 	if len(answer.Certificate) == 0 {
@@ -291,7 +292,7 @@ func (r *CSRReconciler) answered(ctx context.Context, csr *certificatesv1.Certif
 	return reconcile.Result{}, nil
 }
 
-// request reads what is asked for. Its errors are final.
+// request returns what the CertificateSigningRequest asks for. Its errors are final.
 func (r *CSRReconciler) request(
 	csr *certificatesv1.CertificateSigningRequest,
 	issuer *signer.Issuer,
@@ -322,7 +323,8 @@ func (r *CSRReconciler) request(
 		}
 		req.Duration = d
 	}
-	req.Asked = &metav1.Duration{Duration: req.Duration} // cert-manager asks for its default if nothing is said
+	// Without an annotation, cert-manager asks for its default.
+	req.Asked = &metav1.Duration{Duration: req.Duration}
 	if req.Duration < minimumCSRDuration {
 		return req, fault.Refusedf(
 			"InvalidDuration",
@@ -342,7 +344,8 @@ func (r *CSRReconciler) request(
 }
 
 // mayReference asks whether the requester may use an Issuer of the namespace: a
-// CertificateSigningRequest has none, so that without this everybody could use every Issuer.
+// CertificateSigningRequest has no namespace, so without this check every user could use every
+// Issuer.
 func (r *CSRReconciler) mayReference(
 	ctx context.Context,
 	csr *certificatesv1.CertificateSigningRequest,

@@ -14,8 +14,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
-// forbid writes into the status of a request that the controller may not approve it, or takes that
-// away if why is empty.
+// forbid sets the condition ApprovalForbidden of a request, or removes it if why is empty.
 func forbid(cr *cmapi.CertificateRequest, why string, now time.Time) {
 	if why == "" {
 		cr.Status.Conditions = slices.DeleteFunc(cr.Status.Conditions, func(c cmapi.CertificateRequestCondition) bool {
@@ -41,8 +40,9 @@ func mark(cr *cmapi.CertificateRequest, now time.Time) {
 	})
 }
 
-// writeForbidden says that the API server refused our approval, in its words. That has a patch of
-// its own, as the refused one changed nothing, with the mark by which others may approve.
+// writeForbidden writes that the API server refused the controller's approval, with its message. It
+// takes a second patch, as the refused one changed nothing. The patch also marks the request as
+// checked, so that other approvers may approve it.
 func (r *Reconciler) writeForbidden(ctx context.Context, cr *cmapi.CertificateRequest, check bool,
 	refusal error) error {
 	next := cr.DeepCopy()

@@ -12,18 +12,19 @@ import (
 // observation is what is known about a CertificateRequest.
 type observation struct {
 	request *cmapi.CertificateRequest
-	// csr is the CSR. unfit says, for people, what is wrong with it, also that it asks for more than
-	// the spec: then it must not be signed by any issuer.
+	// csr is the CSR. unfit says, as a text for users, what is wrong with it, including that it asks
+	// for more than the spec. Then no issuer may sign it.
 	csr   *x509.CertificateRequest
 	unfit string
-	// unprotected says, for people, why neither approval nor the credentials of ClusterIssuers are
-	// safe. Empty if they are.
+	// unprotected says, as a text for users, why approval and the credentials of ClusterIssuers are
+	// not safe. It is empty if they are.
 	unprotected string
-	// mayApprove says that RBAC lets us approve requests to this issuer.
+	// mayApprove says that RBAC lets the controller approve requests to this issuer.
 	mayApprove bool
-	// forbidden says which right to approve is missing. Empty if none is, or if approval is not ours.
+	// forbidden says which right to approve is missing. It is empty if none is, or if the controller
+	// does not approve.
 	forbidden string
-	// unasked is why that could not be asked.
+	// unasked is why the controller could not ask for its rights.
 	unasked error
 	// issuer is nil if there is none of that name.
 	issuer *signer.Issuer
@@ -33,10 +34,10 @@ type observation struct {
 type verdict string
 
 const (
-	leave   verdict = "leave"   // nothing: it is finished, or not ours
+	leave   verdict = "leave"   // do nothing: it is finished, or not ours
 	refuse  verdict = "refuse"  // its CSR must not be signed
-	approve verdict = "approve" // mark it as checked, approve it if that is ours to do, and nothing else
-	deny    verdict = "deny"    // somebody denied it
+	approve verdict = "approve" // mark it as checked, and approve it if allowed
+	deny    verdict = "deny"    // an approver denied it
 	wait    verdict = "wait"    // say what for
 	sign    verdict = "sign"
 )
@@ -49,11 +50,11 @@ type decision struct {
 	check, approve bool
 	// reason is that of the event, message the text of event and condition.
 	reason, message string
-	// unreachable says that it waits for an issuer whose server does not answer.
+	// unreachable says that the request waits for a server that does not answer.
 	unreachable bool
 }
 
-// decide says what is to be done.
+// decide decides what to do with a CertificateRequest.
 func decide(o observation) decision {
 	cr := o.request
 	status := &cr.Status
@@ -105,10 +106,11 @@ func decide(o observation) decision {
 	return d
 }
 
-// reasonUnprotected is the reason of what waits until admission policies are enforced.
+// reasonUnprotected is the reason of a request that waits until the admission policies are
+// enforced.
 const reasonUnprotected = "AdmissionPolicies"
 
-// checked reports whether a request is marked as one whose CSR asks for no more than its spec.
+// checked reports whether a request is marked as checked: its CSR asks for no more than its spec.
 func checked(status *cmapi.CertificateRequestStatus) bool {
 	c := cmapi.GetCertificateRequestCondition(status, cmapi.CertificateRequestConditionChecked)
 	return c != nil && c.Status == cmmeta.ConditionTrue

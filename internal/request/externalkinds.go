@@ -18,13 +18,13 @@ import (
 )
 
 const (
-	// signersAnnotation of the namespace default says to the policy perennial-approval-external how
-	// the resources of external issuers are called. What administrators write is in an annotation of
-	// its own, which comes first.
+	// signersAnnotation of the namespace default maps kinds of external issuers to their resources,
+	// for the policy perennial-approval-external. Administrators have an annotation of their own,
+	// which takes precedence.
 	signersAnnotation = "perennial.dev/installed-signers"
 	// maxSigners is how many kinds are written there.
 	maxSigners = 200
-	// signersLife is how long an entry is believed to stand there.
+	// signersLife is how long an entry is assumed to be there without a check.
 	signersLife = time.Hour
 	// signersSettle is how long the policy takes at most to see an entry.
 	signersSettle = 2 * time.Second
@@ -41,7 +41,7 @@ type signers struct {
 	seen map[schema.GroupKind]time.Time
 }
 
-// publish writes a kind into the map, and reports whether it was not there.
+// publish writes a kind into the map, and reports whether that changed it.
 func (s *signers) publish(ctx context.Context, kind *external.Kind) (changed bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock() // one write at a time, as all are to one object

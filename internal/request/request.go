@@ -1,6 +1,5 @@
-// Package request brings CertificateRequests, and Kubernetes CertificateSigningRequests to the same
-// issuers, from their creation to a certificate: approve, sign. Requests to external issuers are
-// approved and otherwise left alone.
+// Package request approves and signs CertificateRequests, and signs Kubernetes
+// CertificateSigningRequests for the same issuers. Requests to external issuers are only approved.
 package request
 
 import (
@@ -47,12 +46,12 @@ const (
 	issuedMessage   = "Certificate fetched from issuer successfully"
 	checkedMessage  = "The CSR asks for no more than the spec"
 
-	// mendedBackstop is when a request looks again at an issuer that was ready but whose Secret was
-	// wrong. Normally the issuer's condition changes meanwhile, and that is watched; it does not if
-	// the Secret was mended before anybody else saw it.
+	// mendedBackstop is when a request retries with an issuer that was ready and had an invalid
+	// Secret. Usually the issuer's condition changes meanwhile, and that starts a pass. The condition
+	// does not change if the Secret is corrected before the issuer's own pass.
 	mendedBackstop = time.Minute
-	// unprotectedAgain is when a request looks again whether admission policies are enforced, which
-	// nothing else tells it.
+	// unprotectedAgain is how often a waiting request checks whether the admission policies are
+	// enforced, as requests do not watch that.
 	unprotectedAgain = 15 * time.Second
 )
 
@@ -65,10 +64,10 @@ type Reconciler struct {
 	Events  record.EventRecorder
 	Metrics *observe.Metrics
 	Clock   clock.PassiveClock
-	// DisableApproval leaves approval to others.
+	// DisableApproval leaves approval to other approvers.
 	DisableApproval bool
-	// Unprotected says, for people, why neither approval nor the credentials of ClusterIssuers are
-	// safe for now. Empty if they are.
+	// Unprotected says, as a text for users, why approval and the credentials of ClusterIssuers are
+	// not safe now. It is empty if they are.
 	Unprotected func() string
 
 	// Live reads from the API server.
@@ -139,7 +138,7 @@ func (r *Reconciler) SetupWithManager(
 		Complete(observe.Counted(r.Metrics, name, reconcile.Reconciler(r)))
 }
 
-// done reports whether nothing is left to do for us.
+// done reports whether the controller has nothing left to do.
 func done(cr *cmapi.CertificateRequest) bool {
 	if finished(&cr.Status) {
 		return true
@@ -149,7 +148,7 @@ func done(cr *cmapi.CertificateRequest) bool {
 	return decided && signer.External(cr.Spec.IssuerRef) && !forbidden(cr)
 }
 
-// Reconcile looks at one CertificateRequest.
+// Reconcile makes a pass for one CertificateRequest.
 func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	cr := &cmapi.CertificateRequest{}
 	if err := r.Client.Get(ctx, request.NamespacedName, cr, client.UnsafeDisableDeepCopy); err != nil {
@@ -172,12 +171,13 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		if r.DisableApproval {
 			return reconcile.Result{}, nil
 		}
-		return reconcile.Result{RequeueAfter: permissionLife}, nil // RBAC, which does not let us approve it, is not watched
+		// The controller has no permission yet, and does not watch RBAC.
+		return reconcile.Result{RequeueAfter: permissionLife}, nil
 	}
 	return r.act(ctx, cr, o, d)
 }
 
-// act does what was decided, and writes the status in one patch.
+// act carries out a decision, and writes the status in one patch.
 func (r *Reconciler) act(
 	ctx context.Context,
 	cr *cmapi.CertificateRequest,
@@ -203,7 +203,7 @@ func (r *Reconciler) act(
 			Message: approvedMessage,
 		})
 	}
-	var say func() // after the patch: a pass that could not write what it says is followed by one that finds the same
+	var say func() // called after the patch: if that fails, the next pass says the same
 	switch d.verdict {
 	case refuse:
 		say = r.refuse(next, d.message)
@@ -231,7 +231,7 @@ func (r *Reconciler) act(
 	err := r.Client.Status().Patch(ctx, next, client.MergeFromWithOptions(cr, client.MergeFromWithOptimisticLock{}))
 	switch {
 	case apierrors.IsForbidden(err) && d.approve:
-		// We may no longer approve, or RBAC does not let us approve for this external issuer.
+		// The permission was withdrawn, or is missing for this external issuer.
 		r.permissions.refused()
 		if err := r.writeForbidden(ctx, cr, d.check, err); err != nil {
 			return reconcile.Result{}, err
@@ -246,9 +246,8 @@ func (r *Reconciler) act(
 	return result, failure
 }
 
-// publish tells the admission policy how the resource of a request's external issuer is called.
-// Without that the policy goes by the name of the kind, so that a failure only delays what its
-// entry would allow.
+// publish writes the resource name of a request's external issuer for the admission policy. Without
+// the entry the policy derives the name from the kind, so a failure only delays an approval.
 func (r *Reconciler) publish(ctx context.Context, cr *cmapi.CertificateRequest) (changed bool) {
 	kind, err := r.permissions.installed(cr.Spec.IssuerRef)
 	if err == nil && kind != nil {
@@ -284,8 +283,8 @@ func (r *Reconciler) observe(ctx context.Context, cr *cmapi.CertificateRequest) 
 	return o, err
 }
 
-// check reads the CSR of a request, and says what is wrong with it: it cannot be read, or asks for
-// more than the spec, by which approvers go.
+// check decodes the CSR of a request, and says what is wrong with it: it is invalid, or asks for
+// more than the spec. Approvers rely on the spec.
 func (r *Reconciler) check(cr *cmapi.CertificateRequest) (csr *x509.CertificateRequest, unfit string) {
 	csr, err := r.Limits.DecodeCSRPEM(cr.Spec.Request)
 	if err != nil {
@@ -294,8 +293,8 @@ func (r *Reconciler) check(cr *cmapi.CertificateRequest) (csr *x509.CertificateR
 	if err := pki.CheckCSR(csr, cr.Spec.IsCA, words(cr.Spec.Usages)); err != nil {
 		return nil, err.Error()
 	}
-	// The names of a Certificate were judged when it was applied, and those for external issuers are
-	// theirs to judge.
+	// The names of a Certificate were checked when it was applied. External issuers check names
+	// themselves.
 	if owner := metav1.GetControllerOf(cr); (owner == nil || owner.Kind != cmapi.CertificateKind) &&
 		!signer.External(cr.Spec.IssuerRef) {
 		if err := pki.CheckCSRNames(csr); err != nil {
@@ -305,7 +304,7 @@ func (r *Reconciler) check(cr *cmapi.CertificateRequest) (csr *x509.CertificateR
 	return csr, ""
 }
 
-// refuse ends a request whose CSR must not be signed.
+// refuse ends a request with a CSR that must not be signed.
 func (r *Reconciler) refuse(cr *cmapi.CertificateRequest, message string) (say func()) {
 	cmapi.SetCertificateRequestCondition(&cr.Status, r.Clock.Now(), cmapi.CertificateRequestCondition{
 		Type: cmapi.CertificateRequestConditionInvalidRequest, Status: cmmeta.ConditionTrue,
@@ -315,7 +314,8 @@ func (r *Reconciler) refuse(cr *cmapi.CertificateRequest, message string) (say f
 	return r.warning(cr, "RequestParsingError", message)
 }
 
-// sign signs and writes the outcome into the status of cr. The error is one to try again after.
+// sign signs and sets the outcome in the status of cr. The error again asks for a retry by the
+// queue.
 func (r *Reconciler) sign(ctx context.Context, cr *cmapi.CertificateRequest, issuer *signer.Issuer,
 	csr *x509.CertificateRequest) (say func(), result reconcile.Result, again error) {
 	s, ok := r.Signers[issuer.Type()]
@@ -369,16 +369,19 @@ func (r *Reconciler) sign(ctx context.Context, cr *cmapi.CertificateRequest, iss
 					RequeueAfter: failure.Wait(now),
 				}, nil // when the other side said
 		default:
-			return r.pending(cr, failure.Reason, err.Error()), reconcile.Result{}, err // again with the queue's back-off
+			// Retry with the queue's back-off.
+			return r.pending(cr, failure.Reason, err.Error()), reconcile.Result{}, err
 		}
 	}
 	if len(answer.Certificate) == 0 {
 		if answer.Again.After(now) {
 			result.RequeueAfter = answer.Again.Sub(now) // when the signer said
 		}
-		r.pending(cr, "IssuancePending", answer.Pending) // that it is under way is no event beside what was made for it
+		// No event for this: the event OrderCreated says enough.
+		r.pending(cr, "IssuancePending", answer.Pending)
 		if answer.Created != "" {
-			r.Events.Event(cr, corev1.EventTypeNormal, "OrderCreated", answer.Created) // the next pass only finds it
+			// Report it now: the next pass finds the Order created.
+			r.Events.Event(cr, corev1.EventTypeNormal, "OrderCreated", answer.Created)
 		}
 		return nil, result, nil
 	}
@@ -390,13 +393,13 @@ func (r *Reconciler) sign(ctx context.Context, cr *cmapi.CertificateRequest, iss
 		Message: issuedMessage,
 	})
 	if answer.Warning == "" {
-		// No event: the condition says as much, and it would be a write for each certificate.
+		// No event: the condition says the same, and an event costs a write for each certificate.
 		return nil, reconcile.Result{}, nil
 	}
 	return r.warning(cr, answer.WarningReason, answer.Warning), reconcile.Result{}, nil
 }
 
-// pause writes into the status of a request that names of it are paused, or no longer.
+// pause sets the condition Paused of a request, or removes it if why is empty.
 func pause(cr *cmapi.CertificateRequest, why string, now time.Time) {
 	if why == "" {
 		cr.Status.Conditions = slices.DeleteFunc(
@@ -421,7 +424,7 @@ func (r *Reconciler) fail(cr *cmapi.CertificateRequest, reason, message string) 
 	})
 }
 
-// pending writes what the request waits for. There is one event when it begins to wait, not one for
+// pending sets what the request waits for. There is one event when it begins to wait, not one for
 // each change.
 func (r *Reconciler) pending(cr *cmapi.CertificateRequest, reason, message string) (say func()) {
 	first := cmapi.CertificateRequestReadyReason(&cr.Status) != cmapi.CertificateRequestReasonPending

@@ -7,11 +7,11 @@ import (
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 )
 
-// Denial is an approver's final no.
+// Denial is the denial of a request by an approver. It is final.
 type Denial struct {
-	// Message begins as cert-manager's does, and goes on with the approver's reason and words.
+	// Message begins as cert-manager's does, and continues with the approver's reason and message.
 	Message string
-	// At is when the approver said so, but not before the request was made.
+	// At is when the approver denied it, but not before the request was made.
 	At metav1.Time
 }
 

@@ -7,9 +7,8 @@ import (
 	"strings"
 )
 
-// DeferredAnnotation stands on a Certificate that another controller had made before this one, and
-// names differences that are no reason to issue before the next renewal, as in
-// "spec.uris@3": until the revision after 3.
+// DeferredAnnotation on a Certificate from another controller names differences that are no reason
+// to issue before the next renewal. For example, "spec.uris@3" ignores spec.uris up to revision 3.
 const DeferredAnnotation = "perennial.dev/deferred"
 
 // Deferral is the value of DeferredAnnotation.
@@ -22,7 +21,7 @@ func (d Deferral) String() string {
 	return fmt.Sprintf("%s@%d", strings.Join(d.Fields, ","), d.Revision)
 }
 
-// DeferralOf reads the annotation. What cannot be read defers nothing.
+// DeferralOf reads the annotation. An invalid one defers nothing.
 func DeferralOf(annotations map[string]string) Deferral {
 	fields, revision, _ := strings.Cut(annotations[DeferredAnnotation], "@")
 	n, err := strconv.Atoi(revision)

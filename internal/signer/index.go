@@ -30,9 +30,9 @@ func AddIndexes(ctx context.Context, indexer client.FieldIndexer) error {
 	return nil
 }
 
-// OfIssuer lists what refers to the issuer, from the index, without a copy and without waiting for
-// our own writes: the caller must not change what it gets, and hears of later changes by its
-// watches.
+// OfIssuer returns the options to list the objects that refer to the issuer, from the index,
+// without a copy and without waiting for our own writes: the caller must not change the result, and
+// relies on its watches for later changes.
 func (i *Issuer) OfIssuer() []client.ListOption {
 	return []client.ListOption{
 		client.MatchingFields{ByIssuer: i.Key()}, client.UnsafeDisableDeepCopy,

@@ -39,16 +39,16 @@ type Issuer struct {
 	cmapi.GenericIssuer
 	// Kind is KindIssuer or KindClusterIssuer.
 	Kind string
-	// SecretNamespace is where the Secrets are that it refers to: its own namespace, or the cluster
-	// resource namespace.
+	// SecretNamespace is the namespace of the Secrets that it refers to: its own namespace, or the
+	// cluster resource namespace.
 	SecretNamespace string
 }
 
 // String names the issuer in messages, as in: ClusterIssuer "letsencrypt".
 func (i *Issuer) String() string { return fmt.Sprintf("%s %q", i.Kind, i.GetName()) }
 
-// SecretsHint ends a message about a Secret that is missing. It says why that is looked for in its
-// namespace.
+// SecretsHint returns the end of a message about a missing Secret. It says why the Secret must be
+// in its namespace.
 func (i *Issuer) SecretsHint() string {
 	if i.Kind != KindClusterIssuer {
 		return ""
@@ -56,8 +56,8 @@ func (i *Issuer) SecretsHint() string {
 	return "; the Secrets of ClusterIssuers are in the namespace that --cluster-resource-namespace names"
 }
 
-// Generation identifies the issuer, what its spec says and, if it holds a CA itself, which CA is in
-// use. It changes with every change of these.
+// Generation identifies the issuer, its spec and, for type ca, the CA in use. It changes with each
+// of these.
 func (i *Issuer) Generation() string {
 	generation := fmt.Sprintf("%s.%d", i.GetUID(), i.GetGeneration())
 	if ca := i.GetStatus().CA; ca != nil && i.GetSpec().CA != nil {
@@ -67,9 +67,8 @@ func (i *Issuer) Generation() string {
 	return generation
 }
 
-// ChangedSince reports whether the issuer is another one than it was at a [Issuer.Generation], or
-// was changed. A generation from before the CA was known is that of the CA that was in use at the
-// time.
+// ChangedSince reports whether the issuer was replaced or changed since a [Issuer.Generation]. A
+// generation without a CA stands for the CA that was in use at the time at.
 func (i *Issuer) ChangedSince(was string, at time.Time) bool {
 	is := i.Generation()
 	if strings.HasPrefix(is, was+".") {
@@ -107,8 +106,8 @@ func (i *Issuer) Ready() (ready bool, why string) {
 	return false, c.Message
 }
 
-// CAFromChain returns what ca.crt is to hold beside a chain of an ACME issuer, PEM: the highest
-// certificate of the chain, if the issuer is to tell it, and if there is one above the leaf.
+// CAFromChain returns ca.crt, in PEM, for a chain of an ACME issuer: the highest certificate of the
+// chain. It is nil if the issuer does not ask for ca.crt, or if the chain has only the leaf.
 func (i *Issuer) CAFromChain(chain []*x509.Certificate) []byte {
 	if acme := i.GetSpec().ACME; acme == nil || acme.IncludeCA != cmacme.ACMEIncludeCAFromChain {
 		return nil
@@ -120,8 +119,7 @@ func (i *Issuer) CAFromChain(chain []*x509.Certificate) []byte {
 	return pki.EncodeCertificatePEM(top)
 }
 
-// ReasonInvalidSolver is the reason of Ready, False, of an issuer that has solvers, none of which
-// can be used.
+// ReasonInvalidSolver is the reason of Ready=False if an issuer has solvers and none can be used.
 const ReasonInvalidSolver = "InvalidSolver"
 
 // Reasons of the condition Unreachable.
@@ -130,7 +128,7 @@ const (
 	ReasonRateLimited = "RateLimited"
 )
 
-// Unreachable reports whether the issuer's server did not answer when it was asked last. A limit is
+// Unreachable reports whether the issuer's server did not answer the last request. A rate limit is
 // an answer.
 func (i *Issuer) Unreachable() bool {
 	c := cmapi.GetIssuerCondition(i.GetStatus(), cmapi.IssuerConditionUnreachable)
@@ -185,8 +183,7 @@ func (s Scope) Get(
 	return s.Of(issuer), nil
 }
 
-// Former returns what is known of an issuer that is gone: its name, and where the Secrets are that
-// it referred to.
+// Former returns what is known of a deleted issuer: its name, and the namespace of its Secrets.
 func (s Scope) Former(namespace string, ref cmmeta.IssuerReference) *Issuer {
 	if ref.KindOrDefault() == KindClusterIssuer {
 		return s.Of(&cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: ref.Name}})
@@ -194,8 +191,8 @@ func (s Scope) Former(namespace string, ref cmmeta.IssuerReference) *Issuer {
 	return s.Of(&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: ref.Name}})
 }
 
-// Issued reports whether the certificate in a Secret is said to be of an issuer. The group may be
-// left out, as cert-manager does if the Certificate does not name it, and so may the kind.
+// Issued reports whether the annotations of a Secret name the issuer as that of its certificate.
+// Group and kind may be missing there, as cert-manager omits them if the Certificate does.
 func Issued(by cmmeta.IssuerReference, secret *corev1.Secret) bool {
 	a := secret.Annotations
 	said := cmmeta.IssuerReference{
@@ -212,9 +209,9 @@ func External(ref cmmeta.IssuerReference) bool {
 	return ref.GroupOrDefault() != cmmeta.DefaultIssuerGroup
 }
 
-// Key is the value under which an object of the namespace that refers to an issuer is found in
-// field indexes: the kind, the namespace if it is an Issuer, and the name. External issuers have a
-// key, too.
+// Key returns the field index value for a reference to an issuer from an object of the namespace:
+// the group, the kind, the namespace if it is an Issuer, and the name. External issuers have a key,
+// too.
 func Key(namespace string, ref cmmeta.IssuerReference) string {
 	if ref.KindOrDefault() == KindClusterIssuer {
 		namespace = ""
@@ -222,13 +219,13 @@ func Key(namespace string, ref cmmeta.IssuerReference) string {
 	return ref.GroupOrDefault() + "/" + ref.KindOrDefault() + "/" + namespace + "/" + ref.Name
 }
 
-// Key is the value under which objects that refer to the issuer are found in field indexes.
+// Key returns the field index value of objects that refer to the issuer.
 func (i *Issuer) Key() string {
 	return Key(i.GetNamespace(), cmmeta.IssuerReference{Name: i.GetName(), Kind: i.Kind})
 }
 
-// SignerName is how Kubernetes CertificateSigningRequests name the issuer in spec.signerName, as in
-// issuers.cert-manager.io/my-namespace.my-issuer.
+// SignerName returns the spec.signerName of Kubernetes CertificateSigningRequests for the issuer,
+// such as issuers.cert-manager.io/my-namespace.my-issuer.
 func (i *Issuer) SignerName() string {
 	if i.Kind == KindClusterIssuer {
 		return "clusterissuers." + cmmeta.DefaultIssuerGroup + "/" + i.GetName()

@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// Tools for deployment claim by these labels: what bears one and is not in their manifests is shown
-// as drift, or pruned. Certificates of Ingresses and Gateways, requests, Orders and Challenges are
-// made from objects that have such labels, and are not in the manifests.
+// Deployment tools claim objects by these labels. They report or prune an object that has such a
+// label and is not in their manifests. Objects that the controller makes are not in the manifests,
+// so they must not copy these labels from the objects that they are made for.
 var (
 	claimingLabels   = []string{"app.kubernetes.io/instance"} // Argo CD's by default
 	claimingPrefixes = []string{
@@ -21,14 +21,14 @@ var (
 	}
 )
 
-// Claims reports whether tools claim objects by a label.
+// Claims reports whether deployment tools claim objects by a label.
 func Claims(label string) bool {
 	return slices.Contains(claimingLabels, label) ||
 		slices.ContainsFunc(claimingPrefixes, func(prefix string) bool { return strings.HasPrefix(label, prefix) })
 }
 
-// CopiedLabels returns the labels that what is made of an object has, too: all but those by which
-// tools claim objects.
+// CopiedLabels returns the labels that an object passes on to those made for it: all but those by
+// which deployment tools claim objects.
 func CopiedLabels(labels map[string]string) map[string]string {
 	var copied map[string]string
 	for key, value := range labels {

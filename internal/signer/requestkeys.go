@@ -7,9 +7,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// Keyring has the private keys of requests that are under way at in-process signers. They exist
-// here and nowhere else until the certificate is stored beside its key, or until the request is not
-// answered at once. The zero value is ready to use.
+// Keyring has the private keys of requests that are under way at in-process signers. A key is only
+// in memory until it is stored with its certificate, or in a Secret of its own if the request is
+// not answered at once. The zero value is ready to use.
 type Keyring struct {
 	mu   sync.Mutex
 	keys map[types.NamespacedName]crypto.Signer
@@ -25,8 +25,8 @@ func (k *Keyring) Put(request types.NamespacedName, key crypto.Signer) {
 	k.keys[request] = key
 }
 
-// Get returns the private key of the named request, or nil. Whoever uses it compares it with the
-// request: a request may have been deleted and made anew under its name.
+// Get returns the private key of the named request, or nil. The caller must compare it with the
+// request, which may have been deleted and made anew under its name.
 func (k *Keyring) Get(request types.NamespacedName) crypto.Signer {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -1,9 +1,9 @@
-// Package signer says what signs: an Issuer or ClusterIssuer as one value, how to find it, and the
-// one interface that every type of issuer implements. The packages below it implement it, one each.
+// Package signer has the type Issuer for Issuers and ClusterIssuers, how to find one, and the
+// interface Signer that each type of issuer implements in a package below.
 //
-// A signer is asked two things: whether an issuer can be used, and to sign a request with it. It
-// keeps no state that matters: asked again after a crash it continues. What it answers is recorded
-// by others, in the conditions of the issuer (package issuer) and of the request (package request).
+// A Signer checks whether an issuer can be used, and signs requests with it. It keeps no state that
+// matters: called again after a crash, it continues. Package issuer records its answers in the
+// conditions of the issuer, and package request in those of the request.
 package signer
 
 import (
@@ -20,85 +20,83 @@ import (
 
 // A Signer signs for all issuers of one type.
 //
-// Errors are classified by internal/fault. Misconfigured: wait until somebody changes the issuer or
-// a Secret that References names, and try again then. Refused: the request is finally lost.
-// Transient and Limited: try again by time.
+// Errors are classified by internal/fault. Misconfigured: retry when the issuer or a Secret that
+// References names is changed. Refused: the request has failed for good. Transient and Limited:
+// retry after a time.
 type Signer interface {
 	// Check says whether the issuer can be used.
 	Check(ctx context.Context, issuer *Issuer) (Readiness, error)
-	// References returns the Secrets, in issuer.SecretNamespace, that a change of means looking again.
+	// References returns the names of the Secrets in issuer.SecretNamespace. A change of one starts a
+	// pass.
 	References(spec *cmapi.IssuerConfig) []string
-	// Sign signs. An answer without a certificate means that it is under way.
+	// Sign signs. An answer without a certificate means that the issuance is under way.
 	Sign(ctx context.Context, issuer *Issuer, r Request) (Answer, error)
 }
 
-// Readiness is what Check found out about an issuer. Solvers and Unreachable count also beside an
-// error.
+// Readiness is what Check found out about an issuer. Solvers and Unreachable count even if Check
+// returns an error.
 type Readiness struct {
 	// Reason and Message are what the Ready condition says.
 	Reason, Message string
-	// CA is set by signers who hold the CA themselves.
+	// CA is set for issuers of type ca.
 	CA *CA
-	// ACME is set by those who have an account at an ACME server.
+	// ACME is set for issuers of type acme.
 	ACME *cmacme.ACMEIssuerStatus
-	// Solvers is what is wrong with solvers, also where the issuer cannot be used. It is nil if
-	// nothing is.
+	// Solvers is what is wrong with the solvers, also if the issuer cannot be used. It is nil if
+	// nothing is wrong.
 	Solvers *SolverProblem
-	// Again is after which time to look again at what is wrong with solvers, zero if that is watched.
+	// Again is after which time to check the solvers again, zero if watches cover that.
 	Again time.Duration
 	// Unreachable is why the issuer's server could not be asked, and UnreachableReason the reason of
-	// the condition that says so. An issuer whose account is known can be used all the same: then
-	// Check returns no error. Without a reason, the server was reached, or was not the one that
-	// failed.
+	// the condition. If the account is known, the issuer can still be used, and Check returns no
+	// error. Without a reason, the server was reached, or something else failed.
 	Unreachable       error
 	UnreachableReason string
 }
 
-// SolverProblem is what the condition SolversValid, False, says.
+// SolverProblem has the reason and message of the condition SolversValid=False.
 type SolverProblem struct{ Reason, Message string }
 
-// CA is the authority of an issuer who holds it itself.
+// CA is the CA of an issuer of type ca.
 type CA struct {
-	// Signing is the certificate that is issuer of leaves.
+	// Signing is the certificate that signs leaves.
 	Signing *x509.Certificate
 	// Anchor is what clients are to trust: the highest certificate known above Signing, or Signing.
 	Anchor *x509.Certificate
 }
 
-// ProfileAnnotation stands on a request for a certificate of a profile of its ACME server, in place
-// of that of the issuer.
+// ProfileAnnotation on a request is the ACME profile, in place of that of the issuer.
 const ProfileAnnotation = "perennial.dev/acme-profile"
 
-// RequestedByAnnotation stands on a Certificate in another namespace than the Gateway or
-// ListenerSet that it is for, and names that: Gateway/namespace/name. In the same namespace an
-// owner reference does. It also stands on the Secret that was made for it.
+// RequestedByAnnotation on a Certificate names the Gateway or ListenerSet of another namespace that
+// it is for: Gateway/namespace/name. In the same namespace an owner reference does that. It is also
+// on the Secret that was made for the Certificate.
 const RequestedByAnnotation = "perennial.dev/requested-by"
 
-// ReplacesAnnotation stands on a request that renews a certificate whose ACME server is to be told
-// so: the certificate's identifier, RFC 9773 section 4.1.
+// ReplacesAnnotation on a request is the identifier (RFC 9773 section 4.1) of the certificate that
+// it renews. It becomes the replaces field of the ACME order.
 const ReplacesAnnotation = "perennial.dev/replaces"
 
-// RehearsalAnnotation stands on a request whose certificate is thrown away: an issuer is to show
-// that it would sign.
+// RehearsalAnnotation marks a request that only tests whether the issuer would sign. Its
+// certificate is thrown away.
 const RehearsalAnnotation = "perennial.dev/rehearsal"
 
-// OpenOrders is the field index of Orders that are not over by the UID of the request that they are
-// for.
+// OpenOrders is the field index of unfinished Orders by the UID of their request.
 const OpenOrders = "metadata.ownerReferences.request"
 
-// ManualAnnotation stands, with the time of the wish, on a request that somebody has asked for by
-// hand: names that are paused as their validation failed again and again are tried now.
+// ManualAnnotation on a request is the time of its manual trigger. Such a request also tries names
+// that are paused after repeated failed validations.
 const ManualAnnotation = "perennial.dev/manually-triggered"
 
-// ConditionPaused is the type of a condition, ours, of a request whose names are paused, and of its
-// Certificate. Its reason is ReasonValidationsFailed.
+// ConditionPaused is the type of the condition of a request for paused names, and of its
+// Certificate. Its reason is ReasonValidationsFailed. cert-manager does not have it.
 const (
 	ConditionPaused         = "Paused"
 	ReasonValidationsFailed = "ValidationsFailed"
 )
 
-// ConditionApprovalForbidden is the type of a condition, ours, of a request that waits because the
-// controller lacks the right to approve it.
+// ConditionApprovalForbidden is the type of the condition of a request that waits because the
+// controller lacks the permission to approve it. cert-manager does not have it.
 const ConditionApprovalForbidden = "ApprovalForbidden"
 
 // Request is a request for a certificate. It has been approved, and its CSR agrees with the rest.
@@ -113,7 +111,7 @@ type Request struct {
 	// KeyAnnotation is the annotation that names it, and KeyMissing the reason of an event that it
 	// does not exist.
 	KeyAnnotation, KeyMissing string
-	// IssuerRef is how it names its issuer: kind and group may be left out.
+	// IssuerRef is its reference to the issuer; kind and group may be empty.
 	IssuerRef cmmeta.IssuerReference
 	CSR       *x509.CertificateRequest
 	IsCA      bool
@@ -123,26 +121,29 @@ type Request struct {
 	Asked *metav1.Duration
 }
 
-// Answer is what became of a request.
+// Answer is the result of Sign.
 type Answer struct {
-	// Created says, for an event OrderCreated, what was made for the request just now. Empty if
-	// nothing was.
+	// Created is the text of the event OrderCreated if an Order was made for the request just now. It
+	// is empty otherwise.
 	Created string
-	// Certificate is the leaf and its intermediates, PEM, the root left out. Empty: under way.
+	// Certificate is the leaf and its intermediates without the root, PEM. It is empty while the
+	// issuance is under way.
 	Certificate []byte
 	// CA is the highest certificate known, PEM. It may be empty.
 	CA []byte
-	// Warning, if not empty, says what the requester may not expect. WarningReason is its short name.
+	// Warning, if not empty, says what the requester may not expect of the certificate. WarningReason
+	// is the reason of its event.
 	Warning, WarningReason string
-	// Pending says what is waited for. Set if Certificate is empty.
+	// Pending says what the request waits for. It is set if Certificate is empty.
 	Pending string
-	// Unreachable says that it waits because the other side does not answer, or answers nobody for
-	// now.
+	// Unreachable says that the request waits because the server does not answer, or is too busy for
+	// any client.
 	Unreachable bool
-	// Paused, if not empty, says that names are paused as their validation failed again and again,
-	// also if the request is lost by that.
+	// Paused, if not empty, says that names are paused after repeated failed validations, also if the
+	// request fails for that.
 	Paused string
-	// Again is when to ask again, if nothing else happens before. Set if Certificate is empty.
+	// Again is when to call Sign again, if nothing else happens before. It is set if Certificate is
+	// empty.
 	Again time.Time
 }
 
@@ -150,22 +151,22 @@ type Answer struct {
 type Set map[string]Signer
 
 // InProcess reports whether signing with an issuer of the type has no effect outside of this
-// process, so that a request that was lost can simply be made again.
+// process, so that a lost request can simply be made again.
 func InProcess(issuerType string) bool {
 	return issuerType == TypeSelfSigned || issuerType == TypeCA
 }
 
-// Capped reports whether a certificate that was asked for asked long lives noticeably shorter,
-// because its CA does. Less than a hundredth is not worth a word: a CA and a leaf of the same
-// duration are issued moments apart.
+// Capped reports whether a certificate lives noticeably shorter than asked, because its CA does. A
+// difference of less than a hundredth does not count: a CA and a leaf of the same duration are
+// issued moments apart.
 func Capped(asked, got time.Duration) bool { return got < asked-asked/100 }
 
-// Backdate is how long before it is signed a certificate becomes valid, for clients whose clocks
-// are late. It is at most a tenth of its life.
+// Backdate is how long before its signing a certificate becomes valid, for clients with late
+// clocks. It is at most a tenth of the life.
 const Backdate = time.Minute
 
-// Validity returns when a certificate that is signed now begins and ends: both a little earlier, so
-// that it lives as long as was asked for.
+// Validity returns NotBefore and NotAfter of a certificate that is signed now. Both are backdated,
+// so that it lives as long as was asked for.
 func Validity(now time.Time, life time.Duration) (notBefore, notAfter time.Time) {
 	notBefore = now.Add(-min(Backdate, life/10))
 	return notBefore, notBefore.Add(life)

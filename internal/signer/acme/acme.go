@@ -1,4 +1,4 @@
-// Package acme signs with an ACME server, by way of an Order, which package order brings to its
+// Package acme signs with an ACME server: it creates an Order, and package order gets the
 // certificate.
 package acme
 
@@ -35,12 +35,14 @@ import (
 )
 
 const (
-	// maxStem is how much of a request's name is in the name of its Order.
+	// maxStem is how many bytes of a request's name are in the name of its Order.
 	maxStem = 52
-	// maxOrders is how many Orders a request may have, one after the other: another is made at once if
-	// one has lapsed, which is nobody's fault. A CA whose orders always lapse is not asked in a loop.
+	// maxOrders is how many Orders a request may have, one after the other. If an order lapses without
+	// a failed proof, another one is made at once. The limit keeps a CA with orders that always lapse
+	// from being asked in a loop.
 	maxOrders = 3
-	// webhookAgain is when it is looked again whether the API server has the webhook of a solver.
+	// webhookAgain is how often the controller checks whether the API server has the webhook of a
+	// solver.
 	webhookAgain = 15 * time.Second
 )
 
@@ -50,7 +52,7 @@ type Signer struct {
 	Accounts *account.Accounts
 	// DNS01 checks the settings and Secrets of solvers.
 	DNS01 *dns01.Solver
-	// HTTP01 and TLSALPN01 answer such challenges, nil if another process sees to Challenges.
+	// HTTP01 and TLSALPN01 answer such challenges, nil if another process handles Challenges.
 	HTTP01    *http01.Solver
 	TLSALPN01 *tlsalpn01.Solver
 	Limits    pki.Limits
@@ -72,8 +74,8 @@ func (*Signer) References(spec *cmapi.IssuerConfig) []string {
 	return slices.Compact(names)
 }
 
-// Check looks at everything that needs no CA first, and says all of it at once. If nothing is
-// wrong, it sees to it that the issuer has an account.
+// Check first checks everything that needs no CA, and reports all problems at once. If there is
+// none, it makes sure that the issuer has an account.
 func (s *Signer) Check(ctx context.Context, issuer *signer.Issuer) (signer.Readiness, error) {
 	r := signer.Readiness{Reason: "ACMEAccountRegistered", Message: "The ACME account was registered with the ACME server"}
 	local, err := s.Accounts.CheckLocal(ctx, issuer)
@@ -106,7 +108,8 @@ func (s *Signer) Check(ctx context.Context, issuer *signer.Issuer) (signer.Readi
 	return r, solvers.unusable
 }
 
-// together is an error with the class and reason of the first, and the texts of all, each once.
+// together returns an error with the class and reason of the first, and the texts of all, each
+// once.
 func together(first error, all ...error) error {
 	var texts []string
 	for _, err := range all {
@@ -122,12 +125,12 @@ func together(first error, all ...error) error {
 	return &f
 }
 
-// missing reports whether all that is wrong is that objects are missing.
+// missing reports whether missing objects are the only problem.
 func missing(all []error) bool {
 	return !slices.ContainsFunc(all, func(err error) bool { return err != nil && !fault.Of(err).Missing })
 }
 
-// joined is an error whose text has those of others.
+// joined is an error with the texts of several errors.
 type joined struct {
 	text string
 	error
@@ -145,11 +148,11 @@ type solverCheck struct {
 	problem *signer.SolverProblem
 	// unusable is set if there are solvers, and none can be used.
 	unusable error
-	// again is after which time to look again, as what is wrong is not watched. Zero for never.
+	// again is after which time to check again what is not watched, zero for never.
 	again time.Duration
 }
 
-// checkSolvers looks at the solvers of an issuer. The error is that of a Secret that could not be
+// checkSolvers checks the solvers of an issuer. The error is that of a Secret that could not be
 // read.
 func (s *Signer) checkSolvers(ctx context.Context, issuer *signer.Issuer) (solverCheck, error) {
 	spec := issuer.GetSpec().ACME
@@ -213,7 +216,7 @@ func (s *Signer) checkSolver(ctx context.Context, issuer *signer.Issuer,
 	return wrong, nil
 }
 
-// Sign makes the Order of the request, and answers with its certificate when that is there.
+// Sign makes the Order of the request, and returns its certificate when it is there.
 func (s *Signer) Sign(ctx context.Context, issuer *signer.Issuer, r signer.Request) (signer.Answer, error) {
 	for n := 1; ; n++ {
 		answer, lapsed, err := s.sign(ctx, issuer, r, n)
@@ -258,7 +261,8 @@ func (s *Signer) sign(
 	}
 	owner := metav1.GetControllerOf(order)
 	if owner == nil || owner.UID != r.Owner.UID || !bytes.Equal(order.Spec.Request, desired.Spec.Request) {
-		// Of a request of the same name that is gone, and whose garbage is not collected yet.
+		// The Order is that of a deleted request of the same name. The garbage collector has not deleted
+		// it yet.
 		if err := s.Client.Delete(ctx, order, client.Preconditions{UID: &order.UID}); client.IgnoreNotFound(err) != nil {
 			return answer, false, fault.Transientf(
 				"OrderGetError",
@@ -269,13 +273,14 @@ func (s *Signer) sign(
 			)
 		}
 		answer = waiting(desired)
-		answer.Again = s.Clock.Now().Add(time.Second) // deletion of what we do not own is not watched
+		answer.Again = s.Clock.Now().Add(time.Second) // its deletion is not watched
 		return answer, false, nil
 	}
 	switch order.Status.State {
 	case cmacme.Valid:
 		answer.Certificate = order.Status.Certificate
-		if chain, err := s.Limits.DecodeChainPEM(order.Status.Certificate); err == nil { // package order has checked it
+		if chain, err := s.Limits.DecodeChainPEM(order.Status.Certificate); err == nil {
+			// Package order has checked the chain.
 			answer.CA = issuer.CAFromChain(chain)
 		}
 		return answer, false, nil
@@ -292,8 +297,8 @@ func (s *Signer) sign(
 	return waiting(order), false, nil
 }
 
-// leave deletes the Orders of a request that are not over, before another is made: the issuer asks
-// for something else by now, such as another profile, and the CA would issue for each of them.
+// leave deletes the unfinished Orders of a request before another one is made: the issuer has other
+// settings now, such as another profile, and the CA would issue a certificate for each Order.
 func (s *Signer) leave(ctx context.Context, r signer.Request) error {
 	var open cmacme.OrderList
 	if err := s.Client.List(
@@ -313,9 +318,9 @@ func (s *Signer) leave(ctx context.Context, r signer.Request) error {
 	return nil
 }
 
-// waiting is the answer while there is no certificate. It changes only if the Order has something
-// to say: how far that is stands there, and each change here would be written into the request, and
-// from there into the Certificate.
+// waiting returns the answer while there is no certificate. It changes only with the reason of the
+// Order: each change is written into the request, and from there into the Certificate. The Order
+// itself shows its progress.
 func waiting(order *cmacme.Order) signer.Answer {
 	state := cmacme.Pending
 	if order.Status.Reason != "" && order.Status.State != cmacme.Unknown {
@@ -336,7 +341,7 @@ func paused(order *cmacme.Order) string {
 	return order.Status.Reason
 }
 
-// orderFor returns the n-th Order of a request. It is the same whenever it is asked for.
+// orderFor returns the n-th Order of a request. It is the same in each pass.
 func orderFor(issuer *signer.Issuer, r signer.Request, n int) (*cmacme.Order, error) {
 	csr, spec := r.CSR, issuer.GetSpec().ACME
 	if err := orderable(csr, r.IsCA); err != nil {
@@ -378,7 +383,7 @@ func orderFor(issuer *signer.Issuer, r signer.Request, n int) (*cmacme.Order, er
 	return order, nil
 }
 
-// orderable reports what no ACME server can certify.
+// orderable returns an error if no ACME server can issue what the CSR asks for.
 func orderable(csr *x509.CertificateRequest, isCA bool) error {
 	names := pki.DNSNames(csr.DNSNames)
 	for _, ip := range csr.IPAddresses {
@@ -411,9 +416,9 @@ func orderable(csr *x509.CertificateRequest, isCA bool) error {
 	return nil
 }
 
-// orderName is the name that cert-manager gives an Order: the request's, and a hash of the spec
-// without the CSR. Who changes over from cert-manager meanwhile goes on with the Order that is
-// there. If it is not the first one, the hash is also of which one it is.
+// orderName returns the name that cert-manager gives an Order: the request's, and a hash of the
+// spec without the CSR. So the controller continues with an Order of cert-manager after a
+// migration. From the second Order on, the hash includes n.
 func orderName(r signer.Request, spec cmacme.OrderSpec, n int) (string, error) {
 	var hashed any = spec
 	stem := r.Name

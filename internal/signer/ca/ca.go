@@ -1,4 +1,4 @@
-// Package ca signs with a CA whose certificate and private key are in a Secret.
+// Package ca signs with a CA that has its certificate and private key in a Secret.
 package ca
 
 import (
@@ -39,7 +39,7 @@ type Signer struct {
 // References returns the Secret of the CA.
 func (*Signer) References(spec *cmapi.IssuerConfig) []string { return []string{spec.CA.SecretName} }
 
-// Check says whether the Secret holds a CA that can sign.
+// Check reports whether the Secret holds a CA that can sign.
 func (s *Signer) Check(ctx context.Context, issuer *signer.Issuer) (signer.Readiness, error) {
 	pair, err := s.keyPair(ctx, issuer)
 	if err != nil {
@@ -58,8 +58,8 @@ func (s *Signer) Check(ctx context.Context, issuer *signer.Issuer) (signer.Readi
 	}, nil
 }
 
-// Sign signs. A certificate never outlives the CA: a client would refuse it from then on, and
-// nobody would know why.
+// Sign signs. A certificate never outlives the CA: clients would refuse it from then on, although
+// it would look valid.
 func (s *Signer) Sign(ctx context.Context, issuer *signer.Issuer, r signer.Request) (signer.Answer, error) {
 	pair, err := s.keyPair(ctx, issuer)
 	if err != nil {
@@ -118,7 +118,7 @@ type keyPair struct {
 	key      crypto.Signer
 	signing  *x509.Certificate
 	anchor   *x509.Certificate
-	notAfter time.Time // of the first to expire of signing and those above it
+	notAfter time.Time // the earliest of signing and those above it
 	// chain is what follows a leaf: signing and those above it, the root left out.
 	chain               []*x509.Certificate
 	chainPEM, anchorPEM []byte
@@ -127,8 +127,8 @@ type keyPair struct {
 	sound bool
 }
 
-// judge says whether clients accept what the CA signs, and when to look again at one that is not
-// valid yet.
+// judge returns an error if clients do not accept what the CA signs, and when to check again a CA
+// that is not valid yet.
 func (p *keyPair) judge(now time.Time) (again time.Time, err error) {
 	if p.sound && now.Before(p.notAfter) {
 		return again, nil
@@ -145,7 +145,7 @@ func (p *keyPair) judge(now time.Time) (again time.Time, err error) {
 // incomplete reports whether the certificate above anchor is not known.
 func (p *keyPair) incomplete() bool { return !bytes.Equal(p.anchor.RawIssuer, p.anchor.RawSubject) }
 
-// keyPair reads the issuer's CA. What was read is kept until the Secret changes.
+// keyPair reads the issuer's CA, and keeps it until the Secret changes.
 func (s *Signer) keyPair(ctx context.Context, issuer *signer.Issuer) (*keyPair, error) {
 	at := types.NamespacedName{Namespace: issuer.SecretNamespace, Name: issuer.GetSpec().CA.SecretName}
 	secret, err := s.Secrets.Get(ctx, at.Namespace, at.Name)
@@ -224,7 +224,7 @@ func (s *Signer) decode(secret *corev1.Secret) (*keyPair, error) {
 	if !pki.SamePublicKey(signing.PublicKey, key.Public()) {
 		return nil, otherKey(certificates, key)
 	}
-	// ca.crt completes the chain where tls.crt leaves the root out.
+	// ca.crt completes the chain if tls.crt does not have the root.
 	if bundle := secret.Data[cmmeta.TLSCAKey]; len(bytes.TrimSpace(bundle)) > 0 {
 		roots, err := s.Limits.DecodeBundlePEM(bundle)
 		if err != nil {

@@ -33,7 +33,7 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// cluster is one that has nothing but this Secret.
+// cluster is a client of a cluster with only this Secret.
 type cluster struct{ secret *corev1.Secret }
 
 func (c cluster) Get(_ context.Context, _ client.ObjectKey, o client.Object, _ ...client.GetOption) error {
