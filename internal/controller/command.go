@@ -34,8 +34,8 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// Command returns the command perennial controller. Its flags have cert-manager's names where that
-// has such a flag.
+// Command returns the command perennial controller. Its flags have cert-manager's names if
+// cert-manager has such a flag.
 func Command() *cobra.Command {
 	o := Options{
 		LeaderElection:           true,
@@ -413,7 +413,7 @@ func (o *Options) check() error {
 	return nil
 }
 
-// networks reads the value of --issuer-allowed-addresses.
+// networks parses the value of --issuer-allowed-addresses.
 func networks(texts []string) (all []netip.Prefix, err error) {
 	for _, text := range texts {
 		prefix, err := netip.ParsePrefix(text)
@@ -430,8 +430,8 @@ func networks(texts []string) (all []netip.Prefix, err error) {
 	return all, nil
 }
 
-// CheckSiteNameservers says what is wrong with the value of --acme-http01-solver-nameservers, which
-// perenniald has, too.
+// CheckSiteNameservers checks the value of --acme-http01-solver-nameservers, which perenniald has,
+// too.
 func CheckSiteNameservers(servers []string) error {
 	for _, server := range servers {
 		if host, port, err := net.SplitHostPort(server); err != nil || host == "" || port == "" {
@@ -441,8 +441,7 @@ func CheckSiteNameservers(servers []string) error {
 	return nil
 }
 
-// CheckPassthrough says what is wrong with the value of --tlsalpn01-passthrough-to, which
-// perenniald has, too.
+// CheckPassthrough checks the value of --tlsalpn01-passthrough-to, which perenniald has, too.
 func CheckPassthrough(to, listen string) error {
 	if to == "" {
 		return nil
@@ -473,11 +472,11 @@ func resources(what, cpu, memory string) (corev1.ResourceList, error) {
 	return list, nil
 }
 
-// maxVerbosity is the most that is logged. From 8 on the Kubernetes client logs bodies, in which
-// Secrets stand.
+// maxVerbosity is the highest verbosity. From 8 on the Kubernetes client logs bodies, which may
+// contain Secrets.
 const maxVerbosity = 7
 
-// Logger returns a logger that writes to w. Format is text or json. With a verbosity of 0 it tells
+// Logger returns a logger that writes to w. Format is text or json. With a verbosity of 0 it logs
 // what happens, with more also why.
 func Logger(w io.Writer, format string, verbosity int) (logr.Logger, error) {
 	// logr's verbosity is slog's level with the sign turned.

@@ -62,8 +62,8 @@ func TestAddressesThatIssuersMayName(t *testing.T) {
 	}
 }
 
-// TestASiteBehindTheListenerIsNamedInFull has commands that get no further than to their
-// kubeconfig, which is not there.
+// TestASiteBehindTheListenerIsNamedInFull runs commands that end at a missing kubeconfig at the
+// latest.
 func TestASiteBehindTheListenerIsNamedInFull(t *testing.T) {
 	for _, test := range []struct{ to, listen, says string }{
 		{"", ":443", ""}, {"127.0.0.1:8443", ":443", ""}, {"site.shop.svc:443", ":443", ""},

@@ -1,6 +1,5 @@
-// Package controller puts the parts of the controller process together: caches, indexes, signers,
-// reconcilers, leader election, metrics and health. Its Options are the flags of perennial
-// controller.
+// Package controller assembles the controller process: caches, indexes, signers, reconcilers,
+// leader election, metrics and health. Its Options are the flags of perennial controller.
 package controller
 
 import (
@@ -77,29 +76,31 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// Options are those of the controller. The zero value is what perennial controller does without
-// flags, but for what listens on the network and leader election, which are off.
+// Options are those of the controller. The zero value is perennial controller without flags, except
+// that it does not listen on the network, and has no leader election.
 type Options struct {
-	// Namespace, if set, is the only one that is looked after. ClusterIssuers are not served then.
+	// Namespace, if set, is the only namespace that the controller serves. Then it serves no
+	// ClusterIssuers.
 	Namespace string
 	// ClusterResourceNamespace is where the Secrets of ClusterIssuers are.
 	// DefaultClusterResourceNamespace if empty.
 	ClusterResourceNamespace string
 
-	// LeaderElection waits until no other process holds the Lease. LeaseNamespace is where that is.
+	// LeaderElection makes the controller wait until no other process holds the Lease, which is in
+	// LeaseNamespace.
 	LeaderElection bool
 	LeaseNamespace string
 	// LeaseDuration, RenewDeadline and RetryPeriod are those of the Lease. Zero means the defaults.
 	LeaseDuration, RenewDeadline, RetryPeriod time.Duration
 
-	// MetricsAddress and HealthAddress are host:port to serve /metrics, and /livez and /readyz. Empty:
-	// not served.
+	// MetricsAddress is the host:port for /metrics, and HealthAddress that for /livez and /readyz. If
+	// empty, they are not served.
 	MetricsAddress, HealthAddress string
 
 	// Workers is how many objects of a kind are worked on at once. Zero means DefaultWorkers.
 	Workers int
-	// Controllers are the names of those that run, of Controllers(): "*" for all, with a minus sign
-	// those that do not. Nil means all.
+	// Controllers are the names, out of Controllers(), of those that run: "*" for all, and with a
+	// minus sign those that do not run. Nil means all.
 	Controllers []string
 	// Targets are the kinds into which CAs are injected. Nil means all.
 	Targets []inject.Target
@@ -107,41 +108,41 @@ type Options struct {
 	// MaxChallenges is how many ACME challenges are worked on at once. Zero means
 	// scheduler.DefaultMax.
 	MaxChallenges int
-	// HTTP01Address is host:port on which HTTP-01 challenges are answered, for all names whose port 80
-	// leads there. Empty: not answered.
+	// HTTP01Address is the host:port that answers HTTP-01 challenges, for all names with a port 80
+	// that leads there. If empty, they are not answered.
 	HTTP01Address string
-	// HTTP01 are the settings of what leads HTTP-01 requests there in a cluster. Its Service, if set,
-	// is looked at for the addresses of all replicas.
+	// HTTP01 has the settings that route HTTP-01 requests there in a cluster. Its Service, if set,
+	// gives the addresses of all replicas.
 	HTTP01 HTTP01
-	// TLSALPN01Address is host:port on which TLS-ALPN-01 challenges are answered; not if empty.
-	// Connections that ask for something else are passed on to PassthroughTo, host:port, or closed if
-	// that is empty.
+	// TLSALPN01Address is the host:port that answers TLS-ALPN-01 challenges. If empty, they are not
+	// answered. PassthroughTo is the host:port that receives all other TLS connections unmodified; if
+	// empty, they are closed.
 	TLSALPN01Address, PassthroughTo string
-	// Nameservers are the recursive DNS servers, host:port or https URLs, by which the zones of DNS-01
-	// challenges and their servers are found. The system's if empty. RecursiveOnly asks them for the
-	// records, too.
+	// Nameservers are the recursive DNS servers, host:port or https URLs, that find the zones of
+	// DNS-01 challenges and their name servers. If empty, they are the system's. RecursiveOnly reads
+	// the records from them, too.
 	Nameservers   []string
 	RecursiveOnly bool
 	// DialNameservers connects to DNS servers. A net.Dialer's if nil.
 	DialNameservers func(ctx context.Context, network, address string) (net.Conn, error)
-	// Ambient says whose DNS-01 solvers may use the credentials of the process's environment where
-	// they name none.
+	// Ambient says which issuers' DNS-01 solvers may use the credentials of the process's environment
+	// if they name none.
 	Ambient dns01.Ambient
-	// OwnMachine says that who writes issuers owns this machine: their DNS-01 solvers may run
-	// programs, and reach its own addresses.
+	// OwnMachine says that the author of the issuers owns this machine: their DNS-01 solvers may run
+	// programs, and reach the machine's own addresses.
 	OwnMachine bool
-	// AllowedAddresses are those to which namespaced Issuers may lead, although they are of this
-	// machine, its link or its cloud.
+	// AllowedAddresses are loopback, link-local or cloud metadata addresses that namespaced Issuers
+	// may connect to all the same.
 	AllowedAddresses []netip.Prefix
-	// Dial connects to the sites whose challenges are checked, and is given their names unless
-	// HTTP01.Nameservers are set. If nil, their addresses are looked up and connected to.
+	// Dial connects to the sites for the self-checks of challenges. It gets their names unless
+	// HTTP01.Nameservers are set. If nil, the controller looks up the addresses and connects to them.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
-	// AssumePolicies says that the admission policies are not looked at, but taken for enforced. If
-	// they are not, users of any namespace can use the credentials of ClusterIssuers.
+	// AssumePolicies makes the controller assume, without a check, that the admission policies are
+	// enforced. If they are not, users of any namespace can use the credentials of ClusterIssuers.
 	AssumePolicies bool
 
-	// Shim says what is taken from annotated Ingresses, Gateways and ListenerSets.
+	// Shim has the settings for annotated Ingresses, Gateways and ListenerSets.
 	Shim shim.Settings
 
 	Lifecycle lifecycle.Settings
@@ -150,7 +151,7 @@ type Options struct {
 	Log logr.Logger
 	// Clock is the system's if left out.
 	Clock clock.Clock
-	// WrapClient, if set, is put around the client that writes. Tests break it.
+	// WrapClient, if set, wraps the client that writes. Tests use it to inject failures.
 	WrapClient func(client.Client) client.Client
 	// Registry gets the metrics. A new one if left out.
 	Registry *prometheus.Registry
@@ -164,8 +165,8 @@ type HTTP01 struct {
 	Webroot          string
 	Labels           map[string]string
 	Pods             http01.PodSettings
-	// Nameservers, host:port, are where the addresses of sites are looked up for the self-check, of
-	// TLS-ALPN-01, too. The system's if empty.
+	// Nameservers, host:port, look up the addresses of sites for the self-checks, of TLS-ALPN-01, too.
+	// If empty, they are the system's.
 	Nameservers []string
 }
 
@@ -182,10 +183,10 @@ const (
 	defaultRenewDeadline = 40 * time.Second
 	defaultRetryPeriod   = 15 * time.Second
 
-	// tokenSeconds is how long tokens of ServiceAccounts live. The API server takes no less.
+	// tokenSeconds is how long tokens of ServiceAccounts live. The API server accepts no less.
 	tokenSeconds = int64(600)
 
-	// reconcileLimit is how long one look at an object may take.
+	// reconcileLimit is how long one pass for an object may take.
 	reconcileLimit = 3 * time.Minute
 )
 
@@ -193,7 +194,7 @@ const (
 const (
 	firstRetry = 500 * time.Millisecond
 	lastRetry  = time.Minute
-	// A quarter of the delay is random, so that what failed together is not tried again together.
+	// A quarter of the delay is random, so that objects that failed together are not retried together.
 	retryJitter = 0.25
 )
 
@@ -223,7 +224,9 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 		o.Clock = clock.RealClock{}
 	}
 	cfg = rest.CopyConfig(cfg)
-	cfg.QPS = -1 // the API server's Priority and Fairness protects it, and a limit here would only hide who waits for what
+	// The API server's Priority and Fairness protects it. A limit in this client would only add hidden
+	// waits.
+	cfg.QPS = -1
 	if cfg.UserAgent == "" {
 		cfg.UserAgent = "perennial-controller"
 	}
@@ -276,11 +279,11 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	if err := reportHealth(mgr); err != nil {
 		return err
 	}
-	guard.Settle(ctx) // before the first pass, which otherwise waits for what is known in a moment
+	guard.Settle(ctx) // before the first pass, which would wait otherwise
 	return mgr.Start(ctx)
 }
 
-// watchPolicies has the admission policies watched.
+// watchPolicies adds the watch of the admission policies to the manager.
 func watchPolicies(cfg *rest.Config, mgr manager.Manager, registry prometheus.Registerer,
 	o Options) (*policies.Watcher, error) {
 	c, err := client.NewWithWatch(cfg, client.Options{HTTPClient: mgr.GetHTTPClient(), Scheme: mgr.GetScheme(),
@@ -310,7 +313,7 @@ func newManager(cfg *rest.Config, scheme *runtime.Scheme, bound *secrets.Bound, 
 		Scheme: scheme,
 		Logger: o.Log,
 		Cache: cache.Options{
-			// Managed fields are half of an object, and only those of Secrets are looked at.
+			// Managed fields are half of an object, and the controller only uses those of Secrets.
 			DefaultTransform: cache.TransformStripManagedFields(),
 			ByObject: map[client.Object]cache.ByObject{
 				&networkingv1.Ingress{}: {Transform: shim.Strip},
@@ -341,8 +344,8 @@ func newManager(cfg *rest.Config, scheme *runtime.Scheme, bound *secrets.Bound, 
 		RetryPeriod:                   duration(o.RetryPeriod, defaultRetryPeriod),
 		LeaderElectionReleaseOnCancel: true, // the process ends when Run returns
 
-		// Names are checked for the whole process, which may run several, in tests.
-		// Every call in a reconciliation has a deadline of its own; this is for what we overlook.
+		// controller-runtime checks names for the whole process, which runs several controllers in tests.
+		// Every call in a pass has its own deadline; this one is for calls that were overlooked.
 		Controller: config.Controller{SkipNameValidation: ptr.To(true), ReconciliationTimeout: reconcileLimit},
 	}
 	if service := o.HTTP01.Service; service.Name != "" {
@@ -362,8 +365,8 @@ func newManager(cfg *rest.Config, scheme *runtime.Scheme, bound *secrets.Bound, 
 	return mgr, nil
 }
 
-// othersCache makes the cache of the metadata of Secrets that are not ours. It keeps no more than
-// what tells that one changed.
+// othersCache makes the cache of the metadata of Secrets that are not ours. It keeps only what
+// shows that a Secret has changed.
 func othersCache(cfg *rest.Config, mgr manager.Manager, o Options) (cache.Cache, error) {
 	options := cache.Options{
 		HTTPClient: mgr.GetHTTPClient(), Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper(),
@@ -443,7 +446,7 @@ func Controllers() []string {
 	}
 }
 
-// enabled returns the controllers that the list, as in Options, chooses.
+// enabled returns the controllers that a list like Options.Controllers chooses.
 func enabled(list []string) (map[string]bool, error) {
 	on := map[string]bool{}
 	for _, name := range Controllers() {
@@ -470,7 +473,7 @@ func enabled(list []string) (map[string]bool, error) {
 	return on, nil
 }
 
-// reconciler is what all our packages of reconcilers have.
+// reconciler is the interface of all reconcilers of the controller.
 type reconciler interface {
 	SetupWithManager(context.Context, ctrl.Manager, cache.Cache, ctrlcontroller.Options) error
 }
@@ -506,7 +509,8 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 		direct = o.WrapClient(direct)
 	}
 	egress := outside.Egress{OwnMachine: o.OwnMachine, Allowed: o.AllowedAddresses}
-	site := solver.Site{Dial: o.Dial, Reach: egress.Of(false)} // names of sites are those of Certificates
+	// The names of sites come from Certificates, which any tenant can write.
+	site := solver.Site{Dial: o.Dial, Reach: egress.Of(false)}
 	if o.Dial == nil || len(o.HTTP01.Nameservers) > 0 {
 		site.Lookup = solver.Lookup(o.HTTP01.Nameservers)
 	}
@@ -594,7 +598,8 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 		signer.TypeSelfSigned: &selfsigned.Signer{Secrets: store, Keyring: keyring, Limits: o.Limits, Clock: o.Clock},
 		signer.TypeCA:         &ca.Signer{Secrets: store, Limits: o.Limits, Clock: o.Clock},
 	}
-	// Those who wait for others do so in lanes, of their own, with more workers than can wait.
+	// Each reconciler that calls remote servers has its own limiter. The limiter keeps some of its
+	// workers free when servers are slow.
 	limiters := func() *limiter.Limiter { return limiter.New(o.Workers, o.Clock) }
 	issuersOf := func(kind string) reconciler {
 		return &issuer.Reconciler{
@@ -616,7 +621,7 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 	if targets == nil {
 		targets = inject.Targets()
 	}
-	wide := o.Namespace == "" // what is of the whole cluster has no place in a controller for one namespace
+	wide := o.Namespace == "" // a controller for one namespace serves no cluster-wide objects
 	o.Lifecycle.ApprovedByOthers = !on[approver]
 	lives := &lifecycle.Reconciler{External: &external.States{Live: live, Mapper: mgr.GetRESTMapper(), Clock: o.Clock},
 		Client: c, Secrets: store, Scope: scope, Keyring: keyring, Limits: o.Limits, Settings: o.Lifecycle, Events: events,
@@ -685,11 +690,12 @@ func (j jittered) When(item reconcile.Request) time.Duration {
 	return d + time.Duration(rand.Float64()*retryJitter*float64(d))
 }
 
-// reportHealth serves readiness: that the caches are filled. A replica that is not the leader is
-// ready, too.
+// reportHealth adds the readiness check: a replica is ready when its caches are filled, also if it
+// is not the leader.
 func reportHealth(mgr manager.Manager) error {
 	var synced atomic.Bool
-	err := mgr.Add(everyReplica(func(ctx context.Context) error { // started after the caches are filled
+	err := mgr.Add(everyReplica(func(ctx context.Context) error {
+		// It is started after the caches are filled.
 		synced.Store(true)
 		<-ctx.Done()
 		return nil

@@ -19,8 +19,9 @@ const (
 	shutdownTimeout = 3 * time.Second
 )
 
-// serveMetrics serves /metrics on address, of our registry and of controller-runtime's, which has
-// the queues and the client. Ours is not that one, which belongs to the whole process.
+// serveMetrics serves /metrics on address, from registry and from controller-runtime's, which has
+// the metrics of the queues and the client. They are separate, as controller-runtime's belongs to
+// the whole process, which may run several controllers in tests.
 func serveMetrics(mgr manager.Manager, address string, registry *prometheus.Registry) error {
 	listener, err := net.Listen("tcp", address)
 	if err != nil {

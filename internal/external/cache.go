@@ -13,14 +13,15 @@ import (
 )
 
 const (
-	// Interval is how often an issuer is read at most. Many requests may have failed at one.
+	// Interval is the shortest time between two reads of an issuer. Many requests may have failed at
+	// one issuer.
 	Interval  = time.Minute
 	lookLimit = 10 * time.Second
 	maxStates = 4096
 )
 
-// States remembers how issuers were a moment ago. Only those are read that a failed request refers
-// to, or that are about to be asked.
+// States caches the states of external issuers. Only those are read that a failed request refers
+// to, or that are about to get a request.
 type States struct {
 	// Live reads from the API server: a cache would watch all issuers of a kind.
 	Live   client.Reader
@@ -37,8 +38,8 @@ type seen struct {
 	at    time.Time
 }
 
-// State returns how the issuer is that ref names in an object of the namespace, or how it was up to
-// Interval ago.
+// State returns the state of the issuer that ref names in an object of the namespace. It may be up
+// to Interval old.
 func (s *States) State(ctx context.Context, namespace string, ref cmmeta.IssuerReference) (State, error) {
 	now := s.Clock.Now()
 	s.mu.Lock()

@@ -1,5 +1,5 @@
-// Package external looks at issuers of other projects: which resource their kind is, whether an
-// issuer is there, and what it says about itself.
+// Package external reads issuers of other projects: the resource of their kind, whether an issuer
+// exists, and its status.
 package external
 
 import (
@@ -38,7 +38,7 @@ func KindOf(mapper meta.RESTMapper, ref cmmeta.IssuerReference) (*Kind, error) {
 		Namespaced: mapping.Scope.Name() == meta.RESTScopeNameNamespace}, nil
 }
 
-// Signer is how RBAC names an issuer of the kind, to whose requests approval is given.
+// Signer returns the name of an issuer of the kind in RBAC rules for approval.
 func (k *Kind) Signer(namespace, name string) string {
 	if k.Namespaced {
 		name = namespace + "." + name
@@ -46,13 +46,13 @@ func (k *Kind) Signer(namespace, name string) string {
 	return k.Resource + "." + k.Group + "/" + name
 }
 
-// Signers is how RBAC names all issuers of the kind.
+// Signers returns the name of all issuers of the kind in RBAC rules for approval.
 func (k *Kind) Signers() string { return k.Resource + "." + k.Group + "/*" }
 
-// Found is what became of looking for an issuer.
+// Found is the result of looking for an issuer.
 type Found string
 
-// What becomes of looking for an issuer.
+// The results of looking for an issuer.
 const (
 	NoKind  Found = "NoKind"  // the cluster has no such kind
 	Missing Found = "Missing" // there is no such issuer
@@ -60,11 +60,11 @@ const (
 	There   Found = "There"
 )
 
-// State is how an issuer is.
+// State is the state of an issuer.
 type State struct {
 	Found
-	// Generation identifies the issuer and what its spec says, as that of signer.Issuer does. It is
-	// empty unless the issuer is There.
+	// Generation identifies the issuer and its spec, as that of signer.Issuer does. It is empty unless
+	// the issuer is There.
 	Generation string
 	// Ready is the status of its Ready condition, empty if it has none. Message and Since are of the
 	// condition.
@@ -116,7 +116,7 @@ func StateOf(o *unstructured.Unstructured) State {
 	return s
 }
 
-// readyOf is the Ready condition of an object, or nil.
+// readyOf returns the Ready condition of an object, or nil.
 func readyOf(o *unstructured.Unstructured) map[string]any {
 	conditions, _, _ := unstructured.NestedSlice(o.Object, "status", "conditions")
 	for _, c := range conditions {
