@@ -1,6 +1,6 @@
-// Package keygen generates private keys that take long, outside of the workers of controllers: an
-// RSA key of 4096 bits keeps a core busy for seconds. Few are generated at once, and namespaces
-// take turns.
+// Package keygen generates private keys that take long, such as RSA keys of 4096 bits, which keep a
+// core busy for seconds. It runs outside of the workers of controllers. Few keys are generated at
+// once, and namespaces take turns.
 package keygen
 
 import (
@@ -23,8 +23,8 @@ type ID struct {
 	Rehearsal   bool
 }
 
-// Pool generates private keys, and keeps each until Drop. Nothing waits for it: a key that is being
-// generated when the process ends is lost.
+// Pool generates private keys, and keeps each until Drop. The process does not wait for it at its
+// end: an unfinished key is lost.
 type Pool struct {
 	size     int // keys that are generated at once
 	share    int // of these for one namespace
@@ -38,7 +38,7 @@ type Pool struct {
 	busy    map[string]int    // keys that are being generated, by namespace
 }
 
-// job is one private key. Of those that are given up the pool has none in jobs.
+// job is one private key. A job that is not in Pool.jobs was given up.
 type job struct {
 	id    ID
 	spec  pki.KeySpec
@@ -62,8 +62,8 @@ func newPool(size int, generate func(pki.KeySpec) (crypto.Signer, error)) *Pool 
 	}
 }
 
-// OnDone has wake called with the Certificate of each key that is there. It is set before the first
-// Get.
+// OnDone sets the function that is called with the Certificate of each finished key. Call it before
+// the first Get.
 func (p *Pool) OnDone(wake func(types.NamespacedName)) { p.wake = wake }
 
 // Get returns the private key that was generated for id, nil while it is not there. now is the
@@ -105,7 +105,7 @@ func (p *Pool) Drop(certificate types.NamespacedName) {
 	}
 }
 
-// drop forgets a job. One that is under way goes on, as it cannot be stopped, and has no effect.
+// drop forgets a job. A job that is under way cannot be stopped; its key is thrown away.
 func (p *Pool) drop(id ID) {
 	j := p.jobs[id]
 	if j == nil {
@@ -129,7 +129,7 @@ func (p *Pool) dequeue(namespace string, i int) *job {
 	return j
 }
 
-// begin begins as many jobs as there is room for. p.mu is held.
+// begin starts as many jobs as the limits allow. p.mu must be held.
 func (p *Pool) begin() {
 	for {
 		total := 0

@@ -20,7 +20,7 @@ func idOf(namespace, name string) ID {
 	return ID{Certificate: types.NamespacedName{Namespace: namespace, Name: name}, UID: types.UID(name)}
 }
 
-// bench is a pool whose keys are there when the test says so.
+// bench is a pool with keys that the test finishes.
 type bench struct {
 	*Pool
 	t     *testing.T

@@ -18,7 +18,7 @@ import (
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 )
 
-// required returns the policies that deny, and the binding of each by its name.
+// required returns the denying policies, and the binding of each by the name of the policy.
 func required() (policies []admissionv1.ValidatingAdmissionPolicy,
 	bindings map[string]admissionv1.ValidatingAdmissionPolicyBinding, err error) {
 	objects, err := api.Policies()
@@ -56,8 +56,8 @@ func denies(b admissionv1.ValidatingAdmissionPolicyBinding) bool {
 	return slices.Contains(b.Spec.ValidationActions, admissionv1.Deny)
 }
 
-// Wrong says which of our policies that deny are missing, differ from those of this version, or are
-// bound so that they do not deny.
+// Wrong returns which of the denying policies are missing, differ from those of this version, or
+// have no binding that denies.
 func Wrong(installed []admissionv1.ValidatingAdmissionPolicy,
 	bound []admissionv1.ValidatingAdmissionPolicyBinding) ([]string, error) {
 	policies, bindings, err := required()
@@ -73,7 +73,7 @@ func Wrong(installed []admissionv1.ValidatingAdmissionPolicy,
 		}
 		problem := policyDiffers(want.Spec, installed[at].Spec)
 		if revision(&installed[at]) > revision(&want) {
-			problem = failsOpen(installed[at].Spec) // its rules are those of a later version, which is being installed
+			problem = failsOpen(installed[at].Spec) // a later version is being installed
 		}
 		if problem == "" {
 			problem = notBound(want.Name, bindings[want.Name], bound)
@@ -85,17 +85,16 @@ func Wrong(installed []admissionv1.ValidatingAdmissionPolicy,
 	return problems, nil
 }
 
-// revision is which revision of a policy's rules it is.
+// revision returns the revision of a policy's rules.
 func revision(p *admissionv1.ValidatingAdmissionPolicy) int {
-	n, _ := strconv.Atoi(p.Annotations[api.RevisionAnnotation]) // it is 0 where none stands
+	n, _ := strconv.Atoi(p.Annotations[api.RevisionAnnotation]) // 0 if there is none
 	return n
 }
 
-// again is what to do about a policy that was changed.
+// again says what to do about a policy that was changed.
 const again = ": install that of this version again"
 
-// policyDiffers says in what a policy does not deny all that it should. What else it denies does
-// not matter.
+// policyDiffers says why a policy does not deny all that it should. It may deny more.
 func policyDiffers(want, is admissionv1.ValidatingAdmissionPolicySpec) string {
 	match, wanted := is.MatchConstraints, want.MatchConstraints
 	problem := failsOpen(is)
@@ -135,7 +134,7 @@ func policyDiffers(want, is admissionv1.ValidatingAdmissionPolicySpec) string {
 	return ""
 }
 
-// failsOpen says by what a policy lets pass what it should judge, whatever its rules are.
+// failsOpen says which setting makes a policy admit requests without an evaluation of its rules.
 func failsOpen(is admissionv1.ValidatingAdmissionPolicySpec) string {
 	match := is.MatchConstraints
 	switch {
@@ -153,7 +152,7 @@ func selects(s *metav1.LabelSelector) bool {
 	return s != nil && (len(s.MatchLabels) > 0 || len(s.MatchExpressions) > 0)
 }
 
-// covered reports whether one of the rules judges an operation on a resource as the wanted rule
+// covered reports whether one of the rules matches an operation on a resource as the wanted rule
 // does.
 func covered(rules []admissionv1.NamedRuleWithOperations, want admissionv1.NamedRuleWithOperations, resource string,
 	operation admissionv1.OperationType) bool {
@@ -169,7 +168,7 @@ func hasAll(is, want []string) bool {
 	return slices.Contains(is, "*") || !slices.ContainsFunc(want, func(w string) bool { return !slices.Contains(is, w) })
 }
 
-// matches reports whether a rule's resources have one, which may name its subresource.
+// matches reports whether the resources of a rule include want, which may be a subresource.
 func matches(resources []string, want string) bool {
 	resource, subresource, sub := strings.Cut(want, "/")
 	if slices.Contains(resources, want) || slices.Contains(resources, "*/*") || !sub && slices.Contains(resources, "*") {
@@ -178,7 +177,7 @@ func matches(resources []string, want string) bool {
 	return sub && (slices.Contains(resources, resource+"/*") || slices.Contains(resources, "*/"+subresource))
 }
 
-// notBound says why no binding of a policy denies for all.
+// notBound says why no binding of a policy denies for all requests.
 func notBound(policy string, want admissionv1.ValidatingAdmissionPolicyBinding,
 	bound []admissionv1.ValidatingAdmissionPolicyBinding) string {
 	problem := "has no binding: install its ValidatingAdmissionPolicyBinding"
@@ -201,9 +200,9 @@ func notBound(policy string, want admissionv1.ValidatingAdmissionPolicyBinding,
 	return problem
 }
 
-// enforced has the API server judge a Certificate that the policy perennial-secret-template refuses
-// for all users, and reports whether it is not accepted. Other reasons to refuse it prove nothing,
-// and are no problem either.
+// enforced makes a dry-run request for a Certificate that the policy perennial-secret-template
+// denies to all users, and reports whether the API server refuses it. A refusal for another reason
+// proves nothing, and is no problem either.
 func enforced(ctx context.Context, c client.Client, namespace string) bool {
 	err := c.Create(ctx, &cmapi.Certificate{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: "perennial-check-", Namespace: namespace},

@@ -1,9 +1,9 @@
-// Package policies sees whether the admission policies are enforced that keep the users of one
-// namespace from the credentials that all share.
+// Package policies checks whether the admission policies are enforced. They keep the users of one
+// namespace from the credentials of ClusterIssuers, which all namespaces share.
 //
-// The controller believes what Orders, Challenges, requests and the status of Certificates say, as
-// the policies let no other user write it. Where they are not enforced it neither uses
-// ClusterIssuers nor approves.
+// The controller trusts Orders, Challenges, requests and the status of Certificates, as the
+// policies let no other user write them. If the policies are not enforced, it neither uses
+// ClusterIssuers nor approves requests.
 package policies
 
 import (
@@ -27,35 +27,36 @@ import (
 )
 
 const (
-	// every is how often the policies are looked at. Changes are watched; this is for what a watch
+	// every is how often the policies are checked. Changes are watched; this is for what a watch
 	// misses.
 	every = time.Hour
-	// soonest and latest bound when they are looked at again while they are not enforced: as long as
-	// each look costs, and as long as an administrator may wait after correcting them.
+	// soonest and latest are the bounds of the time between two checks while the policies are not
+	// enforced: a check has its cost, and an administrator should not wait long after a correction.
 	soonest, latest = time.Second, time.Minute
-	// settle is how long changes are awaited after the first: policies are applied together.
+	// settle is the wait after a first change for others: policies are usually applied together.
 	settle = 200 * time.Millisecond
 	// patience is how long the controller waits at its start for policies that are being installed.
 	patience = 10 * time.Second
-	// lookLimit bounds a look at the API server.
+	// lookLimit is the time limit of a check.
 	lookLimit = 10 * time.Second
-	// watchAgain is when a watch begins anew that ended at once, such as for a missing right.
+	// watchAgain is when a watch is started again that ended at once, such as for a missing
+	// permission.
 	watchAgain = time.Minute
 )
 
-// consequence ends what is said about policies that are not enforced.
+// consequence ends the messages about policies that are not enforced.
 const consequence = ". Until that is corrected the controller uses no ClusterIssuer and approves no " +
 	"CertificateRequest, because a user of any namespace " +
 	"could have their credentials used for the names of others"
 
 // Watcher knows whether the policies are enforced.
 type Watcher struct {
-	// Client reads them from the API server. It has no cache.
+	// Client reads the policies from the API server, without a cache.
 	Client client.WithWatch
-	// Assumed says that the policies are not looked at, but taken for enforced.
+	// Assumed says that the policies count as enforced without a check.
 	Assumed bool
 	Log     logr.Logger
-	// Namespace is where a Certificate may be tried, which is not stored.
+	// Namespace is where the dry-run Certificate is created, see Look.
 	Namespace string
 
 	every    time.Duration
@@ -65,10 +66,10 @@ type Watcher struct {
 	enforced prometheus.Gauge
 }
 
-// unknown is the problem before the first look.
+// unknown is the problem before the first check.
 const unknown = "it is not known yet whether the admission policies are enforced"
 
-// New returns a Watcher, which has not looked yet.
+// New returns a Watcher that has not checked yet.
 func New(c client.WithWatch, namespace string, assumed bool, log logr.Logger,
 	registry prometheus.Registerer) (*Watcher, error) {
 	w := &Watcher{Client: c, Namespace: namespace, Assumed: assumed, Log: log, every: every, problem: unknown,
@@ -82,16 +83,16 @@ func New(c client.WithWatch, namespace string, assumed bool, log logr.Logger,
 	return w, registry.Register(w.enforced)
 }
 
-// Unprotected says, for people, why ClusterIssuers are not used and nothing is approved. It is
-// empty if all is well.
+// Unprotected says, as a text for users, why ClusterIssuers are not used and nothing is approved.
+// It is empty if the policies are enforced.
 func (w *Watcher) Unprotected() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.problem
 }
 
-// Guard is the error of a use of the credentials of an issuer, if it is a ClusterIssuer and the
-// policies are not enforced.
+// Guard returns an error if the credentials of an issuer must not be used: it is a ClusterIssuer,
+// and the policies are not enforced.
 func (w *Watcher) Guard(i *signer.Issuer) error {
 	if i == nil || i.Kind != signer.KindClusterIssuer {
 		return nil
@@ -102,14 +103,16 @@ func (w *Watcher) Guard(i *signer.Issuer) error {
 	return nil
 }
 
-// OnChange has f called after what Unprotected says has changed. It is set before Start.
+// OnChange adds a function that is called when the result of Unprotected has changed. Call it
+// before Start.
 func (w *Watcher) OnChange(f func()) { w.changed = append(w.changed, f) }
 
-// NeedLeaderElection says that every replica looks, so that the next leader knows already.
+// NeedLeaderElection returns false: every replica checks, so that the next leader knows the result
+// already.
 func (*Watcher) NeedLeaderElection() bool { return false }
 
-// Settle looks at the policies until they are enforced, or for a moment, as they may just be being
-// installed.
+// Settle checks the policies until they are enforced, at most for patience: they may be being
+// installed at this moment.
 func (w *Watcher) Settle(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -126,7 +129,7 @@ func (w *Watcher) Settle(ctx context.Context) {
 	}
 }
 
-// Start looks at the policies whenever they change, every hour, and more often while they are not
+// Start checks the policies whenever they change, every hour, and more often while they are not
 // enforced.
 func (w *Watcher) Start(ctx context.Context) error {
 	if w.Assumed {
@@ -142,7 +145,7 @@ func (w *Watcher) Start(ctx context.Context) error {
 	}
 	wait := soonest
 	for {
-		_ = w.look(ctx) // its problem says the same
+		_ = w.look(ctx) // Unprotected says the same
 		if w.Unprotected() == "" {
 			wait = w.every
 		} else {
@@ -180,7 +183,7 @@ func (w *Watcher) watch(ctx context.Context, list client.ObjectList, told chan<-
 				}
 				select {
 				case told <- struct{}{}:
-				default: // it was told already
+				default: // a change is already pending
 				}
 			}
 			events.Stop()
@@ -194,16 +197,16 @@ func (w *Watcher) watch(ctx context.Context, list client.ObjectList, told chan<-
 	}
 }
 
-// namePrefix begins the names of our policies and their bindings.
+// namePrefix is the prefix of the names of Perennial's policies and their bindings.
 const namePrefix = "perennial-"
 
-// ours reports whether a binding is one of ours by another name.
+// ours reports whether a binding is for one of Perennial's policies. Its own name may be another.
 func ours(o client.Object) bool {
 	b, ok := o.(*admissionv1.ValidatingAdmissionPolicyBinding)
 	return ok && strings.HasPrefix(b.Spec.PolicyName, namePrefix)
 }
 
-// look looks at the policies and notes what it finds. The error is that of reading them.
+// look checks the policies and records the result. The error is that of reading them.
 func (w *Watcher) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, lookLimit)
 	defer cancel()
@@ -232,7 +235,7 @@ func (w *Watcher) look(ctx context.Context) error {
 	return err
 }
 
-// note remembers what is wrong and has those hear of it that act on it.
+// note records what is wrong, and calls the functions of OnChange if that is new.
 func (w *Watcher) note(problem string) {
 	w.mu.Lock()
 	was := w.problem
@@ -253,9 +256,9 @@ func (w *Watcher) note(problem string) {
 	}
 }
 
-// Look reads the policies of the API server, and returns what is wrong with those of ours. It has
-// the server judge a Certificate in the namespace, too, which is not stored, to see whether the
-// server enforces policies at all. An empty namespace leaves that out.
+// Look reads the policies from the API server, and returns what is wrong with Perennial's. It also
+// creates a Certificate in the namespace as a dry run, to see whether the server enforces policies
+// at all. An empty namespace leaves that out.
 func Look(ctx context.Context, c client.Client, namespace string) (problems []string, err error) {
 	var policies admissionv1.ValidatingAdmissionPolicyList
 	var bindings admissionv1.ValidatingAdmissionPolicyBindingList

@@ -148,8 +148,8 @@ func TestWhatIsWrongWithPolicies(t *testing.T) {
 	}
 }
 
-// server is an API server that has the policies, refuses what they refuse, and can be told
-// otherwise.
+// server is an API server that has the policies and refuses what they refuse, unless a test turns
+// that off.
 type server struct {
 	client.WithWatch
 	stored  client.WithWatch

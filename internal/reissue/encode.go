@@ -21,7 +21,7 @@ const (
 	maxCounted = 64
 )
 
-// encode drops what is forgotten and returns the rest as text, with whole seconds.
+// encode drops histories that no longer count, and returns the rest as text, with whole seconds.
 func (all histories) encode(now time.Time) ([]byte, error) {
 	for k, h := range all {
 		if h.At(now).Counted == 0 {
@@ -74,7 +74,7 @@ func decode(text []byte) (histories, error) {
 	return all, nil
 }
 
-// merge takes from others what is later.
+// merge takes later histories from others.
 func (all histories) merge(others histories) {
 	for k, h := range others {
 		if is, ok := all[k]; !ok || h.Last.After(is.Last) {

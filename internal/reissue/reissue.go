@@ -1,10 +1,10 @@
-// Package reissue bounds how often a Certificate is issued before its renewal time, whatever the
-// reason. An issuance counts when it starts before the certificate before it is due. Counted
-// issuances are spaced by a time that doubles with each in a row.
+// Package reissue limits how often a Certificate is issued before its renewal time, for any reason.
+// An issuance counts when it starts before the certificate before it is due. Counted issuances are
+// spaced by a time that doubles with each in a row.
 //
 // The rule is a pure function of a History. Store keeps the histories in ConfigMaps in the
-// controller's own namespace, where tenants cannot write, by the name of the Certificate, so that
-// they outlive it.
+// controller's own namespace, where tenants cannot write. Their key is the name of the Certificate,
+// so that they outlive it.
 package reissue
 
 import "time"
@@ -21,7 +21,7 @@ const (
 	SpecChanged Cause = "SpecChanged"
 	// IssuerChanged: the issuer is another than the one that refused, or than the one that issued.
 	IssuerChanged Cause = "IssuerChanged"
-	// Triggered: the condition Issuing was set by hand.
+	// Triggered: a user set the condition Issuing.
 	Triggered Cause = "ManuallyTriggered"
 	// Revoked: the certificate was revoked. The condition Issuing says so by this reason.
 	Revoked Cause = "Revoked"
@@ -32,18 +32,19 @@ const (
 	DueAtOnce Cause = "DueAtOnce"
 )
 
-// kind is what causes have in common of which some are acted on at once.
+// kind is a group of causes. It decides how many issuances of the group start at once; each kind is
+// counted separately.
 type kind int
 
 const (
 	// other causes are acted on at once the first time in a row.
 	other kind = iota
-	// edited is what users do to objects: acted on at once the first two times in an hour.
+	// edited causes are changes of objects by users: acted on at once the first two times in an hour.
 	edited
-	// triggered is what users ask for by hand: so, too, whatever else was counted.
+	// triggered causes are manual triggers: acted on at once the first two times in an hour.
 	triggered
-	// revoked is what clients refuse until it is replaced: at once the first four times in an hour,
-	// whatever else was counted.
+	// revoked causes are revocations: clients refuse the certificate until it is replaced. They are
+	// acted on at once the first four times in an hour.
 	revoked
 )
 
@@ -59,18 +60,18 @@ func (c Cause) kind() kind {
 	return other
 }
 
-// ByUser reports whether the cause is what users do, by objects or by hand.
+// ByUser reports whether the cause is an action of a user: a change of an object, or a trigger.
 func (c Cause) ByUser() bool { return c.kind() != other }
 
 // ByHand reports whether a user has asked for the issuance, by the condition Issuing.
 func (c Cause) ByHand() bool { return c.kind() == triggered || c.kind() == revoked }
 
 const (
-	// window is the time in which what users do is acted on at once twice, and a revocation four
-	// times.
+	// window is the time in which two actions of users of a kind, and four revocations, are acted on
+	// at once.
 	window = time.Hour
-	// firstFloor is the least time between a counted issuance and the next. It doubles with each in a
-	// row,
+	// firstFloor is the shortest time between a counted issuance and the next. It doubles with each in
+	// a row,
 	firstFloor = 2 * time.Minute
 	// up to this.
 	maxFloor = 24 * time.Hour
@@ -100,8 +101,8 @@ func (h *History) times() []*time.Time {
 	return all
 }
 
-// At is the history as it is to be read now: forgotten after a time without a counted issuance, and
-// with no times in the future, which a clock that was ahead has left.
+// At returns the history as it counts now. It is empty after some time without a counted issuance,
+// and times in the future, which a clock that was ahead has left, become now.
 func (h History) At(now time.Time) History {
 	if h.Counted <= 0 || now.Sub(h.Last) > max(window, 2*h.floor()) {
 		return History{}
@@ -123,7 +124,7 @@ func (h History) Next(cause Cause, now time.Time) time.Time {
 	}
 	next := h.Last.Add(h.floor())
 	switch cause.kind() {
-	case edited: // of a zero time the window is long past
+	case edited: // the window of a zero time is long past
 		return earlier(next, h.Edited[1].Add(window))
 	case triggered:
 		return earlier(next, h.Triggered[1].Add(window))
@@ -161,7 +162,7 @@ func (h History) Count(cause Cause, now time.Time) History {
 	return h
 }
 
-// floor is the least time between the last counted issuance and the next.
+// floor returns the shortest time between the last counted issuance and the next.
 func (h History) floor() time.Duration {
 	floor := firstFloor
 	for i := 1; i < h.Counted && floor < maxFloor; i++ {
@@ -170,15 +171,15 @@ func (h History) floor() time.Duration {
 	return min(floor, maxFloor)
 }
 
-// Latest is what this process knows of the last issuance of a Certificate, of which nothing is
-// written.
+// Latest is what this process knows of the last issuance of a Certificate. It is only in memory.
 type Latest struct {
 	// Started is when its request was made. Zero if this process made none.
 	Started time.Time
 	// Due is when its certificate is to be renewed. Zero if there is none yet, or it is not renewed by
 	// time.
 	Due time.Time
-	// Rehearsed says that only its rehearsal was started, and that it was counted, if it had to be.
+	// Rehearsed says that only its rehearsal was started. The issuance is counted already, if it
+	// counts.
 	Rehearsed bool
 }
 

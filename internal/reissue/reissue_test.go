@@ -7,7 +7,7 @@ import (
 
 var began = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 
-// minutes are when, after the first, counted issuances may start if the cause is always there.
+// minutes returns when, after the first, counted issuances may start if the cause persists.
 func minutes(cause Cause, n int) (at []float64) {
 	var h History
 	now := began
@@ -26,7 +26,7 @@ func TestCountedIssuancesAreSpacedByATimeThatGrows(t *testing.T) {
 		SecretOverwritten: {0, 2, 6, 14, 30, 62, 126, 254, 510, 1022, 2046, 3486, 4926},
 		RequestLost:       {0, 2, 6, 14},
 		DueAtOnce:         {0, 2, 6, 14},
-		// Twice in an hour is at once, however often it was before.
+		// The first two in an hour start at once, with any history.
 		SecretMissing: {0, 0, 4, 12, 28, 60, 88, 120, 148},
 		SpecChanged:   {0, 0, 4, 12, 28, 60, 88},
 		IssuerChanged: {0, 0, 4},

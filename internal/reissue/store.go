@@ -20,15 +20,16 @@ import (
 )
 
 const (
-	// entry of each ConfigMap has the histories.
+	// entry is the key of the histories in each ConfigMap.
 	entry = "histories"
-	// shards is into how many ConfigMaps the histories are divided, so that each write is small.
+	// shards is the number of ConfigMaps that the histories are divided into, so that each write is
+	// small.
 	shards = 64
-	// ioLimit bounds one attempt to read or write.
+	// ioLimit is the time limit of one attempt to read or write.
 	ioLimit = 10 * time.Second
-	// writeTries is how often a write is tried while another process writes, too.
+	// writeTries is how often a write is tried if another process writes at the same time.
 	writeTries = 4
-	// latestKept is how long it is remembered that an issuance was started.
+	// latestKept is how long the start of an issuance is remembered.
 	latestKept = 24 * time.Hour
 )
 
@@ -58,7 +59,8 @@ type shard struct {
 	saved     uint64            // changes that are written
 }
 
-// key is what the histories of a Certificate are found by. It does not tell the name.
+// key returns the key of a Certificate in the histories. It is a hash, which does not reveal the
+// name.
 func key(name types.NamespacedName) string {
 	sum := sha256.Sum256([]byte(name.String()))
 	return hex.EncodeToString(sum[:16])
@@ -91,8 +93,8 @@ func (s *Store) Get(ctx context.Context, name types.NamespacedName) (Record, err
 	return r, nil
 }
 
-// Count counts an issuance for the cause that starts now. It is written down when Count returns.
-// undo takes it back, as far as this process is concerned, if the issuance could not be started.
+// Count counts an issuance for the cause that starts now. The ConfigMap has it when Count returns.
+// undo takes it back, in this process only, if the issuance could not be started.
 func (s *Store) Count(ctx context.Context, name types.NamespacedName, cause Cause) (undo func(), err error) {
 	k := key(name)
 	shard, object := s.shardOf(k)
@@ -151,7 +153,7 @@ func (s *Store) Issued(name types.NamespacedName, due time.Time) {
 	}
 }
 
-// load reads a shard, if that was not done.
+// load reads a shard, if it has not been read yet.
 func (s *Store) load(ctx context.Context, shard *shard, name types.NamespacedName) error {
 	loaded := func() bool {
 		shard.mu.Lock()
@@ -196,7 +198,7 @@ func (s *Store) read(ctx context.Context, name types.NamespacedName) (histories,
 	return all, object, nil
 }
 
-// save returns when so many changes are written. Many that wait share one write.
+// save returns when the changes up to number must are written. Callers that wait share one write.
 func (s *Store) save(ctx context.Context, shard *shard, name types.NamespacedName, must uint64) error {
 	shard.io.Lock()
 	defer shard.io.Unlock()
@@ -234,8 +236,8 @@ func (s *Store) save(ctx context.Context, shard *shard, name types.NamespacedNam
 		if try == writeTries || !others {
 			return err
 		}
-		// Another process has written, or the ConfigMap was deleted: what is there is put together with
-		// what is known here.
+		// Another process has written, or the ConfigMap was deleted: merge its content with what is known
+		// here.
 		all, object, err := s.read(ctx, name)
 		if err != nil {
 			return err
