@@ -1,4 +1,4 @@
-// Package api has what a cluster must know before Certificates can be created in it: the
+// Package api holds what must be installed in a cluster before Certificates can be created: the
 // CustomResourceDefinitions of this directory's packages, and the admission policies that enforce
 // what a schema cannot express.
 package api
@@ -40,19 +40,18 @@ func CRDs() ([]*apiextensionsv1.CustomResourceDefinition, error) {
 	return out, err
 }
 
-// RevisionAnnotation on a policy says which revision of its rules it is, 0 if left out. A release
-// that changes the expressions of a policy raises it: then a controller of the release before,
-// which still runs while policies of the next are installed, does not take them for policies that
-// were tampered with.
+// RevisionAnnotation on a policy is the revision of its rules, 0 if left out. A release that
+// changes the expressions of a policy raises it. During an update, a controller of the previous
+// release may see policies of the next: the higher revision shows that they were not tampered with.
 const RevisionAnnotation = "perennial.dev/revision"
 
 // Policies returns the admission policies and their bindings, each binding after its policy:
-// ValidatingAdmissionPolicies and MutatingAdmissionPolicies. What each is for, and what RBAC
-// must grant to the controller and to approvers, is in the files themselves.
+// ValidatingAdmissionPolicies and MutatingAdmissionPolicies. The files say what each policy is for,
+// and what RBAC must grant to the controller and to approvers.
 //
-// MutatingAdmissionPolicy is served since Kubernetes 1.36. A cluster before that may leave
-// objects of that kind and its binding out: then nobody stamps a CertificateRequest with its
-// creator, and a forged creator is still refused.
+// MutatingAdmissionPolicy is served since Kubernetes 1.36. On older clusters, objects of that kind
+// and their bindings can be left out. A CertificateRequest then does not record its creator, but a
+// forged creator is still refused.
 func Policies() ([]*unstructured.Unstructured, error) {
 	var out []*unstructured.Unstructured
 	err := documents(policies, func(document []byte) error {
@@ -66,8 +65,7 @@ func Policies() ([]*unstructured.Unstructured, error) {
 	return out, err
 }
 
-// documents calls f for each YAML document in files. The files start with a document, without a
-// separator before it or with one.
+// documents calls f for each YAML document in files. A file may start with a separator.
 func documents(files fs.FS, f func(document []byte) error) error {
 	return fs.WalkDir(files, ".", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {

@@ -7,7 +7,7 @@ import (
 	"github.com/perennial-pki/perennial/api"
 )
 
-// Tools that follow kstatus take an object without a status for one that is as it should be.
+// Without the default, tools that follow kstatus would consider a new object to be ready.
 func TestObjectsBeginWithAStatusOfNoGeneration(t *testing.T) {
 	crds, err := api.CRDs()
 	if err != nil {

@@ -1,22 +1,23 @@
 package v1
 
-// Finalizers that keep a Challenge until what was set up for it is taken away again.
+// Finalizers that keep a Challenge until the proof that was presented for it is removed.
 const (
 	ACMEDomainQualifiedFinalizer = "acme.cert-manager.io/finalizer"
-	// ACMELegacyFinalizer is what old releases of cert-manager wrote. It is removed, never added.
+	// ACMELegacyFinalizer is the finalizer that old releases of cert-manager wrote. It is removed,
+	// never added.
 	ACMELegacyFinalizer = "finalizer.acme.cert-manager.io"
 )
 
-// Annotations of a Certificate, copied to its Orders and Challenges, that change the HTTP-01
-// solver of its issuer for this one certificate.
+// Annotations of a Certificate, copied to its Orders and Challenges, that change the HTTP-01 solver
+// of its issuer for this certificate.
 const (
 	// ACMECertificateHTTP01IngressNameOverride sets the Ingress that is edited.
 	ACMECertificateHTTP01IngressNameOverride = "acme.cert-manager.io/http01-override-ingress-name"
 	// ACMECertificateHTTP01IngressClassOverride sets the class, as an annotation, of the Ingress that
-	// is made.
+	// is created.
 	ACMECertificateHTTP01IngressClassOverride = "acme.cert-manager.io/http01-override-ingress-class"
 	// ACMECertificateHTTP01IngressClassNameOverride sets the ingressClassName of the Ingress that is
-	// made.
+	// created.
 	ACMECertificateHTTP01IngressClassNameOverride = "acme.cert-manager.io/http01-override-ingress-ingressclassname"
 
 	// ACMECertificateHTTP01ParentRefName sets the name of the HTTPRoute's parent.
@@ -30,15 +31,15 @@ const (
 	ACMECertificateHTTP01ParentRefFallback = "acme.cert-manager.io/http01-parentreffallback"
 )
 
-// IngressEditInPlaceAnnotationKey on an Ingress, "true", has its own rules extended to solve
-// HTTP-01 challenges, where otherwise a second Ingress is made.
+// IngressEditInPlaceAnnotationKey on an Ingress, "true", makes the controller add its rules for
+// HTTP-01 challenges to that Ingress instead of creating a second one.
 const IngressEditInPlaceAnnotationKey = "acme.cert-manager.io/http01-edit-in-place"
 
-// Labels of what is made to solve an HTTP-01 challenge.
+// Labels of the objects that are created to solve an HTTP-01 challenge.
 const (
-	// DomainLabelKey has the hash of the domain.
+	// DomainLabelKey holds the hash of the domain.
 	DomainLabelKey = "acme.cert-manager.io/http-domain"
-	// TokenLabelKey has the hash of the token.
+	// TokenLabelKey holds the hash of the token.
 	TokenLabelKey = "acme.cert-manager.io/http-token"
 	// SolverIdentificationLabelKey is "true".
 	SolverIdentificationLabelKey = "acme.cert-manager.io/http01-solver"

@@ -6,8 +6,8 @@ import (
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 )
 
-// Challenge follows one challenge at an ACME server (RFC 8555 section 7.1.5), and what is set up
-// to meet it. It is made by the controller.
+// Challenge tracks one challenge at an ACME server (RFC 8555 section 7.1.5) and the proof that is
+// presented for it. The controller creates it.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:storageversion
@@ -25,10 +25,10 @@ type Challenge struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata"`
 
-	// What is to be proven, and how.
+	// The name to prove control of, and how.
 	Spec ChallengeSpec `json:"spec"`
 
-	// How far the challenge is.
+	// Progress of the challenge.
 	// +optional
 	// +kubebuilder:default={"state":"pending"}
 	Status ChallengeStatus `json:"status"`
@@ -44,7 +44,7 @@ type ChallengeList struct {
 	Items []Challenge `json:"items"`
 }
 
-// ChallengeSpec says what is to be proven, and how.
+// ChallengeSpec describes the name to prove control of, and how.
 //
 // +kubebuilder:validation:XValidation:rule=`self == oldSelf`,message=`spec of a Challenge cannot be changed`
 type ChallengeSpec struct {
@@ -54,10 +54,10 @@ type ChallengeSpec struct {
 	// URL of the authorization that the challenge belongs to.
 	AuthorizationURL string `json:"authorizationURL"`
 
-	// The DNS name or IP address to prove control of, without "*." of a wildcard.
+	// The DNS name or IP address to prove control of. For a wildcard name, without "*.".
 	DNSName string `json:"dnsName"`
 
-	// Whether it is for a wildcard.
+	// Whether the challenge is for a wildcard name.
 	// +optional
 	Wildcard bool `json:"wildcard"`
 
@@ -67,23 +67,25 @@ type ChallengeSpec struct {
 	// Token of the challenge, as the server gave it.
 	Token string `json:"token"`
 
-	// What is to be presented. HTTP-01: the key authorization (RFC 8555 section 8.1). DNS-01: the
-	// value of the TXT record, which is the digest of the key authorization (section 8.4).
+	// The proof to present. HTTP-01: the key authorization (RFC 8555 section 8.1). DNS-01: the value
+	// of the TXT record, the digest of the key authorization (section 8.4).
 	Key string `json:"key"`
 
-	// The key authorization of a DNS-01 challenge, which key is the digest of, for providers that want
-	// it: it cannot be had any more when the account has another key. Perennial's own.
+	// The key authorization of a DNS-01 challenge. The field key holds its digest. Some providers need
+	// the key authorization itself, which cannot be computed again once the account has another key.
+	// Perennial's own.
 	// +optional
 	KeyAuthorization string `json:"keyAuthorization,omitempty"`
 
-	// Perennial's own. The name of the TXT record if it is not _acme-challenge. and the DNS name.
+	// Perennial's own. The name of the TXT record, if it is not the DNS name with the prefix
+	// "_acme-challenge.".
 	// +optional
 	RecordName string `json:"recordName,omitempty"`
 
-	// How it is presented.
+	// How the proof is presented.
 	Solver ACMEChallengeSolver `json:"solver"`
 
-	// The ACME issuer whose account takes the challenge.
+	// The ACME issuer. The challenge belongs to its account.
 	IssuerRef cmmeta.IssuerReference `json:"issuerRef"`
 }
 
@@ -100,25 +102,25 @@ const (
 	ACMEChallengeTypeTLSALPN01 ACMEChallengeType = "TLS-ALPN-01"
 )
 
-// ChallengeStatus says how far a challenge is.
+// ChallengeStatus is the progress of a challenge.
 type ChallengeStatus struct {
-	// Whether the controller works on the challenge: set when its turn comes, unset when
-	// it is over.
+	// Whether the controller works on the challenge: set when its turn comes, unset when it is
+	// finished.
 	// +optional
 	Processing bool `json:"processing"`
 
-	// Whether the DNS record, or what answers over HTTP, is set up. It need not be visible to
-	// the server yet.
+	// Whether the proof is presented: a DNS record, or a response over HTTP or TLS. The server may not
+	// see it yet.
 	// +optional
 	Presented bool `json:"presented"`
 
-	// When it was set up.
+	// When the proof was presented.
 	// +optional
 	PresentedAt *metav1.Time `json:"presentedAt,omitempty"`
 
-	// Perennial's own. The name of the record, after CNAMEs, with a dot at its end, or host:port of a
-	// site for TLS-ALPN-01. Set where only a few proofs can stand at once: challenges with the same
-	// one take turns.
+	// Perennial's own. The name of the record, after following CNAMEs, with a trailing dot; for
+	// TLS-ALPN-01, host:port of the site. Set where only a few proofs can exist at once: challenges
+	// with the same name take turns.
 	// +optional
 	EffectiveName string `json:"effectiveName,omitempty"`
 
@@ -130,8 +132,8 @@ type ChallengeStatus struct {
 	// +optional
 	State State `json:"state,omitempty"`
 
-	// Perennial's own. Since when the server does not answer, or answers nobody for now. Not set when
-	// it answers.
+	// Perennial's own. Time since which the server does not answer, or answers that it accepts no
+	// requests for now. Not set while it answers.
 	// +optional
 	UnreachableSince *metav1.Time `json:"unreachableSince,omitempty"`
 }

@@ -6,12 +6,12 @@ import (
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 )
 
-// ACMEIssuer says which ACME server (RFC 8555) signs, with which account, and how control of names
-// is proven to it.
+// ACMEIssuer has the settings of an ACME server (RFC 8555), of the account there, and of the
+// solvers that prove control of names.
 //
 // +kubebuilder:validation:XValidation:rule=`!has(self.caBundle) || !has(self.skipTLSVerify) || !self.skipTLSVerify`,message=`caBundle and skipTLSVerify exclude each other: remove skipTLSVerify`,fieldPath=`.skipTLSVerify`
 type ACMEIssuer struct {
-	// Address that the server may write to about the account and its certificates. May be changed.
+	// Address for email from the CA about the account and its certificates. Can be changed.
 	// +optional
 	Email string `json:"email,omitempty"`
 
@@ -19,21 +19,21 @@ type ACMEIssuer struct {
 	// +kubebuilder:validation:MinLength=1
 	Server string `json:"server"`
 
-	// Common name of the root to prefer where the server offers several chains: "ISRG Root X1".
-	// The server's default chain is used if none ends in it.
+	// Common name of the root to prefer if the server offers several chains: "ISRG Root X1". If no
+	// chain ends in it, the server's default chain is used.
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
 	PreferredChain string `json:"preferredChain,omitempty"`
 
-	// CA certificates that the server is verified with, PEM. Those of the system if left out.
-	// Not together with skipTLSVerify.
+	// CA certificates to verify the server with, PEM. The system's CA certificates if left out. Not
+	// together with skipTLSVerify.
 	// +optional
 	// +kubebuilder:validation:MaxLength=1048576
 	// +kubebuilder:validation:XValidation:rule=`string(self).contains('-----BEGIN CERTIFICATE-----')`,message=`caBundle must hold certificates, PEM, in base64`
 	CABundle []byte `json:"caBundle,omitempty"`
 
-	// Whether the server is not verified. Insecure: for trials only; prefer caBundle.
-	// Not together with caBundle.
+	// Whether to skip the verification of the server. Insecure: for testing only; prefer caBundle. Not
+	// together with caBundle.
 	// +optional
 	SkipTLSVerify bool `json:"skipTLSVerify,omitempty"`
 
@@ -41,56 +41,58 @@ type ACMEIssuer struct {
 	// +optional
 	ExternalAccountBinding *ACMEExternalAccountBinding `json:"externalAccountBinding,omitempty"`
 
-	// The Secret and its entry for the private key of the account, which is made if it does not
-	// exist. The entry is tls.key if the key is left out.
+	// The Secret and its entry for the private key of the account. The controller creates the key if
+	// it does not exist. The entry is tls.key if key is left out.
 	// +kubebuilder:validation:XValidation:rule=`self.name != ""`,message=`privateKeySecretRef must name the Secret for the key of the account`,fieldPath=`.name`
 	PrivateKey cmmeta.SecretKeySelector `json:"privateKeySecretRef"`
 
-	// Perennial's own. The kind of the account's private key where that is made: ECDSA (P-256), if
-	// left out, or RSA (2048 bits). A key that exists is kept, of whatever kind it is.
+	// Perennial's own. The algorithm for a new private key of the account: ECDSA (P-256, the default)
+	// or RSA (2048 bits). An existing key is kept, whatever its algorithm.
 	// +optional
 	PrivateKeyAlgorithm ACMEAccountKeyAlgorithm `json:"privateKeyAlgorithm,omitempty"`
 
-	// How control of names is proven. For each name the solver whose selector fits best is used.
+	// How control of names is proven. For each name, the solver with the best matching selector is
+	// used.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=500
 	Solvers []ACMEChallengeSolver `json:"solvers,omitempty"`
 
-	// Whether the account must exist already: then its key must be in the Secret.
+	// Whether the account must already exist. If so, the Secret must hold its key.
 	// +optional
 	DisableAccountKeyGeneration bool `json:"disableAccountKeyGeneration,omitempty"`
 
 	// Whether the duration of a Certificate is sent to the server. Many servers, such as Let's
-	// Encrypt, refuse orders that have one.
+	// Encrypt, refuse orders with a duration.
 	// +optional
 	EnableDurationFeature bool `json:"enableDurationFeature,omitempty"`
 
-	// The server's certificate profile to use, from those that its directory lists.
+	// Certificate profile of the server to use, from those that its directory lists.
 	// +optional
 	Profile string `json:"profile,omitempty"`
 
-	// Where the time of renewal comes from. ARI: from the server (RFC 9773), where it has an
-	// opinion. None: from the Certificate alone.
+	// Where the renewal time comes from. ARI: from the server (RFC 9773), if it suggests one. None:
+	// from the Certificate alone.
 	// +optional
 	// +kubebuilder:default=ARI
 	RenewalInformationSource ACMERenewalInformationSource `json:"renewalInformationSource,omitempty"`
 
-	// Perennial's own. What the entry ca.crt of the Secrets holds. None, if left out: there is no such
-	// entry. FromChain: the highest certificate of the chain that the server sends, which is its root
-	// where it sends that, and else the highest intermediate; truststores hold the same.
+	// Perennial's own. What the entry ca.crt of the Secrets holds. None (the default): there is no
+	// such entry. FromChain: the topmost certificate of the chain that the server sends, which is the
+	// root if the server sends it, and otherwise the topmost intermediate. Truststores hold the same.
 	// +optional
 	IncludeCA ACMEIncludeCA `json:"includeCA,omitempty"`
 
-	// The limits of the server, which are kept to without being refused first. Those of Let's Encrypt
-	// are known; set here what it granted you beyond them, or the limits of another server. Give all
-	// issuers of one server the same: what they spend is counted together. Perennial's own.
+	// The rate limits of the server. The controller slows down before it reaches them. The limits of
+	// Let's Encrypt are built in; set here what it granted you beyond them, or the limits of another
+	// server. Set the same limits on all issuers of one server, because their usage is counted
+	// together. Perennial's own.
 	// +optional
 	RateLimits *ACMERateLimits `json:"rateLimits,omitempty"`
 }
 
-// ACMERateLimits are limits of an ACME server. One that is left out is what is known of the server,
-// if anything. Perennial's own.
+// ACMERateLimits are the rate limits of an ACME server. If a limit is left out, the built-in limit
+// of the server applies, if there is one. Perennial's own.
 type ACMERateLimits struct {
 	// Orders of one account. Renewals do not count.
 	// +optional
@@ -110,17 +112,17 @@ type ACMERateLimits struct {
 	FailedValidationsPerIdentifier *ACMERateLimit `json:"failedValidationsPerIdentifier,omitempty"`
 }
 
-// ACMERateLimit is so many in a period. What was spent comes back evenly: of 50 in a week, one
-// every 202 minutes. Perennial's own.
+// ACMERateLimit is a number of uses in a period. Uses become available again at an even rate: with
+// 50 in a week, one every 202 minutes. Perennial's own.
 //
 // +kubebuilder:validation:XValidation:rule=`self.count == 0 || has(self.period)`,message=`period must be set, such as 168h; a count of 0 alone means that there is no limit`,fieldPath=`.period`
 type ACMERateLimit struct {
-	// How many. 0 means that there is no limit.
+	// How many uses the period allows. 0 means that there is no limit.
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=1000000
 	Count int32 `json:"count"`
 
-	// In which time.
+	// Length of the period.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=64
@@ -128,14 +130,14 @@ type ACMERateLimit struct {
 	Period *metav1.Duration `json:"period,omitempty"`
 }
 
-// ACMEAccountKeyAlgorithm is a kind of key that accounts can have.
+// ACMEAccountKeyAlgorithm is the algorithm of an account key.
 // +kubebuilder:validation:Enum=ECDSA;RSA
 type ACMEAccountKeyAlgorithm string
 
 const (
-	// ACMEAccountKeyECDSA is P-256. It is also what an empty value means.
+	// ACMEAccountKeyECDSA is P-256. An empty value means the same.
 	ACMEAccountKeyECDSA ACMEAccountKeyAlgorithm = "ECDSA"
-	// ACMEAccountKeyRSA is RSA with 2048 bits, for servers that take no other.
+	// ACMEAccountKeyRSA is RSA with 2048 bits, for servers that accept no other.
 	ACMEAccountKeyRSA ACMEAccountKeyAlgorithm = "RSA"
 )
 
@@ -144,18 +146,18 @@ const (
 type ACMEIncludeCA string
 
 const (
-	// ACMEIncludeCANone leaves ca.crt out. It is also what an empty value means.
+	// ACMEIncludeCANone leaves ca.crt out. An empty value means the same.
 	ACMEIncludeCANone ACMEIncludeCA = "None"
-	// ACMEIncludeCAFromChain takes the highest certificate of the chain.
+	// ACMEIncludeCAFromChain writes the topmost certificate of the chain.
 	ACMEIncludeCAFromChain ACMEIncludeCA = "FromChain"
 )
 
-// ACMERenewalInformationSource says where the time of renewal comes from.
+// ACMERenewalInformationSource says where the renewal time comes from.
 // +kubebuilder:validation:Enum=ARI;None
 type ACMERenewalInformationSource string
 
 const (
-	// ACMERenewalInformationSourceARI asks the server. It is also what an empty value means.
+	// ACMERenewalInformationSourceARI asks the server. An empty value means the same.
 	ACMERenewalInformationSourceARI ACMERenewalInformationSource = "ARI"
 	// ACMERenewalInformationSourceNone does not ask the server.
 	ACMERenewalInformationSourceNone ACMERenewalInformationSource = "None"
@@ -163,7 +165,7 @@ const (
 
 // ACMEExternalAccountBinding names an account outside of ACME (RFC 8555 section 7.3.4).
 type ACMEExternalAccountBinding struct {
-	// ID that the CA gave for the key.
+	// ID that the CA assigned to the key.
 	// +kubebuilder:validation:MinLength=1
 	KeyID string `json:"keyID"`
 
@@ -188,13 +190,13 @@ const (
 	HS512 HMACKeyAlgorithm = "HS512"
 )
 
-// ACMEIssuerStatus tells of the account at the ACME server.
+// ACMEIssuerStatus describes the account at the ACME server.
 type ACMEIssuerStatus struct {
 	// URL of the account.
 	// +optional
 	URI string `json:"uri,omitempty"`
 
-	// Address that the account was last registered with.
+	// Email address that the account was last registered with.
 	// +optional
 	LastRegisteredEmail string `json:"lastRegisteredEmail,omitempty"`
 

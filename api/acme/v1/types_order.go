@@ -6,7 +6,7 @@ import (
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 )
 
-// Order follows one order at an ACME server (RFC 8555 section 7.1.3). It is made by the controller.
+// Order tracks one order at an ACME server (RFC 8555 section 7.1.3). The controller creates it.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:storageversion
@@ -29,10 +29,10 @@ type Order struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata"`
 
-	// What is ordered.
+	// The certificate to order.
 	Spec OrderSpec `json:"spec"`
 
-	// How far the order is.
+	// Progress of the order.
 	// +optional
 	Status OrderStatus `json:"status"`
 }
@@ -47,12 +47,12 @@ type OrderList struct {
 	Items []Order `json:"items"`
 }
 
-// OrderSpec says what is ordered.
+// OrderSpec describes the certificate to order.
 type OrderSpec struct {
-	// The certificate signing request (RFC 2986), in the form that the CertificateRequest has it in.
+	// The certificate signing request (RFC 2986), exactly as in the CertificateRequest.
 	Request []byte `json:"request"`
 
-	// The ACME issuer whose account orders.
+	// The ACME issuer. The order belongs to its account.
 	IssuerRef cmmeta.IssuerReference `json:"issuerRef"`
 
 	// Common name in the request. It is also among dnsNames or ipAddresses.
@@ -69,14 +69,14 @@ type OrderSpec struct {
 	// +listType=atomic
 	IPAddresses []string `json:"ipAddresses,omitempty"`
 
-	// How long the certificate is to be valid. The server decides if left out.
+	// Requested lifetime of the certificate. If left out, the server decides.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=64
 	// +kubebuilder:validation:XValidation:rule=`self.matches('^[+]?(([0-9]+[.]?[0-9]*|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+$') && duration(self) >= duration('0s')`,message=`duration must be a number with the unit h, m or s, such as 2160h for 90 days`
 	Duration *metav1.Duration `json:"duration,omitempty"`
 
-	// The server's certificate profile to use.
+	// Certificate profile of the server to use.
 	// +optional
 	Profile string `json:"profile,omitempty"`
 
@@ -86,7 +86,7 @@ type OrderSpec struct {
 	Replaces string `json:"replaces,omitempty"`
 }
 
-// OrderStatus says how far an order is.
+// OrderStatus is the progress of an order.
 type OrderStatus struct {
 	// URL of the order at the server. It does not change once it is set.
 	// +optional
@@ -96,13 +96,13 @@ type OrderStatus struct {
 	// +optional
 	FinalizeURL string `json:"finalizeURL,omitempty"`
 
-	// What the server wants to be proven, for each identifier.
+	// Authorizations that the server requires, one for each identifier.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=1000
 	Authorizations []ACMEAuthorization `json:"authorizations,omitempty"`
 
-	// The certificate, PEM, with its chain.
+	// The certificate with its chain, PEM.
 	// +optional
 	Certificate []byte `json:"certificate,omitempty"`
 
@@ -118,38 +118,38 @@ type OrderStatus struct {
 	// +optional
 	FailureTime *metav1.Time `json:"failureTime,omitempty"`
 
-	// Perennial's own. Since when the server does not answer, or answers nobody for now. Not set when
-	// it answers.
+	// Perennial's own. Time since which the server does not answer, or answers that it accepts no
+	// requests for now. Not set while it answers.
 	// +optional
 	UnreachableSince *metav1.Time `json:"unreachableSince,omitempty"`
 
-	// Until when names of the order are paused, as their validation failed again and again.
+	// Time until which names of the order are paused, because their validation failed repeatedly.
 	// Perennial's own.
 	// +optional
 	PausedUntil *metav1.Time `json:"pausedUntil,omitempty"`
 }
 
-// ACMEAuthorization is what the server wants to be proven for one identifier (RFC 8555 section
+// ACMEAuthorization is the server's authorization for one identifier of an order (RFC 8555 section
 // 7.1.4).
 type ACMEAuthorization struct {
 	// URL of the authorization.
 	// +kubebuilder:validation:MaxLength=4096
 	URL string `json:"url"`
 
-	// The DNS name or IP address, without "*." of a wildcard.
+	// The DNS name or IP address. For a wildcard name, without "*.".
 	// +optional
 	Identifier string `json:"identifier,omitempty"`
 
-	// Whether it is for a wildcard.
+	// Whether the authorization is for a wildcard name.
 	// +optional
 	Wildcard *bool `json:"wildcard,omitempty"`
 
-	// State of the authorization when it was first seen. One that was valid already needs no
-	// Challenge. pending if not set.
+	// State of the authorization when the controller first read it. An authorization that was already
+	// valid needs no Challenge. pending if not set.
 	// +optional
 	InitialState State `json:"initialState,omitempty"`
 
-	// The ways to prove it that the server offers.
+	// Challenges that the server offers for this authorization.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=50
@@ -164,38 +164,39 @@ type ACMEChallenge struct {
 	// Token that the proof is computed from. Empty for dns-persist-01.
 	Token string `json:"token"`
 
-	// Perennial's own. The names of the CA of which a record of dns-persist-01 has one.
+	// Perennial's own. Domain names of the CA. A dns-persist-01 record contains one of them.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=10
 	// +kubebuilder:validation:items:MaxLength=253
 	IssuerDomainNames []string `json:"issuerDomainNames,omitempty"`
 
-	// Type as the server writes it: http-01, dns-01, dns-persist-01. Unknown ones are not used.
+	// Type as the server writes it: http-01, dns-01, dns-persist-01. The controller ignores unknown
+	// types.
 	Type string `json:"type"`
 }
 
-// State is the state of an order, authorization or challenge (RFC 8555 section 7.1.6), with
-// additions of the controller's. Readers must bear unknown ones.
+// State is the state of an order, authorization or challenge (RFC 8555 section 7.1.6), plus values
+// that the controller adds. Clients must accept unknown values.
 // +kubebuilder:validation:Enum=valid;ready;pending;processing;invalid;expired;errored
 type State string
 
 const (
-	// Unknown: nothing is known of the state yet.
+	// Unknown means that the state is not known yet.
 	Unknown State = ""
-	// Valid: done; the certificate can be had. Final.
+	// Valid means that the server has issued the certificate. Final.
 	Valid State = "valid"
-	// Ready: everything is proven; the order can be finalized.
+	// Ready means that all authorizations are valid and the order can be finalized.
 	Ready State = "ready"
-	// Pending: something is still to be proven.
+	// Pending means that an authorization or challenge is not valid yet.
 	Pending State = "pending"
-	// Processing: the server is at work.
+	// Processing means that the server validates or issues.
 	Processing State = "processing"
-	// Invalid: the server refused. Final.
+	// Invalid means that the server refused. Final.
 	Invalid State = "invalid"
-	// Expired: it took too long. Final.
+	// Expired means that the server's time limit passed. Final.
 	Expired State = "expired"
-	// Errored: the controller gave up, for a reason that is not the server's. Final. Not a state of
-	// ACME.
+	// Errored means that the controller gave up, for a reason of its own. Final. ACME has no such
+	// state.
 	Errored State = "errored"
 )

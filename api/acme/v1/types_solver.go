@@ -5,12 +5,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// ACMEChallengeSolver says how control of names is proven, and of which. Exactly one of http01,
-// dns01 and tlsALPN01 is set.
+// ACMEChallengeSolver says how control of names is proven, and for which names. Exactly one of
+// http01, dns01 and tlsALPN01 is set.
 //
 // +kubebuilder:validation:XValidation:rule=`[has(self.http01), has(self.dns01), has(self.tlsALPN01)].filter(set, set).size() == 1`,message=`exactly one of http01, dns01 and tlsALPN01 must be set`
 type ACMEChallengeSolver struct {
-	// Which names the solver is for. All, with the lowest rank, if left out.
+	// Which names the solver is for. If left out, it is for all names, at the lowest priority.
 	// +optional
 	Selector *CertificateDNSNameSelector `json:"selector,omitempty"`
 
@@ -22,13 +22,13 @@ type ACMEChallengeSolver struct {
 	// +optional
 	DNS01 *ACMEChallengeSolverDNS01 `json:"dns01,omitempty"`
 
-	// Perennial's own. By a TLS handshake on port 443 (RFC 8737), which must lead to the controller.
-	// Not for wildcards.
+	// Perennial's own. By a TLS handshake on port 443 (RFC 8737). The controller must receive that
+	// connection. Not for wildcards.
 	// +optional
 	TLSALPN01 *ACMEChallengeSolverTLSALPN01 `json:"tlsALPN01,omitempty"`
 
-	// Perennial's own. How long to wait after the controller has seen the proof itself before the
-	// server is asked to look at it, such as 30s. For names whose records reach some places later than
+	// Perennial's own. How long to wait between the controller's own successful check and the server's
+	// validation, such as 30s. For DNS services that publish records at some locations later than at
 	// others.
 	// +optional
 	// +kubebuilder:validation:Type=string
@@ -36,9 +36,9 @@ type ACMEChallengeSolver struct {
 	// +kubebuilder:validation:XValidation:rule=`self == '0' || (self.matches('^[+]?(([0-9]+[.]?[0-9]*|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+$') && duration(self) >= duration('0s'))`,message=`waitForRecordToPropagate must be a number, not negative, with the unit h, m or s, such as 30s`
 	WaitForRecordToPropagate *metav1.Duration `json:"waitForRecordToPropagate,omitempty"`
 
-	// How long to wait after the challenge was presented before the server is asked to look at
-	// it, such as 30s, instead of looking oneself first. For networks where the controller
-	// cannot see what the server sees. 0s asks at once.
+	// How long to wait between presenting the challenge and the server's validation, such as 30s, in
+	// place of the controller's own check. For networks where the controller cannot see what the
+	// server sees. 0s does not wait.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=64
@@ -46,13 +46,14 @@ type ACMEChallengeSolver struct {
 	WaitInsteadOfSelfCheck *metav1.Duration `json:"waitInsteadOfSelfCheck,omitempty"`
 }
 
-// ACMEChallengeSolverTLSALPN01 says how requests of the server are led to the controller. What
-// receives port 443 passes connections that offer the protocol acme-tls/1 on to the controller.
+// ACMEChallengeSolverTLSALPN01 solves challenges in TLS handshakes. The service that receives port
+// 443 must forward connections that offer the protocol acme-tls/1 to the controller.
 type ACMEChallengeSolverTLSALPN01 struct{}
 
-// CertificateDNSNameSelector says which names a solver is for. All that is set must fit. What names
-// more fits better: a name in dnsNames before a zone in dnsZones, a longer zone before a shorter
-// one, then more labels, then the place in the list of solvers.
+// CertificateDNSNameSelector says which names a solver is for. All fields that are set must match.
+// Among solvers that match, the most specific one is used: a name in dnsNames before a zone in
+// dnsZones, a longer zone before a shorter one, then more labels, then the earlier place in the
+// list of solvers.
 type CertificateDNSNameSelector struct {
 	// Labels that the Certificate must have.
 	// +optional
@@ -63,14 +64,14 @@ type CertificateDNSNameSelector struct {
 	// +listType=atomic
 	DNSNames []string `json:"dnsNames,omitempty"`
 
-	// Zones: names that are one of these or below one.
+	// DNS zones. They match names that are one of these or below one.
 	// +optional
 	// +listType=atomic
 	DNSZones []string `json:"dnsZones,omitempty"`
 }
 
-// ACMEChallengeSolverHTTP01 says how requests of the server are led to the controller. Exactly
-// one of ingress and gatewayHTTPRoute is set.
+// ACMEChallengeSolverHTTP01 says how requests of the ACME server are routed to the controller.
+// Exactly one of ingress and gatewayHTTPRoute is set.
 //
 // +kubebuilder:validation:XValidation:rule=`has(self.ingress) != has(self.gatewayHTTPRoute)`,message=`exactly one of ingress and gatewayHTTPRoute must be set`
 type ACMEChallengeSolverHTTP01 struct {
@@ -82,46 +83,45 @@ type ACMEChallengeSolverHTTP01 struct {
 	// +optional
 	GatewayHTTPRoute *ACMEChallengeSolverHTTP01GatewayHTTPRoute `json:"gatewayHTTPRoute,omitempty"`
 
-	// Perennial's own. Who answers: Shared, the controller itself, or Pod, a pod made for the
-	// challenge in its namespace, for load balancers and meshes that only reach pods of their own
-	// namespace. If left out, the flag --http01-solver-mode of the controller decides.
+	// Perennial's own. What answers the requests: Shared, the controller itself, or Pod, a pod that is
+	// created for the challenge in its namespace, for load balancers and meshes that reach only pods
+	// of their own namespace. If left out, the flag --http01-solver-mode of the controller decides.
 	// +optional
 	SolverMode HTTP01SolverMode `json:"solverMode,omitempty"`
 }
 
-// HTTP01SolverMode says who answers an HTTP-01 challenge.
+// HTTP01SolverMode says what answers an HTTP-01 challenge.
 // +kubebuilder:validation:Enum=Shared;Pod
 type HTTP01SolverMode string
 
 const (
-	// HTTP01SolverModeShared has the controller's own replicas answer.
+	// HTTP01SolverModeShared means that the replicas of the controller answer.
 	HTTP01SolverModeShared HTTP01SolverMode = "Shared"
-	// HTTP01SolverModePod has a pod answer that is made for the challenge.
+	// HTTP01SolverModePod means that a pod answers that is created for the challenge.
 	HTTP01SolverModePod HTTP01SolverMode = "Pod"
 )
 
-// ACMEChallengeSolverHTTP01Ingress says which Ingress leads to the controller. At most one of
-// ingressClassName, class and name is set.
+// ACMEChallengeSolverHTTP01Ingress says which Ingress routes requests to the controller. At most
+// one of ingressClassName, class and name is set.
 //
 // +kubebuilder:validation:XValidation:rule=`[has(self.ingressClassName), has(self.class), has(self.name) && self.name != ""].filter(set, set).size() <= 1`,message=`at most one of ingressClassName, class and name can be set`
 // +kubebuilder:validation:XValidation:rule=`!has(self.serviceType) || self.serviceType in ["", 'ClusterIP', 'NodePort']`,message=`serviceType must be ClusterIP or NodePort`,fieldPath=`.serviceType`
 type ACMEChallengeSolverHTTP01Ingress struct {
-	// Type of the Service that is made: NodePort, if left out, or ClusterIP.
+	// Type of the Service that is created: NodePort (the default) or ClusterIP.
 	// +optional
 	ServiceType corev1.ServiceType `json:"serviceType,omitempty"`
 
-	// ingressClassName of the Ingress that is made.
+	// ingressClassName of the Ingress that is created.
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
 	// +kubebuilder:validation:XValidation:rule=`self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')`,message=`ingressClassName must be the name of an IngressClass: lower-case letters, digits, '-' and '.'; for a value of the annotation kubernetes.io/ingress.class use class`
 	IngressClassName *string `json:"ingressClassName,omitempty"`
 
-	// Annotation kubernetes.io/ingress.class of the Ingress that is made. Prefer ingressClassName.
+	// Annotation kubernetes.io/ingress.class of the Ingress that is created. Prefer ingressClassName.
 	// +optional
 	Class *string `json:"class,omitempty"`
 
-	// An Ingress that exists and is edited, for controllers that give each Ingress an address
-	// of its own.
+	// An existing Ingress to edit, for ingress controllers that give each Ingress its own address.
 	// +optional
 	Name string `json:"name,omitempty"`
 
@@ -129,16 +129,16 @@ type ACMEChallengeSolverHTTP01Ingress struct {
 	// +optional
 	PodTemplate *ACMEChallengeSolverHTTP01IngressPodTemplate `json:"podTemplate,omitempty"`
 
-	// Labels and annotations of the Ingress that is made.
+	// Labels and annotations of the Ingress that is created.
 	// +optional
 	IngressTemplate *ACMEChallengeSolverHTTP01IngressTemplate `json:"ingressTemplate,omitempty"`
 }
 
-// ACMEChallengeSolverHTTP01GatewayHTTPRoute says which HTTPRoute leads to the controller.
+// ACMEChallengeSolverHTTP01GatewayHTTPRoute says which HTTPRoute routes requests to the controller.
 //
 // +kubebuilder:validation:XValidation:rule=`!has(self.serviceType) || self.serviceType in ["", 'ClusterIP', 'NodePort']`,message=`serviceType must be ClusterIP or NodePort`,fieldPath=`.serviceType`
 type ACMEChallengeSolverHTTP01GatewayHTTPRoute struct {
-	// Type of the Service that is made: NodePort, if left out, or ClusterIP.
+	// Type of the Service that is created: NodePort (the default) or ClusterIP.
 	// +optional
 	ServiceType corev1.ServiceType `json:"serviceType,omitempty"`
 
@@ -146,7 +146,7 @@ type ACMEChallengeSolverHTTP01GatewayHTTPRoute struct {
 	// +optional
 	Labels map[string]string `json:"labels,omitempty"`
 
-	// What the HTTPRoute attaches to: the Gateway, most often.
+	// What the HTTPRoute attaches to, usually a Gateway.
 	// +optional
 	// +listType=atomic
 	ParentRefs []ParentReference `json:"parentRefs,omitempty"`
@@ -156,8 +156,9 @@ type ACMEChallengeSolverHTTP01GatewayHTTPRoute struct {
 	PodTemplate *ACMEChallengeSolverHTTP01IngressPodTemplate `json:"podTemplate,omitempty"`
 }
 
-// ParentReference names what an HTTPRoute attaches to. It has the fields of the Gateway API's type
-// of that name, which is not imported, so that users of this package need not depend on that API.
+// ParentReference names what an HTTPRoute attaches to. It has the fields of the Gateway API type
+// with the same name. That type is not imported, so that users of this package do not depend on the
+// Gateway API.
 type ParentReference struct {
 	// API group of the parent.
 	// +optional
@@ -204,7 +205,7 @@ type ParentReference struct {
 // ACMEChallengeSolverHTTP01IngressPodTemplate has settings of the pod that answers the server.
 type ACMEChallengeSolverHTTP01IngressPodTemplate struct {
 	// Labels and annotations of the pod. Annotations take precedence over the controller's. Labels do
-	// not, as the pod's Service selects by them.
+	// not, because the pod's Service selects by them.
 	// +optional
 	ACMEChallengeSolverHTTP01IngressPodObjectMeta `json:"metadata"`
 
@@ -231,11 +232,11 @@ type ACMEChallengeSolverHTTP01IngressPodSpec struct {
 	// +optional
 	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
 
-	// Nodes and neighbours that the pod wants.
+	// Scheduling preferences of the pod for nodes and other pods.
 	// +optional
 	Affinity *corev1.Affinity `json:"affinity,omitempty"`
 
-	// Taints of nodes that the pod bears.
+	// Node taints that the pod tolerates.
 	// +optional
 	// +listType=atomic
 	Tolerations []corev1.Toleration `json:"tolerations,omitempty"`
@@ -260,19 +261,19 @@ type ACMEChallengeSolverHTTP01IngressPodSpec struct {
 	// +optional
 	SecurityContext *ACMEChallengeSolverHTTP01IngressPodSecurityContext `json:"securityContext,omitempty"`
 
-	// CPU and memory of the pod's container. Those of the controller's options if left out.
+	// CPU and memory of the pod's container. The values of the controller's options if left out.
 	// +optional
 	Resources *ACMEChallengeSolverHTTP01IngressPodResources `json:"resources,omitempty"`
 }
 
-// ACMEChallengeSolverHTTP01IngressTemplate has settings of the Ingress that is made.
+// ACMEChallengeSolverHTTP01IngressTemplate has settings of the Ingress that is created.
 type ACMEChallengeSolverHTTP01IngressTemplate struct {
 	// Labels and annotations of the Ingress. They take precedence over the controller's.
 	// +optional
 	ACMEChallengeSolverHTTP01IngressObjectMeta `json:"metadata"`
 }
 
-// ACMEChallengeSolverHTTP01IngressObjectMeta has metadata of the Ingress that is made.
+// ACMEChallengeSolverHTTP01IngressObjectMeta has metadata of the Ingress that is created.
 type ACMEChallengeSolverHTTP01IngressObjectMeta struct {
 	// Annotations of the Ingress.
 	// +optional
@@ -316,7 +317,7 @@ type ACMEChallengeSolverHTTP01IngressPodSecurityContext struct {
 	// +listType=atomic
 	Sysctls []corev1.Sysctl `json:"sysctls,omitempty"`
 
-	// When the owner of volumes is changed to fsGroup: Always, if left out, or OnRootMismatch.
+	// When the owner of volumes is changed to fsGroup: Always (the default) or OnRootMismatch.
 	// +optional
 	FSGroupChangePolicy *corev1.PodFSGroupChangePolicy `json:"fsGroupChangePolicy,omitempty"`
 
@@ -328,11 +329,11 @@ type ACMEChallengeSolverHTTP01IngressPodSecurityContext struct {
 // ACMEChallengeSolverHTTP01IngressPodResources has CPU and memory of the pod that answers the
 // server.
 type ACMEChallengeSolverHTTP01IngressPodResources struct {
-	// What it may use at most.
+	// The maximum that it may use.
 	// +optional
 	Limits corev1.ResourceList `json:"limits,omitempty"`
 
-	// What is kept free for it. Not more than the limits.
+	// What is reserved for it. Not more than the limits.
 	// +optional
 	Requests corev1.ResourceList `json:"requests,omitempty"`
 }

@@ -7,8 +7,8 @@ import (
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 )
 
-// ACMEChallengeSolverDNS01 says how the DNS record is made. Exactly one provider is set, or none
-// for a record of dns-persist-01 that is made by hand.
+// ACMEChallengeSolverDNS01 says how the DNS record is created. Exactly one provider is set, or none
+// for a dns-persist-01 record that is created by hand.
 //
 // +kubebuilder:validation:XValidation:rule=`!has(self.persistUntil) || has(self.challengeType) && self.challengeType == 'dns-persist-01'`,message=`persistUntil is for challengeType dns-persist-01`
 // +kubebuilder:validation:XValidation:rule=`!(has(self.acmeDNS) || has(self.provider)) || !has(self.challengeType) || self.challengeType != 'dns-persist-01'`,message=`acmeDNS and provider cannot have records of dns-persist-01: use another one, or none and make the record by hand`
@@ -18,27 +18,27 @@ type ACMEChallengeSolverDNS01 struct {
 	//
 	// dns-01, if left out: a record for each certificate.
 	//
-	// dns-account-01: the same, but the name of the record differs for each account, so that
-	// several clusters can have their own CNAME for one name.
+	// dns-account-01: the same, but the name of the record is different for each account, so that
+	// several clusters can each have a CNAME for one name.
 	//
-	// dns-persist-01: a record that stands, and lets the account have certificates as long as it
-	// does. Whoever has the account's key can have certificates, then. Without a provider the
-	// record is made by hand: the Challenge says which.
+	// dns-persist-01: a permanent record that authorizes the account for as long as it exists. Every
+	// holder of the account's key can then obtain certificates. Without a provider, create the record
+	// by hand: the Challenge says which record.
 	// +optional
 	ChallengeType DNS01ChallengeType `json:"challengeType,omitempty"`
 
-	// Perennial's own, and experimental. Until when a record of dns-persist-01 counts. For as long
-	// as it stands if left out.
+	// Perennial's own, and experimental. Time until which a dns-persist-01 record is valid. If left
+	// out, it is valid for as long as it exists.
 	// +optional
 	PersistUntil *metav1.Time `json:"persistUntil,omitempty"`
 
-	// Whether CNAMEs at _acme-challenge names are followed, and the record made where they lead.
-	// None if left out.
+	// Whether the controller follows CNAMEs at _acme-challenge names and creates the record at their
+	// target. None if left out.
 	// +optional
 	CNAMEStrategy CNAMEStrategy `json:"cnameStrategy,omitempty"`
 
-	// Perennial's own. DNS servers, host:port or the https:// URL of a server of DNS over HTTPS, to
-	// ask whether the record is visible, in place of those that are authoritative for it.
+	// Perennial's own. DNS servers, as host:port or as the https:// URL of a DNS-over-HTTPS server.
+	// The self-check queries these for the record instead of the authoritative servers.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=8
@@ -70,11 +70,11 @@ type ACMEChallengeSolverDNS01 struct {
 	// +optional
 	DigitalOcean *ACMEIssuerDNS01ProviderDigitalOcean `json:"digitalocean,omitempty"`
 
-	// A server of joohoi/acme-dns.
+	// A joohoi/acme-dns server.
 	// +optional
 	AcmeDNS *ACMEIssuerDNS01ProviderAcmeDNS `json:"acmeDNS,omitempty"`
 
-	// Any DNS server that takes dynamic updates (RFC 2136).
+	// Any DNS server that accepts dynamic updates (RFC 2136).
 	// +optional
 	RFC2136 *ACMEIssuerDNS01ProviderRFC2136 `json:"rfc2136,omitempty"`
 
@@ -82,12 +82,12 @@ type ACMEChallengeSolverDNS01 struct {
 	// +optional
 	Webhook *ACMEIssuerDNS01ProviderWebhook `json:"webhook,omitempty"`
 
-	// One of the many other DNS services that lego knows. Perennial's own.
+	// One of the many other DNS services that lego supports. Perennial's own.
 	// +optional
 	Provider *ACMEIssuerDNS01ProviderLego `json:"provider,omitempty"`
 }
 
-// DNS01ChallengeType is a type of challenge that is met by a TXT record.
+// DNS01ChallengeType is a type of challenge that a TXT record proves.
 // +kubebuilder:validation:Enum=dns-01;dns-account-01;dns-persist-01
 type DNS01ChallengeType string
 
@@ -105,10 +105,10 @@ const (
 type CNAMEStrategy string
 
 const (
-	// NoneStrategy makes the record at the name itself.
+	// NoneStrategy creates the record at the name itself.
 	NoneStrategy = "None"
-	// FollowStrategy makes the record where the CNAMEs at the name lead, so that a zone of little
-	// importance can be handed to the controller.
+	// FollowStrategy creates the record at the target of the CNAMEs, so that the controller needs
+	// write access only to a zone of little importance.
 	FollowStrategy = "Follow"
 )
 
@@ -143,7 +143,7 @@ type ACMEIssuerDNS01ProviderCloudDNS struct {
 	// +kubebuilder:validation:MinLength=1
 	Project string `json:"project"`
 
-	// Name of the managed zone. Found from the DNS name if left out.
+	// Name of the managed zone. If left out, the controller finds it from the DNS name.
 	// +optional
 	HostedZoneName string `json:"hostedZoneName,omitempty"`
 }
@@ -176,8 +176,8 @@ type ACMEIssuerDNS01ProviderDigitalOcean struct {
 	Token cmmeta.SecretKeySelector `json:"tokenSecretRef"`
 }
 
-// ACMEIssuerDNS01ProviderRoute53 has the settings of Amazon Route 53. Without any credentials those
-// of the environment are used.
+// ACMEIssuerDNS01ProviderRoute53 has the settings of Amazon Route 53. Without any credentials,
+// those of the environment are used.
 //
 // +kubebuilder:validation:XValidation:rule=`!has(self.accessKeyID) || self.accessKeyID == "" || !has(self.accessKeyIDSecretRef)`,message=`accessKeyID and accessKeyIDSecretRef exclude each other: remove one`,fieldPath=`.accessKeyID`
 type ACMEIssuerDNS01ProviderRoute53 struct {
@@ -202,30 +202,31 @@ type ACMEIssuerDNS01ProviderRoute53 struct {
 	// +optional
 	Role string `json:"role,omitempty"`
 
-	// ID of the hosted zone. Found from the DNS name if left out, which takes the permission
-	// route53:ListHostedZonesByName.
+	// ID of the hosted zone. If left out, the controller finds it from the DNS name, for which it
+	// needs the permission route53:ListHostedZonesByName.
 	// +optional
 	HostedZoneID string `json:"hostedZoneID,omitempty"`
 
-	// AWS region to sign for. That of the environment (AWS_REGION, AWS_DEFAULT_REGION) if left out.
+	// AWS region to sign requests for. That of the environment (AWS_REGION, AWS_DEFAULT_REGION) if
+	// left out.
 	// +optional
 	Region string `json:"region,omitempty"`
 }
 
-// Route53Auth says how credentials are had.
+// Route53Auth says how the controller obtains credentials.
 type Route53Auth struct {
 	// By exchanging a token of a ServiceAccount (AssumeRoleWithWebIdentity).
 	Kubernetes *Route53KubernetesAuth `json:"kubernetes"`
 }
 
-// Route53KubernetesAuth says which ServiceAccount's token is exchanged.
+// Route53KubernetesAuth names the ServiceAccount. Its token is exchanged for AWS credentials.
 type Route53KubernetesAuth struct {
-	// The ServiceAccount to ask for a token that lives a few minutes.
+	// The ServiceAccount to request a short-lived token for.
 	ServiceAccountRef *ServiceAccountRef `json:"serviceAccountRef"`
 }
 
-// ServiceAccountRef names the ServiceAccount that a token is asked for. The token lives for ten
-// minutes.
+// ServiceAccountRef names the ServiceAccount that a token is requested for. The token is valid for
+// ten minutes.
 type ServiceAccountRef struct {
 	// Name of the ServiceAccount.
 	// +kubebuilder:validation:MinLength=1
@@ -238,8 +239,8 @@ type ServiceAccountRef struct {
 }
 
 // ACMEIssuerDNS01ProviderAzureDNS has the settings of Azure DNS. Credentials are either those of a
-// service principal, with clientID, clientSecretSecretRef and tenantID, or those of
-// the environment, which managedIdentity may narrow down.
+// service principal, with clientID, clientSecretSecretRef and tenantID, or those of the
+// environment. managedIdentity selects one identity of the environment.
 //
 // +kubebuilder:validation:XValidation:rule=`[has(self.clientID) && self.clientID != "", has(self.tenantID) && self.tenantID != "", has(self.clientSecretSecretRef)].filter(set, set).size() in [0, 3]`,message=`clientID, clientSecretSecretRef and tenantID belong together: set all three, or none`
 // +kubebuilder:validation:XValidation:rule=`!has(self.managedIdentity) || ((!has(self.clientID) || self.clientID == "") && (!has(self.tenantID) || self.tenantID == "") && !has(self.clientSecretSecretRef))`,message=`managedIdentity excludes clientID, clientSecretSecretRef and tenantID: remove it, or them`,fieldPath=`.managedIdentity`
@@ -265,7 +266,7 @@ type ACMEIssuerDNS01ProviderAzureDNS struct {
 	// +kubebuilder:validation:MinLength=1
 	ResourceGroupName string `json:"resourceGroupName"`
 
-	// Name of the zone. Found from the DNS name if left out.
+	// Name of the zone. If left out, the controller finds it from the DNS name.
 	// +optional
 	HostedZoneName string `json:"hostedZoneName,omitempty"`
 
@@ -273,11 +274,11 @@ type ACMEIssuerDNS01ProviderAzureDNS struct {
 	// +optional
 	Environment AzureDNSEnvironment `json:"environment,omitempty"`
 
-	// Which managed or workload identity is used.
+	// The managed identity or workload identity to use.
 	// +optional
 	ManagedIdentity *AzureManagedIdentity `json:"managedIdentity,omitempty"`
 
-	// Whether the zone is public, which it is if left out, or private.
+	// Whether the zone is public (the default) or private.
 	// +optional
 	ZoneType AzureZoneType `json:"zoneType,omitempty"`
 }
@@ -291,8 +292,8 @@ const (
 	PrivateAzureZone AzureZoneType = "AzurePrivateZone"
 )
 
-// AzureManagedIdentity says which identity is used: a workload identity if the environment has one,
-// and the machine's otherwise.
+// AzureManagedIdentity selects an identity: a workload identity if the environment has one,
+// otherwise the managed identity of the machine.
 //
 // +kubebuilder:validation:XValidation:rule=`!has(self.resourceID) || self.resourceID == "" || ((!has(self.clientID) || self.clientID == "") && (!has(self.tenantID) || self.tenantID == ""))`,message=`resourceID excludes clientID and tenantID: remove it, or them`,fieldPath=`.resourceID`
 // +kubebuilder:validation:XValidation:rule=`!has(self.tenantID) || self.tenantID == "" || (has(self.clientID) && self.clientID != "") || (has(self.resourceID) && self.resourceID != "")`,message=`tenantID needs clientID beside it`,fieldPath=`.clientID`
@@ -332,7 +333,7 @@ type ACMEIssuerDNS01ProviderAcmeDNS struct {
 	AccountSecret cmmeta.SecretKeySelector `json:"accountSecretRef"`
 }
 
-// ACMEIssuerDNS01ProviderRFC2136 has the settings of a DNS server that takes dynamic updates.
+// ACMEIssuerDNS01ProviderRFC2136 has the settings of a DNS server that accepts dynamic updates.
 //
 // +kubebuilder:validation:XValidation:rule=`(has(self.tsigKeyName) && self.tsigKeyName != "") ? (has(self.tsigSecretSecretRef) && self.tsigSecretSecretRef.name != "" && has(self.tsigSecretSecretRef.key) && self.tsigSecretSecretRef.key != "") : !(has(self.tsigSecretSecretRef) && self.tsigSecretSecretRef.name != "" && has(self.tsigSecretSecretRef.key) && self.tsigSecretSecretRef.key != "")`,message=`tsigKeyName and tsigSecretSecretRef, with name and key, belong together: set both, or none`,fieldPath=`.tsigKeyName`
 type ACMEIssuerDNS01ProviderRFC2136 struct {
@@ -349,19 +350,19 @@ type ACMEIssuerDNS01ProviderRFC2136 struct {
 	// +optional
 	TSIGKeyName string `json:"tsigKeyName,omitempty"`
 
-	// Algorithm of the TSIG key, in capitals or not: HMACMD5, if left out, HMACSHA1, HMACSHA256
+	// Algorithm of the TSIG key, in upper or lower case: HMACMD5 (the default), HMACSHA1, HMACSHA256
 	// or HMACSHA512.
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
 	// +kubebuilder:validation:XValidation:rule=`self.upperAscii() in ["", 'HMACMD5', 'HMACSHA1', 'HMACSHA256', 'HMACSHA512']`,message=`tsigAlgorithm must be HMACMD5, HMACSHA1, HMACSHA256 or HMACSHA512`
 	TSIGAlgorithm string `json:"tsigAlgorithm,omitempty"`
 
-	// Protocol that updates are sent by: UDP, if left out, or TCP.
+	// Protocol for updates: UDP (the default) or TCP.
 	// +optional
 	Protocol RFC2136UpdateProtocol `json:"protocol,omitempty"`
 }
 
-// RFC2136UpdateProtocol is a protocol that updates are sent by.
+// RFC2136UpdateProtocol is a protocol for dynamic updates.
 // +kubebuilder:validation:Enum=TCP;UDP
 type RFC2136UpdateProtocol string
 
@@ -379,15 +380,15 @@ type ACMEIssuerDNS01ProviderWebhook struct {
 	// +kubebuilder:validation:MinLength=1
 	SolverName string `json:"solverName"`
 
-	// What the webhook wants to be told. Secrets do not belong here; the webhook's own
-	// documentation says how it is told of them.
+	// Configuration for the webhook. Do not put secrets here; the documentation of the webhook says
+	// how to pass them.
 	// +optional
 	Config *apiextensionsv1.JSON `json:"config,omitempty"`
 }
 
 // ACMEIssuerDNS01ProviderLego names a DNS service by its name in lego, and has its settings.
 type ACMEIssuerDNS01ProviderLego struct {
-	// Name of the service. docs/dns-providers.md lists all, with their settings.
+	// Name of the service. docs/dns-providers.md lists all services and their settings.
 	// +kubebuilder:validation:Pattern=`^[a-z0-9]+$`
 	// +kubebuilder:validation:MaxLength=63
 	Name string `json:"name"`
@@ -396,7 +397,7 @@ type ACMEIssuerDNS01ProviderLego struct {
 	// +optional
 	Config *apiextensionsv1.JSON `json:"config,omitempty"`
 
-	// A Secret whose entries are settings: credentials, and whatever else is better kept there.
+	// A Secret. Its entries are settings: credentials, and any other setting to keep secret.
 	// +optional
 	SecretRef *cmmeta.LocalObjectReference `json:"secretRef,omitempty"`
 }

@@ -9,15 +9,15 @@ import (
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 )
 
-// GetCertificateCondition returns the condition of the given type in the status, or nil. What it
-// points to belongs to the status.
+// GetCertificateCondition returns the condition of the given type in the status, or nil. The
+// pointer is into the status.
 func GetCertificateCondition(status *CertificateStatus, t CertificateConditionType) *CertificateCondition {
 	return findCondition(status.Conditions, string(t))
 }
 
-// SetCertificateCondition puts c into the status in place of the condition of its type, and reports
-// whether that changed anything. The transition time of c is ignored: it becomes now if the
-// condition is new or its status changes, and stays what it was otherwise.
+// SetCertificateCondition replaces the condition of c's type in the status with c, and reports
+// whether that changed anything. It ignores the transition time of c: the time becomes now if the
+// condition is new or its status changes, and is kept otherwise.
 func SetCertificateCondition(status *CertificateStatus, now time.Time, c CertificateCondition) (changed bool) {
 	return putCondition(&status.Conditions, now, c)
 }
@@ -28,8 +28,8 @@ func RemoveCertificateCondition(status *CertificateStatus, t CertificateConditio
 	return dropCondition(&status.Conditions, string(t))
 }
 
-// GetCertificateRequestCondition returns the condition of the given type in the status, or nil.
-// What it points to belongs to the status.
+// GetCertificateRequestCondition returns the condition of the given type in the status, or nil. The
+// pointer is into the status.
 func GetCertificateRequestCondition(
 	status *CertificateRequestStatus,
 	t CertificateRequestConditionType,
@@ -47,7 +47,7 @@ func SetCertificateRequestCondition(
 	return putCondition(&status.Conditions, now, c)
 }
 
-// SetUnreachable puts the condition Unreachable into the status of a request, or takes it away, and
+// SetUnreachable adds the condition Unreachable to the status of a request, or removes it, and
 // reports whether that changed anything.
 func (s *CertificateRequestStatus) SetUnreachable(now time.Time, is bool, message string) (changed bool) {
 	if is {
@@ -58,8 +58,8 @@ func (s *CertificateRequestStatus) SetUnreachable(now time.Time, is bool, messag
 	return dropCondition(&s.Conditions, string(CertificateRequestConditionUnreachable))
 }
 
-// SetUnreachable puts the condition Unreachable, with a reason, into the status of an issuer, or
-// takes it away if there is no reason, and reports whether that changed anything.
+// SetUnreachable adds the condition Unreachable to the status of an issuer, or removes it if reason
+// is empty, and reports whether that changed anything.
 func (s *IssuerStatus) SetUnreachable(now time.Time, reason, message string, generation int64) (changed bool) {
 	if reason == "" {
 		return dropCondition(&s.Conditions, string(IssuerConditionUnreachable))
@@ -70,8 +70,8 @@ func (s *IssuerStatus) SetUnreachable(now time.Time, reason, message string, gen
 	})
 }
 
-// SetUnprotected puts the condition Unprotected into the status of an issuer, or takes it away if
-// there is no message, and reports whether that changed anything.
+// SetUnprotected adds the condition Unprotected to the status of an issuer, or removes it if
+// message is empty, and reports whether that changed anything.
 func (s *IssuerStatus) SetUnprotected(now time.Time, message string, generation int64) (changed bool) {
 	if message == "" {
 		return dropCondition(&s.Conditions, string(IssuerConditionUnprotected))
@@ -82,8 +82,8 @@ func (s *IssuerStatus) SetUnprotected(now time.Time, message string, generation 
 	})
 }
 
-// SetSolversInvalid puts the condition SolversValid, False, with a reason, into the status of an
-// issuer, or takes it away if there is no reason, and reports whether that changed anything.
+// SetSolversInvalid adds the condition SolversValid, False, to the status of an issuer, or removes
+// it if reason is empty, and reports whether that changed anything.
 func (s *IssuerStatus) SetSolversInvalid(now time.Time, reason, message string, generation int64) (changed bool) {
 	if reason == "" {
 		return dropCondition(&s.Conditions, string(IssuerConditionSolversValid))
@@ -94,8 +94,8 @@ func (s *IssuerStatus) SetSolversInvalid(now time.Time, reason, message string, 
 	})
 }
 
-// SetStalled puts the condition Stalled, with a reason, into the status of an issuer, or takes it
-// away if there is no reason, and reports whether that changed anything.
+// SetStalled adds the condition Stalled to the status of an issuer, or removes it if reason is
+// empty, and reports whether that changed anything.
 func (s *IssuerStatus) SetStalled(now time.Time, reason, message string, generation int64) (changed bool) {
 	if reason == "" {
 		return dropCondition(&s.Conditions, string(IssuerConditionStalled))
@@ -124,8 +124,8 @@ func CertificateRequestReadyReason(status *CertificateRequestStatus) string {
 	return ""
 }
 
-// GetIssuerCondition returns the condition of the given type in the status, or nil. What it points
-// to belongs to the status.
+// GetIssuerCondition returns the condition of the given type in the status, or nil. The pointer is
+// into the status.
 func GetIssuerCondition(status *IssuerStatus, t IssuerConditionType) *IssuerCondition {
 	return findCondition(status.Conditions, string(t))
 }
@@ -136,8 +136,8 @@ func SetIssuerCondition(status *IssuerStatus, now time.Time, c IssuerCondition) 
 	return putCondition(&status.Conditions, now, c)
 }
 
-// condition is a pointer to one of the three condition types, which differ in their fields but not
-// in how they are kept.
+// condition is a pointer to one of the three condition types. Their fields differ, but they are set
+// and removed in the same way.
 //
 // +kubebuilder:object:generate=false
 type condition[C any] interface {

@@ -4,42 +4,42 @@ import "time"
 
 // Lifetimes of certificates.
 const (
-	// MinimumCertificateDuration is the shortest lifetime that may be asked for.
-	// Perennial's own: cert-manager's is one hour.
+	// MinimumCertificateDuration is the shortest lifetime that a Certificate can request. Perennial's
+	// own: cert-manager's is one hour.
 	MinimumCertificateDuration = time.Minute
 
-	// DefaultCertificateDuration is the lifetime asked for when spec.duration is left out.
+	// DefaultCertificateDuration is the requested lifetime when spec.duration is left out.
 	DefaultCertificateDuration = 90 * 24 * time.Hour
 
-	// MinimumRenewBefore is the least time between renewal and expiry that may be asked for,
-	// of certificates that live an hour or more.
+	// MinimumRenewBefore is the smallest allowed spec.renewBefore of certificates that live an hour or
+	// more.
 	MinimumRenewBefore = 5 * time.Minute
 
 	// ShortLivedDuration is the lifetime below which MinimumShortLivedRenewBefore takes the
 	// place of MinimumRenewBefore. Perennial's own.
 	ShortLivedDuration = time.Hour
 
-	// MinimumShortLivedRenewBefore is the least time between renewal and expiry of
-	// certificates that live less than ShortLivedDuration. Perennial's own.
+	// MinimumShortLivedRenewBefore is the smallest allowed spec.renewBefore of certificates that live
+	// less than ShortLivedDuration. Perennial's own.
 	MinimumShortLivedRenewBefore = 10 * time.Second
 
-	// DefaultRenewBefore was once the time between renewal and expiry.
+	// DefaultRenewBefore was the time between renewal and expiry in old releases of cert-manager.
 	//
 	// Deprecated: certificates are renewed when a third of their lifetime is left.
 	DefaultRenewBefore = 30 * 24 * time.Hour
 )
 
-// What Vault issuers use where their spec leaves something out.
+// Defaults of Vault issuers.
 const (
 	// DefaultVaultTokenAuthSecretKey is the entry of the Secret that holds a Vault token.
 	DefaultVaultTokenAuthSecretKey = "token"
 
-	// DefaultVaultKubernetesAuthMountPath is where Vault's Kubernetes auth method is mounted;
-	// /login is appended to it.
+	// DefaultVaultKubernetesAuthMountPath is the mount path of Vault's Kubernetes auth method; /login
+	// is appended to it.
 	DefaultVaultKubernetesAuthMountPath = "/v1/auth/kubernetes"
 
-	// DefaultVaultClientCertificateAuthMountPath is where Vault's TLS certificate auth
-	// method is mounted; /login is appended to it.
+	// DefaultVaultClientCertificateAuthMountPath is the mount path of Vault's TLS certificate auth
+	// method; /login is appended to it.
 	DefaultVaultClientCertificateAuthMountPath = "/v1/auth/cert"
 )
 
@@ -53,6 +53,7 @@ const (
 	JKSSecretKey = "keystore.jks"
 	// JKSTruststoreKey holds the CA certificates, Java KeyStore.
 	JKSTruststoreKey = "truststore.jks"
-	// KeystorePassword is the customary entry for the password in a Secret made for it.
+	// KeystorePassword is the conventional name of the entry that holds the password, in a Secret for
+	// it.
 	KeystorePassword = "keystorePassword"
 )

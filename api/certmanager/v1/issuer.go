@@ -71,8 +71,8 @@ func (i *ClusterIssuer) SetStatus(status IssuerStatus) { i.Status = status }
 // Copy returns a deep copy.
 func (i *ClusterIssuer) Copy() GenericIssuer { return i.DeepCopy() }
 
-// ACMEStatus returns the ACME part of the status to read from or write to, after adding it
-// if there was none. Of a nil status it returns an empty part that belongs to nothing.
+// ACMEStatus returns the ACME part of the status for reading or writing. It adds the part if there
+// is none. For a nil status it returns an empty part that is not connected to any status.
 func (s *IssuerStatus) ACMEStatus() *acmev1.ACMEIssuerStatus {
 	if s == nil {
 		return &acmev1.ACMEIssuerStatus{}
@@ -83,10 +83,10 @@ func (s *IssuerStatus) ACMEStatus() *acmev1.ACMEIssuerStatus {
 	return s.ACME
 }
 
-// DurationOrDefault returns the lifetime that the Certificate asks for.
+// DurationOrDefault returns the lifetime that the Certificate requests.
 func (s *CertificateSpec) DurationOrDefault() time.Duration { return durationOrDefault(s.Duration) }
 
-// DurationOrDefault returns the lifetime that the CertificateRequest asks for.
+// DurationOrDefault returns the lifetime that the CertificateRequest requests.
 func (s *CertificateRequestSpec) DurationOrDefault() time.Duration {
 	return durationOrDefault(s.Duration)
 }

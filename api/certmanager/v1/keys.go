@@ -1,17 +1,17 @@
 package v1
 
-// PartOfCertManagerControllerLabelKey marks, with the value "true", a Secret whose content the
-// controller keeps in its cache: the Secrets of Certificates and next private keys have it, and it
-// may be given to credentials of issuers, which saves a live read of each.
+// PartOfCertManagerControllerLabelKey with the value "true" on a Secret makes the controller cache
+// its content. The Secrets of Certificates and next private keys have it. Set it on the credentials
+// of issuers to save a live read of each.
 const PartOfCertManagerControllerLabelKey = "controller.cert-manager.io/fao"
 
-// IsNextPrivateKeySecretLabelKey marks, with the value "true", a Secret that holds a private key
-// whose certificate is not issued yet.
+// IsNextPrivateKeySecretLabelKey with the value "true" marks a Secret with the private key of a
+// certificate that is not issued yet.
 const IsNextPrivateKeySecretLabelKey = "cert-manager.io/next-private-key"
 
-// Annotations that describe a certificate. They stand on its Secret, where they record what was
-// issued, and most are also read on an Ingress, Gateway or ListenerSet, where they ask for it.
-// Several values are separated by commas, quoted as in CSV where need be.
+// Annotations that describe a certificate. On its Secret, they record what was issued. On an
+// Ingress, Gateway or ListenerSet, most of them request it. Several values are separated by commas
+// and quoted as in CSV if necessary.
 const (
 	CommonNameAnnotationKey = "cert-manager.io/common-name"
 	AltNamesAnnotationKey   = "cert-manager.io/alt-names"
@@ -35,10 +35,10 @@ const (
 	CertificateNameKey = "cert-manager.io/certificate-name"
 	// IssuerNameAnnotationKey names the issuer that signed.
 	IssuerNameAnnotationKey = "cert-manager.io/issuer-name"
-	// IssuerKindAnnotationKey has the kind of the issuer that signed. On an Ingress, Gateway or
+	// IssuerKindAnnotationKey holds the kind of the issuer that signed. On an Ingress, Gateway or
 	// ListenerSet it says what kind of issuer IngressIssuerNameAnnotationKey names.
 	IssuerKindAnnotationKey = "cert-manager.io/issuer-kind"
-	// IssuerGroupAnnotationKey is IssuerKindAnnotationKey's pendant for the API group.
+	// IssuerGroupAnnotationKey holds the API group of that issuer.
 	IssuerGroupAnnotationKey = "cert-manager.io/issuer-group"
 )
 
@@ -47,14 +47,14 @@ const (
 	// CertificateRequestPrivateKeyAnnotationKey names the Secret with the private key of the
 	// request. A selfSigned issuer signs with it; other issuers do not read it.
 	CertificateRequestPrivateKeyAnnotationKey = "cert-manager.io/private-key-secret-name"
-	// CertificateRequestRevisionAnnotationKey has the revision of the Certificate that the request
-	// is made for, a decimal number of 1 or more.
+	// CertificateRequestRevisionAnnotationKey holds the revision of the Certificate that the request
+	// is for, a decimal number of 1 or more.
 	CertificateRequestRevisionAnnotationKey = "cert-manager.io/certificate-revision"
 )
 
-// IssueTemporaryCertificateAnnotation on a Certificate, with the value "true", asks for a
-// self-signed stand-in to be put into the Secret until the issuer has answered, for servers
-// that do not start without a certificate.
+// IssueTemporaryCertificateAnnotation with the value "true" on a Certificate puts a temporary
+// self-signed certificate into the Secret until the issuer answers, for servers that do not start
+// without a certificate.
 const IssueTemporaryCertificateAnnotation = "cert-manager.io/issue-temporary-certificate"
 
 // Annotations of an Ingress, Gateway or ListenerSet that choose its issuer.
@@ -66,7 +66,7 @@ const (
 )
 
 // Annotations of an Ingress, Gateway or ListenerSet that set the field of the same name in the
-// Certificates made for it.
+// Certificates that are created for it.
 const (
 	DurationAnnotationKey              = "cert-manager.io/duration"
 	RenewBeforeAnnotationKey           = "cert-manager.io/renew-before"
@@ -78,16 +78,16 @@ const (
 	PrivateKeyEncodingAnnotationKey       = "cert-manager.io/private-key-encoding"
 	PrivateKeySizeAnnotationKey           = "cert-manager.io/private-key-size"
 	PrivateKeyRotationPolicyAnnotationKey = "cert-manager.io/private-key-rotation-policy"
-	// IngressSecretTemplate has the secretTemplate as JSON without unknown fields.
+	// IngressSecretTemplate holds the secretTemplate as JSON without unknown fields.
 	IngressSecretTemplate = "cert-manager.io/secret-template"
 )
 
-// Annotations of an Ingress, Gateway or ListenerSet that change how its certificates are made.
+// Annotations of an Ingress, Gateway or ListenerSet that change how its certificates are obtained.
 const (
 	// CertificateIgnoreTLSListeners lists, separated by commas, the listeners that get no Certificate.
 	CertificateIgnoreTLSListeners = "cert-manager.io/ignore-tls-listeners"
-	// IngressACMEIssuerHTTP01IngressClassAnnotationKey sets the class of Ingresses that solve
-	// HTTP-01 challenges, as an annotation of theirs.
+	// IngressACMEIssuerHTTP01IngressClassAnnotationKey sets the class of Ingresses that solve HTTP-01
+	// challenges, as an annotation on them.
 	IngressACMEIssuerHTTP01IngressClassAnnotationKey = "acme.cert-manager.io/http01-ingress-class"
 	// IngressACMEIssuerHTTP01IngressClassNameAnnotationKey sets the ingressClassName of Ingresses
 	// that solve HTTP-01 challenges.
@@ -105,15 +105,15 @@ const (
 	// WantInjectFromSecretAnnotation names a Secret, namespace/name, whose ca.crt is injected.
 	// The Secret must allow it by AllowsInjectionFromSecretAnnotation.
 	WantInjectFromSecretAnnotation = "cert-manager.io/inject-ca-from-secret"
-	// AllowsInjectionFromSecretAnnotation on a Secret, "true", lets others inject its ca.crt.
+	// AllowsInjectionFromSecretAnnotation on a Secret, "true", allows the injection of its ca.crt.
 	AllowsInjectionFromSecretAnnotation = "cert-manager.io/allow-direct-injection"
 )
 
 // Annotations of the Venafi issuer.
 const (
-	// VenafiCustomFieldsAnnotationKey has custom fields for the request, JSON: [{"name": …, "value":
+	// VenafiCustomFieldsAnnotationKey holds custom fields for the request, JSON: [{"name": …, "value":
 	// …}].
 	VenafiCustomFieldsAnnotationKey = "venafi.cert-manager.io/custom-fields"
-	// VenafiPickupIDAnnotationKey remembers the server's handle for a request that is under way.
+	// VenafiPickupIDAnnotationKey holds the server's ID of a pending request.
 	VenafiPickupIDAnnotationKey = "venafi.cert-manager.io/pickup-id"
 )

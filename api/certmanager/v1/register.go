@@ -18,16 +18,16 @@ const (
 )
 
 var (
-	// GroupVersion is what a manifest of these kinds has as its apiVersion.
+	// GroupVersion is the apiVersion of these kinds in a manifest.
 	GroupVersion = schema.GroupVersion{Group: GroupName, Version: "v1"}
 
 	// SchemeGroupVersion is GroupVersion under the name that Kubernetes' own API packages use.
 	SchemeGroupVersion = GroupVersion
 
-	// SchemeBuilder collects what AddToScheme does.
+	// SchemeBuilder collects the functions that AddToScheme calls.
 	SchemeBuilder = runtime.NewSchemeBuilder(addKnownTypes)
 
-	// AddToScheme makes the kinds of this package known to a scheme.
+	// AddToScheme registers the kinds of this package with a scheme.
 	AddToScheme = SchemeBuilder.AddToScheme
 )
 

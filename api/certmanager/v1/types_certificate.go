@@ -6,8 +6,8 @@ import (
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 )
 
-// Certificate asks for a signed X.509 certificate, which is kept in the Secret that
-// spec.secretName names, with its private key, and renewed before it expires.
+// Certificate requests a signed X.509 certificate. The certificate and its private key are stored
+// in the Secret that spec.secretName names, and renewed before expiry.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:storageversion
@@ -29,11 +29,11 @@ type Certificate struct {
 	// +optional
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	// What the certificate is to be.
+	// The desired certificate.
 	// +optional
 	Spec CertificateSpec `json:"spec"`
 
-	// What the certificate is at present. Written by the controller.
+	// The current state of the certificate. Written by the controller.
 	// +optional
 	// +kubebuilder:default={"observedGeneration":-1}
 	Status CertificateStatus `json:"status"`
@@ -50,7 +50,7 @@ type CertificateList struct {
 	Items []Certificate `json:"items"`
 }
 
-// PrivateKeyAlgorithm is the kind of a private key.
+// PrivateKeyAlgorithm is the algorithm of a private key.
 // +kubebuilder:validation:Enum=RSA;ECDSA;Ed25519
 type PrivateKeyAlgorithm string
 
@@ -65,11 +65,11 @@ const (
 type PrivateKeyEncoding string
 
 const (
-	// PKCS1 is the older form, which each kind of key has its own of: "RSA PRIVATE KEY" (RFC 8017)
-	// or "EC PRIVATE KEY" (RFC 5915). Ed25519 has none and is written as PKCS8.
+	// PKCS1 is the older form, which differs for each algorithm: "RSA PRIVATE KEY" (RFC 8017) or "EC
+	// PRIVATE KEY" (RFC 5915). Ed25519 has none and is written as PKCS8.
 	PKCS1 PrivateKeyEncoding = "PKCS1"
 
-	// PKCS8 is the form that all kinds of keys share, "PRIVATE KEY" (RFC 5958).
+	// PKCS8 is the form that all algorithms share, "PRIVATE KEY" (RFC 5958).
 	PKCS8 PrivateKeyEncoding = "PKCS8"
 )
 
@@ -88,11 +88,11 @@ const (
 	PureEd25519     SignatureAlgorithm = "PureEd25519"
 )
 
-// CertificateSpec says what a certificate is to be. It is a request: the issuer decides what it
-// signs, and may change or leave out any attribute.
+// CertificateSpec describes the desired certificate. The issuer decides what it signs, and may
+// change or leave out any attribute.
 //
-// There must be something for the certificate to name: commonName, literalSubject, or at least
-// one subject alternative name.
+// The certificate must have a name: commonName, literalSubject, or at least one subject alternative
+// name.
 //
 // +kubebuilder:validation:XValidation:rule=`(has(self.commonName) && self.commonName != "") || (has(self.dnsNames) && self.dnsNames.size() > 0) || (has(self.ipAddresses) && self.ipAddresses.size() > 0) || (has(self.uris) && self.uris.size() > 0) || (has(self.emailAddresses) && self.emailAddresses.size() > 0) || (has(self.otherNames) && self.otherNames.size() > 0) || (has(self.literalSubject) && self.literalSubject.matches('(^|[,+;]) *([cC][nN]|2[.]5[.]4[.]3) *='))`,message=`the certificate must name something: set commonName, literalSubject with a CN, dnsNames, ipAddresses, uris, emailAddresses or otherNames`
 // +kubebuilder:validation:XValidation:rule=`!has(self.literalSubject) || self.literalSubject == "" || ((!has(self.commonName) || self.commonName == "") && (!has(self.subject) || (self.subject.?serialNumber.orValue("") == "" && [self.subject.?organizations, self.subject.?countries, self.subject.?organizationalUnits, self.subject.?localities, self.subject.?provinces, self.subject.?streetAddresses, self.subject.?postalCodes].all(values, values.orValue([]).size() == 0))))`,message=`literalSubject is the whole subject: remove commonName and subject, or remove literalSubject`,fieldPath=`.literalSubject`
@@ -105,60 +105,57 @@ type CertificateSpec struct {
 	// +optional
 	Subject *X509Subject `json:"subject,omitempty"`
 
-	// The whole subject as a string (RFC 4514), where the order of its attributes or an
-	// attribute that subject lacks matters: CN=foo,DC=corp,DC=example,DC=com.
-	// Not together with subject or commonName.
+	// The whole subject as a string (RFC 4514), for subjects with a certain order of attributes or
+	// with attributes that the field subject does not have: CN=foo,DC=corp,DC=example,DC=com. Not
+	// together with subject or commonName.
 	// +optional
 	// +kubebuilder:validation:MaxLength=8192
 	LiteralSubject string `json:"literalSubject,omitempty"`
 
-	// Common name of the subject, at most 64 bytes. TLS clients do not look at it when there
-	// are subject alternative names.
-	// Not together with literalSubject.
+	// Common name of the subject, at most 64 bytes. TLS clients ignore it when there are subject
+	// alternative names. Not together with literalSubject.
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
 	// +kubebuilder:validation:XValidation:rule=`bytes(self).size() <= 64`,message=`commonName must be at most 64 bytes: put a longer name into dnsNames`
 	CommonName string `json:"commonName,omitempty"`
 
-	// How long the certificate is to be valid, such as 2160h. At least 1m; 2160h (90 days) if
-	// left out. The issuer may decide otherwise.
+	// Requested lifetime of the certificate, such as 2160h. At least 1m; 2160h (90 days) if left out.
+	// The issuer may choose another.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=64
 	// +kubebuilder:validation:XValidation:rule=`self.matches('^[+]?(([0-9]+[.]?[0-9]*|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+$') && duration(self) >= duration('1m')`,message=`duration must be at least 1m, and a number with the unit h, m or s, such as 2160h for 90 days`
 	Duration *metav1.Duration `json:"duration,omitempty"`
 
-	// How long before it expires the certificate is renewed, such as 720h. The instant is
-	// counted back from the end of the certificate that was really issued. If left out, or if it
-	// is not less than the lifetime, a third of the lifetime. It is never renewed before a tenth
-	// of the lifetime has passed.
-	// It counts in place of renewBeforePercentage if both are set, unless it is not less than the
-	// lifetime.
+	// How long before its expiry the certificate is renewed, such as 720h. The renewal time is counted
+	// back from the expiry of the issued certificate. If left out, or if not less than the lifetime,
+	// it is a third of the lifetime. The certificate is never renewed before a tenth of its lifetime
+	// has passed. If renewBefore and renewBeforePercentage are both set, renewBefore takes precedence,
+	// unless it is not less than the lifetime.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=64
 	// +kubebuilder:validation:XValidation:rule=`self.matches('^[-+]?(([0-9]+[.]?[0-9]*|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+$') && duration(self) <= duration('2562047h')`,message=`renewBefore must be a number with the unit h, m or s, such as 720h for 30 days`
 	RenewBefore *metav1.Duration `json:"renewBefore,omitempty"`
 
-	// How much of its lifetime is left, in per cent, when the certificate is renewed: with 25, one
-	// that is valid for 60 minutes is renewed after 45. From 1 to 90; what is more is taken for 90,
-	// and 100 or more, 0 or less as if it was left out.
-	// It does not count if renewBefore is set and less than the lifetime.
+	// Percentage of its lifetime that is left when the certificate is renewed: with 25, a certificate
+	// that is valid for 60 minutes is renewed after 45. From 1 to 90; a value from 91 to 99 counts as
+	// 90; any other value is ignored. Also ignored if renewBefore is set and less than the lifetime.
 	// +optional
 	RenewBeforePercentage *int32 `json:"renewBeforePercentage,omitempty"`
 
-	// Whether and in which hours the certificate is renewed. At any hour if left out.
+	// Whether and at which times the certificate is renewed. At any time if left out.
 	// +optional
 	Renewal *CertificateRenewal `json:"renewal,omitempty"`
 
-	// Perennial's own. Profile of the ACME server to use, from those that its directory lists, such as
-	// shortlived, in place of that of the issuer. Only with an ACME issuer.
+	// Perennial's own. Certificate profile of the ACME server, from those that its directory lists,
+	// such as shortlived. It overrides the profile of the issuer. Only with an ACME issuer.
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
 	ACMEProfile string `json:"acmeProfile,omitempty"`
 
-	// What becomes of the Secret when the Certificate is deleted: Retain keeps it, Delete deletes it,
-	// too. Without it, the flag --enable-certificate-owner-ref of the controller decides.
+	// What happens to the Secret when the Certificate is deleted: Retain keeps it, Delete deletes it.
+	// If left out, the flag --enable-certificate-owner-ref of the controller decides.
 	// +optional
 	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
 
@@ -167,8 +164,8 @@ type CertificateSpec struct {
 	// +optional
 	Revocation *CertificateRevocation `json:"revocation,omitempty"`
 
-	// DNS names that the certificate is for. Case, a dot at the end, and whether a name is written
-	// in Unicode or in its xn-- form make no difference; each is certified once.
+	// DNS names that the certificate is for. Names that differ only in case, in a trailing dot, or in
+	// their form (Unicode or xn--) are the same name, and it is in the certificate once.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=5000
@@ -208,31 +205,32 @@ type CertificateSpec struct {
 	// +kubebuilder:validation:items:XValidation:rule=`self.matches('^[^[:cntrl:] ()<>[\\]:;@\\\\,".]+([.][^[:cntrl:] ()<>[\\]:;@\\\\,".]+)*@([^[:cntrl:] ()<>[\\]:;@\\\\,".]+([.][^[:cntrl:] ()<>[\\]:;@\\\\,".]+)*|\\[[^[\\]\\\\]+\\])$')`,message=`must be an email address alone, such as jane@example.com`
 	EmailAddresses []string `json:"emailAddresses,omitempty"`
 
-	// Name of the Secret in the same namespace that the private key and the certificate are
-	// kept in. It is created if it does not exist.
+	// Name of the Secret, in the same namespace, for the private key and the certificate. It is
+	// created if it does not exist.
 	// +kubebuilder:validation:MaxLength=253
 	// +kubebuilder:validation:XValidation:rule=`self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')`,message=`secretName must be the name of a Secret: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit`
 	SecretName string `json:"secretName"`
 
-	// Labels and annotations for the Secret. One that is removed here is removed there.
+	// Labels and annotations for the Secret. If you remove one here, the controller removes it from
+	// the Secret.
 	// +optional
 	SecretTemplate *CertificateSecretTemplate `json:"secretTemplate,omitempty"`
 
-	// Keystores to write to the Secret beside the PEM entries.
+	// Keystores to write to the Secret in addition to the PEM entries.
 	// +optional
 	Keystores *CertificateKeystores `json:"keystores,omitempty"`
 
-	// The issuer that is to sign. An Issuer is looked for in the Certificate's namespace.
+	// The issuer that is to sign. An Issuer must be in the namespace of the Certificate.
 	IssuerRef cmmeta.IssuerReference `json:"issuerRef"`
 
-	// Perennial's own. An issuer, such as that of the CA's staging server, that must sign a new or
-	// changed specification first, before issuerRef is asked. What it signs is thrown away. Plain
-	// renewals are not rehearsed. If it cannot be reached for 30 minutes, issuerRef is asked without
-	// it.
+	// Perennial's own. An issuer for a trial run, such as one for the CA's staging server. It must
+	// sign a new or changed specification before the controller sends it to issuerRef. The controller
+	// discards the certificate that it signs. Plain renewals have no trial run. If this issuer is
+	// unreachable for 30 minutes, the controller goes on with issuerRef.
 	// +optional
 	RehearsalIssuerRef *cmmeta.IssuerReference `json:"rehearsalIssuerRef,omitempty"`
 
-	// Whether the certificate is to be that of a CA. Adds "cert sign" to the usages.
+	// Whether to request a CA certificate. Adds "cert sign" to the usages.
 	// +optional
 	IsCA bool `json:"isCA,omitempty"`
 
@@ -241,13 +239,13 @@ type CertificateSpec struct {
 	// +listType=atomic
 	Usages []KeyUsage `json:"usages,omitempty"`
 
-	// How the private key is made and kept.
+	// How the private key is generated and stored.
 	// +optional
 	PrivateKey *CertificatePrivateKey `json:"privateKey,omitempty"`
 
-	// How the certificate request is signed. It must fit privateKey.algorithm: SHA256WithRSA,
-	// SHA384WithRSA or SHA512WithRSA for RSA; ECDSAWithSHA256, ECDSAWithSHA384 or
-	// ECDSAWithSHA512 for ECDSA; PureEd25519 for Ed25519. What is usual for the key if left out.
+	// How the certificate request is signed. It must match privateKey.algorithm: SHA256WithRSA,
+	// SHA384WithRSA or SHA512WithRSA for RSA; ECDSAWithSHA256, ECDSAWithSHA384 or ECDSAWithSHA512 for
+	// ECDSA; PureEd25519 for Ed25519. If left out, the usual one for the key.
 	// +optional
 	SignatureAlgorithm SignatureAlgorithm `json:"signatureAlgorithm,omitempty"`
 
@@ -262,19 +260,19 @@ type CertificateSpec struct {
 	// +kubebuilder:validation:Minimum=1
 	RevisionHistoryLimit *int32 `json:"revisionHistoryLimit,omitempty"`
 
-	// Further forms of the key and the certificate to write to the Secret.
+	// Additional forms of the key and the certificate to write to the Secret.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=16
 	// +kubebuilder:validation:XValidation:rule=`self.all(format, self.exists_one(other, other.type == format.type))`,message=`additionalOutputFormats must not name a type twice`
 	AdditionalOutputFormats []CertificateAdditionalOutputFormat `json:"additionalOutputFormats,omitempty"`
 
-	// Names that a CA may or may not sign for (RFC 5280 section 4.2.1.10). Only with isCA.
+	// Names that the CA may or may not sign for (RFC 5280 section 4.2.1.10). Only with isCA.
 	// +optional
 	NameConstraints *NameConstraints `json:"nameConstraints,omitempty"`
 }
 
-// OtherName is a subject alternative name of a type that X.509 itself does not define.
+// OtherName is a subject alternative name of a type that is identified by an object identifier.
 //
 // +kubebuilder:validation:XValidation:rule=`has(self.oid) && self.oid.matches('^[0-2]([.][0-9]+)+$')`,message=`oid must be an object identifier such as 1.3.6.1.4.1.311.20.2.3`,fieldPath=`.oid`
 // +kubebuilder:validation:XValidation:rule=`has(self.utf8Value) && self.utf8Value != ""`,message=`utf8Value must not be empty`,fieldPath=`.utf8Value`
@@ -287,27 +285,27 @@ type OtherName struct {
 	UTF8Value string `json:"utf8Value,omitempty"`
 }
 
-// CertificatePrivateKey says how the private key of a Certificate is made and kept.
+// CertificatePrivateKey says how the private key of a Certificate is generated and stored.
 //
 // +kubebuilder:validation:XValidation:rule=`!has(self.size) || self.size == 0 || (has(self.algorithm) && self.algorithm != 'RSA') || (self.size >= 2048 && self.size <= 8192)`,message=`size of an RSA key must be from 2048 to 8192`,fieldPath=`.size`
 // +kubebuilder:validation:XValidation:rule=`!has(self.size) || self.size == 0 || !has(self.algorithm) || self.algorithm != 'ECDSA' || self.size in [256, 384, 521]`,message=`size of an ECDSA key must be 256, 384 or 521`,fieldPath=`.size`
 type CertificatePrivateKey struct {
-	// Whether each issuance gets a new key. Always, if left out: it does. Never: the key in the
-	// Secret is used again; one that no longer fits algorithm and size must be
-	// deleted by hand, and until then nothing is issued.
+	// Whether each issuance gets a new key. Always (the default): it does. Never: the controller
+	// reuses the key in the Secret. If that key no longer matches algorithm and size, nothing is
+	// issued until you delete it.
 	// +optional
 	RotationPolicy PrivateKeyRotationPolicy `json:"rotationPolicy,omitempty"`
 
-	// Form of the key in the Secret: PKCS1, if left out, or PKCS8.
+	// Form of the key in the Secret: PKCS1 (the default) or PKCS8.
 	// +optional
 	Encoding PrivateKeyEncoding `json:"encoding,omitempty"`
 
-	// Kind of the key: RSA, if left out, ECDSA or Ed25519.
+	// Algorithm of the key: RSA (the default), ECDSA or Ed25519.
 	// +optional
 	Algorithm PrivateKeyAlgorithm `json:"algorithm,omitempty"`
 
-	// Size of the key in bits. RSA: 2048 to 8192, 2048 if left out. ECDSA: 256, 384 or 521, 256
-	// if left out. Ed25519 keys have one size, and this is not read.
+	// Size of the key in bits. RSA: 2048 to 8192, 2048 if left out. ECDSA: 256, 384 or 521, 256 if
+	// left out. Ignored for Ed25519, which has one size.
 	// +optional
 	// +kubebuilder:validation:Maximum=2147483647
 	Size int `json:"size,omitempty"`
@@ -320,11 +318,11 @@ type PrivateKeyRotationPolicy string
 const (
 	// RotationPolicyNever keeps the key that is in the Secret.
 	RotationPolicyNever PrivateKeyRotationPolicy = "Never"
-	// RotationPolicyAlways makes a new key for each issuance.
+	// RotationPolicyAlways generates a new key for each issuance.
 	RotationPolicyAlways PrivateKeyRotationPolicy = "Always"
 )
 
-// CertificateOutputFormatType is a further form of key and certificate.
+// CertificateOutputFormatType is an additional form of key and certificate.
 // +kubebuilder:validation:Enum=DER;CombinedPEM
 type CertificateOutputFormatType string
 
@@ -342,15 +340,15 @@ const (
 	CertificateOutputFormatCombinedPEMKey string = "tls-combined.pem"
 )
 
-// CertificateAdditionalOutputFormat asks for a further form of key and certificate.
+// CertificateAdditionalOutputFormat requests an additional form of key and certificate.
 type CertificateAdditionalOutputFormat struct {
 	// DER writes the private key to the entry key.der; CombinedPEM writes private key and chain
 	// to the entry tls-combined.pem.
 	Type CertificateOutputFormatType `json:"type"`
 }
 
-// X509Subject has the attributes of a subject (RFC 5280 section 4.1.2.6), apart from the
-// common name.
+// X509Subject holds the attributes of a subject (RFC 5280 section 4.1.2.6), apart from the common
+// name.
 type X509Subject struct {
 	// Organizations (O).
 	// +optional
@@ -392,7 +390,7 @@ type X509Subject struct {
 	SerialNumber string `json:"serialNumber,omitempty"`
 }
 
-// DeletionPolicy says what becomes of the Secret of a Certificate that is deleted.
+// DeletionPolicy says what happens to the Secret of a Certificate that is deleted.
 // +kubebuilder:validation:Enum=Retain;Delete
 type DeletionPolicy string
 
@@ -405,45 +403,46 @@ const (
 
 // CertificateRevocation says whether and why a certificate is revoked.
 type CertificateRevocation struct {
-	// Whether the certificates that are not expired are revoked when the Certificate is deleted. The
-	// Certificate stays until that is done, but for 10 minutes at most.
+	// Whether the unexpired certificates are revoked when the Certificate is deleted. The Certificate
+	// stays until they are revoked, but for 10 minutes at most.
 	// +optional
 	OnDelete bool `json:"onDelete,omitempty"`
 
-	// Why (RFC 5280 section 5.3.1). cessationOfOperation, if left out: the names are given up. After
-	// keyCompromise the private key is never used again, also with rotationPolicy Never.
+	// Reason for the revocation (RFC 5280 section 5.3.1). cessationOfOperation (the default): the
+	// names are no longer used. After keyCompromise the private key is never used again, also with
+	// rotationPolicy Never.
 	// +optional
 	Reason RevocationReason `json:"reason,omitempty"`
 }
 
-// RevocationReason is why a certificate is revoked, of those that subscribers may give.
+// RevocationReason is the reason of a revocation, from those that subscribers may give.
 // +kubebuilder:validation:Enum=unspecified;keyCompromise;affiliationChanged;superseded;cessationOfOperation
 type RevocationReason string
 
 const (
-	// RevocationReasonUnspecified says nothing.
+	// RevocationReasonUnspecified gives no reason.
 	RevocationReasonUnspecified RevocationReason = "unspecified"
-	// RevocationReasonKeyCompromise: somebody else has, or may have, the private key.
+	// RevocationReasonKeyCompromise means that the private key is or may be disclosed.
 	RevocationReasonKeyCompromise RevocationReason = "keyCompromise"
-	// RevocationReasonAffiliationChanged: the subject's name or organization changed.
+	// RevocationReasonAffiliationChanged means that the subject's name or organization changed.
 	RevocationReasonAffiliationChanged RevocationReason = "affiliationChanged"
-	// RevocationReasonSuperseded: there is another certificate in its place.
+	// RevocationReasonSuperseded means that another certificate replaces this one.
 	RevocationReasonSuperseded RevocationReason = "superseded"
-	// RevocationReasonCessationOfOperation: the names are given up.
+	// RevocationReasonCessationOfOperation means that the names are no longer used.
 	RevocationReasonCessationOfOperation RevocationReason = "cessationOfOperation"
 )
 
-// CertificateRenewal says whether and in which hours a certificate is renewed.
+// CertificateRenewal says whether and at which times a certificate is renewed.
 //
 // +kubebuilder:validation:XValidation:rule=`has(self.policy)`,message=`policy must be RenewBefore or Disabled`,fieldPath=`.policy`
 // +kubebuilder:validation:XValidation:rule=`!has(self.policy) || self.policy != 'Disabled' || !has(self.windows) || self.windows.size() == 0`,message=`windows have no meaning with the policy Disabled: remove them, or set policy to RenewBefore`,fieldPath=`.windows`
 type CertificateRenewal struct {
-	// RenewBefore: it is renewed as renewBefore or renewBeforePercentage say. Disabled: it is not
-	// renewed, and expires.
+	// RenewBefore: the certificate is renewed at the time that renewBefore or renewBeforePercentage
+	// sets. Disabled: the certificate is not renewed, and expires.
 	// +kubebuilder:validation:Enum=RenewBefore;Disabled
 	Policy CertificateRenewalPolicy `json:"policy,omitempty"`
 
-	// Hours in which renewal may begin; any if left out. Not with policy Disabled.
+	// Times at which renewal may begin; any time if left out. Not with policy Disabled.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=1000
@@ -460,8 +459,7 @@ const (
 	CertificateRenewalPolicyDisabled CertificateRenewalPolicy = "Disabled"
 )
 
-// CertificateRenewalWindows is a stretch of time that comes again and again, in which renewal
-// may begin.
+// CertificateRenewalWindows is a recurring period in which renewal may begin.
 type CertificateRenewalWindows struct {
 	// Time zone of cron, by its IANA name: Europe/Berlin. UTC if left out.
 	// +kubebuilder:validation:MinLength=1
@@ -485,7 +483,8 @@ type CertificateRenewalWindows struct {
 
 // CertificateSecretTemplate has metadata for a Certificate's Secret.
 type CertificateSecretTemplate struct {
-	// Annotations for the Secret. None of cert-manager.io but cert-manager.io/allow-direct-injection.
+	// Annotations for the Secret. Of those with the prefix cert-manager.io/, only
+	// cert-manager.io/allow-direct-injection is allowed.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=1000
 	// +kubebuilder:validation:XValidation:rule=`self.all(key, !key.startsWith('cert-manager.io/') || key == 'cert-manager.io/allow-direct-injection')`,message=`annotations of cert-manager.io are the controller's own: remove those whose name begins with cert-manager.io/, except cert-manager.io/allow-direct-injection`
@@ -515,7 +514,7 @@ type NameConstraints struct {
 
 // NameConstraintItem is a set of names.
 type NameConstraintItem struct {
-	// DNS domains; a domain stands for its subdomains too.
+	// DNS domains; a domain includes its subdomains.
 	// +optional
 	// +listType=atomic
 	DNSDomains []string `json:"dnsDomains,omitempty"`
@@ -528,7 +527,7 @@ type NameConstraintItem struct {
 	// +kubebuilder:validation:items:XValidation:rule=`isCIDR(self)`,message=`must be an IP network such as 10.0.0.0/8 or 2001:db8::/32`
 	IPRanges []string `json:"ipRanges,omitempty"`
 
-	// Mailboxes, or hosts or domains that stand for all their mailboxes.
+	// Mailboxes, or hosts or domains, which include all their mailboxes.
 	// +optional
 	// +listType=atomic
 	EmailAddresses []string `json:"emailAddresses,omitempty"`

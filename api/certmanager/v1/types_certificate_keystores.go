@@ -15,13 +15,13 @@ type CertificateKeystores struct {
 	PKCS12 *PKCS12Keystore `json:"pkcs12,omitempty"`
 }
 
-// JKSKeystore says how the Java KeyStore is made.
+// JKSKeystore has the settings of the Java KeyStore.
 //
 // +kubebuilder:validation:XValidation:rule=`has(self.password) != (has(self.passwordSecretRef) && self.passwordSecretRef.name != "")`,message=`exactly one of password and passwordSecretRef must be set`,fieldPath=`.password`
 // +kubebuilder:validation:XValidation:rule=`!has(self.password) || self.password != ""`,message=`password must not be empty`,fieldPath=`.password`
 type JKSKeystore struct {
-	// Whether the key and the chain are written to keystore.jks and, where the issuer told of a
-	// CA, its certificates to truststore.jks.
+	// Whether the key and the chain are written to keystore.jks and, if the issuer returned a CA, its
+	// certificates to truststore.jks.
 	Create bool `json:"create"`
 
 	// Name of the entry in the keystore. "certificate" if left out.
@@ -38,13 +38,13 @@ type JKSKeystore struct {
 	Password *string `json:"password,omitempty"`
 }
 
-// PKCS12Keystore says how the PKCS#12 keystore is made.
+// PKCS12Keystore has the settings of the PKCS#12 keystore.
 //
 // +kubebuilder:validation:XValidation:rule=`has(self.password) != (has(self.passwordSecretRef) && self.passwordSecretRef.name != "")`,message=`exactly one of password and passwordSecretRef must be set`,fieldPath=`.password`
 // +kubebuilder:validation:XValidation:rule=`!has(self.password) || self.password != ""`,message=`password must not be empty`,fieldPath=`.password`
 type PKCS12Keystore struct {
-	// Whether the key and the chain are written to keystore.p12 and, where the issuer told of a
-	// CA, its certificates to truststore.p12.
+	// Whether the key and the chain are written to keystore.p12 and, if the issuer returned a CA, its
+	// certificates to truststore.p12.
 	Create bool `json:"create"`
 
 	// Algorithms that the keystore is encrypted with, by age.

@@ -6,15 +6,15 @@ import (
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 )
 
-// CertificateStatus says what a certificate is at present.
+// CertificateStatus is the current state of a certificate.
 type CertificateStatus struct {
-	// The generation of the spec that the rest of the status is about. Perennial's own.
+	// The generation of the spec that the status describes. Perennial's own.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// Ready: the Secret holds a certificate that is valid and fits the spec. Issuing: a certificate
-	// is being requested, or the last attempt failed. Stalled: it is not ready, and only a person can
-	// change that.
+	// Ready: the Secret holds a certificate that is valid and fits the spec. Issuing: a certificate is
+	// being requested, or the last attempt failed. Stalled: the Certificate is not ready, and only a
+	// person can change that.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -42,17 +42,16 @@ type CertificateStatus struct {
 	// +optional
 	Revision *int `json:"revision,omitempty"`
 
-	// The Secret with the private key of the certificate that is being requested.
+	// The Secret with the private key for the certificate that is being requested.
 	// +optional
 	NextPrivateKeySecretName *string `json:"nextPrivateKeySecretName,omitempty"`
 
-	// A digest, keyed with the private key, of what the keystores in the Secret are made from:
-	// password, alias, profile, certificates. A change of any of them is noticed by it without opening
-	// the keystores.
+	// A digest, keyed with the private key, of the inputs of the keystores in the Secret: password,
+	// alias, profile, certificates. It shows a change of any of them without opening the keystores.
 	// +optional
 	KeystoreDigest string `json:"keystoreDigest,omitempty"`
 
-	// How many attempts failed one after the other. Not set after a success.
+	// How many attempts in a row failed. Not set after a success.
 	// +optional
 	FailedIssuanceAttempts *int `json:"failedIssuanceAttempts,omitempty"`
 
@@ -61,12 +60,12 @@ type CertificateStatus struct {
 	ACME *CertificateACMEStatus `json:"acme,omitempty"`
 
 	// Perennial's own. What is revoked when the Certificate is deleted. Set with
-	// spec.revocation.onDelete, so that it is known although the Secret may go first.
+	// spec.revocation.onDelete, because the Secret may be deleted before the Certificate.
 	// +optional
 	Revocable *RevocableCertificate `json:"revocable,omitempty"`
 }
 
-// RevocableCertificate is a certificate, and who can revoke it.
+// RevocableCertificate is a certificate, and the issuer that can revoke it.
 type RevocableCertificate struct {
 	// The certificate, DER, without its chain.
 	Certificate []byte `json:"certificate"`
@@ -87,16 +86,16 @@ type CertificateCondition struct {
 	// +optional
 	LastTransitionTime *metav1.Time `json:"lastTransitionTime,omitempty"`
 
-	// Why, in one word, for programs.
+	// Reason in one word, for programs.
 	// +optional
 	Reason string `json:"reason,omitempty"`
 
-	// Why, in sentences, for people.
+	// Explanation in sentences, for people.
 	// +optional
 	Message string `json:"message,omitempty"`
 
-	// The metadata.generation that the condition speaks of. If it is less than the present one,
-	// the latest change of the spec was not looked at yet.
+	// The metadata.generation that the condition describes. If it is less than the current one, the
+	// controller has not processed the latest change of the spec yet.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 }
@@ -105,12 +104,12 @@ type CertificateCondition struct {
 type CertificateConditionType string
 
 const (
-	// CertificateConditionReady: the Secret holds a certificate that is valid, belongs to the key
-	// beside it, fits the spec, and comes from the issuer that the spec names.
+	// CertificateConditionReady is True when the Secret holds a certificate that is valid, matches its
+	// private key and the spec, and comes from the issuer that the spec names.
 	CertificateConditionReady CertificateConditionType = "Ready"
 
-	// CertificateConditionIssuing: a certificate is to be requested or is being requested. Others
-	// may set it to True to have one issued at once.
+	// CertificateConditionIssuing is True when a certificate is to be requested or is being requested.
+	// A client may set it to True to request a certificate at once.
 	CertificateConditionIssuing CertificateConditionType = "Issuing"
 )
 
@@ -123,11 +122,11 @@ type CertificateACMEStatus struct {
 
 // CertificateACMEARIStatus is the ACME Renewal Information (RFC 9773) of a certificate.
 type CertificateACMEARIStatus struct {
-	// Stretch of time in which the server wants the certificate to be renewed.
+	// Period in which the server wants the certificate to be renewed.
 	// +optional
 	SuggestedWindow *ACMERenewalWindow `json:"suggestedWindow,omitempty"`
 
-	// Page that explains to a person why the window is where it is.
+	// Web page that explains the window.
 	// +optional
 	ExplanationURL string `json:"explanationURL,omitempty"`
 
@@ -139,44 +138,44 @@ type CertificateACMEARIStatus struct {
 	// +optional
 	NextCheck *metav1.Time `json:"nextCheck,omitempty"`
 
-	// Why asking failed the last time. Empty if it did not.
+	// Error of the last query. Empty if it succeeded.
 	// +optional
 	LastError string `json:"lastError,omitempty"`
 
-	// Perennial's own. URL of the account that the certificate was issued to. Only that can say that
-	// another replaces it.
+	// Perennial's own. URL of the account that the certificate was issued to. Only an order of this
+	// account can name the certificate as the one it replaces.
 	// +optional
 	Account string `json:"account,omitempty"`
 
-	// Perennial's own. That certificates in a row were renewed because the server wanted that at once.
-	// Missing if it was not so with the one before this.
+	// Perennial's own. Counts consecutive certificates that were renewed because the server asked for
+	// immediate renewal. Not set if the previous certificate was not renewed for that reason.
 	// +optional
 	AtOnce *ACMERenewalAtOnce `json:"atOnce,omitempty"`
 }
 
-// ACMERenewalAtOnce is what is remembered of certificates that the server wanted to be renewed at
-// once, one after the other.
+// ACMERenewalAtOnce describes consecutive certificates that were renewed because the server asked
+// for immediate renewal.
 type ACMERenewalAtOnce struct {
-	// How many there were before this certificate.
+	// How many such renewals preceded this certificate.
 	// +required
 	Renewals int32 `json:"renewals"`
 
-	// When the first of them was renewed.
+	// When the first of them happened.
 	// +required
 	Since metav1.Time `json:"since"`
 
-	// No suggestion has this certificate renewed earlier.
+	// Time before which no suggestion of the server renews this certificate.
 	// +required
 	NotBefore metav1.Time `json:"notBefore"`
 }
 
-// ACMERenewalWindow is the stretch of time that an ACME server suggests for renewal.
+// ACMERenewalWindow is the period that an ACME server suggests for renewal.
 type ACMERenewalWindow struct {
-	// Its begin.
+	// Start of the window.
 	// +required
 	Start *metav1.Time `json:"start"`
 
-	// Its end.
+	// End of the window.
 	// +required
 	End *metav1.Time `json:"end"`
 }

@@ -8,13 +8,15 @@ import (
 
 // Reasons of a CertificateRequest's Ready condition. External issuers set and read exactly these.
 const (
-	// CertificateRequestReasonPending: not answered yet.
+	// CertificateRequestReasonPending means that the issuer has not answered yet.
 	CertificateRequestReasonPending = "Pending"
-	// CertificateRequestReasonFailed: refused for good; status.failureTime says when.
+	// CertificateRequestReasonFailed means that the request failed permanently; status.failureTime
+	// says when.
 	CertificateRequestReasonFailed = "Failed"
-	// CertificateRequestReasonIssued: status.certificate holds the certificate.
+	// CertificateRequestReasonIssued means that status.certificate holds the certificate.
 	CertificateRequestReasonIssued = "Issued"
-	// CertificateRequestReasonDenied: denied, and never to be signed; status.failureTime says when.
+	// CertificateRequestReasonDenied means that the request was denied and is never signed;
+	// status.failureTime says when.
 	CertificateRequestReasonDenied = "Denied"
 )
 
@@ -43,11 +45,11 @@ type CertificateRequest struct {
 	// +optional
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	// What is to be signed, by whom, for whom.
+	// The certificate to sign, the issuer, and the user that requested it.
 	// +optional
 	Spec CertificateRequestSpec `json:"spec"`
 
-	// What became of the request.
+	// The result of the request.
 	// +optional
 	Status CertificateRequestStatus `json:"status"`
 }
@@ -63,27 +65,27 @@ type CertificateRequestList struct {
 	Items []CertificateRequest `json:"items"`
 }
 
-// CertificateRequestSpec says what is to be signed. The issuer decides what it signs, and may
-// change or leave out any attribute.
+// CertificateRequestSpec describes the certificate to sign. The issuer decides what it signs, and
+// may change or leave out any attribute.
 //
 // +kubebuilder:validation:XValidation:rule=`self == oldSelf`,message=`spec cannot be changed once the CertificateRequest exists: create another one`
 type CertificateRequestSpec struct {
-	// How long the certificate is to be valid. 2160h (90 days) if left out. The issuer may
-	// decide otherwise.
+	// Requested lifetime of the certificate. 2160h (90 days) if left out. The issuer may choose
+	// another.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=64
 	// +kubebuilder:validation:XValidation:rule=`self.matches('^[+]?(([0-9]+[.]?[0-9]*|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+$') && duration(self) >= duration('0s')`,message=`duration must be a number with the unit h, m or s, such as 2160h for 90 days`
 	Duration *metav1.Duration `json:"duration,omitempty"`
 
-	// The issuer that is to sign. An Issuer is looked for in the request's namespace.
+	// The issuer that is to sign. An Issuer must be in the namespace of the request.
 	IssuerRef cmmeta.IssuerReference `json:"issuerRef"`
 
-	// The certificate signing request (RFC 2986), PEM. Where it has the extensions for basic
-	// constraints and key usages, they must agree with isCA and usages.
+	// The certificate signing request (RFC 2986), PEM. If it has the extensions for basic constraints
+	// and key usages, they must agree with isCA and usages.
 	Request []byte `json:"request"`
 
-	// Whether the certificate is to be that of a CA. Adds "cert sign" to the usages.
+	// Whether to request a CA certificate. Adds "cert sign" to the usages.
 	// +optional
 	IsCA bool `json:"isCA,omitempty"`
 
@@ -92,29 +94,29 @@ type CertificateRequestSpec struct {
 	// +listType=atomic
 	Usages []KeyUsage `json:"usages,omitempty"`
 
-	// Name of the user who created the request. Set by the API server.
+	// Name of the user that created the request. Set by the API server.
 	// +optional
 	Username string `json:"username,omitempty"`
 
-	// UID of the user who created the request. Set by the API server.
+	// UID of the user that created the request. Set by the API server.
 	// +optional
 	UID string `json:"uid,omitempty"`
 
-	// Groups of the user who created the request. Set by the API server.
+	// Groups of the user that created the request. Set by the API server.
 	// +optional
 	// +listType=atomic
 	Groups []string `json:"groups,omitempty"`
 
-	// What else the authentication of the user who created the request brought to light. Set by
-	// the API server.
+	// Further attributes from the authentication of the user that created the request. Set by the API
+	// server.
 	// +optional
 	Extra map[string][]string `json:"extra,omitempty"`
 }
 
-// CertificateRequestStatus says what became of a request.
+// CertificateRequestStatus is the result of a request.
 type CertificateRequestStatus struct {
-	// Approved, Denied: the decision on the request, which is final. Ready: whether it is signed.
-	// InvalidRequest: that the request itself is at fault.
+	// Approved, Denied: the decision on the request, which is final. Ready: whether the request is
+	// signed. InvalidRequest: the request itself is invalid.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -123,7 +125,7 @@ type CertificateRequestStatus struct {
 	// +kubebuilder:validation:XValidation:rule=`!self.exists(c, c.type == 'Approved') || !self.exists(c, c.type == 'Denied')`,message=`a request cannot be Approved and Denied: remove one of the conditions`
 	Conditions []CertificateRequestCondition `json:"conditions,omitempty"`
 
-	// The certificate, PEM, followed by those that lead from it to the root, without the root.
+	// The certificate, PEM, followed by the intermediate certificates. Without the root.
 	// +optional
 	Certificate []byte `json:"certificate,omitempty"`
 
@@ -141,18 +143,18 @@ type CertificateRequestCondition struct {
 	// Which aspect: Ready, InvalidRequest, Checked, Approved, Denied or Unreachable.
 	Type CertificateRequestConditionType `json:"type"`
 
-	// True, False or Unknown. Approved and Denied are never anything but True.
+	// True, False or Unknown. Approved and Denied are always True.
 	Status cmmeta.ConditionStatus `json:"status"`
 
 	// When status last changed.
 	// +optional
 	LastTransitionTime *metav1.Time `json:"lastTransitionTime,omitempty"`
 
-	// Why, in one word, for programs.
+	// Reason in one word, for programs.
 	// +optional
 	Reason string `json:"reason,omitempty"`
 
-	// Why, in sentences, for people.
+	// Explanation in sentences, for people.
 	// +optional
 	Message string `json:"message,omitempty"`
 }
@@ -161,26 +163,27 @@ type CertificateRequestCondition struct {
 type CertificateRequestConditionType string
 
 const (
-	// CertificateRequestConditionReady: status.certificate holds the certificate.
+	// CertificateRequestConditionReady is True when status.certificate holds the certificate.
 	CertificateRequestConditionReady CertificateRequestConditionType = "Ready"
 
-	// CertificateRequestConditionInvalidRequest: the issuer will not sign this request, for a
-	// reason that lies in the request and is in the message.
+	// CertificateRequestConditionInvalidRequest means that the issuer will not sign the request
+	// because the request is invalid. The message says why.
 	CertificateRequestConditionInvalidRequest CertificateRequestConditionType = "InvalidRequest"
 
-	// CertificateRequestConditionApproved: the request may be signed. Only ever True, never
-	// together with Denied, and never taken back.
+	// CertificateRequestConditionApproved means that the request may be signed. It is always True,
+	// excludes Denied, and is final.
 	CertificateRequestConditionApproved CertificateRequestConditionType = "Approved"
 
-	// CertificateRequestConditionChecked, Perennial's own: the CSR asks for no more than the spec
-	// says. The controller alone sets it, and approval waits for it.
+	// CertificateRequestConditionChecked is Perennial's own. It means that the CSR requests no more
+	// than the spec. Only the controller sets it, and approval waits for it.
 	CertificateRequestConditionChecked CertificateRequestConditionType = "Checked"
 
-	// CertificateRequestConditionUnreachable, Perennial's own: the issuer does not answer, or answers
-	// nobody for now. Its transition time says since when. It is there as long as it is True.
+	// CertificateRequestConditionUnreachable is Perennial's own. It means that the issuer does not
+	// answer, or answers that it accepts no requests for now. Its transition time says since when. It
+	// is removed when it is no longer True.
 	CertificateRequestConditionUnreachable CertificateRequestConditionType = "Unreachable"
 
-	// CertificateRequestConditionDenied: the request must not be signed. Only ever True, never
-	// together with Approved, and never taken back.
+	// CertificateRequestConditionDenied means that the request must not be signed. It is always True,
+	// excludes Approved, and is final.
 	CertificateRequestConditionDenied CertificateRequestConditionType = "Denied"
 )

@@ -7,8 +7,8 @@ import (
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 )
 
-// ClusterIssuer is a certificate authority that Certificates of every namespace can name. The
-// Secrets it refers to are in the cluster resource namespace of the controller.
+// ClusterIssuer is a certificate authority for the Certificates of all namespaces. The Secrets that
+// it refers to are in the cluster resource namespace of the controller.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:storageversion
@@ -22,7 +22,7 @@ type ClusterIssuer struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	// Which authority signs, and how it is reached.
+	// Which authority signs, and how to reach it.
 	Spec IssuerSpec `json:"spec"`
 
 	// Whether the authority can be used. Written by the controller.
@@ -41,7 +41,7 @@ type ClusterIssuerList struct {
 	Items []ClusterIssuer `json:"items"`
 }
 
-// Issuer is a certificate authority that Certificates of its own namespace can name.
+// Issuer is a certificate authority for the Certificates of its own namespace.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:storageversion
@@ -55,7 +55,7 @@ type Issuer struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	// Which authority signs, and how it is reached.
+	// Which authority signs, and how to reach it.
 	Spec IssuerSpec `json:"spec"`
 
 	// Whether the authority can be used. Written by the controller.
@@ -79,7 +79,7 @@ type IssuerSpec struct {
 	IssuerConfig `json:",inline"`
 }
 
-// IssuerConfig has the settings of an issuer's type. Exactly one is set.
+// IssuerConfig has the settings of an issuer. Exactly one type is set.
 //
 // +kubebuilder:validation:XValidation:rule=`[has(self.acme), has(self.ca), has(self.selfSigned), has(self.vault), has(self.venafi)].filter(set, set).size() == 1`,message=`exactly one of acme, ca, selfSigned, vault and venafi must be set`
 type IssuerConfig struct {
@@ -95,7 +95,7 @@ type IssuerConfig struct {
 	// +optional
 	Vault *VaultIssuer `json:"vault,omitempty"`
 
-	// No authority: each certificate is signed with its own private key, as a root is.
+	// No authority: each certificate is signed with its own private key, like a root.
 	// +optional
 	SelfSigned *SelfSignedIssuer `json:"selfSigned,omitempty"`
 
@@ -109,7 +109,7 @@ type IssuerConfig struct {
 //
 // +kubebuilder:validation:XValidation:rule=`[has(self.tpp), has(self.cloud), has(self.ngts)].filter(set, set).size() == 1`,message=`exactly one of tpp, cloud and ngts must be set`
 type VenafiIssuer struct {
-	// The zone, whose policy every request is subject to.
+	// The zone. Its policy applies to every request.
 	// +kubebuilder:validation:MinLength=1
 	Zone string `json:"zone"`
 
@@ -126,14 +126,14 @@ type VenafiIssuer struct {
 	NGTS *VenafiNGTS `json:"ngts,omitempty"`
 }
 
-// VenafiNGTS says how Next Generation Trust Services of Palo Alto Networks are reached.
+// VenafiNGTS says how to reach Next Generation Trust Services of Palo Alto Networks.
 type VenafiNGTS struct {
 	// Base URL of the API. https://api.strata.paloaltonetworks.com/ngts if left out.
 	// +optional
 	URL string `json:"url,omitempty"`
 
-	// URL where OAuth 2.0 access tokens are had.
-	// https://auth.apps.paloaltonetworks.com/oauth2/access_token if left out.
+	// URL of the OAuth 2.0 token endpoint. https://auth.apps.paloaltonetworks.com/oauth2/access_token
+	// if left out.
 	// +optional
 	TokenEndpoint string `json:"tokenEndpoint,omitempty"`
 
@@ -146,7 +146,7 @@ type VenafiNGTS struct {
 	CredentialsRef cmmeta.LocalObjectReference `json:"credentialsRef"`
 }
 
-// VenafiTPP says how Certificate Manager, Self-Hosted is reached.
+// VenafiTPP says how to reach Certificate Manager, Self-Hosted.
 //
 // +kubebuilder:validation:XValidation:rule=`!has(self.caBundle) || !has(self.caBundleSecretRef)`,message=`caBundle and caBundleSecretRef exclude each other: remove one`,fieldPath=`.caBundle`
 type VenafiTPP struct {
@@ -157,8 +157,8 @@ type VenafiTPP struct {
 	// The Secret with the credentials: an entry access-token, or username and password.
 	CredentialsRef cmmeta.LocalObjectReference `json:"credentialsRef"`
 
-	// CA certificates that the server is verified with, PEM. Those of the system if neither
-	// this nor caBundleSecretRef is set.
+	// CA certificates to verify the server with, PEM. The system's CA certificates if neither this nor
+	// caBundleSecretRef is set.
 	// +optional
 	CABundle []byte `json:"caBundle,omitempty"`
 
@@ -168,7 +168,7 @@ type VenafiTPP struct {
 	CABundleSecretRef *cmmeta.SecretKeySelector `json:"caBundleSecretRef,omitempty"`
 }
 
-// VenafiCloud says how Certificate Manager, SaaS is reached.
+// VenafiCloud says how to reach Certificate Manager, SaaS.
 type VenafiCloud struct {
 	// Base URL of the API. https://api.venafi.cloud/ if left out.
 	// +optional
@@ -178,9 +178,9 @@ type VenafiCloud struct {
 	APITokenSecretRef cmmeta.SecretKeySelector `json:"apiTokenSecretRef"`
 }
 
-// SelfSignedIssuer has what a selfSigned issuer adds to certificates.
+// SelfSignedIssuer has the data that a selfSigned issuer adds to certificates.
 type SelfSignedIssuer struct {
-	// URLs where the revocation list of the certificate is had (RFC 5280 section 4.2.1.13).
+	// URLs of the revocation list for the certificate (RFC 5280 section 4.2.1.13).
 	// +optional
 	// +listType=atomic
 	CRLDistributionPoints []string `json:"crlDistributionPoints,omitempty"`
@@ -192,14 +192,14 @@ type SelfSignedIssuer struct {
 // +kubebuilder:validation:XValidation:rule=`has(self.clientCertSecretRef) || !has(self.clientKeySecretRef)`,message=`clientKeySecretRef needs clientCertSecretRef beside it`,fieldPath=`.clientCertSecretRef`
 // +kubebuilder:validation:XValidation:rule=`!has(self.clientCertSecretRef) || has(self.clientKeySecretRef)`,message=`clientCertSecretRef needs clientKeySecretRef beside it`,fieldPath=`.clientKeySecretRef`
 type VaultIssuer struct {
-	// How the controller proves to Vault who it is.
+	// How the controller authenticates to Vault.
 	Auth VaultAuth `json:"auth"`
 
 	// URL of the server: https://vault.example.com:8200.
 	// +kubebuilder:validation:MinLength=1
 	Server string `json:"server"`
 
-	// Name that the server's certificate must be for, if it is not the host of server.
+	// Name that the server's certificate must have, if it is not the host of server.
 	// +optional
 	ServerName string `json:"serverName,omitempty"`
 
@@ -209,12 +209,12 @@ type VaultIssuer struct {
 	// +kubebuilder:validation:XValidation:rule=`!self.matches('(^|/)[.][.](/|$)')`,message=`must not have '..' between slashes`
 	Path string `json:"path"`
 
-	// Namespace in Vault, where it has namespaces.
+	// Namespace in Vault, if Vault has namespaces.
 	// +optional
 	Namespace string `json:"namespace,omitempty"`
 
-	// CA certificates that the server is verified with, PEM. Those of the system if neither
-	// this nor caBundleSecretRef is set.
+	// CA certificates to verify the server with, PEM. The system's CA certificates if neither this nor
+	// caBundleSecretRef is set.
 	// +optional
 	// +kubebuilder:validation:MaxLength=1048576
 	// +kubebuilder:validation:XValidation:rule=`string(self).contains('-----BEGIN CERTIFICATE-----')`,message=`caBundle must hold certificates, PEM, in base64`
@@ -236,8 +236,8 @@ type VaultIssuer struct {
 	ClientKeySecretRef *cmmeta.SecretKeySelector `json:"clientKeySecretRef,omitempty"`
 }
 
-// VaultAuth says how the controller proves to Vault who it is. At least one way is set; of
-// several the first in the order of the fields is used.
+// VaultAuth says how the controller authenticates to Vault. At least one method is set; of several,
+// the first in the order of the fields is used.
 //
 // +kubebuilder:validation:XValidation:rule=`has(self.tokenSecretRef) || has(self.appRole) || has(self.clientCertificate) || has(self.kubernetes) || has(self.aws)`,message=`auth must have one of tokenSecretRef, appRole, clientCertificate, kubernetes and aws`
 type VaultAuth struct {
@@ -311,7 +311,7 @@ type VaultKubernetesAuth struct {
 	// +optional
 	SecretRef cmmeta.SecretKeySelector `json:"secretRef,omitempty"`
 
-	// The ServiceAccount to ask for a token that lives a few minutes.
+	// The ServiceAccount to request a short-lived token for.
 	// +optional
 	ServiceAccountRef *ServiceAccountRef `json:"serviceAccountRef,omitempty"`
 
@@ -320,15 +320,15 @@ type VaultKubernetesAuth struct {
 	Role string `json:"role"`
 }
 
-// ServiceAccountRef names the ServiceAccount that a token is asked for. The token lives for ten
-// minutes. Its audiences are the URL of the Vault server and vault://namespace/issuer, or
-// vault://issuer of a ClusterIssuer.
+// ServiceAccountRef names the ServiceAccount that a token is requested for. The token is valid for
+// ten minutes. Its audiences are the URL of the Vault server and vault://namespace/issuer, or
+// vault://issuer for a ClusterIssuer.
 type ServiceAccountRef struct {
 	// Name of the ServiceAccount.
 	// +kubebuilder:validation:MinLength=1
 	Name string `json:"name"`
 
-	// Further audiences of the token.
+	// Additional audiences of the token.
 	// +optional
 	// +listType=atomic
 	TokenAudiences []string `json:"audiences,omitempty"`
@@ -349,13 +349,13 @@ type VaultAWSAuth struct {
 	// +kubebuilder:validation:MinLength=1
 	Role string `json:"role"`
 
-	// AWS region to sign for. That of the environment (AWS_REGION, AWS_DEFAULT_REGION) if left
-	// out, us-east-1 if that has none.
+	// AWS region to sign requests for. If left out, that of the environment (AWS_REGION,
+	// AWS_DEFAULT_REGION), or else us-east-1.
 	// +optional
 	Region string `json:"region,omitempty"`
 
-	// The ServiceAccount whose token is exchanged for AWS credentials. The credentials of
-	// the environment are used if left out.
+	// The ServiceAccount. Its token is exchanged for AWS credentials. The credentials of the
+	// environment are used if left out.
 	// +optional
 	ServiceAccountRef *ServiceAccountRef `json:"serviceAccountRef,omitempty"`
 
@@ -363,18 +363,18 @@ type VaultAWSAuth struct {
 	// +optional
 	IAMRoleARN string `json:"iamRoleArn,omitempty"`
 
-	// Value of the header X-Vault-AWS-IAM-Server-ID, if the server asks for one.
+	// Value of the header X-Vault-AWS-IAM-Server-ID, if the server requires it.
 	// +optional
 	VaultHeaderValue string `json:"vaultHeaderValue,omitempty"`
 }
 
-// CAIssuer says where the key pair of a CA is, and what it adds to certificates.
+// CAIssuer says where the key pair of a CA is, and what the issuer adds to certificates.
 type CAIssuer struct {
 	// The Secret with the CA's certificate and private key, in the entries tls.crt and tls.key.
 	// +kubebuilder:validation:MinLength=1
 	SecretName string `json:"secretName"`
 
-	// URLs where the revocation list of the CA is had (RFC 5280 section 4.2.1.13).
+	// URLs of the revocation list of the CA (RFC 5280 section 4.2.1.13).
 	// +optional
 	// +listType=atomic
 	CRLDistributionPoints []string `json:"crlDistributionPoints,omitempty"`
@@ -385,7 +385,7 @@ type CAIssuer struct {
 	// +kubebuilder:validation:items:MinLength=1
 	OCSPServers []string `json:"ocspServers,omitempty"`
 
-	// URLs where the certificate of the CA is had (RFC 5280 section 4.2.2.1).
+	// URLs of the certificate of the CA (RFC 5280 section 4.2.2.1).
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:items:MinLength=1
@@ -394,7 +394,7 @@ type CAIssuer struct {
 
 // IssuerStatus says whether an issuer can be used.
 type IssuerStatus struct {
-	// The generation of the spec that the rest of the status is about. Perennial's own.
+	// The generation of the spec that the status describes. Perennial's own.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
@@ -413,11 +413,11 @@ type IssuerStatus struct {
 	CA *CAIssuerStatus `json:"ca,omitempty"`
 }
 
-// CAIssuerStatus tells the CA in use and those it replaced, so that clients trust certificates of
-// both while the CA changes. Perennial's own.
+// CAIssuerStatus lists the CA in use and the CAs that it replaced, so that clients can trust the
+// certificates of both during a change of CA. Perennial's own.
 type CAIssuerStatus struct {
-	// What clients are to trust, PEM: the root above the CA where its Secret has it, or else the
-	// CA's own certificate.
+	// The certificate that clients are to trust, PEM: the root above the CA if the Secret has it,
+	// otherwise the CA's own certificate.
 	// +kubebuilder:validation:MaxLength=65536
 	Certificate string `json:"certificate"`
 
@@ -428,10 +428,10 @@ type CAIssuerStatus struct {
 	// When this signing certificate came into use.
 	Since metav1.Time `json:"since"`
 
-	// When it, or a certificate above it, expires. Nothing that it signs is valid longer.
+	// When the CA, or a certificate above it, expires. No certificate that it signs is valid longer.
 	NotAfter metav1.Time `json:"notAfter"`
 
-	// CAs of which certificates may still be in use, the latest first.
+	// Earlier CAs whose certificates may still be in use, the latest first.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=8
@@ -440,7 +440,7 @@ type CAIssuerStatus struct {
 
 // PreviousCA is a CA that another one replaced. Perennial's own.
 type PreviousCA struct {
-	// What clients are to trust as long as a certificate of this CA is in use, PEM.
+	// The certificate that clients are to trust as long as a certificate of this CA is in use, PEM.
 	// +kubebuilder:validation:MaxLength=65536
 	Certificate string `json:"certificate"`
 
@@ -451,7 +451,7 @@ type PreviousCA struct {
 	// When it was replaced.
 	ReplacedAt metav1.Time `json:"replacedAt"`
 
-	// When it expires, and with it all that it signed.
+	// When the CA expires, and with it all certificates that it signed.
 	NotAfter metav1.Time `json:"notAfter"`
 }
 
@@ -467,16 +467,16 @@ type IssuerCondition struct {
 	// +optional
 	LastTransitionTime *metav1.Time `json:"lastTransitionTime,omitempty"`
 
-	// Why, in one word, for programs.
+	// Reason in one word, for programs.
 	// +optional
 	Reason string `json:"reason,omitempty"`
 
-	// Why, in sentences, for people.
+	// Explanation in sentences, for people.
 	// +optional
 	Message string `json:"message,omitempty"`
 
-	// The metadata.generation that the condition speaks of. If it is less than the present one,
-	// the latest change of the spec was not looked at yet.
+	// The metadata.generation that the condition describes. If it is less than the current one, the
+	// controller has not processed the latest change of the spec yet.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 }
@@ -485,25 +485,27 @@ type IssuerCondition struct {
 type IssuerConditionType string
 
 const (
-	// IssuerConditionReady: the issuer can be used. Unless it is True, nothing is signed.
+	// IssuerConditionReady is True when the issuer can be used. Unless it is True, the issuer signs
+	// nothing.
 	IssuerConditionReady IssuerConditionType = "Ready"
 
-	// IssuerConditionUnreachable, Perennial's own: the issuer's server did not answer when it was
-	// asked last, or answered that it takes no requests now. It is there as long as it is True. An
-	// issuer whose account is known is ready all the same.
+	// IssuerConditionUnreachable is Perennial's own. It means that the issuer's server did not answer
+	// the last request, or answered that it accepts no requests now. It is removed when it is no
+	// longer True. An issuer with a known account stays ready.
 	IssuerConditionUnreachable IssuerConditionType = "Unreachable"
 
-	// IssuerConditionUnprotected, Perennial's own, of ClusterIssuers: the admission policies are not
-	// seen to be enforced that keep users of a namespace from its credentials, so that it is not used.
-	// It is there as long as it is True.
+	// IssuerConditionUnprotected is Perennial's own, for ClusterIssuers. It means that the controller
+	// cannot confirm that the admission policies are enforced which keep users of a namespace from the
+	// issuer's credentials. The issuer is then not used. The condition is removed when it is no longer
+	// True.
 	IssuerConditionUnprotected IssuerConditionType = "Unprotected"
 
-	// IssuerConditionSolversValid, Perennial's own: the settings and Secrets of all solvers are right,
-	// as far as that shows without asking a DNS service. It is there as long as it is False. The
-	// issuer is ready all the same if one of its solvers can be used.
+	// IssuerConditionSolversValid is Perennial's own. It is False when the settings or Secrets of a
+	// solver are wrong, as far as this shows without a request to a DNS service, and is removed
+	// otherwise. The issuer is still ready if one of its solvers can be used.
 	IssuerConditionSolversValid IssuerConditionType = "SolversValid"
 
-	// IssuerConditionStalled, Perennial's own, by the rules of kstatus: the issuer is not ready, and
-	// only a person can change that. It is there as long as it is True.
+	// IssuerConditionStalled is Perennial's own and follows the rules of kstatus. It means that the
+	// issuer is not ready and only a person can change that. It is removed when it is no longer True.
 	IssuerConditionStalled IssuerConditionType = "Stalled"
 )

@@ -1,7 +1,7 @@
 package v1
 
-// KeyUsage is what the key of a certificate may be used for: a bit of the key usage extension
-// (RFC 5280 section 4.2.1.3) or a member of the extended one (section 4.2.1.12).
+// KeyUsage is a purpose that the key of a certificate may be used for: a bit of the key usage
+// extension (RFC 5280 section 4.2.1.3) or an extended key usage (section 4.2.1.12).
 // +kubebuilder:validation:Enum="signing";"digital signature";"content commitment";"key encipherment";"key agreement";"data encipherment";"cert sign";"crl sign";"encipher only";"decipher only";"any";"server auth";"client auth";"code signing";"email protection";"s/mime";"ipsec end system";"ipsec tunnel";"ipsec user";"timestamping";"ocsp signing";"microsoft sgc";"netscape sgc"
 type KeyUsage string
 
@@ -33,8 +33,8 @@ const (
 	UsageNetscapeSGC       KeyUsage = "netscape sgc"
 )
 
-// DefaultKeyUsages returns the usages of a certificate that names none. Server auth is not among
-// them: it would be wrong on a CA, and issuers add it where they see fit.
+// DefaultKeyUsages returns the usages of a certificate that lists none. Server auth is not among
+// them: it would be wrong on a CA, and issuers can add it.
 func DefaultKeyUsages() []KeyUsage {
 	return []KeyUsage{UsageDigitalSignature, UsageKeyEncipherment}
 }

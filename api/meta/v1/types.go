@@ -6,14 +6,14 @@
 // +kubebuilder:object:generate=true
 package v1
 
-// GroupName is the group that these types are listed under. No resource is served in it.
+// GroupName is the API group of these types. It serves no resources.
 const GroupName = "meta.cert-manager.io"
 
-// TLSCAKey is the entry of a Secret that holds the certificates of the signing CA, PEM.
-// It stands beside the entries tls.crt and tls.key of Secrets of type kubernetes.io/tls.
+// TLSCAKey is the entry of a Secret of type kubernetes.io/tls that holds the certificates of the
+// signing CA, PEM.
 const TLSCAKey = "ca.crt"
 
-// What an issuer reference means when it leaves its kind or group out.
+// Defaults for the kind and group of an issuer reference.
 const (
 	DefaultIssuerKind  = "Issuer"
 	DefaultIssuerGroup = "cert-manager.io"
@@ -24,17 +24,16 @@ const (
 type ConditionStatus string
 
 const (
-	// ConditionTrue: the condition holds.
+	// ConditionTrue means that the condition holds.
 	ConditionTrue ConditionStatus = "True"
-	// ConditionFalse: the condition does not hold.
+	// ConditionFalse means that the condition does not hold.
 	ConditionFalse ConditionStatus = "False"
-	// ConditionUnknown: nobody can tell at present.
+	// ConditionUnknown means that the controller cannot determine the condition at present.
 	ConditionUnknown ConditionStatus = "Unknown"
 )
 
-// LocalObjectReference names an object in the namespace of the object that refers to it.
-// Where a ClusterIssuer refers to something, the namespace is the cluster resource
-// namespace of the controller.
+// LocalObjectReference names an object in the namespace of the object that refers to it. For a
+// reference of a ClusterIssuer, the namespace is the cluster resource namespace of the controller.
 type LocalObjectReference struct {
 	// Name of the object.
 	Name string `json:"name"`
@@ -83,8 +82,8 @@ func (r IssuerReference) GroupOrDefault() string {
 type SecretKeySelector struct {
 	LocalObjectReference `json:",inline"`
 
-	// Key of the entry in the Secret's data. Where it may be left out, the field
-	// that holds the selector says which key is then used.
+	// Key of the entry in the Secret's data. If it can be left out, the field that holds the selector
+	// says which key is the default.
 	// +optional
 	Key string `json:"key,omitempty"`
 }

@@ -4,17 +4,16 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// CertificateFile puts a Certificate's chain, private key and CA into files on the machine on which
-// perenniald runs, and tells a program there to read them again after each change. Nothing else
-// than perenniald honours it: no part of Perennial in a cluster ever writes a file or runs a
-// command.
+// CertificateFile writes a Certificate's chain, private key and CA to files on the machine that
+// runs perenniald, and makes a program there reload them after each change. Only perenniald acts on
+// it: the components of Perennial that run in a cluster never write files or run commands.
 //
-// It is for administrators alone, for it runs commands as the user of perenniald. That is why it is
-// an object of its own and belongs to no namespace: who may edit a Certificate may not thereby do
-// that.
+// It is for administrators only, because it runs commands as the user of perenniald. For the same
+// reason it is a cluster-scoped object of its own: permission to edit a Certificate does not
+// include permission to run commands.
 //
-// Deleting it leaves the files as they are, for a program may be using them, unless deletionPolicy
-// says otherwise. Several CertificateFiles cannot share a directory: the oldest has it.
+// Deleting it keeps the files, because a program may be using them, unless deletionPolicy is
+// Delete. CertificateFiles cannot share a directory: the oldest one gets it.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:storageversion
@@ -33,10 +32,10 @@ type CertificateFile struct {
 	// +optional
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	// What is written where, and who is told.
+	// Which files are written, and which program reloads them.
 	Spec CertificateFileSpec `json:"spec"`
 
-	// What is in the files at present. Written by perenniald.
+	// The current content of the files. Written by perenniald.
 	// +optional
 	// +kubebuilder:default={"observedGeneration":-1}
 	Status CertificateFileStatus `json:"status,omitempty"`
@@ -53,16 +52,16 @@ type CertificateFileList struct {
 	Items []CertificateFile `json:"items"`
 }
 
-// CertificateFileSpec says what is written where, and who is told.
+// CertificateFileSpec says which files are written, and which program reloads them.
 type CertificateFileSpec struct {
-	// The Certificate whose Secret is written.
+	// The Certificate. Its Secret has the content of the files.
 	CertificateRef CertificateReference `json:"certificateRef"`
 
-	// Absolute path under which the files are found. It is a symbolic link, which perenniald makes: it
-	// leads to a directory beside it, a new one for each version of the certificate, so that the
-	// change from one version to the next is a single step and chain and key always match. It must lie
-	// below one of perenniald's roots (--file-root), and there must be nothing there that is not such
-	// a link.
+	// Absolute path of the directory with the files. perenniald creates it as a symbolic link to
+	// another directory in the same parent, a new one for each version of the certificate. So the
+	// change to a new version is atomic, and chain and key always match. The path must be below one of
+	// perenniald's roots (--file-root). If something other than such a link exists there, perenniald
+	// does not replace it.
 	// +kubebuilder:validation:MaxLength=1024
 	// +kubebuilder:validation:XValidation:rule=`self.matches('^(/[^/[:cntrl:]]+)+$') && !self.matches('/[.][.]?(/|$)')`,message=`directory must be an absolute path without '.', '..', '//' or a '/' at its end, such as /etc/perennial/web`
 	Directory string `json:"directory"`
@@ -72,21 +71,22 @@ type CertificateFileSpec struct {
 	// +kubebuilder:default={}
 	Files CertificateFileNames `json:"files,omitempty"`
 
-	// Name or number of the user to whom the files and their directory belong; the user of perenniald
-	// if left out. Only a perenniald that runs as root can give files to another user.
+	// Name or number of the user that owns the files and their directory; the user of perenniald if
+	// left out. Only a perenniald that runs as root can give files to another user.
 	// +optional
 	// +kubebuilder:validation:XValidation:rule=`self.matches('^([a-z_][-a-z0-9_.]{0,30}[$]?|[0-9]{1,10})$')`,message=`owner must be the name of a user, or its number`
 	// +kubebuilder:validation:MaxLength=32
 	Owner string `json:"owner,omitempty"`
 
-	// Name or number of the group to which the files and their directory belong; the group of
-	// perenniald if left out.
+	// Name or number of the group that owns the files and their directory; the group of perenniald if
+	// left out.
 	// +optional
 	// +kubebuilder:validation:XValidation:rule=`self.matches('^([a-z_][-a-z0-9_.]{0,30}[$]?|[0-9]{1,10})$')`,message=`group must be the name of a group, or its number`
 	// +kubebuilder:validation:MaxLength=32
 	Group string `json:"group,omitempty"`
 
-	// Permissions of the files, octal, in quotes. One of them is the private key, so others get none.
+	// Permissions of the files, octal, in quotes. The files include the private key, so other users
+	// get no permissions.
 	// +optional
 	// +kubebuilder:default="0600"
 	// +kubebuilder:validation:MaxLength=4
@@ -100,24 +100,24 @@ type CertificateFileSpec struct {
 	// +kubebuilder:validation:XValidation:rule=`self.matches('^0[57][057][05]$')`,message=`directoryMode must be in quotes, let the owner read and enter, and others not write: "0755", "0750", "0700" or the like`
 	DirectoryMode string `json:"directoryMode,omitempty"`
 
-	// What to do after the files have changed. Nothing if left out: for programs that look at their
-	// files themselves.
+	// What to do after the files have changed. Nothing if left out, for programs that watch their
+	// files.
 	// +optional
 	Reload *CertificateFileReload `json:"reload,omitempty"`
 
-	// What becomes of the files when the CertificateFile is deleted, or gets another directory: Retain
-	// leaves them, and an event names them; Delete removes them, the private key among them.
+	// What happens to the files when the CertificateFile is deleted or its directory changes: Retain
+	// keeps them, and an event names them; Delete removes them, including the private key.
 	// +optional
 	// +kubebuilder:default=Retain
 	DeletionPolicy FileDeletionPolicy `json:"deletionPolicy,omitempty"`
 }
 
-// FileDeletionPolicy says what becomes of the files of a CertificateFile that is deleted.
+// FileDeletionPolicy says what happens to the files of a CertificateFile that is deleted.
 // +kubebuilder:validation:Enum=Retain;Delete
 type FileDeletionPolicy string
 
 const (
-	// FileDeletionPolicyRetain leaves the files.
+	// FileDeletionPolicyRetain keeps the files.
 	FileDeletionPolicyRetain FileDeletionPolicy = "Retain"
 	// FileDeletionPolicyDelete removes the files.
 	FileDeletionPolicyDelete FileDeletionPolicy = "Delete"
@@ -144,7 +144,7 @@ type CertificateReference struct {
 //
 // +kubebuilder:validation:XValidation:rule=`[[self.?certificate.orValue('tls.crt'), self.?privateKey.orValue('tls.key'), self.?ca.orValue('ca.crt'), self.?combined.orValue("")]].all(names, names.all(name, names.exists_one(other, other == name)))`,message=`files must not have the same name twice`
 type CertificateFileNames struct {
-	// The certificate, followed by those of the CAs between it and the root; PEM.
+	// The certificate, followed by the intermediate CA certificates, PEM.
 	// +optional
 	// +kubebuilder:default=tls.crt
 	Certificate FileName `json:"certificate,omitempty"`
@@ -159,8 +159,8 @@ type CertificateFileNames struct {
 	// +kubebuilder:default=ca.crt
 	CA FileName `json:"ca,omitempty"`
 
-	// Private key and certificate in one file, PEM, in this order, as HAProxy and MongoDB want them.
-	// Not written if left out.
+	// Private key and certificate in one file, PEM, in this order, as HAProxy and MongoDB require. Not
+	// written if left out.
 	// +optional
 	Combined FileName `json:"combined,omitempty"`
 }
@@ -171,9 +171,9 @@ type CertificateFileNames struct {
 // +kubebuilder:validation:XValidation:rule=`self.matches('^[A-Za-z0-9_][-A-Za-z0-9._]*$')`,message=`must be a plain file name: letters, digits, '_', '-' and '.', beginning with none of the last two`
 type FileName string
 
-// CertificateFileReload says who is told that files have changed. It happens once for each change,
-// and again with growing pauses if it fails. A perenniald that was stopped in between makes up for
-// it.
+// CertificateFileReload says how a program learns that files have changed. perenniald reloads once
+// for each change, and retries with growing delays if the reload fails. If perenniald was stopped
+// in between, it reloads after its next start.
 //
 // +kubebuilder:validation:XValidation:rule=`[has(self.command), has(self.signal), has(self.systemdUnit)].filter(x, x).size() == 1`,message=`reload must have exactly one of command, signal and systemdUnit`
 type CertificateFileReload struct {
@@ -185,7 +185,7 @@ type CertificateFileReload struct {
 	// +optional
 	Signal *ReloadSignal `json:"signal,omitempty"`
 
-	// Has systemd reload or restart a unit.
+	// Makes systemd reload or restart a unit.
 	// +optional
 	SystemdUnit *ReloadSystemdUnit `json:"systemdUnit,omitempty"`
 }
@@ -193,9 +193,9 @@ type CertificateFileReload struct {
 // ReloadCommand is a command to run.
 type ReloadCommand struct {
 	// The program, as an absolute path, and its arguments, one each: ["/usr/sbin/nginx", "-s",
-	// "reload"]. There is no shell, so quotes, variables and pipes mean nothing. An exit status other
-	// than 0 is a failure. The environment has PATH, and PERENNIAL_DIRECTORY with the path of the
-	// files.
+	// "reload"]. There is no shell, so quotes, variables and pipes have no special meaning. An exit
+	// status other than 0 is a failure. The environment has PATH, and PERENNIAL_DIRECTORY with the
+	// path of the files.
 	// +kubebuilder:validation:MaxItems=64
 	// +kubebuilder:validation:items:MaxLength=4096
 	// +kubebuilder:validation:XValidation:rule=`self.size() > 0 && self[0].startsWith('/')`,message=`args must begin with the absolute path of a program, such as /usr/sbin/nginx`
@@ -238,7 +238,7 @@ type ReloadSystemdUnit struct {
 	// +kubebuilder:validation:XValidation:rule=`self.matches('^[A-Za-z0-9_:.@\\\\-]+[.](service|target|socket|path|timer|scope|slice)$') && !self.startsWith('-')`,message=`name must be the name of a unit with its type, such as nginx.service`
 	Name string `json:"name"`
 
-	// What is done with it.
+	// What systemd does with the unit.
 	// +optional
 	// +kubebuilder:default=reload
 	Action ReloadAction `json:"action,omitempty"`
@@ -246,26 +246,28 @@ type ReloadSystemdUnit struct {
 
 // Types of a CertificateFile's conditions.
 const (
-	// ConditionReady is True when the files hold the certificate that the Certificate vouches for, it
-	// has not expired and, with spec.reload, the reload after it has succeeded.
+	// ConditionReady is True when the files hold the current certificate of a ready Certificate, that
+	// certificate has not expired and, with spec.reload, the reload after the last change has
+	// succeeded.
 	ConditionReady = "Ready"
 
-	// ConditionDeployed is True when the files hold the certificate that the Certificate last vouched
-	// for.
+	// ConditionDeployed is True when the files hold the certificate that the Certificate had when it
+	// was last ready.
 	ConditionDeployed = "Deployed"
 
 	// ConditionStalled is True, by the rules of kstatus, while the object is not ready and only a
-	// person can change that. Otherwise it is not there.
+	// person can change that. Otherwise it is absent.
 	ConditionStalled = "Stalled"
 )
 
-// CertificateFileStatus is what is in the files at present.
+// CertificateFileStatus describes the current content of the files.
 type CertificateFileStatus struct {
-	// The generation of the spec that the rest of the status is about.
+	// The generation of the spec that the status describes.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// Ready and Deployed. Stalled is there while only a person can end that Ready is not True.
+	// Ready and Deployed. Stalled is present while Ready is not True and only a person can change
+	// that.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -275,7 +277,7 @@ type CertificateFileStatus struct {
 	// +optional
 	Deployed *DeployedCertificate `json:"deployed,omitempty"`
 
-	// How telling of the last change went. Absent without spec.reload.
+	// Result of the reload after the last change. Absent without spec.reload.
 	// +optional
 	Reload *ReloadStatus `json:"reload,omitempty"`
 }
@@ -299,41 +301,41 @@ type DeployedCertificate struct {
 	Directory string `json:"directory,omitempty"`
 }
 
-// ReloadResult is how a reload went.
+// ReloadResult is the result of a reload.
 // +kubebuilder:validation:Enum=Succeeded;Failed
 type ReloadResult string
 
 const (
-	// ReloadSucceeded means that the command ended with status 0, the signal was sent, or systemd was
-	// content.
+	// ReloadSucceeded means that the command ended with status 0, the signal was sent, or systemd
+	// reported success.
 	ReloadSucceeded ReloadResult = "Succeeded"
-	// ReloadFailed means that it will be tried again.
+	// ReloadFailed means that the reload failed and will be retried.
 	ReloadFailed ReloadResult = "Failed"
 )
 
-// ReloadStatus is how telling of the last change went.
+// ReloadStatus is the result of the reload after the last change.
 type ReloadStatus struct {
-	// Whether a change has still to be told of.
+	// Whether a reload is still due for a change.
 	// +optional
 	Pending bool `json:"pending,omitempty"`
 
-	// When it was last tried.
+	// When a reload was last attempted.
 	// +optional
 	LastTime *metav1.Time `json:"lastTime,omitempty"`
 
-	// How the last try went.
+	// Result of the last attempt.
 	// +optional
 	LastResult ReloadResult `json:"lastResult,omitempty"`
 
-	// How often it has failed since it last succeeded.
+	// Number of failures since the last success.
 	// +optional
 	Failures int32 `json:"failures,omitempty"`
 
-	// What the last failure said. Absent after a success.
+	// Error of the last failure. Absent after a success.
 	// +optional
 	LastError string `json:"lastError,omitempty"`
 
-	// When it will be tried again.
+	// When the next attempt will be made.
 	// +optional
 	NextAttempt *metav1.Time `json:"nextAttempt,omitempty"`
 }

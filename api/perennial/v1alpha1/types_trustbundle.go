@@ -9,23 +9,23 @@ const TrustBundleKind = "TrustBundle"
 
 const (
 	// TrustBundleLabelKey labels the ConfigMaps and Secrets that a TrustBundle writes, with its name.
-	// An object that has the label already is taken over, any other is left alone.
+	// An existing object with the label is taken over; an object without it is never changed.
 	TrustBundleLabelKey = "perennial.dev/trust-bundle"
 
-	// TrustHashAnnotationKey is on what a TrustBundle writes: a hash that changes with its content, to
-	// put into the template of a Deployment for example.
+	// TrustHashAnnotationKey annotates the ConfigMaps and Secrets that a TrustBundle writes. Its value
+	// is a hash of the content, for use in the pod template of a Deployment, for example.
 	TrustHashAnnotationKey = "perennial.dev/trust-hash"
 )
 
-// TrustBundle collects CA certificates and puts them into a ConfigMap or Secret of each selected
-// namespace, for programs to verify others with: as PEM and, for Java, as PKCS #12 or JKS
+// TrustBundle collects CA certificates and writes them to a ConfigMap or Secret in each selected
+// namespace, so that programs can verify their peers: as PEM and, for Java, as PKCS #12 or JKS
 // truststores.
 //
-// While a CA is replaced, the old one stays in the bundle as long as certificates of it may be in
-// use. What is in the bundle, why, and until when is in the status.
+// When a CA is replaced, the old CA stays in the bundle as long as its certificates may be in use.
+// The status says which certificates are in the bundle, why, and until when.
 //
-// It belongs to no namespace and is for administrators: who may write a TrustBundle decides whom
-// others trust. Deleting it deletes what it wrote.
+// A TrustBundle is cluster-scoped and for administrators: write access to it controls what programs
+// in all namespaces trust. Deleting it deletes the objects that it wrote.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:storageversion
@@ -44,10 +44,10 @@ type TrustBundle struct {
 	// +optional
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	// Which CA certificates are put where.
+	// Which CA certificates are distributed, and where.
 	Spec TrustBundleSpec `json:"spec"`
 
-	// What is in the bundle. Written by the controller.
+	// The content of the bundle. Written by the controller.
 	// +optional
 	// +kubebuilder:default={"observedGeneration":-1}
 	Status TrustBundleStatus `json:"status,omitempty"`
@@ -64,35 +64,36 @@ type TrustBundleList struct {
 	Items []TrustBundle `json:"items"`
 }
 
-// TrustBundleSpec says which CA certificates are put where.
+// TrustBundleSpec says which CA certificates are distributed, and where.
 type TrustBundleSpec struct {
-	// Where the CA certificates come from. What cannot be used of a source, such as a certificate that
-	// is not a CA's or is expired, is left out and named in the condition SourcesValid; the rest is
-	// used.
+	// Where the CA certificates come from. The controller leaves out unusable certificates, such as
+	// expired ones or those that are not a CA's, lists them in the condition SourcesValid, and uses
+	// the rest.
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=100
 	// +listType=atomic
 	Sources []TrustSource `json:"sources"`
 
-	// Where they are put.
+	// Where the bundle is written.
 	Target TrustTarget `json:"target"`
 
-	// How long a CA certificate stays in the bundle after it vanished from its Secret or ConfigMap, or
-	// the Secret or ConfigMap itself did: at least as long as the longest-lived certificate that the
-	// CA signed. It stays longer while a certificate of it is alive in a Secret that this system
-	// wrote, and never after it expired. At most 32 are kept.
+	// How long a CA certificate stays in the bundle after it is removed from its Secret or ConfigMap,
+	// or after that object is deleted. Choose at least the lifetime of the longest-lived certificate
+	// that the CA signed. The CA stays longer while a Secret that this controller wrote holds an
+	// unexpired certificate of it, but never after its own expiry. At most 32 are kept.
 	//
-	// Issuers know themselves when a CA that they replaced is no longer needed; this is not about
-	// them. Nor is it about what you take out of this spec: that leaves the bundle at once.
+	// This does not apply to issuers, which record themselves how long a replaced CA is needed. Nor
+	// does it apply to what you remove from this spec, which leaves the bundle at once.
 	//
-	// With 0s it leaves at once if no such certificate is known. Default 2160h, which is 90 days.
+	// With 0s, the CA leaves at once if no unexpired certificate of it is known. Default 2160h, which
+	// is 90 days.
 	// +optional
 	// +kubebuilder:default="2160h"
 	// +kubebuilder:validation:XValidation:rule=`duration(self) >= duration('0s') && duration(self) <= duration('87600h')`,message=`keepReplacedFor must be from 0s to 87600h`
 	KeepReplacedFor *metav1.Duration `json:"keepReplacedFor,omitempty"`
 
-	// Certificates that must not be in the bundle, wherever they come from, by the SHA-256 of their
-	// DER form in hexadecimal digits, with or without colons, as `openssl x509 -fingerprint -sha256`
+	// Certificates that must not be in the bundle, whatever their source, by the SHA-256 of their DER
+	// form in hexadecimal digits, with or without colons, as `openssl x509 -fingerprint -sha256`
 	// prints it. For a CA whose key was stolen.
 	// +optional
 	// +kubebuilder:validation:MaxItems=100
@@ -106,21 +107,20 @@ type TrustBundleSpec struct {
 // +kubebuilder:validation:XValidation:rule=`self.matches('^[0-9A-Fa-f]{2}(:?[0-9A-Fa-f]{2}){31}$')`,message=`must be a SHA-256 fingerprint: 64 hexadecimal digits, with or without colons`
 type TrustFingerprint string
 
-// TrustSource is one place where CA certificates come from.
+// TrustSource is one source of CA certificates.
 //
 // +kubebuilder:validation:XValidation:rule=`[has(self.issuer), has(self.secret), has(self.configMap), has(self.inLine)].filter(x, x).size() == 1`,message=`a source must have exactly one of issuer, secret, configMap and inLine`
 type TrustSource struct {
-	// An Issuer or ClusterIssuer of type ca: the CA in use and those that it replaced and of which a
-	// certificate is alive.
+	// An Issuer or ClusterIssuer of type ca: the CA in use, and the replaced CAs that still have an
+	// unexpired certificate.
 	// +optional
 	Issuer *TrustIssuerSource `json:"issuer,omitempty"`
 
-	// Secrets of the namespace in which also the Secrets of ClusterIssuers are (flag
-	// --cluster-resource-namespace).
+	// Secrets in the namespace for the Secrets of ClusterIssuers (flag --cluster-resource-namespace).
 	// +optional
 	Secret *TrustObjectSource `json:"secret,omitempty"`
 
-	// ConfigMaps of the namespace in which also the Secrets of ClusterIssuers are (flag
+	// ConfigMaps in the namespace for the Secrets of ClusterIssuers (flag
 	// --cluster-resource-namespace).
 	// +optional
 	ConfigMap *TrustObjectSource `json:"configMap,omitempty"`
@@ -163,7 +163,7 @@ type TrustIssuerSource struct {
 // +kubebuilder:validation:XValidation:rule=`has(self.name) != has(self.selector)`,message=`exactly one of name and selector must be set`
 // +kubebuilder:validation:XValidation:rule=`!(has(self.key) && self.?allKeys.orValue(false))`,message=`key must not be set together with allKeys`
 type TrustObjectSource struct {
-	// Name of the one object.
+	// Name of a single object.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
@@ -173,47 +173,49 @@ type TrustObjectSource struct {
 	// +optional
 	Selector *metav1.LabelSelector `json:"selector,omitempty"`
 
-	// Which entry holds the certificates: ca.crt if left out. The Secret of a CA has its own
-	// certificate in tls.crt and that of the CA above it in ca.crt.
+	// Which entry holds the certificates: ca.crt if left out. The Secret of a CA has the CA's own
+	// certificate in tls.crt and the certificate of the CA above it in ca.crt.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	Key string `json:"key,omitempty"`
 
-	// All entries hold certificates. Not for Secrets that hold a private key, too.
+	// Whether all entries hold certificates. Not for Secrets that also hold a private key.
 	// +optional
 	AllKeys bool `json:"allKeys,omitempty"`
 }
 
-// TrustTarget says where the bundle is put.
+// TrustTarget says where the bundle is written.
 //
 // +kubebuilder:validation:XValidation:rule=`has(self.configMap) || has(self.secret)`,message=`target must have configMap or secret, or both`
 type TrustTarget struct {
-	// In which namespaces, by their labels. {} selects all. From a namespace that is no longer
-	// selected the bundle is removed.
+	// Selects the namespaces by their labels. {} selects all. The bundle is removed from a namespace
+	// that is no longer selected.
 	NamespaceSelector metav1.LabelSelector `json:"namespaceSelector"`
 
 	// A ConfigMap with the bundle.
 	// +optional
 	ConfigMap *TrustTargetObject `json:"configMap,omitempty"`
 
-	// A Secret with the bundle, for programs that can read nothing else: CA certificates are not
+	// A Secret with the bundle, for programs that can read only Secrets. CA certificates are not
 	// secret.
 	// +optional
 	Secret *TrustTargetObject `json:"secret,omitempty"`
 }
 
-// TrustTargetObject is a ConfigMap or Secret that is written. Entries that others put into it stay.
+// TrustTargetObject is a ConfigMap or Secret to write. The controller keeps entries of other
+// writers.
 //
 // +kubebuilder:validation:XValidation:rule=`[[self.?pem.?key.orValue('1'), self.?pkcs12.?key.orValue('2'), self.?jks.?key.orValue('3')]].all(keys, keys.all(key, keys.exists_one(other, other == key)))`,message=`pem, pkcs12 and jks must not have the same key`
 type TrustTargetObject struct {
-	// Its name: that of the TrustBundle if left out.
+	// Name of the object. That of the TrustBundle if left out.
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
 	// +kubebuilder:validation:XValidation:rule=`!format.dns1123Subdomain().validate(self).hasValue()`,message=`must be a name of lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit`
 	Name string `json:"name,omitempty"`
 
-	// The certificates one after another. So it is if none of pem, pkcs12 and jks is set, too.
+	// The certificates in PEM form, one after another. This is the default if none of pem, pkcs12 and
+	// jks is set.
 	// +optional
 	PEM *TrustPEM `json:"pem,omitempty"`
 
@@ -225,13 +227,13 @@ type TrustTargetObject struct {
 	// +optional
 	JKS *TrustJKS `json:"jks,omitempty"`
 
-	// Labels for it.
+	// Labels for the object.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=100
 	// +kubebuilder:validation:XValidation:rule=`self.all(key, !key.startsWith('perennial.dev/') && !key.startsWith('controller.cert-manager.io/'))`,message=`labels of the controller are its own: remove those whose name begins with perennial.dev/ or controller.cert-manager.io/`
 	Labels map[string]string `json:"labels,omitempty"`
 
-	// Annotations for it.
+	// Annotations for the object.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=100
 	// +kubebuilder:validation:XValidation:rule=`self.all(key, !key.startsWith('perennial.dev/'))`,message=`annotations of perennial.dev are the controller's own: remove those whose name begins with perennial.dev/`
@@ -244,7 +246,8 @@ type TrustTargetObject struct {
 // +kubebuilder:validation:XValidation:rule=`self.matches('^[-._a-zA-Z0-9]+$') && self != '.' && !self.startsWith('..')`,message=`must be a key of letters, digits, '-', '_' and '.', other than . and those that begin with ..`
 type TrustKey string
 
-// TrustPassword is the password of a truststore. It keeps nothing secret, as the content is public.
+// TrustPassword is the password of a truststore. It need not be secret, because the content is
+// public.
 //
 // +kubebuilder:validation:MaxLength=128
 // +kubebuilder:validation:XValidation:rule=`self.matches('^[ -~]*$')`,message=`must consist of ASCII characters that can be printed`
@@ -252,30 +255,30 @@ type TrustPassword string
 
 // TrustPEM is the bundle as PEM.
 type TrustPEM struct {
-	// The entry that holds it.
+	// The entry that holds the bundle.
 	// +optional
 	// +kubebuilder:default=ca.crt
 	Key TrustKey `json:"key,omitempty"`
 }
 
-// TrustPKCS12Profile says with which algorithms a PKCS #12 file is written.
+// TrustPKCS12Profile is a set of algorithms for a PKCS #12 file.
 // +kubebuilder:validation:Enum=LegacyRC2;LegacyDES;Modern2023;Modern2026
 type TrustPKCS12Profile string
 
 // TrustPKCS12 is the bundle as a PKCS #12 truststore.
 type TrustPKCS12 struct {
-	// The entry that holds it.
+	// The entry that holds the bundle.
 	// +optional
 	// +kubebuilder:default=truststore.p12
 	Key TrustKey `json:"key,omitempty"`
 
-	// With what it is opened. Java wants one.
+	// Password of the truststore. Java requires one.
 	// +optional
 	// +kubebuilder:default=changeit
 	Password *TrustPassword `json:"password,omitempty"`
 
-	// The algorithms: Modern2023 is read by Java since 8u301, 11.0.12 and 12; Modern2026 by Java 26;
-	// LegacyDES and LegacyRC2 by all, the latter not by OpenSSL 3.
+	// The algorithms. Modern2023: Java 8u301, 11.0.12, 12 or later. Modern2026: Java 26. LegacyDES:
+	// all programs. LegacyRC2: all programs except OpenSSL 3.
 	// +optional
 	// +kubebuilder:default=Modern2023
 	Profile TrustPKCS12Profile `json:"profile,omitempty"`
@@ -283,12 +286,12 @@ type TrustPKCS12 struct {
 
 // TrustJKS is the bundle as a JKS truststore.
 type TrustJKS struct {
-	// The entry that holds it.
+	// The entry that holds the bundle.
 	// +optional
 	// +kubebuilder:default=truststore.jks
 	Key TrustKey `json:"key,omitempty"`
 
-	// With what it is opened.
+	// Password of the truststore.
 	// +optional
 	// +kubebuilder:default=changeit
 	Password *TrustPassword `json:"password,omitempty"`
@@ -296,21 +299,22 @@ type TrustJKS struct {
 
 // Types of a TrustBundle's conditions. Ready is True when SourcesValid and Distributed are.
 const (
-	// ConditionSourcesValid is True when every source could be read and all in it is in the bundle.
+	// ConditionSourcesValid is True when every source was read and all its certificates are in the
+	// bundle.
 	ConditionSourcesValid = "SourcesValid"
 
 	// ConditionDistributed is True when all selected namespaces have the bundle.
 	ConditionDistributed = "Distributed"
 )
 
-// TrustBundleStatus is what is in the bundle.
+// TrustBundleStatus describes the content of the bundle.
 type TrustBundleStatus struct {
-	// The generation of the spec that the rest of the status is about.
+	// The generation of the spec that the status describes.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// Ready, SourcesValid and Distributed. Stalled is there while only a person can end that Ready is
-	// not True.
+	// Ready, SourcesValid and Distributed. Stalled is present while Ready is not True and only a
+	// person can change that.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -320,11 +324,11 @@ type TrustBundleStatus struct {
 	// +optional
 	CertificateCount int32 `json:"certificateCount,omitempty"`
 
-	// How many of them are retained.
+	// How many of the certificates are retained although their source no longer has them.
 	// +optional
 	RetainedCount int32 `json:"retainedCount,omitempty"`
 
-	// In how many namespaces the bundle is.
+	// Number of namespaces that have the bundle.
 	// +optional
 	NamespaceCount int32 `json:"namespaceCount,omitempty"`
 
@@ -337,7 +341,7 @@ type TrustBundleStatus struct {
 
 // TrustedCertificate is a certificate in the bundle.
 type TrustedCertificate struct {
-	// Whose it is.
+	// Subject of the certificate.
 	// +kubebuilder:validation:MaxLength=1024
 	Subject string `json:"subject"`
 
@@ -345,38 +349,37 @@ type TrustedCertificate struct {
 	// +kubebuilder:validation:MaxLength=64
 	Fingerprint string `json:"fingerprint"`
 
-	// When it expires, and with that leaves the bundle.
+	// When the certificate expires and leaves the bundle.
 	NotAfter metav1.Time `json:"notAfter"`
 
-	// The source that it comes from, as it stands in the spec.
+	// The source of the certificate, as written in the spec.
 	// +kubebuilder:validation:MaxLength=8192
 	Source string `json:"source"`
 
-	// The certificate itself, PEM: so it can be kept when its source loses it. Absent if it stands in
-	// the spec.
+	// The certificate itself, PEM, so that it can be retained when its source loses it. Absent if the
+	// spec contains it.
 	// +optional
 	// +kubebuilder:validation:MaxLength=65536
 	Certificate string `json:"certificate,omitempty"`
 
-	// Set if the source has it no more.
+	// Set if the source no longer has the certificate.
 	// +optional
 	Retained *TrustRetention `json:"retained,omitempty"`
 }
 
-// TrustRetention says why a certificate is in the bundle though its source has it no more.
+// TrustRetention says why a certificate is in the bundle although its source no longer has it.
 type TrustRetention struct {
-	// When the source was first seen without it.
+	// When the controller first found the source without the certificate.
 	Since metav1.Time `json:"since"`
 
-	// When it leaves the bundle, unless a certificate of it is found to be alive then.
+	// When the CA leaves the bundle, unless an unexpired certificate of it is known then.
 	Until metav1.Time `json:"until"`
 
-	// What makes it stay until then.
+	// Why the CA stays until then.
 	// +kubebuilder:validation:MaxLength=1024
 	Reason string `json:"reason"`
 
-	// A Secret, namespace/name, with a certificate of this CA that is alive, if that is what makes it
-	// stay.
+	// A Secret, namespace/name, with an unexpired certificate of this CA, if that is why the CA stays.
 	// +optional
 	// +kubebuilder:validation:MaxLength=317
 	UsedBy string `json:"usedBy,omitempty"`
