@@ -17,7 +17,7 @@ type Account struct {
 
 	// Status is valid, deactivated or revoked.
 	Status string `json:"status"`
-	// Contact are URLs such as mailto:admin@example.com. Some CAs take them and do not return them.
+	// Contact are URLs such as mailto:admin@example.com. Some CAs accept them but do not return them.
 	Contact              []string `json:"contact,omitempty"`
 	TermsOfServiceAgreed bool     `json:"termsOfServiceAgreed,omitempty"`
 	// OrdersURL is where the list of orders is, if the CA has one. See Orders.
@@ -25,24 +25,24 @@ type Account struct {
 	Reply     `json:"-"`
 }
 
-// AccountRequest is what a new account is asked for with.
+// AccountRequest holds the parameters of a new account.
 type AccountRequest struct {
 	Key                  crypto.Signer
 	Contact              []string
 	TermsOfServiceAgreed bool
-	// ExternalAccountBinding is needed where Meta.ExternalAccountRequired says so.
+	// ExternalAccountBinding is required if Meta.ExternalAccountRequired is true.
 	ExternalAccountBinding *ExternalAccountBinding
 }
 
 // ExternalAccountBinding proves that the account belongs to a customer of the CA, section 7.3.4.
 type ExternalAccountBinding struct {
 	KeyID string
-	// MACKey is the key itself. CAs hand it out in base64url.
+	// MACKey is the decoded key. CAs issue it in base64url.
 	MACKey []byte
 }
 
-// NewAccount registers the key, section 7.3. If the CA has an account with this key, that one is
-// returned as it is.
+// NewAccount registers the key, section 7.3. If the CA already has an account with this key,
+// NewAccount returns it unchanged.
 func (c *Client) NewAccount(ctx context.Context, r AccountRequest) (Account, error) {
 	dir, err := c.directory(ctx)
 	if err != nil {
@@ -97,8 +97,7 @@ func (c *Client) account(m *message, action, target string, key crypto.Signer) (
 	return a, nil
 }
 
-// parseAccount reads an account, which may tell of itself less than everything: some CAs keep
-// contacts to themselves.
+// parseAccount reads an account. Fields may be missing: some CAs do not return contacts.
 func parseAccount(body []byte) (a Account, err error) { return a, decode(body, &a) }
 
 // GetAccount reads the account.
@@ -110,8 +109,8 @@ func (c *Client) GetAccount(ctx context.Context, a Account) (Account, error) {
 	return c.account(m, "account", a.URL, a.Key)
 }
 
-// UpdateContact replaces the contacts of the account, section 7.3.2. None are left if contact is
-// empty.
+// UpdateContact replaces the contacts of the account, section 7.3.2. An empty contact removes all
+// of them.
 func (c *Client) UpdateContact(ctx context.Context, a Account, contact []string) (Account, error) {
 	if contact == nil {
 		contact = []string{}
@@ -121,7 +120,7 @@ func (c *Client) UpdateContact(ctx context.Context, a Account, contact []string)
 	}{contact})
 }
 
-// DeactivateAccount ends the account for ever, section 7.3.6.
+// DeactivateAccount deactivates the account permanently, section 7.3.6.
 func (c *Client) DeactivateAccount(ctx context.Context, a Account) (Account, error) {
 	return c.updateAccount(ctx, a, statusChange{StatusDeactivated})
 }
@@ -136,14 +135,14 @@ func (c *Client) updateAccount(ctx context.Context, a Account, payload any) (Acc
 		return Account{}, err
 	}
 	updated, err := c.account(m, "account", a.URL, a.Key)
-	if err == nil && updated.OrdersURL == "" { // not every reply has what does not change
+	if err == nil && updated.OrdersURL == "" { // some replies leave out fields that do not change
 		updated.OrdersURL = a.OrdersURL
 	}
 	return updated, err
 }
 
 // ChangeKey replaces the key of the account, section 7.3.5, and returns the account with the new
-// one. If the CA has an account with the new key already, the error is a Problem with status 409.
+// key. If the CA already has an account with the new key, the error is a Problem with status 409.
 func (c *Client) ChangeKey(ctx context.Context, a Account, key crypto.Signer) (Account, error) {
 	dir, err := c.directory(ctx)
 	if err != nil {

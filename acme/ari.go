@@ -11,11 +11,11 @@ import (
 	"time"
 )
 
-// RenewalInfo says when the CA would like a certificate to be renewed, RFC 9773 section 4.2.
-// RetryAfter is when to ask again.
+// RenewalInfo is the CA's suggestion for the renewal of a certificate, RFC 9773 section 4.2.
+// RetryAfter is when to request it again.
 type RenewalInfo struct {
 	SuggestedWindow Window `json:"suggestedWindow"`
-	// ExplanationURL is a page that says why the window is what it is.
+	// ExplanationURL is a page that explains the window.
 	ExplanationURL string `json:"explanationURL,omitempty"`
 	Reply          `       json:"-"`
 }
@@ -26,8 +26,8 @@ type Window struct {
 	End   time.Time `json:"end"`
 }
 
-// RenewalInfo asks when to renew the certificate of a CertID. The request is not signed: it needs
-// no account.
+// RenewalInfo fetches the renewal information of a CertID. The request is not signed and needs no
+// account.
 func (c *Client) RenewalInfo(ctx context.Context, certID string) (RenewalInfo, error) {
 	dir, err := c.directory(ctx)
 	if err != nil {

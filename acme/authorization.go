@@ -7,37 +7,37 @@ import (
 	"time"
 )
 
-// Authorization is the proof, given or still to give, that an account may have certificates for an
-// identifier, section 7.1.4.
+// Authorization is the permission of an account to obtain certificates for an identifier, given or
+// still to be proven, section 7.1.4.
 type Authorization struct {
-	// URL is where the authorization is.
+	// URL identifies the authorization.
 	URL string `json:"-"`
 	// Status is pending, valid, invalid, deactivated, expired or revoked.
 	Status string `json:"status"`
 	// Identifier is the name, without "*." for a wildcard.
 	Identifier Identifier `json:"identifier"`
 	Wildcard   bool       `json:"wildcard,omitempty"`
-	// Expires is until when it is of use.
+	// Expires is the time after which the authorization cannot be used.
 	Expires *time.Time `json:"expires,omitempty"`
-	// Challenges are the ways to give the proof, of which one is enough.
+	// Challenges are the ways to prove control. One valid challenge is enough.
 	Challenges []Challenge `json:"challenges"`
 	Reply      `json:"-"`
 }
 
-// Authorization reads an authorization by POST-as-GET, section 7.5: until its status is valid or
-// invalid, again after its RetryAfter.
+// Authorization reads an authorization by POST-as-GET, section 7.5. Until its status is valid or
+// invalid, call it again after the RetryAfter.
 func (c *Client) Authorization(ctx context.Context, a Account, url string) (Authorization, error) {
 	return c.authorization(ctx, a, url, nil)
 }
 
-// DeactivateAuthorization gives an authorization up, section 7.5.2. An order that needs it becomes
-// invalid.
+// DeactivateAuthorization deactivates an authorization, section 7.5.2. An order that needs it
+// becomes invalid.
 func (c *Client) DeactivateAuthorization(ctx context.Context, a Account, url string) (Authorization, error) {
 	return c.authorization(ctx, a, url, statusChange{StatusDeactivated})
 }
 
-// NewAuthorization asks for an authorization that no order needs yet, section 7.4.1. Few CAs offer
-// that.
+// NewAuthorization creates an authorization without an order (pre-authorization), section 7.4.1.
+// Few CAs offer it.
 func (c *Client) NewAuthorization(ctx context.Context, a Account, id Identifier) (Authorization, error) {
 	dir, err := c.directory(ctx)
 	if err != nil {

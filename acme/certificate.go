@@ -6,11 +6,11 @@ import (
 	"fmt"
 )
 
-// Certificate is what was issued, section 7.4.2.
+// Certificate is an issued certificate with its chain, section 7.4.2.
 type Certificate struct {
-	// URL is where it is.
+	// URL is the location of the certificate.
 	URL string
-	// ChainPEM is the leaf and the certificates above it. It is not checked here.
+	// ChainPEM is the leaf and the certificates above it. This package does not check it.
 	ChainPEM []byte
 	// Alternates are the URLs of other chains for the same leaf.
 	Alternates []string
@@ -32,7 +32,7 @@ func (c *Client) Certificate(ctx context.Context, a Account, url string) (Certif
 	return Certificate{URL: url, ChainPEM: m.body, Alternates: m.related("alternate"), Reply: m.Reply}, nil
 }
 
-// RevocationReason is why a certificate is revoked, RFC 5280 section 5.3.1.
+// RevocationReason is the reason of a revocation, RFC 5280 section 5.3.1.
 type RevocationReason int
 
 // The reasons that subscribers may give at public CAs.
@@ -51,7 +51,7 @@ func (c *Client) Revoke(ctx context.Context, a Account, certDER []byte, reason R
 	return c.revoke(ctx, a.Key, a.URL, certDER, reason)
 }
 
-// RevokeWithKey revokes a certificate as whoever has its private key.
+// RevokeWithKey revokes a certificate with its private key instead of an account key.
 func (c *Client) RevokeWithKey(ctx context.Context, key crypto.Signer, certDER []byte, reason RevocationReason) error {
 	return c.revoke(ctx, key, "", certDER, reason)
 }

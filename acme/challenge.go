@@ -37,12 +37,13 @@ type Challenge struct {
 	// Status is pending, processing, valid or invalid.
 	Status    string     `json:"status"`
 	Validated *time.Time `json:"validated,omitempty"`
-	// Error is what the server saw when it tried last.
+	// Error is the result of the server's last failed validation.
 	Error *Problem `json:"error,omitempty"`
-	// Token is what the proof is made of. dns-persist-01 has none.
+	// Token is part of the key authorization. dns-persist-01 has none.
 	Token string `json:"token,omitempty"`
-	// IssuerDomainNames are the names of the CA of which a dns-persist-01 record has one. There are
-	// one to ten. None are given if what the server sent are not: such a challenge is not to be used.
+	// IssuerDomainNames are the CA's names for dns-persist-01: a record contains one of them. A valid
+	// challenge has one to ten. The list is empty if the server sent an invalid one: do not use that
+	// challenge.
 	IssuerDomainNames []string `json:"issuer-domain-names,omitempty"`
 	Reply             `json:"-"`
 }
@@ -52,8 +53,8 @@ const (
 	maxIssuerNames = 10
 )
 
-// check reports what is wrong with a challenge, if anything. Challenges of types that are not known
-// here pass: they are not used.
+// check reports why a challenge is invalid, if it is. Challenges of unknown types pass, because
+// they are not used.
 func (ch *Challenge) check(from origins) error {
 	if err := from.check(ch.URL); err != nil {
 		return err
@@ -65,7 +66,7 @@ func (ch *Challenge) check(from origins) error {
 			return fmt.Errorf("the token of %s is not base64url", ch.Type)
 		}
 	case ChallengeDNSPersist01:
-		// It is one of several ways, in a draft that still changes: the others may be used all the same.
+		// The draft may still change, and other challenges of the authorization remain usable.
 		if len(ch.IssuerDomainNames) > maxIssuerNames || !all(ch.IssuerDomainNames, isDomainName) {
 			ch.IssuerDomainNames = nil
 		}
@@ -91,14 +92,14 @@ func isDomainName(s string) bool {
 	return true
 }
 
-// AcceptChallenge tells the server that the proof is in place, section 7.5.1. Then it looks, in its
-// own time.
+// AcceptChallenge asks the server to validate the challenge, section 7.5.1. The server does so
+// asynchronously.
 func (c *Client) AcceptChallenge(ctx context.Context, a Account, url string) (Challenge, error) {
 	return c.challenge(ctx, a, url, struct{}{})
 }
 
-// Challenge reads a challenge by POST-as-GET, section 7.1.5. That of one that failed is in its
-// Error.
+// Challenge reads a challenge by POST-as-GET, section 7.1.5. If the challenge failed, its Error
+// says why.
 func (c *Client) Challenge(ctx context.Context, a Account, url string) (Challenge, error) {
 	return c.challenge(ctx, a, url, nil)
 }
@@ -135,39 +136,36 @@ func KeyAuthorization(token string, key crypto.PublicKey) (string, error) {
 // HTTP01Path is the path under which the key authorization is served on port 80, section 8.3.
 func HTTP01Path(token string) string { return "/.well-known/acme-challenge/" + token }
 
-// DNS01Name is the name of the TXT record for a domain, section 8.4, without a dot at its end. It
-// is the same for a wildcard.
+// DNS01Name is the name of the TXT record for a domain, section 8.4, without a trailing dot. It is
+// the same for a wildcard.
 func DNS01Name(domain string) string { return "_acme-challenge." + strings.TrimPrefix(domain, "*.") }
 
-// DNS01Value is what the TXT record says, section 8.4.
+// DNS01Value is the value of the TXT record, section 8.4.
 func DNS01Value(keyAuthorization string) string {
 	sum := sha256.Sum256([]byte(keyAuthorization))
 	return encode(sum[:])
 }
 
-// DNSAccount01Name is the name of the TXT record for a domain of dns-account-01. It differs from
-// account to account.
+// DNSAccount01Name is the name of the TXT record for a domain of dns-account-01. It is different
+// for each account.
 func DNSAccount01Name(accountURL, domain string) string {
 	sum := sha256.Sum256([]byte(accountURL))
 	label := strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(sum[:10]))
 	return "_" + label + "._acme-challenge." + strings.TrimPrefix(domain, "*.")
 }
 
-// TLSALPN01Protocol is the application protocol that the CA asks for, and nobody else, RFC 8737
-// section 6.2.
+// TLSALPN01Protocol is the ALPN protocol that only ACME servers offer, RFC 8737 section 6.2.
 const TLSALPN01Protocol = "acme-tls/1"
 
-// acmeIdentifier is the extension that has the digest of the key authorization, RFC 8737 section
-// 6.1.
+// acmeIdentifier is the extension with the digest of the key authorization, RFC 8737 section 6.1.
 var acmeIdentifier = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 31}
 
-// TLSALPN01Extension is the identifier of the extension, which must be critical, by which such a
-// certificate proves, RFC 8737 section 6.1. Its value is the SHA-256 digest of the key
-// authorization as an OCTET STRING.
+// TLSALPN01Extension is the OID of the acmeIdentifier extension, which must be critical, RFC 8737
+// section 6.1. Its value is the SHA-256 digest of the key authorization as an OCTET STRING.
 func TLSALPN01Extension() asn1.ObjectIdentifier { return slices.Clone(acmeIdentifier) }
 
-// TLSALPN01Certificate makes the certificate that answers a tls-alpn-01 challenge, RFC 8737 section
-// 3, for a domain or, RFC 8738 section 6, an address. It is valid for a week around now.
+// TLSALPN01Certificate creates the certificate that answers a tls-alpn-01 challenge, RFC 8737
+// section 3, for a domain or, RFC 8738 section 6, an address. It is valid for a week around now.
 func TLSALPN01Certificate(id Identifier, keyAuthorization string, now time.Time) (*tls.Certificate, error) {
 	sum := sha256.Sum256([]byte(keyAuthorization))
 	digest, err := asn1.Marshal(sum[:])
@@ -205,8 +203,8 @@ func TLSALPN01Certificate(id Identifier, keyAuthorization string, now time.Time)
 	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
 }
 
-// TLSALPN01ServerName is the server name by which the CA asks for the certificate: the domain or,
-// RFC 8738 section 6, the reverse name of the address.
+// TLSALPN01ServerName is the server name (SNI) in the CA's handshake: the domain or, RFC 8738
+// section 6, the reverse name of the address.
 func TLSALPN01ServerName(id Identifier) (string, error) {
 	if id.Type != IdentifierIP {
 		return id.Value, nil

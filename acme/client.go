@@ -22,39 +22,40 @@ import (
 const (
 	// DefaultTimeout is how long one exchange may take.
 	DefaultTimeout = 30 * time.Second
-	// maxBody is how large a reply may be. An order of 100 names takes 20 kB, a chain less than 95 kB.
+	// maxBody is the maximum size of a reply. An order of 100 names takes 20 kB, a chain less than 95
+	// kB.
 	maxBody = 512 << 10
-	// maxNonceTries is how often a request is sent whose nonce is refused each time.
+	// maxNonceTries is the maximum number of attempts for a request if the server refuses each nonce.
 	maxNonceTries = 20
 	// directoryLife is how long a directory is used before it is fetched again.
 	directoryLife = time.Hour
-	// sameTime is by how much two clocks may differ that are taken to be the same: a Date has seconds,
-	// and was on its way.
+	// sameTime is the largest difference at which two clocks count as equal: a Date header has a
+	// precision of one second, and its reply takes time to arrive.
 	sameTime = 2 * time.Second
-	// maxNonces is how many unused nonces are kept.
+	// maxNonces is the maximum number of unused nonces to keep.
 	maxNonces = 64
 )
 
-// Client speaks with the CA of one directory. It is safe for concurrent use. Only Directory must be
-// set.
+// Client sends requests to the CA of one directory. It is safe for concurrent use. Only Directory
+// must be set.
 type Client struct {
 	// Directory is the URL of the directory resource, section 7.1.1. It must be https.
 	Directory string
 	// HTTP sends the requests: it says which roots are trusted and which proxy is used. If nil, those
 	// of the system and of the environment (SSL_CERT_FILE, HTTPS_PROXY). Its CheckRedirect is not
-	// asked: redirects are refused.
+	// called: the Client refuses redirects.
 	HTTP *http.Client
-	// UserAgent is sent with each request, as section 6.1 demands. It should name the program and its
+	// UserAgent is sent with each request, as section 6.1 requires. It should name the program and its
 	// version.
 	UserAgent string
 	// Timeout bounds one exchange. DefaultTimeout if zero.
 	Timeout time.Duration
 	// Now is the clock. time.Now if nil.
 	Now func() time.Time
-	// Before, if set, is asked before each HTTP exchange. If it returns an error, nothing is sent, and
-	// the call returns that error.
+	// Before, if set, is called before each HTTP exchange. If it returns an error, nothing is sent,
+	// and the call returns that error.
 	Before func(context.Context) error
-	// Observe, if set, is told of each HTTP exchange. It must not block.
+	// Observe, if set, is called after each HTTP exchange. It must not block.
 	Observe func(Exchange)
 
 	mu      sync.Mutex
@@ -63,10 +64,10 @@ type Client struct {
 	nonces  []string
 }
 
-// Exchange is one HTTP request and what came of it.
+// Exchange is one HTTP request and its result.
 type Exchange struct {
-	// Action is the resource that was asked, such as "newOrder" or "authorization". It has a bounded
-	// number of values.
+	// Action is the requested resource, such as "newOrder" or "authorization". It has a bounded number
+	// of values.
 	Action string
 	// Scheme, Host and Method are those of the request.
 	Scheme, Host, Method string
@@ -74,24 +75,24 @@ type Exchange struct {
 	Status int
 	// Duration is the time until the reply was read.
 	Duration time.Duration
-	// RetryAfter is when the reply said to ask again, or zero.
+	// RetryAfter is the time from the Retry-After field of the reply, or zero.
 	RetryAfter time.Time
 }
 
-// Reply is what a reply said beside its body.
+// Reply holds the header fields of a reply.
 type Reply struct {
-	// Location is the URL of the resource, if the server gave one.
+	// Location is the URL of the resource, if the server sent one.
 	Location string `json:"-"`
-	// RetryAfter is when to ask again, or zero if the server did not say.
+	// RetryAfter is when to repeat the request, or zero if the server did not say.
 	RetryAfter time.Time `json:"-"`
 	// Links are the links of the reply, RFC 8288.
 	Links []Link `json:"-"`
 }
 
-// NoReply is that a request was sent, and its reply did not come whole: the server may have done
-// what it was asked for.
+// NoReply is the error of a request that was sent and whose reply is missing or incomplete. The
+// server may have executed the request.
 type NoReply struct {
-	// Action is what was asked.
+	// Action is the requested resource.
 	Action string
 	Err    error
 }
@@ -99,9 +100,9 @@ type NoReply struct {
 func (e *NoReply) Error() string { return e.Action + ": " + e.Err.Error() }
 func (e *NoReply) Unwrap() error { return e.Err }
 
-// ProtocolError is a reply that no ACME server may give.
+// ProtocolError is a reply that violates the protocol.
 type ProtocolError struct {
-	// Action is what was asked, and URL where.
+	// Action is the requested resource, and URL its location.
 	Action, URL string
 	// Reason says what is wrong with the reply.
 	Reason string
@@ -109,21 +110,21 @@ type ProtocolError struct {
 	Location string
 }
 
-// Error says what was asked and what is wrong.
+// Error returns the requested resource and the reason.
 func (e *ProtocolError) Error() string {
 	return fmt.Sprintf("%s at %s: the reply is not valid ACME: %s", e.Action, e.URL, e.Reason)
 }
 
-// ForeignURLError is a URL that was asked to be used and is of another server than the client's:
-// that of an order, say, that was made elsewhere. The server was not asked.
+// ForeignURLError means that a URL, such as that of an order, belongs to another server than the
+// client's. No request was sent.
 type ForeignURLError struct {
-	// Action is what was to be asked, and URL where.
+	// Action is the resource to request, and URL its location.
 	Action, URL string
 	// Reason says why the URL cannot be of this server.
 	Reason string
 }
 
-// Error says what was not asked, and why.
+// Error returns the resource that was not requested, and why.
 func (e *ForeignURLError) Error() string {
 	return fmt.Sprintf("%s: a URL that is not of this server: %s", e.Action, e.Reason)
 }
@@ -195,7 +196,7 @@ func (c *Client) exchange(
 			return nil, fmt.Errorf("%s: %w", action, err)
 		}
 	}
-	// A duration is of the real clock, whatever time the caller lives in.
+	// Durations use the real clock, even if the caller's clock is simulated.
 	began := time.Now()
 	status := 0
 	var retryAfter time.Time
@@ -225,7 +226,7 @@ func (c *Client) exchange(
 		theirs = now
 	}
 	if at, ok := parseRetryAfter(response.Header.Get("Retry-After"), theirs); ok {
-		m.RetryAfter = now.Add(at.Sub(theirs)) // a date is by the server's clock, which ours may be ahead of
+		m.RetryAfter = now.Add(at.Sub(theirs)) // a date is by the server's clock, and ours may be ahead
 	}
 	retryAfter = m.RetryAfter
 	m.Links = parseLinks(response.Header.Values("Link"), request.URL)
@@ -235,7 +236,7 @@ func (c *Client) exchange(
 		m.nonce = nonce
 	}
 	if m.body, err = io.ReadAll(io.LimitReader(response.Body, maxBody+1)); err == nil {
-		err = ctx.Err() // a server that notices that we leave may end its reply as if it were whole
+		err = ctx.Err() // a server that notices the cancellation may end its reply as if it were complete
 	}
 	switch {
 	case err != nil:
@@ -253,8 +254,8 @@ func (c *Client) exchange(
 	return m, nil
 }
 
-// Owns returns a *ForeignURLError if a URL cannot be one that this server has handed out. It asks
-// for no more than the directory.
+// Owns returns a *ForeignURLError if a URL cannot be one that this server has handed out. It
+// requests at most the directory.
 func (c *Client) Owns(ctx context.Context, url string) error {
 	return c.owns(ctx, "look at a URL", url)
 }
@@ -305,7 +306,7 @@ func (c *Client) post(
 		}
 		m, err := c.exchange(ctx, action, http.MethodPost, target, body, accept)
 		if m != nil && IsProblem(err, ProblemBadNonce) && try < maxNonceTries {
-			// The nonce of the refusal is as good as any, and this request is the one that should have it.
+			// The refusal has a fresh nonce: use it for this request.
 			nonce = m.nonce
 			continue
 		}
@@ -343,10 +344,10 @@ func (c *Client) resolve(base, raw string) (string, error) {
 // origins are the scheme, host and port of URLs that a server may hand out.
 type origins []string
 
-// maxURL is how long a URL of a server may be.
+// maxURL is the maximum length of a server's URL.
 const maxURL = 2048
 
-// check reports what is wrong with a URL from outside, if anything.
+// check reports why an untrusted URL is invalid, if it is.
 func (o origins) check(raw string) error {
 	if len(raw) > maxURL {
 		return errors.New("a URL that is too long")
@@ -381,7 +382,7 @@ func decode(body []byte, into any) error {
 	return nil
 }
 
-// invalid makes a ProtocolError of an error, if it is one.
+// invalid wraps a non-nil error in a ProtocolError.
 func invalid(action, target string, err error) error {
 	if err == nil {
 		return nil

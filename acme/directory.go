@@ -25,7 +25,7 @@ type Directory struct {
 	origins origins
 }
 
-// Meta is what a CA says of itself.
+// Meta is the CA's metadata.
 type Meta struct {
 	// TermsOfService is the URL of the terms that an account agrees to.
 	TermsOfService string `json:"termsOfService,omitempty"`
@@ -56,11 +56,11 @@ func (c *Client) directory(ctx context.Context) (*Directory, error) {
 	if dir != nil && now.Sub(fetched) < directoryLife {
 		return dir, nil
 	}
-	// Two may fetch it at once. Neither waits for the other: one may be slow, and each has its own
+	// Two callers may fetch it at the same time. Neither waits for the other, because each has its own
 	// deadline.
 	m, err := c.exchange(ctx, "directory", http.MethodGet, c.Directory, nil, "application/json")
 	if p := new(Problem); errors.As(err, &p) {
-		return nil, fmt.Errorf("%w, at %s", err, c.Directory) // most often a URL that is misspelt
+		return nil, fmt.Errorf("%w, at %s", err, c.Directory) // usually a misspelled URL
 	}
 	if err != nil {
 		return nil, err

@@ -18,10 +18,10 @@
 // (HTTP01Path, DNS01Name and DNS01Value, TLSALPN01Certificate), AcceptChallenge, and Authorization
 // again until it is valid; then Finalize, Order until that is valid, and Certificate.
 //
-// What a server says is not trusted: replies are capped in size, URLs must be https and belong to
+// Replies of a server are not trusted: replies are capped in size, URLs must be https and belong to
 // an origin that the directory names, redirects are refused, text is cleaned before it is shown,
 // times are kept within bounds.
 //
-// Beside RFC 8555 it knows TLS-ALPN-01 (RFC 8737), IP identifiers (RFC 8738), renewal information
-// (RFC 9773), and the drafts of profiles, dns-account-01 and dns-persist-01.
+// In addition to RFC 8555 it supports TLS-ALPN-01 (RFC 8737), IP identifiers (RFC 8738), renewal
+// information (RFC 9773), and the drafts of profiles, dns-account-01 and dns-persist-01.
 package acme

@@ -11,7 +11,7 @@ const (
 	IdentifierIP  = "ip"  // RFC 8738
 )
 
-// Identifier is a name that a certificate is asked for.
+// Identifier is a name that a certificate is requested for.
 type Identifier struct {
 	Type  string `json:"type"`
 	Value string `json:"value"`

@@ -47,7 +47,7 @@ func isBase64URL(s string) bool {
 	return true
 }
 
-// algorithm is how a key signs, RFC 7518 section 3.1.
+// algorithm is the signature algorithm of a key, RFC 7518 section 3.1.
 type algorithm struct {
 	name string
 	hash crypto.Hash
@@ -143,8 +143,8 @@ func bindJWS(b ExternalAccountBinding, target string, key crypto.PublicKey) (jso
 	return json.Marshal(m)
 }
 
-// jwk is a public key as RFC 7638 wants it for a thumbprint: the required members alone, in lexical
-// order.
+// jwk is a public key in the form that RFC 7638 defines for thumbprints: only the required members,
+// in lexical order.
 func jwk(key crypto.PublicKey) (json.RawMessage, error) {
 	switch key := key.(type) {
 	case *rsa.PublicKey:

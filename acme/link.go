@@ -8,16 +8,16 @@ import (
 
 // Link is a link to another resource, RFC 8288.
 type Link struct {
-	// URL is absolute. Its origin is not checked before it is asked.
+	// URL is absolute. Its origin is checked only when it is used.
 	URL string
 	// Rel is the relation: alternate, next, up, index or terms-of-service.
 	Rel string
 }
 
-// maxLinks is how many links of a reply are read.
+// maxLinks is the maximum number of links to read from a reply.
 const maxLinks = 32
 
-// parseLinks reads Link fields. What is not a link is left out.
+// parseLinks reads Link fields. It skips invalid links.
 func parseLinks(fields []string, base *url.URL) []Link {
 	var links []Link
 	for _, s := range fields {

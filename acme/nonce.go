@@ -5,7 +5,7 @@ import (
 	"net/http"
 )
 
-// maxNonce is how long a nonce may be.
+// maxNonce is the maximum length of a nonce.
 const maxNonce = 512
 
 // validNonce reports whether a nonce is base64url, section 6.5.1.
@@ -27,7 +27,7 @@ func (c *Client) newNonce(ctx context.Context) (string, error) {
 	return m.nonce, nil
 }
 
-// takeNonce returns the youngest of the nonces that are left, or "": servers forget old ones.
+// takeNonce returns the most recent unused nonce, or "". Servers expire old nonces.
 func (c *Client) takeNonce() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()

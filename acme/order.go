@@ -20,10 +20,10 @@ const (
 	StatusRevoked     = "revoked"
 )
 
-// OrderRequest is what a certificate is asked for with, section 7.4.
+// OrderRequest holds the parameters of a new order, section 7.4.
 type OrderRequest struct {
 	Identifiers []Identifier `json:"identifiers"`
-	// NotBefore and NotAfter ask for a validity. Many CAs refuse an order that has them.
+	// NotBefore and NotAfter request a validity period. Many CAs refuse an order that has them.
 	NotBefore *time.Time `json:"notBefore,omitempty"`
 	NotAfter  *time.Time `json:"notAfter,omitempty"`
 	// Profile is one of Meta.Profiles.
@@ -32,33 +32,33 @@ type OrderRequest struct {
 	Replaces string `json:"replaces,omitempty"`
 }
 
-// Order is a certificate on its way, section 7.1.3.
+// Order is a request for a certificate, section 7.1.3.
 type Order struct {
-	// URL is where the order is.
+	// URL identifies the order.
 	URL string `json:"-"`
 	// Status is pending, ready, processing, valid or invalid.
 	Status string `json:"status"`
-	// Expires is when the server forgets an order that is not valid.
+	// Expires is when the server expires an order that is not valid.
 	Expires     *time.Time   `json:"expires,omitempty"`
 	Identifiers []Identifier `json:"identifiers"`
 	NotBefore   *time.Time   `json:"notBefore,omitempty"`
 	NotAfter    *time.Time   `json:"notAfter,omitempty"`
 	Profile     string       `json:"profile,omitempty"`
-	// Replaces is the CertID that the order was made with, if the server says so.
+	// Replaces is the CertID of the order request, if the server returns it.
 	Replaces string `json:"replaces,omitempty"`
-	// Error is why the order is invalid.
+	// Error says why the order is invalid.
 	Error *Problem `json:"error,omitempty"`
 	// Authorizations are URLs, in no particular order.
 	Authorizations []string `json:"authorizations"`
-	// Finalize is where the CSR goes.
+	// Finalize is the URL to send the CSR to.
 	Finalize string `json:"finalize"`
-	// Certificate is where the certificate is when the status is valid.
+	// Certificate is the URL of the certificate when the status is valid.
 	Certificate string `json:"certificate,omitempty"`
 	Reply       `json:"-"`
 }
 
-// NewOrder asks for a certificate. The order may come back ready, and for an identical request it
-// may be one that was made before.
+// NewOrder creates an order. The order may be ready at once, and for an identical request the
+// server may return an existing order.
 func (c *Client) NewOrder(ctx context.Context, a Account, r OrderRequest) (Order, error) {
 	dir, err := c.directory(ctx)
 	if err != nil {
@@ -75,13 +75,13 @@ func (c *Client) NewOrder(ctx context.Context, a Account, r OrderRequest) (Order
 	o, err := c.order(m, "newOrder", m.Location, dir)
 	var wrong *ProtocolError
 	if errors.As(err, &wrong) && !json.Valid(m.body) {
-		wrong.Location = m.Location // where it can be read again
+		wrong.Location = m.Location // the caller can read the order again there
 	}
 	return o, err
 }
 
-// Order reads an order by POST-as-GET, section 7.1.3. One that is processing is read again after
-// its RetryAfter.
+// Order reads an order by POST-as-GET, section 7.1.3. While the order is processing, call it again
+// after the RetryAfter.
 func (c *Client) Order(ctx context.Context, a Account, url string) (Order, error) {
 	m, err := c.post(ctx, "order", url, a.Key, a.URL, nil, "")
 	if err != nil {
@@ -90,7 +90,7 @@ func (c *Client) Order(ctx context.Context, a Account, url string) (Order, error
 	return c.orderAt(ctx, m, "order", url)
 }
 
-// Finalize sends the CSR for an order that is ready. It does not wait: the order that it returns is
+// Finalize sends the CSR for an order that is ready. It does not wait: the returned order is
 // processing or valid. If the order is not ready, the error is a Problem of type orderNotReady:
 // read the order and follow its status.
 func (c *Client) Finalize(ctx context.Context, a Account, o Order, csrDER []byte) (Order, error) {

@@ -8,29 +8,30 @@ import (
 	"time"
 )
 
-// DNSPersist01Name is the name of the standing TXT record for a domain of dns-persist-01.
+// DNSPersist01Name is the name of the permanent TXT record for a domain of dns-persist-01.
 func DNSPersist01Name(domain string) string {
 	return "_validation-persist." + strings.TrimPrefix(domain, "*.")
 }
 
-// DNSPersist01 is a value of the standing TXT record: that an account may have certificates of a CA
-// for the name, as long as the record stands. Draft-ietf-acme-dns-persist-01 section 4.1.
+// DNSPersist01 is a value of the permanent TXT record. It authorizes an account to obtain
+// certificates of a CA for the name, as long as the record exists. Draft-ietf-acme-dns-persist-01
+// section 4.1.
 type DNSPersist01 struct {
-	// IssuerDomainName is one of the names that the CA's challenge has.
+	// IssuerDomainName is one of the IssuerDomainNames of the CA's challenge.
 	IssuerDomainName string
 	// AccountURI is the URL of the account.
 	AccountURI string
 	// Wildcard grants certificates for wildcards, and names below, as well.
 	Wildcard bool
-	// Until is when the grant ends. Never if zero.
+	// Until is when the authorization ends. Never if zero.
 	Until time.Time
 }
 
-// maxPersist is how long a value may be: it has to fit into one string of a TXT record, as not all
-// DNS services take more.
+// maxPersist is the maximum length of a value. It must fit into one string of a TXT record, because
+// some DNS services accept only one.
 const maxPersist = 255
 
-// String is the value as it stands in the record.
+// String returns the value as it is in the record.
 func (p DNSPersist01) String() string {
 	value := p.IssuerDomainName + "; accounturi=" + p.AccountURI
 	if p.Wildcard {
@@ -42,8 +43,8 @@ func (p DNSPersist01) String() string {
 	return value
 }
 
-// ParseDNSPersist01 reads a value, of at most 255 bytes. Parameters that are not known are passed
-// over. Whatever String makes of a grant that it accepts means the same.
+// ParseDNSPersist01 reads a value, of at most 255 bytes. It ignores unknown parameters. String of
+// the result has the same meaning.
 func ParseDNSPersist01(value string) (DNSPersist01, error) {
 	var p DNSPersist01
 	if len(value) > maxPersist {
@@ -83,7 +84,7 @@ func ParseDNSPersist01(value string) (DNSPersist01, error) {
 // blank removes the blanks of RFC 8659 section 4.2 around a word.
 func blank(s string) string { return strings.Trim(s, " \t") }
 
-// Grants reports whether p grants at the time what is wanted, of which the end does not matter.
+// Grants reports whether p authorizes wanted at the given time. It ignores the Until of wanted.
 func (p DNSPersist01) Grants(wanted DNSPersist01, now time.Time) bool {
 	return p.IssuerDomainName == wanted.IssuerDomainName && p.AccountURI == wanted.AccountURI &&
 		(p.Wildcard || !wanted.Wildcard) &&

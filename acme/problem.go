@@ -49,8 +49,8 @@ const (
 	maxSubproblems = 100
 )
 
-// Problem is why a server refused a request or a challenge failed, section 6.7 and RFC 9457. Its
-// texts are cleaned of control characters and cut to a length that can be shown.
+// Problem says why a server refused a request or why a challenge failed, section 6.7 and RFC 9457.
+// Its texts have no control characters and a limited length.
 type Problem struct {
 	// Type is one of the constants, or a URI of the server's own, or empty if the reply was not a
 	// problem document.
@@ -59,22 +59,22 @@ type Problem struct {
 	Title, Detail string
 	// Status is the HTTP status, or 0 if the problem is not that of a request.
 	Status int
-	// Instance is a page about this occurrence, as for userActionRequired.
+	// Instance is a page about this occurrence, for example for userActionRequired.
 	Instance string
-	// Identifier is what a subproblem is about.
+	// Identifier is the identifier of a subproblem.
 	Identifier *Identifier
-	// Subproblems say more for each identifier, section 6.7.1.
+	// Subproblems give details for each identifier, section 6.7.1.
 	Subproblems []Problem
 	// RetryAfter is when the request may be repeated, or zero if the server did not say.
 	RetryAfter time.Time
-	// TermsOfService is the URL of terms that must be agreed to anew, section 7.3.3.
+	// TermsOfService is the URL of new terms that require agreement, section 7.3.3.
 	TermsOfService string
-	// Action is what was asked for, as in Exchange. It is empty in the errors of challenges and
+	// Action is the requested resource, as in Exchange. It is empty in the errors of challenges and
 	// orders.
 	Action string
 }
 
-// Error says what was asked, and what the server said, with what it said of each identifier.
+// Error returns the requested resource and the server's message, with details for each identifier.
 func (p *Problem) Error() string {
 	var b strings.Builder
 	if p.Action != "" {
@@ -85,7 +85,7 @@ func (p *Problem) Error() string {
 }
 
 // text is the problem in one line: the identifier, the HTTP status, the full type and the detail,
-// and so each subproblem. Users search for the status and the type.
+// then the same for each subproblem. Users search for the status and the type.
 func (p *Problem) text() string {
 	detail := p.Detail
 	if detail == "" {
@@ -122,8 +122,8 @@ func IsProblem(err error, types ...string) bool {
 	return errors.As(err, &p) && slices.Contains(types, p.Type)
 }
 
-// UnmarshalJSON reads a problem document. Fields of a wrong type are ignored: a server in trouble
-// is not always exact.
+// UnmarshalJSON reads a problem document. Fields of a wrong type are ignored: a failing server may
+// send invalid documents.
 func (p *Problem) UnmarshalJSON(data []byte) error {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(data, &fields); err != nil {
@@ -162,7 +162,7 @@ func (p *Problem) UnmarshalJSON(data []byte) error {
 		for _, raw := range subs[:min(len(subs), maxSubproblems)] {
 			var sub Problem
 			if json.Unmarshal(raw, &sub) == nil {
-				sub.Subproblems = nil // section 6.7.1 knows one level
+				sub.Subproblems = nil // section 6.7.1 defines one level
 				p.Subproblems = append(p.Subproblems, sub)
 			}
 		}
@@ -187,7 +187,8 @@ func parseProblem(status int, media string, body []byte, links []Link) *Problem 
 	return p
 }
 
-// clean makes text from outside fit to be shown: no control characters, and at most so many bytes.
+// clean makes untrusted text safe to display: it removes control characters and limits the size in
+// bytes.
 func clean(s string, limit int) string {
 	cut := len(s) > limit
 	if cut {

@@ -6,12 +6,12 @@ import (
 	"time"
 )
 
-// maxRetryAfter is the longest wait that a server is believed. The longest that a limit of a public
-// CA takes to refill is a week.
+// maxRetryAfter is the longest accepted wait. The slowest rate limit of a public CA takes a week to
+// refill.
 const maxRetryAfter = 31 * 24 * time.Hour
 
 // parseRetryAfter reads a Retry-After field, RFC 9110 section 10.2.3: seconds, or a date. The
-// instant lies between now and 31 days from now; ok is false if there is none.
+// result is between now and 31 days from now; ok is false if there is none.
 func parseRetryAfter(s string, now time.Time) (at time.Time, ok bool) {
 	if s == "" || len(s) > 64 {
 		return time.Time{}, false

@@ -1,6 +1,5 @@
-// Package deploy holds the manifests that a cluster needs beside the API: the controller's
-// ServiceAccount, what RBAC lets it do, and the Service from whose endpoints HTTP-01 challenges are
-// answered.
+// Package deploy holds the manifests that a cluster needs in addition to the API: the controller's
+// ServiceAccount, its RBAC permissions, and the Service whose endpoints answer HTTP-01 challenges.
 package deploy
 
 import (
@@ -12,7 +11,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Where the controller runs, and as whom.
+// The namespace and the ServiceAccount of the controller.
 const (
 	Namespace      = "perennial-system"
 	ServiceAccount = "perennial-controller"
@@ -24,8 +23,8 @@ var rbac string
 //go:embed http01-service.yaml
 var http01Service string
 
-// RBAC returns the namespace and the ServiceAccount of the controller, its rights, and those that
-// the roles view, edit and admin get in addition, in the order in which to apply them.
+// RBAC returns the namespace and the ServiceAccount of the controller, its permissions, and the
+// permissions to add to the roles view, edit and admin. Apply them in this order.
 func RBAC() ([]*unstructured.Unstructured, error) { return parse("rbac.yaml", rbac) }
 
 // HTTP01Service returns the Service for the flag --http01-service.

@@ -1,5 +1,5 @@
-// Perennial keeps TLS certificates alive. In a cluster it is the controller, for people it is the
-// command line.
+// Perennial issues and renews TLS certificates. The same binary is the controller in a cluster and
+// the command-line tool.
 package main
 
 import (
@@ -7,7 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
-	_ "time/tzdata" // renewal windows name time zones, and images have none
+	_ "time/tzdata" // renewal windows name time zones, and container images have no zone data
 
 	"github.com/perennial-pki/perennial/internal/cli"
 	"github.com/perennial-pki/perennial/internal/controller"
