@@ -19,7 +19,7 @@ func DecodeCertificatePEM(data []byte) (*x509.Certificate, error) {
 	return Limits{}.DecodeCertificatePEM(data)
 }
 
-// DecodeCertificatePEM is the function of that name with l.Certificate and l.Chain as its limits.
+// DecodeCertificatePEM is like the package function, with the limits l.Certificate and l.Chain.
 func (l Limits) DecodeCertificatePEM(data []byte) (*x509.Certificate, error) {
 	cert, err := l.decodeCertificatePEM(data)
 	if err != nil {
@@ -42,11 +42,11 @@ func (l Limits) decodeCertificatePEM(data []byte) (*x509.Certificate, error) {
 	return parseCertificateBlock(block)
 }
 
-// DecodeChainPEM reads all certificates in data, at least one, in the order in which they
-// stand there. Input of more than [MaxChainSize] bytes is refused.
+// DecodeChainPEM reads all certificates in data, at least one, in their order in data. Input of
+// more than [MaxChainSize] bytes is refused.
 func DecodeChainPEM(data []byte) ([]*x509.Certificate, error) { return Limits{}.DecodeChainPEM(data) }
 
-// DecodeChainPEM is the function of that name with l.Chain as its limit.
+// DecodeChainPEM is like the package function, with the limit l.Chain.
 func (l Limits) DecodeChainPEM(data []byte) ([]*x509.Certificate, error) {
 	certs, err := decodeCertificates(data, l.chain())
 	if err != nil {
@@ -59,7 +59,7 @@ func (l Limits) DecodeChainPEM(data []byte) ([]*x509.Certificate, error) {
 // [MaxBundleSize] bytes.
 func DecodeBundlePEM(data []byte) ([]*x509.Certificate, error) { return Limits{}.DecodeBundlePEM(data) }
 
-// DecodeBundlePEM is the function of that name with l.Bundle as its limit.
+// DecodeBundlePEM is like the package function, with the limit l.Bundle.
 func (l Limits) DecodeBundlePEM(data []byte) ([]*x509.Certificate, error) {
 	certs, err := decodeCertificates(data, l.bundle())
 	if err != nil {
@@ -91,8 +91,9 @@ func decodeCertificates(data []byte, limit int) ([]*x509.Certificate, error) {
 	}
 }
 
-// ReadableCertificates returns the certificates in data that can be read, for what is to be kept of
-// something that is written anew. Input of more than l.Bundle bytes has none.
+// ReadableCertificates returns the certificates in data that can be parsed, for callers that
+// rewrite a damaged bundle and keep its valid part. It returns none for input of more than l.Bundle
+// bytes.
 func (l Limits) ReadableCertificates(data []byte) []*x509.Certificate {
 	if checkSize(data, l.bundle()) != nil {
 		return nil
@@ -126,23 +127,24 @@ func EncodeCertificatePEM(certs ...*x509.Certificate) []byte {
 	var buf bytes.Buffer
 	buf.Grow(size)
 	for _, cert := range certs {
-		// A block without headers into memory has nothing that could fail.
+		// Encoding a block without headers into memory cannot fail.
 		_ = pem.Encode(&buf, &pem.Block{Type: labelCertificate, Bytes: cert.Raw})
 	}
 	return buf.Bytes()
 }
 
-// pemSize is what n bytes take as a PEM block: base64 in lines of 64 and the two labels.
+// pemSize is the size of a PEM block with n bytes of content: base64 in lines of 64 and the two
+// labels.
 func pemSize(label string, n int) int {
 	base64 := (n + 2) / 3 * 4
 	return base64 + (base64+63)/64 + 2*len(label) + len("-----BEGIN -----\n-----END -----\n")
 }
 
-// DecodeCSRPEM reads the first certificate request in data and checks that it is signed with
-// the key that it asks a certificate for. Input of more than [MaxCertificateSize] bytes is refused.
+// DecodeCSRPEM reads the first certificate request in data and verifies its signature with its own
+// public key. Input of more than [MaxCertificateSize] bytes is refused.
 func DecodeCSRPEM(data []byte) (*x509.CertificateRequest, error) { return Limits{}.DecodeCSRPEM(data) }
 
-// DecodeCSRPEM is the function of that name with l.Certificate as its limit.
+// DecodeCSRPEM is like the package function, with the limit l.Certificate.
 func (l Limits) DecodeCSRPEM(data []byte) (*x509.CertificateRequest, error) {
 	csr, err := l.decodeCSRPEM(data)
 	if err != nil {
@@ -180,7 +182,7 @@ func EncodeCSRPEM(der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: labelCSR, Bytes: der})
 }
 
-// checkKeySize refuses keys with which checking a signature would take unreasonably long.
+// checkKeySize refuses keys that would make the verification of a signature unreasonably slow.
 func checkKeySize(pub crypto.PublicKey) error {
 	if pub, ok := pub.(*rsa.PublicKey); ok && pub.N.BitLen() > maxRSAVerifySize {
 		return fmt.Errorf("its RSA key has %d bits, more than the limit of %d", pub.N.BitLen(), maxRSAVerifySize)
@@ -194,9 +196,9 @@ func Fingerprint(cert *x509.Certificate) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// SignedBy reports whether leaf was signed with ca's key and names ca as its issuer, and ca
-// may sign certificates. Validity periods are not looked at. The signature is checked last,
-// after everything that is cheap to compare.
+// SignedBy reports whether leaf was signed with ca's key and names ca as its issuer, and ca may
+// sign certificates. It ignores validity periods. It verifies the signature last, because the other
+// checks are cheaper.
 func SignedBy(leaf, ca *x509.Certificate) bool { return checkSignedBy(leaf, ca) == nil }
 
 var errNotIssuer = errors.New("names another issuer")
@@ -214,8 +216,8 @@ func checkSignedBy(leaf, ca *x509.Certificate) error {
 	return leaf.CheckSignatureFrom(ca)
 }
 
-// isRoot reports whether cert is a CA that signed itself. Nobody relies on the signature of a
-// root, so one with an algorithm that is no longer accepted (SHA-1) does as well.
+// isRoot reports whether cert is a CA that signed itself. Trust in a root does not depend on its
+// signature, so an insecure algorithm (SHA-1) is accepted there.
 func isRoot(cert *x509.Certificate) bool {
 	err := checkSignedBy(cert, cert)
 	var insecure x509.InsecureAlgorithmError

@@ -6,17 +6,17 @@ import (
 	"fmt"
 )
 
-// maxChainLength is how many different certificates [OrderChain] accepts.
+// maxChainLength is the maximum number of different certificates that [OrderChain] accepts.
 const maxChainLength = 1000
 
-// OrderChain sorts what an issuer returned. chain begins with the leaf, each next certificate
-// signed the one before it, and a self-signed root is left out, since who trusts it has it
-// already (RFC 8446 section 4.4.2). root is that self-signed root or, when certs holds none, the
-// highest certificate, which then is in chain too. A single certificate is always the chain;
-// root is then nil unless it is a self-signed CA.
+// OrderChain sorts the certificates that an issuer returned. chain begins with the leaf, and each
+// certificate signed the one before it. It has no self-signed root, because clients that trust the
+// root have it already (RFC 8446 section 4.4.2). root is that self-signed root or, if certs has
+// none, the topmost certificate, which is then in chain too. A single certificate is always the
+// chain; root is then nil unless the certificate is a self-signed CA.
 //
-// Duplicates are dropped. It fails when certs are none, more than 1000, or not one single
-// chain, that is if any of them is missing, superfluous or ambiguous.
+// OrderChain drops duplicates. It fails if certs is empty, has more than 1000 certificates, or is
+// not exactly one chain: a certificate is missing, superfluous or ambiguous.
 func OrderChain(certs []*x509.Certificate) (chain []*x509.Certificate, root *x509.Certificate, err error) {
 	links, err := linkChain(certs)
 	if err != nil {
@@ -38,7 +38,7 @@ func OrderChain(certs []*x509.Certificate) (chain []*x509.Certificate, root *x50
 	return chain, root, nil
 }
 
-// chainLink is one certificate on the way from the leaf upwards.
+// chainLink is a certificate with its neighbors in the chain.
 type chainLink struct {
 	cert   *x509.Certificate
 	parent *chainLink
@@ -47,9 +47,9 @@ type chainLink struct {
 
 // linkChain finds the issuer of each certificate and returns the leaf.
 //
-// Candidates are looked up by name, so that the number of signatures to check is about that of
-// the certificates. Input can be made up in which all names are alike; in a single chain that
-// happens for a few at most, so the number of checks has a bound, too.
+// It finds candidates by name, so that it verifies about one signature for each certificate. In
+// hostile input, all names can be equal. In a real chain, that is true of a few at most, so the
+// number of verifications is limited.
 func linkChain(certs []*x509.Certificate) (*chainLink, error) {
 	links, err := distinctLinks(certs)
 	if err != nil {
@@ -72,7 +72,8 @@ func linkChain(certs []*x509.Certificate) (*chainLink, error) {
 	if leaf == nil {
 		return nil, errors.New("the certificates sign each other in a ring")
 	}
-	// With one leaf and one child for each parent, only a ring beside the chain can be left over.
+	// With one leaf and one child for each parent, the remaining certificates can only form a cycle
+	// apart from the chain.
 	n := 0
 	for link := leaf; link != nil; link = link.parent {
 		n++
@@ -83,7 +84,7 @@ func linkChain(certs []*x509.Certificate) (*chainLink, error) {
 	return leaf, nil
 }
 
-// distinctLinks returns a link for each certificate, without those that are there twice.
+// distinctLinks returns a link for each certificate, without duplicates.
 func distinctLinks(certs []*x509.Certificate) ([]*chainLink, error) {
 	seen := make(map[string]bool, len(certs))
 	links := make([]*chainLink, 0, len(certs))
@@ -124,8 +125,8 @@ func linkIssuers(links []*chainLink) error {
 			if !SignedBy(link.cert, candidate.cert) {
 				continue
 			}
-			// Two self-signed certificates of one name and key sign each other. Neither
-			// needs a parent, and with one the chain would be a ring.
+			// Two self-signed certificates of one name and key sign each other. Neither needs a parent, and
+			// a parent would make the chain a cycle.
 			if isRoot(link.cert) {
 				break
 			}
@@ -140,7 +141,7 @@ func linkIssuers(links []*chainLink) error {
 	return nil
 }
 
-// describe names a certificate in an error, by its subject, which its maker chose freely.
+// describe names a certificate in an error, by its subject, which is untrusted text.
 func describe(cert *x509.Certificate) string {
 	const most = 100
 	subject := cert.Subject.String()

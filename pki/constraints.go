@@ -12,14 +12,15 @@ import (
 	"time"
 )
 
-// judgeNameConstraints leaves the comparison to the standard library. That looks at alternative
-// names only; what OpenSSL compares besides is put among them, or compared here.
+// judgeNameConstraints uses the standard library for the comparison. The library compares only
+// alternative names. For the other names that OpenSSL compares, this function adds them to the
+// alternative names, or compares them itself.
 func (p certPath) judgeNameConstraints() error {
 	if !slices.ContainsFunc(p.certs[1:], hasNameConstraints) {
 		return nil
 	}
 	now := time.Now()
-	// The rest has been judged, by rules that differ a little.
+	// Judge checks the rest itself, by slightly different rules.
 	plain := func(c *x509.Certificate) *x509.Certificate {
 		copied := *c
 		copied.NotBefore, copied.NotAfter = now.Add(-time.Hour), now.Add(time.Hour)
@@ -64,8 +65,8 @@ func hasNameConstraints(c *x509.Certificate) bool {
 
 var oidEmailAddress = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 1}
 
-// addSubjectNames puts among the alternative names of c what clients take for one in its subject: a
-// common name that looks like a DNS name, if there is no other, and email addresses.
+// addSubjectNames adds the names in the subject of c that clients treat as alternative names: email
+// addresses and, if there is no other DNS name, a common name that looks like one.
 func addSubjectNames(c *x509.Certificate) {
 	if name := c.Subject.CommonName; len(c.DNSNames) == 0 && likeDNSName(name) {
 		c.DNSNames = []string{name}
@@ -82,7 +83,7 @@ func addSubjectNames(c *x509.Certificate) {
 	}
 }
 
-// likeDNSName reports whether OpenSSL takes a common name for a DNS name.
+// likeDNSName reports whether OpenSSL treats a common name as a DNS name.
 func likeDNSName(s string) bool {
 	dot := strings.IndexByte(s, '.')
 	return dot > 0 && dot < len(s)-1 && !strings.ContainsFunc(s, func(r rune) bool {
@@ -92,7 +93,7 @@ func likeDNSName(s string) bool {
 }
 
 // judgeDirectoryName compares the subject of c with the directory names in the constraints of ca,
-// which the standard library does not look at.
+// which the standard library ignores.
 func judgeDirectoryName(c, ca *x509.Certificate) error {
 	ext := findExtension(ca.Extensions, oidNameConstraints)
 	if ext == nil || emptySubject(c.RawSubject) {
@@ -137,7 +138,7 @@ func directoryNames(subtrees []asn1.RawValue) (names []pkix.RDNSequence) {
 	return names
 }
 
-// sameRDN compares as RFC 5280 section 7.1 says, but for characters beyond ASCII, which must be
+// sameRDN compares by the rules of RFC 5280 section 7.1, except that non-ASCII characters must be
 // equal.
 func sameRDN(a, b pkix.RelativeDistinguishedNameSET) bool {
 	return slices.EqualFunc(a, b, func(a, b pkix.AttributeTypeAndValue) bool {

@@ -6,12 +6,12 @@ import (
 	"strings"
 )
 
-// maxCSVSize is what all annotations of a Kubernetes object may hold together, in bytes.
+// maxCSVSize is the maximum total size of the annotations of a Kubernetes object, in bytes.
 const maxCSVSize = 256 << 10
 
-// JoinCSV writes values as one line of comma-separated values (RFC 4180), the form in which
-// cert-manager keeps the names of a certificate in annotations. No values give an empty string, and
-// so does a single empty one.
+// JoinCSV writes values as one line of comma-separated values (RFC 4180), the form of the names of
+// a certificate in cert-manager's annotations. It returns an empty string for no values, and for a
+// single empty value.
 func JoinCSV(values []string) (string, error) {
 	if len(values) == 0 {
 		return "", nil

@@ -41,13 +41,13 @@ const (
 	tagIP        = 7
 )
 
-// altNames are the subject alternative names that a [Request] can state.
+// altNames are the subject alternative names that a [Request] can have.
 type altNames struct {
 	dns, emails, uris []string
 	ips               []netip.Addr
 	others            []OtherName
-	// foreign counts names that a Request cannot state: other kinds, and other names
-	// whose value is not an UTF8String.
+	// foreign counts names that a Request cannot have: other types, and otherNames with a value that
+	// is not a UTF8String.
 	foreign int
 }
 
@@ -104,7 +104,7 @@ func (r Request) altNames() (names altNames, err error) {
 	return names, nil
 }
 
-// checkIA5 holds for what may stand in an IA5String and is a name at all.
+// checkIA5 reports why s cannot be a name in an IA5String, if it cannot.
 func checkIA5(s string) error {
 	if s == "" {
 		return errors.New("it is empty")
@@ -117,8 +117,8 @@ func checkIA5(s string) error {
 	return nil
 }
 
-// parseIP reads an address. One that maps an IPv4 address into IPv6 stands for the former,
-// which is how certificates carry it.
+// parseIP reads an address. It returns an IPv4-mapped IPv6 address as IPv4, which is the form in
+// certificates.
 func parseIP(s string) (netip.Addr, error) {
 	ip, err := netip.ParseAddr(s)
 	if err != nil || ip.Zone() != "" {
@@ -224,8 +224,8 @@ func parseAltNames(der []byte) (names altNames, err error) {
 }
 
 // canonicalAltNames returns the value of a subject alternative name extension with its names in
-// canonical form, each once, in their order. Names of kinds that a [Request] cannot state stay as
-// they are. It is nil if there are no names.
+// canonical form, each once, in their order. Names of types that a [Request] cannot have stay
+// unchanged. It returns nil if there are no names.
 func canonicalAltNames(der []byte) ([]byte, error) {
 	if _, err := parseAltNames(der); err != nil {
 		return nil, err
@@ -245,7 +245,8 @@ func canonicalAltNames(der []byte) ([]byte, error) {
 	return asn1.Marshal(distinct)
 }
 
-// canonicalAltName is the canonical form of a name, encoded, or what is given if it has none.
+// canonicalAltName returns the canonical form of an encoded name, or the name itself if it has
+// none.
 func canonicalAltName(name asn1.RawValue) []byte {
 	switch name.Tag {
 	case tagDNS:
@@ -280,7 +281,7 @@ func parseOtherName(der []byte) (other OtherName, ok bool) {
 	return OtherName{OID: id.String(), UTF8Value: string(text.Bytes)}, true
 }
 
-// basicConstraints is RFC 5280 section 4.2.1.9. A path length of -1 is none.
+// basicConstraints is RFC 5280 section 4.2.1.9. A path length of -1 means no limit.
 type basicConstraints struct {
 	IsCA       bool `asn1:"optional"`
 	MaxPathLen int  `asn1:"optional,default:-1"`
@@ -306,7 +307,7 @@ func (c *NameConstraints) empty() bool {
 			len(c.ExcludedDNSDomains)+len(c.ExcludedIPRanges)+len(c.ExcludedEmailAddresses)+len(c.ExcludedURIDomains) == 0
 }
 
-// marshal encodes the extension's value. Kinds are in the order of crypto/x509.
+// marshal encodes the extension's value. Name types are in the order of crypto/x509.
 func (c *NameConstraints) marshal() ([]byte, error) {
 	permitted, err := marshalSubtrees(
 		"spec.nameConstraints.permitted",
@@ -382,8 +383,8 @@ func parseCIDR(s string) (*net.IPNet, error) {
 	return ipnet, nil
 }
 
-// parseNameConstraints reads the extension. Kinds of names that a [Request] cannot state are an
-// error: to leave one out would widen what a CA may do.
+// parseNameConstraints reads the extension. Types of names that a [Request] cannot have are an
+// error: ignoring one would widen the permissions of a CA.
 func parseNameConstraints(ext *pkix.Extension) (*NameConstraints, error) {
 	var subtrees generalSubtrees
 	if rest, err := asn1.Unmarshal(ext.Value, &subtrees); err != nil || len(rest) != 0 {
@@ -421,7 +422,7 @@ var errMalformedConstraints = errors.New("the name constraints extension is malf
 func parseSubtrees(subtrees []asn1.RawValue, dns, ips, emails, uris *[]string) error {
 	for _, subtree := range subtrees {
 		var base asn1.RawValue
-		// RFC 5280 has no use for minimum and maximum, which could follow.
+		// minimum and maximum could follow, but RFC 5280 does not use them.
 		if rest, err := asn1.Unmarshal(subtree.Bytes, &base); err != nil || len(rest) != 0 ||
 			subtree.Tag != asn1.TagSequence || subtree.Class != asn1.ClassUniversal || base.Class != asn1.ClassContextSpecific {
 			return errMalformedConstraints

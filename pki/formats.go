@@ -4,8 +4,8 @@ import (
 	"crypto"
 )
 
-// EncodeKeyDER returns the bytes that are inside the block of [EncodeKeyPEM], which
-// cert-manager stores as key.der. It is nil for a key or encoding that EncodeKeyPEM refuses.
+// EncodeKeyDER returns the content of the block of [EncodeKeyPEM], which cert-manager stores as
+// key.der. It returns nil for a key or encoding that EncodeKeyPEM refuses.
 func EncodeKeyDER(key crypto.Signer, enc KeyEncoding) []byte {
 	_, der, err := marshalKey(key, enc)
 	if err != nil {

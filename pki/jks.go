@@ -11,13 +11,13 @@ import (
 	"strings"
 )
 
-// DefaultJKSAlias is the alias of a private key for which none is given.
+// DefaultJKSAlias is the default alias of a private key.
 const DefaultJKSAlias = "certificate"
 
-// maxKeystoreSize is what a Kubernetes Secret can hold, in bytes.
+// maxKeystoreSize is the maximum size of a Kubernetes Secret, in bytes.
 const maxKeystoreSize = 1 << 20
 
-// JKSOptions are what a Java keystore is written and read with.
+// JKSOptions are the settings for writing and reading a Java keystore.
 type JKSOptions struct {
 	// Password protects the integrity of the store and the private key.
 	Password string
@@ -30,7 +30,8 @@ func (o JKSOptions) alias() string {
 }
 
 // trustAliases returns the aliases of n trusted certificates: ca, ca-1, ca-2 and so on, as
-// cert-manager names them. None is that of the private key, which it would replace.
+// cert-manager names them. None is the alias of the private key, because it would replace that
+// entry.
 func trustAliases(n int, keyAlias string) []string {
 	aliases := make([]string, n)
 	for i := range aliases {
@@ -46,7 +47,7 @@ func trustAliases(n int, keyAlias string) []string {
 }
 
 // EncodeJKS writes a Java keystore with key and its chain, leaf first, under o.Alias, and cas as
-// trusted certificates. The entries are as old as their certificates.
+// trusted certificates. The creation time of an entry is that of its certificate.
 func EncodeJKS(o JKSOptions, key crypto.Signer, chain, cas []*x509.Certificate) ([]byte, error) {
 	data, err := encodeJKS(o, key, chain, cas)
 	if err != nil {
@@ -77,8 +78,8 @@ func encodeJKS(o JKSOptions, key crypto.Signer, chain, cas []*x509.Certificate) 
 	return writeJKS(append(trustedJKS(o.alias(), cas), entry), password)
 }
 
-// EncodeJKSTruststore writes a Java keystore that has cas as trusted certificates and no key.
-// o.Alias is not used.
+// EncodeJKSTruststore writes a Java keystore that has cas as trusted certificates and no key. It
+// ignores o.Alias.
 func EncodeJKSTruststore(o JKSOptions, cas []*x509.Certificate) ([]byte, error) {
 	password, err := jksPassword(o.Password)
 	if err == nil {
@@ -109,7 +110,7 @@ var (
 )
 
 // CheckJKS says why data is not a Java keystore that o opens and that holds, under o.Alias, leaf
-// and its private key. It is nil if it is one, whoever wrote it.
+// and its private key. It returns nil if data is such a keystore, whichever program wrote it.
 func CheckJKS(data []byte, o JKSOptions, leaf *x509.Certificate) error {
 	if err := checkJKS(data, o, leaf); err != nil {
 		return fmt.Errorf("check JKS keystore: %w", err)

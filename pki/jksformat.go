@@ -43,14 +43,14 @@ type jksEntry struct {
 	certs [][]byte
 }
 
-// protectedKey is how a private key stands in a keystore.
+// protectedKey is the form of a private key in a keystore.
 type protectedKey struct {
 	Algorithm pkix.AlgorithmIdentifier
 	Data      []byte // salt, key and digest
 }
 
-// jksPassword returns a password as Java has it in memory: in UTF-16, which both the digest and the
-// protection of keys are made with.
+// jksPassword returns a password in UTF-16, as in Java's memory. The digest and the protection of
+// keys use this form.
 func jksPassword(password string) ([]byte, error) {
 	if !utf8.ValidString(password) {
 		return nil, &PasswordError{"has bytes that are not UTF-8, which Java cannot be given"}
@@ -147,7 +147,7 @@ func writeJKS(entries []jksEntry, password []byte) ([]byte, error) {
 	return append(w, jksDigest(password, w)...), nil
 }
 
-// readJKS reads a keystore. Every length in data is held against what is left of data.
+// readJKS reads a keystore. It checks every length in data against the rest of data.
 func readJKS(data []byte) (entries []jksEntry, err error) {
 	if err := checkSize(data, maxKeystoreSize); err != nil {
 		return nil, err

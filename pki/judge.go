@@ -10,23 +10,23 @@ import (
 	"time"
 )
 
-// Defect is why clients would refuse a certificate. It is a reason for conditions.
+// Defect is the reason why clients would refuse a certificate. Conditions use it as their reason.
 type Defect string
 
 // The defects that [Judge] and [JudgeCA] find.
 const (
-	KeyMismatch        Defect = "KeyMismatch"        // it is for another key
-	NamesMissing       Defect = "NamesMissing"       // a name that was asked for is not in it
+	KeyMismatch        Defect = "KeyMismatch"        // the certificate is for another key
+	NamesMissing       Defect = "NamesMissing"       // a requested name is missing
 	NotYetValid        Defect = "NotYetValid"        // it, or a CA above it, is not valid yet
 	Expired            Defect = "Expired"            // it, or a CA above it, is no longer valid
-	SignatureInvalid   Defect = "SignatureInvalid"   // no chain of valid signatures leads from it to the CA
-	PathTooLong        Defect = "PathTooLong"        // a CA above it allows fewer CAs below itself
+	SignatureInvalid   Defect = "SignatureInvalid"   // there is no chain of valid signatures to the CA
+	PathTooLong        Defect = "PathTooLong"        // a CA above it allows fewer CAs below it
 	NamesNotPermitted  Defect = "NamesNotPermitted"  // the name constraints of a CA above it forbid a name
-	UsagesMissing      Defect = "UsagesMissing"      // an extended key usage that was asked for is not allowed
-	NotCA              Defect = "NotCA"              // a CA was asked for, and it is none
-	ConstraintsMissing Defect = "ConstraintsMissing" // name constraints that were asked for are not in it
-	NoSubject          Defect = "NoSubject"          // the CA has no name by which a certificate could name it
-	WeakKey            Defect = "WeakKey"            // the key of the CA is too short to be relied on
+	UsagesMissing      Defect = "UsagesMissing"      // a requested extended key usage is not allowed
+	NotCA              Defect = "NotCA"              // a CA was requested, and the certificate is none
+	ConstraintsMissing Defect = "ConstraintsMissing" // requested name constraints are missing
+	NoSubject          Defect = "NoSubject"          // the CA has no subject to name as issuer
+	WeakKey            Defect = "WeakKey"            // the key of the CA is too short to be secure
 )
 
 // DefectError says why an issued certificate cannot be used.
@@ -42,7 +42,7 @@ func defectf(d Defect, format string, args ...any) error {
 	return &DefectError{d, fmt.Errorf(format, args...)}
 }
 
-// DefectOf returns the defect that err stands for, empty if it is of another kind.
+// DefectOf returns the defect of err, or "" if err is not a [DefectError].
 func DefectOf(err error) Defect {
 	var e *DefectError
 	if errors.As(err, &e) {
@@ -51,37 +51,37 @@ func DefectOf(err error) Defect {
 	return ""
 }
 
-// clockTolerance is by how much the clocks of this machine and of a CA may differ.
+// clockTolerance is the largest accepted difference between the clocks of this machine and of a CA.
 const clockTolerance = 5 * time.Minute
 
-// Asked is what a certificate was asked for with.
+// Asked describes the requested certificate.
 type Asked struct {
 	CSR    *x509.CertificateRequest
 	IsCA   bool
 	Usages []string // words as in [Request.Usages]
-	// Duration is how long it was to live; zero if that was left to the CA.
+	// Duration is the requested lifetime; zero if the CA decides.
 	Duration time.Duration
-	// UsagesByCA says that the CA decides on usages and does not look at those that were asked for.
-	// Then one of the extended usages must be there, and others that are not are a difference.
+	// UsagesByCA means that the CA decides on usages and ignores the requested ones. One of the
+	// requested extended usages is then enough, and other missing ones are only a difference.
 	UsagesByCA bool
 }
 
-// Issued is what a CA answered with.
+// Issued holds the certificates that a CA returned.
 type Issued struct {
-	// Chain begins with the leaf. The CAs above it may stand in any order.
+	// Chain begins with the leaf. The CAs above it may be in any order.
 	Chain []*x509.Certificate
-	// CAs are the certificates that clients are to trust, as in ca.crt. There may be none: then
-	// clients have their own, and the chain is judged up to its topmost certificate.
+	// CAs are the certificates that clients are to trust, as in ca.crt. If there are none, clients
+	// have their own, and the chain is judged up to its topmost certificate.
 	CAs []*x509.Certificate
 }
 
-// Differences is in what a certificate is not what was asked for, though clients accept it.
+// Differences lists where a certificate that clients accept differs from the request.
 type Differences struct {
 	ExtraNames []string
 	Others     []string // sentences without a full stop
 }
 
-// String is empty if there are none.
+// String returns "" if there are no differences.
 func (d Differences) String() string {
 	all := d.Others
 	if len(d.ExtraNames) > 0 {
@@ -90,12 +90,12 @@ func (d Differences) String() string {
 	return strings.Join(all, "; ")
 }
 
-// Judge says whether clients accept a certificate, as far as what came with it can tell. The
-// error is a [DefectError] that says why they would not.
+// Judge reports whether clients accept a certificate, as far as the issued certificates show. The
+// error is a [DefectError] with the reason for a refusal.
 //
-// A root that stands in Chain alone is not judged, since clients take their own copy. Nor is the
-// highest of several intermediates where CAs is empty, which may be a root that an older one has
-// signed: it stays in chains for the sake of old clients after its own end.
+// Judge ignores a root that is only in Chain, because clients use their own copy. If CAs is empty,
+// it also ignores the topmost of several intermediates. That may be a cross-signed root, which CAs
+// send to old clients even after it has expired.
 func Judge(asked Asked, issued Issued, now time.Time) (differences Differences, err error) {
 	if len(issued.Chain) == 0 {
 		return differences, defectf(SignatureInvalid, "there is no certificate")
@@ -136,7 +136,7 @@ func Judge(asked Asked, issued Issued, now time.Time) (differences Differences, 
 	return differences, nil
 }
 
-// judgeNames looks for the names that csr asks for, and returns those that leaf has besides.
+// judgeNames checks that leaf has the names in csr, and returns the additional names of leaf.
 func judgeNames(csr *x509.CertificateRequest, leaf *x509.Certificate) (extra []string, err error) {
 	var want, is altNames
 	if ext := findExtension(csr.Extensions, oidSubjectAltName); ext != nil {
@@ -183,14 +183,14 @@ func (n altNames) canonical() []string {
 	return append(names, flatOtherNames(n.others)...)
 }
 
-// certPath leads from a leaf to the highest certificate that is known.
+// certPath leads from a leaf to the topmost known certificate.
 type certPath struct {
 	certs []*x509.Certificate
-	// anchored says that the last is one that clients trust.
+	// anchored says that clients trust the last certificate.
 	anchored bool
 }
 
-// path finds the way from the leaf up. superfluous counts the certificates that are not on it.
+// path finds the path from the leaf up. superfluous counts the certificates that are not on it.
 func (i Issued) path(now time.Time) (path certPath, superfluous int, err error) {
 	leaf := i.Chain[0]
 	path.certs = []*x509.Certificate{leaf}
@@ -206,7 +206,7 @@ func (i Issued) path(now time.Time) (path certPath, superfluous int, err error) 
 	for _, c := range i.Chain[1:] {
 		add(c)
 	}
-	checks := 4*len(rest) + 64 // as in linkChain, input can be made up in which all names are alike
+	checks := 4*len(rest) + 64 // as in linkChain, all names can be equal in hostile input
 	for !isRoot(path.certs[len(path.certs)-1]) {
 		above, why := signerOf(path.certs[len(path.certs)-1], rest, now, &checks)
 		if above == nil {
@@ -235,7 +235,7 @@ func (i Issued) path(now time.Time) (path certPath, superfluous int, err error) 
 	if len(i.CAs) == 0 {
 		return path, superfluous, nil
 	}
-	// Clients that trust a CA need nothing of what stands above it.
+	// Clients that trust a CA ignore the certificates above it.
 	for n := len(path.certs); n > 0; n-- {
 		if slices.ContainsFunc(i.CAs, path.certs[n-1].Equal) {
 			return certPath{path.certs[:n], true}, superfluous, nil
@@ -247,15 +247,14 @@ func (i Issued) path(now time.Time) (path certPath, superfluous int, err error) 
 }
 
 // FirstToExpire returns the certificate, from the leaf up to the CA that clients trust, that
-// expires first: of CAs with one key, the longest lived counts. It is the leaf unless one above it
-// expires before.
+// expires first: of several CAs with the same key, the one that expires last counts.
 func (i Issued) FirstToExpire() *x509.Certificate {
 	first := i.Chain[0]
 	early := func(c *x509.Certificate) bool { return c.NotAfter.Before(first.NotAfter) }
 	if !slices.ContainsFunc(i.Chain, early) && !slices.ContainsFunc(i.CAs, early) {
 		return first
 	}
-	path, _, _ := i.path(first.NotAfter.Add(-time.Second)) // with an error it is as far as it leads
+	path, _, _ := i.path(first.NotAfter.Add(-time.Second)) // with an error, the path is incomplete
 	for _, c := range path.certs {
 		if early(c) {
 			first = c
@@ -264,7 +263,7 @@ func (i Issued) FirstToExpire() *x509.Certificate {
 	return first
 }
 
-// judgeAlone looks at a leaf of which no CA is known.
+// judgeAlone judges a leaf without a known CA.
 func judgeAlone(leaf *x509.Certificate) error {
 	if !bytes.Equal(leaf.RawIssuer, leaf.RawSubject) {
 		return nil
@@ -280,15 +279,15 @@ func judgeAlone(leaf *x509.Certificate) error {
 	return nil
 }
 
-// likeSelfSigned reports whether OpenSSL takes a certificate for one that signed itself, by names
-// and key identifiers.
+// likeSelfSigned reports whether OpenSSL treats a certificate as self-signed, by its names and key
+// identifiers.
 func likeSelfSigned(c *x509.Certificate) bool {
 	return bytes.Equal(c.RawSubject, c.RawIssuer) &&
 		(len(c.SubjectKeyId) == 0 || len(c.AuthorityKeyId) == 0 || bytes.Equal(c.SubjectKeyId, c.AuthorityKeyId))
 }
 
-// signerOf returns the certificate that signed c, of several one that is valid now. If there is
-// none the error says why the one that comes closest is not it.
+// signerOf returns the certificate that signed c. Of several, it returns one that is valid now. If
+// there is none, the error says why the closest candidate is not the signer.
 func signerOf(c *x509.Certificate, candidates []*x509.Certificate, now time.Time,
 	checks *int) (found *x509.Certificate, err error) {
 	err = errNotIssuer
@@ -342,8 +341,8 @@ func (p certPath) judgeValidity(now time.Time) error {
 	return nil
 }
 
-// judgePathLength counts the CAs below each CA, RFC 5280 section 4.2.1.9. A CA that is asked for
-// counts, too, since it is to sign.
+// judgePathLength counts the CAs below each CA, RFC 5280 section 4.2.1.9. A requested CA counts
+// too, because it is to sign certificates.
 func (p certPath) judgePathLength(isCA bool) error {
 	below := 0
 	for i, c := range p.certs {
@@ -359,9 +358,9 @@ func (p certPath) judgePathLength(isCA bool) error {
 	return nil
 }
 
-// judgeUsages looks for the extended usages that were asked for, in the leaf and in all CAs above
-// it: clients take those of a CA as a limit of what it may sign for. A certificate without any is
-// for all.
+// judgeUsages checks that the leaf and all CAs above it allow the requested extended usages,
+// because clients treat the extended usages of a CA as limits for its certificates. A certificate
+// without extended usages allows all.
 func (p certPath) judgeUsages(asked Asked) (missing []string, err error) {
 	_, purposes, err := KeyUsages(asked.Usages, asked.IsCA)
 	if err != nil {
@@ -399,7 +398,7 @@ func allows(c *x509.Certificate, purpose x509.ExtKeyUsage) bool {
 	return slices.Contains(c.ExtKeyUsage, purpose) || slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageAny)
 }
 
-// judgeCA looks for what makes the certificate a CA of the kind that was asked for.
+// judgeCA checks that the certificate is a CA as requested.
 func judgeCA(asked Asked, leaf *x509.Certificate) error {
 	if !asked.IsCA {
 		return nil
@@ -428,14 +427,14 @@ func judgeCA(asked Asked, leaf *x509.Certificate) error {
 	return nil
 }
 
-// differencesOf says in what the leaf is not what was asked for, though clients accept it.
+// differencesOf returns where the leaf differs from the request although clients accept it.
 func differencesOf(asked Asked, leaf *x509.Certificate) (differences []string) {
 	if leaf.IsCA && leaf.BasicConstraintsValid && !asked.IsCA {
 		differences = append(differences, "it is a CA, which was not asked for")
 	}
 	want, is := asked.CSR.Subject, leaf.Subject
 	if is.CommonName == "" && slices.Contains(DNSNames(leaf.DNSNames), ComparableDNSName(want.CommonName)) {
-		want.CommonName = "" // the name stands among the others, where clients look
+		want.CommonName = "" // the common name is among the alternative names, which clients use
 		if len(want.ToRDNSequence()) == 0 || len(asked.CSR.Subject.Names) == 1 {
 			want = is
 		}
@@ -458,7 +457,7 @@ func quoteSubject(s string) string {
 	return fmt.Sprintf("%q", s)
 }
 
-// someOf lists names, which may be very many and very long.
+// someOf returns a short list of names, of which there may be many, and long ones.
 func someOf(names []string) string {
 	const most = 10
 	var quoted []string
@@ -472,9 +471,9 @@ func someOf(names []string) string {
 	return list
 }
 
-// JudgeCA says whether clients accept what a CA signs, as far as the CA decides that: the first of
-// issued.Chain is the CA. The error is a [DefectError]. Until is when a CA becomes valid that is
-// not yet.
+// JudgeCA reports whether clients accept the certificates that a CA signs, as far as that depends
+// on the CA. The CA is the first certificate of issued.Chain. The error is a [DefectError]. Until
+// is when a CA becomes valid that is not valid yet.
 func JudgeCA(issued Issued, now time.Time) (until time.Time, err error) {
 	ca := issued.Chain[0]
 	if _, err := signatureAlgorithm("", ca.PublicKey); err != nil {
@@ -513,7 +512,7 @@ func JudgeCA(issued Issued, now time.Time) (until time.Time, err error) {
 	return until, path.judgePurposes()
 }
 
-// judgePurposes looks for one extended usage at least that all certificates are for.
+// judgePurposes checks that all certificates have at least one extended usage in common.
 func (p certPath) judgePurposes() error {
 	limited := false
 	for _, c := range p.certs {

@@ -13,34 +13,33 @@ import (
 	"io"
 )
 
-// KeyAlgorithm is the kind of a private key. Empty means [RSA].
+// KeyAlgorithm is the algorithm of a private key. Empty means [RSA].
 type KeyAlgorithm string
 
-// The algorithms that [KeySpec.Generate] knows.
+// The algorithms that [KeySpec.Generate] supports.
 const (
 	RSA     KeyAlgorithm = "RSA"
 	ECDSA   KeyAlgorithm = "ECDSA"
 	Ed25519 KeyAlgorithm = "Ed25519"
 )
 
-// The bounds of an RSA key that is generated, in bits.
+// The size limits of generated RSA keys, in bits.
 const (
 	minRSASize     = 2048
 	maxRSASize     = 8192
 	defaultRSASize = 2048
 )
 
-// maxRSAVerifySize is the longest RSA modulus, in bits, that a signature is checked with.
-// The cost grows with the cube of the length: a modulus that fills a certificate to its
-// size limit would keep a core busy for seconds.
+// maxRSAVerifySize is the largest RSA modulus, in bits, for the verification of signatures. The
+// cost grows with the cube of the length: a modulus of the maximum size of a certificate would use
+// a core for seconds.
 const maxRSAVerifySize = 16384
 
-// KeySpec says what private key a certificate is to have. The zero value is RSA with
-// 2048 bits.
+// KeySpec describes the private key for a certificate. The zero value is RSA with 2048 bits.
 type KeySpec struct {
 	Algorithm KeyAlgorithm
-	// Size is in bits: 2048 to 8192 for RSA (0 means 2048); 256, 384 or 521 for ECDSA
-	// (0 means 256). Ed25519 has one size, so it is not looked at.
+	// Size is in bits: 2048 to 8192 for RSA (0 means 2048); 256, 384 or 521 for ECDSA (0 means 256).
+	// Ignored for Ed25519, which has one size.
 	Size int
 }
 
@@ -73,8 +72,8 @@ func (s KeySpec) curve() elliptic.Curve {
 	return nil
 }
 
-// Validate says whether a key can be generated for the spec. The error names the field
-// of a Certificate that is wrong, and what it may hold.
+// Validate reports whether a key can be generated for the spec. The error names the invalid field
+// of the Certificate and its allowed values.
 func (s KeySpec) Validate() error {
 	switch s.algorithm() {
 	case RSA:
@@ -92,10 +91,10 @@ func (s KeySpec) Validate() error {
 	return nil
 }
 
-// Generate makes a new private key. It fails for a spec that [KeySpec.Validate] refuses.
+// Generate creates a new private key. It fails for a spec that [KeySpec.Validate] refuses.
 //
-// rand is passed on to the standard library, which since Go 1.26 reads from the system's
-// source whatever it is given.
+// Generate passes rand to the standard library. Since Go 1.26, the library ignores it and uses the
+// system's random source.
 func (s KeySpec) Generate(rand io.Reader) (crypto.Signer, error) {
 	if err := s.Validate(); err != nil {
 		return nil, err
@@ -117,8 +116,7 @@ func (s KeySpec) Generate(rand io.Reader) (crypto.Signer, error) {
 }
 
 // Differences returns the fields of a Certificate's spec which pub does not satisfy:
-// spec.privateKey.algorithm, or else spec.privateKey.size. It is nil when pub is what the
-// spec asks for.
+// spec.privateKey.algorithm, or else spec.privateKey.size. It is nil if pub matches the spec.
 func (s KeySpec) Differences(pub crypto.PublicKey) []string {
 	var algorithm KeyAlgorithm
 	var size int
@@ -139,10 +137,10 @@ func (s KeySpec) Differences(pub crypto.PublicKey) []string {
 	return nil
 }
 
-// KeyEncoding is how a private key is written. Empty means [PKCS1].
+// KeyEncoding is the encoding of a private key. Empty means [PKCS1].
 type KeyEncoding string
 
-// The encodings that [EncodeKeyPEM] knows.
+// The encodings that [EncodeKeyPEM] supports.
 const (
 	// PKCS1 is RFC 8017 for RSA and SEC 1 (RFC 5915) for ECDSA. Ed25519 has no such form
 	// and is written as PKCS #8.
@@ -202,7 +200,7 @@ func marshalKey(key crypto.Signer, enc KeyEncoding) (label string, der []byte, e
 // Input of more than [MaxPrivateKeySize] bytes is refused. Errors never hold any part of data.
 func DecodeKeyPEM(data []byte) (crypto.Signer, error) { return Limits{}.DecodeKeyPEM(data) }
 
-// DecodeKeyPEM is the function of that name with l.PrivateKey as its limit.
+// DecodeKeyPEM is like the package function, with the limit l.PrivateKey.
 func (l Limits) DecodeKeyPEM(data []byte) (crypto.Signer, error) {
 	key, err := l.decodeKeyPEM(data)
 	if err != nil {
@@ -217,7 +215,7 @@ func (l Limits) decodeKeyPEM(data []byte) (crypto.Signer, error) {
 	}
 	r := newPEMReader(data)
 	block, err := r.next()
-	// `openssl ecparam -genkey` writes the curve as a block of its own before the key.
+	// `openssl ecparam -genkey` writes the curve in a separate block before the key.
 	for err == nil && block != nil && block.Type == labelECParameters {
 		block, err = r.next()
 	}
@@ -260,7 +258,7 @@ func (l Limits) decodeKeyPEM(data []byte) (crypto.Signer, error) {
 	return nil, fmt.Errorf("the PEM block is a %s, not a private key", quoteLabel(block.Type))
 }
 
-// parsed keeps the nil pointer of a failed parse from becoming a non-nil interface.
+// parsed prevents that the nil pointer of a failed parse becomes a non-nil interface.
 func parsed[K crypto.Signer](key K, err error) (crypto.Signer, error) {
 	if err != nil {
 		return nil, err
@@ -286,8 +284,8 @@ func quoteLabel(label string) string {
 	return fmt.Sprintf("%q", label)
 }
 
-// SamePublicKey reports whether a and b are one public key. Keys of a kind that cannot be
-// compared, and nil, are never the same.
+// SamePublicKey reports whether a and b are the same public key. Keys that cannot be compared, and
+// nil, are never the same.
 func SamePublicKey(a, b crypto.PublicKey) bool {
 	key, ok := a.(interface{ Equal(crypto.PublicKey) bool })
 	return ok && b != nil && key.Equal(b)

@@ -1,8 +1,8 @@
 package pki
 
-// Default limits, in bytes, on what the decoders of this package read. They are
-// cert-manager's: a certificate with some 250 long names and a 16 kbit RSA key
-// fits, and so does a trust bundle of 150 usual certificates.
+// Default limits, in bytes, on the input of the decoders of this package. They are cert-manager's:
+// a certificate with some 250 long names and a 16 kbit RSA key fits, and so does a trust bundle of
+// 150 usual certificates.
 const (
 	MaxCertificateSize = 36500
 	MaxPrivateKeySize  = 13000
@@ -10,8 +10,8 @@ const (
 	MaxBundleSize      = 330000
 )
 
-// Limits bounds the input of the decoders, in bytes of PEM. It is looked at before
-// anything is parsed, so that hostile input costs no more than reading its length.
+// Limits bounds the input of the decoders, in bytes of PEM. The decoders check the limits before
+// they parse, so that hostile input costs only a check of its length.
 //
 // A field that is zero or negative means its default. The zero value is ready to use.
 type Limits struct {

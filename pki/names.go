@@ -13,18 +13,18 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// The canonical form of a name is the one that certificates carry. Two spellings with one canonical
-// form are one name: whatever encodes, compares, counts or selects names does so by this form.
+// The canonical form of a name is its form in certificates. Two spellings with the same canonical
+// form are the same name: all code that encodes, compares, counts or selects names uses this form.
 
-// lookup maps a domain as clients do before they look it up (UTS #46, nontransitional, as IDNA 2008
-// has it). Underscores and wildcards pass.
+// lookup maps a domain as clients do before a DNS lookup (UTS #46, nontransitional, as in IDNA
+// 2008). It accepts underscores and wildcards.
 var lookup = idna.New(idna.MapForLookup(), idna.Transitional(false), idna.StrictDomainName(false))
 
-// DNSName returns the canonical form of a DNS name: lower case, A-labels (RFC 5890) for labels
-// beyond ASCII, and no dot at the end. Such a dot marks a name as complete, which those in
+// DNSName returns the canonical form of a DNS name: lower case, A-labels (RFC 5890) for non-ASCII
+// labels, and no trailing dot. A trailing dot marks a name as fully qualified, which names in
 // certificates always are (RFC 5280 section 4.2.1.6).
 //
-// Anything in ASCII has a canonical form; [CheckDNSName] says whether it can be a name.
+// Any ASCII string has a canonical form; [CheckDNSName] reports whether it can be a name.
 func DNSName(name string) (string, error) {
 	if isASCII(name) {
 		return strings.TrimSuffix(strings.ToLower(name), "."), nil
@@ -39,7 +39,7 @@ func DNSName(name string) (string, error) {
 	return strings.TrimSuffix(ascii, "."), nil
 }
 
-// The schema of a Certificate refuses the same, in the same words.
+// The schema of a Certificate refuses the same names, with the same messages.
 var (
 	errNotAlone = errors.New("must be a DNS name alone: write www.example.com instead of https://www.example.com/, " +
 		"and a URI into uris")
@@ -51,8 +51,8 @@ var (
 		"www..example.com, and *.example.com for all names of a domain")
 )
 
-// CheckDNSName reports what can be no DNS name anywhere. It is lenient: underscores, single labels,
-// wildcards in any place and a dot at the end pass, as some names of private networks have them.
+// CheckDNSName reports why a string cannot be a DNS name. It accepts underscores, single labels,
+// wildcards in any position and a trailing dot, because names in private networks have them.
 func CheckDNSName(name string) error {
 	bare := strings.TrimSuffix(name, ".")
 	switch _, err := netip.ParseAddr(bare); {
@@ -80,10 +80,11 @@ func CheckCSRNames(csr *x509.CertificateRequest) error {
 	return nil
 }
 
-// ComparableDNSName is [DNSName] for comparisons: what has no canonical form is its own.
+// ComparableDNSName is [DNSName] for comparisons: it returns a name without a canonical form
+// unchanged.
 func ComparableDNSName(name string) string { return formOf(DNSName, name) }
 
-// ComparableIP is the canonical form of an IP address, or what is given if it is none.
+// ComparableIP returns the canonical form of an IP address. It returns other strings unchanged.
 func ComparableIP(address string) string { return formOf(canonicalIP, address) }
 
 func canonicalIP(address string) (string, error) {
@@ -95,7 +96,7 @@ func canonicalIP(address string) (string, error) {
 }
 
 // CanonicalURI returns the canonical form of a URI: its scheme and host in lower case (RFC 3986
-// section 6.2.2.1), the host with A-labels and without a dot at its end, and the rest as net/url
+// section 6.2.2.1), the host with A-labels and without a trailing dot, and the rest as net/url
 // writes it.
 func CanonicalURI(uri string) (string, error) {
 	u, err := url.Parse(uri)
@@ -120,7 +121,7 @@ func canonicalHost(u *url.URL) (string, error) {
 		if ip, err := netip.ParseAddr(host); err == nil && ip.Zone() == "" {
 			host = ip.String()
 		} else {
-			host = u.Hostname() // the names of zones are the host's own
+			host = u.Hostname() // zone names are local to the host
 		}
 		host = "[" + host + "]"
 	}
@@ -130,8 +131,8 @@ func canonicalHost(u *url.URL) (string, error) {
 	return host, nil
 }
 
-// CanonicalEmail returns the canonical form of an email address: that of its domain. What stands
-// before the @ is for the receiving host to compare (RFC 5321 section 2.4).
+// CanonicalEmail returns the canonical form of an email address: that of its domain. Only the
+// receiving host can compare the part before the @ (RFC 5321 section 2.4).
 func CanonicalEmail(address string) (string, error) {
 	at := strings.LastIndexByte(address, '@')
 	if at < 0 || strings.HasPrefix(address[at+1:], "[") {
@@ -164,25 +165,25 @@ func constraintEmail(s string) (string, error) {
 	return constraintDomain(s)
 }
 
-// Covers reports whether one of names, all in canonical form, is a wildcard that stands for name,
-// too: *.example.com for www.example.com, but neither for example.com nor for a.b.example.com.
+// Covers reports whether one of names, all in canonical form, is a wildcard that matches name:
+// *.example.com for www.example.com, but neither for example.com nor for a.b.example.com.
 func Covers(names []string, name string) bool {
 	label, parent, found := strings.Cut(name, ".")
 	return found && label != "*" && parent != "" && slices.Contains(names, "*."+parent)
 }
 
-// DNSNames returns the canonical forms of names, each once, in their order. Names without one stay
-// as they are.
+// DNSNames returns the canonical forms of names, each once, in their order. Names without a
+// canonical form stay unchanged.
 func DNSNames(names []string) []string { return distinct(DNSName, names) }
 
-// WithoutCovered returns [DNSNames] without those that a wildcard among them covers. ACME servers
-// refuse to certify both.
+// WithoutCovered returns [DNSNames] without the names that a wildcard among them covers. ACME
+// servers refuse an order with both.
 func WithoutCovered(names []string) []string {
 	all := DNSNames(names)
 	return slices.DeleteFunc(slices.Clone(all), func(name string) bool { return Covers(all, name) })
 }
 
-// formOf returns the canonical form of a name or, if it has none, the name.
+// formOf returns the canonical form of a name, or the name if it has none.
 func formOf(canonical func(string) (string, error), name string) string {
 	if form, err := canonical(name); err == nil {
 		return form

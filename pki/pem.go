@@ -9,9 +9,9 @@ import (
 	"fmt"
 )
 
-// encoding/pem skips what it cannot read, so that of three certificates, the second spoiled, two
-// are found and no error. Here each line that begins or ends a block is one of a block that can
-// be read, or an error that says which.
+// encoding/pem skips blocks that it cannot parse: of three certificates, the second damaged, it
+// returns two and no error. Here each line that begins or ends a block belongs to a valid block, or
+// causes an error that names the line.
 
 var errNoPEM = errors.New("no PEM block found")
 
@@ -19,11 +19,11 @@ var (
 	beginMark = []byte("-----BEGIN ")
 	endMark   = []byte("-----END ")
 	dashes    = []byte("-----")
-	byteOrder = []byte("\xef\xbb\xbf") // that some editors put before UTF-8
+	byteOrder = []byte("\xef\xbb\xbf") // that some editors write before UTF-8
 )
 
-// SplitPEM returns all PEM blocks in data; there is at least one. Text between blocks is left out.
-// Errors hold no part of data but the labels of blocks.
+// SplitPEM returns all PEM blocks in data, at least one, without the text between them. Of data,
+// errors contain only labels of blocks.
 func SplitPEM(data []byte) ([]*pem.Block, error) {
 	var blocks []*pem.Block
 	for r := newPEMReader(data); ; {
@@ -40,15 +40,14 @@ func SplitPEM(data []byte) ([]*pem.Block, error) {
 	}
 }
 
-// PEMForAll returns data, which are PEM blocks that can be read, as all clients read them: with the
-// line break between two blocks that SplitPEM can do without.
+// PEMForAll returns data, which must be valid PEM blocks, in a form that all clients can read: it
+// adds missing line breaks between blocks, which SplitPEM does not need.
 func PEMForAll(data []byte) []byte {
 	return bytes.ReplaceAll(data, append(bytes.Clone(dashes), beginMark...), append(append(bytes.Clone(dashes), '\n'),
 		beginMark...))
 }
 
-// firstPEM returns the first block in data, and what it takes of data. What follows is not looked
-// at.
+// firstPEM returns the first block in data and its part of data. It ignores the rest.
 func firstPEM(data []byte) (block *pem.Block, size int, err error) {
 	r := newPEMReader(data)
 	block, err = r.next()
@@ -72,7 +71,7 @@ func (r *pemReader) errorf(format string, args ...any) error {
 	return fmt.Errorf("PEM block %d (line %d): %w", r.block, r.begin, fmt.Errorf(format, args...))
 }
 
-// readLine returns the next line without what is blank at its end.
+// readLine returns the next line without trailing blanks.
 func (r *pemReader) readLine() []byte {
 	line, rest, _ := bytes.Cut(r.rest, []byte("\n"))
 	r.rest = rest
@@ -145,7 +144,7 @@ func (r *pemReader) body(start, first []byte) (*pem.Block, error) {
 	return nil, r.errorf("it has no line \"-----END %.40s-----\" of its own: it is cut off, or its end is spoiled", label)
 }
 
-// spoiled says in which line a block has what is no base64.
+// spoiled returns an error that names the line of a block that is not base64.
 func (r *pemReader) spoiled(text []byte) error {
 	line := r.begin
 	for l := range bytes.Lines(text) {
@@ -162,7 +161,7 @@ func notBase64(c rune) bool {
 		c == ' ' || c == '\t')
 }
 
-// likeMark reports whether a line begins or ends a block, or was to.
+// likeMark reports whether a line begins or ends a block, or looks like such a line.
 func likeMark(line []byte) bool {
 	line = bytes.TrimLeft(bytes.TrimPrefix(line, byteOrder), " \t\r")
 	bare := bytes.TrimLeft(line, "-")
@@ -173,7 +172,7 @@ func likeMark(line []byte) bool {
 	return bytes.HasPrefix(bare, []byte("BEGIN ")) || bytes.HasPrefix(bare, []byte("END "))
 }
 
-// spoiledMark says what is wrong with a line that was to begin a block.
+// spoiledMark says what is wrong with a line that looks like the begin of a block.
 func spoiledMark(line []byte) error {
 	switch {
 	case bytes.HasPrefix(line, byteOrder):
@@ -184,7 +183,7 @@ func spoiledMark(line []byte) error {
 	return errors.New("it must have five dashes, and no blank after them")
 }
 
-// notPEM says what data without any block looks like, and what to do about it.
+// notPEM says what data without a PEM block looks like, and how to fix it.
 func notPEM(data []byte) error {
 	text := bytes.TrimSpace(data)
 	what := ""
@@ -227,7 +226,7 @@ func likeDER(data []byte) string {
 	return "it is DER: convert it to PEM, a certificate with openssl x509 -inform DER -in FILE"
 }
 
-// likeBase64 says what text stands for, if it is base64.
+// likeBase64 says what text decodes to, if it is base64.
 func likeBase64(text []byte) string {
 	if bytes.ContainsFunc(text, func(c rune) bool { return c != '\n' && c != '\r' && notBase64(c) }) {
 		return ""
@@ -250,7 +249,7 @@ func likeBase64(text []byte) string {
 	return ""
 }
 
-// likeBase64Text reports whether data is base64 that stands for PEM or DER.
+// likeBase64Text reports whether data is base64 of PEM or DER.
 func likeBase64Text(data []byte) bool {
 	return bytes.HasPrefix(data, []byte("LS0tLS1CRUdJTi")) || bytes.HasPrefix(data, []byte("MII"))
 }

@@ -19,23 +19,22 @@ import (
 	"software.sslmate.com/src/go-pkcs12"
 )
 
-// PKCS12Profile is the set of algorithms that a PKCS #12 file is written with. Empty means
-// [LegacyRC2].
+// PKCS12Profile is a set of algorithms for writing a PKCS #12 file. Empty means [LegacyRC2].
 type PKCS12Profile string
 
-// The profiles of spec.keystores.pkcs12.profile. The first two protect the file against
-// accidents only.
+// The profiles of spec.keystores.pkcs12.profile. The first two are too weak to protect the file
+// against attacks.
 const (
 	// LegacyRC2 encrypts certificates with RC2 of 40 bits and the key with 3DES. Every old
 	// Java and Windows reads it, OpenSSL 3 only with -legacy.
 	LegacyRC2 PKCS12Profile = "LegacyRC2"
 	// LegacyDES encrypts all with 3DES. Nearly everything reads it.
 	LegacyDES PKCS12Profile = "LegacyDES"
-	// Modern2023 encrypts with AES-256-CBC and has a MAC of HMAC-SHA-256. Java 12, OpenSSL
-	// 1.1.1 and Windows Server 2019 are the first to read it.
+	// Modern2023 encrypts with AES-256-CBC and has a MAC of HMAC-SHA-256. Java 12, OpenSSL 1.1.1 and
+	// Windows Server 2019 are the first versions that read it.
 	Modern2023 PKCS12Profile = "Modern2023"
-	// Modern2026 is Modern2023 with a MAC of PBMAC1 (RFC 9579). OpenSSL 3.4 and Java 26 are the
-	// first to read it.
+	// Modern2026 is Modern2023 with a MAC of PBMAC1 (RFC 9579). OpenSSL 3.4 and Java 26 are the first
+	// versions that read it.
 	Modern2026 PKCS12Profile = "Modern2026"
 )
 
@@ -57,7 +56,7 @@ func (p PKCS12Profile) encoder() (*pkcs12.Encoder, error) {
 }
 
 // EncodePKCS12 writes a PKCS #12 file with key, its chain, leaf first, and after it cas. It fails
-// for a password with characters beyond U+FFFF, which the format cannot carry.
+// for a password with characters above U+FFFF, which the format cannot represent.
 func EncodePKCS12(
 	profile PKCS12Profile,
 	password string,
@@ -92,7 +91,7 @@ func encodePKCS12(
 	return encoder.Encode(key, chain[0], others, password)
 }
 
-// EncodePKCS12Truststore writes a PKCS #12 file that Java takes for a truststore of cas.
+// EncodePKCS12Truststore writes a PKCS #12 file that Java accepts as a truststore of cas.
 func EncodePKCS12Truststore(profile PKCS12Profile, password string, cas []*x509.Certificate) ([]byte, error) {
 	data, err := encodePKCS12Truststore(profile, password, cas)
 	if err != nil {
@@ -112,9 +111,9 @@ func encodePKCS12Truststore(profile PKCS12Profile, password string, cas []*x509.
 	return encoder.EncodeTrustStoreEntries(trustEntries(cas), password)
 }
 
-// trustEntries names each certificate by its subject. Java reads two of one name as one, and while
-// a CA is replaced both the old and the new often have the same subject, so a name that is taken,
-// empty or cannot be written gives way to the fingerprint.
+// trustEntries names each certificate by its subject. If that name is already used, empty or cannot
+// be encoded, it uses the fingerprint. Java reads two entries of the same name as one, and during
+// the replacement of a CA the old and the new often have the same subject.
 func trustEntries(cas []*x509.Certificate) []pkcs12.TrustStoreEntry {
 	entries := make([]pkcs12.TrustStoreEntry, len(cas))
 	taken := make(map[string]bool, len(cas))
@@ -129,14 +128,14 @@ func trustEntries(cas []*x509.Certificate) []pkcs12.TrustStoreEntry {
 	return entries
 }
 
-// PasswordError is the error of a password that the consumers of a keystore could not give. Its
-// text goes on from the name of the password, and holds nothing of it.
+// PasswordError means that programs could not open a keystore with the password. Its text never
+// contains the password.
 type PasswordError struct{ text string }
 
 func (e *PasswordError) Error() string { return "the password " + e.text }
 
-// JavaTakesPKCS12Password reports whether Java opens PKCS #12 with the password: for that it takes
-// printable ASCII alone (com.sun.crypto.provider.PBEKey). For JKS it takes all.
+// JavaTakesPKCS12Password reports whether Java opens PKCS #12 with the password: Java accepts only
+// printable ASCII there (com.sun.crypto.provider.PBEKey). For JKS it accepts all characters.
 func JavaTakesPKCS12Password(password string) bool {
 	return !strings.ContainsFunc(password, func(r rune) bool { return r < ' ' || r > '~' })
 }
@@ -158,8 +157,8 @@ func encodesInUCS2(s string) bool {
 }
 
 // CheckPKCS12 says why data is not a PKCS #12 file that password opens and that holds leaf as its
-// first certificate and the private key of it. It is nil if it is one. Only files of
-// the structure that go-pkcs12, and thus cert-manager, writes are understood.
+// first certificate and its private key. It returns nil if data is such a file. It supports only
+// files with the structure that go-pkcs12, and therefore cert-manager, writes.
 func CheckPKCS12(data []byte, password string, leaf *x509.Certificate) error {
 	if err := checkPKCS12(data, password, leaf); err != nil {
 		return fmt.Errorf("check PKCS #12 keystore: %w", err)
@@ -264,11 +263,11 @@ var (
 	oidSHA256                = asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 2, 1}
 )
 
-// maxIterations bounds the work that a file can ask for before it can be read. The profiles
-// have 2048 at most.
+// maxIterations limits the work that a file can cause when it is read. The profiles have 2048 at
+// most.
 const maxIterations = 10000
 
-// The structures of RFC 7292 section 4, as far as they can be read without the password.
+// The structures of RFC 7292 section 4 that can be read without the password.
 type (
 	pfx struct {
 		Version  int
@@ -325,15 +324,15 @@ type (
 	}
 )
 
-// scannedPKCS12 is a file whose visible parts have been found to be as in one of the profiles.
+// scannedPKCS12 is a file whose unencrypted parts match one of the profiles.
 type scannedPKCS12 struct {
 	mac, encryption, keyEncryption asn1.ObjectIdentifier
 	certs                          contentInfo  // encrypted
-	key                            *contentInfo // in the clear, with one encrypted key in it; nil in a truststore
+	key                            *contentInfo // unencrypted, has one encrypted key; nil in a truststore
 }
 
-// scanPKCS12 reads the parts of a file that are not encrypted, and says whether decoding it would
-// take reasonable time: with as much as an iteration count, a file keeps a core busy for years.
+// scanPKCS12 reads the unencrypted parts of a file, and reports whether decoding it takes
+// reasonable time: with a large iteration count, a file could keep a core busy for years.
 func scanPKCS12(data []byte) (*scannedPKCS12, error) {
 	if err := checkSize(data, maxKeystoreSize); err != nil {
 		return nil, err
@@ -442,8 +441,8 @@ func checkIterations(n int) error {
 
 // checkMAC says whether data, a keystore, was written with password and not changed since.
 //
-// The library verifies the MAC before anything else, and then refuses to take a file of two parts
-// for a truststore: when that is its error, the MAC was right, and nothing was decrypted.
+// The library first verifies the MAC, and then refuses a file with two parts as a truststore. That
+// error therefore shows that the MAC is right and that nothing was decrypted.
 func (p *scannedPKCS12) checkMAC(data []byte, password string) error {
 	_, err := pkcs12.DecodeTrustStore(data, password)
 	var twoParts pkcs12.NotImplementedError
@@ -458,11 +457,11 @@ func (p *scannedPKCS12) checkMAC(data []byte, password string) error {
 	return errMalformed
 }
 
-// keyFirst returns the file with its parts the other way round and a new MAC.
+// keyFirst returns the file with its parts in the opposite order and a new MAC.
 //
-// Among the encrypted certificates another private key can hide, with any number of iterations. The
-// library refuses a file with a second private key, but decrypts the first one before that. In
-// this order the first one is that whose iterations scanPKCS12 has seen.
+// The encrypted certificates can include another private key, with any number of iterations. The
+// library refuses a file with a second private key, but only after it decrypts the first one. In
+// this order, the first key is the one whose iterations scanPKCS12 checked.
 func (p *scannedPKCS12) keyFirst(password string) ([]byte, error) {
 	content, err := asn1.Marshal([]contentInfo{*p.key, p.certs})
 	if err != nil {
@@ -486,8 +485,8 @@ func (p *scannedPKCS12) keyFirst(password string) ([]byte, error) {
 	})
 }
 
-// newMAC makes a MAC that costs nothing to verify, of the kind that needs no code of its own
-// (PBMAC1). It protects nothing: the file never leaves the process.
+// newMAC creates a MAC that is cheap to verify, of the type PBMAC1, which needs no code of our own.
+// It need not be secure, because the file never leaves the process.
 func newMAC(content []byte, password string) (*macData, error) {
 	const iterations, keyLength = 1, sha256.Size
 	salt := make([]byte, 8)

@@ -16,7 +16,7 @@ import (
 	"strings"
 )
 
-// Subject holds the attributes of a subject besides its common name, as in spec.subject.
+// Subject holds the attributes of a subject except its common name, as in spec.subject.
 type Subject struct {
 	Organizations       []string
 	Countries           []string
@@ -28,8 +28,8 @@ type Subject struct {
 	SerialNumber        string
 }
 
-// OtherName is a subject alternative name of a kind that has only an OID, with a string as its
-// value, such as a user principal name (1.3.6.1.4.1.311.20.2.3).
+// OtherName is a subject alternative name whose type is an OID and whose value is a string, such as
+// a user principal name (1.3.6.1.4.1.311.20.2.3).
 type OtherName struct {
 	OID       string // dotted digits
 	UTF8Value string
@@ -45,12 +45,11 @@ type NameConstraints struct {
 	PermittedURIDomains, ExcludedURIDomains         []string
 }
 
-// Request says what a certificate is to contain. Its fields are those of a Certificate's spec.
+// Request describes the content of a certificate. Its fields are those of a Certificate's spec.
 type Request struct {
 	CommonName string
 	Subject    Subject
-	// LiteralSubject takes the place of CommonName and Subject, if it is not empty. See
-	// [ParseLiteralSubject].
+	// LiteralSubject, if not empty, replaces CommonName and Subject. See [ParseLiteralSubject].
 	LiteralSubject string
 
 	DNSNames       []string
@@ -58,12 +57,13 @@ type Request struct {
 	URIs           []string
 	EmailAddresses []string
 	OtherNames     []OtherName
-	// LeaveOutCovered leaves DNS names out that a wildcard among them covers, see [Covers]. What
-	// has all of them is not different for that.
+	// LeaveOutCovered leaves out DNS names that a wildcard among them covers, see [Covers]. A CSR or
+	// certificate that has them all is not considered different.
 	LeaveOutCovered bool
 
 	IsCA bool
-	// Usages are words as in "server auth". None mean "digital signature" and "key encipherment".
+	// Usages are words as in "server auth". If empty, they are "digital signature" and "key
+	// encipherment".
 	Usages []string
 	// EncodeUsages writes Usages into a CSR. Some issuers refuse a CSR with them.
 	EncodeUsages bool
@@ -71,14 +71,13 @@ type Request struct {
 	EncodeBasicConstraints bool
 	NameConstraints        *NameConstraints
 
-	// SignatureAlgorithm is what the CSR is signed with, as in SHA256WithRSA; empty means
+	// SignatureAlgorithm is the algorithm for the CSR's signature, such as SHA256WithRSA; empty means
 	// one that fits the key.
 	SignatureAlgorithm string
 }
 
-// CSR makes a PKCS #10 request in DER for the public key of key and signs it. It fails when a
-// field of r cannot be encoded, when r names nothing at all, or when key cannot make a
-// signature of r.SignatureAlgorithm.
+// CSR creates a PKCS #10 request in DER for the public key of key and signs it. It fails if a field
+// of r cannot be encoded, if r has no name, or if key does not support r.SignatureAlgorithm.
 func (r Request) CSR(rand io.Reader, key crypto.Signer) (der []byte, err error) {
 	der, err = r.csr(rand, key)
 	if err != nil {
@@ -119,16 +118,16 @@ func (r Request) csr(rand io.Reader, key crypto.Signer) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Whoever signs it parses it: better to learn here that a name is not acceptable.
+	// Issuers parse the CSR: detect an unacceptable name here, before it is sent.
 	if _, err := x509.ParseCertificateRequest(der); err != nil {
 		return nil, err
 	}
 	return der, nil
 }
 
-// writtenCommonName returns the common name in the spelling of the alternative name that it
-// repeats, as ACME servers compare the two. It repeats a wildcard if that covers it and takes its
-// place.
+// writtenCommonName returns the common name in the spelling of the equal alternative name, because
+// ACME servers compare the two. If a wildcard covers the common name and replaces it, the result is
+// the wildcard.
 func (r Request) writtenCommonName(names altNames) string {
 	cn := ComparableDNSName(r.CommonName)
 	if ip, err := parseIP(r.CommonName); err == nil && slices.Contains(names.ips, ip) {
@@ -151,7 +150,8 @@ func (r Request) extensions(names altNames, emptySubject bool) ([]pkix.Extension
 		if err != nil {
 			return nil, err
 		}
-		// RFC 5280 section 4.2.1.6: without a subject the names are all there is.
+		// RFC 5280 section 4.2.1.6: without a subject, only the alternative names identify the
+		// certificate.
 		extensions = append(extensions, pkix.Extension{Id: oidSubjectAltName, Critical: emptySubject, Value: value})
 	}
 	bits, purposes, err := KeyUsages(r.Usages, r.IsCA)
@@ -207,8 +207,8 @@ var signatureAlgorithms = [...]struct {
 	{"PureEd25519", x509.PureEd25519, Ed25519},
 }
 
-// signatureAlgorithm returns the algorithm that word names or, without one, whose hash is about
-// as strong as the key.
+// signatureAlgorithm returns the algorithm with the name word or, if word is empty, one whose hash
+// is about as strong as the key.
 func signatureAlgorithm(word string, pub crypto.PublicKey) (x509.SignatureAlgorithm, error) {
 	var key KeyAlgorithm
 	var algorithm x509.SignatureAlgorithm
@@ -257,7 +257,8 @@ func signatureAlgorithm(word string, pub crypto.PublicKey) (x509.SignatureAlgori
 	return 0, fmt.Errorf("spec.signatureAlgorithm: %q is not known", word)
 }
 
-// Check says what [Request.CSR] would refuse for a key of the spec, without there being one.
+// Check returns the error that [Request.CSR] would return for a key of the spec, without such a
+// key.
 func (r Request) Check(spec KeySpec) error {
 	if err := spec.Validate(); err != nil {
 		return err
@@ -276,18 +277,18 @@ func (r Request) Check(spec KeySpec) error {
 			)
 		}
 	}
-	// The rest does not depend on the key. This kind is made in no time, and needs no randomness to
-	// sign.
+	// The rest does not depend on the key. An Ed25519 key is fast to generate, and signs without
+	// randomness.
 	r.SignatureAlgorithm = ""
 	_, err := r.csr(nil, ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))
 	return err
 }
 
-// CSRDifferences returns the fields of a Certificate's spec in which csr is not what r asks
-// for, nil if there are none. Names are compared by their canonical form, lists as sets.
+// CSRDifferences returns the fields of a Certificate's spec in which csr differs from r, nil if
+// there are none. Names are compared by their canonical form, lists as sets.
 //
-// The private key, the usages and isCA are not compared: the key has [KeySpec.Differences], and
-// the others need not stand in a CSR and are compared with what came beside it.
+// The private key, the usages and isCA are not compared: the key has [KeySpec.Differences], and a
+// CSR need not have the others, which come with it in separate fields.
 func (r Request) CSRDifferences(csr *x509.CertificateRequest) []string {
 	var fields []string
 	differ := func(field string, different bool) {
@@ -297,7 +298,7 @@ func (r Request) CSRDifferences(csr *x509.CertificateRequest) []string {
 	}
 	var names altNames
 	if ext := findExtension(csr.Extensions, oidSubjectAltName); ext != nil {
-		// What cannot be parsed leaves no names, which differs from any that are asked for.
+		// An extension that cannot be parsed yields no names, which differs from any requested names.
 		names, _ = parseAltNames(ext.Value)
 	}
 	dns := sameNames(DNSName, r.DNSNames, names.dns) || r.LeaveOutCovered && sameSet(WithoutCovered(r.DNSNames),
@@ -354,10 +355,9 @@ func (r Request) subjectDifferences(csr *x509.CertificateRequest) []string {
 	return fields
 }
 
-// CertificateDifferences is a looser [Request.CSRDifferences] for a certificate of which the CSR is
-// not known. It compares only names, as issuers change the rest of a subject as they like, and
-// lets the common name and the DNS names take each other's place, as issuers copy one to the
-// other.
+// CertificateDifferences is a less strict [Request.CSRDifferences] for a certificate without a
+// known CSR. It compares only names, because issuers may change the rest of a subject. A common
+// name may be among the DNS names instead, and the reverse, because issuers copy one to the other.
 func (r Request) CertificateDifferences(cert *x509.Certificate) []string {
 	var fields []string
 	differ := func(field string, different bool) {
@@ -367,8 +367,7 @@ func (r Request) CertificateDifferences(cert *x509.Certificate) []string {
 	}
 	commonName := r.CommonName
 	if r.LiteralSubject != "" {
-		// A subject that cannot be parsed is never that of a certificate; what is left to
-		// compare then has no common name.
+		// A subject that cannot be parsed is in no certificate; the comparison then has no common name.
 		_, commonName, _ = r.subjectDER()
 	}
 	want := r.nameSet(r.DNSNames, commonName)
@@ -386,7 +385,7 @@ func (r Request) CertificateDifferences(cert *x509.Certificate) []string {
 	return fields
 }
 
-// comparableNames are the DNS names and addresses of r as far as they have a canonical form.
+// comparableNames are the DNS names and addresses of r that have a canonical form.
 func (r Request) comparableNames() (names altNames) {
 	names.dns = DNSNames(r.DNSNames)
 	if r.LeaveOutCovered {
@@ -400,8 +399,8 @@ func (r Request) comparableNames() (names altNames) {
 	return names
 }
 
-// nameSet is a set of DNS names in canonical form. Covered says that it holds what a wildcard in it
-// covers, too.
+// nameSet is a set of DNS names in canonical form. If covered is true, it also contains the names
+// that a wildcard in it covers.
 type nameSet struct {
 	names   []string
 	covered bool
@@ -411,7 +410,7 @@ func (r Request) nameSet(dnsNames []string, commonName string) nameSet {
 	return nameSet{DNSNames(append(slices.Clone(dnsNames), commonName)), r.LeaveOutCovered}
 }
 
-// holds reports whether all of values are in the set. Empty is no name and always is.
+// holds reports whether all of values are in the set. It ignores empty values.
 func (n nameSet) holds(values ...string) bool {
 	return !slices.ContainsFunc(DNSNames(values), func(name string) bool {
 		return name != "" && !slices.Contains(n.names, name) && !(n.covered && Covers(n.names, name))
@@ -445,7 +444,7 @@ func flatOtherNames(others []OtherName) []string {
 	return flat
 }
 
-// flatOtherName writes a name as one string. No OID has a space.
+// flatOtherName returns a name as one string. It is unambiguous, because an OID has no space.
 func flatOtherName(other OtherName) string {
 	id := other.OID
 	if oid, err := parseOID(id); err == nil {
@@ -454,7 +453,7 @@ func flatOtherName(other OtherName) string {
 	return id + " " + other.UTF8Value
 }
 
-// itself is the canonical form of what has only one.
+// itself is the canonical form of values that have only one spelling.
 func itself(s string) (string, error) { return s, nil }
 
 func sameNameConstraints(want, is *NameConstraints) bool {

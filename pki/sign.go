@@ -16,11 +16,11 @@ import (
 	"time"
 )
 
-// Template is what a signer adds to what a CSR asks for.
+// Template holds the fields that a signer adds to those of a CSR.
 type Template struct {
 	NotBefore, NotAfter time.Time
 
-	// IsCA and Usages decide, not the CSR. A CSR that states something else is refused.
+	// IsCA and Usages override the CSR. A CSR with different values is refused.
 	IsCA   bool
 	Usages []string // words as in [Request.Usages]
 
@@ -29,9 +29,9 @@ type Template struct {
 	IssuingCertificateURLs []string
 }
 
-// CheckCSR says whether csr agrees with isCA and usages, the fields of the object that it came
-// in. A CSR need not state either, but what it states must be the same. It fails also for
-// usages that are not known and extensions that cannot be read. No later attempt can succeed.
+// CheckCSR reports whether csr agrees with isCA and usages, the fields of the object that holds it.
+// A CSR need not have either, but those that it has must agree. It also fails for unknown usages
+// and invalid extensions. A retry cannot succeed.
 func CheckCSR(csr *x509.CertificateRequest, isCA bool, usages []string) error {
 	bits, purposes, err := KeyUsages(usages, isCA)
 	if err != nil {
@@ -70,9 +70,9 @@ func samePurposes(a, b []x509.ExtKeyUsage) bool {
 	return slices.Equal(slices.Compact(a), slices.Compact(b))
 }
 
-// Certificate returns what is to be signed for csr: its subject exactly as it stands there, its
-// alternative names and name constraints in canonical form, each once, and what t says. Other
-// extensions are left out. It fails like [CheckCSR]; then no later attempt can succeed.
+// Certificate returns the certificate to sign for csr: the subject exactly as in csr, its
+// alternative names and name constraints in canonical form, each once, and the fields of t. It
+// leaves out other extensions. It fails like [CheckCSR]; a retry then cannot succeed.
 func (t Template) Certificate(csr *x509.CertificateRequest) (*x509.Certificate, error) {
 	if err := CheckCSR(csr, t.IsCA, t.Usages); err != nil {
 		return nil, err
@@ -102,7 +102,7 @@ func (t Template) Certificate(csr *x509.CertificateRequest) (*x509.Certificate, 
 		IssuingCertificateURL: t.IssuingCertificateURLs,
 	}
 	if ext := findExtension(csr.Extensions, oidSubjectAltName); ext != nil {
-		// The names are encoded here, since Go has no fields for some kinds of them.
+		// Encode the names here, because x509.Certificate has no fields for some types of names.
 		names, err := canonicalAltNames(ext.Value)
 		if err != nil {
 			return nil, fmt.Errorf("spec.request: %w", err)
@@ -151,13 +151,13 @@ func parseCIDRs(cidrs []string) ([]*net.IPNet, error) {
 	return ranges, nil
 }
 
-// Sign makes a certificate of tmpl for the key pub and signs it with signer, whose public key
-// must be that of parent. To sign with its own key, pass tmpl as parent, too.
+// Sign creates a certificate from tmpl for the key pub and signs it with signer, whose public key
+// must be that of parent. For a self-signed certificate, pass tmpl as parent.
 //
 // The serial number is 128 random bits, the signature algorithm follows from signer's key, and a CA
-// gets a subject key identifier of the method that the standard library uses (RFC 7093), and so
-// does a certificate with the subject of its CA. tmpl is not changed. The signature is verified
-// before it is returned.
+// gets a subject key identifier by the method of the standard library (RFC 7093), as does a
+// certificate with the subject of its CA. Sign does not change tmpl. It verifies the signature
+// before it returns.
 func Sign(
 	rand io.Reader,
 	tmpl, parent *x509.Certificate,
@@ -194,8 +194,8 @@ func sign(
 		// The standard library leaves it out if subject and issuer have the same name.
 		signed.AuthorityKeyId = parent.SubjectKeyId
 		if len(signed.SubjectKeyId) == 0 && bytes.Equal(tmpl.RawSubject, parent.RawSubject) {
-			// Of two equal names OpenSSL takes the certificate for self-signed, unless its key has another
-			// identifier.
+			// If both names are equal, OpenSSL treats the certificate as self-signed, unless its key has
+			// another identifier.
 			if signed.SubjectKeyId, err = keyID(pub); err != nil {
 				return nil, err
 			}
@@ -216,7 +216,7 @@ func sign(
 	return cert, nil
 }
 
-// keyID is a subject key identifier, made as RFC 7093 section 2 says under 4.
+// keyID returns a subject key identifier by method 4 of RFC 7093 section 2.
 func keyID(pub crypto.PublicKey) ([]byte, error) {
 	der, err := x509.MarshalPKIXPublicKey(pub)
 	if err != nil {
@@ -226,8 +226,8 @@ func keyID(pub crypto.PublicKey) ([]byte, error) {
 	return sum[:20], nil
 }
 
-// serialNumber returns a positive number of up to 128 bits. RFC 5280 section 4.1.2.2 allows
-// 20 octets, the CA/Browser Forum asks for 64 random bits.
+// serialNumber returns a positive number of up to 128 bits. RFC 5280 section 4.1.2.2 allows 20
+// octets; the CA/Browser Forum requires 64 random bits.
 func serialNumber(rand io.Reader) (*big.Int, error) {
 	var octets [16]byte
 	for {
@@ -245,13 +245,12 @@ func SelfSign(rand io.Reader, tmpl *x509.Certificate, key crypto.Signer) (*x509.
 	return Sign(rand, tmpl, tmpl, key.Public(), key)
 }
 
-// temporaryIssuer is the common name of the issuer of temporary certificates, by which programs
-// that came with cert-manager tell them.
+// temporaryIssuer is the common name of the issuer of temporary certificates, by which
+// cert-manager's programs recognize them.
 const temporaryIssuer = "cert-manager.local"
 
-// TemporaryCertificate returns a certificate for key with all that r asks for, to be used until
-// an issuer signs one. It is signed with a key that is thrown away at once, so that nobody can
-// be made to trust it.
+// TemporaryCertificate returns a certificate for key with the content of r, for use until an issuer
+// signs one. The signing key is discarded at once, so that no client can come to trust it.
 func TemporaryCertificate(
 	rand io.Reader,
 	r Request,
@@ -290,7 +289,7 @@ func temporaryCertificate(
 	return Sign(rand, tmpl, ca, key.Public(), caKey)
 }
 
-// certificateFor returns the template for what r asks for.
+// certificateFor returns the template for r.
 func certificateFor(
 	rand io.Reader,
 	r Request,

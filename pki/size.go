@@ -6,8 +6,8 @@ import (
 	"fmt"
 )
 
-// CheckRequest says what is wrong with a request for a key of the spec, without there being one:
-// what [Request.Check] says, and whether the CSR would be larger than what is read of one.
+// CheckRequest reports why a request for a key of the spec is invalid, without such a key: the
+// error of [Request.Check], or a CSR that would exceed the size limit.
 func (l Limits) CheckRequest(r Request, spec KeySpec) error {
 	if err := r.Check(spec); err != nil {
 		return err
@@ -27,8 +27,8 @@ func (l Limits) CheckRequest(r Request, spec KeySpec) error {
 		l.certificate())
 }
 
-// beyondEd25519 is how much longer a CSR is with a key of the spec than with one of Ed25519: its
-// public key and its signature, and some bytes for the lengths of what these are part of.
+// beyondEd25519 is the additional size of a CSR with a key of the spec compared with an Ed25519
+// key: public key, signature, and some bytes for the lengths of the enclosing structures.
 func (s KeySpec) beyondEd25519() int {
 	const lengths = 16
 	switch s.algorithm() {

@@ -14,18 +14,18 @@ import (
 	"unicode/utf8"
 )
 
-// maxLiteralSubjectSize bounds the text of a distinguished name, in bytes.
+// maxLiteralSubjectSize is the maximum size of the text of a distinguished name, in bytes.
 const maxLiteralSubjectSize = 8192
 
-// ParseLiteralSubject reads a distinguished name in the form of RFC 4514, as in
-// "CN=server,OU=web\, external,O=Example". RFC 4514 writes the most specific part first; the
-// sequence returned begins with the most general one, as it stands in a certificate.
+// ParseLiteralSubject reads a distinguished name in the form of RFC 4514, as in "CN=server,OU=web\,
+// external,O=Example". RFC 4514 writes the most specific part first; the returned sequence begins
+// with the most general one, as in a certificate.
 //
-// Attribute types are the short names of RFC 4514 section 3, SERIALNUMBER and POSTALCODE, in
-// any case, or a dotted OID. Values are strings; the #hex form is accepted for values that are
-// strings. As cert-manager does, a semicolon separates like a comma, spaces around types and
-// values are dropped unless escaped, and characters that need no escape for being
-// understood do not need one. More than 8 KiB are refused. Errors name spec.literalSubject.
+// Attribute types are the short names of RFC 4514 section 3, SERIALNUMBER and POSTALCODE, in any
+// case, or a dotted OID. Values are strings; the #hex form is accepted for values that are strings.
+// As cert-manager does, a semicolon separates like a comma, unescaped spaces around types and
+// values are dropped, and characters need an escape only where they are ambiguous. Text of more
+// than 8 KiB is refused. Errors name spec.literalSubject.
 func ParseLiteralSubject(s string) (pkix.RDNSequence, error) {
 	rdns, err := parseDN(s)
 	if err != nil {
@@ -128,7 +128,7 @@ func attributeType(name string) (asn1.ObjectIdentifier, error) {
 	return oid, nil
 }
 
-// attributeValue undoes the escapes of RFC 4514 section 2.4 in the text between two separators.
+// attributeValue decodes the escapes of RFC 4514 section 2.4 in the text between two separators.
 func attributeValue(s string) (string, error) {
 	s = strings.TrimLeft(s, " ")
 	if digits, ok := strings.CutPrefix(s, "#"); ok {
@@ -183,8 +183,8 @@ func hexValue(digits string) (string, error) {
 	return value, nil
 }
 
-// parseOID reads an OID in dotted digits. Arcs are limited to 31 bits, beyond which
-// crypto/x509 cannot read them back.
+// parseOID reads an OID in dotted digits. Arcs are limited to 31 bits, because crypto/x509 cannot
+// parse larger ones.
 func parseOID(s string) (asn1.ObjectIdentifier, error) {
 	const maxOIDSize = 256
 	if len(s) > maxOIDSize {

@@ -8,8 +8,8 @@ import (
 	"slices"
 )
 
-// usage is one of the 23 words of spec.usages and the bit (RFC 5280 section 4.2.1.3) or
-// purpose (section 4.2.1.12) that it stands for.
+// usage is one of the 23 words of spec.usages and its bit (RFC 5280 section 4.2.1.3) or purpose
+// (section 4.2.1.12).
 type usage struct {
 	word     string
 	bit      x509.KeyUsage
@@ -17,8 +17,7 @@ type usage struct {
 	purpose  x509.ExtKeyUsage // if extended
 }
 
-// usages has two words for one meaning twice; the one that comes first is what
-// [FormatUsages] writes.
+// usages has two words for the same meaning in two cases; [FormatUsages] writes the first one.
 var usages = [...]usage{
 	{word: "digital signature", bit: x509.KeyUsageDigitalSignature},
 	{word: "signing", bit: x509.KeyUsageDigitalSignature},
@@ -48,9 +47,9 @@ var usages = [...]usage{
 
 const defaultKeyUsage = x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment
 
-// ParseUsages translates the words of spec.usages. None mean the default, digital signature and
-// key encipherment. Extended usages keep the order of the words, each once. The error names
-// the first word that is not known.
+// ParseUsages translates the words of spec.usages. Without words, it returns the default, digital
+// signature and key encipherment. Extended usages keep the order of the words, each once. The error
+// names the first unknown word.
 func ParseUsages(words []string) (x509.KeyUsage, []x509.ExtKeyUsage, error) {
 	if len(words) == 0 {
 		return defaultKeyUsage, nil, nil
@@ -71,8 +70,7 @@ func ParseUsages(words []string) (x509.KeyUsage, []x509.ExtKeyUsage, error) {
 	return bits, purposes, nil
 }
 
-// KeyUsages is [ParseUsages] for a certificate of which isCA says whether it is a CA: a CA
-// always has the usage cert sign, too.
+// KeyUsages is [ParseUsages], plus the usage cert sign if isCA is true.
 func KeyUsages(words []string, isCA bool) (x509.KeyUsage, []x509.ExtKeyUsage, error) {
 	bits, purposes, err := ParseUsages(words)
 	if err == nil && isCA {
@@ -81,7 +79,7 @@ func KeyUsages(words []string, isCA bool) (x509.KeyUsage, []x509.ExtKeyUsage, er
 	return bits, purposes, err
 }
 
-// FormatUsages is the inverse of [ParseUsages]. Purposes that have no word are written as OIDs.
+// FormatUsages is the inverse of [ParseUsages]. It writes purposes without a word as OIDs.
 func FormatUsages(ku x509.KeyUsage, eku []x509.ExtKeyUsage) []string {
 	var words []string
 	for i, u := range usages {
@@ -100,9 +98,9 @@ func FormatUsages(ku x509.KeyUsage, eku []x509.ExtKeyUsage) []string {
 	return words
 }
 
-// usageExtensions are the usages that a request asks for. present says whether it has at least one
-// of the two extensions for it; what the other would say is then zero. unknown are extended usages
-// that the standard library has no name for.
+// usageExtensions returns the usages in the extensions of a request. present says whether it has at
+// least one of the two extensions; the values of a missing one are zero. unknown are extended
+// usages that the standard library does not know.
 type usageExtensions struct {
 	bits     x509.KeyUsage
 	purposes []x509.ExtKeyUsage
