@@ -55,12 +55,12 @@ func newAPIServer(
 	etcdSocket string,
 	gate *schemaGate,
 ) (*apiServer, error) {
-	// Policies then count within a tenth of a second of their creation, not a whole one.
+	// Policies then take effect within 0.1 s of their creation instead of 1 s.
 	policy.SetPolicyRefreshIntervalForTests(100 * time.Millisecond)
 
 	s := options.NewServerRunOptions()
-	// A registry of our own: a process may start more than one control plane, one after the other or
-	// side by side.
+	// Each control plane has its own registry, because a process may start several, in sequence or in
+	// parallel.
 	registry := basecompatibility.NewComponentGlobalsRegistry()
 	gates := utilfeature.DefaultMutableFeatureGate.DeepCopy()
 	effective := reportedVersion{compatibility.DefaultBuildEffectiveVersion()}
@@ -80,7 +80,7 @@ func newAPIServer(
 	s.GenericServerRunOptions.AdvertiseAddress = net.IPv4(127, 0, 0, 1)
 	s.EndpointReconcilerType = string(reconcilers.NoneEndpointReconcilerType)
 	s.ServiceClusterIPRanges = clusterIPRange
-	// Nothing here routes cluster IPs: what a Service stands for is reached at its endpoints.
+	// Nothing here routes cluster IPs, so kube-apiserver must connect to the endpoints of a Service.
 	s.EnableAggregatorRouting = true
 
 	s.Etcd.StorageConfig.Transport.ServerList = []string{"unix://" + etcdSocket}
@@ -98,7 +98,7 @@ func newAPIServer(
 	s.Authentication.RequestHeader = &requestHeader
 	s.ProxyClientCertFile, s.ProxyClientKeyFile = creds.frontProxyCert, creds.frontProxyKey
 
-	// Fair queues are for many tenants; here they would cost memory and a part of each request.
+	// Priority and fairness is for many tenants; here it would only cost memory and time.
 	s.Features.EnablePriorityAndFairness = false
 	s.Features.EnableProfiling = false
 
@@ -117,12 +117,12 @@ func newAPIServer(
 	if err != nil {
 		return nil, fmt.Errorf("set up kube-apiserver: %w", err)
 	}
-	// Requests in flight are always let finish; this is how long an open watch can hold up the end.
+	// Requests in flight always finish; this is how long an open watch can delay the shutdown.
 	server.GenericAPIServer.ShutdownTimeout = 500 * time.Millisecond
 	return &apiServer{server: server, done: make(chan struct{})}, nil
 }
 
-// newConfig does what app.NewConfig does, with the gate before the clients that the server has of
+// newConfig is like app.NewConfig, but adds the gate to the clients that the server uses to call
 // itself.
 func newConfig(o options.CompletedOptions, gate *schemaGate) (app.CompletedConfig, error) {
 	generic, informers, storage, err := controlplaneapiserver.BuildGenericConfig(o.CompletedOptions,
@@ -170,9 +170,9 @@ func newConfig(o options.CompletedOptions, gate *schemaGate) (app.CompletedConfi
 	return (&app.Config{Options: o, Aggregator: aggregation, KubeAPIs: core, ApiExtensions: extensions}).Complete()
 }
 
-// neighbours resolves Services of type ExternalName beside what kube-apiserver does where addresses
-// of endpoints are routed. An EndpointSlice cannot name a loopback address, and programs of this
-// machine that serve an aggregated API should listen nowhere else.
+// neighbours extends kube-apiserver's resolver for endpoint routing with Services of type
+// ExternalName. Programs of this machine that serve an aggregated API should listen only on a
+// loopback address, which an EndpointSlice cannot contain.
 type neighbours struct {
 	webhook.ServiceResolver
 	services corev1listers.ServiceLister
@@ -185,7 +185,7 @@ func (n neighbours) ResolveEndpoint(namespace, name string, port int32) (*url.UR
 	return n.ServiceResolver.ResolveEndpoint(namespace, name, port)
 }
 
-// start serves. If the server ends other than by stop, fail is told.
+// start serves until stop. If the server ends for another reason, start calls fail.
 func (s *apiServer) start(fail func(error)) error {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	prepared, err := s.server.PrepareRun()
@@ -208,8 +208,8 @@ func (s *apiServer) stop() {
 	<-s.done
 }
 
-// waitReady returns when every part of kube-apiserver says that it is ready, and the namespaces
-// that it makes exist.
+// waitReady returns when every part of kube-apiserver is ready and the namespaces that it creates
+// exist.
 func waitReady(ctx, run context.Context, admin *rest.Config) error {
 	config := rest.CopyConfig(admin)
 	config.GroupVersion = &schema.GroupVersion{Version: "v1"}
@@ -248,7 +248,7 @@ func waitReady(ctx, run context.Context, admin *rest.Config) error {
 }
 
 // KubernetesVersion is the release that GET /version reports: that of the module k8s.io/kubernetes,
-// whose own packages know it only when the linker is told.
+// whose own packages have it only if the linker sets it.
 const KubernetesVersion = "v1.37.2"
 
 type reportedVersion struct {

@@ -1,5 +1,5 @@
 // Package controlplane runs a Kubernetes API on one machine: the real kube-apiserver and etcd in
-// this process, with the loops of kube-controller-manager that keep the API's promises (garbage
+// this process, with the controllers of kube-controller-manager that the API depends on (garbage
 // collection, namespace deletion, service accounts and their tokens, aggregated ClusterRoles).
 // There are no nodes and no pods.
 //
@@ -29,7 +29,7 @@ import (
 	"github.com/perennial-pki/perennial/standalone/install"
 )
 
-// Options says where the control plane lives and how. Only DataDir is required.
+// Options are the settings of a control plane. Only DataDir is required.
 type Options struct {
 	// DataDir holds etcd's data, keys, certificates, the kubeconfig and the log. It is created, with
 	// mode 0700, if it does not exist; one process at a time can hold it.
@@ -47,11 +47,11 @@ type Options struct {
 	// log/control-plane.log below DataDir, which is kept below 20 MiB. The writer is shared by all
 	// control planes of a process, because the log of kube-apiserver is: the last one started wins.
 	Log io.Writer
-	// Progress, if set, receives in words what is being waited for, how long it took, and warnings of
-	// low disk space as long as the control plane runs.
+	// Progress, if set, receives messages: what Start waits for, how long it took, and warnings of low
+	// disk space as long as the control plane runs.
 	Progress func(message string)
-	// LastWords, if set, is called with the reason when etcd cannot go on, as on a full disk. The
-	// process ends when it returns: nothing that was acknowledged is lost.
+	// LastWords, if set, is called with the reason when etcd cannot continue, for example on a full
+	// disk. The process ends when it returns. No acknowledged write is lost.
 	LastWords func(reason error)
 }
 
@@ -70,9 +70,9 @@ type ControlPlane struct {
 	err error
 }
 
-// Start starts the control plane and returns when it answers requests, which takes a few seconds. A
-// context that ends while Start waits stops what was started; later it means nothing: use
-// [ControlPlane.Stop].
+// Start starts the control plane and returns when it answers requests, which takes a few seconds.
+// If the context ends while Start waits, Start stops what it has started. After Start returns, the
+// context has no effect: use [ControlPlane.Stop].
 //
 // The error of a directory that another process holds, a taken port or a missing permission is one
 // line that says so.
@@ -201,8 +201,8 @@ func Start(ctx context.Context, o Options) (_ *ControlPlane, err error) {
 	return c, nil
 }
 
-// AdminConfig is the configuration of a client that may do anything (group system:masters), without
-// rate limit on the client's side. Each call returns a new one.
+// AdminConfig returns the configuration of a client with all permissions (group system:masters) and
+// without client-side rate limit. Each call returns a new one.
 func (c *ControlPlane) AdminConfig() *rest.Config {
 	return &rest.Config{
 		Host: "https://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(c.port)),
@@ -216,14 +216,14 @@ func (c *ControlPlane) AdminConfig() *rest.Config {
 	}
 }
 
-// KubeconfigPath is the file that gives kubectl the rights of [ControlPlane.AdminConfig].
-// It holds all that is needed and can be copied elsewhere on this machine.
+// KubeconfigPath is the file that gives kubectl the permissions of [ControlPlane.AdminConfig]. It
+// refers to no other files and can be copied elsewhere on this machine.
 func (c *ControlPlane) KubeconfigPath() string { return c.creds.kubeconfig }
 
 // DataDir is the absolute path of the data directory.
 func (c *ControlPlane) DataDir() string { return c.dir.path }
 
-// Port is where the API is served on 127.0.0.1.
+// Port is the port of the API on 127.0.0.1.
 func (c *ControlPlane) Port() int { return c.port }
 
 // Done is closed when the control plane has stopped: after [ControlPlane.Stop], or by itself after
@@ -248,7 +248,7 @@ func (c *ControlPlane) Stop() {
 	<-c.done
 }
 
-// closers are undone in the reverse of the order in which they were added.
+// closers run in the reverse of the order in which they were added.
 type closers []func()
 
 func (c *closers) add(f func()) { *c = append(*c, f) }

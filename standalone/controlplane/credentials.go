@@ -29,8 +29,8 @@ import (
 const (
 	caLifetime   = 10 * 365 * 24 * time.Hour
 	leafLifetime = 365 * 24 * time.Hour
-	// A certificate with less left than this is replaced. The check runs at each start and twice a
-	// day.
+	// A certificate whose remaining lifetime is shorter than this is replaced. The check runs at each
+	// start and twice a day.
 	renewBefore = 60 * 24 * time.Hour
 
 	clusterIPRange  = "10.96.0.0/16"
@@ -39,7 +39,8 @@ const (
 	credentialCheck = 12 * time.Hour
 )
 
-// credentials are the files with which the parts of the control plane know each other and the user.
+// credentials are the files that authenticate the parts of the control plane to each other and to
+// the user.
 type credentials struct {
 	caPEM  []byte
 	caCert string
@@ -48,14 +49,14 @@ type credentials struct {
 	adminCert, adminKey     string
 	kubeconfig              string
 
-	// With these kube-apiserver shows aggregated API servers for whom it asks.
+	// kube-apiserver uses these to forward the identity of a user to aggregated API servers.
 	frontProxyCA, frontProxyCert, frontProxyKey string
 
 	serviceAccountKey string // private
 	serviceAccountPub string
 }
 
-// ensureCredentials makes what is missing or nears its end, and leaves the rest as it is.
+// ensureCredentials creates missing files, renews those near expiry, and keeps the rest.
 func ensureCredentials(dir string, port int, now time.Time) (*credentials, error) {
 	pki := filepath.Join(dir, "pki")
 	if err := os.MkdirAll(pki, 0o700); err != nil {
@@ -105,7 +106,7 @@ func ensureCredentials(dir string, port int, now time.Time) (*credentials, error
 		return nil, err
 	}
 
-	// An authority of its own: whoever it certifies can speak for any user.
+	// This is a separate CA, because the holder of a certificate from it can act as any user.
 	proxyCA, err := ensurePair(
 		c.frontProxyCA,
 		file("front-proxy-ca.key"),
@@ -133,15 +134,15 @@ func caTemplate(name string) *x509.Certificate {
 	return &x509.Certificate{Subject: pkix.Name{CommonName: name}, IsCA: true}
 }
 
-// pair is a certificate and its key, as they stand in two files.
+// pair is a certificate and its key, each in a file.
 type pair struct {
 	cert            *x509.Certificate
 	key             crypto.Signer
 	certPEM, keyPEM []byte
 }
 
-// ensurePair reads the pair, and replaces it if it is missing, damaged, near its end, not of this
-// authority (nil: its own), or says other things than the template.
+// ensurePair reads the pair, and replaces it if it is missing, damaged, near expiry, not signed by
+// this CA (nil: self-signed), or different from the template.
 func ensurePair(certFile, keyFile string, ca *pair, template *x509.Certificate, now time.Time) (*pair, error) {
 	if p, err := readPair(certFile, keyFile); err == nil && p.serves(ca, template, now) {
 		return p, nil
@@ -152,8 +153,7 @@ func ensurePair(certFile, keyFile string, ca *pair, template *x509.Certificate, 
 	if err != nil {
 		return nil, fmt.Errorf("make %s: %w", certFile, err)
 	}
-	// A crash between the two leaves a pair that does not match; the next start finds that and makes a
-	// new one.
+	// A crash between the two writes leaves a mismatched pair; the next start detects and replaces it.
 	if err := writeFile(keyFile, p.keyPEM); err != nil {
 		return nil, err
 	}
@@ -219,7 +219,7 @@ func newPair(ca *pair, template *x509.Certificate, now time.Time) (*pair, error)
 		return nil, err
 	}
 	t := *template
-	t.NotBefore = now.Add(-time.Hour) // clocks that were set back
+	t.NotBefore = now.Add(-time.Hour) // allows for clocks that were set back
 	t.BasicConstraintsValid = true
 	if t.IsCA {
 		t.NotAfter = now.Add(caLifetime)
@@ -255,7 +255,7 @@ func encodeKey(key *ecdsa.PrivateKey) ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
 }
 
-// ensureServiceAccountKey keeps the key for ever: a new one would make every token worthless.
+// ensureServiceAccountKey never replaces an existing key: a new key would invalidate every token.
 func ensureServiceAccountKey(keyFile, pubFile string) error {
 	data, err := os.ReadFile(keyFile)
 	switch {
@@ -309,8 +309,8 @@ func writeKubeconfig(path string, port int, caPEM []byte, admin *pair) error {
 }
 
 // keepCredentials renews certificates while the process runs, which may be for years:
-// kube-apiserver and the clients of AdminConfig notice new files by themselves. The result stops
-// it.
+// kube-apiserver and the clients of AdminConfig reload changed files. The returned function stops
+// the renewal.
 func keepCredentials(ctx context.Context, dir string, port int) func() {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})

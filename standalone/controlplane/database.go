@@ -32,19 +32,19 @@ func startDatabase(ctx context.Context, dir, socket string, fsync bool, last *la
 	cfg.ListenPeerUrls = nil
 	cfg.AdvertisePeerUrls = []url.URL{{Scheme: "http", Host: "localhost:2380"}}
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
-	// Metrics and health have no listener of their own either; the gateway would be a second client
-	// for nothing.
+	// Metrics and health have no separate listener either, and the gateway would be an unused second
+	// client.
 	cfg.EnableGRPCGateway = false
 
-	// A single member elects itself: it need not wait for others to speak up.
+	// A single member elects itself, so a short election timeout is safe.
 	cfg.TickMs, cfg.ElectionMs = 10, 100
 	cfg.UnsafeNoFsync = !fsync
-	// kube-apiserver compacts the history every five minutes. What is left to do is to give the space
-	// back.
+	// kube-apiserver compacts the history every five minutes. A defragmentation at the start of etcd
+	// frees the space.
 	cfg.BootstrapDefragThresholdMegabytes = 64
 	cfg.QuotaBackendBytes = 8 << 30
-	// Entries of the log are kept in memory until a snapshot, for members that lag behind: there are
-	// none.
+	// etcd keeps log entries in memory until a snapshot, for members that lag behind. There are none
+	// here.
 	cfg.SnapshotCount, cfg.SnapshotCatchUpEntries = 5000, 100
 	cfg.WarningApplyDuration = time.Second
 	cfg.WarningUnaryRequestDuration = 2 * time.Second

@@ -22,8 +22,8 @@ type dataDir struct {
 	lock *os.File
 }
 
-// openDataDir creates the directory if need be and takes its lock, which the kernel gives back
-// when the process ends, however it ends.
+// openDataDir creates the directory if necessary and locks it. The kernel releases the lock when
+// the process ends, even after a crash.
 func openDataDir(path string) (*dataDir, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -39,7 +39,7 @@ func openDataDir(path string) (*dataDir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
-	// It holds keys: a directory that others can enter is closed to them before anything is written.
+	// The directory holds keys: remove the permissions of other users before anything is written.
 	if info.Mode().Perm()&0o077 != 0 {
 		if err := os.Chmod(path, 0o700); err != nil {
 			return nil, fmt.Errorf(
@@ -65,7 +65,7 @@ func openDataDir(path string) (*dataDir, error) {
 		}
 		return nil, fmt.Errorf("lock data directory %s: %w", path, err)
 	}
-	// For the message above only; the lock itself is what counts.
+	// The content is only for the message above; the lock protects the directory.
 	if err := lock.Truncate(0); err == nil {
 		_, _ = lock.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	}
@@ -74,7 +74,7 @@ func openDataDir(path string) (*dataDir, error) {
 
 func (d *dataDir) close() {
 	_ = d.lock.Truncate(0)
-	_ = d.lock.Close() // gives the lock back
+	_ = d.lock.Close() // releases the lock
 }
 
 // listen listens on the port, and remembers it. Port zero is the remembered one, or any.
@@ -88,7 +88,7 @@ func (d *dataDir) listen(port int) (net.Listener, error) {
 	if port == 0 {
 		if saved, err := os.ReadFile(file); err == nil {
 			if n, err := strconv.Atoi(strings.TrimSpace(string(saved))); err == nil && n > 0 && n < 65536 {
-				// Somebody else may have it by now; then any other will do.
+				// Another program may have taken the port. Then use any free one.
 				listener, _ = net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(n)))
 			}
 		}
@@ -124,8 +124,8 @@ func (d *dataDir) logHint(w io.Writer) string {
 	return d.logFile()
 }
 
-// maxSocketPath is the longest path of a Unix socket that every supported system takes, less its
-// final zero byte.
+// maxSocketPath is the longest path of a Unix socket that every supported system accepts, without
+// the final zero byte.
 const maxSocketPath = 103
 
 type socket struct {
@@ -133,12 +133,12 @@ type socket struct {
 	remove func()
 }
 
-// socket is a path for a Unix socket which only this user can reach. It lies in the data directory,
-// unless that path is too long for a socket.
+// socket returns a path for a Unix socket that only this user can reach. It is in the data
+// directory, unless that path is too long for a socket.
 func (d *dataDir) socket(name string) (socket, error) {
 	path := filepath.Join(d.path, name)
 	if len(path) <= maxSocketPath {
-		// One that a killed process left behind.
+		// Remove the socket of a killed process.
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return socket{}, fmt.Errorf("remove stale socket: %w", err)
 		}
@@ -151,8 +151,8 @@ func (d *dataDir) socket(name string) (socket, error) {
 	return socket{path: filepath.Join(short, name), remove: func() { _ = os.RemoveAll(short) }}, nil
 }
 
-// writeFile replaces a file with mode 0600 at once: a reader, or a crash, finds the old content or
-// the new. It leaves a file alone that has this content already.
+// writeFile atomically replaces a file, with mode 0600. It does not write a file that already has
+// this content.
 func writeFile(path string, content []byte) error {
 	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, content) {
 		return nil

@@ -19,11 +19,12 @@ const (
 	lowSpace = 256 << 20
 	// lowInodes is the same for the number of files.
 	lowInodes = 1000
-	// diskInterval is how often the free space is looked at.
+	// diskInterval is the interval between checks of the free space.
 	diskInterval = time.Minute
 )
 
-// space is what is left on a file system. Inodes are -1 where the file system does not count them.
+// space is the free space of a file system. Inodes are -1 where the file system does not count
+// them.
 type space struct{ bytes, inodes int64 }
 
 func spaceAt(path string) (space, error) {
@@ -38,7 +39,7 @@ func spaceAt(path string) (space, error) {
 	return s, nil
 }
 
-// low says what is short, or "".
+// low says which resource is low, or "".
 func (s space) low() string {
 	switch {
 	case s.bytes < lowSpace:
@@ -49,9 +50,9 @@ func (s space) low() string {
 	return ""
 }
 
-// diskWarning returns what is to be said about the file system of dir, or "": when it has become
-// short of space, when it has lost half of the rest since the last warning, and when it has enough
-// again. Warned is what was left at the last warning, nil if none is in force.
+// diskWarning returns a message about the file system of dir, or "". There is a message when space
+// becomes low, when half of it is used up since the last warning, and when there is enough again.
+// warned is the free space at the last warning, nil if no warning is active.
 func diskWarning(dir string, now space, warned *space) (message string, next *space) {
 	short := now.low()
 	switch {
@@ -85,7 +86,7 @@ func (d *disk) look() {
 	}
 }
 
-// watch looks again and again until the context ends.
+// watch checks the free space periodically until the context ends.
 func (d *disk) watch(ctx context.Context) {
 	ticker := time.NewTicker(diskInterval)
 	defer ticker.Stop()
@@ -99,7 +100,7 @@ func (d *disk) watch(ctx context.Context) {
 	}
 }
 
-// explainDisk adds to an error what to do about a full disk.
+// explainDisk adds advice about a full disk to an error.
 func explainDisk(dir string, err error) error {
 	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
 		return err
@@ -109,8 +110,8 @@ func explainDisk(dir string, err error) error {
 		dir, err, lowSpace>>20)
 }
 
-// lastWords ends the process with one line when etcd cannot go on: its logger would end it without
-// a word on standard error, or with a stack trace, and the log may be on the disk that is full.
+// lastWords ends the process with one line when etcd cannot continue. etcd's logger would end it
+// without a message on standard error or with a stack trace, and the log may be on the full disk.
 type lastWords struct {
 	dir  string
 	say  func(error)

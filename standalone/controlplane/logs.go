@@ -13,8 +13,7 @@ import (
 	"github.com/perennial-pki/perennial/standalone/internal/etcdlog"
 )
 
-// captureKlog turns the log of kube-apiserver, which belongs to the process, away from standard
-// error.
+// captureKlog redirects klog, the process-wide log of kube-apiserver, away from standard error.
 var captureKlog = sync.OnceFunc(func() {
 	flags := flag.NewFlagSet("klog", flag.ContinueOnError)
 	klog.InitFlags(flags)
@@ -22,14 +21,14 @@ var captureKlog = sync.OnceFunc(func() {
 		"logtostderr": "false", "alsologtostderr": "false", "stderrthreshold": "FATAL", "one_output": "true",
 	} {
 		if err := flags.Set(name, value); err != nil {
-			panic(err) // a flag of klog is gone: a matter of building, not of running
+			panic(err) // klog has removed a flag: an error of the build, not of the environment
 		}
 	}
 	klog.SetOutput(&etcdlog.Log)
 })
 
-// redirectLogs sends the log of kube-apiserver, of etcd and of the loops to w, or to a file of the
-// directory.
+// redirectLogs sends the log of kube-apiserver, of etcd and of the controllers to w, or to a file
+// in the directory.
 func redirectLogs(w io.Writer, d *dataDir) {
 	if w == nil {
 		w = &lumberjack.Logger{Filename: d.logFile(), MaxSize: 10 /* MiB */, MaxBackups: 1}
@@ -40,7 +39,7 @@ func redirectLogs(w io.Writer, d *dataDir) {
 	captureKlog()
 }
 
-// etcdLogger is for etcd itself, which has a logger of its own kind.
+// etcdLogger is the logger for etcd, which uses zap.
 func etcdLogger() *zap.Logger {
 	encoder := zap.NewProductionEncoderConfig()
 	encoder.EncodeTime = zapcore.ISO8601TimeEncoder

@@ -32,22 +32,22 @@ import (
 
 const (
 	loopWorkers = 2
-	// Garbage collection learns of new kinds by this, and at once when a CustomResourceDefinition
-	// changes.
+	// The garbage collector discovers new kinds at this interval, and at once when a
+	// CustomResourceDefinition changes.
 	discoveryPeriod = time.Minute
-	// A definition changes several times while it is installed; this much quiet ends it.
+	// A definition changes several times while it is installed: wait until it is unchanged for this
+	// long.
 	definitionsQuiet = 200 * time.Millisecond
 )
 
-// loops are the controllers of kube-controller-manager without which the API does not keep its
-// promises.
+// loops are the controllers of kube-controller-manager that the API depends on.
 type loops struct {
 	cancel    context.CancelFunc
 	running   sync.WaitGroup
 	factories []interface{ Shutdown() }
 }
 
-// startLoops starts them with the rights of config.
+// startLoops starts them with the permissions of config.
 func startLoops(ctx context.Context, config *rest.Config, creds *credentials) (_ *loops, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	l := &loops{cancel: cancel}
@@ -70,7 +70,7 @@ func startLoops(ctx context.Context, config *rest.Config, creds *credentials) (_
 	}
 
 	shared := informers.NewSharedInformerFactory(client, 0)
-	// Secrets are many and large. Only those are of interest that hold tokens of service accounts.
+	// Watch only Secrets with ServiceAccount tokens, because the others can be many and large.
 	tokens := informers.NewSharedInformerFactoryWithOptions(
 		client,
 		0,
@@ -116,7 +116,7 @@ func startLoops(ctx context.Context, config *rest.Config, creds *credentials) (_
 	)
 	roles := clusterroleaggregation.NewClusterRoleAggregation(shared.Rbac().V1().ClusterRoles(), client.RbacV1())
 
-	// Two discovery clients, because resetting the mapper throws away what its own has learnt.
+	// There are two discovery clients, because resetting the mapper clears the cache of its client.
 	mapper := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(client.Discovery()))
 	started := make(chan struct{})
 	collector, err := garbagecollector.NewGarbageCollector(ctx, client, objects, mapper,
@@ -130,7 +130,7 @@ func startLoops(ctx context.Context, config *rest.Config, creds *credentials) (_
 	signal := func() {
 		select {
 		case changed <- struct{}{}:
-		default: // one is enough
+		default: // one pending signal is enough
 		}
 	}
 	if _, err := definitions.AddEventHandler(cache.ResourceEventHandlerFuncs{
@@ -158,8 +158,8 @@ func startLoops(ctx context.Context, config *rest.Config, creds *credentials) (_
 	return l, nil
 }
 
-// syncCollector keeps the garbage collector's set of kinds up to date, and does so at once when
-// CustomResourceDefinitions change: else objects of a new kind would outlive their owner for a
+// syncCollector keeps the garbage collector's set of kinds up to date, at once when
+// CustomResourceDefinitions change. Otherwise objects of a new kind could outlive their owner for a
 // while.
 func syncCollector(
 	ctx context.Context,

@@ -10,8 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// advice is what to do about an error of this machine, to follow its text; empty if there is
-// nothing to add.
+// advice returns how to fix an error of this machine, for appending to its text, or "".
 func advice(err error) string {
 	switch {
 	case errors.Is(err, unix.ENOSPC):

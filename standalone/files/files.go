@@ -1,6 +1,6 @@
-// Package files carries out CertificateFiles: it puts certificates into files on this machine, and
-// has programs read them again. Only perenniald does that. In a cluster nothing ever writes a file
-// or runs a command.
+// Package files implements CertificateFiles: it writes certificates to files on this machine and
+// makes programs reload them. Only perenniald uses it. In a cluster, Perennial never writes files
+// or runs commands.
 package files
 
 import (
@@ -37,21 +37,21 @@ import (
 	"github.com/perennial-pki/perennial/internal/secrets"
 )
 
-// Options say where files may be written, and where is said what happens.
+// Options say where files may be written, and where events are reported.
 type Options struct {
-	// Roots are absolute paths of directories below which files may be written. None: no file is
-	// written.
+	// Roots are the absolute paths of the directories below which files may be written. If empty, no
+	// files are written.
 	Roots []string
-	// Report, if set, is called with a line for everything that happens.
+	// Report, if set, is called with a line for each event.
 	Report func(line string)
 	Log    logr.Logger
-	// Metrics, if set, is where the state of CertificateFiles is registered.
+	// Metrics, if set, is the registry for metrics of CertificateFiles.
 	Metrics prometheus.Registerer
-	// Clock is the system's if left out.
+	// Clock is the system clock if left out.
 	Clock clock.PassiveClock
 }
 
-// Run carries out all CertificateFiles until ctx ends.
+// Run processes all CertificateFiles until ctx ends.
 func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	for i, root := range o.Roots {
 		if !filepath.IsAbs(root) {
@@ -112,25 +112,26 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	return mgr.Start(ctx)
 }
 
-// reconciler carries out CertificateFiles. Reloads run beside it, as they may take long.
+// reconciler processes CertificateFiles. Reloads run in the background, because they may take long.
 type reconciler struct {
 	Options
 	client client.Client
 	events *observe.Recorder
-	life   context.Context // of the process, which ends reloads, too
+	life   context.Context // of the process; its end cancels reloads
 
 	group    sync.WaitGroup
 	finished chan event.GenericEvent
 
 	mu      sync.Mutex
-	running map[string]bool   // CertificateFiles whose reload runs
+	running map[string]bool   // CertificateFiles with a running reload
 	results map[string]result // of reloads that have ended, until they are in the status
-	// known is what the last pass found for each CertificateFile, also if it could not be written.
+	// known holds the result of the last pass for each CertificateFile, even if its status could not
+	// be written.
 	known    map[string]*perennial.CertificateFile
-	attempts map[string]int // that failed in a row, of what is tried again after a pause
+	attempts map[string]int // consecutive failures of operations that are retried
 }
 
-// result is how a reload ended.
+// result is the result of a reload.
 type result struct {
 	err error
 	at  time.Time

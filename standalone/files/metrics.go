@@ -15,8 +15,8 @@ var (
 		"When the certificate in the files expires, in seconds since 1970. 0 if there is none.", []string{"name"}, nil)
 )
 
-// collector is a prometheus.Collector of what the last pass found for each CertificateFile, also
-// where the API server did not store it.
+// collector is a prometheus.Collector for the results of the last pass over each CertificateFile,
+// even if the API server did not store them.
 type collector reconciler
 
 // Describe implements prometheus.Collector.

@@ -17,7 +17,7 @@ import (
 	perennial "github.com/perennial-pki/perennial/api/perennial/v1alpha1"
 )
 
-// claim returns the place of a CertificateFile, or why it does not have it.
+// claim returns the place of a CertificateFile, or the reason why it cannot have it.
 func (r *reconciler) claim(ctx context.Context, cf *perennial.CertificateFile) (place, *trouble) {
 	at, err := newPlace(r.Roots, cf.Spec.Directory)
 	if err != nil {
@@ -37,9 +37,9 @@ func (r *reconciler) claim(ctx context.Context, cf *perennial.CertificateFile) (
 	return at, nil
 }
 
-// ownerOf returns the CertificateFile that has the directory in this one's place, or nil. Of
-// several whose directories are the same or lie within each other, whatever the paths to them, the
-// oldest has it.
+// ownerOf returns the older CertificateFile that owns the directory instead of this one, or nil. Of
+// several CertificateFiles whose directories are the same or within each other, after symbolic
+// links are resolved, the oldest is the owner.
 func ownerOf(roots []string, cf *perennial.CertificateFile, at place,
 	all []perennial.CertificateFile) *perennial.CertificateFile {
 	var owner *perennial.CertificateFile
@@ -62,14 +62,14 @@ func older(a, b *perennial.CertificateFile) bool {
 	return a.Name < b.Name
 }
 
-// meet reports whether two places are the same, or one lies within the other.
+// meet reports whether two places are the same, or one is within the other.
 func meet(a, b place) bool {
 	x, y := a.real(), b.real()
 	return x == y || strings.HasPrefix(x, y+"/") || strings.HasPrefix(y, x+"/")
 }
 
-// neighbours are the other CertificateFiles whose directories meet: one of them may have its
-// directory now.
+// neighbours returns the other CertificateFiles with overlapping directories, one of which may now
+// become the owner.
 func (r *reconciler) neighbours(ctx context.Context, o client.Object) []reconcile.Request {
 	at, err := newPlace(r.Roots, o.(*perennial.CertificateFile).Spec.Directory)
 	if err != nil {
@@ -77,7 +77,7 @@ func (r *reconciler) neighbours(ctx context.Context, o client.Object) []reconcil
 	}
 	var all perennial.CertificateFileList
 	if err := r.client.List(ctx, &all, &client.ListOptions{DisableReadYourWritesConsistency: true}); err != nil {
-		return nil // only a cache that is stopping fails
+		return nil // it fails only if the cache is stopping
 	}
 	var requests []reconcile.Request
 	for i := range all.Items {
@@ -89,7 +89,8 @@ func (r *reconciler) neighbours(ctx context.Context, o client.Object) []reconcil
 	return requests
 }
 
-// guard sets the finalizer before there are files to remove, and takes it away when none are to be.
+// guard adds the finalizer before the first files are written, and removes it if the files are to
+// be kept.
 func (r *reconciler) guard(ctx context.Context, cf *perennial.CertificateFile) *trouble {
 	wanted := cf.Spec.DeletionPolicy == perennial.FileDeletionPolicyDelete
 	if cf.DeletionTimestamp != nil || controllerutil.ContainsFinalizer(cf, perennial.CertificateFileFinalizer) == wanted {
@@ -111,7 +112,7 @@ func (r *reconciler) guard(ctx context.Context, cf *perennial.CertificateFile) *
 	return nil
 }
 
-// moved sees to the directory that the files were in before spec.directory changed.
+// moved handles the previous directory of the files after a change of spec.directory.
 func (r *reconciler) moved(ctx context.Context, cf *perennial.CertificateFile, before string) {
 	if cf.Spec.DeletionPolicy == perennial.FileDeletionPolicyDelete {
 		err := r.removeFrom(ctx, cf, before)
@@ -129,7 +130,7 @@ func (r *reconciler) moved(ctx context.Context, cf *perennial.CertificateFile, b
 		r.left(before)))
 }
 
-// removeFrom removes the files in a directory, unless another CertificateFile has it.
+// removeFrom removes the files in a directory, unless another CertificateFile owns it.
 func (r *reconciler) removeFrom(ctx context.Context, cf *perennial.CertificateFile, directory string) error {
 	at, err := newPlace(r.Roots, directory)
 	if err != nil {
@@ -149,7 +150,7 @@ func (r *reconciler) removeFrom(ctx context.Context, cf *perennial.CertificateFi
 	return at.remove()
 }
 
-// left says what stays of the files in a directory, and how to remove it.
+// left returns a message with the files that stay in a directory, and how to remove them.
 func (r *reconciler) left(directory string) string {
 	paths := []string{directory}
 	if at, err := newPlace(r.Roots, directory); err == nil {
@@ -164,11 +165,11 @@ func (r *reconciler) left(directory string) string {
 		"rm -r %s", directory, strings.Join(paths, " "))
 }
 
-// remove removes the files of a CertificateFile that is being deleted, if they are to be. Left says
-// that it stays for now, with a condition that says why.
+// remove removes the files of a CertificateFile that is being deleted, if its policy requires it.
+// stays means that the object stays for now, with a condition that says why.
 func (r *reconciler) remove(ctx context.Context, cf *perennial.CertificateFile) (stays bool, again time.Duration) {
 	if !controllerutil.ContainsFinalizer(cf, perennial.CertificateFileFinalizer) {
-		return false, 0 // others have finalizers there
+		return false, 0 // only finalizers of other controllers are left
 	}
 	directories := []string{cf.Spec.Directory}
 	if d := cf.Status.Deployed; d == nil {
@@ -211,7 +212,7 @@ func (r *reconciler) remove(ctx context.Context, cf *perennial.CertificateFile) 
 	return true, again
 }
 
-// gone says what a CertificateFile that no longer exists leaves behind.
+// gone reports the files that a deleted CertificateFile leaves behind.
 func (r *reconciler) gone(ctx context.Context, name string) {
 	r.mu.Lock()
 	cf := r.known[name]
@@ -231,7 +232,8 @@ func (r *reconciler) gone(ctx context.Context, name string) {
 	r.say(cf, corev1.EventTypeNormal, reasonLeft, "deleted; "+message)
 }
 
-// heir is the name of another CertificateFile of the same directory, which takes it over, or "".
+// heir returns the name of another CertificateFile with the same directory, which takes it over, or
+// "".
 func (r *reconciler) heir(ctx context.Context, name, directory string) string {
 	at, err := newPlace(r.Roots, directory)
 	if err != nil {
@@ -250,7 +252,7 @@ func (r *reconciler) heir(ctx context.Context, name, directory string) string {
 	return ""
 }
 
-// forget drops what is remembered of a CertificateFile.
+// forget drops the state of a CertificateFile.
 func (r *reconciler) forget(name string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

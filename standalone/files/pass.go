@@ -18,7 +18,7 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// Reasons of conditions and events. A Certificate that is not ready gives its own.
+// Reasons of conditions and events. For a Certificate that is not ready, its own reason is used.
 const (
 	reasonDeployed       = "Deployed"
 	reasonReloading      = "Reloading"
@@ -35,32 +35,33 @@ const (
 )
 
 const (
-	// What failed on this machine or at the API is tried again after these pauses: nothing tells when
-	// a disk has space again, or a user exists.
+	// Failures on this machine or at the API are retried after these delays, because there is no event
+	// when a disk has space again or a user exists.
 	firstPause = 5 * time.Second
 	lastPause  = 5 * time.Minute
-	// conflictPause is when an object is read again that another client wrote in the same moment.
+	// conflictPause is the delay before an object is read again after a conflicting write of another
+	// client.
 	conflictPause = 20 * time.Millisecond
-	// confirmPause is when a Certificate is looked at again whose status is older than its Secret,
-	// should its change go unnoticed.
+	// confirmPause is the delay before a Certificate is read again if its status is older than its
+	// Secret, in case the event of its change is missed.
 	confirmPause = 10 * time.Second
 )
 
-// statusKey, after the name of a CertificateFile, stands for attempts to write its status.
+// statusKey, after the name of a CertificateFile, is the key of the attempts to write its status.
 const statusKey = "/status"
 
-// trouble is why a CertificateFile is not ready.
+// trouble is the reason why a CertificateFile is not ready.
 type trouble struct {
 	reason, message string
-	// retry says that it is tried again after a pause, not only when something changes.
+	// retry means that perenniald retries after a delay, not only when something changes.
 	retry bool
-	// kept says that files which are there stay deployed.
+	// kept means that existing files stay deployed.
 	kept bool
-	// unconfirmed says that the Certificate has not yet judged what is in its Secret.
+	// unconfirmed means that the controller has not yet verified the certificate in the Secret.
 	unconfirmed bool
 }
 
-// reconcile carries out one CertificateFile and writes its status, whatever failed, in one patch.
+// reconcile processes one CertificateFile and, even after failures, writes its status in one patch.
 func (r *reconciler) reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	cf := &perennial.CertificateFile{}
 	if err := r.client.Get(ctx, request.NamespacedName, cf); apierrors.IsNotFound(err) {
@@ -99,16 +100,16 @@ func (r *reconciler) write(ctx context.Context, before, cf *perennial.Certificat
 		client.MergeFromWithOptimisticLock{}))
 	switch {
 	case apierrors.IsConflict(err):
-		return reconcile.Result{RequeueAfter: conflictPause}, nil // it is read again
+		return reconcile.Result{RequeueAfter: conflictPause}, nil // read it again
 	case client.IgnoreNotFound(err) != nil && ctx.Err() != nil:
-		return reconcile.Result{}, nil // the process ends
+		return reconcile.Result{}, nil // the process is ending
 	case client.IgnoreNotFound(err) != nil:
 		pause := r.pause(cf.Name + statusKey)
 		r.say(cf, corev1.EventTypeWarning, reasonWriteRefused, fmt.Sprintf(
 			"the API server does not store the status: %v; see what refuses it, such as an admission policy; the next attempt "+
 				"is at %s", err, r.at(pause)))
 		r.report(before, cf)
-		return reconcile.Result{RequeueAfter: pause}, nil // what refuses it may have gone
+		return reconcile.Result{RequeueAfter: pause}, nil // the cause of the refusal may be gone
 	}
 	r.calm(cf.Name + statusKey)
 	r.reported(cf)
@@ -116,7 +117,7 @@ func (r *reconciler) write(ctx context.Context, before, cf *perennial.Certificat
 	return reconcile.Result{RequeueAfter: again}, nil
 }
 
-// report says what is new in the Ready condition.
+// report logs a change of the Ready condition.
 func (r *reconciler) report(was, is *perennial.CertificateFile) {
 	now, before := meta.FindStatusCondition(is.Status.Conditions, perennial.ConditionReady),
 		meta.FindStatusCondition(was.Status.Conditions, perennial.ConditionReady)
@@ -131,13 +132,13 @@ func (r *reconciler) report(was, is *perennial.CertificateFile) {
 	r.say(is, kind, now.Reason, now.Message)
 }
 
-// say writes a line and an event.
+// say writes a log line and an event.
 func (r *reconciler) say(cf *perennial.CertificateFile, kind, reason, message string) {
 	r.Report(fmt.Sprintf("files of %s: %s", cf.Name, message))
 	r.events.Event(cf, kind, reason, message)
 }
 
-// pause returns how long to wait after one more failure in a row of what the key names.
+// pause returns the delay after one more consecutive failure of the operation with the given key.
 func (r *reconciler) pause(key string) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -146,7 +147,7 @@ func (r *reconciler) pause(key string) time.Duration {
 	return pauseAfter(n, firstPause, lastPause)
 }
 
-// pauseAfter doubles the first pause for each failure before, up to the last.
+// pauseAfter doubles the first delay for each earlier failure, up to the last.
 func pauseAfter(failures int, first, last time.Duration) time.Duration {
 	if failures >= 10 {
 		return last
@@ -154,7 +155,7 @@ func pauseAfter(failures int, first, last time.Duration) time.Duration {
 	return min(last, first<<max(failures, 0))
 }
 
-// calm forgets the failures.
+// calm resets the count of failures.
 func (r *reconciler) calm(key string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -174,8 +175,8 @@ func (r *reconciler) condition(cf *perennial.CertificateFile, t string, status m
 	})
 }
 
-// stall sets or removes the condition Stalled, after the condition Ready. A Certificate that is not
-// ready says itself whether a person is needed.
+// stall sets or removes the condition Stalled, after the condition Ready. It is not set because of
+// a Certificate that is not ready, which has its own condition Stalled.
 func (r *reconciler) stall(cf *perennial.CertificateFile) {
 	ready := meta.FindStatusCondition(cf.Status.Conditions, perennial.ConditionReady)
 	if ready != nil && ready.Status == metav1.ConditionFalse {
@@ -189,8 +190,8 @@ func (r *reconciler) stall(cf *perennial.CertificateFile) {
 	meta.RemoveStatusCondition(&cf.Status.Conditions, perennial.ConditionStalled)
 }
 
-// carryOut brings the files up to date, sees to the reload and sets the conditions. It returns when
-// to look again, 0 for when something happens.
+// carryOut updates the files, starts the reload and sets the conditions. It returns the delay until
+// the next pass, 0 for the next event.
 func (r *reconciler) carryOut(ctx context.Context, cf *perennial.CertificateFile,
 	guarded *trouble) (again time.Duration, err error) {
 	at, wrong := r.claim(ctx, cf)
@@ -213,7 +214,7 @@ func (r *reconciler) carryOut(ctx context.Context, cf *perennial.CertificateFile
 	if wrong != nil && wrong.unconfirmed {
 		again = confirmPause
 		if there {
-			wrong = nil // what is in the files still holds
+			wrong = nil // the files are still current
 		}
 	}
 	if wrong != nil && wrong.retry {
@@ -244,7 +245,7 @@ func (r *reconciler) carryOut(ctx context.Context, cf *perennial.CertificateFile
 	return sooner(sooner(again, soon), r.ready(cf, text, wrong, unreloaded)), nil
 }
 
-// ready sets the Ready condition of files that are there. It returns when they expire.
+// ready sets the Ready condition for existing files. It returns the time until they expire.
 func (r *reconciler) ready(cf *perennial.CertificateFile, text string, wrong, unreloaded *trouble) time.Duration {
 	deployed, ref := cf.Status.Deployed, cf.Spec.CertificateRef
 	left := deployed.NotAfter.Sub(r.Clock.Now())
@@ -264,10 +265,10 @@ func (r *reconciler) ready(cf *perennial.CertificateFile, text string, wrong, un
 	if left <= 0 {
 		return 0
 	}
-	return left + time.Second // the files are then no longer ready
+	return left + time.Second // when the files stop being ready
 }
 
-// holding says what the files hold meanwhile.
+// holding says what the files contain in the meantime.
 func holding(d *perennial.DeployedCertificate, directory string, left time.Duration) string {
 	verb := "is valid until"
 	if left <= 0 {
@@ -277,7 +278,7 @@ func holding(d *perennial.DeployedCertificate, directory string, left time.Durat
 		d.NotAfter.UTC().Format(time.RFC3339))
 }
 
-// sooner is the shorter of two pauses, of which 0 is none.
+// sooner returns the shorter of two delays; 0 means none.
 func sooner(a, b time.Duration) time.Duration {
 	switch {
 	case a == 0:
@@ -288,7 +289,7 @@ func sooner(a, b time.Duration) time.Duration {
 	return min(a, b)
 }
 
-// deploy brings the files to hold v.
+// deploy writes v to the files.
 func (r *reconciler) deploy(ctx context.Context, cf *perennial.CertificateFile, at place, v version,
 	leaf *x509.Certificate) *trouble {
 	changed, err := at.put(v)

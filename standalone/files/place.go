@@ -19,37 +19,39 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A place is where the files of one CertificateFile are: a symbolic link that leads to a directory
-// beside it, a new one for each version. Changing the link is one step, so that whoever opens the
-// files sees a matching pair.
+// A place is the location of the files of one CertificateFile: a symbolic link to a directory in
+// the same parent, a new one for each version. Replacing the link is atomic, so that programs
+// always open a matching pair.
 //
-// Below the root no symbolic link is followed, whoever made it: who owns a directory on the way
-// could otherwise have files of his choice overwritten.
+// Below the root, no symbolic link is followed. Otherwise the owner of a directory on the path
+// could make perenniald overwrite other files.
 type place struct {
 	root      string // absolute, from --file-root
 	directory string // absolute, below root
 }
 
-// version is what the files are to hold, and how.
+// version is the desired content of the files, with owner and mode.
 type version struct {
 	files              map[string][]byte
-	uid, gid           int // -1: as it comes
+	uid, gid           int // -1: do not set
 	mode, dirMode      uint32
-	reload             bool // somebody is to be told of it
+	reload             bool // whether a reload must follow
 	relevantToIdentity string
 }
 
-// pendingName is the file in a version's directory that is there until the change has been told of.
+// pendingName is a file in a version's directory that exists until the reload has succeeded.
 const pendingName = ".reload-pending"
 
-// maxFile bounds what is read back. Nothing that is written comes near it.
+// maxFile limits the size of files that are read back. Files that perenniald writes are much
+// smaller.
 const maxFile = 4 << 20
 
-// ownName matches what perenniald names the directories of versions, and the links that become the
-// place: a dot, the name of the place, and what version and random name make.
+// ownName matches the names that perenniald gives to the directories of versions and to links
+// before they are renamed: a dot, the name of the place, and a suffix from the version and a random
+// number.
 var ownName = regexp.MustCompile(`^[.](.+)[.]([0-9a-f]{16}-[0-9a-f]{8}|new-[0-9a-f]{8})$`)
 
-// newPlace checks that directory lies below one of the roots.
+// newPlace checks that directory is below one of the roots.
 func newPlace(roots []string, directory string) (place, error) {
 	if ownName.MatchString(filepath.Base(directory)) {
 		return place{}, fmt.Errorf("spec.directory %s has a name as perenniald gives to its own: choose another one",
@@ -84,15 +86,15 @@ func newPlace(roots []string, directory string) (place, error) {
 
 func (p place) base() string { return filepath.Base(p.directory) }
 
-// owns reports whether a name is of a directory or link that perenniald made for this place. The
-// place web.example.com beside the place web has names of its own.
+// owns reports whether a name belongs to a directory or link that perenniald created for this
+// place. Names of the place web.example.com do not belong to the place web.
 func (p place) owns(name string) bool {
 	m := ownName.FindStringSubmatch(name)
 	return m != nil && m[1] == p.base()
 }
 
-// real is the path of the place without the symbolic links above its root. Below it none is
-// followed.
+// real is the path of the place with the symbolic links above its root resolved. Below the root,
+// none is followed.
 func (p place) real() string {
 	root, err := filepath.EvalSymlinks(p.root)
 	if err != nil {
@@ -105,10 +107,10 @@ func (p place) real() string {
 	return filepath.Join(root, rel)
 }
 
-// prefix begins the names of the directories of versions.
+// prefix is the start of the names of version directories.
 func (p place) prefix() string { return "." + p.base() + "." }
 
-// parent opens the directory that the link is in, and makes it if it is missing and create says so.
+// parent opens the directory that contains the link. If create is true, it creates a missing one.
 func (p place) parent(create bool) (*os.File, error) {
 	fd, err := unix.Open(p.root, unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_RDONLY, 0)
 	if err != nil {
@@ -138,7 +140,7 @@ func (p place) parent(create bool) (*os.File, error) {
 	return dir, nil
 }
 
-// openDir opens a directory in dir, which must be one and no symbolic link.
+// openDir opens a directory in dir. It fails for a symbolic link.
 func openDir(dir *os.File, name string, create bool) (*os.File, error) {
 	how := &unix.OpenHow{
 		Flags:   unix.O_DIRECTORY | unix.O_CLOEXEC | unix.O_RDONLY,
@@ -161,7 +163,7 @@ func openDir(dir *os.File, name string, create bool) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// trusted says whether somebody else could exchange what is in the directory.
+// trusted returns an error if another user could replace files in the directory.
 func trusted(dir *os.File) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
@@ -180,7 +182,7 @@ func trusted(dir *os.File) error {
 	return nil
 }
 
-// put brings the place to hold v. It reports whether anything had to be written.
+// put writes v to the place. It reports whether it changed anything.
 func (p place) put(v version) (changed bool, err error) {
 	dir, err := p.parent(true)
 	if err != nil {
@@ -210,11 +212,12 @@ func (p place) put(v version) (changed bool, err error) {
 	if err := dir.Sync(); err != nil {
 		return false, fmt.Errorf("sync %s: %w", dir.Name(), err)
 	}
-	// The version before stays until the next change, for whoever is reading it just now.
+	// Keep the previous version until the next change, because programs may be reading it.
 	return true, p.clean(dir, name, current)
 }
 
-// current is the directory that the link leads to, or "". Anything but a link of ours is an error.
+// current returns the directory that the link leads to, or "". Anything but a link of perenniald is
+// an error.
 func (p place) current(dir *os.File) (string, error) {
 	var st unix.Stat_t
 	err := unix.Fstatat(int(dir.Fd()), p.base(), &st, unix.AT_SYMLINK_NOFOLLOW)
@@ -238,7 +241,7 @@ func (p place) current(dir *os.File) (string, error) {
 	return target, nil
 }
 
-// identity is a name for what v holds. It tells nothing about the private key.
+// identity identifies the content of v. It reveals nothing about the private key.
 func (v version) identity() string {
 	h := sha256.New()
 	fmt.Fprintf(h, "%s\x00%d\x00%d\x00%o\x00%o", v.relevantToIdentity, v.uid, v.gid, v.mode, v.dirMode)
@@ -257,7 +260,7 @@ func randomName() string {
 	return hex.EncodeToString(b)
 }
 
-// write makes the directory of a version, complete and on the disk.
+// write creates the directory of a version completely and syncs it to disk.
 func (p place) write(dir *os.File, name string, v version) error {
 	if err := unix.Mkdirat(int(dir.Fd()), name, 0o700); err != nil {
 		return fmt.Errorf("make directory %s: %w", filepath.Join(dir.Name(), name), err)
@@ -303,7 +306,7 @@ func writeFile(dir *os.File, name string, data []byte, v version) error {
 	return errors.Join(err, f.Chown(v.uid, v.gid), f.Chmod(os.FileMode(v.mode)), f.Sync(), f.Close())
 }
 
-// holds reports whether the directory has the files of v, as they are to be.
+// holds reports whether the directory has exactly the files of v.
 func (p place) holds(dir *os.File, name string, v version) bool {
 	made, err := openDir(dir, name, false)
 	if err != nil {
@@ -328,9 +331,9 @@ func (p place) holds(dir *os.File, name string, v version) bool {
 	return true
 }
 
-// clean removes the directories and links of ours that are neither of the two.
+// clean removes the directories and links of perenniald except the two given ones.
 func (p place) clean(dir *os.File, keep, before string) error {
-	// A new descriptor: reading a directory moves a position that is shared.
+	// Use a new descriptor, because reading a directory moves its shared position.
 	listing, err := openDir(dir, ".", false)
 	if err != nil {
 		return err
@@ -340,7 +343,7 @@ func (p place) clean(dir *os.File, keep, before string) error {
 	if err != nil {
 		return fmt.Errorf("read %s: %w", dir.Name(), err)
 	}
-	if before == "" { // nothing changed: the version before is among them
+	if before == "" { // nothing changed, so keep the previous version, which is among them
 		return p.cleanLinks(dir, names)
 	}
 	for _, name := range names {
@@ -364,7 +367,7 @@ func (p place) cleanLinks(dir *os.File, names []string) error {
 	return nil
 }
 
-// versions are the paths of the directories of versions that are there.
+// versions returns the paths of the existing version directories.
 func (p place) versions() []string {
 	entries, err := os.ReadDir(filepath.Dir(p.directory))
 	if err != nil {
@@ -379,7 +382,7 @@ func (p place) versions() []string {
 	return paths
 }
 
-// remove removes the link and all versions. Nothing is left to do if the place is not there.
+// remove removes the link and all versions. It does nothing if the place does not exist.
 func (p place) remove() error {
 	dir, err := p.parent(false)
 	if errors.Is(err, unix.ENOENT) {
@@ -416,7 +419,7 @@ func (p place) remove() error {
 	return dir.Sync()
 }
 
-// removeAll removes a directory of ours, which has only files in it, or a link.
+// removeAll removes a link, or a directory of perenniald, which contains only files.
 func removeAll(dir *os.File, name string) error {
 	err := unix.Unlinkat(int(dir.Fd()), name, 0)
 	if err == nil || errors.Is(err, unix.ENOENT) {
@@ -442,7 +445,7 @@ func removeAll(dir *os.File, name string) error {
 	return nil
 }
 
-// pending reports whether the present version has still to be told of.
+// pending reports whether a reload is due for the current version.
 func (p place) pending() (bool, error) {
 	found := false
 	err := p.inCurrent(func(made *os.File) error {
@@ -457,7 +460,7 @@ func (p place) pending() (bool, error) {
 	return found, err
 }
 
-// mark names the present version, to say later that this one has been told of.
+// mark returns the name of the current version, to pass to told after its reload.
 func (p place) mark() (string, error) {
 	name := ""
 	err := p.inCurrent(func(made *os.File) error {
@@ -467,8 +470,8 @@ func (p place) mark() (string, error) {
 	return name, err
 }
 
-// told notes that the version of the mark has been told of. If another one has come meanwhile, that
-// has still to be.
+// told records that the reload for the version of the mark has succeeded. If there is a newer
+// version, its reload is still due.
 func (p place) told(mark string) error {
 	return p.inCurrent(func(made *os.File) error {
 		if filepath.Base(made.Name()) != mark {
@@ -502,7 +505,7 @@ func (p place) inCurrent(f func(*os.File) error) error {
 	return f(made)
 }
 
-// userID and groupID find the number of a user or a group that is given by name or number; -1 for
+// userID and groupID return the number of a user or group that is given by name or number; -1 for
 // "".
 func userID(name string) (int, error) {
 	if n, err := strconv.Atoi(name); err == nil || name == "" {

@@ -24,11 +24,11 @@ const (
 	defaultCommandTimeout = 30 * time.Second
 	// systemd's own limit for a start or reload is 90 s.
 	systemctlTimeout = 2 * time.Minute
-	// maxOutput is how much of the end of a command's output is kept for its message.
+	// maxOutput is the size of the last part of a command's output to keep for its message.
 	maxOutput = 512
-	// maxPIDFile bounds what is read of a pidFile.
+	// maxPIDFile is the maximum size of a pidFile.
 	maxPIDFile = 4096
-	// searchPath is what commands get as PATH: perenniald's own may be anything.
+	// searchPath is the PATH of commands, because perenniald's own PATH may be unsuitable.
 	searchPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 )
 
@@ -42,7 +42,7 @@ var signals = map[perennial.ReloadSignalName]syscall.Signal{
 	"QUIT":  unix.SIGQUIT,
 }
 
-// reload tells somebody that the files have changed.
+// reload makes a program reload the files: it runs a command, sends a signal, or calls systemd.
 func reload(ctx context.Context, r *perennial.CertificateFileReload, directory string) error {
 	switch {
 	case r.Command != nil:
@@ -77,7 +77,7 @@ func lookUp(program string) (string, error) {
 	return "", fmt.Errorf("there is no %s on this machine", program)
 }
 
-// command runs a program. If it takes too long, it and all that it started are killed.
+// command runs a program. If it takes too long, it is killed with all its child processes.
 func command(ctx context.Context, timeout time.Duration, directory string, args []string) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -105,16 +105,16 @@ func command(ctx context.Context, timeout time.Duration, directory string, args 
 // lastOutput is how long the output of a command that has ended may take to arrive.
 const lastOutput = time.Second
 
-// output is what a command and the processes that it started write.
+// output is the output of a command and its child processes.
 type output struct {
 	read, write *os.File
-	done        chan struct{} // closed when all that hold the other end have ended
+	done        chan struct{} // closed when all processes with the other end have ended
 
 	mu   sync.Mutex
 	tail []byte
 }
 
-// capture makes the output of a command.
+// capture creates the output of a command.
 func capture(cmd *exec.Cmd) (*output, error) {
 	read, write, err := os.Pipe()
 	if err != nil {
@@ -124,9 +124,9 @@ func capture(cmd *exec.Cmd) (*output, error) {
 	return &output{read: read, write: write, done: make(chan struct{})}, nil
 }
 
-// run runs the command and returns how it ended. A process that it leaves in the background, as a
-// restart does, may hold the output for as long as it lives: it is read on, so that the process can
-// write, and the result does not wait for it.
+// run runs the command and returns how it ended. A background process of the command, for example
+// after a restart, may keep the output open for its lifetime. run continues to read it, so that the
+// process can write, but does not wait for its end.
 func (o *output) run(cmd *exec.Cmd) error {
 	go func() {
 		defer close(o.done)
@@ -161,8 +161,9 @@ func (o *output) String() string {
 	return strings.ToValidUTF8(strings.Join(strings.Fields(string(o.tail)), " "), "?")
 }
 
-// signal sends a signal to the process of the pidFile. The file must belong to root, to us or to
-// the user of that process: nobody else may choose who gets a signal from us.
+// signal sends a signal to the process of the pidFile. The file must belong to root, to the user of
+// perenniald or to the user of that process, so that no other user can choose the target of the
+// signal.
 func signal(s *perennial.ReloadSignal) error {
 	name := s.Name
 	if name == "" {
@@ -183,7 +184,7 @@ func signal(s *perennial.ReloadSignal) error {
 	}
 	data := make([]byte, maxPIDFile)
 	n, _ := f.Read(data)
-	line, _, _ := strings.Cut(string(data[:n]), "\n") // PostgreSQL's has more lines
+	line, _, _ := strings.Cut(string(data[:n]), "\n") // the file of PostgreSQL has more lines
 	pid, err := strconv.Atoi(strings.TrimSpace(line))
 	if err != nil || pid <= 1 {
 		return fmt.Errorf("spec.reload.signal.pidFile: the first line of %s is not the number of a process", s.PIDFile)

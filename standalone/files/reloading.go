@@ -11,14 +11,14 @@ import (
 	perennial "github.com/perennial-pki/perennial/api/perennial/v1alpha1"
 )
 
-// Pauses after a reload that failed.
+// Delays after a failed reload.
 const (
 	firstReloadPause = time.Second
 	lastReloadPause  = 5 * time.Minute
 )
 
-// reloaded sees that a change is followed by a reload: once, and again until that succeeds. It
-// returns why the change is not yet taken up, and when to look again.
+// reloaded starts a reload after each change, and retries until one succeeds. While the reload is
+// due, it returns the reason and the delay until the next pass.
 func (r *reconciler) reloaded(cf *perennial.CertificateFile, at place,
 	deployed string) (*trouble, time.Duration, error) {
 	if cf.Spec.Reload == nil {
@@ -30,7 +30,7 @@ func (r *reconciler) reloaded(cf *perennial.CertificateFile, at place,
 	}
 	status := cf.Status.Reload
 	if cf.Status.ObservedGeneration != cf.Generation {
-		status.NextAttempt = nil // what failed may be mended: do not wait
+		status.NextAttempt = nil // the changed spec may fix the failure: do not wait
 	}
 	r.mu.Lock()
 	done, ended := r.results[cf.Name]
@@ -55,19 +55,19 @@ func (r *reconciler) reloaded(cf *perennial.CertificateFile, at place,
 		status.NextAttempt, status.Failures, status.LastError = nil, 0, ""
 		return nil, 0, nil
 	case !running && status.NextAttempt != nil && now.Before(status.NextAttempt.Time):
-		return failed(), status.NextAttempt.Sub(now), nil // the pause after a failure ends
+		return failed(), status.NextAttempt.Sub(now), nil // the delay after the failure is not over
 	}
 	if !running {
 		r.start(cf, at)
 	}
-	// r.finished reports its end. An attempt after a failure does not hide what failed.
+	// r.finished reports its end. During a retry, keep reporting the last failure.
 	if status.LastResult == perennial.ReloadFailed && status.Failures > 0 && status.NextAttempt != nil {
 		return failed(), 0, nil
 	}
 	return &trouble{reason: reasonReloading, message: "the reload after the last change is running"}, 0, nil
 }
 
-// noteResult writes how a reload ended into the status.
+// noteResult writes the result of a reload into the status.
 func noteResult(status *perennial.ReloadStatus, done result) {
 	status.LastTime = ptr.To(metav1.NewTime(done.at))
 	if done.err == nil {
@@ -81,7 +81,7 @@ func noteResult(status *perennial.ReloadStatus, done result) {
 		lastReloadPause))))
 }
 
-// reported drops the result of a reload, which is in the status now.
+// reported drops the result of a reload after it was written to the status.
 func (r *reconciler) reported(cf *perennial.CertificateFile) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -99,7 +99,7 @@ func (r *reconciler) start(cf *perennial.CertificateFile, at place) {
 	spec := cf.Spec.Reload.DeepCopy()
 	name, directory := cf.Name, cf.Spec.Directory
 	r.group.Go(func() {
-		// A change of the files while it runs has a mark of its own, and is followed by the next reload.
+		// A change of the files during the reload has its own mark, and causes another reload.
 		current, err := at.mark()
 		if err == nil {
 			err = reload(r.life, spec, directory)
@@ -108,7 +108,7 @@ func (r *reconciler) start(cf *perennial.CertificateFile, at place) {
 			err = at.told(current)
 		}
 		if r.life.Err() != nil {
-			return // the mark stays: the next process makes up for it
+			return // the mark stays, so that the next process reloads
 		}
 		r.mu.Lock()
 		delete(r.running, name)

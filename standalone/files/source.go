@@ -18,12 +18,13 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// waiting is what passes when the Certificate is issued.
+// waiting returns a trouble that ends when the Certificate is issued.
 func waiting(format string, args ...any) *trouble {
 	return &trouble{reason: reasonWaiting, message: fmt.Sprintf(format, args...), kept: true}
 }
 
-// source reads what the files are to hold. Only what the Certificate vouches for is deployed.
+// source reads the content for the files. It returns only content that the controller has verified:
+// the Certificate must be ready.
 func (r *reconciler) source(ctx context.Context,
 	cf *perennial.CertificateFile) (version, *x509.Certificate, *trouble, error) {
 	ref := cf.Spec.CertificateRef
@@ -64,25 +65,25 @@ func (r *reconciler) source(ctx context.Context,
 	}
 	v, err := contents(cf, secret)
 	if err != nil {
-		// A user or a group that is missing may be created, which nothing tells.
+		// Retry, because there is no event when a missing user or group is created.
 		return version{}, nil, &trouble{reason: reasonInvalid, message: err.Error(), retry: true, kept: true}, nil
 	}
 	return v, chain[0], nil, nil
 }
 
-// temporaryAnnotation marks a Secret whose certificate stands in until the issuer has answered.
+// temporaryAnnotation marks a Secret with a temporary certificate, used until the issuer answers.
 const temporaryAnnotation = "perennial.dev/temporary-certificate"
 
-// standsIn reports whether a Secret holds the temporary certificate that its Certificate asks for:
-// a server starts with it, so that the challenges for the real one can be answered.
+// standsIn reports whether a Secret holds the temporary certificate that its Certificate requests.
+// A server can start with it and then answer the challenges for the real one.
 func standsIn(crt *cmapi.Certificate, secret *corev1.Secret) bool {
 	return secret != nil && secret.Annotations[temporaryAnnotation] == "true" &&
 		secret.Annotations[cmapi.CertificateNameKey] == crt.Name &&
 		crt.Annotations[cmapi.IssueTemporaryCertificateAnnotation] == "true"
 }
 
-// vouched returns why the Certificate does not vouch for its Secret, nil if it does: its Ready
-// condition says so, and the Secret was issued for it. Secret is nil if there is none.
+// vouched returns nil if the Certificate is ready and the Secret was issued for it, or holds its
+// temporary certificate. Otherwise it returns the reason. secret is nil if there is none.
 func vouched(crt *cmapi.Certificate, secret *corev1.Secret) *trouble {
 	ready := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionReady)
 	if standsIn(crt, secret) {
@@ -107,9 +108,9 @@ func vouched(crt *cmapi.Certificate, secret *corev1.Secret) *trouble {
 	return nil
 }
 
-// current returns why the certificate of the Secret is not deployed though the Certificate is
-// ready: it has expired, or the status is about the certificate before it, so that nothing has
-// judged it yet.
+// current returns why the certificate in the Secret must not be deployed although the Certificate
+// is ready: it has expired, or the status describes the previous certificate, so that the
+// controller has not verified this one yet.
 func current(crt *cmapi.Certificate, leaf *x509.Certificate, now time.Time) *trouble {
 	if now.After(leaf.NotAfter) {
 		return &trouble{reason: reasonExpired, kept: true, message: fmt.Sprintf(
@@ -126,7 +127,7 @@ func current(crt *cmapi.Certificate, leaf *x509.Certificate, now time.Time) *tro
 	return nil
 }
 
-// contents is what the files are to hold, and how.
+// contents returns the content of the files, with owner and mode.
 func contents(cf *perennial.CertificateFile, secret *corev1.Secret) (version, error) {
 	keyPEM, chainPEM, caPEM := secret.Data[corev1.TLSPrivateKeyKey], secret.Data[corev1.TLSCertKey],
 		secret.Data[cmmeta.TLSCAKey]

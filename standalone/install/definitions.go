@@ -28,7 +28,7 @@ func servedKinds(definition *unstructured.Unstructured) []schema.GroupVersionKin
 	return kinds
 }
 
-// published returns an error as long as the list of schemas lacks one of the kinds.
+// published returns an error while the schema of one of the kinds is not published.
 func published(client openapi.Client, kinds []schema.GroupVersionKind) error {
 	if len(kinds) == 0 {
 		return nil
@@ -77,7 +77,8 @@ func published(client openapi.Client, kinds []schema.GroupVersionKind) error {
 	return nil
 }
 
-// mutable waits until objects of a custom resource are no longer refused for want of their schema.
+// mutable waits until the server no longer refuses objects of a custom resource because their
+// schema is missing.
 func (i *installer) mutable(ctx context.Context, definition *unstructured.Unstructured) error {
 	plural, _, _ := unstructured.NestedString(definition.Object, "spec", "names", "plural")
 	scope, _, _ := unstructured.NestedString(definition.Object, "spec", "scope")
@@ -94,7 +95,7 @@ func (i *installer) mutable(ctx context.Context, definition *unstructured.Unstru
 			} else {
 				_, err = client.Create(ctx, object, options)
 			}
-			// Whatever else is wrong with an empty object, it is no matter of time.
+			// Other errors about the empty object do not depend on the schema.
 			if apierrors.IsServiceUnavailable(err) {
 				return err
 			}

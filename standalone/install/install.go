@@ -1,5 +1,6 @@
-// Package install puts an API into a cluster, with the rights of an administrator, and returns when
-// it takes effect: definitions are served, admission policies are enforced.
+// Package install installs an API in a cluster, with the permissions of an administrator. Its
+// functions return when the API takes effect: definitions are served, admission policies are
+// enforced.
 package install
 
 import (
@@ -24,10 +25,10 @@ import (
 	"github.com/perennial-pki/perennial/deploy"
 )
 
-// FieldManager owns the fields of what is installed.
+// FieldManager owns the fields of the installed objects.
 const FieldManager = "perenniald"
 
-// How long an API may take to be served, or a policy to count, after it was created.
+// How long it may take after creation until an API is served or a policy is enforced.
 const installTimeout = 30 * time.Second
 
 var (
@@ -45,7 +46,7 @@ func API(ctx context.Context, config *rest.Config) error {
 	return Objects(ctx, config, objects...)
 }
 
-// Controller installs the ServiceAccount of the controller and its rights.
+// Controller installs the ServiceAccount of the controller and its permissions.
 func Controller(ctx context.Context, config *rest.Config) error {
 	rbac, err := deploy.RBAC()
 	if err != nil {
@@ -80,14 +81,14 @@ func Perennial() ([]runtime.Object, error) {
 
 // Objects applies objects and returns when they take effect: CustomResourceDefinitions are served,
 // admission policies are enforced. Definitions come first, the others follow in the order given.
-// Objects that are already so are not written. Every object must have an apiVersion and a kind.
+// Objects that are up to date are not written. Every object must have an apiVersion and a kind.
 func Objects(ctx context.Context, config *rest.Config, objects ...runtime.Object) error {
 	return AtStart(ctx, config, nil, objects...)
 }
 
 // AtStart is [Objects] for an API server that is starting. It calls defined when all definitions
-// are served and their schemas are published; defined makes admission policies aware of them. If
-// defined is nil, AtStart waits until the API server has read the schemas again.
+// are served and their schemas are published; defined makes the schemas available to admission
+// policies. If defined is nil, AtStart waits until the API server has read the schemas again.
 func AtStart(ctx context.Context, config *rest.Config, defined func(), objects ...runtime.Object) error {
 	config = rest.AddUserAgent(config, FieldManager)
 	client, err := dynamic.NewForConfig(config)
@@ -145,7 +146,7 @@ func AtStart(ctx context.Context, config *rest.Config, defined func(), objects .
 	return nil
 }
 
-// each calls do for some objects at a time, and returns the first error.
+// each calls do for several objects in parallel, and returns the first error.
 func each(ctx context.Context, objects []*unstructured.Unstructured,
 	do func(context.Context, *unstructured.Unstructured) error) error {
 	group, ctx := errgroup.WithContext(ctx)
@@ -192,7 +193,7 @@ func toUnstructured(o runtime.Object) (*unstructured.Unstructured, error) {
 	if u.GetKind() == "" || u.GetAPIVersion() == "" {
 		return nil, fmt.Errorf("object %q of type %T does not say its apiVersion and kind", u.GetName(), o)
 	}
-	// What the server owns, and Go types write as nulls.
+	// Remove fields that the server owns and that Go types encode as null.
 	unstructured.RemoveNestedField(u.Object, "status")
 	unstructured.RemoveNestedField(u.Object, "metadata", "creationTimestamp")
 	return u, nil
@@ -218,7 +219,7 @@ func (i *installer) apply(ctx context.Context, resource schema.GroupVersionResou
 	case !apierrors.IsNotFound(err):
 		return false, err
 	}
-	// An apply that changes nothing is not written by the server.
+	// The server does not write an apply that changes nothing.
 	now, err := client.Apply(ctx, u.GetName(), u, metav1.ApplyOptions{FieldManager: FieldManager, Force: true})
 	if err != nil {
 		return false, err
@@ -265,7 +266,7 @@ func (i *installer) definition(ctx context.Context, u *unstructured.Unstructured
 	return nil
 }
 
-// notEstablished joins the messages of the conditions that keep a definition from being served.
+// notEstablished joins the messages of the conditions that prevent a definition from being served.
 func notEstablished(crd *unstructured.Unstructured) string {
 	conditions, _, _ := unstructured.NestedSlice(crd.Object, "status", "conditions")
 	var problems []string

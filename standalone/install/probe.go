@@ -13,10 +13,10 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// A policyProbe finds out whether the policies of one kind that were written are enforced yet. The
-// server reads its policies again a moment after a change, all at once, and says nowhere when it
-// has: so a policy that is written last, and concerns one ConfigMap that never exists, is tried out
-// until it works.
+// A policyProbe finds out when the written policies of one kind are enforced. The server reloads
+// all policies a moment after a change, and does not report when it has done so. Therefore the
+// probe writes one more policy, about a ConfigMap that never exists, and tests it until it takes
+// effect.
 type policyProbe struct {
 	kind    string
 	version string
@@ -91,7 +91,7 @@ func (i *installer) enforced(ctx context.Context, p policyProbe) (err error) {
 	}
 	defer func() {
 		for _, part := range parts {
-			// The context may have ended, and the probe must not stay.
+			// Delete the probe even if the context has ended.
 			cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 			deleteErr := i.client.Resource(part.resource).Delete(cleanup, name, metav1.DeleteOptions{})
 			cancel()

@@ -19,13 +19,13 @@ import (
 )
 
 const (
-	// inventoryNamespace and inventoryName are where the list of applied objects is kept.
+	// inventoryNamespace and inventoryName identify the object with the list of applied objects.
 	inventoryNamespace = "perennial-system"
 	inventoryName      = "perenniald-manifests"
 	inventoryEntry     = "objects"
 )
 
-// entry is an object that was applied, and the file that it was written in.
+// entry is an applied object and its file.
 type entry struct {
 	Group     string `json:"group,omitempty"`
 	Version   string `json:"version"`
@@ -39,9 +39,8 @@ func (e entry) key() key {
 	return key{schema.GroupKind{Group: e.Group, Kind: e.Kind}, e.Namespace, e.Name}
 }
 
-// inventory is the list of all objects that were applied, so that those can be found again that no
-// file has any more. It is written before an object is applied for the first time: none is ever
-// forgotten.
+// inventory is the list of all applied objects, which shows the objects that are no longer in any
+// file. It is written before an object is applied for the first time, so that none is missed.
 type inventory struct {
 	client  kubernetes.Interface
 	loaded  bool
@@ -75,7 +74,7 @@ func (i *inventory) load(ctx context.Context) error {
 	return nil
 }
 
-// with is the inventory with the wanted objects added.
+// with returns the inventory with the wanted objects added.
 func (i *inventory) with(wanted map[key]*document) map[key]entry {
 	entries := map[key]entry{}
 	for k, e := range i.entries {
@@ -122,7 +121,7 @@ func (i *inventory) text(entries map[key]entry) string {
 	for _, e := range entries {
 		line, err := json.Marshal(e)
 		if err != nil {
-			panic(err) // strings can be written
+			panic(err) // strings always encode
 		}
 		lines = append(lines, string(line)+"\n")
 	}
@@ -130,8 +129,8 @@ func (i *inventory) text(entries map[key]entry) string {
 	return strings.Join(lines, "")
 }
 
-// prune deletes the objects of the inventory that are no longer wanted, or, without the option,
-// forgets them. A file that cannot be read at present may still want its objects, so they stay.
+// prune deletes the objects of the inventory that are no longer wanted or, without the option, only
+// removes them from the inventory. Objects of a file that cannot be read at present stay.
 func (a *Applier) prune(ctx context.Context, wanted map[key]*document, broken map[string]bool) error {
 	remaining := map[key]entry{}
 	var gone []entry
@@ -178,12 +177,11 @@ func rankOf(e entry) int {
 	return rank(&document{object: u})
 }
 
-// delete deletes the object, unless somebody has made another one of that name since, which is not
-// ours.
+// delete deletes the object, unless another client has since created a new one of that name.
 func (a *Applier) delete(ctx context.Context, e entry) (bool, error) {
 	mapping, err := a.mapper.RESTMapping(schema.GroupKind{Group: e.Group, Kind: e.Kind}, e.Version)
 	if meta.IsNoMatchError(err) {
-		return true, nil // gone with its kind
+		return true, nil // deleted together with its kind
 	} else if err != nil {
 		return false, err
 	}
@@ -216,7 +214,7 @@ func (a *Applier) delete(ctx context.Context, e entry) (bool, error) {
 	return err == nil, err
 }
 
-// defines is the kind that a CustomResourceDefinition defines.
+// defines returns the kind that a CustomResourceDefinition defines.
 func defines(u *unstructured.Unstructured) (schema.GroupKind, bool) {
 	if u.GroupVersionKind().
 		GroupKind() !=

@@ -1,5 +1,6 @@
-// Package manifests keeps a Kubernetes API in step with a directory of YAML files: what is written
-// there is applied, and applied again when a file changes. Nothing in a file stops the others.
+// Package manifests keeps a Kubernetes API in sync with a directory of YAML files: it applies the
+// objects in the files, and applies them again when a file changes. An error in one file does not
+// affect the others.
 package manifests
 
 import (
@@ -31,19 +32,20 @@ const fieldManager = "perenniald"
 
 // Options says which directory is applied, and how.
 type Options struct {
-	// Dir is the directory. Files in it and below it count whose name ends in .yaml, .yml or .json.
+	// Dir is the directory. Files in it and below it are applied if their name ends in .yaml, .yml or
+	// .json.
 	Dir string
-	// Prune deletes objects that were applied from here and are no longer written in any file. Without
-	// it they stay, and are no longer followed.
+	// Prune deletes applied objects that are no longer in any file. Without it, they stay, and are no
+	// longer tracked.
 	Prune bool
-	// Report is told of everything that happens, one call at a time. Required.
+	// Report is called for each event, one call at a time. Required.
 	Report func(Report)
-	// Rescan is how often the directory is read without a sign of change, for file systems that give
-	// none. A minute if zero.
+	// Rescan is the interval for reading the directory without a change event, for file systems that
+	// send none. A minute if zero.
 	Rescan time.Duration
 }
 
-// Action is what happened to an object.
+// Action is the kind of an event.
 type Action string
 
 const (
@@ -51,23 +53,23 @@ const (
 	Configured Action = "configured"
 	Unchanged  Action = "unchanged"
 	Pruned     Action = "pruned"
-	// Left means that the object is no longer written in a file, and stays because Prune is off.
+	// Left means that the object is no longer in a file, and stays because Prune is off.
 	Left Action = "left"
 	// Failed means that Err says why.
 	Failed Action = "failed"
 )
 
-// Report is one thing that happened.
+// Report is one event.
 type Report struct {
-	// File in which the object is written, and the line. Line is 0 if it is about the file as a whole;
-	// File is empty if it is about none.
+	// File and line of the object. Line is 0 if the event is about the file as a whole; File is empty
+	// if it is not about a file.
 	File string
 	Line int
-	// Object is its kind, namespace and name, such as "Certificate default/web". Empty if it is about
-	// a file as a whole.
+	// Object is its kind, namespace and name, such as "Certificate default/web". Empty if the event is
+	// about a file as a whole.
 	Object string
 	Action Action
-	// Note is why an object was left.
+	// Note is the reason why an object was left.
 	Note string
 	Err  error
 }
@@ -99,7 +101,8 @@ func (r Report) String() string {
 	return b.String()
 }
 
-// An Applier keeps the API in step with the directory. Its methods are for one goroutine.
+// An Applier keeps the API in sync with the directory. Its methods must be called from one
+// goroutine.
 type Applier struct {
 	o         Options
 	client    dynamic.Interface
@@ -110,11 +113,11 @@ type Applier struct {
 	dirs []string // that were read
 
 	mu      sync.Mutex
-	applied map[key][sha256.Size]byte // the text that was applied last
+	applied map[key][sha256.Size]byte // digest of the text that was last applied
 	said    map[string]string         // what was last reported about a file or an object that failed
 }
 
-// New returns an Applier for the API that config leads to.
+// New returns an Applier for the API of config.
 func New(config *rest.Config, o Options) (*Applier, error) {
 	if o.Rescan == 0 {
 		o.Rescan = time.Minute
@@ -142,7 +145,7 @@ func New(config *rest.Config, o Options) (*Applier, error) {
 }
 
 // Sync reads the directory once and applies what has changed since the last time. It returns an
-// error if something is left to be tried again; what it is has been reported.
+// error if something must be retried; Report has the details.
 func (a *Applier) Sync(ctx context.Context) error {
 	files, dirs, err := readDir(a.o.Dir)
 	a.dirs = dirs
@@ -177,13 +180,13 @@ func (a *Applier) Sync(ctx context.Context) error {
 		a.well("prune")
 	}
 	if failed {
-		a.mapper.Reset() // a kind may have come or gone
+		a.mapper.Reset() // a kind may have been added or removed
 		return errors.New("not everything could be applied")
 	}
 	return nil
 }
 
-// rank is the order in which kinds are applied: what others need goes first.
+// rank is the order in which kinds are applied: dependencies first.
 func rank(d *document) int {
 	switch k := d.object.GroupVersionKind(); {
 	case k.Group == "" && k.Kind == "Namespace":
@@ -198,8 +201,8 @@ func rank(d *document) int {
 	}
 }
 
-// apply applies the documents. It returns which objects are written in files, and whether some
-// failed. Files with an object whose place is not known are added to broken.
+// apply applies the documents. It returns the objects in the files, and whether some failed. It
+// adds files with an object of unknown scope to broken.
 func (a *Applier) apply(ctx context.Context, documents []*document, broken map[string]bool) (map[key]*document, bool) {
 	wanted := map[key]*document{}
 	failed := false
@@ -208,7 +211,7 @@ func (a *Applier) apply(ctx context.Context, documents []*document, broken map[s
 	for _, d := range documents {
 		mapping, err := a.mapping(d)
 		if err != nil {
-			// Its kind may come with a definition in another file.
+			// A definition in another file may add its kind.
 			unknown = append(unknown, d)
 			continue
 		}
@@ -248,8 +251,8 @@ func (a *Applier) apply(ctx context.Context, documents []*document, broken map[s
 	return wanted, failed
 }
 
-// place puts the object where its kind belongs and notes that it is wanted. It is false if another
-// document has it already.
+// place sets the namespace of the object by the scope of its kind and adds it to wanted. It returns
+// false if another document has the same object.
 func (a *Applier) place(d *document, mapping *meta.RESTMapping, wanted map[key]*document) bool {
 	switch {
 	case mapping.Scope.Name() != meta.RESTScopeNameNamespace:
@@ -265,11 +268,11 @@ func (a *Applier) place(d *document, mapping *meta.RESTMapping, wanted map[key]*
 	return true
 }
 
-// How long the kinds of definitions that were just applied may take to be served.
+// How long it may take until the kinds of just applied definitions are served.
 const definitionPatience = 10 * time.Second
 
-// applyUnknown applies documents whose kind was not served. Those of definitions that exist by now
-// will be soon. It returns those that could not be applied.
+// applyUnknown applies documents whose kind was not served. It waits for kinds that have a
+// definition by now. It returns the documents that could not be applied.
 func (a *Applier) applyUnknown(
 	ctx context.Context,
 	documents []*document,
@@ -384,21 +387,21 @@ func (a *Applier) applyAll(
 
 func mustJSON(d *document) []byte {
 	content, err := d.object.MarshalJSON()
-	if err != nil { // it came from YAML, so it can be written
+	if err != nil { // it came from YAML, so it always encodes
 		panic(err)
 	}
 	return content
 }
 
-// versions are the resource versions of all objects of a kind, to tell what an apply changed. It
-// reads their metadata alone, once.
+// versions returns the resource versions of all objects of a kind, to detect what an apply changed.
+// It reads only their metadata, once.
 func (a *Applier) versions(ctx context.Context, resource schema.GroupVersionResource) map[string]string {
 	found := map[string]string{}
 	options := metav1.ListOptions{Limit: 1000}
 	for {
 		list, err := a.metadata.Resource(resource).List(ctx, options)
 		if err != nil {
-			return found // only the word in the report depends on it
+			return found // it affects only a word in the report
 		}
 		for _, item := range list.Items {
 			found[item.Namespace+"/"+item.Name] = item.ResourceVersion
@@ -440,7 +443,7 @@ func describe(k key) string {
 	return k.Kind + " " + k.namespace + "/" + k.name
 }
 
-// sayingOf is what a failure of the document is filed under.
+// sayingOf returns the key of a document in the map of reported failures.
 func sayingOf(d *document) string { return fmt.Sprintf("%s %s", d.file, describe(d.key())) }
 
 // failDocument reports an error at the line of the field that it is about.
@@ -458,7 +461,7 @@ func (a *Applier) failDocument(d *document, err error) {
 	a.fail(sayingOf(d), Report{File: d.file, Line: line, Object: describe(d.key()), Action: Failed, Err: err})
 }
 
-// fail reports a failure, once: as long as it is the same it is not said again.
+// fail reports a failure once: the same failure is not reported again.
 func (a *Applier) fail(about string, r Report) {
 	a.mu.Lock()
 	text := r.String()
@@ -470,7 +473,7 @@ func (a *Applier) fail(about string, r Report) {
 	}
 }
 
-// well forgets a failure, so that it is reported when it comes again.
+// well removes a failure, so that it is reported if it occurs again.
 func (a *Applier) well(about string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

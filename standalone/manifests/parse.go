@@ -26,7 +26,7 @@ const (
 	maxDocuments = 10_000
 )
 
-// A document is an object and where it is written.
+// A document is an object and its position in a file.
 type document struct {
 	file   string
 	line   int // of the document's first line in the file
@@ -34,7 +34,7 @@ type document struct {
 	object *unstructured.Unstructured
 }
 
-// key identifies an object, whatever the version it is written in.
+// key identifies an object, independent of its API version.
 type key struct {
 	schema.GroupKind
 	namespace, name string
@@ -44,7 +44,7 @@ func (d *document) key() key {
 	return key{d.object.GroupVersionKind().GroupKind(), d.object.GetNamespace(), d.object.GetName()}
 }
 
-// A parseError says in which line of a file something is wrong.
+// A parseError is an error at a line of a file.
 type parseError struct {
 	line int
 	err  error
@@ -53,11 +53,11 @@ type parseError struct {
 func (e *parseError) Error() string { return e.err.Error() }
 func (e *parseError) Unwrap() error { return e.err }
 
-// yamlLine finds the line, counted within the document, in messages of the YAML parser.
+// yamlLine finds the line number, relative to the document, in messages of the YAML parser.
 var yamlLine = regexp.MustCompile(`\bline (\d+): `)
 
-// parse returns the objects of a file, which may hold several documents. An error means that none
-// of the file is to be trusted, and is always a *parseError.
+// parse returns the objects of a file, which may hold several documents. An error is always a
+// *parseError and means that the whole file must be ignored.
 func parse(file string, content []byte) ([]*document, error) {
 	if len(content) > maxFile {
 		return nil, &parseError{1, fmt.Errorf("the file is larger than %d MiB", maxFile>>20)}
@@ -84,7 +84,7 @@ type part struct {
 	text []byte
 }
 
-// split cuts a file at its lines that begin a document. Inside a block of text such a line is
+// split splits a file at the lines that begin a document. Inside a block of text, such a line is
 // indented.
 func split(content []byte) []part {
 	parts := []part{{line: 1}}
@@ -92,8 +92,7 @@ func split(content []byte) []part {
 	for l := range bytes.Lines(content) {
 		if bytes.HasPrefix(l, []byte("---")) && (len(l) == 3 || bytes.ContainsAny(l[3:4], " \t\r\n")) {
 			parts = append(parts, part{line: line + 1})
-			// What stands behind the dashes belongs to the document; almost always it is nothing or a
-			// comment.
+			// Text after the dashes belongs to the document; usually it is empty or a comment.
 			if rest := bytes.TrimSpace(l[3:]); len(rest) > 0 && rest[0] != '#' {
 				parts[len(parts)-1] = part{line: line, text: append([]byte("   "), l[3:]...)}
 			}
@@ -106,7 +105,7 @@ func split(content []byte) []part {
 	return parts
 }
 
-// blank tells whether a document has nothing but comments.
+// blank reports whether a document has only comments.
 func blank(text []byte) bool {
 	for l := range bytes.Lines(text) {
 		l = bytes.TrimSpace(l)
@@ -117,7 +116,7 @@ func blank(text []byte) bool {
 	return true
 }
 
-// leading is how many lines stand before the first that says something.
+// leading is the number of blank and comment lines at the start.
 func leading(text []byte) int {
 	n := 0
 	for l := range bytes.Lines(text) {
@@ -129,8 +128,8 @@ func leading(text []byte) int {
 	return 0
 }
 
-// parseDocument reads one YAML document that begins at a line of a file. A List has as many
-// documents as items.
+// parseDocument reads one YAML document that begins at a line of a file. A List yields one document
+// for each item.
 func parseDocument(file string, line int, text []byte) ([]*document, error) {
 	var content map[string]any
 	if err := sigsyaml.UnmarshalStrict(text, &content); err != nil {
@@ -152,7 +151,7 @@ func parseDocument(file string, line int, text []byte) ([]*document, error) {
 	return []*document{d}, nil
 }
 
-// yamlError is the error of a document that is no YAML, at the line that the parser names.
+// yamlError is the error of a document that is not YAML, at the line that the parser names.
 func yamlError(err error, line int, text []byte) error {
 	message := strings.TrimPrefix(err.Error(), "error converting YAML to JSON: ")
 	at := line + leading(text)
@@ -227,13 +226,12 @@ func parseItem(file string, at int, item any) ([]*document, error) {
 	}
 	found, err := parseDocument(file, at, written)
 	for _, d := range found {
-		d.line, d.text = at, nil // the text is not the file's
+		d.line, d.text = at, nil // the text is not that of the file
 	}
 	return found, err
 }
 
-// lineOf is the line of the file in which the field of a document stands, or its closest parent
-// that is written.
+// lineOf returns the line of a field in the file, or of its closest parent that is in the file.
 func lineOf(start int, text []byte, path string) int {
 	var root yaml.Node
 	if err := yaml.Unmarshal(text, &root); err != nil || len(root.Content) == 0 {
@@ -267,7 +265,7 @@ func lineOf(start int, text []byte, path string) int {
 	return line
 }
 
-// steps takes a path as the API server writes it apart: spec.dnsNames[0], metadata.labels[a.b/c].
+// steps splits a path in the notation of the API server: spec.dnsNames[0], metadata.labels[a.b/c].
 func steps(path string) []string {
 	var out []string
 	for path != "" {
@@ -294,7 +292,7 @@ func steps(path string) []string {
 	return out
 }
 
-// A file is one that was read, or an error that says why it was not.
+// A file is the content of a file, or the error of reading it.
 type file struct {
 	path      string
 	content   []byte
@@ -310,12 +308,13 @@ func Check(dir string) error {
 	return err
 }
 
-// extensions are those of manifests.
+// extensions are the file name extensions of manifests.
 var extensions = []string{".yaml", ".yml", ".json"}
 
-// readDir reads the manifests of a directory and those below it, in the order of their paths. What
-// begins with a dot is not a manifest. The error is about a directory: then nothing is known. A
-// file that another user can change has an error of its own, like one that cannot be parsed.
+// readDir reads the manifests of a directory and those below it, in the order of their paths. It
+// ignores names that begin with a dot. The error is about a directory: then the set of manifests is
+// unknown. A file that another user can change has an error of its own, like one that cannot be
+// parsed.
 func readDir(dir string) (files []*file, dirs []string, err error) {
 	r := &reader{seen: map[string]bool{}}
 	if err := r.read(dir); err != nil {
@@ -327,7 +326,7 @@ func readDir(dir string) (files []*file, dirs []string, err error) {
 
 // reader reads a directory and those below it.
 type reader struct {
-	seen  map[string]bool // directories, so that links in a circle come to an end
+	seen  map[string]bool // visited directories, to stop at cycles of links
 	files []*file
 	dirs  []string
 }
@@ -363,7 +362,7 @@ func (r *reader) read(dir string) error {
 func (r *reader) entry(path string) error {
 	info, err := os.Stat(path) // through links: mounted configuration consists of them
 	switch {
-	case errors.Is(err, fs.ErrNotExist): // gone in this moment, or a link to nowhere
+	case errors.Is(err, fs.ErrNotExist): // just deleted, or a dangling link
 	case err != nil:
 		return err
 	case info.IsDir():
@@ -376,7 +375,7 @@ func (r *reader) entry(path string) error {
 	return nil
 }
 
-// readFile returns nil if the file is gone.
+// readFile returns nil if the file no longer exists.
 func readFile(path string) *file {
 	f := &file{path: path}
 	if err := ownership.Check(path); err != nil {

@@ -11,15 +11,15 @@ import (
 )
 
 const (
-	// Editors and git write a file in several steps: a change counts when nothing has happened for so
-	// long.
+	// Editors and git write a file in several steps: a change is complete when there was no event for
+	// this time.
 	quiet = 200 * time.Millisecond
-	// What failed is tried again after this, then after twice as long each time, until Rescan.
+	// Failures are retried after this delay, which doubles each time up to Rescan.
 	firstRetry = time.Second
 )
 
 // Run applies the directory, and again whenever it changes, until the context ends. It returns an
-// error only if it could not begin.
+// error only if it cannot start.
 func (a *Applier) Run(ctx context.Context) error {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
@@ -28,8 +28,8 @@ func (a *Applier) Run(ctx context.Context) error {
 	defer watcher.Close()
 	retry := firstRetry
 	for {
-		// Watched before it is read: a change in between is then seen afterwards. The directory above
-		// tells when the directory is exchanged or comes to be.
+		// Watch before reading, so that no change in between is missed. The watch on the parent directory
+		// reports when the directory is replaced or created.
 		_ = watcher.Add(filepath.Dir(filepath.Clean(a.o.Dir)))
 		_ = watcher.Add(a.o.Dir)
 		for _, dir := range a.dirs {
@@ -44,7 +44,7 @@ func (a *Applier) Run(ctx context.Context) error {
 			retry = firstRetry
 		}
 		if len(a.dirs) > known {
-			// New directories may have got files before they were watched.
+			// New directories may contain files from before they were watched.
 			next = quiet
 		}
 		if changed := a.wait(ctx, watcher, next); changed {
@@ -56,7 +56,7 @@ func (a *Applier) Run(ctx context.Context) error {
 	}
 }
 
-// wait returns true after a change, false when the time is over or the context has ended.
+// wait returns true after a change, and false when the time is over or the context has ended.
 func (a *Applier) wait(ctx context.Context, watcher *fsnotify.Watcher, limit time.Duration) bool {
 	deadline := time.NewTimer(limit)
 	defer deadline.Stop()
@@ -69,13 +69,13 @@ func (a *Applier) wait(ctx context.Context, watcher *fsnotify.Watcher, limit tim
 		case <-deadline.C:
 			return settled != nil
 		case <-watcher.Errors:
-			return false // it lost something: read everything
+			return false // it lost events: read everything
 		case event, ok := <-watcher.Events:
 			if !ok {
 				return false
 			}
 			if event.Op == fsnotify.Chmod || !strings.HasPrefix(event.Name, filepath.Clean(a.o.Dir)) {
-				continue // the latter stands beside the directory
+				continue // the event is about another entry of the parent directory
 			}
 			if timer == nil {
 				timer = time.NewTimer(quiet)

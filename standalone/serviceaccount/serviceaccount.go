@@ -1,4 +1,4 @@
-// Package serviceaccount makes client configurations that act as a ServiceAccount of a cluster.
+// Package serviceaccount creates client configurations that act as a ServiceAccount of a cluster.
 package serviceaccount
 
 import (
@@ -18,13 +18,13 @@ import (
 
 const (
 	tokenLifetime = time.Hour
-	// A token is replaced after this part of its life.
+	// A token is replaced after this fraction of its lifetime.
 	tokenUse = 0.8
 )
 
-// Config is the configuration of a client that acts as an existing ServiceAccount, with its rights
-// and no others. It carries a real token, which is replaced before it ends, for as long as the
-// configuration is in use. No rate limit on the client's side.
+// Config returns the configuration of a client that acts as an existing ServiceAccount, with
+// exactly its permissions. It uses a real token, and replaces the token before expiry for as long
+// as the configuration is in use. It has no client-side rate limit.
 func Config(ctx context.Context, admin *rest.Config, namespace, name string) (*rest.Config, error) {
 	client, err := kubernetes.NewForConfig(admin)
 	if err != nil {

@@ -43,20 +43,19 @@ type options struct {
 	tlsalpn01  string
 	passTo     string
 	shim       shim.Settings
-	// nameservers and recursiveOnly are those of DNS-01 challenges.
+	// nameservers and recursiveOnly are for the self-check of DNS-01 challenges.
 	nameservers   []string
 	recursiveOnly bool
-	// siteNameservers are those by which sites are found.
+	// siteNameservers resolve the addresses of sites.
 	siteNameservers []string
 	maxChallenges   int
 	verbosity       int
 }
 
-// maxControllerLog is how large the controller's log grows before it is begun anew. The one before
-// is kept.
+// maxControllerLog is the size at which the controller's log is rotated. One old log is kept.
 const maxControllerLog = 10 << 20
 
-// run runs everything until ctx ends or something fails for good.
+// run runs all components until ctx ends or one of them fails permanently.
 func run(ctx context.Context, o options, out io.Writer) error {
 	if o.dataDir == "" {
 		return errors.New("say by --data-dir where to keep the data")
@@ -113,7 +112,7 @@ func run(ctx context.Context, o options, out io.Writer) error {
 			},
 			Shim:          o.shim,
 			Ambient:       dns01.Ambient{ClusterIssuers: true, Issuers: true},
-			OwnMachine:    true, // the machine is the administrator's alone
+			OwnMachine:    true, // only the administrator controls the machine
 			Nameservers:   o.nameservers,
 			RecursiveOnly: o.recursiveOnly,
 			MaxChallenges: o.maxChallenges,
@@ -160,7 +159,7 @@ func untilStopped(ctx context.Context, plane *controlplane.ControlPlane) error {
 	}
 }
 
-// checkDirectories finds what is wrong with the directories that the flags name.
+// checkDirectories validates the directories in the flags.
 func (o options) checkDirectories() error {
 	if o.manifests != "" {
 		info, err := os.Stat(o.manifests)
@@ -184,7 +183,7 @@ func (o options) checkDirectories() error {
 	return nil
 }
 
-// checkChallenges finds what keeps challenges from being answered before anything is started.
+// checkChallenges detects problems with answering challenges before anything is started.
 func (o options) checkChallenges() error {
 	for _, l := range []struct{ flag, address string }{{"--http01-listen-address", o.http01}, {"--tlsalpn01-listen-address", o.tlsalpn01}} {
 		if l.address == "" {
@@ -199,7 +198,7 @@ func (o options) checkChallenges() error {
 		case err != nil:
 			return fmt.Errorf("%s: %w", l.flag, err)
 		}
-		listener.Close() // the controller listens there when it runs
+		listener.Close() // the controller will listen there
 	}
 	if err := controller.CheckSiteNameservers(o.siteNameservers); err != nil {
 		return err
@@ -220,8 +219,8 @@ func (o options) checkChallenges() error {
 	return controller.CheckPassthrough(o.passTo, o.tlsalpn01)
 }
 
-// account installs the controller's ServiceAccount and rights, and returns what it connects with:
-// it has no others.
+// account installs the controller's ServiceAccount and its permissions, and returns its client
+// configuration. The controller has no other permissions.
 func account(ctx context.Context, admin *rest.Config) (*rest.Config, error) {
 	if err := install.Controller(ctx, admin); err != nil {
 		return nil, err
@@ -229,7 +228,7 @@ func account(ctx context.Context, admin *rest.Config) (*rest.Config, error) {
 	return serviceaccount.Config(ctx, admin, deploy.Namespace, deploy.ServiceAccount)
 }
 
-// openLog opens the log to append to, and begins anew if it has become large.
+// openLog opens the log for appending, and rotates it if it is large.
 func openLog(path string) (*os.File, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("log of the controller: %w", err)

@@ -1,5 +1,5 @@
-// Perenniald keeps the certificates of one machine alive. It runs a Kubernetes API of its own,
-// applies a directory of manifests to it, and issues and renews what they ask for.
+// Perenniald issues and renews the certificates of one machine. It runs its own Kubernetes API and
+// applies a directory of manifests to it.
 package main
 
 import (
@@ -30,13 +30,13 @@ func main() {
 	}
 }
 
-// complain writes the one line that says why the process ends.
+// complain writes one line with the reason why the process ends.
 func complain(err error) { fmt.Fprintln(os.Stderr, "perenniald:", oneLine(err.Error())) }
 
 func command() *cobra.Command {
 	var o options
-	// cobra takes the flags of this set for its own. Packages of Kubernetes put some there, such as a
-	// --version that does nothing.
+	// cobra adds the flags of this set to its own. Kubernetes packages define flags there, such as a
+	// --version without effect.
 	pflag.CommandLine = pflag.NewFlagSet("perenniald", pflag.ContinueOnError)
 	cmd := &cobra.Command{
 		Use:   "perenniald --manifests DIR",
@@ -154,8 +154,8 @@ func command() *cobra.Command {
 	return cmd
 }
 
-// defaultDataDir is where state belongs: of the machine for root, of the user for others (XDG Base
-// Directory Specification).
+// defaultDataDir is the standard directory for state: that of the machine for root, that of the
+// user for others (XDG Base Directory Specification).
 func defaultDataDir() string {
 	if os.Geteuid() == 0 {
 		return "/var/lib/perennial"

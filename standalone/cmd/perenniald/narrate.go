@@ -15,7 +15,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/controller"
 )
 
-// watchCertificates tells the screen what happens to Certificates until ctx ends.
+// watchCertificates writes changes of Certificates to the screen until ctx ends.
 func watchCertificates(ctx context.Context, cfg *rest.Config, s *screen) error {
 	c, err := cache.New(
 		cfg,
@@ -31,7 +31,7 @@ func watchCertificates(ctx context.Context, cfg *rest.Config, s *screen) error {
 	_, err = informer.AddEventHandler(toolscache.ResourceEventHandlerDetailedFuncs{
 		AddFunc: func(o any, initial bool) {
 			crt := o.(*cmapi.Certificate)
-			if !initial { // what was there before is in the table, and has not happened now
+			if !initial { // objects from before the start are in the table and are not news
 				s.sayAll(narrate(nil, crt))
 			}
 			s.put(crt)
@@ -58,8 +58,8 @@ func watchCertificates(ctx context.Context, cfg *rest.Config, s *screen) error {
 
 func nameOf(crt *cmapi.Certificate) string { return "certificate " + crt.Namespace + "/" + crt.Name }
 
-// narrate says in lines what happened to a Certificate between two states of it. Was is nil if
-// there was none.
+// narrate returns lines that describe the change of a Certificate between two states. was is nil if
+// the Certificate is new.
 func narrate(was, is *cmapi.Certificate) []string {
 	if was == nil {
 		was = &cmapi.Certificate{}
@@ -106,7 +106,7 @@ func revision(crt *cmapi.Certificate) int {
 	return *crt.Status.Revision
 }
 
-// clock is a time as people on this machine read it: without the date if it is within a day.
+// clock formats a time in the local zone, without the date if it is within a day.
 func clock(t time.Time) string {
 	t = t.Local()
 	if d := time.Until(t); d > -12*time.Hour && d < 12*time.Hour {
@@ -115,7 +115,7 @@ func clock(t time.Time) string {
 	return t.Format("2006-01-02 15:04")
 }
 
-// left is how long until t in one or two units, such as 59d or 2m30s.
+// left formats the time until t in one or two units, such as 59d or 2m30s.
 func left(t, now time.Time) string {
 	d := t.Sub(now).Round(time.Second)
 	sign := ""
@@ -133,5 +133,5 @@ func left(t, now time.Time) string {
 	return fmt.Sprintf("%s%ds", sign, d/time.Second)
 }
 
-// oneLine makes a text fit for a line.
+// oneLine replaces line breaks, so that the text fits on one line.
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

@@ -15,9 +15,8 @@ import (
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 )
 
-// A screen shows lines and, below them, a table of all certificates. On a terminal the table stays
-// at the bottom and its times go on; in a file it is written again when something in it has
-// changed.
+// A screen shows lines and, below them, a table of all certificates. On a terminal, the table stays
+// at the bottom and its times count down; in a file, it is written again after each change.
 type screen struct {
 	out      io.Writer
 	table    bool
@@ -31,8 +30,8 @@ type screen struct {
 	stopped      chan struct{}
 }
 
-// How often the table is written: on a terminal its times count down, in a file only changes are
-// worth it.
+// Intervals for writing the table. On a terminal its times count down; a file gets it only after
+// changes.
 const (
 	terminalInterval = time.Second
 	fileInterval     = 2 * time.Second

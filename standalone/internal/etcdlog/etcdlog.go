@@ -1,8 +1,8 @@
-// Package etcdlog decides where the etcd clients of kube-apiserver write their log, which no option
-// of kube-apiserver says: it makes their logger while it is initialised, with etcd's defaults,
-// which are standard error. This package changes these defaults, and imports next to nothing, so
-// that Go initialises it before (packages that are ready are initialised in the order of their
-// import paths).
+// Package etcdlog redirects the log of kube-apiserver's etcd clients. kube-apiserver has no option
+// for it: it creates their logger during package initialization, with etcd's defaults, which write
+// to standard error. This package changes these defaults. It imports almost nothing, so that Go
+// initializes it first (packages that are ready are initialized in the order of their import
+// paths).
 package etcdlog
 
 import (
@@ -14,17 +14,17 @@ import (
 	"go.uber.org/zap"
 )
 
-// Output passes all on to a writer that can be exchanged. Its zero value throws all away. Errors of
-// the writer are not passed back: a full disk must not end what is being logged about.
+// Output passes everything to a replaceable writer. Its zero value discards everything. It hides
+// errors of the writer, because a full disk must not stop the program that logs.
 type Output struct {
 	mu sync.Mutex
 	w  io.Writer
 }
 
-// Log is where the log of kube-apiserver, its etcd clients and etcd goes.
+// Log receives the log of kube-apiserver, its etcd clients and etcd.
 var Log Output
 
-// Set makes w the writer and returns the one before.
+// Set sets the writer and returns the previous one.
 func (o *Output) Set(w io.Writer) io.Writer {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -42,10 +42,10 @@ func (o *Output) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Sync is for zap, which asks for it.
+// Sync implements zap.Sink.
 func (o *Output) Sync() error { return nil }
 
-// Close is for zap, which asks for it. The output stays open.
+// Close implements zap.Sink. The output stays open.
 func (o *Output) Close() error { return nil }
 
 const scheme = "perennial-log"
@@ -53,7 +53,7 @@ const scheme = "perennial-log"
 func init() {
 	err := zap.RegisterSink(scheme, func(*url.URL) (zap.Sink, error) { return &Log, nil })
 	if err != nil {
-		panic(err) // the name is taken: a matter of building, not of running
+		panic(err) // the name is taken: an error of the build, not of the environment
 	}
 	logutil.DefaultZapLoggerConfig.OutputPaths = []string{scheme + ":"}
 	logutil.DefaultZapLoggerConfig.ErrorOutputPaths = []string{scheme + ":"}

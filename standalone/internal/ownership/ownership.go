@@ -1,5 +1,5 @@
-// Package ownership finds out whether another user of this machine could change what perenniald
-// reads or keeps at a path.
+// Package ownership checks whether another user of this machine could change files that perenniald
+// reads or writes at a path.
 package ownership
 
 import (
@@ -16,20 +16,20 @@ import (
 	"syscall"
 )
 
-// maxLinks is how many symbolic links a path may lead through, as in the kernel.
+// maxLinks is the maximum number of symbolic links in a path, as in the kernel.
 const maxLinks = 40
 
-// maxGroups bounds what is read of /etc/group.
+// maxGroups is the maximum size of /etc/group to read.
 const maxGroups = 1 << 20
 
-// Check returns an error if another user could change what is at path: the file or directory itself
-// and, as far as they decide what the path leads to, each directory above it up to the root and
-// each symbolic link on the way. The error names the entry and the command that mends it.
+// Check returns an error if another user could change the file or directory at path, or replace it
+// through a directory above it, up to the root, or through a symbolic link on the way. The error
+// names the entry and the command that fixes it.
 //
-// For root each of them must belong to root, and only root may write to it: what perenniald reads
-// decides which commands root runs. For another user an entry is refused only if other users can
-// write to it. In a sticky directory others cannot exchange what is not theirs, so one above the
-// path passes. What does not exist is not judged.
+// For root, each of them must belong to root and only root may write to it, because the files that
+// perenniald reads decide which commands root runs. For another user, an entry is refused only if
+// other users can write to it. A sticky directory above the path is accepted, because users cannot
+// replace entries of others there. Entries that do not exist are not checked.
 func Check(path string) error { return check(path, os.Geteuid()) }
 
 func check(path string, uid int) error {
@@ -37,7 +37,7 @@ func check(path string, uid int) error {
 	if err != nil {
 		return err
 	}
-	// What is still to be walked, and where the walk is.
+	// The rest of the path, and the current position.
 	rest, at := split(path), "/"
 	links := 0
 	entry, err := os.Lstat(at)
@@ -82,7 +82,8 @@ func check(path string, uid int) error {
 	return judge(at, entry, uid, false)
 }
 
-// judgeChild says whether another user can change a directory on the way, or exchange the child.
+// judgeChild returns an error if another user can change a directory on the way, or replace the
+// child.
 func judgeChild(at string, entry fs.FileInfo, next string, child fs.FileInfo, uid int) error {
 	if err := judge(at, entry, uid, true); err != nil {
 		return err
@@ -94,8 +95,8 @@ func judgeChild(at string, entry fs.FileInfo, next string, child fs.FileInfo, ui
 	return nil
 }
 
-// judge says whether another user can change an entry, or what is in it. Of a directory above the
-// path the sticky bit is enough.
+// judge returns an error if another user can change an entry, or its content. For a directory above
+// the path, the sticky bit is sufficient.
 func judge(path string, info fs.FileInfo, uid int, above bool) error {
 	if info.Mode()&fs.ModeSymlink != 0 {
 		return nil
@@ -143,8 +144,8 @@ func trusted(info fs.FileInfo, uid int) bool { return owner(info) == 0 || owner(
 func owner(info fs.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Uid) }
 func group(info fs.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Gid) }
 
-// private reports whether the group of an entry has no member but the user: many systems give each
-// user a group of the same name, and new directories are then writable by it.
+// private reports whether the user is the only member of the group of an entry. Many systems give
+// each user a group of the same name, which can write to new directories.
 func private(info fs.FileInfo, uid int) bool {
 	g, err := user.LookupGroupId(strconv.Itoa(group(info)))
 	if err != nil {
@@ -162,8 +163,8 @@ func private(info fs.FileInfo, uid int) bool {
 	return alone(groups, g.Name, u.Username)
 }
 
-// alone reports whether a file in the format of /etc/group lists no member of the group but the
-// user.
+// alone reports whether the user is the only member of the group in a file in the format of
+// /etc/group.
 func alone(groups io.Reader, group, name string) bool {
 	lines := bufio.NewScanner(io.LimitReader(groups, maxGroups))
 	lines.Buffer(nil, maxGroups)
