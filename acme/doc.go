@@ -1,11 +1,11 @@
 // Package acme is a client of the ACME protocol, RFC 8555, for programs that keep their own state.
 //
 // Each call is one exchange: it sends one request, and returns what the server said, with the
-// Location, Retry-After and links of the reply, so that whoever calls can store it, go away, and
-// come back at the right instant. Nothing here waits, polls or remembers a resource. Three things
-// happen inside a call beside its request: the directory is fetched when it is not known yet, a
-// nonce is fetched when none is left, and a request whose nonce was refused is repeated with the
-// one of the refusal, a bounded number of times (section 6.5).
+// Location, Retry-After and links of the reply, so that the caller can store it and continue at the
+// right time. No call waits, polls or stores a resource. In addition to its own request, a call
+// does up to three things: it fetches the directory if it has none, it fetches a nonce if none is
+// left, and if the server refuses the nonce, it repeats the request with the nonce of the refusal,
+// a limited number of times (section 6.5).
 //
 // A Client belongs to a directory, that is, to a CA, and is used by many accounts at once: the
 // Account is an argument of each call.

@@ -1,4 +1,4 @@
-// Package acmedns stands for a server of acme-dns with one account. It speaks the real protocol; a
+// Package acmedns simulates an acme-dns server with one account. It speaks the real protocol; a
 // real DNS server answers for its names.
 package acmedns
 
@@ -13,13 +13,13 @@ import (
 	"github.com/perennial-pki/perennial/test/dnsserver"
 )
 
-// Server is the API of a server. As the real one it has two values, and an update replaces the one
-// that was set before the other.
+// Server is the API of a server. Like the real one, it keeps two values, and an update replaces the
+// older one.
 type Server struct {
 	User, Password string
 	// FullDomain is the name that the server answers for. The account's subdomain is its first label.
 	FullDomain string
-	// DNS gets the values, as soon as they are shown.
+	// DNS receives the values once they are shown.
 	DNS *dnsserver.Server
 
 	mu      sync.Mutex
@@ -28,7 +28,7 @@ type Server struct {
 	updates int
 }
 
-// Accounts is what the registration of the account returned, as a Secret has it for a name.
+// Accounts returns the registration of the account in the form of a Secret's entry for a name.
 func (s *Server) Accounts(name string) string {
 	return fmt.Sprintf(`{%q: {"username": %q, "password": %q, "fulldomain": %q, "subdomain": %q, "allowfrom": []}}`,
 		name, s.User, s.Password, s.FullDomain, s.subdomain())
@@ -39,7 +39,7 @@ func (s *Server) subdomain() string {
 	return label
 }
 
-// Show lets the DNS server have the values, from now on.
+// Show publishes the values on the DNS server from now on.
 func (s *Server) Show() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -47,7 +47,7 @@ func (s *Server) Show() {
 	s.show()
 }
 
-// Updates is how many there were.
+// Updates is the number of updates.
 func (s *Server) Updates() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,6 +1,6 @@
-// Package akamai stands for the part of Akamai that DNS-01 by Edge DNS speaks with: its API, which
-// verifies the signature of every request, and takes one change of a zone at a time. It speaks the
-// real protocol; a real DNS server answers for the zones.
+// Package akamai simulates the part of Akamai that the Edge DNS solver uses: its API, which
+// verifies the signature of every request, and accepts one change of a zone at a time. It speaks
+// the real protocol; a real DNS server answers for the zones.
 package akamai
 
 //lint:file-ignore ST1005 The words of the errors are Akamai's.
@@ -22,16 +22,16 @@ import (
 	"github.com/perennial-pki/perennial/test/dnsserver"
 )
 
-// API is an API host of Akamai, for one client.
+// API is an API host of Akamai with one client.
 type API struct {
 	// Host is the name that the client was given.
 	Host                                   string
 	ClientToken, ClientSecret, AccessToken string
 	// Zones are the types of zones by name.
 	Zones map[string]string
-	// Conflicts is how many changes are refused, as somebody else is changing the zone.
+	// Conflicts is the number of changes that are refused because another client is changing the zone.
 	Conflicts int
-	// DNS gets the TXT records.
+	// DNS receives the TXT records.
 	DNS *dnsserver.Server
 
 	mu     sync.Mutex
@@ -47,7 +47,7 @@ type set struct {
 	Values []string `json:"rdata"`
 }
 
-// Sites are the services, by the hosts that they have on the internet.
+// Sites returns the services by their public host names.
 func (a *API) Sites() map[string]http.Handler { return map[string]http.Handler{a.Host: a} }
 
 // Put sets the values of a name, without their quotes.
@@ -61,14 +61,14 @@ func (a *API) Put(name string, values ...string) {
 	a.write(name, s)
 }
 
-// Values are those of a name, without their quotes.
+// Values returns the values of a name, without their quotes.
 func (a *API) Values(name string) []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return unquoted(a.sets[name].Values)
 }
 
-// Calls are the requests that were served.
+// Calls returns the served requests.
 func (a *API) Calls() []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -112,7 +112,7 @@ func mac(key, text string) string {
 	return base64.StdEncoding.EncodeToString(h.Sum(nil))
 }
 
-// Verify checks the signature of a request to the host, and that it was not seen before.
+// Verify checks that the signature of a request to the host is valid and not a replay.
 func (a *API) Verify(r *http.Request, body []byte) error {
 	m := authorization.FindStringSubmatch(r.Header.Get("Authorization"))
 	if m == nil {

@@ -1,7 +1,7 @@
 // The command apiserver runs a control plane with Perennial's API and RBAC for the tests of one
 // package, so that their binaries need not link kube-apiserver. It keeps its data in a temporary
-// directory, prints the path of the administrator's kubeconfig when it is ready, and ends when its
-// standard input does.
+// directory, prints the path of the administrator's kubeconfig when it is ready, and exits when its
+// standard input is closed.
 package main
 
 import (

@@ -1,7 +1,7 @@
-// Package aws stands for the parts of AWS that DNS-01 by Route 53 speaks with: STS, which gives
-// credentials for roles and refuses a role that assumes itself, and Route 53, whose changes are
-// PENDING for a while before the servers have them. Both speak the real protocols on real sockets;
-// a real DNS server answers for the zones.
+// Package aws simulates the parts of AWS that the Route 53 solver uses: STS, which issues
+// credentials for roles and refuses a role that assumes itself, and Route 53, where changes are
+// PENDING for a while before the DNS servers have them. Both speak the real protocols on real
+// sockets; a real DNS server answers for the zones.
 package aws
 
 import (
@@ -28,21 +28,21 @@ import (
 	"github.com/perennial-pki/perennial/test/dnsserver"
 )
 
-// Cloud is an AWS.
+// Cloud is a simulated AWS.
 type Cloud struct {
-	// Token is what AssumeRoleWithWebIdentity takes, for the roles in Web.
+	// Token is the token that AssumeRoleWithWebIdentity accepts for the roles in Web.
 	Token string
 	Web   []string
-	// Pod is the role that the agent of EKS gives to a pod that shows Token.
+	// Pod is the role that the EKS agent gives to a pod that presents Token.
 	Pod string
 	// Trust says which roles may be assumed by which.
 	Trust map[string][]string
-	// OIDC takes the tokens of a cluster's ServiceAccounts for a role, if set.
+	// OIDC, if set, accepts the tokens of a cluster's ServiceAccounts for a role.
 	OIDC func(token, role string) bool
 	// Keys are the keys of users by their IDs.
 	Keys map[string]Key
-	// DNS gets the TXT records of Zones, which are names by ID, when a change is INSYNC, and Inside,
-	// if set, those of private zones. Access says whose roles, or users, may change a zone.
+	// DNS receives the TXT records of Zones, which are names by ID, when a change is INSYNC. Inside,
+	// if set, receives those of private zones. Access says which roles or users may change a zone.
 	DNS, Inside *dnsserver.Server
 	Zones       map[string]string
 	Access      map[string][]string
@@ -63,7 +63,7 @@ type Cloud struct {
 	regions []string
 }
 
-// Key is an access key: whose it is, by ARN, and its secret.
+// Key is an access key: the ARN of its owner, and its secret.
 type Key struct{ Of, Secret string }
 
 type set struct {
@@ -101,7 +101,7 @@ func (c *Cloud) Put(zone, name string, values ...string) {
 	c.publish(zone, name)
 }
 
-// publish gives the servers of a zone what it has at a name.
+// publish sends the records of a name to the servers of its zone.
 func (c *Cloud) publish(zone, name string) {
 	server := c.DNS
 	if slices.Contains(c.Private, zone) {
@@ -112,21 +112,21 @@ func (c *Cloud) publish(zone, name string) {
 	}
 }
 
-// Values are those of a name, without their quotes.
+// Values returns the values of a name, without their quotes.
 func (c *Cloud) Values(zone, name string) []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return unquoted(c.sets[zone][name].values)
 }
 
-// Calls are the actions that were called, by whom.
+// Calls returns the actions that were called, each with the caller.
 func (c *Cloud) Calls() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.calls)
 }
 
-// Regions are those that requests were signed for, in their order.
+// Regions returns the regions that requests were signed for, in their order.
 func (c *Cloud) Regions() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -141,14 +141,13 @@ func unquoted(values []string) []string {
 	return all
 }
 
-// signature is that of a request: by which key, when, for which region and service, and of which
-// headers.
+// signature is the parsed signature of a request: its key, time, region, service and headers.
 var signature = regexp.MustCompile(
 	`Credential=([^/]+)/\d+/([^/]+)/([^/]+)/aws4_request, SignedHeaders=([^,]+), Signature=`,
 )
 
-// caller is the ARN of who signed a request, or "" if nobody did. The request is signed again with
-// the key that it names.
+// caller returns the ARN of the signer of a request, or "" if the request is not signed. refused is
+// the AWS error code if the signature is not valid.
 func (c *Cloud) caller(r *http.Request) (who, refused string, err error) {
 	claimed := r.Header.Get("Authorization")
 	if claimed == "" {
@@ -194,7 +193,7 @@ func (c *Cloud) caller(r *http.Request) (who, refused string, err error) {
 	return key.Of, "", nil
 }
 
-// roleOf is the role that an assumed identity is, or the ARN itself.
+// roleOf returns the role of an assumed identity, or the ARN itself.
 func roleOf(identity string) string {
 	rest, found := strings.CutPrefix(identity, "arn:aws:sts::")
 	account, resource, _ := strings.Cut(rest, ":assumed-role/")
@@ -263,7 +262,7 @@ func (c *Cloud) sts(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// grant gives credentials of a role.
+// grant returns credentials of a role.
 func (c *Cloud) grant(w http.ResponseWriter, action, role, session string) {
 	id, key := c.assume(role, session)
 	fmt.Fprintf(
@@ -277,7 +276,7 @@ func (c *Cloud) grant(w http.ResponseWriter, action, role, session string) {
 	)
 }
 
-// assume makes a key of a role. The identity has the name of the role, not its path.
+// assume creates a key of a role. The identity has the name of the role, not its path.
 func (c *Cloud) assume(role, session string) (id string, key Key) {
 	account, path, _ := strings.Cut(strings.TrimPrefix(role, "arn:aws:iam::"), ":role/")
 	id, key = "ASIA"+random(), Key{
@@ -290,7 +289,7 @@ func (c *Cloud) assume(role, session string) (id string, key Key) {
 
 func inAnHour() string { return time.Now().Add(time.Hour).UTC().Format(time.RFC3339) }
 
-// agent gives a pod the credentials of its role.
+// agent serves the credentials of a pod's role.
 func (c *Cloud) agent(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -411,7 +410,7 @@ func (c *Cloud) route53(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// change carries out a batch, whole or not at all.
+// change applies a batch atomically.
 func (c *Cloud) change(w http.ResponseWriter, r *http.Request, zone, who string) {
 	c.calls = append(c.calls, "ChangeResourceRecordSets "+who)
 	body, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
@@ -467,11 +466,11 @@ func (c *Cloud) change(w http.ResponseWriter, r *http.Request, zone, who string)
 	})
 }
 
-// settle gives the servers what is due.
+// settle publishes the changes that are due.
 func (c *Cloud) settle() {
 	for _, at := range c.changes {
 		if time.Now().Before(at) {
-			return // the servers have all of it at once, when the last change is through
+			return // the servers get everything at once, after the last change
 		}
 	}
 	for zone, sets := range c.sets {

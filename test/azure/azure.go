@@ -1,7 +1,7 @@
-// Package azure stands for the parts of Azure that DNS-01 by Azure DNS speaks with: Entra ID, which
-// gives tokens for passwords and for the tokens of federated workloads, the metadata service of
-// machines, and the Resource Manager with public and private zones. They speak the real protocols;
-// a real DNS server answers for the zones.
+// Package azure simulates the parts of Azure that the Azure DNS solver uses: Entra ID, which issues
+// tokens for passwords and for the tokens of federated workloads, the metadata service of machines,
+// and the Resource Manager with public and private zones. They speak the real protocols; a real DNS
+// server answers for the zones.
 package azure
 
 import (
@@ -21,20 +21,20 @@ const (
 	assertion = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 )
 
-// Cloud is an Azure with one subscription.
+// Cloud is a simulated Azure with one subscription.
 type Cloud struct {
 	// Tenant is the ID of the tenant, and Subscription that of the subscription.
 	Tenant, Subscription string
-	// Passwords are those of applications, and Federated the tokens that are taken for others, by
+	// Passwords are the passwords of applications, and Federated the accepted tokens of workloads, by
 	// client ID.
 	Passwords, Federated map[string]string
-	// Machine are the identities of the machine, by what a request may name them by: a client ID, a
-	// resource ID, or "" for its own.
+	// Machine holds the identities of the machine by their name in a request: a client ID, a resource
+	// ID, or "" for the machine's own.
 	Machine map[string]string
 	// Access says which identities may change the records of a zone, which is GROUP/TYPE/NAME. They
-	// may not see others.
+	// cannot see other zones.
 	Access map[string][]string
-	// DNS gets the TXT records.
+	// DNS receives the TXT records.
 	DNS *dnsserver.Server
 
 	mu     sync.Mutex
@@ -51,8 +51,7 @@ type set struct {
 	metadata map[string]string
 }
 
-// Sites are the services, by the hosts that they have on the internet, or on the machine's own
-// network.
+// Sites returns the services by their host names on the internet or on the machine's own network.
 func (c *Cloud) Sites() map[string]http.Handler {
 	return map[string]http.Handler{
 		"login.microsoftonline.com": http.HandlerFunc(
@@ -70,7 +69,7 @@ func (c *Cloud) Put(zone, name string, values ...string) {
 	c.write(zone, name, &set{ttl: 300, values: values, metadata: map[string]string{"owner": "somebody"}})
 }
 
-// Values are those of a name.
+// Values returns the values of a name.
 func (c *Cloud) Values(zone, name string) []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -80,14 +79,14 @@ func (c *Cloud) Values(zone, name string) []string {
 	return nil
 }
 
-// Calls are the requests that were served, with who made them.
+// Calls returns the served requests, each with the client.
 func (c *Cloud) Calls() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.calls)
 }
 
-// write replaces a set, or removes it if that is nil.
+// write replaces a record set, or removes it if the new one is nil.
 func (c *Cloud) write(zone, name string, s *set) {
 	if c.sets == nil {
 		c.sets = map[string]*set{}

@@ -26,8 +26,8 @@ import (
 
 const tsigName, tsigSecret = "bench", "YmVuY2htYXJrLXNlY3JldC1vZi10c2lnLWtleS1sb25n"
 
-// acmeServer measures certificates of an ACME server: one, ten and a hundred at once, by DNS-01 and
-// by HTTP-01, and then a long line of them.
+// acmeServer measures certificates of an ACME server: one, ten and a hundred in parallel, by DNS-01
+// and by HTTP-01, and then a long series in sequence.
 func (b *bench) acmeServer(ctx context.Context) error {
 	names, err := dnsserver.Start(
 		dnsserver.Options{Zones: []string{"bench.example.com"}, KeyName: tsigName, Secret: tsigSecret},
@@ -68,7 +68,7 @@ func (b *bench) acmeServer(ctx context.Context) error {
 				},
 			},
 		},
-		// Port 80 of these names is not this machine's, so nothing is looked at first.
+		// Port 80 of these names is not on this machine, so there is no self-check.
 		"http-01": {
 			HTTP01:                 &cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}},
 			WaitInsteadOfSelfCheck: &metav1.Duration{},
@@ -172,9 +172,9 @@ func (b *bench) acmeServer(ctx context.Context) error {
 	return b.besideOneThatHangs(ctx, names.Addr, ca)
 }
 
-// besideOneThatHangs measures one certificate after the other, first alone, then while another CA
-// hangs under 60 challenges, and then while a DNS service hangs under 60 certificates of the same
-// CA, too.
+// besideOneThatHangs measures certificates in sequence: first without other load, then while
+// another CA with 60 challenges hangs, and then while a DNS service also hangs, with 60
+// certificates of the same CA.
 func (b *bench) besideOneThatHangs(ctx context.Context, resolver string, works *pebble.Server) error {
 	const runs, others = 20, 60
 	one := func(namespace string) (median time.Duration, goroutines float64, err error) {
@@ -195,7 +195,7 @@ func (b *bench) besideOneThatHangs(ctx context.Context, resolver string, works *
 		goroutines, err = gauge(ctx, "go_goroutines")
 		return quantile(took, .5), goroutines, err
 	}
-	// under makes an issuer, and asks it for certificates.
+	// under creates an issuer, and requests certificates from it.
 	under := func(name string, spec cmacme.ACMEIssuer) error {
 		spec.PrivateKey = cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: name}}
 		issuer := &cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: name}}
@@ -258,7 +258,7 @@ func (b *bench) besideOneThatHangs(ctx context.Context, resolver string, works *
 	}
 	defer ca.Close()
 	defer close(release)
-	// The CA is asked to look when all challenges are set up, and then hangs.
+	// The CA hangs at the validation, when all challenges are presented.
 	err = under("hangs", cmacme.ACMEIssuer{
 		Server: ca.Directory, CABundle: ca.CABundle,
 		Solvers: []cmacme.ACMEChallengeSolver{
@@ -311,7 +311,7 @@ func (b *bench) besideOneThatHangs(ctx context.Context, resolver string, works *
 		return err
 	}
 
-	silent, err := net.Listen("tcp", "127.0.0.1:0") // nobody accepts, so the kernel does, and that is all
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // the kernel accepts, and no program answers
 	if err != nil {
 		return err
 	}

@@ -14,11 +14,11 @@ import (
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 )
 
-// oneByOne is how many certificates are measured, each created when the one before is Ready.
+// oneByOne is the number of measured certificates. Each is created when the one before is Ready.
 const oneByOne = 20
 
-// besideLargeKeys measures certificates with ECDSA keys, one after the other: alone, and while so
-// many namespaces have RSA keys of 4096 bits made without end.
+// besideLargeKeys measures certificates with ECDSA keys in sequence: without other load, and while
+// a number of namespaces continuously request RSA keys of 4096 bits.
 func (b *bench) besideLargeKeys(ctx context.Context) error {
 	p, err := b.start(ctx)
 	if err != nil {
@@ -55,7 +55,7 @@ func (b *bench) besideLargeKeys(ctx context.Context) error {
 			}
 		})
 	}
-	// The first keys are under way.
+	// The first keys are being generated.
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
@@ -90,8 +90,7 @@ func (b *bench) besideLargeKeys(ctx context.Context) error {
 	return nil
 }
 
-// inTurn creates certificates one after the other, and returns how long each took until it was
-// Ready, sorted.
+// inTurn creates certificates in sequence, and returns the sorted times until each was Ready.
 func (b *bench) inTurn(ctx context.Context, namespace string) ([]time.Duration, error) {
 	if err := b.namespace(ctx, namespace); err != nil {
 		return nil, err
@@ -108,7 +107,7 @@ func (b *bench) inTurn(ctx context.Context, namespace string) ([]time.Duration, 
 	return all, nil
 }
 
-// untilReady creates a certificate and returns how long it takes until it is Ready.
+// untilReady creates a certificate and returns the time until it is Ready.
 func (b *bench) untilReady(ctx context.Context, crt *cmapi.Certificate) (time.Duration, error) {
 	watcher, err := b.admin.Watch(ctx, &cmapi.CertificateList{}, client.InNamespace(crt.Namespace))
 	if err != nil {

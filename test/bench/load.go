@@ -39,14 +39,13 @@ type bench struct {
 
 const issuerName = "bench-ca"
 
-// The issuers of the load: one that signs in the controller's process, and one that is asked
-// elsewhere.
+// The issuers of the load: one that signs in the controller's process, and an external one.
 var (
 	inProcess = cmmeta.IssuerReference{Name: issuerName, Kind: "ClusterIssuer"}
 	elsewhere = cmmeta.IssuerReference{Name: issuerName, Kind: "OutsideIssuer", Group: "bench.example.com"}
 )
 
-// prepare makes the CA and the issuer.
+// prepare creates the CA and the issuer.
 func (b *bench) prepare(ctx context.Context) (err error) {
 	cfg := b.plane.AdminConfig()
 	if b.admin, err = client.NewWithWatch(cfg, client.Options{Scheme: controller.Scheme()}); err != nil {
@@ -123,7 +122,7 @@ func certificate(issuer cmmeta.IssuerReference, namespace string, i int) *cmapi.
 	}
 }
 
-// each calls f for 0 to n-1, by so many clients at once, each with a connection of its own.
+// each calls f for 0 to n-1, from several clients in parallel, each with its own connection.
 func (b *bench) each(ctx context.Context, n int, f func(ctx context.Context, c client.Client, i int) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -153,8 +152,8 @@ func (b *bench) each(ctx context.Context, n int, f func(ctx context.Context, c c
 	return context.Cause(ctx)
 }
 
-// ceiling is how many certificates a second there would be if writing what is written for one were
-// all that there is to do.
+// ceiling is the number of certificates a second that the API server could take if nothing but
+// their writes was necessary.
 func (b *bench) ceiling(ctx context.Context) (float64, error) {
 	const namespace = "ceiling"
 	if err := b.namespace(ctx, namespace); err != nil {
@@ -291,8 +290,8 @@ func (b *bench) ceiling(ctx context.Context) (float64, error) {
 	return rate, b.vanish(ctx, namespace)
 }
 
-// vanish deletes a namespace and waits until all of it is gone: what was written by hand is nothing
-// that the controller should find.
+// vanish deletes a namespace and waits until all its objects are gone, so that the controller never
+// sees the objects of the ceiling.
 func (b *bench) vanish(ctx context.Context, name string) error {
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
 	if err := b.admin.Delete(ctx, ns); err != nil {
@@ -310,8 +309,8 @@ func (b *bench) vanish(ctx context.Context, name string) error {
 	)
 }
 
-// issue creates n certificates and waits until all are Ready. It returns how long that took for
-// each, sorted, and for all.
+// issue creates n certificates and waits until all are Ready. It returns the sorted times for each,
+// and the time for all.
 func (b *bench) issue(
 	ctx context.Context,
 	issuer cmmeta.IssuerReference,
@@ -372,8 +371,8 @@ func (b *bench) issue(
 	return took, all, nil
 }
 
-// signOutside stands for a signer that is asked over the network: it answers each request of the
-// issuer elsewhere once that is approved.
+// signOutside simulates an external signer: it answers each request of the external issuer once the
+// request is approved.
 func (b *bench) signOutside(ctx context.Context) {
 	watcher, err := b.admin.Watch(ctx, &cmapi.CertificateRequestList{})
 	if err != nil {

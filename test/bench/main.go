@@ -1,12 +1,12 @@
-// Bench measures the controller against the real Kubernetes API, on whatever machine it runs:
-// certificates a second, the controller's CPU and memory, and the API requests that a certificate
-// takes. The API server, etcd and the load are in this process, the controller is one of its own,
-// under the RBAC that is shipped.
+// Bench measures the controller against the real Kubernetes API, on the local machine: certificates
+// a second, the controller's CPU and memory, and the API requests for a certificate. The API
+// server, etcd and the load are in this process; the controller is a separate process, under the
+// shipped RBAC.
 //
 //	go -C test run ./bench [-certificates 500] [-clients 16] [-fleet 5000] [-ingresses 500] [-secrets 50000] [-line 1000] [-keys 60]
 //
 // First it measures the ceiling: the same writes for each certificate, of objects of the same size,
-// sent by the load's clients with no controller at all.
+// sent by the load's clients, without a controller.
 package main
 
 import (

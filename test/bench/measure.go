@@ -99,13 +99,13 @@ func (p *process) stop() error {
 	return <-p.done
 }
 
-// cpu is what the process has used so far.
+// cpu is the CPU time that the process has used so far.
 func (p *process) cpu() (time.Duration, error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
 	if err != nil {
 		return 0, err
 	}
-	// The name of the command, in parentheses, may hold anything.
+	// The name of the command, in parentheses, may contain any characters.
 	_, rest, _ := strings.Cut(string(data), ") ")
 	fields := strings.Fields(rest)
 	var ticks int64
@@ -142,7 +142,7 @@ func (p *process) memory() (now, peak float64, err error) {
 	return now, peak, nil
 }
 
-// kubeconfig makes one for the controller's ServiceAccount.
+// kubeconfig creates a kubeconfig for the controller's ServiceAccount.
 func (b *bench) kubeconfig(ctx context.Context) (string, error) {
 	admin := b.plane.AdminConfig()
 	k, err := kubernetes.NewForConfig(admin)
@@ -207,7 +207,7 @@ func (b *bench) requests(ctx context.Context) (requests, error) {
 
 func value(m *dto.Metric) float64 { return m.GetCounter().GetValue() }
 
-// since subtracts what was counted before.
+// since subtracts earlier counts.
 func (r requests) since(before requests) requests {
 	d := requests{counts: map[string]float64{}, conflicts: r.conflicts - before.conflicts}
 	for k, v := range r.counts {
@@ -220,8 +220,8 @@ func (r requests) since(before requests) requests {
 
 var writeVerbs = []string{"POST", "PUT", "PATCH", "APPLY", "DELETE", "DELETECOLLECTION"}
 
-// ofCertificates are the resources whose writes issuing takes. Leases, tokens and the like are the
-// cluster's own.
+// ofCertificates are the resources that an issuance writes. Writes of leases and tokens are not
+// part of it.
 var ofCertificates = []string{
 	"certificates",
 	"certificates/status",
@@ -249,7 +249,7 @@ func (r requests) writes() (total float64, lines []string) {
 	return total, lines
 }
 
-// result is what a burst of certificates showed.
+// result is the measurement of a burst of certificates.
 type result struct {
 	took       []time.Duration
 	all        time.Duration
@@ -280,7 +280,7 @@ func (b *bench) burst(ctx context.Context, issuer cmmeta.IssuerReference, namesp
 	}
 	r := &result{loadWrites: float64(n)}
 	if issuer == elsewhere {
-		r.loadWrites *= 2 // the signer is the load's, too
+		r.loadWrites *= 2 // the signer is part of the load, too
 	}
 	if r.took, r.all, err = b.issue(ctx, issuer, namespace, n); err != nil {
 		return nil, err
@@ -305,7 +305,7 @@ func (b *bench) burst(ctx context.Context, issuer cmmeta.IssuerReference, namesp
 	return r, nil
 }
 
-// quiet waits until nothing that concerns certificates was written for a second.
+// quiet waits until there were no writes for certificates for a second.
 func (b *bench) quiet(ctx context.Context) error {
 	last := -1.0
 	for {
@@ -330,7 +330,7 @@ func quantile(sorted []time.Duration, q float64) time.Duration {
 	return sorted[min(int(q*float64(len(sorted))), len(sorted)-1)]
 }
 
-// print shows the result, and what it is of the ceiling, if that is known.
+// print prints the result, and its part of the ceiling if that is known.
 func (r *result) print(ceiling float64) {
 	n := float64(len(r.took))
 	rate := n / r.all.Seconds()
@@ -361,7 +361,7 @@ func (r *result) print(ceiling float64) {
 	fmt.Println()
 }
 
-// fleetRestart fills the cluster, restarts the controller and looks at what it does.
+// fleetRestart fills the cluster, restarts the controller and measures its work.
 func (b *bench) fleetRestart(ctx context.Context) error {
 	p, err := b.start(ctx)
 	if err != nil {
@@ -417,8 +417,8 @@ func (b *bench) fleetRestart(ctx context.Context) error {
 	return nil
 }
 
-// steady waits until the controller hardly uses the CPU any more, for two seconds, and returns when
-// that began.
+// steady waits until the controller has used almost no CPU for two seconds, and returns the start
+// of these two seconds.
 func (b *bench) steady(ctx context.Context, p *process, began time.Time) (time.Duration, error) {
 	last, err := p.cpu()
 	if err != nil {

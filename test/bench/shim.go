@@ -18,8 +18,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// ingressBurst measures annotated Ingresses that are created at once, until the Secrets of all
-// exist.
+// ingressBurst measures the time from the creation of many annotated Ingresses until all their
+// Secrets exist.
 func (b *bench) ingressBurst(ctx context.Context) error {
 	p, err := b.start(ctx)
 	if err != nil {
@@ -127,7 +127,7 @@ func ingress(namespace string, i int) *networkingv1.Ingress {
 	}
 }
 
-// foreignSecrets measures what Secrets that are none of ours cost the controller.
+// foreignSecrets measures the cost of unrelated Secrets for the controller.
 func (b *bench) foreignSecrets(ctx context.Context) error {
 	p, err := b.start(ctx)
 	if err != nil {
@@ -191,7 +191,7 @@ func (b *bench) foreignSecrets(ctx context.Context) error {
 	return nil
 }
 
-// reconciles is how often all reconcilers were called so far.
+// reconciles is the number of calls of all reconcilers so far.
 func reconciles(ctx context.Context) (float64, error) {
 	return gauge(ctx, "certmanager_controller_sync_call_count")
 }

@@ -1,4 +1,4 @@
-// Package bind runs BIND, the name server that most updates by RFC 2136 are sent to, from the
+// Package bind runs BIND, the most common name server for updates by RFC 2136, from the
 // distribution's packages.
 package bind
 
@@ -23,23 +23,23 @@ type Zone struct {
 	Name string
 	// Records are the lines of its file.
 	Records string
-	// Settings are those of the zone, such as allow-update.
+	// Settings are the settings of the zone, such as allow-update.
 	Settings string
-	// Of is the primary from which a secondary transfers the zone: at its start, and when it is
-	// notified. A primary if nil.
+	// Of is the primary from which a secondary transfers the zone at its start and after a notify. If
+	// nil, the server is a primary.
 	Of *Server
 }
 
-// Server is a server that runs.
+// Server is a running server.
 type Server struct {
 	// Addr is host:port, for UDP and TCP.
 	Addr string
-	// URL is where a resolver is asked over HTTPS.
+	// URL is the DNS-over-HTTPS URL of a resolver.
 	URL string
 }
 
-// Start starts a server with zones, and with settings that stand before them, such as keys, until
-// the test ends.
+// Start starts a server with zones, and with settings to write before them, such as keys. It runs
+// until the test ends.
 func Start(t testing.TB, settings string, zones ...Zone) *Server {
 	t.Helper()
 	var config strings.Builder
@@ -74,13 +74,13 @@ func Start(t testing.TB, settings string, zones ...Zone) *Server {
 	return s
 }
 
-// Resolver finds out, from the servers of zones, what it is asked, and remembers it.
+// Resolver resolves queries at the servers of zones, and caches the answers.
 type Resolver struct {
 	Zones map[string]*Server
-	// Certificate and Key are files with which it is asked over HTTPS, too.
+	// Certificate and Key are files for serving DNS over HTTPS, too.
 	Certificate, Key string
-	// Anchors are the public keys of signed zones, as BIND writes them. If there are any it verifies
-	// what it is told.
+	// Anchors are the public keys of signed zones, as BIND writes them. If there are any, the resolver
+	// verifies answers.
 	Anchors string
 }
 
@@ -90,8 +90,8 @@ func StartResolver(t testing.TB, r Resolver) *Server {
 	options := "recursion yes; dnssec-validation no;"
 	var config strings.Builder
 	if r.Anchors != "" {
-		// What it would ask to tell the zone which keys it trusts proves that there is nothing beside it,
-		// as long as it is remembered.
+		// Disable the queries by which the resolver reports its trust anchors to the zone. Their negative
+		// answers would be cached as proof that other names do not exist.
 		options = "recursion yes; dnssec-validation yes; trust-anchor-telemetry no;"
 		fmt.Fprintf(&config, "trust-anchors { %s };\n", r.Anchors)
 	}
@@ -117,7 +117,7 @@ func StartResolver(t testing.TB, r Resolver) *Server {
 	return s
 }
 
-// start starts named in a directory, with options and with what stands beside them.
+// start starts named in a directory, with options and further statements.
 func start(t testing.TB, dir, options, config string) (*Server, *servers.Process) {
 	t.Helper()
 	port := cluster.FreePort(t)
@@ -172,7 +172,7 @@ func (s *Server) TXT(t testing.TB, name string) []string {
 	return values
 }
 
-// TTL returns that of the TXT records at a name, of which there must be some.
+// TTL returns the TTL of the TXT records at a name, which must have some.
 func (s *Server) TTL(t testing.TB, name string) uint32 {
 	t.Helper()
 	m, err := s.ask(name, dns.TypeTXT)

@@ -1,6 +1,6 @@
-// Package cloudflare stands for the part of Cloudflare that DNS-01 speaks with: its API, for a
-// token or the global key of an account. It speaks the real protocol; a real DNS server answers for
-// the zones.
+// Package cloudflare simulates the part of Cloudflare that the solver uses: its API, for a token or
+// the global key of an account. It speaks the real protocol; a real DNS server answers for the
+// zones.
 package cloudflare
 
 import (
@@ -18,13 +18,14 @@ import (
 // Host is the name of the API.
 const Host = "api.cloudflare.com"
 
-// API is the API, for one account.
+// API is the API for one account.
 type API struct {
-	// Token is one that may read the zones and edit their DNS. Email and Key are those of the account.
+	// Token is a token that may read the zones and edit their DNS. Email and Key belong to the
+	// account.
 	Token, Email, Key string
 	// Zones are the names of the zones, by ID.
 	Zones map[string]string
-	// DNS gets the TXT records.
+	// DNS receives the TXT records.
 	DNS *dnsserver.Server
 
 	mu      sync.Mutex
@@ -42,24 +43,24 @@ type record struct {
 	zone    string
 }
 
-// Sites are the services, by the hosts that they have on the internet.
+// Sites returns the services by their public host names.
 func (a *API) Sites() map[string]http.Handler { return map[string]http.Handler{Host: a} }
 
-// Put adds a TXT record, whose value is without its quotes.
+// Put adds a TXT record with a value without quotes.
 func (a *API) Put(zone, name, value string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.add(record{Type: "TXT", Name: name, Content: `"` + value + `"`, TTL: 300, zone: zone})
 }
 
-// Values are those of a name, without their quotes.
+// Values returns the values of a name, without their quotes.
 func (a *API) Values(name string) []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.values(name)
 }
 
-// Calls are the requests that were served, each with who asked: "token" or "key".
+// Calls returns the served requests, each with its credential: "token" or "key".
 func (a *API) Calls() []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -103,8 +104,7 @@ func answer(w http.ResponseWriter, result any) {
 		Encode(map[string]any{"success": true, "errors": []any{}, "messages": []any{}, "result": result})
 }
 
-// list answers with a page of a list, which has 20 entries if the request does not say how many it
-// wants.
+// list answers with a page of a list. The default size of a page is 20 entries.
 func list[T any](w http.ResponseWriter, r *http.Request, all []T) {
 	number := func(name string, otherwise int) int {
 		if n, err := strconv.Atoi(r.URL.Query().Get(name)); err == nil && n > 0 {
@@ -130,7 +130,7 @@ func list[T any](w http.ResponseWriter, r *http.Request, all []T) {
 	})
 }
 
-// who is who asks, or empty for a stranger.
+// who returns the credential of a request, or "" if it has no valid one.
 func (a *API) who(h http.Header) string {
 	switch {
 	case a.Token != "" && h.Get("Authorization") == "Bearer "+a.Token:

@@ -7,17 +7,17 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// Clock is the system's, until it is put forward.
+// Clock is the system clock until it is advanced.
 type Clock struct {
 	clock.RealClock
 	ahead atomic.Int64
 }
 
-// Step puts the clock forward. Who waits by a timer is not woken.
+// Step advances the clock. It does not fire timers.
 func (c *Clock) Step(d time.Duration) { c.ahead.Add(int64(d)) }
 
-// Now is the time that the clock shows.
+// Now returns the time of the clock.
 func (c *Clock) Now() time.Time { return c.RealClock.Now().Add(time.Duration(c.ahead.Load())) }
 
-// Since is how long ago t is by this clock.
+// Since returns the time since t by this clock.
 func (c *Clock) Since(t time.Time) time.Duration { return c.Now().Sub(t) }

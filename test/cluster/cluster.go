@@ -1,5 +1,5 @@
 // Package cluster gives tests a real Kubernetes API with Perennial's API and RBAC installed, and
-// runs the controller in it under the rights that are shipped.
+// runs the controller in it under the shipped RBAC.
 package cluster
 
 import (
@@ -32,14 +32,14 @@ import (
 	"github.com/perennial-pki/perennial/standalone/serviceaccount"
 )
 
-// patience is how long something that happens by itself may take on a busy machine. Tests do not
-// depend on how long it does.
+// patience is the maximum wait for a condition on a busy machine. Tests do not depend on the actual
+// time.
 const patience = time.Minute
 
-// Main runs the tests of a package, which share one control plane, and stops it. It is started when
-// the first test asks for it.
+// Main runs the tests of a package, which share one control plane, and then stops it. The control
+// plane starts when a test first needs it.
 func Main(m *testing.M) {
-	ctrl.SetLogger(logr.Discard()) // what is not given a logger
+	ctrl.SetLogger(logr.Discard()) // for code without a logger of its own
 	code := m.Run()
 	if shared.plane != nil {
 		if err := shared.plane.stop(); err != nil {
@@ -50,7 +50,7 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
-// Admin is a client that may do anything.
+// Admin returns a client with all permissions.
 func Admin(t testing.TB) client.WithWatch {
 	t.Helper()
 	c, err := client.NewWithWatch(Plane(t).AdminConfig(), client.Options{Scheme: controller.Scheme()})
@@ -60,7 +60,7 @@ func Admin(t testing.TB) client.WithWatch {
 	return c
 }
 
-// Namespace makes a namespace for the test and deletes it when the test ends.
+// Namespace creates a namespace for the test and deletes it when the test ends.
 func Namespace(t testing.TB) string {
 	t.Helper()
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "test-"}}
@@ -72,7 +72,7 @@ func Namespace(t testing.TB) string {
 	return ns.Name
 }
 
-// Config is what the controller connects with: its ServiceAccount.
+// Config returns the client configuration of the controller's ServiceAccount.
 func Config(t testing.TB) *rest.Config {
 	t.Helper()
 	cfg, err := serviceaccount.Config(t.Context(), Plane(t).AdminConfig(), deploy.Namespace, deploy.ServiceAccount)
@@ -82,7 +82,7 @@ func Config(t testing.TB) *rest.Config {
 	return cfg
 }
 
-// Controller is a controller that runs.
+// Controller is a running controller.
 type Controller struct {
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -155,19 +155,19 @@ func testLog(t testing.TB) logr.Logger {
 	}, funcr.Options{LogTimestamp: true, Verbosity: 1})
 }
 
-// The ports that FreePort hands out: below those that systems give to connections, one of which
-// could take a port before it is used.
+// The range of ports for FreePort. It is below the ephemeral ports, one of which an outgoing
+// connection could take before the test uses it.
 const firstPort, ports = 20000, 10000
 
-// given counts the ports that were handed out. It begins anywhere, so that several test programs at
-// once hardly meet.
+// given counts the returned ports. It starts at a random port, so that parallel test programs
+// rarely collide.
 var given = func() *atomic.Uint32 {
 	n := &atomic.Uint32{}
 	n.Store(rand.Uint32N(ports))
 	return n
 }()
 
-// FreePort is a port of 127.0.0.1 that is free, and that is handed out once.
+// FreePort returns a free port of 127.0.0.1, each only once.
 func FreePort(t testing.TB) int {
 	t.Helper()
 	for range ports {
@@ -181,7 +181,7 @@ func FreePort(t testing.TB) int {
 	return 0
 }
 
-// Pair is the chain and the private key in a Secret.
+// Pair returns the chain and the private key in a Secret.
 func Pair(t testing.TB, key client.ObjectKey) ([]*x509.Certificate, crypto.Signer) {
 	t.Helper()
 	secret := &corev1.Secret{}
@@ -219,8 +219,8 @@ func Eventually(t testing.TB, f func() error) {
 	}
 }
 
-// ErrNotYet is for conditions of Eventually that have nothing more to say.
+// ErrNotYet is an error for conditions of Eventually that have no details.
 var ErrNotYet = errors.New("not yet")
 
-// NotYet is for conditions of Eventually.
+// NotYet returns an error for conditions of Eventually.
 func NotYet(format string, args ...any) error { return fmt.Errorf("not yet: "+format, args...) }

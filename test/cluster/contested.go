@@ -9,8 +9,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// Contested returns what makes a client whose every write of a status meets a conflict first:
-// somebody else has written to the object just before.
+// Contested returns a wrapper for a client. Each status write of that client first fails with a
+// conflict, because another client has just written to the object.
 func Contested(somebody client.Client) func(client.Client) client.Client {
 	c := &contested{somebody: somebody, met: map[types.UID]bool{}}
 	return func(inner client.Client) client.Client { return &contestedClient{inner, c} }
@@ -19,11 +19,11 @@ func Contested(somebody client.Client) func(client.Client) client.Client {
 type contested struct {
 	somebody client.Client
 	mu       sync.Mutex
-	met      map[types.UID]bool // whether the write that comes has met its conflict
+	met      map[types.UID]bool // whether the next write has already had its conflict
 	writes   int
 }
 
-// meet writes to the object, unless that has been done for the write that comes.
+// meet writes to the object, unless it did so already for the next write.
 func (c *contested) meet(ctx context.Context, o client.Object) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -15,12 +15,12 @@ import (
 	"github.com/perennial-pki/perennial/deploy"
 )
 
-// FrozenBecause is what the refusals of Freeze say.
+// FrozenBecause is the message of Freeze's refusals.
 const FrozenBecause = "changes are frozen over the holidays"
 
-// Freeze has an admission policy refuse operations of the controller on a resource: those in the
-// namespace and, if the resource has none, all. It returns when the policy holds; end waits until
-// it no longer does.
+// Freeze installs an admission policy that refuses operations of the controller on a resource in
+// the namespace, or all of them if the resource is cluster-scoped. It returns when the policy is
+// enforced; end waits until it no longer is.
 func Freeze(t testing.TB, namespace, group, resource string, operations ...admissionv1.OperationType) (end func()) {
 	t.Helper()
 	admin := Admin(t)
@@ -32,7 +32,7 @@ func Freeze(t testing.TB, namespace, group, resource string, operations ...admis
 				Resources: []string{resource}},
 		}}
 	}
-	plain, _, _ := strings.Cut(resource, "/") // of a subresource
+	plain, _, _ := strings.Cut(resource, "/") // without a subresource
 	controller := fmt.Sprintf("system:serviceaccount:%s:%s", deploy.Namespace, deploy.ServiceAccount)
 	fail := admissionv1.Fail
 	objects := []client.Object{

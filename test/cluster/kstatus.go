@@ -14,8 +14,7 @@ const (
 	Terminating = "Terminating"
 )
 
-// Kstatus is the state of an object by the rules of sigs.k8s.io/cli-utils/pkg/kstatus for kinds
-// that it does not know.
+// Kstatus returns the state of an object by the generic rules of sigs.k8s.io/cli-utils/pkg/kstatus.
 func Kstatus(o *unstructured.Unstructured) string {
 	if o.GetDeletionTimestamp() != nil {
 		return Terminating

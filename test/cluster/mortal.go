@@ -11,16 +11,16 @@ import (
 
 var errDead = errors.New("the process is dead")
 
-// Life is that of a process. It ends at the n-th write: nothing is written from then on, as after a
-// kill.
+// Life is the lifetime of a simulated process. It ends at the n-th write: later writes do not reach
+// the server, as after a kill.
 type Life struct {
 	mu     sync.Mutex
 	left   int  // writes until the end
 	after  bool // the last write still reaches the server
 	died   chan struct{}
 	ended  bool
-	closed bool   // nothing is written any more
-	then   func() // happens at the last write, in the place of the end
+	closed bool   // writes no longer reach the server
+	then   func() // runs at the last write, instead of the end
 }
 
 func (l *Life) write(write func() error) error {
@@ -48,7 +48,7 @@ func (l *Life) write(write func() error) error {
 	return errDead
 }
 
-// mortal is a client whose process dies.
+// mortal is the client of a process that dies.
 type mortal struct {
 	client.Client
 	life *Life
@@ -56,7 +56,7 @@ type mortal struct {
 
 func (m *mortal) Create(ctx context.Context, o client.Object, options ...client.CreateOption) error {
 	if o.GetObjectKind().GroupVersionKind().Group == "authorization.k8s.io" || o.GetName() == "" {
-		return m.Client.Create(ctx, o, options...) // a question, not a write
+		return m.Client.Create(ctx, o, options...) // a review, not a write
 	}
 	return m.life.write(func() error { return m.Client.Create(ctx, o, options...) })
 }
@@ -91,23 +91,24 @@ func (m *mortalStatus) Patch(
 	return m.life.write(func() error { return m.SubResourceWriter.Patch(ctx, o, p, options...) })
 }
 
-// NewLife is one of so many writes, of which the last still reaches the server if after is set.
+// NewLife returns a Life that ends at the given write. If after is set, that write still reaches
+// the server.
 func NewLife(writes int, after bool) *Life {
 	return &Life{left: writes, after: after, died: make(chan struct{})}
 }
 
-// NewMoment is a life that does not end: at the n-th write, before or after it, something happens,
-// and Died is closed.
+// NewMoment returns a Life that does not end. Before or after the n-th write, it calls a function
+// and closes Died.
 func NewMoment(writes int, after bool, then func()) *Life {
 	l := NewLife(writes, after)
 	l.then = then
 	return l
 }
 
-// Wrap makes a client that writes as long as the process lives.
+// Wrap returns a client that can write as long as the process lives.
 func (l *Life) Wrap(c client.Client) client.Client { return &mortal{c, l} }
 
-// End ends it now.
+// End ends the life now.
 func (l *Life) End() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -121,5 +122,5 @@ func (l *Life) end() {
 	}
 }
 
-// Died is closed when it has ended.
+// Died is closed when the life has ended.
 func (l *Life) Died() <-chan struct{} { return l.died }

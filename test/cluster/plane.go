@@ -18,7 +18,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// ControlPlane is a running kube-apiserver with etcd, in a process of its own.
+// ControlPlane is a running kube-apiserver with etcd, in a separate process.
 type ControlPlane struct {
 	kubeconfig string
 	config     *rest.Config
@@ -26,10 +26,10 @@ type ControlPlane struct {
 	stdin      io.Closer
 }
 
-// KubeconfigPath is the file that gives a client all rights.
+// KubeconfigPath is the kubeconfig of a client with all permissions.
 func (p *ControlPlane) KubeconfigPath() string { return p.kubeconfig }
 
-// AdminConfig is the configuration of a client that has all rights and no rate limit.
+// AdminConfig is the configuration of a client with all permissions and no rate limit.
 func (p *ControlPlane) AdminConfig() *rest.Config { return rest.CopyConfig(p.config) }
 
 var shared struct {
@@ -38,7 +38,7 @@ var shared struct {
 	plane *ControlPlane
 }
 
-// Plane is the control plane that the tests of this package share.
+// Plane returns the control plane that the tests of this package share.
 func Plane(t testing.TB) *ControlPlane {
 	t.Helper()
 	shared.start.Do(func() { shared.plane, shared.err = startPlane() })
@@ -84,9 +84,9 @@ func (p *ControlPlane) stop() error {
 	return p.process.Wait()
 }
 
-// Compiled returns the path of a command of this repository, compiled into bin/. dir is that of its
-// module, from the root of the repository. Packages that are tested at the same time compile it
-// once.
+// Compiled returns the path of a command of this repository, compiled into bin/. dir is the
+// directory of its module, relative to the root of the repository. Packages that are tested at the
+// same time compile it once.
 func Compiled(name, dir, pkg string, env ...string) (string, error) {
 	root, err := workspace()
 	if err != nil {

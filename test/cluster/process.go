@@ -48,7 +48,7 @@ func Program(t testing.TB) string {
 	return program.path
 }
 
-// Kubeconfig writes the kubeconfig of a ServiceAccount, for a process of its own, and returns its
+// Kubeconfig writes the kubeconfig of a ServiceAccount, for a separate process, and returns its
 // path.
 func Kubeconfig(t testing.TB, namespace, account string) string {
 	t.Helper()
@@ -75,7 +75,7 @@ func Kubeconfig(t testing.TB, namespace, account string) string {
 	return kubeconfig
 }
 
-// Process runs the controller as a process of its own, with this environment and these flags, until
+// Process runs the controller as a separate process, with this environment and these flags, until
 // the test ends.
 func Process(t testing.TB, env []string, flags ...string) {
 	t.Helper()

@@ -20,10 +20,10 @@ type Write struct {
 	Name   string
 }
 
-// RefusedBecause is what a refusal says.
+// RefusedBecause is the message of a refusal.
 const RefusedBecause = "certificate changes are frozen over the holidays"
 
-// Refusal refuses the writes that it is given a rule for, as an admission policy does.
+// Refusal refuses writes that match a rule, like an admission policy.
 type Refusal struct {
 	mu    sync.Mutex
 	rule  func(Write) bool
@@ -37,17 +37,17 @@ func (r *Refusal) Begin(rule func(Write) bool) {
 	r.rule, r.count = rule, 0
 }
 
-// End refuses nothing any more.
+// End stops the refusals.
 func (r *Refusal) End() { r.Begin(nil) }
 
-// Count is how many writes were refused since Begin.
+// Count returns the number of refused writes since Begin.
 func (r *Refusal) Count() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.count
 }
 
-// Wrap makes a client whose writes are refused.
+// Wrap returns a client whose writes are refused.
 func (r *Refusal) Wrap(c client.Client) client.Client { return &refused{c, r} }
 
 func (r *Refusal) judge(w Write) error {

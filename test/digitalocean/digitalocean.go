@@ -1,4 +1,4 @@
-// Package digitalocean stands for the part of DigitalOcean that DNS-01 speaks with: its API, for a
+// Package digitalocean simulates the part of DigitalOcean that the solver uses: its API, for a
 // token. It speaks the real protocol; a real DNS server answers for the domains.
 package digitalocean
 
@@ -17,11 +17,11 @@ import (
 // Host is the name of the API.
 const Host = "api.digitalocean.com"
 
-// API is the API, for one account.
+// API is the API for one account.
 type API struct {
 	Token   string
 	Domains []string
-	// DNS gets the TXT records.
+	// DNS receives the TXT records.
 	DNS *dnsserver.Server
 
 	mu      sync.Mutex
@@ -30,7 +30,7 @@ type API struct {
 	calls   []string
 }
 
-// record has a name that is relative to its domain, as the API tells it.
+// record has a name relative to its domain, as in the API.
 type record struct {
 	ID     int    `json:"id"`
 	Type   string `json:"type"`
@@ -47,7 +47,7 @@ func (r record) full() string {
 	return r.Name + "." + r.domain
 }
 
-// Sites are the services, by the hosts that they have on the internet.
+// Sites returns the services by their public host names.
 func (a *API) Sites() map[string]http.Handler { return map[string]http.Handler{Host: a} }
 
 // Put adds a TXT record at a name below a domain.
@@ -57,14 +57,14 @@ func (a *API) Put(domain, name, value string) {
 	a.add(record{Type: "TXT", Name: relative(name, domain), Data: value, TTL: 300, domain: domain})
 }
 
-// Values are those of a name.
+// Values returns the values of a name.
 func (a *API) Values(name string) []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.values(name)
 }
 
-// Calls are the requests that were served.
+// Calls returns the served requests.
 func (a *API) Calls() []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -89,7 +89,8 @@ func (a *API) add(r record) record {
 	return r
 }
 
-// relative is a name as the API tells it. One that ends with a dot is absolute, as in a zone file.
+// relative returns a name as in the API. A name that ends with a dot is absolute, as in a zone
+// file.
 func relative(name, domain string) string {
 	name, _ = strings.CutSuffix(name, ".")
 	if name == domain {

@@ -1,4 +1,4 @@
-// Package dnsserver is a small authoritative DNS server on a real socket, which takes dynamic
+// Package dnsserver is a small authoritative DNS server on a real socket, which accepts dynamic
 // updates, for tests, benchmarks and the quickstart.
 package dnsserver
 
@@ -13,19 +13,19 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Options say what the server has.
+// Options are the settings of the server.
 type Options struct {
-	// Zones are the apexes. The server answers for them, and takes every other question as one for a
-	// name without records.
+	// Zones are the apexes. The server is authoritative for them, and answers every other query as for
+	// a name without records.
 	Zones []string
-	// Address is what every name without other records leads to. 127.0.0.1 if nil.
+	// Address is the address of every name without other records. 127.0.0.1 if nil.
 	Address net.IP
-	// KeyName and Secret (base64) are the TSIG key that updates must be signed with. Unsigned ones are
-	// taken if empty.
+	// KeyName and Secret (base64) are the TSIG key that updates must be signed with. If empty,
+	// unsigned updates are accepted.
 	KeyName, Secret string
 }
 
-// Server is a server that runs.
+// Server is a running server.
 type Server struct {
 	// Addr is host:port, for UDP and TCP.
 	Addr string
@@ -42,17 +42,17 @@ type Server struct {
 	servers []*dns.Server
 }
 
-// Fate is what becomes of a dynamic update.
+// Fate is the simulated outcome of a dynamic update.
 type Fate int
 
 const (
-	// Done is that it is done, and answered.
+	// Done means that the server applies and answers the update.
 	Done Fate = iota
-	// Failed is that the server answers that it has failed.
+	// Failed means that the server answers with a failure.
 	Failed
-	// Lost is that the server never hears of it.
+	// Lost means that the update never reaches the server.
 	Lost
-	// Unheard is that it is done, and nobody hears the answer.
+	// Unheard means that the server applies the update, and the answer is lost.
 	Unheard
 )
 
@@ -128,7 +128,7 @@ func (s *Server) TXT(name string) []string {
 	return slices.Clone(s.texts[canonical(name)])
 }
 
-// Updates are the names of the records that dynamic updates were about, in their order.
+// Updates returns the names of the records in dynamic updates, in their order.
 func (s *Server) Updates() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -144,44 +144,45 @@ func (s *Server) AddTXT(name, value string) {
 	}
 }
 
-// SetTXT makes these the TXT values at a name.
+// SetTXT replaces the TXT values at a name.
 func (s *Server) SetTXT(name string, values ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.texts[canonical(name)] = slices.Clone(values)
 }
 
-// Hide makes the server answer as if a name had no TXT values, which it keeps, or no longer.
+// Hide makes the server answer as if a name had no TXT values, or stops that. The server keeps the
+// values.
 func (s *Server) Hide(name string, hide bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.hidden[canonical(name)] = hide
 }
 
-// CNAME makes a name an alias.
+// CNAME turns a name into an alias.
 func (s *Server) CNAME(name, target string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.cnames[canonical(name)] = canonical(target)
 }
 
-// Set makes these the records of a type at a name, other than TXT, each as in a zone file. None
-// means that there are none.
+// Set replaces the records of a type, other than TXT, at a name, each as in a zone file. Without
+// records, it removes them.
 func (s *Server) Set(name string, kind uint16, values ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.records[question{canonical(name), kind}] = slices.Clone(values)
 }
 
-// SetBogus makes the server fail for a name unless it is told not to verify, as a resolver does if
-// the DNSSEC of the name does not verify.
+// SetBogus makes the server fail for a name unless the query disables DNSSEC validation (CD), as a
+// validating resolver does if the DNSSEC of the name is invalid.
 func (s *Server) SetBogus(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.bogus[canonical(name)] = true
 }
 
-// Updating has f say what becomes of each dynamic update from now on.
+// Updating makes f decide the outcome of each dynamic update from now on.
 func (s *Server) Updating(f func() Fate) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -190,7 +191,7 @@ func (s *Server) Updating(f func() Fate) {
 
 func canonical(name string) string { return strings.ToLower(dns.Fqdn(name)) }
 
-// zone is the longest of the zones that a name is in, or "".
+// zone returns the most specific zone of a name, or "".
 func (s *Server) zone(name string) string {
 	best := ""
 	for _, z := range s.o.Zones {

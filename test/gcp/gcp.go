@@ -1,7 +1,7 @@
-// Package gcp stands for the parts of Google Cloud that DNS-01 by Cloud DNS speaks with: the token
-// endpoint, which checks what service accounts sign, the metadata server of machines, and Cloud
-// DNS, whose changes are pending for a while before the servers have them. They speak the real
-// protocols; a real DNS server answers for the zones.
+// Package gcp simulates the parts of Google Cloud that the Cloud DNS solver uses: the token
+// endpoint, which verifies the assertions of service accounts, the metadata server of machines, and
+// Cloud DNS, where changes are pending for a while before the DNS servers have them. They speak the
+// real protocols; a real DNS server answers for the zones.
 package gcp
 
 //lint:file-ignore ST1005 The words of the errors are Google's.
@@ -32,17 +32,19 @@ const (
 	scope    = "https://www.googleapis.com/auth/ndev.clouddns.readwrite"
 )
 
-// Cloud is a Google Cloud with one project.
+// Cloud is a simulated Google Cloud with one project.
 type Cloud struct {
 	Project string
-	// Zones are the DNS names of managed zones, without a dot at the end, by name. Private are the
-	// names of those that are private.
+	// Zones are the DNS names of managed zones, without a trailing dot, by name. Private are the names
+	// of the private zones.
 	Zones   map[string]string
 	Private []string
-	// Machine is the service account of the machine, and Access says who may change records.
+	// Machine is the service account of the machine, and Access lists the service accounts that may
+	// change records.
 	Machine string
 	Access  []string
-	// DNS gets the TXT records of the public zones when a change is done, which is Pending before.
+	// DNS receives the TXT records of the public zones when a change is done. Before that, the change
+	// is pending for the time Pending.
 	DNS     *dnsserver.Server
 	Pending time.Duration
 
@@ -50,7 +52,7 @@ type Cloud struct {
 	keys    map[string]*rsa.PublicKey // by e-mail
 	tokens  map[string]string         // e-mails by token
 	sets    map[string]map[string]set // by zone and name
-	known   map[string]string         // zones by name that was ever written
+	known   map[string]string         // zones of all names that were ever written
 	changes []time.Time
 	calls   []string
 }
@@ -69,7 +71,7 @@ type change struct {
 	Status    string `json:"status"`
 }
 
-// Key makes a service account, and returns its key, JSON.
+// Key creates a service account, and returns its key, JSON.
 func (c *Cloud) Key(email string) ([]byte, error) {
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
@@ -98,7 +100,7 @@ func (c *Cloud) Key(email string) ([]byte, error) {
 	})
 }
 
-// Sites are the services, by the hosts that they have on the internet.
+// Sites returns the services by their public host names.
 func (c *Cloud) Sites() map[string]http.Handler {
 	return map[string]http.Handler{
 		"oauth2.googleapis.com": http.HandlerFunc(c.token),
@@ -124,14 +126,14 @@ func (c *Cloud) Put(zone, name string, values ...string) {
 	c.DNS.SetTXT(name, values...)
 }
 
-// Values are those of a name, without their quotes.
+// Values returns the values of a name, without their quotes.
 func (c *Cloud) Values(zone, name string) []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return unquoted(c.all(zone)[name+"."].Values)
 }
 
-// Calls are the requests that were served, with who made them.
+// Calls returns the served requests, each with the client.
 func (c *Cloud) Calls() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -162,7 +164,7 @@ func answer(w http.ResponseWriter, status int, body any) {
 	_ = json.NewEncoder(w).Encode(body)
 }
 
-// grant makes a token.
+// grant creates a token.
 func (c *Cloud) grant(w http.ResponseWriter, email string) {
 	token := "ya29." + rand.Text()
 	if c.tokens == nil {
@@ -172,7 +174,7 @@ func (c *Cloud) grant(w http.ResponseWriter, email string) {
 	answer(w, http.StatusOK, map[string]any{"access_token": token, "expires_in": 3599, "token_type": "Bearer"})
 }
 
-// token serves RFC 7523: a token for what a service account has signed.
+// token serves RFC 7523: it exchanges a signed assertion of a service account for a token.
 func (c *Cloud) token(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -323,7 +325,7 @@ func (c *Cloud) dns(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// change carries out a change, whole or not at all.
+// change applies a change atomically.
 func (c *Cloud) change(w http.ResponseWriter, r *http.Request, zone string) {
 	var asked change
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20)).Decode(&asked); err != nil {
@@ -384,7 +386,7 @@ func (c *Cloud) change(w http.ResponseWriter, r *http.Request, zone string) {
 	})
 }
 
-// settle gives the servers what is due: all of it at once, when the last change is done.
+// settle publishes all due changes at once, after the last change is done.
 func (c *Cloud) settle() {
 	for _, at := range c.changes {
 		if time.Now().Before(at) {

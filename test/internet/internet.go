@@ -1,6 +1,6 @@
-// Package internet stands for what is beyond the proxy of a machine: sites at their own names, with
-// certificates that roots vouch for, which a process reaches only as its user could let it, by
-// HTTPS_PROXY, HTTP_PROXY and SSL_CERT_FILE.
+// Package internet simulates the internet behind a proxy: sites with their own names and
+// certificates from a private root. A process reaches them only through the settings that a user
+// would make: HTTPS_PROXY, HTTP_PROXY and SSL_CERT_FILE.
 package internet
 
 import (
@@ -27,8 +27,8 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// Start starts a proxy behind which there are these sites, by host, and nothing else. It returns
-// the environment of a process that is to use it for all but 127.0.0.1.
+// Start starts a proxy that connects only to the given sites, by host. It returns the environment
+// of a process that is to use the proxy for all addresses except 127.0.0.1.
 func Start(t testing.TB, sites map[string]http.Handler) (env []string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -118,7 +118,7 @@ func tunnel(w http.ResponseWriter, address string) {
 	_, _ = io.Copy(conn, to)
 }
 
-// CA is a site that is Pebble, with its directory at /directory, where Let's Encrypt has it.
+// CA is a site with Pebble, with the directory at /directory as at Let's Encrypt.
 func CA(t testing.TB, ca *pebble.Server) http.Handler {
 	t.Helper()
 	pool := x509.NewCertPool()

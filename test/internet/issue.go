@@ -24,7 +24,7 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// NamesAndCA are the DNS server of example.com and a CA that asks it.
+// NamesAndCA are the DNS server of example.com and a CA that uses it.
 func NamesAndCA(t testing.TB) (*dnsserver.Server, *pebble.Server) {
 	t.Helper()
 	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com"}})
@@ -40,8 +40,8 @@ func NamesAndCA(t testing.TB) (*dnsserver.Server, *pebble.Server) {
 	return names, ca
 }
 
-// Apply creates what a manifest has, each object after prepare has seen it, for the time of the
-// test, and returns the last. A field that does not exist is an error.
+// Apply creates the objects of a manifest for the duration of the test, calls prepare for each
+// object first, and returns the last one. An unknown field is an error.
 func Apply(
 	t testing.TB,
 	admin client.Client,
@@ -65,7 +65,7 @@ func Apply(
 	return last
 }
 
-// At makes an object of a manifest, if it is an issuer, one of this CA.
+// At sets the server of an issuer in a manifest to this CA.
 func At(ca *pebble.Server, u *unstructured.Unstructured) {
 	if issuer, found, _ := unstructured.NestedFieldNoCopy(u.Object, "spec", "acme"); found {
 		spec := issuer.(map[string]any)
@@ -73,8 +73,8 @@ func At(ca *pebble.Server, u *unstructured.Unstructured) {
 	}
 }
 
-// Issued waits until a Certificate is Ready, and looks whether its Secret is for these names, which
-// are sorted.
+// Issued waits until a Certificate is Ready, and checks that its Secret is for these names, which
+// must be sorted.
 func Issued(t testing.TB, admin client.Client, key client.ObjectKey, names ...string) {
 	t.Helper()
 	crt := &cmapi.Certificate{}
@@ -115,7 +115,7 @@ func Issued(t testing.TB, admin client.Client, key client.ObjectKey, names ...st
 	}
 }
 
-// Story is what a person would look at.
+// Story returns the objects that a person would look at to find a failure.
 func Story(t testing.TB, admin client.Client, where ...client.ListOption) string {
 	var b strings.Builder
 	var issuers cmapi.ClusterIssuerList

@@ -1,6 +1,6 @@
-// Lab is a small world for certificates from an ACME server on one machine: Pebble as the CA, an
-// authoritative DNS server, and perenniald with the manifests of a directory, in which ${NAMES} of
-// this world are replaced.
+// Lab is a test environment for certificates from an ACME server on one machine: Pebble as the CA,
+// an authoritative DNS server, and perenniald with the manifests of a directory, in which it
+// replaces ${NAMES} with values of this environment.
 //
 //	lab -perenniald bin/perenniald -manifests examples/acme -data-dir .perennial-acme
 package main
@@ -130,7 +130,7 @@ func run(ctx context.Context, perenniald, manifests, data string, fleeting time.
 	case err := <-ended:
 		return err
 	case <-ctx.Done():
-		_ = daemon.Process.Signal(syscall.SIGTERM) // a terminal has told it already
+		_ = daemon.Process.Signal(syscall.SIGTERM) // a terminal has already signaled it
 		return <-ended
 	}
 }

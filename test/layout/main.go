@@ -1,7 +1,6 @@
-// Command layout checks the layout of the Go files that it is given: at most 600 lines a file and
-// 120 columns a line, of which comments take 100. Generated files are left out, and so are lines
-// that cannot be broken or read better unbroken: rows of tables, raw strings, struct tags and
-// markers.
+// Command layout checks the layout of Go files: at most 600 lines a file, 120 columns a line of
+// code and 100 columns a line of comment. It ignores generated files, and lines that cannot be
+// broken or that read better unbroken: rows of tables, raw strings, struct tags and markers.
 package main
 
 import (
@@ -42,7 +41,7 @@ func main() {
 	}
 }
 
-// check returns what is wrong with a file, each as file:line: text.
+// check returns the violations in a file, each as file:line: text.
 func check(path string, source []byte) ([]string, error) {
 	files := token.NewFileSet()
 	f, err := parser.ParseFile(files, path, source, parser.ParseComments)
@@ -102,7 +101,7 @@ func unbroken(files *token.FileSet, f *ast.File) map[int]bool {
 	return lines
 }
 
-// rows are the elements of a list or map that have a line each.
+// rows are the elements of a list or map that each have their own line.
 func rows(files *token.FileSet, list *ast.CompositeLit) []ast.Expr {
 	switch list.Type.(type) {
 	case *ast.ArrayType, *ast.MapType:

@@ -14,7 +14,8 @@ import (
 	"golang.org/x/tools/go/packages"
 )
 
-// behaviour reads from the methods what Perennial has to reckon with.
+// behaviour derives from the source of a provider's methods the properties that Perennial must
+// know.
 func (p *provider) behaviour(q *packages.Package) {
 	for _, file := range q.Syntax {
 		p.literals(file)
@@ -62,8 +63,8 @@ func delegates(f *ast.FuncDecl) bool {
 	return found
 }
 
-// names reports whether a CleanUp says which of several values it means: by the value, or by the
-// token that its Present kept an ID for.
+// names reports whether a CleanUp identifies one of several values: by the value, or by the token
+// for which its Present stored an ID.
 func names(f *ast.FuncDecl) bool {
 	found := false
 	ast.Inspect(f.Body, func(n ast.Node) bool {
@@ -82,8 +83,8 @@ func names(f *ast.FuncDecl) bool {
 	return found
 }
 
-// usesDomain reports whether a method makes the name of the record from the domain of the
-// certificate, and so disregards CNAMEs.
+// usesDomain reports whether a method derives the name of the record from the domain of the
+// certificate, which ignores CNAMEs.
 func (p *provider) usesDomain(q *packages.Package, f *ast.FuncDecl) bool {
 	found := false
 	ast.Inspect(f.Body, func(n ast.Node) bool {
@@ -103,7 +104,7 @@ func (p *provider) usesDomain(q *packages.Package, f *ast.FuncDecl) bool {
 	return found
 }
 
-// indexed are the maps of the receiver, at any depth, that a method writes to, or that it reads.
+// indexed returns the maps of the receiver, at any depth, that a method writes or reads.
 func indexed(q *packages.Package, f *ast.FuncDecl, write bool) map[string]bool {
 	found := map[string]bool{}
 	written := map[ast.Expr]bool{}
@@ -145,11 +146,11 @@ func isParameter(q *packages.Package, f *ast.FuncDecl, id *ast.Ident) bool {
 	return false
 }
 
-// whole are words of a change that may put a set, or a zone, in the place of the one that is there.
+// whole are words that indicate a replacement of a whole record set or zone.
 var whole = regexp.MustCompile(`^(?i)(put|patch|methodput|methodpatch|replace|overwrite|upsert)$`)
 
-// literals reads what the source names: the hosts of the service, and whether it changes sets as a
-// whole.
+// literals reads the string literals of the source: the hosts of the service, and whether it
+// replaces whole sets.
 func (p *provider) literals(file *ast.File) {
 	ast.Inspect(file, func(n ast.Node) bool {
 		switch n := n.(type) {

@@ -1,6 +1,6 @@
 package main
 
-// allowed are the modules that a provider may import beside the standard library and lego.
+// allowed are the modules that a provider may import in addition to the standard library and lego.
 var allowed = []string{
 	"golang.org/x/",
 	"github.com/miekg/dns",
@@ -11,7 +11,7 @@ var allowed = []string{
 }
 
 var (
-	// native are providers that Perennial has itself, by the name in lego.
+	// native are providers that Perennial implements itself, by the name in lego.
 	native = map[string]string{
 		"acmedns":      "acmeDNS",
 		"azuredns":     "azureDNS",
@@ -22,18 +22,19 @@ var (
 		"gcloud":       "cloudDNS",
 		"route53":      "route53",
 	}
-	// ours are done by Perennial in the way of lego: theirs read the terminal, or can hang.
+	// ours are providers that Perennial reimplements with lego's settings, because those of lego read
+	// the terminal or can hang.
 	ours = []string{"exec", "manual"}
-	// local are for the machine's owner only.
+	// local are only for the owner of the machine.
 	local = []string{"exec", "manual", "httpreq"}
-	// gone are services that exist no more, of which lego keeps the name.
+	// gone are services that no longer exist but whose name lego keeps.
 	gone = []string{"stackpath"}
-	// closed have something that only lego itself can set, from its environment.
+	// closed need a setting that only lego itself can set, from its environment.
 	closed = map[string]string{"plesk": "lego takes the address of the server from its own environment alone"}
-	// single put a record set in the place of the one that is there, although their CleanUp names a
-	// value.
+	// single replace an existing record set, although their CleanUp names a value.
 	single = []string{"nifcloud"}
-	// keeping change a set as a whole, or a zone, and were read: what else stands there stays.
+	// keeping write a whole set or zone but keep the other records, as a review of their source
+	// showed.
 	keeping = []string{
 		"abion",
 		"checkdomain",
@@ -60,18 +61,18 @@ var (
 	}
 	// wholeZones read all records of a zone and write them back, or a copy of the zone.
 	wholeZones = []string{"eurodns", "gandi", "joker", "keyhelp", "namecheap", "ngenix", "versio"}
-	// oneRecord have one TXT value for a whole account or domain, at whatever name below it.
+	// oneRecord have one TXT value for a whole account or domain, for all names below it.
 	oneRecord = []string{"duckdns", "myaddr"}
-	// logged name the domain of the certificate to their log only.
+	// logged use the domain of the certificate only in their log.
 	logged = []string{"cloudns", "variomedia"}
-	// under are settings with an address that is asked by a client of the provider's own, by the
-	// domain that it has to be in.
+	// under are settings with an address that the provider's own client connects to, with the domain
+	// that the address must be in.
 	under = map[string]string{"otc.IdentityEndpoint": ".otc.t-systems.com"}
-	// spelled are names of settings that do not follow from those of the fields.
+	// spelled are names of settings that do not follow from the names of the fields.
 	spelled = map[string]string{"APIkey": "apiKey", "OAuthToken": "oauthToken"}
-	// ignored are fields that set nothing here: the check of the record, deadlines and order are
-	// Perennial's.
+	// ignored are fields without effect, because Perennial itself handles the check of the record,
+	// deadlines and order.
 	ignored = []string{"PropagationTimeout", "PollingInterval", "SequenceInterval", "HTTPClient", "Debug"}
-	// transport are fields that Perennial's HTTP client obeys: the provider would make one of its own.
+	// transport are fields that Perennial's HTTP client uses instead of a client of the provider.
 	transport = []string{"InsecureSkipVerify", "TLSCert", "TLSKey"}
 )

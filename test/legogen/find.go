@@ -15,7 +15,7 @@ import (
 	"golang.org/x/tools/go/packages"
 )
 
-// candidates are the names of the providers that import nothing but what is allowed.
+// candidates returns the names of the providers that import only allowed packages.
 func candidates(dir string) ([]string, error) {
 	entries, err := os.ReadDir(filepath.Join(dir, "providers/dns"))
 	if err != nil {
@@ -120,7 +120,7 @@ func load(dir string, names []string) ([]*provider, error) {
 		if err := errors.Join(p.about(filepath.Join(dir, "providers/dns", n, n+".toml")), p.config()); err != nil {
 			return nil, fmt.Errorf("%s: %w", n, err)
 		}
-		// Some leave the work to a package below or beside them.
+		// Some delegate the work to a subpackage or a sibling package.
 		seen := map[string]bool{}
 		var walk func(*packages.Package)
 		walk = func(q *packages.Package) {

@@ -1,6 +1,6 @@
-// legogen writes what internal/solver/dns01/lego knows of lego's DNS providers, and the page of the
-// documentation that lists them, from lego's source as the go.mod names it. It runs nothing of
-// lego: what it needs is constant in the source.
+// legogen generates the table of lego's DNS providers in internal/solver/dns01/lego and its
+// documentation page, from the source of the lego version in go.mod. It does not run lego, because
+// the data is constant in the source.
 package main
 
 import (
@@ -36,8 +36,8 @@ type provider struct {
 	fields                    []string // of ignored, which the Config has
 	stateful, exclusive, wide bool
 	byDomain, wholeZone       bool
-	hosts                     []string // that the source names
-	replaces                  bool     // whole sets, or zones, as far as its words tell
+	hosts                     []string // in the source
+	replaces                  bool     // whether it seems to replace whole sets or zones
 	pkg                       *packages.Package
 }
 

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// page is the documentation.
+// page returns the documentation page.
 func page(all []*provider, version string) []byte {
 	b := &bytes.Buffer{}
 	fmt.Fprintf(b, `<!-- Written by test/legogen: do not edit. -->

@@ -150,7 +150,7 @@ func (p *provider) value(in *ast.FuncDecl, e ast.Expr, depth int) (def, env stri
 	return def, env, required
 }
 
-// lower is the name of a setting: that of the field, as Kubernetes spells names.
+// lower returns the name of a setting: the name of the field in the style of Kubernetes.
 func lower(field string) string {
 	if s := spelled[field]; s != "" {
 		return s

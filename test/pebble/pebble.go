@@ -32,36 +32,35 @@ import (
 	"github.com/letsencrypt/pebble/v2/wfe"
 )
 
-// Options say how the CA behaves. The zero value is a CA without whims.
+// Options set the behavior of the CA. The zero value is a CA without simulated faults.
 type Options struct {
-	// Resolver is host:port of the DNS server that the CA asks. The system's if empty.
+	// Resolver is the host:port of the CA's DNS server. That of the system if empty.
 	Resolver string
-	// HTTPPort and TLSPort are where challenges are validated. 80 and 443 if zero.
+	// HTTPPort and TLSPort are the ports for validation. 80 and 443 if zero.
 	HTTPPort, TLSPort int
-	// RejectNonces and ReuseAuthorizations are how many of a hundred.
+	// RejectNonces and ReuseAuthorizations are percentages.
 	RejectNonces, ReuseAuthorizations int
-	// AlternateRoots is how many other chains there are.
+	// AlternateRoots is the number of alternate chains.
 	AlternateRoots int
 	Profiles       map[string]ca.Profile
 	// ExternalAccounts are the MAC keys, base64url, by key ID, of external accounts. If there are any,
-	// one is demanded.
+	// new accounts need one.
 	ExternalAccounts map[string]string
 	// RetryAfter of authorizations and orders, in seconds.
 	RetryAfter int
 	// OrdersPerPage of the list of orders. Pebble's own if zero.
 	OrdersPerPage int
-	// Wrap, if set, is put around the server: it breaks what it wants to.
+	// Wrap, if set, wraps the server's handler, to simulate faults.
 	Wrap func(http.Handler) http.Handler
-	// Log is where Pebble's log goes. Nowhere if nil.
+	// Log receives Pebble's log. Discarded if nil.
 	Log io.Writer
 }
 
-// Server is a CA that runs.
+// Server is a running CA.
 type Server struct {
 	// Directory is the URL of the directory.
 	Directory string
-	// CABundle has the certificate of the server itself, PEM: what a client must trust to speak with
-	// it.
+	// CABundle is the certificate that a client must trust to connect to the server, PEM.
 	CABundle []byte
 
 	server   *http.Server
@@ -70,8 +69,8 @@ type Server struct {
 	roots    int
 }
 
-// environment is how Pebble is told some of the options. It is read while it is made, and is the
-// whole process's.
+// environment protects the environment variables by which Pebble gets some of the options. Pebble
+// reads them when it is created, and they belong to the whole process.
 var environment sync.Mutex
 
 // Start starts a CA on a free port of 127.0.0.1.
@@ -166,15 +165,15 @@ func frontend(o Options, logger *log.Logger, store *db.MemoryStore) (wfe.WebFron
 		o.RetryAfter,
 		o.RetryAfter,
 	)
-	// It reuses one more of a hundred than it is told to, and one where it is told to reuse none.
+	// Pebble's percentage is off by one: it reuses one percent more than the setting, even for 0.
 	percent := reflect.ValueOf(&made).Elem().FieldByName("authzReusePercent")
 	*(*int)(unsafe.Pointer(percent.UnsafeAddr())) = o.ReuseAuthorizations - 1
 	return made, nil
 }
 
-// replaceable has Pebble find the orders of all certificates that a renewal says it replaces. It
-// looks for their serial number as DER has it, which begins with a zero byte if the number would
-// else be negative, and stores it without: one certificate of 256 could not be replaced.
+// replaceable makes Pebble find the orders of all certificates that a renewal replaces. Pebble
+// looks for the serial number in its DER form, which can begin with a zero byte, but stores it
+// without that byte, so that some certificates could not be replaced.
 func replaceable(h http.Handler, store *db.MemoryStore) http.Handler {
 	const path = "/certZ/"
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -194,8 +193,8 @@ func replaceable(h http.Handler, store *db.MemoryStore) http.Handler {
 // Close stops the CA. It forgets everything.
 func (s *Server) Close() error { return s.server.Close() }
 
-// ExpireOrder has the time of an order be over, by its ID, with which the paths of its URLs end. It
-// reports whether there is such an order.
+// ExpireOrder expires an order by its ID, the last element of its URL. It reports whether there is
+// such an order.
 func (s *Server) ExpireOrder(id string) bool {
 	order := s.store.GetOrderByID(id)
 	if order == nil {
@@ -208,8 +207,8 @@ func (s *Server) ExpireOrder(id string) bool {
 	return true
 }
 
-// ExpireAuthorization has the time of an authorization be over, by its ID or that of a challenge of
-// it. It reports whether there is such a one.
+// ExpireAuthorization expires an authorization by its ID or that of one of its challenges. It
+// reports whether there is such an authorization.
 func (s *Server) ExpireAuthorization(id string) bool {
 	authorization := s.store.GetAuthorizationByID(id)
 	if challenge := s.store.GetChallengeByID(id); challenge != nil {
@@ -225,7 +224,7 @@ func (s *Server) ExpireAuthorization(id string) bool {
 	return true
 }
 
-// OrderOf is the ID of the order that a challenge is for.
+// OrderOf returns the ID of the order of a challenge.
 func (s *Server) OrderOf(challenge string) string {
 	if c := s.store.GetChallengeByID(challenge); c != nil {
 		return c.Authz.Order.ID
@@ -233,14 +232,15 @@ func (s *Server) OrderOf(challenge string) string {
 	return ""
 }
 
-// Client is an HTTP client that trusts the server.
+// Client returns an HTTP client that trusts the server.
 func (s *Server) Client() *http.Client {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(s.CABundle)
 	return &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
 }
 
-// Roots are the roots of what is issued: the one of the default chain, and those of the others.
+// Roots returns the roots of the issued certificates: that of the default chain, then those of the
+// others.
 func (s *Server) Roots() ([]*x509.Certificate, error) {
 	var roots []*x509.Certificate
 	for i := range s.roots {
@@ -263,7 +263,7 @@ func (s *Server) Roots() ([]*x509.Certificate, error) {
 	return roots, nil
 }
 
-// recorder takes a reply without a network.
+// recorder records a reply without a network.
 type recorder struct {
 	header http.Header
 	body   bytes.Buffer

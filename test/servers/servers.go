@@ -1,5 +1,5 @@
-// Package servers runs the servers of scripts/servers, which others have written and certificates
-// are for: HAProxy, nginx, and BIND by package bind.
+// Package servers runs the third-party servers of scripts/servers: HAProxy and nginx. For BIND, see
+// package bind.
 package servers
 
 import (
@@ -15,16 +15,16 @@ import (
 	"time"
 )
 
-// Process is a server that runs.
+// Process is a running server.
 type Process struct {
-	// Ended is closed when it has ended.
+	// Ended is closed when the process has ended.
 	Ended <-chan struct{}
 
 	command *exec.Cmd
 	log     logged
 }
 
-// logged is what a process writes.
+// logged holds the output of a process.
 type logged struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -42,7 +42,8 @@ func (l *logged) String() string {
 	return l.text.String()
 }
 
-// Start starts a server. It ends with the test, whose log has what it wrote if the test fails.
+// Start starts a server until the test ends. If the test fails, its log has the output of the
+// server.
 func Start(t testing.TB, program string, args ...string) *Process {
 	t.Helper()
 	path, err := filepath.Abs(filepath.Join("../../bin/servers", program))
@@ -54,7 +55,7 @@ func Start(t testing.TB, program string, args ...string) *Process {
 	}
 	p := &Process{command: exec.Command(path, args...)}
 	p.command.Stdout, p.command.Stderr = &p.log, &p.log
-	// nginx has processes of its own, which it ends when it is asked to.
+	// nginx has child processes, which it ends when it receives a signal.
 	p.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if err := p.command.Start(); err != nil {
 		t.Fatal(err)
@@ -74,17 +75,17 @@ func Start(t testing.TB, program string, args ...string) *Process {
 	return p
 }
 
-// Stop ends it.
+// Stop ends the process.
 func (p *Process) Stop() {
 	_ = p.command.Process.Signal(syscall.SIGTERM)
 	<-p.Ended
 }
 
-// Log is what it wrote until now.
+// Log returns the output so far.
 func (p *Process) Log() string { return p.log.String() }
 
-// Until waits until something is so, and reports whether it is: it is not if the process ends
-// before.
+// Until waits until a condition is true, and reports whether it is. It returns false if the process
+// ends first.
 func (p *Process) Until(so func() bool) bool {
 	deadline := time.After(time.Minute)
 	ticker := time.NewTicker(20 * time.Millisecond)
@@ -101,7 +102,7 @@ func (p *Process) Until(so func() bool) bool {
 	return true
 }
 
-// listens waits until connections to the address are taken.
+// listens waits until the address accepts connections.
 func (p *Process) listens(t testing.TB, address string) {
 	t.Helper()
 	if !p.Until(func() bool {
@@ -115,7 +116,7 @@ func (p *Process) listens(t testing.TB, address string) {
 	}
 }
 
-// HAProxy starts HAProxy with a configuration, by which it listens on an address.
+// HAProxy starts HAProxy with a configuration that makes it listen on an address.
 func HAProxy(t testing.TB, config, listens string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "haproxy.cfg")
@@ -125,15 +126,15 @@ func HAProxy(t testing.TB, config, listens string) {
 	Start(t, "haproxy", "-db", "-f", file).listens(t, listens)
 }
 
-// Nginx starts nginx with what stands at the outermost of its configuration, by which it listens on
-// an address. It returns the file with the ID of its process. Paths of the configuration begin in
-// the directory of that file.
+// Nginx starts nginx with a configuration for the main context that makes it listen on an address.
+// It returns the file with its process ID. Paths in the configuration are relative to the directory
+// of that file.
 func Nginx(t testing.TB, config, listens string) (pidFile string) {
 	t.Helper()
 	dir := t.TempDir()
 	base := "daemon off; pid nginx.pid; error_log stderr; events {}\n"
 	if os.Geteuid() == 0 {
-		base += "user root;\n" // who can read the test's files
+		base += "user root;\n" // root can read the files of the test
 	}
 	if err := os.WriteFile(filepath.Join(dir, "nginx.conf"), []byte(base+config), 0o600); err != nil {
 		t.Fatal(err)
@@ -142,8 +143,8 @@ func Nginx(t testing.TB, config, listens string) (pidFile string) {
 	return filepath.Join(dir, "nginx.pid")
 }
 
-// Site starts an nginx that serves https with HTTP/1.1 and HTTP/2: settings are those of its one
-// server.
+// Site starts an nginx that serves https with HTTP/1.1 and HTTP/2. settings are the settings of its
+// only server block.
 func Site(t testing.TB, settings, listens string) (pidFile string) {
 	t.Helper()
 	return Nginx(

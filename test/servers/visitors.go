@@ -18,9 +18,9 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// Visit asks the site of a name at an address for its page, by HTTP/1.1 or HTTP/2.0, as a visitor
-// whose own address is from, on a connection of its own. It returns the page, and the certificate,
-// which is not verified.
+// Visit requests the page of the site with a name at an address, by HTTP/1.1 or HTTP/2.0, from the
+// client address from, on a new connection. It returns the page and the certificate, which it does
+// not verify.
 func Visit(ctx context.Context, name, address, from, protocol string) (page string, leaf *x509.Certificate, err error) {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(protocol == "HTTP/1.1")
@@ -48,9 +48,9 @@ func Visit(ctx context.Context, name, address, from, protocol string) (page stri
 	return string(body), response.TLS.PeerCertificates[0], err
 }
 
-// CA starts a Pebble that finds the names of example.com on this machine, where it asks at tlsPort,
-// and that is held up at each challenge that it is asked to validate, for visits at that moment.
-// Held waits for the next one, and returns what lets it go on.
+// CA starts a Pebble that resolves the names of example.com to this machine and validates at
+// tlsPort. It stops before each validation, so that a test can make requests at that moment. held
+// waits for the next validation, and returns a function that lets it continue.
 func CA(t testing.TB, tlsPort int) (ca *pebble.Server, held func(t testing.TB) (release func())) {
 	t.Helper()
 	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com"}})

@@ -25,7 +25,7 @@ type CA struct {
 	Key crypto.Signer
 }
 
-// NewCA makes a CA that is valid for a day, or as change has it.
+// NewCA creates a CA that is valid for a day, unless change modifies it.
 func NewCA(t testing.TB, name string, change ...func(*x509.Certificate)) CA {
 	t.Helper()
 	template := &x509.Certificate{
@@ -43,8 +43,7 @@ func NewCA(t testing.TB, name string, change ...func(*x509.Certificate)) CA {
 	return CA{cert, key}
 }
 
-// Sign signs what template asks for, for a new key. What it does not say of its validity is that of
-// the CA.
+// Sign signs template for a new key. A missing validity is that of the CA.
 func (c CA) Sign(t testing.TB, template x509.Certificate) (*x509.Certificate, crypto.Signer) {
 	t.Helper()
 	if template.NotBefore.IsZero() {
@@ -80,7 +79,7 @@ func KeyPEM(t testing.TB, key crypto.Signer) []byte {
 	return pem
 }
 
-// PEM returns the certificates of CAs.
+// PEM returns the certificates of CAs as PEM.
 func PEM(cas ...CA) []byte {
 	var certs []*x509.Certificate
 	for _, c := range cas {
@@ -102,7 +101,7 @@ func Names[T string | []byte](bundle T) string {
 	return strings.Join(names, ", ")
 }
 
-// Create creates an object until the test ends.
+// Create creates an object and deletes it when the test ends.
 func Create(t testing.TB, o client.Object) {
 	t.Helper()
 	admin := Admin(t)
@@ -125,7 +124,7 @@ func Patch(t testing.TB, o client.Object, format string, args ...any) {
 	}
 }
 
-// Renew has a Certificate issued again now.
+// Renew triggers a new issuance of a Certificate.
 func Renew(t testing.TB, namespace, name string) {
 	t.Helper()
 	admin := Admin(t)
@@ -145,8 +144,8 @@ func Renew(t testing.TB, namespace, name string) {
 	}
 }
 
-// CAIssuer makes, in a namespace, an Issuer "ca" whose CA is a Certificate "ca", and a Certificate
-// of it.
+// CAIssuer creates, in a namespace, an Issuer "ca", the Certificate "ca" for its CA, and a
+// Certificate that it issues.
 func CAIssuer(t testing.TB, namespace, leaf string, spec cmapi.CertificateSpec) {
 	t.Helper()
 	certificate := func(name, issuer string, spec cmapi.CertificateSpec) {

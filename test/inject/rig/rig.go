@@ -1,5 +1,5 @@
-// Package rig runs the controllers that put CA certificates into other objects, and the controller
-// of Certificates beside them, under the rights that are shipped.
+// Package rig runs the controllers that inject CA certificates into other objects, and the
+// controller of Certificates, under the shipped RBAC.
 package rig
 
 import (
@@ -14,7 +14,7 @@ import (
 	"github.com/perennial-pki/perennial/test/cluster"
 )
 
-// Options are those of the controllers. The zero value is what is run by default.
+// Options are the options of the controllers. The zero value is the default.
 type Options struct {
 	// Certificates runs the controller of Certificates and issuers, too.
 	Certificates bool
@@ -23,27 +23,28 @@ type Options struct {
 	// Namespace of the sources of TrustBundles. Empty means kube-system.
 	Namespace string
 	Clock     clock.Clock
-	// WrapClient, if set, is put around the client that writes.
+	// WrapClient, if set, wraps the client that writes.
 	WrapClient func(client.Client) client.Client
 }
 
-// Admin is a client that may do anything.
+// Admin returns a client with all permissions.
 func Admin(t testing.TB) client.WithWatch {
 	t.Helper()
 	return cluster.Admin(t)
 }
 
-// Controllers are controllers that run.
+// Controllers are running controllers.
 type Controllers struct {
 	// Stop stops them. They stop by themselves when the test ends.
 	Stop    func()
 	metrics *prometheus.Registry
 }
 
-// Passes returns how often a controller looked at an object.
+// Passes returns the number of reconciliations of a controller.
 func (c *Controllers) Passes(t testing.TB, controller string) int {
 	t.Helper()
-	// While the caches start, collectors that read them fail beside those that count.
+	// While the caches start, collectors that read them return errors, which do not affect the
+	// counters.
 	families, err := c.metrics.Gather()
 	if len(families) == 0 && err != nil {
 		t.Fatal(err)
@@ -58,7 +59,7 @@ func (c *Controllers) Passes(t testing.TB, controller string) int {
 			}
 		}
 	}
-	return 0 // it has no series before the first
+	return 0 // there is no series before the first reconciliation
 }
 
 // Run runs the controllers until the test ends, or until they are stopped.

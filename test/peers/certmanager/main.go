@@ -1,7 +1,6 @@
-// The command certmanager runs cert-manager's own controllers for the tests that take an
-// installation over and give it back: those of Certificates, requests, Orders, Challenges,
-// Ingresses and of the CA, self-signed and ACME issuers. It needs neither its webhook nor its CA
-// injector.
+// The command certmanager runs cert-manager's own controllers for the tests of a migration from and
+// back to cert-manager: those of Certificates, requests, Orders, Challenges, Ingresses and of the
+// CA, self-signed and ACME issuers. It runs without cert-manager's webhook and CA injector.
 package main
 
 import (
