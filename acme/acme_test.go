@@ -305,7 +305,7 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
-// TestARetryAfterIsByTheClockOfTheServer has a client whose clock is ahead, or behind.
+// TestARetryAfterIsByTheClockOfTheServer uses a client whose clock is ahead or behind.
 func TestARetryAfterIsByTheClockOfTheServer(t *testing.T) {
 	for name, test := range map[string]struct {
 		ahead      time.Duration
@@ -448,8 +448,7 @@ func TestRenewalInfo(t *testing.T) {
 	if _, err := c.RenewalInfo(t.Context(), "aki.serial"); err == nil {
 		t.Error("a window that ends before its start passed")
 	}
-	// Nobody can write down the year 10000 by RFC 3339, nor a status that has it, and so not that the
-	// server was asked.
+	// RFC 3339 cannot represent the year 10000, so a status with it could not be stored.
 	body = `{"suggestedWindow":{"start":"2026-11-02T00:00:00Z","end":"9999-12-31T23:59:59-10:00"}}`
 	if info, err := c.RenewalInfo(t.Context(), "aki.serial"); err == nil {
 		t.Errorf("a window until %s passed", info.SuggestedWindow.End.UTC())

@@ -206,7 +206,7 @@ func FuzzCheckJKS(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		o := JKSOptions{Password: "password"}
 		if _, err := readJKS(data); err == nil {
-			// The digest at the end has to fit for the entries to be looked at.
+			// The entries are parsed only if the digest at the end is correct.
 			data = withJKSDigest(data, o.Password)
 		}
 		if CheckJKS(data, o, parts.chain[0]) == nil && CheckJKSTruststore(data, o, nil) == nil {

@@ -245,8 +245,8 @@ func TestPKCS12ProfileOfOtherAlgorithms(t *testing.T) {
 	wantError(t, err, "read PKCS #12 profile: it is not a PKCS #12 file")
 }
 
-// A second private key among the encrypted certificates can ask for any number of iterations, and
-// nobody sees it before the password was used. The test would not end if it was decrypted.
+// A second private key among the encrypted certificates can have any number of iterations, and is
+// invisible until they are decrypted. The test would not end if the key was decrypted.
 func TestCheckPKCS12DoesNotDecryptAHiddenKey(t *testing.T) {
 	parts := newStoreParts(t, ecKey())
 	valid, err := EncodePKCS12(Modern2023, "password", parts.key, parts.chain, nil)

@@ -85,7 +85,7 @@ func TestWhatCanBeNoDNSName(t *testing.T) {
 	}
 }
 
-// TestEachNameIsEncodedOnce reads the names as others do.
+// TestEachNameIsEncodedOnce reads the names with other parsers.
 func TestEachNameIsEncodedOnce(t *testing.T) {
 	csr := mustCSR(t, Request{
 		CommonName: "DUP.example.com",

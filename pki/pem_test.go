@@ -116,8 +116,8 @@ func utf16le(s string) []byte {
 	return data
 }
 
-// FuzzSplitPEM holds what is read against encoding/pem: what that finds is found, or an error says
-// why not.
+// FuzzSplitPEM compares SplitPEM with encoding/pem: SplitPEM returns every block that encoding/pem
+// finds, or an error.
 func FuzzSplitPEM(f *testing.F) {
 	block := string(EncodeCertificatePEM(&x509.Certificate{Raw: []byte("any bytes")}))
 	f.Add([]byte(block + block))

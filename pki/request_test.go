@@ -470,9 +470,9 @@ func fullRequestForLeaf() Request {
 	return r
 }
 
-// FuzzDecodeCSRPEM goes on with a request whose signature is not valid, since a change of any
-// byte makes it so. Input without a PEM block is taken for what would be in it: in base64 hardly
-// any change leads anywhere.
+// FuzzDecodeCSRPEM also processes requests with an invalid signature, because any changed byte
+// invalidates it. It treats input without a PEM block as DER, because changes of base64 text rarely
+// reach new code.
 func FuzzDecodeCSRPEM(f *testing.F) {
 	f.Add(EncodeCSRPEM(mustCSR(f, fullRequest(), ecKey()).Raw))
 	f.Add(EncodeCSRPEM(mustCSR(f, fullRequestForLeaf(), edKey()).Raw))

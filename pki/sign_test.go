@@ -180,7 +180,7 @@ func TestTemplateCriticalityOfNamesFollowsTheSubject(t *testing.T) {
 	}
 }
 
-// TestTemplateHasEachNameOnceInItsCanonicalForm signs a CSR as other programs write them.
+// TestTemplateHasEachNameOnceInItsCanonicalForm signs a CSR in the form that other programs write.
 func TestTemplateHasEachNameOnceInItsCanonicalForm(t *testing.T) {
 	mapped := netip.MustParseAddr("::ffff:192.0.2.1")
 	names := []asn1.RawValue{{Tag: 8, Bytes: []byte{42}}} // a registered ID

@@ -488,7 +488,7 @@ func TestWhatACertificateVouchesFor(t *testing.T) {
 		none    bool // no Secret
 		end     time.Time
 		now     time.Time
-		reason  string // "" if it vouches
+		reason  string // "" if the certificate is verified
 		waiting bool   // for the Certificate to judge what is new
 	}{
 		"ready": {ready: &cmapi.CertificateCondition{Status: cmmeta.ConditionTrue}, end: end},

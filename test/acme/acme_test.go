@@ -31,7 +31,7 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// world is a CA and a site whose port 80 answers what it is told to.
+// world is a CA and a site with configurable answers at port 80.
 type world struct {
 	*testing.T
 	ca     *pebble.Server
@@ -378,7 +378,7 @@ func TestAnAuthorizationIsUsedAgain(t *testing.T) {
 	w.finish(a, order)
 }
 
-// Those who test that a name is proven again depend on it. Pebble itself reuses one of a hundred.
+// Tests that a name is proven again depend on it. Pebble itself reuses one percent.
 func TestACAThatReusesNoAuthorizationsNeverDoes(t *testing.T) {
 	w := start(t, pebble.Options{})
 	a := w.account(p256(t))

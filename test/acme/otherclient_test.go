@@ -12,8 +12,8 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// TestAnotherClientSeesTheSame has two clients of the protocol do everything on the same account,
-// each with what the other has made.
+// TestAnotherClientSeesTheSame runs all operations with two different ACME clients on the same
+// account. Each uses the objects of the other.
 func TestAnotherClientSeesTheSame(t *testing.T) {
 	w := start(t, pebble.Options{AlternateRoots: 1})
 	ctx, key := t.Context(), p256(t)

@@ -10,7 +10,7 @@ import (
 	"github.com/akamai/AkamaiOPEN-edgegrid-golang/v13/pkg/edgegrid"
 )
 
-// What the stand-in verifies is what Akamai's own library signs.
+// The simulated API accepts the signatures of Akamai's own library.
 func TestRequestsSignedByAkamaisLibraryAreTaken(t *testing.T) {
 	a := &API{Host: "akab-1.luna.akamaiapis.net", ClientToken: "client", ClientSecret: "secret", AccessToken: "access"}
 	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {

@@ -189,8 +189,8 @@ func TestCertificatesAndRequestsHaveASpec(t *testing.T) {
 	})
 }
 
-// TestWhatAnEarlierSchemaTookCanBeUpdated stores objects under the schema without the rules, as an
-// earlier version had it, and looks whether users and the controller can still write them.
+// TestWhatAnEarlierSchemaTookCanBeUpdated stores objects under a schema without the rules, like
+// that of an earlier version, and checks that users and the controller can still write them.
 func TestWhatAnEarlierSchemaTookCanBeUpdated(t *testing.T) {
 	client := admin(t)
 	definitions := client.Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1",

@@ -324,7 +324,7 @@ func TestGroupsAndVersionsAreThoseOfCertManager(t *testing.T) {
 	}
 }
 
-// TestIdentifiersAreThoseOfCertManager reads the sources of both, so that code written against
+// TestIdentifiersAreThoseOfCertManager compares the sources of both APIs, so that code for
 // cert-manager's types compiles with ours: types, fields with their JSON names, constants with
 // their values, functions.
 func TestIdentifiersAreThoseOfCertManager(t *testing.T) {

@@ -7,8 +7,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// One object that a program cannot decode into our types would make every list of its kind fail,
-// for the whole cluster.
+// A single object that does not decode into our types would make every list of its kind fail in the
+// whole cluster.
 func TestValuesThatOurTypesCannotHoldAreRefused(t *testing.T) {
 	const request = `
 apiVersion: cert-manager.io/v1

@@ -21,8 +21,8 @@ import (
 // placeholder is what the reader of an example is to fill in.
 var placeholder = regexp.MustCompile(`\$\{[A-Z_]+\}`)
 
-// Each manifest of examples/ is taken by the API server, with no field that it does not know. What
-// becomes of them is for the tests of what they are examples of.
+// The API server accepts each manifest of examples/, without unknown fields. Other tests check the
+// behavior of the examples.
 func TestTheAPIServerTakesEveryExample(t *testing.T) {
 	c, err := client.New(adminConfig(t), client.Options{})
 	if err != nil {

@@ -29,7 +29,7 @@ func judgeIssuers(t *testing.T, spec string, examples []example) {
 	}
 }
 
-// bundle is what a caBundle looks like: PEM in base64. The certificate itself is not looked at.
+// bundle is a caBundle: PEM in base64. The schema does not parse the certificate itself.
 var bundle = base64.StdEncoding.EncodeToString([]byte("-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n"))
 
 func TestIssuersHaveOneType(t *testing.T) {

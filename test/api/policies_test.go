@@ -37,7 +37,7 @@ func eventually(t *testing.T, what string, condition func() (bool, error)) {
 // user is the configuration to impersonate a user.
 func user(name string) rest.ImpersonationConfig { return rest.ImpersonationConfig{UserName: name} }
 
-// requester is a user of whom authentication tells everything.
+// requester is a user with all attributes of authentication.
 func requester(t *testing.T) rest.ImpersonationConfig {
 	return rest.ImpersonationConfig{
 		UserName: grant(t, permission{"create", "cert-manager.io", "certificaterequests", ""}),
@@ -94,7 +94,7 @@ func TestRequestsTellWhoCreatedThem(t *testing.T) {
 	})
 }
 
-// identity returns the fields of a request's spec that tell who created it.
+// identity returns the fields of a request's spec that identify its creator.
 func identity(t *testing.T, request *unstructured.Unstructured) map[string]any {
 	t.Helper()
 	spec, _, err := unstructured.NestedMap(request.Object, "spec")
@@ -110,7 +110,7 @@ func identity(t *testing.T, request *unstructured.Unstructured) map[string]any {
 }
 
 // An API server before Kubernetes 1.36 does not stamp requests with their creator. It must not
-// believe what it is told, either.
+// accept forged fields, either.
 func TestForgedRequestersAreRefusedWhereNobodyStampsThem(t *testing.T) {
 	who := requester(t)
 	client := as(t, who)
@@ -203,7 +203,7 @@ func TestOnlyTheControllerWritesOrdersAndChallenges(t *testing.T) {
 				accepted.check(t, dryRun(t, controller, kind.resource, object(t, kind.manifest)))
 			})
 			stored := create(t, admin(t), kind.resource, object(t, kind.manifest))
-			if kind.resource == orders { // the spec of a Challenge is final for everybody
+			if kind.resource == orders { // no client can change the spec of a Challenge
 				t.Run("an editor cannot change what it asks for", func(t *testing.T) {
 					denied.check(t, dryUpdate(t, as(t, user(editor)), kind.resource, stored, `spec: {dnsNames: [other.example.com]}`))
 				})

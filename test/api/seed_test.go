@@ -11,8 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// Manifests that were written for cert-manager are taken as they stand, with nothing unknown in
-// them.
+// The API server accepts manifests for cert-manager unchanged and without unknown fields.
 func TestManifestsOfCertManagerAreAccepted(t *testing.T) {
 	resources := map[string]schema.GroupVersionResource{
 		"Certificate":   certificates,
@@ -51,7 +50,7 @@ func TestManifestsOfCertManagerAreAccepted(t *testing.T) {
 	}
 }
 
-// What is shown as the examples of the lesson is what the lesson has, to the byte.
+// examples/lesson holds the manifests of the lesson, byte for byte.
 func TestTheExamplesOfTheLessonAreItsManifests(t *testing.T) {
 	files := func(dir string) map[string]string {
 		t.Helper()

@@ -188,8 +188,8 @@ var accepted = verdict{}
 
 func refused(field, message string) verdict { return verdict{field, message} }
 
-// check compares err with the verdict. A refusal must consist of one sentence about one field: who
-// reads it should not have to find out which of several is meant.
+// check compares err with the verdict. A refusal must consist of one sentence about one field: so
+// that the reader need not guess which of several fields is wrong.
 func (v verdict) check(t *testing.T, err error) {
 	t.Helper()
 	if v == accepted {

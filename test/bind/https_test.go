@@ -74,7 +74,7 @@ func TestACertificateIsIssuedWhereAllNamesAreFoundOverHTTPS(t *testing.T) {
 		bind.Resolver{Zones: map[string]*bind.Server{"example.com": primary}, Certificate: certificate, Key: key},
 	)
 	for name, test := range map[string]struct {
-		host        string // of its own, as the resolver remembers what it was told
+		host        string // different for each case, because the resolver caches answers
 		flags       []string
 		nameservers []string
 	}{

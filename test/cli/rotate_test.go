@@ -24,8 +24,8 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// TestANewAccountKeyIsOfTheKindThatTheIssuerSays has no controller: it looks at what the command
-// leaves for that.
+// TestANewAccountKeyIsOfTheKindThatTheIssuerSays runs no controller: it checks what the command
+// leaves for it.
 func TestANewAccountKeyIsOfTheKindThatTheIssuerSays(t *testing.T) {
 	s := newShell(t)
 	var changesKeys atomic.Bool

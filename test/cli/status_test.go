@@ -30,8 +30,8 @@ func TestStatusSaysWhatKeepsAnIngressFromItsCertificate(t *testing.T) {
 				Service: &networkingv1.IngressServiceBackend{Name: "x", Port: networkingv1.ServiceBackendPort{Number: 80}}},
 			TLS: []networkingv1.IngressTLS{{Hosts: []string{"shop.example.com"}, SecretName: "shop-tls"}}}}
 	s.create(shop)
-	// What has been wrong for a minute is said. The clock of the queue is the real one, so that a
-	// change of the object has it looked at.
+	// A problem is reported after a minute. The queue uses the real clock, so a change of the object
+	// triggers the check.
 	later := func() error {
 		clock.Step(time.Minute)
 		was := shop.DeepCopy()

@@ -41,7 +41,7 @@ const (
 	project, application = "my-project", "33333333-3333-3333-3333-333333333333"
 	// zoneOfAzure is the public zone of the example's resource group.
 	zoneOfAzure = "dns/dnsZones/example.com"
-	// Whom the controller itself is in each cloud.
+	// The identity of the controller in each cloud.
 	machine, workload, identity = "machine@my-project.iam.gserviceaccount.com", "44444444-4444-4444-4444-444444444444", "55555555-5555-5555-5555-555555555555"
 	// token is what the cluster gives a workload that is federated.
 	token = "the token of the pod"
@@ -61,8 +61,8 @@ type world struct {
 	key []byte
 }
 
-// start makes the clouds, Let's Encrypt's staging server, and a controller that has this in its
-// environment beside the way there.
+// start starts the clouds, Let's Encrypt's staging server, and a controller with these variables in
+// its environment in addition to the proxy.
 func start(t *testing.T, env ...string) *world {
 	t.Helper()
 	names, ca := internet.NamesAndCA(t)

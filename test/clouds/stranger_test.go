@@ -17,7 +17,7 @@ import (
 	"github.com/perennial-pki/perennial/test/dnsserver"
 )
 
-// What the stand-ins take is what clients send that others wrote.
+// The simulated services accept the requests of third-party clients.
 func TestTheStandInsServeClientsOfOthers(t *testing.T) {
 	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com"}})
 	if err != nil {

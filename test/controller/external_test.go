@@ -201,8 +201,8 @@ func TestStatusSaysHowAnExternalIssuerIs(t *testing.T) {
 	says("mend StepIssuer.issuers.example.net prod: wrong provisioner password")
 }
 
-// TestAnExternalIssuerThatIsCorrectedIsAskedAgain has a request that failed, hours before its next
-// attempt.
+// TestAnExternalIssuerThatIsCorrectedIsAskedAgain starts with a failed request, hours before its
+// next attempt.
 func TestAnExternalIssuerThatIsCorrectedIsAskedAgain(t *testing.T) {
 	ns := cluster.Namespace(t)
 	admin := cluster.Admin(t)

@@ -18,8 +18,8 @@ import (
 	"github.com/perennial-pki/perennial/test/cluster"
 )
 
-// TestWhichWriteForASigningRequestIsRefusedIsSaid has the API server refuse what the controller
-// writes for Kubernetes CertificateSigningRequests, and then allow it.
+// TestWhichWriteForASigningRequestIsRefusedIsSaid makes the API server refuse, and then allow, the
+// controller's writes for Kubernetes CertificateSigningRequests.
 func TestWhichWriteForASigningRequestIsRefusedIsSaid(t *testing.T) {
 	ns := cluster.Namespace(t)
 	admin := cluster.Admin(t)

@@ -2,7 +2,7 @@ package controller_test
 
 import authorizationv1 "k8s.io/api/authorization/v1"
 
-// approveReview asks whether somebody may approve requests to all Issuers.
+// approveReview asks whether the client may approve requests to all Issuers.
 func approveReview() *authorizationv1.SelfSubjectAccessReview {
 	return &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
 		ResourceAttributes: &authorizationv1.ResourceAttributes{

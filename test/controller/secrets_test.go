@@ -15,8 +15,8 @@ import (
 	"github.com/perennial-pki/perennial/test/cluster"
 )
 
-// TestALabelDoesNotFillTheMemory has a tenant put the label of cached Secrets on large ones of its
-// own, before the controller starts and later.
+// TestALabelDoesNotFillTheMemory makes a tenant put the label of cached Secrets on its own large
+// Secrets, before the controller starts and later.
 func TestALabelDoesNotFillTheMemory(t *testing.T) {
 	const large = 1 << 20
 	admin, namespace := cluster.Admin(t), cluster.Namespace(t)

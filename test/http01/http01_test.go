@@ -121,7 +121,7 @@ func TestAnIngressIsEditedInPlaceAndAfterwardsAsItWas(t *testing.T) {
 	if !equality.Semantic.DeepEqual(o.Spec, after.Spec) {
 		t.Errorf("the Ingress is now %+v", after.Spec)
 	}
-	// Its rules are still those of who applied it, who can apply others.
+	// Its rules still belong to the user that applied it, who can apply others.
 	o.Spec.Rules[0].HTTP.Paths[0].Path = "/new"
 	apply(o)
 }
@@ -457,8 +457,8 @@ func TestAWebServerAnswersFromAWebroot(t *testing.T) {
 	})
 }
 
-// TestACertificateSaysThroughWhatItsChallengesAreAnswered has issuers whose own choice leads
-// nowhere.
+// TestACertificateSaysThroughWhatItsChallengesAreAnswered uses issuers whose own solver setting
+// routes nowhere.
 func TestACertificateSaysThroughWhatItsChallengesAreAnswered(t *testing.T) {
 	r := start(t)
 	r.create(&networkingv1.Ingress{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: networkingv1.IngressSpec{

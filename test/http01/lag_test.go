@@ -76,9 +76,9 @@ func (d *delayed) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// TestAWatchThatLagsKeepsNoCAWaiting has a controller that hears of Challenges ten seconds late.
-// What its listener answers must not wait for that, nor must its look at the site, which would be
-// believed to be silent.
+// TestAWatchThatLagsKeepsNoCAWaiting delays the controller's watch of Challenges by ten seconds.
+// The answers of its listener must not wait for that. Nor must the self-check, which would
+// otherwise report a site without an answer.
 func TestAWatchThatLagsKeepsNoCAWaiting(t *testing.T) {
 	for name, annotations := range map[string]map[string]string{
 		"an Ingress of its own":          {},

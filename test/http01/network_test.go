@@ -177,7 +177,7 @@ func (e *edge) endpoint(ctx context.Context, namespace, name string, port int32)
 	return "", fmt.Errorf("Service %s has no endpoints", name)
 }
 
-// read asks for a page as the world would. The status is 0 if nobody listens.
+// read requests a page from outside. The status is 0 if no server listens.
 func read(t *testing.T, address, host, path string) (int, string) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+address+path, nil)

@@ -28,7 +28,7 @@ import (
 
 func TestAReplicaWhoseCacheLagsAnswersByRightsInItsNamespaceAlone(t *testing.T) {
 	r := start(t, func(o *controller.Options) { o.TLSALPN01Address = net.JoinHostPort("127.0.0.1", "0") })
-	// Challenges that nobody comes to look at.
+	// Challenges that the CA never validates.
 	never := &metav1.Duration{Duration: time.Hour}
 	issuer := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "pebble"}}
 	issuer.Spec.ACME = &cmacme.ACMEIssuer{

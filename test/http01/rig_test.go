@@ -213,7 +213,7 @@ func byIngress(class string) cmacme.ACMEChallengeSolverHTTP01 {
 	return cmacme.ACMEChallengeSolverHTTP01{Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{IngressClassName: &class}}
 }
 
-// ready waits for a Certificate, and looks at its Secret.
+// ready waits for a Certificate, and checks its Secret.
 func (r *rig) ready(namespace, name string) {
 	r.Helper()
 	crt := &cmapi.Certificate{}

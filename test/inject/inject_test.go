@@ -64,7 +64,7 @@ func TestEveryTargetFollowsItsAnnotations(t *testing.T) {
 
 			setCA(t, ns, "tls", second, first) // as a rotation begins
 			soon(first, second)                // what is there keeps its place
-			setCA(t, ns, "tls", second)        // and ends: who has not noticed yet must not be cut off
+			setCA(t, ns, "tls", second)        // and ends: clients with the old CA must still connect
 			setCA(t, ns, "tls", third)
 			soon(first, second, third)
 			if got, want := managedFields(get(t, o)), tt.owned; got != want {
@@ -91,7 +91,7 @@ func TestEveryTargetFollowsItsAnnotations(t *testing.T) {
 				return nil
 			})
 
-			// Somebody empties it, as a new version of a manifest does, or to be rid of an old CA.
+			// A client empties it, for example with a new version of a manifest, or to remove an old CA.
 			empty := get(t, o)
 			for _, path := range tt.bundles {
 				unset(empty.Object, path)
@@ -108,7 +108,7 @@ func TestEveryTargetFollowsItsAnnotations(t *testing.T) {
 				return nil
 			})
 
-			// Without annotation the bundle stays, and belongs to nobody.
+			// Without the annotation, the bundle stays, and has no field manager.
 			rig.Patch(t, o.DeepCopy(), `{"metadata": {"annotations": {%q: null}}}`, cmapi.WantInjectAPIServerCAAnnotation)
 			cluster.Eventually(t, func() error {
 				if fields := managedFields(get(t, o)); fields != "" {
@@ -220,8 +220,9 @@ func TestMistakesAreToldByEvents(t *testing.T) {
 	})
 }
 
-// TestARefusedInjectionIsTold refuses each write in turn, and looks whether it is said, and done
-// once it may be. Admission policies do not judge webhook configurations.
+// TestARefusedInjectionIsTold refuses each write in turn, and checks that the refusal is reported
+// and that the write succeeds once it is allowed. Admission policies do not apply to webhook
+// configurations.
 func TestARefusedInjectionIsTold(t *testing.T) {
 	rig.Run(t, rig.Options{})
 	for _, tt := range targets {
@@ -305,7 +306,7 @@ func TestARestartWritesNothing(t *testing.T) {
 	rig.Patch(t, other.DeepCopy(), `{"metadata": {"annotations": {%q: null}}}`, cmapi.WantInjectFromSecretAnnotation)
 	running = rig.Run(t, rig.Options{})
 	cluster.Eventually(t, func() error {
-		if managedFields(get(t, other)) != "" { // what was removed while nobody looked is noticed
+		if managedFields(get(t, other)) != "" { // a removal while no controller ran is noticed
 			return cluster.ErrNotYet
 		}
 		if passes := running.Passes(t, "cainjector"); passes < 2 {
@@ -336,8 +337,8 @@ func TestATargetThatIsTurnedOffIsLeftAlone(t *testing.T) {
 	}
 }
 
-// Who manages a configuration by server-side apply can take a webhook out of it once the annotation
-// is gone.
+// A user that manages a configuration by server-side apply can remove a webhook from it once the
+// annotation is removed.
 func TestWebhooksCanBeTakenOutByServerSideApply(t *testing.T) {
 	rig.Run(t, rig.Options{})
 	first := rig.NewCA(t, "first")

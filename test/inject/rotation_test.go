@@ -73,8 +73,8 @@ func secretOf(t *testing.T, namespace, name string) (*corev1.Secret, error) {
 	return secret, rig.Admin(t).Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: name}, secret)
 }
 
-// A CA is replaced, and after it the certificate of a webhook, while the API server calls the
-// webhook all the time.
+// A CA, and then the certificate of a webhook, are replaced while the API server continuously calls
+// the webhook.
 func TestNoCallFailsWhileTheCAOfAWebhookIsReplaced(t *testing.T) {
 	rig.Run(t, rig.Options{Certificates: true})
 	ns := cluster.Namespace(t)
@@ -106,8 +106,8 @@ func TestNoCallFailsWhileTheCAOfAWebhookIsReplaced(t *testing.T) {
 	}()
 	var calls atomic.Int64
 	url := webhookServer(t, served.Load, func() { calls.Add(1) })
-	// A second server has a certificate of the next CA as soon as there is that CA. Who can call it
-	// knows the new bundle.
+	// A second server has a certificate of the next CA as soon as there is that CA. Clients that can
+	// connect to it have the new bundle.
 	var next atomic.Pointer[tls.Certificate]
 	nextURL := webhookServer(t, next.Load, func() {})
 

@@ -15,7 +15,7 @@ import (
 )
 
 // TestAKillAtAnyWriteLosesNothing kills the controller at each of its writes, once before and once
-// after the write reached the server, starts it again, and looks at what it ends with.
+// after the write reached the server, starts it again, and checks the final state.
 func TestAKillAtAnyWriteLosesNothing(t *testing.T) {
 	reuse := func(crt *cmapi.Certificate) { crt.Spec.PrivateKey.RotationPolicy = cmapi.RotationPolicyNever }
 	external := func(crt *cmapi.Certificate) {

@@ -84,7 +84,7 @@ func TestAFailureIsCountedOnceAndWaitsUnlessSomethingChanges(t *testing.T) {
 	if keys := w.nextKeys(); len(keys) != 0 {
 		t.Errorf("%d private keys are left after a failure", len(keys))
 	}
-	// Somebody asks for another attempt: it is made at once, and fails once more.
+	// A person requests another attempt: it starts at once, and fails again.
 	failed := w.untilRequest("a-1").UID
 	w.renew("a")
 	cluster.Eventually(t, func() error {
@@ -153,8 +153,7 @@ func TestAnAnswerForAnotherKeyIsAskedForOnce(t *testing.T) {
 			t.Errorf("the message %q does not say %q", c.Message, want)
 		}
 	}
-	// The private key is removed with the failure, which is looked at again and leads to no other
-	// request.
+	// The private key is removed with the failure. The next reconciliation creates no other request.
 	cluster.Eventually(t, func() error {
 		if n := len(w.nextKeys()); n > 0 {
 			return cluster.NotYet("%d private keys are left", n)

@@ -160,8 +160,8 @@ func (w *world) answer(request *cmapi.CertificateRequest, by *x509.Certificate, 
 	})
 }
 
-// TestACertificateIsRenewedBeforeItsCAExpires has an external issuer whose CA ends long before what
-// it signs.
+// TestACertificateIsRenewedBeforeItsCAExpires uses an external issuer whose CA expires long before
+// the certificates that it signs.
 func TestACertificateIsRenewedBeforeItsCAExpires(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -184,8 +184,8 @@ func TestALeafIsRenewedWithItsCA(t *testing.T) {
 	}
 }
 
-// TestToolsThatWaitForAnIssuerEndWhenOnlyAPersonCanHelp has issuers whose settings are wrong, and
-// one whose Secret may be on its way.
+// TestToolsThatWaitForAnIssuerEndWhenOnlyAPersonCanHelp uses issuers with wrong settings, and one
+// whose Secret may still be created.
 func TestToolsThatWaitForAnIssuerEndWhenOnlyAPersonCanHelp(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -225,7 +225,7 @@ func TestToolsThatWaitForAnIssuerEndWhenOnlyAPersonCanHelp(t *testing.T) {
 	until("early", cluster.Current)
 }
 
-// TestToolsThatWaitEndWhenTheKeystorePasswordStaysMissing has a certificate that cannot be stored
+// TestToolsThatWaitEndWhenTheKeystorePasswordStaysMissing uses a Certificate that cannot be stored
 // without it.
 func TestToolsThatWaitEndWhenTheKeystorePasswordStaysMissing(t *testing.T) {
 	t.Parallel()

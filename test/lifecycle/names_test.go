@@ -22,7 +22,7 @@ import (
 	"github.com/perennial-pki/perennial/test/cluster"
 )
 
-// TestEachNameIsCertifiedOnce has OpenSSL read what was issued.
+// TestEachNameIsCertifiedOnce reads the issued certificates with OpenSSL.
 func TestEachNameIsCertifiedOnce(t *testing.T) {
 	w := newWorld(t)
 	w.run(controller.Options{})
@@ -56,7 +56,7 @@ func TestEachNameIsCertifiedOnce(t *testing.T) {
 	}
 }
 
-// TestEachNameOfACSRIsCertifiedOnce has a CSR of another program, which a CA signs.
+// TestEachNameOfACSRIsCertifiedOnce signs a CSR of another program with a CA.
 func TestEachNameOfACSRIsCertifiedOnce(t *testing.T) {
 	w := newWorld(t)
 	w.run(controller.Options{})

@@ -304,7 +304,8 @@ func TestAStatusThatIsRefusedIsToldByAnEventAndTheMetricsAreRight(t *testing.T) 
 	r.agrees("a", cmmeta.ConditionFalse, "its status does not say so")
 }
 
-// TestARefusedAccessReviewIsSaid has the controller not be told whether it may approve.
+// TestARefusedAccessReviewIsSaid refuses the access review by which the controller checks whether
+// it may approve.
 func TestARefusedAccessReviewIsSaid(t *testing.T) {
 	t.Parallel()
 	r := newRefusable(t)

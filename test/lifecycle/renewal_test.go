@@ -134,8 +134,8 @@ func TestAChangedCAReissuesItsLeavesAndBothAreTrustedMeanwhile(t *testing.T) {
 	}
 }
 
-// TestAReplacedCAIsForgottenWithItsLastLeaf looks at the issuer's status, from which ca.crt is
-// made.
+// TestAReplacedCAIsForgottenWithItsLastLeaf checks the issuer's status, which is the source of
+// ca.crt.
 func TestAReplacedCAIsForgottenWithItsLastLeaf(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -193,7 +193,7 @@ func TestARestartWritesNothing(t *testing.T) {
 	}
 	before := versions()
 	w.run(controller.Options{})
-	w.create(certificate("c", "ca")) // when it is ready, the others have been looked at
+	w.create(certificate("c", "ca")) // when it is ready, the others have been processed
 	w.untilReady("c", 1)
 	for what, version := range versions() {
 		if before[what] != version {

@@ -51,7 +51,7 @@ func (w *world) create(objects ...client.Object) {
 	}
 }
 
-// change changes an object as a user would who edits it.
+// change changes an object like a user that edits it.
 func change[T client.Object](w *world, o T, edit func(T)) {
 	w.Helper()
 	cluster.Eventually(w, func() error {

@@ -110,8 +110,8 @@ func TestAnExternalAccountThatIsDemandedIsAskedForUntilItIsRight(t *testing.T) {
 	r.ready(r.certificate("site", "www.example.com"))
 }
 
-// TestABindingThatCanBeUsedOnceIsUsedOnce has the reply to the registration lost in each way, at a
-// CA that takes a binding once.
+// TestABindingThatCanBeUsedOnceIsUsedOnce loses the reply to the registration in each way, at a CA
+// that accepts a binding once.
 func TestABindingThatCanBeUsedOnceIsUsedOnce(t *testing.T) {
 	for name, dies := range map[string]bool{"the reply is lost on the way": false, "the controller is killed before " +
 		"it has written it down": true} {
@@ -178,9 +178,9 @@ func (blind) Get(_ context.Context, key client.ObjectKey, _ client.Object, _ ...
 	return apierrors.NewNotFound(corev1.Resource("secrets"), key.Name)
 }
 
-// TestAKeyThatWasPutThereAMomentAgoHasItsAccountFound has a Secret and its issuer made at once, so
-// that the cache shows the issuer first. The binding of the account was used, and its address is
-// another one.
+// TestAKeyThatWasPutThereAMomentAgoHasItsAccountFound creates a Secret and its issuer at the same
+// time, so that the cache shows the issuer first. The binding of the account is already used, and
+// its email address differs.
 func TestAKeyThatWasPutThereAMomentAgoHasItsAccountFound(t *testing.T) {
 	t.Parallel()
 	r, _ := shop(t, &front{}, pebble.Options{ExternalAccounts: map[string]string{"kid-1": macKey}})
@@ -378,8 +378,7 @@ func TestAnAccountThatTheCAHasForgottenIsMadeAgainWithTheSameKey(t *testing.T) {
 	r.issuer()
 	r.issuerSays(cmmeta.ConditionTrue)
 	key := r.accountKey()
-	// It answers nobody at first who wants to be registered: that is no reason to wait for longer than
-	// that lasts.
+	// At first it answers no registration. The controller must not wait longer than that lasts.
 	var away atomic.Int32
 	f.behave(func(w http.ResponseWriter, r *http.Request, _ map[string]any) bool {
 		switch n := away.Load(); {
@@ -419,8 +418,8 @@ func TestAnAccountThatTheCAHasForgottenIsMadeAgainWithTheSameKey(t *testing.T) {
 	}
 }
 
-// TestAnAccountThatTheCADoesNotKnowForAMomentLosesNothing has a CA of several servers, one of which
-// has not heard of the account yet.
+// TestAnAccountThatTheCADoesNotKnowForAMomentLosesNothing uses a CA with several servers, one of
+// which does not know the account yet.
 func TestAnAccountThatTheCADoesNotKnowForAMomentLosesNothing(t *testing.T) {
 	for _, test := range []struct {
 		path string
@@ -451,8 +450,9 @@ func TestAnAccountThatTheCADoesNotKnowForAMomentLosesNothing(t *testing.T) {
 	}
 }
 
-// TestWhatTheCASaidBeforeAnAccountWasFoundIsNotHeldAgainstIt has the CA not know the account when
-// it is asked for two names at once, and say so of the second when what the first led to is over.
+// TestWhatTheCASaidBeforeAnAccountWasFoundIsNotHeldAgainstIt validates two names at once at a CA
+// that at first does not know the account. The same refusal of the second request arrives only
+// after the controller has recovered from the first.
 func TestWhatTheCASaidBeforeAnAccountWasFoundIsNotHeldAgainstIt(t *testing.T) {
 	t.Parallel()
 	f := &front{}
@@ -589,8 +589,8 @@ func TestNoKeyIsMadeWhereThatIsForbidden(t *testing.T) {
 	}
 }
 
-// TestAnAdoptedAccountIsKept takes over what cert-manager leaves behind: an RSA key, PKCS #1, whose
-// account the CA knows.
+// TestAnAdoptedAccountIsKept takes over a key of cert-manager: RSA, in PKCS #1, with an account at
+// the CA.
 func TestAnAdoptedAccountIsKept(t *testing.T) {
 	t.Parallel()
 	f := &front{}
@@ -654,8 +654,8 @@ func TestAServerAtAnAddressOfTheMachineAloneIsNotAsked(t *testing.T) {
 	r.issuerSays(cmmeta.ConditionTrue)
 }
 
-// TestANamespacedIssuerDoesNotLeadIntoThisMachine has the CA and the DNS server of the test where a
-// tenant may not have the controller connect to.
+// TestANamespacedIssuerDoesNotLeadIntoThisMachine runs the CA and the DNS server at addresses to
+// which a tenant must not make the controller connect.
 func TestANamespacedIssuerDoesNotLeadIntoThisMachine(t *testing.T) {
 	r := start(t, pebble.Options{}, func(o *controller.Options) { o.AllowedAddresses = []netip.Prefix{} })
 	const advice = "use a ClusterIssuer, or start the controller with --issuer-allowed-addresses"
@@ -695,8 +695,8 @@ func TestANamespacedIssuerDoesNotLeadIntoThisMachine(t *testing.T) {
 	r.ready(crt)
 }
 
-// TestANamespacedIssuersSolversDoNotLeadIntoThisMachine has a CA that Issuers may name, and solvers
-// that lead elsewhere.
+// TestANamespacedIssuersSolversDoNotLeadIntoThisMachine uses a CA that Issuers may use, and solvers
+// with forbidden addresses.
 func TestANamespacedIssuersSolversDoNotLeadIntoThisMachine(t *testing.T) {
 	r := start(t, pebble.Options{}, func(o *controller.Options) {
 		o.AllowedAddresses = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")} // that of the CA

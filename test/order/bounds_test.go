@@ -51,9 +51,9 @@ func inUse() (goroutines int, heap int64) {
 	return runtime.NumGoroutine(), int64(m.HeapInuse)
 }
 
-// TestHostileCAsTakeNoMoreThanTheirShareOfGoroutinesAndMemory has a tenant name many servers that
-// answer without end, drop by drop, in circles or not at all, and one that does so when an order is
-// under way.
+// TestHostileCAsTakeNoMoreThanTheirShareOfGoroutinesAndMemory makes a tenant use many servers that
+// answer endlessly, slowly, with redirect loops or not at all, and one that starts to do so during
+// an order.
 func TestHostileCAsTakeNoMoreThanTheirShareOfGoroutinesAndMemory(t *testing.T) {
 	f := &front{}
 	r, options := shop(t, f, pebble.Options{})

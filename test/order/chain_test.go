@@ -18,8 +18,8 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// TestTheChainOfTheIssuersChoiceIsTakenIfItIsGood has a CA with three chains. Its roots are
-// numbered: the first is that of the default chain.
+// TestTheChainOfTheIssuersChoiceIsTakenIfItIsGood uses a CA with three chains. Its roots are
+// numbered: the first belongs to the default chain.
 func TestTheChainOfTheIssuersChoiceIsTakenIfItIsGood(t *testing.T) {
 	type names = [3]string
 	other := func(names) string { return "nobody's root" }

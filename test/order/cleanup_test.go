@@ -163,7 +163,7 @@ func TestANamespaceGoesThoughItHasChallenges(t *testing.T) {
 		}
 		return nil
 	})
-	now.Step(11 * time.Minute) // longer than it is tried, unless nobody has tried yet
+	now.Step(11 * time.Minute) // longer than the retries last, if there was a first attempt
 	r.eventually("the namespace is gone", func() bool {
 		now.Step(time.Second)
 		return apierrors.IsNotFound(r.admin.Get(t.Context(), client.ObjectKey{Name: r.namespace}, &corev1.Namespace{}))
@@ -240,8 +240,8 @@ func TestARecordThatNobodySaidIsThereIsRemovedThoughTheDNSServiceFailsOnce(t *te
 	}
 }
 
-// TestARecordIsRemovedThoughTheControllerWasAwayForLong has the controller come back when the time
-// for that is over, and the DNS service fail once.
+// TestARecordIsRemovedThoughTheControllerWasAwayForLong restarts the controller after the time
+// limit for the cleanup, with a DNS service that fails once.
 func TestARecordIsRemovedThoughTheControllerWasAwayForLong(t *testing.T) {
 	t.Parallel()
 	r, options := shop(t, &front{}, pebble.Options{})

@@ -30,8 +30,8 @@ import (
 // of its exchanges.
 type witness struct {
 	mu sync.Mutex
-	// left is how many exchanges there are until the end; after says that the last is still answered
-	// by the CA, though nobody hears it.
+	// left is the number of exchanges until the end; after means that the CA still processes the last
+	// one, but its answer is lost.
 	left  int
 	after bool
 	end   func()
@@ -77,8 +77,8 @@ func (w *witness) wrap(h http.Handler) http.Handler {
 
 // TestAKillAtAnyMomentCostsAtMostAnOrderThatIsNeverFinalized kills the controller at each of its
 // writes, at each of its exchanges with the CA, and at each of its changes of the DNS, once before
-// and once after the other side has seen it, starts it again, and looks at what the CA has seen and
-// what stands in the zone.
+// and once after the other side has seen it, starts it again, and checks the requests at the CA and
+// the records in the zone.
 func TestAKillAtAnyMomentCostsAtMostAnOrderThatIsNeverFinalized(t *testing.T) {
 	for _, test := range []struct {
 		by, of string
@@ -122,8 +122,8 @@ func (r *rig) written() bool {
 	return slices.ContainsFunc(orders.Items, func(o cmacme.Order) bool { return o.Status.URL != "" })
 }
 
-// watched is a world with a CA that can be reached, whatever becomes of the controller, and a
-// Certificate that nobody looks after yet.
+// watched is a world with a CA that stays reachable when the controller ends, and a Certificate
+// that no controller processes yet.
 type watched struct {
 	*rig
 	crt     *cmapi.Certificate

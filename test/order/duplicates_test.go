@@ -95,7 +95,7 @@ func TestOrdersForTheSameNamesWaitForEachOther(t *testing.T) {
 	}
 }
 
-// TestAnOrderThatIsSharedWithOneThatIsStuckIsReplacedForThatOne has two Certificates for the same
+// TestAnOrderThatIsSharedWithOneThatIsStuckIsReplacedForThatOne uses two Certificates for the same
 // names, of which only the second can be solved.
 func TestAnOrderThatIsSharedWithOneThatIsStuckIsReplacedForThatOne(t *testing.T) {
 	t.Parallel()

@@ -27,8 +27,8 @@ import (
 
 const fullDomain = "d420c923-bbd7-4056-ab64-c3ca54c9b3cf.delegated.example"
 
-// mortal is a server of acme-dns at which a process dies. Nobody is answered from then on, until it
-// is cleared.
+// mortal is an acme-dns server at which a process dies. From then on it answers no request, until
+// it is cleared.
 type mortal struct {
 	*acmedns.Server
 	url string
@@ -154,7 +154,7 @@ func (s *shared) allReady() {
 func TestChallengesTakeTurnsWhereFewValuesCanStand(t *testing.T) {
 	s := shareName(t)
 	cluster.Run(t, controller.Options{OwnMachine: true})
-	// Of the four two are presented. The others say for whom they wait.
+	// Two of the four are presented. The others say which Challenge they wait for.
 	cluster.Eventually(t, func() error {
 		all, err := s.challenges()
 		if err != nil {

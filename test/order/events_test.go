@@ -22,14 +22,14 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// TestEventsAreToldOnceWhoeverElseWrites lets every write of a status meet a conflict, and looks at
-// what a user is told.
+// TestEventsAreToldOnceWhoeverElseWrites makes every status write conflict first, and checks the
+// events that a user sees.
 func TestEventsAreToldOnceWhoeverElseWrites(t *testing.T) {
 	admin := cluster.Admin(t)
 	r := start(t, pebble.Options{}, func(o *controller.Options) { o.WrapClient = cluster.Contested(admin) })
 	r.issuer()
 	r.staging(pebble.Options{})
-	cluster.Eventually(t, func() error { // what waits for an issuer is told of, too
+	cluster.Eventually(t, func() error { // there is also an event for waiting for an issuer
 		var issuers cmapi.IssuerList
 		if err := r.admin.List(t.Context(), &issuers, client.InNamespace(r.namespace)); err != nil {
 			return err
@@ -94,8 +94,8 @@ func TestEventsAreToldOnceWhoeverElseWrites(t *testing.T) {
 	})
 }
 
-// TestACertificateSaysWhatItsChallengesWaitFor leaves a name to a site that does not answer
-// challenges, and looks at the Certificate alone.
+// TestACertificateSaysWhatItsChallengesWaitFor points a name at a site that does not answer
+// challenges, and checks only the Certificate.
 func TestACertificateSaysWhatItsChallengesWaitFor(t *testing.T) {
 	clock := &cluster.Clock{}
 	clock.Step(time.Minute) // what is made now is pending for long already

@@ -198,7 +198,7 @@ func TestARecordOfDNSPersist01CanBeMadeByHand(t *testing.T) {
 				}
 				return nil
 			})
-			// Somebody does, in words of their own.
+			// A person creates it, in an equivalent spelling.
 			r.names.AddTXT(test.at, "pebble.letsencrypt.org;policy=WILDCARD;accounturi="+account)
 			r.ready(crt)
 			if got := r.names.Updates(); len(got) > 0 {

@@ -88,9 +88,9 @@ func (j *journal) change(t *testing.T) func(*http.Request, map[string]any, *http
 	}
 }
 
-// TestAnOrderThatLapsesIsFollowedByAnotherAtOnce has what is under way at the CA expire at each
-// moment at which that makes a difference, as it does within hours for short-lived certificates.
-// The certificate comes without a failure, and one order is finalized.
+// TestAnOrderThatLapsesIsFollowedByAnotherAtOnce expires the open order or authorization at the CA
+// at each relevant step, as happens within hours for short-lived certificates. The certificate is
+// issued without a failure, and one order is finalized.
 func TestAnOrderThatLapsesIsFollowedByAnotherAtOnce(t *testing.T) {
 	t.Parallel()
 	const life = 160 * time.Hour

@@ -24,9 +24,9 @@ import (
 // delay is how long a server takes that takes long.
 const delay = 500 * time.Millisecond
 
-// TestACertificateComesThoughEveryRequestFailsTheFirstTime has the CA fail once for each URL that
-// it is asked for, in each way that servers and networks have. The certificate must come, with one
-// order that is finalized.
+// TestACertificateComesThoughEveryRequestFailsTheFirstTime makes the CA fail once for each
+// requested URL, with each kind of server and network error. The certificate must be issued, and
+// exactly one order finalized.
 func TestACertificateComesThoughEveryRequestFailsTheFirstTime(t *testing.T) {
 	problem := func(status int, header ...string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
@@ -150,9 +150,9 @@ func TestACertificateComesThoughEveryRequestFailsTheFirstTime(t *testing.T) {
 	}
 }
 
-// TestACAWhoseWordsChangeIsAskedNoMoreOftenForThat has the CA fail in other words each time, as
-// errors of the network are that name a port or a stream. What an Order or a Challenge says is
-// written, and must not bring it back before its time.
+// TestACAWhoseWordsChangeIsAskedNoMoreOftenForThat makes the CA fail with a different text each
+// time, like network errors that contain a port or a stream number. The text is written to the
+// Order or Challenge, and that write must not cause an early retry.
 func TestACAWhoseWordsChangeIsAskedNoMoreOftenForThat(t *testing.T) {
 	const times = 4 // the waits between them are half a second, one and two
 	var mu sync.Mutex

@@ -102,9 +102,9 @@ func (f *forger) forge(reply *httptest.ResponseRecorder, change func(c *x509.Cer
 	}
 }
 
-// TestWhatACAAnswersThatItMustNotIsRefused has the CA lie in each way that would do harm. Nothing
-// of it may reach a Secret, the CA is not asked in a loop, and when it is honest the certificate
-// comes.
+// TestWhatACAAnswersThatItMustNotIsRefused makes the CA send each kind of harmful answer. None may
+// reach a Secret or cause a request loop, and when the CA is correct again, the certificate is
+// issued.
 func TestWhatACAAnswersThatItMustNotIsRefused(t *testing.T) {
 	type change = func(f *forger, r *http.Request, payload map[string]any, reply *httptest.ResponseRecorder)
 	on := func(path string, change func(map[string]any)) change {
@@ -201,8 +201,8 @@ func TestWhatACAAnswersThatItMustNotIsRefused(t *testing.T) {
 	}
 }
 
-// TestAReplyThatCannotBeReadIsFetchedAgain has the CA, or what stands before it, spoil a reply
-// twice. What has become of the order stays at its URLs, so the CA makes one order.
+// TestAReplyThatCannotBeReadIsFetchedAgain makes the CA, or a proxy in front of it, damage a reply
+// twice. The controller reads the order again at its URL, so the CA creates only one.
 func TestAReplyThatCannotBeReadIsFetchedAgain(t *testing.T) {
 	page := func(status int) func(*httptest.ResponseRecorder) {
 		return func(reply *httptest.ResponseRecorder) {
@@ -264,7 +264,7 @@ func TestAReplyThatCannotBeReadIsFetchedAgain(t *testing.T) {
 	}
 }
 
-// TestAnIssuanceThatDiesAtTheCABeginsAnew has the CA lose or end what is under way.
+// TestAnIssuanceThatDiesAtTheCABeginsAnew makes the CA lose or end the open order.
 func TestAnIssuanceThatDiesAtTheCABeginsAnew(t *testing.T) {
 	for name, test := range map[string]struct {
 		answer func(w http.ResponseWriter, r *http.Request) bool
@@ -316,8 +316,8 @@ func TestAnIssuanceThatDiesAtTheCABeginsAnew(t *testing.T) {
 	}
 }
 
-// TestANewOrderThatIsOverAlreadyIsNoEnd has the CA answer the request for an order with one that is
-// at its end.
+// TestANewOrderThatIsOverAlreadyIsNoEnd makes the CA answer the request for an order with one in a
+// final state.
 func TestANewOrderThatIsOverAlreadyIsNoEnd(t *testing.T) {
 	t.Run("valid, for another key", func(t *testing.T) {
 		t.Parallel()
@@ -372,8 +372,8 @@ func TestANewOrderThatIsOverAlreadyIsNoEnd(t *testing.T) {
 	})
 }
 
-// TestAnOrderThatTheCAProcessesForLongHoldsNobodyUp is about CAs that know their customers: nothing
-// is to be proved, and orders take minutes.
+// TestAnOrderThatTheCAProcessesForLongHoldsNobodyUp is about CAs that know their customers: they
+// need no proofs, and orders take minutes.
 func TestAnOrderThatTheCAProcessesForLongHoldsNobodyUp(t *testing.T) {
 	t.Parallel()
 	const slow = 12
@@ -462,9 +462,9 @@ func TestAnOrderThatTheCAProcessesForLongHoldsNobodyUp(t *testing.T) {
 	}
 }
 
-// TestAnOrderThatTakesTwentyMinutesIsAskedForPolitely has a CA process orders for long, and say in
-// each way when to ask again. The clock is put forward by minutes, and each time somebody touches
-// the Orders, which is no reason to ask.
+// TestAnOrderThatTakesTwentyMinutesIsAskedForPolitely makes a CA process orders slowly, with each
+// form of Retry-After. The clock advances by minutes, and each time another client changes the
+// Orders, which must not cause a request.
 func TestAnOrderThatTakesTwentyMinutesIsAskedForPolitely(t *testing.T) {
 	t.Parallel()
 	ways := map[string]struct {
@@ -608,8 +608,8 @@ func (r *rig) order(name string) *cmacme.Order {
 	return &cmacme.Order{}
 }
 
-// TestACAThatLimitsUsForEverIsAskedAgain has a CA say in each way when it wants to be asked again
-// for an order. Who waits says until when, which is soon enough for the certificate.
+// TestACAThatLimitsUsForEverIsAskedAgain makes a CA refuse orders with each form of Retry-After.
+// The status says until when the controller waits, which is soon enough for the certificate.
 func TestACAThatLimitsUsForEverIsAskedAgain(t *testing.T) {
 	t.Parallel()
 	const week, day = 7 * 24 * time.Hour, 24 * time.Hour
@@ -741,8 +741,8 @@ func TestACAThatIsNotReadyToFinalizeIsAskedAgain(t *testing.T) {
 	}
 }
 
-// TestACAThatSaysWhenToAskAfterAProofIsObeyed has a CA say, when it is asked to look at a proof,
-// that it is to be asked again in some seconds.
+// TestACAThatSaysWhenToAskAfterAProofIsObeyed makes a CA answer the request for validation with a
+// Retry-After of some seconds.
 func TestACAThatSaysWhenToAskAfterAProofIsObeyed(t *testing.T) {
 	t.Parallel()
 	const wait = 3 * time.Second
@@ -775,8 +775,8 @@ func TestACAThatSaysWhenToAskAfterAProofIsObeyed(t *testing.T) {
 	}
 }
 
-// TestACAThatLimitsAnOrderUnderWayIsNotAskedBefore has a CA refuse a request of an order under way,
-// and say in how many seconds it is to be asked again.
+// TestACAThatLimitsAnOrderUnderWayIsNotAskedBefore makes a CA refuse a request for an open order,
+// with a Retry-After of some seconds.
 func TestACAThatLimitsAnOrderUnderWayIsNotAskedBefore(t *testing.T) {
 	const wait = 4 * time.Second
 	for name, path := range map[string]string{
@@ -840,8 +840,8 @@ func TestACAWithoutASenseOfTimeIsPolledAllTheSame(t *testing.T) {
 }
 
 // TestAReplacementThatTheCAHasAlreadyIsFoundAgain loses the reply to the order of a renewal, at a
-// CA that, as Let's Encrypt, takes one order at a time to replace a certificate, and serves it
-// again to whoever asks the same without saying what it replaces.
+// CA that, like Let's Encrypt, accepts one replacement order at a time for a certificate, and
+// returns that order again for the same request without a replaced certificate.
 func TestAReplacementThatTheCAHasAlreadyIsFoundAgain(t *testing.T) {
 	t.Parallel()
 	f := &front{}

@@ -51,8 +51,8 @@ func (r *rig) noReach() {
 	}
 }
 
-// TestWhatNeedsNoCAIsSaidAtOnceWithoutIt has all faults that can be found at home in an issuer
-// whose CA cannot be reached.
+// TestWhatNeedsNoCAIsSaidAtOnceWithoutIt puts all errors that can be detected locally into an
+// issuer whose CA cannot be reached.
 func TestWhatNeedsNoCAIsSaidAtOnceWithoutIt(t *testing.T) {
 	t.Parallel()
 	r, options := shop(t, &front{}, pebble.Options{})
@@ -164,8 +164,8 @@ func TestASolverWithoutItsSecretIsLeftOutUntilThatAppears(t *testing.T) {
 	r.condition(cmapi.IssuerConditionSolversValid, "", "")
 }
 
-// TestAnOutageLeavesARegisteredIssuerReady has a CA that does not answer, or limits, while its
-// issuer changes.
+// TestAnOutageLeavesARegisteredIssuerReady changes an issuer while its CA does not answer, or
+// limits requests.
 func TestAnOutageLeavesARegisteredIssuerReady(t *testing.T) {
 	for name, test := range map[string]struct {
 		answer func(http.ResponseWriter)
@@ -280,8 +280,8 @@ func (c *refusingStatus) Patch(ctx context.Context, o client.Object, p client.Pa
 }
 
 // TestEachRefusedWriteOfAnIssuanceIsSaid refuses each kind of write of an ACME issuer and its
-// requests in turn. What is refused shows where the user looks, and all goes on when it is no
-// longer refused.
+// requests in turn. The refusal is visible where the user looks, and the issuance continues when
+// writes are allowed again.
 func TestEachRefusedWriteOfAnIssuanceIsSaid(t *testing.T) {
 	for what, says := range map[string]func(*rig) string{
 		"create *v1.Secret": func(r *rig) string { // the account key
@@ -351,7 +351,7 @@ func (r *rig) pendingRequest() string {
 	return strings.Join(all, "\n")
 }
 
-// TestASolverThatNothingAnswersIsSaidAtOnce has a controller that was started without what its
+// TestASolverThatNothingAnswersIsSaidAtOnce starts a controller without the components that its
 // solvers need.
 func TestASolverThatNothingAnswersIsSaidAtOnce(t *testing.T) {
 	t.Parallel()

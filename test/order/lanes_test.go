@@ -61,7 +61,7 @@ func newPit(t *testing.T) *pit {
 				defer conn.Close()
 				defer p.note(-1, 0)
 				buffer := make([]byte, 1<<10)
-				for { // until who waits has enough
+				for { // until the client stops waiting
 					if _, err := conn.Read(buffer); err != nil {
 						return
 					}
@@ -80,7 +80,7 @@ func (p *pit) note(open, heard int) {
 	p.most = max(p.most, p.open)
 }
 
-// holds waits until somebody waits for an answer.
+// holds waits until a client waits for an answer.
 func (p *pit) holds() {
 	p.t.Helper()
 	cluster.Eventually(p.t, func() error {

@@ -67,8 +67,8 @@ func (c *refuser) set(refuse func(http.ResponseWriter, string) bool) {
 	c.refuse = refuse
 }
 
-// limited is a rig whose controllers the test runs itself, and what stands before its CA. The CA
-// validates at a port where nobody answers unless somebody listens on site.
+// limited returns a rig whose controllers the test runs itself, and the proxy in front of its CA.
+// The CA validates at the address site, where no server listens unless a test starts one.
 func limited(t *testing.T) (r *rig, saw *refuser, site string) {
 	t.Helper()
 	saw = &refuser{}
@@ -400,7 +400,7 @@ func TestALostReplyCountsAgainstTheLimitOfADomain(t *testing.T) {
 	}
 }
 
-// TestAStuckOrderHoldsNoLimit has an order that no solver can prove, and another for the same
+// TestAStuckOrderHoldsNoLimit uses an order that no solver can prove, and another for the same
 // domain.
 func TestAStuckOrderHoldsNoLimit(t *testing.T) {
 	t.Parallel()
@@ -549,7 +549,7 @@ func TestOtherIssuersOfACAWaitForWhatItRefusesToOne(t *testing.T) {
 			})
 			asked, _ := saw.counts()
 
-			// Of another account, and after a restart: nobody asks.
+			// For another account, and after a restart, there is no request.
 			if err := first.Stop(); err != nil {
 				t.Fatal(err)
 			}
@@ -578,7 +578,7 @@ func TestOtherIssuersOfACAWaitForWhatItRefusesToOne(t *testing.T) {
 
 			// When the time comes, all go.
 			saw.set(nil)
-			if test.paused { // or somebody says so
+			if test.paused { // or a person requests it
 				r.perennial("renew", "same")
 			} else {
 				now.Step(61 * time.Minute)
@@ -764,8 +764,8 @@ func TestANameThatFailsFiveTimesIsPausedUntilSomebodySaysRenew(t *testing.T) {
 	r.ready(second) // whose name is no longer paused
 }
 
-// TestEachNameOfAnOrderThatFailedIsCounted has a CA refuse the proofs of two names, and say first
-// of one of them that it is to be asked later.
+// TestEachNameOfAnOrderThatFailedIsCounted makes a CA refuse the proofs of two names, and first
+// answer with a Retry-After for one of them.
 func TestEachNameOfAnOrderThatFailedIsCounted(t *testing.T) {
 	f := &front{}
 	r, _ := behind(t, f.wrap)
@@ -803,8 +803,8 @@ func TestEachNameOfAnOrderThatFailedIsCounted(t *testing.T) {
 	}
 }
 
-// TestACAThatLimitsOurAddressIsLeftAloneByAll has a CA refuse what needs no account, as those do
-// that count by address, to many orders of two issuers.
+// TestACAThatLimitsOurAddressIsLeftAloneByAll makes a CA with limits by client address refuse
+// requests without an account, for many orders of two issuers.
 func TestACAThatLimitsOurAddressIsLeftAloneByAll(t *testing.T) {
 	const many = 40
 	for name, path := range map[string]string{"its directory": pathDirectory, "its nonces": "/nonce-plz"} {
@@ -850,7 +850,7 @@ func TestACAThatLimitsOurAddressIsLeftAloneByAll(t *testing.T) {
 				r.create(crt)
 				certificates = append(certificates, crt)
 			}
-			// One controller is refused; another one, after it, asks nobody.
+			// One controller is refused; the next controller sends no request.
 			for range 2 {
 				running := r.run(options, site)
 				cluster.Eventually(t, func() error {

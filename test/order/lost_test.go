@@ -20,8 +20,8 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// TestARecordThatVanishesBeforeItWasSeenIsMadeAgain has somebody else remove a record that was
-// presented, before any name server has shown it.
+// TestARecordThatVanishesBeforeItWasSeenIsMadeAgain removes a presented record from outside, before
+// any name server has published it.
 func TestARecordThatVanishesBeforeItWasSeenIsMadeAgain(t *testing.T) {
 	for name, by := range map[string]func(*rig) func(*cmacme.ACMEIssuer){
 		"made by a dynamic update": func(r *rig) func(*cmacme.ACMEIssuer) { return r.byDNS("") },
@@ -63,9 +63,9 @@ func TestARecordThatVanishesBeforeItWasSeenIsMadeAgain(t *testing.T) {
 	}
 }
 
-// TestANameThatAnotherOrderHasProvenMeanwhileIsNotProvenAgain has another order of the account
-// prove a name, as those do that share a pending authorization, while the name servers that are
-// asked here have not got the record.
+// TestANameThatAnotherOrderHasProvenMeanwhileIsNotProvenAgain makes another order of the account
+// prove a name, as orders with a shared pending authorization do, while the name servers of the
+// self-check do not have the record.
 func TestANameThatAnotherOrderHasProvenMeanwhileIsNotProvenAgain(t *testing.T) {
 	t.Parallel()
 	r, options := shop(t, &front{}, pebble.Options{})
@@ -106,9 +106,9 @@ func TestANameThatAnotherOrderHasProvenMeanwhileIsNotProvenAgain(t *testing.T) {
 	}
 }
 
-// TestAnOrderIsFollowedByAnotherWhenItExpiresThoughItsChallengesCannotBegin has the first order, or
-// its authorization, live for seconds at the CA. The controller knows of that from the CA's first
-// reply, or from what it reads when it is started again.
+// TestAnOrderIsFollowedByAnotherWhenItExpiresThoughItsChallengesCannotBegin gives the first order,
+// or its authorization, a lifetime of seconds. The controller learns that from the CA's first
+// reply, or from the order that it reads after a restart.
 func TestAnOrderIsFollowedByAnotherWhenItExpiresThoughItsChallengesCannotBegin(t *testing.T) {
 	for name, test := range map[string]struct {
 		short   string // what expires, by its path
@@ -173,8 +173,8 @@ func TestAnOrderIsFollowedByAnotherWhenItExpiresThoughItsChallengesCannotBegin(t
 	}
 }
 
-// TestAnOrderThatExpiresWhileItsChallengesCannotBeginIsFollowedByAnother has a challenge whose
-// place cannot be found, so that the CA is never asked for it.
+// TestAnOrderThatExpiresWhileItsChallengesCannotBeginIsFollowedByAnother uses a challenge whose
+// record name cannot be resolved, so that it is never sent to the CA.
 func TestAnOrderThatExpiresWhileItsChallengesCannotBeginIsFollowedByAnother(t *testing.T) {
 	t.Parallel()
 	r, options := shop(t, &front{}, pebble.Options{})
@@ -216,7 +216,7 @@ func TestAnOrderThatExpiresWhileItsChallengesCannotBeginIsFollowedByAnother(t *t
 	}
 }
 
-// TestAProofThatIsNeverSeenIsGivenUp has name servers that never get the record.
+// TestAProofThatIsNeverSeenIsGivenUp uses name servers that never receive the record.
 func TestAProofThatIsNeverSeenIsGivenUp(t *testing.T) {
 	t.Parallel()
 	f := &front{}

@@ -32,9 +32,9 @@ func (r *rig) edits(verb, name, value string) {
 	r.names.SetTXT(name, slices.DeleteFunc(r.names.TXT(name), func(v string) bool { return v == value })...)
 }
 
-// TestWhatAProviderSetAndCouldNotSayIsRemovedThoughTheAuthorizationIsOver has a record set, where
-// the provider is taken to have room for one, of which nobody hears; then the CA wants it no more.
-// The order that follows is issued, and nothing stays.
+// TestWhatAProviderSetAndCouldNotSayIsRemovedThoughTheAuthorizationIsOver makes a provider that
+// keeps one value for a name set a record and lose its answer; then the authorization ends. The
+// next order is issued, and no record stays.
 func TestWhatAProviderSetAndCouldNotSayIsRemovedThoughTheAuthorizationIsOver(t *testing.T) {
 	for name, killed := range map[string]bool{"its call fails": false, "the process is killed": true} {
 		t.Run(name, func(t *testing.T) {
@@ -88,9 +88,9 @@ func TestWhatAProviderSetAndCouldNotSayIsRemovedThoughTheAuthorizationIsOver(t *
 	}
 }
 
-// TestWhatMayStandWhereAnothersProofStandsIsRemovedAfterThatOrNamed has a record set of which
-// nobody hears, and another challenge have the place meanwhile. Then the first one is given up.
-// What is done for it must not remove the other's proof.
+// TestWhatMayStandWhereAnothersProofStandsIsRemovedAfterThatOrNamed sets a record whose answer is
+// lost, and then presents another challenge at the same name. Then the first challenge is
+// abandoned. Its cleanup must not remove the other proof.
 func TestWhatMayStandWhereAnothersProofStandsIsRemovedAfterThatOrNamed(t *testing.T) {
 	for name, ends := range map[string]bool{"the other one ends": true, "the other one stays": false} {
 		t.Run(name, func(t *testing.T) {
@@ -154,7 +154,7 @@ func TestWhatMayStandWhereAnothersProofStandsIsRemovedAfterThatOrNamed(t *testin
 				}
 				return
 			}
-			now.Step(11 * time.Minute) // longer than it is tried, unless nobody has tried yet
+			now.Step(11 * time.Minute) // longer than the retries last, if there was a first attempt
 			r.eventually("it is given up", func() bool { now.Step(time.Second); return len(r.events("CleanUpError")) > 0 })
 			r.tells(
 				"CleanUpError",
@@ -170,7 +170,8 @@ func TestWhatMayStandWhereAnothersProofStandsIsRemovedAfterThatOrNamed(t *testin
 	}
 }
 
-// TestAChallengeThatOnlyWaitedForItsPlaceGoesAtOnce has one wait behind another, and be given up.
+// TestAChallengeThatOnlyWaitedForItsPlaceGoesAtOnce abandons a challenge that waits for another
+// one.
 func TestAChallengeThatOnlyWaitedForItsPlaceGoesAtOnce(t *testing.T) {
 	t.Parallel()
 	r, options := shop(t, &front{}, pebble.Options{})

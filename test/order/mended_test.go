@@ -128,8 +128,8 @@ func (r *rig) change(crt *cmapi.Certificate, how func()) {
 	}
 }
 
-// TestAChallengeThatCertManagerHasPresentedGoesOn takes over a Challenge, without what cert-manager
-// does not write into its status.
+// TestAChallengeThatCertManagerHasPresentedGoesOn takes over a Challenge without the status fields
+// that cert-manager does not write.
 func TestAChallengeThatCertManagerHasPresentedGoesOn(t *testing.T) {
 	t.Parallel()
 	const name = "_acme-challenge.www.example.com"

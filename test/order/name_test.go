@@ -47,8 +47,9 @@ func theirName(t *testing.T, request string, order *cmacme.Order) string {
 	return name
 }
 
-// TestTheDurationOfACertificateIsAskedForIfTheIssuerSaysSo looks at what the CA is asked for, and
-// at the names of Orders, which are hashes of it: an Order that cert-manager has made goes on here.
+// TestTheDurationOfACertificateIsAskedForIfTheIssuerSaysSo checks the request to the CA, and the
+// names of Orders, which are hashes of their spec: the controller continues with an Order that
+// cert-manager has created.
 func TestTheDurationOfACertificateIsAskedForIfTheIssuerSaysSo(t *testing.T) {
 	day := &metav1.Duration{Duration: 24 * time.Hour}
 	short, full := cmmeta.IssuerReference{

@@ -288,7 +288,7 @@ func TestALiveSiteIsCertifiedByTLSALPN01(t *testing.T) {
 	}}
 	r.create(crt)
 
-	// Whoever visits the site meanwhile comes to the site.
+	// Other visitors still reach the site in the meantime.
 	visitor := r.behind.Client()
 	visitor.Transport.(*http.Transport).DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
 		var d net.Dialer
@@ -321,7 +321,7 @@ func TestALiveSiteIsCertifiedByTLSALPN01(t *testing.T) {
 		return nil
 	})
 
-	// A challenge that nobody has posed is not answered.
+	// A challenge that does not exist is not answered.
 	conn, err := tls.Dial(
 		"tcp",
 		r.handshakes,
@@ -400,7 +400,7 @@ func TestARenewalFollowsTheCAsSuggestion(t *testing.T) {
 		t.Errorf("no order replaces %s", id)
 	}
 
-	// An issuer that is told not to ask does not, and says nothing.
+	// An issuer with the source None does not request it, and reports nothing.
 	issuer := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: "pebble"}}
 	cluster.Eventually(t, func() error {
 		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(issuer), issuer); err != nil {
@@ -420,9 +420,8 @@ func TestARenewalFollowsTheCAsSuggestion(t *testing.T) {
 	})
 }
 
-// TestACAThatHangsStopsNoOther has a CA hang under as many certificates as may be challenged at
-// once: when their orders are asked for, or when all their challenges are set up, and so have all
-// the places that there are.
+// TestACAThatHangsStopsNoOther makes a CA hang with the maximum number of concurrent challenges: at
+// the request for the orders, or when all challenges are presented and use all slots.
 func TestACAThatHangsStopsNoOther(t *testing.T) {
 	const wait = 90 * time.Second // as the challenges are set up, until the CA is asked
 	for name, under := range map[string]string{"when orders are asked for": "order", "under challenges that are set up": "challenge"} {

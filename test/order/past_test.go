@@ -18,8 +18,8 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// TestThreeHundredCertificatesPastTheirWindowsAreEachRenewedOnce has a CA that has revoked all that
-// it has issued, as after an incident: its windows are over.
+// TestThreeHundredCertificatesPastTheirWindowsAreEachRenewedOnce uses a CA that has revoked all its
+// certificates, as after an incident: its suggested windows are in the past.
 func TestThreeHundredCertificatesPastTheirWindowsAreEachRenewedOnce(t *testing.T) {
 	t.Parallel()
 	const n = 300

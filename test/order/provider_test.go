@@ -192,8 +192,9 @@ func TestTheExampleOfAProviderIssuesAndForeignRecordsStay(t *testing.T) {
 	}
 }
 
-// TestSolversThatLeadToOneRecordChangeItOneAfterTheOther has issuers of both kinds, with accounts
-// and settings of their own, whose service replaces record sets with what was read before.
+// TestSolversThatLeadToOneRecordChangeItOneAfterTheOther uses an Issuer and a ClusterIssuer with
+// different accounts and settings, at a service that replaces whole record sets, so that concurrent
+// changes would be lost.
 func TestSolversThatLeadToOneRecordChangeItOneAfterTheOther(t *testing.T) {
 	r := start(t, pebble.Options{}, ownMachine)
 	api := &powerDNS{names: r.names, key: "good-key"}
@@ -288,7 +289,7 @@ func TestARecordThatAProviderLeavesIsNamedInAnEvent(t *testing.T) {
 		value = list.Items[0].Spec.Key
 		return list.Items[0].DeletionTimestamp != nil
 	})
-	clock.Step(11 * time.Minute) // longer than it is tried, unless nobody has tried yet
+	clock.Step(11 * time.Minute) // longer than the retries last, if there was a first attempt
 	r.eventually("an event names the record", func() bool {
 		clock.Step(time.Second)
 		return slices.ContainsFunc(r.events("CleanUpError"), func(e string) bool {
@@ -372,7 +373,7 @@ func TestWhatIsWrongWithAProviderIsToldByTheChallenge(t *testing.T) {
 		r.eventually("the Challenge is pending", func() bool {
 			return strings.Contains(r.story(), `: "pending" `+test.says) || strings.Contains(r.story(), `: "pending" dns01`)
 		})
-		// What can be told without credentials, the issuer tells, too, as soon as it is there.
+		// The issuer also reports errors that are visible without credentials, as soon as it exists.
 		r.eventually("the issuer "+name+" says so", func() bool {
 			if r.admin.Get(t.Context(), client.ObjectKeyFromObject(issuer), issuer) != nil {
 				return false
@@ -396,8 +397,8 @@ func TestWhatIsWrongWithAProviderIsToldByTheChallenge(t *testing.T) {
 	}
 }
 
-// program is a program of the provider exec, by which a service is told what is asked for. The
-// service has one value at a name.
+// program is a program for the provider exec that passes requests to a service. The service keeps
+// one value for a name.
 func (r *rig) program() string {
 	return r.programOf(func(verb, name, value string) bool {
 		if verb == "present" {
@@ -494,7 +495,7 @@ func silent(t *testing.T) (address string, heard func() bool) {
 			t.Cleanup(func() { conn.Close() })
 		}
 	}()
-	if conn, err := net.ListenPacket("udp", listener.Addr().String()); err == nil { // else nobody answers there either
+	if conn, err := net.ListenPacket("udp", listener.Addr().String()); err == nil { // else closed
 		t.Cleanup(func() { conn.Close() })
 		go func() {
 			for {

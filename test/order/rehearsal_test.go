@@ -169,7 +169,7 @@ func TestAChangedSpecificationSucceedsAtTheStagingServerFirst(t *testing.T) {
 	})
 	orders(1, 0)
 
-	// It is mended, and somebody says so.
+	// The cause is fixed, and a person triggers another attempt.
 	rehearsal.refuses.Store(false)
 	r.renew(crt)
 	r.revision(crt, 1)
@@ -187,7 +187,7 @@ func TestAChangedSpecificationSucceedsAtTheStagingServerFirst(t *testing.T) {
 	if _, err := chain[0].Verify(x509.VerifyOptions{Roots: trusted, Intermediates: between}); err != nil {
 		t.Errorf("the certificate is not of the CA: %v", err)
 	}
-	// What was rehearsed is thrown away, and no key is left that anybody else has seen.
+	// The certificate of the trial run is discarded, and so is its key.
 	cluster.Eventually(t, func() error {
 		var requests cmapi.CertificateRequestList
 		var secrets corev1.SecretList
@@ -325,7 +325,7 @@ func TestAStagingServerThatCannotBeReachedIsWaitedForHalfAnHour(t *testing.T) {
 	clock := &cluster.Clock{}
 	r := start(t, pebble.Options{}, func(o *controller.Options) { o.Clock = clock })
 	r.issuer()
-	// One that goes away after its account was made, and one that nobody has ever reached.
+	// One server disappears after the account was created, and one was never reachable.
 	staging := r.staging(pebble.Options{})
 	cluster.Eventually(t, func() error {
 		issuer := &cmapi.Issuer{}
@@ -391,7 +391,7 @@ func TestAStagingServerThatCannotBeReachedIsWaitedForHalfAnHour(t *testing.T) {
 	}
 	clock.Step(30 * time.Minute)
 	for _, crt := range all {
-		cluster.Eventually(t, func() error { // a step of the clock wakes nobody
+		cluster.Eventually(t, func() error { // a step of the clock does not fire timers
 			if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
 				return err
 			}

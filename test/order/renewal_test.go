@@ -275,7 +275,7 @@ func TestACAThatAlwaysWantsRenewalAtOnceIsNotAskedForCertificatesWithoutEnd(t *t
 		t.Errorf("the third certificate was issued at %s, want not before %s", issued, until)
 	}
 
-	// Who does not want that says so.
+	// A user can turn that off.
 	r.changeIssuer(
 		func(spec *cmacme.ACMEIssuer) { spec.RenewalInformationSource = cmacme.ACMERenewalInformationSourceNone },
 	)
@@ -287,8 +287,8 @@ func TestACAThatAlwaysWantsRenewalAtOnceIsNotAskedForCertificatesWithoutEnd(t *t
 	})
 }
 
-// TestACAThatLimitsRenewalInformationIsAskedForNoMoreOfItAndForAllElse has a CA refuse to say when
-// to renew, for an hour.
+// TestACAThatLimitsRenewalInformationIsAskedForNoMoreOfItAndForAllElse makes a CA refuse requests
+// for renewal information for an hour.
 func TestACAThatLimitsRenewalInformationIsAskedForNoMoreOfItAndForAllElse(t *testing.T) {
 	for _, status := range []int{http.StatusTooManyRequests, http.StatusServiceUnavailable} {
 		t.Run(http.StatusText(status), func(t *testing.T) {

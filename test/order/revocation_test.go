@@ -240,7 +240,7 @@ func TestADeletedCertificateIsRevoked(t *testing.T) {
 		t.Errorf("the CA was asked: %+v", got)
 	}
 
-	// Somebody revoked it before.
+	// Another client has revoked it before.
 	crt, leaf, key = r.revocable("before", "")
 	by := &acme.Client{Directory: r.ca.Directory, HTTP: r.ca.Client()}
 	if err := by.RevokeWithKey(t.Context(), key, leaf.Raw, acme.ReasonUnspecified); err != nil {
@@ -249,7 +249,7 @@ func TestADeletedCertificateIsRevoked(t *testing.T) {
 	r.delete(crt)
 	r.gone(crt)
 
-	// Who has changed their mind is not held up.
+	// A user who sets onDelete back is not delayed.
 	crt, leaf, _ = r.revocable("kept", "")
 	cluster.Eventually(t, func() error {
 		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
@@ -273,8 +273,8 @@ func TestADeletedCertificateIsRevoked(t *testing.T) {
 		t.Errorf("the CA was asked: %+v", got)
 	}
 
-	// Who changes their mind as late as that, while the CA cannot be reached, gets it back: nothing is
-	// revoked that nobody wants to be.
+	// A user can still cancel the revocation at that point, while the CA cannot be reached: the
+	// certificate is then not revoked.
 	seen.mu.Lock()
 	seen.refuse = func(revocation) (string, int) { return "serverInternal", http.StatusInternalServerError }
 	seen.mu.Unlock()
@@ -296,7 +296,7 @@ func TestADeletedCertificateIsRevoked(t *testing.T) {
 		t.Errorf("it is revoked all the same: %v", err)
 	}
 
-	// A Secret that would go with its Certificate stays, as who deletes that says so.
+	// A Secret that would be deleted with its Certificate stays if the deletion orphans it.
 	crt, leaf, _ = r.revocable(
 		"orphaned",
 		"",
@@ -433,7 +433,7 @@ func TestARevocationIsGivenUpAndSaysWhatToDo(t *testing.T) {
 	}
 	clock.Step(10 * time.Minute)
 	for crt, what := range map[*cmapi.Certificate]string{stays: "perennial revoke --secret stays", goes: "with the account key of Issuer \"pebble\""} {
-		cluster.Eventually(t, func() error { // a step of the clock wakes nobody
+		cluster.Eventually(t, func() error { // a step of the clock does not fire timers
 			if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); apierrors.IsNotFound(err) {
 				return nil
 			}
@@ -492,7 +492,8 @@ func (r *rig) forbid(resources ...string) {
 	}
 }
 
-// forbidNotes makes a policy that lets nobody write on Secrets of the namespace what is revoked.
+// forbidNotes creates a policy that forbids all clients to record revocations on Secrets of the
+// namespace.
 func (r *rig) forbidNotes(secret string) {
 	r.t.Helper()
 	here := metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: r.namespace}}
@@ -557,8 +558,8 @@ func TestARevocationIsGivenUpWhateverTheControllerMayNotDo(t *testing.T) {
 	unnoted, noted, _ := r.revocable("unnoted", "")
 	unread, hidden, _ := r.revocable("unread", cmapi.RevocationReasonSuperseded)
 	unseen, _, _ := r.revocable("unseen", "", func(crt *cmapi.Certificate) { crt.Spec.IssuerRef.Name = "former" })
-	// told waits until an event says so. What is waited for is touched, as a step of the clock wakes
-	// nobody.
+	// told waits for an event. It changes the object, because a step of the clock does not fire
+	// timers.
 	told := func(crt *cmapi.Certificate, reason, words string) {
 		t.Helper()
 		cluster.Eventually(t, func() error {

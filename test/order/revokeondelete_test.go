@@ -29,8 +29,8 @@ import (
 )
 
 // TestWhatIsIssuedForADeletedCertificateIsRevoked deletes a Certificate at each write and each
-// exchange of its issuance, with the controller alive or killed in that moment, and looks at
-// whether the CA was asked to revoke everything that it has issued.
+// exchange of its issuance, with the controller alive or killed at that moment, and checks that the
+// CA was asked to revoke all certificates that it has issued.
 func TestWhatIsIssuedForADeletedCertificateIsRevoked(t *testing.T) {
 	for _, test := range []struct {
 		of          string
@@ -213,8 +213,8 @@ func leaving(t *testing.T, seen *registrar, clock *cluster.Clock, propagation me
 	return r
 }
 
-// noOrders waits until all Orders are gone. Those that are not are touched, as a step of the clock
-// wakes nobody.
+// noOrders waits until all Orders are deleted. It changes those that still exist, because a step of
+// the clock does not fire timers.
 func (r *rig) noOrders() {
 	r.t.Helper()
 	cluster.Eventually(r.t, func() error {

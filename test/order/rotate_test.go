@@ -29,9 +29,9 @@ import (
 )
 
 // TestAnAccountKeyIsChangedThoughTheControllerIsKilledMeanwhile kills the controller at each of its
-// writes and exchanges while it changes an account key, because it is to, or because the CA of
-// another issuer with this Secret has changed it. The account must be the same afterwards, and have
-// the new key.
+// writes and exchanges while it changes an account key, on request or because another issuer with
+// the same Secret has changed it at its CA. Afterwards the account must be the same, with the new
+// key.
 func TestAnAccountKeyIsChangedThoughTheControllerIsKilledMeanwhile(t *testing.T) {
 	for _, test := range []struct {
 		name  string
@@ -159,7 +159,7 @@ func (r *rig) accountSecret() *corev1.Secret {
 	return secret
 }
 
-// putNext puts a new key beside the account key.
+// putNext adds a new key to the Secret of the account key.
 func (r *rig) putNext() (crypto.Signer, []byte) {
 	r.t.Helper()
 	return r.putKey(func(secret *corev1.Secret, key []byte) { secret.Data["tls.key.next"] = key })
@@ -260,8 +260,8 @@ func TestIssuersOfTwoCAsShareAnAccountKeyThatIsChangedWhileOneCAIsDown(t *testin
 	}
 }
 
-// TestIssuersOfOneCAThatChangeAnAccountKeyAtOnceKeepTheAccount has both ask the CA for the change
-// of a key that they share before it has answered either.
+// TestIssuersOfOneCAThatChangeAnAccountKeyAtOnceKeepTheAccount makes both issuers request the
+// change of their shared key before the CA has answered either.
 func TestIssuersOfOneCAThatChangeAnAccountKeyAtOnceKeepTheAccount(t *testing.T) {
 	t.Parallel()
 	f := &front{}
@@ -391,8 +391,8 @@ func TestTheAccountKeyAtACAThatChangesNoneStays(t *testing.T) {
 	}
 }
 
-// TestARefusedChangeOfTheAccountKeyIsSaid has the API server refuse to store the new key, after the
-// CA has taken it.
+// TestARefusedChangeOfTheAccountKeyIsSaid makes the API server refuse to store the new key, after
+// the CA has accepted it.
 func TestARefusedChangeOfTheAccountKeyIsSaid(t *testing.T) {
 	t.Parallel()
 	r, options := shop(t, &front{}, pebble.Options{})

@@ -17,8 +17,8 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// TestAnIssuerCanMoveToAnotherCAAtAnyTime corrects an issuer with orders that are open in each way,
-// and is asked for more while the new CA has no account yet.
+// TestAnIssuerCanMoveToAnotherCAAtAnyTime changes the server of an issuer with open orders in each
+// state, and requests more certificates while the new CA has no account yet.
 func TestAnIssuerCanMoveToAnotherCAAtAnyTime(t *testing.T) {
 	t.Parallel()
 	f := &front{}

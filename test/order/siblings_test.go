@@ -12,7 +12,7 @@ import (
 )
 
 // TestTheCAIsAskedForAWildcardsRecordWhenAllValuesAreThere: the values of a name and its wildcard
-// share a record, which the CA's resolver caches as it finds it first.
+// share a record, and the CA's resolver caches the first version that it reads.
 func TestTheCAIsAskedForAWildcardsRecordWhenAllValuesAreThere(t *testing.T) {
 	t.Parallel()
 	const record = "_acme-challenge.example.com"

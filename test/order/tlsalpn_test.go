@@ -69,8 +69,8 @@ func TestHostsThatHaveIPv6AloneAreCertifiedByTLSALPN01(t *testing.T) {
 	}
 }
 
-// TestOneNameIsProvenByTLSALPN01ForSeveralOrdersInTurn has orders that share a name, for which a
-// handshake can be answered in one way only.
+// TestOneNameIsProvenByTLSALPN01ForSeveralOrdersInTurn uses orders that share a name, where a
+// handshake can have only one answer.
 func TestOneNameIsProvenByTLSALPN01ForSeveralOrdersInTurn(t *testing.T) {
 	r := start(t, pebble.Options{})
 	r.issuer(func(spec *cmacme.ACMEIssuer) {

@@ -97,7 +97,7 @@ func TestBothFindTheSameDifferencesInACSR(t *testing.T) {
 					theirs[i] = "spec.subject.postalCodes"
 				}
 			}
-			// cert-manager does not look at name constraints, nor at other names that nobody asks for.
+			// cert-manager ignores name constraints, and otherNames that were not requested.
 			ours = slices.DeleteFunc(ours, func(field string) bool {
 				return field == "spec.nameConstraints" || field == "spec.otherNames" && asked.OtherNames == nil
 			})
@@ -324,10 +324,10 @@ func TestBothWriteTheSameAnnotations(t *testing.T) {
 	}
 }
 
-// FuzzLiteralSubject: what cert-manager reads and can encode, we read alike. Not compared are what
-// is not UTF-8, which JSON cannot carry; #hex, in which cert-manager reads what is not a string,
-// too; a space after an escaped backslash, which it keeps; and types that are empty or escaped,
-// which are no types.
+// FuzzLiteralSubject: input that cert-manager can read and encode gives the same result here. Not
+// compared: input that is not UTF-8, which JSON cannot represent; #hex, where cert-manager also
+// accepts values that are not strings; a space after an escaped backslash, which it keeps; and
+// empty or escaped types, which are invalid.
 func FuzzLiteralSubject(f *testing.F) {
 	for _, seed := range []string{"CN=foo", "CN=foo+OU=bar,O=baz", `CN=\ a\ ,O=b\,c`, "2.5.4.3=#0c03666f6f", "DC=a;DC=b", "CN=", " ", `CN=\4c\75`, "CN=a=b", `CN="a"`} {
 		f.Add(seed)
@@ -348,7 +348,7 @@ func FuzzLiteralSubject(f *testing.F) {
 		if err != nil {
 			var back pkix.RDNSequence
 			if _, backErr := asn1.Unmarshal(der, &back); backErr != nil {
-				return // nobody could have read it
+				return // no program could have read it
 			}
 			t.Fatalf("we do not read %q: %v", s, err)
 		}
@@ -358,7 +358,7 @@ func FuzzLiteralSubject(f *testing.F) {
 	})
 }
 
-// FuzzCSR: for names that both accept, both ask for the same.
+// FuzzCSR: for names that both accept, both create the same request.
 func FuzzCSR(f *testing.F) {
 	f.Add("a", "example.com", "192.0.2.1", "spiffe://a/b", "a@example.com", "1.2.3", "x", "10.0.0.0/8", "org")
 	f.Add("", "*.a", "::ffff:10.0.0.1", "urn:a", "", "2.5.29.17", "Größe", "2001:db8::1/32", "Zürich")

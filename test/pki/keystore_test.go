@@ -14,8 +14,8 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// cert-manager does not let anybody call what writes its keystores. They are written here as it
-// does, with the same libraries.
+// cert-manager does not export the functions that write its keystores. This test writes them in the
+// same way, with the same libraries.
 func TestKeystoresOfCertManagerAreFoundToMatch(t *testing.T) {
 	start := time.Now()
 	for name, key := range keys() {

@@ -28,8 +28,8 @@ func TestMain(m *testing.M) { cluster.Main(m) }
 
 const directory = "https://acme.example/directory"
 
-// process is what one process has, with the rights of the controller. Each write is told to wrote,
-// which may refuse it.
+// process returns the ledgers of one process, with the permissions of the controller. Each write
+// calls wrote, which may refuse it.
 func process(t *testing.T, namespace string, wrote func() error) *ratelimit.Ledgers {
 	t.Helper()
 	c, err := client.NewWithWatch(cluster.Config(t), client.Options{Scheme: controller.Scheme()})
@@ -123,8 +123,7 @@ func TestWhatAnOrderSpendsIsWrittenBeforeItMayBeSentAndManyShareOneWrite(t *test
 	).CA(directory).
 		Admit(t.Context(), order("one more", n)); err != nil ||
 		v.Allowed != true {
-		// Orders that nobody knows have ended while the process was down: they have spent what they
-		// reserved.
+		// Unknown orders have ended while the process was down: they have used what they reserved.
 		if v.Kind != ratelimit.NewOrders {
 			t.Errorf("%+v, %v", v, err)
 		}
@@ -250,8 +249,8 @@ func TestWhichRepliesKeepAllAwayFromACA(t *testing.T) {
 	}
 }
 
-// TestACAIsLeftAloneForADayAtMostAfterAClockWasAhead has a CA be busy for an hour while the clock
-// is a year ahead.
+// TestACAIsLeftAloneForADayAtMostAfterAClockWasAhead makes a CA refuse requests for an hour while
+// the clock is a year ahead.
 func TestACAIsLeftAloneForADayAtMostAfterAClockWasAhead(t *testing.T) {
 	namespace := cluster.Namespace(t)
 	start := time.Now()
@@ -300,8 +299,8 @@ func ledgers(t *testing.T, namespace string) map[string]string {
 	return all
 }
 
-// TestALedgerIsThatOfTheWholeURL has the ConfigMap of another CA at the name of this one's, as a
-// tenant may find a URL with the same short digest.
+// TestALedgerIsThatOfTheWholeURL puts the ConfigMap of another CA at the name of this CA's, because
+// a tenant may find a URL with the same short digest.
 func TestALedgerIsThatOfTheWholeURL(t *testing.T) {
 	namespace := cluster.Namespace(t)
 	b := process(t, namespace, func() error { return nil })
@@ -343,7 +342,7 @@ func TestALedgerIsThatOfTheWholeURL(t *testing.T) {
 	}
 }
 
-// TestALedgerInWhichNothingIsSpentIsRemoved has many CAs that tenants name.
+// TestALedgerInWhichNothingIsSpentIsRemoved uses many CAs of tenants.
 func TestALedgerInWhichNothingIsSpentIsRemoved(t *testing.T) {
 	namespace := cluster.Namespace(t)
 	now := clocktesting.NewFakePassiveClock(time.Now())

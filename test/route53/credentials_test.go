@@ -25,8 +25,8 @@ const (
 	shopRole         = "arn:aws:iam::123456789012:role/shop-dns"
 )
 
-// withUser gives the cloud a user with a key, who may change the public zone, and roles that only
-// some may assume.
+// withUser adds to the cloud a user with a key that may change the public zone, and roles that only
+// some identities may assume.
 func withUser(c *aws.Cloud) {
 	c.Keys = map[string]aws.Key{keyID: {Of: user, Secret: secretKey}}
 	c.Access[zone] = append(c.Access[zone], user, otherAccount, shopRole)
@@ -91,7 +91,7 @@ func TestCertificatesByRoute53WithAnAccessKey(t *testing.T) {
 	cluster.Process(t, w.env, w.flags...)
 	for name, test := range map[string]struct {
 		replace []string
-		by      string // who changes the zone
+		by      string // identity that changes the zone
 		never   string // what is not called
 		region  string
 	}{

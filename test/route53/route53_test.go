@@ -111,7 +111,7 @@ func (w *world) issued(namespace string) {
 	w.ready(namespace, "wildcard-example-com", zone)
 }
 
-// ready waits for a certificate, and looks at its Secret and at the zone by which it was issued.
+// ready waits for a certificate, and checks its Secret and the zone of its challenge.
 func (w *world) ready(namespace, name, zone string) {
 	w.Helper()
 	internet.Issued(w, w.admin, client.ObjectKey{Namespace: namespace, Name: name}, "*.example.com", "example.com")
@@ -123,7 +123,7 @@ func (w *world) ready(namespace, name, zone string) {
 	})
 }
 
-// told waits until there is an event of each kind, with a reason and a text.
+// told waits for events, each with a kind, a reason and a text.
 func (w *world) told(namespace string, events [][3]string) {
 	w.Helper()
 	cluster.Eventually(w, func() error {

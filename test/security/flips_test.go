@@ -52,9 +52,8 @@ func (w *witness) wrap(h http.Handler) http.Handler {
 }
 
 // TestALeaderThatWasStoppedWritesNothingTwice stops the leader of two processes again and again
-// while certificates are issued, for longer than its Lease lasts, and lets it go on when the other
-// leads: for a moment both believe to lead. No certificate is issued twice, and no object is made
-// twice.
+// while certificates are issued, for longer than its Lease, and resumes it when the other leads:
+// for a moment, both act as leader. No certificate is issued twice, and no object is created twice.
 func TestALeaderThatWasStoppedWritesNothingTwice(t *testing.T) {
 	const certificates, flips = 40, 4
 	w := newWorld(t)

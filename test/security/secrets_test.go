@@ -75,7 +75,7 @@ func (p planted) forms() []string {
 			forms = append(forms, string(decoded))
 		}
 	}
-	// A key in PEM may be told without its first and last line, or in another line length.
+	// A PEM key may leak without its first and last line, or with another line length.
 	if _, body, found := strings.Cut(p.value, "PRIVATE KEY-----\n"); found {
 		body, _, _ = strings.Cut(body, "-----END")
 		body = strings.Join(strings.Fields(body), "")
@@ -84,8 +84,8 @@ func (p planted) forms() []string {
 	return forms
 }
 
-// TestNoSecretIsToldAnywhere runs the controller as a process with the highest verbosity, has it
-// use secrets of each kind, successfully and not, and searches all that it says.
+// TestNoSecretIsToldAnywhere runs the controller as a process with the highest verbosity, makes it
+// use secrets of each kind, with success and failure, and searches all its output.
 func TestNoSecretIsToldAnywhere(t *testing.T) {
 	w := newWorld(t)
 	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com"}, KeyName: tsigKey, Secret: tsigSecret})

@@ -25,7 +25,7 @@ import (
 
 func TestMain(m *testing.M) { cluster.Main(m) }
 
-// visitor is the address of who visits the site.
+// visitor is the address of a visitor of the site.
 const visitor = "127.0.0.9"
 
 // example is a configuration of examples/tlsalpn01, with the addresses of a test in place of its
@@ -67,7 +67,7 @@ func relay(t *testing.T) string {
 	return ""
 }
 
-// files writes a certificate of nobody's and its key, and returns their names.
+// files writes a placeholder certificate and its key, and returns their file names.
 func files(t *testing.T) (certificate, key string) {
 	t.Helper()
 	private, err := pki.KeySpec{Algorithm: pki.ECDSA}.Generate(rand.Reader)
@@ -103,7 +103,7 @@ func TestALiveSiteIsCertifiedBehindASplitter(t *testing.T) {
 	type addresses struct{ splitter, controller, site, relay string }
 	for name, test := range map[string]struct {
 		start func(t *testing.T, a addresses)
-		// proxied says that the site is told by the PROXY protocol who visits it.
+		// proxied means that the site learns the visitor's address from the PROXY protocol.
 		proxied bool
 	}{
 		"HAProxy": {start: func(t *testing.T, a addresses) {

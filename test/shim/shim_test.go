@@ -1,5 +1,5 @@
-// Package shim_test annotates Ingresses on a real Kubernetes API and looks at the Certificates that
-// come of it.
+// Package shim_test annotates Ingresses on a real Kubernetes API and checks the resulting
+// Certificates.
 package shim_test
 
 import (
@@ -146,8 +146,8 @@ func TestAnIngressGetsACertificateThatFollowsIt(t *testing.T) {
 		t.Error(err)
 	}
 
-	// Somebody else's annotation stays; what the Ingress says is followed, and what it no longer says
-	// is gone.
+	// An annotation of another client stays; new settings of the Ingress are applied, and removed ones
+	// are removed.
 	r.change(crt, func() { crt.Annotations = map[string]string{"theirs": "x"} })
 	r.change(o, func() {
 		delete(o.Annotations, "cert-manager.io/duration")

@@ -144,7 +144,7 @@ func TestWhatPreventsAStartIsSaidInOneLine(t *testing.T) {
 			t.Fatal(err)
 		}
 		var uid uint32
-		if os.Geteuid() == 0 { // who may write everywhere
+		if os.Geteuid() == 0 { // root can write everywhere
 			uid = 65534
 			if err := os.Chown(closed, int(uid), int(uid)); err != nil {
 				t.Fatal(err)

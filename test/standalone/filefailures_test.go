@@ -155,9 +155,8 @@ func (m *machine) refuse(name, resource, expression string, probe client.Object)
 	}
 }
 
-// TestEachFailureIsAConditionWithItsCauseAndNextAttempt has each action fail in turn. The
-// condition, the event, the metric and perennial status say it, and all of them that it is over
-// when it is.
+// TestEachFailureIsAConditionWithItsCauseAndNextAttempt makes each action fail in turn. The
+// condition, the event, the metric and perennial status report the failure, and later its end.
 func TestEachFailureIsAConditionWithItsCauseAndNextAttempt(t *testing.T) {
 	remount := func(dir string, flags uintptr) error {
 		return unix.Mount("", dir, "", unix.MS_REMOUNT|flags, "")

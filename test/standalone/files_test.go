@@ -80,8 +80,8 @@ func (m *machine) start() {
 // and returns its serial number.
 func (m *machine) issue(name string) string { m.Helper(); return m.issueFor(name, time.Hour) }
 
-// issueFor is issue with a life. The Certificate vouches for what is in the Secret, as the
-// controller has it do.
+// issueFor is issue with a lifetime. It also sets the status of the Certificate as the controller
+// would.
 func (m *machine) issueFor(name string, life time.Duration) string {
 	m.Helper()
 	serial, end := m.store(name, life)
@@ -231,7 +231,7 @@ func TestACertificateIsPutIntoFilesAndToldOfOnceForEachChange(t *testing.T) {
 		t.Errorf("reloaded %d times, want once for each of 2 changes", n)
 	}
 
-	// A restart without a change tells nobody.
+	// A restart without a change causes no reload.
 	m.stop()
 	m.start()
 	third := m.issue("web")

@@ -298,7 +298,8 @@ spec: {secretName: www, dnsNames: [www.example.com], issuerRef: {name: ca}}
 		names.Addr,
 	)
 	d.until("certificate default/www issued: valid until ")
-	// The address of a name that these name servers alone know is looked at; there is nobody.
+	// perenniald connects to the address of a name that only these name servers have; no server
+	// listens there.
 	d.until("certificate default/inside in work", "at 127.77.77.77 ")
 	eventually(t, func() error {
 		files, err := os.ReadDir(filepath.Join(webroot, ".well-known", "acme-challenge"))

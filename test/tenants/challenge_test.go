@@ -39,8 +39,8 @@ func listening(t *testing.T) (address string, heard *atomic.Int32) {
 	return conn.LocalAddr().String(), heard
 }
 
-// TestAChallengeThatNoOrderAsksForIsNotSetUp has Challenges in a tenant's namespace that are older
-// than the policies, and would send the credentials of a ClusterIssuer to the tenant's server.
+// TestAChallengeThatNoOrderAsksForIsNotSetUp uses Challenges in a tenant's namespace that are older
+// than the policies and would send the credentials of a ClusterIssuer to the tenant's server.
 func TestAChallengeThatNoOrderAsksForIsNotSetUp(t *testing.T) {
 	s := share(t)
 	user, namespace := tenant(t)

@@ -15,8 +15,8 @@ import (
 	"github.com/perennial-pki/perennial/test/cluster"
 )
 
-// TestATenantCannotWriteTheControllersCounts has a controller keep its counts in the namespace of a
-// tenant, as --namespace does.
+// TestATenantCannotWriteTheControllersCounts makes a controller store its counts in the namespace
+// of a tenant, as --namespace does.
 func TestATenantCannotWriteTheControllersCounts(t *testing.T) {
 	user, namespace := tenant(t)
 	c := cluster.Run(t, controller.Options{Namespace: namespace})

@@ -106,7 +106,7 @@ func (s *shared) waits(crt *cmapi.Certificate) {
 	}
 }
 
-// TestWithoutItsPoliciesNothingThatAllShareIsUsed has a binding audit in place of denying, and sees
+// TestWithoutItsPoliciesNothingThatAllShareIsUsed changes a binding from Deny to Audit, and checks
 // that the controller stops until it denies again.
 func TestWithoutItsPoliciesNothingThatAllShareIsUsed(t *testing.T) {
 	s := &shared{t: t, admin: cluster.Admin(t)}
@@ -157,7 +157,7 @@ func TestWithoutItsPoliciesNothingThatAllShareIsUsed(t *testing.T) {
 	}
 }
 
-// TestAControllerThatMayNotReadPoliciesNeedsAFlag takes the right away that shows whether policies
+// TestAControllerThatMayNotReadPoliciesNeedsAFlag removes the permission to read whether policies
 // are enforced.
 func TestAControllerThatMayNotReadPoliciesNeedsAFlag(t *testing.T) {
 	admin := cluster.Admin(t)

@@ -61,8 +61,8 @@ func approve(t *testing.T, c client.Client, cr *cmapi.CertificateRequest) error 
 	return c.Status().Update(t.Context(), is)
 }
 
-// TestARequestWhoseCSRAsksForMoreFailsAtOnce has a tenant ask by the CSR for more than the spec
-// says, of whatever issuer.
+// TestARequestWhoseCSRAsksForMoreFailsAtOnce makes a tenant request more in the CSR than in the
+// spec, from each type of issuer.
 func TestARequestWhoseCSRAsksForMoreFailsAtOnce(t *testing.T) {
 	for _, test := range []struct {
 		name        string
@@ -110,8 +110,8 @@ func TestARequestWhoseCSRAsksForMoreFailsAtOnce(t *testing.T) {
 	}
 }
 
-// TestOthersApproveWhatTheControllerHasChecked has an approver of others approve a good request,
-// which waits for the mark of the controller.
+// TestOthersApproveWhatTheControllerHasChecked makes an external approver approve a valid request,
+// which waits for the controller's condition Checked.
 func TestOthersApproveWhatTheControllerHasChecked(t *testing.T) {
 	user, namespace := tenant(t)
 	policy := approver(t)
@@ -141,8 +141,8 @@ func TestOthersApproveWhatTheControllerHasChecked(t *testing.T) {
 	}
 }
 
-// TestATenantCannotWriteTheControllersAnnotations has a tenant make and change requests, Orders and
-// Challenges as if the controller had.
+// TestATenantCannotWriteTheControllersAnnotations makes a tenant create and change requests, Orders
+// and Challenges with annotations of the controller.
 func TestATenantCannotWriteTheControllersAnnotations(t *testing.T) {
 	s := share(t)
 	user, namespace := tenant(t, statusRules()...)

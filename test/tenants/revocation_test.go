@@ -17,8 +17,8 @@ import (
 	"github.com/perennial-pki/perennial/test/cluster"
 )
 
-// TestATenantCannotHaveCertificatesOfOthersRevoked has a tenant claim the certificate of another in
-// each place that revocation looks at.
+// TestATenantCannotHaveCertificatesOfOthersRevoked makes a tenant claim the certificate of another
+// in each place that revocation reads.
 func TestATenantCannotHaveCertificatesOfOthersRevoked(t *testing.T) {
 	s := share(t)
 	victim := s.certificate(cluster.Namespace(t), "victim")
@@ -140,8 +140,8 @@ func TestATenantCannotHaveCertificatesOfOthersRevoked(t *testing.T) {
 	}
 }
 
-// TestATenantCannotRevokeWithAnotherKey has a tenant run perennial revoke on a Secret with the
-// certificate of another and a key of its own.
+// TestATenantCannotRevokeWithAnotherKey makes a tenant run perennial revoke on a Secret with the
+// certificate of another tenant and its own key.
 func TestATenantCannotRevokeWithAnotherKey(t *testing.T) {
 	s := share(t)
 	victim := s.certificate(cluster.Namespace(t), "victim")

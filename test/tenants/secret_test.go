@@ -62,8 +62,8 @@ func gateway(namespace, name, issuer string, at types, annotations map[string]st
 // types names a Secret.
 type types struct{ namespace, name string }
 
-// TestAReferenceGrantAllowsNoOverwriting has a tenant with a ReferenceGrant to the Secrets of
-// another namespace try what that does not allow.
+// TestAReferenceGrantAllowsNoOverwriting makes a tenant with a ReferenceGrant to the Secrets of
+// another namespace try operations that the grant does not allow.
 func TestAReferenceGrantAllowsNoOverwriting(t *testing.T) {
 	cluster.InstallGatewayAPI(t)
 	now := clocktesting.NewFakeClock(time.Now())
@@ -159,8 +159,8 @@ func TestAReferenceGrantAllowsNoOverwriting(t *testing.T) {
 	}
 }
 
-// TestASecretThatHoldsOtherDataIsNotDeletedWithACertificate has a tenant that may not delete
-// Secrets delete one by a Certificate of its name.
+// TestASecretThatHoldsOtherDataIsNotDeletedWithACertificate makes a tenant without permission to
+// delete Secrets try to delete one through a Certificate with its name.
 func TestASecretThatHoldsOtherDataIsNotDeletedWithACertificate(t *testing.T) {
 	s := selfSigned(t)
 	user, namespace := tenant(t)

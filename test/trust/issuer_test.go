@@ -120,8 +120,8 @@ func TestAReplacedCALeavesByItself(t *testing.T) {
 	}
 }
 
-// The CA of an issuer is replaced: from the first moment on clients with the bundle trust
-// certificates of both.
+// The CA of an issuer is replaced: clients with the bundle trust the certificates of both CAs at
+// all times.
 func TestTheBundleOfAnIssuerHasBothCAsWhileOneReplacesTheOther(t *testing.T) {
 	_, _ = sources(t, rig.Options{Certificates: true})
 	ns := cluster.Namespace(t)

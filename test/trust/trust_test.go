@@ -196,7 +196,7 @@ func TestTheBundleFollowsTheNamespaces(t *testing.T) {
 	soonGone(t, first, "follows")
 	soonStatus(t, b, condition(api.ConditionReady, metav1.ConditionTrue, "in 1 namespace"))
 
-	// What somebody changes or deletes comes back.
+	// The controller restores changed or deleted objects.
 	rig.Patch(
 		t,
 		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: second, Name: "follows"}},
@@ -434,7 +434,7 @@ func TestWhatIsTakenOutOfTheSpecLeavesAtOnce(t *testing.T) {
 	soonHas(t, selected, "spec", one, three, literal)
 	rig.Patch(t, b, `{"spec": {"sources": [{"secret": {"name": "one"}}]}}`)
 	soonHas(t, selected, "spec", one)
-	// Of the last one nobody may be trusted.
+	// Even the last CA can be distrusted: the bundle is then empty.
 	rig.Patch(t, b, `{"spec": {"distrust": [%q]}}`, pki.Fingerprint(one.Certificate))
 	soonHas(t, selected, "spec")
 }
@@ -513,8 +513,8 @@ func TestNothingIsWrittenTwice(t *testing.T) {
 		t.Errorf("wrote %v, expected %v", got, want)
 	}
 
-	// Changes that change nothing, and Secrets that nobody asked for, write nothing and, the latter,
-	// cause no pass.
+	// Updates without a change, and unrelated Secrets, cause no writes. Unrelated Secrets also cause
+	// no reconciliation.
 	before := running.Passes(t, "trustbundles")
 	other := cluster.Namespace(t)
 	for i := range 50 {
