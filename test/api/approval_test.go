@@ -14,20 +14,20 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// A permission is what RBAC gives a user, cluster-wide.
+// A permission is a cluster-wide RBAC rule for a user.
 type permission struct {
 	verb, group, resource, name string // resource with its subresource: certificates/status
 }
 
-// approve is the permission that approving a request needs.
+// approve is the permission to approve requests of an issuer.
 func approve(signer string) permission {
 	return permission{"approve", "cert-manager.io", "signers", signer}
 }
 
-// updateRequests is what one needs to approve a request apart from that.
+// updateRequests is the other permission that an approver needs.
 var updateRequests = permission{"update", "cert-manager.io", "certificaterequests/status", ""}
 
-// grant gives a new user the permissions and returns its name when they have come into force.
+// grant creates a user with the permissions and returns its name when they are effective.
 func grant(t *testing.T, permissions ...permission) string {
 	t.Helper()
 	client := admin(t)
@@ -266,8 +266,7 @@ func TestApprovalTakesAPermission(t *testing.T) {
 	})
 }
 
-// signers sets the annotation that says how the resources of external issuers are called, until the
-// test is over.
+// signers sets the annotation with the resource names of external issuers until the test ends.
 func signers(t *testing.T, annotation string) {
 	t.Helper()
 	client := admin(t).Resource(namespaces)

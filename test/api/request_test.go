@@ -9,7 +9,7 @@ import (
 	"k8s.io/client-go/dynamic"
 )
 
-// The API server looks for the PEM header alone in spec.request, which here is nothing else.
+// The API server checks only the PEM header of spec.request, so here it is nothing else.
 const certificateRequest = `
 apiVersion: cert-manager.io/v1
 kind: CertificateRequest
@@ -24,7 +24,7 @@ spec:
   issuerRef: {name: ca}
 `
 
-// dryUpdate lets the API server judge the update of a stored object by a patch, without storing it.
+// dryUpdate patches a stored object as a dry run, to get the API server's verdict.
 func dryUpdate(
 	t testing.TB,
 	client dynamic.Interface,

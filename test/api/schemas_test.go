@@ -94,8 +94,8 @@ func TestKindsAreServedAsCertManagerServesThem(t *testing.T) {
 	}
 }
 
-// withoutOurs leaves out the column that only "kubectl get -o wide" shows, so that scripts find
-// cert-manager's columns where they were.
+// withoutOurs removes our own column, which only "kubectl get -o wide" shows. The positions of all
+// other columns must be cert-manager's, because scripts depend on them.
 func withoutOurs(definition string,
 	columns []apiextensionsv1.CustomResourceColumnDefinition) []apiextensionsv1.CustomResourceColumnDefinition {
 	return slices.DeleteFunc(columns, func(c apiextensionsv1.CustomResourceColumnDefinition) bool {
@@ -104,7 +104,7 @@ func withoutOurs(definition string,
 	})
 }
 
-// columns returns the columns without their descriptions, which are in our own words.
+// columns returns the columns without their descriptions, which differ from cert-manager's.
 func columns(version apiextensionsv1.CustomResourceDefinitionVersion) []apiextensionsv1.CustomResourceColumnDefinition {
 	out := slices.Clone(version.AdditionalPrinterColumns)
 	for i := range out {
@@ -118,8 +118,8 @@ func columns(version apiextensionsv1.CustomResourceDefinitionVersion) []apiexten
 // have no default there.
 var initialStatus = []string{`{"observedGeneration":-1}`, `{"state":"pending"}`}
 
-// compareSchemas reports what theirs has and ours has not, or has otherwise, and where ours
-// requires what theirs does not.
+// compareSchemas reports properties of theirs that ours lacks or defines differently, and
+// properties that only ours requires.
 func compareSchemas(t *testing.T, path string, theirs, ours *apiextensionsv1.JSONSchemaProps) {
 	t.Helper()
 	if theirs == nil {

@@ -23,16 +23,16 @@ import (
 
 func TestMain(m *testing.M) { cluster.Main(m) }
 
-// adminConfig returns the configuration of a client that may do anything.
+// adminConfig returns the configuration of a client with all permissions.
 func adminConfig(t testing.TB) *rest.Config { return cluster.Plane(t).AdminConfig() }
 
-// admin returns a client that may do anything.
+// admin returns a client with all permissions.
 func admin(t testing.TB) dynamic.Interface {
 	t.Helper()
 	return clientFor(t, adminConfig(t))
 }
 
-// as returns a client of another user, whose rights are what RBAC gives them.
+// as returns a client of another user, with the user's RBAC permissions.
 func as(t testing.TB, user rest.ImpersonationConfig) dynamic.Interface {
 	t.Helper()
 	config := adminConfig(t)
@@ -141,7 +141,7 @@ func namespaced(
 	return client.Resource(resource).Namespace(u.GetNamespace())
 }
 
-// dryRun lets the API server judge the creation of an object without storing it.
+// dryRun creates an object as a dry run, to get the API server's verdict.
 func dryRun(
 	t testing.TB,
 	client dynamic.Interface,
@@ -157,7 +157,7 @@ func dryRun(
 	return err
 }
 
-// create stores an object until the test is over.
+// create creates an object and deletes it when the test ends.
 func create(
 	t testing.TB,
 	client dynamic.Interface,
@@ -178,7 +178,7 @@ func create(
 	return out
 }
 
-// A verdict is what the API server is expected to say: nothing, or that one field is wrong and why.
+// A verdict is the expected answer of the API server: success, or an error about one field.
 type verdict struct {
 	field   string // JSON path
 	message string // end of the message
@@ -188,7 +188,7 @@ var accepted = verdict{}
 
 func refused(field, message string) verdict { return verdict{field, message} }
 
-// check compares err with the verdict. A refusal must consist of one sentence about one field: so
+// check compares err with the verdict. A refusal must consist of one sentence about one field, so
 // that the reader need not guess which of several fields is wrong.
 func (v verdict) check(t *testing.T, err error) {
 	t.Helper()

@@ -1,6 +1,6 @@
 // Package clouds_test issues certificates by DNS-01 at Google Cloud DNS, Azure DNS, Akamai Edge
 // DNS, Cloudflare, DigitalOcean and acme-dns, with each of their kinds of credentials. The services
-// are stand-ins, which a process of the controller reaches at their own names.
+// are simulated. The controller runs as a process and reaches them at their real names.
 package clouds_test
 
 import (
@@ -161,7 +161,7 @@ func federated(t *testing.T) []string {
 	}
 }
 
-// secret makes a Secret for the time of the test.
+// secret creates a Secret and deletes it when the test ends.
 func (w *world) secret(namespace, name string, data map[string][]byte) {
 	w.Helper()
 	s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Data: data}
@@ -171,7 +171,8 @@ func (w *world) secret(namespace, name string, data map[string][]byte) {
 	w.Cleanup(func() { _ = w.admin.Delete(context.Background(), s) })
 }
 
-// apply creates what an example has, in which the words are replaced, and returns the certificate.
+// apply creates the objects of an example after replacing the given words, and returns the
+// certificate.
 func (w *world) apply(t *testing.T, file string, replace ...string) client.ObjectKey {
 	t.Helper()
 	content, err := os.ReadFile(filepath.Join("../../examples/dns01", file))
@@ -187,7 +188,7 @@ func (w *world) apply(t *testing.T, file string, replace ...string) client.Objec
 	})
 }
 
-// issued waits for a certificate, and until what stands at the name is what stood there before.
+// issued waits for a certificate, and until the name has the same records as before.
 func (w *world) issued(t *testing.T, key client.ObjectKey, values func() []string) {
 	t.Helper()
 	internet.Issued(t, w.admin, key, "*.example.com", "example.com")
@@ -199,7 +200,7 @@ func (w *world) issued(t *testing.T, key client.ObjectKey, values func() []strin
 	})
 }
 
-// refused waits until a challenge says why it does not go on.
+// refused waits until a challenge reports why it is blocked.
 func (w *world) refused(t *testing.T, namespace, says string) {
 	t.Helper()
 	cluster.Eventually(t, func() error {

@@ -32,8 +32,8 @@ import (
 
 func TestMain(m *testing.M) { cluster.Main(m) }
 
-// run runs a controller for the whole cluster, as it is shipped, on free ports. Tests that do so do
-// not run in parallel.
+// run runs a controller for the whole cluster, with the shipped settings, on free ports. Tests that
+// use it do not run in parallel.
 func run(t *testing.T, edit func(*controller.Options)) (*cluster.Controller, controller.Options) {
 	t.Helper()
 	o := controller.Options{
@@ -76,8 +76,8 @@ func leaf(namespace, name string, issuer cmmeta.IssuerReference) *cmapi.Certific
 	}
 }
 
-// clusterCA makes a self-signed ClusterIssuer, a CA from it in the cluster resource namespace, and
-// a ClusterIssuer of that.
+// clusterCA creates a self-signed ClusterIssuer, a CA from it in the cluster resource namespace,
+// and a ClusterIssuer of that CA.
 func clusterCA(t *testing.T, name string) {
 	t.Helper()
 	root := leaf(deploy.Namespace, name, cmmeta.IssuerReference{Kind: "ClusterIssuer", Name: name + "-self"})

@@ -83,7 +83,7 @@ func grantController(t *testing.T, rule rbacv1.PolicyRule) {
 	})
 }
 
-// asked makes a CertificateRequest as a person would.
+// asked creates a CertificateRequest as a person would.
 func asked(t *testing.T, ns, name string, ref cmmeta.IssuerReference) *cmapi.CertificateRequest {
 	t.Helper()
 	key, err := pki.KeySpec{Algorithm: pki.ECDSA}.Generate(rand.Reader)

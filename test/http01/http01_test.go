@@ -1,5 +1,5 @@
-// Package http01_test issues certificates by HTTP-01 through what leads requests to the controller
-// in a cluster.
+// Package http01_test issues certificates by HTTP-01 through the components that route requests to
+// the controller in a cluster.
 package http01_test
 
 import (
@@ -282,7 +282,7 @@ func TestAnAddressIsCertified(t *testing.T) {
 	r.clean(r.namespace)
 }
 
-// sixth lets the edge listen on IPv6, too.
+// sixth makes the edge listen on IPv6, too.
 func (r *rig) sixth(handler http.Handler) {
 	r.Helper()
 	listener, err := net.Listen("tcp", net.JoinHostPort("::1", r.edge[strings.LastIndex(r.edge, ":")+1:]))

@@ -18,7 +18,7 @@ import (
 	"github.com/perennial-pki/perennial/test/cluster"
 )
 
-// late delays what watches of Challenges hear by a time.
+// late delays the events of watches of Challenges.
 type late struct {
 	http.RoundTripper
 	by *atomic.Int64
@@ -32,7 +32,7 @@ func (l late) RoundTrip(r *http.Request) (*http.Response, error) {
 	return response, err
 }
 
-// delayed is a body that is read later than it comes.
+// delayed is a response body that delivers its data late.
 type delayed struct {
 	io.Closer
 	chunks chan chunk

@@ -22,7 +22,7 @@ import (
 	gwapi "sigs.k8s.io/gateway-api/apis/v1"
 )
 
-// network stands for that of a cluster: addresses of pods, each with what really listens there.
+// network simulates the network of a cluster: it maps addresses of pods to the real listeners.
 type network struct {
 	mu   sync.Mutex
 	pods map[string]string // host:port → host:port
@@ -48,7 +48,7 @@ func (n *network) dial(ctx context.Context, kind, address string) (net.Conn, err
 	return d.DialContext(ctx, kind, to)
 }
 
-// edge is an ingress controller and gateway in small: it reads Ingresses of the class nginx and
+// edge is a minimal ingress controller and gateway: it reads Ingresses of the class nginx and
 // HTTPRoutes of any Gateway from the Kubernetes API, finds the endpoints of the Services that they
 // name, and passes requests on to them.
 type edge struct {

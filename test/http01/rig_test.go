@@ -114,8 +114,8 @@ func serve(t *testing.T, listener net.Listener, handler http.Handler) {
 	t.Cleanup(func() { server.Close() })
 }
 
-// deploy makes the controller's Service as it is shipped, and its EndpointSlices as
-// kube-controller-manager does.
+// deploy creates the shipped Service of the controller, and its EndpointSlices as
+// kube-controller-manager would.
 func (r *rig) deploy() {
 	r.Helper()
 	shipped, err := deploy.HTTP01Service()
@@ -176,7 +176,7 @@ func (r *rig) create(o client.Object) {
 	}
 }
 
-// issuer makes a ClusterIssuer of the CA.
+// issuer creates a ClusterIssuer of the CA.
 func (r *rig) issuer(name string, solver cmacme.ACMEChallengeSolverHTTP01) {
 	r.Helper()
 	o := &cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: name}}
@@ -255,7 +255,7 @@ func (r *rig) story(namespace string) string {
 	return strings.Join(all, "; ")
 }
 
-// clean waits until nothing of what is made for challenges is in a namespace.
+// clean waits until a namespace has no objects of challenges.
 func (r *rig) clean(namespace string) {
 	r.Helper()
 	cluster.Eventually(r, func() error {
@@ -293,7 +293,8 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// challenge makes a Challenge of an issuer that does not exist, so that nothing comes of it.
+// challenge creates a Challenge of an issuer that does not exist, so that the controller does not
+// process it.
 func (r *rig) challenge(name, host, token string) *cmacme.Challenge {
 	r.Helper()
 	class := "nginx"

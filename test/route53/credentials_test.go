@@ -63,7 +63,7 @@ const (
 	fields = "          "
 )
 
-// key makes the Secret of the access key.
+// key creates the Secret of the access key.
 func (w *world) key(namespace, secret string) {
 	w.Helper()
 	o := &corev1.Secret{
@@ -75,7 +75,7 @@ func (w *world) key(namespace, secret string) {
 	}
 }
 
-// said waits until a challenge says why it does not go on.
+// said waits until a challenge reports why it is blocked.
 func (w *world) said(namespace, says string) {
 	w.Helper()
 	cluster.Eventually(w, func() error {

@@ -1,5 +1,5 @@
-// Package route53_test issues the lesson's wildcard certificate, from its manifests as they stand,
-// by the AWS SDK's own ways to AWS.
+// Package route53_test issues the wildcard certificate of examples/lesson from its unchanged
+// manifests. The AWS SDK finds the simulated AWS through its standard settings.
 package route53_test
 
 import (
@@ -84,7 +84,7 @@ func start(t *testing.T, change ...func(*aws.Cloud)) *world {
 	}
 }
 
-// apply creates what a manifest has, in which the words are replaced.
+// apply creates the objects of a manifest after replacing the given words.
 func (w *world) apply(file string, replace ...string) {
 	w.Helper()
 	content, err := os.ReadFile(filepath.Join("../../examples", file))

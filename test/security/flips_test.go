@@ -24,7 +24,7 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// witness counts what a CA is asked for.
+// witness counts the requests to a CA.
 type witness struct {
 	mu                sync.Mutex
 	orders, finalized []string

@@ -1,5 +1,5 @@
-// Package security_test holds what docs/security.md promises of the whole program: processes of
-// their own against a real Kubernetes API and a real ACME server.
+// Package security_test checks the claims of docs/security.md about the whole program. The
+// controller runs as a separate process against a real Kubernetes API and a real ACME server.
 package security_test
 
 import (
@@ -26,7 +26,7 @@ import (
 
 func TestMain(m *testing.M) { cluster.Main(m) }
 
-// output is what a process writes.
+// output is the output of a process.
 type output struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -44,8 +44,8 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-// process is the controller as a process of its own, which is started again when it ends, as a
-// kubelet does.
+// process is the controller as a separate process that is restarted when it ends, like by a
+// kubelet.
 type process struct {
 	t      *testing.T
 	args   []string
@@ -103,7 +103,7 @@ func (p *process) signal(s syscall.Signal) {
 	_ = p.cmd.Process.Signal(s)
 }
 
-// end ends the process, also one that is stopped.
+// end ends the process, even if it is stopped.
 func (p *process) end() {
 	select {
 	case <-p.ended:
@@ -125,7 +125,7 @@ func (p *process) end() {
 	}
 }
 
-// world is a namespace, and what is made in it and in that of the ClusterIssuers.
+// world is a namespace with its objects, and those in the namespace of the ClusterIssuers.
 type world struct {
 	*testing.T
 	client.Client
@@ -142,7 +142,7 @@ func (w *world) create(o client.Object) {
 	w.Cleanup(func() { _ = client.IgnoreNotFound(w.Delete(w.Context(), o)) })
 }
 
-// secret makes a Secret in the namespace of ClusterIssuers.
+// secret creates a Secret in the namespace of ClusterIssuers.
 func (w *world) secret(name, key, value string) cmmeta.SecretKeySelector {
 	w.Helper()
 	w.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: deploy.Namespace, Name: name},

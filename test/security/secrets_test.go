@@ -39,8 +39,8 @@ const (
 	badTSIG        = "planted TSIG key that is no base64 0007!"
 )
 
-// spoiled answers the first request to each path with an error that repeats all that was sent: a
-// service that fails may say anything.
+// spoiled answers the first request to each path with an error that repeats the whole request,
+// because the error of a failing service can contain anything.
 func spoiled(h http.Handler) http.Handler {
 	var mu sync.Mutex
 	seen := map[string]bool{}
@@ -59,10 +59,10 @@ func spoiled(h http.Handler) http.Handler {
 	})
 }
 
-// planted is a secret and what it is called in a failure of the test.
+// planted is a secret and its name in test failures.
 type planted struct{ name, value string }
 
-// forms are how a secret may be written.
+// forms are the encodings in which a secret may appear.
 func (p planted) forms() []string {
 	raw := []byte(p.value)
 	forms := []string{p.value, base64.StdEncoding.EncodeToString(raw), base64.RawURLEncoding.EncodeToString(raw),
@@ -241,7 +241,7 @@ func TestNoSecretIsToldAnywhere(t *testing.T) {
 	}
 }
 
-// everythingSaid is what can be read without reading Secrets.
+// everythingSaid returns everything that is readable without access to Secrets.
 func (w *world) everythingSaid(metrics string) map[string]string {
 	w.Helper()
 	response, err := http.Get("http://" + metrics + "/metrics")

@@ -74,7 +74,7 @@ func ingress(name, secret string, annotations map[string]string, hosts ...string
 	return o
 }
 
-// until waits until the Certificate is as it should be.
+// until waits until the Certificate is as expected.
 func (r *rig) until(name string, right func(*cmapi.Certificate) bool) *cmapi.Certificate {
 	r.Helper()
 	crt := &cmapi.Certificate{}
@@ -90,7 +90,7 @@ func (r *rig) until(name string, right func(*cmapi.Certificate) bool) *cmapi.Cer
 	return crt
 }
 
-// change changes an object until the API server takes it.
+// change changes an object, and retries until the API server accepts it.
 func (r *rig) change(o client.Object, f func()) {
 	r.Helper()
 	cluster.Eventually(r, func() error {
@@ -102,8 +102,8 @@ func (r *rig) change(o client.Object, f func()) {
 	})
 }
 
-// problem waits until the annotation of the object says something, or nothing if says is empty. It
-// lets the minute pass for which the object says nothing.
+// problem waits until the annotation of the object has the text, or is absent if says is empty. It
+// advances the clock past the minute for which a problem is not reported.
 func (r *rig) problem(o client.Object, says string) {
 	r.Helper()
 	cluster.Eventually(r, func() error {
@@ -118,7 +118,7 @@ func (r *rig) problem(o client.Object, says string) {
 	})
 }
 
-// later lets a minute pass, and has the controller look at the object.
+// later advances the clock by a minute, and triggers a reconciliation of the object.
 func (r *rig) later(o client.Object) {
 	r.Helper()
 	r.clock.Step(61 * time.Second)

@@ -76,7 +76,7 @@ func (m *machine) event(name, kind, reason, says string) {
 	})
 }
 
-// agree checks that metrics and perennial status say what the Ready condition says.
+// agree checks that metrics and perennial status agree with the Ready condition.
 func (m *machine) agree(name, state, says string) {
 	m.Helper()
 	ready := map[string]string{"ok": "True", "failed": "False"}[state]
@@ -95,8 +95,8 @@ func (m *machine) agree(name, state, says string) {
 	m.Errorf("perennial status does not have the CertificateFile:\n%s", text)
 }
 
-// refuse has the API server refuse what the CEL expression does not allow, until the returned
-// function is called.
+// refuse makes the API server refuse requests that the CEL expression does not allow, until the
+// returned function is called.
 func (m *machine) refuse(name, resource, expression string, probe client.Object) (allow func()) {
 	m.Helper()
 	policy := &admissionv1.ValidatingAdmissionPolicy{

@@ -26,7 +26,7 @@ import (
 	"github.com/perennial-pki/perennial/standalone/files"
 )
 
-// machine is one on which CertificateFiles are carried out.
+// machine is a machine that processes CertificateFiles.
 type machine struct {
 	*testing.T
 	client.Client
@@ -54,7 +54,7 @@ func newMachine(t *testing.T) *machine {
 	return m
 }
 
-// start starts what perenniald runs for files.
+// start starts the part of perenniald that handles files.
 func (m *machine) start() {
 	m.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -76,8 +76,8 @@ func (m *machine) start() {
 	}
 }
 
-// issue puts a new certificate into the Secret of a Certificate, which is made if there is none,
-// and returns its serial number.
+// issue writes a new certificate to the Secret of a Certificate, which it creates if necessary, and
+// returns the serial number.
 func (m *machine) issue(name string) string { m.Helper(); return m.issueFor(name, time.Hour) }
 
 // issueFor is issue with a lifetime. It also sets the status of the Certificate as the controller
@@ -104,8 +104,8 @@ func (m *machine) vouch(name string, status cmmeta.ConditionStatus, reason, mess
 	}
 }
 
-// store puts a new certificate into the Secret of a Certificate, and returns its serial number and
-// its end.
+// store writes a new certificate to the Secret of a Certificate, and returns its serial number and
+// expiry.
 func (m *machine) store(name string, life time.Duration) (serial string, end time.Time) {
 	m.Helper()
 	key, err := pki.KeySpec{Algorithm: pki.ECDSA}.Generate(rand.Reader)
@@ -165,7 +165,7 @@ func (m *machine) file(name string, reload *perennial.CertificateFileReload) *pe
 	return cf
 }
 
-// until waits until the Ready condition has the status and speaks of what is wanted.
+// until waits until the Ready condition has the status and the wanted text.
 func (m *machine) until(
 	name string,
 	status metav1.ConditionStatus,

@@ -93,7 +93,7 @@ func alone(t *testing.T, dir string, uid uint32) (*exec.Cmd, io.Closer, string) 
 	return cmd, stdin, strings.TrimSpace(line)
 }
 
-// openDir is a directory that belongs to the user and lies below none that is closed to him.
+// openDir returns a directory that belongs to the user, below directories that the user can enter.
 func openDir(t *testing.T, uid uint32) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "perennial-test-")

@@ -52,7 +52,7 @@ func buildPerenniald(t *testing.T) string {
 	return perenniald.path
 }
 
-// daemon is a perenniald that runs.
+// daemon is a running perenniald.
 type daemon struct {
 	t    *testing.T
 	cmd  *exec.Cmd
@@ -138,7 +138,7 @@ func (d *daemon) until(words ...string) {
 	}
 }
 
-// stop asks it to stop, as systemd does, and waits for that.
+// stop stops the process like systemd, and waits for its end.
 func (d *daemon) stop() {
 	d.t.Helper()
 	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil {

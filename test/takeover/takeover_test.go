@@ -1,6 +1,6 @@
-// Package takeover_test has cert-manager's own controllers and Perennial work on the same objects,
-// one after the other: what one has issued stays as it is under the other, and what one has begun
-// the other ends.
+// Package takeover_test runs cert-manager's own controllers and Perennial in turn on the same
+// objects. Certificates that one has issued stay unchanged under the other, and each completes
+// issuances that the other has started.
 package takeover_test
 
 import (
@@ -33,7 +33,7 @@ import (
 
 func TestMain(m *testing.M) { cluster.Main(m) }
 
-// The key that the DNS server takes updates with.
+// The TSIG key for updates of the DNS server.
 const tsigKey, tsigSecret = "updates", "c2VjcmV0LW9mLXRoZS10c2lnLWtleS1mb3ItdGVzdHM="
 
 // installation is a namespace with a CA, an ACME server and its zone.
@@ -45,8 +45,8 @@ type installation struct {
 	names     *dnsserver.Server
 }
 
-// install makes an installation whose challenges wait so long before the CA is asked to look:
-// cert-manager's own check of a record takes a minute.
+// install creates an installation whose challenges wait for the given time before validation,
+// because cert-manager's self-check of a record takes a minute.
 func install(t *testing.T, wait time.Duration) *installation {
 	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com"}, KeyName: tsigKey, Secret: tsigSecret})
 	if err != nil {
@@ -165,7 +165,7 @@ func (i *installation) perennial() (stop func()) {
 	}
 }
 
-// certificates are as many kinds of Certificates as there are ways to fill a Secret.
+// certificates returns a Certificate for each way to fill a Secret.
 func certificates(prefix string) []client.Object {
 	password := cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "password"}, Key: "word"}
 	literal := "changeit"
@@ -232,7 +232,7 @@ func certificates(prefix string) []client.Object {
 	})
 }
 
-// ready waits until all n Certificates are Ready, in the generation that they have now.
+// ready waits until all n Certificates are Ready in their current generation.
 func (i *installation) ready(n int) {
 	i.Helper()
 	cluster.Eventually(i, func() error {
@@ -259,7 +259,7 @@ func (i *installation) ready(n int) {
 	})
 }
 
-// challenges is what the Challenges that are there say.
+// challenges returns the states and reasons of the existing Challenges.
 func (i *installation) challenges() string {
 	var list cmacme.ChallengeList
 	if err := i.List(i.Context(), &list, client.InNamespace(i.namespace)); err != nil {
@@ -272,7 +272,7 @@ func (i *installation) challenges() string {
 	return b.String()
 }
 
-// touch gives each Certificate a new generation that asks for nothing else.
+// touch gives each Certificate a new generation without a relevant change.
 func (i *installation) touch(history int32) {
 	i.Helper()
 	var list cmapi.CertificateList

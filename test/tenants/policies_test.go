@@ -21,7 +21,7 @@ import (
 	"github.com/perennial-pki/perennial/test/cluster"
 )
 
-// audited has the binding of a policy audit alone, until the result is called.
+// audited changes the binding of a policy to Audit only, until the returned function is called.
 func audited(t *testing.T, policy string) (restore func()) {
 	t.Helper()
 	admin := cluster.Admin(t)
@@ -65,8 +65,8 @@ func scrape(t *testing.T, address, name string) string {
 	return ""
 }
 
-// unprotected waits until an issuer says that it is not used, with these words, or, without any,
-// that it does not say so.
+// unprotected waits until an issuer has the condition Unprotected with these words or, without
+// words, until it does not have the condition.
 func (s *shared) unprotected(words string) {
 	s.t.Helper()
 	cluster.Eventually(s.t, func() error {

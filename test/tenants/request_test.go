@@ -20,7 +20,7 @@ import (
 // external is an issuer of another project.
 var external = cmmeta.IssuerReference{Name: "ca", Kind: "StepClusterIssuer", Group: "certmanager.step.sm"}
 
-// approver is a user that may approve all that the tests ask for, as approver-policy may.
+// approver returns a user that may approve all requests of the tests, like approver-policy.
 func approver(t *testing.T) client.Client {
 	t.Helper()
 	c, namespace := tenant(t)
@@ -47,7 +47,7 @@ func approver(t *testing.T) client.Client {
 	return c
 }
 
-// approve has an approver approve a request.
+// approve approves a request as an approver.
 func approve(t *testing.T, c client.Client, cr *cmapi.CertificateRequest) error {
 	t.Helper()
 	is := &cmapi.CertificateRequest{}

@@ -1,5 +1,5 @@
-// Package tenants_test has a user with the rights of cert-manager's edit role in one namespace try
-// to reach what belongs to others.
+// Package tenants_test makes a user with cert-manager's edit role in one namespace try to access
+// the objects of others.
 package tenants_test
 
 import (
@@ -41,8 +41,8 @@ func TestMain(m *testing.M) { cluster.Main(m) }
 // tenantName is the ServiceAccount of a tenant in its namespace.
 const tenantName = "tenant"
 
-// statusRules are rights to all status subresources, which an administrator may have given in
-// addition.
+// statusRules are permissions for all status subresources, which an administrator may have granted
+// in addition.
 func statusRules() []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{
 		{APIGroups: []string{"cert-manager.io"}, Resources: []string{"certificates/status", "certificaterequests/status",
@@ -52,7 +52,7 @@ func statusRules() []rbacv1.PolicyRule {
 	}
 }
 
-// gatewayRules are what the Gateway API's own definitions give to the role edit in most clusters.
+// gatewayRules are the permissions for the Gateway API that the role edit has in most clusters.
 func gatewayRules() []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{{
 		APIGroups: []string{"gateway.networking.k8s.io"}, Resources: []string{"gateways", "listenersets"},
@@ -60,8 +60,8 @@ func gatewayRules() []rbacv1.PolicyRule {
 	}}
 }
 
-// tenant makes a namespace with a user that has the role edit, with what deploy/rbac.yaml adds to
-// it, and returns a client of that user.
+// tenant creates a namespace with a user that has the role edit, including the rules of
+// deploy/rbac.yaml, and returns a client of that user.
 func tenant(t *testing.T, rules ...rbacv1.PolicyRule) (client.Client, string) {
 	t.Helper()
 	admin, namespace := cluster.Admin(t), cluster.Namespace(t)
@@ -101,7 +101,7 @@ func tenant(t *testing.T, rules ...rbacv1.PolicyRule) (client.Client, string) {
 	return c, namespace
 }
 
-// registrar notes the serial numbers of certificates that a CA is asked to revoke.
+// registrar records the serial numbers of certificates in revocation requests to a CA.
 type registrar struct {
 	mu    sync.Mutex
 	asked []string
@@ -135,7 +135,7 @@ func (g *registrar) heard(serial string) bool {
 	return slices.Contains(g.asked, serial)
 }
 
-// shared is a ClusterIssuer of an ACME server, that all tenants use, and a controller.
+// shared is a controller and a ClusterIssuer of an ACME server for all tenants.
 type shared struct {
 	t      *testing.T
 	admin  client.WithWatch
@@ -226,7 +226,7 @@ func (s *shared) gone(o client.Object) {
 	})
 }
 
-// try has a tenant create an object.
+// try creates an object as a tenant.
 func try(t *testing.T, c client.Client, o client.Object) {
 	t.Helper()
 	if err := c.Create(t.Context(), o); err != nil {
@@ -234,7 +234,7 @@ func try(t *testing.T, c client.Client, o client.Object) {
 	}
 }
 
-// forbidden checks that the API server refused what a tenant tried, with these words.
+// forbidden checks that the API server refused a tenant's request with these words.
 func forbidden(t *testing.T, what string, err error, words string) {
 	t.Helper()
 	if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), words) {

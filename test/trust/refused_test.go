@@ -75,7 +75,7 @@ func toSecret(target *api.TrustTarget) {
 	target.ConfigMap, target.Secret = nil, &api.TrustTargetObject{}
 }
 
-// rename has the bundle written under another name, and what is there deleted.
+// rename changes the name of the bundle's targets, so that the old ones are deleted.
 func rename(t *testing.T, b *api.TrustBundle, _ *corev1.Secret, _ string) {
 	t.Helper()
 	kind := "configMap"
@@ -91,8 +91,7 @@ func rotate(t *testing.T, _ *api.TrustBundle, source *corev1.Secret, _ string) {
 	set(t, source, "ca.crt", slices.Concat(source.Data["ca.crt"], rig.PEM(rig.NewCA(t, "two"))))
 }
 
-// nudge changes the spec of a bundle in a way that means nothing, rather than wait for five
-// minutes.
+// nudge makes an irrelevant change to the spec of a bundle, instead of waiting for five minutes.
 func nudge(t *testing.T, b *api.TrustBundle) {
 	t.Helper()
 	rig.Patch(t, b.DeepCopy(), `{"spec": {"keepReplacedFor": "2161h"}}`)

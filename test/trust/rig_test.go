@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) { cluster.Main(m) }
 
-// namespace makes a namespace that bundles of the test select, and its label.
+// namespace creates a namespace with a label that the test's bundles select.
 func namespace(t testing.TB, label string) string {
 	t.Helper()
 	ns := cluster.Namespace(t)
@@ -61,7 +61,7 @@ func set(t testing.TB, s *corev1.Secret, key string, value []byte) {
 	}
 }
 
-// bundle makes a TrustBundle with the name of its label, for the namespaces that have it.
+// bundle creates a TrustBundle for the namespaces with its label, named like the label.
 func bundle(t testing.TB, name string, change func(*api.TrustBundleSpec)) *api.TrustBundle {
 	t.Helper()
 	b := &api.TrustBundle{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: api.TrustBundleSpec{Target: api.TrustTarget{
@@ -92,7 +92,7 @@ func configMap(t testing.TB, namespace, name string) (*corev1.ConfigMap, error) 
 	return c, rig.Admin(t).Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: name}, c)
 }
 
-// has says why the ConfigMap of a bundle does not hold exactly those CAs.
+// has returns an error if the ConfigMap of a bundle does not hold exactly those CAs.
 func has(t testing.TB, namespace, name string, cas ...rig.CA) error {
 	t.Helper()
 	c, err := configMap(t, namespace, name)
@@ -126,7 +126,7 @@ func soonGone(t testing.TB, namespace, name string) {
 	})
 }
 
-// soonStatus waits until the status is about the present spec and says ok of it.
+// soonStatus waits until the status is about the current spec and ok accepts it.
 func soonStatus(t testing.TB, b *api.TrustBundle, ok func(*api.TrustBundleStatus) error) *api.TrustBundleStatus {
 	t.Helper()
 	now := &api.TrustBundle{}

@@ -37,8 +37,8 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// group is the API group of the webhook, and asWebhook the variable of the environment that makes
-// this program one.
+// group is the API group of the webhook. asWebhook is the environment variable that makes the test
+// binary run as the webhook.
 const group, asWebhook = "acme.example.com", "PERENNIAL_TEST_WEBHOOK"
 
 func TestMain(m *testing.M) {
@@ -49,10 +49,10 @@ func TestMain(m *testing.M) {
 	cluster.Main(m)
 }
 
-// The key that the DNS server takes updates with.
+// The TSIG key for updates of the DNS server.
 const tsigKey, tsigSecret = "updates", "c2VjcmV0LW9mLXRoZS10c2lnLWtleS1mb3ItdGVzdHM="
 
-// rig is a CA, the zone that it looks into, and a controller.
+// rig is a CA, its DNS zone, and a controller.
 type rig struct {
 	*testing.T
 	ca        *pebble.Server
@@ -63,7 +63,7 @@ type rig struct {
 	port      int    // where it is to listen
 }
 
-// start applies the example, as far as it is about the webhook, which does not run yet.
+// start applies the manifests of the example for the webhook, which does not run yet.
 func start(t *testing.T) *rig {
 	t.Helper()
 	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com"}, KeyName: tsigKey, Secret: tsigSecret})
@@ -108,7 +108,7 @@ func (r *rig) writeFiles() {
 	})
 }
 
-// apply applies a file of the example, in this world.
+// apply applies a file of the example, adapted to the rig.
 func (r *rig) apply(file string) {
 	r.Helper()
 	content, err := os.ReadFile(filepath.Join("../../examples/webhook", file))
@@ -147,8 +147,8 @@ func (r *rig) apply(file string) {
 	}
 }
 
-// serve runs the webhook until the test ends, or until it is called to stop, and waits until the
-// API server passes requests on to it.
+// serve runs the webhook until the test ends or the returned function stops it, and waits until the
+// API server forwards requests to it.
 func (r *rig) serve() (stop func()) {
 	r.Helper()
 	tls := filepath.Join(r.files, "tls")
@@ -186,7 +186,7 @@ func (r *rig) serve() (stop func()) {
 	return stop
 }
 
-// available waits until the API server says that it reaches the webhook, or that it does not.
+// available waits until the API server reports that the webhook is available, or that it is not.
 func (r *rig) available(want string) {
 	r.Helper()
 	cluster.Eventually(r, func() error {
@@ -223,7 +223,7 @@ func (r *rig) apiService() *unstructured.Unstructured {
 	return u
 }
 
-// account makes the ServiceAccount of the webhook with the rights that such charts give, and
+// account creates the ServiceAccount of the webhook with the usual permissions of such charts, and
 // returns its kubeconfig.
 func (r *rig) account() string {
 	r.Helper()
@@ -247,7 +247,7 @@ func (r *rig) account() string {
 	return cluster.Kubeconfig(r, namespace, name)
 }
 
-// certificate asks for a certificate of an Issuer of the namespace that has this webhook for a
+// certificate requests a certificate from an Issuer of the namespace with this webhook as its
 // solver.
 func (r *rig) certificate(webhook cmacme.ACMEIssuerDNS01ProviderWebhook) *cmapi.Certificate {
 	r.Helper()
@@ -279,7 +279,7 @@ func (r *rig) certificate(webhook cmacme.ACMEIssuerDNS01ProviderWebhook) *cmapi.
 	return crt
 }
 
-// settings are what a webhook with solver rfc2136 is to know, with changes.
+// settings are the configuration of a webhook with solver rfc2136, with changes.
 func (r *rig) settings(change ...string) *apiextensionsv1.JSON {
 	text := fmt.Sprintf(
 		`{"nameserver":%q,"tsigKeyName":%q,"tsigAlgorithm":"HMACSHA256","tsigSecretSecretRef":{"name":"tsig","key":"key"}}`,
@@ -311,7 +311,7 @@ func (r *rig) ready(crt *cmapi.Certificate) {
 	})
 }
 
-// reasons are what the Challenges of a namespace say.
+// reasons returns the reasons of the Challenges in a namespace.
 func (r *rig) reasons(namespace string) []string {
 	r.Helper()
 	var list cmacme.ChallengeList
@@ -325,7 +325,7 @@ func (r *rig) reasons(namespace string) []string {
 	return reasons
 }
 
-// refused waits until the Issuer says that its solver is wrong, which needs no webhook to be found.
+// refused waits until the Issuer reports an invalid solver, which needs no request to a webhook.
 func (r *rig) refused(part string) {
 	r.Helper()
 	cluster.Eventually(r, func() error {

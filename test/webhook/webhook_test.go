@@ -1,6 +1,6 @@
-// Package webhook_test issues certificates through webhooks for DNS-01 that were written for
-// cert-manager: processes of their own that are made of cert-manager's library, behind an
-// APIService of a real kube-apiserver.
+// Package webhook_test issues certificates through DNS-01 webhooks for cert-manager. The webhooks
+// are separate processes, built with cert-manager's library, behind an APIService of a real
+// kube-apiserver.
 package webhook_test
 
 import (
@@ -33,8 +33,8 @@ func TestTheExampleIssuesAWildcardAndItsApexThroughAWebhook(t *testing.T) {
 	r.gone("_acme-challenge.example.com")
 }
 
-// silence stands where the webhook would: it says what it serves, as the API server wants to know,
-// and answers nothing else. It returns how many wait for that, and how many did at most at once.
+// silence replaces the webhook: it serves discovery for the API server, and answers no other
+// request. It returns the current and the maximum number of waiting requests.
 func (r *rig) silence() (wait func() (now, most int)) {
 	r.Helper()
 	tls := filepath.Join(r.files, "tls")
