@@ -16,8 +16,8 @@ import (
 	"github.com/perennial-pki/perennial/test/cluster"
 )
 
-// overwrite puts a pair into the Secret as soon as that holds another, as a tool does that syncs
-// it.
+// overwrite writes a pair to the Secret whenever the Secret holds another one, like a tool that
+// syncs Secrets.
 func (w *world) overwrite(name, manager string, pair map[string][]byte) {
 	w.Helper()
 	cluster.Eventually(w, func() error {

@@ -10,7 +10,7 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-// newCA makes a root.
+// newCA creates a root.
 func newCA(t testing.TB, name string, valid time.Duration) (*x509.Certificate, crypto.Signer) {
 	t.Helper()
 	key, err := pki.KeySpec{Algorithm: pki.ECDSA}.Generate(rand.Reader)

@@ -59,7 +59,7 @@ func TestAKillAtAnyWriteLosesNothing(t *testing.T) {
 	}
 }
 
-// killAt lets the controller live for n writes. It reports whether it died of that.
+// killAt kills the controller at its n-th write. It reports whether there was such a write.
 func killAt(t *testing.T, n int, after bool, crt *cmapi.Certificate, renew bool) (died bool) {
 	w := newWorld(t)
 	w.caIssuer("ca", 24*time.Hour)

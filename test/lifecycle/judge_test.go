@@ -21,8 +21,8 @@ import (
 	"github.com/perennial-pki/perennial/test/cluster"
 )
 
-// caOf makes a Secret with a root that is changed, and an Issuer with it. The key stands as openssl
-// ecparam writes it.
+// caOf creates a Secret with a modified root, and an Issuer that uses it. The key has the form that
+// openssl ecparam writes.
 func (w *world) caOf(name string, edit func(*x509.Certificate)) {
 	w.Helper()
 	key, err := pki.KeySpec{Algorithm: pki.ECDSA}.Generate(rand.Reader)
@@ -62,8 +62,7 @@ func selfSign(t testing.TB, template *x509.Certificate, key crypto.Signer) *x509
 	return cert
 }
 
-// issuerSays waits until the condition Ready of an Issuer has the status, and says what it is to
-// say.
+// issuerSays waits until the condition Ready of an Issuer has the status and the text.
 func (w *world) issuerSays(name string, status cmmeta.ConditionStatus, says string) {
 	w.Helper()
 	cluster.Eventually(w, func() error {
@@ -134,7 +133,7 @@ func TestAnotherCAEndsTheBackOff(t *testing.T) {
 	}
 }
 
-// answer answers a request to an external issuer with a certificate that is changed.
+// answer answers a request to an external issuer with a modified certificate.
 func (w *world) answer(request *cmapi.CertificateRequest, by *x509.Certificate, key crypto.Signer,
 	ca *x509.Certificate, edit func(*x509.Certificate)) {
 	w.Helper()

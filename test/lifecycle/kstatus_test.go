@@ -20,7 +20,7 @@ import (
 	"github.com/perennial-pki/perennial/test/cluster"
 )
 
-// kstatus is what tools that wait for the object take it for.
+// kstatus returns the state of the object for tools that wait for it.
 func (w *world) kstatus(o client.Object, kind schema.GroupVersionKind) string {
 	w.Helper()
 	u := &unstructured.Unstructured{}
@@ -42,9 +42,9 @@ func (w *world) untilKstatus(name, want string) {
 	})
 }
 
-// tooEarly watches the Certificates of the namespace, and returns a function that ends it and says
-// at which of their versions a tool would have gone on before the certificate of that generation
-// was there.
+// tooEarly watches the Certificates of the namespace. The returned function ends the watch, and
+// returns the versions at which a tool would have continued before the certificate of that
+// generation existed.
 func (w *world) tooEarly() func() []string {
 	w.Helper()
 	ctx, cancel := context.WithCancel(w.Context())

@@ -105,7 +105,7 @@ func TestEachNameOfACSRIsCertifiedOnce(t *testing.T) {
 	}
 }
 
-// opensslNames is what OpenSSL reads as the alternative names of a certificate.
+// opensslNames returns the alternative names that OpenSSL reads from a certificate.
 func opensslNames(t *testing.T, certificate []byte) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "tls.crt")

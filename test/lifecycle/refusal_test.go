@@ -32,8 +32,8 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// refusable is a world with a controller whose writes can be refused, and a clock that can be put
-// forward.
+// refusable is a world with a controller whose writes can be refused, and a clock that can be
+// advanced.
 type refusable struct {
 	*world
 	cluster.Refusal
@@ -52,8 +52,8 @@ func (r *refusable) start(o controller.Options) {
 	r.run(o)
 }
 
-// signers make an issuer each, and give what the controller needs to use it and how a Certificate
-// names it.
+// signers each create an issuer, and return the controller options for it and the reference for a
+// Certificate.
 var signers = map[string]func(*refusable) (controller.Options, func(*cmapi.Certificate)){
 	"selfSigned": func(r *refusable) (controller.Options, func(*cmapi.Certificate)) {
 		r.selfSigned("signer")
@@ -76,7 +76,7 @@ var signers = map[string]func(*refusable) (controller.Options, func(*cmapi.Certi
 	},
 }
 
-// pebble makes an Issuer of an ACME server that validates by HTTP-01 what the controller answers.
+// pebble creates an Issuer of an ACME server that validates the controller's HTTP-01 answers.
 func (r *refusable) pebble() controller.Options {
 	r.Helper()
 	site := fmt.Sprintf("127.0.0.1:%d", cluster.FreePort(r))
@@ -127,7 +127,7 @@ func deletes[T client.Object](w cluster.Write) bool {
 	return w.Verb == "delete" && is
 }
 
-// The writes of a pass. Each is refused in turn.
+// The writes of a reconciliation. Each is refused in turn.
 var refusedWrites = map[string]struct {
 	rule   func(cluster.Write) bool
 	reason string
@@ -485,7 +485,8 @@ func stalled(crt *cmapi.Certificate) *cmapi.CertificateCondition {
 	return cmapi.GetCertificateCondition(&crt.Status, "Stalled")
 }
 
-// saysRefusal fails the test unless the message says why, when the next attempt is, and what to do.
+// saysRefusal fails the test unless the message has the reason, the time of the next attempt, and
+// advice.
 func (r *refusable) saysRefusal(message string) {
 	r.Helper()
 	for _, want := range []string{cluster.RefusedBecause, "The next attempt is at ",
@@ -496,8 +497,8 @@ func (r *refusable) saysRefusal(message string) {
 	}
 }
 
-// agrees fails the test unless the metrics and perennial status say of the Certificate what its
-// condition Ready does.
+// agrees fails the test unless the metrics and perennial status agree with the condition Ready of
+// the Certificate.
 func (r *refusable) agrees(name string, ready cmmeta.ConditionStatus, words ...string) {
 	r.Helper()
 	cluster.Eventually(r, func() error {

@@ -22,7 +22,7 @@ import (
 
 func TestMain(m *testing.M) { cluster.Main(m) }
 
-// world is a namespace in which a test happens.
+// world is the namespace of a test.
 type world struct {
 	testing.TB
 	client.WithWatch
@@ -34,7 +34,7 @@ func newWorld(t testing.TB) *world {
 	return &world{TB: t, WithWatch: cluster.Admin(t), namespace: cluster.Namespace(t)}
 }
 
-// run runs a controller for this namespace alone.
+// run runs a controller for this namespace only.
 func (w *world) run(o controller.Options) *cluster.Controller {
 	w.Helper()
 	o.Namespace = w.namespace
@@ -80,7 +80,7 @@ func named[T client.Object](o T, name string) T {
 	return o
 }
 
-// caIssuer makes an Issuer of type ca with a CA of its own, valid for so long, and returns the CA's
+// caIssuer creates an Issuer of type ca with its own CA of the given lifetime, and returns the CA's
 // certificate.
 func (w *world) caIssuer(name string, valid time.Duration) *x509.Certificate {
 	w.Helper()
@@ -94,7 +94,7 @@ func (w *world) caIssuer(name string, valid time.Duration) *x509.Certificate {
 	return root
 }
 
-// caSecret puts a new CA into the Secret.
+// caSecret writes a new CA to the Secret.
 func (w *world) caSecret(name string, valid time.Duration) *x509.Certificate {
 	w.Helper()
 	root, key := newCA(w, name, valid)
@@ -117,7 +117,7 @@ func (w *world) caSecret(name string, valid time.Duration) *x509.Certificate {
 	return root
 }
 
-// selfSigned makes an Issuer of type selfSigned.
+// selfSigned creates an Issuer of type selfSigned.
 func (w *world) selfSigned(name string) {
 	w.Helper()
 	w.create(
@@ -128,7 +128,7 @@ func (w *world) selfSigned(name string) {
 	)
 }
 
-// certificate is one for a DNS name, with a key that is made quickly.
+// certificate returns a Certificate for a DNS name, with a key that is fast to generate.
 func certificate(name, issuer string, edit ...func(*cmapi.Certificate)) *cmapi.Certificate {
 	crt := &cmapi.Certificate{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
@@ -152,7 +152,7 @@ func (w *world) getCertificate(name string) *cmapi.Certificate {
 	return crt
 }
 
-// until waits until the Certificate is as check says: nil.
+// until waits until check returns nil for the Certificate.
 func (w *world) until(name string, check func(*cmapi.Certificate) error) *cmapi.Certificate {
 	w.Helper()
 	crt := &cmapi.Certificate{}
@@ -168,8 +168,8 @@ func (w *world) until(name string, check func(*cmapi.Certificate) error) *cmapi.
 	return crt
 }
 
-// untilReady waits until the Certificate is Ready, with the given revision at least, and nothing is
-// under way.
+// untilReady waits until the Certificate is Ready, with at least the given revision, and no
+// issuance is running.
 func (w *world) untilReady(name string, revision int) *cmapi.Certificate {
 	w.Helper()
 	return w.until(name, ready(revision))
@@ -217,7 +217,7 @@ func (w *world) secret(name string) *corev1.Secret {
 	return secret
 }
 
-// untilSecret waits until the Secret is as check says: nil.
+// untilSecret waits until check returns nil for the Secret.
 func (w *world) untilSecret(name string, check func(*corev1.Secret) error) *corev1.Secret {
 	w.Helper()
 	secret := &corev1.Secret{}
@@ -230,7 +230,7 @@ func (w *world) untilSecret(name string, check func(*corev1.Secret) error) *core
 	return secret
 }
 
-// leaf decodes what the Secret holds, and fails unless it is a private key with its certificate.
+// leaf returns the certificate in the Secret, and fails unless it matches the private key.
 func (w *world) leaf(secret *corev1.Secret) *x509.Certificate {
 	w.Helper()
 	key, err := pki.DecodeKeyPEM(secret.Data[corev1.TLSPrivateKeyKey])
@@ -256,7 +256,7 @@ func (w *world) requests() []cmapi.CertificateRequest {
 	return list.Items
 }
 
-// nextKeys are the Secrets with private keys whose certificates are not issued yet.
+// nextKeys returns the Secrets with private keys whose certificates are not issued yet.
 func (w *world) nextKeys() []corev1.Secret {
 	w.Helper()
 	var list corev1.SecretList
@@ -271,7 +271,7 @@ func (w *world) nextKeys() []corev1.Secret {
 	return list.Items
 }
 
-// renew asks for a new certificate, as perennial renew does.
+// renew requests a new certificate, like perennial renew.
 func (w *world) renew(name string) {
 	w.Helper()
 	changeStatus(w, named(&cmapi.Certificate{}, name), func(crt *cmapi.Certificate) {
@@ -302,8 +302,8 @@ func (w *world) untilEvent(kind, name, reason string) string {
 	return message
 }
 
-// externalIssuer approves and signs requests to issuers of the group test.example.com, as the
-// controller of another project would, until the test ends.
+// externalIssuer approves and signs requests to issuers of the group test.example.com, like the
+// controller of another project, until the test ends.
 func (w *world) externalIssuer() {
 	w.Helper()
 	root, key := newCA(w, "external", 24*time.Hour)
@@ -356,11 +356,10 @@ func (w *world) externalIssuer() {
 
 func clientKey(o client.Object) client.ObjectKey { return client.ObjectKeyFromObject(o) }
 
-// newClock is a clock that stands still until it is stepped, at the present time.
+// newClock returns a clock that stands at the current time until it is stepped.
 func newClock() *clocktesting.FakeClock { return clocktesting.NewFakeClock(time.Now()) }
 
-// nudge has the controller look at the Certificate, as it would when the time came that a stepped
-// clock shows.
+// nudge triggers a reconciliation of the Certificate, because a stepped clock does not fire timers.
 func (w *world) nudge(name string) {
 	w.Helper()
 	change(w, named(&cmapi.Certificate{}, name), func(crt *cmapi.Certificate) {

@@ -50,7 +50,7 @@ func bound(spec *cmacme.ACMEIssuer) {
 	}
 }
 
-// accountKey is the key in the account's Secret.
+// accountKey returns the key in the account's Secret.
 func (r *rig) accountKey() crypto.Signer {
 	r.t.Helper()
 	secret := &corev1.Secret{}
@@ -64,7 +64,7 @@ func (r *rig) accountKey() crypto.Signer {
 	return key
 }
 
-// atCA is the account as the CA has it.
+// atCA returns the account from the CA.
 func (r *rig) atCA() (*acme.Client, acme.Account) {
 	r.t.Helper()
 	by := &acme.Client{Directory: r.ca.Directory, HTTP: r.ca.Client()}
@@ -171,7 +171,7 @@ func TestABindingThatCanBeUsedOnceIsUsedOnce(t *testing.T) {
 	}
 }
 
-// blind sees no Secret: it is a cache that is behind.
+// blind is a client that sees no Secret, like a stale cache.
 type blind struct{ client.Reader }
 
 func (blind) Get(_ context.Context, key client.ObjectKey, _ client.Object, _ ...client.GetOption) error {

@@ -16,7 +16,7 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// endless sends bytes for as long as they are read.
+// endless sends bytes as long as the client reads.
 func endless(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	chunk := []byte(strings.Repeat(`{"a":`, 16<<10))
@@ -27,7 +27,7 @@ func endless(w http.ResponseWriter, _ *http.Request) {
 	}
 }
 
-// drips sends a byte now and then.
+// drips sends single bytes with pauses.
 func drips(w http.ResponseWriter, q *http.Request) {
 	for {
 		if _, err := w.Write([]byte(" ")); err != nil {
@@ -42,8 +42,8 @@ func drips(w http.ResponseWriter, q *http.Request) {
 	}
 }
 
-// inUse are the goroutines and the heap, without garbage, of this process: of the controller, and
-// of the servers of the test.
+// inUse returns the goroutines and the live heap of this process, which includes the controller and
+// the servers of the test.
 func inUse() (goroutines int, heap int64) {
 	runtime.GC()
 	var m runtime.MemStats

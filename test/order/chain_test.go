@@ -95,7 +95,7 @@ func TestTheChainOfTheIssuersChoiceIsTakenIfItIsGood(t *testing.T) {
 	}
 }
 
-// spoil puts a root in the place of what has signed the leaf, if the chain is that of the root.
+// spoil replaces the issuer of the leaf with a root, if the chain ends in that root.
 func spoil(t *testing.T, reply *httptest.ResponseRecorder, of string, root *x509.Certificate) {
 	var chain []*x509.Certificate
 	for rest := reply.Body.Bytes(); ; {

@@ -26,7 +26,7 @@ import (
 
 const challengeName = "_acme-challenge.www.example.com"
 
-// presented is a rig with a challenge whose record is in the zone, and which waits for an hour.
+// presented returns a rig with a challenge that has its record in the zone and waits for an hour.
 func presented(t *testing.T, change ...func(*controller.Options)) (*rig, *cmapi.Certificate, *cmacme.Challenge) {
 	t.Helper()
 	r, options := shop(t, &front{}, pebble.Options{})
@@ -170,9 +170,8 @@ func TestANamespaceGoesThoughItHasChallenges(t *testing.T) {
 	})
 }
 
-// abandoned is a rig with a record in the zone that a controller has put there, and of which it
-// could not say so before it was killed: its Challenge is about to be deleted. The options are
-// those of another controller.
+// abandoned returns a rig with a record that a controller created but could not note in the status
+// before it was killed. Its Challenge is being deleted. The options are for another controller.
 func abandoned(t *testing.T) (*rig, *cmacme.Challenge, controller.Options) {
 	t.Helper()
 	r, options := shop(t, &front{}, pebble.Options{})

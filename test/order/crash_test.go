@@ -26,8 +26,8 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// witness stands before a CA. It counts what a CA cares for, and ends the life of a process at one
-// of its exchanges.
+// witness is a proxy in front of a CA. It counts requests, and ends the life of a process at one of
+// its exchanges.
 type witness struct {
 	mu sync.Mutex
 	// left is the number of exchanges until the end; after means that the CA still processes the last
@@ -104,15 +104,15 @@ func TestAKillAtAnyMomentCostsAtMostAnOrderThatIsNeverFinalized(t *testing.T) {
 	}
 }
 
-// kill says when a controller that issues by a type of challenge is killed: at its n-th write,
-// exchange with the CA or update of the DNS.
+// kill says when the controller is killed: at its n-th write, exchange with the CA or DNS update,
+// with a given type of challenge.
 type kill struct {
 	by, of string
 	n      int
 	after  bool
 }
 
-// written reports whether there is an Order that says where the CA has it.
+// written reports whether there is an Order with the URL of its order at the CA.
 func (r *rig) written() bool {
 	r.t.Helper()
 	var orders cmacme.OrderList
@@ -228,7 +228,8 @@ func (r *watched) noChallenges(when string) error {
 	return nil
 }
 
-// killAt issues a certificate, and kills the controller. It reports whether it came to that.
+// killAt issues a certificate, and kills the controller. It reports whether the moment of the kill
+// was reached.
 func killAt(t *testing.T, at kill) (died bool) {
 	t.Helper()
 	const foreign = "somebody else's"

@@ -21,8 +21,8 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// reuse makes a CA answer requests for the same names with the order that is not finalized yet, as
-// Let's Encrypt does.
+// reuse makes a CA answer requests for the same names with the existing order that is not finalized
+// yet, like Let's Encrypt.
 func reuse(t *testing.T, f *front) {
 	type order struct{ location, finalize, text string }
 	var mu sync.Mutex
@@ -54,7 +54,7 @@ func reuse(t *testing.T, f *front) {
 	})
 }
 
-// own says that each certificate is in its Secret, with its own key.
+// own checks that each certificate is in its Secret, with its own key.
 func (r *rig) own(all ...*cmapi.Certificate) {
 	r.t.Helper()
 	serials := map[string]string{}

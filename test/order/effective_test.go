@@ -70,7 +70,7 @@ func (m *mortal) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	panic(http.ErrAbortHandler)
 }
 
-// shared is a name that two namespaces have certificates of, by one account of acme-dns.
+// shared is a name in the certificates of two namespaces, with one acme-dns account.
 type shared struct {
 	*rig
 	server       *mortal
@@ -122,7 +122,7 @@ func shareName(t *testing.T) *shared {
 	return s
 }
 
-// challenges are those of both namespaces that are there.
+// challenges returns the existing Challenges of both namespaces.
 func (s *shared) challenges() ([]cmacme.Challenge, error) {
 	var all []cmacme.Challenge
 	for _, namespace := range []string{s.certificates[0].Namespace, s.certificates[2].Namespace} {

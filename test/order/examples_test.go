@@ -25,9 +25,9 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// example creates what a file of the examples has, in the namespace of the rig and with issuers of
-// its CA, whose DNS-01 solvers look at its name server if they do not name another. The words are
-// replaced. It returns the last object, a Certificate.
+// example creates the objects of an example file in the namespace of the rig, after replacing the
+// words, and with the rig's CA as the server of issuers. Their DNS-01 solvers use the rig's name
+// server, unless they name another. It returns the last object, a Certificate.
 func (r *rig) example(file string, words ...string) *cmapi.Certificate {
 	r.t.Helper()
 	content, err := os.ReadFile(filepath.Join("../../examples", file))
@@ -54,7 +54,7 @@ func (r *rig) example(file string, words ...string) *cmapi.Certificate {
 	)
 }
 
-// named is a Certificate that is there.
+// named returns an existing Certificate.
 func (r *rig) named(name string) *cmapi.Certificate {
 	return &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: name}}
 }

@@ -21,7 +21,7 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// accountURL is that of the issuer.
+// accountURL returns the account URL of the issuer.
 func (r *rig) accountURL() string {
 	r.t.Helper()
 	issuer := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: "pebble"}}
@@ -37,7 +37,7 @@ func (r *rig) accountURL() string {
 	return issuer.Status.ACME.URI
 }
 
-// of makes the DNS-01 solver of an issuer one of another type.
+// of changes the challenge type of an issuer's DNS-01 solver.
 func of(
 	kind cmacme.DNS01ChallengeType,
 	change func(*cmacme.ACMEIssuer),

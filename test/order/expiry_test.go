@@ -24,7 +24,7 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// journal is what a CA saw of one issuance after the other.
+// journal records the requests to a CA, issuance by issuance.
 type journal struct {
 	mu     sync.Mutex
 	orders int
@@ -38,8 +38,7 @@ type journal struct {
 	once func(id string)
 }
 
-// at has something happen once, when the CA is next asked for what is under a path, and counts
-// anew.
+// at runs a function once, at the next request below a path, and resets the counts.
 func (j *journal) at(path string, once func(id string)) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -196,7 +195,8 @@ func TestAnOrderThatLapsesIsFollowedByAnotherAtOnce(t *testing.T) {
 	}
 }
 
-// otherAccount replaces the key of the account, and waits until there is an account for that.
+// otherAccount replaces the key of the account, and waits until there is an account for the new
+// key.
 func (r *rig) otherAccount(uri string) {
 	secret := &corev1.Secret{}
 	if err := r.admin.Get(r.t.Context(), client.ObjectKey{Namespace: r.namespace, Name: "account"}, secret); err != nil {

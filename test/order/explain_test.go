@@ -26,15 +26,15 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// elsewhere lets the controller answer on another port than the one where the CA looks, so that
-// only we see what it answers.
+// elsewhere makes the controller answer on another port than the one that the CA validates, so that
+// only the self-check succeeds.
 func elsewhere(t *testing.T, o *controller.Options) {
 	t.Helper()
 	o.HTTP01Address = fmt.Sprintf("127.0.0.1:%d", cluster.FreePort(t))
 	o.Dial = leadTo(o.HTTP01Address)
 }
 
-// leadTo connects to one address, wherever it is to go.
+// leadTo dials one address, whatever the target is.
 func leadTo(address string) func(context.Context, string, string) (net.Conn, error) {
 	return func(ctx context.Context, network, _ string) (net.Conn, error) {
 		var d net.Dialer
@@ -42,7 +42,7 @@ func leadTo(address string) func(context.Context, string, string) (net.Conn, err
 	}
 }
 
-// instead makes the CA give another reason for what failed.
+// instead replaces the CA's reason for a failure.
 func instead(t *testing.T, f *front, kind, detail string) {
 	f.behave(nil, func(q *http.Request, _ map[string]any, reply *httptest.ResponseRecorder) {
 		if !strings.HasPrefix(q.URL.Path, pathAuthorization) || reply.Code != http.StatusOK {

@@ -21,7 +21,7 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// delay is how long a server takes that takes long.
+// delay is the response time of a slow server.
 const delay = 500 * time.Millisecond
 
 // TestACertificateComesThoughEveryRequestFailsTheFirstTime makes the CA fail once for each

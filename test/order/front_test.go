@@ -28,7 +28,7 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// Paths of Pebble, by their beginnings.
+// Prefixes of Pebble's paths.
 const (
 	pathDirectory     = "/dir"
 	pathNewAccount    = "/sign-me-up"
@@ -41,8 +41,8 @@ const (
 	pathRenewalInfo   = "/draft-ietf-acme-ari-03/"
 )
 
-// front stands before a CA. It counts what the CA is asked for, and answers or changes what a test
-// wants it to.
+// front is a proxy in front of a CA. It counts requests, and answers or changes replies as a test
+// requires.
 type front struct {
 	mu sync.Mutex
 	// answer, if set, is asked before the CA, with what is signed of the request. It reports whether
@@ -83,7 +83,7 @@ func (f *front) wrap(h http.Handler) http.Handler {
 	})
 }
 
-// behave changes what the front does from now on.
+// behave sets the behavior of the front from now on.
 func (f *front) behave(
 	answer func(http.ResponseWriter, *http.Request, map[string]any) bool,
 	change func(*http.Request, map[string]any, *httptest.ResponseRecorder),
@@ -93,14 +93,14 @@ func (f *front) behave(
 	f.answer, f.change = answer, change
 }
 
-// asked is how often the CA was asked for what is under a path.
+// asked returns the number of requests below a path.
 func (f *front) asked(path string) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.seen[path]
 }
 
-// signed is what is signed of a request: nil if nothing is.
+// signed returns the signed payload of a request, nil if there is none.
 func signed(r *http.Request) map[string]any {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
@@ -150,8 +150,8 @@ func edit(t *testing.T, reply *httptest.ResponseRecorder, f func(map[string]any)
 	}
 }
 
-// shop is a rig whose CA stands behind a front, in a namespace of its own, and the options of a
-// controller for that. Many of them can be at once.
+// shop returns a rig with a CA behind a front, in a new namespace, and the options of a controller
+// for it. Many can run in parallel.
 func shop(t *testing.T, f *front, o pebble.Options) (*rig, controller.Options) {
 	t.Helper()
 	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com"}, KeyName: tsigKey, Secret: tsigSecret})
@@ -187,7 +187,7 @@ func (r *rig) getIssuer() *cmapi.Issuer {
 	return issuer
 }
 
-// changeIssuer changes what the issuer is to be.
+// changeIssuer changes the spec of the issuer.
 func (r *rig) changeIssuer(f func(*cmacme.ACMEIssuer)) {
 	r.t.Helper()
 	cluster.Eventually(r.t, func() error {
@@ -197,8 +197,8 @@ func (r *rig) changeIssuer(f func(*cmacme.ACMEIssuer)) {
 	})
 }
 
-// issuerSays waits until the issuer is ready, or is not and its condition has all of the words. It
-// must speak of the issuer as it is now.
+// issuerSays waits until the condition Ready of the issuer has the status and all of the words, for
+// the current generation.
 func (r *rig) issuerSays(status cmmeta.ConditionStatus, words ...string) *cmacme.ACMEIssuerStatus {
 	r.t.Helper()
 	var issuer *cmapi.Issuer
@@ -221,7 +221,7 @@ func (r *rig) issuerSays(status cmmeta.ConditionStatus, words ...string) *cmacme
 	return issuer.Status.ACME
 }
 
-// says waits until the objects of the issuance have all of the words.
+// says waits until the objects of the issuance contain all of the words.
 func (r *rig) says(words ...string) {
 	r.t.Helper()
 	cluster.Eventually(r.t, func() error {
@@ -235,7 +235,7 @@ func (r *rig) says(words ...string) {
 	})
 }
 
-// failed waits until the Certificate says that its issuance has come to no good end, and why.
+// failed waits until the Certificate reports that its issuance has failed, and why.
 func (r *rig) failed(crt *cmapi.Certificate, why string) {
 	r.t.Helper()
 	cluster.Eventually(r.t, func() error {
@@ -250,7 +250,7 @@ func (r *rig) failed(crt *cmapi.Certificate, why string) {
 	})
 }
 
-// again asks for the certificate once more, as perennial renew does.
+// again requests the certificate again, like perennial renew.
 func (r *rig) again(crt *cmapi.Certificate) {
 	r.t.Helper()
 	cluster.Eventually(r.t, func() error {

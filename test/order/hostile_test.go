@@ -34,7 +34,7 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// forger is a CA that certifies something else than it was asked for.
+// forger is a CA that issues other certificates than requested.
 type forger struct {
 	t   *testing.T
 	mu  sync.Mutex
@@ -49,7 +49,7 @@ func (f *forger) key() crypto.Signer {
 	return key
 }
 
-// hear reads the CSR from a request to finalize.
+// hear reads the CSR of a finalize request.
 func (f *forger) hear(payload map[string]any) {
 	text, _ := payload["csr"].(string)
 	der, err := base64.RawURLEncoding.DecodeString(text)
@@ -66,7 +66,7 @@ func (f *forger) hear(payload map[string]any) {
 	f.csr = csr
 }
 
-// forge answers with a certificate for the CSR, but for the change.
+// forge answers with a certificate for the CSR, modified by the change.
 func (f *forger) forge(reply *httptest.ResponseRecorder, change func(c *x509.Certificate, key *crypto.PublicKey)) {
 	f.mu.Lock()
 	csr := f.csr
@@ -593,7 +593,7 @@ func TestAnOrderThatTakesTwentyMinutesIsAskedForPolitely(t *testing.T) {
 	}
 }
 
-// order returns the Order of a Certificate that has one.
+// order returns an Order of a Certificate, or an empty one if there is none.
 func (r *rig) order(name string) *cmacme.Order {
 	r.t.Helper()
 	var list cmacme.OrderList

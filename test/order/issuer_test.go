@@ -43,7 +43,7 @@ func (r *rig) condition(t cmapi.IssuerConditionType, status cmmeta.ConditionStat
 	})
 }
 
-// noReach says that the issuer has no condition Unreachable.
+// noReach checks that the issuer has no condition Unreachable.
 func (r *rig) noReach() {
 	r.t.Helper()
 	if c := cmapi.GetIssuerCondition(&r.getIssuer().Status, cmapi.IssuerConditionUnreachable); c != nil {
@@ -235,8 +235,7 @@ func TestAProfileThatTheCADoesNotListIsSaidByTheIssuer(t *testing.T) {
 	r.ready(crt)
 }
 
-// refusing is a client whose writes the API server refuses where refuse says so, as an admission
-// policy may.
+// refusing is a client whose writes fail if refuse returns true, like with an admission policy.
 type refusing struct {
 	client.Client
 	refuse func(what string) bool
@@ -332,7 +331,7 @@ func TestEachRefusedWriteOfAnIssuanceIsSaid(t *testing.T) {
 	}
 }
 
-// pendingRequest is what the request that waits says.
+// pendingRequest returns the message of the waiting request.
 func (r *rig) pendingRequest() string {
 	var list cmapi.CertificateRequestList
 	if err := r.admin.List(r.t.Context(), &list, client.InNamespace(r.namespace)); err != nil {

@@ -19,7 +19,7 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// pit is a server that takes connections, and packets, and never answers.
+// pit is a server that accepts connections and packets, and never answers.
 type pit struct {
 	t    *testing.T
 	addr string
@@ -93,15 +93,14 @@ func (p *pit) holds() {
 	})
 }
 
-// waited is how many waited for it at most at once.
+// waited returns the maximum number of clients that waited at once.
 func (p *pit) waited() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.most
 }
 
-// issuerOf makes an issuer of the rig's CA, or of what is changed, in a namespace, with an account
-// of its own.
+// issuerOf creates an issuer of the rig's CA, unless changed, in a namespace, with its own account.
 func (r *rig) issuerOf(namespace, name string, change ...func(*cmacme.ACMEIssuer)) *cmapi.Issuer {
 	r.t.Helper()
 	issuer := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
@@ -122,7 +121,7 @@ func (r *rig) issuerOf(namespace, name string, change ...func(*cmacme.ACMEIssuer
 	return issuer
 }
 
-// ask asks an issuer for the certificates of so many names.
+// ask requests certificates for a number of names from an issuer.
 func (r *rig) ask(issuer *cmapi.Issuer, name string, n int) (all []*cmapi.Certificate) {
 	r.t.Helper()
 	for i := range n {
@@ -147,7 +146,7 @@ func (r *rig) ask(issuer *cmapi.Issuer, name string, n int) (all []*cmapi.Certif
 	return all
 }
 
-// wait waits until so many Challenges of names that begin so are there.
+// wait waits until there is the given number of Challenges for names with the prefix.
 func (r *rig) wait(prefix string, n int) {
 	r.t.Helper()
 	cluster.Eventually(r.t, func() error {
@@ -168,7 +167,7 @@ func (r *rig) wait(prefix string, n int) {
 	})
 }
 
-// stillOpen says that none of the certificates was issued.
+// stillOpen checks that none of the certificates was issued.
 func (r *rig) stillOpen(all []*cmapi.Certificate) {
 	r.t.Helper()
 	for _, crt := range all {
@@ -187,8 +186,8 @@ func (r *rig) stillOpen(all []*cmapi.Certificate) {
 
 const many = 40
 
-// worksBeside has an issuer wait for many names that never answer, and another, or the same, issue
-// for three that do.
+// worksBeside makes an issuer wait for many names that never answer, while it or another issuer
+// issues for three that do.
 func (r *rig) worksBeside(dead *pit, hangs, works *cmapi.Issuer) {
 	r.t.Helper()
 	hang := r.ask(hangs, "dead", many)

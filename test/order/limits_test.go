@@ -32,7 +32,8 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// refuser stands before a CA. It counts the requests for orders, and refuses as refuse says.
+// refuser is a proxy in front of a CA. It counts the requests for orders, and refuses those for
+// which refuse says so.
 type refuser struct {
 	mu     sync.Mutex
 	orders int
@@ -76,7 +77,7 @@ func limited(t *testing.T) (r *rig, saw *refuser, site string) {
 	return r, saw, site
 }
 
-// behind is such a rig behind whatever stands before its CA.
+// behind returns such a rig with another proxy in front of its CA.
 func behind(t *testing.T, wrap func(http.Handler) http.Handler) (r *rig, site string) {
 	t.Helper()
 	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com", "example.org"}})
@@ -102,7 +103,7 @@ func behind(t *testing.T, wrap func(http.Handler) http.Handler) (r *rig, site st
 		)
 }
 
-// run runs a controller for the namespace alone that answers challenges on an address.
+// run runs a controller for the namespace only, which answers challenges on an address.
 func (r *rig) run(o controller.Options, answers string) *cluster.Controller {
 	r.t.Helper()
 	o.Namespace, o.HTTP01Address = r.namespace, answers
@@ -113,8 +114,8 @@ func (r *rig) run(o controller.Options, answers string) *cluster.Controller {
 	return cluster.Run(r.t, o)
 }
 
-// follow keeps a clock that a test steps from falling behind the API server's, whose times it is
-// compared with.
+// follow keeps a stepped clock from falling behind the API server's clock, because the controller
+// compares their times.
 func (r *rig) follow(now *clocktesting.FakeClock) {
 	r.t.Helper()
 	stop, done := make(chan struct{}), make(chan struct{})
@@ -136,8 +137,8 @@ func (r *rig) follow(now *clocktesting.FakeClock) {
 	}()
 }
 
-// waits waits until a Certificate says that it waits for what words say, while its request has not
-// failed, and returns what it says.
+// waits waits until a Certificate reports that it waits, with the words, while its request has not
+// failed, and returns the message.
 func (r *rig) waits(name string, words ...string) string {
 	r.t.Helper()
 	message := ""
@@ -161,7 +162,7 @@ func (r *rig) waits(name string, words ...string) string {
 	return message
 }
 
-// orderOf returns the Order of a Certificate that has not ended.
+// orderOf returns the open Order of a Certificate.
 func (r *rig) orderOf(name string) *cmacme.Order {
 	r.t.Helper()
 	var list cmacme.OrderList
@@ -177,8 +178,7 @@ func (r *rig) orderOf(name string) *cmacme.Order {
 	return nil
 }
 
-// nudge has the controller look at an object, as it would when the time came that a stepped clock
-// shows.
+// nudge triggers a reconciliation of an object, because a stepped clock does not fire timers.
 func (r *rig) nudge(o client.Object) {
 	r.t.Helper()
 	was := o.DeepCopyObject().(client.Object)
@@ -671,7 +671,7 @@ func (r *rig) registered(issuer *cmapi.Issuer) {
 	})
 }
 
-// paused waits until a Certificate has the condition Paused, which says all of this.
+// paused waits until a Certificate has the condition Paused with all of the words.
 func (r *rig) paused(name string, words ...string) {
 	r.t.Helper()
 	cluster.Eventually(r.t, func() error {

@@ -76,7 +76,7 @@ func TestAMistakeThatIsCorrectedOnTheIssuerIsNoticedByWhatIsUnderWay(t *testing.
 	}
 }
 
-// ordersOf are the Orders of a Certificate.
+// ordersOf returns the Orders of a Certificate.
 func (r *rig) ordersOf(certificate string) []cmacme.Order {
 	r.t.Helper()
 	var orders cmacme.OrderList
@@ -89,7 +89,7 @@ func (r *rig) ordersOf(certificate string) []cmacme.Order {
 	)
 }
 
-// orderWaits waits until an Order of the Certificate says why it does not get on.
+// orderWaits waits until an Order of the Certificate reports why it is blocked.
 func (r *rig) orderWaits(certificate, why string) {
 	r.t.Helper()
 	cluster.Eventually(r.t, func() error {
@@ -102,8 +102,8 @@ func (r *rig) orderWaits(certificate, why string) {
 	})
 }
 
-// wentOn says that a Certificate was issued by one Order, of which nothing is left at a name of the
-// zone.
+// wentOn checks that a Certificate was issued by one Order, and that no record of it is left at a
+// name of the zone.
 func (r *rig) wentOn(certificate, name string) {
 	r.t.Helper()
 	if orders := r.ordersOf(certificate); len(orders) != 1 {

@@ -21,7 +21,7 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// theirName is what cert-manager names the Order of a request.
+// theirName returns the name that cert-manager gives to the Order of a request.
 func theirName(t *testing.T, request string, order *cmacme.Order) string {
 	t.Helper()
 	text, err := json.Marshal(order.Spec)

@@ -35,7 +35,7 @@ import (
 
 func TestMain(m *testing.M) { cluster.Main(m) }
 
-// The key that the DNS server takes updates with.
+// The TSIG key for updates of the DNS server.
 const tsigKey, tsigSecret = "updates", "c2VjcmV0LW9mLXRoZS10c2lnLWtleS1mb3ItdGVzdHM="
 
 // rig is a CA, the site that it validates, and a controller that answers there.
@@ -107,7 +107,7 @@ func (r *rig) create(o client.Object) {
 	}
 }
 
-// issuer makes an issuer of the CA that solves HTTP-01 challenges.
+// issuer creates an issuer of the CA that solves HTTP-01 challenges.
 func (r *rig) issuer(change ...func(*cmacme.ACMEIssuer)) {
 	r.t.Helper()
 	spec := &cmacme.ACMEIssuer{
@@ -157,7 +157,7 @@ func (r *rig) ready(crt *cmapi.Certificate) {
 	})
 }
 
-// story is what a person would look at.
+// story returns the objects that a person would look at to find a failure.
 func (r *rig) story() string {
 	var b strings.Builder
 	var orders cmacme.OrderList

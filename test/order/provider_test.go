@@ -144,7 +144,7 @@ func (r *rig) byProvider(name, config string) func(*cmacme.ACMEIssuer) {
 	}
 }
 
-// events are what events of the namespace say for a reason.
+// events returns the messages of the namespace's events with a reason.
 func (r *rig) events(reason string) []string {
 	r.t.Helper()
 	var list corev1.EventList
@@ -410,7 +410,7 @@ func (r *rig) program() string {
 	})
 }
 
-// programOf is program for a service that does what a test wants, and reports whether it says so.
+// programOf is program for a service that a test controls.
 func (r *rig) programOf(do func(verb, name, value string) bool) string {
 	r.t.Helper()
 	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
@@ -475,8 +475,8 @@ func TestAValueThatAProviderWouldRemoveIsWaitedForAndThenNamed(t *testing.T) {
 	r.ready(crt)
 }
 
-// silent is a server that takes what comes, by UDP and TCP, and never answers. Heard says that it
-// was asked.
+// silent is a server that accepts UDP and TCP and never answers. heard reports whether it received
+// a request.
 func silent(t *testing.T) (address string, heard func() bool) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -28,7 +28,7 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// counter counts the orders that a CA is asked for, and refuses them as long as it is to.
+// counter counts the requests for orders at a CA, and can refuse them.
 type counter struct {
 	orders  atomic.Int32
 	refuses atomic.Bool
@@ -52,7 +52,7 @@ func (c *counter) wrap(h http.Handler) http.Handler {
 	})
 }
 
-// staging starts a second CA, and makes an issuer of it.
+// staging starts a second CA, and creates an issuer of it.
 func (r *rig) staging(o pebble.Options) *pebble.Server {
 	r.t.Helper()
 	o.Resolver, o.HTTPPort = r.names.Addr, r.port
@@ -92,8 +92,7 @@ func (r *rig) rehearsed(name, at string, change ...func(*cmapi.Certificate)) *cm
 	return crt
 }
 
-// until waits until the Certificate is as check says, and nothing is wrong with it if check returns
-// "".
+// until waits until check returns "" for the Certificate.
 func (r *rig) until(crt *cmapi.Certificate, check func() string) {
 	r.t.Helper()
 	cluster.Eventually(r.t, func() error {
@@ -118,7 +117,7 @@ func (r *rig) revision(crt *cmapi.Certificate, n int) {
 	})
 }
 
-// renew does what perennial renew does.
+// renew requests a new certificate, like perennial renew.
 func (r *rig) renew(crt *cmapi.Certificate) {
 	r.t.Helper()
 	cluster.Eventually(r.t, func() error {

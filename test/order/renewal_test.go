@@ -24,7 +24,7 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// reluctant is a CA that does not like what orders replace.
+// reluctant is a CA that refuses orders with a replaced certificate.
 type reluctant struct {
 	mu sync.Mutex
 	// problem and status are what it says then; empty: nothing.
@@ -66,7 +66,7 @@ func (c *reluctant) wrap(h http.Handler) http.Handler {
 	})
 }
 
-// since returns what was asked since the last call.
+// since returns the requests since the last call.
 func (c *reluctant) since(problem string, status int) []bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -34,14 +34,14 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// revocation is what a CA was asked to revoke.
+// revocation is a revocation request to a CA.
 type revocation struct {
 	serial    string
 	reason    acme.RevocationReason
 	byAccount bool
 }
 
-// registrar notes what a CA is asked to revoke, and can make it refuse.
+// registrar records the revocation requests to a CA, and can refuse them.
 type registrar struct {
 	mu     sync.Mutex
 	asked  []revocation
@@ -104,8 +104,8 @@ func (g *registrar) of(serial string) []revocation {
 	return all
 }
 
-// revocable makes a Certificate that is revoked when it is deleted, waits until it is ready, and
-// returns what is in its Secret.
+// revocable creates a Certificate that is revoked when it is deleted, waits until it is ready, and
+// returns the content of its Secret.
 func (r *rig) revocable(
 	name string,
 	reason cmapi.RevocationReason,
@@ -447,7 +447,7 @@ func TestARevocationIsGivenUpAndSaysWhatToDo(t *testing.T) {
 	}
 }
 
-// forbid takes rights to get from the controller until the test ends.
+// forbid removes permissions to get objects from the controller until the test ends.
 func (r *rig) forbid(resources ...string) {
 	r.t.Helper()
 	role := &rbacv1.ClusterRole{}

@@ -68,7 +68,7 @@ func TestWhatIsIssuedForADeletedCertificateIsRevoked(t *testing.T) {
 }
 
 // deleteAt issues a certificate, and deletes its Certificate at the n-th write or exchange. It
-// reports whether that was reached, and how many certificates the CA was asked to revoke.
+// reports whether that point was reached, and how many certificates the CA was asked to revoke.
 func deleteAt(
 	t *testing.T,
 	of string,
@@ -162,8 +162,8 @@ func deleteAt(
 	return reached, len(serials)
 }
 
-// leaving sets spec.revocation when the order is under way, deletes the Certificate in the moment
-// in which the CA finalizes it, and waits until it is gone.
+// leaving sets spec.revocation during the order, deletes the Certificate while the CA finalizes the
+// order, and waits until the Certificate is gone.
 func leaving(t *testing.T, seen *registrar, clock *cluster.Clock, propagation metav1.DeletionPropagation) *rig {
 	t.Helper()
 	var open atomic.Bool

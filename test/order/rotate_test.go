@@ -165,7 +165,7 @@ func (r *rig) putNext() (crypto.Signer, []byte) {
 	return r.putKey(func(secret *corev1.Secret, key []byte) { secret.Data["tls.key.next"] = key })
 }
 
-// putChanged puts a new key in the place of the account key, as an issuer of another CA does.
+// putChanged replaces the account key, like an issuer of another CA.
 func (r *rig) putChanged() (crypto.Signer, []byte) {
 	r.t.Helper()
 	return r.putKey(func(secret *corev1.Secret, key []byte) {
@@ -173,7 +173,7 @@ func (r *rig) putChanged() (crypto.Signer, []byte) {
 	})
 }
 
-// putKey puts a new key into the Secret with the account key.
+// putKey adds a new key to the Secret with the account key.
 func (r *rig) putKey(put func(*corev1.Secret, []byte)) (crypto.Signer, []byte) {
 	r.t.Helper()
 	next, err := pki.KeySpec{Algorithm: pki.ECDSA}.Generate(rand.Reader)
@@ -192,7 +192,8 @@ func (r *rig) putKey(put func(*corev1.Secret, []byte)) (crypto.Signer, []byte) {
 	return next, encoded
 }
 
-// sharing makes an issuer of another CA, behind a front, with the account key of the rig's issuer.
+// sharing creates an issuer of another CA, behind a front, with the account key of the rig's
+// issuer.
 func (r *rig) sharing(f *front) (*pebble.Server, *cmapi.Issuer) {
 	r.t.Helper()
 	ca, err := pebble.Start(pebble.Options{Wrap: f.wrap})

@@ -15,8 +15,8 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// mostSetUp follows the Challenges of the rig's namespace until done is called, which returns how
-// many were set up at once at most.
+// mostSetUp watches the Challenges of the rig's namespace until done is called. done returns the
+// maximum number that were presented at once.
 func (r *rig) mostSetUp() (done func() int) {
 	r.t.Helper()
 	events, err := r.admin.Watch(r.t.Context(), &cmacme.ChallengeList{}, client.InNamespace(r.namespace))

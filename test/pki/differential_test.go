@@ -1,5 +1,5 @@
-// Package pki_test holds package pki against cert-manager's own: whatever one of them writes the
-// other has to read, and for the same Certificate both have to ask for the same.
+// Package pki_test compares package pki with cert-manager's code: each must read what the other
+// writes, and both must create the same request for the same Certificate.
 package pki_test
 
 import (

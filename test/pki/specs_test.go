@@ -33,7 +33,7 @@ var keySpecs = map[string]pki.KeySpec{
 	"Ed25519": {Algorithm: pki.Ed25519},
 }
 
-// request is what the lifecycle makes of a Certificate.
+// request returns the request that the lifecycle controller creates for a Certificate.
 func request(spec cmapi.CertificateSpec) pki.Request {
 	r := pki.Request{
 		CommonName:             spec.CommonName,
@@ -79,7 +79,7 @@ func request(spec cmapi.CertificateSpec) pki.Request {
 	return r
 }
 
-// theirCSR is the CSR that cert-manager makes with its feature gates on.
+// theirCSR returns the CSR that cert-manager creates with its feature gates on.
 func theirCSR(spec cmapi.CertificateSpec, key crypto.Signer) (*x509.CertificateRequest, error) {
 	spec.PrivateKey = &cmapi.CertificatePrivateKey{Algorithm: "RSA", Size: 2048}
 	for name, known := range keySpecs {

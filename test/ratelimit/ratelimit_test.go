@@ -68,7 +68,7 @@ func order(id string, limit int64) ratelimit.Request {
 	}
 }
 
-// stored is what the ConfigMap has.
+// stored returns the content of the ConfigMap.
 func stored(t *testing.T, namespace string) string {
 	t.Helper()
 	var list corev1.ConfigMapList
@@ -283,7 +283,7 @@ func TestACAIsLeftAloneForADayAtMostAfterAClockWasAhead(t *testing.T) {
 	}
 }
 
-// ledgers are the names of the ConfigMaps in a namespace, by directory.
+// ledgers returns the names of the ConfigMaps in a namespace, by directory.
 func ledgers(t *testing.T, namespace string) map[string]string {
 	t.Helper()
 	var list corev1.ConfigMapList
