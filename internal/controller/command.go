@@ -371,8 +371,8 @@ func Command() *cobra.Command {
 	)
 	f.StringVar(&format, "logging-format", "text", "text or json")
 	f.IntVarP(&verbosity, "v", "v", 0,
-		"how much is logged: 0 what happens, 1 also why, 4 everything, 6 also requests to the Kubernetes API; never "+
-			"their bodies")
+		"how much is logged: 0 what happens, 1 also what is waited for and why, 4 everything; never bodies of "+
+			"requests or answers")
 	return cmd
 }
 

@@ -6,8 +6,6 @@ import (
 	"math/rand/v2"
 	"testing"
 	"time"
-
-	"github.com/perennial-pki/perennial/internal/ratelimit"
 )
 
 // TestTenThousandCertificatesPastTheirWindowsAreEachRenewedOnce has a CA with Let's Encrypt's
@@ -15,11 +13,8 @@ import (
 // controller reads it, so no order is exempt from limits by its window. The process is killed
 // meanwhile.
 func TestTenThousandCertificatesPastTheirWindowsAreEachRenewedOnce(t *testing.T) {
-	w := &world{
-		T: t, random: rand.New(rand.NewPCG(3, 4)), ledger: ratelimit.NewLedger(), orders: map[string]*order{},
-		now: time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC),
-	}
-	w.ca = &authority{buckets: map[string]*tokens{}, issued: map[string]time.Time{}, rows: map[string]*row{}}
+	w := newWorld(t)
+	w.random = rand.New(rand.NewPCG(3, 4))
 	began := w.now
 	const n = 10000
 	var owners []*owner

@@ -15,13 +15,19 @@ import (
 )
 
 var (
-	// metadata are addresses that are not link-local and at which clouds hand out credentials: AWS by
-	// IPv6, Alibaba Cloud and Azure.
+	// metadata are addresses that are not link-local and at which clouds hand out credentials.
 	metadata = []netip.Addr{
-		netip.MustParseAddr("fd00:ec2::254"),
-		netip.MustParseAddr("100.100.100.200"),
-		netip.MustParseAddr("168.63.129.16"),
+		netip.MustParseAddr("fd00:ec2::254"),      // AWS, instance metadata
+		netip.MustParseAddr("fd00:ec2::23"),       // AWS, EKS Pod Identity
+		netip.MustParseAddr("fd20:ce::254"),       // Google Cloud
+		netip.MustParseAddr("fd00:c1::a9fe:a9fe"), // Oracle Cloud
+		netip.MustParseAddr("100.100.100.200"),    // Alibaba Cloud
+		netip.MustParseAddr("168.63.129.16"),      // Azure
 	}
+	// nat64 are the prefixes that carry an IPv4 address in the last 32 bits, RFC 6052 and RFC 8215.
+	// sixToFour carries it behind the first 16 bits, RFC 3056.
+	nat64     = []netip.Prefix{netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("64:ff9b:1::/48")}
+	sixToFour = netip.MustParsePrefix("2002::/16")
 	// thisNetwork is this host, RFC 1122 section 3.2.1.3. The kernel connects to it as to 127.0.0.1.
 	thisNetwork = netip.MustParsePrefix("0.0.0.0/8")
 	broadcast   = netip.MustParseAddr("255.255.255.255")
@@ -31,14 +37,31 @@ var (
 // networks, because such servers are in them. It also allows loopback: the caller decides about
 // that.
 func Serves(ip netip.Addr) bool {
-	ip = ip.Unmap().WithZone("")
+	ip = embedded(ip)
 	return ip.IsValid() && !ip.IsLinkLocalUnicast() && !ip.IsMulticast() && !ip.IsUnspecified() && ip != broadcast &&
 		!thisNetwork.Contains(ip) &&
 		!slices.Contains(metadata, ip)
 }
 
 // Elsewhere reports what Serves does, and refuses loopback.
-func Elsewhere(ip netip.Addr) bool { return !ip.Unmap().IsLoopback() && Serves(ip) }
+func Elsewhere(ip netip.Addr) bool { return !embedded(ip).IsLoopback() && Serves(ip) }
+
+// embedded returns the IPv4 address that an IPv6 address carries, or the address itself, without its
+// zone.
+func embedded(ip netip.Addr) netip.Addr {
+	ip = ip.Unmap().WithZone("")
+	if !ip.Is6() {
+		return ip
+	}
+	bytes := ip.As16()
+	switch {
+	case slices.ContainsFunc(nat64, func(p netip.Prefix) bool { return p.Contains(ip) }):
+		return netip.AddrFrom4([4]byte(bytes[12:16]))
+	case sixToFour.Contains(ip):
+		return netip.AddrFrom4([4]byte(bytes[2:6]))
+	}
+	return ip
+}
 
 // Refused is the error of a connection that is not made because its address is not allowed.
 type Refused struct{ Address netip.Addr }

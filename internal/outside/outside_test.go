@@ -41,6 +41,13 @@ func TestHowFarIssuersReach(t *testing.T) {
 		"fd00:ec2::254":          {false, true, false},
 		"100.100.100.200":        {false, true, false},
 		"168.63.129.16":          {false, true, false},
+		"fd00:ec2::23":           {false, true, false},
+		"fd20:ce::254":           {false, true, false},
+		"fd00:c1::a9fe:a9fe":     {false, true, false},
+		"64:ff9b::a9fe:a9fe":     {false, true, false}, // 169.254.169.254 by NAT64
+		"64:ff9b:1::7f00:1":      {false, true, true},
+		"2002:a9fe:a9fe::1":      {false, true, false}, // by 6to4
+		"64:ff9b::c000:201":      {true, true, true},   // 192.0.2.1
 		"0.0.0.0":                {false, true, false},
 		"::":                     {false, true, false},
 		"224.0.0.1":              {false, true, false},

@@ -180,18 +180,8 @@ func (r *CSRReconciler) Reconcile(ctx context.Context, request reconcile.Request
 // bySigner lets the issuer sign an approved request. The issuer is nil if it does not exist.
 func (r *CSRReconciler) bySigner(ctx context.Context, csr *certificatesv1.CertificateSigningRequest, namespace string,
 	ref cmmeta.IssuerReference, issuer *signer.Issuer) (reconcile.Result, error) {
-	if issuer == nil {
-		r.Events.Eventf(
-			csr,
-			corev1.EventTypeWarning,
-			"IssuerNotFound",
-			"Referenced %s %s not found: create it",
-			ref.Kind,
-			strings.TrimPrefix(namespace+"/"+ref.Name, "/"),
-		)
-		return reconcile.Result{}, nil
-	}
-	if issuer.Kind == signer.KindIssuer {
+	if ref.Kind == signer.KindIssuer {
+		// Before it is said whether the Issuer exists, which is not for everyone to know.
 		allowed, err := r.mayReference(ctx, csr, namespace, ref.Name)
 		if fault.RefusedByAPI(err) {
 			r.Events.Eventf(csr, corev1.EventTypeWarning, "AccessReviewRefused",
@@ -204,12 +194,19 @@ func (r *CSRReconciler) bySigner(ctx context.Context, csr *certificatesv1.Certif
 			return r.failed(ctx, csr, "DeniedReference", fmt.Sprintf(
 				"Requester may not reference Namespaced Issuer %s/%s: user %q needs the verb reference on "+
 					"signers.cert-manager.io %q in that namespace",
-				namespace,
-				ref.Name,
-				csr.Spec.Username,
-				ref.Name,
-			))
+				namespace, ref.Name, csr.Spec.Username, ref.Name))
 		}
+	}
+	if issuer == nil {
+		r.Events.Eventf(
+			csr,
+			corev1.EventTypeWarning,
+			"IssuerNotFound",
+			"Referenced %s %s not found: create it",
+			ref.Kind,
+			strings.TrimPrefix(namespace+"/"+ref.Name, "/"),
+		)
+		return reconcile.Result{}, nil
 	}
 	req, err := r.request(csr, issuer)
 	if err != nil {
