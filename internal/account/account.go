@@ -175,7 +175,7 @@ func (a *Accounts) of(ctx context.Context, issuer *signer.Issuer) (*acme.Client,
 		// It may have another server now, where the account is to be another one.
 		return nil, acme.Account{}, fault.Misconfiguredf(
 			"IssuerNotReady",
-			"%s is not ready: it was changed, and its account is not looked at yet",
+			"%s is not ready: it was changed, and its account is not verified yet",
 			issuer,
 		)
 	}

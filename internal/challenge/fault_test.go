@@ -1,48 +1,17 @@
 package challenge
 
 import (
-	"errors"
 	"testing"
 	"time"
 
-	"github.com/perennial-pki/perennial/acme"
-	"github.com/perennial-pki/perennial/internal/account"
+	"github.com/perennial-pki/perennial/internal/account/accounttest"
 	"github.com/perennial-pki/perennial/internal/acmestatus"
-	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/limiter"
 )
 
 // TestNoFaultThatPassesEndsAChallenge makes every action fail in every way in which servers,
 // networks and the limiter can fail.
 func TestNoFaultThatPassesEndsAChallenge(t *testing.T) {
-	faults := map[string]error{
-		"no answer":               fault.Transientf("", "%w", errors.New("connection refused")),
-		"500":                     account.Fault("", now, &acme.Problem{Status: 500}),
-		"502 of a proxy":          account.Fault("", now, &acme.Problem{Status: 502}),
-		"503":                     account.Fault("", now, &acme.Problem{Status: 503, RetryAfter: now.Add(time.Minute)}),
-		"429":                     account.Fault("", now, &acme.Problem{Status: 429, RetryAfter: now.Add(time.Minute)}),
-		"a nonce that is refused": account.Fault("", now, &acme.Problem{Type: acme.ProblemBadNonce, Status: 400}),
-		"a page to visit": account.Fault(
-			"",
-			now,
-			&acme.Problem{Type: acme.ProblemUserActionRequired, Status: 403},
-		),
-		"a reply that is cut": account.Fault("", now, &acme.NoReply{Action: "authorization", Err: errors.New("EOF")}),
-		"a reply that is no ACME": fault.Transientf(
-			"UnreadableReply",
-			"%w",
-			&acme.ProtocolError{Action: "authorization"},
-		),
-		"a key that was changed": fault.Transientf(
-			"AccountChanged",
-			"%w",
-			&acme.Problem{Type: acme.ProblemUnauthorized, Status: 403},
-		),
-		"an account that was lost":  account.ErrRecovered,
-		"a CA that knows no more":   fault.Limitedf("ErrVerifyACMEAccount", now.Add(time.Minute), "it knows no account"),
-		"no place in the limiter":   &limiter.ErrBusy{After: time.Second},
-		"an issuer that is changed": fault.Misconfiguredf("IssuerNotReady", "it was changed"),
-	}
+	faults := accounttest.PassingFaults(now)
 	before := map[Action][]set{
 		Admit: nil, ReadAuthorization: nil, Present: nil, Check: {presented(time.Minute)},
 		Restore: {presented(10 * time.Minute)}, Accept: {presented(time.Minute)}, Count: {accepted, invalid},

@@ -204,7 +204,7 @@ func (p *Program) await(
 		return nil, err
 	}
 	defer watcher.Stop()
-	last := "nobody has looked at it yet"
+	last := "the controller has not processed it yet"
 	for {
 		select {
 		case <-ctx.Done():

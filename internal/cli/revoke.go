@@ -182,7 +182,7 @@ func (p *Program) revocable(
 	case ref.Name == "":
 		return nil, &exitError{
 			ExitNotReady,
-			fmt.Errorf("the Secret %q does not say who has issued its certificate", key.Name),
+			fmt.Errorf("the Secret %q does not name the issuer of its certificate", key.Name),
 		}
 	}
 	issuer, err := signer.Scope{}.Get(ctx, c, key.Namespace, ref)
@@ -203,7 +203,7 @@ func (p *Program) revocable(
 	case !signer.Issued(ref, secret):
 		return nil, &exitError{
 			ExitNotReady,
-			fmt.Errorf("the certificate in Secret %q was issued by %s %q, not by %s %q: only who has issued it can revoke it",
+			fmt.Errorf("the certificate in Secret %q was issued by %s %q, not by %s %q: only its issuer can revoke it",
 				secret.Name, a[cmapi.IssuerKindAnnotationKey], a[cmapi.IssuerNameAnnotationKey], ref.KindOrDefault(), ref.Name),
 		}
 	}

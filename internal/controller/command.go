@@ -236,7 +236,7 @@ func Command() *cobra.Command {
 		(*string)(&o.HTTP01.Mode),
 		"http01-solver-mode",
 		string(cmacme.HTTP01SolverModeShared),
-		"who answers HTTP-01 challenges where a solver does not say: Shared, the controller itself, or Pod, a pod for "+
+		"what answers HTTP-01 challenges where a solver does not say: Shared, the controller itself, or Pod, a pod for "+
 			"each challenge",
 	)
 	f.BoolVar(
@@ -293,7 +293,7 @@ func Command() *cobra.Command {
 		&o.HTTP01.Nameservers,
 		"acme-http01-solver-nameservers",
 		nil,
-		"host:port of the DNS servers by which sites are found that are looked at before an ACME server is; the "+
+		"host:port of the DNS servers that find sites, which are checked before the ACME server is asked to; the "+
 			"system's if left out",
 	)
 	f.BoolVar(&nonRoot, "acme-http01-solver-run-as-non-root", true, "forbid such pods to run as root")

@@ -7,72 +7,44 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
-	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
-	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
-	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
-	ctrlcontroller "sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
-	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	gwapi "sigs.k8s.io/gateway-api/apis/v1"
 	gwbeta "sigs.k8s.io/gateway-api/apis/v1beta1"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	perennial "github.com/perennial-pki/perennial/api/perennial/v1alpha1"
-	"github.com/perennial-pki/perennial/internal/account"
-	"github.com/perennial-pki/perennial/internal/challenge"
-	"github.com/perennial-pki/perennial/internal/external"
 	"github.com/perennial-pki/perennial/internal/inject"
-	"github.com/perennial-pki/perennial/internal/issuer"
-	"github.com/perennial-pki/perennial/internal/keygen"
 	"github.com/perennial-pki/perennial/internal/lifecycle"
-	"github.com/perennial-pki/perennial/internal/limiter"
 	"github.com/perennial-pki/perennial/internal/observe"
-	"github.com/perennial-pki/perennial/internal/order"
-	"github.com/perennial-pki/perennial/internal/outside"
 	"github.com/perennial-pki/perennial/internal/policies"
-	"github.com/perennial-pki/perennial/internal/ratelimit"
-	"github.com/perennial-pki/perennial/internal/reissue"
-	"github.com/perennial-pki/perennial/internal/renewalinfo"
-	"github.com/perennial-pki/perennial/internal/request"
-	"github.com/perennial-pki/perennial/internal/revocation"
 	"github.com/perennial-pki/perennial/internal/secrets"
 	"github.com/perennial-pki/perennial/internal/shim"
-	"github.com/perennial-pki/perennial/internal/signer"
-	acmesigner "github.com/perennial-pki/perennial/internal/signer/acme"
-	"github.com/perennial-pki/perennial/internal/signer/ca"
-	"github.com/perennial-pki/perennial/internal/signer/selfsigned"
-	"github.com/perennial-pki/perennial/internal/solver"
 	"github.com/perennial-pki/perennial/internal/solver/dns01"
 	"github.com/perennial-pki/perennial/internal/solver/http01"
-	"github.com/perennial-pki/perennial/internal/solver/tlsalpn01"
-	"github.com/perennial-pki/perennial/internal/trust"
 	"github.com/perennial-pki/perennial/pki"
 )
 
@@ -188,14 +160,6 @@ const (
 
 	// reconcileLimit is how long one pass for an object may take.
 	reconcileLimit = 3 * time.Minute
-)
-
-// Retries after errors that pass by themselves.
-const (
-	firstRetry = 500 * time.Millisecond
-	lastRetry  = time.Minute
-	// A quarter of the delay is random, so that objects that failed together are not retried together.
-	retryJitter = 0.25
 )
 
 // Scheme knows all kinds that the controller reads and writes.
@@ -426,270 +390,6 @@ const (
 	listenerSets               = "listenerset"
 )
 
-// Controllers returns the names of all controllers.
-func Controllers() []string {
-	return []string{
-		certificates,
-		certificateRequests,
-		approver,
-		certificateSigningRequests,
-		issuers,
-		clusterIssuers,
-		orders,
-		challenges,
-		renewalInfo,
-		ingressShim,
-		gatewayShim,
-		listenerSets,
-		caInjector,
-		trustBundles,
-	}
-}
-
-// enabled returns the controllers that a list like Options.Controllers chooses.
-func enabled(list []string) (map[string]bool, error) {
-	on := map[string]bool{}
-	for _, name := range Controllers() {
-		on[name] = list == nil
-	}
-	for _, name := range list {
-		name, off := strings.CutPrefix(name, "-")
-		_, known := on[name]
-		switch {
-		case name == "*" && !off:
-			for _, name := range Controllers() {
-				on[name] = true
-			}
-		case known:
-			on[name] = !off
-		default:
-			return nil, fmt.Errorf(
-				"there is no controller %q: choose of *, %s, with a minus sign for those that are not to run",
-				name,
-				strings.Join(Controllers(), ", "),
-			)
-		}
-	}
-	return on, nil
-}
-
-// reconciler is the interface of all reconcilers of the controller.
-type reconciler interface {
-	SetupWithManager(context.Context, ctrl.Manager, cache.Cache, ctrlcontroller.Options) error
-}
-
-func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, others cache.Cache,
-	events *observe.Recorder, metrics *observe.Metrics, registry prometheus.Registerer, guard *policies.Watcher,
-	o Options) error {
-	on, err := enabled(o.Controllers)
-	if err != nil {
-		return err
-	}
-	if err := signer.AddIndexes(ctx, mgr.GetFieldIndexer()); err != nil {
-		return err
-	}
-	c, live := mgr.GetClient(), mgr.GetAPIReader()
-	store := &secrets.Store{OursCache: c, OthersCache: others, Live: live}
-	keyring := &signer.Keyring{}
-	scope := signer.Scope{ClusterResourceNamespace: o.ClusterResourceNamespace, Namespace: o.Namespace}
-	if err := errors.Join(
-		order.AddIndexes(ctx, mgr.GetFieldIndexer()),
-		challenge.AddIndexes(ctx, mgr.GetFieldIndexer()),
-	); err != nil {
-		return err
-	}
-	direct, err := client.New(
-		cfg,
-		client.Options{HTTPClient: mgr.GetHTTPClient(), Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper()},
-	)
-	if err != nil {
-		return err
-	}
-	if o.WrapClient != nil {
-		direct = o.WrapClient(direct)
-	}
-	egress := outside.Egress{OwnMachine: o.OwnMachine, Allowed: o.AllowedAddresses}
-	// The names of sites come from Certificates, which any tenant can write.
-	site := solver.Site{Dial: o.Dial, Reach: egress.Of(false)}
-	if o.Dial == nil || len(o.HTTP01.Nameservers) > 0 {
-		site.Lookup = solver.Lookup(o.HTTP01.Nameservers)
-	}
-	limits := &ratelimit.Ledgers{
-		Client:    direct,
-		Namespace: o.ClusterResourceNamespace,
-		Clock:     o.Clock,
-		Log:       o.Log.WithName("limits"),
-		Events:    events,
-		Orders:    order.Past(c, scope),
-	}
-	if o.Namespace != "" {
-		limits.Namespace = o.Namespace // it may have no rights elsewhere
-	}
-	if err := errors.Join(mgr.Add(limits), registry.Register(limits)); err != nil {
-		return err
-	}
-	issuances := &reissue.Store{Client: direct, Namespace: limits.Namespace, Clock: o.Clock,
-		Log: o.Log.WithName("issuances")}
-	accounts := &account.Accounts{Client: c, Secrets: store, Limits: o.Limits, Clock: o.Clock, RateLimits: limits,
-		Egress: egress, UserAgent: "perennial", Observe: metrics.ACMEExchange, Guard: guard.Guard}
-	answers := &http01.Solver{
-		Cache:            c,
-		Direct:           direct,
-		Namespace:        o.Namespace,
-		Mode:             o.HTTP01.Mode,
-		Listens:          o.HTTP01Address != "",
-		Service:          o.HTTP01.Service,
-		WithoutTargetRef: o.HTTP01.WithoutTargetRef,
-		Webroot:          o.HTTP01.Webroot,
-		Labels:           o.HTTP01.Labels,
-		Pods:             o.HTTP01.Pods,
-		Site:             site,
-		Now:              o.Clock.Now,
-	}
-	if err := http01.AddIndexes(ctx, mgr.GetFieldIndexer()); err != nil {
-		return err
-	}
-	if answers.Listens {
-		if err := serveHTTP01(mgr, o.HTTP01Address, answers.Handler()); err != nil {
-			return err
-		}
-	}
-	handshakes := &tlsalpn01.Solver{
-		Cache:     c,
-		Live:      direct,
-		Namespace: o.Namespace,
-		Listens:   o.TLSALPN01Address != "",
-		Site:      site,
-		Now:       o.Clock.Now,
-	}
-	if handshakes.Listens {
-		if err := tlsalpn01.AddIndexes(ctx, mgr.GetFieldIndexer()); err != nil {
-			return err
-		}
-		if err := serveTLSALPN01(
-			mgr,
-			o.TLSALPN01Address,
-			&tlsalpn01.Listener{Solver: handshakes, PassthroughTo: o.PassthroughTo, Log: o.Log.WithName("tlsalpn01")},
-		); err != nil {
-			return err
-		}
-	}
-	api, err := dns01.NewAPI(cfg, mgr.GetHTTPClient())
-	if err != nil {
-		return err
-	}
-	records := &dns01.Solver{
-		Secrets: store, Nameservers: o.Nameservers, RecursiveOnly: o.RecursiveOnly, Ambient: o.Ambient,
-		Tokens: tokens(direct), API: api, OwnMachine: o.OwnMachine, Allowed: o.AllowedAddresses,
-		Dial: o.DialNameservers, Now: o.Clock.Now,
-	}
-	solvers := map[cmacme.ACMEChallengeType]solver.Solver{
-		cmacme.ACMEChallengeTypeTLSALPN01: handshakes,
-		cmacme.ACMEChallengeTypeHTTP01:    answers,
-		cmacme.ACMEChallengeTypeDNS01:     records,
-	}
-	names := &dns01.Resolver{Dial: o.DialNameservers, Nameservers: o.Nameservers, Reach: outside.Anywhere()}
-	issuing := &acmesigner.Signer{Client: c, Accounts: accounts, DNS01: records, Limits: o.Limits, Clock: o.Clock}
-	if on[challenges] {
-		issuing.HTTP01, issuing.TLSALPN01 = answers, handshakes
-	}
-	signers := signer.Set{
-		signer.TypeACME:       issuing,
-		signer.TypeSelfSigned: &selfsigned.Signer{Secrets: store, Keyring: keyring, Limits: o.Limits, Clock: o.Clock},
-		signer.TypeCA:         &ca.Signer{Secrets: store, Limits: o.Limits, Clock: o.Clock},
-	}
-	// Each reconciler that calls remote servers has its own limiter. The limiter keeps some of its
-	// workers free when servers are slow.
-	limiters := func() *limiter.Limiter { return limiter.New(o.Workers, o.Clock) }
-	issuersOf := func(kind string) reconciler {
-		return &issuer.Reconciler{
-			Limiter:  limiters(),
-			Client:   c,
-			Secrets:  store,
-			Scope:    scope,
-			Signers:  signers,
-			Limits:   o.Limits,
-			Events:   events,
-			Metrics:  metrics,
-			Clock:    o.Clock,
-			Kind:     kind,
-			CSRs:     on[certificateSigningRequests],
-			Policies: guard,
-		}
-	}
-	targets := o.Targets
-	if targets == nil {
-		targets = inject.Targets()
-	}
-	wide := o.Namespace == "" // a controller for one namespace serves no cluster-wide objects
-	o.Lifecycle.ApprovedByOthers = !on[approver]
-	lives := &lifecycle.Reconciler{External: &external.States{Live: live, Mapper: mgr.GetRESTMapper(), Clock: o.Clock},
-		Client: c, Secrets: store, Scope: scope, Keyring: keyring, Limits: o.Limits, Settings: o.Lifecycle, Events: events,
-		Metrics: metrics, Clock: o.Clock, Issuances: issuances, Keys: keygen.New()}
-	revoker := &revocation.Reconciler{
-		Client:   c,
-		Live:     live,
-		Secrets:  store,
-		Scope:    scope,
-		Accounts: accounts,
-		Limits:   o.Limits,
-		Events:   events,
-		Metrics:  metrics,
-		Clock:    o.Clock,
-		AtWork:   lives.AtWork,
-		Limiter:  limiters(),
-	}
-	for _, part := range []struct {
-		on         bool
-		reconciler reconciler
-	}{
-		{on[certificates], lives},
-		{on[certificates], revoker},
-		{on[certificateRequests], &request.Reconciler{Client: c, Live: live, Scope: scope, Signers: signers, Limits: o.Limits,
-			Events: events, Metrics: metrics, Clock: o.Clock, DisableApproval: !on[approver], Unprotected: guard.Unprotected}},
-		{on[certificateSigningRequests], &request.CSRReconciler{Client: c, Scope: scope, Signers: signers, Limits: o.Limits,
-			Events: events, Metrics: metrics, Clock: o.Clock, Guard: guard.Guard}},
-		{on[issuers], issuersOf(signer.KindIssuer)},
-		{on[clusterIssuers] && wide, issuersOf(signer.KindClusterIssuer)},
-		{on[orders], &order.Reconciler{Client: c, Scope: scope, Accounts: accounts, RateLimits: limits, Names: names, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, Revocation: revoker, Limiter: limiters()}},
-		{on[challenges], &challenge.Reconciler{Client: c, Scope: scope, Accounts: accounts, RateLimits: limits,
-			Solvers: solvers, Names: names, Events: events, Metrics: metrics, Clock: o.Clock, Max: o.MaxChallenges,
-			Limiter: limiters(), Guard: guard.Guard}},
-		{on[renewalInfo], &renewalinfo.Reconciler{Client: c, Secrets: store, Scope: scope, Accounts: accounts, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, Limiter: limiters()}},
-		{on[ingressShim] || on[gatewayShim] || on[listenerSets], &shim.Reconciler{Client: c, Scope: scope, Settings: o.Shim,
-			Ingresses: on[ingressShim], Gateways: on[gatewayShim], ListenerSets: on[listenerSets], Events: events,
-			Metrics: metrics, Clock: o.Clock}},
-		{on[caInjector] && len(targets) > 0, &inject.Reconciler{Client: c, Live: live, Secrets: store, Targets: targets, Namespace: o.Namespace, APIServerCA: inject.APIServerCA(cfg), Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
-		{on[trustBundles] && wide, &trust.Reconciler{Client: c, Live: live, Secrets: store, Namespace: o.ClusterResourceNamespace, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
-	} {
-		if !part.on {
-			continue
-		}
-		workers := o.Workers
-		switch part.reconciler.(type) {
-		case *order.Reconciler, *challenge.Reconciler, *issuer.Reconciler, *renewalinfo.Reconciler, *revocation.Reconciler:
-			workers = limiter.Workers(o.Workers)
-		}
-		work := ctrlcontroller.Options{MaxConcurrentReconciles: workers, RateLimiter: jittered{
-			workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry),
-		}}
-		if err := part.reconciler.SetupWithManager(ctx, mgr, others, work); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// jittered adds a random part to the delays of a rate limiter.
-type jittered struct {
-	workqueue.TypedRateLimiter[reconcile.Request]
-}
-
-func (j jittered) When(item reconcile.Request) time.Duration {
-	d := j.TypedRateLimiter.When(item)
-	return d + time.Duration(rand.Float64()*retryJitter*float64(d))
-}
-
 // reportHealth adds the readiness check: a replica is ready when its caches are filled, also if it
 // is not the leader.
 func reportHealth(mgr manager.Manager) error {
@@ -712,48 +412,4 @@ func reportHealth(mgr manager.Manager) error {
 		return err
 	}
 	return mgr.AddHealthzCheck("ping", func(*http.Request) error { return nil })
-}
-
-// everyReplica is a Runnable that does not wait for leadership.
-type everyReplica func(context.Context) error
-
-func (f everyReplica) Start(ctx context.Context) error { return f(ctx) }
-func (everyReplica) NeedLeaderElection() bool          { return false }
-
-// serveHTTP01 answers HTTP-01 challenges on every replica.
-func serveHTTP01(mgr manager.Manager, address string, handler http.Handler) error {
-	listener, err := net.Listen("tcp", address)
-	if err != nil {
-		return fmt.Errorf("listen for HTTP-01 challenges: %w", err)
-	}
-	return mgr.Add(&manager.Server{
-		Name: "http01", Listener: listener,
-		Server: &http.Server{
-			Handler: handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second,
-			IdleTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10, ConnState: new(http01.Connections).State,
-		},
-	})
-}
-
-// serveTLSALPN01 answers TLS-ALPN-01 challenges on every replica.
-func serveTLSALPN01(mgr manager.Manager, address string, l *tlsalpn01.Listener) error {
-	listener, err := net.Listen("tcp", address)
-	if err != nil {
-		return fmt.Errorf("listen for TLS-ALPN-01 challenges: %w", err)
-	}
-	return mgr.Add(everyReplica(func(ctx context.Context) error { return l.Serve(ctx, listener) }))
-}
-
-// tokens asks for tokens of ServiceAccounts.
-func tokens(c client.Client) dns01.Tokens {
-	return func(ctx context.Context, account types.NamespacedName, audiences []string) (string, error) {
-		request := &authenticationv1.TokenRequest{
-			Spec: authenticationv1.TokenRequestSpec{Audiences: audiences, ExpirationSeconds: ptr.To(tokenSeconds)},
-		}
-		o := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: account.Namespace, Name: account.Name}}
-		if err := c.SubResource("token").Create(ctx, o, request); err != nil {
-			return "", err
-		}
-		return request.Status.Token, nil
-	}
 }

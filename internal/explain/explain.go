@@ -172,7 +172,7 @@ func revisionOf(cr *cmapi.CertificateRequest) int {
 }
 
 func certificateStep(crt *cmapi.Certificate, ready, issuing *cmapi.CertificateCondition) Step {
-	s := Step{Kind: "Certificate", Name: crt.Name, State: Waiting, Detail: "the controller has not looked at it yet"}
+	s := Step{Kind: "Certificate", Name: crt.Name, State: Waiting, Detail: "the controller has not processed it yet"}
 	switch {
 	case delayed(issuing):
 		s.Detail, s.Since = issuing.Message, issuing.LastTransitionTime
@@ -206,7 +206,7 @@ func issuerStep(o Objects) Step {
 		c := cmapi.GetIssuerCondition(o.Issuer.GetStatus(), cmapi.IssuerConditionReady)
 		switch {
 		case c == nil:
-			s.State, s.Detail = Waiting, "the controller has not looked at it yet"
+			s.State, s.Detail = Waiting, "the controller has not processed it yet"
 		case c.Status == cmmeta.ConditionTrue:
 			s.State, s.Detail, s.Since = OK, strings.TrimSpace(c.Reason+" "+c.Message), c.LastTransitionTime
 		default:
@@ -265,7 +265,7 @@ func requestStep(cr *cmapi.CertificateRequest) Step {
 // failed.
 func fileStep(cf *perennial.CertificateFile) Step {
 	s := Step{Kind: "CertificateFile", Name: cf.Name, State: Waiting,
-		Detail: "perenniald has not looked at it yet; in a cluster nothing does"}
+		Detail: "perenniald has not processed it yet; in a cluster nothing does"}
 	ready := meta.FindStatusCondition(cf.Status.Conditions, perennial.ConditionReady)
 	if ready == nil {
 		return s
@@ -406,7 +406,7 @@ func summary(o Objects, r Report, ready, issuing *cmapi.CertificateCondition, no
 			)
 		}
 		return "is being deleted", fmt.Sprintf(
-			"wait for whoever has set the finalizers %s",
+			"wait for the controllers of the finalizers %s",
 			strings.Join(crt.Finalizers, ", "),
 		)
 	}
@@ -437,7 +437,7 @@ func summary(o Objects, r Report, ready, issuing *cmapi.CertificateCondition, no
 			summary += "; renewing it failed"
 		}
 	case ready == nil:
-		summary = "has not been looked at"
+		summary = "has not been processed"
 	case ready.Status == cmmeta.ConditionTrue:
 		return "expired " + in(r.NotAfter) + ", and its status does not say so",
 			"see whether the controller runs and may write the status of Certificates"

@@ -117,8 +117,8 @@ func TestAStateIsExplainedWithWhatToDoNext(t *testing.T) {
 			`CertificateRequest "web-1" is no longer needed and cannot be deleted`},
 		"all is well": {Objects{Certificate: good, Issuer: issuer("True", "")},
 			"is up to date, expires in 30 days, will be renewed in 3 hours", ""},
-		"nobody has looked at it": {Objects{Certificate: crt(), Issuer: issuer("True", "")},
-			"has not been looked at", "see whether the controller runs"},
+		"the controller has not processed it": {Objects{Certificate: crt(), Issuer: issuer("True", "")},
+			"has not been processed", "see whether the controller runs"},
 		"no issuer": {Objects{Certificate: crt(missing, inWork)},
 			"is not ready: issuing certificate", `create Issuer "ca" in namespace "shop", or correct spec.issuerRef`},
 		"an issuer that is not ready": {Objects{Certificate: crt(missing, inWork), Issuer: issuer("False", "no Secret x")},
@@ -179,7 +179,7 @@ func TestAStateIsExplainedWithWhatToDoNext(t *testing.T) {
 			c := good.DeepCopy()
 			c.DeletionTimestamp, c.Finalizers = at(-time.Minute), []string{"foregroundDeletion"}
 			return c
-		}(), Issuer: issuer("True", "")}, "is being deleted", "wait for whoever has set the finalizers foregroundDeletion"},
+		}(), Issuer: issuer("True", "")}, "is being deleted", "wait for the controllers of the finalizers foregroundDeletion"},
 		"a renewal that waits for the bound": {Objects{Certificate: func() *cmapi.Certificate {
 			c := good.DeepCopy()
 			c.Status.Conditions = append(c.Status.Conditions, issuing("False", "It is issued again at 13:00"))

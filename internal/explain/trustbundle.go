@@ -8,7 +8,7 @@ import (
 
 // ExplainTrustBundle explains the state of a TrustBundle.
 func ExplainTrustBundle(b *perennial.TrustBundle) Report {
-	r := Report{Kind: "TrustBundle", Name: b.Name, Summary: "has not been looked at", Steps: []Step{},
+	r := Report{Kind: "TrustBundle", Name: b.Name, Summary: "has not been processed", Steps: []Step{},
 		Next: "see whether the controller runs and can reach the Kubernetes API"}
 	current := b.Status.ObservedGeneration == b.Generation
 	for i := range b.Status.Conditions {

@@ -302,7 +302,7 @@ func (r *Reconciler) writeKey(ctx context.Context, o *Observation, s *StoreKey, 
 	}
 	if had.Labels[cmapi.IsNextPrivateKeySecretLabelKey] == "true" && !slices.ContainsFunc(o.KeySecrets, observed) {
 		return nil, apierrors.NewConflict(corev1.Resource("secrets"), name,
-			errors.New("it was made since the Certificate was looked at"))
+			errors.New("it was made since the Certificate was read"))
 	}
 	was := had.DeepCopy()
 	had.Labels, had.Data = secret.Labels, secret.Data

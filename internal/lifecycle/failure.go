@@ -118,7 +118,7 @@ func (d *decider) failed(next *cmapi.CertificateRequest, f *failure, asked bool)
 		}
 	}
 	if next != d.rehearsal && externalGeneration(d.External) != "" {
-		d.look(d.Now.Add(external.Interval), "whether the external issuer changed is looked at then")
+		d.look(d.Now.Add(external.Interval), "the external issuer is read again then")
 	}
 	if f.waits {
 		message += fmt.Sprintf(". The next attempt is made %s (attempt %d, %s)", d.whenChanged(next),

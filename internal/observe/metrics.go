@@ -41,7 +41,7 @@ type Metrics struct {
 func NewMetrics(r prometheus.Registerer, c clock.PassiveClock) *Metrics {
 	m := &Metrics{
 		syncs: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: "controller_sync_call_count",
-			Help: "Number of times that a controller looked at an object."}, []string{"controller"}),
+			Help: "Number of passes of a controller over an object."}, []string{"controller"}),
 		syncErrors: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: "controller_sync_error_count",
 			Help: "Number of times that looking at an object ended with an error."}, []string{"controller"}),
 		eventsDropped: prometheus.NewCounter(prometheus.CounterOpts{Namespace: own, Name: "events_dropped_total",

@@ -133,7 +133,7 @@ func (w *Watcher) Settle(ctx context.Context) {
 // enforced.
 func (w *Watcher) Start(ctx context.Context) error {
 	if w.Assumed {
-		w.Log.Info("admission policies are not looked at, as --assume-admission-policies says: if they are not enforced, " +
+		w.Log.Info("admission policies are not checked, because --assume-admission-policies is set: if they are not enforced, " +
 			"users of any namespace can use the credentials of ClusterIssuers")
 		<-ctx.Done()
 		return nil

@@ -125,7 +125,7 @@ func (f *facts) retain(
 		keep = f.spec.KeepReplacedFor.Duration
 	}
 	reason := fmt.Sprintf(
-		"spec.keepReplacedFor is %s, as certificates of it may be in use that nobody here knows of",
+		"spec.keepReplacedFor is %s, as it may have certificates in use of which this cluster has no record",
 		keep,
 	)
 	if f.settled[entry.Source] {

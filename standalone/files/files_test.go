@@ -187,7 +187,7 @@ func TestPlacesThatAreNotSafeAreRefused(t *testing.T) {
 		"through a symbolic link":           {root + "/link/web", "symbolic link"},
 		"where a directory is":              {root + "/taken", "was not made by perenniald"},
 		"where somebody else's link is":     {root + "/foreign", "did not make"},
-		"in a directory open to everybody":  {root + "/open/web", "everybody can write"},
+		"in a directory open to everybody":  {root + "/open/web", "all users can write"},
 		"through a file as if a directory":  {root + "/taken/../link/web", "symbolic link"},
 		"in a directory of many new levels": {root + "/a/b/c/d", ""},
 	} {

@@ -171,13 +171,13 @@ func trusted(dir *os.File) error {
 	}
 	if me := uint32(os.Geteuid()); st.Uid != me && st.Uid != 0 {
 		return fmt.Errorf(
-			"%s belongs to user %d, who could exchange the files: it must belong to root or to the user of perenniald",
+			"%s belongs to user %d, which could exchange the files: it must belong to root or to the user of perenniald",
 			dir.Name(),
 			st.Uid,
 		)
 	}
 	if st.Mode&unix.S_IWOTH != 0 && st.Mode&unix.S_ISVTX == 0 {
-		return fmt.Errorf("everybody can write to %s, and could exchange the files: chmod o-w it", dir.Name())
+		return fmt.Errorf("all users can write to %s, and could exchange the files: chmod o-w it", dir.Name())
 	}
 	return nil
 }

@@ -159,7 +159,7 @@ func (a *Applier) prune(ctx context.Context, wanted map[key]*document, broken ma
 				continue
 			}
 			if action, note = Pruned, ""; !deleted {
-				action, note = Left, "no file has it any more, but somebody else has made it anew"
+				action, note = Left, "no file has it any more, but another client has created it again"
 			}
 		}
 		delete(a.applied, e.key())

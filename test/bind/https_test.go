@@ -149,7 +149,7 @@ func TestWhatIsWrongWithAServerOverHTTPSIsToldByTheChallenge(t *testing.T) {
 		"moved": {broken(func(w http.ResponseWriter, _ []byte) {
 			w.Header().Set("Location", "/")
 			w.WriteHeader(http.StatusFound)
-		}), []string{"status 302: it leads elsewhere, where nobody follows: name the URL that answers"}},
+		}), []string{"status 302: it redirects, and redirects are not followed: name the URL that answers"}},
 		"no-dns": {broken(func(w http.ResponseWriter, b []byte) { w.Header().Set("Content-Type", "text/html"); write(w, b) }),
 			[]string{"it does not answer with application/dns-message: is that the URL of a DNS server?"}},
 	} {

@@ -126,7 +126,7 @@ func TestStatusFollowsACertificateToItsSecret(t *testing.T) {
 	s := newShell(t)
 	s.perennial("status", "certificate", "web").says(t, cli.ExitNotFound, `there is no Certificate "web" in namespace`)
 	s.create(certificate("web"))
-	s.perennial("status", "certificate", "web").says(t, cli.ExitNotReady, "has not been looked at", "Next: ")
+	s.perennial("status", "certificate", "web").says(t, cli.ExitNotReady, "has not been processed", "Next: ")
 	cluster.Run(t, controller.Options{Namespace: s.namespace})
 	cluster.Eventually(t, func() error {
 		if a := s.perennial(

@@ -182,7 +182,7 @@ func TestACertificateIsRevokedAndAnotherIssued(t *testing.T) {
 	s.perennial("revoke", "web", "--secret", "web", "--reason", "superseded").says(t, 2, "say what in one way")
 	s.perennial("revoke", "--secret", "nobody", "--reason", "superseded").says(t, 4, `there is no Secret "nobody"`)
 	s.perennial("revoke", "--secret", "account", "--reason", "superseded").
-		says(t, 3, "does not say who has issued its certificate")
+		says(t, 3, "does not name the issuer of its certificate")
 	s.perennial("revoke", "--secret", "web", "--reason", "cessationOfOperation").says(t, 0, "is revoked")
 	if err := by.RevokeWithKey(
 		t.Context(),

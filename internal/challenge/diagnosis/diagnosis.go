@@ -154,7 +154,7 @@ func (f Failure) advice() string {
 	if f.Kind == cmacme.ACMEChallengeTypeDNS01 {
 		switch {
 		case len(wrong) > 0 && len(right) == 0:
-			return "The record is gone: see who else changes this zone, such as another controller with the same names"
+			return "The record is gone: find out what else changes this zone, such as another controller with the same names"
 		case len(wrong) > 0:
 			return fmt.Sprintf("The record has not come to %s, or is gone there: repair its zone transfer", of(wrong))
 		case p.Type == acme.ProblemDNS:

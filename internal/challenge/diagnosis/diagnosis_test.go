@@ -85,7 +85,7 @@ func TestARefusalIsExplained(t *testing.T) {
 		"a record is gone": {
 			Failure{Kind: cmacme.ACMEChallengeTypeDNS01, Problem: problem(acme.ProblemUnauthorized, "no TXT"),
 				Views: []solver.View{{Where: "ns1.example.com", Says: "answers no TXT record for _acme-challenge.www.example.com"}}},
-			[]string{"ns1.example.com answers no TXT record", "The record is gone: see who else changes this zone"},
+			[]string{"ns1.example.com answers no TXT record", "The record is gone: find out what else changes this zone"},
 		},
 		"a secondary has no record": {
 			Failure{Kind: cmacme.ACMEChallengeTypeDNS01, Problem: problem(acme.ProblemUnauthorized, "no TXT"), Views: []solver.View{ns(right, "1"), ns(wrong, "2")}},

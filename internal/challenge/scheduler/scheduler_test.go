@@ -37,12 +37,12 @@ func TestNext(t *testing.T) {
 		want string
 	}{
 		"all, if there is room":                     {challenges(nil, "a", "le", 3, 0), 60, "a/le-0 a/le-1 a/le-2"},
-		"nobody, if there is none":                  {challenges(nil, "a", "le", 3, 2), 2, ""},
+		"none, if there is none":                    {challenges(nil, "a", "le", 3, 2), 2, ""},
 		"the longest waiting of one":                {challenges(nil, "a", "le", 5, 2), 4, "a/le-2 a/le-3"},
 		"another namespace before one that floods":  {challenges(flood, "b", "le", 2, 0), 53, "b/le-0 b/le-1 a/le-50"},
 		"another issuer before one that hangs":      {challenges(challenges(nil, "a", "hangs", 100, 59), "a", "works", 1, 0), 60, "a/works-0"},
 		"in turn, if none has any":                  {challenges(challenges(nil, "a", "le", 3, 0), "b", "le", 3, 0), 4, "a/le-0 b/le-0 a/le-1 b/le-1"},
-		"nobody, if more are under way than may be": {challenges(nil, "a", "le", 9, 8), 4, ""},
+		"none, if more are in progress than may be": {challenges(nil, "a", "le", 9, 8), 4, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := Snapshot{Entries: entries(test.all), Max: test.most, Capacity: unlimited, Queued: never, Idle: never}
@@ -74,10 +74,10 @@ func TestIdleChallengesKeepNoOthersFromBeginning(t *testing.T) {
 		inLine, idle func(*cmacme.Challenge) bool
 		want         string
 	}{
-		"nobody, as long as all are worked on":     {never, never, ""},
-		"as many as nobody works on, others first": {never, few(0, 3), "b/le-0 b/le-1 a/le-10"},
-		"nobody who waits for a slot":              {few(10, 19), few(0, 3), "b/le-0 b/le-1 a/le-19"},
-		"as many as may be at once, if nobody works on the rest": {never, few(0, 10), "b/le-0 b/le-1 a/le-10 a/le-11 " +
+		"none, as long as all make progress":        {never, never, ""},
+		"as many as make no progress, others first": {never, few(0, 3), "b/le-0 b/le-1 a/le-10"},
+		"none that waits for a slot":                {few(10, 19), few(0, 3), "b/le-0 b/le-1 a/le-19"},
+		"as many as may be at once, if the rest makes no progress": {never, few(0, 10), "b/le-0 b/le-1 a/le-10 a/le-11 " +
 			"a/le-12 a/le-13 a/le-14 a/le-15 a/le-16 a/le-17"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -112,33 +112,33 @@ func TestNextWhereSlotsAreFew(t *testing.T) {
 		// behind lists the challenges that the last one waits for.
 		behind string
 	}{
-		"one after the other":                                    {line: line{"a/1 x", "b/2 x", "c/3 x"}, room: 1, want: "a/1", behind: "a/1 b/2"},
-		"two at once, if there is room for two":                  {line: line{"a/1 x", "b/2 x", "c/3 x"}, room: 2, want: "a/1 b/2", behind: "a/1 b/2"},
-		"any number, if there is room for any":                   {line: line{"a/1 x", "b/2 x", "c/3 x"}, want: "a/1 b/2 c/3"},
-		"other places do not matter":                             {line: line{"a/1 x presented", "b/2 y", "c/3 z"}, room: 1, want: "b/2 c/3"},
-		"one that is presented has its place":                    {line: line{"b/2 x", "a/1 x presented", "c/3 x"}, room: 1, want: "", behind: "a/1 b/2"},
-		"one that is valid has it until it is cleaned up":        {line: line{"a/1 x presented,valid", "c/3 x"}, room: 1, want: "", behind: "a/1"},
-		"one that was cleaned up has none":                       {line: line{"a/1 x valid", "c/3 x"}, room: 1, want: "c/3"},
-		"one that is being deleted has it until it is gone":      {line: line{"a/1 x presented,deleted", "c/3 x"}, room: 1, want: "", behind: "a/1"},
-		"one that is deleted and was never presented has none":   {line: line{"a/1 x deleted", "c/3 x"}, room: 1, want: "c/3"},
-		"one that may stand has it while it is taken away":       {line: line{"a/1 x begun,valid", "c/3 x"}, room: 1, begun: map[string]string{"a/1": "x"}, want: "", behind: "a/1"},
-		"one that cannot be taken away keeps nobody from it":     {line: line{"a/1 x begun,deleted", "c/3 x"}, room: 1, want: "c/3"},
-		"one that may stand and goes on has to take its turn":    {line: line{"c/3 x", "a/1 x begun"}, room: 1, want: "c/3", behind: "c/3"},
-		"one that is being presented has it before it is known":  {line: line{"a/1 x", "b/2", "c/3 x"}, room: 1, begun: map[string]string{"b/2": "x"}, want: "", behind: "b/2 a/1"},
-		"it has one place, not two, once it is known":            {line: line{"a/1 x presented", "c/3 x"}, room: 2, begun: map[string]string{"a/1": "x"}, want: "c/3"},
-		"one whose place is not known may find it out":           {line: line{"a/1 x presented", "b/2"}, room: 1, want: "b/2"},
-		"one that was begun in vain lets others pass":            {line: line{"a/1 x", "b/2 x", "c/3 x"}, room: 1, tried: map[string]int64{"a/1": 9}, want: "b/2", behind: "b/2"},
-		"of those begun in vain the one that waits longest":      {line: line{"a/1 x", "b/2 x"}, room: 1, tried: map[string]int64{"a/1": 9, "b/2": 8}, want: "b/2"},
-		"nobody waits for one that was begun in vain and rests":  {line: line{"a/1 x", "b/2 x", "c/3 x"}, room: 1, tried: map[string]int64{"a/1": 1}, rests: "a/1", want: "b/2", behind: "b/2"},
-		"one that rests is not to begin":                         {line: line{"a/1 x"}, room: 1, rests: "a/1", want: ""},
-		"those at a full place keep nobody from beginning":       {line: line{"a/1 x presented", "a/2 x", "a/3 x", "a/4"}, room: 1, most: 2, want: "a/4"},
-		"one at its place, if not all may begin that could":      {line: line{"a/1 x", "b/2 x", "b/3 y", "b/4 y"}, room: 1, most: 1, want: "a/1", behind: "b/3"},
-		"nobody, if no more than are under way may be at once":   {line: line{"a/1 x presented", "b/2 y"}, room: 1, most: 1, want: ""},
-		"one of another namespace after one that has been there": {line: line{"b/1 x", "a/2 x"}, room: 1, want: "b/1", behind: "b/1"},
-		"a namespace that had its turn after one that had none":  {line: line{"a/1 x", "a/2 x", "b/3 x"}, room: 1, had: map[string]int64{"a x": 9}, want: "b/3", behind: ""},
-		"of those that had their turn who had it longest ago":    {line: line{"a/1 x", "b/2 x"}, room: 1, had: map[string]int64{"a x": 9, "b x": 8}, want: "b/2"},
-		"a namespace that had its turn at another place":         {line: line{"a/1 x", "b/2 x"}, room: 1, had: map[string]int64{"a y": 9}, want: "a/1", behind: "a/1"},
-		"one that waits behind another namespace says so":        {line: line{"b/1 x presented", "c/2 x", "a/3 x"}, room: 1, had: map[string]int64{"a x": 9}, want: "", behind: "b/1 c/2"},
+		"one after the other":                                     {line: line{"a/1 x", "b/2 x", "c/3 x"}, room: 1, want: "a/1", behind: "a/1 b/2"},
+		"two at once, if there is room for two":                   {line: line{"a/1 x", "b/2 x", "c/3 x"}, room: 2, want: "a/1 b/2", behind: "a/1 b/2"},
+		"any number, if there is room for any":                    {line: line{"a/1 x", "b/2 x", "c/3 x"}, want: "a/1 b/2 c/3"},
+		"other places do not matter":                              {line: line{"a/1 x presented", "b/2 y", "c/3 z"}, room: 1, want: "b/2 c/3"},
+		"one that is presented has its place":                     {line: line{"b/2 x", "a/1 x presented", "c/3 x"}, room: 1, want: "", behind: "a/1 b/2"},
+		"one that is valid has it until it is cleaned up":         {line: line{"a/1 x presented,valid", "c/3 x"}, room: 1, want: "", behind: "a/1"},
+		"one that was cleaned up has none":                        {line: line{"a/1 x valid", "c/3 x"}, room: 1, want: "c/3"},
+		"one that is being deleted has it until it is gone":       {line: line{"a/1 x presented,deleted", "c/3 x"}, room: 1, want: "", behind: "a/1"},
+		"one that is deleted and was never presented has none":    {line: line{"a/1 x deleted", "c/3 x"}, room: 1, want: "c/3"},
+		"one that may stand has it while it is taken away":        {line: line{"a/1 x begun,valid", "c/3 x"}, room: 1, begun: map[string]string{"a/1": "x"}, want: "", behind: "a/1"},
+		"one that cannot be removed does not keep others from it": {line: line{"a/1 x begun,deleted", "c/3 x"}, room: 1, want: "c/3"},
+		"one that may stand and goes on has to take its turn":     {line: line{"c/3 x", "a/1 x begun"}, room: 1, want: "c/3", behind: "c/3"},
+		"one that is being presented has it before it is known":   {line: line{"a/1 x", "b/2", "c/3 x"}, room: 1, begun: map[string]string{"b/2": "x"}, want: "", behind: "b/2 a/1"},
+		"it has one place, not two, once it is known":             {line: line{"a/1 x presented", "c/3 x"}, room: 2, begun: map[string]string{"a/1": "x"}, want: "c/3"},
+		"one whose place is not known may find it out":            {line: line{"a/1 x presented", "b/2"}, room: 1, want: "b/2"},
+		"one that was begun in vain lets others pass":             {line: line{"a/1 x", "b/2 x", "c/3 x"}, room: 1, tried: map[string]int64{"a/1": 9}, want: "b/2", behind: "b/2"},
+		"of those begun in vain the one that waits longest":       {line: line{"a/1 x", "b/2 x"}, room: 1, tried: map[string]int64{"a/1": 9, "b/2": 8}, want: "b/2"},
+		"none waits for one that was begun in vain and rests":     {line: line{"a/1 x", "b/2 x", "c/3 x"}, room: 1, tried: map[string]int64{"a/1": 1}, rests: "a/1", want: "b/2", behind: "b/2"},
+		"one that rests is not to begin":                          {line: line{"a/1 x"}, room: 1, rests: "a/1", want: ""},
+		"those at a full place do not keep others from beginning": {line: line{"a/1 x presented", "a/2 x", "a/3 x", "a/4"}, room: 1, most: 2, want: "a/4"},
+		"one at its place, if not all may begin that could":       {line: line{"a/1 x", "b/2 x", "b/3 y", "b/4 y"}, room: 1, most: 1, want: "a/1", behind: "b/3"},
+		"none, if no more than are in progress may be at once":    {line: line{"a/1 x presented", "b/2 y"}, room: 1, most: 1, want: ""},
+		"one of another namespace after one that has been there":  {line: line{"b/1 x", "a/2 x"}, room: 1, want: "b/1", behind: "b/1"},
+		"a namespace that had its turn after one that had none":   {line: line{"a/1 x", "a/2 x", "b/3 x"}, room: 1, had: map[string]int64{"a x": 9}, want: "b/3", behind: ""},
+		"of those that had their turn who had it longest ago":     {line: line{"a/1 x", "b/2 x"}, room: 1, had: map[string]int64{"a x": 9, "b x": 8}, want: "b/2"},
+		"a namespace that had its turn at another place":          {line: line{"a/1 x", "b/2 x"}, room: 1, had: map[string]int64{"a y": 9}, want: "a/1", behind: "a/1"},
+		"one that waits behind another namespace says so":         {line: line{"b/1 x presented", "c/2 x", "a/3 x"}, room: 1, had: map[string]int64{"a x": 9}, want: "", behind: "b/1 c/2"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if test.most == 0 {

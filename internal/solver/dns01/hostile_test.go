@@ -647,7 +647,7 @@ func TestServersOverHTTPS(t *testing.T) {
 		"that fail": {handler: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) }, says: "status 502"},
 		"that lead elsewhere": {handler: func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect)
-		}, says: "status 307: it leads elsewhere"},
+		}, says: "status 307: it redirects"},
 		"that cut their answer off": {handler: func(w http.ResponseWriter, r *http.Request) {
 			body, _ := io.ReadAll(r.Body)
 			q := new(dns.Msg)

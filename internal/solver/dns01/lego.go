@@ -146,7 +146,7 @@ func (s *Solver) remains(ctx context.Context, ch *cmacme.Challenge, err error) e
 	case len(at) > 0:
 		return &solver.Later{
 			After: remainsAgain,
-			Why:   fmt.Sprintf("%s still has it, although %s was told to remove it", strings.Join(at, ", "), by),
+			Why:   fmt.Sprintf("%s still has it, although %s was asked to remove it", strings.Join(at, ", "), by),
 		}
 	case err != nil && !silent && ch.DeletionTimestamp != nil && s.Now().Sub(ch.DeletionTimestamp.Time) > absence:
 		return nil

@@ -1,14 +1,10 @@
 package dns01
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
-	"mime"
 	"net"
 	"net/http"
 	"net/netip"
@@ -22,29 +18,6 @@ import (
 
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/outside"
-)
-
-const (
-	// exchangeTimeout bounds one question to one server.
-	exchangeTimeout = 3 * time.Second
-	// udpSize is the maximum UDP message size: it is not fragmented on any usual path.
-	udpSize = 1232
-	// maxCNAMEs is how long a chain of CNAMEs may be.
-	maxCNAMEs = 10
-	// maxServers and maxAddresses are how many servers of a zone, and addresses of a server, are
-	// asked.
-	maxServers, maxAddresses = 16, 4
-	// maxDoH bounds an answer over HTTPS: a DNS message is not longer.
-	maxDoH = 64 << 10
-	// maxCuts is how many delegations below the zone that was found first are followed.
-	maxCuts = 4
-	// stagger is the delay before the next server of a zone is asked, too, as in RFC 8305 section 5.
-	// patience is that delay for recursive servers, which have to ask others. It is longer, because
-	// the next one may have another view of the DNS.
-	stagger, patience = 250 * time.Millisecond, time.Second
-	// aliasTimeout bounds the query for a CNAME, so that time is left for the next step if no server
-	// of the zone answers.
-	aliasTimeout = 5 * time.Second
 )
 
 // barred is the advice if no server of a zone answers.
@@ -373,7 +346,7 @@ func (r *Resolver) addresses(ctx context.Context, name string) ([]string, error)
 			// machine.
 			if ip = ip.Unmap(); !outside.Elsewhere(ip) {
 				refused = fmt.Errorf(
-					"its address %s leads to this machine or its own link, where nobody else can ask: name the server in "+
+					"its address %s leads to this machine or its own link, where no other machine can ask: name the server in "+
 						"dns01.nameservers if it is meant",
 					ip,
 				)
@@ -534,184 +507,4 @@ func (r *Resolver) recursive(ctx context.Context, name string, kind uint16) (*dn
 	return firstOf(ctx, list, patience, func(ctx context.Context, address string) (*dns.Msg, error) {
 		return r.exchange(ctx, address, name, kind, true)
 	})
-}
-
-// exchange asks one server over UDP and, if the answer is truncated or missing, over TCP. A failure
-// code is an error, and a negative answer is not.
-func (r *Resolver) exchange(ctx context.Context, address, name string, kind uint16, recursion bool) (*dns.Msg, error) {
-	q := new(dns.Msg)
-	q.SetQuestion(name, kind)
-	q.RecursionDesired = recursion
-	q.SetEdns0(udpSize, false)
-	m, err := r.send(ctx, address, q)
-	if err == nil && (m.Rcode == dns.RcodeFormatError || m.Rcode == dns.RcodeNotImplemented) {
-		q.Extra = nil // an old server, RFC 6891 section 7
-		m, err = r.send(ctx, address, q)
-	}
-	if err == nil && m.Rcode != dns.RcodeSuccess && m.Rcode != dns.RcodeNameError {
-		err = rcode(m.Rcode)
-	}
-	if err == nil {
-		err = meant(m, q)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("ask %s for %s of %s: %w", address, dns.TypeToString[kind], strings.TrimSuffix(name, "."), err)
-	}
-	return m, nil
-}
-
-// rcode is the error of a server that answers with a failure code.
-type rcode int
-
-func (r rcode) Error() string {
-	return "it answers " + cmp.Or(dns.RcodeToString[int(r)], fmt.Sprintf("RCODE %d", int(r)))
-}
-
-// lame is the error of a server that does not have the zone that is delegated to it.
-type lame string
-
-func (zone lame) Error() string {
-	return "it is no authoritative server of " + strings.TrimSuffix(string(zone), ".")
-}
-
-// meant returns an error if an answer does not match the query.
-func meant(m, q *dns.Msg) error {
-	if !m.Response || m.Opcode != q.Opcode || len(m.Question) != 1 ||
-		!strings.EqualFold(m.Question[0].Name, q.Question[0].Name) ||
-		m.Question[0].Qtype != q.Question[0].Qtype ||
-		m.Question[0].Qclass != q.Question[0].Qclass {
-		return errors.New("it answers another question")
-	}
-	return nil
-}
-
-// send sends a query and returns the whole answer.
-func (r *Resolver) send(ctx context.Context, address string, q *dns.Msg) (*dns.Msg, error) {
-	if strings.HasPrefix(address, "https://") {
-		return overHTTPS(ctx, cmp.Or(r.https, secure), address, q)
-	}
-	if m, err := r.over(ctx, "udp", address, q); err == nil && !m.Truncated {
-		return m, nil
-	}
-	return r.over(ctx, "tcp", address, q)
-}
-
-func (r *Resolver) over(ctx context.Context, network, address string, q *dns.Msg) (*dns.Msg, error) {
-	ctx, cancel := context.WithTimeout(ctx, exchangeTimeout)
-	defer cancel()
-	return exchangeOver(ctx, within(r.Reach, r.Dial), network, address, q, dns.Client{Net: network, UDPSize: udpSize})
-}
-
-// within returns a dial function that connects only within reach.
-func within(reach outside.Reach, dial func(context.Context, string, string) (net.Conn,
-	error)) func(context.Context, string, string) (net.Conn, error) {
-	if dial == nil {
-		return reach.Dialer().DialContext
-	}
-	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		if _, err := netip.ParseAddrPort(address); err == nil {
-			if err := reach.Check(address); err != nil {
-				return nil, err
-			}
-		}
-		return dial(ctx, network, address)
-	}
-}
-
-// exchangeOver sends a message over a new connection. If the signature of the answer is wrong, it
-// returns both the answer and an error.
-func exchangeOver(
-	ctx context.Context,
-	dial func(context.Context, string, string) (net.Conn, error),
-	network, address string,
-	q *dns.Msg,
-	client dns.Client,
-) (*dns.Msg, error) {
-	if dial == nil {
-		dial = (&net.Dialer{}).DialContext
-	}
-	conn, err := dial(ctx, network, address)
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { // the library supports only deadlines
-		if errors.Is(ctx.Err(), context.Canceled) {
-			conn.Close()
-		}
-	})()
-	c := &dns.Conn{Conn: conn, UDPSize: udpSize}
-	m, _, err := client.ExchangeWithConnContext(ctx, q, c)
-	return m, err
-}
-
-// secure is the client for DNS over HTTPS. It does not follow redirects, because a user names a
-// server, and not other hosts.
-var secure = newSecureClient(outside.Anywhere())
-
-func newSecureClient(reach outside.Reach) *http.Client {
-	return &http.Client{
-		Transport:     reach.Transport(http.DefaultTransport.(*http.Transport).Clone()),
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-}
-
-// overHTTPS sends a query by RFC 8484.
-func overHTTPS(ctx context.Context, client *http.Client, server string, q *dns.Msg) (*dns.Msg, error) {
-	ctx, cancel := context.WithTimeout(ctx, exchangeTimeout)
-	defer cancel()
-	const media = "application/dns-message"
-	q.Id = 0 // section 4.1
-	packed, err := q.Pack()
-	if err != nil {
-		return nil, err
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, server, bytes.NewReader(packed))
-	if err != nil {
-		return nil, err
-	}
-	request.Header.Set("Content-Type", media)
-	request.Header.Set("Accept", media)
-	response, err := client.Do(request)
-	if err != nil {
-		return nil, unreachable(err)
-	}
-	defer response.Body.Close()
-	switch {
-	case response.StatusCode >= 300 && response.StatusCode < 400:
-		return nil, fmt.Errorf(
-			"status %d: it leads elsewhere, where nobody follows: name the URL that answers",
-			response.StatusCode,
-		)
-	case response.StatusCode != http.StatusOK:
-		return nil, fmt.Errorf("status %d", response.StatusCode)
-	}
-	if kind, _, err := mime.ParseMediaType(response.Header.Get("Content-Type")); err != nil || kind != media {
-		return nil, fmt.Errorf("it does not answer with %s: is that the URL of a DNS server?", media)
-	}
-	body, err := io.ReadAll(io.LimitReader(response.Body, maxDoH+1))
-	if err = cmp.Or(err, ctx.Err()); err != nil { // at the deadline a body may look complete
-		return nil, err
-	}
-	if len(body) > maxDoH {
-		return nil, errors.New("the answer is too long")
-	}
-	m := new(dns.Msg)
-	if err := m.Unpack(body); err != nil {
-		return nil, fmt.Errorf("the answer cannot be read: %w", err)
-	}
-	if m.Truncated { // no other transport returns a longer answer
-		return nil, errors.New("the answer is cut off")
-	}
-	return m, nil
-}
-
-// unreachable returns the reason why a request failed, without the URL, which the message has
-// already.
-func unreachable(err error) error {
-	err = outside.NoAnswer(err)
-	if untrusted := new(tls.CertificateVerificationError); errors.As(err, &untrusted) {
-		return fmt.Errorf("%w: SSL_CERT_FILE in the controller's environment names a file of CAs to trust", err)
-	}
-	return err
 }

@@ -189,7 +189,7 @@ func (w *webhook) why(ctx context.Context, code int, body []byte) error {
 	case http.StatusUnauthorized:
 		return fault.Misconfiguredf(
 			"PresentError",
-			"the webhook %s does not know who asks (status 401): let it read the ConfigMap "+
+			"the webhook %s does not know the controller (status 401): let it read the ConfigMap "+
 				"extension-apiserver-authentication in kube-system",
 			w.who(),
 		)

@@ -120,8 +120,8 @@ func command() *cobra.Command {
 		&o.siteNameservers,
 		"acme-http01-solver-nameservers",
 		nil,
-		"host:port of the DNS servers by which sites of HTTP-01 and TLS-ALPN-01 challenges are found that are looked at "+
-			"before an ACME server is; the system's if left out",
+		"host:port of the DNS servers that find the sites of HTTP-01 and TLS-ALPN-01 challenges, which are checked "+
+			"before the ACME server is asked to; the system's if left out",
 	)
 	f.IntVar(
 		&o.maxChallenges,

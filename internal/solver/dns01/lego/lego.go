@@ -141,7 +141,7 @@ func usable(name string, by Author) (*kind, error) {
 	if k.local && by != Owner {
 		return nil, fault.Misconfiguredf(
 			"InvalidSolver",
-			"dns01.provider.name: %q can only be used with perenniald: in a cluster it would let whoever writes an issuer "+
+			"dns01.provider.name: %q can only be used with perenniald: in a cluster it would let every author of an issuer "+
 				"act in the controller's place",
 			name,
 		)
