@@ -62,7 +62,8 @@ func (r *Reconciler) siblings(ctx context.Context, ch *cmacme.Challenge) (siblin
 		visible, failed := r.slots.progress(key)
 		siblings = append(siblings, Sibling{
 			Key: key, Accepted: other.Status.State == cmacme.Processing, Failed: failed,
-			Visible: other.Status.Presented && (visible || other.Spec.Solver.WaitInsteadOfSelfCheck != nil),
+			// What was seen in a pass counts before that pass has written its status.
+			Visible: visible || other.Status.Presented && other.Spec.Solver.WaitInsteadOfSelfCheck != nil,
 		})
 	}
 	return siblings

@@ -322,12 +322,23 @@ func TestManyWhoSayNothingKeepOutNobody(t *testing.T) {
 }
 
 func TestOfSeveralChallengesForANameThatIsAnsweredWhichIsPresented(t *testing.T) {
+	for name, status := range map[string]cmacme.ChallengeStatus{
+		"presented":                     {Presented: true, Processing: true},
+		"being presented, in this pass": {Processing: true},
+	} {
+		t.Run(name, func(t *testing.T) { answersForOneOfSeveral(t, status) })
+	}
+}
+
+func answersForOneOfSeveral(t *testing.T, status cmacme.ChallengeStatus) {
 	s, _ := answering(t)
 	for _, name := range []string{"a", "d", "e"} { // all but c
 		ch := challenge("a.example.com")
 		ch.Name, ch.Spec.Key = name, "token-"+name+".thumbprint"
 		ch.Labels = map[string]string{cmacme.DomainLabelKey: solver.LabelOf("a.example.com")}
-		ch.Status.Presented = name == "d"
+		if name == "d" {
+			ch.Status = status
+		}
 		if err := s.Cache.(client.Client).Create(t.Context(), ch); err != nil {
 			t.Fatal(err)
 		}

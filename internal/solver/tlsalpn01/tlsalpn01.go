@@ -107,7 +107,7 @@ func (s *Solver) certificate(ctx context.Context, name string) (*tls.Certificate
 	}
 	var asked *cmacme.Challenge
 	for i := range list.Items {
-		if ch := &list.Items[i]; ServerName(ch) == name && (asked == nil || ch.Status.Presented) {
+		if ch := &list.Items[i]; ServerName(ch) == name && (asked == nil || progress(ch) > progress(asked)) {
 			asked = ch
 		}
 	}
@@ -115,6 +115,18 @@ func (s *Solver) certificate(ctx context.Context, name string) (*tls.Certificate
 		return nil, fmt.Errorf("there is no challenge for %q", name)
 	}
 	return acme.TLSALPN01Certificate(identifier(asked), asked.Spec.Key, s.Now())
+}
+
+// progress orders the challenges for one name. The status says Processing before the challenge is
+// presented, and Presented only after the pass that may already have asked the CA to look.
+func progress(ch *cmacme.Challenge) int {
+	switch {
+	case ch.Status.Presented:
+		return 2
+	case ch.Status.Processing:
+		return 1
+	}
+	return 0
 }
 
 // Capacity is one: the CA sends no token, so a handshake can be answered in only one way.
