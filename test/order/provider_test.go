@@ -294,7 +294,7 @@ func TestARecordThatAProviderLeavesIsNamedInAnEvent(t *testing.T) {
 		clock.Step(time.Second)
 		return slices.ContainsFunc(r.events("CleanUpError"), func(e string) bool {
 			return strings.Contains(e, "_acme-challenge.example.com") && strings.Contains(e, value) &&
-				strings.Contains(e, "although pdns was told to remove it")
+				strings.Contains(e, "although pdns was asked to remove it")
 		})
 	})
 	r.eventually("the Challenge is gone", r.noChallenges)

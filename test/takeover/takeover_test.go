@@ -305,6 +305,9 @@ func (i *installation) snapshot() snapshot {
 		}
 	}
 	for _, secret := range secrets.Items {
+		if secret.Labels[cmapi.IsNextPrivateKeySecretLabelKey] == "true" {
+			continue // cert-manager, stopped right after it issued, leaves it to the next controller
+		}
 		s.secrets[secret.Name] = secret.Data
 	}
 	for _, cr := range requests.Items {
