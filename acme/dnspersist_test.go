@@ -26,7 +26,7 @@ func TestRecords(t *testing.T) {
 	}
 }
 
-func TestWhatAStandingRecordGrants(t *testing.T) {
+func TestWhatAPersistentRecordGrants(t *testing.T) {
 	now := time.Unix(1700000000, 0)
 	name, wildcard := DNSPersist01{
 		IssuerDomainName: "ca.example",
@@ -74,7 +74,7 @@ func TestWhatAStandingRecordGrants(t *testing.T) {
 	}
 }
 
-func TestAStandingRecordOfNoOrTooManyNamesIsNotUsed(t *testing.T) {
+func TestAPersistentRecordOfNoOrTooManyNamesIsNotUsed(t *testing.T) {
 	for names, want := range map[string]int{
 		`"a.example"`: 1, `"a.example", "b.example"`: 2, ``: 0, `"not a name"`: 0, `"a.example;accounturi=x"`: 0,
 		`"a"` + strings.Repeat(`, "a"`, 9): 10, `"a"` + strings.Repeat(`, "a"`, 10): 0,

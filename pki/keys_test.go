@@ -119,7 +119,7 @@ func TestKeysComeBackFromPEM(t *testing.T) {
 	}
 }
 
-func TestEncodeKeyPEMRefusesWhatNobodyCouldRead(t *testing.T) {
+func TestEncodeKeyPEMRefusesWhatNoReaderAccepts(t *testing.T) {
 	_, err := EncodeKeyPEM(rsaKey(), "PKCS12")
 	wantError(t, err, `spec.privateKey.encoding: "PKCS12"`)
 	_, err = EncodeKeyPEM(foreignSigner{}, PKCS8)

@@ -6,22 +6,12 @@ package account
 import (
 	"context"
 	"crypto"
-	"crypto/rand"
-	"crypto/rsa"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/base64"
-	"fmt"
 	"net/http"
-	"slices"
-	"strings"
 	"sync"
-	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -39,18 +29,11 @@ import (
 )
 
 const (
-	// recoverInterval is the shortest time between two registrations of an account that the CA has
-	// forgotten. A CA that forgets it each time is not asked in a loop.
-	recoverInterval = 10 * time.Minute
-	// maxMACKey is how long the MAC key of an external account may be, in base64.
-	maxMACKey = 4096
 	// maxClients is how many clients are kept. When there are so many, all are dropped: a new one
 	// costs two requests, for the directory and for a nonce.
 	maxClients = 1000
 	// maxHeader is how large the header of a reply may be.
 	maxHeader = 64 << 10
-
-	managedByLabel, managedBy = "app.kubernetes.io/managed-by", "cert-manager"
 )
 
 // Accounts has the accounts of all ACME issuers.
@@ -73,14 +56,6 @@ type Accounts struct {
 	mu        sync.Mutex
 	clients   map[server]*acme.Client
 	recovered map[string]recovery // by Issuer.Key
-}
-
-// recovery is what was done about an account that the CA did not know.
-type recovery struct {
-	at  time.Time // when it was registered again, zero while it is being
-	url string    // of the account that came of it
-	// inVain says that the CA has not known that one either.
-	inVain bool
 }
 
 // server is what a client depends on.
@@ -236,7 +211,7 @@ func (a *Accounts) Register(ctx context.Context, issuer *signer.Issuer) (Registr
 	if err != nil {
 		return Registration{}, err
 	}
-	stands := !fresh && standing(issuer, hash(key))
+	stands := !fresh && registered(issuer, hash(key))
 	rotating, err := a.rotating(ctx, issuer)
 	if err != nil {
 		return Registration{}, err
@@ -288,134 +263,6 @@ func statusOf(issuer *signer.Issuer, account acme.Account, key crypto.Signer) *c
 	spec := issuer.GetSpec().ACME
 	return &cmacme.ACMEIssuerStatus{URI: account.URL, LastRegisteredEmail: spec.Email, LastPrivateKeyHash: hash(key),
 		Server: spec.Server}
-}
-
-// standing reports whether the account in the issuer's status is that of its server and key, and
-// was not refused.
-func standing(issuer *signer.Issuer, keyHash string) bool {
-	old, ready := issuer.GetStatus().ACME, cmapi.GetIssuerCondition(issuer.GetStatus(), cmapi.IssuerConditionReady)
-	if old == nil || old.URI == "" || old.LastPrivateKeyHash != keyHash || ready == nil {
-		return false
-	}
-	// cert-manager does not record the server. Then an unchanged generation shows that the server is
-	// the same.
-	sameServer := old.Server == issuer.GetSpec().ACME.Server || old.Server == "" &&
-		ready.ObservedGeneration == issuer.GetGeneration()
-	return sameServer && (ready.Status == cmmeta.ConditionTrue || !slices.Contains(accountReasons, ready.Reason))
-}
-
-// accountReasons are those with which Ready says that the account cannot be used.
-var accountReasons = []string{"ErrRegisterACMEAccount", "ErrVerifyACMEAccount", "ErrUpdateACMEAccount"}
-
-// known reports whether the CA was asked about all that the issuer says now, and answered.
-func known(issuer *signer.Issuer) bool {
-	ready := cmapi.GetIssuerCondition(issuer.GetStatus(), cmapi.IssuerConditionReady)
-	return ready.ObservedGeneration == issuer.GetGeneration() &&
-		cmapi.GetIssuerCondition(issuer.GetStatus(), cmapi.IssuerConditionUnreachable) == nil &&
-		issuer.GetStatus().ACME.LastRegisteredEmail == issuer.GetSpec().ACME.Email &&
-		(ready.Status == cmmeta.ConditionTrue || ready.Reason == signer.ReasonInvalidSolver)
-}
-
-// Recover finds out why the CA did not accept an account. If the CA has forgotten it, Recover
-// registers its key again, and writes the URL into the issuer's status if it is a new one. If the
-// account is closed, Recover makes the issuer unready until the user replaces the key. If the CA
-// has forgotten an account that was registered again less than recoverInterval ago, the account is
-// not used until it may be registered once more: see of. The answer to a request from before the
-// registration is ignored.
-func (a *Accounts) Recover(ctx context.Context, issuer *signer.Issuer, asked time.Time, forgotten bool) error {
-	now := a.Clock.Now()
-	a.mu.Lock()
-	last, known := a.recovered[issuer.Key()]
-	if known && last.at.IsZero() {
-		a.mu.Unlock()
-		// Another pass registers it, and some bindings to an external account work only once. The next
-		// attempt sees the outcome.
-		return nil
-	}
-	if asked.Before(last.at) {
-		a.mu.Unlock()
-		return nil
-	}
-	if now.Before(last.at.Add(recoverInterval)) {
-		last.inVain = last.inVain || forgotten
-		a.recovered[issuer.Key()] = last
-		a.mu.Unlock()
-		return last.fault(issuer)
-	}
-	if a.recovered == nil {
-		a.recovered = map[string]recovery{}
-	}
-	a.recovered[issuer.Key()] = recovery{}
-	a.mu.Unlock()
-	var registered string
-	defer func() {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		if registered != "" {
-			a.recovered[issuer.Key()] = recovery{at: a.Clock.Now(), url: registered}
-		} else {
-			delete(a.recovered, issuer.Key()) // it is tried again when the failure says
-		}
-	}()
-	c, err := a.Server(issuer.GetSpec().ACME, issuer.Kind)
-	if err != nil {
-		return err
-	}
-	key, err := a.key(ctx, issuer)
-	if err != nil {
-		return err
-	}
-	if rotating, err := a.rotating(ctx, issuer); err != nil || rotating {
-		return err // what the CA does not know is the old key
-	}
-	account, err := a.register(ctx, issuer, c, key, false)
-	failure := fault.Of(Fault("ErrRegisterACMEAccount", now, err))
-	if err != nil && failure.Class != fault.Misconfigured {
-		return failure
-	}
-	if status := issuer.GetStatus().ACME; err == nil && status != nil && status.URI == account.URL {
-		registered = account.URL
-		return nil
-	}
-	object, ok := issuer.GenericIssuer.(client.Object)
-	if !ok {
-		return fmt.Errorf("%s is no object", issuer)
-	}
-	next := object.DeepCopyObject().(interface {
-		client.Object
-		cmapi.GenericIssuer
-	})
-	if err != nil {
-		cmapi.SetIssuerCondition(next.GetStatus(), now, cmapi.IssuerCondition{
-			Type:               cmapi.IssuerConditionReady,
-			Status:             cmmeta.ConditionFalse,
-			Reason:             failure.Reason,
-			Message:            failure.Error(),
-			ObservedGeneration: issuer.GetGeneration(),
-		})
-	} else {
-		next.GetStatus().ACME = statusOf(issuer, account, key)
-	}
-	if err := a.Client.Status().
-		Patch(ctx, next, client.MergeFromWithOptions(object, client.MergeFromWithOptimisticLock{})); err != nil {
-		return fmt.Errorf("write status of %s: %w", issuer, err)
-	}
-	if err != nil {
-		return failure
-	}
-	registered = account.URL
-	return nil
-}
-
-// fault says that a recovery was in vain.
-func (r recovery) fault(issuer *signer.Issuer) error {
-	return fault.Limitedf(
-		"ErrVerifyACMEAccount",
-		r.at.Add(recoverInterval),
-		"the CA knows no account of %s although it was registered again at %s",
-		issuer,
-		r.at.UTC().Format(time.RFC3339),
-	)
 }
 
 // register finds the account of the key, or makes it. A key that was just made cannot have one.
@@ -498,154 +345,6 @@ func (a *Accounts) register(
 		)
 	}
 	return account, err
-}
-
-func keyEntry(ref cmmeta.SecretKeySelector) string {
-	if ref.Key != "" {
-		return ref.Key
-	}
-	return corev1.TLSPrivateKeyKey
-}
-
-// NewKey makes an account key with the algorithm that the issuer asks for. It returns the key and
-// its PEM encoding.
-func NewKey(of *cmacme.ACMEIssuer) (crypto.Signer, []byte, error) {
-	spec := pki.KeySpec{Algorithm: pki.ECDSA}
-	if of.PrivateKeyAlgorithm == cmacme.ACMEAccountKeyRSA {
-		spec.Algorithm = pki.RSA
-	}
-	key, err := spec.Generate(rand.Reader)
-	if err != nil {
-		return nil, nil, err
-	}
-	encoded, err := pki.EncodeKeyPEM(key, pki.PKCS8)
-	return key, encoded, err
-}
-
-// key reads the account key. The error is apierrors.IsNotFound if there is no Secret.
-func (a *Accounts) key(ctx context.Context, issuer *signer.Issuer) (crypto.Signer, error) {
-	ref := issuer.GetSpec().ACME.PrivateKey
-	secret, err := a.Secrets.Get(ctx, issuer.SecretNamespace, ref.Name)
-	if err != nil {
-		return nil, err
-	}
-	return a.decodeKey(secret, keyEntry(ref))
-}
-
-func (a *Accounts) decodeKey(secret *corev1.Secret, entry string) (crypto.Signer, error) {
-	data := secret.Data[entry]
-	if len(data) == 0 {
-		return nil, fault.Misconfiguredf(
-			"ErrVerifyACMEAccount",
-			"Secret %s/%s, spec.acme.privateKeySecretRef, has no entry %s: put the account key there, or delete the Secret",
-			secret.Namespace,
-			secret.Name,
-			entry,
-		)
-	}
-	key, err := a.Limits.DecodeKeyPEM(data)
-	if err == nil {
-		_, err = acme.Thumbprint(key.Public())
-	}
-	if err != nil {
-		return nil, fault.Misconfiguredf(
-			"ErrVerifyACMEAccount",
-			"entry %s of Secret %s/%s is no account key: %w",
-			entry,
-			secret.Namespace,
-			secret.Name,
-			err,
-		)
-	}
-	return key, nil
-}
-
-// makeKey makes the account key and stores it. If another client has created the Secret first, the
-// key is the one from there. It is not fresh: it may have an account.
-func (a *Accounts) makeKey(ctx context.Context, issuer *signer.Issuer) (key crypto.Signer, fresh bool, err error) {
-	ref := issuer.GetSpec().ACME.PrivateKey
-	key, encoded, err := NewKey(issuer.GetSpec().ACME)
-	if err != nil {
-		return nil, false, err
-	}
-	secret := &corev1.Secret{
-		// With the controller's own label the cache that waits for our writes sees it.
-		ObjectMeta: metav1.ObjectMeta{Namespace: issuer.SecretNamespace, Name: ref.Name, Labels: map[string]string{
-			managedByLabel: managedBy, cmapi.PartOfCertManagerControllerLabelKey: "true",
-		}},
-		Data: map[string][]byte{keyEntry(ref): encoded},
-	}
-	err = a.Client.Create(ctx, secret)
-	switch {
-	case apierrors.IsAlreadyExists(err):
-		if err := a.Secrets.Live.Get(ctx, client.ObjectKeyFromObject(secret), secret); err != nil {
-			return nil, false, fmt.Errorf("read Secret %s/%s with the account key: %w", secret.Namespace, secret.Name, err)
-		}
-		key, err = a.decodeKey(secret, keyEntry(ref))
-		return key, false, err
-	case err != nil:
-		return nil, false, fault.Transientf(
-			"ErrRegisterACMEAccount",
-			"store the account key in Secret %s/%s: %w",
-			secret.Namespace,
-			secret.Name,
-			err,
-		)
-	}
-	return key, true, nil
-}
-
-func (a *Accounts) macKey(
-	ctx context.Context,
-	issuer *signer.Issuer,
-	b *cmacme.ACMEExternalAccountBinding,
-) ([]byte, error) {
-	const field = "spec.acme.externalAccountBinding.keySecretRef"
-	at := issuer.SecretNamespace + "/" + b.Key.Name
-	secret, err := a.Secrets.Get(ctx, issuer.SecretNamespace, b.Key.Name)
-	switch {
-	case apierrors.IsNotFound(err):
-		return nil, fault.Missingf("ErrRegisterACMEAccount",
-			"Secret %s, %s, does not exist: create it with the MAC key that the CA gave you%s", at, field, issuer.SecretsHint())
-	case err != nil:
-		return nil, fault.Transientf("ErrRegisterACMEAccount", "get Secret %s: %w", at, err)
-	}
-	text := strings.TrimRight(strings.TrimSpace(string(secret.Data[b.Key.Key])), "=")
-	if text == "" || len(text) > maxMACKey {
-		return nil, fault.Misconfiguredf(
-			"ErrRegisterACMEAccount",
-			"Secret %s, %s, has no MAC key in entry %s",
-			at,
-			field,
-			b.Key.Key,
-		)
-	}
-	// CAs write base64url, people copy base64.
-	mac, err := base64.RawURLEncoding.DecodeString(strings.NewReplacer("+", "-", "/", "_").Replace(text))
-	if err != nil {
-		return nil, fault.Misconfiguredf(
-			"ErrRegisterACMEAccount",
-			"entry %s of Secret %s, %s, is not base64url",
-			b.Key.Key,
-			at,
-			field,
-		)
-	}
-	return mac, nil
-}
-
-// hash identifies a private key in the status. That of an RSA key is cert-manager's, so that an
-// adopted issuer is not registered again.
-func hash(key crypto.Signer) string {
-	var der []byte
-	if k, ok := key.(*rsa.PrivateKey); ok {
-		der = x509.MarshalPKCS1PrivateKey(k)
-	} else {
-		// Of other keys the public half is as good, and says less.
-		der, _ = x509.MarshalPKIXPublicKey(key.Public())
-	}
-	sum := sha256.Sum256(der)
-	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
 // believed returns the error of an exchange. If the CA rejects the account or its signature, and

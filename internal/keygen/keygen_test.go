@@ -142,7 +142,7 @@ func TestAKeyIsKeptUntilItIsDropped(t *testing.T) {
 	}
 }
 
-func TestAFailureIsToldOnceAndTriedAgain(t *testing.T) {
+func TestAFailureIsReportedOnceAndTriedAgain(t *testing.T) {
 	b := newBench(t, 2)
 	id := idOf("shop", "web")
 	b.get(id)

@@ -16,7 +16,7 @@ import (
 	"github.com/perennial-pki/perennial/pki"
 )
 
-func TestARequestThatSomebodyAskedForByHandSaysSo(t *testing.T) {
+func TestAManuallyTriggeredRequestSaysSo(t *testing.T) {
 	for name, test := range map[string]struct {
 		scene  func(*scene)
 		manual bool
@@ -498,7 +498,7 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-func TestWhyAnIssuanceBeganIsToldOnceHoweverLongItsKeyTakes(t *testing.T) {
+func TestWhyAnIssuanceBeganIsReportedOnceHoweverLongItsKeyTakes(t *testing.T) {
 	for name, prepare := range map[string]func(s *scene){
 		"at an issuer that answers at once":       func(*scene) {},
 		"at one that answers at once, a long key": func(s *scene) { s.after(3 * time.Second).NewKeySince = created },
@@ -528,7 +528,7 @@ func TestWhyAnIssuanceBeganIsToldOnceHoweverLongItsKeyTakes(t *testing.T) {
 	}
 }
 
-func TestAWishInTheSecondOfAFailureIsForAnotherAttempt(t *testing.T) {
+func TestATriggerInTheSecondOfAFailureIsForAnotherAttempt(t *testing.T) {
 	s := newScene(t).requested().failed("Failed").issuingBecause("ManuallyTriggered")
 	d := Decide(s.Observation)
 	if d.Request == nil || d.Request.Attempt != 2 || d.ForgetKey != "" {

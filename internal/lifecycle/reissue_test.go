@@ -209,7 +209,7 @@ func TestACertificateThatLivesForAMomentIsIssuedTwiceAMinute(t *testing.T) {
 	}
 }
 
-func TestAWishThatWaitsStaysAWish(t *testing.T) {
+func TestATriggerThatWaitsStaysATrigger(t *testing.T) {
 	s := newScene(t).issued().after(day).counted(2).issuingBecause("ManuallyTriggered")
 	d := Decide(s.Observation)
 	s.carryOut(d)
@@ -232,7 +232,7 @@ func TestWhatIsRevokedIsReplacedAtOnceHoweverOftenItWasIssued(t *testing.T) {
 	}
 }
 
-func TestARenewBeforeThatIsNotFollowedIsAConditionAndToldOnce(t *testing.T) {
+func TestARenewBeforeThatIsNotFollowedIsAConditionAndReportedOnce(t *testing.T) {
 	s := newScene(t)
 	for _, test := range []struct {
 		before     time.Duration

@@ -54,7 +54,7 @@ func TestASuggestionOutlivesAnIssuerThatIsAwayForAWhile(t *testing.T) {
 	}
 }
 
-func TestRenewBeforeThatIsNotFollowedIsToldWhenItIsAskedFor(t *testing.T) {
+func TestRenewBeforeThatIsNotFollowedIsReportedWhenItIsSet(t *testing.T) {
 	s := newScene(t).suggested(50*day, 51*day)
 	told := func() int { return strings.Count(fmt.Sprint(Decide(s.Observation).Events), "RenewBeforeIgnored") }
 	if n := told(); n != 0 {
@@ -95,7 +95,7 @@ func TestAClockThatWasAheadHoldsUpNoRenewal(t *testing.T) {
 	})
 }
 
-func TestARenewalThatIsHeldIsToldOnce(t *testing.T) {
+func TestAHeldRenewalIsReportedOnce(t *testing.T) {
 	s := newScene(t).suggested(-2*time.Hour, -time.Hour).renewedAtOnce(time.Hour)
 	d := Decide(s.Observation)
 	if len(d.Events) != 1 || d.Events[0].Type != corev1.EventTypeWarning || d.Events[0].Reason != "RenewalHeld" {
@@ -117,7 +117,7 @@ func TestARenewalThatIsHeldIsToldOnce(t *testing.T) {
 	}
 }
 
-func TestACertificateThatIsDueWhenItIsIssuedIsInUseForAnHourAndThatIsToldOnce(t *testing.T) {
+func TestACertificateThatIsDueWhenItIsIssuedIsInUseForAnHourAndThatIsReportedOnce(t *testing.T) {
 	s := newScene(t).requested()
 	s.after(-80 * day).signed().after(80 * day) // by the clock of the CA
 	d := Decide(s.Observation)

@@ -81,21 +81,21 @@ func text(mistakes []Mistake) string {
 	return outside.Short(strings.Join(s, "; "), maxProblem)
 }
 
-// standing remembers the mistakes of each object, and since when they exist. A restart forgets it:
-// then a mistake is reported a minute later.
-type standing struct {
+// reportMemory remembers the mistakes of each object, and since when they exist. A restart forgets
+// it: then a mistake is reported a minute later.
+type reportMemory struct {
 	mu      sync.Mutex
 	objects map[reconcile.Request]*memory
 }
 
 type memory struct {
-	since map[string]time.Time // by the key of the mistake
-	told  string               // reported by an event only, because the object cannot be written
+	since    map[string]time.Time // by the key of the mistake
+	reported string               // reported by an event only, because the object cannot be written
 }
 
 // settle records the present mistakes of an object. It returns those that have lasted for
 // settleTime, and the time until the next one has, or zero if all have.
-func (s *standing) settle(request reconcile.Request, mistakes []Mistake,
+func (s *reportMemory) settle(request reconcile.Request, mistakes []Mistake,
 	now time.Time) (settled []Mistake, wait time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -110,7 +110,7 @@ func (s *standing) settle(request reconcile.Request, mistakes []Mistake,
 		if was == nil {
 			continue
 		}
-		is.told = was.told
+		is.reported = was.reported
 		if since, found := was.since[m.key()]; found && !now.Before(since) {
 			is.since[m.key()] = since
 		}
@@ -130,20 +130,20 @@ func (s *standing) settle(request reconcile.Request, mistakes []Mistake,
 	return settled, wait
 }
 
-// tell records the text of an event, and reports whether it is new.
-func (s *standing) tell(request reconcile.Request, text string) bool {
+// recordEvent records the text of an event, and reports whether it is new.
+func (s *reportMemory) recordEvent(request reconcile.Request, text string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	is := s.objects[request]
-	if is == nil || is.told == text {
+	if is == nil || is.reported == text {
 		return false
 	}
-	is.told = text
+	is.reported = text
 	return true
 }
 
 // forget drops the record of a deleted object.
-func (s *standing) forget(request reconcile.Request) {
+func (s *reportMemory) forget(request reconcile.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.objects, request)
@@ -153,7 +153,7 @@ func (s *standing) forget(request reconcile.Request) {
 // event when it changes.
 func (r *Reconciler) report(ctx context.Context, request reconcile.Request, writer client.Client, s *asker,
 	mistakes []Mistake) (reconcile.Result, error) {
-	settled, wait := r.standing.settle(request, mistakes, r.Clock.Now())
+	settled, wait := r.mistakes.settle(request, mistakes, r.Clock.Now())
 	result := reconcile.Result{RequeueAfter: wait} // when the next mistake has lasted for long enough
 	for _, m := range mistakes {
 		if m.failed != "" && (wait == 0 || retryTime < wait) {
@@ -185,7 +185,7 @@ func (r *Reconciler) report(ctx context.Context, request reconcile.Request, writ
 		result.RequeueAfter = retryTime // what makes the API server refuse is not watched
 		problem, _ := writeFailed("metadata.annotations", "cannot be written", err)
 		settled = append(settled, problem)
-		if should == "" || !r.standing.tell(request, should) {
+		if should == "" || !r.mistakes.recordEvent(request, should) {
 			return result, nil
 		}
 	}

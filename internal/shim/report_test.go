@@ -14,7 +14,7 @@ func TestWhatPassesWithinAMinuteIsNotSaid(t *testing.T) {
 	start := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
 	a, b := Mistake{Field: "a", Message: "1"}, Mistake{Field: "b", Message: "1"}
 	again := func(words string) Mistake { return Mistake{Field: "c", Message: words, failed: "cannot be created"} }
-	var s standing
+	var s reportMemory
 	object := request("Ingress", "shop", "web")
 	for i, step := range []struct {
 		at       time.Duration

@@ -66,7 +66,7 @@ type Reconciler struct {
 	mgr         ctrl.Manager
 	definitions cache.Cache
 	queue       workqueue.TypedRateLimitingInterface[reconcile.Request]
-	standing    standing
+	mistakes    reportMemory
 	// view is nil while the cluster has no Gateway API.
 	view atomic.Pointer[view]
 }
@@ -353,7 +353,7 @@ func (r *Reconciler) reconcile(ctx context.Context, request reconcile.Request) (
 		return reconcile.Result{}, err
 	case s == nil || s.GetDeletionTimestamp() != nil:
 		// Garbage collection deletes the Certificates in its own namespace.
-		r.standing.forget(request)
+		r.mistakes.forget(request)
 		kind, name, _ := strings.Cut(request.Name, "/")
 		_, failure, err := r.prune(ctx, nil, kind+"/"+request.Namespace+"/"+name, nil)
 		return reconcile.Result{}, cmp.Or(err, failure)

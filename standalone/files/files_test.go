@@ -92,7 +92,7 @@ func TestFilesAreWrittenOnceForEachVersion(t *testing.T) {
 	}
 }
 
-func TestWhatSomebodyChangedIsPutRight(t *testing.T) {
+func TestForeignChangesAreReverted(t *testing.T) {
 	p := placeIn(t, t.TempDir(), "web")
 	put(t, p, content("one"))
 	for name, harm := range map[string]func() error{
@@ -209,7 +209,7 @@ func TestPlacesThatAreNotSafeAreRefused(t *testing.T) {
 	}
 }
 
-func TestAChangeIsPendingUntilItWasToldOf(t *testing.T) {
+func TestAChangeIsPendingUntilItIsAnnounced(t *testing.T) {
 	root := t.TempDir()
 	p := placeIn(t, root, "web")
 	pending := func() bool {

@@ -271,19 +271,19 @@ func TestDNSProvidersHaveWhatTheyNeed(t *testing.T) {
 			accepted,
 		},
 		{
-			"a standing record by a provider is accepted",
+			"a persistent record by a provider is accepted",
 			dns(`challengeType: dns-persist-01, persistUntil: "2030-01-02T03:04:05Z", route53: {region: a}`),
 			accepted,
 		},
-		{"a standing record made by hand is accepted", dns(`challengeType: dns-persist-01`), accepted},
+		{"a persistent record made by hand is accepted", dns(`challengeType: dns-persist-01`), accepted},
 		{
-			"a standing record by two providers is refused",
+			"a persistent record by two providers is refused",
 			dns(`challengeType: dns-persist-01, route53: {region: a}, digitalocean: {tokenSecretRef: {name: do, key: token}}`),
 			one,
 		},
 		{"another record made by hand is refused", dns(`challengeType: dns-account-01`), one},
 		{
-			"a standing record by acme-dns is refused",
+			"a persistent record by acme-dns is refused",
 			dns(`challengeType: dns-persist-01, acmeDNS: {host: a, accountSecretRef: {name: a, key: json}}`),
 			refused(
 				at(""),
@@ -291,7 +291,7 @@ func TestDNSProvidersHaveWhatTheyNeed(t *testing.T) {
 			),
 		},
 		{
-			"a standing record by a provider of lego is refused",
+			"a persistent record by a provider of lego is refused",
 			dns(`challengeType: dns-persist-01, provider: {name: hetzner}`),
 			refused(
 				at(""),

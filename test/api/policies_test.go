@@ -111,7 +111,7 @@ func identity(t *testing.T, request *unstructured.Unstructured) map[string]any {
 
 // An API server before Kubernetes 1.36 does not stamp requests with their creator. It must not
 // accept forged fields, either.
-func TestForgedRequestersAreRefusedWhereNobodyStampsThem(t *testing.T) {
+func TestForgedRequestersAreRefusedWithoutTheWebhook(t *testing.T) {
 	who := requester(t)
 	client := as(t, who)
 	bindings := admin(

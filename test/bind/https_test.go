@@ -96,7 +96,7 @@ func TestACertificateIsIssuedWhereAllNamesAreFoundOverHTTPS(t *testing.T) {
 	}
 }
 
-func TestWhatIsWrongWithAServerOverHTTPSIsToldByTheChallenge(t *testing.T) {
+func TestTheChallengeReportsAFaultOfAServerOverHTTPS(t *testing.T) {
 	const media = "application/dns-message"
 	primary := bind.Start(t, keys, zone(1))
 	trusted, trustedKey := pair(t)

@@ -16,7 +16,7 @@ import (
 
 const anotherSecret = "YW5vdGhlci1zZWNyZXQtYW5vdGhlci1zZWNyZXQ="
 
-func TestWhatBINDRefusesIsToldByTheChallengeWithWhatToCorrect(t *testing.T) {
+func TestTheChallengeReportsWhatBINDRefusesAndWhatToCorrect(t *testing.T) {
 	apex := zone(1)
 	open, closed, policied := apex, apex, apex
 	closed.Name, closed.Settings = "closed.example", "allow-update { none; };"
@@ -86,7 +86,7 @@ func TestWhatBINDRefusesIsToldByTheChallengeWithWhatToCorrect(t *testing.T) {
 	}
 }
 
-func TestAClockThatIsWrongIsToldByTheChallenge(t *testing.T) {
+func TestTheChallengeReportsAWrongClock(t *testing.T) {
 	primary := bind.Start(t, keys, zone(1))
 	r := startAt(t, clocktesting.NewFakeClock(time.Now().Add(time.Hour)), primary, primary, primary)
 	r.issuer("bind", cmacme.ACMEChallengeSolver{DNS01: &cmacme.ACMEChallengeSolverDNS01{RFC2136: r.updates("HMACSHA256")}})

@@ -123,7 +123,7 @@ func TestEveryTargetFollowsItsAnnotations(t *testing.T) {
 	}
 }
 
-func TestMistakesAreToldByEvents(t *testing.T) {
+func TestMistakesAreReportedByEvents(t *testing.T) {
 	rig.Run(t, rig.Options{})
 	ns := cluster.Namespace(t)
 	first := rig.NewCA(t, "first")
@@ -220,10 +220,10 @@ func TestMistakesAreToldByEvents(t *testing.T) {
 	})
 }
 
-// TestARefusedInjectionIsTold refuses each write in turn, and checks that the refusal is reported
+// TestARefusedInjectionIsReported refuses each write in turn, and checks that the refusal is reported
 // and that the write succeeds once it is allowed. Admission policies do not apply to webhook
 // configurations.
-func TestARefusedInjectionIsTold(t *testing.T) {
+func TestARefusedInjectionIsReported(t *testing.T) {
 	rig.Run(t, rig.Options{})
 	for _, tt := range targets {
 		if strings.HasSuffix(tt.resource, "webhookconfigurations") {

@@ -298,7 +298,7 @@ func TestRequestsOfOlderRevisionsAreKeptAsManyAsTheHistoryWants(t *testing.T) {
 	})
 }
 
-func TestARequestOfSomebodyElseWithOurNameIsLeftAlone(t *testing.T) {
+func TestARequestOfAnotherOwnerWithOurNameIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.caIssuer("ca", 24*time.Hour)

@@ -156,7 +156,7 @@ var refusedWrites = map[string]struct {
 		rule: deletes[*corev1.Secret], reason: "DeletionFailed", renews: true, of: []string{"external", "acme"}},
 }
 
-func TestWhicheverWriteIsRefusedIsSaidEverywhere(t *testing.T) {
+func TestEachRefusedWriteIsReportedEverywhere(t *testing.T) {
 	for signer, set := range signers {
 		for what, test := range refusedWrites {
 			if test.of != nil && !strings.Contains(strings.Join(test.of, " "), signer) {
@@ -284,7 +284,7 @@ func TestAnExpiredCertificateIsNotReadyWhateverIsRefused(t *testing.T) {
 	}
 }
 
-func TestAStatusThatIsRefusedIsToldByAnEventAndTheMetricsAreRight(t *testing.T) {
+func TestARefusedStatusIsReportedByAnEventAndTheMetricsAreRight(t *testing.T) {
 	t.Parallel()
 	r := newRefusable(t)
 	r.caIssuer("ca", 400*24*time.Hour)

@@ -17,7 +17,7 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-func TestTheCAOfTheChainIsToldWhereTheIssuerSaysSo(t *testing.T) {
+func TestTheSecretHasTheCAOfTheChainIfTheIssuerSaysSo(t *testing.T) {
 	r := start(t, pebble.Options{})
 	r.issuer()
 	crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: "site"}, Spec: cmapi.CertificateSpec{

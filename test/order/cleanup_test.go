@@ -221,7 +221,7 @@ func abandoned(t *testing.T) (*rig, *cmacme.Challenge, controller.Options) {
 	return r, ch, options
 }
 
-func TestARecordThatNobodySaidIsThereIsRemovedThoughTheDNSServiceFailsOnce(t *testing.T) {
+func TestAnUnrecordedTXTRecordIsRemovedThoughTheDNSServiceFailsOnce(t *testing.T) {
 	t.Parallel()
 	r, ch, options := abandoned(t)
 	var updates atomic.Int64
@@ -287,7 +287,7 @@ func TestARecordIsRemovedThoughTheControllerWasAwayForLong(t *testing.T) {
 	}
 }
 
-func TestARecordThatNobodySaidIsThereIsNamedIfTheDNSServiceFailsForLong(t *testing.T) {
+func TestAnUnrecordedTXTRecordIsNamedIfTheDNSServiceFailsForLong(t *testing.T) {
 	t.Parallel()
 	r, ch, options := abandoned(t)
 	r.names.Updating(func() dnsserver.Fate { return dnsserver.Failed })

@@ -160,11 +160,11 @@ func TestChallengesTakeTurnsWhereFewValuesCanStand(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		standing, waiting := map[string]bool{}, map[string]string{}
+		presented, waiting := map[string]bool{}, map[string]string{}
 		for _, ch := range all {
 			switch name := ch.Namespace + "/" + ch.Name; {
 			case ch.Status.Presented:
-				standing[name] = true
+				presented[name] = true
 			case strings.Contains(ch.Status.Reason, "turn"):
 				waiting[name] = ch.Status.Reason
 			}
@@ -172,15 +172,15 @@ func TestChallengesTakeTurnsWhereFewValuesCanStand(t *testing.T) {
 				t.Errorf("the record is at %q", place)
 			}
 		}
-		if len(standing) > 2 {
-			t.Errorf("%d are presented", len(standing))
+		if len(presented) > 2 {
+			t.Errorf("%d are presented", len(presented))
 		}
-		if len(standing) < 2 || len(waiting) < 2 {
-			return cluster.NotYet("%v are presented, and %v wait", slices.Collect(maps.Keys(standing)), waiting)
+		if len(presented) < 2 || len(waiting) < 2 {
+			return cluster.NotYet("%v are presented, and %v wait", slices.Collect(maps.Keys(presented)), waiting)
 		}
 		for waits, why := range waiting {
 			namespace, _, _ := strings.Cut(waits, "/")
-			for name := range standing {
+			for name := range presented {
 				of, own, _ := strings.Cut(name, "/")
 				if of != namespace { // whose objects are counted, and not named
 					if strings.Contains(why, of) {

@@ -22,9 +22,9 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// TestEventsAreToldOnceWhoeverElseWrites makes every status write conflict first, and checks the
+// TestEventsAreRecordedOnceThoughOthersWrite makes every status write conflict first, and checks the
 // events that a user sees.
-func TestEventsAreToldOnceWhoeverElseWrites(t *testing.T) {
+func TestEventsAreRecordedOnceThoughOthersWrite(t *testing.T) {
 	admin := cluster.Admin(t)
 	r := start(t, pebble.Options{}, func(o *controller.Options) { o.WrapClient = cluster.Contested(admin) })
 	r.issuer()

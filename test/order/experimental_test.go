@@ -79,7 +79,7 @@ func TestEachAccountHasARecordOfItsOwnByDNSAccount01(t *testing.T) {
 	}
 }
 
-func TestAStandingRecordIsMadeOnceByDNSPersist01(t *testing.T) {
+func TestAPersistentRecordIsMadeOnceByDNSPersist01(t *testing.T) {
 	r := start(t, pebble.Options{})
 	const record = "_validation-persist.example.com"
 	others := "pebble.letsencrypt.org; accounturi=https://127.0.0.1/somebody-else; policy=wildcard"

@@ -180,21 +180,21 @@ func TestAChallengeThatOnlyWaitedForItsPlaceGoesAtOnce(t *testing.T) {
 	r.names.Hide("_acme-challenge.example.com", true)
 	r.issuer(r.byProvider("exec", fmt.Sprintf(`{"program": %q}`, r.program())))
 	crt := r.certificate("site", "example.com", "*.example.com")
-	var standing, waiting *cmacme.Challenge
+	var presented, waiting *cmacme.Challenge
 	r.eventually("one has the place, and one waits", func() bool {
 		var list cmacme.ChallengeList
 		if r.admin.List(t.Context(), &list, client.InNamespace(r.namespace)) != nil {
 			return false
 		}
-		standing, waiting = nil, nil
+		presented, waiting = nil, nil
 		for i := range list.Items {
 			if list.Items[i].Status.Presented {
-				standing = &list.Items[i]
+				presented = &list.Items[i]
 			} else if strings.Contains(list.Items[i].Status.Reason, "Waiting for its turn") {
 				waiting = &list.Items[i]
 			}
 		}
-		return standing != nil && waiting != nil
+		return presented != nil && waiting != nil
 	})
 	r.delete(waiting)
 	r.eventually("it is gone, and the Order has another", func() bool {

@@ -328,7 +328,7 @@ func TestARecordIsMadeByHand(t *testing.T) {
 	r.eventually("the Challenge is gone", r.noChallenges)
 }
 
-func TestWhatIsWrongWithAProviderIsToldByTheChallenge(t *testing.T) {
+func TestTheChallengeReportsAProviderFault(t *testing.T) {
 	r := start(t, pebble.Options{})
 	_, address := r.powerDNS("good-key")
 	r.issuer()

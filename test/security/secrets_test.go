@@ -84,9 +84,9 @@ func (p planted) forms() []string {
 	return forms
 }
 
-// TestNoSecretIsToldAnywhere runs the controller as a process with the highest verbosity, makes it
+// TestNoSecretIsReportedAnywhere runs the controller as a process with the highest verbosity, makes it
 // use secrets of each kind, with success and failure, and searches all its output.
-func TestNoSecretIsToldAnywhere(t *testing.T) {
+func TestNoSecretIsReportedAnywhere(t *testing.T) {
 	w := newWorld(t)
 	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com"}, KeyName: tsigKey, Secret: tsigSecret})
 	if err != nil {

@@ -119,7 +119,7 @@ func TestMistakesOfAGatewayStandOnIt(t *testing.T) {
 	r.problem(g, "cert-manager.io/duration: ")
 }
 
-func TestAGatewayAndAnIngressThatWantOneSecretAreBothTold(t *testing.T) {
+func TestAGatewayAndAnIngressThatWantOneSecretBothHaveAnEvent(t *testing.T) {
 	cluster.InstallGatewayAPI(t)
 	r := start(t)
 	o, g := ingress("in", "tls", nil, "a.example.com"), gateway("gw", listener("a", "b.example.com", "tls"))

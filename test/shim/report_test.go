@@ -46,7 +46,7 @@ func (r *rig) warned(o client.Object, words ...string) {
 	})
 }
 
-func TestAnIngressBeforeItsIssuerIsNotTold(t *testing.T) {
+func TestAnIngressBeforeItsIssuerHasNoEvent(t *testing.T) {
 	r := start(t)
 	o := ingress("web", "tls", map[string]string{"cert-manager.io/issuer": "late"}, "www.example.com")
 	r.create(o)

@@ -239,7 +239,7 @@ func TestAMistakeStandsOnTheIngressUntilItIsMended(t *testing.T) {
 	r.problem(o, `there is no Issuer "nobody"`)
 }
 
-func TestTwoIngressesThatWantOneSecretWithOtherContentAreBothTold(t *testing.T) {
+func TestTwoIngressesThatWantOneSecretWithOtherContentBothHaveAnEvent(t *testing.T) {
 	r := start(t)
 	a, b := ingress("a", "tls", nil, "a.example.com"), ingress("b", "tls", nil, "b.example.com")
 	r.create(a)
@@ -252,7 +252,7 @@ func TestTwoIngressesThatWantOneSecretWithOtherContentAreBothTold(t *testing.T) 
 	r.problem(b, "")
 }
 
-func TestACertificateOfSomebodyElseIsLeftAlone(t *testing.T) {
+func TestACertificateOfAnotherOwnerIsLeftAlone(t *testing.T) {
 	r := start(t)
 	crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: "tls"}, Spec: cmapi.CertificateSpec{
 		SecretName: "tls", DNSNames: []string{"mine.example.com"},

@@ -205,7 +205,7 @@ func (m *machine) count(path string) int {
 	return strings.Count(string(data), "\n")
 }
 
-func TestACertificateIsPutIntoFilesAndToldOfOnceForEachChange(t *testing.T) {
+func TestACertificateIsPutIntoFilesAndAnnouncedOnceForEachChange(t *testing.T) {
 	m := newMachine(t)
 	log := filepath.Join(m.root, "log")
 	m.file(
