@@ -162,12 +162,23 @@ func Check(name string, config []byte, secret map[string][]byte, known bool, by 
 	case name == "exec":
 		_, err = newProgram(v)
 	default:
-		err = k.missing(v)
+		if err = k.missing(v); err == nil {
+			_, err = clientCertificate(v)
+			err = inSecret(err)
+		}
 	}
 	if err != nil {
 		return fault.Misconfiguredf("InvalidSolver", "%w", err)
 	}
 	return nil
+}
+
+// inSecret says that an error is about the Secret.
+func inSecret(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("the Secret of dns01.provider.secretRef: %w", err)
 }
 
 // New makes a provider with settings from an issuer, a JSON object, and from a Secret.
@@ -217,7 +228,7 @@ func NewWithin(reach outside.Reach, name string, config []byte, secret map[strin
 	}
 	client, door, err := newClient(k, v, by, reach)
 	if err != nil {
-		return nil, fault.Misconfiguredf("InvalidSolver", "the Secret of dns01.provider.secretRef: %w", err)
+		return nil, fault.Misconfiguredf("InvalidSolver", "%w", inSecret(err))
 	}
 	p.door = door
 	p.backend = &adapter{kind: k, feed: feed, make: func() (challenge.Provider, error) {

@@ -1,12 +1,8 @@
 package lego
 
 import (
-	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -30,7 +26,6 @@ import (
 
 	"github.com/perennial-pki/perennial/acme"
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/outside"
 	"github.com/perennial-pki/perennial/internal/solver"
 )
 
@@ -638,7 +633,7 @@ func TestSettings(t *testing.T) {
 		"pairs that are none":  {name: "hurricane", secret: map[string]string{"credentials": "example.com"}, says: "credentials must have the form name:value,name:value"},
 		"a host elsewhere":     {name: "otc", config: `{"identityEndpoint": "https://169.254.169.254/"}`, says: "of a host in otc.t-systems.com"},
 		"too long":             {name: "hetzner", secret: map[string]string{"apiToken": strings.Repeat("x", maxSetting+1)}, says: "apiToken is longer than"},
-		"a key that is none":   {name: "regru", config: `{"username": "a"}`, secret: map[string]string{"password": "b", "tlsCert": "c", "tlsKey": "d"}, says: "tlsCert and tlsKey are no certificate and its key"},
+		"a key that is none":   {name: "regru", config: `{"username": "a"}`, secret: map[string]string{"password": "b", "tlsCert": "c", "tlsKey": "d"}, says: "tlsCert: decode certificate chain: no PEM block found"},
 		"exec in a cluster":    {name: "exec", config: `{"program": "/bin/true"}`, says: `"exec" can only be used with perenniald`},
 		"manual in a cluster":  {name: "manual", says: `"manual" can only be used with perenniald`},
 		"httpreq in a cluster": {name: "httpreq", config: `{"endpoint": "http://127.0.0.1"}`, says: `"httpreq" can only be used with perenniald`},
@@ -700,37 +695,6 @@ func TestCredentialsThatAreMissingAreNamed(t *testing.T) {
 	if fault.Of(err).Class != fault.Misconfigured || !strings.Contains(err.Error(), "credentials missing") ||
 		!strings.Contains(err.Error(), "apiToken (in the Secret)") {
 		t.Errorf("it says %v", err)
-	}
-}
-
-func TestAServerThatIsNotVerifiedGetsTheClientCertificate(t *testing.T) {
-	var who []*x509.Certificate
-	server := httptest.NewUnstartedServer(
-		http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { who = r.TLS.PeerCertificates }),
-	)
-	server.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
-	server.StartTLS()
-	defer server.Close()
-	pair := server.TLS.Certificates[0]
-	key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, _, err := newClient(&kind{}, values{
-		"insecureSkipVerify": "true",
-		"tlsCert":            string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]})),
-		"tlsKey":             string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})),
-	}, Owner, outside.Reach{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	response, err := c.Get(server.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	response.Body.Close()
-	if len(who) != 1 || !bytes.Equal(who[0].Raw, pair.Certificate[0]) {
-		t.Error("it gets another certificate, or none")
 	}
 }
 

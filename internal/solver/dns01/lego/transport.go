@@ -102,12 +102,12 @@ func newClient(k *kind, v values, by Author, reach outside.Reach) (*http.Client,
 	base := http.DefaultTransport.(*http.Transport).Clone()
 	base.MaxConnsPerHost = 4
 	base.TLSClientConfig = &tls.Config{InsecureSkipVerify: v.flag("insecureSkipVerify")} //nolint:gosec // the user says so
-	if v["tlsCert"] != "" || v["tlsKey"] != "" {
-		pair, err := tls.X509KeyPair([]byte(v["tlsCert"]), []byte(v["tlsKey"]))
-		if err != nil {
-			return nil, nil, errors.New("tlsCert and tlsKey are no certificate and its key, in PEM")
-		}
-		base.TLSClientConfig.Certificates = []tls.Certificate{pair}
+	pair, err := clientCertificate(v)
+	if err != nil {
+		return nil, nil, err
+	}
+	if pair != nil {
+		base.TLSClientConfig.Certificates = []tls.Certificate{*pair}
 	}
 	d := &door{RoundTripper: reach.Transport(base), known: k.hosts, tells: by != Tenant}
 	return &http.Client{
