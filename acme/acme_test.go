@@ -477,33 +477,18 @@ func FuzzReplies(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		if d, err := parseDirectory("https://ca.example/dir", body); err == nil {
-			for _, u := range []string{d.NewNonce, d.NewAccount, d.NewOrder} {
-				if err := d.origins.check(u); err != nil {
-					t.Error(err)
-				}
-			}
-		}
+		checkDirectory(t, body)
 		if o, err := parseOrder(body, from); err == nil && from.check(o.Finalize) != nil {
 			t.Error("an order of another origin passed")
 		}
 		if a, err := parseAccount(body); err == nil && (a.URL != "" || a.Key != nil) {
 			t.Errorf("the body says that the account is %s", a.URL)
 		}
-		if l, err := parseOrders(
-			body,
-			from,
-		); err == nil &&
-			slices.ContainsFunc(l.Orders, func(u string) bool { return from.check(u) != nil }) {
+		l, err := parseOrders(body, from)
+		if err == nil && slices.ContainsFunc(l.Orders, func(u string) bool { return from.check(u) != nil }) {
 			t.Errorf("orders of another origin passed: %q", l.Orders)
 		}
-		if z, err := parseAuthorization(body, from); err == nil {
-			for _, ch := range z.Challenges {
-				if ch.Type == ChallengeHTTP01 && strings.ContainsAny(ch.Token, "/.%") {
-					t.Errorf("token %q", ch.Token)
-				}
-			}
-		}
+		checkTokens(t, body, from)
 		if p := parseProblem(400, "application/json", body, nil); strings.ContainsAny(p.Error(), "\n\r\x1b\x00") {
 			t.Errorf("%q", p.Error())
 		}
@@ -511,6 +496,26 @@ func FuzzReplies(f *testing.F) {
 			t.Error("an empty window passed")
 		}
 	})
+}
+
+func checkDirectory(t *testing.T, body []byte) {
+	if d, err := parseDirectory("https://ca.example/dir", body); err == nil {
+		for _, u := range []string{d.NewNonce, d.NewAccount, d.NewOrder} {
+			if err := d.origins.check(u); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+func checkTokens(t *testing.T, body []byte, from origins) {
+	if z, err := parseAuthorization(body, from); err == nil {
+		for _, ch := range z.Challenges {
+			if ch.Type == ChallengeHTTP01 && strings.ContainsAny(ch.Token, "/.%") {
+				t.Errorf("token %q", ch.Token)
+			}
+		}
+	}
 }
 
 func FuzzFields(f *testing.F) {

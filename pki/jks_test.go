@@ -17,38 +17,43 @@ func TestJKSComesBack(t *testing.T) {
 	for name, key := range map[string]crypto.Signer{"RSA": rsaKey(), "ECDSA": ecKey(), "Ed25519": edKey()} {
 		for _, alias := range []string{"", "Server", "ca", "CA-1"} {
 			t.Run(name+" "+alias, func(t *testing.T) {
-				parts := newStoreParts(t, key)
-				o := JKSOptions{Password: "password", Alias: alias}
-				data, err := EncodeJKS(o, key, parts.chain, parts.cas)
-				if err != nil {
-					t.Fatal(err)
-				}
-				store := keystore.New()
-				if err := store.Load(bytes.NewReader(data), []byte(o.Password)); err != nil {
-					t.Fatal(err)
-				}
-				if n := len(store.Aliases()); n != 3 {
-					t.Errorf("it has %v, not a key and two trusted certificates", store.Aliases())
-				}
-				if alias == "" {
-					alias = "certificate"
-				}
-				entry, err := store.GetPrivateKeyEntry(alias, []byte(o.Password))
-				if err != nil {
-					t.Fatal(err)
-				}
-				got, err := x509.ParsePKCS8PrivateKey(entry.PrivateKey)
-				if err != nil || !SamePublicKey(got.(crypto.Signer).Public(), key.Public()) {
-					t.Errorf("it has another key: %v", err)
-				}
-				if len(entry.CertificateChain) != 2 || !entry.CreationTime.Equal(testStart) {
-					t.Errorf("its chain has %d certificates, its time is %s", len(entry.CertificateChain), entry.CreationTime)
-				}
-				if err := CheckJKS(data, o, parts.chain[0]); err != nil {
-					t.Error(err)
-				}
+				checkJKSRoundTrip(t, key, alias)
 			})
 		}
+	}
+}
+
+// checkJKSRoundTrip expects that a keystore has the key and the certificates that it was made of.
+func checkJKSRoundTrip(t *testing.T, key crypto.Signer, alias string) {
+	parts := newStoreParts(t, key)
+	o := JKSOptions{Password: "password", Alias: alias}
+	data, err := EncodeJKS(o, key, parts.chain, parts.cas)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := keystore.New()
+	if err := store.Load(bytes.NewReader(data), []byte(o.Password)); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(store.Aliases()); n != 3 {
+		t.Errorf("it has %v, not a key and two trusted certificates", store.Aliases())
+	}
+	if alias == "" {
+		alias = "certificate"
+	}
+	entry, err := store.GetPrivateKeyEntry(alias, []byte(o.Password))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := x509.ParsePKCS8PrivateKey(entry.PrivateKey)
+	if err != nil || !SamePublicKey(got.(crypto.Signer).Public(), key.Public()) {
+		t.Errorf("it has another key: %v", err)
+	}
+	if len(entry.CertificateChain) != 2 || !entry.CreationTime.Equal(testStart) {
+		t.Errorf("its chain has %d certificates, its time is %s", len(entry.CertificateChain), entry.CreationTime)
+	}
+	if err := CheckJKS(data, o, parts.chain[0]); err != nil {
+		t.Error(err)
 	}
 }
 

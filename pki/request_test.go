@@ -499,31 +499,36 @@ func FuzzDecodeCSRPEM(f *testing.F) {
 		if err != nil {
 			return
 		}
-		r, err := requestFromCSR(csr)
-		if err != nil {
-			return
-		}
-		if fields := r.CSRDifferences(csr); fields != nil {
-			t.Fatalf("the request differs from its CSR in %v", fields)
-		}
-		tmpl, err := Template{NotBefore: testStart, NotAfter: testEnd, IsCA: r.IsCA, Usages: r.Usages}.Certificate(csr)
-		if err != nil {
-			if r.IsCA && r.EncodeUsages {
-				return // a CA always has the usage cert sign, which the CSR may lack
-			}
-			t.Fatalf("what was read cannot be signed: %v", err)
-		}
-		cert, err := Sign(rand.Reader, tmpl, root.cert, edKey().Public(), root.key)
-		if err != nil {
-			return // crypto/x509 is stricter with some names
-		}
-		if !bytes.Equal(cert.RawSubject, csr.RawSubject) {
-			t.Fatal("the certificate has another subject than the CSR")
-		}
-		if fields := r.CertificateDifferences(cert); fields != nil {
-			t.Fatalf("the certificate differs from the CSR in %v", fields)
-		}
+		checkSigned(t, csr, root)
 	})
+}
+
+// checkSigned expects of what is read from a CSR that it is the CSR, and that it can be signed.
+func checkSigned(t *testing.T, csr *x509.CertificateRequest, root issuer) {
+	r, err := requestFromCSR(csr)
+	if err != nil {
+		return
+	}
+	if fields := r.CSRDifferences(csr); fields != nil {
+		t.Fatalf("the request differs from its CSR in %v", fields)
+	}
+	tmpl, err := Template{NotBefore: testStart, NotAfter: testEnd, IsCA: r.IsCA, Usages: r.Usages}.Certificate(csr)
+	if err != nil {
+		if r.IsCA && r.EncodeUsages {
+			return // a CA always has the usage cert sign, which the CSR may lack
+		}
+		t.Fatalf("what was read cannot be signed: %v", err)
+	}
+	cert, err := Sign(rand.Reader, tmpl, root.cert, edKey().Public(), root.key)
+	if err != nil {
+		return // crypto/x509 is stricter with some names
+	}
+	if !bytes.Equal(cert.RawSubject, csr.RawSubject) {
+		t.Fatal("the certificate has another subject than the CSR")
+	}
+	if fields := r.CertificateDifferences(cert); fields != nil {
+		t.Fatalf("the certificate differs from the CSR in %v", fields)
+	}
 }
 
 func FuzzRequest(f *testing.F) {

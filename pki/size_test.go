@@ -26,22 +26,31 @@ func TestARequestThatWouldBeTooLongIsRefusedBeforeThereIsAKey(t *testing.T) {
 					t.Fatal(err)
 				}
 				_, readable := DecodeCSRPEM(EncodeCSRPEM(der))
-				refused := (Limits{}).CheckRequest(r, spec)
-				switch {
-				case readable != nil && refused == nil:
-					t.Fatalf("%d names pass, and then: %v", n, readable)
-				case readable == nil && refused != nil && len(EncodeCSRPEM(der)) < MaxCertificateSize-64:
-					t.Fatalf("%d names are refused, and could be read: %v", n, refused)
-				case refused != nil && readable != nil:
-					for _, word := range []string{fmt.Sprintf("its %d names", n), "at most 36500", "several Certificates"} {
-						if !strings.Contains(refused.Error(), word) {
-							t.Errorf("there is no %q in %v", word, refused)
-						}
-					}
+				if refused := (Limits{}).CheckRequest(r, spec); checkRefusal(t, n, len(EncodeCSRPEM(der)), refused, readable) {
 					return
 				}
 			}
 			t.Fatal("nothing was too long")
 		})
 	}
+}
+
+// checkRefusal expects of a request for n names, with a CSR of some size, that it is refused if the
+// CSR cannot be read, and only then. It reports whether it is refused.
+func checkRefusal(t *testing.T, n, size int, refused, readable error) bool {
+	t.Helper()
+	switch {
+	case readable != nil && refused == nil:
+		t.Fatalf("%d names pass, and then: %v", n, readable)
+	case readable == nil && refused != nil && size < MaxCertificateSize-64:
+		t.Fatalf("%d names are refused, and could be read: %v", n, refused)
+	case refused == nil || readable == nil:
+		return false
+	}
+	for _, word := range []string{fmt.Sprintf("its %d names", n), "at most 36500", "several Certificates"} {
+		if !strings.Contains(refused.Error(), word) {
+			t.Errorf("there is no %q in %v", word, refused)
+		}
+	}
+	return true
 }

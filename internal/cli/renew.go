@@ -16,9 +16,14 @@ import (
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
+// renewal says of which Certificates another certificate is issued.
+type renewal struct {
+	all, everywhere bool
+	selector        string
+}
+
 func (p *Program) renew() *cobra.Command {
-	var all, everywhere bool
-	var selector string
+	var which renewal
 	cmd := &cobra.Command{
 		Use:   "renew NAME... | -l SELECTOR | --all",
 		Short: "Have Certificates issued anew, now",
@@ -28,70 +33,78 @@ func (p *Program) renew() *cobra.Command {
 		Example: "  perennial renew web api -n shop\n" +
 			"  perennial renew -l team=payments -A\n" +
 			"  perennial renew --all -n shop",
-		RunE: func(cmd *cobra.Command, names []string) error {
-			switch {
-			case len(names) == 0 && selector == "" && !all:
-				return usage("say which: NAME..., -l SELECTOR or --all")
-			case len(names) > 0 && (selector != "" || all), selector != "" && all:
-				return usage("say which in one way: NAME..., -l SELECTOR or --all")
-			case len(names) > 0 && everywhere:
-				return usage("-A goes with -l or --all, not with NAME")
-			}
-			c, err := p.connect()
-			if err != nil {
-				return err
-			}
-			n := 0
-			one := func(key client.ObjectKey) error {
-				underWay, err := p.renewOne(cmd.Context(), c, key, reissue.Triggered)
-				if err != nil {
-					return err
-				}
-				n++
-				if underWay {
-					fmt.Fprintf(
-						p.Out,
-						"certificate %s/%s is being issued already; if that fails, it is tried again at once. What it waits for: "+
-							"perennial status certificate %[2]s -n %[1]s\n",
-						key.Namespace,
-						key.Name,
-					)
-				} else {
-					fmt.Fprintf(p.Out, "certificate %s/%s will be issued anew\n", key.Namespace, key.Name)
-				}
-				return nil
-			}
-			for _, name := range names {
-				if err := one(client.ObjectKey{Namespace: c.namespace, Name: name}); err != nil {
-					return err
-				}
-			}
-			if len(names) > 0 {
-				return nil
-			}
-			options, err := selection(c, everywhere, selector)
-			if err != nil {
-				return err
-			}
-			if err := eachCertificate(
-				cmd,
-				c,
-				options,
-				func(crt *cmapi.Certificate) error { return one(client.ObjectKeyFromObject(crt)) },
-			); err != nil {
-				return err
-			}
-			if n == 0 {
-				return &exitError{ExitNotFound, fmt.Errorf("no Certificates found")}
-			}
-			return nil
-		},
+		RunE: func(cmd *cobra.Command, names []string) error { return p.renewEach(cmd, which, names) },
 	}
 	p.kubeFlags(cmd)
-	cmd.Flags().BoolVar(&all, "all", false, "all of the namespace, or with -A of all namespaces")
-	cmd.Flags().BoolVarP(&everywhere, "all-namespaces", "A", false, "in all namespaces")
-	cmd.Flags().StringVarP(&selector, "selector", "l", "", "those with these labels")
+	cmd.Flags().BoolVar(&which.all, "all", false, "all of the namespace, or with -A of all namespaces")
+	cmd.Flags().BoolVarP(&which.everywhere, "all-namespaces", "A", false, "in all namespaces")
+	cmd.Flags().StringVarP(&which.selector, "selector", "l", "", "those with these labels")
 	return cmd
+}
+
+// check expects that the user says in one way which Certificates are meant.
+func (r renewal) check(names []string) error {
+	switch {
+	case len(names) == 0 && r.selector == "" && !r.all:
+		return usage("say which: NAME..., -l SELECTOR or --all")
+	case len(names) > 0 && (r.selector != "" || r.all), r.selector != "" && r.all:
+		return usage("say which in one way: NAME..., -l SELECTOR or --all")
+	case len(names) > 0 && r.everywhere:
+		return usage("-A goes with -l or --all, not with NAME")
+	}
+	return nil
+}
+
+// renewEach has certificates issued for the named Certificates, or for those that are selected.
+func (p *Program) renewEach(cmd *cobra.Command, which renewal, names []string) error {
+	if err := which.check(names); err != nil {
+		return err
+	}
+	c, err := p.connect()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if err := p.renewAndSay(cmd, c, client.ObjectKey{Namespace: c.namespace, Name: name}); err != nil {
+			return err
+		}
+	}
+	if len(names) > 0 {
+		return nil
+	}
+	options, err := selection(c, which.everywhere, which.selector)
+	if err != nil {
+		return err
+	}
+	n := 0
+	err = eachCertificate(cmd, c, options, func(crt *cmapi.Certificate) error {
+		n++
+		return p.renewAndSay(cmd, c, client.ObjectKeyFromObject(crt))
+	})
+	if err == nil && n == 0 {
+		return &exitError{ExitNotFound, fmt.Errorf("no Certificates found")}
+	}
+	return err
+}
+
+// renewAndSay has a certificate issued, and prints what happens.
+func (p *Program) renewAndSay(cmd *cobra.Command, c *cluster, key client.ObjectKey) error {
+	underWay, err := p.renewOne(cmd.Context(), c, key, reissue.Triggered)
+	if err != nil {
+		return err
+	}
+	if underWay {
+		fmt.Fprintf(
+			p.Out,
+			"certificate %s/%s is being issued already; if that fails, it is tried again at once. What it waits for: "+
+				"perennial status certificate %[2]s -n %[1]s\n",
+			key.Namespace,
+			key.Name,
+		)
+		return nil
+	}
+	fmt.Fprintf(p.Out, "certificate %s/%s will be issued anew\n", key.Namespace, key.Name)
+	return nil
 }
 
 // renewOne triggers a new issuance. It reports whether one is already under way, which serves the

@@ -86,14 +86,8 @@ func (p *Program) revoke() *cobra.Command {
 			if err := r.distrust(cmd.Context(), c, crt); err != nil {
 				return err
 			}
-			err = r.ca.RevokeWithKey(cmd.Context(), r.key, r.leaf.Raw, why)
-			switch {
-			case acme.IsProblem(err, acme.ProblemAlreadyRevoked):
-				fmt.Fprintf(p.Out, "%s %s with serial number %x was revoked before\n", what, key, r.leaf.SerialNumber)
-			case err != nil:
-				return fmt.Errorf("revoke at %s: %w", r.ca.Directory, err)
-			default:
-				fmt.Fprintf(p.Out, "%s %s with serial number %x is revoked\n", what, key, r.leaf.SerialNumber)
+			if err := p.revokeAtCA(cmd.Context(), r, what, key, why); err != nil {
+				return err
 			}
 			switch {
 			case crt == nil:
@@ -102,16 +96,7 @@ func (p *Program) revoke() *cobra.Command {
 				fmt.Fprintf(p.Out, "certificate %s %s\n", key, outlook(crt))
 				return nil
 			}
-			if _, err := p.renewOne(cmd.Context(), c, key, reissue.Revoked); err != nil {
-				return fmt.Errorf(
-					"it is revoked, but not yet renewed; do so by \"perennial renew %s -n %s\": %w",
-					key.Name,
-					key.Namespace,
-					err,
-				)
-			}
-			fmt.Fprintf(p.Out, "certificate %s will be issued anew\n", key)
-			return nil
+			return p.replaceRevoked(cmd.Context(), c, key)
 		},
 	}
 	p.kubeFlags(cmd)
@@ -122,6 +107,37 @@ func (p *Program) revoke() *cobra.Command {
 	cmd.Flags().
 		BoolVar(&keep, "no-renewal", false, "have no other issued now: what is to come, and how to prevent that, is printed")
 	return cmd
+}
+
+// replaceRevoked has another certificate issued after a revocation.
+func (p *Program) replaceRevoked(ctx context.Context, c *cluster, key client.ObjectKey) error {
+	if _, err := p.renewOne(ctx, c, key, reissue.Revoked); err != nil {
+		return fmt.Errorf(
+			"it is revoked, but not yet renewed; do so by \"perennial renew %s -n %s\": %w", key.Name, key.Namespace, err,
+		)
+	}
+	fmt.Fprintf(p.Out, "certificate %s will be issued anew\n", key)
+	return nil
+}
+
+// revokeAtCA revokes the certificate with its own key, and prints the outcome.
+func (p *Program) revokeAtCA(
+	ctx context.Context,
+	r *revocable,
+	what string,
+	key client.ObjectKey,
+	why acme.RevocationReason,
+) error {
+	err := r.ca.RevokeWithKey(ctx, r.key, r.leaf.Raw, why)
+	switch {
+	case acme.IsProblem(err, acme.ProblemAlreadyRevoked):
+		fmt.Fprintf(p.Out, "%s %s with serial number %x was revoked before\n", what, key, r.leaf.SerialNumber)
+	case err != nil:
+		return fmt.Errorf("revoke at %s: %w", r.ca.Directory, err)
+	default:
+		fmt.Fprintf(p.Out, "%s %s with serial number %x is revoked\n", what, key, r.leaf.SerialNumber)
+	}
+	return nil
 }
 
 // outlook says when the Certificate gets a new certificate after the revocation, and how to prevent

@@ -140,24 +140,7 @@ func gather(ctx context.Context, c *cluster, name string) (explain.Objects, erro
 	if o.Origin, err = originOf(ctx, c, crt); err != nil {
 		return o, err
 	}
-	ref := crt.Spec.IssuerRef
-	var issuer interface {
-		client.Object
-		cmapi.GenericIssuer
-	} = &cmapi.Issuer{}
-	key := client.ObjectKey{Namespace: c.namespace, Name: ref.Name}
-	if ref.KindOrDefault() == "ClusterIssuer" {
-		issuer, key.Namespace = &cmapi.ClusterIssuer{}, ""
-	}
-	if ref.GroupOrDefault() != cmmeta.DefaultIssuerGroup {
-		is, err := external.Look(ctx, c, c.RESTMapper(), c.namespace, ref)
-		if err != nil {
-			return o, err
-		}
-		o.ExternalIssuer = &is
-	} else if err := c.Get(ctx, key, issuer); err == nil {
-		o.Issuer = issuer
-	} else if !apierrors.IsNotFound(err) {
+	if err := gatherIssuer(ctx, c, &o); err != nil {
 		return o, err
 	}
 	var requests cmapi.CertificateRequestList
@@ -169,40 +152,93 @@ func gather(ctx context.Context, c *cluster, name string) (explain.Objects, erro
 			o.Requests = append(o.Requests, r)
 		}
 	}
-	// A user without the right to list Orders and Challenges gets the rest.
+	if err := gatherACME(ctx, c, &o); err != nil {
+		return o, err
+	}
+	if err := gatherFiles(ctx, c, &o); err != nil {
+		return o, err
+	}
+	return o, gatherSecret(ctx, c, &o)
+}
+
+// gatherIssuer reads the issuer of a Certificate.
+func gatherIssuer(ctx context.Context, c *cluster, o *explain.Objects) error {
+	ref := o.Certificate.Spec.IssuerRef
+	if ref.GroupOrDefault() != cmmeta.DefaultIssuerGroup {
+		is, err := external.Look(ctx, c, c.RESTMapper(), c.namespace, ref)
+		if err != nil {
+			return err
+		}
+		o.ExternalIssuer = &is
+		return nil
+	}
+	var issuer interface {
+		client.Object
+		cmapi.GenericIssuer
+	} = &cmapi.Issuer{}
+	key := client.ObjectKey{Namespace: c.namespace, Name: ref.Name}
+	if ref.KindOrDefault() == "ClusterIssuer" {
+		issuer, key.Namespace = &cmapi.ClusterIssuer{}, ""
+	}
+	if err := c.Get(ctx, key, issuer); err == nil {
+		o.Issuer = issuer
+	} else if !apierrors.IsNotFound(err) {
+		return err
+	}
+	return nil
+}
+
+// gatherACME reads the Orders and Challenges of a namespace. A user without the right to list them
+// gets the rest.
+func gatherACME(ctx context.Context, c *cluster, o *explain.Objects) error {
+	in := client.InNamespace(c.namespace)
 	var orders acmev1.OrderList
 	if err := c.List(ctx, &orders, in); err == nil {
 		o.Orders = orders.Items
 	} else if !apierrors.IsForbidden(err) && !meta.IsNoMatchError(err) {
-		return o, err
+		return err
 	}
 	var challenges acmev1.ChallengeList
 	if err := c.List(ctx, &challenges, in); err == nil {
 		o.Challenges = challenges.Items
 	} else if !apierrors.IsForbidden(err) && !meta.IsNoMatchError(err) {
-		return o, err
+		return err
 	}
-	// CertificateFiles exist only where perenniald runs on a machine.
+	return nil
+}
+
+// gatherFiles reads the CertificateFiles of a Certificate. They exist only where perenniald runs on
+// a machine.
+func gatherFiles(ctx context.Context, c *cluster, o *explain.Objects) error {
 	var files perennial.CertificateFileList
-	if err := c.List(ctx, &files); err == nil {
-		for _, f := range files.Items {
-			if f.Spec.CertificateRef.Namespace == crt.Namespace && f.Spec.CertificateRef.Name == crt.Name {
-				o.Files = append(o.Files, f)
-			}
+	if err := c.List(ctx, &files); err != nil {
+		if apierrors.IsForbidden(err) || apierrors.IsNotFound(err) || meta.IsNoMatchError(err) {
+			return nil
 		}
-	} else if !apierrors.IsForbidden(err) && !apierrors.IsNotFound(err) && !meta.IsNoMatchError(err) {
-		return o, err
+		return err
 	}
+	for _, f := range files.Items {
+		ref := f.Spec.CertificateRef
+		if ref.Namespace == o.Certificate.Namespace && ref.Name == o.Certificate.Name {
+			o.Files = append(o.Files, f)
+		}
+	}
+	return nil
+}
+
+// gatherSecret reads the Secret of a Certificate, if the user may.
+func gatherSecret(ctx context.Context, c *cluster, o *explain.Objects) error {
 	secret := &corev1.Secret{}
-	switch err := c.Get(ctx, client.ObjectKey{Namespace: c.namespace, Name: crt.Spec.SecretName}, secret); {
+	err := c.Get(ctx, client.ObjectKey{Namespace: c.namespace, Name: o.Certificate.Spec.SecretName}, secret)
+	switch {
 	case err == nil:
 		o.Secret = secret
 	case apierrors.IsForbidden(err):
 		o.SecretHidden = true
 	case !apierrors.IsNotFound(err):
-		return o, err
+		return err
 	}
-	return o, nil
+	return nil
 }
 
 // latest returns when an event happened last. Events of the events.k8s.io API have other fields for

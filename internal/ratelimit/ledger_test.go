@@ -45,55 +45,87 @@ func issue(t *testing.T, l *Ledger, a Request, at time.Time) {
 	l.Finished(a.ID, true, at)
 }
 
+// admitCase says what happened to a ledger before an order for www.example.co.uk is to be sent, and
+// what Admit says of it.
+type admitCase struct {
+	before func(*testing.T, *Ledger)
+	ask    func(*Request)
+	kind   Kind
+	in     time.Duration // 0 for none
+	says   string
+}
+
+// issued has n orders issued, each for one name, made from its number.
+func issued(n int, name string, at time.Time, change ...func(*Request)) func(*testing.T, *Ledger) {
+	return func(t *testing.T, l *Ledger) {
+		t.Helper()
+		for i := range n {
+			a := asks(fmt.Sprint(i), fmt.Sprintf(name, i))
+			for _, c := range change {
+				c(&a)
+			}
+			issue(t, l, a, at)
+		}
+	}
+}
+
+// failed has n validations of www.example.co.uk fail.
+func failed(n int, limit Limit, detail string, at time.Time) func(*testing.T, *Ledger) {
+	return func(_ *testing.T, l *Ledger) {
+		for i := range n {
+			fail(l, "https://ca.example/acct/1", acme.DNS("www.example.co.uk"), limit, fmt.Sprint(i), detail, at)
+		}
+	}
+}
+
+// admitted has two orders for names below example.co.uk sent, and then has happen what happens to
+// each.
+func admitted(at time.Time, happens func(l *Ledger, id string)) func(*testing.T, *Ledger) {
+	return func(t *testing.T, l *Ledger) {
+		t.Helper()
+		for i := range 2 {
+			id := fmt.Sprint(i)
+			if v := l.Admit(asks(id, fmt.Sprintf("w%d.example.co.uk", i)), at); !v.Allowed {
+				t.Fatal(v.Message())
+			}
+			happens(l, id)
+		}
+	}
+}
+
 func TestAdmitSaysUntilWhenAnOrderWaitsAndWhatFor(t *testing.T) {
 	window := acme.Window{Start: start.Add(-time.Hour), End: start.Add(time.Hour)}
-	for name, test := range map[string]struct {
-		before func(*testing.T, *Ledger)
-		ask    func(*Request)
-		kind   Kind
-		in     time.Duration // 0 for none
-		says   string
-	}{
+	domainAndAccount := func(t *testing.T, l *Ledger) {
+		issued(2, "w%d.example.co.uk", start)(t, l)
+		issue(t, l, asks("2", "www.other.example"), start)
+	}
+	for name, test := range map[string]admitCase{
 		"a first order goes": {},
-		"orders by account are spent": {before: func(t *testing.T, l *Ledger) {
-			for i := range 3 {
-				issue(t, l, asks(fmt.Sprint(i), fmt.Sprintf("www.d%d.example", i)), start)
-			}
-		}, kind: NewOrders, in: 20 * time.Minute, says: "the limit of 3 new orders of account https://ca.example/acct/1 " +
-			"in 1 hour is spent"},
-		"those of another account are not": {before: func(t *testing.T, l *Ledger) {
-			for i := range 3 {
-				issue(t, l, asks(fmt.Sprint(i), fmt.Sprintf("www.d%d.example", i)), start)
-			}
-		}, ask: func(a *Request) { a.Account = "https://ca.example/acct/2" }},
-		"a bucket refills evenly": {before: func(t *testing.T, l *Ledger) {
-			for i := range 3 {
-				issue(t, l, asks(fmt.Sprint(i), fmt.Sprintf("www.d%d.example", i)), start.Add(-20*time.Minute))
-			}
-		}},
-		"certificates for the registered domain are spent, by whatever account": {before: func(t *testing.T, l *Ledger) {
-			for i := range 2 {
-				a := asks(fmt.Sprint(i), fmt.Sprintf("w%d.example.co.uk", i))
-				a.Account = "https://ca.example/acct/2"
-				issue(t, l, a, start)
-			}
-		}, kind: Domain, in: 12 * time.Hour, says: "the limit of 2 certificates for example.co.uk and names below it in " +
-			"1 day is spent"},
+		"orders by account are spent": {
+			before: issued(3, "www.d%d.example", start), kind: NewOrders, in: 20 * time.Minute,
+			says: "the limit of 3 new orders of account https://ca.example/acct/1 in 1 hour is spent",
+		},
+		"those of another account are not": {
+			before: issued(3, "www.d%d.example", start),
+			ask:    func(a *Request) { a.Account = "https://ca.example/acct/2" },
+		},
+		"a bucket refills evenly": {before: issued(3, "www.d%d.example", start.Add(-20*time.Minute))},
+		"certificates for the registered domain are spent, by whatever account": {
+			before: issued(2, "w%d.example.co.uk", start, func(a *Request) { a.Account = "https://ca.example/acct/2" }),
+			kind:   Domain, in: 12 * time.Hour,
+			says: "the limit of 2 certificates for example.co.uk and names below it in 1 day is spent",
+		},
 		"certificates for the same names are spent": {before: func(t *testing.T, l *Ledger) {
 			issue(t, l, asks("0", "*.EXAMPLE.co.uk", "www.example.co.uk"), start)
-		}, ask: func(a *Request) { a.Identifiers = asks("", "www.example.co.uk", "*.example.co.uk").Identifiers }, kind: Set, in: 12 * time.Hour, says: "for exactly these names"},
-		"of several limits the one that is spent longest counts": {before: func(t *testing.T, l *Ledger) {
-			for i := range 2 {
-				issue(t, l, asks(fmt.Sprint(i), fmt.Sprintf("w%d.example.co.uk", i)), start)
-			}
-			issue(t, l, asks("2", "www.other.example"), start)
-		}, kind: Domain, in: 12 * time.Hour},
-		"a renewal takes neither an order nor one of the domain": {before: func(t *testing.T, l *Ledger) {
-			for i := range 2 {
-				issue(t, l, asks(fmt.Sprint(i), fmt.Sprintf("w%d.example.co.uk", i)), start)
-			}
-			issue(t, l, asks("2", "www.other.example"), start)
-		}, ask: func(a *Request) { a.Renewal = true }},
+		}, ask: func(a *Request) {
+			a.Identifiers = asks("", "www.example.co.uk", "*.example.co.uk").Identifiers
+		}, kind: Set, in: 12 * time.Hour, says: "for exactly these names"},
+		"of several limits the one that is spent longest counts": {
+			before: domainAndAccount, kind: Domain, in: 12 * time.Hour,
+		},
+		"a renewal takes neither an order nor one of the domain": {
+			before: domainAndAccount, ask: func(a *Request) { a.Renewal = true },
+		},
 		"but it counts for the same names": {before: func(t *testing.T, l *Ledger) {
 			issue(t, l, asks("0", "www.example.co.uk"), start)
 		}, ask: func(a *Request) { a.Renewal = true }, kind: Set, in: 12 * time.Hour},
@@ -102,93 +134,73 @@ func TestAdmitSaysUntilWhenAnOrderWaitsAndWhatFor(t *testing.T) {
 		}, ask: func(a *Request) { a.Window = window }},
 		"one that is too early for it waits for the window at most": {before: func(t *testing.T, l *Ledger) {
 			issue(t, l, asks("0", "www.example.co.uk"), start)
-		}, ask: func(a *Request) { a.Window = acme.Window{Start: start.Add(time.Hour), End: start.Add(2 * time.Hour)} }, kind: Set, in: time.Hour + windowMargin},
+		}, ask: func(a *Request) {
+			a.Window = acme.Window{Start: start.Add(time.Hour), End: start.Add(2 * time.Hour)}
+		}, kind: Set, in: time.Hour + windowMargin},
 		"one that is too late for it is like others": {before: func(t *testing.T, l *Ledger) {
 			issue(t, l, asks("0", "www.example.co.uk"), start)
-		}, ask: func(a *Request) { a.Window = acme.Window{Start: start.Add(-2 * time.Hour), End: start} }, kind: Set, in: 12 * time.Hour},
-		"failed validations are spent": {before: func(_ *testing.T, l *Ledger) {
-			for i := range 2 {
-				fail(l, "https://ca.example/acct/1", acme.DNS("www.example.co.uk"), few.Validations, fmt.Sprint(i), "no", start)
-			}
-		}, kind: Validations, in: 30 * time.Minute, says: "2 failed validations of www.example.co.uk in 1 hour"},
+		}, ask: func(a *Request) {
+			a.Window = acme.Window{Start: start.Add(-2 * time.Hour), End: start}
+		}, kind: Set, in: 12 * time.Hour},
+		"failed validations are spent": {
+			before: failed(2, few.Validations, "no", start), kind: Validations, in: 30 * time.Minute,
+			says: "2 failed validations of www.example.co.uk in 1 hour",
+		},
 		"a failed authorization counts once": {before: func(_ *testing.T, l *Ledger) {
 			for range 3 {
 				fail(l, "https://ca.example/acct/1", acme.DNS("www.example.co.uk"), few.Validations, "the same", "no", start)
 			}
 		}},
-		"a name that failed five times in a row is paused": {before: func(_ *testing.T, l *Ledger) {
-			for i := range 5 {
-				fail(l, "https://ca.example/acct/1", acme.DNS("www.example.co.uk"), few.Validations, fmt.Sprint(i), "the CA got 404.", start.Add(-time.Hour))
-			}
-		}, kind: Paused, in: 23 * time.Hour, says: "www.example.co.uk is paused until 2026-12-01T23:00:00Z, as its last " +
-			"5 validations failed, the last at 2026-11-30T23:00:00Z: the CA got 404. It is tried once a day"},
-		"also for a renewal in its window": {before: func(_ *testing.T, l *Ledger) {
-			for i := range 5 {
-				fail(l, "https://ca.example/acct/1", acme.DNS("www.example.co.uk"), Limit{}, fmt.Sprint(i), "no", start)
-			}
-		}, ask: func(a *Request) { a.Window = window }, kind: Paused, in: 24 * time.Hour},
-		"a wildcard is proven by its base": {before: func(_ *testing.T, l *Ledger) {
-			for i := range 5 {
-				fail(l, "https://ca.example/acct/1", acme.DNS("www.example.co.uk"), Limit{}, fmt.Sprint(i), "no", start)
-			}
-		}, ask: func(a *Request) { a.Identifiers = asks("", "*.www.example.co.uk").Identifiers }, kind: Paused, in: 24 * time.Hour},
-		"a day later it is tried": {before: func(_ *testing.T, l *Ledger) {
-			for i := range 5 {
-				fail(l, "https://ca.example/acct/1", acme.DNS("www.example.co.uk"), Limit{}, fmt.Sprint(i), "no", start.Add(-24*time.Hour))
-			}
-		}},
+		"a name that failed five times in a row is paused": {
+			before: failed(5, few.Validations, "the CA got 404.", start.Add(-time.Hour)), kind: Paused, in: 23 * time.Hour,
+			says: "www.example.co.uk is paused until 2026-12-01T23:00:00Z, as its last 5 validations failed, " +
+				"the last at 2026-11-30T23:00:00Z: the CA got 404. It is tried once a day",
+		},
+		"also for a renewal in its window": {
+			before: failed(5, Limit{}, "no", start), ask: func(a *Request) { a.Window = window },
+			kind: Paused, in: 24 * time.Hour,
+		},
+		"a wildcard is proven by its base": {
+			before: failed(5, Limit{}, "no", start),
+			ask:    func(a *Request) { a.Identifiers = asks("", "*.www.example.co.uk").Identifiers },
+			kind:   Paused, in: 24 * time.Hour,
+		},
+		"a day later it is tried": {before: failed(5, Limit{}, "no", start.Add(-24*time.Hour))},
 		"but by one order at a time": {before: func(t *testing.T, l *Ledger) {
-			for i := range 5 {
-				fail(l, "https://ca.example/acct/1", acme.DNS("www.example.co.uk"), Limit{}, fmt.Sprint(i), "no", start.Add(-24*time.Hour))
-			}
+			failed(5, Limit{}, "no", start.Add(-24*time.Hour))(t, l)
 			if v := l.Admit(asks("0", "www.example.co.uk", "example.co.uk"), start); !v.Allowed {
 				t.Fatal(v.Message())
 			}
 		}, kind: Paused, in: 10 * time.Minute, says: "another order tries it now"},
-		"a success ends the row": {before: func(_ *testing.T, l *Ledger) {
-			for i := range 5 {
-				if i == 3 {
-					l.Validated("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), start)
-				}
-				fail(l, "https://ca.example/acct/1", acme.DNS("www.example.co.uk"), Limit{}, fmt.Sprint(i), "no", start)
-			}
+		"a success ends the row": {before: func(t *testing.T, l *Ledger) {
+			failed(3, Limit{}, "no", start)(t, l)
+			l.Validated("https://ca.example/acct/1", acme.DNS("www.example.co.uk"), start)
+			failed(2, Limit{}, "no", start)(t, l)
 		}},
-		"a person ends the pause": {before: func(_ *testing.T, l *Ledger) {
-			for i := range 5 {
-				fail(l, "https://ca.example/acct/1", acme.DNS("www.example.co.uk"), Limit{}, fmt.Sprint(i), "no", start)
-			}
-		}, ask: func(a *Request) { a.Manual = true }},
-		"but not the CA's limit": {before: func(_ *testing.T, l *Ledger) {
-			for i := range 5 {
-				fail(l, "https://ca.example/acct/1", acme.DNS("www.example.co.uk"), few.Validations, fmt.Sprint(i), "no", start)
-			}
-		}, ask: func(a *Request) { a.Manual = true }, kind: Validations, in: 30 * time.Minute},
-		"an order that is open counts": {before: func(t *testing.T, l *Ledger) {
-			for i := range 2 {
-				if v := l.Admit(asks(fmt.Sprint(i), fmt.Sprintf("w%d.example.co.uk", i)), start.Add(-29*time.Minute)); !v.Allowed {
-					t.Fatal(v.Message())
-				}
-				l.Accepted(fmt.Sprint(i), start.Add(-29*time.Minute))
-			}
-		}, kind: Domain, in: 12 * time.Hour},
-		"one that failed does not": {before: func(t *testing.T, l *Ledger) {
-			for i := range 2 {
-				if v := l.Admit(asks(fmt.Sprint(i), fmt.Sprintf("w%d.example.co.uk", i)), start); !v.Allowed {
-					t.Fatal(v.Message())
-				}
-				l.Accepted(fmt.Sprint(i), start)
-				l.Finished(fmt.Sprint(i), false, start)
-			}
-		}},
-		"one whose object is gone does if it was to be finalized": {before: func(t *testing.T, l *Ledger) {
-			for i := range 2 {
-				if v := l.Admit(asks(fmt.Sprint(i), fmt.Sprintf("w%d.example.co.uk", i)), start); !v.Allowed {
-					t.Fatal(v.Message())
-				}
-				l.Finalizing(fmt.Sprint(i), start)
-				l.Deleted("shop", fmt.Sprint(i), start)
-			}
-		}, kind: Domain, in: 12 * time.Hour},
+		"a person ends the pause": {
+			before: failed(5, Limit{}, "no", start), ask: func(a *Request) { a.Manual = true },
+		},
+		"but not the CA's limit": {
+			before: failed(5, few.Validations, "no", start), ask: func(a *Request) { a.Manual = true },
+			kind: Validations, in: 30 * time.Minute,
+		},
+		"an order that is open counts": {
+			before: admitted(start.Add(-29*time.Minute), func(l *Ledger, id string) {
+				l.Accepted(id, start.Add(-29*time.Minute))
+			}),
+			kind: Domain, in: 12 * time.Hour,
+		},
+		"one that failed does not": {before: admitted(start, func(l *Ledger, id string) {
+			l.Accepted(id, start)
+			l.Finished(id, false, start)
+		})},
+		"one whose object is gone does if it was to be finalized": {
+			before: admitted(start, func(l *Ledger, id string) {
+				l.Finalizing(id, start)
+				l.Deleted("shop", id, start)
+			}),
+			kind: Domain, in: 12 * time.Hour,
+		},
 		"no limits": {before: func(t *testing.T, l *Ledger) {
 			for i := range 9 {
 				a := asks(fmt.Sprint(i), "www.example.co.uk")
@@ -196,13 +208,13 @@ func TestAdmitSaysUntilWhenAnOrderWaitsAndWhatFor(t *testing.T) {
 				issue(t, l, a, start)
 			}
 		}},
-		"what one issuer may do beyond the limits of all counts for all": {before: func(t *testing.T, l *Ledger) {
-			for i := range 3 {
-				a := asks(fmt.Sprint(i), fmt.Sprintf("w%d.example.co.uk", i))
+		"what one issuer may do beyond the limits of all counts for all": {
+			before: issued(3, "w%d.example.co.uk", start, func(a *Request) {
 				a.Limits.Domain, a.Published = Limit{1000, 24 * time.Hour}, few
-				issue(t, l, a, start)
-			}
-		}, ask: func(a *Request) { a.Published, a.Account = few, "https://ca.example/acct/2" }, kind: Domain, in: 12 * time.Hour},
+			}),
+			ask:  func(a *Request) { a.Published, a.Account = few, "https://ca.example/acct/2" },
+			kind: Domain, in: 12 * time.Hour,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := NewLedger()
@@ -219,29 +231,35 @@ func TestAdmitSaysUntilWhenAnOrderWaitsAndWhatFor(t *testing.T) {
 				t.Fatalf("%v\n%s", err, text)
 			}
 			for when, l := range map[string]*Ledger{"before a restart": l, "after it": read} {
-				a := asks("it", "www.example.co.uk")
-				if test.ask != nil {
-					test.ask(&a)
-				}
-				v := l.Admit(a, start)
-				if v.Allowed != (test.in == 0) || v.Kind != test.kind {
-					t.Fatalf("%s: %+v", when, v)
-				}
-				if v.Allowed {
-					continue
-				}
-				if wait := v.Until.Sub(start); wait != test.in {
-					t.Errorf("%s it waits %s", when, wait)
-				}
-				if !strings.Contains(v.Message(), test.says) {
-					t.Errorf("it says %q", v.Message())
-				}
-				// At that time the order may be sent.
-				if v := l.Admit(a, v.Until); !v.Allowed && !v.Underway && test.kind != Domain {
-					t.Errorf("%s it waits again: %s", when, v.Message())
-				}
+				test.check(t, when, l)
 			}
 		})
+	}
+}
+
+// check asks whether the order may be sent.
+func (test admitCase) check(t *testing.T, when string, l *Ledger) {
+	t.Helper()
+	a := asks("it", "www.example.co.uk")
+	if test.ask != nil {
+		test.ask(&a)
+	}
+	v := l.Admit(a, start)
+	if v.Allowed != (test.in == 0) || v.Kind != test.kind {
+		t.Fatalf("%s: %+v", when, v)
+	}
+	if v.Allowed {
+		return
+	}
+	if wait := v.Until.Sub(start); wait != test.in {
+		t.Errorf("%s it waits %s", when, wait)
+	}
+	if !strings.Contains(v.Message(), test.says) {
+		t.Errorf("it says %q", v.Message())
+	}
+	// At that time the order may be sent.
+	if v := l.Admit(a, v.Until); !v.Allowed && !v.Underway && test.kind != Domain {
+		t.Errorf("%s it waits again: %s", when, v.Message())
 	}
 }
 
@@ -281,12 +299,7 @@ func TestAnOrderWithoutReplyIsSentAgainOnlyWithinItsLimits(t *testing.T) {
 			Limits: limits, Created: now, Expires: now.Add(30 * 24 * time.Hour)}
 	}
 	domain, set := Limits{Domain: Limit{5, week}}, Limits{Set: Limit{1, week}}
-	for name, test := range map[string]struct {
-		limits  Limits
-		renewal bool
-		lost    []string
-		sent    int
-	}{
+	for name, test := range map[string]lossyCase{
 		"every reply comes":               {domain, false, nil, 5},
 		"the third is lost":               {domain, false, []string{"c"}, 5},
 		"the last that goes is lost":      {domain, false, []string{"e"}, 5},
@@ -295,44 +308,56 @@ func TestAnOrderWithoutReplyIsSentAgainOnlyWithinItsLimits(t *testing.T) {
 		"the set is that of the same":     {set, false, []string{"a", "b"}, 8 + 2},
 		"renewals do not count by domain": {domain, true, []string{"a"}, 8 + 1},
 	} {
-		t.Run(name, func(t *testing.T) {
-			l := NewLedger()
-			sent, lost := 0, map[string]bool{}
-			for _, id := range test.lost {
-				lost[id] = true
+		t.Run(name, func(t *testing.T) { test.run(t, order, now) })
+	}
+}
+
+// lossyCase is a CA whose replies to some orders are lost the first time.
+type lossyCase struct {
+	limits  Limits
+	renewal bool
+	lost    []string
+	sent    int
+}
+
+// run has eight orders sent in three passes, in each of which all are sent before a reply comes.
+func (test lossyCase) run(t *testing.T, order func(string, Limits) Request, now time.Time) {
+	t.Helper()
+	l := NewLedger()
+	sent, lost := 0, map[string]bool{}
+	for _, id := range test.lost {
+		lost[id] = true
+	}
+	taken := map[string]bool{}
+	for range 3 { // passes
+		var went []string
+		for _, id := range []string{"a", "b", "c", "d", "e", "f", "g", "h"} {
+			a := order(id, test.limits)
+			a.Renewal = test.renewal
+			if !taken[id] && l.Admit(a, now).Allowed {
+				sent++
+				went = append(went, id)
 			}
-			taken := map[string]bool{}
-			for range 3 { // passes
-				var went []string
-				for _, id := range []string{"a", "b", "c", "d", "e", "f", "g", "h"} {
-					a := order(id, test.limits)
-					a.Renewal = test.renewal
-					if !taken[id] && l.Admit(a, now).Allowed {
-						sent++
-						went = append(went, id)
-					}
-				}
-				for _, id := range went { // after all were sent
-					if lost[id] {
-						l.NoReply(id, now)
-						delete(lost, id)
-					} else {
-						l.Accepted(id, now)
-						taken[id] = true
-					}
-				}
-				text, err := l.Encode(now)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if _, err := Decode(text); err != nil {
-					t.Error(err)
-				}
+		}
+		for _, id := range went { // after all were sent
+			if lost[id] {
+				l.NoReply(id, now)
+				delete(lost, id)
+			} else {
+				l.Accepted(id, now)
+				taken[id] = true
 			}
-			if sent != test.sent {
-				t.Errorf("%d were sent, not %d", sent, test.sent)
-			}
-		})
+		}
+		text, err := l.Encode(now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Decode(text); err != nil {
+			t.Error(err)
+		}
+	}
+	if sent != test.sent {
+		t.Errorf("%d were sent, not %d", sent, test.sent)
 	}
 }
 

@@ -35,31 +35,41 @@ func TestTheQueueIsFairToNamespaces(t *testing.T) {
 			t.Fatalf("%s: asked again it says %+v, not %+v", a.ID, again, v)
 		}
 	}
+	order := served(t, l, all, until)
+	if got := strings.Join(order, " "); got != "renewals-0 many-0 few-5 many-1 many-2 renewals-1" {
+		t.Error(got)
+	}
+}
+
+// served returns the orders in the sequence in which they are sent, when each is tried at the time
+// that the ledger says and when the ledger names it, once an hour.
+func served(t *testing.T, l *Ledger, all []Request, until map[string]time.Time) []string {
+	t.Helper()
 	var order []string
 	for now := start; len(order) < len(all); now = now.Add(time.Hour) {
+		if now.Sub(start) > 30*time.Hour {
+			t.Fatalf("some are never served: %v", order)
+		}
+		send := func(id string) {
+			order = append(order, id)
+			l.Accepted(id, now)
+		}
 		for _, a := range all {
 			was := l.open[a.ID] != nil
 			if !now.Before(until[a.ID]) {
 				until[a.ID] = l.Admit(a, now).Until
 			}
 			if !was && l.open[a.ID] != nil {
-				order = append(order, a.ID)
-				l.Accepted(a.ID, now)
+				send(a.ID)
 			}
 		}
 		for _, a := range l.Admitted() {
 			if o := l.open[a.ID]; o != nil && !o.Accepted {
-				order = append(order, a.ID)
-				l.Accepted(a.ID, now)
+				send(a.ID)
 			}
 		}
-		if now.Sub(start) > 30*time.Hour {
-			t.Fatalf("some are never served: %v", order)
-		}
 	}
-	if got := strings.Join(order, " "); got != "renewals-0 many-0 few-5 many-1 many-2 renewals-1" {
-		t.Error(got)
-	}
+	return order
 }
 
 func TestAnOrderMovesUpWhenOrdersAheadLeave(t *testing.T) {

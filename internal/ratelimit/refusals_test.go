@@ -3,6 +3,7 @@ package ratelimit
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -33,48 +34,62 @@ func TestARefusalHoldsForAllOrdersUnderTheLimit(t *testing.T) {
 		`not now`: {same, exempt},
 	} {
 		t.Run(detail[:7]+detail[len(detail)-7:], func(t *testing.T) {
-			l := NewLedger()
-			a := asks("refused", "www.example.com")
-			if v := l.Admit(a, start); !v.Allowed {
-				t.Fatal(v.Message())
-			}
-			if v := l.Refused(
-				a,
-				&acme.Problem{Detail: detail, RetryAfter: until},
-				until,
-				start,
-			); !v.Until.Equal(until) || !strings.Contains(v.Message(), detail) ||
-				!strings.HasSuffix(v.Message(), help[v.RefusedFor]) {
-				t.Errorf("it says %q", v.Message())
-			}
-			if len(l.open)+len(l.reserved) > 0 {
-				t.Error("the order that was refused has spent something")
-			}
-			text, err := l.Encode(start)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for name, a := range map[string]Request{"same": same, "account": account, "domain": domain, "names": names, "exempt": exempt} {
-				should := false
-				for _, w := range waits {
-					should = should ||
-						a.Account == w.Account && exactSet(a.Identifiers) == exactSet(w.Identifiers) && a.Window == w.Window
-				}
-				l, err := Decode(text)
-				if err != nil {
-					t.Fatal(err)
-				}
+			text := refusedWith(t, detail, until)
+			for name, a := range map[string]Request{
+				"same": same, "account": account, "domain": domain, "names": names, "exempt": exempt,
+			} {
 				a.ID = name
-				if v := l.Admit(a, start); v.Allowed == should {
-					t.Errorf("%s: %+v", name, v)
-				} else if kind, _ := limitOf(detail); should && (!strings.Contains(v.Message(), detail) || !strings.HasSuffix(v.Message(), help[kind])) {
-					t.Errorf("%s: it says %q", name, v.Message())
-				}
-				if v := l.Admit(a, until); !v.Allowed {
-					t.Errorf("%s: afterwards it still waits: %s", name, v.Message())
-				}
+				waits := slices.ContainsFunc(waits, func(w Request) bool {
+					return a.Account == w.Account && exactSet(a.Identifiers) == exactSet(w.Identifiers) && a.Window == w.Window
+				})
+				checkRefused(t, text, a, waits, detail, until)
 			}
 		})
+	}
+}
+
+// refusedWith returns a ledger in which the CA has refused an order for www.example.com.
+func refusedWith(t *testing.T, detail string, until time.Time) []byte {
+	t.Helper()
+	l := NewLedger()
+	a := asks("refused", "www.example.com")
+	if v := l.Admit(a, start); !v.Allowed {
+		t.Fatal(v.Message())
+	}
+	v := l.Refused(a, &acme.Problem{Detail: detail, RetryAfter: until}, until, start)
+	if !v.Until.Equal(until) || !strings.Contains(v.Message(), detail) ||
+		!strings.HasSuffix(v.Message(), help[v.RefusedFor]) {
+		t.Errorf("it says %q", v.Message())
+	}
+	if len(l.open)+len(l.reserved) > 0 {
+		t.Error("the order that was refused has spent something")
+	}
+	text, err := l.Encode(start)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// checkRefused expects of an order that it waits with the CA's words, or does not wait, and that it
+// may be sent when the refusal ends.
+func checkRefused(t *testing.T, ledger []byte, a Request, waits bool, detail string, until time.Time) {
+	t.Helper()
+	l, err := Decode(ledger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := l.Admit(a, start)
+	if v.Allowed == waits {
+		t.Errorf("%s: %+v", a.ID, v)
+		return
+	}
+	kind, _ := limitOf(detail)
+	if waits && (!strings.Contains(v.Message(), detail) || !strings.HasSuffix(v.Message(), help[kind])) {
+		t.Errorf("%s: it says %q", a.ID, v.Message())
+	}
+	if v := l.Admit(a, until); !v.Allowed {
+		t.Errorf("%s: afterwards it still waits: %s", a.ID, v.Message())
 	}
 }
 

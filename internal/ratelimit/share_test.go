@@ -14,76 +14,96 @@ var week = Limits{
 	Domain: Limit{10, 7 * 24 * time.Hour}, Set: Limit{5, 7 * 24 * time.Hour}, Validations: Limit{5, time.Hour},
 }
 
+const hour = time.Hour
+
+// sharedRequest is a request of a namespace under the limits of a week.
+func sharedRequest(namespace, name string) Request {
+	r := asks(namespace+"/"+name, name+".example.com")
+	r.Namespace, r.Limits = namespace, week
+	return r
+}
+
+// acceptStuck has the CA accept orders of another namespace that never end.
+func acceptStuck(t *testing.T, l *Ledger, n int, at time.Time) {
+	t.Helper()
+	for i := range n {
+		r := sharedRequest("stuck", fmt.Sprintf("s%d", i))
+		if d := l.Admit(r, at); !d.Allowed {
+			t.Fatal(d.Message())
+		}
+		l.Accepted(r.ID, at)
+	}
+}
+
+// issueOf has n orders of a namespace issued, each for a name of its own unless names are given.
+func issueOf(t *testing.T, l *Ledger, namespace string, n int, names ...string) {
+	t.Helper()
+	for i := range n {
+		r := sharedRequest(namespace, fmt.Sprintf("%s%d", namespace, i))
+		if len(names) > 0 {
+			r.Identifiers = asks("", names...).Identifiers
+		}
+		issue(t, l, r, start)
+	}
+}
+
+// failures has n validations of www.example.com fail for a namespace.
+func failures(l *Ledger, namespace string, n int, at time.Time) {
+	for i := range n {
+		l.ValidationFailed(FailedValidation{
+			Account: "https://ca.example/acct/1", Namespace: namespace, Identifier: acme.DNS("www.example.com"),
+			Limit: week.Validations, Authorization: fmt.Sprint(namespace, i), Detail: "the CA got 404",
+		}, at)
+	}
+}
+
+// admits expects that the order for www.example.com of the namespace shop may be sent, or that it
+// waits as the case says.
+func (test admitCase) admits(t *testing.T) {
+	t.Helper()
+	l := NewLedger()
+	test.before(t, l)
+	r := sharedRequest("shop", "www")
+	if test.ask != nil {
+		test.ask(&r)
+	}
+	d := l.Admit(r, start)
+	if d.Allowed != (test.in == 0) || d.Kind != test.kind || !d.Allowed && d.Until.Sub(start) != test.in {
+		t.Fatalf("%+v", d)
+	}
+	if !d.Allowed && !strings.Contains(d.Message(), test.says) {
+		t.Errorf("it says %q", d.Message())
+	}
+}
+
 func TestOneNamespaceKeepsNoOtherFromTheLimitsThatTheyShare(t *testing.T) {
-	const hour = time.Hour
-	account, www := "https://ca.example/acct/1", acme.DNS("www.example.com")
-	request := func(namespace, name string) Request {
-		r := asks(namespace+"/"+name, name+".example.com")
-		r.Namespace, r.Limits = namespace, week
-		return r
-	}
-	// stuck has the CA accept orders of another namespace that never end.
-	stuck := func(t *testing.T, l *Ledger, n int, at time.Time) {
-		t.Helper()
-		for i := range n {
-			r := request("stuck", fmt.Sprintf("s%d", i))
-			if d := l.Admit(r, at); !d.Allowed {
-				t.Fatal(d.Message())
-			}
-			l.Accepted(r.ID, at)
-		}
-	}
-	issueOf := func(t *testing.T, l *Ledger, namespace string, n int, names ...string) {
-		t.Helper()
-		for i := range n {
-			r := request(namespace, fmt.Sprintf("%s%d", namespace, i))
-			if len(names) > 0 {
-				r.Identifiers = asks("", names...).Identifiers
-			}
-			issue(t, l, r, start)
-		}
-	}
-	failures := func(l *Ledger, namespace string, n int, at time.Time) {
-		for i := range n {
-			l.ValidationFailed(FailedValidation{
-				Account: account, Namespace: namespace, Identifier: www, Limit: week.Validations,
-				Authorization: fmt.Sprint(namespace, i), Detail: "the CA got 404",
-			}, at)
-		}
-	}
 	renewal := func(r *Request) { r.Renewal, r.Expires = true, start.Add(20*24*hour) }
 	expiring := func(r *Request) { r.Renewal, r.Expires = true, start.Add(3*hour) }
 	window := func(r *Request) {
 		renewal(r)
 		r.Window = acme.Window{Start: start.Add(-hour), End: start.Add(hour)}
 	}
-	for name, test := range map[string]struct {
-		before func(*testing.T, *Ledger)
-		ask    func(*Request)
-		kind   Kind
-		in     time.Duration // 0 for none
-		says   string
-	}{
+	for name, test := range map[string]admitCase{
 		"orders that have just begun reserve the limit": {
-			before: func(t *testing.T, l *Ledger) { stuck(t, l, 9, start) },
+			before: func(t *testing.T, l *Ledger) { acceptStuck(t, l, 9, start) },
 			kind:   Domain, in: 7 * 24 * hour / 10, says: "the limit of 10 certificates",
 		},
 		"orders that are stuck do not": {
-			before: func(t *testing.T, l *Ledger) { stuck(t, l, 9, start.Add(-31*time.Minute)) },
+			before: func(t *testing.T, l *Ledger) { acceptStuck(t, l, 9, start.Add(-31*time.Minute)) },
 		},
 		"nor for days": {
-			before: func(t *testing.T, l *Ledger) { stuck(t, l, 9, start.Add(-29*24*hour)) },
+			before: func(t *testing.T, l *Ledger) { acceptStuck(t, l, 9, start.Add(-29*24*hour)) },
 		},
 		"an order that was not sent for long reserves nothing": {
 			before: func(_ *testing.T, l *Ledger) {
 				for i := range 9 {
-					l.Admit(request("stuck", fmt.Sprintf("s%d", i)), start.Add(-31*time.Minute))
+					l.Admit(sharedRequest("stuck", fmt.Sprintf("s%d", i)), start.Add(-31*time.Minute))
 				}
 			},
 		},
 		"a stuck order that finalizes reserves the limit again": {
 			before: func(t *testing.T, l *Ledger) {
-				stuck(t, l, 9, start.Add(-hour))
+				acceptStuck(t, l, 9, start.Add(-hour))
 				l.lapse(start)
 				for i := range 9 {
 					l.Finalizing(fmt.Sprintf("stuck/s%d", i), start)
@@ -94,7 +114,7 @@ func TestOneNamespaceKeepsNoOtherFromTheLimitsThatTheyShare(t *testing.T) {
 		"stuck orders for the same names do not hold the exact set": {
 			before: func(t *testing.T, l *Ledger) {
 				for i := range 4 {
-					r := request("stuck", "www")
+					r := sharedRequest("stuck", "www")
 					r.ID = fmt.Sprint(i)
 					l.Admit(r, start.Add(-31*time.Minute))
 					l.Accepted(r.ID, start.Add(-31*time.Minute))
@@ -132,7 +152,7 @@ func TestOneNamespaceKeepsNoOtherFromTheLimitsThatTheyShare(t *testing.T) {
 		"what another waits for is part of its share": {
 			before: func(t *testing.T, l *Ledger) {
 				issueOf(t, l, "shop", 5)
-				r := request("other", "o")
+				r := sharedRequest("other", "o")
 				r.Limits.NewOrders = Limit{1, hour}
 				first := asks("first", "first.example.net")
 				first.Limits = Limits{NewOrders: r.Limits.NewOrders}
@@ -171,7 +191,7 @@ func TestOneNamespaceKeepsNoOtherFromTheLimitsThatTheyShare(t *testing.T) {
 		"not even while another order tries the name": {
 			before: func(t *testing.T, l *Ledger) {
 				failures(l, "other", 5, start.Add(-25*hour))
-				if d := l.Admit(request("other", "www"), start); !d.Allowed {
+				if d := l.Admit(sharedRequest("other", "www"), start); !d.Allowed {
 					t.Fatal(d.Message())
 				}
 			},
@@ -189,21 +209,7 @@ func TestOneNamespaceKeepsNoOtherFromTheLimitsThatTheyShare(t *testing.T) {
 			ask: renewal,
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
-			l := NewLedger()
-			test.before(t, l)
-			r := request("shop", "www")
-			if test.ask != nil {
-				test.ask(&r)
-			}
-			d := l.Admit(r, start)
-			if d.Allowed != (test.in == 0) || d.Kind != test.kind || !d.Allowed && d.Until.Sub(start) != test.in {
-				t.Fatalf("%+v", d)
-			}
-			if !d.Allowed && !strings.Contains(d.Message(), test.says) {
-				t.Errorf("it says %q", d.Message())
-			}
-		})
+		t.Run(name, test.admits)
 	}
 }
 

@@ -91,6 +91,35 @@ func (b *bench) acmeServer(ctx context.Context) error {
 		"API writes each",
 		"exchanges each",
 	)
+	if err := b.acmeIssuers(ctx, ca, issuers); err != nil {
+		return err
+	}
+	runs := []struct {
+		kind string
+		n    int
+	}{{"dns-01", 1}, {"dns-01", 10}, {"dns-01", 100}, {"http-01", 1}, {"http-01", 10}, {"http-01", 100}, {"dns-01", b.line}}
+	for i, run := range runs {
+		if run.n == 0 {
+			continue
+		}
+		if err := b.measureACME(ctx, p, &exchanges, run.kind, fmt.Sprintf("acme-%d", i), run.n); err != nil {
+			return err
+		}
+	}
+	fmt.Println()
+	for _, l := range exchanges.lines() {
+		fmt.Printf("    %s\n", l)
+	}
+	fmt.Println()
+	return b.besideOneThatHangs(ctx, names.Addr, ca)
+}
+
+// acmeIssuers creates an issuer for each solver, and waits until they are ready.
+func (b *bench) acmeIssuers(
+	ctx context.Context,
+	ca *pebble.Server,
+	issuers map[string]cmacme.ACMEChallengeSolver,
+) error {
 	for kind, solver := range issuers {
 		issuer := &cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: kind}}
 		issuer.Spec.ACME = &cmacme.ACMEIssuer{
@@ -104,72 +133,63 @@ func (b *bench) acmeServer(ctx context.Context) error {
 			return err
 		}
 	}
-	runs := []struct {
-		kind string
-		n    int
-	}{{"dns-01", 1}, {"dns-01", 10}, {"dns-01", 100}, {"http-01", 1}, {"http-01", 10}, {"http-01", 100}, {"dns-01", b.line}}
-	for i, run := range runs {
-		kind, n := run.kind, run.n
-		if n == 0 {
-			continue
-		}
-		if err := b.quiet(ctx); err != nil {
-			return err
-		}
-		before, err := b.requests(ctx)
-		if err != nil {
-			return err
-		}
-		asked := exchanges.total()
-		cpu, err := p.cpu()
-		if err != nil {
-			return err
-		}
-		took, all, err := b.issue(
-			ctx,
-			cmmeta.IssuerReference{Name: kind, Kind: "ClusterIssuer"},
-			fmt.Sprintf("acme-%d", i),
-			n,
-		)
-		if err != nil {
-			return err
-		}
-		if err := b.quiet(ctx); err != nil {
-			return err
-		}
-		after, err := b.requests(ctx)
-		if err != nil {
-			return err
-		}
-		used, err := p.cpu()
-		if err != nil {
-			return err
-		}
-		writes := 0.0
-		for key, count := range after.since(before).counts {
-			verb, resource, _ := strings.Cut(key, " ")
-			if slices.Contains(writeVerbs, verb) &&
-				(slices.Contains(ofCertificates, resource) || slices.Contains(ofACME, resource)) {
-				writes += count
-			}
-		}
-		fmt.Printf(
-			"  %-12s %10.2f s %10.2f s %10.2f s %9.1f ms %16.1f %16.1f\n",
-			fmt.Sprintf("%s %d", kind, n),
-			all.Seconds(),
-			quantile(took, .5).Seconds(),
-			quantile(took, .99).Seconds(),
-			(used-cpu).Seconds()*1000/float64(n),
-			writes/float64(n)-1,
-			float64(exchanges.total()-asked)/float64(n),
-		)
+	return nil
+}
+
+// measureACME issues n certificates in a namespace, and prints what they cost.
+func (b *bench) measureACME(
+	ctx context.Context, p *process, exchanges *counter, kind, namespace string, n int,
+) error {
+	if err := b.quiet(ctx); err != nil {
+		return err
 	}
-	fmt.Println()
-	for _, l := range exchanges.lines() {
-		fmt.Printf("    %s\n", l)
+	before, err := b.requests(ctx)
+	if err != nil {
+		return err
 	}
-	fmt.Println()
-	return b.besideOneThatHangs(ctx, names.Addr, ca)
+	asked := exchanges.total()
+	cpu, err := p.cpu()
+	if err != nil {
+		return err
+	}
+	took, all, err := b.issue(ctx, cmmeta.IssuerReference{Name: kind, Kind: "ClusterIssuer"}, namespace, n)
+	if err != nil {
+		return err
+	}
+	if err := b.quiet(ctx); err != nil {
+		return err
+	}
+	after, err := b.requests(ctx)
+	if err != nil {
+		return err
+	}
+	used, err := p.cpu()
+	if err != nil {
+		return err
+	}
+	fmt.Printf(
+		"  %-12s %10.2f s %10.2f s %10.2f s %9.1f ms %16.1f %16.1f\n",
+		fmt.Sprintf("%s %d", kind, n),
+		all.Seconds(),
+		quantile(took, .5).Seconds(),
+		quantile(took, .99).Seconds(),
+		(used-cpu).Seconds()*1000/float64(n),
+		acmeWrites(after.since(before).counts)/float64(n)-1,
+		float64(exchanges.total()-asked)/float64(n),
+	)
+	return nil
+}
+
+// acmeWrites counts the writes of objects of certificates and of ACME.
+func acmeWrites(counts map[string]float64) (writes float64) {
+	for key, count := range counts {
+		verb, resource, _ := strings.Cut(key, " ")
+		if slices.Contains(writeVerbs, verb) &&
+			(slices.Contains(ofCertificates, resource) || slices.Contains(ofACME, resource)) {
+			writes += count
+		}
+	}
+	return writes
 }
 
 // besideOneThatHangs measures certificates in sequence: first without other load, then while
@@ -178,40 +198,7 @@ func (b *bench) acmeServer(ctx context.Context) error {
 func (b *bench) besideOneThatHangs(ctx context.Context, resolver string, works *pebble.Server) error {
 	const runs, others = 20, 60
 	one := func(namespace string) (median time.Duration, goroutines float64, err error) {
-		var took []time.Duration
-		for i := range runs {
-			t, _, err := b.issue(
-				ctx,
-				cmmeta.IssuerReference{Name: "dns-01", Kind: "ClusterIssuer"},
-				fmt.Sprintf("%s-%d", namespace, i),
-				1,
-			)
-			if err != nil {
-				return 0, 0, err
-			}
-			took = append(took, t...)
-		}
-		slices.Sort(took)
-		goroutines, err = gauge(ctx, "go_goroutines")
-		return quantile(took, .5), goroutines, err
-	}
-	// under creates an issuer, and requests certificates from it.
-	under := func(name string, spec cmacme.ACMEIssuer) error {
-		spec.PrivateKey = cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: name}}
-		issuer := &cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: name}}
-		issuer.Spec.ACME = &spec
-		if err := b.admin.Create(ctx, issuer); err != nil {
-			return err
-		}
-		if err := b.issuerReady(ctx, issuer); err != nil {
-			return err
-		}
-		if err := b.namespace(ctx, name); err != nil {
-			return err
-		}
-		return b.each(ctx, others, func(ctx context.Context, c client.Client, i int) error {
-			return c.Create(ctx, certificate(cmmeta.IssuerReference{Name: name, Kind: "ClusterIssuer"}, name, i))
-		})
+		return b.oneAfterTheOther(ctx, namespace, runs)
 	}
 	alone, before, err := one("alone")
 	if err != nil {
@@ -238,28 +225,15 @@ func (b *bench) besideOneThatHangs(ctx context.Context, resolver string, works *
 		return nil
 	}
 
-	var hangs atomic.Bool
-	var hung atomic.Int32
-	release := make(chan struct{})
-	ca, err := pebble.Start(pebble.Options{Resolver: resolver, Wrap: func(h http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if hangs.Load() {
-				hung.Add(1)
-				select {
-				case <-release:
-				case <-r.Context().Done():
-				}
-			}
-			h.ServeHTTP(w, r)
-		})
-	}})
+	hanging := &hangingCA{release: make(chan struct{})}
+	ca, err := pebble.Start(pebble.Options{Resolver: resolver, Wrap: hanging.wrap})
 	if err != nil {
 		return err
 	}
 	defer ca.Close()
-	defer close(release)
+	defer close(hanging.release)
 	// The CA hangs at the validation, when all challenges are presented.
-	err = under("hangs", cmacme.ACMEIssuer{
+	err = b.hangingIssuer(ctx, "hangs", others, cmacme.ACMEIssuer{
 		Server: ca.Directory, CABundle: ca.CABundle,
 		Solvers: []cmacme.ACMEChallengeSolver{
 			{
@@ -273,36 +247,16 @@ func (b *bench) besideOneThatHangs(ctx context.Context, resolver string, works *
 	if err != nil {
 		return err
 	}
-	setUp := 0
-	err = wait.PollUntilContextTimeout(
-		ctx,
-		100*time.Millisecond,
-		time.Minute,
-		true,
-		func(ctx context.Context) (bool, error) {
-			var list cmacme.ChallengeList
-			if err := b.admin.List(ctx, &list, client.InNamespace("hangs")); err != nil {
-				return false, err
-			}
-			setUp = 0
-			for _, ch := range list.Items {
-				if ch.Status.Presented {
-					setUp++
-				}
-			}
-			return setUp == others, nil
-		},
-	)
-	if err != nil {
-		return fmt.Errorf("%d of %d challenges are set up: %w", setUp, others, err)
+	if err := b.allPresented(ctx, "hangs", others); err != nil {
+		return err
 	}
-	hangs.Store(true)
+	hanging.hangs.Store(true)
 	err = wait.PollUntilContextTimeout(
 		ctx,
 		100*time.Millisecond,
 		time.Minute,
 		true,
-		func(context.Context) (bool, error) { return hung.Load() > 0, nil },
+		func(context.Context) (bool, error) { return hanging.hung.Load() > 0, nil },
 	)
 	if err != nil {
 		return fmt.Errorf("the CA is not asked to look at the challenges: %w", err)
@@ -316,7 +270,7 @@ func (b *bench) besideOneThatHangs(ctx context.Context, resolver string, works *
 		return err
 	}
 	defer silent.Close()
-	err = under("silent", cmacme.ACMEIssuer{
+	err = b.hangingIssuer(ctx, "silent", others, cmacme.ACMEIssuer{
 		Server:   works.Directory,
 		CABundle: works.CABundle,
 		Solvers: []cmacme.ACMEChallengeSolver{
@@ -337,6 +291,91 @@ func (b *bench) besideOneThatHangs(ctx context.Context, resolver string, works *
 		return err
 	}
 	fmt.Println()
+	return nil
+}
+
+// oneAfterTheOther issues certificates by DNS-01, each when the one before it is issued.
+func (b *bench) oneAfterTheOther(
+	ctx context.Context, namespace string, runs int,
+) (median time.Duration, goroutines float64, err error) {
+	var took []time.Duration
+	for i := range runs {
+		issuer := cmmeta.IssuerReference{Name: "dns-01", Kind: "ClusterIssuer"}
+		t, _, err := b.issue(ctx, issuer, fmt.Sprintf("%s-%d", namespace, i), 1)
+		if err != nil {
+			return 0, 0, err
+		}
+		took = append(took, t...)
+	}
+	slices.Sort(took)
+	goroutines, err = gauge(ctx, "go_goroutines")
+	return quantile(took, .5), goroutines, err
+}
+
+// hangingIssuer creates an issuer, and requests certificates from it.
+func (b *bench) hangingIssuer(ctx context.Context, name string, n int, spec cmacme.ACMEIssuer) error {
+	spec.PrivateKey = cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: name}}
+	issuer := &cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	issuer.Spec.ACME = &spec
+	if err := b.admin.Create(ctx, issuer); err != nil {
+		return err
+	}
+	if err := b.issuerReady(ctx, issuer); err != nil {
+		return err
+	}
+	if err := b.namespace(ctx, name); err != nil {
+		return err
+	}
+	return b.each(ctx, n, func(ctx context.Context, c client.Client, i int) error {
+		return c.Create(ctx, certificate(cmmeta.IssuerReference{Name: name, Kind: "ClusterIssuer"}, name, i))
+	})
+}
+
+// hangingCA is a CA that answers no more when hangs is set, until it is released.
+type hangingCA struct {
+	hangs   atomic.Bool
+	hung    atomic.Int32
+	release chan struct{}
+}
+
+func (c *hangingCA) wrap(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if c.hangs.Load() {
+			c.hung.Add(1)
+			select {
+			case <-c.release:
+			case <-r.Context().Done():
+			}
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// allPresented waits until all challenges of a namespace are presented.
+func (b *bench) allPresented(ctx context.Context, namespace string, others int) error {
+	setUp := 0
+	err := wait.PollUntilContextTimeout(
+		ctx,
+		100*time.Millisecond,
+		time.Minute,
+		true,
+		func(ctx context.Context) (bool, error) {
+			var list cmacme.ChallengeList
+			if err := b.admin.List(ctx, &list, client.InNamespace(namespace)); err != nil {
+				return false, err
+			}
+			setUp = 0
+			for _, ch := range list.Items {
+				if ch.Status.Presented {
+					setUp++
+				}
+			}
+			return setUp == others, nil
+		},
+	)
+	if err != nil {
+		return fmt.Errorf("%d of %d challenges are set up: %w", setUp, others, err)
+	}
 	return nil
 }
 

@@ -28,23 +28,28 @@ func (p *provider) behaviour(q *packages.Package) {
 			case "Sequential":
 				p.exclusive = true
 			case "CleanUp":
-				present := function(q, receiver(f), "Present")
-				if present == nil || delegates(f) {
-					continue
-				}
-				if !names(f) {
-					p.exclusive = true
-				}
-				if p.usesDomain(q, f) || p.usesDomain(q, present) {
-					p.byDomain = true
-				}
-				kept := indexed(q, present, true)
-				for name := range indexed(q, f, false) {
-					if kept[name] {
-						p.stateful = true
-					}
-				}
+				p.cleanUp(q, f)
 			}
+		}
+	}
+}
+
+// cleanUp reads from CleanUp and Present which records a provider removes, and how it finds them.
+func (p *provider) cleanUp(q *packages.Package, f *ast.FuncDecl) {
+	present := function(q, receiver(f), "Present")
+	if present == nil || delegates(f) {
+		return
+	}
+	if !names(f) {
+		p.exclusive = true
+	}
+	if p.usesDomain(q, f) || p.usesDomain(q, present) {
+		p.byDomain = true
+	}
+	kept := indexed(q, present, true)
+	for name := range indexed(q, f, false) {
+		if kept[name] {
+			p.stateful = true
 		}
 	}
 }

@@ -36,84 +36,96 @@ func table(all []*provider) []byte {
 	}
 	b.WriteString("}\n\n// kinds are lego's providers, by name in order.\nvar kinds = [...]kind{\n")
 	for _, p := range all {
-		fmt.Fprintf(b, "\t{\n\t\tname: %q,\n\t\tsettings: []setting{", p.name)
-		for _, s := range p.settings {
-			fmt.Fprintf(b, "\n\t\t\t{name: %q, form: %s", s.name, s.kind)
-			if s.secret {
-				b.WriteString(", secret: true")
-			}
-			if s.required {
-				b.WriteString(", needed: true")
-			}
-			if s.def != "" {
-				fmt.Fprintf(b, ", def: %q", s.def)
-			}
-			if in := under[p.name+"."+s.field]; in != "" {
-				fmt.Fprintf(b, ", in: %q", in)
-			}
-			b.WriteString("},")
-		}
-		if len(p.settings) > 0 {
-			b.WriteString("\n\t\t")
-		}
-		b.WriteString("},\n")
-		for _, f := range []struct {
-			name string
-			set  bool
-		}{
-			{"stateful", p.stateful}, {"exclusive", p.exclusive}, {"wide", p.wide}, {"wholeZone", p.wholeZone}, {"byDomain", p.byDomain}, {"local", slices.Contains(local, p.name)},
-		} {
-			if f.set {
-				fmt.Fprintf(b, "\t\t%s: true,\n", f.name)
-			}
-		}
-		if len(p.hosts) > 0 {
-			fmt.Fprintf(b, "\t\thosts: %#v,\n", p.hosts)
-		}
-		client := "c"
-		if !slices.Contains(p.fields, "HTTPClient") {
-			client = "_"
-		}
-		fmt.Fprintf(
-			b,
-			"\t\tmake: func(s values, %s *http.Client) (challenge.Provider, error) {\n\t\t\treturn "+
-				"%s.NewDNSProviderConfig(&%s.Config{\n",
-			client,
-			p.name,
-			p.name,
-		)
-		for _, s := range p.settings {
-			if slices.Contains(transport, s.field) {
-				continue
-			}
-			value := fmt.Sprintf("s.%s(%q)", s.kind, s.name)
-			switch {
-			case s.elem == "int64" && s.kind == "number":
-				value = "int64(" + value + ")"
-			case s.kind == "lists":
-				value = fmt.Sprintf(
-					"sequences(s, %q, %s, %s.NewSeq)",
-					s.name,
-					map[string]string{"string": "asText", "int64": "asNumber"}[s.elem],
-					p.name,
-				)
-			}
-			fmt.Fprintf(b, "\t\t\t\t%s: %s,\n", s.field, value)
-		}
-		for _, f := range p.fields {
-			switch f {
-			case "HTTPClient":
-				b.WriteString("\t\t\t\tHTTPClient: c,\n")
-			case "PropagationTimeout":
-				b.WriteString("\t\t\t\tPropagationTimeout: callLimit,\n")
-			case "PollingInterval":
-				b.WriteString("\t\t\t\tPollingInterval: pollInterval,\n")
-			}
-		}
-		b.WriteString("\t\t\t})\n\t\t},\n\t},\n")
+		fmt.Fprintf(b, "\t{\n\t\tname: %q,\n", p.name)
+		writeSettings(b, p)
+		writeProperties(b, p)
+		writeConstructor(b, p)
+		b.WriteString("\t},\n")
 	}
 	b.WriteString("}\n")
 	return b.Bytes()
+}
+
+// writeSettings writes the settings of a provider.
+func writeSettings(b *bytes.Buffer, p *provider) {
+	b.WriteString("\t\tsettings: []setting{")
+	for _, s := range p.settings {
+		fmt.Fprintf(b, "\n\t\t\t{name: %q, form: %s", s.name, s.kind)
+		if s.secret {
+			b.WriteString(", secret: true")
+		}
+		if s.required {
+			b.WriteString(", needed: true")
+		}
+		if s.def != "" {
+			fmt.Fprintf(b, ", def: %q", s.def)
+		}
+		if in := under[p.name+"."+s.field]; in != "" {
+			fmt.Fprintf(b, ", in: %q", in)
+		}
+		b.WriteString("},")
+	}
+	if len(p.settings) > 0 {
+		b.WriteString("\n\t\t")
+	}
+	b.WriteString("},\n")
+}
+
+// writeProperties writes how a provider behaves, and the hosts that it calls.
+func writeProperties(b *bytes.Buffer, p *provider) {
+	for _, f := range []struct {
+		name string
+		set  bool
+	}{
+		{"stateful", p.stateful}, {"exclusive", p.exclusive}, {"wide", p.wide}, {"wholeZone", p.wholeZone},
+		{"byDomain", p.byDomain}, {"local", slices.Contains(local, p.name)},
+	} {
+		if f.set {
+			fmt.Fprintf(b, "\t\t%s: true,\n", f.name)
+		}
+	}
+	if len(p.hosts) > 0 {
+		fmt.Fprintf(b, "\t\thosts: %#v,\n", p.hosts)
+	}
+}
+
+// writeConstructor writes the function that makes a provider from its settings.
+func writeConstructor(b *bytes.Buffer, p *provider) {
+	client := "c"
+	if !slices.Contains(p.fields, "HTTPClient") {
+		client = "_"
+	}
+	fmt.Fprintf(b, "\t\tmake: func(s values, %s *http.Client) (challenge.Provider, error) {\n", client)
+	fmt.Fprintf(b, "\t\t\treturn %s.NewDNSProviderConfig(&%s.Config{\n", p.name, p.name)
+	for _, s := range p.settings {
+		if !slices.Contains(transport, s.field) {
+			fmt.Fprintf(b, "\t\t\t\t%s: %s,\n", s.field, s.expression(p.name))
+		}
+	}
+	for _, f := range p.fields {
+		switch f {
+		case "HTTPClient":
+			b.WriteString("\t\t\t\tHTTPClient: c,\n")
+		case "PropagationTimeout":
+			b.WriteString("\t\t\t\tPropagationTimeout: callLimit,\n")
+		case "PollingInterval":
+			b.WriteString("\t\t\t\tPollingInterval: pollInterval,\n")
+		}
+	}
+	b.WriteString("\t\t\t})\n\t\t},\n")
+}
+
+// expression returns the Go expression that has the value of a setting.
+func (s setting) expression(pkg string) string {
+	value := fmt.Sprintf("s.%s(%q)", s.kind, s.name)
+	switch {
+	case s.elem == "int64" && s.kind == "number":
+		return "int64(" + value + ")"
+	case s.kind == "lists":
+		convert := map[string]string{"string": "asText", "int64": "asNumber"}[s.elem]
+		return fmt.Sprintf("sequences(s, %q, %s, %s.NewSeq)", s.name, convert, pkg)
+	}
+	return value
 }
 
 // defaults returns the Go source of the values that the tests compare with lego.

@@ -21,59 +21,7 @@ func candidates(dir string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	imports := map[string][]string{}
-	var of func(path string) error
-	of = func(path string) error {
-		if _, seen := imports[path]; seen {
-			return nil
-		}
-		imports[path] = nil
-		files, err := filepath.Glob(filepath.Join(dir, strings.TrimPrefix(path, module), "*.go"))
-		if err != nil {
-			return err
-		}
-		for _, file := range files {
-			if strings.HasSuffix(file, "_test.go") {
-				continue
-			}
-			f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
-			if err != nil {
-				return err
-			}
-			for _, i := range f.Imports {
-				name, err := strconv.Unquote(i.Path.Value)
-				if err != nil {
-					return err
-				}
-				imports[path] = append(imports[path], name)
-				if strings.HasPrefix(name, dns) {
-					if err := of(name); err != nil {
-						return err
-					}
-				}
-			}
-		}
-		return nil
-	}
-	var clean func(path string, seen map[string]bool) bool
-	clean = func(path string, seen map[string]bool) bool {
-		if seen[path] {
-			return true
-		}
-		seen[path] = true
-		for _, i := range imports[path] {
-			switch first, _, _ := strings.Cut(i, "/"); {
-			case strings.HasPrefix(i, dns):
-				if !clean(i, seen) {
-					return false
-				}
-			case strings.HasPrefix(i, module), !strings.Contains(first, "."):
-			case !slices.ContainsFunc(allowed, func(a string) bool { return strings.HasPrefix(i, a) }):
-				return false
-			}
-		}
-		return true
-	}
+	g := importGraph{dir: dir, imports: map[string][]string{}}
 	var names []string
 	for _, e := range entries {
 		name := e.Name()
@@ -81,14 +29,87 @@ func candidates(dir string) ([]string, error) {
 			slices.Contains(ours, name) {
 			continue
 		}
-		if err := of(dns + name); err != nil {
+		if err := g.read(dns + name); err != nil {
 			return nil, err
 		}
-		if clean(dns+name, map[string]bool{}) {
+		if g.onlyAllowed(dns+name, map[string]bool{}) {
 			names = append(names, name)
 		}
 	}
 	return names, nil
+}
+
+// importGraph has the imports of each package of lego's providers that was read.
+type importGraph struct {
+	dir     string
+	imports map[string][]string
+}
+
+// read reads the imports of a package, and of the packages below dns that it imports.
+func (g importGraph) read(path string) error {
+	if _, seen := g.imports[path]; seen {
+		return nil
+	}
+	g.imports[path] = nil
+	files, err := filepath.Glob(filepath.Join(g.dir, strings.TrimPrefix(path, module), "*.go"))
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		names, err := importsOf(file)
+		if err != nil {
+			return err
+		}
+		g.imports[path] = append(g.imports[path], names...)
+	}
+	for _, name := range g.imports[path] {
+		if !strings.HasPrefix(name, dns) {
+			continue
+		}
+		if err := g.read(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func importsOf(file string) ([]string, error) {
+	f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, i := range f.Imports {
+		name, err := strconv.Unquote(i.Path.Value)
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, name)
+	}
+	return names, nil
+}
+
+// onlyAllowed reports whether a package needs no module that is not in allowed.
+func (g importGraph) onlyAllowed(path string, seen map[string]bool) bool {
+	if seen[path] {
+		return true
+	}
+	seen[path] = true
+	for _, i := range g.imports[path] {
+		switch first, _, _ := strings.Cut(i, "/"); {
+		case strings.HasPrefix(i, dns):
+			if !g.onlyAllowed(i, seen) {
+				return false
+			}
+		case strings.HasPrefix(i, module), !strings.Contains(first, "."):
+		case !slices.ContainsFunc(allowed, func(a string) bool { return strings.HasPrefix(i, a) }):
+			return false
+		}
+	}
+	return true
 }
 
 func load(dir string, names []string) ([]*provider, error) {
@@ -98,7 +119,8 @@ func load(dir string, names []string) ([]*provider, error) {
 	}
 	paths = append(paths, dns+"internal/...")
 	loaded, err := packages.Load(&packages.Config{
-		Mode: packages.NeedName | packages.NeedSyntax | packages.NeedTypes | packages.NeedTypesInfo | packages.NeedImports | packages.NeedFiles | packages.NeedCompiledGoFiles | packages.NeedExportFile,
+		Mode: packages.NeedName | packages.NeedSyntax | packages.NeedTypes | packages.NeedTypesInfo |
+			packages.NeedImports | packages.NeedFiles | packages.NeedCompiledGoFiles | packages.NeedExportFile,
 	}, paths...)
 	if err != nil {
 		return nil, err

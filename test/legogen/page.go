@@ -63,49 +63,7 @@ event tells you when you can remove it. No settings.
 `)
 	sections := func(these []*provider) {
 		for _, p := range these {
-			title := p.title
-			if strings.HasPrefix(p.url, "http") { // others are within lego's own pages
-				title = fmt.Sprintf("[%s](%s)", p.title, p.url)
-			}
-			fmt.Fprintf(b, "\n### %s\n\n%s; [in lego](https://go-acme.github.io/lego/dns/%s/).", p.name, title, p.name)
-			for _, f := range []struct {
-				text string
-				set  bool
-			}{{"one at a time", p.exclusive}, {"finds by memory", p.stateful}, {"without CNAME", p.byDomain}} {
-				if f.set {
-					fmt.Fprintf(b, " *%s*", f.text)
-				}
-			}
-			if len(p.settings) == 0 {
-				b.WriteString(" No settings.\n")
-				continue
-			}
-			b.WriteString("\n\n| setting | | in lego |\n|---|---|---|\n")
-			for _, s := range p.settings {
-				var about []string
-				if s.secret {
-					about = append(about, "**secret**")
-				}
-				if s.required {
-					about = append(about, "needed")
-				}
-				switch s.kind {
-				case "number":
-					about = append(about, "number")
-				case "flag":
-					about = append(about, "true or false")
-				case "address":
-					about = append(about, "URL")
-				case "pairs":
-					about = append(about, "`name:value,name:value`")
-				case "lists":
-					about = append(about, "`name:id:id,name:id`")
-				}
-				if s.def != "" {
-					about = append(about, "`"+s.def+"` if left out")
-				}
-				fmt.Fprintf(b, "| `%s` | %s | %s |\n", s.name, strings.Join(about, ", "), s.env)
-			}
+			p.writeSection(b)
 		}
 	}
 	mine := func(p *provider) bool { return slices.Contains(local, p.name) }
@@ -113,6 +71,57 @@ event tells you when you can remove it. No settings.
 	b.WriteString("\n## Everywhere\n")
 	sections(slices.DeleteFunc(slices.Clone(all), mine))
 	return b.Bytes()
+}
+
+// writeSection writes what users read about a provider.
+func (p *provider) writeSection(b *bytes.Buffer) {
+	title := p.title
+	if strings.HasPrefix(p.url, "http") { // others are within lego's own pages
+		title = fmt.Sprintf("[%s](%s)", p.title, p.url)
+	}
+	fmt.Fprintf(b, "\n### %s\n\n%s; [in lego](https://go-acme.github.io/lego/dns/%s/).", p.name, title, p.name)
+	for _, f := range []struct {
+		text string
+		set  bool
+	}{{"one at a time", p.exclusive}, {"finds by memory", p.stateful}, {"without CNAME", p.byDomain}} {
+		if f.set {
+			fmt.Fprintf(b, " *%s*", f.text)
+		}
+	}
+	if len(p.settings) == 0 {
+		b.WriteString(" No settings.\n")
+		return
+	}
+	b.WriteString("\n\n| setting | | in lego |\n|---|---|---|\n")
+	for _, s := range p.settings {
+		fmt.Fprintf(b, "| `%s` | %s | %s |\n", s.name, strings.Join(s.about(), ", "), s.env)
+	}
+}
+
+// formats are how users write the settings that are no text, by kind.
+var formats = map[string]string{
+	"number":  "number",
+	"flag":    "true or false",
+	"address": "URL",
+	"pairs":   "`name:value,name:value`",
+	"lists":   "`name:id:id,name:id`",
+}
+
+// about says what a setting is, in a table's cell.
+func (s setting) about() (about []string) {
+	if s.secret {
+		about = append(about, "**secret**")
+	}
+	if s.required {
+		about = append(about, "needed")
+	}
+	if f := formats[s.kind]; f != "" {
+		about = append(about, f)
+	}
+	if s.def != "" {
+		about = append(about, "`"+s.def+"` if left out")
+	}
+	return about
 }
 
 func sorted[V any](m map[string]V) []string {

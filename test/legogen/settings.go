@@ -33,24 +33,9 @@ func (p *provider) config() error {
 			p.fields = append(p.fields, f.Name())
 			continue
 		}
-		set := setting{field: f.Name(), name: lower(f.Name())}
-		switch t := f.Type().String(); {
-		case t == "string":
-			set.kind, set.secret = "text", secret.MatchString(f.Name())
-		case t == "int", t == "int64":
-			set.kind, set.elem = "number", t
-		case t == "bool":
-			set.kind = "flag"
-		case t == "*net/url.URL":
-			set.kind = "address"
-		case t == "map[string]string":
-			set.kind, set.secret = "pairs", true
-		case strings.HasPrefix(t, "map[string]*") && strings.HasSuffix(t, ".Seq"):
-			set.kind = "lists"
-			of := p.pkg.Types.Scope().Lookup("NewSeq").Type().(*types.Signature).Params().At(0).Type().(*types.Slice)
-			set.elem = of.Elem().String()
-		default:
-			return fmt.Errorf("field %s is a %s", f.Name(), t)
+		set, err := p.settingOf(f)
+		if err != nil {
+			return err
 		}
 		at[set.field] = len(p.settings)
 		p.settings = append(p.settings, set)
@@ -61,20 +46,7 @@ func (p *provider) config() error {
 			return fmt.Errorf("it has no %s", name)
 		}
 		ast.Inspect(f.Body, func(n ast.Node) bool {
-			var field string
-			var value ast.Expr
-			switch n := n.(type) {
-			case *ast.KeyValueExpr:
-				if id, ok := n.Key.(*ast.Ident); ok {
-					field, value = id.Name, n.Value
-				}
-			case *ast.AssignStmt:
-				if sel, ok := n.Lhs[0].(*ast.SelectorExpr); ok && len(n.Rhs) == 1 {
-					if id, ok := sel.X.(*ast.Ident); ok && id.Name == "config" {
-						field, value = sel.Sel.Name, n.Rhs[0]
-					}
-				}
-			}
+			field, value := assigned(n)
 			i, known := at[field]
 			if !known {
 				return true
@@ -90,6 +62,53 @@ func (p *provider) config() error {
 			return true
 		})
 	}
+	p.settleDefaults()
+	return nil
+}
+
+// settingOf returns the setting that a field of a provider's Config becomes.
+func (p *provider) settingOf(f *types.Var) (setting, error) {
+	set := setting{field: f.Name(), name: lower(f.Name())}
+	switch t := f.Type().String(); {
+	case t == "string":
+		set.kind, set.secret = "text", secret.MatchString(f.Name())
+	case t == "int", t == "int64":
+		set.kind, set.elem = "number", t
+	case t == "bool":
+		set.kind = "flag"
+	case t == "*net/url.URL":
+		set.kind = "address"
+	case t == "map[string]string":
+		set.kind, set.secret = "pairs", true
+	case strings.HasPrefix(t, "map[string]*") && strings.HasSuffix(t, ".Seq"):
+		set.kind = "lists"
+		of := p.pkg.Types.Scope().Lookup("NewSeq").Type().(*types.Signature).Params().At(0).Type().(*types.Slice)
+		set.elem = of.Elem().String()
+	default:
+		return set, fmt.Errorf("field %s is a %s", f.Name(), t)
+	}
+	return set, nil
+}
+
+// assigned returns the field of a Config to which a node gives a value.
+func assigned(n ast.Node) (field string, value ast.Expr) {
+	switch n := n.(type) {
+	case *ast.KeyValueExpr:
+		if id, ok := n.Key.(*ast.Ident); ok {
+			field, value = id.Name, n.Value
+		}
+	case *ast.AssignStmt:
+		if sel, ok := n.Lhs[0].(*ast.SelectorExpr); ok && len(n.Rhs) == 1 {
+			if id, ok := sel.X.(*ast.Ident); ok && id.Name == "config" {
+				field, value = sel.Sel.Name, n.Rhs[0]
+			}
+		}
+	}
+	return field, value
+}
+
+// settleDefaults has no setting needed that has a default.
+func (p *provider) settleDefaults() {
 	for i := range p.settings {
 		if s := &p.settings[i]; s.def != "" && s.def != "0" && s.def != "false" {
 			s.required = false
@@ -97,35 +116,25 @@ func (p *provider) config() error {
 			s.def = ""
 		}
 	}
-	return nil
 }
 
 // value finds the default in an expression, and the variable that lego reads.
 func (p *provider) value(in *ast.FuncDecl, e ast.Expr, depth int) (def, env string, required bool) {
-	if tv, ok := p.pkg.TypesInfo.Types[e]; ok && tv.Value != nil {
-		if tv.Value.Kind() == constant.String {
-			return constant.StringVal(tv.Value), "", false
+	if tv := p.pkg.TypesInfo.Types[e]; tv.Value != nil {
+		if s := p.constantText(e); s != "" || tv.Value.Kind() == constant.String {
+			return s, "", false
 		}
 		return tv.Value.ExactString(), "", false
 	}
-	str := func(e ast.Expr) string {
-		if tv := p.pkg.TypesInfo.Types[e]; tv.Value != nil && tv.Value.Kind() == constant.String {
-			return constant.StringVal(tv.Value)
-		}
-		return ""
-	}
 	switch e := e.(type) {
 	case *ast.IndexExpr: // values[EnvToken]
-		return "", str(e.Index), true
+		return "", p.constantText(e.Index), true
 	case *ast.CallExpr:
-		if sel, ok := e.Fun.(*ast.SelectorExpr); ok && len(e.Args) > 0 {
-			if id, ok := sel.X.(*ast.Ident); ok && id.Name == "env" && strings.HasPrefix(sel.Sel.Name, "Get") {
-				env = str(e.Args[0])
-				if len(e.Args) > 1 {
-					def, _, _ = p.value(in, e.Args[1], depth)
-				}
-				return def, env, false
+		if isEnvGet(e) {
+			if len(e.Args) > 1 {
+				def, _, _ = p.value(in, e.Args[1], depth)
 			}
+			return def, p.constantText(e.Args[0]), false
 		}
 		for _, a := range e.Args { // url.Parse(...), env.ParsePairs(...)
 			if def, env, required = p.value(in, a, depth); def != "" || env != "" {
@@ -136,18 +145,44 @@ func (p *provider) value(in *ast.FuncDecl, e ast.Expr, depth int) (def, env stri
 		if depth > 3 {
 			return
 		}
-		ast.Inspect(in.Body, func(n ast.Node) bool { // the first assignment to it
-			a, ok := n.(*ast.AssignStmt)
-			if !ok || env != "" || def != "" || len(a.Rhs) != 1 {
-				return true
-			}
-			if id, ok := a.Lhs[0].(*ast.Ident); ok && id.Name == e.Name {
-				def, env, required = p.value(in, a.Rhs[0], depth+1)
-			}
-			return true
-		})
+		if first := firstAssigned(in, e.Name); first != nil {
+			return p.value(in, first, depth+1)
+		}
 	}
 	return def, env, required
+}
+
+// constantText returns the value of a constant string, or "".
+func (p *provider) constantText(e ast.Expr) string {
+	if tv := p.pkg.TypesInfo.Types[e]; tv.Value != nil && tv.Value.Kind() == constant.String {
+		return constant.StringVal(tv.Value)
+	}
+	return ""
+}
+
+// isEnvGet reports whether a call is env.Get…(name, …).
+func isEnvGet(call *ast.CallExpr) bool {
+	sel, ok := call.Fun.(*ast.SelectorExpr)
+	if !ok || len(call.Args) == 0 || !strings.HasPrefix(sel.Sel.Name, "Get") {
+		return false
+	}
+	id, ok := sel.X.(*ast.Ident)
+	return ok && id.Name == "env"
+}
+
+// firstAssigned returns what a function first assigns to a variable.
+func firstAssigned(in *ast.FuncDecl, name string) (value ast.Expr) {
+	ast.Inspect(in.Body, func(n ast.Node) bool {
+		a, ok := n.(*ast.AssignStmt)
+		if !ok || value != nil || len(a.Rhs) != 1 {
+			return true
+		}
+		if id, ok := a.Lhs[0].(*ast.Ident); ok && id.Name == name {
+			value = a.Rhs[0]
+		}
+		return true
+	})
+	return value
 }
 
 // lower returns the name of a setting: the name of the field in the style of Kubernetes.
