@@ -229,11 +229,11 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 	if on[challenges] {
 		issuing.HTTP01, issuing.TLSALPN01 = answers, handshakes
 	}
-	signers := signer.Set{
+	signers := signer.Judged(signer.Set{
 		signer.TypeACME:       issuing,
 		signer.TypeSelfSigned: &selfsigned.Signer{Secrets: store, Keyring: keyring, Limits: o.Limits, Clock: o.Clock},
 		signer.TypeCA:         &ca.Signer{Secrets: store, Limits: o.Limits, Clock: o.Clock},
-	}
+	}, o.Limits, o.Clock)
 	// Each reconciler that calls remote servers has its own limiter. The limiter keeps some of its
 	// workers free when servers are slow.
 	limiters := func() *limiter.Limiter { return limiter.New(o.Workers, o.Clock) }

@@ -56,6 +56,20 @@ func (i *Issuer) SecretsHint() string {
 	return "; the Secrets of ClusterIssuers are in the namespace that --cluster-resource-namespace names"
 }
 
+// SecretInConditions names a Secret of the issuer in the issuer's own conditions.
+func (i *Issuer) SecretInConditions(name string) string {
+	return "Secret " + i.SecretNamespace + "/" + name
+}
+
+// SecretInRequests names a Secret of the issuer in messages about a request. Users of requests may
+// not know the Secrets of ClusterIssuers, which are in another namespace.
+func (i *Issuer) SecretInRequests(name string) string {
+	if i.Kind == KindClusterIssuer {
+		return "the Secret of " + i.String()
+	}
+	return i.SecretInConditions(name)
+}
+
 // Generation identifies the issuer, its spec and, for type ca, the CA in use. It changes with each
 // of these.
 func (i *Issuer) Generation() string {
@@ -94,7 +108,9 @@ func (i *Issuer) Type() string {
 	return ""
 }
 
-// Ready reports whether the issuer can be used, and if not, why not.
+// Ready reports whether the issuer can be used, and if not, why not, in words for the users of
+// requests. The conditions of a ClusterIssuer may name Secrets of another namespace, so that only
+// the reason is repeated.
 func (i *Issuer) Ready() (ready bool, why string) {
 	c := cmapi.GetIssuerCondition(i.GetStatus(), cmapi.IssuerConditionReady)
 	switch {
@@ -102,6 +118,8 @@ func (i *Issuer) Ready() (ready bool, why string) {
 		return false, ""
 	case c.Status == cmmeta.ConditionTrue:
 		return true, ""
+	case i.Kind == KindClusterIssuer:
+		return false, fmt.Sprintf("%s; the condition Ready of %s says more", c.Reason, i)
 	}
 	return false, c.Message
 }

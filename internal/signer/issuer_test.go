@@ -150,3 +150,20 @@ func TestAnIssuerChangesWithItsSpecAndItsCA(t *testing.T) {
 		t.Error("it changed since nothing was noted")
 	}
 }
+
+// TestARequestRepeatsNoConditionOfAClusterIssuer checks what requests say of an issuer whose own
+// condition names a Secret.
+func TestARequestRepeatsNoConditionOfAClusterIssuer(t *testing.T) {
+	status := cmapi.IssuerStatus{Conditions: []cmapi.IssuerCondition{{Type: cmapi.IssuerConditionReady,
+		Status: cmmeta.ConditionFalse, Reason: "ErrGetKeyPair", Message: "Secret elsewhere/pair does not exist"}}}
+	scope := Scope{ClusterResourceNamespace: "elsewhere"}
+	own := scope.Of(&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "a"}, Status: status})
+	if ready, why := own.Ready(); ready || why != "Secret elsewhere/pair does not exist" {
+		t.Errorf("an Issuer: %t, %q", ready, why)
+	}
+	shared := scope.Of(&cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: "a"}, Status: status})
+	if ready, why := shared.Ready(); ready ||
+		why != `ErrGetKeyPair; the condition Ready of ClusterIssuer "a" says more` {
+		t.Errorf("a ClusterIssuer: %t, %q", ready, why)
+	}
+}

@@ -41,7 +41,7 @@ func (*Signer) References(spec *cmapi.IssuerConfig) []string { return []string{s
 
 // Check reports whether the Secret holds a CA that can sign.
 func (s *Signer) Check(ctx context.Context, issuer *signer.Issuer) (signer.Readiness, error) {
-	pair, err := s.keyPair(ctx, issuer)
+	pair, err := s.keyPair(ctx, issuer, issuer.SecretInConditions(issuer.GetSpec().CA.SecretName))
 	if err != nil {
 		return signer.Readiness{}, err
 	}
@@ -61,11 +61,17 @@ func (s *Signer) Check(ctx context.Context, issuer *signer.Issuer) (signer.Readi
 // Sign signs. A certificate never outlives the CA: clients would refuse it from then on, although
 // it would look valid.
 func (s *Signer) Sign(ctx context.Context, issuer *signer.Issuer, r signer.Request) (signer.Answer, error) {
-	pair, err := s.keyPair(ctx, issuer)
+	spec := issuer.GetSpec().CA
+	secret := issuer.SecretInRequests(spec.SecretName)
+	pair, err := s.keyPair(ctx, issuer, secret)
+	if issuer.Kind == signer.KindClusterIssuer && err != nil && fault.Of(err).Class == fault.Transient {
+		// The API server's words name the Secret.
+		return signer.Answer{}, fault.Transientf("ErrGetKeyPair",
+			"the key pair of the CA of %s cannot be read now; its condition Ready says why", issuer)
+	}
 	if err != nil {
 		return signer.Answer{}, err
 	}
-	spec := issuer.GetSpec().CA
 	now := s.Clock.Now()
 	var answer signer.Answer
 	notBefore, notAfter := signer.Validity(now, r.Duration)
@@ -75,11 +81,10 @@ func (s *Signer) Sign(ctx context.Context, issuer *signer.Issuer, r signer.Reque
 	if signer.Capped(r.Duration, notAfter.Sub(notBefore)) {
 		answer.WarningReason = "NotAfterCapped"
 		answer.Warning = fmt.Sprintf(
-			"the certificate ends with its CA at %s, not after the %s that were asked for: renew the CA in Secret %s/%s",
+			"the certificate ends with its CA at %s, not after the %s that were asked for: renew the CA in %s",
 			notAfter.UTC().Format(time.RFC3339),
 			r.Duration,
-			issuer.SecretNamespace,
-			spec.SecretName,
+			secret,
 		)
 	}
 	template, err := pki.Template{
@@ -97,13 +102,6 @@ func (s *Signer) Sign(ctx context.Context, issuer *signer.Issuer, r signer.Reque
 	leaf, err := pki.Sign(rand.Reader, template, pair.signing, r.CSR.PublicKey, pair.key)
 	if err != nil {
 		return signer.Answer{}, fault.Refusedf("SigningError", "Error signing certificate: %w", err)
-	}
-	asked := pki.Asked{CSR: r.CSR, IsCA: r.IsCA, Usages: r.Usages}
-	if _, err := pki.Judge(asked, pki.Issued{Chain: append([]*x509.Certificate{leaf}, pair.chain...),
-		CAs: []*x509.Certificate{pair.anchor}}, now); err != nil {
-		return signer.Answer{}, fault.Refusedf(string(pki.DefectOf(err)),
-			"the CA in Secret %s/%s cannot sign this: clients would refuse the certificate, as %w",
-			issuer.SecretNamespace, spec.SecretName, err)
 	}
 	answer.Certificate = append(pki.EncodeCertificatePEM(leaf), pair.chainPEM...)
 	answer.CA = pair.anchorPEM
@@ -145,23 +143,24 @@ func (p *keyPair) judge(now time.Time) (again time.Time, err error) {
 // incomplete reports whether the certificate above anchor is not known.
 func (p *keyPair) incomplete() bool { return !bytes.Equal(p.anchor.RawIssuer, p.anchor.RawSubject) }
 
-// keyPair reads the issuer's CA, and keeps it until the Secret changes.
-func (s *Signer) keyPair(ctx context.Context, issuer *signer.Issuer) (*keyPair, error) {
+// keyPair reads the issuer's CA, and keeps it until the Secret changes. Errors call the Secret
+// named.
+func (s *Signer) keyPair(ctx context.Context, issuer *signer.Issuer, named string) (*keyPair, error) {
 	at := types.NamespacedName{Namespace: issuer.SecretNamespace, Name: issuer.GetSpec().CA.SecretName}
 	secret, err := s.Secrets.Get(ctx, at.Namespace, at.Name)
 	switch {
 	case apierrors.IsNotFound(err):
 		s.keep(at, nil)
 		return nil, fault.Missingf("ErrGetKeyPair",
-			"Secret %s with the key pair of the CA, spec.ca.secretName, does not exist: create it%s", at, issuer.SecretsHint())
+			"%s with the key pair of the CA, spec.ca.secretName, does not exist: create it%s", named, issuer.SecretsHint())
 	case err != nil:
-		return nil, fault.Transientf("ErrGetKeyPair", "get key pair of the CA from Secret %s: %w", at, err)
+		return nil, fault.Transientf("ErrGetKeyPair", "get key pair of the CA from %s: %w", named, err)
 	}
 	pair := s.kept(at)
 	if pair == nil || pair.uid != secret.UID || pair.version != secret.ResourceVersion {
 		if pair, err = s.decode(secret); err != nil {
 			s.keep(at, nil)
-			return nil, fault.Misconfiguredf("ErrInvalidKeyPair", "Secret %s is not the key pair of a CA: %w", at, err)
+			return nil, fault.Misconfiguredf("ErrInvalidKeyPair", "%s is not the key pair of a CA: %w", named, err)
 		}
 		s.keep(at, pair)
 	}
@@ -170,7 +169,7 @@ func (s *Signer) keyPair(ctx context.Context, issuer *signer.Issuer) (*keyPair, 
 	if again, err := pair.judge(s.Clock.Now()); err != nil {
 		return nil, &fault.Error{
 			Class: fault.Misconfigured, Reason: "ErrInvalidKeyPair", Until: again,
-			Err: fmt.Errorf("clients would refuse what the CA in Secret %s signs: %w%s", at, err, remedy(err)),
+			Err: fmt.Errorf("clients would refuse what the CA in %s signs: %w%s", named, err, remedy(err)),
 		}
 	}
 	return pair, nil

@@ -292,9 +292,10 @@ func TestOpenSSLAcceptsWhatIsSignedOrTheIssuerSaysWhyNot(t *testing.T) {
 			if says := strings.Contains(ready.Message, "is not in the Secret"); says != test.lacks {
 				t.Errorf("the issuer says %q", ready.Message)
 			}
+			judged := signer.Judged(signer.Set{signer.TypeCA: s}, s.Limits, s.Clock)[signer.TypeCA]
 			for name, r := range requests {
 				key := newKey(t, pki.KeySpec{Algorithm: pki.ECDSA})
-				answer, err := s.Sign(t.Context(), issuer, requestFor(t, r.Request, key))
+				answer, err := judged.Sign(t.Context(), issuer, requestFor(t, r.Request, key))
 				if why := test.no[name]; why != "" {
 					if err == nil || !strings.Contains(err.Error(), why) || fault.Of(err).Class != fault.Refused {
 						t.Errorf("%s: the request is to say %q, and says %v", name, why, err)
@@ -375,6 +376,43 @@ func TestTheIssuerSaysWhatTheSecretLooksLike(t *testing.T) {
 			secret.Data[test.entry] = []byte(test.data)
 			s, issuer := signerOf(secret)
 			if _, err := s.Check(t.Context(), issuer); err == nil || !strings.Contains(err.Error(), test.says) {
+				t.Errorf("the issuer says %v", err)
+			}
+		})
+	}
+}
+
+// TestARequestNamesNoSecretOfAClusterIssuer checks that users of one namespace do not read of the
+// Secrets of another one, and that the issuer itself names its Secret.
+func TestARequestNamesNoSecretOfAClusterIssuer(t *testing.T) {
+	key := newKey(t, pki.KeySpec{Algorithm: pki.ECDSA})
+	soon := newCA(t, "soon", nil, key, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(time.Hour) })
+	broken := secretOf(t, key, []*x509.Certificate{soon.cert})
+	broken.Data = map[string][]byte{"tls.crt": []byte("x")}
+	old := newCA(t, "old", nil, key, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Hour) })
+	for name, secret := range map[string]*corev1.Secret{
+		"missing": nil,
+		"broken":  broken,
+		"expired": secretOf(t, key, []*x509.Certificate{old.cert}),
+		"capped":  secretOf(t, key, []*x509.Certificate{soon.cert}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, issuer := signerOf(secret)
+			cluster := &cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: "shared"}}
+			cluster.Spec.CA = &cmapi.CAIssuer{SecretName: "signing-pair"}
+			issuer.GenericIssuer, issuer.Kind, issuer.SecretNamespace = cluster, signer.KindClusterIssuer, "elsewhere"
+			answer, err := s.Sign(t.Context(), issuer, requestFor(t, requests["leaf"].Request, key))
+			says := answer.Warning
+			if err != nil {
+				says = err.Error()
+			}
+			if !strings.Contains(says, `the Secret of ClusterIssuer "shared"`) {
+				t.Errorf("the request says %q", says)
+			}
+			if strings.Contains(says, "elsewhere") || strings.Contains(says, "signing-pair") {
+				t.Errorf("the request names the Secret: %q", says)
+			}
+			if _, err := s.Check(t.Context(), issuer); err != nil && !strings.Contains(err.Error(), "Secret elsewhere/signing-pair") {
 				t.Errorf("the issuer says %v", err)
 			}
 		})
