@@ -70,10 +70,12 @@ func CheckDNSName(name string) error {
 	return nil
 }
 
-// CheckCSRNames is [CheckDNSName] for the names of a CSR.
-func CheckCSRNames(csr *x509.CertificateRequest) error {
+// CheckCSRNames is [CheckDNSName] for the names of a CSR, except for those that were accepted
+// elsewhere.
+func CheckCSRNames(csr *x509.CertificateRequest, accepted ...string) error {
+	accepted = DNSNames(accepted)
 	for _, name := range csr.DNSNames {
-		if err := CheckDNSName(name); err != nil {
+		if err := CheckDNSName(name); err != nil && !slices.Contains(accepted, ComparableDNSName(name)) {
 			return fmt.Errorf("spec.request: the DNS name %.300q %w", name, err)
 		}
 	}

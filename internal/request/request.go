@@ -265,8 +265,10 @@ func (r *Reconciler) observe(ctx context.Context, cr *cmapi.CertificateRequest) 
 	if r.Unprotected != nil {
 		o.unprotected = r.Unprotected()
 	}
-	o.csr, o.unfit = r.check(cr)
 	var err error
+	if o.csr, o.unfit, err = r.check(ctx, cr); err != nil {
+		return o, err
+	}
 	switch {
 	case r.DisableApproval, cmapi.CertificateRequestIsApproved(&cr.Status), cmapi.CertificateRequestIsDenied(&cr.Status):
 	default:
@@ -285,23 +287,45 @@ func (r *Reconciler) observe(ctx context.Context, cr *cmapi.CertificateRequest) 
 
 // check decodes the CSR of a request, and says what is wrong with it: it is invalid, or asks for
 // more than the spec. Approvers rely on the spec.
-func (r *Reconciler) check(cr *cmapi.CertificateRequest) (csr *x509.CertificateRequest, unfit string) {
-	csr, err := r.Limits.DecodeCSRPEM(cr.Spec.Request)
+func (r *Reconciler) check(ctx context.Context, cr *cmapi.CertificateRequest) (csr *x509.CertificateRequest,
+	unfit string, err error) {
+	csr, err = r.Limits.DecodeCSRPEM(cr.Spec.Request)
 	if err != nil {
-		return nil, fmt.Sprintf("spec.request: %s", err)
+		return nil, fmt.Sprintf("spec.request: %s", err), nil
 	}
 	if err := pki.CheckCSR(csr, cr.Spec.IsCA, words(cr.Spec.Usages)); err != nil {
-		return nil, err.Error()
+		return nil, err.Error(), nil
 	}
-	// The names of a Certificate were checked when it was applied. External issuers check names
-	// themselves.
-	if owner := metav1.GetControllerOf(cr); (owner == nil || owner.Kind != cmapi.CertificateKind) &&
-		!signer.External(cr.Spec.IssuerRef) {
-		if err := pki.CheckCSRNames(csr); err != nil {
-			return nil, err.Error()
-		}
+	// External issuers check names themselves.
+	if signer.External(cr.Spec.IssuerRef) || pki.CheckCSRNames(csr) == nil {
+		return csr, "", nil
 	}
-	return csr, ""
+	accepted, err := r.ownNames(ctx, cr)
+	if err != nil {
+		return nil, "", err
+	}
+	if err := pki.CheckCSRNames(csr, accepted...); err != nil {
+		return nil, err.Error(), nil
+	}
+	return csr, "", nil
+}
+
+// ownNames returns the DNS names of the Certificate that a request is for, which were checked when
+// it was applied. A request without a Certificate has none: anyone can write an owner reference.
+func (r *Reconciler) ownNames(ctx context.Context, cr *cmapi.CertificateRequest) ([]string, error) {
+	owner := metav1.GetControllerOf(cr)
+	if owner == nil || owner.Kind != cmapi.CertificateKind {
+		return nil, nil
+	}
+	crt := &cmapi.Certificate{}
+	err := r.Live.Get(ctx, client.ObjectKey{Namespace: cr.Namespace, Name: owner.Name}, crt)
+	if client.IgnoreNotFound(err) != nil {
+		return nil, fmt.Errorf("get Certificate %s of the request: %w", owner.Name, err)
+	}
+	if err != nil || crt.UID != owner.UID {
+		return nil, nil
+	}
+	return crt.Spec.DNSNames, nil
 }
 
 // refuse ends a request with a CSR that must not be signed.

@@ -110,6 +110,39 @@ func TestARequestWhoseCSRAsksForMoreFailsAtOnce(t *testing.T) {
 	}
 }
 
+// TestAnOwnerThatATenantWritesExemptsNoName makes a tenant write the reference to a Certificate,
+// whose names were checked, into a request for another name.
+func TestAnOwnerThatATenantWritesExemptsNoName(t *testing.T) {
+	cluster.Run(t, controller.Options{ClusterResourceNamespace: deploy.Namespace})
+	user, namespace := tenant(t)
+	crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "web"},
+		Spec: cmapi.CertificateSpec{SecretName: "web", DNSNames: []string{"web.example.com"},
+			IssuerRef: cmmeta.IssuerReference{Name: "none"}}}
+	try(t, user, crt)
+	cr := &cmapi.CertificateRequest{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "web-of-a-tenant",
+			OwnerReferences: []metav1.OwnerReference{
+				*metav1.NewControllerRef(crt, cmapi.SchemeGroupVersion.WithKind("Certificate"))}},
+		Spec: cmapi.CertificateRequestSpec{IssuerRef: cmmeta.IssuerReference{Name: "none", Kind: "ClusterIssuer"},
+			Request: csr(t, pki.Request{DNSNames: []string{"other.example.com/path"}})},
+	}
+	cr.OwnerReferences[0].BlockOwnerDeletion = nil
+	try(t, user, cr)
+	cluster.Eventually(t, func() error {
+		if err := user.Get(t.Context(), client.ObjectKeyFromObject(cr), cr); err != nil {
+			return err
+		}
+		c := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionInvalidRequest)
+		if c == nil || !strings.Contains(c.Message, `the DNS name "other.example.com/path"`) {
+			return cluster.NotYet("the conditions are %+v", cr.Status.Conditions)
+		}
+		return nil
+	})
+	if cmapi.CertificateRequestIsApproved(&cr.Status) {
+		t.Errorf("it is approved: %+v", cr.Status.Conditions)
+	}
+}
+
 // TestOthersApproveWhatTheControllerHasChecked makes an external approver approve a valid request,
 // which waits for the controller's condition Checked.
 func TestOthersApproveWhatTheControllerHasChecked(t *testing.T) {
