@@ -114,16 +114,39 @@ func (d *decider) settleOwner() {
 func requestedBy(crt *cmapi.Certificate) string { return crt.Annotations[signer.RequestedByAnnotation] }
 
 // overwrites reports whether the Certificate is for an object of another namespace, and its Secret
-// is not one that was made for such an object: a ReferenceGrant lets Secrets be referred to, not be
-// overwritten. Only users of the Secret's own namespace can write the annotation.
+// is not one that was made for an object of that namespace: a ReferenceGrant lets Secrets be
+// referred to, not be overwritten.
 func (o *Observation) overwrites() bool {
-	if requestedBy(o.Certificate) == "" || o.Secret == nil || o.Secret.Annotations[signer.RequestedByAnnotation] != "" {
+	if requestedBy(o.Certificate) == "" || o.Secret == nil || madeForNamespaceOf(requestedBy(o.Certificate), o.Secret) {
 		return false
 	}
 	if o.Current == nil || len(o.Current.Status.Certificate) == 0 {
 		return true
 	}
 	return !bytes.Equal(bytes.TrimSpace(o.Current.Status.Certificate), bytes.TrimSpace(o.Secret.Data[corev1.TLSCertKey]))
+}
+
+// madeForNamespaceOf reports whether the controller made a Secret for an object of the namespace of
+// requester. The annotation alone does not show that, as tools copy Secrets with their annotations:
+// makerManager must own it. Another client that writes it becomes its owner.
+func madeForNamespaceOf(requester string, secret *corev1.Secret) bool {
+	by := secret.Annotations[signer.RequestedByAnnotation]
+	if by == "" || namespaceOf(by) != namespaceOf(requester) {
+		return false
+	}
+	path := fieldpath.MakePathOrDie("metadata", "annotations", signer.RequestedByAnnotation)
+	return slices.ContainsFunc(secret.ManagedFields, func(m metav1.ManagedFieldsEntry) bool {
+		var set fieldpath.Set
+		return m.Manager == makerManager && m.Subresource == "" && m.FieldsV1 != nil &&
+			set.FromJSON(bytes.NewReader(m.FieldsV1.GetRawBytes())) == nil && set.Has(path)
+	})
+}
+
+// namespaceOf returns the namespace in a RequestedByAnnotation.
+func namespaceOf(requester string) string {
+	_, rest, _ := strings.Cut(requester, "/")
+	namespace, _, _ := strings.Cut(rest, "/")
+	return namespace
 }
 
 // giveWay leaves a Secret alone that was made for another purpose.

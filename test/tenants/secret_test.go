@@ -76,9 +76,12 @@ func TestAReferenceGrantAllowsNoOverwriting(t *testing.T) {
 			To:   []gwapi.ReferenceGrantTo{{Kind: "Secret"}},
 		}})
 	precious := map[string][]byte{"tls.crt": []byte("theirs"), "tls.key": []byte("theirs"), "password": []byte("theirs")}
-	for _, name := range []string{"old", "marked"} {
+	for _, name := range []string{"old", "marked", "copied"} {
 		secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: victim, Name: name}, Data: precious}
-		if name == "marked" { // as the Secret of a Certificate that is gone
+		switch name {
+		case "copied": // with its annotations, as tools do, from one that was made for a Gateway
+			secret.Annotations = map[string]string{"perennial.dev/requested-by": "Gateway/" + namespace + "/" + name}
+		case "marked": // as the Secret of a Certificate that is gone
 			secret.Annotations = map[string]string{cmapi.CertificateNameKey: name, cmapi.IssuerNameAnnotationKey: s.issuer.Name,
 				cmapi.IssuerKindAnnotationKey: "ClusterIssuer"}
 		}
