@@ -12,7 +12,8 @@
 //
 //	client := &acme.Client{Directory: "https://acme-staging-v02.api.letsencrypt.org/directory"}
 //	account, err := client.NewAccount(ctx, acme.AccountRequest{Key: key, TermsOfServiceAgreed: true})
-//	order, err := client.NewOrder(ctx, account, acme.OrderRequest{Identifiers: []acme.Identifier{acme.DNS("www.example.com")}})
+//	names := []acme.Identifier{acme.DNS("www.example.com")}
+//	order, err := client.NewOrder(ctx, account, acme.OrderRequest{Identifiers: names})
 //
 // Then, for each URL of order.Authorizations: Authorization, fulfil one of its challenges
 // (HTTP01Path, DNS01Name and DNS01Value, TLSALPN01Certificate), AcceptChallenge, and Authorization

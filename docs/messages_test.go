@@ -34,8 +34,8 @@ var (
 )
 
 // messages are the messages that a page explains. Below a heading that begins with "Messages", each
-// item of a list begins with messages in code spans and a colon at the end of a line; the rest of the
-// item explains them.
+// item of a list begins with messages in code spans and a colon at the end of a line; the rest of
+// the item explains them.
 func messages(t *testing.T, text string) []string {
 	t.Helper()
 	var found []string
@@ -147,8 +147,8 @@ func TestEachMessageThatIsExplainedExists(t *testing.T) {
 	}
 }
 
-// TestEachReasonThatIsExplainedExists reads the lists below headings that begin with "Reasons". Their
-// items begin with reasons in code spans and a colon.
+// TestEachReasonThatIsExplainedExists reads the lists below headings that begin with "Reasons".
+// Their items begin with reasons in code spans and a colon.
 func TestEachReasonThatIsExplainedExists(t *testing.T) {
 	all, n := texts(t), 0
 	explains := false

@@ -275,7 +275,8 @@ func parseOtherName(der []byte) (other OtherName, ok bool) {
 		return OtherName{}, false
 	}
 	if rest, err = asn1.Unmarshal(value.Bytes, &text); err != nil || len(rest) != 0 ||
-		text.Class != asn1.ClassUniversal || text.Tag != asn1.TagUTF8String || !utf8.Valid(text.Bytes) || len(text.Bytes) == 0 {
+		text.Class != asn1.ClassUniversal || text.Tag != asn1.TagUTF8String || !utf8.Valid(text.Bytes) ||
+		len(text.Bytes) == 0 {
 		return OtherName{}, false
 	}
 	return OtherName{OID: id.String(), UTF8Value: string(text.Bytes)}, true

@@ -49,7 +49,10 @@ func TestKeySpecValidate(t *testing.T) {
 }
 
 func TestGenerateMakesWhatTheSpecAsksFor(t *testing.T) {
-	for _, spec := range []KeySpec{{}, {Algorithm: RSA, Size: 3072}, {Algorithm: ECDSA}, {Algorithm: ECDSA, Size: 384}, {Algorithm: ECDSA, Size: 521}, {Algorithm: Ed25519}} {
+	for _, spec := range []KeySpec{
+		{}, {Algorithm: RSA, Size: 3072}, {Algorithm: ECDSA}, {Algorithm: ECDSA, Size: 384},
+		{Algorithm: ECDSA, Size: 521}, {Algorithm: Ed25519},
+	} {
 		key, err := spec.Generate(rand.Reader)
 		if err != nil {
 			t.Fatalf("%+v: %v", spec, err)

@@ -358,7 +358,10 @@ func TestNoErrorShowsAPassword(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, encodeErr := EncodePKCS12("", secret+"😀", parts.key, parts.chain, nil)
-	for _, err := range []error{CheckJKS(jks, JKSOptions{Password: secret}, parts.chain[0]), CheckPKCS12(p12, secret, parts.chain[0]), encodeErr} {
+	for _, err := range []error{
+		CheckJKS(jks, JKSOptions{Password: secret}, parts.chain[0]), CheckPKCS12(p12, secret, parts.chain[0]),
+		encodeErr,
+	} {
 		if err == nil || strings.Contains(err.Error(), secret) {
 			t.Errorf("the error is %v", err)
 		}

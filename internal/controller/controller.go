@@ -165,7 +165,10 @@ const (
 // Scheme knows all kinds that the controller reads and writes.
 func Scheme() *runtime.Scheme {
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, cmapi.AddToScheme, cmacme.AddToScheme, perennial.AddToScheme, gwapi.Install, gwbeta.Install} {
+	for _, add := range []func(*runtime.Scheme) error{
+		clientgoscheme.AddToScheme, cmapi.AddToScheme, cmacme.AddToScheme, perennial.AddToScheme, gwapi.Install,
+		gwbeta.Install,
+	} {
 		if err := add(scheme); err != nil { // two types of one name: a mistake in the program
 			panic(err)
 		}

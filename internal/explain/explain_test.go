@@ -123,31 +123,65 @@ func TestAStateIsExplainedWithWhatToDoNext(t *testing.T) {
 			"is not ready: issuing certificate", `create Issuer "ca" in namespace "shop", or correct spec.issuerRef`},
 		"an issuer that is not ready": {Objects{Certificate: crt(missing, inWork), Issuer: issuer("False", "no Secret x")},
 			"is not ready", "mend Issuer ca: no Secret x"},
-		"an issuer that was deleted while a challenge is under way": {Objects{Certificate: crt(missing, inWork), Requests: []cmapi.CertificateRequest{request(approved)}, Orders: []acmev1.Order{order}, Challenges: []acmev1.Challenge{open}},
+		"an issuer that was deleted while a challenge is under way": {Objects{
+			Certificate: crt(missing, inWork), Requests: []cmapi.CertificateRequest{request(approved)},
+			Orders: []acmev1.Order{order}, Challenges: []acmev1.Challenge{open},
+		},
 			"is not ready", `create Issuer "ca" in namespace "shop", or correct spec.issuerRef`},
-		"one that is not ready any more while a challenge is under way": {Objects{Certificate: crt(missing, inWork), Issuer: issuer("False", "no Secret x"), Requests: []cmapi.CertificateRequest{request(approved)}, Orders: []acmev1.Order{order}, Challenges: []acmev1.Challenge{open}},
+		"one that is not ready any more while a challenge is under way": {Objects{
+			Certificate: crt(missing, inWork), Issuer: issuer("False", "no Secret x"),
+			Requests: []cmapi.CertificateRequest{request(approved)}, Orders: []acmev1.Order{order},
+			Challenges: []acmev1.Challenge{open},
+		},
 			"is not ready", "mend Issuer ca: no Secret x"},
-		"a challenge that is under way": {Objects{Certificate: crt(missing, inWork), Issuer: issuer("True", ""), Requests: []cmapi.CertificateRequest{request(approved)}, Orders: []acmev1.Order{order}, Challenges: []acmev1.Challenge{open}},
+		"a challenge that is under way": {Objects{
+			Certificate: crt(missing, inWork), Issuer: issuer("True", ""),
+			Requests: []cmapi.CertificateRequest{request(approved)}, Orders: []acmev1.Order{order},
+			Challenges: []acmev1.Challenge{open},
+		},
 			"is not ready", "wait for Challenge web-1-7-9: DNS-01 for example.com, pending: not seen yet"},
-		"a request that waits for approval": {Objects{Certificate: crt(missing, inWork), Issuer: issuer("True", ""), Requests: []cmapi.CertificateRequest{request()}},
+		"a request that waits for approval": {Objects{
+			Certificate: crt(missing, inWork), Issuer: issuer("True", ""),
+			Requests: []cmapi.CertificateRequest{request()},
+		},
 			"is not ready", "perennial approve web-1 -n shop"},
-		"a denied request": {Objects{Certificate: crt(missing, issuing("False", "x")), Issuer: issuer("True", ""), Requests: []cmapi.CertificateRequest{request(cmapi.CertificateRequestCondition{Type: "Denied", Status: "True", Message: "not today"})}},
+		"a denied request": {Objects{
+			Certificate: crt(missing, issuing("False", "x")), Issuer: issuer("True", ""),
+			Requests: []cmapi.CertificateRequest{
+				request(cmapi.CertificateRequestCondition{Type: "Denied", Status: "True", Message: "not today"}),
+			},
+		},
 			"is not ready", "CertificateRequest web-1 failed (The CertificateRequest was denied by an approval controller: " +
 				"not today)"},
-		"a challenge that failed": {Objects{Certificate: crt(missing, inWork), Issuer: issuer("True", ""), Requests: []cmapi.CertificateRequest{request(approved)}, Orders: []acmev1.Order{order}, Challenges: []acmev1.Challenge{challenge}},
+		"a challenge that failed": {Objects{
+			Certificate: crt(missing, inWork), Issuer: issuer("True", ""),
+			Requests: []cmapi.CertificateRequest{request(approved)}, Orders: []acmev1.Order{order},
+			Challenges: []acmev1.Challenge{challenge},
+		},
 			"is not ready", "Challenge web-1-7-9 failed (DNS-01 for example.com, invalid: no TXT record)"},
-		"a rehearsal that is under way": {Objects{Certificate: crt(missing, inWork), Issuer: issuer("True", ""), Requests: []cmapi.CertificateRequest{rehearsal(approved)}},
+		"a rehearsal that is under way": {Objects{
+			Certificate: crt(missing, inWork), Issuer: issuer("True", ""),
+			Requests: []cmapi.CertificateRequest{rehearsal(approved)},
+		},
 			"is not ready", `wait for the rehearsal at Issuer "staging": approved, and not signed yet`},
-		"a rehearsal that waits for approval": {Objects{Certificate: crt(missing, inWork), Issuer: issuer("True", ""), Requests: []cmapi.CertificateRequest{rehearsal()}},
+		"a rehearsal that waits for approval": {Objects{
+			Certificate: crt(missing, inWork), Issuer: issuer("True", ""),
+			Requests: []cmapi.CertificateRequest{rehearsal()},
+		},
 			"is not ready", "perennial approve web-rehearsal -n shop"},
-		"a rehearsal that failed, of a change": {Objects{Certificate: crt(missing, inWork), Issuer: issuer("True", ""), Requests: []cmapi.CertificateRequest{
-			request(cmapi.CertificateRequestCondition{Type: "Ready", Status: "True"}), rehearsal(approved, cmapi.CertificateRequestCondition{Type: "Ready", Status: "False", Reason: "Failed", Message: "no such name"})}},
+		"a rehearsal that failed, of a change": {Objects{Certificate: crt(missing, inWork), Issuer: issuer("True", ""),
+			Requests: []cmapi.CertificateRequest{
+				request(cmapi.CertificateRequestCondition{Type: "Ready", Status: "True"}), rehearsal(approved, cmapi.CertificateRequestCondition{Type: "Ready", Status: "False", Reason: "Failed", Message: "no such name"})}},
 			"is not ready", `CertificateRequest web-rehearsal failed (rehearsal at Issuer "staging": no such name)`},
-		"the request after a rehearsal": {Objects{Certificate: crt(missing, inWork), Issuer: issuer("True", ""), Requests: []cmapi.CertificateRequest{
-			rehearsal(approved, cmapi.CertificateRequestCondition{Type: "Ready", Status: "True"}), request()}},
+		"the request after a rehearsal": {Objects{Certificate: crt(missing, inWork), Issuer: issuer("True", ""),
+			Requests: []cmapi.CertificateRequest{
+				rehearsal(approved, cmapi.CertificateRequestCondition{Type: "Ready", Status: "True"}), request()}},
 			"is not ready", "perennial approve web-1 -n shop"},
 		"a certificate that is issued, and waits for a keystore's password": {Objects{Certificate: crt(missing, issuing("True", `Issuing certificate as Secret does not exist. Waiting: Secret "p" does not exist: create it`)),
-			Issuer: issuer("True", ""), Requests: []cmapi.CertificateRequest{request(approved, cmapi.CertificateRequestCondition{Type: "Ready", Status: "True"})}},
+			Issuer: issuer("True", ""),
+			Requests: []cmapi.CertificateRequest{
+				request(approved, cmapi.CertificateRequestCondition{Type: "Ready", Status: "True"}),
+			}},
 			"is not ready", `Secret "p" does not exist: create it`},
 		"an external issuer that says nothing": {Objects{Certificate: crt(missing, issuing("True", "Issuing certificate "+
 			"as Secret does not exist. Waiting: is its controller running?")),
@@ -179,7 +213,8 @@ func TestAStateIsExplainedWithWhatToDoNext(t *testing.T) {
 			c := good.DeepCopy()
 			c.DeletionTimestamp, c.Finalizers = at(-time.Minute), []string{"foregroundDeletion"}
 			return c
-		}(), Issuer: issuer("True", "")}, "is being deleted", "wait for the controllers of the finalizers foregroundDeletion"},
+		}(), Issuer: issuer("True", "")}, "is being deleted",
+			"wait for the controllers of the finalizers foregroundDeletion"},
 		"a renewal that waits for the bound": {Objects{Certificate: func() *cmapi.Certificate {
 			c := good.DeepCopy()
 			c.Status.Conditions = append(c.Status.Conditions, issuing("False", "It is issued again at 13:00"))

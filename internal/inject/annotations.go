@@ -43,7 +43,9 @@ func (s source) key() string { return s.annotation + "=" + s.name.String() }
 func wanted(annotations map[string]string) (source, error) {
 	var found source
 	var others []string
-	for _, annotation := range []string{cmapi.WantInjectFromSecretAnnotation, cmapi.WantInjectAnnotation, cmapi.WantInjectAPIServerCAAnnotation} {
+	for _, annotation := range []string{
+		cmapi.WantInjectFromSecretAnnotation, cmapi.WantInjectAnnotation, cmapi.WantInjectAPIServerCAAnnotation,
+	} {
 		value, ok := annotations[annotation]
 		if !ok || annotation == cmapi.WantInjectAPIServerCAAnnotation && value == "false" {
 			continue

@@ -86,7 +86,9 @@ func strip(object any) (any, error) {
 		return object, nil
 	}
 	annotations := map[string]string{}
-	for _, name := range []string{cmapi.WantInjectAnnotation, cmapi.WantInjectFromSecretAnnotation, cmapi.WantInjectAPIServerCAAnnotation} {
+	for _, name := range []string{
+		cmapi.WantInjectAnnotation, cmapi.WantInjectFromSecretAnnotation, cmapi.WantInjectAPIServerCAAnnotation,
+	} {
 		if value, ok := o.Annotations[name]; ok {
 			annotations[name] = value
 		}
@@ -170,7 +172,9 @@ func (r *Reconciler) SetupWithManager(
 			ctrlsource.Kind(known, client.Object(t.metadata()), changed, predicate.NewPredicateFuncs(concerns)),
 		)
 	}
-	secretChanged := handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
+	secretChanged := handler.EnqueueRequestsFromMapFunc(func(
+		ctx context.Context, o client.Object,
+	) []reconcile.Request {
 		requests := r.targetsOf(ctx, source{cmapi.WantInjectFromSecretAnnotation, client.ObjectKeyFromObject(o)})
 		if certificate, ok := o.GetAnnotations()[cmapi.CertificateNameKey]; ok {
 			key := client.ObjectKey{Namespace: o.GetNamespace(), Name: certificate}
@@ -180,7 +184,9 @@ func (r *Reconciler) SetupWithManager(
 	})
 	return b.Watches(&corev1.Secret{}, secretChanged).
 		WatchesRawSource(ctrlsource.Kind(others, client.Object(secrets.Metadata()), secretChanged)).
-		Watches(&cmapi.Certificate{}, handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
+		Watches(&cmapi.Certificate{}, handler.EnqueueRequestsFromMapFunc(func(
+			ctx context.Context, o client.Object,
+		) []reconcile.Request {
 			return r.targetsOf(ctx, source{cmapi.WantInjectAnnotation, client.ObjectKeyFromObject(o)})
 		})).
 		Complete(observe.Counted(r.Metrics, name, reconcile.Reconciler(r)))

@@ -47,12 +47,18 @@ func TestWanted(t *testing.T) {
 		{name: "an empty name is a mistake", annotations: map[string]string{fromSecret: "a/"}, err: "write it as namespace/name"},
 		{name: "two slashes are a mistake", annotations: map[string]string{fromSecret: "a/b/c"}, err: "write it as namespace/name"},
 		{name: "capitals are a mistake", annotations: map[string]string{fromCertificate: "Default/webhook"}, err: "write it as namespace/name"},
-		{name: "of two the Secret is followed, and it is said", annotations: map[string]string{fromCertificate: "a/b", fromSecret: "default/webhook.tls"},
+		{name: "of two the Secret is followed, and it is said", annotations: map[string]string{
+			fromCertificate: "a/b", fromSecret: "default/webhook.tls",
+		},
 			want: source{fromSecret, name}, err: "of several annotations cert-manager.io/inject-ca-from-secret is " +
 				"followed; remove it or cert-manager.io/inject-ca-from"},
-		{name: "the Certificate goes before the API server", annotations: map[string]string{fromCertificate: "default/webhook.tls", fromAPIServer: "true"},
+		{name: "the Certificate goes before the API server", annotations: map[string]string{
+			fromCertificate: "default/webhook.tls", fromAPIServer: "true",
+		},
 			want: source{fromCertificate, name}, err: "remove it or cert-manager.io/inject-apiserver-ca"},
-		{name: "an API server that is turned off is no second one", annotations: map[string]string{fromCertificate: "default/webhook.tls", fromAPIServer: "false"},
+		{name: "an API server that is turned off is no second one", annotations: map[string]string{
+			fromCertificate: "default/webhook.tls", fromAPIServer: "false",
+		},
 			want: source{fromCertificate, name}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -247,17 +253,24 @@ func TestTargets(t *testing.T) {
 		{name: "a configuration without webhooks has none", resource: "mutatingwebhookconfigurations", object: map[string]any{}, err: "webhooks is empty"},
 		{
 			name: "a conversion webhook has one", resource: "customresourcedefinitions",
-			object: object("spec.conversion", map[string]any{"strategy": "Webhook", "webhook": object("clientConfig.caBundle", encoded("c"))}),
-			want:   []bundle{{"", []byte("c")}},
-			apply:  object("spec.conversion.webhook.clientConfig.caBundle", encoded("c")),
+			object: object(
+				"spec.conversion",
+				map[string]any{"strategy": "Webhook", "webhook": object("clientConfig.caBundle", encoded("c"))},
+			),
+			want:  []bundle{{"", []byte("c")}},
+			apply: object("spec.conversion.webhook.clientConfig.caBundle", encoded("c")),
 		},
-		{name: "a CRD that is not converted has none", resource: "customresourcedefinitions", object: object("spec.conversion.strategy", "None"),
+		{name: "a CRD that is not converted has none", resource: "customresourcedefinitions", object: object(
+			"spec.conversion.strategy", "None",
+		),
 			err: "spec.conversion.strategy is not Webhook"},
 		{name: "an APIService has one", resource: "apiservices",
 			object: object("spec.service.name", "a"), want: []bundle{{"", []byte{}}}, apply: object("spec.caBundle", "")},
 		{name: "an APIService of the API server itself has none", resource: "apiservices", object: object("spec.version", "v1"), err: "spec.service is not set"},
 		{name: "an APIService without verification has none", resource: "apiservices",
-			object: object("spec", map[string]any{"service": map[string]any{"name": "a"}, "insecureSkipTLSVerify": true}), err: "spec.insecureSkipTLSVerify is true"},
+			object: object(
+				"spec", map[string]any{"service": map[string]any{"name": "a"}, "insecureSkipTLSVerify": true},
+			), err: "spec.insecureSkipTLSVerify is true"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			targets := Targets()

@@ -264,7 +264,10 @@ func desc(prefix, name, help string, labels ...string) *prometheus.Desc {
 
 // Describe implements prometheus.Collector.
 func (o *Objects) Describe(c chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{readyStatus, expirationTime, notAfterTime, notBeforeTime, renewalTime, failedAttempts, issuerReady, clusterIssuerReady, challengeStatus} {
+	for _, d := range []*prometheus.Desc{
+		readyStatus, expirationTime, notAfterTime, notBeforeTime, renewalTime, failedAttempts, issuerReady,
+		clusterIssuerReady, challengeStatus,
+	} {
 		c <- d
 	}
 }
@@ -378,7 +381,8 @@ func collectChallenge(c chan<- prometheus.Metric, ch *cmacme.Challenge) {
 			value = 1
 		}
 		c <- prometheus.MustNewConstMetric(challengeStatus, prometheus.GaugeValue, value,
-			string(state), ch.Spec.DNSName, reason, strconv.FormatBool(ch.Status.Processing), ch.Name, ch.Namespace, string(ch.Spec.Type))
+			string(state), ch.Spec.DNSName, reason, strconv.FormatBool(ch.Status.Processing), ch.Name, ch.Namespace,
+			string(ch.Spec.Type))
 	}
 }
 

@@ -46,8 +46,8 @@ func Serves(ip netip.Addr) bool {
 // Elsewhere reports what Serves does, and refuses loopback.
 func Elsewhere(ip netip.Addr) bool { return !embedded(ip).IsLoopback() && Serves(ip) }
 
-// embedded returns the IPv4 address that an IPv6 address carries, or the address itself, without its
-// zone.
+// embedded returns the IPv4 address that an IPv6 address carries, or the address itself, without
+// its zone.
 func embedded(ip netip.Addr) netip.Addr {
 	ip = ip.Unmap().WithZone("")
 	if !ip.Is6() {

@@ -133,8 +133,10 @@ func (w *Watcher) Settle(ctx context.Context) {
 // enforced.
 func (w *Watcher) Start(ctx context.Context) error {
 	if w.Assumed {
-		w.Log.Info("admission policies are not checked, because --assume-admission-policies is set: if they are not enforced, " +
-			"users of any namespace can use the credentials of ClusterIssuers")
+		w.Log.Info(
+			"admission policies are not checked, because --assume-admission-policies is set: if they are not enforced, " +
+				"users of any namespace can use the credentials of ClusterIssuers",
+		)
 		<-ctx.Done()
 		return nil
 	}

@@ -40,7 +40,8 @@ func TestLimitsOfIssuersTakeThePlaceOfThoseThatAreKnown(t *testing.T) {
 func TestACAHasOneLedgerHoweverItsDirectoryIsSpelt(t *testing.T) {
 	b := &Ledgers{}
 	ca := b.CA("https://acme-v02.api.letsencrypt.org/directory")
-	for _, same := range []string{"https://acme-v02.api.letsencrypt.org:443/directory", "https://ACME-v02.API.letsencrypt.org/directory", "HTTPS://acme-v02.api.letsencrypt.org/directory#x",
+	for _, same := range []string{"https://acme-v02.api.letsencrypt.org:443/directory",
+		"https://ACME-v02.API.letsencrypt.org/directory", "HTTPS://acme-v02.api.letsencrypt.org/directory#x",
 		"https://acme-v02.api.letsencrypt.org./directory"} {
 		if b.CA(same) != ca {
 			t.Errorf("%s has another ledger", same)
@@ -49,7 +50,8 @@ func TestACAHasOneLedgerHoweverItsDirectoryIsSpelt(t *testing.T) {
 			t.Errorf("%s has other limits", same)
 		}
 	}
-	for _, other := range []string{"https://acme-staging-v02.api.letsencrypt.org/directory", "https://acme-v02.api.letsencrypt.org:14000/directory",
+	for _, other := range []string{"https://acme-staging-v02.api.letsencrypt.org/directory",
+		"https://acme-v02.api.letsencrypt.org:14000/directory",
 		"https://acme-v02.api.letsencrypt.org/other", "https://acme-v02.api.letsencrypt.org/directory?x", "https://[2001:db8::1]/directory", "%"} {
 		if b.CA(other) == ca {
 			t.Errorf("%s has the same ledger", other)

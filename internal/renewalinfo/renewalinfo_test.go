@@ -100,7 +100,9 @@ func TestWhatIsKnownOutlivesAFailure(t *testing.T) {
 
 func TestTheClockMayHaveBeenAheadWhenTheNextQuestionWasSet(t *testing.T) {
 	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
-	for in, want := range map[time.Duration]time.Duration{-time.Hour: 0, time.Hour: time.Hour, 24 * time.Hour: 24 * time.Hour, 365 * 24 * time.Hour: 0} {
+	for in, want := range map[time.Duration]time.Duration{
+		-time.Hour: 0, time.Hour: time.Hour, 24 * time.Hour: 24 * time.Hour, 365 * 24 * time.Hour: 0,
+	} {
 		next := metav1.NewTime(now.Add(in))
 		if got := untilNext(&cmapi.CertificateACMEARIStatus{NextCheck: &next}, now); got != want {
 			t.Errorf("set to be in %s, it is asked in %s, not in %s", in, got, want)

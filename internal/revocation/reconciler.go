@@ -266,7 +266,8 @@ func (r *Reconciler) Lost(ctx context.Context, order *cmacme.Order, err error) {
 		ctx,
 		order,
 		fmt.Sprintf("The CA may have issued a certificate for the order %s after its Certificate was deleted, "+
-			"which is not known and not revoked: %s. It can be revoked with the account key by any ACME client", order.Status.URL, err),
+			"which is not known and not revoked: %s. It can be revoked with the account key by any ACME client",
+			order.Status.URL, err),
 	)
 }
 

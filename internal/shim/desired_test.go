@@ -165,7 +165,10 @@ func TestMistakesInTheTLSOfAnIngressNameTheirField(t *testing.T) {
 	if len(d.certificates) != 1 || d.broken {
 		t.Errorf("one entry is right, and got %d certificates", len(d.certificates))
 	}
-	for _, field := range []string{"spec.tls[1].secretName: is missing", "spec.tls[2].hosts: is empty", "spec.tls[3].secretName: \"tls\" is in an earlier entry"} {
+	for _, field := range []string{
+		"spec.tls[1].secretName: is missing", "spec.tls[2].hosts: is empty",
+		"spec.tls[3].secretName: \"tls\" is in an earlier entry",
+	} {
 		if !strings.Contains(text(d.mistakes), field) {
 			t.Errorf("%q is not in %s", field, text(d.mistakes))
 		}

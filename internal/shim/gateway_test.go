@@ -116,7 +116,8 @@ func TestACertificateInAnotherNamespaceNamesItsGateway(t *testing.T) {
 	)
 	crt := d.certificates[0]
 	if len(crt.OwnerReferences) > 0 || crt.Annotations[RequestedByAnnotation] != "Gateway/shop/web" ||
-		crt.Annotations["acme.cert-manager.io/http01-parentrefnamespace"] != "shop" || crt.Annotations["acme.cert-manager.io/http01-parentrefname"] != "web" {
+		crt.Annotations["acme.cert-manager.io/http01-parentrefnamespace"] != "shop" ||
+		crt.Annotations["acme.cert-manager.io/http01-parentrefname"] != "web" {
 		t.Errorf("it is %+v", crt.ObjectMeta)
 	}
 }

@@ -117,7 +117,9 @@ func (r *Reconciler) SetupWithManager(
 	}
 	const name = "shim"
 	b := ctrl.NewControllerManagedBy(mgr).Named(name).WithOptions(o).
-		WatchesRawSource(source.Func(func(_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
+		WatchesRawSource(source.Func(func(
+			_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request],
+		) error {
 			r.queue = queue
 			return nil
 		})).

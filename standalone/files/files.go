@@ -177,10 +177,14 @@ func (r *reconciler) setup(ctx context.Context, mgr manager.Manager) error {
 		For(&perennial.CertificateFile{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&perennial.CertificateFile{}, handler.EnqueueRequestsFromMapFunc(r.neighbours),
 			builder.WithPredicates(predicate.GenerationChangedPredicate{})).
-		Watches(&cmapi.Certificate{}, handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
+		Watches(&cmapi.Certificate{}, handler.EnqueueRequestsFromMapFunc(func(
+			ctx context.Context, o client.Object,
+		) []reconcile.Request {
 			return of(ctx, o.GetNamespace(), o.GetName())
 		})).
-		Watches(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
+		Watches(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(func(
+			ctx context.Context, o client.Object,
+		) []reconcile.Request {
 			var list cmapi.CertificateList
 			if err := r.client.List(
 				ctx,

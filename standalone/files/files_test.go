@@ -367,7 +367,10 @@ func TestASignalReachesTheProcessOfThePIDFile(t *testing.T) {
 			"/",
 		)
 	}
-	for text, says := range map[string]string{"": "not the number", "1": "not the number", "-1": "not the number", "4194305\n": "there is no process", "seven": "not the number"} {
+	for text, says := range map[string]string{
+		"": "not the number", "1": "not the number", "-1": "not the number", "4194305\n": "there is no process",
+		"seven": "not the number",
+	} {
 		write(text)
 		if err := send(); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("pidFile with %q: %v, want %q", text, err, says)

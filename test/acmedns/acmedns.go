@@ -67,7 +67,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.URL.Path != "/update" || r.Method != http.MethodPost:
 		http.NotFound(w, r)
 		return
-	case err != nil || r.Header.Get("X-Api-User") != s.User || r.Header.Get("X-Api-Key") != s.Password || update.Subdomain != s.subdomain():
+	case err != nil || r.Header.Get("X-Api-User") != s.User || r.Header.Get("X-Api-Key") != s.Password ||
+		update.Subdomain != s.subdomain():
 		refused = "forbidden"
 	case len(update.TXT) != 43:
 		refused = "bad_txt"

@@ -99,7 +99,12 @@ func refuse(w http.ResponseWriter, status int, kind, title, detail string) {
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).
-		Encode(map[string]any{"type": "https://problems.luna.akamaiapis.net/" + kind, "title": title, "detail": detail, "status": status})
+		Encode(
+			map[string]any{
+				"type": "https://problems.luna.akamaiapis.net/" + kind, "title": title, "detail": detail,
+				"status": status,
+			},
+		)
 }
 
 var authorization = regexp.MustCompile(
@@ -166,7 +171,8 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusNotFound, "authoritative-dns/notFound", "Not Found", "Zone \""+parts[0]+"\" not found.")
 	case len(parts) == 1:
 		_ = json.NewEncoder(w).Encode(map[string]string{"zone": parts[0], "type": kind, "activationState": "ACTIVE"})
-	case len(parts) != 5 || parts[1] != "names" || parts[3] != "types" || parts[4] != "TXT" || !strings.HasSuffix("."+name, "."+parts[0]):
+	case len(parts) != 5 || parts[1] != "names" || parts[3] != "types" || parts[4] != "TXT" ||
+		!strings.HasSuffix("."+name, "."+parts[0]):
 		refuse(w, http.StatusBadRequest, "authoritative-dns/badRequest", "Bad Request", r.URL.Path)
 	case r.Method == http.MethodGet && !exists, r.Method == http.MethodDelete && !exists:
 		refuse(

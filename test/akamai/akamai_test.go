@@ -26,7 +26,8 @@ func TestRequestsSignedByAkamaisLibraryAreTaken(t *testing.T) {
 				t.Fatal(err)
 			}
 			config, err := edgegrid.New(func(c *edgegrid.Config) {
-				c.Host, c.ClientToken, c.ClientSecret, c.AccessToken, c.MaxBody = a.Host, a.ClientToken, secret, a.AccessToken, edgegrid.MaxBodySize
+				c.Host, c.ClientToken, c.ClientSecret = a.Host, a.ClientToken, secret
+				c.AccessToken, c.MaxBody = a.AccessToken, edgegrid.MaxBodySize
 			})
 			if err != nil {
 				t.Fatal(err)

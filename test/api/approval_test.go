@@ -63,7 +63,9 @@ spec:
   resourceAttributes: {verb: %q, group: %q, resource: %q, subresource: %q, name: %q}
 `, user, p.verb, p.group, resource, subresource, p.name))
 		eventually(t, "RBAC gives "+user+" its permissions", func() (bool, error) {
-			out, err := client.Resource(schema.GroupVersionResource{Group: "authorization.k8s.io", Version: "v1", Resource: "subjectaccessreviews"}).
+			out, err := client.Resource(
+				schema.GroupVersionResource{Group: "authorization.k8s.io", Version: "v1", Resource: "subjectaccessreviews"},
+			).
 				Create(t.Context(), review, metav1.CreateOptions{})
 			if err != nil {
 				return false, err

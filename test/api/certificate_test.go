@@ -434,7 +434,8 @@ func TestSecretTemplatesFitSecrets(t *testing.T) {
 	policy := func(message string) verdict {
 		return refused(
 			"",
-			"ValidatingAdmissionPolicy 'perennial-secret-template' with binding 'perennial-secret-template' denied request: "+message,
+			"ValidatingAdmissionPolicy 'perennial-secret-template' with binding "+
+				"'perennial-secret-template' denied request: "+message,
 		)
 	}
 	label := func(name string) verdict {

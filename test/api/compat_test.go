@@ -105,7 +105,8 @@ func issuerWithoutOurs(spec *certmanagerv1.IssuerSpec, status *certmanagerv1.Iss
 	if spec.ACME == nil {
 		return
 	}
-	spec.ACME.RenewalInformationSource, spec.ACME.IncludeCA, spec.ACME.PrivateKeyAlgorithm, spec.ACME.RateLimits = "", "", "", nil
+	spec.ACME.RenewalInformationSource, spec.ACME.IncludeCA = "", ""
+	spec.ACME.PrivateKeyAlgorithm, spec.ACME.RateLimits = "", nil
 	for i := range spec.ACME.Solvers {
 		solverWithoutOurs(&spec.ACME.Solvers[i])
 	}

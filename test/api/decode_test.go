@@ -26,7 +26,8 @@ spec:
   request: LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0K
   issuerRef: {name: ca}
 `
-	const issuer = "apiVersion: cert-manager.io/v1\nkind: Issuer\nmetadata: {name: example, namespace: default}\nspec: " + acme
+	const issuer = "apiVersion: cert-manager.io/v1\nkind: Issuer\n" +
+		"metadata: {name: example, namespace: default}\nspec: " + acme
 	pod := func(settings string) string {
 		return `spec: {acme: {solvers: [{http01: {ingress: {podTemplate: {spec: {` + settings + `}}}}}]}}`
 	}

@@ -116,7 +116,11 @@ func TestForgedRequestersAreRefusedWithoutTheWebhook(t *testing.T) {
 	client := as(t, who)
 	bindings := admin(
 		t,
-	).Resource(schema.GroupVersionResource{Group: "admissionregistration.k8s.io", Version: "v1", Resource: "mutatingadmissionpolicybindings"})
+	).Resource(
+		schema.GroupVersionResource{
+			Group: "admissionregistration.k8s.io", Version: "v1", Resource: "mutatingadmissionpolicybindings",
+		},
+	)
 	if err := bindings.Delete(t.Context(), "perennial-requester", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}

@@ -182,7 +182,10 @@ func (c *Cloud) caller(r *http.Request) (who, refused string, err error) {
 	}
 	sum := sha256.Sum256(body)
 	err = v4.NewSigner().
-		SignHTTP(r.Context(), sdk.Credentials{AccessKeyID: m[1], SecretAccessKey: key.Secret}, again, hex.EncodeToString(sum[:]), m[3], m[2], at)
+		SignHTTP(
+			r.Context(), sdk.Credentials{AccessKeyID: m[1], SecretAccessKey: key.Secret}, again,
+			hex.EncodeToString(sum[:]), m[3], m[2], at,
+		)
 	if err != nil {
 		return "", "", err
 	}

@@ -164,9 +164,11 @@ func (c *Cloud) login(w http.ResponseWriter, r *http.Request) {
 		}
 		id := r.Form.Get("client_id")
 		switch f := r.Form; {
-		case f.Get("grant_type") != "client_credentials" || !slices.Contains(strings.Fields(f.Get("scope")), manager+"/.default"):
+		case f.Get("grant_type") != "client_credentials" ||
+			!slices.Contains(strings.Fields(f.Get("scope")), manager+"/.default"):
 			refuse("invalid_request", "AADSTS900144: "+f.Encode())
-		case f.Get("client_assertion") != "" && f.Get("client_assertion_type") == assertion && c.Federated[id] == f.Get("client_assertion"),
+		case f.Get("client_assertion") != "" && f.Get("client_assertion_type") == assertion &&
+			c.Federated[id] == f.Get("client_assertion"),
 			f.Get("client_secret") != "" && c.Passwords[id] == f.Get("client_secret"):
 			c.calls = append(c.calls, "token "+id)
 			c.grant(w, id)
@@ -225,7 +227,8 @@ func (c *Cloud) manager(w http.ResponseWriter, r *http.Request) {
 	case who == "":
 		refuse(w, http.StatusUnauthorized, "InvalidAuthenticationToken", "The access token is invalid.")
 		return
-	case len(parts) < 5 || strings.Join(parts[1:3], "/") != "providers/Microsoft.Network" || r.URL.Query().Get("api-version") != versions[parts[3]]:
+	case len(parts) < 5 || strings.Join(parts[1:3], "/") != "providers/Microsoft.Network" ||
+		r.URL.Query().Get("api-version") != versions[parts[3]]:
 		refuse(w, http.StatusBadRequest, "InvalidResourceType", r.URL.RequestURI())
 		return
 	}

@@ -97,7 +97,10 @@ func (b *bench) acmeServer(ctx context.Context) error {
 	runs := []struct {
 		kind string
 		n    int
-	}{{"dns-01", 1}, {"dns-01", 10}, {"dns-01", 100}, {"http-01", 1}, {"http-01", 10}, {"http-01", 100}, {"dns-01", b.line}}
+	}{
+		{"dns-01", 1}, {"dns-01", 10}, {"dns-01", 100}, {"http-01", 1}, {"http-01", 10}, {"http-01", 100},
+		{"dns-01", b.line},
+	}
 	for i, run := range runs {
 		if run.n == 0 {
 			continue

@@ -3,7 +3,8 @@
 // server, etcd and the load are in this process; the controller is a separate process, under the
 // shipped RBAC.
 //
-//	go -C test run ./bench [-certificates 500] [-clients 16] [-fleet 5000] [-ingresses 500] [-secrets 50000] [-line 1000] [-keys 60]
+//	go -C test run ./bench [-certificates 500] [-clients 16] [-fleet 5000] [-ingresses 500] \
+//		[-secrets 50000] [-line 1000] [-keys 60]
 //
 // First it measures the ceiling: the same writes for each certificate, of objects of the same size,
 // sent by the load's clients, without a controller.

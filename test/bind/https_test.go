@@ -58,7 +58,9 @@ func pair(t *testing.T) (certificate, key string) {
 	}
 	dir := t.TempDir()
 	certificate, key = filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
-	for file, block := range map[string]*pem.Block{certificate: {Type: "CERTIFICATE", Bytes: leaf}, key: {Type: "PRIVATE KEY", Bytes: der}} {
+	for file, block := range map[string]*pem.Block{
+		certificate: {Type: "CERTIFICATE", Bytes: leaf}, key: {Type: "PRIVATE KEY", Bytes: der},
+	} {
 		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -139,7 +141,10 @@ func TestTheChallengeReportsAFaultOfAServerOverHTTPS(t *testing.T) {
 		server string
 		says   []string
 	}{
-		"untrusted": {bind.StartResolver(t, bind.Resolver{Zones: map[string]*bind.Server{"example.com": primary}, Certificate: other, Key: otherKey}).URL,
+		"untrusted": {bind.StartResolver(
+			t,
+			bind.Resolver{Zones: map[string]*bind.Server{"example.com": primary}, Certificate: other, Key: otherKey},
+		).URL,
 			[]string{"tls: failed to verify certificate: x509: certificate signed by unknown authority", "SSL_CERT_FILE in " +
 				"the controller's environment names a file of CAs to trust"}},
 		"busy":      {broken(func(w http.ResponseWriter, _ []byte) { w.WriteHeader(http.StatusServiceUnavailable) }), []string{"status 503"}},

@@ -54,7 +54,9 @@ func TestTheChallengeReportsWhatBINDRefusesAndWhatToCorrect(t *testing.T) {
 			`does not accept what is signed with the TSIG key "hmac-sha256" (BADKEY): let the server know this key, with this algorithm, or correct tsigKeyName or tsigAlgorithm`},
 		"another secret": {"example.com", func(p *updates) { p.TSIGSecret.Name = "another" },
 			`does not accept what is signed with the TSIG key "hmac-sha256" (BADSIG): the server has another secret, or another algorithm, for it: correct the Secret of tsigSecretSecretRef`},
-		"no key": {"example.com", func(p *updates) { p.TSIGKeyName, p.TSIGAlgorithm, p.TSIGSecret = "", "", cmmeta.SecretKeySelector{} },
+		"no key": {"example.com", func(p *updates) {
+			p.TSIGKeyName, p.TSIGAlgorithm, p.TSIGSecret = "", "", cmmeta.SecretKeySelector{}
+		},
 			"refuses to update the zone example.com (REFUSED): let it allow updates that are not signed (or set tsigKeyName)"},
 		"a zone that nobody may change": {"closed.example", nil,
 			`refuses to update the zone closed.example (REFUSED): let it allow the TSIG key "hmac-sha256" to change TXT records there`},

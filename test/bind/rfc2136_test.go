@@ -222,7 +222,9 @@ func TestEveryTSIGAlgorithmOverUDPAndTCP(t *testing.T) {
 	var solvers []cmacme.ACMEChallengeSolver
 	var names []string
 	for _, algorithm := range []string{"HMACMD5", "HMACSHA1", "HMACSHA256", "HMACSHA512"} {
-		for _, protocol := range []cmacme.RFC2136UpdateProtocol{cmacme.RFC2136UpdateProtocolUDP, cmacme.RFC2136UpdateProtocolTCP} {
+		for _, protocol := range []cmacme.RFC2136UpdateProtocol{
+			cmacme.RFC2136UpdateProtocolUDP, cmacme.RFC2136UpdateProtocolTCP,
+		} {
 			name := strings.ToLower(fmt.Sprintf("%s-%s.example.com", algorithm, protocol))
 			names = append(names, name)
 			solvers = append(solvers, cmacme.ACMEChallengeSolver{

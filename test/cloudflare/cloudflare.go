@@ -95,7 +95,9 @@ func refuse(w http.ResponseWriter, status, code int, message string, chain ...fa
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).
-		Encode(map[string]any{"success": false, "errors": []fault{{code, message, chain}}, "messages": []any{}, "result": nil})
+		Encode(
+			map[string]any{"success": false, "errors": []fault{{code, message, chain}}, "messages": []any{}, "result": nil},
+		)
 }
 
 func answer(w http.ResponseWriter, result any) {

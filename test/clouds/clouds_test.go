@@ -42,7 +42,9 @@ const (
 	// zoneOfAzure is the public zone of the example's resource group.
 	zoneOfAzure = "dns/dnsZones/example.com"
 	// The identity of the controller in each cloud.
-	machine, workload, identity = "machine@my-project.iam.gserviceaccount.com", "44444444-4444-4444-4444-444444444444", "55555555-5555-5555-5555-555555555555"
+	machine  = "machine@my-project.iam.gserviceaccount.com"
+	workload = "44444444-4444-4444-4444-444444444444"
+	identity = "55555555-5555-5555-5555-555555555555"
 	// token is what the cluster gives a workload that is federated.
 	token = "the token of the pod"
 )
@@ -131,7 +133,9 @@ func start(t *testing.T, env ...string) *world {
 		"acme-staging-v02.api.letsencrypt.org": internet.CA(t, ca),
 		"auth.example.com":                     w.acmeDNS,
 	}
-	for _, more := range []map[string]http.Handler{w.google.Sites(), w.azure.Sites(), w.akamai.Sites(), w.cloudflare.Sites(), w.digitalOcean.Sites()} {
+	for _, more := range []map[string]http.Handler{
+		w.google.Sites(), w.azure.Sites(), w.akamai.Sites(), w.cloudflare.Sites(), w.digitalOcean.Sites(),
+	} {
 		maps.Copy(sites, more)
 	}
 	metadata, stop := w.google.Metadata()

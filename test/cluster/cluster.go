@@ -141,7 +141,10 @@ func testLog(t testing.TB) logr.Logger {
 		}
 	})
 	return funcr.New(func(prefix, args string) {
-		for _, usual := range []string{"Starting EventSource", "Starting Controller", "Starting workers", "Shutdown signal", "All workers finished", "Stopping and waiting"} {
+		for _, usual := range []string{
+			"Starting EventSource", "Starting Controller", "Starting workers", "Shutdown signal",
+			"All workers finished", "Stopping and waiting",
+		} {
 			if strings.Contains(args, usual) {
 				return
 			}

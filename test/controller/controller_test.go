@@ -345,7 +345,9 @@ func TestKubernetesSigningRequestsAreServed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ask := func(as *rest.Config, signer string, edit func(*certificatesv1.CertificateSigningRequest)) *certificatesv1.CertificateSigningRequest {
+	ask := func(
+		as *rest.Config, signer string, edit func(*certificatesv1.CertificateSigningRequest),
+	) *certificatesv1.CertificateSigningRequest {
 		t.Helper()
 		csr := &certificatesv1.CertificateSigningRequest{
 			ObjectMeta: metav1.ObjectMeta{GenerateName: "test-"},

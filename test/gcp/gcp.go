@@ -224,7 +224,8 @@ func (c *Cloud) verify(r *http.Request) (email string, err error) {
 		return "", fmt.Errorf("Invalid grant: account not found")
 	case header.Alg != "RS256" || rsa.VerifyPKCS1v15(key, crypto.SHA256, sum[:], signature) != nil:
 		return "", fmt.Errorf("Invalid JWT Signature.")
-	case claims.Aud != tokenURL || claims.Scope != scope || claims.Iat > now+60 || claims.Exp < now || claims.Exp-claims.Iat > 3600:
+	case claims.Aud != tokenURL || claims.Scope != scope || claims.Iat > now+60 || claims.Exp < now ||
+		claims.Exp-claims.Iat > 3600:
 		return "", fmt.Errorf("Invalid JWT: %+v", claims)
 	}
 	return claims.Iss, nil

@@ -252,7 +252,9 @@ func TestEveryReplicaAnswersFromTheMomentThatAChallengeIsThere(t *testing.T) {
 		body != token+".thumbprint" {
 		t.Errorf("right after it was made: %d %q", status, body)
 	}
-	for host, want := range map[string]int{"WWW.example.com:80": http.StatusOK, "other.example.com": http.StatusNotFound, "": http.StatusNotFound} {
+	for host, want := range map[string]int{
+		"WWW.example.com:80": http.StatusOK, "other.example.com": http.StatusNotFound, "": http.StatusNotFound,
+	} {
 		if status, _ := read(t, r.listens, host, path); status != want {
 			t.Errorf("host %q gets %d", host, status)
 		}

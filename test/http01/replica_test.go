@@ -137,7 +137,9 @@ func TestAReplicaWhoseCacheLagsAnswersByRightsInItsNamespaceAlone(t *testing.T) 
 		Log:    logr.Discard(),
 	}
 	go func() { _ = handshakes.Serve(t.Context(), listener) }()
-	for name, answered := range map[string]bool{"tls.example.com": true, "77.2.0.192.in-addr.arpa": true, "www.example.com": false} {
+	for name, answered := range map[string]bool{
+		"tls.example.com": true, "77.2.0.192.in-addr.arpa": true, "www.example.com": false,
+	} {
 		t.Run("the handshake of "+name, func(t *testing.T) {
 			conn, err := tls.Dial(
 				"tcp",

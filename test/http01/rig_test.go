@@ -136,7 +136,9 @@ func (r *rig) deploy() {
 	if _, err := fmt.Sscan(r.listens[strings.LastIndex(r.listens, ":")+1:], &port); err != nil {
 		r.Fatal(err)
 	}
-	for family, address := range map[discoveryv1.AddressType]string{discoveryv1.AddressTypeIPv4: "192.0.2.10", discoveryv1.AddressTypeIPv6: "2001:db8::10"} {
+	for family, address := range map[discoveryv1.AddressType]string{
+		discoveryv1.AddressTypeIPv4: "192.0.2.10", discoveryv1.AddressTypeIPv6: "2001:db8::10",
+	} {
 		o := &discoveryv1.EndpointSlice{
 			ObjectMeta: metav1.ObjectMeta{
 				Namespace:    replicas.Namespace,

@@ -220,9 +220,9 @@ func TestMistakesAreReportedByEvents(t *testing.T) {
 	})
 }
 
-// TestARefusedInjectionIsReported refuses each write in turn, and checks that the refusal is reported
-// and that the write succeeds once it is allowed. Admission policies do not apply to webhook
-// configurations.
+// TestARefusedInjectionIsReported refuses each write in turn, and checks that the refusal is
+// reported and that the write succeeds once it is allowed. Admission policies do not apply to
+// webhook configurations.
 func TestARefusedInjectionIsReported(t *testing.T) {
 	rig.Run(t, rig.Options{})
 	for _, tt := range targets {

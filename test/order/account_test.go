@@ -318,7 +318,10 @@ func TestAnAccountThatTheCADoesNotKnowForAMomentLosesNothing(t *testing.T) {
 	for _, test := range []struct {
 		path string
 		nth  int
-	}{{pathNewOrder, 1}, {pathOrder, 1}, {pathAuthorization, 1}, {pathAuthorization, 2}, {pathChallenge, 1}, {pathFinalize, 1}, {pathCertificate, 1}} {
+	}{
+		{pathNewOrder, 1}, {pathOrder, 1}, {pathAuthorization, 1}, {pathAuthorization, 2}, {pathChallenge, 1},
+		{pathFinalize, 1}, {pathCertificate, 1},
+	} {
 		t.Run(fmt.Sprint(test.path, test.nth), func(t *testing.T) {
 			t.Parallel()
 			f := &front{}

@@ -58,7 +58,8 @@ func (w *witness) wrap(h http.Handler) http.Handler {
 		switch {
 		case strings.HasPrefix(r.URL.Path, "/order-plz") && reply.Code == http.StatusCreated:
 			w.orders = append(w.orders, reply.Header().Get("Location"))
-		case strings.HasPrefix(r.URL.Path, "/finalize-order/") && reply.Code == http.StatusOK && !slices.Contains(w.finalized, r.URL.Path):
+		case strings.HasPrefix(r.URL.Path, "/finalize-order/") && reply.Code == http.StatusOK &&
+			!slices.Contains(w.finalized, r.URL.Path):
 			w.finalized = append(w.finalized, r.URL.Path)
 		}
 		w.mu.Unlock()

@@ -22,8 +22,8 @@ import (
 	"github.com/perennial-pki/perennial/test/pebble"
 )
 
-// TestEventsAreRecordedOnceThoughOthersWrite makes every status write conflict first, and checks the
-// events that a user sees.
+// TestEventsAreRecordedOnceThoughOthersWrite makes every status write conflict first, and checks
+// the events that a user sees.
 func TestEventsAreRecordedOnceThoughOthersWrite(t *testing.T) {
 	admin := cluster.Admin(t)
 	r := start(t, pebble.Options{}, func(o *controller.Options) { o.WrapClient = cluster.Contested(admin) })

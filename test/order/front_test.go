@@ -61,7 +61,10 @@ func (f *front) wrap(h http.Handler) http.Handler {
 		if f.seen == nil {
 			f.seen = map[string]int{}
 		}
-		for _, p := range []string{pathDirectory, pathNewAccount, pathNewOrder, pathOrder, pathAuthorization, pathChallenge, pathFinalize, pathCertificate, pathRenewalInfo} {
+		for _, p := range []string{
+			pathDirectory, pathNewAccount, pathNewOrder, pathOrder, pathAuthorization, pathChallenge, pathFinalize,
+			pathCertificate, pathRenewalInfo,
+		} {
 			if strings.HasPrefix(r.URL.Path, p) {
 				f.seen[p]++
 			}

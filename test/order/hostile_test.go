@@ -68,7 +68,9 @@ func TestWhatACAAnswersThatItMustNotIsRefused(t *testing.T) {
 		"a certificate that has expired": {change: certificate(func(c *x509.Certificate, _ *crypto.PublicKey) {
 			c.NotAfter = time.Now().Add(-time.Minute)
 		}), says: "it expired at"},
-		"no certificate at all": {change: func(_ *forger, r *http.Request, _ map[string]any, reply *httptest.ResponseRecorder) {
+		"no certificate at all": {change: func(
+			_ *forger, r *http.Request, _ map[string]any, reply *httptest.ResponseRecorder,
+		) {
 			if strings.HasPrefix(r.URL.Path, pathCertificate) {
 				reply.Body.Reset()
 				reply.Body.WriteString("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
@@ -205,7 +207,9 @@ func TestAnIssuanceThatDiesAtTheCABeginsAnew(t *testing.T) {
 			refuse(w, http.StatusNotFound, "malformed", "no such order")
 			return true
 		}, says: []string{`"expired"`, "the CA no longer knows the order"}},
-		"the authorization has expired": {change: func(t *testing.T, n int, r *http.Request, reply *httptest.ResponseRecorder) {
+		"the authorization has expired": {change: func(
+			t *testing.T, n int, r *http.Request, reply *httptest.ResponseRecorder,
+		) {
 			if strings.HasPrefix(r.URL.Path, pathAuthorization) && n > 1 { // after the order has read it
 				edit(t, reply, func(z map[string]any) { z["status"] = "expired" })
 			}
@@ -409,7 +413,11 @@ func TestASuggestionThatMakesNoSenseIsNotFollowed(t *testing.T) {
 		if strings.HasPrefix(r.URL.Path, pathRenewalInfo) {
 			reply.Body.Reset()
 			_ = json.NewEncoder(reply.Body).
-				Encode(map[string]any{"suggestedWindow": map[string]string{"start": "2026-01-02T00:00:00Z", "end": "2026-01-01T00:00:00Z"}})
+				Encode(
+					map[string]any{
+						"suggestedWindow": map[string]string{"start": "2026-01-02T00:00:00Z", "end": "2026-01-01T00:00:00Z"},
+					},
+				)
 		}
 	})
 	cluster.Run(t, options)

@@ -254,7 +254,8 @@ func TestAServerForUpdatesThatNeverAnswersStopsNoOtherSolver(t *testing.T) {
 		spec.Solvers = append(spec.Solvers, *broken)
 	})
 	r.worksBeside(dead, issuer, issuer)
-	if most := dead.waited(); most > 2*controller.DefaultWorkers { // the end of one may be seen after the beginning of the next
+	// The end of one may be seen after the beginning of the next.
+	if most := dead.waited(); most > 2*controller.DefaultWorkers {
 		t.Errorf("%d waited for one server at once", most)
 	}
 }

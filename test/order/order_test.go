@@ -274,7 +274,9 @@ func TestARenewalFollowsTheCAsSuggestion(t *testing.T) {
 // the request for the orders, or when all challenges are presented and use all slots.
 func TestACAThatHangsStopsNoOther(t *testing.T) {
 	const wait = 90 * time.Second // as the challenges are set up, until the CA is asked
-	for name, under := range map[string]string{"when orders are asked for": "order", "under challenges that are set up": "challenge"} {
+	for name, under := range map[string]string{
+		"when orders are asked for": "order", "under challenges that are set up": "challenge",
+	} {
 		t.Run(name, func(t *testing.T) {
 			clock := &cluster.Clock{}
 			r := start(t, pebble.Options{}, func(o *controller.Options) { o.Clock = clock })

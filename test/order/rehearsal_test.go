@@ -366,7 +366,8 @@ func TestAStagingServerThatCannotBeReachedIsWaitedForHalfAnHour(t *testing.T) {
 	t.Cleanup(func() { busy.Close() })
 	limited := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "limited"}}
 	limited.Spec.ACME = r.getIssuer().Spec.ACME
-	limited.Spec.ACME.Server, limited.Spec.ACME.CABundle, limited.Spec.ACME.PrivateKey.Name = busy.Directory, busy.CABundle, "limited-account"
+	limited.Spec.ACME.Server, limited.Spec.ACME.CABundle = busy.Directory, busy.CABundle
+	limited.Spec.ACME.PrivateKey.Name = "limited-account"
 	r.create(limited)
 	waits := r.rehearsed("limited", "limited")
 	r.until(waits, func() string {

@@ -173,7 +173,8 @@ func TestAShortLivedCertificateOfAnIPAddressIsIssuedAndRenewed(t *testing.T) {
 		t.Helper()
 		r.until(crt, func() string {
 			switch {
-			case crt.Status.Revision == nil || *crt.Status.Revision != revision || cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing) != nil:
+			case crt.Status.Revision == nil || *crt.Status.Revision != revision ||
+				cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing) != nil:
 				return "it is not of the revision"
 			case crt.Status.ACME == nil || crt.Status.ACME.ARI == nil || crt.Status.ACME.ARI.SuggestedWindow == nil:
 				return "the CA has not said when to renew it"
@@ -211,7 +212,11 @@ func TestACAThatAlwaysWantsRenewalAtOnceIsNotAskedForCertificatesWithoutEnd(t *t
 			reply.Header().Set("Retry-After", "60")
 			reply.Body.Reset()
 			_ = json.NewEncoder(reply.Body).
-				Encode(map[string]any{"suggestedWindow": map[string]string{"start": "2025-01-01T00:00:00Z", "end": "2025-01-02T00:00:00Z"}})
+				Encode(
+					map[string]any{
+						"suggestedWindow": map[string]string{"start": "2025-01-01T00:00:00Z", "end": "2025-01-02T00:00:00Z"},
+					},
+				)
 		}
 	})
 	cluster.Run(t, options)

@@ -289,7 +289,8 @@ func TestACAThatLimitsUsForEverIsAskedAgain(t *testing.T) {
 		return false
 	}, func(q *http.Request, _ map[string]any, reply *httptest.ResponseRecorder) {
 		if reply.Code < 300 &&
-			(strings.HasPrefix(q.URL.Path, pathNewOrder) || strings.HasPrefix(q.URL.Path, pathOrder) || strings.HasPrefix(q.URL.Path, pathFinalize)) {
+			(strings.HasPrefix(q.URL.Path, pathNewOrder) || strings.HasPrefix(q.URL.Path, pathOrder) ||
+				strings.HasPrefix(q.URL.Path, pathFinalize)) {
 			edit(
 				t,
 				reply,

@@ -65,7 +65,9 @@ func TestARevocationIsGivenUpAndSaysWhatToDo(t *testing.T) {
 		}
 	}
 	clock.Step(10 * time.Minute)
-	for crt, what := range map[*cmapi.Certificate]string{stays: "perennial revoke --secret stays", goes: "with the account key of Issuer \"pebble\""} {
+	for crt, what := range map[*cmapi.Certificate]string{
+		stays: "perennial revoke --secret stays", goes: "with the account key of Issuer \"pebble\"",
+	} {
 		cluster.Eventually(t, func() error { // a step of the clock does not fire timers
 			if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); apierrors.IsNotFound(err) {
 				return nil

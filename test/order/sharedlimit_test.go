@@ -44,7 +44,11 @@ func TestOtherIssuersOfACAWaitForWhatItRefusesToOne(t *testing.T) {
 		"429 for a domain, with seconds": {refuse: problem(429, "rateLimited", "3600", domain), says: []string{domain}, others: true},
 		"429 for a domain, with a date":  {refuse: problem(429, "rateLimited", hour.Format(http.TimeFormat), domain), says: []string{hour.Format("2006-01-02T15:04:05Z"), domain}, others: true},
 		"503 with seconds":               {refuse: problem(503, "rateLimited", "3600", "Service busy; retry later."), says: []string{" wants to be left alone until "}, others: true, all: true},
-		"503 with a date": {refuse: problem(503, "serverInternal", hour.Format(http.TimeFormat), "maintenance"), says: []string{" wants to be left alone until " + hour.Format("2006-01-02T15:04:05Z")},
+		"503 with a date": {refuse: problem(
+			503, "serverInternal", hour.Format(http.TimeFormat), "maintenance",
+		), says: []string{
+			" wants to be left alone until " + hour.Format("2006-01-02T15:04:05Z"),
+		},
 			others: true, all: true},
 		"429 for an account":            {refuse: problem(429, "rateLimited", "3600", `too many new orders (300) from this account in the last 3h0m0s`), says: []string{"too many new orders"}},
 		"429 for a name that is paused": {refuse: problem(429, "rateLimited", "", portal), says: []string{portal}, paused: true},

@@ -248,7 +248,9 @@ func TestBothWriteTheSameKeys(t *testing.T) {
 
 func TestBothOrderAChainTheSame(t *testing.T) {
 	start := time.Now()
-	sign := func(name string, isCA bool, key crypto.Signer, parent *x509.Certificate, signer crypto.Signer) *x509.Certificate {
+	sign := func(
+		name string, isCA bool, key crypto.Signer, parent *x509.Certificate, signer crypto.Signer,
+	) *x509.Certificate {
 		t.Helper()
 		csr, err := ourCSR(cmapi.CertificateSpec{CommonName: name, IsCA: isCA}, key)
 		if err != nil {

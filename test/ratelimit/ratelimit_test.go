@@ -43,7 +43,9 @@ func process(t *testing.T, namespace string, wrote func() error) *ratelimit.Ledg
 			}
 			return c.Create(ctx, o, options...)
 		},
-		Patch: func(ctx context.Context, c client.WithWatch, o client.Object, p client.Patch, options ...client.PatchOption) error {
+		Patch: func(
+			ctx context.Context, c client.WithWatch, o client.Object, p client.Patch, options ...client.PatchOption,
+		) error {
 			if err := wrote(); err != nil {
 				return err
 			}

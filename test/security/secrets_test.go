@@ -84,8 +84,8 @@ func (p planted) forms() []string {
 	return forms
 }
 
-// TestNoSecretIsReportedAnywhere runs the controller as a process with the highest verbosity, makes it
-// use secrets of each kind, with success and failure, and searches all its output.
+// TestNoSecretIsReportedAnywhere runs the controller as a process with the highest verbosity, makes
+// it use secrets of each kind, with success and failure, and searches all its output.
 func TestNoSecretIsReportedAnywhere(t *testing.T) {
 	w := newWorld(t)
 	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com"}, KeyName: tsigKey, Secret: tsigSecret})

@@ -107,19 +107,38 @@ func TestALiveSiteIsCertifiedBehindASplitter(t *testing.T) {
 		proxied bool
 	}{
 		"HAProxy": {start: func(t *testing.T, a addresses) {
-			servers.HAProxy(t, example(t, "haproxy.cfg", "bind :443", "bind "+a.splitter, "perennial.perennial-system.svc:8443", a.controller, "site.shop.svc:443", a.site), a.splitter)
+			servers.HAProxy(
+				t,
+				example(
+					t, "haproxy.cfg", "bind :443", "bind "+a.splitter, "perennial.perennial-system.svc:8443", a.controller,
+					"site.shop.svc:443", a.site,
+				),
+				a.splitter,
+			)
 		}},
 		"HAProxy that tells the site who visits": {proxied: true, start: func(t *testing.T, a addresses) {
-			servers.HAProxy(t, example(t, "haproxy.cfg", "bind :443", "bind "+a.splitter, "perennial.perennial-system.svc:8443", a.controller,
+			servers.HAProxy(t, example(t, "haproxy.cfg", "bind :443", "bind "+a.splitter,
+				"perennial.perennial-system.svc:8443", a.controller,
 				"site.shop.svc:443", a.site+" send-proxy-v2"), a.splitter)
 		}},
 		"nginx": {start: func(t *testing.T, a addresses) {
-			servers.Nginx(t, example(t, "nginx.conf", "listen 443;", "listen "+a.splitter+";", "perennial.perennial-system.svc:8443", a.controller, "site.shop.svc:443", a.site), a.splitter)
+			servers.Nginx(
+				t,
+				example(
+					t, "nginx.conf", "listen 443;", "listen "+a.splitter+";", "perennial.perennial-system.svc:8443",
+					a.controller, "site.shop.svc:443", a.site,
+				),
+				a.splitter,
+			)
 		}},
 		"nginx that tells the site who visits": {proxied: true, start: func(t *testing.T, a addresses) {
-			off := with(t, relay(t), "server 127.0.0.1:8442;", "server "+a.relay+";", "listen 127.0.0.1:8442 ", "listen "+a.relay+" ", "perennial.perennial-system.svc:8443", a.controller)
+			off := with(
+				t, relay(t), "server 127.0.0.1:8442;", "server "+a.relay+";", "listen 127.0.0.1:8442 ",
+				"listen "+a.relay+" ", "perennial.perennial-system.svc:8443", a.controller,
+			)
 			servers.Nginx(t, example(t, "nginx.conf", "listen 443;", "listen "+a.splitter+"; proxy_protocol on;",
-				"    upstream perennial {\n        server perennial.perennial-system.svc:8443;\n    }\n", off, "site.shop.svc:443", a.site), a.splitter)
+				"    upstream perennial {\n        server perennial.perennial-system.svc:8443;\n    }\n", off,
+				"site.shop.svc:443", a.site), a.splitter)
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -176,7 +195,9 @@ func TestALiveSiteIsCertifiedBehindASplitter(t *testing.T) {
 					SecretName: "www", DNSNames: []string{"www.example.com"}, IssuerRef: cmmeta.IssuerReference{Name: "pebble"},
 				},
 			}
-			for _, o := range []client.Object{crt, &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "pebble"}, Spec: cmapi.IssuerSpec{
+			for _, o := range []client.Object{crt, &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{
+				Namespace: namespace, Name: "pebble",
+			}, Spec: cmapi.IssuerSpec{
 				IssuerConfig: cmapi.IssuerConfig{ACME: &cmacme.ACMEIssuer{
 					Server: ca.Directory, CABundle: ca.CABundle,
 					PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "account"}},

@@ -35,9 +35,13 @@ func TestEachRuleForCertificateFiles(t *testing.T) {
 		says  string
 	}{
 		"only what is required": {},
-		"every field": {spec: set{"files": map[string]any{"certificate": "c.pem", "privateKey": "k.pem", "ca": "ca.pem", "combined": "both.pem"},
+		"every field": {spec: set{"files": map[string]any{
+			"certificate": "c.pem", "privateKey": "k.pem", "ca": "ca.pem", "combined": "both.pem",
+		},
 			"owner": "www-data", "group": "33", "mode": "0640", "directoryMode": "0750",
-			"reload": map[string]any{"command": map[string]any{"args": []any{"/usr/sbin/nginx", "-s", "reload"}, "timeout": "1m"}}}},
+			"reload": map[string]any{
+				"command": map[string]any{"args": []any{"/usr/sbin/nginx", "-s", "reload"}, "timeout": "1m"},
+			}}},
 		"a signal":           {spec: set{"reload": map[string]any{"signal": map[string]any{"pidFile": "/run/nginx.pid", "name": "USR1"}}}},
 		"a unit":             {spec: set{"reload": map[string]any{"systemdUnit": map[string]any{"name": "web@1.service", "action": "restart"}}}},
 		"a hidden directory": {spec: set{"directory": "/etc/perennial/.web"}},
@@ -62,7 +66,11 @@ func TestEachRuleForCertificateFiles(t *testing.T) {
 		"a mode that is not octal":                 {spec: set{"mode": "600"}, field: "spec.mode", says: "in quotes"},
 		"a directory that others can write":        {spec: set{"directoryMode": "0777"}, field: "spec.directoryMode", says: "others not write"},
 		"a directory that nobody can enter":        {spec: set{"directoryMode": "0600"}, field: "spec.directoryMode", says: "read and enter"},
-		"two ways to reload": {spec: set{"reload": map[string]any{"command": map[string]any{"args": []any{"/bin/true"}}, "signal": map[string]any{"pidFile": "/run/x.pid"}}},
+		"two ways to reload": {spec: set{
+			"reload": map[string]any{
+				"command": map[string]any{"args": []any{"/bin/true"}}, "signal": map[string]any{"pidFile": "/run/x.pid"},
+			},
+		},
 			field: "spec.reload", says: "exactly one of command, signal and systemdUnit"},
 		"no way to reload":                       {spec: set{"reload": map[string]any{}}, field: "spec.reload", says: "exactly one of command, signal and systemdUnit"},
 		"a command without its path":             {spec: command("nginx", "-s", "reload"), field: "spec.reload.command.args", says: "absolute path of a program"},

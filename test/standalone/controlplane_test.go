@@ -115,7 +115,10 @@ func TestWhatPreventsAStartIsSaidInOneLine(t *testing.T) {
 	}{
 		"no directory is given": {controlplane.Options{}, "start control plane: no data directory given"},
 		"another process holds the directory": {controlplane.Options{DataDir: held.DataDir()},
-			fmt.Sprintf("data directory %s is in use by process %d: stop that one or give another directory", held.DataDir(), os.Getpid())},
+			fmt.Sprintf(
+				"data directory %s is in use by process %d: stop that one or give another directory", held.DataDir(),
+				os.Getpid(),
+			)},
 		"the port is taken": {controlplane.Options{DataDir: free, Port: port},
 			fmt.Sprintf("port %d on 127.0.0.1 is taken by another process: give another port, or 0 for a free one", port)},
 		"the port is no port": {controlplane.Options{DataDir: free, Port: 65536}, "port 65536 is not between 0 " +
@@ -315,7 +318,9 @@ func TestAServiceAccountHasItsRightsAndNoOthers(t *testing.T) {
 	}
 	if _, err := k.CoreV1().
 		ServiceAccounts(namespace).
-		Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "reader"}}, metav1.CreateOptions{}); err != nil {
+		Create(
+			t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "reader"}}, metav1.CreateOptions{},
+		); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := k.RbacV1().RoleBindings(namespace).Create(t.Context(), &rbacv1.RoleBinding{
@@ -391,7 +396,9 @@ func TestADeletedNamespaceTakesItsContentAlong(t *testing.T) {
 	namespace := newNamespace(t, k)
 	if _, err := k.CoreV1().
 		ConfigMaps(namespace).
-		Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "content"}}, metav1.CreateOptions{}); err != nil {
+		Create(
+			t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "content"}}, metav1.CreateOptions{},
+		); err != nil {
 		t.Fatal(err)
 	}
 	if err := k.CoreV1().Namespaces().Delete(t.Context(), namespace, metav1.DeleteOptions{}); err != nil {

@@ -139,7 +139,9 @@ func (m *machine) store(name string, life time.Duration) (serial string, end tim
 	}, data, corev1.SecretTypeTLS
 	for _, o := range []client.Object{secret, &cmapi.Certificate{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name},
-		Spec:       cmapi.CertificateSpec{CommonName: name, SecretName: name, IssuerRef: cmmeta.IssuerReference{Name: "none"}},
+		Spec: cmapi.CertificateSpec{
+			CommonName: name, SecretName: name, IssuerRef: cmmeta.IssuerReference{Name: "none"},
+		},
 	}} {
 		if err := m.Create(m.Context(), o); err != nil {
 			m.Fatal(err)

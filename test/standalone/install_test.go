@@ -97,8 +97,13 @@ spec: {policyName: install-test}
 	if made.GetAnnotations()["stamped"] != "yes" {
 		t.Errorf("the mutating policy is not enforced: annotations are %v", made.GetAnnotations())
 	}
-	for _, resource := range []string{"validatingadmissionpolicies", "validatingadmissionpolicybindings", "mutatingadmissionpolicies", "mutatingadmissionpolicybindings"} {
-		list, err := client.Resource(schema.GroupVersionResource{Group: "admissionregistration.k8s.io", Version: "v1", Resource: resource}).
+	for _, resource := range []string{
+		"validatingadmissionpolicies", "validatingadmissionpolicybindings", "mutatingadmissionpolicies",
+		"mutatingadmissionpolicybindings",
+	} {
+		list, err := client.Resource(
+			schema.GroupVersionResource{Group: "admissionregistration.k8s.io", Version: "v1", Resource: resource},
+		).
 			List(t.Context(), metav1.ListOptions{})
 		if err != nil {
 			t.Fatal(err)
@@ -119,7 +124,9 @@ func TestRequestsAreAcceptedFromTheFirstMomentOn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		requests := client.Resource(schema.GroupVersionResource{Group: "cert-manager.io", Version: "v1", Resource: "certificaterequests"}).
+		requests := client.Resource(
+			schema.GroupVersionResource{Group: "cert-manager.io", Version: "v1", Resource: "certificaterequests"},
+		).
 			Namespace("default")
 		request := parse(t, "{apiVersion: cert-manager.io/v1, kind: CertificateRequest, spec: {request: "+
 			"LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0K, issuerRef: {name: ca}}}")
@@ -206,7 +213,9 @@ func TestObjectsOfANewKindAreCollectedWithTheirOwner(t *testing.T) {
 	namespace := newNamespace(t, k)
 	owners := client.Resource(schema.GroupVersionResource{Group: "install.test", Version: "v1", Resource: "owners"}).
 		Namespace(namespace)
-	belongings := client.Resource(schema.GroupVersionResource{Group: "install.test", Version: "v1", Resource: "belongings"}).
+	belongings := client.Resource(
+		schema.GroupVersionResource{Group: "install.test", Version: "v1", Resource: "belongings"},
+	).
 		Namespace(namespace)
 	owner, err := owners.Create(
 		t.Context(),

@@ -40,7 +40,9 @@ func buildPerenniald(t *testing.T) string {
 			return
 		}
 		perenniald.path = filepath.Join(dir, "perenniald")
-		out, err := exec.Command("go", "build", "-o", perenniald.path, "github.com/perennial-pki/perennial/standalone/cmd/perenniald").
+		out, err := exec.Command(
+			"go", "build", "-o", perenniald.path, "github.com/perennial-pki/perennial/standalone/cmd/perenniald",
+		).
 			CombinedOutput()
 		if err != nil {
 			perenniald.err = fmt.Errorf("%w\n%s", err, out)
@@ -164,7 +166,9 @@ func TestTheQuickstartIsIssuedAndGoesOnAfterARestart(t *testing.T) {
 	copyDir(t, quickstart, manifests)
 	d := startDaemon(t, "--data-dir", data, "--manifests", manifests, "--table")
 	d.until("kubeconfig: " + filepath.Join(data, "kubeconfig"))
-	for _, name := range []string{"perennial-system/root", "default/web", "default/api-server", "default/api-client", "default/short-lived"} {
+	for _, name := range []string{
+		"perennial-system/root", "default/web", "default/api-server", "default/api-client", "default/short-lived",
+	} {
 		d.until("certificate "+name+" issued: valid until ", "next renewal at ")
 	}
 	d.until("NAMESPACE", "CERTIFICATE", "READY", "EXPIRES IN")
@@ -231,7 +235,10 @@ func TestTheACMEQuickstartIssuesByEveryTypeOfChallenge(t *testing.T) {
 		"-fleeting",
 		"30s",
 	)
-	for _, name := range []string{"ingress-nginx/wildcard-example-com", "payments/api-payments-tls", "default/www", "default/tls", "default/fleeting", "default/standing", "default/labelled"} {
+	for _, name := range []string{
+		"ingress-nginx/wildcard-example-com", "payments/api-payments-tls", "default/www", "default/tls",
+		"default/fleeting", "default/standing", "default/labelled",
+	} {
 		d.until("certificate "+name+" issued: valid until ", "next renewal at ")
 	}
 	d.until("certificate default/fleeting renewed, revision 2")

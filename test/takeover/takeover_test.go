@@ -197,7 +197,8 @@ func certificates(prefix string) []client.Object {
 		},
 		"names": func(s *cmapi.CertificateSpec) {
 			s.CommonName, s.DNSNames = "names.example.com", []string{"names.example.com", "*.names.example.com"}
-			s.IPAddresses, s.URIs, s.EmailAddresses = []string{"192.0.2.1", "2001:db8::1"}, []string{"spiffe://example.com/a"}, []string{"ops@example.com"}
+			s.IPAddresses, s.URIs, s.EmailAddresses = []string{"192.0.2.1",
+				"2001:db8::1"}, []string{"spiffe://example.com/a"}, []string{"ops@example.com"}
 			s.Subject = &cmapi.X509Subject{Organizations: []string{"Example, Inc."}, Countries: []string{"DE"}}
 		},
 		"usages": func(s *cmapi.CertificateSpec) {

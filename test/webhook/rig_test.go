@@ -233,10 +233,16 @@ func (r *rig) account() string {
 		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}},
 		&rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "acme-webhook:auth-delegator"}, Subjects: subjects,
 			RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "system:auth-delegator"}},
-		&rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: "acme-webhook:authentication-reader"}, Subjects: subjects,
-			RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "extension-apiserver-authentication-reader"}},
+		&rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{
+			Namespace: "kube-system", Name: "acme-webhook:authentication-reader",
+		}, Subjects: subjects,
+			RoleRef: rbacv1.RoleRef{
+				APIGroup: rbacv1.GroupName, Kind: "Role", Name: "extension-apiserver-authentication-reader",
+			}},
 		&rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "acme-webhook:secrets"},
-			Rules: []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"get", "list", "watch"}}}},
+			Rules: []rbacv1.PolicyRule{
+				{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"get", "list", "watch"}},
+			}},
 		&rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "acme-webhook:secrets"}, Subjects: subjects,
 			RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "acme-webhook:secrets"}},
 	} {
@@ -253,13 +259,14 @@ func (r *rig) certificate(webhook cmacme.ACMEIssuerDNS01ProviderWebhook) *cmapi.
 	r.Helper()
 	for _, o := range []client.Object{
 		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "tsig"}, StringData: map[string]string{"key": tsigSecret}},
-		&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "by-webhook"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{ACME: &cmacme.ACMEIssuer{
-			Server: r.ca.Directory, CABundle: r.ca.CABundle,
-			PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "account"}},
-			Solvers: []cmacme.ACMEChallengeSolver{{DNS01: &cmacme.ACMEChallengeSolverDNS01{
-				Nameservers: []string{r.names.Addr}, Webhook: &webhook,
-			}}},
-		}}}},
+		&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "by-webhook"},
+			Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{ACME: &cmacme.ACMEIssuer{
+				Server: r.ca.Directory, CABundle: r.ca.CABundle,
+				PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "account"}},
+				Solvers: []cmacme.ACMEChallengeSolver{{DNS01: &cmacme.ACMEChallengeSolverDNS01{
+					Nameservers: []string{r.names.Addr}, Webhook: &webhook,
+				}}},
+			}}}},
 	} {
 		o.SetNamespace(r.namespace)
 		if err := r.admin.Create(r.Context(), o); err != nil {

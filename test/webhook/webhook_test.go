@@ -158,14 +158,18 @@ func TestAWebhookThatNeverAnswersStopsNoOtherSolverOfTheSameCA(t *testing.T) {
 		c.Status == cmmeta.ConditionTrue {
 		t.Error("there is a certificate, although the webhook never answered")
 	}
-	if _, most := wait(); most > 2*controller.DefaultWorkers { // the end of one may be seen after the beginning of the next
+	// The end of one may be seen after the beginning of the next.
+	if _, most := wait(); most > 2*controller.DefaultWorkers {
 		t.Errorf("%d waited for the webhook at once", most)
 	}
 }
 
 func TestAWebhookThatIsNotInstalledIsNamedAndUsedWhenItComes(t *testing.T) {
 	r := start(t)
-	for _, o := range []client.Object{r.apiService(), &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "acme-webhook:domain-solver"}}} {
+	for _, o := range []client.Object{
+		r.apiService(),
+		&rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "acme-webhook:domain-solver"}},
+	} {
 		if err := r.admin.Delete(t.Context(), o); err != nil {
 			t.Fatal(err)
 		}
@@ -232,9 +236,13 @@ func TestWhatAWebhookRefusesIsSaidInItsWords(t *testing.T) {
 		webhook cmacme.ACMEIssuerDNS01ProviderWebhook
 		says    []string
 	}{
-		"a solver that it does not have": {cmacme.ACMEIssuerDNS01ProviderWebhook{GroupName: group, SolverName: "powerdns", Config: r.settings()},
+		"a solver that it does not have": {cmacme.ACMEIssuerDNS01ProviderWebhook{
+			GroupName: group, SolverName: "powerdns", Config: r.settings(),
+		},
 			[]string{`the webhook behind APIService v1alpha1.acme.example.com has no solver "powerdns", it has rfc2136: correct dns01.webhook.solverName`}},
-		"a configuration that it does not take": {cmacme.ACMEIssuerDNS01ProviderWebhook{GroupName: group, SolverName: "rfc2136", Config: r.settings("HMACSHA256", "ROT13")},
+		"a configuration that it does not take": {cmacme.ACMEIssuerDNS01ProviderWebhook{
+			GroupName: group, SolverName: "rfc2136", Config: r.settings("HMACSHA256", "ROT13"),
+		},
 			[]string{"the webhook acme.example.com/rfc2136 says: ", "ROT13"}},
 		"no configuration": {cmacme.ACMEIssuerDNS01ProviderWebhook{GroupName: group, SolverName: "rfc2136"},
 			[]string{"the webhook acme.example.com/rfc2136 says: no challenge solver config provided"}},
@@ -252,10 +260,14 @@ func TestWhatAWebhookRefusesIsSaidInItsWords(t *testing.T) {
 		webhook cmacme.ACMEIssuerDNS01ProviderWebhook
 		says    string
 	}{
-		"a group that is the API server's own": {cmacme.ACMEIssuerDNS01ProviderWebhook{GroupName: "perennial.dev", SolverName: "controllers"},
+		"a group that is the API server's own": {cmacme.ACMEIssuerDNS01ProviderWebhook{
+			GroupName: "perennial.dev", SolverName: "controllers",
+		},
 			"APIService v1alpha1.perennial.dev is of the API server itself, so it is no webhook: correct " +
 				"dns01.webhook.groupName"},
-		"a group that leads elsewhere": {cmacme.ACMEIssuerDNS01ProviderWebhook{GroupName: "../api/v1/namespaces", SolverName: "x"},
+		"a group that leads elsewhere": {cmacme.ACMEIssuerDNS01ProviderWebhook{
+			GroupName: "../api/v1/namespaces", SolverName: "x",
+		},
 			`dns01.webhook.groupName: "../api/v1/namespaces" is not the name of an API group`},
 		"a solver that leads elsewhere": {cmacme.ACMEIssuerDNS01ProviderWebhook{GroupName: group, SolverName: "../../x"},
 			`dns01.webhook.solverName: "../../x" is not the name of a solver`},

@@ -185,7 +185,9 @@ func (o options) checkDirectories() error {
 
 // checkChallenges detects problems with answering challenges before anything is started.
 func (o options) checkChallenges() error {
-	for _, l := range []struct{ flag, address string }{{"--http01-listen-address", o.http01}, {"--tlsalpn01-listen-address", o.tlsalpn01}} {
+	for _, l := range []struct{ flag, address string }{
+		{"--http01-listen-address", o.http01}, {"--tlsalpn01-listen-address", o.tlsalpn01},
+	} {
 		if l.address == "" {
 			continue
 		}
