@@ -31,19 +31,7 @@ func TestEachThreatNamesATestThatExists(t *testing.T) {
 		for _, test := range tests {
 			dir, name := test[1], test[2]
 			if _, read := packages[dir]; !read {
-				files, err := filepath.Glob(filepath.Join("..", dir, "*_test.go"))
-				if err != nil {
-					t.Fatal(err)
-				}
-				var all strings.Builder
-				for _, file := range files {
-					code, err := os.ReadFile(file)
-					if err != nil {
-						t.Fatal(err)
-					}
-					all.Write(code)
-				}
-				packages[dir] = all.String()
+				packages[dir] = testsOf(t, dir)
 			}
 			if !strings.Contains(packages[dir], "\nfunc "+name+"(") {
 				t.Errorf("%s has no test %s", dir, name)
@@ -53,4 +41,22 @@ func TestEachThreatNamesATestThatExists(t *testing.T) {
 	if rows < 25 {
 		t.Errorf("only %d threats were read: has the list another form?", rows)
 	}
+}
+
+// testsOf returns the text of all tests of a directory.
+func testsOf(t *testing.T, dir string) string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join("..", dir, "*_test.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all strings.Builder
+	for _, file := range files {
+		code, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Write(code)
+	}
+	return all.String()
 }

@@ -185,10 +185,8 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 	if err := http01.AddIndexes(ctx, mgr.GetFieldIndexer()); err != nil {
 		return err
 	}
-	if answers.Listens {
-		if err := serveHTTP01(mgr, o.HTTP01Address, answers.Handler()); err != nil {
-			return err
-		}
+	if err := listenHTTP01(mgr, answers, o); err != nil {
+		return err
 	}
 	handshakes := &tlsalpn01.Solver{
 		Cache:     c,
@@ -198,17 +196,8 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 		Site:      site,
 		Now:       o.Clock.Now,
 	}
-	if handshakes.Listens {
-		if err := tlsalpn01.AddIndexes(ctx, mgr.GetFieldIndexer()); err != nil {
-			return err
-		}
-		if err := serveTLSALPN01(
-			mgr,
-			o.TLSALPN01Address,
-			&tlsalpn01.Listener{Solver: handshakes, PassthroughTo: o.PassthroughTo, Log: o.Log.WithName("tlsalpn01")},
-		); err != nil {
-			return err
-		}
+	if err := listenTLSALPN01(ctx, mgr, handshakes, o); err != nil {
+		return err
 	}
 	api, err := dns01.NewAPI(cfg, mgr.GetHTTPClient())
 	if err != nil {
@@ -301,19 +290,47 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 		if !part.on {
 			continue
 		}
-		workers := o.Workers
-		switch part.reconciler.(type) {
-		case *order.Reconciler, *challenge.Reconciler, *issuer.Reconciler, *renewalinfo.Reconciler, *revocation.Reconciler:
-			workers = limiter.Workers(o.Workers)
-		}
-		work := ctrlcontroller.Options{MaxConcurrentReconciles: workers, RateLimiter: jittered{
-			workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry),
-		}}
-		if err := part.reconciler.SetupWithManager(ctx, mgr, others, work); err != nil {
+		if err := setUp(ctx, mgr, others, part.reconciler, o.Workers); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// listenHTTP01 has the controller answer HTTP-01 challenges itself, if it listens.
+func listenHTTP01(mgr manager.Manager, answers *http01.Solver, o Options) error {
+	if !answers.Listens {
+		return nil
+	}
+	return serveHTTP01(mgr, o.HTTP01Address, answers.Handler())
+}
+
+// listenTLSALPN01 has the controller answer TLS-ALPN-01 challenges itself, if it listens.
+func listenTLSALPN01(ctx context.Context, mgr manager.Manager, handshakes *tlsalpn01.Solver, o Options) error {
+	if !handshakes.Listens {
+		return nil
+	}
+	if err := tlsalpn01.AddIndexes(ctx, mgr.GetFieldIndexer()); err != nil {
+		return err
+	}
+	listener := &tlsalpn01.Listener{
+		Solver: handshakes, PassthroughTo: o.PassthroughTo, Log: o.Log.WithName("tlsalpn01"),
+	}
+	return serveTLSALPN01(mgr, o.TLSALPN01Address, listener)
+}
+
+// setUp adds a reconciler with its workers. One that calls remote servers has more.
+func setUp(ctx context.Context, mgr manager.Manager, others cache.Cache, r reconciler, workers int) error {
+	switch r.(type) {
+	case *order.Reconciler, *challenge.Reconciler, *issuer.Reconciler, *renewalinfo.Reconciler, *revocation.Reconciler:
+		workers = limiter.Workers(workers)
+	}
+	return r.SetupWithManager(ctx, mgr, others, ctrlcontroller.Options{
+		MaxConcurrentReconciles: workers,
+		RateLimiter: jittered{
+			workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry),
+		},
+	})
 }
 
 // jittered adds a random part to the delays of a rate limiter.

@@ -346,19 +346,8 @@ func (r *Reconciler) known(ctx context.Context, crt *cmapi.Certificate, secret *
 			add(leaf, c.IssuerRef)
 		}
 	}
-	if secret != nil && secret.Annotations[cmapi.CertificateNameKey] == crt.Name {
-		a := secret.Annotations
-		by := cmmeta.IssuerReference{
-			Name:  a[cmapi.IssuerNameAnnotationKey],
-			Kind:  a[cmapi.IssuerKindAnnotationKey],
-			Group: a[cmapi.IssuerGroupAnnotationKey],
-		}
-		chain, err := r.Limits.DecodeChainPEM(secret.Data[corev1.TLSCertKey])
-		if err == nil && by.Name != "" && key != nil && pki.SamePublicKey(key.Public(), chain[0].PublicKey) {
-			if ours, err := r.ofACME(ctx, crt, by); err != nil || ours {
-				add(chain[0], by)
-			}
-		}
+	if leaf, by := r.inSecret(ctx, crt, secret, key); leaf != nil {
+		add(leaf, by)
 	}
 	var requests cmapi.CertificateRequestList
 	if err := r.Client.List(ctx, &requests, client.InNamespace(crt.Namespace), client.UnsafeDisableDeepCopy); err != nil {
@@ -376,6 +365,30 @@ func (r *Reconciler) known(ctx context.Context, crt *cmapi.Certificate, secret *
 		}
 	}
 	return all, nil
+}
+
+// inSecret returns the certificate of an ACME issuer that a Secret has for a Certificate, or nil.
+// An issuer that cannot be read may be one.
+func (r *Reconciler) inSecret(
+	ctx context.Context, crt *cmapi.Certificate, secret *corev1.Secret, key crypto.Signer,
+) (*x509.Certificate, cmmeta.IssuerReference) {
+	if secret == nil || secret.Annotations[cmapi.CertificateNameKey] != crt.Name {
+		return nil, cmmeta.IssuerReference{}
+	}
+	a := secret.Annotations
+	by := cmmeta.IssuerReference{
+		Name:  a[cmapi.IssuerNameAnnotationKey],
+		Kind:  a[cmapi.IssuerKindAnnotationKey],
+		Group: a[cmapi.IssuerGroupAnnotationKey],
+	}
+	chain, err := r.Limits.DecodeChainPEM(secret.Data[corev1.TLSCertKey])
+	if err != nil || by.Name == "" || key == nil || !pki.SamePublicKey(key.Public(), chain[0].PublicKey) {
+		return nil, by
+	}
+	if ours, err := r.ofACME(ctx, crt, by); err == nil && !ours {
+		return nil, by
+	}
+	return chain[0], by
 }
 
 // ofACME reports whether an issuer exists and is an ACME issuer.

@@ -182,27 +182,7 @@ func TestResolve(t *testing.T) {
 				f.spec = spec
 			}
 			certs, status, again := resolve(f)
-			var got []string
-			for i, entry := range status {
-				line := certs[i].Subject.CommonName
-				if entry.Fingerprint != pki.Fingerprint(certs[i]) {
-					t.Errorf("entry %d is not about %s", i, line)
-				}
-				if (entry.Certificate == "") != (entry.Source == literal) {
-					t.Errorf("entry %d, of %s, has the certificate %q", i, entry.Source, entry.Certificate)
-				}
-				if r := entry.Retained; r != nil {
-					if d := r.Until.Sub(start); d%(24*time.Hour) == 0 {
-						line += fmt.Sprintf(" until day %d", d/(24*time.Hour))
-					} else {
-						line += " until " + d.String()
-					}
-					if r.UsedBy != "" {
-						line += " for " + r.UsedBy
-					}
-				}
-				got = append(got, line)
-			}
+			got := retainedNames(t, certs, status)
 			if !slices.Equal(got, test.want) || len(certs) != len(status) {
 				t.Errorf("got %q with %d certificates, expected %q", got, len(certs), test.want)
 			}
@@ -216,6 +196,34 @@ func TestResolve(t *testing.T) {
 			}
 		})
 	}
+}
+
+// retainedNames returns the name of each certificate of a bundle, and until when it is retained. It
+// checks that the entries of the status are about the certificates.
+func retainedNames(t *testing.T, certs []*x509.Certificate, status []api.TrustedCertificate) []string {
+	t.Helper()
+	var got []string
+	for i, entry := range status {
+		line := certs[i].Subject.CommonName
+		if entry.Fingerprint != pki.Fingerprint(certs[i]) {
+			t.Errorf("entry %d is not about %s", i, line)
+		}
+		if (entry.Certificate == "") != (entry.Source == "inLine") {
+			t.Errorf("entry %d, of %s, has the certificate %q", i, entry.Source, entry.Certificate)
+		}
+		if r := entry.Retained; r != nil {
+			if d := r.Until.Sub(start); d%(24*time.Hour) == 0 {
+				line += fmt.Sprintf(" until day %d", d/(24*time.Hour))
+			} else {
+				line += " until " + d.String()
+			}
+			if r.UsedBy != "" {
+				line += " for " + r.UsedBy
+			}
+		}
+		got = append(got, line)
+	}
+	return got
 }
 
 func colons(fingerprint string) api.TrustFingerprint {

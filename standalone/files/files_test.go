@@ -485,15 +485,7 @@ func TestADirectoryHasOneOwner(t *testing.T) {
 func TestWhatACertificateVouchesFor(t *testing.T) {
 	end := time.Now().Add(time.Hour).Truncate(time.Second)
 	leaf := &x509.Certificate{NotAfter: end}
-	for name, test := range map[string]struct {
-		ready   *cmapi.CertificateCondition
-		holder  string
-		none    bool // no Secret
-		end     time.Time
-		now     time.Time
-		reason  string // "" if the certificate is verified
-		waiting bool   // for the Certificate to judge what is new
-	}{
+	for name, test := range map[string]vouchCase{
 		"ready": {ready: &cmapi.CertificateCondition{Status: cmmeta.ConditionTrue}, end: end},
 		"ready, issued for it": {
 			ready: &cmapi.CertificateCondition{Status: cmmeta.ConditionTrue}, end: end, holder: "web"},
@@ -514,38 +506,54 @@ func TestWhatACertificateVouchesFor(t *testing.T) {
 			waiting: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			crt := &cmapi.Certificate{}
-			crt.Name = "web"
-			if test.ready != nil {
-				test.ready.Type = cmapi.CertificateConditionReady
-				crt.Status.Conditions = []cmapi.CertificateCondition{*test.ready}
-			}
-			if !test.end.IsZero() {
-				crt.Status.NotAfter = &metav1.Time{Time: test.end}
-			}
-			secret := &corev1.Secret{}
-			if test.holder != "" {
-				secret.Annotations = map[string]string{cmapi.CertificateNameKey: test.holder}
-			}
-			if test.none {
-				secret = nil
-			}
-			now := test.now
-			if now.IsZero() {
-				now = end.Add(-time.Minute)
-			}
-			wrong := vouched(crt, secret)
-			if wrong == nil {
-				wrong = current(crt, leaf, now)
-			}
-			switch {
-			case wrong == nil && test.reason != "", wrong != nil && wrong.reason != test.reason, wrong != nil &&
-				wrong.unconfirmed != test.waiting:
-				t.Errorf("got %+v, want reason %q, waiting %v", wrong, test.reason, test.waiting)
-			case wrong != nil && !wrong.kept:
-				t.Error("the files that are there do not stay")
-			}
+			test.check(t, leaf, end)
 		})
+	}
+}
+
+// vouchCase is a Certificate, its Secret, and what is to be found wrong.
+type vouchCase struct {
+	ready   *cmapi.CertificateCondition
+	holder  string
+	none    bool // no Secret
+	end     time.Time
+	now     time.Time
+	reason  string // "" if the certificate is verified
+	waiting bool   // for the Certificate to judge what is new
+}
+
+func (test vouchCase) check(t *testing.T, leaf *x509.Certificate, end time.Time) {
+	t.Helper()
+	crt := &cmapi.Certificate{}
+	crt.Name = "web"
+	if test.ready != nil {
+		test.ready.Type = cmapi.CertificateConditionReady
+		crt.Status.Conditions = []cmapi.CertificateCondition{*test.ready}
+	}
+	if !test.end.IsZero() {
+		crt.Status.NotAfter = &metav1.Time{Time: test.end}
+	}
+	secret := &corev1.Secret{}
+	if test.holder != "" {
+		secret.Annotations = map[string]string{cmapi.CertificateNameKey: test.holder}
+	}
+	if test.none {
+		secret = nil
+	}
+	now := test.now
+	if now.IsZero() {
+		now = end.Add(-time.Minute)
+	}
+	wrong := vouched(crt, secret)
+	if wrong == nil {
+		wrong = current(crt, leaf, now)
+	}
+	switch {
+	case wrong == nil && test.reason != "", wrong != nil && wrong.reason != test.reason, wrong != nil &&
+		wrong.unconfirmed != test.waiting:
+		t.Errorf("got %+v, want reason %q, waiting %v", wrong, test.reason, test.waiting)
+	case wrong != nil && !wrong.kept:
+		t.Error("the files that are there do not stay")
 	}
 }
 

@@ -265,6 +265,35 @@ func TestTheLifeOfAnAccount(t *testing.T) {
 		t.Errorf("the contact is %v, %v", a.Contact, err)
 	}
 
+	w.checkOrderList(a)
+	// After a key change the new key speaks for the account, and the old one does not.
+	next := p256(t)
+	w.changeKey(a, key, next)
+	a = acme.Account{URL: a.URL, Key: next}
+
+	order, err := w.client.NewOrder(ctx, a, names("gone.example.com"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if z, err := w.client.DeactivateAuthorization(
+		ctx,
+		a,
+		order.Authorizations[0],
+	); err != nil ||
+		z.Status != acme.StatusDeactivated {
+		t.Errorf("the authorization is %q, %v", z.Status, err)
+	}
+	if off, err := w.client.DeactivateAccount(ctx, a); err != nil || off.Status != acme.StatusDeactivated {
+		t.Errorf("the account is %q, %v", off.Status, err)
+	}
+	if _, err := w.client.NewOrder(ctx, a, names("late.example.com")); !acme.IsProblem(err, acme.ProblemUnauthorized) {
+		t.Errorf("a deactivated account gets %v", err)
+	}
+}
+
+// checkOrderList expects that the CA lists the orders of an account, on several pages.
+func (w *world) checkOrderList(a acme.Account) {
+	t, ctx := w.T, w.Context()
 	made := map[string]bool{}
 	for i := range 5 {
 		order, err := w.client.NewOrder(ctx, a, names(fmt.Sprintf("n%d.example.com", i)))
@@ -289,38 +318,20 @@ func TestTheLifeOfAnAccount(t *testing.T) {
 	if len(made) > 0 || pages < 2 {
 		t.Errorf("%d orders are not in the list of %d pages", len(made), pages+1)
 	}
+}
 
-	// After a key change the new key speaks for the account, and the old one does not.
-	next := p256(t)
-	changed, err := w.client.ChangeKey(ctx, a, next)
+// changeKey changes the key of an account, and expects that only the new key is accepted.
+func (w *world) changeKey(a acme.Account, old, next crypto.Signer) {
+	w.Helper()
+	changed, err := w.client.ChangeKey(w.Context(), a, next)
 	if err != nil || changed.URL != a.URL {
-		t.Fatalf("%v, %v", changed.URL, err)
+		w.Fatalf("%v, %v", changed.URL, err)
 	}
-	if found, err := w.client.FindAccount(ctx, next); err != nil || found.URL != a.URL {
-		t.Errorf("by the new key: %v, %v", found.URL, err)
+	if found, err := w.client.FindAccount(w.Context(), next); err != nil || found.URL != a.URL {
+		w.Errorf("by the new key: %v, %v", found.URL, err)
 	}
-	if _, err := w.client.GetAccount(ctx, acme.Account{URL: a.URL, Key: key}); err == nil {
-		t.Error("the old key still speaks for the account")
-	}
-	a = acme.Account{URL: a.URL, Key: next}
-
-	order, err := w.client.NewOrder(ctx, a, names("gone.example.com"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if z, err := w.client.DeactivateAuthorization(
-		ctx,
-		a,
-		order.Authorizations[0],
-	); err != nil ||
-		z.Status != acme.StatusDeactivated {
-		t.Errorf("the authorization is %q, %v", z.Status, err)
-	}
-	if off, err := w.client.DeactivateAccount(ctx, a); err != nil || off.Status != acme.StatusDeactivated {
-		t.Errorf("the account is %q, %v", off.Status, err)
-	}
-	if _, err := w.client.NewOrder(ctx, a, names("late.example.com")); !acme.IsProblem(err, acme.ProblemUnauthorized) {
-		t.Errorf("a deactivated account gets %v", err)
+	if _, err := w.client.GetAccount(w.Context(), acme.Account{URL: a.URL, Key: old}); err == nil {
+		w.Error("the old key still speaks for the account")
 	}
 }
 

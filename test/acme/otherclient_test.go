@@ -70,35 +70,7 @@ func TestAnotherClientSeesTheSame(t *testing.T) {
 				t.Errorf("the other has no challenge %s", c.URL)
 				continue
 			}
-			d := y.Challenges[i]
-			proof, err := acme.KeyAuthorization(c.Token, key.Public())
-			switch c.Type {
-			case acme.ChallengeHTTP01:
-				if err != nil || proof != d.KeyAuthorization || acme.HTTP01Path(c.Token) != d.HTTP01ResourcePath() {
-					t.Errorf(
-						"HTTP-01 is %s at %s, and %s at %s",
-						proof,
-						acme.HTTP01Path(c.Token),
-						d.KeyAuthorization,
-						d.HTTP01ResourcePath(),
-					)
-				}
-			case acme.ChallengeDNS01:
-				if acme.DNS01Value(proof) != d.DNS01KeyAuthorization() ||
-					acme.DNS01Name(z.Identifier.Value) != d.DNS01TXTRecordName() {
-					t.Errorf(
-						"DNS-01 is %s at %s, and %s at %s",
-						acme.DNS01Value(proof),
-						acme.DNS01Name(z.Identifier.Value),
-						d.DNS01KeyAuthorization(),
-						d.DNS01TXTRecordName(),
-					)
-				}
-			case acme.ChallengeDNSAccount01:
-				if got, want := acme.DNSAccount01Name(a.URL, z.Identifier.Value), d.DNSAccount01TXTRecordName(b); got != want {
-					t.Errorf("dns-account-01 is at %s, and at %s", got, want)
-				}
-			}
+			compareChallenges(t, a, b, z.Identifier.Value, c, y.Challenges[i])
 		}
 	}
 
@@ -120,12 +92,10 @@ func TestAnotherClientSeesTheSame(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if theirs, err := other.GetRenewalInfo(
-		ctx,
-		leaf,
-	); err != nil || !theirs.SuggestedWindow.Start.Equal(info.SuggestedWindow.Start) ||
-		!theirs.SuggestedWindow.End.Equal(info.SuggestedWindow.End) {
-		t.Errorf("the window is %+v, and %+v: %v", info.SuggestedWindow, theirs.SuggestedWindow, err)
+	window, err := other.GetRenewalInfo(ctx, leaf)
+	if err != nil || !window.SuggestedWindow.Start.Equal(info.SuggestedWindow.Start) ||
+		!window.SuggestedWindow.End.Equal(info.SuggestedWindow.End) {
+		t.Errorf("the window is %+v, and %+v: %v", info.SuggestedWindow, window.SuggestedWindow, err)
 	}
 	if err := other.RevokeCertificate(ctx, b, leaf, nil, acmez.ReasonSuperseded); err != nil {
 		t.Fatal(err)
@@ -151,5 +121,32 @@ func TestAnotherClientSeesTheSame(t *testing.T) {
 	); err != nil || got.Location != a.URL ||
 		strings.TrimSpace(got.Status) != acme.StatusValid {
 		t.Errorf("after both have changed the key: %+v, %v", got, err)
+	}
+}
+
+// compareChallenges expects that both clients prove control of a name in the same way.
+func compareChallenges(
+	t *testing.T, a acme.Account, b acmez.Account, name string, c acme.Challenge, d acmez.Challenge,
+) {
+	t.Helper()
+	proof, err := acme.KeyAuthorization(c.Token, a.Key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	same := func(what, ours, theirs string) {
+		t.Helper()
+		if ours != theirs {
+			t.Errorf("%s: the %s is %s, and %s for the other", c.Type, what, ours, theirs)
+		}
+	}
+	switch c.Type {
+	case acme.ChallengeHTTP01:
+		same("proof", proof, d.KeyAuthorization)
+		same("path", acme.HTTP01Path(c.Token), d.HTTP01ResourcePath())
+	case acme.ChallengeDNS01:
+		same("value", acme.DNS01Value(proof), d.DNS01KeyAuthorization())
+		same("name", acme.DNS01Name(name), d.DNS01TXTRecordName())
+	case acme.ChallengeDNSAccount01:
+		same("name", acme.DNSAccount01Name(a.URL, name), d.DNSAccount01TXTRecordName(b))
 	}
 }

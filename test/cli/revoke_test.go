@@ -2,6 +2,8 @@ package cli_test
 
 import (
 	"context"
+	"crypto"
+	"crypto/x509"
 	"fmt"
 	"net"
 	"strings"
@@ -98,18 +100,7 @@ func TestACertificateIsRevokedAndAnotherIssued(t *testing.T) {
 	s.perennial("revoke", "other", "--reason", "superseded").says(t, 3, `Issuer "self" is not an ACME issuer`)
 	s.perennial("revoke", "web", "--reason", "keyCompromise").says(t, 0, "is revoked", "will be issued anew")
 	revision(2)
-	by := &acme.Client{Directory: ca.Directory, HTTP: ca.Client()}
-	if err := by.RevokeWithKey(
-		t.Context(),
-		key,
-		chain[0].Raw,
-		acme.ReasonUnspecified,
-	); !acme.IsProblem(
-		err,
-		acme.ProblemAlreadyRevoked,
-	) {
-		t.Errorf("the CA does not know of it: %v", err)
-	}
+	s.knownAsRevoked(ca, key, chain[0])
 	// That no other is issued now is not for good, if the Certificate stays as it is.
 	cluster.Eventually(t, func() error {
 		if err := s.Get(t.Context(), client.ObjectKeyFromObject(web), web); err != nil {
@@ -123,29 +114,25 @@ func TestACertificateIsRevokedAndAnotherIssued(t *testing.T) {
 	s.perennial("revoke", "web", "--reason", "superseded", "--no-renewal").
 		says(t, 0, "is revoked", "is issued anew when the CA suggests so", "(it is asked at 20",
 			"if it shall not, delete it, or set spec.renewal.policy: Disabled")
-	policy := func(renewal *cmapi.CertificateRenewal) {
+	change := func(edit func(*cmapi.CertificateSpec)) {
 		t.Helper()
 		cluster.Eventually(t, func() error {
 			if err := s.Get(t.Context(), client.ObjectKeyFromObject(web), web); err != nil {
 				return err
 			}
-			web.Spec.Renewal = renewal
+			edit(&web.Spec)
 			return s.Update(t.Context(), web)
 		})
 	}
-	policy(&cmapi.CertificateRenewal{Policy: cmapi.CertificateRenewalPolicyDisabled})
+	change(func(spec *cmapi.CertificateSpec) {
+		spec.Renewal = &cmapi.CertificateRenewal{Policy: cmapi.CertificateRenewalPolicyDisabled}
+	})
 	s.perennial("revoke", "web", "--reason", "superseded", "--no-renewal").
 		says(t, 0, "was revoked before", "is not renewed, as its spec.renewal.policy is Disabled")
-	policy(nil)
+	change(func(spec *cmapi.CertificateSpec) { spec.Renewal = nil })
 
 	// A compromised key is not kept, whatever the Certificate says.
-	cluster.Eventually(t, func() error {
-		if err := s.Get(t.Context(), client.ObjectKeyFromObject(web), web); err != nil {
-			return err
-		}
-		web.Spec.PrivateKey.RotationPolicy = cmapi.RotationPolicyNever
-		return s.Update(t.Context(), web)
-	})
+	change(func(spec *cmapi.CertificateSpec) { spec.PrivateKey.RotationPolicy = cmapi.RotationPolicyNever })
 	_, key = cluster.Pair(t, client.ObjectKeyFromObject(web))
 	s.perennial("revoke", "web", "--reason", "keyCompromise").says(t, 0, "will be issued anew")
 	revision(3)
@@ -184,17 +171,7 @@ func TestACertificateIsRevokedAndAnotherIssued(t *testing.T) {
 	s.perennial("revoke", "--secret", "account", "--reason", "superseded").
 		says(t, 3, "does not name the issuer of its certificate")
 	s.perennial("revoke", "--secret", "web", "--reason", "cessationOfOperation").says(t, 0, "is revoked")
-	if err := by.RevokeWithKey(
-		t.Context(),
-		kept,
-		renewed[0].Raw,
-		acme.ReasonUnspecified,
-	); !acme.IsProblem(
-		err,
-		acme.ProblemAlreadyRevoked,
-	) {
-		t.Errorf("the CA does not know of it: %v", err)
-	}
+	s.knownAsRevoked(ca, kept, renewed[0])
 
 	// The account gets another key, and goes on.
 	s.perennial("rotate-account-key", "self").says(t, 3, "is not an ACME issuer")
@@ -219,4 +196,14 @@ func TestACertificateIsRevokedAndAnotherIssued(t *testing.T) {
 	}
 	web = after
 	revision(1)
+}
+
+// knownAsRevoked expects that the CA has revoked a certificate.
+func (s *shell) knownAsRevoked(ca *pebble.Server, key crypto.Signer, leaf *x509.Certificate) {
+	s.Helper()
+	by := &acme.Client{Directory: ca.Directory, HTTP: ca.Client()}
+	err := by.RevokeWithKey(s.Context(), key, leaf.Raw, acme.ReasonUnspecified)
+	if !acme.IsProblem(err, acme.ProblemAlreadyRevoked) {
+		s.Errorf("the CA does not know of it: %v", err)
+	}
 }

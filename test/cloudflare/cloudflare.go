@@ -157,17 +157,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	zone := a.Zones[parts[0]]
 	switch {
 	case found && rest == "" && r.Method == http.MethodGet:
-		type entry struct {
-			ID   string `json:"id"`
-			Name string `json:"name"`
-		}
-		var all []entry
-		for id, name := range a.Zones {
-			if want := r.URL.Query().Get("name"); want == "" || want == name {
-				all = append(all, entry{id, name})
-			}
-		}
-		list(w, r, all)
+		a.listZones(w, r)
 	case !found || len(parts) < 2 || len(parts) > 3 || parts[1] != "dns_records":
 		refuse(
 			w,
@@ -178,41 +168,9 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case zone == "":
 		refuse(w, http.StatusForbidden, 10000, "Authentication error")
 	case len(parts) == 2 && r.Method == http.MethodGet:
-		query := r.URL.Query()
-		var all []record
-		for _, is := range a.records {
-			if is.zone == parts[0] && (query.Get("name") == "" || query.Get("name") == is.Name) &&
-				(query.Get("type") == "" || query.Get("type") == is.Type) {
-				all = append(all, is)
-			}
-		}
-		list(w, r, all)
+		a.listRecords(w, r, parts[0])
 	case len(parts) == 2 && r.Method == http.MethodPost:
-		var asked record
-		err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20)).Decode(&asked)
-		asked.zone = parts[0]
-		switch {
-		case err != nil || asked.Type != "TXT" || !strings.HasSuffix("."+asked.Name, "."+zone):
-			refuse(
-				w,
-				http.StatusBadRequest,
-				1004,
-				"DNS Validation Error",
-				fault{Code: 9005, Message: "Content for the record is invalid."},
-			)
-		case asked.TTL != 1 && (asked.TTL < 60 || asked.TTL > 86400):
-			refuse(
-				w,
-				http.StatusBadRequest,
-				1004,
-				"DNS Validation Error",
-				fault{Code: 9021, Message: "Invalid TTL. Must be between 60 and 86400 seconds, or 1 for Automatic."},
-			)
-		case slices.Contains(a.values(asked.Name), strings.Trim(asked.Content, `"`)):
-			refuse(w, http.StatusBadRequest, 81058, "An identical record already exists.")
-		default:
-			answer(w, a.add(asked))
-		}
+		a.create(w, r, parts[0], zone)
 	case len(parts) == 3 && r.Method == http.MethodDelete:
 		i := slices.IndexFunc(a.records, func(is record) bool { return is.zone == parts[0] && is.ID == parts[2] })
 		if i < 0 {
@@ -226,4 +184,61 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		refuse(w, http.StatusMethodNotAllowed, 10405, "Method not allowed for this authentication scheme")
 	}
+}
+
+// listZones answers with the zones that have the name that is searched for, or with all.
+func (a *API) listZones(w http.ResponseWriter, r *http.Request) {
+	type entry struct {
+		ID   string `json:"id"`
+		Name string `json:"name"`
+	}
+	var all []entry
+	for id, name := range a.Zones {
+		if want := r.URL.Query().Get("name"); want == "" || want == name {
+			all = append(all, entry{id, name})
+		}
+	}
+	list(w, r, all)
+}
+
+// create adds a TXT record to a zone.
+func (a *API) create(w http.ResponseWriter, r *http.Request, zoneID, zone string) {
+	var asked record
+	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20)).Decode(&asked)
+	asked.zone = zoneID
+	switch {
+	case err != nil || asked.Type != "TXT" || !strings.HasSuffix("."+asked.Name, "."+zone):
+		refuse(
+			w,
+			http.StatusBadRequest,
+			1004,
+			"DNS Validation Error",
+			fault{Code: 9005, Message: "Content for the record is invalid."},
+		)
+	case asked.TTL != 1 && (asked.TTL < 60 || asked.TTL > 86400):
+		refuse(
+			w,
+			http.StatusBadRequest,
+			1004,
+			"DNS Validation Error",
+			fault{Code: 9021, Message: "Invalid TTL. Must be between 60 and 86400 seconds, or 1 for Automatic."},
+		)
+	case slices.Contains(a.values(asked.Name), strings.Trim(asked.Content, `"`)):
+		refuse(w, http.StatusBadRequest, 81058, "An identical record already exists.")
+	default:
+		answer(w, a.add(asked))
+	}
+}
+
+// listRecords answers with the records of a zone that are searched for.
+func (a *API) listRecords(w http.ResponseWriter, r *http.Request, zoneID string) {
+	query := r.URL.Query()
+	var all []record
+	for _, is := range a.records {
+		if is.zone == zoneID && (query.Get("name") == "" || query.Get("name") == is.Name) &&
+			(query.Get("type") == "" || query.Get("type") == is.Type) {
+			all = append(all, is)
+		}
+	}
+	list(w, r, all)
 }

@@ -271,24 +271,7 @@ func (c *Cloud) dns(w http.ResponseWriter, r *http.Request) {
 	parts := strings.Split(strings.TrimPrefix(path, "/"), "/")
 	c.calls = append(c.calls, r.Method+" "+strings.Join(parts[min(1, len(parts)):], "/")+" "+who)
 	if path == "" {
-		zones := []any{}
-		for _, name := range slices.Sorted(maps.Keys(c.Zones)) {
-			if want := r.URL.Query().Get("dnsName"); want == "" || want == c.Zones[name]+"." {
-				visibility := "public"
-				if slices.Contains(c.Private, name) {
-					visibility = "private"
-				}
-				zones = append(zones, map[string]string{"name": name, "dnsName": c.Zones[name] + ".", "visibility": visibility})
-			}
-		}
-		// A page has one zone.
-		var at int
-		_, _ = fmt.Sscan(r.URL.Query().Get("pageToken"), &at)
-		reply := map[string]any{"managedZones": zones[min(at, len(zones)):min(at+1, len(zones))]}
-		if at+1 < len(zones) {
-			reply["nextPageToken"] = fmt.Sprint(at + 1)
-		}
-		answer(w, http.StatusOK, reply)
+		c.listZones(w, r)
 		return
 	}
 	zone := parts[0]
@@ -324,6 +307,28 @@ func (c *Cloud) dns(w http.ResponseWriter, r *http.Request) {
 	default:
 		refuse(w, http.StatusBadRequest, "invalid", r.Method+" "+rest)
 	}
+}
+
+// listZones answers with the zones that have the name that is searched for, or with all.
+func (c *Cloud) listZones(w http.ResponseWriter, r *http.Request) {
+	zones := []any{}
+	for _, name := range slices.Sorted(maps.Keys(c.Zones)) {
+		if want := r.URL.Query().Get("dnsName"); want == "" || want == c.Zones[name]+"." {
+			visibility := "public"
+			if slices.Contains(c.Private, name) {
+				visibility = "private"
+			}
+			zones = append(zones, map[string]string{"name": name, "dnsName": c.Zones[name] + ".", "visibility": visibility})
+		}
+	}
+	// A page has one zone.
+	var at int
+	_, _ = fmt.Sscan(r.URL.Query().Get("pageToken"), &at)
+	reply := map[string]any{"managedZones": zones[min(at, len(zones)):min(at+1, len(zones))]}
+	if at+1 < len(zones) {
+		reply["nextPageToken"] = fmt.Sprint(at + 1)
+	}
+	answer(w, http.StatusOK, reply)
 }
 
 // change applies a change atomically.

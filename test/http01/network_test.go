@@ -82,6 +82,14 @@ func (e *edge) backend(r *http.Request) (string, error) {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
 	}
+	if endpoint, err := e.byIngress(r, host); endpoint != "" || err != nil {
+		return endpoint, err
+	}
+	return e.byRoute(r, host)
+}
+
+// byIngress returns the endpoint to which an Ingress of nginx leads a request.
+func (e *edge) byIngress(r *http.Request, host string) (string, error) {
 	var ingresses networkingv1.IngressList
 	if err := e.api.List(r.Context(), &ingresses); err != nil {
 		return "", err
@@ -101,6 +109,11 @@ func (e *edge) backend(r *http.Request) (string, error) {
 			}
 		}
 	}
+	return "", nil
+}
+
+// byRoute returns the endpoint to which an HTTPRoute leads a request.
+func (e *edge) byRoute(r *http.Request, host string) (string, error) {
 	var routes gwapi.HTTPRouteList
 	if err := e.api.List(r.Context(), &routes); err != nil {
 		return "", client.IgnoreNotFound(err)

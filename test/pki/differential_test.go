@@ -153,55 +153,61 @@ func TestBothSignTheSame(t *testing.T) {
 	}
 	for name, spec := range specs() {
 		t.Run(name, func(t *testing.T) {
-			key := keys()["Ed25519"]
-			csr, err := ourCSR(spec, key)
-			if err != nil {
-				t.Fatal(err)
-			}
-			theirTemplate, err := cmpki.CertificateTemplateFromCertificateRequest(
-				&cmapi.CertificateRequest{Spec: cmapi.CertificateRequestSpec{
-					Request: pki.EncodeCSRPEM(csr.Raw), IsCA: spec.IsCA, Usages: spec.Usages,
-				}},
-			)
-			if err != nil {
-				t.Fatalf("cert-manager: %v", err)
-			}
-			_, theirs, err := cmpki.SignCertificate(theirTemplate, ca, key.Public(), caKey)
-			if err != nil {
-				t.Fatalf("cert-manager: %v", err)
-			}
-			r := request(spec)
-			tmpl, err := pki.Template{
-				NotBefore: theirs.NotBefore,
-				NotAfter:  theirs.NotAfter,
-				IsCA:      r.IsCA,
-				Usages:    r.Usages,
-			}.Certificate(
-				csr,
-			)
-			if err != nil {
-				t.Fatal(err)
-			}
-			ours, err := pki.Sign(rand.Reader, tmpl, ca, key.Public(), caKey)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if !bytes.Equal(ours.RawSubject, theirs.RawSubject) || !bytes.Equal(ours.RawIssuer, theirs.RawIssuer) ||
-				ours.SignatureAlgorithm != theirs.SignatureAlgorithm {
-				t.Errorf(
-					"we sign %s of %s with %v, cert-manager %s of %s with %v",
-					ours.Subject,
-					ours.Issuer,
-					ours.SignatureAlgorithm,
-					theirs.Subject,
-					theirs.Issuer,
-					theirs.SignatureAlgorithm,
-				)
-			}
-			if got, want := sorted(ours.Extensions), sorted(theirs.Extensions); !reflect.DeepEqual(got, want) {
-				t.Errorf("our extensions are\n%v\ntheirs\n%v", got, want)
-			}
+			compareSigned(t, spec, ca, caKey)
 		})
+	}
+}
+
+// compareSigned has cert-manager and us sign for a Certificate, and expects the same certificate.
+func compareSigned(t *testing.T, spec cmapi.CertificateSpec, ca *x509.Certificate, caKey crypto.Signer) {
+	t.Helper()
+	key := keys()["Ed25519"]
+	csr, err := ourCSR(spec, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirTemplate, err := cmpki.CertificateTemplateFromCertificateRequest(
+		&cmapi.CertificateRequest{Spec: cmapi.CertificateRequestSpec{
+			Request: pki.EncodeCSRPEM(csr.Raw), IsCA: spec.IsCA, Usages: spec.Usages,
+		}},
+	)
+	if err != nil {
+		t.Fatalf("cert-manager: %v", err)
+	}
+	_, theirs, err := cmpki.SignCertificate(theirTemplate, ca, key.Public(), caKey)
+	if err != nil {
+		t.Fatalf("cert-manager: %v", err)
+	}
+	r := request(spec)
+	tmpl, err := pki.Template{
+		NotBefore: theirs.NotBefore,
+		NotAfter:  theirs.NotAfter,
+		IsCA:      r.IsCA,
+		Usages:    r.Usages,
+	}.Certificate(
+		csr,
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, err := pki.Sign(rand.Reader, tmpl, ca, key.Public(), caKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(ours.RawSubject, theirs.RawSubject) || !bytes.Equal(ours.RawIssuer, theirs.RawIssuer) ||
+		ours.SignatureAlgorithm != theirs.SignatureAlgorithm {
+		t.Errorf(
+			"we sign %s of %s with %v, cert-manager %s of %s with %v",
+			ours.Subject,
+			ours.Issuer,
+			ours.SignatureAlgorithm,
+			theirs.Subject,
+			theirs.Issuer,
+			theirs.SignatureAlgorithm,
+		)
+	}
+	if got, want := sorted(ours.Extensions), sorted(theirs.Extensions); !reflect.DeepEqual(got, want) {
+		t.Errorf("our extensions are\n%v\ntheirs\n%v", got, want)
 	}
 }
 
@@ -287,25 +293,31 @@ func TestBothOrderAChainTheSame(t *testing.T) {
 		if certs == nil {
 			continue // cert-manager panics
 		}
-		chain, top, err := pki.OrderChain(certs)
-		theirs, theirErr := cmpki.ParseSingleCertificateChain(certs)
-		if (err == nil) != (theirErr == nil) {
-			t.Errorf("%05b: we say %v, cert-manager %v", picked, err, theirErr)
-			continue
-		}
-		if err != nil {
-			continue
-		}
-		if !bytes.Equal(pki.EncodeCertificatePEM(chain...), theirs.ChainPEM) {
-			t.Errorf("%05b: the chains differ", picked)
-		}
-		var ca []byte
-		if top != nil {
-			ca = pki.EncodeCertificatePEM(top)
-		}
-		if !bytes.Equal(ca, theirs.CAPEM) {
-			t.Errorf("%05b: the CAs differ", picked)
-		}
+		compareChains(t, picked, certs)
+	}
+}
+
+// compareChains has cert-manager and us order certificates, and expects the same chain and CA.
+func compareChains(t *testing.T, picked int, certs []*x509.Certificate) {
+	t.Helper()
+	chain, top, err := pki.OrderChain(certs)
+	theirs, theirErr := cmpki.ParseSingleCertificateChain(certs)
+	if (err == nil) != (theirErr == nil) {
+		t.Errorf("%05b: we say %v, cert-manager %v", picked, err, theirErr)
+		return
+	}
+	if err != nil {
+		return
+	}
+	if !bytes.Equal(pki.EncodeCertificatePEM(chain...), theirs.ChainPEM) {
+		t.Errorf("%05b: the chains differ", picked)
+	}
+	var ca []byte
+	if top != nil {
+		ca = pki.EncodeCertificatePEM(top)
+	}
+	if !bytes.Equal(ca, theirs.CAPEM) {
+		t.Errorf("%05b: the CAs differ", picked)
 	}
 }
 

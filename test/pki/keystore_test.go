@@ -2,6 +2,7 @@ package pki_test
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/rand"
 	"crypto/x509"
 	"testing"
@@ -32,65 +33,75 @@ func TestKeystoresOfCertManagerAreFoundToMatch(t *testing.T) {
 			t.Fatal(err)
 		}
 		cas := []*x509.Certificate{cert}
+		checkPKCS12(t, name, key, cert, cas)
+		checkJKS(t, name, key, cert, cas)
 
-		for profile, encoder := range map[pki.PKCS12Profile]*pkcs12.Encoder{
-			pki.LegacyRC2: pkcs12.LegacyRC2, pki.LegacyDES: pkcs12.LegacyDES, pki.Modern2023: pkcs12.Modern2023, pki.Modern2026: pkcs12.Modern2026,
-		} {
-			store, err := encoder.Encode(key, cert, cas, "password")
-			if err != nil {
-				t.Fatal(err)
-			}
-			trust, err := encoder.EncodeTrustStore(cas, "password")
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := pki.CheckPKCS12(store, "password", cert); err != nil {
-				t.Errorf("%s %s: %v", name, profile, err)
-			}
-			if err := pki.CheckPKCS12Truststore(trust, "password", cas); err != nil {
-				t.Errorf("%s %s: %v", name, profile, err)
-			}
-			for _, data := range [][]byte{store, trust} {
-				if got, err := pki.PKCS12ProfileOf(data); got != profile || err != nil {
-					t.Errorf("%s %s: the profile is %q, %v", name, profile, got, err)
-				}
-			}
-		}
+	}
+}
 
-		der, err := x509.MarshalPKCS8PrivateKey(key)
+// checkPKCS12 expects that keystores that cert-manager's library makes in each profile are
+// accepted.
+func checkPKCS12(t *testing.T, name string, key crypto.Signer, cert *x509.Certificate, cas []*x509.Certificate) {
+	t.Helper()
+	for profile, encoder := range map[pki.PKCS12Profile]*pkcs12.Encoder{
+		pki.LegacyRC2: pkcs12.LegacyRC2, pki.LegacyDES: pkcs12.LegacyDES,
+		pki.Modern2023: pkcs12.Modern2023, pki.Modern2026: pkcs12.Modern2026,
+	} {
+		store, err := encoder.Encode(key, cert, cas, "password")
 		if err != nil {
 			t.Fatal(err)
 		}
-		store, trust := keystore.New(), keystore.New()
-		entry := keystore.Certificate{Type: "X509", Content: cert.Raw}
-		if err := store.SetPrivateKeyEntry(
-			"Alias",
-			keystore.PrivateKeyEntry{CreationTime: start, PrivateKey: der, CertificateChain: []keystore.Certificate{entry}},
-			[]byte("password"),
-		); err != nil {
+		trust, err := encoder.EncodeTrustStore(cas, "password")
+		if err != nil {
 			t.Fatal(err)
 		}
-		for _, s := range []keystore.KeyStore{store, trust} {
-			if err := s.SetTrustedCertificateEntry(
-				"ca",
-				keystore.TrustedCertificateEntry{CreationTime: start, Certificate: entry},
-			); err != nil {
-				t.Fatal(err)
+		if err := pki.CheckPKCS12(store, "password", cert); err != nil {
+			t.Errorf("%s %s: %v", name, profile, err)
+		}
+		if err := pki.CheckPKCS12Truststore(trust, "password", cas); err != nil {
+			t.Errorf("%s %s: %v", name, profile, err)
+		}
+		for _, data := range [][]byte{store, trust} {
+			if got, err := pki.PKCS12ProfileOf(data); got != profile || err != nil {
+				t.Errorf("%s %s: the profile is %q, %v", name, profile, got, err)
 			}
 		}
-		var storeData, trustData bytes.Buffer
-		if err := store.Store(&storeData, []byte("password")); err != nil {
+	}
+}
+
+// checkJKS expects that keystores that cert-manager's library makes are accepted.
+func checkJKS(t *testing.T, name string, key crypto.Signer, cert *x509.Certificate, cas []*x509.Certificate) {
+	t.Helper()
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	store, trust := keystore.New(), keystore.New()
+	entry := keystore.Certificate{Type: "X509", Content: cert.Raw}
+	if err := store.SetPrivateKeyEntry(
+		"Alias",
+		keystore.PrivateKeyEntry{CreationTime: now, PrivateKey: der, CertificateChain: []keystore.Certificate{entry}},
+		[]byte("password"),
+	); err != nil {
+		t.Fatal(err)
+	}
+	encode := func(s keystore.KeyStore) []byte {
+		trusted := keystore.TrustedCertificateEntry{CreationTime: now, Certificate: entry}
+		if err := s.SetTrustedCertificateEntry("ca", trusted); err != nil {
 			t.Fatal(err)
 		}
-		if err := trust.Store(&trustData, []byte("password")); err != nil {
+		var data bytes.Buffer
+		if err := s.Store(&data, []byte("password")); err != nil {
 			t.Fatal(err)
 		}
-		o := pki.JKSOptions{Password: "password", Alias: "Alias"}
-		if err := pki.CheckJKS(storeData.Bytes(), o, cert); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
-		if err := pki.CheckJKSTruststore(trustData.Bytes(), o, cas); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
+		return data.Bytes()
+	}
+	o := pki.JKSOptions{Password: "password", Alias: "Alias"}
+	if err := pki.CheckJKS(encode(store), o, cert); err != nil {
+		t.Errorf("%s: %v", name, err)
+	}
+	if err := pki.CheckJKSTruststore(encode(trust), o, cas); err != nil {
+		t.Errorf("%s: %v", name, err)
 	}
 }

@@ -141,17 +141,7 @@ func TestTwoProcessesLoseNothingOfEachOther(t *testing.T) {
 		b := process(t, namespace, func() error { return nil })
 		for i := range 10 {
 			group.Go(func() {
-				id := fmt.Sprintf("order-%d-%d-", p, i)
-				for {
-					v, err := b.CA(directory).Admit(t.Context(), order(id, 100))
-					if err != nil && fault.Of(err).Class == fault.Transient {
-						continue // the other was faster each time
-					}
-					if err != nil || !v.Allowed {
-						t.Errorf("%s: %+v, %v", id, v, err)
-					}
-					return
-				}
+				send(t, b, fmt.Sprintf("order-%d-%d-", p, i))
 			})
 		}
 	}
@@ -176,6 +166,20 @@ func TestTwoProcessesLoseNothingOfEachOther(t *testing.T) {
 	}
 	if allowed > 80 {
 		t.Errorf("20 orders of 100 were sent, and %d more may be:\n%s", allowed, text)
+	}
+}
+
+// send has an order admitted, when the other process is slower.
+func send(t *testing.T, b *ratelimit.Ledgers, id string) {
+	for {
+		v, err := b.CA(directory).Admit(t.Context(), order(id, 100))
+		if err != nil && fault.Of(err).Class == fault.Transient {
+			continue // the other was faster each time
+		}
+		if err != nil || !v.Allowed {
+			t.Errorf("%s: %+v, %v", id, v, err)
+		}
+		return
 	}
 }
 

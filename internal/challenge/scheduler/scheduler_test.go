@@ -150,27 +150,7 @@ func TestNextWhereSlotsAreFew(t *testing.T) {
 			}
 			for n, text := range test.line {
 				words := append(strings.Split(text, " "), "", "")
-				namespace, name, _ := strings.Cut(words[0], "/")
-				ch := &cmacme.Challenge{
-					ObjectMeta: metav1.ObjectMeta{
-						Namespace:         namespace,
-						Name:              name,
-						CreationTimestamp: metav1.NewTime(time.Unix(int64(n), 0)),
-					},
-				}
-				ch.Status.EffectiveName = words[1]
-				for state := range strings.SplitSeq(words[2], ",") {
-					switch state {
-					case "presented":
-						ch.Status.Presented = true
-					case "begun":
-						ch.Status.Processing = true
-					case "valid":
-						ch.Status.State = cmacme.Valid
-					case "deleted":
-						ch.DeletionTimestamp = &metav1.Time{Time: time.Unix(10, 0)}
-					}
-				}
+				ch := challengeOf(words[0], words[1], words[2], time.Unix(int64(n), 0))
 				e := Entry{Challenge: ch, Resting: test.rests == words[0]}
 				e.Place, e.Presenting = test.begun[words[0]]
 				if at, failed := test.tried[words[0]]; failed {
@@ -190,4 +170,25 @@ func TestNextWhereSlotsAreFew(t *testing.T) {
 			}
 		})
 	}
+}
+
+// challengeOf makes a Challenge of its namespace/name, its place and its states, which commas
+// separate.
+func challengeOf(key, place, states string, created time.Time) *cmacme.Challenge {
+	ch := &cmacme.Challenge{ObjectMeta: metav1.ObjectMeta{CreationTimestamp: metav1.NewTime(created)}}
+	ch.Namespace, ch.Name, _ = strings.Cut(key, "/")
+	ch.Status.EffectiveName = place
+	for state := range strings.SplitSeq(states, ",") {
+		switch state {
+		case "presented":
+			ch.Status.Presented = true
+		case "begun":
+			ch.Status.Processing = true
+		case "valid":
+			ch.Status.State = cmacme.Valid
+		case "deleted":
+			ch.DeletionTimestamp = &metav1.Time{Time: time.Unix(10, 0)}
+		}
+	}
+	return ch
 }

@@ -200,7 +200,6 @@ func TestOpenSSLAcceptsWhatIsSignedOrTheIssuerSaysWhyNot(t *testing.T) {
 	inter := below(root, nil)
 	expiring := func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }
 	early := func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Hour) }
-	const notValid = "is not valid before"
 
 	for name, test := range map[string]struct {
 		secret *corev1.Secret
@@ -275,15 +274,7 @@ func TestOpenSSLAcceptsWhatIsSignedOrTheIssuerSaysWhyNot(t *testing.T) {
 			s, issuer := signerOf(test.secret)
 			ready, err := s.Check(t.Context(), issuer)
 			if test.ready != "" {
-				if err == nil || !strings.Contains(err.Error(), test.ready) {
-					t.Fatalf("the issuer is to say %q, and says %v", test.ready, err)
-				}
-				if test.ready == notValid && fault.Of(err).Until.IsZero() {
-					t.Error("it is not looked at again when it becomes valid")
-				}
-				if _, err := s.Sign(t.Context(), issuer, requestFor(t, requests["leaf"].Request, ec)); err == nil {
-					t.Error("it signs all the same")
-				}
+				checkNotReady(t, s, issuer, err, test.ready)
 				return
 			}
 			if err != nil {
@@ -293,39 +284,62 @@ func TestOpenSSLAcceptsWhatIsSignedOrTheIssuerSaysWhyNot(t *testing.T) {
 				t.Errorf("the issuer says %q", ready.Message)
 			}
 			judged := signer.Judged(signer.Set{signer.TypeCA: s}, s.Limits, s.Clock)[signer.TypeCA]
-			for name, r := range requests {
-				key := newKey(t, pki.KeySpec{Algorithm: pki.ECDSA})
-				answer, err := judged.Sign(t.Context(), issuer, requestFor(t, r.Request, key))
-				if why := test.no[name]; why != "" {
-					if err == nil || !strings.Contains(err.Error(), why) || fault.Of(err).Class != fault.Refused {
-						t.Errorf("%s: the request is to say %q, and says %v", name, why, err)
-					}
-					continue
-				}
-				if err != nil {
-					t.Errorf("%s: %v", name, err)
-					continue
-				}
-				if test.lacks {
-					continue
-				}
-				chain := answer.Certificate
-				if r.IsCA { // whether it is good shows in what it signs
-					certs, err := pki.DecodeChainPEM(chain)
-					if err != nil {
-						t.Fatal(err)
-					}
-					leaf := newCA(t, "x", &authority{certs[0], key}, key, func(c *x509.Certificate) {
-						c.IsCA, c.MaxPathLen,
-							c.KeyUsage = false, 0, 0
-					})
-					chain = append(pki.EncodeCertificatePEM(leaf.cert), chain...)
-				}
-				if err := verify(t, chain, answer.CA, r.purpose); err != nil {
-					t.Errorf("%s: OpenSSL refuses it: %v", name, err)
-				}
+			for name := range requests {
+				checkSigned(t, judged, issuer, name, test.no[name], !test.lacks)
 			}
 		})
+	}
+}
+
+const notValid = "is not valid before"
+
+// checkNotReady expects of an issuer that it says why it cannot sign, and does not sign.
+func checkNotReady(t *testing.T, s *Signer, issuer *signer.Issuer, err error, why string) {
+	t.Helper()
+	if err == nil || !strings.Contains(err.Error(), why) {
+		t.Fatalf("the issuer is to say %q, and says %v", why, err)
+	}
+	if why == notValid && fault.Of(err).Until.IsZero() {
+		t.Error("it is not checked again when it becomes valid")
+	}
+	key := newKey(t, pki.KeySpec{Algorithm: pki.ECDSA})
+	if _, err := s.Sign(t.Context(), issuer, requestFor(t, requests["leaf"].Request, key)); err == nil {
+		t.Error("it signs all the same")
+	}
+}
+
+// checkSigned has a request signed, and expects that OpenSSL accepts the certificate, or that the
+// issuer refuses the request and says why.
+func checkSigned(t *testing.T, s signer.Signer, issuer *signer.Issuer, name, refused string, complete bool) {
+	t.Helper()
+	r, key := requests[name], newKey(t, pki.KeySpec{Algorithm: pki.ECDSA})
+	answer, err := s.Sign(t.Context(), issuer, requestFor(t, r.Request, key))
+	if refused != "" {
+		if err == nil || !strings.Contains(err.Error(), refused) || fault.Of(err).Class != fault.Refused {
+			t.Errorf("%s: the request is to say %q, and says %v", name, refused, err)
+		}
+		return
+	}
+	if err != nil {
+		t.Errorf("%s: %v", name, err)
+		return
+	}
+	if !complete {
+		return
+	}
+	chain := answer.Certificate
+	if r.IsCA { // whether it is good shows in what it signs
+		certs, err := pki.DecodeChainPEM(chain)
+		if err != nil {
+			t.Fatal(err)
+		}
+		leaf := newCA(t, "x", &authority{certs[0], key}, key, func(c *x509.Certificate) {
+			c.IsCA, c.MaxPathLen, c.KeyUsage = false, 0, 0
+		})
+		chain = append(pki.EncodeCertificatePEM(leaf.cert), chain...)
+	}
+	if err := verify(t, chain, answer.CA, r.purpose); err != nil {
+		t.Errorf("%s: OpenSSL refuses it: %v", name, err)
 	}
 }
 
