@@ -260,7 +260,7 @@ func occurrences(e *corev1.Event) int32 {
 	if e.Series != nil {
 		return e.Series.Count
 	}
-	return e.Count
+	return max(1, e.Count) // events.k8s.io has no count of a single one
 }
 
 // objectsOf returns the objects whose events concern a Certificate, and the namespaces of these

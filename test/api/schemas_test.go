@@ -9,6 +9,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/version"
 	"sigs.k8s.io/yaml"
 
 	"github.com/perennial-pki/perennial/api"
@@ -56,6 +58,32 @@ func TestSchemasAddOnlyWhatIsDocumented(t *testing.T) {
 				t.Errorf("fields that are not in cert-manager (-documented +found):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestEachCRDSaysItsVersion checks the label by which "cmctl version" and inventories recognize an
+// installed version.
+func TestEachCRDSaysItsVersion(t *testing.T) {
+	list, err := admin(t).Resource(apiextensionsv1.SchemeGroupVersion.WithResource("customresourcedefinitions")).
+		List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, versions := ourCRDs(t), map[string]bool{}
+	found := 0
+	for _, crd := range list.Items {
+		if ours[crd.GetName()] == nil {
+			continue
+		}
+		found++
+		label := crd.GetLabels()["app.kubernetes.io/version"]
+		if _, err := version.ParseSemantic(label); err != nil {
+			t.Errorf("%s has the version %q: %v", crd.GetName(), label, err)
+		}
+		versions[label] = true
+	}
+	if found != len(ours) || len(versions) != 1 {
+		t.Errorf("%d of %d CRDs are installed; their versions are %v", found, len(ours), versions)
 	}
 }
 

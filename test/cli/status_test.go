@@ -2,10 +2,14 @@ package cli_test
 
 import (
 	"context"
+	"encoding/json"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -106,4 +110,55 @@ func TestStatusSaysWhatKeepsATrustBundleFromItsNamespaces(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestStatusKnowsWhenEventsOfBothAPIsHappened writes events as client-go's recorder for events.k8s.io
+// does: with eventTime, and without the times of the older API.
+func TestStatusKnowsWhenEventsOfBothAPIsHappened(t *testing.T) {
+	s := newShell(t)
+	crt := certificate("web")
+	s.create(crt)
+	now := time.Now()
+	event := func(name, note string, at time.Time, series *eventsv1.EventSeries) *eventsv1.Event {
+		return &eventsv1.Event{ObjectMeta: metav1.ObjectMeta{Name: name}, EventTime: metav1.NewMicroTime(at),
+			Series: series, ReportingController: "example.com/issuer", ReportingInstance: "issuer-0", Action: "Signing",
+			Type: corev1.EventTypeNormal, Reason: "Signing", Note: note,
+			Regarding: corev1.ObjectReference{APIVersion: "cert-manager.io/v1", Kind: "Certificate",
+				Namespace: s.namespace, Name: "web", UID: crt.UID}}
+	}
+	s.create(event("once", "happened once", now.Add(-5*time.Hour), nil),
+		event("often", "happened often", now.Add(-9*time.Hour), &eventsv1.EventSeries{Count: 3,
+			LastObservedTime: metav1.NewMicroTime(now.Add(-2 * time.Hour))}),
+		&corev1.Event{ObjectMeta: metav1.ObjectMeta{Name: "older"}, Type: corev1.EventTypeNormal, Reason: "Signing",
+			Message: "happened in the older API", FirstTimestamp: metav1.NewTime(now.Add(-8 * time.Hour)),
+			LastTimestamp: metav1.NewTime(now.Add(-3 * time.Hour)), Count: 2,
+			InvolvedObject: corev1.ObjectReference{APIVersion: "cert-manager.io/v1", Kind: "Certificate",
+				Namespace: s.namespace, Name: "web", UID: crt.UID}})
+
+	var report struct {
+		Events []struct {
+			Time    time.Time
+			Message string
+			Count   int32
+		}
+	}
+	a := s.perennial("status", "certificate", "web", "-o", "json")
+	if err := json.Unmarshal([]byte(a.out), &report); err != nil {
+		t.Fatalf("%v in:\n%s", err, a.out)
+	}
+	type line struct {
+		message string
+		ago     time.Duration
+		count   int32
+	}
+	var got []line
+	for _, e := range report.Events {
+		got = append(got, line{e.Message, now.Sub(e.Time).Round(time.Minute), e.Count})
+	}
+	want := []line{{"happened once", 5 * time.Hour, 1}, {"happened in the older API", 3 * time.Hour, 2},
+		{"happened often", 2 * time.Hour, 3}}
+	if !slices.Equal(got, want) {
+		t.Errorf("the events are %v, want %v", got, want)
+	}
+	s.perennial("status", "certificate", "web").says(t, cli.ExitNotReady, "5 hours ago", "3 hours ago", "2 hours ago")
 }
