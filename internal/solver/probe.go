@@ -31,7 +31,7 @@ type Dial func(ctx context.Context, network, address string) (net.Conn, error)
 // A Site checks sites as an ACME server does. It checks each address, because the server chooses
 // one of them.
 type Site struct {
-	// Dial connects. If nil, it connects within Reach.
+	// Dial connects to addresses within Reach. A net.Dialer's if nil.
 	Dial Dial
 	// Reach says which addresses may be checked. A CA connects to no others.
 	Reach outside.Reach
@@ -68,10 +68,7 @@ func (s Site) view(ctx context.Context, host, address string, look func(context.
 	if addr, err := netip.ParseAddr(address); err == nil && !s.Reach.Allows(addr) {
 		return View{Where: address, Says: "is an address where no CA comes: correct the record"}
 	}
-	dial := s.Dial
-	if dial == nil {
-		dial = s.Reach.Dialer().DialContext
-	}
+	dial := s.dialer()
 	var heard atomic.Int64
 	v := look(ctx, func(ctx context.Context, network, to string) (net.Conn, error) {
 		var all []string
@@ -90,6 +87,21 @@ func (s Site) view(ctx context.Context, host, address string, look func(context.
 	})
 	v.Where, v.Silent = address, heard.Load() == 0
 	return v
+}
+
+// dialer returns Dial within Reach.
+func (s Site) dialer() Dial {
+	if s.Dial == nil {
+		return s.Reach.Dialer().DialContext
+	}
+	return func(ctx context.Context, network, to string) (net.Conn, error) {
+		if _, err := netip.ParseAddrPort(to); err == nil { // not a name
+			if err := s.Reach.Check(to); err != nil {
+				return nil, err
+			}
+		}
+		return s.Dial(ctx, network, to)
+	}
 }
 
 // addresses returns the addresses of a host that the site redirects to. They are looked up like
