@@ -199,7 +199,9 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	}
 	if o.LeaderElection {
 		lease := &fence{path: "/leases/" + leaseName, lasts: cmp.Or(o.LeaseDuration, defaultLeaseDuration), now: time.Now}
-		cfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return &fenced{lease, next} })
+		cfg.Wrap(func(next http.RoundTripper) http.RoundTripper {
+			return &fenced{lease, &releasing{ctx: ctx, path: lease.path, timeout: releaseTimeout, next: next}}
+		})
 	}
 
 	scheme := Scheme()
@@ -310,6 +312,7 @@ func newManager(cfg *rest.Config, scheme *runtime.Scheme, bound *secrets.Bound, 
 		RenewDeadline:                 duration(o.RenewDeadline, defaultRenewDeadline),
 		RetryPeriod:                   duration(o.RetryPeriod, defaultRetryPeriod),
 		LeaderElectionReleaseOnCancel: true, // the process ends when Run returns
+		GracefulShutdownTimeout:       ptr.To(endTimeout),
 
 		// controller-runtime checks names for the whole process, which runs several controllers in tests.
 		// Every call in a pass has its own deadline; this one is for calls that were overlooked.

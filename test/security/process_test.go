@@ -4,6 +4,7 @@ package security_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -139,7 +140,7 @@ func (w *world) create(o client.Object) {
 	if err := w.Create(w.Context(), o); err != nil {
 		w.Fatal(err)
 	}
-	w.Cleanup(func() { _ = client.IgnoreNotFound(w.Delete(w.Context(), o)) })
+	w.Cleanup(func() { _ = w.Delete(context.Background(), o) })
 }
 
 // secret creates a Secret in the namespace of ClusterIssuers.
