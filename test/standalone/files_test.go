@@ -243,6 +243,35 @@ func TestACertificateIsPutIntoFilesAndAnnouncedOnceForEachChange(t *testing.T) {
 	}
 }
 
+// TestAChangeOfNoFileCausesNoReload changes a Secret and its Certificate again and again, but nothing
+// that is in the files.
+func TestAChangeOfNoFileCausesNoReload(t *testing.T) {
+	m := newMachine(t)
+	log := filepath.Join(m.root, "log")
+	m.file("calm", &perennial.CertificateFileReload{
+		Command: &perennial.ReloadCommand{Args: []string{"/bin/sh", "-c", "echo reloaded >> " + log}}})
+	first := m.issue("calm")
+	m.until("calm", metav1.ConditionTrue, "", serial(first))
+	end := time.Now().Add(time.Hour)
+	for i := range 30 {
+		secret := &corev1.Secret{}
+		if err := m.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: "calm"}, secret); err != nil {
+			t.Fatal(err)
+		}
+		secret.Labels["churn"] = fmt.Sprint(i)
+		secret.Data["keystore.jks"] = []byte(fmt.Sprint(i))
+		if err := m.Update(t.Context(), secret); err != nil {
+			t.Fatal(err)
+		}
+		m.vouch("calm", cmmeta.ConditionTrue, "Ready", fmt.Sprintf("Certificate is up to date, %d", i), end)
+	}
+	second := m.issue("calm") // what came before has been seen by then
+	m.until("calm", metav1.ConditionTrue, "", serial(second))
+	if n := m.count(log); n != 2 {
+		t.Errorf("reloaded %d times, want once for each of 2 certificates", n)
+	}
+}
+
 func TestAReloadThatFailsIsTriedAgainAndSaysWhy(t *testing.T) {
 	m := newMachine(t)
 	m.issue("failing")
