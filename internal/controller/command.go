@@ -472,8 +472,9 @@ func resources(what, cpu, memory string) (corev1.ResourceList, error) {
 	return list, nil
 }
 
-// maxVerbosity is the highest verbosity. From 8 on the Kubernetes client logs bodies, which may
-// contain Secrets.
+// maxVerbosity is the highest verbosity that counts. From 8 on, the Kubernetes client would log
+// bodies, which may contain Secrets. The client logs requests and headers only if the verbosity of
+// klog is 6 or more. No flag sets that, so -v=6 and -v=7 log no requests either.
 const maxVerbosity = 7
 
 // Logger returns a logger that writes to w. Format is text or json. With a verbosity of 0 it logs
