@@ -86,7 +86,7 @@ func (r *Reconciler) newCache(mgr ctrl.Manager) (cache.Cache, error) {
 	only := labels.NewSelector().Add(*written)
 	return cache.New(mgr.GetConfig(), cache.Options{
 		HTTPClient: mgr.GetHTTPClient(), Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper(),
-		DefaultTransform: cache.TransformStripManagedFields(),
+		DefaultTransform: strip,
 		ByObject: map[client.Object]cache.ByObject{
 			metadata(configMapKind): {
 				Namespaces: map[string]cache.Config{r.Namespace: {}, cache.AllNamespaces: {LabelSelector: only}},
@@ -94,6 +94,25 @@ func (r *Reconciler) newCache(mgr ctrl.Manager) (cache.Cache, error) {
 			metadata(secretKind): {Label: only},
 		},
 	})
+}
+
+// strip removes from metadata all that the Reconciler does not need. Any user can set the label by
+// which objects are cached, and make the rest large.
+func strip(object any) (any, error) {
+	o, ok := object.(*metav1.PartialObjectMetadata)
+	if !ok {
+		return object, nil
+	}
+	bundle, labeled := o.Labels[api.TrustBundleLabelKey]
+	owner := metav1.GetControllerOf(o)
+	o.Labels, o.Annotations, o.OwnerReferences, o.Finalizers, o.ManagedFields = nil, nil, nil, nil, nil
+	if labeled {
+		o.Labels = map[string]string{api.TrustBundleLabelKey: bundle}
+	}
+	if owner != nil {
+		o.OwnerReferences = []metav1.OwnerReference{*owner}
+	}
+	return o, nil
 }
 
 // SetupWithManager registers the reconciler. Others is the cache of the metadata of Secrets that
