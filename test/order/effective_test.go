@@ -181,17 +181,8 @@ func TestChallengesTakeTurnsWhereFewValuesCanStand(t *testing.T) {
 		for waits, why := range waiting {
 			namespace, _, _ := strings.Cut(waits, "/")
 			for name := range presented {
-				of, own, _ := strings.Cut(name, "/")
-				if of != namespace { // whose objects are counted, and not named
-					if strings.Contains(why, of) {
-						t.Errorf("a Challenge of %s says %q", namespace, why)
-					}
-					own = "of other namespaces"
-				}
-				if !strings.Contains(why, own) ||
-					!strings.Contains(why, "Waiting for its turn at "+fullDomain+
-						", where the DNS provider can have only 2 values at once") {
-					return cluster.NotYet("while %s is presented, another says %q", name, why)
+				if err := namesAhead(t, namespace, name, why); err != nil {
+					return err
 				}
 			}
 		}
@@ -199,6 +190,23 @@ func TestChallengesTakeTurnsWhereFewValuesCanStand(t *testing.T) {
 	})
 	s.server.Show()
 	s.allReady()
+}
+
+// namesAhead expects of a Challenge of a namespace that it says why it waits for one that is
+// presented: by its name if it is of the same namespace, and else without saying of which.
+func namesAhead(t *testing.T, namespace, presented, why string) error {
+	of, own, _ := strings.Cut(presented, "/")
+	if of != namespace {
+		if strings.Contains(why, of) {
+			t.Errorf("a Challenge of %s says %q", namespace, why)
+		}
+		own = "of other namespaces"
+	}
+	turn := "Waiting for its turn at " + fullDomain + ", where the DNS provider can have only 2 values at once"
+	if !strings.Contains(why, own) || !strings.Contains(why, turn) {
+		return cluster.NotYet("while %s is presented, another says %q", presented, why)
+	}
+	return nil
 }
 
 func TestTurnsSurviveAKill(t *testing.T) {

@@ -161,37 +161,46 @@ func TestAnOrderThatLapsesIsFollowedByAnotherAtOnce(t *testing.T) {
 			) > life+time.Minute {
 				t.Errorf("it lives until %s", chain[0].NotAfter)
 			}
-			saw.mu.Lock()
-			defer saw.mu.Unlock()
-			if saw.orders != 2 || saw.finalized != 1 || saw.failed != 0 {
-				t.Errorf(
-					"the CA saw %d orders, finalized %d, and %d proofs failed:\n%s",
-					saw.orders,
-					saw.finalized,
-					saw.failed,
-					r.story(),
-				)
-			}
-			var orders cmacme.OrderList
-			if err := r.admin.List(t.Context(), &orders, client.InNamespace(r.namespace)); err != nil {
-				t.Fatal(err)
-			}
-			states, lapsed := map[cmacme.State]string{}, ""
-			for _, o := range orders.Items {
-				if o.Annotations[cmapi.CertificateNameKey] == name {
-					states[o.Status.State] = o.Status.Reason
-					if o.Status.State == cmacme.Expired {
-						lapsed = o.Name
-					}
-				}
-			}
-			if why, found := states[cmacme.Expired]; len(states) != 2 || !found || !strings.Contains(why, test.says) {
-				t.Errorf("of its Orders one is to be expired, as %q:\n%s", test.says, r.story())
-			}
-			if out := r.perennial("status", "certificate", name); strings.Contains(out, "\nOrder "+lapsed) {
-				t.Errorf("perennial status speaks of what was overtaken:\n%s", out)
-			}
+			saw.sentTwice(r)
+			r.lapsedOrder(name, test.says)
 		})
+	}
+}
+
+// lapsedOrder expects of a Certificate's two Orders that one is expired, and that the CLI does not
+// show it.
+func (r *rig) lapsedOrder(name, says string) {
+	t := r.t
+	t.Helper()
+	var orders cmacme.OrderList
+	if err := r.admin.List(t.Context(), &orders, client.InNamespace(r.namespace)); err != nil {
+		t.Fatal(err)
+	}
+	states, lapsed := map[cmacme.State]string{}, ""
+	for _, o := range orders.Items {
+		if o.Annotations[cmapi.CertificateNameKey] == name {
+			states[o.Status.State] = o.Status.Reason
+			if o.Status.State == cmacme.Expired {
+				lapsed = o.Name
+			}
+		}
+	}
+	if why, found := states[cmacme.Expired]; len(states) != 2 || !found || !strings.Contains(why, says) {
+		t.Errorf("of its Orders one is to be expired, as %q:\n%s", says, r.story())
+	}
+	if out := r.perennial("status", "certificate", name); strings.Contains(out, "\nOrder "+lapsed) {
+		t.Errorf("perennial status speaks of what was overtaken:\n%s", out)
+	}
+}
+
+// sentTwice expects that the CA has seen two orders, of which one was finalized.
+func (saw *journal) sentTwice(r *rig) {
+	r.t.Helper()
+	saw.mu.Lock()
+	defer saw.mu.Unlock()
+	if saw.orders != 2 || saw.finalized != 1 || saw.failed != 0 {
+		r.t.Errorf("the CA saw %d orders, finalized %d, and %d proofs failed:\n%s",
+			saw.orders, saw.finalized, saw.failed, r.story())
 	}
 }
 

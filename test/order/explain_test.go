@@ -68,18 +68,8 @@ func instead(t *testing.T, f *front, kind, detail string) {
 }
 
 func TestAFailedValidationSaysWhatTheCASawAndWhatIsSeenHere(t *testing.T) {
-	type stage struct {
-		*rig
-		front   *front
-		options *controller.Options
-		port    int // where the CA looks
-	}
 	http01 := func(r *rig) { r.issuer() }
-	for name, test := range map[string]struct {
-		set    func(t *testing.T, s stage)
-		issuer func(r *rig)
-		says   []string
-	}{
+	for name, test := range map[string]failedValidation{
 		"a port that is closed to the CA": {
 			func(t *testing.T, s stage) { elsewhere(t, s.options) }, http01,
 			[]string{"urn:ietf:params:acme:error:connection: ", "connection refused. From here 127.0.0.1 shows the proof. ",
@@ -155,55 +145,74 @@ func TestAFailedValidationSaysWhatTheCASawAndWhatIsSeenHere(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f := &front{}
-			r, o := shop(t, f, pebble.Options{})
-			_, port, err := net.SplitHostPort(o.HTTP01Address)
-			if err != nil {
-				t.Fatal(err)
-			}
-			s := stage{r, f, &o, 0}
-			if _, err := fmt.Sscan(port, &s.port); err != nil {
-				t.Fatal(err)
-			}
-			o.HTTP01.Nameservers = []string{r.names.Addr}
-			test.set(t, s)
-			cluster.Run(t, o)
-			test.issuer(r)
-			crt := r.certificate("site", "www.example.com")
-			cluster.Eventually(t, func() error {
-				if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
-					return err
-				}
-				c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing)
-				if c == nil {
-					return cluster.NotYet("%s", r.story())
-				}
-				for _, w := range test.says {
-					if !strings.Contains(c.Message, w) {
-						return cluster.NotYet("no %q in %q\n%s", w, c.Message, r.story())
-					}
-				}
-				return nil
-			})
-			var out bytes.Buffer
-			p := &cli.Program{
-				Name:  "perennial",
-				In:    strings.NewReader(""),
-				Out:   &out,
-				Err:   &out,
-				Clock: clocktesting.NewFakePassiveClock(time.Now()),
-			}
-			p.Run(
-				t.Context(),
-				p.Command(),
-				[]string{"status", "certificate", "site", "--kubeconfig", cluster.Plane(t).KubeconfigPath(), "-n", r.namespace},
-			)
-			for _, w := range test.says {
-				if !strings.Contains(out.String(), w) {
-					t.Errorf("perennial status says no %q:\n%s", w, out.String())
-				}
-			}
+			test.check(t)
 		})
+	}
+}
+
+// stage is where a validation is to fail.
+type stage struct {
+	*rig
+	front   *front
+	options *controller.Options
+	port    int // where the CA looks
+}
+
+// failedValidation makes a validation fail, and has what the Certificate and the CLI say of it.
+type failedValidation struct {
+	set    func(t *testing.T, s stage)
+	issuer func(r *rig)
+	says   []string
+}
+
+func (test failedValidation) check(t *testing.T) {
+	f := &front{}
+	r, o := shop(t, f, pebble.Options{})
+	_, port, err := net.SplitHostPort(o.HTTP01Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := stage{r, f, &o, 0}
+	if _, err := fmt.Sscan(port, &s.port); err != nil {
+		t.Fatal(err)
+	}
+	o.HTTP01.Nameservers = []string{r.names.Addr}
+	test.set(t, s)
+	cluster.Run(t, o)
+	test.issuer(r)
+	crt := r.certificate("site", "www.example.com")
+	cluster.Eventually(t, func() error {
+		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
+			return err
+		}
+		c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing)
+		if c == nil {
+			return cluster.NotYet("%s", r.story())
+		}
+		for _, w := range test.says {
+			if !strings.Contains(c.Message, w) {
+				return cluster.NotYet("no %q in %q\n%s", w, c.Message, r.story())
+			}
+		}
+		return nil
+	})
+	var out bytes.Buffer
+	p := &cli.Program{
+		Name:  "perennial",
+		In:    strings.NewReader(""),
+		Out:   &out,
+		Err:   &out,
+		Clock: clocktesting.NewFakePassiveClock(time.Now()),
+	}
+	p.Run(
+		t.Context(),
+		p.Command(),
+		[]string{"status", "certificate", "site", "--kubeconfig", cluster.Plane(t).KubeconfigPath(), "-n", r.namespace},
+	)
+	for _, w := range test.says {
+		if !strings.Contains(out.String(), w) {
+			t.Errorf("perennial status says no %q:\n%s", w, out.String())
+		}
 	}
 }
 
@@ -223,7 +232,7 @@ func TestASiteThatCannotBeHeardFromHereIsLeftToTheCAAfterAWhile(t *testing.T) {
 		}
 	}()
 	for name, dial := range map[string]func(context.Context, string, string) (net.Conn, error){
-		"nobody can connect": func(_ context.Context, network, _ string) (net.Conn, error) {
+		"no connection succeeds": func(_ context.Context, network, _ string) (net.Conn, error) {
 			return nil, &net.OpError{Op: "dial", Net: network, Err: errors.New("no route to host")}
 		},
 		"connections are closed without a word": leadTo(mute.Addr().String()),

@@ -66,56 +66,62 @@ func TestABindingThatCanBeUsedOnceIsUsedOnce(t *testing.T) {
 		"it has written it down": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			var used atomic.Int32
-			f := &front{}
-			f.answer = func(w http.ResponseWriter, r *http.Request, payload map[string]any) bool {
-				if !strings.HasPrefix(r.URL.Path, pathNewAccount) || payload["externalAccountBinding"] == nil {
-					return false
-				}
-				if used.Add(1) > 1 {
-					refuse(w, http.StatusUnauthorized, "unauthorized", "this binding was used before")
-					return true
-				}
-				return false
-			}
-			f.change = func(r *http.Request, payload map[string]any, _ *httptest.ResponseRecorder) {
-				if !dies && strings.HasPrefix(r.URL.Path, pathNewAccount) && payload["externalAccountBinding"] != nil {
-					panic(http.ErrAbortHandler)
-				}
-			}
-			r, options := shop(t, f, pebble.Options{ExternalAccounts: map[string]string{"kid-1": macKey}})
-			eab := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "eab"}, StringData: map[string]string{"mac": macKey}}
-			r.create(eab)
-			r.issuer(bound)
-			if dies {
-				life := cluster.NewLife(2, false) // the key is stored, the status is not written
-				mortal := options
-				mortal.WrapClient = life.Wrap
-				first := cluster.Run(t, mortal)
-				<-life.Died()
-				if err := first.Stop(); err != nil {
-					t.Fatal(err)
-				}
-			}
-			running := cluster.Run(t, options)
-			uri := r.issuerSays(cmmeta.ConditionTrue).URI
-			if n := used.Load(); n != 1 {
-				t.Errorf("the binding was sent %d times", n)
-			}
-
-			// It is not needed any more: neither when the issuer changes, nor when the controller starts.
-			if err := r.admin.Delete(t.Context(), eab); err != nil {
-				t.Fatal(err)
-			}
-			r.changeIssuer(func(spec *cmacme.ACMEIssuer) { spec.Email = "others@example.org" })
-			if again := r.issuerSays(cmmeta.ConditionTrue).URI; again != uri {
-				t.Errorf("the account was %s and is %s", uri, again)
-			}
-			if err := running.Stop(); err != nil {
-				t.Fatal(err)
-			}
-			cluster.Run(t, options)
-			r.ready(r.certificate("site", "www.example.com"))
+			bindsOnce(t, dies)
 		})
 	}
+}
+
+// bindsOnce has the first reply lost, or the controller killed, and expects that the binding is not
+// sent again.
+func bindsOnce(t *testing.T, dies bool) {
+	var used atomic.Int32
+	f := &front{}
+	f.answer = func(w http.ResponseWriter, r *http.Request, payload map[string]any) bool {
+		if !strings.HasPrefix(r.URL.Path, pathNewAccount) || payload["externalAccountBinding"] == nil {
+			return false
+		}
+		if used.Add(1) > 1 {
+			refuse(w, http.StatusUnauthorized, "unauthorized", "this binding was used before")
+			return true
+		}
+		return false
+	}
+	f.change = func(r *http.Request, payload map[string]any, _ *httptest.ResponseRecorder) {
+		if !dies && strings.HasPrefix(r.URL.Path, pathNewAccount) && payload["externalAccountBinding"] != nil {
+			panic(http.ErrAbortHandler)
+		}
+	}
+	r, options := shop(t, f, pebble.Options{ExternalAccounts: map[string]string{"kid-1": macKey}})
+	eab := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "eab"}, StringData: map[string]string{"mac": macKey}}
+	r.create(eab)
+	r.issuer(bound)
+	if dies {
+		life := cluster.NewLife(2, false) // the key is stored, the status is not written
+		mortal := options
+		mortal.WrapClient = life.Wrap
+		first := cluster.Run(t, mortal)
+		<-life.Died()
+		if err := first.Stop(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	running := cluster.Run(t, options)
+	uri := r.issuerSays(cmmeta.ConditionTrue).URI
+	if n := used.Load(); n != 1 {
+		t.Errorf("the binding was sent %d times", n)
+	}
+
+	// It is not needed any more: neither when the issuer changes, nor when the controller starts.
+	if err := r.admin.Delete(t.Context(), eab); err != nil {
+		t.Fatal(err)
+	}
+	r.changeIssuer(func(spec *cmacme.ACMEIssuer) { spec.Email = "others@example.org" })
+	if again := r.issuerSays(cmmeta.ConditionTrue).URI; again != uri {
+		t.Errorf("the account was %s and is %s", uri, again)
+	}
+	if err := running.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	cluster.Run(t, options)
+	r.ready(r.certificate("site", "www.example.com"))
 }

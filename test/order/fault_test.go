@@ -78,75 +78,80 @@ func TestACertificateComesThoughEveryRequestFailsTheFirstTime(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			var mu sync.Mutex
-			failed := map[string]bool{}
-			saw := &witness{left: math.MaxInt}
-			names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com"}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer names.Close()
-			port := cluster.FreePort(t)
-			site := fmt.Sprintf("127.0.0.1:%d", port)
-			ca, err := pebble.Start(
-				pebble.Options{Resolver: names.Addr, HTTPPort: port, Wrap: func(h http.Handler) http.Handler {
-					next := saw.wrap(h)
-					return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-						mu.Lock()
-						first := !failed[r.Method+r.URL.Path]
-						failed[r.Method+r.URL.Path] = true
-						mu.Unlock()
-						switch {
-						case first && fails == nil:
-							select {
-							case <-time.After(delay): // a server that is slow
-							case <-r.Context().Done():
-								return
-							}
-						case first:
-							fails(w, r)
-							return
-						}
-						next.ServeHTTP(w, r)
-					})
-				}},
-			)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer ca.Close()
-			r := &rig{t: t, ca: ca, admin: cluster.Admin(t), namespace: cluster.Namespace(t)}
-			running := cluster.Run(
-				t,
-				controller.Options{
-					Namespace:     r.namespace,
-					HTTP01Address: site,
-					Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-						var d net.Dialer
-						return d.DialContext(ctx, network, site)
-					},
-				},
-			)
-			defer func() { _ = running.Stop() }()
-			r.issuer()
-			r.ready(r.certificate("site", "www.example.com"))
-			saw.mu.Lock()
-			defer saw.mu.Unlock()
-			if len(saw.finalized) != 1 || len(saw.orders) != 1 {
-				t.Errorf("the CA saw the orders %v, and finalized %v", saw.orders, saw.finalized)
-			}
-			chain, key := cluster.Pair(t, client.ObjectKey{Namespace: r.namespace, Name: "site"})
-			if !key.Public().(*ecdsa.PublicKey).Equal(chain[0].PublicKey) {
-				t.Error("the key and the certificate do not belong together")
-			}
-			var requests cmapi.CertificateRequestList
-			if err := r.admin.List(t.Context(), &requests, client.InNamespace(r.namespace)); err != nil {
-				t.Fatal(err)
-			}
-			if len(requests.Items) != 1 {
-				t.Errorf("there were %d requests, each with a key of its own", len(requests.Items))
-			}
+			everyFirstFails(t, fails)
 		})
+	}
+}
+
+// everyFirstFails issues a certificate while each request fails the first time.
+func everyFirstFails(t *testing.T, fails http.HandlerFunc) {
+	var mu sync.Mutex
+	failed := map[string]bool{}
+	saw := &witness{left: math.MaxInt}
+	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer names.Close()
+	port := cluster.FreePort(t)
+	site := fmt.Sprintf("127.0.0.1:%d", port)
+	ca, err := pebble.Start(
+		pebble.Options{Resolver: names.Addr, HTTPPort: port, Wrap: func(h http.Handler) http.Handler {
+			next := saw.wrap(h)
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				mu.Lock()
+				first := !failed[r.Method+r.URL.Path]
+				failed[r.Method+r.URL.Path] = true
+				mu.Unlock()
+				switch {
+				case first && fails == nil:
+					select {
+					case <-time.After(delay): // a server that is slow
+					case <-r.Context().Done():
+						return
+					}
+				case first:
+					fails(w, r)
+					return
+				}
+				next.ServeHTTP(w, r)
+			})
+		}},
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ca.Close()
+	r := &rig{t: t, ca: ca, admin: cluster.Admin(t), namespace: cluster.Namespace(t)}
+	running := cluster.Run(
+		t,
+		controller.Options{
+			Namespace:     r.namespace,
+			HTTP01Address: site,
+			Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+				var d net.Dialer
+				return d.DialContext(ctx, network, site)
+			},
+		},
+	)
+	defer func() { _ = running.Stop() }()
+	r.issuer()
+	r.ready(r.certificate("site", "www.example.com"))
+	saw.mu.Lock()
+	defer saw.mu.Unlock()
+	if len(saw.finalized) != 1 || len(saw.orders) != 1 {
+		t.Errorf("the CA saw the orders %v, and finalized %v", saw.orders, saw.finalized)
+	}
+	chain, key := cluster.Pair(t, client.ObjectKey{Namespace: r.namespace, Name: "site"})
+	if !key.Public().(*ecdsa.PublicKey).Equal(chain[0].PublicKey) {
+		t.Error("the key and the certificate do not belong together")
+	}
+	var requests cmapi.CertificateRequestList
+	if err := r.admin.List(t.Context(), &requests, client.InNamespace(r.namespace)); err != nil {
+		t.Fatal(err)
+	}
+	if len(requests.Items) != 1 {
+		t.Errorf("there were %d requests, each with a key of its own", len(requests.Items))
 	}
 }
 

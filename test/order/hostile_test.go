@@ -91,38 +91,49 @@ func TestWhatACAAnswersThatItMustNotIsRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			liar := &forger{t: t}
-			f := &front{}
-			r, options := shop(t, f, pebble.Options{})
-			f.behave(nil, func(r *http.Request, payload map[string]any, reply *httptest.ResponseRecorder) {
-				test.change(liar, r, payload, reply)
-			})
-			cluster.Run(t, options)
-			r.issuer()
-			crt := r.certificate("site", "www.example.com")
-			r.says(test.says)
-			if !test.passes {
-				r.failed(crt, test.says)
-				if orders, finalized := f.asked(
-					pathNewOrder,
-				), f.asked(
-					pathFinalize,
-				); orders > 2 ||
-					finalized > 1 { // a nonce may be refused
-					t.Errorf("the CA was asked for %d orders and %d times to finalize", orders, finalized)
-				}
-			}
-			if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), &corev1.Secret{}); !apierrors.IsNotFound(err) {
-				t.Errorf("there is a Secret: %v", err)
-			}
-			f.behave(nil, nil)
-			if !test.passes {
-				r.again(crt)
-			}
-			r.ready(crt)
-			cluster.Pair(t, client.ObjectKeyFromObject(crt))
+			refused(t, test.change, test.says, test.passes)
 		})
 	}
+}
+
+// refused has a CA give a harmful answer, which is to be refused. A harmless one afterwards passes,
+// at once or when the user asks for it.
+func refused(
+	t *testing.T,
+	change func(*forger, *http.Request, map[string]any, *httptest.ResponseRecorder),
+	says string,
+	passes bool,
+) {
+	liar := &forger{t: t}
+	f := &front{}
+	r, options := shop(t, f, pebble.Options{})
+	f.behave(nil, func(r *http.Request, payload map[string]any, reply *httptest.ResponseRecorder) {
+		change(liar, r, payload, reply)
+	})
+	cluster.Run(t, options)
+	r.issuer()
+	crt := r.certificate("site", "www.example.com")
+	r.says(says)
+	if !passes {
+		r.failed(crt, says)
+		if orders, finalized := f.asked(
+			pathNewOrder,
+		), f.asked(
+			pathFinalize,
+		); orders > 2 ||
+			finalized > 1 { // a nonce may be refused
+			t.Errorf("the CA was asked for %d orders and %d times to finalize", orders, finalized)
+		}
+	}
+	if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), &corev1.Secret{}); !apierrors.IsNotFound(err) {
+		t.Errorf("there is a Secret: %v", err)
+	}
+	f.behave(nil, nil)
+	if !passes {
+		r.again(crt)
+	}
+	r.ready(crt)
+	cluster.Pair(t, client.ObjectKeyFromObject(crt))
 }
 
 // TestAReplyThatCannotBeReadIsFetchedAgain makes the CA, or a proxy in front of it, damage a reply

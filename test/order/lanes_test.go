@@ -87,7 +87,7 @@ func (p *pit) holds() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if p.open == 0 {
-			return cluster.NotYet("nobody waits for the one who never answers; it was asked %d times", p.heard)
+			return cluster.NotYet("no request waits for the server that never answers; it was asked %d times", p.heard)
 		}
 		return nil
 	})
@@ -179,7 +179,7 @@ func (r *rig) stillOpen(all []*cmapi.Certificate) {
 			cmapi.CertificateConditionReady,
 		); c != nil &&
 			c.Status == cmmeta.ConditionTrue {
-			r.t.Errorf("%s is Ready, although nobody answers for it", crt.Name)
+			r.t.Errorf("%s is Ready, although no server answers for it", crt.Name)
 		}
 	}
 }

@@ -110,66 +110,73 @@ func TestANameThatAnotherOrderHasProvenMeanwhileIsNotProvenAgain(t *testing.T) {
 // or its authorization, a lifetime of seconds. The controller learns that from the CA's first
 // reply, or from the order that it reads after a restart.
 func TestAnOrderIsFollowedByAnotherWhenItExpiresThoughItsChallengesCannotBegin(t *testing.T) {
-	for name, test := range map[string]struct {
-		short   string // what expires, by its path
-		restart bool
-		says    string
-	}{
+	for name, test := range map[string]lapseCase{
 		"the order": {short: pathOrder, says: "the order expired at"}, "the order, after a restart": {short: pathOrder, restart: true, says: "the order expired at"},
 		"the authorization": {short: pathAuthorization, says: "the authorization expired at"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f := &front{}
-			r, options := shop(t, f, pebble.Options{})
-			var mu sync.Mutex
-			firsts := map[string]bool{} // paths of the first order and its authorization
-			var expires time.Time       // set by the first reply
-			lives := 8 * time.Second
-			if test.restart {
-				lives = time.Hour
-			}
-			f.behave(nil, func(r *http.Request, _ map[string]any, reply *httptest.ResponseRecorder) {
-				at := r.URL.Path
-				if strings.HasPrefix(at, pathNewOrder) {
-					at = strings.TrimPrefix(reply.Header().Get("Location"), "https://"+r.Host)
-				}
-				mu.Lock()
-				defer mu.Unlock()
-				if strings.HasPrefix(at, test.short) && (len(firsts) == 0 || firsts[at]) && reply.Code < 300 {
-					firsts[at] = true
-					if expires.IsZero() {
-						expires = time.Now().Add(lives)
-					}
-					edit(t, reply, func(o map[string]any) { o["expires"] = expires.UTC().Format(time.RFC3339Nano) })
-				}
-			})
-			options.OwnMachine = true
-			running := cluster.Run(t, options)
-			by := r.byProvider("exec", fmt.Sprintf(`{"program": %q}`, r.program()))
-			nobody := fmt.Sprintf("127.0.0.1:%d", cluster.FreePort(t))
-			r.issuer(by, func(spec *cmacme.ACMEIssuer) { spec.Solvers[0].DNS01.Nameservers = []string{nobody} })
-			crt := r.certificate("site", "www.example.com")
-			r.eventually(
-				"the Challenge says what keeps it",
-				func() bool { return strings.Contains(r.story(), "find the zone of www.example.com") },
-			)
-			if test.restart {
-				if err := running.Stop(); err != nil {
-					t.Fatal(err)
-				}
-				mu.Lock()
-				expires, lives = time.Time{}, 8*time.Second
-				mu.Unlock()
-				cluster.Run(t, options)
-			}
-			r.says(`"expired"`, test.says)
-			r.changeIssuer(by) // which helps the next order
-			r.ready(crt)
-			if strings.Count(r.story(), "order site-1-") != 2 {
-				t.Errorf("there are to be two Orders:\n%s", r.story())
-			}
+			test.check(t)
 		})
+	}
+}
+
+// lapseCase is what expires before a challenge can begin.
+type lapseCase struct {
+	short   string // what expires, by its path
+	restart bool
+	says    string
+}
+
+func (test lapseCase) check(t *testing.T) {
+	f := &front{}
+	r, options := shop(t, f, pebble.Options{})
+	var mu sync.Mutex
+	firsts := map[string]bool{} // paths of the first order and its authorization
+	var expires time.Time       // set by the first reply
+	lives := 8 * time.Second
+	if test.restart {
+		lives = time.Hour
+	}
+	f.behave(nil, func(r *http.Request, _ map[string]any, reply *httptest.ResponseRecorder) {
+		at := r.URL.Path
+		if strings.HasPrefix(at, pathNewOrder) {
+			at = strings.TrimPrefix(reply.Header().Get("Location"), "https://"+r.Host)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if strings.HasPrefix(at, test.short) && (len(firsts) == 0 || firsts[at]) && reply.Code < 300 {
+			firsts[at] = true
+			if expires.IsZero() {
+				expires = time.Now().Add(lives)
+			}
+			edit(t, reply, func(o map[string]any) { o["expires"] = expires.UTC().Format(time.RFC3339Nano) })
+		}
+	})
+	options.OwnMachine = true
+	running := cluster.Run(t, options)
+	by := r.byProvider("exec", fmt.Sprintf(`{"program": %q}`, r.program()))
+	unserved := fmt.Sprintf("127.0.0.1:%d", cluster.FreePort(t))
+	r.issuer(by, func(spec *cmacme.ACMEIssuer) { spec.Solvers[0].DNS01.Nameservers = []string{unserved} })
+	crt := r.certificate("site", "www.example.com")
+	r.eventually(
+		"the Challenge says what keeps it",
+		func() bool { return strings.Contains(r.story(), "find the zone of www.example.com") },
+	)
+	if test.restart {
+		if err := running.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		mu.Lock()
+		expires, lives = time.Time{}, 8*time.Second
+		mu.Unlock()
+		cluster.Run(t, options)
+	}
+	r.says(`"expired"`, test.says)
+	r.changeIssuer(by) // which helps the next order
+	r.ready(crt)
+	if strings.Count(r.story(), "order site-1-") != 2 {
+		t.Errorf("there are to be two Orders:\n%s", r.story())
 	}
 }
 
@@ -182,8 +189,8 @@ func TestAnOrderThatExpiresWhileItsChallengesCannotBeginIsFollowedByAnother(t *t
 	options.OwnMachine, options.Clock = true, now
 	cluster.Run(t, options)
 	by := r.byProvider("exec", fmt.Sprintf(`{"program": %q}`, r.program()))
-	nobody := fmt.Sprintf("127.0.0.1:%d", cluster.FreePort(t))
-	r.issuer(by, func(spec *cmacme.ACMEIssuer) { spec.Solvers[0].DNS01.Nameservers = []string{nobody} })
+	unserved := fmt.Sprintf("127.0.0.1:%d", cluster.FreePort(t))
+	r.issuer(by, func(spec *cmacme.ACMEIssuer) { spec.Solvers[0].DNS01.Nameservers = []string{unserved} })
 	crt := r.certificate("site", "www.example.com")
 	r.eventually(
 		"the Challenge says what keeps it",

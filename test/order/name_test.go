@@ -59,13 +59,7 @@ func TestTheDurationOfACertificateIsAskedForIfTheIssuerSaysSo(t *testing.T) {
 		Kind:  "Issuer",
 		Group: "cert-manager.io",
 	}
-	for name, test := range map[string]struct {
-		enabled  bool
-		duration *metav1.Duration
-		ref      cmmeta.IssuerReference
-		name     string
-		asks     bool
-	}{
+	for name, test := range map[string]durationCase{
 		"it is not asked for unless the issuer says so": {false, day, short, "site", false},
 		"it is asked for if the issuer says so":         {true, day, full, "site", true},
 		"nothing is asked for if it is left out":        {true, nil, full, "site", false},
@@ -73,56 +67,69 @@ func TestTheDurationOfACertificateIsAskedForIfTheIssuerSaysSo(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f := &front{}
-			r, options := shop(t, f, pebble.Options{})
-			var mu sync.Mutex
-			var asked []any
-			f.behave(nil, func(q *http.Request, payload map[string]any, _ *httptest.ResponseRecorder) {
-				if strings.HasPrefix(q.URL.Path, pathNewOrder) {
-					mu.Lock()
-					defer mu.Unlock()
-					asked = append(asked, payload["notAfter"])
-				}
-			})
-			cluster.Run(t, options)
-			r.issuer(func(spec *cmacme.ACMEIssuer) { spec.EnableDurationFeature = test.enabled })
-			crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: test.name}, Spec: cmapi.CertificateSpec{
-				SecretName: "site", DNSNames: []string{"www.example.com"}, IssuerRef: test.ref, Duration: test.duration,
-				PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm},
-			}}
-			r.create(crt)
-			r.ready(crt)
-			var orders cmacme.OrderList
-			if err := r.admin.List(t.Context(), &orders, client.InNamespace(r.namespace)); err != nil {
-				t.Fatal(err)
-			}
-			if len(orders.Items) != 1 {
-				t.Fatalf("%s", r.story())
-			}
-			order := &orders.Items[0]
-			if want := theirName(t, test.name+"-1", order); order.Name != want {
-				t.Errorf("the Order is %s, and not %s, as cert-manager names it", order.Name, want)
-			}
-			if order.Spec.IssuerRef != test.ref {
-				t.Errorf("the Order is of the issuer %+v", order.Spec.IssuerRef)
-			}
+			test.check(t)
+		})
+	}
+}
+
+// durationCase is a Certificate, and whether its Order asks for its duration.
+type durationCase struct {
+	enabled  bool
+	duration *metav1.Duration
+	ref      cmmeta.IssuerReference
+	name     string
+	asks     bool
+}
+
+func (test durationCase) check(t *testing.T) {
+	f := &front{}
+	r, options := shop(t, f, pebble.Options{})
+	var mu sync.Mutex
+	var asked []any
+	f.behave(nil, func(q *http.Request, payload map[string]any, _ *httptest.ResponseRecorder) {
+		if strings.HasPrefix(q.URL.Path, pathNewOrder) {
 			mu.Lock()
 			defer mu.Unlock()
-			want := any(nil)
-			if test.asks {
-				want = order.CreationTimestamp.Add(day.Duration).UTC().Format(time.RFC3339)
-				if at := crt.Status.NotAfter; at.Sub(order.CreationTimestamp.Time) != day.Duration {
-					t.Errorf("the certificate ends at %s", at)
-				}
-			}
-			for _, got := range asked {
-				if got != want {
-					t.Errorf("the CA was asked for a certificate until %v, and not %v", got, want)
-				}
-			}
-			if len(asked) == 0 {
-				t.Error("the CA was asked for no order")
-			}
-		})
+			asked = append(asked, payload["notAfter"])
+		}
+	})
+	cluster.Run(t, options)
+	r.issuer(func(spec *cmacme.ACMEIssuer) { spec.EnableDurationFeature = test.enabled })
+	crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: test.name}, Spec: cmapi.CertificateSpec{
+		SecretName: "site", DNSNames: []string{"www.example.com"}, IssuerRef: test.ref, Duration: test.duration,
+		PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm},
+	}}
+	r.create(crt)
+	r.ready(crt)
+	var orders cmacme.OrderList
+	if err := r.admin.List(t.Context(), &orders, client.InNamespace(r.namespace)); err != nil {
+		t.Fatal(err)
+	}
+	if len(orders.Items) != 1 {
+		t.Fatalf("%s", r.story())
+	}
+	order := &orders.Items[0]
+	if want := theirName(t, test.name+"-1", order); order.Name != want {
+		t.Errorf("the Order is %s, and not %s, as cert-manager names it", order.Name, want)
+	}
+	if order.Spec.IssuerRef != test.ref {
+		t.Errorf("the Order is of the issuer %+v", order.Spec.IssuerRef)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	want := any(nil)
+	if test.asks {
+		want = order.CreationTimestamp.Add(test.duration.Duration).UTC().Format(time.RFC3339)
+		if at := crt.Status.NotAfter; at.Sub(order.CreationTimestamp.Time) != test.duration.Duration {
+			t.Errorf("the certificate ends at %s", at)
+		}
+	}
+	for _, got := range asked {
+		if got != want {
+			t.Errorf("the CA was asked for a certificate until %v, and not %v", got, want)
+		}
+	}
+	if len(asked) == 0 {
+		t.Error("the CA was asked for no order")
 	}
 }

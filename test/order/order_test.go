@@ -18,6 +18,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/perennial-pki/perennial/acme"
@@ -190,19 +191,7 @@ func TestARenewalFollowsTheCAsSuggestion(t *testing.T) {
 	r.ready(crt)
 	ari := func() *cmapi.CertificateACMEARIStatus {
 		t.Helper()
-		cluster.Eventually(t, func() error {
-			if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
-				return err
-			}
-			if crt.Status.ACME == nil || crt.Status.ACME.ARI == nil || crt.Status.ACME.ARI.SuggestedWindow == nil ||
-				crt.Status.RenewalTime == nil {
-				return cluster.NotYet("the status is %+v", crt.Status)
-			}
-			if at, w := crt.Status.RenewalTime, crt.Status.ACME.ARI.SuggestedWindow; at.Before(w.Start) || w.End.Before(at) {
-				return cluster.NotYet("the renewal at %s is not between %s and %s", at, w.Start, w.End)
-			}
-			return nil
-		})
+		r.until(crt, func() string { return r.outsideWindow(crt) })
 		return crt.Status.ACME.ARI
 	}
 	first := ari()
@@ -217,22 +206,15 @@ func TestARenewalFollowsTheCAsSuggestion(t *testing.T) {
 	if err := by.RevokeWithKey(t.Context(), key, chain[0].Raw, acme.ReasonSuperseded); err != nil {
 		t.Fatal(err)
 	}
-	cluster.Eventually(t, func() error {
-		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
-			return err
-		}
-		past := metav1.NewTime(time.Now().Add(-time.Minute))
-		crt.Status.ACME.ARI.NextCheck = &past
+	r.update(crt, func() error {
+		crt.Status.ACME.ARI.NextCheck = ptr.To(metav1.NewTime(time.Now().Add(-time.Minute)))
 		return r.admin.Status().Update(t.Context(), crt)
 	})
-	cluster.Eventually(t, func() error {
-		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
-			return err
-		}
+	r.until(crt, func() string {
 		if crt.Status.Revision == nil || *crt.Status.Revision != 2 {
-			return cluster.NotYet("the status is %+v\n%s", crt.Status, r.story())
+			return "it is not renewed"
 		}
-		return nil
+		return ""
 	})
 	second := ari()
 	if second.SuggestedWindow.Start.Time.Before(time.Now()) {
@@ -252,114 +234,158 @@ func TestARenewalFollowsTheCAsSuggestion(t *testing.T) {
 
 	// An issuer with the source None does not request it, and reports nothing.
 	issuer := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: "pebble"}}
-	cluster.Eventually(t, func() error {
-		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(issuer), issuer); err != nil {
-			return err
-		}
+	r.update(issuer, func() error {
 		issuer.Spec.ACME.RenewalInformationSource = cmacme.ACMERenewalInformationSourceNone
 		return r.admin.Update(t.Context(), issuer)
 	})
-	cluster.Eventually(t, func() error {
-		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
+	r.until(crt, func() string {
+		if crt.Status.ACME != nil {
+			return "the status has what the CA suggested"
+		}
+		return ""
+	})
+}
+
+// outsideWindow says why the renewal time is not within the window that the CA suggests, or "".
+func (r *rig) outsideWindow(crt *cmapi.Certificate) string {
+	if crt.Status.ACME == nil || crt.Status.ACME.ARI == nil || crt.Status.ACME.ARI.SuggestedWindow == nil ||
+		crt.Status.RenewalTime == nil {
+		return "the CA has suggested no window"
+	}
+	if at, w := crt.Status.RenewalTime, crt.Status.ACME.ARI.SuggestedWindow; at.Before(w.Start) || w.End.Before(at) {
+		return fmt.Sprintf("the renewal at %s is not between %s and %s", at, w.Start, w.End)
+	}
+	return ""
+}
+
+// update reads an object and changes it, and does so again when another client was faster.
+func (r *rig) update(o client.Object, change func() error) {
+	r.t.Helper()
+	cluster.Eventually(r.t, func() error {
+		if err := r.admin.Get(r.t.Context(), client.ObjectKeyFromObject(o), o); err != nil {
 			return err
 		}
-		if crt.Status.ACME != nil {
-			return cluster.NotYet("the status has %+v", crt.Status.ACME)
-		}
-		return nil
+		return change()
 	})
 }
 
 // TestACAThatHangsStopsNoOther makes a CA hang with the maximum number of concurrent challenges: at
 // the request for the orders, or when all challenges are presented and use all slots.
+// setUpTime is how long it takes, from when challenges are set up, until the CA is asked.
+const setUpTime = 90 * time.Second
+
 func TestACAThatHangsStopsNoOther(t *testing.T) {
-	const wait = 90 * time.Second // as the challenges are set up, until the CA is asked
 	for name, under := range map[string]string{
 		"when orders are asked for": "order", "under challenges that are set up": "challenge",
 	} {
-		t.Run(name, func(t *testing.T) {
-			clock := &cluster.Clock{}
-			r := start(t, pebble.Options{}, func(o *controller.Options) { o.Clock = clock })
-			r.issuer()
-			var hangs atomic.Bool
-			var hung atomic.Int32
-			release := make(chan struct{})
-			other, err := pebble.Start(pebble.Options{Resolver: r.names.Addr, Wrap: func(h http.Handler) http.Handler {
-				return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
-					if hangs.Load() {
-						hung.Add(1)
-						defer hung.Add(-1)
-						select {
-						case <-release:
-						case <-q.Context().Done():
-						}
-					}
-					h.ServeHTTP(w, q)
-				})
-			}})
-			if err != nil {
-				t.Fatal(err)
+		t.Run(name, func(t *testing.T) { hangs(t, under == "challenge") })
+	}
+}
+
+// hangs has certificates issued by one CA while another hangs, when orders are asked for or when
+// challenges are.
+func hangs(t *testing.T, underChallenges bool) {
+	clock := &cluster.Clock{}
+	r := start(t, pebble.Options{}, func(o *controller.Options) { o.Clock = clock })
+	r.issuer()
+	hanging := &hangingCA{release: make(chan struct{})}
+	other, err := pebble.Start(pebble.Options{Resolver: r.names.Addr, Wrap: hanging.wrap})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { other.Close() })
+	t.Cleanup(func() { close(hanging.release) })
+	issuer := r.issuerOf(r.namespace, "hangs", func(spec *cmacme.ACMEIssuer) {
+		spec.Server, spec.CABundle = other.Directory, other.CABundle
+		spec.Solvers[0].WaitInsteadOfSelfCheck = &metav1.Duration{Duration: setUpTime}
+	})
+	r.hasAccount(issuer)
+	hanging.hangs.Store(!underChallenges)
+	hang := r.ask(issuer, "hangs", scheduler.DefaultMax)
+	if underChallenges {
+		cluster.Eventually(t, func() error {
+			if n := len(r.presentedBy(issuer)); n < len(hang) {
+				return cluster.NotYet("%d challenges are set up:\n%s", n, r.story())
 			}
-			t.Cleanup(func() { other.Close() })
-			t.Cleanup(func() { close(release) })
-			issuer := r.issuerOf(r.namespace, "hangs", func(spec *cmacme.ACMEIssuer) {
-				spec.Server, spec.CABundle = other.Directory, other.CABundle
-				spec.Solvers[0].WaitInsteadOfSelfCheck = &metav1.Duration{Duration: wait}
-			})
-			cluster.Eventually(t, func() error {
-				if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(issuer), issuer); err != nil {
-					return err
-				}
-				if issuer.Status.ACME == nil || issuer.Status.ACME.URI == "" {
-					return cluster.NotYet("there is no account: %+v", issuer.Status)
-				}
-				return nil
-			})
-			setUp := func() (challenges []cmacme.Challenge) {
-				t.Helper()
-				var list cmacme.ChallengeList
-				if err := r.admin.List(t.Context(), &list, client.InNamespace(r.namespace)); err != nil {
-					t.Fatal(err)
-				}
-				for _, ch := range list.Items {
-					if ch.Spec.IssuerRef.Name == issuer.Name && ch.Status.Presented && ch.Status.State == cmacme.Pending {
-						challenges = append(challenges, ch)
-					}
-				}
-				return challenges
-			}
-			hangs.Store(under == "order")
-			hang := r.ask(issuer, "hangs", scheduler.DefaultMax)
-			if under == "challenge" {
-				cluster.Eventually(t, func() error {
-					if n := len(setUp()); n < len(hang) {
-						return cluster.NotYet("%d challenges are set up:\n%s", n, r.story())
-					}
-					return nil
-				})
-				hangs.Store(true)
-				clock.Step(wait)
-				for _, ch := range setUp() {
-					was := ch.DeepCopy()
-					metav1.SetMetaDataAnnotation(&ch.ObjectMeta, "nudged", "yes")
-					if err := r.admin.Patch(t.Context(), &ch, client.MergeFrom(was)); err != nil {
-						t.Fatal(err)
-					}
-				}
-			}
-			cluster.Eventually(t, func() error {
-				if hung.Load() == 0 {
-					return cluster.NotYet("nobody waits for the CA that hangs")
-				}
-				return nil
-			})
-			for i := range 3 {
-				r.ready(r.certificate(fmt.Sprintf("works-%d", i), fmt.Sprintf("w%d.example.com", i)))
-			}
-			if n := len(setUp()); under == "challenge" && n < len(hang) {
-				t.Errorf("%d challenges are still set up", n)
-			}
-			r.stillOpen(hang)
+			return nil
 		})
+		hanging.hangs.Store(true)
+		clock.Step(setUpTime)
+		r.nudgeAll(r.presentedBy(issuer))
+	}
+	cluster.Eventually(t, func() error {
+		if hanging.hung.Load() == 0 {
+			return cluster.NotYet("no request waits for the CA that hangs")
+		}
+		return nil
+	})
+	for i := range 3 {
+		r.ready(r.certificate(fmt.Sprintf("works-%d", i), fmt.Sprintf("w%d.example.com", i)))
+	}
+	if n := len(r.presentedBy(issuer)); underChallenges && n < len(hang) {
+		t.Errorf("%d challenges are still set up", n)
+	}
+	r.stillOpen(hang)
+}
+
+// hangingCA is a CA that answers no more when hangs is set, until it is released.
+type hangingCA struct {
+	hangs   atomic.Bool
+	hung    atomic.Int32 // requests that wait
+	release chan struct{}
+}
+
+func (c *hangingCA) wrap(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		if c.hangs.Load() {
+			c.hung.Add(1)
+			defer c.hung.Add(-1)
+			select {
+			case <-c.release:
+			case <-q.Context().Done():
+			}
+		}
+		h.ServeHTTP(w, q)
+	})
+}
+
+// hasAccount waits until the CA has an account of an issuer.
+func (r *rig) hasAccount(issuer *cmapi.Issuer) {
+	r.t.Helper()
+	cluster.Eventually(r.t, func() error {
+		if err := r.admin.Get(r.t.Context(), client.ObjectKeyFromObject(issuer), issuer); err != nil {
+			return err
+		}
+		if issuer.Status.ACME == nil || issuer.Status.ACME.URI == "" {
+			return cluster.NotYet("there is no account: %+v", issuer.Status)
+		}
+		return nil
+	})
+}
+
+// presentedBy returns the challenges of an issuer that are presented and pending.
+func (r *rig) presentedBy(issuer *cmapi.Issuer) (challenges []cmacme.Challenge) {
+	r.t.Helper()
+	var list cmacme.ChallengeList
+	if err := r.admin.List(r.t.Context(), &list, client.InNamespace(r.namespace)); err != nil {
+		r.t.Fatal(err)
+	}
+	for _, ch := range list.Items {
+		if ch.Spec.IssuerRef.Name == issuer.Name && ch.Status.Presented && ch.Status.State == cmacme.Pending {
+			challenges = append(challenges, ch)
+		}
+	}
+	return challenges
+}
+
+// nudgeAll changes challenges, because a step of the clock does not fire timers.
+func (r *rig) nudgeAll(challenges []cmacme.Challenge) {
+	r.t.Helper()
+	for _, ch := range challenges {
+		was := ch.DeepCopy()
+		metav1.SetMetaDataAnnotation(&ch.ObjectMeta, "nudged", "yes")
+		if err := r.admin.Patch(r.t.Context(), &ch, client.MergeFrom(was)); err != nil {
+			r.t.Fatal(err)
+		}
 	}
 }

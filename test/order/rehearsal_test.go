@@ -174,37 +174,9 @@ func TestAChangedSpecificationSucceedsAtTheStagingServerFirst(t *testing.T) {
 	r.revision(crt, 1)
 	orders(2, 1)
 	chain, key := cluster.Pair(t, client.ObjectKeyFromObject(crt))
-	roots, err := r.ca.Roots()
-	if err != nil {
-		t.Fatal(err)
-	}
-	trusted, between := x509.NewCertPool(), x509.NewCertPool()
-	trusted.AddCert(roots[0])
-	for _, c := range chain[1:] {
-		between.AddCert(c)
-	}
-	if _, err := chain[0].Verify(x509.VerifyOptions{Roots: trusted, Intermediates: between}); err != nil {
-		t.Errorf("the certificate is not of the CA: %v", err)
-	}
+	r.checkTrusted(chain)
 	// The certificate of the trial run is discarded, and so is its key.
-	cluster.Eventually(t, func() error {
-		var requests cmapi.CertificateRequestList
-		var secrets corev1.SecretList
-		for _, list := range []client.ObjectList{&requests, &secrets} {
-			if err := r.admin.List(t.Context(), list, client.InNamespace(r.namespace)); err != nil {
-				return err
-			}
-		}
-		if len(requests.Items) != 1 || len(secrets.Items) != 3 {
-			return cluster.NotYet(
-				"there are %d requests and %d Secrets, want that of the certificate and the two of the accounts\n%s",
-				len(requests.Items),
-				len(secrets.Items),
-				r.story(),
-			)
-		}
-		return nil
-	})
+	r.trialDiscarded()
 
 	// A renewal has nothing to rehearse, also by another key; other names have, also by a key that is
 	// kept.
@@ -244,6 +216,47 @@ func TestAChangedSpecificationSucceedsAtTheStagingServerFirst(t *testing.T) {
 	orders(4, 5)
 	for _, reason := range []string{"Rehearsing", "RehearsalFailed", "Rehearsed"} {
 		r.event("Certificate", "site", reason)
+	}
+}
+
+// trialDiscarded waits until the request of the rehearsal and its key are gone.
+func (r *rig) trialDiscarded() {
+	t := r.t
+	t.Helper()
+	cluster.Eventually(t, func() error {
+		var requests cmapi.CertificateRequestList
+		var secrets corev1.SecretList
+		for _, list := range []client.ObjectList{&requests, &secrets} {
+			if err := r.admin.List(t.Context(), list, client.InNamespace(r.namespace)); err != nil {
+				return err
+			}
+		}
+		if len(requests.Items) != 1 || len(secrets.Items) != 3 {
+			return cluster.NotYet(
+				"there are %d requests and %d Secrets, want that of the certificate and the two of the accounts\n%s",
+				len(requests.Items),
+				len(secrets.Items),
+				r.story(),
+			)
+		}
+		return nil
+	})
+}
+
+// checkTrusted expects of a chain that it leads to the CA's root.
+func (r *rig) checkTrusted(chain []*x509.Certificate) {
+	r.t.Helper()
+	roots, err := r.ca.Roots()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	trusted, between := x509.NewCertPool(), x509.NewCertPool()
+	trusted.AddCert(roots[0])
+	for _, c := range chain[1:] {
+		between.AddCert(c)
+	}
+	if _, err := chain[0].Verify(x509.VerifyOptions{Roots: trusted, Intermediates: between}); err != nil {
+		r.t.Errorf("the certificate is not of the CA: %v", err)
 	}
 }
 

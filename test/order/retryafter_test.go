@@ -49,16 +49,7 @@ func TestAnOrderThatTheCAProcessesForLongDelaysNoOther(t *testing.T) {
 			reply.Code >= 300 {
 			return
 		}
-		edit(t, reply, func(o map[string]any) {
-			if o["status"] == "valid" {
-				o["status"] = "processing"
-				delete(o, "certificate")
-				reply.Header().Set("Retry-After", "0")
-				f.mu.Lock()
-				polls[r.URL.Path]++
-				f.mu.Unlock()
-			}
-		})
+		f.process(t, r.URL.Path, reply, polls)
 	})
 	var certificates []*cmapi.Certificate
 	for i := range slow {
@@ -67,15 +58,7 @@ func TestAnOrderThatTheCAProcessesForLongDelaysNoOther(t *testing.T) {
 	asked := func(n int) {
 		t.Helper()
 		cluster.Eventually(t, func() error {
-			f.mu.Lock()
-			defer f.mu.Unlock()
-			enough := 0
-			for path, p := range polls {
-				if strings.HasPrefix(path, pathOrder) && p >= n {
-					enough++
-				}
-			}
-			if enough < slow {
+			if f.polledOften(polls, n) < slow {
 				return cluster.NotYet("%v\n%s", polls, r.story())
 			}
 			return nil
@@ -88,11 +71,7 @@ func TestAnOrderThatTheCAProcessesForLongDelaysNoOther(t *testing.T) {
 	}
 	cluster.Run(t, options)
 	asked(6)
-	if orders, finalized := f.asked(
-		pathNewOrder,
-	)-orders, f.asked(
-		pathFinalize,
-	)-finalized; orders != slow+1 ||
+	if orders, finalized := f.asked(pathNewOrder)-orders, f.asked(pathFinalize)-finalized; orders != slow+1 ||
 		finalized != slow+1 {
 		t.Errorf("the CA was asked for %d orders, and %d times to finalize", orders, finalized)
 	}
@@ -101,26 +80,114 @@ func TestAnOrderThatTheCAProcessesForLongDelaysNoOther(t *testing.T) {
 		r.ready(crt)
 		cluster.Pair(t, client.ObjectKeyFromObject(crt))
 	}
-	if orders, finalized := f.asked(
-		pathNewOrder,
-	)-orders, f.asked(
-		pathFinalize,
-	)-finalized; orders != slow+1 ||
+	if orders, finalized := f.asked(pathNewOrder)-orders, f.asked(pathFinalize)-finalized; orders != slow+1 ||
 		finalized != slow+1 {
 		t.Errorf("in the end the CA was asked for %d orders, and %d times to finalize", orders, finalized)
 	}
 }
 
+// process answers that a valid order is processed still, and counts the polls.
+func (f *front) process(t *testing.T, path string, reply *httptest.ResponseRecorder, polls map[string]int) {
+	edit(t, reply, func(o map[string]any) {
+		if o["status"] == "valid" {
+			o["status"] = "processing"
+			delete(o, "certificate")
+			reply.Header().Set("Retry-After", "0")
+			f.mu.Lock()
+			polls[path]++
+			f.mu.Unlock()
+		}
+	})
+}
+
+// polledOften returns how many orders were polled n times or more.
+func (f *front) polledOften(polls map[string]int, n int) (orders int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for path, p := range polls {
+		if strings.HasPrefix(path, pathOrder) && p >= n {
+			orders++
+		}
+	}
+	return orders
+}
+
 // TestAnOrderThatTakesTwentyMinutesIsAskedForPolitely makes a CA process orders slowly, with each
 // form of Retry-After. The clock advances by minutes, and each time another client changes the
 // Orders, which must not cause a request.
+// slowWay is how a CA answers polls for an order that takes twenty minutes.
+type slowWay struct {
+	retryAfter string
+	most       int // questions in 20 minutes, of which 10 come after a restart
+	says       string
+}
+
+// slowCA answers for an order of each way that it is processed still. It counts the polls.
+type slowCA struct {
+	*front
+	t       *testing.T
+	ways    map[string]slowWay
+	expires string // the order of the way "lost"
+	polls   map[string]int
+}
+
+func (s *slowCA) change(r *http.Request, _ map[string]any, reply *httptest.ResponseRecorder) {
+	poll := strings.HasPrefix(r.URL.Path, pathOrder)
+	if reply.Code >= 300 || !poll && !strings.HasPrefix(r.URL.Path, pathFinalize) {
+		return
+	}
+	edit(s.t, reply, func(o map[string]any) {
+		for name, way := range s.ways {
+			if !strings.Contains(fmt.Sprint(o["identifiers"]), name) {
+				continue
+			}
+			if poll {
+				s.mu.Lock()
+				s.polls[name]++
+				s.mu.Unlock()
+			}
+			if o["status"] == "valid" {
+				o["status"] = "processing"
+				delete(o, "certificate")
+			}
+			if way.retryAfter != "" {
+				reply.Header().Set("Retry-After", way.retryAfter)
+			}
+			if name == "lost" {
+				o["expires"] = s.expires
+			}
+		}
+	})
+}
+
+// polled returns how often the order of a way was asked for.
+func (s *slowCA) polled(name string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.polls[name]
+}
+
+// pass has minutes pass. In each, the controller may ask for all orders.
+func (s *slowCA) pass(r *rig, clock *cluster.Clock, minutes int) {
+	s.t.Helper()
+	for range minutes {
+		before := s.polled("silent")
+		clock.Step(time.Minute)
+		for name := range s.ways {
+			r.nudge(r.order(name))
+		}
+		cluster.Eventually(s.t, func() error {
+			if s.polled("silent") == before {
+				return cluster.NotYet("the order is not asked for after a minute")
+			}
+			return nil
+		})
+	}
+}
+
 func TestAnOrderThatTakesTwentyMinutesIsAskedForPolitely(t *testing.T) {
 	t.Parallel()
-	ways := map[string]struct {
-		retryAfter string
-		most       int // questions in 20 minutes, of which 10 come after a restart
-		says       string
-	}{
+	ways := map[string]slowWay{
 		"silent":    {"", 30, "The ACME server is processing the order"},
 		"minutes":   {"300", 7, "The ACME server is processing the order, and is asked again at "},
 		"ages":      {"1000000000", 3, "The ACME server is processing the order, and is asked again at "},
@@ -144,40 +211,8 @@ func TestAnOrderThatTakesTwentyMinutesIsAskedForPolitely(t *testing.T) {
 	r.issuerSays(cmmeta.ConditionTrue)
 	orders, finalized := f.asked(pathNewOrder), f.asked(pathFinalize)
 	expires := clock.Now().Add(30 * time.Minute).UTC().Format(time.RFC3339)
-	polls := map[string]int{}
-	f.behave(nil, func(r *http.Request, _ map[string]any, reply *httptest.ResponseRecorder) {
-		poll := strings.HasPrefix(r.URL.Path, pathOrder)
-		if reply.Code >= 300 || !poll && !strings.HasPrefix(r.URL.Path, pathFinalize) {
-			return
-		}
-		edit(t, reply, func(o map[string]any) {
-			for name, way := range ways {
-				if !strings.Contains(fmt.Sprint(o["identifiers"]), name) {
-					continue
-				}
-				if poll {
-					f.mu.Lock()
-					polls[name]++
-					f.mu.Unlock()
-				}
-				if o["status"] == "valid" {
-					o["status"] = "processing"
-					delete(o, "certificate")
-				}
-				if way.retryAfter != "" {
-					reply.Header().Set("Retry-After", way.retryAfter)
-				}
-				if name == "lost" {
-					o["expires"] = expires
-				}
-			}
-		})
-	})
-	asked := func(name string) int {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		return polls[name]
-	}
+	slow := &slowCA{front: f, t: t, ways: ways, expires: expires, polls: map[string]int{}}
+	f.behave(nil, slow.change)
 	certificates := map[string]*cmapi.Certificate{}
 	for name := range ways {
 		certificates[name] = r.certificate(name, name+".example.com")
@@ -190,33 +225,18 @@ func TestAnOrderThatTakesTwentyMinutesIsAskedForPolitely(t *testing.T) {
 			return nil
 		})
 	}
-	minutes := func(n int) {
-		for range n {
-			before := asked("silent")
-			clock.Step(time.Minute)
-			for name := range ways {
-				r.nudge(r.order(name))
-			}
-			cluster.Eventually(t, func() error {
-				if asked("silent") == before {
-					return cluster.NotYet("nobody asks for the order after a minute")
-				}
-				return nil
-			})
-		}
-	}
-	minutes(10)
+	slow.pass(r, clock, 10)
 	if err := running.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	cluster.Run(t, options)
-	minutes(10)
+	slow.pass(r, clock, 10)
 	for name, way := range ways {
-		if n := asked(name); n > way.most {
+		if n := slow.polled(name); n > way.most {
 			t.Errorf("of %s it was asked %d times", name, n)
 		}
 	}
-	if n := asked("minutes"); n < 3 {
+	if n := slow.polled("minutes"); n < 3 {
 		t.Errorf("of minutes it was asked %d times", n)
 	}
 	// One takes longer than the CA keeps it. That fails, and is not repeated at once: its certificate
@@ -232,12 +252,8 @@ func TestAnOrderThatTakesTwentyMinutesIsAskedForPolitely(t *testing.T) {
 			r.ready(crt)
 		}
 	}
-	if orders, finalized := f.asked(
-		pathNewOrder,
-	)-orders, f.asked(
-		pathFinalize,
-	)-finalized; orders != len(ways) ||
-		finalized != len(ways) {
+	orders, finalized = f.asked(pathNewOrder)-orders, f.asked(pathFinalize)-finalized
+	if orders != len(ways) || finalized != len(ways) {
 		t.Errorf("the CA was asked for %d orders, and %d times to finalize", orders, finalized)
 	}
 }

@@ -164,18 +164,7 @@ func TestADeletedCertificateIsRevoked(t *testing.T) {
 		if got := seen.of(want.serial); len(got) != 1 || got[0] != want {
 			t.Errorf("the CA was asked: %+v, want %+v", got, want)
 		}
-		by := &acme.Client{Directory: r.ca.Directory, HTTP: r.ca.Client()}
-		if err := by.RevokeWithKey(
-			t.Context(),
-			key,
-			leaf.Raw,
-			acme.ReasonUnspecified,
-		); !acme.IsProblem(
-			err,
-			acme.ProblemAlreadyRevoked,
-		) {
-			t.Errorf("the CA does not know of it: %v", err)
-		}
+		r.knownAsRevoked(key, leaf)
 	}
 
 	// The names are given up. The Secret stays, and a Certificate that is made anew does not go on
@@ -240,52 +229,9 @@ func TestADeletedCertificateIsRevoked(t *testing.T) {
 	r.delete(crt)
 	r.gone(crt)
 
-	// A user who sets onDelete back is not delayed.
-	crt, leaf, _ = r.revocable("kept", "")
-	cluster.Eventually(t, func() error {
-		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
-			return err
-		}
-		crt.Spec.Revocation = nil
-		return r.admin.Update(t.Context(), crt)
-	})
-	cluster.Eventually(t, func() error {
-		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
-			return err
-		}
-		if len(crt.Finalizers) > 0 || crt.Status.Revocable != nil {
-			return cluster.NotYet("it has the finalizers %v and the status %+v", crt.Finalizers, crt.Status)
-		}
-		return nil
-	})
-	r.delete(crt)
-	r.gone(crt)
-	if got := seen.of(leaf.SerialNumber.String()); len(got) != 0 {
-		t.Errorf("the CA was asked: %+v", got)
-	}
+	r.revocationIsCancelled(seen)
 
-	// A user can still cancel the revocation at that point, while the CA cannot be reached: the
-	// certificate is then not revoked.
-	seen.mu.Lock()
-	seen.refuse = func(revocation) (string, int) { return "serverInternal", http.StatusInternalServerError }
-	seen.mu.Unlock()
-	crt, leaf, key = r.revocable("late", "")
-	r.delete(crt)
-	r.event("Certificate", "late", "RevocationError")
-	cluster.Eventually(t, func() error {
-		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
-			return err
-		}
-		crt.Spec.Revocation.OnDelete = false
-		return r.admin.Update(t.Context(), crt)
-	})
-	seen.mu.Lock()
-	seen.refuse = nil
-	seen.mu.Unlock()
-	r.gone(crt)
-	if err := by.RevokeWithKey(t.Context(), key, leaf.Raw, acme.ReasonUnspecified); err != nil {
-		t.Errorf("it is revoked all the same: %v", err)
-	}
+	r.revocationIsCancelledLate(seen)
 
 	// A Secret that would be deleted with its Certificate stays if the deletion orphans it.
 	crt, leaf, _ = r.revocable(
@@ -309,6 +255,79 @@ func TestADeletedCertificateIsRevoked(t *testing.T) {
 	// Without its account the certificate's own key is left, which CAs take for compromised from then
 	// on.
 	crt, leaf, key = r.revocable("orphan", "", keep)
+	r.withoutAccount()
+	r.delete(crt)
+	r.gone(crt)
+	revoked(leaf, key, revocation{reason: acme.ReasonCessationOfOperation})
+	if err := r.admin.Get(t.Context(), client.ObjectKey{Namespace: r.namespace, Name: "orphan"}, secret); err != nil {
+		t.Fatal(err)
+	}
+	if secret.Annotations["perennial.dev/compromised-key"] == "" {
+		t.Errorf("nothing says that the key must not be used again: %v", secret.Annotations)
+	}
+}
+
+// revocationIsCancelled sets onDelete back before a Certificate is deleted, which is then not
+// delayed.
+func (r *rig) revocationIsCancelled(seen *registrar) {
+	t := r.t
+	// A user who sets onDelete back is not delayed.
+	crt, leaf, _ := r.revocable("kept", "")
+	cluster.Eventually(t, func() error {
+		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
+			return err
+		}
+		crt.Spec.Revocation = nil
+		return r.admin.Update(t.Context(), crt)
+	})
+	cluster.Eventually(t, func() error {
+		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
+			return err
+		}
+		if len(crt.Finalizers) > 0 || crt.Status.Revocable != nil {
+			return cluster.NotYet("it has the finalizers %v and the status %+v", crt.Finalizers, crt.Status)
+		}
+		return nil
+	})
+	r.delete(crt)
+	r.gone(crt)
+	if got := seen.of(leaf.SerialNumber.String()); len(got) != 0 {
+		t.Errorf("the CA was asked: %+v", got)
+	}
+}
+
+// revocationIsCancelledLate sets onDelete back while the CA cannot be reached: the certificate is
+// then not revoked.
+func (r *rig) revocationIsCancelledLate(seen *registrar) {
+	t := r.t
+	// A user can still cancel the revocation at that point, while the CA cannot be reached: the
+	// certificate is then not revoked.
+	seen.mu.Lock()
+	seen.refuse = func(revocation) (string, int) { return "serverInternal", http.StatusInternalServerError }
+	seen.mu.Unlock()
+	crt, leaf, key := r.revocable("late", "")
+	r.delete(crt)
+	r.event("Certificate", "late", "RevocationError")
+	cluster.Eventually(t, func() error {
+		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
+			return err
+		}
+		crt.Spec.Revocation.OnDelete = false
+		return r.admin.Update(t.Context(), crt)
+	})
+	seen.mu.Lock()
+	seen.refuse = nil
+	seen.mu.Unlock()
+	r.gone(crt)
+	by := &acme.Client{Directory: r.ca.Directory, HTTP: r.ca.Client()}
+	if err := by.RevokeWithKey(t.Context(), key, leaf.Raw, acme.ReasonUnspecified); err != nil {
+		t.Errorf("it is revoked all the same: %v", err)
+	}
+}
+
+// withoutAccount takes the account key of the issuer away, for good.
+func (r *rig) withoutAccount() {
+	t := r.t
 	account := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: "account"}}
 	issuer := &cmapi.Issuer{}
 	cluster.Eventually(t, func() error {
@@ -345,14 +364,15 @@ func TestADeletedCertificateIsRevoked(t *testing.T) {
 		}
 		return nil
 	})
-	r.delete(crt)
-	r.gone(crt)
-	revoked(leaf, key, revocation{reason: acme.ReasonCessationOfOperation})
-	if err := r.admin.Get(t.Context(), client.ObjectKey{Namespace: r.namespace, Name: "orphan"}, secret); err != nil {
-		t.Fatal(err)
-	}
-	if secret.Annotations["perennial.dev/compromised-key"] == "" {
-		t.Errorf("nothing says that the key must not be used again: %v", secret.Annotations)
+}
+
+// knownAsRevoked expects that the CA has revoked a certificate.
+func (r *rig) knownAsRevoked(key crypto.Signer, leaf *x509.Certificate) {
+	r.t.Helper()
+	by := &acme.Client{Directory: r.ca.Directory, HTTP: r.ca.Client()}
+	err := by.RevokeWithKey(r.t.Context(), key, leaf.Raw, acme.ReasonUnspecified)
+	if !acme.IsProblem(err, acme.ProblemAlreadyRevoked) {
+		r.t.Errorf("the CA does not know of it: %v", err)
 	}
 }
 

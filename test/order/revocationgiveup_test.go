@@ -147,7 +147,7 @@ func (r *rig) forbidNotes(secret string) {
 			Validations: []admissionv1.Validation{
 				{
 					Expression: `!("perennial.dev/revoked" in object.metadata.?annotations.orValue({}))`,
-					Message:    "nobody writes on Secrets here",
+					Message:    "notes on Secrets are forbidden here",
 				},
 			},
 		},
@@ -173,7 +173,7 @@ func (r *rig) forbidNotes(secret string) {
 			note,
 			client.DryRunAll,
 		); err == nil ||
-			!strings.Contains(err.Error(), "nobody writes on Secrets here") {
+			!strings.Contains(err.Error(), "notes on Secrets are forbidden here") {
 			return cluster.NotYet("the policy is not in force: %v", err)
 		}
 		return nil
@@ -193,42 +193,17 @@ func TestARevocationIsGivenUpWhateverTheControllerMayNotDo(t *testing.T) {
 	unnoted, noted, _ := r.revocable("unnoted", "")
 	unread, hidden, _ := r.revocable("unread", cmapi.RevocationReasonSuperseded)
 	unseen, _, _ := r.revocable("unseen", "", func(crt *cmapi.Certificate) { crt.Spec.IssuerRef.Name = "former" })
-	// told waits for an event. It changes the object, because a step of the clock does not fire
-	// timers.
-	told := func(crt *cmapi.Certificate, reason, words string) {
-		t.Helper()
-		cluster.Eventually(t, func() error {
-			if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err == nil {
-				metav1.SetMetaDataAnnotation(&crt.ObjectMeta, "nudged", time.Now().String())
-				_ = r.admin.Update(t.Context(), crt)
-			}
-			var list corev1.EventList
-			if err := r.admin.List(t.Context(), &list, client.InNamespace(r.namespace)); err != nil {
-				return err
-			}
-			var all []string
-			for _, e := range list.Items {
-				if e.InvolvedObject.Kind == "Certificate" && e.InvolvedObject.Name == crt.Name {
-					if e.Reason == reason && strings.Contains(e.Message, words) {
-						return nil
-					}
-					all = append(all, e.Reason+" "+e.Message)
-				}
-			}
-			return cluster.NotYet("no event says %q about %s: %q", words, crt.Name, all)
-		})
-	}
 
 	r.forbidNotes("unnoted")
 	r.forbid("namespaces", "secrets")
 	r.delete(unnoted)
-	told(unnoted, "RevocationError", "nobody writes on Secrets here")
+	r.reported(unnoted, "RevocationError", "notes on Secrets are forbidden here")
 
 	// Whether its namespace ends cannot be known.
 	r.delete(former)
 	r.gone(former)
 	r.delete(unseen)
-	told(unseen, "RevocationError", `there is no longer an ACME Issuer "former"`)
+	r.reported(unseen, "RevocationError", `there is no longer an ACME Issuer "former"`)
 
 	// A Secret without the label of the controller is read when it is needed.
 	seen.mu.Lock()
@@ -240,7 +215,7 @@ func TestARevocationIsGivenUpWhateverTheControllerMayNotDo(t *testing.T) {
 	}
 	seen.mu.Unlock()
 	r.delete(unread)
-	told(unread, "RevocationError", "is not revoked yet")
+	r.reported(unread, "RevocationError", "is not revoked yet")
 	unlabel := client.RawPatch(
 		types.MergePatchType,
 		[]byte(`{"metadata": {"labels": {"`+cmapi.PartOfCertManagerControllerLabelKey+`": null}}}`),
@@ -249,7 +224,7 @@ func TestARevocationIsGivenUpWhateverTheControllerMayNotDo(t *testing.T) {
 	if err := r.admin.Patch(t.Context(), secret, unlabel); err != nil {
 		t.Fatal(err)
 	}
-	told(unread, "RevocationError", `The Secret "unread", whose certificate is to be revoked, cannot be read yet`)
+	r.reported(unread, "RevocationError", `The Secret "unread", whose certificate is to be revoked, cannot be read yet`)
 	seen.mu.Lock()
 	seen.refuse = nil
 	seen.mu.Unlock()
@@ -260,18 +235,45 @@ func TestARevocationIsGivenUpWhateverTheControllerMayNotDo(t *testing.T) {
 		}
 	}
 	clock.Step(10 * time.Minute)
-	told(
+	r.reported(
 		unnoted,
 		"RevocationFailed",
 		"delete the Secret, or note it by hand: perennial revoke --secret unnoted -n "+r.namespace,
 	)
-	told(unread, "RevocationFailed", `Gave up reading the Secret "unread"`)
-	told(unread, "Revoked", r.ca.Directory) // all the same
-	told(unseen, "RevocationFailed", "Gave up revoking")
+	r.reported(unread, "RevocationFailed", `Gave up reading the Secret "unread"`)
+	r.reported(unread, "Revoked", r.ca.Directory) // all the same
+	r.reported(unseen, "RevocationFailed", "Gave up revoking")
 	for _, crt := range []*cmapi.Certificate{unnoted, unread, unseen} {
 		r.gone(crt)
 	}
 	if got := seen.of(noted.SerialNumber.String()); len(got) == 0 || !got[0].byAccount {
 		t.Errorf("the CA was asked: %+v", got)
 	}
+}
+
+// reported waits for an event. It changes the object, because a step of the clock does not fire
+// timers.
+func (r *rig) reported(crt *cmapi.Certificate, reason, words string) {
+	r.t.Helper()
+	cluster.Eventually(r.t, func() error {
+		if err := r.admin.Get(r.t.Context(), client.ObjectKeyFromObject(crt), crt); err == nil {
+			metav1.SetMetaDataAnnotation(&crt.ObjectMeta, "nudged", time.Now().String())
+			_ = r.admin.Update(r.t.Context(), crt)
+		}
+		var list corev1.EventList
+		if err := r.admin.List(r.t.Context(), &list, client.InNamespace(r.namespace)); err != nil {
+			return err
+		}
+		var all []string
+		for _, e := range list.Items {
+			if e.InvolvedObject.Kind != "Certificate" || e.InvolvedObject.Name != crt.Name {
+				continue
+			}
+			if e.Reason == reason && strings.Contains(e.Message, words) {
+				return nil
+			}
+			all = append(all, e.Reason+" "+e.Message)
+		}
+		return cluster.NotYet("no event says %q about %s: %q", words, crt.Name, all)
+	})
 }

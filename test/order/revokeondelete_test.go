@@ -122,17 +122,7 @@ func deleteAt(
 		}
 	}()
 	at := fmt.Sprintf("at %s %d (after it: %t, killed: %t)", of, n, after, kill)
-	cluster.Eventually(t, func() error {
-		for _, list := range []client.ObjectList{&cmapi.CertificateList{}, &cmacme.OrderList{}, &cmacme.ChallengeList{}} {
-			if err := r.admin.List(t.Context(), list, client.InNamespace(r.namespace)); err != nil {
-				return err
-			}
-			if meta.LenList(list) > 0 {
-				return cluster.NotYet("%s: there is something left: %+v", at, list)
-			}
-		}
-		return nil
-	})
+	r.nothingLeft(at)
 	seen.mu.Lock()
 	serials := map[string]bool{}
 	for _, a := range seen.asked {
@@ -144,6 +134,14 @@ func deleteAt(
 	if len(serials) != len(saw.finalized) {
 		t.Errorf("%s: the CA has finalized %v, and was asked to revoke %v", at, saw.finalized, serials)
 	}
+	r.checkSecret(at, serials)
+	return reached, len(serials)
+}
+
+// checkSecret expects that a certificate in the Secret is revoked, and noted as such.
+func (r *watched) checkSecret(at string, serials map[string]bool) {
+	t := r.t
+	t.Helper()
 	secret := &corev1.Secret{}
 	err := r.admin.Get(t.Context(), client.ObjectKey{Namespace: r.namespace, Name: "site"}, secret)
 	switch {
@@ -159,7 +157,22 @@ func deleteAt(
 			t.Errorf("%s: the Secret holds a certificate that is not revoked, or not noted as such: %v", at, secret.Annotations)
 		}
 	}
-	return reached, len(serials)
+}
+
+// nothingLeft waits until all objects of the issuance are gone.
+func (r *watched) nothingLeft(at string) {
+	r.t.Helper()
+	cluster.Eventually(r.t, func() error {
+		for _, list := range []client.ObjectList{&cmapi.CertificateList{}, &cmacme.OrderList{}, &cmacme.ChallengeList{}} {
+			if err := r.admin.List(r.t.Context(), list, client.InNamespace(r.namespace)); err != nil {
+				return err
+			}
+			if meta.LenList(list) > 0 {
+				return cluster.NotYet("%s: there is something left: %+v", at, list)
+			}
+		}
+		return nil
+	})
 }
 
 // leaving sets spec.revocation during the order, deletes the Certificate while the CA finalizes the

@@ -101,21 +101,7 @@ func rotateKilledAt(t *testing.T, put func(*rig) (crypto.Signer, []byte), of str
 	mortal := options
 	mortal.WrapClient = life.Wrap
 	second := cluster.Run(t, mortal)
-	cluster.Eventually(t, func() error {
-		select {
-		case <-life.Died():
-			died = true
-			return nil
-		default:
-		}
-		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(issuer), issuer); err != nil {
-			return err
-		}
-		if issuer.Status.ACME.LastPrivateKeyHash == account.LastPrivateKeyHash {
-			return cluster.NotYet("the status is %+v", issuer.Status)
-		}
-		return nil
-	})
+	died = r.rotatedOrDied(issuer, account.LastPrivateKeyHash, life)
 	if err := second.Stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -146,6 +132,28 @@ func rotateKilledAt(t *testing.T, put func(*rig) (crypto.Signer, []byte), of str
 	if len(secret.Data["tls.key.next"]) > 0 || string(secret.Data["tls.key"]) != string(encoded) {
 		t.Errorf("%s: the Secret has the entries %d, and not the new key", at, len(secret.Data))
 	}
+	return died
+}
+
+// rotatedOrDied waits until the status has another key than the hash, or the process has died.
+func (r *rig) rotatedOrDied(issuer *cmapi.Issuer, hash string, life *cluster.Life) (died bool) {
+	t := r.t
+	t.Helper()
+	cluster.Eventually(t, func() error {
+		select {
+		case <-life.Died():
+			died = true
+			return nil
+		default:
+		}
+		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(issuer), issuer); err != nil {
+			return err
+		}
+		if issuer.Status.ACME.LastPrivateKeyHash == hash {
+			return cluster.NotYet("the status is %+v", issuer.Status)
+		}
+		return nil
+	})
 	return died
 }
 

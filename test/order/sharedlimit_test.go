@@ -34,13 +34,7 @@ func TestOtherIssuersOfACAWaitForWhatItRefusesToOne(t *testing.T) {
 	hour := start.Add(time.Hour).UTC()
 	const domain = `too many certificates (50) already issued for "example.com" in the last 168h0m0s`
 	const portal = `Your account is temporarily prevented from requesting certificates for www.example.com and possibly others. Please visit: https://portal.letsencrypt.org/sfe/v1/unpause?jwt=eyJhbGciOi.J9-_x`
-	for name, test := range map[string]struct {
-		refuse func(http.ResponseWriter)
-		says   []string
-		others bool // also those of another account
-		all    bool // nothing at all is asked
-		paused bool
-	}{
+	for name, test := range map[string]sharedRefusal{
 		"429 for a domain, with seconds": {refuse: problem(429, "rateLimited", "3600", domain), says: []string{domain}, others: true},
 		"429 for a domain, with a date":  {refuse: problem(429, "rateLimited", hour.Format(http.TimeFormat), domain), says: []string{hour.Format("2006-01-02T15:04:05Z"), domain}, others: true},
 		"503 with seconds":               {refuse: problem(503, "rateLimited", "3600", "Service busy; retry later."), says: []string{" wants to be left alone until "}, others: true, all: true},
@@ -55,74 +49,88 @@ func TestOtherIssuersOfACAWaitForWhatItRefusesToOne(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r, saw, site := limited(t)
-			now := clocktesting.NewFakeClock(time.Now())
-			r.follow(now)
-			options := controller.Options{Clock: now}
-			first := r.run(options, site)
-			r.issuer()
-			other := r.issuerOf(r.namespace, "other")
-			r.ready(r.certificate("before", "before.example.org"))
-			r.registered(other)
-			saw.set(func(w http.ResponseWriter, path string) bool {
-				if strings.HasPrefix(path, "/order-plz") {
-					test.refuse(w)
-					return true
-				}
-				return false
-			})
-			r.certificate("refused", "www.example.com")
-			if test.all {
-				r.waits("refused")
-			} else {
-				r.waits("refused", test.says...)
-			}
-			cluster.Eventually(t, func() error {
-				if orders, _ := saw.counts(); orders < 2 {
-					return cluster.NotYet("it was not asked")
-				}
-				return nil
-			})
-			asked, _ := saw.counts()
-
-			// For another account, and after a restart, there is no request.
-			if err := first.Stop(); err != nil {
-				t.Fatal(err)
-			}
-			_, all := saw.counts()
-			r.run(options, site)
-			same := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: "same"}, Spec: cmapi.CertificateSpec{
-				SecretName: "same",
-				DNSNames:   []string{"www.example.com", "api.example.com"},
-				IssuerRef:  cmmeta.IssuerReference{Name: "pebble"},
-			}}
-			if test.others {
-				same.Spec.IssuerRef.Name = "other"
-			}
-			r.create(same)
-			r.waits("same", test.says...)
-			if test.paused {
-				r.paused("same", test.says...)
-			}
-			orders, allAfter := saw.counts()
-			if orders != asked {
-				t.Errorf("the CA was asked for %d orders more", orders-asked)
-			}
-			if test.all && allAfter != all {
-				t.Errorf("the CA was asked %d times", allAfter-all)
-			}
-
-			// When the time comes, all go.
-			saw.set(nil)
-			if test.paused { // or a person requests it
-				r.perennial("renew", "same")
-			} else {
-				now.Step(61 * time.Minute)
-				r.nudge(r.orderOf("same"))
-			}
-			r.ready(same)
+			test.check(t)
 		})
 	}
+}
+
+// sharedRefusal is how a CA refuses an order, and what the other issuers do.
+type sharedRefusal struct {
+	refuse func(http.ResponseWriter)
+	says   []string
+	others bool // also those of another account
+	all    bool // nothing at all is asked
+	paused bool
+}
+
+// check has a CA refuse an order, and expects that the others wait.
+func (test sharedRefusal) check(t *testing.T) {
+	r, saw, site := limited(t)
+	now := clocktesting.NewFakeClock(time.Now())
+	r.follow(now)
+	options := controller.Options{Clock: now}
+	first := r.run(options, site)
+	r.issuer()
+	other := r.issuerOf(r.namespace, "other")
+	r.ready(r.certificate("before", "before.example.org"))
+	r.registered(other)
+	saw.set(func(w http.ResponseWriter, path string) bool {
+		if strings.HasPrefix(path, "/order-plz") {
+			test.refuse(w)
+			return true
+		}
+		return false
+	})
+	r.certificate("refused", "www.example.com")
+	if test.all {
+		r.waits("refused")
+	} else {
+		r.waits("refused", test.says...)
+	}
+	cluster.Eventually(t, func() error {
+		if orders, _ := saw.counts(); orders < 2 {
+			return cluster.NotYet("it was not asked")
+		}
+		return nil
+	})
+	asked, _ := saw.counts()
+
+	// For another account, and after a restart, there is no request.
+	if err := first.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	_, all := saw.counts()
+	r.run(options, site)
+	same := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: "same"}, Spec: cmapi.CertificateSpec{
+		SecretName: "same",
+		DNSNames:   []string{"www.example.com", "api.example.com"},
+		IssuerRef:  cmmeta.IssuerReference{Name: "pebble"},
+	}}
+	if test.others {
+		same.Spec.IssuerRef.Name = "other"
+	}
+	r.create(same)
+	r.waits("same", test.says...)
+	if test.paused {
+		r.paused("same", test.says...)
+	}
+	orders, allAfter := saw.counts()
+	if orders != asked {
+		t.Errorf("the CA was asked for %d orders more", orders-asked)
+	}
+	if test.all && allAfter != all {
+		t.Errorf("the CA was asked %d times", allAfter-all)
+	}
+
+	// When the time comes, all go.
+	saw.set(nil)
+	if test.paused { // or a person requests it
+		r.perennial("renew", "same")
+	} else {
+		now.Step(61 * time.Minute)
+		r.nudge(r.orderOf("same"))
+	}
+	r.ready(same)
 }
 
 func TestNoIssuerAsksForANewAccountWhileTheCATakesNone(t *testing.T) {
@@ -210,94 +218,97 @@ func (r *rig) registered(issuer *cmapi.Issuer) {
 // TestACAThatLimitsOurAddressIsLeftAloneByAll makes a CA with limits by client address refuse
 // requests without an account, for many orders of two issuers.
 func TestACAThatLimitsOurAddressIsLeftAloneByAll(t *testing.T) {
-	const many = 40
 	for name, path := range map[string]string{"its directory": pathDirectory, "its nonces": "/nonce-plz"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r, saw, site := limited(t)
-			now := clocktesting.NewFakeClock(time.Now())
-			r.follow(now)
-			options := controller.Options{Clock: now}
-			first := r.run(options, site)
-			r.issuer()
-			other := r.issuerOf(r.namespace, "other")
-			r.issuerSays(cmmeta.ConditionTrue)
-			r.registered(other)
-			if err := first.Stop(); err != nil {
-				t.Fatal(err)
-			}
-
-			var refused int // guarded by the refuser
-			saw.set(func(w http.ResponseWriter, asked string) bool {
-				if asked != path {
-					return false
-				}
-				refused++
-				w.Header().Set("Retry-After", "3600")
-				w.WriteHeader(http.StatusTooManyRequests)
-				return true
-			})
-			_, before := saw.counts()
-			var certificates []*cmapi.Certificate
-			for i := range many {
-				crt := &cmapi.Certificate{
-					ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("site-%d", i)},
-					Spec: cmapi.CertificateSpec{
-						SecretName: fmt.Sprintf("site-%d", i),
-						DNSNames:   []string{fmt.Sprintf("w%d.example.com", i)},
-						IssuerRef: cmmeta.IssuerReference{
-							Name: []string{"pebble", "other"}[i%2],
-						},
-						PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm},
-					},
-				}
-				r.create(crt)
-				certificates = append(certificates, crt)
-			}
-			// One controller is refused; the next controller sends no request.
-			for range 2 {
-				running := r.run(options, site)
-				cluster.Eventually(t, func() error {
-					var orders cmacme.OrderList
-					if err := r.admin.List(t.Context(), &orders, client.InNamespace(r.namespace)); err != nil {
-						return err
-					}
-					waiting := 0
-					for i := range orders.Items {
-						if orders.Items[i].Status.Reason != "" {
-							waiting++
-						}
-					}
-					if waiting < many {
-						return cluster.NotYet("%d of %d orders say that they wait", waiting, many)
-					}
-					return nil
-				})
-				if err := running.Stop(); err != nil {
-					t.Fatal(err)
-				}
-			}
-			saw.mu.Lock()
-			asked := saw.all - before
-			saw.refuse = nil
-			saw.mu.Unlock()
-			// Those that were on their way when the first was refused are no more than a lane is wide; each
-			// asks for the directory, and for a nonce.
-			if most := 2 * controller.DefaultWorkers; asked > most {
-				t.Errorf(
-					"for %d orders the CA was asked %d times, and refused %d times; it may be %d times",
-					many,
-					asked,
-					refused,
-					most,
-				)
-			}
-
-			now.Step(61 * time.Minute)
-			r.run(options, site)
-			for _, crt := range certificates {
-				r.ready(crt)
-			}
+			limitedAddress(t, path)
 		})
 	}
+}
+
+// limitedAddress has a CA refuse all requests for a path, and expects that controllers ask no more
+// until the time that it says.
+func limitedAddress(t *testing.T, path string) {
+	const many = 40
+	r, saw, site := limited(t)
+	now := clocktesting.NewFakeClock(time.Now())
+	r.follow(now)
+	options := controller.Options{Clock: now}
+	first := r.run(options, site)
+	r.issuer()
+	other := r.issuerOf(r.namespace, "other")
+	r.issuerSays(cmmeta.ConditionTrue)
+	r.registered(other)
+	if err := first.Stop(); err != nil {
+		t.Fatal(err)
+	}
+
+	var refused int // guarded by the refuser
+	saw.set(func(w http.ResponseWriter, asked string) bool {
+		if asked != path {
+			return false
+		}
+		refused++
+		w.Header().Set("Retry-After", "3600")
+		w.WriteHeader(http.StatusTooManyRequests)
+		return true
+	})
+	_, before := saw.counts()
+	var certificates []*cmapi.Certificate
+	for i := range many {
+		name := fmt.Sprintf("site-%d", i)
+		crt := &cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: cmapi.CertificateSpec{
+			SecretName: name,
+			DNSNames:   []string{fmt.Sprintf("w%d.example.com", i)},
+			IssuerRef:  cmmeta.IssuerReference{Name: []string{"pebble", "other"}[i%2]},
+			PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm},
+		}}
+		r.create(crt)
+		certificates = append(certificates, crt)
+	}
+	// One controller is refused; the next controller sends no request.
+	for range 2 {
+		running := r.run(options, site)
+		r.ordersWait(many)
+		if err := running.Stop(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	saw.mu.Lock()
+	asked := saw.all - before
+	saw.refuse = nil
+	saw.mu.Unlock()
+	// Those that were on their way when the first was refused are no more than a limiter has slots;
+	// each asks for the directory, and for a nonce.
+	if most := 2 * controller.DefaultWorkers; asked > most {
+		t.Errorf("for %d orders the CA was asked %d times, and refused %d times; it may be %d times",
+			many, asked, refused, most)
+	}
+
+	now.Step(61 * time.Minute)
+	r.run(options, site)
+	for _, crt := range certificates {
+		r.ready(crt)
+	}
+}
+
+// ordersWait waits until so many Orders say that they wait.
+func (r *rig) ordersWait(n int) {
+	r.t.Helper()
+	cluster.Eventually(r.t, func() error {
+		var orders cmacme.OrderList
+		if err := r.admin.List(r.t.Context(), &orders, client.InNamespace(r.namespace)); err != nil {
+			return err
+		}
+		waiting := 0
+		for i := range orders.Items {
+			if orders.Items[i].Status.Reason != "" {
+				waiting++
+			}
+		}
+		if waiting < n {
+			return cluster.NotYet("%d of %d orders say that they wait", waiting, n)
+		}
+		return nil
+	})
 }
