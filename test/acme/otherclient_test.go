@@ -75,6 +75,32 @@ func TestAnotherClientSeesTheSame(t *testing.T) {
 	}
 
 	// A certificate of ours is read and revoked by the other.
+	readAndRevoked(w, a, other, b)
+
+	// The key is changed by the other, and then by us.
+	next := p256(t)
+	if b, err = other.AccountKeyRollover(ctx, b, next); err != nil {
+		t.Fatal(err)
+	}
+	a.Key = next
+	last := p256(t)
+	if a, err = w.client.ChangeKey(ctx, a, last); err != nil {
+		t.Fatal(err)
+	}
+	b.PrivateKey = last
+	if got, err := other.GetAccount(
+		ctx,
+		b,
+	); err != nil || got.Location != a.URL ||
+		strings.TrimSpace(got.Status) != acme.StatusValid {
+		t.Errorf("after both have changed the key: %+v, %v", got, err)
+	}
+}
+
+// readAndRevoked has another client read a certificate of ours and revoke it.
+func readAndRevoked(w *world, a acme.Account, other *acmez.Client, b acmez.Account) {
+	t, ctx := w.T, w.Context()
+	t.Helper()
 	order, certificate, _ := w.issue(a, names("www.example.com"))
 	chains, err := other.GetCertificateChain(ctx, b, order.Certificate)
 	if err != nil {
@@ -102,25 +128,6 @@ func TestAnotherClientSeesTheSame(t *testing.T) {
 	}
 	if err := w.client.Revoke(ctx, a, leaf.Raw, acme.ReasonSuperseded); !acme.IsProblem(err, acme.ProblemAlreadyRevoked) {
 		t.Errorf("after the other has revoked it: %v", err)
-	}
-
-	// The key is changed by the other, and then by us.
-	next := p256(t)
-	if b, err = other.AccountKeyRollover(ctx, b, next); err != nil {
-		t.Fatal(err)
-	}
-	a.Key = next
-	last := p256(t)
-	if a, err = w.client.ChangeKey(ctx, a, last); err != nil {
-		t.Fatal(err)
-	}
-	b.PrivateKey = last
-	if got, err := other.GetAccount(
-		ctx,
-		b,
-	); err != nil || got.Location != a.URL ||
-		strings.TrimSpace(got.Status) != acme.StatusValid {
-		t.Errorf("after both have changed the key: %+v, %v", got, err)
 	}
 }
 

@@ -374,50 +374,65 @@ func identifiers(t *testing.T, dir string) map[string]string {
 		for _, decl := range parsed.Decls {
 			switch decl := decl.(type) {
 			case *ast.FuncDecl:
-				name := "func "
-				if decl.Recv != nil {
-					star, ok := decl.Recv.List[0].Type.(*ast.StarExpr)
-					if !ok {
-						continue
-					}
-					name += star.X.(*ast.Ident).Name + "."
-				}
-				if decl.Name.IsExported() {
-					out[name+decl.Name.Name] = ""
-				}
+				addFunction(out, decl)
 			case *ast.GenDecl:
 				for _, spec := range decl.Specs {
-					switch spec := spec.(type) {
-					case *ast.TypeSpec:
-						out["type "+spec.Name.Name] = ""
-						structure, ok := spec.Type.(*ast.StructType)
-						if !ok {
-							continue
-						}
-						for _, field := range structure.Fields.List {
-							for _, name := range field.Names {
-								out["field "+spec.Name.Name+"."+name.Name] = field.Tag.Value
-							}
-						}
-					case *ast.ValueSpec:
-						for i, name := range spec.Names {
-							if !name.IsExported() {
-								continue
-							}
-							value := ""
-							if i < len(spec.Values) {
-								if literal, ok := spec.Values[i].(*ast.BasicLit); ok {
-									value = literal.Value
-								}
-							}
-							out[decl.Tok.String()+" "+name.Name] = value
-						}
-					}
+					addSpec(out, decl.Tok, spec)
 				}
 			}
 		}
 	}
 	return out
+}
+
+// addFunction adds an exported function, or a method of a pointer.
+func addFunction(out map[string]string, decl *ast.FuncDecl) {
+	name := "func "
+	if decl.Recv != nil {
+		star, ok := decl.Recv.List[0].Type.(*ast.StarExpr)
+		if !ok {
+			return
+		}
+		name += star.X.(*ast.Ident).Name + "."
+	}
+	if decl.Name.IsExported() {
+		out[name+decl.Name.Name] = ""
+	}
+}
+
+// addSpec adds a type with its fields and their tags, or constants and variables with their values.
+func addSpec(out map[string]string, tok token.Token, spec ast.Spec) {
+	switch spec := spec.(type) {
+	case *ast.TypeSpec:
+		out["type "+spec.Name.Name] = ""
+		structure, ok := spec.Type.(*ast.StructType)
+		if !ok {
+			return
+		}
+		for _, field := range structure.Fields.List {
+			for _, name := range field.Names {
+				out["field "+spec.Name.Name+"."+name.Name] = field.Tag.Value
+			}
+		}
+	case *ast.ValueSpec:
+		for i, name := range spec.Names {
+			if name.IsExported() {
+				out[tok.String()+" "+name.Name] = valueOf(spec, i)
+			}
+		}
+	}
+}
+
+// valueOf returns the i-th value of a declaration if it is a literal.
+func valueOf(spec *ast.ValueSpec, i int) string {
+	if i >= len(spec.Values) {
+		return ""
+	}
+	literal, ok := spec.Values[i].(*ast.BasicLit)
+	if !ok {
+		return ""
+	}
+	return literal.Value
 }
 
 // moduleDir returns where the sources of a module are.

@@ -28,26 +28,7 @@ func TestTheAPIServerTakesEveryExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	gateways, err := install.GatewayAPI()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, o := range gateways {
-		if err := c.Create(t.Context(), o.(client.Object)); err != nil && !apierrors.IsAlreadyExists(err) {
-			t.Fatal(err)
-		}
-	}
-	eventually(t, "the Gateway API is served", func() (bool, error) {
-		for _, kind := range []string{"Gateway", "ListenerSet"} {
-			list := &unstructured.UnstructuredList{}
-			list.SetAPIVersion("gateway.networking.k8s.io/v1")
-			list.SetKind(kind + "List")
-			if c.List(t.Context(), list) != nil {
-				return false, nil
-			}
-		}
-		return true, nil
-	})
+	serveGatewayAPI(t, c)
 	strict := client.WithFieldValidation(c, metav1.FieldValidationStrict)
 	world := strings.NewReplacer("${ACME_DIRECTORY}", "https://ca.example.com/directory", "${DNS_SERVER}", "192.0.2.53:53",
 		"${ACME_CA_BUNDLE}", base64.StdEncoding.EncodeToString([]byte("-----BEGIN CERTIFICATE-----")))
@@ -77,4 +58,29 @@ func TestTheAPIServerTakesEveryExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// serveGatewayAPI installs the Gateway API, and waits until it is served.
+func serveGatewayAPI(t *testing.T, c client.Client) {
+	t.Helper()
+	gateways, err := install.GatewayAPI()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range gateways {
+		if err := c.Create(t.Context(), o.(client.Object)); err != nil && !apierrors.IsAlreadyExists(err) {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the Gateway API is served", func() (bool, error) {
+		for _, kind := range []string{"Gateway", "ListenerSet"} {
+			list := &unstructured.UnstructuredList{}
+			list.SetAPIVersion("gateway.networking.k8s.io/v1")
+			list.SetKind(kind + "List")
+			if c.List(t.Context(), list) != nil {
+				return false, nil
+			}
+		}
+		return true, nil
+	})
 }

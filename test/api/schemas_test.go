@@ -91,34 +91,39 @@ func TestKindsAreServedAsCertManagerServesThem(t *testing.T) {
 	ours := ourCRDs(t)
 	for name, theirs := range upstreamCRDs(t) {
 		t.Run(name, func(t *testing.T) {
-			crd := ours[name]
-			if crd == nil {
-				t.Fatal("there is no such CRD")
-			}
-			if diff := cmp.Diff(theirs.Spec.Names, crd.Spec.Names); diff != "" {
-				t.Errorf("names (-cert-manager +ours):\n%s", diff)
-			}
-			if theirs.Spec.Group != crd.Spec.Group || theirs.Spec.Scope != crd.Spec.Scope {
-				t.Errorf("group and scope are %s, %s, cert-manager's %s, %s",
-					crd.Spec.Group, crd.Spec.Scope, theirs.Spec.Group, theirs.Spec.Scope)
-			}
-			their, our := theirs.Spec.Versions, crd.Spec.Versions
-			if len(our) != len(their) || len(our) != 1 {
-				t.Fatalf("%d versions, cert-manager has %d", len(our), len(their))
-			}
-			if our[0].Name != their[0].Name || our[0].Served != their[0].Served || our[0].Storage != their[0].Storage {
-				t.Errorf("version is %s, cert-manager's %s", our[0].Name, their[0].Name)
-			}
-			if diff := cmp.Diff(their[0].SelectableFields, our[0].SelectableFields); diff != "" {
-				t.Errorf("selectable fields (-cert-manager +ours):\n%s", diff)
-			}
-			if diff := cmp.Diff(their[0].Subresources, our[0].Subresources); diff != "" {
-				t.Errorf("subresources (-cert-manager +ours):\n%s", diff)
-			}
-			if diff := cmp.Diff(columns(their[0]), withoutOurs(name, columns(our[0]))); diff != "" {
-				t.Errorf("columns (-cert-manager +ours):\n%s", diff)
-			}
+			compareKinds(t, name, theirs, ours[name])
 		})
+	}
+}
+
+// compareKinds expects that a CRD is like that of cert-manager, apart from its schema.
+func compareKinds(t *testing.T, name string, theirs, crd *apiextensionsv1.CustomResourceDefinition) {
+	t.Helper()
+	if crd == nil {
+		t.Fatal("there is no such CRD")
+	}
+	if diff := cmp.Diff(theirs.Spec.Names, crd.Spec.Names); diff != "" {
+		t.Errorf("names (-cert-manager +ours):\n%s", diff)
+	}
+	if theirs.Spec.Group != crd.Spec.Group || theirs.Spec.Scope != crd.Spec.Scope {
+		t.Errorf("group and scope are %s, %s, cert-manager's %s, %s",
+			crd.Spec.Group, crd.Spec.Scope, theirs.Spec.Group, theirs.Spec.Scope)
+	}
+	their, our := theirs.Spec.Versions, crd.Spec.Versions
+	if len(our) != len(their) || len(our) != 1 {
+		t.Fatalf("%d versions, cert-manager has %d", len(our), len(their))
+	}
+	if our[0].Name != their[0].Name || our[0].Served != their[0].Served || our[0].Storage != their[0].Storage {
+		t.Errorf("version is %s, cert-manager's %s", our[0].Name, their[0].Name)
+	}
+	if diff := cmp.Diff(their[0].SelectableFields, our[0].SelectableFields); diff != "" {
+		t.Errorf("selectable fields (-cert-manager +ours):\n%s", diff)
+	}
+	if diff := cmp.Diff(their[0].Subresources, our[0].Subresources); diff != "" {
+		t.Errorf("subresources (-cert-manager +ours):\n%s", diff)
+	}
+	if diff := cmp.Diff(columns(their[0]), withoutOurs(name, columns(our[0]))); diff != "" {
+		t.Errorf("columns (-cert-manager +ours):\n%s", diff)
 	}
 }
 
@@ -157,48 +162,9 @@ func compareSchemas(t *testing.T, path string, theirs, ours *apiextensionsv1.JSO
 		t.Errorf("%s: missing", path)
 		return
 	}
-	type comparable struct {
-		Type, Format      string
-		Default           string
-		Nullable          bool
-		Enum              []string
-		Pattern           string
-		IntOrString       bool
-		PreserveUnknown   bool
-		ListType, MapType string
-		ListMapKeys       []string
-		HasProperties     bool
-		HasItems          bool
-		HasAdditional     bool
-	}
-	summary := func(s *apiextensionsv1.JSONSchemaProps) comparable {
-		out := comparable{
-			Type: s.Type, Format: s.Format, Nullable: s.Nullable, Pattern: s.Pattern,
-			IntOrString:     s.XIntOrString,
-			PreserveUnknown: s.XPreserveUnknownFields != nil && *s.XPreserveUnknownFields,
-			ListMapKeys:     s.XListMapKeys,
-			HasProperties:   len(s.Properties) > 0,
-			HasItems:        s.Items != nil,
-			HasAdditional:   s.AdditionalProperties != nil,
-		}
-		if s.Default != nil && !(path == "status" && slices.Contains(initialStatus, string(s.Default.Raw))) {
-			out.Default = string(s.Default.Raw)
-		}
-		for _, value := range s.Enum {
-			out.Enum = append(out.Enum, string(value.Raw))
-		}
-		slices.Sort(out.Enum)
-		if s.XListType != nil {
-			out.ListType = *s.XListType
-		}
-		if s.XMapType != nil {
-			out.MapType = *s.XMapType
-		}
-		return out
-	}
-	our := summary(ours)
+	our := summarize(path, ours)
 	our.Enum = slices.DeleteFunc(our.Enum, func(v string) bool { return slices.Contains(valuesNotInUpstream[path], v) })
-	if diff := cmp.Diff(summary(theirs), our); diff != "" {
+	if diff := cmp.Diff(summarize(path, theirs), our); diff != "" {
 		t.Errorf("%s (-cert-manager +ours):\n%s", path, diff)
 	}
 	for _, name := range ours.Required {
@@ -219,6 +185,48 @@ func compareSchemas(t *testing.T, path string, theirs, ours *apiextensionsv1.JSO
 	if theirs.AdditionalProperties != nil && ours.AdditionalProperties != nil {
 		compareSchemas(t, path+".*", theirs.AdditionalProperties.Schema, ours.AdditionalProperties.Schema)
 	}
+}
+
+// summary is what a schema says of a field, apart from the fields below it.
+type summary struct {
+	Type, Format      string
+	Default           string
+	Nullable          bool
+	Enum              []string
+	Pattern           string
+	IntOrString       bool
+	PreserveUnknown   bool
+	ListType, MapType string
+	ListMapKeys       []string
+	HasProperties     bool
+	HasItems          bool
+	HasAdditional     bool
+}
+
+func summarize(path string, s *apiextensionsv1.JSONSchemaProps) summary {
+	out := summary{
+		Type: s.Type, Format: s.Format, Nullable: s.Nullable, Pattern: s.Pattern,
+		IntOrString:     s.XIntOrString,
+		PreserveUnknown: s.XPreserveUnknownFields != nil && *s.XPreserveUnknownFields,
+		ListMapKeys:     s.XListMapKeys,
+		HasProperties:   len(s.Properties) > 0,
+		HasItems:        s.Items != nil,
+		HasAdditional:   s.AdditionalProperties != nil,
+	}
+	if s.Default != nil && !(path == "status" && slices.Contains(initialStatus, string(s.Default.Raw))) {
+		out.Default = string(s.Default.Raw)
+	}
+	for _, value := range s.Enum {
+		out.Enum = append(out.Enum, string(value.Raw))
+	}
+	slices.Sort(out.Enum)
+	if s.XListType != nil {
+		out.ListType = *s.XListType
+	}
+	if s.XMapType != nil {
+		out.MapType = *s.XMapType
+	}
+	return out
 }
 
 // schemaPaths returns the path of every property, sorted, with [] for the elements of lists.

@@ -9,15 +9,11 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
 )
 
 // The API server accepts manifests for cert-manager unchanged and without unknown fields.
 func TestManifestsOfCertManagerAreAccepted(t *testing.T) {
-	resources := map[string]schema.GroupVersionResource{
-		"Certificate":   certificates,
-		"ClusterIssuer": clusterIssuers,
-		"Ingress":       {Group: "networking.k8s.io", Version: "v1", Resource: "ingresses"},
-	}
 	files, err := filepath.Glob("../testdata/seed/*.yaml")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no manifests: %v", err)
@@ -30,23 +26,34 @@ func TestManifestsOfCertManagerAreAccepted(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, document := range bytes.Split(content, []byte("\n---\n")) {
-				u := object(t, string(document))
-				resource, known := resources[u.GetKind()]
-				if !known {
-					t.Fatalf("no resource for kind %q", u.GetKind())
-				}
-				options := metav1.CreateOptions{FieldValidation: metav1.FieldValidationStrict}
-				if namespace := u.GetNamespace(); namespace != "" {
-					ns := object(t, "apiVersion: v1\nkind: Namespace\nmetadata: {name: "+namespace+"}")
-					if _, err := client.Resource(namespaces).Create(t.Context(), ns, options); err != nil {
-						t.Fatalf("create namespace: %v", err)
-					}
-				}
-				if _, err := client.Resource(resource).Namespace(u.GetNamespace()).Create(t.Context(), u, options); err != nil {
-					t.Fatalf("create %s %s: %v", u.GetKind(), u.GetName(), err)
-				}
+				createDocument(t, client, document)
 			}
 		})
+	}
+}
+
+// createDocument creates an object of cert-manager's users, and its namespace.
+func createDocument(t *testing.T, client dynamic.Interface, document []byte) {
+	t.Helper()
+	resources := map[string]schema.GroupVersionResource{
+		"Certificate":   certificates,
+		"ClusterIssuer": clusterIssuers,
+		"Ingress":       {Group: "networking.k8s.io", Version: "v1", Resource: "ingresses"},
+	}
+	u := object(t, string(document))
+	resource, known := resources[u.GetKind()]
+	if !known {
+		t.Fatalf("no resource for kind %q", u.GetKind())
+	}
+	options := metav1.CreateOptions{FieldValidation: metav1.FieldValidationStrict}
+	if namespace := u.GetNamespace(); namespace != "" {
+		ns := object(t, "apiVersion: v1\nkind: Namespace\nmetadata: {name: "+namespace+"}")
+		if _, err := client.Resource(namespaces).Create(t.Context(), ns, options); err != nil {
+			t.Fatalf("create namespace: %v", err)
+		}
+	}
+	if _, err := client.Resource(resource).Namespace(u.GetNamespace()).Create(t.Context(), u, options); err != nil {
+		t.Fatalf("create %s %s: %v", u.GetKind(), u.GetName(), err)
 	}
 }
 

@@ -80,23 +80,14 @@ func TestACertificateIsRevokedAndAnotherIssued(t *testing.T) {
 	}
 	revision := func(n int) {
 		t.Helper()
-		cluster.Eventually(t, func() error {
-			if err := s.Get(t.Context(), client.ObjectKeyFromObject(web), web); err != nil {
-				return err
-			}
-			if web.Status.Revision == nil || *web.Status.Revision != n ||
-				cmapi.GetCertificateCondition(&web.Status, cmapi.CertificateConditionIssuing) != nil {
-				return cluster.NotYet("the status is %+v", web.Status)
-			}
-			return nil
-		})
+		s.hasRevision(web, n)
 	}
 	revision(1)
 	chain, key := cluster.Pair(t, client.ObjectKeyFromObject(web))
 
 	s.perennial("revoke", "web").
 		says(t, 2, "--reason must be one of affiliationChanged, cessationOfOperation, keyCompromise, superseded, unspecified")
-	s.perennial("revoke", "nobody", "--reason", "superseded").says(t, 4, `there is no Certificate "nobody"`)
+	s.perennial("revoke", "none", "--reason", "superseded").says(t, 4, `there is no Certificate "none"`)
 	s.perennial("revoke", "other", "--reason", "superseded").says(t, 3, `Issuer "self" is not an ACME issuer`)
 	s.perennial("revoke", "web", "--reason", "keyCompromise").says(t, 0, "is revoked", "will be issued anew")
 	revision(2)
@@ -167,15 +158,28 @@ func TestACertificateIsRevokedAndAnotherIssued(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.perennial("revoke", "web", "--secret", "web", "--reason", "superseded").says(t, 2, "say what in one way")
-	s.perennial("revoke", "--secret", "nobody", "--reason", "superseded").says(t, 4, `there is no Secret "nobody"`)
+	s.perennial("revoke", "--secret", "none", "--reason", "superseded").says(t, 4, `there is no Secret "none"`)
 	s.perennial("revoke", "--secret", "account", "--reason", "superseded").
 		says(t, 3, "does not name the issuer of its certificate")
 	s.perennial("revoke", "--secret", "web", "--reason", "cessationOfOperation").says(t, 0, "is revoked")
 	s.knownAsRevoked(ca, kept, renewed[0])
 
 	// The account gets another key, and goes on.
+	s.rotates(issuer)
+	after := crt("after", "pebble")
+	if err := s.Create(t.Context(), after); err != nil {
+		t.Fatal(err)
+	}
+	web = after
+	revision(1)
+}
+
+// rotates expects that the account of an issuer gets another key.
+func (s *shell) rotates(issuer *cmapi.Issuer) {
+	t := s.T
+	t.Helper()
 	s.perennial("rotate-account-key", "self").says(t, 3, "is not an ACME issuer")
-	s.perennial("rotate-account-key", "nobody").says(t, 4, `there is no Issuer "nobody"`)
+	s.perennial("rotate-account-key", "none").says(t, 4, `there is no Issuer "none"`)
 	if err := s.Get(t.Context(), client.ObjectKeyFromObject(issuer), issuer); err != nil {
 		t.Fatal(err)
 	}
@@ -190,12 +194,21 @@ func TestACertificateIsRevokedAndAnotherIssued(t *testing.T) {
 		}
 		return nil
 	})
-	after := crt("after", "pebble")
-	if err := s.Create(t.Context(), after); err != nil {
-		t.Fatal(err)
-	}
-	web = after
-	revision(1)
+}
+
+// hasRevision waits until a Certificate has a revision, and no issuance is under way.
+func (s *shell) hasRevision(web *cmapi.Certificate, n int) {
+	s.Helper()
+	cluster.Eventually(s.T, func() error {
+		if err := s.Get(s.Context(), client.ObjectKeyFromObject(web), web); err != nil {
+			return err
+		}
+		if web.Status.Revision == nil || *web.Status.Revision != n ||
+			cmapi.GetCertificateCondition(&web.Status, cmapi.CertificateConditionIssuing) != nil {
+			return cluster.NotYet("the status is %+v", web.Status)
+		}
+		return nil
+	})
 }
 
 // knownAsRevoked expects that the CA has revoked a certificate.

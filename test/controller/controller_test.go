@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -377,21 +378,7 @@ func TestKubernetesSigningRequestsAreServed(t *testing.T) {
 	}
 	certificateOf := func(csr *certificatesv1.CertificateSigningRequest) *x509.Certificate {
 		t.Helper()
-		cluster.Eventually(t, func() error {
-			if err := admin.Get(t.Context(), client.ObjectKeyFromObject(csr), csr); err != nil {
-				return err
-			}
-			if len(csr.Status.Certificate) == 0 {
-				return cluster.NotYet("conditions %+v", csr.Status.Conditions)
-			}
-			return nil
-		})
-		block, _ := pem.Decode(csr.Status.Certificate)
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return cert
+		return signed(t, csr)
 	}
 	root := cluster.Plane(t).AdminConfig()
 
@@ -420,35 +407,12 @@ func TestKubernetesSigningRequestsAreServed(t *testing.T) {
 	waits := ask(root, "issuers.cert-manager.io/"+ns+".dotted.name", func(csr *certificatesv1.CertificateSigningRequest) {
 		csr.Annotations = map[string]string{keyAnnotation: "later"}
 	})
-	cluster.Eventually(t, func() error {
-		var list corev1.EventList
-		if err := admin.List(t.Context(), &list, client.InNamespace(metav1.NamespaceDefault)); err != nil {
-			return err
-		}
-		for _, e := range list.Items {
-			if e.InvolvedObject.Name == waits.Name && e.Reason == "SecretNotFound" && strings.Contains(e.Message,
-				ns+"/later not found") && strings.Contains(e.Message, keyAnnotation) {
-				return nil
-			}
-		}
-		return cluster.NotYet("no event of %d", len(list.Items))
-	})
+	signingEvent(t, waits.Name, "SecretNotFound", ns+"/later not found", keyAnnotation)
 	create(t, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "later"},
 		Data: map[string][]byte{"tls.key": keyPEM}})
 	certificateOf(waits)
 	none := ask(root, "issuers.cert-manager.io/"+ns+".dotted.name", nil)
-	cluster.Eventually(t, func() error {
-		if err := admin.Get(t.Context(), client.ObjectKeyFromObject(none), none); err != nil {
-			return err
-		}
-		for _, c := range none.Status.Conditions {
-			if c.Type == certificatesv1.CertificateFailed && c.Reason == "MissingAnnotation" && strings.Contains(c.Message,
-				keyAnnotation) {
-				return nil
-			}
-		}
-		return cluster.NotYet("conditions %+v", none.Status.Conditions)
-	})
+	failsWith(t, none, "MissingAnnotation", keyAnnotation)
 
 	// A user without the right to an Issuer of a namespace.
 	create(
@@ -487,16 +451,63 @@ func TestKubernetesSigningRequestsAreServed(t *testing.T) {
 		}, client.DryRunAll)
 	})
 	denied = ask(mallory, "issuers.cert-manager.io/"+ns+".dotted.name", nil)
+	failsWith(t, denied, "DeniedReference", "mallory")
+}
+
+// signed waits until a CertificateSigningRequest is signed.
+func signed(t *testing.T, csr *certificatesv1.CertificateSigningRequest) *x509.Certificate {
+	t.Helper()
+	admin := cluster.Admin(t)
 	cluster.Eventually(t, func() error {
-		if err := admin.Get(t.Context(), client.ObjectKeyFromObject(denied), denied); err != nil {
+		if err := admin.Get(t.Context(), client.ObjectKeyFromObject(csr), csr); err != nil {
 			return err
 		}
-		for _, c := range denied.Status.Conditions {
-			if c.Type == certificatesv1.CertificateFailed && c.Reason == "DeniedReference" &&
-				strings.Contains(c.Message, "mallory") {
+		if len(csr.Status.Certificate) == 0 {
+			return cluster.NotYet("conditions %+v", csr.Status.Conditions)
+		}
+		return nil
+	})
+	block, _ := pem.Decode(csr.Status.Certificate)
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert
+}
+
+// signingEvent waits for a warning about a CertificateSigningRequest that has all the words.
+func signingEvent(t *testing.T, name, reason string, words ...string) {
+	t.Helper()
+	admin := cluster.Admin(t)
+	cluster.Eventually(t, func() error {
+		var list corev1.EventList
+		if err := admin.List(t.Context(), &list, client.InNamespace(metav1.NamespaceDefault)); err != nil {
+			return err
+		}
+		for _, e := range list.Items {
+			missing := func(word string) bool { return !strings.Contains(e.Message, word) }
+			if e.InvolvedObject.Name == name && e.Reason == reason && e.Type == corev1.EventTypeWarning &&
+				!slices.ContainsFunc(words, missing) {
 				return nil
 			}
 		}
-		return cluster.NotYet("conditions %+v", denied.Status.Conditions)
+		return cluster.NotYet("no event %s about %s, of %d", reason, name, len(list.Items))
+	})
+}
+
+// failsWith waits until a CertificateSigningRequest has failed for a reason.
+func failsWith(t *testing.T, csr *certificatesv1.CertificateSigningRequest, reason, says string) {
+	t.Helper()
+	admin := cluster.Admin(t)
+	cluster.Eventually(t, func() error {
+		if err := admin.Get(t.Context(), client.ObjectKeyFromObject(csr), csr); err != nil {
+			return err
+		}
+		for _, c := range csr.Status.Conditions {
+			if c.Type == certificatesv1.CertificateFailed && c.Reason == reason && strings.Contains(c.Message, says) {
+				return nil
+			}
+		}
+		return cluster.NotYet("conditions %+v", csr.Status.Conditions)
 	})
 }

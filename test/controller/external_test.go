@@ -141,18 +141,26 @@ func TestAnExternalIssuerIsApprovedByItsWholeNameAndRealPlural(t *testing.T) {
 				t.Fatal(err)
 			}
 			run(t, nil)
-			cluster.Eventually(t, func() error {
-				if err := admin.Get(t.Context(), client.ObjectKeyFromObject(cr), cr); err != nil {
-					return err
-				}
-				if !cmapi.CertificateRequestIsApproved(&cr.Status) || cmapi.GetCertificateRequestCondition(&cr.Status,
-					"ApprovalForbidden") != nil {
-					return cluster.NotYet("conditions %+v", cr.Status.Conditions)
-				}
-				return nil
-			})
+			isApproved(t, cr)
 		})
 	}
+}
+
+// isApproved waits until a request is approved, and is not reported as one that may not be
+// approved.
+func isApproved(t *testing.T, cr *cmapi.CertificateRequest) {
+	t.Helper()
+	admin := cluster.Admin(t)
+	cluster.Eventually(t, func() error {
+		if err := admin.Get(t.Context(), client.ObjectKeyFromObject(cr), cr); err != nil {
+			return err
+		}
+		if !cmapi.CertificateRequestIsApproved(&cr.Status) || cmapi.GetCertificateRequestCondition(&cr.Status,
+			"ApprovalForbidden") != nil {
+			return cluster.NotYet("conditions %+v", cr.Status.Conditions)
+		}
+		return nil
+	})
 }
 
 func TestStatusSaysHowAnExternalIssuerIs(t *testing.T) {

@@ -2,7 +2,6 @@ package controller_test
 
 import (
 	"crypto/rand"
-	"strings"
 	"testing"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
@@ -76,19 +75,7 @@ func TestWhichWriteForASigningRequestIsRefusedIsSaid(t *testing.T) {
 			if err := admin.SubResource("approval").Update(t.Context(), csr); err != nil {
 				t.Fatal(err)
 			}
-			cluster.Eventually(t, func() error {
-				var list corev1.EventList
-				if err := admin.List(t.Context(), &list, client.InNamespace(metav1.NamespaceDefault)); err != nil {
-					return err
-				}
-				for _, e := range list.Items {
-					if e.InvolvedObject.Name == csr.Name && e.Reason == test.reason && e.Type == corev1.EventTypeWarning &&
-						strings.Contains(e.Message, cluster.RefusedBecause) {
-						return nil
-					}
-				}
-				return cluster.NotYet("no event %s about %s", test.reason, csr.Name)
-			})
+			signingEvent(t, csr.Name, test.reason, cluster.RefusedBecause)
 			refusal.End()
 			cluster.Eventually(t, func() error {
 				if err := admin.Get(t.Context(), client.ObjectKeyFromObject(csr), csr); err != nil {

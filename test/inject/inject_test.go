@@ -38,19 +38,8 @@ func TestEveryTargetFollowsItsAnnotations(t *testing.T) {
 	for _, tt := range targets {
 		t.Run(tt.resource, func(t *testing.T) {
 			ns := cluster.Namespace(t)
-			first, second, third, fourth := rig.NewCA(
-				t,
-				"first",
-			), rig.NewCA(
-				t,
-				"second",
-			), rig.NewCA(
-				t,
-				"third",
-			), rig.NewCA(
-				t,
-				"fourth",
-			)
+			first, second := rig.NewCA(t, "first"), rig.NewCA(t, "second")
+			third, fourth := rig.NewCA(t, "third"), rig.NewCA(t, "fourth")
 			secretWithCA(t, ns, "tls", "webhook", first)
 			secretWithCA(t, ns, "other", "", fourth)
 			o := tt.object(t)
@@ -72,41 +61,26 @@ func TestEveryTargetFollowsItsAnnotations(t *testing.T) {
 			}
 
 			// Another source.
+			ends := func(words string, suffix func(bundle []byte) bool) {
+				t.Helper()
+				cluster.Eventually(t, func() error {
+					if got := field(t, get(t, o).Object, tt.bundles[0]); !suffix(got) {
+						return cluster.NotYet("the bundle is %s, want %s at its end", rig.Names(got), words)
+					}
+					return nil
+				})
+			}
 			rig.Patch(t, o.DeepCopy(), `{"metadata": {"annotations": {%q: null, %q: %q}}}`,
 				cmapi.WantInjectAnnotation, cmapi.WantInjectFromSecretAnnotation, ns+"/other")
-			cluster.Eventually(t, func() error {
-				if got := field(t, get(t, o).Object, tt.bundles[0]); !strings.HasSuffix(rig.Names(got), ", fourth") {
-					return cluster.NotYet("the bundle is %s", rig.Names(got))
-				}
-				return nil
-			})
+			ends("fourth", func(got []byte) bool { return strings.HasSuffix(rig.Names(got), ", fourth") })
 			// And the third.
 			rig.Patch(t, o.DeepCopy(), `{"metadata": {"annotations": {%q: null, %q: "true"}}}`,
 				cmapi.WantInjectFromSecretAnnotation, cmapi.WantInjectAPIServerCAAnnotation)
-			cluster.Eventually(t, func() error {
-				if got := field(t, get(t, o).Object, tt.bundles[0]); !bytes.HasSuffix(got,
-					pki.EncodeCertificatePEM(apiServerCert)) {
-					return cluster.NotYet("the bundle is %s", rig.Names(got))
-				}
-				return nil
+			ends("the CA of the API server", func(got []byte) bool {
+				return bytes.HasSuffix(got, pki.EncodeCertificatePEM(apiServerCert))
 			})
 
-			// A client empties it, for example with a new version of a manifest, or to remove an old CA.
-			empty := get(t, o)
-			for _, path := range tt.bundles {
-				unset(empty.Object, path)
-			}
-			if err := rig.Admin(t).Update(t.Context(), empty); err != nil {
-				t.Fatal(err)
-			}
-			cluster.Eventually(t, func() error {
-				for _, path := range tt.bundles {
-					if got := field(t, get(t, o).Object, path); !bytes.Equal(got, pki.EncodeCertificatePEM(apiServerCert)) {
-						return cluster.NotYet("%s is %s", path, rig.Names(got))
-					}
-				}
-				return nil
-			})
+			refills(t, tt, o, pki.EncodeCertificatePEM(apiServerCert))
 
 			// Without the annotation, the bundle stays, and has no field manager.
 			rig.Patch(t, o.DeepCopy(), `{"metadata": {"annotations": {%q: null}}}`, cmapi.WantInjectAPIServerCAAnnotation)
@@ -121,6 +95,27 @@ func TestEveryTargetFollowsItsAnnotations(t *testing.T) {
 			}
 		})
 	}
+}
+
+// refills empties the bundles as a client does, for example with a new version of a manifest, or to
+// remove an old CA. Then they have the present CA alone.
+func refills(t *testing.T, tt target, o *unstructured.Unstructured, ca []byte) {
+	t.Helper()
+	empty := get(t, o)
+	for _, path := range tt.bundles {
+		unset(empty.Object, path)
+	}
+	if err := rig.Admin(t).Update(t.Context(), empty); err != nil {
+		t.Fatal(err)
+	}
+	cluster.Eventually(t, func() error {
+		for _, path := range tt.bundles {
+			if got := field(t, get(t, o).Object, path); !bytes.Equal(got, ca) {
+				return cluster.NotYet("%s is %s", path, rig.Names(got))
+			}
+		}
+		return nil
+	})
 }
 
 func TestMistakesAreReportedByEvents(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
@@ -93,17 +94,7 @@ func TestNoCallFailsWhileTheCAOfAWebhookIsReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(watch.Stop)
-	go func() {
-		for event := range watch.ResultChan() {
-			secret, ok := event.Object.(*corev1.Secret)
-			if !ok {
-				continue
-			}
-			if pair, err := tls.X509KeyPair(secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey]); err == nil {
-				served.Store(&pair)
-			}
-		}
-	}()
+	go serveLatest(watch, &served)
 	var calls atomic.Int64
 	url := webhookServer(t, served.Load, func() { calls.Add(1) })
 	// A second server has a certificate of the next CA as soon as there is that CA. Clients that can
@@ -155,15 +146,15 @@ func TestNoCallFailsWhileTheCAOfAWebhookIsReplaced(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	var failures atomic.Int64
 	var group sync.WaitGroup
-	for range 2 {
-		group.Go(func() {
-			for ctx.Err() == nil {
-				if err := call("current"); err != nil && ctx.Err() == nil && failures.Add(1) <= 3 {
-					t.Errorf("after %d calls: %v", calls.Load(), err)
-				}
+	keepsCalling := func() {
+		for ctx.Err() == nil {
+			if err := call("current"); err != nil && ctx.Err() == nil && failures.Add(1) <= 3 {
+				t.Errorf("after %d calls: %v", calls.Load(), err)
 			}
-		})
+		}
 	}
+	group.Go(keepsCalling)
+	group.Go(keepsCalling)
 	t.Cleanup(group.Wait)
 	t.Cleanup(stop)
 	moreCalls := func() {
@@ -177,30 +168,7 @@ func TestNoCallFailsWhileTheCAOfAWebhookIsReplaced(t *testing.T) {
 		})
 	}
 
-	caSecret, err := secretOf(t, ns, "ca")
-	if err != nil {
-		t.Fatal(err)
-	}
-	oldCA, err := pki.DecodeCertificatePEM(caSecret.Data[corev1.TLSCertKey])
-	if err != nil {
-		t.Fatal(err)
-	}
-	rig.Renew(t, ns, "ca")
-	var newCert rig.CA
-	cluster.Eventually(t, func() error {
-		secret, err := secretOf(t, ns, "ca")
-		if err != nil {
-			return err
-		}
-		if newCert.Certificate, err = pki.DecodeCertificatePEM(secret.Data[corev1.TLSCertKey]); err != nil {
-			return err
-		}
-		if newCert.Certificate.Equal(oldCA) {
-			return cluster.NotYet("the CA is the old one")
-		}
-		newCert.Key, err = pki.DecodeKeyPEM(secret.Data[corev1.TLSPrivateKeyKey])
-		return err
-	})
+	newCert := replacedCA(t, ns)
 	chain, key := serverCertificate(t, newCert)
 	pair, err := tls.X509KeyPair(chain, key)
 	if err != nil {
@@ -226,4 +194,46 @@ func TestNoCallFailsWhileTheCAOfAWebhookIsReplaced(t *testing.T) {
 		t.Errorf("%d of %d calls failed", n, n+calls.Load())
 	}
 	t.Logf("%d calls, %d failed", calls.Load(), failures.Load())
+}
+
+// serveLatest stores the certificate of a Secret whenever it changes.
+func serveLatest(watch watch.Interface, served *atomic.Pointer[tls.Certificate]) {
+	for event := range watch.ResultChan() {
+		secret, ok := event.Object.(*corev1.Secret)
+		if !ok {
+			continue
+		}
+		if pair, err := tls.X509KeyPair(secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey]); err == nil {
+			served.Store(&pair)
+		}
+	}
+}
+
+// replacedCA renews a CA, and waits for the new one.
+func replacedCA(t *testing.T, ns string) (newCert rig.CA) {
+	t.Helper()
+	caSecret, err := secretOf(t, ns, "ca")
+	if err != nil {
+		t.Fatal(err)
+	}
+	oldCA, err := pki.DecodeCertificatePEM(caSecret.Data[corev1.TLSCertKey])
+	if err != nil {
+		t.Fatal(err)
+	}
+	rig.Renew(t, ns, "ca")
+	cluster.Eventually(t, func() error {
+		secret, err := secretOf(t, ns, "ca")
+		if err != nil {
+			return err
+		}
+		if newCert.Certificate, err = pki.DecodeCertificatePEM(secret.Data[corev1.TLSCertKey]); err != nil {
+			return err
+		}
+		if newCert.Certificate.Equal(oldCA) {
+			return cluster.NotYet("the CA is the old one")
+		}
+		newCert.Key, err = pki.DecodeKeyPEM(secret.Data[corev1.TLSPrivateKeyKey])
+		return err
+	})
+	return newCert
 }

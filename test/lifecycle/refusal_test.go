@@ -128,7 +128,8 @@ func deletes[T client.Object](w cluster.Write) bool {
 }
 
 // The writes of a reconciliation. Each is refused in turn.
-var refusedWrites = map[string]struct {
+// refusedWrite is a write that the API server refuses.
+type refusedWrite struct {
 	rule   func(cluster.Write) bool
 	reason string
 	// of are the signers for which it is made, nil for all.
@@ -138,7 +139,9 @@ var refusedWrites = map[string]struct {
 	options func(*controller.Options)
 	// renews is refused at the second issuance only, and leaves the Certificate ready.
 	renews bool
-}{
+}
+
+var refusedWrites = map[string]refusedWrite{
 	"the CertificateRequest": {rule: creates[*cmapi.CertificateRequest]("-1"), reason: "RequestFailed"},
 	"the Secret":             {rule: appliesSecret, reason: "SecretWriteFailed"},
 	"the next private key":   {rule: createsKey, reason: "PrivateKeyWriteFailed", of: []string{"external", "acme"}},
@@ -164,76 +167,90 @@ func TestEachRefusedWriteIsReportedEverywhere(t *testing.T) {
 			}
 			t.Run(signer+"/"+what, func(t *testing.T) {
 				t.Parallel()
-				r := newRefusable(t)
-				options, names := set(r)
-				r.caIssuer("staging", time.Hour)
-				if test.options != nil {
-					test.options(&options)
-				}
-				if !test.renews {
-					r.Begin(test.rule)
-				}
-				r.start(options)
-				crt := certificate("a", "signer", names)
-				if test.edit != nil {
-					test.edit(crt)
-				}
-				r.create(crt)
-				if test.renews {
-					r.untilReady("a", 1)
-					r.Begin(test.rule)
-					r.renew("a")
-				}
-				c := r.condition("a", cmapi.CertificateConditionIssuing, cmmeta.ConditionFalse, test.reason)
-				r.saysRefusal(c.Message)
-				if test.renews {
-					r.agrees("a", cmmeta.ConditionTrue, cluster.RefusedBecause)
-					if crt := r.getCertificate("a"); *crt.Status.Revision != 2 || stalled(crt) != nil {
-						t.Errorf("status %+v, want the second revision, and not stalled", crt.Status)
-					}
-				} else {
-					r.agrees("a", cmmeta.ConditionFalse, cluster.RefusedBecause)
-					crt := r.getCertificate("a")
-					if s := stalled(crt); s == nil || s.Reason != test.reason || !strings.Contains(s.Message, cluster.RefusedBecause) {
-						t.Errorf("the condition Stalled is %+v", s)
-					}
-					ready := cmapi.GetCertificateCondition(&crt.Status, "Ready")
-					if !strings.HasPrefix(ready.Message, "Issuing certificate as Secret does not exist") ||
-						!strings.Contains(ready.Message, cluster.RefusedBecause) {
-						t.Errorf("Ready says %q", ready.Message)
-					}
-				}
-				if message := r.untilEvent("Certificate", "a", test.reason); !strings.Contains(message, cluster.RefusedBecause) {
-					t.Errorf("the event says %q", message)
-				}
-				if n := r.Count(); n > 3 {
-					t.Errorf("tried %d times in a moment", n)
-				}
-				// What was refused is allowed, and asked for at once.
-				var request types.UID
-				if test.reason == "SecretWriteFailed" {
-					request = r.untilRequest("a-1").UID
-				}
-				r.End()
-				revision := 1
-				if test.renews {
-					revision = 3
-				}
-				if test.options != nil {
-					return // another approver decides
-				}
-				r.renew("a")
-				crt = r.untilReady("a", revision)
-				if s := stalled(crt); s != nil {
-					t.Errorf("still stalled: %s", s.Message)
-				}
-				r.leaf(r.secret("a"))
-				r.agrees("a", cmmeta.ConditionTrue, "is up to date")
-				if request != "" && r.untilRequest("a-1").UID != request {
-					t.Error("what was issued was thrown away, and another certificate requested")
-				}
+				test.check(t, set)
 			})
 		}
+	}
+}
+
+// check has the write refused, expects that all that users read says so, and allows it.
+func (test refusedWrite) check(t *testing.T, set func(*refusable) (controller.Options, func(*cmapi.Certificate))) {
+	r := newRefusable(t)
+	options, names := set(r)
+	r.caIssuer("staging", time.Hour)
+	if test.options != nil {
+		test.options(&options)
+	}
+	if !test.renews {
+		r.Begin(test.rule)
+	}
+	r.start(options)
+	crt := certificate("a", "signer", names)
+	if test.edit != nil {
+		test.edit(crt)
+	}
+	r.create(crt)
+	if test.renews {
+		r.untilReady("a", 1)
+		r.Begin(test.rule)
+		r.renew("a")
+	}
+	c := r.condition("a", cmapi.CertificateConditionIssuing, cmmeta.ConditionFalse, test.reason)
+	r.saysRefusal(c.Message)
+	if test.renews {
+		r.agrees("a", cmmeta.ConditionTrue, cluster.RefusedBecause)
+		if crt := r.getCertificate("a"); *crt.Status.Revision != 2 || stalled(crt) != nil {
+			t.Errorf("status %+v, want the second revision, and not stalled", crt.Status)
+		}
+	} else {
+		r.agrees("a", cmmeta.ConditionFalse, cluster.RefusedBecause)
+		r.isStalled(test.reason)
+	}
+	if message := r.untilEvent("Certificate", "a", test.reason); !strings.Contains(message, cluster.RefusedBecause) {
+		t.Errorf("the event says %q", message)
+	}
+	if n := r.Count(); n > 3 {
+		t.Errorf("tried %d times in a moment", n)
+	}
+	test.allow(t, r)
+}
+
+// isStalled expects of a Certificate that was never issued that it says which write is refused.
+func (r *refusable) isStalled(reason string) {
+	r.Helper()
+	crt := r.getCertificate("a")
+	if s := stalled(crt); s == nil || s.Reason != reason || !strings.Contains(s.Message, cluster.RefusedBecause) {
+		r.Errorf("the condition Stalled is %+v", s)
+	}
+	ready := cmapi.GetCertificateCondition(&crt.Status, "Ready")
+	if !strings.HasPrefix(ready.Message, "Issuing certificate as Secret does not exist") ||
+		!strings.Contains(ready.Message, cluster.RefusedBecause) {
+		r.Errorf("Ready says %q", ready.Message)
+	}
+}
+
+// allow allows what was refused, and asks for it at once.
+func (test refusedWrite) allow(t *testing.T, r *refusable) {
+	var request types.UID
+	if test.reason == "SecretWriteFailed" {
+		request = r.untilRequest("a-1").UID
+	}
+	r.End()
+	if test.options != nil {
+		return // another approver decides
+	}
+	revision := 1
+	if test.renews {
+		revision = 3
+	}
+	r.renew("a")
+	if s := stalled(r.untilReady("a", revision)); s != nil {
+		t.Errorf("still stalled: %s", s.Message)
+	}
+	r.leaf(r.secret("a"))
+	r.agrees("a", cmmeta.ConditionTrue, "is up to date")
+	if request != "" && r.untilRequest("a-1").UID != request {
+		t.Error("what was issued was discarded, and another certificate requested")
 	}
 }
 

@@ -210,31 +210,7 @@ func TestKeystoresFollowTheirPasswordAliasAndProfile(t *testing.T) {
 	check := func(password, alias string, profile pki.PKCS12Profile) {
 		t.Helper()
 		secret := w.untilSecret("a", func(s *corev1.Secret) error {
-			chain, err := pki.DecodeChainPEM(s.Data["tls.crt"])
-			if err != nil {
-				return err
-			}
-			cas, err := pki.DecodeBundlePEM(s.Data["ca.crt"])
-			if err != nil {
-				return err
-			}
-			jks := pki.JKSOptions{Password: password, Alias: alias}
-			if err := pki.CheckJKS(s.Data["keystore.jks"], jks, chain[0]); err != nil {
-				return fmt.Errorf("keystore.jks: %w", err)
-			}
-			if err := pki.CheckJKSTruststore(s.Data["truststore.jks"], jks, cas); err != nil {
-				return fmt.Errorf("truststore.jks: %w", err)
-			}
-			if err := pki.CheckPKCS12(s.Data["keystore.p12"], password, chain[0]); err != nil {
-				return fmt.Errorf("keystore.p12: %w", err)
-			}
-			if err := pki.CheckPKCS12Truststore(s.Data["truststore.p12"], password, cas); err != nil {
-				return fmt.Errorf("truststore.p12: %w", err)
-			}
-			if is, err := pki.PKCS12ProfileOf(s.Data["keystore.p12"]); err != nil || is != profile {
-				return fmt.Errorf("keystore.p12 has profile %s, %v", is, err)
-			}
-			return nil
+			return keystoresOpen(s, password, alias, profile)
 		})
 		if w.leaf(secret).SerialNumber.Cmp(serial) != 0 {
 			t.Error("there is a new certificate, though only keystores changed")
@@ -264,6 +240,36 @@ func TestKeystoresFollowTheirPasswordAliasAndProfile(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// keystoresOpen checks that the keystores of a Secret open with a password, and have its
+// certificate.
+func keystoresOpen(s *corev1.Secret, password, alias string, profile pki.PKCS12Profile) error {
+	chain, err := pki.DecodeChainPEM(s.Data["tls.crt"])
+	if err != nil {
+		return err
+	}
+	cas, err := pki.DecodeBundlePEM(s.Data["ca.crt"])
+	if err != nil {
+		return err
+	}
+	jks := pki.JKSOptions{Password: password, Alias: alias}
+	if err := pki.CheckJKS(s.Data["keystore.jks"], jks, chain[0]); err != nil {
+		return fmt.Errorf("keystore.jks: %w", err)
+	}
+	if err := pki.CheckJKSTruststore(s.Data["truststore.jks"], jks, cas); err != nil {
+		return fmt.Errorf("truststore.jks: %w", err)
+	}
+	if err := pki.CheckPKCS12(s.Data["keystore.p12"], password, chain[0]); err != nil {
+		return fmt.Errorf("keystore.p12: %w", err)
+	}
+	if err := pki.CheckPKCS12Truststore(s.Data["truststore.p12"], password, cas); err != nil {
+		return fmt.Errorf("truststore.p12: %w", err)
+	}
+	if is, err := pki.PKCS12ProfileOf(s.Data["keystore.p12"]); err != nil || is != profile {
+		return fmt.Errorf("keystore.p12 has profile %s, %v", is, err)
+	}
+	return nil
 }
 
 func TestOfTwoCertificatesForOneSecretTheOlderHasIt(t *testing.T) {

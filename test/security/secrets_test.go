@@ -152,6 +152,52 @@ func TestNoSecretIsReportedAnywhere(t *testing.T) {
 	w.certificate("refused", "planted-refused")
 	w.certificate("broken", "planted-broken")
 	w.certificate("echo", "planted-echo")
+	w.refusalsAreReported(good)
+
+	secrets := []planted{
+		{"TSIG key", tsigSecret}, {"MAC key of the account", macKey}, {"MAC key that is refused", wrongMACKey},
+		{"password of a keystore", keystoreSecret},
+		{"user of acme-dns", dnsUser}, {"password of acme-dns", dnsPassword}, {"TSIG key that is no base64", badTSIG},
+	}
+	secrets = append(secrets, w.keysAndToken(kubeconfig)...)
+
+	said := w.everythingSaid(metrics)
+	said["log"] = p.out.String()
+	for _, place := range []struct{ name, has string }{{"log", "good"},
+		{"metrics", "certmanager_certificate_ready_status"}, {"events", "good"}, {"objects", "example.com"}} {
+		if !strings.Contains(said[place.name], place.has) {
+			t.Errorf("the %s do not even say %q: nothing was searched", place.name, place.has)
+		}
+	}
+	searchFor(t, secrets, said)
+}
+
+// searchFor expects that no secret and no key is in what the controller has written.
+func searchFor(t *testing.T, secrets []planted, said map[string]string) {
+	t.Helper()
+	for place, text := range said {
+		for _, s := range secrets {
+			for _, form := range s.forms() {
+				if at := strings.Index(text, form); at >= 0 {
+					t.Errorf("the %s tell the %s: …%.300s", place, s.name, text[max(0, at-200):])
+					break
+				}
+			}
+		}
+		// A JWS, a JWT, or a key of any kind.
+		for _, sign := range []string{"PRIVATE KEY-----", `"protected":`, "Bearer ey", "eyJhbGciOi"} {
+			if at := strings.Index(text, sign); at >= 0 {
+				t.Errorf("the %s have %q: …%.300s", place, sign, text[max(0, at-200):])
+			}
+		}
+	}
+}
+
+// refusalsAreReported waits until one Certificate is issued, and what is wrong with the others is
+// reported.
+func (w *world) refusalsAreReported(good *cmapi.Certificate) {
+	t := w.T
+	t.Helper()
 	cluster.Eventually(t, func() error {
 		if err := w.Get(t.Context(), client.ObjectKeyFromObject(good), good); err != nil {
 			return err
@@ -172,27 +218,27 @@ func TestNoSecretIsReportedAnywhere(t *testing.T) {
 		if err := w.List(t.Context(), &challenges, client.InNamespace(w.namespace)); err != nil {
 			return err
 		}
-		told := map[string]bool{}
+		reported := map[string]bool{}
 		for _, ch := range challenges.Items {
-			told[ch.Spec.DNSName] = ch.Status.Reason != ""
+			reported[ch.Spec.DNSName] = ch.Status.Reason != ""
 		}
 		var broken cmapi.ClusterIssuer
 		if err := w.Get(t.Context(), client.ObjectKey{Name: "planted-broken"}, &broken); err != nil {
 			return err
 		}
 		c := cmapi.GetIssuerCondition(&broken.Status, cmapi.IssuerConditionReady)
-		told["broken.example.com"] = told["broken.example.com"] || c != nil && c.Status == cmmeta.ConditionFalse
-		if !told["echo.example.com"] || !told["broken.example.com"] {
-			return cluster.NotYet("the refusals are not told: %v", told)
+		reported["broken.example.com"] = reported["broken.example.com"] || c != nil && c.Status == cmmeta.ConditionFalse
+		if !reported["echo.example.com"] || !reported["broken.example.com"] {
+			return cluster.NotYet("the refusals are not reported: %v", reported)
 		}
 		return nil
 	})
+}
 
-	secrets := []planted{
-		{"TSIG key", tsigSecret}, {"MAC key of the account", macKey}, {"MAC key that is refused", wrongMACKey},
-		{"password of a keystore", keystoreSecret},
-		{"user of acme-dns", dnsUser}, {"password of acme-dns", dnsPassword}, {"TSIG key that is no base64", badTSIG},
-	}
+// keysAndToken returns the private keys that the controller has made, and its token.
+func (w *world) keysAndToken(kubeconfig string) (secrets []planted) {
+	t := w.T
+	t.Helper()
 	for _, of := range []struct{ namespace, name, key string }{
 		{deploy.Namespace, "planted-good-account", "tls.key"}, {w.namespace, "good", "tls.key"},
 	} {
@@ -214,31 +260,7 @@ func TestNoSecretIsReportedAnywhere(t *testing.T) {
 		t.Fatal("the kubeconfig has no token")
 	}
 	secrets = append(secrets, planted{"token of the ServiceAccount", strings.Fields(token)[0]})
-
-	said := w.everythingSaid(metrics)
-	said["log"] = p.out.String()
-	for _, place := range []struct{ name, has string }{{"log", "good"},
-		{"metrics", "certmanager_certificate_ready_status"}, {"events", "good"}, {"objects", "example.com"}} {
-		if !strings.Contains(said[place.name], place.has) {
-			t.Errorf("the %s do not even say %q: nothing was searched", place.name, place.has)
-		}
-	}
-	for place, text := range said {
-		for _, s := range secrets {
-			for _, form := range s.forms() {
-				if at := strings.Index(text, form); at >= 0 {
-					t.Errorf("the %s tell the %s: …%.300s", place, s.name, text[max(0, at-200):])
-					break
-				}
-			}
-		}
-		// A JWS, a JWT, or a key of any kind.
-		for _, sign := range []string{"PRIVATE KEY-----", `"protected":`, "Bearer ey", "eyJhbGciOi"} {
-			if at := strings.Index(text, sign); at >= 0 {
-				t.Errorf("the %s have %q: …%.300s", place, sign, text[max(0, at-200):])
-			}
-		}
-	}
+	return secrets
 }
 
 // everythingSaid returns everything that is readable without access to Secrets.

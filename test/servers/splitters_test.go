@@ -167,18 +167,7 @@ func TestALiveSiteIsCertifiedBehindASplitter(t *testing.T) {
 			test.start(t, a)
 			visit := func() {
 				t.Helper()
-				for _, protocol := range []string{"HTTP/1.1", "HTTP/2.0"} {
-					if page, _, err := servers.Visit(
-						t.Context(),
-						"www.example.com",
-						a.splitter,
-						visitor,
-						protocol,
-					); err != nil ||
-						page != want {
-						t.Errorf("by %s the site says %q, %v", protocol, page, err)
-					}
-				}
+				visits(t, a.splitter, want)
 			}
 			ca, held := servers.CA(t, port)
 			namespace, admin := cluster.Namespace(t), cluster.Admin(t)
@@ -211,23 +200,47 @@ func TestALiveSiteIsCertifiedBehindASplitter(t *testing.T) {
 			release := held(t) // the controller has seen its own answer through the splitter
 			visit()
 			release()
-			cluster.Eventually(t, func() error {
-				if err := admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
-					return err
-				}
-				if c := cmapi.GetCertificateCondition(
-					&crt.Status,
-					cmapi.CertificateConditionReady,
-				); c == nil ||
-					c.Status != cmmeta.ConditionTrue {
-					return cluster.NotYet("%+v", crt.Status)
-				}
-				return nil
-			})
+			isReady(t, crt)
 			visit()
 			if chain, _ := cluster.Pair(t, client.ObjectKeyFromObject(crt)); chain[0].VerifyHostname("www.example.com") != nil {
 				t.Errorf("the certificate is for %v", chain[0].DNSNames)
 			}
 		})
 	}
+}
+
+// visits expects that the site answers through the splitter in both versions of HTTP.
+func visits(t *testing.T, splitter, want string) {
+	t.Helper()
+	for _, protocol := range []string{"HTTP/1.1", "HTTP/2.0"} {
+		if page, _, err := servers.Visit(
+			t.Context(),
+			"www.example.com",
+			splitter,
+			visitor,
+			protocol,
+		); err != nil ||
+			page != want {
+			t.Errorf("by %s the site says %q, %v", protocol, page, err)
+		}
+	}
+}
+
+// isReady waits until a Certificate is ready.
+func isReady(t *testing.T, crt *cmapi.Certificate) {
+	t.Helper()
+	admin := cluster.Admin(t)
+	cluster.Eventually(t, func() error {
+		if err := admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {
+			return err
+		}
+		if c := cmapi.GetCertificateCondition(
+			&crt.Status,
+			cmapi.CertificateConditionReady,
+		); c == nil ||
+			c.Status != cmmeta.ConditionTrue {
+			return cluster.NotYet("%+v", crt.Status)
+		}
+		return nil
+	})
 }

@@ -91,27 +91,33 @@ func TestEachRuleForCertificateFiles(t *testing.T) {
 			}
 			_, err := client.Resource(certificateFiles).
 				Create(t.Context(), u, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
-			if test.field == "" {
-				if err != nil {
-					t.Errorf("refused: %v", err)
-				}
-				return
-			}
-			var status *apierrors.StatusError
-			if !errors.As(err, &status) || status.ErrStatus.Details == nil {
-				t.Fatalf("expected a refusal, got %v", err)
-			}
-			causes := slices.DeleteFunc(status.ErrStatus.Details.Causes, func(c metav1.StatusCause) bool {
-				return c.Field == "<nil>" // the server's remark that it has not evaluated the other rules
-			})
-			if len(causes) != 1 {
-				t.Fatalf("expected a refusal with one cause, got %v", err)
-			}
-			cause := causes[0]
-			if cause.Field != test.field || !strings.Contains(cause.Message, test.says) {
-				t.Errorf("%s: %s\nwant %s: …%s…", cause.Field, cause.Message, test.field, test.says)
-			}
+			checkRefusal(t, err, test.field, test.says)
 		})
+	}
+}
+
+// checkRefusal expects that an object was accepted, or refused for a field.
+func checkRefusal(t *testing.T, err error, field, says string) {
+	t.Helper()
+	if field == "" {
+		if err != nil {
+			t.Errorf("refused: %v", err)
+		}
+		return
+	}
+	var status *apierrors.StatusError
+	if !errors.As(err, &status) || status.ErrStatus.Details == nil {
+		t.Fatalf("expected a refusal, got %v", err)
+	}
+	causes := slices.DeleteFunc(status.ErrStatus.Details.Causes, func(c metav1.StatusCause) bool {
+		return c.Field == "<nil>" // the server's remark that it has not evaluated the other rules
+	})
+	if len(causes) != 1 {
+		t.Fatalf("expected a refusal with one cause, got %v", err)
+	}
+	cause := causes[0]
+	if cause.Field != field || !strings.Contains(cause.Message, says) {
+		t.Errorf("%s: %s\nwant %s: …%s…", cause.Field, cause.Message, field, says)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -158,16 +159,7 @@ func (m *machine) refuse(name, resource, expression string, probe client.Object)
 // TestEachFailureIsAConditionWithItsCauseAndNextAttempt makes each action fail in turn. The
 // condition, the event, the metric and perennial status report the failure, and later its end.
 func TestEachFailureIsAConditionWithItsCauseAndNextAttempt(t *testing.T) {
-	remount := func(dir string, flags uintptr) error {
-		return unix.Mount("", dir, "", unix.MS_REMOUNT|flags, "")
-	}
-	noMending := func(*perennial.CertificateFile) {}
-	for name, test := range map[string]struct {
-		// prepare has the action fail and returns how to mend it, in the world or in the spec.
-		prepare func(m *machine, cf *perennial.CertificateFile) (mend func(), change func(*perennial.CertificateFile))
-		reason  string
-		says    []string
-	}{
+	for name, test := range map[string]fileFailure{
 		"read-only": {func(m *machine, cf *perennial.CertificateFile) (func(), func(*perennial.CertificateFile)) {
 			disk := smallDisk(m.T, 1)
 			m.bind(disk, "read-only-disk")
@@ -257,54 +249,73 @@ func TestEachFailureIsAConditionWithItsCauseAndNextAttempt(t *testing.T) {
 		}, "DirectoryTaken", []string{"CertificateFile a-taken", "choose another directory, or delete one of the two"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := newMachine(t)
-			name := "fails-" + name
-			m.issue(name)
-			cf := &perennial.CertificateFile{
-				ObjectMeta: metav1.ObjectMeta{Name: name},
-				Spec: perennial.CertificateFileSpec{
-					CertificateRef: perennial.CertificateReference{Namespace: "default", Name: name},
-					Directory:      filepath.Join(m.root, name),
-				},
-			}
-			mend, change := test.prepare(m, cf)
-			if err := m.Create(t.Context(), cf); err != nil {
-				t.Fatal(err)
-			}
-			m.until(name, metav1.ConditionFalse, test.says[0], func(cf *perennial.CertificateFile) bool {
-				c := meta.FindStatusCondition(cf.Status.Conditions, perennial.ConditionReady)
-				for _, w := range test.says {
-					if !strings.Contains(c.Message, w) {
-						return false
-					}
-				}
-				s := meta.FindStatusCondition(cf.Status.Conditions, perennial.ConditionStalled)
-				if s == nil || s.Status != metav1.ConditionTrue || s.Reason != c.Reason || s.Message != c.Message {
-					return false
-				}
-				return c.Reason == test.reason && cf.Status.ObservedGeneration == cf.Generation
-			})
-			m.event(name, corev1.EventTypeWarning, test.reason, test.says[0])
-			m.agree(name, "failed", test.says[0])
-
-			mend()
-			eventually(t, func() error { // the daemon may write at the same time
-				if err := m.Get(t.Context(), client.ObjectKey{Name: name}, cf); err != nil {
-					return err
-				}
-				change(cf)
-				return m.Update(t.Context(), cf)
-			})
-			m.until(name, metav1.ConditionTrue, "valid until", func(cf *perennial.CertificateFile) bool {
-				return meta.FindStatusCondition(cf.Status.Conditions, perennial.ConditionStalled) == nil
-			})
-			m.agree(name, "ok", "valid until")
-			if test.reason == "DirectoryTaken" {
-				m.event("a-taken", corev1.EventTypeNormal, "FilesLeft", "deleted; CertificateFile "+name+" has "+cf.Spec.Directory+
-					" now")
-			}
+			test.check(t, "fails-"+name)
 		})
 	}
+}
+
+func remount(dir string, flags uintptr) error {
+	return unix.Mount("", dir, "", unix.MS_REMOUNT|flags, "")
+}
+
+func noMending(*perennial.CertificateFile) {}
+
+// fileFailure is why the files of a certificate cannot be written, or be announced.
+type fileFailure struct {
+	// prepare has the action fail and returns how to mend it, in the world or in the spec.
+	prepare func(m *machine, cf *perennial.CertificateFile) (mend func(), change func(*perennial.CertificateFile))
+	reason  string
+	says    []string
+}
+
+// check expects that the failure is reported, and that it is over when it is mended.
+func (test fileFailure) check(t *testing.T, name string) {
+	m := newMachine(t)
+	m.issue(name)
+	cf := &perennial.CertificateFile{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: perennial.CertificateFileSpec{
+			CertificateRef: perennial.CertificateReference{Namespace: "default", Name: name},
+			Directory:      filepath.Join(m.root, name),
+		},
+	}
+	mend, change := test.prepare(m, cf)
+	if err := m.Create(t.Context(), cf); err != nil {
+		t.Fatal(err)
+	}
+	m.until(name, metav1.ConditionFalse, test.says[0], test.reported)
+	m.event(name, corev1.EventTypeWarning, test.reason, test.says[0])
+	m.agree(name, "failed", test.says[0])
+
+	mend()
+	eventually(t, func() error { // the daemon may write at the same time
+		if err := m.Get(t.Context(), client.ObjectKey{Name: name}, cf); err != nil {
+			return err
+		}
+		change(cf)
+		return m.Update(t.Context(), cf)
+	})
+	m.until(name, metav1.ConditionTrue, "valid until", func(cf *perennial.CertificateFile) bool {
+		return meta.FindStatusCondition(cf.Status.Conditions, perennial.ConditionStalled) == nil
+	})
+	m.agree(name, "ok", "valid until")
+	if test.reason == "DirectoryTaken" {
+		m.event("a-taken", corev1.EventTypeNormal, "FilesLeft",
+			"deleted; CertificateFile "+name+" has "+cf.Spec.Directory+" now")
+	}
+}
+
+// reported reports whether Ready and Stalled both say what is wrong.
+func (test fileFailure) reported(cf *perennial.CertificateFile) bool {
+	c := meta.FindStatusCondition(cf.Status.Conditions, perennial.ConditionReady)
+	if slices.ContainsFunc(test.says, func(w string) bool { return !strings.Contains(c.Message, w) }) {
+		return false
+	}
+	s := meta.FindStatusCondition(cf.Status.Conditions, perennial.ConditionStalled)
+	if s == nil || s.Status != metav1.ConditionTrue || s.Reason != c.Reason || s.Message != c.Message {
+		return false
+	}
+	return c.Reason == test.reason && cf.Status.ObservedGeneration == cf.Generation
 }
 
 // bind shows a directory below the machine's root, where symbolic links are not followed.

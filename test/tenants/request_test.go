@@ -72,7 +72,6 @@ func TestARequestWhoseCSRAsksForMoreFailsAtOnce(t *testing.T) {
 		{"others approve", []string{"*", "-certificaterequests-approver"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			admin := cluster.Admin(t)
 			cluster.Run(t, controller.Options{ClusterResourceNamespace: deploy.Namespace, Controllers: test.controllers})
 			user, namespace := tenant(t)
 			policy := approver(t)
@@ -82,32 +81,46 @@ func TestARequestWhoseCSRAsksForMoreFailsAtOnce(t *testing.T) {
 					"more-usages": {DNSNames: []string{"a.example.com"}, Usages: []string{"code signing", "client auth"},
 						EncodeUsages: true},
 				} {
-					cr := &cmapi.CertificateRequest{
-						ObjectMeta: metav1.ObjectMeta{Namespace: namespace, GenerateName: name + "-"},
-						Spec:       cmapi.CertificateRequestSpec{IssuerRef: issuer, Request: csr(t, ask)},
-					}
-					try(t, user, cr)
-					cluster.Eventually(t, func() error {
-						if err := admin.Get(t.Context(), client.ObjectKeyFromObject(cr), cr); err != nil {
-							return err
-						}
-						if cmapi.CertificateRequestReadyReason(&cr.Status) != cmapi.CertificateRequestReasonFailed {
-							return cluster.NotYet("%s of %s: %+v", name, issuer.Kind, cr.Status.Conditions)
-						}
-						return nil
-					})
-					if cmapi.CertificateRequestIsApproved(&cr.Status) || cr.Status.FailureTime == nil {
-						t.Errorf("%s of %s: %+v", name, issuer.Kind, cr.Status)
-					}
-					c := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionInvalidRequest)
-					if c == nil || !strings.Contains(c.Message, "spec.request: the CSR") {
-						t.Errorf("%s of %s: %+v", name, issuer.Kind, cr.Status.Conditions)
-					}
-					forbidden(t, "approval of "+name, approve(t, policy, cr), "cannot be approved, as it has failed")
+					failsAtOnce(t, user, policy, namespace, name, issuer, ask)
 				}
 			}
 		})
 	}
+}
+
+// failsAtOnce expects of a request that asks for more than its spec that it fails, and is not
+// approved.
+func failsAtOnce(
+	t *testing.T,
+	user, policy client.Client,
+	namespace, name string,
+	issuer cmmeta.IssuerReference,
+	ask pki.Request,
+) {
+	t.Helper()
+	admin := cluster.Admin(t)
+	cr := &cmapi.CertificateRequest{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, GenerateName: name + "-"},
+		Spec:       cmapi.CertificateRequestSpec{IssuerRef: issuer, Request: csr(t, ask)},
+	}
+	try(t, user, cr)
+	cluster.Eventually(t, func() error {
+		if err := admin.Get(t.Context(), client.ObjectKeyFromObject(cr), cr); err != nil {
+			return err
+		}
+		if cmapi.CertificateRequestReadyReason(&cr.Status) != cmapi.CertificateRequestReasonFailed {
+			return cluster.NotYet("%s of %s: %+v", name, issuer.Kind, cr.Status.Conditions)
+		}
+		return nil
+	})
+	if cmapi.CertificateRequestIsApproved(&cr.Status) || cr.Status.FailureTime == nil {
+		t.Errorf("%s of %s: %+v", name, issuer.Kind, cr.Status)
+	}
+	c := cmapi.GetCertificateRequestCondition(&cr.Status, cmapi.CertificateRequestConditionInvalidRequest)
+	if c == nil || !strings.Contains(c.Message, "spec.request: the CSR") {
+		t.Errorf("%s of %s: %+v", name, issuer.Kind, cr.Status.Conditions)
+	}
+	forbidden(t, "approval of "+name, approve(t, policy, cr), "cannot be approved, as it has failed")
 }
 
 // TestAnOwnerThatATenantWritesExemptsNoName makes a tenant write the reference to a Certificate,

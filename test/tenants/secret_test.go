@@ -87,23 +87,7 @@ func TestAReferenceGrantAllowsNoOverwriting(t *testing.T) {
 		}
 		s.create(secret)
 		try(t, evil, gateway(namespace, name, s.issuer.Name, types{victim, name}, nil))
-		crt := &cmapi.Certificate{}
-		cluster.Eventually(t, func() error {
-			if err := s.admin.Get(t.Context(), client.ObjectKey{Namespace: victim, Name: name}, crt); err != nil {
-				return err
-			}
-			c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionReady)
-			if c == nil || c.Reason != "ForeignSecret" || !strings.Contains(c.Message, "was not made for Gateway/"+namespace+"/"+
-				name) {
-				return cluster.NotYet("the conditions are %+v", crt.Status.Conditions)
-			}
-			return nil
-		})
-		is := &corev1.Secret{}
-		if err := s.admin.Get(t.Context(), client.ObjectKey{Namespace: victim, Name: name}, is); err != nil ||
-			string(is.Data["tls.crt"]) != "theirs" || len(is.Data) != 3 {
-			t.Errorf("Secret %s: %v, %d entries, tls.crt is %q", name, err, len(is.Data), is.Data["tls.crt"])
-		}
+		s.keptFrom(t, victim, name, "Gateway/"+namespace+"/"+name)
 	}
 
 	// What the object cannot ask for in another namespace.
@@ -159,6 +143,28 @@ func TestAReferenceGrantAllowsNoOverwriting(t *testing.T) {
 		s.gone(crt)
 		g = gateway(namespace, "good", s.issuer.Name, types{victim, "good"},
 			map[string]string{cmapi.DurationAnnotationKey: "240h"})
+	}
+}
+
+// keptFrom expects that the Secret of a namespace stays as it is, and that the Certificate of an
+// owner in another namespace says why.
+func (s *shared) keptFrom(t *testing.T, namespace, name, owner string) {
+	t.Helper()
+	crt := &cmapi.Certificate{}
+	cluster.Eventually(t, func() error {
+		if err := s.admin.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: name}, crt); err != nil {
+			return err
+		}
+		c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionReady)
+		if c == nil || c.Reason != "ForeignSecret" || !strings.Contains(c.Message, "was not made for "+owner) {
+			return cluster.NotYet("the conditions are %+v", crt.Status.Conditions)
+		}
+		return nil
+	})
+	is := &corev1.Secret{}
+	if err := s.admin.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: name}, is); err != nil ||
+		string(is.Data["tls.crt"]) != "theirs" || len(is.Data) != 3 {
+		t.Errorf("Secret %s: %v, %d entries, tls.crt is %q", name, err, len(is.Data), is.Data["tls.crt"])
 	}
 }
 

@@ -89,22 +89,28 @@ spec:
 					"the value of a label"
 			}
 			err := rig.Admin(t).Create(t.Context(), u, client.DryRunAll)
-			if test.field == "" {
-				if err != nil {
-					t.Errorf("was refused: %v", err)
-				}
-				return
-			}
-			var status *apierrors.StatusError
-			if !errors.As(err, &status) || status.ErrStatus.Details == nil {
-				t.Fatalf("got %v, expected %s: %s", err, test.field, test.message)
-			}
-			causes := slices.DeleteFunc(status.ErrStatus.Details.Causes, func(c metav1.StatusCause) bool {
-				return strings.Contains(c.Message, "some validation rules were not checked")
-			})
-			if len(causes) != 1 || causes[0].Field != test.field || !strings.HasSuffix(causes[0].Message, test.message) {
-				t.Errorf("got %v\nexpected %s: %s", causes, test.field, test.message)
-			}
+			checkRefusal(t, err, test.field, test.message)
 		})
+	}
+}
+
+// checkRefusal expects that an object was accepted, or refused for one field.
+func checkRefusal(t *testing.T, err error, field, message string) {
+	t.Helper()
+	if field == "" {
+		if err != nil {
+			t.Errorf("was refused: %v", err)
+		}
+		return
+	}
+	var status *apierrors.StatusError
+	if !errors.As(err, &status) || status.ErrStatus.Details == nil {
+		t.Fatalf("got %v, expected %s: %s", err, field, message)
+	}
+	causes := slices.DeleteFunc(status.ErrStatus.Details.Causes, func(c metav1.StatusCause) bool {
+		return strings.Contains(c.Message, "some validation rules were not checked")
+	})
+	if len(causes) != 1 || causes[0].Field != field || !strings.HasSuffix(causes[0].Message, message) {
+		t.Errorf("got %v\nexpected %s: %s", causes, field, message)
 	}
 }
