@@ -8,33 +8,35 @@ import (
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/acmestatus"
+	"github.com/perennial-pki/perennial/internal/observe"
 )
 
-// transition names the step between two versions of a challenge, empty if there is none.
-func transition(was, is *cmacme.ChallengeStatus) string {
+// transitions names the steps between two versions of a challenge.
+func transitions(was, is *cmacme.ChallengeStatus) (steps []string) {
+	if is.Presented && !was.Presented {
+		steps = append(steps, "challenge presented")
+	}
 	switch {
 	case acmestatus.Finished(is.State) && !acmestatus.Finished(was.State):
-		return "challenge " + string(is.State)
+		steps = append(steps, "challenge "+string(is.State))
 	case is.State == cmacme.Processing && was.State != cmacme.Processing:
-		return "challenge accepted by the CA"
-	case is.Presented && !was.Presented:
-		return "challenge presented"
+		steps = append(steps, "challenge accepted by the CA")
 	}
-	return ""
+	return steps
 }
 
-// logTransition logs the step between two versions of a challenge.
-func logTransition(ctx context.Context, was, is *cmacme.Challenge, now time.Time) {
-	if step := transition(&was.Status, &is.Status); step != "" {
-		log.FromContext(ctx).Info(step, "age", now.Sub(is.CreationTimestamp.Time).Round(time.Second).String(),
+// logTransitions logs the steps between two versions of a challenge.
+func logTransitions(ctx context.Context, was, is *cmacme.Challenge, now time.Time) {
+	for _, step := range transitions(&was.Status, &is.Status) {
+		log.FromContext(ctx).Info(step, "age", observe.Seconds(now.Sub(is.CreationTimestamp.Time)),
 			"type", is.Spec.Type, "domain", is.Spec.DNSName, "reason", is.Status.Reason)
 	}
 }
 
-// logWait logs, at V(1), what a challenge waits for, and until when.
-func logWait(ctx context.Context, d Decision, now time.Time) {
-	if d.Again > 0 && d.Status.Reason != "" {
-		log.FromContext(ctx).V(1).Info("challenge waits", "reason", d.Status.Reason,
-			"until", now.Add(d.Again).UTC().Format(time.RFC3339))
+// logWait logs what a challenge waits for, and until when.
+func logWait(ctx context.Context, ch *cmacme.Challenge, d Decision, now time.Time, logged *string) {
+	if d.Again > 0 {
+		observe.LogWait(ctx, observe.Waiting{Step: "challenge waits", Reason: d.Status.Reason,
+			Created: ch.CreationTimestamp.Time, Now: now, Until: now.Add(d.Again), Logged: logged})
 	}
 }

@@ -9,6 +9,8 @@ import (
 // remembered is what this process remembers of a challenge.
 type remembered struct {
 	Memory
+	// logged is the last reason for a long wait that is in the log.
+	logged string
 	// notes are of the exchanges with the CA, and of the service of the solver.
 	notes account.Notes
 	// cleaning is since when this process tries to remove what was presented.

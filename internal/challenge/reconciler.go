@@ -116,7 +116,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		}
 	}
 	d := r.pass(ctx, ch)
-	logWait(ctx, d, r.Clock.Now())
+	logWait(ctx, ch, d, r.Clock.Now(), &r.memory.Of(ch).logged)
 	result := reconcile.Result{RequeueAfter: d.Again}
 	if limiter.IsBusy(d.Err) {
 		defer r.wakeNext(ctx) // others need not wait, too
@@ -132,7 +132,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if gone, err := r.writeStatus(ctx, ch, next); gone || err != nil {
 		return reconcile.Result{}, err
 	}
-	logTransition(ctx, ch, next, r.Clock.Now())
+	logTransitions(ctx, ch, next, r.Clock.Now())
 	r.report(next, d.Events)
 	return result, d.Err
 }

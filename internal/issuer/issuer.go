@@ -216,6 +216,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		if err := r.Client.Status().Patch(ctx, o, patch); err != nil {
 			return reconcile.Result{}, observe.StatusRefused(r.Events, before, err)
 		}
+		logTransition(ctx, before.GetStatus(), issuer.GetStatus())
 	}
 	for _, e := range said {
 		r.Events.Event(o, e.kind, e.reason, e.message)

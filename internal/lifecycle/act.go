@@ -157,6 +157,7 @@ func (r *Reconciler) writeStatus(ctx context.Context, o *Observation, d *Decisio
 			Patch(ctx, next, client.MergeFromWithOptions(crt, client.MergeFromWithOptimisticLock{})); err != nil {
 			return observe.StatusRefused(r.Events, crt, err)
 		}
+		logTransitions(ctx, &crt.Status, &next.Status, o.Now)
 	}
 	if d.ForgetKey != "" {
 		r.Keyring.Drop(types.NamespacedName{Namespace: crt.Namespace, Name: d.ForgetKey})

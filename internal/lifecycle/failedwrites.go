@@ -395,11 +395,15 @@ func (r *Reconciler) remember(ctx context.Context, o *Observation, d *Decision, 
 		if e.what != deletes && e.what != reads {
 			r.Metrics.IssuanceFailed(o.Certificate.Spec.IssuerRef, f.Reason)
 		}
-		ctrl.LoggerFrom(ctx).Info("write failed",
-			"reason", f.Reason, "class", f.Class, "attempt", f.Attempts, "until", f.Until, "error", e.Error())
 		// After a restart the status knows what was said before.
 		known := was != nil && was.told() && was.Message == f.Message ||
 			issuing != nil && issuing.Reason == f.Reason && strings.HasPrefix(issuing.Message, f.Message)
+		logger := ctrl.LoggerFrom(ctx)
+		if was != nil && was.Message == f.Message {
+			logger = logger.V(1)
+		}
+		logger.Info("write failed",
+			"reason", f.Reason, "class", f.Class, "attempt", f.Attempts, "until", f.Until, "error", e.Error())
 		if f.told() && !known {
 			r.Events.Event(o.Certificate, corev1.EventTypeWarning, f.Reason, f.Message)
 		}

@@ -200,6 +200,7 @@ func (r *Recorder) write(ctx context.Context, event *corev1.Event) {
 	if result.Skip {
 		return
 	}
+	r.logEvent(result.Event)
 	for attempt := 1; ; attempt++ {
 		err := r.send(ctx, result)
 		_, refused := err.(apierrors.APIStatus)
@@ -220,6 +221,17 @@ func (r *Recorder) write(ctx context.Context, event *corev1.Event) {
 		case <-r.clock.After(eventPause):
 		}
 	}
+}
+
+// logEvent logs a warning when it is new, and other events and repetitions at V(1).
+func (r *Recorder) logEvent(event *corev1.Event) {
+	logger := r.log
+	if event.Type != corev1.EventTypeWarning || event.Count > 1 {
+		logger = logger.V(1)
+	}
+	object := event.InvolvedObject
+	logger.Info("event", "type", event.Type, "kind", object.Kind, "namespace", object.Namespace, "name", object.Name,
+		"reason", event.Reason, "message", event.Message)
 }
 
 func (r *Recorder) send(ctx context.Context, result *record.EventCorrelateResult) error {

@@ -155,16 +155,19 @@ func (m *Metrics) ACMEExchange(e acme.Exchange) {
 // other write.
 const conflictRetry = 20 * time.Millisecond
 
-// Counted returns a reconciler that does what r does and counts it under the name of the
-// controller. A conflict is no error: another client wrote the object between the read and the
+// Counted returns a reconciler that does what r does, counts it under the name of the controller,
+// and logs an error when it changes. A pass that failed is repeated with the queue's back-off. A
+// conflict is no error: another client wrote the object between the read and the
 // write, so the object is reconciled again.
 func Counted[R comparable](m *Metrics, controller string, r reconcile.TypedReconciler[R]) reconcile.TypedReconciler[R] {
 	syncs, failures := m.syncs.WithLabelValues(controller), m.syncErrors.WithLabelValues(controller)
+	failed := &errorLog[R]{last: map[R]string{}}
 	return reconcile.TypedFunc[R](func(ctx context.Context, request R) (reconcile.Result, error) {
 		syncs.Inc()
 		result, err := r.Reconcile(ctx, request)
 		switch {
 		case err == nil:
+			failed.succeeded(request)
 			return result, nil
 		case apierrors.IsConflict(err):
 			return reconcile.Result{RequeueAfter: conflictRetry}, nil
@@ -172,7 +175,10 @@ func Counted[R comparable](m *Metrics, controller string, r reconcile.TypedRecon
 			return reconcile.Result{}, nil // the process ends
 		}
 		failures.Inc()
-		return result, err
+		failed.failed(ctx, request, err)
+		// With an error controller-runtime would log each retry. This is its retry without the line.
+		//lint:ignore SA1019 an interval of our own would reset the queue's back-off
+		return reconcile.Result{Requeue: true}, nil
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/acmestatus"
+	"github.com/perennial-pki/perennial/internal/observe"
 )
 
 // transition names the step between two versions of an order, empty if there is none.
@@ -26,15 +27,15 @@ func transition(was, is *cmacme.OrderStatus) string {
 // logTransition logs the step between two versions of an order.
 func logTransition(ctx context.Context, was, is *cmacme.Order, now time.Time) {
 	if step := transition(&was.Status, &is.Status); step != "" {
-		log.FromContext(ctx).Info(step, "age", now.Sub(is.CreationTimestamp.Time).Round(time.Second).String(),
+		log.FromContext(ctx).Info(step, "age", observe.Seconds(now.Sub(is.CreationTimestamp.Time)),
 			"reason", is.Status.Reason)
 	}
 }
 
-// logWait logs, at V(1), what an order waits for, and until when.
-func logWait(ctx context.Context, d Decision, now time.Time) {
-	if d.Again > 0 && d.Status.Reason != "" {
-		log.FromContext(ctx).V(1).Info("order waits", "reason", d.Status.Reason,
-			"until", now.Add(d.Again).UTC().Format(time.RFC3339))
+// logWait logs what an order waits for, and until when.
+func logWait(ctx context.Context, o *cmacme.Order, d Decision, now time.Time, logged *string) {
+	if d.Again > 0 {
+		observe.LogWait(ctx, observe.Waiting{Step: "order waits", Reason: d.Status.Reason,
+			Created: o.CreationTimestamp.Time, Now: now, Until: now.Add(d.Again), Logged: logged})
 	}
 }

@@ -9,6 +9,8 @@ import (
 // remembered is what this process remembers of an order.
 type remembered struct {
 	Memory
+	// logged is the last reason for a long wait that is in the log.
+	logged string
 	// notes are of the exchanges with the CA.
 	notes account.Notes
 	// unreplaced is since when the CA rejects the replaces field of the order (RFC 9773 section 5).

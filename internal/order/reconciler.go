@@ -125,7 +125,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		r.duplicates.sent(request.NamespacedName)
 	}
 	d := r.pass(ctx, order, challenges.Items)
-	logWait(ctx, d, r.Clock.Now())
+	logWait(ctx, order, d, r.Clock.Now(), &r.memory.Of(order).logged)
 	result := reconcile.Result{RequeueAfter: d.Again}
 	if equality.Semantic.DeepEqual(order.Status, d.Status) {
 		return result, d.Err

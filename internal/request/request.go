@@ -240,6 +240,10 @@ func (r *Reconciler) act(
 	case err != nil:
 		return reconcile.Result{}, observe.StatusRefused(r.Events, cr, err)
 	}
+	logTransition(ctx, cr, next, r.Clock.Now())
+	if d.verdict == wait {
+		logWait(ctx, cr, next)
+	}
 	if say != nil {
 		say()
 	}
