@@ -152,7 +152,7 @@ func advise(s Step, o Objects) string {
 		case s.unapproved:
 			return fmt.Sprintf("perennial approve %s -n %s", s.Name, crt.Namespace)
 		}
-		if strings.HasPrefix(s.Detail, "rehearsal") {
+		if s.rehearsal {
 			return fmt.Sprintf("wait for the %s", s.Detail)
 		}
 		return "" // another step says better what it waits for
@@ -171,8 +171,7 @@ func advise(s Step, o Objects) string {
 		}
 		// The request says better what it waits for, unless it is signed, or an external issuer signs it.
 		if last, _ := latest(o.Requests); o.ExternalIssuer != nil || last != nil && requestStep(last).State == OK {
-			_, detail, _ := strings.Cut(s.Detail, ". Waiting: ")
-			return detail
+			return lifecycle.WaitOf(s.Detail)
 		}
 	}
 	return ""

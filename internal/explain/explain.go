@@ -64,6 +64,7 @@ type Step struct {
 	Since  *metav1.Time `json:"since,omitempty"`
 
 	unapproved bool // a request that waits for approval
+	rehearsal  bool // the request of a rehearsal
 }
 
 // Report is the state of one object, a Certificate for one: what perennial status prints, and its
@@ -114,6 +115,7 @@ func Explain(o Objects, now time.Time) Report {
 		step := requestStep(request)
 		if request == rehearsal {
 			ref := request.Spec.IssuerRef
+			step.rehearsal = true
 			step.Detail = fmt.Sprintf("rehearsal at %s %q: %s", ref.KindOrDefault(), ref.Name, step.Detail)
 		}
 		r.Steps = append(r.Steps, step)
@@ -139,7 +141,7 @@ func Explain(o Objects, now time.Time) Report {
 // withoutCause returns the message of Ready without the part that repeats the message of Issuing.
 // The report shows that part as the next step.
 func withoutCause(message string, issuing *cmapi.CertificateCondition) string {
-	message, _, _ = strings.Cut(message, ". Waiting: ")
+	message = lifecycle.CauseOf(message)
 	if issuing != nil {
 		message = strings.TrimSuffix(message, ". "+issuing.Message)
 	}

@@ -212,7 +212,7 @@ func (d *decider) request(why *violation, asked bool) {
 	}
 	d.Request = r
 	if d.rehearsal == nil && (!asked || byHand(why.reason)) {
-		r.tell(corev1.EventTypeNormal, "Issuing", baseMessage(why.message))
+		r.tell(corev1.EventTypeNormal, "Issuing", CauseOf(why.message))
 	}
 	r.tell(
 		corev1.EventTypeNormal,
@@ -328,15 +328,6 @@ func notAnswered(cr *cmapi.CertificateRequest) string {
 	)
 }
 
-// waitingFor separates, in the message of the Issuing condition, why a certificate is issued from
-// what the issuance waits for.
-const waitingFor = ". Waiting: "
-
-func baseMessage(message string) string {
-	base, _, _ := strings.Cut(message, waitingFor)
-	return base
-}
-
 // announce writes into the status that an issuance is under way. detail says what it waits for.
 func (d *decider) announce(why *violation, detail string) {
 	d.underWay = true
@@ -345,8 +336,8 @@ func (d *decider) announce(why *violation, detail string) {
 		detail = strings.TrimSuffix(without+"; "+detail, "; ")
 	}
 	if detail != "" {
-		message = strings.TrimSuffix(baseMessage(message), ".") + waitingFor + detail
-		d.cause = strings.TrimPrefix(waitingFor, ". ") + detail
+		message = waitMessage(message, detail)
+		d.cause = waitingFor + detail
 	}
 	d.set(cmapi.CertificateConditionIssuing, cmmeta.ConditionTrue, why.reason, message)
 	d.Status.NextPrivateKeySecretName = ptr.To(KeySecretName(d.Certificate, d.revision()+1))

@@ -33,12 +33,12 @@ func (d *decider) newKey(why *violation, needed, rehearsal bool) (key crypto.Sig
 	}
 	if d.wish() != "" { // the next pass, which has the key, must know of it
 		issuing := d.condition(cmapi.CertificateConditionIssuing)
-		why = &violation{issuing.Reason, baseMessage(issuing.Message)}
+		why = &violation{issuing.Reason, CauseOf(issuing.Message)}
 	}
 	say := func(detail string) {
 		// The pass that makes the request finds the issuance under way, and does not report its cause.
 		if was := d.condition(cmapi.CertificateConditionIssuing); was == nil || was.Status != cmmeta.ConditionTrue {
-			d.tell(corev1.EventTypeNormal, "Issuing", baseMessage(why.message))
+			d.tell(corev1.EventTypeNormal, "Issuing", CauseOf(why.message))
 		}
 		if rehearsal {
 			d.awaitRehearsal(why, detail)

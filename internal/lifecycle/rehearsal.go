@@ -3,7 +3,6 @@ package lifecycle
 import (
 	"cmp"
 	"fmt"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -163,7 +162,7 @@ func (d *decider) rehearsed(why *violation, asked bool) bool {
 			d.Rehearse.Attempt += *n
 		}
 		if !asked || byHand(why.reason) {
-			d.Rehearse.tell(corev1.EventTypeNormal, "Issuing", baseMessage(why.message))
+			d.Rehearse.tell(corev1.EventTypeNormal, "Issuing", CauseOf(why.message))
 		}
 		d.Rehearse.tell(
 			corev1.EventTypeNormal,
@@ -215,9 +214,8 @@ func (d *decider) awaitRehearsal(why *violation, detail string) {
 	if detail != "" {
 		waits += ": " + detail
 	}
-	d.cause = strings.TrimPrefix(waitingFor, ". ") + waits
-	d.set(cmapi.CertificateConditionIssuing, cmmeta.ConditionTrue, why.reason, strings.TrimSuffix(baseMessage(why.message),
-		".")+waitingFor+waits)
+	d.cause = waitingFor + waits
+	d.set(cmapi.CertificateConditionIssuing, cmmeta.ConditionTrue, why.reason, waitMessage(why.message, waits))
 }
 
 // unrehearsed says that an issuance goes on without its rehearsal, or is empty. A request is made

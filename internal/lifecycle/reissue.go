@@ -180,12 +180,12 @@ func (d *decider) delay(cause reissue.Cause, at time.Time, asked bool) {
 		return
 	}
 	issuing := d.condition(cmapi.CertificateConditionIssuing)
-	waits := strings.TrimSuffix(baseMessage(issuing.Message), ".") + waitingFor + message
+	waits := waitMessage(issuing.Message, message)
 	if waits != issuing.Message {
 		d.tell(corev1.EventTypeWarning, ReasonReissueDelayed, waits)
 	}
 	d.set(cmapi.CertificateConditionIssuing, cmmeta.ConditionTrue, issuing.Reason, waits)
-	d.cause = strings.TrimPrefix(waitingFor, ". ") + message
+	d.cause = waitingFor + message
 }
 
 // advice says what has a certificate issued so often, and what to do about it.
