@@ -105,11 +105,14 @@ type View struct {
 }
 
 // Reads limits how often requests for unknown challenges, which any client on the Internet can
-// send, cause reads from the API server. The zero value is ready.
+// send, cause reads from the API server. A read that finds a challenge does not count: when the cache
+// lags, the CA asks for many at once. The zero value is ready.
 type Reads struct {
-	mu     sync.Mutex
-	second int64
-	n      int
+	mu       sync.Mutex
+	second   int64
+	missed   int // reads of this second that found nothing
+	underWay int
+	ended    chan struct{} // closed when the next read has ended; nil if no request waits for that
 }
 
 // Asked returns the options of such a read: the Challenges for a host, in a namespace or, if that
@@ -125,16 +128,48 @@ func LabelOf(text string) string {
 	return strconv.FormatUint(uint64(adler32.Checksum([]byte(text))), 10)
 }
 
-// readRate is how many reads there may be in a second.
+// readRate is how many reads of a second may find nothing.
 const readRate = 5
 
-// Allow reports whether one more read may be made now.
-func (r *Reads) Allow(now time.Time) bool {
+// Begin waits until one more read may be made, and reports whether that is so. It does not wait for
+// the next second. Call end after the read.
+func (r *Reads) Begin(ctx context.Context, now func() time.Time) (end func(found bool), ok bool) {
+	for {
+		r.mu.Lock()
+		if second := now().Unix(); second != r.second {
+			r.second, r.missed = second, 0
+		}
+		if r.missed+r.underWay < readRate {
+			r.underWay++
+			r.mu.Unlock()
+			return r.end, true
+		}
+		if r.missed >= readRate {
+			r.mu.Unlock()
+			return nil, false
+		}
+		if r.ended == nil {
+			r.ended = make(chan struct{})
+		}
+		ended := r.ended
+		r.mu.Unlock()
+		select {
+		case <-ended:
+		case <-ctx.Done():
+			return nil, false
+		}
+	}
+}
+
+func (r *Reads) end(found bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if second := now.Unix(); second != r.second {
-		r.second, r.n = second, 0
+	r.underWay--
+	if !found {
+		r.missed++
 	}
-	r.n++
-	return r.n <= readRate
+	if r.ended != nil {
+		close(r.ended)
+		r.ended = nil
+	}
 }

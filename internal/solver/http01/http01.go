@@ -139,23 +139,30 @@ func (s *Solver) find(ctx context.Context, token, host string) (string, error) {
 		client.DisableReadYourWritesConsistency); err != nil {
 		return "", err
 	}
-	if len(list.Items) == 0 && len(token) >= minToken {
-		if !s.reads.Allow(s.Now()) {
-			return "", errBusy
-		}
-		ctx, cancel := context.WithTimeout(ctx, readTimeout)
-		defer cancel()
-		if err := s.Direct.List(ctx, &list, solver.Asked(s.Namespace, host)...); err != nil {
-			return "", err
-		}
+	if len(list.Items) > 0 || len(token) < minToken {
+		return keyOf(list.Items, token, host), nil
 	}
-	for i := range list.Items {
-		if ch := &list.Items[i]; ch.Spec.Type == cmacme.ACMEChallengeTypeHTTP01 && ch.Spec.Token == token &&
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	end, ok := s.reads.Begin(ctx, s.Now)
+	if !ok {
+		return "", errBusy
+	}
+	err := s.Direct.List(ctx, &list, solver.Asked(s.Namespace, host)...)
+	key := keyOf(list.Items, token, host)
+	end(key != "")
+	return key, err
+}
+
+// keyOf returns the key authorization for a token on a host, or "".
+func keyOf(all []cmacme.Challenge, token, host string) string {
+	for i := range all {
+		if ch := &all[i]; ch.Spec.Type == cmacme.ACMEChallengeTypeHTTP01 && ch.Spec.Token == token &&
 			sameHost(ch.Spec.DNSName, host) {
-			return ch.Spec.Key, nil
+			return ch.Spec.Key
 		}
 	}
-	return "", nil
+	return ""
 }
 
 // sameHost reports whether two hosts are the same name or address.

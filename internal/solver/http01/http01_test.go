@@ -8,10 +8,12 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
@@ -192,5 +194,47 @@ func TestStrangersMakeUsAskTheAPIServerSeldom(t *testing.T) {
 	}
 	if code := ask("a-token-that-is-long-enough"); code != http.StatusNotFound || reads.Load() != before+1 {
 		t.Errorf("a second later it gets %d after %d reads", code, reads.Load()-before)
+	}
+}
+
+// TestEveryTokenIsAnsweredWhileTheCacheLags asks for many tokens at once, each from several places,
+// as CAs do, of a replica whose cache has none of them yet.
+func TestEveryTokenIsAnsweredWhileTheCacheLags(t *testing.T) {
+	const tokens, places = 20, 5
+	scheme := runtime.NewScheme()
+	if err := cmacme.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	cache := fake.NewClientBuilder().WithScheme(scheme).
+		WithIndex(&cmacme.Challenge{}, byToken, func(client.Object) []string { return nil }).Build()
+	stored := fake.NewClientBuilder().WithScheme(scheme)
+	token := func(i int) string { return fmt.Sprintf("a-token-that-is-long-enough-%d", i) }
+	for i := range tokens {
+		host := fmt.Sprintf("host-%d.example.com", i)
+		stored.WithObjects(&cmacme.Challenge{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: fmt.Sprint(i),
+				Labels: map[string]string{cmacme.DomainLabelKey: solver.LabelOf(host)}},
+			Spec: cmacme.ChallengeSpec{Type: cmacme.ACMEChallengeTypeHTTP01, DNSName: host, Token: token(i), Key: "key"},
+		})
+	}
+	now := time.Now()
+	s := &Solver{Cache: cache, Direct: stored.Build(), Now: func() time.Time { return now }}
+	var answered atomic.Int32
+	var all sync.WaitGroup
+	for i := range tokens {
+		for range places {
+			all.Go(func() {
+				w := httptest.NewRecorder()
+				s.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet,
+					fmt.Sprintf("http://host-%d.example.com/.well-known/acme-challenge/%s", i, token(i)), nil))
+				if w.Code == http.StatusOK {
+					answered.Add(1)
+				}
+			})
+		}
+	}
+	all.Wait()
+	if n := answered.Load(); n != tokens*places {
+		t.Errorf("%d of %d requests were answered", n, tokens*places)
 	}
 }

@@ -98,23 +98,34 @@ func (s *Solver) certificate(ctx context.Context, name string) (*tls.Certificate
 		client.DisableReadYourWritesConsistency); err != nil {
 		return nil, err
 	}
-	if len(list.Items) != 1 && s.reads.Allow(s.Now()) { // the cache may lag behind the leader
+	asked := furthest(list.Items, name)
+	if len(list.Items) != 1 { // the cache may lag behind the leader
 		ctx, cancel := context.WithTimeout(ctx, readTimeout)
 		defer cancel()
-		if err := s.Live.List(ctx, &list, solver.Asked(s.Namespace, name)...); err != nil {
-			return nil, err
-		}
-	}
-	var asked *cmacme.Challenge
-	for i := range list.Items {
-		if ch := &list.Items[i]; ServerName(ch) == name && (asked == nil || progress(ch) > progress(asked)) {
-			asked = ch
+		if end, ok := s.reads.Begin(ctx, s.Now); ok {
+			unknown := len(list.Items) == 0
+			err := s.Live.List(ctx, &list, solver.Asked(s.Namespace, name)...)
+			asked = furthest(list.Items, name)
+			end(unknown && asked != nil)
+			if err != nil {
+				return nil, err
+			}
 		}
 	}
 	if asked == nil {
 		return nil, fmt.Errorf("there is no challenge for %q", name)
 	}
 	return acme.TLSALPN01Certificate(identifier(asked), asked.Spec.Key, s.Now())
+}
+
+// furthest returns the challenge for a server name that is presented, nil if there is none.
+func furthest(all []cmacme.Challenge, name string) (asked *cmacme.Challenge) {
+	for i := range all {
+		if ch := &all[i]; ServerName(ch) == name && (asked == nil || progress(ch) > progress(asked)) {
+			asked = ch
+		}
+	}
+	return asked
 }
 
 // progress orders the challenges for one name. The status says Processing before the challenge is
