@@ -72,7 +72,7 @@ func (r *Reconciler) SetupWithManager(_ context.Context, mgr ctrl.Manager, _ cac
 			r.queue = queue
 			return nil
 		})).
-		WatchesRawSource(r.Limiter.Calls())
+		WatchesRawSource(r.Limiter.Wakeups())
 	issuerChanged := handler.TypedEnqueueRequestsFromMapFunc(r.ofIssuer)
 	return issuer.Watch(b, r.Scope, issuerChanged, issuer.Changed()).
 		Complete(observe.Counted(r.Metrics, name, r.Limiter.Reconciler(r)))

@@ -120,7 +120,7 @@ func (r *Reconciler) SetupWithManager(
 		For(r.new(), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&corev1.Secret{}, secretChanged).
 		WatchesRawSource(source.Kind(others, client.Object(secrets.Metadata()), secretChanged)).
-		WatchesRawSource(r.Limiter.Calls())
+		WatchesRawSource(r.Limiter.Wakeups())
 	if r.guarded() {
 		changed := make(chan event.GenericEvent, 1)
 		r.Policies.OnChange(func() {

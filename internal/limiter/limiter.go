@@ -24,15 +24,15 @@ const (
 	// Slow is how long a target in trouble takes to answer. An object that waits longer for a slot is
 	// stuck.
 	Slow = 2 * time.Second
-	// whenSlow is the number of slots of a slow target.
-	whenSlow = 2
-	// remembered is for how long a target is slow after it was, unless it has answered fast since.
-	remembered = 10 * time.Minute
-	// targetsAtOnce is how many targets can use all their slots at the same time.
-	targetsAtOnce = 8
-	// anyway is the longest time between two passes of an object that waits for a slot: its deadlines
+	// slotsWhenSlow is the number of slots of a slow target.
+	slotsWhenSlow = 2
+	// slowFor is for how long a target is slow after it was, unless it has answered fast since.
+	slowFor = 10 * time.Minute
+	// saturatedTargets is how many targets can use all their slots at the same time.
+	saturatedTargets = 8
+	// backstop is the longest time between two passes of an object that waits for a slot: its deadlines
 	// may pass meanwhile.
-	anyway = time.Minute
+	backstop = time.Minute
 )
 
 // Target is a remote endpoint that passes wait for.
@@ -57,50 +57,50 @@ type ErrBusy struct {
 	Stuck bool
 }
 
-func (f *ErrBusy) Error() string {
-	if f.Target.Resource {
-		return fmt.Sprintf("Waiting for its turn at %s, which others are changing", f.Target.Name)
+func (e *ErrBusy) Error() string {
+	if e.Target.Resource {
+		return fmt.Sprintf("Waiting for its turn at %s, which others are changing", e.Target.Name)
 	}
-	return fmt.Sprintf("Waiting for its turn at %s, which takes long to answer others", f.Target.Name)
+	return fmt.Sprintf("Waiting for its turn at %s, which takes long to answer others", e.Target.Name)
 }
 
 // IsBusy reports whether an error is an ErrBusy.
 func IsBusy(err error) bool {
-	var full *ErrBusy
-	return errors.As(err, &full)
+	var busy *ErrBusy
+	return errors.As(err, &busy)
 }
 
 // Limiter has the slots of one reconciler.
 type Limiter struct {
-	places, lane int
-	clock        clock.PassiveClock
-	queue        workqueue.TypedRateLimitingInterface[reconcile.Request] // set before the first pass
+	slots, perTarget int
+	clock            clock.PassiveClock
+	queue            workqueue.TypedRateLimitingInterface[reconcile.Request] // set before the first pass
 
 	mu      sync.Mutex
 	targets map[Target]*targetState
-	// of counts the taken slots by namespace, and taken counts all of them.
-	of    map[string]int
-	taken int
-	// line has the objects that wait for a slot. called has the objects for which a free slot is kept
-	// until their next pass.
-	line   map[reconcile.Request]waiter
-	called map[reconcile.Request]*place
-	swept  time.Time
+	// byNamespace counts the taken slots of each namespace, and taken counts all of them.
+	byNamespace map[string]int
+	taken       int
+	// waiting has the objects that wait for a slot. reserved has the objects for which a free slot is
+	// kept until their next pass.
+	waiting  map[reconcile.Request]waiter
+	reserved map[reconcile.Request]*slot
+	swept    time.Time
 }
 
 // targetState has the taken slots of a target, and whether it is slow.
 type targetState struct {
-	places map[*place]struct{}
+	slots map[*slot]struct{}
 	// slowAt is the last time at which the target was slow. It is zero if the target has answered fast
 	// since.
 	slowAt time.Time
 }
 
-// place is a taken slot.
-type place struct {
+// slot is a taken slot.
+type slot struct {
 	target    Target
 	namespace string
-	// since is when the waiting began. Zero while the slot is kept for a called object.
+	// since is when the waiting began. Zero while the slot is reserved.
 	since time.Time
 }
 
@@ -110,20 +110,20 @@ type waiter struct {
 }
 
 // New returns a limiter with so many slots for each target.
-func New(lane int, clock clock.PassiveClock) *Limiter {
+func New(perTarget int, clock clock.PassiveClock) *Limiter {
 	return &Limiter{
-		places: targetsAtOnce * lane, lane: lane, clock: clock,
-		targets: map[Target]*targetState{}, of: map[string]int{},
-		line: map[reconcile.Request]waiter{}, called: map[reconcile.Request]*place{},
+		slots: saturatedTargets * perTarget, perTarget: perTarget, clock: clock,
+		targets: map[Target]*targetState{}, byNamespace: map[string]int{},
+		waiting: map[reconcile.Request]waiter{}, reserved: map[reconcile.Request]*slot{},
 	}
 }
 
 // Workers returns the number of workers for a reconciler with so many slots for each target: some
 // workers are left when all slots are taken.
-func Workers(lane int) int { return (targetsAtOnce + 1) * lane }
+func Workers(perTarget int) int { return (saturatedTargets + 1) * perTarget }
 
-// Calls returns the source that requeues an object when a slot is kept for it.
-func (l *Limiter) Calls() source.Source {
+// Wakeups returns the source that requeues an object when a slot is kept for it.
+func (l *Limiter) Wakeups() source.Source {
 	return source.Func(func(_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
 		l.queue = queue
 		return nil
@@ -136,10 +136,10 @@ func (l *Limiter) Reconciler(of reconcile.Reconciler) reconcile.Reconciler {
 	return reconcile.Func(func(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 		t := l.begin(request)
 		defer t.end()
-		result, err := of.Reconcile(context.WithValue(ctx, turnKey{}, t), request)
-		var full *ErrBusy
-		if errors.As(err, &full) {
-			return reconcile.Result{RequeueAfter: full.After}, nil
+		result, err := of.Reconcile(context.WithValue(ctx, passKey{}, t), request)
+		var busy *ErrBusy
+		if errors.As(err, &busy) {
+			return reconcile.Result{RequeueAfter: busy.After}, nil
 		}
 		return result, err
 	})
@@ -149,7 +149,7 @@ func (l *Limiter) Reconciler(of reconcile.Reconciler) reconcile.Reconciler {
 func (l *Limiter) Stuck(request reconcile.Request) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	w, waits := l.line[request]
+	w, waits := l.waiting[request]
 	return waits && l.clock.Since(w.since) >= Slow
 }
 
@@ -157,32 +157,32 @@ func (l *Limiter) Stuck(request reconcile.Request) bool {
 func (l *Limiter) Waits(request reconcile.Request) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	_, waits := l.line[request]
+	_, waits := l.waiting[request]
 	return waits
 }
 
-// turn is one pass.
-type turn struct {
-	lanes   *Limiter
+// pass is one pass of the reconciler.
+type pass struct {
+	limiter *Limiter
 	request reconcile.Request
-	at      *place
-	// kept is the slot that was kept for this pass. waited is its entry in the line if no slot was
-	// kept.
-	kept   *place
-	waited waiter
+	at      *slot
+	// reserved is the slot that was kept for this pass. waited is its entry in waiting if there is
+	// none.
+	reserved *slot
+	waited   waiter
 }
 
-type turnKey struct{}
+type passKey struct{}
 
-func of(ctx context.Context) *turn {
-	t, _ := ctx.Value(turnKey{}).(*turn)
+func passOf(ctx context.Context) *pass {
+	t, _ := ctx.Value(passKey{}).(*pass)
 	return t
 }
 
 // Enter takes a slot of a target, and gives back the one of another target. The error is an ErrBusy
 // if there is no slot. Outside of a Reconciler there always is one.
 func Enter(ctx context.Context, p Target) error {
-	if t := of(ctx); t != nil {
+	if t := passOf(ctx); t != nil {
 		return t.enter(p)
 	}
 	return nil
@@ -190,14 +190,14 @@ func Enter(ctx context.Context, p Target) error {
 
 // Leave gives the slot back.
 func Leave(ctx context.Context) {
-	if t := of(ctx); t != nil {
+	if t := passOf(ctx); t != nil {
 		t.leave()
 	}
 }
 
 // Detach takes a slot that outlives the pass, until done, which may be called more than once.
 func Detach(ctx context.Context, p Target) (done func(), err error) {
-	t := of(ctx)
+	t := passOf(ctx)
 	if t == nil {
 		return func() {}, nil
 	}
@@ -207,48 +207,48 @@ func Detach(ctx context.Context, p Target) (done func(), err error) {
 	at := t.at
 	t.at = nil
 	return sync.OnceFunc(func() {
-		t.lanes.mu.Lock()
-		defer t.lanes.mu.Unlock()
-		t.lanes.free(at)
+		t.limiter.mu.Lock()
+		defer t.limiter.mu.Unlock()
+		t.limiter.free(at)
 	}), nil
 }
 
 // Bypass returns a context in which no slots are taken, for calls that end at once.
 func Bypass(ctx context.Context) context.Context {
-	return context.WithValue(ctx, turnKey{}, (*turn)(nil))
+	return context.WithValue(ctx, passKey{}, (*pass)(nil))
 }
 
-func (l *Limiter) begin(request reconcile.Request) *turn {
+func (l *Limiter) begin(request reconcile.Request) *pass {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	t := &turn{lanes: l, request: request, kept: l.called[request], waited: l.line[request]}
-	delete(l.called, request)
-	delete(l.line, request)
+	t := &pass{limiter: l, request: request, reserved: l.reserved[request], waited: l.waiting[request]}
+	delete(l.reserved, request)
+	delete(l.waiting, request)
 	return t
 }
 
-func (t *turn) end() {
-	t.lanes.mu.Lock()
-	defer t.lanes.mu.Unlock()
-	for _, at := range []*place{t.at, t.kept} {
+func (t *pass) end() {
+	t.limiter.mu.Lock()
+	defer t.limiter.mu.Unlock()
+	for _, at := range []*slot{t.at, t.reserved} {
 		if at != nil {
-			t.lanes.free(at)
+			t.limiter.free(at)
 		}
 	}
-	t.at, t.kept = nil, nil
+	t.at, t.reserved = nil, nil
 }
 
-func (t *turn) leave() {
-	t.lanes.mu.Lock()
-	defer t.lanes.mu.Unlock()
+func (t *pass) leave() {
+	t.limiter.mu.Lock()
+	defer t.limiter.mu.Unlock()
 	if t.at != nil {
-		t.lanes.free(t.at)
+		t.limiter.free(t.at)
 		t.at = nil
 	}
 }
 
-func (t *turn) enter(p Target) error {
-	l := t.lanes
+func (t *pass) enter(p Target) error {
+	l := t.limiter
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if t.at != nil {
@@ -260,19 +260,19 @@ func (t *turn) enter(p Target) error {
 	}
 	now := l.clock.Now()
 	switch {
-	case t.kept != nil && t.kept.target == p:
-		t.at, t.kept = t.kept, nil
-	case l.room(t.request.Namespace, p, now):
+	case t.reserved != nil && t.reserved.target == p:
+		t.at, t.reserved = t.reserved, nil
+	case l.hasSlot(t.request.Namespace, p, now):
 		t.at = l.take(t.request.Namespace, p)
 	default:
 		w := waiter{target: p, since: now}
 		if t.waited.target == p {
 			w.since = t.waited.since
 		}
-		l.line[t.request] = w
+		l.waiting[t.request] = w
 		waits := now.Sub(w.since)
 		if waits >= Slow {
-			return &ErrBusy{Target: p, After: anyway, Stuck: true}
+			return &ErrBusy{Target: p, After: backstop, Stuck: true}
 		}
 		return &ErrBusy{Target: p, After: Slow - waits} // the object is stuck from then on
 	}
@@ -282,10 +282,10 @@ func (t *turn) enter(p Target) error {
 
 // slow reports whether a target is slow, or was slow not long ago.
 func (p *targetState) slow(now time.Time) bool {
-	if !p.slowAt.IsZero() && now.Sub(p.slowAt) < remembered {
+	if !p.slowAt.IsZero() && now.Sub(p.slowAt) < slowFor {
 		return true
 	}
-	for at := range p.places {
+	for at := range p.slots {
 		if !at.since.IsZero() && now.Sub(at.since) > Slow {
 			return true
 		}
@@ -293,15 +293,15 @@ func (p *targetState) slow(now time.Time) bool {
 	return false
 }
 
-// room reports whether there is a slot for a namespace. A namespace may have half as many as are
+// hasSlot reports whether there is a slot for a namespace. A namespace may have half as many as are
 // left then, so that there always are some for others, and more the fewer others there are. At slow
 // targets it is half of that.
-func (l *Limiter) room(namespace string, target Target, now time.Time) bool {
-	most, all, share := l.lane, l.places, max(1, (l.places-l.taken)/2)
+func (l *Limiter) hasSlot(namespace string, target Target, now time.Time) bool {
+	most, all, share := l.perTarget, l.slots, max(1, (l.slots-l.taken)/2)
 	there := 0
 	if p := l.targets[target]; p != nil {
-		if there = len(p.places); p.slow(now) {
-			most, all, share = min(most, whenSlow), max(1, all/2), max(1, share/2)
+		if there = len(p.slots); p.slow(now) {
+			most, all, share = min(most, slotsWhenSlow), max(1, all/2), max(1, share/2)
 		}
 	}
 	if target.Resource {
@@ -310,74 +310,77 @@ func (l *Limiter) room(namespace string, target Target, now time.Time) bool {
 	if target.Exclusive {
 		most = 1
 	}
-	return there < most && l.taken < all && l.of[namespace] < share
+	return there < most && l.taken < all && l.byNamespace[namespace] < share
 }
 
-func (l *Limiter) take(namespace string, target Target) *place {
+func (l *Limiter) take(namespace string, target Target) *slot {
 	p := l.targets[target]
 	if p == nil {
-		p = &targetState{places: map[*place]struct{}{}}
+		p = &targetState{slots: map[*slot]struct{}{}}
 		l.targets[target] = p
 	}
-	at := &place{target: target, namespace: namespace}
-	p.places[at] = struct{}{}
+	at := &slot{target: target, namespace: namespace}
+	p.slots[at] = struct{}{}
 	if !target.Resource {
-		l.of[namespace]++
+		l.byNamespace[namespace]++
 		l.taken++
 	}
 	return at
 }
 
-// free gives a slot back, and calls the objects that can have one now.
-func (l *Limiter) free(at *place) {
+// free gives a slot back, and wakes the objects that can have one now.
+func (l *Limiter) free(at *slot) {
 	now := l.clock.Now()
 	p := l.targets[at.target]
-	delete(p.places, at)
+	delete(p.slots, at)
 	if !at.target.Resource {
 		l.taken--
-		if l.of[at.namespace]--; l.of[at.namespace] == 0 {
-			delete(l.of, at.namespace)
+		if l.byNamespace[at.namespace]--; l.byNamespace[at.namespace] == 0 {
+			delete(l.byNamespace, at.namespace)
 		}
 	}
 	switch {
-	case at.since.IsZero(): // the called object did not come
+	case at.since.IsZero(): // the object for which it was reserved did not come
 	case now.Sub(at.since) > Slow:
 		p.slowAt = now
 	default:
 		p.slowAt = time.Time{}
 	}
-	if len(p.places) == 0 && p.slowAt.IsZero() {
+	if len(p.slots) == 0 && p.slowAt.IsZero() {
 		delete(l.targets, at.target)
 	}
-	if now.Sub(l.swept) > remembered {
+	if now.Sub(l.swept) > slowFor {
 		for target, p := range l.targets {
-			if len(p.places) == 0 && !p.slow(now) {
+			if len(p.slots) == 0 && !p.slow(now) {
 				delete(l.targets, target)
 			}
 		}
 		l.swept = now
 	}
-	for l.call(now) {
+	for l.wakeNext(now) {
 	}
 }
 
-// call keeps a slot for the object that is next: of those for which there is room, one of the
+// wakeNext reserves a slot for the object that is next: of those for which there is a slot, one of the
 // namespace with the fewest slots, and of these the one that waits longest.
-func (l *Limiter) call(now time.Time) bool {
+func (l *Limiter) wakeNext(now time.Time) bool {
 	var next reconcile.Request
 	found := false
-	for request, w := range l.line {
-		order := cmp.Or(cmp.Compare(l.of[request.Namespace], l.of[next.Namespace]), w.since.Compare(l.line[next].since))
+	for request, w := range l.waiting {
+		order := cmp.Or(
+			cmp.Compare(l.byNamespace[request.Namespace], l.byNamespace[next.Namespace]),
+			w.since.Compare(l.waiting[next].since),
+		)
 		if found && order >= 0 {
 			continue
 		}
-		if l.room(request.Namespace, w.target, now) {
+		if l.hasSlot(request.Namespace, w.target, now) {
 			next, found = request, true
 		}
 	}
 	if found {
-		l.called[next] = l.take(next.Namespace, l.line[next].target)
-		delete(l.line, next)
+		l.reserved[next] = l.take(next.Namespace, l.waiting[next].target)
+		delete(l.waiting, next)
 		l.queue.Add(next)
 	}
 	return found

@@ -30,7 +30,7 @@ func newWorld(t *testing.T) *world {
 		queue:   workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[reconcile.Request]()),
 	}
 	t.Cleanup(w.queue.ShutDown)
-	if err := w.Calls().Start(t.Context(), w.queue); err != nil {
+	if err := w.Wakeups().Start(t.Context(), w.queue); err != nil {
 		t.Fatal(err)
 	}
 	return w
@@ -90,22 +90,22 @@ func (w *world) next() string {
 	return r.String()
 }
 
-func one(who string) func(int) string { return func(int) string { return who } }
-func each(who string) func(int) string {
-	return func(i int) string { return fmt.Sprint(who, " ", i) }
+func one(name string) func(int) string { return func(int) string { return name } }
+func each(name string) func(int) string {
+	return func(i int) string { return fmt.Sprint(name, " ", i) }
 }
 
 func (w *world) sound() {
 	w.t.Helper()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.taken != 0 || len(w.of) != 0 || len(w.line) != 0 || len(w.called) != 0 {
+	if w.taken != 0 || len(w.byNamespace) != 0 || len(w.waiting) != 0 || len(w.reserved) != 0 {
 		w.t.Errorf(
 			"when all is over %d places are taken, namespaces have %v, and %d wait and %d are called",
 			w.taken,
-			w.of,
-			len(w.line),
-			len(w.called),
+			w.byNamespace,
+			len(w.waiting),
+			len(w.reserved),
 		)
 	}
 }
@@ -117,7 +117,7 @@ func TestATargetThatHangsHasFewPlaces(t *testing.T) {
 		t.Errorf("there is a place for %d", len(ends))
 	}
 	if end, ok := w.pass("a", 100, "works"); !ok {
-		t.Error("another target has its own lane")
+		t.Error("another target has slots of its own")
 	} else {
 		end()
 	}
@@ -152,7 +152,7 @@ func TestOneWhoIsForOneAtATimeHasOnePlaceAndCallsTheNext(t *testing.T) {
 		return reconcile.Result{}, Enter(ctx, alone)
 	}))
 	first := w.begin(request("a", 1))
-	left, err := Detach(context.WithValue(t.Context(), turnKey{}, first), alone)
+	left, err := Detach(context.WithValue(t.Context(), passKey{}, first), alone)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,8 +191,8 @@ func TestOneWhoIsForOneAtATimeHasOnePlaceAndCallsTheNext(t *testing.T) {
 func TestANamespaceWithAnyNumberOfThoseWhoHangLeavesPlacesForOthers(t *testing.T) {
 	w := newWorld(t)
 	ends := w.hang("hostile", 1000, each("hangs"))
-	if len(ends) >= w.places/2 {
-		t.Errorf("it has %d of %d places", len(ends), w.places)
+	if len(ends) >= w.slots/2 {
+		t.Errorf("it has %d of %d places", len(ends), w.slots)
 	}
 	for i := range 5 {
 		if len(w.hang(fmt.Sprint("tenant ", i), 1, one(fmt.Sprint("works ", i)))) != 1 {
@@ -204,7 +204,7 @@ func TestANamespaceWithAnyNumberOfThoseWhoHangLeavesPlacesForOthers(t *testing.T
 		end()
 	}
 	// At most that many waiting objects get a slot.
-	if n := w.of["hostile"]; n == 0 || n > len(ends) {
+	if n := w.byNamespace["hostile"]; n == 0 || n > len(ends) {
 		t.Errorf("%d are called, after %d", n, len(ends))
 	}
 }
@@ -236,11 +236,11 @@ func TestThereIsAnEndToAllPlaces(t *testing.T) {
 	for i := range 200 {
 		n += len(w.hang(fmt.Sprint("namespace ", i), 10, each(fmt.Sprint(i))))
 	}
-	if n != w.places {
-		t.Errorf("%d wait in %d places", n, w.places)
+	if n != w.slots {
+		t.Errorf("%d wait in %d places", n, w.slots)
 	}
-	if workers := Workers(4); workers <= w.places {
-		t.Errorf("%d workers are no more than wait in %d places", workers, w.places)
+	if workers := Workers(4); workers <= w.slots {
+		t.Errorf("%d workers are no more than wait in %d places", workers, w.slots)
 	}
 }
 
@@ -274,20 +274,20 @@ func TestWhoWaitsForLongSaysSo(t *testing.T) {
 	w.hang("a", 4, one("ca"))
 	try := func() *ErrBusy {
 		t.Helper()
-		turn := w.begin(request("b", 1))
-		defer turn.end()
-		full := new(ErrBusy)
-		if err := turn.enter(Target{Name: "ca"}); !errors.As(err, &full) {
+		pass := w.begin(request("b", 1))
+		defer pass.end()
+		busy := new(ErrBusy)
+		if err := pass.enter(Target{Name: "ca"}); !errors.As(err, &busy) {
 			t.Fatalf("the error is %v", err)
 		}
-		return full
+		return busy
 	}
-	if full := try(); full.Stuck || full.After != Slow || w.Stuck(request("b", 1)) || !w.Waits(request("b", 1)) {
-		t.Errorf("at first it is %+v", full)
+	if busy := try(); busy.Stuck || busy.After != Slow || w.Stuck(request("b", 1)) || !w.Waits(request("b", 1)) {
+		t.Errorf("at first it is %+v", busy)
 	}
 	w.later(Slow)
-	if full := try(); !full.Stuck || full.After != anyway || !w.Stuck(request("b", 1)) {
-		t.Errorf("then it is %+v", full)
+	if busy := try(); !busy.Stuck || busy.After != backstop || !w.Stuck(request("b", 1)) {
+		t.Errorf("then it is %+v", busy)
 	}
 	if w.begin(request("b", 1)).end(); w.Waits(request("b", 1)) {
 		t.Error("one that came for something else still waits")
@@ -302,14 +302,14 @@ func TestWhoWasSlowIsForgotten(t *testing.T) {
 		end()
 	}
 	if len(w.targets) != 3 {
-		t.Errorf("%d are remembered", len(w.targets))
+		t.Errorf("%d are slowFor", len(w.targets))
 	}
-	w.later(remembered + time.Second)
+	w.later(slowFor + time.Second)
 	if end, ok := w.pass("a", 1, "works"); ok {
 		end()
 	}
 	if len(w.targets) != 0 {
-		t.Errorf("%d are remembered still", len(w.targets))
+		t.Errorf("%d are slowFor still", len(w.targets))
 	}
 	w.sound()
 }

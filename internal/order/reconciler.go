@@ -88,7 +88,7 @@ func (r *Reconciler) SetupWithManager(_ context.Context, mgr ctrl.Manager, _ cac
 			r.RateLimits.Wake = func(name types.NamespacedName) { queue.Add(reconcile.Request{NamespacedName: name}) }
 			return nil
 		})).
-		WatchesRawSource(r.Limiter.Calls())
+		WatchesRawSource(r.Limiter.Wakeups())
 	return issuer.Watch(b, r.Scope, issuerChanged, issuer.Changed()).
 		Complete(observe.Counted(r.Metrics, name, r.Limiter.Reconciler(r)))
 }

@@ -83,7 +83,7 @@ func (r *Reconciler) SetupWithManager(_ context.Context, mgr ctrl.Manager, _ cac
 		Named(name).
 		WithOptions(o).
 		For(&cmapi.Certificate{}).
-		WatchesRawSource(r.Limiter.Calls())
+		WatchesRawSource(r.Limiter.Wakeups())
 	return issuer.Watch(b, r.Scope, changed, issuer.Changed()).
 		Complete(observe.Counted(r.Metrics, name, r.Limiter.Reconciler(r)))
 }

@@ -73,7 +73,7 @@ func (r *Reconciler) SetupWithManager(_ context.Context, mgr ctrl.Manager, _ cac
 	const name = "certificates-revocation"
 	return ctrl.NewControllerManagedBy(mgr).Named(name).WithOptions(o).
 		For(&cmapi.Certificate{}, builder.WithPredicates(predicate.NewPredicateFuncs(waits))).
-		WatchesRawSource(r.Limiter.Calls()).
+		WatchesRawSource(r.Limiter.Wakeups()).
 		Complete(observe.Counted(r.Metrics, name, r.Limiter.Reconciler(r)))
 }
 
