@@ -186,6 +186,11 @@ func certificateStep(crt *cmapi.Certificate, ready, issuing *cmapi.CertificateCo
 	case ready != nil:
 		s.State, s.Detail, s.Since = Failed, ready.Message, ready.LastTransitionTime
 	}
+	for _, c := range crt.Status.Conditions {
+		if c.Reason == lifecycle.ReasonReleaseFailed {
+			s.Detail = strings.TrimSuffix(s.Detail, ".") + ". " + c.Message
+		}
+	}
 	return s
 }
 
@@ -349,7 +354,7 @@ func secretStep(o Objects, now time.Time) Step {
 		s.State, s.Detail = Missing, "it does not exist"
 		return s
 	}
-	chain, err := pki.DecodeChainPEM(o.Secret.Data[corev1.TLSCertKey])
+	chain, err := pki.SecretLimits.DecodeChainPEM(o.Secret.Data[corev1.TLSCertKey])
 	if err != nil {
 		s.State, s.Detail = Failed, "it holds no certificate: "+err.Error()
 		return s

@@ -216,7 +216,7 @@ func (r *Reconciler) disown(ctx context.Context, crt *cmapi.Certificate, secret 
 	if err == nil || apierrors.IsNotFound(err) {
 		return nil
 	}
-	return &writeError{write{writesSecret, secret.Name}, reasonSecretFailed,
+	return &writeError{releaseOf(secret), ReasonReleaseFailed,
 		fmt.Sprintf("Secret %q holds what is not the Certificate's and cannot be kept from being deleted with it",
 			secret.Name),
 		"Change what refuses it, or remove the owner reference yourself", err}
@@ -241,6 +241,8 @@ func deletionOf(object client.Object) write {
 	}
 	return write{deletes, fmt.Sprintf("%s %q", kind, object.GetName())}
 }
+
+func releaseOf(secret *corev1.Secret) write { return write{releases, secret.Name} }
 
 func finalizerWrite(crt *cmapi.Certificate) write { return write{writesFinalizer, crt.Name} }
 
@@ -289,8 +291,8 @@ func (r *Reconciler) writeKey(ctx context.Context, o *Observation, s *StoreKey, 
 	if !apierrors.IsAlreadyExists(err) {
 		return key, err
 	}
-	had := &corev1.Secret{}
-	if err := r.Client.Get(ctx, client.ObjectKeyFromObject(secret), had); err != nil {
+	had, err := r.Secrets.Get(ctx, secret.Namespace, secret.Name)
+	if err != nil {
 		return nil, fmt.Errorf("read it: %w", err)
 	}
 	if !metav1.IsControlledBy(had, crt) {
@@ -305,7 +307,8 @@ func (r *Reconciler) writeKey(ctx context.Context, o *Observation, s *StoreKey, 
 		return nil, apierrors.NewConflict(corev1.Resource("secrets"), name,
 			errors.New("it was made since the Certificate was read"))
 	}
-	was := had.DeepCopy()
+	was := had
+	had = was.DeepCopy()
 	had.Labels, had.Data = secret.Labels, secret.Data
 	return key, r.Client.Patch(ctx, had, client.MergeFromWithOptions(was, client.MergeFromWithOptimisticLock{}))
 }

@@ -133,6 +133,7 @@ func Decide(o *Observation) *Decision {
 	} else {
 		d.keep()
 	}
+	d.withholdRelease()
 	d.withholdDeletions()
 	d.Status.ObservedGeneration = o.Certificate.Generation
 	d.conclude()

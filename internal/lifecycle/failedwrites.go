@@ -20,6 +20,7 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/reissue"
 )
 
 // Reasons of the Issuing condition when a write fails.
@@ -27,6 +28,9 @@ const (
 	// reasonRequestFailed: the CertificateRequest cannot be created. cert-manager's event has this
 	// reason.
 	reasonRequestFailed = "RequestFailed"
+	// reasonCountFailed: the count of issuances, without which none that is early begins, cannot be
+	// saved.
+	reasonCountFailed = reissue.ReasonNotSaved
 	// reasonSecretFailed: the Secret cannot be written.
 	reasonSecretFailed = "SecretWriteFailed"
 	// reasonKeystore: a keystore cannot be made of the certificate and its password.
@@ -38,6 +42,9 @@ const (
 	// ReasonDeletionFailed: an object that is no longer needed cannot be deleted. Issuance is not
 	// affected.
 	ReasonDeletionFailed = "DeletionFailed"
+	// ReasonReleaseFailed: the Secret cannot be kept from being deleted with the Certificate. Issuance
+	// is not affected.
+	ReasonReleaseFailed = "SecretReleaseFailed"
 	// reasonReadFailed: what belongs to the Certificate cannot be read.
 	reasonReadFailed = "ReadFailed"
 )
@@ -61,8 +68,12 @@ const (
 	writesRehearsal = "rehearsal"
 	writesSecret    = "secret"
 	deletes         = "delete"
+	releases        = "release"
 	reads           = "read"
 )
+
+// aside reports whether an issuance does not depend on the write.
+func (w write) aside() bool { return w.what == deletes || w.what == releases }
 
 // writeError is the failure of a write.
 type writeError struct {
@@ -241,7 +252,7 @@ func (d *decider) withhold(w write) bool {
 	}
 	d.withheld[w] = f
 	d.look(f.Until, "a write that failed is tried again")
-	if f.told() && w.what != deletes {
+	if f.told() && !w.aside() {
 		d.fail(f.Reason, d.refusalMessage(f), f.Class != fault.Transient)
 	}
 	return true
@@ -289,7 +300,7 @@ func (d *decider) resumes() bool {
 		return false
 	}
 	switch issuing.Reason {
-	case reasonRequestFailed, reasonKeyFailed:
+	case reasonRequestFailed, reasonCountFailed, reasonKeyFailed:
 		return true
 	case reasonSecretFailed, reasonKeystore:
 		return d.Next != nil && d.owned(d.Next) && d.fits(d.Next, &d.Certificate.Spec)
@@ -297,6 +308,23 @@ func (d *decider) resumes() bool {
 		return d.refusedWish(finalizerWrite(d.Certificate)) != ""
 	}
 	return false
+}
+
+// withholdRelease leaves out the release of a Secret that was refused, and says that the Secret does
+// not stay.
+func (d *decider) withholdRelease() {
+	if d.Disown == nil {
+		return
+	}
+	w := releaseOf(d.Disown)
+	if !d.withhold(w) {
+		return
+	}
+	d.Disown = nil
+	if f := d.withheld[w]; f.told() {
+		d.set(conditionSecretStays, cmmeta.ConditionFalse, f.Reason, d.refusalMessage(f))
+		d.Events = slices.DeleteFunc(d.Events, func(e Event) bool { return e.Reason == string(conditionSecretStays) })
+	}
 }
 
 // withholdDeletions leaves out what cannot be deleted. The condition Issuing says so if no issuance
@@ -392,7 +420,7 @@ func (r *Reconciler) remember(ctx context.Context, o *Observation, d *Decision, 
 			f.Wish = was.Wish
 		}
 		after[e.write] = f
-		if e.what != deletes && e.what != reads {
+		if !e.aside() && e.what != reads {
 			r.Metrics.IssuanceFailed(o.Certificate.Spec.IssuerRef, f.Reason)
 		}
 		// After a restart the status knows what was said before.

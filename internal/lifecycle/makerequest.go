@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/rand"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -19,6 +20,8 @@ import (
 
 	"github.com/perennial-pki/perennial/acme"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/reissue"
 	"github.com/perennial-pki/perennial/internal/revocation"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
@@ -167,8 +170,13 @@ func (r *Reconciler) requestFor(
 }
 
 // notCreated is the error of a request that could not be made. It begins as cert-manager's event
-// does.
+// does, unless the count of issuances, which is saved before, is what failed.
 func notCreated(w write, err error) *writeError {
+	if of := (*fault.Error)(nil); errors.As(err, &of) && of.Reason == reissue.ReasonNotSaved {
+		return &writeError{w, reasonCountFailed,
+			"The controller cannot save the count of issuances, and requests no certificate before its renewal time without it",
+			"An administrator of the controller must let it write ConfigMaps in its own namespace", err}
+	}
 	e := &writeError{w, reasonRequestFailed, "Failed to create CertificateRequest",
 		"Change what refuses it, or the Certificate", err}
 	if apierrors.IsAlreadyExists(err) {

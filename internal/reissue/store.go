@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -32,6 +33,40 @@ const (
 	// latestKept is how long the start of an issuance is remembered.
 	latestKept = 24 * time.Hour
 )
+
+// Reasons of the errors of a Store.
+const (
+	// ReasonNotSaved: the ConfigMap with the count cannot be written.
+	ReasonNotSaved = "IssuanceCountNotSaved"
+	reasonNotRead  = "IssuanceCountNotRead"
+)
+
+// ioError is the failure to read or write a ConfigMap of the controller's namespace. Its text is for
+// the users of other namespaces, and does not name the ConfigMap.
+type ioError struct {
+	words string
+	err   error
+}
+
+func (e *ioError) Error() string { return e.words }
+func (e *ioError) Unwrap() error { return e.err }
+
+// failed gives an error of the API server about the ConfigMap a class. Its words begin, for
+// example, with `configmaps "perennial-issuances-1f" is forbidden: `.
+func failed(reason, configMap string, err error) error {
+	words, what := err.Error(), ""
+	if reason == reasonNotRead {
+		what = "the count of issuances, which the controller stores in its own namespace: "
+	}
+	if _, after, found := strings.Cut(words, fmt.Sprintf("%q is ", configMap)); found {
+		words = after
+	}
+	class := fault.Transient
+	if fault.RefusedByAPI(err) {
+		class = fault.Refused
+	}
+	return &fault.Error{Class: class, Reason: reason, Err: &ioError{what + words, err}}
+}
 
 // Store keeps the records of all Certificates.
 type Store struct {
@@ -117,8 +152,8 @@ func (s *Store) Count(ctx context.Context, name types.NamespacedName, cause Caus
 	}
 	if err := s.save(ctx, shard, object, must); err != nil {
 		undo()
-		return nil, fault.Transientf("IssuancesNotWritten", "write how often Certificates are issued to ConfigMap %s: %w",
-			object, err)
+		s.Log.Error(err, "cannot save the count of issuances", "configMap", object, "certificate", name)
+		return nil, failed(ReasonNotSaved, object.Name, err)
 	}
 	return undo, nil
 }
@@ -187,8 +222,8 @@ func (s *Store) read(ctx context.Context, name types.NamespacedName) (histories,
 	case apierrors.IsNotFound(err):
 		return histories{}, nil, nil
 	case err != nil:
-		return nil, nil, fault.Transientf("IssuancesUnknown", "read how often Certificates were issued from ConfigMap %s: %w",
-			name, err)
+		s.Log.Error(err, "cannot read the count of issuances", "configMap", name)
+		return nil, nil, failed(reasonNotRead, name.Name, err)
 	}
 	all, err := decode([]byte(object.Data[entry]))
 	if err != nil {

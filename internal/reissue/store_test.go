@@ -11,11 +11,14 @@ import (
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	clocktesting "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+
+	"github.com/perennial-pki/perennial/internal/fault"
 )
 
 var web = types.NamespacedName{Namespace: "shop", Name: "web"}
@@ -123,16 +126,17 @@ func TestWhatCouldNotBeStartedOrWrittenDoesNotCount(t *testing.T) {
 	c := interceptor.NewClient(fake.NewClientBuilder().Build(), interceptor.Funcs{
 		Create: func(ctx context.Context, c client.WithWatch, o client.Object, options ...client.CreateOption) error {
 			if refuse {
-				return errors.New("quota")
+				return apierrors.NewForbidden(corev1.Resource("configmaps"), o.GetName(), errors.New("exceeded quota: few"))
 			}
 			return c.Create(ctx, o, options...)
 		},
 	})
 	s := newStore(c, clock)
 	refuse = true
-	if _, err := s.Count(t.Context(), web, SecretOverwritten); err == nil ||
-		!strings.Contains(err.Error(), "system/perennial-issuances-") {
-		t.Errorf("the error is %v", err)
+	_, err := s.Count(t.Context(), web, SecretOverwritten)
+	if e := fault.Of(err); err == nil || e.Class != fault.Refused || e.Reason != ReasonNotSaved ||
+		e.Error() != "forbidden: exceeded quota: few" {
+		t.Errorf("the error is %+v", err)
 	}
 	if n := counted(t, s, web); n != 0 {
 		t.Errorf("%d are counted after a write that failed", n)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -106,151 +107,118 @@ func (r *refusable) pebble() controller.Options {
 	}}
 }
 
-// creates refuses to create objects of the type of o.
-func creates[T client.Object](suffix string) func(cluster.Write) bool {
-	return func(w cluster.Write) bool {
-		_, is := w.Object.(T)
-		return w.Verb == "create" && is && strings.HasSuffix(w.Name, suffix)
-	}
-}
-
-// createsKey refuses next private keys.
-func createsKey(w cluster.Write) bool {
-	_, is := w.Object.(*corev1.Secret)
-	return w.Verb == "create" && is && strings.HasPrefix(w.Name, "a-")
-}
-
-func appliesSecret(w cluster.Write) bool { return w.Verb == "apply" && w.Name == "a" }
-
-func deletes[T client.Object](w cluster.Write) bool {
-	_, is := w.Object.(T)
-	return w.Verb == "delete" && is
-}
-
-// The writes of a reconciliation. Each is refused in turn.
-// refusedWrite is a write that the API server refuses.
-type refusedWrite struct {
-	rule   func(cluster.Write) bool
-	reason string
-	// of are the signers for which it is made, nil for all.
-	of []string
-	// edit changes the Certificate, options the controller.
-	edit    func(*cmapi.Certificate)
-	options func(*controller.Options)
-	// renews is refused at the second issuance only, and leaves the Certificate ready.
-	renews bool
-}
-
-var refusedWrites = map[string]refusedWrite{
-	"the CertificateRequest": {rule: creates[*cmapi.CertificateRequest]("-1"), reason: "RequestFailed"},
-	"the Secret":             {rule: appliesSecret, reason: "SecretWriteFailed"},
-	"the next private key":   {rule: createsKey, reason: "PrivateKeyWriteFailed", of: []string{"external", "acme"}},
-	"the private key of a request that waits": {
-		rule: createsKey, reason: "PrivateKeyWriteFailed", of: []string{"selfSigned", "ca"},
-		options: func(o *controller.Options) { o.Controllers = []string{"*", "-certificaterequests-approver"} }},
-	"the rehearsal": {rule: creates[*cmapi.CertificateRequest]("-rehearsal"), reason: "RequestFailed", of: []string{"ca"},
-		edit: func(crt *cmapi.Certificate) { crt.Spec.RehearsalIssuerRef = &cmmeta.IssuerReference{Name: "staging"} }},
-	"the finalizer": {rule: func(w cluster.Write) bool {
-		_, is := w.Object.(*cmapi.Certificate)
-		return w.Verb == "patch" && is
-	}, reason: "FinalizerWriteFailed", of: []string{"acme"}},
-	"the deletion of an old request": {rule: deletes[*cmapi.CertificateRequest], reason: "DeletionFailed", renews: true},
-	"the deletion of a used key Secret": {
-		rule: deletes[*corev1.Secret], reason: "DeletionFailed", renews: true, of: []string{"external", "acme"}},
-}
-
 func TestEachRefusedWriteIsReportedEverywhere(t *testing.T) {
-	for signer, set := range signers {
+	for by, set := range signers {
 		for what, test := range refusedWrites {
-			if test.of != nil && !strings.Contains(strings.Join(test.of, " "), signer) {
+			if test.of != nil && !slices.Contains(test.of, by) {
 				continue
 			}
-			t.Run(signer+"/"+what, func(t *testing.T) {
+			t.Run(by+"/"+what, func(t *testing.T) {
 				t.Parallel()
-				test.check(t, set)
+				r := newRefusable(t)
+				r.refuse(set, &test)
+				r.saysItEverywhere(&test)
+				if test.options != nil {
+					return // another approver decides
+				}
+				r.recovers(&test)
 			})
 		}
 	}
 }
 
-// check has the write refused, expects that all that users read says so, and allows it.
-func (test refusedWrite) check(t *testing.T, set func(*refusable) (controller.Options, func(*cmapi.Certificate))) {
-	r := newRefusable(t)
+// refuse has the write refused.
+func (r *refusable) refuse(set func(*refusable) (controller.Options, func(*cmapi.Certificate)), test *refusedWrite) {
+	r.Helper()
 	options, names := set(r)
 	r.caIssuer("staging", time.Hour)
 	if test.options != nil {
 		test.options(&options)
 	}
-	if !test.renews {
+	if test.later == nil {
 		r.Begin(test.rule)
 	}
-	r.start(options)
 	crt := certificate("a", "signer", names)
 	if test.edit != nil {
 		test.edit(crt)
 	}
 	r.create(crt)
-	if test.renews {
+	if test.before != nil {
+		test.before(r, crt)
+	}
+	r.start(options)
+	if test.later != nil {
 		r.untilReady("a", 1)
 		r.Begin(test.rule)
-		r.renew("a")
+		test.later(r)
 	}
+}
+
+// saysItEverywhere fails the test unless the conditions, the event, the metrics and perennial
+// status have the refusal, and it is not tried often.
+func (r *refusable) saysItEverywhere(test *refusedWrite) {
+	r.Helper()
 	c := r.condition("a", cmapi.CertificateConditionIssuing, cmmeta.ConditionFalse, test.reason)
 	r.saysRefusal(c.Message)
-	if test.renews {
+	if !strings.HasPrefix(c.Message, test.says) {
+		r.Errorf("the condition says %q", c.Message)
+	}
+	if test.ready {
 		r.agrees("a", cmmeta.ConditionTrue, cluster.RefusedBecause)
-		if crt := r.getCertificate("a"); *crt.Status.Revision != 2 || stalled(crt) != nil {
-			t.Errorf("status %+v, want the second revision, and not stalled", crt.Status)
+		if crt := r.getCertificate("a"); *crt.Status.Revision != test.revision || stalled(crt) != nil {
+			r.Errorf("status %+v, want revision %d, and not stalled", crt.Status, test.revision)
 		}
 	} else {
 		r.agrees("a", cmmeta.ConditionFalse, cluster.RefusedBecause)
-		r.isStalled(test.reason)
+		crt := r.getCertificate("a")
+		if s := stalled(crt); s == nil || s.Reason != test.reason || !strings.Contains(s.Message, cluster.RefusedBecause) {
+			r.Errorf("the condition Stalled is %+v", s)
+		}
+		ready := cmapi.GetCertificateCondition(&crt.Status, "Ready")
+		if !strings.HasPrefix(ready.Message, "Issuing certificate as Secret does not exist") ||
+			!strings.Contains(ready.Message, cluster.RefusedBecause) {
+			r.Errorf("Ready says %q", ready.Message)
+		}
 	}
 	if message := r.untilEvent("Certificate", "a", test.reason); !strings.Contains(message, cluster.RefusedBecause) {
-		t.Errorf("the event says %q", message)
+		r.Errorf("the event says %q", message)
 	}
-	if n := r.Count(); n > 3 {
-		t.Errorf("tried %d times in a moment", n)
+	tried := r.Count()
+	if tried > 3 {
+		r.Errorf("tried %d times in a moment", tried)
 	}
-	test.allow(t, r)
+	// Past the time of the next attempt, there is one more, which may be of two writes.
+	r.clock.Step(15 * time.Minute)
+	r.nudge("a")
+	cluster.Eventually(r, func() error {
+		if r.Count() == tried {
+			return cluster.NotYet("there was no other attempt")
+		}
+		return nil
+	})
+	r.condition("a", cmapi.CertificateConditionIssuing, cmmeta.ConditionFalse, test.reason)
+	if n := r.Count() - tried; n > 2 {
+		r.Errorf("tried %d times at the time of the next attempt", n)
+	}
 }
 
-// isStalled expects of a Certificate that was never issued that it says which write is refused.
-func (r *refusable) isStalled(reason string) {
+// recovers allows what was refused, and asks for a certificate at once.
+func (r *refusable) recovers(test *refusedWrite) {
 	r.Helper()
-	crt := r.getCertificate("a")
-	if s := stalled(crt); s == nil || s.Reason != reason || !strings.Contains(s.Message, cluster.RefusedBecause) {
-		r.Errorf("the condition Stalled is %+v", s)
-	}
-	ready := cmapi.GetCertificateCondition(&crt.Status, "Ready")
-	if !strings.HasPrefix(ready.Message, "Issuing certificate as Secret does not exist") ||
-		!strings.Contains(ready.Message, cluster.RefusedBecause) {
-		r.Errorf("Ready says %q", ready.Message)
-	}
-}
-
-// allow allows what was refused, and asks for it at once.
-func (test refusedWrite) allow(t *testing.T, r *refusable) {
 	var request types.UID
 	if test.reason == "SecretWriteFailed" {
 		request = r.untilRequest("a-1").UID
 	}
 	r.End()
-	if test.options != nil {
-		return // another approver decides
-	}
-	revision := 1
-	if test.renews {
-		revision = 3
-	}
 	r.renew("a")
-	if s := stalled(r.untilReady("a", revision)); s != nil {
-		t.Errorf("still stalled: %s", s.Message)
+	crt := r.untilReady("a", test.revision+1)
+	if s := stalled(crt); s != nil {
+		r.Errorf("still stalled: %s", s.Message)
 	}
 	r.leaf(r.secret("a"))
 	r.agrees("a", cmmeta.ConditionTrue, "is up to date")
 	if request != "" && r.untilRequest("a-1").UID != request {
-		t.Error("what was issued was discarded, and another certificate requested")
+		r.Error("what was issued was thrown away, and another certificate requested")
 	}
 }
 
@@ -298,6 +266,39 @@ func TestAnExpiredCertificateIsNotReadyWhateverIsRefused(t *testing.T) {
 				r.agrees("a", cmmeta.ConditionFalse, "certificate expired on", cluster.RefusedBecause)
 			})
 		}
+	}
+}
+
+// TestARefusedReleaseOfASecretIsReported has the Secret keep its owner while a certificate is requested.
+func TestARefusedReleaseOfASecretIsReported(t *testing.T) {
+	t.Parallel()
+	r := newRefusable(t)
+	r.caIssuer("ca", 400*24*time.Hour)
+	r.start(controller.Options{})
+	r.create(certificate("a", "ca", func(crt *cmapi.Certificate) { crt.Spec.DeletionPolicy = cmapi.DeletionPolicyDelete }))
+	r.untilReady("a", 1)
+	r.Begin(patches[*corev1.Secret]("a"))
+	change(r.world, named(&cmapi.Issuer{}, "ca"), func(i *cmapi.Issuer) { i.Spec.CA.SecretName = "none" })
+	change(r.world, named(&corev1.Secret{}, "a"), func(s *corev1.Secret) {
+		s.Data["other"] = []byte("x")
+		s.Data[corev1.TLSCertKey] = nil
+	})
+	c := r.condition("a", "SecretStays", cmmeta.ConditionFalse, "SecretReleaseFailed")
+	r.saysRefusal(c.Message)
+	if message := r.untilEvent("Certificate", "a", "SecretReleaseFailed"); !strings.Contains(message,
+		cluster.RefusedBecause) {
+		t.Errorf("the event says %q", message)
+	}
+	r.agrees("a", cmmeta.ConditionFalse, cluster.RefusedBecause)
+	if n := r.Count(); n > 3 {
+		t.Errorf("tried %d times in a moment", n)
+	}
+	r.End()
+	r.clock.Step(time.Minute)
+	r.nudge("a")
+	r.condition("a", "SecretStays", cmmeta.ConditionTrue, "ForeignData")
+	if owners := r.secret("a").OwnerReferences; len(owners) > 0 {
+		t.Errorf("the owners are %+v", owners)
 	}
 }
 
