@@ -21,6 +21,10 @@ type Limits struct {
 	Bundle      int // a set of trusted certificates
 }
 
+// SecretLimits are for programs that read Secrets and do not know the limits of the controller that
+// wrote them. A Secret cannot hold more.
+var SecretLimits = Limits{Certificate: 1 << 20, PrivateKey: 1 << 20, Chain: 1 << 20, Bundle: 1 << 20}
+
 func (l Limits) certificate() int { return limitOr(l.Certificate, MaxCertificateSize) }
 func (l Limits) privateKey() int  { return limitOr(l.PrivateKey, MaxPrivateKeySize) }
 func (l Limits) chain() int       { return limitOr(l.Chain, MaxChainSize) }

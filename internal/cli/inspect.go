@@ -136,7 +136,7 @@ func inspectPair(secret *corev1.Secret, now time.Time) secretReport {
 	}
 	wrong := func(format string, args ...any) { r.Problems = append(r.Problems, fmt.Sprintf(format, args...)) }
 
-	chain, err := pki.DecodeChainPEM(secret.Data[corev1.TLSCertKey])
+	chain, err := pki.SecretLimits.DecodeChainPEM(secret.Data[corev1.TLSCertKey])
 	if err != nil {
 		wrong("%s: %v", corev1.TLSCertKey, err)
 		return r
@@ -166,7 +166,7 @@ func inspectPair(secret *corev1.Secret, now time.Time) secretReport {
 	if len(bundle) == 0 {
 		return r
 	}
-	cas, err := pki.DecodeBundlePEM(bundle)
+	cas, err := pki.SecretLimits.DecodeBundlePEM(bundle)
 	if err != nil {
 		wrong("%s: %v", cmmeta.TLSCAKey, err)
 		return r

@@ -285,10 +285,16 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 			Ingresses: on[ingressShim], Gateways: on[gatewayShim], ListenerSets: on[listenerSets], Events: events,
 			Metrics: metrics, Clock: o.Clock}},
 		{on[caInjector] && len(targets) > 0, &inject.Reconciler{Client: c, Live: live, Secrets: store, Targets: targets, Namespace: o.Namespace, APIServerCA: inject.APIServerCA(cfg), Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
-		{on[trustBundles] && wide, &trust.Reconciler{Client: c, Live: live, Secrets: store, Namespace: o.ClusterResourceNamespace, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
+		{on[trustBundles] && wide, &trust.Reconciler{Client: c, Live: live, Secrets: store,
+			Namespace: o.ClusterResourceNamespace, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock}},
 	} {
 		if !part.on {
 			continue
+		}
+		if metrics, is := part.reconciler.(prometheus.Collector); is {
+			if err := registry.Register(metrics); err != nil {
+				return err
+			}
 		}
 		if err := setUp(ctx, mgr, others, part.reconciler, o.Workers); err != nil {
 			return err

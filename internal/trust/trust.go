@@ -60,6 +60,8 @@ type Reconciler struct {
 
 	mu     sync.Mutex
 	states map[string]*state
+	// ready is the condition Ready of each TrustBundle after its last pass.
+	ready map[string]metav1.ConditionStatus
 }
 
 // state is kept for a TrustBundle between passes. Losing it costs a read of each written object.
@@ -326,6 +328,7 @@ func again(failures ...error) (result reconcile.Result, err error) {
 // write writes the status if it has changed, and events about the changes. It reports whether the
 // TrustBundle is gone. If the status cannot be written, only an event can say so.
 func (r *Reconciler) write(ctx context.Context, before, bundle *api.TrustBundle) (gone bool, err error) {
+	r.noteReady(bundle)
 	if equality.Semantic.DeepEqual(before.Status, bundle.Status) {
 		return false, nil
 	}
@@ -335,6 +338,7 @@ func (r *Reconciler) write(ctx context.Context, before, bundle *api.TrustBundle)
 	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
 	switch err := r.Client.Status().Patch(ctx, bundle.DeepCopy(), patch); {
 	case apierrors.IsNotFound(err):
+		r.forget(bundle.Name)
 		return true, nil
 	case fault.RefusedByAPI(err):
 		r.Events.Eventf(bundle, corev1.EventTypeWarning, "StatusNotWritten",
@@ -411,6 +415,7 @@ func (r *Reconciler) forget(name string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.states, name)
+	delete(r.ready, name)
 }
 
 // alive searches the labelled Secrets for certificates that are trusted because of ca and not

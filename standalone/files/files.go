@@ -35,6 +35,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/controller"
 	"github.com/perennial-pki/perennial/internal/observe"
 	"github.com/perennial-pki/perennial/internal/secrets"
+	"github.com/perennial-pki/perennial/pki"
 )
 
 // Options say where files may be written, and where events are reported.
@@ -47,6 +48,8 @@ type Options struct {
 	Log    logr.Logger
 	// Metrics, if set, is the registry for metrics of CertificateFiles.
 	Metrics prometheus.Registerer
+	// Limits are those of the certificates that are read.
+	Limits pki.Limits
 	// Clock is the system clock if left out.
 	Clock clock.PassiveClock
 }

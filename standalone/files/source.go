@@ -51,7 +51,7 @@ func (r *reconciler) source(ctx context.Context,
 		return version{}, nil, waiting("Secret %s/%s has no private key that can be read: %v", ref.Namespace, secret.Name,
 			err), nil
 	}
-	chain, err := pki.DecodeChainPEM(secret.Data[corev1.TLSCertKey])
+	chain, err := r.Limits.DecodeChainPEM(secret.Data[corev1.TLSCertKey])
 	if err != nil {
 		return version{}, nil, waiting("Secret %s/%s has no certificate that can be read: %v", ref.Namespace, secret.Name,
 			err), nil

@@ -22,7 +22,7 @@ import (
 
 // TestEachRefusedWriteIsInTheStatus refuses each write of a TrustBundle in turn.
 func TestEachRefusedWriteIsInTheStatus(t *testing.T) {
-	ns, _ := sources(t, rig.Options{})
+	ns, c := sources(t, rig.Options{})
 	for name, test := range map[string]struct {
 		group, resource string
 		operation       admissionv1.OperationType
@@ -47,6 +47,7 @@ func TestEachRefusedWriteIsInTheStatus(t *testing.T) {
 				test.target(&s.Target)
 			})
 			soonStatus(t, b, condition(api.ConditionReady, metav1.ConditionTrue, "1 CA certificate in 1 namespace"))
+			soonMetric(t, c, name, metav1.ConditionTrue)
 			end := cluster.Freeze(t, selected, test.group, test.resource, test.operation)
 			test.cause(t, b, source, selected)
 			if test.says != "" {
@@ -59,14 +60,16 @@ func TestEachRefusedWriteIsInTheStatus(t *testing.T) {
 					}
 				}
 			}
-			reason := "WriteFailed"
+			reason, ready := "WriteFailed", metav1.ConditionFalse
 			if test.says == "" {
-				reason = "StatusNotWritten"
+				reason, ready = "StatusNotWritten", metav1.ConditionTrue // what is distributed is right
 			}
 			soonEvent(t, b, reason, cluster.FrozenBecause)
+			soonMetric(t, c, name, ready)
 			end()
 			nudge(t, b)
 			soonStatus(t, b, condition(api.ConditionReady, metav1.ConditionTrue, " in 1 namespace"))
+			soonMetric(t, c, name, metav1.ConditionTrue)
 		})
 	}
 }
@@ -112,6 +115,47 @@ func soonEvent(t *testing.T, b *api.TrustBundle, reason, words string) {
 			}
 		}
 		return cluster.NotYet("there is no event %s with: %s", reason, words)
+	})
+}
+
+// TestTheMetricOfATrustBundleIsRightWithoutAStatus has a bundle become not ready while its status
+// cannot be written, and deletes it.
+func TestTheMetricOfATrustBundleIsRightWithoutAStatus(t *testing.T) {
+	const name = "metric"
+	ns, c := sources(t, rig.Options{})
+	namespace(t, name)
+	source := secret(t, ns, name, map[string][]byte{"ca.crt": rig.PEM(rig.NewCA(t, "one"))})
+	b := bundle(t, name, func(s *api.TrustBundleSpec) { s.Sources = fromSecret(name) })
+	soonMetric(t, c, name, metav1.ConditionTrue)
+	end := cluster.Freeze(t, ns, "perennial.dev", "trustbundles/status", admissionv1.Update)
+	set(t, source, "ca.crt", []byte("no certificate"))
+	soonMetric(t, c, name, metav1.ConditionFalse)
+	end()
+	if err := rig.Admin(t).Delete(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	soon(t, func() error {
+		if _, found := c.Gauge(t, readyMetric, map[string]string{"name": name, "condition": "True"}); found {
+			return cluster.NotYet("there is a series of a TrustBundle that was deleted")
+		}
+		return nil
+	})
+}
+
+const readyMetric = "perennial_trustbundle_ready_status"
+
+// soonMetric waits until the metric says that the condition Ready of a bundle has the status.
+func soonMetric(t *testing.T, c *rig.Controllers, name string, want metav1.ConditionStatus) {
+	t.Helper()
+	soon(t, func() error {
+		for _, status := range []metav1.ConditionStatus{metav1.ConditionTrue, metav1.ConditionFalse,
+			metav1.ConditionUnknown} {
+			value, found := c.Gauge(t, readyMetric, map[string]string{"name": name, "condition": string(status)})
+			if !found || (value == 1) != (status == want) {
+				return cluster.NotYet("the series of condition %s is %v, there: %t; want %s", status, value, found, want)
+			}
+		}
+		return nil
 	})
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/controller"
 	"github.com/perennial-pki/perennial/internal/shim"
 	"github.com/perennial-pki/perennial/internal/solver/dns01"
+	"github.com/perennial-pki/perennial/pki"
 	"github.com/perennial-pki/perennial/standalone/controlplane"
 	"github.com/perennial-pki/perennial/standalone/files"
 	"github.com/perennial-pki/perennial/standalone/install"
@@ -49,7 +50,14 @@ type options struct {
 	// siteNameservers resolve the addresses of sites.
 	siteNameservers []string
 	maxChallenges   int
+	maxCertificate  int
 	verbosity       int
+}
+
+// limits are those of certificates. A chain may be longer by what a certificate may be larger.
+func (o options) limits() pki.Limits {
+	return pki.Limits{Certificate: o.maxCertificate,
+		Chain: pki.MaxChainSize + max(0, o.maxCertificate-pki.MaxCertificateSize)}
 }
 
 // maxControllerLog is the size at which the controller's log is rotated. One old log is kept.
@@ -116,6 +124,7 @@ func run(ctx context.Context, o options, out io.Writer) error {
 			Nameservers:   o.nameservers,
 			RecursiveOnly: o.recursiveOnly,
 			MaxChallenges: o.maxChallenges,
+			Limits:        o.limits(),
 			Log:           logger,
 		})
 		if err != nil {
@@ -126,7 +135,7 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	group.Go(func() error { return watchCertificates(ctx, admin, s) })
 	group.Go(func() error {
 		return files.Run(ctx, admin, files.Options{Roots: o.fileRoots, Report: s.say, Log: logger.WithName("files"),
-			Metrics: metrics.Registry})
+			Metrics: metrics.Registry, Limits: o.limits()})
 	})
 	if o.manifests != "" {
 		applier, err := manifests.New(
@@ -207,6 +216,9 @@ func (o options) checkChallenges() error {
 	}
 	if o.maxChallenges < 1 {
 		return errors.New("--max-concurrent-challenges must be 1 or more")
+	}
+	if o.maxCertificate < 1 {
+		return errors.New("--max-certificate-size must be more than 0")
 	}
 	if o.webroot != "" {
 		if info, err := os.Stat(o.webroot); err != nil {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/perennial-pki/perennial/internal/challenge/scheduler"
 	"github.com/perennial-pki/perennial/internal/version"
+	"github.com/perennial-pki/perennial/pki"
 )
 
 func main() {
@@ -148,6 +149,12 @@ func command() *cobra.Command {
 		"extra-certificate-annotations",
 		nil,
 		"annotations that Certificates get from the Ingress, Gateway or ListenerSet that they are for",
+	)
+	f.IntVar(
+		&o.maxCertificate,
+		"max-certificate-size",
+		pki.MaxCertificateSize,
+		"largest certificate or CSR that is read, in bytes of PEM: the more names, the larger",
 	)
 	f.StringVar(&o.metricsAt, "metrics-listen-address", "", "host:port of /metrics; not served if left out")
 	f.IntVarP(&o.verbosity, "v", "v", 0, "how much the controller logs: 0 what happens, 1 also why, 4 everything")

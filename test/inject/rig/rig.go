@@ -3,6 +3,7 @@
 package rig
 
 import (
+	"maps"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -60,6 +61,30 @@ func (c *Controllers) Passes(t testing.TB, controller string) int {
 		}
 	}
 	return 0 // there is no series before the first reconciliation
+}
+
+// Gauge returns the value of a series, which the labels name, and whether there is such a series.
+func (c *Controllers) Gauge(t testing.TB, name string, labels map[string]string) (value float64, found bool) {
+	t.Helper()
+	families, err := c.metrics.Gather()
+	if len(families) == 0 && err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		if family.GetName() != name {
+			continue
+		}
+		for _, metric := range family.Metric {
+			is := map[string]string{}
+			for _, l := range metric.Label {
+				is[l.GetName()] = l.GetValue()
+			}
+			if maps.Equal(is, labels) {
+				return metric.Gauge.GetValue(), true
+			}
+		}
+	}
+	return 0, false
 }
 
 // Run runs the controllers until the test ends, or until they are stopped.
