@@ -201,6 +201,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 			now,
 			func(p cmapi.PreviousCA) bool { return r.inUse(ctx, issuer, p, now) },
 		)
+		status.CA.ChainDigest = r.chainDigest(ctx, issuer)
 		// When the CA expires, the issuer stops being ready.
 		result.RequeueAfter = status.CA.NotAfter.Sub(now)
 		if len(status.CA.Previous) > 0 {

@@ -1,10 +1,14 @@
 package issuer
 
 import (
+	"context"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"slices"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
@@ -58,6 +62,24 @@ func rotate(
 		status.Previous = nil
 	}
 	return status
+}
+
+// chainDigest returns a digest of the certificates that come with each certificate that a CA signs,
+// without its own. It is empty if there are none. The Secret was read a moment ago.
+func (r *Reconciler) chainDigest(ctx context.Context, issuer *signer.Issuer) string {
+	secret, err := r.Secrets.Get(ctx, issuer.SecretNamespace, issuer.GetSpec().CA.SecretName)
+	if err != nil {
+		return "" // its next change is another pass
+	}
+	chain, err := r.Limits.DecodeChainPEM(secret.Data[corev1.TLSCertKey])
+	if err != nil || len(chain) < 2 {
+		return ""
+	}
+	h := sha256.New()
+	for _, c := range chain[1:] {
+		h.Write(c.Raw)
+	}
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 func earlier(a, b time.Time) time.Time {

@@ -181,7 +181,7 @@ func (r *refusals) set(key types.NamespacedName, failed map[write]*Refusal) {
 func (o *Observation) inputs() string {
 	generation := ""
 	if o.Issuer != nil {
-		generation = o.Issuer.Generation()
+		generation = issuerVersion(o.Issuer)
 	}
 	return digest(string(o.Certificate.UID), fmt.Sprint(o.Certificate.Generation), generation,
 		o.JKSPassword.Value, o.JKSPassword.Problem, o.PKCS12Password.Value, o.PKCS12Password.Problem)

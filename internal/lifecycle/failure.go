@@ -78,7 +78,7 @@ func (d *decider) failed(next *cmapi.CertificateRequest, f *failure, asked bool)
 	again = asked &&
 		(counted || d.unanswered(next) || issuing.LastTransitionTime != nil && issuing.LastTransitionTime.After(f.at.Time))
 	switch {
-	case issuer != nil && issuer.ChangedSince(next.Annotations[issuerAnnotation], f.at.Time):
+	case issuer != nil && issuerChanged(issuer, next.Annotations[issuerAnnotation], f.at.Time):
 		d.forgetFailures()
 		d.overtaken = reissue.IssuerChanged
 		return true // the issuer is not the one that refused

@@ -142,7 +142,7 @@ func (r *Reconciler) requestFor(
 		annotations[attemptAnnotation] = strconv.Itoa(n.Attempt)
 	}
 	if issuer != nil {
-		annotations[issuerAnnotation] = issuer.Generation()
+		annotations[issuerAnnotation] = issuerVersion(issuer)
 	}
 	if n.Wish != "" {
 		annotations[signer.ManualAnnotation] = n.Wish

@@ -133,6 +133,59 @@ func TestAnotherCAEndsTheBackOff(t *testing.T) {
 	}
 }
 
+// TestAnotherIntermediateEndsTheBackOff replaces only the certificate above the CA, which has the
+// same key and subject.
+func TestAnotherIntermediateEndsTheBackOff(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	root, rootKey := newCA(w, "root", 100*time.Hour)
+	var keys []crypto.Signer
+	for range 2 {
+		key, err := pki.KeySpec{Algorithm: pki.ECDSA}.Generate(rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys = append(keys, key)
+	}
+	below := func(parent *x509.Certificate, by crypto.Signer, name string, key crypto.Signer,
+		domains ...string) *x509.Certificate {
+		t.Helper()
+		cert, err := pki.Sign(rand.Reader, &x509.Certificate{
+			SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
+			NotBefore: root.NotBefore, NotAfter: root.NotAfter, IsCA: true, BasicConstraintsValid: true, MaxPathLen: -1,
+			KeyUsage: x509.KeyUsageCertSign, PermittedDNSDomains: domains,
+		}, parent, key.Public(), by)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cert
+	}
+	narrow := below(root, rootKey, "intermediate", keys[0], "example.org")
+	wide := below(root, rootKey, "intermediate", keys[0])
+	issuing := below(narrow, keys[0], "issuing", keys[1])
+	keyPEM, err := pki.EncodeKeyPEM(keys[1], pki.PKCS8)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "chain"}, Type: corev1.SecretTypeTLS,
+		Data: map[string][]byte{corev1.TLSCertKey: pki.EncodeCertificatePEM(issuing, narrow),
+			corev1.TLSPrivateKeyKey: keyPEM, cmmeta.TLSCAKey: pki.EncodeCertificatePEM(root)}},
+		&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Name: "chain"},
+			Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{CA: &cmapi.CAIssuer{SecretName: "chain"}}}})
+	w.run(controller.Options{})
+	w.issuerSays("chain", cmmeta.ConditionTrue, "Signing CA verified")
+	w.create(certificate("a", "chain"))
+	w.condition("a", cmapi.CertificateConditionIssuing, cmmeta.ConditionFalse, "Failed")
+	refused := w.untilRequest("a-1")
+	change(w, named(&corev1.Secret{}, "chain"), func(s *corev1.Secret) {
+		s.Data[corev1.TLSCertKey] = pki.EncodeCertificatePEM(issuing, wide)
+	})
+	crt := w.untilReady("a", 1)
+	if again := w.untilRequest("a-1"); again.UID == refused.UID || crt.Status.FailedIssuanceAttempts != nil {
+		t.Errorf("the request is the one that failed, or the failure is not forgotten: %+v", crt.Status)
+	}
+}
+
 // answer answers a request to an external issuer with a modified certificate.
 func (w *world) answer(request *cmapi.CertificateRequest, by *x509.Certificate, key crypto.Signer,
 	ca *x509.Certificate, edit func(*x509.Certificate)) {

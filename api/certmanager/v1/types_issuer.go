@@ -425,6 +425,12 @@ type CAIssuerStatus struct {
 	// +kubebuilder:validation:MaxLength=64
 	Fingerprint string `json:"fingerprint"`
 
+	// SHA-256 of the certificates that follow the signing certificate in the Secret, in lower-case
+	// hexadecimal digits. Empty if there are none.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	ChainDigest string `json:"chainDigest,omitempty"`
+
 	// When this signing certificate came into use.
 	Since metav1.Time `json:"since"`
 
