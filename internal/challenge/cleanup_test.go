@@ -37,7 +37,9 @@ func TestACleanUpWaitsAsLongAsAServiceSays(t *testing.T) {
 	if err := cmapi.AddToScheme(scheme); err != nil {
 		t.Fatal(err)
 	}
-	for wait, want := range map[time.Duration]time.Duration{time.Second: cleanUpAgain, 3 * time.Minute: 3 * time.Minute, time.Hour: cleanUpLimit} {
+	for wait, want := range map[time.Duration]time.Duration{
+		time.Second: cleanUpAgain, 3 * time.Minute: 3 * time.Minute, time.Hour: cleanUpLimit,
+	} {
 		r := &Reconciler{
 			Client: fake.NewClientBuilder().
 				WithScheme(scheme).

@@ -11,13 +11,13 @@ import (
 const (
 	// endTimeout bounds the end of everything but leader election.
 	endTimeout = 20 * time.Second
-	// releaseTimeout bounds each of the two requests that release the Lease. client-go waits for them as
-	// long as for a renewal.
+	// releaseTimeout bounds each of the two requests that release the Lease. client-go waits for them
+	// as long as for a renewal.
 	releaseTimeout = 3 * time.Second
 )
 
-// releasing is a transport that bounds requests for the Lease after the end of ctx, which is that of
-// the process.
+// releasing is a transport that bounds requests for the Lease after the end of ctx, which is that
+// of the process.
 type releasing struct {
 	ctx     context.Context
 	path    string // the end of the URL path of the Lease

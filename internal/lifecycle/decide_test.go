@@ -99,7 +99,8 @@ func TestDecide(t *testing.T) {
 		"at an issuer outside of the process the key is stored first and the status says so": {
 			func(s *scene) { s.external() }, "store key, request web-1, Ready=False/DoesNotExist, Issuing=True/DoesNotExist", 0},
 		"an issuer that does not exist is treated like one outside": {
-			func(s *scene) { s.Issuer = nil }, "store key, request web-1, Ready=False/DoesNotExist, Issuing=True/DoesNotExist", 0},
+			func(s *scene) { s.Issuer = nil },
+			"store key, request web-1, Ready=False/DoesNotExist, Issuing=True/DoesNotExist", 0},
 		"a request that was made just now is waited for in silence": {
 			func(s *scene) { s.requested().after(time.Second) }, "hold status", settleTime},
 		"one that takes longer is announced, and its key stored": {
@@ -117,15 +118,23 @@ func TestDecide(t *testing.T) {
 		"an annotation that says where HTTP-01 is answered has changed: what is asked for with the old one is dropped, " +
 			"and its failures": {
 			func(s *scene) {
-				s.solvedBy(cmacme.ACMEChallengeSolver{}).requested().Certificate.Annotations = map[string]string{cmacme.ACMECertificateHTTP01IngressClassOverride: "nginx"}
+				s.solvedBy(cmacme.ACMEChallengeSolver{}).requested().Certificate.Annotations = map[string]string{
+					cmacme.ACMECertificateHTTP01IngressClassOverride: "nginx",
+				}
 			}, "delete web-1, store key, request web-1, Ready=False/DoesNotExist, Issuing=True/DoesNotExist", 0},
 		"another annotation decides nothing": {
 			func(s *scene) {
-				s.solvedBy(cmacme.ACMEChallengeSolver{}).requested().Certificate.Annotations = map[string]string{"example.com/team": "payments"}
+				s.solvedBy(cmacme.ACMEChallengeSolver{}).requested().Certificate.Annotations = map[string]string{
+					"example.com/team": "payments",
+				}
 			}, "store key, Ready=False/DoesNotExist, Issuing=True/DoesNotExist", 0},
 		"a label by which a solver is chosen has changed": {
 			func(s *scene) {
-				s.solvedBy(cmacme.ACMEChallengeSolver{Selector: &cmacme.CertificateDNSNameSelector{MatchLabels: map[string]string{"dns": "internal"}}})
+				s.solvedBy(
+					cmacme.ACMEChallengeSolver{
+						Selector: &cmacme.CertificateDNSNameSelector{MatchLabels: map[string]string{"dns": "internal"}},
+					},
+				)
 				s.requested().Certificate.Labels = map[string]string{"dns": "internal"}
 			}, "delete web-1, store key, request web-1, Ready=False/DoesNotExist, Issuing=True/DoesNotExist", 0},
 		"another label decides nothing": {
@@ -134,7 +143,9 @@ func TestDecide(t *testing.T) {
 			}, "store key, Ready=False/DoesNotExist, Issuing=True/DoesNotExist", 0},
 		"a certificate that is there is taken, however it was proved": {
 			func(s *scene) {
-				s.solvedBy(cmacme.ACMEChallengeSolver{}).requested().signed().Certificate.Annotations = map[string]string{cmacme.ACMECertificateHTTP01IngressClassOverride: "nginx"}
+				s.solvedBy(cmacme.ACMEChallengeSolver{}).requested().signed().Certificate.Annotations = map[string]string{
+					cmacme.ACMECertificateHTTP01IngressClassOverride: "nginx",
+				}
 			}, "apply, Ready=True/Ready", 0},
 		"a certificate for another key is never stored": {
 			func(s *scene) {
@@ -182,7 +193,8 @@ func TestDecide(t *testing.T) {
 		"a lost Secret is issued anew": {
 			func(s *scene) { s.issued().Secret = nil }, "request web-2, hold status", 0},
 		"a label of ours that was lost comes back without a new certificate": {
-			func(s *scene) { s.issued(); delete(s.Secret.Labels, cmapi.PartOfCertManagerControllerLabelKey) }, "apply, Ready=True/Ready", 0},
+			func(s *scene) { s.issued(); delete(s.Secret.Labels, cmapi.PartOfCertManagerControllerLabelKey) },
+			"apply, Ready=True/Ready", 0},
 		"an output format that is asked for is added without a new certificate": {
 			func(s *scene) {
 				s.issued().Certificate.Spec.AdditionalOutputFormats = []cmapi.CertificateAdditionalOutputFormat{{Type: "DER"}}
@@ -238,17 +250,20 @@ func TestDecide(t *testing.T) {
 				"Issuing=True/Renewing", 0},
 		"not if nobody is to ask the CA": {
 			func(s *scene) {
-				s.suggested(50*day, 51*day).after(51 * day).Issuer.GetSpec().ACME.RenewalInformationSource = cmacme.ACMERenewalInformationSourceNone
+				s.suggested(50*day, 51*day).after(51 * day)
+				s.Issuer.GetSpec().ACME.RenewalInformationSource = cmacme.ACMERenewalInformationSourceNone
 			}, "Ready=True/Ready", 0},
 		"a certificate that is to be revoked is renewed outside of its windows": {
 			func(s *scene) {
 				s.suggested(-2*time.Hour, -time.Hour).Certificate.Spec.Renewal = weekly("", "0 2 * * 6", 4*time.Hour)
 			}, "store key, request web-2, Ready=True/Ready, Issuing=True/Renewing", 0},
 		"one that the CA wants to be renewed at once, as the one before, waits": {
-			func(s *scene) { s.suggested(-2*time.Hour, -time.Hour).renewedAtOnce(time.Hour).after(59 * time.Minute) }, "Ready=True/Ready", 0},
+			func(s *scene) { s.suggested(-2*time.Hour, -time.Hour).renewedAtOnce(time.Hour).after(59 * time.Minute) },
+			"Ready=True/Ready", 0},
 		"until then, also outside of its windows": {
 			func(s *scene) {
-				s.suggested(-2*time.Hour, -time.Hour).renewedAtOnce(time.Hour).after(time.Hour).Certificate.Spec.Renewal = weekly("", "0 2 * * 6", 4*time.Hour)
+				s.suggested(-2*time.Hour, -time.Hour).renewedAtOnce(time.Hour).after(time.Hour)
+				s.Certificate.Spec.Renewal = weekly("", "0 2 * * 6", 4*time.Hour)
 			}, "store key, request web-2, Ready=True/Ready, Issuing=True/Renewing", 0},
 		"a certificate that lives shorter than was asked for is not issued anew for that": {
 			func(s *scene) {
@@ -271,16 +286,21 @@ func TestDecide(t *testing.T) {
 				s.after(time.Minute)
 			}, "Ready=False/DoesNotExist, Issuing=False/Failed", time.Hour},
 		"after the hour it is tried again": {
-			func(s *scene) { s.requested().failed("Failed"); s.carryOut(Decide(s.Observation)); s.after(time.Hour) }, "delete web-1, request web-1, hold status", 0},
+			func(s *scene) { s.requested().failed("Failed"); s.carryOut(Decide(s.Observation)); s.after(time.Hour) },
+			"delete web-1, request web-1, hold status", 0},
 		"a wait of two hours after the second failure": {
 			func(s *scene) {
 				s.requested().failed("Failed")
-				s.Certificate.Status.FailedIssuanceAttempts, s.Certificate.Status.LastFailureTime = ptr.To(1), ptr.To(metav1.NewTime(created.Add(-time.Hour)))
+				s.Certificate.Status.FailedIssuanceAttempts, s.Certificate.Status.LastFailureTime = ptr.To(1), ptr.To(
+					metav1.NewTime(created.Add(-time.Hour)),
+				)
 			}, "Ready=False/DoesNotExist, Issuing=False/Failed", 2 * time.Hour},
 		"and never more than 32": {
 			func(s *scene) {
 				s.requested().failed("Failed")
-				s.Certificate.Status.FailedIssuanceAttempts, s.Certificate.Status.LastFailureTime = ptr.To(40), ptr.To(metav1.NewTime(created.Add(-time.Hour)))
+				s.Certificate.Status.FailedIssuanceAttempts, s.Certificate.Status.LastFailureTime = ptr.To(40), ptr.To(
+					metav1.NewTime(created.Add(-time.Hour)),
+				)
 			}, "Ready=False/DoesNotExist, Issuing=False/Failed", 32 * time.Hour},
 		"the wait ends when somebody asks": {
 			func(s *scene) {
@@ -350,7 +370,8 @@ func TestDecide(t *testing.T) {
 			func(s *scene) { s.requested().paused().failed("Failed") }, "Ready=False/DoesNotExist, Issuing=False/Failed, " +
 				"Paused=True/ValidationsFailed", time.Hour},
 		"whoever asks by hand gets another request for one that is paused": {
-			func(s *scene) { s.requested().paused().after(time.Minute).issuingBecause("ManuallyTriggered") }, "delete web-1, request web-1, hold status", 0},
+			func(s *scene) { s.requested().paused().after(time.Minute).issuingBecause("ManuallyTriggered") },
+			"delete web-1, request web-1, hold status", 0},
 		"but one only": {
 			func(s *scene) {
 				s.issuingBecause("ManuallyTriggered").after(time.Second).wished().paused().after(3 * time.Second)
@@ -376,7 +397,10 @@ func TestDecide(t *testing.T) {
 		"an invalid request waits for a change, not for time": {
 			func(s *scene) {
 				s.requested().failed("Failed")
-				cmapi.SetCertificateRequestCondition(&s.Next.Status, s.Now, cmapi.CertificateRequestCondition{Type: "InvalidRequest", Status: "True", Message: "bad"})
+				cmapi.SetCertificateRequestCondition(
+					&s.Next.Status, s.Now,
+					cmapi.CertificateRequestCondition{Type: "InvalidRequest", Status: "True", Message: "bad"},
+				)
 				s.carryOut(Decide(s.Observation))
 				s.after(100 * day)
 			}, "Ready=False/DoesNotExist, Issuing=False/InvalidRequest", 0},
@@ -442,16 +466,21 @@ func TestDecide(t *testing.T) {
 				}
 			}, "Ready=False/DoesNotExist, Issuing=False/InvalidSpec", 0},
 		"wrong windows of a good certificate are told, and do not let it expire": {
-			func(s *scene) { s.issued().Certificate.Spec.Renewal = weekly("", "61 * * * *", time.Hour) }, "Ready=True/Ready, Issuing=False/WindowError", 0},
+			func(s *scene) { s.issued().Certificate.Spec.Renewal = weekly("", "61 * * * *", time.Hour) },
+			"Ready=True/Ready, Issuing=False/WindowError", 0},
 
 		// Others.
 		"an older Certificate with the same Secret has it": {
 			func(s *scene) {
-				s.Rivals = []*cmapi.Certificate{{ObjectMeta: metav1.ObjectMeta{Name: "older", CreationTimestamp: metav1.NewTime(created.Add(-time.Hour))}}}
+				s.Rivals = []*cmapi.Certificate{
+					{ObjectMeta: metav1.ObjectMeta{Name: "older", CreationTimestamp: metav1.NewTime(created.Add(-time.Hour))}},
+				}
 			}, "Ready=False/IncorrectCertificate", 0},
 		"a younger one does not": {
 			func(s *scene) {
-				s.Rivals = []*cmapi.Certificate{{ObjectMeta: metav1.ObjectMeta{Name: "younger", CreationTimestamp: metav1.NewTime(created.Add(time.Hour))}}}
+				s.Rivals = []*cmapi.Certificate{
+					{ObjectMeta: metav1.ObjectMeta{Name: "younger", CreationTimestamp: metav1.NewTime(created.Add(time.Hour))}},
+				}
 			}, "request web-1, hold status", 0},
 		"a request of somebody else is not touched": {
 			func(s *scene) {

@@ -75,7 +75,8 @@ func (d *decider) describe() {
 				corev1.EventTypeWarning,
 				"RenewBeforeIgnored",
 				fmt.Sprintf("renewBefore asks for renewal in the first half of the certificate's life, and the ACME server "+
-					"suggests when to renew: it is renewed at %s. Ask for less, or set renewalInformationSource: None on the issuer", stamp(d.plan.at)),
+					"suggests when to renew: it is renewed at %s. Ask for less, or set renewalInformationSource: None "+
+					"on the issuer", stamp(d.plan.at)),
 			)
 		}
 		if d.Now.Before(d.plan.at) {

@@ -120,6 +120,17 @@ func (d *decider) failed(next *cmapi.CertificateRequest, f *failure, asked bool)
 	if next != d.rehearsal && externalGeneration(d.External) != "" {
 		d.look(d.Now.Add(external.Interval), "the external issuer is read again then")
 	}
+	message = d.nextAttempt(next, f, message, end)
+	d.fail(f.reason, message, true)
+	if d.Failed != "" {
+		d.ForgetKey = next.Name
+		d.tell(corev1.EventTypeWarning, f.reason, message)
+	}
+	return false
+}
+
+// nextAttempt schedules the attempt after a failure, and says in its message when that is.
+func (d *decider) nextAttempt(next *cmapi.CertificateRequest, f *failure, message string, end time.Time) string {
 	if f.waits {
 		message += fmt.Sprintf(". The next attempt is made %s (attempt %d, %s)", d.whenChanged(next),
 			*d.Status.FailedIssuanceAttempts, f.reason)
@@ -143,12 +154,7 @@ func (d *decider) failed(next *cmapi.CertificateRequest, f *failure, asked bool)
 			d.Certificate.Namespace,
 		)
 	}
-	d.fail(f.reason, message, true)
-	if d.Failed != "" {
-		d.ForgetKey = next.Name
-		d.tell(corev1.EventTypeWarning, f.reason, message)
-	}
-	return false
+	return message
 }
 
 // whenChanged says which changes end the back-off of a request, and when. External issuers are not

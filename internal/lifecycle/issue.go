@@ -102,27 +102,7 @@ func (d *decider) issue(why *violation, asked bool) {
 		d.block(problem.reason, problem.message)
 		return
 	}
-	var csr *x509.CertificateRequest
-	if next != nil {
-		var err error
-		csr, err = d.Limits.DecodeCSRPEM(next.Spec.Request)
-		switch {
-		case err != nil || len(d.requestDifferences(next, csr, &d.Certificate.Spec)) > 0:
-			// The spec has changed since: the certificate of the request is not wanted, and the cause of its
-			// failure may be corrected.
-			d.discard(next)
-			d.forgetFailures()
-			d.overtaken, next = reissue.SpecChanged, nil
-		case !issued(next) && (d.provedOtherwise(next, d.Issuer) || d.redundant(csr) || durationAdded(next, &d.Certificate.Spec)):
-			// So has the way in which the names are proved, or the duration.
-			d.discard(next)
-			d.forgetFailures()
-			d.overtaken, next = reissue.SpecChanged, nil
-		case d.compromised() && pki.SamePublicKey(csr.PublicKey, d.present.key.Public()):
-			d.discard(next) // its private key has been compromised since
-			d.overtaken, next = reissue.RequestLost, nil
-		}
-	}
+	next, csr := d.usable(next)
 	var chain []*x509.Certificate
 	if next != nil {
 		f := failureOf(next)
@@ -147,22 +127,55 @@ func (d *decider) issue(why *violation, asked bool) {
 		d.stillFailed()
 		return
 	}
-	if next != nil {
-		key, keySecret := d.nextKey(csr, d.present)
-		switch {
-		case key == nil:
-			// Its private key is lost: the request is of no use.
-			d.discard(next)
-			d.overtaken = reissue.RequestLost
-		case issued(next):
-			d.complete(next, key, chain, why)
-			return
-		default:
-			d.wait(next, key, keySecret, why)
-			return
-		}
+	if next == nil || !d.proceed(next, csr, chain, why) {
+		d.request(why, asked)
 	}
-	d.request(why, asked)
+}
+
+// usable decides whether the next request is still for what the Certificate says, by a key that may
+// be used. If not, it is discarded.
+func (d *decider) usable(next *cmapi.CertificateRequest) (*cmapi.CertificateRequest, *x509.CertificateRequest) {
+	if next == nil {
+		return nil, nil
+	}
+	csr, err := d.Limits.DecodeCSRPEM(next.Spec.Request)
+	switch {
+	case err != nil || len(d.requestDifferences(next, csr, &d.Certificate.Spec)) > 0:
+		// The spec has changed since: the certificate of the request is not wanted, and the cause of its
+		// failure may be corrected.
+		d.discard(next)
+		d.forgetFailures()
+		d.overtaken, next = reissue.SpecChanged, nil
+	case !issued(next) && (d.provedOtherwise(next, d.Issuer) || d.redundant(csr) ||
+		durationAdded(next, &d.Certificate.Spec)):
+		// So has the way in which the names are proved, or the duration.
+		d.discard(next)
+		d.forgetFailures()
+		d.overtaken, next = reissue.SpecChanged, nil
+	case d.compromised() && pki.SamePublicKey(csr.PublicKey, d.present.key.Public()):
+		d.discard(next) // its private key has been compromised since
+		d.overtaken, next = reissue.RequestLost, nil
+	}
+	return next, csr
+}
+
+// proceed completes a request that is issued, or waits for it. It reports false if the private key
+// of the request is lost, so that the request is of no use.
+func (d *decider) proceed(
+	next *cmapi.CertificateRequest, csr *x509.CertificateRequest, chain []*x509.Certificate, why *violation,
+) bool {
+	key, keySecret := d.nextKey(csr, d.present)
+	switch {
+	case key == nil:
+		d.discard(next)
+		d.overtaken = reissue.RequestLost
+		return false
+	case issued(next):
+		d.complete(next, key, chain, why)
+	default:
+		d.wait(next, key, keySecret, why)
+	}
+	return true
 }
 
 // request makes a request for the next revision.

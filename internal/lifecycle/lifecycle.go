@@ -289,19 +289,8 @@ func (r *Reconciler) observe(ctx context.Context, crt *cmapi.Certificate) (*Obse
 	if o.CARenewal, err = r.caRenewal(ctx, o.Issuer); err != nil {
 		return o, err
 	}
-	var same cmapi.CertificateList
-	if err := r.Client.List(
-		ctx,
-		&same,
-		append(
-			[]client.ListOption{client.InNamespace(crt.Namespace), client.MatchingFields{bySecretName: crt.Spec.SecretName}},
-			fromCache...)...); err != nil {
-		return o, fmt.Errorf("list Certificates: %w", err)
-	}
-	for i := range same.Items {
-		if same.Items[i].Name != crt.Name && same.Items[i].DeletionTimestamp == nil {
-			o.Rivals = append(o.Rivals, &same.Items[i])
-		}
+	if err := r.observeRivals(ctx, o); err != nil {
+		return o, err
 	}
 	if err := r.observeRequests(ctx, o); err != nil {
 		return o, err
@@ -309,28 +298,8 @@ func (r *Reconciler) observe(ctx context.Context, crt *cmapi.Certificate) (*Obse
 	if o.Next != nil && failureOf(o.Next) != nil {
 		o.External = r.externalState(ctx, crt)
 	}
-	var keys corev1.SecretList
-	if err := r.Client.List(
-		ctx,
-		&keys,
-		append(
-			[]client.ListOption{client.InNamespace(crt.Namespace), client.MatchingFields{byOwner: string(crt.UID)}},
-			fromCache...)...); err != nil {
-		return o, fmt.Errorf("list next private keys: %w", err)
-	}
-	for i := range keys.Items {
-		key := &keys.Items[i]
-		if key.Labels[cmapi.IsNextPrivateKeySecretLabelKey] != "true" {
-			continue
-		}
-		if !secrets.Cached(key) {
-			if key, err = r.Secrets.Get(ctx, key.Namespace, key.Name); apierrors.IsNotFound(err) {
-				continue
-			} else if err != nil {
-				return nil, err
-			}
-		}
-		o.KeySecrets = append(o.KeySecrets, key)
+	if err := r.observeKeys(ctx, o); err != nil {
+		return o, err
 	}
 	if jks := jksOf(&crt.Spec); jks != nil {
 		if o.JKSPassword, err = r.password(
@@ -357,6 +326,56 @@ func (r *Reconciler) observe(ctx context.Context, crt *cmapi.Certificate) (*Obse
 		}
 	}
 	return o, nil
+}
+
+// observeRivals finds the other Certificates that want the same Secret.
+func (r *Reconciler) observeRivals(ctx context.Context, o *Observation) error {
+	crt := o.Certificate
+	var same cmapi.CertificateList
+	if err := r.Client.List(
+		ctx,
+		&same,
+		append(
+			[]client.ListOption{client.InNamespace(crt.Namespace), client.MatchingFields{bySecretName: crt.Spec.SecretName}},
+			fromCache...)...); err != nil {
+		return fmt.Errorf("list Certificates: %w", err)
+	}
+	for i := range same.Items {
+		if same.Items[i].Name != crt.Name && same.Items[i].DeletionTimestamp == nil {
+			o.Rivals = append(o.Rivals, &same.Items[i])
+		}
+	}
+	return nil
+}
+
+// observeKeys finds the Secrets of private keys that are to be used next.
+func (r *Reconciler) observeKeys(ctx context.Context, o *Observation) error {
+	crt := o.Certificate
+	var keys corev1.SecretList
+	if err := r.Client.List(
+		ctx,
+		&keys,
+		append(
+			[]client.ListOption{client.InNamespace(crt.Namespace), client.MatchingFields{byOwner: string(crt.UID)}},
+			fromCache...)...); err != nil {
+		return fmt.Errorf("list next private keys: %w", err)
+	}
+	for i := range keys.Items {
+		key := &keys.Items[i]
+		if key.Labels[cmapi.IsNextPrivateKeySecretLabelKey] != "true" {
+			continue
+		}
+		if !secrets.Cached(key) {
+			var err error
+			if key, err = r.Secrets.Get(ctx, key.Namespace, key.Name); apierrors.IsNotFound(err) {
+				continue
+			} else if err != nil {
+				return err
+			}
+		}
+		o.KeySecrets = append(o.KeySecrets, key)
+	}
+	return nil
 }
 
 // caRenewal is when a Certificate renews the CA of the issuer, or zero.
@@ -421,17 +440,7 @@ func (r *Reconciler) ofCA(ctx context.Context, crt *cmapi.Certificate) []reconci
 // enough.
 func (r *Reconciler) observeRequests(ctx context.Context, o *Observation) error {
 	crt := o.Certificate
-	get := func(name string) (*cmapi.CertificateRequest, error) {
-		cr := &cmapi.CertificateRequest{}
-		err := r.Client.Get(ctx, client.ObjectKey{Namespace: crt.Namespace, Name: name}, cr, client.UnsafeDisableDeepCopy)
-		if apierrors.IsNotFound(err) {
-			return nil, nil
-		}
-		if err != nil {
-			return nil, fmt.Errorf("get CertificateRequest: %w", err)
-		}
-		return cr, nil
-	}
+	get := func(name string) (*cmapi.CertificateRequest, error) { return r.getRequest(ctx, crt.Namespace, name) }
 	var err error
 	revision := o.revision()
 	if o.Next, err = get(RequestName(crt.Name, revision+1)); err != nil {
@@ -460,30 +469,49 @@ func (r *Reconciler) observeRequests(ctx context.Context, o *Observation) error 
 		return fmt.Errorf("list CertificateRequests: %w", err)
 	}
 	for i := range all.Items {
-		cr := &all.Items[i]
-		switch cr.Name {
-		case RequestName(crt.Name, revision), RequestName(crt.Name, revision+1):
-			continue
-		case RehearsalName(crt.Name):
-			if crt.Spec.RehearsalIssuerRef == nil {
-				o.Rehearsal = cr // it is no longer asked for
-			}
-			continue
-		}
-		// Clusters have requests with generated names, from before names were made from the revision.
-		switch n := revisionOf(cr); {
-		case n == revision && n > 0 && o.Current == nil:
-			o.Current = cr
-		case n == revision+1 && o.Next == nil:
-			o.Next = cr
-		default:
-			o.Old = append(o.Old, cr)
-		}
+		o.observeRequest(&all.Items[i], revision)
 	}
 	if o.Next != nil {
 		o.KeyInMemory = r.Keyring.Get(client.ObjectKeyFromObject(o.Next))
 	}
 	return nil
+}
+
+// getRequest returns a request, or nil if there is none.
+func (r *Reconciler) getRequest(ctx context.Context, namespace, name string) (*cmapi.CertificateRequest, error) {
+	cr := &cmapi.CertificateRequest{}
+	err := r.Client.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, cr, client.UnsafeDisableDeepCopy)
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("get CertificateRequest: %w", err)
+	}
+	return cr, nil
+}
+
+// observeRequest takes a request of the Certificate as the current one, the next, a rehearsal that
+// is no longer asked for, or as an old one.
+func (o *Observation) observeRequest(cr *cmapi.CertificateRequest, revision int) {
+	crt := o.Certificate
+	switch cr.Name {
+	case RequestName(crt.Name, revision), RequestName(crt.Name, revision+1):
+		return
+	case RehearsalName(crt.Name):
+		if crt.Spec.RehearsalIssuerRef == nil {
+			o.Rehearsal = cr // it is no longer asked for
+		}
+		return
+	}
+	// Clusters have requests with generated names, from before names were made from the revision.
+	switch n := revisionOf(cr); {
+	case n == revision && n > 0 && o.Current == nil:
+		o.Current = cr
+	case n == revision+1 && o.Next == nil:
+		o.Next = cr
+	default:
+		o.Old = append(o.Old, cr)
+	}
 }
 
 // passwordSecrets are the names of the Secrets with the passwords of the keystores.

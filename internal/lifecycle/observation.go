@@ -171,10 +171,12 @@ func requestOf(spec *cmapi.CertificateSpec) pki.Request {
 	if n := spec.NameConstraints; n != nil {
 		c := &pki.NameConstraints{Critical: n.Critical}
 		if p := n.Permitted; p != nil {
-			c.PermittedDNSDomains, c.PermittedIPRanges, c.PermittedEmailAddresses, c.PermittedURIDomains = p.DNSDomains, p.IPRanges, p.EmailAddresses, p.URIDomains
+			c.PermittedDNSDomains, c.PermittedIPRanges = p.DNSDomains, p.IPRanges
+			c.PermittedEmailAddresses, c.PermittedURIDomains = p.EmailAddresses, p.URIDomains
 		}
 		if e := n.Excluded; e != nil {
-			c.ExcludedDNSDomains, c.ExcludedIPRanges, c.ExcludedEmailAddresses, c.ExcludedURIDomains = e.DNSDomains, e.IPRanges, e.EmailAddresses, e.URIDomains
+			c.ExcludedDNSDomains, c.ExcludedIPRanges = e.DNSDomains, e.IPRanges
+			c.ExcludedEmailAddresses, c.ExcludedURIDomains = e.EmailAddresses, e.URIDomains
 		}
 		r.NameConstraints = c
 	}

@@ -79,7 +79,8 @@ func TestARehearsalComesBeforeTheIssuer(t *testing.T) {
 		"it is not repeated when the issuer fails": {
 			func(s *scene) {
 				s.staged().rehearsing().rehearsal("Issued").requested().failed("Failed").decided().after(time.Hour)
-			}, "delete web-1, store key, request web-1, Ready=False/DoesNotExist, Issuing=True/DoesNotExist", "", "Rehearsed", 0},
+			}, "delete web-1, store key, request web-1, Ready=False/DoesNotExist, Issuing=True/DoesNotExist", "",
+			"Rehearsed", 0},
 		"a plain renewal is not rehearsed": {
 			func(s *scene) { s.staged().issued().after(61 * day) }, "store key, request web-2, Ready=True/Ready, " +
 				"Issuing=True/Renewing", "", "", 0},
@@ -127,9 +128,11 @@ func TestARehearsalComesBeforeTheIssuer(t *testing.T) {
 			func(s *scene) { s.staged().rehearsing().rehearsal("Denied") }, "Ready=False/DoesNotExist, " +
 				"Issuing=False/RehearsalFailed", "", "", time.Hour},
 		"it is counted once": {
-			func(s *scene) { s.staged().rehearsing().rehearsal("Failed").decided().after(time.Minute) }, "Ready=False/DoesNotExist, Issuing=False/RehearsalFailed", "attempt 1", "", time.Hour},
+			func(s *scene) { s.staged().rehearsing().rehearsal("Failed").decided().after(time.Minute) },
+			"Ready=False/DoesNotExist, Issuing=False/RehearsalFailed", "attempt 1", "", time.Hour},
 		"after the back-off it is rehearsed again": {
-			func(s *scene) { s.staged().rehearsing().rehearsal("Failed").decided().after(time.Hour) }, "delete web-rehearsal, rehearse, " + waits, "", "", 0},
+			func(s *scene) { s.staged().rehearsing().rehearsal("Failed").decided().after(time.Hour) },
+			"delete web-rehearsal, rehearse, " + waits, "", "", 0},
 		"or when somebody asks": {
 			func(s *scene) {
 				s.staged().rehearsing().rehearsal("Failed").decided().after(time.Minute).issuingBecause("ManuallyTriggered")
@@ -137,11 +140,13 @@ func TestARehearsalComesBeforeTheIssuer(t *testing.T) {
 			"delete web-rehearsal, rehearse, Ready=False/DoesNotExist, Issuing=True/DoesNotExist", "", "", 0},
 		"or the rehearsal issuer changes": {
 			func(s *scene) {
-				s.staged().rehearsing().rehearsal("Failed").decided().after(time.Minute).RehearsalIssuer.GenericIssuer.(*cmapi.Issuer).Generation++
+				s.staged().rehearsing().rehearsal("Failed").decided().after(time.Minute)
+				s.RehearsalIssuer.GenericIssuer.(*cmapi.Issuer).Generation++
 			}, "delete web-rehearsal, rehearse, " + waits, "", "", 0},
 		"or the spec": {
 			func(s *scene) {
-				s.staged().rehearsing().rehearsal("Failed").decided().after(time.Minute).Certificate.Spec.DNSNames = []string{"other.example.com"}
+				s.staged().rehearsing().rehearsal("Failed").decided().after(time.Minute)
+				s.Certificate.Spec.DNSNames = []string{"other.example.com"}
 			}, "delete web-rehearsal, rehearse, " + waits, "", "", 0},
 		"not when somebody deletes it": {
 			func(s *scene) {
@@ -167,14 +172,17 @@ func TestARehearsalComesBeforeTheIssuer(t *testing.T) {
 			}, request, `Waiting: without a rehearsal, as Issuer "staging" could not be reached`, "RehearsalSkipped", 0},
 		"counted from when it was last reached": {
 			func(s *scene) {
-				s.staged().rehearsing().rehearsal("Pending").after(time.Hour).Rehearsal.Status.SetUnreachable(s.Now, true, "connection refused")
+				s.staged().rehearsing().rehearsal("Pending").after(time.Hour).Rehearsal.Status.SetUnreachable(
+					s.Now, true, "connection refused",
+				)
 				s.after(29 * time.Minute)
 			}, waits, "", "", 90 * time.Minute},
 		"it is not asked again after the issuer has failed": {
 			func(s *scene) {
 				s.staged().rehearsing().rehearsal("Pending").Rehearsal.Status.SetUnreachable(s.Now, true, "connection refused")
 				s.after(30 * time.Minute).requested().failed("Failed").decided().after(time.Hour)
-			}, "delete web-1, store key, request web-1, Ready=False/DoesNotExist, Issuing=True/DoesNotExist", "", "RehearsalSkipped", 0},
+			}, "delete web-1, store key, request web-1, Ready=False/DoesNotExist, Issuing=True/DoesNotExist", "",
+			"RehearsalSkipped", 0},
 		"but what it has said meanwhile counts then": {
 			func(s *scene) {
 				s.staged().rehearsing().rehearsal("Failed").requested().failed("Failed").decided().after(time.Hour)
@@ -184,7 +192,9 @@ func TestARehearsalComesBeforeTheIssuer(t *testing.T) {
 				s.staged().RehearsalIssuer = nil
 				s.Certificate.Spec.RehearsalIssuerRef = &cmmeta.IssuerReference{Name: "a", Kind: "Thing", Group: "example.com"}
 				s.rehearsing().after(time.Hour)
-				cmapi.SetCertificateRequestCondition(&s.Rehearsal.Status, s.Now, cmapi.CertificateRequestCondition{Type: "Approved", Status: "True"})
+				cmapi.SetCertificateRequestCondition(
+					&s.Rehearsal.Status, s.Now, cmapi.CertificateRequestCondition{Type: "Approved", Status: "True"},
+				)
 				s.after(30 * time.Minute)
 			}, request, "", "RehearsalSkipped", 0},
 		"but nobody goes on without approval": {
@@ -195,7 +205,9 @@ func TestARehearsalComesBeforeTheIssuer(t *testing.T) {
 			}, waits, `CertificateRequest "web-rehearsal" is not approved`, "", 0},
 		"an issuer that signs everything rehearses nothing": {
 			func(s *scene) {
-				s.staged().RehearsalIssuer.GenericIssuer.(*cmapi.Issuer).Spec = cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}}
+				s.staged().RehearsalIssuer.GenericIssuer.(*cmapi.Issuer).Spec = cmapi.IssuerSpec{
+					IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}},
+				}
 			},
 			"Ready=False/DoesNotExist, Issuing=False/InvalidSpec", "signs everything", "InvalidSpec", 0},
 		"the request of somebody else is not touched": {
@@ -205,7 +217,9 @@ func TestARehearsalComesBeforeTheIssuer(t *testing.T) {
 			}, "Ready=False/DoesNotExist, Issuing=False/NameTaken", "web-rehearsal", "NameTaken", 0},
 		"a Certificate that yields its Secret rehearses nothing": {
 			func(s *scene) {
-				s.staged().rehearsing().Rivals = []*cmapi.Certificate{{ObjectMeta: metav1.ObjectMeta{Name: "older", CreationTimestamp: metav1.NewTime(created.Add(-time.Hour))}}}
+				s.staged().rehearsing().Rivals = []*cmapi.Certificate{
+					{ObjectMeta: metav1.ObjectMeta{Name: "older", CreationTimestamp: metav1.NewTime(created.Add(-time.Hour))}},
+				}
 			}, "delete web-rehearsal, Ready=False/IncorrectCertificate", "", "", 0},
 	} {
 		t.Run(name, func(t *testing.T) {

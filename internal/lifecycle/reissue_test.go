@@ -42,13 +42,8 @@ func (s *scene) overwritten(manager string) *scene {
 }
 
 func TestWhichIssuancesCountAndWhichWait(t *testing.T) {
-	const goes, counts, waits = "goes", "counts", "waits"
 	expired := func(s *scene) *x509Pair { return s.expiredPair() }
-	for name, test := range map[string]struct {
-		scene func(*scene)
-		want  string
-		says  string // in the message of Issuing
-	}{
+	for name, test := range map[string]reissueCase{
 		"the first":                        {func(*scene) {}, goes, ""},
 		"a renewal":                        {func(s *scene) { s.issued().after(61 * day).counted(9) }, goes, ""},
 		"a lost Secret of one that is due": {func(s *scene) { s.issued().after(61 * day).counted(9).Secret = nil }, goes, ""},
@@ -131,48 +126,62 @@ func TestWhichIssuancesCountAndWhichWait(t *testing.T) {
 		}, goes, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newScene(t)
-			test.scene(s)
-			d := Decide(s.Observation)
-			got := waits
-			if d.Request != nil {
-				if got = goes; d.Request.Counts != "" {
-					got = counts
-				}
-			}
-			if got != test.want {
-				t.Fatalf("it %s, want that it %s: %s", got, test.want, outcome(d))
-			}
-			if got != waits {
-				return
-			}
-			c := cmapi.GetCertificateCondition(&d.Status, "Issuing")
-			if c == nil || !strings.Contains(c.Message, test.says) || !strings.Contains(c.Message, "issued again at ") {
-				t.Fatalf("Issuing is %+v, want %q", c, test.says)
-			}
-			if !d.Again.After(s.Now) || d.Again.Sub(s.Now) > time.Hour {
-				t.Errorf("looks again at %s", d.Again)
-			}
-			told := 0
-			for _, e := range d.Events {
-				if e.Reason == "ReissueDelayed" && e.Type == corev1.EventTypeWarning {
-					told++
-				}
-			}
-			if told != 1 {
-				t.Errorf("the events are %+v", d.Events)
-			}
-			// Nothing is written again until then. After that the condition is removed.
-			s.carryOut(d)
-			if again := Decide(s.after(time.Second).Observation); again.Request != nil || again.Apply != nil ||
-				len(again.Events) > 0 {
-				t.Errorf("a second later: %s, %+v", outcome(again), again.Events)
-			}
-			s.Now = d.Again
-			if again := Decide(s.Observation); again.Request == nil || again.Request.Counts == "" {
-				t.Errorf("at %s: %s", d.Again, outcome(again))
-			}
+			test.check(t)
 		})
+	}
+}
+
+// reissueCase is a Certificate for which another certificate is to be requested, and whether that
+// goes at once, counts as a re-issue, or waits.
+type reissueCase struct {
+	scene func(*scene)
+	want  string
+	says  string // in the message of Issuing
+}
+
+const goes, counts, waits = "goes", "counts", "waits"
+
+func (test reissueCase) check(t *testing.T) {
+	s := newScene(t)
+	test.scene(s)
+	d := Decide(s.Observation)
+	got := waits
+	if d.Request != nil {
+		if got = goes; d.Request.Counts != "" {
+			got = counts
+		}
+	}
+	if got != test.want {
+		t.Fatalf("it %s, want that it %s: %s", got, test.want, outcome(d))
+	}
+	if got != waits {
+		return
+	}
+	c := cmapi.GetCertificateCondition(&d.Status, "Issuing")
+	if c == nil || !strings.Contains(c.Message, test.says) || !strings.Contains(c.Message, "issued again at ") {
+		t.Fatalf("Issuing is %+v, want %q", c, test.says)
+	}
+	if !d.Again.After(s.Now) || d.Again.Sub(s.Now) > time.Hour {
+		t.Errorf("looks again at %s", d.Again)
+	}
+	told := 0
+	for _, e := range d.Events {
+		if e.Reason == "ReissueDelayed" && e.Type == corev1.EventTypeWarning {
+			told++
+		}
+	}
+	if told != 1 {
+		t.Errorf("the events are %+v", d.Events)
+	}
+	// Nothing is written again until then. After that the condition is removed.
+	s.carryOut(d)
+	if again := Decide(s.after(time.Second).Observation); again.Request != nil || again.Apply != nil ||
+		len(again.Events) > 0 {
+		t.Errorf("a second later: %s, %+v", outcome(again), again.Events)
+	}
+	s.Now = d.Again
+	if again := Decide(s.Observation); again.Request == nil || again.Request.Counts == "" {
+		t.Errorf("at %s: %s", d.Again, outcome(again))
 	}
 }
 

@@ -2,13 +2,10 @@ package lifecycle
 
 import (
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"hash/fnv"
-	"strings"
 	"time"
 
-	"github.com/robfig/cron/v3"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -95,7 +92,8 @@ func renewal(
 	if life <= 0 {
 		return schedule{at: cert.NotBefore}
 	}
-	stable := stableFraction(string(uid), cert.SerialNumber.String())
+	l := lifetime{cert: cert, spec: spec, uid: string(uid), asked: asked, life: life}
+	l.stable = stableFraction(l.uid, cert.SerialNumber.String())
 	disabled := spec.Renewal != nil && spec.Renewal.Policy == cmapi.CertificateRenewalPolicyDisabled
 
 	var replaced time.Time // when to renew because the CA was replaced
@@ -105,67 +103,14 @@ func renewal(
 			s.capped = !cert.NotAfter.Before(ca.NotAfter.Time.Truncate(time.Second)) &&
 				signer.Capped(spec.DurationOrDefault(), life)
 		default:
-			replaced = ca.Since.Add(afterCA(life, stable))
+			replaced = ca.Since.Add(afterCA(life, l.stable))
 		}
 	}
 	if disabled {
 		return s
 	}
 	if !s.capped {
-		var from, to time.Time // from when, if it is not earlier, and until when the CA suggests to renew
-		before := beforeExpiry(life, spec)
-		jitter := min(life/jitterFraction, maxJitter, (life-before)/2)
-		s.at = cert.NotAfter.Add(-before - time.Duration(stable*float64(jitter)))
-		s.early = !followed(life, spec)
-		soonest := cert.NotBefore.Add(life / soonestFraction)
-		if s.at.Before(soonest) {
-			s.at = soonest.Add(time.Duration(stable * float64(min(life/jitterFraction, maxJitter))))
-		}
-		earliest := asked.Add(min(s.at.Sub(cert.NotBefore), firstHold, life/holdFraction))
-		backdated := s.at.Before(earliest)
-		if backdated {
-			s.at = earliest
-		}
-		if w := windowOf(suggested); w != nil {
-			own := s.at
-			s.early = false
-			s.at = chosen(w, cert.NotBefore.Add(life/2), string(uid), cert.SerialNumber.String())
-			if backstop := cert.NotAfter.Add(-life / suggestedFraction); backstop.Before(s.at) {
-				s.at = backstop
-			}
-			if early := asksFor(life, spec); early > 0 {
-				s.overruled = early >= life/2
-				if !s.overruled && own.Before(s.at) {
-					s.at = own
-				}
-			}
-			if once := suggested.AtOnce; once != nil && s.at.Before(once.NotBefore.Time) {
-				s.at, s.held = once.NotBefore.Time, true
-			}
-			if to = w.End.Time; !s.at.Before(w.Start.Time) {
-				from = w.Start.Time
-			}
-		}
-		// What is held is as urgent as before, and must not be moved to an earlier time.
-		if !s.held && spec.Renewal != nil && len(spec.Renewal.Windows) > 0 {
-			begins := cert.NotBefore
-			if begins.Before(asked) {
-				begins = asked
-			}
-			earliest := begins.Add(min(maxHold, life/holdFraction))
-			if earliest.Before(soonest) {
-				earliest = soonest
-			}
-			inWindow, err := intoWindow(s.at, earliest, cert.NotAfter, from, to, spec.Renewal.Windows, stable)
-			if err == nil {
-				s.at = inWindow
-				if !to.IsZero() && to.Before(inWindow) {
-					s.at = to // the CA may revoke it then
-				}
-			}
-			s.windowErr = err
-		}
-		s.backdated = backdated && s.at.Equal(earliest) && asked.Sub(cert.NotBefore) > signer.Backdate
+		l.plan(&s, suggested)
 	}
 	if !replaced.IsZero() && (s.at.IsZero() || replaced.Before(s.at)) {
 		s.at = replaced
@@ -173,6 +118,96 @@ func renewal(
 	// The status has whole seconds. What is compared with it must have no more.
 	s.at = s.at.Truncate(time.Second)
 	return s
+}
+
+// lifetime is what the renewal time of a certificate follows from.
+type lifetime struct {
+	cert   *x509.Certificate
+	spec   *cmapi.CertificateSpec
+	uid    string
+	asked  time.Time
+	life   time.Duration
+	stable float64 // spreads the renewals of different certificates
+}
+
+// plan computes when to renew, from the spec, the suggestion of the CA and the windows for
+// renewals.
+func (l lifetime) plan(s *schedule, suggested *cmapi.CertificateACMEARIStatus) {
+	soonest := l.cert.NotBefore.Add(l.life / soonestFraction)
+	s.at = l.bySpec(soonest)
+	s.early = !followed(l.life, l.spec)
+	earliest := l.asked.Add(min(s.at.Sub(l.cert.NotBefore), firstHold, l.life/holdFraction))
+	backdated := s.at.Before(earliest)
+	if backdated {
+		s.at = earliest
+	}
+	from, to := l.bySuggestion(s, suggested)
+	// What is held is as urgent as before, and must not be moved to an earlier time.
+	if !s.held && l.spec.Renewal != nil && len(l.spec.Renewal.Windows) > 0 {
+		l.intoWindow(s, soonest, from, to)
+	}
+	s.backdated = backdated && s.at.Equal(earliest) && l.asked.Sub(l.cert.NotBefore) > signer.Backdate
+}
+
+// bySpec returns the time that the spec says, or soonest if that is too early, with jitter.
+func (l lifetime) bySpec(soonest time.Time) time.Time {
+	before := beforeExpiry(l.life, l.spec)
+	jitter := min(l.life/jitterFraction, maxJitter, (l.life-before)/2)
+	at := l.cert.NotAfter.Add(-before - time.Duration(l.stable*float64(jitter)))
+	if at.Before(soonest) {
+		at = soonest.Add(time.Duration(l.stable * float64(min(l.life/jitterFraction, maxJitter))))
+	}
+	return at
+}
+
+// bySuggestion moves the time into the window that the CA suggests, if it does. It returns from
+// when, if the renewal is not earlier, and until when the CA suggests to renew.
+func (l lifetime) bySuggestion(
+	s *schedule, suggested *cmapi.CertificateACMEARIStatus,
+) (from, to time.Time) {
+	w := windowOf(suggested)
+	if w == nil {
+		return from, to
+	}
+	own := s.at
+	s.early = false
+	s.at = chosen(w, l.cert.NotBefore.Add(l.life/2), l.uid, l.cert.SerialNumber.String())
+	if backstop := l.cert.NotAfter.Add(-l.life / suggestedFraction); backstop.Before(s.at) {
+		s.at = backstop
+	}
+	if early := asksFor(l.life, l.spec); early > 0 {
+		s.overruled = early >= l.life/2
+		if !s.overruled && own.Before(s.at) {
+			s.at = own
+		}
+	}
+	if once := suggested.AtOnce; once != nil && s.at.Before(once.NotBefore.Time) {
+		s.at, s.held = once.NotBefore.Time, true
+	}
+	if to = w.End.Time; !s.at.Before(w.Start.Time) {
+		from = w.Start.Time
+	}
+	return from, to
+}
+
+// intoWindow moves the time into a window of the spec.
+func (l lifetime) intoWindow(s *schedule, soonest, from, to time.Time) {
+	begins := l.cert.NotBefore
+	if begins.Before(l.asked) {
+		begins = l.asked
+	}
+	earliest := begins.Add(min(maxHold, l.life/holdFraction))
+	if earliest.Before(soonest) {
+		earliest = soonest
+	}
+	inWindow, err := intoWindow(s.at, earliest, l.cert.NotAfter, from, to, l.spec.Renewal.Windows, l.stable)
+	if err == nil {
+		s.at = inWindow
+		if !to.IsZero() && to.Before(inWindow) {
+			s.at = to // the CA may revoke it then
+		}
+	}
+	s.windowErr = err
 }
 
 // afterCA is how long after its CA a certificate is renewed.
@@ -403,164 +438,6 @@ func stableFraction(parts ...string) float64 {
 	x *= 0xc4ceb9fe1a85ec53
 	x ^= x >> 33
 	return float64(x>>11) / (1 << 53)
-}
-
-// postponed returns when a renewal that is due may happen, if its windows demand a later time than
-// now: the beginning of the next window, unless the certificate would be too near to its end then.
-// It is zero if the renewal may happen now.
-func postponed(cert *x509.Certificate, spec *cmapi.CertificateSpec, now time.Time) time.Time {
-	if spec.Renewal == nil || len(spec.Renewal.Windows) == 0 {
-		return time.Time{}
-	}
-	windows, err := parseWindows(spec.Renewal.Windows)
-	if err != nil {
-		return time.Time{}
-	}
-	var next time.Time
-	for _, w := range windows {
-		if start := w.latestStart(now.Add(-w.length), now); !start.IsZero() {
-			return time.Time{} // inside
-		}
-		if start := w.cron.Next(now); !start.IsZero() && (next.IsZero() || start.Before(next)) {
-			next = start
-		}
-	}
-	backstop := cert.NotAfter.Add(-cert.NotAfter.Sub(cert.NotBefore) / backstopFraction)
-	if next.IsZero() || !next.Before(backstop) {
-		return time.Time{}
-	}
-	return next
-}
-
-// intoWindow moves a renewal time into the latest window before it, but to no moment before
-// earliest, or else into the first window after it that begins before notAfter. Inside a window it
-// takes a moment of the first half, which stable in [0, 1) chooses. The window after at is
-// preferred to the one before it if only the later one lies between from and to, which may be zero.
-func intoWindow(
-	at, earliest, notAfter, from, to time.Time,
-	spec []cmapi.CertificateRenewalWindows,
-	stable float64,
-) (time.Time, error) {
-	windows, err := parseWindows(spec)
-	if err != nil {
-		return time.Time{}, err
-	}
-	var before, after time.Time
-	for _, w := range windows {
-		if start := w.latestStart(earliest.Add(-w.length), at); !start.IsZero() {
-			if at.Before(start.Add(w.length)) {
-				return at, nil
-			}
-			if t := w.moment(start, stable); t.After(earliest) && t.After(before) {
-				before = t
-			}
-		}
-		if start := w.cron.Next(at); !start.IsZero() {
-			if t := w.moment(start, stable); t.Before(notAfter) && (after.IsZero() || t.Before(after)) {
-				after = t
-			}
-		}
-	}
-	switch {
-	case before.Before(from) && !after.IsZero() && after.Before(to):
-		return after, nil
-	case !before.IsZero():
-		return before, nil
-	case !after.IsZero():
-		return after, nil
-	}
-	return time.Time{}, fmt.Errorf(
-		"no window of spec.renewal.windows lies between %s and %s: the certificate will be renewed at %s, outside of them",
-		stamp(earliest),
-		stamp(notAfter),
-		stamp(at),
-	)
-}
-
-// window is a recurring time.
-type window struct {
-	cron   cron.Schedule
-	length time.Duration
-}
-
-func (w window) moment(start time.Time, stable float64) time.Time {
-	return start.Add(time.Duration(stable * float64(w.length) / 2))
-}
-
-// latestStart returns the last start in (from, to], or zero.
-func (w window) latestStart(from, to time.Time) time.Time {
-	next := w.cron.Next(from)
-	if next.IsZero() || next.After(to) {
-		return time.Time{}
-	}
-	// There is a start in (low, to], and none in (high, to].
-	low, high := from, to
-	for high.Sub(low) > time.Second {
-		middle := low.Add(high.Sub(low) / 2)
-		if t := w.cron.Next(middle); t.IsZero() || t.After(to) {
-			high = middle
-		} else {
-			low = middle
-		}
-	}
-	return w.cron.Next(low)
-}
-
-// cronParser knows the five fields minute, hour, day of month, month and day of week, and no @daily
-// or seconds.
-var cronParser = cron.NewParser(cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow)
-
-// maxCron is the longest cron expression that is parsed. Lists of all minutes, hours, days and
-// months fit.
-const maxCron = 512
-
-func parseWindows(spec []cmapi.CertificateRenewalWindows) ([]window, error) {
-	var windows []window
-	for i, s := range spec {
-		w, err := parseWindow(s)
-		if err != nil {
-			return nil, fmt.Errorf("spec.renewal.windows[%d].%w", i, err)
-		}
-		windows = append(windows, w)
-	}
-	return windows, nil
-}
-
-// parseWindow reads a window. Its error begins with the name of the field.
-func parseWindow(s cmapi.CertificateRenewalWindows) (window, error) {
-	zone := s.Timezone
-	if zone == "" {
-		zone = "UTC"
-	}
-	location, err := time.LoadLocation(zone)
-	if err != nil || zone == "Local" {
-		return window{}, fmt.Errorf(
-			"timezone: %q is no time zone: write a name of the IANA database, such as Europe/Berlin",
-			s.Timezone,
-		)
-	}
-	if strings.Contains(s.Cron, "TZ=") {
-		return window{}, errors.New("cron: the time zone belongs into the field timezone")
-	}
-	if len(s.Cron) > maxCron {
-		return window{}, fmt.Errorf("cron: longer than %d characters", maxCron)
-	}
-	parsed, err := cronParser.Parse(s.Cron)
-	if err != nil {
-		return window{}, fmt.Errorf(
-			"cron: %q: %w; write minute, hour, day of month, month and day of week, such as \"0 2 * * 6\"",
-			s.Cron,
-			err,
-		)
-	}
-	parsed.(*cron.SpecSchedule).Location = location
-	if parsed.Next(time.Unix(0, 0)).IsZero() {
-		return window{}, fmt.Errorf("cron: %q is a date that never comes", s.Cron)
-	}
-	if s.WindowDuration == nil || s.WindowDuration.Duration <= 0 {
-		return window{}, errors.New("windowDuration: must be more than 0, such as 2h")
-	}
-	return window{cron: parsed, length: s.WindowDuration.Duration}, nil
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

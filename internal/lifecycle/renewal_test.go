@@ -368,37 +368,34 @@ func TestACAThatAlwaysWantsRenewalAtOnceIsFollowedOnceAndThenEverLater(t *testin
 					NotBefore: ptr.To(metav1.NewTime(cert.NotBefore)),
 					NotAfter:  ptr.To(metav1.NewTime(cert.NotAfter)),
 				}
-				for { // the CA is asked every six hours
-					start, end := test.suggests(begins, now)
-					ari.LastChecked, ari.SuggestedWindow = ptr.To(
-						metav1.NewTime(now),
-					), &cmapi.ACMERenewalWindow{
-						Start: ptr.To(metav1.NewTime(start)),
-						End:   ptr.To(metav1.NewTime(end)),
-					}
-					if at := renewal(
-						cert,
-						&cmapi.CertificateSpec{},
-						"uid",
-						time.Time{},
-						nil,
-						false,
-						ari,
-					).at; !at.After(
-						now.Add(6 * time.Hour),
-					) {
-						if at.After(now) {
-							now = at
-						}
-						break
-					}
-					now = now.Add(6 * time.Hour)
-				}
+				now = whenRenewed(cert, ari, now, func(now time.Time) (time.Time, time.Time) { return test.suggests(begins, now) })
 				if got := now.Sub(issued); got < want || got > want+time.Hour {
 					t.Errorf("certificate %d is renewed after %s, want %s", n+1, got, want)
 				}
 			}
 		})
+	}
+}
+
+// whenRenewed returns when a certificate is renewed, if the CA is asked every six hours.
+func whenRenewed(
+	cert *x509.Certificate, ari *cmapi.CertificateACMEARIStatus, now time.Time,
+	suggests func(now time.Time) (start, end time.Time),
+) time.Time {
+	for {
+		start, end := suggests(now)
+		ari.LastChecked = ptr.To(metav1.NewTime(now))
+		ari.SuggestedWindow = &cmapi.ACMERenewalWindow{
+			Start: ptr.To(metav1.NewTime(start)), End: ptr.To(metav1.NewTime(end)),
+		}
+		at := renewal(cert, &cmapi.CertificateSpec{}, "uid", time.Time{}, nil, false, ari).at
+		if !at.After(now.Add(6 * time.Hour)) {
+			if at.After(now) {
+				now = at
+			}
+			return now
+		}
+		now = now.Add(6 * time.Hour)
 	}
 }
 

@@ -125,7 +125,10 @@ func TestACertificateThatIsDueWhenItIsIssuedIsInUseForAnHourAndThatIsReportedOnc
 	if told < 0 || d.Events[told].Type != corev1.EventTypeWarning {
 		t.Fatalf("the events are %+v", d.Events)
 	}
-	for _, words := range []string{"asked for at 2026-06-01T12:00:00Z, is valid from 2026-03-13T12:00:00Z", "The clock of the CA is wrong, or that of this cluster", "next at 2026-06-01T13:00:00Z"} {
+	for _, words := range []string{
+		"asked for at 2026-06-01T12:00:00Z, is valid from 2026-03-13T12:00:00Z",
+		"The clock of the CA is wrong, or that of this cluster", "next at 2026-06-01T13:00:00Z",
+	} {
 		if !strings.Contains(d.Events[told].Message, words) {
 			t.Errorf("there is no %q in %s", words, d.Events[told].Message)
 		}

@@ -370,30 +370,14 @@ func driftOf(o *Observation, c *Content) string {
 	if err != nil {
 		return err.Error()
 	}
-	if len(cfg.keystores) > 0 {
-		if o.JKSPassword.Problem != "" || o.PKCS12Password.Problem != "" {
-			// Without the passwords the keystores cannot be checked. They stay if all are there.
-			for _, entry := range cfg.keystores {
-				if len(o.Secret.Data[entry]) == 0 {
-					return "keystores"
-				}
-			}
-		} else if !keystoresRight(o, c, cfg) {
-			return "keystores"
-		}
-		for _, entry := range cfg.keystores {
-			cfg.data[entry] = o.Secret.Data[entry]
-		}
+	if entry, ok := keystoresDrift(o, c, cfg); !ok {
+		return entry
 	}
-	for k, v := range cfg.labels {
-		if had, ok := o.Secret.Labels[k]; !ok || had != v {
-			return "label " + k
-		}
+	if d := valuesDiffer("label", cfg.labels, o.Secret.Labels); d != "" {
+		return d
 	}
-	for k, v := range cfg.annotations {
-		if had, ok := o.Secret.Annotations[k]; !ok || had != v {
-			return "annotation " + k
-		}
+	if d := valuesDiffer("annotation", cfg.annotations, o.Secret.Annotations); d != "" {
+		return d
 	}
 	for k, v := range cfg.data {
 		if had, ok := o.Secret.Data[k]; !ok || !bytes.Equal(had, v) {
@@ -426,6 +410,32 @@ func driftOf(o *Observation, c *Content) string {
 	return keysDiffer("owner reference", owned.owners, maps.Keys(wantOwner))
 }
 
+// keystoresDrift checks the keystores, and takes those that are right into the configuration.
+// Without the passwords they cannot be checked: they stay if all are there.
+func keystoresDrift(o *Observation, c *Content, cfg *secretConfig) (string, bool) {
+	unread := o.JKSPassword.Problem != "" || o.PKCS12Password.Problem != ""
+	if len(cfg.keystores) > 0 && !unread && !keystoresRight(o, c, cfg) {
+		return "keystores", false
+	}
+	for _, entry := range cfg.keystores {
+		if unread && len(o.Secret.Data[entry]) == 0 {
+			return "keystores", false
+		}
+		cfg.data[entry] = o.Secret.Data[entry]
+	}
+	return "", true
+}
+
+// valuesDiffer names a value that is not as it must be, or "".
+func valuesDiffer(what string, must, has map[string]string) string {
+	for k, v := range must {
+		if had, ok := has[k]; !ok || had != v {
+			return what + " " + k
+		}
+	}
+	return ""
+}
+
 func keysDiffer(what string, owned map[string]bool, want func(func(string) bool)) string {
 	n := 0
 	for k := range want {
@@ -454,30 +464,33 @@ func ownedFields(secret *corev1.Secret) (fields, error) {
 		if err := set.FromJSON(bytes.NewReader(m.FieldsV1.GetRawBytes())); err != nil {
 			return f, err
 		}
-		set.Iterate(func(p fieldpath.Path) {
-			name := func(i int) string {
-				if i < len(p) && p[i].FieldName != nil {
-					return *p[i].FieldName
-				}
-				return ""
-			}
-			switch {
-			case len(p) == 2 && name(0) == "data":
-				f.data[name(1)] = true
-			case len(p) == 3 && name(0) == "metadata" && name(1) == "labels":
-				f.labels[name(2)] = true
-			case len(p) == 3 && name(0) == "metadata" && name(1) == "annotations":
-				f.annotations[name(2)] = true
-			case len(p) >= 3 && name(0) == "metadata" && name(1) == "ownerReferences" && p[2].Key != nil:
-				for _, k := range *p[2].Key {
-					if k.Name == "uid" && k.Value.IsString() {
-						f.owners[k.Value.AsString()] = true
-					}
-				}
-			}
-		})
+		set.Iterate(f.add)
 	}
 	return f, nil
+}
+
+// add adds a field of a Secret that is owned.
+func (f fields) add(p fieldpath.Path) {
+	name := func(i int) string {
+		if i < len(p) && p[i].FieldName != nil {
+			return *p[i].FieldName
+		}
+		return ""
+	}
+	switch {
+	case len(p) == 2 && name(0) == "data":
+		f.data[name(1)] = true
+	case len(p) == 3 && name(0) == "metadata" && name(1) == "labels":
+		f.labels[name(2)] = true
+	case len(p) == 3 && name(0) == "metadata" && name(1) == "annotations":
+		f.annotations[name(2)] = true
+	case len(p) >= 3 && name(0) == "metadata" && name(1) == "ownerReferences" && p[2].Key != nil:
+		for _, k := range *p[2].Key {
+			if k.Name == "uid" && k.Value.IsString() {
+				f.owners[k.Value.AsString()] = true
+			}
+		}
+	}
 }
 
 // temporary makes a temporary certificate.

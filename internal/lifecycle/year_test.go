@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -22,27 +23,9 @@ func TestInAYearOfTenThousandCertificatesNoOrderIsRefused(t *testing.T) {
 	const n = 10000
 	var owners []*owner
 	for i := range n {
-		o := &owner{
-			id:        i,
-			life:      lives[i%len(lives)],
-			account:   fmt.Sprintf("https://acme-v02.api.letsencrypt.org/acme/acct/%d", 1+i%3%2),
-			namespace: fmt.Sprintf("team-%d", i%40),
-		}
-		domain := fmt.Sprintf("d%d.example", i/4)
-		if i < 600 {
-			domain = fmt.Sprintf("busy%d.co.uk", i/120) // more than the CA issues for a domain in a week
-		}
+		o := yearOwner(i, lives, began, end)
+		_, domain, _ := strings.Cut(o.names[0], ".")
 		domains[domain] = true
-		o.names = []string{fmt.Sprintf("www%d.%s", i, domain)}
-		if i%5 == 0 {
-			o.names = append(o.names, "*."+o.names[0])
-		}
-		switch {
-		case i%100 == 17, i%200 == 15:
-			o.provenFrom = end // never
-		case i%50 == 18:
-			o.provenFrom = began.Add(30 * day)
-		}
 		owners = append(owners, o)
 		w.at(time.Duration(w.random.IntN(600))*time.Second, func() { w.ask(o) })
 	}
@@ -56,26 +39,8 @@ func TestInAYearOfTenThousandCertificatesNoOrderIsRefused(t *testing.T) {
 	if len(domains) < 2000 {
 		t.Fatalf("only %d domains", len(domains))
 	}
-	// A third is revoked. The CA then suggests a window that is over, which the next poll reads.
-	w.at(150*day, func() {
-		for _, o := range owners {
-			if o.cert != nil && o.id%3 == 1 {
-				o.cert.revoked = true
-				w.at(time.Duration(w.random.Int64N(int64(6*time.Hour))), func() { w.poll(o) })
-			}
-		}
-	})
-	// Others ask for one name more, at once.
-	w.at(200*day, func() {
-		for _, o := range owners {
-			if o.id%20 == 3 {
-				o.names = append(o.names, "more."+o.names[0])
-				if !o.busy {
-					w.ask(o)
-				}
-			}
-		}
-	})
+	w.at(150*day, func() { w.revokeThird(owners) })
+	w.at(200*day, func() { w.addNames(owners) })
 	for d := time.Hour; d < 365*day; {
 		w.at(d, w.aim)
 		if d < 3*day {
@@ -91,18 +56,7 @@ func TestInAYearOfTenThousandCertificatesNoOrderIsRefused(t *testing.T) {
 	if w.ca.hurried != "" {
 		t.Errorf("a name that fails again and again is tried more than once a day: %s", w.ca.hurried)
 	}
-	missing, expired := 0, 0
-	for _, o := range owners {
-		if o.provenFrom == end {
-			continue
-		}
-		switch {
-		case o.cert == nil:
-			missing++
-		case o.expired || o.cert.to.Before(end):
-			expired++
-		}
-	}
+	missing, expired := unserved(owners, end)
 	if missing+expired > 0 {
 		t.Errorf("%d certificates were never issued, %d expired, or did before they were renewed", missing, expired)
 	}
@@ -122,6 +76,72 @@ func TestInAYearOfTenThousandCertificatesNoOrderIsRefused(t *testing.T) {
 	if w.ca.exempt < n || w.waits < n/2 || w.ca.failures < 1000 || w.kills < 60 || w.unwritten < 20 || w.lost < 15 ||
 		w.twice < 3 {
 		t.Error("the year was too quiet to say anything")
+	}
+}
+
+// outcome counts the owners that never had a certificate, or had an expired one.
+func unserved(owners []*owner, end time.Time) (missing, expired int) {
+	for _, o := range owners {
+		if o.provenFrom == end {
+			continue
+		}
+		switch {
+		case o.cert == nil:
+			missing++
+		case o.expired || o.cert.to.Before(end):
+			expired++
+		}
+	}
+	return missing, expired
+}
+
+// yearOwner is an owner of the year: a few never prove their names, and a few begin to after a
+// month.
+func yearOwner(i int, lives []time.Duration, began, end time.Time) *owner {
+	o := &owner{
+		id:        i,
+		life:      lives[i%len(lives)],
+		account:   fmt.Sprintf("https://acme-v02.api.letsencrypt.org/acme/acct/%d", 1+i%3%2),
+		namespace: fmt.Sprintf("team-%d", i%40),
+	}
+	domain := fmt.Sprintf("d%d.example", i/4)
+	if i < 600 {
+		domain = fmt.Sprintf("busy%d.co.uk", i/120) // more than the CA issues for a domain in a week
+	}
+	o.names = []string{fmt.Sprintf("www%d.%s", i, domain)}
+	if i%5 == 0 {
+		o.names = append(o.names, "*."+o.names[0])
+	}
+	switch {
+	case i%100 == 17, i%200 == 15:
+		o.provenFrom = end // never
+	case i%50 == 18:
+		o.provenFrom = began.Add(30 * day)
+	}
+	return o
+}
+
+// revokeThird revokes a third of the certificates. The CA then suggests a window that is over,
+// which the next poll reads.
+func (w *world) revokeThird(owners []*owner) {
+	for _, o := range owners {
+		if o.cert != nil && o.id%3 == 1 {
+			o.cert.revoked = true
+			w.at(time.Duration(w.random.Int64N(int64(6*time.Hour))), func() { w.poll(o) })
+		}
+	}
+}
+
+// addNames has some ask for one name more, at once.
+func (w *world) addNames(owners []*owner) {
+	for _, o := range owners {
+		if o.id%20 != 3 {
+			continue
+		}
+		o.names = append(o.names, "more."+o.names[0])
+		if !o.busy {
+			w.ask(o)
+		}
 	}
 }
 

@@ -42,6 +42,7 @@ func (a *authority) bucket(name string, size float64, period time.Duration, now 
 func (a *authority) newOrders(account string, now time.Time) *tokens {
 	return a.bucket("orders "+account, 300, 3*time.Hour, now)
 }
+
 func (a *authority) domain(name string, now time.Time) *tokens {
 	labels := strings.Split(name, ".")
 	keep := 2
@@ -50,9 +51,11 @@ func (a *authority) domain(name string, now time.Time) *tokens {
 	}
 	return a.bucket("domain "+strings.Join(labels[len(labels)-keep:], "."), 50, 7*day, now)
 }
+
 func (a *authority) set(names []string, now time.Time) *tokens {
 	return a.bucket("set "+strings.Join(names, ","), 5, 7*day, now)
 }
+
 func (a *authority) failed(account, name string, now time.Time) *tokens {
 	return a.bucket("failed "+account+" "+name, 5, time.Hour, now)
 }

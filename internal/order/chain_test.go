@@ -70,7 +70,9 @@ func TestWhatIsWrongWithAChain(t *testing.T) {
 	same := func(*x509.Certificate) {}
 	// old is what has expired an hour ago: a root, an intermediate below the root, and one above an
 	// intermediate.
-	old := func(name string, subject, parent *x509.Certificate, public crypto.PublicKey, by crypto.Signer) *x509.Certificate {
+	old := func(
+		name string, subject, parent *x509.Certificate, public crypto.PublicKey, by crypto.Signer,
+	) *x509.Certificate {
 		template := *ca
 		template.NotAfter = now.Add(-time.Hour)
 		if subject != nil {

@@ -27,7 +27,9 @@ func TestAnOrderSaysWhatItsChallengesWaitForIfThatTakesLong(t *testing.T) {
 		"nothing at first": {[]cmacme.Challenge{challenge("a.example.com", "not seen", cmacme.Pending)}, time.Second, "", reportAfter},
 		"what it waits for, later": {[]cmacme.Challenge{challenge("a.example.com", "not seen", cmacme.Pending)}, reportAfter,
 			"HTTP-01 of a.example.com: not seen", 0},
-		"nothing of those that are over": {[]cmacme.Challenge{challenge("a.example.com", "done", cmacme.Valid), challenge("b.example.com", "not seen", cmacme.Pending)}, reportAfter,
+		"nothing of those that are over": {[]cmacme.Challenge{
+			challenge("a.example.com", "done", cmacme.Valid), challenge("b.example.com", "not seen", cmacme.Pending),
+		}, reportAfter,
 			"HTTP-01 of b.example.com: not seen", 0},
 		"nothing if nothing is known": {[]cmacme.Challenge{challenge("a.example.com", "", "")}, reportAfter, "", 0},
 		"not of too many": {[]cmacme.Challenge{

@@ -114,11 +114,12 @@ func (r *CSRReconciler) SetupWithManager(
 	})
 	const name = "certificatesigningrequests"
 	b := ctrl.NewControllerManagedBy(mgr).Named(name).WithOptions(o).
-		For(&certificatesv1.CertificateSigningRequest{}, builder.WithPredicates(predicate.NewPredicateFuncs(func(o client.Object) bool {
-			csr := o.(*certificatesv1.CertificateSigningRequest)
-			_, _, ours := r.issuerOf(csr.Spec.SignerName)
-			return ours && !csrFinished(csr)
-		}))).
+		For(&certificatesv1.CertificateSigningRequest{},
+			builder.WithPredicates(predicate.NewPredicateFuncs(func(o client.Object) bool {
+				csr := o.(*certificatesv1.CertificateSigningRequest)
+				_, _, ours := r.issuerOf(csr.Spec.SignerName)
+				return ours && !csrFinished(csr)
+			}))).
 		Owns(&cmacme.Order{}).
 		Watches(&corev1.Secret{}, keyChanged).
 		WatchesRawSource(source.Kind(others, client.Object(secrets.Metadata()), keyChanged))

@@ -76,20 +76,33 @@ func TestWhatEachSignerSignsIsJudged(t *testing.T) {
 	} {
 		for kind, spec := range specs {
 			t.Run(name+" of "+kind, func(t *testing.T) {
-				signers := Judged(Set{kind: answering{answer: test.answer}}, pki.Limits{}, clock.RealClock{})
-				issuer := Scope{}.Of(&cmapi.Issuer{Spec: cmapi.IssuerSpec{IssuerConfig: spec}})
-				answer, err := signers[kind].Sign(t.Context(), issuer, Request{CSR: request(own)})
-				if test.reason == "" {
-					if err != nil || string(answer.Certificate) != string(test.answer.Certificate) {
-						t.Errorf("%v", err)
-					}
-					return
-				}
-				if f := fault.Of(err); err == nil || f.Class != fault.Refused || f.Reason != test.reason ||
-					!strings.Contains(err.Error(), "cannot sign this") || len(answer.Certificate) > 0 {
-					t.Errorf("reason %s: %v, want %s", f.Reason, err, test.reason)
-				}
+				judged(t, kind, spec, test.answer, test.reason, request(own))
 			})
 		}
+	}
+}
+
+// judged has a signer return an answer, and expects that it is refused for a reason, or returned.
+func judged(
+	t *testing.T,
+	kind string,
+	spec cmapi.IssuerConfig,
+	answers Answer,
+	reason string,
+	csr *x509.CertificateRequest,
+) {
+	t.Helper()
+	signers := Judged(Set{kind: answering{answer: answers}}, pki.Limits{}, clock.RealClock{})
+	issuer := Scope{}.Of(&cmapi.Issuer{Spec: cmapi.IssuerSpec{IssuerConfig: spec}})
+	answer, err := signers[kind].Sign(t.Context(), issuer, Request{CSR: csr})
+	if reason == "" {
+		if err != nil || string(answer.Certificate) != string(answers.Certificate) {
+			t.Errorf("%v", err)
+		}
+		return
+	}
+	if f := fault.Of(err); err == nil || f.Class != fault.Refused || f.Reason != reason ||
+		!strings.Contains(err.Error(), "cannot sign this") || len(answer.Certificate) > 0 {
+		t.Errorf("reason %s: %v, want %s", f.Reason, err, reason)
 	}
 }

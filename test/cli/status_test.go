@@ -112,8 +112,8 @@ func TestStatusSaysWhatKeepsATrustBundleFromItsNamespaces(t *testing.T) {
 	})
 }
 
-// TestStatusKnowsWhenEventsOfBothAPIsHappened writes events as client-go's recorder for events.k8s.io
-// does: with eventTime, and without the times of the older API.
+// TestStatusKnowsWhenEventsOfBothAPIsHappened writes events as client-go's recorder for
+// events.k8s.io does: with eventTime, and without the times of the older API.
 func TestStatusKnowsWhenEventsOfBothAPIsHappened(t *testing.T) {
 	s := newShell(t)
 	crt := certificate("web")

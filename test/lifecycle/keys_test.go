@@ -34,8 +34,8 @@ func (k *triedKeys) list() []crypto.PublicKey {
 	return slices.Clone(k.all)
 }
 
-// refuse refuses the Secret of a next private key, or the request that a signer of the process gets,
-// and records its key.
+// refuse refuses the Secret of a next private key, or the request that a signer of the process
+// gets, and records its key.
 func (k *triedKeys) refuse(w cluster.Write) bool {
 	if w.Verb != "create" || !strings.HasPrefix(w.Name, "a-") {
 		return false
@@ -59,8 +59,9 @@ func (k *triedKeys) refuse(w cluster.Write) bool {
 	return false
 }
 
-// TestAGeneratedKeyIsKeptUntilItsWriteSucceeds refuses the write of a key that took long to generate,
-// again and again: each attempt has the same key, and it is the key that is stored in the end.
+// TestAGeneratedKeyIsKeptUntilItsWriteSucceeds refuses the write of a key that took long to
+// generate, again and again: each attempt has the same key, and it is the key that is stored in the
+// end.
 func TestAGeneratedKeyIsKeptUntilItsWriteSucceeds(t *testing.T) {
 	const attempts = 3
 	for _, signer := range []string{"selfSigned", "external"} {

@@ -46,7 +46,9 @@ func newPass(t *testing.T) *pass {
 		t.Fatal(err)
 	}
 	api := cluster.Plane(t).AdminConfig()
-	transport, err := rest.TransportFor(&rest.Config{Host: api.Host, TLSClientConfig: rest.TLSClientConfig{CAData: api.CAData}})
+	transport, err := rest.TransportFor(
+		&rest.Config{Host: api.Host, TLSClientConfig: rest.TLSClientConfig{CAData: api.CAData}},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -243,8 +243,8 @@ func TestACertificateIsPutIntoFilesAndAnnouncedOnceForEachChange(t *testing.T) {
 	}
 }
 
-// TestAChangeOfNoFileCausesNoReload changes a Secret and its Certificate again and again, but nothing
-// that is in the files.
+// TestAChangeOfNoFileCausesNoReload changes a Secret and its Certificate again and again, but
+// nothing that is in the files.
 func TestAChangeOfNoFileCausesNoReload(t *testing.T) {
 	m := newMachine(t)
 	log := filepath.Join(m.root, "log")

@@ -84,8 +84,8 @@ func acmeServer(t *testing.T, directory http.HandlerFunc) *cmacme.ACMEIssuer {
 		Bytes: server.Certificate().Raw})}
 }
 
-// TestATenantsIssuersDoNotLeadIntoTheMachine makes a tenant write issuers, and sites, that lead to an
-// address of the controller's machine in each way that there is.
+// TestATenantsIssuersDoNotLeadIntoTheMachine makes a tenant write issuers, and sites, that lead to
+// an address of the controller's machine in each way that there is.
 func TestATenantsIssuersDoNotLeadIntoTheMachine(t *testing.T) {
 	machine := listenInside(t)
 	names, err := dnsserver.Start(dnsserver.Options{Zones: []string{"example.com"}})

@@ -13,8 +13,8 @@ import (
 	"github.com/perennial-pki/perennial/test/cluster"
 )
 
-// TestATenantsLargeKeysDoNotHoldUpOthers makes a tenant request certificates with keys of RSA 4096 en
-// masse. Those of another tenant, which come later, are ready long before these are all done.
+// TestATenantsLargeKeysDoNotHoldUpOthers makes a tenant request certificates with keys of RSA 4096
+// en masse. Those of another tenant, which come later, are ready long before these are all done.
 func TestATenantsLargeKeysDoNotHoldUpOthers(t *testing.T) {
 	const many = 40
 	greedy, crowded := tenant(t)

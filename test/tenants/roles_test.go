@@ -93,8 +93,8 @@ func served(t *testing.T) map[string][]metav1.APIResource {
 }
 
 // TestWhatTheRolesOfKubernetesMayDo compares the permissions of the roles view, edit and admin with
-// what they are meant to be, for each resource that is served. A user has the role in one namespace,
-// another in the whole cluster.
+// what they are meant to be, for each resource that is served. A user has the role in one
+// namespace, another in the whole cluster.
 func TestWhatTheRolesOfKubernetesMayDo(t *testing.T) {
 	resources := served(t)
 	for _, role := range []string{"view", "edit", "admin"} {

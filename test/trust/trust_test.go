@@ -204,7 +204,9 @@ func TestTheBundleFollowsTheNamespaces(t *testing.T) {
 	)
 	soonHas(t, second, "follows", one)
 	if err := rig.Admin(t).
-		Delete(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: second, Name: "follows"}}); err != nil {
+		Delete(
+			t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: second, Name: "follows"}},
+		); err != nil {
 		t.Fatal(err)
 	}
 	soonHas(t, second, "follows", one)

@@ -13,8 +13,12 @@ import (
 
 func TestWhatTheAnnotationsOfACertificateChangeInASolver(t *testing.T) {
 	const (
-		name, class, className    = cmacme.ACMECertificateHTTP01IngressNameOverride, cmacme.ACMECertificateHTTP01IngressClassOverride, cmacme.ACMECertificateHTTP01IngressClassNameOverride
-		parent, kind, parentSpace = cmacme.ACMECertificateHTTP01ParentRefName, cmacme.ACMECertificateHTTP01ParentRefKind, cmacme.ACMECertificateHTTP01ParentRefNamespace
+		name        = cmacme.ACMECertificateHTTP01IngressNameOverride
+		class       = cmacme.ACMECertificateHTTP01IngressClassOverride
+		className   = cmacme.ACMECertificateHTTP01IngressClassNameOverride
+		parent      = cmacme.ACMECertificateHTTP01ParentRefName
+		kind        = cmacme.ACMECertificateHTTP01ParentRefKind
+		parentSpace = cmacme.ACMECertificateHTTP01ParentRefNamespace
 	)
 	type annotations = map[string]string
 	ingress := func(i cmacme.ACMEChallengeSolverHTTP01Ingress) cmacme.ACMEChallengeSolver {
@@ -50,7 +54,8 @@ func TestWhatTheAnnotationsOfACertificateChangeInASolver(t *testing.T) {
 		"annotations of others change nothing":      {ingress(of), annotations{"example.com/class": "nginx"}, ingress(of), ""},
 		"a name takes the place of the class":       {ingress(of), annotations{name: "web"}, ingress(cmacme.ACMEChallengeSolverHTTP01Ingress{Name: "web", ServiceType: "ClusterIP"}), ""},
 		"a class takes the place of the class name": {ingress(of), annotations{class: "nginx"}, ingress(cmacme.ACMEChallengeSolverHTTP01Ingress{Class: ptr.To("nginx"), ServiceType: "ClusterIP"}), ""},
-		"a class name takes the place of a name": {ingress(cmacme.ACMEChallengeSolverHTTP01Ingress{Name: "web"}), annotations{className: "nginx"},
+		"a class name takes the place of a name": {ingress(cmacme.ACMEChallengeSolverHTTP01Ingress{Name: "web"}),
+			annotations{className: "nginx"},
 			ingress(cmacme.ACMEChallengeSolverHTTP01Ingress{IngressClassName: ptr.To("nginx")}), ""},
 		"two of them are a mistake":                  {ingress(of), annotations{name: "web", class: "nginx"}, dns, name + " and " + class + ": keep one of them"},
 		"all three are a mistake":                    {ingress(of), annotations{name: "web", class: "nginx", className: "nginx"}, dns, "keep one of them"},

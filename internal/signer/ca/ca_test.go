@@ -426,7 +426,11 @@ func TestARequestNamesNoSecretOfAClusterIssuer(t *testing.T) {
 			if strings.Contains(says, "elsewhere") || strings.Contains(says, "signing-pair") {
 				t.Errorf("the request names the Secret: %q", says)
 			}
-			if _, err := s.Check(t.Context(), issuer); err != nil && !strings.Contains(err.Error(), "Secret elsewhere/signing-pair") {
+			if _, err := s.Check(
+				t.Context(),
+				issuer,
+			); err != nil &&
+				!strings.Contains(err.Error(), "Secret elsewhere/signing-pair") {
 				t.Errorf("the issuer says %v", err)
 			}
 		})
