@@ -47,7 +47,8 @@ func transitions(was, is *cmapi.CertificateStatus, now time.Time) []transition {
 	switch {
 	case isTrue(ready) && !isTrue(before):
 		add("certificate ready")
-	case ready != nil && !isTrue(ready) && (before == nil || before.Status != ready.Status || before.Reason != ready.Reason):
+	case ready != nil && !isTrue(ready) && (before == nil || before.Status != ready.Status ||
+		before.Reason != ready.Reason):
 		add("certificate not ready", "reason", ready.Reason, "message", ready.Message)
 	}
 	return steps

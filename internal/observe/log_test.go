@@ -45,7 +45,10 @@ func TestALongWaitHasOneLineForEachReason(t *testing.T) {
 			t.Errorf("after %s of %q the log has %d lines, not %d", step.after, step.reason, len(lines), step.want)
 		}
 	}
-	if want := `"level"=0 "msg"="order waits" "reason"="the limit is spent" "age"="5s" "until"="2026-11-30T13:00:05Z"`; !slices.Contains(lines, want) {
+	if want := `"level"=0 "msg"="order waits" "reason"="the limit is spent" "age"="5s" "until"="2026-11-30T13:00:05Z"`; !slices.Contains(
+		lines,
+		want,
+	) {
 		t.Errorf("no line is %s:\n%q", want, lines)
 	}
 }
@@ -54,8 +57,13 @@ func TestAnErrorIsLoggedWhenItChangesAndEachPassIsRepeated(t *testing.T) {
 	var lines []string
 	ctx := logged(&lines)
 	var err error
-	r := Counted(NewMetrics(prometheus.NewRegistry(), clock.RealClock{}), "things",
-		reconcile.TypedFunc[string](func(context.Context, string) (reconcile.Result, error) { return reconcile.Result{}, err }))
+	r := Counted(
+		NewMetrics(prometheus.NewRegistry(), clock.RealClock{}),
+		"things",
+		reconcile.TypedFunc[string](
+			func(context.Context, string) (reconcile.Result, error) { return reconcile.Result{}, err },
+		),
+	)
 	for i, step := range []struct {
 		object string
 		err    error

@@ -84,6 +84,43 @@ func acmeServer(t *testing.T, directory http.HandlerFunc) *cmacme.ACMEIssuer {
 		Bytes: server.Certificate().Raw})}
 }
 
+// issuerSays waits until a condition that is False has the words.
+func issuerSays(t *testing.T, user client.Client, issuer *cmapi.Issuer, words string) {
+	t.Helper()
+	cluster.Eventually(t, func() error {
+		if err := user.Get(t.Context(), client.ObjectKeyFromObject(issuer), issuer); err != nil {
+			return err
+		}
+		for _, c := range issuer.Status.Conditions {
+			if c.Status == cmmeta.ConditionFalse && strings.Contains(c.Message, words) {
+				return nil
+			}
+		}
+		return cluster.NotYet("its conditions are %+v", issuer.Status.Conditions)
+	})
+}
+
+// challengeSays waits until the Challenge for a name has the words.
+func challengeSays(t *testing.T, user client.Client, namespace, name, words string) {
+	t.Helper()
+	cluster.Eventually(t, func() error {
+		var list cmacme.ChallengeList
+		if err := user.List(t.Context(), &list, client.InNamespace(namespace)); err != nil {
+			return err
+		}
+		reason := ""
+		for i := range list.Items {
+			if list.Items[i].Spec.DNSName == name {
+				reason = list.Items[i].Status.Reason
+			}
+		}
+		if strings.Contains(reason, words) {
+			return nil
+		}
+		return cluster.NotYet("its Challenge says %q", reason)
+	})
+}
+
 // TestATenantsIssuersDoNotLeadIntoTheMachine makes a tenant write issuers, and sites, that lead to
 // an address of the controller's machine in each way that there is.
 func TestATenantsIssuersDoNotLeadIntoTheMachine(t *testing.T) {
@@ -148,17 +185,7 @@ func TestATenantsIssuersDoNotLeadIntoTheMachine(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			issuer := create(t, name, test.spec)
-			cluster.Eventually(t, func() error {
-				if err := user.Get(t.Context(), client.ObjectKeyFromObject(issuer), issuer); err != nil {
-					return err
-				}
-				for _, c := range issuer.Status.Conditions {
-					if c.Status == cmmeta.ConditionFalse && strings.Contains(c.Message, test.says) {
-						return nil
-					}
-				}
-				return cluster.NotYet("its conditions are %+v", issuer.Status.Conditions)
-			})
+			issuerSays(t, user, issuer, test.says)
 			quiet(t)
 		})
 	}
@@ -195,22 +222,7 @@ func TestATenantsIssuersDoNotLeadIntoTheMachine(t *testing.T) {
 			crt := s.certificate(namespace, name)
 			crt.Spec.IssuerRef = cmmeta.IssuerReference{Name: name}
 			try(t, user, crt)
-			cluster.Eventually(t, func() error {
-				var list cmacme.ChallengeList
-				if err := user.List(t.Context(), &list, client.InNamespace(namespace)); err != nil {
-					return err
-				}
-				reason := ""
-				for i := range list.Items {
-					if list.Items[i].Spec.DNSName == name+".example.com" {
-						reason = list.Items[i].Status.Reason
-					}
-				}
-				if strings.Contains(reason, words) {
-					return nil
-				}
-				return cluster.NotYet("its Challenge says %q", reason)
-			})
+			challengeSays(t, user, namespace, name+".example.com", words)
 			quiet(t)
 		})
 	}

@@ -114,28 +114,36 @@ func TestWhatTheRolesOfKubernetesMayDo(t *testing.T) {
 			})
 			for group, list := range resources {
 				for _, r := range list {
-					for _, verb := range slices.Concat(readVerbs, writeVerbs) {
-						check := func(user, namespace string, want bool) {
-							t.Helper()
-							resource, sub, _ := strings.Cut(r.Name, "/")
-							if got := permitted(t, user, authorizationv1.ResourceAttributes{Namespace: namespace, Group: group,
-								Resource: resource, Subresource: sub, Verb: verb}); got != want {
-								t.Errorf("%s may %s %s.%s in namespace %q: %t, want %t", user, verb, r.Name, group, namespace, got, want)
-							}
-						}
-						want := slices.Contains(roleVerbs(role, r.Name), verb)
-						if !r.Namespaced {
-							check(wide, "", want)
-							check(local, "", false)
-							continue
-						}
-						check(wide, elsewhere, want)
-						check(local, namespace, want)
-						check(local, elsewhere, false)
-					}
+					checkVerbs(t, role, group, r, namespace, elsewhere)
 				}
 			}
 		})
+	}
+}
+
+// checkVerbs compares what a role permits on a resource with what it is meant to: to a user who has
+// it in one namespace, and to one who has it in the whole cluster.
+func checkVerbs(t *testing.T, role, group string, r metav1.APIResource, namespace, elsewhere string) {
+	t.Helper()
+	local, wide := role+"-of-"+namespace, role+"-of-all-"+namespace
+	for _, verb := range slices.Concat(readVerbs, writeVerbs) {
+		check := func(user, namespace string, want bool) {
+			t.Helper()
+			resource, sub, _ := strings.Cut(r.Name, "/")
+			if got := permitted(t, user, authorizationv1.ResourceAttributes{Namespace: namespace, Group: group,
+				Resource: resource, Subresource: sub, Verb: verb}); got != want {
+				t.Errorf("%s may %s %s.%s in namespace %q: %t, want %t", user, verb, r.Name, group, namespace, got, want)
+			}
+		}
+		want := slices.Contains(roleVerbs(role, r.Name), verb)
+		if !r.Namespaced {
+			check(wide, "", want)
+			check(local, "", false)
+			continue
+		}
+		check(wide, elsewhere, want)
+		check(local, namespace, want)
+		check(local, elsewhere, false)
 	}
 }
 
