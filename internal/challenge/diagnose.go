@@ -12,7 +12,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/challenge/diagnosis"
 	"github.com/perennial-pki/perennial/internal/limiter"
 	"github.com/perennial-pki/perennial/internal/solver"
-	"github.com/perennial-pki/perennial/internal/solver/dns01"
+	"github.com/perennial-pki/perennial/internal/solver/dns01/resolver"
 )
 
 // DiagnoseTimeout bounds all that is done to explain a refusal.
@@ -46,7 +46,7 @@ func (r *Reconciler) diagnose(ctx context.Context, p *parties, ch *cmacme.Challe
 }
 
 // ReadCAA reads which CAs may issue for a name. The error is a limiter.ErrBusy.
-func ReadCAA(ctx context.Context, names *dns01.Resolver, s *account.Session, nameServers limiter.Target,
+func ReadCAA(ctx context.Context, names *resolver.Resolver, s *account.Session, nameServers limiter.Target,
 	name string) (diagnosis.CAA, error) {
 	c := diagnosis.CAA{Account: s.Account.URL}
 	dir, err := s.Directory(ctx)

@@ -35,7 +35,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/ratelimit"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/internal/solver"
-	"github.com/perennial-pki/perennial/internal/solver/dns01"
+	"github.com/perennial-pki/perennial/internal/solver/dns01/resolver"
 )
 
 // Reconciler brings Challenges to their end.
@@ -50,7 +50,7 @@ type Reconciler struct {
 	Metrics *observe.Metrics
 	Clock   clock.PassiveClock
 	// Names answers what the DNS says of names that a CA refused.
-	Names *dns01.Resolver
+	Names *resolver.Resolver
 	// Max is how many challenges are in progress at once. scheduler.DefaultMax if zero.
 	Max     int
 	Limiter *limiter.Limiter

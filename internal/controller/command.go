@@ -29,7 +29,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/inject"
 	"github.com/perennial-pki/perennial/internal/lifecycle"
 	"github.com/perennial-pki/perennial/internal/shim"
-	"github.com/perennial-pki/perennial/internal/solver/dns01"
+	"github.com/perennial-pki/perennial/internal/solver/dns01/resolver"
 	"github.com/perennial-pki/perennial/internal/solver/http01"
 	"github.com/perennial-pki/perennial/pki"
 )
@@ -380,7 +380,7 @@ func (o *Options) check() error {
 	if err := CheckSiteNameservers(o.HTTP01.Nameservers); err != nil {
 		return err
 	}
-	if _, err := dns01.ParseNameservers(o.Nameservers); err != nil {
+	if _, err := resolver.ParseNameservers(o.Nameservers); err != nil {
 		return fmt.Errorf("--dns01-recursive-nameservers: %w", err)
 	}
 	if err := CheckPassthrough(o.PassthroughTo, o.TLSALPN01Address); err != nil {

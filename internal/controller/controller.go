@@ -43,7 +43,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/policies"
 	"github.com/perennial-pki/perennial/internal/secrets"
 	"github.com/perennial-pki/perennial/internal/shim"
-	"github.com/perennial-pki/perennial/internal/solver/dns01"
+	"github.com/perennial-pki/perennial/internal/solver/dns01/provider"
 	"github.com/perennial-pki/perennial/internal/solver/http01"
 	"github.com/perennial-pki/perennial/pki"
 )
@@ -99,7 +99,7 @@ type Options struct {
 	DialNameservers func(ctx context.Context, network, address string) (net.Conn, error)
 	// Ambient says which issuers' DNS-01 solvers may use the credentials of the process's environment
 	// if they name none.
-	Ambient dns01.Ambient
+	Ambient provider.Ambient
 	// OwnMachine says that the author of the issuers owns this machine: their DNS-01 solvers may run
 	// programs, and reach the machine's own addresses.
 	OwnMachine bool

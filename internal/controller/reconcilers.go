@@ -49,6 +49,8 @@ import (
 	"github.com/perennial-pki/perennial/internal/signer/selfsigned"
 	"github.com/perennial-pki/perennial/internal/solver"
 	"github.com/perennial-pki/perennial/internal/solver/dns01"
+	"github.com/perennial-pki/perennial/internal/solver/dns01/provider"
+	"github.com/perennial-pki/perennial/internal/solver/dns01/resolver"
 	"github.com/perennial-pki/perennial/internal/solver/http01"
 	"github.com/perennial-pki/perennial/internal/solver/tlsalpn01"
 	"github.com/perennial-pki/perennial/internal/trust"
@@ -199,21 +201,23 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 	if err := listenTLSALPN01(ctx, mgr, handshakes, o); err != nil {
 		return err
 	}
-	api, err := dns01.NewAPI(cfg, mgr.GetHTTPClient())
+	api, err := provider.NewAPI(cfg, mgr.GetHTTPClient())
 	if err != nil {
 		return err
 	}
 	records := &dns01.Solver{
-		Secrets: store, Nameservers: o.Nameservers, RecursiveOnly: o.RecursiveOnly, Ambient: o.Ambient,
-		Tokens: tokens(direct), API: api, OwnMachine: o.OwnMachine, Allowed: o.AllowedAddresses,
-		Dial: o.DialNameservers, Now: o.Clock.Now,
+		Providers: &provider.Factory{
+			Secrets: store, Ambient: o.Ambient, Tokens: tokens(direct), API: api, OwnMachine: o.OwnMachine,
+			Allowed: o.AllowedAddresses, Dial: o.DialNameservers, Now: o.Clock.Now,
+		},
+		Nameservers: o.Nameservers, RecursiveOnly: o.RecursiveOnly, Dial: o.DialNameservers, Now: o.Clock.Now,
 	}
 	solvers := map[cmacme.ACMEChallengeType]solver.Solver{
 		cmacme.ACMEChallengeTypeTLSALPN01: handshakes,
 		cmacme.ACMEChallengeTypeHTTP01:    answers,
 		cmacme.ACMEChallengeTypeDNS01:     records,
 	}
-	names := &dns01.Resolver{Dial: o.DialNameservers, Nameservers: o.Nameservers, Reach: outside.Anywhere()}
+	names := &resolver.Resolver{Dial: o.DialNameservers, Nameservers: o.Nameservers, Reach: outside.Anywhere()}
 	issuing := &acmesigner.Signer{Client: c, Accounts: accounts, DNS01: records, Limits: o.Limits, Clock: o.Clock}
 	if on[challenges] {
 		issuing.HTTP01, issuing.TLSALPN01 = answers, handshakes
@@ -350,7 +354,7 @@ func (j jittered) When(item reconcile.Request) time.Duration {
 }
 
 // tokens asks for tokens of ServiceAccounts.
-func tokens(c client.Client) dns01.Tokens {
+func tokens(c client.Client) provider.Tokens {
 	return func(ctx context.Context, account types.NamespacedName, audiences []string) (string, error) {
 		request := &authenticationv1.TokenRequest{
 			Spec: authenticationv1.TokenRequestSpec{Audiences: audiences, ExpirationSeconds: ptr.To(tokenSeconds)},

@@ -33,7 +33,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/ratelimit"
 	"github.com/perennial-pki/perennial/internal/revocation"
 	"github.com/perennial-pki/perennial/internal/signer"
-	"github.com/perennial-pki/perennial/internal/solver/dns01"
+	"github.com/perennial-pki/perennial/internal/solver/dns01/resolver"
 	"github.com/perennial-pki/perennial/pki"
 )
 
@@ -50,7 +50,7 @@ type Reconciler struct {
 	// Revocation revokes what the CA issues for Certificates that are deleted meanwhile.
 	Revocation *revocation.Reconciler
 	// Names queries the DNS about names that a CA refused.
-	Names   *dns01.Resolver
+	Names   *resolver.Resolver
 	Limiter *limiter.Limiter
 
 	memory     memory.Records[remembered]

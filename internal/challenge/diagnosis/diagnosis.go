@@ -12,7 +12,7 @@ import (
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/outside"
 	"github.com/perennial-pki/perennial/internal/solver"
-	"github.com/perennial-pki/perennial/internal/solver/dns01"
+	"github.com/perennial-pki/perennial/internal/solver/dns01/resolver"
 )
 
 const (
@@ -41,7 +41,7 @@ type Failure struct {
 type CAA struct {
 	// At is the name that has the records in force; empty if there are none.
 	At      string
-	Records []dns01.CAA
+	Records []resolver.CAA
 	// Identities are the names by which such records mean this CA, and Account is what they may name.
 	Identities []string
 	Account    string
@@ -256,7 +256,7 @@ func (c CAA) Advice(name string, wildcard bool, kind cmacme.ACMEChallengeType) s
 		)
 	}
 	tag := "issue"
-	if wildcard && slices.ContainsFunc(c.Records, func(r dns01.CAA) bool { return r.Tag == "issuewild" }) {
+	if wildcard && slices.ContainsFunc(c.Records, func(r resolver.CAA) bool { return r.Tag == "issuewild" }) {
 		tag = "issuewild"
 	}
 	var all []string

@@ -8,7 +8,7 @@ import (
 	"github.com/perennial-pki/perennial/acme"
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/solver"
-	"github.com/perennial-pki/perennial/internal/solver/dns01"
+	"github.com/perennial-pki/perennial/internal/solver/dns01/resolver"
 )
 
 func TestARefusalIsExplained(t *testing.T) {
@@ -26,7 +26,7 @@ func TestARefusalIsExplained(t *testing.T) {
 		v.Where = "ns" + n + ".example.com (192.0.2.53:53)"
 		return v
 	}
-	caaOf := func(at string, values ...dns01.CAA) CAA {
+	caaOf := func(at string, values ...resolver.CAA) CAA {
 		return CAA{
 			At:         at,
 			Records:    values,
@@ -150,8 +150,8 @@ func TestARefusalIsExplained(t *testing.T) {
 			Failure{
 				Problem: forbidden,
 				CAA: caaOf(
-					"example.com", dns01.CAA{Tag: "issue", Value: "rival.example"},
-					dns01.CAA{Tag: "iodef", Value: "mailto:a@example.com"},
+					"example.com", resolver.CAA{Tag: "issue", Value: "rival.example"},
+					resolver.CAA{Tag: "iodef", Value: "mailto:a@example.com"},
 				),
 			},
 			[]string{`The CAA records of example.com allow issue "rival.example": add   example.com. CAA 0 issue "ca.example"`},
@@ -159,19 +159,19 @@ func TestARefusalIsExplained(t *testing.T) {
 		"a CAA record for wildcards is missing": {
 			Failure{
 				Wildcard: true, Problem: forbidden,
-				CAA: caaOf("example.com", dns01.CAA{Tag: "issue", Value: "ca.example"}, dns01.CAA{Tag: "issuewild", Value: ";"}),
+				CAA: caaOf("example.com", resolver.CAA{Tag: "issue", Value: "ca.example"}, resolver.CAA{Tag: "issuewild", Value: ";"}),
 			},
 			[]string{`add   example.com. CAA 0 issuewild "ca.example"`},
 		},
 		"a CAA record names another account": {
 			Failure{
 				Kind: cmacme.ACMEChallengeTypeHTTP01, Problem: forbidden,
-				CAA: caaOf("example.com", dns01.CAA{Tag: "issue", Value: "CA.example; validationmethods=dns-01"}),
+				CAA: caaOf("example.com", resolver.CAA{Tag: "issue", Value: "CA.example; validationmethods=dns-01"}),
 			},
 			[]string{"this is accounturi=https://ca.example/a/1 and validationmethods=http-01"},
 		},
 		"a CAA record was changed": {
-			Failure{Problem: forbidden, CAA: caaOf("example.com", dns01.CAA{Tag: "issue", Value: "other.example"})},
+			Failure{Problem: forbidden, CAA: caaOf("example.com", resolver.CAA{Tag: "issue", Value: "other.example"})},
 			[]string{"they allow this CA, so they were changed lately"},
 		},
 		"CAA in a subproblem": {
@@ -188,7 +188,7 @@ func TestARefusalIsExplained(t *testing.T) {
 		"a CA without a name": {
 			Failure{
 				Problem: forbidden,
-				CAA:     CAA{At: "example.com", Records: []dns01.CAA{{Tag: "issue", Value: "rival.example"}}},
+				CAA:     CAA{At: "example.com", Records: []resolver.CAA{{Tag: "issue", Value: "rival.example"}}},
 			}, []string{"add one for this CA, whose documentation has its name"},
 		},
 		"name servers that fail for CAA": {Failure{Problem: forbidden, CAA: CAA{Unknown: errors.New("SERVFAIL")}}, []string{"cannot be read from here either: SERVFAIL"}},

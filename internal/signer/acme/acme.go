@@ -29,6 +29,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/revocation"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/internal/solver/dns01"
+	"github.com/perennial-pki/perennial/internal/solver/dns01/provider"
 	"github.com/perennial-pki/perennial/internal/solver/http01"
 	"github.com/perennial-pki/perennial/internal/solver/tlsalpn01"
 	"github.com/perennial-pki/perennial/pki"
@@ -67,7 +68,7 @@ func (*Signer) References(spec *cmapi.IssuerConfig) []string {
 	}
 	for _, c := range spec.ACME.Solvers {
 		if c.DNS01 != nil {
-			names = append(names, dns01.SecretNames(c.DNS01)...)
+			names = append(names, provider.SecretNames(c.DNS01)...)
 		}
 	}
 	slices.Sort(names)

@@ -19,7 +19,8 @@ import (
 	"github.com/perennial-pki/perennial/deploy"
 	"github.com/perennial-pki/perennial/internal/controller"
 	"github.com/perennial-pki/perennial/internal/shim"
-	"github.com/perennial-pki/perennial/internal/solver/dns01"
+	"github.com/perennial-pki/perennial/internal/solver/dns01/provider"
+	"github.com/perennial-pki/perennial/internal/solver/dns01/resolver"
 	"github.com/perennial-pki/perennial/pki"
 	"github.com/perennial-pki/perennial/standalone/controlplane"
 	"github.com/perennial-pki/perennial/standalone/files"
@@ -119,7 +120,7 @@ func run(ctx context.Context, o options, out io.Writer) error {
 				Nameservers: o.siteNameservers,
 			},
 			Shim:          o.shim,
-			Ambient:       dns01.Ambient{ClusterIssuers: true, Issuers: true},
+			Ambient:       provider.Ambient{ClusterIssuers: true, Issuers: true},
 			OwnMachine:    true, // only the administrator controls the machine
 			Nameservers:   o.nameservers,
 			RecursiveOnly: o.recursiveOnly,
@@ -227,7 +228,7 @@ func (o options) checkChallenges() error {
 			return fmt.Errorf("--http01-webroot: %s is a file: name the directory that the web server serves", o.webroot)
 		}
 	}
-	if _, err := dns01.ParseNameservers(o.nameservers); err != nil {
+	if _, err := resolver.ParseNameservers(o.nameservers); err != nil {
 		return fmt.Errorf("--dns01-recursive-nameservers: %w", err)
 	}
 	return controller.CheckPassthrough(o.passTo, o.tlsalpn01)
