@@ -143,6 +143,7 @@ type listened struct {
 	heard *atomic.Int64
 }
 
+// Read reads and counts.
 func (l *listened) Read(p []byte) (int, error) {
 	n, err := l.Conn.Read(p)
 	l.heard.Add(int64(n))

@@ -88,6 +88,7 @@ type Later struct {
 	Ask, Tell bool
 }
 
+// Error returns Why.
 func (l *Later) Error() string { return l.Why }
 
 // A View is what one place shows that an ACME server may ask.

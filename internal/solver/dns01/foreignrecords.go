@@ -15,9 +15,9 @@ import (
 )
 
 const (
-	// foreignWait is for how long a challenge waits for another ACME client to finish, because it would
-	// overwrite that client's value. Most clients take less. It counts from the challenge's creation,
-	// so that a challenge that had to wait for its turn does not wait twice.
+	// foreignWait is for how long a challenge waits for another ACME client to finish, because it
+	// would overwrite that client's value. Most clients take less. It counts from the challenge's
+	// creation, so that a challenge that had to wait for its turn does not wait twice.
 	foreignWait = 5 * time.Minute
 	// foreignInterval is how often the solver checks whether the value is gone.
 	foreignInterval = 5 * time.Second

@@ -40,8 +40,8 @@ func (s *Solver) grants(wanted string) func(string) bool {
 	}
 }
 
-// presentPersistent makes a persistent record if no existing one authorizes the account. Other values
-// belong to other accounts.
+// presentPersistent makes a persistent record if no existing one authorizes the account. Other
+// values belong to other accounts.
 func (s *Solver) presentPersistent(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) error {
 	r := s.resolver(ch)
 	record, err := s.locate(ctx, r, ch)

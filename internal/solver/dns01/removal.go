@@ -20,14 +20,14 @@ const (
 	// change later.
 	removalInterval = 15 * time.Second
 	// removalGrace is how long after the end of a challenge a record that no server has counts as
-	// removed although CleanUp fails. An earlier process may have removed it and ended before it stored
-	// that. Before this time the record may still reach the servers.
+	// removed although CleanUp fails. An earlier process may have removed it and ended before it
+	// stored that. Before this time the record may still reach the servers.
 	removalGrace = time.Minute
 )
 
-// checkRemoved checks, after CleanUp returned err, whether the record can still be seen. Some providers
-// do not find the record any more, or only one of two. The recursive servers cannot decide that,
-// because they cache.
+// checkRemoved checks, after CleanUp returned err, whether the record can still be seen. Some
+// providers do not find the record any more, or only one of two. The recursive servers cannot
+// decide that, because they cache.
 func (s *Solver) checkRemoved(ctx context.Context, ch *cmacme.Challenge, err error) error {
 	if later := new(solver.Later); errors.As(err, &later) {
 		return err

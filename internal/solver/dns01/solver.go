@@ -11,10 +11,10 @@ import (
 	"sync"
 	"time"
 
-	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
-
 	"github.com/miekg/dns"
+
 	"github.com/perennial-pki/perennial/acme"
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/limiter"
 	"github.com/perennial-pki/perennial/internal/outside"
@@ -24,16 +24,15 @@ import (
 	"github.com/perennial-pki/perennial/internal/solver/dns01/resolver"
 )
 
-const (
-	// recordTTL is the smallest TTL that every provider accepts.
-	recordTTL = 60 * time.Second
-)
+// recordTTL is the smallest TTL that every provider accepts.
+const recordTTL = 60 * time.Second
 
 // Solver gives the proof of DNS-01 challenges.
 type Solver struct {
 	// Providers make the records.
 	Providers *provider.Factory
-	// Nameservers and RecursiveOnly are as in resolver.Resolver, for solvers that name no name servers.
+	// Nameservers and RecursiveOnly are as in resolver.Resolver, for solvers that name no name
+	// servers.
 	Nameservers   []string
 	RecursiveOnly bool
 	// Dial connects to name servers. If nil, a net.Dialer does.

@@ -301,6 +301,7 @@ func redirect(r *http.Request, via []*http.Request) error {
 // refusal says why a redirect is not followed.
 type refusal string
 
+// Error returns the text of the refusal.
 func (r refusal) Error() string { return string(r) }
 
 // cause leaves out the URL, because the caller names it, and what a server sent that does not speak

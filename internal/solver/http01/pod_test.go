@@ -57,7 +57,8 @@ func TestASolverPodHasEveryFieldOfItsTemplate(t *testing.T) {
 		},
 	}
 	// Fields that are added to the template must be added here, and above.
-	for _, part := range []any{template.ACMEChallengeSolverHTTP01IngressPodObjectMeta, template.Spec, *template.Spec.SecurityContext, *template.Spec.Resources} {
+	for _, part := range []any{template.ACMEChallengeSolverHTTP01IngressPodObjectMeta, template.Spec,
+		*template.Spec.SecurityContext, *template.Spec.Resources} {
 		for v, i := reflect.ValueOf(part), 0; i < v.NumField(); i++ {
 			if v.Field(i).IsZero() {
 				t.Fatalf("the test leaves out %s.%s", v.Type(), v.Type().Field(i).Name)
@@ -112,7 +113,8 @@ func TestASolverPodMayDoNothingByDefault(t *testing.T) {
 		c.Resources.Requests.Cpu().String() != "10m" {
 		t.Errorf("it is %+v", pod.Spec)
 	}
-	if c := podOf(challenge("a.example.com"), PodSettings{RunAsRoot: true}).Spec.Containers[0]; *c.SecurityContext.RunAsNonRoot {
+	if c := podOf(challenge("a.example.com"),
+		PodSettings{RunAsRoot: true}).Spec.Containers[0]; *c.SecurityContext.RunAsNonRoot {
 		t.Error("it cannot run as root")
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -100,7 +101,7 @@ func slicesOf(
 		to := families[from.AddressType]
 		if to == nil {
 			to = &discoveryv1.EndpointSlice{ObjectMeta: metadata(ch), AddressType: from.AddressType}
-			to.Name += map[discoveryv1.AddressType]string{discoveryv1.AddressTypeIPv4: "-ipv4", discoveryv1.AddressTypeIPv6: "-ipv6"}[from.AddressType]
+			to.Name += "-" + strings.ToLower(string(from.AddressType))
 			to.Labels[discoveryv1.LabelServiceName] = nameOf(ch)
 			to.Labels[discoveryv1.LabelManagedBy] = "perennial"
 			to.Ports = []discoveryv1.EndpointPort{

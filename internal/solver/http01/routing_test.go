@@ -195,7 +195,8 @@ func TestAnIngressThatOthersEditAtTheSameTimeHasBoth(t *testing.T) {
 	}
 	times, slower := 0, true
 	c := fake.NewClientBuilder().WithScheme(scheme).WithObjects(web).WithInterceptorFuncs(interceptor.Funcs{
-		Patch: func(ctx context.Context, c client.WithWatch, o client.Object, p client.Patch, options ...client.PatchOption) error {
+		Patch: func(ctx context.Context, c client.WithWatch, o client.Object, p client.Patch,
+			options ...client.PatchOption) error {
 			if slower {
 				slower = false
 				times++

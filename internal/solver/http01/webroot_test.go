@@ -18,7 +18,8 @@ func TestAWebServerOfAnotherUserCanReadWhatIsInItsWebroot(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for path, want := range map[string]fs.FileMode{".well-known": 0o755, ".well-known/acme-challenge": 0o755, ".well-known/acme-challenge/token": 0o644} {
+	for path, want := range map[string]fs.FileMode{".well-known": 0o755, ".well-known/acme-challenge": 0o755,
+		".well-known/acme-challenge/token": 0o644} {
 		info, err := os.Stat(filepath.Join(webroot, path))
 		if err != nil {
 			t.Fatal(err)

@@ -120,6 +120,7 @@ type recorded struct {
 	failed bool
 }
 
+// Read reads and records.
 func (r *recorded) Read(p []byte) (int, error) {
 	if len(r.read) >= maxHello {
 		r.failed = true
@@ -130,8 +131,11 @@ func (r *recorded) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Write discards.
 func (r *recorded) Write(p []byte) (int, error) { return len(p), nil }
-func (r *recorded) Close() error                { return nil }
+
+// Close does nothing.
+func (r *recorded) Close() error { return nil }
 
 // replayed is a connection that first returns bytes that were read already.
 type replayed struct {
@@ -139,6 +143,7 @@ type replayed struct {
 	first []byte
 }
 
+// Read reads what was recorded first.
 func (r *replayed) Read(p []byte) (int, error) {
 	if len(r.first) > 0 {
 		n := copy(p, r.first)

@@ -38,7 +38,8 @@ func answering(t *testing.T) (*Solver, *atomic.Int32) {
 	}
 	ch := challenge("a.example.com")
 	c := fake.NewClientBuilder().WithScheme(scheme).WithObjects(ch).
-		WithIndex(&cmacme.Challenge{}, byServerName, func(o client.Object) []string { return []string{ServerName(o.(*cmacme.Challenge))} }).
+		WithIndex(&cmacme.Challenge{}, byServerName,
+			func(o client.Object) []string { return []string{ServerName(o.(*cmacme.Challenge))} }).
 		Build()
 	reads := &atomic.Int32{}
 	live := interceptor.NewClient(
@@ -175,39 +176,44 @@ func TestWhatIsPassedOnIsNotChanged(t *testing.T) {
 	}
 	sent := append(slices.Clone(hello), "and what follows, of which nothing is understood"...)
 	for way, change := range ways {
-		t.Run(way, func(t *testing.T) {
-			conn, err := net.Dial("tcp", address)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close()
-			var all []byte
-			for _, part := range append(change(hello), sent[len(hello):]) {
-				all = append(all, part...)
-				if _, err := conn.Write(part); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
-				t.Fatal(err)
-			}
-			at, err := site.Accept()
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer at.Close()
-			got, err := io.ReadAll(at)
-			if err != nil || !bytes.Equal(got, all) {
-				t.Errorf("of %d bytes %d came, or others: %v", len(all), len(got), err)
-			}
-			if _, err := at.Write([]byte("an answer")); err != nil { // though the visitor has said all
-				t.Fatal(err)
-			}
-			at.Close()
-			if got, err := io.ReadAll(conn); err != nil || string(got) != "an answer" {
-				t.Errorf("the answer is %q, %v", got, err)
-			}
-		})
+		t.Run(way, func(t *testing.T) { checkPassedOn(t, site, address, append(change(hello), sent[len(hello):])) })
+	}
+}
+
+// checkPassedOn sends the parts of a message to an address, and checks that they reach a site, and
+// its answer the sender.
+func checkPassedOn(t *testing.T, site net.Listener, address string, parts [][]byte) {
+	t.Helper()
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	var all []byte
+	for _, part := range parts {
+		all = append(all, part...)
+		if _, err := conn.Write(part); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	at, err := site.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer at.Close()
+	got, err := io.ReadAll(at)
+	if err != nil || !bytes.Equal(got, all) {
+		t.Errorf("of %d bytes %d came, or others: %v", len(all), len(got), err)
+	}
+	if _, err := at.Write([]byte("an answer")); err != nil { // though the visitor has said all
+		t.Fatal(err)
+	}
+	at.Close()
+	if got, err := io.ReadAll(conn); err != nil || string(got) != "an answer" {
+		t.Errorf("the answer is %q, %v", got, err)
 	}
 }
 
@@ -216,7 +222,8 @@ func TestWhatIsPassedOnIsNotChanged(t *testing.T) {
 func recordedHello(t testing.TB, name string, protocols ...string) []byte {
 	t.Helper()
 	w := &written{}
-	_ = tls.Client(w, &tls.Config{ServerName: name, NextProtos: protocols, InsecureSkipVerify: true, CurvePreferences: []tls.CurveID{tls.X25519}}).
+	_ = tls.Client(w, &tls.Config{ServerName: name, NextProtos: protocols, InsecureSkipVerify: true,
+		CurvePreferences: []tls.CurveID{tls.X25519}}).
 		Handshake()
 	if len(w.all) == 0 {
 		t.Fatal("there is no ClientHello")
@@ -260,7 +267,8 @@ func TestWhoSaysNothingIsNotWaitedForLong(t *testing.T) {
 	}
 	t.Cleanup(func() { site.Close() })
 	hello := recordedHello(t, "a.example.com", "h2")
-	for name, first := range map[string][]byte{"nothing": nil, "half of a ClientHello": hello[:len(hello)/2], "no TLS": []byte("GET / HTTP/1.1\r\n\r\n")} {
+	for name, first := range map[string][]byte{"nothing": nil, "half of a ClientHello": hello[:len(hello)/2],
+		"no TLS": []byte("GET / HTTP/1.1\r\n\r\n")} {
 		t.Run(name, func(t *testing.T) {
 			conn, err := net.Dial(
 				"tcp",

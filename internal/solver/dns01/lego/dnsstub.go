@@ -24,16 +24,16 @@ type finding struct {
 	challenge, effective, zone string
 }
 
-// feed answers lego's DNS queries for zones and CNAMEs. lego has one DNS client in a process, which
-// holds a lock during each query. Here it queries a socket in the same process, so that it holds
-// the lock only for microseconds. It also gets the result of the solver's settings, such as other
-// name servers. Each call gets its own finding, because concurrent calls may have used other
+// dnsStub answers lego's DNS queries for zones and CNAMEs. lego has one DNS client in a process,
+// which holds a lock during each query. Here it queries a socket in the same process, so that it
+// holds the lock only for microseconds. It also gets the result of the solver's settings, such as
+// other name servers. Each call gets its own finding, because concurrent calls may have used other
 // servers.
-type feed struct {
+type dnsStub struct {
 	at string // of the socket
 
 	// turn is held by one call at a time, from before it connects to the socket until it has its
-	// answer. So the feed knows which call sends the next query.
+	// answer. So the stub knows which call sends the next query.
 	turn  chan struct{}
 	asker atomic.Pointer[asker]
 }
@@ -52,10 +52,10 @@ const (
 	questionTimeout = 2 * time.Second
 )
 
-// feeding starts the feed when a provider is used for the first time, and sets up lego's other
+// startDNSStub starts the stub when a provider is used for the first time, and sets up lego's other
 // process-wide state.
-var feeding = sync.OnceValues(func() (*feed, error) {
-	f, err := newFeed()
+var startDNSStub = sync.OnceValues(func() (*dnsStub, error) {
+	f, err := newDNSStub()
 	if err != nil {
 		return nil, err
 	}
@@ -71,14 +71,14 @@ var feeding = sync.OnceValues(func() (*feed, error) {
 	return f, nil
 })
 
-func newFeed() (*feed, error) {
+func newDNSStub() (*dnsStub, error) {
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		if conn, err = net.ListenPacket("udp", "[::1]:0"); err != nil {
 			return nil, fmt.Errorf("open a socket for lego's DNS questions: %w", err)
 		}
 	}
-	f := &feed{at: conn.LocalAddr().String(), turn: make(chan struct{}, 1)}
+	f := &dnsStub{at: conn.LocalAddr().String(), turn: make(chan struct{}, 1)}
 	go func() { // for as long as the process lives
 		buffer := make([]byte, dns.MaxMsgSize)
 		for {
@@ -105,7 +105,7 @@ func newFeed() (*feed, error) {
 
 // with returns a context in which lego's queries get the finding. The goroutine that connects calls
 // the hooks, so ConnectStart can wait for the turn.
-func (f *feed) with(ctx context.Context, x finding) context.Context {
+func (f *dnsStub) with(ctx context.Context, x finding) context.Context {
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		ConnectStart: func(_, address string) {
 			if address != f.at {

@@ -67,11 +67,11 @@ type backend interface {
 
 // Provider is one provider with its settings.
 type Provider struct {
-	kind    *kind
-	backend backend
-	secrets []string
-	door    *door // nil if it sends no requests
-	now     func() time.Time
+	kind      *kind
+	backend   backend
+	secrets   []string
+	transport *transport // nil if it sends no requests
+	now       func() time.Time
 	// Records are shared by all providers that may change the same ones.
 	Records *Records
 
@@ -219,24 +219,24 @@ func NewWithin(reach outside.Reach, name string, config []byte, secret map[strin
 		}
 		return p, nil
 	case "manual":
-		p.backend = person{}
+		p.backend = byHand{}
 		return p, nil
 	}
-	feed, err := feeding()
+	stub, err := startDNSStub()
 	if err != nil {
 		return nil, fault.Transientf("PresentError", "%w", err)
 	}
-	client, door, err := newClient(k, v, by, reach)
+	client, transport, err := newClient(k, v, by, reach)
 	if err != nil {
 		return nil, fault.Misconfiguredf("InvalidSolver", "%w", inSecret(err))
 	}
-	p.door = door
-	p.backend = &adapter{kind: k, feed: feed, make: func() (challenge.Provider, error) {
+	p.transport = transport
+	p.backend = &adapter{kind: k, stub: stub, make: func() (challenge.Provider, error) {
 		of, err := k.make(v, client)
 		if u := new(
 			url.Error,
 		); err != nil && !errors.As(err, &u) &&
-			!door.quiet() { // the settings cause it, and no answer of a host
+			!transport.isHidden() { // the settings cause it, and no answer of a host
 			return nil, fault.Misconfiguredf("InvalidSolver", "dns01.provider %s: %s; %s", name, p.clean(err.Error()), k.known())
 		}
 		return of, err
@@ -247,7 +247,7 @@ func NewWithin(reach outside.Reach, name string, config []byte, secret map[strin
 // adapter is a backend that calls one of lego's providers.
 type adapter struct {
 	kind *kind
-	feed *feed
+	stub *dnsStub
 	// make makes of on its first use, because some providers contact their service then.
 	make func() (challenge.Provider, error)
 	of   atomic.Pointer[challenge.Provider]
@@ -292,7 +292,7 @@ func (a *adapter) call(
 	}
 	return do(
 		*of,
-		a.feed.with(ctx, finding{challenge: prefix + domain + ".", effective: r.FQDN, zone: r.Zone}),
+		a.stub.with(ctx, finding{challenge: prefix + domain + ".", effective: r.FQDN, zone: r.Zone}),
 		domain,
 		r.Token,
 		r.KeyAuthorization,
@@ -390,11 +390,11 @@ func (p *Provider) Busy(ctx context.Context, value string) (over bool, err error
 	case ours(p.running.key):
 		return false, &solver.Later{After: again, Why: p.kind.name + " is at work"}
 	}
-	return false, limiter.Enter(ctx, p.party())
+	return false, limiter.Enter(ctx, p.target())
 }
 
-// party returns the limiter target of the provider.
-func (p *Provider) party() limiter.Target {
+// target returns the limiter target of the provider.
+func (p *Provider) target() limiter.Target {
 	return limiter.Target{Name: "the DNS provider " + p.kind.name, Key: fmt.Sprintf("%p", p), Exclusive: true}
 }
 
@@ -459,7 +459,7 @@ func (p *Provider) turn(ctx context.Context, r Record) (over func(), err error) 
 	if err != nil {
 		return nil, err
 	}
-	left, err := limiter.Detach(ctx, p.party())
+	left, err := limiter.Detach(ctx, p.target())
 	if err != nil {
 		done()
 		return nil, err
@@ -470,8 +470,8 @@ func (p *Provider) turn(ctx context.Context, r Record) (over func(), err error) 
 // run makes a call and stores its result.
 func (p *Provider) run(ctx context.Context, c *call, f func(context.Context) error) {
 	x := &exchange{}
-	if p.door != nil {
-		p.door.running.Store(x)
+	if p.transport != nil {
+		p.transport.running.Store(x)
 	}
 	ctx, cancel := context.WithTimeout(context.WithValue(ctx, exchangeKey{}, x), callLimit)
 	defer cancel()
@@ -518,8 +518,8 @@ func (p *Provider) fault(x *exchange, err error) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	text := p.clean(err.Error())
-	if x.quiet {
-		text = p.clean(x.told(p.kind.name, err))
+	if x.hidden {
+		text = p.clean(x.hiddenError(p.kind.name, err))
 	}
 	switch {
 	case outside.IsRefused(err):

@@ -64,6 +64,7 @@ func (p *program) run(ctx context.Context, verb string, r Record) error {
 // tail keeps the last bytes that are written.
 type tail struct{ kept []byte }
 
+// Write keeps the end of what has been written.
 func (t *tail) Write(b []byte) (int, error) {
 	t.kept = append(t.kept, b...)
 	if over := len(t.kept) - maxOutput; over > 0 {
@@ -72,9 +73,9 @@ func (t *tail) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// person is the backend of the manual provider: a user makes the record. It does nothing, because
+// byHand is the backend of the manual provider: a user makes the record. It does nothing, because
 // the check sees the record.
-type person struct{}
+type byHand struct{}
 
-func (person) present(context.Context, Record) error { return nil }
-func (person) cleanUp(context.Context, Record) error { return nil }
+func (byHand) present(context.Context, Record) error { return nil }
+func (byHand) cleanUp(context.Context, Record) error { return nil }

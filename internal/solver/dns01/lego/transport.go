@@ -21,7 +21,7 @@ const (
 	requestTimeout = 30 * time.Second
 	maxReply       = 16 << 20 // some services always return the whole zone
 	maxRedirects   = 3
-	maxSaid        = 64 << 10 // of an answer in which an error is looked for
+	maxKept        = 64 << 10 // of an answer in which an error is looked for
 )
 
 // exchange records the last answer of the service in one call, because lego's errors contain only
@@ -30,75 +30,78 @@ type exchange struct {
 	mu         sync.Mutex
 	status     int
 	retryAfter string
-	// from is the host that answered, and said is the beginning of its answer. They are set for hosts
+	// host is the host that answered, and body is the beginning of its answer. They are set for hosts
 	// whose answers must not appear in messages.
-	from string
-	said []byte
-	// quiet says that such a host has answered during this call.
-	quiet bool
+	host string
+	body []byte
+	// hidden says that such a host has answered during this call.
+	hidden bool
 }
 
 // begin resets the record for a new request.
 func (x *exchange) begin() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.status, x.retryAfter, x.from, x.said = 0, "", "", nil
+	x.status, x.retryAfter, x.host, x.body = 0, "", "", nil
 }
 
+// note stores the status of an answer.
 func (x *exchange) note(status int, retryAfter string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.status, x.retryAfter = status, retryAfter
 }
 
-func (x *exchange) hush(from string) {
+// hide says that the answer is of a host whose answers must not appear in messages.
+func (x *exchange) hide(host string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.from, x.quiet = from, true
+	x.host, x.hidden = host, true
 }
 
-func (x *exchange) hear(said []byte) {
+// keep stores a part of the answer.
+func (x *exchange) keep(body []byte) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.said = append(x.said, said[:min(len(said), maxSaid-len(x.said))]...)
+	x.body = append(x.body, body[:min(len(body), maxKept-len(x.body))]...)
 }
 
-// told returns the error text of a failed call to a host that the author of an issuer has named. It
-// has only the status and the error text of outside.Problem. Otherwise the author could read from
-// services that only this process can reach.
-func (x *exchange) told(name string, err error) string {
+// hiddenError returns the error text of a failed call to a host that the author of an issuer has
+// named. It has only the status and the error text of outside.Problem. Otherwise the author could
+// read from services that only this process can reach.
+func (x *exchange) hiddenError(name string, err error) string {
 	if x.status == 0 {
 		if u := new(url.Error); errors.As(err, &u) {
 			return fmt.Sprintf("%s: %s", name, outside.NoAnswer(u.Err))
 		}
 		return fmt.Sprintf("%s: lego gave up after the service had answered", name)
 	}
-	text := fmt.Sprintf("%s: %s answers with status %d", name, x.from, x.status)
+	text := fmt.Sprintf("%s: %s answers with status %d", name, x.host, x.status)
 	if x.status < 300 {
-		text = fmt.Sprintf("%s: the answers of %s are not what lego expects", name, x.from)
+		text = fmt.Sprintf("%s: the answers of %s are not what lego expects", name, x.host)
 	}
-	if said := outside.Problem(x.said); said != "" {
-		text += ": " + said
+	if problem := outside.Problem(x.body); problem != "" {
+		text += ": " + problem
 	}
 	return text
 }
 
 type exchangeKey struct{}
 
-// door is the transport of a provider's requests.
-type door struct {
+// transport is the transport of a provider's requests.
+type transport struct {
 	http.RoundTripper
-	// known are the hosts whose answers may appear in messages. If tells is set, all hosts' answers
-	// may.
-	known []string
-	tells bool
+	// knownHosts are the hosts whose answers may appear in messages. If showsAll is set, all hosts'
+	// answers may.
+	knownHosts []string
+	showsAll   bool
 	// running is the exchange of the call that is under way. Some of lego's requests do not have its
 	// context.
 	running atomic.Pointer[exchange]
 }
 
 // newClient makes the HTTP client of a provider from its settings and the rights of their author.
-func newClient(k *kind, v values, by Author, reach outside.Reach) (*http.Client, *door, error) {
+func newClient(k *kind, v values, by Author, reach outside.Reach) (*http.Client, *transport, error) {
 	base := http.DefaultTransport.(*http.Transport).Clone()
 	base.MaxConnsPerHost = 4
 	base.TLSClientConfig = &tls.Config{InsecureSkipVerify: v.flag("insecureSkipVerify")} //nolint:gosec // the user says so
@@ -109,7 +112,7 @@ func newClient(k *kind, v values, by Author, reach outside.Reach) (*http.Client,
 	if pair != nil {
 		base.TLSClientConfig.Certificates = []tls.Certificate{*pair}
 	}
-	d := &door{RoundTripper: reach.Transport(base), known: k.hosts, tells: by != Tenant}
+	d := &transport{RoundTripper: reach.Transport(base), knownHosts: k.hosts, showsAll: by != Tenant}
 	return &http.Client{
 		Timeout:   requestTimeout,
 		Transport: d,
@@ -124,18 +127,20 @@ func newClient(k *kind, v values, by Author, reach outside.Reach) (*http.Client,
 	}, d, nil
 }
 
-// quiet reports whether the call that is under way has an answer that must not appear in messages.
-func (d *door) quiet() bool {
+// isHidden reports whether the call that is under way has an answer that must not appear in
+// messages.
+func (d *transport) isHidden() bool {
 	x := d.running.Load()
 	if x == nil {
 		return false
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.quiet
+	return x.hidden
 }
 
-func (d *door) RoundTrip(r *http.Request) (*http.Response, error) {
+// RoundTrip sends a request and records its answer.
+func (d *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	x, _ := r.Context().Value(exchangeKey{}).(*exchange)
 	if x == nil {
 		x = d.running.Load()
@@ -144,19 +149,19 @@ func (d *door) RoundTrip(r *http.Request) (*http.Response, error) {
 		x = &exchange{} // the request belongs to no call
 	}
 	x.begin()
-	told := d.tells || slices.Contains(d.known, strings.ToLower(r.URL.Hostname()))
+	shown := d.showsAll || slices.Contains(d.knownHosts, strings.ToLower(r.URL.Hostname()))
 	response, err := d.RoundTripper.RoundTrip(r)
 	if err != nil {
-		if !told {
+		if !shown {
 			err = outside.NoAnswer(err)
 		}
 		return nil, err
 	}
 	x.note(response.StatusCode, response.Header.Get("Retry-After"))
 	body := &capped{ReadCloser: response.Body, left: maxReply}
-	if !told {
-		x.hush(r.URL.Scheme + "://" + r.URL.Host)
-		body.hear = x.hear
+	if !shown {
+		x.hide(r.URL.Scheme + "://" + r.URL.Host)
+		body.keep = x.keep
 	}
 	response.Body = body
 	return response, nil
@@ -166,17 +171,18 @@ func (d *door) RoundTrip(r *http.Request) (*http.Response, error) {
 type capped struct {
 	io.ReadCloser
 	left int
-	hear func([]byte) // may be nil
+	keep func([]byte) // may be nil
 }
 
+// Read reads the answer up to the limit.
 func (c *capped) Read(p []byte) (int, error) {
 	if c.left <= 0 {
 		return 0, fmt.Errorf("the answer is longer than %d bytes", maxReply)
 	}
 	n, err := c.ReadCloser.Read(p[:min(len(p), c.left)])
 	c.left -= n
-	if c.hear != nil {
-		c.hear(p[:n])
+	if c.keep != nil {
+		c.keep(p[:n])
 	}
 	return n, err
 }

@@ -46,8 +46,8 @@ var akamaiService = service{
 }
 
 // akamai changes the record sets of zones of Edge DNS. Its API has no conditional writes, and
-// accepts one change of a zone at a time. So one challenge at a time changes a zone, and each set is
-// read again after the write: if another client has written it at the same time, the change is
+// accepts one change of a zone at a time. So one challenge at a time changes a zone, and each set
+// is read again after the write: if another client has written it at the same time, the change is
 // repeated. (A change list becomes stale when the zone changes, and so could be a condition. But a
 // user has one change list for each zone, so ours would replace one of a person, and any other
 // change in a busy zone would make it fail.)
@@ -61,8 +61,8 @@ type akamaiRecords struct {
 }
 
 // Lock locks the record set, because Akamai replaces it without a condition, and the zone, because
-// Akamai accepts one change of a zone at a time. The lock of a zone is by API host, so that a host of
-// one tenant that hangs does not block another tenant's zone of the same name.
+// Akamai accepts one change of a zone at a time. The lock of a zone is by API host, so that a host
+// of one tenant that hangs does not block another tenant's zone of the same name.
 func (p *akamaiRecords) Lock(ctx context.Context, r Record) (unlock func(), err error) {
 	set, err := p.locks.Alone(ctx, "akamai", lego.RecordSet, r.FQDN)
 	if err != nil {

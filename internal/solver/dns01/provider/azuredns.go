@@ -129,7 +129,8 @@ func azureIdentity(c *cmacme.ACMEIssuerDNS01ProviderAzureDNS) cmacme.AzureManage
 	return *c.ManagedIdentity
 }
 
-// openAzureDNS returns the provider for settings that have been checked, from the cache if it exists.
+// openAzureDNS returns the provider for settings that have been checked, from the cache if it
+// exists.
 func openAzureDNS(_ context.Context, f *Factory, r request, secrets credentials) (Provider, error) {
 	c := r.spec().AzureDNS
 	where, identity, password, from := azureClouds[c.Environment], azureIdentity(c), secrets[azureDNSField], ownCredentials

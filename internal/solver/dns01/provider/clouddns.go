@@ -107,7 +107,8 @@ func checkGoogleKey(text string, issuer *signer.Issuer) error {
 	return nil
 }
 
-// openCloudDNS returns the provider for settings that have been checked, from the cache if it exists.
+// openCloudDNS returns the provider for settings that have been checked, from the cache if it
+// exists.
 func openCloudDNS(ctx context.Context, f *Factory, r request, secrets credentials) (Provider, error) {
 	c, key, from := r.spec().CloudDNS, secrets[cloudDNSField], ownCredentials
 	if c.ServiceAccount != nil {

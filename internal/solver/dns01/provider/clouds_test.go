@@ -100,26 +100,23 @@ func TestCloudSolversSayWhatIsWrong(t *testing.T) {
 		"Cloud DNS with the controller's own, on an Issuer":   {cmacme.ACMEChallengeSolverDNS01{CloudDNS: &cmacme.ACMEIssuerDNS01ProviderCloudDNS{Project: "p"}}, "", signer.KindIssuer, nil, "--issuer-ambient-credentials"},
 		"Cloud DNS with the controller's own, of which a bad": {cmacme.ACMEChallengeSolverDNS01{CloudDNS: &cmacme.ACMEIssuerDNS01ProviderCloudDNS{Project: "p"}}, "", signer.KindClusterIssuer, map[string]string{"GOOGLE_APPLICATION_CREDENTIALS": "/does/not/exist"}, "credentials of the controller's environment"},
 
-		"Azure with a service principal":       {azure(cmacme.ACMEIssuerDNS01ProviderAzureDNS{ClientID: "c", TenantID: "t", ClientSecret: ref}), "password", signer.KindIssuer, nil, ""},
-		"Azure without the tenant":             {azure(cmacme.ACMEIssuerDNS01ProviderAzureDNS{ClientID: "c", ClientSecret: ref}), "password", signer.KindIssuer, nil, "belong together"},
-		"Azure without the password":           {azure(cmacme.ACMEIssuerDNS01ProviderAzureDNS{ClientID: "c", TenantID: "t"}), "", signer.KindClusterIssuer, nil, "use managedIdentity"},
-		"Azure with a password of nothing":     {azure(cmacme.ACMEIssuerDNS01ProviderAzureDNS{ClientID: "c", TenantID: "t", ClientSecret: ref}), "", signer.KindIssuer, nil, "find credentials for Azure"},
-		"Azure with a tenant that is none":     {azure(cmacme.ACMEIssuerDNS01ProviderAzureDNS{ClientID: "c", TenantID: "../evil", ClientSecret: ref}), "password", signer.KindIssuer, nil, "Correct dns01.azureDNS"},
-		"Azure in a cloud that is closed":      {azure(cmacme.ACMEIssuerDNS01ProviderAzureDNS{ClientID: "c", TenantID: "t", ClientSecret: ref, Environment: "AzureGermanCloud"}), "password", signer.KindIssuer, nil, "closed AzureGermanCloud"},
-		"Azure in a cloud that is none":        {azure(cmacme.ACMEIssuerDNS01ProviderAzureDNS{ClientID: "c", TenantID: "t", ClientSecret: ref, Environment: "Mars"}), "password", signer.KindIssuer, nil, `"Mars" is none of`},
-		"Azure with a zone of no type":         {azure(cmacme.ACMEIssuerDNS01ProviderAzureDNS{ClientID: "c", TenantID: "t", ClientSecret: ref, ZoneType: "Round"}), "password", signer.KindIssuer, nil, `"Round" is none of`},
-		"Azure with the machine, on an Issuer": {azure(cmacme.ACMEIssuerDNS01ProviderAzureDNS{}), "", signer.KindIssuer, nil, "--issuer-ambient-credentials"},
-		"Azure with the machine":               {azure(cmacme.ACMEIssuerDNS01ProviderAzureDNS{ManagedIdentity: &cmacme.AzureManagedIdentity{ResourceID: "/subscriptions/s/x"}}), "", signer.KindClusterIssuer, nil, ""},
-		"Azure with a tenant of the machine":   {azure(cmacme.ACMEIssuerDNS01ProviderAzureDNS{ManagedIdentity: &cmacme.AzureManagedIdentity{ClientID: "c", TenantID: "t"}}), "", signer.KindClusterIssuer, nil, "tenantID is for workload identities"},
-		"Azure with a workload identity": {azure(cmacme.ACMEIssuerDNS01ProviderAzureDNS{ManagedIdentity: &cmacme.AzureManagedIdentity{ClientID: "c", TenantID: "t"}}), "", signer.KindClusterIssuer,
-			map[string]string{"AZURE_FEDERATED_TOKEN_FILE": "/token"}, ""},
-		"Azure with a machine that is a workload": {azure(cmacme.ACMEIssuerDNS01ProviderAzureDNS{ManagedIdentity: &cmacme.AzureManagedIdentity{ResourceID: "/subscriptions/s/x"}}), "", signer.KindClusterIssuer,
-			map[string]string{"AZURE_FEDERATED_TOKEN_FILE": "/token"}, "set clientID instead"},
-		"Azure with a workload of no name": {azure(cmacme.ACMEIssuerDNS01ProviderAzureDNS{}), "", signer.KindClusterIssuer, map[string]string{"AZURE_FEDERATED_TOKEN_FILE": "/token"}, "no client ID specified"},
+		"Azure with a service principal":          {azure(cmacme.ACMEIssuerDNS01ProviderAzureDNS{ClientID: "c", TenantID: "t", ClientSecret: ref}), "password", signer.KindIssuer, nil, ""},
+		"Azure without the tenant":                {azure(cmacme.ACMEIssuerDNS01ProviderAzureDNS{ClientID: "c", ClientSecret: ref}), "password", signer.KindIssuer, nil, "belong together"},
+		"Azure without the password":              {azure(cmacme.ACMEIssuerDNS01ProviderAzureDNS{ClientID: "c", TenantID: "t"}), "", signer.KindClusterIssuer, nil, "use managedIdentity"},
+		"Azure with a password of nothing":        {azure(cmacme.ACMEIssuerDNS01ProviderAzureDNS{ClientID: "c", TenantID: "t", ClientSecret: ref}), "", signer.KindIssuer, nil, "find credentials for Azure"},
+		"Azure with a tenant that is none":        {azure(cmacme.ACMEIssuerDNS01ProviderAzureDNS{ClientID: "c", TenantID: "../evil", ClientSecret: ref}), "password", signer.KindIssuer, nil, "Correct dns01.azureDNS"},
+		"Azure in a cloud that is closed":         {azure(cmacme.ACMEIssuerDNS01ProviderAzureDNS{ClientID: "c", TenantID: "t", ClientSecret: ref, Environment: "AzureGermanCloud"}), "password", signer.KindIssuer, nil, "closed AzureGermanCloud"},
+		"Azure in a cloud that is none":           {azure(cmacme.ACMEIssuerDNS01ProviderAzureDNS{ClientID: "c", TenantID: "t", ClientSecret: ref, Environment: "Mars"}), "password", signer.KindIssuer, nil, `"Mars" is none of`},
+		"Azure with a zone of no type":            {azure(cmacme.ACMEIssuerDNS01ProviderAzureDNS{ClientID: "c", TenantID: "t", ClientSecret: ref, ZoneType: "Round"}), "password", signer.KindIssuer, nil, `"Round" is none of`},
+		"Azure with the machine, on an Issuer":    {azure(cmacme.ACMEIssuerDNS01ProviderAzureDNS{}), "", signer.KindIssuer, nil, "--issuer-ambient-credentials"},
+		"Azure with the machine":                  {azure(cmacme.ACMEIssuerDNS01ProviderAzureDNS{ManagedIdentity: &cmacme.AzureManagedIdentity{ResourceID: "/subscriptions/s/x"}}), "", signer.KindClusterIssuer, nil, ""},
+		"Azure with a tenant of the machine":      {azure(cmacme.ACMEIssuerDNS01ProviderAzureDNS{ManagedIdentity: &cmacme.AzureManagedIdentity{ClientID: "c", TenantID: "t"}}), "", signer.KindClusterIssuer, nil, "tenantID is for workload identities"},
+		"Azure with a workload identity":          {azure(cmacme.ACMEIssuerDNS01ProviderAzureDNS{ManagedIdentity: &cmacme.AzureManagedIdentity{ClientID: "c", TenantID: "t"}}), "", signer.KindClusterIssuer, map[string]string{"AZURE_FEDERATED_TOKEN_FILE": "/token"}, ""},
+		"Azure with a machine that is a workload": {azure(cmacme.ACMEIssuerDNS01ProviderAzureDNS{ManagedIdentity: &cmacme.AzureManagedIdentity{ResourceID: "/subscriptions/s/x"}}), "", signer.KindClusterIssuer, map[string]string{"AZURE_FEDERATED_TOKEN_FILE": "/token"}, "set clientID instead"},
+		"Azure with a workload of no name":        {azure(cmacme.ACMEIssuerDNS01ProviderAzureDNS{}), "", signer.KindClusterIssuer, map[string]string{"AZURE_FEDERATED_TOKEN_FILE": "/token"}, "no client ID specified"},
 
-		"a TSIG key of an algorithm that is none": {cmacme.ACMEChallengeSolverDNS01{RFC2136: &cmacme.ACMEIssuerDNS01ProviderRFC2136{TSIGKeyName: "k", TSIGAlgorithm: "HMACSHA3"}}, "", signer.KindIssuer, nil,
-			`tsigAlgorithm: "HMACSHA3" is none of HMACMD5`},
-		"Cloudflare with a key of nobody": {cmacme.ACMEChallengeSolverDNS01{Cloudflare: &cmacme.ACMEIssuerDNS01ProviderCloudflare{APIKey: ref}}, "", signer.KindIssuer, nil, "names no credentials"},
+		"a TSIG key of an algorithm that is none": {cmacme.ACMEChallengeSolverDNS01{RFC2136: &cmacme.ACMEIssuerDNS01ProviderRFC2136{TSIGKeyName: "k", TSIGAlgorithm: "HMACSHA3"}}, "", signer.KindIssuer, nil, `tsigAlgorithm: "HMACSHA3" is none of HMACMD5`},
+		"Cloudflare with a key of nobody":         {cmacme.ACMEChallengeSolverDNS01{Cloudflare: &cmacme.ACMEIssuerDNS01ProviderCloudflare{APIKey: ref}}, "", signer.KindIssuer, nil, "names no credentials"},
 
 		"Akamai":                          {akamaiSpec("akab-1.luna.akamaiapis.net", ref), "token", signer.KindIssuer, nil, ""},
 		"Akamai with the URL of its host": {akamaiSpec("https://akab-1.luna.akamaiapis.net/", ref), "token", signer.KindIssuer, nil, ""},
@@ -138,7 +135,9 @@ func TestCloudSolversSayWhatIsWrong(t *testing.T) {
 			switch {
 			case test.says == "" && (err != nil || p == nil):
 				t.Errorf("got %v", err)
-			case test.says != "" && (err == nil || !strings.Contains(err.Error(), test.says) || fault.Of(err).Class != fault.Misconfigured || strings.Contains(err.Error(), "password") || strings.Contains(err.Error(), "AAAA")):
+			case test.says != "" && (err == nil || !strings.Contains(err.Error(), test.says) ||
+				fault.Of(err).Class != fault.Misconfigured || strings.Contains(err.Error(), "password") ||
+				strings.Contains(err.Error(), "AAAA")):
 				t.Errorf("got %v", err)
 			}
 		})
@@ -206,7 +205,8 @@ func FuzzGoogleKey(f *testing.F) {
 
 func TestWhyThereIsNoTokenIsOneLine(t *testing.T) {
 	long := errors.New("Received 404 `<html>\n" + strings.Repeat("x", 10*maxProblem) + "`")
-	for name, err := range map[string]error{"Google": newCloudDNS("http://service", "p", "").tokenFault(long), "Azure": newAzureDNS("http://service", "s", "g", "", azureKinds[""]).tokenFault(long)} {
+	for name, err := range map[string]error{"Google": newCloudDNS("http://service", "p", "").tokenFault(long),
+		"Azure": newAzureDNS("http://service", "s", "g", "", azureKinds[""]).tokenFault(long)} {
 		if got := err.Error(); !strings.Contains(got, "Received 404") || len(got) > 2*maxProblem ||
 			strings.Contains(got, "\n") {
 			t.Errorf("%s: %d bytes: %.80q", name, len(got), got)

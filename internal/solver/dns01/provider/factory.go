@@ -36,10 +36,12 @@ type Tokens func(ctx context.Context, account types.NamespacedName, audiences []
 
 // A Factory makes the providers that solvers name, and checks their settings.
 type Factory struct {
+	// Secrets reads the credentials.
 	Secrets *secrets.Store
 	// Ambient says which issuers may use the credentials of the environment.
 	Ambient Ambient
-	Tokens  Tokens
+	// Tokens requests the tokens that are exchanged for credentials of a service.
+	Tokens Tokens
 	// API is the Kubernetes API server, which forwards requests to webhooks.
 	API *API
 	// OwnMachine says that the users that write issuers own this machine: a provider may run programs,

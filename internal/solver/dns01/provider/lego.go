@@ -5,12 +5,13 @@ import (
 	"fmt"
 	"slices"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
 	"github.com/perennial-pki/perennial/acme"
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/internal/solver/dns01/lego"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
 const (
@@ -106,6 +107,7 @@ func (l legoRecords) record(r Record) lego.Record {
 	}
 }
 
+// Present makes the record, or makes it again if it was lost.
 func (l legoRecords) Present(ctx context.Context, r Record) error {
 	if l.challenge.Status.Presented {
 		return l.provider.Restore(ctx, l.record(r))
@@ -113,6 +115,7 @@ func (l legoRecords) Present(ctx context.Context, r Record) error {
 	return l.provider.Present(ctx, l.record(r))
 }
 
+// CleanUp removes the record.
 func (l legoRecords) CleanUp(ctx context.Context, r Record) error {
 	return l.provider.CleanUp(ctx, l.record(r))
 }

@@ -15,9 +15,11 @@ type Record struct {
 	// FQDN is the name of the record, after CNAMEs if those are followed, with a dot at its end.
 	FQDN string
 	// Zone is the apex of the zone that has the name in DNS, with a dot at its end.
-	Zone  string
+	Zone string
+	// Value is the TXT value.
 	Value string
-	TTL   time.Duration
+	// TTL applies if the name has no other values, which have theirs.
+	TTL time.Duration
 }
 
 // A Provider changes the records of a zone. Present adds one value to the existing values of a

@@ -46,7 +46,8 @@ func cloudflareServer(t *testing.T, s *store) *httptest.Server {
 	t.Helper()
 	reply := func(w http.ResponseWriter, result any) {
 		_ = json.NewEncoder(w).
-			Encode(map[string]any{"success": true, "errors": []any{}, "result": result, "result_info": map[string]int{"total_pages": 1}})
+			Encode(map[string]any{"success": true, "errors": []any{}, "result": result,
+				"result_info": map[string]int{"total_pages": 1}})
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") != "Bearer good" &&
@@ -148,32 +149,23 @@ func TestProvidersAddAndRemoveOneValue(t *testing.T) {
 	} {
 		t.Run(service, func(t *testing.T) {
 			s := &store{records: map[string]entry{}}
-			s.add(name, "somebody else's")
+			s.add(name, "of another client")
 			s.add(other, "ours")
 			before := s.values()
 			p := make(t, s, "good")
 			// The apex may be somewhere else than where the controller sees it.
 			for _, zone := range []string{"example.com.", "www.example.com."} {
 				r := Record{FQDN: name, Zone: zone, Value: "ours", TTL: time.Minute}
-				for range 2 { // the second time changes nothing
-					if err := p.Present(t.Context(), r); err != nil {
-						t.Fatal(err)
-					}
-				}
+				twice(t, func() error { return p.Present(t.Context(), r) })
 				if got := s.values(); len(got) != 3 || !slices.Contains(got, "_acme-challenge.www.example.com=ours") {
 					t.Errorf("it has %v", got)
 				}
 				// Another process, which remembers nothing, removes it.
-				for range 2 {
-					if err := make(t, s, "good").CleanUp(t.Context(), r); err != nil {
-						t.Fatal(err)
-					}
-				}
+				twice(t, func() error { return make(t, s, "good").CleanUp(t.Context(), r) })
 				if got := s.values(); !slices.Equal(got, before) {
 					t.Errorf("afterwards it has %v", got)
 				}
 			}
-
 			err := make(t, s, "wrong").Present(t.Context(), Record{FQDN: name, Zone: "example.com.", Value: "v"})
 			if fault.Of(err).Class != fault.Misconfigured || !strings.Contains(err.Error(), "refuses the credentials") ||
 				strings.Contains(err.Error(), "wrong") {
@@ -260,10 +252,10 @@ func TestWhatAnAPIRefuses(t *testing.T) {
 		"trouble for a while":    {http.StatusServiceUnavailable, http.Header{"Retry-After": {"30"}}, fault.Limited},
 		"trouble until a date": {http.StatusServiceUnavailable, http.Header{"Retry-After": {"Thu, 01 Jan 2026 " +
 			"00:01:30 GMT"}}, fault.Limited},
-		"trouble for who knows": {http.StatusServiceUnavailable, nil, fault.Transient},
-		"a bad request":         {http.StatusUnprocessableEntity, nil, fault.Misconfigured},
-		"a redirect":            {http.StatusFound, http.Header{"Location": {"https://evil.example"}}, fault.Misconfigured},
-		"no JSON":               {http.StatusOK, nil, fault.Transient},
+		"trouble for an unknown time": {http.StatusServiceUnavailable, nil, fault.Transient},
+		"a bad request":               {http.StatusUnprocessableEntity, nil, fault.Misconfigured},
+		"a redirect":                  {http.StatusFound, http.Header{"Location": {"https://evil.example"}}, fault.Misconfigured},
+		"no JSON":                     {http.StatusOK, nil, fault.Transient},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -278,7 +270,7 @@ func TestWhatAnAPIRefuses(t *testing.T) {
 			var out struct{}
 			_, err := api.do(t.Context(), http.MethodGet, "/", nil, &out)
 			if err != nil && strings.Contains(err.Error(), "<html>") {
-				t.Errorf("its body is told: %v", err)
+				t.Errorf("its body is in the message: %v", err)
 			}
 			var f *fault.Error
 			if !errors.As(err, &f) || f.Class != test.class || len(err.Error()) > 600 || strings.Contains(err.Error(), "\n") {

@@ -19,16 +19,16 @@ const casAttempts = 4
 type api[S interface{ has(value string) bool }] interface {
 	// zoneNamed returns the zone that the issuer names, or "" if it has to be found.
 	zoneNamed(r Record) (string, error)
-	// zoneAt returns the service's identifier of the zone with an apex. The error is errNoZone if there
-	// is none, or else a privateZone or a zoneRefused, or it ends the search.
+	// zoneAt returns the service's identifier of the zone with an apex. The error is errNoZone if
+	// there is none, or else a privateZone or a zoneRefused, or it ends the search.
 	zoneAt(ctx context.Context, apex string) (string, error)
 	// noZone is the error if no zone has the record. private is a zone that has it, or "".
 	noZone(r Record, private string) error
 	// read returns the TXT records at the name of r. The error is a goneZone if the zone is gone.
 	read(ctx context.Context, zone string, r Record) (S, error)
-	// write adds the value of r, or removes it, if the records are as they were read. If not, the error
-	// is errConflict. It returns the service's identifier of the change if its propagation can be
-	// followed.
+	// write adds the value of r, or removes it, if the records are as they were read. If not, the
+	// error is errConflict. It returns the service's identifier of the change if its propagation can
+	// be followed.
 	write(ctx context.Context, zone string, r Record, was S, add bool) (change string, err error)
 }
 
@@ -53,12 +53,15 @@ var (
 	errConflict = errors.New("they are not as they were read before")
 )
 
-// privateZone is the error for a zone that no CA can see, which is used only if the issuer names it.
+// privateZone is the error for a zone that no CA can see, which is used only if the issuer names
+// it.
 type privateZone struct{ id string }
 
+// Error names the zone.
 func (z privateZone) Error() string { return "zone " + z.id + " is private" }
 
-// zoneRefused is the error of a service that does not show a zone, or does not say that it has none.
+// zoneRefused is the error of a service that does not show a zone, or does not say that it has
+// none.
 type zoneRefused struct{ error }
 
 // goneZone is the error for a zone that no longer exists.

@@ -82,6 +82,7 @@ func newRestClient(reach outside.Reach) *http.Client {
 // capped bounds the length of answers, also of those that a library reads.
 type capped struct{ http.RoundTripper }
 
+// RoundTrip sends a request and bounds its answer.
 func (c capped) RoundTrip(request *http.Request) (*http.Response, error) {
 	response, err := c.RoundTripper.RoundTrip(request)
 	if err != nil {

@@ -69,6 +69,7 @@ const tsigFudge = 300
 // default of the API and of old servers.
 type tsig string
 
+// Generate computes the MAC of a message.
 func (key tsig) Generate(msg []byte, t *dns.TSIG) ([]byte, error) {
 	secret, err := base64.StdEncoding.DecodeString(string(key))
 	if err != nil {
@@ -89,6 +90,7 @@ func (key tsig) Generate(msg []byte, t *dns.TSIG) ([]byte, error) {
 	return h.Sum(nil), nil
 }
 
+// Verify returns an error if the MAC of a message is wrong.
 func (key tsig) Verify(msg []byte, t *dns.TSIG) error {
 	want, err := key.Generate(msg, t)
 	if err != nil {
@@ -153,11 +155,13 @@ func checkTSIGSecret(secret string) error {
 	return nil
 }
 
+// Present adds the record. It keeps the TTL of those at the name.
 func (p *rfc2136) Present(ctx context.Context, r Record) error {
 	r.TTL = p.ttl(ctx, r)
 	return p.update(ctx, r, func(m *dns.Msg, rr dns.RR) { m.Insert([]dns.RR{rr}) })
 }
 
+// CleanUp removes the record.
 func (p *rfc2136) CleanUp(ctx context.Context, r Record) error {
 	return p.update(ctx, r, func(m *dns.Msg, rr dns.RR) { m.Remove([]dns.RR{rr}) })
 }
@@ -182,7 +186,8 @@ func (p *rfc2136) ask(ctx context.Context, name string) (*dns.Msg, error) {
 	q := new(dns.Msg).SetQuestion(name, dns.TypeTXT)
 	q.RecursionDesired = false
 	q.SetEdns0(resolver.MaxUDPSize, false)
-	answer, err := resolver.Exchange(ctx, p.dial, p.protocol, p.nameserver, q, dns.Client{Net: p.protocol, UDPSize: resolver.MaxUDPSize})
+	client := dns.Client{Net: p.protocol, UDPSize: resolver.MaxUDPSize}
+	answer, err := resolver.Exchange(ctx, p.dial, p.protocol, p.nameserver, q, client)
 	if err == nil {
 		err = resolver.CheckReply(answer, q)
 	}

@@ -29,27 +29,20 @@ func rfc2136At(t *testing.T, u *dnstest.Primary, protocol, algorithm, secret str
 
 func TestUpdatesAreSignedByEachAlgorithm(t *testing.T) {
 	for _, protocol := range []string{"udp", "tcp"} {
-		for algorithm, hash := range map[string]func() hash.Hash{"": md5.New, "HMACMD5": md5.New, "hmacsha1": sha1.New, "HMACSHA256": sha256.New, "HMACSHA512": sha512.New} {
+		for algorithm, hash := range map[string]func() hash.Hash{"": md5.New, "HMACMD5": md5.New,
+			"hmacsha1": sha1.New, "HMACSHA256": sha256.New, "HMACSHA512": sha512.New} {
 			t.Run(protocol+" "+algorithm, func(t *testing.T) {
-				u := &dnstest.Primary{Hash: hash, Values: []string{"somebody else's"}}
+				u := &dnstest.Primary{Hash: hash, Values: []string{"of another client"}}
 				u.Start(t, protocol)
 				p := rfc2136At(t, u, protocol, algorithm, dnstest.TSIGSecret)
 				// The server may have the zone above the one that DNS shows.
 				r := Record{FQDN: "_acme-challenge.www.example.com.", Zone: "www.example.com.", Value: "ours", TTL: time.Minute}
-				for range 2 {
-					if err := p.Present(t.Context(), r); err != nil {
-						t.Fatal(err)
-					}
-				}
-				if got := u.All(); !slices.Equal(got, []string{"somebody else's", "ours"}) {
+				twice(t, func() error { return p.Present(t.Context(), r) })
+				if got := u.All(); !slices.Equal(got, []string{"of another client", "ours"}) {
 					t.Errorf("it has %q", got)
 				}
-				for range 2 {
-					if err := p.CleanUp(t.Context(), r); err != nil {
-						t.Fatal(err)
-					}
-				}
-				if got := u.All(); !slices.Equal(got, []string{"somebody else's"}) {
+				twice(t, func() error { return p.CleanUp(t.Context(), r) })
+				if got := u.All(); !slices.Equal(got, []string{"of another client"}) {
 					t.Errorf("afterwards it has %q", got)
 				}
 			})
@@ -64,10 +57,12 @@ func TestWhatAServerRefusesToUpdate(t *testing.T) {
 		zone    string
 		says    string
 	}{
-		"with another secret":   {"b3RoZXI=", 0, "example.com.", "(BADSIG): the server has another secret"},
-		"with a key it has not": {dnstest.TSIGSecret, dns.RcodeBadKey, "example.com.", "(BADKEY): let the server know this key"},
+		"with another secret": {"b3RoZXI=", 0, "example.com.", "(BADSIG): the server has another secret"},
+		"with a key it has not": {dnstest.TSIGSecret, dns.RcodeBadKey, "example.com.", "(BADKEY): let the server know " +
+			"this key"},
 		"when a clock is wrong": {dnstest.TSIGSecret, dns.RcodeBadTime, "example.com.", "(BADTIME): the clocks"},
-		"in a zone that it has not": {dnstest.TSIGSecret, 0, "example.org.", "does not have the zone example.org (NOTAUTH): let " +
+		"in a zone that it has not": {dnstest.TSIGSecret, 0, "example.org.", "does not have the zone example.org " +
+			"(NOTAUTH): let " +
 			"dns01.rfc2136.nameserver be the primary server of that zone"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -108,7 +108,8 @@ func checkRoute53(ambient Ambient, issuer *signer.Issuer, c *cmacme.ACMEIssuerDN
 // awsRegions matches the names of regions.
 var awsRegions = regexp.MustCompile(`^[a-z0-9-]{1,63}$`)
 
-// openRoute53 returns the provider for settings that have been checked, from the cache if it exists.
+// openRoute53 returns the provider for settings that have been checked, from the cache if it
+// exists.
 func openRoute53(ctx context.Context, f *Factory, r request, secrets credentials) (Provider, error) {
 	c, account := r.spec().Route53, route53Account(r.spec().Route53)
 	key := awsKey{id: cmp.Or(secrets[route53IDField], strings.TrimSpace(c.AccessKeyID)), secret: secrets[route53KeyField]}
@@ -211,6 +212,7 @@ type serviceAccountTokens struct {
 	audiences []string
 }
 
+// GetIdentityToken requests a token.
 func (t serviceAccountTokens) GetIdentityToken() ([]byte, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), Timeout)
 	defer cancel()

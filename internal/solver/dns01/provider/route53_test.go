@@ -14,7 +14,6 @@ import (
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
-	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/signer"
 )
@@ -69,7 +68,7 @@ func TestWhatAWSRepeatsOfARequestIsNotTold(t *testing.T) {
 
 func TestABlankAtTheEndOfAnAccessKeyIDIsNotOfIt(t *testing.T) {
 	c := &cmacme.ACMEIssuerDNS01ProviderRoute53{AccessKeyID: "AKIA\n", HostedZoneID: "/hostedzone/Z1",
-		SecretAccessKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "aws"}, Key: "key"}}
+		SecretAccessKey: secretRef("aws")}
 	p, err := open(t, new(Factory), signer.KindIssuer, &spec{Route53: c}, "secret")
 	if err != nil {
 		t.Fatal(err)
@@ -82,16 +81,17 @@ func TestABlankAtTheEndOfAnAccessKeyIDIsNotOfIt(t *testing.T) {
 }
 
 func TestRoute53SaysWhichCredentialsAreMissing(t *testing.T) {
+	account := &cmacme.Route53Auth{Kubernetes: &cmacme.Route53KubernetesAuth{
+		ServiceAccountRef: &cmacme.ServiceAccountRef{Name: "dns"},
+	}}
 	for name, test := range map[string]struct {
 		spec cmacme.ACMEIssuerDNS01ProviderRoute53
 		says string
 	}{
-		"a key without its secret": {cmacme.ACMEIssuerDNS01ProviderRoute53{AccessKeyID: "AKIA"}, "set both, or none"},
-		"a ServiceAccount without a role": {cmacme.ACMEIssuerDNS01ProviderRoute53{Auth: &cmacme.Route53Auth{
-			Kubernetes: &cmacme.Route53KubernetesAuth{ServiceAccountRef: &cmacme.ServiceAccountRef{Name: "dns"}}}}, "needs role"},
+		"a key without its secret":        {cmacme.ACMEIssuerDNS01ProviderRoute53{AccessKeyID: "AKIA"}, "set both, or none"},
+		"a ServiceAccount without a role": {cmacme.ACMEIssuerDNS01ProviderRoute53{Auth: account}, "needs role"},
 		"a key beside a ServiceAccount": {cmacme.ACMEIssuerDNS01ProviderRoute53{
-			AccessKeyID: "AKIA", SecretAccessKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "aws"}, Key: "key"}, Role: "arn:aws:iam::1:role/r",
-			Auth: &cmacme.Route53Auth{Kubernetes: &cmacme.Route53KubernetesAuth{ServiceAccountRef: &cmacme.ServiceAccountRef{Name: "dns"}}},
+			AccessKeyID: "AKIA", SecretAccessKey: secretRef("aws"), Role: "arn:aws:iam::1:role/r", Auth: account,
 		}, "keep one of them"},
 		"nothing, on an Issuer": {cmacme.ACMEIssuerDNS01ProviderRoute53{}, "--issuer-ambient-credentials"},
 	} {
@@ -118,8 +118,7 @@ func TestARegionIsNoPartOfAnotherHost(t *testing.T) {
 		"127.0.0.1#": false, "US EAST": false,
 	} {
 		c := cmacme.ACMEIssuerDNS01ProviderRoute53{Region: region, AccessKeyID: "AKIA",
-			SecretAccessKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: "aws"},
-				Key: "key"}}
+			SecretAccessKey: secretRef("aws")}
 		err := new(Factory).Check(issuer, &cmacme.ACMEChallengeSolverDNS01{Route53: &c})
 		if ok != (err == nil) || err != nil && !strings.Contains(err.Error(), "is not a region of AWS") {
 			t.Errorf("%q: %v", region, err)

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"cmp"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -128,32 +129,45 @@ func TestServices(t *testing.T) {
 				t.Error(err)
 			}
 			if test.wrong != nil {
-				if err := f.Check(issuer, test.wrong); err == nil || !strings.Contains(err.Error(), "dns01."+s.field) {
-					t.Errorf("of wrong settings it says %v", err)
-				}
+				checkRefused(t, f.Check(issuer, test.wrong), "dns01."+s.field)
 			}
-			want := test.traits
-			if want.Timeout == 0 {
-				want.Timeout = Timeout
-			}
-			if got := TraitsOf(&test.solver); got != want {
-				t.Errorf("its traits are %+v", got)
-			}
+			checkTraits(t, &test.solver, test.traits)
 			ch := &cmacme.Challenge{}
 			ch.Spec.Solver.DNS01 = &test.solver
-			if got := Target(issuer, ch).Name; got != test.target && (test.target != "" || got != "its DNS service") {
+			if got := Target(issuer, ch).Name; got != cmp.Or(test.target, "its DNS service") {
 				t.Errorf("its target is %q", got)
 			}
-			for _, file := range []string{"examples/" + test.example, "docs/acme/" + test.page} {
-				text, err := os.ReadFile(filepath.Join("../../../..", file))
-				if err != nil || !strings.Contains(string(text), s.field+":") {
-					t.Errorf("%s does not use it: %v", file, err)
-				}
-			}
+			checkUsed(t, s.field, "examples/"+test.example, "docs/acme/"+test.page)
 		})
 	}
 	if len(serviceTests) != len(services) {
 		t.Errorf("there are %d rows for %d services", len(serviceTests), len(services))
+	}
+}
+
+func checkTraits(t *testing.T, s *spec, want Traits) {
+	t.Helper()
+	want.Timeout = cmp.Or(want.Timeout, Timeout)
+	if got := TraitsOf(s); got != want {
+		t.Errorf("its traits are %+v", got)
+	}
+}
+
+func checkRefused(t *testing.T, err error, field string) {
+	t.Helper()
+	if err == nil || !strings.Contains(err.Error(), field) {
+		t.Errorf("of wrong settings it says %v", err)
+	}
+}
+
+// checkUsed checks that files have a field.
+func checkUsed(t *testing.T, field string, files ...string) {
+	t.Helper()
+	for _, file := range files {
+		text, err := os.ReadFile(filepath.Join("../../../..", file))
+		if err != nil || !strings.Contains(string(text), field+":") {
+			t.Errorf("%s does not use it: %v", file, err)
+		}
 	}
 }
 

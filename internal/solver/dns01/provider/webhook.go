@@ -233,7 +233,8 @@ func (w *webhook) refusal(ctx context.Context, code int, body []byte) error {
 	if code >= 500 || code == http.StatusTooManyRequests { // 429 is from the API server under load
 		return fault.Transientf("PresentError", "the webhook %s is in trouble (status %d): %s", w.fullName(), code, text)
 	}
-	return fault.Misconfiguredf("PresentError", "the webhook %s refuses the request (status %d): %s", w.fullName(), code, text)
+	return fault.Misconfiguredf("PresentError", "the webhook %s refuses the request (status %d): %s", w.fullName(), code,
+		text)
 }
 
 // plain returns a client for requests to the API server itself.

@@ -15,10 +15,11 @@ import (
 	"github.com/perennial-pki/perennial/internal/outside"
 )
 
-// defaultHTTPSClient is the client for DNS over HTTPS. It does not follow redirects, because a user names a
-// server, and not other hosts.
+// defaultHTTPSClient is the client for DNS over HTTPS. It does not follow redirects, because a user
+// names a server, and not other hosts.
 var defaultHTTPSClient = NewHTTPSClient(outside.Anywhere())
 
+// NewHTTPSClient makes a client for DNS servers with URLs within reach.
 func NewHTTPSClient(reach outside.Reach) *http.Client {
 	return &http.Client{
 		Transport:     reach.Transport(http.DefaultTransport.(*http.Transport).Clone()),

@@ -76,6 +76,7 @@ func (r RCode) Error() string {
 // lame is the error of a server that does not have the zone that is delegated to it.
 type lame string
 
+// Error says what the server lacks.
 func (zone lame) Error() string {
 	return "it is no authoritative server of " + strings.TrimSuffix(string(zone), ".")
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/perennial-pki/perennial/internal/solver"
 )
 
-// UnreachableDelay is how long an unreachable server delays a challenge. The ACME server may be able to
-// reach it, or not.
+// UnreachableDelay is how long an unreachable server delays a challenge. The ACME server may be
+// able to reach it, or not.
 const UnreachableDelay = time.Minute
 
 // Judge decides whether the ACME server will see a record that was created at since. Every server

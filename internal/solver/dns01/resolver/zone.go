@@ -17,9 +17,9 @@ import (
 const adviceBlocked = "if this network lets nothing through to them, set --dns01-recursive-nameservers-only, or " +
 	"dns01.nameservers"
 
-// zoneAndAlias returns the zone of a name, and the target of a CNAME at it, or "". The name may itself
-// be the apex of a delegated zone. zoneAndAlias asks the servers of the zone above, because a recursive
-// server would cache the negative answer.
+// zoneAndAlias returns the zone of a name, and the target of a CNAME at it, or "". The name may
+// itself be the apex of a delegated zone. zoneAndAlias asks the servers of the zone above, because
+// a recursive server would cache the negative answer.
 func (r *Resolver) zoneAndAlias(ctx context.Context, name string, follow bool) (zone, target string, err error) {
 	zone, authoritative, err := r.apex(ctx, name)
 	if err != nil || r.RecursiveOnly && !follow && !authoritative {
@@ -164,8 +164,8 @@ func (r *Resolver) alias(ctx context.Context, name, zone string) (*dns.Msg, erro
 	return answer, err
 }
 
-// belongsToZone reports whether an answer is from a server of the zone, or from a cache in between. A
-// server without the zone returns no records of it, and may refer to the servers of zones above.
+// belongsToZone reports whether an answer is from a server of the zone, or from a cache in between.
+// A server without the zone returns no records of it, and may refer to the servers of zones above.
 func belongsToZone(m *dns.Msg, zone string) bool {
 	return m.Authoritative ||
 		slices.ContainsFunc(

@@ -36,50 +36,14 @@ func Serve(t testing.TB, ip string, answer Wire) string {
 		t.Fatal("no port is free for both TCP and UDP")
 	}
 	var group sync.WaitGroup
-	group.Go(func() {
-		b := make([]byte, 64<<10)
-		for {
-			n, from, err := packets.ReadFrom(b)
-			if err != nil {
-				return
-			}
-			q := new(dns.Msg)
-			if q.Unpack(b[:n]) == nil {
-				for _, m := range answer(q, false) {
-					_, _ = packets.WriteTo(m, from)
-				}
-			}
-		}
-	})
+	group.Go(func() { serveUDP(packets, answer) })
 	group.Go(func() {
 		for {
 			conn, err := listener.Accept()
 			if err != nil {
 				return
 			}
-			group.Go(func() {
-				defer conn.Close()
-				_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
-				for {
-					var size [2]byte
-					if _, err := io.ReadFull(conn, size[:]); err != nil {
-						return
-					}
-					b := make([]byte, binary.BigEndian.Uint16(size[:]))
-					if _, err := io.ReadFull(conn, b); err != nil {
-						return
-					}
-					q := new(dns.Msg)
-					if q.Unpack(b) != nil {
-						return
-					}
-					for _, m := range answer(q, true) {
-						if _, err := conn.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(m))), m...)); err != nil {
-							return
-						}
-					}
-				}
-			})
+			group.Go(func() { serveTCP(conn, answer) })
 		}
 	})
 	t.Cleanup(func() {
@@ -88,6 +52,49 @@ func Serve(t testing.TB, ip string, answer Wire) string {
 		group.Wait()
 	})
 	return listener.Addr().String()
+}
+
+// serveUDP answers queries until the socket is closed.
+func serveUDP(packets net.PacketConn, answer Wire) {
+	b := make([]byte, 64<<10)
+	for {
+		n, from, err := packets.ReadFrom(b)
+		if err != nil {
+			return
+		}
+		q := new(dns.Msg)
+		if q.Unpack(b[:n]) != nil {
+			continue
+		}
+		for _, m := range answer(q, false) {
+			_, _ = packets.WriteTo(m, from)
+		}
+	}
+}
+
+// serveTCP answers the queries of a connection.
+func serveTCP(conn net.Conn, answer Wire) {
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	for {
+		var size [2]byte
+		if _, err := io.ReadFull(conn, size[:]); err != nil {
+			return
+		}
+		b := make([]byte, binary.BigEndian.Uint16(size[:]))
+		if _, err := io.ReadFull(conn, b); err != nil {
+			return
+		}
+		q := new(dns.Msg)
+		if q.Unpack(b) != nil {
+			return
+		}
+		for _, m := range answer(q, true) {
+			if _, err := conn.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(m))), m...)); err != nil {
+				return
+			}
+		}
+	}
 }
 
 // Records makes a server that answers from a zone file. Names of questions choose records;
