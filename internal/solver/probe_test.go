@@ -109,6 +109,6 @@ func TestNamesOfThisMachineAreFound(t *testing.T) {
 		t.Context(),
 		"www.example.com",
 	); err == nil {
-		t.Error("nobody has answered")
+		t.Error("no site has answered")
 	}
 }

@@ -53,9 +53,9 @@ func TestServersThatAreSilent(t *testing.T) {
 		addresses = append(addresses, fmt.Sprintf("192.0.2.%d:53", i+1), fmt.Sprintf("[2001:db8::%d]:53", i+1))
 	}
 	for title, test := range map[string]unreachableTest{
-		"all: the record is made, and then it is told what may be the matter": {
+		"all: the record is made, and then the message says what may be the matter": {
 			sees: "if this network lets nothing through to them, set --dns01-recursive-nameservers-only"},
-		"all, where a CNAME would be followed: it is told what may be the matter": {strategy: cmacme.FollowStrategy,
+		"all, where a CNAME would be followed: the message says what may be the matter": {strategy: cmacme.FollowStrategy,
 			says: "if this network lets nothing through to them, set --dns01-recursive-nameservers-only"},
 		"all but the last: the record is made":                     {answers: map[string]dnstest.Wire{"[2001:db8::4]:53": dnstest.Records(t, true, soa)}},
 		"all but the last: a CNAME is followed":                    {answers: map[string]dnstest.Wire{"[2001:db8::4]:53": dnstest.Records(t, true, name+" 60 IN CNAME www.example.com.", soa)}, strategy: cmacme.FollowStrategy},

@@ -56,7 +56,7 @@ func TestASiteIsLookedAtAsACAWould(t *testing.T) {
 	)
 	t.Cleanup(secured.Close)
 	other := httptest.NewServer(
-		http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>\nsomebody else") }),
+		http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>\nanother host") }),
 	)
 	t.Cleanup(other.Close)
 	says := func(text string) http.HandlerFunc {
@@ -66,7 +66,7 @@ func TestASiteIsLookedAtAsACAWould(t *testing.T) {
 		return func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, to, http.StatusFound) }
 	}
 	const v4, v6 = "192.0.2.1", "2001:db8::1"
-	nobody := "127.0.0.1:1"
+	unreachable := "127.0.0.1:1"
 	for name, test := range map[string]struct {
 		addresses string
 		handler   http.HandlerFunc
@@ -81,8 +81,8 @@ func TestASiteIsLookedAtAsACAWould(t *testing.T) {
 		"a header without end":              {v4, func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X", strings.Repeat("x", 1<<20)) }, nil, "cannot be read"},
 		"a status":                          {v4, http.NotFound, nil, "http://a.example.com/.well-known/acme-challenge/token at 192.0.2.1 answers with status 404"},
 		"one address says something else":   {v4 + " " + v6, says("token.thumbprint"), map[string]string{"[2001:db8::1]:80": other.Listener.Addr().String()}, `at 2001:db8::1 answers, but with something else`},
-		"one address cannot be reached":     {v4 + " " + v6, says("token.thumbprint"), map[string]string{"[2001:db8::1]:80": nobody}, ""},
-		"no address can be reached":         {v4, says(""), map[string]string{v4 + ":80": nobody}, "connection refused"},
+		"one address cannot be reached":     {v4 + " " + v6, says("token.thumbprint"), map[string]string{"[2001:db8::1]:80": unreachable}, ""},
+		"no address can be reached":         {v4, says(""), map[string]string{v4 + ":80": unreachable}, "connection refused"},
 		"a redirect to https, not verified": {v4, leads("https://a.example.com/x"), map[string]string{v4 + ":443": secured.Listener.Addr().String()}, ""},
 		"a redirect to another port": {v4, leads("http://a.example.com:8080/x"), nil, "redirected to port " +
 			"8080, where ACME servers do not follow"},
@@ -102,7 +102,7 @@ func TestASiteIsLookedAtAsACAWould(t *testing.T) {
 			if seen.Visible != (test.why == "") || !strings.Contains(seen.Why, test.why) {
 				t.Errorf("got %+v", seen)
 			}
-			if strings.Contains(seen.Why, "somebody else\"") && strings.Contains(seen.Why, "inside") {
+			if strings.Contains(seen.Why, "another host\"") && strings.Contains(seen.Why, "inside") {
 				t.Error("it shows what is said inside")
 			}
 		})

@@ -11,7 +11,7 @@ import (
 
 func TestASiteThatIsDownIsToldOfOnceAndWhenItIsBack(t *testing.T) {
 	var mu sync.Mutex
-	var told []string
+	var logged []string
 	site, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -21,7 +21,7 @@ func TestASiteThatIsDownIsToldOfOnceAndWhenItIsBack(t *testing.T) {
 	l := &Listener{PassthroughTo: address, Log: funcr.New(func(_, args string) {
 		mu.Lock()
 		defer mu.Unlock()
-		told = append(told, args)
+		logged = append(logged, args)
 	}, funcr.Options{})}
 	visit := func() {
 		client, server := net.Pipe()
@@ -46,8 +46,8 @@ func TestASiteThatIsDownIsToldOfOnceAndWhenItIsBack(t *testing.T) {
 	}()
 	visit()
 	visit()
-	if len(told) != 2 || !strings.Contains(told[0], "cannot be reached") ||
-		!strings.Contains(told[1], `"connections lost"=3`) {
-		t.Errorf("it says %q", told)
+	if len(logged) != 2 || !strings.Contains(logged[0], "cannot be reached") ||
+		!strings.Contains(logged[1], `"connections lost"=3`) {
+		t.Errorf("it says %q", logged)
 	}
 }

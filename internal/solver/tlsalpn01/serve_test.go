@@ -418,7 +418,7 @@ func TestASiteIsLookedAtAsACAWould(t *testing.T) {
 			"\"example.com\""},
 		"a server without protocols": {"a.example.com", speaks(other.TLS.Certificates[0]), `a.example.com:443 answers, but does not speak acme-tls/1: another server, with the certificate of "example.com"`},
 		"another ACME client":        {"a.example.com", speaks(*wrong, "acme-tls/1"), `proves something else, for "a.example.com"`},
-		"nobody":                     {"a.example.com", "127.0.0.1:1", "cannot be connected to"},
+		"unknown":                    {"a.example.com", "127.0.0.1:1", "cannot be connected to"},
 		"a host without a challenge": {"b.example.com", ours, "does not answer the protocol acme-tls/1"},
 	} {
 		t.Run(name, func(t *testing.T) {

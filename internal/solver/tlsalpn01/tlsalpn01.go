@@ -214,16 +214,16 @@ func shake(ctx context.Context, dial solver.Dial, address, name string, want []b
 	case errors.As(err, &no) && no.Op == "dial":
 		return solver.View{Says: fmt.Sprintf("cannot be connected to: %s", err)}
 	case err != nil:
-		who := "what listens there"
+		listener := "what listens there"
 		if other, err := handshake(ctx, dial, address, name); err == nil {
-			who += fmt.Sprintf(", with the certificate of %s,", holder(other.PeerCertificates[0]))
+			listener += fmt.Sprintf(", with the certificate of %s,", holder(other.PeerCertificates[0]))
 		}
 		return solver.View{
 			Says: fmt.Sprintf(
 				"does not answer the protocol %s: %s: %s must pass such connections on to the controller",
 				acme.TLSALPN01Protocol,
 				err,
-				who,
+				listener,
 			),
 		}
 	}

@@ -16,7 +16,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/solver"
 )
 
-func TestErrorsHaveAClassAndTellNoSecret(t *testing.T) {
+func TestErrorsHaveAClassAndContainNoSecret(t *testing.T) {
 	const key = "s3cret/key+with=signs"
 	answer, after := http.StatusUnauthorized, ""
 	service := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -76,9 +76,9 @@ func (s slow) present(context.Context, Record) error {
 	return nil
 }
 
-func (s slow) cleanUp(context.Context, Record) error { panic("an answer that nobody thought of") }
+func (s slow) cleanUp(context.Context, Record) error { panic("an unexpected answer") }
 
-func TestAProviderThatTakesLongKeepsNobodyWaiting(t *testing.T) {
+func TestASlowProviderBlocksNoCaller(t *testing.T) {
 	s := slow{make(chan struct{}, 1), make(chan struct{})}
 	p := &Provider{
 		kind:    &kind{name: "slow"},
@@ -95,7 +95,7 @@ func TestAProviderThatTakesLongKeepsNobodyWaiting(t *testing.T) {
 	}
 	<-s.begin
 	if err := p.Present(t.Context(), other); !errors.As(err, &later) || !strings.Contains(later.Why, "other changes") {
-		t.Fatalf("the other is told %v", err)
+		t.Fatalf("the other gets %v", err)
 	}
 	close(s.end)
 	mustFinish(t, p.Present, one)
@@ -106,7 +106,7 @@ func TestAProviderThatTakesLongKeepsNobodyWaiting(t *testing.T) {
 		one,
 	); fault.Of(err).Class != fault.Transient ||
 		!strings.Contains(err.Error(), "lego gave up") {
-		t.Errorf("a panic is told as %v", err)
+		t.Errorf("a panic becomes %v", err)
 	}
 	if len(s.begin) != 1 {
 		t.Error("the second Present of one record made it again, or that of the other did not")
@@ -166,7 +166,7 @@ func TestWhereOnlyOneValueCanBe(t *testing.T) {
 		"one for all names of an account":             {"duckdns", "_acme-challenge.b.a.duckdns.org.", "a.duckdns.org.", true},
 		"one for all names, at the shortest":          {"duckdns", "_acme-challenge.a.duckdns.org.", "a.duckdns.org.", true},
 		"a person":                                    {"manual", "_acme-challenge.a.example.com.", "_acme-challenge.a.example.com.", false},
-		"nobody":                                      {"nobody", "_acme-challenge.a.example.com.", "_acme-challenge.a.example.com.", false},
+		"unknown":                                     {"unknown", "_acme-challenge.a.example.com.", "_acme-challenge.a.example.com.", false},
 	} {
 		if got := Place(test.name, test.fqdn); got != test.place || Exclusive(test.name) != test.exclusive {
 			t.Errorf("%s: %s, exclusive: %v", what, got, Exclusive(test.name))

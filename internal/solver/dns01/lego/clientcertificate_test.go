@@ -18,9 +18,9 @@ import (
 )
 
 func TestAServerThatIsNotVerifiedGetsTheClientCertificate(t *testing.T) {
-	var who []*x509.Certificate
+	var shown []*x509.Certificate
 	server := httptest.NewUnstartedServer(
-		http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { who = r.TLS.PeerCertificates }),
+		http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { shown = r.TLS.PeerCertificates }),
 	)
 	server.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
 	server.StartTLS()
@@ -43,7 +43,7 @@ func TestAServerThatIsNotVerifiedGetsTheClientCertificate(t *testing.T) {
 		t.Fatal(err)
 	}
 	response.Body.Close()
-	if len(who) != 1 || !bytes.Equal(who[0].Raw, pair.Certificate[0]) {
+	if len(shown) != 1 || !bytes.Equal(shown[0].Raw, pair.Certificate[0]) {
 		t.Error("it gets another certificate, or none")
 	}
 }

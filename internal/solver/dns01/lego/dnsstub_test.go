@@ -65,7 +65,7 @@ func hanging(asked chan<- string, end <-chan struct{}) http.Handler {
 	})
 }
 
-func TestWhatOthersFindOfANameHoldsUpNobody(t *testing.T) {
+func TestASlowLookupOfANameBlocksNoOtherCall(t *testing.T) {
 	ours := record("www.example.com", "ours")
 	for what, theirs := range map[string]Record{
 		"a zone of their own making at a name below":  {FQDN: "_acme-challenge.a.www.example.com.", Zone: "www.example.com.", Domain: "a.www.example.com"},
@@ -104,7 +104,7 @@ func TestWhatOthersFindOfANameHoldsUpNobody(t *testing.T) {
 	}
 }
 
-func TestCallsAtOnceFindEachItsOwn(t *testing.T) {
+func TestConcurrentCallsGetTheirOwnAnswers(t *testing.T) {
 	f, err := startDNSStub()
 	if err != nil {
 		t.Fatal(err)
@@ -135,7 +135,7 @@ func TestCallsAtOnceFindEachItsOwn(t *testing.T) {
 	group.Wait()
 }
 
-func TestACallThatEndsBeforeItAsksKeepsNobodyFromAsking(t *testing.T) {
+func TestACallThatEndsBeforeItAsksBlocksNoOtherCall(t *testing.T) {
 	f, err := startDNSStub()
 	if err != nil {
 		t.Fatal(err)

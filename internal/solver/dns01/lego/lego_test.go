@@ -66,9 +66,9 @@ func TestARecordIsRemovedAlsoByAProcessThatDidNotMakeIt(t *testing.T) {
 		"that it was made is kept in memory": {name: "gandiv5", secret: map[string]string{"personalAccessToken": "good-token"}, service: gandiAPI, loses: true},
 	} {
 		t.Run(what, func(t *testing.T) {
-			z := newZone("somebody else's")
+			z := newZone("of another client")
 			process := standIn(t, test.name, test.secret, test.service(z))
-			rest := []string{"somebody else's"}
+			rest := []string{"of another client"}
 			if test.loses {
 				z, rest = newZone(), []string{}
 				process = standIn(t, test.name, test.secret, test.service(z))
@@ -102,7 +102,7 @@ func TestARecordIsRemovedAlsoByAProcessThatDidNotMakeIt(t *testing.T) {
 }
 
 func TestTwoValuesAtOneNameDoNotDisturbEachOther(t *testing.T) {
-	z := newZone("somebody else's")
+	z := newZone("of another client")
 	p := standIn(t, "pdns", map[string]string{"apiKey": "good-token", "host": "http://dns.example.com"}, powerDNSAPI(z))()
 	apex, wildcard := record("www.example.com", "token-1"), record("www.example.com", "token-2")
 	var group sync.WaitGroup
@@ -180,7 +180,7 @@ func asTenant(
 	return p
 }
 
-func TestWhatAHostThatATenantNamesAnswersIsToldOnlyAsAnError(t *testing.T) {
+func TestOfHostsThatATenantNamesMessagesHaveOnlyErrorTexts(t *testing.T) {
 	const hidden = "root:x:0:0 of an internal page"
 	for what, test := range map[string]struct {
 		by          Author

@@ -15,7 +15,7 @@ func TestSettings(t *testing.T) {
 		secret       map[string]string
 		says         string
 	}{
-		"a provider that is not there":           {name: "nobody", says: `there is no provider "nobody": docs/dns-providers.md lists all`},
+		"a provider that is not there":           {name: "unknown", says: `there is no provider "unknown": docs/dns-providers.md lists all`},
 		"one that Perennial has itself":          {name: "route53", says: `for "route53" use dns01.route53`},
 		"a setting that is not there":            {name: "hetzner", config: `{"apiTokn": "x"}`, says: `dns01.provider.config: provider hetzner has no setting "apiTokn": it has apiKey (in the Secret), apiToken (in the Secret), ttl`},
 		"an entry of the Secret that is not one": {name: "hetzner", secret: map[string]string{"token": "x"}, says: `the Secret of dns01.provider.secretRef: provider hetzner has no setting "token"`},
@@ -47,13 +47,13 @@ func TestSettings(t *testing.T) {
 				t.Errorf("it says %v", err)
 			}
 			if err != nil && strings.Contains(err.Error(), "s3cret") {
-				t.Error("a secret is told")
+				t.Error("the message has a secret")
 			}
 		})
 	}
 }
 
-func TestWhatIsWrongIsToldWithoutTheSecret(t *testing.T) {
+func TestWrongSettingsAreReportedWithoutTheSecret(t *testing.T) {
 	for what, test := range map[string]struct {
 		name, config string
 		secret       bool

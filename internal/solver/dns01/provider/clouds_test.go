@@ -115,8 +115,8 @@ func TestCloudSolversSayWhatIsWrong(t *testing.T) {
 		"Azure with a machine that is a workload": {azure(cmacme.ACMEIssuerDNS01ProviderAzureDNS{ManagedIdentity: &cmacme.AzureManagedIdentity{ResourceID: "/subscriptions/s/x"}}), "", signer.KindClusterIssuer, map[string]string{"AZURE_FEDERATED_TOKEN_FILE": "/token"}, "set clientID instead"},
 		"Azure with a workload of no name":        {azure(cmacme.ACMEIssuerDNS01ProviderAzureDNS{}), "", signer.KindClusterIssuer, map[string]string{"AZURE_FEDERATED_TOKEN_FILE": "/token"}, "no client ID specified"},
 
-		"a TSIG key of an algorithm that is none": {cmacme.ACMEChallengeSolverDNS01{RFC2136: &cmacme.ACMEIssuerDNS01ProviderRFC2136{TSIGKeyName: "k", TSIGAlgorithm: "HMACSHA3"}}, "", signer.KindIssuer, nil, `tsigAlgorithm: "HMACSHA3" is none of HMACMD5`},
-		"Cloudflare with a key of nobody":         {cmacme.ACMEChallengeSolverDNS01{Cloudflare: &cmacme.ACMEIssuerDNS01ProviderCloudflare{APIKey: ref}}, "", signer.KindIssuer, nil, "names no credentials"},
+		"a TSIG key of an algorithm that is none":          {cmacme.ACMEChallengeSolverDNS01{RFC2136: &cmacme.ACMEIssuerDNS01ProviderRFC2136{TSIGKeyName: "k", TSIGAlgorithm: "HMACSHA3"}}, "", signer.KindIssuer, nil, `tsigAlgorithm: "HMACSHA3" is none of HMACMD5`},
+		"Cloudflare with a key without its e-mail address": {cmacme.ACMEChallengeSolverDNS01{Cloudflare: &cmacme.ACMEIssuerDNS01ProviderCloudflare{APIKey: ref}}, "", signer.KindIssuer, nil, "names no credentials"},
 
 		"Akamai":                          {akamaiSpec("akab-1.luna.akamaiapis.net", ref), "token", signer.KindIssuer, nil, ""},
 		"Akamai with the URL of its host": {akamaiSpec("https://akab-1.luna.akamaiapis.net/", ref), "token", signer.KindIssuer, nil, ""},

@@ -283,7 +283,7 @@ func TestWhatAnAPIRefuses(t *testing.T) {
 	}
 }
 
-func TestCredentialsThatAServiceRepeatsAreNotTold(t *testing.T) {
+func TestErrorsContainNoCredentialsThatAServiceRepeats(t *testing.T) {
 	const secret = "s3cret/key+with=signs"
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusUnauthorized)
@@ -344,7 +344,7 @@ func TestCredentialsThatAServiceRepeatsAreNotTold(t *testing.T) {
 	}
 }
 
-func TestACredentialThatCannotBeSentIsToldAsTheSecretsFault(t *testing.T) {
+func TestACredentialThatCannotBeSentIsAFaultOfTheSecret(t *testing.T) {
 	const secret = "s3cret\nand another line"
 	for name, p := range map[string]Provider{
 		"Cloudflare with a token": &recordSets[cloudflareRecords]{api: newCloudflare("http://service", secret, "", "")},

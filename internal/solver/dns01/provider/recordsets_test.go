@@ -268,6 +268,6 @@ func TestCloudDNSSaysWhenAllServersHaveTheRecord(t *testing.T) {
 		"GET /dns/v1/projects/p/managedZones/z1/changes/7": `403 {"error": {"message": "Forbidden", "errors": [{"reason": "forbidden"}]}}`,
 	}
 	if settled, err := p.Settled(t.Context(), r); err != nil || !settled {
-		t.Errorf("who may not look asks the servers alone: %v, %v", settled, err)
+		t.Errorf("without the permission: %v, %v", settled, err)
 	}
 }

@@ -34,7 +34,7 @@ func TestARoleIsNotAssumedByItself(t *testing.T) {
 	}
 }
 
-func TestWhatAWSRepeatsOfARequestIsNotTold(t *testing.T) {
+func TestErrorsContainNothingThatAWSRepeatsOfARequest(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusForbidden)
 		fmt.Fprintf(

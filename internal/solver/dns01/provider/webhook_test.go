@@ -50,7 +50,7 @@ func TestWebhookAnswers(t *testing.T) {
 		"a failure without a reason":  {201, `{"response":{"success":false}}`, fault.Transient, "does not say why"},
 		"no response":                 {201, `{}`, fault.Transient, "without a response"},
 		"no JSON":                     {201, `hello`, fault.Transient, "something else than JSON"},
-		"a webhook that trusts nobody": {401, `{"message":"Unauthorized"}`, fault.Misconfigured, "let it read the " +
+		"a webhook that trusts no client": {401, `{"message":"Unauthorized"}`, fault.Misconfigured, "let it read the " +
 			"ConfigMap extension-apiserver-authentication in kube-system"},
 		"a webhook that panics": {500, `{"message":"this request caused apiserver to panic"}`, fault.Transient, "is in trouble (status 500): this request caused"},
 		"a webhook that is new": {422, `{"message":"what is this?"}`, fault.Misconfigured, "refuses the request " +

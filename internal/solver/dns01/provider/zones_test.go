@@ -94,7 +94,7 @@ func TestZonesThatCannotBeChanged(t *testing.T) {
 	}
 }
 
-func TestWhoMayReadOneZoneOfAzureOnlyFindsIt(t *testing.T) {
+func TestAzureCredentialsForOneZoneFindIt(t *testing.T) {
 	s := &sets{of: map[string][]string{}, more: map[string]string{
 		"GET /subscriptions/s/resourceGroups/g/providers/Microsoft.Network/dnsZones/www.example.com?api-version=2018-05-01":                 "403 {}",
 		"GET /subscriptions/s/resourceGroups/g/providers/Microsoft.Network/dnsZones/_acme-challenge.www.example.com?api-version=2018-05-01": "403 {}",

@@ -50,19 +50,19 @@ func TestTheZoneOfAName(t *testing.T) {
 		"is unknown to servers that refuse":      {recursive: reply(func(m *dns.Msg) { m.Rcode = dns.RcodeRefused }), says: "it answers REFUSED"},
 		"is unknown to servers that say nothing": {recursive: reply(func(*dns.Msg) {}), says: "know no zone"},
 		"is unknown where a code has no name":    {recursive: reply(func(m *dns.Msg) { m.Rcode = 14 }), says: "it answers RCODE 14"},
-		"is not told by an answer to another question": {recursive: reply(func(m *dns.Msg) {
+		"is not found by an answer to another question": {recursive: reply(func(m *dns.Msg) {
 			m.Question[0].Name = "example.org."
 			m.Answer = []dns.RR{rr(soa)}
 		}), says: "it answers another question"},
-		"is not told by an answer to a question of another type": {recursive: reply(func(m *dns.Msg) {
+		"is not found by an answer to a question of another type": {recursive: reply(func(m *dns.Msg) {
 			m.Question[0].Qtype = dns.TypeA
 			m.Answer = []dns.RR{rr(soa)}
 		}), says: "it answers another question"},
-		"is not told by a question": {recursive: reply(func(m *dns.Msg) {
+		"is not found by a question": {recursive: reply(func(m *dns.Msg) {
 			m.Response = false
 			m.Answer = []dns.RR{rr(soa)}
 		}), says: "it answers another question"},
-		"is told by a server that knows no EDNS": {recursive: func(q *dns.Msg, tcp bool) [][]byte {
+		"is found by a server that knows no EDNS": {recursive: func(q *dns.Msg, tcp bool) [][]byte {
 			if q.IsEdns0() != nil {
 				return dnstest.Packed(t, new(dns.Msg).SetRcodeFormatError(q))
 			}
