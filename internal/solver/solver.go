@@ -106,8 +106,8 @@ type View struct {
 }
 
 // Reads limits how often requests for unknown challenges, which any client on the Internet can
-// send, cause reads from the API server. A read that finds a challenge does not count: when the cache
-// lags, the CA asks for many at once. The zero value is ready.
+// send, cause reads from the API server. A read that finds a challenge does not count: when the
+// cache lags, the CA asks for many at once. The zero value is ready.
 type Reads struct {
 	mu       sync.Mutex
 	second   int64

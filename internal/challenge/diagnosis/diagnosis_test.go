@@ -159,7 +159,8 @@ func TestARefusalIsExplained(t *testing.T) {
 		"a CAA record for wildcards is missing": {
 			Failure{
 				Wildcard: true, Problem: forbidden,
-				CAA: caaOf("example.com", resolver.CAA{Tag: "issue", Value: "ca.example"}, resolver.CAA{Tag: "issuewild", Value: ";"}),
+				CAA: caaOf("example.com", resolver.CAA{Tag: "issue", Value: "ca.example"},
+					resolver.CAA{Tag: "issuewild", Value: ";"}),
 			},
 			[]string{`add   example.com. CAA 0 issuewild "ca.example"`},
 		},
