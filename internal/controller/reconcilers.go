@@ -295,12 +295,7 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 		if !part.on {
 			continue
 		}
-		if metrics, is := part.reconciler.(prometheus.Collector); is {
-			if err := registry.Register(metrics); err != nil {
-				return err
-			}
-		}
-		if err := setUp(ctx, mgr, others, part.reconciler, o.Workers); err != nil {
+		if err := setUp(ctx, mgr, others, registry, part.reconciler, o.Workers); err != nil {
 			return err
 		}
 	}
@@ -329,8 +324,16 @@ func listenTLSALPN01(ctx context.Context, mgr manager.Manager, handshakes *tlsal
 	return serveTLSALPN01(mgr, o.TLSALPN01Address, listener)
 }
 
-// setUp adds a reconciler with its workers. One that calls remote servers has more.
-func setUp(ctx context.Context, mgr manager.Manager, others cache.Cache, r reconciler, workers int) error {
+// setUp adds a reconciler with its metrics and its workers. One that calls remote servers has more.
+func setUp(
+	ctx context.Context, mgr manager.Manager, others cache.Cache, registry prometheus.Registerer, r reconciler,
+	workers int,
+) error {
+	if metrics, is := r.(prometheus.Collector); is {
+		if err := registry.Register(metrics); err != nil {
+			return err
+		}
+	}
 	switch r.(type) {
 	case *order.Reconciler, *challenge.Reconciler, *issuer.Reconciler, *renewalinfo.Reconciler, *revocation.Reconciler:
 		workers = limiter.Workers(workers)

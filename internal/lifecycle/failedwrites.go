@@ -310,8 +310,8 @@ func (d *decider) resumes() bool {
 	return false
 }
 
-// withholdRelease leaves out the release of a Secret that was refused, and says that the Secret does
-// not stay.
+// withholdRelease leaves out the release of a Secret that was refused, and says that the Secret
+// does not stay.
 func (d *decider) withholdRelease() {
 	if d.Disown == nil {
 		return

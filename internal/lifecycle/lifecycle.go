@@ -46,8 +46,8 @@ import (
 // admission policy enforces that.
 const ownAnnotations = "perennial.dev/"
 
-// issuerAnnotation on a request has the version of the issuer that it was made for, so that a change
-// of the issuer ends the back-off after a refusal.
+// issuerAnnotation on a request has the version of the issuer that it was made for, so that a
+// change of the issuer ends the back-off after a refusal.
 const issuerAnnotation = "perennial.dev/issuer-generation"
 
 // attemptAnnotation on a request says which attempt in a row it is. The first has none.

@@ -30,8 +30,8 @@ const (
 	slowFor = 10 * time.Minute
 	// saturatedTargets is how many targets can use all their slots at the same time.
 	saturatedTargets = 8
-	// backstop is the longest time between two passes of an object that waits for a slot: its deadlines
-	// may pass meanwhile.
+	// backstop is the longest time between two passes of an object that waits for a slot: its
+	// deadlines may pass meanwhile.
 	backstop = time.Minute
 )
 
@@ -361,8 +361,8 @@ func (l *Limiter) free(at *slot) {
 	}
 }
 
-// wakeNext reserves a slot for the object that is next: of those for which there is a slot, one of the
-// namespace with the fewest slots, and of these the one that waits longest.
+// wakeNext reserves a slot for the object that is next: of those for which there is a slot, one of
+// the namespace with the fewest slots, and of these the one that waits longest.
 func (l *Limiter) wakeNext(now time.Time) bool {
 	var next reconcile.Request
 	found := false

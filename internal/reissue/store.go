@@ -41,8 +41,8 @@ const (
 	reasonNotRead  = "IssuanceCountNotRead"
 )
 
-// ioError is the failure to read or write a ConfigMap of the controller's namespace. Its text is for
-// the users of other namespaces, and does not name the ConfigMap.
+// ioError is the failure to read or write a ConfigMap of the controller's namespace. Its text is
+// for the users of other namespaces, and does not name the ConfigMap.
 type ioError struct {
 	words string
 	err   error

@@ -19,8 +19,9 @@ import (
 	"github.com/perennial-pki/perennial/test/cluster"
 )
 
-// lag is a delay of the events of watches. It counts how many delays in a row what happens has waited
-// for: an event that arrives after another was delivered may follow from it, and is one further.
+// lag is a delay of the events of watches. It counts how many delays in a row what happens has
+// waited for: an event that arrives after another was delivered may follow from it, and is one
+// further.
 type lag struct {
 	by   atomic.Int64
 	mu   sync.Mutex

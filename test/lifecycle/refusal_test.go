@@ -269,7 +269,8 @@ func TestAnExpiredCertificateIsNotReadyWhateverIsRefused(t *testing.T) {
 	}
 }
 
-// TestARefusedReleaseOfASecretIsReported has the Secret keep its owner while a certificate is requested.
+// TestARefusedReleaseOfASecretIsReported has the Secret keep its owner while a certificate is
+// requested.
 func TestARefusedReleaseOfASecretIsReported(t *testing.T) {
 	t.Parallel()
 	r := newRefusable(t)
