@@ -83,10 +83,15 @@ func (r *Reconciler) find(ctx context.Context, p *parties, ch *cmacme.Challenge,
 		return fault.Misconfiguredf("NoSolver", "this process solves no challenges of type %s", ch.Spec.Type)
 	}
 	p.session, err = r.Accounts.Session(ctx, p.issuer, &m.notes, &ch.Status.UnreachableSince)
-	if err != nil || ch.Status.Presented {
+	switch {
+	case err != nil:
 		return err
+	case !ch.Status.Presented:
+		return r.verify(ctx, p.issuer, p.session.Account, ch)
+	case p.issuer.Kind == signer.KindClusterIssuer:
+		return leftAlone(r.prove(ctx, p.issuer, ch))
 	}
-	return r.verify(ctx, p.issuer, p.session.Account, ch)
+	return nil // with the settings that it was set up with, also if the issuer has others by now
 }
 
 // yield reports to the scheduler what becomes of the slot of a challenge that is not presented.

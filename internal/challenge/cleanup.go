@@ -102,11 +102,13 @@ func decideCleanUp(ch *cmacme.Challenge, err error, now, limit time.Time) (d cle
 	}
 	later, full := new(solver.Later), new(limiter.ErrBusy)
 	kind, name := ch.Spec.Type, ch.Spec.DNSName
+	// A Challenge of an earlier version, or of cert-manager, whose Order is gone.
+	unsure := errors.As(err, new(*unproven)) && (ch.Status.Presented || ch.Status.Processing)
 	switch {
 	case err == nil:
-	case !ch.Status.Presented && (failure.Class == fault.Misconfigured || failure.Class == fault.Refused):
+	case !ch.Status.Presented && !unsure && (failure.Class == fault.Misconfigured || failure.Class == fault.Refused):
 		// What prevents the removal has prevented the presentation.
-	case !now.Before(limit):
+	case unsure, !now.Before(limit):
 		stays := "stays: remove it by hand"
 		if !ch.Status.Presented {
 			// A failed call may have set it up, or a process that ended before it wrote the status.

@@ -15,6 +15,7 @@ import (
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	"github.com/perennial-pki/perennial/internal/challenge/desired"
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/limiter"
 	"github.com/perennial-pki/perennial/internal/signer"
@@ -67,30 +68,37 @@ func TestACleanUpWaitsAsLongAsAServiceSays(t *testing.T) {
 
 func TestDecideCleanUp(t *testing.T) {
 	limit := now.Add(5 * time.Minute)
+	foreign := &unproven{`ClusterIssuer "a"`, fault.Misconfiguredf(desired.NotOfOrder, "the Order does not exist")}
 	for name, test := range map[string]struct {
 		err        error
 		presented  bool
+		processing bool
 		late       bool
 		again      time.Duration
 		events     string
 		gaveUpSays string
 	}{
-		"it is removed":                     {presented: true},
-		"it fails":                          {err: errors.New("refused"), presented: true, again: cleanUpAgain, events: "CleanUpError"},
-		"its service says when":             {err: fault.Limitedf("", now.Add(time.Minute), "busy"), presented: true, again: time.Minute, events: "CleanUpError"},
-		"its service says too late a time":  {err: fault.Limitedf("", now.Add(time.Hour), "busy"), presented: true, again: 5 * time.Minute, events: "CleanUpError"},
-		"it is in progress":                 {err: &solver.Later{After: time.Second}, presented: true, again: time.Second},
-		"the user has to do it":             {err: &solver.Later{After: time.Second, Ask: true}, presented: true, again: time.Second, events: "ActionRequired"},
-		"the limiter has no place":          {err: &limiter.ErrBusy{After: 2 * time.Second}, presented: true, again: 2 * time.Second},
-		"it was never presented":            {err: fault.Misconfiguredf("", "no Secret")},
-		"it was never presented, for now":   {err: errors.New("refused"), again: cleanUpAgain, events: "CleanUpError"},
-		"its credentials are gone":          {err: fault.Misconfiguredf("", "no Secret"), presented: true, again: cleanUpAgain, events: "CleanUpError"},
-		"it failed for too long":            {err: errors.New("refused"), presented: true, late: true, events: "CleanUpError", gaveUpSays: "stays: remove it by hand"},
-		"it failed for too long, if at all": {err: errors.New("refused"), late: true, events: "CleanUpError", gaveUpSays: "may be there"},
+		"it is removed":                    {presented: true},
+		"it fails":                         {err: errors.New("refused"), presented: true, again: cleanUpAgain, events: "CleanUpError"},
+		"its service says when":            {err: fault.Limitedf("", now.Add(time.Minute), "busy"), presented: true, again: time.Minute, events: "CleanUpError"},
+		"its service says too late a time": {err: fault.Limitedf("", now.Add(time.Hour), "busy"), presented: true, again: 5 * time.Minute, events: "CleanUpError"},
+		"it is in progress":                {err: &solver.Later{After: time.Second}, presented: true, again: time.Second},
+		"the user has to do it":            {err: &solver.Later{After: time.Second, Ask: true}, presented: true, again: time.Second, events: "ActionRequired"},
+		"the limiter has no place":         {err: &limiter.ErrBusy{After: 2 * time.Second}, presented: true, again: 2 * time.Second},
+		"it was never presented":           {err: fault.Misconfiguredf("", "no Secret")},
+		"it was never presented, for now":  {err: errors.New("refused"), again: cleanUpAgain, events: "CleanUpError"},
+		"its credentials are gone":         {err: fault.Misconfiguredf("", "no Secret"), presented: true, again: cleanUpAgain, events: "CleanUpError"},
+		"it failed for too long":           {err: errors.New("refused"), presented: true, late: true, events: "CleanUpError", gaveUpSays: "stays: remove it by hand"},
+		"nothing proves that it is ours": {err: foreign, presented: true, events: "CleanUpError",
+			gaveUpSays: "the credentials of ClusterIssuer \"a\" are not used"},
+		"nothing proves that a failed one is ours": {err: foreign, processing: true, events: "CleanUpError",
+			gaveUpSays: "may be there"},
+		"nothing proves that it is ours, but there is nothing": {err: foreign},
+		"it failed for too long, if at all":                    {err: errors.New("refused"), late: true, events: "CleanUpError", gaveUpSays: "may be there"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ch, at := observed().Challenge, now
-			ch.Status.Presented = test.presented
+			ch.Status.Presented, ch.Status.Processing = test.presented, test.processing
 			if test.late {
 				at = limit
 			}

@@ -2,10 +2,8 @@ package challenge
 
 import (
 	"context"
-	"slices"
-	"strings"
+	"fmt"
 
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -16,69 +14,105 @@ import (
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
-// verify sees whether a Challenge is what its Order and issuer ask for, before their credentials
-// are used for it. Admission policies let no other user write one; but it may be older than they
-// are.
+// verify sees whether a Challenge is what its Order and issuer ask for, and the Order was made for
+// an approved request, before the credentials of the issuer are used for it. Admission policies let
+// no other user write one; but it may be older than they are.
 func (r *Reconciler) verify(ctx context.Context, i *signer.Issuer, by acme.Account,
 	ch *cmacme.Challenge) error {
+	order, err := r.compare(ctx, i, by, ch)
+	if err != nil {
+		return leftAlone(err)
+	}
+	return r.Origin.Check(ctx, order)
+}
+
+// leftAlone adds to the error of a Challenge that is not of its Order what follows from that.
+func leftAlone(err error) error {
+	if err == nil || fault.Of(err).Reason != desired.NotOfOrder {
+		return err
+	}
+	return fault.Annotate(err,
+		", so that nothing is set up for it: delete it, and its Order makes another if it needs one")
+}
+
+// compare sees whether a Challenge is what its Order and issuer ask for, and returns the Order.
+func (r *Reconciler) compare(ctx context.Context, i *signer.Issuer, by acme.Account,
+	ch *cmacme.Challenge) (*cmacme.Order, error) {
 	order := &cmacme.Order{}
 	owner := metav1.GetControllerOf(ch)
 	if owner == nil || owner.Kind != "Order" {
-		return fault.Misconfiguredf(desired.NotOfOrder,
-			"the Challenge belongs to no Order, so that nothing is set up for it: delete it")
+		return nil, fault.Misconfiguredf(desired.NotOfOrder,
+			"the Challenge belongs to no Order")
 	}
 	err := r.Client.Get(ctx, client.ObjectKey{Namespace: ch.Namespace, Name: owner.Name}, order,
 		client.UnsafeDisableDeepCopy)
 	if client.IgnoreNotFound(err) != nil {
-		return err
+		return nil, err
 	}
 	if err != nil || order.UID != owner.UID {
-		return fault.Misconfiguredf(desired.NotOfOrder,
-			"the Order of the Challenge does not exist, so that nothing is set up for it: delete it")
+		return nil, fault.Misconfiguredf(desired.NotOfOrder,
+			"the Order of the Challenge does not exist")
 	}
 	should, err := desired.Instead(order, i.GetSpec().ACME, by, ch)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if is := desired.Difference(should, ch); is != "" {
-		return fault.Misconfiguredf(desired.NotOfOrder,
-			"the Challenge is not what its Order and its issuer ask for: %s differs, so that nothing is set up for it; delete "+
-				"it, and the Order makes another", is)
+		return nil, fault.Misconfiguredf(desired.NotOfOrder,
+			"the Challenge is not what its Order and its issuer ask for: %s differs", is)
 	}
-	return nil
+	return order, nil
+}
+
+// prove returns an error unless the controller made a Challenge of a ClusterIssuer, or would make
+// the same one now. The status of a Challenge that is older than the policies proves nothing.
+func (r *Reconciler) prove(ctx context.Context, i *signer.Issuer, ch *cmacme.Challenge) error {
+	if sealed, err := r.Seals.Sealed(ctx, ch); err != nil || sealed {
+		return err
+	}
+	if i.GetSpec().ACME == nil {
+		return fault.Misconfiguredf(desired.NotOfOrder, "there is no longer an ACME %s to compare the Challenge with", i)
+	}
+	session, err := r.Accounts.Session(ctx, i, nil, nil)
+	if err != nil {
+		return err
+	}
+	_, err = r.compare(ctx, i, session.Account, ch)
+	if failure := fault.Of(err); err != nil && failure.Reason == desired.NoSolver {
+		return fault.Misconfiguredf(desired.NotOfOrder, "the Challenge is not what its issuer asks for: %w", err)
+	}
+	return err
 }
 
 // mayCleanUp sees whether the credentials of an issuer may be used to take away what a Challenge
-// has set up. What was set up by this controller, as the status says that it alone writes, is taken
-// away with the settings that it was set up with, also if the issuer has others by now. Where the
-// status does not say so, as the process ended before it could, the solver must be one of the
-// issuer, or the Challenge what its Order asks for.
+// has set up. What the controller set up is taken away with the settings that it was set up with,
+// also if the issuer has others by now, or the Order is gone. If nothing proves that the controller
+// made the Challenge, the credentials of a ClusterIssuer are not used.
 func (r *Reconciler) mayCleanUp(ctx context.Context, i *signer.Issuer, ch *cmacme.Challenge) error {
 	if r.Guard != nil {
 		if err := r.Guard(i); err != nil {
 			return err
 		}
 	}
-	if ch.Status.Presented || ch.Status.Processing || i.Kind != signer.KindClusterIssuer ||
-		ch.Spec.Type != cmacme.ACMEChallengeTypeDNS01 {
+	if i.Kind != signer.KindClusterIssuer || ch.Spec.Type != cmacme.ACMEChallengeTypeDNS01 {
 		return nil
 	}
-	if spec := i.GetSpec().ACME; spec != nil && likeProof(ch) && slices.ContainsFunc(spec.Solvers,
-		func(s cmacme.ACMEChallengeSolver) bool {
-			return equality.Semantic.DeepEqual(desired.WithoutSelector(s), desired.WithoutSelector(ch.Spec.Solver))
-		}) {
-		return nil
+	err := r.prove(ctx, i, ch)
+	if err != nil && fault.Of(err).Reason == desired.NotOfOrder {
+		return &unproven{i.String(), err}
 	}
-	session, err := r.Accounts.Session(ctx, i, nil, nil)
-	if err != nil {
-		return err
-	}
-	return r.verify(ctx, i, session.Account, ch)
+	return err
 }
 
-// likeProof reports whether name and value of a TXT record can be those of a proof: taking it away
-// harms no other record.
-func likeProof(ch *cmacme.Challenge) bool {
-	return (ch.Spec.RecordName == "" || strings.Contains(ch.Spec.RecordName, "._acme-challenge.")) &&
-		len(ch.Spec.Key) == len(acme.DNS01Value(""))
+// unproven is the error of a clean-up for which the credentials of a ClusterIssuer are not used.
+type unproven struct {
+	issuer string
+	err    error
 }
+
+func (u *unproven) Error() string {
+	return fmt.Sprintf("Nothing proves that the controller made the Challenge, so that the credentials of %s are not used: %s",
+		u.issuer, u.err)
+}
+
+func (u *unproven) Unwrap() error { return u.err }

@@ -28,10 +28,12 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	"github.com/perennial-pki/perennial/internal/account"
 	"github.com/perennial-pki/perennial/internal/acmestatus"
+	"github.com/perennial-pki/perennial/internal/challenge/seal"
 	"github.com/perennial-pki/perennial/internal/issuer"
 	"github.com/perennial-pki/perennial/internal/limiter"
 	"github.com/perennial-pki/perennial/internal/memory"
 	"github.com/perennial-pki/perennial/internal/observe"
+	"github.com/perennial-pki/perennial/internal/order/origin"
 	"github.com/perennial-pki/perennial/internal/ratelimit"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/internal/solver"
@@ -56,6 +58,10 @@ type Reconciler struct {
 	Limiter *limiter.Limiter
 	// Guard says why the credentials of an issuer must not be used now. It may be nil.
 	Guard func(*signer.Issuer) error
+	// Origin finds out whether an Order was made for an approved request.
+	Origin *origin.Checker
+	// Seals knows the Challenges of ClusterIssuers that the controller made.
+	Seals *seal.Sealer
 
 	queue  workqueue.TypedRateLimitingInterface[reconcile.Request] // set before the first pass
 	memory memory.Records[remembered]

@@ -26,6 +26,7 @@ import (
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/account"
 	"github.com/perennial-pki/perennial/internal/challenge"
+	"github.com/perennial-pki/perennial/internal/challenge/seal"
 	"github.com/perennial-pki/perennial/internal/external"
 	"github.com/perennial-pki/perennial/internal/inject"
 	"github.com/perennial-pki/perennial/internal/issuer"
@@ -34,6 +35,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/limiter"
 	"github.com/perennial-pki/perennial/internal/observe"
 	"github.com/perennial-pki/perennial/internal/order"
+	"github.com/perennial-pki/perennial/internal/order/origin"
 	"github.com/perennial-pki/perennial/internal/outside"
 	"github.com/perennial-pki/perennial/internal/policies"
 	"github.com/perennial-pki/perennial/internal/ratelimit"
@@ -268,6 +270,8 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 		AtWork:   lives.AtWork,
 		Limiter:  limiters(),
 	}
+	approved := &origin.Checker{Client: c, Live: live, Limits: o.Limits}
+	seals := &seal.Sealer{Client: direct, Namespace: o.ClusterResourceNamespace}
 	for _, part := range []struct {
 		on         bool
 		reconciler reconciler
@@ -280,10 +284,10 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 			Events: events, Metrics: metrics, Clock: o.Clock, Guard: guard.Guard}},
 		{on[issuers], issuersOf(signer.KindIssuer)},
 		{on[clusterIssuers] && wide, issuersOf(signer.KindClusterIssuer)},
-		{on[orders], &order.Reconciler{Client: c, Scope: scope, Accounts: accounts, RateLimits: limits, Names: names, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, Revocation: revoker, Limiter: limiters()}},
+		{on[orders], &order.Reconciler{Client: c, Scope: scope, Accounts: accounts, RateLimits: limits, Names: names, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, Revocation: revoker, Limiter: limiters(), Origin: approved, Seals: seals}},
 		{on[challenges], &challenge.Reconciler{Client: c, Scope: scope, Accounts: accounts, RateLimits: limits,
 			Solvers: solvers, Names: names, Events: events, Metrics: metrics, Clock: o.Clock, Max: o.MaxChallenges,
-			Limiter: limiters(), Guard: guard.Guard}},
+			Limiter: limiters(), Guard: guard.Guard, Origin: approved, Seals: seals}},
 		{on[renewalInfo], &renewalinfo.Reconciler{Client: c, Secrets: store, Scope: scope, Accounts: accounts, Limits: o.Limits, Events: events, Metrics: metrics, Clock: o.Clock, Limiter: limiters()}},
 		{on[ingressShim] || on[gatewayShim] || on[listenerSets], &shim.Reconciler{Client: c, Scope: scope, Settings: o.Shim,
 			Ingresses: on[ingressShim], Gateways: on[gatewayShim], ListenerSets: on[listenerSets], Events: events,

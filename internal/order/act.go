@@ -65,6 +65,9 @@ func (r *Reconciler) find(ctx context.Context, p *parties, order *cmacme.Order) 
 		return fault.Misconfiguredf("IssuerNotFound", "there is no ACME %s %q: create it",
 			order.Spec.IssuerRef.KindOrDefault(), order.Spec.IssuerRef.Name)
 	}
+	if err := r.Origin.Check(ctx, order); err != nil {
+		return err
+	}
 	p.session, err = r.Accounts.Session(ctx, p.issuer, &p.memory.notes, &order.Status.UnreachableSince)
 	return err
 }

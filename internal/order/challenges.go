@@ -7,10 +7,12 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/acmestatus"
 	"github.com/perennial-pki/perennial/internal/challenge/desired"
+	"github.com/perennial-pki/perennial/internal/signer"
 )
 
 // makeChallenges creates the Challenges that are missing.
@@ -59,6 +61,12 @@ func (r *Reconciler) makeChallenge(ctx context.Context, p *parties, order *cmacm
 		return c.Spec.AuthorizationURL == z.URL && c.Spec.Key == ch.Spec.Key
 	}) {
 		return true, false, nil // it removes the same value that this one sets up
+	}
+	if p.issuer.Kind == signer.KindClusterIssuer {
+		if err := r.Seals.Seal(ctx, ch); err != nil {
+			// It goes on without: the seal matters only if it is cleaned up after its Order is gone.
+			log.FromContext(ctx).Error(err, "challenge without a seal", "challenge", ch.Name)
+		}
 	}
 	if err := r.Client.Create(ctx, ch); err != nil {
 		if apierrors.IsAlreadyExists(err) {

@@ -26,10 +26,12 @@ import (
 	"github.com/perennial-pki/perennial/internal/account"
 	"github.com/perennial-pki/perennial/internal/acmestatus"
 	"github.com/perennial-pki/perennial/internal/challenge"
+	"github.com/perennial-pki/perennial/internal/challenge/seal"
 	"github.com/perennial-pki/perennial/internal/issuer"
 	"github.com/perennial-pki/perennial/internal/limiter"
 	"github.com/perennial-pki/perennial/internal/memory"
 	"github.com/perennial-pki/perennial/internal/observe"
+	"github.com/perennial-pki/perennial/internal/order/origin"
 	"github.com/perennial-pki/perennial/internal/ratelimit"
 	"github.com/perennial-pki/perennial/internal/revocation"
 	"github.com/perennial-pki/perennial/internal/signer"
@@ -52,6 +54,10 @@ type Reconciler struct {
 	// Names queries the DNS about names that a CA refused.
 	Names   *resolver.Resolver
 	Limiter *limiter.Limiter
+	// Origin finds out whether an Order was made for an approved request.
+	Origin *origin.Checker
+	// Seals marks Challenges of ClusterIssuers.
+	Seals *seal.Sealer
 
 	memory     memory.Records[remembered]
 	duplicates duplicates

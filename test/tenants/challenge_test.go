@@ -87,32 +87,62 @@ func TestAChallengeThatNoOrderAsksForIsNotSetUp(t *testing.T) {
 		{"of-no-authorization", "has no such authorization", real.OwnerReferences, elsewhere},
 		{"with-another-solver", "is not what its Order and its issuer ask for", real.OwnerReferences, spec},
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			ch := &cmacme.Challenge{ObjectMeta: metav1.ObjectMeta{
-				Namespace: namespace, Name: test.name, OwnerReferences: test.owners,
-				Finalizers: []string{cmacme.ACMEDomainQualifiedFinalizer},
-			}, Spec: test.spec}
-			s.create(ch) // by an administrator, in the place of a time without policies
-			cluster.Eventually(t, func() error {
-				err := s.admin.Get(t.Context(), client.ObjectKeyFromObject(ch), ch)
-				if apierrors.IsNotFound(err) {
-					return nil // its Order, or the garbage collector, was faster
-				}
-				if err != nil || !strings.Contains(ch.Status.Reason, test.says) {
-					return cluster.NotYet("it says %q: %v", ch.Status.Reason, err)
-				}
-				return nil
+		for _, forged := range []bool{false, true} {
+			name := test.name
+			if forged {
+				name += "-but-presented-says-its-status"
+			}
+			t.Run(name, func(t *testing.T) {
+				s := *s
+				s.t = t
+				ch := &cmacme.Challenge{ObjectMeta: metav1.ObjectMeta{
+					Namespace: namespace, Name: name, OwnerReferences: test.owners,
+					Finalizers: []string{cmacme.ACMEDomainQualifiedFinalizer},
+				}, Spec: test.spec}
+				s.forged(ch, forged, test.says)
 			})
-			if ch.Status.Presented {
-				t.Error("it is presented")
-			}
-			if err := client.IgnoreNotFound(s.admin.Delete(t.Context(), ch)); err != nil {
-				t.Fatal(err)
-			}
-			s.gone(ch)
-		})
+		}
 	}
 	if n := heard.Load(); n > 0 {
 		t.Errorf("the tenant's server was asked %d times", n)
+	}
+}
+
+// forged creates a Challenge as an administrator, in the place of a time without policies, and
+// deletes it when its status says why nothing is set up. If forge is set, the status says that it
+// is presented.
+func (s *shared) forged(ch *cmacme.Challenge, forge bool, says string) {
+	t, presented := s.t, false
+	s.create(ch)
+	if forge {
+		cluster.Eventually(t, func() error {
+			err := s.admin.Get(t.Context(), client.ObjectKeyFromObject(ch), ch)
+			if err == nil {
+				ch.Status = cmacme.ChallengeStatus{Presented: true, Processing: true, State: cmacme.Pending}
+				err = s.admin.Status().Update(t.Context(), ch)
+			}
+			presented = err == nil // else its Order, or the garbage collector, was faster
+			return client.IgnoreNotFound(err)
+		})
+	}
+	cluster.Eventually(t, func() error {
+		err := s.admin.Get(t.Context(), client.ObjectKeyFromObject(ch), ch)
+		if apierrors.IsNotFound(err) {
+			return nil // its Order, or the garbage collector, was faster
+		}
+		if err != nil || !strings.Contains(ch.Status.Reason, says) {
+			return cluster.NotYet("it says %q: %v", ch.Status.Reason, err)
+		}
+		return nil
+	})
+	if !forge && ch.Status.Presented {
+		t.Error("it is presented")
+	}
+	if err := client.IgnoreNotFound(s.admin.Delete(t.Context(), ch)); err != nil {
+		t.Fatal(err)
+	}
+	s.gone(ch)
+	if presented {
+		s.warned(ch, "CleanUpError", "Nothing proves that the controller made the Challenge", "remove it by hand")
 	}
 }

@@ -24,7 +24,7 @@ func Instead(order *cmacme.Order, spec *cmacme.ACMEIssuer, by acme.Account,
 		func(z cmacme.ACMEAuthorization) bool { return z.URL == ch.Spec.AuthorizationURL })
 	if at < 0 || order.Status.Authorizations[at].Identifier == "" {
 		return nil, fault.Misconfiguredf(NotOfOrder,
-			"the Order of the Challenge has no such authorization, so that nothing is set up for it: delete it")
+			"the Order of the Challenge has no such authorization")
 	}
 	z := order.Status.Authorizations[at]
 	ask, err := neworder.Request(order)
@@ -40,7 +40,7 @@ func Instead(order *cmacme.Order, spec *cmacme.ACMEIssuer, by acme.Account,
 		return neworder.Canonical(id) == neworder.Canonical(named)
 	}) {
 		return nil, fault.Misconfiguredf(NotOfOrder,
-			"the Order of the Challenge is not for %q, so that nothing is set up for it: delete it", z.Identifier)
+			"the Order of the Challenge is not for %q", z.Identifier)
 	}
 	return Challenge(order, z, spec, by)
 }
