@@ -109,7 +109,8 @@ func (d *decider) begin() {
 	case d.Blocked != nil:
 		d.fail(d.Blocked)
 	case st.Presented && d.Now.Sub(st.PresentedAt.Time) >= giveUpAfter:
-		d.fail(fault.Refusedf("TimedOut", "given up after it was presented for %s: %s", giveUpAfter, st.Reason))
+		d.fail(fault.Refusedf("TimedOut", "given up after it was presented for %s: %s", giveUpAfter,
+			withoutNextAttempt(st.Reason)))
 	case d.LimitedFor > 0:
 		d.again(d.inTime(d.LimitedFor)) // when the CA, or the service, said
 	case accepted && d.m.Poll.NamedWait(d.Now) > 0:

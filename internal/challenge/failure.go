@@ -2,6 +2,7 @@ package challenge
 
 import (
 	"errors"
+	"strings"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/account"
@@ -9,6 +10,33 @@ import (
 	"github.com/perennial-pki/perennial/internal/limiter"
 	"github.com/perennial-pki/perennial/internal/poll"
 )
+
+// nextAttempt says when a failed action is tried again: by poll.Correction, or by the back-off of the
+// queue. It names no time, as each time would be a write of the Challenge, its Order, the request
+// and the Certificate.
+var nextAttempt = map[fault.Class]string{
+	fault.Misconfigured: ". It is tried again within 5 minutes, and when the issuer changes",
+	fault.Transient:     ". It is tried again within 2 minutes",
+}
+
+// reasonOf is the reason of a Challenge after a failed action: what failed, what to do, and when the
+// next attempt is.
+func reasonOf(err error) string {
+	failure := fault.Of(err)
+	reason := strings.TrimSuffix(failure.Error(), ".")
+	if failure.Class == fault.Transient && fault.RefusedByAPI(failure) {
+		reason += ". Change what refuses it"
+	}
+	return reason + nextAttempt[failure.Class]
+}
+
+// withoutNextAttempt returns the reason of a Challenge that is not tried again.
+func withoutNextAttempt(reason string) string {
+	for _, again := range nextAttempt {
+		reason = strings.TrimSuffix(reason, again)
+	}
+	return reason
+}
 
 // fail ends the pass with an error: its class decides the status and the next attempt.
 func (d *decider) fail(err error) {
@@ -27,7 +55,7 @@ func (d *decider) fail(err error) {
 	}
 	d.Decision.Slot = Yield
 	failure := fault.Of(err)
-	d.st.Reason = failure.Error()
+	d.st.Reason = reasonOf(err)
 	switch failure.Class {
 	case fault.Refused:
 		v := Verdict{cmacme.Errored, failure.Error()}

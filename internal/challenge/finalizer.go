@@ -1,9 +1,12 @@
 package challenge
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -31,4 +34,19 @@ func (r *Reconciler) protect(ctx context.Context, ch *cmacme.Challenge) (*cmacme
 	next := ch.DeepCopy()
 	next.Finalizers, next.ResourceVersion = u.GetFinalizers(), u.GetResourceVersion()
 	return next, nil
+}
+
+// unprotected says in the status why a Challenge has no finalizer, without which nothing is
+// presented. It returns the error to retry after.
+func (r *Reconciler) unprotected(ctx context.Context, ch *cmacme.Challenge, err error) error {
+	next := ch.DeepCopy()
+	next.Status.State = cmp.Or(next.Status.State, cmacme.Pending)
+	next.Status.Reason = reasonOf(fmt.Errorf("nothing is presented without the finalizer, by which it is removed again: %w",
+		err))
+	if !equality.Semantic.DeepEqual(next.Status, ch.Status) {
+		if _, failure := r.writeStatus(ctx, ch, next); failure != nil {
+			return errors.Join(err, failure)
+		}
+	}
+	return err
 }

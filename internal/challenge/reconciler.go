@@ -8,7 +8,6 @@ package challenge
 
 import (
 	"context"
-	"fmt"
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -114,12 +113,14 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		return r.cleanUp(ctx, ch)
 	}
 	if !acmestatus.HasFinalizer(ch) {
-		var err error
-		if ch, err = r.protect(ctx, ch); apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		protected, err := r.protect(ctx, ch)
+		switch {
+		case apierrors.IsNotFound(err) || apierrors.IsConflict(err):
 			return reconcile.Result{}, nil // deleted meanwhile
-		} else if err != nil {
-			return reconcile.Result{}, err
+		case err != nil:
+			return reconcile.Result{}, r.unprotected(ctx, ch, err)
 		}
+		ch = protected
 	}
 	d := r.pass(ctx, ch)
 	logWait(ctx, ch, d, r.Clock.Now(), &r.memory.Of(ch).logged)
@@ -146,13 +147,10 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 // writeStatus writes the status of a Challenge, unless it is gone.
 func (r *Reconciler) writeStatus(ctx context.Context, ch, next *cmacme.Challenge) (gone bool, err error) {
 	err = r.Client.Status().Patch(ctx, next, client.MergeFromWithOptions(ch, client.MergeFromWithOptimisticLock{}))
-	if apierrors.IsNotFound(err) {
-		return true, nil
+	if err == nil {
+		return false, nil
 	}
-	if err != nil {
-		return false, fmt.Errorf("write status: %w", err)
-	}
-	return false, nil
+	return apierrors.IsNotFound(err), observe.StatusRefused(r.Events, ch, err)
 }
 
 func (r *Reconciler) report(ch *cmacme.Challenge, events []Event) {

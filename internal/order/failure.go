@@ -52,7 +52,10 @@ func (d *decider) fail(err error) {
 		d.st.Reason = text
 		d.again(poll.Correction(d.Now.Sub(d.Order.CreationTimestamp.Time))) // Secrets are not watched
 	default:
-		d.st.Reason = text + "; it is tried again"
+		if fault.RefusedByAPI(failure) {
+			text = strings.TrimSuffix(text, ".") + ". Change what refuses it"
+		}
+		d.st.Reason = text + "; it is tried again within 2 minutes"
 		d.Decision.Err = err // with the queue's back-off
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
@@ -27,6 +28,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/acmestatus"
 	"github.com/perennial-pki/perennial/internal/challenge"
 	"github.com/perennial-pki/perennial/internal/challenge/seal"
+	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/issuer"
 	"github.com/perennial-pki/perennial/internal/limiter"
 	"github.com/perennial-pki/perennial/internal/memory"
@@ -125,7 +127,13 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	}
 	if acmestatus.Finished(order.Status.State) {
 		r.forget(request.NamespacedName)
-		return reconcile.Result{}, r.discard(ctx, challenges.Items)
+		err := r.discard(ctx, challenges.Items)
+		if fault.RefusedByAPI(err) {
+			r.Events.Eventf(order, corev1.EventTypeWarning, "CleanUpError",
+				"The order is over, and its Challenges cannot be deleted: %s. Change what refuses it, or delete them yourself. "+
+					"It is tried again within 2 minutes", err)
+		}
+		return reconcile.Result{}, err
 	}
 	if order.Status.URL != "" {
 		r.duplicates.sent(request.NamespacedName)
@@ -140,10 +148,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	next.Status = d.Status
 	patch := client.MergeFromWithOptions(order, client.MergeFromWithOptimisticLock{})
 	if err := r.Client.Status().Patch(ctx, next, patch); err != nil {
-		if apierrors.IsNotFound(err) {
-			return reconcile.Result{}, nil
-		}
-		return reconcile.Result{}, fmt.Errorf("write status: %w", err)
+		return reconcile.Result{}, observe.StatusRefused(r.Events, order, err)
 	}
 	logTransition(ctx, order, next, r.Clock.Now())
 	r.written(order, next, d.Events)

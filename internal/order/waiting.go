@@ -36,7 +36,8 @@ func waiting(challenges []cmacme.Challenge, now time.Time) (reason string, next 
 				next = at
 			}
 		} else if ch.Status.Reason != "" {
-			parts = append(parts, fmt.Sprintf("%s of %s: %s", ch.Spec.Type, ch.Spec.DNSName, ch.Status.Reason))
+			parts = append(parts, fmt.Sprintf("%s of %s: %s (pending since %s)", ch.Spec.Type, ch.Spec.DNSName,
+				strings.TrimSuffix(ch.Status.Reason, "."), ch.CreationTimestamp.UTC().Format(time.RFC3339)))
 		}
 	}
 	if more := len(parts) - maxReported; more > 0 {

@@ -26,16 +26,16 @@ func TestAnOrderSaysWhatItsChallengesWaitForIfThatTakesLong(t *testing.T) {
 	}{
 		"nothing at first": {[]cmacme.Challenge{challenge("a.example.com", "not seen", cmacme.Pending)}, time.Second, "", reportAfter},
 		"what it waits for, later": {[]cmacme.Challenge{challenge("a.example.com", "not seen", cmacme.Pending)}, reportAfter,
-			"HTTP-01 of a.example.com: not seen", 0},
+			"HTTP-01 of a.example.com: not seen (pending since 2026-06-01T12:00:00Z)", 0},
 		"nothing of those that are over": {[]cmacme.Challenge{
 			challenge("a.example.com", "done", cmacme.Valid), challenge("b.example.com", "not seen", cmacme.Pending),
 		}, reportAfter,
-			"HTTP-01 of b.example.com: not seen", 0},
+			"HTTP-01 of b.example.com: not seen (pending since 2026-06-01T12:00:00Z)", 0},
 		"nothing if nothing is known": {[]cmacme.Challenge{challenge("a.example.com", "", "")}, reportAfter, "", 0},
 		"not of too many": {[]cmacme.Challenge{
 			challenge("a.example.com", "no", ""), challenge("b.example.com", "no", ""), challenge("c.example.com", "no", ""), challenge("d.example.com", "no", ""),
 			challenge("e.example.com", "no", ""),
-		}, reportAfter, "HTTP-01 of a.example.com: no; HTTP-01 of b.example.com: no; HTTP-01 of c.example.com: no; and " +
+		}, reportAfter, "HTTP-01 of a.example.com: no (pending since 2026-06-01T12:00:00Z); HTTP-01 of b.example.com: no (pending since 2026-06-01T12:00:00Z); HTTP-01 of c.example.com: no (pending since 2026-06-01T12:00:00Z); and " +
 			"2 more", 0},
 	} {
 		t.Run(name, func(t *testing.T) {

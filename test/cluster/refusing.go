@@ -16,7 +16,7 @@ import (
 type Write struct {
 	// Verb is create, delete, patch, apply or status.
 	Verb   string
-	Object client.Object // nil for apply
+	Object client.Object // nil for the apply of a Secret
 	Name   string
 }
 
@@ -89,11 +89,14 @@ func (c *refused) Patch(ctx context.Context, o client.Object, p client.Patch, op
 }
 
 func (c *refused) Apply(ctx context.Context, o runtime.ApplyConfiguration, options ...client.ApplyOption) error {
-	name := ""
-	if s, ok := o.(*corev1ac.SecretApplyConfiguration); ok && s.Name != nil {
-		name = *s.Name
+	w := Write{Verb: "apply"}
+	switch o := o.(type) {
+	case *corev1ac.SecretApplyConfiguration:
+		w.Name = *o.Name
+	case client.Object: // made of an unstructured object
+		w.Object, w.Name = o, o.GetName()
 	}
-	if err := c.by.judge(Write{"apply", nil, name}); err != nil {
+	if err := c.by.judge(w); err != nil {
 		return err
 	}
 	return c.Client.Apply(ctx, o, options...)
