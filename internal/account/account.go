@@ -19,9 +19,9 @@ import (
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/egress"
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/limiter"
-	"github.com/perennial-pki/perennial/internal/outside"
 	"github.com/perennial-pki/perennial/internal/ratelimit"
 	"github.com/perennial-pki/perennial/internal/secrets"
 	"github.com/perennial-pki/perennial/internal/signer"
@@ -46,7 +46,7 @@ type Accounts struct {
 	// if no accounts are registered.
 	RateLimits *ratelimit.Ledgers
 	// Egress is how far issuers reach.
-	Egress outside.Egress
+	Egress egress.Egress
 	// UserAgent and Observe are those of acme.Client.
 	UserAgent string
 	Observe   func(acme.Exchange)
@@ -95,9 +95,9 @@ func (a *Accounts) Server(spec *cmacme.ACMEIssuer, kind string) (*acme.Client, e
 		UserAgent: a.UserAgent, Now: a.Clock.Now, Observe: a.Observe,
 	}
 	if a.RateLimits != nil {
-		c.Before = func(ctx context.Context) error { return a.RateLimits.CA(spec.Server).Available(ctx) }
+		c.Before = func(ctx context.Context) error { return a.RateLimits.For(spec.Server).Available(ctx) }
 		c.Observe = func(e acme.Exchange) {
-			a.RateLimits.CA(spec.Server).Observe(e)
+			a.RateLimits.For(spec.Server).Observe(e)
 			if a.Observe != nil {
 				a.Observe(e)
 			}
@@ -189,8 +189,8 @@ type Registration struct {
 	// Status is what the issuer's status is to say of the account. It is nil if no account can be
 	// used.
 	Status *cmacme.ACMEIssuerStatus
-	// Outage is why the CA could not be asked, if the known account can still be used. Status is then
-	// the old one.
+	// UnreachableReason is why the CA could not be asked, if the known account can still be used.
+	// Status is then the old one.
 	Outage error
 }
 
@@ -220,7 +220,7 @@ func (a *Accounts) Register(ctx context.Context, issuer *signer.Issuer) (Registr
 		return Registration{Status: old}, nil
 	}
 	status, err := a.ask(ctx, issuer, c, key, fresh)
-	if stands && !rotating && err != nil && (fault.Of(err).Class == fault.Transient || Outage(err) != "") &&
+	if stands && !rotating && err != nil && (fault.Of(err).Class == fault.Transient || UnreachableReason(err) != "") &&
 		!limiter.IsBusy(err) {
 		return Registration{Status: old, Outage: err}, nil
 	}
@@ -238,14 +238,14 @@ func (a *Accounts) ask(ctx context.Context, issuer *signer.Issuer, c *acme.Clien
 	if err != nil {
 		return nil, err
 	}
-	if err := limiter.Enter(ctx, party(spec)); err != nil {
+	if err := limiter.Acquire(ctx, party(spec)); err != nil {
 		return nil, err
 	}
-	defer limiter.Leave(ctx)
+	defer limiter.Release(ctx)
 	if spec.Profile != "" {
 		dir, err := c.FetchDirectory(ctx)
 		if err != nil {
-			return nil, Fault("ErrRegisterACMEAccount", a.Clock.Now(), err)
+			return nil, Classify("ErrRegisterACMEAccount", a.Clock.Now(), err)
 		}
 		if err := OfferedProfile(spec.Profile, dir.Meta.Profiles); err != nil {
 			return nil, err
@@ -253,7 +253,7 @@ func (a *Accounts) ask(ctx context.Context, issuer *signer.Issuer, c *acme.Clien
 	}
 	account, err := a.register(ctx, issuer, c, key, fresh)
 	if err != nil {
-		return nil, Fault("ErrRegisterACMEAccount", a.Clock.Now(), err)
+		return nil, Classify("ErrRegisterACMEAccount", a.Clock.Now(), err)
 	}
 	return statusOf(issuer, account, key), nil
 }
@@ -314,7 +314,7 @@ func (a *Accounts) register(
 				return account, nil
 			}
 			if _, err := c.UpdateContact(ctx, account, contact); err != nil {
-				return acme.Account{}, Fault("ErrUpdateACMEAccount", a.Clock.Now(), err)
+				return acme.Account{}, Classify("ErrUpdateACMEAccount", a.Clock.Now(), err)
 			}
 			return account, nil
 		}
@@ -327,14 +327,14 @@ func (a *Accounts) register(
 		}
 		request.ExternalAccountBinding = &acme.ExternalAccountBinding{KeyID: b.KeyID, MACKey: mac}
 	}
-	limits := a.RateLimits.CA(spec.Server)
+	limits := a.RateLimits.For(spec.Server)
 	if err := limits.MayRegister(ctx); err != nil {
 		return acme.Account{}, err
 	}
 	account, err := c.NewAccount(ctx, request)
 	if Limited(err) != nil {
 		// The limit is one of our address, or of the CA: it is the same for all issuers.
-		err = Fault("ErrRegisterACMEAccount", a.Clock.Now(), err)
+		err = Classify("ErrRegisterACMEAccount", a.Clock.Now(), err)
 		limits.RegistrationRefused(ctx, err.Error(), fault.Of(err).Until)
 	}
 	if acme.IsProblem(err, acme.ProblemExternalAccountRequired) && spec.ExternalAccountBinding == nil {

@@ -13,8 +13,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/perennial-pki/perennial/acme"
+	"github.com/perennial-pki/perennial/internal/egress"
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/outside"
 	"github.com/perennial-pki/perennial/internal/ratelimit"
 	"github.com/perennial-pki/perennial/internal/signer"
 )
@@ -41,20 +41,20 @@ const (
 	notADirectory = "correct spec.acme.server, which must be the URL of the CA's directory"
 )
 
-// Fault classifies an error of an ACME client. A final refusal of the CA is Refused. A rate limit
-// is Limited until the time that the CA names. If the user has to act first, the error is Limited,
-// too: the CA does not report that the user has acted, so it is asked again. Errors inside the CA
-// and in the network are Transient.
-func Fault(reason string, now time.Time, err error) error {
+// Classify classifies an error of an ACME client. A final refusal of the CA is Refused. A rate
+// limit is Limited until the time that the CA names. If the user has to act first, the error is
+// Limited, too: the CA does not report that the user has acted, so it is asked again. Errors inside
+// the CA and in the network are Transient.
+func Classify(reason string, now time.Time, err error) error {
 	var classified *fault.Error
 	if err == nil || errors.As(err, &classified) {
 		return err
 	}
 	var p *acme.Problem
 	if !errors.As(err, &p) {
-		if inside := new(outside.Refused); errors.As(err, &inside) {
+		if inside := new(egress.BlockedAddressError); errors.As(err, &inside) {
 			return fault.Misconfiguredf("InvalidConfig", "spec.acme.server leads to %s: %w: %s", inside.Address, inside,
-				outside.Advice)
+				egress.BlockedAddressAdvice)
 		}
 		if protocol := new(acme.ProtocolError); errors.As(err, &protocol) && protocol.Action == actionDirectory {
 			err = fmt.Errorf("%w: %s", err, notADirectory)
@@ -137,10 +137,10 @@ func unanswered(err error) error {
 		err}
 }
 
-// Outage returns the reason of the condition Unreachable if a classified error means that the CA
-// did not answer, or answers no client, or limits us. Another answer of the CA, or an error of the
-// Kubernetes API, is none.
-func Outage(err error) (reason string) {
+// UnreachableReason returns the reason of the condition Unreachable if a classified error means
+// that the CA did not answer, or answers no client, or limits us. Another answer of the CA, or an
+// error of the Kubernetes API, is none.
+func UnreachableReason(err error) (reason string) {
 	var api apierrors.APIStatus
 	var protocol *acme.ProtocolError
 	var p *acme.Problem
@@ -193,10 +193,10 @@ func doubtful(err error) bool {
 	return errors.As(err, &p) && p.Type == acme.ProblemUnauthorized && p.Action == "newOrder"
 }
 
-// Gone explains an error that means that the CA does not have an order, or an authorization, for
-// the account that asks. It is empty for other errors. CAs forget what has expired, and never had
-// what was created at another server, which was the issuer's before.
-func Gone(err error) string {
+// ExplainNotFound explains an error that means that the CA does not have an order, or an
+// authorization, for the account that asks. It is empty for other errors. CAs forget what has
+// expired, and never had what was created at another server, which was the issuer's before.
+func ExplainNotFound(err error) string {
 	var p *acme.Problem
 	var foreign *acme.ForeignURLError
 	switch {

@@ -35,7 +35,7 @@ func TestWhatACAMeansByAProblem(t *testing.T) {
 		"a refusal":                       {acme.Problem{Type: acme.ProblemRejectedIdentifier, Status: 400}, fault.Refused, "Why", 0, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := fault.Of(Fault("Why", now, &test.problem))
+			f := fault.Of(Classify("Why", now, &test.problem))
 			if f.Class != test.class || f.Reason != test.reason || test.in > 0 && f.Until.Sub(now) != test.in {
 				t.Errorf("%+v", f)
 			}

@@ -19,7 +19,7 @@ func (l *Limit) Note(account string, now time.Time, err error) {
 	if err == nil {
 		return
 	}
-	if f := fault.Of(Fault("", now, err)); f.Class == fault.Limited {
+	if f := fault.Of(Classify("", now, err)); f.Class == fault.Limited {
 		*l = Limit{account, f.Until}
 	}
 }

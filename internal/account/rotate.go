@@ -67,7 +67,7 @@ func (a *Accounts) rotate(
 	changed.Data[entry] = secret.Data[entry+NextSuffix]
 	delete(changed.Data, entry+NextSuffix)
 	if hash(next) != hash(key) {
-		if err := limiter.Enter(ctx, party(issuer.GetSpec().ACME)); err != nil {
+		if err := limiter.Acquire(ctx, party(issuer.GetSpec().ACME)); err != nil {
 			return nil, err
 		}
 		// The CA may know the new key already: its answer may have been lost.
@@ -94,7 +94,7 @@ func (a *Accounts) rotate(
 			)
 		}
 		if err != nil {
-			return nil, Fault("ErrUpdateACMEAccount", a.Clock.Now(), fmt.Errorf("change the account key: %w", err))
+			return nil, Classify("ErrUpdateACMEAccount", a.Clock.Now(), fmt.Errorf("change the account key: %w", err))
 		}
 		if changed.Data[entry+previousSuffix], err = withPrevious(key, secret.Data[entry+previousSuffix]); err != nil {
 			return nil, err

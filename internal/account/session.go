@@ -93,11 +93,11 @@ func (s *Session) NoteReachability(err error) {
 
 // Enter takes a slot of the server for the exchanges.
 func (s *Session) Enter(ctx context.Context) error {
-	return limiter.Enter(ctx, party(s.issuer.GetSpec().ACME))
+	return limiter.Acquire(ctx, party(s.issuer.GetSpec().ACME))
 }
 
 // Release gives the slot back.
-func (s *Session) Release(ctx context.Context) { limiter.Leave(ctx) }
+func (s *Session) Release(ctx context.Context) { limiter.Release(ctx) }
 
 // Directory returns the directory of the server.
 func (s *Session) Directory(ctx context.Context) (acme.Directory, error) {
@@ -165,7 +165,7 @@ func (s *Session) RenewalInfo(ctx context.Context, certID string) (acme.RenewalI
 	if err := s.Enter(ctx); err != nil {
 		return acme.RenewalInfo{}, err
 	}
-	if err := s.accounts.RateLimits.CA(s.issuer.GetSpec().ACME.Server).RenewalInfoAvailable(); err != nil {
+	if err := s.accounts.RateLimits.For(s.issuer.GetSpec().ACME.Server).RenewalInfoAvailable(); err != nil {
 		return acme.RenewalInfo{}, err
 	}
 	return s.client.RenewalInfo(ctx, certID)
@@ -186,10 +186,10 @@ func (a *Accounts) RevokeWithKey(ctx context.Context, issuer *signer.Issuer, key
 	if err != nil {
 		return err
 	}
-	if err := limiter.Enter(ctx, party(issuer.GetSpec().ACME)); err != nil {
+	if err := limiter.Acquire(ctx, party(issuer.GetSpec().ACME)); err != nil {
 		return err
 	}
-	return Fault("", a.Clock.Now(), c.RevokeWithKey(ctx, key, der, reason))
+	return Classify("", a.Clock.Now(), c.RevokeWithKey(ctx, key, der, reason))
 }
 
 const (
@@ -235,14 +235,14 @@ func (s *Session) outcome(ctx context.Context, url string, asked time.Time, err 
 		case e == nil && forgotten:
 			return ErrRecovered
 		case e != nil && (forgotten || fault.Of(e).Class == fault.Misconfigured):
-			return Fault("", now, e)
+			return Classify("", now, e)
 		}
 	}
 	var foreign *acme.ForeignURLError
 	if errors.As(err, &foreign) && (foreign.Action == "authorization" || foreign.Action == "challenge") {
 		return &fault.Error{Class: fault.Refused, Err: err}
 	}
-	return Fault("", now, err)
+	return Classify("", now, err)
 }
 
 // reread classes a reply that cannot be read: it is fetched again, until that has been tried for

@@ -32,7 +32,7 @@ func reachable(now time.Time, err error) (asked, answers bool) {
 	if err == nil || errors.Is(err, ErrRecovered) {
 		return true, true
 	}
-	switch failure := fault.Of(Fault("", now, err)); failure.Class {
+	switch failure := fault.Of(Classify("", now, err)); failure.Class {
 	case fault.Misconfigured:
 		return false, false
 	case fault.Limited:

@@ -9,8 +9,8 @@ import (
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 )
 
-// Finished reports whether a state of an Order or Challenge is final.
-func Finished(s cmacme.State) bool {
+// IsFinal reports whether a state of an Order or Challenge is final.
+func IsFinal(s cmacme.State) bool {
 	switch s {
 	case cmacme.Valid, cmacme.Invalid, cmacme.Expired, cmacme.Errored:
 		return true
@@ -26,17 +26,17 @@ func IsFinalizer(f string) bool {
 // HasFinalizer reports whether a Challenge stays until its clean-up.
 func HasFinalizer(ch *cmacme.Challenge) bool { return slices.ContainsFunc(ch.Finalizers, IsFinalizer) }
 
-// Ended reports whether the proof of a challenge is no longer needed.
-func Ended(ch *cmacme.Challenge) bool {
-	return Finished(ch.Status.State) || ch.DeletionTimestamp != nil
+// ProofUnneeded reports whether the proof of a challenge is no longer needed.
+func ProofUnneeded(ch *cmacme.Challenge) bool {
+	return IsFinal(ch.Status.State) || ch.DeletionTimestamp != nil
 }
 
 // Waiting reports whether a challenge has not been presented and is still to be.
-func Waiting(ch *cmacme.Challenge) bool { return !ch.Status.Presented && !Ended(ch) }
+func Waiting(ch *cmacme.Challenge) bool { return !ch.Status.Presented && !ProofUnneeded(ch) }
 
 // Active reports whether a presented challenge is in progress or being deleted.
 func Active(ch *cmacme.Challenge) bool {
-	return ch.Status.Presented && (!Finished(ch.Status.State) || ch.DeletionTimestamp != nil)
+	return ch.Status.Presented && (!IsFinal(ch.Status.State) || ch.DeletionTimestamp != nil)
 }
 
 // MaybePresented reports whether the proof of a challenge may be there although the status does

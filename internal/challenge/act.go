@@ -18,8 +18,8 @@ import (
 	"github.com/perennial-pki/perennial/internal/solver"
 )
 
-// parties are what a pass acts through.
-type parties struct {
+// passState are what a pass acts through.
+type passState struct {
 	issuer  *signer.Issuer
 	solver  solver.Solver
 	session *account.Session
@@ -33,7 +33,7 @@ type parties struct {
 func (r *Reconciler) pass(ctx context.Context, ch *cmacme.Challenge) Decision {
 	o := Observation{Challenge: ch.DeepCopy()}
 	m := r.memory.Of(ch)
-	p := &parties{}
+	p := &passState{}
 	o.Blocked = r.find(ctx, p, o.Challenge, m)
 	o.Capacity = r.capacity(ch)
 	waiting := !ch.Status.Presented
@@ -65,12 +65,12 @@ func (r *Reconciler) pass(ctx context.Context, ch *cmacme.Challenge) Decision {
 			return d
 		}
 		r.act(ctx, p, &o, d)
-		limiter.Leave(ctx)
+		limiter.Release(ctx)
 	}
 }
 
 // find finds what a pass for a challenge acts through. Its error blocks the challenge.
-func (r *Reconciler) find(ctx context.Context, p *parties, ch *cmacme.Challenge, m *remembered) (err error) {
+func (r *Reconciler) find(ctx context.Context, p *passState, ch *cmacme.Challenge, m *remembered) (err error) {
 	p.issuer, err = r.Scope.Get(ctx, r.Client, ch.Namespace, ch.Spec.IssuerRef)
 	if err != nil {
 		return err
@@ -110,7 +110,7 @@ func (r *Reconciler) yield(ctx context.Context, ch *cmacme.Challenge, use SlotUs
 }
 
 // act carries out an action, and adds what came of it to the observation.
-func (r *Reconciler) act(ctx context.Context, p *parties, o *Observation, d Decision) {
+func (r *Reconciler) act(ctx context.Context, p *passState, o *Observation, d Decision) {
 	ch, url := o.Challenge, o.Challenge.Spec.AuthorizationURL
 	o.Done, o.Err = d.Action, nil
 	switch d.Action {
@@ -121,7 +121,7 @@ func (r *Reconciler) act(ctx context.Context, p *parties, o *Observation, d Deci
 	case Present:
 		o.Err = present(ctx, p, ch)
 	case Check:
-		var seen solver.Sight
+		var seen solver.CheckResult
 		seen, o.Err = p.solver.Check(ctx, p.issuer, ch)
 		o.Sight = &seen
 	case Restore:
@@ -146,8 +146,8 @@ func (r *Reconciler) act(ctx context.Context, p *parties, o *Observation, d Deci
 }
 
 // present sets up the proof of a challenge, and leaves those of its neighbors in place.
-func present(ctx context.Context, p *parties, ch *cmacme.Challenge) error {
-	if x, ok := p.solver.(solver.Exclusive); ok && len(p.neighbors) > 0 {
+func present(ctx context.Context, p *passState, ch *cmacme.Challenge) error {
+	if x, ok := p.solver.(solver.CapacityLimited); ok && len(p.neighbors) > 0 {
 		return x.PresentAlong(ctx, p.issuer, ch, p.neighbors)
 	}
 	return p.solver.Present(ctx, p.issuer, ch)
@@ -155,10 +155,10 @@ func present(ctx context.Context, p *parties, ch *cmacme.Challenge) error {
 
 // count adds the CA's verdict to what is known of its limits.
 func (r *Reconciler) count(
-	ctx context.Context, p *parties, ch *cmacme.Challenge, z acme.Authorization, v Verdict,
+	ctx context.Context, p *passState, ch *cmacme.Challenge, z acme.Authorization, v Verdict,
 ) error {
 	spec, account := p.issuer.GetSpec().ACME, p.session.Account.URL
-	ca := r.RateLimits.CA(spec.Server)
+	ca := r.RateLimits.For(spec.Server)
 	switch v.State {
 	case cmacme.Valid:
 		ca.Validated(account, z.Identifier)

@@ -49,7 +49,7 @@ func (r *Reconciler) cleanUp(ctx context.Context, ch *cmacme.Challenge) (reconci
 	now := r.Clock.Now()
 	limit := cleanUpUntil(ch, m.cleaning.Start(now))
 	err := r.remove(ctx, ch)
-	limiter.Leave(ctx)
+	limiter.Release(ctx)
 	d := decideCleanUp(ch, err, now, limit)
 	r.report(ch, d.Events)
 	if d.GaveUp != "" {
@@ -104,7 +104,7 @@ func decideCleanUp(ch *cmacme.Challenge, err error, now, limit time.Time) (d cle
 	warn := func(reason, format string, args ...any) {
 		d.Events = append(d.Events, Event{corev1.EventTypeWarning, reason, fmt.Sprintf(format, args...)})
 	}
-	later, full := new(solver.Later), new(limiter.ErrBusy)
+	later, full := new(solver.RetryLaterError), new(limiter.ErrBusy)
 	kind, name := ch.Spec.Type, ch.Spec.DNSName
 	// A Challenge of an earlier version, or of cert-manager, whose Order is gone.
 	unsure := errors.As(err, new(*unproven)) && (ch.Status.Presented || ch.Status.Processing)
@@ -151,7 +151,7 @@ func (r *Reconciler) remove(ctx context.Context, ch *cmacme.Challenge) error {
 	if s == nil {
 		return nil // it can be no longer there
 	}
-	if x, ok := s.(solver.Exclusive); ok && !ch.Status.Presented && x.Capacity(ch) > 0 {
+	if x, ok := s.(solver.CapacityLimited); ok && !ch.Status.Presented && x.Capacity(ch) > 0 {
 		if !acmestatus.MaybePresented(ch) {
 			return nil // it was never presented, or has freed its slot
 		}
@@ -169,7 +169,7 @@ func (r *Reconciler) remove(ctx context.Context, ch *cmacme.Challenge) error {
 	}
 	if i == nil {
 		// The Secrets of its solver may still be there.
-		i = r.Scope.Former(ch.Namespace, ch.Spec.IssuerRef)
+		i = r.Scope.OfDeleted(ch.Namespace, ch.Spec.IssuerRef)
 	}
 	if err := r.mayCleanUp(ctx, i, ch); err != nil {
 		return err

@@ -197,7 +197,7 @@ func (d *decider) present() {
 // presented follows Present.
 func (d *decider) presented() {
 	err := d.Observation.Err
-	later := new(solver.Later)
+	later := new(solver.RetryLaterError)
 	isLater := errors.As(err, &later)
 	if isLater || limiter.IsBusy(err) {
 		if d.Now.Sub(d.m.Presenting.Start(d.Now)) > presentLimit {
@@ -283,7 +283,7 @@ func (d *decider) checked() {
 }
 
 // invisible is for a proof that cannot be seen, or not everywhere.
-func (d *decider) invisible(seen *solver.Sight) {
+func (d *decider) invisible(seen *solver.CheckResult) {
 	if seen.Ask != "" && seen.Ask != d.m.Asked {
 		d.event(corev1.EventTypeWarning, "ActionRequired", "For the %s challenge of %s, %s", d.Challenge.Spec.Type,
 			d.Challenge.Spec.DNSName, seen.Ask)
@@ -332,7 +332,7 @@ func (d *decider) restored() {
 		d.fail(err)
 		return
 	}
-	if later := new(solver.Later); errors.As(err, &later) {
+	if later := new(solver.RetryLaterError); errors.As(err, &later) {
 		d.m.Restoring.Start(d.Now)
 		d.again(later.After) // when the solver said
 		return

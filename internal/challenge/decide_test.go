@@ -78,7 +78,7 @@ func refusal(p *acme.Problem) set {
 	}
 }
 
-func sight(s solver.Sight) set { return func(o *Observation) { o.Done, o.Sight = Check, &s } }
+func sight(s solver.CheckResult) set { return func(o *Observation) { o.Done, o.Sight = Check, &s } }
 
 func invalid(o *Observation) {
 	o.Authorization = acme.Authorization{Status: acme.StatusInvalid, Challenges: []acme.Challenge{
@@ -215,18 +215,18 @@ func TestDecide(t *testing.T) {
 		// Presenting.
 		"it is presented": {observed(did(Present, nil)), decided{action: Check, events: "Presented"}},
 		"presenting is in progress": {
-			observed(did(Present, &solver.Later{After: 3 * time.Second})),
+			observed(did(Present, &solver.RetryLaterError{After: 3 * time.Second})),
 			decided{again: 3 * time.Second, slot: Keep}},
 		"presenting is delayed by what the user should know": {
-			observed(did(Present, &solver.Later{After: time.Second, Tell: true, Why: "a record will be lost"})),
+			observed(did(Present, &solver.RetryLaterError{After: time.Second, Tell: true, Why: "a record will be lost"})),
 			decided{reason: "a record will be lost", again: time.Second, slot: Keep, events: "ForeignRecords"}},
 		"which is said once": {
-			observed(did(Present, &solver.Later{After: time.Second, Tell: true, Why: "a record will be lost"}),
+			observed(did(Present, &solver.RetryLaterError{After: time.Second, Tell: true, Why: "a record will be lost"}),
 				func(o *Observation) { o.Memory.Delayed = "a record will be lost" }),
 			decided{reason: "a record will be lost", again: time.Second, slot: Keep}},
 		"presenting takes so long that the CA is asked again": {
 			observed(
-				did(Present, &solver.Later{After: time.Second}),
+				did(Present, &solver.RetryLaterError{After: time.Second}),
 				func(o *Observation) { o.Memory.Presenting.Start(now.Add(-2 * time.Minute)) },
 			),
 			decided{again: time.Second, slot: Keep, also: func(d Decision) string {
@@ -263,30 +263,30 @@ func TestDecide(t *testing.T) {
 
 		// Checking.
 		"the proof is seen": {
-			observed(presented(time.Minute), sight(solver.Sight{Visible: true})),
+			observed(presented(time.Minute), sight(solver.CheckResult{Visible: true})),
 			decided{action: Accept},
 		},
 		"the proof is not seen yet": {
-			observed(presented(time.Minute), sight(solver.Sight{Why: "not there"})),
+			observed(presented(time.Minute), sight(solver.CheckResult{Why: "not there"})),
 			decided{reason: "Waiting for DNS-01 challenge propagation: not there", again: checkAgain}},
 		"nor after five minutes": {
-			observed(presented(5*time.Minute), sight(solver.Sight{Why: "not there"})),
+			observed(presented(5*time.Minute), sight(solver.CheckResult{Why: "not there"})),
 			decided{reason: "not there", again: checkSlowly}},
 		"nor after twenty minutes": {
-			observed(presented(20*time.Minute), sight(solver.Sight{Why: "not there"})),
+			observed(presented(20*time.Minute), sight(solver.CheckResult{Why: "not there"})),
 			decided{reason: "not there", again: checkRare}},
 		"the user has to do something": {
-			observed(presented(time.Minute), sight(solver.Sight{Why: "no record", Ask: "create the CNAME"})),
+			observed(presented(time.Minute), sight(solver.CheckResult{Why: "no record", Ask: "create the CNAME"})),
 			decided{reason: "no record", again: checkAgain, events: "ActionRequired"}},
 		"which is asked for once": {
-			observed(presented(time.Minute), sight(solver.Sight{Why: "no record", Ask: "create the CNAME"}),
+			observed(presented(time.Minute), sight(solver.CheckResult{Why: "no record", Ask: "create the CNAME"}),
 				func(o *Observation) { o.Memory.Asked = "create the CNAME" }),
 			decided{reason: "no record", again: checkAgain}},
 		"the check fails": {
 			observed(presented(time.Minute), did(Check, transient)),
 			decided{reason: "connection refused", slot: Yield, err: true}},
 		"nothing can be seen from here": {
-			observed(presented(time.Minute), sight(solver.Sight{Visible: true, Unseen: "no way out"})),
+			observed(presented(time.Minute), sight(solver.CheckResult{Visible: true, Unseen: "no way out"})),
 			decided{action: Accept}},
 		"it was seen just now":    {observed(presented(time.Minute), seen(5*time.Second)), decided{action: Accept}},
 		"it was seen a while ago": {observed(presented(time.Minute), seen(time.Minute)), decided{action: Check}},
@@ -298,18 +298,18 @@ func TestDecide(t *testing.T) {
 			decided{action: Accept},
 		},
 		"a wait after the check": {
-			observed(presented(time.Minute), sight(solver.Sight{Visible: true}), waitAfter(time.Minute)),
+			observed(presented(time.Minute), sight(solver.CheckResult{Visible: true}), waitAfter(time.Minute)),
 			decided{reason: "Waiting after the proof could be seen: 1m0s", again: time.Minute},
 		},
 		"the end of the wait after": {
 			observed(
-				presented(time.Minute), sight(solver.Sight{Visible: true}), seen(time.Minute), waitAfter(time.Minute),
+				presented(time.Minute), sight(solver.CheckResult{Visible: true}), seen(time.Minute), waitAfter(time.Minute),
 			),
 			decided{action: Accept}},
 
 		// Siblings: the CA's resolver caches the record.
 		"a sibling is not visible yet": {
-			observed(presented(time.Minute), sight(solver.Sight{Visible: true}), sibling(Sibling{})),
+			observed(presented(time.Minute), sight(solver.CheckResult{Visible: true}), sibling(Sibling{})),
 			decided{reason: "Waiting for the value of wildcard in the same record", again: checkAgain,
 				also: func(d Decision) string {
 					if len(d.Wake) != 1 {
@@ -330,31 +330,31 @@ func TestDecide(t *testing.T) {
 		},
 		"a sibling was waited for a minute": {
 			observed(
-				presented(2*time.Minute), sight(solver.Sight{Visible: true}), seen(time.Minute), sibling(Sibling{}),
+				presented(2*time.Minute), sight(solver.CheckResult{Visible: true}), seen(time.Minute), sibling(Sibling{}),
 			),
 			decided{action: Accept},
 		},
 		"nothing can be seen of it, nor of a sibling": {
 			observed(
-				presented(time.Minute), sight(solver.Sight{Visible: true, Unseen: "no way out"}), sibling(Sibling{}),
+				presented(time.Minute), sight(solver.CheckResult{Visible: true, Unseen: "no way out"}), sibling(Sibling{}),
 			),
 			decided{action: Accept}},
 
 		// A proof that is lost.
 		"it is seen nowhere, too early to be lost": {
-			observed(presented(time.Minute), sight(solver.Sight{Why: "gone", Lost: true})),
+			observed(presented(time.Minute), sight(solver.CheckResult{Why: "gone", Lost: true})),
 			decided{reason: "gone", again: checkAgain}},
 		"it is lost: the name may be authorized by another": {
-			observed(presented(5*time.Minute), sight(solver.Sight{Why: "gone", Lost: true})),
+			observed(presented(5*time.Minute), sight(solver.CheckResult{Why: "gone", Lost: true})),
 			decided{action: ReadAuthorization, reason: "gone"}},
 		"it is lost, and needed": {
-			observed(presented(5*time.Minute), sight(solver.Sight{Lost: true}), authorization(acme.StatusPending)),
+			observed(presented(5*time.Minute), sight(solver.CheckResult{Lost: true}), authorization(acme.StatusPending)),
 			decided{action: Restore}},
 		"it is lost, and was authorized by another": {
-			observed(presented(5*time.Minute), sight(solver.Sight{Lost: true}), authorization(acme.StatusValid)),
+			observed(presented(5*time.Minute), sight(solver.CheckResult{Lost: true}), authorization(acme.StatusValid)),
 			decided{action: Count}},
 		"it was restored five minutes ago, which is too early for the next time": {
-			observed(presented(15*time.Minute), sight(solver.Sight{Why: "gone", Lost: true}),
+			observed(presented(15*time.Minute), sight(solver.CheckResult{Why: "gone", Lost: true}),
 				func(o *Observation) { o.Memory.Restored.Time = now.Add(-5 * time.Minute) }),
 			decided{reason: "gone", again: checkRare}},
 		"it is restored": {
@@ -362,14 +362,14 @@ func TestDecide(t *testing.T) {
 			decided{again: checkSlowly, events: "PresentedAgain"},
 		},
 		"it is being restored": {
-			observed(presented(5*time.Minute), did(Restore, &solver.Later{After: time.Second})),
+			observed(presented(5*time.Minute), did(Restore, &solver.RetryLaterError{After: time.Second})),
 			decided{again: time.Second}},
 		"it cannot be restored": {
 			observed(presented(5*time.Minute), did(Restore, transient)),
 			decided{again: checkSlowly, events: "PresentError"}},
 		"it is seen before the call that restores it ends": {
 			observed(
-				presented(5*time.Minute), sight(solver.Sight{Visible: true}),
+				presented(5*time.Minute), sight(solver.CheckResult{Visible: true}),
 				func(o *Observation) { o.Memory.Restoring.Start(now) },
 			),
 			decided{action: Accept, events: "PresentedAgain"}},
@@ -389,7 +389,7 @@ func TestDecide(t *testing.T) {
 			decided{state: cmacme.Processing, again: 7 * time.Second}},
 		"the CA looks at what cannot be seen from here": {
 			observed(
-				presented(time.Minute), sight(solver.Sight{Visible: true, Unseen: "no way out"}), did(Accept, nil),
+				presented(time.Minute), sight(solver.CheckResult{Visible: true, Unseen: "no way out"}), did(Accept, nil),
 			),
 			decided{
 				state: cmacme.Processing, reason: "nothing can be seen from here: no way out",
@@ -524,7 +524,7 @@ func (want decided) compare(t *testing.T, d Decision) {
 		}
 	}
 	// Whatever happens, a challenge that is not finished comes back.
-	if d.Action == Wait && d.Again == 0 && d.Err == nil && d.Slot != Keep && !acmestatus.Finished(d.Status.State) {
+	if d.Action == Wait && d.Again == 0 && d.Err == nil && d.Slot != Keep && !acmestatus.IsFinal(d.Status.State) {
 		t.Error("it never comes back")
 	}
 }

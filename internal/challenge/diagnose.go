@@ -20,7 +20,7 @@ const DiagnoseTimeout = 15 * time.Second
 
 // diagnose explains why a proof was refused: what the CA saw, what is seen from here, and what to
 // do. The error is a limiter.ErrBusy.
-func (r *Reconciler) diagnose(ctx context.Context, p *parties, ch *cmacme.Challenge,
+func (r *Reconciler) diagnose(ctx context.Context, p *passState, ch *cmacme.Challenge,
 	problem *acme.Problem) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, DiagnoseTimeout)
 	defer cancel()
@@ -32,7 +32,7 @@ func (r *Reconciler) diagnose(ctx context.Context, p *parties, ch *cmacme.Challe
 			f.CAA, err = ReadCAA(ctx, r.Names, p.session, solver.TargetOf(ch), f.Name)
 			return f.String(), err
 		}
-		if err := limiter.Enter(ctx, solver.TargetOf(ch)); err != nil {
+		if err := limiter.Acquire(ctx, solver.TargetOf(ch)); err != nil {
 			return "", err
 		}
 		if problem.Type == acme.ProblemDNS || strings.Contains(problem.Detail, "DNSSEC") {
@@ -54,7 +54,7 @@ func ReadCAA(ctx context.Context, names *resolver.Resolver, s *account.Session, 
 		return c, err
 	}
 	c.Identities = dir.Meta.CAAIdentities
-	if err := limiter.Enter(ctx, nameServers); err != nil {
+	if err := limiter.Acquire(ctx, nameServers); err != nil {
 		return c, err
 	}
 	c.Records, c.At, c.Unknown = names.CAA(ctx, name)

@@ -11,16 +11,16 @@ import (
 	"github.com/perennial-pki/perennial/internal/poll"
 )
 
-// nextAttempt says when a failed action is tried again: by poll.Correction, or by the back-off of the
-// queue. It names no time, as each time would be a write of the Challenge, its Order, the request
-// and the Certificate.
+// nextAttempt says when a failed action is tried again: by poll.Correction, or by the back-off of
+// the queue. It names no time, as each time would be a write of the Challenge, its Order, the
+// request and the Certificate.
 var nextAttempt = map[fault.Class]string{
 	fault.Misconfigured: ". It is tried again within 5 minutes, and when the issuer changes",
 	fault.Transient:     ". It is tried again within 2 minutes",
 }
 
-// reasonOf is the reason of a Challenge after a failed action: what failed, what to do, and when the
-// next attempt is.
+// reasonOf is the reason of a Challenge after a failed action: what failed, what to do, and when
+// the next attempt is.
 func reasonOf(err error) string {
 	failure := fault.Of(err)
 	reason := strings.TrimSuffix(failure.Error(), ".")
@@ -59,14 +59,14 @@ func (d *decider) fail(err error) {
 	switch failure.Class {
 	case fault.Refused:
 		v := Verdict{cmacme.Errored, failure.Error()}
-		if why := account.Gone(err); why != "" {
+		if why := account.ExplainNotFound(err); why != "" {
 			v = Verdict{cmacme.Expired, why}
 		}
 		d.finish(v)
 	case fault.Limited:
 		d.again(d.inTime(failure.Wait(d.Now))) // when they said
 	case fault.Misconfigured:
-		d.again(poll.Correction(d.Now.Sub(d.Challenge.CreationTimestamp.Time))) // Secrets are not watched
+		d.again(poll.RecheckInterval(d.Now.Sub(d.Challenge.CreationTimestamp.Time))) // Secrets are not watched
 	default:
 		d.Decision.Err = err // again with the queue's back-off
 	}

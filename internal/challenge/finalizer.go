@@ -41,7 +41,8 @@ func (r *Reconciler) protect(ctx context.Context, ch *cmacme.Challenge) (*cmacme
 func (r *Reconciler) unprotected(ctx context.Context, ch *cmacme.Challenge, err error) error {
 	next := ch.DeepCopy()
 	next.Status.State = cmp.Or(next.Status.State, cmacme.Pending)
-	next.Status.Reason = reasonOf(fmt.Errorf("nothing is presented without the finalizer, by which it is removed again: %w",
+	next.Status.Reason = reasonOf(fmt.Errorf(
+		"nothing is presented without the finalizer, by which it is removed again: %w",
 		err))
 	if !equality.Semantic.DeepEqual(next.Status, ch.Status) {
 		if _, failure := r.writeStatus(ctx, ch, next); failure != nil {

@@ -25,7 +25,7 @@ func AddIndexes(ctx context.Context, indexer client.FieldIndexer) error {
 	err := errors.Join(
 		indexer.IndexField(ctx, &cmacme.Challenge{}, byIssuer, func(o client.Object) []string {
 			ch := o.(*cmacme.Challenge)
-			if acmestatus.Finished(ch.Status.State) && ch.DeletionTimestamp == nil {
+			if acmestatus.IsFinal(ch.Status.State) && ch.DeletionTimestamp == nil {
 				return nil
 			}
 			return []string{signer.Key(ch.Namespace, ch.Spec.IssuerRef)}

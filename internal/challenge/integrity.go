@@ -111,7 +111,8 @@ type unproven struct {
 }
 
 func (u *unproven) Error() string {
-	return fmt.Sprintf("Nothing proves that the controller made the Challenge, so that the credentials of %s are not used: %s",
+	return fmt.Sprintf("Nothing proves that the controller made the Challenge, so that the "+
+		"credentials of %s are not used: %s",
 		u.issuer, u.err)
 }
 

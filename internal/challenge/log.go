@@ -17,7 +17,7 @@ func transitions(was, is *cmacme.ChallengeStatus) (steps []string) {
 		steps = append(steps, "challenge presented")
 	}
 	switch {
-	case acmestatus.Finished(is.State) && !acmestatus.Finished(was.State):
+	case acmestatus.IsFinal(is.State) && !acmestatus.IsFinal(was.State):
 		steps = append(steps, "challenge "+string(is.State))
 	case is.State == cmacme.Processing && was.State != cmacme.Processing:
 		steps = append(steps, "challenge accepted by the CA")

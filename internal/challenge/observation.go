@@ -33,7 +33,7 @@ type Observation struct {
 	Slot          Slot
 	Authorization acme.Authorization
 	// Sight is what Check saw, nil before.
-	Sight *solver.Sight
+	Sight *solver.CheckResult
 	// Refusal is the error of Accept, if the CA refused to look.
 	Refusal error
 	// RetryAfter is when the CA wants to be asked what came of Accept, if it says so.

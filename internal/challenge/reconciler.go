@@ -80,7 +80,7 @@ func (r *Reconciler) SetupWithManager(_ context.Context, mgr ctrl.Manager, _ cac
 		WatchesRawSource(r.Limiter.Wakeups())
 	issuerChanged := handler.TypedEnqueueRequestsFromMapFunc(r.ofIssuer)
 	return issuer.Watch(b, r.Scope, issuerChanged, issuer.Changed()).
-		Complete(observe.Counted(r.Metrics, name, r.Limiter.Reconciler(r)))
+		Complete(observe.Instrument(r.Metrics, name, r.Limiter.Reconciler(r)))
 }
 
 // ofIssuer returns the unfinished Challenges of an issuer.
@@ -109,7 +109,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		return reconcile.Result{}, err
 	}
 	r.slots.see(ch)
-	if acmestatus.Ended(ch) {
+	if acmestatus.ProofUnneeded(ch) {
 		return r.cleanUp(ctx, ch)
 	}
 	if !acmestatus.HasFinalizer(ch) {

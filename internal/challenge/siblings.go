@@ -55,7 +55,7 @@ func (r *Reconciler) siblings(ctx context.Context, ch *cmacme.Challenge) (siblin
 	for i := range list.Items {
 		other := &list.Items[i]
 		if other.UID == ch.UID || other.Spec.Type != ch.Spec.Type || other.Spec.DNSName != ch.Spec.DNSName ||
-			acmestatus.Ended(other) {
+			acmestatus.ProofUnneeded(other) {
 			continue
 		}
 		key := client.ObjectKeyFromObject(other)

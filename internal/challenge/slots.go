@@ -60,7 +60,7 @@ func (s *slots) see(ch *cmacme.Challenge) {
 
 // put remembers a challenge if the scheduler has to know it. The lock must be held.
 func (s *slots) put(key types.NamespacedName, ch *cmacme.Challenge) *entry {
-	if acmestatus.Finished(ch.Status.State) && !acmestatus.Active(ch) && !acmestatus.HoldsSlot(ch) &&
+	if acmestatus.IsFinal(ch.Status.State) && !acmestatus.Active(ch) && !acmestatus.HoldsSlot(ch) &&
 		!acmestatus.MaybePresented(ch) {
 		delete(s.entries, key)
 		return nil
@@ -113,7 +113,7 @@ func (s *slots) took(slot scheduler.Slot, now time.Time) {
 // capacity returns how many proofs can be presented at once at the place of a challenge, zero for
 // any number.
 func (r *Reconciler) capacity(ch *cmacme.Challenge) int {
-	if s, ok := r.Solvers[ch.Spec.Type].(solver.Exclusive); ok {
+	if s, ok := r.Solvers[ch.Spec.Type].(solver.CapacityLimited); ok {
 		return s.Capacity(ch)
 	}
 	return 0
@@ -161,7 +161,7 @@ func (r *Reconciler) admit(ctx context.Context, ch *cmacme.Challenge) (Slot, []*
 		return slot, neighbors, err
 	}
 	// The place may be another one than it was, as CNAMEs change.
-	place, err := r.Solvers[ch.Spec.Type].(solver.Exclusive).Place(ctx, ch)
+	place, err := r.Solvers[ch.Spec.Type].(solver.CapacityLimited).Place(ctx, ch)
 	if err != nil || place == ch.Status.EffectiveName {
 		return slot, neighbors, err
 	}
@@ -232,7 +232,7 @@ func (r *Reconciler) neighbors(ctx context.Context, ch *cmacme.Challenge) ([]*cm
 // reserve takes a slot for a challenge that has ended while its proof is removed. Otherwise another
 // proof could be put there meanwhile, and be removed, too. If there is one already, the error is a
 // solver.Later.
-func (r *Reconciler) reserve(ctx context.Context, ch *cmacme.Challenge, x solver.Exclusive) (err error) {
+func (r *Reconciler) reserve(ctx context.Context, ch *cmacme.Challenge, x solver.CapacityLimited) (err error) {
 	place := ch.Status.EffectiveName
 	if place == "" {
 		if place, err = x.Place(ctx, ch); err != nil {
@@ -246,7 +246,7 @@ func (r *Reconciler) reserve(ctx context.Context, ch *cmacme.Challenge, x solver
 		return err
 	}
 	if there := s.Occupants(place); len(there) > 0 {
-		return &solver.Later{After: cleanUpAgain,
+		return &solver.RetryLaterError{After: cleanUpAgain,
 			Why: fmt.Sprintf("It could not be removed, as the value of another challenge (%s) was needed at %s, and the DNS "+
 				"provider may have taken that away, too",
 				named(ch.Namespace, there), strings.TrimSuffix(place, "."))}

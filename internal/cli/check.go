@@ -15,7 +15,7 @@ import (
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
-	"github.com/perennial-pki/perennial/internal/policies"
+	"github.com/perennial-pki/perennial/internal/admissionpolicies"
 )
 
 func (p *Program) check() *cobra.Command {
@@ -90,7 +90,7 @@ func checkAPI(ctx context.Context, c *cluster) (note string, err error) {
 		return "", errors.New("the API server accepted a Certificate without spec.secretName: its " +
 			"CustomResourceDefinitions are incomplete")
 	}
-	problems, err := policies.Look(ctx, c, c.namespace)
+	problems, err := admissionpolicies.Look(ctx, c, c.namespace)
 	switch {
 	case apierrors.IsForbidden(err):
 		return "whether the admission policies are enforced was not checked, as you may not list them: " + describe(err), nil

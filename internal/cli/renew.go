@@ -12,7 +12,7 @@ import (
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
-	"github.com/perennial-pki/perennial/internal/reissue"
+	"github.com/perennial-pki/perennial/internal/earlyissuance"
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
@@ -89,7 +89,7 @@ func (p *Program) renewEach(cmd *cobra.Command, which renewal, names []string) e
 
 // renewAndSay has a certificate issued, and prints what happens.
 func (p *Program) renewAndSay(cmd *cobra.Command, c *cluster, key client.ObjectKey) error {
-	underWay, err := p.renewOne(cmd.Context(), c, key, reissue.Triggered)
+	underWay, err := p.renewOne(cmd.Context(), c, key, earlyissuance.Triggered)
 	if err != nil {
 		return err
 	}
@@ -110,9 +110,9 @@ func (p *Program) renewAndSay(cmd *cobra.Command, c *cluster, key client.ObjectK
 // renewOne triggers a new issuance. It reports whether one is already under way, which serves the
 // same purpose unless it fails.
 func (p *Program) renewOne(ctx context.Context, c *cluster, key client.ObjectKey,
-	why reissue.Cause) (underWay bool, err error) {
+	why earlyissuance.Cause) (underWay bool, err error) {
 	message := "Certificate re-issuance manually triggered"
-	if why == reissue.Revoked {
+	if why == earlyissuance.Revoked {
 		message = "Issuing certificate as the one before it was revoked"
 	}
 	err = retry.RetryOnConflict(retry.DefaultRetry, func() error {

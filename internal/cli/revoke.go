@@ -21,7 +21,7 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/account"
-	"github.com/perennial-pki/perennial/internal/reissue"
+	"github.com/perennial-pki/perennial/internal/earlyissuance"
 	"github.com/perennial-pki/perennial/internal/revocation"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
@@ -111,7 +111,7 @@ func (p *Program) revoke() *cobra.Command {
 
 // replaceRevoked has another certificate issued after a revocation.
 func (p *Program) replaceRevoked(ctx context.Context, c *cluster, key client.ObjectKey) error {
-	if _, err := p.renewOne(ctx, c, key, reissue.Revoked); err != nil {
+	if _, err := p.renewOne(ctx, c, key, earlyissuance.Revoked); err != nil {
 		return fmt.Errorf(
 			"it is revoked, but not yet renewed; do so by \"perennial renew %s -n %s\": %w", key.Name, key.Namespace, err,
 		)
@@ -216,7 +216,7 @@ func (p *Program) revocable(
 		}
 	case secret.Name == "":
 		return nil, &exitError{ExitNotReady, fmt.Errorf("the Secret %q does not exist: there is nothing to revoke", key.Name)}
-	case !signer.Issued(ref, secret):
+	case !signer.SecretNamesIssuer(ref, secret):
 		return nil, &exitError{
 			ExitNotReady,
 			fmt.Errorf("the certificate in Secret %q was issued by %s %q, not by %s %q: only its issuer can revoke it",

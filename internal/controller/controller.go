@@ -37,10 +37,10 @@ import (
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	perennial "github.com/perennial-pki/perennial/api/perennial/v1alpha1"
+	"github.com/perennial-pki/perennial/internal/admissionpolicies"
 	"github.com/perennial-pki/perennial/internal/inject"
 	"github.com/perennial-pki/perennial/internal/lifecycle"
 	"github.com/perennial-pki/perennial/internal/observe"
-	"github.com/perennial-pki/perennial/internal/policies"
 	"github.com/perennial-pki/perennial/internal/secrets"
 	"github.com/perennial-pki/perennial/internal/shim"
 	"github.com/perennial-pki/perennial/internal/solver/dns01/provider"
@@ -238,7 +238,9 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 		return err
 	}
 	registry.MustRegister(
-		&observe.Objects{Reader: mgr.GetClient(), ClusterScoped: o.Namespace == "", Limit: scrapeTimeout, Clock: o.Clock},
+		&observe.ObjectCollector{
+			Reader: mgr.GetClient(), ClusterScoped: o.Namespace == "", Limit: scrapeTimeout, Clock: o.Clock,
+		},
 	) // the collectors of the process and of Go are controller-runtime's
 	if o.MetricsAddress != "" {
 		if err := serveMetrics(mgr, o.MetricsAddress, registry); err != nil {
@@ -254,7 +256,7 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 
 // watchPolicies adds the watch of the admission policies to the manager.
 func watchPolicies(cfg *rest.Config, mgr manager.Manager, registry prometheus.Registerer,
-	o Options) (*policies.Watcher, error) {
+	o Options) (*admissionpolicies.Watcher, error) {
 	c, err := client.NewWithWatch(cfg, client.Options{HTTPClient: mgr.GetHTTPClient(), Scheme: mgr.GetScheme(),
 		Mapper: mgr.GetRESTMapper()})
 	if err != nil {
@@ -264,7 +266,7 @@ func watchPolicies(cfg *rest.Config, mgr manager.Manager, registry prometheus.Re
 	if o.Namespace != "" {
 		tried = o.Namespace
 	}
-	guard, err := policies.New(c, tried, o.AssumePolicies, o.Log.WithName("policies"), registry)
+	guard, err := admissionpolicies.New(c, tried, o.AssumePolicies, o.Log.WithName("policies"), registry)
 	if err != nil {
 		return nil, err
 	}
@@ -286,7 +288,7 @@ func newManager(cfg *rest.Config, scheme *runtime.Scheme, bound *secrets.Bound, 
 			DefaultTransform: cache.TransformStripManagedFields(),
 			ByObject: map[client.Object]cache.ByObject{
 				&networkingv1.Ingress{}: {Transform: shim.Strip},
-				&corev1.Secret{}:        {Label: secrets.Ours(), Transform: bound.Transform},
+				&corev1.Secret{}:        {Label: secrets.CachedSelector(), Transform: bound.Transform},
 			},
 		},
 		NewClient: func(cfg *rest.Config, options client.Options) (client.Client, error) {
@@ -341,7 +343,7 @@ func othersCache(cfg *rest.Config, mgr manager.Manager, o Options) (cache.Cache,
 	options := cache.Options{
 		HTTPClient: mgr.GetHTTPClient(), Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper(),
 		ByObject: map[client.Object]cache.ByObject{
-			secrets.Metadata(): {Label: secrets.Others(), Transform: func(object any) (any, error) {
+			secrets.Metadata(): {Label: secrets.MetadataOnlySelector(), Transform: func(object any) (any, error) {
 				if o, ok := object.(client.Object); ok {
 					o.SetManagedFields(nil)
 					o.SetAnnotations(nil)

@@ -25,8 +25,11 @@ import (
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/account"
+	"github.com/perennial-pki/perennial/internal/admissionpolicies"
 	"github.com/perennial-pki/perennial/internal/challenge"
 	"github.com/perennial-pki/perennial/internal/challenge/seal"
+	"github.com/perennial-pki/perennial/internal/earlyissuance"
+	"github.com/perennial-pki/perennial/internal/egress"
 	"github.com/perennial-pki/perennial/internal/external"
 	"github.com/perennial-pki/perennial/internal/inject"
 	"github.com/perennial-pki/perennial/internal/issuer"
@@ -36,10 +39,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/observe"
 	"github.com/perennial-pki/perennial/internal/order"
 	"github.com/perennial-pki/perennial/internal/order/origin"
-	"github.com/perennial-pki/perennial/internal/outside"
-	"github.com/perennial-pki/perennial/internal/policies"
 	"github.com/perennial-pki/perennial/internal/ratelimit"
-	"github.com/perennial-pki/perennial/internal/reissue"
 	"github.com/perennial-pki/perennial/internal/renewalinfo"
 	"github.com/perennial-pki/perennial/internal/request"
 	"github.com/perennial-pki/perennial/internal/revocation"
@@ -119,7 +119,7 @@ type reconciler interface {
 }
 
 func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, others cache.Cache,
-	events *observe.Recorder, metrics *observe.Metrics, registry prometheus.Registerer, guard *policies.Watcher,
+	events *observe.Recorder, metrics *observe.Metrics, registry prometheus.Registerer, guard *admissionpolicies.Watcher,
 	o Options) error {
 	on, err := enabled(o.Controllers)
 	if err != nil {
@@ -148,9 +148,9 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 	if o.WrapClient != nil {
 		direct = o.WrapClient(direct)
 	}
-	egress := outside.Egress{OwnMachine: o.OwnMachine, Allowed: o.AllowedAddresses}
+	rules := egress.Egress{OwnMachine: o.OwnMachine, Allowed: o.AllowedAddresses}
 	// The names of sites come from Certificates, which any tenant can write.
-	site := solver.Site{Dial: o.Dial, Reach: egress.Of(false)}
+	site := solver.Site{Dial: o.Dial, Reach: rules.Of(false)}
 	if o.Dial == nil || len(o.HTTP01.Nameservers) > 0 {
 		site.Lookup = solver.Lookup(o.HTTP01.Nameservers)
 	}
@@ -168,10 +168,10 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 	if err := errors.Join(mgr.Add(limits), registry.Register(limits)); err != nil {
 		return err
 	}
-	issuances := &reissue.Store{Client: direct, Namespace: limits.Namespace, Clock: o.Clock,
+	issuances := &earlyissuance.Store{Client: direct, Namespace: limits.Namespace, Clock: o.Clock,
 		Log: o.Log.WithName("issuances")}
 	accounts := &account.Accounts{Client: c, Secrets: store, Limits: o.Limits, Clock: o.Clock, RateLimits: limits,
-		Egress: egress, UserAgent: "perennial", Observe: metrics.ACMEExchange, Guard: guard.Guard}
+		Egress: rules, UserAgent: "perennial", Observe: metrics.ACMEExchange, Guard: guard.Guard}
 	answers := &http01.Solver{
 		Cache:            c,
 		Direct:           direct,
@@ -219,12 +219,12 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 		cmacme.ACMEChallengeTypeHTTP01:    answers,
 		cmacme.ACMEChallengeTypeDNS01:     records,
 	}
-	names := &resolver.Resolver{Dial: o.DialNameservers, Nameservers: o.Nameservers, Reach: outside.Anywhere()}
+	names := &resolver.Resolver{Dial: o.DialNameservers, Nameservers: o.Nameservers, Reach: egress.Anywhere()}
 	issuing := &acmesigner.Signer{Client: c, Accounts: accounts, DNS01: records, Limits: o.Limits, Clock: o.Clock}
 	if on[challenges] {
 		issuing.HTTP01, issuing.TLSALPN01 = answers, handshakes
 	}
-	signers := signer.Judged(signer.Set{
+	signers := signer.WithVerification(signer.ByType{
 		signer.TypeACME:       issuing,
 		signer.TypeSelfSigned: &selfsigned.Signer{Secrets: store, Keyring: keyring, Limits: o.Limits, Clock: o.Clock},
 		signer.TypeCA:         &ca.Signer{Secrets: store, Limits: o.Limits, Clock: o.Clock},
@@ -254,7 +254,7 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 	}
 	wide := o.Namespace == "" // a controller for one namespace serves no cluster-wide objects
 	o.Lifecycle.ApprovedByOthers = !on[approver]
-	lives := &lifecycle.Reconciler{External: &external.States{Live: live, Mapper: mgr.GetRESTMapper(), Clock: o.Clock},
+	lives := &lifecycle.Reconciler{External: &external.StateCache{Live: live, Mapper: mgr.GetRESTMapper(), Clock: o.Clock},
 		Client: c, Secrets: store, Scope: scope, Keyring: keyring, Limits: o.Limits, Settings: o.Lifecycle, Events: events,
 		Metrics: metrics, Clock: o.Clock, Issuances: issuances, Keys: keygen.New()}
 	revoker := &revocation.Reconciler{

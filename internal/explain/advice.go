@@ -77,7 +77,7 @@ func deleting(crt *cmapi.Certificate) (summary, next string) {
 	if slices.Contains(crt.Finalizers, revocation.Finalizer) {
 		return "is being deleted: what was issued for it is revoked before", fmt.Sprintf(
 			"wait: that is tried until %s. If it takes long, kubectl describe certificate %s -n %s shows in the events why",
-			crt.DeletionTimestamp.Add(revocation.Limit).UTC().Format(time.RFC3339),
+			crt.DeletionTimestamp.Add(revocation.GiveUpAfter).UTC().Format(time.RFC3339),
 			crt.Name,
 			crt.Namespace,
 		)

@@ -231,7 +231,7 @@ func externalStep(ref cmmeta.IssuerReference, is *external.State) Step {
 			ref.GroupOrDefault())
 	case is.Found == external.Missing:
 		s.State, s.Detail = Missing, "it does not exist"
-	case is.Found == external.Hidden:
+	case is.Found == external.Forbidden:
 		s.Detail = "an external issuer, which you may not read: its own controller signs"
 	case is.Ready == metav1.ConditionTrue:
 		s.Detail = strings.TrimSuffix("an external issuer, which is ready: "+is.Message, ": ")

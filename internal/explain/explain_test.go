@@ -185,7 +185,7 @@ func TestAStateIsExplainedWithWhatToDoNext(t *testing.T) {
 			"is not ready", `Secret "p" does not exist: create it`},
 		"an external issuer that says nothing": {Objects{Certificate: crt(missing, issuing("True", "Issuing certificate "+
 			"as Secret does not exist. Waiting: is its controller running?")),
-			ExternalIssuer: &external.State{Found: external.There}, Requests: []cmapi.CertificateRequest{request(approved)}},
+			ExternalIssuer: &external.State{Found: external.Exists}, Requests: []cmapi.CertificateRequest{request(approved)}},
 			"is not ready", "is its controller running?"},
 		"an external issuer of a kind that there is not": {
 			Objects{Certificate: ofStep(), ExternalIssuer: &external.State{Found: external.NoKind},
@@ -196,11 +196,11 @@ func TestAStateIsExplainedWithWhatToDoNext(t *testing.T) {
 				Requests: []cmapi.CertificateRequest{request()}},
 			"is not ready", `create StepIsuer.certmanager.step.sm "ca", or correct spec.issuerRef`},
 		"an external issuer that is not ready": {
-			Objects{Certificate: ofStep(), ExternalIssuer: &external.State{Found: external.There, Ready: "False",
+			Objects{Certificate: ofStep(), ExternalIssuer: &external.State{Found: external.Exists, Ready: "False",
 				Message: "wrong provisioner"}, Requests: []cmapi.CertificateRequest{request(approved)}},
 			"is not ready", "mend StepIsuer.certmanager.step.sm ca: wrong provisioner"},
 		"an external issuer that may not be read": {
-			Objects{Certificate: ofStep(), ExternalIssuer: &external.State{Found: external.Hidden},
+			Objects{Certificate: ofStep(), ExternalIssuer: &external.State{Found: external.Forbidden},
 				Requests: []cmapi.CertificateRequest{request()}},
 			"is not ready", "perennial approve web-1 -n shop"},
 		"one that is deleted, and has to be revoked": {Objects{Certificate: func() *cmapi.Certificate {

@@ -20,9 +20,9 @@ const (
 	maxStates = 4096
 )
 
-// States caches the states of external issuers. Only those are read that a failed request refers
-// to, or that are about to get a request.
-type States struct {
+// StateCache caches the states of external issuers. Only those are read that a failed request
+// refers to, or that are about to get a request.
+type StateCache struct {
 	// Live reads from the API server: a cache would watch all issuers of a kind.
 	Live   client.Reader
 	Mapper meta.RESTMapper
@@ -40,7 +40,7 @@ type seen struct {
 
 // State returns the state of the issuer that ref names in an object of the namespace. It may be up
 // to Interval old.
-func (s *States) State(ctx context.Context, namespace string, ref cmmeta.IssuerReference) (State, error) {
+func (s *StateCache) State(ctx context.Context, namespace string, ref cmmeta.IssuerReference) (State, error) {
 	now := s.Clock.Now()
 	s.mu.Lock()
 	last, ok := s.known[ref][namespace]

@@ -54,10 +54,10 @@ type Found string
 
 // The results of looking for an issuer.
 const (
-	NoKind  Found = "NoKind"  // the cluster has no such kind
-	Missing Found = "Missing" // there is no such issuer
-	Hidden  Found = "Hidden"  // the issuer may not be read
-	There   Found = "There"
+	NoKind    Found = "NoKind"  // the cluster has no such kind
+	Missing   Found = "Missing" // there is no such issuer
+	Forbidden Found = "Hidden"  // the issuer may not be read
+	Exists    Found = "There"
 )
 
 // State is the state of an issuer.
@@ -91,7 +91,7 @@ func Look(ctx context.Context, c client.Reader, mapper meta.RESTMapper, namespac
 	case apierrors.IsNotFound(err):
 		return State{Found: Missing}, nil
 	case apierrors.IsForbidden(err):
-		return State{Found: Hidden}, nil
+		return State{Found: Forbidden}, nil
 	case err != nil:
 		return State{}, fmt.Errorf("get %s %q: %w", kind.Kind, ref.Name, err)
 	}
@@ -100,7 +100,7 @@ func Look(ctx context.Context, c client.Reader, mapper meta.RESTMapper, namespac
 
 // StateOf reads the state of an issuer.
 func StateOf(o *unstructured.Unstructured) State {
-	s := State{Found: There, Generation: fmt.Sprintf("%s.%d", o.GetUID(), o.GetGeneration())}
+	s := State{Found: Exists, Generation: fmt.Sprintf("%s.%d", o.GetUID(), o.GetGeneration())}
 	c := readyOf(o)
 	if c == nil {
 		return s

@@ -37,10 +37,10 @@ func (s source) String() string {
 // key is the value under which a target with this source is found in the index bySource.
 func (s source) key() string { return s.annotation + "=" + s.name.String() }
 
-// wanted says which source the annotations of a target name. If there are several the first counts,
-// in the order that cert-manager has: Secret, Certificate, API server; it is returned together with
-// an error that says so.
-func wanted(annotations map[string]string) (source, error) {
+// sourceOf says which source the annotations of a target name. If there are several the first
+// counts, in the order that cert-manager has: Secret, Certificate, API server; it is returned
+// together with an error that says so.
+func sourceOf(annotations map[string]string) (source, error) {
 	var found source
 	var others []string
 	for _, annotation := range []string{

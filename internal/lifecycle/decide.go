@@ -11,7 +11,7 @@ import (
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
-	"github.com/perennial-pki/perennial/internal/reissue"
+	"github.com/perennial-pki/perennial/internal/earlyissuance"
 	"github.com/perennial-pki/perennial/internal/revocation"
 	"github.com/perennial-pki/perennial/pki"
 )
@@ -61,7 +61,7 @@ type Decision struct {
 	Why   string
 
 	// withheld are the writes that are left out because they failed.
-	withheld map[write]*Refusal
+	withheld map[write]*FailedWrite
 }
 
 // Event is an event about the Certificate.
@@ -88,7 +88,7 @@ type NewRequest struct {
 	Attempt int
 	// Counts is why the issuance starts before the present certificate is due, see internal/reissue.
 	// It is empty if that is due.
-	Counts reissue.Cause
+	Counts earlyissuance.Cause
 	// Wish is the manual trigger of the request, see decider.wish, or empty.
 	Wish string
 	// Events are reported when the request is created.
@@ -181,11 +181,11 @@ type decider struct {
 	// differences is how the certificate of the next request differs from what was asked for.
 	differences pki.Differences
 	// overtaken is why a request is replaced before the back-off of its failure ends, or empty.
-	overtaken reissue.Cause
+	overtaken earlyissuance.Cause
 	// retries says that the last request failed and that its back-off has ended.
 	retries bool
 	// delayed is why the certificate is not issued again yet, or empty.
-	delayed reissue.Cause
+	delayed earlyissuance.Cause
 	// underWay says that an issuance is not over.
 	underWay bool
 	// over says that there is no issuance, so that the condition Issuing goes unless there is a

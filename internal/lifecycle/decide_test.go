@@ -12,7 +12,7 @@ import (
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
-	"github.com/perennial-pki/perennial/internal/reissue"
+	"github.com/perennial-pki/perennial/internal/earlyissuance"
 	"github.com/perennial-pki/perennial/pki"
 )
 
@@ -427,7 +427,7 @@ func TestDecide(t *testing.T) {
 			}, "request web-2, hold status", 0},
 		"nothing is generated for what waits": {
 			func(s *scene) {
-				s.rsa().Issuances.History = reissue.History{Counted: 3, Last: created, Edited: [2]time.Time{created, created}}
+				s.rsa().Issuances.History = earlyissuance.History{Counted: 3, Last: created, Edited: [2]time.Time{created, created}}
 			},
 			"Ready=False/DoesNotExist, Issuing=False/ReissueDelayed", 8 * time.Minute},
 

@@ -38,7 +38,7 @@ func (r *Reconciler) externalState(ctx context.Context, crt *cmapi.Certificate) 
 // known.
 func externalGeneration(is external.State) string {
 	switch is.Found {
-	case external.There:
+	case external.Exists:
 		return is.Generation
 	case external.Missing, external.NoKind:
 		return noExternal

@@ -11,11 +11,11 @@ import (
 
 // TestAnExternalIssuerThatChangesIsAskedAgain has a request that an external issuer refused.
 func TestAnExternalIssuerThatChangesIsAskedAgain(t *testing.T) {
-	there := external.State{Found: external.There, Generation: "uid.1"}
+	there := external.State{Found: external.Exists, Generation: "uid.1"}
 	with := func(generation string, ready metav1.ConditionStatus, since time.Duration) func(*scene) external.State {
 		return func(s *scene) external.State {
 			at := metav1.NewTime(s.Now.Add(since))
-			return external.State{Found: external.There, Generation: generation, Ready: ready, Since: &at}
+			return external.State{Found: external.Exists, Generation: generation, Ready: ready, Since: &at}
 		}
 	}
 	as := func(state external.State) func(*scene) external.State {
@@ -32,7 +32,7 @@ func TestAnExternalIssuerThatChangesIsAskedAgain(t *testing.T) {
 		"it was made anew":       {"uid.1", with("other.1", "", 0), time.Second, true},
 		"it appeared":            {noExternal, as(there), time.Second, true},
 		"it is still missing":    {noExternal, as(external.State{Found: external.Missing}), 5 * time.Minute, false},
-		"it cannot be read":      {"uid.1", as(external.State{Found: external.Hidden}), 5 * time.Minute, false},
+		"it cannot be read":      {"uid.1", as(external.State{Found: external.Forbidden}), 5 * time.Minute, false},
 		"nothing was remembered": {"", as(there), 5 * time.Minute, false},
 		"it became ready":        {"uid.1", with("uid.1", metav1.ConditionTrue, 2*time.Second), 2 * time.Minute, true},
 		"it became ready a moment ago": {

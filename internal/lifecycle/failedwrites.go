@@ -19,8 +19,8 @@ import (
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/earlyissuance"
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/reissue"
 )
 
 // Reasons of the Issuing condition when a write fails.
@@ -30,7 +30,7 @@ const (
 	reasonRequestFailed = "RequestFailed"
 	// reasonCountFailed: the count of issuances, without which none that is early begins, cannot be
 	// saved.
-	reasonCountFailed = reissue.ReasonNotSaved
+	reasonCountFailed = earlyissuance.ReasonNotSaved
 	// reasonSecretFailed: the Secret cannot be written.
 	reasonSecretFailed = "SecretWriteFailed"
 	// reasonKeystore: a keystore cannot be made of the certificate and its password.
@@ -87,8 +87,8 @@ type writeError struct {
 func (e *writeError) Error() string { return e.text + ": " + e.err.Error() }
 func (e *writeError) Unwrap() error { return e.err }
 
-// Refusal is a write that failed, and is not tried again for a while.
-type Refusal struct {
+// FailedWrite is a write that failed, and is not tried again for a while.
+type FailedWrite struct {
 	Reason string
 	// Class is never fault.Limited.
 	Class fault.Class
@@ -107,7 +107,7 @@ type Refusal struct {
 }
 
 // told reports whether the refusal is to be written into the status.
-func (f *Refusal) told() bool { return f.Class != fault.Transient || f.Attempts >= toldTransient }
+func (f *FailedWrite) told() bool { return f.Class != fault.Transient || f.Attempts >= toldTransient }
 
 // classOf is the class of an error of the API server, or of one that has a class.
 func classOf(err error) fault.Class {
@@ -129,7 +129,7 @@ func passing(ctx context.Context, err error) bool {
 }
 
 // next is the refusal after another failure. was may be nil.
-func (f *Refusal) next(was *Refusal, name string) {
+func (f *FailedWrite) next(was *FailedWrite, name string) {
 	f.Attempts = 1
 	if was != nil {
 		f.Attempts += was.Attempts
@@ -150,20 +150,20 @@ func (f *Refusal) next(was *Refusal, name string) {
 	}
 }
 
-// refusals is the memory of the writes that failed, by Certificate. It does not survive a restart,
-// after which each write is tried once.
-type refusals struct {
+// failedWrites is the memory of the writes that failed, by Certificate. It does not survive a
+// restart, after which each write is tried once.
+type failedWrites struct {
 	mu sync.Mutex
-	of map[types.NamespacedName]map[write]*Refusal
+	of map[types.NamespacedName]map[write]*FailedWrite
 }
 
-func (r *refusals) get(key types.NamespacedName) map[write]*Refusal {
+func (r *failedWrites) get(key types.NamespacedName) map[write]*FailedWrite {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return maps.Clone(r.of[key])
 }
 
-func (r *refusals) set(key types.NamespacedName, failed map[write]*Refusal) {
+func (r *failedWrites) set(key types.NamespacedName, failed map[write]*FailedWrite) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(failed) == 0 {
@@ -171,7 +171,7 @@ func (r *refusals) set(key types.NamespacedName, failed map[write]*Refusal) {
 		return
 	}
 	if r.of == nil {
-		r.of = map[types.NamespacedName]map[write]*Refusal{}
+		r.of = map[types.NamespacedName]map[write]*FailedWrite{}
 	}
 	r.of[key] = failed
 }
@@ -216,7 +216,7 @@ func digest(parts ...string) string {
 }
 
 // refused returns the failure of a write that is not to be tried now, or nil.
-func (d *decider) refused(w write) *Refusal {
+func (d *decider) refused(w write) *FailedWrite {
 	f := d.Refusals[w]
 	switch {
 	case f == nil:
@@ -235,7 +235,7 @@ func (d *decider) refused(w write) *Refusal {
 }
 
 // askedSince reports whether a user has triggered an issuance since the write failed.
-func (d *decider) askedSince(f *Refusal) bool {
+func (d *decider) askedSince(f *FailedWrite) bool {
 	issuing := d.condition(cmapi.CertificateConditionIssuing)
 	wish := wishOf(issuing)
 	return wish != "" && wish != f.Wish
@@ -248,7 +248,7 @@ func (d *decider) withhold(w write) bool {
 		return false
 	}
 	if d.withheld == nil {
-		d.withheld = map[write]*Refusal{}
+		d.withheld = map[write]*FailedWrite{}
 	}
 	d.withheld[w] = f
 	d.look(f.Until, "a write that failed is tried again")
@@ -259,7 +259,7 @@ func (d *decider) withhold(w write) bool {
 }
 
 // refusalMessage says what failed, what to do, and when the next attempt is.
-func (d *decider) refusalMessage(f *Refusal) string {
+func (d *decider) refusalMessage(f *FailedWrite) string {
 	if f.Until.IsZero() {
 		return fmt.Sprintf("%s. It is tried again when that changes (attempt %d, %s)", f.Message, f.Attempts, f.Reason)
 	}
@@ -401,11 +401,11 @@ func (d *decider) because(message string) string {
 func (r *Reconciler) remember(ctx context.Context, o *Observation, d *Decision, failed []*writeError) {
 	key := types.NamespacedName{Namespace: o.Certificate.Namespace, Name: o.Certificate.Name}
 	before := r.refusals.get(key)
-	after := map[write]*Refusal{}
+	after := map[write]*FailedWrite{}
 	maps.Copy(after, d.withheld)
 	issuing := cmapi.GetCertificateCondition(&o.Certificate.Status, cmapi.CertificateConditionIssuing)
 	for _, e := range failed {
-		f := &Refusal{
+		f := &FailedWrite{
 			Reason: e.reason, Class: classOf(e.err), Message: strings.TrimSuffix(e.Error(), "."),
 			At: o.Now, Wish: wishOf(issuing), inputs: o.inputs(), surroundings: o.surroundings(),
 		}
@@ -469,7 +469,7 @@ func (r *Reconciler) unread(ctx context.Context, o *Observation, err error) erro
 }
 
 // decideUnread decides on the status if an object of the Certificate cannot be read.
-func decideUnread(o *Observation, f *Refusal) *Decision {
+func decideUnread(o *Observation, f *FailedWrite) *Decision {
 	d := &decider{Observation: o, Decision: &Decision{Status: *o.Certificate.Status.DeepCopy()}}
 	issuing := d.condition(cmapi.CertificateConditionIssuing)
 	if f.told() && (issuing == nil || issuing.Reason == reasonReadFailed) {

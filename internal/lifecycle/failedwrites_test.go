@@ -14,14 +14,14 @@ import (
 
 // refuse records that a write of the present decision has failed so often in a row.
 func (s *scene) refuse(w write, reason string, class fault.Class, attempts int) *scene {
-	f := &Refusal{
+	f := &FailedWrite{
 		Reason: reason, Class: class, Message: "it is frozen", At: s.Now, inputs: s.inputs(), surroundings: s.surroundings(),
 		Wish: wishOf(cmapi.GetCertificateCondition(&s.Certificate.Status, cmapi.CertificateConditionIssuing)),
 	}
 	for n := range attempts {
-		f.next(&Refusal{Attempts: n}, "web")
+		f.next(&FailedWrite{Attempts: n}, "web")
 	}
-	s.Refusals = map[write]*Refusal{w: f}
+	s.Refusals = map[write]*FailedWrite{w: f}
 	return s
 }
 
@@ -138,7 +138,7 @@ func sameStatus(a, b *Decision) bool {
 
 func TestACertificateThatExpiredIsNotReadyThoughNothingCanBeRead(t *testing.T) {
 	s := newScene(t).issued()
-	f := &Refusal{Reason: reasonReadFailed, Class: fault.Refused, Message: "secrets is forbidden", Attempts: 1}
+	f := &FailedWrite{Reason: reasonReadFailed, Class: fault.Refused, Message: "secrets is forbidden", Attempts: 1}
 	if d := decideUnread(s.Observation, f); outcome(d) != "Ready=True/Ready, Issuing=False/ReadFailed" {
 		t.Errorf("decided %s of a good certificate", outcome(d))
 	}

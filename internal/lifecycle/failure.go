@@ -11,8 +11,8 @@ import (
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/earlyissuance"
 	"github.com/perennial-pki/perennial/internal/external"
-	"github.com/perennial-pki/perennial/internal/reissue"
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
@@ -80,11 +80,11 @@ func (d *decider) failed(next *cmapi.CertificateRequest, f *failure, asked bool)
 	switch {
 	case issuer != nil && issuerChanged(issuer, next.Annotations[issuerAnnotation], f.at.Time):
 		d.forgetFailures()
-		d.overtaken = reissue.IssuerChanged
+		d.overtaken = earlyissuance.IssuerChanged
 		return true // the issuer is not the one that refused
 	case d.externalChanged(next):
 		d.forgetFailures()
-		d.overtaken = reissue.IssuerChanged
+		d.overtaken = earlyissuance.IssuerChanged
 		return true
 	case !counted:
 		attempts := attemptOf(next)
@@ -113,7 +113,7 @@ func (d *decider) failed(next *cmapi.CertificateRequest, f *failure, asked bool)
 	}
 	if at := d.externalReady(next, f); !at.IsZero() && at.Before(end) {
 		if end = at; counted && !f.waits && !d.Now.Before(end) {
-			d.overtaken = reissue.IssuerChanged
+			d.overtaken = earlyissuance.IssuerChanged
 			return true
 		}
 	}

@@ -15,8 +15,8 @@ import (
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/earlyissuance"
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/reissue"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
 )
@@ -145,16 +145,16 @@ func (d *decider) usable(next *cmapi.CertificateRequest) (*cmapi.CertificateRequ
 		// failure may be corrected.
 		d.discard(next)
 		d.forgetFailures()
-		d.overtaken, next = reissue.SpecChanged, nil
+		d.overtaken, next = earlyissuance.SpecChanged, nil
 	case !issued(next) && (d.provedOtherwise(next, d.Issuer) || d.redundant(csr) ||
 		durationAdded(next, &d.Certificate.Spec)):
 		// So has the way in which the names are proved, or the duration.
 		d.discard(next)
 		d.forgetFailures()
-		d.overtaken, next = reissue.SpecChanged, nil
+		d.overtaken, next = earlyissuance.SpecChanged, nil
 	case d.compromised() && pki.SamePublicKey(csr.PublicKey, d.present.key.Public()):
 		d.discard(next) // its private key has been compromised since
-		d.overtaken, next = reissue.RequestLost, nil
+		d.overtaken, next = earlyissuance.RequestLost, nil
 	}
 	return next, csr
 }
@@ -168,7 +168,7 @@ func (d *decider) proceed(
 	switch {
 	case key == nil:
 		d.discard(next)
-		d.overtaken = reissue.RequestLost
+		d.overtaken = earlyissuance.RequestLost
 		return false
 	case issued(next):
 		d.complete(next, key, chain, why)
@@ -214,7 +214,7 @@ func (d *decider) request(why *violation, asked bool) {
 	r := &NewRequest{New: generated, Counts: counts, Revision: d.revision() + 1, Key: kept.key,
 		Wish: cmp.Or(d.wish(), d.refusedWish(name), d.refusedWish(keyName)), Events: d.takeBefore()}
 	if d.rehearsal != nil && r.Wish == "" {
-		r.Wish = d.rehearsal.Annotations[signer.ManualAnnotation]
+		r.Wish = d.rehearsal.Annotations[signer.ManualTriggerAnnotation]
 	}
 	if kept.key != nil {
 		r.tell(

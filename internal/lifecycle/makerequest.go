@@ -20,8 +20,8 @@ import (
 
 	"github.com/perennial-pki/perennial/acme"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	"github.com/perennial-pki/perennial/internal/earlyissuance"
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/reissue"
 	"github.com/perennial-pki/perennial/internal/revocation"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
@@ -69,8 +69,8 @@ func (r *Reconciler) makeRequest(ctx context.Context, o *Observation, n *NewRequ
 	}
 	cr.Annotations[cmapi.CertificateRequestRevisionAnnotationKey] = strconv.Itoa(n.Revision)
 	cr.Annotations[cmapi.CertificateRequestPrivateKeyAnnotationKey] = KeySecretName(crt, n.Revision)
-	if wanted := revocation.For(crt); wanted != "" && o.Issuer != nil && o.Issuer.GetSpec().ACME != nil {
-		cr.Annotations[revocation.ForAnnotation] = wanted
+	if wanted := revocation.RevokeForValue(crt); wanted != "" && o.Issuer != nil && o.Issuer.GetSpec().ACME != nil {
+		cr.Annotations[revocation.RevokeForAnnotation] = wanted
 	}
 	if id := replaces(o); id != "" {
 		cr.Annotations[signer.ReplacesAnnotation] = id
@@ -145,7 +145,7 @@ func (r *Reconciler) requestFor(
 		annotations[issuerAnnotation] = issuerVersion(issuer)
 	}
 	if n.Wish != "" {
-		annotations[signer.ManualAnnotation] = n.Wish
+		annotations[signer.ManualTriggerAnnotation] = n.Wish
 	}
 	if spec.ACMEProfile != "" {
 		annotations[signer.ProfileAnnotation] = spec.ACMEProfile
@@ -172,7 +172,7 @@ func (r *Reconciler) requestFor(
 // notCreated is the error of a request that could not be made. It begins as cert-manager's event
 // does, unless the count of issuances, which is saved before, is what failed.
 func notCreated(w write, err error) *writeError {
-	if of := (*fault.Error)(nil); errors.As(err, &of) && of.Reason == reissue.ReasonNotSaved {
+	if of := (*fault.Error)(nil); errors.As(err, &of) && of.Reason == earlyissuance.ReasonNotSaved {
 		return &writeError{w, reasonCountFailed,
 			"The controller cannot save the count of issuances, and requests no certificate before its renewal time without it",
 			"An administrator of the controller must let it write ConfigMaps in its own namespace", err}
@@ -192,7 +192,7 @@ func notCreated(w write, err error) *writeError {
 func replaces(o *Observation) string {
 	crt := o.Certificate
 	if crt.Status.ACME == nil || crt.Status.ACME.ARI == nil || o.Secret == nil ||
-		!signer.Issued(crt.Spec.IssuerRef, o.Secret) {
+		!signer.SecretNamesIssuer(crt.Spec.IssuerRef, o.Secret) {
 		return ""
 	}
 	if o.Issuer == nil || o.Issuer.GetStatus().ACME == nil {

@@ -12,9 +12,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	"github.com/perennial-pki/perennial/internal/earlyissuance"
 	"github.com/perennial-pki/perennial/internal/external"
 	"github.com/perennial-pki/perennial/internal/issuer"
-	"github.com/perennial-pki/perennial/internal/reissue"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
 )
@@ -59,13 +59,13 @@ type Observation struct {
 
 	// Issuances is what is known of the issuances of this Certificate, and of earlier Certificates
 	// with its name.
-	Issuances reissue.Record
+	Issuances earlyissuance.Record
 
 	// Passwords of the keystores that the spec asks for.
 	JKSPassword, PKCS12Password Password
 
 	// Refusals are the writes for this Certificate that failed when they were last tried.
-	Refusals map[write]*Refusal
+	Refusals map[write]*FailedWrite
 
 	signedBy map[*x509.Certificate]bool // answers of signedByCA, which cost a signature check
 }

@@ -19,7 +19,7 @@ func (d *decider) wish() string {
 // unanswered reports whether there is a manual trigger that the request was not made for.
 func (d *decider) unanswered(cr *cmapi.CertificateRequest) bool {
 	wish := d.wish()
-	return wish != "" && wish != cr.Annotations[signer.ManualAnnotation]
+	return wish != "" && wish != cr.Annotations[signer.ManualTriggerAnnotation]
 }
 
 // endsPause reports whether a user wants another attempt for a paused request. The paused request

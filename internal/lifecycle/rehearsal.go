@@ -9,7 +9,7 @@ import (
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
-	"github.com/perennial-pki/perennial/internal/reissue"
+	"github.com/perennial-pki/perennial/internal/earlyissuance"
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
@@ -63,7 +63,7 @@ func (d *decider) rehearsalSettled(asked bool) bool {
 		// The spec has changed since: the cause of the failure may be corrected.
 		d.endRehearsal()
 		d.forgetFailures()
-		d.overtaken = reissue.SpecChanged
+		d.overtaken = earlyissuance.SpecChanged
 		return true
 	}
 	f := failureOf(cr)

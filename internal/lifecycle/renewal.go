@@ -324,7 +324,7 @@ func atOnce(
 func (d *decider) rememberAtOnce(next *x509.Certificate) {
 	suggested := d.suggested()
 	d.Status.ACME = nil // it was about the one before
-	if suggested == nil || d.Secret == nil || !signer.Issued(d.Certificate.Spec.IssuerRef, d.Secret) {
+	if suggested == nil || d.Secret == nil || !signer.SecretNamesIssuer(d.Certificate.Spec.IssuerRef, d.Secret) {
 		return // or the one before was of another issuer
 	}
 	if once := atOnce(&d.Status, suggested, next.NotAfter.Sub(next.NotBefore), d.Now); once != nil {

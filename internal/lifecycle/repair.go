@@ -7,14 +7,14 @@ import (
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/earlyissuance"
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/reissue"
 )
 
 // repair restores what a Secret with a good key pair lacks otherwise, such as labels, annotations
 // and keystores. That needs no new certificate.
 func (d *decider) repair() {
-	if d.delayed == reissue.SecretOverwritten {
+	if d.delayed == earlyissuance.SecretOverwritten {
 		return // what another client has put there does not become ours
 	}
 	if d.Apply != nil || d.Secret == nil || d.present.reason != "" || d.Secret.Annotations[temporaryAnnotation] == "true" {

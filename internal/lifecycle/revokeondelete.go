@@ -74,7 +74,7 @@ func (d *decider) holds(by cmmeta.IssuerReference) bool {
 	case d.Apply != nil:
 		return sameIssuer(d.Apply.Issuer, by)
 	}
-	return d.Secret != nil && d.Secret.Annotations[temporaryAnnotation] != "true" && signer.Issued(by, d.Secret)
+	return d.Secret != nil && d.Secret.Annotations[temporaryAnnotation] != "true" && signer.SecretNamesIssuer(by, d.Secret)
 }
 
 // compromised reports whether the private key that is present must not be used again.

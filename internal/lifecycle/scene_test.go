@@ -104,7 +104,7 @@ func (s *scene) requested() *scene {
 func (s *scene) wished() *scene {
 	s.Helper()
 	s.requested()
-	s.Next.Annotations[signer.ManualAnnotation] = Decide(s.unrequested()).Request.Wish
+	s.Next.Annotations[signer.ManualTriggerAnnotation] = Decide(s.unrequested()).Request.Wish
 	return s
 }
 

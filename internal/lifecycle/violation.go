@@ -5,7 +5,7 @@ import (
 	"time"
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
-	"github.com/perennial-pki/perennial/internal/reissue"
+	"github.com/perennial-pki/perennial/internal/earlyissuance"
 	"github.com/perennial-pki/perennial/internal/revocation"
 	"github.com/perennial-pki/perennial/pki"
 )
@@ -41,7 +41,7 @@ const (
 	// reasonPassword: a keystore was made with a password that its consumers may not be able to give.
 	reasonPassword = "KeystorePasswordUnusual"
 	// reasonRevoked: the certificate is revoked. perennial revoke sets Issuing with it.
-	reasonRevoked = string(reissue.Revoked)
+	reasonRevoked = string(earlyissuance.Revoked)
 	// reasonNameTaken: an object with another owner has the name that is needed.
 	reasonNameTaken = "NameTaken"
 )
@@ -55,7 +55,7 @@ const temporaryAnnotation = "perennial.dev/temporary-certificate"
 const temporaryIssuer = "cert-manager.local"
 
 // byHand reports whether a reason of Issuing means that a user triggered the issuance.
-func byHand(reason string) bool { return reissue.Cause(reason).ByHand() }
+func byHand(reason string) bool { return earlyissuance.Cause(reason).ByHand() }
 
 // violation is the first thing that is wrong with what a Certificate has.
 type violation struct{ reason, message string }

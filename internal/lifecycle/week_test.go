@@ -14,7 +14,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
-	"github.com/perennial-pki/perennial/internal/reissue"
+	"github.com/perennial-pki/perennial/internal/earlyissuance"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
 )
@@ -274,7 +274,7 @@ func (w *week) request(n *NewRequest, key crypto.Signer) {
 		cr.Annotations[attemptAnnotation] = strconv.Itoa(n.Attempt)
 	}
 	if n.Wish != "" {
-		cr.Annotations[signer.ManualAnnotation] = n.Wish
+		cr.Annotations[signer.ManualTriggerAnnotation] = n.Wish
 	}
 	if memory {
 		w.keyring[cr.UID] = key
@@ -285,7 +285,7 @@ func (w *week) request(n *NewRequest, key crypto.Signer) {
 		w.early = append(w.early, w.real)
 		w.Issuances.History = w.Issuances.Count(n.Counts, w.Now)
 	}
-	w.Issuances.Latest = reissue.Latest{Started: w.Now}
+	w.Issuances.Latest = earlyissuance.Latest{Started: w.Now}
 	if !w.one(12) { // otherwise it is never answered
 		w.answers[cr.UID] = w.real.Add(w.upTo(20 * time.Second))
 	}
@@ -356,7 +356,7 @@ func (w *week) disturb() {
 		if !w.one(often / 4) {
 			return
 		}
-		w.Issuances.Latest = reissue.Latest{}
+		w.Issuances.Latest = earlyissuance.Latest{}
 		clear(w.keyring)
 	case 2, 3:
 		w.do(kinds[w.random.IntN(len(kinds))])
@@ -397,10 +397,10 @@ func (w *week) do(what string) {
 		w.edit()
 	case "ask":
 		w.Certificate = w.Certificate.DeepCopy()
-		w.issuingBecause(string(reissue.Triggered))
+		w.issuingBecause(string(earlyissuance.Triggered))
 	case "revoke":
 		w.Certificate = w.Certificate.DeepCopy()
-		w.issuingBecause(string(reissue.Revoked))
+		w.issuingBecause(string(earlyissuance.Revoked))
 		w.revoked = true
 	case "delete requests":
 		w.all = nil

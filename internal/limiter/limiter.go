@@ -179,17 +179,17 @@ func passOf(ctx context.Context) *pass {
 	return t
 }
 
-// Enter takes a slot of a target, and gives back the one of another target. The error is an ErrBusy
-// if there is no slot. Outside of a Reconciler there always is one.
-func Enter(ctx context.Context, p Target) error {
+// Acquire takes a slot of a target, and gives back the one of another target. The error is an
+// ErrBusy if there is no slot. Outside of a Reconciler there always is one.
+func Acquire(ctx context.Context, p Target) error {
 	if t := passOf(ctx); t != nil {
 		return t.enter(p)
 	}
 	return nil
 }
 
-// Leave gives the slot back.
-func Leave(ctx context.Context) {
+// Release gives the slot back.
+func Release(ctx context.Context) {
 	if t := passOf(ctx); t != nil {
 		t.leave()
 	}

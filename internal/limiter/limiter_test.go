@@ -149,7 +149,7 @@ func TestOneWhoIsForOneAtATimeHasOnePlaceAndCallsTheNext(t *testing.T) {
 	w := newWorld(t)
 	alone := Target{Name: "alone", Exclusive: true}
 	of := w.Reconciler(reconcile.Func(func(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
-		return reconcile.Result{}, Enter(ctx, alone)
+		return reconcile.Result{}, Acquire(ctx, alone)
 	}))
 	first := w.begin(request("a", 1))
 	left, err := Detach(context.WithValue(t.Context(), passKey{}, first), alone)

@@ -66,8 +66,8 @@ func (t *Timestamp) Start(now time.Time) time.Time {
 // Clear says that it has ended.
 func (t *Timestamp) Clear() { t.Time = time.Time{} }
 
-// Advance moves it to an earlier time. Zero changes nothing.
-func (t *Timestamp) Advance(to time.Time) {
+// KeepEarlier moves it to an earlier time. Zero changes nothing.
+func (t *Timestamp) KeepEarlier(to time.Time) {
 	if !to.IsZero() && (t.IsZero() || to.Before(t.Time)) {
 		t.Time = to
 	}

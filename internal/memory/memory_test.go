@@ -33,18 +33,18 @@ func TestATimestamp(t *testing.T) {
 	if began.Start(at(5)) != at(5) || began.Start(at(6)) != at(5) {
 		t.Errorf("it began at %s", began)
 	}
-	began.Advance(at(7))
-	began.Advance(time.Time{})
+	began.KeepEarlier(at(7))
+	began.KeepEarlier(time.Time{})
 	if began.Time != at(5) {
 		t.Errorf("a later time, or none, moved it to %s", began)
 	}
-	if began.Advance(at(3)); began.Time != at(3) {
+	if began.KeepEarlier(at(3)); began.Time != at(3) {
 		t.Errorf("an earlier time left it at %s", began)
 	}
 	if began.Clear(); !began.IsZero() {
 		t.Errorf("it has not ended: %s", began)
 	}
-	if began.Advance(at(4)); began.Time != at(4) {
+	if began.KeepEarlier(at(4)); began.Time != at(4) {
 		t.Errorf("the first time is %s", began)
 	}
 }

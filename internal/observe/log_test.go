@@ -57,7 +57,7 @@ func TestAnErrorIsLoggedWhenItChangesAndEachPassIsRepeated(t *testing.T) {
 	var lines []string
 	ctx := logged(&lines)
 	var err error
-	r := Counted(
+	r := Instrument(
 		NewMetrics(prometheus.NewRegistry(), clock.RealClock{}),
 		"things",
 		reconcile.TypedFunc[string](
@@ -78,7 +78,7 @@ func TestAnErrorIsLoggedWhenItChangesAndEachPassIsRepeated(t *testing.T) {
 	} {
 		err = step.err
 		result, failed := r.Reconcile(ctx, step.object)
-		//lint:ignore SA1019 see Counted
+		//lint:ignore SA1019 see Instrument
 		if failed != nil || result.Requeue != (step.err != nil) {
 			t.Errorf("pass %d ends with %+v, %v", i, result, failed)
 		}

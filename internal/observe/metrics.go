@@ -155,11 +155,15 @@ func (m *Metrics) ACMEExchange(e acme.Exchange) {
 // other write.
 const conflictRetry = 20 * time.Millisecond
 
-// Counted returns a reconciler that does what r does, counts it under the name of the controller,
-// and logs an error when it changes. A pass that failed is repeated with the queue's back-off. A
-// conflict is no error: another client wrote the object between the read and the
-// write, so the object is reconciled again.
-func Counted[R comparable](m *Metrics, controller string, r reconcile.TypedReconciler[R]) reconcile.TypedReconciler[R] {
+// Instrument returns a reconciler that does what r does, counts it under the name of the
+// controller, and logs an error when it changes. A pass that failed is repeated with the queue's
+// back-off. A conflict is no error: another client wrote the object between the read and the write,
+// so the object is reconciled again.
+func Instrument[R comparable](
+	m *Metrics,
+	controller string,
+	r reconcile.TypedReconciler[R],
+) reconcile.TypedReconciler[R] {
 	syncs, failures := m.syncs.WithLabelValues(controller), m.syncErrors.WithLabelValues(controller)
 	failed := &errorLog[R]{last: map[R]string{}}
 	return reconcile.TypedFunc[R](func(ctx context.Context, request R) (reconcile.Result, error) {
@@ -182,10 +186,10 @@ func Counted[R comparable](m *Metrics, controller string, r reconcile.TypedRecon
 	})
 }
 
-// Objects is a prometheus.Collector of the state of Certificates, Challenges and issuers. It reads
-// them from a cache at each scrape, so it needs no memory of its own and has no series of deleted
-// objects.
-type Objects struct {
+// ObjectCollector is a prometheus.Collector of the state of Certificates, Challenges and issuers.
+// It reads them from a cache at each scrape, so it needs no memory of its own and has no series of
+// deleted objects.
+type ObjectCollector struct {
 	Reader client.Reader
 	// ClusterScoped says that the controller also serves ClusterIssuers.
 	ClusterScoped bool
@@ -269,7 +273,7 @@ func desc(prefix, name, help string, labels ...string) *prometheus.Desc {
 }
 
 // Describe implements prometheus.Collector.
-func (o *Objects) Describe(c chan<- *prometheus.Desc) {
+func (o *ObjectCollector) Describe(c chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		readyStatus, expirationTime, notAfterTime, notBeforeTime, renewalTime, failedAttempts, issuerReady,
 		clusterIssuerReady, challengeStatus,
@@ -279,7 +283,7 @@ func (o *Objects) Describe(c chan<- *prometheus.Desc) {
 }
 
 // Collect implements prometheus.Collector.
-func (o *Objects) Collect(c chan<- prometheus.Metric) {
+func (o *ObjectCollector) Collect(c chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), o.Limit)
 	defer cancel()
 	// Stale by a moment is fine here: do not wait for our own writes.

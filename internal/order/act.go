@@ -16,8 +16,8 @@ import (
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
-// parties are what a pass acts through.
-type parties struct {
+// passState are what a pass acts through.
+type passState struct {
 	issuer  *signer.Issuer
 	session *account.Session
 	memory  *remembered
@@ -26,13 +26,13 @@ type parties struct {
 }
 
 // spec is that of the issuer.
-func (p *parties) spec() *cmacme.ACMEIssuer { return p.issuer.GetSpec().ACME }
+func (p *passState) spec() *cmacme.ACMEIssuer { return p.issuer.GetSpec().ACME }
 
 // pass observes, decides and acts until there is nothing to do but wait. It leaves the status to
 // write, and what is to be reported then.
 func (r *Reconciler) pass(ctx context.Context, order *cmacme.Order, challenges []cmacme.Challenge) Decision {
 	m := r.memory.Of(order)
-	p := &parties{memory: m}
+	p := &passState{memory: m}
 	o := Observation{Order: order.DeepCopy(), Challenges: challenges}
 	if o.Blocked = r.find(ctx, p, o.Order); o.Blocked == nil {
 		defer p.session.Release(ctx)
@@ -56,7 +56,7 @@ func (r *Reconciler) pass(ctx context.Context, order *cmacme.Order, challenges [
 }
 
 // find finds what a pass for an order acts through. Its error blocks the order.
-func (r *Reconciler) find(ctx context.Context, p *parties, order *cmacme.Order) (err error) {
+func (r *Reconciler) find(ctx context.Context, p *passState, order *cmacme.Order) (err error) {
 	p.issuer, err = r.Scope.Get(ctx, r.Client, order.Namespace, order.Spec.IssuerRef)
 	if err != nil {
 		return err
@@ -73,7 +73,7 @@ func (r *Reconciler) find(ctx context.Context, p *parties, order *cmacme.Order) 
 }
 
 // act carries out an action, and adds what came of it to the observation.
-func (r *Reconciler) act(ctx context.Context, p *parties, o *Observation) (err error) {
+func (r *Reconciler) act(ctx context.Context, p *passState, o *Observation) (err error) {
 	order := o.Order
 	switch o.Done {
 	case Admit:
@@ -117,7 +117,7 @@ func (r *Reconciler) act(ctx context.Context, p *parties, o *Observation) (err e
 // of the limiter first, as order counts as being sent if there is none.
 func (r *Reconciler) findDuplicate(
 	ctx context.Context,
-	p *parties,
+	p *passState,
 	order *cmacme.Order,
 ) (*types.NamespacedName, error) {
 	if err := p.session.Enter(ctx); err != nil {
@@ -127,7 +127,7 @@ func (r *Reconciler) findDuplicate(
 }
 
 // finalize asks the CA for the certificate.
-func (r *Reconciler) finalize(ctx context.Context, p *parties, o *Observation) error {
+func (r *Reconciler) finalize(ctx context.Context, p *passState, o *Observation) error {
 	order := o.Order
 	csr, err := r.Limits.DecodeCSRPEM(order.Spec.Request)
 	if err != nil {

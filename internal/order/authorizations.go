@@ -55,7 +55,7 @@ func firstToExpire(all []acme.Authorization, now time.Time) (until time.Time) {
 
 // checkAuthorizations says which authorization of an order has become useless without a failed
 // proof, such as by its expiry. If there is none, it returns when the first expires.
-func (r *Reconciler) checkAuthorizations(ctx context.Context, p *parties, order *cmacme.Order,
+func (r *Reconciler) checkAuthorizations(ctx context.Context, p *passState, order *cmacme.Order,
 	now time.Time) (lapse string, expiry time.Time, err error) {
 	var urls []string
 	for _, z := range order.Status.Authorizations {
@@ -88,7 +88,7 @@ func lapsed(all []acme.Authorization, now time.Time) (why string, expiry time.Ti
 
 // readAuthorizations returns the authorizations of an order with what they are about, and when the
 // first expires.
-func (r *Reconciler) readAuthorizations(ctx context.Context, p *parties, order *cmacme.Order,
+func (r *Reconciler) readAuthorizations(ctx context.Context, p *passState, order *cmacme.Order,
 	now time.Time) (all []cmacme.ACMEAuthorization, expiry time.Time, err error) {
 	all = slices.Clone(order.Status.Authorizations)
 	var unread []*cmacme.ACMEAuthorization

@@ -29,7 +29,7 @@ const maxAlternates = 10
 
 // fetch reads the certificate, with the chain that the issuer prefers if the CA offers it and it is
 // good, else with the first good chain. It reads other chains than the default one only if needed.
-func (r *Reconciler) fetch(ctx context.Context, p *parties, order *cmacme.Order, ca acme.Order,
+func (r *Reconciler) fetch(ctx context.Context, p *passState, order *cmacme.Order, ca acme.Order,
 	now time.Time) (got Fetched, err error) {
 	preferred := p.spec().PreferredChain
 	offers, best, err := r.offers(ctx, p, order, ca, now)
@@ -54,7 +54,7 @@ func (r *Reconciler) fetch(ctx context.Context, p *parties, order *cmacme.Order,
 
 // offers reads the chains of a certificate until it finds the one that the issuer prefers, and
 // returns which is best.
-func (r *Reconciler) offers(ctx context.Context, p *parties, order *cmacme.Order, ca acme.Order,
+func (r *Reconciler) offers(ctx context.Context, p *passState, order *cmacme.Order, ca acme.Order,
 	now time.Time) (offers []offer, best int, err error) {
 	chain, err := p.session.Certificate(ctx, ca.Certificate, func(chainPEM []byte) error {
 		_, err := r.Limits.DecodeChainPEM(chainPEM)

@@ -16,7 +16,7 @@ import (
 )
 
 // makeChallenges creates the Challenges that are missing.
-func (r *Reconciler) makeChallenges(ctx context.Context, p *parties, order *cmacme.Order,
+func (r *Reconciler) makeChallenges(ctx context.Context, p *passState, order *cmacme.Order,
 	challenges []cmacme.Challenge) (made Made, err error) {
 	for _, z := range order.Status.Authorizations {
 		if z.InitialState != cmacme.Pending {
@@ -35,7 +35,7 @@ func (r *Reconciler) makeChallenges(ctx context.Context, p *parties, order *cmac
 		}
 		switch state := challenges[at].Status.State; {
 		case state == cmacme.Valid:
-		case acmestatus.Finished(state):
+		case acmestatus.IsFinal(state):
 			return Made{Created: made.Created}, nil // the order is lost: the CA says how
 		case state != cmacme.Processing && replaced(order, z, p, &challenges[at]):
 			if err := r.discard(ctx, challenges[at:at+1]); err != nil {
@@ -51,7 +51,7 @@ func (r *Reconciler) makeChallenges(ctx context.Context, p *parties, order *cmac
 
 // makeChallenge creates the Challenge for an authorization. open says that an older one for it is
 // still being deleted; the controller watches for its end.
-func (r *Reconciler) makeChallenge(ctx context.Context, p *parties, order *cmacme.Order, z cmacme.ACMEAuthorization,
+func (r *Reconciler) makeChallenge(ctx context.Context, p *passState, order *cmacme.Order, z cmacme.ACMEAuthorization,
 	challenges []cmacme.Challenge) (open, created bool, err error) {
 	ch, err := desired.Challenge(order, z, p.issuer.GetSpec().ACME, p.session.Account)
 	if err != nil {
@@ -88,7 +88,7 @@ func (r *Reconciler) makeChallenge(ctx context.Context, p *parties, order *cmacm
 // replaced reports whether a challenge that the CA has not been asked to validate must be replaced:
 // the issuer has another solver now, or the account or its key has changed. The name of a Challenge
 // is a hash of all that, so comparing names is enough.
-func replaced(order *cmacme.Order, z cmacme.ACMEAuthorization, p *parties, is *cmacme.Challenge) bool {
+func replaced(order *cmacme.Order, z cmacme.ACMEAuthorization, p *passState, is *cmacme.Challenge) bool {
 	ch, err := desired.Challenge(order, z, p.issuer.GetSpec().ACME, p.session.Account)
 	return err == nil && ch.Name != is.Name
 }

@@ -64,7 +64,7 @@ func (d *decider) decide() {
 		d.orderRead()
 	case ReadAuthorizations:
 		d.st.Authorizations = d.Authorizations
-		d.m.Due.Advance(d.Expiry)
+		d.m.Due.KeepEarlier(d.Expiry)
 		d.again(0) // the write of the status causes the next pass
 	case CheckAuthorizations:
 		d.authorizationsChecked()
@@ -134,7 +134,7 @@ func (d *decider) sent() {
 	got := d.CA
 	d.expect()
 	d.st.URL, d.st.FinalizeURL, d.st.State, d.st.Reason = got.URL, got.Finalize, cmacme.State(got.Status), ""
-	if acmestatus.Finished(d.st.State) {
+	if acmestatus.IsFinal(d.st.State) {
 		d.st.State = cmacme.Ready // it existed before, or failed at once: its outcome is read
 	}
 	for _, url := range got.Authorizations {
@@ -146,9 +146,9 @@ func (d *decider) sent() {
 // expect notes when to ask the CA about the order again: when the order expires, or after
 // lookAgain.
 func (d *decider) expect() {
-	d.m.Due.Advance(d.Now.Add(lookAgain))
+	d.m.Due.KeepEarlier(d.Now.Add(lookAgain))
 	if at := d.CA.Expires; at != nil && d.Now.Before(*at) {
-		d.m.Due.Advance(*at)
+		d.m.Due.KeepEarlier(*at)
 	}
 }
 
@@ -304,7 +304,7 @@ func (d *decider) poll() {
 // its challenges, that could not be finalized, that failed without a reason, or that stays pending
 // without an open challenge.
 func (d *decider) authorizationsChecked() {
-	d.m.Due.Advance(d.Expiry)
+	d.m.Due.KeepEarlier(d.Expiry)
 	switch {
 	case d.Lapse != "":
 		d.lapse(d.Lapse)

@@ -182,7 +182,8 @@ func TestDecide(t *testing.T) {
 			observed(did(Send, fault.Refusedf("", "no such name"))),
 			decided{state: cmacme.Errored, reason: "no such name", events: "Failed", also: failed}},
 		"the CA does not answer": {
-			observed(did(Send, transient)), decided{reason: "connection refused; it is tried again within 2 minutes", err: true}},
+			observed(did(Send, transient)),
+			decided{reason: "connection refused; it is tried again within 2 minutes", err: true}},
 
 		// At the CA.
 		"it is seen whether the server is still the same": {
@@ -527,7 +528,7 @@ func (want decided) compare(t *testing.T, o Observation, d Decision) {
 		}
 	}
 	// Whatever happens, an order that is not finished comes back, by itself or by a write.
-	if d.Action == Wait && d.Again == 0 && d.Err == nil && !acmestatus.Finished(d.Status.State) && !o.Wanted.Later &&
+	if d.Action == Wait && d.Again == 0 && d.Err == nil && !acmestatus.IsFinal(d.Status.State) && !o.Wanted.Later &&
 		equality.Semantic.DeepEqual(o.Order.Status, d.Status) && o.Done != ReadAuthorizations {
 		t.Error("it never comes back")
 	}

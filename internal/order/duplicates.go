@@ -32,7 +32,7 @@ const progressWithin = 5 * time.Minute
 
 // openOf returns the order key of an Order that is open at the CA, and nothing for others.
 func openOf(order *cmacme.Order) []string {
-	if order.Status.URL == "" || acmestatus.Finished(order.Status.State) {
+	if order.Status.URL == "" || acmestatus.IsFinal(order.Status.State) {
 		return nil
 	}
 	return []string{orderKey(order)}
@@ -197,7 +197,7 @@ func progresses(order *cmacme.Order, challenges []cmacme.Challenge, now time.Tim
 	for i := range challenges {
 		ch := &challenges[i]
 		switch at := ch.Status.PresentedAt; {
-		case acmestatus.Finished(ch.Status.State):
+		case acmestatus.IsFinal(ch.Status.State):
 			continue
 		case ch.Status.State == cmacme.Processing, recent(ch.CreationTimestamp.Time), at != nil && recent(at.Time):
 			return true

@@ -33,7 +33,7 @@ func (d *decider) fail(err error) {
 		d.again(account.RetryRecovered)
 		return
 	}
-	if why := account.Gone(err); why != "" && d.st.URL != "" {
+	if why := account.ExplainNotFound(err); why != "" && d.st.URL != "" {
 		d.gone(err, why)
 		return
 	}
@@ -50,7 +50,7 @@ func (d *decider) fail(err error) {
 			d.event(corev1.EventTypeWarning, desired.NoSolver, "%s", text)
 		}
 		d.st.Reason = text
-		d.again(poll.Correction(d.Now.Sub(d.Order.CreationTimestamp.Time))) // Secrets are not watched
+		d.again(poll.RecheckInterval(d.Now.Sub(d.Order.CreationTimestamp.Time))) // Secrets are not watched
 	default:
 		if fault.RefusedByAPI(failure) {
 			text = strings.TrimSuffix(text, ".") + ". Change what refuses it"
@@ -104,7 +104,7 @@ func worst(challenges []cmacme.Challenge) cmacme.State {
 	var worst cmacme.State
 	for i := range challenges {
 		s := challenges[i].Status.State
-		if acmestatus.Finished(s) && s != cmacme.Valid && (worst == "" || worst == cmacme.Expired) {
+		if acmestatus.IsFinal(s) && s != cmacme.Valid && (worst == "" || worst == cmacme.Expired) {
 			worst = s
 		}
 	}
@@ -115,7 +115,7 @@ func worst(challenges []cmacme.Challenge) cmacme.State {
 func why(got acme.Order, challenges []cmacme.Challenge) string {
 	var parts []string
 	for i := range challenges {
-		if s := challenges[i].Status; acmestatus.Finished(s.State) && s.State != cmacme.Valid {
+		if s := challenges[i].Status; acmestatus.IsFinal(s.State) && s.State != cmacme.Valid {
 			parts = append(parts, fmt.Sprintf("%s of %s: %s", challenges[i].Spec.Type, challenges[i].Spec.DNSName, s.Reason))
 		}
 	}

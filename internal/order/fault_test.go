@@ -39,7 +39,7 @@ func TestNoFaultThatPassesEndsAnOrder(t *testing.T) {
 				o.FinalizeErr = err
 			}
 			d := Decide(o)
-			if acmestatus.Finished(d.Status.State) {
+			if acmestatus.IsFinal(d.Status.State) {
 				t.Errorf("%s, %s: it ends as %s: %s", action, name, d.Status.State, d.Status.Reason)
 			}
 			if d.Action == Wait && d.Again == 0 && d.Err == nil {
@@ -51,7 +51,7 @@ func TestNoFaultThatPassesEndsAnOrder(t *testing.T) {
 		}
 	}
 	for name, err := range faults {
-		if d := Decide(observed(func(o *Observation) { o.Blocked = err })); acmestatus.Finished(d.Status.State) ||
+		if d := Decide(observed(func(o *Observation) { o.Blocked = err })); acmestatus.IsFinal(d.Status.State) ||
 			d.Again == 0 && d.Err == nil {
 			t.Errorf("blocked by %s: %s, again after %s", name, d.Status.State, d.Again)
 		}

@@ -22,7 +22,7 @@ func AddIndexes(ctx context.Context, indexer client.FieldIndexer) error {
 	err := errors.Join(
 		indexer.IndexField(ctx, &cmacme.Order{}, byIssuer, func(o client.Object) []string {
 			order := o.(*cmacme.Order)
-			if acmestatus.Finished(order.Status.State) {
+			if acmestatus.IsFinal(order.Status.State) {
 				return nil
 			}
 			return []string{signer.Key(order.Namespace, order.Spec.IssuerRef)}
@@ -33,9 +33,9 @@ func AddIndexes(ctx context.Context, indexer client.FieldIndexer) error {
 			}
 			return []string{o.GetAnnotations()[cmapi.CertificateNameKey]}
 		}),
-		indexer.IndexField(ctx, &cmacme.Order{}, signer.OpenOrders, func(o client.Object) []string {
+		indexer.IndexField(ctx, &cmacme.Order{}, signer.ByRequestUID, func(o client.Object) []string {
 			owner := metav1.GetControllerOf(o)
-			if owner == nil || acmestatus.Finished(o.(*cmacme.Order).Status.State) {
+			if owner == nil || acmestatus.IsFinal(o.(*cmacme.Order).Status.State) {
 				return nil
 			}
 			return []string{string(owner.UID)}

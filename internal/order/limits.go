@@ -62,7 +62,7 @@ func allNames(order *cmacme.Order) string {
 }
 
 // admit returns an error if the order must wait. It takes no slot of the limiter.
-func (r *Reconciler) admit(ctx context.Context, p *parties, order *cmacme.Order) (err error) {
+func (r *Reconciler) admit(ctx context.Context, p *passState, order *cmacme.Order) (err error) {
 	if p.ask, err = r.ask(ctx, p, order); err != nil {
 		return err
 	}
@@ -74,8 +74,8 @@ func (r *Reconciler) admit(ctx context.Context, p *parties, order *cmacme.Order)
 }
 
 // askLimits returns an error if the limits do not allow the order.
-func (r *Reconciler) askLimits(ctx context.Context, p *parties) error {
-	v, err := r.RateLimits.CA(p.spec().Server).Admit(ctx, p.ask)
+func (r *Reconciler) askLimits(ctx context.Context, p *passState) error {
+	v, err := r.RateLimits.For(p.spec().Server).Admit(ctx, p.ask)
 	if err != nil || v.Allowed {
 		return err
 	}
@@ -94,7 +94,7 @@ func postponed(v ratelimit.Decision) error {
 }
 
 // ask returns what the limits depend on for an order.
-func (r *Reconciler) ask(ctx context.Context, p *parties, order *cmacme.Order) (ratelimit.Request, error) {
+func (r *Reconciler) ask(ctx context.Context, p *passState, order *cmacme.Order) (ratelimit.Request, error) {
 	spec, account := p.spec(), p.session.Account.URL
 	wanted, err := neworder.Request(order)
 	if err != nil {
@@ -108,7 +108,7 @@ func (r *Reconciler) ask(ctx context.Context, p *parties, order *cmacme.Order) (
 		Name:        order.Name,
 		Account:     account,
 		Identifiers: wanted.Identifiers,
-		Manual:      order.Annotations[signer.ManualAnnotation] != "",
+		Manual:      order.Annotations[signer.ManualTriggerAnnotation] != "",
 		Created:     order.CreationTimestamp.Time,
 	}
 	a.Limits, a.Published = limitsOf(spec)
@@ -152,12 +152,12 @@ func sameHost(a, b string) bool {
 
 // refused records a rate limit error of the CA for an order, and returns the error of an order that
 // waits. It returns other errors as they are.
-func (r *Reconciler) refused(ctx context.Context, p *parties, err error) error {
+func (r *Reconciler) refused(ctx context.Context, p *passState, err error) error {
 	problem := account.Limited(err)
 	if problem == nil {
 		return err
 	}
-	v, e := r.RateLimits.CA(p.spec().Server).Refused(ctx, p.ask, problem, fault.Of(err).Until)
+	v, e := r.RateLimits.For(p.spec().Server).Refused(ctx, p.ask, problem, fault.Of(err).Until)
 	if e != nil {
 		return e
 	}
@@ -212,7 +212,7 @@ func Past(
 					Renewal:     wanted.Replaces != "",
 					Created:     o.CreationTimestamp.Time,
 				},
-				Sent: o.Status.URL != "", Finished: acmestatus.Finished(o.Status.State), Issued: o.Status.State == cmacme.Valid,
+				Sent: o.Status.URL != "", Finished: acmestatus.IsFinal(o.Status.State), Issued: o.Status.State == cmacme.Valid,
 			}
 			p.At = whenOf(o)
 			p.Failed, p.Detail = failedOf(o, wanted.Identifiers)
@@ -265,9 +265,9 @@ func failedOf(o *cmacme.Order, wanted []acme.Identifier) (names []acme.Identifie
 // countFailures counts the failed validations of an invalid order that its Challenges have not
 // counted: they are deleted with the order, and the CA counts these failures, too. It returns the
 // names that are paused from now on.
-func (r *Reconciler) countFailures(ctx context.Context, p *parties, order *cmacme.Order,
+func (r *Reconciler) countFailures(ctx context.Context, p *passState, order *cmacme.Order,
 	challenges []cmacme.Challenge) (names []string, until time.Time, err error) {
-	ca := r.RateLimits.CA(p.spec().Server)
+	ca := r.RateLimits.For(p.spec().Server)
 	own, _ := limitsOf(p.spec())
 	for n := range challenges {
 		ch := &challenges[n]

@@ -14,7 +14,7 @@ import (
 // transition names the step between two versions of an order, empty if there is none.
 func transition(was, is *cmacme.OrderStatus) string {
 	switch {
-	case acmestatus.Finished(is.State) && !acmestatus.Finished(was.State):
+	case acmestatus.IsFinal(is.State) && !acmestatus.IsFinal(was.State):
 		return "order " + string(is.State)
 	case was.URL == "" && is.URL != "":
 		return "order accepted by the CA"

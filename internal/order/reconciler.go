@@ -98,7 +98,7 @@ func (r *Reconciler) SetupWithManager(_ context.Context, mgr ctrl.Manager, _ cac
 		})).
 		WatchesRawSource(r.Limiter.Wakeups())
 	return issuer.Watch(b, r.Scope, issuerChanged, issuer.Changed()).
-		Complete(observe.Counted(r.Metrics, name, r.Limiter.Reconciler(r)))
+		Complete(observe.Instrument(r.Metrics, name, r.Limiter.Reconciler(r)))
 }
 
 // Reconcile makes a pass for one Order.
@@ -125,7 +125,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		client.MatchingFields{challenge.ByOrder: string(order.UID)}, client.UnsafeDisableDeepCopy); err != nil {
 		return reconcile.Result{}, err
 	}
-	if acmestatus.Finished(order.Status.State) {
+	if acmestatus.IsFinal(order.Status.State) {
 		r.forget(request.NamespacedName)
 		err := r.discard(ctx, challenges.Items)
 		if fault.RefusedByAPI(err) {
@@ -160,7 +160,7 @@ func (r *Reconciler) written(was, is *cmacme.Order, events []Event) {
 	if was.Status.URL == "" && is.Status.URL != "" {
 		r.RateLimits.Accepted(string(is.UID))
 	}
-	if acmestatus.Finished(is.Status.State) {
+	if acmestatus.IsFinal(is.Status.State) {
 		r.RateLimits.Finished(string(is.UID), is.Status.State == cmacme.Valid)
 	}
 	for _, e := range events {

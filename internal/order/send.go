@@ -15,7 +15,7 @@ import (
 
 // send asks the CA for an order. If the CA rejects the certificate that it replaces, the order is
 // sent without that, and may have to wait for other limits.
-func (r *Reconciler) send(ctx context.Context, p *parties, order *cmacme.Order) (got acme.Order, err error) {
+func (r *Reconciler) send(ctx context.Context, p *passState, order *cmacme.Order) (got acme.Order, err error) {
 	defer func() {
 		if err != nil {
 			r.wakeDuplicates(client.ObjectKeyFromObject(order))
@@ -51,7 +51,7 @@ func (r *Reconciler) send(ctx context.Context, p *parties, order *cmacme.Order) 
 }
 
 // checkProfile returns an error if the CA does not offer the profile.
-func (r *Reconciler) checkProfile(ctx context.Context, p *parties, profile string) error {
+func (r *Reconciler) checkProfile(ctx context.Context, p *passState, profile string) error {
 	if profile == "" {
 		return nil
 	}
@@ -80,7 +80,7 @@ func checkNewOrder(asked acme.OrderRequest, got acme.Order) error {
 
 // newOrder sends the order. If the reply cannot be read but names the order's URL, the order is
 // read there. The ledger of limits records it if the CA may have taken it and its URL is not known.
-func (r *Reconciler) newOrder(ctx context.Context, p *parties, order *cmacme.Order,
+func (r *Reconciler) newOrder(ctx context.Context, p *passState, order *cmacme.Order,
 	request acme.OrderRequest) (acme.Order, error) {
 	got, err := p.session.NewOrder(ctx, request)
 	var silent *acme.NoReply

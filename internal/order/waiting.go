@@ -28,7 +28,7 @@ func waiting(challenges []cmacme.Challenge, now time.Time) (reason string, next 
 	var parts []string
 	for i := range challenges {
 		ch := &challenges[i]
-		if acmestatus.Finished(ch.Status.State) || ch.DeletionTimestamp != nil {
+		if acmestatus.IsFinal(ch.Status.State) || ch.DeletionTimestamp != nil {
 			continue
 		}
 		if at := ch.CreationTimestamp.Add(reportAfter); now.Before(at) {

@@ -35,7 +35,9 @@ func TestAnOrderSaysWhatItsChallengesWaitForIfThatTakesLong(t *testing.T) {
 		"not of too many": {[]cmacme.Challenge{
 			challenge("a.example.com", "no", ""), challenge("b.example.com", "no", ""), challenge("c.example.com", "no", ""), challenge("d.example.com", "no", ""),
 			challenge("e.example.com", "no", ""),
-		}, reportAfter, "HTTP-01 of a.example.com: no (pending since 2026-06-01T12:00:00Z); HTTP-01 of b.example.com: no (pending since 2026-06-01T12:00:00Z); HTTP-01 of c.example.com: no (pending since 2026-06-01T12:00:00Z); and " +
+		}, reportAfter, "HTTP-01 of a.example.com: no (pending since 2026-06-01T12:00:00Z); " +
+			"HTTP-01 of b.example.com: no (pending since 2026-06-01T12:00:00Z); " +
+			"HTTP-01 of c.example.com: no (pending since 2026-06-01T12:00:00Z); and " +
 			"2 more", 0},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -54,8 +54,8 @@ func (b *Backoff) Slow() bool { return b.delay >= longest }
 // Whether a user has corrected what an object needs is checked between these.
 const soonestCorrection, latestCorrection = 15 * time.Second, 5 * time.Minute
 
-// Correction is when to check whether a user has corrected what an object of this age needs: users
-// do it soon, or not for long.
-func Correction(age time.Duration) time.Duration {
+// RecheckInterval is when to check whether a user has corrected what an object of this age needs:
+// users do it soon, or not for long.
+func RecheckInterval(age time.Duration) time.Duration {
 	return min(max(age/10, soonestCorrection), latestCorrection)
 }

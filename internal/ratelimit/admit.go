@@ -109,7 +109,7 @@ func (l *Ledger) contested(c *candidate, now int64) bool {
 	}
 	renewal := l.renewal(c, now)
 	waitedFor := func(b charge) bool {
-		return (!renewal || b.kind == Set) && l.queue.waitingFor(b.key) > 0
+		return (!renewal || b.kind == ExactSet) && l.queue.waitingFor(b.key) > 0
 	}
 	return slices.ContainsFunc(c.orders, waitedFor) || slices.ContainsFunc(c.certificates, waitedFor)
 }

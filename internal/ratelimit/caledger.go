@@ -23,8 +23,8 @@ const (
 	MaxRetryAfter = 24 * time.Hour
 )
 
-// CA is the ledger of one CA, stored in a ConfigMap.
-type CA struct {
+// For is the ledger of one CA, stored in a ConfigMap.
+type CALedger struct {
 	ledgers   *Ledgers
 	directory string
 
@@ -44,7 +44,7 @@ type CA struct {
 
 // Admit decides whether an order may be sent now. If so, Admit stores what the order spends before
 // it returns.
-func (c *CA) Admit(ctx context.Context, r Request) (Decision, error) {
+func (c *CALedger) Admit(ctx context.Context, r Request) (Decision, error) {
 	if err := c.load(ctx); err != nil {
 		return Decision{}, err
 	}
@@ -65,12 +65,12 @@ func (c *CA) Admit(ctx context.Context, r Request) (Decision, error) {
 }
 
 // Validated records that the CA has validated a name.
-func (c *CA) Validated(account string, id acme.Identifier) {
+func (c *CALedger) Validated(account string, id acme.Identifier) {
 	c.change(func(l *Ledger, now time.Time) { l.Validated(account, id, now) })
 }
 
 // ValidationFailed counts a failed validation, and stores it before it returns.
-func (c *CA) ValidationFailed(ctx context.Context, v FailedValidation) error {
+func (c *CALedger) ValidationFailed(ctx context.Context, v FailedValidation) error {
 	if err := c.load(ctx); err != nil {
 		return err
 	}
@@ -82,7 +82,7 @@ func (c *CA) ValidationFailed(ctx context.Context, v FailedValidation) error {
 }
 
 // PausedUntil returns those names of an order that are paused for it, and until when.
-func (c *CA) PausedUntil(ctx context.Context, r Request) (names []string, until time.Time, err error) {
+func (c *CALedger) PausedUntil(ctx context.Context, r Request) (names []string, until time.Time, err error) {
 	if err := c.load(ctx); err != nil {
 		return nil, until, err
 	}
@@ -94,7 +94,7 @@ func (c *CA) PausedUntil(ctx context.Context, r Request) (names []string, until 
 
 // Refused learns from the refusal of an order, and returns the decision that follows. If Refused
 // returns no error, the refusal is stored.
-func (c *CA) Refused(ctx context.Context, r Request, problem *acme.Problem, until time.Time) (Decision, error) {
+func (c *CALedger) Refused(ctx context.Context, r Request, problem *acme.Problem, until time.Time) (Decision, error) {
 	if err := c.load(ctx); err != nil {
 		return Decision{}, err
 	}
@@ -106,7 +106,7 @@ func (c *CA) Refused(ctx context.Context, r Request, problem *acme.Problem, unti
 }
 
 // MayRegister returns an error if the CA has refused new accounts until a time in the future.
-func (c *CA) MayRegister(ctx context.Context) error {
+func (c *CALedger) MayRegister(ctx context.Context) error {
 	if err := c.load(ctx); err != nil {
 		return err
 	}
@@ -121,7 +121,7 @@ func (c *CA) MayRegister(ctx context.Context) error {
 }
 
 // RegistrationRefused remembers that the CA takes no new accounts until a time.
-func (c *CA) RegistrationRefused(ctx context.Context, detail string, until time.Time) {
+func (c *CALedger) RegistrationRefused(ctx context.Context, detail string, until time.Time) {
 	if c.load(ctx) != nil {
 		return // the CA will refuse again
 	}
@@ -129,7 +129,7 @@ func (c *CA) RegistrationRefused(ctx context.Context, detail string, until time.
 }
 
 // Available returns an error if the CA asked to be left alone until a time in the future.
-func (c *CA) Available(ctx context.Context) error {
+func (c *CALedger) Available(ctx context.Context) error {
 	if err := c.load(ctx); err != nil {
 		return err
 	}
@@ -144,7 +144,7 @@ func (c *CA) Available(ctx context.Context) error {
 
 // RenewalInfoAvailable returns an error if the CA refuses renewal information until a time in the
 // future. After a restart the CA is asked once more.
-func (c *CA) RenewalInfoAvailable() error {
+func (c *CALedger) RenewalInfoAvailable() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if isFuture(&c.renewalInfoRefused, c.now()) {
@@ -170,7 +170,7 @@ func CountedByAddress(action string) bool { return action == "directory" || acti
 // Observe learns from an exchange until when to send the CA no requests: after status 503, or after
 // a limit on requests that the CA counts by our address. A limit on renewal information stops only
 // requests for renewal information, because certificates are issued without it, too.
-func (c *CA) Observe(e acme.Exchange) {
+func (c *CALedger) Observe(e acme.Exchange) {
 	now := c.now()
 	until := e.RetryAfter
 	switch {
@@ -200,7 +200,7 @@ func (c *CA) Observe(e acme.Exchange) {
 	}
 }
 
-func (c *CA) observeRenewalInfo(e acme.Exchange, now time.Time) {
+func (c *CALedger) observeRenewalInfo(e acme.Exchange, now time.Time) {
 	if e.Status != http.StatusServiceUnavailable && e.Status != http.StatusTooManyRequests {
 		return
 	}
@@ -215,11 +215,11 @@ func (c *CA) observeRenewalInfo(e acme.Exchange, now time.Time) {
 	}
 }
 
-func (c *CA) now() time.Time { return c.ledgers.Clock.Now() }
+func (c *CALedger) now() time.Time { return c.ledgers.Clock.Now() }
 
 // change changes the ledger, if it was read, and schedules a write. A ledger that is read later is
 // settled with the Orders.
-func (c *CA) change(f func(l *Ledger, now time.Time)) {
+func (c *CALedger) change(f func(l *Ledger, now time.Time)) {
 	c.mu.Lock()
 	if c.ledger == nil {
 		c.mu.Unlock()
@@ -234,7 +234,7 @@ func (c *CA) change(f func(l *Ledger, now time.Time)) {
 
 // admitted returns a function that wakes the orders that may be sent now, except one. c.mu must be
 // held.
-func (c *CA) admitted(except string) (wake func()) {
+func (c *CALedger) admitted(except string) (wake func()) {
 	var names []types.NamespacedName
 	for _, r := range c.ledger.Admitted() {
 		if r.ID != except {
@@ -252,7 +252,7 @@ func (c *CA) admitted(except string) (wake func()) {
 }
 
 // idle reports whether the ledger can be dropped from memory.
-func (c *CA) idle() bool {
+func (c *CALedger) idle() bool {
 	if !c.loading.TryLock() {
 		return false
 	}

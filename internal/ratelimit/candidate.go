@@ -2,7 +2,7 @@ package ratelimit
 
 // charge is a bucket that an order takes a token from.
 type charge struct {
-	kind    Kind
+	kind    Reason
 	subject string
 	limit   Limit
 	key     key
@@ -33,7 +33,7 @@ func newCandidate(r Request) *candidate {
 	exact := exactSet(r.Identifiers)
 	c.refusals = refusalKeys{
 		orders:  keyOf(string(Refused), string(NewOrders), r.Account),
-		set:     keyOf(string(Refused), string(Set), exact),
+		set:     keyOf(string(Refused), string(ExactSet), exact),
 		renewal: keyOf(string(Refused), "renewal", r.Account, exact),
 		request: keyOf(string(Refused), r.Account, exact),
 	}
@@ -42,7 +42,7 @@ func newCandidate(r Request) *candidate {
 		c.certificates = append(c.certificates, chargesOf(Domain, d, r.Limits.Domain, r.Published.Domain)...)
 		c.refusals.domains = append(c.refusals.domains, keyOf(string(Refused), string(Domain), d))
 	}
-	c.certificates = append(c.certificates, chargesOf(Set, exact, r.Limits.Set, r.Published.Set)...)
+	c.certificates = append(c.certificates, chargesOf(ExactSet, exact, r.Limits.Set, r.Published.Set)...)
 	seen := map[string]bool{}
 	for _, id := range r.Identifiers {
 		name := base(id)
@@ -58,7 +58,7 @@ func newCandidate(r Request) *candidate {
 // chargesOf returns the tokens that an order takes from the limit of its issuer and from the
 // published limit. It takes from both, so that the orders of an issuer with a higher limit count
 // for all issuers.
-func chargesOf(kind Kind, subject string, own, published Limit) (all []charge) {
+func chargesOf(kind Reason, subject string, own, published Limit) (all []charge) {
 	if !own.None() {
 		all = append(all, charge{kind, subject, own, own.key(kind, subject), true})
 	}
@@ -86,7 +86,7 @@ func (l *Ledger) renewal(c *candidate, now int64) bool {
 		return true
 	}
 	for _, b := range c.certificates {
-		if b.kind == Set && l.full[b.key] > now {
+		if b.kind == ExactSet && l.full[b.key] > now {
 			return true // issued not long ago
 		}
 	}

@@ -52,7 +52,7 @@ func (l *Ledger) checkLimits(w *wait, c *candidate, ahead func(key) int64) {
 			taken := l.reserved[b.key] + first + c.kept(b, w.now)
 			until := b.limit.free(l.fullAt(b, w.now), taken, w.now)
 			w.add(until, Decision{Kind: b.kind, Subject: b.subject, Limit: b.limit, Ahead: int(first)})
-			if b.kind == Domain || b.kind == Set {
+			if b.kind == Domain || b.kind == ExactSet {
 				l.checkShare(w, c, b)
 			}
 		}
@@ -63,7 +63,7 @@ func (l *Ledger) checkLimits(w *wait, c *candidate, ahead func(key) int64) {
 			l.checkRefusal(w, k, Decision{Kind: Refused, RefusedFor: Domain})
 		}
 	}
-	l.checkRefusal(w, c.refusals.set, Decision{Kind: Refused, RefusedFor: Set})
+	l.checkRefusal(w, c.refusals.set, Decision{Kind: Refused, RefusedFor: ExactSet})
 	l.checkRefusal(w, c.refusals.renewal, Decision{Kind: Refused})
 	for i, k := range c.refusals.names {
 		l.checkRefusal(w, k, Decision{Kind: Refused, Subject: c.names[i], RefusedFor: Validations})

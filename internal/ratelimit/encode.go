@@ -9,7 +9,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/perennial-pki/perennial/internal/outside"
+	"github.com/perennial-pki/perennial/internal/egress"
 )
 
 // A ledger must fit into one object of the Kubernetes API, of at most 1 MiB. Beyond these numbers
@@ -87,7 +87,7 @@ func (w *written) shorten(most int) {
 	}
 	for k, r := range w.Refusals {
 		short := *r
-		short.Detail = outside.Short(r.Detail, most)
+		short.Detail = egress.Truncate(r.Detail, most)
 		refusals[k] = &short
 	}
 	w.Failures, w.Refusals = failures, refusals

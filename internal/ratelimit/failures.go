@@ -4,7 +4,7 @@ import (
 	"time"
 
 	"github.com/perennial-pki/perennial/acme"
-	"github.com/perennial-pki/perennial/internal/outside"
+	"github.com/perennial-pki/perennial/internal/egress"
 )
 
 // failure records the failed validations of a name.
@@ -59,7 +59,7 @@ func (l *Ledger) ValidationFailed(v FailedValidation, at time.Time) int {
 		return f.InARow
 	}
 	f.count(v.Namespace)
-	f.At, f.Authorization, f.Detail = now, digest, outside.Short(v.Detail, maxFailureDetail)
+	f.At, f.Authorization, f.Detail = now, digest, egress.Truncate(v.Detail, maxFailureDetail)
 	if !v.Limit.None() {
 		b := v.Limit.key(Validations, v.Account+" "+name)
 		l.full[b] = v.Limit.take(l.full[b], now)

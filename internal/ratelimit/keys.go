@@ -23,7 +23,7 @@ func keyOf(parts ...string) key {
 }
 
 // key returns the key of the bucket of a subject. Each limit has its own bucket.
-func (l Limit) key(kind Kind, subject string) key {
+func (l Limit) key(kind Reason, subject string) key {
 	return keyOf(string(kind), subject, l.Period.String(), time.Duration(l.Count).String())
 }
 

@@ -39,11 +39,11 @@ func TestLimitsOfIssuersTakeThePlaceOfThoseThatAreKnown(t *testing.T) {
 
 func TestACAHasOneLedgerHoweverItsDirectoryIsSpelt(t *testing.T) {
 	b := &Ledgers{}
-	ca := b.CA("https://acme-v02.api.letsencrypt.org/directory")
+	ca := b.For("https://acme-v02.api.letsencrypt.org/directory")
 	for _, same := range []string{"https://acme-v02.api.letsencrypt.org:443/directory",
 		"https://ACME-v02.API.letsencrypt.org/directory", "HTTPS://acme-v02.api.letsencrypt.org/directory#x",
 		"https://acme-v02.api.letsencrypt.org./directory"} {
-		if b.CA(same) != ca {
+		if b.For(same) != ca {
 			t.Errorf("%s has another ledger", same)
 		}
 		if Published(same) != Published("https://acme-v02.api.letsencrypt.org/directory") {
@@ -53,7 +53,7 @@ func TestACAHasOneLedgerHoweverItsDirectoryIsSpelt(t *testing.T) {
 	for _, other := range []string{"https://acme-staging-v02.api.letsencrypt.org/directory",
 		"https://acme-v02.api.letsencrypt.org:14000/directory",
 		"https://acme-v02.api.letsencrypt.org/other", "https://acme-v02.api.letsencrypt.org/directory?x", "https://[2001:db8::1]/directory", "%"} {
-		if b.CA(other) == ca {
+		if b.For(other) == ca {
 			t.Errorf("%s has the same ledger", other)
 		}
 	}

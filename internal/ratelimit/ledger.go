@@ -7,26 +7,26 @@ import (
 	"github.com/perennial-pki/perennial/acme"
 )
 
-// Kind says what an order waits for.
-type Kind string
+// Reason says what an order waits for.
+type Reason string
 
 const (
 	// NewOrders is the limit of new orders by account.
-	NewOrders Kind = "new_orders"
+	NewOrders Reason = "new_orders"
 	// Domain is the limit of certificates by registered domain.
-	Domain Kind = "registered_domain"
-	// Set is the limit of certificates by the exact set of identifiers.
-	Set Kind = "exact_set"
+	Domain Reason = "registered_domain"
+	// ExactSet is the limit of certificates by the exact set of identifiers.
+	ExactSet Reason = "exact_set"
 	// Validations is the limit of failed validations by account and identifier.
-	Validations Kind = "failed_validations"
+	Validations Reason = "failed_validations"
 	// Paused means that validations of a name failed repeatedly, or that the CA has paused the name.
-	Paused Kind = "paused"
+	Paused Reason = "paused"
 	// Refused means that the CA has refused the order until a time that it named.
-	Refused Kind = "refused"
+	Refused Reason = "refused"
 	// Accounts is the limit of new accounts. It is known only from a refusal by the CA.
-	Accounts Kind = "new_accounts"
-	// Closed means that the CA asked for no requests until a later time.
-	Closed Kind = "closed"
+	Accounts Reason = "new_accounts"
+	// Unavailable means that the CA asked for no requests until a later time.
+	Unavailable Reason = "closed"
 )
 
 const (
@@ -82,8 +82,8 @@ func (r *Request) exempt(now int64) bool {
 type Decision struct {
 	// Allowed says that the order may be sent. The other fields are zero then.
 	Allowed bool
-	// Kind is what the order waits for.
-	Kind Kind
+	// Reason is what the order waits for.
+	Kind Reason
 	// Until is when to ask again.
 	Until time.Time
 	// Subject is what the limit counts by, or the name that is paused.
@@ -92,7 +92,7 @@ type Decision struct {
 	Limit Limit
 	// RefusedFor is the limit that the CA gave as the reason of a refusal. It is empty if the CA gave
 	// none.
-	RefusedFor Kind
+	RefusedFor Reason
 	// Share is how many of the limit the namespace may use while others use it, too. It is zero if the
 	// limit itself is spent.
 	Share int64
@@ -165,8 +165,8 @@ type reservation struct {
 	Key    key   `json:"key"`
 	Count  int64 `json:"count"`
 	Period int64 `json:"period"` // in ms
-	// Set says that the limit is the one by exact set. An order that is sent again for the same set
-	// does not spend it.
+	// ExactSet says that the limit is the one by exact set. An order that is sent again for the same
+	// set does not spend it.
 	Set bool `json:"set,omitempty"`
 }
 
@@ -203,8 +203,8 @@ func (l *Ledger) reserve(c *candidate, now int64) {
 	renewal := l.renewal(c, now)
 	reservations := func(charges []charge) (all []reservation) {
 		for _, b := range charges {
-			if !renewal || b.kind == Set {
-				all = append(all, reservation{b.key, b.limit.Count, b.limit.Period.Milliseconds(), b.kind == Set})
+			if !renewal || b.kind == ExactSet {
+				all = append(all, reservation{b.key, b.limit.Count, b.limit.Period.Milliseconds(), b.kind == ExactSet})
 			}
 		}
 		return all

@@ -50,7 +50,7 @@ func issue(t *testing.T, l *Ledger, a Request, at time.Time) {
 type admitCase struct {
 	before func(*testing.T, *Ledger)
 	ask    func(*Request)
-	kind   Kind
+	kind   Reason
 	in     time.Duration // 0 for none
 	says   string
 }
@@ -119,7 +119,7 @@ func TestAdmitSaysUntilWhenAnOrderWaitsAndWhatFor(t *testing.T) {
 			issue(t, l, asks("0", "*.EXAMPLE.co.uk", "www.example.co.uk"), start)
 		}, ask: func(a *Request) {
 			a.Identifiers = asks("", "www.example.co.uk", "*.example.co.uk").Identifiers
-		}, kind: Set, in: 12 * time.Hour, says: "for exactly these names"},
+		}, kind: ExactSet, in: 12 * time.Hour, says: "for exactly these names"},
 		"of several limits the one that is spent longest counts": {
 			before: domainAndAccount, kind: Domain, in: 12 * time.Hour,
 		},
@@ -128,7 +128,7 @@ func TestAdmitSaysUntilWhenAnOrderWaitsAndWhatFor(t *testing.T) {
 		},
 		"but it counts for the same names": {before: func(t *testing.T, l *Ledger) {
 			issue(t, l, asks("0", "www.example.co.uk"), start)
-		}, ask: func(a *Request) { a.Renewal = true }, kind: Set, in: 12 * time.Hour},
+		}, ask: func(a *Request) { a.Renewal = true }, kind: ExactSet, in: 12 * time.Hour},
 		"a renewal in its window is not counted": {before: func(t *testing.T, l *Ledger) {
 			issue(t, l, asks("0", "www.example.co.uk"), start)
 		}, ask: func(a *Request) { a.Window = window }},
@@ -136,12 +136,12 @@ func TestAdmitSaysUntilWhenAnOrderWaitsAndWhatFor(t *testing.T) {
 			issue(t, l, asks("0", "www.example.co.uk"), start)
 		}, ask: func(a *Request) {
 			a.Window = acme.Window{Start: start.Add(time.Hour), End: start.Add(2 * time.Hour)}
-		}, kind: Set, in: time.Hour + windowMargin},
+		}, kind: ExactSet, in: time.Hour + windowMargin},
 		"one that is too late for it is like others": {before: func(t *testing.T, l *Ledger) {
 			issue(t, l, asks("0", "www.example.co.uk"), start)
 		}, ask: func(a *Request) {
 			a.Window = acme.Window{Start: start.Add(-2 * time.Hour), End: start}
-		}, kind: Set, in: 12 * time.Hour},
+		}, kind: ExactSet, in: 12 * time.Hour},
 		"failed validations are spent": {
 			before: failed(2, few.Validations, "no", start), kind: Validations, in: 30 * time.Minute,
 			says: "2 failed validations of www.example.co.uk in 1 hour",
@@ -286,7 +286,7 @@ func TestARenewalWhoseWindowIsOverBeforeItWasSentIsLikeOthers(t *testing.T) {
 	if v := l.Admit(a, start); !v.Allowed {
 		t.Fatal(v.Message())
 	}
-	if v := l.Admit(a, start.Add(2*time.Hour)); v.Kind != Set {
+	if v := l.Admit(a, start.Add(2*time.Hour)); v.Kind != ExactSet {
 		t.Errorf("%+v", v)
 	}
 }

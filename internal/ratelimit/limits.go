@@ -45,7 +45,7 @@ type Limits struct {
 	NewOrders Limit
 	// Domain counts certificates by registered domain.
 	Domain Limit
-	// Set counts certificates by the exact set of identifiers.
+	// ExactSet counts certificates by the exact set of identifiers.
 	Set Limit
 	// Validations counts failed validations by account and identifier.
 	Validations Limit

@@ -25,8 +25,8 @@ func (d Decision) Message() string {
 		return waits + spent("new orders of account "+d.Subject) + help[NewOrders]
 	case Domain:
 		return waits + spent("certificates for "+d.Subject+" and names below it") + help[Domain]
-	case Set:
-		return waits + spent("certificates for exactly these names") + help[Set]
+	case ExactSet:
+		return waits + spent("certificates for exactly these names") + help[ExactSet]
 	case Validations:
 		return waits + spent("failed validations of "+d.Subject) + help[Validations]
 	case Paused:
@@ -47,11 +47,11 @@ func (d Decision) Message() string {
 }
 
 // help says what would help when a limit is spent.
-var help = map[Kind]string{
+var help = map[Reason]string{
 	NewOrders: ". Fewer certificates with more names each, or an issuer with another account, would help",
 	Domain: ". A wildcard in the place of many names, fewer certificates with more names each, " +
 		"or an issuer of another CA, would help",
-	Set:         ". One name more or less, or an issuer of another CA, would help: see why it is issued so often",
+	ExactSet:    ". One name more or less, or an issuer of another CA, would help: see why it is issued so often",
 	Validations: ". Mend what they failed for, or use an issuer with another account",
 }
 

@@ -26,7 +26,7 @@ func (l *Ledgers) Describe(c chan<- *prometheus.Desc) {
 func (l *Ledgers) Collect(c chan<- prometheus.Metric) {
 	type series struct {
 		host string
-		kind Kind
+		kind Reason
 	}
 	counts, longest := map[series]int{}, map[series]time.Duration{}
 	now := l.Clock.Now()
@@ -49,7 +49,7 @@ func (l *Ledgers) Collect(c chan<- prometheus.Metric) {
 }
 
 // waiters returns copies of the orders in the queue.
-func (c *CA) waiters() (all []waiter) {
+func (c *CALedger) waiters() (all []waiter) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ledger != nil {

@@ -18,7 +18,7 @@ const (
 
 // queue holds the orders that wait. Within a class the namespace that was not served for longest is
 // next, so that a thousand certificates of one namespace delay no other namespace. Orders that the
-// CA has accepted and that are stuck count as ahead of the others of their namespace. The queue is
+// For has accepted and that are stuck count as ahead of the others of their namespace. The queue is
 // not stored: after a restart all orders ask again.
 type queue struct {
 	waiting map[string]*waiter // by ID

@@ -47,7 +47,7 @@ type Ledgers struct {
 	Wake func(types.NamespacedName)
 
 	mu  sync.Mutex
-	cas map[string]*CA
+	cas map[string]*CALedger
 }
 
 // Canonical returns the canonical form of the URL of a directory. It identifies the CA.
@@ -67,15 +67,15 @@ func Canonical(directory string) string {
 	return u.String()
 }
 
-// CA returns the ledger of the CA of a directory.
-func (l *Ledgers) CA(directory string) *CA {
+// For returns the ledger of the CA of a directory.
+func (l *Ledgers) For(directory string) *CALedger {
 	directory = Canonical(directory)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	c := l.cas[directory]
 	if c == nil {
 		if l.cas == nil {
-			l.cas = map[string]*CA{}
+			l.cas = map[string]*CALedger{}
 		}
 		if len(l.cas) >= maxCAs {
 			for d, other := range l.cas {
@@ -84,16 +84,16 @@ func (l *Ledgers) CA(directory string) *CA {
 				}
 			}
 		}
-		c = &CA{ledgers: l, directory: directory}
+		c = &CALedger{ledgers: l, directory: directory}
 		l.cas[directory] = c
 	}
 	return c
 }
 
-func (l *Ledgers) all() []*CA {
+func (l *Ledgers) all() []*CALedger {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var all []*CA
+	var all []*CALedger
 	for _, c := range l.cas {
 		all = append(all, c)
 	}

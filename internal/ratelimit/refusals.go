@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/perennial-pki/perennial/acme"
-	"github.com/perennial-pki/perennial/internal/outside"
+	"github.com/perennial-pki/perennial/internal/egress"
 	"github.com/perennial-pki/perennial/pki"
 )
 
@@ -29,14 +29,14 @@ type refusal struct {
 }
 
 var (
-	closedKey   = keyOf(string(Refused), string(Closed))
+	closedKey   = keyOf(string(Refused), string(Unavailable))
 	accountsKey = keyOf(string(Refused), string(Accounts))
 )
 
 // refuse remembers a refusal.
 func (l *Ledger) refuse(k key, by, detail string, until, at time.Time) {
 	l.refusals[k] = &refusal{
-		At: at.UnixMilli(), Until: until.UnixMilli(), By: by, Detail: outside.Short(detail, maxRefusalDetail),
+		At: at.UnixMilli(), Until: until.UnixMilli(), By: by, Detail: egress.Truncate(detail, maxRefusalDetail),
 	}
 	l.changes++
 }
@@ -72,7 +72,7 @@ func (l *Ledger) Refused(r Request, problem *acme.Problem, until, at time.Time) 
 	kind, names := limitOf(problem.Detail)
 	d := Decision{
 		Kind: Refused, Until: until, RefusedFor: kind, Since: at,
-		Detail: outside.Short(problem.Detail, maxRefusalDetail),
+		Detail: egress.Truncate(problem.Detail, maxRefusalDetail),
 	}
 	if kind == Paused {
 		// The owner of the account may end it at any time. Try once a day, as with our own pauses.
@@ -99,7 +99,7 @@ func (l *Ledger) Refused(r Request, problem *acme.Problem, until, at time.Time) 
 }
 
 // refused returns the keys that a refusal holds for, and the subject that the limit counts by.
-func (c *candidate) refused(kind Kind, names []string) (keys []key, subject string) {
+func (c *candidate) refused(kind Reason, names []string) (keys []key, subject string) {
 	match := func(known []string, of []key) {
 		for _, name := range names {
 			name = strings.TrimPrefix(pki.ComparableDNSName(name), "*.")
@@ -111,7 +111,7 @@ func (c *candidate) refused(kind Kind, names []string) (keys []key, subject stri
 	switch kind {
 	case NewOrders:
 		return []key{c.refusals.orders}, c.Account
-	case Set:
+	case ExactSet:
 		return []key{c.refusals.set}, ""
 	case Domain:
 		match(domains(c.Identifiers), c.refusals.domains)
@@ -128,7 +128,7 @@ func (c *candidate) refused(kind Kind, names []string) (keys []key, subject stri
 
 // limitOf returns which limit a refusal is about, and the names in it, by the texts of Let's
 // Encrypt. Other CAs run the same software, or have other texts: such refusals have no kind.
-func limitOf(detail string) (kind Kind, names []string) {
+func limitOf(detail string) (kind Reason, names []string) {
 	text := strings.ToLower(detail)
 	quoted := func() []string {
 		_, rest, _ := strings.Cut(text, `"`)
@@ -143,7 +143,7 @@ func limitOf(detail string) (kind Kind, names []string) {
 		list, _, _ := strings.Cut(rest, " and possibly others")
 		return Paused, strings.Split(list, ", ")
 	case has("exact set of"), has("#new-certificates-per-exact-set"):
-		return Set, nil
+		return ExactSet, nil
 	case has("too many new orders"), has("#new-orders-per-account"):
 		return NewOrders, nil
 	case has("too many certificates"), has("#new-certificates-per-registered-domain"):

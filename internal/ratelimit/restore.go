@@ -100,7 +100,7 @@ func (l *Ledger) restoreUsage(records []OrderRecord, now int64) {
 			continue
 		}
 		for _, b := range newCandidate(r.Request).certificates {
-			if r.Renewal && b.kind != Set {
+			if r.Renewal && b.kind != ExactSet {
 				continue
 			}
 			each := reservation{Key: b.key, Count: b.limit.Count, Period: b.limit.Period.Milliseconds()}

@@ -22,7 +22,7 @@ func TestALostLedgerIsMadeOfTheObjectsThatExist(t *testing.T) {
 	}
 	for name, test := range map[string]struct {
 		past []OrderRecord
-		kind Kind
+		kind Reason
 		in   time.Duration // 0 for none
 	}{
 		"one that is open, and one that was issued, count": {[]OrderRecord{
@@ -161,17 +161,17 @@ func TestALostLedgerIsMadeOfWhatTheOrdersSayOfFailures(t *testing.T) {
 	}
 	for name, test := range map[string]struct {
 		past []OrderRecord
-		want map[string]Kind // empty: it may go
+		want map[string]Reason // empty: it may go
 	}{
-		"a name that failed has spent its limit":           {past(names("a.example.com"), time.Time{}), map[string]Kind{"a.example.com": Validations, "b.example.com": ""}},
-		"of several each may have been it":                 {past(names("a.example.com", "b.example.com"), time.Time{}), map[string]Kind{"a.example.com": Validations, "b.example.com": Validations}},
-		"the only name is paused":                          {past(names("a.example.com"), now.Add(23*time.Hour)), map[string]Kind{"a.example.com": Paused}},
-		"also if it was asked for with its wildcard":       {past(names("a.example.com", "*.a.example.com"), now.Add(23*time.Hour)), map[string]Kind{"a.example.com": Paused}},
-		"a pause that is over is none":                     {past(names("a.example.com"), now.Add(-time.Second)), map[string]Kind{"a.example.com": Validations}},
-		"a name that failed again and again is paused":     {five(), map[string]Kind{"a.example.com": Paused}},
-		"not if it was proven afterwards":                  {five(proven(time.Hour)), map[string]Kind{"a.example.com": ""}},
-		"but if it was proven before":                      {five(proven(30 * time.Hour)), map[string]Kind{"a.example.com": Paused}},
-		"of several names it is not known which is paused": {past(names("a.example.com", "b.example.com"), now.Add(23*time.Hour)), map[string]Kind{"a.example.com": Validations}},
+		"a name that failed has spent its limit":           {past(names("a.example.com"), time.Time{}), map[string]Reason{"a.example.com": Validations, "b.example.com": ""}},
+		"of several each may have been it":                 {past(names("a.example.com", "b.example.com"), time.Time{}), map[string]Reason{"a.example.com": Validations, "b.example.com": Validations}},
+		"the only name is paused":                          {past(names("a.example.com"), now.Add(23*time.Hour)), map[string]Reason{"a.example.com": Paused}},
+		"also if it was asked for with its wildcard":       {past(names("a.example.com", "*.a.example.com"), now.Add(23*time.Hour)), map[string]Reason{"a.example.com": Paused}},
+		"a pause that is over is none":                     {past(names("a.example.com"), now.Add(-time.Second)), map[string]Reason{"a.example.com": Validations}},
+		"a name that failed again and again is paused":     {five(), map[string]Reason{"a.example.com": Paused}},
+		"not if it was proven afterwards":                  {five(proven(time.Hour)), map[string]Reason{"a.example.com": ""}},
+		"but if it was proven before":                      {five(proven(30 * time.Hour)), map[string]Reason{"a.example.com": Paused}},
+		"of several names it is not known which is paused": {past(names("a.example.com", "b.example.com"), now.Add(23*time.Hour)), map[string]Reason{"a.example.com": Validations}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := Restore(test.past, now)

@@ -36,7 +36,7 @@ const (
 
 // name returns the name of the ConfigMap. It has a short digest of the directory, or the whole
 // digest if the ConfigMap of the short name belongs to another CA.
-func (c *CA) name() types.NamespacedName {
+func (c *CALedger) name() types.NamespacedName {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	sum := sha256.Sum256([]byte(c.directory))
@@ -48,7 +48,7 @@ func (c *CA) name() types.NamespacedName {
 }
 
 // get reads the ConfigMap of the CA, which must have the directory as its annotation.
-func (c *CA) get(ctx context.Context) (*corev1.ConfigMap, error) {
+func (c *CALedger) get(ctx context.Context) (*corev1.ConfigMap, error) {
 	object := &corev1.ConfigMap{}
 	if err := c.ledgers.Client.Get(ctx, c.name(), object); err != nil {
 		return nil, err
@@ -67,7 +67,7 @@ func (c *CA) get(ctx context.Context) (*corev1.ConfigMap, error) {
 }
 
 // load reads the ledger, if it was not read yet.
-func (c *CA) load(ctx context.Context) error {
+func (c *CALedger) load(ctx context.Context) error {
 	if c.loaded() {
 		return nil
 	}
@@ -90,7 +90,7 @@ func (c *CA) load(ctx context.Context) error {
 	return nil
 }
 
-func (c *CA) loaded() bool {
+func (c *CALedger) loaded() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.ledger != nil
@@ -98,7 +98,7 @@ func (c *CA) loaded() bool {
 
 // read reads the ledger and settles it with the Orders. If there is none, or none that can be read,
 // it makes one from the Orders.
-func (c *CA) read(ctx context.Context) (*Ledger, *corev1.ConfigMap, error) {
+func (c *CALedger) read(ctx context.Context) (*Ledger, *corev1.ConfigMap, error) {
 	ctx, cancel := context.WithTimeout(ctx, ioLimit)
 	defer cancel()
 	orders, err := c.ledgers.Orders(ctx, c.directory)
@@ -128,7 +128,7 @@ func (c *CA) read(ctx context.Context) (*Ledger, *corev1.ConfigMap, error) {
 }
 
 // durable returns when so many changes are written. Concurrent callers share one write.
-func (c *CA) durable(ctx context.Context, changes uint64) error {
+func (c *CALedger) durable(ctx context.Context, changes uint64) error {
 	for {
 		c.mu.Lock()
 		if c.saved >= changes {
@@ -161,7 +161,7 @@ func (c *CA) durable(ctx context.Context, changes uint64) error {
 
 // write writes the ledger as it is now. If another process has written it, it merges both ledgers
 // and tries again.
-func (c *CA) write(ctx context.Context) error {
+func (c *CALedger) write(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, ioLimit)
 	defer cancel()
 	for try := 1; ; try++ {
@@ -182,7 +182,7 @@ func (c *CA) write(ctx context.Context) error {
 
 // writeOnce writes the ledger, or removes the ConfigMap of an empty one. If it fails, overtaken
 // says whether another process has written or removed the ConfigMap.
-func (c *CA) writeOnce(ctx context.Context) (overtaken bool, err error) {
+func (c *CALedger) writeOnce(ctx context.Context) (overtaken bool, err error) {
 	c.mu.Lock()
 	changes := c.ledger.changes
 	text, err := c.ledger.Encode(c.now())
@@ -222,7 +222,7 @@ func (c *CA) writeOnce(ctx context.Context) (overtaken bool, err error) {
 }
 
 // writeSoon has the changes written in a moment, together with those that follow until then.
-func (c *CA) writeSoon() {
+func (c *CALedger) writeSoon() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.timer != nil || c.ledger == nil || c.saved >= c.ledger.changes {
@@ -238,7 +238,7 @@ func (c *CA) writeSoon() {
 }
 
 // flush writes the changes that are not written.
-func (c *CA) flush(ctx context.Context) error {
+func (c *CALedger) flush(ctx context.Context) error {
 	c.mu.Lock()
 	if c.timer != nil {
 		c.timer.Stop()

@@ -37,7 +37,7 @@ type permissions struct {
 
 	mu    sync.Mutex
 	known map[string]permission
-	kinds map[schema.GroupKind]kindOf
+	kinds map[schema.GroupKind]cachedKind
 	user  string
 }
 
@@ -46,8 +46,8 @@ type permission struct {
 	asked   time.Time
 }
 
-// kindOf is a kind of external issuers, nil if the cluster has none of that name.
-type kindOf struct {
+// cachedKind is a kind of external issuers, nil if the cluster has none of that name.
+type cachedKind struct {
 	kind  *external.Kind
 	asked time.Time
 }
@@ -70,8 +70,8 @@ func (p *permissions) mayApprove(ctx context.Context,
 	return false, needs, nil
 }
 
-// kindOf returns the kind that ref names. A kind of another project that the cluster does not have
-// gets the name that the admission policy gives it.
+// cachedKind returns the kind that ref names. A kind of another project that the cluster does not
+// have gets the name that the admission policy gives it.
 func (p *permissions) kindOf(ctx context.Context, ref cmmeta.IssuerReference) (*external.Kind, error) {
 	of := func(resource string, namespaced bool) *external.Kind {
 		return &external.Kind{GroupVersionKind: schema.GroupVersionKind{Group: ref.GroupOrDefault(),
@@ -109,9 +109,9 @@ func (p *permissions) installed(ref cmmeta.IssuerReference) (*external.Kind, err
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.kinds == nil || len(p.kinds) >= maxPermissions {
-		p.kinds = map[schema.GroupKind]kindOf{}
+		p.kinds = map[schema.GroupKind]cachedKind{}
 	}
-	p.kinds[of] = kindOf{kind, now}
+	p.kinds[of] = cachedKind{kind, now}
 	return kind, nil
 }
 

@@ -50,7 +50,7 @@ const minimumCSRDuration = 10 * time.Minute
 type CSRReconciler struct {
 	Client  client.Client
 	Scope   signer.Scope
-	Signers signer.Set
+	Signers signer.ByType
 	Limits  pki.Limits
 	Events  record.EventRecorder
 	Metrics *observe.Metrics
@@ -59,10 +59,10 @@ type CSRReconciler struct {
 	Guard func(*signer.Issuer) error
 }
 
-// bySigner is the field index of unfinished CertificateSigningRequests by signerName.
+// bySignerName is the field index of unfinished CertificateSigningRequests by signerName.
 // byCSRKeySecret is their field index by the name of the Secret with the private key.
 const (
-	bySigner       = "spec.signerName"
+	bySignerName   = "spec.signerName"
 	byCSRKeySecret = "metadata.annotations." + keySecretAnnotation
 )
 
@@ -75,7 +75,7 @@ func (r *CSRReconciler) SetupWithManager(
 	o controller.Options,
 ) error {
 	for field, value := range map[string]func(*certificatesv1.CertificateSigningRequest) string{
-		bySigner: func(csr *certificatesv1.CertificateSigningRequest) string { return csr.Spec.SignerName },
+		bySignerName: func(csr *certificatesv1.CertificateSigningRequest) string { return csr.Spec.SignerName },
 		byCSRKeySecret: func(csr *certificatesv1.CertificateSigningRequest) string {
 			return csr.Annotations[keySecretAnnotation]
 		},
@@ -106,7 +106,7 @@ func (r *CSRReconciler) SetupWithManager(
 	}
 	issuerChanged := handler.TypedEnqueueRequestsFromMapFunc(
 		func(ctx context.Context, o client.Object) []reconcile.Request {
-			return matching(ctx, bySigner, r.Scope.Of(o.(cmapi.GenericIssuer)).SignerName())
+			return matching(ctx, bySignerName, r.Scope.Of(o.(cmapi.GenericIssuer)).SignerName())
 		},
 	)
 	keyChanged := handler.TypedEnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
@@ -124,7 +124,7 @@ func (r *CSRReconciler) SetupWithManager(
 		Watches(&corev1.Secret{}, keyChanged).
 		WatchesRawSource(source.Kind(others, client.Object(secrets.Metadata()), keyChanged))
 	return issuer.Watch(b, r.Scope, issuerChanged, issuer.Changed()).
-		Complete(observe.Counted(r.Metrics, name, reconcile.Reconciler(r)))
+		Complete(observe.Instrument(r.Metrics, name, reconcile.Reconciler(r)))
 }
 
 // issuerOf is the inverse of signer.Issuer.SignerName. The names of namespaces have no dots, those
@@ -178,7 +178,7 @@ func (r *CSRReconciler) Reconcile(ctx context.Context, request reconcile.Request
 	return r.bySigner(ctx, csr, namespace, ref, issuer)
 }
 
-// bySigner lets the issuer sign an approved request. The issuer is nil if it does not exist.
+// bySignerName lets the issuer sign an approved request. The issuer is nil if it does not exist.
 func (r *CSRReconciler) bySigner(ctx context.Context, csr *certificatesv1.CertificateSigningRequest, namespace string,
 	ref cmmeta.IssuerReference, issuer *signer.Issuer) (reconcile.Result, error) {
 	if ref.Kind == signer.KindIssuer {
@@ -266,7 +266,7 @@ func (r *CSRReconciler) signFailed(ctx context.Context, csr *certificatesv1.Cert
 
 // answered stores the certificate of an answer, or reports what the signer waits for.
 func (r *CSRReconciler) answered(ctx context.Context, csr *certificatesv1.CertificateSigningRequest,
-	answer signer.Answer) (reconcile.Result, error) {
+	answer signer.Result) (reconcile.Result, error) {
 	if len(answer.Certificate) == 0 {
 		reason, message := "IssuancePending", answer.Pending
 		if answer.Created != "" {

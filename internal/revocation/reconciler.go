@@ -39,8 +39,8 @@ import (
 )
 
 const (
-	// Limit is how long a deleted Certificate, or its Order, waits for the revocation.
-	Limit = 10 * time.Minute
+	// GiveUpAfter is how long a deleted Certificate, or its Order, waits for the revocation.
+	GiveUpAfter = 10 * time.Minute
 	// again is when a revocation is retried after an error that may pass or that the user may correct.
 	// Issuers and Secrets are not watched for these few minutes.
 	again = 15 * time.Second
@@ -74,7 +74,7 @@ func (r *Reconciler) SetupWithManager(_ context.Context, mgr ctrl.Manager, _ cac
 	return ctrl.NewControllerManagedBy(mgr).Named(name).WithOptions(o).
 		For(&cmapi.Certificate{}, builder.WithPredicates(predicate.NewPredicateFuncs(waits))).
 		WatchesRawSource(r.Limiter.Wakeups()).
-		Complete(observe.Counted(r.Metrics, name, r.Limiter.Reconciler(r)))
+		Complete(observe.Instrument(r.Metrics, name, r.Limiter.Reconciler(r)))
 }
 
 // waits reports whether a Certificate was deleted and waits for its revocation.
@@ -94,11 +94,11 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if r.AtWork != nil && r.AtWork(request.NamespacedName) {
 		return reconcile.Result{RequeueAfter: atWorkAgain}, nil
 	}
-	if For(crt) == "" {
+	if RevokeForValue(crt) == "" {
 		return reconcile.Result{}, r.release(ctx, crt) // the spec no longer asks for it
 	}
 	now := r.Clock.Now()
-	end := crt.DeletionTimestamp.Add(Limit)
+	end := crt.DeletionTimestamp.Add(GiveUpAfter)
 	secret, err := r.Secrets.Get(ctx, crt.Namespace, crt.Spec.SecretName)
 	if err != nil {
 		secret = nil
@@ -206,7 +206,7 @@ func (r *Reconciler) try(
 		}
 		return how, 0, nil
 	}
-	final := r.Final(ctx, of.GetNamespace(), failure)
+	final := r.IsPermanent(ctx, of.GetNamespace(), failure)
 	now := r.Clock.Now()
 	if final || !now.Before(end) {
 		return how, 0, failure
@@ -259,9 +259,9 @@ func (r *Reconciler) Left(
 	return later
 }
 
-// Lost reports that the controller could not find out what the CA has issued for an Order after its
-// Certificate was deleted.
-func (r *Reconciler) Lost(ctx context.Context, order *cmacme.Order, err error) {
+// ReportLost reports that the controller could not find out what the CA has issued for an Order
+// after its Certificate was deleted.
+func (r *Reconciler) ReportLost(ctx context.Context, order *cmacme.Order, err error) {
 	r.abandon(
 		ctx,
 		order,
@@ -358,7 +358,7 @@ func (r *Reconciler) known(ctx context.Context, crt *cmapi.Certificate, secret *
 		if !metav1.IsControlledBy(cr, crt) || cr.Annotations[signer.RehearsalAnnotation] != "" {
 			continue
 		}
-		if leaf := Answered(r.Limits, cr.Spec.Request, cr.Status.Certificate); leaf != nil {
+		if leaf := IssuedLeaf(r.Limits, cr.Spec.Request, cr.Status.Certificate); leaf != nil {
 			if ours, err := r.ofACME(ctx, crt, cr.Spec.IssuerRef); err != nil || ours {
 				add(leaf, cr.Spec.IssuerRef)
 			}
@@ -425,7 +425,7 @@ func (r *Reconciler) revoke(
 			c.by.Name,
 		)
 	}
-	defer limiter.Leave(ctx)
+	defer limiter.Release(ctx)
 	ask := func(byKey bool, why acme.RevocationReason) error {
 		if byKey {
 			return r.Accounts.RevokeWithKey(ctx, i, c.key, c.leaf.Raw, why)
@@ -462,10 +462,10 @@ func (r *Reconciler) revoke(
 	return done{}, err
 }
 
-// Final reports whether another attempt is useless: the CA has refused, or an object is missing
-// that cannot come back as its namespace is being deleted. A controller for one namespace may be
-// unable to see that; then another attempt may succeed.
-func (r *Reconciler) Final(ctx context.Context, inNamespace string, err error) bool {
+// IsPermanent reports whether another attempt is useless: the CA has refused, or an object is
+// missing that cannot come back as its namespace is being deleted. A controller for one namespace
+// may be unable to see that; then another attempt may succeed.
+func (r *Reconciler) IsPermanent(ctx context.Context, inNamespace string, err error) bool {
 	var unsupported *acme.UnsupportedError
 	switch class := fault.Of(err).Class; {
 	case acme.IsProblem(err, acme.ProblemAccountDoesNotExist):

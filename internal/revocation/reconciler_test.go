@@ -22,10 +22,10 @@ func TestWhatTheCASaysThatEndsARevocation(t *testing.T) {
 		"what it says makes no sense": {&acme.ProtocolError{}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := (&Reconciler{}).Final(
+			if got := (&Reconciler{}).IsPermanent(
 				t.Context(),
 				"ns",
-				account.Fault("RevocationError", time.Now(), test.err),
+				account.Classify("RevocationError", time.Now(), test.err),
 			); got != test.want {
 				t.Errorf("final: %v", got)
 			}

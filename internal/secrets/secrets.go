@@ -21,13 +21,13 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 )
 
-// Ours selects the Secrets that are cached with their content.
-func Ours() labels.Selector {
+// CachedSelector selects the Secrets that are cached with their content.
+func CachedSelector() labels.Selector {
 	return labels.SelectorFromSet(labels.Set{cmapi.PartOfCertManagerControllerLabelKey: "true"})
 }
 
-// Others selects the Secrets of which the metadata alone is cached.
-func Others() labels.Selector {
+// MetadataOnlySelector selects the Secrets of which the metadata alone is cached.
+func MetadataOnlySelector() labels.Selector {
 	differs, err := labels.NewRequirement(cmapi.PartOfCertManagerControllerLabelKey, selection.NotEquals, []string{"true"})
 	if err != nil { // the key and value are constants
 		panic(err)

@@ -16,7 +16,7 @@ import (
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
-	"github.com/perennial-pki/perennial/internal/outside"
+	"github.com/perennial-pki/perennial/internal/egress"
 	"github.com/perennial-pki/perennial/internal/revocation"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
@@ -353,4 +353,4 @@ func secretTemplate(c *cmapi.Certificate, value string) error {
 }
 
 // short cuts a text that a message quotes.
-func short(s string) string { return outside.Short(s, 60) }
+func short(s string) string { return egress.Truncate(s, 60) }

@@ -42,8 +42,8 @@ type Settings struct {
 	ClusterScoped func(schema.GroupKind) bool
 }
 
-// asker is an object that may ask for certificates, of whatever kind.
-type asker struct {
+// certificateSource is an object that may ask for certificates, of whatever kind.
+type certificateSource struct {
 	client.Object
 	kind schema.GroupVersionKind
 	// annotations are the effective annotations: its own, and inherited ones.
@@ -53,7 +53,7 @@ type asker struct {
 	// parent is the parent of the HTTPRoutes for its challenges. It is nil for an Ingress.
 	parent *parent
 	// tls are the Secrets that it wants.
-	tls []wanted
+	tls []tlsSecret
 	// kept are Secrets that a mistake concerns, so that the desired Certificate is not known. Their
 	// Certificates stay as they are.
 	kept []types.NamespacedName
@@ -61,8 +61,8 @@ type asker struct {
 	mistakes []Mistake
 }
 
-// wanted is a Secret that an object wants, for these hosts.
-type wanted struct {
+// tlsSecret is a Secret that an object wants, for these hosts.
+type tlsSecret struct {
 	secret types.NamespacedName
 	hosts  []string
 }
@@ -70,37 +70,39 @@ type wanted struct {
 // parent is a Gateway or ListenerSet.
 type parent struct{ kind, namespace, name string }
 
-func (s *asker) mistake(field, format string, args ...any) {
+func (s *certificateSource) mistake(field, format string, args ...any) {
 	s.mistakes = append(s.mistakes, Mistake{Field: field, Message: fmt.Sprintf(format, args...)})
 }
 
 // named returns the name of the object in messages and annotations.
-func (s *asker) named() string { return s.kind.Kind + "/" + s.GetNamespace() + "/" + s.GetName() }
+func (s *certificateSource) named() string {
+	return s.kind.Kind + "/" + s.GetNamespace() + "/" + s.GetName()
+}
 
 var kindIngress = networkingv1.SchemeGroupVersion.WithKind("Ingress")
 
 // ofIngress reads an Ingress.
-func ofIngress(o *networkingv1.Ingress) *asker {
-	s := &asker{Object: o, kind: kindIngress, annotations: o.Annotations, ingress: true}
+func ofIngress(o *networkingv1.Ingress) *certificateSource {
+	s := &certificateSource{Object: o, kind: kindIngress, annotations: o.Annotations, ingress: true}
 	for i, tls := range o.Spec.TLS {
 		path, secret := fmt.Sprintf("spec.tls[%d]", i), types.NamespacedName{Namespace: o.Namespace, Name: tls.SecretName}
 		switch {
 		case tls.SecretName == "":
 			s.mistake(path+".secretName", "is missing: name the Secret that the certificate is to be stored in")
-		case slices.ContainsFunc(s.tls, func(w wanted) bool { return w.secret == secret }):
+		case slices.ContainsFunc(s.tls, func(w tlsSecret) bool { return w.secret == secret }):
 			s.mistake(path+".secretName", "%q is in an earlier entry, too: put the hosts into one entry", tls.SecretName)
 		case len(tls.Hosts) == 0:
 			s.mistake(path+".hosts", "is empty: name the hosts that the certificate is for")
 			s.kept = append(s.kept, secret)
 		default:
-			s.tls = append(s.tls, wanted{secret, tls.Hosts})
+			s.tls = append(s.tls, tlsSecret{secret, tls.Hosts})
 		}
 	}
 	return s
 }
 
-// desired is what an object asks for.
-type desired struct {
+// desiredState is what an object asks for.
+type desiredState struct {
 	// asks says that the object asks for certificates.
 	asks bool
 	// broken says that a mistake hides what the object asks for. Then its Certificates stay as they
@@ -112,16 +114,16 @@ type desired struct {
 	mistakes []Mistake
 }
 
-// want turns an object into the Certificates that it asks for. It is a pure function.
-func want(s *asker, settings Settings) desired {
+// desiredBy turns an object into the Certificates that it asks for. It is a pure function.
+func desiredBy(s *certificateSource, settings Settings) desiredState {
 	issuer, asks, mistakes := issuerOf(s, settings)
 	if !asks {
-		return desired{}
+		return desiredState{}
 	}
 	// The annotations are the same for all Certificates, so a mistake in them is reported once.
 	alike := &cmapi.Certificate{}
 	mistakes = append(mistakes, translate(alike, s.annotations)...)
-	d := desired{asks: true, kept: s.kept, mistakes: append(mistakes, s.mistakes...), broken: len(mistakes) > 0}
+	d := desiredState{asks: true, kept: s.kept, mistakes: append(mistakes, s.mistakes...), broken: len(mistakes) > 0}
 	if d.broken {
 		return d
 	}
@@ -216,7 +218,7 @@ func clusterScoped(ref cmmeta.IssuerReference, settings Settings) bool {
 }
 
 // issuerOf returns the issuer that an object names, and whether it asks for certificates at all.
-func issuerOf(s *asker, settings Settings) (ref cmmeta.IssuerReference, asks bool, mistakes []Mistake) {
+func issuerOf(s *certificateSource, settings Settings) (ref cmmeta.IssuerReference, asks bool, mistakes []Mistake) {
 	mistake := func(field, message string) (cmmeta.IssuerReference, bool, []Mistake) {
 		return cmmeta.IssuerReference{}, true, []Mistake{{Field: field, Message: message}}
 	}
@@ -257,7 +259,7 @@ func issuerOf(s *asker, settings Settings) (ref cmmeta.IssuerReference, asks boo
 }
 
 // annotated returns a reference with the kind and group that the annotations name, if they do.
-func (s *asker) annotated(ref cmmeta.IssuerReference) cmmeta.IssuerReference {
+func (s *certificateSource) annotated(ref cmmeta.IssuerReference) cmmeta.IssuerReference {
 	ref.Kind = cmp.Or(s.annotations[cmapi.IssuerKindAnnotationKey], ref.Kind, signer.KindIssuer)
 	ref.Group = cmp.Or(s.annotations[cmapi.IssuerGroupAnnotationKey], ref.Group, cmmeta.DefaultIssuerGroup)
 	return ref
@@ -265,7 +267,7 @@ func (s *asker) annotated(ref cmmeta.IssuerReference) cmmeta.IssuerReference {
 
 // autoAnnotation returns the annotation by which an Ingress asks for a certificate of the default
 // issuer, if it does.
-func (s *asker) autoAnnotation(settings Settings) (key string, found bool) {
+func (s *certificateSource) autoAnnotation(settings Settings) (key string, found bool) {
 	if !s.ingress {
 		return "", false
 	}
@@ -294,7 +296,7 @@ var passed = []string{
 }
 
 // passedOn returns the annotations that the Certificates get.
-func passedOn(s *asker, settings Settings) map[string]string {
+func passedOn(s *certificateSource, settings Settings) map[string]string {
 	from, to := s.annotations, map[string]string{}
 	for _, key := range settings.ExtraAnnotations {
 		if v, found := from[key]; found {

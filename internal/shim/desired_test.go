@@ -74,7 +74,7 @@ func TestAnnotations(t *testing.T) {
 		"cert-manager.io/secret-template":             {`{"labels":{"a":"b"}}`, `"secretTemplate":{"labels":{"a":"b"}}`, `{"label":{}}`, "labels"},
 	} {
 		t.Run(key, func(t *testing.T) {
-			d := want(ofIngress(ingress(map[string]string{key: test.value})), Settings{})
+			d := desiredBy(ofIngress(ingress(map[string]string{key: test.value})), Settings{})
 			if len(d.mistakes) > 0 || len(d.certificates) != 1 {
 				t.Fatalf("got %+v", d)
 			}
@@ -88,7 +88,7 @@ func TestAnnotations(t *testing.T) {
 			if test.wrong == "" {
 				return
 			}
-			d = want(ofIngress(ingress(map[string]string{key: test.wrong})), Settings{})
+			d = desiredBy(ofIngress(ingress(map[string]string{key: test.wrong})), Settings{})
 			if !d.broken || len(d.certificates) > 0 || !strings.HasPrefix(text(d.mistakes), key+": ") ||
 				!strings.Contains(text(d.mistakes), test.says) {
 				t.Errorf("of %q: %+v", test.wrong, d)
@@ -118,7 +118,7 @@ func TestWhichIssuer(t *testing.T) {
 		"tls-acme that is false":      {map[string]string{"cert-manager.io/cluster-issuer": "(none)", "kubernetes.io/tls-acme": "false"}, fallback, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := want(ofIngress(ingress(test.annotations)), test.settings)
+			d := desiredBy(ofIngress(ingress(test.annotations)), test.settings)
 			got := text(d.mistakes)
 			if len(d.certificates) > 0 {
 				ref := d.certificates[0].Spec.IssuerRef
@@ -132,7 +132,7 @@ func TestWhichIssuer(t *testing.T) {
 }
 
 func TestWhatIsPassedOn(t *testing.T) {
-	d := want(ofIngress(ingress(map[string]string{
+	d := desiredBy(ofIngress(ingress(map[string]string{
 		"acme.cert-manager.io/http01-edit-in-place": "true",
 		"acme.cert-manager.io/http01-ingress-class": "nginx",
 		"team":                                 "shop",
@@ -161,7 +161,7 @@ func TestMistakesInTheTLSOfAnIngressNameTheirField(t *testing.T) {
 		networkingv1.IngressTLS{SecretName: "b"},
 		o.Spec.TLS[0],
 	)
-	d := want(ofIngress(o), Settings{})
+	d := desiredBy(ofIngress(o), Settings{})
 	if len(d.certificates) != 1 || d.broken {
 		t.Errorf("one entry is right, and got %d certificates", len(d.certificates))
 	}

@@ -18,13 +18,13 @@ var (
 	kindListenerSet = schema.GroupVersionKind{Group: gwapi.GroupName, Version: "v1", Kind: "ListenerSet"}
 )
 
-// granted reports whether ReferenceGrants let an object of a kind in a namespace refer to a Secret
-// of another.
-type granted func(kind, from string, secret types.NamespacedName) bool
+// grantFunc reports whether ReferenceGrants let an object of a kind in a namespace refer to a
+// Secret of another.
+type grantFunc func(kind, from string, secret types.NamespacedName) bool
 
 // ofGateway reads a Gateway.
-func ofGateway(o *gwapi.Gateway, extra []string, may granted) *asker {
-	s := &asker{
+func ofGateway(o *gwapi.Gateway, extra []string, may grantFunc) *certificateSource {
+	s := &certificateSource{
 		Object:      o,
 		kind:        kindGateway,
 		annotations: o.Annotations,
@@ -36,8 +36,8 @@ func ofGateway(o *gwapi.Gateway, extra []string, may granted) *asker {
 
 // ofListenerSet reads a ListenerSet with its Gateway, which may be missing. The issuer is that of
 // the Gateway if it names none itself.
-func ofListenerSet(o *gwapi.ListenerSet, gateway *gwapi.Gateway, extra []string, may granted) *asker {
-	s := &asker{
+func ofListenerSet(o *gwapi.ListenerSet, gateway *gwapi.Gateway, extra []string, may grantFunc) *certificateSource {
+	s := &certificateSource{
 		Object:      o,
 		kind:        kindListenerSet,
 		annotations: o.Annotations,
@@ -89,7 +89,7 @@ func gatewayOf(o *gwapi.ListenerSet) types.NamespacedName {
 }
 
 // listen reads the listeners that terminate TLS.
-func (s *asker) listen(listeners []gwapi.Listener, extra []string, may granted) {
+func (s *certificateSource) listen(listeners []gwapi.Listener, extra []string, may grantFunc) {
 	ignored := s.ignoredListeners(listeners)
 	for i, l := range listeners {
 		serves := l.Protocol == gwapi.HTTPSProtocolType || l.Protocol == gwapi.TLSProtocolType ||
@@ -102,7 +102,7 @@ func (s *asker) listen(listeners []gwapi.Listener, extra []string, may granted) 
 }
 
 // ignoredListeners are the names of listeners that an annotation leaves out.
-func (s *asker) ignoredListeners(listeners []gwapi.Listener) map[string]bool {
+func (s *certificateSource) ignoredListeners(listeners []gwapi.Listener) map[string]bool {
 	ignored := map[string]bool{}
 	if value, found := s.annotations[cmapi.CertificateIgnoreTLSListeners]; found {
 		for name := range strings.SplitSeq(value, ",") {
@@ -122,7 +122,7 @@ func (s *asker) ignoredListeners(listeners []gwapi.Listener) map[string]bool {
 }
 
 // addListener reads a listener that terminates TLS. path is its field path in the object.
-func (s *asker) addListener(path string, l gwapi.Listener, may granted) {
+func (s *certificateSource) addListener(path string, l gwapi.Listener, may grantFunc) {
 	if l.TLS == nil || len(l.TLS.CertificateRefs) == 0 {
 		s.mistake(path+".tls.certificateRefs",
 			"is missing: name the Secret that the certificate is to be stored in, or add %q to the annotation %s",
@@ -162,7 +162,7 @@ func (s *asker) addListener(path string, l gwapi.Listener, may granted) {
 }
 
 // add adds a host to the certificate of a Secret.
-func (s *asker) add(secret types.NamespacedName, host string) {
+func (s *certificateSource) add(secret types.NamespacedName, host string) {
 	for i := range s.tls {
 		if w := &s.tls[i]; w.secret == secret {
 			if !slices.Contains(w.hosts, host) {
@@ -171,7 +171,7 @@ func (s *asker) add(secret types.NamespacedName, host string) {
 			return
 		}
 	}
-	s.tls = append(s.tls, wanted{secret, []string{host}})
+	s.tls = append(s.tls, tlsSecret{secret, []string{host}})
 }
 
 func names(listeners []gwapi.Listener) string {

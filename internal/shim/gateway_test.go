@@ -81,7 +81,7 @@ func TestListeners(t *testing.T) {
 		"a hostname, and none, shared": {gateway(listener("a", "", "tls"), listener("b", "b.example.com", "tls")), "shop/tls=b.example.com", "hostname: is missing"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := want(ofGateway(test.gateway, []string{"example.com/quic"}, onlyShared), Settings{})
+			d := desiredBy(ofGateway(test.gateway, []string{"example.com/quic"}, onlyShared), Settings{})
 			var got []string
 			for _, c := range d.certificates {
 				got = append(got, c.Namespace+"/"+c.Name+"="+strings.Join(c.Spec.DNSNames, ","))
@@ -106,7 +106,7 @@ func withAnnotation(g *gwapi.Gateway, key, value string) *gwapi.Gateway {
 }
 
 func TestACertificateInAnotherNamespaceNamesItsGateway(t *testing.T) {
-	d := want(
+	d := desiredBy(
 		ofGateway(
 			gateway(listener("a", "a.example.com", "shared/tls")),
 			nil,
@@ -138,7 +138,7 @@ func TestAListenerSetInheritsTheIssuerOfItsGateway(t *testing.T) {
 	of := gateway()
 	of.Annotations["cert-manager.io/usages"] = "client auth" // not the issuer, so not inherited
 
-	d := want(ofListenerSet(set, of, nil, nobody), Settings{})
+	d := desiredBy(ofListenerSet(set, of, nil, nobody), Settings{})
 	if len(d.certificates) != 1 {
 		t.Fatalf("got %+v", d)
 	}
@@ -150,18 +150,20 @@ func TestAListenerSetInheritsTheIssuerOfItsGateway(t *testing.T) {
 	}
 
 	set.Annotations["acme.cert-manager.io/http01-parentreffallback"] = "true"
-	crt = want(ofListenerSet(set, of, nil, nobody), Settings{}).certificates[0]
+	crt = desiredBy(ofListenerSet(set, of, nil, nobody), Settings{}).certificates[0]
 	if crt.Annotations["acme.cert-manager.io/http01-parentrefkind"] != "Gateway" ||
 		crt.Annotations["acme.cert-manager.io/http01-parentrefnamespace"] != "infra" {
 		t.Errorf("got %v", crt.Annotations)
 	}
 
 	set.Annotations["cert-manager.io/issuer"] = "own"
-	if ref := want(ofListenerSet(set, of, nil, nobody), Settings{}).certificates[0].Spec.IssuerRef; ref.Name != "own" ||
+	if ref := desiredBy(
+		ofListenerSet(set, of, nil, nobody), Settings{},
+	).certificates[0].Spec.IssuerRef; ref.Name != "own" ||
 		ref.Kind != "Issuer" {
 		t.Errorf("got %+v", ref)
 	}
-	if want(ofListenerSet(&gwapi.ListenerSet{}, nil, nil, nobody), Settings{}).asks {
+	if desiredBy(ofListenerSet(&gwapi.ListenerSet{}, nil, nil, nobody), Settings{}).asks {
 		t.Error("a ListenerSet without a Gateway asks for nothing")
 	}
 }
@@ -184,8 +186,8 @@ func FuzzListenerAnnotations(f *testing.F) {
 				gwapi.ListenerEntry{Name: l.Name, Hostname: l.Hostname, Protocol: l.Protocol, Port: l.Port, TLS: l.TLS},
 			)
 		}
-		for _, s := range []*asker{ofGateway(g, nil, nobody), ofListenerSet(set, g, nil, nobody)} {
-			for _, m := range want(s, Settings{}).mistakes {
+		for _, s := range []*certificateSource{ofGateway(g, nil, nobody), ofListenerSet(set, g, nil, nobody)} {
+			for _, m := range desiredBy(s, Settings{}).mistakes {
 				if len(m.Message) > 2000 {
 					t.Errorf("a message of %d bytes", len(m.Message))
 				}

@@ -47,15 +47,15 @@ var gatewayKinds = map[string]schema.GroupVersionKind{
 	"referencegrants." + gwapi.GroupName: {Group: gwapi.GroupName, Version: "v1beta1", Kind: "ReferenceGrant"},
 }
 
-// view has the cache of the Gateway API while the cluster has that API.
-type view struct {
+// gatewayCache has the cache of the Gateway API while the cluster has that API.
+type gatewayCache struct {
 	client.Client
 	kinds map[string]bool
 	ctx   context.Context // ends with the view
 	end   context.CancelFunc
 }
 
-func (v *view) has(kind string) bool { return v != nil && v.kinds[kind] }
+func (v *gatewayCache) has(kind string) bool { return v != nil && v.kinds[kind] }
 
 // definition is the metadata of CRDs.
 func definition() *metav1.PartialObjectMetadata {
@@ -149,7 +149,7 @@ func (r *Reconciler) look(ctx, base context.Context) (reconcile.Result, error) {
 
 // open starts a view.
 func (r *Reconciler) open(base context.Context, kinds map[string]bool) (err error) {
-	v := &view{kinds: kinds}
+	v := &gatewayCache{kinds: kinds}
 	v.ctx, v.end = context.WithCancel(base)
 	defer func() {
 		if err != nil {
@@ -181,7 +181,7 @@ func (r *Reconciler) open(base context.Context, kinds map[string]bool) (err erro
 }
 
 // newView makes the cache of a view, and its client.
-func (r *Reconciler) newView(v *view) (cache.Cache, error) {
+func (r *Reconciler) newView(v *gatewayCache) (cache.Cache, error) {
 	options := cache.Options{
 		HTTPClient:       r.mgr.GetHTTPClient(),
 		Scheme:           r.mgr.GetScheme(),
@@ -208,7 +208,7 @@ func (r *Reconciler) newView(v *view) (cache.Cache, error) {
 }
 
 // watch starts to watch the kinds of the Gateway API that there are.
-func (v *view) watch(c cache.Cache) ([]cache.Informer, error) {
+func (v *gatewayCache) watch(c cache.Cache) ([]cache.Informer, error) {
 	watched := []client.Object{&gwapi.Gateway{}}
 	if v.kinds[kindListenerSet.Kind] {
 		watched = append(watched, &gwapi.ListenerSet{})
@@ -238,7 +238,7 @@ func (v *view) watch(c cache.Cache) ([]cache.Informer, error) {
 }
 
 // follow enqueues what a change of an object of the Gateway API affects.
-func (r *Reconciler) follow(v *view, informer cache.Informer) error {
+func (r *Reconciler) follow(v *gatewayCache, informer cache.Informer) error {
 	changed := func(o any) {
 		if gone, ok := o.(toolscache.DeletedFinalStateUnknown); ok {
 			o = gone.Obj
@@ -257,7 +257,7 @@ func (r *Reconciler) follow(v *view, informer cache.Informer) error {
 
 // enqueueRequested enqueues the objects that Certificates name in RequestedByAnnotation. An object
 // that was deleted while there was no view has left Certificates in other namespaces.
-func (r *Reconciler) enqueueRequested(v *view) error {
+func (r *Reconciler) enqueueRequested(v *gatewayCache) error {
 	var list cmapi.CertificateList
 	if err := r.Client.List(v.ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
 		return err
@@ -300,8 +300,8 @@ func stripGateway(object any) (any, error) {
 	return object, nil
 }
 
-// granted returns a function that checks the ReferenceGrants in the namespace of a Secret.
-func (r *Reconciler) granted(ctx context.Context, v *view) granted {
+// grantFunc returns a function that checks the ReferenceGrants in the namespace of a Secret.
+func (r *Reconciler) granted(ctx context.Context, v *gatewayCache) grantFunc {
 	return func(kind, from string, secret types.NamespacedName) bool {
 		if !v.kinds["ReferenceGrant"] || r.Scope.Namespace != "" {
 			return false

@@ -46,7 +46,7 @@ func remember(crt *cmapi.Certificate, annotations map[string]string) {
 
 // merge returns the existing Certificate with what the object decides: the issuer, the names, and
 // the fields that its annotations set or, before they were removed, had set. Everything else stays.
-func merge(is, should *cmapi.Certificate, s *asker, settings Settings) *cmapi.Certificate {
+func merge(is, should *cmapi.Certificate, s *certificateSource, settings Settings) *cmapi.Certificate {
 	next, should := is.DeepCopy(), should.DeepCopy()
 	before, known := ownedOf(is)
 	spec := &next.Spec
@@ -94,14 +94,14 @@ func underWay(crt *cmapi.Certificate) int {
 
 // mergeLabels sets the labels of the object, and removes those that it no longer has. If another
 // controller has copied a label by which tools claim objects, mergeLabels removes it.
-func mergeLabels(next, should *cmapi.Certificate, s *asker, before owned, known bool) {
+func mergeLabels(next, should *cmapi.Certificate, s *certificateSource, before owned, known bool) {
 	for _, key := range before.Labels {
 		if _, found := should.Labels[key]; !found {
 			delete(next.Labels, key)
 		}
 	}
 	for key, value := range s.GetLabels() {
-		if is, found := next.Labels[key]; !known && found && is == value && signer.Claims(key) {
+		if is, found := next.Labels[key]; !known && found && is == value && signer.ClaimsOwnership(key) {
 			delete(next.Labels, key)
 		}
 	}

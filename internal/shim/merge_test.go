@@ -14,10 +14,10 @@ import (
 )
 
 // wantOne returns the Certificate that an Ingress asks for.
-func wantOne(t *testing.T, o *networkingv1.Ingress) (*asker, *cmapi.Certificate) {
+func wantOne(t *testing.T, o *networkingv1.Ingress) (*certificateSource, *cmapi.Certificate) {
 	t.Helper()
 	s := ofIngress(o)
-	d := want(s, Settings{})
+	d := desiredBy(s, Settings{})
 	if len(d.certificates) != 1 || len(d.mistakes) > 0 {
 		t.Fatalf("got %+v", d)
 	}

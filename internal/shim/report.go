@@ -14,8 +14,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
+	"github.com/perennial-pki/perennial/internal/egress"
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/outside"
 )
 
 const (
@@ -61,7 +61,7 @@ func (m Mistake) key() string {
 // writeFailed returns the mistake of a failed write. It also returns an error if a retry may
 // succeed.
 func writeFailed(field, failed string, err error) (Mistake, error) {
-	words := outside.Short(err.Error(), maxAnswer)
+	words := egress.Truncate(err.Error(), maxAnswer)
 	if fault.RefusedByAPI(err) {
 		return Mistake{Field: field, Message: fmt.Sprintf("%s: the API server refuses it: %s. It is tried again every %s",
 			failed, words, retryText), failed: failed}, nil
@@ -78,7 +78,7 @@ func text(mistakes []Mistake) string {
 	for _, m := range mistakes {
 		s = append(s, m.String())
 	}
-	return outside.Short(strings.Join(s, "; "), maxProblem)
+	return egress.Truncate(strings.Join(s, "; "), maxProblem)
 }
 
 // reportMemory remembers the mistakes of each object, and since when they exist. A restart forgets
@@ -151,7 +151,7 @@ func (s *reportMemory) forget(request reconcile.Request) {
 
 // report sets ProblemAnnotation to the mistakes that have lasted for settleTime, and writes an
 // event when it changes.
-func (r *Reconciler) report(ctx context.Context, request reconcile.Request, writer client.Client, s *asker,
+func (r *Reconciler) report(ctx context.Context, request reconcile.Request, writer client.Client, s *certificateSource,
 	mistakes []Mistake) (reconcile.Result, error) {
 	settled, wait := r.mistakes.settle(request, mistakes, r.Clock.Now())
 	result := reconcile.Result{RequeueAfter: wait} // when the next mistake has lasted for long enough

@@ -201,17 +201,18 @@ func (s Scope) Get(
 	return s.Of(issuer), nil
 }
 
-// Former returns what is known of a deleted issuer: its name, and the namespace of its Secrets.
-func (s Scope) Former(namespace string, ref cmmeta.IssuerReference) *Issuer {
+// OfDeleted returns what is known of a deleted issuer: its name, and the namespace of its Secrets.
+func (s Scope) OfDeleted(namespace string, ref cmmeta.IssuerReference) *Issuer {
 	if ref.KindOrDefault() == KindClusterIssuer {
 		return s.Of(&cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: ref.Name}})
 	}
 	return s.Of(&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: ref.Name}})
 }
 
-// Issued reports whether the annotations of a Secret name the issuer as that of its certificate.
-// Group and kind may be missing there, as cert-manager omits them if the Certificate does.
-func Issued(by cmmeta.IssuerReference, secret *corev1.Secret) bool {
+// SecretNamesIssuer reports whether the annotations of a Secret name the issuer as that of its
+// certificate. Group and kind may be missing there, as cert-manager omits them if the Certificate
+// does.
+func SecretNamesIssuer(by cmmeta.IssuerReference, secret *corev1.Secret) bool {
 	a := secret.Annotations
 	said := cmmeta.IssuerReference{
 		Name:  a[cmapi.IssuerNameAnnotationKey],

@@ -105,7 +105,7 @@ func TestWhoHasIssuedWhatIsInASecret(t *testing.T) {
 		"nobody, as far as said": {nil, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := Issued(
+			if got := SecretNamesIssuer(
 				by,
 				&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Annotations: test.annotations}},
 			); got != test.want {

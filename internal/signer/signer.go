@@ -30,7 +30,7 @@ type Signer interface {
 	// pass.
 	References(spec *cmapi.IssuerConfig) []string
 	// Sign signs. An answer without a certificate means that the issuance is under way.
-	Sign(ctx context.Context, issuer *Issuer, r Request) (Answer, error)
+	Sign(ctx context.Context, issuer *Issuer, r Request) (Result, error)
 }
 
 // Readiness is what Check found out about an issuer. Solvers and Unreachable count even if Check
@@ -81,12 +81,12 @@ const ReplacesAnnotation = "perennial.dev/replaces"
 // certificate is thrown away.
 const RehearsalAnnotation = "perennial.dev/rehearsal"
 
-// OpenOrders is the field index of unfinished Orders by the UID of their request.
-const OpenOrders = "metadata.ownerReferences.request"
+// ByRequestUID is the field index of unfinished Orders by the UID of their request.
+const ByRequestUID = "metadata.ownerReferences.request"
 
-// ManualAnnotation on a request is the time of its manual trigger. Such a request also tries names
-// that are paused after repeated failed validations.
-const ManualAnnotation = "perennial.dev/manually-triggered"
+// ManualTriggerAnnotation on a request is the time of its manual trigger. Such a request also tries
+// names that are paused after repeated failed validations.
+const ManualTriggerAnnotation = "perennial.dev/manually-triggered"
 
 // ConditionPaused is the type of the condition of a request for paused names, and of its
 // Certificate. Its reason is ReasonValidationsFailed. cert-manager does not have it.
@@ -121,8 +121,8 @@ type Request struct {
 	Asked *metav1.Duration
 }
 
-// Answer is the result of Sign.
-type Answer struct {
+// Result is the result of Sign.
+type Result struct {
 	// Created is the text of the event OrderCreated if an Order was made for the request just now. It
 	// is empty otherwise.
 	Created string
@@ -147,8 +147,8 @@ type Answer struct {
 	Again time.Time
 }
 
-// Set has a signer for each type of issuer, by [Issuer.Type].
-type Set map[string]Signer
+// ByType has a signer for each type of issuer, by [Issuer.Type].
+type ByType map[string]Signer
 
 // InProcess reports whether signing with an issuer of the type has no effect outside of this
 // process, so that a lost request can simply be made again.

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
-	"github.com/perennial-pki/perennial/internal/outside"
+	"github.com/perennial-pki/perennial/internal/egress"
 )
 
 const (
@@ -34,16 +34,16 @@ type Site struct {
 	// Dial connects to addresses within Reach. A net.Dialer's if nil.
 	Dial Dial
 	// Reach says which addresses may be checked. A CA connects to no others.
-	Reach outside.Reach
+	Reach egress.Reach
 	// Lookup returns the addresses of a host. If nil, Dial gets names.
 	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
 }
 
 // Views calls look for each address of a host, concurrently, and returns the results. The Dial that
 // look gets connects to that address when the host is named.
-func (s Site) Views(ctx context.Context, host string, look func(context.Context, Dial) View) []View {
+func (s Site) Views(ctx context.Context, host string, look func(context.Context, Dial) EndpointView) []EndpointView {
 	if s.Lookup == nil {
-		return []View{s.view(ctx, host, "", look)}
+		return []EndpointView{s.view(ctx, host, "", look)}
 	}
 	addresses := []netip.Addr{}
 	if addr, err := netip.ParseAddr(host); err == nil {
@@ -51,11 +51,11 @@ func (s Site) Views(ctx context.Context, host string, look func(context.Context,
 	} else if addresses, err = s.Lookup(ctx, host); err != nil || len(addresses) == 0 {
 		var no *net.DNSError
 		if err == nil || errors.As(err, &no) && no.IsNotFound {
-			return []View{{Says: "has no address: add an A or AAAA record for it"}} // so does the CA
+			return []EndpointView{{Shows: "has no address: add an A or AAAA record for it"}} // so does the CA
 		}
-		return []View{{Silent: true, Says: fmt.Sprintf("cannot be looked up: %s", err)}}
+		return []EndpointView{{NoResponse: true, Shows: fmt.Sprintf("cannot be looked up: %s", err)}}
 	}
-	views := make([]View, min(len(addresses), maxAddresses))
+	views := make([]EndpointView, min(len(addresses), maxAddresses))
 	var group sync.WaitGroup
 	for i := range views {
 		group.Go(func() { views[i] = s.view(ctx, host, addresses[i].Unmap().String(), look) })
@@ -64,9 +64,13 @@ func (s Site) Views(ctx context.Context, host string, look func(context.Context,
 	return views
 }
 
-func (s Site) view(ctx context.Context, host, address string, look func(context.Context, Dial) View) View {
+func (s Site) view(
+	ctx context.Context,
+	host, address string,
+	look func(context.Context, Dial) EndpointView,
+) EndpointView {
 	if addr, err := netip.ParseAddr(address); err == nil && !s.Reach.Allows(addr) {
-		return View{Where: address, Says: "is an address where no CA comes: correct the record"}
+		return EndpointView{Where: address, Shows: "is an address where no CA comes: correct the record"}
 	}
 	dial := s.dialer()
 	var heard atomic.Int64
@@ -85,7 +89,7 @@ func (s Site) view(ctx context.Context, host, address string, look func(context.
 		}
 		return &listened{Conn: conn, heard: &heard}, nil
 	})
-	v.Where, v.Silent = address, heard.Load() == 0
+	v.Where, v.NoResponse = address, heard.Load() == 0
 	return v
 }
 
@@ -150,20 +154,20 @@ func (l *listened) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// JudgeSite decides by the views of a site whether it shows the proof. Every address that answers
-// must show it. Addresses without a response may be reachable only from outside: if no address
-// responds for long, the CA decides. A wrong answer always fails the check. The messages begin with
-// site.
-func JudgeSite(site string, views []View, ch *cmacme.Challenge, now time.Time) Sight {
+// EvaluateSite decides by the views of a site whether it shows the proof. Every address that
+// answers must show it. Addresses without a response may be reachable only from outside: if no
+// address responds for long, the CA decides. A wrong answer always fails the check. The messages
+// begin with site.
+func EvaluateSite(site string, views []EndpointView, ch *cmacme.Challenge, now time.Time) CheckResult {
 	var wrong, silent []string
 	for _, v := range views {
-		text := v.Says
+		text := v.Shows
 		if v.Where != "" {
 			text = "at " + v.Where + " " + text
 		}
 		switch {
-		case v.Right:
-		case v.Silent:
+		case v.Matches:
+		case v.NoResponse:
 			silent = append(silent, text)
 		default:
 			wrong = append(wrong, text)
@@ -171,13 +175,13 @@ func JudgeSite(site string, views []View, ch *cmacme.Challenge, now time.Time) S
 	}
 	switch {
 	case len(wrong) > 0:
-		return Sight{Why: site + " " + strings.Join(wrong, "; ")}
+		return CheckResult{Why: site + " " + strings.Join(wrong, "; ")}
 	case len(silent) < len(views):
-		return Sight{Visible: true}
+		return CheckResult{Visible: true}
 	case ch.Status.PresentedAt != nil && now.Sub(ch.Status.PresentedAt.Time) > unreachable:
-		return Sight{Visible: true, Unseen: site + " " + strings.Join(silent, "; ")}
+		return CheckResult{Visible: true, Unseen: site + " " + strings.Join(silent, "; ")}
 	}
-	return Sight{Why: site + " " + strings.Join(silent, "; ")}
+	return CheckResult{Why: site + " " + strings.Join(silent, "; ")}
 }
 
 // lookupTimeout bounds a question to one DNS server.

@@ -16,37 +16,38 @@ import (
 )
 
 func TestWhatASiteShowsIsJudged(t *testing.T) {
-	right, wrong, silent := solver.View{
-		Where: "192.0.2.1",
-		Right: true,
-	}, solver.View{
+	right, wrong, silent := solver.EndpointView{
+		Where:   "192.0.2.1",
+		Matches: true,
+	}, solver.EndpointView{
 		Where: "192.0.2.2",
-		Says:  "answers with status 404",
+		Shows: "answers with status 404",
 	},
-		solver.View{
-			Where:  "2001:db8::1",
-			Silent: true,
-			Says:   "cannot be read: timeout",
+		solver.EndpointView{
+			Where:      "2001:db8::1",
+			NoResponse: true,
+			Shows:      "cannot be read: timeout",
 		}
 	presented := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	for name, test := range map[string]struct {
-		views []solver.View
+		views []solver.EndpointView
 		after time.Duration
-		want  solver.Sight
+		want  solver.CheckResult
 	}{
-		"the proof everywhere": {[]solver.View{right, right}, 0, solver.Sight{Visible: true}},
-		"an address that answers otherwise": {[]solver.View{right, wrong}, 0, solver.Sight{Why: "www at 192.0.2.2 " +
-			"answers with status 404"}},
-		"it still does":                        {[]solver.View{silent, wrong}, time.Hour, solver.Sight{Why: "www at 192.0.2.2 answers with status 404"}},
-		"an address that says nothing":         {[]solver.View{right, silent}, 0, solver.Sight{Visible: true}},
-		"nothing heard anywhere":               {[]solver.View{silent}, time.Minute, solver.Sight{Why: "www at 2001:db8::1 cannot be read: timeout"}},
-		"nothing heard anywhere for a while":   {[]solver.View{silent}, 3 * time.Minute, solver.Sight{Visible: true, Unseen: "www at 2001:db8::1 cannot be read: timeout"}},
-		"a site that was reached by its name":  {[]solver.View{{Says: "answers with status 500"}}, 0, solver.Sight{Why: "www answers with status 500"}},
-		"a name that does not exist, for long": {[]solver.View{{Says: "has no address"}}, time.Hour, solver.Sight{Why: "www has no address"}},
+		"the proof everywhere": {[]solver.EndpointView{right, right}, 0, solver.CheckResult{Visible: true}},
+		"an address that answers otherwise": {[]solver.EndpointView{right, wrong}, 0,
+			solver.CheckResult{Why: "www at 192.0.2.2 " +
+				"answers with status 404"}},
+		"it still does":                        {[]solver.EndpointView{silent, wrong}, time.Hour, solver.CheckResult{Why: "www at 192.0.2.2 answers with status 404"}},
+		"an address that says nothing":         {[]solver.EndpointView{right, silent}, 0, solver.CheckResult{Visible: true}},
+		"nothing heard anywhere":               {[]solver.EndpointView{silent}, time.Minute, solver.CheckResult{Why: "www at 2001:db8::1 cannot be read: timeout"}},
+		"nothing heard anywhere for a while":   {[]solver.EndpointView{silent}, 3 * time.Minute, solver.CheckResult{Visible: true, Unseen: "www at 2001:db8::1 cannot be read: timeout"}},
+		"a site that was reached by its name":  {[]solver.EndpointView{{Shows: "answers with status 500"}}, 0, solver.CheckResult{Why: "www answers with status 500"}},
+		"a name that does not exist, for long": {[]solver.EndpointView{{Shows: "has no address"}}, time.Hour, solver.CheckResult{Why: "www has no address"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ch := &cmacme.Challenge{Status: cmacme.ChallengeStatus{PresentedAt: &metav1.Time{Time: presented}}}
-			if got := solver.JudgeSite("www", test.views, ch, presented.Add(test.after)); got != test.want {
+			if got := solver.EvaluateSite("www", test.views, ch, presented.Add(test.after)); got != test.want {
 				t.Errorf("got %+v, want %+v", got, test.want)
 			}
 		})
@@ -85,14 +86,14 @@ func TestWhereASiteLeadsIsLookedUpAsTheSiteItself(t *testing.T) {
 	}
 	s := solver.Site{Lookup: solver.Lookup([]string{packets.LocalAddr().String()})}
 	for _, to := range []string{"www.site.invalid", "elsewhere.invalid", "127.0.0.1"} {
-		s.Views(t.Context(), "www.site.invalid", func(ctx context.Context, dial solver.Dial) solver.View {
+		s.Views(t.Context(), "www.site.invalid", func(ctx context.Context, dial solver.Dial) solver.EndpointView {
 			conn, err := dial(ctx, "tcp", net.JoinHostPort(to, port))
 			if err != nil {
 				t.Errorf("%s: %v", to, err)
-				return solver.View{}
+				return solver.EndpointView{}
 			}
 			conn.Close()
-			return solver.View{Right: true}
+			return solver.EndpointView{Matches: true}
 		})
 	}
 }

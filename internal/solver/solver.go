@@ -25,10 +25,10 @@ type Solver interface {
 	// the status of the challenge says that it is presented, the proof was lost and is created again.
 	Present(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) error
 	// Check checks once whether the ACME server would see the proof.
-	Check(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) (Sight, error)
+	Check(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) (CheckResult, error)
 	// Look is called when the ACME server has refused a proof. It returns what each place shows now
 	// that the server may have asked. It changes nothing.
-	Look(ctx context.Context, ch *cmacme.Challenge) ([]View, error)
+	Look(ctx context.Context, ch *cmacme.Challenge) ([]EndpointView, error)
 	// CleanUp removes what Present has created, and nothing else. If that is gone, nothing changes.
 	CleanUp(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) error
 }
@@ -47,9 +47,9 @@ func NameServers(namespace, name string) limiter.Target {
 	return limiter.Target{Name: "the name servers of " + name, Key: namespace}
 }
 
-// Exclusive is a Solver that may have a limited number of proofs at one place. Challenges with the
-// same place take turns, across all namespaces.
-type Exclusive interface {
+// CapacityLimited is a Solver that may have a limited number of proofs at one place. Challenges
+// with the same place take turns, across all namespaces.
+type CapacityLimited interface {
 	Solver
 	// Capacity returns how many proofs can exist at the challenge's place at the same time, or 0 if
 	// there is no limit. It asks no server.
@@ -62,8 +62,8 @@ type Exclusive interface {
 	PresentAlong(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge, others []*cmacme.Challenge) error
 }
 
-// Sight is what Check saw.
-type Sight struct {
+// CheckResult is what Check saw.
+type CheckResult struct {
 	Visible bool
 	// Why says what was seen instead, for users. It is set if the proof is not visible.
 	Why string
@@ -76,9 +76,9 @@ type Sight struct {
 	Ask string
 }
 
-// Later is the error of an operation that has neither failed nor finished: a step is under way that
-// this or another challenge has started.
-type Later struct {
+// RetryLaterError is the error of an operation that has neither failed nor finished: a step is
+// under way that this or another challenge has started.
+type RetryLaterError struct {
 	// After is when to call again.
 	After time.Duration
 	// Why says what the operation waits for, for users.
@@ -89,26 +89,26 @@ type Later struct {
 }
 
 // Error returns Why.
-func (l *Later) Error() string { return l.Why }
+func (l *RetryLaterError) Error() string { return l.Why }
 
 // A View is what one place shows that an ACME server may ask.
-type View struct {
+type EndpointView struct {
 	// Where is the address of a site, or a name server. It is empty if the site was reached by its
 	// name.
 	Where string
-	// Right says that the place shows the proof.
-	Right bool
-	// Silent says that there was no response.
-	Silent bool
-	// Says describes what the place shows instead of the proof: the end of a sentence that begins with
-	// Where.
-	Says string
+	// Matches says that the place shows the proof.
+	Matches bool
+	// NoResponse says that there was no response.
+	NoResponse bool
+	// Shows describes what the place shows instead of the proof: the end of a sentence that begins
+	// with Where.
+	Shows string
 }
 
-// Reads limits how often requests for unknown challenges, which any client on the Internet can
-// send, cause reads from the API server. A read that finds a challenge does not count: when the
+// ReadLimiter limits how often requests for unknown challenges, which any client on the Internet
+// can send, cause reads from the API server. A read that finds a challenge does not count: when the
 // cache lags, the CA asks for many at once. The zero value is ready.
-type Reads struct {
+type ReadLimiter struct {
 	mu       sync.Mutex
 	second   int64
 	missed   int // reads of this second that found nothing
@@ -116,16 +116,16 @@ type Reads struct {
 	ended    chan struct{} // closed when the next read has ended; nil if no request waits for that
 }
 
-// Asked returns the options of such a read: the Challenges for a host, in a namespace or, if that
-// is empty, in all.
-func Asked(namespace, host string) []client.ListOption {
+// ListOptionsForHost returns the options of such a read: the Challenges for a host, in a namespace
+// or, if that is empty, in all.
+func ListOptionsForHost(namespace, host string) []client.ListOption {
 	return []client.ListOption{client.InNamespace(namespace),
-		client.MatchingLabels{cmacme.DomainLabelKey: LabelOf(pki.ComparableDNSName(host))}}
+		client.MatchingLabels{cmacme.DomainLabelKey: HashLabelValue(pki.ComparableDNSName(host))}}
 }
 
-// LabelOf returns the value of the labels cmacme.DomainLabelKey and cmacme.TokenLabelKey. Several
-// hosts, or tokens, may have the same value.
-func LabelOf(text string) string {
+// HashLabelValue returns the value of the labels cmacme.DomainLabelKey and cmacme.TokenLabelKey.
+// Several hosts, or tokens, may have the same value.
+func HashLabelValue(text string) string {
 	return strconv.FormatUint(uint64(adler32.Checksum([]byte(text))), 10)
 }
 
@@ -134,7 +134,7 @@ const readRate = 5
 
 // Begin waits until one more read may be made, and reports whether that is so. It does not wait for
 // the next second. Call end after the read.
-func (r *Reads) Begin(ctx context.Context, now func() time.Time) (end func(found bool), ok bool) {
+func (r *ReadLimiter) Begin(ctx context.Context, now func() time.Time) (end func(found bool), ok bool) {
 	for {
 		r.mu.Lock()
 		if second := now().Unix(); second != r.second {
@@ -162,7 +162,7 @@ func (r *Reads) Begin(ctx context.Context, now func() time.Time) (end func(found
 	}
 }
 
-func (r *Reads) end(found bool) {
+func (r *ReadLimiter) end(found bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.underWay--

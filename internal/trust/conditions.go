@@ -12,8 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	api "github.com/perennial-pki/perennial/api/perennial/v1alpha1"
+	"github.com/perennial-pki/perennial/internal/egress"
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/outside"
 	"github.com/perennial-pki/perennial/pki"
 )
 
@@ -23,7 +23,7 @@ const reasonNoCertificates = "NoCertificates"
 // unreadable says that a source cannot be read.
 func (r *Reconciler) unreadable(bundle *api.TrustBundle, err error, now time.Time) {
 	bundle.Status.ObservedGeneration = bundle.Generation
-	message := outside.Short(err.Error(), maxAnswer) + retryWords(err)
+	message := egress.Truncate(err.Error(), maxAnswer) + retryWords(err)
 	for _, kind := range []string{api.ConditionSourcesValid, api.ConditionReady} {
 		meta.SetStatusCondition(&bundle.Status.Conditions, metav1.Condition{
 			Type: kind, Status: metav1.ConditionFalse, Reason: "SourceUnreadable", Message: message +
@@ -129,7 +129,7 @@ func (r *Reconciler) setConditions(bundle *api.TrustBundle, gathered *gathered, 
 	var problems []string
 	reason := "WriteFailed"
 	for _, failure := range outcome.failures {
-		problems = append(problems, outside.Short(failure.Error(), maxAnswer)+retryWords(failure))
+		problems = append(problems, egress.Truncate(failure.Error(), maxAnswer)+retryWords(failure))
 		if f := fault.Of(failure); f.Reason != "" {
 			reason = f.Reason
 		}

@@ -77,7 +77,7 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 		Metrics: metricsserver.Options{BindAddress: "0"},
 		Cache: cache.Options{
 			DefaultTransform: cache.TransformStripManagedFields(),
-			ByObject:         map[client.Object]cache.ByObject{&corev1.Secret{}: {Label: secrets.Ours()}},
+			ByObject:         map[client.Object]cache.ByObject{&corev1.Secret{}: {Label: secrets.CachedSelector()}},
 		},
 		NewClient: func(cfg *rest.Config, options client.Options) (client.Client, error) {
 			options.Cache.EnableReadYourWritesConsistency = ptr.To(true)

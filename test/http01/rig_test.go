@@ -301,7 +301,7 @@ func (r *rig) challenge(name, host, token string) *cmacme.Challenge {
 	r.Helper()
 	class := "nginx"
 	labels := map[string]string{
-		cmacme.DomainLabelKey: solver.LabelOf(host),
+		cmacme.DomainLabelKey: solver.HashLabelValue(host),
 	} // by which a replica finds one that its cache does not have yet
 	ch := &cmacme.Challenge{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}, Spec: cmacme.ChallengeSpec{
 		URL:              "https://ca.example/c",

@@ -28,7 +28,7 @@ import (
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/account"
-	"github.com/perennial-pki/perennial/internal/outside"
+	"github.com/perennial-pki/perennial/internal/egress"
 	"github.com/perennial-pki/perennial/internal/ratelimit"
 	"github.com/perennial-pki/perennial/internal/secrets"
 	"github.com/perennial-pki/perennial/internal/signer"
@@ -105,7 +105,7 @@ func TestAKeyThatWasPutThereAMomentAgoHasItsAccountFound(t *testing.T) {
 		Client:  r.admin,
 		Secrets: &secrets.Store{OursCache: blind{}, OthersCache: blind{}, Live: r.admin},
 		Clock:   real,
-		Egress:  outside.Egress{Allowed: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}}, // that of the CA
+		Egress:  egress.Egress{Allowed: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}}, // that of the CA
 		RateLimits: &ratelimit.Ledgers{
 			Client:    r.admin,
 			Namespace: r.namespace,

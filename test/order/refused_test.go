@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
@@ -23,6 +24,30 @@ func refuses[T client.Object](verb string) func(cluster.Write) bool {
 		_, is := w.Object.(T)
 		return is && w.Verb == verb
 	}
+}
+
+// issuingSays waits until the condition Issuing of a Certificate has each of the words.
+func (r *rig) issuingSays(crt *cmapi.Certificate, words ...string) {
+	r.t.Helper()
+	r.until(crt, func() string {
+		c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing)
+		for _, w := range words {
+			if c == nil || !strings.Contains(c.Message, w) {
+				return "the condition does not say: " + w
+			}
+		}
+		return ""
+	})
+}
+
+// statusAt returns what perennial status prints about a Certificate at the time of a clock.
+func (r *rig) statusAt(clock clock.PassiveClock, name string) string {
+	r.t.Helper()
+	var out bytes.Buffer
+	p := &cli.Program{Name: "perennial", In: strings.NewReader(""), Out: &out, Err: &out, Clock: clock}
+	p.Run(r.t.Context(), p.Command(), []string{"status", "certificate", name, "-n", r.namespace, "--kubeconfig",
+		cluster.Plane(r.t).KubeconfigPath()})
+	return out.String()
 }
 
 // TestEachRefusedWriteOfAnOrderIsReported refuses each write for an Order in turn.
@@ -63,21 +88,9 @@ func TestEachRefusedWriteOfAnOrderIsReported(t *testing.T) {
 					return strings.Contains(strings.Join(r.events(test.event), "\n"), cluster.RefusedBecause)
 				})
 			} else {
-				r.until(crt, func() string {
-					c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing)
-					for _, words := range append([]string{cluster.RefusedBecause}, test.also...) {
-						if c == nil || !strings.Contains(c.Message, words) {
-							return "the condition does not say: " + words
-						}
-					}
-					return ""
-				})
-				var out bytes.Buffer
-				p := &cli.Program{Name: "perennial", In: strings.NewReader(""), Out: &out, Err: &out, Clock: clock}
-				p.Run(t.Context(), p.Command(), []string{"status", "certificate", "site", "-n", r.namespace, "--kubeconfig",
-					cluster.Plane(t).KubeconfigPath()})
-				if !strings.Contains(out.String(), cluster.RefusedBecause) {
-					t.Errorf("perennial status does not have the refusal:\n%s", out.String())
+				r.issuingSays(crt, append([]string{cluster.RefusedBecause}, test.also...)...)
+				if out := r.statusAt(clock, "site"); !strings.Contains(out, cluster.RefusedBecause) {
+					t.Errorf("perennial status does not have the refusal:\n%s", out)
 				}
 			}
 			if n := refusal.Count(); n > 10 {
@@ -99,22 +112,15 @@ func TestACertificateReportsWhyItsChallengeCannotBeSetUp(t *testing.T) {
 	r.issuer(func(spec *cmacme.ACMEIssuer) {
 		spec.Solvers = append(spec.Solvers, cmacme.ACMEChallengeSolver{
 			Selector: &cmacme.CertificateDNSNameSelector{DNSNames: []string{"www.example.com"}},
-			DNS01: &cmacme.ACMEChallengeSolverDNS01{Nameservers: []string{r.names.Addr}, RFC2136: &cmacme.ACMEIssuerDNS01ProviderRFC2136{
-				Nameserver: r.names.Addr, TSIGKeyName: tsigKey, TSIGAlgorithm: "HMACSHA256",
-				TSIGSecret: *selector("tsig", "key")}},
+			DNS01: &cmacme.ACMEChallengeSolverDNS01{Nameservers: []string{r.names.Addr},
+				RFC2136: &cmacme.ACMEIssuerDNS01ProviderRFC2136{
+					Nameserver: r.names.Addr, TSIGKeyName: tsigKey, TSIGAlgorithm: "HMACSHA256",
+					TSIGSecret: *selector("tsig", "key")}},
 		})
 	})
 	crt := r.certificate("site", "www.example.com")
-	r.until(crt, func() string {
-		c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing)
-		for _, words := range []string{"DNS-01 of www.example.com: ", "tsig", "does not exist: create it", " (pending since ",
-			"It is tried again within 5 minutes, and when the issuer changes"} {
-			if c == nil || !strings.Contains(c.Message, words) {
-				return "the condition does not say: " + words
-			}
-		}
-		return ""
-	})
+	r.issuingSays(crt, "DNS-01 of www.example.com: ", "tsig", "does not exist: create it", " (pending since ",
+		"It is tried again within 5 minutes, and when the issuer changes")
 	r.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "tsig"}, StringData: map[string]string{"key": tsigSecret}})
 	r.ready(crt)
 }

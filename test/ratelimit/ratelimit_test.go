@@ -100,7 +100,7 @@ func TestWhatAnOrderSpendsIsWrittenBeforeItMayBeSentAndManyShareOneWrite(t *test
 	var group sync.WaitGroup
 	ask := func(i int) {
 		id := fmt.Sprintf("order-%d-", i)
-		v, err := b.CA(directory).Admit(t.Context(), order(id, n))
+		v, err := b.For(directory).Admit(t.Context(), order(id, n))
 		if err != nil || !v.Allowed {
 			t.Errorf("%s: %+v, %v", id, v, err)
 		}
@@ -122,7 +122,7 @@ func TestWhatAnOrderSpendsIsWrittenBeforeItMayBeSentAndManyShareOneWrite(t *test
 		t,
 		namespace,
 		func() error { return nil },
-	).CA(directory).
+	).For(directory).
 		Admit(t.Context(), order("one more", n)); err != nil ||
 		v.Allowed != true {
 		// Unknown orders have ended while the process was down: they have used what they reserved.
@@ -156,7 +156,7 @@ func TestTwoProcessesLoseNothingOfEachOther(t *testing.T) {
 	after := process(t, namespace, func() error { return nil })
 	allowed := 0
 	for i := range 100 {
-		v, err := after.CA(directory).Admit(t.Context(), order(fmt.Sprintf("after-%d", i), 100))
+		v, err := after.For(directory).Admit(t.Context(), order(fmt.Sprintf("after-%d", i), 100))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -172,7 +172,7 @@ func TestTwoProcessesLoseNothingOfEachOther(t *testing.T) {
 // send has an order admitted, when the other process is slower.
 func send(t *testing.T, b *ratelimit.Ledgers, id string) {
 	for {
-		v, err := b.CA(directory).Admit(t.Context(), order(id, 100))
+		v, err := b.For(directory).Admit(t.Context(), order(id, 100))
 		if err != nil && fault.Of(err).Class == fault.Transient {
 			continue // the other was faster each time
 		}
@@ -192,19 +192,19 @@ func TestAnOrderIsNotSentWhileWhatItSpendsCannotBeWritten(t *testing.T) {
 		}
 		return nil
 	})
-	_, err := b.CA(directory).Admit(t.Context(), order("order-1-", 1))
+	_, err := b.For(directory).Admit(t.Context(), order("order-1-", 1))
 	if err == nil || fault.Of(err).Class != fault.Transient ||
 		!strings.Contains(err.Error(), "ConfigMap "+namespace+"/perennial-acme-limits-") {
 		t.Fatalf("%v", err)
 	}
 	broken = false
 	// Asked again it goes, and has spent once.
-	if v, err := b.CA(directory).Admit(t.Context(), order("order-1-", 1)); err != nil || !v.Allowed {
+	if v, err := b.For(directory).Admit(t.Context(), order("order-1-", 1)); err != nil || !v.Allowed {
 		t.Fatalf("%+v, %v", v, err)
 	}
 	// Without limits nothing is written.
 	b = process(t, cluster.Namespace(t), func() error { return fmt.Errorf("a write") })
-	if v, err := b.CA(directory).Admit(t.Context(), order("order-2-", 0)); err != nil || !v.Allowed {
+	if v, err := b.For(directory).Admit(t.Context(), order("order-2-", 0)); err != nil || !v.Allowed {
 		t.Errorf("%+v, %v", v, err)
 	}
 }
@@ -232,7 +232,7 @@ func TestWhichRepliesKeepAllAwayFromACA(t *testing.T) {
 			now := clocktesting.NewFakePassiveClock(hour.Add(-time.Hour))
 			b := process(t, namespace, func() error { return nil })
 			b.Clock = now
-			ca := b.CA(directory)
+			ca := b.For(directory)
 			if err := ca.Available(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -261,14 +261,14 @@ func TestACAIsLeftAloneForADayAtMostAfterAClockWasAhead(t *testing.T) {
 	namespace := cluster.Namespace(t)
 	start := time.Now()
 	now := clocktesting.NewFakePassiveClock(start.AddDate(1, 0, 0))
-	process := func() *ratelimit.CA {
+	process := func() *ratelimit.CALedger {
 		b := process(t, namespace, func() error { return nil })
 		b.Clock = now
 		ctx, end := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); _ = b.Start(ctx) }()
 		t.Cleanup(func() { end(); <-done })
-		return b.CA(directory)
+		return b.For(directory)
 	}
 	ca := process()
 	if err := ca.Available(t.Context()); err != nil {
@@ -281,7 +281,7 @@ func TestACAIsLeftAloneForADayAtMostAfterAClockWasAhead(t *testing.T) {
 		t.Fatal(err)
 	}
 	now.SetTime(start)
-	for when, ca := range map[string]*ratelimit.CA{"before a restart": ca, "after it": process()} {
+	for when, ca := range map[string]*ratelimit.CALedger{"before a restart": ca, "after it": process()} {
 		err := ca.Available(t.Context())
 		if until := fault.Of(err); err != nil && until.Until.Sub(start) > ratelimit.MaxRetryAfter {
 			t.Errorf("%s: %v", when, err)
@@ -310,7 +310,7 @@ func ledgers(t *testing.T, namespace string) map[string]string {
 func TestALedgerIsThatOfTheWholeURL(t *testing.T) {
 	namespace := cluster.Namespace(t)
 	b := process(t, namespace, func() error { return nil })
-	if v, err := b.CA(directory).Admit(t.Context(), order("first", 5)); err != nil || !v.Allowed {
+	if v, err := b.For(directory).Admit(t.Context(), order("first", 5)); err != nil || !v.Allowed {
 		t.Fatalf("%+v, %v", v, err)
 	}
 	const other = "https://tenant.example/directory"
@@ -326,7 +326,7 @@ func TestALedgerIsThatOfTheWholeURL(t *testing.T) {
 	}
 	// Another process finds nothing of its CA, and leaves the other one's alone.
 	b = process(t, namespace, func() error { return nil })
-	if v, err := b.CA(directory).Admit(t.Context(), order("second", 1)); err != nil || !v.Allowed {
+	if v, err := b.For(directory).Admit(t.Context(), order("second", 1)); err != nil || !v.Allowed {
 		t.Fatalf("%+v, %v", v, err)
 	}
 	all := ledgers(t, namespace)
@@ -343,7 +343,7 @@ func TestALedgerIsThatOfTheWholeURL(t *testing.T) {
 	b.Orders = func(context.Context, string) ([]ratelimit.OrderRecord, error) {
 		return []ratelimit.OrderRecord{{Request: order("second", 1), Sent: true}}, nil
 	}
-	if v, err := b.CA(directory).Admit(t.Context(), order("third", 1)); err != nil || v.Allowed {
+	if v, err := b.For(directory).Admit(t.Context(), order("third", 1)); err != nil || v.Allowed {
 		t.Errorf("%+v, %v", v, err)
 	}
 }
@@ -361,7 +361,7 @@ func TestALedgerInWhichNothingIsSpentIsRemoved(t *testing.T) {
 	for i := range 5 {
 		d := fmt.Sprintf("https://ca-%d.example/directory", i)
 		a := order(fmt.Sprintf("o-%d", i), 5)
-		if v, err := b.CA(d).Admit(t.Context(), a); err != nil || !v.Allowed {
+		if v, err := b.For(d).Admit(t.Context(), a); err != nil || !v.Allowed {
 			t.Fatalf("%+v, %v", v, err)
 		}
 		switch i {

@@ -122,7 +122,7 @@ func label(ch *cmacme.Challenge) {
 	if ch.Labels == nil {
 		ch.Labels = map[string]string{}
 	}
-	ch.Labels[cmacme.DomainLabelKey] = solver.LabelOf(pki.ComparableDNSName(host))
+	ch.Labels[cmacme.DomainLabelKey] = solver.HashLabelValue(pki.ComparableDNSName(host))
 }
 
 // typeOf is the type of the challenges that a solver solves, by the name of the API and by that of

@@ -10,7 +10,7 @@ import (
 
 	"github.com/perennial-pki/perennial/acme"
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
-	"github.com/perennial-pki/perennial/internal/outside"
+	"github.com/perennial-pki/perennial/internal/egress"
 	"github.com/perennial-pki/perennial/internal/solver"
 	"github.com/perennial-pki/perennial/internal/solver/dns01/resolver"
 )
@@ -30,7 +30,7 @@ type Failure struct {
 	// Problem is what the CA says. Nil if it says nothing.
 	Problem *acme.Problem
 	// Views are what we see, unless that is unknown.
-	Views   []solver.View
+	Views   []solver.EndpointView
 	Unknown error
 	// Bogus says that DNSSEC keeps the name from being found.
 	Bogus bool
@@ -67,7 +67,7 @@ func Refusal(p *acme.Problem) string {
 	if p == nil {
 		return "the CA says that the authorization is invalid, and not why"
 	}
-	return "the CA could not verify it: " + outside.Short(p.Error(), maxRefusal)
+	return "the CA could not verify it: " + egress.Truncate(p.Error(), maxRefusal)
 }
 
 // AboutCAA reports whether a CA was kept from issuing by CAA records.
@@ -99,9 +99,9 @@ func (f Failure) sorted() (right, wrong, silent []string) {
 			where = f.Name
 		}
 		switch {
-		case v.Right:
+		case v.Matches:
 			right = append(right, where)
-		case v.Silent:
+		case v.NoResponse:
 			silent = append(silent, where)
 		default:
 			wrong = append(wrong, where)
@@ -126,8 +126,8 @@ func (f Failure) seen() string {
 		if where == "" {
 			where = f.Name
 		}
-		if !v.Right {
-			parts = append(parts, where+" "+v.Says)
+		if !v.Matches {
+			parts = append(parts, where+" "+v.Shows)
 		}
 	}
 	return strings.Join(parts, "; ")

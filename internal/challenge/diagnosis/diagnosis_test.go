@@ -14,15 +14,15 @@ import (
 func TestARefusalIsExplained(t *testing.T) {
 	const name, there = "www.example.com", "192.0.2.1"
 	problem := func(kind, detail string) *acme.Problem { return &acme.Problem{Type: kind, Detail: detail} }
-	right, wrong := solver.View{
-		Where: there,
-		Right: true,
-	}, solver.View{
+	right, wrong := solver.EndpointView{
+		Where:   there,
+		Matches: true,
+	}, solver.EndpointView{
 		Where: "2001:db8::1",
-		Says:  "answers with status 404",
+		Shows: "answers with status 404",
 	}
-	silent := solver.View{Where: "2001:db8::1", Silent: true, Says: "cannot be read: connection refused"}
-	ns := func(v solver.View, n string) solver.View {
+	silent := solver.EndpointView{Where: "2001:db8::1", NoResponse: true, Shows: "cannot be read: connection refused"}
+	ns := func(v solver.EndpointView, n string) solver.EndpointView {
 		v.Where = "ns" + n + ".example.com (192.0.2.53:53)"
 		return v
 	}
@@ -41,19 +41,19 @@ func TestARefusalIsExplained(t *testing.T) {
 	}{
 		"the CA cannot connect, we can": {
 			Failure{Kind: cmacme.ACMEChallengeTypeHTTP01, Problem: problem(acme.ProblemConnection, "192.0.2.1: Timeout "+
-				"during connect"), Views: []solver.View{right}},
+				"during connect"), Views: []solver.EndpointView{right}},
 			[]string{"the CA could not verify it: urn:ietf:params:acme:error:connection: 192.0.2.1: Timeout during connect. " +
 				"From here 192.0.2.1 shows the proof. ", "let port 80 be reached from everywhere"},
 		},
 		"the CA came to another address": {
 			Failure{Kind: cmacme.ACMEChallengeTypeHTTP01, Problem: problem(acme.ProblemUnauthorized, "203.0.113.9: Invalid "+
-				"response from http://www.example.com/x: 404"), Views: []solver.View{right}},
+				"response from http://www.example.com/x: 404"), Views: []solver.EndpointView{right}},
 			[]string{"The CA came to 203.0.113.9, where www.example.com leads outside"},
 		},
 		"an AAAA record leads elsewhere": {
 			Failure{
 				Kind: cmacme.ACMEChallengeTypeHTTP01, Problem: problem(acme.ProblemUnauthorized, "2001:db8::1: 404"),
-				Views: []solver.View{right, wrong},
+				Views: []solver.EndpointView{right, wrong},
 			},
 			[]string{"From here 192.0.2.1 shows the proof; 2001:db8::1 answers with status 404. ", "lead 2001:db8::1 to " +
 				"where 192.0.2.1 leads, or remove its address record"},
@@ -62,21 +62,21 @@ func TestARefusalIsExplained(t *testing.T) {
 			Failure{
 				Kind:    cmacme.ACMEChallengeTypeTLSALPN01,
 				Problem: problem(acme.ProblemConnection, "2001:db8::1: connection refused"),
-				Views:   []solver.View{right, silent},
+				Views:   []solver.EndpointView{right, silent},
 			},
 			[]string{"let port 443 of 2001:db8::1 be reached"},
 		},
 		"it was changed since we looked": {
 			Failure{
 				Kind: cmacme.ACMEChallengeTypeHTTP01, Problem: problem(acme.ProblemUnauthorized, "404"),
-				Views: []solver.View{wrong},
+				Views: []solver.EndpointView{wrong},
 			},
 			[]string{"Lead port 80 of www.example.com to the controller, or, if it was led there, see what else answers"},
 		},
 		"nobody connects": {
 			Failure{
 				Kind: cmacme.ACMEChallengeTypeHTTP01, Problem: problem(acme.ProblemConnection, "refused"),
-				Views: []solver.View{silent},
+				Views: []solver.EndpointView{silent},
 			},
 			[]string{"2001:db8::1 cannot be read: connection refused", "Lead port 80 of www.example.com to the controller, " +
 				"and let it be reached from everywhere"},
@@ -84,18 +84,19 @@ func TestARefusalIsExplained(t *testing.T) {
 		"the answer differs outside": {
 			Failure{
 				Kind: cmacme.ACMEChallengeTypeHTTP01, Problem: problem(acme.ProblemUnauthorized, "404"),
-				Views: []solver.View{right},
+				Views: []solver.EndpointView{right},
 			},
 			[]string{"The CA came to another server, or the answer changed"},
 		},
 		"the CA is ill": {
 			Failure{
 				Kind: cmacme.ACMEChallengeTypeHTTP01, Problem: problem(acme.ProblemServerInternal, "oops"),
-				Views: []solver.View{right},
+				Views: []solver.EndpointView{right},
 			}, []string{"It is the CA that could not look"},
 		},
 		"the CA says nothing": {
-			Failure{Kind: cmacme.ACMEChallengeTypeHTTP01, Views: []solver.View{right}}, []string{"invalid, and not why. " +
+			Failure{Kind: cmacme.ACMEChallengeTypeHTTP01, Views: []solver.EndpointView{right}},
+			[]string{"invalid, and not why. " +
 				"From here 192.0.2.1 shows the proof"},
 		},
 		"we cannot look": {
@@ -106,29 +107,29 @@ func TestARefusalIsExplained(t *testing.T) {
 		},
 		"a record is gone": {
 			Failure{Kind: cmacme.ACMEChallengeTypeDNS01, Problem: problem(acme.ProblemUnauthorized, "no TXT"),
-				Views: []solver.View{
-					{Where: "ns1.example.com", Says: "answers no TXT record for _acme-challenge.www.example.com"},
+				Views: []solver.EndpointView{
+					{Where: "ns1.example.com", Shows: "answers no TXT record for _acme-challenge.www.example.com"},
 				}},
 			[]string{"ns1.example.com answers no TXT record", "The record is gone: find out what else changes this zone"},
 		},
 		"a secondary has no record": {
 			Failure{
 				Kind: cmacme.ACMEChallengeTypeDNS01, Problem: problem(acme.ProblemUnauthorized, "no TXT"),
-				Views: []solver.View{ns(right, "1"), ns(wrong, "2")},
+				Views: []solver.EndpointView{ns(right, "1"), ns(wrong, "2")},
 			},
 			[]string{"The record has not come to ns2.example.com (192.0.2.53:53), or is gone there"},
 		},
 		"a name server is not heard": {
 			Failure{
 				Kind: cmacme.ACMEChallengeTypeDNS01, Problem: problem(acme.ProblemUnauthorized, "no TXT"),
-				Views: []solver.View{ns(right, "1"), ns(silent, "2")},
+				Views: []solver.EndpointView{ns(right, "1"), ns(silent, "2")},
 			},
 			[]string{"The CA may have asked ns2.example.com (192.0.2.53:53)"},
 		},
 		"all name servers have the record": {
 			Failure{
 				Kind: cmacme.ACMEChallengeTypeDNS01, Problem: problem(acme.ProblemUnauthorized, "no TXT"),
-				Views: []solver.View{ns(right, "1"), ns(right, "2")},
+				Views: []solver.EndpointView{ns(right, "1"), ns(right, "2")},
 			},
 			[]string{
 				"ns1.example.com (192.0.2.53:53) and ns2.example.com (192.0.2.53:53) show the proof",
@@ -138,7 +139,7 @@ func TestARefusalIsExplained(t *testing.T) {
 		"the name cannot be found outside": {
 			Failure{
 				Kind: cmacme.ACMEChallengeTypeDNS01, Problem: problem(acme.ProblemDNS, "SERVFAIL looking up TXT"),
-				Views: []solver.View{ns(right, "1")},
+				Views: []solver.EndpointView{ns(right, "1")},
 			},
 			[]string{"every name server that the parent zone lists"},
 		},

@@ -102,7 +102,7 @@ func (s *Snapshot) occupants(place string) (there []*Entry) {
 // Occupants returns the challenges with a proof at a place that is still needed, or that is being
 // set up there.
 func (s *Snapshot) Occupants(place string) []*cmacme.Challenge {
-	return slices.DeleteFunc(challengesOf(s.occupants(place)), acmestatus.Ended)
+	return slices.DeleteFunc(challengesOf(s.occupants(place)), acmestatus.ProofUnneeded)
 }
 
 // Neighbors returns the other challenges that must keep their proofs at the place of ch.

@@ -116,7 +116,7 @@ func signerOf(namespace string, ref cmmeta.IssuerReference) string {
 	if signer.External(ref) {
 		return ""
 	}
-	return signer.Scope{}.Former(namespace, ref).SignerName()
+	return signer.Scope{}.OfDeleted(namespace, ref).SignerName()
 }
 
 // refuse returns the error of an Order that was made for no approved request.

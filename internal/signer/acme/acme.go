@@ -97,13 +97,13 @@ func (s *Signer) Check(ctx context.Context, issuer *signer.Issuer) (signer.Readi
 	}
 	r.ACME = registered.Status
 	if err != nil {
-		if r.UnreachableReason = account.Outage(err); r.UnreachableReason != "" {
+		if r.UnreachableReason = account.UnreachableReason(err); r.UnreachableReason != "" {
 			r.Unreachable = err
 		}
 		return r, together(err, err, local.Binding, solvers.unusable)
 	}
 	if registered.Outage != nil {
-		r.Unreachable, r.UnreachableReason = registered.Outage, cmp.Or(account.Outage(registered.Outage),
+		r.Unreachable, r.UnreachableReason = registered.Outage, cmp.Or(account.UnreachableReason(registered.Outage),
 			signer.ReasonUnreachable)
 	}
 	return r, solvers.unusable
@@ -218,7 +218,7 @@ func (s *Signer) checkSolver(ctx context.Context, issuer *signer.Issuer,
 }
 
 // Sign makes the Order of the request, and returns its certificate when it is there.
-func (s *Signer) Sign(ctx context.Context, issuer *signer.Issuer, r signer.Request) (signer.Answer, error) {
+func (s *Signer) Sign(ctx context.Context, issuer *signer.Issuer, r signer.Request) (signer.Result, error) {
 	for n := 1; ; n++ {
 		answer, lapsed, err := s.sign(ctx, issuer, r, n)
 		if !lapsed || n == maxOrders {
@@ -233,7 +233,7 @@ func (s *Signer) sign(
 	issuer *signer.Issuer,
 	r signer.Request,
 	n int,
-) (answer signer.Answer, lapsed bool, err error) {
+) (answer signer.Result, lapsed bool, err error) {
 	desired, err := orderFor(issuer, r, n)
 	if err != nil {
 		return answer, false, err
@@ -305,7 +305,7 @@ func (s *Signer) leave(ctx context.Context, r signer.Request) error {
 	if err := s.Client.List(
 		ctx,
 		&open,
-		client.MatchingFields{signer.OpenOrders: string(r.Owner.UID)},
+		client.MatchingFields{signer.ByRequestUID: string(r.Owner.UID)},
 		client.UnsafeDisableDeepCopy,
 	); err != nil {
 		return fault.Transientf("OrderGetError", "list the Orders of the request: %w", err)
@@ -322,7 +322,7 @@ func (s *Signer) leave(ctx context.Context, r signer.Request) error {
 // waiting returns the answer while there is no certificate. It changes only with the reason of the
 // Order: each change is written into the request, and from there into the Certificate. The Order
 // itself shows its progress.
-func waiting(order *cmacme.Order) signer.Answer {
+func waiting(order *cmacme.Order) signer.Result {
 	state := cmacme.Pending
 	if order.Status.Reason != "" && order.Status.State != cmacme.Unknown {
 		state = order.Status.State
@@ -331,7 +331,7 @@ func waiting(order *cmacme.Order) signer.Answer {
 	if order.Status.Reason != "" {
 		text += ": " + order.Status.Reason
 	}
-	return signer.Answer{Pending: text, Unreachable: order.Status.UnreachableSince != nil, Paused: paused(order)}
+	return signer.Result{Pending: text, Unreachable: order.Status.UnreachableSince != nil, Paused: paused(order)}
 }
 
 // paused says that names of the order are paused, if they are.
@@ -377,7 +377,7 @@ func orderFor(issuer *signer.Issuer, r signer.Request, n int) (*cmacme.Order, er
 		return nil, err
 	}
 	order.Name = name
-	if uid, _ := revocation.Wants(order); uid != "" {
+	if uid, _ := revocation.ParseRevokeFor(order); uid != "" {
 		order.Finalizers = []string{revocation.Finalizer}
 	}
 	order.Spec.Request = pki.EncodeCSRPEM(csr.Raw)

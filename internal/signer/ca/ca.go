@@ -60,20 +60,20 @@ func (s *Signer) Check(ctx context.Context, issuer *signer.Issuer) (signer.Readi
 
 // Sign signs. A certificate never outlives the CA: clients would refuse it from then on, although
 // it would look valid.
-func (s *Signer) Sign(ctx context.Context, issuer *signer.Issuer, r signer.Request) (signer.Answer, error) {
+func (s *Signer) Sign(ctx context.Context, issuer *signer.Issuer, r signer.Request) (signer.Result, error) {
 	spec := issuer.GetSpec().CA
 	secret := issuer.SecretInRequests(spec.SecretName)
 	pair, err := s.keyPair(ctx, issuer, secret)
 	if issuer.Kind == signer.KindClusterIssuer && err != nil && fault.Of(err).Class == fault.Transient {
 		// The API server's words name the Secret.
-		return signer.Answer{}, fault.Transientf("ErrGetKeyPair",
+		return signer.Result{}, fault.Transientf("ErrGetKeyPair",
 			"the key pair of the CA of %s cannot be read now; its condition Ready says why", issuer)
 	}
 	if err != nil {
-		return signer.Answer{}, err
+		return signer.Result{}, err
 	}
 	now := s.Clock.Now()
-	var answer signer.Answer
+	var answer signer.Result
 	notBefore, notAfter := signer.Validity(now, r.Duration)
 	if notAfter.After(pair.notAfter) {
 		notAfter = pair.notAfter
@@ -97,11 +97,11 @@ func (s *Signer) Sign(ctx context.Context, issuer *signer.Issuer, r signer.Reque
 		IssuingCertificateURLs: spec.IssuingCertificateURLs,
 	}.Certificate(r.CSR)
 	if err != nil {
-		return signer.Answer{}, fault.Refusedf("SigningError", "Error generating certificate template: %w", err)
+		return signer.Result{}, fault.Refusedf("SigningError", "Error generating certificate template: %w", err)
 	}
 	leaf, err := pki.Sign(rand.Reader, template, pair.signing, r.CSR.PublicKey, pair.key)
 	if err != nil {
-		return signer.Answer{}, fault.Refusedf("SigningError", "Error signing certificate: %w", err)
+		return signer.Result{}, fault.Refusedf("SigningError", "Error signing certificate: %w", err)
 	}
 	answer.Certificate = append(pki.EncodeCertificatePEM(leaf), pair.chainPEM...)
 	answer.CA = pair.anchorPEM

@@ -283,7 +283,7 @@ func TestOpenSSLAcceptsWhatIsSignedOrTheIssuerSaysWhyNot(t *testing.T) {
 			if says := strings.Contains(ready.Message, "is not in the Secret"); says != test.lacks {
 				t.Errorf("the issuer says %q", ready.Message)
 			}
-			judged := signer.Judged(signer.Set{signer.TypeCA: s}, s.Limits, s.Clock)[signer.TypeCA]
+			judged := signer.WithVerification(signer.ByType{signer.TypeCA: s}, s.Limits, s.Clock)[signer.TypeCA]
 			for name := range requests {
 				checkSigned(t, judged, issuer, name, test.no[name], !test.lacks)
 			}

@@ -36,10 +36,10 @@ func (*Signer) References(*cmapi.IssuerConfig) []string { return nil }
 
 // Sign signs with the private key of the CSR, which is in the Keyring or in the Secret that the
 // request names.
-func (s *Signer) Sign(ctx context.Context, issuer *signer.Issuer, r signer.Request) (signer.Answer, error) {
+func (s *Signer) Sign(ctx context.Context, issuer *signer.Issuer, r signer.Request) (signer.Result, error) {
 	key, err := s.key(ctx, r)
 	if err != nil {
-		return signer.Answer{}, err
+		return signer.Result{}, err
 	}
 	notBefore, notAfter := signer.Validity(s.Clock.Now(), r.Duration)
 	template, err := pki.Template{
@@ -48,14 +48,14 @@ func (s *Signer) Sign(ctx context.Context, issuer *signer.Issuer, r signer.Reque
 		CRLDistributionPoints: issuer.GetSpec().SelfSigned.CRLDistributionPoints,
 	}.Certificate(r.CSR)
 	if err != nil {
-		return signer.Answer{}, fault.Refusedf("ErrorGenerating", "Error generating certificate template: %w", err)
+		return signer.Result{}, fault.Refusedf("ErrorGenerating", "Error generating certificate template: %w", err)
 	}
 	certificate, err := pki.SelfSign(rand.Reader, template, key)
 	if err != nil {
-		return signer.Answer{}, fault.Refusedf("ErrorSigning", "Error signing certificate: %w", err)
+		return signer.Result{}, fault.Refusedf("ErrorSigning", "Error signing certificate: %w", err)
 	}
 	pem := pki.EncodeCertificatePEM(certificate)
-	answer := signer.Answer{Certificate: pem, CA: pem}
+	answer := signer.Result{Certificate: pem, CA: pem}
 	if len(r.CSR.Subject.ToRDNSequence()) == 0 {
 		answer.WarningReason = "BadConfig"
 		answer.Warning = "the certificate has no subject, and as it is its own issuer, no issuer name, which RFC 5280 " +

@@ -66,7 +66,7 @@ func (s *Solver) spareForeignRecords(ctx context.Context, p provider.Provider, c
 		return nil
 	}
 	s.warned.add(ch.UID)
-	return &solver.Later{After: after, Tell: true, Why: found.String()}
+	return &solver.RetryLaterError{After: after, Tell: true, Why: found.String()}
 }
 
 // onlyForeignRecords reports whether the name has only values of other clients, so that there is

@@ -73,7 +73,7 @@ func TestForeignRecordsAreSparedOrReportedOnce(t *testing.T) {
 		if err == nil {
 			return ""
 		}
-		later := new(solver.Later)
+		later := new(solver.RetryLaterError)
 		if !errors.As(err, &later) || !later.Tell {
 			t.Fatalf("got %v", err)
 		}

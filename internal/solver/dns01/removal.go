@@ -29,7 +29,7 @@ const (
 // providers do not find the record any more, or only one of two. The recursive servers cannot
 // decide that, because they cache.
 func (s *Solver) checkRemoved(ctx context.Context, ch *cmacme.Challenge, err error) error {
-	if later := new(solver.Later); errors.As(err, &later) {
+	if later := new(solver.RetryLaterError); errors.As(err, &later) {
 		return err
 	}
 	r := s.resolver(ch)
@@ -58,14 +58,14 @@ func (s *Solver) checkRemoved(ctx context.Context, ch *cmacme.Challenge, err err
 	case len(at) > 0 && err != nil:
 		return fault.Transientf("CleanUpError", "%s still has the record: %w", strings.Join(at, ", "), err)
 	case len(at) > 0 && name == provider.Manual:
-		return &solver.Later{
+		return &solver.RetryLaterError{
 			After: removalInterval,
 			Why: fmt.Sprintf("remove the TXT record %s with the value %q, which %s still has",
 				strings.TrimSuffix(record.FQDN, "."), record.Value, strings.Join(at, ", ")),
 			Ask: true,
 		}
 	case len(at) > 0:
-		return &solver.Later{
+		return &solver.RetryLaterError{
 			After: removalInterval,
 			Why:   fmt.Sprintf("%s still has it, although %s was asked to remove it", strings.Join(at, ", "), name),
 		}

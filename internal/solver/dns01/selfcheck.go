@@ -16,18 +16,18 @@ import (
 )
 
 // Check asks all authoritative servers of the zone, and then the provider if it is a Settler.
-func (s *Solver) Check(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) (solver.Sight, error) {
+func (s *Solver) Check(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge) (solver.CheckResult, error) {
 	r := s.resolver(ch)
 	record, err := s.locate(ctx, r, ch)
 	if limiter.IsBusy(err) {
-		return solver.Sight{}, err
+		return solver.CheckResult{}, err
 	}
 	if err != nil {
-		return solver.Sight{Why: err.Error()}, nil
+		return solver.CheckResult{Why: err.Error()}, nil
 	}
 	answers, err := r.Ask(ctx, record)
 	if err != nil {
-		return solver.Sight{Why: err.Error()}, nil
+		return solver.CheckResult{Why: err.Error()}, nil
 	}
 	var since time.Time
 	if ch.Status.PresentedAt != nil {
@@ -49,9 +49,9 @@ func (s *Solver) Check(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Ch
 	settled, err := s.settled(ctx, issuer, ch, record)
 	switch {
 	case err != nil:
-		return solver.Sight{}, err
+		return solver.CheckResult{}, err
 	case !settled:
-		return solver.Sight{
+		return solver.CheckResult{
 			Why: "the servers that were asked have the record, but the provider says that not all of its servers do yet",
 		}, nil
 	}
@@ -61,7 +61,7 @@ func (s *Solver) Check(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Ch
 // settled asks the provider whether all of its servers have the record.
 func (s *Solver) settled(ctx context.Context, issuer *signer.Issuer, ch *cmacme.Challenge,
 	record resolver.Record) (bool, error) {
-	limiter.Leave(ctx)
+	limiter.Release(ctx)
 	p, err := s.provider(ctx, issuer, ch)
 	if err != nil {
 		return false, err
@@ -70,7 +70,7 @@ func (s *Solver) settled(ctx context.Context, issuer *signer.Issuer, ch *cmacme.
 	if !ok {
 		return true, nil
 	}
-	if err := limiter.Enter(ctx, provider.Target(issuer, ch)); err != nil {
+	if err := limiter.Acquire(ctx, provider.Target(issuer, ch)); err != nil {
 		return false, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, provider.Timeout)
@@ -79,7 +79,7 @@ func (s *Solver) settled(ctx context.Context, issuer *signer.Issuer, ch *cmacme.
 }
 
 // Look asks all name servers of the zone for the record.
-func (s *Solver) Look(ctx context.Context, ch *cmacme.Challenge) ([]solver.View, error) {
+func (s *Solver) Look(ctx context.Context, ch *cmacme.Challenge) ([]solver.EndpointView, error) {
 	r := s.resolver(ch)
 	record, err := s.locate(ctx, r, ch)
 	if err != nil {
@@ -89,16 +89,16 @@ func (s *Solver) Look(ctx context.Context, ch *cmacme.Challenge) ([]solver.View,
 	if err != nil {
 		return nil, err
 	}
-	var views []solver.View
+	var views []solver.EndpointView
 	for _, a := range answers {
-		v := solver.View{Where: a.Name()}
+		v := solver.EndpointView{Where: a.Name()}
 		switch {
 		case a.Err != nil:
-			v.Silent, v.Says = true, fmt.Sprintf("cannot be reached: %s", a.Err)
+			v.NoResponse, v.Shows = true, fmt.Sprintf("cannot be reached: %s", a.Err)
 		case slices.Contains(a.Values, record.Value):
-			v.Right = true
+			v.Matches = true
 		default:
-			v.Says = fmt.Sprintf("answers %s for %s", resolver.Quote(a.Values), strings.TrimSuffix(record.FQDN, "."))
+			v.Shows = fmt.Sprintf("answers %s for %s", resolver.Quote(a.Values), strings.TrimSuffix(record.FQDN, "."))
 		}
 		views = append(views, v)
 	}

@@ -15,9 +15,9 @@ import (
 
 	"github.com/perennial-pki/perennial/acme"
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	"github.com/perennial-pki/perennial/internal/egress"
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/limiter"
-	"github.com/perennial-pki/perennial/internal/outside"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/internal/solver"
 	"github.com/perennial-pki/perennial/internal/solver/dns01/provider"
@@ -51,7 +51,7 @@ func (s *Solver) resolver(ch *cmacme.Challenge) *resolver.Resolver {
 		Nameservers:   s.Nameservers,
 		RecursiveOnly: s.RecursiveOnly,
 		Dial:          s.Dial,
-		Reach:         outside.Anywhere(),
+		Reach:         egress.Anywhere(),
 	}
 	spec := ch.Spec.Solver.DNS01
 	if len(spec.Nameservers) == 0 {
@@ -80,7 +80,7 @@ func checkNameservers(spec *cmacme.ACMEChallengeSolverDNS01) error {
 
 // locate finds the record of a challenge. It keeps the limiter slot of its name servers.
 func (s *Solver) locate(ctx context.Context, r *resolver.Resolver, ch *cmacme.Challenge) (resolver.Record, error) {
-	if err := limiter.Enter(ctx, solver.TargetOf(ch)); err != nil {
+	if err := limiter.Acquire(ctx, solver.TargetOf(ch)); err != nil {
 		return resolver.Record{}, err
 	}
 	spec := ch.Spec.Solver.DNS01
@@ -98,9 +98,9 @@ func (s *Solver) locate(ctx context.Context, r *resolver.Resolver, ch *cmacme.Ch
 			ch.Spec.DNSName,
 			err,
 		)
-	case outside.IsRefused(err):
+	case egress.IsBlockedAddress(err):
 		return resolver.Record{}, fault.Misconfiguredf("PresentError", "find the zone of %s: %w: %s", ch.Spec.DNSName, err,
-			outside.Advice)
+			egress.BlockedAddressAdvice)
 	case fault.Of(err).Class == fault.Misconfigured:
 		return resolver.Record{}, fault.Misconfiguredf("PresentError", "find the zone of %s: %w", ch.Spec.DNSName, err)
 	case err != nil:
@@ -219,7 +219,7 @@ func (s *Solver) change(
 		defer unlock()
 	}
 	if !isAsynchronous { // its calls outlive this one and take their own slots
-		if err := limiter.Enter(ctx, provider.Target(issuer, ch)); err != nil {
+		if err := limiter.Acquire(ctx, provider.Target(issuer, ch)); err != nil {
 			return err
 		}
 	}

@@ -21,8 +21,8 @@ import (
 
 	"github.com/perennial-pki/perennial/acme"
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	"github.com/perennial-pki/perennial/internal/egress"
 	"github.com/perennial-pki/perennial/internal/limiter"
-	"github.com/perennial-pki/perennial/internal/outside"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/internal/solver"
 	"github.com/perennial-pki/perennial/pki"
@@ -77,7 +77,7 @@ type Solver struct {
 	Now func() time.Time
 
 	made    made
-	reads   solver.Reads
+	reads   solver.ReadLimiter
 	editing locks
 }
 
@@ -148,7 +148,7 @@ func (s *Solver) find(ctx context.Context, token, host string) (string, error) {
 	if !ok {
 		return "", errBusy
 	}
-	err := s.Direct.List(ctx, &list, solver.Asked(s.Namespace, host)...)
+	err := s.Direct.List(ctx, &list, solver.ListOptionsForHost(s.Namespace, host)...)
 	key := keyOf(list.Items, token, host)
 	end(key != "")
 	return key, err
@@ -187,12 +187,12 @@ func hostname(host string) string {
 
 // Check requests the token from the site as the ACME server will. If the site does not answer,
 // Check creates missing routing objects again.
-func (s *Solver) Check(ctx context.Context, _ *signer.Issuer, ch *cmacme.Challenge) (solver.Sight, error) {
+func (s *Solver) Check(ctx context.Context, _ *signer.Issuer, ch *cmacme.Challenge) (solver.CheckResult, error) {
 	views, err := s.Look(ctx, ch)
 	if err != nil {
-		return solver.Sight{}, err
+		return solver.CheckResult{}, err
 	}
-	seen := solver.JudgeSite(URL(ch.Spec.DNSName, ch.Spec.Token), views, ch, s.Now())
+	seen := solver.EvaluateSite(URL(ch.Spec.DNSName, ch.Spec.Token), views, ch, s.Now())
 	if seen.Visible {
 		return seen, nil
 	}
@@ -204,11 +204,11 @@ func (s *Solver) Check(ctx context.Context, _ *signer.Issuer, ch *cmacme.Challen
 }
 
 // Look asks each address of the site for the token.
-func (s *Solver) Look(ctx context.Context, ch *cmacme.Challenge) ([]solver.View, error) {
-	if err := limiter.Enter(ctx, solver.TargetOf(ch)); err != nil {
+func (s *Solver) Look(ctx context.Context, ch *cmacme.Challenge) ([]solver.EndpointView, error) {
+	if err := limiter.Acquire(ctx, solver.TargetOf(ch)); err != nil {
 		return nil, err
 	}
-	defer limiter.Leave(ctx)
+	defer limiter.Release(ctx)
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, URL(ch.Spec.DNSName, ch.Spec.Token), nil)
@@ -216,13 +216,13 @@ func (s *Solver) Look(ctx context.Context, ch *cmacme.Challenge) ([]solver.View,
 		return nil, err
 	}
 	request.Header.Set("User-Agent", "perennial-http01-check")
-	return s.Site.Views(ctx, ch.Spec.DNSName, func(ctx context.Context, dial solver.Dial) solver.View {
+	return s.Site.Views(ctx, ch.Spec.DNSName, func(ctx context.Context, dial solver.Dial) solver.EndpointView {
 		return read(request.Clone(ctx), ch.Spec.Key, dial)
 	}), nil
 }
 
 // read sends a request and compares the answer with the key authorization.
-func read(request *http.Request, want string, dial solver.Dial) solver.View {
+func read(request *http.Request, want string, dial solver.Dial) solver.EndpointView {
 	at := request.URL
 	client := http.Client{
 		Transport: &http.Transport{
@@ -245,25 +245,27 @@ func read(request *http.Request, want string, dial solver.Dial) solver.View {
 		led = fmt.Sprintf("leads to %s, which ", shortened(at.Redacted()))
 	}
 	if err != nil {
-		return solver.View{Says: fmt.Sprintf("%scannot be read: %s", led, cause(err))}
+		return solver.EndpointView{Shows: fmt.Sprintf("%scannot be read: %s", led, cause(err))}
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return solver.View{Says: fmt.Sprintf("%sanswers with status %d", led, response.StatusCode)}
+		return solver.EndpointView{Shows: fmt.Sprintf("%sanswers with status %d", led, response.StatusCode)}
 	}
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
 	if err != nil {
-		return solver.View{Says: fmt.Sprintf("%scannot be read: %s", led, cause(err))}
+		return solver.EndpointView{Shows: fmt.Sprintf("%scannot be read: %s", led, cause(err))}
 	}
 	answer := strings.TrimRight(string(body), " \t\r\n")
 	switch {
 	case answer == want:
-		return solver.View{Right: true}
+		return solver.EndpointView{Matches: true}
 	case led != "": // do not show what an internal server may have sent
-		return solver.View{Says: led + "answers, but with something else: another server receives the requests for this host"}
+		return solver.EndpointView{
+			Shows: led + "answers, but with something else: another server receives the requests for this host",
+		}
 	}
-	return solver.View{
-		Says: fmt.Sprintf(
+	return solver.EndpointView{
+		Shows: fmt.Sprintf(
 			"answers, but with something else (%s): another server receives the requests for this host",
 			shortened(answer),
 		),
@@ -312,5 +314,5 @@ func cause(err error) error {
 	if errors.As(err, &r) {
 		return r
 	}
-	return outside.NoAnswer(err)
+	return egress.NoReplyReason(err)
 }

@@ -20,7 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
-	"github.com/perennial-pki/perennial/internal/outside"
+	"github.com/perennial-pki/perennial/internal/egress"
 	"github.com/perennial-pki/perennial/internal/solver"
 )
 
@@ -119,7 +119,7 @@ func TestARedirectDoesNotLeadIntoThisMachine(t *testing.T) {
 		t.Cleanup(server.Close)
 		// The site itself is at an address that is allowed. Names of redirects are looked up as it is.
 		site := solver.Site{
-			Reach: outside.Egress{Allowed: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}}.Of(false),
+			Reach: egress.Egress{Allowed: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}}.Of(false),
 			Lookup: func(context.Context, string) ([]netip.Addr, error) {
 				return []netip.Addr{netip.MustParseAddr("127.0.0.3")}, nil
 			},
@@ -128,10 +128,10 @@ func TestARedirectDoesNotLeadIntoThisMachine(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		views := site.Views(t.Context(), "127.0.0.1", func(_ context.Context, dial solver.Dial) solver.View {
+		views := site.Views(t.Context(), "127.0.0.1", func(_ context.Context, dial solver.Dial) solver.EndpointView {
 			return read(request, "", dial)
 		})
-		if len(views) != 1 || views[0].Right || !strings.Contains(views[0].Says,
+		if len(views) != 1 || views[0].Matches || !strings.Contains(views[0].Shows,
 			refused+" is an address of this machine, its link or its cloud's metadata service") {
 			t.Errorf("%s: %+v", to, views)
 		}
@@ -213,7 +213,7 @@ func TestEveryTokenIsAnsweredWhileTheCacheLags(t *testing.T) {
 		host := fmt.Sprintf("host-%d.example.com", i)
 		stored.WithObjects(&cmacme.Challenge{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: fmt.Sprint(i),
-				Labels: map[string]string{cmacme.DomainLabelKey: solver.LabelOf(host)}},
+				Labels: map[string]string{cmacme.DomainLabelKey: solver.HashLabelValue(host)}},
 			Spec: cmacme.ChallengeSpec{Type: cmacme.ACMEChallengeTypeHTTP01, DNSName: host, Token: token(i), Key: "key"},
 		})
 	}

@@ -43,8 +43,8 @@ func metadata(ch *cmacme.Challenge) metav1.ObjectMeta {
 		Namespace: ch.Namespace,
 		Name:      nameOf(ch),
 		Labels: map[string]string{
-			cmacme.DomainLabelKey:               solver.LabelOf(ch.Spec.DNSName),
-			cmacme.TokenLabelKey:                solver.LabelOf(ch.Spec.Token),
+			cmacme.DomainLabelKey:               solver.HashLabelValue(ch.Spec.DNSName),
+			cmacme.TokenLabelKey:                solver.HashLabelValue(ch.Spec.Token),
 			cmacme.SolverIdentificationLabelKey: "true",
 		},
 		OwnerReferences: []metav1.OwnerReference{

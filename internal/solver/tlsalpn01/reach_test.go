@@ -26,7 +26,7 @@ func TestASiteThatIsDownIsToldOfOnceAndWhenItIsBack(t *testing.T) {
 	visit := func() {
 		client, server := net.Pipe()
 		client.Close()
-		l.pass(t.Context(), server, []byte("hello"))
+		l.relay(t.Context(), server, []byte("hello"))
 	}
 	for range 3 {
 		visit()

@@ -83,7 +83,7 @@ func (l *Listener) Serve(ctx context.Context, listener net.Listener) error {
 			case hello != nil && len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == acme.TLSALPN01Protocol:
 				l.answer(ctx, &replayed{Conn: conn, first: read}, hello.ServerName)
 			case l.PassthroughTo != "":
-				l.pass(ctx, conn, read)
+				l.relay(ctx, conn, read)
 			}
 		})
 	}
@@ -181,8 +181,8 @@ type reach struct{ n atomic.Int64 }
 func (r *reach) lost() int64  { return r.n.Add(1) }
 func (r *reach) found() int64 { return r.n.Swap(0) }
 
-// pass relays a connection to the site. It first sends the bytes that were read.
-func (l *Listener) pass(ctx context.Context, conn net.Conn, read []byte) {
+// relay relays a connection to the site. It first sends the bytes that were read.
+func (l *Listener) relay(ctx context.Context, conn net.Conn, read []byte) {
 	dialer := net.Dialer{Timeout: connectLimit}
 	site, err := dialer.DialContext(ctx, "tcp", l.PassthroughTo)
 	if err != nil {

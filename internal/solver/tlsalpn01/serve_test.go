@@ -343,7 +343,7 @@ func answersForOneOfSeveral(t *testing.T, status cmacme.ChallengeStatus) {
 	for _, name := range []string{"a", "d", "e"} { // all but c
 		ch := challenge("a.example.com")
 		ch.Name, ch.Spec.Key = name, "token-"+name+".thumbprint"
-		ch.Labels = map[string]string{cmacme.DomainLabelKey: solver.LabelOf("a.example.com")}
+		ch.Labels = map[string]string{cmacme.DomainLabelKey: solver.HashLabelValue("a.example.com")}
 		if name == "d" {
 			ch.Status = status
 		}

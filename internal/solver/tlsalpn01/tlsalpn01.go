@@ -53,7 +53,7 @@ type Solver struct {
 	// counted.
 	Now func() time.Time
 
-	reads solver.Reads
+	reads solver.ReadLimiter
 }
 
 // AddIndexes adds the index that answering needs.
@@ -104,7 +104,7 @@ func (s *Solver) certificate(ctx context.Context, name string) (*tls.Certificate
 		defer cancel()
 		if end, ok := s.reads.Begin(ctx, s.Now); ok {
 			unknown := len(list.Items) == 0
-			err := s.Live.List(ctx, &list, solver.Asked(s.Namespace, name)...)
+			err := s.Live.List(ctx, &list, solver.ListOptionsForHost(s.Namespace, name)...)
 			asked = furthest(list.Items, name)
 			end(unknown && asked != nil)
 			if err != nil {
@@ -178,22 +178,22 @@ func (s *Solver) Answered() error {
 func (s *Solver) CleanUp(context.Context, *signer.Issuer, *cmacme.Challenge) error { return nil }
 
 // Check makes the handshake that the ACME server will.
-func (s *Solver) Check(ctx context.Context, _ *signer.Issuer, ch *cmacme.Challenge) (solver.Sight, error) {
+func (s *Solver) Check(ctx context.Context, _ *signer.Issuer, ch *cmacme.Challenge) (solver.CheckResult, error) {
 	views, err := s.Look(ctx, ch)
 	if err != nil {
-		return solver.Sight{}, err
+		return solver.CheckResult{}, err
 	}
-	return solver.JudgeSite(address(ch), views, ch, s.Now()), nil
+	return solver.EvaluateSite(address(ch), views, ch, s.Now()), nil
 }
 
 func address(ch *cmacme.Challenge) string { return net.JoinHostPort(ch.Spec.DNSName, "443") }
 
 // Look makes the handshake with each address of the site.
-func (s *Solver) Look(ctx context.Context, ch *cmacme.Challenge) ([]solver.View, error) {
-	if err := limiter.Enter(ctx, solver.TargetOf(ch)); err != nil {
+func (s *Solver) Look(ctx context.Context, ch *cmacme.Challenge) ([]solver.EndpointView, error) {
+	if err := limiter.Acquire(ctx, solver.TargetOf(ch)); err != nil {
 		return nil, err
 	}
-	defer limiter.Leave(ctx)
+	defer limiter.Release(ctx)
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	sum := sha256.Sum256([]byte(ch.Spec.Key))
@@ -201,25 +201,25 @@ func (s *Solver) Look(ctx context.Context, ch *cmacme.Challenge) ([]solver.View,
 	if err != nil {
 		return nil, err
 	}
-	return s.Site.Views(ctx, ch.Spec.DNSName, func(ctx context.Context, dial solver.Dial) solver.View {
+	return s.Site.Views(ctx, ch.Spec.DNSName, func(ctx context.Context, dial solver.Dial) solver.EndpointView {
 		return shake(ctx, dial, address(ch), ServerName(ch), want)
 	}), nil
 }
 
 // shake makes a handshake with an address and describes the result.
-func shake(ctx context.Context, dial solver.Dial, address, name string, want []byte) solver.View {
+func shake(ctx context.Context, dial solver.Dial, address, name string, want []byte) solver.EndpointView {
 	state, err := handshake(ctx, dial, address, name, acme.TLSALPN01Protocol)
 	var no *net.OpError
 	switch {
 	case errors.As(err, &no) && no.Op == "dial":
-		return solver.View{Says: fmt.Sprintf("cannot be connected to: %s", err)}
+		return solver.EndpointView{Shows: fmt.Sprintf("cannot be connected to: %s", err)}
 	case err != nil:
 		listener := "what listens there"
 		if other, err := handshake(ctx, dial, address, name); err == nil {
 			listener += fmt.Sprintf(", with the certificate of %s,", holder(other.PeerCertificates[0]))
 		}
-		return solver.View{
-			Says: fmt.Sprintf(
+		return solver.EndpointView{
+			Shows: fmt.Sprintf(
 				"does not answer the protocol %s: %s: %s must pass such connections on to the controller",
 				acme.TLSALPN01Protocol,
 				err,
@@ -229,8 +229,8 @@ func shake(ctx context.Context, dial solver.Dial, address, name string, want []b
 	}
 	leaf := state.PeerCertificates[0]
 	if state.NegotiatedProtocol != acme.TLSALPN01Protocol {
-		return solver.View{
-			Says: fmt.Sprintf(
+		return solver.EndpointView{
+			Shows: fmt.Sprintf(
 				"answers, but does not speak %s: another server, with the certificate of %s, receives the connections",
 				acme.TLSALPN01Protocol,
 				holder(leaf),
@@ -239,11 +239,11 @@ func shake(ctx context.Context, dial solver.Dial, address, name string, want []b
 	}
 	for _, e := range leaf.Extensions {
 		if e.Id.Equal(acme.TLSALPN01Extension()) && e.Critical && bytes.Equal(e.Value, want) {
-			return solver.View{Right: true}
+			return solver.EndpointView{Matches: true}
 		}
 	}
-	return solver.View{
-		Says: fmt.Sprintf(
+	return solver.EndpointView{
+		Shows: fmt.Sprintf(
 			"speaks %s, but proves something else, for %s: another ACME client answers there",
 			acme.TLSALPN01Protocol,
 			holder(leaf),

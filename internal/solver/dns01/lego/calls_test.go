@@ -89,7 +89,7 @@ func TestASlowProviderBlocksNoCaller(t *testing.T) {
 		gone:    map[string]time.Time{},
 	}
 	one, other := record("www.example.com", "one"), record("www.example.com", "other")
-	var later *solver.Later
+	var later *solver.RetryLaterError
 	if err := p.Present(t.Context(), one); !errors.As(err, &later) || !strings.Contains(later.Why, "at work") {
 		t.Fatalf("it says %v", err)
 	}

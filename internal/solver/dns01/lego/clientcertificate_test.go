@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/perennial-pki/perennial/internal/egress"
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/outside"
 	"github.com/perennial-pki/perennial/pki"
 )
 
@@ -34,7 +34,7 @@ func TestAServerThatIsNotVerifiedGetsTheClientCertificate(t *testing.T) {
 		"insecureSkipVerify": "true",
 		"tlsCert":            string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]})),
 		"tlsKey":             string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})),
-	}, Owner, outside.Reach{})
+	}, Owner, egress.Reach{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -90,7 +90,7 @@ func TestASlowLookupOfANameBlocksNoOtherCall(t *testing.T) {
 				}
 			})
 			begun := tenant.Present(t.Context(), theirs)
-			if later := new(solver.Later); !errors.As(begun, &later) {
+			if later := new(solver.RetryLaterError); !errors.As(begun, &later) {
 				t.Fatalf("it does not hang: %v", begun)
 			}
 			if at, want := <-asked, "/v2/domains/"+strings.TrimSuffix(theirs.Zone, ".")+"/records"; at != want {

@@ -21,9 +21,9 @@ import (
 	"github.com/go-acme/lego/v5/challenge"
 	"github.com/miekg/dns"
 
+	"github.com/perennial-pki/perennial/internal/egress"
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/limiter"
-	"github.com/perennial-pki/perennial/internal/outside"
 	"github.com/perennial-pki/perennial/internal/solver"
 )
 
@@ -183,15 +183,15 @@ func inSecret(err error) error {
 
 // New makes a provider with settings from an issuer, a JSON object, and from a Secret.
 func New(name string, config []byte, secret map[string][]byte, by Author, now func() time.Time) (*Provider, error) {
-	reach := outside.Anywhere()
+	reach := egress.Anywhere()
 	if by == Tenant {
-		reach = outside.Egress{}.Of(false)
+		reach = egress.Egress{}.Of(false)
 	}
 	return NewWithin(reach, name, config, secret, by, now)
 }
 
 // NewWithin is New for a service at an address within reach.
-func NewWithin(reach outside.Reach, name string, config []byte, secret map[string][]byte, by Author,
+func NewWithin(reach egress.Reach, name string, config []byte, secret map[string][]byte, by Author,
 	now func() time.Time) (*Provider, error) {
 	k, err := usable(name, by)
 	if err != nil {
@@ -388,9 +388,9 @@ func (p *Provider) Busy(ctx context.Context, value string) (over bool, err error
 	case p.running == nil:
 		return false, nil
 	case ours(p.running.key):
-		return false, &solver.Later{After: again, Why: p.kind.name + " is at work"}
+		return false, &solver.RetryLaterError{After: again, Why: p.kind.name + " is at work"}
 	}
-	return false, limiter.Enter(ctx, p.target())
+	return false, limiter.Acquire(ctx, p.target())
 }
 
 // target returns the limiter target of the provider.
@@ -432,7 +432,7 @@ func (p *Provider) do(ctx context.Context, verb string, r Record, f func(context
 		}()
 	case c.key != key:
 		p.mu.Unlock()
-		return &solver.Later{After: again, Why: "waiting for other changes by " + p.kind.name}
+		return &solver.RetryLaterError{After: again, Why: "waiting for other changes by " + p.kind.name}
 	}
 	p.mu.Unlock()
 	moment := time.NewTimer(patience)
@@ -446,7 +446,7 @@ func (p *Provider) do(ctx context.Context, verb string, r Record, f func(context
 	case <-moment.C:
 	case <-ctx.Done():
 	}
-	return &solver.Later{After: again, Why: p.kind.name + " is at work"}
+	return &solver.RetryLaterError{After: again, Why: p.kind.name + " is at work"}
 }
 
 // turn locks the record, or its zone, and takes the slot of the provider, until the call is over.
@@ -522,8 +522,8 @@ func (p *Provider) fault(x *exchange, err error) error {
 		text = p.clean(x.hiddenError(p.kind.name, err))
 	}
 	switch {
-	case outside.IsRefused(err):
-		return fault.Misconfiguredf("PresentError", "%s: %s", text, outside.Advice)
+	case egress.IsBlockedAddress(err):
+		return fault.Misconfiguredf("PresentError", "%s: %s", text, egress.BlockedAddressAdvice)
 	case errors.Is(err, context.DeadlineExceeded):
 		return fault.Transientf("PresentError", "%s was not done within %s", p.kind.name, callLimit)
 	case x.status == 401 || x.status == 403:
@@ -536,13 +536,13 @@ func (p *Provider) fault(x *exchange, err error) error {
 	case x.status == 429:
 		return fault.Limitedf(
 			"PresentError",
-			outside.RetryAt(x.retryAfter, p.now()),
+			egress.RetryAt(x.retryAfter, p.now()),
 			"%s says that it is asked too much: %s",
 			p.kind.name,
 			text,
 		)
 	case x.status == 503 && x.retryAfter != "":
-		return fault.Limitedf("PresentError", outside.RetryAt(x.retryAfter, p.now()), "%s", text)
+		return fault.Limitedf("PresentError", egress.RetryAt(x.retryAfter, p.now()), "%s", text)
 	case x.status >= 400 && x.status < 500:
 		return fault.Misconfiguredf("PresentError", "%s refuses the request: %s", p.kind.name, text)
 	}
@@ -554,6 +554,6 @@ var query = regexp.MustCompile(`\?[^\s"'<>]+`)
 
 // clean removes secrets from a text.
 func (p *Provider) clean(text string) string {
-	text = query.ReplaceAllString(outside.Without(text, p.secrets...), "?…")
-	return outside.Line(text, maxText)
+	text = query.ReplaceAllString(egress.Redact(text, p.secrets...), "?…")
+	return egress.SingleLine(text, maxText)
 }

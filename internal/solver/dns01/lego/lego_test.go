@@ -34,7 +34,7 @@ func finish(t *testing.T, do func(context.Context, Record) error, r Record) erro
 	t.Helper()
 	for {
 		err := do(t.Context(), r)
-		if later := new(solver.Later); !errors.As(err, &later) {
+		if later := new(solver.RetryLaterError); !errors.As(err, &later) {
 			return err
 		}
 	}

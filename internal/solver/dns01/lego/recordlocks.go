@@ -46,7 +46,7 @@ func (r *Records) Alone(ctx context.Context, service, what, fqdn string) (done f
 	defer r.mu.Unlock()
 	if r.busy[of.Key] { // by a call outside the limiter
 		leave()
-		return nil, &solver.Later{After: again, Why: "waiting for another change of " + of.Name}
+		return nil, &solver.RetryLaterError{After: again, Why: "waiting for another change of " + of.Name}
 	}
 	if r.busy == nil {
 		r.busy = map[string]bool{}

@@ -48,7 +48,7 @@ func (s *wholeSets) cleanUp(_ context.Context, r Record) error {
 func settle(t *testing.T, do func(context.Context, Record) error, r Record) {
 	for {
 		err := do(t.Context(), r)
-		later := new(solver.Later)
+		later := new(solver.RetryLaterError)
 		if !errors.As(err, &later) {
 			if err != nil {
 				t.Error(err)

@@ -13,7 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/perennial-pki/perennial/internal/outside"
+	"github.com/perennial-pki/perennial/internal/egress"
 )
 
 const (
@@ -67,12 +67,12 @@ func (x *exchange) keep(body []byte) {
 }
 
 // hiddenError returns the error text of a failed call to a host that the author of an issuer has
-// named. It has only the status and the error text of outside.Problem. Otherwise the author could
+// named. It has only the status and the error text of egress.ErrorText. Otherwise the author could
 // read from services that only this process can reach.
 func (x *exchange) hiddenError(name string, err error) string {
 	if x.status == 0 {
 		if u := new(url.Error); errors.As(err, &u) {
-			return fmt.Sprintf("%s: %s", name, outside.NoAnswer(u.Err))
+			return fmt.Sprintf("%s: %s", name, egress.NoReplyReason(u.Err))
 		}
 		return fmt.Sprintf("%s: lego gave up after the service had answered", name)
 	}
@@ -80,7 +80,7 @@ func (x *exchange) hiddenError(name string, err error) string {
 	if x.status < 300 {
 		text = fmt.Sprintf("%s: the answers of %s are not what lego expects", name, x.host)
 	}
-	if problem := outside.Problem(x.body); problem != "" {
+	if problem := egress.ErrorText(x.body); problem != "" {
 		text += ": " + problem
 	}
 	return text
@@ -101,7 +101,7 @@ type transport struct {
 }
 
 // newClient makes the HTTP client of a provider from its settings and the rights of their author.
-func newClient(k *kind, v values, by Author, reach outside.Reach) (*http.Client, *transport, error) {
+func newClient(k *kind, v values, by Author, reach egress.Reach) (*http.Client, *transport, error) {
 	base := http.DefaultTransport.(*http.Transport).Clone()
 	base.MaxConnsPerHost = 4
 	base.TLSClientConfig = &tls.Config{InsecureSkipVerify: v.flag("insecureSkipVerify")} //nolint:gosec // the user says so
@@ -153,7 +153,7 @@ func (d *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	response, err := d.RoundTripper.RoundTrip(r)
 	if err != nil {
 		if !shown {
-			err = outside.NoAnswer(err)
+			err = egress.NoReplyReason(err)
 		}
 		return nil, err
 	}

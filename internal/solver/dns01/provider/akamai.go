@@ -13,8 +13,8 @@ import (
 	"time"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	"github.com/perennial-pki/perennial/internal/egress"
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/outside"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/internal/solver/dns01/lego"
 )
@@ -195,7 +195,7 @@ func (p *akamai) write(ctx context.Context, zone string, r Record, was *akamaiSe
 	// Another client is changing the zone, or has made or removed the set.
 	next.isConflict = func(status int, body []byte) bool {
 		return status == http.StatusConflict || was.exists && (status == http.StatusNotFound ||
-			status == http.StatusBadRequest && strings.Contains(outside.Problem(body), "does not exist"))
+			status == http.StatusBadRequest && strings.Contains(egress.ErrorText(body), "does not exist"))
 	}
 	status, err := p.send(ctx, next)
 	switch {

@@ -33,7 +33,7 @@ func TestAZoneOfAkamaiIsChangedByOneChallengeAtATime(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			free, err := test.p.Lock(t.Context(), test.r)
-			if later := new(solver.Later); errors.As(err, &later) != test.waits {
+			if later := new(solver.RetryLaterError); errors.As(err, &later) != test.waits {
 				t.Fatalf("the error is %v", err)
 			}
 			if err == nil {

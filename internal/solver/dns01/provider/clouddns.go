@@ -115,7 +115,7 @@ func openCloudDNS(ctx context.Context, f *Factory, r request, secrets credential
 		from = "the Secret of " + cloudDNSField
 	}
 	return openOnce(&f.opened, "cloudDNS", []string{key, c.Project, c.HostedZoneName}, func() (Provider, error) {
-		if err := limiter.Enter(ctx, r.target); err != nil { // it may ask the metadata service
+		if err := limiter.Acquire(ctx, r.target); err != nil { // it may ask the metadata service
 			return nil, err
 		}
 		found, err := googleCredentials(c, key)

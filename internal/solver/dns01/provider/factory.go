@@ -14,9 +14,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	"github.com/perennial-pki/perennial/internal/egress"
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/limiter"
-	"github.com/perennial-pki/perennial/internal/outside"
 	"github.com/perennial-pki/perennial/internal/secrets"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/internal/solver/dns01/lego"
@@ -162,8 +162,8 @@ func Target(issuer *signer.Issuer, ch *cmacme.Challenge) limiter.Target {
 func (f *Factory) Trusted(kind string) bool { return f.author(kind) != lego.Tenant }
 
 // Reach returns the addresses that an issuer of a kind may name.
-func (f *Factory) Reach(kind string) outside.Reach {
-	return outside.Egress{Allowed: f.Allowed}.Of(f.Trusted(kind))
+func (f *Factory) Reach(kind string) egress.Reach {
+	return egress.Egress{Allowed: f.Allowed}.Of(f.Trusted(kind))
 }
 
 // author returns the rights of the users that write issuers of a kind.

@@ -14,8 +14,8 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/perennial-pki/perennial/internal/egress"
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/outside"
 )
 
 const (
@@ -37,7 +37,7 @@ type rest struct {
 	sign   func(request *http.Request, body []byte) error
 	client *http.Client
 	now    func() time.Time
-	// problem finds the text of an error in its body. If it is nil or finds nothing, outside.Problem
+	// problem finds the text of an error in its body. If it is nil or finds nothing, egress.ErrorText
 	// does.
 	problem func(body []byte) string
 	// refused makes the error of a status that is not 2xx. If nil, refusal does.
@@ -67,11 +67,11 @@ type call struct {
 }
 
 // restClient sends the requests of all APIs, and those for their credentials.
-var restClient = newRestClient(outside.Anywhere())
+var restClient = newRestClient(egress.Anywhere())
 
 // newRestClient makes a client that does not follow redirects, because they would send credentials
 // to other hosts.
-func newRestClient(reach outside.Reach) *http.Client {
+func newRestClient(reach egress.Reach) *http.Client {
 	return &http.Client{
 		Timeout:       Timeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -113,8 +113,10 @@ func (r *rest) send(ctx context.Context, c call) (status int, err error) {
 	}
 	response, err := cmp.Or(r.client, restClient).Do(request)
 	if err != nil {
-		if err = outside.NoAnswer(err); outside.IsRefused(err) {
-			return 0, fault.Misconfiguredf("PresentError", "%s cannot be reached: %w: %s", r.name, err, outside.Advice)
+		if err = egress.NoReplyReason(err); egress.IsBlockedAddress(err) {
+			return 0, fault.Misconfiguredf(
+				"PresentError", "%s cannot be reached: %w: %s", r.name, err, egress.BlockedAddressAdvice,
+			)
 		}
 		return 0, fault.Transientf("PresentError", "%s cannot be reached: %w", r.name, err)
 	}
@@ -205,7 +207,7 @@ func (r *rest) refusal(response *http.Response, body []byte, needs string) error
 	if r.problem != nil {
 		text = r.problem(body)
 	}
-	if text = r.redact(response, cmp.Or(text, outside.Problem(body))); text != "" {
+	if text = r.redact(response, cmp.Or(text, egress.ErrorText(body))); text != "" {
 		text = ": " + text
 	}
 	after := response.Header.Get("Retry-After")
@@ -213,7 +215,7 @@ func (r *rest) refusal(response *http.Response, body []byte, needs string) error
 	case code == http.StatusTooManyRequests || r.busy != nil && r.busy(body):
 		return fault.Limitedf(
 			"PresentError",
-			outside.RetryAt(after, r.now()),
+			egress.RetryAt(after, r.now()),
 			"%s says that it is asked too much%s",
 			r.name,
 			text,
@@ -221,7 +223,7 @@ func (r *rest) refusal(response *http.Response, body []byte, needs string) error
 	case code == http.StatusServiceUnavailable && after != "":
 		return fault.Limitedf(
 			"PresentError",
-			outside.RetryAt(after, r.now()),
+			egress.RetryAt(after, r.now()),
 			"%s is in trouble (status %d)%s",
 			r.name,
 			code,
@@ -258,11 +260,11 @@ func (r *rest) redact(response *http.Response, text string) string {
 		_, sent, _ := strings.Cut(response.Request.Header.Get("Authorization"), " ")
 		secrets = append(secrets, sent)
 	}
-	return brief(outside.Without(text, secrets...))
+	return brief(egress.Redact(text, secrets...))
 }
 
 // brief returns an untrusted text as one line.
-func brief(text string) string { return outside.Line(text, maxProblem) }
+func brief(text string) string { return egress.SingleLine(text, maxProblem) }
 
 // tokenRefusal is the error of a service that gives no token for the credentials.
 func (r *rest) tokenRefusal(name string, response *http.Response, body []byte, problem func(body []byte) string) error {
@@ -272,7 +274,7 @@ func (r *rest) tokenRefusal(name string, response *http.Response, body []byte, p
 			"PresentError",
 			"%s gives no token for the credentials: %s. Correct %s",
 			name,
-			r.redact(response, cmp.Or(problem(body), outside.Problem(body), "it does not say why")),
+			r.redact(response, cmp.Or(problem(body), egress.ErrorText(body), "it does not say why")),
 			r.credentials,
 		)
 	}

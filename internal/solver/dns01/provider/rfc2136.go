@@ -20,8 +20,8 @@ import (
 	"github.com/miekg/dns"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	"github.com/perennial-pki/perennial/internal/egress"
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/outside"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/internal/solver/dns01/resolver"
 )
@@ -256,9 +256,9 @@ func (p *rfc2136) updateZone(
 		)
 	}
 	apex := strings.TrimSuffix(zone, ".")
-	if outside.IsRefused(err) {
+	if egress.IsBlockedAddress(err) {
 		return dns.RcodeServerFailure, fault.Misconfiguredf("PresentError", "update the zone %s at %s: %w: %s", apex,
-			p.nameserver, err, outside.Advice)
+			p.nameserver, err, egress.BlockedAddressAdvice)
 	}
 	if err != nil && (answer == nil || !errors.Is(err, dns.ErrAuth)) { // NOTAUTH
 		return dns.RcodeServerFailure, fault.Transientf(

@@ -118,7 +118,7 @@ func openRoute53(ctx context.Context, f *Factory, r request, secrets credentials
 		settings = append(settings, r.issuer.SecretNamespace, account.Name, fmt.Sprint(account.TokenAudiences))
 	}
 	return openOnce(&f.opened, "route53", settings, func() (Provider, error) {
-		if err := limiter.Enter(ctx, r.target); err != nil { // the following asks STS
+		if err := limiter.Acquire(ctx, r.target); err != nil { // the following asks STS
 			return nil, err
 		}
 		cfg, err := awsConfig(ctx, c, key)

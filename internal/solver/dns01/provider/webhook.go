@@ -15,8 +15,8 @@ import (
 	restclient "k8s.io/client-go/rest"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	"github.com/perennial-pki/perennial/internal/egress"
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/outside"
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
@@ -204,7 +204,7 @@ func (w *webhook) fullName() string   { return w.group + "/" + w.solver }
 // refusal returns the error for the status of a refused request. If the request did not reach the
 // webhook, it finds out the reason.
 func (w *webhook) refusal(ctx context.Context, code int, body []byte) error {
-	text := brief(outside.Problem(body)) // a metav1.Status has its words in message
+	text := brief(egress.ErrorText(body)) // a metav1.Status has its words in message
 	if text == "" {
 		text = "it does not say why"
 	}

@@ -12,15 +12,15 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/perennial-pki/perennial/internal/outside"
+	"github.com/perennial-pki/perennial/internal/egress"
 )
 
 // defaultHTTPSClient is the client for DNS over HTTPS. It does not follow redirects, because a user
 // names a server, and not other hosts.
-var defaultHTTPSClient = NewHTTPSClient(outside.Anywhere())
+var defaultHTTPSClient = NewHTTPSClient(egress.Anywhere())
 
 // NewHTTPSClient makes a client for DNS servers with URLs within reach.
-func NewHTTPSClient(reach outside.Reach) *http.Client {
+func NewHTTPSClient(reach egress.Reach) *http.Client {
 	return &http.Client{
 		Transport:     reach.Transport(http.DefaultTransport.(*http.Transport).Clone()),
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

@@ -13,7 +13,7 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/perennial-pki/perennial/internal/outside"
+	"github.com/perennial-pki/perennial/internal/egress"
 )
 
 const (
@@ -110,7 +110,7 @@ func (r *Resolver) over(ctx context.Context, network, address string, q *dns.Msg
 }
 
 // DialWithin returns a dial function that connects only within reach.
-func DialWithin(reach outside.Reach, dial Dial) Dial {
+func DialWithin(reach egress.Reach, dial Dial) Dial {
 	if dial == nil {
 		return reach.Dialer().DialContext
 	}
@@ -154,7 +154,7 @@ func Exchange(
 // requestError returns the reason why a request failed, without the URL, which the message has
 // already.
 func requestError(err error) error {
-	err = outside.NoAnswer(err)
+	err = egress.NoReplyReason(err)
 	if untrusted := new(tls.CertificateVerificationError); errors.As(err, &untrusted) {
 		return fmt.Errorf("%w: SSL_CERT_FILE in the controller's environment names a file of CAs to trust", err)
 	}

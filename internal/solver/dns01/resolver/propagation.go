@@ -15,9 +15,9 @@ const UnreachableDelay = time.Minute
 // Judge decides whether the ACME server will see a record that was created at since. Every server
 // must have it. A server that answers without it always blocks. A server that cannot be reached
 // blocks for a minute.
-func Judge(r Record, answers []Answer, since, now time.Time) solver.Sight {
+func Judge(r Record, answers []Answer, since, now time.Time) solver.CheckResult {
 	if len(answers) == 0 {
-		return solver.Sight{Why: fmt.Sprintf("no name server of %s is known", r.Zone)}
+		return solver.CheckResult{Why: fmt.Sprintf("no name server of %s is known", r.Zone)}
 	}
 	var without, silent []string
 	have := 0
@@ -41,12 +41,12 @@ func Judge(r Record, answers []Answer, since, now time.Time) solver.Sight {
 	}
 	patient := since.IsZero() || now.Before(since.Add(UnreachableDelay))
 	if len(without) == 0 && have > 0 && (len(silent) == 0 || !patient) {
-		return solver.Sight{Visible: true}
+		return solver.CheckResult{Visible: true}
 	}
 	if found := answers[0].Server != answers[0].Address; found && have == 0 && len(without) == 0 && !patient {
 		silent = append(silent, adviceBlocked)
 	}
-	return solver.Sight{
+	return solver.CheckResult{
 		Lost: have == 0 && len(without) > 0,
 		Why: fmt.Sprintf(
 			"of the %d name servers of %s, %d have the TXT record of %s; %s",

@@ -10,8 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/perennial-pki/perennial/internal/egress"
 	"github.com/perennial-pki/perennial/internal/fault"
-	"github.com/perennial-pki/perennial/internal/outside"
 )
 
 // A Dial connects to a name server, like net.Dialer.DialContext.
@@ -29,7 +29,7 @@ type Resolver struct {
 	// Dial connects to name servers. If nil, a net.Dialer does.
 	Dial Dial
 	// Reach says where Nameservers may be.
-	Reach outside.Reach
+	Reach egress.Reach
 	// HTTPS is the client for Nameservers that are URLs. If nil, one without limits of reach is used.
 	HTTPS *http.Client
 

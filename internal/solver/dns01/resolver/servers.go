@@ -12,7 +12,7 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/perennial-pki/perennial/internal/outside"
+	"github.com/perennial-pki/perennial/internal/egress"
 )
 
 // server is a name server with its addresses, host:port or URLs.
@@ -88,7 +88,7 @@ func (r *Resolver) addresses(ctx context.Context, name string) ([]string, error)
 			}
 			// Skip an address that the ACME server cannot reach: it may be an internal service of this
 			// machine.
-			if ip = ip.Unmap(); !outside.Elsewhere(ip) {
+			if ip = ip.Unmap(); !egress.AllowedRemote(ip) {
 				refused = fmt.Errorf(
 					"its address %s leads to this machine or its own link, where no other machine can ask: name the server in "+
 						"dns01.nameservers if it is meant",
