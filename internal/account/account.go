@@ -287,9 +287,8 @@ func (a *Accounts) register(
 			// Servers say this of a deactivated account.
 			return acme.Account{}, fault.Misconfiguredf(
 				"ErrVerifyACMEAccount",
-				"the CA does not accept the account of Secret %s/%s: delete the Secret, and a new account will be made: %w",
-				issuer.SecretNamespace,
-				spec.PrivateKey.Name,
+				"the CA does not accept the account of %s: delete the Secret, and a new account will be made: %w",
+				issuer.SecretInRequests(spec.PrivateKey.Name),
 				err,
 			)
 		case err != nil:
@@ -297,11 +296,10 @@ func (a *Accounts) register(
 		case account.Status != "" && account.Status != acme.StatusValid:
 			return acme.Account{}, fault.Misconfiguredf(
 				"ErrVerifyACMEAccount",
-				"account %s is %s: delete Secret %s/%s, and a new account will be made",
+				"account %s is %s: delete %s, and a new account will be made",
 				account.URL,
 				account.Status,
-				issuer.SecretNamespace,
-				spec.PrivateKey.Name,
+				issuer.SecretInRequests(spec.PrivateKey.Name),
 			)
 		default:
 			// CAs no longer say what the contacts are: compare with what was registered last, if that was

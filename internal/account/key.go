@@ -62,17 +62,16 @@ func (a *Accounts) key(ctx context.Context, issuer *signer.Issuer) (crypto.Signe
 	if err != nil {
 		return nil, err
 	}
-	return a.decodeKey(secret, keyEntry(ref))
+	return a.decodeKey(issuer, secret, keyEntry(ref))
 }
 
-func (a *Accounts) decodeKey(secret *corev1.Secret, entry string) (crypto.Signer, error) {
+func (a *Accounts) decodeKey(issuer *signer.Issuer, secret *corev1.Secret, entry string) (crypto.Signer, error) {
 	data := secret.Data[entry]
 	if len(data) == 0 {
 		return nil, fault.Misconfiguredf(
 			"ErrVerifyACMEAccount",
-			"Secret %s/%s, spec.acme.privateKeySecretRef, has no entry %s: put the account key there, or delete the Secret",
-			secret.Namespace,
-			secret.Name,
+			"%s, spec.acme.privateKeySecretRef, has no entry %s: put the account key there, or delete the Secret",
+			issuer.SecretInRequests(secret.Name),
 			entry,
 		)
 	}
@@ -83,10 +82,9 @@ func (a *Accounts) decodeKey(secret *corev1.Secret, entry string) (crypto.Signer
 	if err != nil {
 		return nil, fault.Misconfiguredf(
 			"ErrVerifyACMEAccount",
-			"entry %s of Secret %s/%s is no account key: %w",
+			"entry %s of %s is no account key: %w",
 			entry,
-			secret.Namespace,
-			secret.Name,
+			issuer.SecretInRequests(secret.Name),
 			err,
 		)
 	}
@@ -112,16 +110,15 @@ func (a *Accounts) makeKey(ctx context.Context, issuer *signer.Issuer) (key cryp
 	switch {
 	case apierrors.IsAlreadyExists(err):
 		if err := a.Secrets.Live.Get(ctx, client.ObjectKeyFromObject(secret), secret); err != nil {
-			return nil, false, fmt.Errorf("read Secret %s/%s with the account key: %w", secret.Namespace, secret.Name, err)
+			return nil, false, fmt.Errorf("read %s with the account key: %w", issuer.SecretInRequests(secret.Name), err)
 		}
-		key, err = a.decodeKey(secret, keyEntry(ref))
+		key, err = a.decodeKey(issuer, secret, keyEntry(ref))
 		return key, false, err
 	case err != nil:
 		return nil, false, fault.Transientf(
 			"ErrRegisterACMEAccount",
-			"store the account key in Secret %s/%s: %w",
-			secret.Namespace,
-			secret.Name,
+			"store the account key in %s: %w",
+			issuer.SecretInRequests(secret.Name),
 			err,
 		)
 	}
@@ -134,21 +131,22 @@ func (a *Accounts) macKey(
 	b *cmacme.ACMEExternalAccountBinding,
 ) ([]byte, error) {
 	const field = "spec.acme.externalAccountBinding.keySecretRef"
-	at := issuer.SecretNamespace + "/" + b.Key.Name
+	secretName := issuer.SecretInRequests(b.Key.Name)
 	secret, err := a.Secrets.Get(ctx, issuer.SecretNamespace, b.Key.Name)
 	switch {
 	case apierrors.IsNotFound(err):
 		return nil, fault.Missingf("ErrRegisterACMEAccount",
-			"Secret %s, %s, does not exist: create it with the MAC key that the CA gave you%s", at, field, issuer.SecretsHint())
+			"%s, %s, does not exist: create it with the MAC key that the CA gave you%s", secretName, field,
+			issuer.SecretsHint())
 	case err != nil:
-		return nil, fault.Transientf("ErrRegisterACMEAccount", "get Secret %s: %w", at, err)
+		return nil, fault.Transientf("ErrRegisterACMEAccount", "get %s: %w", secretName, err)
 	}
 	text := strings.TrimRight(strings.TrimSpace(string(secret.Data[b.Key.Key])), "=")
 	if text == "" || len(text) > maxMACKey {
 		return nil, fault.Misconfiguredf(
 			"ErrRegisterACMEAccount",
-			"Secret %s, %s, has no MAC key in entry %s",
-			at,
+			"%s, %s, has no MAC key in entry %s",
+			secretName,
 			field,
 			b.Key.Key,
 		)
@@ -158,9 +156,9 @@ func (a *Accounts) macKey(
 	if err != nil {
 		return nil, fault.Misconfiguredf(
 			"ErrRegisterACMEAccount",
-			"entry %s of Secret %s, %s, is not base64url",
+			"entry %s of %s, %s, is not base64url",
 			b.Key.Key,
-			at,
+			secretName,
 			field,
 		)
 	}

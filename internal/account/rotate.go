@@ -59,7 +59,7 @@ func (a *Accounts) rotate(
 	if err != nil || len(secret.Data[entry+NextSuffix]) == 0 {
 		return key, client.IgnoreNotFound(err)
 	}
-	next, err := a.decodeKey(secret, entry+NextSuffix)
+	next, err := a.decodeKey(issuer, secret, entry+NextSuffix)
 	if err != nil {
 		return nil, err
 	}
@@ -86,11 +86,10 @@ func (a *Accounts) rotate(
 		if no := (*acme.UnsupportedError)(nil); errors.As(err, &no) {
 			return nil, fault.Misconfiguredf(
 				"ErrUpdateACMEAccount",
-				"%w: remove entry %s from Secret %s/%s, and the account stays as it is",
+				"%w: remove entry %s from %s, and the account stays as it is",
 				no,
 				entry+NextSuffix,
-				secret.Namespace,
-				secret.Name,
+				issuer.SecretInRequests(secret.Name),
 			)
 		}
 		if err != nil {
@@ -114,9 +113,8 @@ func (a *Accounts) rotate(
 		) {
 		return nil, fault.Transientf(
 			"ErrUpdateACMEAccount",
-			"store the new account key in Secret %s/%s: %w",
-			secret.Namespace,
-			secret.Name,
+			"store the new account key in %s: %w",
+			issuer.SecretInRequests(secret.Name),
 			err,
 		)
 	}
@@ -153,7 +151,7 @@ func (a *Accounts) find(
 	if err != nil {
 		return acme.Account{}, err
 	}
-	keys, err := a.previous(secret, keyEntry(ref)+previousSuffix)
+	keys, err := a.previous(issuer, secret, keyEntry(ref)+previousSuffix)
 	if err != nil {
 		return acme.Account{}, err
 	}
@@ -169,11 +167,10 @@ func (a *Accounts) find(
 		if no := (*acme.UnsupportedError)(nil); errors.As(err, &no) {
 			return acme.Account{}, fault.Misconfiguredf(
 				"ErrUpdateACMEAccount",
-				"%w, and another issuer has changed the key of Secret %s/%s: put the key of this account, "+
+				"%w, and another issuer has changed the key of %s: put the key of this account, "+
 					"which is in entry %s, into a Secret of its own, and name that in spec.acme.privateKeySecretRef",
 				no,
-				secret.Namespace,
-				secret.Name,
+				issuer.SecretInRequests(secret.Name),
 				keyEntry(ref)+previousSuffix,
 			)
 		}
@@ -206,7 +203,11 @@ func withPrevious(key crypto.Signer, entry []byte) ([]byte, error) {
 }
 
 // previous reads the keys before the one in use.
-func (a *Accounts) previous(secret *corev1.Secret, entry string) (keys []crypto.Signer, err error) {
+func (a *Accounts) previous(
+	issuer *signer.Issuer,
+	secret *corev1.Secret,
+	entry string,
+) (keys []crypto.Signer, err error) {
 	if len(bytes.TrimSpace(secret.Data[entry])) == 0 {
 		return nil, nil
 	}
@@ -218,8 +219,8 @@ func (a *Accounts) previous(secret *corev1.Secret, entry string) (keys []crypto.
 	}
 	if err != nil {
 		return nil, fault.Misconfiguredf("ErrVerifyACMEAccount",
-			"entry %s of Secret %s/%s is to hold the account keys before the one in use: remove it, or correct it: %w",
-			entry, secret.Namespace, secret.Name, err)
+			"entry %s of %s is to hold the account keys before the one in use: remove it, or correct it: %w",
+			entry, issuer.SecretInRequests(secret.Name), err)
 	}
 	return keys, nil
 }

@@ -123,17 +123,17 @@ func (a *Accounts) checkKey(ctx context.Context, issuer *signer.Issuer, l *Setti
 	case apierrors.IsNotFound(err):
 		if issuer.GetSpec().ACME.DisableAccountKeyGeneration {
 			l.Wrong = append(l.Wrong, fault.Missingf("ErrVerifyACMEAccount",
-				"Secret %s/%s with the account key, spec.acme.privateKeySecretRef, does not exist, and "+
+				"%s with the account key, spec.acme.privateKeySecretRef, does not exist, and "+
 					"disableAccountKeyGeneration is set: create it%s",
-				issuer.SecretNamespace, ref.Name, issuer.SecretsHint()))
+				issuer.SecretInRequests(ref.Name), issuer.SecretsHint()))
 		}
 		return false, nil
 	case fault.Of(err).Class == fault.Misconfigured:
 		l.Wrong = append(l.Wrong, err)
 		return true, nil
 	}
-	return false, fault.Transientf("ErrVerifyACMEAccount", "get Secret %s/%s with the account key: %w",
-		issuer.SecretNamespace, ref.Name, err)
+	return false, fault.Transientf("ErrVerifyACMEAccount", "get %s with the account key: %w",
+		issuer.SecretInRequests(ref.Name), err)
 }
 
 // ShortProfile is the name of a profile, short enough for a message.

@@ -61,8 +61,9 @@ func (i *Issuer) SecretInConditions(name string) string {
 	return "Secret " + i.SecretNamespace + "/" + name
 }
 
-// SecretInRequests names a Secret of the issuer in messages about a request. Users of requests may
-// not know the Secrets of ClusterIssuers, which are in another namespace.
+// SecretInRequests names a Secret of the issuer in messages that may reach the users of requests,
+// Orders and Challenges. They may not know the Secrets of ClusterIssuers, which are in another
+// namespace.
 func (i *Issuer) SecretInRequests(name string) string {
 	if i.Kind == KindClusterIssuer {
 		return "the Secret of " + i.String()

@@ -148,7 +148,7 @@ func TestABlankEntryIsNoCredential(t *testing.T) {
 	for _, value := range []string{"", " \n", "\t"} {
 		got, err := entryOf(
 			&corev1.Secret{Data: map[string][]byte{"key": []byte(value)}},
-			"shop/aws",
+			"Secret shop/aws",
 			"dns01.route53.secretAccessKeySecretRef",
 			"key",
 		)

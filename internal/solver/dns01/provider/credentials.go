@@ -88,16 +88,16 @@ func (f *Factory) credential(ctx context.Context, issuer *signer.Issuer, of *ser
 	if r.key == "" {
 		return "", fault.Misconfiguredf("PresentError", "%s names no entry of Secret %s: set key", r.field, r.name)
 	}
-	at := issuer.SecretNamespace + "/" + r.name
+	secretName := issuer.SecretInRequests(r.name)
 	got, err := f.Secrets.Get(ctx, issuer.SecretNamespace, r.name)
 	switch {
 	case apierrors.IsNotFound(err):
-		return "", fault.Missingf("PresentError", "Secret %s, %s, does not exist: create it with the entry %s%s", at,
-			r.field, r.key, issuer.SecretsHint())
+		return "", fault.Missingf("PresentError", "%s, %s, does not exist: create it with the entry %s%s",
+			secretName, r.field, r.key, issuer.SecretsHint())
 	case err != nil:
-		return "", fault.Transientf("PresentError", "get Secret %s: %w", at, err)
+		return "", fault.Transientf("PresentError", "get %s: %w", secretName, err)
 	}
-	value, err := entryOf(got, at, r.field, r.key)
+	value, err := entryOf(got, secretName, r.field, r.key)
 	if err == nil && of.checkCredential != nil {
 		err = of.checkCredential(issuer, r.field, value)
 	}
@@ -106,10 +106,10 @@ func (f *Factory) credential(ctx context.Context, issuer *signer.Issuer, of *ser
 
 // entryOf returns an entry of a Secret without the space around it. A blank entry is an error:
 // without a credential some libraries use those of the environment.
-func entryOf(secret *corev1.Secret, at, field, key string) (string, error) {
+func entryOf(secret *corev1.Secret, secretName, field, key string) (string, error) {
 	value := strings.TrimSpace(string(secret.Data[key]))
 	if value == "" {
-		return "", fault.Misconfiguredf("PresentError", "Secret %s, %s, has no entry %s: add it, or correct the key", at,
+		return "", fault.Misconfiguredf("PresentError", "%s, %s, has no entry %s: add it, or correct the key", secretName,
 			field, key)
 	}
 	return value, nil

@@ -77,15 +77,15 @@ func raw(c *cmacme.ACMEIssuerDNS01ProviderLego) []byte {
 // legoSecret reads the Secret of dns01.provider, whose entries are all settings.
 func (f *Factory) legoSecret(ctx context.Context, issuer *signer.Issuer,
 	c *cmacme.ACMEIssuerDNS01ProviderLego) (map[string][]byte, error) {
-	at := issuer.SecretNamespace + "/" + c.SecretRef.Name
+	secretName := issuer.SecretInRequests(c.SecretRef.Name)
 	got, err := f.Secrets.Get(ctx, issuer.SecretNamespace, c.SecretRef.Name)
 	switch {
 	case apierrors.IsNotFound(err):
 		return nil, fault.Missingf("PresentError",
-			"Secret %s, %s, does not exist: create it, with the settings of %s as entries%s",
-			at, legoField, c.Name, issuer.SecretsHint())
+			"%s, %s, does not exist: create it, with the settings of %s as entries%s",
+			secretName, legoField, c.Name, issuer.SecretsHint())
 	case err != nil:
-		return nil, fault.Transientf("PresentError", "get Secret %s: %w", at, err)
+		return nil, fault.Transientf("PresentError", "get %s: %w", secretName, err)
 	}
 	return got.Data, nil
 }
