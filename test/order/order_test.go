@@ -25,6 +25,7 @@ import (
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/acmestatus"
 	"github.com/perennial-pki/perennial/internal/challenge/scheduler"
 	"github.com/perennial-pki/perennial/internal/controller"
 	"github.com/perennial-pki/perennial/test/cluster"
@@ -301,7 +302,11 @@ func hangs(t *testing.T, underChallenges bool) {
 	})
 	r.hasAccount(issuer)
 	hanging.hangs.Store(!underChallenges)
-	hang := r.ask(issuer, "hangs", scheduler.DefaultMax)
+	slots := scheduler.DefaultMax
+	if underChallenges {
+		slots -= r.unfinishedChallenges()
+	}
+	hang := r.ask(issuer, "hangs", slots)
 	if underChallenges {
 		cluster.Eventually(t, func() error {
 			if n := len(r.presentedBy(issuer)); n < len(hang) {
@@ -326,6 +331,21 @@ func hangs(t *testing.T, underChallenges bool) {
 		t.Errorf("%d challenges are still set up", n)
 	}
 	r.stillOpen(hang)
+}
+
+// unfinishedChallenges counts the Challenges that earlier tests left. They may hold slots.
+func (r *rig) unfinishedChallenges() (n int) {
+	r.t.Helper()
+	var list cmacme.ChallengeList
+	if err := r.admin.List(r.t.Context(), &list); err != nil {
+		r.t.Fatal(err)
+	}
+	for i := range list.Items {
+		if !acmestatus.IsFinal(list.Items[i].Status.State) {
+			n++
+		}
+	}
+	return n
 }
 
 // hangingCA is a CA that answers no more when hangs is set, until it is released.
