@@ -121,7 +121,9 @@ func (s *shared) forged(ch *cmacme.Challenge, forge bool, says string) {
 				ch.Status = cmacme.ChallengeStatus{Presented: true, Processing: true, State: cmacme.Pending}
 				err = s.admin.Status().Update(t.Context(), ch)
 			}
-			presented = err == nil // else its Order, or the garbage collector, was faster
+			// The garbage collector may be faster. A status that is written after the deletion can come
+			// after the clean-up.
+			presented = err == nil && ch.DeletionTimestamp == nil
 			return client.IgnoreNotFound(err)
 		})
 	}
