@@ -3,6 +3,7 @@ package order
 import (
 	"context"
 	"fmt"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -70,16 +71,12 @@ type Reconciler struct {
 func (r *Reconciler) SetupWithManager(_ context.Context, mgr ctrl.Manager, _ cache.Cache, o controller.Options) error {
 	issuerChanged := handler.TypedEnqueueRequestsFromMapFunc(
 		func(ctx context.Context, o client.Object) []reconcile.Request {
-			var list cmacme.OrderList
-			key := r.Scope.Of(o.(cmapi.GenericIssuer)).Key()
-			if err := r.Client.List(ctx, &list, cached(byIssuer, key)...); err != nil {
-				return nil // only a cache that is stopping fails
-			}
-			var requests []reconcile.Request
-			for i := range list.Items {
-				requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
-			}
-			return requests
+			return r.requestsOf(ctx, cached(byIssuer, r.Scope.Of(o.(cmapi.GenericIssuer)).Key()))
+		},
+	)
+	requestApproved := handler.TypedEnqueueRequestsFromMapFunc(
+		func(ctx context.Context, o client.Object) []reconcile.Request {
+			return r.requestsOf(ctx, cached(signer.ByRequestUID, string(o.GetUID())))
 		},
 	)
 	const name = "orders"
@@ -90,6 +87,14 @@ func (r *Reconciler) SetupWithManager(_ context.Context, mgr ctrl.Manager, _ cac
 			builder.WithPredicates(predicate.Funcs{
 				CreateFunc: func(event.CreateEvent) bool { return false }, // its Orders read it themselves
 			})).
+		Watches(&cmapi.CertificateRequest{}, requestApproved, builder.WithPredicates(predicate.Funcs{
+			CreateFunc: func(event.CreateEvent) bool { return false }, // no Order waits for it
+			UpdateFunc: func(e event.UpdateEvent) bool {
+				return !cmapi.CertificateRequestIsApproved(&e.ObjectOld.(*cmapi.CertificateRequest).Status) &&
+					cmapi.CertificateRequestIsApproved(&e.ObjectNew.(*cmapi.CertificateRequest).Status)
+			},
+			DeleteFunc: func(event.DeleteEvent) bool { return false }, // its Order goes with it
+		})).
 		WatchesRawSource(source.Func(func(_ context.Context,
 			queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
 			r.queue = queue
@@ -100,6 +105,22 @@ func (r *Reconciler) SetupWithManager(_ context.Context, mgr ctrl.Manager, _ cac
 	return issuer.Watch(b, r.Scope, issuerChanged, issuer.Changed()).
 		Complete(observe.Instrument(r.Metrics, name, r.Limiter.Reconciler(r)))
 }
+
+// requestsOf returns a request for each Order that the options select.
+func (r *Reconciler) requestsOf(ctx context.Context, options []client.ListOption) (requests []reconcile.Request) {
+	var list cmacme.OrderList
+	if err := r.Client.List(ctx, &list, options...); err != nil {
+		return nil // only a cache that is stopping fails
+	}
+	for i := range list.Items {
+		requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
+	}
+	return requests
+}
+
+// approvalArrives is how long a new Order waits for the approval of its request before it reports
+// that there is none. The approval causes a pass.
+const approvalArrives = 5 * time.Second
 
 // Reconcile makes a pass for one Order.
 func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
@@ -137,6 +158,10 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	}
 	if order.Status.URL != "" {
 		r.duplicates.sent(request.NamespacedName)
+	}
+	if wait := order.CreationTimestamp.Add(approvalArrives).Sub(r.Clock.Now()); wait > 0 &&
+		r.Origin.AwaitsApproval(ctx, order) {
+		return reconcile.Result{RequeueAfter: min(wait, approvalArrives)}, nil // then the pass reports it
 	}
 	d := r.pass(ctx, order, challenges.Items)
 	logWait(ctx, order, d, r.Clock.Now(), &r.memory.Of(order).logged)

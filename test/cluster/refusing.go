@@ -20,6 +20,14 @@ type Write struct {
 	Name   string
 }
 
+// WriteOf returns a rule for a verb and the objects of a type.
+func WriteOf[T client.Object](verb string) func(Write) bool {
+	return func(w Write) bool {
+		_, is := w.Object.(T)
+		return is && w.Verb == verb
+	}
+}
+
 // RefusedBecause is the message of a refusal.
 const RefusedBecause = "certificate changes are frozen over the holidays"
 

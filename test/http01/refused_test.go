@@ -1,7 +1,6 @@
 package http01_test
 
 import (
-	"strings"
 	"testing"
 	"time"
 
@@ -10,7 +9,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwapi "sigs.k8s.io/gateway-api/apis/v1"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
@@ -25,14 +23,6 @@ import (
 func applied(kind string) func(cluster.Write) bool {
 	return func(w cluster.Write) bool {
 		return w.Verb == "apply" && w.Object != nil && w.Object.GetObjectKind().GroupVersionKind().Kind == kind
-	}
-}
-
-// written matches a verb for objects of a type.
-func written[T client.Object](verb string) func(cluster.Write) bool {
-	return func(w cluster.Write) bool {
-		_, is := w.Object.(T)
-		return is && w.Verb == verb
 	}
 }
 
@@ -54,8 +44,8 @@ func TestEachRefusedObjectOfAChallengeIsReported(t *testing.T) {
 		"the EndpointSlices":  {rule: applied("EndpointSlice"), solver: byIngress("nginx")},
 		"the Ingress":         {rule: applied("Ingress"), solver: byIngress("nginx")},
 		"the HTTPRoute":       {rule: applied("HTTPRoute"), solver: byRoute},
-		"the Pod":             {rule: written[*corev1.Pod]("create"), solver: byPod, pods: true},
-		"the edit of Ingress": {rule: written[*networkingv1.Ingress]("patch"), solver: byIngress("nginx"), inPlace: true},
+		"the Pod":             {rule: cluster.WriteOf[*corev1.Pod]("create"), solver: byPod, pods: true},
+		"the edit of Ingress": {rule: cluster.WriteOf[*networkingv1.Ingress]("patch"), solver: byIngress("nginx"), inPlace: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var refusal cluster.Refusal
@@ -74,7 +64,8 @@ func TestEachRefusedObjectOfAChallengeIsReported(t *testing.T) {
 			}})
 			r.issuer("refused", test.solver)
 			r.request("refused", test.inPlace)
-			r.issuingSays("tls", cluster.RefusedBecause, "It is tried again within 5 minutes")
+			cluster.IssuingSays(t, r.admin, types.NamespacedName{Namespace: r.namespace, Name: "tls"}, cluster.RefusedBecause,
+				"It is tried again within 5 minutes")
 			if n := refusal.Count(); n > 10 {
 				t.Errorf("tried %d times in a moment", n)
 			}
@@ -110,24 +101,6 @@ func (r *rig) request(issuer string, inPlace bool) {
 			DefaultBackend: &networkingv1.IngressBackend{Service: &networkingv1.IngressServiceBackend{
 				Name: "web", Port: networkingv1.ServiceBackendPort{Number: 80}}},
 		},
-	})
-}
-
-// issuingSays waits until the condition Issuing of a Certificate has each of the words.
-func (r *rig) issuingSays(name string, words ...string) {
-	r.Helper()
-	cluster.Eventually(r, func() error {
-		crt := &cmapi.Certificate{}
-		if err := r.admin.Get(r.Context(), types.NamespacedName{Namespace: r.namespace, Name: name}, crt); err != nil {
-			return err
-		}
-		c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing)
-		for _, w := range words {
-			if c == nil || c.Status != cmmeta.ConditionTrue || !strings.Contains(c.Message, w) {
-				return cluster.NotYet("Issuing does not say %q: %+v\n%s", w, c, r.story(r.namespace))
-			}
-		}
-		return nil
 	})
 }
 

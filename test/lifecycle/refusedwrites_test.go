@@ -34,11 +34,6 @@ func createsSecret(w cluster.Write) bool { return creates[*corev1.Secret]("")(w)
 
 func appliesSecret(w cluster.Write) bool { return w.Verb == "apply" && w.Name == "a" }
 
-func deletes[T client.Object](w cluster.Write) bool {
-	_, is := w.Object.(T)
-	return w.Verb == "delete" && is
-}
-
 func patches[T client.Object](name string) func(cluster.Write) bool {
 	return func(w cluster.Write) bool {
 		_, is := w.Object.(T)
@@ -88,9 +83,9 @@ var refusedWrites = map[string]refusedWrite{
 	"the rehearsal": {rule: creates[*cmapi.CertificateRequest]("-rehearsal"), reason: "RequestFailed", of: []string{"ca"},
 		edit: func(crt *cmapi.Certificate) { crt.Spec.RehearsalIssuerRef = &cmmeta.IssuerReference{Name: "staging"} }},
 	"the finalizer": {rule: patches[*cmapi.Certificate]("a"), reason: "FinalizerWriteFailed", of: []string{"acme"}},
-	"the deletion of an old request": {rule: deletes[*cmapi.CertificateRequest], reason: "DeletionFailed", later: renewed,
+	"the deletion of an old request": {rule: cluster.WriteOf[*cmapi.CertificateRequest]("delete"), reason: "DeletionFailed", later: renewed,
 		ready: true, revision: 2},
-	"the deletion of a used key Secret": {rule: deletes[*corev1.Secret], reason: "DeletionFailed", later: renewed,
+	"the deletion of a used key Secret": {rule: cluster.WriteOf[*corev1.Secret]("delete"), reason: "DeletionFailed", later: renewed,
 		ready: true, revision: 2, of: []string{"external", "acme"}},
 	"the count of issuances": {rule: writesCount, reason: "IssuanceCountNotSaved", later: func(r *refusable) {
 		if err := r.Delete(r.Context(), r.secret("a")); err != nil {

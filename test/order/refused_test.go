@@ -12,33 +12,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
-	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	"github.com/perennial-pki/perennial/internal/cli"
 	"github.com/perennial-pki/perennial/internal/controller"
 	"github.com/perennial-pki/perennial/test/cluster"
 	"github.com/perennial-pki/perennial/test/pebble"
 )
-
-func refuses[T client.Object](verb string) func(cluster.Write) bool {
-	return func(w cluster.Write) bool {
-		_, is := w.Object.(T)
-		return is && w.Verb == verb
-	}
-}
-
-// issuingSays waits until the condition Issuing of a Certificate has each of the words.
-func (r *rig) issuingSays(crt *cmapi.Certificate, words ...string) {
-	r.t.Helper()
-	r.until(crt, func() string {
-		c := cmapi.GetCertificateCondition(&crt.Status, cmapi.CertificateConditionIssuing)
-		for _, w := range words {
-			if c == nil || !strings.Contains(c.Message, w) {
-				return "the condition does not say: " + w
-			}
-		}
-		return ""
-	})
-}
 
 // statusAt returns what perennial status prints about a Certificate at the time of a clock.
 func (r *rig) statusAt(clock clock.PassiveClock, name string) string {
@@ -62,13 +40,13 @@ func TestEachRefusedWriteOfAnOrderIsReported(t *testing.T) {
 		// also is what the Certificate says besides the refusal.
 		also []string
 	}{
-		"the Order":                   {rule: refuses[*cmacme.Order]("create")},
-		"the status of the Order":     {rule: refuses[*cmacme.Order]("status"), event: "StatusNotWritten"},
-		"a Challenge":                 {rule: refuses[*cmacme.Challenge]("create"), also: next},
-		"the status of a Challenge":   {rule: refuses[*cmacme.Challenge]("status"), event: "StatusNotWritten"},
+		"the Order":                   {rule: cluster.WriteOf[*cmacme.Order]("create")},
+		"the status of the Order":     {rule: cluster.WriteOf[*cmacme.Order]("status"), event: "StatusNotWritten"},
+		"a Challenge":                 {rule: cluster.WriteOf[*cmacme.Challenge]("create"), also: next},
+		"the status of a Challenge":   {rule: cluster.WriteOf[*cmacme.Challenge]("status"), event: "StatusNotWritten"},
 		"the finalizer":               {rule: func(w cluster.Write) bool { return w.Verb == "apply" && w.Object != nil }, also: next},
-		"the deletion of a Challenge": {rule: refuses[*cmacme.Challenge]("delete"), event: "CleanUpError", late: true},
-		"the end of the finalizer":    {rule: refuses[*cmacme.Challenge]("patch"), event: "CleanUpError", late: true},
+		"the deletion of a Challenge": {rule: cluster.WriteOf[*cmacme.Challenge]("delete"), event: "CleanUpError", late: true},
+		"the end of the finalizer":    {rule: cluster.WriteOf[*cmacme.Challenge]("patch"), event: "CleanUpError", late: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var refusal cluster.Refusal
@@ -88,7 +66,7 @@ func TestEachRefusedWriteOfAnOrderIsReported(t *testing.T) {
 					return strings.Contains(strings.Join(r.events(test.event), "\n"), cluster.RefusedBecause)
 				})
 			} else {
-				r.issuingSays(crt, append([]string{cluster.RefusedBecause}, test.also...)...)
+				cluster.IssuingSays(t, r.admin, client.ObjectKeyFromObject(crt), append([]string{cluster.RefusedBecause}, test.also...)...)
 				if out := r.statusAt(clock, "site"); !strings.Contains(out, cluster.RefusedBecause) {
 					t.Errorf("perennial status does not have the refusal:\n%s", out)
 				}
@@ -119,7 +97,7 @@ func TestACertificateReportsWhyItsChallengeCannotBeSetUp(t *testing.T) {
 		})
 	})
 	crt := r.certificate("site", "www.example.com")
-	r.issuingSays(crt, "DNS-01 of www.example.com: ", "tsig", "does not exist: create it", " (pending since ",
+	cluster.IssuingSays(t, r.admin, client.ObjectKeyFromObject(crt), "DNS-01 of www.example.com: ", "tsig", "does not exist: create it", " (pending since ",
 		"It is tried again within 5 minutes, and when the issuer changes")
 	r.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "tsig"}, StringData: map[string]string{"key": tsigSecret}})
 	r.ready(crt)

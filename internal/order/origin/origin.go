@@ -65,6 +65,21 @@ func (c *Checker) Check(ctx context.Context, order *cmacme.Order) error {
 	return refuse("it belongs to %s %q, which is no request", owner.Kind, owner.Name)
 }
 
+// AwaitsApproval reports whether the cache has the CertificateRequest of an Order without a decision
+// about it. A request is approved and its Order created in one pass, and the approval is stored
+// last.
+func (c *Checker) AwaitsApproval(ctx context.Context, order *cmacme.Order) bool {
+	owner := metav1.GetControllerOf(order)
+	if owner == nil || schema.FromAPIVersionAndKind(owner.APIVersion, owner.Kind).GroupKind() != certificateRequest {
+		return false
+	}
+	cr := &cmapi.CertificateRequest{}
+	err := c.Client.Get(ctx, client.ObjectKey{Namespace: order.Namespace, Name: owner.Name}, cr,
+		client.UnsafeDisableDeepCopy)
+	return err == nil && cr.UID == owner.UID && !cmapi.CertificateRequestIsApproved(&cr.Status) &&
+		!cmapi.CertificateRequestIsDenied(&cr.Status)
+}
+
 var (
 	certificateRequest        = cmapi.SchemeGroupVersion.WithKind("CertificateRequest").GroupKind()
 	certificateSigningRequest = certificatesv1.SchemeGroupVersion.WithKind("CertificateSigningRequest").GroupKind()
