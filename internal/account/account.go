@@ -113,8 +113,8 @@ func (a *Accounts) Server(spec *cmacme.ACMEIssuer, kind string) (*acme.Client, e
 	return c, nil
 }
 
-// party returns the ACME server of an issuer as a target of the limiter.
-func party(spec *cmacme.ACMEIssuer) limiter.Target {
+// caTarget returns the ACME server of an issuer as a target of the limiter.
+func caTarget(spec *cmacme.ACMEIssuer) limiter.Target {
 	return limiter.Target{Name: "the ACME server " + spec.Server}
 }
 
@@ -126,10 +126,10 @@ func usable(issuer *signer.Issuer) bool {
 		(c.Status == cmmeta.ConditionTrue || c.Reason == signer.ReasonInvalidSolver)
 }
 
-// of returns the account of an issuer that is registered, and the client to use it with. If the CA
-// does not know the account although it was registered again, the error lasts for recoverInterval:
-// otherwise the pass of each object would ask the CA.
-func (a *Accounts) of(ctx context.Context, issuer *signer.Issuer) (*acme.Client, acme.Account, error) {
+// clientOf returns the account of an issuer that is registered, and the client to use it with. If
+// the CA does not know the account although it was registered again, the error lasts for
+// recoverInterval: otherwise the pass of each object would ask the CA.
+func (a *Accounts) clientOf(ctx context.Context, issuer *signer.Issuer) (*acme.Client, acme.Account, error) {
 	if a.Guard != nil {
 		if err := a.Guard(issuer); err != nil {
 			return nil, acme.Account{}, err
@@ -216,10 +216,10 @@ func (a *Accounts) Register(ctx context.Context, issuer *signer.Issuer) (Registr
 	if err != nil {
 		return Registration{}, err
 	}
-	if stands && !rotating && known(issuer) {
+	if stands && !rotating && upToDate(issuer) {
 		return Registration{Status: old}, nil
 	}
-	status, err := a.ask(ctx, issuer, c, key, fresh)
+	status, err := a.registerOrFind(ctx, issuer, c, key, fresh)
 	if stands && !rotating && err != nil && (fault.Of(err).Class == fault.Transient || UnreachableReason(err) != "") &&
 		!limiter.IsBusy(err) {
 		return Registration{Status: old, Outage: err}, nil
@@ -230,15 +230,15 @@ func (a *Accounts) Register(ctx context.Context, issuer *signer.Issuer) (Registr
 	return Registration{Status: status}, nil
 }
 
-// ask finds or makes the account at the CA.
-func (a *Accounts) ask(ctx context.Context, issuer *signer.Issuer, c *acme.Client, key crypto.Signer,
+// registerOrFind finds or makes the account at the CA.
+func (a *Accounts) registerOrFind(ctx context.Context, issuer *signer.Issuer, c *acme.Client, key crypto.Signer,
 	fresh bool) (*cmacme.ACMEIssuerStatus, error) {
 	spec := issuer.GetSpec().ACME
 	key, err := a.rotate(ctx, issuer, c, key)
 	if err != nil {
 		return nil, err
 	}
-	if err := limiter.Acquire(ctx, party(spec)); err != nil {
+	if err := limiter.Acquire(ctx, caTarget(spec)); err != nil {
 		return nil, err
 	}
 	defer limiter.Release(ctx)
@@ -345,14 +345,14 @@ func (a *Accounts) register(
 	return account, err
 }
 
-// believed returns the error of an exchange. If the CA rejects the account or its signature, and
-// the account or its key has changed meanwhile, the error becomes transient: it is about the old
-// key.
-func (a *Accounts) believed(ctx context.Context, issuer *signer.Issuer, by acme.Account, err error) error {
+// afterRejection returns the error of an exchange. If the CA rejects the account or its signature,
+// and the account or its key has changed meanwhile, the error becomes transient: it is about the
+// old key.
+func (a *Accounts) afterRejection(ctx context.Context, issuer *signer.Issuer, by acme.Account, err error) error {
 	if !acme.IsProblem(err, acme.ProblemMalformed, acme.ProblemUnauthorized) {
 		return err
 	}
-	if _, now, e := a.of(ctx, issuer); e == nil && now.URL == by.URL && hash(now.Key) == hash(by.Key) {
+	if _, now, e := a.clientOf(ctx, issuer); e == nil && now.URL == by.URL && hash(now.Key) == hash(by.Key) {
 		return err
 	}
 	return fault.Transientf("AccountChanged", "the account key was changed meanwhile: %w", err)

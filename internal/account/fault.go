@@ -20,18 +20,18 @@ import (
 )
 
 const (
-	// unsaid is the wait after a rate limit for which the CA names no time.
-	unsaid = time.Hour
+	// defaultLimitWait is the wait after a rate limit for which the CA names no time.
+	defaultLimitWait = time.Hour
 	// atLeast is the shortest wait after a refusal that names a time. atOnce is the wait if that time
 	// has passed already: a CA may name a past time again and again, and must not be asked every
 	// second.
-	atLeast, atOnce = time.Second, 10 * time.Second
+	atLeast, pastTimeWait = time.Second, 10 * time.Second
 	// atMost is the longest wait: no known limit of a CA takes longer to refill. If the CA, or a proxy
 	// in front of it, names a later time, the next request still comes after atMost.
 	atMost = 7 * 24 * time.Hour
-	// visited is the wait if the CA wants the user to visit a page and names no time. The CA does not
-	// report the visit, so it is asked again.
-	visited = 10 * time.Minute
+	// userActionWait is the wait if the CA wants the user to visit a page and names no time. The CA
+	// does not report the visit, so it is asked again.
+	userActionWait = 10 * time.Minute
 )
 
 const (
@@ -68,9 +68,9 @@ func Classify(reason string, now time.Time, err error) error {
 		if until.IsZero() && ratelimit.CountedByAddress(p.Action) {
 			until = now.Add(ratelimit.DefaultRetryAfter)
 		} else if until.IsZero() {
-			until = now.Add(unsaid)
+			until = now.Add(defaultLimitWait)
 		} else if !until.After(now) {
-			until = now.Add(atOnce)
+			until = now.Add(pastTimeWait)
 		}
 		last := now.Add(atMost)
 		if p.Status == http.StatusServiceUnavailable {
@@ -90,7 +90,7 @@ func Classify(reason string, now time.Time, err error) error {
 		}
 		until := within(p.RetryAfter, now, now.Add(atMost))
 		if p.RetryAfter.IsZero() {
-			until = now.Add(visited)
+			until = now.Add(userActionWait)
 		}
 		return fault.Limitedf(reason, until, "%w: visit %s; it will be asked again at %s", err, where,
 			until.UTC().Format(time.RFC3339))

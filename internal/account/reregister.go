@@ -21,7 +21,7 @@ const recoverInterval = 10 * time.Minute
 // recovery is what was done about an account that the CA did not know.
 type recovery struct {
 	at  time.Time // when it was registered again, zero while it is being
-	url string    // of the account that came of it
+	url string    // clientOf the account that came of it
 	// inVain says that the CA has not known that one either.
 	inVain bool
 }
@@ -43,8 +43,8 @@ func registered(issuer *signer.Issuer, keyHash string) bool {
 // accountReasons are those with which Ready says that the account cannot be used.
 var accountReasons = []string{"ErrRegisterACMEAccount", "ErrVerifyACMEAccount", "ErrUpdateACMEAccount"}
 
-// known reports whether the CA was asked about all that the issuer says now, and answered.
-func known(issuer *signer.Issuer) bool {
+// upToDate reports whether the CA was asked about all that the issuer says now, and answered.
+func upToDate(issuer *signer.Issuer) bool {
 	ready := cmapi.GetIssuerCondition(issuer.GetStatus(), cmapi.IssuerConditionReady)
 	return ready.ObservedGeneration == issuer.GetGeneration() &&
 		cmapi.GetIssuerCondition(issuer.GetStatus(), cmapi.IssuerConditionUnreachable) == nil &&

@@ -26,7 +26,8 @@ const RetryRecovered = time.Second
 
 // Session speaks with the server of an issuer for its account, in a pass about one object. Each
 // method makes one exchange. It holds a slot of the server until Release, another place, or the end
-// of the pass; if there is none its error is a limiter.ErrBusy. All other errors have a class.
+// clientOf the pass; if there is none its error is a limiter.ErrBusy. All other errors have a
+// class.
 type Session struct {
 	// Account is the account of the issuer.
 	Account acme.Account
@@ -54,7 +55,7 @@ type Notes struct {
 // time from which the server has not answered. Either may be nil.
 func (a *Accounts) Session(ctx context.Context, issuer *signer.Issuer, notes *Notes,
 	unreachableSince **metav1.Time) (*Session, error) {
-	c, account, err := a.of(ctx, issuer)
+	c, account, err := a.clientOf(ctx, issuer)
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +94,7 @@ func (s *Session) NoteReachability(err error) {
 
 // Enter takes a slot of the server for the exchanges.
 func (s *Session) Enter(ctx context.Context) error {
-	return limiter.Acquire(ctx, party(s.issuer.GetSpec().ACME))
+	return limiter.Acquire(ctx, caTarget(s.issuer.GetSpec().ACME))
 }
 
 // Release gives the slot back.
@@ -186,7 +187,7 @@ func (a *Accounts) RevokeWithKey(ctx context.Context, issuer *signer.Issuer, key
 	if err != nil {
 		return err
 	}
-	if err := limiter.Acquire(ctx, party(issuer.GetSpec().ACME)); err != nil {
+	if err := limiter.Acquire(ctx, caTarget(issuer.GetSpec().ACME)); err != nil {
 		return err
 	}
 	return Classify("", a.Clock.Now(), c.RevokeWithKey(ctx, key, der, reason))
@@ -210,7 +211,7 @@ func exchange[T any](ctx context.Context, s *Session, url string, call func() (T
 	}
 	asked := s.accounts.Clock.Now()
 	got, err := call()
-	return got, s.outcome(ctx, url, asked, s.accounts.believed(ctx, s.issuer, s.Account, err))
+	return got, s.outcome(ctx, url, asked, s.accounts.afterRejection(ctx, s.issuer, s.Account, err))
 }
 
 // outcome notes what became of an exchange, and returns its error with a class.

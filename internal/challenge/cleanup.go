@@ -104,7 +104,7 @@ func decideCleanUp(ch *cmacme.Challenge, err error, now, limit time.Time) (d cle
 	warn := func(reason, format string, args ...any) {
 		d.Events = append(d.Events, Event{corev1.EventTypeWarning, reason, fmt.Sprintf(format, args...)})
 	}
-	later, full := new(solver.RetryLaterError), new(limiter.ErrBusy)
+	later, busy := new(solver.RetryLaterError), new(limiter.ErrBusy)
 	kind, name := ch.Spec.Type, ch.Spec.DNSName
 	// A Challenge of an earlier version, or of cert-manager, whose Order is gone.
 	unsure := errors.As(err, new(*unproven)) && (ch.Status.Presented || ch.Status.Processing)
@@ -127,8 +127,8 @@ func decideCleanUp(ch *cmacme.Challenge, err error, now, limit time.Time) (d cle
 			err,
 		)
 		warn("CleanUpError", "%s", d.GaveUp)
-	case errors.As(err, &full):
-		d.Again = min(full.After, limit.Sub(now)) // its place calls, but not for ever
+	case errors.As(err, &busy):
+		d.Again = min(busy.After, limit.Sub(now)) // its place calls, but not for ever
 	case errors.As(err, &later):
 		if later.Ask {
 			warn("ActionRequired", "The %s challenge of %s is over: %s", kind, name, later.Why)

@@ -84,16 +84,16 @@ func (d *decider) event(eventType, reason, format string, args ...any) {
 	d.Events = append(d.Events, Event{eventType, reason, fmt.Sprintf(format, args...)})
 }
 
-// done reports something at once.
-func (d *decider) done(eventType, reason, format string, args ...any) {
+// eventNow reports something at once.
+func (d *decider) eventNow(eventType, reason, format string, args ...any) {
 	d.Decision.Done = append(d.Decision.Done, Event{eventType, reason, fmt.Sprintf(format, args...)})
 }
 
-// doneOnce is done for what is reported once.
-func (d *decider) doneOnce(reported *bool, eventType, reason, format string, args ...any) {
+// eventNowOnce is done for what is reported once.
+func (d *decider) eventNowOnce(reported *bool, eventType, reason, format string, args ...any) {
 	if !*reported {
 		*reported = true
-		d.done(eventType, reason, format, args...)
+		d.eventNow(eventType, reason, format, args...)
 	}
 }
 
@@ -173,7 +173,7 @@ func (d *decider) authorizationRead() {
 		d.again(d.m.Poll.Next(d.Now, z.RetryAfter)) // the CA is looking
 	default:
 		d.m.Presenting.Start(d.Now)
-		d.doneOnce(&d.m.Reported.Started, corev1.EventTypeNormal, "Started", "Challenge scheduled for processing")
+		d.eventNowOnce(&d.m.Reported.Started, corev1.EventTypeNormal, "Started", "Challenge scheduled for processing")
 		d.present()
 	}
 }
@@ -222,7 +222,7 @@ func (d *decider) presented() {
 	}
 	at := metav1.NewTime(d.Now)
 	d.st.Processing, d.st.Presented, d.st.PresentedAt, d.st.State = true, true, &at, cmacme.Pending
-	d.doneOnce(&d.m.Reported.Presented, corev1.EventTypeNormal, "Presented",
+	d.eventNowOnce(&d.m.Reported.Presented, corev1.EventTypeNormal, "Presented",
 		"Presented challenge using %s challenge mechanism", d.Challenge.Spec.Type)
 	d.check()
 }
@@ -340,7 +340,7 @@ func (d *decider) restored() {
 	d.m.Restoring.Clear()
 	d.m.Restored.Time = d.Now
 	if err != nil {
-		d.done(corev1.EventTypeWarning, "PresentError",
+		d.eventNow(corev1.EventTypeWarning, "PresentError",
 			"It could be seen nowhere, and presenting it again fails: %s", err)
 	} else {
 		d.presentedAgain()
@@ -349,7 +349,7 @@ func (d *decider) restored() {
 }
 
 func (d *decider) presentedAgain() {
-	d.done(corev1.EventTypeWarning, "PresentedAgain",
+	d.eventNow(corev1.EventTypeWarning, "PresentedAgain",
 		"What was presented for the %s challenge of %s could be seen nowhere, and was presented again",
 		d.Challenge.Spec.Type, d.Challenge.Spec.DNSName)
 }
@@ -389,7 +389,7 @@ func (d *decider) accepted() {
 	d.st.State, d.st.Reason = cmacme.Processing, "The ACME server is looking at the challenge"
 	if d.Sight != nil && d.Sight.Unseen != "" {
 		d.st.Reason += ", though nothing can be seen from here: " + d.Sight.Unseen
-		d.doneOnce(&d.m.Reported.SelfCheckSkipped, corev1.EventTypeWarning, "SelfCheckSkipped",
+		d.eventNowOnce(&d.m.Reported.SelfCheckSkipped, corev1.EventTypeWarning, "SelfCheckSkipped",
 			"The ACME server is asked to look, though nothing can be seen from here: %s", d.Sight.Unseen)
 	}
 	d.m.Poll = poll.Backoff{}

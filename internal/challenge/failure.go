@@ -11,8 +11,8 @@ import (
 	"github.com/perennial-pki/perennial/internal/poll"
 )
 
-// nextAttempt says when a failed action is tried again: by poll.Correction, or by the back-off of
-// the queue. It names no time, as each time would be a write of the Challenge, its Order, the
+// nextAttempt says when a failed action is tried again: by poll.RecheckInterval, or by the back-off
+// of the queue. It names no time, as each time would be a write of the Challenge, its Order, the
 // request and the Certificate.
 var nextAttempt = map[fault.Class]string{
 	fault.Misconfigured: ". It is tried again within 5 minutes, and when the issuer changes",
@@ -46,9 +46,9 @@ func (d *decider) fail(err error) {
 		d.again(account.RetryRecovered)
 		return
 	}
-	if full := new(limiter.ErrBusy); errors.As(err, &full) {
-		if full.Stuck {
-			d.st.Reason = full.Error()
+	if busy := new(limiter.ErrBusy); errors.As(err, &busy) {
+		if busy.Stuck {
+			d.st.Reason = busy.Error()
 		}
 		d.Decision.Err = err
 		return

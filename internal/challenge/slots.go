@@ -231,7 +231,7 @@ func (r *Reconciler) neighbors(ctx context.Context, ch *cmacme.Challenge) ([]*cm
 
 // reserve takes a slot for a challenge that has ended while its proof is removed. Otherwise another
 // proof could be put there meanwhile, and be removed, too. If there is one already, the error is a
-// solver.Later.
+// solver.RetryLaterError.
 func (r *Reconciler) reserve(ctx context.Context, ch *cmacme.Challenge, x solver.CapacityLimited) (err error) {
 	place := ch.Status.EffectiveName
 	if place == "" {

@@ -21,6 +21,12 @@ type source struct {
 // none reports whether no source is named.
 func (s source) none() bool { return s.annotation == "" }
 
+// missing is the error of a source that does not exist.
+func (s source) missing() error {
+	return fault.Misconfiguredf("SourceNotFound", "%s, named by annotation %s, does not exist: create it, or correct "+
+		"the annotation", s, s.annotation)
+}
+
 // String names the source in messages.
 func (s source) String() string {
 	switch s.annotation {

@@ -441,12 +441,7 @@ func (r *Reconciler) read(ctx context.Context, from source) ([]*x509.Certificate
 		err := r.Client.Get(ctx, from.name, certificate)
 		switch {
 		case apierrors.IsNotFound(err):
-			return nil, fault.Misconfiguredf(
-				"SourceNotFound",
-				"%s, named by annotation %s, does not exist",
-				from,
-				from.annotation,
-			)
+			return nil, from.missing()
 		case err != nil:
 			return nil, fmt.Errorf("get %s: %w", from, err)
 		}
@@ -457,12 +452,7 @@ func (r *Reconciler) read(ctx context.Context, from source) ([]*x509.Certificate
 	case apierrors.IsNotFound(err) && from.annotation == cmapi.WantInjectAnnotation:
 		return nil, fault.Misconfiguredf("SourceNotFound", "Secret %s of %s does not exist yet", at, from)
 	case apierrors.IsNotFound(err):
-		return nil, fault.Misconfiguredf(
-			"SourceNotFound",
-			"%s, named by annotation %s, does not exist",
-			from,
-			from.annotation,
-		)
+		return nil, from.missing()
 	case err != nil:
 		return nil, fmt.Errorf("get Secret %s: %w", at, err)
 	}

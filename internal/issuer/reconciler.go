@@ -254,20 +254,20 @@ func (r *Reconciler) check(ctx context.Context, issuer *signer.Issuer) (signer.R
 		"issuers of type %s are not supported by this version of Perennial", issuer.Type())
 }
 
-// told is an event about the issuer.
-type told struct{ kind, reason, message string }
+// issuerEvent is an event about the issuer.
+type issuerEvent struct{ kind, reason, message string }
 
 // assess writes what was found out about an issuer into its status, and returns the events of what
 // changed.
 func assess(status *cmapi.IssuerStatus, readiness signer.Readiness, err error, generation int64,
-	now time.Time) (events []told) {
+	now time.Time) (events []issuerEvent) {
 	status.ObservedGeneration = generation
 	event := func(problem bool, reason, message string) {
 		kind := corev1.EventTypeNormal
 		if problem {
 			kind = corev1.EventTypeWarning
 		}
-		events = append(events, told{kind, reason, message})
+		events = append(events, issuerEvent{kind, reason, message})
 	}
 	ready := cmapi.IssuerCondition{
 		Type: cmapi.IssuerConditionReady, Status: cmmeta.ConditionTrue,

@@ -52,7 +52,7 @@ func (r *Reconciler) act(ctx context.Context, o *Observation, d *Decision) (*Dec
 	if d.StoreKey != nil {
 		d.ForgetKey = "" // the next pass stores it
 	}
-	if !slices.ContainsFunc(failed, func(e *writeError) bool { return o.Refusals[e.write].told() }) &&
+	if !slices.ContainsFunc(failed, func(e *writeError) bool { return o.FailedWrites[e.write].reportable() }) &&
 		!becomesUnready(o, d) {
 		return d, nil // it may be over in a moment
 	}
@@ -173,7 +173,7 @@ func (r *Reconciler) writeStatus(ctx context.Context, o *Observation, d *Decisio
 	if d.Failed != "" {
 		r.Metrics.IssuanceFailed(crt.Spec.IssuerRef, d.Failed)
 	}
-	r.tell(crt, d.Events)
+	r.recordEvents(crt, d.Events)
 	return nil
 }
 
@@ -197,7 +197,7 @@ func (r *Reconciler) start(ctx context.Context, crt *cmapi.Certificate, n *NewRe
 	return nil
 }
 
-func (r *Reconciler) tell(crt *cmapi.Certificate, events []Event) {
+func (r *Reconciler) recordEvents(crt *cmapi.Certificate, events []Event) {
 	for _, e := range events {
 		r.Events.Event(crt, e.Type, e.Reason, e.Message)
 	}
@@ -323,7 +323,7 @@ func (r *Reconciler) apply(ctx context.Context, o *Observation, c *Content, key 
 	}
 	err := r.writeSecret(ctx, o, c)
 	if err == nil {
-		r.tell(o.Certificate, c.Events)
+		r.recordEvents(o.Certificate, c.Events)
 		return nil
 	}
 	name := o.Certificate.Spec.SecretName

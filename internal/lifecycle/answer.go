@@ -75,6 +75,6 @@ func (d *decider) judge(next *cmapi.CertificateRequest, csr *x509.CertificateReq
 // tellDifferences reports how the stored certificate differs from the request.
 func (d *decider) tellDifferences() {
 	if text := d.differences.String(); text != "" {
-		d.tell(corev1.EventTypeWarning, "CertificateDiffers", "The certificate is not as it was asked for: "+text)
+		d.event(corev1.EventTypeWarning, "CertificateDiffers", "The certificate is not as it was asked for: "+text)
 	}
 }

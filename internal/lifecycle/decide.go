@@ -86,11 +86,11 @@ type NewRequest struct {
 	Revision int
 	// Attempt is 1, and one more for each that failed before.
 	Attempt int
-	// Counts is why the issuance starts before the present certificate is due, see internal/reissue.
-	// It is empty if that is due.
+	// Counts is why the issuance starts before the present certificate is due, see
+	// internal/earlyissuance. It is empty if that is due.
 	Counts earlyissuance.Cause
-	// Wish is the manual trigger of the request, see decider.wish, or empty.
-	Wish string
+	// ManualTrigger is the manual trigger of the request, see decider.manualTrigger, or empty.
+	ManualTrigger string
 	// Events are reported when the request is created.
 	Events []Event
 	// Key is the private key that is kept; nil for that of StoreKey or, if there is none, for a new
@@ -129,9 +129,9 @@ func Decide(o *Observation) *Decision {
 	if other := rival(o); other != nil {
 		d.yield(other)
 	} else if o.overwrites() {
-		d.giveWay()
+		d.leaveForeignSecret()
 	} else {
-		d.keep()
+		d.maintain()
 	}
 	d.withholdRelease()
 	d.withholdDeletions()
@@ -145,8 +145,8 @@ func Decide(o *Observation) *Decision {
 	return d.Decision
 }
 
-// keep is for a Certificate that has the Secret to itself.
-func (d *decider) keep() {
+// maintain is for a Certificate that has the Secret to itself.
+func (d *decider) maintain() {
 	d.violation = violated(d.Observation, d.present)
 	if len(d.present.chain) > 0 && d.present.reason == "" {
 		d.plan = d.schedule(d.present.chain)
@@ -198,13 +198,13 @@ type decider struct {
 	cause   string
 }
 
-func (d *decider) look(at time.Time, why string) {
+func (d *decider) recheckAt(at time.Time, why string) {
 	if !at.IsZero() && (d.Again.IsZero() || at.Before(d.Again)) {
 		d.Again, d.Why = at, why
 	}
 }
 
-func (d *decider) tell(eventType, reason, message string) {
+func (d *decider) event(eventType, reason, message string) {
 	d.Events = append(d.Events, Event{eventType, reason, message})
 }
 
@@ -214,7 +214,7 @@ func (d *decider) takeBefore() []Event {
 	return taken
 }
 
-func (n *NewRequest) tell(eventType, reason, message string) {
+func (n *NewRequest) event(eventType, reason, message string) {
 	n.Events = append(n.Events, Event{eventType, reason, message})
 }
 
@@ -249,7 +249,7 @@ func (d *decider) yield(other *cmapi.Certificate) {
 	)
 	if d.set(cmapi.CertificateConditionReady, cmmeta.ConditionFalse, reasonIncorrectCertificate, message) {
 		if was := d.condition(cmapi.CertificateConditionReady); was == nil || was.Reason != reasonIncorrectCertificate {
-			d.tell(corev1.EventTypeWarning, reasonIncorrectCertificate, message)
+			d.event(corev1.EventTypeWarning, reasonIncorrectCertificate, message)
 		}
 	}
 	d.stop(reasonIncorrectCertificate, message)

@@ -30,7 +30,7 @@ func TestAManuallyTriggeredRequestSaysSo(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newScene(t)
 			test.scene(s)
-			if d := Decide(s.Observation); d.Request == nil || (d.Request.Wish != "") != test.manual {
+			if d := Decide(s.Observation); d.Request == nil || (d.Request.ManualTrigger != "") != test.manual {
 				t.Errorf("%s: %+v", outcome(d), d.Request)
 			}
 		})
@@ -313,28 +313,28 @@ func TestDecide(t *testing.T) {
 			"delete web-1, request web-1, Ready=False/DoesNotExist, Issuing=True/ManuallyTriggered", 0},
 		"and if the attempt that failed was asked for by hand itself": {
 			func(s *scene) {
-				s.issuingBecause("ManuallyTriggered").wished().failed("Failed")
+				s.issuingBecause("ManuallyTriggered").manuallyTriggered().failed("Failed")
 				s.Certificate.Status.Conditions = nil
 				s.after(time.Second).issuingBecause("ManuallyTriggered")
 			}, "delete web-1, request web-1, Ready=False/DoesNotExist, Issuing=True/ManuallyTriggered", 0},
 		"but not by the wish that the failed attempt was made for": {
-			func(s *scene) { s.issuingBecause("ManuallyTriggered").wished().failed("Failed") },
+			func(s *scene) { s.issuingBecause("ManuallyTriggered").manuallyTriggered().failed("Failed") },
 			"Ready=False/DoesNotExist, Issuing=False/Failed", time.Hour},
 		"a renewal by hand that failed waits as all do": {
 			func(s *scene) {
-				s.issued().issuingBecause("ManuallyTriggered").wished().failed("Failed")
+				s.issued().issuingBecause("ManuallyTriggered").manuallyTriggered().failed("Failed")
 				s.carryOut(Decide(s.Observation))
 				s.after(time.Minute)
 			}, "Ready=True/Ready, Issuing=False/Failed", time.Hour},
 		"and is tried again": {
 			func(s *scene) {
-				s.issued().issuingBecause("ManuallyTriggered").wished().failed("Failed")
+				s.issued().issuingBecause("ManuallyTriggered").manuallyTriggered().failed("Failed")
 				s.carryOut(Decide(s.Observation))
 				s.after(time.Hour)
 			}, "delete web-2, request web-2, hold status", 0},
 		"until it succeeds": {
 			func(s *scene) {
-				s.issued().issuingBecause("ManuallyTriggered").wished().failed("Failed")
+				s.issued().issuingBecause("ManuallyTriggered").manuallyTriggered().failed("Failed")
 				s.carryOut(Decide(s.Observation))
 				s.after(time.Hour)
 				s.carryOut(Decide(s.Observation))
@@ -342,7 +342,7 @@ func TestDecide(t *testing.T) {
 			}, "delete web-1, apply, Ready=True/Ready", 0},
 		"by an attempt that is none by hand": {
 			func(s *scene) {
-				s.external().issued().issuingBecause("ManuallyTriggered").wished().failed("Failed")
+				s.external().issued().issuingBecause("ManuallyTriggered").manuallyTriggered().failed("Failed")
 				s.carryOut(Decide(s.Observation))
 				s.after(time.Hour)
 				s.carryOut(Decide(s.Observation))
@@ -374,7 +374,7 @@ func TestDecide(t *testing.T) {
 			"delete web-1, request web-1, hold status", 0},
 		"but one only": {
 			func(s *scene) {
-				s.issuingBecause("ManuallyTriggered").after(time.Second).wished().paused().after(3 * time.Second)
+				s.issuingBecause("ManuallyTriggered").after(time.Second).manuallyTriggered().paused().after(3 * time.Second)
 			}, "store key, Ready=False/DoesNotExist, Issuing=True/DoesNotExist, Paused=True/ValidationsFailed", 0},
 		"the wait ends when the spec changes": {
 			func(s *scene) {

@@ -38,7 +38,7 @@ func (d *decider) admitted(why *violation, asked bool) (counts earlyissuance.Cau
 	if d.rehearsal != nil && d.Issuances.Rehearsed {
 		return "", true // it started with its rehearsal
 	}
-	cause, due := d.early(why)
+	cause, due := d.earlyCause(why)
 	if cause == "" {
 		return "", true
 	}
@@ -53,10 +53,10 @@ func (d *decider) admitted(why *violation, asked bool) (counts earlyissuance.Cau
 	return "", false
 }
 
-// early returns why an issuance that starts now is early. It is "" if the certificate before it is
-// due, if there was none, or if the back-off of the last attempt has ended. due is from when it is
-// not early, zero if that is not known.
-func (d *decider) early(why *violation) (cause earlyissuance.Cause, due time.Time) {
+// earlyCause returns why an issuance that starts now is early. It is "" if the certificate before
+// it is due, if there was none, or if the back-off of the last attempt has ended. due is from when
+// it is not early, zero if that is not known.
+func (d *decider) earlyCause(why *violation) (cause earlyissuance.Cause, due time.Time) {
 	switch {
 	case d.retries:
 		return "", due
@@ -116,7 +116,7 @@ func (d *decider) lastIssued() []*x509.Certificate {
 
 // causeOf is why a certificate is issued that is not due.
 func (d *decider) causeOf(why *violation) earlyissuance.Cause {
-	if d.wish() != "" || d.violation == nil && why.reason != reasonRenewing {
+	if d.manualTrigger() != "" || d.violation == nil && why.reason != reasonRenewing {
 		return d.causeByHand()
 	}
 	if d.Current != nil && !d.fits(d.Current, &d.Certificate.Spec) {
@@ -166,7 +166,7 @@ func (d *decider) delay(cause earlyissuance.Cause, at time.Time, asked bool) {
 	// The request that was there stays: with it the cause is the same in the next pass.
 	d.DeleteRequests = slices.DeleteFunc(d.DeleteRequests,
 		func(cr *cmapi.CertificateRequest) bool { return cr == d.Next && d.owned(cr) })
-	d.look(at, "the next issuance before the renewal time is allowed")
+	d.recheckAt(at, "the next issuance before the renewal time is allowed")
 	times := fmt.Sprintf("%d times", d.Issuances.Counted)
 	if d.Issuances.Counted == 1 {
 		times = "once"
@@ -182,7 +182,7 @@ func (d *decider) delay(cause earlyissuance.Cause, at time.Time, asked bool) {
 	issuing := d.condition(cmapi.CertificateConditionIssuing)
 	waits := waitMessage(issuing.Message, message)
 	if waits != issuing.Message {
-		d.tell(corev1.EventTypeWarning, ReasonReissueDelayed, waits)
+		d.event(corev1.EventTypeWarning, ReasonReissueDelayed, waits)
 	}
 	d.set(cmapi.CertificateConditionIssuing, cmmeta.ConditionTrue, issuing.Reason, waits)
 	d.cause = waitingFor + message

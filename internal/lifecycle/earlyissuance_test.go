@@ -231,7 +231,8 @@ func TestATriggerThatWaitsStaysATrigger(t *testing.T) {
 		t.Errorf("Issuing is %+v", c)
 	}
 	s.Now = d.Again
-	if d := Decide(s.Observation); d.Request == nil || d.Request.Wish == "" || d.Request.Events[0].Message != "because" {
+	if d := Decide(s.Observation); d.Request == nil || d.Request.ManualTrigger == "" ||
+		d.Request.Events[0].Message != "because" {
 		t.Errorf("%s, %+v", outcome(d), d.Request)
 	}
 }
@@ -239,7 +240,7 @@ func TestATriggerThatWaitsStaysATrigger(t *testing.T) {
 func TestWhatIsRevokedIsReplacedAtOnceHoweverOftenItWasIssued(t *testing.T) {
 	s := newScene(t).issued().after(day).counted(5).issuingBecause("Revoked")
 	d := Decide(s.Observation)
-	if d.Request == nil || d.Request.Counts != earlyissuance.Revoked || d.Request.Wish == "" {
+	if d.Request == nil || d.Request.Counts != earlyissuance.Revoked || d.Request.ManualTrigger == "" {
 		t.Errorf("%s, %+v", outcome(d), d.Request)
 	}
 }

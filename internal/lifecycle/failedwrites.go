@@ -99,15 +99,17 @@ type FailedWrite struct {
 	At       time.Time
 	// Until is when the next attempt is made. Zero means when what it depends on changes.
 	Until time.Time
-	// Wish is the manual trigger that the attempt was made for, see decider.wish.
-	Wish string
+	// ManualTrigger is the manual trigger that the attempt was made for, see decider.manualTrigger.
+	ManualTrigger string
 
 	// inputs and surroundings are digests of what the write depends on.
 	inputs, surroundings string
 }
 
-// told reports whether the refusal is to be written into the status.
-func (f *FailedWrite) told() bool { return f.Class != fault.Transient || f.Attempts >= toldTransient }
+// reportable reports whether the refusal is to be written into the status.
+func (f *FailedWrite) reportable() bool {
+	return f.Class != fault.Transient || f.Attempts >= toldTransient
+}
 
 // classOf is the class of an error of the API server, or of one that has a class.
 func classOf(err error) fault.Class {
@@ -217,7 +219,7 @@ func digest(parts ...string) string {
 
 // refused returns the failure of a write that is not to be tried now, or nil.
 func (d *decider) refused(w write) *FailedWrite {
-	f := d.Refusals[w]
+	f := d.FailedWrites[w]
 	switch {
 	case f == nil:
 		return nil
@@ -229,7 +231,7 @@ func (d *decider) refused(w write) *FailedWrite {
 		return nil
 	}
 	if f.surroundings != d.surroundings() {
-		d.look(f.At.Add(firstRefusedRetry), "what a refused write depends on has changed")
+		d.recheckAt(f.At.Add(firstRefusedRetry), "what a refused write depends on has changed")
 	}
 	return f
 }
@@ -237,8 +239,8 @@ func (d *decider) refused(w write) *FailedWrite {
 // askedSince reports whether a user has triggered an issuance since the write failed.
 func (d *decider) askedSince(f *FailedWrite) bool {
 	issuing := d.condition(cmapi.CertificateConditionIssuing)
-	wish := wishOf(issuing)
-	return wish != "" && wish != f.Wish
+	wish := manualTriggerOf(issuing)
+	return wish != "" && wish != f.ManualTrigger
 }
 
 // withhold leaves out a write that failed, and says why. It reports whether it did.
@@ -251,8 +253,8 @@ func (d *decider) withhold(w write) bool {
 		d.withheld = map[write]*FailedWrite{}
 	}
 	d.withheld[w] = f
-	d.look(f.Until, "a write that failed is tried again")
-	if f.told() && !w.aside() {
+	d.recheckAt(f.Until, "a write that failed is tried again")
+	if f.reportable() && !w.aside() {
 		d.fail(f.Reason, d.refusalMessage(f), f.Class != fault.Transient)
 	}
 	return true
@@ -305,7 +307,7 @@ func (d *decider) resumes() bool {
 	case reasonSecretFailed, reasonKeystore:
 		return d.Next != nil && d.owned(d.Next) && d.fits(d.Next, &d.Certificate.Spec)
 	case reasonFinalizerFailed:
-		return d.refusedWish(finalizerWrite(d.Certificate)) != ""
+		return d.refusedTrigger(finalizerWrite(d.Certificate)) != ""
 	}
 	return false
 }
@@ -321,7 +323,7 @@ func (d *decider) withholdRelease() {
 		return
 	}
 	d.Disown = nil
-	if f := d.withheld[w]; f.told() {
+	if f := d.withheld[w]; f.reportable() {
 		d.set(conditionSecretStays, cmmeta.ConditionFalse, f.Reason, d.refusalMessage(f))
 		d.Events = slices.DeleteFunc(d.Events, func(e Event) bool { return e.Reason == string(conditionSecretStays) })
 	}
@@ -339,7 +341,7 @@ func (d *decider) withholdDeletions() {
 	}
 	byName := func(a, b write) int { return strings.Compare(a.name, b.name) }
 	for _, w := range slices.SortedFunc(maps.Keys(d.withheld), byName) {
-		if f := d.withheld[w]; w.what == deletes && f.told() {
+		if f := d.withheld[w]; w.what == deletes && f.reportable() {
 			d.fail(f.Reason, d.refusalMessage(f), f.Class != fault.Transient)
 		}
 	}
@@ -350,7 +352,7 @@ func (d *decider) withholdDeletions() {
 func (d *decider) withholdRequest(w write) bool {
 	for _, cr := range d.DeleteRequests {
 		if f := d.refused(deletionOf(cr)); f != nil && cr.Name == w.name {
-			if f.told() {
+			if f.reportable() {
 				d.fail(f.Reason, d.refusalMessage(f), f.Class != fault.Transient)
 			}
 			return true
@@ -359,10 +361,10 @@ func (d *decider) withholdRequest(w write) bool {
 	return d.withhold(w)
 }
 
-// refusedWish returns the manual trigger of a request that could not be created, or "".
-func (d *decider) refusedWish(w write) string {
-	if f := d.Refusals[w]; f != nil {
-		return f.Wish
+// refusedTrigger returns the manual trigger of a request that could not be created, or "".
+func (d *decider) refusedTrigger(w write) string {
+	if f := d.FailedWrites[w]; f != nil {
+		return f.ManualTrigger
 	}
 	return ""
 }
@@ -400,14 +402,14 @@ func (d *decider) because(message string) string {
 // remember notes the writes that failed in a pass, and forgets those that did not.
 func (r *Reconciler) remember(ctx context.Context, o *Observation, d *Decision, failed []*writeError) {
 	key := types.NamespacedName{Namespace: o.Certificate.Namespace, Name: o.Certificate.Name}
-	before := r.refusals.get(key)
+	before := r.failedWrites.get(key)
 	after := map[write]*FailedWrite{}
 	maps.Copy(after, d.withheld)
 	issuing := cmapi.GetCertificateCondition(&o.Certificate.Status, cmapi.CertificateConditionIssuing)
 	for _, e := range failed {
 		f := &FailedWrite{
 			Reason: e.reason, Class: classOf(e.err), Message: strings.TrimSuffix(e.Error(), "."),
-			At: o.Now, Wish: wishOf(issuing), inputs: o.inputs(), surroundings: o.surroundings(),
+			At: o.Now, ManualTrigger: manualTriggerOf(issuing), inputs: o.inputs(), surroundings: o.surroundings(),
 		}
 		if f.Class == fault.Limited {
 			f.Class = fault.Transient
@@ -416,15 +418,15 @@ func (r *Reconciler) remember(ctx context.Context, o *Observation, d *Decision, 
 			f.Message += ". " + e.advice
 		}
 		was := before[e.write]
-		if f.next(was, string(o.Certificate.UID)); f.Wish == "" && was != nil {
-			f.Wish = was.Wish
+		if f.next(was, string(o.Certificate.UID)); f.ManualTrigger == "" && was != nil {
+			f.ManualTrigger = was.ManualTrigger
 		}
 		after[e.write] = f
 		if !e.aside() && e.what != reads {
 			r.Metrics.IssuanceFailed(o.Certificate.Spec.IssuerRef, f.Reason)
 		}
 		// After a restart the status knows what was said before.
-		known := was != nil && was.told() && was.Message == f.Message ||
+		known := was != nil && was.reportable() && was.Message == f.Message ||
 			issuing != nil && issuing.Reason == f.Reason && strings.HasPrefix(issuing.Message, f.Message)
 		logger := ctrl.LoggerFrom(ctx)
 		if was != nil && was.Message == f.Message {
@@ -432,16 +434,16 @@ func (r *Reconciler) remember(ctx context.Context, o *Observation, d *Decision, 
 		}
 		logger.Info("write failed",
 			"reason", f.Reason, "class", f.Class, "attempt", f.Attempts, "until", f.Until, "error", e.Error())
-		if f.told() && !known {
+		if f.reportable() && !known {
 			r.Events.Event(o.Certificate, corev1.EventTypeWarning, f.Reason, f.Message)
 		}
 	}
-	r.refusals.set(key, after)
-	o.Refusals = after
+	r.failedWrites.set(key, after)
+	o.FailedWrites = after
 }
 
-// wishOf returns when a user triggered an issuance, by the condition Issuing, or "".
-func wishOf(issuing *cmapi.CertificateCondition) string {
+// manualTriggerOf returns when a user triggered an issuance, by the condition Issuing, or "".
+func manualTriggerOf(issuing *cmapi.CertificateCondition) string {
 	if issuing == nil || issuing.Status != cmmeta.ConditionTrue || !byHand(issuing.Reason) ||
 		issuing.LastTransitionTime == nil {
 		return ""
@@ -460,9 +462,9 @@ func (r *Reconciler) unread(ctx context.Context, o *Observation, err error) erro
 		write{reads, crt.Name}, reasonReadFailed,
 		"What the Certificate needs cannot be read", "Allow the controller to read it", err,
 	}
-	r.remember(ctx, o, &Decision{withheld: o.Refusals}, []*writeError{e})
-	d := decideUnread(o, o.Refusals[e.write])
-	if !o.Refusals[e.write].told() && !becomesUnready(o, d) {
+	r.remember(ctx, o, &Decision{withheld: o.FailedWrites}, []*writeError{e})
+	d := decideUnread(o, o.FailedWrites[e.write])
+	if !o.FailedWrites[e.write].reportable() && !becomesUnready(o, d) {
 		return nil
 	}
 	return r.writeStatus(ctx, o, d)
@@ -472,7 +474,7 @@ func (r *Reconciler) unread(ctx context.Context, o *Observation, err error) erro
 func decideUnread(o *Observation, f *FailedWrite) *Decision {
 	d := &decider{Observation: o, Decision: &Decision{Status: *o.Certificate.Status.DeepCopy()}}
 	issuing := d.condition(cmapi.CertificateConditionIssuing)
-	if f.told() && (issuing == nil || issuing.Reason == reasonReadFailed) {
+	if f.reportable() && (issuing == nil || issuing.Reason == reasonReadFailed) {
 		d.fail(f.Reason, f.Message+". It is tried again each minute", f.Class != fault.Transient)
 	} else {
 		d.stillFailed()

@@ -16,12 +16,14 @@ import (
 func (s *scene) refuse(w write, reason string, class fault.Class, attempts int) *scene {
 	f := &FailedWrite{
 		Reason: reason, Class: class, Message: "it is frozen", At: s.Now, inputs: s.inputs(), surroundings: s.surroundings(),
-		Wish: wishOf(cmapi.GetCertificateCondition(&s.Certificate.Status, cmapi.CertificateConditionIssuing)),
+		ManualTrigger: manualTriggerOf(
+			cmapi.GetCertificateCondition(&s.Certificate.Status, cmapi.CertificateConditionIssuing),
+		),
 	}
 	for n := range attempts {
 		f.next(&FailedWrite{Attempts: n}, "web")
 	}
-	s.Refusals = map[write]*FailedWrite{w: f}
+	s.FailedWrites = map[write]*FailedWrite{w: f}
 	return s
 }
 

@@ -118,13 +118,13 @@ func (d *decider) failed(next *cmapi.CertificateRequest, f *failure, asked bool)
 		}
 	}
 	if next != d.rehearsal && externalGeneration(d.External) != "" {
-		d.look(d.Now.Add(external.Interval), "the external issuer is read again then")
+		d.recheckAt(d.Now.Add(external.Interval), "the external issuer is read again then")
 	}
 	message = d.nextAttempt(next, f, message, end)
 	d.fail(f.reason, message, true)
 	if d.Failed != "" {
 		d.ForgetKey = next.Name
-		d.tell(corev1.EventTypeWarning, f.reason, message)
+		d.event(corev1.EventTypeWarning, f.reason, message)
 	}
 	return false
 }
@@ -141,7 +141,7 @@ func (d *decider) nextAttempt(next *cmapi.CertificateRequest, f *failure, messag
 				end, why = later, "the next renewal window begins"
 			}
 		}
-		d.look(end, why)
+		d.recheckAt(end, why)
 		message += fmt.Sprintf(
 			". The next attempt is at %s, or %s (attempt %d, %s). To try now: perennial renew %s -n %s",
 			stamp(
@@ -219,6 +219,6 @@ func (d *decider) block(reason, message string) {
 	was := d.condition(cmapi.CertificateConditionIssuing)
 	d.fail(reason, message, true)
 	if was == nil || was.Reason != reason || was.Message != message {
-		d.tell(corev1.EventTypeWarning, reason, message)
+		d.event(corev1.EventTypeWarning, reason, message)
 	}
 }

@@ -34,7 +34,7 @@ func (d *decider) issueIfDue() {
 			d.Now,
 		); !later.IsZero() && !asked &&
 			!d.urgent() {
-			d.look(later, "the next renewal window begins")
+			d.recheckAt(later, "the next renewal window begins")
 			held = true
 		} else {
 			why = &violation{reasonRenewing, d.renewingMessage()}
@@ -51,7 +51,7 @@ func (d *decider) issueIfDue() {
 		// attempt must not look like a new trigger.
 		why = &violation{reasonRenewing, "Renewing certificate again, as the last attempt failed"}
 	case why == nil:
-		d.rest()
+		d.nothingDue()
 		return
 	}
 	d.issue(why, asked)
@@ -64,8 +64,8 @@ func (d *decider) triesAgain() bool {
 		d.fits(d.Next, &d.Certificate.Spec)
 }
 
-// rest handles a Certificate that needs nothing.
-func (d *decider) rest() {
+// nothingDue handles a Certificate that needs nothing.
+func (d *decider) nothingDue() {
 	if next := d.Next; next != nil && d.owned(next) {
 		chain, err := d.Limits.DecodeChainPEM(next.Status.Certificate)
 		if err == nil && issued(next) && chain[0].Equal(d.present.chain[0]) {
@@ -123,7 +123,7 @@ func (d *decider) issue(why *violation, asked bool) {
 		return
 	} else if wait := d.backoffEnd(); d.Next == nil && !asked && d.Now.Before(wait) {
 		// The failed request was deleted. That does not end the back-off.
-		d.look(wait, "the back-off of the failed issuance ends")
+		d.recheckAt(wait, "the back-off of the failed issuance ends")
 		d.stillFailed()
 		return
 	}
@@ -212,12 +212,12 @@ func (d *decider) request(why *violation, asked bool) {
 	}
 	d.underWay = true
 	r := &NewRequest{New: generated, Counts: counts, Revision: d.revision() + 1, Key: kept.key,
-		Wish: cmp.Or(d.wish(), d.refusedWish(name), d.refusedWish(keyName)), Events: d.takeBefore()}
-	if d.rehearsal != nil && r.Wish == "" {
-		r.Wish = d.rehearsal.Annotations[signer.ManualTriggerAnnotation]
+		ManualTrigger: cmp.Or(d.manualTrigger(), d.refusedTrigger(name), d.refusedTrigger(keyName)), Events: d.takeBefore()}
+	if d.rehearsal != nil && r.ManualTrigger == "" {
+		r.ManualTrigger = d.rehearsal.Annotations[signer.ManualTriggerAnnotation]
 	}
 	if kept.key != nil {
-		r.tell(
+		r.event(
 			corev1.EventTypeNormal,
 			"Reused",
 			fmt.Sprintf("Reusing private key stored in existing Secret resource %q", spec.SecretName),
@@ -225,9 +225,9 @@ func (d *decider) request(why *violation, asked bool) {
 	}
 	d.Request = r
 	if d.rehearsal == nil && (!asked || byHand(why.reason)) {
-		r.tell(corev1.EventTypeNormal, "Issuing", CauseOf(why.message))
+		r.event(corev1.EventTypeNormal, "Issuing", CauseOf(why.message))
 	}
-	r.tell(
+	r.event(
 		corev1.EventTypeNormal,
 		"Requested",
 		fmt.Sprintf("Created new CertificateRequest resource %q", RequestName(d.Certificate.Name, r.Revision)),
@@ -240,20 +240,20 @@ func (d *decider) request(why *violation, asked bool) {
 		// If the number of failures has changed, it must be written: otherwise old failures would count
 		// for this attempt, or a new one would be lost.
 		d.HoldStatus = ptr.Equal(d.Certificate.Status.FailedIssuanceAttempts, d.Status.FailedIssuanceAttempts)
-		d.look(d.Now.Add(settleTime), "the request should have been answered by then")
+		d.recheckAt(d.Now.Add(settleTime), "the request should have been answered by then")
 		return
 	}
 	d.StoreKey = &StoreKey{Revision: r.Revision, Key: kept.key}
 	if kept.key == nil && generated != nil {
 		d.StoreKey.Key = generated
 	}
-	r.tell(
+	r.event(
 		corev1.EventTypeNormal,
 		"Generated",
 		fmt.Sprintf("Stored new private key in temporary Secret resource %q", KeySecretName(d.Certificate, r.Revision)),
 	)
 	d.announce(why, "")
-	d.standIn(kept.key)
+	d.storeTemporary(kept.key)
 }
 
 // inProcess reports whether this process signs the request without any other service.
@@ -271,9 +271,9 @@ func (d *decider) answersAtOnce(cr *cmapi.CertificateRequest) bool {
 	return !d.Settings.ApprovedByOthers || cr != nil && cmapi.CertificateRequestIsApproved(&cr.Status)
 }
 
-// standIn puts a temporary certificate into the Secret, if the Certificate asks for it and the
-// Secret has no usable certificate.
-func (d *decider) standIn(key crypto.Signer) {
+// storeTemporary puts a temporary certificate into the Secret, if the Certificate asks for it and
+// the Secret has no usable certificate.
+func (d *decider) storeTemporary(key crypto.Signer) {
 	if d.Certificate.Annotations[cmapi.IssueTemporaryCertificateAnnotation] != "true" || d.present.reason == "" {
 		return
 	}
@@ -294,13 +294,13 @@ func (d *decider) wait(next *cmapi.CertificateRequest, key crypto.Signer, keySec
 	// has already.
 	if keySecret == nil && d.inProcess() && d.Now.Before(settled) && d.answersAtOnce(next) {
 		d.HoldStatus = true
-		d.look(settled, "the request should have been answered by then")
+		d.recheckAt(settled, "the request should have been answered by then")
 		return
 	}
 	detail := notAnswered(next)
 	if detail != "" && d.Now.Before(settled) {
 		detail = "" // what it waits for in its first moments is not worth a write
-		d.look(settled, "what the request waits for is said then")
+		d.recheckAt(settled, "what the request waits for is said then")
 	}
 	d.announce(why, detail)
 	if keySecret != nil {
@@ -309,7 +309,7 @@ func (d *decider) wait(next *cmapi.CertificateRequest, key crypto.Signer, keySec
 	} else {
 		d.storeKeyOf(next, key)
 	}
-	d.standIn(key)
+	d.storeTemporary(key)
 }
 
 // notAnswered says what a request waits for.
@@ -365,7 +365,7 @@ func (d *decider) complete(next *cmapi.CertificateRequest, key crypto.Signer, ch
 		d.announce(why, problem)
 		d.stallWithoutPassword(issuedAt(next), problem)
 		if was == nil || !strings.Contains(was.Message, problem) {
-			d.tell(corev1.EventTypeWarning, reasonKeystorePassword, problem)
+			d.event(corev1.EventTypeWarning, reasonKeystorePassword, problem)
 		}
 		return
 	}
@@ -394,7 +394,7 @@ func (d *decider) complete(next *cmapi.CertificateRequest, key crypto.Signer, ch
 	d.over = true
 	d.ForgetKey = next.Name
 	d.Issued = next
-	d.tell(corev1.EventTypeNormal, "Issuing", "The certificate has been successfully issued")
+	d.event(corev1.EventTypeNormal, "Issuing", "The certificate has been successfully issued")
 	d.tellDifferences()
 }
 
@@ -404,7 +404,7 @@ func (d *decider) complete(next *cmapi.CertificateRequest, key crypto.Signer, ch
 func (d *decider) stallWithoutPassword(since time.Time, problem string) {
 	at := since.Add(fault.MissingGrace)
 	if d.Now.Before(at) {
-		d.look(at, "the password of a keystore should be there by then")
+		d.recheckAt(at, "the password of a keystore should be there by then")
 		return
 	}
 	d.failure, d.stalled = &violation{reasonKeystorePassword, problem}, true

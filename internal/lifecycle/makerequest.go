@@ -40,7 +40,7 @@ func (r *Reconciler) request(ctx context.Context, o *Observation, n *NewRequest,
 		func() error { return r.makeRequest(ctx, o, n, key, name) }); err != nil {
 		return notCreated(write{writesRequest, name}, err)
 	}
-	r.tell(o.Certificate, n.Events)
+	r.recordEvents(o.Certificate, n.Events)
 	return nil
 }
 
@@ -97,7 +97,7 @@ func (r *Reconciler) rehearse(ctx context.Context, o *Observation, n *NewRequest
 	if err := r.start(ctx, o.Certificate, n, true, func() error { return r.makeRehearsal(ctx, o, n, name) }); err != nil {
 		return notCreated(write{writesRehearsal, name}, err)
 	}
-	r.tell(o.Certificate, n.Events)
+	r.recordEvents(o.Certificate, n.Events)
 	return nil
 }
 
@@ -144,8 +144,8 @@ func (r *Reconciler) requestFor(
 	if issuer != nil {
 		annotations[issuerAnnotation] = issuerVersion(issuer)
 	}
-	if n.Wish != "" {
-		annotations[signer.ManualTriggerAnnotation] = n.Wish
+	if n.ManualTrigger != "" {
+		annotations[signer.ManualTriggerAnnotation] = n.ManualTrigger
 	}
 	if spec.ACMEProfile != "" {
 		annotations[signer.ProfileAnnotation] = spec.ACMEProfile

@@ -64,8 +64,8 @@ type Observation struct {
 	// Passwords of the keystores that the spec asks for.
 	JKSPassword, PKCS12Password Password
 
-	// Refusals are the writes for this Certificate that failed when they were last tried.
-	Refusals map[write]*FailedWrite
+	// FailedWrites are the writes for this Certificate that failed when they were last tried.
+	FailedWrites map[write]*FailedWrite
 
 	signedBy map[*x509.Certificate]bool // answers of signedByCA, which cost a signature check
 }

@@ -10,15 +10,15 @@ import (
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
-// wish returns the manual trigger of an issuance, identified by its time. It is empty if there is
-// none.
-func (d *decider) wish() string {
-	return wishOf(d.condition(cmapi.CertificateConditionIssuing))
+// manualTrigger returns the manual trigger of an issuance, identified by its time. It is empty if
+// there is none.
+func (d *decider) manualTrigger() string {
+	return manualTriggerOf(d.condition(cmapi.CertificateConditionIssuing))
 }
 
 // unanswered reports whether there is a manual trigger that the request was not made for.
 func (d *decider) unanswered(cr *cmapi.CertificateRequest) bool {
-	wish := d.wish()
+	wish := d.manualTrigger()
 	return wish != "" && wish != cr.Annotations[signer.ManualTriggerAnnotation]
 }
 
@@ -56,7 +56,7 @@ func (d *decider) pause() {
 	}
 	c := pauseOf(next)
 	if was := d.condition(signer.ConditionPaused); was == nil || was.Status != cmmeta.ConditionTrue {
-		d.tell(corev1.EventTypeWarning, signer.ConditionPaused, c.Message)
+		d.event(corev1.EventTypeWarning, signer.ConditionPaused, c.Message)
 	}
 	d.set(signer.ConditionPaused, cmmeta.ConditionTrue, c.Reason, c.Message)
 }

@@ -71,8 +71,8 @@ type Reconciler struct {
 	// External reads external issuers. It may be nil.
 	External *external.StateCache
 
-	atWork   sync.Map // the keys with a pass under way
-	refusals failedWrites
+	atWork       sync.Map // the keys with a pass under way
+	failedWrites failedWrites
 }
 
 // AtWork reports whether a pass for a Certificate is under way.
@@ -226,13 +226,13 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	crt := &cmapi.Certificate{}
 	if err := r.Client.Get(ctx, request.NamespacedName, crt, client.UnsafeDisableDeepCopy); err != nil {
 		if apierrors.IsNotFound(err) {
-			r.refusals.set(request.NamespacedName, nil)
+			r.failedWrites.set(request.NamespacedName, nil)
 			r.Keys.Drop(request.NamespacedName)
 		}
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
 	if crt.DeletionTimestamp != nil {
-		r.refusals.set(request.NamespacedName, nil)
+		r.failedWrites.set(request.NamespacedName, nil)
 		r.Keys.Drop(request.NamespacedName)
 		return reconcile.Result{}, nil
 	}
@@ -265,7 +265,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 func (r *Reconciler) observe(ctx context.Context, crt *cmapi.Certificate) (*Observation, error) {
 	o := &Observation{
 		Now: r.Clock.Now(), Settings: r.Settings, Limits: r.Limits, Certificate: crt,
-		Refusals: r.refusals.get(client.ObjectKeyFromObject(crt)),
+		FailedWrites: r.failedWrites.get(client.ObjectKeyFromObject(crt)),
 	}
 	var err error
 	if o.Issuances, err = r.Issuances.Get(ctx, client.ObjectKeyFromObject(crt)); err != nil {

@@ -156,15 +156,15 @@ func (d *decider) rehearsed(why *violation, asked bool) bool {
 		if !ok {
 			return false
 		}
-		d.Rehearse = &NewRequest{New: generated, Attempt: 1, Wish: cmp.Or(d.wish(), d.refusedWish(name)),
+		d.Rehearse = &NewRequest{New: generated, Attempt: 1, ManualTrigger: cmp.Or(d.manualTrigger(), d.refusedTrigger(name)),
 			Events: d.takeBefore()}
 		if n := d.Status.FailedIssuanceAttempts; n != nil {
 			d.Rehearse.Attempt += *n
 		}
 		if !asked || byHand(why.reason) {
-			d.Rehearse.tell(corev1.EventTypeNormal, "Issuing", CauseOf(why.message))
+			d.Rehearse.event(corev1.EventTypeNormal, "Issuing", CauseOf(why.message))
 		}
-		d.Rehearse.tell(
+		d.Rehearse.event(
 			corev1.EventTypeNormal,
 			"Rehearsing",
 			fmt.Sprintf(
@@ -197,7 +197,7 @@ func (d *decider) rehearsed(why *violation, asked bool) bool {
 			)
 			return true
 		}
-		d.look(end, "a rehearsal issuer that cannot be reached is waited for no longer")
+		d.recheckAt(end, "a rehearsal issuer that cannot be reached is waited for no longer")
 		message += fmt.Sprintf(
 			". If that lasts, %s is asked without a rehearsal at %s",
 			nameOf(d.Certificate.Spec.IssuerRef),

@@ -34,8 +34,8 @@ type schedule struct {
 	// held says that the renewal is delayed, as the CA wanted the certificates before to be renewed at
 	// once, too.
 	held bool
-	// early says that the spec asks for renewal so early, or not before the end of its life, that it
-	// is not followed.
+	// earlyCause says that the spec asks for renewal so early, or not before the end of its life, that
+	// it is not followed.
 	early bool
 	// backdated says that the certificate was near its end by our clock when it was issued. An earlier
 	// renewal would not help.

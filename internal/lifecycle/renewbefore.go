@@ -46,7 +46,7 @@ func (d *decider) warnOfRenewBefore() {
 	life := leaf.NotAfter.Sub(leaf.NotBefore)
 	message := explainRenewBefore(life, spec)
 	if cmapi.GetCertificateCondition(&d.Status, conditionRenewBefore) == nil {
-		d.tell(corev1.EventTypeWarning, string(conditionRenewBefore), message)
+		d.event(corev1.EventTypeWarning, string(conditionRenewBefore), message)
 	}
 	d.set(conditionRenewBefore, cmmeta.ConditionTrue, string(conditionRenewBefore), message)
 }

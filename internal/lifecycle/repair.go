@@ -45,7 +45,7 @@ func (d *decider) repair() {
 	if problem := d.problemOfPasswords(); problem != "" {
 		since := d.Now
 		if ready := d.condition(cmapi.CertificateConditionReady); ready == nil || !strings.Contains(ready.Message, problem) {
-			d.tell(corev1.EventTypeWarning, reasonKeystorePassword, problem)
+			d.event(corev1.EventTypeWarning, reasonKeystorePassword, problem)
 		} else if ready.Status == cmmeta.ConditionFalse && ready.LastTransitionTime != nil {
 			since = ready.LastTransitionTime.Time
 		}
@@ -71,6 +71,6 @@ func (d *decider) noteKeystores(c *Content) {
 		return // nothing new was made of the passwords
 	}
 	for _, warning := range passwordWarnings(d.Observation) {
-		d.tell(corev1.EventTypeWarning, reasonPassword, warning)
+		d.event(corev1.EventTypeWarning, reasonPassword, warning)
 	}
 }

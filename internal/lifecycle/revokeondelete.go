@@ -49,7 +49,7 @@ func (d *decider) provideRevocation() {
 		ref.Name,
 	)
 	if cmapi.GetCertificateCondition(&d.Status, conditionNotRevocable) == nil && !d.HoldStatus {
-		d.tell(corev1.EventTypeWarning, "NotRevocable", message)
+		d.event(corev1.EventTypeWarning, "NotRevocable", message)
 	}
 	d.set(conditionNotRevocable, cmmeta.ConditionTrue, "NotRevocable", message)
 }

@@ -100,11 +100,11 @@ func (s *scene) requested() *scene {
 	return s
 }
 
-// wished is requested with the manual trigger of the Certificate.
-func (s *scene) wished() *scene {
+// manuallyTriggered is requested with the manual trigger of the Certificate.
+func (s *scene) manuallyTriggered() *scene {
 	s.Helper()
 	s.requested()
-	s.Next.Annotations[signer.ManualTriggerAnnotation] = Decide(s.unrequested()).Request.Wish
+	s.Next.Annotations[signer.ManualTriggerAnnotation] = Decide(s.unrequested()).Request.ManualTrigger
 	return s
 }
 

@@ -101,7 +101,7 @@ func (d *decider) settleOwner() {
 		"spec.secretName name a Secret that does not exist, or set deletionPolicy: Retain",
 		d.Certificate.Spec.SecretName, why)
 	if d.condition(conditionSecretStays) == nil {
-		d.tell(corev1.EventTypeWarning, string(conditionSecretStays), message)
+		d.event(corev1.EventTypeWarning, string(conditionSecretStays), message)
 	}
 	d.set(conditionSecretStays, cmmeta.ConditionTrue, "ForeignData", message)
 	if d.Apply == nil && metav1.IsControlledBy(d.Secret, d.Certificate) {
@@ -149,13 +149,13 @@ func namespaceOf(requester string) string {
 	return namespace
 }
 
-// giveWay leaves a Secret alone that was made for another purpose.
-func (d *decider) giveWay() {
+// leaveForeignSecret leaves a Secret alone that was made for another purpose.
+func (d *decider) leaveForeignSecret() {
 	message := fmt.Sprintf("Secret %q exists, and was not made for %s, which a ReferenceGrant lets refer to Secrets of "+
 		"this namespace, not overwrite them: name another Secret, or delete this one",
 		d.Certificate.Spec.SecretName, requestedBy(d.Certificate))
 	if was := d.condition(cmapi.CertificateConditionReady); was == nil || was.Reason != reasonForeignSecret {
-		d.tell(corev1.EventTypeWarning, reasonForeignSecret, message)
+		d.event(corev1.EventTypeWarning, reasonForeignSecret, message)
 	}
 	d.set(cmapi.CertificateConditionReady, cmmeta.ConditionFalse, reasonForeignSecret, message)
 	d.stop(reasonForeignSecret, message)

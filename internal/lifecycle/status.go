@@ -64,14 +64,14 @@ func (d *decider) describe() {
 		moved := was == nil || !was.Time.Equal(d.plan.at)
 		switch {
 		case d.plan.held && moved:
-			d.tell(corev1.EventTypeWarning, "RenewalHeld", d.heldMessage())
+			d.event(corev1.EventTypeWarning, "RenewalHeld", d.heldMessage())
 		case d.plan.backdated && moved:
-			d.tell(corev1.EventTypeWarning, "RenewalHeld", d.backdatedMessage())
+			d.event(corev1.EventTypeWarning, "RenewalHeld", d.backdatedMessage())
 		}
 		ready := d.condition(cmapi.CertificateConditionReady)
 		asked := ready == nil || ready.ObservedGeneration != d.Certificate.Generation
 		if d.plan.overruled && (moved || asked) {
-			d.tell(
+			d.event(
 				corev1.EventTypeWarning,
 				"RenewBeforeIgnored",
 				fmt.Sprintf("renewBefore asks for renewal in the first half of the certificate's life, and the ACME server "+
@@ -80,7 +80,7 @@ func (d *decider) describe() {
 			)
 		}
 		if d.Now.Before(d.plan.at) {
-			d.look(d.plan.at, "the certificate is to be renewed")
+			d.recheckAt(d.plan.at, "the certificate is to be renewed")
 		}
 	}
 	bad := d.violation
@@ -88,7 +88,7 @@ func (d *decider) describe() {
 		bad = expired(d.present, d.Now)
 	}
 	if d.Now.Before(leaf.NotAfter) {
-		d.look(leaf.NotAfter.Add(time.Second), "the certificate expires")
+		d.recheckAt(leaf.NotAfter.Add(time.Second), "the certificate expires")
 	}
 	if bad != nil {
 		d.set(cmapi.CertificateConditionReady, cmmeta.ConditionFalse, bad.reason, d.because(bad.message))
@@ -116,7 +116,7 @@ func (d *decider) warn() {
 		return
 	}
 	if was := cmapi.GetCertificateCondition(&d.Status, conditionCapped); was == nil || was.Reason != reason {
-		d.tell(corev1.EventTypeWarning, reason, message)
+		d.event(corev1.EventTypeWarning, reason, message)
 	}
 	d.set(conditionCapped, cmmeta.ConditionTrue, reason, message)
 }

@@ -273,8 +273,8 @@ func (w *week) request(n *NewRequest, key crypto.Signer) {
 	if n.Attempt > 1 {
 		cr.Annotations[attemptAnnotation] = strconv.Itoa(n.Attempt)
 	}
-	if n.Wish != "" {
-		cr.Annotations[signer.ManualTriggerAnnotation] = n.Wish
+	if n.ManualTrigger != "" {
+		cr.Annotations[signer.ManualTriggerAnnotation] = n.ManualTrigger
 	}
 	if memory {
 		w.keyring[cr.UID] = key

@@ -91,7 +91,7 @@ func (r *Reconciler) act(ctx context.Context, p *passState, o *Observation) (err
 	case CheckAuthorizations:
 		o.Lapse, o.Expiry, err = r.checkAuthorizations(ctx, p, order, o.Now)
 	case MakeChallenges:
-		var made Made
+		var made MadeChallenges
 		made, err = r.makeChallenges(ctx, p, order, o.Challenges)
 		o.Made = &made
 	case CheckWanted:

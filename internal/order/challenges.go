@@ -17,7 +17,7 @@ import (
 
 // makeChallenges creates the Challenges that are missing.
 func (r *Reconciler) makeChallenges(ctx context.Context, p *passState, order *cmacme.Order,
-	challenges []cmacme.Challenge) (made Made, err error) {
+	challenges []cmacme.Challenge) (made MadeChallenges, err error) {
 	for _, z := range order.Status.Authorizations {
 		if z.InitialState != cmacme.Pending {
 			continue
@@ -36,7 +36,7 @@ func (r *Reconciler) makeChallenges(ctx context.Context, p *passState, order *cm
 		switch state := challenges[at].Status.State; {
 		case state == cmacme.Valid:
 		case acmestatus.IsFinal(state):
-			return Made{Created: made.Created}, nil // the order is lost: the CA says how
+			return MadeChallenges{Created: made.Created}, nil // the order is lost: the CA says how
 		case state != cmacme.Processing && replaced(order, z, p, &challenges[at]):
 			if err := r.discard(ctx, challenges[at:at+1]); err != nil {
 				return made, err

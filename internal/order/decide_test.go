@@ -61,7 +61,7 @@ func challengeIn(state cmacme.State, reason string) set {
 	}
 }
 
-func made(m Made) set { return func(o *Observation) { o.Done, o.Made = MakeChallenges, &m } }
+func made(m MadeChallenges) set { return func(o *Observation) { o.Done, o.Made = MakeChallenges, &m } }
 
 // What was done in this pass.
 
@@ -69,7 +69,7 @@ func did(a Action, err error) set { return func(o *Observation) { o.Done, o.Err 
 
 // read is an order that was read at the CA, after its challenges were made.
 func read(status string) set {
-	return func(o *Observation) { o.Done, o.CA.Status, o.Made = ReadOrder, status, &Made{} }
+	return func(o *Observation) { o.Done, o.CA.Status, o.Made = ReadOrder, status, &MadeChallenges{} }
 }
 
 // looked is an order that was read although its challenges are open.
@@ -78,14 +78,16 @@ func looked(status string) set {
 }
 
 func finalized(status string) set {
-	return func(o *Observation) { o.Done, o.CA.Status, o.Finalized, o.Made = Finalize, status, true, &Made{} }
+	return func(o *Observation) {
+		o.Done, o.CA.Status, o.Finalized, o.Made = Finalize, status, true, &MadeChallenges{}
+	}
 }
 
 func notFinalized(p *acme.Problem) set {
 	return func(o *Observation) {
 		p.Action = "finalize"
 		o.FinalizeErr = &fault.Error{Class: fault.Refused, Err: p}
-		o.Done, o.Err, o.Made, o.CA.Status = Finalize, o.FinalizeErr, &Made{}, acme.StatusReady
+		o.Done, o.Err, o.Made, o.CA.Status = Finalize, o.FinalizeErr, &MadeChallenges{}, acme.StatusReady
 	}
 }
 
@@ -253,15 +255,15 @@ func TestDecide(t *testing.T) {
 			observed(open(cmacme.Pending), looked(acme.StatusInvalid), challengeIn(cmacme.Invalid, "no proof")),
 			decided{action: CountFailures, state: cmacme.Pending}},
 		"its challenges are created": {
-			observed(open(cmacme.Pending), due(time.Hour), made(Made{Created: true})),
+			observed(open(cmacme.Pending), due(time.Hour), made(MadeChallenges{Created: true})),
 			decided{state: cmacme.Pending, again: time.Hour}},
 		"its challenges are open": {
 			observed(
-				open(cmacme.Pending), due(time.Hour), made(Made{Open: true}), challengeIn(cmacme.Pending, "not seen"),
+				open(cmacme.Pending), due(time.Hour), made(MadeChallenges{Open: true}), challengeIn(cmacme.Pending, "not seen"),
 			),
 			decided{state: cmacme.Pending, reason: "HTTP-01 of www.example.com: not seen", again: time.Hour}},
 		"its challenges are finished": {
-			observed(open(cmacme.Pending), due(time.Hour), made(Made{})),
+			observed(open(cmacme.Pending), due(time.Hour), made(MadeChallenges{})),
 			decided{action: ReadOrder, state: cmacme.Pending},
 		},
 		"no solver fits, which is reported": {

@@ -37,8 +37,8 @@ type Observation struct {
 	// one expires, zero if none does.
 	Lapse  string
 	Expiry time.Time
-	// Made is what MakeChallenges brought, nil before.
-	Made *Made
+	// MadeChallenges is what MakeChallenges brought, nil before.
+	Made *MadeChallenges
 	// Wanted reports whether the certificate is still wanted, and may be asked for now.
 	Wanted Wanted
 	// FinalizeErr is the error of Finalize.
@@ -53,8 +53,8 @@ type Observation struct {
 	PausedUntil time.Time
 }
 
-// Made is the outcome of MakeChallenges.
-type Made struct {
+// MadeChallenges is the outcome of MakeChallenges.
+type MadeChallenges struct {
 	// Open reports whether one is not finished, or is being deleted, and Created whether one was
 	// created.
 	Open, Created bool

@@ -127,8 +127,8 @@ func (r *Reconciler) SetupWithManager(
 	const name = "certificaterequests"
 	b := ctrl.NewControllerManagedBy(mgr).Named(name).WithOptions(o).
 		For(&cmapi.CertificateRequest{}, builder.WithPredicates(predicate.Funcs{
-			CreateFunc: func(e event.CreateEvent) bool { return !done(e.Object.(*cmapi.CertificateRequest)) },
-			UpdateFunc: func(e event.UpdateEvent) bool { return !done(e.ObjectNew.(*cmapi.CertificateRequest)) },
+			CreateFunc: func(e event.CreateEvent) bool { return !isDone(e.Object.(*cmapi.CertificateRequest)) },
+			UpdateFunc: func(e event.UpdateEvent) bool { return !isDone(e.ObjectNew.(*cmapi.CertificateRequest)) },
 			DeleteFunc: func(event.DeleteEvent) bool { return false },
 		})).
 		Owns(&cmacme.Order{}).
@@ -138,8 +138,8 @@ func (r *Reconciler) SetupWithManager(
 		Complete(observe.Instrument(r.Metrics, name, reconcile.Reconciler(r)))
 }
 
-// done reports whether the controller has nothing left to do.
-func done(cr *cmapi.CertificateRequest) bool {
+// isDone reports whether the controller has nothing left to do.
+func isDone(cr *cmapi.CertificateRequest) bool {
 	if finished(&cr.Status) {
 		return true
 	}
@@ -154,7 +154,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if err := r.Client.Get(ctx, request.NamespacedName, cr, client.UnsafeDisableDeepCopy); err != nil {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
-	if done(cr) || cr.DeletionTimestamp != nil {
+	if isDone(cr) || cr.DeletionTimestamp != nil {
 		return reconcile.Result{}, nil
 	}
 	if signer.External(cr.Spec.IssuerRef) && r.Scope.Namespace == "" {

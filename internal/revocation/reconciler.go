@@ -191,7 +191,7 @@ func (r *Reconciler) try(
 	c certificate,
 	reason cmapi.RevocationReason,
 	end time.Time,
-) (how done, later time.Duration, failure error) {
+) (how outcome, later time.Duration, failure error) {
 	if how, failure = r.revoke(ctx, of.GetNamespace(), reason, c); failure == nil {
 		if !how.before {
 			r.Events.Eventf(
@@ -211,8 +211,8 @@ func (r *Reconciler) try(
 	if final || !now.Before(end) {
 		return how, 0, failure
 	}
-	if full := new(limiter.ErrBusy); errors.As(failure, &full) {
-		return how, min(full.After, end.Sub(now)), failure // it was not asked yet
+	if busy := new(limiter.ErrBusy); errors.As(failure, &busy) {
+		return how, min(busy.After, end.Sub(now)), failure // it was not asked yet
 	}
 	r.Events.Eventf(
 		of,
@@ -397,8 +397,8 @@ func (r *Reconciler) ofACME(ctx context.Context, crt *cmapi.Certificate, by cmme
 	return i != nil && i.GetSpec().ACME != nil, err
 }
 
-// done is how a certificate was revoked.
-type done struct {
+// outcome is how a certificate was revoked.
+type outcome struct {
 	// at is the directory of the server. before says that it was revoked earlier, and byKey that its
 	// own key signed the request.
 	at            string
@@ -412,13 +412,13 @@ func (r *Reconciler) revoke(
 	namespace string,
 	reason cmapi.RevocationReason,
 	c certificate,
-) (done, error) {
+) (outcome, error) {
 	i, err := r.Scope.Get(ctx, r.Client, namespace, c.by)
 	if err != nil {
-		return done{}, err
+		return outcome{}, err
 	}
 	if i == nil || i.GetSpec().ACME == nil {
-		return done{}, fault.Misconfiguredf(
+		return outcome{}, fault.Misconfiguredf(
 			"IssuerNotFound",
 			"there is no longer an ACME %s %q",
 			c.by.KindOrDefault(),
@@ -453,13 +453,13 @@ func (r *Reconciler) revoke(
 		}
 		before := acme.IsProblem(err, acme.ProblemAlreadyRevoked)
 		if err == nil || before {
-			return done{at: i.GetSpec().ACME.Server, before: before, byKey: byKey}, nil
+			return outcome{at: i.GetSpec().ACME.Server, before: before, byKey: byKey}, nil
 		}
 		if class := fault.Of(err).Class; class == fault.Transient || class == fault.Limited {
 			break // the other key would ask the same server
 		}
 	}
-	return done{}, err
+	return outcome{}, err
 }
 
 // IsPermanent reports whether another attempt is useless: the CA has refused, or an object is

@@ -47,7 +47,7 @@ func gateway(listeners ...gwapi.Listener) *gwapi.Gateway {
 
 func change(l gwapi.Listener, f func(*gwapi.Listener)) gwapi.Listener { f(&l); return l }
 
-func nobody(string, string, types.NamespacedName) bool { return false }
+func noGrants(string, string, types.NamespacedName) bool { return false }
 
 func TestListeners(t *testing.T) {
 	onlyShared := func(kind, from string, secret types.NamespacedName) bool {
@@ -138,7 +138,7 @@ func TestAListenerSetInheritsTheIssuerOfItsGateway(t *testing.T) {
 	of := gateway()
 	of.Annotations["cert-manager.io/usages"] = "client auth" // not the issuer, so not inherited
 
-	d := desiredBy(ofListenerSet(set, of, nil, nobody), Settings{})
+	d := desiredBy(ofListenerSet(set, of, nil, noGrants), Settings{})
 	if len(d.certificates) != 1 {
 		t.Fatalf("got %+v", d)
 	}
@@ -150,7 +150,7 @@ func TestAListenerSetInheritsTheIssuerOfItsGateway(t *testing.T) {
 	}
 
 	set.Annotations["acme.cert-manager.io/http01-parentreffallback"] = "true"
-	crt = desiredBy(ofListenerSet(set, of, nil, nobody), Settings{}).certificates[0]
+	crt = desiredBy(ofListenerSet(set, of, nil, noGrants), Settings{}).certificates[0]
 	if crt.Annotations["acme.cert-manager.io/http01-parentrefkind"] != "Gateway" ||
 		crt.Annotations["acme.cert-manager.io/http01-parentrefnamespace"] != "infra" {
 		t.Errorf("got %v", crt.Annotations)
@@ -158,12 +158,12 @@ func TestAListenerSetInheritsTheIssuerOfItsGateway(t *testing.T) {
 
 	set.Annotations["cert-manager.io/issuer"] = "own"
 	if ref := desiredBy(
-		ofListenerSet(set, of, nil, nobody), Settings{},
+		ofListenerSet(set, of, nil, noGrants), Settings{},
 	).certificates[0].Spec.IssuerRef; ref.Name != "own" ||
 		ref.Kind != "Issuer" {
 		t.Errorf("got %+v", ref)
 	}
-	if desiredBy(ofListenerSet(&gwapi.ListenerSet{}, nil, nil, nobody), Settings{}).asks {
+	if desiredBy(ofListenerSet(&gwapi.ListenerSet{}, nil, nil, noGrants), Settings{}).asks {
 		t.Error("a ListenerSet without a Gateway asks for nothing")
 	}
 }
@@ -186,7 +186,7 @@ func FuzzListenerAnnotations(f *testing.F) {
 				gwapi.ListenerEntry{Name: l.Name, Hostname: l.Hostname, Protocol: l.Protocol, Port: l.Port, TLS: l.TLS},
 			)
 		}
-		for _, s := range []*certificateSource{ofGateway(g, nil, nobody), ofListenerSet(set, g, nil, nobody)} {
+		for _, s := range []*certificateSource{ofGateway(g, nil, noGrants), ofListenerSet(set, g, nil, noGrants)} {
 			for _, m := range desiredBy(s, Settings{}).mistakes {
 				if len(m.Message) > 2000 {
 					t.Errorf("a message of %d bytes", len(m.Message))

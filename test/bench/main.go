@@ -45,7 +45,6 @@ func main() {
 	)
 	flag.IntVar(&o.keys, "keys", 60,
 		"namespaces that have RSA keys of 4096 bits made while others want certificates; 0 for none")
-	flag.StringVar(&o.profile, "profile", "", "write a CPU profile of the controller to this file")
 	flag.Parse()
 	ctrl.SetLogger(logr.Discard())
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -59,7 +58,6 @@ func main() {
 type options struct {
 	certificates, clients, fleet, ingresses, secrets, line, keys int
 	acme                                                         bool
-	profile                                                      string
 }
 
 func run(ctx context.Context, o options) error {

@@ -83,9 +83,11 @@ var refusedWrites = map[string]refusedWrite{
 	"the rehearsal": {rule: creates[*cmapi.CertificateRequest]("-rehearsal"), reason: "RequestFailed", of: []string{"ca"},
 		edit: func(crt *cmapi.Certificate) { crt.Spec.RehearsalIssuerRef = &cmmeta.IssuerReference{Name: "staging"} }},
 	"the finalizer": {rule: patches[*cmapi.Certificate]("a"), reason: "FinalizerWriteFailed", of: []string{"acme"}},
-	"the deletion of an old request": {rule: cluster.WriteOf[*cmapi.CertificateRequest]("delete"), reason: "DeletionFailed", later: renewed,
+	"the deletion of an old request": {rule: cluster.WriteOf[*cmapi.CertificateRequest]("delete"),
+		reason: "DeletionFailed", later: renewed,
 		ready: true, revision: 2},
-	"the deletion of a used key Secret": {rule: cluster.WriteOf[*corev1.Secret]("delete"), reason: "DeletionFailed", later: renewed,
+	"the deletion of a used key Secret": {rule: cluster.WriteOf[*corev1.Secret]("delete"), reason: "DeletionFailed",
+		later: renewed,
 		ready: true, revision: 2, of: []string{"external", "acme"}},
 	"the count of issuances": {rule: writesCount, reason: "IssuanceCountNotSaved", later: func(r *refusable) {
 		if err := r.Delete(r.Context(), r.secret("a")); err != nil {

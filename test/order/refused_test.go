@@ -40,13 +40,14 @@ func TestEachRefusedWriteOfAnOrderIsReported(t *testing.T) {
 		// also is what the Certificate says besides the refusal.
 		also []string
 	}{
-		"the Order":                   {rule: cluster.WriteOf[*cmacme.Order]("create")},
-		"the status of the Order":     {rule: cluster.WriteOf[*cmacme.Order]("status"), event: "StatusNotWritten"},
-		"a Challenge":                 {rule: cluster.WriteOf[*cmacme.Challenge]("create"), also: next},
-		"the status of a Challenge":   {rule: cluster.WriteOf[*cmacme.Challenge]("status"), event: "StatusNotWritten"},
-		"the finalizer":               {rule: func(w cluster.Write) bool { return w.Verb == "apply" && w.Object != nil }, also: next},
-		"the deletion of a Challenge": {rule: cluster.WriteOf[*cmacme.Challenge]("delete"), event: "CleanUpError", late: true},
-		"the end of the finalizer":    {rule: cluster.WriteOf[*cmacme.Challenge]("patch"), event: "CleanUpError", late: true},
+		"the Order":                 {rule: cluster.WriteOf[*cmacme.Order]("create")},
+		"the status of the Order":   {rule: cluster.WriteOf[*cmacme.Order]("status"), event: "StatusNotWritten"},
+		"a Challenge":               {rule: cluster.WriteOf[*cmacme.Challenge]("create"), also: next},
+		"the status of a Challenge": {rule: cluster.WriteOf[*cmacme.Challenge]("status"), event: "StatusNotWritten"},
+		"the finalizer":             {rule: func(w cluster.Write) bool { return w.Verb == "apply" && w.Object != nil }, also: next},
+		"the deletion of a Challenge": {rule: cluster.WriteOf[*cmacme.Challenge]("delete"), event: "CleanUpError",
+			late: true},
+		"the end of the finalizer": {rule: cluster.WriteOf[*cmacme.Challenge]("patch"), event: "CleanUpError", late: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var refusal cluster.Refusal
@@ -66,7 +67,8 @@ func TestEachRefusedWriteOfAnOrderIsReported(t *testing.T) {
 					return strings.Contains(strings.Join(r.events(test.event), "\n"), cluster.RefusedBecause)
 				})
 			} else {
-				cluster.IssuingSays(t, r.admin, client.ObjectKeyFromObject(crt), append([]string{cluster.RefusedBecause}, test.also...)...)
+				words := append([]string{cluster.RefusedBecause}, test.also...)
+				cluster.IssuingSays(t, r.admin, client.ObjectKeyFromObject(crt), words...)
 				if out := r.statusAt(clock, "site"); !strings.Contains(out, cluster.RefusedBecause) {
 					t.Errorf("perennial status does not have the refusal:\n%s", out)
 				}
@@ -97,7 +99,8 @@ func TestACertificateReportsWhyItsChallengeCannotBeSetUp(t *testing.T) {
 		})
 	})
 	crt := r.certificate("site", "www.example.com")
-	cluster.IssuingSays(t, r.admin, client.ObjectKeyFromObject(crt), "DNS-01 of www.example.com: ", "tsig", "does not exist: create it", " (pending since ",
+	cluster.IssuingSays(t, r.admin, client.ObjectKeyFromObject(crt), "DNS-01 of www.example.com: ", "tsig",
+		"does not exist: create it", " (pending since ",
 		"It is tried again within 5 minutes, and when the issuer changes")
 	r.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "tsig"}, StringData: map[string]string{"key": tsigSecret}})
 	r.ready(crt)

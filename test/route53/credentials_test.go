@@ -179,8 +179,8 @@ func TestCertificatesByRoute53WithTheTokensOfAServiceAccount(t *testing.T) {
 			"name: route53\n                audiences: [dns.example.com]\n"}, ""},
 		"that AWS does not take": {"dns.example.com", nil, "Not authorized to perform sts:AssumeRoleWithWebIdentity"},
 		"that is not there": {"sts.amazonaws.com", []string{"                name: route53\n", "                " +
-			"name: nobody\n", "resourceNames: [route53]\n", "resourceNames: [nobody]\n"},
-			"/nobody, dns01.route53.auth.kubernetes.serviceAccountRef, does not exist: create it"},
+			"name: missing\n", "resourceNames: [route53]\n", "resourceNames: [missing]\n"},
+			"/missing, dns01.route53.auth.kubernetes.serviceAccountRef, does not exist: create it"},
 		"without a role": {"sts.amazonaws.com", []string{fields + "role: " + shopRole + "\n", ""}, "dns01.route53.auth.kubernetes needs role"},
 	} {
 		t.Run(name, func(t *testing.T) {

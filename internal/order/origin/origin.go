@@ -47,27 +47,27 @@ func (c *Checker) Check(ctx context.Context, order *cmacme.Order) error {
 	case certificateRequest:
 		// The cache may be older than the Order if another process made it.
 		cached, err := c.certificateRequest(ctx, c.Client, order.Namespace, owner)
-		if err == nil && judge(order, owner, cached, c.Limits) == nil {
+		if err == nil && compare(order, owner, cached, c.Limits) == nil {
 			return nil
 		}
 		live, err := c.certificateRequest(ctx, c.Live, order.Namespace, owner)
 		if err != nil {
 			return err
 		}
-		return judge(order, owner, live, c.Limits)
+		return compare(order, owner, live, c.Limits)
 	case certificateSigningRequest:
 		r, err := c.certificateSigningRequest(ctx, owner)
 		if err != nil {
 			return err
 		}
-		return judge(order, owner, r, c.Limits)
+		return compare(order, owner, r, c.Limits)
 	}
 	return refuse("it belongs to %s %q, which is no request", owner.Kind, owner.Name)
 }
 
-// AwaitsApproval reports whether the cache has the CertificateRequest of an Order without a decision
-// about it. A request is approved and its Order created in one pass, and the approval is stored
-// last.
+// AwaitsApproval reports whether the cache has the CertificateRequest of an Order without a
+// decision about it. A request is approved and its Order created in one pass, and the approval is
+// stored last.
 func (c *Checker) AwaitsApproval(ctx context.Context, order *cmacme.Order) bool {
 	owner := metav1.GetControllerOf(order)
 	if owner == nil || schema.FromAPIVersionAndKind(owner.APIVersion, owner.Kind).GroupKind() != certificateRequest {
@@ -140,8 +140,8 @@ func refuse(format string, args ...any) error {
 		"request that is approved gets another one", fmt.Sprintf(format, args...))
 }
 
-// judge returns an error if an Order is not what its request, approved, asks for.
-func judge(order *cmacme.Order, owner *metav1.OwnerReference, r *request, limits pki.Limits) error {
+// compare returns an error if an Order is not what its request, approved, asks for.
+func compare(order *cmacme.Order, owner *metav1.OwnerReference, r *request, limits pki.Limits) error {
 	named := fmt.Sprintf("%s %q", owner.Kind, owner.Name)
 	switch {
 	case r == nil || r.uid != owner.UID:

@@ -47,8 +47,8 @@ func (f foreignRecords) String() string {
 }
 
 // spareForeignRecords checks for other values before a provider replaces all values of a name.
-// While a value may be of another client's challenge, it returns a solver.Later. For other values
-// it returns a solver.Later once, to warn the user.
+// While a value may be of another client's challenge, it returns a solver.RetryLaterError. For
+// other values it returns a solver.RetryLaterError once, to warn the user.
 func (s *Solver) spareForeignRecords(ctx context.Context, p provider.Provider, ch *cmacme.Challenge,
 	record provider.Record) error {
 	values, _ := s.recordsAt(ctx, p, ch, record)

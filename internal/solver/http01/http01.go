@@ -131,8 +131,8 @@ func answer(proof func(r *http.Request, token, host string) (string, error)) htt
 }
 
 // find returns the key authorization for a token on a host, or "". The cache of a replica may lag
-// behind the writes of the leader, so find asks the API server before it returns "". solver.Reads
-// limits that, because any client can send requests.
+// behind the writes of the leader, so find asks the API server before it returns "".
+// solver.ReadLimiter limits that, because any client can send requests.
 func (s *Solver) find(ctx context.Context, token, host string) (string, error) {
 	var list cmacme.ChallengeList
 	if err := s.Cache.List(ctx, &list, client.MatchingFields{byToken: token}, client.UnsafeDisableDeepCopy,
@@ -196,7 +196,7 @@ func (s *Solver) Check(ctx context.Context, _ *signer.Issuer, ch *cmacme.Challen
 	if seen.Visible {
 		return seen, nil
 	}
-	why, err := s.keep(ctx, ch)
+	why, err := s.restoreObjects(ctx, ch)
 	if why != "" {
 		seen.Why += "; " + why
 	}

@@ -204,7 +204,7 @@ func (s *Solver) apply(ctx context.Context, o client.Object) error {
 	u := &unstructured.Unstructured{Object: content}
 	u.SetGroupVersionKind(kind)
 	unstructured.RemoveNestedField(content, "metadata", "creationTimestamp")
-	return judged(
+	return classify(
 		kind.Kind,
 		o,
 		s.Direct.Apply(
@@ -223,11 +223,11 @@ func (s *Solver) create(ctx context.Context, o client.Object) error {
 	if apierrors.IsAlreadyExists(err) {
 		return nil
 	}
-	return judged("Pod", o, err)
+	return classify("Pod", o, err)
 }
 
-// judged gives an error of the API server its class: a refused write will be refused again.
-func judged(kind string, o client.Object, err error) error {
+// classify gives an error of the API server its class: a refused write will be refused again.
+func classify(kind string, o client.Object, err error) error {
 	switch {
 	case err == nil:
 		return nil
@@ -290,13 +290,13 @@ func (s *Solver) edit(
 			next,
 			client.MergeFromWithOptions(is, client.MergeFromWithOptimisticLock{}),
 		); err != nil {
-			return judged("Ingress", is, err)
+			return classify("Ingress", is, err)
 		}
 		// Restore the managed fields: otherwise the next server-side apply of the owner would be a
 		// conflict.
 		owned := next.DeepCopy()
 		owned.ManagedFields = is.ManagedFields
-		return judged(
+		return classify(
 			"Ingress",
 			is,
 			s.Direct.Patch(ctx, owned, client.MergeFromWithOptions(next, client.MergeFromWithOptimisticLock{})),
@@ -304,8 +304,9 @@ func (s *Solver) edit(
 	})
 }
 
-// keep creates objects again that are gone or have changed, and says why a pod does not answer.
-func (s *Solver) keep(ctx context.Context, ch *cmacme.Challenge) (why string, err error) {
+// restoreObjects creates objects again that are gone or have changed, and says why a pod does not
+// answer.
+func (s *Solver) restoreObjects(ctx context.Context, ch *cmacme.Challenge) (why string, err error) {
 	pods := s.mode(ch.Spec.Solver.HTTP01) == cmacme.HTTP01SolverModePod
 	if !pods && (s.Service.Name == "" || s.Webroot != "") {
 		return "", nil

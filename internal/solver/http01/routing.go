@@ -190,7 +190,7 @@ func ingressOf(ch *cmacme.Challenge) *networkingv1.Ingress {
 // them.
 func withPath(rules []networkingv1.IngressRule, ch *cmacme.Challenge) ([]networkingv1.IngressRule, bool) {
 	path, host := ingressPath(ch), hostOf(ch)
-	if stands(rules, host, path) {
+	if hasPath(rules, host, path) {
 		return rules, false
 	}
 	next, _ := withoutPath(rules, ch)
@@ -209,10 +209,10 @@ func withPath(rules []networkingv1.IngressRule, ch *cmacme.Challenge) ([]network
 	return next, !equality.Semantic.DeepEqual(next, rules)
 }
 
-// stands reports whether a path is in a rule of the host, unchanged, and nowhere else. The position
-// does not matter: otherwise challenges that each move their path to the end would change an
-// Ingress forever.
-func stands(rules []networkingv1.IngressRule, host string, path networkingv1.HTTPIngressPath) (there bool) {
+// hasPath reports whether a path is in a rule of the host, unchanged, and nowhere else. The
+// position does not matter: otherwise challenges that each move their path to the end would change
+// an Ingress forever.
+func hasPath(rules []networkingv1.IngressRule, host string, path networkingv1.HTTPIngressPath) (there bool) {
 	for _, r := range rules {
 		if r.HTTP == nil {
 			continue

@@ -38,7 +38,7 @@ type Listener struct {
 	PassthroughTo string
 	Log           logr.Logger
 
-	site     reach
+	site     lostConnections
 	relays   relays
 	patience time.Duration // helloTimeout if zero
 	most     int           // maxWaiting if zero
@@ -175,11 +175,11 @@ func (l *Listener) answer(ctx context.Context, conn net.Conn, name string) {
 	}
 }
 
-// reach counts connections that were lost since the site could last be reached.
-type reach struct{ n atomic.Int64 }
+// lostConnections counts connections that were lost since the site could last be reached.
+type lostConnections struct{ n atomic.Int64 }
 
-func (r *reach) lost() int64  { return r.n.Add(1) }
-func (r *reach) found() int64 { return r.n.Swap(0) }
+func (r *lostConnections) lost() int64  { return r.n.Add(1) }
+func (r *lostConnections) found() int64 { return r.n.Swap(0) }
 
 // relay relays a connection to the site. It first sends the bytes that were read.
 func (l *Listener) relay(ctx context.Context, conn net.Conn, read []byte) {

@@ -202,12 +202,12 @@ func (s *Solver) Look(ctx context.Context, ch *cmacme.Challenge) ([]solver.Endpo
 		return nil, err
 	}
 	return s.Site.Views(ctx, ch.Spec.DNSName, func(ctx context.Context, dial solver.Dial) solver.EndpointView {
-		return shake(ctx, dial, address(ch), ServerName(ch), want)
+		return probe(ctx, dial, address(ch), ServerName(ch), want)
 	}), nil
 }
 
-// shake makes a handshake with an address and describes the result.
-func shake(ctx context.Context, dial solver.Dial, address, name string, want []byte) solver.EndpointView {
+// probe makes a handshake with an address and describes the result.
+func probe(ctx context.Context, dial solver.Dial, address, name string, want []byte) solver.EndpointView {
 	state, err := handshake(ctx, dial, address, name, acme.TLSALPN01Protocol)
 	var no *net.OpError
 	switch {

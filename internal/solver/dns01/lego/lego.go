@@ -299,8 +299,8 @@ func (a *adapter) call(
 	)
 }
 
-// Present makes the record, unless this process has made it. The error is a solver.Later if the
-// call is still under way: call Present again.
+// Present makes the record, unless this process has made it. The error is a solver.RetryLaterError
+// if the call is still under way: call Present again.
 func (p *Provider) Present(ctx context.Context, r Record) error {
 	return p.do(ctx, presenting, r, func(ctx context.Context) error {
 		if _, made := p.at(p.made, r); made {
@@ -373,8 +373,8 @@ func (p *Provider) note(r Record, to, from map[string]time.Time) {
 }
 
 // Busy checks the calls before any DNS query for a record. It reports whether a call for the value
-// is over, so that its result can be fetched. The error is a solver.Later while a call for the
-// value is under way, and a limiter.ErrBusy while one for another record is.
+// is over, so that its result can be fetched. The error is a solver.RetryLaterError while a call
+// for the value is under way, and a limiter.ErrBusy while one for another record is.
 func (p *Provider) Busy(ctx context.Context, value string) (over bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

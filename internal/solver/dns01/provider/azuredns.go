@@ -254,16 +254,7 @@ func (p *azureDNS) tokenFault(err error) error {
 	if err != nil {
 		return fault.Transientf("PresentError", "get a token of Azure: %w", err)
 	}
-	return p.tokenRefusal("Azure", refused.RawResponse, body, func(body []byte) string {
-		var reply struct {
-			Error       string `json:"error"`
-			Description string `json:"error_description"`
-		}
-		if json.Unmarshal(body, &reply) != nil || reply.Error == "" {
-			return ""
-		}
-		return strings.TrimSpace(reply.Error + ": " + reply.Description)
-	})
+	return p.tokenRefusal("Azure", refused.RawResponse, body)
 }
 
 func (p *azureDNS) zoneNamed(r Record) (string, error) {

@@ -211,16 +211,7 @@ func (p *cloudDNS) tokenFault(err error) error {
 	if !errors.As(err, &refused) || refused.Response == nil {
 		return fault.Transientf("PresentError", "get a token of Google: %s", brief(err.Error()))
 	}
-	return p.tokenRefusal("Google", refused.Response, refused.Body, func(body []byte) string {
-		var reply struct {
-			Error       string `json:"error"`
-			Description string `json:"error_description"`
-		}
-		if json.Unmarshal(body, &reply) != nil || reply.Error == "" {
-			return ""
-		}
-		return strings.TrimSpace(reply.Error + ": " + reply.Description)
-	})
+	return p.tokenRefusal("Google", refused.Response, refused.Body)
 }
 
 func (p *cloudDNS) zoneNamed(Record) (string, error) { return p.zone, nil }

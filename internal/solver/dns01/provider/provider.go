@@ -45,7 +45,7 @@ type Locker interface {
 }
 
 // An Asynchronous provider makes calls that outlive Present and CleanUp, which return a
-// solver.Later. The calls take their own slots of the limiter.
+// solver.RetryLaterError. The calls take their own slots of the limiter.
 type Asynchronous interface {
 	// Busy checks the calls before any DNS query. It reports whether a call for the value is over, so
 	// that its result can be fetched. The error says that a call is under way.

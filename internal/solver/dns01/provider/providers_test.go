@@ -331,15 +331,11 @@ func TestErrorsContainNoCredentialsThatAServiceRepeats(t *testing.T) {
 	}
 	response := &http.Response{StatusCode: http.StatusBadRequest}
 	azure.secrets = []string{secret}
-	if err := azure.tokenRefusal(
-		"Azure",
-		response,
-		nil,
-		func([]byte) string { return "invalid_client: " + secret },
-	); strings.Contains(
-		err.Error(),
-		"s3cret",
-	) {
+	body, err := json.Marshal(map[string]string{"error": "invalid_client", "error_description": secret})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := azure.tokenRefusal("Azure", response, body); strings.Contains(err.Error(), "s3cret") {
 		t.Errorf("Azure's tokens: %v", err)
 	}
 }

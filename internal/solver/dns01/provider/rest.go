@@ -266,15 +266,28 @@ func (r *rest) redact(response *http.Response, text string) string {
 // brief returns an untrusted text as one line.
 func brief(text string) string { return egress.SingleLine(text, maxProblem) }
 
+// oauthError returns the text of an error of an OAuth token endpoint, RFC 6749 section 5.2. It is
+// empty if the body has none.
+func oauthError(body []byte) string {
+	var reply struct {
+		Error       string `json:"error"`
+		Description string `json:"error_description"`
+	}
+	if json.Unmarshal(body, &reply) != nil || reply.Error == "" {
+		return ""
+	}
+	return strings.TrimSpace(reply.Error + ": " + reply.Description)
+}
+
 // tokenRefusal is the error of a service that gives no token for the credentials.
-func (r *rest) tokenRefusal(name string, response *http.Response, body []byte, problem func(body []byte) string) error {
-	tokens := rest{name: name, credentials: r.credentials, secrets: r.secrets, now: r.now, problem: problem}
+func (r *rest) tokenRefusal(name string, response *http.Response, body []byte) error {
+	tokens := rest{name: name, credentials: r.credentials, secrets: r.secrets, now: r.now, problem: oauthError}
 	if response.StatusCode == http.StatusBadRequest { // RFC 6749 section 5.2: also for a key that is unknown
 		return fault.Misconfiguredf(
 			"PresentError",
 			"%s gives no token for the credentials: %s. Correct %s",
 			name,
-			r.redact(response, cmp.Or(problem(body), egress.ErrorText(body), "it does not say why")),
+			r.redact(response, cmp.Or(oauthError(body), egress.ErrorText(body), "it does not say why")),
 			r.credentials,
 		)
 	}
