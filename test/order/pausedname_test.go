@@ -115,24 +115,27 @@ func TestANameThatFailsFiveTimesIsPausedUntilAManualRenewal(t *testing.T) {
 	r.ready(second) // whose name is no longer paused
 }
 
-// TestEachNameOfAnOrderThatFailedIsCounted makes a CA refuse the proofs of two names, and first
-// answer with a Retry-After for one of them.
+// TestEachNameOfAnOrderThatFailedIsCounted makes a CA refuse the proofs of two names. It answers the
+// first question about one of them with a Retry-After, and only then with the failure of the other.
 func TestEachNameOfAnOrderThatFailedIsCounted(t *testing.T) {
 	f := &front{}
 	r, _ := behind(t, f.wrap)
 	var mu sync.Mutex
 	put := false
 	f.behave(nil, func(q *http.Request, _ map[string]any, reply *httptest.ResponseRecorder) {
-		if !strings.HasPrefix(q.URL.Path, pathAuthorization) || reply.Code >= 300 ||
-			!strings.Contains(reply.Body.String(), "late.example.com") {
+		if !strings.HasPrefix(q.URL.Path, pathAuthorization) || reply.Code >= 300 {
 			return
 		}
+		late := strings.Contains(reply.Body.String(), "late.example.com")
 		edit(t, reply, func(z map[string]any) {
 			mu.Lock()
 			defer mu.Unlock()
-			if z["status"] == "invalid" && !put {
+			if z["status"] != "invalid" || put {
+				return
+			}
+			z["status"] = "pending"
+			if late {
 				put = true
-				z["status"] = "pending"
 				reply.Header().Set("Retry-After", "3600")
 			}
 		})
