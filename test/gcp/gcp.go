@@ -52,7 +52,7 @@ type Cloud struct {
 	keys    map[string]*rsa.PublicKey // by e-mail
 	tokens  map[string]string         // e-mails by token
 	sets    map[string]map[string]set // by zone and name
-	known   map[string]string         // zones of all names that were ever written
+	pending map[string]string         // zones of the names that DNS does not answer for yet
 	changes []time.Time
 	calls   []string
 }
@@ -126,10 +126,13 @@ func (c *Cloud) Put(zone, name string, values ...string) {
 	c.DNS.SetTXT(name, values...)
 }
 
-// Values returns the values of a name, without their quotes.
+// Values returns the values of a name, without their quotes, or none while a change of it is pending.
 func (c *Cloud) Values(zone, name string) []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if _, changing := c.pending[name+"."]; changing {
+		return nil
+	}
 	return unquoted(c.all(zone)[name+"."].Values)
 }
 
@@ -142,7 +145,7 @@ func (c *Cloud) Calls() []string {
 
 func (c *Cloud) all(zone string) map[string]set {
 	if c.sets == nil {
-		c.sets, c.known = map[string]map[string]set{}, map[string]string{}
+		c.sets, c.pending = map[string]map[string]set{}, map[string]string{}
 	}
 	if c.sets[zone] == nil {
 		c.sets[zone] = map[string]set{}
@@ -379,7 +382,7 @@ func (c *Cloud) change(w http.ResponseWriter, r *http.Request, zone string) {
 	}
 	for _, d := range append(asked.Deletions, asked.Additions...) {
 		if !slices.Contains(c.Private, zone) {
-			c.known[d.Name] = zone
+			c.pending[d.Name] = zone
 		}
 	}
 	c.sets[zone] = next
@@ -399,7 +402,8 @@ func (c *Cloud) settle() {
 			return
 		}
 	}
-	for name, zone := range c.known {
+	for name, zone := range c.pending {
 		c.DNS.SetTXT(name, unquoted(c.all(zone)[name].Values)...)
+		delete(c.pending, name)
 	}
 }
