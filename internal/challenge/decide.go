@@ -30,6 +30,8 @@ const (
 	// Some services only publish late, so the time since the first presentation doubles with each
 	// attempt.
 	lostAgain = 5 * time.Minute
+	// clockTolerance is how far the clocks of two replicas may differ.
+	clockTolerance = 5 * time.Minute
 	// giveUpAfter is how long after its presentation a challenge fails if its proof cannot be seen, or
 	// if the CA does not finish it. The Order fails, and another follows after the back-off.
 	giveUpAfter = 2 * time.Hour
@@ -100,7 +102,8 @@ func (d *decider) eventNowOnce(reported *bool, eventType, reason, format string,
 // begin is the first decision of a pass.
 func (d *decider) begin() {
 	st := d.st
-	if st.Presented && st.PresentedAt == nil { // by cert-manager, which does not say when
+	// cert-manager does not say when, and a time to come would keep a challenge from being given up.
+	if st.Presented && (st.PresentedAt == nil || st.PresentedAt.After(d.Now.Add(clockTolerance))) {
 		at := metav1.NewTime(d.Now)
 		st.PresentedAt = &at
 	}

@@ -148,6 +148,14 @@ func TestDecide(t *testing.T) {
 				}
 				return ""
 			}}},
+		"one that says that it is presented in an hour is presented from now on": {
+			observed(presented(-time.Hour)),
+			decided{action: Check, also: func(d Decision) string {
+				if !d.Status.PresentedAt.Time.Equal(now) {
+					return "it was presented at " + d.Status.PresentedAt.String()
+				}
+				return ""
+			}}},
 		"one that was accepted asks the CA": {
 			observed(accepted),
 			decided{action: ReadAuthorization, state: cmacme.Processing},

@@ -64,8 +64,7 @@ func (r *Reconciler) compare(ctx context.Context, i *signer.Issuer, by acme.Acco
 	return order, nil
 }
 
-// prove returns an error unless the controller made a Challenge of a ClusterIssuer, or would make
-// the same one now. The status of a Challenge that is older than the policies proves nothing.
+// prove returns an error unless the controller made a Challenge, or would make the same one now. The status of a Challenge that is older than the policies proves nothing.
 func (r *Reconciler) prove(ctx context.Context, i *signer.Issuer, ch *cmacme.Challenge) error {
 	if sealed, err := r.Seals.Sealed(ctx, ch); err != nil || sealed {
 		return err
@@ -82,6 +81,20 @@ func (r *Reconciler) prove(ctx context.Context, i *signer.Issuer, ch *cmacme.Cha
 		return fault.Misconfiguredf(desired.NotOfOrder, "the Challenge is not what its issuer asks for: %w", err)
 	}
 	return err
+}
+
+// statusUnproven reports whether the status of a Challenge says that it is presented, and nothing
+// proves that the controller made it. Such a status may be forged, by a user that could write
+// Challenges before there were admission policies, and must not keep others from a slot.
+func (r *Reconciler) statusUnproven(ctx context.Context, ch *cmacme.Challenge) bool {
+	if !ch.Status.Presented {
+		return false
+	}
+	if sealed, err := r.Seals.Sealed(ctx, ch); err != nil || sealed {
+		return false // if the key of the seals cannot be read, the next pass finds out
+	}
+	i, err := r.Scope.Get(ctx, r.Client, ch.Namespace, ch.Spec.IssuerRef)
+	return err != nil || i == nil || r.prove(ctx, i, ch) != nil
 }
 
 // mayCleanUp sees whether the credentials of an issuer may be used to take away what a Challenge

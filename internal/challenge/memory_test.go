@@ -33,7 +33,7 @@ func TestUnfinishedChallengesThatAreDeletedLeaveNothingInMemory(t *testing.T) {
 		ch := observed().Challenge
 		ch.Name, ch.UID = key(n).Name, types.UID(key(n).Name)
 		r.memory.Of(ch).Seen.Start(now)
-		r.slots.see(ch)
+		r.slots.see(ch, false)
 		r.slots.update(client.ObjectKeyFromObject(ch), func(e *entry) { e.Failed, e.Resting = now, true })
 	}
 	if r.memory.Len() != challenges || len(r.slots.entries) != challenges {

@@ -59,7 +59,7 @@ type Reconciler struct {
 	Guard func(*signer.Issuer) error
 	// Origin finds out whether an Order was made for an approved request.
 	Origin *origin.Checker
-	// Seals knows the Challenges of ClusterIssuers that the controller made.
+	// Seals knows the Challenges that the controller made.
 	Seals *seal.Sealer
 
 	queue  workqueue.TypedRateLimitingInterface[reconcile.Request] // set before the first pass
@@ -108,7 +108,11 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		}
 		return reconcile.Result{}, err
 	}
-	r.slots.see(ch)
+	unproven := r.statusUnproven(ctx, ch)
+	r.slots.see(ch, unproven)
+	if unproven {
+		r.wakeNext(ctx) // it may have been counted until now
+	}
 	if acmestatus.ProofUnneeded(ch) {
 		return r.cleanUp(ctx, ch)
 	}

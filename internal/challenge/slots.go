@@ -48,19 +48,24 @@ func (s *slots) progress(key types.NamespacedName) (visible, failed bool) {
 // turnsKept is for how long a turn of a namespace counts: longer than several in a row can last.
 const turnsKept = 24 * time.Hour
 
-// see remembers a challenge as it is now.
-func (s *slots) see(ch *cmacme.Challenge) {
+// see remembers a challenge as it is now. unproven says that its status can be forged.
+func (s *slots) see(ch *cmacme.Challenge, unproven bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := s.put(client.ObjectKeyFromObject(ch), ch)
-	if e != nil && !acmestatus.Waiting(ch) {
-		e.Entry = scheduler.Entry{Challenge: ch} // its status says everything
+	switch {
+	case e == nil:
+	case acmestatus.Waiting(ch):
+		e.Unproven = false // its status says nothing
+	default:
+		e.Entry = scheduler.Entry{Challenge: ch, Unproven: unproven} // its status says everything
 	}
 }
 
 // put remembers a challenge if the scheduler has to know it. The lock must be held.
 func (s *slots) put(key types.NamespacedName, ch *cmacme.Challenge) *entry {
-	if acmestatus.IsFinal(ch.Status.State) && !acmestatus.Active(ch) && !acmestatus.HoldsSlot(ch) &&
+	cleanedUp := ch.DeletionTimestamp != nil && !acmestatus.HasFinalizer(ch) // others' finalizers keep it
+	if cleanedUp || acmestatus.IsFinal(ch.Status.State) && !acmestatus.Active(ch) && !acmestatus.HoldsSlot(ch) &&
 		!acmestatus.MaybePresented(ch) {
 		delete(s.entries, key)
 		return nil

@@ -12,7 +12,6 @@ import (
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/acmestatus"
 	"github.com/perennial-pki/perennial/internal/challenge/desired"
-	"github.com/perennial-pki/perennial/internal/signer"
 )
 
 // makeChallenges creates the Challenges that are missing.
@@ -62,11 +61,9 @@ func (r *Reconciler) makeChallenge(ctx context.Context, p *passState, order *cma
 	}) {
 		return true, false, nil // it removes the same value that this one sets up
 	}
-	if p.issuer.Kind == signer.KindClusterIssuer {
-		if err := r.Seals.Seal(ctx, ch); err != nil {
-			// It goes on without: the seal matters only if it is cleaned up after its Order is gone.
-			log.FromContext(ctx).Error(err, "challenge without a seal", "challenge", ch.Name)
-		}
+	if err := r.Seals.Seal(ctx, ch); err != nil {
+		// It goes on without: the seal matters only if its Order is gone, or its issuer changes.
+		log.FromContext(ctx).Error(err, "challenge without a seal", "challenge", ch.Name)
 	}
 	if err := r.Client.Create(ctx, ch); err != nil {
 		if apierrors.IsAlreadyExists(err) {

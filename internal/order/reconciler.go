@@ -59,7 +59,7 @@ type Reconciler struct {
 	Limiter *limiter.Limiter
 	// Origin finds out whether an Order was made for an approved request.
 	Origin *origin.Checker
-	// Seals marks Challenges of ClusterIssuers.
+	// Seals marks the Challenges that the controller makes.
 	Seals *seal.Sealer
 
 	memory     memory.Records[remembered]

@@ -1,15 +1,19 @@
 package order_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/controller"
 	"github.com/perennial-pki/perennial/test/cluster"
 	"github.com/perennial-pki/perennial/test/pebble"
@@ -69,4 +73,51 @@ func TestAnOrderOfMoreNamesThanMayBeChallengedAtOnceGoesOnAsSoonAsOneIsOver(t *t
 			}
 		})
 	}
+}
+
+// TestAForgedChallengeKeepsNoOtherWaiting has Challenges from before the admission policies, which
+// their user wrote. Their status says that they are presented, now and in a year.
+func TestAForgedChallengeKeepsNoOtherWaiting(t *testing.T) {
+	r := start(t, pebble.Options{}, func(o *controller.Options) { o.MaxChallenges = 1 })
+	r.issuer()
+	const others = "example.com/keeps-it"
+	for name, finalizer := range map[string]string{
+		"forged": cmacme.ACMEDomainQualifiedFinalizer, "forged-and-deleted": others,
+	} {
+		forged := &cmacme.Challenge{
+			ObjectMeta: metav1.ObjectMeta{Namespace: cluster.Namespace(t), Name: name, Finalizers: []string{finalizer}},
+			Spec: cmacme.ChallengeSpec{Type: cmacme.ACMEChallengeTypeHTTP01, DNSName: "site.example.com", Token: "t", Key: "k",
+				URL: "https://ca.example/c", AuthorizationURL: "https://ca.example/z", IssuerRef: cmmeta.IssuerReference{Name: "none"},
+				Solver: cmacme.ACMEChallengeSolver{HTTP01: &cmacme.ACMEChallengeSolverHTTP01{
+					Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{}}}},
+		}
+		if err := r.admin.Create(t.Context(), forged); err != nil {
+			t.Fatal(err)
+		}
+		inAYear := metav1.NewTime(time.Now().AddDate(1, 0, 0))
+		cluster.Eventually(t, func() error {
+			if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(forged), forged); err != nil {
+				return err
+			}
+			forged.Status = cmacme.ChallengeStatus{Presented: true, PresentedAt: &inAYear, State: cmacme.Pending}
+			return r.admin.Status().Update(t.Context(), forged)
+		})
+		if finalizer != others {
+			continue
+		}
+		if err := r.admin.Delete(t.Context(), forged); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { // or its namespace would stay
+			cluster.Eventually(t, func() error {
+				err := r.admin.Get(context.Background(), client.ObjectKeyFromObject(forged), forged)
+				if err == nil {
+					forged.Finalizers = nil
+					err = r.admin.Update(context.Background(), forged)
+				}
+				return client.IgnoreNotFound(err)
+			})
+		})
+	}
+	r.ready(r.certificate("site", "a.example.com", "b.example.com"))
 }

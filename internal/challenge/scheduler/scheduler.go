@@ -46,6 +46,9 @@ type Entry struct {
 	// Resting says that it failed, and that its next pass has not begun. It keeps no other challenge
 	// from a slot.
 	Resting bool
+	// Unproven says that nothing proves that the controller made it. Its status can be forged, and
+	// keeps no other challenge from a slot.
+	Unproven bool
 }
 
 // Slot is a place with few slots, as a namespace shares it.
@@ -75,12 +78,20 @@ func (s *Snapshot) earlierTurn(a, b *Entry) int {
 // waiting reports whether a challenge waits for its turn.
 func (e *Entry) waiting() bool { return acmestatus.Waiting(e.Challenge) && !e.Resting }
 
+// holdsSlot reports whether the proof of a challenge stands at a place with few slots.
+func (e *Entry) holdsSlot() bool { return !e.Unproven && acmestatus.HoldsSlot(e.Challenge) }
+
+// active reports whether a challenge is in progress, or its proof is to be removed.
+func (e *Entry) active() bool {
+	return e.Presenting || !e.Unproven && acmestatus.Active(e.Challenge)
+}
+
 // occupies is the place where the proof of a challenge stands, or is being set up; empty for none.
 func (e *Entry) occupies() string {
 	switch {
 	case e.Presenting:
 		return e.Place
-	case acmestatus.HoldsSlot(e.Challenge):
+	case e.holdsSlot():
 		return e.Challenge.Status.EffectiveName
 	}
 	return ""
@@ -91,7 +102,7 @@ func (s *Snapshot) occupants(place string) (there []*Entry) {
 	for n := range s.Entries {
 		e := &s.Entries[n]
 		if e.Presenting && e.Place == place ||
-			acmestatus.HoldsSlot(e.Challenge) && e.Challenge.Status.EffectiveName == place {
+			e.holdsSlot() && e.Challenge.Status.EffectiveName == place {
 			there = append(there, e)
 		}
 	}
@@ -161,7 +172,7 @@ func (s *Snapshot) Next() []*cmacme.Challenge {
 		e := &s.Entries[n]
 		occupied[e.occupies()]++
 		switch {
-		case e.Presenting || acmestatus.Active(e.Challenge):
+		case e.active():
 			inProgress[groupOf(e.Challenge)]++
 			if e.Presenting || !s.Idle(e.Challenge) {
 				free--

@@ -107,8 +107,10 @@ func TestNextWhereSlotsAreFew(t *testing.T) {
 		begun map[string]string
 		tried map[string]int64 // seconds; the n-th challenge was made at n
 		rests string
-		had   map[string]int64 // namespace and place, and seconds
-		want  string
+		// unproven is the challenge that nothing proves the controller to have made.
+		unproven string
+		had      map[string]int64 // namespace and place, and seconds
+		want     string
 		// behind lists the challenges that the last one waits for.
 		behind string
 	}{
@@ -138,6 +140,9 @@ func TestNextWhereSlotsAreFew(t *testing.T) {
 		"a namespace that had its turn after one that had none":   {line: line{"a/1 x", "a/2 x", "b/3 x"}, room: 1, had: map[string]int64{"a x": 9}, want: "b/3", behind: ""},
 		"of those that had their turn who had it longest ago":     {line: line{"a/1 x", "b/2 x"}, room: 1, had: map[string]int64{"a x": 9, "b x": 8}, want: "b/2"},
 		"a namespace that had its turn at another place":          {line: line{"a/1 x", "b/2 x"}, room: 1, had: map[string]int64{"a y": 9}, want: "a/1", behind: "a/1"},
+		"one whose status may be forged has no place":             {line: line{"evil/1 x presented", "c/3 x"}, unproven: "evil/1", room: 1, want: "c/3"},
+		"nor while it is being deleted":                           {line: line{"evil/1 x presented,deleted", "c/3 x"}, unproven: "evil/1", room: 1, want: "c/3"},
+		"nor does it count of those at once":                      {line: line{"evil/1 y presented", "c/3 x"}, unproven: "evil/1", room: 1, most: 1, want: "c/3"},
 		"one that waits behind another namespace says so":         {line: line{"b/1 x presented", "c/2 x", "a/3 x"}, room: 1, had: map[string]int64{"a x": 9}, want: "", behind: "b/1 c/2"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -151,7 +156,7 @@ func TestNextWhereSlotsAreFew(t *testing.T) {
 			for n, text := range test.line {
 				words := append(strings.Split(text, " "), "", "")
 				ch := challengeOf(words[0], words[1], words[2], time.Unix(int64(n), 0))
-				e := Entry{Challenge: ch, Resting: test.rests == words[0]}
+				e := Entry{Challenge: ch, Resting: test.rests == words[0], Unproven: test.unproven == words[0]}
 				e.Place, e.Presenting = test.begun[words[0]]
 				if at, failed := test.tried[words[0]]; failed {
 					e.Failed = time.Unix(at, 0)

@@ -1,6 +1,6 @@
-// Package seal marks the Challenges that the controller makes for ClusterIssuers, so that it knows
-// them again when their Order is gone or their issuer has changed. Field managers, owners and names
-// show nothing: any user that could once create a Challenge could write them.
+// Package seal marks the Challenges that the controller makes, so that it knows them again when
+// their Order is gone or their issuer has changed. Field managers, owners and names show nothing:
+// any user that could once create a Challenge could write them.
 package seal
 
 import (
