@@ -12,6 +12,7 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/earlyissuance"
+	"github.com/perennial-pki/perennial/internal/renewal"
 	"github.com/perennial-pki/perennial/internal/revocation"
 	"github.com/perennial-pki/perennial/pki"
 )
@@ -170,7 +171,7 @@ type decider struct {
 	// from is the request that the present certificate comes from, nil if that is not there any more.
 	from      *cmapi.CertificateRequest
 	violation *violation
-	plan      schedule
+	plan      renewal.Schedule
 	// keepKeys are the next private key Secrets that are still needed.
 	keepKeys []*corev1.Secret
 	// rehearsal is Rehearsal, or nil if that is no longer needed.

@@ -83,7 +83,7 @@ func (d *decider) notBefore() time.Time {
 	var due time.Time
 	wait := min(longestEarly, d.leastBackoff())
 	if chain := d.lastIssued(); chain != nil {
-		if due = d.schedule(chain).at; due.IsZero() {
+		if due = d.schedule(chain).At; due.IsZero() {
 			return due
 		}
 		life := chain[0].NotAfter.Sub(chain[0].NotBefore)

@@ -21,6 +21,7 @@ import (
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/earlyissuance"
 	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/renewal"
 )
 
 // Reasons of the Issuing condition when a write fails.
@@ -145,7 +146,7 @@ func (f *FailedWrite) next(was *FailedWrite, name string) {
 		wait = min(first<<doubled, last)
 	}
 	// Writes that failed at the same time are not retried at the same time.
-	spread := time.Duration(float64(wait) / 4 * stableFraction(name, fmt.Sprint(f.Attempts)))
+	spread := time.Duration(float64(wait) / 4 * renewal.Fraction(name, fmt.Sprint(f.Attempts)))
 	f.Until = f.At.Add(wait + spread)
 	if f.Class == fault.Misconfigured {
 		f.Until = time.Time{}

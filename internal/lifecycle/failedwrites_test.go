@@ -10,6 +10,7 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/renewal"
 )
 
 // refuse records that a write of the present decision has failed so often in a row.
@@ -229,17 +230,17 @@ func TestALeafThatEndsWithItsCAIsRenewedWithIt(t *testing.T) {
 	s.issued()
 	leaf := decodePair(s.Limits, s.Secret).chain[0]
 	d := &decider{Observation: s.Observation, Decision: &Decision{}, present: decodePair(s.Limits, s.Secret)}
-	d.plan = schedule{capped: true}
+	d.plan = renewal.Schedule{Capped: true}
 	if d.warn(); cmapi.GetCertificateCondition(&d.Status, conditionCapped) == nil {
 		t.Error("that nothing renews the CA is not said")
 	}
 	s.CARenewal = created.Add(20 * day)
-	d.plan.withCA = s.CARenewal.Add(time.Hour)
+	d.plan.WithCA = s.CARenewal.Add(time.Hour)
 	d.describe()
 	if cmapi.GetCertificateCondition(&d.Status, conditionCapped) != nil {
 		t.Error("the CA is renewed by a Certificate, and a person is asked to")
 	}
-	if at := d.Status.RenewalTime; at == nil || !at.Equal(&metav1.Time{Time: d.plan.withCA}) ||
+	if at := d.Status.RenewalTime; at == nil || !at.Equal(&metav1.Time{Time: d.plan.WithCA}) ||
 		!at.Time.Before(leaf.NotAfter) {
 		t.Errorf("renewalTime is %v", at)
 	}

@@ -13,6 +13,7 @@ import (
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/earlyissuance"
 	"github.com/perennial-pki/perennial/internal/external"
+	"github.com/perennial-pki/perennial/internal/renewal"
 	"github.com/perennial-pki/perennial/internal/signer"
 )
 
@@ -136,8 +137,8 @@ func (d *decider) nextAttempt(next *cmapi.CertificateRequest, f *failure, messag
 			*d.Status.FailedIssuanceAttempts, f.reason)
 	} else {
 		why := "the back-off of the failed issuance ends"
-		if due := !d.plan.at.IsZero() && !end.Before(d.plan.at); due && d.violation == nil && !d.urgent() {
-			if later := postponed(d.effective(d.present.chain), &d.Certificate.Spec, end); !later.IsZero() {
+		if due := !d.plan.At.IsZero() && !end.Before(d.plan.At); due && d.violation == nil && !d.urgent() {
+			if later := renewal.Postponed(d.effective(d.present.chain), &d.Certificate.Spec, end); !later.IsZero() {
 				end, why = later, "the next renewal window begins"
 			}
 		}

@@ -17,6 +17,7 @@ import (
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/earlyissuance"
 	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/renewal"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
 )
@@ -27,8 +28,8 @@ func (d *decider) issueIfDue() {
 	issuing := d.condition(cmapi.CertificateConditionIssuing)
 	asked := issuing != nil && issuing.Status == cmmeta.ConditionTrue
 	held := false
-	if why == nil && !d.plan.at.IsZero() && !d.Now.Before(d.plan.at) {
-		if later := postponed(
+	if why == nil && !d.plan.At.IsZero() && !d.Now.Before(d.plan.At) {
+		if later := renewal.Postponed(
 			d.effective(d.present.chain),
 			&d.Certificate.Spec,
 			d.Now,
@@ -77,11 +78,11 @@ func (d *decider) nothingDue() {
 	}
 	d.endRehearsal()
 	d.forgetFailures()
-	if d.plan.windowErr == nil {
+	if d.plan.WindowErr == nil {
 		d.over = true
 		return
 	}
-	d.block(ReasonWindowError, d.plan.windowErr.Error())
+	d.block(ReasonWindowError, d.plan.WindowErr.Error())
 }
 
 func (d *decider) issue(why *violation, asked bool) {

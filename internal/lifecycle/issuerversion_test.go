@@ -16,7 +16,7 @@ func TestAnIssuerChangesWithTheCertificatesAboveItsCA(t *testing.T) {
 		i := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{UID: "uid", Generation: 3}}
 		i.Spec.CA = &cmapi.CAIssuer{SecretName: "ca"}
 		i.Status.CA = &cmapi.CAIssuerStatus{Fingerprint: "f", Certificate: "root", ChainDigest: chain,
-			Since: metav1.NewTime(monday)}
+			Since: metav1.NewTime(created)}
 		return &signer.Issuer{GenericIssuer: i, Kind: signer.KindIssuer}
 	}
 	bare, _, _ := strings.Cut(issuerVersion(of(one)), chainMark)
@@ -31,7 +31,7 @@ func TestAnIssuerChangesWithTheCertificatesAboveItsCA(t *testing.T) {
 		"none any more":                    {issuerVersion(of(one)), of(""), true},
 		"a request of an older controller": {bare, of(one), false},
 	} {
-		if got := issuerChanged(test.is, test.was, monday); got != test.want {
+		if got := issuerChanged(test.is, test.was, created); got != test.want {
 			t.Errorf("%s: changed is %t", name, got)
 		}
 	}

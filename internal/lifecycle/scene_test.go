@@ -31,6 +31,17 @@ type scene struct {
 	life time.Duration
 }
 
+const day = 24 * time.Hour
+
+func duration(d time.Duration) *metav1.Duration { return &metav1.Duration{Duration: d} }
+
+func weekly(zone, cron string, length time.Duration) *cmapi.CertificateRenewal {
+	return &cmapi.CertificateRenewal{
+		Policy:  "RenewBefore",
+		Windows: []cmapi.CertificateRenewalWindows{{Timezone: zone, Cron: cron, WindowDuration: duration(length)}},
+	}
+}
+
 var created = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 
 // newScene is a Certificate that was created just now, with an in-process issuer that is ready.

@@ -55,32 +55,32 @@ func (d *decider) describe() {
 	leaf := d.present.chain[0]
 	d.Status.NotBefore, d.Status.NotAfter = ptr.To(metav1.NewTime(leaf.NotBefore)), ptr.To(metav1.NewTime(leaf.NotAfter))
 	d.Status.RenewalTime = nil
-	if !d.plan.withCA.IsZero() {
-		d.Status.RenewalTime = ptr.To(metav1.NewTime(d.plan.withCA))
+	if !d.plan.WithCA.IsZero() {
+		d.Status.RenewalTime = ptr.To(metav1.NewTime(d.plan.WithCA))
 	}
-	if !d.plan.at.IsZero() {
-		d.Status.RenewalTime = ptr.To(metav1.NewTime(d.plan.at))
+	if !d.plan.At.IsZero() {
+		d.Status.RenewalTime = ptr.To(metav1.NewTime(d.plan.At))
 		was := d.Certificate.Status.RenewalTime
-		moved := was == nil || !was.Time.Equal(d.plan.at)
+		moved := was == nil || !was.Time.Equal(d.plan.At)
 		switch {
-		case d.plan.held && moved:
+		case d.plan.Held && moved:
 			d.event(corev1.EventTypeWarning, "RenewalHeld", d.heldMessage())
-		case d.plan.backdated && moved:
+		case d.plan.Backdated && moved:
 			d.event(corev1.EventTypeWarning, "RenewalHeld", d.backdatedMessage())
 		}
 		ready := d.condition(cmapi.CertificateConditionReady)
 		asked := ready == nil || ready.ObservedGeneration != d.Certificate.Generation
-		if d.plan.overruled && (moved || asked) {
+		if d.plan.Overruled && (moved || asked) {
 			d.event(
 				corev1.EventTypeWarning,
 				"RenewBeforeIgnored",
 				fmt.Sprintf("renewBefore asks for renewal in the first half of the certificate's life, and the ACME server "+
 					"suggests when to renew: it is renewed at %s. Ask for less, or set renewalInformationSource: None "+
-					"on the issuer", stamp(d.plan.at)),
+					"on the issuer", stamp(d.plan.At)),
 			)
 		}
-		if d.Now.Before(d.plan.at) {
-			d.recheckAt(d.plan.at, "the certificate is to be renewed")
+		if d.Now.Before(d.plan.At) {
+			d.recheckAt(d.plan.At, "the certificate is to be renewed")
 		}
 	}
 	bad := d.violation
@@ -123,7 +123,7 @@ func (d *decider) warn() {
 
 // capped says why the certificate will not live as long as was asked for, or nothing if it will.
 func (d *decider) capped() (reason, message string) {
-	if d.plan.capped {
+	if d.plan.Capped {
 		if !d.CARenewal.IsZero() {
 			return "", ""
 		}
@@ -135,11 +135,11 @@ func (d *decider) capped() (reason, message string) {
 			d.Issuer,
 		)
 	}
-	if first := d.firstToExpire(d.present.chain); first != d.present.chain[0] && !d.plan.at.IsZero() {
+	if first := d.firstToExpire(d.present.chain); first != d.present.chain[0] && !d.plan.At.IsZero() {
 		return "ChainEndsFirst", fmt.Sprintf("The certificate is valid until %s, but clients refuse it from %s on, when the "+
 			"certificate of its CA %.200q expires, which came with it: it is renewed at %s, before that. "+
 			"Have the issuer renew that CA",
-			stamp(d.present.chain[0].NotAfter), stamp(first.NotAfter), first.Subject.String(), stamp(d.plan.at))
+			stamp(d.present.chain[0].NotAfter), stamp(first.NotAfter), first.Subject.String(), stamp(d.plan.At))
 	}
 	return "", ""
 }

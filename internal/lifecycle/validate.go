@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/perennial-pki/perennial/internal/renewal"
 	"github.com/perennial-pki/perennial/internal/revocation"
 	"github.com/perennial-pki/perennial/pki"
 )
@@ -22,7 +23,7 @@ func (d *decider) check(why *violation) error {
 	spec := &d.Certificate.Spec
 	// Invalid windows never let a valid certificate expire.
 	if spec.Renewal != nil && why.reason != reasonRenewing {
-		if _, err := parseWindows(spec.Renewal.Windows); err != nil {
+		if err := renewal.CheckWindows(spec.Renewal.Windows); err != nil {
 			return err
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/perennial-pki/perennial/acme"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	"github.com/perennial-pki/perennial/internal/ratelimit"
+	"github.com/perennial-pki/perennial/internal/renewal"
 )
 
 // owner is a Certificate.
@@ -418,16 +419,11 @@ func (w *world) poll(o *owner) {
 	start, end := c.window(w.now)
 	from, to := metav1.NewTime(start.Truncate(time.Second)), metav1.NewTime(end.Truncate(time.Second))
 	o.window = &cmapi.ACMERenewalWindow{Start: &from, End: &to}
-	plan := renewal(
-		c.leaf,
-		&cmapi.CertificateSpec{},
-		types.UID(fmt.Sprint(o.id)),
-		time.Time{},
-		nil,
-		false,
-		&cmapi.CertificateACMEARIStatus{SuggestedWindow: o.window},
-	)
-	w.at(max(plan.at.Sub(w.clock()), 0), func() {
+	plan := renewal.Plan(renewal.Inputs{
+		Leaf: c.leaf, Spec: &cmapi.CertificateSpec{}, UID: types.UID(fmt.Sprint(o.id)),
+		Suggested: &cmapi.CertificateACMEARIStatus{SuggestedWindow: o.window},
+	})
+	w.at(max(plan.At.Sub(w.clock()), 0), func() {
 		if !c.superseded && !o.busy {
 			w.ask(o)
 		}

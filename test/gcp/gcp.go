@@ -126,7 +126,8 @@ func (c *Cloud) Put(zone, name string, values ...string) {
 	c.DNS.SetTXT(name, values...)
 }
 
-// Values returns the values of a name, without their quotes, or none while a change of it is pending.
+// Values returns the values of a name, without their quotes, or none while a change of it is
+// pending.
 func (c *Cloud) Values(zone, name string) []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -115,8 +115,8 @@ func TestANameThatFailsFiveTimesIsPausedUntilAManualRenewal(t *testing.T) {
 	r.ready(second) // whose name is no longer paused
 }
 
-// TestEachNameOfAnOrderThatFailedIsCounted makes a CA refuse the proofs of two names. It answers the
-// first question about one of them with a Retry-After, and only then with the failure of the other.
+// TestEachNameOfAnOrderThatFailedIsCounted makes a CA refuse the proofs of two names. The CA
+// answers the first poll of one with a Retry-After, and says only then that the other failed.
 func TestEachNameOfAnOrderThatFailedIsCounted(t *testing.T) {
 	f := &front{}
 	r, _ := behind(t, f.wrap)

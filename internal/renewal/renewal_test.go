@@ -1,4 +1,4 @@
-package lifecycle
+package renewal
 
 import (
 	"crypto/x509"
@@ -75,15 +75,15 @@ func TestRenewalIsBetweenAnEarliestAndALatestTime(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			spread := map[time.Time]bool{}
 			for _, uid := range []types.UID{"a", "b", "c", "d", "e"} {
-				s := renewal(validFor(test.life), &test.spec, uid, time.Time{}, nil, false, nil)
-				if again := renewal(validFor(test.life), &test.spec, uid, time.Time{}, nil, false, nil); again != s {
+				s := Plan(Inputs{Leaf: validFor(test.life), Spec: &test.spec, UID: uid})
+				if again := Plan(Inputs{Leaf: validFor(test.life), Spec: &test.spec, UID: uid}); again != s {
 					t.Errorf("asked twice: %v and %v", s, again)
 				}
-				after := s.at.Sub(monday)
+				after := s.At.Sub(monday)
 				if after < test.from || after > test.to {
 					t.Errorf("renewal after %s, want between %s and %s", after, test.from, test.to)
 				}
-				spread[s.at] = true
+				spread[s.At] = true
 			}
 			if len(spread) < 4 {
 				t.Errorf("five certificates are renewed at %d times only", len(spread))
@@ -116,13 +116,13 @@ func TestRenewalWaitsForItsWindow(t *testing.T) {
 		"never, if renewal is disabled": {life: 30 * day, renewal: &cmapi.CertificateRenewal{Policy: "Disabled"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := renewal(validFor(test.life), &cmapi.CertificateSpec{Renewal: test.renewal}, "uid", time.Time{}, nil, false, nil)
-			if test.from.IsZero() != s.at.IsZero() || s.at.Before(test.from) || s.at.After(test.to) {
-				t.Errorf("renewal at %s, want between %s and %s", s.at, test.from, test.to)
+			s := Plan(Inputs{Leaf: validFor(test.life), Spec: &cmapi.CertificateSpec{Renewal: test.renewal}, UID: "uid"})
+			if test.from.IsZero() != s.At.IsZero() || s.At.Before(test.from) || s.At.After(test.to) {
+				t.Errorf("renewal at %s, want between %s and %s", s.At, test.from, test.to)
 			}
-			if test.err == "" && s.windowErr != nil ||
-				test.err != "" && (s.windowErr == nil || !strings.Contains(s.windowErr.Error(), test.err)) {
-				t.Errorf("error %v, want %q", s.windowErr, test.err)
+			if test.err == "" && s.WindowErr != nil ||
+				test.err != "" && (s.WindowErr == nil || !strings.Contains(s.WindowErr.Error(), test.err)) {
+				t.Errorf("error %v, want %q", s.WindowErr, test.err)
 			}
 		})
 	}
@@ -157,17 +157,8 @@ func TestACertificateIsInUseForAWhileBeforeItIsRenewed(t *testing.T) {
 						NotAfter:     now.Add(test.life - test.behind),
 						SerialNumber: big.NewInt(int64(begin)*100 + n),
 					}
-					if at := renewal(
-						cert,
-						&cmapi.CertificateSpec{Renewal: test.renewal},
-						"uid",
-						now,
-						nil,
-						false,
-						nil,
-					).at; at.After(
-						now,
-					) {
+					spec := &cmapi.CertificateSpec{Renewal: test.renewal}
+					if at := Plan(Inputs{Leaf: cert, Spec: spec, UID: "uid", Requested: now}).At; at.After(now) {
 						now = at
 					}
 				}
@@ -188,7 +179,7 @@ func TestADueRenewalWaitsForTheNextWindowUnlessTheEndIsNear(t *testing.T) {
 		"when the next is too late, now": {now: time.Date(2026, 8, 22, 7, 0, 0, 0, time.UTC)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := postponed(validFor(90*day), spec, test.now); !got.Equal(test.want) {
+			if got := Postponed(validFor(90*day), spec, test.now); !got.Equal(test.want) {
 				t.Errorf("postponed to %s, want %s", got, test.want)
 			}
 		})
@@ -201,20 +192,22 @@ func TestTheLeavesOfAReplacedCAAreRenewedSoonAndNotAllAtOnce(t *testing.T) {
 	spec := &cmapi.CertificateSpec{Duration: duration(90 * day)}
 	times := map[time.Time]bool{}
 	for _, uid := range []types.UID{"a", "b", "c", "d"} {
-		s := renewal(validFor(90*day), spec, uid, time.Time{}, ca, false, nil)
-		if after := s.at.Sub(replaced); after < 0 || after > maxRotation {
+		s := Plan(Inputs{Leaf: validFor(90 * day), Spec: spec, UID: uid, CA: ca})
+		if after := s.At.Sub(replaced); after < 0 || after > maxRotation {
 			t.Errorf("renewal %s after the CA was replaced, want at most %s", after, maxRotation)
 		}
-		times[s.at] = true
+		times[s.At] = true
 	}
 	if len(times) < 3 {
 		t.Errorf("four leaves are renewed at %d times only", len(times))
 	}
-	if s := renewal(validFor(90*day), spec, "a", time.Time{}, ca, true, nil); s.at.Sub(monday) < 59*day || s.capped {
+	s := Plan(Inputs{Leaf: validFor(90 * day), Spec: spec, UID: "a", CA: ca, SignedByCA: true})
+	if s.At.Sub(monday) < 59*day || s.Capped {
 		t.Errorf("a leaf of the CA in use: %+v", s)
 	}
 	ca.NotAfter = metav1.NewTime(monday.Add(30 * day))
-	if s := renewal(validFor(30*day), spec, "a", time.Time{}, ca, true, nil); !s.at.IsZero() || !s.capped {
+	s = Plan(Inputs{Leaf: validFor(30 * day), Spec: spec, UID: "a", CA: ca, SignedByCA: true})
+	if !s.At.IsZero() || !s.Capped {
 		t.Errorf("a leaf that ends with its CA: %+v, want no renewal", s)
 	}
 }
@@ -250,7 +243,7 @@ func TestTheMomentOfASuggestionIsChosenOnce(t *testing.T) {
 		return &cmapi.CertificateACMEARIStatus{SuggestedWindow: &cmapi.ACMERenewalWindow{Start: &start, End: &end}}
 	}
 	at := func(uid types.UID, w *cmapi.CertificateACMEARIStatus) time.Time {
-		return renewal(cert, &cmapi.CertificateSpec{}, uid, time.Time{}, nil, false, w).at
+		return Plan(Inputs{Leaf: cert, Spec: &cmapi.CertificateSpec{}, UID: uid, Suggested: w}).At
 	}
 	first := at("a", window(60*day))
 	if again := at("a", window(60*day)); !again.Equal(first) {
@@ -307,11 +300,11 @@ func TestTheSuggestionOfTheCAIsFollowed(t *testing.T) {
 		"a window that ends before it begins is no one":                 {cmapi.CertificateSpec{}, window(63*day, 61*day), 59 * day, 60 * day, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := renewal(cert, &test.spec, "uid", time.Time{}, nil, false, test.window)
-			if at := s.at.Sub(cert.NotBefore); at < test.from || at > test.to || s.overruled != test.overruled {
-				t.Errorf("after %.1f days, overruled: %v", at.Hours()/24, s.overruled)
+			s := Plan(Inputs{Leaf: cert, Spec: &test.spec, UID: "uid", Suggested: test.window})
+			if at := s.At.Sub(cert.NotBefore); at < test.from || at > test.to || s.Overruled != test.overruled {
+				t.Errorf("after %.1f days, overruled: %v", at.Hours()/24, s.Overruled)
 			}
-			if again := renewal(cert, &test.spec, "uid", time.Time{}, nil, false, test.window); again != s {
+			if again := Plan(Inputs{Leaf: cert, Spec: &test.spec, UID: "uid", Suggested: test.window}); again != s {
 				t.Errorf("it moved to %v", again)
 			}
 		})
@@ -360,7 +353,7 @@ func TestACAThatAlwaysWantsRenewalAtOnceIsFollowedOnceAndThenEverLater(t *testin
 				cert := &x509.Certificate{NotBefore: begins, NotAfter: begins.Add(test.life), SerialNumber: big.NewInt(int64(n))}
 				issued := now
 				if n > 0 {
-					ari = &cmapi.CertificateACMEARIStatus{AtOnce: atOnce(&was, ari, test.life, now)}
+					ari = &cmapi.CertificateACMEARIStatus{AtOnce: AtOnce(&was, ari, test.life, now)}
 				} else {
 					ari = &cmapi.CertificateACMEARIStatus{}
 				}
@@ -388,7 +381,7 @@ func whenRenewed(
 		ari.SuggestedWindow = &cmapi.ACMERenewalWindow{
 			Start: ptr.To(metav1.NewTime(start)), End: ptr.To(metav1.NewTime(end)),
 		}
-		at := renewal(cert, &cmapi.CertificateSpec{}, "uid", time.Time{}, nil, false, ari).at
+		at := Plan(Inputs{Leaf: cert, Spec: &cmapi.CertificateSpec{}, UID: "uid", Suggested: ari}).At
 		if !at.After(now.Add(6 * time.Hour)) {
 			if at.After(now) {
 				now = at
@@ -429,7 +422,7 @@ func TestWhatIsRememberedOfRenewalsAtOnce(t *testing.T) {
 				NotBefore: ptr.To(metav1.NewTime(monday)),
 				NotAfter:  ptr.To(metav1.NewTime(monday.Add(90 * day))),
 			}
-			got := atOnce(was, test.ari, 90*day, now)
+			got := AtOnce(was, test.ari, 90*day, now)
 			if (got == nil) != (test.renewals == 0) ||
 				got != nil && (got.Renewals != test.renewals || !got.NotBefore.Time.Equal(now.Add(test.hold))) {
 				t.Errorf("it is %+v", got)

@@ -1,18 +1,11 @@
-package lifecycle
+package renewal
 
 import (
 	"fmt"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
-	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 )
-
-// conditionRenewBefore is set if a certificate is renewed at another time than renewBefore or
-// renewBeforePercentage ask for. cert-manager does not have it.
-const conditionRenewBefore cmapi.CertificateConditionType = "RenewBeforeCapped"
 
 // beforeExpiry is how long before its expiry a certificate is renewed, without jitter: as long as
 // the spec asks for, if that is a part of its life, and a third of its life otherwise.
@@ -21,6 +14,19 @@ func beforeExpiry(life time.Duration, spec *cmapi.CertificateSpec) time.Duration
 		return min(before, life-life/soonestFraction)
 	}
 	return life / 3
+}
+
+// asksFor returns how long before the expiry the spec asks for the renewal, unchecked, or zero if
+// it does not. If both fields are set, renewBefore counts if it is shorter than the life, as in
+// cert-manager.
+func asksFor(life time.Duration, spec *cmapi.CertificateSpec) time.Duration {
+	switch {
+	case spec.RenewBefore != nil && (spec.RenewBeforePercentage == nil || partOf(life, spec.RenewBefore.Duration)):
+		return spec.RenewBefore.Duration
+	case spec.RenewBeforePercentage != nil:
+		return time.Duration(float64(life) * float64(*spec.RenewBeforePercentage) / 100)
+	}
+	return 0
 }
 
 func partOf(life, before time.Duration) bool { return before > 0 && before < life }
@@ -36,23 +42,8 @@ func followed(life time.Duration, spec *cmapi.CertificateSpec) bool {
 	return (asksFor(life, spec) - beforeExpiry(life, spec)).Abs() < time.Second
 }
 
-// warnOfRenewBefore sets and removes the condition.
-func (d *decider) warnOfRenewBefore() {
-	if !d.plan.early || d.plan.at.IsZero() {
-		cmapi.RemoveCertificateCondition(&d.Status, conditionRenewBefore)
-		return
-	}
-	spec, leaf := &d.Certificate.Spec, d.effective(d.present.chain)
-	life := leaf.NotAfter.Sub(leaf.NotBefore)
-	message := explainRenewBefore(life, spec)
-	if cmapi.GetCertificateCondition(&d.Status, conditionRenewBefore) == nil {
-		d.event(corev1.EventTypeWarning, string(conditionRenewBefore), message)
-	}
-	d.set(conditionRenewBefore, cmmeta.ConditionTrue, string(conditionRenewBefore), message)
-}
-
-// explainRenewBefore says which of renewBefore and renewBeforePercentage is not followed, and why.
-func explainRenewBefore(life time.Duration, spec *cmapi.CertificateSpec) string {
+// ExplainBefore says which of renewBefore and renewBeforePercentage is not followed, and why.
+func ExplainBefore(life time.Duration, spec *cmapi.CertificateSpec) string {
 	if spec.RenewBefore != nil && spec.RenewBeforePercentage != nil {
 		one := *spec
 		counts, ignored := "spec.renewBefore", "spec.renewBeforePercentage"
@@ -64,7 +55,7 @@ func explainRenewBefore(life time.Duration, spec *cmapi.CertificateSpec) string 
 		}
 		message := fmt.Sprintf("%s and %s are both set: %s does not count. Remove it", counts, ignored, ignored)
 		if !followed(life, &one) {
-			message += ". " + explainRenewBefore(life, &one)
+			message += ". " + ExplainBefore(life, &one)
 		}
 		return message
 	}

@@ -1,4 +1,4 @@
-package lifecycle
+package renewal
 
 import (
 	"crypto/x509"
@@ -12,10 +12,10 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 )
 
-// postponed returns when a renewal that is due may happen, if its windows demand a later time than
+// Postponed returns when a renewal that is due may happen, if its windows demand a later time than
 // now: the beginning of the next window, unless the certificate would be too near to its end then.
 // It is zero if the renewal may happen now.
-func postponed(cert *x509.Certificate, spec *cmapi.CertificateSpec, now time.Time) time.Time {
+func Postponed(cert *x509.Certificate, spec *cmapi.CertificateSpec, now time.Time) time.Time {
 	if spec.Renewal == nil || len(spec.Renewal.Windows) == 0 {
 		return time.Time{}
 	}
@@ -121,6 +121,12 @@ var cronParser = cron.NewParser(cron.Minute | cron.Hour | cron.Dom | cron.Month 
 // months fit.
 const maxCron = 512
 
+// CheckWindows returns what is wrong with the windows of a spec. The error names the field.
+func CheckWindows(spec []cmapi.CertificateRenewalWindows) error {
+	_, err := parseWindows(spec)
+	return err
+}
+
 func parseWindows(spec []cmapi.CertificateRenewalWindows) ([]window, error) {
 	var windows []window
 	for i, s := range spec {
@@ -169,3 +175,5 @@ func parseWindow(s cmapi.CertificateRenewalWindows) (window, error) {
 	}
 	return window{cron: parsed, length: s.WindowDuration.Duration}, nil
 }
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
