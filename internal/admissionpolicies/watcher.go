@@ -140,10 +140,10 @@ func (w *Watcher) Start(ctx context.Context) error {
 		<-ctx.Done()
 		return nil
 	}
-	told := make(chan struct{}, 1)
+	changed := make(chan struct{}, 1)
 	for _, list := range []client.ObjectList{&admissionv1.ValidatingAdmissionPolicyList{},
 		&admissionv1.ValidatingAdmissionPolicyBindingList{}} {
-		go w.watch(ctx, list, told)
+		go w.watch(ctx, list, changed)
 	}
 	wait := soonest
 	for {
@@ -159,7 +159,7 @@ func (w *Watcher) Start(ctx context.Context) error {
 			timer.Stop()
 			return nil
 		case <-timer.C:
-		case <-told:
+		case <-changed:
 			timer.Stop()
 			wait = soonest
 			select {
@@ -172,7 +172,7 @@ func (w *Watcher) Start(ctx context.Context) error {
 }
 
 // watch reports changes of the objects of a list.
-func (w *Watcher) watch(ctx context.Context, list client.ObjectList, told chan<- struct{}) {
+func (w *Watcher) watch(ctx context.Context, list client.ObjectList, changed chan<- struct{}) {
 	for ctx.Err() == nil {
 		began := time.Now()
 		if events, err := w.Client.Watch(ctx, list); err == nil {
@@ -184,7 +184,7 @@ func (w *Watcher) watch(ctx context.Context, list client.ObjectList, told chan<-
 					continue
 				}
 				select {
-				case told <- struct{}{}:
+				case changed <- struct{}{}:
 				default: // a change is already pending
 				}
 			}

@@ -230,7 +230,7 @@ func TestAChangeIsPendingUntilItIsAnnounced(t *testing.T) {
 		t.Fatal(err)
 	}
 	put(t, p, content("two"))
-	if err := p.told(mark); err != nil {
+	if err := p.markReloaded(mark); err != nil {
 		t.Fatal(err)
 	}
 	if !pending() {
@@ -239,7 +239,7 @@ func TestAChangeIsPendingUntilItIsAnnounced(t *testing.T) {
 	if mark, err = p.mark(); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.told(mark); err != nil {
+	if err := p.markReloaded(mark); err != nil {
 		t.Fatal(err)
 	}
 	if pending() {

@@ -460,7 +460,7 @@ func (p place) pending() (bool, error) {
 	return found, err
 }
 
-// mark returns the name of the current version, to pass to told after its reload.
+// mark returns the name of the current version, to pass to markReloaded after its reload.
 func (p place) mark() (string, error) {
 	name := ""
 	err := p.inCurrent(func(made *os.File) error {
@@ -470,9 +470,9 @@ func (p place) mark() (string, error) {
 	return name, err
 }
 
-// told records that the reload for the version of the mark has succeeded. If there is a newer
+// markReloaded records that the reload for the version of the mark has succeeded. If there is a newer
 // version, its reload is still due.
-func (p place) told(mark string) error {
+func (p place) markReloaded(mark string) error {
 	return p.inCurrent(func(made *os.File) error {
 		if filepath.Base(made.Name()) != mark {
 			return nil

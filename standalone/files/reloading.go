@@ -105,7 +105,7 @@ func (r *reconciler) start(cf *perennial.CertificateFile, at place) {
 			err = reload(r.life, spec, directory)
 		}
 		if err == nil {
-			err = at.told(current)
+			err = at.markReloaded(current)
 		}
 		if r.life.Err() != nil {
 			return // the mark stays, so that the next process reloads
