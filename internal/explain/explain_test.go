@@ -209,7 +209,7 @@ func TestAStateIsExplainedWithWhatToDoNext(t *testing.T) {
 			return c
 		}(), Issuer: issuer("True", "")}, "is being deleted: what was issued for it is revoked before", "wait: that is " +
 			"tried until 2026-06-01T12:09:00Z."},
-		"one that is deleted, and held by somebody else": {Objects{Certificate: func() *cmapi.Certificate {
+		"one that is deleted, and held by another finalizer": {Objects{Certificate: func() *cmapi.Certificate {
 			c := good.DeepCopy()
 			c.DeletionTimestamp, c.Finalizers = at(-time.Minute), []string{"foregroundDeletion"}
 			return c

@@ -65,9 +65,9 @@ func TestWhatAnOrderReplaces(t *testing.T) {
 			func(s *scene) { s.Certificate.Spec.IssuerRef.Name = "other" }, false},
 		"nothing that the private key of another is for": {
 			func(s *scene) { s.Secret.Data["tls.crt"] = pki.EncodeCertificatePEM(s.signedByCA(s.newKey())) }, false},
-		"nothing without a private key":                    {func(s *scene) { delete(s.Secret.Data, "tls.key") }, false},
-		"nothing by another account":                       {func(s *scene) { s.Issuer.GetStatus().ACME.URI = "https://ca/account/2" }, false},
-		"it, if nobody has noted whose account it was for": {func(s *scene) { s.Certificate.Status.ACME.ARI.Account = "" }, true},
+		"nothing without a private key":                 {func(s *scene) { delete(s.Secret.Data, "tls.key") }, false},
+		"nothing by another account":                    {func(s *scene) { s.Issuer.GetStatus().ACME.URI = "https://ca/account/2" }, false},
+		"it, if the account that it was for is unknown": {func(s *scene) { s.Certificate.Status.ACME.ARI.Account = "" }, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newScene(t).suggested(50*day, 51*day)
@@ -228,7 +228,7 @@ func TestDecide(t *testing.T) {
 			func(s *scene) { s.issued().after(61 * day) }, "request web-2, hold status", 0},
 		"not before it": {
 			func(s *scene) { s.issued().after(59 * day) }, "Ready=True/Ready", 0},
-		"somebody asks for it": {
+		"it is requested by hand": {
 			func(s *scene) { s.issued().issuingBecause("ManuallyTriggered") }, "request web-2, hold status", 0},
 		"an expired certificate is not ready, and says so even if nothing is written about the request": {
 			func(s *scene) {
@@ -248,7 +248,7 @@ func TestDecide(t *testing.T) {
 		"it comes": {
 			func(s *scene) { s.suggested(50*day, 51*day).after(51 * day) }, "store key, request web-2, Ready=True/Ready, " +
 				"Issuing=True/Renewing", 0},
-		"not if nobody is to ask the CA": {
+		"not if the CA is not to be asked": {
 			func(s *scene) {
 				s.suggested(50*day, 51*day).after(51 * day)
 				s.Issuer.GetSpec().ACME.RenewalInformationSource = cmacme.ACMERenewalInformationSourceNone
@@ -302,7 +302,7 @@ func TestDecide(t *testing.T) {
 					metav1.NewTime(created.Add(-time.Hour)),
 				)
 			}, "Ready=False/DoesNotExist, Issuing=False/Failed", 32 * time.Hour},
-		"the wait ends when somebody asks": {
+		"the wait ends with a manual trigger": {
 			func(s *scene) {
 				s.requested().failed("Failed")
 				s.carryOut(Decide(s.Observation))
@@ -369,7 +369,7 @@ func TestDecide(t *testing.T) {
 		"also if the request has failed by that": {
 			func(s *scene) { s.requested().paused().failed("Failed") }, "Ready=False/DoesNotExist, Issuing=False/Failed, " +
 				"Paused=True/ValidationsFailed", time.Hour},
-		"whoever asks by hand gets another request for one that is paused": {
+		"a manual trigger replaces a request that is paused": {
 			func(s *scene) { s.requested().paused().after(time.Minute).issuingBecause("ManuallyTriggered") },
 			"delete web-1, request web-1, hold status", 0},
 		"but one only": {
@@ -388,7 +388,7 @@ func TestDecide(t *testing.T) {
 				s.carryOut(Decide(s.Observation))
 				s.after(time.Minute).Issuer.GenericIssuer.(*cmapi.Issuer).Generation++
 			}, "delete web-1, request web-1, Ready=False/DoesNotExist, Issuing=False/Failed", 0},
-		"the wait goes on when somebody deletes the request that failed": {
+		"the wait goes on when the failed request is deleted": {
 			func(s *scene) {
 				s.requested().failed("Failed")
 				s.carryOut(Decide(s.Observation))
@@ -482,7 +482,7 @@ func TestDecide(t *testing.T) {
 					{ObjectMeta: metav1.ObjectMeta{Name: "younger", CreationTimestamp: metav1.NewTime(created.Add(time.Hour))}},
 				}
 			}, "request web-1, hold status", 0},
-		"a request of somebody else is not touched": {
+		"a request of another owner is not touched": {
 			func(s *scene) {
 				s.requested().Next.OwnerReferences = nil
 				delete(s.Next.Annotations, cmapi.CertificateNameKey)

@@ -109,7 +109,7 @@ func TestARehearsalComesBeforeTheIssuer(t *testing.T) {
 			func(s *scene) {
 				s.staged().rehearsing().rehearsal("Issued").Certificate.Spec.DNSNames = []string{"other.example.com"}
 			}, "delete web-rehearsal, rehearse, " + waits, "", "", 0},
-		"one that nobody asks for any more goes": {
+		"one that is no longer needed goes": {
 			func(s *scene) {
 				s.staged().rehearsing().rehearsal("Failed").decided()
 				s.Certificate.Spec.RehearsalIssuerRef, s.RehearsalIssuer = nil, nil
@@ -133,7 +133,7 @@ func TestARehearsalComesBeforeTheIssuer(t *testing.T) {
 		"after the back-off it is rehearsed again": {
 			func(s *scene) { s.staged().rehearsing().rehearsal("Failed").decided().after(time.Hour) },
 			"delete web-rehearsal, rehearse, " + waits, "", "", 0},
-		"or when somebody asks": {
+		"or with a manual trigger": {
 			func(s *scene) {
 				s.staged().rehearsing().rehearsal("Failed").decided().after(time.Minute).issuingBecause("ManuallyTriggered")
 			},
@@ -148,7 +148,7 @@ func TestARehearsalComesBeforeTheIssuer(t *testing.T) {
 				s.staged().rehearsing().rehearsal("Failed").decided().after(time.Minute)
 				s.Certificate.Spec.DNSNames = []string{"other.example.com"}
 			}, "delete web-rehearsal, rehearse, " + waits, "", "", 0},
-		"not when somebody deletes it": {
+		"not when it is deleted": {
 			func(s *scene) {
 				s.staged().rehearsing().rehearsal("Failed").decided().after(time.Minute).Rehearsal = nil
 			},
@@ -197,7 +197,7 @@ func TestARehearsalComesBeforeTheIssuer(t *testing.T) {
 				)
 				s.after(30 * time.Minute)
 			}, request, "", "RehearsalSkipped", 0},
-		"but nobody goes on without approval": {
+		"but not without approval": {
 			func(s *scene) {
 				s.staged().RehearsalIssuer = nil
 				s.Certificate.Spec.RehearsalIssuerRef = &cmmeta.IssuerReference{Name: "a", Kind: "Thing", Group: "example.com"}
@@ -210,7 +210,7 @@ func TestARehearsalComesBeforeTheIssuer(t *testing.T) {
 				}
 			},
 			"Ready=False/DoesNotExist, Issuing=False/InvalidSpec", "signs everything", "InvalidSpec", 0},
-		"the request of somebody else is not touched": {
+		"the request of another owner is not touched": {
 			func(s *scene) {
 				s.staged().rehearsing().Rehearsal.OwnerReferences = nil
 				delete(s.Rehearsal.Annotations, cmapi.CertificateNameKey)

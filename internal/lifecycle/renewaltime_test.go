@@ -58,7 +58,7 @@ func TestRenewBeforeThatIsNotFollowedIsReportedWhenItIsSet(t *testing.T) {
 	s := newScene(t).suggested(50*day, 51*day)
 	told := func() int { return strings.Count(fmt.Sprint(Decide(s.Observation).Events), "RenewBeforeIgnored") }
 	if n := told(); n != 0 {
-		t.Fatalf("it is told %d times though nobody asked", n)
+		t.Fatalf("there are %d events without renewBefore", n)
 	}
 	// The moment stays the same, as it is not followed.
 	s.Certificate.Spec.RenewBefore, s.Certificate.Generation = duration(60*day), 2
@@ -153,7 +153,7 @@ func TestARenewalAtOnceIsRememberedOfTheSameIssuerOnly(t *testing.T) {
 	}{
 		"of the one that has issued both": {func(*scene) {}, true},
 		"not of another":                  {func(s *scene) { s.Certificate.Spec.IssuerRef.Name = "other" }, false},
-		"not if nobody is to ask the CA": {func(s *scene) {
+		"not if the CA is not to be asked": {func(s *scene) {
 			s.issuingBecause("Rotated").Issuer.GetSpec().ACME.RenewalInformationSource = cmacme.ACMERenewalInformationSourceNone
 		}, false},
 		"nor if there was no certificate": {func(s *scene) { s.Secret = nil }, false},

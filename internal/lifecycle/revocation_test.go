@@ -44,7 +44,7 @@ func TestWhatIsRevokedOnDeletionIsKnownBefore(t *testing.T) {
 		// says that it cannot be revoked.
 		revocable, condition bool
 	}{
-		"nobody asks for it":             {func(s *scene) { s.ofACME().issued() }, false, false, false},
+		"spec.revocation is not set":     {func(s *scene) { s.ofACME().issued() }, false, false, false},
 		"before anything is requested":   {func(s *scene) { s.ofACME().revokedOnDelete("") }, true, false, false},
 		"when the certificate is stored": {func(s *scene) { s.ofACME().revokedOnDelete("").requested().signed() }, true, true, false},
 		"afterwards":                     {func(s *scene) { s.ofACME().issued().revokedOnDelete("") }, true, true, false},
@@ -52,12 +52,12 @@ func TestWhatIsRevokedOnDeletionIsKnownBefore(t *testing.T) {
 			s.ofACME().revokedOnDelete("").issued().Certificate.Spec.DNSNames[0] = "other.example.com"
 		}, true, true, false},
 		"also if the Secret is lost": {func(s *scene) { s.ofACME().revokedOnDelete("").issued().Secret = nil }, true, true, false},
-		"no longer if nobody asks for it any more": {func(s *scene) {
+		"no longer when spec.revocation is removed": {func(s *scene) {
 			s.ofACME().revokedOnDelete("").issued().Certificate.Finalizers = []string{revocation.Finalizer}
 			s.Certificate.Spec.Revocation.OnDelete = false
 		}, false, false, false},
 		"an issuer that revokes nothing":        {func(s *scene) { s.revokedOnDelete("").issued() }, false, false, true},
-		"nor does one of somebody else":         {func(s *scene) { s.revokedOnDelete("").external() }, false, false, true},
+		"an external issuer":                    {func(s *scene) { s.revokedOnDelete("").external() }, false, false, true},
 		"an issuer that is not there yet":       {func(s *scene) { s.revokedOnDelete("").Issuer = nil }, false, false, false},
 		"the issuer changed to one that cannot": {func(s *scene) { s.ofACME().revokedOnDelete("").issued().external() }, true, true, true},
 		"and has issued the next one meanwhile": {func(s *scene) {

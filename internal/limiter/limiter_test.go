@@ -133,7 +133,7 @@ func TestATargetThatHangsHasFewPlaces(t *testing.T) {
 		t.Errorf("%d are called for the place of the third", w.queue.Len())
 	}
 	if ends[3](); w.queue.Len() != 2 {
-		t.Errorf("%d are called, and not two, although nobody is there who takes long", w.queue.Len())
+		t.Errorf("%d are called, and not two, although no target is slow", w.queue.Len())
 	}
 	w.settle("hangs") // it answers fast, so it has recovered
 	if ends := w.hang("b", 10, one("hangs")); len(ends) < 3 {
@@ -162,7 +162,7 @@ func TestOneWhoIsForOneAtATimeHasOnePlaceAndCallsTheNext(t *testing.T) {
 		t.Errorf("who waits gets %v, %v", result, err)
 	}
 	if w.next() != "" {
-		t.Error("somebody is called while it is taken")
+		t.Error("a waiter is called while the slot is taken")
 	}
 	left()
 	left() // twice is once
@@ -181,7 +181,7 @@ func TestOneWhoIsForOneAtATimeHasOnePlaceAndCallsTheNext(t *testing.T) {
 	}
 	w.begin(request("c", 3)).end()
 	if end, ok := w.pass("d", 4, "alone"); !ok {
-		t.Error("a place that nobody came for stays taken")
+		t.Error("a slot that no waiter came for stays taken")
 	} else {
 		end()
 	}

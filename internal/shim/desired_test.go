@@ -106,9 +106,9 @@ func TestWhichIssuer(t *testing.T) {
 		settings    Settings
 		want        string // of the reference, or of the mistake; empty if nothing is asked for
 	}{
-		"a ClusterIssuer":            {nil, Settings{}, "cert-manager.io/ClusterIssuer/ca"},
-		"an Issuer":                  {map[string]string{"cert-manager.io/cluster-issuer": "(none)", "cert-manager.io/issuer": "x"}, Settings{}, "cert-manager.io/Issuer/x"},
-		"an issuer of somebody else": {map[string]string{"cert-manager.io/cluster-issuer": "(none)", "cert-manager.io/issuer": "x", "cert-manager.io/issuer-kind": "K", "cert-manager.io/issuer-group": "g.example"}, Settings{}, "g.example/K/x"},
+		"a ClusterIssuer":              {nil, Settings{}, "cert-manager.io/ClusterIssuer/ca"},
+		"an Issuer":                    {map[string]string{"cert-manager.io/cluster-issuer": "(none)", "cert-manager.io/issuer": "x"}, Settings{}, "cert-manager.io/Issuer/x"},
+		"an issuer of another project": {map[string]string{"cert-manager.io/cluster-issuer": "(none)", "cert-manager.io/issuer": "x", "cert-manager.io/issuer-kind": "K", "cert-manager.io/issuer-group": "g.example"}, Settings{}, "g.example/K/x"},
 		"both": {map[string]string{"cert-manager.io/issuer": "x"}, Settings{}, "remove one of " +
 			"the two"},
 		"a kind beside ClusterIssuer": {map[string]string{"cert-manager.io/issuer-kind": "K"}, Settings{}, "leave it out"},
@@ -149,7 +149,7 @@ func TestWhatIsPassedOn(t *testing.T) {
 		}
 	}
 	if _, found := got["other"]; found {
-		t.Error("an annotation that nobody asked for is passed on")
+		t.Error("an unrelated annotation is passed on")
 	}
 }
 

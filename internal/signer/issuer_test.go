@@ -98,11 +98,11 @@ func TestWhoHasIssuedWhatIsInASecret(t *testing.T) {
 		"as cert-manager does, if the Certificate does not name the group": {map[string]string{
 			cmapi.IssuerNameAnnotationKey: "ca", cmapi.IssuerKindAnnotationKey: "Issuer", cmapi.IssuerGroupAnnotationKey: "",
 		}, true},
-		"by its name alone":      {map[string]string{cmapi.IssuerNameAnnotationKey: "ca"}, true},
-		"another":                {map[string]string{cmapi.IssuerNameAnnotationKey: "other"}, false},
-		"another kind":           {map[string]string{cmapi.IssuerNameAnnotationKey: "ca", cmapi.IssuerKindAnnotationKey: "ClusterIssuer"}, false},
-		"another group":          {map[string]string{cmapi.IssuerNameAnnotationKey: "ca", cmapi.IssuerGroupAnnotationKey: "example.com"}, false},
-		"nobody, as far as said": {nil, false},
+		"by its name alone":           {map[string]string{cmapi.IssuerNameAnnotationKey: "ca"}, true},
+		"another":                     {map[string]string{cmapi.IssuerNameAnnotationKey: "other"}, false},
+		"another kind":                {map[string]string{cmapi.IssuerNameAnnotationKey: "ca", cmapi.IssuerKindAnnotationKey: "ClusterIssuer"}, false},
+		"another group":               {map[string]string{cmapi.IssuerNameAnnotationKey: "ca", cmapi.IssuerGroupAnnotationKey: "example.com"}, false},
+		"no account, as far as known": {nil, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := SecretNamesIssuer(

@@ -186,7 +186,7 @@ func TestPlacesThatAreNotSafeAreRefused(t *testing.T) {
 		"above it by dots":                  {root + "/../web", "is not below a root"},
 		"through a symbolic link":           {root + "/link/web", "symbolic link"},
 		"where a directory is":              {root + "/taken", "was not made by perenniald"},
-		"where somebody else's link is":     {root + "/foreign", "did not make"},
+		"where another client's link is":    {root + "/foreign", "did not make"},
 		"in a directory open to everybody":  {root + "/open/web", "all users can write"},
 		"through a file as if a directory":  {root + "/taken/../link/web", "symbolic link"},
 		"in a directory of many new levels": {root + "/a/b/c/d", ""},
@@ -223,7 +223,7 @@ func TestAChangeIsPendingUntilItIsAnnounced(t *testing.T) {
 	}
 	put(t, p, content("one"))
 	if !pending() {
-		t.Error("a change that nobody was told of is not pending")
+		t.Error("a change without its reload is not pending")
 	}
 	mark, err := p.mark()
 	if err != nil {

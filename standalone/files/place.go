@@ -470,8 +470,8 @@ func (p place) mark() (string, error) {
 	return name, err
 }
 
-// markReloaded records that the reload for the version of the mark has succeeded. If there is a newer
-// version, its reload is still due.
+// markReloaded records that the reload for the version of the mark has succeeded. If there is a
+// newer version, its reload is still due.
 func (p place) markReloaded(mark string) error {
 	return p.inCurrent(func(made *os.File) error {
 		if filepath.Base(made.Name()) != mark {

@@ -245,7 +245,7 @@ func TestApprovalTakesAPermission(t *testing.T) {
 		})
 	}
 
-	t.Run("an entry of the annotation that makes no sense lets nobody approve", func(t *testing.T) {
+	t.Run("an entry of the annotation that makes no sense approves nothing", func(t *testing.T) {
 		stored := create(
 			t,
 			admin(t),

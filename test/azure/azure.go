@@ -66,7 +66,7 @@ func (c *Cloud) Sites() map[string]http.Handler {
 func (c *Cloud) Put(zone, name string, values ...string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.write(zone, name, &set{ttl: 300, values: values, metadata: map[string]string{"owner": "somebody"}})
+	c.write(zone, name, &set{ttl: 300, values: values, metadata: map[string]string{"owner": "another"}})
 }
 
 // Values returns the values of a name.

@@ -153,8 +153,8 @@ func (b *bench) foreignSecrets(ctx context.Context) error {
 		return c.Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{
 			Namespace:   namespace,
 			Name:        fmt.Sprintf("foreign-%05d", i),
-			Labels:      map[string]string{"app": "something", "team": "somebody"},
-			Annotations: map[string]string{"meta.example.com/note": "a Secret of somebody who knows nothing of certificates"},
+			Labels:      map[string]string{"app": "something", "team": "another"},
+			Annotations: map[string]string{"meta.example.com/note": "a Secret without certificates"},
 		}, Data: data})
 	}); err != nil {
 		return err

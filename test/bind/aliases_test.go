@@ -16,17 +16,17 @@ func TestAliasesAndDelegationsLeadToZonesOfOtherServers(t *testing.T) {
 		"step CNAME chain.challenges.example.",
 		"_acme-challenge.circle CNAME circle",
 		"circle CNAME _acme-challenge.circle",
-		"_acme-challenge.dangling CNAME nobody.nowhere.example.",
+		"_acme-challenge.dangling CNAME absent.nowhere.example.",
 		"_acme-challenge.shop NS ns.challenges.example.",
 	)
 	challenges := zone(1)
 	challenges.Name = "challenges.example"
 	challenges.Records = "$TTL 60\n@ IN SOA ns hostmaster 1 86400 86400 864000 1\n@ IN NS ns\nns IN A 192.0.2.2\n" +
-		"alias TXT \"somebody else's\"\n"
+		"alias TXT \"another client's\"\n"
 	shop := challenges
 	shop.Name = "_acme-challenge.shop.example.com"
 	shop.Records = "$TTL 60\n@ IN SOA ns.challenges.example. hostmaster.challenges.example. 1 86400 86400 864000 1\n" +
-		"@ IN NS ns.challenges.example.\n@ TXT \"somebody else's\"\n"
+		"@ IN NS ns.challenges.example.\n@ TXT \"another client's\"\n"
 	above := bind.Start(t, keys, parent)
 	below := bind.Start(t, keys, challenges, shop)
 	resolver := bind.StartResolver(
@@ -53,7 +53,7 @@ func TestAliasesAndDelegationsLeadToZonesOfOtherServers(t *testing.T) {
 			"dns01.cnameStrategy to Follow"},
 		{"circle", "following", "the CNAMEs at _acme-challenge.circle.example.com lead in a circle or too far: " +
 			"_acme-challenge.circle.example.com -> circle.example.com -> _acme-challenge.circle.example.com"},
-		{"dangling", "following", "know no zone of nobody.nowhere.example"},
+		{"dangling", "following", "know no zone of absent.nowhere.example"},
 		{"shop", "above", "does not have the zone _acme-challenge.shop.example.com (NOTAUTH): let " +
 			"dns01.rfc2136.nameserver be the primary server of that zone"},
 	} {
@@ -80,7 +80,7 @@ func TestAliasesAndDelegationsLeadToZonesOfOtherServers(t *testing.T) {
 		})
 	}
 	r.primary = below
-	r.has("alias.challenges.example", "somebody else's")
+	r.has("alias.challenges.example", "another client's")
 	r.has("chain.challenges.example")
-	r.has(shop.Name, "somebody else's")
+	r.has(shop.Name, "another client's")
 }

@@ -48,8 +48,8 @@ func TestTheChallengeReportsWhatBINDRefusesAndWhatToCorrect(t *testing.T) {
 		change func(p *updates)
 		says   string
 	}{
-		"a key that it has not": {"example.com", func(p *updates) { p.TSIGKeyName = "nobody" },
-			`does not accept what is signed with the TSIG key "nobody" (BADKEY): let the server know this key, with this algorithm, or correct tsigKeyName or tsigAlgorithm`},
+		"a key that it has not": {"example.com", func(p *updates) { p.TSIGKeyName = "stranger" },
+			`does not accept what is signed with the TSIG key "stranger" (BADKEY): let the server know this key, with this algorithm, or correct tsigKeyName or tsigAlgorithm`},
 		"a key of another algorithm": {"example.com", func(p *updates) { p.TSIGAlgorithm = "HMACSHA512" },
 			`does not accept what is signed with the TSIG key "hmac-sha256" (BADKEY): let the server know this key, with this algorithm, or correct tsigKeyName or tsigAlgorithm`},
 		"another secret": {"example.com", func(p *updates) { p.TSIGSecret.Name = "another" },
@@ -58,7 +58,7 @@ func TestTheChallengeReportsWhatBINDRefusesAndWhatToCorrect(t *testing.T) {
 			p.TSIGKeyName, p.TSIGAlgorithm, p.TSIGSecret = "", "", cmmeta.SecretKeySelector{}
 		},
 			"refuses to update the zone example.com (REFUSED): let it allow updates that are not signed (or set tsigKeyName)"},
-		"a zone that nobody may change": {"closed.example", nil,
+		"a zone that takes no changes": {"closed.example", nil,
 			`refuses to update the zone closed.example (REFUSED): let it allow the TSIG key "hmac-sha256" to change TXT records there`},
 		"a policy that does not grant the name": {"policied.example", nil,
 			`refuses to update the zone policied.example (REFUSED): let it allow the TSIG key "hmac-sha256" to change TXT records there`},
@@ -67,7 +67,7 @@ func TestTheChallengeReportsWhatBINDRefusesAndWhatToCorrect(t *testing.T) {
 		"a zone that it has not": {"elsewhere.example", nil,
 			"does not have the zone elsewhere.example (NOTAUTH): let dns01.rfc2136.nameserver be the primary server of " +
 				"that zone"},
-		"nobody there": {"example.com", func(p *updates) { p.Nameserver = "127.0.0.1:9" }, "update the zone example.com " +
+		"no server": {"example.com", func(p *updates) { p.Nameserver = "127.0.0.1:9" }, "update the zone example.com " +
 			"at 127.0.0.1:9: "},
 	} {
 		t.Run(name, func(t *testing.T) {

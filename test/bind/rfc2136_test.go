@@ -217,7 +217,7 @@ func (r *rig) has(name string, values ...string) {
 }
 
 func TestEveryTSIGAlgorithmOverUDPAndTCP(t *testing.T) {
-	primary := bind.Start(t, keys, zone(1, `_acme-challenge.hmacmd5-udp 3600 TXT "somebody else's"`))
+	primary := bind.Start(t, keys, zone(1, `_acme-challenge.hmacmd5-udp 3600 TXT "another client's"`))
 	r := start(t, primary, primary, primary)
 	var solvers []cmacme.ACMEChallengeSolver
 	var names []string
@@ -245,9 +245,9 @@ func TestEveryTSIGAlgorithmOverUDPAndTCP(t *testing.T) {
 	for i, crt := range crts {
 		r.ready(crt)
 		if name := "_acme-challenge." + names[i]; names[i] == "hmacmd5-udp.example.com" {
-			r.has(name, "somebody else's")
+			r.has(name, "another client's")
 			if ttl := primary.TTL(t, name); ttl != 3600 {
-				t.Errorf("somebody else's record has the TTL %d", ttl)
+				t.Errorf("another client's record has the TTL %d", ttl)
 			}
 		} else {
 			r.has(name)
@@ -256,7 +256,7 @@ func TestEveryTSIGAlgorithmOverUDPAndTCP(t *testing.T) {
 }
 
 func TestASecondaryThatLagsIsWaitedForAndNamed(t *testing.T) {
-	z := zone(2, `_acme-challenge TXT "somebody else's"`)
+	z := zone(2, `_acme-challenge TXT "another client's"`)
 	primary := bind.Start(t, keys, z)
 	z.Of = primary
 	z.Settings = ""
@@ -264,7 +264,7 @@ func TestASecondaryThatLagsIsWaitedForAndNamed(t *testing.T) {
 	r := start(t, secondary, primary, primary, secondary) // the CA asks the one that lags: too early would be a failure
 	r.issuer("bind", cmacme.ACMEChallengeSolver{DNS01: &cmacme.ACMEChallengeSolverDNS01{RFC2136: r.updates("HMACSHA256")}})
 	crt := r.certificate("bind", "wildcard", "example.com", "*.example.com")
-	const waits = `of the 2 name servers of example.com, 1 have the TXT record of _acme-challenge.example.com; ns2.example.com (192.0.2.2:53) still answers "somebody else's"`
+	const waits = `of the 2 name servers of example.com, 1 have the TXT record of _acme-challenge.example.com; ns2.example.com (192.0.2.2:53) still answers "another client's"`
 	cluster.Eventually(t, func() error { // both, as both are presented at once
 		if said := r.reasons("example.com"); strings.Count(said, waits) != 2 {
 			return cluster.NotYet("the challenges say %s", said)
@@ -276,7 +276,7 @@ func TestASecondaryThatLagsIsWaitedForAndNamed(t *testing.T) {
 	}
 	secondary.Notify(t, "example.com")
 	r.ready(crt)
-	r.has("_acme-challenge.example.com", "somebody else's")
+	r.has("_acme-challenge.example.com", "another client's")
 }
 
 func TestThereAreWaysAroundTheCheckAndToWaitAfterIt(t *testing.T) {

@@ -321,5 +321,5 @@ func TestCheckVersionAndMistakes(t *testing.T) {
 	s.perennial("list", "-o", "yaml").says(t, cli.ExitUsage, "-o must be json")
 	s.perennial("status", "certificate").says(t, cli.ExitUsage, "the NAME of a Certificate is missing")
 	s.perennial("status", "certificate", "a", "b").says(t, cli.ExitUsage, `"b" is one argument too many`)
-	s.perennial("list", "--as", "nobody").says(t, cli.ExitError, `User "nobody" cannot list resource "certificates"`)
+	s.perennial("list", "--as", "stranger").says(t, cli.ExitError, `User "stranger" cannot list resource "certificates"`)
 }

@@ -122,7 +122,7 @@ func TestANewAccountKeyIsOfTheKindThatTheIssuerSays(t *testing.T) {
 	changesKeys.Store(false)
 	s.perennial("rotate-account-key", "curve").says(t, 3, `the CA of Issuer "curve" does not offer key changes`)
 	if next("curve") != nil {
-		t.Error("a key stands in the Secret that nobody can change to")
+		t.Error("a key is in the Secret, and the account cannot change to it")
 	}
 	changesKeys.Store(true)
 	for _, name := range []string{"curve", "numbers"} {

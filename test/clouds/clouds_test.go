@@ -36,7 +36,7 @@ func TestMain(m *testing.M) { cluster.Main(m) }
 
 const (
 	record = "_acme-challenge.example.com"
-	others = "somebody else's"
+	others = "another client's"
 	// What the examples say.
 	project, application = "my-project", "33333333-3333-3333-3333-333333333333"
 	// zoneOfAzure is the public zone of the example's resource group.

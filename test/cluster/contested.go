@@ -11,16 +11,16 @@ import (
 
 // Contested returns a wrapper for a client. Each status write of that client first fails with a
 // conflict, because another client has just written to the object.
-func Contested(somebody client.Client) func(client.Client) client.Client {
-	c := &contested{somebody: somebody, met: map[types.UID]bool{}}
+func Contested(rival client.Client) func(client.Client) client.Client {
+	c := &contested{rival: rival, met: map[types.UID]bool{}}
 	return func(inner client.Client) client.Client { return &contestedClient{inner, c} }
 }
 
 type contested struct {
-	somebody client.Client
-	mu       sync.Mutex
-	met      map[types.UID]bool // whether the next write has already had its conflict
-	writes   int
+	rival  client.Client
+	mu     sync.Mutex
+	met    map[types.UID]bool // whether the next write has already had its conflict
+	writes int
 }
 
 // meet writes to the object, unless it did so already for the next write.
@@ -34,7 +34,7 @@ func (c *contested) meet(ctx context.Context, o client.Object) error {
 	c.writes++
 	patch := []byte(`{"metadata":{"labels":{"contested":"` + strconv.Itoa(c.writes) + `"}}}`)
 	return client.IgnoreNotFound(
-		c.somebody.Patch(ctx, o.DeepCopyObject().(client.Object), client.RawPatch(types.MergePatchType, patch)),
+		c.rival.Patch(ctx, o.DeepCopyObject().(client.Object), client.RawPatch(types.MergePatchType, patch)),
 	)
 }
 

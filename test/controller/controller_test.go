@@ -398,7 +398,7 @@ func TestKubernetesSigningRequestsAreServed(t *testing.T) {
 	)
 	if self.CheckSignatureFrom(self) != nil &&
 		self.CheckSignature(self.SignatureAlgorithm, self.RawTBSCertificate, self.Signature) != nil {
-		t.Error("the certificate of the selfSigned issuer was signed by somebody else")
+		t.Error("the certificate of the selfSigned issuer was signed by another issuer")
 	}
 
 	// A key that is missing is said by an event, and waited for; an annotation that is missing is

@@ -150,7 +150,7 @@ func TestAnIngressThatIsChangedMeanwhileIsAfterwardsAsItsOwnerWants(t *testing.T
 			"cert-manager.io/cluster-issuer": "in-place", "acme.cert-manager.io/http01-edit-in-place": "true",
 		}},
 		Spec: networkingv1.IngressSpec{
-			IngressClassName: ptr.To("nobody"), // so it is not answered yet
+			IngressClassName: ptr.To("missing"), // so it is not answered yet
 			TLS:              []networkingv1.IngressTLS{{Hosts: []string{"a.example.com"}, SecretName: "tls"}},
 			Rules:            []networkingv1.IngressRule{rule("a.example.com", "/")},
 		},
@@ -240,7 +240,7 @@ func TestEveryReplicaAnswersFromTheMomentThatAChallengeIsThere(t *testing.T) {
 	token := "a-token-that-is-long-enough-of-" + r.namespace
 	path := "/.well-known/acme-challenge/" + token
 	if status, _ := read(t, r.listens, "www.example.com", path); status == http.StatusOK {
-		t.Error("a token that nobody knows is answered")
+		t.Error("an unknown token is answered")
 	}
 	r.challenge("one", "www.example.com", token)
 	if status, body := read(
@@ -485,7 +485,7 @@ func TestACertificateSaysThroughWhatItsChallengesAreAnswered(t *testing.T) {
 	r.create(&gwapi.Gateway{ObjectMeta: metav1.ObjectMeta{Name: "edge"}, Spec: gwapi.GatewaySpec{
 		GatewayClassName: "test", Listeners: []gwapi.Listener{{Name: "web", Port: 80, Protocol: gwapi.HTTPProtocolType}},
 	}})
-	r.issuer("nowhere", byIngress("nobody"))
+	r.issuer("nowhere", byIngress("missing"))
 	r.issuer(
 		"parentless",
 		cmacme.ACMEChallengeSolverHTTP01{GatewayHTTPRoute: &cmacme.ACMEChallengeSolverHTTP01GatewayHTTPRoute{}},

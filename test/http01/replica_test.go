@@ -114,10 +114,10 @@ func TestAReplicaWhoseCacheLagsAnswersByRightsInItsNamespaceAlone(t *testing.T) 
 		host, token string
 		status      int
 	}{
-		"the proof":              {"www.example.com", www.Spec.Token, http.StatusOK},
-		"in capitals":            {"WWW.Example.com", www.Spec.Token, http.StatusOK},
-		"for another host":       {"example.com", www.Spec.Token, http.StatusNotFound},
-		"a token that is nobody": {"www.example.com", "0123456789012345678901234567890123456789", http.StatusNotFound},
+		"the proof":        {"www.example.com", www.Spec.Token, http.StatusOK},
+		"in capitals":      {"WWW.Example.com", www.Spec.Token, http.StatusOK},
+		"for another host": {"example.com", www.Spec.Token, http.StatusNotFound},
+		"an unknown token": {"www.example.com", "0123456789012345678901234567890123456789", http.StatusNotFound},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := httptest.NewRecorder()

@@ -315,7 +315,7 @@ func (r *rig) challenge(name, host, token string) *cmacme.Challenge {
 				Ingress: &cmacme.ACMEChallengeSolverHTTP01Ingress{IngressClassName: &class},
 			},
 		},
-		IssuerRef: cmmeta.IssuerReference{Name: "nobody"},
+		IssuerRef: cmmeta.IssuerReference{Name: "missing"},
 	}}
 	r.create(ch)
 	return ch

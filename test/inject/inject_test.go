@@ -145,7 +145,7 @@ func TestMistakesAreReportedByEvents(t *testing.T) {
 		rig.Create(
 			t,
 			&cmapi.Certificate{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}, Spec: cmapi.CertificateSpec{
-				SecretName: name, CommonName: name, IssuerRef: cmmeta.IssuerReference{Name: "nobody"},
+				SecretName: name, CommonName: name, IssuerRef: cmmeta.IssuerReference{Name: "missing"},
 			}},
 		)
 	}
@@ -393,6 +393,6 @@ func TestForeignSecretsCauseNoPass(t *testing.T) {
 	setCA(t, ns, "ca", third) // comes after them in the watch
 	cluster.Eventually(t, func() error { return targets[0].has(t, o, first, second, third) })
 	if passes := running.Passes(t, "cainjector") - passesOfOne; passes > 5 {
-		t.Errorf("100 Secrets that nobody asked for caused about %d passes", passes)
+		t.Errorf("100 unrelated Secrets caused about %d passes", passes)
 	}
 }

@@ -55,7 +55,7 @@ func secretWithCA(t testing.TB, namespace, name, certificate string, cas ...rig.
 			&cmapi.Certificate{
 				ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: certificate},
 				Spec: cmapi.CertificateSpec{
-					SecretName: name, CommonName: name, IssuerRef: cmmeta.IssuerReference{Name: "nobody"},
+					SecretName: name, CommonName: name, IssuerRef: cmmeta.IssuerReference{Name: "missing"},
 				},
 			},
 		)

@@ -176,7 +176,7 @@ func abandoned(t *testing.T) (*rig, *cmacme.Challenge, controller.Options) {
 	t.Helper()
 	r, options := shop(t, &front{}, pebble.Options{})
 	life := cluster.NewLife(math.MaxInt, false)
-	r.names.AddTXT(challengeName, "somebody else's")
+	r.names.AddTXT(challengeName, "another client's")
 	r.names.Updating(func() dnsserver.Fate {
 		defer life.End()
 		return dnsserver.Unheard
@@ -234,7 +234,7 @@ func TestAnUnrecordedTXTRecordIsRemovedThoughTheDNSServiceFailsOnce(t *testing.T
 	cluster.Run(t, options)
 	r.tells("CleanUpError", "Error cleaning up challenge, tried until")
 	r.gone(ch)
-	if got := r.names.TXT(challengeName); len(got) != 1 || got[0] != "somebody else's" {
+	if got := r.names.TXT(challengeName); len(got) != 1 || got[0] != "another client's" {
 		t.Errorf("the zone has %q", got)
 	}
 }

@@ -233,7 +233,7 @@ func (r *watched) noChallenges(when string) error {
 // was reached.
 func killAt(t *testing.T, at kill) (died bool) {
 	t.Helper()
-	const foreign = "somebody else's"
+	const foreign = "another client's"
 	life := cluster.NewLife(math.MaxInt, at.after)
 	saw := &witness{left: math.MaxInt, after: at.after, end: func() { life.End() }}
 	switch at.of {

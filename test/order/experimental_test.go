@@ -59,10 +59,10 @@ func TestEachAccountHasARecordOfItsOwnByDNSAccount01(t *testing.T) {
 	// Another cluster has the usual name, and ours is behind a CNAME of its own.
 	r.names.CNAME("_acme-challenge.example.com", "other.delegated.example")
 	r.names.CNAME(record, "ours.delegated.example")
-	r.names.AddTXT("ours.delegated.example", "somebody else's")
+	r.names.AddTXT("ours.delegated.example", "another client's")
 	r.ready(r.certificate("wildcard", "*.example.com", "example.com"))
 	cluster.Eventually(t, func() error {
-		if got := r.names.TXT("ours.delegated.example"); len(got) != 1 || got[0] != "somebody else's" {
+		if got := r.names.TXT("ours.delegated.example"); len(got) != 1 || got[0] != "another client's" {
 			return cluster.NotYet("the zone has %q", got)
 		}
 		return nil
@@ -82,7 +82,7 @@ func TestEachAccountHasARecordOfItsOwnByDNSAccount01(t *testing.T) {
 func TestAPersistentRecordIsMadeOnceByDNSPersist01(t *testing.T) {
 	r := start(t, pebble.Options{})
 	const record = "_validation-persist.example.com"
-	others := "pebble.letsencrypt.org; accounturi=https://127.0.0.1/somebody-else; policy=wildcard"
+	others := "pebble.letsencrypt.org; accounturi=https://127.0.0.1/another; policy=wildcard"
 	r.names.AddTXT(record, others)
 	until := metav1.NewTime(time.Now().AddDate(1, 0, 0).Truncate(time.Second))
 	r.issuer(

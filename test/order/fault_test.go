@@ -69,7 +69,7 @@ func TestACertificateComesThoughEveryRequestFailsTheFirstTime(t *testing.T) {
 				}
 			}
 		},
-		"URLs of somebody else": func(w http.ResponseWriter, r *http.Request) {
+		"URLs of another server": func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
 			w.Header().Set("Location", "https://evil.example/1")
 			fmt.Fprint(w, `{"status": "pending", "finalize": "https://evil.example/f", "authorizations": ["https://evil.example/z"], "newNonce": "http://evil.example/n",

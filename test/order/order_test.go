@@ -91,11 +91,11 @@ func (r *rig) byDNS(strategy cmacme.CNAMEStrategy) func(*cmacme.ACMEIssuer) {
 
 func TestAWildcardAndItsApexAreIssuedByDNS01AndForeignRecordsStay(t *testing.T) {
 	r := start(t, pebble.Options{})
-	r.names.AddTXT("_acme-challenge.example.com", "somebody else's")
+	r.names.AddTXT("_acme-challenge.example.com", "another client's")
 	r.issuer(r.byDNS(""))
 	r.ready(r.certificate("wildcard", "*.example.com", "example.com"))
 	cluster.Eventually(t, func() error {
-		if got := r.names.TXT("_acme-challenge.example.com"); len(got) != 1 || got[0] != "somebody else's" {
+		if got := r.names.TXT("_acme-challenge.example.com"); len(got) != 1 || got[0] != "another client's" {
 			return cluster.NotYet("the zone has %q", got)
 		}
 		return nil

@@ -178,13 +178,13 @@ func (r *rig) noChallenges() bool {
 func TestTheExampleOfAProviderIssuesAndForeignRecordsStay(t *testing.T) {
 	const name = "_acme-challenge.example.com"
 	r := start(t, pebble.Options{}, ownMachine) // the server of the test is on this machine
-	r.names.AddTXT(name, "somebody else's")
+	r.names.AddTXT(name, "another client's")
 	_, address := r.powerDNS("good-key")
 	crt := r.example("dns-provider/issuer.yaml", "${API_KEY}", "good-key", "http://ns1.example.com:8081", address)
 	r.ready(crt)
 	r.eventually(
 		"the zone is as it was",
-		func() bool { return slices.Equal(r.names.TXT(name), []string{"somebody else's"}) },
+		func() bool { return slices.Equal(r.names.TXT(name), []string{"another client's"}) },
 	)
 	r.eventually("the Challenges are gone", r.noChallenges)
 	for _, e := range append(r.events("CleanUpError"), r.events("PresentError")...) {

@@ -98,7 +98,7 @@ func TestARenewalSaysWhatItReplacesAndComesThoughTheCADoesNotLikeThat(t *testing
 		{"it was replaced already", "alreadyReplaced", http.StatusConflict},
 		{"it was replaced already, as older CAs say it", "conflict", http.StatusConflict},
 		{"it makes no sense to the CA", "malformed", http.StatusBadRequest},
-		{"it is somebody else's", "unauthorized", http.StatusForbidden},
+		{"it belongs to another account", "unauthorized", http.StatusForbidden},
 		{"the CA does not know it", "malformed", http.StatusNotFound},
 		{"the CA has nothing against it", "", 0},
 	} {

@@ -240,7 +240,7 @@ func TestWhichRepliesKeepAllAwayFromACA(t *testing.T) {
 			err := ca.Available(t.Context())
 			if test.span == 0 {
 				if err != nil {
-					t.Errorf("nobody may ask: %v", err)
+					t.Errorf("no order may be sent: %v", err)
 				}
 				return
 			}

@@ -127,13 +127,13 @@ func TestCertificatesByRoute53WithAnAccessKey(t *testing.T) {
 	}{
 		"that is wrong": {"another secret", nil, "AWS does not let us list the hosted zones by name " +
 			"(route53:ListHostedZonesByName): SignatureDoesNotMatch"},
-		"that nobody has":    {secretKey, []string{keyID, "AKIAIOSFODNN7NOBODYS"}, "InvalidClientTokenId"},
+		"unknown":            {secretKey, []string{keyID, "AKIAIOSFODNN7NOBODYS"}, "InvalidClientTokenId"},
 		"without the Secret": {secretKey, []string{"            name: route53\n", "            name: other\n"}, "dns01.route53.secretAccessKeySecretRef, does not exist: create it with the entry secret-access-key"},
 		"without the entry":  {secretKey, []string{"key: secret-access-key", "key: other"}, "dns01.route53.secretAccessKeySecretRef, has no entry other"},
 		"without its ID": {secretKey, []string{fields + "accessKeyID: " + keyID + "\n", ""}, "has an access " +
 			"key ID or a secret access key, but not both: set both, or none"},
-		"that may not assume":      {secretKey, []string{inline, inline + fields + "role: " + shopRole + "\n"}, "is not authorized to perform: sts:AssumeRole on resource: " + shopRole},
-		"and somebody else's zone": {secretKey, []string{inline, inline + fields + "hostedZoneID: ZPRIVATE\n"}, "AWS does not let us change the TXT records of _acme-challenge.example.com.: AccessDenied"},
+		"that may not assume":       {secretKey, []string{inline, inline + fields + "role: " + shopRole + "\n"}, "is not authorized to perform: sts:AssumeRole on resource: " + shopRole},
+		"and another client's zone": {secretKey, []string{inline, inline + fields + "hostedZoneID: ZPRIVATE\n"}, "AWS does not let us change the TXT records of _acme-challenge.example.com.: AccessDenied"},
 		"and no key, for an Issuer": {secretKey, []string{inline, fields + "region: us-east-1\n"}, "may not use the " +
 			"controller's own: set accessKeyID and secretAccessKeySecretRef, or auth.kubernetes, or start the controller " +
 			"with --issuer-ambient-credentials"},
@@ -259,7 +259,7 @@ func TestAPrivateZoneOfTheSameNameIsChangedByItsIDAlone(t *testing.T) {
 		c.Access["ZPRIVATE"] = append(c.Access["ZPRIVATE"], user)
 	})
 	const private = "ZPRIVATE"
-	w.cloud.Put(private, record, "somebody else's")
+	w.cloud.Put(private, record, "another client's")
 	cluster.Process(t, w.env, w.flags...)
 	namespace := cluster.Namespace(t)
 	w.key(namespace, secretKey)
@@ -267,7 +267,7 @@ func TestAPrivateZoneOfTheSameNameIsChangedByItsIDAlone(t *testing.T) {
 		"dns01/route53.yaml",
 		append([]string{inline, inline + fields + "hostedZoneID: " + private + "\n"}, issuer(namespace)...)...)
 	w.ready(namespace, "route53", private)
-	if got := w.cloud.Values(zone, record); !slices.Equal(got, []string{"somebody else's"}) {
+	if got := w.cloud.Values(zone, record); !slices.Equal(got, []string{"another client's"}) {
 		t.Errorf("the public zone has %q", got)
 	}
 	if calls := w.cloud.Calls(); slices.Contains(calls, "ListHostedZonesByName "+user) {

@@ -62,7 +62,7 @@ func start(t *testing.T, change ...func(*aws.Cloud)) *world {
 		f(cloud)
 	}
 	t.Cleanup(cloud.Start())
-	cloud.Put(zone, record, "somebody else's")
+	cloud.Put(zone, record, "another client's")
 	site := internet.CA(t, ca)
 	return &world{
 		T:     t,
@@ -116,7 +116,7 @@ func (w *world) ready(namespace, name, zone string) {
 	w.Helper()
 	internet.Issued(w, w.admin, client.ObjectKey{Namespace: namespace, Name: name}, "*.example.com", "example.com")
 	cluster.Eventually(w, func() error {
-		if got := w.cloud.Values(zone, record); !slices.Equal(got, []string{"somebody else's"}) {
+		if got := w.cloud.Values(zone, record); !slices.Equal(got, []string{"another client's"}) {
 			return cluster.NotYet("the zone has %q", got)
 		}
 		return nil
@@ -173,7 +173,7 @@ func TestTheLessonsManifestsAsTheyStand(t *testing.T) {
 		t.Error("the role was asked to assume itself")
 	}
 	if !slices.ContainsFunc(calls, func(c string) bool { return strings.HasPrefix(c, "GetChange ") }) {
-		t.Error("nobody waited until the change was INSYNC")
+		t.Error("the change was not waited for until it was INSYNC")
 	}
 }
 
@@ -213,7 +213,7 @@ func TestARoleWithAPathThatThePodHasAlreadyIsNotAssumed(t *testing.T) {
 
 func TestWhatAWSRefusesStandsOnTheChallenge(t *testing.T) {
 	w := start(t)
-	w.cloud.Access = map[string][]string{zone: {"arn:aws:iam::1:role/somebody-else"}}
+	w.cloud.Access = map[string][]string{zone: {"arn:aws:iam::1:role/another"}}
 	cluster.Process(t, w.env, append(w.flags, "--v=2")...)
 	namespace := cluster.Namespace(t)
 	w.apply("lesson/cluster-issuer.yaml")

@@ -224,19 +224,19 @@ func TestAMistakeStandsOnTheIngressUntilItIsMended(t *testing.T) {
 	r.problem(o, "duration must be at least 1m")
 	r.change(o, func() {
 		delete(o.Annotations, "cert-manager.io/duration")
-		o.Annotations["cert-manager.io/issuer"] = "nobody"
+		o.Annotations["cert-manager.io/issuer"] = "missing"
 	})
-	r.problem(o, `there is no Issuer "nobody"`)
-	nobody := &cmapi.Issuer{
-		ObjectMeta: metav1.ObjectMeta{Name: "nobody"},
+	r.problem(o, `there is no Issuer "missing"`)
+	missing := &cmapi.Issuer{
+		ObjectMeta: metav1.ObjectMeta{Name: "missing"},
 		Spec:       cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}},
 	}
-	r.create(nobody)
+	r.create(missing)
 	r.problem(o, "")
-	if err := r.admin.Delete(t.Context(), nobody); err != nil {
+	if err := r.admin.Delete(t.Context(), missing); err != nil {
 		t.Fatal(err)
 	}
-	r.problem(o, `there is no Issuer "nobody"`)
+	r.problem(o, `there is no Issuer "missing"`)
 }
 
 func TestTwoIngressesThatWantOneSecretWithOtherContentBothHaveAnEvent(t *testing.T) {

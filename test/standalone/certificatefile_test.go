@@ -65,7 +65,7 @@ func TestEachRuleForCertificateFiles(t *testing.T) {
 		"a key that can be executed":               {spec: set{"mode": "0700"}, field: "spec.mode", says: "execute nothing"},
 		"a mode that is not octal":                 {spec: set{"mode": "600"}, field: "spec.mode", says: "in quotes"},
 		"a directory that others can write":        {spec: set{"directoryMode": "0777"}, field: "spec.directoryMode", says: "others not write"},
-		"a directory that nobody can enter":        {spec: set{"directoryMode": "0600"}, field: "spec.directoryMode", says: "read and enter"},
+		"a directory without permission to enter":  {spec: set{"directoryMode": "0600"}, field: "spec.directoryMode", says: "read and enter"},
 		"two ways to reload": {spec: set{
 			"reload": map[string]any{
 				"command": map[string]any{"args": []any{"/bin/true"}}, "signal": map[string]any{"pidFile": "/run/x.pid"},

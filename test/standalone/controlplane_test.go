@@ -313,7 +313,7 @@ func TestAServiceAccountHasItsRightsAndNoOthers(t *testing.T) {
 	c := plane(t)
 	k := admin(t, c)
 	namespace := newNamespace(t, k)
-	if _, err := serviceaccount.Config(t.Context(), c.AdminConfig(), namespace, "nobody"); !apierrors.IsNotFound(err) {
+	if _, err := serviceaccount.Config(t.Context(), c.AdminConfig(), namespace, "missing"); !apierrors.IsNotFound(err) {
 		t.Errorf("of an account that does not exist: %v", err)
 	}
 	if _, err := k.CoreV1().

@@ -64,7 +64,7 @@ spec:
 			"lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit"},
 		{"a profile that does not exist", "configMap: {}", "configMap: {pkcs12: {profile: Modern}}", "spec.target.configMap.pkcs12.profile", `supported values: "LegacyRC2", "LegacyDES", "Modern2023", "Modern2026"`},
 		{"no password", "configMap: {}", `configMap: {pkcs12: {password: ""}}`, "", ""},
-		{"a password that nobody can type", "configMap: {}", `configMap: {jks: {password: "\t"}}`, "spec.target.configMap.jks.password", "must consist of ASCII characters that can be printed"},
+		{"a password that cannot be typed", "configMap: {}", `configMap: {jks: {password: "\t"}}`, "spec.target.configMap.jks.password", "must consist of ASCII characters that can be printed"},
 		{"a label of the controller's", "configMap: {}", "configMap: {labels: {perennial.dev/trust-bundle: x}}", "spec.target.configMap.labels", "labels of the controller are its own: remove those whose name begins with perennial.dev/ or controller.cert-manager.io/"},
 		{"the label that would hide it", "configMap: {}", `secret: {labels: {controller.cert-manager.io/fao: "true"}}`, "spec.target.secret.labels", "labels of the controller are its own: remove those whose name begins with perennial.dev/ or controller.cert-manager.io/"},
 		{"an annotation of the controller's", "configMap: {}", "configMap: {annotations: {perennial.dev/trust-hash: x}}", "spec.target.configMap.annotations", "annotations of perennial.dev are the controller's own: remove those whose name begins with perennial.dev/"},

@@ -531,7 +531,7 @@ func TestNothingIsWrittenTwice(t *testing.T) {
 		return nil
 	})
 	if n := running.Passes(t, "trustbundles") - before; n > 3 {
-		t.Errorf("100 Secrets that nobody asked for caused about %d passes", n)
+		t.Errorf("100 unrelated Secrets caused about %d passes", n)
 	}
 	running.Stop()
 	if got, want := w.get(), map[string]int{"patch": 6, "patch status": 2}; !maps.Equal(got, want) {

@@ -113,7 +113,7 @@ func TestAWebhookThatNeverAnswersStopsNoOtherSolverOfTheSameCA(t *testing.T) {
 		t.Helper()
 		cluster.Eventually(t, func() error {
 			if now, _ := wait(); now == 0 {
-				return cluster.NotYet("nobody waits for the webhook; the challenges say %q", r.reasons(r.namespace))
+				return cluster.NotYet("no pass waits for the webhook; the challenges say %q", r.reasons(r.namespace))
 			}
 			return nil
 		})

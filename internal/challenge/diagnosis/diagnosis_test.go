@@ -58,7 +58,7 @@ func TestARefusalIsExplained(t *testing.T) {
 			[]string{"From here 192.0.2.1 shows the proof; 2001:db8::1 answers with status 404. ", "lead 2001:db8::1 to " +
 				"where 192.0.2.1 leads, or remove its address record"},
 		},
-		"an address answers nobody": {
+		"an address that does not answer": {
 			Failure{
 				Kind:    cmacme.ACMEChallengeTypeTLSALPN01,
 				Problem: problem(acme.ProblemConnection, "2001:db8::1: connection refused"),
@@ -73,7 +73,7 @@ func TestARefusalIsExplained(t *testing.T) {
 			},
 			[]string{"Lead port 80 of www.example.com to the controller, or, if it was led there, see what else answers"},
 		},
-		"nobody connects": {
+		"no connection": {
 			Failure{
 				Kind: cmacme.ACMEChallengeTypeHTTP01, Problem: problem(acme.ProblemConnection, "refused"),
 				Views: []solver.EndpointView{silent},

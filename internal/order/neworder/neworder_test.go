@@ -17,8 +17,8 @@ func TestWhichRefusalsAreAboutWhatAnOrderReplaces(t *testing.T) {
 		"of another account":                  {&acme.Problem{Type: acme.ProblemUnauthorized, Status: 403, Detail: "requester account did not request the certificate being replaced by this order"}, true},
 		"for other names":                     {&acme.Problem{Type: acme.ProblemMalformed, Status: 400, Detail: "identifiers in this order do not match any identifiers in the certificate being replaced"}, true},
 		"an identifier that is none":          {&acme.Problem{Type: acme.ProblemMalformed, Status: 400, Detail: "Could not validate ARI 'replaces' field :: parsing ARI CertID failed"}, true},
-		"of an issuer that nobody knows":      {&acme.Problem{Type: acme.ProblemMalformed, Status: 400, Detail: "parsing ARI CertID failed: no known issuer matches the provided Authority Key Identifier"}, true},
-		"a certificate that nobody knows":     {&acme.Problem{Type: acme.ProblemMalformed, Status: 404, Detail: "Could not validate ARI 'replaces' field :: could not find an existing certificate"}, true},
+		"of an unknown issuer":                {&acme.Problem{Type: acme.ProblemMalformed, Status: 400, Detail: "parsing ARI CertID failed: no known issuer matches the provided Authority Key Identifier"}, true},
+		"an unknown certificate":              {&acme.Problem{Type: acme.ProblemMalformed, Status: 404, Detail: "Could not validate ARI 'replaces' field :: could not find an existing certificate"}, true},
 		"the same, of a type of its own":      {&acme.Problem{Type: acme.ProblemServerInternal, Status: 404, Detail: "no such certificate to replace"}, true},
 		"replaced already, at older CAs": {
 			&acme.Problem{Type: acme.ProblemConflict, Status: 409,
