@@ -58,7 +58,7 @@ func NewKey(of *cmacme.ACMEIssuer) (crypto.Signer, []byte, error) {
 // key reads the account key. The error is apierrors.IsNotFound if there is no Secret.
 func (a *Accounts) key(ctx context.Context, issuer *signer.Issuer) (crypto.Signer, error) {
 	ref := issuer.GetSpec().ACME.PrivateKey
-	secret, err := a.Secrets.Get(ctx, issuer.SecretNamespace, ref.Name)
+	secret, err := issuer.ReadSecret(ctx, a.Secrets, ref.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +110,8 @@ func (a *Accounts) makeKey(ctx context.Context, issuer *signer.Issuer) (key cryp
 	switch {
 	case apierrors.IsAlreadyExists(err):
 		if err := a.Secrets.Live.Get(ctx, client.ObjectKeyFromObject(secret), secret); err != nil {
-			return nil, false, fmt.Errorf("read %s with the account key: %w", issuer.SecretInRequests(secret.Name), err)
+			return nil, false, fmt.Errorf("read %s with the account key: %w", issuer.SecretInRequests(ref.Name),
+				issuer.ErrorInRequests(err, ref.Name))
 		}
 		key, err = a.decodeKey(issuer, secret, keyEntry(ref))
 		return key, false, err
@@ -118,8 +119,8 @@ func (a *Accounts) makeKey(ctx context.Context, issuer *signer.Issuer) (key cryp
 		return nil, false, fault.Transientf(
 			"ErrRegisterACMEAccount",
 			"store the account key in %s: %w",
-			issuer.SecretInRequests(secret.Name),
-			err,
+			issuer.SecretInRequests(ref.Name),
+			issuer.ErrorInRequests(err, ref.Name),
 		)
 	}
 	return key, true, nil
@@ -132,14 +133,14 @@ func (a *Accounts) macKey(
 ) ([]byte, error) {
 	const field = "spec.acme.externalAccountBinding.keySecretRef"
 	secretName := issuer.SecretInRequests(b.Key.Name)
-	secret, err := a.Secrets.Get(ctx, issuer.SecretNamespace, b.Key.Name)
+	secret, err := issuer.ReadSecret(ctx, a.Secrets, b.Key.Name)
 	switch {
 	case apierrors.IsNotFound(err):
 		return nil, fault.Missingf("ErrRegisterACMEAccount",
 			"%s, %s, does not exist: create it with the MAC key that the CA gave you%s", secretName, field,
 			issuer.SecretsHint())
 	case err != nil:
-		return nil, fault.Transientf("ErrRegisterACMEAccount", "get %s: %w", secretName, err)
+		return nil, fault.Transientf("ErrRegisterACMEAccount", "%w", err)
 	}
 	text := strings.TrimRight(strings.TrimSpace(string(secret.Data[b.Key.Key])), "=")
 	if text == "" || len(text) > maxMACKey {

@@ -36,7 +36,7 @@ const maxPrevious = 3
 // rotating reports whether the account key is to be changed.
 func (a *Accounts) rotating(ctx context.Context, issuer *signer.Issuer) (bool, error) {
 	ref := issuer.GetSpec().ACME.PrivateKey
-	secret, err := a.Secrets.Get(ctx, issuer.SecretNamespace, ref.Name)
+	secret, err := issuer.ReadSecret(ctx, a.Secrets, ref.Name)
 	if err != nil {
 		return false, client.IgnoreNotFound(err)
 	}
@@ -55,7 +55,7 @@ func (a *Accounts) rotate(
 ) (crypto.Signer, error) {
 	ref := issuer.GetSpec().ACME.PrivateKey
 	entry := keyEntry(ref)
-	secret, err := a.Secrets.Get(ctx, issuer.SecretNamespace, ref.Name)
+	secret, err := issuer.ReadSecret(ctx, a.Secrets, ref.Name)
 	if err != nil || len(secret.Data[entry+NextSuffix]) == 0 {
 		return key, client.IgnoreNotFound(err)
 	}
@@ -115,7 +115,7 @@ func (a *Accounts) rotate(
 			"ErrUpdateACMEAccount",
 			"store the new account key in %s: %w",
 			issuer.SecretInRequests(secret.Name),
-			err,
+			issuer.ErrorInRequests(err, secret.Name),
 		)
 	}
 	return next, nil
@@ -147,7 +147,7 @@ func (a *Accounts) find(
 		return account, none
 	}
 	ref := issuer.GetSpec().ACME.PrivateKey
-	secret, err := a.Secrets.Get(ctx, issuer.SecretNamespace, ref.Name)
+	secret, err := issuer.ReadSecret(ctx, a.Secrets, ref.Name)
 	if err != nil {
 		return acme.Account{}, err
 	}

@@ -132,8 +132,7 @@ func (a *Accounts) checkKey(ctx context.Context, issuer *signer.Issuer, l *Setti
 		l.Wrong = append(l.Wrong, err)
 		return true, nil
 	}
-	return false, fault.Transientf("ErrVerifyACMEAccount", "get %s with the account key: %w",
-		issuer.SecretInRequests(ref.Name), err)
+	return false, fault.Transientf("ErrVerifyACMEAccount", "the account key: %w", err)
 }
 
 // ShortProfile is the name of a profile, short enough for a message.

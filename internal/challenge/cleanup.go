@@ -18,6 +18,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/acmestatus"
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/limiter"
+	"github.com/perennial-pki/perennial/internal/observe"
 	"github.com/perennial-pki/perennial/internal/solver"
 )
 
@@ -63,14 +64,7 @@ func (r *Reconciler) cleanUp(ctx context.Context, ch *cmacme.Challenge) (reconci
 	if deleted {
 		next.Finalizers = slices.DeleteFunc(next.Finalizers, acmestatus.IsFinalizer)
 		err := r.Client.Patch(ctx, next, client.MergeFromWithOptions(ch, client.MergeFromWithOptimisticLock{}))
-		if client.IgnoreNotFound(err) == nil {
-			return reconcile.Result{}, nil
-		}
-		if fault.RefusedByAPI(err) {
-			r.Events.Eventf(ch, corev1.EventTypeWarning, "CleanUpError", "%s", reasonOf(fmt.Errorf("the challenge is over, and "+
-				"its finalizer cannot be removed: %w", err)))
-		}
-		return reconcile.Result{}, fmt.Errorf("remove finalizer: %w", err)
+		return reconcile.Result{}, observe.FinalizerRefused(r.Events, ch, err)
 	}
 	next.Status.Presented, next.Status.Processing = false, false
 	_, err = r.writeStatus(ctx, ch, next)

@@ -12,22 +12,20 @@ import (
 )
 
 // nextAttempt says when a failed action is tried again: by poll.RecheckInterval, or by the back-off
-// of the queue. It names no time, as each time would be a write of the Challenge, its Order, the
-// request and the Certificate.
+// of the queue.
 var nextAttempt = map[fault.Class]string{
 	fault.Misconfigured: ". It is tried again within 5 minutes, and when the issuer changes",
-	fault.Transient:     ". It is tried again within 2 minutes",
+	fault.Transient:     fault.NextAttempt,
 }
 
 // reasonOf is the reason of a Challenge after a failed action: what failed, what to do, and when
 // the next attempt is.
 func reasonOf(err error) string {
 	failure := fault.Of(err)
-	reason := strings.TrimSuffix(failure.Error(), ".")
-	if failure.Class == fault.Transient && fault.RefusedByAPI(failure) {
-		reason += ". Change what refuses it"
+	if failure.Class == fault.Transient {
+		return fault.Retried(failure)
 	}
-	return reason + nextAttempt[failure.Class]
+	return strings.TrimSuffix(failure.Error(), ".") + nextAttempt[failure.Class]
 }
 
 // withoutNextAttempt returns the reason of a Challenge that is not tried again.

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -41,31 +40,18 @@ const (
 	reasonNotRead  = "IssuanceCountNotRead"
 )
 
-// ioError is the failure to read or write a ConfigMap of the controller's namespace. Its text is
-// for the users of other namespaces, and does not name the ConfigMap.
-type ioError struct {
-	words string
-	err   error
-}
-
-func (e *ioError) Error() string { return e.words }
-func (e *ioError) Unwrap() error { return e.err }
-
-// failed gives an error of the API server about the ConfigMap a class. Its words begin, for
-// example, with `configmaps "perennial-issuances-1f" is forbidden: `.
+// failed gives an error of the API server about the ConfigMap a class. Its text is for the users of
+// other namespaces, and does not name the ConfigMap.
 func failed(reason, configMap string, err error) error {
-	words, what := err.Error(), ""
+	is := fault.Unnamed(err, configMap)
 	if reason == reasonNotRead {
-		what = "the count of issuances, which the controller stores in its own namespace: "
-	}
-	if _, after, found := strings.Cut(words, fmt.Sprintf("%q is ", configMap)); found {
-		words = after
+		is = fmt.Errorf("the count of issuances, which the controller stores in its own namespace: %w", is)
 	}
 	class := fault.Transient
 	if fault.RefusedByAPI(err) {
 		class = fault.Refused
 	}
-	return &fault.Error{Class: class, Reason: reason, Err: &ioError{what + words, err}}
+	return &fault.Error{Class: class, Reason: reason, Err: is}
 }
 
 // Store keeps the records of all Certificates.

@@ -3,7 +3,6 @@ package observe
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"hash/maphash"
 	"sync"
@@ -21,6 +20,8 @@ import (
 	"k8s.io/client-go/tools/reference"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/perennial-pki/perennial/internal/fault"
 )
 
 const (
@@ -265,11 +266,23 @@ func StatusRefused(events record.EventRecorder, o client.Object, err error) erro
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
-	var refused apierrors.APIStatus
-	if errors.As(err, &refused) && !apierrors.IsConflict(err) && !apierrors.IsTooManyRequests(err) &&
-		refused.Status().Code < 500 {
+	if fault.RefusedByAPI(err) {
 		events.Eventf(o, corev1.EventTypeWarning, "StatusNotWritten",
-			"The API server refuses the status of this object, which is therefore out of date; it is tried again: %s", err)
+			"The API server refuses the status of this object, which is therefore out of date: %s", fault.Retried(err))
 	}
 	return fmt.Errorf("write status: %w", err)
+}
+
+// FinalizerRefused handles the outcome of the removal of an object's finalizer. If the API server
+// refuses it, an event says so, because the object stays without a visible cause. The error is the
+// one to retry after, or nil if the finalizer or the object is gone.
+func FinalizerRefused(events record.EventRecorder, o client.Object, err error) error {
+	if client.IgnoreNotFound(err) == nil {
+		return nil
+	}
+	if fault.RefusedByAPI(err) {
+		events.Eventf(o, corev1.EventTypeWarning, "CleanUpError",
+			"The work on this object is over, and its finalizer cannot be removed: %s", fault.Retried(err))
+	}
+	return fmt.Errorf("remove finalizer: %w", err)
 }

@@ -185,7 +185,7 @@ func TestDecide(t *testing.T) {
 			decided{state: cmacme.Errored, reason: "no such name", events: "Failed", also: failed}},
 		"the CA does not answer": {
 			observed(did(Send, transient)),
-			decided{reason: "connection refused; it is tried again within 2 minutes", err: true}},
+			decided{reason: "connection refused. It is tried again within 2 minutes", err: true}},
 
 		// At the CA.
 		"it is seen whether the server is still the same": {
@@ -472,7 +472,7 @@ func TestDecide(t *testing.T) {
 		// Faults of the CA.
 		"it does not answer": {
 			observed(open(cmacme.Ready), did(ReadOrder, transient)),
-			decided{state: cmacme.Ready, reason: "connection refused; it is tried again within 2 minutes", err: true}},
+			decided{state: cmacme.Ready, reason: "connection refused. It is tried again within 2 minutes", err: true}},
 		"it limits": {
 			observed(open(cmacme.Ready), did(ReadOrder, fault.Limitedf("", now.Add(2*time.Hour), "asked too much"))),
 			decided{state: cmacme.Ready, reason: "asked too much", again: 2 * time.Hour}},
@@ -494,7 +494,7 @@ func TestDecide(t *testing.T) {
 				open(cmacme.Ready),
 				did(ReadOrder, fault.Transientf("UnreadableReply", "%w", &acme.Problem{Status: 404, Action: "order"})),
 			),
-			decided{state: cmacme.Ready, reason: "it is tried again within 2 minutes", err: true}},
+			decided{state: cmacme.Ready, reason: "It is tried again within 2 minutes", err: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := test.o.Order.DeepCopy()

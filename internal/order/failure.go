@@ -52,10 +52,7 @@ func (d *decider) fail(err error) {
 		d.st.Reason = text
 		d.again(poll.RecheckInterval(d.Now.Sub(d.Order.CreationTimestamp.Time))) // Secrets are not watched
 	default:
-		if fault.RefusedByAPI(failure) {
-			text = strings.TrimSuffix(text, ".") + ". Change what refuses it"
-		}
-		d.st.Reason = text + "; it is tried again within 2 minutes"
+		d.st.Reason = fault.Retried(failure)
 		d.Decision.Err = err // with the queue's back-off
 	}
 }

@@ -17,6 +17,8 @@ type remembered struct {
 	unreplaced memory.Timestamp
 	// left is since when the Certificate is known to be gone.
 	left memory.Timestamp
+	// revoked says that the revocation after that is over. Only the finalizer is left.
+	revoked bool
 }
 
 // Memory is what a decision knows of the passes before. A restart forgets it.

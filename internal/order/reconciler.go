@@ -151,8 +151,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		err := r.discard(ctx, challenges.Items)
 		if fault.RefusedByAPI(err) {
 			r.Events.Eventf(order, corev1.EventTypeWarning, "CleanUpError",
-				"The order is over, and its Challenges cannot be deleted: %s. Change what refuses it, or delete them yourself. "+
-					"It is tried again within 2 minutes", err)
+				"The order is over, and its Challenges cannot be deleted: %s", fault.Retried(err))
 		}
 		return reconcile.Result{}, err
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/acmestatus"
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/limiter"
+	"github.com/perennial-pki/perennial/internal/observe"
 	"github.com/perennial-pki/perennial/internal/revocation"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/pki"
@@ -114,9 +115,12 @@ func (r *Reconciler) settle(ctx context.Context, order *cmacme.Order) (result re
 		return result, true, err
 	}
 	if leaving && (crt == nil || revocation.RevokeForValue(crt) != "") {
-		again, err := r.revoke(ctx, order, crt)
-		if err != nil || again > 0 {
-			return reconcile.Result{RequeueAfter: again}, true, err // when it may have passed
+		if m := r.memory.Of(order); !m.revoked {
+			again, err := r.revoke(ctx, order, crt)
+			if err != nil || again > 0 {
+				return reconcile.Result{RequeueAfter: again}, true, err // when it may have passed
+			}
+			m.revoked = true
 		}
 		return result, true, r.release(ctx, order)
 	}
@@ -147,10 +151,7 @@ func (r *Reconciler) release(ctx context.Context, order *cmacme.Order) error {
 	next := order.DeepCopy()
 	controllerutil.RemoveFinalizer(next, revocation.Finalizer)
 	err := r.Client.Patch(ctx, next, client.MergeFromWithOptions(order, client.MergeFromWithOptimisticLock{}))
-	if client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("remove finalizer: %w", err)
-	}
-	return nil
+	return observe.FinalizerRefused(r.Events, order, err)
 }
 
 // revoke revokes what the CA has issued for an Order after its Certificate was deleted. It returns

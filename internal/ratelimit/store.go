@@ -112,8 +112,9 @@ func (c *CALedger) read(ctx context.Context) (*Ledger, *corev1.ConfigMap, error)
 	case apierrors.IsNotFound(err):
 		return Restore(orders, now), nil, nil
 	case err != nil:
-		return nil, nil, fault.Transientf("LimitsUnknown",
-			"read what is spent of the limits of %s from ConfigMap %s: %w", c.directory, name, err)
+		c.ledgers.Log.Error(err, "cannot read the rate-limit usage", "directory", c.directory, "configMap", name)
+		return nil, nil, fault.Transientf("LimitsUnknown", "the controller cannot read the rate-limit usage of %s, which it "+
+			"stores in its own namespace, and sends no order without it: %w", c.directory, fault.Unnamed(err, name.Name))
 	}
 	ledger, err := Decode([]byte(object.Data[entry]))
 	if err != nil {
@@ -153,8 +154,10 @@ func (c *CALedger) durable(ctx context.Context, changes uint64) error {
 		c.saving = nil
 		c.mu.Unlock()
 		if err != nil {
-			return fault.Transientf("LimitsNotWritten",
-				"write what is spent of the limits of %s to ConfigMap %s: %w", c.directory, c.name(), err)
+			name := c.name()
+			c.ledgers.Log.Error(err, "cannot save the rate-limit usage", "directory", c.directory, "configMap", name)
+			return fault.Transientf("LimitsNotWritten", "the controller cannot save the rate-limit usage of %s, which it "+
+				"stores in its own namespace, and sends no order without it: %w", c.directory, fault.Unnamed(err, name.Name))
 		}
 	}
 }

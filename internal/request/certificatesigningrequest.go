@@ -253,7 +253,11 @@ func (r *CSRReconciler) signFailed(ctx context.Context, csr *certificatesv1.Cert
 	if failure.Class == fault.Refused {
 		return r.failed(ctx, csr, failure.Reason, err.Error())
 	}
-	r.Events.Event(csr, corev1.EventTypeWarning, failure.Reason, err.Error())
+	message := err.Error()
+	if failure.Class == fault.Transient {
+		message = fault.Retried(err)
+	}
+	r.Events.Event(csr, corev1.EventTypeWarning, failure.Reason, message)
 	switch failure.Class {
 	case fault.Misconfigured:
 		return reconcile.Result{RequeueAfter: mendedBackstop}, nil // what is corrected may not be watched

@@ -398,7 +398,7 @@ func (r *Reconciler) sign(ctx context.Context, cr *cmapi.CertificateRequest, iss
 				}, nil // when the other side said
 		default:
 			// Retry with the queue's back-off.
-			return r.pending(cr, failure.Reason, err.Error()), reconcile.Result{}, err
+			return r.pending(cr, failure.Reason, fault.Retried(err)), reconcile.Result{}, err
 		}
 	}
 	if len(answer.Certificate) == 0 {

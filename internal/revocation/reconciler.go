@@ -32,6 +32,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/account"
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/limiter"
+	"github.com/perennial-pki/perennial/internal/memory"
 	"github.com/perennial-pki/perennial/internal/observe"
 	"github.com/perennial-pki/perennial/internal/secrets"
 	"github.com/perennial-pki/perennial/internal/signer"
@@ -66,6 +67,9 @@ type Reconciler struct {
 	// Certificate: it may still write, for example the Secret, what it decided before the deletion.
 	// Nil for never.
 	AtWork func(types.NamespacedName) bool
+
+	// over has the deleted Certificates of which only the finalizer is left.
+	over memory.Records[bool]
 }
 
 // SetupWithManager registers the reconciler.
@@ -90,6 +94,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	}
 	if !waits(crt) {
 		return reconcile.Result{}, nil
+	}
+	if *r.over.Of(crt) {
+		return reconcile.Result{}, r.release(ctx, crt) // the CA is not asked again
 	}
 	if r.AtWork != nil && r.AtWork(request.NamespacedName) {
 		return reconcile.Result{RequeueAfter: atWorkAgain}, nil
@@ -169,6 +176,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 			),
 		)
 	}
+	*r.over.Of(crt) = true
 	return reconcile.Result{}, r.release(ctx, crt)
 }
 
@@ -177,10 +185,10 @@ func (r *Reconciler) release(ctx context.Context, crt *cmapi.Certificate) error 
 	next := crt.DeepCopy()
 	controllerutil.RemoveFinalizer(next, Finalizer)
 	err := r.Client.Patch(ctx, next, client.MergeFromWithOptions(crt, client.MergeFromWithOptimisticLock{}))
-	if client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("remove finalizer: %w", err)
+	if client.IgnoreNotFound(err) == nil {
+		r.over.Drop(client.ObjectKeyFromObject(crt))
 	}
-	return nil
+	return observe.FinalizerRefused(r.Events, crt, err)
 }
 
 // try revokes a certificate, and reports it in an event of the object that it belongs to. If later

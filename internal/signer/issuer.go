@@ -16,6 +16,8 @@ import (
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/secrets"
 	"github.com/perennial-pki/perennial/pki"
 )
 
@@ -64,11 +66,38 @@ func (i *Issuer) SecretInConditions(name string) string {
 // SecretInRequests names a Secret of the issuer in messages that may reach the users of requests,
 // Orders and Challenges. They may not know the Secrets of ClusterIssuers, which are in another
 // namespace.
-func (i *Issuer) SecretInRequests(name string) string {
+func (i *Issuer) SecretInRequests(name string) string { return i.inRequests("Secret", name) }
+
+// ServiceAccountInRequests is SecretInRequests for a ServiceAccount of the issuer.
+func (i *Issuer) ServiceAccountInRequests(name string) string {
+	return i.inRequests("ServiceAccount", name)
+}
+
+func (i *Issuer) inRequests(kind, name string) string {
 	if i.Kind == KindClusterIssuer {
-		return "the Secret of " + i.String()
+		return "the " + kind + " of " + i.String()
 	}
-	return i.SecretInConditions(name)
+	return kind + " " + i.SecretNamespace + "/" + name
+}
+
+// ErrorInRequests returns an error of the API server about an object of the issuer, such as its
+// Secret, for messages that may reach the users of requests. That of a ClusterIssuer's object does
+// not name the object.
+func (i *Issuer) ErrorInRequests(err error, name string) error {
+	if i.Kind != KindClusterIssuer {
+		return err
+	}
+	return fault.Unnamed(err, name)
+}
+
+// ReadSecret reads a Secret of the issuer, which the caller must not change. If it does not exist,
+// the error is apierrors.IsNotFound. The text of an error may reach the users of requests.
+func (i *Issuer) ReadSecret(ctx context.Context, store *secrets.Store, name string) (*corev1.Secret, error) {
+	secret, err := store.Get(ctx, i.SecretNamespace, name)
+	if err != nil {
+		return nil, fmt.Errorf("get %s: %w", i.SecretInRequests(name), i.ErrorInRequests(err, name))
+	}
+	return secret, nil
 }
 
 // Generation identifies the issuer, its spec and, for type ca, the CA in use. It changes with each

@@ -2,18 +2,27 @@ package signer
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/rand"
 	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/secrets"
 	"github.com/perennial-pki/perennial/pki"
 )
 
@@ -165,5 +174,42 @@ func TestARequestRepeatsNoConditionOfAClusterIssuer(t *testing.T) {
 	if ready, why := shared.Ready(); ready ||
 		why != `ErrGetKeyPair; the condition Ready of ClusterIssuer "a" says more` {
 		t.Errorf("a ClusterIssuer: %t, %q", ready, why)
+	}
+}
+
+// unreadable is a cluster whose API server refuses each read.
+type unreadable struct{ err error }
+
+func (u unreadable) Get(context.Context, client.ObjectKey, client.Object, ...client.GetOption) error {
+	return u.err
+}
+
+func (unreadable) List(context.Context, client.ObjectList, ...client.ListOption) error { return nil }
+
+// TestAReadErrorNamesNoSecretOfAClusterIssuer checks errors of the API server, whose words have the
+// names of Secrets.
+func TestAReadErrorNamesNoSecretOfAClusterIssuer(t *testing.T) {
+	resource := schema.GroupResource{Resource: "secrets"}
+	scope := Scope{ClusterResourceNamespace: "elsewhere"}
+	shared := scope.Of(&cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: "a"}})
+	own := scope.Of(&cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "a"}})
+	for name, err := range map[string]error{
+		"missing":   apierrors.NewNotFound(resource, "pair"),
+		"forbidden": apierrors.NewForbidden(resource, "pair", errors.New("frozen")),
+		"too slow":  apierrors.NewGenericServerResponse(504, "get", resource, "pair", "", 0, true),
+		"no answer": &url.Error{Op: "Get", URL: "https://api/api/v1/namespaces/elsewhere/secrets/pair",
+			Err: context.DeadlineExceeded},
+	} {
+		in := unreadable{err}
+		store := &secrets.Store{OursCache: in, OthersCache: in, Live: in}
+		_, got := shared.ReadSecret(t.Context(), store, "pair")
+		if text := fmt.Sprint(got); !errors.Is(got, err) || !strings.HasPrefix(text, `get the Secret of ClusterIssuer "a": `) ||
+			strings.Contains(text, "pair") || strings.Contains(text, "elsewhere") {
+			t.Errorf("%s: a ClusterIssuer: %s", name, text)
+		}
+		_, got = own.ReadSecret(t.Context(), store, "pair")
+		if !errors.Is(got, err) || !strings.HasPrefix(got.Error(), "get Secret ns/pair: ") {
+			t.Errorf("%s: an Issuer: %v", name, got)
+		}
 	}
 }

@@ -145,7 +145,10 @@ func (r *rig) byProvider(name, config string) func(*cmacme.ACMEIssuer) {
 }
 
 // events returns the messages of the namespace's events with a reason.
-func (r *rig) events(reason string) []string {
+func (r *rig) events(reason string) []string { return r.eventsOf("", reason) }
+
+// eventsOf returns the messages of the events of a kind, or of any if it is empty, with a reason.
+func (r *rig) eventsOf(kind, reason string) []string {
 	r.t.Helper()
 	var list corev1.EventList
 	if err := r.admin.List(r.t.Context(), &list, client.InNamespace(r.namespace)); err != nil {
@@ -153,7 +156,7 @@ func (r *rig) events(reason string) []string {
 	}
 	var all []string
 	for _, e := range list.Items {
-		if e.Reason == reason {
+		if e.Reason == reason && (kind == "" || e.InvolvedObject.Kind == kind) {
 			all = append(all, e.Message)
 		}
 	}

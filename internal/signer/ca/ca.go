@@ -64,11 +64,6 @@ func (s *Signer) Sign(ctx context.Context, issuer *signer.Issuer, r signer.Reque
 	spec := issuer.GetSpec().CA
 	secret := issuer.SecretInRequests(spec.SecretName)
 	pair, err := s.keyPair(ctx, issuer, secret)
-	if issuer.Kind == signer.KindClusterIssuer && err != nil && fault.Of(err).Class == fault.Transient {
-		// The API server's words name the Secret.
-		return signer.Result{}, fault.Transientf("ErrGetKeyPair",
-			"the key pair of the CA of %s cannot be read now; its condition Ready says why", issuer)
-	}
 	if err != nil {
 		return signer.Result{}, err
 	}
@@ -147,14 +142,14 @@ func (p *keyPair) incomplete() bool { return !bytes.Equal(p.anchor.RawIssuer, p.
 // named.
 func (s *Signer) keyPair(ctx context.Context, issuer *signer.Issuer, named string) (*keyPair, error) {
 	at := types.NamespacedName{Namespace: issuer.SecretNamespace, Name: issuer.GetSpec().CA.SecretName}
-	secret, err := s.Secrets.Get(ctx, at.Namespace, at.Name)
+	secret, err := issuer.ReadSecret(ctx, s.Secrets, at.Name)
 	switch {
 	case apierrors.IsNotFound(err):
 		s.keep(at, nil)
 		return nil, fault.Missingf("ErrGetKeyPair",
 			"%s with the key pair of the CA, spec.ca.secretName, does not exist: create it%s", named, issuer.SecretsHint())
 	case err != nil:
-		return nil, fault.Transientf("ErrGetKeyPair", "get key pair of the CA from %s: %w", named, err)
+		return nil, fault.Transientf("ErrGetKeyPair", "the key pair of the CA cannot be read now: %w", err)
 	}
 	pair := s.kept(at)
 	if pair == nil || pair.uid != secret.UID || pair.version != secret.ResourceVersion {

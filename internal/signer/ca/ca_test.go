@@ -9,8 +9,10 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/base64"
+	"errors"
 	"math/big"
 	"net"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,9 +36,15 @@ import (
 )
 
 // cluster is a client of a cluster with only this Secret.
-type cluster struct{ secret *corev1.Secret }
+type cluster struct {
+	secret *corev1.Secret
+	err    error // of each read
+}
 
 func (c cluster) Get(_ context.Context, _ client.ObjectKey, o client.Object, _ ...client.GetOption) error {
+	if c.err != nil {
+		return c.err
+	}
 	if c.secret == nil {
 		return apierrors.NewNotFound(schema.GroupResource{Resource: "secrets"}, "ca")
 	}
@@ -109,7 +117,7 @@ func secretOf(t *testing.T, key crypto.Signer, chain []*x509.Certificate, cas ..
 }
 
 func signerOf(secret *corev1.Secret) (*Signer, *signer.Issuer) {
-	in := cluster{secret}
+	in := cluster{secret: secret}
 	issuer := &cmapi.Issuer{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "ca", UID: types.UID("ca")}}
 	issuer.Spec.CA = &cmapi.CAIssuer{SecretName: "ca"}
 	return &Signer{Secrets: &secrets.Store{OursCache: in, OthersCache: in, Live: in}, Clock: clock.RealClock{}},
@@ -404,14 +412,21 @@ func TestARequestNamesNoSecretOfAClusterIssuer(t *testing.T) {
 	broken := secretOf(t, key, []*x509.Certificate{soon.cert})
 	broken.Data = map[string][]byte{"tls.crt": []byte("x")}
 	old := newCA(t, "old", nil, key, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Hour) })
-	for name, secret := range map[string]*corev1.Secret{
-		"missing": nil,
-		"broken":  broken,
-		"expired": secretOf(t, key, []*x509.Certificate{old.cert}),
-		"capped":  secretOf(t, key, []*x509.Certificate{soon.cert}),
+	resource := schema.GroupResource{Resource: "secrets"}
+	for name, in := range map[string]cluster{
+		"missing": {},
+		"broken":  {secret: broken},
+		"expired": {secret: secretOf(t, key, []*x509.Certificate{old.cert})},
+		"capped":  {secret: secretOf(t, key, []*x509.Certificate{soon.cert})},
+		"forbidden": {err: apierrors.NewForbidden(resource, "signing-pair", errors.New(
+			`User "controller" cannot get resource "secrets"`))},
+		"too slow": {err: apierrors.NewGenericServerResponse(504, "get", resource, "signing-pair", "", 0, true)},
+		"no answer": {err: &url.Error{Op: "Get", URL: "https://api/api/v1/namespaces/elsewhere/secrets/signing-pair",
+			Err: context.DeadlineExceeded}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, issuer := signerOf(secret)
+			s, issuer := signerOf(nil)
+			s.Secrets = &secrets.Store{OursCache: in, OthersCache: in, Live: in}
 			cluster := &cmapi.ClusterIssuer{ObjectMeta: metav1.ObjectMeta{Name: "shared"}}
 			cluster.Spec.CA = &cmapi.CAIssuer{SecretName: "signing-pair"}
 			issuer.GenericIssuer, issuer.Kind, issuer.SecretNamespace = cluster, signer.KindClusterIssuer, "elsewhere"
@@ -425,6 +440,9 @@ func TestARequestNamesNoSecretOfAClusterIssuer(t *testing.T) {
 			}
 			if strings.Contains(says, "elsewhere") || strings.Contains(says, "signing-pair") {
 				t.Errorf("the request names the Secret: %q", says)
+			}
+			if in.err != nil {
+				return // the condition of the issuer has the words of the API server
 			}
 			if _, err := s.Check(
 				t.Context(),

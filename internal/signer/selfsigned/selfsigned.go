@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/rand"
+	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -37,7 +38,7 @@ func (*Signer) References(*cmapi.IssuerConfig) []string { return nil }
 // Sign signs with the private key of the CSR, which is in the Keyring or in the Secret that the
 // request names.
 func (s *Signer) Sign(ctx context.Context, issuer *signer.Issuer, r signer.Request) (signer.Result, error) {
-	key, err := s.key(ctx, r)
+	key, err := s.key(ctx, issuer, r)
 	if err != nil {
 		return signer.Result{}, err
 	}
@@ -69,7 +70,16 @@ func (s *Signer) Sign(ctx context.Context, issuer *signer.Issuer, r signer.Reque
 	return answer, nil
 }
 
-func (s *Signer) key(ctx context.Context, r signer.Request) (crypto.Signer, error) {
+// nameKeySecret names the Secret with the private key of a request in messages. A Kubernetes CSR to
+// a ClusterIssuer names a Secret of a namespace that its user may not know.
+func nameKeySecret(issuer *signer.Issuer, r signer.Request) (name, hint string) {
+	if issuer.Kind == signer.KindClusterIssuer && r.Owner.Kind == "CertificateSigningRequest" {
+		return fmt.Sprintf("%q", r.KeySecret), issuer.SecretsHint()
+	}
+	return r.Namespace + "/" + r.KeySecret, ""
+}
+
+func (s *Signer) key(ctx context.Context, issuer *signer.Issuer, r signer.Request) (crypto.Signer, error) {
 	key := s.Keyring.Get(types.NamespacedName{Namespace: r.Namespace, Name: r.Name})
 	if key != nil && pki.SamePublicKey(key.Public(), r.CSR.PublicKey) {
 		return key, nil
@@ -82,20 +92,20 @@ func (s *Signer) key(ctx context.Context, r signer.Request) (crypto.Signer, erro
 			r.KeyAnnotation,
 		)
 	}
+	named, hint := nameKeySecret(issuer, r)
 	secret, err := s.Secrets.Get(ctx, r.Namespace, r.KeySecret)
 	switch {
 	case apierrors.IsNotFound(err):
 		return nil, fault.Misconfiguredf(r.KeyMissing,
-			"Referenced secret %s/%s not found: annotation %q names it as the private key of the request; create it, or "+
-				"correct the annotation",
-			r.Namespace, r.KeySecret, r.KeyAnnotation)
+			"Referenced secret %s not found: annotation %q names it as the private key of the request; create it, or "+
+				"correct the annotation%s",
+			named, r.KeyAnnotation, hint)
 	case err != nil:
 		return nil, fault.Transientf(
 			"ErrorGettingSecret",
-			"Failed to get private key from secret %s/%s: %w",
-			r.Namespace,
-			r.KeySecret,
-			err,
+			"Failed to get private key from secret %s: %w",
+			named,
+			fault.Unnamed(err, r.KeySecret),
 		)
 	}
 	key, err = s.Limits.DecodeKeyPEM(secret.Data[corev1.TLSPrivateKeyKey])
@@ -106,9 +116,8 @@ func (s *Signer) key(ctx context.Context, r signer.Request) (crypto.Signer, erro
 	if !pki.SamePublicKey(key.Public(), r.CSR.PublicKey) {
 		return nil, fault.Refusedf(
 			"ErrorKeyMatch",
-			"Error generating certificate template: CSR not signed by referenced private key in secret %s/%s",
-			r.Namespace,
-			r.KeySecret,
+			"Error generating certificate template: CSR not signed by referenced private key in secret %s",
+			named,
 		)
 	}
 	return key, nil

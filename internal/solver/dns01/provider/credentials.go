@@ -85,17 +85,17 @@ func (f *Factory) credentials(ctx context.Context, issuer *signer.Issuer, of *se
 
 // credential reads a credential, without the space around it, and checks its form.
 func (f *Factory) credential(ctx context.Context, issuer *signer.Issuer, of *service, r reference) (string, error) {
-	if r.key == "" {
-		return "", fault.Misconfiguredf("PresentError", "%s names no entry of Secret %s: set key", r.field, r.name)
-	}
 	secretName := issuer.SecretInRequests(r.name)
-	got, err := f.Secrets.Get(ctx, issuer.SecretNamespace, r.name)
+	if r.key == "" {
+		return "", fault.Misconfiguredf("PresentError", "%s names no entry of %s: set key", r.field, secretName)
+	}
+	got, err := issuer.ReadSecret(ctx, f.Secrets, r.name)
 	switch {
 	case apierrors.IsNotFound(err):
 		return "", fault.Missingf("PresentError", "%s, %s, does not exist: create it with the entry %s%s",
 			secretName, r.field, r.key, issuer.SecretsHint())
 	case err != nil:
-		return "", fault.Transientf("PresentError", "get %s: %w", secretName, err)
+		return "", fault.Transientf("PresentError", "%w", err)
 	}
 	value, err := entryOf(got, secretName, r.field, r.key)
 	if err == nil && of.checkCredential != nil {

@@ -78,14 +78,14 @@ func raw(c *cmacme.ACMEIssuerDNS01ProviderLego) []byte {
 func (f *Factory) legoSecret(ctx context.Context, issuer *signer.Issuer,
 	c *cmacme.ACMEIssuerDNS01ProviderLego) (map[string][]byte, error) {
 	secretName := issuer.SecretInRequests(c.SecretRef.Name)
-	got, err := f.Secrets.Get(ctx, issuer.SecretNamespace, c.SecretRef.Name)
+	got, err := issuer.ReadSecret(ctx, f.Secrets, c.SecretRef.Name)
 	switch {
 	case apierrors.IsNotFound(err):
 		return nil, fault.Missingf("PresentError",
 			"%s, %s, does not exist: create it, with the settings of %s as entries%s",
 			secretName, legoField, c.Name, issuer.SecretsHint())
 	case err != nil:
-		return nil, fault.Transientf("PresentError", "get %s: %w", secretName, err)
+		return nil, fault.Transientf("PresentError", "%w", err)
 	}
 	return got.Data, nil
 }

@@ -126,11 +126,7 @@ func openRoute53(ctx context.Context, f *Factory, r request, secrets credentials
 			return nil, err
 		}
 		if account != nil {
-			tokens := serviceAccountTokens{
-				f.Tokens,
-				types.NamespacedName{Namespace: r.issuer.SecretNamespace, Name: account.Name},
-				account.TokenAudiences,
-			}
+			tokens := serviceAccountTokens{f.Tokens, r.issuer, account.Name, account.TokenAudiences}
 			cfg.Credentials = aws.NewCredentialsCache(stscreds.NewWebIdentityRoleProvider(sts.NewFromConfig(cfg), c.Role, tokens,
 				func(o *stscreds.WebIdentityRoleOptions) { o.RoleSessionName = awsSession }))
 		} else if err := assumeRole(ctx, &cfg, c.Role); err != nil {
@@ -208,7 +204,8 @@ func capAnswers(stack *middleware.Stack) error {
 // serviceAccountTokens requests the ServiceAccount tokens that are exchanged for credentials.
 type serviceAccountTokens struct {
 	ask       Tokens
-	account   types.NamespacedName
+	issuer    *signer.Issuer
+	name      string
 	audiences []string
 }
 
@@ -220,20 +217,21 @@ func (t serviceAccountTokens) GetIdentityToken() ([]byte, error) {
 	if len(audiences) == 0 {
 		audiences = []string{awsAudience}
 	}
-	token, err := t.ask(ctx, t.account, audiences)
+	token, err := t.ask(ctx, types.NamespacedName{Namespace: t.issuer.SecretNamespace, Name: t.name}, audiences)
+	account, err := t.issuer.ServiceAccountInRequests(t.name), t.issuer.ErrorInRequests(err, t.name)
 	switch {
 	case apierrors.IsNotFound(err):
 		return nil, fault.Misconfiguredf(
 			"InvalidSolver",
-			"ServiceAccount %s, dns01.route53.auth.kubernetes.serviceAccountRef, does not exist: create it",
-			t.account,
+			"%s, dns01.route53.auth.kubernetes.serviceAccountRef, does not exist: create it",
+			account,
 		)
 	case apierrors.IsForbidden(err):
 		return nil, fault.Misconfiguredf(
 			"InvalidSolver",
-			"the controller may not ask for tokens of ServiceAccount %s: allow it by a Role with the verb create on "+
+			"the controller may not ask for tokens of %s: allow it by a Role with the verb create on "+
 				"serviceaccounts/token: %w",
-			t.account,
+			account,
 			err,
 		)
 	case err != nil:
