@@ -10,7 +10,9 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/utils/ptr"
@@ -49,6 +51,35 @@ func (w *witness) wrap(h http.Handler) http.Handler {
 		rw.WriteHeader(reply.Code)
 		_, _ = rw.Write(reply.Body.Bytes())
 	})
+}
+
+// story returns the events about a Certificate and its requests, and the lines about them in the
+// logs of processes.
+func (w *world) story(certificate string, of ...*process) string {
+	w.Helper()
+	var b strings.Builder
+	var events corev1.EventList
+	if err := w.List(w.Context(), &events, client.InNamespace(w.namespace)); err != nil {
+		w.Fatal(err)
+	}
+	about := func(s string) bool {
+		return strings.Contains(s, certificate+"-") || strings.Contains(s, certificate+" ") ||
+			strings.HasSuffix(s, certificate)
+	}
+	for _, e := range events.Items {
+		if about(e.InvolvedObject.Name) {
+			fmt.Fprintf(&b, "%s %s %s: %s %s (%d)\n", e.LastTimestamp.UTC().Format(time.TimeOnly), e.InvolvedObject.Kind,
+				e.InvolvedObject.Name, e.Reason, e.Message, e.Count)
+		}
+	}
+	for i, p := range of {
+		for line := range strings.Lines(p.out.String()) {
+			if about(line) {
+				fmt.Fprintf(&b, "%d: %s", i, line)
+			}
+		}
+	}
+	return b.String()
 }
 
 // TestALeaderThatWasStoppedWritesNothingTwice stops the leader of two processes again and again
@@ -125,11 +156,11 @@ func TestALeaderThatWasStoppedWritesNothingTwice(t *testing.T) {
 		leader.signal(syscall.SIGCONT) // it goes on where it stopped, and finds that it leads no longer
 		leader, follower = follower, leader
 	}
-	_ = follower
 
 	for _, crt := range w.allReady() {
-		if *crt.Status.Revision != 1 {
-			t.Errorf("Certificate %s has revision %d: it was issued twice", crt.Name, *crt.Status.Revision)
+		if n := ptr.Deref(crt.Status.Revision, 0); n != 1 {
+			t.Errorf("Certificate %s has revision %d: it was issued twice, or stored by a leader that did not note it\n%s",
+				crt.Name, n, w.story(crt.Name, leader, follower))
 		}
 		chain, key := cluster.Pair(t, client.ObjectKey{Namespace: w.namespace, Name: crt.Spec.SecretName})
 		if !key.Public().(interface{ Equal(x crypto.PublicKey) bool }).Equal(chain[0].PublicKey) {
