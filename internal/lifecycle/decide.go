@@ -282,11 +282,14 @@ func (d *decider) settleKeys() {
 	}
 }
 
-// pruneHistory deletes requests that the history need not keep.
+// pruneHistory deletes requests that the history need not keep, and a stray one.
 func (d *decider) pruneHistory() {
 	keep := 1
 	if n := d.Certificate.Spec.RevisionHistoryLimit; n != nil {
 		keep = int(*n)
+	}
+	if d.Stray != nil {
+		d.discard(d.Stray)
 	}
 	revision := 0
 	if d.Status.Revision != nil {

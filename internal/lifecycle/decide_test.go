@@ -211,6 +211,11 @@ func TestDecide(t *testing.T) {
 		"another name": {
 			func(s *scene) { s.issued().Certificate.Spec.DNSNames = []string{"other.example.com"} }, "request web-2, hold " +
 				"status", 0},
+		"not a request of the same revision that another leader made": {
+			func(s *scene) {
+				s.issued().Current = s.requestFor(1, s.newKey())
+				s.setStrayAside()
+			}, "delete web-1, Ready=True/Ready", 0},
 		"another issuer": {
 			func(s *scene) { s.issued().Certificate.Spec.IssuerRef.Name = "other" }, "request web-2, hold status", 0},
 		"the issuer's kind written out is not another issuer": {

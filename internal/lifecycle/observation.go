@@ -46,6 +46,9 @@ type Observation struct {
 	// nil.
 	Rehearsal       *cmapi.CertificateRequest
 	RehearsalIssuer *signer.Issuer
+	// Stray is a request of the present revision that has no certificate, so that the one in the
+	// Secret does not come from it. Two processes that were both the leader for a moment leave it.
+	Stray *cmapi.CertificateRequest
 	// Old are the other requests of the Certificate.
 	Old []*cmapi.CertificateRequest
 	// KeyInMemory is the private key of Next, if this process has it.
@@ -201,6 +204,14 @@ func revisionOf(cr *cmapi.CertificateRequest) int {
 		return 0
 	}
 	return n
+}
+
+// setStrayAside takes a request of the present revision that has no certificate out of the history:
+// compared with the Secret, it would be a reason to issue again.
+func (o *Observation) setStrayAside() {
+	if o.Current != nil && !issued(o.Current) {
+		o.Stray, o.Current = o.Current, nil
+	}
 }
 
 // revision is the present revision of the Certificate, 0 before the first.

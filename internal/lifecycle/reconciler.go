@@ -471,6 +471,7 @@ func (r *Reconciler) observeRequests(ctx context.Context, o *Observation) error 
 	for i := range all.Items {
 		o.observeRequest(&all.Items[i], revision)
 	}
+	o.setStrayAside()
 	if o.Next != nil {
 		o.KeyInMemory = r.Keyring.Get(client.ObjectKeyFromObject(o.Next))
 	}

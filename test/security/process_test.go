@@ -172,7 +172,7 @@ func (w *world) certificate(name, issuer string, change ...func(*cmapi.Certifica
 	return crt
 }
 
-// allReady waits until all Certificates of the namespace are Ready.
+// allReady waits until all Certificates of the namespace are Ready and none is being issued.
 func (w *world) allReady() []cmapi.Certificate {
 	w.Helper()
 	var list cmapi.CertificateList
@@ -184,6 +184,10 @@ func (w *world) allReady() []cmapi.Certificate {
 			c := cmapi.GetCertificateCondition(&list.Items[i].Status, cmapi.CertificateConditionReady)
 			if c == nil || c.Status != cmmeta.ConditionTrue {
 				return cluster.NotYet("Certificate %s: %+v", list.Items[i].Name, list.Items[i].Status.Conditions)
+			}
+			c = cmapi.GetCertificateCondition(&list.Items[i].Status, cmapi.CertificateConditionIssuing)
+			if c != nil && c.Status == cmmeta.ConditionTrue {
+				return cluster.NotYet("Certificate %s is being issued: %s", list.Items[i].Name, c.Message)
 			}
 		}
 		return nil
