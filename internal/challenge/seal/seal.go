@@ -10,6 +10,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -17,8 +18,10 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
+	"github.com/perennial-pki/perennial/internal/fault"
 )
 
 // Annotation has the seal of a Challenge.
@@ -117,12 +120,16 @@ func (s *Sealer) read(ctx context.Context, create bool) ([]byte, error) {
 	if apierrors.IsNotFound(err) {
 		err = s.create(ctx, secret)
 	}
+	// The errors are in the status of Challenges, the log names the Secret.
 	if err != nil {
-		return nil, fmt.Errorf("key of the seals of Challenges: %w", err)
+		log.FromContext(ctx).Error(err, "cannot read the key of the seals of Challenges", "namespace", s.Namespace)
+		return nil, fmt.Errorf("the key of the controller's seals of Challenges: %w", fault.Unnamed(err, SecretName))
 	}
 	if n := len(secret.Data[keyEntry]); n < keySize {
-		return nil, fmt.Errorf("key of the seals of Challenges: the controller's Secret %s has no entry %s of %d bytes: "+
-			"delete the Secret, and another one is made", SecretName, keyEntry, keySize)
+		log.FromContext(ctx).Info("the Secret with the key of the seals of Challenges has no key: delete it, and another "+
+			"one is made", "namespace", s.Namespace, "name", SecretName, "entry", keyEntry, "bytes", keySize)
+		return nil, errors.New("the key of the controller's seals of Challenges is damaged: the administrator of the " +
+			"controller finds in its log which Secret to delete")
 	}
 	s.key = secret.Data[keyEntry]
 	return s.key, nil

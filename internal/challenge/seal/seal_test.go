@@ -1,15 +1,19 @@
 package seal
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
@@ -116,7 +120,23 @@ func TestTheKeyOfTheSeals(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := (&Sealer{Client: c, Namespace: namespace}).Sealed(t.Context(), own)
-	if err == nil || !strings.Contains(err.Error(), "delete the Secret") || strings.Contains(err.Error(), "short") {
+	if err == nil || !strings.Contains(err.Error(), "damaged") || strings.Contains(err.Error(), "short") {
 		t.Errorf("a short key: %v", err)
+	}
+}
+
+// TestAKeyThatCannotBeReadIsNotNamed checks errors that users of Challenges read.
+func TestAKeyThatCannotBeReadIsNotNamed(t *testing.T) {
+	refused := interceptor.NewClient(clientWith(t).(client.WithWatch), interceptor.Funcs{
+		Get: func(context.Context, client.WithWatch, client.ObjectKey, client.Object, ...client.GetOption) error {
+			return apierrors.NewForbidden(corev1.Resource("secrets"), SecretName, errors.New("the reads are frozen"))
+		}})
+	damaged := clientWith(t, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: SecretName}})
+	for want, c := range map[string]client.Client{"the reads are frozen": refused, "damaged": damaged} {
+		err := (&Sealer{Client: c, Namespace: namespace}).Seal(t.Context(), challenge())
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), SecretName) ||
+			strings.Contains(err.Error(), namespace) {
+			t.Errorf("it says %v, want %q and no name", err, want)
+		}
 	}
 }
