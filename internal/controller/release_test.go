@@ -43,3 +43,15 @@ func TestTheLeaseIsReleasedInTime(t *testing.T) {
 		t.Errorf("another request: %v", err)
 	}
 }
+
+// TestTheEndFitsIntoTheGracePeriod adds up the bounds for calls that do not end by themselves, with
+// time to spare for the process.
+func TestTheEndFitsIntoTheGracePeriod(t *testing.T) {
+	const grace, spare = 30 * time.Second, 3 * time.Second // the default of pods
+	if end := endTimeout + 2*releaseTimeout; end > grace-spare {
+		t.Errorf("the end may take %s, and a pod has %s", end, grace)
+	}
+	if shutdownTimeout >= endTimeout {
+		t.Errorf("the metrics server may take %s, and all of the end %s", shutdownTimeout, endTimeout)
+	}
+}

@@ -303,6 +303,40 @@ func TestAClientHelloWithoutEndIsNotRead(t *testing.T) {
 		}
 	}()
 	closed(t, conn)
+
+	// The library allows 64 KiB, which may come in records of one byte, each with a header of five.
+	drip := &records{body: []byte{1, 0, 0xff, 0xf0}}
+	if hello, _, err := clientHello(t.Context(), drip, time.Minute); hello != nil || err == nil {
+		t.Errorf("got a ClientHello %v, and the error %v", hello, err)
+	}
+	if drip.read > maxHello+(1<<10) {
+		t.Errorf("%d bytes were read", drip.read)
+	}
+}
+
+// records is a connection from which a handshake message comes in records of one byte. After body
+// it is zeros.
+type records struct {
+	net.Conn
+	body []byte
+	rest []byte // of the current record
+	read int
+}
+
+func (*records) SetReadDeadline(time.Time) error { return nil }
+
+func (r *records) Read(p []byte) (int, error) {
+	if len(r.rest) == 0 {
+		next := byte(0)
+		if len(r.body) > 0 {
+			next, r.body = r.body[0], r.body[1:]
+		}
+		r.rest = []byte{22, 3, 1, 0, 1, next}
+	}
+	n := copy(p, r.rest)
+	r.rest = r.rest[n:]
+	r.read += n
+	return n, nil
 }
 
 func TestManyWhoSayNothingKeepOutNobody(t *testing.T) {
