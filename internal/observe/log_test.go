@@ -3,6 +3,7 @@ package observe
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -10,6 +11,8 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/go-logr/logr/funcr"
 	"github.com/prometheus/client_golang/prometheus"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -84,6 +87,43 @@ func TestAnErrorIsLoggedWhenItChangesAndEachPassIsRepeated(t *testing.T) {
 		}
 		if len(lines) != step.want {
 			t.Errorf("after pass %d the log has %d lines, not %d: %q", i, len(lines), step.want, lines)
+		}
+	}
+}
+
+func TestConflictsInARowAreFurtherAndFurtherApart(t *testing.T) {
+	conflict := apierrors.NewConflict(schema.GroupResource{Resource: "things"}, "a", errors.New("another version"))
+	var err error
+	r := Instrument(
+		NewMetrics(prometheus.NewRegistry(), clock.RealClock{}),
+		"things",
+		reconcile.TypedFunc[string](
+			func(context.Context, string) (reconcile.Result, error) { return reconcile.Result{}, err },
+		),
+	)
+	for i, step := range []struct {
+		object string
+		err    error
+		passes int
+		want   time.Duration
+	}{
+		{"a", conflict, 1, 20 * time.Millisecond},
+		{"a", fmt.Errorf("write status: %w", conflict), 1, 40 * time.Millisecond},
+		{"b", conflict, 1, 20 * time.Millisecond},
+		{"a", conflict, 100, 5 * time.Second},
+		{"a", nil, 1, 0},
+		{"a", conflict, 1, 20 * time.Millisecond},
+	} {
+		err = step.err
+		var result reconcile.Result
+		for range step.passes {
+			var failed error
+			if result, failed = r.Reconcile(t.Context(), step.object); failed != nil {
+				t.Fatal(failed)
+			}
+		}
+		if result.RequeueAfter != step.want {
+			t.Errorf("step %d: again after %s, want %s", i, result.RequeueAfter, step.want)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -151,9 +152,34 @@ func (m *Metrics) ACMEExchange(e acme.Exchange) {
 	m.acmeDuration.WithLabelValues(labels...).Observe(e.Duration.Seconds())
 }
 
-// conflictRetry is when an object is reconciled again after a conflict. By then the cache has the
-// other write.
-const conflictRetry = 20 * time.Millisecond
+// An object is reconciled again so long after a conflict, by when the cache should have the other
+// write. If its watch lags, the time doubles with each conflict in a row.
+const conflictRetry, lastConflictRetry = 20 * time.Millisecond, 5 * time.Second
+
+// conflicts counts the conflicts in a row of each object.
+type conflicts[R comparable] struct {
+	mu    sync.Mutex
+	count map[R]int
+}
+
+// another counts a conflict, and returns when to try again.
+func (c *conflicts[R]) another(request R) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.count[request]
+	if c.count == nil {
+		c.count = map[R]int{}
+	}
+	c.count[request] = n + 1
+	return min(conflictRetry<<min(n, 10), lastConflictRetry)
+}
+
+// over says that a pass ended without a conflict.
+func (c *conflicts[R]) over(request R) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.count, request)
+}
 
 // Instrument returns a reconciler that does what r does, counts it under the name of the
 // controller, and logs an error when it changes. A pass that failed is repeated with the queue's
@@ -165,16 +191,18 @@ func Instrument[R comparable](
 	r reconcile.TypedReconciler[R],
 ) reconcile.TypedReconciler[R] {
 	syncs, failures := m.syncs.WithLabelValues(controller), m.syncErrors.WithLabelValues(controller)
-	failed := &errorLog[R]{last: map[R]string{}}
+	failed, conflicting := &errorLog[R]{last: map[R]string{}}, &conflicts[R]{}
 	return reconcile.TypedFunc[R](func(ctx context.Context, request R) (reconcile.Result, error) {
 		syncs.Inc()
 		result, err := r.Reconcile(ctx, request)
+		if apierrors.IsConflict(err) {
+			return reconcile.Result{RequeueAfter: conflicting.another(request)}, nil
+		}
+		conflicting.over(request)
 		switch {
 		case err == nil:
 			failed.succeeded(request)
 			return result, nil
-		case apierrors.IsConflict(err):
-			return reconcile.Result{RequeueAfter: conflictRetry}, nil
 		case errors.Is(ctx.Err(), context.Canceled):
 			return reconcile.Result{}, nil // the process ends
 		}
