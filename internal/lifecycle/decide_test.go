@@ -86,6 +86,9 @@ func TestWhatAnOrderReplaces(t *testing.T) {
 	}
 }
 
+// noNames has one that can be no name.
+var noNames = []string{"web.example.com", "https://web.example.com/"}
+
 func TestDecide(t *testing.T) {
 	for name, test := range map[string]struct {
 		scene func(*scene)
@@ -470,6 +473,33 @@ func TestDecide(t *testing.T) {
 					s.Certificate.Spec.DNSNames = append(s.Certificate.Spec.DNSNames, fmt.Sprintf("host-%04d.names.example.com", n))
 				}
 			}, "Ready=False/DoesNotExist, Issuing=False/InvalidSpec", 0},
+		"a name from before it was refused that can be none": {
+			func(s *scene) { s.Certificate.Spec.DNSNames = noNames }, "Ready=False/DoesNotExist, Issuing=False/InvalidSpec", 0},
+		"or of a CA in this process": {
+			func(s *scene) {
+				s.Issuer.GetSpec().IssuerConfig = cmapi.IssuerConfig{CA: &cmapi.CAIssuer{SecretName: "ca"}}
+				s.Certificate.Spec.DNSNames = noNames
+			}, "Ready=False/DoesNotExist, Issuing=False/InvalidSpec", 0},
+		"or of an ACME server": {
+			func(s *scene) {
+				s.solvedBy(cmacme.ACMEChallengeSolver{}).Certificate.Spec.DNSNames = noNames
+			}, "Ready=False/DoesNotExist, Issuing=False/InvalidSpec", 0},
+		"or of another project's issuer": {
+			func(s *scene) { s.external().Certificate.Spec.DNSNames = noNames },
+			"Ready=False/DoesNotExist, Issuing=False/InvalidSpec", 0},
+		"or beside one that the certificate has": {
+			func(s *scene) { s.issued().Certificate.Spec.DNSNames = noNames },
+			"Ready=False/RequestChanged, Issuing=False/InvalidSpec", 0},
+		"a certificate that has such a name stays ready": {
+			func(s *scene) {
+				s.Certificate.Spec.DNSNames = noNames
+				s.issued()
+			}, "Ready=True/Ready", 0},
+		"and is renewed": {
+			func(s *scene) {
+				s.Certificate.Spec.DNSNames = noNames
+				s.issued().after(61 * day)
+			}, "request web-2, hold status", 0},
 		"wrong windows of a good certificate are told, and do not let it expire": {
 			func(s *scene) { s.issued().Certificate.Spec.Renewal = weekly("", "61 * * * *", time.Hour) },
 			"Ready=True/Ready, Issuing=False/WindowError", 0},

@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -33,7 +34,26 @@ func (d *decider) check(why *violation) error {
 			"live for %s only: "+
 			"set size to %d or less, or duration to %s or more", ks.Size, life, largestQuickRSA, leastLifeOfLargeRSA)
 	}
+	if err := d.checkNames(); err != nil {
+		return err
+	}
 	return d.Limits.CheckRequest(requestOf(spec), ks)
+}
+
+// checkNames finds a name in a Certificate from before the API server refused it that can be no DNS
+// name. None is certified anew. One that the present certificate has is certified again: the
+// certificate may serve by its other names.
+func (d *decider) checkNames() error {
+	var certified []string
+	if len(d.present.chain) > 0 {
+		certified = pki.DNSNames(d.present.chain[0].DNSNames)
+	}
+	for i, name := range d.Certificate.Spec.DNSNames {
+		if err := pki.CheckDNSName(name); err != nil && !slices.Contains(certified, pki.ComparableDNSName(name)) {
+			return fmt.Errorf("spec.dnsNames[%d]: %.300q %w", i, name, err)
+		}
+	}
+	return nil
 }
 
 func isRSA(ks pki.KeySpec) bool { return ks.Algorithm == pki.RSA || ks.Algorithm == "" }
