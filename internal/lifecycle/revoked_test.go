@@ -13,6 +13,7 @@ import (
 // controller reads it, so no order is exempt from limits by its window. The process is killed
 // meanwhile.
 func TestTenThousandCertificatesPastTheirWindowsAreEachRenewedOnce(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.random = rand.New(rand.NewPCG(3, 4))
 	began := w.now

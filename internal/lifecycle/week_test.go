@@ -27,6 +27,7 @@ const mostCounted, mostRevoked = 9, 13
 // answers, edits, deletions, overwritten Secrets, restarts and clock jumps. Some of what happens is
 // repeated as soon as it can be, as by tools that fight.
 func TestInAWeekNoCertificateIsIssuedMoreOftenThanTheBound(t *testing.T) {
+	t.Parallel()
 	worst, most, total, early, jumps := 0, 0, 0, 0, 0
 	for seed := range 24 {
 		w := newWeek(t, uint64(seed))

@@ -14,6 +14,7 @@ import (
 // accounts share the CA; certificates are revoked, and ask for other names; the process is killed
 // now and then, in the middle of orders, and its ledger lost.
 func TestInAYearOfTenThousandCertificatesNoOrderIsRefused(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	began := w.now
 	end := began.Add(365 * day)

@@ -96,7 +96,9 @@ func (l *Ledger) restoreUsage(records []OrderRecord, now int64) {
 	l.usage.full = map[key]map[string]int64{}
 	for i := range records {
 		r := &records[i]
-		if !r.Issued {
+		issued := r.latest(now)
+		longest := max(r.Limits.Domain.Period, r.Limits.Set.Period, r.Published.Domain.Period, r.Published.Set.Period)
+		if !r.Issued || issued <= now-longest.Milliseconds() {
 			continue
 		}
 		for _, b := range newCandidate(r.Request).certificates {
@@ -104,7 +106,7 @@ func (l *Ledger) restoreUsage(records []OrderRecord, now int64) {
 				continue
 			}
 			each := reservation{Key: b.key, Count: b.limit.Count, Period: b.limit.Period.Milliseconds()}
-			if issued := r.latest(now); issued > now-each.Period {
+			if issued > now-each.Period {
 				l.usage.spend(each, r.Namespace, issued)
 			}
 		}
