@@ -54,6 +54,8 @@ func startPlane() (*ControlPlane, error) {
 		return nil, err
 	}
 	cmd := exec.Command(program)
+	// Memory is there, and a heap that may be larger is collected less often.
+	cmd.Env = append([]string{"GOGC=400"}, os.Environ()...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	stdin, err := cmd.StdinPipe() // closed by the kernel if this process dies

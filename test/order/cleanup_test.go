@@ -165,7 +165,7 @@ func TestANamespaceGoesThoughItHasChallenges(t *testing.T) {
 	})
 	now.Step(11 * time.Minute) // longer than the retries last, if there was a first attempt
 	r.eventually("the namespace is gone", func() bool {
-		now.Step(time.Second)
+		now.Step(10 * time.Second)
 		return apierrors.IsNotFound(r.admin.Get(t.Context(), client.ObjectKey{Name: r.namespace}, &corev1.Namespace{}))
 	})
 }

@@ -169,7 +169,7 @@ func removesAfter(t *testing.T, ends bool) {
 		return
 	}
 	now.Step(11 * time.Minute) // longer than the retries last, if there was a first attempt
-	r.eventually("it is given up", func() bool { now.Step(time.Second); return len(r.events("CleanUpError")) > 0 })
+	r.eventually("it is given up", func() bool { now.Step(10 * time.Second); return len(r.events("CleanUpError")) > 0 })
 	r.tells(
 		"CleanUpError",
 		"Gave up",

@@ -294,7 +294,7 @@ func TestARecordThatAProviderLeavesIsNamedInAnEvent(t *testing.T) {
 	})
 	clock.Step(11 * time.Minute) // longer than the retries last, if there was a first attempt
 	r.eventually("an event names the record", func() bool {
-		clock.Step(time.Second)
+		clock.Step(10 * time.Second)
 		return slices.ContainsFunc(r.events("CleanUpError"), func(e string) bool {
 			return strings.Contains(e, "_acme-challenge.example.com") && strings.Contains(e, value) &&
 				strings.Contains(e, "although pdns was asked to remove it")
