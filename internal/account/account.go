@@ -25,6 +25,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/ratelimit"
 	"github.com/perennial-pki/perennial/internal/secrets"
 	"github.com/perennial-pki/perennial/internal/signer"
+	"github.com/perennial-pki/perennial/internal/version"
 	"github.com/perennial-pki/perennial/pki"
 )
 
@@ -47,9 +48,8 @@ type Accounts struct {
 	RateLimits *ratelimit.Ledgers
 	// Egress is how far issuers reach.
 	Egress egress.Egress
-	// UserAgent and Observe are those of acme.Client.
-	UserAgent string
-	Observe   func(acme.Exchange)
+	// Observe is that of acme.Client.
+	Observe func(acme.Exchange)
 	// Guard says why the account of an issuer must not be used for others now. It may be nil.
 	Guard func(*signer.Issuer) error
 
@@ -92,7 +92,7 @@ func (a *Accounts) Server(spec *cmacme.ACMEIssuer, kind string) (*acme.Client, e
 	}
 	c := &acme.Client{
 		Directory: spec.Server, HTTP: &http.Client{Transport: a.Egress.Of(key.cluster).Transport(transport)},
-		UserAgent: a.UserAgent, Now: a.Clock.Now, Observe: a.Observe,
+		UserAgent: version.UserAgent("perennial"), Now: a.Clock.Now, Observe: a.Observe,
 	}
 	if a.RateLimits != nil {
 		c.Before = func(ctx context.Context) error { return a.RateLimits.For(spec.Server).Available(ctx) }

@@ -230,7 +230,7 @@ func (p *Program) connect() (*cluster, error) {
 		return nil, err
 	}
 	cfg.Timeout = requestTimeout
-	cfg.UserAgent = "perennial"
+	cfg.UserAgent = version.UserAgent("perennial")
 	cfg.WarningHandler = rest.NoWarnings{}
 	c, err := client.NewWithWatch(cfg, client.Options{Scheme: scheme()})
 	if err != nil {

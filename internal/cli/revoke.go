@@ -268,5 +268,5 @@ func (r *revocable) distrust(ctx context.Context, c *cluster, crt *cmapi.Certifi
 // caOf returns a client of the ACME server of an issuer.
 func caOf(spec *acmev1.ACMEIssuer) (*acme.Client, error) {
 	// on the user's own machine
-	return (&account.Accounts{UserAgent: "perennial", Clock: clock.RealClock{}}).Server(spec, signer.KindClusterIssuer)
+	return (&account.Accounts{Clock: clock.RealClock{}}).Server(spec, signer.KindClusterIssuer)
 }

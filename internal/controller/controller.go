@@ -45,6 +45,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/shim"
 	"github.com/perennial-pki/perennial/internal/solver/dns01/provider"
 	"github.com/perennial-pki/perennial/internal/solver/http01"
+	"github.com/perennial-pki/perennial/internal/version"
 	"github.com/perennial-pki/perennial/pki"
 )
 
@@ -195,7 +196,7 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	// waits.
 	cfg.QPS = -1
 	if cfg.UserAgent == "" {
-		cfg.UserAgent = "perennial-controller"
+		cfg.UserAgent = version.UserAgent("perennial-controller")
 	}
 	if o.LeaderElection {
 		lease := &fence{path: "/leases/" + leaseName, lasts: cmp.Or(o.LeaseDuration, defaultLeaseDuration), now: time.Now}

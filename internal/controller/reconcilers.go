@@ -171,7 +171,7 @@ func addReconcilers(ctx context.Context, cfg *rest.Config, mgr manager.Manager, 
 	issuances := &earlyissuance.Store{Client: direct, Namespace: limits.Namespace, Clock: o.Clock,
 		Log: o.Log.WithName("issuances")}
 	accounts := &account.Accounts{Client: c, Secrets: store, Limits: o.Limits, Clock: o.Clock, RateLimits: limits,
-		Egress: rules, UserAgent: "perennial", Observe: metrics.ACMEExchange, Guard: guard.Guard}
+		Egress: rules, Observe: metrics.ACMEExchange, Guard: guard.Guard}
 	answers := &http01.Solver{
 		Cache:            c,
 		Direct:           direct,

@@ -3,6 +3,7 @@ package observe
 import (
 	"context"
 	"errors"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,6 +20,7 @@ import (
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/version"
 )
 
 // namespace is cert-manager's prefix, so that its dashboards and alerts work.
@@ -97,6 +99,11 @@ func NewMetrics(r prometheus.Registerer, c clock.PassiveClock) *Metrics {
 		}, func() float64 { return float64(c.Now().Unix()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Name: "clock_time_seconds_gauge",
 			Help: "The controller's clock, in seconds since 1970."}, func() float64 { return float64(c.Now().Unix()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: own, Name: "build_info",
+			Help: "Always 1. The labels say which build runs.",
+			ConstLabels: prometheus.Labels{
+				"version": version.Get(), "revision": version.Commit(), "goversion": runtime.Version(),
+			}}, func() float64 { return 1 }),
 	)
 	return m
 }

@@ -28,6 +28,8 @@ import (
 	"k8s.io/kubernetes/pkg/controller/namespace"
 	serviceaccountcontroller "k8s.io/kubernetes/pkg/controller/serviceaccount"
 	"k8s.io/kubernetes/pkg/serviceaccount"
+
+	"github.com/perennial-pki/perennial/internal/version"
 )
 
 const (
@@ -56,7 +58,8 @@ func startLoops(ctx context.Context, config *rest.Config, creds *credentials) (_
 			l.stop()
 		}
 	}()
-	config = rest.AddUserAgent(config, "perennial-loops")
+	config = rest.CopyConfig(config)
+	config.UserAgent = version.UserAgent("perennial-loops")
 	typed := rest.CopyConfig(config)
 	typed.ContentType = "application/vnd.kubernetes.protobuf"
 	typed.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"

@@ -35,6 +35,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/controller"
 	"github.com/perennial-pki/perennial/internal/observe"
 	"github.com/perennial-pki/perennial/internal/secrets"
+	program "github.com/perennial-pki/perennial/internal/version"
 	"github.com/perennial-pki/perennial/pki"
 )
 
@@ -72,6 +73,8 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	if err := perennial.AddToScheme(scheme); err != nil {
 		return err
 	}
+	cfg = rest.CopyConfig(cfg)
+	cfg.UserAgent = program.UserAgent("perenniald-files")
 	mgr, err := manager.New(cfg, manager.Options{
 		Scheme: scheme, Logger: o.Log,
 		Metrics: metricsserver.Options{BindAddress: "0"},
@@ -88,7 +91,7 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	if err != nil {
 		return fmt.Errorf("files: connect to the Kubernetes API: %w", err)
 	}
-	typed, err := kubernetes.NewForConfig(rest.AddUserAgent(cfg, "perenniald-files"))
+	typed, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
 		return fmt.Errorf("files: client for events: %w", err)
 	}

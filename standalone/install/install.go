@@ -23,6 +23,7 @@ import (
 
 	"github.com/perennial-pki/perennial/api"
 	"github.com/perennial-pki/perennial/deploy"
+	"github.com/perennial-pki/perennial/internal/version"
 )
 
 // FieldManager owns the fields of the installed objects.
@@ -90,7 +91,8 @@ func Objects(ctx context.Context, config *rest.Config, objects ...runtime.Object
 // are served and their schemas are published; defined makes the schemas available to admission
 // policies. If defined is nil, AtStart waits until the API server has read the schemas again.
 func AtStart(ctx context.Context, config *rest.Config, defined func(), objects ...runtime.Object) error {
-	config = rest.AddUserAgent(config, FieldManager)
+	config = rest.CopyConfig(config)
+	config.UserAgent = version.UserAgent(FieldManager)
 	client, err := dynamic.NewForConfig(config)
 	if err != nil {
 		return fmt.Errorf("install: %w", err)

@@ -25,6 +25,8 @@ import (
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
+
+	"github.com/perennial-pki/perennial/internal/version"
 )
 
 // fieldManager owns the fields that are applied.
@@ -122,7 +124,8 @@ func New(config *rest.Config, o Options) (*Applier, error) {
 	if o.Rescan == 0 {
 		o.Rescan = time.Minute
 	}
-	config = rest.AddUserAgent(config, "perenniald-manifests")
+	config = rest.CopyConfig(config)
+	config.UserAgent = version.UserAgent("perenniald-manifests")
 	var err error
 	a := &Applier{o: o, applied: map[key][sha256.Size]byte{}, said: map[string]string{}}
 	if a.client, err = dynamic.NewForConfig(config); err != nil {

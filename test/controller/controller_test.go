@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -27,6 +28,7 @@ import (
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/deploy"
 	"github.com/perennial-pki/perennial/internal/controller"
+	"github.com/perennial-pki/perennial/internal/version"
 	"github.com/perennial-pki/perennial/pki"
 	"github.com/perennial-pki/perennial/test/cluster"
 )
@@ -169,6 +171,8 @@ func TestMetricsAndHealthAreServedUnderTheNamesThatDashboardsKnow(t *testing.T) 
 		`certmanager_controller_sync_call_count{controller="certificates"} `,
 		`certmanager_clock_time_seconds_gauge `,
 		`certmanager_clock_time_seconds `,
+		fmt.Sprintf(`perennial_build_info{goversion=%q,revision=%q,version=%q} 1`,
+			runtime.Version(), version.Commit(), version.Get()),
 		`perennial_certificate_issuance_duration_seconds_count{issuer_group="cert-manager.io",issuer_kind="ClusterIssuer",issuer_name="metrics"} 1`,
 	}
 	cluster.Eventually(t, func() error {

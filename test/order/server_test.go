@@ -13,9 +13,31 @@ import (
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/version"
 	"github.com/perennial-pki/perennial/test/cluster"
 	"github.com/perennial-pki/perennial/test/pebble"
 )
+
+// TestTheCASeesWhichVersionAsks reads the User-Agent of each request to the CA, as operators of CAs
+// do to find clients with a known fault.
+func TestTheCASeesWhichVersionAsks(t *testing.T) {
+	t.Parallel()
+	f := &front{}
+	want := version.UserAgent("perennial") + " perennial-acme"
+	f.behave(func(_ http.ResponseWriter, r *http.Request, _ map[string]any) bool {
+		if got := r.UserAgent(); got != want {
+			t.Errorf("%s %s: User-Agent %q, want %q", r.Method, r.URL.Path, got, want)
+		}
+		return false
+	}, nil)
+	r, options := shop(t, f, pebble.Options{})
+	cluster.Run(t, options)
+	r.issuer()
+	r.issuerSays(cmmeta.ConditionTrue)
+	if n := f.asked(pathNewAccount); n == 0 {
+		t.Error("the CA saw no request")
+	}
+}
 
 // TestAnIssuerCanMoveToAnotherCAAtAnyTime changes the server of an issuer with open orders in each
 // state, and requests more certificates while the new CA has no account yet.

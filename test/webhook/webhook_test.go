@@ -22,6 +22,7 @@ import (
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/controller"
+	"github.com/perennial-pki/perennial/internal/version"
 	"github.com/perennial-pki/perennial/test/cluster"
 )
 
@@ -58,6 +59,9 @@ func (r *rig) silence() (wait func() (now, most int)) {
 				group,
 			)
 			return
+		}
+		if got, want := q.UserAgent(), version.UserAgent("perennial"); got != want {
+			r.Errorf("User-Agent %s, want %s", got, want)
 		}
 		mu.Lock()
 		now++

@@ -25,6 +25,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/limiter"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/internal/solver"
+	"github.com/perennial-pki/perennial/internal/version"
 	"github.com/perennial-pki/perennial/pki"
 )
 
@@ -215,7 +216,7 @@ func (s *Solver) Look(ctx context.Context, ch *cmacme.Challenge) ([]solver.Endpo
 	if err != nil {
 		return nil, err
 	}
-	request.Header.Set("User-Agent", "perennial-http01-check")
+	request.Header.Set("User-Agent", version.UserAgent("perennial-http01-check"))
 	return s.Site.Views(ctx, ch.Spec.DNSName, func(ctx context.Context, dial solver.Dial) solver.EndpointView {
 		return read(request.Clone(ctx), ch.Spec.Key, dial)
 	}), nil

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/version"
 )
 
 // store is a service with the records of the zone example.com, and what a token may do there.
@@ -198,6 +199,9 @@ func TestCloudflareTakesTheKeyOfAnAccount(t *testing.T) {
 func TestACMEDNSSetsTheValueOfItsAccount(t *testing.T) {
 	var got string
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if agent := r.UserAgent(); agent != version.UserAgent("perennial") {
+			t.Errorf("User-Agent %q", agent)
+		}
 		if r.Header.Get("X-Api-User") != "u" || r.Header.Get("X-Api-Key") != "p" || r.URL.Path != "/update" {
 			w.WriteHeader(http.StatusUnauthorized)
 			return

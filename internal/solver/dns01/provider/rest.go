@@ -16,6 +16,7 @@ import (
 
 	"github.com/perennial-pki/perennial/internal/egress"
 	"github.com/perennial-pki/perennial/internal/fault"
+	"github.com/perennial-pki/perennial/internal/version"
 )
 
 const (
@@ -156,7 +157,7 @@ func (r *rest) request(ctx context.Context, c call) (*http.Request, error) {
 	}
 	maps.Copy(request.Header, r.header)
 	maps.Copy(request.Header, c.header)
-	request.Header.Set("User-Agent", "perennial")
+	request.Header.Set("User-Agent", version.UserAgent("perennial"))
 	request.Header.Set("Accept", "application/json")
 	if c.in != nil {
 		request.Header.Set("Content-Type", "application/json")

@@ -28,6 +28,7 @@ import (
 	"github.com/perennial-pki/perennial/internal/limiter"
 	"github.com/perennial-pki/perennial/internal/signer"
 	"github.com/perennial-pki/perennial/internal/solver/dns01/resolver"
+	"github.com/perennial-pki/perennial/internal/version"
 )
 
 const (
@@ -145,7 +146,7 @@ type awsKey struct{ id, secret string }
 func awsConfig(ctx context.Context, c *cmacme.ACMEIssuerDNS01ProviderRoute53, key awsKey) (aws.Config, error) {
 	options := []func(*config.LoadOptions) error{
 		config.WithRetryMaxAttempts(awsAttempts),
-		config.WithAppID("perennial"),
+		config.WithAppID("perennial-" + version.Get()), // part of the User-Agent
 		config.WithAPIOptions([]func(*middleware.Stack) error{capAnswers}),
 	}
 	if c.Region != "" {

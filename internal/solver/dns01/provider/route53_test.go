@@ -14,8 +14,10 @@ import (
 
 	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
+	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/signer"
+	"github.com/perennial-pki/perennial/internal/version"
 )
 
 func TestARoleIsNotAssumedByItself(t *testing.T) {
@@ -31,6 +33,24 @@ func TestARoleIsNotAssumedByItself(t *testing.T) {
 		if got := sameRole(identity, role); got != want {
 			t.Errorf("%q: %v", identity, got)
 		}
+	}
+}
+
+func TestAWSSeesWhichVersionAsks(t *testing.T) {
+	var agent string
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { agent = r.UserAgent() }))
+	defer server.Close()
+	spec := &cmacme.ACMEIssuerDNS01ProviderRoute53{SecretAccessKey: cmmeta.SecretKeySelector{
+		LocalObjectReference: cmmeta.LocalObjectReference{Name: "aws"},
+	}}
+	cfg, err := awsConfig(t.Context(), spec, awsKey{"id", "s3cret"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.BaseEndpoint = aws.String(server.URL)
+	_, _ = route53.NewFromConfig(cfg).ListHostedZones(t.Context(), nil) // the answer is empty
+	if want := "app/perennial-" + version.Get(); !strings.Contains(agent, want) {
+		t.Errorf("User-Agent %q, want %s in it", agent, want)
 	}
 }
 
