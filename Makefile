@@ -1,5 +1,6 @@
 # make up      run Perennial on this machine with the quickstart's certificates
 # make up-acme the same with an ACME server and a DNS server on this machine
+# make image   build the container image of perennial into dist/image
 # make test    run all tests
 # make bench   measure certificates a second, memory and API requests
 # make fuzz    fuzz every parser for FUZZTIME each
@@ -12,7 +13,7 @@ FUZZTIME ?= 20s
 MODULES := . standalone test
 PACKAGES := ./... ./standalone/... ./test/...
 
-.PHONY: up up-acme test bench fuzz lint generate build
+.PHONY: up up-acme test bench fuzz lint generate build image
 
 up:
 	@scripts/step "building perenniald (the first time this compiles kube-apiserver: some minutes)" go build -o bin/perenniald ./standalone/cmd/perenniald
@@ -26,6 +27,9 @@ up-acme:
 build:
 	@scripts/step "building perennial" go build -o bin/perennial ./cmd/perennial
 	@scripts/step "building perenniald" go build -o bin/perenniald ./standalone/cmd/perenniald
+
+image:
+	@scripts/step "building the image" go run ./test/image/build -out dist
 
 test:
 	@scripts/test
