@@ -64,6 +64,9 @@ func (r *Reconciler) cleanUp(ctx context.Context, ch *cmacme.Challenge) (reconci
 	if deleted {
 		next.Finalizers = slices.DeleteFunc(next.Finalizers, acmestatus.IsFinalizer)
 		err := r.Client.Patch(ctx, next, client.MergeFromWithOptions(ch, client.MergeFromWithOptimisticLock{}))
+		if err == nil {
+			m.written = next
+		}
 		return reconcile.Result{}, observe.FinalizerRefused(r.Events, ch, err)
 	}
 	next.Status.Presented, next.Status.Processing = false, false

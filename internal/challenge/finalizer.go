@@ -27,12 +27,13 @@ func (r *Reconciler) protect(ctx context.Context, ch *cmacme.Challenge) (*cmacme
 	u.SetUID(ch.UID) // an apply does not bring back one that was deleted
 	u.SetFinalizers([]string{cmacme.ACMEDomainQualifiedFinalizer})
 	err := r.Client.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(finalizerManager),
-		client.ForceOwnership)
+		client.ForceOwnership, client.DisableReadYourWritesConsistency) // it would watch all Challenges twice
 	if err != nil {
 		return nil, fmt.Errorf("set finalizer: %w", err)
 	}
 	next := ch.DeepCopy()
 	next.Finalizers, next.ResourceVersion = u.GetFinalizers(), u.GetResourceVersion()
+	r.memory.Of(next).written = next
 	return next, nil
 }
 

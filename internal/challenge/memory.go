@@ -1,6 +1,7 @@
 package challenge
 
 import (
+	cmacme "github.com/perennial-pki/perennial/api/acme/v1"
 	"github.com/perennial-pki/perennial/internal/account"
 	"github.com/perennial-pki/perennial/internal/memory"
 	"github.com/perennial-pki/perennial/internal/poll"
@@ -9,6 +10,8 @@ import (
 // remembered is what this process remembers of a challenge.
 type remembered struct {
 	Memory
+	// written is what the last write of this process returned, until the cache has it.
+	written *cmacme.Challenge
 	// logged is the last reason for a long wait that is in the log.
 	logged string
 	// notes are of the exchanges with the CA, and of the service of the solver.

@@ -11,6 +11,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/clock"
@@ -98,8 +99,8 @@ func (r *Reconciler) ofIssuer(ctx context.Context, o client.Object) (requests []
 
 // Reconcile makes a pass for one Challenge.
 func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
-	ch := &cmacme.Challenge{}
-	if err := r.Client.Get(ctx, request.NamespacedName, ch, client.UnsafeDisableDeepCopy); err != nil {
+	ch, err := r.latest(ctx, request)
+	if err != nil {
 		if apierrors.IsNotFound(err) {
 			r.memory.Drop(request.NamespacedName)
 			r.slots.forget(request.NamespacedName)
@@ -148,10 +149,31 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	return result, d.Err
 }
 
+// latest returns a Challenge as the cache has it, or as this process wrote it last. A pass does not
+// wait for the cache: its watch may lag while the CA has its answer.
+func (r *Reconciler) latest(ctx context.Context, request reconcile.Request) (*cmacme.Challenge, error) {
+	ch := &cmacme.Challenge{}
+	if err := r.Client.Get(ctx, request.NamespacedName, ch, client.UnsafeDisableDeepCopy,
+		client.DisableReadYourWritesConsistency); err != nil {
+		return nil, err
+	}
+	m := r.memory.Of(ch)
+	if m.written == nil {
+		return ch, nil
+	}
+	order, err := resourceversion.CompareResourceVersion(m.written.ResourceVersion, ch.ResourceVersion)
+	if err == nil && order > 0 {
+		return m.written, nil
+	}
+	m.written = nil
+	return ch, nil
+}
+
 // writeStatus writes the status of a Challenge, unless it is gone.
 func (r *Reconciler) writeStatus(ctx context.Context, ch, next *cmacme.Challenge) (gone bool, err error) {
 	err = r.Client.Status().Patch(ctx, next, client.MergeFromWithOptions(ch, client.MergeFromWithOptimisticLock{}))
 	if err == nil {
+		r.memory.Of(next).written = next
 		return false, nil
 	}
 	return apierrors.IsNotFound(err), observe.StatusRefused(r.Events, ch, err)
