@@ -127,8 +127,15 @@ func classOf(err error) fault.Class {
 // passing reports whether an error is not about the write itself: another client wrote meanwhile,
 // the Certificate or its namespace is being deleted, or the process ends.
 func passing(ctx context.Context, err error) bool {
-	return apierrors.IsConflict(err) || errors.Is(ctx.Err(), context.Canceled) ||
-		apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause)
+	return apierrors.IsConflict(err) || errors.Is(ctx.Err(), context.Canceled) || ofEndingNamespace(err)
+}
+
+// ofEndingNamespace reports whether a write was refused as the namespace of the Certificate is
+// being deleted. The count of issuances is in the controller's namespace: if that is, Certificates
+// elsewhere stay, and their status must say what fails.
+func ofEndingNamespace(err error) bool {
+	return apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) &&
+		fault.Of(err).Reason != earlyissuance.ReasonNotSaved
 }
 
 // next is the refusal after another failure. was may be nil.

@@ -1,14 +1,20 @@
 package lifecycle
 
 import (
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	cmapi "github.com/perennial-pki/perennial/api/certmanager/v1"
 	cmmeta "github.com/perennial-pki/perennial/api/meta/v1"
+	"github.com/perennial-pki/perennial/internal/earlyissuance"
 	"github.com/perennial-pki/perennial/internal/fault"
 	"github.com/perennial-pki/perennial/internal/renewal"
 )
@@ -243,5 +249,28 @@ func TestALeafThatEndsWithItsCAIsRenewedWithIt(t *testing.T) {
 	if at := d.Status.RenewalTime; at == nil || !at.Equal(&metav1.Time{Time: d.plan.WithCA}) ||
 		!at.Time.Before(leaf.NotAfter) {
 		t.Errorf("renewalTime is %v", at)
+	}
+}
+
+func TestAnEndingNamespaceIsAFailureUnlessItIsTheCertificates(t *testing.T) {
+	ending := apierrors.NewForbidden(schema.GroupResource{Resource: "configmaps"}, "a",
+		errors.New("unable to create new content in namespace x because it is being terminated"))
+	ending.ErrStatus.Details.Causes = []metav1.StatusCause{{Type: corev1.NamespaceTerminatingCause}}
+	uncounted := notCreated(write{writesRequest, "web-1"},
+		fault.Transientf(earlyissuance.ReasonNotSaved, "save the count: %w", ending))
+	for name, test := range map[string]struct {
+		err     error
+		passing bool
+	}{
+		"a request in it":                             {notCreated(write{writesRequest, "web-1"}, ending), true},
+		"the count, in the controller's namespace":    {uncounted, false},
+		"the count, though the pass adds to its text": {fmt.Errorf("pass: %w", uncounted), false},
+	} {
+		if got := passing(t.Context(), test.err); got != test.passing {
+			t.Errorf("%s: passing is %t, want %t", name, got, test.passing)
+		}
+	}
+	if uncounted.reason != reasonCountFailed {
+		t.Errorf("the reason is %s", uncounted.reason)
 	}
 }

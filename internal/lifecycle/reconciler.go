@@ -248,7 +248,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	switch {
 	case errors.Is(err, errDeleted):
 		return reconcile.Result{}, nil
-	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
+	case ofEndingNamespace(err):
 		return reconcile.Result{RequeueAfter: lastTransientRetry}, nil // its end is an event
 	case err != nil:
 		return reconcile.Result{}, err
