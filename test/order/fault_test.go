@@ -189,7 +189,9 @@ func TestACAWhoseWordsChangeIsAskedNoMoreOftenForThat(t *testing.T) {
 		at := asked[what]
 		if len(at) != times {
 			t.Errorf("%s was asked %d times, want %d", what, len(at), times)
-		} else if took := at[times-1].Sub(at[0]); took < 3*time.Second {
+			// The event of a write before the first attempt may come late and bring one attempt forward; the
+			// attempt that was due then follows after the wait of the one before.
+		} else if took := at[times-1].Sub(at[0]); took < 1500*time.Millisecond {
 			t.Errorf("%s was asked %d times within %s", what, times, took)
 		}
 	}
