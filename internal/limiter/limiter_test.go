@@ -41,13 +41,13 @@ func request(namespace string, n int) reconcile.Request {
 }
 
 // settle answers each called object at once.
-func (w *world) settle(who string) {
+func (w *world) settle(target string) {
 	for w.queue.Len() > 0 {
 		r, _ := w.queue.Get()
 		w.queue.Done(r)
 		t := w.begin(r)
-		if err := t.enter(Target{Name: who}); err != nil {
-			w.t.Errorf("there is no place for %s, who was called: %v", r, err)
+		if err := t.enter(Target{Name: target}); err != nil {
+			w.t.Errorf("there is no slot for %s, which was woken: %v", r, err)
 		}
 		t.end()
 	}
@@ -57,9 +57,9 @@ func (w *world) settle(who string) {
 func (w *world) later(d time.Duration) { w.clock.SetTime(w.clock.Now().Add(d)) }
 
 // pass runs a pass of a namespace's n-th object. It waits for a target if there is a free slot.
-func (w *world) pass(namespace string, n int, who string) (end func(), ok bool) {
+func (w *world) pass(namespace string, n int, target string) (end func(), ok bool) {
 	t := w.begin(request(namespace, n))
-	if err := t.enter(Target{Name: who}); err != nil {
+	if err := t.enter(Target{Name: target}); err != nil {
 		if !IsBusy(err) {
 			w.t.Fatalf("the error is %v", err)
 		}
@@ -71,9 +71,9 @@ func (w *world) pass(namespace string, n int, who string) (end func(), ok bool) 
 
 // hang starts passes of a namespace that do not end, each with a target of its own or all with one
 // target. It returns how many got a slot.
-func (w *world) hang(namespace string, n int, who func(int) string) (ends []func()) {
+func (w *world) hang(namespace string, n int, target func(int) string) (ends []func()) {
 	for i := range n {
-		if end, ok := w.pass(namespace, i, who(i)); ok {
+		if end, ok := w.pass(namespace, i, target(i)); ok {
 			ends = append(ends, end)
 		}
 	}
@@ -137,7 +137,7 @@ func TestATargetThatHangsHasFewPlaces(t *testing.T) {
 	}
 	w.settle("hangs") // it answers fast, so it has recovered
 	if ends := w.hang("b", 10, one("hangs")); len(ends) < 3 {
-		t.Errorf("there is a place for %d at who has recovered", len(ends))
+		t.Errorf("there are slots for %d at the target that has recovered", len(ends))
 	} else {
 		for _, end := range ends {
 			end()
@@ -145,7 +145,7 @@ func TestATargetThatHangsHasFewPlaces(t *testing.T) {
 	}
 }
 
-func TestOneWhoIsForOneAtATimeHasOnePlaceAndCallsTheNext(t *testing.T) {
+func TestATargetForOneAtATimeHasOneSlotAndWakesTheNext(t *testing.T) {
 	w := newWorld(t)
 	alone := Target{Name: "alone", Exclusive: true}
 	of := w.Reconciler(reconcile.Func(func(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
@@ -159,7 +159,7 @@ func TestOneWhoIsForOneAtATimeHasOnePlaceAndCallsTheNext(t *testing.T) {
 	first.end() // what it has begun goes on
 	result, err := of.Reconcile(t.Context(), request("b", 2))
 	if err != nil || result.RequeueAfter <= 0 {
-		t.Errorf("who waits gets %v, %v", result, err)
+		t.Errorf("the pass that waits gets %v, %v", result, err)
 	}
 	if w.next() != "" {
 		t.Error("a waiter is called while the slot is taken")
@@ -167,13 +167,13 @@ func TestOneWhoIsForOneAtATimeHasOnePlaceAndCallsTheNext(t *testing.T) {
 	left()
 	left() // twice is once
 	if w.next() != "b/2" {
-		t.Error("who waits is not called")
+		t.Error("the pass that waits is not woken")
 	}
 	if result, err := of.Reconcile(t.Context(), request("c", 3)); err != nil || result.RequeueAfter <= 0 {
-		t.Errorf("who was not called took the place that is kept: %v, %v", result, err)
+		t.Errorf("a pass that was not woken took the slot that is kept: %v, %v", result, err)
 	}
 	if result, err := of.Reconcile(t.Context(), request("b", 2)); err != nil || result != (reconcile.Result{}) {
-		t.Errorf("who was called gets %v, %v", result, err)
+		t.Errorf("the pass that was woken gets %v, %v", result, err)
 	}
 	// The called object does not take the slot, because it has something else to do.
 	if w.next() != "c/3" {
@@ -188,7 +188,7 @@ func TestOneWhoIsForOneAtATimeHasOnePlaceAndCallsTheNext(t *testing.T) {
 	w.sound()
 }
 
-func TestANamespaceWithAnyNumberOfThoseWhoHangLeavesPlacesForOthers(t *testing.T) {
+func TestANamespaceWithAnyNumberOfHangingPassesLeavesSlotsForOthers(t *testing.T) {
 	w := newWorld(t)
 	ends := w.hang("hostile", 1000, each("hangs"))
 	if len(ends) >= w.slots/2 {
@@ -209,7 +209,7 @@ func TestANamespaceWithAnyNumberOfThoseWhoHangLeavesPlacesForOthers(t *testing.T
 	}
 }
 
-func TestThoseWhoAreKnownToHangLeaveHalfOfTheirNamespacesShareToTheRestOfIt(t *testing.T) {
+func TestSlowTargetsLeaveHalfOfTheirNamespacesShareToTheRestOfIt(t *testing.T) {
 	w := newWorld(t)
 	ends := w.hang("a", 9, each("hangs"))
 	if len(ends) != 9 {
@@ -269,7 +269,7 @@ func TestTheNamespaceWithFewestPlacesIsCalledFirst(t *testing.T) {
 	}
 }
 
-func TestWhoWaitsForLongSaysSo(t *testing.T) {
+func TestAPassThatWaitsForLongSaysSo(t *testing.T) {
 	w := newWorld(t)
 	w.hang("a", 4, one("ca"))
 	try := func() *ErrBusy {
@@ -294,7 +294,7 @@ func TestWhoWaitsForLongSaysSo(t *testing.T) {
 	}
 }
 
-func TestWhoWasSlowIsForgotten(t *testing.T) {
+func TestATargetThatWasSlowIsForgotten(t *testing.T) {
 	w := newWorld(t)
 	ends := w.hang("a", 3, each("hangs"))
 	w.later(time.Minute)

@@ -14,12 +14,12 @@ func TestWhatTheCASaysThatEndsARevocation(t *testing.T) {
 		err  error
 		want bool
 	}{
-		"no":                          {&acme.Problem{Type: acme.ProblemUnauthorized, Status: http.StatusForbidden}, true},
-		"it revokes nothing":          {&acme.UnsupportedError{}, true},
-		"it is broken":                {&acme.Problem{Type: acme.ProblemServerInternal, Status: http.StatusInternalServerError}, false},
-		"it does not know who asks":   {&acme.Problem{Type: acme.ProblemAccountDoesNotExist, Status: http.StatusBadRequest}, false},
-		"it has had enough for now":   {&acme.Problem{Type: acme.ProblemRateLimited, Status: http.StatusTooManyRequests}, false},
-		"what it says makes no sense": {&acme.ProtocolError{}, false},
+		"no":                           {&acme.Problem{Type: acme.ProblemUnauthorized, Status: http.StatusForbidden}, true},
+		"it revokes nothing":           {&acme.UnsupportedError{}, true},
+		"it is broken":                 {&acme.Problem{Type: acme.ProblemServerInternal, Status: http.StatusInternalServerError}, false},
+		"it does not know the account": {&acme.Problem{Type: acme.ProblemAccountDoesNotExist, Status: http.StatusBadRequest}, false},
+		"it has had enough for now":    {&acme.Problem{Type: acme.ProblemRateLimited, Status: http.StatusTooManyRequests}, false},
+		"what it says makes no sense":  {&acme.ProtocolError{}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := (&Reconciler{}).IsPermanent(

@@ -97,7 +97,7 @@ func TestTheCAOfAChain(t *testing.T) {
 	}
 }
 
-func TestWhoHasIssuedWhatIsInASecret(t *testing.T) {
+func TestWhichIssuerASecretNames(t *testing.T) {
 	by := cmmeta.IssuerReference{Name: "ca"}
 	for name, test := range map[string]struct {
 		annotations map[string]string

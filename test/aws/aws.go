@@ -146,9 +146,9 @@ var signature = regexp.MustCompile(
 	`Credential=([^/]+)/\d+/([^/]+)/([^/]+)/aws4_request, SignedHeaders=([^,]+), Signature=`,
 )
 
-// caller returns the ARN of the signer of a request, or "" if the request is not signed. refused is
+// callerOf returns the ARN of the signer of a request, or "" if the request is not signed. refused is
 // the AWS error code if the signature is not valid.
-func (c *Cloud) caller(r *http.Request) (who, refused string, err error) {
+func (c *Cloud) callerOf(r *http.Request) (caller, refused string, err error) {
 	claimed := r.Header.Get("Authorization")
 	if claimed == "" {
 		return "", "", nil
@@ -221,7 +221,7 @@ func refuse(w http.ResponseWriter, status int, code, message string) {
 func (c *Cloud) sts(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	who, refused, err := c.caller(r)
+	caller, refused, err := c.callerOf(r)
 	if err == nil && refused == "" {
 		err = r.ParseForm()
 	}
@@ -230,17 +230,17 @@ func (c *Cloud) sts(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	action, role := r.Form.Get("Action"), r.Form.Get("RoleArn")
-	c.calls = append(c.calls, action+" "+roleOf(who))
+	c.calls = append(c.calls, action+" "+roleOf(caller))
 	switch action {
 	case "GetCallerIdentity":
-		if who == "" {
+		if caller == "" {
 			refuse(w, http.StatusForbidden, "InvalidClientTokenId", "The security token included in the request is invalid")
 			return
 		}
 		fmt.Fprintf(
 			w,
 			`<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult><Arn>%s</Arn><UserId>u</UserId><Account>a</Account></GetCallerIdentityResult></GetCallerIdentityResponse>`,
-			who,
+			caller,
 		)
 	case "AssumeRoleWithWebIdentity":
 		token := r.Form.Get("WebIdentityToken")
@@ -250,12 +250,12 @@ func (c *Cloud) sts(w http.ResponseWriter, r *http.Request) {
 		}
 		c.grant(w, action, role, r.Form.Get("RoleSessionName"))
 	case "AssumeRole":
-		if who == "" || roleOf(who) == role || !slices.Contains(c.Trust[role], roleOf(who)) {
+		if caller == "" || roleOf(caller) == role || !slices.Contains(c.Trust[role], roleOf(caller)) {
 			refuse(
 				w,
 				http.StatusForbidden,
 				"AccessDenied",
-				fmt.Sprintf("User: %s is not authorized to perform: sts:AssumeRole on resource: %s", who, role),
+				fmt.Sprintf("User: %s is not authorized to perform: sts:AssumeRole on resource: %s", caller, role),
 			)
 			return
 		}
@@ -334,32 +334,32 @@ const namespace = `xmlns="https://route53.amazonaws.com/doc/2013-04-01/"`
 func (c *Cloud) route53(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	identity, refused, err := c.caller(r)
+	identity, refused, err := c.callerOf(r)
 	if err != nil || refused != "" {
 		c.calls = append(c.calls, "refused "+r.URL.Path)
 		refuse(w, http.StatusForbidden, cmp.Or(refused, "InternalFailure"), "The request cannot be authenticated")
 		return
 	}
-	who := roleOf(identity)
+	caller := roleOf(identity)
 	c.settle()
 	parts := strings.Split(strings.Trim(strings.TrimPrefix(r.URL.Path, "/2013-04-01"), "/"), "/")
-	if len(parts) > 1 && parts[0] == "hostedzone" && !slices.Contains(c.Access[parts[1]], who) || who == "" {
-		c.calls = append(c.calls, "denied "+r.URL.Path+" "+who)
+	if len(parts) > 1 && parts[0] == "hostedzone" && !slices.Contains(c.Access[parts[1]], caller) || caller == "" {
+		c.calls = append(c.calls, "denied "+r.URL.Path+" "+caller)
 		refuse(
 			w,
 			http.StatusForbidden,
 			"AccessDenied",
-			fmt.Sprintf("User: %s is not authorized to access this resource", who),
+			fmt.Sprintf("User: %s is not authorized to access this resource", caller),
 		)
 		return
 	}
 	w.Header().Set("Content-Type", "text/xml")
 	switch {
 	case parts[0] == "hostedzonesbyname":
-		c.calls = append(c.calls, "ListHostedZonesByName "+who)
+		c.calls = append(c.calls, "ListHostedZonesByName "+caller)
 		fmt.Fprintf(w, `<ListHostedZonesByNameResponse %s><HostedZones>`, namespace)
 		for id, name := range c.Zones {
-			if name+"." == strings.TrimSuffix(r.URL.Query().Get("dnsname"), ".")+"." && slices.Contains(c.Access[id], who) {
+			if name+"." == strings.TrimSuffix(r.URL.Query().Get("dnsname"), ".")+"." && slices.Contains(c.Access[id], caller) {
 				fmt.Fprintf(
 					w,
 					`<HostedZone><Id>/hostedzone/%s</Id><Name>%s.</Name><CallerReference>r</CallerReference><Config><PrivateZone>%v</PrivateZone></Config></HostedZone>`,
@@ -371,7 +371,7 @@ func (c *Cloud) route53(w http.ResponseWriter, r *http.Request) {
 		}
 		fmt.Fprint(w, `</HostedZones><IsTruncated>false</IsTruncated><MaxItems>10</MaxItems></ListHostedZonesByNameResponse>`)
 	case parts[0] == "change":
-		c.calls = append(c.calls, "GetChange "+who)
+		c.calls = append(c.calls, "GetChange "+caller)
 		at, found := c.changes[parts[1]]
 		if !found {
 			refuse(w, http.StatusNotFound, "NoSuchChange", parts[1])
@@ -390,7 +390,7 @@ func (c *Cloud) route53(w http.ResponseWriter, r *http.Request) {
 			time.Now().UTC().Format(time.RFC3339),
 		)
 	case len(parts) == 3 && parts[2] == "rrset" && r.Method == http.MethodGet:
-		c.calls = append(c.calls, "ListResourceRecordSets "+who)
+		c.calls = append(c.calls, "ListResourceRecordSets "+caller)
 		name := strings.TrimSuffix(r.URL.Query().Get("name"), ".")
 		fmt.Fprintf(w, `<ListResourceRecordSetsResponse %s><ResourceRecordSets>`, namespace)
 		if s, found := c.sets[parts[1]][name]; found {
@@ -407,15 +407,15 @@ func (c *Cloud) route53(w http.ResponseWriter, r *http.Request) {
 			`</ResourceRecordSets><IsTruncated>false</IsTruncated><MaxItems>1</MaxItems></ListResourceRecordSetsResponse>`,
 		)
 	case len(parts) == 3 && parts[2] == "rrset" && r.Method == http.MethodPost:
-		c.change(w, r, parts[1], who)
+		c.change(w, r, parts[1], caller)
 	default:
 		refuse(w, http.StatusBadRequest, "InvalidInput", r.Method+" "+r.URL.Path)
 	}
 }
 
 // change applies a batch atomically.
-func (c *Cloud) change(w http.ResponseWriter, r *http.Request, zone, who string) {
-	c.calls = append(c.calls, "ChangeResourceRecordSets "+who)
+func (c *Cloud) change(w http.ResponseWriter, r *http.Request, zone, caller string) {
+	c.calls = append(c.calls, "ChangeResourceRecordSets "+caller)
 	body, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
 	var batch changeBatch
 	if err == nil {

@@ -220,11 +220,11 @@ func refuse(w http.ResponseWriter, status int, code, message string) {
 func (c *Cloud) manager(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	who := c.tokens[strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")]
+	caller := c.tokens[strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")]
 	parts := strings.Split(strings.TrimPrefix(r.URL.Path, "/subscriptions/"+c.Subscription+"/resourceGroups/"), "/")
 	versions := map[string]string{"dnsZones": "2018-05-01", "privateDnsZones": "2020-06-01"}
 	switch {
-	case who == "":
+	case caller == "":
 		refuse(w, http.StatusUnauthorized, "InvalidAuthenticationToken", "The access token is invalid.")
 		return
 	case len(parts) < 5 || strings.Join(parts[1:3], "/") != "providers/Microsoft.Network" ||
@@ -233,13 +233,13 @@ func (c *Cloud) manager(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	zone := parts[0] + "/" + parts[3] + "/" + parts[4]
-	c.calls = append(c.calls, r.Method+" "+zone+" "+who)
-	if !slices.Contains(c.Access[zone], who) {
+	c.calls = append(c.calls, r.Method+" "+zone+" "+caller)
+	if !slices.Contains(c.Access[zone], caller) {
 		refuse(
 			w,
 			http.StatusForbidden,
 			"AuthorizationFailed",
-			fmt.Sprintf("The client '%s' does not have authorization to perform action on '%s'.", who, zone),
+			fmt.Sprintf("The client '%s' does not have authorization to perform action on '%s'.", caller, zone),
 		)
 		return
 	}

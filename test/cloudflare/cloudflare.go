@@ -132,8 +132,8 @@ func list[T any](w http.ResponseWriter, r *http.Request, all []T) {
 	})
 }
 
-// who returns the credential of a request, or "" if it has no valid one.
-func (a *API) who(h http.Header) string {
+// credential returns the credential of a request, or "" if it has no valid one.
+func (a *API) credential(h http.Header) string {
 	switch {
 	case a.Token != "" && h.Get("Authorization") == "Bearer "+a.Token:
 		return "token"
@@ -146,13 +146,13 @@ func (a *API) who(h http.Header) string {
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	who := a.who(r.Header)
-	if who == "" {
+	credential := a.credential(r.Header)
+	if credential == "" {
 		refuse(w, http.StatusForbidden, 9109, "Invalid access token")
 		return
 	}
 	rest, found := strings.CutPrefix(r.URL.Path, "/client/v4/zones")
-	a.calls = append(a.calls, r.Method+" "+rest+" "+who)
+	a.calls = append(a.calls, r.Method+" "+rest+" "+credential)
 	parts := strings.Split(strings.TrimPrefix(rest, "/"), "/")
 	zone := a.Zones[parts[0]]
 	switch {

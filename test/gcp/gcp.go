@@ -262,18 +262,18 @@ func (c *Cloud) dns(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.settle()
-	who := c.tokens[strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")]
+	caller := c.tokens[strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")]
 	path, inProject := strings.CutPrefix(r.URL.Path, "/dns/v1/projects/"+c.Project+"/managedZones")
 	switch {
-	case who == "":
+	case caller == "":
 		refuse(w, http.StatusUnauthorized, "authError", "Request had invalid authentication credentials.")
 		return
-	case !inProject || !slices.Contains(c.Access, who):
+	case !inProject || !slices.Contains(c.Access, caller):
 		refuse(w, http.StatusForbidden, "forbidden", "Forbidden")
 		return
 	}
 	parts := strings.Split(strings.TrimPrefix(path, "/"), "/")
-	c.calls = append(c.calls, r.Method+" "+strings.Join(parts[min(1, len(parts)):], "/")+" "+who)
+	c.calls = append(c.calls, r.Method+" "+strings.Join(parts[min(1, len(parts)):], "/")+" "+caller)
 	if path == "" {
 		c.listZones(w, r)
 		return

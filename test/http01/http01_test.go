@@ -121,7 +121,7 @@ func TestAnIngressIsEditedInPlaceAndAfterwardsAsItWas(t *testing.T) {
 	if !equality.Semantic.DeepEqual(o.Spec, after.Spec) {
 		t.Errorf("the Ingress is now %+v", after.Spec)
 	}
-	// Its rules still belong to the user that applied it, who can apply others.
+	// Its rules still belong to the user that applied it and can apply others.
 	o.Spec.Rules[0].HTTP.Paths[0].Path = "/new"
 	apply(o)
 }

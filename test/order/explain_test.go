@@ -272,7 +272,7 @@ func TestAWrongAnswerIsNeverLeftToTheCA(t *testing.T) {
 	var asked atomic.Int32
 	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		asked.Add(1)
-		http.Error(w, "who are you", http.StatusNotFound)
+		http.Error(w, "not here", http.StatusNotFound)
 	}))
 	t.Cleanup(other.Close)
 	r, o := shop(t, &front{}, pebble.Options{})

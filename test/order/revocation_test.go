@@ -271,7 +271,7 @@ func TestADeletedCertificateIsRevoked(t *testing.T) {
 // delayed.
 func (r *rig) revocationIsCancelled(seen *registrar) {
 	t := r.t
-	// A user who sets onDelete back is not delayed.
+	// Setting onDelete back ends the delay.
 	crt, leaf, _ := r.revocable("kept", "")
 	cluster.Eventually(t, func() error {
 		if err := r.admin.Get(t.Context(), client.ObjectKeyFromObject(crt), crt); err != nil {

@@ -194,7 +194,8 @@ func TestAnOrderIsNotSentWhileWhatItSpendsCannotBeWritten(t *testing.T) {
 	})
 	_, err := b.For(directory).Admit(t.Context(), order("order-1-", 1))
 	if err == nil || fault.Of(err).Class != fault.Transient ||
-		!strings.Contains(err.Error(), "ConfigMap "+namespace+"/perennial-acme-limits-") {
+		!strings.Contains(err.Error(), "cannot save the rate-limit usage of "+directory) ||
+		strings.Contains(err.Error(), namespace) {
 		t.Fatalf("%v", err)
 	}
 	broken = false

@@ -116,7 +116,7 @@ func TestALiveSiteIsCertifiedBehindASplitter(t *testing.T) {
 				a.splitter,
 			)
 		}},
-		"HAProxy that tells the site who visits": {proxied: true, start: func(t *testing.T, a addresses) {
+		"HAProxy that passes on the address of the visitor": {proxied: true, start: func(t *testing.T, a addresses) {
 			servers.HAProxy(t, example(t, "haproxy.cfg", "bind :443", "bind "+a.splitter,
 				"perennial.perennial-system.svc:8443", a.controller,
 				"site.shop.svc:443", a.site+" send-proxy-v2"), a.splitter)
@@ -131,7 +131,7 @@ func TestALiveSiteIsCertifiedBehindASplitter(t *testing.T) {
 				a.splitter,
 			)
 		}},
-		"nginx that tells the site who visits": {proxied: true, start: func(t *testing.T, a addresses) {
+		"nginx that passes on the address of the visitor": {proxied: true, start: func(t *testing.T, a addresses) {
 			off := with(
 				t, relay(t), "server 127.0.0.1:8442;", "server "+a.relay+";", "listen 127.0.0.1:8442 ",
 				"listen "+a.relay+" ", "perennial.perennial-system.svc:8443", a.controller,
@@ -146,10 +146,10 @@ func TestALiveSiteIsCertifiedBehindASplitter(t *testing.T) {
 			port := cluster.FreePort(t)
 			at := func(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 			a := addresses{at(port), at(cluster.FreePort(t)), at(cluster.FreePort(t)), at(cluster.FreePort(t))}
-			listen, who := a.site+" ssl http2", "$remote_addr"
+			listen, from := a.site+" ssl http2", "$remote_addr"
 			want := "the site, for 127.0.0.1"
 			if test.proxied {
-				listen, who = listen+" proxy_protocol", "$proxy_protocol_addr"
+				listen, from = listen+" proxy_protocol", "$proxy_protocol_addr"
 				want = "the site, for " + visitor
 			}
 			certificate, key := files(t)
@@ -160,7 +160,7 @@ func TestALiveSiteIsCertifiedBehindASplitter(t *testing.T) {
 					listen,
 					certificate,
 					key,
-					who,
+					from,
 				),
 				a.site,
 			)

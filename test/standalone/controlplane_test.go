@@ -386,9 +386,10 @@ func TestASecretForATokenOfAServiceAccountIsFilled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := account.Discovery().ServerVersion(); err != nil {
-		t.Errorf("the token is not accepted: %v", err)
-	}
+	eventually(t, func() error { // the API server finds the Secret in a cache
+		_, err := account.Discovery().ServerVersion()
+		return err
+	})
 }
 
 func TestADeletedNamespaceTakesItsContentAlong(t *testing.T) {

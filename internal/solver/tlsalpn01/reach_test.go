@@ -9,7 +9,7 @@ import (
 	"github.com/go-logr/logr/funcr"
 )
 
-func TestASiteThatIsDownIsToldOfOnceAndWhenItIsBack(t *testing.T) {
+func TestASiteThatIsDownIsReportedOnceAndWhenItIsBack(t *testing.T) {
 	var mu sync.Mutex
 	var logged []string
 	site, err := net.Listen("tcp", "127.0.0.1:0")

@@ -121,7 +121,7 @@ func ways() map[string]func([]byte) [][]byte {
 	}
 }
 
-func TestASiteIsReachedByAllWhoPoseNoChallenge(t *testing.T) {
+func TestASiteReceivesConnectionsThatAreForNoChallenge(t *testing.T) {
 	site := httptest.NewUnstartedServer(
 		http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "the site") }),
 	)
@@ -260,7 +260,7 @@ func isTimeout(err error) bool {
 	return errors.As(err, &n) && n.Timeout()
 }
 
-func TestWhoSaysNothingIsNotWaitedForLong(t *testing.T) {
+func TestASilentConnectionIsClosedSoon(t *testing.T) {
 	site, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -339,7 +339,7 @@ func (r *records) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func TestManyWhoSayNothingKeepOutNobody(t *testing.T) {
+func TestManySilentConnectionsKeepOutNoOther(t *testing.T) {
 	address := listen(t, &Listener{most: 3, patience: time.Hour})
 	var silent []net.Conn
 	for range 5 {
