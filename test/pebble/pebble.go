@@ -106,7 +106,7 @@ func Start(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	handler := replaceable(frontend.Handler(), store)
+	handler := oneAtATime(replaceable(frontend.Handler(), store))
 	if o.Wrap != nil {
 		handler = o.Wrap(handler)
 	}
@@ -186,6 +186,19 @@ func replaceable(h http.Handler, store *db.MemoryStore) http.Handler {
 				}
 			}
 		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// oneAtATime handles the requests one after the other. Pebble takes the locks of its store and of
+// authorizations in both orders: the handler of an authorization reads the store, and the store
+// reads the authorizations of an order. While a third request waits to write, two such requests
+// block each other, and then all others, for ever.
+func oneAtATime(h http.Handler) http.Handler {
+	var mu sync.Mutex
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
 		h.ServeHTTP(w, r)
 	})
 }
